@@ -1,0 +1,1 @@
+//! Steps → system calls: the only stage that changes anything.

@@ -1,0 +1,120 @@
+//! The one error type: what was being done, what the system said, what to do next.
+
+use std::fmt;
+use std::io;
+
+/// What went wrong, which decides the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The command line or a manifest is wrong: exit code 2.
+    Usage,
+    /// The host did not allow it, or something is missing: exit code 1.
+    Failed,
+    /// A signal asked to stop; what was begun has been undone: exit code 1.
+    Interrupted,
+}
+
+/// An error as an administrator reads it.
+///
+/// `Display` gives `message: reason`, without the hint; the command line prints the hint on a line of
+/// its own. `message` names the operation, the site and the paths; `reason` is the kernel's in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    kind: Kind,
+    message: String,
+    reason: Option<String>,
+    errno: Option<i32>,
+    hint: Option<String>,
+}
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of the host's: `message` says what could not be done, on which paths.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::new(Kind::Failed, message)
+    }
+
+    /// An error in what the user wrote: on the command line or in a manifest.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    /// The work was stopped by a signal.
+    pub fn interrupted(message: impl Into<String>) -> Self {
+        Self::new(Kind::Interrupted, message)
+    }
+
+    fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), reason: None, errno: None, hint: None }
+    }
+
+    /// Adds the system's reason, in its own words ("No such file or directory").
+    #[must_use]
+    pub fn because(mut self, reason: &io::Error) -> Self {
+        self.errno = reason.raw_os_error();
+        self.reason = Some(match self.errno {
+            // io::Error appends "(os error N)", which helps nobody at three in the morning.
+            Some(code) => nix::errno::Errno::from_raw(code).desc().to_owned(),
+            None => reason.to_string(),
+        });
+        self
+    }
+
+    /// Adds a reason that is not an errno.
+    #[must_use]
+    pub fn because_of(mut self, reason: impl fmt::Display) -> Self {
+        self.reason = Some(reason.to_string());
+        self
+    }
+
+    /// Adds what to do next.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Puts `context` before the message: `context: message`.
+    #[must_use]
+    pub fn context(mut self, context: impl fmt::Display) -> Self {
+        self.message = format!("{context}: {}", self.message);
+        self
+    }
+
+    /// What went wrong, as a class.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// What to do next, where that is known.
+    pub fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// The errno that the kernel gave, where there was one.
+    pub fn errno(&self) -> Option<i32> {
+        self.errno
+    }
+
+    /// The process's exit code for this error, as the manual's table has it.
+    pub fn exit_code(&self) -> u8 {
+        match self.kind {
+            Kind::Usage => 2,
+            Kind::Failed | Kind::Interrupted => 1,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.reason {
+            Some(reason) => write!(f, ": {reason}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,18 @@
+//! mountjail: read-only bind mounts for chrooted services.
+//!
+//! Data flows one way. A site's YAML text becomes a [`manifest::Manifest`]; with the host it becomes a
+//! [`resolve::Desired`]; the kernel's mount table and the records become an [`observe::Observed`]; both
+//! together become a [`plan::Plan`], which [`engine`] carries out and [`render`] shows.
+//! Later stages import earlier ones' types, never the reverse; [`sys`] is below all of them.
+
+pub mod cli;
+pub mod engine;
+pub mod error;
+pub mod manifest;
+pub mod observe;
+pub mod plan;
+pub mod render;
+pub mod resolve;
+pub mod sys;
+
+pub use error::{Error, Result};

@@ -1,0 +1,306 @@
+//! Names and paths, validated once, at the edge.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Why a text is not a usable path or name; `Display` ends a sentence ("… is not absolute").
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadPath {
+    /// The empty text.
+    #[error("it is empty")]
+    Empty,
+    /// It does not begin with `/`.
+    #[error("it is not absolute")]
+    NotAbsolute,
+    /// It has a `..` component.
+    #[error("it contains `..`")]
+    ParentComponent,
+    /// It has a NUL byte.
+    #[error("it contains a NUL byte")]
+    Nul,
+    /// A component is longer than 255 bytes or the whole longer than 4095 (`NAME_MAX`, `PATH_MAX`).
+    #[error("it is longer than the kernel allows")]
+    TooLong,
+    /// A site's name that could not be a file's name, an fstab comment or a unit instance.
+    #[error("a site's name has letters, digits, `.`, `_`, `-` and `@`, and begins with a letter or digit")]
+    SiteName,
+}
+
+/// Checks `path` and takes out `.` components, doubled and trailing slashes.
+fn normal(path: &Path) -> Result<PathBuf, BadPath> {
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.is_empty() {
+        return Err(BadPath::Empty);
+    }
+    if bytes.contains(&0) {
+        return Err(BadPath::Nul);
+    }
+    if bytes.len() > 4095 {
+        return Err(BadPath::TooLong);
+    }
+    if bytes[0] != b'/' {
+        return Err(BadPath::NotAbsolute);
+    }
+    let mut out = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) if name.len() > 255 => return Err(BadPath::TooLong),
+            Component::Normal(name) => out.push(name),
+            Component::ParentDir => return Err(BadPath::ParentComponent),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    Ok(out)
+}
+
+macro_rules! absolute_path {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "PathText", into = "PathText")]
+        pub struct $name(PathBuf);
+
+        impl $name {
+            /// Validates and normalises `path`: absolute, no `..`, no NUL, within the kernel's lengths.
+            pub fn new(path: impl AsRef<Path>) -> Result<Self, BadPath> {
+                normal(path.as_ref()).map(Self)
+            }
+
+            /// The path itself.
+            pub fn as_path(&self) -> &Path {
+                &self.0
+            }
+
+            /// `/`.
+            pub fn slash() -> Self {
+                Self(PathBuf::from("/"))
+            }
+
+            /// The directory that holds it; `None` for `/`.
+            pub fn parent(&self) -> Option<Self> {
+                self.0.parent().map(|parent| Self(parent.to_owned()))
+            }
+
+            /// The last component; `None` for `/`.
+            pub fn file_name(&self) -> Option<&OsStr> {
+                self.0.file_name()
+            }
+
+            /// Whether `self` is `base` or below it, by whole components.
+            pub fn starts_with(&self, base: &Self) -> bool {
+                self.0.starts_with(&base.0)
+            }
+
+            /// What follows `base`, with no leading slash; `None` if `self` is not below `base`.
+            pub fn below(&self, base: &Self) -> Option<&Path> {
+                self.0.strip_prefix(&base.0).ok()
+            }
+
+            /// `self` with one more component or a relative path of such; refuses what [`Self::new`] refuses.
+            pub fn join(&self, name: impl AsRef<Path>) -> Result<Self, BadPath> {
+                if name.as_ref().is_absolute() {
+                    return Err(BadPath::NotAbsolute);
+                }
+                Self::new(self.0.join(name))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0.display(), f)
+            }
+        }
+
+        impl AsRef<Path> for $name {
+            fn as_ref(&self) -> &Path {
+                &self.0
+            }
+        }
+
+        impl TryFrom<PathText> for $name {
+            type Error = BadPath;
+            fn try_from(text: PathText) -> Result<Self, BadPath> {
+                Self::new(text.decoded())
+            }
+        }
+
+        impl From<$name> for PathText {
+            fn from(path: $name) -> Self {
+                Self::encoded(&path.0)
+            }
+        }
+    };
+}
+
+absolute_path! {
+    /// A path on the host: absolute, normal, without `..`.
+    HostPath
+}
+
+absolute_path! {
+    /// A path as a process inside the jail sees it: absolute, normal, without `..`.
+    ///
+    /// Its order is by component, so a parent sorts before what is below it.
+    JailPath
+}
+
+impl HostPath {
+    /// Where `path` of the jail rooted at `self` is on the host. The one place that joins the two.
+    ///
+    /// For showing and comparing; what mounts and writes opens [`JailPath::relative`] beneath the root's
+    /// file descriptor instead, so that no link can lead it elsewhere.
+    #[must_use]
+    pub fn inside(&self, path: &JailPath) -> HostPath {
+        HostPath(self.0.join(path.relative()))
+    }
+}
+
+impl JailPath {
+    /// The path without its leading slash, as `openat2` wants it; `.` for `/`.
+    pub fn relative(&self) -> &Path {
+        match self.0.strip_prefix("/") {
+            Ok(rest) if !rest.as_os_str().is_empty() => rest,
+            _ => Path::new("."),
+        }
+    }
+
+    /// All directories on the way, outermost first, without `/` and without the path itself.
+    pub fn ancestors(&self) -> Vec<JailPath> {
+        let mut out: Vec<_> = self.0.ancestors().skip(1).map(|p| Self(p.to_owned())).collect();
+        out.pop();
+        out.reverse();
+        out
+    }
+
+    /// The same path on the host: what `source:` alone means.
+    pub fn on_host(&self) -> HostPath {
+        HostPath(self.0.clone())
+    }
+}
+
+/// How a path stands in JSON: plain text where it is UTF-8, else `{"bytes": [..]}`, so nothing is lost.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum PathText {
+    Text(String),
+    Bytes { bytes: Vec<u8> },
+}
+
+impl PathText {
+    pub(crate) fn encoded(path: &Path) -> Self {
+        match path.to_str() {
+            Some(text) => Self::Text(text.to_owned()),
+            None => Self::Bytes { bytes: path.as_os_str().as_bytes().to_vec() },
+        }
+    }
+
+    pub(crate) fn decoded(&self) -> PathBuf {
+        match self {
+            Self::Text(text) => PathBuf::from(text),
+            Self::Bytes { bytes } => PathBuf::from(OsStr::from_bytes(bytes)),
+        }
+    }
+}
+
+/// A site's name: the stem of its manifest's file name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SiteName(String);
+
+impl SiteName {
+    /// Validates `name`: 1 to 200 letters, digits, `.`, `_`, `-` or `@`, the first a letter or digit.
+    pub fn new(name: &str) -> Result<Self, BadPath> {
+        let usable = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
+        match name.chars().next() {
+            None => Err(BadPath::Empty),
+            Some(first) if first.is_ascii_alphanumeric() && name.chars().all(usable) => {
+                if name.len() > 200 {
+                    Err(BadPath::TooLong)
+                } else {
+                    Ok(Self(name.to_owned()))
+                }
+            }
+            Some(_) => Err(BadPath::SiteName),
+        }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SiteName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl TryFrom<String> for SiteName {
+    type Error = BadPath;
+    fn try_from(name: String) -> Result<Self, BadPath> {
+        Self::new(&name)
+    }
+}
+
+impl From<SiteName> for String {
+    fn from(name: SiteName) -> String {
+        name.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_normalised_or_refused() {
+        let ok = |text: &str| HostPath::new(text).unwrap().to_string();
+        assert_eq!(ok("/etc//ssl/./certs/"), "/etc/ssl/certs");
+        assert_eq!(ok("/"), "/");
+        assert_eq!(HostPath::new(""), Err(BadPath::Empty));
+        assert_eq!(HostPath::new("etc"), Err(BadPath::NotAbsolute));
+        assert_eq!(HostPath::new("/etc/../root"), Err(BadPath::ParentComponent));
+        assert_eq!(HostPath::new("/a\0b"), Err(BadPath::Nul));
+        assert_eq!(HostPath::new(format!("/{}", "x".repeat(256))), Err(BadPath::TooLong));
+    }
+
+    #[test]
+    fn a_jail_path_opens_beneath_the_root_and_joins_below_it() {
+        let path = JailPath::new("/etc/hosts").unwrap();
+        assert_eq!(path.relative(), Path::new("etc/hosts"));
+        assert_eq!(JailPath::slash().relative(), Path::new("."));
+        let root = HostPath::new("/srv/www/site1").unwrap();
+        assert_eq!(root.inside(&path).to_string(), "/srv/www/site1/etc/hosts");
+        let names: Vec<_> =
+            JailPath::new("/a/b/c").unwrap().ancestors().iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["/a", "/a/b"]);
+    }
+
+    #[test]
+    fn parents_sort_before_children_whatever_the_punctuation() {
+        let mut paths = ["/a.b", "/a/c", "/a"].map(|p| JailPath::new(p).unwrap());
+        paths.sort();
+        assert_eq!(paths.map(|p| p.to_string()), ["/a", "/a/c", "/a.b"]);
+    }
+
+    #[test]
+    fn paths_that_are_not_utf8_survive_json() {
+        let path = HostPath::new(OsStr::from_bytes(b"/srv/\xff")).unwrap();
+        let json = serde_json::to_string(&path).unwrap();
+        assert_eq!(serde_json::from_str::<HostPath>(&json).unwrap(), path);
+        assert!(serde_json::from_str::<HostPath>("\"../etc\"").is_err());
+    }
+
+    #[test]
+    fn site_names_are_safe_as_file_names() {
+        assert!(SiteName::new("site1.example-x_y@2").is_ok());
+        for bad in ["", ".hidden", "-rf", "a/b", "a b", "a\n", "ü"] {
+            assert!(SiteName::new(bad).is_err(), "{bad:?}");
+        }
+    }
+}

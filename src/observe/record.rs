@@ -1,0 +1,87 @@
+//! What mountjail wrote down about what it made.
+//!
+//! A [`Record`] is about mounts and dies with the boot (`/run/mountjail/<site>.json`); a [`Kept`] is about
+//! what stands in the root's file system and outlives it (`/var/lib/mountjail/<site>.json`). Both are
+//! replaced atomically by the engine, before and after each change.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::manifest::{HostPath, JailPath};
+use crate::resolve::{FileId, Options};
+
+/// The random identity of this boot, from `/proc/sys/kernel/random/boot_id`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootId(pub String);
+
+/// The mounts of one site that this boot has, or that a run was about to make.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// 1.
+    pub version: u32,
+    /// The boot in which the mount ids mean something.
+    pub boot: BootId,
+    /// The site's root when they were made.
+    pub root: HostPath,
+    /// In the order of attaching; a target may stand twice while a swap is under way.
+    pub mounts: Vec<RecordedMount>,
+}
+
+/// One mount that mountjail made or was about to make.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordedMount {
+    /// Where inside.
+    pub target: JailPath,
+    /// The source path then.
+    pub source: HostPath,
+    /// Which file that was.
+    pub file: FileId,
+    /// The attributes that it was given.
+    pub options: Options,
+    /// Whether submounts came along.
+    pub recursive: bool,
+    /// The mount's id, never reused within a boot (`STATX_MNT_ID_UNIQUE`, Linux 6.8); `None` while
+    /// planned and on older kernels.
+    pub unique_id: Option<u64>,
+}
+
+/// What mountjail made in the root's file system, in the order of making.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kept {
+    /// 1.
+    pub version: u32,
+    /// The site's root when they were made.
+    pub root: HostPath,
+    /// Parents before children.
+    pub made: Vec<Made>,
+    /// Generated files on the host.
+    pub files: Vec<HostPath>,
+}
+
+/// One placeholder or link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Made {
+    /// Where inside.
+    pub path: JailPath,
+    /// What it is.
+    pub kind: MadeKind,
+    /// Which file it is; `None` while planned: then it is ours only if still empty.
+    pub file: Option<FileId>,
+}
+
+/// What was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MadeKind {
+    /// An empty directory.
+    Directory,
+    /// An empty file.
+    File,
+    /// A symbolic link with this text.
+    Link(PathBuf),
+}

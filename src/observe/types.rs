@@ -1,0 +1,57 @@
+//! What the kernel has, as the planner sees it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use crate::manifest::{HostPath, JailPath};
+use crate::resolve::{FileId, FileKind, Options};
+
+use super::record::{Kept, Record};
+
+/// Everything that the planner needs to know about one site.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// What stands at each path of interest: every target (desired or recorded), every directory on the
+    /// way, every link, everything that [`Kept`] lists. A path with no entry is absent.
+    /// Where a mount covers the path this is the mount's root, not what lies beneath.
+    pub paths: BTreeMap<JailPath, Seen>,
+    /// The mounts at each target (desired or recorded), bottom first; a target with none has no entry.
+    pub mounts: BTreeMap<JailPath, Vec<SeenMount>>,
+    /// Mounts below the root at other paths, from the whole table; empty when each target was asked alone.
+    pub elsewhere: BTreeMap<JailPath, Vec<SeenMount>>,
+    /// Of the desired generated files, those whose contents on the host already are as desired.
+    pub current_files: BTreeSet<HostPath>,
+    /// What was recorded, if it is of this boot and this root.
+    pub record: Option<Record>,
+    /// What was recorded to outlive a boot.
+    pub kept: Option<Kept>,
+}
+
+/// What stands at one path inside the root, no link followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its type.
+    pub kind: FileKind,
+    /// Its identity.
+    pub file: FileId,
+    /// `st_size` is 0, or the directory has no entries but what [`Kept`] lists.
+    pub empty: bool,
+    /// The text of a symbolic link.
+    pub link: Option<PathBuf>,
+}
+
+/// One mount at one path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenMount {
+    /// The id in `/proc/self/mountinfo`, reused after an unmount.
+    pub id: u64,
+    /// The id that is never reused (Linux 6.8).
+    pub unique_id: Option<u64>,
+    /// Which file is visible at its root; `None` for a mount that another one covers.
+    pub file: Option<FileId>,
+    /// `mnt_root`: the path within its file system that is mounted, as the kernel shows it now (a file
+    /// moved aside shows its new name, a deleted one ends in `//deleted`); `None` when not asked for.
+    pub fs_root: Option<PathBuf>,
+    /// Its attributes.
+    pub options: Options,
+}

@@ -1,0 +1,168 @@
+//! A plan is data; `Display` is its one text form, used by `plan`, by `-v` and by errors.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::manifest::{HostPath, JailPath, SiteName};
+use crate::observe::{RecordedMount, SeenMount};
+use crate::resolve::{FileId, FileKind, GeneratedFile, Mount};
+
+/// The steps from observed to desired for one site, and how every mount stood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The site.
+    pub site: SiteName,
+    /// The jail's directory on the host.
+    pub root: HostPath,
+    /// In the order of carrying out; empty when in sync.
+    pub steps: Vec<Step>,
+    /// Every desired, recorded or foreign mount below the root, sorted by target.
+    pub states: Vec<MountState>,
+    /// The mounts that are ours and stay as they are; with the steps' results they are the new record.
+    pub keep: Vec<RecordedMount>,
+}
+
+/// One step. `Display` says it in one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Write a generated file on the host (atomic replace).
+    WriteFile(GeneratedFile),
+    /// Unmount the topmost mount at `target`, if it is still `expected`.
+    Detach {
+        /// Where inside.
+        target: JailPath,
+        /// Which mount it must be.
+        expected: SeenMount,
+        /// What it shows, for people.
+        source: Option<HostPath>,
+        /// It has submounts that came along.
+        recursive: bool,
+    },
+    /// Remove a placeholder that mountjail made, if it is still that file and empty.
+    RemovePlaceholder {
+        /// Where inside.
+        path: JailPath,
+        /// Directory or file.
+        kind: FileKind,
+        /// Which file it must be; `None` when a crash left it unrecorded: then only if empty.
+        file: Option<FileId>,
+    },
+    /// Remove a link that mountjail made, if it still says `text`.
+    RemoveLink {
+        /// Where inside.
+        path: JailPath,
+        /// What it must say.
+        text: PathBuf,
+    },
+    /// Remove a generated file from the host.
+    RemoveFile(HostPath),
+    /// Make an empty directory or file to mount on, or a directory on the way.
+    CreatePlaceholder {
+        /// Where inside.
+        path: JailPath,
+        /// [`FileKind::Directory`] or [`FileKind::File`].
+        kind: FileKind,
+    },
+    /// Make a symbolic link.
+    CreateLink {
+        /// Where inside.
+        path: JailPath,
+        /// What it says.
+        text: PathBuf,
+    },
+    /// Mount on a target that has no mount.
+    Attach(Arc<Mount>),
+    /// Replace our mount at the target without a moment's gap where the kernel can.
+    Swap {
+        /// What shall be there.
+        mount: Arc<Mount>,
+        /// Which mount is replaced.
+        expected: SeenMount,
+        /// Why.
+        because: State,
+    },
+}
+
+/// How one mount stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountState {
+    /// Where inside.
+    pub target: JailPath,
+    /// The source: desired, else recorded; `None` for a foreign mount.
+    pub source: Option<HostPath>,
+    /// The state.
+    pub state: State,
+    /// What was found, where it is not `ok`: "mounted rw,nosuid, wanted ro,nosuid,nodev,noexec".
+    pub detail: Option<String>,
+    /// The desired mount, where there is one.
+    pub mount: Option<Arc<Mount>>,
+}
+
+/// The states of a mount, as `status` names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Mounted as desired.
+    Ok,
+    /// Nothing is mounted there.
+    Missing,
+    /// The source path now names another file than the mounted one.
+    Stale,
+    /// Our mount, but of another source than the manifest now says.
+    WrongSource,
+    /// The right file with other attributes.
+    WrongOptions,
+    /// Something else is mounted on top of ours.
+    Shadowed,
+    /// Ours, no longer in the manifest.
+    Orphan,
+    /// Below the root and not ours: reported, never touched.
+    Foreign,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ok => "ok",
+            Self::Missing => "missing",
+            Self::Stale => "stale",
+            Self::WrongSource => "wrong-source",
+            Self::WrongOptions => "wrong-options",
+            Self::Shadowed => "shadowed",
+            Self::Orphan => "orphan",
+            Self::Foreign => "foreign",
+        })
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WriteFile(file) => write!(f, "write {}", file.path),
+            Self::Detach { target, source: Some(source), .. } => write!(f, "detach {target} (was {source})"),
+            Self::Detach { target, source: None, .. } => write!(f, "detach {target}"),
+            Self::RemovePlaceholder { path, .. } => write!(f, "remove placeholder {path}"),
+            Self::RemoveLink { path, text } => write!(f, "remove link {path} -> {}", text.display()),
+            Self::RemoveFile(path) => write!(f, "delete {path}"),
+            Self::CreatePlaceholder { path, kind: FileKind::Directory } => {
+                write!(f, "create directory {path}")
+            }
+            Self::CreatePlaceholder { path, .. } => write!(f, "create file {path}"),
+            Self::CreateLink { path, text } => write!(f, "create link {path} -> {}", text.display()),
+            Self::Attach(mount) => write!(
+                f,
+                "attach {} on {} ({}{})",
+                mount.source,
+                mount.target,
+                mount.options,
+                if mount.recursive { ",recursive" } else { "" }
+            ),
+            Self::Swap { mount, because, .. } => {
+                write!(f, "swap {} on {} ({}; {because})", mount.source, mount.target, mount.options)
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Desired or Plan → text and JSON: pure.

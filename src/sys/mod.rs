@@ -1,0 +1,19 @@
+//! System calls that no crate wraps, or not fully: one small safe function each.
+//!
+//! The only folder with unsafe code. No policy here: what comes in goes to the kernel, what comes back is
+//! an [`std::io::Result`]. Each function names its manual page and the kernel that brought it.
+
+#![allow(unsafe_code)]
+// Descriptors and flags cross the system call boundary as machine words; the kernel gives small values.
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+
+mod file;
+mod mount;
+mod stat;
+
+pub use file::{FileId, FileKind};
+pub use mount::{
+    MountAttr, clone_mount, clone_mount_recursive, mount_setattr, move_mount, move_mount_beneath, probe,
+    umount, umount_expire_probe,
+};
+pub use stat::{Stat, StatMount, list_mounts, open_beneath, stat_at, stat_fd, stat_mount};

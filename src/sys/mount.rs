@@ -1,0 +1,156 @@
+//! The mount calls of Linux 5.2 and later, by file descriptor; `umount2(2)`.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+const MOVE_MOUNT_BENEATH: libc::c_uint = 0x200; // linux/mount.h, Linux 6.5
+const SYS_OPEN_TREE_ATTR: libc::c_long = 467; // Linux 6.15, the same number on every architecture
+
+/// `struct mount_attr` of `mount_setattr(2)`: which `MOUNT_ATTR_*` to set and clear, which propagation.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MountAttr {
+    /// `MOUNT_ATTR_*` to set.
+    pub set: u64,
+    /// `MOUNT_ATTR_*` to clear.
+    pub clear: u64,
+    /// `MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED`, or 0 to leave it.
+    pub propagation: u64,
+    /// For id-mapped mounts; 0.
+    pub userns_fd: u64,
+}
+
+fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn open_tree(dir: RawFd, path: &CStr, flags: libc::c_uint) -> io::Result<OwnedFd> {
+    // SAFETY: `path` is NUL-terminated and lives across the call; the kernel only reads it.
+    let fd = checked(unsafe { libc::syscall(libc::SYS_open_tree, dir, path.as_ptr(), flags) })?;
+    // SAFETY: the call succeeded, so `fd` is a new descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+const CLONE: libc::c_uint =
+    libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint;
+
+/// A detached copy of the mount that `source` is on, with `source` as its root and without submounts:
+/// `open_tree(2)` with `OPEN_TREE_CLONE` (Linux 5.2; of a detached mount since 6.15).
+pub fn clone_mount(source: impl AsFd) -> io::Result<OwnedFd> {
+    open_tree(source.as_fd().as_raw_fd(), c"", CLONE)
+}
+
+/// As [`clone_mount`], with the submounts (`AT_RECURSIVE`).
+pub fn clone_mount_recursive(source: impl AsFd) -> io::Result<OwnedFd> {
+    open_tree(source.as_fd().as_raw_fd(), c"", CLONE | libc::AT_RECURSIVE as libc::c_uint)
+}
+
+/// Changes attributes of the mount `mount`, with all below it if `recursive`: `mount_setattr(2)` (Linux 5.12).
+pub fn mount_setattr(mount: impl AsFd, recursive: bool, attr: &MountAttr) -> io::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: `attr` is a valid `struct mount_attr` of the size given; the kernel only reads it.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            std::ptr::from_ref(attr),
+            size_of::<MountAttr>(),
+        )
+    })
+    .map(drop)
+}
+
+fn move_mount_flags(mount: RawFd, target: RawFd, flags: libc::c_uint) -> io::Result<()> {
+    let flags = flags | libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
+    // SAFETY: both paths are static and NUL-terminated; descriptors that are not open give EBADF.
+    checked(unsafe { libc::syscall(libc::SYS_move_mount, mount, c"".as_ptr(), target, c"".as_ptr(), flags) })
+        .map(drop)
+}
+
+/// Attaches the detached `mount` on `target`: `move_mount(2)` (Linux 5.2).
+pub fn move_mount(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
+    move_mount_flags(mount.as_fd().as_raw_fd(), target.as_fd().as_raw_fd(), 0)
+}
+
+/// Attaches the detached `mount` beneath the topmost mount at `target`, which must be that mount's root:
+/// `move_mount(2)` with `MOVE_MOUNT_BENEATH` (Linux 6.5).
+pub fn move_mount_beneath(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
+    move_mount_flags(mount.as_fd().as_raw_fd(), target.as_fd().as_raw_fd(), MOVE_MOUNT_BENEATH)
+}
+
+/// A path that names `name` beneath the directory `dir` without the kernel walking anything else.
+fn through_fd(dir: BorrowedFd<'_>, name: &Path) -> io::Result<CString> {
+    let mut bytes = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
+    bytes.extend_from_slice(name.as_os_str().as_bytes());
+    CString::new(bytes).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+/// Unmounts the topmost mount at `name` in the directory `dir`, never following a link:
+/// `umount2(2)` with `UMOUNT_NOFOLLOW`, and `MNT_DETACH` if `lazy`.
+pub fn umount(dir: impl AsFd, name: &Path, lazy: bool) -> io::Result<()> {
+    let path = through_fd(dir.as_fd(), name)?;
+    let flags = libc::UMOUNT_NOFOLLOW | if lazy { libc::MNT_DETACH } else { 0 };
+    // SAFETY: `path` is NUL-terminated and lives across the call.
+    checked(unsafe { libc::umount2(path.as_ptr(), flags) }.into()).map(drop)
+}
+
+/// Asks whether the mount at `name` in `dir` is in use, without unmounting it: `umount2(2)` with
+/// `MNT_EXPIRE`, whose first call only marks. `Ok(true)`: in use (or something is mounted on it).
+pub fn umount_expire_probe(dir: impl AsFd, name: &Path) -> io::Result<bool> {
+    let path = through_fd(dir.as_fd(), name)?;
+    // SAFETY: `path` is NUL-terminated and lives across the call.
+    let result = unsafe { libc::umount2(path.as_ptr(), libc::UMOUNT_NOFOLLOW | libc::MNT_EXPIRE) };
+    match checked(result.into()) {
+        Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => Ok(false),
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(true),
+        Err(error) => Err(error),
+        Ok(_) => Err(io::Error::other("the mount was already marked and is now unmounted")),
+    }
+}
+
+/// Which of the newer calls this kernel (and its seccomp filter) lets through. Each probe passes arguments
+/// that a kernel with the call refuses in a known way, so nothing happens.
+pub mod probe {
+    use super::{MOVE_MOUNT_BENEATH, SYS_OPEN_TREE_ATTR, checked, move_mount_flags};
+
+    fn errno(result: libc::c_long) -> Option<i32> {
+        checked(result).err().and_then(|error| error.raw_os_error())
+    }
+
+    /// `openat2(2)`, Linux 5.6.
+    pub fn openat2() -> bool {
+        // SAFETY: the null `how` with size 0 is refused with EINVAL before it is read.
+        errno(unsafe { libc::syscall(libc::SYS_openat2, -1, c"".as_ptr(), 0, 0) }) == Some(libc::EINVAL)
+    }
+
+    /// `mount_setattr(2)`, Linux 5.12.
+    pub fn mount_setattr() -> bool {
+        // SAFETY: the null attr with size 0 is refused with EINVAL before it is read.
+        errno(unsafe { libc::syscall(libc::SYS_mount_setattr, -1, c"".as_ptr(), 0, 0, 0) })
+            == Some(libc::EINVAL)
+    }
+
+    /// `MOVE_MOUNT_BENEATH`, Linux 6.5: a kernel without it says EINVAL, one with it EBADF.
+    pub fn move_mount_beneath() -> bool {
+        move_mount_flags(-1, -1, MOVE_MOUNT_BENEATH).err().and_then(|e| e.raw_os_error()) == Some(libc::EBADF)
+    }
+
+    /// `statmount(2)` and `listmount(2)`, Linux 6.8.
+    pub fn statmount() -> bool {
+        // SAFETY: the null request is refused with EFAULT.
+        errno(unsafe { libc::syscall(super::super::stat::SYS_STATMOUNT, 0, 0, 0, 0, 0) })
+            == Some(libc::EFAULT)
+    }
+
+    /// `open_tree_attr(2)`, Linux 6.15: the kernels that have it also clone detached mounts.
+    pub fn clone_detached() -> bool {
+        // SAFETY: the descriptor -1 is refused with EBADF; the null attr has size 0.
+        errno(unsafe { libc::syscall(SYS_OPEN_TREE_ATTR, -1, c"".as_ptr(), libc::AT_EMPTY_PATH, 0, 0) })
+            == Some(libc::EBADF)
+    }
+}

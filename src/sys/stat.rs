@@ -1,0 +1,251 @@
+//! What is there: `openat2(2)`, `statx(2)`, `statmount(2)`, `listmount(2)`.
+
+use std::ffi::{CString, OsString};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use super::file::{FileId, FileKind};
+
+pub(super) const SYS_STATMOUNT: libc::c_long = 457; // Linux 6.8, the same number on every architecture
+const SYS_LISTMOUNT: libc::c_long = 458;
+const STATX_MNT_ID_UNIQUE: u32 = 0x4000; // linux/stat.h, Linux 6.8
+
+/// What `statx(2)` says of one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Device and inode.
+    pub file: FileId,
+    /// Its type.
+    pub kind: FileKind,
+    /// Type and permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Length in bytes.
+    pub size: u64,
+    /// The mount it is on: the never reused id where the kernel has it (6.8), else mountinfo's (5.8);
+    /// `None` before.
+    pub mount_id: Option<u64>,
+    /// Whether `mount_id` is the never reused one.
+    pub mount_id_is_unique: bool,
+    /// Whether it is the root of a mount (5.8); `None` where the kernel cannot say.
+    pub mount_root: Option<bool>,
+}
+
+fn statx(dir: libc::c_int, path: &CString, flags: libc::c_int) -> io::Result<Stat> {
+    let mask = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID | STATX_MNT_ID_UNIQUE;
+    let flags = flags | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
+    let mut buffer = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: `path` is NUL-terminated; `buffer` has room for a `struct statx`, which the kernel fills.
+    if unsafe { libc::statx(dir, path.as_ptr(), flags, mask, buffer.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: zeroed at first and filled by the successful call; every bit pattern is valid.
+    let stx = unsafe { buffer.assume_init() };
+    let mode = u32::from(stx.stx_mode);
+    let unique = stx.stx_mask & STATX_MNT_ID_UNIQUE != 0;
+    let root_bit = libc::STATX_ATTR_MOUNT_ROOT as u64;
+    Ok(Stat {
+        file: FileId { dev: libc::makedev(stx.stx_dev_major, stx.stx_dev_minor), ino: stx.stx_ino },
+        kind: FileKind::from_mode(mode).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?,
+        mode,
+        uid: stx.stx_uid,
+        size: stx.stx_size,
+        mount_id: (unique || stx.stx_mask & libc::STATX_MNT_ID != 0).then_some(stx.stx_mnt_id),
+        mount_id_is_unique: unique,
+        mount_root: (stx.stx_attributes_mask & root_bit != 0).then_some(stx.stx_attributes & root_bit != 0),
+    })
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+/// `statx(2)` of `path` from the directory `dir`; a link at the end is not followed, links on the way are.
+pub fn stat_at(dir: impl AsFd, path: &Path) -> io::Result<Stat> {
+    statx(dir.as_fd().as_raw_fd(), &c_path(path)?, 0)
+}
+
+/// `statx(2)` of an open file, also one opened with `O_PATH`.
+pub fn stat_fd(fd: impl AsFd) -> io::Result<Stat> {
+    statx(fd.as_fd().as_raw_fd(), &CString::default(), libc::AT_EMPTY_PATH)
+}
+
+/// Opens `path` beneath the directory `root` with `flags` (`O_CLOEXEC | O_NOFOLLOW` are added), where no
+/// component may be a link or lead out: `openat2(2)` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
+/// RESOLVE_NO_MAGICLINKS` (Linux 5.6), else a walk by `openat(O_PATH | O_NOFOLLOW)`.
+///
+/// Errors: ELOOP for a link on the way, ENOENT, ENOTDIR, EACCES. A link at the end of the path opens as
+/// the link itself if `flags` has `O_PATH` on the walk; callers look at the kind.
+pub fn open_beneath(root: impl AsFd, path: &Path, flags: i32) -> io::Result<OwnedFd> {
+    let root = root.as_fd();
+    let flags = flags | libc::O_CLOEXEC | libc::O_NOFOLLOW;
+    match openat2(root.as_raw_fd(), &c_path(path)?, flags) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+            walk_beneath(root.as_raw_fd(), path, flags)
+        }
+        result => result,
+    }
+}
+
+fn openat2(dir: libc::c_int, path: &CString, flags: i32) -> io::Result<OwnedFd> {
+    // SAFETY: `open_how` is plain integers, for which zero is valid.
+    let mut how = unsafe { MaybeUninit::<libc::open_how>::zeroed().assume_init() };
+    how.flags = flags as u64;
+    how.resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
+    loop {
+        // SAFETY: `path` is NUL-terminated and `how` is a valid `struct open_how` of the size given.
+        let fd = unsafe {
+            libc::syscall(libc::SYS_openat2, dir, path.as_ptr(), &raw const how, size_of::<libc::open_how>())
+        };
+        if fd >= 0 {
+            // SAFETY: a new descriptor that nothing else owns.
+            return Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) });
+        }
+        let error = io::Error::last_os_error();
+        // A rename elsewhere raced with the walk (openat2(2), EAGAIN): the manual says to try again.
+        if !matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) {
+            return Err(error);
+        }
+    }
+}
+
+fn open_at(dir: libc::c_int, name: &CString, flags: i32) -> io::Result<OwnedFd> {
+    // SAFETY: `name` is NUL-terminated.
+    let fd = unsafe { libc::openat(dir, name.as_ptr(), flags) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The same promise without openat2: one component at a time, each opened with `O_NOFOLLOW` from the last.
+fn walk_beneath(root: libc::c_int, path: &Path, flags: i32) -> io::Result<OwnedFd> {
+    let on_the_way = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    let mut names = path.components().filter(|c| *c != std::path::Component::CurDir).peekable();
+    let mut at = open_at(root, &CString::from(c"."), on_the_way)?;
+    while let Some(component) = names.next() {
+        let std::path::Component::Normal(name) = component else {
+            return Err(io::Error::from_raw_os_error(libc::EXDEV));
+        };
+        let last = names.peek().is_none();
+        let name = c_path(Path::new(name))?;
+        let next = open_at(at.as_raw_fd(), &name, if last { flags } else { on_the_way })?;
+        if !last && stat_fd(&next)?.kind == FileKind::Symlink {
+            return Err(io::Error::from_raw_os_error(libc::ELOOP));
+        }
+        at = next;
+    }
+    Ok(at)
+}
+
+/// What `statmount(2)` (Linux 6.8) says of one mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatMount {
+    /// The id in `/proc/self/mountinfo`.
+    pub id: u64,
+    /// The never reused id of the mount it is attached to.
+    pub parent: u64,
+    /// `MOUNT_ATTR_*`.
+    pub attributes: u64,
+    /// `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`, `MS_UNBINDABLE`.
+    pub propagation: u64,
+    /// The path within its file system that is its root.
+    pub root: PathBuf,
+    /// Where it is, from this process's root directory.
+    pub point: PathBuf,
+}
+
+#[repr(C)]
+struct MntIdReq {
+    size: u32,
+    spare: u32,
+    mnt_id: u64,
+    param: u64,
+}
+
+const STATMOUNT_MNT_BASIC: u64 = 0x2;
+const STATMOUNT_MNT_ROOT: u64 = 0x8;
+const STATMOUNT_MNT_POINT: u64 = 0x10;
+
+/// `struct statmount` up to its string area, which begins at byte 512.
+#[repr(C)]
+struct RawStatMount {
+    size: u32,
+    mnt_opts: u32,
+    mask: u64,
+    sb_dev_major: u32,
+    sb_dev_minor: u32,
+    sb_magic: u64,
+    sb_flags: u32,
+    fs_type: u32,
+    mnt_id: u64,
+    mnt_parent_id: u64,
+    mnt_id_old: u32,
+    mnt_parent_id_old: u32,
+    mnt_attr: u64,
+    mnt_propagation: u64,
+    mnt_peer_group: u64,
+    mnt_master: u64,
+    propagate_from: u64,
+    mnt_root: u32,
+    mnt_point: u32,
+    rest: [u64; 50],
+    strings: [u8; 8704],
+}
+
+/// `statmount(2)` of the mount with the never reused id `unique_id`.
+///
+/// Errors: ENOENT when there is no such mount in this namespace; ENOSYS before Linux 6.8.
+pub fn stat_mount(unique_id: u64) -> io::Result<StatMount> {
+    let mask = STATMOUNT_MNT_BASIC | STATMOUNT_MNT_ROOT | STATMOUNT_MNT_POINT;
+    let request = MntIdReq { size: 24, spare: 0, mnt_id: unique_id, param: mask };
+    let mut buffer = Box::<RawStatMount>::new_uninit();
+    // SAFETY: the request has the size it says (MNT_ID_REQ_SIZE_VER0); the kernel writes at most the
+    // buffer's size into it.
+    let result = unsafe {
+        std::ptr::write_bytes(buffer.as_mut_ptr(), 0, 1);
+        libc::syscall(SYS_STATMOUNT, &raw const request, buffer.as_mut_ptr(), size_of::<RawStatMount>(), 0)
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: zeroed above, and every bit pattern is valid for plain integers.
+    let raw = unsafe { buffer.assume_init() };
+    let text = |offset: u32| {
+        let bytes = raw.strings.get(offset as usize..).unwrap_or_default();
+        let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+        PathBuf::from(OsString::from_vec(bytes[..end].to_vec()))
+    };
+    Ok(StatMount {
+        id: u64::from(raw.mnt_id_old),
+        parent: raw.mnt_parent_id,
+        attributes: raw.mnt_attr,
+        propagation: raw.mnt_propagation,
+        root: text(raw.mnt_root),
+        point: text(raw.mnt_point),
+    })
+}
+
+/// The never reused ids of all mounts at any depth below the mount `unique_id`, without itself:
+/// `listmount(2)` (Linux 6.8). `u64::MAX` means the root of this namespace (`LSMT_ROOT`).
+pub fn list_mounts(unique_id: u64) -> io::Result<Vec<u64>> {
+    let mut ids = Vec::new();
+    let mut chunk = vec![0u64; 4096];
+    loop {
+        let last = ids.last().copied().unwrap_or(0);
+        let request = MntIdReq { size: 24, spare: 0, mnt_id: unique_id, param: last };
+        // SAFETY: the request has the size it says; the kernel writes at most `chunk.len()` ids.
+        let count =
+            unsafe { libc::syscall(SYS_LISTMOUNT, &raw const request, chunk.as_mut_ptr(), chunk.len(), 0) };
+        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        ids.extend_from_slice(&chunk[..count]);
+        if count < chunk.len() {
+            return Ok(ids);
+        }
+    }
+}
