@@ -5,6 +5,8 @@
 //! mounts, links and generated files that the site needs on this host now, sorted and deterministic, each
 //! with the reason it is there. It reads; it never writes, mounts or executes anything.
 
+mod host;
 mod types;
 
+pub use host::{Host, LinkOnTheWay, LookupError, Walk};
 pub use types::{Cause, Desired, FileId, FileKind, GeneratedFile, Link, Mount, Note, Options, Reason};
