@@ -1,0 +1,77 @@
+//! The tests' own tools: a namespace apart, listings that see what they should.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use libtest_mimic::Trial;
+use nix::mount::{MsFlags, mount};
+use support::{Sandbox, mounts, mounts_below, on_shared_root, tree};
+
+fn main() -> ExitCode {
+    support::main(vec![
+        Trial::test("the root mount is private", || {
+            root_is_shared(false);
+            Ok(())
+        }),
+        on_shared_root("the root mount is shared where asked", || root_is_shared(true)),
+        Trial::test("a listing shows what is below a mount", || {
+            below_a_mount();
+            Ok(())
+        }),
+        Trial::test("a listing shows every change", || {
+            every_change();
+            Ok(())
+        }),
+        Trial::test("mounts below a directory are found", || {
+            found_mounts();
+            Ok(())
+        }),
+    ])
+}
+
+fn root_is_shared(expected: bool) {
+    let root = mounts().into_iter().rfind(|mount| mount.point == Path::new("/")).unwrap();
+    assert_eq!(root.propagation.iter().any(|p| p.starts_with("shared:")), expected, "{root:?}");
+}
+
+fn bind(source: &Path, target: &Path) {
+    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+}
+
+fn below_a_mount() {
+    let sandbox = Sandbox::new();
+    let (dir, placeholder) = (sandbox.directory("dir"), sandbox.file("dir/placeholder", ""));
+    let before = tree(&dir);
+    bind(Path::new("/etc/passwd"), &placeholder);
+    before.assert_same(&tree(&dir));
+}
+
+fn every_change() {
+    let sandbox = Sandbox::new();
+    let dir = sandbox.directory("dir");
+    let file = sandbox.file("dir/file", "one");
+    let changes: [(&str, &dyn Fn()); 5] = [
+        ("contents", &|| fs::write(&file, "two").unwrap()),
+        ("mode", &|| fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap()),
+        ("owner", &|| std::os::unix::fs::chown(&file, Some(12), None).unwrap()),
+        ("a link", &|| std::os::unix::fs::symlink("file", dir.join("link")).unwrap()),
+        ("a removal", &|| fs::remove_file(&file).unwrap()),
+    ];
+    for (what, change) in changes {
+        let before = tree(&dir);
+        change();
+        assert_ne!(before, tree(&dir), "{what} went unseen");
+    }
+}
+
+fn found_mounts() {
+    let sandbox = Sandbox::new();
+    let strange = sandbox.directory("dir/a b\\c\td");
+    bind(&strange, &strange);
+    let points: Vec<PathBuf> = mounts_below(&sandbox.path("dir")).into_iter().map(|m| m.point).collect();
+    assert_eq!(points, [strange]);
+}

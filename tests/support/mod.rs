@@ -1,0 +1,177 @@
+//! What the integration tests share: a mount namespace of their own, sandboxes, listings.
+//!
+//! A test binary has `harness = false` in `Cargo.toml` and hands its trials to [`main`], which leaves the
+//! host's mount namespace before any thread starts. Trials run in threads of one process, each with a
+//! [`Sandbox`] of its own on a tmpfs that goes with the namespace, so also a killed test leaves nothing.
+
+// Each test binary uses a part of this module.
+#![allow(dead_code, unused_imports)]
+
+mod mounts;
+mod sandbox;
+mod tree;
+
+use std::fs::{self, File};
+use std::io::{Read, Seek};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::OnceLock;
+
+use libtest_mimic::{Arguments, Completion, Trial};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::Mode;
+
+pub use mounts::{Mount, mounts, mounts_below};
+pub use sandbox::{Ran, Sandbox};
+pub use tree::{Tree, tree};
+
+/// In a child that [`on_shared_root`] started: `/` is made shared there.
+const SHARED: &str = "MOUNTJAIL_TEST_SHARED_ROOT";
+
+/// Set where a test that cannot run has to fail, as on a build server.
+const REQUIRE_ROOT: &str = "MOUNTJAIL_REQUIRE_ROOT";
+
+/// The directory of this process's sandboxes, a tmpfs in its own namespace.
+static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
+
+/// Runs `trials` in a mount namespace of their own whose `/` is private.
+pub fn main(trials: Vec<Trial>) -> ExitCode {
+    main_in(CloneFlags::empty(), trials)
+}
+
+/// As [`main`], in the namespaces `extra` besides (such as `CLONE_NEWNET`).
+pub fn main_in(extra: CloneFlags, trials: Vec<Trial>) -> ExitCode {
+    let arguments = Arguments::from_args();
+    if arguments.list {
+        return libtest_mimic::run(&arguments, trials).exit_code();
+    }
+    match Outside::leave(extra) {
+        Err(reason) => libtest_mimic::run(&arguments, skipped(trials, &reason)).exit_code(),
+        Ok(outside) => {
+            let conclusion = libtest_mimic::run(&arguments, trials);
+            match outside.check() {
+                Ok(()) => conclusion.exit_code(),
+                Err(changes) => {
+                    eprintln!("error: the tests changed the host's mount table:\n{changes}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
+    }
+}
+
+/// Trials of the same names that do nothing but say why; they fail where [`REQUIRE_ROOT`] is set.
+fn skipped(trials: Vec<Trial>, reason: &str) -> Vec<Trial> {
+    let required = std::env::var_os(REQUIRE_ROOT).is_some_and(|value| value == "1");
+    let skip = |trial: Trial| {
+        let name = trial.name().to_owned();
+        let reason = format!("SKIP: {reason}");
+        Trial::ignorable_test(name.clone(), move || {
+            eprintln!("{reason}: {name}");
+            if required { Err(reason.into()) } else { Ok(Completion::ignored_with(reason)) }
+        })
+    };
+    trials.into_iter().map(skip).collect()
+}
+
+/// A trial for each way of mounting, with the value for `MOUNTJAIL_ENGINE`.
+pub fn for_each_engine(name: &str, body: fn(engine: &'static str)) -> Vec<Trial> {
+    ["classic", "detached"]
+        .into_iter()
+        .map(|engine| {
+            Trial::ignorable_test(format!("{name} ({engine})"), move || {
+                if engine == "detached" && !mountjail::sys::probe::mount_setattr() {
+                    return Ok(Completion::ignored_with("SKIP: the kernel has no mount_setattr"));
+                }
+                body(engine);
+                Ok(Completion::Completed)
+            })
+        })
+        .collect()
+}
+
+/// A trial in a process and mount namespace of its own, where `/` is shared as systemd makes it.
+pub fn on_shared_root(name: impl Into<String>, body: impl FnOnce() + Send + 'static) -> Trial {
+    let name = name.into();
+    Trial::test(name.clone(), move || {
+        if std::env::var_os(SHARED).is_some() {
+            body();
+            return Ok(());
+        }
+        let output = Command::new(std::env::current_exe()?)
+            .args(["--exact", &name, "--test-threads=1"])
+            .env(SHARED, "1")
+            .output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let text = [output.stdout, output.stderr].concat();
+        Err(String::from_utf8_lossy(&text).into_owned().into())
+    })
+}
+
+/// A new directory for one trial, below a tmpfs; not removed, since it goes with the namespace.
+pub fn scratch() -> PathBuf {
+    let base = SCRATCH.get().expect("a trial runs inside support::main");
+    tempfile::Builder::new().prefix("").rand_bytes(6).disable_cleanup(true).tempdir_in(base).unwrap().keep()
+}
+
+/// The namespace that this process left.
+struct Outside {
+    /// `/proc/self/mountinfo` as opened before: it stays that namespace's table.
+    table: File,
+    before: String,
+    /// Where [`SCRATCH`] is mounted: the empty directory below is on the host.
+    scratch: tempfile::TempDir,
+}
+
+impl Outside {
+    fn leave(extra: CloneFlags) -> Result<Self, String> {
+        if !nix::unistd::geteuid().is_root() {
+            return Err("needs root".into());
+        }
+        nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+        let table = File::open("/proc/self/mountinfo").map_err(|e| format!("needs /proc: {e}"))?;
+        unshare(CloneFlags::CLONE_NEWNS | extra).map_err(|e| format!("needs a mount namespace: {e}"))?;
+        let scratch = tempfile::Builder::new().prefix("mountjail-test-").tempdir().unwrap();
+        set_propagation(MsFlags::MS_PRIVATE);
+        if std::env::var_os(SHARED).is_some() {
+            set_propagation(MsFlags::MS_SHARED);
+        }
+        SCRATCH.set(mount_scratch(scratch.path())).expect("main runs once");
+        let mut outside = Self { table, before: String::new(), scratch };
+        outside.before = outside.now();
+        Ok(outside)
+    }
+
+    fn now(&mut self) -> String {
+        let mut text = String::new();
+        self.table.rewind().unwrap();
+        self.table.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    /// `Err` with the lines that came and went. The child of [`on_shared_root`] leaves this to its parent,
+    /// whose other trials mount at the same time.
+    fn check(mut self) -> Result<(), String> {
+        umount2(self.scratch.path(), MntFlags::MNT_DETACH).unwrap();
+        let (before, after) = (std::mem::take(&mut self.before), self.now());
+        if before == after || std::env::var_os(SHARED).is_some() {
+            return Ok(());
+        }
+        let gone = before.lines().filter(|line| !after.contains(line)).map(|line| format!("- {line}"));
+        let new = after.lines().filter(|line| !before.contains(line)).map(|line| format!("+ {line}"));
+        Err(gone.chain(new).collect::<Vec<_>>().join("\n"))
+    }
+}
+
+fn set_propagation(kind: MsFlags) {
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | kind, None::<&str>).unwrap();
+}
+
+/// Mounts a tmpfs on `at`, readable to daemons that give up root, and returns its real path.
+fn mount_scratch(at: &Path) -> PathBuf {
+    mount(Some("mountjail-test"), at, Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();
+    fs::canonicalize(at).unwrap()
+}
