@@ -12,10 +12,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use nix::fcntl::AT_FDCWD;
 
+use super::ldso::State;
 use crate::Error;
 use crate::manifest::HostPath;
 use crate::sys::{self, FileKind, Stat};
@@ -30,6 +31,7 @@ const MAX_READ: u64 = 64 << 20;
 pub struct Host {
     base: PathBuf,
     nodes: Mutex<HashMap<PathBuf, Result<Node, i32>>>,
+    loader: OnceLock<State>,
 }
 
 /// What one name is, no link followed.
@@ -156,7 +158,12 @@ impl Host {
 
     /// The tree below `base` as if it were a whole host.
     pub fn at(base: impl Into<PathBuf>) -> Self {
-        Self { base: base.into(), nodes: Mutex::default() }
+        Self { base: base.into(), nodes: Mutex::default(), loader: OnceLock::new() }
+    }
+
+    /// What the dynamic loader knows of this host, read once.
+    pub(super) fn loader_state(&self) -> &State {
+        self.loader.get_or_init(|| State::read(self))
     }
 
     /// Follows `path` component by component, and says which links were on the way.

@@ -6,6 +6,7 @@
 //! with the reason it is there. It reads; it never writes, mounts or executes anything.
 
 mod host;
+pub mod ldso;
 mod types;
 
 pub use host::{Host, LinkOnTheWay, LookupError, Walk};

@@ -1,0 +1,140 @@
+//! `/etc/ld.so.conf` and what it includes.
+//!
+//! ldconfig reads it, the loader does not: the files belong to the loader's configuration, and a
+//! directory in them explains a library that the cache lacks.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
+
+use crate::manifest::HostPath;
+use crate::resolve::Host;
+
+/// ldconfig's directories, and the files that name them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Conf {
+    /// The files that were read, as written or matched; sorted.
+    pub files: BTreeSet<HostPath>,
+    /// Each directory with the file that names it, in the order of ldconfig.
+    pub directories: Vec<(HostPath, HostPath)>,
+}
+
+/// One line that means something.
+#[derive(Debug, PartialEq, Eq)]
+enum Line<'a> {
+    Directory(&'a [u8]),
+    Include(Vec<&'a [u8]>),
+}
+
+impl Conf {
+    /// Reads `file` and, following `include`, the rest. What cannot be read is passed over, as by ldconfig.
+    pub fn read(host: &Host, file: &HostPath) -> Self {
+        let mut conf = Self::default();
+        conf.add(host, file);
+        conf
+    }
+
+    fn add(&mut self, host: &Host, file: &HostPath) {
+        if self.files.contains(file) {
+            return;
+        }
+        let Ok(text) = host.read(file) else { return };
+        self.files.insert(file.clone());
+        for line in text.split(|byte| *byte == b'\n').filter_map(parse_line) {
+            match line {
+                Line::Directory(text) => {
+                    if let Ok(directory) = HostPath::new(OsStr::from_bytes(text)) {
+                        self.directories.push((directory, file.clone()));
+                    }
+                }
+                Line::Include(patterns) => {
+                    for pattern in patterns {
+                        let pattern = Path::new(OsStr::from_bytes(pattern));
+                        let base = file.parent().unwrap_or_else(HostPath::slash);
+                        for included in matches(host, &base.as_path().join(pattern)) {
+                            self.add(host, &included);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// As `parse_conf` of glibc's `elf/ldconfig.c`; `hwcap` lines do nothing since glibc 2.33.
+fn parse_line(line: &[u8]) -> Option<Line<'_>> {
+    let line = line.split(|byte| *byte == b'#').next()?.trim_ascii();
+    let keyword = |word: &[u8]| {
+        line.strip_prefix(word).filter(|rest| rest.starts_with(b" ") || rest.starts_with(b"\t"))
+    };
+    if let Some(rest) = keyword(b"include") {
+        let words = rest.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
+        return Some(Line::Include(words.collect()));
+    }
+    if line.is_empty() || keyword(b"hwcap").is_some() {
+        return None;
+    }
+    // `directory=libc6` of old: a type after the path.
+    let path = line.split(|byte| *byte == b'=').next()?.trim_ascii_end();
+    path.starts_with(b"/").then_some(Line::Directory(path))
+}
+
+/// The files that a pattern of `glob(7)` matches, sorted.
+fn matches(host: &Host, pattern: &Path) -> Vec<HostPath> {
+    let mut found = vec![HostPath::slash()];
+    for component in pattern.components() {
+        let Component::Normal(name) = component else { continue };
+        found = found.iter().flat_map(|directory| children(host, directory, name)).collect();
+    }
+    found
+}
+
+fn children(host: &Host, directory: &HostPath, name: &OsStr) -> Vec<HostPath> {
+    let text = name.to_string_lossy();
+    if !text.contains(['*', '?', '[']) {
+        return directory.join(name).ok().filter(|path| host.exists(path)).into_iter().collect();
+    }
+    let Ok(pattern) = glob::Pattern::new(&text) else { return Vec::new() };
+    let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
+    host.read_dir(directory)
+        .unwrap_or_default()
+        .iter()
+        .filter(|name| pattern.matches_with(&name.to_string_lossy(), options))
+        .filter_map(|name| directory.join(name).ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_as_ldconfig_reads_them() {
+        assert_eq!(parse_line(b"  /opt/lib  # mine"), Some(Line::Directory(b"/opt/lib")));
+        assert_eq!(parse_line(b"/opt/lib = libc6"), Some(Line::Directory(b"/opt/lib")));
+        assert_eq!(
+            parse_line(b"include a.conf\td/*.conf"),
+            Some(Line::Include(vec![b"a.conf", b"d/*.conf"]))
+        );
+        assert_eq!(parse_line(b"hwcap 1 nosegneg"), None);
+        assert_eq!(parse_line(b"# /opt/lib"), None);
+        assert_eq!(parse_line(b"opt/lib"), None);
+    }
+
+    #[test]
+    fn includes_are_followed_once_each_and_relative_to_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let etc = dir.path().join("etc");
+        std::fs::create_dir_all(etc.join("ld.so.conf.d")).unwrap();
+        std::fs::write(etc.join("ld.so.conf"), "include ld.so.conf.d/*.conf\n/last\n").unwrap();
+        std::fs::write(etc.join("ld.so.conf.d/b.conf"), "/b\ninclude /etc/ld.so.conf\n").unwrap();
+        std::fs::write(etc.join("ld.so.conf.d/a.conf"), "/a\n").unwrap();
+        std::fs::write(etc.join("ld.so.conf.d/.hidden.conf"), "/hidden\n").unwrap();
+        let host = Host::at(dir.path());
+        let conf = Conf::read(&host, &HostPath::new("/etc/ld.so.conf").unwrap());
+        let directories: Vec<_> = conf.directories.iter().map(|(d, _)| d.to_string()).collect();
+        assert_eq!(directories, ["/a", "/b", "/last"]);
+        assert_eq!(conf.files.len(), 3);
+    }
+}

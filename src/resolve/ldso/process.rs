@@ -1,0 +1,133 @@
+//! The process that an object is loaded into: which loader, which ABI, and what follows from them.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use elf::abi;
+
+use super::elf::Abi;
+use super::system::{self, Family};
+use super::{CACHE, Loader, Opened, lock};
+use crate::manifest::HostPath;
+use crate::{Error, Result};
+
+/// musl's search path where `/etc/ld-musl-*.path` does not exist.
+const MUSL_PATH: &[u8] = b"/lib:/usr/local/lib:/usr/lib";
+
+/// What all objects of one process share.
+pub(super) struct Process {
+    pub family: Family,
+    pub abi: Abi,
+    /// The loader; `None` where a shared object does not tell and no usual one exists.
+    pub interpreter: Option<HostPath>,
+    /// glibc: the compiled-in directories; musl: those of its `.path` file.
+    pub default_directories: Vec<Vec<u8>>,
+    /// What `$LIB` stands for.
+    pub lib: String,
+    /// The glibc-hwcaps subdirectories to search, best first.
+    pub hwcaps: Vec<&'static str>,
+    /// The loader's configuration files that exist.
+    pub configuration: Vec<HostPath>,
+}
+
+impl Process {
+    /// The process that runs `opened`, or would load it.
+    pub fn of(loader: &Loader<'_>, opened: &Opened) -> Result<Self> {
+        let interpreter = match &opened.object.interpreter {
+            Some(text) => Some(written(loader, text, &opened.path)?),
+            None => usual_interpreter(loader, opened),
+        };
+        let name = interpreter.as_ref().and_then(HostPath::file_name).unwrap_or_default();
+        match Family::of(name.as_bytes()) {
+            Family::Glibc => Ok(Self::glibc(loader, opened.object.abi, interpreter)),
+            Family::Musl => Ok(Self::musl(loader, opened.object.abi, interpreter)),
+        }
+    }
+
+    fn glibc(loader: &Loader<'_>, abi: Abi, interpreter: Option<HostPath>) -> Self {
+        let compiled = interpreter.as_ref().and_then(|path| compiled_in(loader, path));
+        let directories = compiled.unwrap_or_else(|| system::usual_directories(abi));
+        let cache = HostPath::new(CACHE).ok().filter(|path| loader.host.exists(path));
+        Self {
+            family: Family::Glibc,
+            abi,
+            interpreter,
+            lib: system::lib_token(&directories).to_owned(),
+            default_directories: directories.into_iter().map(String::into_bytes).collect(),
+            hwcaps: system::hwcaps(abi),
+            configuration: cache.into_iter().chain(loader.state.conf.files.iter().cloned()).collect(),
+        }
+    }
+
+    fn musl(loader: &Loader<'_>, abi: Abi, interpreter: Option<HostPath>) -> Self {
+        let path_file = interpreter.as_ref().and_then(musl_path_file);
+        let text = path_file.as_ref().and_then(|path| loader.host.read(path).ok());
+        let directories = text.as_deref().unwrap_or(MUSL_PATH).split(|byte| matches!(byte, b':' | b'\n'));
+        Self {
+            family: Family::Musl,
+            abi,
+            interpreter,
+            default_directories: directories.filter(|d| !d.is_empty()).map(<[u8]>::to_vec).collect(),
+            lib: String::new(),
+            hwcaps: Vec::new(),
+            configuration: path_file.filter(|_| text.is_some()).into_iter().collect(),
+        }
+    }
+}
+
+/// `PT_INTERP` as a path that exists.
+fn written(loader: &Loader<'_>, text: &[u8], program: &HostPath) -> Result<HostPath> {
+    let shown = String::from_utf8_lossy(text);
+    let message = format!("cannot find the ELF interpreter {shown} of {program}");
+    let path =
+        HostPath::new(OsStr::from_bytes(text)).map_err(|bad| Error::failed(&message).because_of(bad))?;
+    match loader.host.walk(&path) {
+        Ok(_) => Ok(path),
+        Err(reason) => Err(reason
+            .error(message)
+            .hint("install the C library that the program was built for, such as libc6:i386 or musl")),
+    }
+}
+
+/// The loader that a shared object's processes most likely have: musl's where the object asks for musl's
+/// libc or there is no other.
+fn usual_interpreter(loader: &Loader<'_>, opened: &Opened) -> Option<HostPath> {
+    let (glibc, musl) = usual_names(opened.object.abi)?;
+    let is_musl = |name: &[u8]| name == b"libc.so" || name.starts_with(b"libc.musl-");
+    let existing = |path: &str| HostPath::new(path).ok().filter(|path| loader.host.exists(path));
+    if opened.object.needs.iter().any(|need| is_musl(&need.name)) {
+        return existing(musl).or_else(|| existing(glibc));
+    }
+    existing(glibc).or_else(|| existing(musl))
+}
+
+fn usual_names(abi: Abi) -> Option<(&'static str, &'static str)> {
+    Some(match (abi.machine, abi.wide) {
+        (abi::EM_X86_64, true) => ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-musl-x86_64.so.1"),
+        (abi::EM_X86_64, false) => ("/libx32/ld-linux-x32.so.2", "/lib/ld-musl-x32.so.1"),
+        (abi::EM_386, _) => ("/lib/ld-linux.so.2", "/lib/ld-musl-i386.so.1"),
+        (abi::EM_AARCH64, _) => ("/lib/ld-linux-aarch64.so.1", "/lib/ld-musl-aarch64.so.1"),
+        (abi::EM_ARM, _) => ("/lib/ld-linux-armhf.so.3", "/lib/ld-musl-armhf.so.1"),
+        (abi::EM_RISCV, true) => ("/lib/ld-linux-riscv64-lp64d.so.1", "/lib/ld-musl-riscv64.so.1"),
+        (abi::EM_PPC64, true) => ("/lib64/ld64.so.2", "/lib/ld-musl-powerpc64le.so.1"),
+        (abi::EM_S390, true) => ("/lib/ld64.so.1", "/lib/ld-musl-s390x.so.1"),
+        _ => return None,
+    })
+}
+
+/// The default directories in the loader's file, read once a run.
+fn compiled_in(loader: &Loader<'_>, interpreter: &HostPath) -> Option<Vec<String>> {
+    if let Some(known) = lock(&loader.state.directories).get(interpreter) {
+        return known.clone();
+    }
+    let bytes = loader.host.read(interpreter).ok();
+    let found = bytes.and_then(|bytes| system::default_directories(&bytes));
+    lock(&loader.state.directories).entry(interpreter.clone()).or_insert(found).clone()
+}
+
+/// `/lib/ld-musl-x86_64.so.1` → `/etc/ld-musl-x86_64.path`; the prefix before `/lib` stays.
+fn musl_path_file(interpreter: &HostPath) -> Option<HostPath> {
+    let name = interpreter.file_name()?.to_str()?;
+    let arch = name.strip_prefix("ld-musl-")?.strip_suffix(".so.1")?;
+    interpreter.parent()?.parent()?.join(format!("etc/ld-musl-{arch}.path")).ok()
+}
