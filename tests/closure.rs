@@ -1,6 +1,9 @@
 //! The closure of a program is what the dynamic loader finds, on this host's programs and on built cases.
 //!
-//! The tests run the real loader and compilers; mountjail's own code runs nothing.
+//! The tests run the real loader and compilers; mountjail's own code runs nothing. They need gcc with
+//! multilib, musl-gcc and ldconfig.
+
+#![cfg(target_arch = "x86_64")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +13,7 @@ use std::process::Command;
 
 use mountjail::manifest::HostPath;
 use mountjail::resolve::Host;
-use mountjail::resolve::ldso::{Closure, Loader, cache, elf};
+use mountjail::resolve::ldso::{Closure, Loader, Origin, cache, elf};
 
 const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 
@@ -83,13 +86,13 @@ fn every_program_of_this_host_has_the_libraries_that_the_loader_lists() {
 }
 
 #[test]
-fn every_library_that_the_cache_names_has_the_libraries_that_the_loader_lists() {
+fn the_libraries_of_this_host_have_the_libraries_that_the_loader_lists() {
     let host = Host::new();
     let loader = Loader::read(&host);
     let directory = Path::new("/usr/lib/x86_64-linux-gnu");
     let mut compared = 0;
-    for entry in fs::read_dir(directory).unwrap() {
-        let file = entry.unwrap().path();
+    let files: BTreeSet<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    for file in files {
         let named = file.to_string_lossy().contains(".so.");
         let Ok(opened) = fs::File::open(&file) else { continue };
         if !named || !elf::Object::read(&opened).is_ok_and(|o| o.interpreter.is_none() && !o.program) {
@@ -230,7 +233,9 @@ fn origin_and_lib_stand_for_what_the_loader_puts_there() {
     let host = Host::new();
     let closure = Loader::read(&host).closure(&host_path(&link)).unwrap();
     assert_eq!(built.names(&closure), expected, "the kernel tells a program its real directory");
-    assert_eq!(closure.origin, Some(host_path(program.parent().unwrap())));
+    let origin = Origin { program: host_path(&link), real: host_path(&program) };
+    assert_eq!(closure.origins, [origin]);
+    assert!(Loader::read(&host).closure(&host_path(&program)).unwrap().origins.is_empty());
     run(&mut Command::new(&link));
 }
 
@@ -478,4 +483,99 @@ fn the_cache_of_this_host_has_what_ldconfig_prints() {
         flipped[at] ^= 0x80;
         let _ = cache::parse(&flipped);
     }
+}
+
+#[test]
+fn the_default_directories_are_the_loaders_own() {
+    let built = Built::new();
+    for (flag, loader) in [("-m64", LOADER), ("-m32", "/lib/ld-linux.so.2")] {
+        let diagnostics = run(Command::new(loader).arg("--list-diagnostics"));
+        let own = diagnostics.lines().filter_map(|line| {
+            let (_, path) = line.strip_prefix("path.system_dirs[")?.split_once('=')?;
+            Some(path.trim_matches('"').trim_end_matches('/').to_owned())
+        });
+        let own: Vec<_> = own.collect();
+        assert!(!own.is_empty());
+        let source = "int main(void) { return 0; }";
+        let absent = built.library(&format!("lib{flag}/libabsent.so.1"), &[flag, "-nostdlib"]);
+        let arguments = [flag, "-nostdlib", "-Wl,--no-as-needed", absent.to_str().unwrap()];
+        let program = built.cc("cc", &format!("bin/prog{flag}"), source, &arguments);
+        let host = Host::new();
+        let error = Loader::read(&host).closure(&host_path(program)).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("in: /etc/ld.so.cache, {}", own.join(", "))), "{error}");
+    }
+}
+
+#[test]
+fn needs_that_are_paths_are_opened_as_they_stand() {
+    let built = Built::new();
+    built.library("lib/liba.so.1", &["-Wl,-soname,$ORIGIN/../lib/liba.so.1"]);
+    let program = built.program("bin/prog", &["@/lib/liba.so.1"]);
+    assert_eq!(built.agreed(&program), ["lib/liba.so.1"]);
+
+    let relative = built.library("lib/libr.so.1", &["-Wl,-soname,lib/libr.so.1"]);
+    let program = built.program("bin/relative", &[relative.to_str().unwrap()]);
+    let message = built.refused(&program).0;
+    assert!(message.starts_with("library lib/libr.so.1, needed by @/bin/relative, is a path"), "{message}");
+    assert!(message.ends_with("relative to a working directory that is not known"), "{message}");
+
+    let absolute = built.library("lib/libs.so.1", &["-Wl,-soname,@/lib/libs.so.1"]);
+    let program = built.program("bin/absolute", &[absolute.to_str().unwrap()]);
+    assert_eq!(built.agreed(&program), ["lib/libs.so.1"]);
+    fs::remove_file(absolute).unwrap();
+    let message = built.refused(&program).0;
+    assert!(message.ends_with("needed by @/bin/absolute, does not exist for this machine"), "{message}");
+}
+
+#[test]
+fn a_dangling_link_on_the_search_path_is_named() {
+    let built = Built::new();
+    built.library("lib/libd.so.1", &[]);
+    let program = built.program("bin/prog", &["@/lib/libd.so.1", "-Wl,-rpath,@/lib"]);
+    fs::remove_file(built.path("lib/libd.so.1")).unwrap();
+    symlink("libd.so.1.2.3", built.path("lib/libd.so.1")).unwrap();
+    let (_, hint) = built.refused(&program);
+    assert!(hint.ends_with("lib/libd.so.1 leads to libd.so.1.2.3, which does not exist"), "{hint}");
+}
+
+#[test]
+fn a_damaged_library_is_an_error_and_never_a_panic() {
+    let built = Built::new();
+    let runpath = "-Wl,--enable-new-dtags,-rpath,$ORIGIN/inner";
+    let file = built.library("lib/liba.so.1", &[runpath, "-Wl,-z,nodefaultlib"]);
+    let bytes = fs::read(file).unwrap();
+    let whole = elf::parse(&bytes).unwrap();
+    assert_eq!(whole.soname.as_deref(), Some(&b"liba.so.1"[..]));
+    assert_eq!(whole.runpath.as_deref(), Some(&b"$ORIGIN/inner"[..]));
+    assert_eq!(whole.needs[0].name, b"libc.so.6");
+    assert!(whole.no_default_directories && !whole.program && whole.dynamic);
+    let mut refused = 0;
+    let mut changed = bytes.clone();
+    for (at, original) in bytes.iter().enumerate() {
+        for flip in [0x01, 0x80, 0xff] {
+            changed[at] = original ^ flip;
+            refused += usize::from(elf::parse(&changed).is_err());
+        }
+        changed[at] = *original;
+        if at % 7 == 0 {
+            refused += usize::from(elf::parse(&bytes[..at]).is_err());
+        }
+    }
+    assert!(refused > 100, "{refused} damaged copies were refused");
+}
+
+#[test]
+fn one_host_serves_many_threads() {
+    fn shared<T: Sync>(value: &T) -> &T {
+        value
+    }
+    let host = Host::new();
+    let host = shared(&host);
+    let closures = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| Loader::read(host).closure(&host_path("/bin/sh")).unwrap()))
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert!(closures.iter().all(|closure| *closure == closures[0] && !closure.libraries.is_empty()));
 }

@@ -116,7 +116,13 @@ impl LookupError {
     /// An error of the host's with this reason; `message` says what could not be done, on which paths.
     #[must_use]
     pub fn error(&self, message: impl Into<String>) -> Error {
-        Error::failed(message).because(&io::Error::from_raw_os_error(self.errno())).because_of(self)
+        let message = message.into();
+        let reason = io::Error::from_raw_os_error(self.errno());
+        let error = Error::failed(&message).because(&reason);
+        match self {
+            Self::Unreadable { at, .. } if message.contains(&at.to_string()) => error,
+            _ => error.because_of(self),
+        }
     }
 }
 
@@ -418,6 +424,11 @@ mod tests {
         assert!(said("/etc/b").starts_with("too many links at /etc/"), "{}", said("/etc/b"));
         assert_eq!(host.walk(&path("/etc/b")).unwrap_err().errno(), libc::ELOOP);
         assert_eq!(host.read(&path("/etc")).unwrap_err().to_string(), "cannot read /etc: Is a directory");
+        let error = host.read(&path("/etc")).unwrap_err().error("cannot list the certificates in /etc");
+        assert_eq!(error.to_string(), "cannot list the certificates in /etc: Is a directory");
+        let error = host.walk(&path("/etc/none")).unwrap_err().error("cannot bind /etc/none");
+        assert_eq!(error.to_string(), "cannot bind /etc/none: /etc/none does not exist");
+        assert_eq!(error.errno(), Some(libc::ENOENT));
         nix::unistd::mkfifo(&dir.path().join("fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
         assert_eq!(host.read(&path("/fifo")).unwrap_err().errno(), libc::EINVAL);
     }

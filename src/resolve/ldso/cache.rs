@@ -28,7 +28,7 @@ pub struct Cache {
 /// One file in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Library type and ABI; see [`super::system::cache_flags`].
+    /// Library type and ABI; `_DL_CACHE_DEFAULT_ID` in glibc.
     pub flags: u32,
     /// The file.
     pub path: Vec<u8>,

@@ -19,7 +19,7 @@ const LARGEST_HEADER: usize = 64;
 /// `PATH_MAX`: the kernel's limit for `PT_INTERP`, and ours for any string.
 const LONGEST_STRING: usize = 4096;
 /// Bytes of dynamic section taken in; real ones have a few hundred.
-const LARGEST_DYNAMIC: u64 = 256 << 10;
+const LARGEST_DYNAMIC: u64 = 64 << 10;
 const NODEFLIB: u64 = abi::DF_1_NODEFLIB.unsigned_abs();
 const PIE: u64 = abi::DF_1_PIE.unsigned_abs();
 const DT_AUXILIARY: i64 = 0x7fff_fffd;

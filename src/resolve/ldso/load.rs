@@ -10,9 +10,9 @@ use super::search;
 use super::system::{self, Family};
 use super::tokens::{self, Tokens};
 use super::{Loader, Needed, Opened};
-use crate::Result;
 use crate::manifest::HostPath;
 use crate::sys::FileId;
+use crate::{Error, Result};
 
 /// The most objects in one process; no program comes near, a hostile tree could go on for ever.
 const MAX_OBJECTS: usize = 4096;
@@ -21,7 +21,11 @@ const MAX_OBJECTS: usize = 4096;
 pub(super) fn libraries(loader: &Loader<'_>, process: &Process, root: Opened) -> Result<Vec<Needed>> {
     let mut load = Load { loader, process, objects: vec![Loaded::root(root)], libraries: Vec::new() };
     let mut next = 0;
-    while next < load.objects.len().min(MAX_OBJECTS) {
+    while next < load.objects.len() {
+        if next == MAX_OBJECTS {
+            let program = &load.objects[0].path;
+            return Err(Error::failed(format!("{program} needs more than {MAX_OBJECTS} libraries")));
+        }
         let object = load.objects[next].object.clone();
         for need in &object.needs {
             load.need(next, need)?;

@@ -29,7 +29,7 @@ use self::process::Process;
 use self::script::Script;
 use super::host::{Host, LookupError};
 use crate::manifest::HostPath;
-use crate::sys::FileId;
+use crate::sys::{FileId, FileKind};
 use crate::{Error, Result};
 
 const CACHE: &str = "/etc/ld.so.cache";
@@ -51,9 +51,18 @@ pub struct Closure {
     pub libraries: Vec<Needed>,
     /// The loader's own files: the cache and what it is made from. Empty for a static program.
     pub loader_configuration: Vec<HostPath>,
-    /// The real directory of the program, where its search path is written with `$ORIGIN`: in a jail the
-    /// program finds its libraries only if it stands in that directory too.
-    pub origin: Option<HostPath>,
+    /// Programs that must also stand at their real path to find their libraries.
+    pub origins: Vec<Origin>,
+}
+
+/// A program that is asked for by a link and searches relative to `$ORIGIN`, its real directory: under
+/// the link's name alone it would search elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The program as asked for: a link.
+    pub program: HostPath,
+    /// Where it is.
+    pub real: HostPath,
 }
 
 /// An ELF interpreter.
@@ -123,8 +132,10 @@ impl Closure {
         add_unknown(&mut self.interpreters, interpreters.collect(), |known| &known.path);
         self.interpreter.clone_from(&process.interpreter);
         let search_path = opened.object.runpath.as_ref().or(opened.object.rpath.as_ref());
-        if search_path.is_some_and(|text| text.windows(6).any(|token| token == b"ORIGIN")) {
-            self.origin = opened.real.parent();
+        let relative = search_path.is_some_and(|text| text.windows(6).any(|token| token == b"ORIGIN"));
+        if relative && opened.path.parent() != opened.real.parent() {
+            let origin = Origin { program: opened.path.clone(), real: opened.real.clone() };
+            add_unknown(&mut self.origins, vec![origin], |known| &known.program);
         }
     }
 }
@@ -233,8 +244,15 @@ impl<'h> Loader<'h> {
         if let Ok(path) = HostPath::new(name) {
             return Ok(path);
         }
+        if name.components().count() > 1 {
+            return Err(Error::failed(format!("cannot find {} for the script {script}", name.display()))
+                .because_of("env takes it from a working directory that is not known")
+                .hint("write an absolute path in the script's first line"));
+        }
         let in_path = PATH.iter().filter_map(|directory| HostPath::new(Path::new(directory).join(name)).ok());
-        let executable = |path: &HostPath| self.host.stat(path).is_ok_and(|stat| stat.mode & 0o111 != 0);
+        let executable = |path: &HostPath| {
+            self.host.stat(path).is_ok_and(|stat| stat.kind == FileKind::File && stat.mode & 0o111 != 0)
+        };
         in_path.into_iter().find(executable).ok_or_else(|| {
             let message = format!("program {}, needed by the script {script} through env,", name.display());
             Error::failed(format!("{message} was not found in {}", PATH.join(":")))
@@ -257,8 +275,8 @@ impl<'h> Loader<'h> {
         Ok(Opened { path: path.clone(), real: walk.real, file: walk.stat.file, object })
     }
 
-    /// `text` as a path without `..`: what is before a `..` is walked, because the kernel goes up from where a
-    /// link leads. `None` for a relative path, or where the kernel would find nothing.
+    /// `text` as a path without `..`: what is before a `..` is walked, because the kernel goes up from
+    /// where a link leads. `None` for a relative path, or where the kernel would find nothing.
     fn absolute(&self, text: &[u8]) -> Option<HostPath> {
         let text = Path::new(OsStr::from_bytes(text));
         if !text.is_absolute() {

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::fmt::Write;
 
-use super::elf::Abi;
 use super::load::{Load, Loaded};
 use super::system::{self, Family};
 use super::tokens;
@@ -15,7 +14,7 @@ use crate::{Error, Result};
 pub(super) fn find(load: &Load<'_>, index: usize, name: &[u8]) -> Result<Opened> {
     let search = Search { load, index, name, searched: RefCell::default(), skipped: RefCell::default() };
     let found = match load.process.family {
-        _ if name.contains(&b'/') => search.by_path()?,
+        _ if name.contains(&b'/') => search.try_file(name)?,
         Family::Glibc => search.glibc()?,
         Family::Musl => search.musl()?,
     };
@@ -29,8 +28,8 @@ struct Search<'a> {
     name: &'a [u8],
     /// Places that did not have it, in order.
     searched: RefCell<Vec<String>>,
-    /// Files of that name for another machine.
-    skipped: RefCell<Vec<(HostPath, Abi)>>,
+    /// What has that name and was passed over, each as a hint.
+    skipped: RefCell<Vec<String>>,
 }
 
 impl Search<'_> {
@@ -38,9 +37,8 @@ impl Search<'_> {
         &self.load.objects[self.index]
     }
 
-    fn by_path(&self) -> Result<Option<Opened>> {
-        self.searched.borrow_mut().push("that path".to_owned());
-        self.try_file(self.name)
+    fn shown(&self) -> String {
+        String::from_utf8_lossy(self.name).into_owned()
     }
 
     /// `_dl_map_object` in glibc's `elf/dl-load.c`.
@@ -73,7 +71,7 @@ impl Search<'_> {
             let Some(path) = path.and_then(|text| tokens::expand_musl(text, &loaded.origin)) else {
                 continue;
             };
-            let directories: Vec<_> = split(&path).map(<[u8]>::to_vec).collect();
+            let directories: Vec<_> = split(&path).filter(|d| !d.is_empty()).map(<[u8]>::to_vec).collect();
             if let Some(found) = self.try_directories(&directories)? {
                 return Ok(Some(found));
             }
@@ -142,14 +140,21 @@ impl Search<'_> {
             Err(Refused::Lookup(reason)) if reason.errno() == libc::EISDIR => {
                 return Err(self.broken(&path).because_of(reason));
             }
-            Err(Refused::Lookup(_)) => return Ok(None),
+            Err(Refused::Lookup(reason)) => {
+                if !reason.is_missing() {
+                    self.skipped.borrow_mut().push(reason.to_string());
+                }
+                return Ok(None);
+            }
             Err(Refused::Elf(reason)) => return Err(self.broken(&path).because_of(reason)),
         };
         if !opened.object.abi.fits(self.load.process.abi) {
             if self.load.process.family == Family::Musl {
                 return Err(self.broken(&path).because_of(format!("it is for {}", opened.object.abi)));
             }
-            self.skipped.borrow_mut().push((path, opened.object.abi));
+            let (have, want) = (opened.object.abi, self.load.process.abi);
+            let hint = format!("{path} is for {have}; install {} for {want}", self.shown());
+            self.skipped.borrow_mut().push(hint);
             return Ok(None);
         }
         if opened.object.abi.big_endian != self.load.process.abi.big_endian {
@@ -168,7 +173,7 @@ impl Search<'_> {
 
     /// `libfoo.so.1, needed by /usr/lib/libbar.so, needed by /usr/bin/prog,`
     fn chain(&self) -> String {
-        let mut text = String::from_utf8_lossy(self.name).into_owned();
+        let mut text = self.shown();
         for loaded in self.load.chain(self.index) {
             let _ = write!(text, ", needed by {}", loaded.path);
         }
@@ -176,25 +181,29 @@ impl Search<'_> {
     }
 
     fn not_found(&self) -> Error {
-        let places = self.searched.borrow().join(", ");
-        let message = if self.name.contains(&b'/') && !self.name.starts_with(b"/") {
-            format!("library {}, is a path relative to a working directory that is not known", self.chain())
-        } else {
-            format!("library {}, was not found in: {places}", self.chain())
+        let message = match self.name {
+            [b'/', ..] => format!("library {}, does not exist for this machine", self.chain()),
+            name if name.contains(&b'/') => {
+                let chain = self.chain();
+                format!("library {chain}, is a path relative to a working directory that is not known")
+            }
+            _ => {
+                format!("library {}, was not found in: {}", self.chain(), self.searched.borrow().join(", "))
+            }
         };
         Error::failed(message).hint(self.not_found_hint())
     }
 
     fn not_found_hint(&self) -> String {
-        let name = String::from_utf8_lossy(self.name);
+        let name = self.shown();
         if let Some((directory, file)) = self.only_in_configuration() {
             return format!(
                 "{directory}, which {file} names, has it, but {} does not: run `ldconfig`",
                 super::CACHE
             );
         }
-        if let Some((path, abi)) = self.skipped.borrow().first() {
-            return format!("{path} is for {abi}; install {name} for {}", self.load.process.abi);
+        if let Some(hint) = self.skipped.borrow().first() {
+            return hint.clone();
         }
         format!("install the package that has {name} (`apt-file search {name}`, `dnf provides '*/{name}'`)")
     }
@@ -212,7 +221,7 @@ impl Search<'_> {
     }
 }
 
-/// A search path's directories. An empty one would be the working directory.
+/// A search path's directories; to glibc an empty one is the working directory.
 fn split(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| *byte == b':')
 }

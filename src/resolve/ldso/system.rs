@@ -30,16 +30,11 @@ pub(super) fn is_loader_name(name: &[u8]) -> bool {
 /// glibc's default directories as the loader's file has them: `SYSTEM_DIRS`, one text of directories that
 /// end in `/`, each followed by a NUL. `None` where the file has nothing that looks so.
 pub(super) fn default_directories(loader: &[u8]) -> Option<Vec<String>> {
-    let mut run: Vec<String> = Vec::new();
-    for text in loader.split(|byte| *byte == 0) {
-        match directory(text) {
-            Some(directory) => run.push(directory),
-            None if !run.is_empty() && !text.is_empty() => return Some(run),
-            None if run.is_empty() => {}
-            None => return Some(run),
-        }
-    }
-    (!run.is_empty()).then_some(run)
+    let texts: Vec<_> = loader.split(|byte| *byte == 0).map(directory).collect();
+    let runs = texts.split(Option::is_none);
+    // The longest, and of equals the first: other texts of the same look stand alone.
+    let longest = runs.rev().max_by_key(|run| run.len())?;
+    (!longest.is_empty()).then(|| longest.iter().flatten().cloned().collect())
 }
 
 /// `/lib/x86_64-linux-gnu/` and the like; the slash at the end tells it from any other path in the file.
@@ -131,7 +126,7 @@ pub(super) fn hwcaps(process: Abi) -> Vec<&'static str> {
     have
 }
 
-/// Whether the CPU has what each level of the x86-64 psABI adds; glibc's `compute_level` in `dl_hwcaps_subdirs.c`.
+/// Whether the CPU has what each level of the x86-64 psABI adds; `dl_hwcaps_subdirs.c` of glibc.
 #[cfg(target_arch = "x86_64")]
 fn levels() -> [bool; 3] {
     macro_rules! all {
@@ -155,7 +150,9 @@ mod tests {
 
     #[test]
     fn default_directories_are_read_out_of_the_loader() {
-        let debian = b"\x7fELF\0\0/etc/ld.so.cache\0/var/tmp/\0x/lib/\0/lib/x86_64-linux-gnu/\0/usr/lib/x86_64-linux-gnu/\0/lib/\0/usr/lib/\0\0/proc/self/lib/x/\0";
+        let before = b"\x7fELF\0\0/usr/lib/locale/\0/var/tmp/\0x/lib/\0".as_slice();
+        let directories = b"/lib/x86_64-linux-gnu/\0/usr/lib/x86_64-linux-gnu/\0/lib/\0/usr/lib/\0";
+        let debian = &[before, directories, b"\0/proc/self/lib/x/\0"].concat();
         let found = default_directories(debian).unwrap();
         assert_eq!(found, ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib", "/usr/lib"]);
         assert_eq!(lib_token(&found), "lib/x86_64-linux-gnu");
