@@ -1,1 +1,140 @@
 //! Steps → system calls: the only stage that changes anything.
+//!
+//! In: a [`Plan`] and what was observed. Out: the site as planned, or, for `up`, as it was before, with an
+//! error that says why. It decides nothing: which mounts are ours and what is to be done is in the plan.
+//! Every path below a root is opened beneath the root's descriptor with no link followed.
+
+mod backend;
+mod classic;
+mod detached;
+mod down;
+mod features;
+mod journal;
+mod lock;
+mod root;
+mod scratch;
+mod sources;
+mod undo;
+mod up;
+mod work;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, Result};
+use crate::manifest::SiteName;
+use crate::observe::{BootId, Observed, StateDir};
+use crate::plan::Plan;
+
+pub use features::{Choice, Features};
+pub use lock::Lock;
+
+use backend::Backend;
+use scratch::ScratchDir;
+use sources::Sources;
+
+/// Receives a line for each system step, as `-v` shows them.
+pub type Log<'a> = &'a (dyn Fn(fmt::Arguments<'_>) + Sync);
+
+/// What a run did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Mounts made where there were none.
+    pub attached: usize,
+    /// Mounts replaced.
+    pub swapped: usize,
+    /// Of these, how many had a moment without the file, because the kernel lacks `MOVE_MOUNT_BENEATH`.
+    pub gaps: usize,
+    /// Mounts taken away.
+    pub detached: usize,
+    /// Placeholders and links that stay, because they are no longer as mountjail made them: sentences.
+    pub left: Vec<String>,
+}
+
+/// A run that did not reach its goal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What stopped it.
+    pub error: Error,
+    /// For `up`: the steps undone, last first. Empty if nothing had been changed.
+    pub undone: Vec<String>,
+    /// What else went wrong: while undoing, or, for `down`, with other mounts.
+    pub also: Vec<Error>,
+    /// For `down`: something uses the mounts, and nothing was unmounted.
+    pub busy: bool,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { error, undone: vec![], also: vec![], busy: false }
+    }
+}
+
+impl From<Error> for Box<Failure> {
+    fn from(error: Error) -> Self {
+        Self::new(error.into())
+    }
+}
+
+/// Carries out plans; one for a run over any number of sites, from any number of threads.
+pub struct Engine {
+    backend: Box<dyn Backend>,
+    sources: Sources,
+    state: StateDir,
+    boot: BootId,
+    scratch: ScratchDir,
+}
+
+impl Engine {
+    /// An engine of the kind `choice`, which keeps its records in `state`. `many`: it will serve more than
+    /// one site, so it keeps what it prepares.
+    pub fn new(choice: Choice, features: Features, state: StateDir, boot: BootId, many: bool) -> Self {
+        let scratch = ScratchDir::below(&state.run);
+        let backend: Box<dyn Backend> = match choice {
+            Choice::Detached => Box::new(detached::Detached::new(features, scratch.clone())),
+            Choice::Classic => Box::new(classic::Classic::new(scratch.clone())),
+        };
+        Self { backend, sources: Sources::new(many), state, boot, scratch }
+    }
+
+    /// Takes away what killed runs left outside every root. Call it once, before the first plan.
+    pub fn sweep(&self) {
+        self.scratch.sweep();
+    }
+
+    /// Takes the site's lock, waiting for another mountjail; `on_wait` is called once before waiting.
+    pub fn lock(&self, site: &SiteName, on_wait: impl FnOnce()) -> Result<Lock> {
+        self.state.create()?;
+        Lock::take(&self.state.lock(site), on_wait)
+    }
+
+    /// Makes the site as planned, or leaves it as it was.
+    pub fn up(
+        &self,
+        plan: &Plan,
+        observed: &Observed,
+        stop: &AtomicBool,
+        log: Log<'_>,
+    ) -> Result<Outcome, Box<Failure>> {
+        up::carry_out(self, plan, observed, stop, log)
+    }
+
+    /// Takes the site down: goes on past what fails, and collects it. Not `lazy`: stops before the first
+    /// change if anything uses the mounts.
+    pub fn down(
+        &self,
+        plan: &Plan,
+        observed: &Observed,
+        lazy: bool,
+        log: Log<'_>,
+    ) -> Result<Outcome, Box<Failure>> {
+        down::carry_out(self, plan, observed, lazy, log)
+    }
+}
+
+fn check_signal(stop: &AtomicBool) -> Result<()> {
+    if stop.load(Ordering::Relaxed) {
+        return Err(Error::interrupted("stopped by a signal"));
+    }
+    Ok(())
+}

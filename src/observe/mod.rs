@@ -9,3 +9,5 @@ mod types;
 
 pub use record::{BootId, Kept, Made, MadeKind, Record, RecordedMount};
 pub use types::{Observed, Seen, SeenMount};
+mod local;
+pub use local::{StateDir, Table};

@@ -14,6 +14,6 @@ mod stat;
 pub use file::{FileId, FileKind};
 pub use mount::{
     MountAttr, clone_mount, clone_mount_recursive, mount_setattr, move_mount, move_mount_beneath, probe,
-    umount, umount_expire_probe,
+    umount, umount_at, umount_expire_probe,
 };
 pub use stat::{Stat, StatMount, list_mounts, open_beneath, stat_at, stat_fd, stat_mount};

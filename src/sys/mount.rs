@@ -99,6 +99,14 @@ pub fn umount(dir: impl AsFd, name: &Path, lazy: bool) -> io::Result<()> {
     checked(unsafe { libc::umount2(path.as_ptr(), flags) }.into()).map(drop)
 }
 
+/// Detaches the mount whose root, or whose mount point, the open file `at` is: the topmost one there.
+/// `umount2(2)` with `MNT_DETACH` on the descriptor itself, so wherever the mount has been moved to.
+pub fn umount_at(at: impl AsFd) -> io::Result<()> {
+    let path = CString::new(format!("/proc/self/fd/{}", at.as_fd().as_raw_fd()))?;
+    // SAFETY: `path` is NUL-terminated and lives across the call.
+    checked(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) }.into()).map(drop)
+}
+
 /// Asks whether the mount at `name` in `dir` is in use, without unmounting it: `umount2(2)` with
 /// `MNT_EXPIRE`, whose first call only marks. `Ok(true)`: in use (or something is mounted on it).
 pub fn umount_expire_probe(dir: impl AsFd, name: &Path) -> io::Result<bool> {

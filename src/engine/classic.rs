@@ -1,0 +1,123 @@
+//! The classic engine: `mount(2)`, for kernels without `mount_setattr(2)`.
+//!
+//! A classic bind is writable until it is remounted read-only, so that is done in a private scratch mount
+//! that only root can reach; a bind of the finished read-only bind is read-only from its first moment.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use sys_mount::{Mount, MountFlags};
+
+use super::backend::{Backend, Ready};
+use super::root::proc_path;
+use super::scratch::{Scratch, ScratchDir};
+use crate::observe::Table;
+use crate::resolve::Options;
+use crate::sys;
+
+pub(super) struct Classic {
+    scratch_dir: ScratchDir,
+    scratch: OnceLock<Scratch>,
+}
+
+impl Classic {
+    pub(super) fn new(scratch_dir: ScratchDir) -> Self {
+        Self { scratch_dir, scratch: OnceLock::new() }
+    }
+
+    /// Binds what `fd` is into the scratch mount and cuts it from its peer group.
+    fn bind_aside(&self, fd: BorrowedFd<'_>, recursive: bool) -> io::Result<PathBuf> {
+        let spot = self.scratch_dir.get(&self.scratch)?.spot(sys::stat_fd(fd)?.kind)?;
+        bind(&proc_path(fd), &spot, recursive)?;
+        make_private(&spot, recursive)?;
+        Ok(spot)
+    }
+}
+
+/// One `mount(2)` through sys-mount. The type is named always: without one the crate would try them all.
+fn mount(source: &Path, target: &Path, flags: MountFlags) -> io::Result<()> {
+    Mount::builder().fstype("none").flags(flags).mount(source, target).map(drop)
+}
+
+/// Cuts the mount at `target` from its peer group, with all below it if `recursive`.
+pub(super) fn make_private(target: &Path, recursive: bool) -> io::Result<()> {
+    // sys-mount's flags have no name for the propagation types; its type takes the bits as they are.
+    let private = MountFlags::from_bits_retain(libc::MS_PRIVATE);
+    mount(Path::new("none"), target, private | if recursive { MountFlags::REC } else { MountFlags::empty() })
+}
+
+fn bind(source: &Path, target: &Path, recursive: bool) -> io::Result<()> {
+    let flags = MountFlags::BIND | if recursive { MountFlags::REC } else { MountFlags::empty() };
+    mount(source, target, flags)
+}
+
+fn flags(options: Options) -> MountFlags {
+    let mut flags = MountFlags::empty();
+    flags.set(MountFlags::RDONLY, options.read_only);
+    flags.set(MountFlags::NOSUID, options.nosuid);
+    flags.set(MountFlags::NODEV, options.nodev);
+    flags.set(MountFlags::NOEXEC, options.noexec);
+    flags
+}
+
+/// Remounts the bind at `path` with `options`, and every mount below it if `recursive`: the kernel ignores
+/// `MS_REC` on a remount, so each is remounted by itself.
+fn set_options(path: &Path, options: Options, recursive: bool) -> io::Result<()> {
+    let remount = MountFlags::REMOUNT | MountFlags::BIND | flags(options);
+    mount(Path::new("none"), path, remount)?;
+    if recursive {
+        for below in Table::read().map_err(io::Error::other)?.points_below(path) {
+            mount(Path::new("none"), &below, remount)?;
+        }
+    }
+    Ok(())
+}
+
+fn scratch_path(ready: &Ready) -> io::Result<&Path> {
+    match ready {
+        Ready::Scratch(path) => Ok(path),
+        Ready::Detached(_) => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+    }
+}
+
+impl Backend for Classic {
+    fn prepare(&self, source: BorrowedFd<'_>, options: Options, recursive: bool) -> io::Result<Ready> {
+        let spot = self.bind_aside(source, recursive)?;
+        set_options(&spot, options, recursive)?;
+        Ok(Ready::Scratch(spot))
+    }
+
+    fn save(&self, top: BorrowedFd<'_>, recursive: bool) -> io::Result<Ready> {
+        self.bind_aside(top, recursive).map(Ready::Scratch)
+    }
+
+    fn copy(&self, prepared: &Ready, _recursive: bool) -> io::Result<Ready> {
+        scratch_path(prepared).map(|path| Ready::Scratch(path.to_owned()))
+    }
+
+    fn attach(&self, ready: &Ready, target: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
+        bind(scratch_path(ready)?, &proc_path(target), recursive)
+    }
+
+    fn attach_beneath(&self, _ready: &Ready, _top: BorrowedFd<'_>) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    fn share(&self, _prepared: &Ready, _recursive: bool) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_become_the_flags_of_mount_2() {
+        assert_eq!(flags(Options::CODE), MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV);
+        let writable = Options { read_only: false, ..Options::DATA };
+        assert_eq!(flags(writable), MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC);
+    }
+}

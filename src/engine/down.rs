@@ -1,0 +1,184 @@
+//! `down`: looks whether anything is in use before the first change; then goes on past what fails.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use super::journal;
+use super::root::Root;
+use super::up::{cannot, is_mount, left, made_kind};
+use super::{Engine, Failure, Log, Outcome};
+use crate::error::{Error, Result};
+use crate::manifest::{HostPath, JailPath};
+use crate::observe::{Kept, MadeKind, Observed, Record, SeenMount};
+use crate::plan::{Plan, State, Step};
+use crate::resolve::FileId;
+
+pub(super) fn carry_out(
+    engine: &Engine,
+    plan: &Plan,
+    observed: &Observed,
+    lazy: bool,
+    log: Log<'_>,
+) -> Result<Outcome, Box<Failure>> {
+    let mut run = Run {
+        engine,
+        plan,
+        root: Root::open(&plan.root)?,
+        lazy,
+        log,
+        failed: vec![],
+        outcome: Outcome::default(),
+    };
+    if !lazy {
+        run.stop_if_busy()?;
+    }
+    let (remaining, kept) = run.all(observed);
+    let records = journal::write_kept(&engine.state, &plan.site, &kept)
+        .and_then(|()| journal::write_record(&engine.state, &plan.site, &remaining));
+    run.failed.extend(records.err());
+    run.finish()
+}
+
+struct Run<'a> {
+    engine: &'a Engine,
+    plan: &'a Plan,
+    root: Root,
+    lazy: bool,
+    log: Log<'a>,
+    failed: Vec<Error>,
+    outcome: Outcome,
+}
+
+impl Run<'_> {
+    fn finish(mut self) -> Result<Outcome, Box<Failure>> {
+        if self.failed.is_empty() {
+            return Ok(self.outcome);
+        }
+        let error = self.failed.remove(0);
+        Err(Box::new(Failure { error, undone: vec![], also: self.failed, busy: false }))
+    }
+
+    fn detaches(&self) -> impl Iterator<Item = (&JailPath, &SeenMount, bool)> {
+        self.plan.steps.iter().filter_map(|step| match step {
+            Step::Detach { target, expected, recursive, .. } => Some((target, expected, *recursive)),
+            _ => None,
+        })
+    }
+
+    /// Asks the kernel about each mount before any is taken away. A mount with others of ours on it counts as
+    /// used by these, so it is not asked; nor is one with submounts.
+    fn stop_if_busy(&self) -> Result<(), Box<Failure>> {
+        let above: HashSet<&Path> =
+            self.detaches().flat_map(|(target, ..)| target.as_path().ancestors().skip(1)).collect();
+        let busy: Vec<String> = self
+            .detaches()
+            .filter(|(target, _, recursive)| !recursive && !above.contains(target.as_path()))
+            .filter(|(target, ..)| self.root.spot(target).and_then(|spot| spot.is_busy()).unwrap_or(false))
+            .map(|(target, ..)| target.to_string())
+            .collect();
+        if busy.is_empty() {
+            return Ok(());
+        }
+        let error = Error::failed(format!("in use: {}; nothing was unmounted", busy.join(", ")))
+            .hint("end what uses them, or detach them all the same with `mountjail down --lazy`");
+        Err(Box::new(Failure { busy: true, ..Failure::from(error) }))
+    }
+
+    /// Carries out every step that can be; returns what is still to be remembered.
+    fn all(&mut self, observed: &Observed) -> (Record, Kept) {
+        let mut gone = HashSet::new();
+        let mut forgotten = HashSet::new();
+        for step in &self.plan.steps {
+            (self.log)(format_args!("{}: {step}", self.plan.site));
+            match self.step(step) {
+                Ok(Some(path)) if matches!(step, Step::Detach { .. }) => drop(gone.insert(path.clone())),
+                Ok(Some(path)) => drop(forgotten.insert(path.clone())),
+                Ok(None) => {}
+                Err(error) => self.failed.push(error),
+            }
+        }
+        let mut record = observed.record.clone().unwrap_or_else(|| self.no_record());
+        let standing: HashSet<_> =
+            self.detaches().map(|(target, ..)| target).filter(|target| !gone.contains(*target)).collect();
+        record.mounts.retain(|mount| standing.contains(&mount.target));
+        let mut kept = observed.kept.clone().unwrap_or_else(|| self.nothing_kept());
+        kept.made.retain(|made| !forgotten.contains(&made.path));
+        kept.files.retain(|file| !self.removed(file));
+        (record, kept)
+    }
+
+    fn no_record(&self) -> Record {
+        Record { version: 1, boot: self.engine.boot.clone(), root: self.plan.root.clone(), mounts: vec![] }
+    }
+
+    fn nothing_kept(&self) -> Kept {
+        Kept { version: 1, root: self.plan.root.clone(), made: vec![], files: vec![] }
+    }
+
+    fn removed(&self, file: &HostPath) -> bool {
+        let planned = |step: &Step| matches!(step, Step::RemoveFile(path) if path == file);
+        self.plan.steps.iter().any(planned) && !file.as_path().exists()
+    }
+
+    /// Carries out one step; returns the path that it leaves free.
+    fn step<'s>(&mut self, step: &'s Step) -> Result<Option<&'s JailPath>> {
+        match step {
+            Step::Detach { target, expected, recursive, .. } => {
+                self.detach(target, expected, *recursive)?;
+                Ok(Some(target))
+            }
+            Step::RemovePlaceholder { path, kind, file } => self.remove(path, &made_kind(*kind), *file),
+            Step::RemoveLink { path, text } => self.remove(path, &MadeKind::Link(text.clone()), None),
+            Step::RemoveFile(path) => journal::remove(path.as_path()).map(|()| None),
+            Step::WriteFile(_)
+            | Step::CreatePlaceholder { .. }
+            | Step::CreateLink { .. }
+            | Step::Attach(_)
+            | Step::Swap { .. } => Ok(None), // the plan to nothing has none of these
+        }
+    }
+
+    fn detach(&mut self, target: &JailPath, expected: &SeenMount, recursive: bool) -> Result<()> {
+        if let Some(foreign) = self.foreign_below(target) {
+            let (path, foreign) = (self.root.path().inside(target), self.root.path().inside(foreign));
+            return Err(Error::failed(format!(
+                "{path} stays mounted: {foreign} is mounted on it, and not by mountjail"
+            ))
+            .hint(format!("unmount {foreign} first")));
+        }
+        let failed = |error: std::io::Error| cannot(&self.root, "unmount", target, &error);
+        let spot = self.root.spot(target).map_err(failed)?;
+        if !is_mount(expected, &spot.stat().map_err(failed)?) {
+            let path = self.root.path().inside(target);
+            return Err(Error::failed(format!(
+                "{path} stays mounted: the mount there changed while the command ran"
+            ))
+            .hint("run the command again"));
+        }
+        spot.umount(self.lazy || recursive).map_err(failed)?;
+        self.outcome.detached += 1;
+        Ok(())
+    }
+
+    fn foreign_below(&self, target: &JailPath) -> Option<&JailPath> {
+        let mut foreign = self.plan.states.iter().filter(|state| state.state == State::Foreign);
+        foreign.find(|state| state.target.starts_with(target)).map(|state| &state.target)
+    }
+
+    fn remove<'s>(
+        &mut self,
+        path: &'s JailPath,
+        kind: &MadeKind,
+        file: Option<FileId>,
+    ) -> Result<Option<&'s JailPath>> {
+        let removed = match self.root.spot(path) {
+            // Its directory is gone, and so is it.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(true),
+            spot => spot.and_then(|spot| spot.remove(kind, file)),
+        };
+        if !removed.map_err(|error| cannot(&self.root, "remove", path, &error))? {
+            self.outcome.left.push(left(&self.root, path));
+        }
+        Ok(Some(path))
+    }
+}

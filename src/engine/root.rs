@@ -1,0 +1,200 @@
+//! The site's root as an open directory: everything below it is reached from its descriptor, with no link
+//! followed, so nothing can be made or mounted elsewhere, whatever the site's owner does meanwhile.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
+
+use crate::error::{Error, Result};
+use crate::manifest::{HostPath, JailPath};
+use crate::observe::MadeKind;
+use crate::sys::{self, FileId, FileKind, Stat};
+
+/// An open site root.
+#[derive(Debug)]
+pub(super) struct Root {
+    fd: OwnedFd,
+    path: HostPath,
+}
+
+/// An open directory below the root and a name in it.
+pub(super) struct Spot {
+    dir: OwnedFd,
+    name: OsString,
+}
+
+impl Root {
+    /// Opens the directory `path`, no component of which may be a link.
+    pub(super) fn open(path: &HostPath) -> Result<Self> {
+        open_host(path, libc::O_PATH | libc::O_DIRECTORY)
+            .map(|fd| Self { fd, path: path.clone() })
+            .map_err(|error| Error::failed(format!("cannot open the root {path}")).because(&error))
+    }
+
+    /// Where it is on the host.
+    pub(super) fn path(&self) -> &HostPath {
+        &self.path
+    }
+
+    /// Opens what is visible at `target`, for mounting on or for looking at (`O_PATH`).
+    pub(super) fn open_at(&self, target: &JailPath) -> io::Result<OwnedFd> {
+        sys::open_beneath(&self.fd, target.relative(), libc::O_PATH)
+    }
+
+    /// Opens the directory that holds `path`.
+    pub(super) fn spot(&self, path: &JailPath) -> io::Result<Spot> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        };
+        let dir = sys::open_beneath(&self.fd, parent.relative(), libc::O_PATH | libc::O_DIRECTORY)?;
+        Ok(Spot { dir, name: name.to_owned() })
+    }
+}
+
+/// Opens a path of the host in which no component is a link.
+pub(super) fn open_host(path: &HostPath, flags: i32) -> io::Result<OwnedFd> {
+    let slash = nix::fcntl::open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let relative = path.as_path().strip_prefix("/").unwrap_or(path.as_path());
+    let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
+    sys::open_beneath(slash, relative, flags)
+}
+
+impl Spot {
+    /// What is there, no link followed.
+    pub(super) fn stat(&self) -> io::Result<Stat> {
+        sys::stat_at(&self.dir, Path::new(&self.name))
+    }
+
+    /// Makes an empty directory (0755), an empty file (0644) or a link; fails with EEXIST if anything is there.
+    pub(super) fn create(&self, kind: &MadeKind) -> io::Result<FileId> {
+        match kind {
+            MadeKind::Directory => mkdirat(&self.dir, self.name(), Mode::from_bits_truncate(0o755))?,
+            MadeKind::File => {
+                let flags =
+                    OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                openat(&self.dir, self.name(), flags, Mode::from_bits_truncate(0o644)).map(drop)?;
+            }
+            MadeKind::Link(text) => symlinkat(text.as_path(), &self.dir, self.name())?,
+        }
+        self.stat().map(|stat| stat.file)
+    }
+
+    /// Removes what [`Self::create`] made, if it is unchanged: the same file (if `file` says which), of that
+    /// kind, still empty, the link's text the same. `Ok(false)`: it is not, and stays.
+    pub(super) fn remove(&self, kind: &MadeKind, file: Option<FileId>) -> io::Result<bool> {
+        let stat = match self.stat() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            result => result?,
+        };
+        if file.is_some_and(|file| file != stat.file) || !self.is_unchanged(kind, &stat)? {
+            return Ok(false);
+        }
+        let flag = match kind {
+            MadeKind::Directory => UnlinkatFlags::RemoveDir,
+            MadeKind::File | MadeKind::Link(_) => UnlinkatFlags::NoRemoveDir,
+        };
+        match unlinkat(&self.dir, self.name(), flag).map_err(io::Error::from) {
+            Ok(()) => Ok(true),
+            // Not empty any more, or somebody mounted on it: not ours to remove.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::EBUSY)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_unchanged(&self, kind: &MadeKind, stat: &Stat) -> io::Result<bool> {
+        Ok(match kind {
+            MadeKind::Directory => stat.kind == FileKind::Directory,
+            MadeKind::File => stat.kind == FileKind::File && stat.size == 0,
+            MadeKind::Link(text) => stat.kind == FileKind::Symlink && self.link()? == *text,
+        })
+    }
+
+    fn link(&self) -> io::Result<PathBuf> {
+        Ok(readlinkat(&self.dir, self.name())?.into())
+    }
+
+    /// Unmounts the topmost mount that is here.
+    pub(super) fn umount(&self, lazy: bool) -> io::Result<()> {
+        sys::umount(&self.dir, Path::new(&self.name), lazy)
+    }
+
+    /// Whether the topmost mount here is in use; nothing is unmounted.
+    ///
+    /// The first `MNT_EXPIRE` marks a mount and a second one in a row unmounts it; any look at the mount
+    /// takes the mark away, so look first.
+    pub(super) fn is_busy(&self) -> io::Result<bool> {
+        self.stat()?;
+        sys::umount_expire_probe(&self.dir, Path::new(&self.name))
+    }
+
+    fn name(&self) -> &OsStr {
+        &self.name
+    }
+}
+
+/// A path that the classic calls take in place of an open file.
+pub(super) fn proc_path(fd: impl AsFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    fn root() -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(&HostPath::new(dir.path()).unwrap()).unwrap();
+        (dir, root)
+    }
+
+    fn spot(root: &Root, path: &str) -> io::Result<Spot> {
+        root.spot(&JailPath::new(path).unwrap())
+    }
+
+    #[test]
+    fn made_things_are_removed_only_while_unchanged() {
+        let (dir, root) = root();
+        for kind in [MadeKind::Directory, MadeKind::File, MadeKind::Link("usr/lib".into())] {
+            let spot = spot(&root, "/x").unwrap();
+            let file = spot.create(&kind).unwrap();
+            assert_eq!(spot.create(&kind).unwrap_err().raw_os_error(), Some(libc::EEXIST));
+            let other = FileId { ino: file.ino + 1, ..file };
+            assert!(!spot.remove(&kind, Some(other)).unwrap());
+            assert!(spot.remove(&kind, Some(file)).unwrap());
+            assert!(spot.remove(&kind, Some(file)).unwrap(), "absent is as good as removed");
+        }
+        fs::write(dir.path().join("x"), "content").unwrap();
+        assert!(!spot(&root, "/x").unwrap().remove(&MadeKind::File, None).unwrap());
+        fs::create_dir_all(dir.path().join("d/e")).unwrap();
+        assert!(!spot(&root, "/d").unwrap().remove(&MadeKind::Directory, None).unwrap());
+        symlink("else", dir.path().join("l")).unwrap();
+        assert!(!spot(&root, "/l").unwrap().remove(&MadeKind::Link("usr/lib".into()), None).unwrap());
+    }
+
+    #[test]
+    fn a_link_on_the_way_is_refused() {
+        let (dir, root) = root();
+        symlink("/etc", dir.path().join("etc")).unwrap();
+        assert_eq!(spot(&root, "/etc/x").err().unwrap().raw_os_error(), Some(libc::ENOTDIR));
+        assert_eq!(
+            root.open_at(&JailPath::new("/etc/x").unwrap()).unwrap_err().raw_os_error(),
+            Some(libc::ELOOP)
+        );
+    }
+
+    #[test]
+    fn a_root_that_is_reached_through_a_link_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("real")).unwrap();
+        symlink("real", dir.path().join("link")).unwrap();
+        let error = Root::open(&HostPath::new(dir.path().join("link")).unwrap()).unwrap_err();
+        assert!(error.to_string().starts_with("cannot open the root "), "{error}");
+    }
+}

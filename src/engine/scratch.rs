@@ -1,0 +1,107 @@
+//! A private tmpfs of one run, reachable by root alone, where mounts are prepared that cannot be detached.
+//!
+//! It goes when the run ends. A killed run leaves it behind without its lock; the next run, `up` or `down`
+//! alike, sweeps it away.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use sys_mount::{Mount, MountFlags, UnmountFlags, unmount};
+
+use super::classic::make_private;
+use super::lock::Lock;
+use crate::sys::FileKind;
+
+/// Where scratch mounts are: `<run>/scratch`.
+#[derive(Clone, Debug)]
+pub(super) struct ScratchDir(PathBuf);
+
+/// A mounted scratch directory; unmounted when dropped.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    path: PathBuf,
+    lock_path: PathBuf,
+    next: AtomicU64,
+    _lock: Lock,
+}
+
+impl ScratchDir {
+    pub(super) fn below(run: &Path) -> Self {
+        Self(run.join("scratch"))
+    }
+
+    /// The run's scratch mount, made at its first use.
+    pub(super) fn get<'a>(&self, cell: &'a OnceLock<Scratch>) -> io::Result<&'a Scratch> {
+        if let Some(scratch) = cell.get() {
+            return Ok(scratch);
+        }
+        let made = self.make()?;
+        // Another thread may have been first: then ours is dropped and unmounted.
+        Ok(cell.get_or_init(|| made))
+    }
+
+    fn make(&self) -> io::Result<Scratch> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+        let name = format!("{}-{now}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let lock_path = self.0.join(format!("{name}.lock"));
+        let lock = Lock::take(&lock_path, || ()).map_err(io::Error::other)?;
+        let path = self.0.join(name);
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        let scratch = Scratch { path, lock_path, next: AtomicU64::new(0), _lock: lock };
+        Mount::builder()
+            .fstype("tmpfs")
+            .data("mode=0700,size=1m")
+            .flags(MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC)
+            .mount("mountjail", &scratch.path)?;
+        make_private(&scratch.path, false)?;
+        Ok(scratch)
+    }
+
+    /// Takes away the scratch mounts of runs that were killed.
+    pub(super) fn sweep(&self) {
+        let Ok(entries) = fs::read_dir(&self.0) else { return };
+        for lock_path in entries.flatten().map(|entry| entry.path()) {
+            if lock_path.extension().is_some_and(|ending| ending == "lock")
+                && let Ok(Some(_held)) = Lock::if_free(&lock_path)
+            {
+                take_away(&lock_path.with_extension(""), &lock_path);
+            }
+        }
+    }
+}
+
+impl Scratch {
+    /// A new empty file or directory to mount on, fit for a source of `kind`.
+    pub(super) fn spot(&self, kind: FileKind) -> io::Result<PathBuf> {
+        let path = self.path.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        if kind == FileKind::Directory {
+            fs::create_dir(&path)?;
+        } else {
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        }
+        Ok(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        take_away(&self.path, &self.lock_path);
+    }
+}
+
+/// Unmounts with all that is mounted inside, which is private to the run, and removes the empty directory.
+/// What fails here is left for the next sweep, which finds it by its lock file.
+fn take_away(path: &Path, lock_path: &Path) {
+    let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+    while unmount(path, flags).is_ok() {}
+    if fs::remove_dir(path).is_ok() || !path.exists() {
+        let _ = fs::remove_file(lock_path);
+    }
+}

@@ -1,0 +1,96 @@
+//! Sources → finished mounts, out of sight. Each distinct source is prepared once a run; a site's mount is
+//! a copy of that prepared one. A copy taken straight from the host's mount would cost time for every
+//! mount the host has; one of a prepared, childless mount does not.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::backend::{Backend, Ready};
+use super::root::open_host;
+use crate::error::{Error, Result};
+use crate::resolve::{FileId, Mount, Options};
+use crate::sys;
+
+/// The prepared mounts of this run.
+pub(super) struct Sources {
+    /// More than one site will ask: keep what is prepared.
+    sharing: bool,
+    prepared: Mutex<HashMap<Key, Arc<OnceLock<Result<Ready>>>>>,
+}
+
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    file: FileId,
+    options: Options,
+    recursive: bool,
+}
+
+impl Sources {
+    pub(super) fn new(sharing: bool) -> Self {
+        Self { sharing, prepared: Mutex::default() }
+    }
+
+    /// A finished mount for `mount`, and which file it shows.
+    pub(super) fn ready(&self, backend: &dyn Backend, mount: &Mount) -> Result<(Ready, FileId)> {
+        match mount.file {
+            Some(file) if self.sharing => {
+                self.copy_of_prepared(backend, mount, file).map(|ready| (ready, file))
+            }
+            _ => prepare(backend, mount),
+        }
+    }
+
+    fn copy_of_prepared(&self, backend: &dyn Backend, mount: &Mount, file: FileId) -> Result<Ready> {
+        let key = Key { file, options: mount.options, recursive: mount.recursive };
+        let cell = {
+            let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(prepared.entry(key).or_default())
+        };
+        let prepared = cell.get_or_init(|| {
+            let (ready, _) = prepare(backend, mount)?;
+            backend.share(&ready, mount.recursive).map_err(|error| cannot_copy(mount).because(&error))?;
+            Ok(ready)
+        });
+        let prepared = prepared.as_ref().map_err(Clone::clone)?;
+        backend.copy(prepared, mount.recursive).map_err(|error| cannot_copy(mount).because(&error))
+    }
+}
+
+fn prepare(backend: &dyn Backend, mount: &Mount) -> Result<(Ready, FileId)> {
+    let (source, file) = open(mount)?;
+    let ready = backend
+        .prepare(source.as_fd(), mount.options, mount.recursive)
+        .map_err(|error| explain(cannot_copy(mount).because(&error), mount))?;
+    Ok((ready, file))
+}
+
+/// Opens the source and makes sure that it still is the file that was resolved.
+fn open(mount: &Mount) -> Result<(OwnedFd, FileId)> {
+    let cannot = || Error::failed(format!("cannot open the source {}", mount.source));
+    let fd = open_host(&mount.source, libc::O_PATH).map_err(|error| cannot().because(&error))?;
+    let stat = sys::stat_fd(&fd).map_err(|error| cannot().because(&error))?;
+    if stat.kind != mount.kind || mount.file.is_some_and(|file| file != stat.file) {
+        return Err(Error::failed(format!("{} was replaced while it was being mounted", mount.source))
+            .hint("run the command again"));
+    }
+    Ok((fd, stat.file))
+}
+
+fn cannot_copy(mount: &Mount) -> Error {
+    Error::failed(format!("cannot prepare the mount of {} ({})", mount.source, mount.options))
+}
+
+fn explain(error: Error, mount: &Mount) -> Error {
+    match error.errno() {
+        Some(libc::EPERM) => {
+            error.hint("mountjail needs CAP_SYS_ADMIN in the host's mount namespace; run it as root")
+        }
+        Some(libc::EINVAL) => error.hint(format!(
+            "{} may lie on an unbindable mount: see `findmnt -o TARGET,PROPAGATION`",
+            mount.source
+        )),
+        Some(libc::ENOSPC) => error.hint("the limit fs.mount-max is reached: see `sysctl fs.mount-max`"),
+        _ => error,
+    }
+}

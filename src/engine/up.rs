@@ -1,0 +1,346 @@
+//! `up`: everything that can fail before the first mount is done before it; what fails later is undone.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::AtomicBool;
+
+use super::backend::Ready;
+use super::journal::{self, Durability};
+use super::root::Root;
+use super::undo::Undo;
+use super::work::{self, Work};
+use super::{Engine, Failure, Log, Outcome, check_signal};
+use crate::error::{Error, Result};
+use crate::manifest::{HostPath, JailPath};
+use crate::observe::{Kept, Made, MadeKind, Observed, Record, RecordedMount, SeenMount};
+use crate::plan::{Plan, Step};
+use crate::resolve::{FileId, FileKind, GeneratedFile};
+use crate::sys::{self, Stat};
+
+pub(super) fn carry_out(
+    engine: &Engine,
+    plan: &Plan,
+    observed: &Observed,
+    stop: &AtomicBool,
+    log: Log<'_>,
+) -> Result<Outcome, Box<Failure>> {
+    if plan.steps.is_empty() {
+        return adopt(engine, plan, observed).map_err(Box::from);
+    }
+    let root = Root::open(&plan.root)?;
+    let mut run = Run {
+        engine,
+        plan,
+        observed,
+        root,
+        stop,
+        log,
+        kept: kept_before(plan, observed),
+        undo: vec![],
+        outcome: Outcome::default(),
+    };
+    match run.all() {
+        Ok(()) => Ok(run.outcome),
+        Err(error) => Err(Box::new(run.roll_back(error))),
+    }
+}
+
+/// Nothing to mount; but what an fstab or an earlier kernel session mounted is recorded as ours from now on.
+fn adopt(engine: &Engine, plan: &Plan, observed: &Observed) -> Result<Outcome> {
+    let record = record_of(engine, plan, plan.keep.clone());
+    if observed.record.as_ref() != Some(&record) && !record.mounts.is_empty() {
+        journal::write_record(&engine.state, &plan.site, &record)?;
+    }
+    Ok(Outcome::default())
+}
+
+fn record_of(engine: &Engine, plan: &Plan, mounts: Vec<RecordedMount>) -> Record {
+    Record { version: 1, boot: engine.boot.clone(), root: plan.root.clone(), mounts }
+}
+
+fn kept_before(plan: &Plan, observed: &Observed) -> Kept {
+    let nothing = || Kept { version: 1, root: plan.root.clone(), made: vec![], files: vec![] };
+    observed.kept.clone().unwrap_or_else(nothing)
+}
+
+struct Run<'a> {
+    engine: &'a Engine,
+    plan: &'a Plan,
+    observed: &'a Observed,
+    root: Root,
+    stop: &'a AtomicBool,
+    log: Log<'a>,
+    kept: Kept,
+    undo: Vec<Undo>,
+    outcome: Outcome,
+}
+
+impl<'a> Run<'a> {
+    fn all(&mut self) -> Result<()> {
+        self.write_files()?;
+        let mut work = self.prepare()?;
+        self.record_intent(&work)?;
+        self.clear_and_create()?;
+        work::open_targets(&self.root, &mut work)?;
+        for item in &mut work {
+            check_signal(self.stop)?;
+            self.mount(item)?;
+        }
+        for item in &mut work {
+            item.verify(&self.root)?;
+        }
+        self.record_result(&work)
+    }
+
+    fn step(&self, step: &Step) {
+        (self.log)(format_args!("{}: {step}", self.plan.site));
+    }
+
+    fn write_files(&mut self) -> Result<()> {
+        for step in &self.plan.steps {
+            if let Step::WriteFile(file) = step {
+                self.step(step);
+                self.write_file(file)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_file(&mut self, file: &GeneratedFile) -> Result<()> {
+        let old = fs::read(&file.path).ok();
+        if !self.kept.files.contains(&file.path) {
+            self.kept.files.push(file.path.clone());
+            self.write_kept()?;
+        }
+        journal::replace(file.path.as_path(), &file.contents, 0o644, Durability::Reboot)?;
+        self.undo.push(Undo::Restore { path: file.path.clone(), old });
+        Ok(())
+    }
+
+    fn prepare(&self) -> Result<Vec<Work<'a>>> {
+        let mut work = vec![];
+        for step in &self.plan.steps {
+            check_signal(self.stop)?;
+            work.extend(Work::prepare(self.engine, step)?);
+        }
+        Ok(work)
+    }
+
+    /// Before the first change: what stands, what will go and what will come, with its ids where they are known.
+    fn record_intent(&self, work: &[Work<'_>]) -> Result<()> {
+        let old = self.observed.record.iter().flat_map(|record| record.mounts.iter().cloned());
+        let kept = self.plan.keep.iter().filter(|keep| !self.recorded(keep)).cloned();
+        let mounts = old.chain(kept).chain(work.iter().map(Work::record)).collect();
+        self.write_record(mounts)
+    }
+
+    fn recorded(&self, mount: &RecordedMount) -> bool {
+        self.observed.record.as_ref().is_some_and(|record| record.mounts.contains(mount))
+    }
+
+    fn record_result(&self, work: &[Work<'_>]) -> Result<()> {
+        let ids_were_known =
+            work.iter().all(|item| matches!(item.ready, Ready::Detached(_)) && item.unique_id.is_some());
+        let old_is_gone = self.observed.record.as_ref().is_some_and(|record| record.mounts != self.plan.keep);
+        if ids_were_known && !old_is_gone {
+            return Ok(()); // what was written as intent has come true to the letter
+        }
+        self.write_record(self.plan.keep.iter().cloned().chain(work.iter().map(Work::record)).collect())
+    }
+
+    fn write_record(&self, mounts: Vec<RecordedMount>) -> Result<()> {
+        journal::write_record(&self.engine.state, &self.plan.site, &record_of(self.engine, self.plan, mounts))
+    }
+
+    fn write_kept(&self) -> Result<()> {
+        journal::write_kept(&self.engine.state, &self.plan.site, &self.kept)
+    }
+
+    fn clear_and_create(&mut self) -> Result<()> {
+        let plan = self.plan;
+        self.record_planned_placeholders()?;
+        let before = self.kept.clone();
+        for step in &plan.steps {
+            check_signal(self.stop)?;
+            match step {
+                Step::Detach { target, expected, recursive, .. } => {
+                    self.detach(step, target, expected, *recursive)?;
+                }
+                Step::RemovePlaceholder { path, kind, file } => {
+                    self.remove(step, path, made_kind(*kind), *file)?;
+                }
+                Step::RemoveLink { path, text } => {
+                    self.remove(step, path, MadeKind::Link(text.clone()), None)?;
+                }
+                Step::RemoveFile(path) => self.remove_file(step, path)?,
+                Step::CreatePlaceholder { path, kind } => self.create(step, path, &made_kind(*kind))?,
+                Step::CreateLink { path, text } => self.create(step, path, &MadeKind::Link(text.clone()))?,
+                Step::WriteFile(_) | Step::Attach(_) | Step::Swap { .. } => {}
+            }
+        }
+        if self.kept == before { Ok(()) } else { self.write_kept() }
+    }
+
+    /// Before the first placeholder: all that will be made, so that a crash leaves nothing unrecorded.
+    fn record_planned_placeholders(&mut self) -> Result<()> {
+        let made = self.plan.steps.iter().filter_map(|step| match step {
+            Step::CreatePlaceholder { path, kind } => Some((path, made_kind(*kind))),
+            Step::CreateLink { path, text } => Some((path, MadeKind::Link(text.clone()))),
+            _ => None,
+        });
+        let planned: Vec<_> =
+            made.map(|(path, kind)| Made { path: path.clone(), kind, file: None }).collect();
+        if planned.is_empty() {
+            return Ok(());
+        }
+        self.kept
+            .made
+            .retain(|made| planned.iter().all(|planned| planned.path != made.path || made.file.is_some()));
+        let mut intent = self.kept.clone();
+        intent.made.extend(planned);
+        journal::write_kept(&self.engine.state, &self.plan.site, &intent)
+    }
+
+    fn detach(
+        &mut self,
+        step: &Step,
+        target: &JailPath,
+        expected: &SeenMount,
+        recursive: bool,
+    ) -> Result<()> {
+        self.step(step);
+        let cannot = |error: io::Error| cannot(&self.root, "detach", target, &error);
+        let top = self.root.open_at(target).map_err(cannot)?;
+        work::must_be(&self.root, target, expected, &sys::stat_fd(&top).map_err(cannot)?)?;
+        let saved = self.engine.backend.save(top.as_fd(), recursive).map_err(cannot)?;
+        sys::umount_at(&top).map_err(cannot)?;
+        self.undo.push(Undo::Reattach { target: target.clone(), saved, recursive });
+        self.outcome.detached += 1;
+        Ok(())
+    }
+
+    fn mount(&mut self, item: &mut Work<'_>) -> Result<()> {
+        self.step(item.step);
+        let done = item.carry_out(&*self.engine.backend, &self.root)?;
+        match done.gap {
+            None => self.outcome.attached += 1,
+            Some(gap) => {
+                self.outcome.swapped += 1;
+                self.outcome.gaps += usize::from(gap);
+                if gap {
+                    (self.log)(format_args!(
+                        "{}: {} was absent for a moment: this kernel or engine has no MOVE_MOUNT_BENEATH",
+                        self.plan.site, item.mount.target
+                    ));
+                }
+            }
+        }
+        self.undo.push(done.undo);
+        Ok(())
+    }
+
+    fn remove(&mut self, step: &Step, path: &JailPath, kind: MadeKind, file: Option<FileId>) -> Result<()> {
+        self.step(step);
+        let removed = self
+            .root
+            .spot(path)
+            .and_then(|spot| spot.remove(&kind, file))
+            .map_err(|error| cannot(&self.root, "remove", path, &error))?;
+        if removed {
+            self.undo.push(Undo::Recreate { path: path.clone(), kind });
+        } else {
+            self.outcome.left.push(left(&self.root, path));
+        }
+        self.kept.made.retain(|made| made.path != *path);
+        Ok(())
+    }
+
+    fn remove_file(&mut self, step: &Step, path: &HostPath) -> Result<()> {
+        self.step(step);
+        let old = fs::read(path).ok();
+        journal::remove(path.as_path())?;
+        self.undo.push(Undo::Restore { path: path.clone(), old });
+        self.kept.files.retain(|file| file != path);
+        Ok(())
+    }
+
+    fn create(&mut self, step: &Step, path: &JailPath, kind: &MadeKind) -> Result<()> {
+        self.step(step);
+        let file = self
+            .root
+            .spot(path)
+            .and_then(|spot| spot.create(kind))
+            .map_err(|error| explain_create(cannot(&self.root, "create", path, &error)))?;
+        self.kept.made.push(Made { path: path.clone(), kind: kind.clone(), file: Some(file) });
+        self.undo.push(Undo::Remove { path: path.clone(), kind: kind.clone(), file });
+        Ok(())
+    }
+
+    fn roll_back(mut self, error: Error) -> Failure {
+        let mut failure = Failure::from(error);
+        while let Some(undo) = self.undo.pop() {
+            match undo.apply(&*self.engine.backend, &self.root) {
+                Ok(done) => {
+                    (self.log)(format_args!("{}: undo: {done}", self.plan.site));
+                    failure.undone.push(done);
+                }
+                Err(error) => failure.also.push(error),
+            }
+        }
+        failure.also.extend(self.restore_records(failure.also.is_empty()).err());
+        failure
+    }
+
+    /// After an undo: the records as they were. What was attached again has new ids, so none is written and
+    /// identity is found by the file. If the undo was not complete, the record of the intent stays: the
+    /// next run needs it.
+    fn restore_records(&self, complete: bool) -> Result<()> {
+        if !complete {
+            return Ok(());
+        }
+        let mut mounts = self.observed.record.as_ref().map_or(vec![], |record| record.mounts.clone());
+        let stayed: HashSet<_> = self.plan.keep.iter().map(|keep| &keep.target).collect();
+        for mount in mounts.iter_mut().filter(|mount| !stayed.contains(&mount.target)) {
+            mount.unique_id = None;
+        }
+        self.write_record(mounts)?;
+        journal::write_kept(&self.engine.state, &self.plan.site, &kept_before(self.plan, self.observed))
+    }
+}
+
+/// An error about `path` in the jail.
+pub(super) fn cannot(root: &Root, what: &str, path: &JailPath, error: &io::Error) -> Error {
+    Error::failed(format!("cannot {what} {}", root.path().inside(path))).because(error)
+}
+
+pub(super) fn made_kind(kind: FileKind) -> MadeKind {
+    if kind == FileKind::Directory { MadeKind::Directory } else { MadeKind::File }
+}
+
+/// Whether the file `found` is the root of the mount `expected`.
+pub(super) fn is_mount(expected: &SeenMount, found: &Stat) -> bool {
+    let id = if found.mount_id_is_unique { expected.unique_id } else { Some(expected.id) };
+    match (id, found.mount_id) {
+        (Some(id), Some(found)) => id == found,
+        // Before Linux 5.8 statx(2) has no mount id: the file that is visible is what can be compared.
+        _ => expected.file.is_none_or(|file| file == found.file),
+    }
+}
+
+pub(super) fn left(root: &Root, path: &JailPath) -> String {
+    format!("{} stays: it is no longer as mountjail made it", root.path().inside(path))
+}
+
+fn explain_create(error: Error) -> Error {
+    match error.errno() {
+        Some(libc::ELOOP | libc::ENOTDIR) => {
+            error.hint("a symbolic link or a file is in its way; mountjail follows no link inside a root")
+        }
+        Some(libc::ENOSPC | libc::EDQUOT) => error.hint("make room on the disk that holds the root"),
+        Some(libc::EROFS) => error.hint("the root is on a disk that is mounted read-only"),
+        Some(libc::EEXIST) => error.hint("it appeared while the command ran; run the command again"),
+        _ => error,
+    }
+}

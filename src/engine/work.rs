@@ -1,0 +1,197 @@
+//! One mount of a run: prepared out of sight, attached or swapped in, verified.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+
+use super::Engine;
+use super::backend::{Backend, Ready};
+use super::root::Root;
+use super::undo::{Undo, swap};
+use super::up::{cannot, is_mount};
+use crate::error::{Error, Result};
+use crate::manifest::JailPath;
+use crate::observe::{RecordedMount, SeenMount};
+use crate::plan::Step;
+use crate::resolve::{FileId, Mount, Options};
+use crate::sys::{self, Stat};
+
+pub(super) struct Work<'a> {
+    pub(super) step: &'a Step,
+    pub(super) mount: &'a Arc<Mount>,
+    replaces: Option<&'a SeenMount>,
+    pub(super) ready: Ready,
+    file: FileId,
+    pub(super) unique_id: Option<u64>,
+    /// The open target; `None` where another mount of this run must be attached first.
+    target: Option<OwnedFd>,
+}
+
+/// A mount that was made: how to take it back, and whether a swap had a gap (`None`: it was no swap).
+pub(super) struct Done {
+    pub(super) undo: Undo,
+    pub(super) gap: Option<bool>,
+}
+
+impl<'a> Work<'a> {
+    /// The work of a step that mounts; `None` for any other step.
+    pub(super) fn prepare(engine: &Engine, step: &'a Step) -> Result<Option<Self>> {
+        let (mount, replaces) = match step {
+            Step::Attach(mount) => (mount, None),
+            Step::Swap { mount, expected, .. } => (mount, Some(expected)),
+            _ => return Ok(None),
+        };
+        let (ready, file) = engine.sources.ready(&*engine.backend, mount)?;
+        let unique_id = ready.unique_id();
+        Ok(Some(Self { step, mount, replaces, ready, file, unique_id, target: None }))
+    }
+
+    pub(super) fn record(&self) -> RecordedMount {
+        RecordedMount {
+            target: self.mount.target.clone(),
+            source: self.mount.source.clone(),
+            file: self.file,
+            options: self.mount.options,
+            recursive: self.mount.recursive,
+            unique_id: self.unique_id,
+        }
+    }
+
+    /// Opens the target and makes sure that it is what the plan expects: of a fitting type, and not mounted
+    /// on, or mounted on by exactly the mount to replace.
+    fn open_target(&self, root: &Root) -> Result<OwnedFd> {
+        let target = &self.mount.target;
+        let failed = |error: io::Error| explain(cannot(root, "mount on", target, &error));
+        let fd = root.open_at(target).map_err(failed)?;
+        let stat = sys::stat_fd(&fd).map_err(failed)?;
+        if !self.mount.kind.fits_on(stat.kind) {
+            return Err(self.wrong_type(root, &stat));
+        }
+        match self.replaces {
+            Some(expected) => must_be(root, target, expected, &stat)?,
+            None if stat.mount_root == Some(true) => {
+                let path = root.path().inside(target);
+                return Err(Error::failed(format!("something was mounted on {path} while the command ran"))
+                    .hint("run the command again"));
+            }
+            None => {}
+        }
+        Ok(fd)
+    }
+
+    fn wrong_type(&self, root: &Root, found: &Stat) -> Error {
+        Error::failed(format!(
+            "cannot mount {} on {}: the source is a {}, the target a {}",
+            self.mount.source,
+            root.path().inside(&self.mount.target),
+            self.mount.kind,
+            found.kind
+        ))
+    }
+
+    /// Attaches the mount, or swaps it in.
+    pub(super) fn carry_out(&mut self, backend: &dyn Backend, root: &Root) -> Result<Done> {
+        let on = match self.target.take() {
+            Some(target) => target,
+            None => self.open_target(root)?,
+        };
+        let failed = |error: io::Error| explain(self.failed(root, &error));
+        let (target, recursive) = (self.mount.target.clone(), self.mount.recursive);
+        if self.replaces.is_none() {
+            backend.attach(&self.ready, on.as_fd(), recursive).map_err(failed)?;
+            return Ok(Done { undo: Undo::Unmount { target, on }, gap: None });
+        }
+        let saved = backend.save(on.as_fd(), recursive).map_err(failed)?;
+        let gap = swap(backend, root, &target, &self.ready, recursive).map_err(failed)?;
+        Ok(Done { undo: Undo::SwapBack { target, saved, recursive }, gap: Some(gap) })
+    }
+
+    fn failed(&self, root: &Root, error: &io::Error) -> Error {
+        let verb = if self.replaces.is_some() { "swap" } else { "attach" };
+        let target = root.path().inside(&self.mount.target);
+        Error::failed(format!("cannot {verb} {} on {target}", self.mount.source)).because(error)
+    }
+
+    /// Looks from the root again: our mount, and no other, must be visible at the target, as restricted as
+    /// it was asked to be. It is not if somebody moved a directory on the way while we mounted.
+    pub(super) fn verify(&mut self, root: &Root) -> Result<()> {
+        let target = &self.mount.target;
+        let failed = |error: io::Error| cannot(root, "find the new mount at", target, &error);
+        let fd = root.open_at(target).map_err(failed)?;
+        let stat = sys::stat_fd(&fd).map_err(failed)?;
+        let is_ours = match self.unique_id {
+            Some(id) => stat.mount_id == Some(id),
+            None => stat.file == self.file && stat.mount_root != Some(false),
+        };
+        if !is_ours {
+            let path = root.path().inside(target);
+            return Err(Error::failed(format!("{path} was moved away while it was being mounted on"))
+                .hint("somebody changes the directories of this root; find out who before trying again"));
+        }
+        if stat.mount_id_is_unique {
+            self.unique_id = stat.mount_id;
+        }
+        self.verify_options(root, fd)
+    }
+
+    fn verify_options(&self, root: &Root, fd: OwnedFd) -> Result<()> {
+        let target = &self.mount.target;
+        let found =
+            options_of(fd).map_err(|error| cannot(root, "look at the new mount at", target, &error))?;
+        if self.mount.options.allows(found) {
+            return Ok(());
+        }
+        let (path, wanted) = (root.path().inside(target), self.mount.options);
+        Err(Error::failed(format!("{path} is mounted {found} in place of {wanted}")))
+    }
+}
+
+/// The attributes that statfs(2) reports for a mount; `ro` also where its file system is.
+fn options_of(fd: OwnedFd) -> io::Result<Options> {
+    let flags = fstatvfs(fd)?.flags();
+    Ok(Options {
+        read_only: flags.contains(FsFlags::ST_RDONLY),
+        nosuid: flags.contains(FsFlags::ST_NOSUID),
+        nodev: flags.contains(FsFlags::ST_NODEV),
+        noexec: flags.contains(FsFlags::ST_NOEXEC),
+    })
+}
+
+/// Opens every target that does not lie in a mount which this run makes itself.
+pub(super) fn open_targets(root: &Root, work: &mut [Work<'_>]) -> Result<()> {
+    let targets: HashSet<&Path> = work.iter().map(|item| item.mount.target.as_path()).collect();
+    for item in work {
+        let mut above = item.mount.target.as_path().ancestors().skip(1);
+        if !above.any(|path| targets.contains(path)) {
+            item.target = Some(item.open_target(root)?);
+        }
+    }
+    Ok(())
+}
+
+/// Makes sure that the mount to take away or to replace still is the one that the plan saw.
+pub(super) fn must_be(root: &Root, target: &JailPath, expected: &SeenMount, found: &Stat) -> Result<()> {
+    if is_mount(expected, found) {
+        return Ok(());
+    }
+    let path = root.path().inside(target);
+    Err(Error::failed(format!("the mount at {path} changed while the command ran"))
+        .hint("run the command again"))
+}
+
+fn explain(error: Error) -> Error {
+    match error.errno() {
+        Some(libc::ENOSPC) => error.hint("the limit fs.mount-max is reached: see `sysctl fs.mount-max`"),
+        Some(libc::ELOOP | libc::ENOTDIR) => {
+            error.hint("a symbolic link or a file is in its way; mountjail follows no link inside a root")
+        }
+        Some(libc::EPERM) => {
+            error.hint("mountjail needs CAP_SYS_ADMIN in the host's mount namespace; run it as root")
+        }
+        _ => error,
+    }
+}
