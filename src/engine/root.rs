@@ -81,7 +81,9 @@ impl Spot {
             }
             MadeKind::Link(text) => symlinkat(text.as_path(), &self.dir, self.name())?,
         }
-        self.stat().map(|stat| stat.file)
+        self.stat().map(|stat| stat.file).inspect_err(|_| {
+            let _ = self.remove(kind, None); // the error to report is the first one
+        })
     }
 
     /// Removes what [`Self::create`] made, if it is unchanged: the same file (if `file` says which), of that

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::backend::{Backend, Ready};
 use super::journal::{self, Durability};
-use super::root::Root;
+use super::root::{Root, Spot};
 use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};
 use crate::observe::MadeKind;
@@ -18,8 +18,8 @@ pub(super) enum Undo {
     Reattach { target: JailPath, saved: Ready, recursive: bool },
     /// A mount was replaced; `saved` is a copy of the old one.
     SwapBack { target: JailPath, saved: Ready, recursive: bool },
-    /// A placeholder or link was made.
-    Remove { path: JailPath, kind: MadeKind, file: FileId },
+    /// A placeholder or link was made at `spot`, wherever that has been moved to since.
+    Remove { path: JailPath, spot: Spot, kind: MadeKind, file: FileId },
     /// A placeholder or link was removed.
     Recreate { path: JailPath, kind: MadeKind },
     /// A generated file was written or removed; `old` is what it said before.
@@ -36,12 +36,10 @@ impl Undo {
                 (format!("attached {target} again"), result)
             }
             Self::SwapBack { target, saved, recursive } => {
-                let result = swap(backend, root, &target, &saved, recursive).map(drop);
-                (format!("swapped {target} back"), result)
+                (format!("swapped {target} back"), swap_back(backend, root, &target, &saved, recursive))
             }
-            Self::Remove { path, kind, file } => {
-                let result = root.spot(&path).and_then(|spot| spot.remove(&kind, Some(file))).map(drop);
-                (format!("removed {path}"), result)
+            Self::Remove { path, spot, kind, file } => {
+                (format!("removed {path}"), spot.remove(&kind, Some(file)).map(drop))
             }
             Self::Recreate { path, kind } => {
                 let result = root.spot(&path).and_then(|spot| spot.create(&kind)).map(drop);
@@ -74,25 +72,37 @@ fn reattach(
     backend.attach(saved, root.open_at(target)?.as_fd(), recursive)
 }
 
-/// Replaces the topmost mount at `target` by `ready`: beneath it and the old one off, so there is no moment
-/// without the file; where that cannot be done, off and on. Returns whether there was a gap.
+fn swap_back(
+    backend: &dyn Backend,
+    root: &Root,
+    target: &JailPath,
+    saved: &Ready,
+    recursive: bool,
+) -> io::Result<()> {
+    let current = backend.save(root.open_at(target)?.as_fd(), recursive)?;
+    swap(backend, root, target, saved, &current, recursive).map(drop)
+}
+
+/// Replaces the topmost mount at `target`, of which `old` is a copy, by `new`: beneath it and the old one
+/// off, so there is no moment without the file; where that cannot be done, off and on. Returns whether
+/// there was a gap.
 pub(super) fn swap(
     backend: &dyn Backend,
     root: &Root,
     target: &JailPath,
-    ready: &Ready,
+    new: &Ready,
+    old: &Ready,
     recursive: bool,
 ) -> io::Result<bool> {
     let top = root.open_at(target)?;
-    if backend.attach_beneath(ready, top.as_fd())? {
-        sys::umount_at(&top)?;
-        return Ok(false);
+    if backend.attach_beneath(new, top.as_fd())? {
+        // The new one can go no more without the old one, so there is one way to be whole: try again.
+        return sys::umount_at(&top).or_else(|_| sys::umount_at(&top)).map(|()| false);
     }
-    let old = backend.save(top.as_fd(), recursive)?;
     sys::umount_at(&top)?;
     let placeholder = root.open_at(target)?;
-    if let Err(error) = backend.attach(ready, placeholder.as_fd(), recursive) {
-        backend.attach(&old, placeholder.as_fd(), recursive)?;
+    if let Err(error) = backend.attach(new, placeholder.as_fd(), recursive) {
+        backend.attach(old, placeholder.as_fd(), recursive)?;
         return Err(error);
     }
     Ok(true)

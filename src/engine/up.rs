@@ -268,13 +268,11 @@ impl<'a> Run<'a> {
 
     fn create(&mut self, step: &Step, path: &JailPath, kind: &MadeKind) -> Result<()> {
         self.step(step);
-        let file = self
-            .root
-            .spot(path)
-            .and_then(|spot| spot.create(kind))
-            .map_err(|error| explain_create(cannot(&self.root, "create", path, &error)))?;
+        let explained = |error: io::Error| explain_create(cannot(&self.root, "create", path, &error));
+        let spot = self.root.spot(path).map_err(explained)?;
+        let file = spot.create(kind).map_err(explained)?;
         self.kept.made.push(Made { path: path.clone(), kind: kind.clone(), file: Some(file) });
-        self.undo.push(Undo::Remove { path: path.clone(), kind: kind.clone(), file });
+        self.undo.push(Undo::Remove { path: path.clone(), spot, kind: kind.clone(), file });
         Ok(())
     }
 

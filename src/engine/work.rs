@@ -106,7 +106,7 @@ impl<'a> Work<'a> {
             return Ok(Done { undo: Undo::Unmount { target, on }, gap: None });
         }
         let saved = backend.save(on.as_fd(), recursive).map_err(failed)?;
-        let gap = swap(backend, root, &target, &self.ready, recursive).map_err(failed)?;
+        let gap = swap(backend, root, &target, &self.ready, &saved, recursive).map_err(failed)?;
         Ok(Done { undo: Undo::SwapBack { target, saved, recursive }, gap: Some(gap) })
     }
 

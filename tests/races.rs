@@ -1,0 +1,193 @@
+//! Promises under fire: never visible writable, no gap in a swap, nothing outside the root.
+
+mod support;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use support::{Sandbox, for_each_engine, mounts_below, tree};
+
+const CYCLES: usize = 1000;
+const FLIPS: usize = 10_000;
+
+fn main() -> ExitCode {
+    support::main(
+        [
+            for_each_engine("a mounted file is never open to writers", never_writable),
+            for_each_engine("nothing lands outside while a link flips", |engine| flips(engine, By::Link)),
+            for_each_engine("nothing stays outside while a directory moves out", |engine| {
+                flips(engine, By::Move);
+            }),
+            for_each_engine("two at once are as good as one", two_at_once),
+        ]
+        .into_iter()
+        .flatten()
+        .chain([libtest_mimic::Trial::test("a reader sees no gap in a swap", || {
+            no_gap();
+            Ok(())
+        })])
+        .collect(),
+    )
+}
+
+/// Ends the loops of a scope's threads also when the test's own thread panics.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn one_file(sandbox: &Sandbox, contents: &str) -> (PathBuf, PathBuf) {
+    let source = sandbox.file("host/file", contents);
+    let root = sandbox.site("s", &format!("mounts: [{{ source: {}, target: /file }}]\n", source.display()));
+    (source, root.join("file"))
+}
+
+fn never_writable(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let (source, target) = one_file(&sandbox, "not for you");
+    let precious = fs::metadata(&source).unwrap().ino();
+    let (stop, refused) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let _stop = Stop(&stop);
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    // The placeholder can be opened: it is the site's own empty file.
+                    match OpenOptions::new().write(true).open(&target) {
+                        Ok(file) => assert_ne!(file.metadata().unwrap().ino(), precious, "open for writing"),
+                        Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
+                            refused.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound, "{error}"),
+                    }
+                }
+            });
+        }
+        for _ in 0..CYCLES {
+            sandbox.ok(&["up", "-q", "s"]);
+            sandbox.ok(&["down", "-q", "--lazy", "s"]);
+        }
+    });
+    assert!(refused.into_inner() > CYCLES, "the threads hardly ever saw the mount");
+}
+
+fn no_gap() {
+    assert!(mountjail::sys::probe::move_mount_beneath(), "this kernel cannot swap without a gap");
+    let sandbox = Sandbox::with_engine("detached");
+    let (source, target) = one_file(&sandbox, "version 0");
+    sandbox.ok(&["up", "s"]);
+    let (stop, reads) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let _stop = Stop(&stop);
+        scope.spawn(|| {
+            let mut text = String::new();
+            while !stop.load(Ordering::Relaxed) {
+                text.clear();
+                File::open(&target).unwrap().read_to_string(&mut text).unwrap();
+                assert!(text.starts_with("version "), "the reader saw {text:?}");
+                reads.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        for cycle in 1..=CYCLES {
+            let version = format!("version {cycle}");
+            fs::rename(sandbox.file("host/new", &version), &source).unwrap();
+            sandbox.ok(&["up", "-q", "s"]);
+            assert_eq!(fs::read_to_string(&target).unwrap(), version);
+        }
+    });
+    assert!(reads.into_inner() > CYCLES);
+    assert_eq!(mounts_below(&target).len(), 1);
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// The parent of the targets becomes a link to a directory of the host, and a directory again.
+    Link,
+    /// The parent of the targets changes places with a directory outside the root.
+    Move,
+}
+
+fn flips(engine: &'static str, by: By) {
+    let sandbox = Sandbox::with_engine(engine);
+    let source = sandbox.file("host/file", "source");
+    let outside = sandbox.directory("outside/etc");
+    fs::write(outside.join("a"), "").unwrap();
+    let source = source.display();
+    let root = sandbox.site(
+        "s",
+        &format!(
+            "mounts:\n  - {{ source: {source}, target: /etc/a }}\n  - {{ source: {source}, target: /etc/b }}\n"
+        ),
+    );
+    fs::create_dir(root.join("etc")).unwrap();
+    fs::write(root.join("etc/a"), "").unwrap();
+    let other = match by {
+        By::Link => {
+            symlink(&outside, root.join("link")).unwrap();
+            root.join("link")
+        }
+        By::Move => outside.clone(),
+    };
+    let before = tree(&sandbox.path("outside"));
+    let stop = AtomicBool::new(false);
+    let ups = thread::scope(|scope| {
+        let flipper = scope.spawn(|| {
+            let _stop = Stop(&stop);
+            for _ in 0..FLIPS {
+                renameat_with(CWD, root.join("etc"), CWD, &other, RenameFlags::EXCHANGE).unwrap();
+                if by == By::Link {
+                    nothing_at(&outside);
+                }
+            }
+        });
+        let mut ups = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let ran = sandbox.run(&["up", "-q", "s"]);
+            assert!(ran.code <= 1, "{ran}");
+            sandbox.run(&["down", "-q", "--lazy", "s"]);
+            ups += 1;
+        }
+        flipper.join().unwrap();
+        ups
+    });
+    assert!(ups > 10, "only {ups} runs took part in the race");
+    sandbox.run(&["down", "--lazy", "s"]);
+    if by == By::Link {
+        before.assert_same(&tree(&sandbox.path("outside")));
+    }
+    nothing_at(&outside);
+}
+
+/// Looks at the files, not at the table: it is asked ten thousand times.
+fn nothing_at(outside: &Path) {
+    assert_eq!(fs::metadata(outside.join("a")).unwrap().len(), 0, "the source landed outside");
+    assert!(!outside.join("b").exists(), "something was made outside");
+}
+
+fn two_at_once(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let (_, target) = one_file(&sandbox, "text");
+    for _ in 0..50 {
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| sandbox.ok(&["up", "s"]));
+            }
+        });
+        assert_eq!(mounts_below(&target).len(), 1);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| sandbox.ok(&["down", "s"]));
+            }
+        });
+        assert_eq!(mounts_below(target.parent().unwrap()), []);
+    }
+}
