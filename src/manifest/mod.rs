@@ -3,8 +3,20 @@
 //! In: the text of a site's file and of the presets. Out: a [`Manifest`], or every error of the file at
 //! once. Pure: nothing here reads a file, the clock or the environment.
 
+mod check;
+mod diagnostic;
+mod grammar;
+mod locate;
+mod node;
 mod path;
+mod presets;
+mod source;
 mod types;
+mod words;
 
+pub use diagnostic::{Diagnostic, Diagnostics};
+pub use locate::{key_position, position};
 pub use path::{BadPath, HostPath, JailPath, SiteName};
+pub use presets::Presets;
+pub use source::{MAX_BYTES, decode, parse, root_of};
 pub use types::{Access, Entry, Manifest, MountRequest, Origin, Pattern, Request, SourceFile, Wanted};

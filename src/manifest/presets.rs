@@ -1,0 +1,243 @@
+//! Named parts of manifests: the built-in catalogue, what a site adds to it, and what includes what.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, OnceLock};
+
+use super::check::{did_you_mean, nearest};
+use super::diagnostic::{Diagnostics, Fault, Note, quoted};
+use super::grammar::{Draft, Include, Kind, Line};
+use super::locate::Part;
+use super::source::{self, Read};
+use super::types::{Entry, Origin, SourceFile};
+
+macro_rules! embedded {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../../manifests/presets/", $name, ".yaml")))),*]
+    };
+}
+
+/// The files of `manifests/presets`.
+const BUILT_IN: &[(&str, &str)] = embedded![
+    "base",
+    "busybox",
+    "dns",
+    "dns-resolved",
+    "fonts",
+    "git",
+    "iconv",
+    "imagemagick",
+    "locale",
+    "mail",
+    "memcached",
+    "mysql",
+    "php-fpm",
+    "ping",
+    "postgresql",
+    "redis",
+    "shell",
+    "syslog",
+    "timezone",
+    "tls",
+    "users",
+];
+
+/// The presets that a run knows. Each is parsed once, when it is first wanted.
+#[derive(Debug, Default)]
+pub struct Presets {
+    by_name: BTreeMap<String, Preset>,
+}
+
+#[derive(Debug)]
+struct Preset {
+    file: SourceFile,
+    text: Cow<'static, str>,
+    parsed: OnceLock<Read>,
+    expanded: OnceLock<Result<Vec<Section>, Diagnostics>>,
+}
+
+/// What one preset itself asks for, within an expansion.
+#[derive(Clone, Debug)]
+struct Section {
+    preset: String,
+    entries: Vec<Arc<Entry>>,
+}
+
+impl Preset {
+    fn new(file: SourceFile, text: Cow<'static, str>) -> Self {
+        Self { file, text, parsed: OnceLock::new(), expanded: OnceLock::new() }
+    }
+
+    fn parsed(&self) -> &Read {
+        self.parsed.get_or_init(|| source::read(&self.text, Kind::Preset))
+    }
+}
+
+impl Presets {
+    /// Those that are part of the binary.
+    pub fn built_in() -> Self {
+        let preset = |(name, text): &(&str, &'static str)| {
+            let file = SourceFile::BuiltIn((*name).to_owned());
+            ((*name).to_owned(), Preset::new(file, Cow::Borrowed(text)))
+        };
+        Self { by_name: BUILT_IN.iter().map(preset).collect() }
+    }
+
+    /// Adds the preset `name`, or puts it in the place of one of that name. It is checked when it is used.
+    pub fn add(&mut self, name: &str, file: SourceFile, text: String) {
+        self.by_name.insert(name.to_owned(), Preset::new(file, Cow::Owned(text)));
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(String::as_str)
+    }
+
+    /// The file that the preset `name` is from.
+    pub fn file(&self, name: &str) -> Option<&SourceFile> {
+        self.by_name.get(name).map(|preset| &preset.file)
+    }
+
+    /// The preset's text as its author wrote it.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.by_name.get(name).map(|preset| &*preset.text)
+    }
+
+    /// The one line that says what the preset is for; `None`: there is no such preset, or it has mistakes.
+    pub fn description(&self, name: &str) -> Option<&str> {
+        self.by_name.get(name)?.parsed().draft.description.as_deref()
+    }
+
+    /// The known name that `name` was probably meant to be.
+    pub fn nearest(&self, name: &str) -> Option<&str> {
+        nearest(name, self.names())
+    }
+
+    /// What the preset `name` asks for, with all that it includes, each once.
+    ///
+    /// Errors: every mistake in it and in what it includes; `None`: there is no such preset.
+    pub fn entries(&self, name: &str) -> Option<Result<Vec<Arc<Entry>>, Diagnostics>> {
+        let (name, preset) = self.by_name.get_key_value(name)?;
+        let expanded = self.expanded(name, preset);
+        Some(
+            expanded
+                .clone()
+                .map(|sections| sections.into_iter().flat_map(|section| section.entries).collect()),
+        )
+    }
+
+    /// Adds what `includes` bring to `entries`. Mistakes of the includes themselves go to `faults`, those in
+    /// the presets come back.
+    pub(super) fn include(
+        &self,
+        includes: &[Include],
+        entries: &mut Vec<Arc<Entry>>,
+        faults: &mut Vec<Fault>,
+    ) -> Option<Diagnostics> {
+        let mut seen = HashSet::new();
+        let mut wrong: Option<Diagnostics> = None;
+        for include in includes {
+            let Some((name, preset)) = self.by_name.get_key_value(&include.name) else {
+                faults.push(self.unknown(include));
+                continue;
+            };
+            match self.expanded(name, preset) {
+                Ok(sections) => {
+                    let new = sections.iter().filter(|section| seen.insert(section.preset.as_str()));
+                    entries.extend(new.flat_map(|section| section.entries.iter().cloned()));
+                }
+                Err(diagnostics) => match &mut wrong {
+                    Some(wrong) => wrong.append(diagnostics.clone()),
+                    None => wrong = Some(diagnostics.clone()),
+                },
+            }
+        }
+        wrong
+    }
+
+    fn expanded<'p>(&self, name: &str, preset: &'p Preset) -> &'p Result<Vec<Section>, Diagnostics> {
+        preset.expanded.get_or_init(|| {
+            let mut expansion =
+                Expansion { presets: self, seen: HashSet::new(), sections: vec![], wrong: None };
+            expansion.add(&mut vec![name.to_owned()], preset);
+            match expansion.wrong {
+                None => Ok(expansion.sections),
+                Some(wrong) => Err(wrong),
+            }
+        })
+    }
+
+    fn unknown(&self, include: &Include) -> Fault {
+        let names: Vec<_> = self.names().collect();
+        let help = did_you_mean(&include.name, &names)
+            .unwrap_or_else(|| "`mountjail presets` lists those that there are".to_owned());
+        fault(include, format!("there is no preset {}", quoted(&include.name)), "unknown".to_owned(), help)
+    }
+}
+
+/// One preset with all that it includes, depth first.
+struct Expansion<'p> {
+    presets: &'p Presets,
+    seen: HashSet<String>,
+    sections: Vec<Section>,
+    wrong: Option<Diagnostics>,
+}
+
+impl Expansion<'_> {
+    /// Adds the preset at the end of `chain`.
+    fn add(&mut self, chain: &mut Vec<String>, preset: &Preset) {
+        let Some(name) = chain.last().filter(|name| self.seen.insert((*name).clone())).cloned() else {
+            return;
+        };
+        let parsed = preset.parsed();
+        let mut faults = parsed.faults.clone();
+        self.sections.push(Section { preset: name, entries: entries_of(&parsed.draft, &preset.file, chain) });
+        for include in &parsed.draft.presets {
+            if let Some(cycle) = cycle(chain, &include.name) {
+                let help = "take one of the includes out".to_owned();
+                faults.push(fault(include, "presets include each other in a circle".to_owned(), cycle, help));
+                continue;
+            }
+            match self.presets.by_name.get(&include.name) {
+                Some(included) => {
+                    chain.push(include.name.clone());
+                    self.add(chain, included);
+                    chain.pop();
+                }
+                None => faults.push(self.presets.unknown(include)),
+            }
+        }
+        if let Some(found) = parsed.diagnostics(&preset.file, &preset.text, faults) {
+            match &mut self.wrong {
+                Some(wrong) => wrong.append(found),
+                None => self.wrong = Some(found),
+            }
+        }
+    }
+}
+
+fn fault(include: &Include, message: String, label: String, help: String) -> Fault {
+    let note = Note { key: include.key.clone(), message, label, help: Some(help) };
+    Fault { steps: include.steps.clone(), part: Part::Value, note }
+}
+
+/// `a -> b -> a`, if `name` is already in the chain.
+fn cycle(chain: &[String], name: &str) -> Option<String> {
+    let start = chain.iter().position(|outer| outer == name)?;
+    let names = chain[start..].iter().map(String::as_str).chain([name]);
+    Some(names.collect::<Vec<_>>().join(" -> "))
+}
+
+/// A file's lines as entries.
+pub(super) fn entries_of(draft: &Draft, file: &SourceFile, presets: &[String]) -> Vec<Arc<Entry>> {
+    let entry = |line: &Line| {
+        let origin = Origin {
+            file: file.clone(),
+            key: line.key.clone(),
+            text: line.text.clone(),
+            presets: presets.to_vec(),
+        };
+        Arc::new(Entry { request: line.request.clone(), origin: Arc::new(origin) })
+    };
+    draft.lines.iter().map(entry).collect()
+}

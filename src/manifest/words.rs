@@ -1,0 +1,181 @@
+//! The names that stand in a manifest: devices, logins, units, databases of name services, files of `/etc`.
+//!
+//! Each check takes the text and gives it back normal, or says what is wrong in a [`BadWord`].
+
+use super::check::{listed, nearest};
+use super::path::HostPath;
+
+/// Why a word is not usable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct BadWord {
+    pub message: String,
+    pub help: Option<String>,
+}
+
+impl BadWord {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), help: None }
+    }
+
+    fn help(self, help: impl Into<String>) -> Self {
+        Self { help: Some(help.into()), ..self }
+    }
+}
+
+/// Device nodes that one may expect below `/dev`, for guessing what was meant.
+const DEVICES: [&str; 19] = [
+    "console",
+    "fd",
+    "full",
+    "fuse",
+    "kvm",
+    "log",
+    "net/tun",
+    "null",
+    "ptmx",
+    "pts",
+    "random",
+    "shm",
+    "stderr",
+    "stdin",
+    "stdout",
+    "tty",
+    "urandom",
+    "vhost-net",
+    "zero",
+];
+
+/// The databases of nsswitch.conf(5).
+const DATABASES: [&str; 14] = [
+    "aliases",
+    "automount",
+    "ethers",
+    "group",
+    "gshadow",
+    "hosts",
+    "initgroups",
+    "netgroup",
+    "networks",
+    "passwd",
+    "protocols",
+    "rpc",
+    "services",
+    "shadow",
+];
+
+/// The suffixes of systemd.unit(5).
+const UNIT_TYPES: [&str; 11] = [
+    "automount",
+    "device",
+    "mount",
+    "path",
+    "scope",
+    "service",
+    "slice",
+    "socket",
+    "swap",
+    "target",
+    "timer",
+];
+
+/// A name under `/dev`, without the prefix.
+pub(super) fn device(name: &str) -> Result<String, BadWord> {
+    let name = below(name, "/dev")?;
+    let word = name.len() > 2 && name.bytes().all(|b| b.is_ascii_lowercase());
+    let slip = |known: &&str| strsim::damerau_levenshtein(&name, known) == 1;
+    match DEVICES.into_iter().find(slip) {
+        Some(known) if word && !DEVICES.contains(&name.as_str()) => {
+            Err(BadWord::new(format!("there is no device `{name}`")).help(format!("did you mean `{known}`?")))
+        }
+        _ => Ok(name),
+    }
+}
+
+/// A name under `/etc`, without the prefix.
+pub(super) fn etc(name: &str) -> Result<String, BadWord> {
+    let name = below(name, "/etc")?;
+    if name.contains(['*', '?']) {
+        return Err(BadWord::new("patterns are not allowed here")
+            .help(format!("name the files, or write `/etc/{name}` under `mounts`")));
+    }
+    Ok(name)
+}
+
+/// `name` as a normal relative path below `dir`.
+fn below(name: &str, dir: &str) -> Result<String, BadWord> {
+    if name.starts_with('/') {
+        let base = HostPath::new(dir).expect("a constant absolute path");
+        let short = HostPath::new(name).ok().and_then(|path| path.below(&base).map(ToOwned::to_owned));
+        let bad = BadWord::new(format!("names here are relative to {dir}"));
+        return Err(match short.filter(|short| !short.as_os_str().is_empty()) {
+            Some(short) => bad.help(format!("write `{}`", short.display())),
+            None if name.trim_end_matches('/') == dir => {
+                bad.help(format!("name the files of {dir} that are needed"))
+            }
+            None => bad.help("a path outside of it belongs under `mounts`"),
+        });
+    }
+    let path = HostPath::new(format!("{dir}/{name}")).map_err(|why| BadWord::new(why.to_string()))?;
+    let normal = path.to_string().split_off(dir.len());
+    match normal.trim_start_matches('/') {
+        "" => Err(BadWord::new(format!("it names all of {dir}"))
+            .help(format!("name the files of {dir} that are needed"))),
+        rest => Ok(rest.to_owned()),
+    }
+}
+
+/// A login name: what shadow's `useradd` takes with `--badname`, which hosting panels use (`site1.example`).
+pub(super) fn login(name: &str) -> Result<String, BadWord> {
+    let usable = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
+    let body = name.strip_suffix('$').unwrap_or(name);
+    let first = body.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+    if name.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(BadWord::new("a login name is not a number").help("write the name, not the user's id"));
+    }
+    if name.len() > 32 {
+        return Err(BadWord::new("a login name has at most 32 characters"));
+    }
+    if !first || !body.chars().all(usable) {
+        return Err(BadWord::new(
+            "a login name has letters, digits, `.`, `_`, `-` and `@`, and begins with a letter, a digit or `_`",
+        ));
+    }
+    Ok(name.to_owned())
+}
+
+/// A database of nsswitch.conf(5).
+pub(super) fn database(name: &str) -> Result<String, BadWord> {
+    if DATABASES.contains(&name) {
+        return Ok(name.to_owned());
+    }
+    let bad = BadWord::new("there is no such database in nsswitch.conf(5)");
+    Err(match nearest(name, DATABASES) {
+        Some(known) => bad.help(format!("did you mean `{known}`?")),
+        None => bad.help(format!("one of {}", listed(&DATABASES))),
+    })
+}
+
+/// A systemd unit's name, as systemd.unit(5) allows it.
+pub(super) fn unit(name: &str) -> Result<String, BadWord> {
+    let usable = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+    if name.len() > 255 {
+        return Err(BadWord::new("a unit's name has at most 255 characters"));
+    }
+    if !name.chars().all(usable) {
+        return Err(BadWord::new("a unit's name has letters, digits and `:-_.\\@`"));
+    }
+    let Some((stem, suffix)) = name.rsplit_once('.').filter(|(_, suffix)| UNIT_TYPES.contains(suffix)) else {
+        let bad = BadWord::new("a unit's name ends in its type");
+        return Err(
+            match name.rsplit_once('.').and_then(|(stem, suffix)| Some((stem, nearest(suffix, UNIT_TYPES)?)))
+            {
+                Some((stem, suffix)) => bad.help(format!("did you mean `{stem}.{suffix}`?")),
+                None => bad.help(format!("write `{name}.service`")),
+            },
+        );
+    };
+    if stem.is_empty() || stem.starts_with('@') {
+        return Err(BadWord::new(format!("the name before `.{suffix}` is missing")));
+    }
+    Ok(name.to_owned())
+}
