@@ -17,6 +17,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use nix::fcntl::AT_FDCWD;
 
 use super::ldso::State;
+use super::users::Accounts;
 use crate::Error;
 use crate::manifest::HostPath;
 use crate::sys::{self, FileKind, Stat};
@@ -32,6 +33,15 @@ pub struct Host {
     base: PathBuf,
     nodes: Mutex<HashMap<PathBuf, Result<Node, i32>>>,
     loader: OnceLock<State>,
+    accounts: OnceLock<Accounts>,
+}
+
+/// What is of interest in a directory.
+pub(super) enum Entry {
+    /// A directory of the same file system.
+    Directory(HostPath),
+    /// A link of root's, and what it says.
+    Link(PathBuf, PathBuf),
 }
 
 /// What one name is, no link followed.
@@ -164,7 +174,12 @@ impl Host {
 
     /// The tree below `base` as if it were a whole host.
     pub fn at(base: impl Into<PathBuf>) -> Self {
-        Self { base: base.into(), nodes: Mutex::default(), loader: OnceLock::new() }
+        Self {
+            base: base.into(),
+            nodes: Mutex::default(),
+            loader: OnceLock::new(),
+            accounts: OnceLock::new(),
+        }
     }
 
     /// What the dynamic loader knows of this host, read once.
@@ -226,6 +241,71 @@ impl Host {
             list().map_err(|error| LookupError::Unreadable { at: path.clone(), errno: errno_of(&error) })?;
         names.sort();
         Ok(names)
+    }
+
+    /// The accounts of this host, read once.
+    pub(super) fn accounts(&self) -> &Accounts {
+        self.accounts.get_or_init(|| Accounts::read(self))
+    }
+
+    /// Whether this is the running system, and not a made tree.
+    pub(super) fn is_real(&self) -> bool {
+        self.base == Path::new("/")
+    }
+
+    /// The paths that `pattern` (`glob(7)`) stands for, sorted; a leading dot is matched only by a dot.
+    pub(super) fn glob(&self, pattern: &HostPath) -> Result<Vec<HostPath>, Error> {
+        let bad = |why: String| Error::usage(format!("cannot use the pattern {pattern}")).because_of(why);
+        let relative = pattern.as_path().strip_prefix("/").unwrap_or(pattern.as_path());
+        let relative = relative.to_str().ok_or_else(|| bad("it is not UTF-8".to_owned()))?;
+        let base = glob::Pattern::escape(&self.base.to_string_lossy());
+        let whole = format!("{}/{relative}", base.trim_end_matches('/'));
+        let options = glob::MatchOptions {
+            case_sensitive: true,
+            require_literal_separator: true,
+            require_literal_leading_dot: true,
+        };
+        let found = glob::glob_with(&whole, options).map_err(|error| bad(error.to_string()))?;
+        let mut paths = vec![];
+        for path in found {
+            let path = path.map_err(|error| {
+                Error::failed(format!("cannot look for {pattern} in {}", error.path().display()))
+                    .because(error.error())
+            })?;
+            let path = Path::new("/").join(path.strip_prefix(&self.base).unwrap_or(&path));
+            paths.extend(HostPath::new(path).ok());
+        }
+        paths.sort();
+        Ok(paths)
+    }
+
+    /// The subdirectories and links in the real directory `path`, if root owns it and nobody else can write
+    /// to it; links that are not root's are left out. `None`: it is somebody else's, or cannot be read.
+    pub(super) fn roots_entries(&self, path: &HostPath) -> Option<Vec<Entry>> {
+        let on_disk = self.on_disk(path.as_path());
+        let stat = look(&on_disk).ok()?.stat;
+        if stat.kind != FileKind::Directory || stat.uid != 0 || stat.mode & 0o022 != 0 {
+            return None;
+        }
+        let mut entries = vec![];
+        for entry in std::fs::read_dir(&on_disk).ok()?.flatten() {
+            let Ok(kind) = entry.file_type() else { continue };
+            let Ok(inside) = path.join(entry.file_name()) else { continue };
+            if kind.is_dir() {
+                let same = look(&entry.path()).is_ok_and(|node| node.stat.file.dev == stat.file.dev);
+                entries.extend(same.then_some(Entry::Directory(inside)));
+            } else if kind.is_symlink() {
+                let node = look(&entry.path()).ok().filter(|node| node.stat.uid == 0);
+                let text = node.and_then(|node| node.link);
+                entries.extend(text.map(|text| Entry::Link(inside.as_path().to_owned(), text)));
+            }
+        }
+        Some(entries)
+    }
+
+    /// What is at `path` at this moment, the last link not followed; nothing is remembered.
+    pub(super) fn now(&self, path: &HostPath) -> io::Result<(Stat, Option<PathBuf>)> {
+        look(&self.on_disk(path.as_path())).map(|node| (node.stat, node.link))
     }
 
     /// Where a path without links is on the disk: below the base.

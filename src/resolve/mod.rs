@@ -6,8 +6,173 @@
 //! with the reason it is there. It reads; it never writes, mounts or executes anything.
 
 mod host;
+mod inside;
 pub mod ldso;
+mod nss;
+mod part;
+mod root;
+mod template;
 mod types;
+mod users;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::manifest::{Entry, HostPath, JailPath, Manifest, Origin, Request};
+use crate::{Error, Result};
 
 pub use host::{Host, LinkOnTheWay, LookupError, Walk};
+pub use root::{Roots, create_root};
 pub use types::{Cause, Desired, FileId, FileKind, GeneratedFile, Link, Mount, Note, Options, Reason};
+
+use part::Part;
+use template::Gathered;
+
+/// Resolves sites on one host. What several sites ask for is looked up once.
+pub struct Resolver<'h> {
+    host: &'h Host,
+    /// The directory in which generated files are kept.
+    generated: HostPath,
+    parts: Mutex<HashMap<Request, Result<Arc<Part>>>>,
+    gathered: Mutex<HashMap<Vec<EntryId>, Result<Arc<Gathered>, Vec<Error>>>>,
+}
+
+/// An entry by its address; whoever keeps one keeps the entry as well.
+#[derive(Clone, Debug)]
+struct EntryId(Arc<Entry>);
+
+impl PartialEq for EntryId {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for EntryId {}
+
+impl std::hash::Hash for EntryId {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        std::ptr::hash(Arc::as_ptr(&self.0), state);
+    }
+}
+
+impl<'h> Resolver<'h> {
+    /// A resolver for `host`; generated files are to be written in the directory `generated`.
+    pub fn new(host: &'h Host, generated: HostPath) -> Self {
+        Self { host, generated, parts: Mutex::default(), gathered: Mutex::default() }
+    }
+
+    /// Everything that `manifest` needs on this host now; `roots` are those of all sites.
+    ///
+    /// Errors: all that is wrong, each naming the line it comes from.
+    pub fn resolve(&self, manifest: &Manifest, roots: &Roots) -> Result<Desired, Vec<Error>> {
+        let mut errors = vec![];
+        let root = root::check(self.host, manifest, roots).map_err(|error| errors.push(error)).ok();
+        let gathered = self.gather(&manifest.entries).map_err(|more| errors.extend(more)).ok();
+        let (Some(root), Some(gathered)) = (root, gathered) else { return Err(self.named(manifest, errors)) };
+        let template =
+            gathered.template(self.host, &root.path).map_err(|errors| self.named(manifest, errors))?;
+        let mut desired = Desired {
+            site: manifest.site.clone(),
+            root: root.path,
+            mounts: template.mounts.clone(),
+            links: template.links.clone(),
+            files: vec![],
+            notes: gathered.notes.clone(),
+            warnings: root.warnings,
+        };
+        self.add_users(&mut desired, &gathered).map_err(|error| self.named(manifest, vec![error]))?;
+        let errors = root::contains_a_source(&desired);
+        if errors.is_empty() { Ok(desired) } else { Err(self.named(manifest, errors)) }
+    }
+
+    /// What `entries`, those of a preset, bring on this host, in a root that is empty.
+    pub fn resolve_preset(
+        &self,
+        entries: &[Arc<Entry>],
+    ) -> Result<(Vec<Arc<Mount>>, Vec<Link>, Vec<Note>), Vec<Error>> {
+        let gathered = self.gather(entries)?;
+        let template = gathered.template_for(self.host, &[])?;
+        Ok((template.mounts.clone(), template.links.clone(), gathered.notes.clone()))
+    }
+
+    fn named(&self, manifest: &Manifest, errors: Vec<Error>) -> Vec<Error> {
+        errors.into_iter().map(|error| error.context(&manifest.site)).collect()
+    }
+
+    /// What all entries bring together. Remembered where only presets ask: sites share these.
+    fn gather(&self, entries: &[Arc<Entry>]) -> Result<Arc<Gathered>, Vec<Error>> {
+        let shared = entries.iter().all(|entry| !entry.origin.presets.is_empty());
+        if !shared {
+            return self.gather_new(entries);
+        }
+        let key: Vec<_> = entries.iter().cloned().map(EntryId).collect();
+        let mut known = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        known.entry(key).or_insert_with(|| self.gather_new(entries)).clone()
+    }
+
+    fn gather_new(&self, entries: &[Arc<Entry>]) -> Result<Arc<Gathered>, Vec<Error>> {
+        let mut gathered = Gathered::default();
+        let mut errors = vec![];
+        for entry in entries {
+            match self.part(&entry.request) {
+                Ok(part) => gathered.add(&entry.origin, part),
+                Err(error) => errors.push(error.context(&entry.origin)),
+            }
+        }
+        if errors.is_empty() { Ok(Arc::new(gathered)) } else { Err(errors) }
+    }
+
+    fn part(&self, request: &Request) -> Result<Arc<Part>> {
+        let lock = || self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = lock().get(request) {
+            return known.clone();
+        }
+        let part = part::expand(self.host, request).map(Arc::new);
+        lock().entry(request.clone()).or_insert(part).clone()
+    }
+
+    /// The generated passwd and group.
+    fn add_users(&self, desired: &mut Desired, gathered: &Gathered) -> Result<()> {
+        let Some((_, origin)) = gathered.users.first() else { return Ok(()) };
+        let names: Vec<_> = gathered.users.iter().map(|(name, _)| name.clone()).collect();
+        let (passwd, group) = self.host.accounts().files(self.host, &names);
+        for (name, contents) in [("passwd", passwd), ("group", group)] {
+            let bad = |why| Error::usage(format!("cannot name the file for {name}")).because_of(why);
+            let path = self.generated.join(format!("{}.{name}", desired.site)).map_err(bad)?;
+            let target = JailPath::new(format!("/etc/{name}")).map_err(bad)?;
+            if let Some(other) = desired.mounts.iter().find(|mount| mount.target == target) {
+                return Err(template::conflict(&target, &other.source, &other.reasons, &path, origin));
+            }
+            desired.mounts.push(Arc::new(self.generated_mount(&target, &path, &contents, gathered)));
+            desired.files.push(GeneratedFile { path, contents });
+        }
+        desired.mounts.sort_by(|a, b| a.target.cmp(&b.target));
+        desired.files.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(())
+    }
+
+    fn generated_mount(
+        &self,
+        target: &JailPath,
+        path: &HostPath,
+        contents: &[u8],
+        gathered: &Gathered,
+    ) -> Mount {
+        let is_current = self.host.now(path).is_ok_and(|(stat, _)| stat.kind == FileKind::File)
+            && std::fs::read(path).is_ok_and(|found| found == contents);
+        let file = self.host.now(path).ok().filter(|_| is_current).map(|(stat, _)| stat.file);
+        let reason = |(_, origin): &(String, Arc<Origin>)| Reason {
+            origin: origin.clone(),
+            chain: vec![Cause::Users],
+        };
+        Mount {
+            target: target.clone(),
+            source: path.clone(),
+            file,
+            kind: FileKind::File,
+            options: Options::DATA,
+            recursive: false,
+            reasons: gathered.users.iter().map(reason).collect(),
+        }
+    }
+}

@@ -24,12 +24,14 @@ pub struct Desired {
     pub files: Vec<GeneratedFile>,
     /// What was left out and why: optional sources that are absent, links that were not followed.
     pub notes: Vec<Note>,
+    /// Who else could harm the site: sentences.
+    pub warnings: Vec<String>,
 }
 
 impl Desired {
     /// A site that needs nothing: what `down` makes so.
     pub fn nothing(site: SiteName, root: HostPath) -> Self {
-        Self { site, root, mounts: vec![], links: vec![], files: vec![], notes: vec![] }
+        Self { site, root, mounts: vec![], links: vec![], files: vec![], notes: vec![], warnings: vec![] }
     }
 }
 

@@ -38,6 +38,9 @@ const CONF: &str = "/etc/ld.so.conf";
 /// Where `env` looks for a program that a script names, in a service without a `PATH` of its own.
 const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
+/// Programs of which every host has one that uses the C library.
+const PROGRAMS: [&str; 4] = ["/usr/bin/getent", "/bin/sh", "/usr/bin/env", "/bin/ls"];
+
 /// What a program or shared object needs before its first line runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Closure {
@@ -166,6 +169,19 @@ impl<'h> Loader<'h> {
         let mut closure = Closure::default();
         self.add(path, &mut closure, 0)?;
         Ok(closure)
+    }
+
+    /// The library `name` from the directory of the C library, where glibc has its own modules; `None` if it
+    /// is not there.
+    pub fn library(&self, name: &str) -> Option<HostPath> {
+        let program = PROGRAMS
+            .iter()
+            .filter_map(|path| HostPath::new(path).ok())
+            .find(|path| self.host.exists(path))?;
+        let closure = self.closure(&program).ok()?;
+        let c_library = closure.libraries.iter().find(|library| library.name.starts_with("libc.so"))?;
+        let path = c_library.path.parent()?.join(name).ok()?;
+        self.host.exists(&path).then_some(path)
     }
 
     fn add(&self, path: &HostPath, closure: &mut Closure, nested: usize) -> Result<()> {

@@ -1,0 +1,62 @@
+//! nsswitch.conf(5): which modules answer for a database.
+
+use super::host::{Host, LookupError};
+use super::ldso::Loader;
+use crate::Result;
+use crate::manifest::HostPath;
+
+const CONF: &str = "/etc/nsswitch.conf";
+
+/// The services that the C library asks for `database` and the modules' files, where they are files:
+/// glibc 2.34 and later have `files` and `dns` built in, musl has no modules at all.
+///
+/// Errors: the file is there and cannot be read.
+pub(super) fn modules(host: &Host, database: &str) -> Result<Vec<(String, HostPath)>> {
+    let Ok(path) = HostPath::new(CONF) else { return Ok(vec![]) };
+    let text = match host.read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if matches!(error, LookupError::Missing { .. }) => return Ok(vec![]),
+        Err(error) => return Err(error.error(format!("cannot read {CONF}"))),
+    };
+    let loader = Loader::read(host);
+    let module = |service: String| {
+        let path = loader.library(&format!("libnss_{service}.so.2"))?;
+        Some((service, path))
+    };
+    Ok(services(&String::from_utf8_lossy(&text), database).into_iter().filter_map(module).collect())
+}
+
+/// The services named for `database`, in order, each once; actions such as `[NOTFOUND=return]` are not.
+fn services(text: &str, database: &str) -> Vec<String> {
+    let mut services: Vec<String> = vec![];
+    for line in text.lines() {
+        let line = line.split('#').next().unwrap_or_default();
+        let Some((name, rest)) = line.split_once(':') else { continue };
+        if name.trim() != database {
+            continue;
+        }
+        let mut action = false;
+        for word in rest.replace('[', " [ ").replace(']', " ] ").split_whitespace() {
+            match word {
+                "[" => action = true,
+                "]" => action = false,
+                _ if !action && !services.iter().any(|known| known == word) => services.push(word.to_owned()),
+                _ => {}
+            }
+        }
+    }
+    services
+}
+
+#[cfg(test)]
+mod tests {
+    use super::services;
+
+    #[test]
+    fn services_are_read_as_the_manual_has_it() {
+        let text = "# hosts: nis\npasswd: files systemd\nhosts:\tfiles mymachines [!UNAVAIL=return NOTFOUND=return]dns#x\n";
+        assert_eq!(services(text, "hosts"), ["files", "mymachines", "dns"]);
+        assert_eq!(services(text, "passwd"), ["files", "systemd"]);
+        assert!(services(text, "group").is_empty());
+    }
+}

@@ -1,0 +1,302 @@
+//! One request → what it brings on this host, whatever site asks for it.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::host::{Host, LinkOnTheWay, LookupError, Walk};
+use super::inside;
+use super::ldso::{Closure, Loader};
+use super::nss;
+use super::types::{Cause, FileId, FileKind, Options};
+use crate::manifest::{Access, HostPath, JailPath, MountRequest, Pattern, Request, Wanted};
+use crate::{Error, Result};
+
+/// One file or directory that shall be found in the jail.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    /// The name by which the jail looks it up.
+    pub path: JailPath,
+    /// The host's directory links on the way to `path`, and where its directory really is; `None`: the
+    /// manifest names a target of its own, so the host's links do not count.
+    pub way: Option<Way>,
+    /// The real file.
+    pub source: HostPath,
+    pub file: FileId,
+    pub kind: FileKind,
+    pub options: Options,
+    /// The manifest says so, in place of the class.
+    pub fixed: bool,
+    pub recursive: bool,
+    pub chain: Vec<Cause>,
+}
+
+/// How the host comes to the directory that holds a path.
+#[derive(Clone, Debug)]
+pub(super) struct Way {
+    pub links: Vec<LinkOnTheWay>,
+    pub directory: HostPath,
+}
+
+/// All that a request brings.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Part {
+    pub items: Vec<Item>,
+    /// A login name for the generated passwd.
+    pub user: Option<String>,
+    /// What was left out and why.
+    pub notes: Vec<String>,
+}
+
+/// What `request` brings.
+pub(super) fn expand(host: &Host, request: &Request) -> Result<Part> {
+    let mut part = Part::default();
+    match request {
+        Request::Device(wanted) => part.names(host, wanted, "/dev", Options::DEVICE)?,
+        Request::Etc(wanted) => part.names(host, wanted, "/etc", Options::DATA)?,
+        Request::Program(wanted) | Request::Library(wanted) => {
+            for path in part.matches(host, wanted)? {
+                part.code(host, &path)?;
+            }
+        }
+        Request::User(wanted) => part.login(host, wanted)?,
+        Request::NameService(database) => {
+            for (service, path) in nss::modules(host, database)? {
+                let cause = Cause::NameService { database: database.clone(), service };
+                part.code_because(host, &path, Some(cause))?;
+            }
+        }
+        Request::Mount(request) => part.mount(host, request)?,
+    }
+    Ok(part)
+}
+
+impl Item {
+    /// What the jail has to find at `path`, the host's own name for it.
+    pub(super) fn at(
+        host: &Host,
+        path: &HostPath,
+        options: Options,
+        chain: Vec<Cause>,
+    ) -> Result<Self, LookupError> {
+        Self::named(
+            host,
+            path,
+            JailPath::new(path.as_path()).unwrap_or_else(|_| JailPath::slash()),
+            options,
+            chain,
+        )
+    }
+
+    /// What stands at `source` on the host, for the jail at `name`, which is the host's name as well.
+    pub(super) fn named(
+        host: &Host,
+        source: &HostPath,
+        name: JailPath,
+        options: Options,
+        chain: Vec<Cause>,
+    ) -> Result<Self, LookupError> {
+        let walk = host.walk(source)?;
+        let way = match name.on_host().parent() {
+            Some(directory) => {
+                host.walk(&directory).ok().map(|walk| Way { links: walk.links, directory: walk.real })
+            }
+            None => None,
+        };
+        Ok(Self::of(walk, name, way, options, chain))
+    }
+
+    fn of(walk: Walk, path: JailPath, way: Option<Way>, options: Options, chain: Vec<Cause>) -> Self {
+        let (file, kind) = (walk.stat.file, walk.stat.kind);
+        Self { path, way, source: walk.real, file, kind, options, fixed: false, recursive: false, chain }
+    }
+}
+
+impl Part {
+    /// `devices` and `etc`.
+    fn names(&mut self, host: &Host, wanted: &Wanted<String>, base: &str, options: Options) -> Result<()> {
+        let paths = wanted.any_of.iter().map(|name| absolute(base, name)).collect::<Result<Vec<_>>>()?;
+        let Some(path) = self.first(host, &paths, wanted.optional)? else { return Ok(()) };
+        self.data(host, Item::at(host, &path, options, vec![]).map_err(|error| missing(&path, &error))?)
+    }
+
+    /// The item, and, if it is a directory, what links inside it lead to.
+    fn data(&mut self, host: &Host, item: Item) -> Result<()> {
+        if item.kind == FileKind::Symlink {
+            return Err(Error::failed(format!("{} leads to no file", item.source)));
+        }
+        if item.kind == FileKind::Directory && item.options.read_only {
+            let brought = inside::bring(host, &item);
+            self.items.extend(brought.items);
+            self.notes.extend(brought.notes);
+        }
+        self.items.push(item);
+        Ok(())
+    }
+
+    fn login(&mut self, host: &Host, wanted: &Wanted<String>) -> Result<()> {
+        self.user = wanted.any_of.iter().find(|name| host.accounts().knows(host, name)).cloned();
+        match (&self.user, wanted.any_of.as_slice()) {
+            (Some(_), _) => {}
+            (None, [one]) if wanted.optional => {
+                self.notes
+                    .push(format!("there is no user {one} on this host; skipped, because it is optional"));
+            }
+            (None, several) if wanted.optional => self.notes.push(format!(
+                "there is none of the users {} on this host; skipped, because they are optional",
+                several.join(", ")
+            )),
+            (None, [one]) => {
+                return Err(Error::failed(format!("there is no user {one} on this host"))
+                    .hint("create the user, or take the line out"));
+            }
+            (None, several) => {
+                return Err(Error::failed(format!(
+                    "none of the users {} is on this host",
+                    several.join(", ")
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn mount(&mut self, host: &Host, request: &MountRequest) -> Result<()> {
+        let base = Options { read_only: request.access == Access::ReadOnly, ..Options::DATA };
+        let options = Options {
+            noexec: !request.executable.unwrap_or(!base.noexec),
+            nodev: !request.devices.unwrap_or(!base.nodev),
+            nosuid: !request.setuid.unwrap_or(!base.nosuid),
+            ..base
+        };
+        for path in self.matches(host, &request.sources)? {
+            let found = |error| missing(&path, &error);
+            let mut item = match &request.target {
+                None => Item::at(host, &path, options, vec![]).map_err(found)?,
+                Some(target) => {
+                    Item::of(host.walk(&path).map_err(found)?, target.clone(), None, options, vec![])
+                }
+            };
+            item.fixed = options != Options::DATA;
+            item.recursive = request.recursive && item.kind == FileKind::Directory;
+            self.data(host, item)?;
+        }
+        Ok(())
+    }
+
+    fn code(&mut self, host: &Host, path: &HostPath) -> Result<()> {
+        self.code_because(host, path, None)
+    }
+
+    /// A program or shared object with everything that the loader opens for it.
+    fn code_because(&mut self, host: &Host, path: &HostPath, cause: Option<Cause>) -> Result<()> {
+        let item = Item::at(host, path, Options::CODE, cause.iter().cloned().collect())
+            .map_err(|error| missing(path, &error))?;
+        if item.kind != FileKind::File {
+            return Err(Error::failed(format!("{path} is a {}, not a program or shared object", item.kind))
+                .hint("a directory belongs under `mounts`"));
+        }
+        self.items.push(item);
+        let closure = Loader::read(host).closure(path)?;
+        for (path, step) in needs(&closure) {
+            let options = if step == Cause::LoaderConfiguration { Options::DATA } else { Options::CODE };
+            let chain = cause.iter().cloned().chain([step]).collect();
+            match Item::at(host, &path, options, chain) {
+                Ok(item) if item.kind == FileKind::Directory => self.data(host, item)?,
+                Ok(item) => self.items.push(item),
+                Err(error) => return Err(missing(&path, &error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The first of `paths` that exists. `None`: none does, which is no error, and is noted.
+    fn first(&mut self, host: &Host, paths: &[HostPath], optional: bool) -> Result<Option<HostPath>> {
+        let mut refusals = vec![];
+        for path in paths {
+            match host.walk(path) {
+                Ok(_) => return Ok(Some(path.clone())),
+                Err(error) => refusals.push(error),
+            }
+        }
+        self.none_of(paths, &refusals, optional).map(|()| None)
+    }
+
+    fn none_of(&mut self, paths: &[HostPath], refusals: &[LookupError], optional: bool) -> Result<()> {
+        let all = paths.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        match (paths, refusals) {
+            ([_], [error]) if optional => {
+                self.notes.push(format!("{error}; skipped, because it is optional"));
+                Ok(())
+            }
+            _ if optional => {
+                self.notes.push(format!("none of {all} is on this host; skipped, because they are optional"));
+                Ok(())
+            }
+            ([path], [error]) => Err(missing(path, error)),
+            _ => Err(Error::failed(format!("none of these is on this host: {all}"))
+                .hint("name the file that this host has, or say `optional: true`")),
+        }
+    }
+
+    /// The files that the first alternative with any stands for.
+    fn matches(&mut self, host: &Host, wanted: &Wanted<Pattern>) -> Result<Vec<HostPath>> {
+        let mut refusals = vec![];
+        for pattern in &wanted.any_of {
+            if pattern.is_glob() {
+                let found = host.glob(pattern.path())?;
+                if !found.is_empty() {
+                    return Ok(found);
+                }
+                refusals.push(LookupError::Missing { at: pattern.path().clone() });
+            } else {
+                match host.walk(pattern.path()) {
+                    Ok(_) => return Ok(vec![pattern.path().clone()]),
+                    Err(error) => refusals.push(error),
+                }
+            }
+        }
+        let paths: Vec<_> = wanted.any_of.iter().map(|pattern| pattern.path().clone()).collect();
+        self.none_of(&paths, &refusals, wanted.optional).map(|()| vec![])
+    }
+}
+
+/// What a closure names, with the reason.
+fn needs(closure: &Closure) -> Vec<(HostPath, Cause)> {
+    let buf = |path: &HostPath| path.as_path().to_owned();
+    let interpreters =
+        closure.interpreters.iter().map(|i| (i.path.clone(), Cause::InterpreterOf(buf(&i.needed_by))));
+    let scripts =
+        closure.script_interpreters.iter().map(|i| (i.path.clone(), Cause::InterpreterOf(buf(&i.needed_by))));
+    let libraries = closure.libraries.iter().map(|library| {
+        let cause = Cause::LibraryOf { name: library.name.clone(), object: buf(&library.needed_by) };
+        (library.path.clone(), cause)
+    });
+    let configuration =
+        closure.loader_configuration.iter().map(|path| (path.clone(), Cause::LoaderConfiguration));
+    let origins = closure.origins.iter().map(|o| (o.real.clone(), Cause::LinkedFrom(buf(&o.program))));
+    interpreters.chain(scripts).chain(libraries).chain(configuration).chain(origins).collect()
+}
+
+fn missing(path: &HostPath, error: &LookupError) -> Error {
+    let message = error.error(format!("cannot find {path}"));
+    if error.is_missing() {
+        message.hint("if this host may do without it, say `optional: true`")
+    } else {
+        message
+    }
+}
+
+fn absolute(base: &str, name: &str) -> Result<HostPath> {
+    HostPath::new(format!("{base}/{name}")).map_err(|why| Error::usage(format!("{base}/{name}: {why}")))
+}
+
+/// `text` as a link in the directory `at` means it, by its letters alone.
+pub(super) fn lexical(at: &Path, text: &Path) -> PathBuf {
+    let mut path = if text.is_absolute() { PathBuf::from("/") } else { at.to_owned() };
+    for component in text.components() {
+        match component {
+            Component::ParentDir => drop(path.pop()),
+            Component::Normal(name) => path.push(name),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    path
+}

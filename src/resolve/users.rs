@@ -1,0 +1,120 @@
+//! A passwd and a group with a site's users alone, no hashes: passwd(5), group(5).
+
+use std::collections::HashMap;
+
+use nix::unistd::User;
+
+use super::host::Host;
+use crate::manifest::HostPath;
+
+/// The host's accounts, as `/etc/passwd` and `/etc/group` have them.
+#[derive(Debug, Default)]
+pub(super) struct Accounts {
+    /// By name: all fields but the password.
+    users: HashMap<String, Account>,
+    groups: Vec<Group>,
+}
+
+#[derive(Clone, Debug)]
+struct Account {
+    uid: String,
+    gid: String,
+    rest: String,
+}
+
+#[derive(Clone, Debug)]
+struct Group {
+    name: String,
+    gid: String,
+    members: Vec<String>,
+}
+
+impl Accounts {
+    pub(super) fn read(host: &Host) -> Self {
+        let text = |path| {
+            let bytes = HostPath::new(path).ok().and_then(|path| host.read(&path).ok()).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        Self::parse(&text("/etc/passwd"), &text("/etc/group"))
+    }
+
+    fn parse(passwd: &str, group: &str) -> Self {
+        let mut users = HashMap::new();
+        for line in passwd.lines() {
+            let fields: Vec<_> = line.splitn(5, ':').collect();
+            if let [name, _, uid, gid, rest] = fields[..] {
+                let account = Account { uid: uid.into(), gid: gid.into(), rest: rest.into() };
+                users.entry(name.to_owned()).or_insert(account);
+            }
+        }
+        let groups = group.lines().filter_map(|line| match line.split(':').collect::<Vec<_>>()[..] {
+            [name, _, gid, members] => Some(Group {
+                name: name.into(),
+                gid: gid.into(),
+                members: members.split(',').filter(|name| !name.is_empty()).map(Into::into).collect(),
+            }),
+            _ => None,
+        });
+        Self { users, groups: groups.collect() }
+    }
+
+    /// Whether there is a user of that name, in the files or, on this very host, in what NSS adds to them.
+    pub(super) fn knows(&self, host: &Host, name: &str) -> bool {
+        self.account(host, name).is_some()
+    }
+
+    fn account(&self, host: &Host, name: &str) -> Option<Account> {
+        if let Some(account) = self.users.get(name) {
+            return Some(account.clone());
+        }
+        let user = host.is_real().then(|| User::from_name(name).ok().flatten()).flatten()?;
+        Some(Account {
+            uid: user.uid.to_string(),
+            gid: user.gid.to_string(),
+            rest: format!("{}:{}:{}", user.gecos.to_string_lossy(), user.dir.display(), user.shell.display()),
+        })
+    }
+
+    /// The texts of passwd and group for `names` and root.
+    pub(super) fn files(&self, host: &Host, names: &[String]) -> (Vec<u8>, Vec<u8>) {
+        let mut names: Vec<&str> = names.iter().map(String::as_str).filter(|name| *name != "root").collect();
+        names.sort_unstable();
+        names.dedup();
+        names.insert(0, "root");
+        let accounts: Vec<_> =
+            names.iter().filter_map(|name| Some((*name, self.account(host, name)?))).collect();
+        let passwd: String = accounts
+            .iter()
+            .map(|(name, Account { uid, gid, rest })| format!("{name}:x:{uid}:{gid}:{rest}\n"))
+            .collect();
+        let mut group = String::new();
+        for Group { name, gid, members } in &self.groups {
+            let members: Vec<_> =
+                members.iter().map(String::as_str).filter(|member| names.contains(member)).collect();
+            if !members.is_empty() || accounts.iter().any(|(_, account)| account.gid == *gid) {
+                group.push_str(&format!("{name}:x:{gid}:{}\n", members.join(",")));
+            }
+        }
+        (passwd.into_bytes(), group.into_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_named_users_and_their_groups_are_written_and_no_hash() {
+        let passwd = "root:x:0:0:root:/root:/bin/bash\nbob:$6$hash:7:8:Bob,,,:/home/bob:/bin/sh\neve:x:9:9::/:/bin/sh\n";
+        let group = "root:x:0:\nbobs:!:8:\nweb:x:33:eve,bob\neves:x:9:eve\n";
+        let accounts = Accounts::parse(passwd, group);
+        let host = Host::at("/nonexistent");
+        let (passwd, group) = accounts.files(&host, &["bob".into()]);
+        assert_eq!(
+            String::from_utf8(passwd).unwrap(),
+            "root:x:0:0:root:/root:/bin/bash\nbob:x:7:8:Bob,,,:/home/bob:/bin/sh\n"
+        );
+        assert_eq!(String::from_utf8(group).unwrap(), "root:x:0:\nbobs:x:8:\nweb:x:33:bob\n");
+        assert!(!accounts.knows(&host, "mallory"));
+    }
+}
