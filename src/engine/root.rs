@@ -31,7 +31,7 @@ pub(super) struct Spot {
 impl Root {
     /// Opens the directory `path`, no component of which may be a link.
     pub(super) fn open(path: &HostPath) -> Result<Self> {
-        open_host(path, libc::O_PATH | libc::O_DIRECTORY)
+        sys::open_host(path.as_path(), libc::O_PATH | libc::O_DIRECTORY)
             .map(|fd| Self { fd, path: path.clone() })
             .map_err(|error| Error::failed(format!("cannot open the root {path}")).because(&error))
     }
@@ -54,14 +54,6 @@ impl Root {
         let dir = sys::open_beneath(&self.fd, parent.relative(), libc::O_PATH | libc::O_DIRECTORY)?;
         Ok(Spot { dir, name: name.to_owned() })
     }
-}
-
-/// Opens a path of the host in which no component is a link.
-pub(super) fn open_host(path: &HostPath, flags: i32) -> io::Result<OwnedFd> {
-    let slash = nix::fcntl::open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let relative = path.as_path().strip_prefix("/").unwrap_or(path.as_path());
-    let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
-    sys::open_beneath(slash, relative, flags)
 }
 
 impl Spot {

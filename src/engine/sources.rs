@@ -7,7 +7,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::backend::{Backend, Ready};
-use super::root::open_host;
 use crate::error::{Error, Result};
 use crate::resolve::{FileId, Mount, Options};
 use crate::sys;
@@ -68,7 +67,8 @@ fn prepare(backend: &dyn Backend, mount: &Mount) -> Result<(Ready, FileId)> {
 /// Opens the source and makes sure that it still is the file that was resolved.
 fn open(mount: &Mount) -> Result<(OwnedFd, FileId)> {
     let cannot = || Error::failed(format!("cannot open the source {}", mount.source));
-    let fd = open_host(&mount.source, libc::O_PATH).map_err(|error| cannot().because(&error))?;
+    let fd =
+        sys::open_host(mount.source.as_path(), libc::O_PATH).map_err(|error| cannot().because(&error))?;
     let stat = sys::stat_fd(&fd).map_err(|error| cannot().because(&error))?;
     if stat.kind != mount.kind || mount.file.is_some_and(|file| file != stat.file) {
         return Err(Error::failed(format!("{} was replaced while it was being mounted", mount.source))

@@ -4,10 +4,18 @@
 //! Out: what stands at each target, each directory on the way and each link, and what of it is recorded.
 //! It reads; it never changes anything.
 
+mod look;
+mod mountinfo;
+mod processes;
 mod record;
+mod state;
+mod table;
 mod types;
 
+pub use look::observe;
+pub use mountinfo::{MountInfo, parse as parse_mountinfo};
+pub use processes::{Process, holders, without_mounts};
 pub use record::{BootId, Kept, Made, MadeKind, Record, RecordedMount};
+pub use state::{Records, StateDir, boot_id};
+pub use table::Table;
 pub use types::{Observed, Seen, SeenMount};
-mod local;
-pub use local::{StateDir, Table};

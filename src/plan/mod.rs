@@ -3,6 +3,13 @@
 //! In: what a site needs and what the kernel has. Out: the state of every mount, and the steps from one
 //! to the other, in the order in which they are carried out.
 
+mod compare;
+mod down;
+mod placeholders;
 mod types;
+mod up;
+
+pub use down::down;
 
 pub use types::{MountState, Plan, State, Step};
+pub use up::up;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::Error;
 use crate::manifest::{HostPath, JailPath, SiteName};
 use crate::observe::{RecordedMount, SeenMount};
 use crate::resolve::{FileId, FileKind, GeneratedFile, Mount};
@@ -23,6 +24,15 @@ pub struct Plan {
     pub states: Vec<MountState>,
     /// The mounts that are ours and stay as they are; with the steps' results they are the new record.
     pub keep: Vec<RecordedMount>,
+    /// What stands in the way and is not mountjail's to change. While there is any, nothing is carried out.
+    pub conflicts: Vec<Error>,
+}
+
+impl Plan {
+    /// Whether everything is as desired.
+    pub fn in_sync(&self) -> bool {
+        self.steps.is_empty() && self.conflicts.is_empty()
+    }
 }
 
 /// One step. `Display` says it in one line.

@@ -138,17 +138,15 @@ fn outward(host: &Host, directory: &Item, link: PathBuf, text: &Path) -> Option<
     Some(Outward { link, looked_up, real })
 }
 
-fn may_be_brought(host: &Host, path: &HostPath) -> bool {
+/// Whether something that a link leads to may come along by that alone.
+pub(super) fn may_be_brought(host: &Host, path: &HostPath) -> bool {
     let Ok(walk) = host.walk(path) else { return false };
     let real = walk.real.as_path();
     let readable = walk.stat.mode & 0o004 != 0;
     let ordinary = matches!(walk.stat.kind, FileKind::File | FileKind::Directory);
     let whole = |never: &&str| real == Path::new(never) || path.as_path() == Path::new(never);
     let below = |never: &&str| real.starts_with(never) || path.as_path().starts_with(never);
-    readable
-        && ordinary
-        && !NEVER.iter().any(|never| whole(never))
-        && !NEVER_BELOW.iter().any(|never| below(never))
+    readable && ordinary && !NEVER.iter().any(whole) && !NEVER_BELOW.iter().any(below)
 }
 
 /// All trustworthy links below the directory, each with its text, sorted.

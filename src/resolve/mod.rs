@@ -34,7 +34,20 @@ pub struct Resolver<'h> {
     /// The directory in which generated files are kept.
     generated: HostPath,
     parts: Mutex<HashMap<Request, Result<Arc<Part>>>>,
-    gathered: Mutex<HashMap<Vec<EntryId>, Result<Arc<Gathered>, Vec<Error>>>>,
+    gathered: Mutex<HashMap<Vec<EntryId>, Gatherings>>,
+}
+
+type Gatherings = Result<Arc<Gathered>, Vec<Error>>;
+
+/// What a preset brings by itself.
+#[derive(Clone, Debug)]
+pub struct ResolvedPreset {
+    /// The mounts, sorted by target.
+    pub mounts: Vec<Arc<Mount>>,
+    /// The links on the way.
+    pub links: Vec<Link>,
+    /// What was left out and why.
+    pub notes: Vec<Note>,
 }
 
 /// An entry by its address; whoever keeps one keeps the entry as well.
@@ -68,9 +81,8 @@ impl<'h> Resolver<'h> {
         let mut errors = vec![];
         let root = root::check(self.host, manifest, roots).map_err(|error| errors.push(error)).ok();
         let gathered = self.gather(&manifest.entries).map_err(|more| errors.extend(more)).ok();
-        let (Some(root), Some(gathered)) = (root, gathered) else { return Err(self.named(manifest, errors)) };
-        let template =
-            gathered.template(self.host, &root.path).map_err(|errors| self.named(manifest, errors))?;
+        let (Some(root), Some(gathered)) = (root, gathered) else { return Err(named(manifest, errors)) };
+        let template = gathered.template(self.host, &root.path).map_err(|errors| named(manifest, errors))?;
         let mut desired = Desired {
             site: manifest.site.clone(),
             root: root.path,
@@ -80,27 +92,24 @@ impl<'h> Resolver<'h> {
             notes: gathered.notes.clone(),
             warnings: root.warnings,
         };
-        self.add_users(&mut desired, &gathered).map_err(|error| self.named(manifest, vec![error]))?;
+        self.add_users(&mut desired, &gathered).map_err(|error| named(manifest, vec![error]))?;
         let errors = root::contains_a_source(&desired);
-        if errors.is_empty() { Ok(desired) } else { Err(self.named(manifest, errors)) }
+        if errors.is_empty() { Ok(desired) } else { Err(named(manifest, errors)) }
     }
 
     /// What `entries`, those of a preset, bring on this host, in a root that is empty.
-    pub fn resolve_preset(
-        &self,
-        entries: &[Arc<Entry>],
-    ) -> Result<(Vec<Arc<Mount>>, Vec<Link>, Vec<Note>), Vec<Error>> {
+    pub fn resolve_preset(&self, entries: &[Arc<Entry>]) -> Result<ResolvedPreset, Vec<Error>> {
         let gathered = self.gather(entries)?;
         let template = gathered.template_for(self.host, &[])?;
-        Ok((template.mounts.clone(), template.links.clone(), gathered.notes.clone()))
-    }
-
-    fn named(&self, manifest: &Manifest, errors: Vec<Error>) -> Vec<Error> {
-        errors.into_iter().map(|error| error.context(&manifest.site)).collect()
+        Ok(ResolvedPreset {
+            mounts: template.mounts.clone(),
+            links: template.links.clone(),
+            notes: gathered.notes.clone(),
+        })
     }
 
     /// What all entries bring together. Remembered where only presets ask: sites share these.
-    fn gather(&self, entries: &[Arc<Entry>]) -> Result<Arc<Gathered>, Vec<Error>> {
+    fn gather(&self, entries: &[Arc<Entry>]) -> Gatherings {
         let shared = entries.iter().all(|entry| !entry.origin.presets.is_empty());
         if !shared {
             return self.gather_new(entries);
@@ -110,7 +119,7 @@ impl<'h> Resolver<'h> {
         known.entry(key).or_insert_with(|| self.gather_new(entries)).clone()
     }
 
-    fn gather_new(&self, entries: &[Arc<Entry>]) -> Result<Arc<Gathered>, Vec<Error>> {
+    fn gather_new(&self, entries: &[Arc<Entry>]) -> Gatherings {
         let mut gathered = Gathered::default();
         let mut errors = vec![];
         for entry in entries {
@@ -175,4 +184,8 @@ impl<'h> Resolver<'h> {
             reasons: gathered.users.iter().map(reason).collect(),
         }
     }
+}
+
+fn named(manifest: &Manifest, errors: Vec<Error>) -> Vec<Error> {
+    errors.into_iter().map(|error| error.context(&manifest.site)).collect()
 }

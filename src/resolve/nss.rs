@@ -15,7 +15,7 @@ pub(super) fn modules(host: &Host, database: &str) -> Result<Vec<(String, HostPa
     let Ok(path) = HostPath::new(CONF) else { return Ok(vec![]) };
     let text = match host.read(&path) {
         Ok(bytes) => bytes,
-        Err(error) if matches!(error, LookupError::Missing { .. }) => return Ok(vec![]),
+        Err(LookupError::Missing { .. }) => return Ok(vec![]),
         Err(error) => return Err(error.error(format!("cannot read {CONF}"))),
     };
     let loader = Loader::read(host);

@@ -26,6 +26,8 @@ pub(super) struct Item {
     /// The manifest says so, in place of the class.
     pub fixed: bool,
     pub recursive: bool,
+    /// The one link that `path` itself is, if it leads straight to `source`.
+    pub leaf: Option<LinkOnTheWay>,
     pub chain: Vec<Cause>,
 }
 
@@ -61,7 +63,7 @@ pub(super) fn expand(host: &Host, request: &Request) -> Result<Part> {
         Request::NameService(database) => {
             for (service, path) in nss::modules(host, database)? {
                 let cause = Cause::NameService { database: database.clone(), service };
-                part.code_because(host, &path, Some(cause))?;
+                part.code_because(host, &path, Some(&cause))?;
             }
         }
         Request::Mount(request) => part.mount(host, request)?,
@@ -106,7 +108,19 @@ impl Item {
 
     fn of(walk: Walk, path: JailPath, way: Option<Way>, options: Options, chain: Vec<Cause>) -> Self {
         let (file, kind) = (walk.stat.file, walk.stat.kind);
-        Self { path, way, source: walk.real, file, kind, options, fixed: false, recursive: false, chain }
+        let leaf = walk.links.last().filter(|link| leads_straight(link, &walk.real)).cloned();
+        Self {
+            path,
+            way,
+            source: walk.real,
+            file,
+            kind,
+            options,
+            fixed: false,
+            recursive: false,
+            leaf,
+            chain,
+        }
     }
 }
 
@@ -123,6 +137,11 @@ impl Part {
         if item.kind == FileKind::Symlink {
             return Err(Error::failed(format!("{} leads to no file", item.source)));
         }
+        if item.kind == FileKind::Socket {
+            let item = self.socket(host, item);
+            self.items.push(item);
+            return Ok(());
+        }
         if item.kind == FileKind::Directory && item.options.read_only {
             let brought = inside::bring(host, &item);
             self.items.extend(brought.items);
@@ -130,6 +149,29 @@ impl Part {
         }
         self.items.push(item);
         Ok(())
+    }
+
+    /// A socket that is reached by a link, such as `/dev/log`: the link and the socket's directory, which
+    /// outlives a restart of the daemon. A bound socket file is dead after one.
+    fn socket(&mut self, host: &Host, item: Item) -> Item {
+        let link = item.leaf.clone().filter(|_| item.way.is_some());
+        let directory = item.source.parent().filter(|directory| inside::may_be_brought(host, directory));
+        if let (Some(link), Some(directory)) = (link, directory) {
+            let cause = Cause::LinkedFrom(link.path.as_path().to_owned());
+            if let Ok(mut through) = Item::at(host, &directory, item.options, vec![cause]) {
+                through.options.noexec = true;
+                through.options.nodev = true;
+                if let Some(way) = &mut through.way {
+                    way.links.push(link);
+                }
+                return through;
+            }
+        }
+        self.notes.push(format!(
+            "{} is a socket: when its daemon restarts, the jail keeps the dead one; bind its directory instead",
+            item.source
+        ));
+        item
     }
 
     fn login(&mut self, host: &Host, wanted: &Wanted<String>) -> Result<()> {
@@ -186,8 +228,8 @@ impl Part {
     }
 
     /// A program or shared object with everything that the loader opens for it.
-    fn code_because(&mut self, host: &Host, path: &HostPath, cause: Option<Cause>) -> Result<()> {
-        let item = Item::at(host, path, Options::CODE, cause.iter().cloned().collect())
+    fn code_because(&mut self, host: &Host, path: &HostPath, cause: Option<&Cause>) -> Result<()> {
+        let item = Item::at(host, path, Options::CODE, cause.into_iter().cloned().collect())
             .map_err(|error| missing(path, &error))?;
         if item.kind != FileKind::File {
             return Err(Error::failed(format!("{path} is a {}, not a program or shared object", item.kind))
@@ -197,7 +239,7 @@ impl Part {
         let closure = Loader::read(host).closure(path)?;
         for (path, step) in needs(&closure) {
             let options = if step == Cause::LoaderConfiguration { Options::DATA } else { Options::CODE };
-            let chain = cause.iter().cloned().chain([step]).collect();
+            let chain = cause.into_iter().cloned().chain([step]).collect();
             match Item::at(host, &path, options, chain) {
                 Ok(item) if item.kind == FileKind::Directory => self.data(host, item)?,
                 Ok(item) => self.items.push(item),
@@ -256,6 +298,12 @@ impl Part {
         let paths: Vec<_> = wanted.any_of.iter().map(|pattern| pattern.path().clone()).collect();
         self.none_of(&paths, &refusals, wanted.optional).map(|()| vec![])
     }
+}
+
+/// Whether a link stands for a file itself, and no other link comes after it.
+fn leads_straight(link: &LinkOnTheWay, real: &HostPath) -> bool {
+    let directory = link.path.as_path().parent().unwrap_or(Path::new("/"));
+    link.last && lexical(directory, &link.text) == real.as_path()
 }
 
 /// What a closure names, with the reason.

@@ -69,9 +69,8 @@ pub(super) struct Checked {
 pub(super) fn check(host: &Host, manifest: &Manifest, roots: &Roots) -> Result<Checked> {
     let root = &manifest.root;
     refuse_system(root)?;
-    let (parent, name) = match (root.parent(), root.file_name()) {
-        (Some(parent), Some(name)) => (parent, name),
-        _ => return Err(Error::usage(format!("the root {root} holds the system"))),
+    let (Some(parent), Some(name)) = (root.parent(), root.file_name()) else {
+        return Err(Error::usage(format!("the root {root} holds the system")));
     };
     let parent = host.walk(&parent).map_err(|error| missing(root, &error))?;
     let path =

@@ -20,8 +20,10 @@ pub(super) struct Gathered {
     pub users: Vec<(String, Arc<Origin>)>,
     pub notes: Vec<Note>,
     /// By the links that a root has in another form.
-    templates: Mutex<HashMap<Vec<Own>, Result<Arc<Template>, Vec<Error>>>>,
+    templates: Mutex<HashMap<Vec<Own>, Templated>>,
 }
+
+type Templated = Result<Arc<Template>, Vec<Error>>;
 
 /// The same for every root in which the links on the way stand alike.
 #[derive(Debug, Default)]
@@ -49,13 +51,13 @@ impl Gathered {
     }
 
     /// What the root at `root` needs.
-    pub(super) fn template(&self, host: &Host, root: &HostPath) -> Result<Arc<Template>, Vec<Error>> {
+    pub(super) fn template(&self, host: &Host, root: &HostPath) -> Templated {
         let own: Vec<_> = self.ways.iter().filter_map(|(at, text)| own(host, root, at, text)).collect();
         self.template_for(host, &own)
     }
 
     /// What a root that has `own` needs.
-    pub(super) fn template_for(&self, host: &Host, own: &[Own]) -> Result<Arc<Template>, Vec<Error>> {
+    pub(super) fn template_for(&self, host: &Host, own: &[Own]) -> Templated {
         let mut known = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(template) = known.get(own) {
             return template.clone();
@@ -115,6 +117,7 @@ impl<'o> Builder<'o> {
             self.add(target, item, reason);
         }
         self.drop_covered();
+        self.keep_links();
         self.drop_covered_links();
         self.check_parents();
         if !self.errors.is_empty() {
@@ -222,6 +225,33 @@ impl<'o> Builder<'o> {
             if shown && suits && (above.item.recursive || !draft.item.recursive) {
                 self.drafts.remove(&target);
             }
+        }
+    }
+
+    /// A link whose file the jail has anyway, in a bound directory, stays a link: one mount less, and the
+    /// file behind it is always the host's newest.
+    fn keep_links(&mut self) {
+        let shows = |draft: &Draft, file: &HostPath| {
+            draft.item.kind == FileKind::Directory
+                && draft.target.as_path() == draft.item.source.as_path()
+                && file.starts_with(&draft.item.source)
+        };
+        let kept: Vec<_> = (self.drafts.values())
+            .filter(|draft| !draft.item.fixed && !draft.item.recursive && self.above(&draft.target).is_none())
+            .filter_map(|draft| Some((draft, draft.item.leaf.as_ref()?)))
+            .filter(|(draft, link)| link.path.as_path() == draft.target.as_path())
+            .filter(|(draft, _)| {
+                self.drafts.values().any(|other| {
+                    other.target != draft.target
+                        && shows(other, &draft.item.source)
+                        && widest(other.item.options, draft.item.options) == other.item.options
+                })
+            })
+            .map(|(draft, link)| (draft.target.clone(), link.text.clone()))
+            .collect();
+        for (path, text) in kept {
+            let Some(draft) = self.drafts.remove(&path) else { continue };
+            self.links.insert(path.clone(), Link { path, text, reasons: draft.reasons });
         }
     }
 

@@ -1,6 +1,7 @@
 //! A passwd and a group with a site's users alone, no hashes: passwd(5), group(5).
 
 use std::collections::HashMap;
+use std::fmt::Write;
 
 use nix::unistd::User;
 
@@ -83,16 +84,15 @@ impl Accounts {
         names.insert(0, "root");
         let accounts: Vec<_> =
             names.iter().filter_map(|name| Some((*name, self.account(host, name)?))).collect();
-        let passwd: String = accounts
-            .iter()
-            .map(|(name, Account { uid, gid, rest })| format!("{name}:x:{uid}:{gid}:{rest}\n"))
-            .collect();
-        let mut group = String::new();
+        let (mut passwd, mut group) = (String::new(), String::new());
+        for (name, Account { uid, gid, rest }) in &accounts {
+            let _ = writeln!(passwd, "{name}:x:{uid}:{gid}:{rest}"); // a String takes everything
+        }
         for Group { name, gid, members } in &self.groups {
             let members: Vec<_> =
                 members.iter().map(String::as_str).filter(|member| names.contains(member)).collect();
             if !members.is_empty() || accounts.iter().any(|(_, account)| account.gid == *gid) {
-                group.push_str(&format!("{name}:x:{gid}:{}\n", members.join(",")));
+                let _ = writeln!(group, "{name}:x:{gid}:{}", members.join(","));
             }
         }
         (passwd.into_bytes(), group.into_bytes())

@@ -16,4 +16,4 @@ pub use mount::{
     MountAttr, clone_mount, clone_mount_recursive, mount_setattr, move_mount, move_mount_beneath, probe,
     umount, umount_at, umount_expire_probe,
 };
-pub use stat::{Stat, StatMount, list_mounts, open_beneath, stat_at, stat_fd, stat_mount};
+pub use stat::{Stat, StatMount, list_mounts, open_beneath, open_host, stat_at, stat_fd, stat_mount};

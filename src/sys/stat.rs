@@ -91,6 +91,14 @@ pub fn open_beneath(root: impl AsFd, path: &Path, flags: i32) -> io::Result<Owne
     }
 }
 
+/// Opens an absolute path of the host in which no component is a link; else as [`open_beneath`].
+pub fn open_host(path: &Path, flags: i32) -> io::Result<OwnedFd> {
+    let slash =
+        open_at(libc::AT_FDCWD, &CString::from(c"/"), libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC)?;
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    open_beneath(slash, if relative.as_os_str().is_empty() { Path::new(".") } else { relative }, flags)
+}
+
 fn openat2(dir: libc::c_int, path: &CString, flags: i32) -> io::Result<OwnedFd> {
     // SAFETY: `open_how` is plain integers, for which zero is valid.
     let mut how = unsafe { MaybeUninit::<libc::open_how>::zeroed().assume_init() };

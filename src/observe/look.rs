@@ -1,0 +1,295 @@
+//! One site as it stands.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use nix::fcntl::readlinkat;
+
+use super::mountinfo::MountInfo;
+use super::state::Records;
+use super::table::{self, Table};
+use super::types::{Observed, Seen, SeenMount};
+use crate::manifest::{HostPath, JailPath};
+use crate::resolve::{Desired, FileKind, Options};
+use crate::sys::{self, Stat, StatMount};
+use crate::{Error, Result};
+
+/// How the site `desired` stands: at its targets, and at those that `records` tell of.
+///
+/// With a table each target is looked up in it; without one the kernel is asked target by target, by
+/// statmount(2) (Linux 6.8), and mounts elsewhere below the root are not seen.
+///
+/// Errors: the root, or something below it, cannot be looked at. A root that is not there has nothing in it.
+pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Result<Observed> {
+    let mut observed = Observed {
+        record: records.record.filter(|record| record.root == desired.root),
+        kept: records.kept.filter(|kept| kept.root == desired.root),
+        ..Observed::default()
+    };
+    observed.current_files = desired
+        .files
+        .iter()
+        .filter(|file| fs::read(&file.path).is_ok_and(|found| found == file.contents))
+        .map(|file| file.path.clone())
+        .collect();
+    let root = match sys::open_host(desired.root.as_path(), libc::O_PATH | libc::O_DIRECTORY) {
+        Ok(root) => root,
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT)) => return Ok(observed),
+        Err(error) => {
+            return Err(Error::failed(format!("cannot open the root {}", desired.root)).because(&error));
+        }
+    };
+    let mut site = Site::new(root, desired, &observed, table)?;
+    site.look(desired, &mut observed)?;
+    Ok(observed)
+}
+
+struct Site<'a> {
+    root: OwnedFd,
+    path: &'a HostPath,
+    /// The id of the mount that the root is on.
+    root_mount: Option<u64>,
+    /// By path in the jail; `None`: ask the kernel for each.
+    table: Option<HashMap<JailPath, Vec<&'a MountInfo>>>,
+    kept: HashSet<JailPath>,
+    recorded: Vec<JailPath>,
+}
+
+impl<'a> Site<'a> {
+    fn new(
+        root: OwnedFd,
+        desired: &'a Desired,
+        observed: &Observed,
+        table: Option<&'a Table>,
+    ) -> Result<Self> {
+        let failed =
+            |error| Error::failed(format!("cannot look at the root {}", desired.root)).because(&error);
+        let root_mount = sys::stat_fd(&root).map_err(failed)?.mount_id;
+        let kept = observed.kept.iter().flat_map(|kept| &kept.made).map(|made| made.path.clone()).collect();
+        let recorded: BTreeSet<_> = observed
+            .record
+            .iter()
+            .flat_map(|record| &record.mounts)
+            .map(|mount| mount.target.clone())
+            .collect();
+        let table = table.map(|table| by_target(table, &desired.root));
+        Ok(Self {
+            root,
+            path: &desired.root,
+            root_mount,
+            table,
+            kept,
+            recorded: recorded.into_iter().collect(),
+        })
+    }
+
+    fn look(&mut self, desired: &Desired, observed: &mut Observed) -> Result<()> {
+        let targets = desired.mounts.iter().map(|mount| &mount.target);
+        for target in targets.chain(&self.recorded) {
+            if observed.mounts.contains_key(target) {
+                continue;
+            }
+            let mounts = self.mounts(target)?;
+            if mounts.is_empty() {
+                self.look_with_ancestors(target, &mut observed.paths)?;
+            } else {
+                observed.mounts.insert(target.clone(), mounts);
+            }
+        }
+        for link in &desired.links {
+            self.look_with_ancestors(&link.path, &mut observed.paths)?;
+        }
+        if let Some(table) = &self.table {
+            for (path, mounts) in table {
+                if !observed.mounts.contains_key(path) {
+                    let seen = table::stack(&owned(mounts)).into_iter().map(covered).collect();
+                    observed.elsewhere.insert(path.clone(), seen);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The mounts at `target`, bottom first.
+    fn mounts(&self, target: &JailPath) -> Result<Vec<SeenMount>> {
+        let result = match &self.table {
+            Some(table) => match table.get(target) {
+                Some(mounts) => self.mounts_by_table(target, &owned(mounts)),
+                None => Ok(vec![]),
+            },
+            None => self.mounts_by_asking(target),
+        };
+        result.map_err(|error| self.cannot(target, &error))
+    }
+
+    fn mounts_by_table(&self, target: &JailPath, mounts: &[MountInfo]) -> io::Result<Vec<SeenMount>> {
+        let mut seen: Vec<_> = table::stack(mounts).into_iter().map(covered).collect();
+        let stat = self.stat(target)?;
+        if let (Some(top), Some(stat)) = (seen.last_mut(), stat) {
+            top.file = Some(stat.file);
+            top.unique_id = stat.mount_id.filter(|_| stat.mount_id_is_unique);
+        }
+        if seen.len() > 1
+            && let Some(top) = seen.last().and_then(|top| top.unique_id)
+            && let Ok(asked) = self.asked(target, top)
+            && asked.len() == seen.len()
+        {
+            for (seen, asked) in seen.iter_mut().zip(asked) {
+                seen.unique_id = asked.unique_id;
+            }
+        }
+        Ok(seen)
+    }
+
+    fn mounts_by_asking(&self, target: &JailPath) -> io::Result<Vec<SeenMount>> {
+        let Some(stat) = self.stat(target)? else { return Ok(vec![]) };
+        let (Some(true), Some(id)) = (stat.mount_root, stat.mount_id) else { return Ok(vec![]) };
+        let mut seen = self.asked(target, id)?;
+        if let Some(top) = seen.last_mut() {
+            top.file = Some(stat.file);
+        }
+        Ok(seen)
+    }
+
+    /// The mount `top` and those below it at the same place, bottom first.
+    fn asked(&self, target: &JailPath, top: u64) -> io::Result<Vec<SeenMount>> {
+        let point = self.path.inside(target);
+        let mut seen = vec![];
+        let mut id = top;
+        loop {
+            let mount = match sys::stat_mount(id) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) && !seen.is_empty() => break,
+                result => result?,
+            };
+            if !seen.is_empty() && mount.point != point.as_path() {
+                break;
+            }
+            let parent = mount.parent;
+            seen.push(asked_mount(id, &mount));
+            if Some(parent) == self.root_mount || parent == id {
+                break;
+            }
+            id = parent;
+        }
+        seen.reverse();
+        Ok(seen)
+    }
+
+    /// What `target` is, with the mount on it; `None`: there is nothing, or a link on the way.
+    fn stat(&self, target: &JailPath) -> io::Result<Option<Stat>> {
+        match sys::open_beneath(&self.root, target.relative(), libc::O_PATH) {
+            Ok(fd) => sys::stat_fd(&fd).map(Some),
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What stands at `path` and at every directory on the way, as far as there is something.
+    fn look_with_ancestors(&self, path: &JailPath, paths: &mut BTreeMap<JailPath, Seen>) -> Result<()> {
+        let mut way = path.ancestors();
+        way.push(path.clone());
+        for at in way {
+            if !paths.contains_key(&at) {
+                let Some(seen) = self.seen(&at, at == *path).map_err(|error| self.cannot(&at, &error))?
+                else {
+                    break;
+                };
+                paths.insert(at.clone(), seen);
+            }
+            if paths[&at].kind != FileKind::Directory {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn seen(&self, path: &JailPath, look_inside: bool) -> io::Result<Option<Seen>> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+        let absent = |error: &io::Error| {
+            matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
+        };
+        let directory =
+            match sys::open_beneath(&self.root, parent.relative(), libc::O_PATH | libc::O_DIRECTORY) {
+                Err(error) if absent(&error) => return Ok(None),
+                result => result?,
+            };
+        let stat = match sys::stat_at(&directory, Path::new(name)) {
+            Err(error) if absent(&error) => return Ok(None),
+            result => result?,
+        };
+        let link = match stat.kind {
+            FileKind::Symlink => Some(readlinkat(&directory, name)?.into()),
+            _ => None,
+        };
+        let empty = match stat.kind {
+            FileKind::Directory => !look_inside || self.is_empty(path)?,
+            _ => stat.size == 0,
+        };
+        Ok(Some(Seen { kind: stat.kind, file: stat.file, empty, link }))
+    }
+
+    /// Whether the directory has nothing in it but what mountjail made.
+    fn is_empty(&self, path: &JailPath) -> io::Result<bool> {
+        let directory = sys::open_beneath(&self.root, path.relative(), libc::O_RDONLY | libc::O_DIRECTORY)?;
+        for entry in fs::read_dir(format!("/proc/self/fd/{}", directory.as_raw_fd()))? {
+            let inside = path.join(entry?.file_name());
+            if !inside.is_ok_and(|inside| self.kept.contains(&inside)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn cannot(&self, target: &JailPath, error: &io::Error) -> Error {
+        Error::failed(format!("cannot look at {}", self.path.inside(target))).because(error)
+    }
+}
+
+fn by_target<'t>(table: &'t Table, root: &HostPath) -> HashMap<JailPath, Vec<&'t MountInfo>> {
+    let mut by_target: HashMap<_, Vec<_>> = HashMap::new();
+    for mount in table.below(root.as_path()) {
+        let below = mount.point.strip_prefix(root.as_path()).ok();
+        if let Some(Ok(target)) = below.map(|below| JailPath::new(Path::new("/").join(below))) {
+            by_target.entry(target).or_default().push(mount);
+        }
+    }
+    by_target
+}
+
+fn owned(mounts: &[&MountInfo]) -> Vec<MountInfo> {
+    mounts.iter().map(|mount| (*mount).clone()).collect()
+}
+
+fn covered(mount: &MountInfo) -> SeenMount {
+    SeenMount {
+        id: mount.id,
+        unique_id: None,
+        file: None,
+        fs_root: Some(mount.root.clone()),
+        options: mount.options,
+    }
+}
+
+fn asked_mount(unique_id: u64, mount: &StatMount) -> SeenMount {
+    // MOUNT_ATTR_* of linux/mount.h
+    let options = Options {
+        read_only: mount.attributes & 1 != 0,
+        nosuid: mount.attributes & 2 != 0,
+        nodev: mount.attributes & 4 != 0,
+        noexec: mount.attributes & 8 != 0,
+    };
+    SeenMount {
+        id: mount.id,
+        unique_id: Some(unique_id),
+        file: None,
+        fs_root: Some(mount.root.clone()),
+        options,
+    }
+}

@@ -1,0 +1,117 @@
+//! `/proc/PID/mountinfo`, as proc_pid_mountinfo(5) describes it.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use crate::resolve::Options;
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountInfo {
+    /// The mount's id, reused after an unmount.
+    pub id: u64,
+    /// The mount it is mounted on.
+    pub parent: u64,
+    /// The path within its file system that is mounted.
+    pub root: PathBuf,
+    /// Where it is mounted, as seen from the process's root.
+    pub point: PathBuf,
+    /// Its own attributes, not those of its file system.
+    pub options: Options,
+}
+
+/// All lines of a mountinfo file, in its order.
+///
+/// Errors: the number, from 1, of the first line that is none.
+pub fn parse(text: &[u8]) -> Result<Vec<MountInfo>, usize> {
+    let lines = text.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
+    lines.map(|(nth, line)| parse_line(line).ok_or(nth + 1)).collect()
+}
+
+/// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`: after the sixth field any number of
+/// optional ones, ended by a lone `-`.
+fn parse_line(line: &[u8]) -> Option<MountInfo> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let id = number(fields.next()?)?;
+    let parent = number(fields.next()?)?;
+    let device = fields.next()?;
+    device.contains(&b':').then_some(())?;
+    let root = unescaped(fields.next()?);
+    let point = unescaped(fields.next()?);
+    let options = options(fields.next()?);
+    fields.any(|field| field == b"-").then_some(())?;
+    Some(MountInfo { id, parent, root, point, options })
+}
+
+fn number(field: &[u8]) -> Option<u64> {
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
+fn options(field: &[u8]) -> Options {
+    let has = |name: &[u8]| field.split(|byte| *byte == b',').any(|option| option == name);
+    Options { read_only: has(b"ro"), nosuid: has(b"nosuid"), nodev: has(b"nodev"), noexec: has(b"noexec") }
+}
+
+/// A path in which space, tab, newline, backslash and `#` stand as `\ooo`; anything else is itself.
+fn unescaped(field: &[u8]) -> PathBuf {
+    let mut path = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, after @ ..] = rest {
+        match (first, after) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
+                path.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest = after;
+            }
+            _ => {
+                path.push(*first);
+                rest = after;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStrExt;
+
+    #[test]
+    fn a_line_is_read_whatever_optional_fields_it_has() {
+        for optional in ["", "shared:1 ", "master:1 propagate_from:2 unbindable ", "new:- "] {
+            let text =
+                format!("36 35 98:0 /mnt1 /mnt2 ro,nosuid,relatime {optional}- ext3 /dev/root rw,nodev\n");
+            let found = parse(text.as_bytes()).unwrap();
+            let options = Options { read_only: true, nosuid: true, nodev: false, noexec: false };
+            let expected =
+                MountInfo { id: 36, parent: 35, root: "/mnt1".into(), point: "/mnt2".into(), options };
+            assert_eq!(found, [expected], "{optional}");
+        }
+    }
+
+    #[test]
+    fn escapes_and_bytes_that_are_no_text_survive() {
+        let text = b"1 1 0:1 /a\\040b\\134040\\012\\043 /\xff\\011\\9\\ rw - tmpfs a\\040b rw\n";
+        let found = &parse(text).unwrap()[0];
+        assert_eq!(found.root.as_os_str().as_bytes(), b"/a b\\040\n#");
+        assert_eq!(found.point.as_os_str().as_bytes(), b"/\xff\t\\9\\");
+    }
+
+    #[test]
+    fn what_is_no_line_is_refused_by_number() {
+        let good = "1 1 0:1 / / rw - tmpfs none rw\n";
+        for bad in
+            ["x", "1 1 0:1 / /", "1 1 0:1 / / rw shared:1", "1 x 0:1 / / rw - a b c", "1 1 01 / / rw - a b c"]
+        {
+            assert_eq!(parse(format!("{good}\n{bad}\n").as_bytes()), Err(3), "{bad}");
+        }
+        assert_eq!(parse(b""), Ok(vec![]));
+    }
+
+    #[test]
+    fn this_kernels_own_table_is_read() {
+        let table = parse(&std::fs::read("/proc/self/mountinfo").unwrap()).unwrap();
+        assert!(table.iter().any(|line| line.point == PathBuf::from("/")));
+    }
+}

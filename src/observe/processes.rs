@@ -1,0 +1,126 @@
+//! Which processes use a root, and which of them do not see what is mounted in it.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::manifest::HostPath;
+use crate::resolve::Mount;
+use crate::sys;
+
+/// A running process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// Its name, as `ps` shows it.
+    pub name: String,
+    /// Its systemd unit, from its control group.
+    pub unit: Option<String>,
+}
+
+impl fmt::Display for Process {
+    /// `php-fpm8.2 (pid 812, php8.2-fpm.service)`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (pid {}", self.name, self.pid)?;
+        match &self.unit {
+            Some(unit) => write!(f, ", {unit})"),
+            None => f.write_str(")"),
+        }
+    }
+}
+
+/// All process directories of `/proc`.
+fn all() -> impl Iterator<Item = (u32, PathBuf)> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
+}
+
+impl Process {
+    fn read(pid: u32, proc: &Path) -> Option<Self> {
+        let name = fs::read(proc.join("comm")).ok()?;
+        let unit = fs::read_to_string(proc.join("cgroup")).ok().and_then(|text| unit(&text));
+        Some(Self { pid, name: String::from_utf8_lossy(&name).trim_end().to_owned(), unit })
+    }
+}
+
+/// The unit in a `/proc/PID/cgroup` file (cgroups(7)): the innermost component that is a unit's name.
+fn unit(text: &str) -> Option<String> {
+    let path = text.lines().find_map(|line| {
+        line.strip_prefix("0::").or_else(|| line.split_once("name=systemd:").map(|(_, path)| path))
+    })?;
+    let mut components = path.rsplit('/');
+    components.find(|name| name.ends_with(".service") || name.ends_with(".scope")).map(ToOwned::to_owned)
+}
+
+/// Processes other than this one that use something below `root`: as their root or working directory, as an
+/// open file or a mapped one. Only root sees those of all users.
+pub fn holders(root: &HostPath) -> Vec<Process> {
+    let inside = |link: PathBuf| fs::read_link(link).is_ok_and(|path| path.starts_with(root.as_path()));
+    let uses = |proc: &Path| {
+        inside(proc.join("root"))
+            || inside(proc.join("cwd"))
+            || inside(proc.join("exe"))
+            || ["fd", "map_files"].iter().any(|dir| {
+                fs::read_dir(proc.join(dir)).into_iter().flatten().flatten().any(|entry| inside(entry.path()))
+            })
+    };
+    let own = std::process::id();
+    all()
+        .filter(|(pid, proc)| *pid != own && uses(proc))
+        .filter_map(|(pid, proc)| Process::read(pid, &proc))
+        .collect()
+}
+
+/// Processes inside one of `roots` whose own mount namespace does not show what is mounted there, each with
+/// the index of its root.
+pub fn without_mounts<'m>(roots: &[(&HostPath, &'m [std::sync::Arc<Mount>])]) -> Vec<(usize, Process)> {
+    let own = fs::read_link("/proc/self/ns/mnt").ok();
+    let mut found = vec![];
+    for (pid, proc) in all() {
+        let namespace = fs::read_link(proc.join("ns/mnt")).ok();
+        if namespace.is_none() || namespace == own {
+            continue;
+        }
+        let Ok(at) = fs::read_link(proc.join("root")) else { continue };
+        let Some(nth) = roots.iter().position(|(root, _)| at.starts_with(root.as_path())) else { continue };
+        if !sees(&proc, roots[nth].1) {
+            found.extend(Process::read(pid, &proc).map(|process| (nth, process)));
+        }
+    }
+    found
+}
+
+/// Whether the process finds every mount at its target.
+fn sees(proc: &Path, mounts: &[std::sync::Arc<Mount>]) -> bool {
+    let Ok(root) = fs::File::open(proc.join("root")) else { return true };
+    mounts.iter().all(|mount| {
+        let found = sys::open_beneath(&root, mount.target.relative(), libc::O_PATH).and_then(sys::stat_fd);
+        found.is_ok_and(|stat| mount.file.is_none_or(|file| file == stat.file))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unit_is_the_innermost_one() {
+        assert_eq!(unit("0::/system.slice/php8.2-fpm.service\n"), Some("php8.2-fpm.service".into()));
+        assert_eq!(unit("0::/user.slice/user-0.slice/session-1.scope\n"), Some("session-1.scope".into()));
+        assert_eq!(unit("3:cpu:/x\n1:name=systemd:/system.slice/a.service/sub\n"), Some("a.service".into()));
+        assert_eq!(unit("0::/\n"), None);
+    }
+
+    #[test]
+    fn a_process_with_an_open_file_is_a_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = fs::File::create(dir.path().join("x")).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").stdin(file).spawn().unwrap();
+        let root = HostPath::new(fs::canonicalize(dir.path()).unwrap()).unwrap();
+        let found = holders(&root);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(found.iter().any(|process| process.pid == child.id()), "{found:?}");
+    }
+}

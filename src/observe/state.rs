@@ -1,0 +1,171 @@
+//! Where the records are, and what they say.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+use super::record::{BootId, Kept, Record};
+use crate::manifest::{HostPath, SiteName};
+use crate::{Error, Result};
+
+/// The directories of records and locks (`run`, gone with the boot) and of what outlives one (`lib`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateDir {
+    /// `/run/mountjail`
+    pub run: PathBuf,
+    /// `/var/lib/mountjail`
+    pub lib: PathBuf,
+}
+
+impl Default for StateDir {
+    fn default() -> Self {
+        Self { run: "/run/mountjail".into(), lib: "/var/lib/mountjail".into() }
+    }
+}
+
+impl StateDir {
+    /// Both below `dir`: what `--state-dir` means.
+    pub fn under(dir: &Path) -> Self {
+        Self { run: dir.join("run"), lib: dir.join("lib") }
+    }
+
+    /// The record of the site's mounts.
+    pub fn record(&self, site: &SiteName) -> PathBuf {
+        self.run.join(format!("{site}.json"))
+    }
+
+    /// The site's lock.
+    pub fn lock(&self, site: &SiteName) -> PathBuf {
+        self.run.join(format!("{site}.lock"))
+    }
+
+    /// The record of what outlives a boot.
+    pub fn kept(&self, site: &SiteName) -> PathBuf {
+        self.lib.join(format!("{site}.json"))
+    }
+
+    /// Makes the directories, with mode 0755.
+    pub fn create(&self) -> Result<()> {
+        for dir in [&self.run, &self.lib] {
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(|error| {
+                let failed = Error::failed(format!("cannot make the state directory {}", dir.display()))
+                    .because(&error);
+                match error.raw_os_error() {
+                    Some(libc::EACCES | libc::EPERM) => failed.hint("mountjail needs to run as root"),
+                    _ => failed.hint("another one can be named with --state-dir"),
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The sites of which there is a record.
+    pub fn recorded_sites(&self) -> Vec<SiteName> {
+        let names = |dir: &PathBuf| {
+            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+            let stems = entries
+                .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".json")?.to_owned()));
+            stems.filter_map(|stem| SiteName::new(&stem).ok()).collect::<Vec<_>>()
+        };
+        let mut sites = names(&self.run);
+        sites.extend(names(&self.lib));
+        sites.sort();
+        sites.dedup();
+        sites
+    }
+
+    /// What is recorded of `site`. A record that is damaged, or of another boot, counts as lost.
+    pub fn read(&self, site: &SiteName, boot: &BootId) -> Records {
+        let mut records = Records::default();
+        let record: Option<Record> = read_json(&self.record(site), &mut records.warnings);
+        records.record = record.filter(|record| record.version == 1 && record.boot == *boot);
+        let kept: Option<Kept> = read_json(&self.kept(site), &mut records.warnings);
+        records.kept = kept.filter(|kept| kept.version == 1);
+        records
+    }
+}
+
+/// What is recorded of one site.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Records {
+    /// Of this boot.
+    pub record: Option<Record>,
+    /// Over all boots.
+    pub kept: Option<Kept>,
+    /// What could not be read: sentences.
+    pub warnings: Vec<String>,
+}
+
+impl Records {
+    /// The root that the records are about, if they tell of anything.
+    pub fn root(&self) -> Option<&HostPath> {
+        let mounted = self.record.as_ref().filter(|record| !record.mounts.is_empty());
+        mounted.map(|record| &record.root).or_else(|| self.kept.as_ref().map(|kept| &kept.root))
+    }
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path, warnings: &mut Vec<String>) -> Option<T> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => {
+            warnings.push(
+                Error::failed(format!("cannot read the record {}", path.display()))
+                    .because(&error)
+                    .to_string(),
+            );
+            return None;
+        }
+    };
+    serde_json::from_slice(&bytes)
+        .map_err(|error| {
+            warnings.push(format!(
+                "the record {} is damaged ({error}) and counts as lost: what it told of is found by looking at the \
+                 mounts; placeholders that it told of stay",
+                path.display()
+            ));
+        })
+        .ok()
+}
+
+/// The identity of this boot.
+pub fn boot_id() -> Result<BootId> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    fs::read_to_string(path).map(|text| BootId(text.trim().to_owned())).map_err(|error| {
+        Error::failed(format!("cannot read {path}")).because(&error).hint("is /proc mounted?")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_record_counts_as_lost_and_is_said_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::under(dir.path());
+        state.create().unwrap();
+        let site = SiteName::new("a").unwrap();
+        let boot = BootId("b".into());
+        assert_eq!(state.read(&site, &boot), Records::default());
+        fs::write(state.record(&site), "{\"version\":1,").unwrap();
+        fs::write(state.kept(&site), "\0\0\0").unwrap();
+        let records = state.read(&site, &boot);
+        assert_eq!((records.record, records.kept, records.warnings.len()), (None, None, 2));
+        assert_eq!(state.recorded_sites(), [site]);
+    }
+
+    #[test]
+    fn a_record_of_another_boot_tells_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::under(dir.path());
+        state.create().unwrap();
+        let site = SiteName::new("a").unwrap();
+        fs::write(state.record(&site), r#"{"version":1,"boot":"old","root":"/srv/a","mounts":[]}"#).unwrap();
+        assert_eq!(state.read(&site, &BootId("new".into())), Records::default());
+        assert!(state.read(&site, &BootId("old".into())).record.is_some());
+    }
+}

@@ -1,0 +1,102 @@
+//! The whole mount table of this namespace, read once.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::mountinfo::{self, MountInfo};
+use crate::{Error, Result};
+
+const PATH: &str = "/proc/self/mountinfo";
+
+/// The mount table, ready to be asked by path.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// Sorted by mount point, byte by byte; mounts at one point in the table's order.
+    mounts: Vec<MountInfo>,
+}
+
+impl Table {
+    /// Reads the table of the namespace that this process is in.
+    pub fn read() -> Result<Self> {
+        let cannot = || Error::failed(format!("cannot read the mount table {PATH}"));
+        let text = std::fs::read(PATH).map_err(|error| cannot().because(&error).hint("is /proc mounted?"))?;
+        mountinfo::parse(&text).map(Self::new).map_err(|line| {
+            cannot().because_of(format!("line {line} is not in the form of proc_pid_mountinfo(5)"))
+        })
+    }
+
+    fn new(mut mounts: Vec<MountInfo>) -> Self {
+        mounts.sort_by(|a, b| bytes(&a.point).cmp(bytes(&b.point)));
+        Self { mounts }
+    }
+
+    /// The mount points below `path`, each once.
+    pub fn points_below(&self, path: &Path) -> Vec<PathBuf> {
+        let mut points: Vec<_> = self.below(path).iter().map(|mount| mount.point.clone()).collect();
+        points.dedup();
+        points
+    }
+
+    /// The mounts below `path`, sorted by mount point.
+    pub(super) fn below(&self, path: &Path) -> &[MountInfo] {
+        let mut prefix = bytes(path).to_vec();
+        if prefix != b"/" {
+            prefix.push(b'/');
+        }
+        let start = self.mounts.partition_point(|mount| bytes(&mount.point) < prefix.as_slice());
+        let count = self.mounts[start..].partition_point(|mount| bytes(&mount.point).starts_with(&prefix));
+        let found = &self.mounts[start..start + count];
+        if path == Path::new("/") { &found[usize::from(!found.is_empty())..] } else { found }
+    }
+}
+
+fn bytes(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes()
+}
+
+/// Mounts at one point, from the lowest up: each is mounted on the one before it, which the table's order
+/// need not show, since a mount made beneath another one is the younger.
+pub(super) fn stack(mounts: &[MountInfo]) -> Vec<&MountInfo> {
+    let mut rest: Vec<_> = mounts.iter().collect();
+    let mut stack: Vec<&MountInfo> = vec![];
+    while !rest.is_empty() {
+        let next = match stack.last() {
+            None => rest
+                .iter()
+                .position(|mount| rest.iter().all(|other| other.id != mount.parent || other.id == mount.id)),
+            Some(top) => rest.iter().position(|mount| mount.parent == top.id),
+        };
+        stack.push(rest.remove(next.unwrap_or(0)));
+    }
+    stack
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(lines: &[(u64, u64, &str)]) -> Vec<MountInfo> {
+        let text: String = lines
+            .iter()
+            .map(|(id, parent, point)| format!("{id} {parent} 0:1 / {point} rw - t n rw\n"))
+            .collect();
+        mountinfo::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn below_is_by_whole_components() {
+        let table =
+            Table::new(table(&[(1, 0, "/"), (2, 1, "/a"), (3, 2, "/a/b"), (4, 1, "/a.b"), (5, 3, "/a/b/c")]));
+        let below = |path: &str| table.points_below(Path::new(path));
+        assert_eq!(below("/a"), [PathBuf::from("/a/b"), PathBuf::from("/a/b/c")]);
+        assert_eq!(below("/a/b/c"), [PathBuf::new(); 0]);
+        assert_eq!(below("/").len(), 4);
+    }
+
+    #[test]
+    fn a_stack_is_ordered_by_what_is_mounted_on_what() {
+        let mounts = table(&[(9, 7, "/a"), (7, 8, "/a"), (8, 1, "/a")]);
+        let ids: Vec<_> = stack(&mounts).iter().map(|mount| mount.id).collect();
+        assert_eq!(ids, [8, 7, 9]);
+    }
+}

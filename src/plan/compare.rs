@@ -1,0 +1,134 @@
+//! One target: what shall be there against what is.
+
+use crate::manifest::HostPath;
+use crate::observe::{Observed, RecordedMount, SeenMount};
+use crate::resolve::Mount;
+
+use super::types::State;
+
+/// Whether `seen` is a mount that mountjail recorded as made at the target of `recorded`.
+///
+/// The never reused ids decide where both have one. Else it is the file that it shows, or, for a mount that
+/// another one covers, the path within its file system.
+pub(super) fn is_recorded(seen: &SeenMount, recorded: &RecordedMount) -> bool {
+    if let (Some(seen), Some(recorded)) = (seen.unique_id, recorded.unique_id) {
+        return seen == recorded;
+    }
+    match (seen.file, &seen.fs_root) {
+        (Some(file), _) => file == recorded.file,
+        (None, Some(root)) => {
+            let below = root.strip_prefix("/").unwrap_or(root);
+            recorded.source.as_path().ends_with(below) && seen.options == recorded.options
+        }
+        (None, None) => false,
+    }
+}
+
+/// The recorded mount that `seen` is, at the target of `mount`.
+pub(super) fn recorded<'o>(
+    observed: &'o Observed,
+    target: &crate::manifest::JailPath,
+    seen: &SeenMount,
+) -> Option<&'o RecordedMount> {
+    let mounts = observed.record.iter().flat_map(|record| &record.mounts);
+    mounts.filter(|mount| mount.target == *target).find(|mount| is_recorded(seen, mount))
+}
+
+/// Whether `seen` shows the very file of `mount`, with its attributes.
+pub(super) fn is_right(seen: &SeenMount, mount: &Mount) -> bool {
+    shows_its_file(seen, mount) && seen.options == mount.options
+}
+
+fn shows_its_file(seen: &SeenMount, mount: &Mount) -> bool {
+    seen.file.is_some() && seen.file == mount.file
+}
+
+/// What is to be done about one target.
+#[derive(Clone, Debug)]
+pub(super) enum Verdict {
+    /// The top is right. The mounts that stay: ours, bottom first.
+    Keep(Vec<SeenMount>),
+    /// Nothing is there.
+    Attach,
+    /// The top is ours and not right.
+    Swap { top: SeenMount, because: State, detail: String },
+    /// The one below the top is right and the top ours: a swap that a crash stopped half way.
+    FinishSwap { top: SeenMount, below: SeenMount },
+    /// The top is not ours.
+    NotOurs { state: State, detail: String },
+}
+
+pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
+    let stack = observed.mounts.get(&mount.target).map(Vec::as_slice).unwrap_or_default();
+    let Some((top, below)) = stack.split_last() else { return Verdict::Attach };
+    let ours = recorded(observed, &mount.target, top);
+    if is_right(top, mount) {
+        let covered = below.iter().filter(|seen| recorded(observed, &mount.target, seen).is_some());
+        return Verdict::Keep(covered.chain([top]).cloned().collect());
+    }
+    if let (Some(_), Some(next)) = (ours, below.last())
+        && is_the_new_one(observed, next, mount)
+    {
+        return Verdict::FinishSwap { top: top.clone(), below: next.clone() };
+    }
+    match ours {
+        Some(known) => {
+            let (because, detail) = difference(top, mount, Some(&known.source));
+            Verdict::Swap { top: top.clone(), because, detail }
+        }
+        None if shows_its_file(top, mount) => {
+            let (because, detail) = difference(top, mount, None);
+            Verdict::Swap { top: top.clone(), because, detail }
+        }
+        None if below.iter().any(|seen| recorded(observed, &mount.target, seen).is_some()) => {
+            Verdict::NotOurs {
+                state: State::Shadowed,
+                detail: format!("{} is mounted on top of it, and not by mountjail", shown(top)),
+            }
+        }
+        None => Verdict::NotOurs {
+            state: State::Foreign,
+            detail: format!("{} is mounted there, and not by mountjail", shown(top)),
+        },
+    }
+}
+
+/// Whether the covered mount `seen` is the one that a swap put beneath: recorded as being of the file that
+/// is desired now.
+fn is_the_new_one(observed: &Observed, seen: &SeenMount, mount: &Mount) -> bool {
+    let known = recorded(observed, &mount.target, seen);
+    known.is_some_and(|known| Some(known.file) == mount.file && seen.options == mount.options)
+}
+
+fn difference(top: &SeenMount, mount: &Mount, source: Option<&HostPath>) -> (State, String) {
+    if shows_its_file(top, mount) {
+        return (State::WrongOptions, format!("mounted {}, wanted {}", top.options, mount.options));
+    }
+    match source {
+        Some(source) if *source != mount.source => {
+            (State::WrongSource, format!("mounted from {source}, wanted {}", mount.source))
+        }
+        _ => (State::Stale, format!("{} is another file now than the one that is mounted", mount.source)),
+    }
+}
+
+fn shown(seen: &SeenMount) -> String {
+    match &seen.fs_root {
+        Some(root) => format!("something else ({} of its file system)", root.display()),
+        None => "something else".to_owned(),
+    }
+}
+
+/// The record of a mount that stays.
+pub(super) fn record_of(seen: &SeenMount, mount: &Mount, observed: &Observed) -> Option<RecordedMount> {
+    let known = recorded(observed, &mount.target, seen);
+    let file = seen.file.or(known.map(|known| known.file)).or(mount.file)?;
+    Some(RecordedMount {
+        target: mount.target.clone(),
+        source: known.map_or(&mount.source, |known| &known.source).clone(),
+        file,
+        options: seen.options,
+        recursive: mount.recursive,
+        unique_id: seen.unique_id.or(known.and_then(|known| known.unique_id)),
+    })
+}

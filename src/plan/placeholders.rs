@@ -1,0 +1,170 @@
+//! What must stand in the root for the mounts to be made on, and what of it mountjail made and needs no more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::types::Step;
+use crate::Error;
+use crate::manifest::{HostPath, JailPath};
+use crate::observe::{Made, MadeKind, Observed, Seen};
+use crate::resolve::{Desired, FileKind, Mount};
+
+/// Steps on the root's own file system.
+#[derive(Debug, Default)]
+pub(super) struct Placeholders {
+    pub remove: Vec<Step>,
+    pub create: Vec<Step>,
+    pub conflicts: Vec<Error>,
+}
+
+/// What one path has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need<'d> {
+    /// A directory on the way.
+    Way,
+    /// A directory or a file to mount on.
+    Target(&'d Mount),
+    /// A link.
+    Link(&'d std::path::Path),
+}
+
+/// What is to be made for the mounts `attach`, and removed of what was made for others.
+pub(super) fn plan(desired: &Desired, observed: &Observed, attach: &BTreeSet<JailPath>) -> Placeholders {
+    let needs = needs(desired);
+    let mut steps = Placeholders::default();
+    let removed = removals(&needs, observed, &mut steps.remove);
+    for (path, need) in &needs {
+        let covered =
+            desired.mounts.iter().any(|mount| path != &mount.target && path.starts_with(&mount.target));
+        if covered {
+            continue; // it is in a source, where resolve has made sure of it
+        }
+        let seen = observed.paths.get(path).filter(|_| !removed.contains(path));
+        let mounted = observed.mounts.contains_key(path);
+        match (need, seen) {
+            (Need::Target(_), _) if mounted || !attach.contains(path) => {}
+            (Need::Way, None) if !is_needed_on_the_way(path, desired, observed, attach) => {}
+            (need, None) => steps.create.push(create(path, *need)),
+            (need, Some(seen)) => steps.conflicts.extend(conflict(desired, path, *need, seen)),
+        }
+    }
+    steps
+}
+
+fn needs(desired: &Desired) -> BTreeMap<JailPath, Need<'_>> {
+    let mut needs = BTreeMap::new();
+    for mount in &desired.mounts {
+        needs.insert(mount.target.clone(), Need::Target(mount));
+    }
+    for link in &desired.links {
+        needs.insert(link.path.clone(), Need::Link(&link.text));
+    }
+    let paths: Vec<_> = needs.keys().flat_map(JailPath::ancestors).collect();
+    for path in paths {
+        needs.entry(path).or_insert(Need::Way);
+    }
+    needs
+}
+
+/// A directory on the way counts only if something below it is still to be made: what is mounted was not
+/// looked at on its way.
+fn is_needed_on_the_way(
+    path: &JailPath,
+    desired: &Desired,
+    observed: &Observed,
+    attach: &BTreeSet<JailPath>,
+) -> bool {
+    attach.iter().any(|target| target.starts_with(path))
+        || desired
+            .links
+            .iter()
+            .any(|link| link.path.starts_with(path) && !observed.paths.contains_key(&link.path))
+}
+
+/// Removes what was made and is needed no more or as something else; what that leaves free comes back.
+fn removals(
+    needs: &BTreeMap<JailPath, Need<'_>>,
+    observed: &Observed,
+    steps: &mut Vec<Step>,
+) -> BTreeSet<JailPath> {
+    let mut removed = BTreeSet::new();
+    for made in observed.kept.iter().flat_map(|kept| &kept.made).rev() {
+        let fits = match (needs.get(&made.path), &made.kind) {
+            (None, _) => false,
+            (Some(Need::Way), kind) => *kind == MadeKind::Directory,
+            (Some(Need::Target(mount)), kind) => {
+                (mount.kind == FileKind::Directory) == (*kind == MadeKind::Directory)
+                    && !matches!(kind, MadeKind::Link(_))
+            }
+            (Some(Need::Link(text)), MadeKind::Link(made)) => *text == made,
+            (Some(Need::Link(_)), _) => false,
+        };
+        if !fits && removed.insert(made.path.clone()) {
+            steps.push(removal(made));
+        }
+    }
+    removed
+}
+
+pub(super) fn removal(made: &Made) -> Step {
+    match &made.kind {
+        MadeKind::Directory => {
+            Step::RemovePlaceholder { path: made.path.clone(), kind: FileKind::Directory, file: made.file }
+        }
+        MadeKind::File => {
+            Step::RemovePlaceholder { path: made.path.clone(), kind: FileKind::File, file: made.file }
+        }
+        MadeKind::Link(text) => Step::RemoveLink { path: made.path.clone(), text: text.clone() },
+    }
+}
+
+fn create(path: &JailPath, need: Need<'_>) -> Step {
+    let kind = match need {
+        Need::Link(text) => return Step::CreateLink { path: path.clone(), text: text.to_owned() },
+        Need::Target(mount) if mount.kind != FileKind::Directory => FileKind::File,
+        Need::Target(_) | Need::Way => FileKind::Directory,
+    };
+    Step::CreatePlaceholder { path: path.clone(), kind }
+}
+
+/// Why what stands there cannot be used.
+fn conflict(desired: &Desired, path: &JailPath, need: Need<'_>, seen: &Seen) -> Option<Error> {
+    let at = desired.root.inside(path);
+    match need {
+        Need::Way if seen.kind == FileKind::Directory => None,
+        Need::Link(text) if seen.link.as_deref() == Some(text) => None,
+        Need::Target(mount) if mount.kind.fits_on(seen.kind) && seen.empty => None,
+        Need::Way => Some(in_the_way(desired, &at, seen, "a directory is needed there")),
+        Need::Link(text) => {
+            Some(in_the_way(desired, &at, seen, &format!("a link to {} is needed there", text.display())))
+        }
+        Need::Target(mount) if mount.kind.fits_on(seen.kind) => {
+            let what = if seen.kind == FileKind::Directory {
+                "directory that is not empty"
+            } else {
+                "file that is not empty"
+            };
+            Some(
+                Error::failed(format!(
+                    "{}: cannot mount {} on {at}: it is a {what}, which the mount would hide",
+                    desired.site, mount.source
+                ))
+                .hint(format!("move it away (`mv {at} {at}.own`), or give the mount another target")),
+            )
+        }
+        Need::Target(mount) => Some(in_the_way(
+            desired,
+            &at,
+            seen,
+            &format!("{} is to be mounted there, which is a {}", mount.source, mount.kind),
+        )),
+    }
+}
+
+fn in_the_way(desired: &Desired, at: &HostPath, seen: &Seen, needed: &str) -> Error {
+    let found = match &seen.link {
+        Some(text) => format!("a symbolic link to {}", text.display()),
+        None => format!("a {}", seen.kind),
+    };
+    Error::failed(format!("{}: {at} is {found}, but {needed}", desired.site))
+        .hint(format!("move it away: `mv {at} {at}.own`; mountjail follows no link inside a root"))
+}

@@ -1,0 +1,237 @@
+//! The steps from what is to what is desired.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::compare::{Verdict, record_of, recorded, verdict};
+use super::placeholders;
+use super::types::{MountState, Plan, State, Step};
+use crate::Error;
+use crate::manifest::JailPath;
+use crate::observe::{Observed, RecordedMount, SeenMount};
+use crate::resolve::{Desired, Mount};
+
+/// What makes `observed` as `desired`. Carried out, it leaves a site whose next plan is empty.
+pub fn up(desired: &Desired, observed: &Observed) -> Plan {
+    let mut planner = Planner {
+        desired,
+        observed,
+        plan: Plan {
+            site: desired.site.clone(),
+            root: desired.root.clone(),
+            steps: vec![],
+            states: vec![],
+            keep: vec![],
+            conflicts: vec![],
+        },
+        detach: vec![],
+        mount: BTreeMap::new(),
+    };
+    for mount in &desired.mounts {
+        planner.mount(mount);
+    }
+    planner.orphans();
+    planner.elsewhere();
+    planner.renew_children();
+    planner.finish()
+}
+
+struct Planner<'a> {
+    desired: &'a Desired,
+    observed: &'a Observed,
+    plan: Plan,
+    /// In any order; sorted at the end.
+    detach: Vec<(JailPath, Step)>,
+    /// Attaches and swaps.
+    mount: BTreeMap<JailPath, Step>,
+}
+
+impl Planner<'_> {
+    fn mount(&mut self, mount: &Arc<Mount>) {
+        match verdict(self.observed, mount) {
+            Verdict::Keep(seen) => {
+                self.plan.keep.extend(seen.iter().filter_map(|seen| record_of(seen, mount, self.observed)));
+                self.state(mount, State::Ok, None);
+            }
+            Verdict::Attach => {
+                self.mount.insert(mount.target.clone(), Step::Attach(mount.clone()));
+                self.state(mount, State::Missing, None);
+            }
+            Verdict::Swap { top, because, detail } => {
+                let step = Step::Swap { mount: mount.clone(), expected: top, because };
+                self.mount.insert(mount.target.clone(), step);
+                self.state(mount, because, Some(detail));
+            }
+            Verdict::FinishSwap { top, below } => {
+                self.detach(&mount.target, top, mount.recursive);
+                self.plan.keep.extend(record_of(&below, mount, self.observed));
+                let detail = "the new file is mounted beneath the old one: a swap was interrupted".to_owned();
+                self.state(mount, State::Stale, Some(detail));
+            }
+            Verdict::NotOurs { state, detail } => {
+                let at = self.desired.root.inside(&mount.target);
+                self.plan.conflicts.push(
+                    Error::failed(format!(
+                        "{}: cannot mount {} on {at}: {detail}",
+                        self.desired.site, mount.source
+                    ))
+                    .hint(format!("unmount it, if it is not needed: `umount {at}`")),
+                );
+                self.state(mount, state, Some(detail));
+            }
+        }
+    }
+
+    fn state(&mut self, mount: &Arc<Mount>, state: State, detail: Option<String>) {
+        self.plan.states.push(MountState {
+            target: mount.target.clone(),
+            source: Some(mount.source.clone()),
+            state,
+            detail,
+            mount: Some(mount.clone()),
+        });
+    }
+
+    fn detach(&mut self, target: &JailPath, expected: SeenMount, recursive: bool) {
+        let known = recorded(self.observed, target, &expected);
+        let source = known.map(|known| known.source.clone());
+        let recursive = recursive || known.is_some_and(|known| known.recursive);
+        self.detach
+            .push((target.clone(), Step::Detach { target: target.clone(), expected, source, recursive }));
+    }
+
+    /// Recorded mounts that the manifest no longer asks for.
+    fn orphans(&mut self) {
+        let desired: BTreeSet<_> = self.desired.mounts.iter().map(|mount| &mount.target).collect();
+        let recorded_at: BTreeSet<_> = self
+            .observed
+            .record
+            .iter()
+            .flat_map(|record| &record.mounts)
+            .map(|mount| &mount.target)
+            .collect();
+        for target in recorded_at.difference(&desired) {
+            let Some(stack) = self.observed.mounts.get(*target) else { continue };
+            for (nth, seen) in stack.iter().enumerate().rev() {
+                let Some(known) = recorded(self.observed, target, seen) else {
+                    self.foreign(
+                        target,
+                        seen,
+                        stack[..nth].iter().any(|seen| recorded(self.observed, target, seen).is_some()),
+                    );
+                    break;
+                };
+                self.plan.states.push(MountState {
+                    target: (*target).clone(),
+                    source: Some(known.source.clone()),
+                    state: State::Orphan,
+                    detail: Some("no longer in the manifest".to_owned()),
+                    mount: None,
+                });
+                self.detach(target, seen.clone(), known.recursive);
+            }
+        }
+    }
+
+    fn foreign(&mut self, target: &JailPath, seen: &SeenMount, covers_ours: bool) {
+        let root = seen.fs_root.as_ref().map(|root| format!("{} of its file system; ", root.display()));
+        let on_ours = if covers_ours { ", on top of one of ours" } else { "" };
+        self.plan.states.push(MountState {
+            target: target.clone(),
+            source: None,
+            state: State::Foreign,
+            detail: Some(format!("{}not mounted by mountjail{on_ours}", root.unwrap_or_default())),
+            mount: None,
+        });
+    }
+
+    /// Mounts at other places below the root; what came along with a recursive one is part of it.
+    fn elsewhere(&mut self) {
+        let recursive =
+            self.desired.mounts.iter().filter(|mount| mount.recursive).map(|mount| mount.target.clone());
+        let known = self.observed.record.iter().flat_map(|record| &record.mounts);
+        let recursive: Vec<_> = recursive
+            .chain(known.filter(|known| known.recursive).map(|known| known.target.clone()))
+            .collect();
+        for (target, stack) in &self.observed.elsewhere {
+            if let Some(seen) = stack.last()
+                && !recursive.iter().any(|above| target.starts_with(above))
+            {
+                self.foreign(target, seen, false);
+            }
+        }
+    }
+
+    /// A mount inside one that goes or is replaced goes with it: it is taken off before and put back after.
+    fn renew_children(&mut self) {
+        let swapped =
+            self.mount.iter().filter(|(_, step)| matches!(step, Step::Swap { .. })).map(|(target, _)| target);
+        let going: Vec<JailPath> =
+            swapped.chain(self.detach.iter().map(|(target, _)| target)).cloned().collect();
+        for mount in &self.desired.mounts {
+            let inside = going.iter().any(|above| mount.target != *above && mount.target.starts_with(above));
+            if !inside {
+                continue;
+            }
+            let stack = self.observed.mounts.get(&mount.target).map(Vec::as_slice).unwrap_or_default();
+            for seen in stack.iter().rev() {
+                self.detach(&mount.target, seen.clone(), mount.recursive);
+            }
+            self.detach.dedup_by(|a, b| a.1 == b.1);
+            self.plan.keep.retain(|keep| keep.target != mount.target);
+            self.mount.insert(mount.target.clone(), Step::Attach(mount.clone()));
+        }
+        let foreign =
+            self.plan.states.iter().filter(|state| state.state == State::Foreign && state.mount.is_none());
+        let in_the_way = foreign.filter_map(|state| {
+            let above =
+                going.iter().find(|above| state.target != **above && state.target.starts_with(above))?;
+            Some((state.target.clone(), above.clone()))
+        });
+        for (foreign, above) in in_the_way.collect::<Vec<_>>() {
+            let (foreign, above) = (self.desired.root.inside(&foreign), self.desired.root.inside(&above));
+            self.plan.conflicts.push(
+                Error::failed(format!(
+                    "{}: {above} cannot be replaced: {foreign} is mounted in it, and not by mountjail",
+                    self.desired.site
+                ))
+                .hint(format!("unmount it: `umount {foreign}`")),
+            );
+        }
+    }
+
+    fn finish(mut self) -> Plan {
+        let attach: BTreeSet<_> = self
+            .mount
+            .iter()
+            .filter(|(_, step)| matches!(step, Step::Attach(_)))
+            .map(|(target, _)| target.clone())
+            .collect();
+        let made = placeholders::plan(self.desired, self.observed, &attach);
+        let writes =
+            self.desired.files.iter().filter(|file| !self.observed.current_files.contains(&file.path));
+        let steps = &mut self.plan.steps;
+        steps.extend(writes.cloned().map(Step::WriteFile));
+        // The deepest first; of one place the topmost first, as they were found.
+        self.detach.sort_by(|a, b| b.0.cmp(&a.0));
+        steps.extend(self.detach.into_iter().map(|(_, step)| step));
+        steps.extend(made.remove);
+        steps.extend(unneeded_files(self.desired, self.observed));
+        steps.extend(made.create);
+        steps.extend(self.mount.into_values());
+        self.plan.conflicts.extend(made.conflicts);
+        self.plan.states.sort_by(|a, b| a.target.cmp(&b.target));
+        sort_by_target(&mut self.plan.keep);
+        self.plan
+    }
+}
+
+fn unneeded_files(desired: &Desired, observed: &Observed) -> Vec<Step> {
+    let known = observed.kept.iter().flat_map(|kept| &kept.files);
+    let unneeded = known.filter(|path| desired.files.iter().all(|file| file.path != **path));
+    unneeded.cloned().map(Step::RemoveFile).collect()
+}
+
+fn sort_by_target(mounts: &mut [RecordedMount]) {
+    mounts.sort_by(|a, b| a.target.cmp(&b.target));
+}
