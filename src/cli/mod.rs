@@ -1,10 +1,129 @@
-//! Arguments and commands.
-//!
-//! The only stage that talks to people: it reads the configuration, calls the other stages in order and prints.
+//! The command line: arguments in, an exit code out. One file a command, its arguments beside its work.
 
+mod check;
+mod context;
+mod down;
+mod out;
+mod plan;
+mod presets;
+mod sites;
+mod status;
+mod up;
+mod why;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Runs the command line.
+use clap::{Args, Parser, Subcommand};
+
+use context::Context;
+use out::Out;
+
+/// Exit code: differences were found.
+const DIFFERENT: u8 = 3;
+
+/// Read-only bind mounts for chrooted services, from one manifest a site.
+///
+/// A site is one jail: a root directory and what it needs of the host, in
+/// /etc/mountjail/sites/SITE.yaml. `mountjail up SITE` makes it so, `mountjail down SITE` takes it away.
+#[derive(Debug, Parser)]
+#[command(name = "mountjail", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes:\n  0  done, or in sync\n  1  failed\n  2  wrong usage, or a mistake in a \
+                          manifest\n  3  differences found (plan, status)";
+
+/// Options of every command.
+#[derive(Debug, Args)]
+struct Global {
+    /// The directory with sites/ and presets/
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "MOUNTJAIL_CONFIG_DIR",
+        default_value = "/etc/mountjail"
+    )]
+    config_dir: PathBuf,
+    /// Keep records in DIR/run and DIR/lib [default: /run/mountjail and /var/lib/mountjail]
+    #[arg(long, global = true, value_name = "DIR", env = "MOUNTJAIL_STATE_DIR")]
+    state_dir: Option<PathBuf>,
+    /// Say every system step
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    verbose: bool,
+    /// Say nothing but errors
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(up::Up),
+    Down(down::Down),
+    Plan(plan::Plan),
+    Status(status::Status),
+    Check(check::Check),
+    Presets(presets::Presets),
+    Why(why::Why),
+}
+
+/// Which sites a command is for.
+#[derive(Debug, Args)]
+struct Which {
+    /// Names of sites, or paths of manifests (with a `/`, or ending in `.yaml`)
+    #[arg(value_name = "SITE", required_unless_present = "all", conflicts_with = "all")]
+    sites: Vec<String>,
+    /// All sites of the configuration
+    #[arg(long)]
+    all: bool,
+}
+
+/// The program: parses its arguments, runs, and says how it ended.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = Cli::parse();
+    // Placeholders and records get the modes that they are made with, whatever the caller's umask is.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    raise_open_files();
+    let out = Out::new(cli.global.verbose, cli.global.quiet);
+    let context = match Context::new(cli.global.config_dir, cli.global.state_dir, out) {
+        Ok(context) => context,
+        Err(error) => {
+            let out = Out::new(false, false);
+            out.error(&error);
+            return ExitCode::from(error.exit_code());
+        }
+    };
+    let code = match cli.command {
+        Command::Up(up) => up.run(&context),
+        Command::Down(down) => down.run(&context),
+        Command::Plan(plan) => plan.run(&context),
+        Command::Status(status) => status.run(&context),
+        Command::Check(check) => check.run(&context),
+        Command::Presets(presets) => presets.run(&context),
+        Command::Why(why) => why.run(&context),
+    };
+    ExitCode::from(code)
+}
+
+/// A run over many sites holds a descriptor for each distinct source.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard); // without it the limit shows as an error later
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        super::Cli::command().debug_assert();
+    }
 }

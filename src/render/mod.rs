@@ -1,1 +1,86 @@
-//! Desired or Plan → text and JSON: pure.
+//! Desired or Plan → text, JSON: pure.
+
+pub mod json;
+pub mod text;
+
+use serde::Serialize;
+
+use crate::manifest::JailPath;
+use crate::plan::{Plan, State};
+use crate::resolve::{Desired, Link, Mount};
+
+/// How a whole site stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SiteState {
+    /// Every mount is ok, and nothing is to be done.
+    Up,
+    /// Some are, or something that should not be there is.
+    Drifted,
+    /// None is.
+    Down,
+}
+
+impl std::fmt::Display for SiteState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Up => "up",
+            Self::Drifted => "drifted",
+            Self::Down => "down",
+        })
+    }
+}
+
+/// How the site of `plan`, one of `up`, stands. Foreign mounts elsewhere do not count: they are not ours.
+pub fn site_state(plan: &Plan) -> SiteState {
+    let mut ours = plan.states.iter().filter(|state| state.state != State::Foreign || state.mount.is_some());
+    if plan.in_sync() && ours.all(|state| state.state == State::Ok) {
+        return SiteState::Up;
+    }
+    let mut ours = plan.states.iter().filter(|state| state.state != State::Foreign || state.mount.is_some());
+    if ours.all(|state| state.state == State::Missing) { SiteState::Down } else { SiteState::Drifted }
+}
+
+/// What brought a path into a jail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer<'d> {
+    /// The links that the path goes through or is.
+    pub link: Option<&'d Link>,
+    /// The path with the links of the jail followed.
+    pub leads_to: JailPath,
+    /// The mount that shows it.
+    pub mount: Option<&'d Mount>,
+}
+
+/// What of `desired` brings `path`.
+pub fn why<'d>(desired: &'d Desired, path: &JailPath) -> Answer<'d> {
+    let mut at = path.clone();
+    let mut first = None;
+    for _ in 0..40 {
+        let mut way = at.ancestors();
+        way.push(at.clone());
+        let Some(link) = desired.links.iter().find(|link| way.contains(&link.path)) else { break };
+        first = first.or(Some(link));
+        match through(link, &at) {
+            Some(next) if next != at => at = next,
+            _ => break,
+        }
+    }
+    let covering = desired.mounts.iter().rev().find(|mount| at.starts_with(&mount.target));
+    Answer { link: first, leads_to: at, mount: covering.map(|mount| &**mount) }
+}
+
+/// `path`, which goes through `link`, with it followed.
+fn through(link: &Link, path: &JailPath) -> Option<JailPath> {
+    use std::path::Component;
+    let mut to = if link.text.is_absolute() { "/".into() } else { link.path.as_path().parent()?.to_owned() };
+    for component in link.text.components() {
+        match component {
+            Component::ParentDir => drop(to.pop()),
+            Component::Normal(name) => to.push(name),
+            _ => {}
+        }
+    }
+    to.push(path.below(&link.path)?);
+    JailPath::new(to).ok()
+}

@@ -1,0 +1,88 @@
+//! `mountjail check`: validate and resolve, touching nothing.
+
+use clap::Args;
+use serde_json::json;
+
+use super::context::Context;
+use super::out::worst;
+use super::sites::{self, Site};
+use super::up::{Failed, plural};
+use crate::Result;
+use crate::resolve::{Desired, Resolver};
+
+/// Validate manifests and resolve them on this host, touching nothing
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  mountjail check\n  mountjail check ./site1.yaml")]
+pub(super) struct Check {
+    /// Names of sites, or paths of manifests [default: all sites]
+    #[arg(value_name = "SITE|FILE")]
+    sites: Vec<String>,
+    /// All sites, which is the default
+    #[arg(long, conflicts_with = "sites")]
+    all: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Check {
+    pub(super) fn run(&self, context: &Context) -> u8 {
+        self.all(context).unwrap_or_else(|error| {
+            context.out.error(&error);
+            error.exit_code()
+        })
+    }
+
+    fn all(&self, context: &Context) -> Result<u8> {
+        let everything = self.all || self.sites.is_empty();
+        let sites = if everything { sites::all(context)? } else { sites::named(context, &self.sites)? };
+        let resolver = context.resolver()?;
+        let (mut codes, mut results, mut text) = (vec![], vec![], String::new());
+        for site in &sites {
+            match one(context, &resolver, site) {
+                Ok(desired) => {
+                    codes.push(0);
+                    let (mounts, links) = (desired.mounts.len(), desired.links.len());
+                    text.push_str(&format!(
+                        "{}: ok, {} and {} in {}\n",
+                        site.name,
+                        plural(mounts, "mount"),
+                        plural(links, "link"),
+                        desired.root
+                    ));
+                    let notes: Vec<_> = desired
+                        .notes
+                        .iter()
+                        .map(|note| json!({ "text": note.text, "line": note.origin.to_string() }))
+                        .collect();
+                    results.push(json!({
+                        "site": site.name, "ok": true, "root": desired.root, "mounts": mounts, "links": links,
+                        "notes": notes, "warnings": desired.warnings,
+                    }));
+                    for warning in &desired.warnings {
+                        context.out.warn(format_args!("{}: {warning}", site.name));
+                    }
+                    for note in &desired.notes {
+                        context
+                            .out
+                            .info(format_args!("{}: note: {} ({})", site.name, note.text, note.origin));
+                    }
+                }
+                Err(failed) => {
+                    let (code, errors) = failed.report(context, site);
+                    codes.push(code);
+                    results.push(json!({ "site": site.name, "ok": false, "errors": errors }));
+                }
+            }
+        }
+        if self.json {
+            text = format!("{:#}\n", json!({ "sites": results }));
+        }
+        Ok(context.out.print_and(&text, worst(codes)))
+    }
+}
+
+fn one(context: &Context, resolver: &Resolver<'_>, site: &Site) -> Result<Desired, Failed> {
+    let manifest = sites::load(context, site).map_err(Failed::Manifest)?;
+    resolver.resolve(&manifest, context.roots()).map_err(Failed::Errors)
+}

@@ -1,0 +1,235 @@
+//! `mountjail down`: take it away.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::Which;
+use super::context::{Context, is_set, stop_flag};
+use super::out::worst;
+use super::sites::{self, Site};
+use super::up::{Failed, plural};
+use crate::engine::{Engine, Failure, Outcome};
+use crate::manifest::HostPath;
+use crate::observe::{self, BootId, Records, Table};
+use crate::plan;
+use crate::resolve::{Desired, Host, Resolver};
+use crate::{Error, Result};
+
+/// An unmount waits for a grace period of the kernel's, outside of any lock: threads wait together.
+const THREADS: usize = 16;
+
+/// Unmount what mountjail mounted and remove what it made, nothing else
+///
+/// Works from the records, so also for a site whose manifest is gone. While processes use the mounts it
+/// names them and stops.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  mountjail down site1\n  mountjail down --all --lazy")]
+pub(super) struct Down {
+    #[command(flatten)]
+    which: Which,
+    /// Detach also what is in use: it vanishes when its last user ends
+    #[arg(long)]
+    lazy: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Down {
+    pub(super) fn run(&self, context: &Context) -> u8 {
+        self.all(context).unwrap_or_else(|error| {
+            context.out.error(&error);
+            error.exit_code()
+        })
+    }
+
+    fn all(&self, context: &Context) -> Result<u8> {
+        let sites = self.sites(context)?;
+        let stop = stop_flag()?;
+        let boot = context.boot()?;
+        let engine = context.engine(boot.clone(), sites.len() > 1)?;
+        let table = if sites.len() > 1 { Some(Table::read()?) } else { None };
+        let run = Run { context, engine, resolver: context.resolver()?, boot, table, lazy: self.lazy };
+        context.out.progress(sites.len());
+        let next = AtomicUsize::new(0);
+        let results: Mutex<Vec<(usize, u8, Value)>> = Mutex::default();
+        let work = || {
+            while let Some((nth, site)) = claim(&next, &sites).filter(|_| !is_set(&stop)) {
+                let (code, json) = run.report(site, run.site(site));
+                results.lock().unwrap_or_else(PoisonError::into_inner).push((nth, code, json));
+                context.out.advance();
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 1..THREADS.min(sites.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        context.out.progress_done();
+        let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        results.sort_by_key(|(nth, ..)| *nth);
+        let mut code = worst(results.iter().map(|(_, code, _)| *code));
+        if is_set(&stop) && results.len() < sites.len() {
+            context.out.error(&Error::interrupted("stopped by a signal before all sites were down"));
+            code = 1;
+        }
+        if self.json {
+            let sites: Vec<_> = results.into_iter().map(|(_, _, json)| json).collect();
+            return Ok(context.out.print_and(&format!("{:#}\n", json!({ "sites": sites })), code));
+        }
+        Ok(code)
+    }
+
+    /// With --all also those that only the records know.
+    fn sites(&self, context: &Context) -> Result<Vec<Site>> {
+        if !self.which.all {
+            return sites::which(context, &self.which);
+        }
+        let recorded = context.state.recorded_sites();
+        let mut sites = match sites::all(context) {
+            Err(_) if !recorded.is_empty() => vec![],
+            result => result?,
+        };
+        for name in recorded {
+            if sites.iter().all(|site| site.name != name) {
+                sites.push(sites::one(context, name.as_str())?);
+            }
+        }
+        Ok(sites)
+    }
+}
+
+fn claim<'s>(next: &AtomicUsize, sites: &'s [Site]) -> Option<(usize, &'s Site)> {
+    let nth = next.fetch_add(1, Ordering::Relaxed);
+    sites.get(nth).map(|site| (nth, site))
+}
+
+struct Run<'c> {
+    context: &'c Context,
+    engine: Engine,
+    resolver: Resolver<'c>,
+    boot: BootId,
+    table: Option<Table>,
+    lazy: bool,
+}
+
+impl Run<'_> {
+    fn site(&self, site: &Site) -> Result<(HostPath, Outcome), Failed> {
+        let named = |error: Error| error.context(&site.name);
+        let _lock = self
+            .engine
+            .lock(&site.name, || {
+                self.context.out.info(format_args!("{}: waiting for another mountjail to finish", site.name));
+            })
+            .map_err(named)?;
+        let records = self.context.state.read(&site.name, &self.boot);
+        for warning in &records.warnings {
+            self.context.out.warn(format_args!("{}: {warning}", site.name));
+        }
+        let known = if records.record.is_none() { self.known(site) } else { None };
+        let Some(root) = self.root(site, &records, known.as_ref())? else {
+            let root = sites::root_of(site).unwrap_or_else(HostPath::slash);
+            return Ok((root, Outcome::default()));
+        };
+        let desired = known
+            .filter(|known| known.root == root)
+            .unwrap_or_else(|| Desired::nothing(site.name.clone(), root.clone()));
+        let fresh;
+        let table = match &self.table {
+            Some(table) => table,
+            None => {
+                fresh = Table::read()?;
+                &fresh
+            }
+        };
+        let observed = observe::observe(&desired, records, Some(table)).map_err(named)?;
+        let plan = plan::down(site.name.clone(), root.clone(), Some(&desired), &observed);
+        if plan.steps.is_empty() {
+            return Ok((root, Outcome::default()));
+        }
+        let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
+        let outcome = self.engine.down(&plan, &observed, self.lazy, &log).map_err(Failed::Engine)?;
+        Ok((root, outcome))
+    }
+
+    /// What the manifest asks for, to recognise mounts whose record is lost.
+    fn known(&self, site: &Site) -> Option<Desired> {
+        let manifest = sites::load(self.context, site).ok()?;
+        self.resolver.resolve(&manifest, self.context.roots()).ok()
+    }
+
+    /// Where the site is; `None`: its root is nowhere, so nothing can be in it.
+    fn root(
+        &self,
+        site: &Site,
+        records: &Records,
+        known: Option<&Desired>,
+    ) -> Result<Option<HostPath>, Failed> {
+        if let Some(root) = records.root() {
+            return Ok(std::fs::symlink_metadata(root).is_ok().then(|| root.clone()));
+        }
+        if let Some(known) = known {
+            return Ok(Some(known.root.clone()));
+        }
+        // Neither recorded nor resolvable: a site that is not there is an error, one with a wrong manifest
+        // has nothing that could be recognised as ours.
+        let manifest = sites::load(self.context, site).map_err(Failed::Manifest)?;
+        Ok(Host::new().walk(&manifest.root).ok().map(|walk| walk.real))
+    }
+
+    /// Says how it went; gives the exit code and the same as JSON.
+    fn report(&self, site: &Site, result: Result<(HostPath, Outcome), Failed>) -> (u8, Value) {
+        let out = &self.context.out;
+        match result {
+            Ok((root, outcome)) => {
+                for left in &outcome.left {
+                    out.warn(format_args!("{}: {left}", site.name));
+                }
+                match outcome.detached {
+                    0 => out.info(format_args!("{}: down; nothing was mounted", site.name)),
+                    count => {
+                        out.info(format_args!("{}: down, {} detached", site.name, plural(count, "mount")))
+                    }
+                }
+                let json = json!({
+                    "site": site.name, "root": root, "down": true, "detached": outcome.detached, "left": outcome.left,
+                });
+                (0, json)
+            }
+            Err(failed) => {
+                let (code, mut errors) = failed.report(self.context, site);
+                if let Failed::Engine(failure) = &failed {
+                    errors.extend(self.name_holders(site, failure));
+                }
+                (code, json!({ "site": site.name, "down": false, "errors": errors }))
+            }
+        }
+    }
+
+    fn name_holders(&self, site: &Site, failure: &Failure) -> Vec<String> {
+        let records = self.context.state.read(&site.name, &self.boot);
+        let Some(root) = records.root().filter(|_| failure.busy).cloned().or_else(|| sites::root_of(site))
+        else {
+            return vec![];
+        };
+        if !failure.busy {
+            return vec![];
+        }
+        let used: Vec<_> =
+            observe::holders(&root).iter().map(|process| format!("used by {process}")).collect();
+        for line in &used {
+            self.context.out.info(format_args!("{}: {line}", site.name));
+        }
+        if used.is_empty() {
+            let why =
+                "no process of this pid namespace shows it: another mount namespace or the kernel uses them";
+            self.context.out.info(format_args!("{}: {why}", site.name));
+        }
+        used
+    }
+}

@@ -1,0 +1,135 @@
+//! What people see: data on stdout, everything else on stderr.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::Error;
+use crate::manifest::Diagnostics;
+
+/// The two streams.
+pub(super) struct Out {
+    verbose: bool,
+    quiet: bool,
+    colour: bool,
+    bar: OnceLock<ProgressBar>,
+}
+
+impl Out {
+    pub(super) fn new(verbose: bool, quiet: bool) -> Self {
+        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self { verbose, quiet, colour: wanted && !dumb && io::stderr().is_terminal(), bar: OnceLock::new() }
+    }
+
+    /// Shows a bar for `sites` sites, where a person is looking and it takes long enough to see.
+    pub(super) fn progress(&self, sites: usize) {
+        if sites < 2 || self.quiet || self.verbose || !io::stderr().is_terminal() {
+            return;
+        }
+        let bar = ProgressBar::with_draw_target(Some(sites as u64), ProgressDrawTarget::stderr_with_hz(10));
+        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} sites, {elapsed}") {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(250));
+        let _ = self.bar.set(bar); // there is one a run
+    }
+
+    /// One more site is done.
+    pub(super) fn advance(&self) {
+        if let Some(bar) = self.bar.get() {
+            bar.inc(1);
+        }
+    }
+
+    /// Takes the bar away.
+    pub(super) fn progress_done(&self) {
+        if let Some(bar) = self.bar.get() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn line(&self, line: fmt::Arguments<'_>) {
+        // Nobody reads any more: there is nobody to tell.
+        let write = || drop(writeln!(io::stderr().lock(), "{line}"));
+        match self.bar.get() {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    /// What was done.
+    pub(super) fn info(&self, line: fmt::Arguments<'_>) {
+        if !self.quiet {
+            self.line(line);
+        }
+    }
+
+    /// A system step, with `-v`.
+    pub(super) fn detail(&self, line: fmt::Arguments<'_>) {
+        if self.verbose {
+            self.line(line);
+        }
+    }
+
+    pub(super) fn is_verbose(&self) -> bool {
+        self.verbose
+    }
+
+    /// Something that the user should know, though nothing failed.
+    pub(super) fn warn(&self, text: impl fmt::Display) {
+        if !self.quiet {
+            let (on, off) = self.style("33");
+            self.line(format_args!("{on}warning:{off} {text}"));
+        }
+    }
+
+    /// An error, and what to do next.
+    pub(super) fn error(&self, error: &Error) {
+        let (on, off) = self.style("1;31");
+        match error.hint_text() {
+            Some(hint) => self.line(format_args!("{on}error:{off} {error}\n  {on}try:{off} {hint}")),
+            None => self.line(format_args!("{on}error:{off} {error}")),
+        }
+    }
+
+    /// Mistakes in a manifest.
+    pub(super) fn diagnostics(&self, diagnostics: &Diagnostics) {
+        self.line(format_args!("{}", diagnostics.render(self.colour).trim_end()));
+    }
+
+    fn style(&self, code: &str) -> (String, &'static str) {
+        if self.colour { (format!("\x1b[{code}m"), "\x1b[0m") } else { (String::new(), "") }
+    }
+
+    /// Data. A reader that went away is no error: `| head` has seen enough.
+    pub(super) fn print(&self, text: &str) -> Result<(), Error> {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(Error::failed("cannot write to the standard output").because(&error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Prints data and gives the exit code: `code`, if that went well.
+    pub(super) fn print_and(&self, text: &str, code: u8) -> u8 {
+        match self.print(text) {
+            Ok(()) => code,
+            Err(error) => {
+                self.error(&error);
+                error.exit_code()
+            }
+        }
+    }
+}
+
+/// The worst of several ends: a failure before a mistake in a manifest, before differences.
+pub(super) fn worst(codes: impl IntoIterator<Item = u8>) -> u8 {
+    let rank = |code: &u8| [0, 3, 2, 1].iter().position(|known| known == code);
+    codes.into_iter().max_by_key(rank).unwrap_or(0)
+}

@@ -1,0 +1,84 @@
+//! `mountjail plan`: the steps that `up` would take.
+
+use clap::Args;
+use serde_json::json;
+
+use super::context::Context;
+use super::out::worst;
+use super::sites::{self, Site};
+use super::up::{Failed, notes, observe_and_plan};
+use super::{DIFFERENT, Which};
+use crate::Result;
+use crate::observe::{BootId, Table};
+use crate::render;
+use crate::resolve::Resolver;
+
+/// Show the steps that `up` would take; exit code 3 if there are any
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  mountjail plan site1")]
+pub(super) struct Plan {
+    #[command(flatten)]
+    which: Which,
+    /// Print the steps as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Plan {
+    /// What `up --dry-run` means.
+    pub(super) fn of(which: &Which, json: bool) -> Self {
+        Self { which: Which { sites: which.sites.clone(), all: which.all }, json }
+    }
+
+    pub(super) fn run(&self, context: &Context) -> u8 {
+        self.all(context).unwrap_or_else(|error| {
+            context.out.error(&error);
+            error.exit_code()
+        })
+    }
+
+    fn all(&self, context: &Context) -> Result<u8> {
+        let sites = sites::which(context, &self.which)?;
+        let (resolver, boot) = (context.resolver()?, context.boot()?);
+        let table = Table::read()?;
+        let (mut codes, mut results, mut text) = (vec![], vec![], String::new());
+        for site in &sites {
+            match one(context, &resolver, site, &boot, &table) {
+                Ok(plan) => {
+                    for conflict in &plan.conflicts {
+                        context.out.error(conflict);
+                    }
+                    codes.push(match (plan.conflicts.is_empty(), plan.steps.is_empty()) {
+                        (false, _) => 1,
+                        (true, false) => DIFFERENT,
+                        (true, true) => 0,
+                    });
+                    text.push_str(&render::text::plan(&plan));
+                    results.push(render::json::plan(&plan));
+                }
+                Err(failed) => {
+                    let (code, errors) = failed.report(context, site);
+                    codes.push(code);
+                    results.push(json!({ "site": site.name, "errors": errors }));
+                }
+            }
+        }
+        if self.json {
+            text = format!("{:#}\n", json!({ "sites": results }));
+        }
+        Ok(context.out.print_and(&text, worst(codes)))
+    }
+}
+
+fn one(
+    context: &Context,
+    resolver: &Resolver<'_>,
+    site: &Site,
+    boot: &BootId,
+    table: &Table,
+) -> Result<crate::plan::Plan, Failed> {
+    let manifest = sites::load(context, site).map_err(Failed::Manifest)?;
+    let desired = resolver.resolve(&manifest, context.roots()).map_err(Failed::Errors)?;
+    notes(context, &desired);
+    Ok(observe_and_plan(context, &desired, boot, Some(table))?.1)
+}

@@ -1,0 +1,98 @@
+//! `mountjail presets`: what there is to include.
+
+use clap::Args;
+use serde_json::json;
+
+use super::context::Context;
+use super::out::worst;
+use super::sites::Unusable;
+use crate::render;
+use crate::{Error, Result};
+
+/// List the presets, or show what one brings on this host
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  mountjail presets\n  mountjail presets dns")]
+pub(super) struct Presets {
+    /// The preset to show
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+    /// Print as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Presets {
+    pub(super) fn run(&self, context: &Context) -> u8 {
+        let result = match &self.name {
+            None => self.list(context),
+            Some(name) => self.one(context, name),
+        };
+        result.unwrap_or_else(|error| {
+            context.out.error(&error);
+            error.exit_code()
+        })
+    }
+
+    fn list(&self, context: &Context) -> Result<u8> {
+        let presets = &context.presets;
+        let names: Vec<_> = presets.names().collect();
+        let mut codes = vec![0];
+        for name in &names {
+            if let Some(Err(mistakes)) = presets.entries(name) {
+                codes.push(Unusable::Mistakes(mistakes).report(context));
+            }
+        }
+        let described = |name| presets.description(name).unwrap_or("(has mistakes)");
+        let text = if self.json {
+            let list: Vec<_> = names
+                .iter()
+                .map(|name| {
+                    let file = presets.file(name).map(ToString::to_string);
+                    json!({ "name": name, "description": presets.description(name), "file": file })
+                })
+                .collect();
+            format!("{:#}\n", json!({ "presets": list }))
+        } else {
+            let width = names.iter().map(|name| name.len()).max().unwrap_or(0);
+            names.iter().map(|name| format!("{name:width$}  {}\n", described(name))).collect()
+        };
+        Ok(context.out.print_and(&text, worst(codes)))
+    }
+
+    fn one(&self, context: &Context, name: &str) -> Result<u8> {
+        let presets = &context.presets;
+        let entries = match presets.entries(name) {
+            Some(Ok(entries)) => entries,
+            Some(Err(mistakes)) => return Ok(Unusable::Mistakes(mistakes).report(context)),
+            None => {
+                let missing = Error::usage(format!("there is no preset {name}"));
+                return Err(match presets.nearest(name) {
+                    Some(near) => missing.hint(format!("did you mean {near}?")),
+                    None => missing.hint("`mountjail presets` lists those that there are"),
+                });
+            }
+        };
+        let description = presets.description(name).unwrap_or_default();
+        match context.resolver()?.resolve_preset(&entries) {
+            Ok(resolved) => {
+                let text = if self.json {
+                    let file = presets.file(name).map(ToString::to_string);
+                    let mut value = render::json::preset(&resolved);
+                    value["name"] = json!(name);
+                    value["description"] = json!(description);
+                    value["file"] = json!(file);
+                    format!("{value:#}\n")
+                } else {
+                    format!("# {name}: {description}\n{}", render::text::preset(&resolved))
+                };
+                Ok(context.out.print_and(&text, 0))
+            }
+            Err(errors) => {
+                for error in &errors {
+                    context.out.error(&error.clone().context(format_args!("preset {name} on this host")));
+                }
+                Ok(worst(errors.iter().map(Error::exit_code)))
+            }
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The configuration directory: sites and presets as files.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::Which;
+use super::context::Context;
+use crate::manifest::{self, Diagnostics, HostPath, Manifest, Presets, SiteName, SourceFile};
+use crate::resolve::Roots;
+use crate::{Error, Result};
+
+/// A site that a command is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Site {
+    pub name: SiteName,
+    pub file: PathBuf,
+}
+
+/// Why there is no manifest.
+#[derive(Debug)]
+pub(super) enum Unusable {
+    Error(Error),
+    Mistakes(Diagnostics),
+}
+
+impl From<Error> for Unusable {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl Unusable {
+    /// Says it; gives the exit code.
+    pub(super) fn report(&self, context: &Context) -> u8 {
+        match self {
+            Self::Error(error) => {
+                context.out.error(error);
+                error.exit_code()
+            }
+            Self::Mistakes(diagnostics) => {
+                context.out.diagnostics(diagnostics);
+                2
+            }
+        }
+    }
+
+    /// As one error, for JSON.
+    pub(super) fn as_text(&self) -> String {
+        match self {
+            Self::Error(error) => error.to_string(),
+            Self::Mistakes(diagnostics) => diagnostics.render(false),
+        }
+    }
+}
+
+/// The sites that the arguments name, each once.
+pub(super) fn which(context: &Context, which: &Which) -> Result<Vec<Site>> {
+    if which.all { all(context) } else { named(context, &which.sites) }
+}
+
+/// The sites of these names or paths, each once.
+pub(super) fn named(context: &Context, names: &[String]) -> Result<Vec<Site>> {
+    let mut sites: Vec<Site> = vec![];
+    for name in names {
+        let site = one(context, name)?;
+        if !sites.contains(&site) {
+            sites.push(site);
+        }
+    }
+    Ok(sites)
+}
+
+/// The site that `name` means: a name, or a path to a manifest.
+pub(super) fn one(context: &Context, name: &str) -> Result<Site> {
+    let is_path =
+        name.contains('/') || Path::new(name).extension().is_some_and(|extension| extension == "yaml");
+    if !is_path {
+        let bad = |why| Error::usage(format!("{name:?} cannot be a site's name")).because_of(why);
+        let file = context.config.join("sites").join(format!("{name}.yaml"));
+        return Ok(Site { name: SiteName::new(name).map_err(bad)?, file });
+    }
+    let file = std::path::absolute(name)
+        .map_err(|error| Error::failed(format!("cannot use the path {name}")).because(&error))?;
+    Ok(Site { name: site_of(&file)?, file })
+}
+
+fn site_of(file: &Path) -> Result<SiteName> {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    SiteName::new(&stem).map_err(|why| {
+        Error::usage(format!("{}: the file's name cannot be a site's name", file.display())).because_of(why)
+    })
+}
+
+/// All sites of the configuration, sorted by name.
+pub(super) fn all(context: &Context) -> Result<Vec<Site>> {
+    let directory = context.config.join("sites");
+    let files = yaml_files(&directory).map_err(|error| {
+        Error::failed(format!("cannot list the sites in {}", directory.display()))
+            .because(&error)
+            .hint("write SITE.yaml there, or name another directory with --config-dir")
+    })?;
+    let sites = files.into_iter().map(|file| Ok(Site { name: site_of(&file)?, file }));
+    sites.collect()
+}
+
+/// The files `*.yaml` of a directory but hidden ones, sorted.
+fn yaml_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = vec![];
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if !hidden && path.extension().is_some_and(|extension| extension == "yaml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The built-in presets and those of the configuration.
+pub(super) fn presets(config: &Path) -> Result<Presets> {
+    let mut presets = Presets::built_in();
+    let directory = config.join("presets");
+    let files = match yaml_files(&directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => vec![],
+        result => result.map_err(|error| {
+            Error::failed(format!("cannot list the presets in {}", directory.display())).because(&error)
+        })?,
+    };
+    for file in files {
+        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        // A file that cannot be read is an error where it is used.
+        let text = text(&file).unwrap_or_else(|_| "\0".to_owned());
+        presets.add(&name, SourceFile::File(file), text);
+    }
+    Ok(presets)
+}
+
+/// The roots of all sites, as far as their manifests can be read.
+pub(super) fn roots(config: &Path) -> Roots {
+    let mut roots = Roots::default();
+    for file in yaml_files(&config.join("sites")).unwrap_or_default() {
+        if let (Ok(site), Ok(text)) = (site_of(&file), text(&file))
+            && let Some(root) = manifest::root_of(&text)
+        {
+            roots.add(site, root);
+        }
+    }
+    roots
+}
+
+/// The site's manifest.
+pub(super) fn load(context: &Context, site: &Site) -> Result<Manifest, Unusable> {
+    let text = text(&site.file).map_err(|unusable| match unusable {
+        Unusable::Error(error) if error.errno() == Some(libc::ENOENT) => {
+            no_such_site(context, site, error).into()
+        }
+        other => other,
+    })?;
+    let file = SourceFile::File(site.file.clone());
+    manifest::parse(site.name.clone(), file, &text, &context.presets).map_err(Unusable::Mistakes)
+}
+
+fn no_such_site(context: &Context, site: &Site, error: Error) -> Error {
+    if site.file.parent() != Some(&context.config.join("sites")) {
+        return error;
+    }
+    let known: Vec<_> = all(context).unwrap_or_default();
+    let near = known
+        .iter()
+        .map(|known| known.name.as_str())
+        .min_by_key(|known| strsim::damerau_levenshtein(known, site.name.as_str()));
+    let near = near.filter(|near| strsim::damerau_levenshtein(near, site.name.as_str()) <= 2);
+    let missing =
+        Error::usage(format!("there is no site {}: {} does not exist", site.name, site.file.display()));
+    match near {
+        Some(near) => missing.hint(format!("did you mean {near}?")),
+        None => missing.hint("`mountjail status` lists the sites; --config-dir names another configuration"),
+    }
+}
+
+/// The text of a manifest or preset. A FIFO or device is refused, and no more is read than can be used.
+fn text(file: &Path) -> Result<String, Unusable> {
+    let cannot = |error: &io::Error| Error::failed(format!("cannot read {}", file.display())).because(error);
+    let metadata = fs::metadata(file).map_err(|error| cannot(&error))?;
+    if !metadata.is_file() {
+        return Err(Error::usage(format!("{} is not a regular file", file.display())).into());
+    }
+    let mut bytes = vec![];
+    File::open(file)
+        .and_then(|open| open.take(manifest::MAX_BYTES as u64 + 1).read_to_end(&mut bytes))
+        .map_err(|error| cannot(&error))?;
+    manifest::decode(&SourceFile::File(file.to_owned()), bytes).map_err(Unusable::Mistakes)
+}
+
+/// The root that a manifest names, whatever else is wrong with it.
+pub(super) fn root_of(site: &Site) -> Option<HostPath> {
+    manifest::root_of(&text(&site.file).ok()?)
+}

@@ -1,0 +1,99 @@
+//! `mountjail status`: every mount and its state.
+
+use clap::Args;
+use serde_json::json;
+
+use super::DIFFERENT;
+use super::context::Context;
+use super::out::worst;
+use super::sites::{self, Site};
+use super::up::{Failed, observe_and_plan};
+use crate::Result;
+use crate::observe::{self, BootId, Table};
+use crate::plan::Plan;
+use crate::render;
+use crate::resolve::{Desired, Resolver};
+
+/// Show every mount and its state; exit code 3 if any is not ok
+///
+/// The states: ok, missing, stale (the source is another file now), wrong-source, wrong-options, shadowed
+/// (something else on top), orphan (ours, no longer in the manifest), foreign (not ours: never touched).
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  mountjail status site1\n  mountjail status --json | jq '.sites[].state'")]
+pub(super) struct Status {
+    /// Names of sites, or paths of manifests [default: all sites]
+    #[arg(value_name = "SITE")]
+    sites: Vec<String>,
+    /// All sites, which is the default
+    #[arg(long, conflicts_with = "sites")]
+    all: bool,
+    /// Print the states as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    pub(super) fn run(&self, context: &Context) -> u8 {
+        self.all(context).unwrap_or_else(|error| {
+            context.out.error(&error);
+            error.exit_code()
+        })
+    }
+
+    fn all(&self, context: &Context) -> Result<u8> {
+        let everything = self.all || self.sites.is_empty();
+        let (sites, recorded) = if everything {
+            let sites = sites::all(context)?;
+            let recorded = context.state.recorded_sites();
+            let without_manifest = |name: &_| sites.iter().all(|site: &Site| site.name != *name);
+            let recorded: Vec<_> = recorded.into_iter().filter(without_manifest).collect();
+            (sites, recorded)
+        } else {
+            (sites::named(context, &self.sites)?, vec![])
+        };
+        let (resolver, boot, table) = (context.resolver()?, context.boot()?, Table::read()?);
+        let (mut codes, mut results, mut text) = (vec![], vec![], String::new());
+        let mut add = |plan: &Plan| {
+            let state = render::site_state(plan);
+            codes.push(if state == render::SiteState::Up { 0 } else { DIFFERENT });
+            text.push_str(&render::text::status(plan));
+            results.push(render::json::status(plan));
+        };
+        let mut failures = vec![];
+        for site in &sites {
+            match one(context, &resolver, site, &boot, &table) {
+                Ok(plan) => add(&plan),
+                Err(failed) => failures.push((site, failed)),
+            }
+        }
+        for name in recorded {
+            let records = context.state.read(&name, &boot);
+            if let Some(root) = records.root().cloned() {
+                let nothing = Desired::nothing(name, root);
+                let observed = observe::observe(&nothing, records, Some(&table))?;
+                add(&crate::plan::up(&nothing, &observed));
+            }
+        }
+        for (site, failed) in failures {
+            let (code, errors) = failed.report(context, site);
+            codes.push(code);
+            results.push(json!({ "site": site.name, "errors": errors }));
+        }
+        if self.json {
+            text = format!("{:#}\n", json!({ "sites": results }));
+        }
+        Ok(context.out.print_and(&text, worst(codes)))
+    }
+}
+
+fn one(
+    context: &Context,
+    resolver: &Resolver<'_>,
+    site: &Site,
+    boot: &BootId,
+    table: &Table,
+) -> Result<Plan, Failed> {
+    let manifest = sites::load(context, site).map_err(Failed::Manifest)?;
+    let desired = resolver.resolve(&manifest, context.roots()).map_err(Failed::Errors)?;
+    Ok(observe_and_plan(context, &desired, boot, Some(table))?.1)
+}

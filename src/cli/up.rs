@@ -1,0 +1,288 @@
+//! `mountjail up`: make it so.
+
+use std::sync::atomic::AtomicBool;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::context::{Context, is_set, stop_flag};
+use super::out::worst;
+use super::sites::{self, Site, Unusable};
+use super::{Which, plan};
+use crate::engine::{Engine, Failure, Outcome};
+use crate::manifest::HostPath;
+use crate::observe::{self, BootId, Table};
+use crate::plan::Plan;
+use crate::resolve::{Desired, Resolver, create_root};
+use crate::{Error, Result};
+
+/// Mount what sites need; a second time there is nothing to do
+///
+/// A site is up or as it was before: what was begun is undone when something fails. With --all a site that
+/// fails does not stop the others.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  mountjail up site1\n  mountjail up --all --quiet")]
+pub(super) struct Up {
+    #[command(flatten)]
+    which: Which,
+    /// Only say what would be done, as `mountjail plan` does
+    #[arg(long)]
+    dry_run: bool,
+    /// Make a root directory that does not exist
+    #[arg(long)]
+    create: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What became of one site.
+pub(super) struct Done {
+    pub desired: Desired,
+    pub outcome: Outcome,
+}
+
+/// Why a site is not up.
+pub(super) enum Failed {
+    Manifest(Unusable),
+    Errors(Vec<Error>),
+    Engine(Box<Failure>),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Errors(vec![error])
+    }
+}
+
+impl Up {
+    pub(super) fn run(&self, context: &Context) -> u8 {
+        if self.dry_run {
+            return plan::Plan::of(&self.which, self.json).run(context);
+        }
+        self.all(context).unwrap_or_else(|error| {
+            context.out.error(&error);
+            error.exit_code()
+        })
+    }
+
+    fn all(&self, context: &Context) -> Result<u8> {
+        let sites = sites::which(context, &self.which)?;
+        let stop = stop_flag()?;
+        let boot = context.boot()?;
+        let engine = context.engine(boot.clone(), sites.len() > 1)?;
+        let resolver = context.resolver()?;
+        let table = context.table(sites.len() > 1)?;
+        let run = Run { context, engine, resolver, boot, table, stop: &stop, create: self.create };
+        context.out.progress(sites.len());
+        let (mut codes, mut results, mut up) = (vec![], vec![], vec![]);
+        for site in &sites {
+            let result = run.site(site);
+            let (code, json) = report(context, site, &result);
+            codes.push(code);
+            if self.json {
+                results.push(json);
+            }
+            up.extend(
+                result
+                    .ok()
+                    .filter(|done| done.outcome != Outcome::default())
+                    .map(|done| (site, done.desired)),
+            );
+            context.out.advance();
+            if is_set(&stop) {
+                break;
+            }
+        }
+        context.out.progress_done();
+        name_blind_processes(context, &up);
+        if is_set(&stop) {
+            context.out.error(&Error::interrupted("stopped by a signal; the sites before it are up"));
+            codes.push(1);
+        }
+        let code = worst(codes);
+        if self.json {
+            let text = format!("{:#}\n", json!({ "sites": results }));
+            return Ok(context.out.print_and(&text, code));
+        }
+        Ok(code)
+    }
+}
+
+struct Run<'c> {
+    context: &'c Context,
+    engine: Engine,
+    resolver: Resolver<'c>,
+    boot: BootId,
+    table: Option<Table>,
+    stop: &'c AtomicBool,
+    create: bool,
+}
+
+impl Run<'_> {
+    fn site(&self, site: &Site) -> Result<Done, Failed> {
+        let manifest = sites::load(self.context, site).map_err(Failed::Manifest)?;
+        let _lock = self.lock(site)?;
+        if self.create && create_root(&manifest.root).map_err(|error| error.context(&site.name))? {
+            self.context.out.info(format_args!("{}: made the root {}", site.name, manifest.root));
+        }
+        let desired = self.resolver.resolve(&manifest, self.context.roots()).map_err(Failed::Errors)?;
+        match self.apply(&desired, self.table.as_ref()) {
+            // The table was read before the lock was taken: somebody may have mounted since.
+            Err(_) if self.table.is_some() && !is_set(self.stop) => {
+                let table = self.context.table(true)?;
+                self.apply(&desired, table.as_ref())
+            }
+            result => result,
+        }
+        .map(|outcome| Done { desired, outcome })
+    }
+
+    fn lock(&self, site: &Site) -> Result<crate::engine::Lock> {
+        self.engine
+            .lock(&site.name, || {
+                self.context.out.info(format_args!("{}: waiting for another mountjail to finish", site.name));
+            })
+            .map_err(|error| error.context(&site.name))
+    }
+
+    fn apply(&self, desired: &Desired, table: Option<&Table>) -> Result<Outcome, Failed> {
+        let plan = observe_and_plan(self.context, desired, &self.boot, table)?;
+        if !plan.1.conflicts.is_empty() {
+            return Err(Failed::Errors(plan.1.conflicts));
+        }
+        let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
+        self.engine.up(&plan.1, &plan.0, self.stop, &log).map_err(Failed::Engine)
+    }
+}
+
+/// How the site stands, and what is to be done.
+pub(super) fn observe_and_plan(
+    context: &Context,
+    desired: &Desired,
+    boot: &BootId,
+    table: Option<&Table>,
+) -> Result<(observe::Observed, Plan)> {
+    let named = |error: Error| error.context(&desired.site);
+    let records = context.state.read(&desired.site, boot);
+    for warning in &records.warnings {
+        context.out.warn(format_args!("{}: {warning}", desired.site));
+    }
+    if let Some(root) = records.root().filter(|root| **root != desired.root) {
+        return Err(moved(root, desired));
+    }
+    let observed = observe::observe(desired, records, table).map_err(named)?;
+    let plan = crate::plan::up(desired, &observed);
+    Ok((observed, plan))
+}
+
+fn moved(old: &HostPath, desired: &Desired) -> Error {
+    let Desired { site, root, .. } = desired;
+    Error::failed(format!("{site}: the manifest now says root {root}, but the site was set up at {old}"))
+        .hint(format!("take it away there first: `mountjail down {site}`"))
+}
+
+/// Says how it went; gives the exit code and the same as JSON.
+fn report(context: &Context, site: &Site, result: &Result<Done, Failed>) -> (u8, Value) {
+    let out = &context.out;
+    match result {
+        Ok(done) => {
+            notes(context, &done.desired);
+            for left in &done.outcome.left {
+                out.warn(format_args!("{}: {left}", site.name));
+            }
+            out.info(format_args!("{}: {}", site.name, summary(done)));
+            let Outcome { attached, swapped, gaps, detached, .. } = done.outcome;
+            let json = json!({
+                "site": site.name, "root": done.desired.root, "up": true, "mounts": done.desired.mounts.len(),
+                "attached": attached, "swapped": swapped, "gaps": gaps, "detached": detached,
+            });
+            (0, json)
+        }
+        Err(failed) => {
+            let (code, errors) = failed.report(context, site);
+            (code, json!({ "site": site.name, "up": false, "errors": errors }))
+        }
+    }
+}
+
+/// What the user should know of what was resolved. Of presets only with `-v`: their optional lines are many.
+pub(super) fn notes(context: &Context, desired: &Desired) {
+    for warning in &desired.warnings {
+        context.out.warn(format_args!("{}: {warning}", desired.site));
+    }
+    for note in &desired.notes {
+        if note.origin.presets.is_empty() {
+            context.out.info(format_args!("{}: {} ({})", desired.site, note.text, note.origin));
+        } else {
+            context.out.detail(format_args!("{}: {} ({})", desired.site, note.text, note.origin));
+        }
+    }
+}
+
+fn summary(done: &Done) -> String {
+    let Outcome { attached, swapped, detached, .. } = done.outcome;
+    let total = plural(done.desired.mounts.len(), "mount");
+    let parts = [(attached, "attached"), (swapped, "swapped"), (detached, "detached")];
+    let parts: Vec<_> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    if parts.is_empty() {
+        return format!("in sync, {total}; nothing to do");
+    }
+    format!("up, {total}: {}", parts.join(", "))
+}
+
+/// `1 mount`, `30 mounts`.
+pub(super) fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+impl Failed {
+    /// Says what failed; gives the exit code and the messages.
+    pub(super) fn report(&self, context: &Context, site: &Site) -> (u8, Vec<String>) {
+        match self {
+            Self::Manifest(unusable) => (unusable.report(context), vec![unusable.as_text()]),
+            Self::Errors(errors) => {
+                for error in errors {
+                    context.out.error(error);
+                }
+                let code = worst(errors.iter().map(Error::exit_code));
+                (code, errors.iter().map(ToString::to_string).collect())
+            }
+            Self::Engine(failure) => {
+                let error = failure.error.clone().context(&site.name);
+                context.out.error(&error);
+                for also in &failure.also {
+                    context.out.error(&also.clone().context(&site.name));
+                }
+                if !failure.undone.is_empty() && failure.also.is_empty() {
+                    let steps = plural(failure.undone.len(), "step");
+                    context
+                        .out
+                        .info(format_args!("{}: undid {steps}; the site is as it was before", site.name));
+                }
+                let also = failure.also.iter().map(ToString::to_string);
+                (error.exit_code(), [error.to_string()].into_iter().chain(also).collect())
+            }
+        }
+    }
+}
+
+/// Processes inside a root that live in a mount namespace which did not receive the mounts.
+fn name_blind_processes(context: &Context, up: &[(&Site, Desired)]) {
+    if up.is_empty() {
+        return;
+    }
+    let roots: Vec<_> = up.iter().map(|(_, desired)| (&desired.root, desired.mounts.as_slice())).collect();
+    for (nth, process) in observe::without_mounts(&roots) {
+        let restart = match &process.unit {
+            Some(unit) => format!("systemctl restart {unit}"),
+            None => "restart it".to_owned(),
+        };
+        context.out.warn(format_args!(
+            "{}: {process} is inside the root and does not see the mounts, because it has a mount namespace of \
+             its own that does not receive them; {restart}",
+            up[nth].0.name
+        ));
+    }
+}

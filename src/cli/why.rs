@@ -1,0 +1,68 @@
+//! `mountjail why`: what brought a path in.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::context::Context;
+use super::sites;
+use super::up::Failed;
+use crate::manifest::JailPath;
+use crate::render;
+use crate::{Error, Result};
+
+/// Say which line, preset, program or link brought a path into a jail
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  mountjail why site1 /lib/x86_64-linux-gnu/libc.so.6")]
+pub(super) struct Why {
+    /// The site's name, or the path of its manifest
+    #[arg(value_name = "SITE")]
+    site: String,
+    /// The path as a process inside the jail sees it
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
+    /// Print as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Why {
+    pub(super) fn run(&self, context: &Context) -> u8 {
+        self.answer(context).unwrap_or_else(|error| {
+            context.out.error(&error);
+            error.exit_code()
+        })
+    }
+
+    fn answer(&self, context: &Context) -> Result<u8> {
+        let path = JailPath::new(&self.path).map_err(|why| {
+            Error::usage(format!("{} cannot be a path in a jail", self.path.display())).because_of(why)
+        })?;
+        let site = sites::one(context, &self.site)?;
+        let manifest = match sites::load(context, &site) {
+            Ok(manifest) => manifest,
+            Err(unusable) => return Ok(unusable.report(context)),
+        };
+        let desired = match context.resolver()?.resolve(&manifest, context.roots()) {
+            Ok(desired) => desired,
+            Err(errors) => return Ok(Failed::Errors(errors).report(context, &site).0),
+        };
+        let answer = render::why(&desired, &path);
+        if answer.mount.is_none() && answer.link.is_none() {
+            let nothing =
+                Error::failed(format!("{}: nothing brings {path} into {}", site.name, desired.root));
+            let on_host = path.on_host();
+            return Err(if context.host.exists(&on_host) {
+                nothing.hint(format!("it is on the host; this line of `mounts` would bring it: - {on_host}"))
+            } else {
+                nothing.hint("it is not on the host either")
+            });
+        }
+        let text = if self.json {
+            format!("{:#}\n", render::json::why(&path, &answer))
+        } else {
+            render::text::why(&path, &answer)
+        };
+        Ok(context.out.print_and(&text, 0))
+    }
+}

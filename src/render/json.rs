@@ -1,0 +1,98 @@
+//! For programs: stable keys, paths as text where they are UTF-8.
+
+use serde_json::{Value, json};
+
+use super::{Answer, site_state};
+use crate::manifest::JailPath;
+use crate::plan::{MountState, Plan, Step};
+use crate::resolve::{FileKind, Link, Mount, Reason, ResolvedPreset};
+
+/// `{site, root, steps: [{step, …}], conflicts: […]}`
+pub fn plan(plan: &Plan) -> Value {
+    let conflicts: Vec<_> = plan.conflicts.iter().map(ToString::to_string).collect();
+    let steps: Vec<_> = plan.steps.iter().map(step).collect();
+    json!({ "site": plan.site, "root": plan.root, "steps": steps, "conflicts": conflicts })
+}
+
+fn step(step: &Step) -> Value {
+    match step {
+        Step::WriteFile(file) => json!({ "step": "write-file", "path": file.path }),
+        Step::Detach { target, source, .. } => {
+            json!({ "step": "detach", "target": target, "source": source })
+        }
+        Step::RemovePlaceholder { path, .. } => json!({ "step": "remove-placeholder", "path": path }),
+        Step::RemoveLink { path, text } => {
+            json!({ "step": "remove-link", "path": path, "text": text.to_string_lossy() })
+        }
+        Step::RemoveFile(path) => json!({ "step": "remove-file", "path": path }),
+        Step::CreatePlaceholder { path, kind } => {
+            let kind = if *kind == FileKind::Directory { "directory" } else { "file" };
+            json!({ "step": "create-placeholder", "path": path, "kind": kind })
+        }
+        Step::CreateLink { path, text } => {
+            json!({ "step": "create-link", "path": path, "text": text.to_string_lossy() })
+        }
+        Step::Attach(mount) => with(json!({ "step": "attach" }), mount_of(mount)),
+        Step::Swap { mount, because, .. } => {
+            with(json!({ "step": "swap", "because": because }), mount_of(mount))
+        }
+    }
+}
+
+fn mount_of(mount: &Mount) -> Value {
+    json!({
+        "target": mount.target, "source": mount.source, "options": mount.options.to_string(),
+        "recursive": mount.recursive,
+    })
+}
+
+fn with(mut value: Value, more: Value) -> Value {
+    if let (Value::Object(value), Value::Object(more)) = (&mut value, more) {
+        value.extend(more);
+    }
+    value
+}
+
+/// `{site, root, state, mounts: [{target, source, state, detail, options}]}`
+pub fn status(plan: &Plan) -> Value {
+    let mounts: Vec<_> = plan.states.iter().map(state).collect();
+    json!({ "site": plan.site, "root": plan.root, "state": site_state(plan), "mounts": mounts })
+}
+
+fn state(state: &MountState) -> Value {
+    json!({
+        "target": state.target, "source": state.source, "state": state.state, "detail": state.detail,
+        "options": state.mount.as_ref().map(|mount| mount.options.to_string()),
+    })
+}
+
+/// `{mounts: […], links: […], notes: […]}`
+pub fn preset(resolved: &ResolvedPreset) -> Value {
+    let mounts: Vec<_> = resolved.mounts.iter().map(|mount| mount_of(mount)).collect();
+    let links: Vec<_> = resolved.links.iter().map(link).collect();
+    let notes: Vec<_> = resolved.notes.iter().map(|note| &note.text).collect();
+    json!({ "mounts": mounts, "links": links, "notes": notes })
+}
+
+fn link(link: &Link) -> Value {
+    json!({ "path": link.path, "text": link.text.to_string_lossy() })
+}
+
+/// `{path, leads_to, link, mount, reasons: [{line, file, key, presets, chain}]}`
+pub fn why(path: &JailPath, answer: &Answer<'_>) -> Value {
+    let reasons = answer.mount.map(|mount| &mount.reasons).or(answer.link.map(|link| &link.reasons));
+    let reasons: Vec<_> = reasons.into_iter().flatten().map(reason).collect();
+    json!({
+        "path": path, "leads_to": answer.leads_to, "link": answer.link.map(link),
+        "mount": answer.mount.map(mount_of), "reasons": reasons,
+    })
+}
+
+fn reason(reason: &Reason) -> Value {
+    let chain: Vec<_> = reason.chain.iter().map(ToString::to_string).collect();
+    let origin = &reason.origin;
+    json!({
+        "line": origin.to_string(), "file": origin.file.to_string(), "key": origin.key, "presets": origin.presets,
+        "chain": chain,
+    })
+}
