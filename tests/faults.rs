@@ -12,9 +12,10 @@ use std::process::ExitCode;
 
 use support::{Ran, Sandbox, Tree, for_each_engine, mounts_below, tree};
 
-/// The calls that mount, that look where to, and that write down what was done.
+/// The calls that mount, that look where to, and that write down what was done. An older strace does not
+/// know statmount(2): `?`.
 const CALLS: &str = "open_tree,mount_setattr,move_mount,mount,umount2,openat2,mkdirat,mkdir,symlinkat,\
-                     unlinkat,unlink,rename,fsync,statmount,flock,fstatfs";
+                     unlinkat,unlink,rename,fsync,?statmount,flock,fstatfs";
 
 fn main() -> ExitCode {
     support::main(
@@ -103,6 +104,8 @@ impl Site {
 
     fn replace(&self, path: &str, contents: &str) {
         let new = self.sandbox.file(format!("{path}.new"), contents);
+        // Moved aside, not deleted: only such a mount can be put back when the swap has to be undone.
+        fs::rename(self.sandbox.path(path), self.sandbox.path(format!("{path}.old"))).unwrap();
         fs::rename(new, self.sandbox.path(path)).unwrap();
     }
 
@@ -119,7 +122,7 @@ impl Site {
         let mut calls = BTreeMap::new();
         for line in fs::read_to_string(log).unwrap().lines() {
             let call = line.split_once(' ').and_then(|(_pid, rest)| rest.trim_start().split_once('('));
-            if let Some((call, _)) = call {
+            if let Some((call, _)) = call.filter(|(call, _)| !call.starts_with("syscall_")) {
                 *calls.entry(call.to_owned()).or_default() += 1;
             }
         }

@@ -1,5 +1,7 @@
 //! `mountjail check`: validate and resolve, touching nothing.
 
+use std::fmt::Write;
+
 use clap::Args;
 use serde_json::json;
 
@@ -43,13 +45,8 @@ impl Check {
                 Ok(desired) => {
                     codes.push(0);
                     let (mounts, links) = (desired.mounts.len(), desired.links.len());
-                    text.push_str(&format!(
-                        "{}: ok, {} and {} in {}\n",
-                        site.name,
-                        plural(mounts, "mount"),
-                        plural(links, "link"),
-                        desired.root
-                    ));
+                    let counts = format!("{} and {}", plural(mounts, "mount"), plural(links, "link"));
+                    let _ = writeln!(text, "{}: ok, {counts} in {}", site.name, desired.root);
                     let notes: Vec<_> = desired
                         .notes
                         .iter()

@@ -8,11 +8,11 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::out::Out;
 use super::sites;
-use crate::engine::{Choice, Engine, Features};
+use crate::engine::Engine;
 use crate::manifest::{HostPath, Presets};
-use crate::observe::{BootId, StateDir, Table, boot_id};
+use crate::observe::{BootId, StateDir, Table};
 use crate::resolve::{Host, Resolver, Roots};
-use crate::{Error, Result};
+use crate::{Error, Result, sys};
 
 pub(super) struct Context {
     pub config: PathBuf,
@@ -20,7 +20,6 @@ pub(super) struct Context {
     pub presets: Presets,
     pub host: Host,
     pub out: Out,
-    pub features: Features,
     roots: OnceLock<Roots>,
 }
 
@@ -37,8 +36,7 @@ impl Context {
         };
         let config = absolute(config)?;
         let presets = sites::presets(&config)?;
-        let features = Features::probe();
-        Ok(Self { config, state, presets, host: Host::new(), out, features, roots: OnceLock::new() })
+        Ok(Self { config, state, presets, host: Host::new(), out, roots: OnceLock::new() })
     }
 
     /// The resolver of this run.
@@ -55,28 +53,22 @@ impl Context {
         self.roots.get_or_init(|| sites::roots(&self.config))
     }
 
-    /// The identity of this boot.
-    pub(super) fn boot(&self) -> Result<BootId> {
-        boot_id()
-    }
-
     /// An engine, after what killed runs left was swept away. `many`: it will serve more than one site.
     pub(super) fn engine(&self, boot: BootId, many: bool) -> Result<Engine> {
         if !nix::unistd::geteuid().is_root() {
             return Err(Error::failed("mounting needs root").hint("run the command with sudo"));
         }
         let forced = std::env::var("MOUNTJAIL_ENGINE").ok();
-        let choice = Choice::select(forced.as_deref(), self.features)?;
         self.state.create()?;
-        let engine = Engine::new(choice, self.features, self.state.clone(), boot, many);
+        let engine = Engine::new(forced, self.state.clone(), boot, many);
         engine.sweep();
         Ok(engine)
     }
+}
 
-    /// The whole mount table, where `whole` asks for it or the kernel cannot be asked for single mounts.
-    pub(super) fn table(&self, whole: bool) -> Result<Option<Table>> {
-        if whole || !self.features.statmount { Table::read().map(Some) } else { Ok(None) }
-    }
+/// The whole mount table, where `whole` asks for it or the kernel cannot be asked for single mounts.
+pub(super) fn table(whole: bool) -> Result<Option<Table>> {
+    if whole || !sys::probe::statmount() { Table::read().map(Some) } else { Ok(None) }
 }
 
 /// Set by the first SIGINT, SIGTERM or SIGHUP: stop, and leave nothing half done.

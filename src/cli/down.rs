@@ -50,7 +50,7 @@ impl Down {
     fn all(&self, context: &Context) -> Result<u8> {
         let sites = self.sites(context)?;
         let stop = stop_flag()?;
-        let boot = context.boot()?;
+        let boot = observe::boot_id()?;
         let engine = context.engine(boot.clone(), sites.len() > 1)?;
         let table = if sites.len() > 1 { Some(Table::read()?) } else { None };
         let run = Run { context, engine, resolver: context.resolver()?, boot, table, lazy: self.lazy };
@@ -133,23 +133,20 @@ impl Run<'_> {
         }
         let known = if records.record.is_none() { self.known(site) } else { None };
         let Some(root) = self.root(site, &records, known.as_ref())? else {
-            let root = sites::root_of(site).unwrap_or_else(HostPath::slash);
+            let root =
+                records.root().cloned().or_else(|| sites::root_of(site)).unwrap_or_else(HostPath::slash);
+            let files = records.kept.map(|kept| kept.files).unwrap_or_default();
+            self.engine.forget(&site.name, &files).map_err(named)?;
             return Ok((root, Outcome::default()));
         };
         let desired = known
             .filter(|known| known.root == root)
             .unwrap_or_else(|| Desired::nothing(site.name.clone(), root.clone()));
-        let fresh;
-        let table = match &self.table {
-            Some(table) => table,
-            None => {
-                fresh = Table::read()?;
-                &fresh
-            }
-        };
+        let fresh = if self.table.is_some() { Table::default() } else { Table::read()? };
+        let table = self.table.as_ref().unwrap_or(&fresh);
         let observed = observe::observe(&desired, records, Some(table)).map_err(named)?;
         let plan = plan::down(site.name.clone(), root.clone(), Some(&desired), &observed);
-        if plan.steps.is_empty() {
+        if plan.steps.is_empty() && observed.record.is_none() && observed.kept.is_none() {
             return Ok((root, Outcome::default()));
         }
         let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
@@ -193,7 +190,7 @@ impl Run<'_> {
                 match outcome.detached {
                     0 => out.info(format_args!("{}: down; nothing was mounted", site.name)),
                     count => {
-                        out.info(format_args!("{}: down, {} detached", site.name, plural(count, "mount")))
+                        out.info(format_args!("{}: down, {} detached", site.name, plural(count, "mount")));
                     }
                 }
                 let json = json!({

@@ -75,10 +75,6 @@ impl Out {
         }
     }
 
-    pub(super) fn is_verbose(&self) -> bool {
-        self.verbose
-    }
-
     /// Something that the user should know, though nothing failed.
     pub(super) fn warn(&self, text: impl fmt::Display) {
         if !self.quiet {
@@ -105,26 +101,26 @@ impl Out {
         if self.colour { (format!("\x1b[{code}m"), "\x1b[0m") } else { (String::new(), "") }
     }
 
-    /// Data. A reader that went away is no error: `| head` has seen enough.
-    pub(super) fn print(&self, text: &str) -> Result<(), Error> {
-        let mut stdout = io::stdout().lock();
-        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(Error::failed("cannot write to the standard output").because(&error))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Prints data and gives the exit code: `code`, if that went well.
     pub(super) fn print_and(&self, text: &str, code: u8) -> u8 {
-        match self.print(text) {
+        match print(text) {
             Ok(()) => code,
             Err(error) => {
                 self.error(&error);
                 error.exit_code()
             }
         }
+    }
+}
+
+/// Data. A reader that went away is no error: `| head` has seen enough.
+fn print(text: &str) -> Result<(), Error> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::failed("cannot write to the standard output").because(&error))
+        }
+        _ => Ok(()),
     }
 }
 

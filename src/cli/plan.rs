@@ -9,7 +9,7 @@ use super::sites::{self, Site};
 use super::up::{Failed, notes, observe_and_plan};
 use super::{DIFFERENT, Which};
 use crate::Result;
-use crate::observe::{BootId, Table};
+use crate::observe::{self, BootId, Table};
 use crate::render;
 use crate::resolve::Resolver;
 
@@ -39,7 +39,7 @@ impl Plan {
 
     fn all(&self, context: &Context) -> Result<u8> {
         let sites = sites::which(context, &self.which)?;
-        let (resolver, boot) = (context.resolver()?, context.boot()?);
+        let (resolver, boot) = (context.resolver()?, observe::boot_id()?);
         let table = Table::read()?;
         let (mut codes, mut results, mut text) = (vec![], vec![], String::new());
         for site in &sites {

@@ -24,7 +24,7 @@ pub(super) struct Presets {
 impl Presets {
     pub(super) fn run(&self, context: &Context) -> u8 {
         let result = match &self.name {
-            None => self.list(context),
+            None => Ok(self.list(context)),
             Some(name) => self.one(context, name),
         };
         result.unwrap_or_else(|error| {
@@ -33,7 +33,7 @@ impl Presets {
         })
     }
 
-    fn list(&self, context: &Context) -> Result<u8> {
+    fn list(&self, context: &Context) -> u8 {
         let presets = &context.presets;
         let names: Vec<_> = presets.names().collect();
         let mut codes = vec![0];
@@ -54,9 +54,10 @@ impl Presets {
             format!("{:#}\n", json!({ "presets": list }))
         } else {
             let width = names.iter().map(|name| name.len()).max().unwrap_or(0);
-            names.iter().map(|name| format!("{name:width$}  {}\n", described(name))).collect()
+            let lines = names.iter().map(|name| format!("{name:width$}  {}\n", described(name)));
+            lines.collect::<Vec<_>>().concat()
         };
-        Ok(context.out.print_and(&text, worst(codes)))
+        context.out.print_and(&text, worst(codes))
     }
 
     fn one(&self, context: &Context, name: &str) -> Result<u8> {

@@ -51,7 +51,7 @@ impl Status {
         } else {
             (sites::named(context, &self.sites)?, vec![])
         };
-        let (resolver, boot, table) = (context.resolver()?, context.boot()?, Table::read()?);
+        let (resolver, boot, table) = (context.resolver()?, observe::boot_id()?, Table::read()?);
         let (mut codes, mut results, mut text) = (vec![], vec![], String::new());
         let mut add = |plan: &Plan| {
             let state = render::site_state(plan);

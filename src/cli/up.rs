@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::context::{Context, is_set, stop_flag};
+use super::context::{Context, is_set, stop_flag, table};
 use super::out::worst;
 use super::sites::{self, Site, Unusable};
 use super::{Which, plan};
@@ -69,10 +69,10 @@ impl Up {
     fn all(&self, context: &Context) -> Result<u8> {
         let sites = sites::which(context, &self.which)?;
         let stop = stop_flag()?;
-        let boot = context.boot()?;
+        let boot = observe::boot_id()?;
         let engine = context.engine(boot.clone(), sites.len() > 1)?;
         let resolver = context.resolver()?;
-        let table = context.table(sites.len() > 1)?;
+        let table = table(sites.len() > 1)?;
         let run = Run { context, engine, resolver, boot, table, stop: &stop, create: self.create };
         context.out.progress(sites.len());
         let (mut codes, mut results, mut up) = (vec![], vec![], vec![]);
@@ -130,7 +130,7 @@ impl Run<'_> {
         match self.apply(&desired, self.table.as_ref()) {
             // The table was read before the lock was taken: somebody may have mounted since.
             Err(_) if self.table.is_some() && !is_set(self.stop) => {
-                let table = self.context.table(true)?;
+                let table = table(true)?;
                 self.apply(&desired, table.as_ref())
             }
             result => result,

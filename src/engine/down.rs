@@ -88,13 +88,23 @@ impl Run<'_> {
     fn all(&mut self, observed: &Observed) -> (Record, Kept) {
         let mut gone = HashSet::new();
         let mut forgotten = HashSet::new();
+        let mut stuck: Vec<&JailPath> = vec![];
         for step in &self.plan.steps {
+            let path = path_of(step);
+            if path.is_some_and(|path| stuck.iter().any(|stuck| stuck.starts_with(path))) {
+                continue; // something of ours is still in it, or on it: the next run's to finish
+            }
             (self.log)(format_args!("{}: {step}", self.plan.site));
-            match self.step(step) {
-                Ok(Some(path)) if matches!(step, Step::Detach { .. }) => drop(gone.insert(path.clone())),
-                Ok(Some(path)) => drop(forgotten.insert(path.clone())),
-                Ok(None) => {}
-                Err(error) => self.failed.push(error),
+            match (self.step(step), path) {
+                (Ok(()), Some(path)) => {
+                    let done = if matches!(step, Step::Detach { .. }) { &mut gone } else { &mut forgotten };
+                    done.insert(path.clone());
+                }
+                (Ok(()), None) => {}
+                (Err(error), path) => {
+                    stuck.extend(path);
+                    self.failed.push(error);
+                }
             }
         }
         let mut record = observed.record.clone().unwrap_or_else(|| self.no_record());
@@ -120,21 +130,17 @@ impl Run<'_> {
         self.plan.steps.iter().any(planned) && !file.as_path().exists()
     }
 
-    /// Carries out one step; returns the path that it leaves free.
-    fn step<'s>(&mut self, step: &'s Step) -> Result<Option<&'s JailPath>> {
+    fn step(&mut self, step: &Step) -> Result<()> {
         match step {
-            Step::Detach { target, expected, recursive, .. } => {
-                self.detach(target, expected, *recursive)?;
-                Ok(Some(target))
-            }
+            Step::Detach { target, expected, recursive, .. } => self.detach(target, expected, *recursive),
             Step::RemovePlaceholder { path, kind, file } => self.remove(path, &made_kind(*kind), *file),
             Step::RemoveLink { path, text } => self.remove(path, &MadeKind::Link(text.clone()), None),
-            Step::RemoveFile(path) => journal::remove(path.as_path()).map(|()| None),
+            Step::RemoveFile(path) => journal::remove(path.as_path()),
             Step::WriteFile(_)
             | Step::CreatePlaceholder { .. }
             | Step::CreateLink { .. }
             | Step::Attach(_)
-            | Step::Swap { .. } => Ok(None), // the plan to nothing has none of these
+            | Step::Swap { .. } => Ok(()), // the plan to nothing has none of these
         }
     }
 
@@ -165,12 +171,7 @@ impl Run<'_> {
         foreign.find(|state| state.target.starts_with(target)).map(|state| &state.target)
     }
 
-    fn remove<'s>(
-        &mut self,
-        path: &'s JailPath,
-        kind: &MadeKind,
-        file: Option<FileId>,
-    ) -> Result<Option<&'s JailPath>> {
+    fn remove(&mut self, path: &JailPath, kind: &MadeKind, file: Option<FileId>) -> Result<()> {
         let removed = match self.root.spot(path) {
             // Its directory is gone, and so is it.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(true),
@@ -179,6 +180,15 @@ impl Run<'_> {
         if !removed.map_err(|error| cannot(&self.root, "remove", path, &error))? {
             self.outcome.left.push(left(&self.root, path));
         }
-        Ok(Some(path))
+        Ok(())
+    }
+}
+
+/// The path in the jail that a step of `down` is about.
+fn path_of(step: &Step) -> Option<&JailPath> {
+    match step {
+        Step::Detach { target, .. } => Some(target),
+        Step::RemovePlaceholder { path, .. } | Step::RemoveLink { path, .. } => Some(path),
+        _ => None,
     }
 }

@@ -1,18 +1,15 @@
 //! One lock a site: `flock(2)` on `<run>/<site>.lock`.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::{Error, Result};
 
 /// Held until dropped; the kernel lets go of it when the process ends in any way.
 #[derive(Debug)]
 pub struct Lock {
-    _flock: Flock<File>,
+    _file: File,
 }
 
 impl Lock {
@@ -20,38 +17,38 @@ impl Lock {
     ///
     /// The file stays: removing it would let two processes hold locks on two files of one name.
     pub fn take(path: &Path, on_wait: impl FnOnce()) -> Result<Self> {
-        match Self::try_take(path)? {
-            Ok(lock) => Ok(lock),
-            Err(file) => {
+        let file = open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
                 on_wait();
-                Flock::lock(file, FlockArg::LockExclusive)
-                    .map(|flock| Self { _flock: flock })
-                    .map_err(|(_, errno)| cannot(path).because(&errno.into()))
+                file.lock().map_err(|error| cannot(path).because(&error))?;
             }
+            Err(TryLockError::Error(error)) => return Err(cannot(path).because(&error)),
         }
-    }
-
-    /// Takes the lock at `path` if nobody holds it; else gives back the open file.
-    fn try_take(path: &Path) -> Result<std::result::Result<Self, File>> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(path)
-            .map_err(|error| cannot(path).because(&error))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(flock) => Ok(Ok(Self { _flock: flock })),
-            Err((file, Errno::EWOULDBLOCK)) => Ok(Err(file)),
-            Err((_, errno)) => Err(cannot(path).because(&errno.into())),
-        }
+        Ok(Self { _file: file })
     }
 
     /// Takes the lock at `path`, or `None` if it is held.
     pub fn if_free(path: &Path) -> Result<Option<Self>> {
-        Self::try_take(path).map(std::result::Result::ok)
+        let file = open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(cannot(path).because(&error)),
+        }
     }
+}
+
+fn open(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+        .map_err(|error| cannot(path).because(&error))
 }
 
 fn cannot(path: &Path) -> Error {

@@ -19,10 +19,11 @@ mod up;
 mod work;
 
 use std::fmt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
-use crate::manifest::SiteName;
+use crate::manifest::{HostPath, SiteName};
 use crate::observe::{BootId, Observed, StateDir};
 use crate::plan::Plan;
 
@@ -78,7 +79,10 @@ impl From<Error> for Box<Failure> {
 
 /// Carries out plans; one for a run over any number of sites, from any number of threads.
 pub struct Engine {
-    backend: Box<dyn Backend>,
+    /// The engine that the environment asks for.
+    forced: Option<String>,
+    /// Chosen when it is first needed: a run with nothing to do makes no mount call, not even to probe.
+    backend: OnceLock<Result<Box<dyn Backend>>>,
     sources: Sources,
     state: StateDir,
     boot: BootId,
@@ -86,15 +90,23 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine of the kind `choice`, which keeps its records in `state`. `many`: it will serve more than
-    /// one site, so it keeps what it prepares.
-    pub fn new(choice: Choice, features: Features, state: StateDir, boot: BootId, many: bool) -> Self {
+    /// An engine that keeps its records in `state`: the one named `forced`, else what the kernel offers.
+    /// `many`: it will serve more than one site, so it keeps what it prepares.
+    pub fn new(forced: Option<String>, state: StateDir, boot: BootId, many: bool) -> Self {
         let scratch = ScratchDir::below(&state.run);
-        let backend: Box<dyn Backend> = match choice {
-            Choice::Detached => Box::new(detached::Detached::new(features, scratch.clone())),
-            Choice::Classic => Box::new(classic::Classic::new(scratch.clone())),
+        Self { forced, backend: OnceLock::new(), sources: Sources::new(many), state, boot, scratch }
+    }
+
+    /// The way to mount.
+    fn backend(&self) -> Result<&dyn Backend> {
+        let choose = || -> Result<Box<dyn Backend>> {
+            let features = Features::probe();
+            Ok(match Choice::select(self.forced.as_deref(), features)? {
+                Choice::Detached => Box::new(detached::Detached::new(features, self.scratch.clone())),
+                Choice::Classic => Box::new(classic::Classic::new(self.scratch.clone())),
+            })
         };
-        Self { backend, sources: Sources::new(many), state, boot, scratch }
+        self.backend.get_or_init(choose).as_deref().map_err(Clone::clone)
     }
 
     /// Takes away what killed runs left outside every root. Call it once, before the first plan.
@@ -117,6 +129,14 @@ impl Engine {
         log: Log<'_>,
     ) -> Result<Outcome, Box<Failure>> {
         up::carry_out(self, plan, observed, stop, log)
+    }
+
+    /// Forgets a site whose root is gone, and with it all that was in it: its records and generated files.
+    pub fn forget(&self, site: &SiteName, files: &[HostPath]) -> Result<()> {
+        let files = files.iter().map(|file| file.as_path().to_owned());
+        files
+            .chain([self.state.kept(site), self.state.record(site)])
+            .try_for_each(|file| journal::remove(&file))
     }
 
     /// Takes the site down: goes on past what fails, and collects it. Not `lazy`: stops before the first

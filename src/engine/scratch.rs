@@ -11,11 +11,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use sys_mount::{Mount, MountFlags, UnmountFlags, unmount};
+use sys_mount::{Mount, MountFlags};
 
 use super::classic::make_private;
 use super::lock::Lock;
-use crate::sys::FileKind;
+use crate::sys::{self, FileKind};
 
 /// Where scratch mounts are: `<run>/scratch`.
 #[derive(Clone, Debug)]
@@ -99,8 +99,11 @@ impl Drop for Scratch {
 /// Unmounts with all that is mounted inside, which is private to the run, and removes the empty directory.
 /// What fails here is left for the next sweep, which finds it by its lock file.
 fn take_away(path: &Path, lock_path: &Path) {
-    let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
-    while unmount(path, flags).is_ok() {}
+    if let (Some(parent), Some(name)) = (path.parent(), path.file_name())
+        && let Ok(parent) = sys::open_host(parent, libc::O_PATH | libc::O_DIRECTORY)
+    {
+        while sys::umount(&parent, Path::new(name), true).is_ok() {}
+    }
     if fs::remove_dir(path).is_ok() || !path.exists() {
         let _ = fs::remove_file(lock_path);
     }

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use super::backend::{Backend, Ready};
 use super::journal::{self, Durability};
-use super::root::{Root, Spot};
+use super::root::{Root, Spot, proc_path};
 use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};
 use crate::observe::MadeKind;
@@ -18,6 +19,9 @@ pub(super) enum Undo {
     Reattach { target: JailPath, saved: Ready, recursive: bool },
     /// A mount was replaced; `saved` is a copy of the old one.
     SwapBack { target: JailPath, saved: Ready, recursive: bool },
+    /// A mount was replaced whose file has been deleted: the kernel attaches no such mount again, so the new
+    /// one stays.
+    Stays { target: JailPath },
     /// A placeholder or link was made at `spot`, wherever that has been moved to since.
     Remove { path: JailPath, spot: Spot, kind: MadeKind, file: FileId },
     /// A placeholder or link was removed.
@@ -38,6 +42,7 @@ impl Undo {
             Self::SwapBack { target, saved, recursive } => {
                 (format!("swapped {target} back"), swap_back(backend, root, &target, &saved, recursive))
             }
+            Self::Stays { target } => (format!("left the new {target}: the old file is deleted"), Ok(())),
             Self::Remove { path, spot, kind, file } => {
                 (format!("removed {path}"), spot.remove(&kind, Some(file)).map(drop))
             }
@@ -62,6 +67,16 @@ impl Undo {
     }
 }
 
+/// A copy of the mount that the open file `top` is on, to attach again; `None`: its file has been deleted,
+/// and the kernel attaches no mount of a deleted file (ENOENT).
+pub(super) fn save(backend: &dyn Backend, top: &OwnedFd, recursive: bool) -> io::Result<Option<Ready>> {
+    let shown = std::fs::read_link(proc_path(top))?;
+    if shown.as_os_str().as_bytes().ends_with(b" (deleted)") {
+        return Ok(None);
+    }
+    backend.save(top.as_fd(), recursive).map(Some)
+}
+
 fn reattach(
     backend: &dyn Backend,
     root: &Root,
@@ -79,8 +94,8 @@ fn swap_back(
     saved: &Ready,
     recursive: bool,
 ) -> io::Result<()> {
-    let current = backend.save(root.open_at(target)?.as_fd(), recursive)?;
-    swap(backend, root, target, saved, &current, recursive).map(drop)
+    let current = save(backend, &root.open_at(target)?, recursive)?;
+    swap(backend, root, target, saved, current.as_ref(), recursive).map(drop)
 }
 
 /// Replaces the topmost mount at `target`, of which `old` is a copy, by `new`: beneath it and the old one
@@ -91,7 +106,7 @@ pub(super) fn swap(
     root: &Root,
     target: &JailPath,
     new: &Ready,
-    old: &Ready,
+    old: Option<&Ready>,
     recursive: bool,
 ) -> io::Result<bool> {
     let top = root.open_at(target)?;
@@ -100,9 +115,11 @@ pub(super) fn swap(
         return sys::umount_at(&top).or_else(|_| sys::umount_at(&top)).map(|()| false);
     }
     sys::umount_at(&top)?;
-    let placeholder = root.open_at(target)?;
-    if let Err(error) = backend.attach(new, placeholder.as_fd(), recursive) {
-        backend.attach(old, placeholder.as_fd(), recursive)?;
+    let attach = |ready: &Ready| backend.attach(ready, root.open_at(target)?.as_fd(), recursive);
+    if let Err(error) = attach(new) {
+        if let Some(old) = old {
+            attach(old)?;
+        }
         return Err(error);
     }
     Ok(true)

@@ -3,13 +3,12 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::atomic::AtomicBool;
 
-use super::backend::Ready;
+use super::backend::{Backend, Ready};
 use super::journal::{self, Durability};
 use super::root::Root;
-use super::undo::Undo;
+use super::undo::{Undo, save};
 use super::work::{self, Work};
 use super::{Engine, Failure, Log, Outcome, check_signal};
 use crate::error::{Error, Result};
@@ -32,6 +31,7 @@ pub(super) fn carry_out(
     let root = Root::open(&plan.root)?;
     let mut run = Run {
         engine,
+        backend: engine.backend()?,
         plan,
         observed,
         root,
@@ -67,6 +67,7 @@ fn kept_before(plan: &Plan, observed: &Observed) -> Kept {
 
 struct Run<'a> {
     engine: &'a Engine,
+    backend: &'a dyn Backend,
     plan: &'a Plan,
     observed: &'a Observed,
     root: Root,
@@ -123,7 +124,7 @@ impl<'a> Run<'a> {
         let mut work = vec![];
         for step in &self.plan.steps {
             check_signal(self.stop)?;
-            work.extend(Work::prepare(self.engine, step)?);
+            work.extend(Work::prepare(self.engine, self.backend, step)?);
         }
         Ok(work)
     }
@@ -214,16 +215,17 @@ impl<'a> Run<'a> {
         let cannot = |error: io::Error| cannot(&self.root, "detach", target, &error);
         let top = self.root.open_at(target).map_err(cannot)?;
         work::must_be(&self.root, target, expected, &sys::stat_fd(&top).map_err(cannot)?)?;
-        let saved = self.engine.backend.save(top.as_fd(), recursive).map_err(cannot)?;
+        let saved = save(self.backend, &top, recursive).map_err(cannot)?;
         sys::umount_at(&top).map_err(cannot)?;
-        self.undo.push(Undo::Reattach { target: target.clone(), saved, recursive });
+        // A mount of a deleted file is gone for good, and nobody misses a file that the host deleted.
+        self.undo.extend(saved.map(|saved| Undo::Reattach { target: target.clone(), saved, recursive }));
         self.outcome.detached += 1;
         Ok(())
     }
 
     fn mount(&mut self, item: &mut Work<'_>) -> Result<()> {
         self.step(item.step);
-        let done = item.carry_out(&*self.engine.backend, &self.root)?;
+        let done = item.carry_out(self.backend, &self.root)?;
         match done.gap {
             None => self.outcome.attached += 1,
             Some(gap) => {
@@ -278,8 +280,10 @@ impl<'a> Run<'a> {
 
     fn roll_back(mut self, error: Error) -> Failure {
         let mut failure = Failure::from(error);
+        let mut some_stay = false;
         while let Some(undo) = self.undo.pop() {
-            match undo.apply(&*self.engine.backend, &self.root) {
+            some_stay |= matches!(undo, Undo::Stays { .. });
+            match undo.apply(self.backend, &self.root) {
                 Ok(done) => {
                     (self.log)(format_args!("{}: undo: {done}", self.plan.site));
                     failure.undone.push(done);
@@ -287,23 +291,24 @@ impl<'a> Run<'a> {
                 Err(error) => failure.also.push(error),
             }
         }
-        failure.also.extend(self.restore_records(failure.also.is_empty()).err());
+        if failure.also.is_empty() {
+            failure.also.extend(self.restore_records(some_stay).err());
+        }
         failure
     }
 
     /// After an undo: the records as they were. What was attached again has new ids, so none is written and
-    /// identity is found by the file. If the undo was not complete, the record of the intent stays: the
-    /// next run needs it.
-    fn restore_records(&self, complete: bool) -> Result<()> {
-        if !complete {
-            return Ok(());
+    /// identity is found by the file. If new mounts stay, the record of the intent stays: it has them. (If
+    /// the undo was not complete, this is not called: the next run needs the intent.)
+    fn restore_records(&self, some_stay: bool) -> Result<()> {
+        if !some_stay {
+            let mut mounts = self.observed.record.as_ref().map_or(vec![], |record| record.mounts.clone());
+            let stayed: HashSet<_> = self.plan.keep.iter().map(|keep| &keep.target).collect();
+            for mount in mounts.iter_mut().filter(|mount| !stayed.contains(&mount.target)) {
+                mount.unique_id = None;
+            }
+            self.write_record(mounts)?;
         }
-        let mut mounts = self.observed.record.as_ref().map_or(vec![], |record| record.mounts.clone());
-        let stayed: HashSet<_> = self.plan.keep.iter().map(|keep| &keep.target).collect();
-        for mount in mounts.iter_mut().filter(|mount| !stayed.contains(&mount.target)) {
-            mount.unique_id = None;
-        }
-        self.write_record(mounts)?;
         journal::write_kept(&self.engine.state, &self.plan.site, &kept_before(self.plan, self.observed))
     }
 }

@@ -11,7 +11,7 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 use super::Engine;
 use super::backend::{Backend, Ready};
 use super::root::Root;
-use super::undo::{Undo, swap};
+use super::undo::{Undo, save, swap};
 use super::up::{cannot, is_mount};
 use crate::error::{Error, Result};
 use crate::manifest::JailPath;
@@ -39,13 +39,13 @@ pub(super) struct Done {
 
 impl<'a> Work<'a> {
     /// The work of a step that mounts; `None` for any other step.
-    pub(super) fn prepare(engine: &Engine, step: &'a Step) -> Result<Option<Self>> {
+    pub(super) fn prepare(engine: &Engine, backend: &dyn Backend, step: &'a Step) -> Result<Option<Self>> {
         let (mount, replaces) = match step {
             Step::Attach(mount) => (mount, None),
             Step::Swap { mount, expected, .. } => (mount, Some(expected)),
             _ => return Ok(None),
         };
-        let (ready, file) = engine.sources.ready(&*engine.backend, mount)?;
+        let (ready, file) = engine.sources.ready(backend, mount)?;
         let unique_id = ready.unique_id();
         Ok(Some(Self { step, mount, replaces, ready, file, unique_id, target: None }))
     }
@@ -105,9 +105,13 @@ impl<'a> Work<'a> {
             backend.attach(&self.ready, on.as_fd(), recursive).map_err(failed)?;
             return Ok(Done { undo: Undo::Unmount { target, on }, gap: None });
         }
-        let saved = backend.save(on.as_fd(), recursive).map_err(failed)?;
-        let gap = swap(backend, root, &target, &self.ready, &saved, recursive).map_err(failed)?;
-        Ok(Done { undo: Undo::SwapBack { target, saved, recursive }, gap: Some(gap) })
+        let saved = save(backend, &on, recursive).map_err(failed)?;
+        let gap = swap(backend, root, &target, &self.ready, saved.as_ref(), recursive).map_err(failed)?;
+        let undo = match saved {
+            Some(saved) => Undo::SwapBack { target, saved, recursive },
+            None => Undo::Stays { target },
+        };
+        Ok(Done { undo, gap: Some(gap) })
     }
 
     fn failed(&self, root: &Root, error: &io::Error) -> Error {

@@ -1,4 +1,4 @@
-//! `/proc/PID/mountinfo`, as proc_pid_mountinfo(5) describes it.
+//! `/proc/PID/mountinfo`, as `proc_pid_mountinfo(5)` describes it.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -58,15 +58,12 @@ fn unescaped(field: &[u8]) -> PathBuf {
     let mut path = Vec::with_capacity(field.len());
     let mut rest = field;
     while let [first, after @ ..] = rest {
-        match (first, after) {
-            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
-                path.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
-                rest = after;
-            }
-            _ => {
-                path.push(*first);
-                rest = after;
-            }
+        if let (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) = (first, after) {
+            path.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+            rest = after;
+        } else {
+            path.push(*first);
+            rest = after;
         }
     }
     PathBuf::from(OsString::from_vec(path))
@@ -112,6 +109,6 @@ mod tests {
     #[test]
     fn this_kernels_own_table_is_read() {
         let table = parse(&std::fs::read("/proc/self/mountinfo").unwrap()).unwrap();
-        assert!(table.iter().any(|line| line.point == PathBuf::from("/")));
+        assert!(table.iter().any(|line| line.point == *"/"));
     }
 }

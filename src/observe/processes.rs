@@ -50,7 +50,9 @@ fn unit(text: &str) -> Option<String> {
         line.strip_prefix("0::").or_else(|| line.split_once("name=systemd:").map(|(_, path)| path))
     })?;
     let mut components = path.rsplit('/');
-    components.find(|name| name.ends_with(".service") || name.ends_with(".scope")).map(ToOwned::to_owned)
+    components
+        .find(|name| matches!(name.rsplit_once('.'), Some((_, "service" | "scope"))))
+        .map(ToOwned::to_owned)
 }
 
 /// Processes other than this one that use something below `root`: as their root or working directory, as an
@@ -74,7 +76,7 @@ pub fn holders(root: &HostPath) -> Vec<Process> {
 
 /// Processes inside one of `roots` whose own mount namespace does not show what is mounted there, each with
 /// the index of its root.
-pub fn without_mounts<'m>(roots: &[(&HostPath, &'m [std::sync::Arc<Mount>])]) -> Vec<(usize, Process)> {
+pub fn without_mounts(roots: &[(&HostPath, &[std::sync::Arc<Mount>])]) -> Vec<(usize, Process)> {
     let own = fs::read_link("/proc/self/ns/mnt").ok();
     let mut found = vec![];
     for (pid, proc) in all() {

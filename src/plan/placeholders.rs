@@ -89,14 +89,13 @@ fn removals(
     let mut removed = BTreeSet::new();
     for made in observed.kept.iter().flat_map(|kept| &kept.made).rev() {
         let fits = match (needs.get(&made.path), &made.kind) {
-            (None, _) => false,
             (Some(Need::Way), kind) => *kind == MadeKind::Directory,
             (Some(Need::Target(mount)), kind) => {
                 (mount.kind == FileKind::Directory) == (*kind == MadeKind::Directory)
                     && !matches!(kind, MadeKind::Link(_))
             }
             (Some(Need::Link(text)), MadeKind::Link(made)) => *text == made,
-            (Some(Need::Link(_)), _) => false,
+            (None | Some(Need::Link(_)), _) => false,
         };
         if !fits && removed.insert(made.path.clone()) {
             steps.push(removal(made));
