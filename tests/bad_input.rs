@@ -1,0 +1,387 @@
+//! Promise: bad input and bad luck give a clear error, the right exit code, nothing mounted and nothing lost.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use libtest_mimic::Trial;
+use support::{Ran, Sandbox, for_each_engine, mounts_below, tree};
+
+fn main() -> ExitCode {
+    let once: [(&str, fn()); 10] = [
+        ("every mistake in a manifest is shown with its place", manifests),
+        ("a root where no jail may be is refused", roots),
+        ("a root inside another site is refused", overlapping_roots),
+        ("a source that leads nowhere is named", sources),
+        ("sources that contradict each other are both named", conflicts),
+        ("a site that is not there is said so", no_such_site),
+        ("without privileges nothing happens", no_privileges),
+        ("one site's error does not stop the others", all_goes_on),
+        ("what is no directory of sites is said so", configuration),
+        ("a reader that closes the pipe is no error", closed_pipe),
+    ];
+    let engines: [(&str, fn(&'static str)); 5] = [
+        ("a target that is in the way is an error", targets),
+        ("a full disk undoes everything", full_disk),
+        ("a read-only root is an error", read_only_root),
+        ("a state directory that cannot be written is an error", state_directory),
+        ("a reached mount limit undoes everything", mount_max),
+    ];
+    let once = once.into_iter().map(|(name, body)| {
+        Trial::test(name, move || {
+            body();
+            Ok(())
+        })
+    });
+    let engines = engines.into_iter().flat_map(|(name, body)| for_each_engine(name, body));
+    support::main(once.chain(engines).collect())
+}
+
+fn manifests() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.directory("srv/s");
+    let cases: &[(&str, &[&str])] = &[
+        ("root: ROOT\nprogams: [/bin/sh]\n", &["s.yaml:2:1", "progams", "programs"]),
+        ("root: ROOT\npresets: [php-fmp]\n", &["s.yaml:2:11", "php-fmp", "php-fpm"]),
+        ("root: ROOT\ndevices: [nul1]\n", &["s.yaml:2:11", "devices[0]"]),
+        ("root: srv/www\n", &["s.yaml:1:7", "not absolute"]),
+        ("root: ROOT\nmounts: [/etc/../root]\n", &["s.yaml:2:10", "mounts[0]", "`..`"]),
+        (
+            "root: ROOT\nmounts:\n  - source: /etc\n    target: x\n",
+            &["s.yaml:4:13", "mounts[0].target", "not absolute"],
+        ),
+        ("root: ROOT\nroot: ROOT\n", &["s.yaml:2:1", "twice"]),
+        ("etc: [hosts]\n", &["root"]),
+        ("root: ROOT\netc: hosts\n", &["s.yaml:2:6", "not a list", "[hosts]"]),
+        ("root: ROOT\nmounts: [{ source: /etc/hosts, access: rw }]\n", &["read-write"]),
+        ("root: [\n", &["s.yaml:2"]),
+        ("", &["empty"]),
+    ];
+    for (text, expected) in cases {
+        sandbox.manifest("s", text.replace("ROOT", root.to_str().unwrap()));
+        for command in ["check", "up", "plan", "status"] {
+            let ran = sandbox.run(&[command, "s"]).exits(2);
+            for words in *expected {
+                assert!(ran.stderr.contains(words), "{text:?}: {words:?} is not in\n{ran}");
+            }
+        }
+    }
+    // All mistakes at once.
+    sandbox.manifest("s", "rot: /srv/x\netc: [/etc/hosts]\nmounts: [relative]\n");
+    sandbox
+        .run(&["check", "s"])
+        .exits(2)
+        .complains("s.yaml:1:1")
+        .complains("s.yaml:2:7")
+        .complains("s.yaml:3:10");
+    assert!(mounts_below(&root).is_empty());
+    assert!(!sandbox.state().join("lib/s.json").exists());
+}
+
+fn roots() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.file("srv/file", "x");
+    let directory = sandbox.directory("srv/real");
+    let link = sandbox.path("srv/link");
+    symlink(&directory, &link).unwrap();
+    let missing = sandbox.path("srv/missing");
+    let show = |path: &Path| path.display().to_string();
+    let cases = [
+        ("/".to_owned(), 2, "system"),
+        ("/etc".to_owned(), 2, "system"),
+        ("/usr".to_owned(), 2, "system"),
+        ("/home".to_owned(), 2, "system"),
+        ("/usr/lib/x".to_owned(), 2, "inside /usr/lib"),
+        (show(&link), 2, "is a symbolic link"),
+        (show(&file), 2, "is a regular file"),
+        (show(&missing), 1, "--create"),
+    ];
+    for (root, code, message) in cases {
+        sandbox.manifest("s", format!("root: {root}\netc: [hosts]\n"));
+        sandbox.run(&["up", "s"]).exits(code).complains(message);
+    }
+    sandbox.ok(&["up", "--create", "s"]).complains("made the root");
+    assert_eq!(fs::metadata(&missing).unwrap().permissions().mode() & 0o777, 0o755);
+    sandbox.ok(&["down", "s"]);
+    // A source in the root, and one that holds it.
+    let inside = sandbox.directory("srv/real/inside");
+    sandbox.manifest(
+        "s",
+        format!("root: {}\nmounts: [{{ source: {}, target: /x }}]\n", show(&directory), show(&inside)),
+    );
+    sandbox.run(&["up", "s"]).exits(2).complains("is in the root");
+    sandbox.manifest(
+        "s",
+        format!(
+            "root: {}\nmounts: [{{ source: {}, target: /x }}]\n",
+            show(&directory),
+            show(&sandbox.path("srv"))
+        ),
+    );
+    sandbox.run(&["up", "s"]).exits(2).complains("holds the root");
+    // A parent that somebody else can write is no error, but is said.
+    fs::set_permissions(sandbox.path("srv"), fs::Permissions::from_mode(0o777)).unwrap();
+    sandbox.manifest("s", format!("root: {}\netc: [hosts]\n", show(&directory)));
+    sandbox.ok(&["check", "s"]).complains("can be written by others");
+}
+
+fn overlapping_roots() {
+    let sandbox = Sandbox::new();
+    sandbox.site("a", "etc: [hosts]\n");
+    sandbox.site("c", "etc: [hosts]\n");
+    let inner = sandbox.directory("srv/a/inner");
+    sandbox.manifest("b", format!("root: {}\netc: [hosts]\n", inner.display()));
+    sandbox.run(&["up", "b"]).exits(2).complains("of the site a");
+    sandbox.run(&["up", "a"]).exits(2).complains("of the site b");
+    sandbox.ok(&["up", "c"]);
+    sandbox.ok(&["down", "c"]);
+    sandbox.manifest("b", format!("root: {}\n", sandbox.root("c").display()));
+    sandbox.run(&["up", "b"]).exits(2).complains("as well");
+}
+
+fn sources() {
+    let sandbox = Sandbox::new();
+    let host = sandbox.directory("host");
+    symlink("nowhere", host.join("dangling")).unwrap();
+    symlink("two", host.join("one")).unwrap();
+    symlink("one", host.join("two")).unwrap();
+    sandbox.file("host/text", "no program");
+    let cases = [
+        ("mounts: [HOST/missing]", "HOST/missing does not exist"),
+        ("mounts: [HOST/missing/deeper]", "HOST/missing does not exist"),
+        ("mounts: [HOST/text/below]", "HOST/text is not a directory"),
+        ("mounts: [HOST/dangling]", "which does not exist"),
+        ("mounts: [HOST/one]", "in a circle"),
+        ("mounts: [{ source: \"HOST/*.none\" }]", "HOST/*.none"),
+        ("mounts: [{ any_of: [HOST/x, HOST/y] }]", "none of these is on this host: HOST/x, HOST/y"),
+        ("programs: [HOST/text]", "neither an ELF file nor a script"),
+        ("programs: [HOST]", "is a directory, not a program"),
+        ("etc: [no-such-file]", "/etc/no-such-file"),
+        ("users: [no-such-user]", "there is no user no-such-user"),
+    ];
+    for (line, message) in cases {
+        let root = sandbox.site("s", &line.replace("HOST", host.to_str().unwrap()));
+        for command in ["up", "check"] {
+            let ran = sandbox
+                .run(&[command, "s"])
+                .exits(1)
+                .complains(&message.replace("HOST", host.to_str().unwrap()));
+            assert!(ran.stderr.contains("s.yaml"), "the line is named\n{ran}");
+        }
+        assert!(mounts_below(&root).is_empty());
+    }
+    let optional = "mounts: [{ source: HOST/missing, optional: true }]\netc: [hosts]\n";
+    sandbox.site("s", &optional.replace("HOST", host.to_str().unwrap()));
+    sandbox.ok(&["up", "s"]).complains("skipped, because it is optional");
+    sandbox.ok(&["down", "s"]);
+}
+
+fn conflicts() {
+    let sandbox = Sandbox::new();
+    let one = sandbox.file("host/one", "1");
+    let two = sandbox.file("host/two", "2");
+    let line =
+        |source: &Path, more: &str| format!("  - {{ source: {}, target: /x{more} }}\n", source.display());
+    sandbox.site("s", &format!("mounts:\n{}{}", line(&one, ""), line(&two, "")));
+    sandbox
+        .run(&["up", "s"])
+        .exits(2)
+        .complains("mounts[0]")
+        .complains("mounts[1]")
+        .complains("two sources for /x");
+    sandbox.site(
+        "s",
+        &format!("mounts:\n{}{}", line(&one, ", access: read-write"), line(&one, ", executable: true")),
+    );
+    sandbox.run(&["up", "s"]).exits(2).complains("two ways to mount /x");
+    sandbox.site("s", &format!("mounts:\n{}{}", line(&one, ""), line(&one, "")));
+    sandbox.ok(&["up", "s"]).complains("1 mount: 1 attached");
+    sandbox.ok(&["down", "s"]);
+    let directory = sandbox.directory("host/dir");
+    let inner = format!(
+        "  - {{ source: {}, target: /d }}\n  - {{ source: {}, target: /d/x }}\n",
+        directory.display(),
+        one.display()
+    );
+    sandbox.site("s", &format!("mounts:\n{inner}"));
+    sandbox.run(&["up", "s"]).exits(1).complains("no file to mount on");
+    assert!(fs::read_dir(directory).unwrap().next().is_none(), "nothing is made in a source");
+}
+
+fn no_such_site() {
+    let sandbox = Sandbox::new();
+    sandbox.site("site1", "etc: [hosts]\n");
+    for command in ["up", "down", "plan", "status", "check"] {
+        sandbox
+            .run(&[command, "site2"])
+            .exits(2)
+            .complains("there is no site site2")
+            .complains("did you mean site1?");
+    }
+    sandbox.run(&["up", "../etc"]).exits(1).complains("No such file");
+    sandbox.run(&["up", "a b"]).exits(2).complains("cannot be a site's name");
+    sandbox.run(&["up"]).exits(2);
+    sandbox.run(&["up", "--all", "site1"]).exits(2);
+    sandbox.run(&["why", "site1", "/nowhere"]).exits(1).complains("nothing brings /nowhere");
+    sandbox.run(&["presets", "dsn"]).exits(2).complains("did you mean dns?");
+}
+
+fn no_privileges() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.site("s", "etc: [hosts]\n");
+    let runner = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+    // The test's own copy of the program: the user may not be able to reach the build directory.
+    let program = sandbox.path("mountjail");
+    fs::copy(env!("CARGO_BIN_EXE_mountjail"), &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(runner[0]);
+        command.args(&runner[1..]).arg(&program).args(arguments);
+        Ran::of(
+            command.env("MOUNTJAIL_CONFIG_DIR", sandbox.config()).env("MOUNTJAIL_STATE_DIR", sandbox.state()),
+        )
+    };
+    run(&["up", "s"]).exits(1).complains("needs root");
+    run(&["down", "s"]).exits(1).complains("needs root");
+    run(&["check", "s"]).exits(0).prints("s: ok, 1 mount");
+    run(&["plan", "s"]).exits(3).prints("attach /etc/hosts");
+    assert!(mounts_below(&root).is_empty() && fs::read_dir(&root).unwrap().next().is_none());
+}
+
+fn all_goes_on() {
+    let sandbox = Sandbox::new();
+    let first = sandbox.site("a", "etc: [hosts]\n");
+    sandbox.site("b", "etc: [no-such-file]\n");
+    sandbox.site("c", "ect: [hosts]\n");
+    let last = sandbox.site("d", "etc: [hosts]\n");
+    let ran = sandbox.run(&["up", "--all"]).exits(1).complains("no-such-file").complains("ect");
+    assert_eq!((mounts_below(&first).len(), mounts_below(&last).len()), (1, 1), "{ran}");
+    sandbox.run(&["status"]).prints("a: up").prints("d: up");
+    let json = sandbox.run(&["up", "--all", "--json"]).exits(1).json();
+    assert_eq!(json["sites"].as_array().unwrap().len(), 4, "{json}");
+    assert_eq!(json["sites"][0]["up"], true);
+    assert_eq!(json["sites"][1]["up"], false);
+    sandbox.ok(&["down", "a", "d"]);
+    sandbox.run(&["down", "--all"]);
+    assert!(mounts_below(&first).is_empty() && mounts_below(&last).is_empty());
+}
+
+fn configuration() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .run(&["--config-dir", "/nowhere", "up", "--all"])
+        .exits(1)
+        .complains("cannot list the sites")
+        .complains("--config-dir");
+    sandbox.preset("dns", "description: ours\netc: [hosst]\n");
+    sandbox.site("s", "presets: [dns]\n");
+    sandbox.run(&["up", "s"]).exits(1).complains("/etc/hosst");
+    sandbox.preset("loop", "description: x\npresets: [other]\n");
+    sandbox.preset("other", "description: x\npresets: [loop]\n");
+    sandbox.site("s", "presets: [loop]\n");
+    sandbox.run(&["up", "s"]).exits(2).complains("loop -> other -> loop");
+    Ran::of(Command::new("mkfifo").arg(sandbox.path("config/sites/fifo.yaml"))).exits(0);
+    sandbox.run(&["up", "fifo"]).exits(2).complains("is not a regular file");
+}
+
+fn closed_pipe() {
+    let sandbox = Sandbox::new();
+    sandbox.site("s", "presets: [php-fpm]\n");
+    let program = env!("CARGO_BIN_EXE_mountjail");
+    let script = format!(
+        "{program} --config-dir {} plan s | head -n1; echo ${{PIPESTATUS[0]}}",
+        sandbox.config().display()
+    );
+    let ran = Ran::of(Command::new("bash").args(["-c", &script]).env("MOUNTJAIL_STATE_DIR", sandbox.state()));
+    assert!(ran.stdout.ends_with("\n3\n"), "{ran}");
+    assert!(!ran.stderr.contains("panicked") && !ran.stderr.contains("pipe"), "{ran}");
+}
+
+fn targets(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("s", "etc: [hosts]\n");
+    let etc = root.join("etc");
+    let check = |message: &str| {
+        let before = tree(&root);
+        sandbox.run(&["up", "s"]).exits(1).complains(message);
+        before.assert_same(&tree(&root));
+        assert!(mounts_below(&root).is_empty());
+        let _ = fs::remove_dir_all(&etc).or_else(|_| fs::remove_file(&etc));
+    };
+    symlink("/etc", &etc).unwrap();
+    check("is a symbolic link to /etc");
+    fs::write(&etc, "").unwrap();
+    check("is a regular file, but a directory is needed there");
+    fs::create_dir_all(etc.join("hosts")).unwrap();
+    check("is a directory");
+    fs::create_dir_all(&etc).unwrap();
+    symlink("/etc/hosts", etc.join("hosts")).unwrap();
+    check("is a symbolic link");
+    fs::create_dir_all(&etc).unwrap();
+    fs::write(etc.join("hosts"), "own").unwrap();
+    check("a file that is not empty");
+    sandbox.site("s", "etc: [ssl/certs]\n");
+    fs::create_dir_all(etc.join("ssl/certs/own")).unwrap();
+    check("a directory that is not empty");
+    fs::create_dir_all(etc.join("ssl/certs")).unwrap();
+    sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["down", "s"]);
+    assert!(etc.join("ssl/certs").exists(), "what was there before stays");
+}
+
+/// A new tmpfs with room for little.
+fn small_disk(at: &Path, options: &str) {
+    fs::create_dir_all(at).unwrap();
+    Ran::of(Command::new("mount").args(["-t", "tmpfs", "-o", options, "small"]).arg(at)).exits(0);
+}
+
+fn full_disk(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    small_disk(&sandbox.root("s"), "nr_inodes=12");
+    let root = sandbox.site("s", "presets: [base, dns]\n");
+    let before = tree(&root);
+    sandbox.run(&["up", "s"]).exits(1).complains("No space left on device").complains("make room");
+    before.assert_same(&tree(&root));
+    assert!(mounts_below(&root).is_empty());
+    Ran::of(Command::new("mount").args(["-o", "remount,nr_inodes=1000"]).arg(&root)).exits(0);
+    sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["down", "s"]);
+    before.assert_same(&tree(&root));
+}
+
+fn read_only_root(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    small_disk(&sandbox.root("s"), "ro");
+    let root = sandbox.site("s", "etc: [hosts]\n");
+    sandbox.run(&["up", "s"]).exits(1).complains("Read-only file system").complains("mounted read-only");
+    assert!(mounts_below(&root).is_empty());
+}
+
+fn state_directory(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("s", "etc: [hosts]\nusers: [root]\n");
+    let before = tree(&root);
+    small_disk(&sandbox.state(), "ro");
+    sandbox.run(&["up", "s"]).exits(1).complains("Read-only file system");
+    Ran::of(Command::new("umount").arg(sandbox.state())).exits(0);
+    small_disk(&sandbox.state(), "size=4k,nr_inodes=8");
+    let ran = sandbox.run(&["up", "s"]);
+    assert!(ran.code == 1 && ran.stderr.contains("No space left on device"), "{ran}");
+    before.assert_same(&tree(&root));
+    assert!(mounts_below(&root).is_empty());
+}
+
+fn mount_max(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("s", "etc: [hosts, services, protocols]\n");
+    let before = tree(&root);
+    let (call, nth) = if engine == "detached" { ("move_mount", 3) } else { ("mount", 11) };
+    let inject = format!("inject={call}:error=ENOSPC:when={nth}");
+    let runner = ["strace", "-f", "-q", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject];
+    Ran::of(sandbox.command_under(&runner).args(["up", "s"])).exits(1).complains("fs.mount-max");
+    before.assert_same(&tree(&root));
+    assert!(mounts_below(&root).is_empty());
+}

@@ -1,0 +1,431 @@
+//! Promise: `up` makes the jail as the manifest says, a second time changes nothing, and `down` leaves the
+//! root and the host exactly as they were.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+use support::{Ran, Sandbox, for_each_engine, mounts_below, tree};
+
+fn main() -> ExitCode {
+    let trials: [(&str, fn(&'static str)); 19] = [
+        ("the demo site works and leaves no trace", demo),
+        ("a second up makes no mount call", idempotent),
+        ("programs find the same libraries inside", loader_inside),
+        ("what the manifest gains and loses is followed while the site is up", live_changes),
+        ("a replaced source is swapped", stale),
+        ("a lost record is no loss", lost_record),
+        ("a damaged record is said and no loss", damaged_record),
+        ("submounts of a recursive mount are read-only and stay on the host", recursive),
+        ("read-write only where the manifest says so", access),
+        ("a generated passwd has the named users alone", users),
+        ("what others mounted is reported and never touched", foreign),
+        ("down goes by the record when the manifest is gone", manifest_gone),
+        ("down names who uses the mounts and stops, unless lazy", busy),
+        ("placeholders survive a reboot and go with down", reboot),
+        ("what the owner put in a placeholder's place stays", placeholder_changed),
+        ("a root that moved is not mixed up with the old one", root_moved),
+        ("two at once give the result of one", at_once),
+        ("a link to a file in a bound directory stays a link", kept_link),
+        ("a nested mount survives the swap of its parent", nested_swap),
+    ];
+    support::main(trials.into_iter().flat_map(|(name, body)| for_each_engine(name, body)).collect())
+}
+
+/// Runs `script` by the shell inside `root`.
+fn inside(root: &Path, script: &str) -> Ran {
+    Ran::of(Command::new("chroot").arg(root).args(["/bin/sh", "-c", script]))
+}
+
+fn demo(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("demo", "presets: [base, dns, shell]\nprograms: [/usr/bin/getent]\n");
+    let bare = tree(&root);
+    sandbox.ok(&["up", "demo"]).complains("demo: up, ");
+    inside(&root, "getent hosts localhost").exits(0).prints("localhost");
+    inside(&root, "echo x >/dev/null && head -c4 /dev/urandom | wc -c").exits(0).prints("4");
+    inside(&root, "echo x >/etc/hosts").exits(2).complains("Read-only file system");
+    inside(&root, "chmod 600 /dev/null").exits(1).complains("Read-only file system");
+    for mount in mounts_below(&root) {
+        assert!(mount.has("ro") && mount.has("nosuid"), "{mount:?}");
+    }
+    sandbox.ok(&["status", "demo"]).prints("demo: up, ");
+    sandbox.ok(&["down", "demo"]);
+    bare.assert_same(&tree(&root));
+    assert!(mounts_below(&sandbox.state()).is_empty());
+    sandbox.ok(&["down", "demo"]).complains("nothing was mounted");
+    sandbox.run(&["status", "demo"]).exits(3).prints("demo: down, 0 of ");
+}
+
+/// System calls that change the mount table.
+const MOUNT_CALLS: &str = "trace=mount,umount2,open_tree,move_mount,mount_setattr,fsopen,fsmount,pivot_root";
+
+fn idempotent(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("a", "presets: [php-fpm]\nusers: [www-data]\n");
+    sandbox.site("b", "presets: [php-fpm]\n");
+    sandbox.ok(&["up", "--all"]);
+    let (mounts, before) = (mounts_below(&root), tree(&root));
+    for sites in ["a", "--all"] {
+        let log = sandbox.path("strace");
+        let runner =
+            ["strace", "-f", "-q", "-e", "signal=none", "-e", MOUNT_CALLS, "-o", log.to_str().unwrap()];
+        Ran::of(sandbox.command_under(&runner).args(["up", sites])).exits(0).complains("nothing to do");
+        let calls = fs::read_to_string(log).unwrap();
+        // An older strace shows statmount(2), which only asks, by its number.
+        let asks = |line: &str| line.contains(" syscall_0x1c9(") || line.contains("+++");
+        assert!(calls.lines().all(asks), "{calls}");
+    }
+    assert_eq!(mounts, mounts_below(&root));
+    before.assert_same(&tree(&root));
+    sandbox.ok(&["plan", "a"]).prints("a: in sync, nothing to do");
+    sandbox.ok(&["up", "--dry-run", "--all"]);
+}
+
+fn loader_inside(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let programs = ["/usr/bin/git", "/usr/bin/perl", "/usr/bin/openssl", "/bin/bash"];
+    let programs: Vec<_> = programs.into_iter().filter(|program| Path::new(program).exists()).collect();
+    let root = sandbox.site("a", &format!("programs: [{}]\n", programs.join(", ")));
+    sandbox.ok(&["up", "a"]);
+    let libraries = |root: &str, program: &str| {
+        let ran =
+            Ran::of(Command::new("chroot").args([root, "/lib64/ld-linux-x86-64.so.2", "--list", program]))
+                .exits(0);
+        let line = |line: &str| line.split(" (0x").next().unwrap().trim().to_owned();
+        ran.stdout.lines().map(line).filter(|line| !line.starts_with("linux-vdso")).collect::<Vec<_>>()
+    };
+    for program in programs {
+        let outside = libraries("/", program);
+        assert!(!outside.is_empty());
+        assert_eq!(outside, libraries(root.to_str().unwrap(), program), "{program}");
+    }
+    sandbox.ok(&["down", "a"]);
+}
+
+fn live_changes(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    for name in ["one", "two", "three"] {
+        sandbox.file(format!("host/{name}"), name);
+    }
+    let line = |name: &str| {
+        format!("  - {{ source: {}, target: /x/{name} }}\n", sandbox.path("host").join(name).display())
+    };
+    let root = sandbox.site("s", &format!("mounts:\n{}{}", line("one"), line("two")));
+    let bare = tree(&root);
+    sandbox.ok(&["up", "s"]);
+    let id = |name: &str| {
+        mounts_below(&root).into_iter().find(|mount| mount.point.ends_with(name)).map(|mount| mount.id)
+    };
+    let one = id("one").unwrap();
+    sandbox.manifest("s", format!("root: {}\nmounts:\n{}{}", root.display(), line("one"), line("three")));
+    sandbox.run(&["status", "s"]).exits(3).prints("orphan").prints("missing");
+    sandbox
+        .run(&["plan", "s"])
+        .exits(3)
+        .prints("detach /x/two")
+        .prints("attach ")
+        .prints("remove placeholder /x/two");
+    sandbox.ok(&["up", "s"]).complains("1 attached, 1 detached");
+    assert_eq!(id("one"), Some(one), "what stays is not touched");
+    assert_eq!(id("two"), None);
+    assert!(!root.join("x/two").exists());
+    assert_eq!(fs::read_to_string(root.join("x/three")).unwrap(), "three");
+    sandbox.ok(&["status", "s"]);
+    sandbox.ok(&["down", "s"]);
+    bare.assert_same(&tree(&root));
+}
+
+/// Replaces a file as editors and package managers do: by rename.
+fn replace(sandbox: &Sandbox, path: &str, contents: &str) {
+    let new = sandbox.file(format!("{path}.new"), contents);
+    fs::rename(new, sandbox.path(path)).unwrap();
+}
+
+fn stale(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let source = sandbox.file("host/resolv.conf", "old");
+    let link = sandbox.path("host/link");
+    symlink(&source, &link).unwrap();
+    let root = sandbox
+        .site("s", &format!("mounts:\n  - {{ source: {}, target: /etc/resolv.conf }}\n", link.display()));
+    sandbox.ok(&["up", "s"]);
+    let read = || fs::read_to_string(root.join("etc/resolv.conf")).unwrap();
+    replace(&sandbox, "host/resolv.conf", "new");
+    assert_eq!(read(), "old");
+    sandbox.run(&["status", "s"]).exits(3).prints("stale");
+    sandbox.ok(&["up", "s"]).complains("1 swapped");
+    assert_eq!(read(), "new");
+    // A retargeted link, and a file that was only moved aside, are stale as well.
+    let other = sandbox.file("host/other", "other");
+    fs::remove_file(&link).unwrap();
+    symlink(&other, &link).unwrap();
+    sandbox.run(&["status", "s"]).exits(3).prints("wrong-source");
+    sandbox.ok(&["up", "s"]).complains("1 swapped");
+    assert_eq!(read(), "other");
+    fs::rename(&other, sandbox.path("host/backup")).unwrap();
+    sandbox.file("host/other", "anew");
+    sandbox.run(&["status", "s"]).exits(3).prints("stale");
+    sandbox.ok(&["up", "s"]);
+    assert_eq!(read(), "anew");
+    assert_eq!(mounts_below(&root).len(), 1, "nothing is stacked");
+    sandbox.ok(&["down", "s"]);
+}
+
+fn lost_record(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("s", "presets: [base, dns]\n");
+    sandbox.ok(&["up", "s"]);
+    let mounts = mounts_below(&root);
+    fs::remove_file(sandbox.state().join("run/s.json")).unwrap();
+    sandbox.ok(&["status", "s"]);
+    sandbox.ok(&["up", "s"]).complains("nothing to do");
+    assert_eq!(mounts, mounts_below(&root));
+    fs::remove_file(sandbox.state().join("run/s.json")).unwrap();
+    sandbox.ok(&["down", "s"]);
+    assert!(mounts_below(&root).is_empty());
+}
+
+fn damaged_record(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("s", "presets: [base, dns]\n");
+    sandbox.ok(&["up", "s"]);
+    for damage in ["", "{", "[1,2]", "{\"version\":1,\"boot\":7}", "\u{0}\u{0}"] {
+        fs::write(sandbox.state().join("run/s.json"), damage).unwrap();
+        sandbox.ok(&["up", "s"]).complains("is damaged").complains("nothing to do");
+    }
+    fs::write(sandbox.state().join("run/s.json"), "{").unwrap();
+    sandbox.ok(&["down", "s"]).complains("is damaged");
+    assert!(mounts_below(&root).is_empty());
+}
+
+fn recursive(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let source = sandbox.directory("host/dir/sub");
+    let source = source.parent().unwrap();
+    let tmpfs = |at: &Path| Ran::of(Command::new("mount").args(["-t", "tmpfs", "sub"]).arg(at)).exits(0);
+    tmpfs(&source.join("sub"));
+    sandbox.file("host/dir/sub/file", "below");
+    let manifest = |recursive| {
+        format!("mounts:\n  - {{ source: {}, target: /dir, recursive: {recursive} }}\n", source.display())
+    };
+    let root = sandbox.site("s", &manifest(true));
+    sandbox.ok(&["up", "s"]);
+    assert_eq!(fs::read_to_string(root.join("dir/sub/file")).unwrap(), "below");
+    let denied = fs::write(root.join("dir/sub/file"), "no").unwrap_err();
+    assert_eq!(denied.raw_os_error(), Some(libc::EROFS));
+    fs::write(source.join("sub/file"), "the host may").unwrap();
+    sandbox.ok(&["status", "s"]);
+    sandbox.ok(&["down", "s"]);
+    assert!(mounts_below(&root).is_empty());
+    assert_eq!(mounts_below(source).len(), 1, "the host's own submount stays");
+    sandbox.site("s", &manifest(false));
+    sandbox.ok(&["up", "s"]);
+    assert!(!root.join("dir/sub/file").exists());
+    sandbox.ok(&["down", "s"]);
+}
+
+fn access(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let source = sandbox.directory("host/uploads");
+    let line = |target: &str, more: &str| {
+        format!("  - {{ source: {}, target: {target}{more} }}\n", source.display())
+    };
+    let mounts = line("/ro", "") + &line("/rw", ", access: read-write") + &line("/run", ", executable: true");
+    let root = sandbox.site("s", &format!("mounts:\n{mounts}"));
+    sandbox.ok(&["up", "s"]);
+    assert_eq!(fs::write(root.join("ro/x"), "x").unwrap_err().raw_os_error(), Some(libc::EROFS));
+    fs::write(root.join("rw/x"), "x").unwrap();
+    let mount =
+        |name: &str| mounts_below(&root).into_iter().find(|mount| mount.point.ends_with(name)).unwrap();
+    assert!(mount("rw").has("noexec") && mount("rw").has("rw") && mount("rw").has("nodev"));
+    assert!(!mount("run").has("noexec") && mount("run").has("ro"));
+    sandbox.ok(&["down", "s"]);
+    assert_eq!(fs::read_to_string(source.join("x")).unwrap(), "x", "down deletes nothing of the host's");
+}
+
+fn users(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox
+        .site("s", "users: [www-data]\nprograms: [/usr/bin/id, /bin/sh]\npresets: [base]\nnss: [passwd]\n");
+    let bare = tree(&root);
+    sandbox.ok(&["up", "s"]);
+    inside(&root, "id www-data").exits(0).prints("33(www-data)");
+    inside(&root, "id nobody").exits(1);
+    let passwd = fs::read_to_string(root.join("etc/passwd")).unwrap();
+    assert_eq!(passwd.lines().count(), 2, "{passwd}");
+    sandbox.ok(&["up", "s"]).complains("nothing to do");
+    sandbox.manifest("s", format!("root: {}\nusers: [www-data, nobody]\n", root.display()));
+    sandbox.ok(&["up", "s"]).complains("2 swapped");
+    assert!(fs::read_to_string(root.join("etc/passwd")).unwrap().contains("nobody:x:65534:"));
+    sandbox.ok(&["up", "s"]).complains("nothing to do");
+    sandbox.ok(&["down", "s"]);
+    bare.assert_same(&tree(&root));
+    assert_eq!(fs::read_dir(sandbox.state().join("lib")).unwrap().count(), 0);
+}
+
+fn foreign(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("s", "etc: [hosts]\n");
+    fs::create_dir(root.join("theirs")).unwrap();
+    Ran::of(Command::new("mount").args(["-t", "tmpfs", "theirs"]).arg(root.join("theirs"))).exits(0);
+    sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["status", "s"]).prints("foreign").prints("/theirs");
+    // One on top of ours: it is reported, and neither up nor down touches it.
+    Ran::of(Command::new("mount").args(["--bind", "/etc/passwd"]).arg(root.join("etc/hosts"))).exits(0);
+    sandbox.run(&["status", "s"]).exits(3).prints("shadowed");
+    sandbox.run(&["up", "s"]).exits(1).complains("not by mountjail").complains("umount ");
+    sandbox.run(&["down", "s"]);
+    assert_eq!(fs::read(root.join("etc/hosts")).unwrap(), fs::read("/etc/passwd").unwrap());
+    Ran::of(Command::new("umount").arg(root.join("etc/hosts"))).exits(0);
+    sandbox.ok(&["down", "s"]);
+    let left = mounts_below(&root);
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(left[0].point.ends_with("theirs"));
+}
+
+fn manifest_gone(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("s", "etc: [hosts]\n");
+    let bare = tree(&root);
+    sandbox.ok(&["up", "s"]);
+    fs::remove_file(sandbox.path("config/sites/s.yaml")).unwrap();
+    sandbox.run(&["status"]).exits(3).prints("s: drifted").prints("orphan");
+    sandbox.ok(&["down", "--all"]);
+    bare.assert_same(&tree(&root));
+    sandbox.run(&["down", "s"]).exits(2).complains("there is no site s");
+}
+
+fn busy(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let source = sandbox.directory("host/dir");
+    let root = sandbox
+        .site("s", &format!("mounts: [{{ source: {}, target: /dir }}]\netc: [hosts]\n", source.display()));
+    let bare = tree(&root);
+    sandbox.ok(&["up", "s"]);
+    let mut user = Command::new("sleep")
+        .arg("1000")
+        .current_dir(root.join("dir"))
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let ran =
+        sandbox.run(&["down", "s"]).exits(1).complains("in use: /dir").complains("nothing was unmounted");
+    let ran = ran.complains(&format!("sleep (pid {}", user.id()));
+    assert_eq!(mounts_below(&root).len(), 2, "{ran}");
+    sandbox.ok(&["status", "s"]);
+    sandbox.ok(&["down", "--lazy", "s"]);
+    assert!(mounts_below(&root).is_empty());
+    bare.assert_same(&tree(&root));
+    user.kill().unwrap();
+    user.wait().unwrap();
+}
+
+fn reboot(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("s", "presets: [base, dns]\n");
+    let bare = tree(&root);
+    sandbox.ok(&["up", "s"]);
+    // A reboot: no mounts, nothing in /run, the placeholders as they were.
+    for mount in mounts_below(&root) {
+        Ran::of(Command::new("umount").arg(&mount.point)).exits(0);
+    }
+    fs::remove_dir_all(sandbox.state().join("run")).unwrap();
+    sandbox.run(&["status", "s"]).exits(3).prints("s: down");
+    sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["status", "s"]);
+    sandbox.ok(&["down", "s"]);
+    bare.assert_same(&tree(&root));
+}
+
+fn placeholder_changed(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("s", "etc: [hosts, services]\n");
+    sandbox.ok(&["up", "s"]);
+    for mount in mounts_below(&root) {
+        Ran::of(Command::new("umount").arg(&mount.point)).exits(0);
+    }
+    fs::write(root.join("etc/hosts"), "the owner's own").unwrap();
+    fs::remove_file(root.join("etc/services")).unwrap();
+    fs::write(root.join("etc/services"), "").unwrap();
+    sandbox.ok(&["down", "s"]).complains("stays: it is no longer as mountjail made it");
+    assert_eq!(fs::read_to_string(root.join("etc/hosts")).unwrap(), "the owner's own");
+    assert!(!sandbox.state().join("lib/s.json").exists());
+}
+
+fn root_moved(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("s", "etc: [hosts]\n");
+    let bare = tree(&root);
+    sandbox.ok(&["up", "s"]);
+    let new = sandbox.directory("srv/new");
+    sandbox.manifest("s", format!("root: {}\netc: [hosts]\n", new.display()));
+    sandbox.run(&["up", "s"]).exits(1).complains("was set up at").complains("mountjail down s");
+    sandbox.ok(&["down", "s"]);
+    bare.assert_same(&tree(&root));
+    sandbox.ok(&["up", "s"]);
+    assert_eq!(mounts_below(&new).len(), 1);
+    sandbox.ok(&["down", "s"]);
+}
+
+fn at_once(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("s", "presets: [base, dns]\n");
+    let bare = tree(&root);
+    for _ in 0..5 {
+        let start = || sandbox.command().args(["up", "s"]).stderr(Stdio::null()).spawn().unwrap();
+        let mut runs: Vec<_> = (0..4).map(|_| start()).collect();
+        assert!(runs.iter_mut().all(|run| run.wait().unwrap().success()));
+        let mounts = mounts_below(&root);
+        let mut points: Vec<_> = mounts.iter().map(|mount| &mount.point).collect();
+        points.dedup();
+        assert_eq!(points.len(), mounts.len(), "nothing is mounted twice");
+        sandbox.ok(&["status", "s"]);
+        sandbox.ok(&["down", "s"]);
+        bare.assert_same(&tree(&root));
+    }
+}
+
+fn kept_link(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let dir = sandbox.directory("host/resolve");
+    sandbox.file("host/resolve/stub", "one");
+    symlink("resolve/stub", sandbox.path("host/resolv.conf")).unwrap();
+    let conf = sandbox.path("host/resolv.conf");
+    let root = sandbox.site("s", &format!("mounts: [{}, {}]\n", conf.display(), dir.display()));
+    let bare = tree(&root);
+    sandbox.ok(&["up", "s"]);
+    let inside = root.join(conf.strip_prefix("/").unwrap());
+    assert_eq!(fs::read_link(&inside).unwrap(), Path::new("resolve/stub"));
+    replace(&sandbox, "host/resolve/stub", "two");
+    assert_eq!(fs::read_to_string(&inside).unwrap(), "two", "never stale");
+    sandbox.ok(&["status", "s"]);
+    sandbox.ok(&["why", "s", conf.to_str().unwrap()]).prints("goes through the link");
+    sandbox.ok(&["down", "s"]);
+    bare.assert_same(&tree(&root));
+}
+
+fn nested_swap(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    sandbox.directory("host/dir/inner");
+    sandbox.directory("host/other");
+    sandbox.file("host/other/file", "other");
+    let host = sandbox.path("host");
+    let line = |source: &str, target: &str| {
+        format!("  - {{ source: {}, target: {target} }}\n", host.join(source).display())
+    };
+    let root = sandbox.site("s", &format!("mounts:\n{}{}", line("dir", "/dir"), line("other", "/dir/inner")));
+    sandbox.ok(&["up", "s"]);
+    fs::rename(host.join("dir"), host.join("old")).unwrap();
+    sandbox.directory("host/dir/inner");
+    sandbox.file("host/dir/new", "new");
+    sandbox.ok(&["up", "s"]);
+    assert_eq!(fs::read_to_string(root.join("dir/new")).unwrap(), "new");
+    assert_eq!(fs::read_to_string(root.join("dir/inner/file")).unwrap(), "other");
+    sandbox.ok(&["status", "s"]);
+    assert_eq!(mounts_below(&root).len(), 2);
+    sandbox.ok(&["down", "s"]);
+}

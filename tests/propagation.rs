@@ -1,0 +1,137 @@
+//! Promise: a service with a mount namespace of its own sees attaches, swaps and detaches, where `/` is
+//! shared as systemd makes it; and one that cannot see them is named.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Trial;
+use support::{Sandbox, mounts_below, on_shared_root};
+
+fn main() -> ExitCode {
+    let mut trials: Vec<_> = ["classic", "detached"]
+        .into_iter()
+        .flat_map(|engine| {
+            [
+                on_shared_root(format!("services follow ({engine})"), move || services_follow(engine)),
+                on_shared_root(format!("the host's submounts stay ({engine})"), move || {
+                    submounts_stay(engine)
+                }),
+            ]
+        })
+        .collect();
+    trials.push(Trial::test("a process that does not see the mounts is named", || {
+        blind_process();
+        Ok(())
+    }));
+    support::main(trials)
+}
+
+/// A process in a mount namespace of its own; ended when dropped.
+struct Service(Child);
+
+impl Service {
+    fn start(propagation: &str, command: &[&str]) -> Self {
+        let child = Command::new("unshare")
+            .args(["--mount", "--propagation", propagation])
+            .args(command)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let service = Self(child);
+        let own = fs::read_link("/proc/self/ns/mnt").unwrap();
+        wait_until(|| {
+            let comm = fs::read_to_string(service.proc("comm")).unwrap();
+            comm.trim() != "unshare" && fs::read_link(service.proc("ns/mnt")).unwrap() != own
+        });
+        service
+    }
+
+    fn proc(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{name}", self.0.id()))
+    }
+
+    /// What the service reads at the host's path `path`.
+    fn reads(&self, path: &Path) -> String {
+        fs::read_to_string(self.proc("root").join(path.strip_prefix("/").unwrap())).unwrap_or_default()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn wait_until(condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(20), "it did not come true");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn services_follow(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let source = sandbox.file("host/conf", "one");
+    let line = |target: &str| format!("  - {{ source: {}, target: {target} }}\n", source.display());
+    let root = sandbox.site("s", &format!("mounts:\n{}", line("/conf")));
+    let (first, second) = (root.join("conf"), root.join("more"));
+    let before = Service::start("slave", &["sleep", "1000"]);
+    sandbox.ok(&["up", "s"]);
+    let after = Service::start("slave", &["sleep", "1000"]);
+    for service in [&before, &after] {
+        assert_eq!(service.reads(&first), "one");
+    }
+    sandbox.manifest("s", format!("root: {}\nmounts:\n{}{}", root.display(), line("/conf"), line("/more")));
+    sandbox.ok(&["up", "s"]);
+    for service in [&before, &after] {
+        assert_eq!(service.reads(&second), "one", "an addition");
+    }
+    let new = sandbox.file("host/conf.new", "two");
+    fs::rename(new, &source).unwrap();
+    let ran = sandbox.ok(&["up", "s"]);
+    assert!(!ran.stderr.contains("does not see"), "{ran}");
+    for service in [&before, &after] {
+        assert_eq!(service.reads(&first), "two", "a swap");
+    }
+    sandbox.ok(&["down", "s"]);
+    for service in [&before, &after] {
+        assert_eq!(service.reads(&first), "", "a detach");
+        let table = fs::read_to_string(service.proc("mountinfo")).unwrap();
+        assert!(!table.contains(&format!(" {}/", root.display())), "{table}");
+    }
+}
+
+fn submounts_stay(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let sub = sandbox.directory("host/dir/sub");
+    support::Ran::of(Command::new("mount").args(["-t", "tmpfs", "sub"]).arg(&sub)).exits(0);
+    let dir = sub.parent().unwrap();
+    let root = sandbox
+        .site("s", &format!("mounts: [{{ source: {}, target: /dir, recursive: true }}]\n", dir.display()));
+    sandbox.ok(&["up", "s"]);
+    assert_eq!(mounts_below(&root).len(), 2);
+    // A mount that the host makes later in the source does not appear in the jail, writable.
+    let late = sandbox.directory("host/dir/late");
+    support::Ran::of(Command::new("mount").args(["-t", "tmpfs", "late"]).arg(&late)).exits(0);
+    assert_eq!(mounts_below(&root).len(), 2);
+    sandbox.ok(&["down", "--lazy", "s"]);
+    assert_eq!(mounts_below(&root).len(), 0);
+    assert_eq!(mounts_below(dir).len(), 2, "the host's own submounts stay");
+}
+
+fn blind_process() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.site("s", "etc: [hosts]\n");
+    fs::copy("/bin/busybox", root.join("busybox")).unwrap();
+    let service = Service::start("private", &["chroot", root.to_str().unwrap(), "/busybox", "sleep", "1000"]);
+    wait_until(|| fs::read_link(service.proc("root")).is_ok_and(|at| at == root));
+    let ran = sandbox.ok(&["up", "s"]).complains("does not see the mounts");
+    ran.complains(&format!("(pid {}", service.0.id()));
+    sandbox.ok(&["down", "s"]);
+}
