@@ -1,0 +1,125 @@
+//! Real servers on a host that the test may change: overlays on `/etc` and friends in its own namespaces.
+
+mod fpm;
+mod servers;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+pub use fpm::Fpm;
+pub use servers::{Server, dns, tls};
+
+use crate::support::{Ran, Sandbox};
+
+/// The address of the name server, as systemd-resolved's: not the one that a resolver without configuration asks.
+pub const DNS: &str = "127.0.0.53";
+
+/// A name that only that server knows.
+pub const NAME: &str = "tls.lab.test";
+
+/// The port of the TLS server.
+pub const PORT: u16 = 4433;
+
+/// Makes this process's host a laboratory: changeable, with a loopback device, a `resolv.conf` that is a link
+/// into `/run`, and an authority that `update-ca-certificates` has added.
+pub fn prepare(sandbox: &Sandbox) {
+    Ran::of(Command::new("ip").args(["link", "set", "lo", "up"])).exits(0);
+    for path in ["/etc", "/usr/local/share", "/usr/share/ca-certificates"] {
+        overlay(sandbox, Path::new(path));
+    }
+    Ran::of(Command::new("mount").args(["-t", "tmpfs", "-o", "mode=755", "run", "/run"])).exits(0);
+    fs::create_dir_all("/run/systemd/resolve").unwrap();
+    fs::write(
+        "/run/systemd/resolve/stub-resolv.conf",
+        format!("nameserver {DNS}\noptions timeout:1 attempts:1\n"),
+    )
+    .unwrap();
+    // The file may be a mount of its own, as container tools make it.
+    while Command::new("umount").arg("/etc/resolv.conf").output().unwrap().status.success() {}
+    fs::remove_file("/etc/resolv.conf").unwrap();
+    symlink("../run/systemd/resolve/stub-resolv.conf", "/etc/resolv.conf").unwrap();
+    add_authority(sandbox);
+}
+
+/// A writable view of `path` that ends with the namespace.
+fn overlay(sandbox: &Sandbox, path: &Path) {
+    let name = path.to_string_lossy().replace('/', "-");
+    let upper = sandbox.directory(format!("overlay/upper{name}"));
+    let work = sandbox.directory(format!("overlay/work{name}"));
+    let options =
+        format!("lowerdir={},upperdir={},workdir={}", path.display(), upper.display(), work.display());
+    Ran::of(Command::new("mount").args(["-t", "overlay", "-o", &options, "lab"]).arg(path)).exits(0);
+}
+
+/// The key and the certificate of the TLS server.
+pub fn certificate(sandbox: &Sandbox) -> (PathBuf, PathBuf) {
+    (sandbox.path("pki/server.key"), sandbox.path("pki/server.crt"))
+}
+
+fn add_authority(sandbox: &Sandbox) {
+    let pki = sandbox.directory("pki");
+    let openssl = |arguments: &[&str]| {
+        Ran::of(Command::new("openssl").args(arguments).current_dir(&pki)).exits(0);
+    };
+    let subject = format!("/CN={NAME}");
+    openssl(&[
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.crt",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=lab authority",
+    ]);
+    openssl(&[
+        "req",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        "server.key",
+        "-out",
+        "server.csr",
+        "-subj",
+        &subject,
+    ]);
+    fs::write(pki.join("names"), format!("subjectAltName=DNS:{NAME}\n")).unwrap();
+    openssl(&[
+        "x509",
+        "-req",
+        "-in",
+        "server.csr",
+        "-CA",
+        "ca.crt",
+        "-CAkey",
+        "ca.key",
+        "-CAcreateserial",
+        "-out",
+        "server.crt",
+        "-days",
+        "2",
+        "-extfile",
+        "names",
+    ]);
+    fs::create_dir_all("/usr/local/share/ca-certificates").unwrap();
+    fs::copy(pki.join("ca.crt"), "/usr/local/share/ca-certificates/lab.crt").unwrap();
+    Ran::of(&mut Command::new("update-ca-certificates")).exits(0);
+}
+
+/// Waits until `condition` holds.
+pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(30), "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

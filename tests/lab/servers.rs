@@ -1,0 +1,47 @@
+//! A name server and a TLS server.
+
+use std::net::{TcpStream, UdpSocket};
+use std::process::{Child, Command, Stdio};
+
+use super::{DNS, NAME, PORT, certificate, wait_until};
+use crate::support::Sandbox;
+
+/// A running server; ended when dropped.
+pub struct Server(pub Child);
+
+impl Server {
+    /// Starts `command` with its output thrown away.
+    pub fn start(command: &mut Command) -> Self {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Self(child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}")))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill(); // it may have ended by itself
+        self.0.wait().unwrap();
+    }
+}
+
+/// A name server that knows [`NAME`].
+pub fn dns() -> Server {
+    let mut command = Command::new("dnsmasq");
+    command.args(["--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--bind-interfaces"]);
+    command.args(["--user=root", "--group=root", "--pid-file="]);
+    command.arg(format!("--listen-address={DNS}")).arg(format!("--address=/{NAME}/127.0.0.1"));
+    let server = Server::start(&mut command);
+    // Its socket is bound when nobody else can bind it.
+    wait_until("the name server listens", || UdpSocket::bind((DNS, 53)).is_err());
+    server
+}
+
+/// A TLS server with a certificate of the laboratory's authority.
+pub fn tls(sandbox: &Sandbox) -> Server {
+    let (key, certificate) = certificate(sandbox);
+    let mut command = Command::new("openssl");
+    command.args(["s_server", "-quiet", "-www", "-accept", &format!("127.0.0.1:{PORT}"), "-key"]);
+    let server = Server::start(command.arg(key).arg("-cert").arg(certificate));
+    wait_until("the TLS server listens", || TcpStream::connect(("127.0.0.1", PORT)).is_ok());
+    server
+}

@@ -1,0 +1,377 @@
+//! The planner against a model of a root: applying a plan reaches what is desired, the next plan is empty, up
+//! and then down restores, and a crash after any step is finished by the next run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mountjail::manifest::{HostPath, JailPath, SiteName};
+use mountjail::observe::{BootId, Kept, Made, MadeKind, Observed, Record, RecordedMount, Seen, SeenMount};
+use mountjail::plan::{self, Plan, State, Step};
+use mountjail::resolve::{Desired, FileId, FileKind, Link, Mount, Options};
+use proptest::prelude::*;
+
+fn jail(path: &str) -> JailPath {
+    JailPath::new(path).unwrap()
+}
+
+fn root() -> HostPath {
+    HostPath::new("/srv/s").unwrap()
+}
+
+fn site() -> SiteName {
+    SiteName::new("s").unwrap()
+}
+
+fn file(ino: u64) -> FileId {
+    FileId { dev: 1, ino }
+}
+
+/// What is in a root's own file system at one path.
+#[derive(Clone, Debug, PartialEq)]
+struct Node {
+    kind: FileKind,
+    ino: u64,
+    link: Option<String>,
+}
+
+/// A root: its files, the mounts in it, the records.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct World {
+    files: BTreeMap<JailPath, Node>,
+    mounts: BTreeMap<JailPath, Vec<SeenMount>>,
+    record: Vec<RecordedMount>,
+    kept: Vec<Made>,
+    next: u64,
+}
+
+impl World {
+    fn id(&mut self) -> u64 {
+        self.next += 1;
+        1000 + self.next
+    }
+
+    /// The innermost mount above `path`, if there is one.
+    fn mounted_above(&self, path: &JailPath) -> bool {
+        path.ancestors().iter().any(|above| self.mounts.contains_key(above))
+    }
+
+    fn observe(&self, desired: &Desired) -> Observed {
+        let mut observed = Observed {
+            record: (!self.record.is_empty()).then(|| Record {
+                version: 1,
+                boot: BootId("b".into()),
+                root: root(),
+                mounts: self.record.clone(),
+            }),
+            kept: (!self.kept.is_empty()).then(|| Kept {
+                version: 1,
+                root: root(),
+                made: self.kept.clone(),
+                files: vec![],
+            }),
+            ..Observed::default()
+        };
+        let desired_at = desired.mounts.iter().map(|mount| mount.target.clone());
+        let known: Vec<_> = desired_at.chain(self.record.iter().map(|mount| mount.target.clone())).collect();
+        for target in &known {
+            if let Some(stack) = self.mounts.get(target) {
+                observed.mounts.insert(target.clone(), covered(stack));
+            }
+        }
+        for (path, stack) in &self.mounts {
+            if !known.contains(path) {
+                observed.elsewhere.insert(path.clone(), covered(stack));
+            }
+        }
+        let links = desired.links.iter().map(|link| &link.path);
+        for path in known.iter().filter(|target| !self.mounts.contains_key(target)).chain(links) {
+            for at in path.ancestors().iter().chain([path]) {
+                match self.files.get(at) {
+                    Some(node) => drop(observed.paths.insert(at.clone(), self.seen(at, node))),
+                    None => break,
+                }
+            }
+        }
+        observed
+    }
+
+    fn seen(&self, path: &JailPath, node: &Node) -> Seen {
+        let below = |other: &JailPath| other != path && other.starts_with(path);
+        let made = |other: &JailPath| self.kept.iter().any(|made| made.path == *other);
+        Seen {
+            kind: node.kind,
+            file: file(node.ino),
+            empty: !self.files.keys().any(|other| below(other) && !made(other)),
+            link: node.link.as_ref().map(Into::into),
+        }
+    }
+
+    /// Carries out the first `steps` steps as the engine does, with half of a swap as one.
+    fn apply(&mut self, plan: &Plan, steps: usize) {
+        assert!(plan.conflicts.is_empty(), "{:?}", plan.conflicts);
+        let ids: BTreeMap<_, _> = plan
+            .steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::Attach(mount) | Step::Swap { mount, .. } => Some((mount.target.clone(), self.id())),
+                _ => None,
+            })
+            .collect();
+        let new = |mount: &Arc<Mount>| RecordedMount {
+            target: mount.target.clone(),
+            source: mount.source.clone(),
+            file: mount.file.unwrap(),
+            options: mount.options,
+            recursive: mount.recursive,
+            unique_id: Some(ids[&mount.target]),
+        };
+        let will_be: Vec<_> = plan
+            .steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::Attach(mount) | Step::Swap { mount, .. } => Some(new(mount)),
+                _ => None,
+            })
+            .collect();
+        let kept = plan.keep.iter().filter(|keep| !self.record.contains(keep)).cloned().collect::<Vec<_>>();
+        self.record.extend(kept.into_iter().chain(will_be.iter().cloned()));
+        for step in &plan.steps {
+            if let Step::CreatePlaceholder { path, kind } = step {
+                let kind = if *kind == FileKind::Directory { MadeKind::Directory } else { MadeKind::File };
+                self.kept.push(Made { path: path.clone(), kind, file: None });
+            }
+            if let Step::CreateLink { path, text } = step {
+                self.kept.push(Made { path: path.clone(), kind: MadeKind::Link(text.clone()), file: None });
+            }
+        }
+        let mut done = 0;
+        for step in &plan.steps {
+            for half in 0..2 {
+                if done == steps {
+                    return;
+                }
+                done += 1;
+                self.half(step, half, &ids);
+            }
+        }
+        self.record = plan.keep.iter().cloned().chain(will_be).collect();
+    }
+
+    fn half(&mut self, step: &Step, half: usize, ids: &BTreeMap<JailPath, u64>) {
+        match (step, half) {
+            (Step::Swap { mount, expected, .. }, 0) => {
+                let id = ids[&mount.target];
+                let stack = self.mounts.get_mut(&mount.target).unwrap();
+                assert_eq!(stack.last().unwrap().unique_id, expected.unique_id);
+                stack.insert(stack.len() - 1, mounted(mount, id));
+            }
+            (Step::Swap { mount, .. }, _) => self.pop(&mount.target),
+            (_, 1) => {}
+            (Step::Detach { target, expected, .. }, _) => {
+                assert_eq!(self.mounts[target].last().unwrap().unique_id, expected.unique_id);
+                self.pop(target);
+            }
+            (Step::Attach(mount), _) => {
+                let exists = self.files.get(&mount.target);
+                assert!(
+                    self.mounted_above(&mount.target)
+                        || exists.is_some_and(|node| mount.kind.fits_on(node.kind))
+                );
+                let id = ids[&mount.target];
+                let stack = self.mounts.entry(mount.target.clone()).or_default();
+                assert!(stack.is_empty(), "stacked on {}", mount.target);
+                stack.push(mounted(mount, id));
+            }
+            (Step::CreatePlaceholder { path, kind }, _) => self.create(path, *kind, None),
+            (Step::CreateLink { path, text }, _) => {
+                self.create(path, FileKind::Symlink, Some(text.to_str().unwrap().to_owned()));
+            }
+            (Step::RemovePlaceholder { path, .. } | Step::RemoveLink { path, .. }, _) => self.remove(path),
+            (Step::WriteFile(_) | Step::RemoveFile(_), _) => unreachable!("no site of the model has users"),
+        }
+    }
+
+    fn pop(&mut self, target: &JailPath) {
+        let children = self.mounts.keys().any(|other| other != target && other.starts_with(target));
+        assert!(!children, "{target} has mounts on it");
+        let stack = self.mounts.get_mut(target).unwrap();
+        stack.pop();
+        if stack.is_empty() {
+            self.mounts.remove(target);
+        }
+    }
+
+    fn create(&mut self, path: &JailPath, kind: FileKind, link: Option<String>) {
+        assert!(!self.mounted_above(path), "{path} would be made in a source");
+        let parent = path.parent().filter(|parent| *parent != JailPath::slash());
+        assert!(parent.is_none_or(|parent| self.files[&parent].kind == FileKind::Directory));
+        let ino = self.id();
+        assert!(
+            self.files.insert(path.clone(), Node { kind, ino, link }).is_none(),
+            "{path} is there already"
+        );
+        let made = self.kept.iter_mut().rfind(|made| made.path == *path).unwrap();
+        made.file = Some(file(ino));
+    }
+
+    /// As the engine: only what is empty, unchanged and not mounted on.
+    fn remove(&mut self, path: &JailPath) {
+        let below = self.files.keys().any(|other| other != path && other.starts_with(path));
+        let made = self.kept.iter().find(|made| made.path == *path).unwrap();
+        let same =
+            self.files.get(path).is_some_and(|node| made.file.is_none_or(|made| made == file(node.ino)));
+        if same && !below && !self.mounts.contains_key(path) {
+            self.files.remove(path);
+        }
+        self.kept.retain(|made| made.path != *path);
+    }
+}
+
+fn covered(stack: &[SeenMount]) -> Vec<SeenMount> {
+    let mut seen = stack.to_vec();
+    let last = seen.len() - 1;
+    for mount in &mut seen[..last] {
+        mount.file = None;
+    }
+    seen
+}
+
+fn mounted(mount: &Mount, id: u64) -> SeenMount {
+    SeenMount { id, unique_id: Some(id), file: mount.file, fs_root: None, options: mount.options }
+}
+
+/// The targets that a site of the model may have: one inside another, one whose type changes.
+const TARGETS: [&str; 6] = ["/a", "/a/b", "/c", "/d/e", "/d/f", "/x/y"];
+
+/// For each target: which of three files, with which attributes; `None`: not asked for.
+type Choice = (Vec<Option<(u64, bool)>>, Option<bool>);
+
+fn choice() -> impl Strategy<Value = Choice> {
+    let mount = proptest::option::of((0..3u64, any::<bool>()));
+    (proptest::collection::vec(mount, TARGETS.len()), proptest::option::of(any::<bool>()))
+}
+
+fn desired((mounts, link): &Choice) -> Desired {
+    let mut desired = Desired::nothing(site(), root());
+    for (nth, (target, wanted)) in TARGETS.iter().zip(mounts).enumerate() {
+        let Some((which, exec)) = wanted else { continue };
+        let directory = nth < 2 || nth == 4 || (nth == 5 && which % 2 == 0);
+        desired.mounts.push(Arc::new(Mount {
+            target: jail(target),
+            // Two files of one path (stale) and one of another (wrong source).
+            source: HostPath::new(format!("/host/{nth}/{}", which / 2)).unwrap(),
+            file: Some(file(nth as u64 * 10 + which)),
+            kind: if directory { FileKind::Directory } else { FileKind::File },
+            options: if *exec { Options::CODE } else { Options::DATA },
+            recursive: false,
+            reasons: vec![],
+        }));
+    }
+    if let Some(first) = link {
+        let text = if *first { "c" } else { "d/e" };
+        desired.links.push(Link { path: jail("/l/link"), text: text.into(), reasons: vec![] });
+    }
+    desired.mounts.sort_by(|a, b| a.target.cmp(&b.target));
+    desired
+}
+
+/// A root before the first `up`: some of the placeholders are there already, and somebody else's mount.
+fn bare(own: [bool; 4]) -> World {
+    let mut world = World::default();
+    let nodes = [
+        ("/a", FileKind::Directory),
+        ("/c", FileKind::File),
+        ("/d", FileKind::Directory),
+        ("/l", FileKind::Directory),
+    ];
+    for ((path, kind), present) in nodes.into_iter().zip(own) {
+        if present {
+            let ino = world.id();
+            world.files.insert(jail(path), Node { kind, ino, link: None });
+        }
+    }
+    let id = world.id();
+    let theirs =
+        SeenMount { id, unique_id: Some(id), file: Some(file(999)), fs_root: None, options: Options::DATA };
+    world.mounts.insert(jail("/theirs"), vec![theirs]);
+    world
+}
+
+fn up(world: &mut World, desired: &Desired) {
+    // A run after a crash may first finish a swap, whose result the next plan sees.
+    for _ in 0..2 {
+        let plan = plan::up(desired, &world.observe(desired));
+        world.apply(&plan, usize::MAX);
+    }
+    let plan = plan::up(desired, &world.observe(desired));
+    assert!(plan.in_sync(), "not in sync: {:#?}", plan.steps);
+    let ours = plan.states.iter().filter(|state| state.mount.is_some());
+    assert!(ours.clone().all(|state| state.state == State::Ok), "{:?}", plan.states);
+    assert_eq!(ours.count(), desired.mounts.len());
+}
+
+fn down(world: &mut World) {
+    let nothing = Desired::nothing(site(), root());
+    let plan = plan::down(site(), root(), None, &world.observe(&nothing));
+    world.apply(&plan, usize::MAX);
+}
+
+/// The world without its counter.
+fn visible(world: &World) -> World {
+    World { next: 0, ..world.clone() }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn up_reaches_what_is_desired_and_down_restores(first in choice(), second in choice(), own: [bool; 4]) {
+        let before = bare(own);
+        let mut world = before.clone();
+        up(&mut world, &desired(&first));
+        up(&mut world, &desired(&second));
+        down(&mut world);
+        prop_assert_eq!(visible(&world), visible(&before));
+    }
+
+    #[test]
+    fn one_run_is_enough(first in choice(), second in choice(), own: [bool; 4]) {
+        let mut world = bare(own);
+        for wanted in [first, second] {
+            let wanted = desired(&wanted);
+            let plan = plan::up(&wanted, &world.observe(&wanted));
+            world.apply(&plan, usize::MAX);
+            let next = plan::up(&wanted, &world.observe(&wanted));
+            prop_assert!(next.in_sync(), "{:#?}", next.steps);
+            prop_assert_eq!(plan::up(&wanted, &world.observe(&wanted)), next, "it is deterministic");
+        }
+    }
+
+    #[test]
+    fn a_crash_after_any_step_is_finished(first in choice(), second in choice(), own: [bool; 4], at in 0usize..40) {
+        let before = bare(own);
+        let mut world = before.clone();
+        up(&mut world, &desired(&first));
+        let wanted = desired(&second);
+        let plan = plan::up(&wanted, &world.observe(&wanted));
+        world.apply(&plan, at);
+        let mut crashed = world.clone();
+        up(&mut world, &wanted);
+        down(&mut world);
+        prop_assert_eq!(visible(&world), visible(&before), "up, then down");
+        down(&mut crashed);
+        prop_assert_eq!(visible(&crashed), visible(&before), "down at once");
+    }
+
+    #[test]
+    fn a_crash_of_down_is_finished(first in choice(), own: [bool; 4], at in 0usize..40) {
+        let before = bare(own);
+        let mut world = before.clone();
+        up(&mut world, &desired(&first));
+        let nothing = Desired::nothing(site(), root());
+        let plan = plan::down(site(), root(), None, &world.observe(&nothing));
+        world.apply(&plan, at);
+        down(&mut world);
+        prop_assert_eq!(visible(&world), visible(&before));
+    }
+}
