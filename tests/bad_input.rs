@@ -10,6 +10,9 @@ use std::process::{Command, ExitCode};
 use libtest_mimic::Trial;
 use support::{Ran, Sandbox, for_each_engine, mounts_below, tree};
 
+/// A trial that is made for each engine.
+type OnEngine = fn(&'static str);
+
 fn main() -> ExitCode {
     let once: [(&str, fn()); 10] = [
         ("every mistake in a manifest is shown with its place", manifests),
@@ -23,7 +26,7 @@ fn main() -> ExitCode {
         ("what is no directory of sites is said so", configuration),
         ("a reader that closes the pipe is no error", closed_pipe),
     ];
-    let engines: [(&str, fn(&'static str)); 5] = [
+    let engines: [(&str, OnEngine); 5] = [
         ("a target that is in the way is an error", targets),
         ("a full disk undoes everything", full_disk),
         ("a read-only root is an error", read_only_root),

@@ -10,8 +10,11 @@ use std::process::{Command, ExitCode, Stdio};
 
 use support::{Ran, Sandbox, for_each_engine, mounts_below, tree};
 
+/// A trial that is made for each engine.
+type OnEngine = fn(&'static str);
+
 fn main() -> ExitCode {
-    let trials: [(&str, fn(&'static str)); 19] = [
+    let trials: [(&str, OnEngine); 19] = [
         ("the demo site works and leaves no trace", demo),
         ("a second up makes no mount call", idempotent),
         ("programs find the same libraries inside", loader_inside),

@@ -86,6 +86,9 @@ impl World {
         let links = desired.links.iter().map(|link| &link.path);
         for path in known.iter().filter(|target| !self.mounts.contains_key(target)).chain(links) {
             for at in path.ancestors().iter().chain([path]) {
+                if self.mounted_above(at) {
+                    break; // what is seen there is in a source
+                }
                 match self.files.get(at) {
                     Some(node) => drop(observed.paths.insert(at.clone(), self.seen(at, node))),
                     None => break,
@@ -186,7 +189,8 @@ impl World {
             (Step::CreateLink { path, text }, _) => {
                 self.create(path, FileKind::Symlink, Some(text.to_str().unwrap().to_owned()));
             }
-            (Step::RemovePlaceholder { path, .. } | Step::RemoveLink { path, .. }, _) => self.remove(path),
+            (Step::RemovePlaceholder { path, kind, file }, _) => self.remove(path, *kind, *file),
+            (Step::RemoveLink { path, .. }, _) => self.remove(path, FileKind::Symlink, None),
             (Step::WriteFile(_) | Step::RemoveFile(_), _) => unreachable!("no site of the model has users"),
         }
     }
@@ -210,17 +214,21 @@ impl World {
             self.files.insert(path.clone(), Node { kind, ino, link }).is_none(),
             "{path} is there already"
         );
-        let made = self.kept.iter_mut().rfind(|made| made.path == *path).unwrap();
-        made.file = Some(file(ino));
+        let node = &self.files[path];
+        let kind = match (&node.link, kind) {
+            (Some(text), _) => MadeKind::Link(text.into()),
+            (None, FileKind::Directory) => MadeKind::Directory,
+            (None, _) => MadeKind::File,
+        };
+        self.kept.retain(|made| made.path != *path || made.file.is_some());
+        self.kept.push(Made { path: path.clone(), kind, file: Some(file(ino)) });
     }
 
     /// As the engine: only what is empty, unchanged and not mounted on.
-    fn remove(&mut self, path: &JailPath) {
+    fn remove(&mut self, path: &JailPath, kind: FileKind, made: Option<FileId>) {
         let below = self.files.keys().any(|other| other != path && other.starts_with(path));
-        let made = self.kept.iter().find(|made| made.path == *path).unwrap();
-        let same =
-            self.files.get(path).is_some_and(|node| made.file.is_none_or(|made| made == file(node.ino)));
-        if same && !below && !self.mounts.contains_key(path) {
+        let same = |node: &Node| node.kind == kind && made.is_none_or(|made| made == file(node.ino));
+        if self.files.get(path).is_some_and(same) && !below && !self.mounts.contains_key(path) {
             self.files.remove(path);
         }
         self.kept.retain(|made| made.path != *path);
@@ -231,13 +239,20 @@ fn covered(stack: &[SeenMount]) -> Vec<SeenMount> {
     let mut seen = stack.to_vec();
     let last = seen.len() - 1;
     for mount in &mut seen[..last] {
-        mount.file = None;
+        (mount.file, mount.kind) = (None, None);
     }
     seen
 }
 
 fn mounted(mount: &Mount, id: u64) -> SeenMount {
-    SeenMount { id, unique_id: Some(id), file: mount.file, fs_root: None, options: mount.options }
+    SeenMount {
+        id,
+        unique_id: Some(id),
+        file: mount.file,
+        kind: Some(mount.kind),
+        fs_root: None,
+        options: mount.options,
+    }
 }
 
 /// The targets that a site of the model may have: one inside another, one whose type changes.
@@ -291,8 +306,14 @@ fn bare(own: [bool; 4]) -> World {
         }
     }
     let id = world.id();
-    let theirs =
-        SeenMount { id, unique_id: Some(id), file: Some(file(999)), fs_root: None, options: Options::DATA };
+    let theirs = SeenMount {
+        id,
+        unique_id: Some(id),
+        file: Some(file(999)),
+        kind: Some(FileKind::File),
+        fs_root: None,
+        options: Options::DATA,
+    };
     world.mounts.insert(jail("/theirs"), vec![theirs]);
     world
 }
@@ -341,6 +362,11 @@ proptest! {
             let wanted = desired(&wanted);
             let plan = plan::up(&wanted, &world.observe(&wanted));
             world.apply(&plan, usize::MAX);
+            if plan.unfinished {
+                let rest = plan::up(&wanted, &world.observe(&wanted));
+                prop_assert!(!rest.unfinished);
+                world.apply(&rest, usize::MAX);
+            }
             let next = plan::up(&wanted, &world.observe(&wanted));
             prop_assert!(next.in_sync(), "{:#?}", next.steps);
             prop_assert_eq!(plan::up(&wanted, &world.observe(&wanted)), next, "it is deterministic");

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
             [
                 on_shared_root(format!("services follow ({engine})"), move || services_follow(engine)),
                 on_shared_root(format!("the host's submounts stay ({engine})"), move || {
-                    submounts_stay(engine)
+                    submounts_stay(engine);
                 }),
             ]
         })

@@ -146,13 +146,19 @@ impl Run<'_> {
             .map_err(|error| error.context(&site.name))
     }
 
+    /// Observes, plans and carries out, again as long as the plan says that there will be more to see.
     fn apply(&self, desired: &Desired, table: Option<&Table>) -> Result<Outcome, Failed> {
-        let plan = observe_and_plan(self.context, desired, &self.boot, table)?;
-        if !plan.1.conflicts.is_empty() {
-            return Err(Failed::Errors(plan.1.conflicts));
-        }
         let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
-        self.engine.up(&plan.1, &plan.0, self.stop, &log).map_err(Failed::Engine)
+        let (observed, plan) = observe_and_plan(self.context, desired, &self.boot, table)?;
+        if !plan.conflicts.is_empty() {
+            return Err(Failed::Errors(plan.conflicts));
+        }
+        let outcome = self.engine.up(&plan, &observed, self.stop, &log).map_err(Failed::Engine)?;
+        if !plan.unfinished {
+            return Ok(outcome);
+        }
+        let table = table.map(|_| Table::read()).transpose()?;
+        self.apply(desired, table.as_ref()).map(|more| outcome.and(more))
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::journal;
 use super::root::Root;
-use super::up::{cannot, is_mount, left, made_kind};
+use super::up::{cannot, is_mount, made_kind, still_there};
 use super::{Engine, Failure, Log, Outcome};
 use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};
@@ -27,6 +27,7 @@ pub(super) fn carry_out(
         lazy,
         log,
         failed: vec![],
+        left: vec![],
         outcome: Outcome::default(),
     };
     if !lazy {
@@ -46,11 +47,14 @@ struct Run<'a> {
     lazy: bool,
     log: Log<'a>,
     failed: Vec<Error>,
+    /// What was not as it was made.
+    left: Vec<JailPath>,
     outcome: Outcome,
 }
 
 impl Run<'_> {
     fn finish(mut self) -> Result<Outcome, Box<Failure>> {
+        self.outcome.left = still_there(&self.root, &self.left);
         if self.failed.is_empty() {
             return Ok(self.outcome);
         }
@@ -178,7 +182,7 @@ impl Run<'_> {
             spot => spot.and_then(|spot| spot.remove(kind, file)),
         };
         if !removed.map_err(|error| cannot(&self.root, "remove", path, &error))? {
-            self.outcome.left.push(left(&self.root, path));
+            self.left.push(path.clone());
         }
         Ok(())
     }

@@ -52,6 +52,19 @@ pub struct Outcome {
     pub left: Vec<String>,
 }
 
+impl Outcome {
+    /// What two runs did together.
+    #[must_use]
+    pub fn and(mut self, more: Self) -> Self {
+        self.attached += more.attached;
+        self.swapped += more.swapped;
+        self.gaps += more.gaps;
+        self.detached += more.detached;
+        self.left.extend(more.left);
+        self
+    }
+}
+
 /// A run that did not reach its goal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {

@@ -39,10 +39,14 @@ pub(super) fn carry_out(
         log,
         kept: kept_before(plan, observed),
         undo: vec![],
+        left: vec![],
         outcome: Outcome::default(),
     };
     match run.all() {
-        Ok(()) => Ok(run.outcome),
+        Ok(()) => {
+            run.outcome.left = still_there(&run.root, &run.left);
+            Ok(run.outcome)
+        }
         Err(error) => Err(Box::new(run.roll_back(error))),
     }
 }
@@ -75,6 +79,8 @@ struct Run<'a> {
     log: Log<'a>,
     kept: Kept,
     undo: Vec<Undo>,
+    /// What was to be removed and was not as it was made.
+    left: Vec<JailPath>,
     outcome: Outcome,
 }
 
@@ -253,7 +259,7 @@ impl<'a> Run<'a> {
         if removed {
             self.undo.push(Undo::Recreate { path: path.clone(), kind });
         } else {
-            self.outcome.left.push(left(&self.root, path));
+            self.left.push(path.clone());
         }
         self.kept.made.retain(|made| made.path != *path);
         Ok(())
@@ -332,8 +338,13 @@ pub(super) fn is_mount(expected: &SeenMount, found: &Stat) -> bool {
     }
 }
 
-pub(super) fn left(root: &Root, path: &JailPath) -> String {
-    format!("{} stays: it is no longer as mountjail made it", root.path().inside(path))
+/// Sentences about those of `paths` that are there: something may have been recorded twice by a crashed run,
+/// once as what it is.
+pub(super) fn still_there(root: &Root, paths: &[JailPath]) -> Vec<String> {
+    let there = |path: &&JailPath| root.spot(path).and_then(|spot| spot.stat()).is_ok();
+    let sentence =
+        |path: &JailPath| format!("{} stays: it is no longer as mountjail made it", root.path().inside(path));
+    paths.iter().filter(there).map(sentence).collect()
 }
 
 fn explain_create(error: Error) -> Error {

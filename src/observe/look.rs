@@ -130,6 +130,7 @@ impl<'a> Site<'a> {
         let stat = self.stat(target)?;
         if let (Some(top), Some(stat)) = (seen.last_mut(), stat) {
             top.file = Some(stat.file);
+            top.kind = Some(stat.kind);
             top.unique_id = stat.mount_id.filter(|_| stat.mount_id_is_unique);
         }
         if seen.len() > 1
@@ -150,6 +151,7 @@ impl<'a> Site<'a> {
         let mut seen = self.asked(target, id)?;
         if let Some(top) = seen.last_mut() {
             top.file = Some(stat.file);
+            top.kind = Some(stat.kind);
         }
         Ok(seen)
     }
@@ -272,6 +274,7 @@ fn covered(mount: &MountInfo) -> SeenMount {
         id: mount.id,
         unique_id: None,
         file: None,
+        kind: None,
         fs_root: Some(mount.root.clone()),
         options: mount.options,
     }
@@ -289,6 +292,7 @@ fn asked_mount(unique_id: u64, mount: &StatMount) -> SeenMount {
         id: mount.id,
         unique_id: Some(unique_id),
         file: None,
+        kind: None,
         fs_root: Some(mount.root.clone()),
         options,
     }

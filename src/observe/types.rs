@@ -49,6 +49,8 @@ pub struct SeenMount {
     pub unique_id: Option<u64>,
     /// Which file is visible at its root; `None` for a mount that another one covers.
     pub file: Option<FileId>,
+    /// What that file is; `None` likewise.
+    pub kind: Option<FileKind>,
     /// `mnt_root`: the path within its file system that is mounted, as the kernel shows it now (a file
     /// moved aside shows its new name, a deleted one ends in `//deleted`); `None` when not asked for.
     pub fs_root: Option<PathBuf>,

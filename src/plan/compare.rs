@@ -52,6 +52,8 @@ pub(super) enum Verdict {
     Attach,
     /// The top is ours and not right.
     Swap { top: SeenMount, because: State, detail: String },
+    /// The top is ours and of a type that what shall be there cannot take the place of.
+    Replace { top: SeenMount, because: State, detail: String },
     /// The one below the top is right and the top ours: a swap that a crash stopped half way.
     FinishSwap { top: SeenMount, below: SeenMount },
     /// The top is not ours.
@@ -74,7 +76,12 @@ pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
     match ours {
         Some(known) => {
             let (because, detail) = difference(top, mount, Some(&known.source));
-            Verdict::Swap { top: top.clone(), because, detail }
+            let top = top.clone();
+            if top.kind.is_none_or(|kind| mount.kind.fits_on(kind)) {
+                Verdict::Swap { top, because, detail }
+            } else {
+                Verdict::Replace { top, because, detail }
+            }
         }
         None if shows_its_file(top, mount) => {
             let (because, detail) = difference(top, mount, None);

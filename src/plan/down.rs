@@ -10,7 +10,15 @@ use crate::resolve::{Desired, Mount};
 /// What takes the site away: all that is recorded and still is what was recorded. Where the records are
 /// lost, `known`, what the manifest asks for, tells which mounts are ours: those that show the very files.
 pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &Observed) -> Plan {
-    let mut plan = Plan { site, root, steps: vec![], states: vec![], keep: vec![], conflicts: vec![] };
+    let mut plan = Plan {
+        site,
+        root,
+        steps: vec![],
+        states: vec![],
+        keep: vec![],
+        unfinished: false,
+        conflicts: vec![],
+    };
     let desired =
         |target: &JailPath| known.and_then(|known| known.mounts.iter().find(|mount| mount.target == *target));
     // The deepest first.

@@ -28,20 +28,28 @@ enum Need<'d> {
 }
 
 /// What is to be made for the mounts `attach`, and removed of what was made for others.
-pub(super) fn plan(desired: &Desired, observed: &Observed, attach: &BTreeSet<JailPath>) -> Placeholders {
+/// What lies below `going`, the targets of mounts that go, is left for the next plan.
+pub(super) fn plan(
+    desired: &Desired,
+    observed: &Observed,
+    attach: &BTreeSet<JailPath>,
+    going: &BTreeSet<JailPath>,
+) -> Placeholders {
     let needs = needs(desired);
+    let targets: BTreeSet<_> = desired.mounts.iter().map(|mount| &mount.target).collect();
     let mut steps = Placeholders::default();
     let removed = removals(&needs, observed, &mut steps.remove);
     for (path, need) in &needs {
-        let covered =
-            desired.mounts.iter().any(|mount| path != &mount.target && path.starts_with(&mount.target));
-        if covered {
-            continue; // it is in a source, where resolve has made sure of it
+        if path.ancestors().iter().any(|above| targets.contains(above) || going.contains(above)) {
+            continue; // it is in a source, where resolve has made sure of it, or not seen yet
         }
         let seen = observed.paths.get(path).filter(|_| !removed.contains(path));
         let mounted = observed.mounts.contains_key(path);
         match (need, seen) {
-            (Need::Target(_), _) if mounted || !attach.contains(path) => {}
+            (Need::Target(_), _) if !attach.contains(path) => {}
+            (Need::Target(mount), None) if mounted && !removed.contains(path) => {
+                steps.conflicts.push(wrong_type(desired, path, mount));
+            }
             (Need::Way, None) if !is_needed_on_the_way(path, desired, observed, attach) => {}
             (need, None) => steps.create.push(create(path, *need)),
             (need, Some(seen)) => steps.conflicts.extend(conflict(desired, path, *need, seen)),
@@ -73,7 +81,7 @@ fn is_needed_on_the_way(
     observed: &Observed,
     attach: &BTreeSet<JailPath>,
 ) -> bool {
-    attach.iter().any(|target| target.starts_with(path))
+    attach.iter().any(|target| target.starts_with(path) && !observed.mounts.contains_key(target))
         || desired
             .links
             .iter()
@@ -97,11 +105,23 @@ fn removals(
             (Some(Need::Link(text)), MadeKind::Link(made)) => *text == made,
             (None | Some(Need::Link(_)), _) => false,
         };
-        if !fits && removed.insert(made.path.clone()) {
+        if !fits && !is_gone(made, observed) {
+            removed.insert(made.path.clone());
             steps.push(removal(made));
         }
     }
     removed
+}
+
+/// Whether something else is there now than what was made, such as what a run made after it and a crash left.
+fn is_gone(made: &Made, observed: &Observed) -> bool {
+    let Some(seen) = observed.paths.get(&made.path) else { return false };
+    let same_kind = match made.kind {
+        MadeKind::Directory => seen.kind == FileKind::Directory,
+        MadeKind::File => seen.kind == FileKind::File,
+        MadeKind::Link(_) => seen.kind == FileKind::Symlink,
+    };
+    !same_kind || made.file.is_some_and(|file| file != seen.file)
 }
 
 pub(super) fn removal(made: &Made) -> Step {
@@ -157,6 +177,18 @@ fn conflict(desired: &Desired, path: &JailPath, need: Need<'_>, seen: &Seen) -> 
             &format!("{} is to be mounted there, which is a {}", mount.source, mount.kind),
         )),
     }
+}
+
+/// What was mounted there was of another type, and its placeholder is the site's own.
+fn wrong_type(desired: &Desired, path: &JailPath, mount: &Mount) -> Error {
+    let at = desired.root.inside(path);
+    Error::failed(format!(
+        "{}: cannot mount {}, a {}, on {at}: what stands there is of another type, and not mountjail's",
+        desired.site, mount.source, mount.kind
+    ))
+    .hint(
+        "take the line out of the manifest, run `mountjail up`, move away what stands there, and put it back",
+    )
 }
 
 fn in_the_way(desired: &Desired, at: &HostPath, seen: &Seen, needed: &str) -> Error {

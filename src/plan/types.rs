@@ -24,6 +24,9 @@ pub struct Plan {
     pub states: Vec<MountState>,
     /// The mounts that are ours and stay as they are; with the steps' results they are the new record.
     pub keep: Vec<RecordedMount>,
+    /// Some mounts can only be planned once these steps are done, because a mount that goes hides what stands
+    /// at their targets: plan again after them.
+    pub unfinished: bool,
     /// What stands in the way and is not mountjail's to change. While there is any, nothing is carried out.
     pub conflicts: Vec<Error>,
 }

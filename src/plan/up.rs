@@ -22,6 +22,7 @@ pub fn up(desired: &Desired, observed: &Observed) -> Plan {
             steps: vec![],
             states: vec![],
             keep: vec![],
+            unfinished: false,
             conflicts: vec![],
         },
         detach: vec![],
@@ -60,6 +61,11 @@ impl Planner<'_> {
             Verdict::Swap { top, because, detail } => {
                 let step = Step::Swap { mount: mount.clone(), expected: top, because };
                 self.mount.insert(mount.target.clone(), step);
+                self.state(mount, because, Some(detail));
+            }
+            Verdict::Replace { top, because, detail } => {
+                self.detach(&mount.target, top, mount.recursive);
+                self.mount.insert(mount.target.clone(), Step::Attach(mount.clone()));
                 self.state(mount, because, Some(detail));
             }
             Verdict::FinishSwap { top, below } => {
@@ -200,14 +206,30 @@ impl Planner<'_> {
         }
     }
 
+    /// Puts off what lies below a mount that goes and that nothing follows: only then it is seen what stands
+    /// there. Returns those mounts' targets.
+    fn hide(&mut self, attach: &mut BTreeSet<JailPath>) -> BTreeSet<JailPath> {
+        let stays = |target: &JailPath| self.desired.mounts.iter().any(|mount| mount.target == *target);
+        let going = self.detach.iter().map(|(target, _)| target).filter(|target| !stays(target));
+        let going: BTreeSet<_> = going.cloned().collect();
+        let below = |target: &JailPath| target.ancestors().iter().any(|above| going.contains(above));
+        let links = self.desired.links.iter().any(|link| below(&link.path));
+        let before = self.mount.len();
+        self.mount.retain(|target, _| !below(target));
+        attach.retain(|target| !below(target));
+        self.plan.unfinished = links || self.mount.len() < before;
+        going
+    }
+
     fn finish(mut self) -> Plan {
-        let attach: BTreeSet<_> = self
+        let mut attach: BTreeSet<_> = self
             .mount
             .iter()
             .filter(|(_, step)| matches!(step, Step::Attach(_)))
             .map(|(target, _)| target.clone())
             .collect();
-        let made = placeholders::plan(self.desired, self.observed, &attach);
+        let hidden = self.hide(&mut attach);
+        let made = placeholders::plan(self.desired, self.observed, &attach, &hidden);
         let writes =
             self.desired.files.iter().filter(|file| !self.observed.current_files.contains(&file.path));
         let steps = &mut self.plan.steps;
