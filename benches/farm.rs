@@ -177,7 +177,7 @@ fn table() {
     row("nothing to do, 1000 / raw calls", of_many.again, of_many.raw_up, "<= 1");
     row("down --all, 1000 / raw, one by one", of_many.down, of_many.raw_down, "<= 0.4");
     row("a site's up at 1000 / at 10", of_many.up / 1000, of_ten.up / 10, "<= 1.3");
-    println!("{:<34} {:>10.1} {:>10} {:>7}  <= 64", "peak memory at 1000 sites, MiB", resident, "", "");
+    println!("{:<34} {:>10} {:>10} {:>7}  <= 64", "peak memory at 1000 sites, MiB", resident, "", "");
     umount2(base.path(), MntFlags::MNT_DETACH).unwrap();
 }
 
@@ -193,14 +193,14 @@ fn bubblewrap(farm: &Farm) -> Command {
 }
 
 /// Peak resident memory of an `up --all` and of one with nothing to do, the larger, in MiB.
-fn peak_of(farm: &Farm) -> f64 {
+fn peak_of(farm: &Farm) -> i64 {
     let measure = |command: &str| {
         let inner = farm.mountjail(command);
         let mut outer = Command::new(env::current_exe().unwrap());
         outer.arg("--peak").arg(inner.get_program()).args(inner.get_args());
         let output = outer.output().unwrap();
         assert!(output.status.success());
-        String::from_utf8(output.stdout).unwrap().trim().parse::<f64>().unwrap()
+        String::from_utf8(output.stdout).unwrap().trim().parse::<i64>().unwrap()
     };
     let up = measure("up").max(measure("up"));
     up.max(measure("down"))
@@ -211,7 +211,7 @@ fn peak(program: &str, arguments: &[&str]) {
     let status = Command::new(program).args(arguments).status().unwrap();
     assert!(status.success());
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
-    println!("{}", usage.max_rss() as f64 / 1024.0);
+    println!("{}", usage.max_rss() / 1024);
 }
 
 /// The shortest loop that makes the same mounts safely: sources prepared once, targets opened beneath the

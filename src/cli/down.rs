@@ -1,17 +1,13 @@
 //! `mountjail down`: take it away.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
-
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::Which;
 use super::context::{Context, is_set, stop_flag};
 use super::out::worst;
 use super::sites::{self, Site};
 use super::up::{Failed, plural};
+use super::{Which, parallel};
 use crate::engine::{Engine, Failure, Outcome};
 use crate::manifest::HostPath;
 use crate::observe::{self, BootId, Records, Table};
@@ -54,33 +50,18 @@ impl Down {
         let engine = context.engine(boot.clone(), sites.len() > 1)?;
         let table = if sites.len() > 1 { Some(Table::read()?) } else { None };
         let run = Run { context, engine, resolver: context.resolver()?, boot, table, lazy: self.lazy };
-        context.out.progress(sites.len());
-        let next = AtomicUsize::new(0);
-        let results: Mutex<Vec<(usize, u8, Value)>> = Mutex::default();
-        let work = || {
-            while let Some((nth, site)) = claim(&next, &sites).filter(|_| !is_set(&stop)) {
-                let (code, json) = run.report(site, run.site(site));
-                results.lock().unwrap_or_else(PoisonError::into_inner).push((nth, code, json));
-                context.out.advance();
-            }
-        };
-        thread::scope(|scope| {
-            for _ in 1..THREADS.min(sites.len()) {
-                scope.spawn(work);
-            }
-            work();
-        });
-        context.out.progress_done();
-        let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-        results.sort_by_key(|(nth, ..)| *nth);
-        let mut code = worst(results.iter().map(|(_, code, _)| *code));
-        if is_set(&stop) && results.len() < sites.len() {
-            context.out.error(&Error::interrupted("stopped by a signal before all sites were down"));
-            code = 1;
+        let results = parallel::each(&sites, THREADS, &stop, &context.out, |site| run.site(site));
+        let begun = results.len();
+        let (mut codes, json): (Vec<_>, Vec<_>) =
+            sites.iter().zip(results).map(|(site, result)| run.report(site, result)).unzip();
+        if is_set(&stop) && begun < sites.len() {
+            let rest = plural(sites.len() - begun, "site");
+            context.out.error(&Error::interrupted(format!("stopped by a signal; {rest} not begun")));
+            codes.push(1);
         }
+        let code = worst(codes);
         if self.json {
-            let sites: Vec<_> = results.into_iter().map(|(_, _, json)| json).collect();
-            return Ok(context.out.print_and(&format!("{:#}\n", json!({ "sites": sites })), code));
+            return Ok(context.out.print_and(&format!("{:#}\n", json!({ "sites": json })), code));
         }
         Ok(code)
     }
@@ -102,11 +83,6 @@ impl Down {
         }
         Ok(sites)
     }
-}
-
-fn claim<'s>(next: &AtomicUsize, sites: &'s [Site]) -> Option<(usize, &'s Site)> {
-    let nth = next.fetch_add(1, Ordering::Relaxed);
-    sites.get(nth).map(|site| (nth, site))
 }
 
 struct Run<'c> {

@@ -4,6 +4,7 @@ mod check;
 mod context;
 mod down;
 mod out;
+mod parallel;
 mod plan;
 mod presets;
 mod sites;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::context::{Context, is_set, stop_flag, table};
 use super::out::worst;
 use super::sites::{self, Site, Unusable};
-use super::{Which, plan};
+use super::{Which, parallel, plan};
 use crate::engine::{Engine, Failure, Outcome};
 use crate::manifest::HostPath;
 use crate::observe::{self, BootId, Table};
@@ -74,30 +74,22 @@ impl Up {
         let resolver = context.resolver()?;
         let table = table(sites.len() > 1)?;
         let run = Run { context, engine, resolver, boot, table, stop: &stop, create: self.create };
-        context.out.progress(sites.len());
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let done = parallel::each(&sites, threads, &stop, &context.out, |site| run.site(site));
         let (mut codes, mut results, mut up) = (vec![], vec![], vec![]);
-        for site in &sites {
-            let result = run.site(site);
+        for (site, result) in sites.iter().zip(done) {
             let (code, json) = report(context, site, &result);
             codes.push(code);
             if self.json {
                 results.push(json);
             }
-            up.extend(
-                result
-                    .ok()
-                    .filter(|done| done.outcome != Outcome::default())
-                    .map(|done| (site, done.desired)),
-            );
-            context.out.advance();
-            if is_set(&stop) {
-                break;
-            }
+            let changed = result.ok().filter(|done| done.outcome != Outcome::default());
+            up.extend(changed.map(|done| (site, done.desired)));
         }
-        context.out.progress_done();
         name_blind_processes(context, &up);
-        if is_set(&stop) {
-            context.out.error(&Error::interrupted("stopped by a signal; the sites before it are up"));
+        if is_set(&stop) && codes.len() < sites.len() {
+            let rest = plural(sites.len() - codes.len(), "site");
+            context.out.error(&Error::interrupted(format!("stopped by a signal; {rest} not begun")));
             codes.push(1);
         }
         let code = worst(codes);

@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::rc::Rc;
 
 use super::journal;
-use super::root::Root;
+use super::root::{Root, Spot, Spots};
 use super::up::{cannot, is_mount, made_kind, still_there};
 use super::{Engine, Failure, Log, Outcome};
 use crate::error::{Error, Result};
@@ -23,7 +24,7 @@ pub(super) fn carry_out(
     let mut run = Run {
         engine,
         plan,
-        root: Root::open(&plan.root)?,
+        root: Rc::new(Root::open(&plan.root)?),
         lazy,
         log,
         failed: vec![],
@@ -43,7 +44,7 @@ pub(super) fn carry_out(
 struct Run<'a> {
     engine: &'a Engine,
     plan: &'a Plan,
-    root: Root,
+    root: Rc<Root>,
     lazy: bool,
     log: Log<'a>,
     failed: Vec<Error>,
@@ -72,12 +73,13 @@ impl Run<'_> {
     /// Asks the kernel about each mount before any is taken away. A mount with others of ours on it counts as
     /// used by these, so it is not asked; nor is one with submounts.
     fn stop_if_busy(&self) -> Result<(), Box<Failure>> {
+        let mut spots = Spots::new(&self.root);
         let above: HashSet<&Path> =
             self.detaches().flat_map(|(target, ..)| target.as_path().ancestors().skip(1)).collect();
         let busy: Vec<String> = self
             .detaches()
             .filter(|(target, _, recursive)| !recursive && !above.contains(target.as_path()))
-            .filter(|(target, ..)| self.root.spot(target).and_then(|spot| spot.is_busy()).unwrap_or(false))
+            .filter(|(target, ..)| spots.get(target).and_then(Spot::is_busy).unwrap_or(false))
             .map(|(target, ..)| target.to_string())
             .collect();
         if busy.is_empty() {
@@ -90,6 +92,8 @@ impl Run<'_> {
 
     /// Carries out every step that can be; returns what is still to be remembered.
     fn all(&mut self, observed: &Observed) -> (Record, Kept) {
+        let root = Rc::clone(&self.root);
+        let mut spots = Spots::new(&root);
         let mut gone = HashSet::new();
         let mut forgotten = HashSet::new();
         let mut stuck: Vec<&JailPath> = vec![];
@@ -99,7 +103,7 @@ impl Run<'_> {
                 continue; // something of ours is still in it, or on it: the next run's to finish
             }
             (self.log)(format_args!("{}: {step}", self.plan.site));
-            match (self.step(step), path) {
+            match (self.step(step, &mut spots), path) {
                 (Ok(()), Some(path)) => {
                     let done = if matches!(step, Step::Detach { .. }) { &mut gone } else { &mut forgotten };
                     done.insert(path.clone());
@@ -134,11 +138,15 @@ impl Run<'_> {
         self.plan.steps.iter().any(planned) && !file.as_path().exists()
     }
 
-    fn step(&mut self, step: &Step) -> Result<()> {
+    fn step(&mut self, step: &Step, spots: &mut Spots<'_>) -> Result<()> {
         match step {
-            Step::Detach { target, expected, recursive, .. } => self.detach(target, expected, *recursive),
-            Step::RemovePlaceholder { path, kind, file } => self.remove(path, &made_kind(*kind), *file),
-            Step::RemoveLink { path, text } => self.remove(path, &MadeKind::Link(text.clone()), None),
+            Step::Detach { target, expected, recursive, .. } => {
+                self.detach(target, expected, *recursive, spots)
+            }
+            Step::RemovePlaceholder { path, kind, file } => {
+                self.remove(path, &made_kind(*kind), *file, spots)
+            }
+            Step::RemoveLink { path, text } => self.remove(path, &MadeKind::Link(text.clone()), None, spots),
             Step::RemoveFile(path) => journal::remove(path.as_path()),
             Step::WriteFile(_)
             | Step::CreatePlaceholder { .. }
@@ -148,7 +156,13 @@ impl Run<'_> {
         }
     }
 
-    fn detach(&mut self, target: &JailPath, expected: &SeenMount, recursive: bool) -> Result<()> {
+    fn detach(
+        &mut self,
+        target: &JailPath,
+        expected: &SeenMount,
+        recursive: bool,
+        spots: &mut Spots<'_>,
+    ) -> Result<()> {
         if let Some(foreign) = self.foreign_below(target) {
             let (path, foreign) = (self.root.path().inside(target), self.root.path().inside(foreign));
             return Err(Error::failed(format!(
@@ -157,7 +171,7 @@ impl Run<'_> {
             .hint(format!("unmount {foreign} first")));
         }
         let failed = |error: std::io::Error| cannot(&self.root, "unmount", target, &error);
-        let spot = self.root.spot(target).map_err(failed)?;
+        let spot = spots.get(target).map_err(failed)?;
         if !is_mount(expected, &spot.stat().map_err(failed)?) {
             let path = self.root.path().inside(target);
             return Err(Error::failed(format!(
@@ -175,8 +189,14 @@ impl Run<'_> {
         foreign.find(|state| state.target.starts_with(target)).map(|state| &state.target)
     }
 
-    fn remove(&mut self, path: &JailPath, kind: &MadeKind, file: Option<FileId>) -> Result<()> {
-        let removed = match self.root.spot(path) {
+    fn remove(
+        &mut self,
+        path: &JailPath,
+        kind: &MadeKind,
+        file: Option<FileId>,
+        spots: &mut Spots<'_>,
+    ) -> Result<()> {
+        let removed = match spots.get(path) {
             // Its directory is gone, and so is it.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(true),
             spot => spot.and_then(|spot| spot.remove(kind, file)),

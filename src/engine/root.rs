@@ -56,6 +56,31 @@ impl Root {
     }
 }
 
+/// Spots one after the other, most in the same directory as the one before. The directory is kept open, so
+/// keep none of these longer than the work at hand: a mount with an open directory is in use.
+pub(super) struct Spots<'r> {
+    root: &'r Root,
+    last: Option<(JailPath, Spot)>,
+}
+
+impl<'r> Spots<'r> {
+    pub(super) fn new(root: &'r Root) -> Self {
+        Self { root, last: None }
+    }
+
+    /// As [`Root::spot`].
+    pub(super) fn get(&mut self, path: &JailPath) -> io::Result<&Spot> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        };
+        let spot = match self.last.take().filter(|(known, _)| *known == parent) {
+            Some((_, spot)) => Spot { dir: spot.dir, name: name.to_owned() },
+            None => self.root.spot(path)?,
+        };
+        Ok(&self.last.insert((parent, spot)).1)
+    }
+}
+
 impl Spot {
     /// What is there, no link followed.
     pub(super) fn stat(&self) -> io::Result<Stat> {

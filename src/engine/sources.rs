@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::backend::{Backend, Ready};
+use super::work::options_of;
 use crate::error::{Error, Result};
 use crate::resolve::{FileId, Mount, Options};
 use crate::sys;
@@ -61,6 +62,12 @@ fn prepare(backend: &dyn Backend, mount: &Mount) -> Result<(Ready, FileId)> {
     let ready = backend
         .prepare(source.as_fd(), mount.options, mount.recursive)
         .map_err(|error| explain(cannot_copy(mount).because(&error), mount))?;
+    if let Ready::Detached(fd) = &ready {
+        let found = options_of(fd).map_err(|error| cannot_copy(mount).because(&error))?;
+        if !mount.options.allows(found) {
+            return Err(cannot_copy(mount).because_of(format!("the kernel made it {found}")));
+        }
+    }
     Ok((ready, file))
 }
 

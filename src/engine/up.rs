@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::backend::{Backend, Ready};
 use super::journal::{self, Durability};
-use super::root::Root;
+use super::root::{Root, Spots};
 use super::undo::{Undo, save};
 use super::work::{self, Work};
 use super::{Engine, Failure, Log, Outcome, check_signal};
@@ -95,8 +95,9 @@ impl<'a> Run<'a> {
             check_signal(self.stop)?;
             self.mount(item)?;
         }
+        let mut spots = Spots::new(&self.root);
         for item in &mut work {
-            item.verify(&self.root)?;
+            item.verify(&self.root, &mut spots)?;
         }
         self.record_result(&work)
     }

@@ -10,7 +10,7 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use super::Engine;
 use super::backend::{Backend, Ready};
-use super::root::Root;
+use super::root::{Root, Spot, Spots};
 use super::undo::{Undo, save, swap};
 use super::up::{cannot, is_mount};
 use crate::error::{Error, Result};
@@ -121,12 +121,12 @@ impl<'a> Work<'a> {
     }
 
     /// Looks from the root again: our mount, and no other, must be visible at the target, as restricted as
-    /// it was asked to be. It is not if somebody moved a directory on the way while we mounted.
-    pub(super) fn verify(&mut self, root: &Root) -> Result<()> {
+    /// it was asked to be. It is not if somebody moved a directory on the way while we mounted. A mount whose
+    /// id was known before has the attributes that it was prepared with; of another one they are looked at.
+    pub(super) fn verify(&mut self, root: &Root, spots: &mut Spots<'_>) -> Result<()> {
         let target = &self.mount.target;
         let failed = |error: io::Error| cannot(root, "find the new mount at", target, &error);
-        let fd = root.open_at(target).map_err(failed)?;
-        let stat = sys::stat_fd(&fd).map_err(failed)?;
+        let stat = spots.get(target).and_then(Spot::stat).map_err(failed)?;
         let is_ours = match self.unique_id {
             Some(id) => stat.mount_id == Some(id),
             None => stat.file == self.file && stat.mount_root != Some(false),
@@ -136,10 +136,13 @@ impl<'a> Work<'a> {
             return Err(Error::failed(format!("{path} was moved away while it was being mounted on"))
                 .hint("somebody changes the directories of this root; find out who before trying again"));
         }
+        if self.unique_id.is_none() {
+            self.verify_options(root, root.open_at(target).map_err(failed)?)?;
+        }
         if stat.mount_id_is_unique {
             self.unique_id = stat.mount_id;
         }
-        self.verify_options(root, fd)
+        Ok(())
     }
 
     fn verify_options(&self, root: &Root, fd: OwnedFd) -> Result<()> {
@@ -155,7 +158,7 @@ impl<'a> Work<'a> {
 }
 
 /// The attributes that statfs(2) reports for a mount; `ro` also where its file system is.
-fn options_of(fd: OwnedFd) -> io::Result<Options> {
+pub(super) fn options_of(fd: impl AsFd) -> io::Result<Options> {
     let flags = fstatvfs(fd)?.flags();
     Ok(Options {
         read_only: flags.contains(FsFlags::ST_RDONLY),

@@ -1,7 +1,9 @@
 //! Names and paths, validated once, at the edge.
 
+use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -57,12 +59,47 @@ fn normal(path: &Path) -> Result<PathBuf, BadPath> {
     Ok(out)
 }
 
+/// The order of normal paths by their components: `/` sorts before every other byte.
+fn by_component(a: &[u8], b: &[u8]) -> Ordering {
+    let rank = |byte: u8| if byte == b'/' { 0 } else { u16::from(byte) + 1 };
+    match a.iter().zip(b).find(|(a, b)| a != b) {
+        Some((a, b)) => rank(*a).cmp(&rank(*b)),
+        None => a.len().cmp(&b.len()),
+    }
+}
+
 macro_rules! absolute_path {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Debug, Serialize, Deserialize)]
         #[serde(try_from = "PathText", into = "PathText")]
         pub struct $name(PathBuf);
+
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                self.bytes() == other.bytes()
+            }
+        }
+
+        impl Eq for $name {}
+
+        impl Hash for $name {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                self.bytes().hash(state);
+            }
+        }
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> Ordering {
+                by_component(self.bytes(), other.bytes())
+            }
+        }
 
         impl $name {
             /// Validates and normalises `path`: absolute, no `..`, no NUL, within the kernel's lengths.
@@ -92,12 +129,22 @@ macro_rules! absolute_path {
 
             /// Whether `self` is `base` or below it, by whole components.
             pub fn starts_with(&self, base: &Self) -> bool {
-                self.0.starts_with(&base.0)
+                self.below(base).is_some()
             }
 
             /// What follows `base`, with no leading slash; `None` if `self` is not below `base`.
             pub fn below(&self, base: &Self) -> Option<&Path> {
-                self.0.strip_prefix(&base.0).ok()
+                let rest = match self.bytes().strip_prefix(base.bytes())? {
+                    rest if base.0 == *"/" => rest,
+                    [] => &[],
+                    [b'/', rest @ ..] => rest,
+                    _ => return None,
+                };
+                Some(Path::new(OsStr::from_bytes(rest)))
+            }
+
+            fn bytes(&self) -> &[u8] {
+                self.0.as_os_str().as_bytes()
             }
 
             /// `self` with one more component or a relative path of such; refuses what [`Self::new`] refuses.
@@ -160,6 +207,12 @@ impl HostPath {
 }
 
 impl JailPath {
+    /// A path that is known to be absolute and normal, because the kernel gave it.
+    pub(crate) fn normal(path: PathBuf) -> Self {
+        debug_assert_eq!(normal(&path).ok().as_ref(), Some(&path));
+        Self(path)
+    }
+
     /// The path without its leading slash, as `openat2` wants it; `.` for `/`.
     pub fn relative(&self) -> &Path {
         match self.0.strip_prefix("/") {
@@ -170,10 +223,9 @@ impl JailPath {
 
     /// All directories on the way, outermost first, without `/` and without the path itself.
     pub fn ancestors(&self) -> Vec<JailPath> {
-        let mut out: Vec<_> = self.0.ancestors().skip(1).map(|p| Self(p.to_owned())).collect();
-        out.pop();
-        out.reverse();
-        out
+        let bytes = self.bytes();
+        let ends = (1..bytes.len()).filter(|end| bytes[*end] == b'/');
+        ends.map(|end| Self(PathBuf::from(OsStr::from_bytes(&bytes[..end])))).collect()
     }
 
     /// The same path on the host: what `source:` alone means.
@@ -286,6 +338,19 @@ mod tests {
         let mut paths = ["/a.b", "/a/c", "/a"].map(|p| JailPath::new(p).unwrap());
         paths.sort();
         assert_eq!(paths.map(|p| p.to_string()), ["/a", "/a/c", "/a.b"]);
+    }
+
+    #[test]
+    fn order_and_prefixes_are_those_of_whole_components() {
+        let texts = ["/", "/a", "/a/b", "/a.b", "/a b", "/ab", "/a/b/c", "/a\u{1}", "/b"];
+        let paths = texts.map(|text| HostPath::new(text).unwrap());
+        for a in &paths {
+            for b in &paths {
+                assert_eq!(a.cmp(b), a.as_path().cmp(b.as_path()), "{a} {b}");
+                assert_eq!(a.starts_with(b), a.as_path().starts_with(b.as_path()), "{a} {b}");
+                assert_eq!(a.below(b), a.as_path().strip_prefix(b.as_path()).ok(), "{a} {b}");
+            }
+        }
     }
 
     #[test]

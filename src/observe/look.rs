@@ -1,10 +1,14 @@
 //! One site as it stands.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use nix::fcntl::readlinkat;
 
@@ -56,6 +60,8 @@ struct Site<'a> {
     table: Option<HashMap<JailPath, Vec<&'a MountInfo>>>,
     kept: HashSet<JailPath>,
     recorded: Vec<JailPath>,
+    /// The directory that was looked into last: most targets share theirs with the one before.
+    last: RefCell<Option<(JailPath, Rc<OwnedFd>)>>,
 }
 
 impl<'a> Site<'a> {
@@ -83,6 +89,7 @@ impl<'a> Site<'a> {
             table,
             kept,
             recorded: recorded.into_iter().collect(),
+            last: RefCell::default(),
         })
     }
 
@@ -182,15 +189,27 @@ impl<'a> Site<'a> {
 
     /// What `target` is, with the mount on it; `None`: there is nothing, or a link on the way.
     fn stat(&self, target: &JailPath) -> io::Result<Option<Stat>> {
-        match sys::open_beneath(&self.root, target.relative(), libc::O_PATH) {
-            Ok(fd) => sys::stat_fd(&fd).map(Some),
-            Err(error)
-                if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)) =>
-            {
-                Ok(None)
-            }
-            Err(error) => Err(error),
+        let Some(name) = target.file_name() else { return Ok(None) };
+        let found = self.directory_of(target).and_then(|directory| sys::stat_at(&directory, Path::new(name)));
+        match found {
+            Err(error) if is_absent(&error) => Ok(None),
+            result => result.map(Some),
         }
+    }
+
+    /// The open directory that holds `path`, with no link on the way.
+    fn directory_of(&self, path: &JailPath) -> io::Result<Rc<OwnedFd>> {
+        let parent = path.parent().unwrap_or_else(JailPath::slash);
+        let mut last = self.last.borrow_mut();
+        if let Some((known, directory)) = &*last
+            && *known == parent
+        {
+            return Ok(directory.clone());
+        }
+        let directory = sys::open_beneath(&self.root, parent.relative(), libc::O_PATH | libc::O_DIRECTORY)?;
+        let directory = Rc::new(directory);
+        *last = Some((parent, directory.clone()));
+        Ok(directory)
     }
 
     /// What stands at `path` and at every directory on the way, as far as there is something.
@@ -213,19 +232,9 @@ impl<'a> Site<'a> {
     }
 
     fn seen(&self, path: &JailPath, look_inside: bool) -> io::Result<Option<Seen>> {
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
-        let absent = |error: &io::Error| {
-            matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
-        };
-        let directory =
-            match sys::open_beneath(&self.root, parent.relative(), libc::O_PATH | libc::O_DIRECTORY) {
-                Err(error) if absent(&error) => return Ok(None),
-                result => result?,
-            };
-        let stat = match sys::stat_at(&directory, Path::new(name)) {
-            Err(error) if absent(&error) => return Ok(None),
-            result => result?,
-        };
+        let Some(name) = path.file_name() else { return Ok(None) };
+        let Some(stat) = self.stat(path)? else { return Ok(None) };
+        let directory = self.directory_of(path)?;
         let link = match stat.kind {
             FileKind::Symlink => Some(readlinkat(&directory, name)?.into()),
             _ => None,
@@ -254,11 +263,17 @@ impl<'a> Site<'a> {
     }
 }
 
+/// Nothing is there, or only a link or a file on the way.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
+}
+
 fn by_target<'t>(table: &'t Table, root: &HostPath) -> HashMap<JailPath, Vec<&'t MountInfo>> {
     let mut by_target: HashMap<_, Vec<_>> = HashMap::new();
-    for mount in table.below(root.as_path()) {
-        let below = mount.point.strip_prefix(root.as_path()).ok();
-        if let Some(Ok(target)) = below.map(|below| JailPath::new(Path::new("/").join(below))) {
+    let root = root.as_path().as_os_str().as_bytes();
+    for mount in table.below(Path::new(OsStr::from_bytes(root))) {
+        if let Some(below) = mount.point.as_os_str().as_bytes().strip_prefix(root) {
+            let target = JailPath::normal(PathBuf::from(OsStr::from_bytes(below)));
             by_target.entry(target).or_default().push(mount);
         }
     }
