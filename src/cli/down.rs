@@ -16,7 +16,7 @@ use crate::resolve::{Desired, Host, Resolver};
 use crate::{Error, Result};
 
 /// An unmount waits for a grace period of the kernel's, outside of any lock: threads wait together.
-const THREADS: usize = 16;
+const THREADS: usize = 32;
 
 /// Unmount what mountjail mounted and remove what it made, nothing else
 ///
