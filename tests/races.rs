@@ -15,6 +15,7 @@ use support::{Sandbox, for_each_engine, mounts_below, tree};
 
 const CYCLES: usize = 1000;
 const FLIPS: usize = 10_000;
+const UPS: usize = 100;
 
 fn main() -> ExitCode {
     support::main(
@@ -138,28 +139,31 @@ fn flips(engine: &'static str, by: By) {
         By::Move => outside.clone(),
     };
     let before = tree(&sandbox.path("outside"));
-    let stop = AtomicBool::new(false);
-    let ups = thread::scope(|scope| {
+    let (stop, flips) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
         let flipper = scope.spawn(|| {
-            let _stop = Stop(&stop);
-            for _ in 0..FLIPS {
-                renameat_with(CWD, root.join("etc"), CWD, &other, RenameFlags::EXCHANGE).unwrap();
-                if by == By::Link {
-                    nothing_at(&outside);
+            while !stop.load(Ordering::Relaxed) {
+                // There and back, so that in the end everything is where it was.
+                for _ in 0..2 {
+                    renameat_with(CWD, root.join("etc"), CWD, &other, RenameFlags::EXCHANGE).unwrap();
+                    if by == By::Link {
+                        nothing_at(&outside);
+                    }
+                    flips.fetch_add(1, Ordering::Relaxed);
                 }
             }
         });
         let mut ups = 0;
-        while !stop.load(Ordering::Relaxed) {
+        let _stop = Stop(&stop);
+        while (ups < UPS || flips.load(Ordering::Relaxed) < FLIPS) && !flipper.is_finished() {
             let ran = sandbox.run(&["up", "-q", "s"]);
             assert!(ran.code <= 1, "{ran}");
             sandbox.run(&["down", "-q", "--lazy", "s"]);
             ups += 1;
         }
+        stop.store(true, Ordering::Relaxed);
         flipper.join().unwrap();
-        ups
     });
-    assert!(ups > 10, "only {ups} runs took part in the race");
     sandbox.run(&["down", "--lazy", "s"]);
     if by == By::Link {
         before.assert_same(&tree(&sandbox.path("outside")));

@@ -219,9 +219,7 @@ impl<'o> Builder<'o> {
             let Some((above, rest)) = self.above(&target) else { continue };
             let draft = &self.drafts[&target];
             let shown = above.item.source.join(&rest).is_ok_and(|path| path == draft.item.source);
-            let suits = above.item.options == draft.item.options
-                || (!draft.item.fixed
-                    && widest(above.item.options, draft.item.options) == above.item.options);
+            let suits = stands_in(above.item.options, &draft.item);
             if shown && suits && (above.item.recursive || !draft.item.recursive) {
                 self.drafts.remove(&target);
             }
@@ -244,7 +242,7 @@ impl<'o> Builder<'o> {
                 self.drafts.values().any(|other| {
                     other.target != draft.target
                         && shows(other, &draft.item.source)
-                        && widest(other.item.options, draft.item.options) == other.item.options
+                        && stands_in(other.item.options, &draft.item)
                 })
             })
             .map(|(draft, link)| (draft.target.clone(), link.text.clone()))
@@ -354,6 +352,12 @@ fn names(path: &Path) -> VecDeque<OsString> {
         _ => None,
     };
     path.components().filter_map(name).collect()
+}
+
+/// Whether a directory mounted with `above` gives `item` what it needs, and no more but to execute.
+fn stands_in(above: Options, item: &Item) -> bool {
+    let same = |noexec| Options { noexec, ..above } == Options { noexec, ..item.options };
+    above == item.options || (!item.fixed && !above.noexec && same(false))
 }
 
 /// What allows all that either allows.

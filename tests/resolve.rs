@@ -1,0 +1,207 @@
+//! The rule: every path that a process in the jail looks up leads to the same file as on the host. Made hosts,
+//! as an ordinary user.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use mountjail::manifest::{HostPath, Presets, SiteName, SourceFile, parse};
+use mountjail::resolve::{Desired, Host, Resolver, Roots};
+
+/// A made host.
+struct Made(tempfile::TempDir);
+
+impl Made {
+    fn new() -> Self {
+        let made = Self(tempfile::tempdir().unwrap());
+        made.dir("srv/s");
+        made
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    fn dir(&self, path: &str) -> &Self {
+        fs::create_dir_all(self.at(path)).unwrap();
+        self
+    }
+
+    fn file(&self, path: &str) -> &Self {
+        fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
+        fs::write(self.at(path), path).unwrap();
+        self
+    }
+
+    fn link(&self, path: &str, text: &str) -> &Self {
+        fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
+        symlink(text, self.at(path)).unwrap();
+        self
+    }
+
+    fn resolve(&self, manifest: &str) -> Result<Desired, Vec<String>> {
+        let host = Host::at(self.0.path());
+        let resolver = Resolver::new(&host, HostPath::new("/var/lib/mountjail").unwrap());
+        let file = SourceFile::File("s.yaml".into());
+        let text = format!("root: /srv/s\n{manifest}");
+        let manifest = parse(SiteName::new("s").unwrap(), file, &text, &Presets::built_in());
+        let manifest = manifest.unwrap_or_else(|wrong| panic!("{}", wrong.render(false)));
+        resolver
+            .resolve(&manifest, &Roots::default())
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    }
+
+    /// `target < source` for each mount, `path -> text` for each link.
+    fn shows(&self, manifest: &str) -> Vec<String> {
+        let desired = self.resolve(manifest).unwrap_or_else(|errors| panic!("{errors:#?}"));
+        let mounts = desired.mounts.iter().map(|mount| format!("{} < {}", mount.target, mount.source));
+        let links = desired.links.iter().map(|link| format!("{} -> {}", link.path, link.text.display()));
+        mounts.chain(links).collect()
+    }
+}
+
+#[test]
+fn a_link_at_the_end_is_followed() {
+    let host = Made::new();
+    host.file("run/resolve/stub").link("etc/resolv.conf", "../run/resolve/stub");
+    assert_eq!(host.shows("etc: [resolv.conf]"), ["/etc/resolv.conf < /run/resolve/stub"]);
+}
+
+#[test]
+fn directory_links_on_the_way_are_reproduced() {
+    let host = Made::new();
+    host.file("usr/lib/x.so").link("lib", "usr/lib");
+    assert_eq!(host.shows("mounts: [/lib/x.so]"), ["/usr/lib/x.so < /usr/lib/x.so", "/lib -> usr/lib"]);
+}
+
+#[test]
+fn a_real_directory_in_the_root_is_used_as_it_is() {
+    let host = Made::new();
+    host.file("usr/lib/x.so").link("lib", "usr/lib").dir("srv/s/lib");
+    assert_eq!(host.shows("mounts: [/lib/x.so]"), ["/lib/x.so < /usr/lib/x.so"]);
+    let host = Made::new();
+    host.file("usr/lib/x.so").link("lib", "usr/lib").link("srv/s/lib", "/usr/lib");
+    assert_eq!(host.shows("mounts: [/lib/x.so]"), ["/usr/lib/x.so < /usr/lib/x.so", "/lib -> /usr/lib"]);
+}
+
+#[test]
+fn explicit_targets_follow_the_links_of_the_jail() {
+    let host = Made::new();
+    host.file("usr/lib/x.so").link("lib", "usr/lib").file("opt/y");
+    let shown = host.shows("mounts: [/lib/x.so, { source: /opt/y, target: /lib/y }]");
+    assert_eq!(shown, ["/usr/lib/x.so < /usr/lib/x.so", "/usr/lib/y < /opt/y", "/lib -> usr/lib"]);
+}
+
+#[test]
+fn a_chain_of_links_is_walked_to_its_end() {
+    let host = Made::new();
+    host.file("real/dir/file").link("b", "real/dir").link("a", "/b").link("etc/x", "/a/file");
+    assert_eq!(host.shows("etc: [x]"), ["/etc/x < /real/dir/file"]);
+    assert_eq!(
+        host.shows("mounts: [/a/file]"),
+        ["/real/dir/file < /real/dir/file", "/a -> /b", "/b -> real/dir"]
+    );
+}
+
+#[test]
+fn the_first_alternative_that_exists_is_taken() {
+    let host = Made::new();
+    host.file("b").file("c");
+    assert_eq!(host.shows("mounts: [{ any_of: [/a, /b, /c] }]"), ["/b < /b"]);
+    let errors = host.resolve("mounts: [{ any_of: [/x, /y] }]").unwrap_err();
+    assert!(errors[0].contains("none of these is on this host: /x, /y"), "{errors:?}");
+    let desired = host.resolve("mounts: [{ any_of: [/x, /y], optional: true }]").unwrap();
+    assert!(desired.notes[0].text.contains("/x, /y"));
+}
+
+#[test]
+fn patterns_stand_for_what_they_match() {
+    let host = Made::new();
+    host.file("lib/php/1/a").file("lib/php/2/b").file("lib/php/.hidden/c");
+    assert_eq!(
+        host.shows("mounts: [\"/lib/php/*/*\"]"),
+        ["/lib/php/1/a < /lib/php/1/a", "/lib/php/2/b < /lib/php/2/b"]
+    );
+}
+
+#[test]
+fn what_another_mount_shows_already_is_dropped() {
+    let host = Made::new();
+    host.file("data/a").file("data/sub/b").file("other");
+    assert_eq!(host.shows("mounts: [/data, /data/a, /data/sub, /data/sub/b]"), ["/data < /data"]);
+    let rw = "mounts: [{ source: /data, access: read-write }, /data/a]";
+    assert_eq!(
+        host.shows(rw),
+        ["/data < /data", "/data/a < /data/a"],
+        "a read-only file in a writable directory"
+    );
+    let over = "mounts: [/data, { source: /other, target: /data/a }]";
+    assert_eq!(host.shows(over), ["/data < /data", "/data/a < /other"]);
+}
+
+#[test]
+fn a_link_whose_file_is_there_anyway_stays_a_link() {
+    let host = Made::new();
+    host.file("run/resolve/stub").link("etc/resolv.conf", "../run/resolve/stub");
+    let shown = host.shows("etc: [resolv.conf]\nmounts: [/run/resolve]");
+    assert_eq!(shown, ["/run/resolve < /run/resolve", "/etc/resolv.conf -> ../run/resolve/stub"]);
+}
+
+#[test]
+fn links_that_lead_nowhere_are_errors_and_all_are_told() {
+    let host = Made::new();
+    host.link("a", "b").link("b", "a").link("c", "nowhere").file("f");
+    let errors = host.resolve("mounts: [/a, /c, /f/x, /missing]").unwrap_err();
+    assert_eq!(errors.len(), 4, "{errors:#?}");
+    for (error, words) in errors.iter().zip([
+        "circle",
+        "/c leads to nowhere",
+        "/f is not a directory",
+        "/missing does not exist",
+    ]) {
+        assert!(error.contains(words) && error.starts_with("s: s.yaml: mounts["), "{error}");
+    }
+}
+
+#[test]
+fn two_sources_for_one_target_are_both_named() {
+    let host = Made::new();
+    host.file("a").file("b");
+    let errors =
+        host.resolve("mounts: [{ source: /a, target: /x }, { source: /b, target: /x }]").unwrap_err();
+    assert!(
+        errors[0].contains("/a, from s.yaml: mounts[0]") && errors[0].contains("/b, from s.yaml: mounts[1]")
+    );
+}
+
+#[test]
+fn links_inside_a_bound_directory_bring_their_targets_along() {
+    // Only links of root's count, so this needs to be root to say anything.
+    let is_root = nix::unistd::geteuid().is_root();
+    let host = Made::new();
+    for directory in ["certs", "share/ca", "private"] {
+        host.dir(directory);
+    }
+    host.link("certs/one", "/single/one").file("single/one");
+    for n in 0..5 {
+        host.file(&format!("share/ca/{n}.crt"))
+            .link(&format!("certs/{n}.pem"), &format!("../share/ca/{n}.crt"));
+    }
+    host.link("certs/inside", "one").link("certs/dangling", "/nowhere").link("certs/proc", "/proc/self");
+    let expected: &[&str] = if is_root {
+        &["/certs < /certs", "/share/ca < /share/ca", "/single/one < /single/one"]
+    } else {
+        &["/certs < /certs"]
+    };
+    assert_eq!(host.shows("mounts: [/certs]"), expected);
+    let writable = host.shows("mounts: [{ source: /certs, access: read-write }]");
+    assert_eq!(writable, ["/certs < /certs"], "never for what the jail can write");
+}
+
+#[test]
+fn the_same_host_gives_the_same_answer() {
+    let host = Made::new();
+    host.file("b").file("a").link("lib", "usr").file("usr/x");
+    let manifest = "mounts: [/b, /lib/x, /a]";
+    assert_eq!(host.resolve(manifest).unwrap(), host.resolve(manifest).unwrap());
+}
