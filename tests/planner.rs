@@ -191,7 +191,9 @@ impl World {
             }
             (Step::RemovePlaceholder { path, kind, file }, _) => self.remove(path, *kind, *file),
             (Step::RemoveLink { path, .. }, _) => self.remove(path, FileKind::Symlink, None),
-            (Step::WriteFile(_) | Step::RemoveFile(_), _) => unreachable!("no site of the model has users"),
+            (Step::WriteFile(_) | Step::RemoveFile(_) | Step::DetachStray(_), _) => {
+                unreachable!("no site of the model has users")
+            }
         }
     }
 

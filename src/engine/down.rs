@@ -6,13 +6,14 @@ use std::rc::Rc;
 
 use super::journal;
 use super::root::{Root, Spot, Spots};
-use super::up::{cannot, is_mount, made_kind, still_there};
+use super::up::{cannot, detach_stray, is_mount, made_kind, still_there};
 use super::{Engine, Failure, Log, Outcome};
 use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};
-use crate::observe::{Kept, MadeKind, Observed, Record, SeenMount};
+use crate::observe::{Kept, MadeKind, Observed, Record, RecordedMount, SeenMount};
 use crate::plan::{Plan, State, Step};
 use crate::resolve::FileId;
+use crate::sys;
 
 pub(super) fn carry_out(
     engine: &Engine,
@@ -118,11 +119,17 @@ impl Run<'_> {
         let mut record = observed.record.clone().unwrap_or_else(|| self.no_record());
         let standing: HashSet<_> =
             self.detaches().map(|(target, ..)| target).filter(|target| !gone.contains(*target)).collect();
-        record.mounts.retain(|mount| standing.contains(&mount.target));
+        record.mounts.retain(|mount| standing.contains(&mount.target) || self.strayed(mount));
         let mut kept = observed.kept.clone().unwrap_or_else(|| self.nothing_kept());
         kept.made.retain(|made| !forgotten.contains(&made.path));
         kept.files.retain(|file| !self.removed(file));
         (record, kept)
+    }
+
+    /// Whether a mount that was moved away could not be detached there.
+    fn strayed(&self, mount: &RecordedMount) -> bool {
+        let stray = |step: &Step| matches!(step, Step::DetachStray(stray) if Some(stray.unique_id) == mount.unique_id);
+        self.plan.steps.iter().any(stray) && mount.unique_id.is_some_and(|id| sys::stat_mount(id).is_ok())
     }
 
     fn no_record(&self) -> Record {
@@ -140,6 +147,11 @@ impl Run<'_> {
 
     fn step(&mut self, step: &Step, spots: &mut Spots<'_>) -> Result<()> {
         match step {
+            Step::DetachStray(stray) => {
+                detach_stray(stray)?;
+                self.outcome.detached += 1;
+                Ok(())
+            }
             Step::Detach { target, expected, recursive, .. } => {
                 self.detach(target, expected, *recursive, spots)
             }

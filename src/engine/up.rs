@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use super::backend::{Backend, Ready};
@@ -13,7 +14,7 @@ use super::work::{self, Work};
 use super::{Engine, Failure, Log, Outcome, check_signal};
 use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};
-use crate::observe::{Kept, Made, MadeKind, Observed, Record, RecordedMount, SeenMount};
+use crate::observe::{Kept, Made, MadeKind, Observed, Record, RecordedMount, SeenMount, Stray};
 use crate::plan::{Plan, Step};
 use crate::resolve::{FileId, FileKind, GeneratedFile};
 use crate::sys::{self, Stat};
@@ -176,6 +177,11 @@ impl<'a> Run<'a> {
                 Step::Detach { target, expected, recursive, .. } => {
                     self.detach(step, target, expected, *recursive)?;
                 }
+                Step::DetachStray(stray) => {
+                    self.step(step);
+                    detach_stray(stray)?;
+                    self.outcome.detached += 1;
+                }
                 Step::RemovePlaceholder { path, kind, file } => {
                     self.remove(step, path, made_kind(*kind), *file)?;
                 }
@@ -311,7 +317,11 @@ impl<'a> Run<'a> {
         if !some_stay {
             let mut mounts = self.observed.record.as_ref().map_or(vec![], |record| record.mounts.clone());
             let stayed: HashSet<_> = self.plan.keep.iter().map(|keep| &keep.target).collect();
-            for mount in mounts.iter_mut().filter(|mount| !stayed.contains(&mount.target)) {
+            let is_away = |mount: &RecordedMount| {
+                self.observed.strays.iter().any(|stray| Some(stray.unique_id) == mount.unique_id)
+            };
+            let detached = |mount: &&mut RecordedMount| !stayed.contains(&mount.target) && !is_away(mount);
+            for mount in mounts.iter_mut().filter(detached) {
                 mount.unique_id = None;
             }
             self.write_record(mounts)?;
@@ -337,6 +347,38 @@ pub(super) fn is_mount(expected: &SeenMount, found: &Stat) -> bool {
         // Before Linux 5.8 statx(2) has no mount id: the file that is visible is what can be compared.
         _ => expected.file.is_none_or(|file| file == found.file),
     }
+}
+
+/// Unmounts a mount of ours where it has been moved to. It may be moved again meanwhile: then it is found again.
+pub(super) fn detach_stray(stray: &Stray) -> Result<()> {
+    let mut last = io::Error::from_raw_os_error(libc::ENOENT);
+    let mut point = stray.point.as_path().to_owned();
+    for _ in 0..100 {
+        match umount_if(&point, stray.unique_id) {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error,
+        }
+        match sys::stat_mount(stray.unique_id) {
+            Ok(mount) => point = mount.point,
+            Err(_) => return Ok(()), // it is gone
+        }
+    }
+    Err(Error::failed(format!(
+        "cannot detach {}, which was moved away from {}",
+        point.display(),
+        stray.target
+    ))
+    .because(&last)
+    .hint("somebody moves the directories of this root; find out who before trying again"))
+}
+
+fn umount_if(point: &Path, unique_id: u64) -> io::Result<()> {
+    let fd = sys::open_host(point, libc::O_PATH)?;
+    let stat = sys::stat_fd(&fd)?;
+    if stat.mount_id != Some(unique_id) {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY)); // another mount is on top of it
+    }
+    sys::umount_at(fd)
 }
 
 /// Sentences about those of `paths` that are there: something may have been recorded twice by a crashed run,

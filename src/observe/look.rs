@@ -15,7 +15,7 @@ use nix::fcntl::readlinkat;
 use super::mountinfo::MountInfo;
 use super::state::Records;
 use super::table::{self, Table};
-use super::types::{Observed, Seen, SeenMount};
+use super::types::{Observed, Seen, SeenMount, Stray};
 use crate::manifest::{HostPath, JailPath};
 use crate::resolve::{Desired, FileKind, Options};
 use crate::sys::{self, Stat, StatMount};
@@ -48,6 +48,7 @@ pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Re
     };
     let mut site = Site::new(root, desired, &observed, table)?;
     site.look(desired, &mut observed)?;
+    observed.strays = strays(&observed);
     Ok(observed)
 }
 
@@ -261,6 +262,23 @@ impl<'a> Site<'a> {
     fn cannot(&self, target: &JailPath, error: &io::Error) -> Error {
         Error::failed(format!("cannot look at {}", self.path.inside(target))).because(error)
     }
+}
+
+/// Recorded mounts that are not where they were made and still exist.
+fn strays(observed: &Observed) -> Vec<Stray> {
+    let recorded = observed.record.iter().flat_map(|record| &record.mounts);
+    let elsewhere = recorded.filter_map(|mount| {
+        let id = mount.unique_id?;
+        let here = observed.mounts.get(&mount.target).into_iter().flatten();
+        let here = here.chain(observed.elsewhere.get(&mount.target).into_iter().flatten());
+        if here.into_iter().any(|seen| seen.unique_id == Some(id)) {
+            return None;
+        }
+        let found = sys::stat_mount(id).ok()?;
+        let point = HostPath::new(found.point).ok()?;
+        Some(Stray { target: mount.target.clone(), unique_id: id, point })
+    });
+    elsewhere.collect()
 }
 
 /// Nothing is there, or only a link or a file on the way.

@@ -18,4 +18,4 @@ pub use processes::{Process, holders, without_mounts};
 pub use record::{BootId, Kept, Made, MadeKind, Record, RecordedMount};
 pub use state::{Records, StateDir, boot_id};
 pub use table::Table;
-pub use types::{Observed, Seen, SeenMount};
+pub use types::{Observed, Seen, SeenMount, Stray};

@@ -19,6 +19,9 @@ pub struct Observed {
     pub mounts: BTreeMap<JailPath, Vec<SeenMount>>,
     /// Mounts below the root at other paths, from the whole table; empty when each target was asked alone.
     pub elsewhere: BTreeMap<JailPath, Vec<SeenMount>>,
+    /// Recorded mounts that stand elsewhere now, because a directory that they are in was moved. Only known
+    /// where mount ids are never reused (Linux 6.8).
+    pub strays: Vec<Stray>,
     /// Of the desired generated files, those whose contents on the host already are as desired.
     pub current_files: BTreeSet<HostPath>,
     /// What was recorded, if it is of this boot and this root.
@@ -56,4 +59,15 @@ pub struct SeenMount {
     pub fs_root: Option<PathBuf>,
     /// Its attributes.
     pub options: Options,
+}
+
+/// A recorded mount that was moved away with a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stray {
+    /// Where it was made.
+    pub target: JailPath,
+    /// Its never reused id.
+    pub unique_id: u64,
+    /// Where it is now, on the host.
+    pub point: HostPath,
 }

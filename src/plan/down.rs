@@ -49,6 +49,7 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
             });
         }
     }
+    plan.steps.extend(observed.strays.iter().cloned().map(Step::DetachStray));
     let came_along = |target: &JailPath| {
         plan.steps.iter().any(|step| {
             matches!(step, Step::Detach { target: above, recursive: true, .. } if target.starts_with(above))

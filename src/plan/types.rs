@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::manifest::{HostPath, JailPath, SiteName};
-use crate::observe::{RecordedMount, SeenMount};
+use crate::observe::{RecordedMount, SeenMount, Stray};
 use crate::resolve::{FileId, FileKind, GeneratedFile, Mount};
 
 /// The steps from observed to desired for one site, and how every mount stood.
@@ -54,6 +54,8 @@ pub enum Step {
         /// It has submounts that came along.
         recursive: bool,
     },
+    /// Unmount a mount of ours that was moved out of its place with a directory.
+    DetachStray(Stray),
     /// Remove a placeholder that mountjail made, if it is still that file and empty.
     RemovePlaceholder {
         /// Where inside.
@@ -157,6 +159,9 @@ impl fmt::Display for Step {
             Self::WriteFile(file) => write!(f, "write {}", file.path),
             Self::Detach { target, source: Some(source), .. } => write!(f, "detach {target} (was {source})"),
             Self::Detach { target, source: None, .. } => write!(f, "detach {target}"),
+            Self::DetachStray(Stray { target, point, .. }) => {
+                write!(f, "detach {point} (moved away from {target})")
+            }
             Self::RemovePlaceholder { path, .. } => write!(f, "remove placeholder {path}"),
             Self::RemoveLink { path, text } => write!(f, "remove link {path} -> {}", text.display()),
             Self::RemoveFile(path) => write!(f, "delete {path}"),

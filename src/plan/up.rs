@@ -8,7 +8,7 @@ use super::placeholders;
 use super::types::{MountState, Plan, State, Step};
 use crate::Error;
 use crate::manifest::JailPath;
-use crate::observe::{Observed, RecordedMount, SeenMount};
+use crate::observe::{Observed, RecordedMount, SeenMount, Stray};
 use crate::resolve::{Desired, Mount};
 
 /// What makes `observed` as `desired`. Carried out, it leaves a site whose next plan is empty.
@@ -32,6 +32,7 @@ pub fn up(desired: &Desired, observed: &Observed) -> Plan {
         planner.mount(mount);
     }
     planner.orphans();
+    planner.strays();
     planner.elsewhere();
     planner.renew_children();
     planner.finish()
@@ -139,6 +140,17 @@ impl Planner<'_> {
         }
     }
 
+    fn strays(&mut self) {
+        let state = |stray: &Stray| MountState {
+            target: stray.target.clone(),
+            source: None,
+            state: State::Orphan,
+            detail: Some(format!("moved away with a directory, to {}", stray.point)),
+            mount: None,
+        };
+        self.plan.states.extend(self.observed.strays.iter().map(state));
+    }
+
     fn foreign(&mut self, target: &JailPath, seen: &SeenMount, covers_ours: bool) {
         let root = seen.fs_root.as_ref().map(|root| format!("{} of its file system; ", root.display()));
         let on_ours = if covers_ours { ", on top of one of ours" } else { "" };
@@ -234,6 +246,7 @@ impl Planner<'_> {
             self.desired.files.iter().filter(|file| !self.observed.current_files.contains(&file.path));
         let steps = &mut self.plan.steps;
         steps.extend(writes.cloned().map(Step::WriteFile));
+        steps.extend(self.observed.strays.iter().cloned().map(Step::DetachStray));
         // The deepest first; of one place the topmost first, as they were found.
         self.detach.sort_by(|a, b| b.0.cmp(&a.0));
         steps.extend(self.detach.into_iter().map(|(_, step)| step));

@@ -20,6 +20,9 @@ fn step(step: &Step) -> Value {
         Step::Detach { target, source, .. } => {
             json!({ "step": "detach", "target": target, "source": source })
         }
+        Step::DetachStray(stray) => {
+            json!({ "step": "detach", "target": stray.target, "moved_to": stray.point })
+        }
         Step::RemovePlaceholder { path, .. } => json!({ "step": "remove-placeholder", "path": path }),
         Step::RemoveLink { path, text } => {
             json!({ "step": "remove-link", "path": path, "text": text.to_string_lossy() })
