@@ -199,6 +199,38 @@ fn links_inside_a_bound_directory_bring_their_targets_along() {
 }
 
 #[test]
+fn a_socket_behind_a_link_comes_by_its_directory() {
+    let host = Made::new();
+    host.dir("run/systemd/journal").link("dev/log", "/run/systemd/journal/dev-log");
+    let _daemon = std::os::unix::net::UnixListener::bind(host.at("run/systemd/journal/dev-log")).unwrap();
+    let expected =
+        ["/run/systemd/journal < /run/systemd/journal", "/dev/log -> /run/systemd/journal/dev-log"];
+    assert_eq!(host.shows("presets: [syslog]"), expected);
+    // A socket that is no link can only be bound itself, which is said.
+    let desired = host.resolve("mounts: [/run/systemd/journal/dev-log]").unwrap();
+    assert!(desired.notes[0].text.contains("bind its directory instead"), "{:?}", desired.notes);
+}
+
+#[test]
+fn name_services_bring_their_modules() {
+    let host = Host::new();
+    let manifest = "root: /srv/mountjail-no-such-root\nnss: [passwd]\n";
+    let file = SourceFile::File("s.yaml".into());
+    let manifest = parse(SiteName::new("s").unwrap(), file, manifest, &Presets::built_in()).unwrap();
+    let resolver = Resolver::new(&host, HostPath::new("/var/lib/mountjail").unwrap());
+    let brought = resolver.resolve_preset(&manifest.entries).unwrap();
+    let modules: Vec<_> =
+        brought.mounts.iter().filter_map(|mount| mount.target.file_name()?.to_str()).collect();
+    let named = fs::read_to_string("/etc/nsswitch.conf").unwrap();
+    let named = named.lines().find_map(|line| line.strip_prefix("passwd:")).unwrap().to_owned();
+    for service in named.split_whitespace() {
+        let module = format!("libnss_{service}.so.2");
+        let exists = glob::glob(&format!("/usr/lib/*/{module}")).unwrap().next().is_some();
+        assert_eq!(modules.iter().any(|found| *found == module), exists, "{module}: {modules:?}");
+    }
+}
+
+#[test]
 fn the_same_host_gives_the_same_answer() {
     let host = Made::new();
     host.file("b").file("a").link("lib", "usr").file("usr/x");

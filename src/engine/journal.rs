@@ -74,8 +74,6 @@ fn replace_io(path: &Path, contents: &[u8], mode: u32, durability: Durability) -
     let mut temporary = name.to_owned();
     temporary.push(".new");
     let temporary = dir.join(temporary);
-    // What a killed run left is ours to replace: the site's lock is held.
-    let _ = fs::remove_file(&temporary);
     let mut file = open_new(&temporary, dir, mode)?;
     let result = file
         .write_all(contents)
@@ -96,6 +94,11 @@ fn open_new(path: &Path, dir: &Path, mode: u32) -> io::Result<File> {
     match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+            open()
+        }
+        // What a killed run left is ours to replace: the site's lock is held.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
             open()
         }
         result => result,

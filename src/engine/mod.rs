@@ -129,7 +129,6 @@ impl Engine {
 
     /// Takes the site's lock, waiting for another mountjail; `on_wait` is called once before waiting.
     pub fn lock(&self, site: &SiteName, on_wait: impl FnOnce()) -> Result<Lock> {
-        self.state.create()?;
         Lock::take(&self.state.lock(site), on_wait)
     }
 

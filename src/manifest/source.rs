@@ -108,5 +108,17 @@ pub fn parse(
 
 /// The root that a manifest names, whatever else is wrong with it.
 pub fn root_of(text: &str) -> Option<HostPath> {
+    if let Some(root) = root_in_first_line(text) {
+        return Some(root);
+    }
     read(text, Kind::Site).draft.root
+}
+
+/// The root of a file that begins as most do, without reading the rest: a run looks at all sites' roots.
+fn root_in_first_line(text: &str) -> Option<HostPath> {
+    let mut lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let value = lines.next()?.strip_prefix("root: ")?.trim();
+    let next_is_a_key = lines.next().is_none_or(|line| line.starts_with(|c: char| c.is_ascii_lowercase()));
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-@".contains(c);
+    (value.chars().all(plain) && next_is_a_key).then(|| HostPath::new(value).ok()).flatten()
 }
