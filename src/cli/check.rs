@@ -7,10 +7,9 @@ use serde_json::json;
 
 use super::context::Context;
 use super::out::worst;
-use super::sites::{self, Site};
-use super::up::{Failed, plural};
+use super::sites;
+use super::work::{desired, plural};
 use crate::Result;
-use crate::resolve::{Desired, Resolver};
 
 /// Validate manifests and resolve them on this host, touching nothing
 #[derive(Debug, Args)]
@@ -28,20 +27,13 @@ pub(super) struct Check {
 }
 
 impl Check {
-    pub(super) fn run(&self, context: &Context) -> u8 {
-        self.all(context).unwrap_or_else(|error| {
-            context.out.error(&error);
-            error.exit_code()
-        })
-    }
-
-    fn all(&self, context: &Context) -> Result<u8> {
+    pub(super) fn run(&self, context: &Context) -> Result<u8> {
         let everything = self.all || self.sites.is_empty();
         let sites = if everything { sites::all(context)? } else { sites::named(context, &self.sites)? };
         let resolver = context.resolver()?;
         let (mut codes, mut results, mut text) = (vec![], vec![], String::new());
         for site in &sites {
-            match one(context, &resolver, site) {
+            match desired(context, &resolver, site) {
                 Ok(desired) => {
                     codes.push(0);
                     let (mounts, links) = (desired.mounts.len(), desired.links.len());
@@ -77,9 +69,4 @@ impl Check {
         }
         Ok(context.out.print_and(&text, worst(codes)))
     }
-}
-
-fn one(context: &Context, resolver: &Resolver<'_>, site: &Site) -> Result<Desired, Failed> {
-    let manifest = sites::load(context, site).map_err(Failed::Manifest)?;
-    resolver.resolve(&manifest, context.roots()).map_err(Failed::Errors)
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::context::{Context, is_set, stop_flag};
 use super::out::worst;
 use super::sites::{self, Site};
-use super::up::{Failed, plural};
+use super::work::{self, Failed, lock, plural};
 use super::{Which, parallel};
 use crate::engine::{Engine, Failure, Outcome};
 use crate::manifest::HostPath;
@@ -36,14 +36,7 @@ pub(super) struct Down {
 }
 
 impl Down {
-    pub(super) fn run(&self, context: &Context) -> u8 {
-        self.all(context).unwrap_or_else(|error| {
-            context.out.error(&error);
-            error.exit_code()
-        })
-    }
-
-    fn all(&self, context: &Context) -> Result<u8> {
+    pub(super) fn run(&self, context: &Context) -> Result<u8> {
         let sites = self.sites(context)?;
         let stop = stop_flag()?;
         let boot = observe::boot_id()?;
@@ -97,12 +90,7 @@ struct Run<'c> {
 impl Run<'_> {
     fn site(&self, site: &Site) -> Result<(HostPath, Outcome), Failed> {
         let named = |error: Error| error.context(&site.name);
-        let _lock = self
-            .engine
-            .lock(&site.name, || {
-                self.context.out.info(format_args!("{}: waiting for another mountjail to finish", site.name));
-            })
-            .map_err(named)?;
+        let _lock = lock(self.context, &self.engine, site)?;
         let records = self.context.state.read(&site.name, &self.boot);
         for warning in &records.warnings {
             self.context.out.warn(format_args!("{}: {warning}", site.name));
@@ -132,8 +120,7 @@ impl Run<'_> {
 
     /// What the manifest asks for, to recognise mounts whose record is lost.
     fn known(&self, site: &Site) -> Option<Desired> {
-        let manifest = sites::load(self.context, site).ok()?;
-        self.resolver.resolve(&manifest, self.context.roots()).ok()
+        work::desired(self.context, &self.resolver, site).ok()
     }
 
     /// Where the site is; `None`: its root is nowhere, so nothing can be in it.

@@ -11,6 +11,7 @@ mod sites;
 mod status;
 mod up;
 mod why;
+mod work;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -99,7 +100,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(error.exit_code());
         }
     };
-    let code = match cli.command {
+    let result = match cli.command {
         Command::Up(up) => up.run(&context),
         Command::Down(down) => down.run(&context),
         Command::Plan(plan) => plan.run(&context),
@@ -108,7 +109,10 @@ pub fn main() -> ExitCode {
         Command::Presets(presets) => presets.run(&context),
         Command::Why(why) => why.run(&context),
     };
-    ExitCode::from(code)
+    ExitCode::from(result.unwrap_or_else(|error| {
+        context.out.error(&error);
+        error.exit_code()
+    }))
 }
 
 /// A run over many sites holds a descriptor for each distinct source.

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::context::Context;
 use super::out::worst;
 use super::sites::{self, Site};
-use super::up::{Failed, notes, observe_and_plan};
+use super::work::{Failed, desired, notes, observe_and_plan};
 use super::{DIFFERENT, Which};
 use crate::Result;
 use crate::observe::{self, BootId, Table};
@@ -30,14 +30,7 @@ impl Plan {
         Self { which: Which { sites: which.sites.clone(), all: which.all }, json }
     }
 
-    pub(super) fn run(&self, context: &Context) -> u8 {
-        self.all(context).unwrap_or_else(|error| {
-            context.out.error(&error);
-            error.exit_code()
-        })
-    }
-
-    fn all(&self, context: &Context) -> Result<u8> {
+    pub(super) fn run(&self, context: &Context) -> Result<u8> {
         let sites = sites::which(context, &self.which)?;
         let (resolver, boot) = (context.resolver()?, observe::boot_id()?);
         let table = Table::read()?;
@@ -77,8 +70,7 @@ fn one(
     boot: &BootId,
     table: &Table,
 ) -> Result<crate::plan::Plan, Failed> {
-    let manifest = sites::load(context, site).map_err(Failed::Manifest)?;
-    let desired = resolver.resolve(&manifest, context.roots()).map_err(Failed::Errors)?;
+    let desired = desired(context, resolver, site)?;
     notes(context, &desired);
     Ok(observe_and_plan(context, &desired, boot, Some(table))?.1)
 }

@@ -22,15 +22,11 @@ pub(super) struct Presets {
 }
 
 impl Presets {
-    pub(super) fn run(&self, context: &Context) -> u8 {
-        let result = match &self.name {
+    pub(super) fn run(&self, context: &Context) -> Result<u8> {
+        match &self.name {
             None => Ok(self.list(context)),
             Some(name) => self.one(context, name),
-        };
-        result.unwrap_or_else(|error| {
-            context.out.error(&error);
-            error.exit_code()
-        })
+        }
     }
 
     fn list(&self, context: &Context) -> u8 {

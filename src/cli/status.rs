@@ -7,7 +7,7 @@ use super::DIFFERENT;
 use super::context::Context;
 use super::out::worst;
 use super::sites::{self, Site};
-use super::up::{Failed, observe_and_plan};
+use super::work::{Failed, desired, observe_and_plan};
 use crate::Result;
 use crate::observe::{self, BootId, Table};
 use crate::plan::Plan;
@@ -33,14 +33,7 @@ pub(super) struct Status {
 }
 
 impl Status {
-    pub(super) fn run(&self, context: &Context) -> u8 {
-        self.all(context).unwrap_or_else(|error| {
-            context.out.error(&error);
-            error.exit_code()
-        })
-    }
-
-    fn all(&self, context: &Context) -> Result<u8> {
+    pub(super) fn run(&self, context: &Context) -> Result<u8> {
         let everything = self.all || self.sites.is_empty();
         let (sites, recorded) = if everything {
             let sites = sites::all(context)?;
@@ -93,7 +86,6 @@ fn one(
     boot: &BootId,
     table: &Table,
 ) -> Result<Plan, Failed> {
-    let manifest = sites::load(context, site).map_err(Failed::Manifest)?;
-    let desired = resolver.resolve(&manifest, context.roots()).map_err(Failed::Errors)?;
+    let desired = desired(context, resolver, site)?;
     Ok(observe_and_plan(context, &desired, boot, Some(table))?.1)
 }

@@ -7,12 +7,11 @@ use serde_json::{Value, json};
 
 use super::context::{Context, is_set, stop_flag, table};
 use super::out::worst;
-use super::sites::{self, Site, Unusable};
+use super::sites::{self, Site};
+use super::work::{Failed, lock, notes, observe_and_plan, plural};
 use super::{Which, parallel, plan};
-use crate::engine::{Engine, Failure, Outcome};
-use crate::manifest::HostPath;
+use crate::engine::{Engine, Outcome};
 use crate::observe::{self, BootId, Table};
-use crate::plan::Plan;
 use crate::resolve::{Desired, Resolver, create_root};
 use crate::{Error, Result};
 
@@ -42,31 +41,11 @@ pub(super) struct Done {
     pub outcome: Outcome,
 }
 
-/// Why a site is not up.
-pub(super) enum Failed {
-    Manifest(Unusable),
-    Errors(Vec<Error>),
-    Engine(Box<Failure>),
-}
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Self {
-        Self::Errors(vec![error])
-    }
-}
-
 impl Up {
-    pub(super) fn run(&self, context: &Context) -> u8 {
+    pub(super) fn run(&self, context: &Context) -> Result<u8> {
         if self.dry_run {
             return plan::Plan::of(&self.which, self.json).run(context);
         }
-        self.all(context).unwrap_or_else(|error| {
-            context.out.error(&error);
-            error.exit_code()
-        })
-    }
-
-    fn all(&self, context: &Context) -> Result<u8> {
         let sites = sites::which(context, &self.which)?;
         let stop = stop_flag()?;
         let boot = observe::boot_id()?;
@@ -114,7 +93,7 @@ struct Run<'c> {
 impl Run<'_> {
     fn site(&self, site: &Site) -> Result<Done, Failed> {
         let manifest = sites::load(self.context, site).map_err(Failed::Manifest)?;
-        let _lock = self.lock(site)?;
+        let _lock = lock(self.context, &self.engine, site)?;
         if self.create && create_root(&manifest.root).map_err(|error| error.context(&site.name))? {
             self.context.out.info(format_args!("{}: made the root {}", site.name, manifest.root));
         }
@@ -128,14 +107,6 @@ impl Run<'_> {
             result => result,
         }
         .map(|outcome| Done { desired, outcome })
-    }
-
-    fn lock(&self, site: &Site) -> Result<crate::engine::Lock> {
-        self.engine
-            .lock(&site.name, || {
-                self.context.out.info(format_args!("{}: waiting for another mountjail to finish", site.name));
-            })
-            .map_err(|error| error.context(&site.name))
     }
 
     /// Observes, plans and carries out, again as long as the plan says that there will be more to see.
@@ -152,32 +123,6 @@ impl Run<'_> {
         let table = table.map(|_| Table::read()).transpose()?;
         self.apply(desired, table.as_ref()).map(|more| outcome.and(more))
     }
-}
-
-/// How the site stands, and what is to be done.
-pub(super) fn observe_and_plan(
-    context: &Context,
-    desired: &Desired,
-    boot: &BootId,
-    table: Option<&Table>,
-) -> Result<(observe::Observed, Plan)> {
-    let named = |error: Error| error.context(&desired.site);
-    let records = context.state.read(&desired.site, boot);
-    for warning in &records.warnings {
-        context.out.warn(format_args!("{}: {warning}", desired.site));
-    }
-    if let Some(root) = records.root().filter(|root| **root != desired.root) {
-        return Err(moved(root, desired));
-    }
-    let observed = observe::observe(desired, records, table).map_err(named)?;
-    let plan = crate::plan::up(desired, &observed);
-    Ok((observed, plan))
-}
-
-fn moved(old: &HostPath, desired: &Desired) -> Error {
-    let Desired { site, root, .. } = desired;
-    Error::failed(format!("{site}: the manifest now says root {root}, but the site was set up at {old}"))
-        .hint(format!("take it away there first: `mountjail down {site}`"))
 }
 
 /// Says how it went; gives the exit code and the same as JSON.
@@ -204,20 +149,6 @@ fn report(context: &Context, site: &Site, result: &Result<Done, Failed>) -> (u8,
     }
 }
 
-/// What the user should know of what was resolved. Of presets only with `-v`: their optional lines are many.
-pub(super) fn notes(context: &Context, desired: &Desired) {
-    for warning in &desired.warnings {
-        context.out.warn(format_args!("{}: {warning}", desired.site));
-    }
-    for note in &desired.notes {
-        if note.origin.presets.is_empty() {
-            context.out.info(format_args!("{}: {} ({})", desired.site, note.text, note.origin));
-        } else {
-            context.out.detail(format_args!("{}: {} ({})", desired.site, note.text, note.origin));
-        }
-    }
-}
-
 fn summary(done: &Done) -> String {
     let Outcome { attached, swapped, detached, .. } = done.outcome;
     let total = plural(done.desired.mounts.len(), "mount");
@@ -228,42 +159,6 @@ fn summary(done: &Done) -> String {
         return format!("in sync, {total}; nothing to do");
     }
     format!("up, {total}: {}", parts.join(", "))
-}
-
-/// `1 mount`, `30 mounts`.
-pub(super) fn plural(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}
-
-impl Failed {
-    /// Says what failed; gives the exit code and the messages.
-    pub(super) fn report(&self, context: &Context, site: &Site) -> (u8, Vec<String>) {
-        match self {
-            Self::Manifest(unusable) => (unusable.report(context), vec![unusable.as_text()]),
-            Self::Errors(errors) => {
-                for error in errors {
-                    context.out.error(error);
-                }
-                let code = worst(errors.iter().map(Error::exit_code));
-                (code, errors.iter().map(ToString::to_string).collect())
-            }
-            Self::Engine(failure) => {
-                let error = failure.error.clone().context(&site.name);
-                context.out.error(&error);
-                for also in &failure.also {
-                    context.out.error(&also.clone().context(&site.name));
-                }
-                if !failure.undone.is_empty() && failure.also.is_empty() {
-                    let steps = plural(failure.undone.len(), "step");
-                    context
-                        .out
-                        .info(format_args!("{}: undid {steps}; the site is as it was before", site.name));
-                }
-                let also = failure.also.iter().map(ToString::to_string);
-                (error.exit_code(), [error.to_string()].into_iter().chain(also).collect())
-            }
-        }
-    }
 }
 
 /// Processes inside a root that live in a mount namespace which did not receive the mounts.

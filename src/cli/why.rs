@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::context::Context;
 use super::sites;
-use super::up::Failed;
+use super::work::desired;
 use crate::manifest::JailPath;
 use crate::render;
 use crate::{Error, Result};
@@ -27,25 +27,14 @@ pub(super) struct Why {
 }
 
 impl Why {
-    pub(super) fn run(&self, context: &Context) -> u8 {
-        self.answer(context).unwrap_or_else(|error| {
-            context.out.error(&error);
-            error.exit_code()
-        })
-    }
-
-    fn answer(&self, context: &Context) -> Result<u8> {
+    pub(super) fn run(&self, context: &Context) -> Result<u8> {
         let path = JailPath::new(&self.path).map_err(|why| {
             Error::usage(format!("{} cannot be a path in a jail", self.path.display())).because_of(why)
         })?;
         let site = sites::one(context, &self.site)?;
-        let manifest = match sites::load(context, &site) {
-            Ok(manifest) => manifest,
-            Err(unusable) => return Ok(unusable.report(context)),
-        };
-        let desired = match context.resolver()?.resolve(&manifest, context.roots()) {
+        let desired = match desired(context, &context.resolver()?, &site) {
             Ok(desired) => desired,
-            Err(errors) => return Ok(Failed::Errors(errors).report(context, &site).0),
+            Err(failed) => return Ok(failed.report(context, &site).0),
         };
         let answer = render::why(&desired, &path);
         if answer.mount.is_none() && answer.link.is_none() {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::journal;
 use super::root::{Root, Spot, Spots};
-use super::up::{cannot, detach_stray, is_mount, made_kind, still_there};
+use super::target::{cannot, detach_stray, is_mount, made_kind, still_there};
 use super::{Engine, Failure, Log, Outcome};
 use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};

@@ -14,6 +14,7 @@ mod lock;
 mod root;
 mod scratch;
 mod sources;
+mod target;
 mod undo;
 mod up;
 mod work;

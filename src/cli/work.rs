@@ -1,0 +1,112 @@
+//! What several commands do with one site: resolve it, look at it, say what failed.
+
+use super::context::Context;
+use super::out::worst;
+use super::sites::{self, Site, Unusable};
+use crate::engine::{Engine, Failure, Lock};
+use crate::manifest::HostPath;
+use crate::observe::{self, BootId, Table};
+use crate::plan::{self, Plan};
+use crate::resolve::{Desired, Resolver};
+use crate::{Error, Result};
+
+/// Why a command did not do what it was for on one site.
+pub(super) enum Failed {
+    Manifest(Unusable),
+    Errors(Vec<Error>),
+    Engine(Box<Failure>),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Errors(vec![error])
+    }
+}
+
+/// What the site's manifest asks for on this host.
+pub(super) fn desired(context: &Context, resolver: &Resolver<'_>, site: &Site) -> Result<Desired, Failed> {
+    let manifest = sites::load(context, site).map_err(Failed::Manifest)?;
+    resolver.resolve(&manifest, context.roots()).map_err(Failed::Errors)
+}
+
+/// The site's lock; says so before it waits for another mountjail.
+pub(super) fn lock(context: &Context, engine: &Engine, site: &Site) -> Result<Lock> {
+    let waiting = || context.out.info(format_args!("{}: waiting for another mountjail to finish", site.name));
+    engine.lock(&site.name, waiting).map_err(|error| error.context(&site.name))
+}
+
+/// How the site stands, and what is to be done.
+pub(super) fn observe_and_plan(
+    context: &Context,
+    desired: &Desired,
+    boot: &BootId,
+    table: Option<&Table>,
+) -> Result<(observe::Observed, Plan)> {
+    let named = |error: Error| error.context(&desired.site);
+    let records = context.state.read(&desired.site, boot);
+    for warning in &records.warnings {
+        context.out.warn(format_args!("{}: {warning}", desired.site));
+    }
+    if let Some(root) = records.root().filter(|root| **root != desired.root) {
+        return Err(moved(root, desired));
+    }
+    let observed = observe::observe(desired, records, table).map_err(named)?;
+    let plan = plan::up(desired, &observed);
+    Ok((observed, plan))
+}
+
+fn moved(old: &HostPath, desired: &Desired) -> Error {
+    let Desired { site, root, .. } = desired;
+    Error::failed(format!("{site}: the manifest now says root {root}, but the site was set up at {old}"))
+        .hint(format!("take it away there first: `mountjail down {site}`"))
+}
+
+/// What the user should know of what was resolved. Of presets only with `-v`: their optional lines are many.
+pub(super) fn notes(context: &Context, desired: &Desired) {
+    for warning in &desired.warnings {
+        context.out.warn(format_args!("{}: {warning}", desired.site));
+    }
+    for note in &desired.notes {
+        if note.origin.presets.is_empty() {
+            context.out.info(format_args!("{}: {} ({})", desired.site, note.text, note.origin));
+        } else {
+            context.out.detail(format_args!("{}: {} ({})", desired.site, note.text, note.origin));
+        }
+    }
+}
+
+/// `1 mount`, `30 mounts`.
+pub(super) fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+impl Failed {
+    /// Says what failed; gives the exit code and the messages.
+    pub(super) fn report(&self, context: &Context, site: &Site) -> (u8, Vec<String>) {
+        match self {
+            Self::Manifest(unusable) => (unusable.report(context), vec![unusable.as_text()]),
+            Self::Errors(errors) => {
+                for error in errors {
+                    context.out.error(error);
+                }
+                let code = worst(errors.iter().map(Error::exit_code));
+                (code, errors.iter().map(ToString::to_string).collect())
+            }
+            Self::Engine(failure) => {
+                let error = failure.error.clone().context(&site.name);
+                context.out.error(&error);
+                for also in &failure.also {
+                    context.out.error(&also.clone().context(&site.name));
+                }
+                if !failure.undone.is_empty() && failure.also.is_empty() {
+                    let steps = plural(failure.undone.len(), "step");
+                    context
+                        .out
+                        .info(format_args!("{}: undid {steps}; the site is as it was before", site.name));
+                }
+                let also = failure.also.iter().map(ToString::to_string);
+                (error.exit_code(), [error.to_string()].into_iter().chain(also).collect())
+            }
+        }
+    }
+}
