@@ -172,14 +172,11 @@ impl Run<'_> {
     }
 
     fn name_holders(&self, site: &Site, failure: &Failure) -> Vec<String> {
-        let records = self.context.state.read(&site.name, &self.boot);
-        let Some(root) = records.root().filter(|_| failure.busy).cloned().or_else(|| sites::root_of(site))
-        else {
-            return vec![];
-        };
         if !failure.busy {
             return vec![];
         }
+        let records = self.context.state.read(&site.name, &self.boot);
+        let Some(root) = records.root().cloned().or_else(|| sites::root_of(site)) else { return vec![] };
         let used: Vec<_> =
             observe::holders(&root).iter().map(|process| format!("used by {process}")).collect();
         for line in &used {

@@ -47,6 +47,9 @@ fn normal(path: &Path) -> Result<PathBuf, BadPath> {
     if bytes[0] != b'/' {
         return Err(BadPath::NotAbsolute);
     }
+    if is_normal(bytes) {
+        return Ok(path.to_owned());
+    }
     let mut out = PathBuf::from("/");
     for component in path.components() {
         match component {
@@ -57,6 +60,12 @@ fn normal(path: &Path) -> Result<PathBuf, BadPath> {
         }
     }
     Ok(out)
+}
+
+/// Whether every component between the slashes is a name.
+fn is_normal(bytes: &[u8]) -> bool {
+    let is_name = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && name.len() <= 255;
+    bytes == b"/" || bytes[1..].split(|byte| *byte == b'/').all(is_name)
 }
 
 /// The order of normal paths by their components: `/` sorts before every other byte.

@@ -1,13 +1,13 @@
 //! One site as it stands.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 
 use nix::fcntl::readlinkat;
@@ -57,8 +57,8 @@ struct Site<'a> {
     path: &'a HostPath,
     /// The id of the mount that the root is on.
     root_mount: Option<u64>,
-    /// By path in the jail; `None`: ask the kernel for each.
-    table: Option<HashMap<JailPath, Vec<&'a MountInfo>>>,
+    /// The mounts below the root, sorted by mount point; `None`: ask the kernel for each.
+    table: Option<&'a [MountInfo]>,
     kept: HashSet<JailPath>,
     recorded: Vec<JailPath>,
     /// The directory that was looked into last: most targets share theirs with the one before.
@@ -82,7 +82,7 @@ impl<'a> Site<'a> {
             .flat_map(|record| &record.mounts)
             .map(|mount| mount.target.clone())
             .collect();
-        let table = table.map(|table| by_target(table, &desired.root));
+        let table = table.map(|table| table.below(desired.root.as_path()));
         Ok(Self {
             root,
             path: &desired.root,
@@ -110,11 +110,13 @@ impl<'a> Site<'a> {
         for link in &desired.links {
             self.look_with_ancestors(&link.path, &mut observed.paths)?;
         }
-        if let Some(table) = &self.table {
-            for (path, mounts) in table {
-                if !observed.mounts.contains_key(path) {
-                    let seen = table::stack(&owned(mounts)).into_iter().map(covered).collect();
-                    observed.elsewhere.insert(path.clone(), seen);
+        let seen: usize = observed.mounts.values().map(Vec::len).sum();
+        if let Some(table) = self.table.filter(|table| table.len() > seen) {
+            for mounts in table.chunk_by(|a, b| a.point == b.point) {
+                let path = JailPath::normal(self.in_the_jail(&mounts[0]).into());
+                if !observed.mounts.contains_key(&path) {
+                    let mounts = table::stack(mounts).into_iter().map(covered).collect();
+                    observed.elsewhere.insert(path, mounts);
                 }
             }
         }
@@ -123,17 +125,29 @@ impl<'a> Site<'a> {
 
     /// The mounts at `target`, bottom first.
     fn mounts(&self, target: &JailPath) -> Result<Vec<SeenMount>> {
-        let result = match &self.table {
-            Some(table) => match table.get(target) {
-                Some(mounts) => self.mounts_by_table(target, &owned(mounts)),
-                None => Ok(vec![]),
-            },
+        let result = match self.table {
+            Some(table) => {
+                let at =
+                    |mount: &MountInfo| self.in_the_jail(mount).as_os_str().cmp(target.as_path().as_os_str());
+                let start = table.partition_point(|mount| at(mount).is_lt());
+                let count = table[start..].partition_point(|mount| at(mount).is_eq());
+                self.mounts_by_table(target, &table[start..start + count])
+            }
             None => self.mounts_by_asking(target),
         };
         result.map_err(|error| self.cannot(target, &error))
     }
 
+    /// Where a mount below the root is, as seen from there.
+    fn in_the_jail<'m>(&self, mount: &'m MountInfo) -> &'m Path {
+        let root = self.path.as_path().as_os_str().len();
+        Path::new(OsStr::from_bytes(&mount.point.as_os_str().as_bytes()[root..]))
+    }
+
     fn mounts_by_table(&self, target: &JailPath, mounts: &[MountInfo]) -> io::Result<Vec<SeenMount>> {
+        if mounts.is_empty() {
+            return Ok(vec![]);
+        }
         let mut seen: Vec<_> = table::stack(mounts).into_iter().map(covered).collect();
         let stat = self.stat(target)?;
         if let (Some(top), Some(stat)) = (seen.last_mut(), stat) {
@@ -284,22 +298,6 @@ fn strays(observed: &Observed) -> Vec<Stray> {
 /// Nothing is there, or only a link or a file on the way.
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
-}
-
-fn by_target<'t>(table: &'t Table, root: &HostPath) -> HashMap<JailPath, Vec<&'t MountInfo>> {
-    let mut by_target: HashMap<_, Vec<_>> = HashMap::new();
-    let root = root.as_path().as_os_str().as_bytes();
-    for mount in table.below(Path::new(OsStr::from_bytes(root))) {
-        if let Some(below) = mount.point.as_os_str().as_bytes().strip_prefix(root) {
-            let target = JailPath::normal(PathBuf::from(OsStr::from_bytes(below)));
-            by_target.entry(target).or_default().push(mount);
-        }
-    }
-    by_target
-}
-
-fn owned(mounts: &[&MountInfo]) -> Vec<MountInfo> {
-    mounts.iter().map(|mount| (*mount).clone()).collect()
 }
 
 fn covered(mount: &MountInfo) -> SeenMount {

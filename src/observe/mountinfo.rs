@@ -49,12 +49,24 @@ fn number(field: &[u8]) -> Option<u64> {
 }
 
 fn options(field: &[u8]) -> Options {
-    let has = |name: &[u8]| field.split(|byte| *byte == b',').any(|option| option == name);
-    Options { read_only: has(b"ro"), nosuid: has(b"nosuid"), nodev: has(b"nodev"), noexec: has(b"noexec") }
+    let mut options = Options { read_only: false, nosuid: false, nodev: false, noexec: false };
+    for option in field.split(|byte| *byte == b',') {
+        match option {
+            b"ro" => options.read_only = true,
+            b"nosuid" => options.nosuid = true,
+            b"nodev" => options.nodev = true,
+            b"noexec" => options.noexec = true,
+            _ => {}
+        }
+    }
+    options
 }
 
 /// A path in which space, tab, newline, backslash and `#` stand as `\ooo`; anything else is itself.
 fn unescaped(field: &[u8]) -> PathBuf {
+    if !field.contains(&b'\\') {
+        return PathBuf::from(OsString::from_vec(field.to_vec()));
+    }
     let mut path = Vec::with_capacity(field.len());
     let mut rest = field;
     while let [first, after @ ..] = rest {

@@ -57,6 +57,9 @@ fn bytes(path: &Path) -> &[u8] {
 /// Mounts at one point, from the lowest up: each is mounted on the one before it, which the table's order
 /// need not show, since a mount made beneath another one is the younger.
 pub(super) fn stack(mounts: &[MountInfo]) -> Vec<&MountInfo> {
+    if let [only] = mounts {
+        return vec![only];
+    }
     let mut rest: Vec<_> = mounts.iter().collect();
     let mut stack: Vec<&MountInfo> = vec![];
     while !rest.is_empty() {
