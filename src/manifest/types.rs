@@ -69,7 +69,10 @@ pub struct Pattern {
 impl Pattern {
     /// A pattern from an already validated path.
     pub fn new(path: HostPath) -> Self {
-        let glob = path.as_path().to_string_lossy().contains(['*', '?', '[']);
+        let text = path.as_path().to_string_lossy();
+        // glob(7): a bracket that is never closed is itself, as in /usr/bin/[.
+        let range = text.split_once('[').is_some_and(|(_, rest)| rest.contains(']'));
+        let glob = range || text.contains(['*', '?']);
         Self { path, glob }
     }
 
