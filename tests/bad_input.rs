@@ -26,11 +26,12 @@ fn main() -> ExitCode {
         ("what is no directory of sites is said so", configuration),
         ("a reader that closes the pipe is no error", closed_pipe),
     ];
-    let engines: [(&str, OnEngine); 5] = [
+    let engines: [(&str, OnEngine); 6] = [
         ("a target that is in the way is an error", targets),
         ("a full disk undoes everything", full_disk),
         ("a read-only root is an error", read_only_root),
         ("a state directory that cannot be written is an error", state_directory),
+        ("a signal undoes what was begun", signal),
         ("a reached mount limit undoes everything", mount_max),
     ];
     let once = once.into_iter().map(|(name, body)| {
@@ -387,4 +388,22 @@ fn mount_max(engine: &'static str) {
     Ran::of(sandbox.command_under(&runner).args(["up", "s"])).exits(1).complains("fs.mount-max");
     before.assert_same(&tree(&root));
     assert!(mounts_below(&root).is_empty());
+}
+
+fn signal(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("s", "presets: [base, dns]\n");
+    let before = tree(&root);
+    let (call, nth) = if engine == "detached" { ("move_mount", 5) } else { ("mount", 60) };
+    for signal in ["SIGTERM", "SIGINT", "SIGHUP"] {
+        let inject = format!("inject={call}:signal={signal}:when={nth}");
+        let runner = ["strace", "-f", "-q", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject];
+        let ran = Ran::of(sandbox.command_under(&runner).args(["up", "s"])).exits(1);
+        ran.complains("stopped by a signal").complains("the site is as it was before");
+        before.assert_same(&tree(&root));
+        assert!(mounts_below(&root).is_empty() && mounts_below(&sandbox.state()).is_empty());
+    }
+    sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["down", "s"]);
+    before.assert_same(&tree(&root));
 }
