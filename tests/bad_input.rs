@@ -287,6 +287,12 @@ fn configuration() {
     sandbox.preset("other", "description: x\npresets: [loop]\n");
     sandbox.site("s", "presets: [loop]\n");
     sandbox.run(&["up", "s"]).exits(2).complains("loop -> other -> loop");
+    sandbox.site("t", "presets: [loop]\n");
+    let ran = sandbox
+        .run(&["check", "s", "t"])
+        .exits(2)
+        .complains("t: it includes a preset with the mistakes shown above");
+    assert_eq!(ran.stderr.matches("loop -> other -> loop").count(), 1, "{ran}");
     Ran::of(Command::new("mkfifo").arg(sandbox.path("config/sites/fifo.yaml"))).exits(0);
     sandbox.run(&["up", "fifo"]).exits(2).complains("is not a regular file");
 }

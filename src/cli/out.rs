@@ -1,8 +1,9 @@
 //! What people see: data on stdout, everything else on stderr.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -16,13 +17,21 @@ pub(super) struct Out {
     quiet: bool,
     colour: bool,
     bar: OnceLock<ProgressBar>,
+    /// The mistakes that were shown.
+    shown: Mutex<HashSet<String>>,
 }
 
 impl Out {
     pub(super) fn new(verbose: bool, quiet: bool) -> Self {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self { verbose, quiet, colour: wanted && !dumb && io::stderr().is_terminal(), bar: OnceLock::new() }
+        Self {
+            verbose,
+            quiet,
+            colour: wanted && !dumb && io::stderr().is_terminal(),
+            bar: OnceLock::new(),
+            shown: Mutex::default(),
+        }
     }
 
     /// Shows a bar for `sites` sites, where a person is looking and it takes long enough to see.
@@ -92,9 +101,14 @@ impl Out {
         }
     }
 
-    /// Mistakes in a manifest.
-    pub(super) fn diagnostics(&self, diagnostics: &Diagnostics) {
-        self.line(format_args!("{}", diagnostics.render(self.colour).trim_end()));
+    /// Mistakes in the manifest or presets of `what`. Those in a preset are shown once, not for each site.
+    pub(super) fn diagnostics(&self, what: &dyn fmt::Display, diagnostics: &Diagnostics) {
+        let text = diagnostics.render(self.colour);
+        if self.shown.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone()) {
+            self.line(format_args!("{}", text.trim_end()));
+        } else {
+            self.error(&Error::usage(format!("{what}: it includes a preset with the mistakes shown above")));
+        }
     }
 
     fn style(&self, code: &str) -> (String, &'static str) {

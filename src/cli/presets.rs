@@ -35,7 +35,7 @@ impl Presets {
         let mut codes = vec![0];
         for name in &names {
             if let Some(Err(mistakes)) = presets.entries(name) {
-                codes.push(Unusable::Mistakes(mistakes).report(context));
+                codes.push(Unusable::Mistakes(mistakes).report(context, &name));
             }
         }
         let described = |name| presets.description(name).unwrap_or("(has mistakes)");
@@ -60,7 +60,7 @@ impl Presets {
         let presets = &context.presets;
         let entries = match presets.entries(name) {
             Some(Ok(entries)) => entries,
-            Some(Err(mistakes)) => return Ok(Unusable::Mistakes(mistakes).report(context)),
+            Some(Err(mistakes)) => return Ok(Unusable::Mistakes(mistakes).report(context, &name)),
             None => {
                 let missing = Error::usage(format!("there is no preset {name}"));
                 return Err(match presets.nearest(name) {

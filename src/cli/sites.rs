@@ -1,5 +1,6 @@
 //! The configuration directory: sites and presets as files.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -31,15 +32,15 @@ impl From<Error> for Unusable {
 }
 
 impl Unusable {
-    /// Says it; gives the exit code.
-    pub(super) fn report(&self, context: &Context) -> u8 {
+    /// Says it of `what`, a site or a preset; gives the exit code.
+    pub(super) fn report(&self, context: &Context, what: &dyn fmt::Display) -> u8 {
         match self {
             Self::Error(error) => {
                 context.out.error(error);
                 error.exit_code()
             }
             Self::Mistakes(diagnostics) => {
-                context.out.diagnostics(diagnostics);
+                context.out.diagnostics(what, diagnostics);
                 2
             }
         }

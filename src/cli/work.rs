@@ -84,7 +84,7 @@ impl Failed {
     /// Says what failed; gives the exit code and the messages.
     pub(super) fn report(&self, context: &Context, site: &Site) -> (u8, Vec<String>) {
         match self {
-            Self::Manifest(unusable) => (unusable.report(context), vec![unusable.as_text()]),
+            Self::Manifest(unusable) => (unusable.report(context, &site.name), vec![unusable.as_text()]),
             Self::Errors(errors) => {
                 for error in errors {
                     context.out.error(error);
