@@ -14,7 +14,7 @@ use support::{Ran, Sandbox, for_each_engine, mounts_below, tree};
 type OnEngine = fn(&'static str);
 
 fn main() -> ExitCode {
-    let trials: [(&str, OnEngine); 20] = [
+    let trials: [(&str, OnEngine); 21] = [
         ("the demo site works and leaves no trace", demo),
         ("a second up makes no mount call", idempotent),
         ("programs find the same libraries inside", loader_inside),
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         ("placeholders survive a reboot and go with down", reboot),
         ("what the owner put in a placeholder's place stays", placeholder_changed),
         ("a root that moved is not mixed up with the old one", root_moved),
+        ("a root on a disk that is away is not forgotten", root_away),
         ("two at once give the result of one", at_once),
         ("a link to a file in a bound directory stays a link", kept_link),
         ("a mount that was moved away with its directory is found", moved_away),
@@ -464,4 +465,23 @@ fn moved_away(engine: &'static str) {
     sandbox.ok(&["down", "s"]);
     assert!(mounts_below(&sandbox.path("again")).is_empty());
     assert!(!sandbox.state().join("run/s.json").exists());
+}
+
+fn root_away(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("s", "etc: [hosts]\n");
+    let bare = tree(&root);
+    sandbox.ok(&["up", "s"]);
+    // A reboot, after which the disk with the root is not there at once.
+    for mount in mounts_below(&root) {
+        Ran::of(Command::new("umount").arg(&mount.point)).exits(0);
+    }
+    let away = sandbox.path("srv/away");
+    fs::rename(&root, &away).unwrap();
+    sandbox.run(&["up", "s"]).exits(1).complains("cannot find the root");
+    sandbox.ok(&["down", "s"]).complains("is not there; what mountjail made in it stays recorded");
+    fs::rename(&away, &root).unwrap();
+    sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["down", "s"]);
+    bare.assert_same(&tree(&root));
 }

@@ -97,11 +97,7 @@ impl Run<'_> {
         }
         let known = if records.record.is_none() { self.known(site) } else { None };
         let Some(root) = self.root(site, &records, known.as_ref())? else {
-            let root =
-                records.root().cloned().or_else(|| sites::root_of(site)).unwrap_or_else(HostPath::slash);
-            let files = records.kept.map(|kept| kept.files).unwrap_or_default();
-            self.engine.forget(&site.name, &files).map_err(named)?;
-            return Ok((root, Outcome::default()));
+            return self.root_is_gone(site, &records).map_err(Failed::from);
         };
         let desired = known
             .filter(|known| known.root == root)
@@ -116,6 +112,22 @@ impl Run<'_> {
         let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
         let outcome = self.engine.down(&plan, &observed, self.lazy, &log).map_err(Failed::Engine)?;
         Ok((root, outcome))
+    }
+
+    /// Nothing is mounted in a root that is not there. It may be on a disk that is not mounted now, so what was
+    /// made in it stays recorded.
+    fn root_is_gone(&self, site: &Site, records: &Records) -> Result<(HostPath, Outcome)> {
+        self.engine.forget_mounts(&site.name).map_err(|error| error.context(&site.name))?;
+        let root = records.root().cloned().or_else(|| sites::root_of(site)).unwrap_or_else(HostPath::slash);
+        if records.kept.is_some() {
+            self.context.out.warn(format_args!(
+                "{}: the root {root} is not there; what mountjail made in it stays recorded in {} (if the root is \
+                 gone for good, remove that file)",
+                site.name,
+                self.context.state.kept(&site.name).display()
+            ));
+        }
+        Ok((root, Outcome::default()))
     }
 
     /// What the manifest asks for, to recognise mounts whose record is lost.

@@ -24,7 +24,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
-use crate::manifest::{HostPath, SiteName};
+use crate::manifest::SiteName;
 use crate::observe::{BootId, Observed, StateDir};
 use crate::plan::Plan;
 
@@ -144,12 +144,9 @@ impl Engine {
         up::carry_out(self, plan, observed, stop, log)
     }
 
-    /// Forgets a site whose root is gone, and with it all that was in it: its records and generated files.
-    pub fn forget(&self, site: &SiteName, files: &[HostPath]) -> Result<()> {
-        let files = files.iter().map(|file| file.as_path().to_owned());
-        files
-            .chain([self.state.kept(site), self.state.record(site)])
-            .try_for_each(|file| journal::remove(&file))
+    /// Removes the record of the site's mounts, which are gone with its root.
+    pub fn forget_mounts(&self, site: &SiteName) -> Result<()> {
+        journal::remove(&self.state.record(site))
     }
 
     /// Takes the site down: goes on past what fails, and collects it. Not `lazy`: stops before the first
