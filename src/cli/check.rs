@@ -9,7 +9,6 @@ use super::context::Context;
 use super::out::worst;
 use super::sites;
 use super::work::{desired, plural};
-use crate::Result;
 
 /// Validate manifests and resolve them on this host, touching nothing
 #[derive(Debug, Args)]
@@ -27,7 +26,7 @@ pub(super) struct Check {
 }
 
 impl Check {
-    pub(super) fn run(&self, context: &Context) -> Result<u8> {
+    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let everything = self.all || self.sites.is_empty();
         let sites = if everything { sites::all(context)? } else { sites::named(context, &self.sites)? };
         let resolver = context.resolver()?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use anyhow::Context as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::out::Out;
@@ -14,17 +15,17 @@ use crate::observe::{BootId, StateDir, Table};
 use crate::resolve::{Host, Resolver, Roots};
 use crate::{Error, Result, sys};
 
-pub(super) struct Context {
+pub(super) struct Context<'o> {
     pub config: PathBuf,
     pub state: StateDir,
     pub presets: Presets,
     pub host: Host,
-    pub out: Out,
+    pub out: &'o Out,
     roots: OnceLock<Roots>,
 }
 
-impl Context {
-    pub(super) fn new(config: PathBuf, state_dir: Option<PathBuf>, out: Out) -> Result<Self> {
+impl<'o> Context<'o> {
+    pub(super) fn new(config: PathBuf, state_dir: Option<PathBuf>, out: &'o Out) -> Result<Self> {
         let absolute = |path: PathBuf| {
             std::path::absolute(&path).map_err(|error| {
                 Error::failed(format!("cannot use the directory {}", path.display())).because(&error)
@@ -72,11 +73,10 @@ pub(super) fn table(whole: bool) -> Result<Option<Table>> {
 }
 
 /// Set by the first SIGINT, SIGTERM or SIGHUP: stop, and leave nothing half done.
-pub(super) fn stop_flag() -> Result<Arc<AtomicBool>> {
+pub(super) fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::flag::register(signal, stop.clone())
-            .map_err(|error| Error::failed("cannot wait for signals").because(&error))?;
+        signal_hook::flag::register(signal, stop.clone()).context("cannot wait for signals")?;
     }
     Ok(stop)
 }

@@ -36,14 +36,14 @@ pub(super) struct Down {
 }
 
 impl Down {
-    pub(super) fn run(&self, context: &Context) -> Result<u8> {
+    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let sites = self.sites(context)?;
         let stop = stop_flag()?;
         let boot = observe::boot_id()?;
         let engine = context.engine(boot.clone(), sites.len() > 1)?;
         let table = if sites.len() > 1 { Some(Table::read()?) } else { None };
         let run = Run { context, engine, resolver: context.resolver()?, boot, table, lazy: self.lazy };
-        let results = parallel::each(&sites, THREADS, &stop, &context.out, |site| run.site(site));
+        let results = parallel::each(&sites, THREADS, &stop, context.out, |site| run.site(site));
         let begun = results.len();
         let (mut codes, json): (Vec<_>, Vec<_>) =
             sites.iter().zip(results).map(|(site, result)| run.report(site, result)).unzip();
@@ -60,7 +60,7 @@ impl Down {
     }
 
     /// With --all also those that only the records know.
-    fn sites(&self, context: &Context) -> Result<Vec<Site>> {
+    fn sites(&self, context: &Context<'_>) -> Result<Vec<Site>> {
         if !self.which.all {
             return sites::which(context, &self.which);
         }
@@ -79,7 +79,7 @@ impl Down {
 }
 
 struct Run<'c> {
-    context: &'c Context,
+    context: &'c Context<'c>,
     engine: Engine,
     resolver: Resolver<'c>,
     boot: BootId,
@@ -156,7 +156,7 @@ impl Run<'_> {
 
     /// Says how it went; gives the exit code and the same as JSON.
     fn report(&self, site: &Site, result: Result<(HostPath, Outcome), Failed>) -> (u8, Value) {
-        let out = &self.context.out;
+        let out = self.context.out;
         match result {
             Ok((root, outcome)) => {
                 for left in &outcome.left {

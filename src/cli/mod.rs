@@ -92,15 +92,12 @@ pub fn main() -> ExitCode {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     raise_open_files();
     let out = Out::new(cli.global.verbose, cli.global.quiet);
-    let context = match Context::new(cli.global.config_dir, cli.global.state_dir, out) {
-        Ok(context) => context,
-        Err(error) => {
-            let out = Out::new(false, false);
-            out.error(&error);
-            return ExitCode::from(error.exit_code());
-        }
-    };
-    let result = match cli.command {
+    ExitCode::from(run(cli, &out).unwrap_or_else(|error| out.failure(&error)))
+}
+
+fn run(cli: Cli, out: &Out) -> anyhow::Result<u8> {
+    let context = Context::new(cli.global.config_dir, cli.global.state_dir, out)?;
+    match cli.command {
         Command::Up(up) => up.run(&context),
         Command::Down(down) => down.run(&context),
         Command::Plan(plan) => plan.run(&context),
@@ -108,11 +105,7 @@ pub fn main() -> ExitCode {
         Command::Check(check) => check.run(&context),
         Command::Presets(presets) => presets.run(&context),
         Command::Why(why) => why.run(&context),
-    };
-    ExitCode::from(result.unwrap_or_else(|error| {
-        context.out.error(&error);
-        error.exit_code()
-    }))
+    }
 }
 
 /// A run over many sites holds a descriptor for each distinct source.

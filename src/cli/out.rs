@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::Error;
@@ -115,24 +116,29 @@ impl Out {
         if self.colour { (format!("\x1b[{code}m"), "\x1b[0m") } else { (String::new(), "") }
     }
 
+    /// An error at the edge, with what to do next where that is known; gives the exit code.
+    pub(super) fn failure(&self, failure: &anyhow::Error) -> u8 {
+        let edge = || Error::failed(format!("{failure:#}"));
+        let error = failure.downcast_ref::<Error>().cloned().unwrap_or_else(edge);
+        self.error(&error);
+        error.exit_code()
+    }
+
     /// Prints data and gives the exit code: `code`, if that went well.
     pub(super) fn print_and(&self, text: &str, code: u8) -> u8 {
         match print(text) {
             Ok(()) => code,
-            Err(error) => {
-                self.error(&error);
-                error.exit_code()
-            }
+            Err(error) => self.failure(&error),
         }
     }
 }
 
 /// Data. A reader that went away is no error: `| head` has seen enough.
-fn print(text: &str) -> Result<(), Error> {
+fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::failed("cannot write to the standard output").because(&error))
+            Err(error).context("cannot write to the standard output")
         }
         _ => Ok(()),
     }

@@ -30,7 +30,7 @@ impl Plan {
         Self { which: Which { sites: which.sites.clone(), all: which.all }, json }
     }
 
-    pub(super) fn run(&self, context: &Context) -> Result<u8> {
+    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let sites = sites::which(context, &self.which)?;
         let (resolver, boot) = (context.resolver()?, observe::boot_id()?);
         let table = Table::read()?;
@@ -64,7 +64,7 @@ impl Plan {
 }
 
 fn one(
-    context: &Context,
+    context: &Context<'_>,
     resolver: &Resolver<'_>,
     site: &Site,
     boot: &BootId,

@@ -22,14 +22,14 @@ pub(super) struct Presets {
 }
 
 impl Presets {
-    pub(super) fn run(&self, context: &Context) -> Result<u8> {
+    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         match &self.name {
             None => Ok(self.list(context)),
-            Some(name) => self.one(context, name),
+            Some(name) => Ok(self.one(context, name)?),
         }
     }
 
-    fn list(&self, context: &Context) -> u8 {
+    fn list(&self, context: &Context<'_>) -> u8 {
         let presets = &context.presets;
         let names: Vec<_> = presets.names().collect();
         let mut codes = vec![0];
@@ -56,7 +56,7 @@ impl Presets {
         context.out.print_and(&text, worst(codes))
     }
 
-    fn one(&self, context: &Context, name: &str) -> Result<u8> {
+    fn one(&self, context: &Context<'_>, name: &str) -> Result<u8> {
         let presets = &context.presets;
         let entries = match presets.entries(name) {
             Some(Ok(entries)) => entries,

@@ -33,7 +33,7 @@ impl From<Error> for Unusable {
 
 impl Unusable {
     /// Says it of `what`, a site or a preset; gives the exit code.
-    pub(super) fn report(&self, context: &Context, what: &dyn fmt::Display) -> u8 {
+    pub(super) fn report(&self, context: &Context<'_>, what: &dyn fmt::Display) -> u8 {
         match self {
             Self::Error(error) => {
                 context.out.error(error);
@@ -56,12 +56,12 @@ impl Unusable {
 }
 
 /// The sites that the arguments name, each once.
-pub(super) fn which(context: &Context, which: &Which) -> Result<Vec<Site>> {
+pub(super) fn which(context: &Context<'_>, which: &Which) -> Result<Vec<Site>> {
     if which.all { all(context) } else { named(context, &which.sites) }
 }
 
 /// The sites of these names or paths, each once.
-pub(super) fn named(context: &Context, names: &[String]) -> Result<Vec<Site>> {
+pub(super) fn named(context: &Context<'_>, names: &[String]) -> Result<Vec<Site>> {
     let mut sites: Vec<Site> = vec![];
     for name in names {
         let site = one(context, name)?;
@@ -73,7 +73,7 @@ pub(super) fn named(context: &Context, names: &[String]) -> Result<Vec<Site>> {
 }
 
 /// The site that `name` means: a name, or a path to a manifest.
-pub(super) fn one(context: &Context, name: &str) -> Result<Site> {
+pub(super) fn one(context: &Context<'_>, name: &str) -> Result<Site> {
     let is_path =
         name.contains('/') || Path::new(name).extension().is_some_and(|extension| extension == "yaml");
     if !is_path {
@@ -94,7 +94,7 @@ fn site_of(file: &Path) -> Result<SiteName> {
 }
 
 /// All sites of the configuration, sorted by name.
-pub(super) fn all(context: &Context) -> Result<Vec<Site>> {
+pub(super) fn all(context: &Context<'_>) -> Result<Vec<Site>> {
     let directory = context.config.join("sites");
     let files = yaml_files(&directory).map_err(|error| {
         Error::failed(format!("cannot list the sites in {}", directory.display()))
@@ -152,7 +152,7 @@ pub(super) fn roots(config: &Path) -> Roots {
 }
 
 /// The site's manifest.
-pub(super) fn load(context: &Context, site: &Site) -> Result<Manifest, Unusable> {
+pub(super) fn load(context: &Context<'_>, site: &Site) -> Result<Manifest, Unusable> {
     let text = text(&site.file).map_err(|unusable| match unusable {
         Unusable::Error(error) if error.errno() == Some(libc::ENOENT) => {
             no_such_site(context, site, error).into()
@@ -163,7 +163,7 @@ pub(super) fn load(context: &Context, site: &Site) -> Result<Manifest, Unusable>
     manifest::parse(site.name.clone(), file, &text, &context.presets).map_err(Unusable::Mistakes)
 }
 
-fn no_such_site(context: &Context, site: &Site, error: Error) -> Error {
+fn no_such_site(context: &Context<'_>, site: &Site, error: Error) -> Error {
     if site.file.parent() != Some(&context.config.join("sites")) {
         return error;
     }

@@ -33,7 +33,7 @@ pub(super) struct Status {
 }
 
 impl Status {
-    pub(super) fn run(&self, context: &Context) -> Result<u8> {
+    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let everything = self.all || self.sites.is_empty();
         let (sites, recorded) = if everything {
             let sites = sites::all(context)?;
@@ -80,7 +80,7 @@ impl Status {
 }
 
 fn one(
-    context: &Context,
+    context: &Context<'_>,
     resolver: &Resolver<'_>,
     site: &Site,
     boot: &BootId,

@@ -42,7 +42,7 @@ pub(super) struct Done {
 }
 
 impl Up {
-    pub(super) fn run(&self, context: &Context) -> Result<u8> {
+    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         if self.dry_run {
             return plan::Plan::of(&self.which, self.json).run(context);
         }
@@ -54,7 +54,7 @@ impl Up {
         let table = table(sites.len() > 1)?;
         let run = Run { context, engine, resolver, boot, table, stop: &stop, create: self.create };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let done = parallel::each(&sites, threads, &stop, &context.out, |site| run.site(site));
+        let done = parallel::each(&sites, threads, &stop, context.out, |site| run.site(site));
         let (mut codes, mut results, mut up) = (vec![], vec![], vec![]);
         for (site, result) in sites.iter().zip(done) {
             let (code, json) = report(context, site, &result);
@@ -81,7 +81,7 @@ impl Up {
 }
 
 struct Run<'c> {
-    context: &'c Context,
+    context: &'c Context<'c>,
     engine: Engine,
     resolver: Resolver<'c>,
     boot: BootId,
@@ -126,8 +126,8 @@ impl Run<'_> {
 }
 
 /// Says how it went; gives the exit code and the same as JSON.
-fn report(context: &Context, site: &Site, result: &Result<Done, Failed>) -> (u8, Value) {
-    let out = &context.out;
+fn report(context: &Context<'_>, site: &Site, result: &Result<Done, Failed>) -> (u8, Value) {
+    let out = context.out;
     match result {
         Ok(done) => {
             notes(context, &done.desired);
@@ -162,7 +162,7 @@ fn summary(done: &Done) -> String {
 }
 
 /// Processes inside a root that live in a mount namespace which did not receive the mounts.
-fn name_blind_processes(context: &Context, up: &[(&Site, Desired)]) {
+fn name_blind_processes(context: &Context<'_>, up: &[(&Site, Desired)]) {
     if up.is_empty() {
         return;
     }

@@ -7,9 +7,9 @@ use clap::Args;
 use super::context::Context;
 use super::sites;
 use super::work::desired;
+use crate::Error;
 use crate::manifest::JailPath;
 use crate::render;
-use crate::{Error, Result};
 
 /// Say which line, preset, program or link brought a path into a jail
 #[derive(Debug, Args)]
@@ -27,7 +27,7 @@ pub(super) struct Why {
 }
 
 impl Why {
-    pub(super) fn run(&self, context: &Context) -> Result<u8> {
+    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let path = JailPath::new(&self.path).map_err(|why| {
             Error::usage(format!("{} cannot be a path in a jail", self.path.display())).because_of(why)
         })?;
@@ -41,11 +41,12 @@ impl Why {
             let nothing =
                 Error::failed(format!("{}: nothing brings {path} into {}", site.name, desired.root));
             let on_host = path.on_host();
-            return Err(if context.host.exists(&on_host) {
+            let error = if context.host.exists(&on_host) {
                 nothing.hint(format!("it is on the host; this line of `mounts` would bring it: - {on_host}"))
             } else {
                 nothing.hint("it is not on the host either")
-            });
+            };
+            return Err(error.into());
         }
         let text = if self.json {
             format!("{:#}\n", render::json::why(&path, &answer))

@@ -24,20 +24,24 @@ impl From<Error> for Failed {
 }
 
 /// What the site's manifest asks for on this host.
-pub(super) fn desired(context: &Context, resolver: &Resolver<'_>, site: &Site) -> Result<Desired, Failed> {
+pub(super) fn desired(
+    context: &Context<'_>,
+    resolver: &Resolver<'_>,
+    site: &Site,
+) -> Result<Desired, Failed> {
     let manifest = sites::load(context, site).map_err(Failed::Manifest)?;
     resolver.resolve(&manifest, context.roots()).map_err(Failed::Errors)
 }
 
 /// The site's lock; says so before it waits for another mountjail.
-pub(super) fn lock(context: &Context, engine: &Engine, site: &Site) -> Result<Lock> {
+pub(super) fn lock(context: &Context<'_>, engine: &Engine, site: &Site) -> Result<Lock> {
     let waiting = || context.out.info(format_args!("{}: waiting for another mountjail to finish", site.name));
     engine.lock(&site.name, waiting).map_err(|error| error.context(&site.name))
 }
 
 /// How the site stands, and what is to be done.
 pub(super) fn observe_and_plan(
-    context: &Context,
+    context: &Context<'_>,
     desired: &Desired,
     boot: &BootId,
     table: Option<&Table>,
@@ -62,7 +66,7 @@ fn moved(old: &HostPath, desired: &Desired) -> Error {
 }
 
 /// What the user should know of what was resolved. Of presets only with `-v`: their optional lines are many.
-pub(super) fn notes(context: &Context, desired: &Desired) {
+pub(super) fn notes(context: &Context<'_>, desired: &Desired) {
     for warning in &desired.warnings {
         context.out.warn(format_args!("{}: {warning}", desired.site));
     }
@@ -82,7 +86,7 @@ pub(super) fn plural(count: usize, what: &str) -> String {
 
 impl Failed {
     /// Says what failed; gives the exit code and the messages.
-    pub(super) fn report(&self, context: &Context, site: &Site) -> (u8, Vec<String>) {
+    pub(super) fn report(&self, context: &Context<'_>, site: &Site) -> (u8, Vec<String>) {
         match self {
             Self::Manifest(unusable) => (unusable.report(context, &site.name), vec![unusable.as_text()]),
             Self::Errors(errors) => {
