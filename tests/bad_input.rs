@@ -308,6 +308,13 @@ fn closed_pipe() {
     let ran = Ran::of(Command::new("bash").args(["-c", &script]).env("MOUNTJAIL_STATE_DIR", sandbox.state()));
     assert!(ran.stdout.ends_with("\n3\n"), "{ran}");
     assert!(!ran.stderr.contains("panicked") && !ran.stderr.contains("pipe"), "{ran}");
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let child =
+        sandbox.command().arg("presets").stdout(full).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let output = child.wait_with_output().unwrap();
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(complaint, "error: cannot write to the standard output: No space left on device\n");
 }
 
 fn targets(engine: &'static str) {
