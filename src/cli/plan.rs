@@ -5,13 +5,11 @@ use serde_json::json;
 
 use super::context::Context;
 use super::out::worst;
-use super::sites::{self, Site};
-use super::work::{Failed, desired, notes, observe_and_plan};
+use super::sites;
+use super::work::{notes, planned};
 use super::{DIFFERENT, Which};
-use crate::Result;
-use crate::observe::{self, BootId, Table};
+use crate::observe::{self, Table};
 use crate::render;
-use crate::resolve::Resolver;
 
 /// Show the steps that `up` would take; exit code 3 if there are any
 #[derive(Debug, Args)]
@@ -36,8 +34,9 @@ impl Plan {
         let table = Table::read()?;
         let (mut codes, mut results, mut text) = (vec![], vec![], String::new());
         for site in &sites {
-            match one(context, &resolver, site, &boot, &table) {
-                Ok(plan) => {
+            match planned(context, &resolver, site, &boot, &table) {
+                Ok((desired, plan)) => {
+                    notes(context, &desired);
                     for conflict in &plan.conflicts {
                         context.out.error(conflict);
                     }
@@ -61,16 +60,4 @@ impl Plan {
         }
         Ok(context.out.print_and(&text, worst(codes)))
     }
-}
-
-fn one(
-    context: &Context<'_>,
-    resolver: &Resolver<'_>,
-    site: &Site,
-    boot: &BootId,
-    table: &Table,
-) -> Result<crate::plan::Plan, Failed> {
-    let desired = desired(context, resolver, site)?;
-    notes(context, &desired);
-    Ok(observe_and_plan(context, &desired, boot, Some(table))?.1)
 }

@@ -7,12 +7,11 @@ use super::DIFFERENT;
 use super::context::Context;
 use super::out::worst;
 use super::sites::{self, Site};
-use super::work::{Failed, desired, observe_and_plan};
-use crate::Result;
-use crate::observe::{self, BootId, Table};
+use super::work::planned;
+use crate::observe::{self, Table};
 use crate::plan::Plan;
 use crate::render;
-use crate::resolve::{Desired, Resolver};
+use crate::resolve::Desired;
 
 /// Show every mount and its state; exit code 3 if any is not ok
 ///
@@ -54,8 +53,8 @@ impl Status {
         };
         let mut failures = vec![];
         for site in &sites {
-            match one(context, &resolver, site, &boot, &table) {
-                Ok(plan) => add(&plan),
+            match planned(context, &resolver, site, &boot, &table) {
+                Ok((_, plan)) => add(&plan),
                 Err(failed) => failures.push((site, failed)),
             }
         }
@@ -77,15 +76,4 @@ impl Status {
         }
         Ok(context.out.print_and(&text, worst(codes)))
     }
-}
-
-fn one(
-    context: &Context<'_>,
-    resolver: &Resolver<'_>,
-    site: &Site,
-    boot: &BootId,
-    table: &Table,
-) -> Result<Plan, Failed> {
-    let desired = desired(context, resolver, site)?;
-    Ok(observe_and_plan(context, &desired, boot, Some(table))?.1)
 }

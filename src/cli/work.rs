@@ -33,6 +33,19 @@ pub(super) fn desired(
     resolver.resolve(&manifest, context.roots()).map_err(Failed::Errors)
 }
 
+/// What the site needs, and the plan for it by the whole table: what `plan` and `status` show.
+pub(super) fn planned(
+    context: &Context<'_>,
+    resolver: &Resolver<'_>,
+    site: &Site,
+    boot: &BootId,
+    table: &Table,
+) -> Result<(Desired, Plan), Failed> {
+    let desired = desired(context, resolver, site)?;
+    let (_, plan) = observe_and_plan(context, &desired, boot, Some(table))?;
+    Ok((desired, plan))
+}
+
 /// The site's lock; says so before it waits for another mountjail.
 pub(super) fn lock(context: &Context<'_>, engine: &Engine, site: &Site) -> Result<Lock> {
     let waiting = || context.out.info(format_args!("{}: waiting for another mountjail to finish", site.name));
