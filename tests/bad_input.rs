@@ -110,6 +110,12 @@ fn roots() {
     sandbox.ok(&["up", "--create", "s"]).complains("made the root");
     assert_eq!(fs::metadata(&missing).unwrap().permissions().mode() & 0o777, 0o755);
     sandbox.ok(&["down", "s"]);
+    // A link on the way into the system: nothing is made there.
+    symlink("/etc", sandbox.path("srv/to-etc")).unwrap();
+    let hidden = sandbox.path("srv/to-etc/mountjail-must-not-make-this");
+    sandbox.manifest("s", format!("root: {}\netc: [hosts]\n", show(&hidden)));
+    sandbox.run(&["up", "--create", "s"]).exits(2).complains("inside /etc");
+    assert!(!hidden.exists());
     // A source in the root, and one that holds it.
     let inside = sandbox.directory("srv/real/inside");
     sandbox.manifest(
@@ -142,6 +148,10 @@ fn overlapping_roots() {
     sandbox.run(&["up", "a"]).exits(2).complains("of the site b");
     sandbox.ok(&["up", "c"]);
     sandbox.ok(&["down", "c"]);
+    // Also where a link hides it.
+    symlink(sandbox.path("srv"), sandbox.path("other-way")).unwrap();
+    sandbox.manifest("b", format!("root: {}/a/inner\netc: [hosts]\n", sandbox.path("other-way").display()));
+    sandbox.run(&["up", "b"]).exits(2).complains("of the site a");
     sandbox.manifest("b", format!("root: {}\n", sandbox.root("c").display()));
     sandbox.run(&["up", "b"]).exits(2).complains("as well");
 }

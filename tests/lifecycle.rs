@@ -464,6 +464,11 @@ fn moved_away(engine: &'static str) {
     fs::rename(root.join("etc"), sandbox.path("again")).unwrap();
     sandbox.ok(&["down", "s"]);
     assert!(mounts_below(&sandbox.path("again")).is_empty());
+    // The root itself, with all that is mounted in it.
+    sandbox.ok(&["up", "s"]);
+    fs::rename(&root, sandbox.path("root-away")).unwrap();
+    sandbox.ok(&["down", "s"]).complains("1 mount detached").complains("is not there");
+    assert!(mounts_below(&sandbox.path("root-away")).is_empty());
     assert!(!sandbox.state().join("run/s.json").exists());
 }
 

@@ -187,6 +187,9 @@ fn links_inside_a_bound_directory_bring_their_targets_along() {
         host.file(&format!("share/ca/{n}.crt"))
             .link(&format!("certs/{n}.pem"), &format!("../share/ca/{n}.crt"));
     }
+    // What is in a directory that others cannot enter is private, whatever its own mode.
+    host.file("private/key").link("certs/key", "../private/key");
+    fs::set_permissions(host.at("private"), std::os::unix::fs::PermissionsExt::from_mode(0o710)).unwrap();
     host.link("certs/inside", "one").link("certs/dangling", "/nowhere").link("certs/proc", "/proc/self");
     let expected: &[&str] = if is_root {
         &["/certs < /certs", "/share/ca < /share/ca", "/single/one < /single/one"]

@@ -97,7 +97,7 @@ impl Run<'_> {
         }
         let known = if records.record.is_none() { self.known(site) } else { None };
         let Some(root) = self.root(site, &records, known.as_ref())? else {
-            return self.root_is_gone(site, &records).map_err(Failed::from);
+            return self.root_is_gone(site, records).map_err(|error| named(error).into());
         };
         let desired = known
             .filter(|known| known.root == root)
@@ -114,12 +114,14 @@ impl Run<'_> {
         Ok((root, outcome))
     }
 
-    /// Nothing is mounted in a root that is not there. It may be on a disk that is not mounted now, so what was
+    /// A root that is not there was moved away, with its mounts, or is on a disk that is not mounted now: what was
     /// made in it stays recorded.
-    fn root_is_gone(&self, site: &Site, records: &Records) -> Result<(HostPath, Outcome)> {
-        self.engine.forget_mounts(&site.name).map_err(|error| error.context(&site.name))?;
+    fn root_is_gone(&self, site: &Site, records: Records) -> Result<(HostPath, Outcome)> {
         let root = records.root().cloned().or_else(|| sites::root_of(site)).unwrap_or_else(HostPath::slash);
-        if records.kept.is_some() {
+        let nothing = Desired::nothing(site.name.clone(), root.clone());
+        let observed = observe::observe(&nothing, records, Some(&Table::default()))?;
+        let detached = self.engine.down_without_root(&site.name, &observed)?;
+        if observed.kept.is_some() {
             self.context.out.warn(format_args!(
                 "{}: the root {root} is not there; what mountjail made in it stays recorded in {} (if the root is \
                  gone for good, remove that file)",
@@ -127,7 +129,7 @@ impl Run<'_> {
                 self.context.state.kept(&site.name).display()
             ));
         }
-        Ok((root, Outcome::default()))
+        Ok((root, Outcome { detached, ..Outcome::default() }))
     }
 
     /// What the manifest asks for, to recognise mounts whose record is lost.

@@ -1,5 +1,6 @@
 //! The configuration directory: sites and presets as files.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -138,17 +139,27 @@ pub(super) fn presets(config: &Path) -> Result<Presets> {
     Ok(presets)
 }
 
-/// The roots of all sites, as far as their manifests can be read.
+/// The real roots of all sites, as far as their manifests can be read.
 pub(super) fn roots(config: &Path) -> Roots {
     let mut roots = Roots::default();
+    let mut parents: HashMap<HostPath, HostPath> = HashMap::new();
     for file in yaml_files(&config.join("sites")).unwrap_or_default() {
         if let (Ok(site), Ok(text)) = (site_of(&file), text(&file))
             && let Some(root) = manifest::root_of(&text)
         {
+            let real = parents.entry(root.parent().unwrap_or_else(HostPath::slash));
+            let real = real.or_insert_with_key(real_path);
+            let root = root.file_name().and_then(|name| real.join(name).ok()).unwrap_or(root);
             roots.add(site, root);
         }
     }
     roots
+}
+
+/// `path` with all links followed; itself, if it is not there.
+fn real_path(path: &HostPath) -> HostPath {
+    let real = fs::canonicalize(path).ok().and_then(|real| HostPath::new(real).ok());
+    real.unwrap_or_else(|| path.clone())
 }
 
 /// The site's manifest.

@@ -100,8 +100,8 @@ impl Run<'_> {
         let desired = self.resolver.resolve(&manifest, self.context.roots()).map_err(Failed::Errors)?;
         match self.apply(&desired, self.table.as_ref()) {
             // The table was read before the lock was taken: somebody may have mounted since.
-            Err(_) if self.table.is_some() && !is_set(self.stop) => {
-                let table = table(true)?;
+            Err(Failed::Engine(_)) if self.table.is_some() && !is_set(self.stop) => {
+                let table = table(false)?;
                 self.apply(&desired, table.as_ref())
             }
             result => result,

@@ -144,9 +144,15 @@ impl Engine {
         up::carry_out(self, plan, observed, stop, log)
     }
 
-    /// Removes the record of the site's mounts, which are gone with its root.
-    pub fn forget_mounts(&self, site: &SiteName) -> Result<()> {
-        journal::remove(&self.state.record(site))
+    /// Takes away the mounts of a site whose root is gone: those that were moved away with it. Returns how many.
+    pub fn down_without_root(&self, site: &SiteName, observed: &Observed) -> Result<usize> {
+        observed.strays.iter().try_for_each(target::detach_stray)?;
+        let recorded = observed.record.iter().flat_map(|record| &record.mounts);
+        // Without ids that are never reused, moved mounts cannot be told from gone ones: remember them.
+        if recorded.into_iter().all(|mount| mount.unique_id.is_some()) {
+            journal::remove(&self.state.record(site))?;
+        }
+        Ok(observed.strays.len())
     }
 
     /// Takes the site down: goes on past what fails, and collects it. Not `lazy`: stops before the first

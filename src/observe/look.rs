@@ -41,14 +41,17 @@ pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Re
         .collect();
     let root = match sys::open_host(desired.root.as_path(), libc::O_PATH | libc::O_DIRECTORY) {
         Ok(root) => root,
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT)) => return Ok(observed),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT)) => {
+            observed.strays = strays(&observed, &desired.root); // the root itself may have been moved away
+            return Ok(observed);
+        }
         Err(error) => {
             return Err(Error::failed(format!("cannot open the root {}", desired.root)).because(&error));
         }
     };
     let mut site = Site::new(root, desired, &observed, table)?;
     site.look(desired, &mut observed)?;
-    observed.strays = strays(&observed);
+    observed.strays = strays(&observed, &desired.root);
     Ok(observed)
 }
 
@@ -279,7 +282,7 @@ impl<'a> Site<'a> {
 }
 
 /// Recorded mounts that are not where they were made and still exist.
-fn strays(observed: &Observed) -> Vec<Stray> {
+fn strays(observed: &Observed, root: &HostPath) -> Vec<Stray> {
     let recorded = observed.record.iter().flat_map(|record| &record.mounts);
     let elsewhere = recorded.filter_map(|mount| {
         let id = mount.unique_id?;
@@ -289,7 +292,7 @@ fn strays(observed: &Observed) -> Vec<Stray> {
             return None;
         }
         let found = sys::stat_mount(id).ok()?;
-        let point = HostPath::new(found.point).ok()?;
+        let point = HostPath::new(found.point).ok().filter(|point| *point != root.inside(&mount.target))?;
         Some(Stray { target: mount.target.clone(), unique_id: id, point })
     });
     elsewhere.collect()

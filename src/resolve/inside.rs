@@ -107,12 +107,11 @@ fn directory_needs(host: &Host, directory: &Item, notes: &mut Vec<String>) -> Ve
 /// The items for the links that lead into `parent`: one each, or the directory.
 fn one_parent(host: &Host, directory: &Item, parent: &Path, links: Vec<Outward>) -> Vec<Item> {
     let chain = |cause| directory.chain.iter().cloned().chain([cause]).collect::<Vec<_>>();
-    if links.len() >= MANY && !NEVER.iter().any(|never| Path::new(never) == parent) {
+    if links.len() >= MANY {
         let cause =
             Cause::ManyLinkedFrom { directory: directory.source.as_path().to_owned(), links: links.len() };
-        let item = HostPath::new(parent)
-            .ok()
-            .and_then(|path| Item::at(host, &path, directory.options, chain(cause)).ok());
+        let path = HostPath::new(parent).ok().filter(|path| may_be_brought(host, path));
+        let item = path.and_then(|path| Item::at(host, &path, directory.options, chain(cause)).ok());
         if let Some(item) = item {
             return vec![item];
         }
@@ -142,7 +141,9 @@ fn outward(host: &Host, directory: &Item, link: PathBuf, text: &Path) -> Option<
 pub(super) fn may_be_brought(host: &Host, path: &HostPath) -> bool {
     let Ok(walk) = host.walk(path) else { return false };
     let real = walk.real.as_path();
-    let readable = walk.stat.mode & 0o004 != 0;
+    let open = |above: HostPath| host.stat(&above).is_ok_and(|stat| stat.mode & 0o001 != 0);
+    let above = real.ancestors().skip(1).filter_map(|above| HostPath::new(above).ok());
+    let readable = walk.stat.mode & 0o004 != 0 && above.into_iter().all(open);
     let ordinary = matches!(walk.stat.kind, FileKind::File | FileKind::Directory);
     let whole = |never: &&str| real == Path::new(never) || path.as_path() == Path::new(never);
     let below = |never: &&str| real.starts_with(never) || path.as_path().starts_with(never);

@@ -33,7 +33,7 @@ const SYSTEM_BELOW: [&str; 13] = [
     "/usr/share",
 ];
 
-/// The roots of all sites, as their manifests have them.
+/// The roots of all sites, links on the way followed.
 #[derive(Clone, Debug, Default)]
 pub struct Roots {
     by_path: BTreeMap<HostPath, Vec<SiteName>>,
@@ -88,7 +88,8 @@ pub(super) fn check(host: &Host, manifest: &Manifest, roots: &Roots) -> Result<C
         kind => return Err(Error::usage(format!("the root {root} is a {kind}, not a directory"))),
     }
     refuse_system(&path)?;
-    if let Some((other, theirs)) = roots.in_the_way(&manifest.site, root) {
+    if let Some((other, theirs)) = roots.in_the_way(&manifest.site, &path) {
+        let root = &path;
         return Err(if theirs == root {
             Error::usage(format!("the root {root} is the root of the site {other} as well"))
                 .hint("make one manifest of the two")
@@ -175,6 +176,14 @@ pub fn create_root(root: &HostPath) -> Result<bool> {
     refuse_system(root)?;
     if std::fs::symlink_metadata(root).is_ok() {
         return Ok(false);
+    }
+    // Where it would really be, before anything is made there.
+    let existing = root.as_path().ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
+    if let Some((above, real)) = existing {
+        let rest = root.as_path().strip_prefix(above).unwrap_or(Path::new(""));
+        refuse_system(
+            &HostPath::new(real.join(rest)).map_err(|why| Error::usage(root.to_string()).because_of(why))?,
+        )?;
     }
     std::fs::DirBuilder::new()
         .recursive(true)
