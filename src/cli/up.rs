@@ -100,7 +100,7 @@ impl Run<'_> {
         let desired = self.resolver.resolve(&manifest, self.context.roots()).map_err(Failed::Errors)?;
         match self.apply(&desired, self.table.as_ref()) {
             // The table was read before the lock was taken: somebody may have mounted since.
-            Err(Failed::Engine(_)) if self.table.is_some() && !is_set(self.stop) => {
+            Err(Failed::Engine(_) | Failed::Errors(_)) if self.table.is_some() && !is_set(self.stop) => {
                 let table = table(false)?;
                 self.apply(&desired, table.as_ref())
             }

@@ -41,7 +41,7 @@ impl Root {
         &self.path
     }
 
-    /// Opens what is visible at `target`, for mounting on or for looking at (`O_PATH`).
+    /// Opens what is visible at `target`, for mounting on or for looking at (`O_PATH`); ELOOP for a link.
     pub(super) fn open_at(&self, target: &JailPath) -> io::Result<OwnedFd> {
         sys::open_beneath(&self.fd, target.relative(), libc::O_PATH)
     }
@@ -201,7 +201,7 @@ mod tests {
     fn a_link_on_the_way_is_refused() {
         let (dir, root) = root();
         symlink("/etc", dir.path().join("etc")).unwrap();
-        assert_eq!(spot(&root, "/etc/x").err().unwrap().raw_os_error(), Some(libc::ENOTDIR));
+        assert_eq!(spot(&root, "/etc/x").err().unwrap().raw_os_error(), Some(libc::ELOOP));
         assert_eq!(
             root.open_at(&JailPath::new("/etc/x").unwrap()).unwrap_err().raw_os_error(),
             Some(libc::ELOOP)

@@ -103,15 +103,17 @@ impl<'a> Site<'a> {
             if observed.mounts.contains_key(target) {
                 continue;
             }
-            let mounts = self.mounts(target)?;
+            let stat = self.stat(target).map_err(|error| self.cannot(target, &error))?;
+            let mounts = self.mounts(target, stat.as_ref())?;
             if mounts.is_empty() {
-                self.look_with_ancestors(target, &mut observed.paths)?;
+                self.look_at(target, stat, &mut observed.paths)?;
             } else {
                 observed.mounts.insert(target.clone(), mounts);
             }
         }
         for link in &desired.links {
-            self.look_with_ancestors(&link.path, &mut observed.paths)?;
+            let stat = self.stat(&link.path).map_err(|error| self.cannot(&link.path, &error))?;
+            self.look_at(&link.path, stat, &mut observed.paths)?;
         }
         let seen: usize = observed.mounts.values().map(Vec::len).sum();
         if let Some(table) = self.table.filter(|table| table.len() > seen) {
@@ -126,19 +128,23 @@ impl<'a> Site<'a> {
         Ok(())
     }
 
-    /// The mounts at `target`, bottom first.
-    fn mounts(&self, target: &JailPath) -> Result<Vec<SeenMount>> {
-        let result = match self.table {
-            Some(table) => {
-                let at =
-                    |mount: &MountInfo| self.in_the_jail(mount).as_os_str().cmp(target.as_path().as_os_str());
-                let start = table.partition_point(|mount| at(mount).is_lt());
-                let count = table[start..].partition_point(|mount| at(mount).is_eq());
-                self.mounts_by_table(target, &table[start..start + count])
-            }
-            None => self.mounts_by_asking(target),
-        };
-        result.map_err(|error| self.cannot(target, &error))
+    /// The mounts at `target`, where `stat` was found, bottom first.
+    fn mounts(&self, target: &JailPath, stat: Option<&Stat>) -> Result<Vec<SeenMount>> {
+        let listed = self.table.map(|table| {
+            let at =
+                |mount: &MountInfo| self.in_the_jail(mount).as_os_str().cmp(target.as_path().as_os_str());
+            let first = table.partition_point(|mount| at(mount).is_lt());
+            let count = table[first..].partition_point(|mount| at(mount).is_eq());
+            &table[first..first + count]
+        });
+        match listed {
+            Some(listed) if !listed.is_empty() => Ok(self.mounts_by_table(target, listed, stat)),
+            // None, or none yet when the table was read.
+            _ => self.mounts_by_asking(target, stat).map_err(|error| match error.raw_os_error() {
+                Some(libc::ENOSYS) => self.mounted_meanwhile(target),
+                _ => self.cannot(target, &error),
+            }),
+        }
     }
 
     /// Where a mount below the root is, as seen from there.
@@ -147,12 +153,13 @@ impl<'a> Site<'a> {
         Path::new(OsStr::from_bytes(&mount.point.as_os_str().as_bytes()[root..]))
     }
 
-    fn mounts_by_table(&self, target: &JailPath, mounts: &[MountInfo]) -> io::Result<Vec<SeenMount>> {
-        if mounts.is_empty() {
-            return Ok(vec![]);
-        }
+    fn mounts_by_table(
+        &self,
+        target: &JailPath,
+        mounts: &[MountInfo],
+        stat: Option<&Stat>,
+    ) -> Vec<SeenMount> {
         let mut seen: Vec<_> = table::stack(mounts).into_iter().map(covered).collect();
-        let stat = self.stat(target)?;
         if let (Some(top), Some(stat)) = (seen.last_mut(), stat) {
             top.file = Some(stat.file);
             top.kind = Some(stat.kind);
@@ -167,11 +174,11 @@ impl<'a> Site<'a> {
                 seen.unique_id = asked.unique_id;
             }
         }
-        Ok(seen)
+        seen
     }
 
-    fn mounts_by_asking(&self, target: &JailPath) -> io::Result<Vec<SeenMount>> {
-        let Some(stat) = self.stat(target)? else { return Ok(vec![]) };
+    fn mounts_by_asking(&self, target: &JailPath, stat: Option<&Stat>) -> io::Result<Vec<SeenMount>> {
+        let Some(stat) = stat else { return Ok(vec![]) };
         let (Some(true), Some(id)) = (stat.mount_root, stat.mount_id) else { return Ok(vec![]) };
         let mut seen = self.asked(target, id)?;
         if let Some(top) = seen.last_mut() {
@@ -230,38 +237,51 @@ impl<'a> Site<'a> {
         Ok(directory)
     }
 
-    /// What stands at `path` and at every directory on the way, as far as there is something.
-    fn look_with_ancestors(&self, path: &JailPath, paths: &mut BTreeMap<JailPath, Seen>) -> Result<()> {
-        let mut way = path.ancestors();
-        way.push(path.clone());
-        for at in way {
-            if !paths.contains_key(&at) {
-                let Some(seen) = self.seen(&at, at == *path).map_err(|error| self.cannot(&at, &error))?
-                else {
-                    break;
-                };
-                paths.insert(at.clone(), seen);
-            }
-            if paths[&at].kind != FileKind::Directory {
-                break;
-            }
+    /// What stands at `path`, where `stat` was found, and at every directory on the way, as far as there is
+    /// something.
+    fn look_at(
+        &self,
+        path: &JailPath,
+        stat: Option<Stat>,
+        paths: &mut BTreeMap<JailPath, Seen>,
+    ) -> Result<()> {
+        if self.look_at_ancestors(path, paths)?
+            && let Some(stat) = stat
+            && !paths.contains_key(path)
+        {
+            let seen = self.seen(path, &stat, true).map_err(|error| self.cannot(path, &error))?;
+            paths.insert(path.clone(), seen);
         }
         Ok(())
     }
 
-    fn seen(&self, path: &JailPath, look_inside: bool) -> io::Result<Option<Seen>> {
-        let Some(name) = path.file_name() else { return Ok(None) };
-        let Some(stat) = self.stat(path)? else { return Ok(None) };
-        let directory = self.directory_of(path)?;
-        let link = match stat.kind {
-            FileKind::Symlink => Some(readlinkat(&directory, name)?.into()),
+    /// Looks at every directory on the way to `path`; whether they are directories, all of them.
+    fn look_at_ancestors(&self, path: &JailPath, paths: &mut BTreeMap<JailPath, Seen>) -> Result<bool> {
+        let Some(parent) = path.parent().filter(|parent| *parent != JailPath::slash()) else {
+            return Ok(true);
+        };
+        if let Some(seen) = paths.get(&parent) {
+            return Ok(seen.kind == FileKind::Directory);
+        }
+        if !self.look_at_ancestors(&parent, paths)? {
+            return Ok(false);
+        }
+        let cannot = |error| self.cannot(&parent, &error);
+        let Some(stat) = self.stat(&parent).map_err(cannot)? else { return Ok(false) };
+        paths.insert(parent.clone(), self.seen(&parent, &stat, false).map_err(cannot)?);
+        Ok(stat.kind == FileKind::Directory)
+    }
+
+    fn seen(&self, path: &JailPath, stat: &Stat, look_inside: bool) -> io::Result<Seen> {
+        let link = match (stat.kind, path.file_name()) {
+            (FileKind::Symlink, Some(name)) => Some(readlinkat(self.directory_of(path)?, name)?.into()),
             _ => None,
         };
         let empty = match stat.kind {
             FileKind::Directory => !look_inside || self.is_empty(path)?,
             _ => stat.size == 0,
         };
-        Ok(Some(Seen { kind: stat.kind, file: stat.file, empty, link }))
+        Ok(Seen { kind: stat.kind, file: stat.file, empty, link })
     }
 
     /// Whether the directory has nothing in it but what mountjail made.
@@ -274,6 +294,12 @@ impl<'a> Site<'a> {
             }
         }
         Ok(true)
+    }
+
+    fn mounted_meanwhile(&self, target: &JailPath) -> Error {
+        let path = self.path.inside(target);
+        Error::failed(format!("something was mounted on {path} while the command ran"))
+            .hint("run the command again")
     }
 
     fn cannot(&self, target: &JailPath, error: &io::Error) -> Error {

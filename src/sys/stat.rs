@@ -1,11 +1,13 @@
 //! What is there: `openat2(2)`, `statx(2)`, `statmount(2)`, `listmount(2)`.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CStr, OsString};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+
+use nix::NixPath;
 
 use super::file::{FileId, FileKind};
 
@@ -35,7 +37,7 @@ pub struct Stat {
     pub mount_root: Option<bool>,
 }
 
-fn statx(dir: libc::c_int, path: &CString, flags: libc::c_int) -> io::Result<Stat> {
+fn statx(dir: libc::c_int, path: &CStr, flags: libc::c_int) -> io::Result<Stat> {
     let mask = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID | STATX_MNT_ID_UNIQUE;
     let flags = flags | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
     let mut buffer = MaybeUninit::<libc::statx>::zeroed();
@@ -60,30 +62,32 @@ fn statx(dir: libc::c_int, path: &CString, flags: libc::c_int) -> io::Result<Sta
     })
 }
 
-fn c_path(path: &Path) -> io::Result<CString> {
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+/// Calls `call` with `path` as the kernel takes it, from the stack where it is short.
+///
+/// Errors: EINVAL for a NUL byte, ENAMETOOLONG.
+fn with_c_path<T>(path: &Path, call: impl FnOnce(&CStr) -> io::Result<T>) -> io::Result<T> {
+    path.with_nix_path(call)?
 }
 
 /// `statx(2)` of `path` from the directory `dir`; a link at the end is not followed, links on the way are.
 pub fn stat_at(dir: impl AsFd, path: &Path) -> io::Result<Stat> {
-    statx(dir.as_fd().as_raw_fd(), &c_path(path)?, 0)
+    with_c_path(path, |path| statx(dir.as_fd().as_raw_fd(), path, 0))
 }
 
 /// `statx(2)` of an open file, also one opened with `O_PATH`.
 pub fn stat_fd(fd: impl AsFd) -> io::Result<Stat> {
-    statx(fd.as_fd().as_raw_fd(), &CString::default(), libc::AT_EMPTY_PATH)
+    statx(fd.as_fd().as_raw_fd(), c"", libc::AT_EMPTY_PATH)
 }
 
-/// Opens `path` beneath the directory `root` with `flags` (`O_CLOEXEC | O_NOFOLLOW` are added), where no
-/// component may be a link or lead out: `openat2(2)` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
+/// Opens `path` beneath the directory `root` with `flags` (`O_CLOEXEC` is added), where no component, the
+/// last one included, may be a link or lead out: `openat2(2)` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
 /// RESOLVE_NO_MAGICLINKS` (Linux 5.6), else a walk by `openat(O_PATH | O_NOFOLLOW)`.
 ///
-/// Errors: ELOOP for a link on the way, ENOENT, ENOTDIR, EACCES. A link at the end of the path opens as
-/// the link itself if `flags` has `O_PATH` on the walk; callers look at the kind.
+/// Errors: ELOOP for a link, ENOENT, ENOTDIR, EACCES.
 pub fn open_beneath(root: impl AsFd, path: &Path, flags: i32) -> io::Result<OwnedFd> {
     let root = root.as_fd();
-    let flags = flags | libc::O_CLOEXEC | libc::O_NOFOLLOW;
-    match openat2(root.as_raw_fd(), &c_path(path)?, flags) {
+    let flags = flags | libc::O_CLOEXEC;
+    match with_c_path(path, |path| openat2(root.as_raw_fd(), path, flags)) {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
             walk_beneath(root.as_raw_fd(), path, flags)
         }
@@ -93,13 +97,12 @@ pub fn open_beneath(root: impl AsFd, path: &Path, flags: i32) -> io::Result<Owne
 
 /// Opens an absolute path of the host in which no component is a link; else as [`open_beneath`].
 pub fn open_host(path: &Path, flags: i32) -> io::Result<OwnedFd> {
-    let slash =
-        open_at(libc::AT_FDCWD, &CString::from(c"/"), libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC)?;
+    let slash = open_at(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC)?;
     let relative = path.strip_prefix("/").unwrap_or(path);
     open_beneath(slash, if relative.as_os_str().is_empty() { Path::new(".") } else { relative }, flags)
 }
 
-fn openat2(dir: libc::c_int, path: &CString, flags: i32) -> io::Result<OwnedFd> {
+fn openat2(dir: libc::c_int, path: &CStr, flags: i32) -> io::Result<OwnedFd> {
     // SAFETY: `open_how` is plain integers, for which zero is valid.
     let mut how = unsafe { MaybeUninit::<libc::open_how>::zeroed().assume_init() };
     how.flags = flags as u64;
@@ -121,7 +124,7 @@ fn openat2(dir: libc::c_int, path: &CString, flags: i32) -> io::Result<OwnedFd> 
     }
 }
 
-fn open_at(dir: libc::c_int, name: &CString, flags: i32) -> io::Result<OwnedFd> {
+fn open_at(dir: libc::c_int, name: &CStr, flags: i32) -> io::Result<OwnedFd> {
     // SAFETY: `name` is NUL-terminated.
     let fd = unsafe { libc::openat(dir, name.as_ptr(), flags) };
     if fd < 0 {
@@ -135,15 +138,14 @@ fn open_at(dir: libc::c_int, name: &CString, flags: i32) -> io::Result<OwnedFd> 
 fn walk_beneath(root: libc::c_int, path: &Path, flags: i32) -> io::Result<OwnedFd> {
     let on_the_way = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     let mut names = path.components().filter(|c| *c != std::path::Component::CurDir).peekable();
-    let mut at = open_at(root, &CString::from(c"."), on_the_way)?;
+    let mut at = open_at(root, c".", on_the_way)?;
     while let Some(component) = names.next() {
         let std::path::Component::Normal(name) = component else {
             return Err(io::Error::from_raw_os_error(libc::EXDEV));
         };
-        let last = names.peek().is_none();
-        let name = c_path(Path::new(name))?;
-        let next = open_at(at.as_raw_fd(), &name, if last { flags } else { on_the_way })?;
-        if !last && stat_fd(&next)?.kind == FileKind::Symlink {
+        let flags = if names.peek().is_none() { flags | libc::O_NOFOLLOW } else { on_the_way };
+        let next = with_c_path(Path::new(name), |name| open_at(at.as_raw_fd(), name, flags))?;
+        if stat_fd(&next)?.kind == FileKind::Symlink {
             return Err(io::Error::from_raw_os_error(libc::ELOOP));
         }
         at = next;
