@@ -63,12 +63,7 @@ impl World {
                 root: root(),
                 mounts: self.record.clone(),
             }),
-            kept: (!self.kept.is_empty()).then(|| Kept {
-                version: 1,
-                root: root(),
-                made: self.kept.clone(),
-                files: vec![],
-            }),
+            kept: (!self.kept.is_empty()).then(|| Kept { made: self.kept.clone(), ..Kept::nothing(root()) }),
             ..Observed::default()
         };
         let desired_at = desired.mounts.iter().map(|mount| mount.target.clone());

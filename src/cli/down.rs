@@ -7,7 +7,7 @@ use super::context::{Context, is_set, stop_flag};
 use super::out::worst;
 use super::sites::{self, Site};
 use super::work::{self, Failed, lock, plural};
-use super::{Which, parallel};
+use super::{Which, fstab, parallel};
 use crate::engine::{Engine, Failure, Outcome};
 use crate::manifest::HostPath;
 use crate::observe::{self, BootId, Records, Table};
@@ -54,7 +54,7 @@ impl Down {
         }
         let code = worst(codes);
         if self.json {
-            return Ok(context.out.print_and(&format!("{:#}\n", json!({ "sites": json })), code));
+            return Ok(context.out.print_and(format!("{:#}\n", json!({ "sites": json })), code));
         }
         Ok(code)
     }
@@ -105,7 +105,15 @@ impl Run<'_> {
         let fresh = if self.table.is_some() { Table::default() } else { Table::read()? };
         let table = self.table.as_ref().unwrap_or(&fresh);
         let observed = observe::observe(&desired, records, Some(table)).map_err(named)?;
-        let plan = plan::down(site.name.clone(), root.clone(), Some(&desired), &observed);
+        let mut plan = plan::down(site.name.clone(), root.clone(), Some(&desired), &observed);
+        let fstab = observed.kept.as_ref().and_then(|kept| kept.fstab.as_ref());
+        if let Some(file) = fstab::needed_by(&site.name, fstab) {
+            plan = plan.only_mounts();
+            self.context.out.info(format_args!(
+                "{}: what its lines in {file} mount on stays; `mountjail fstab --uninstall {}` removes it",
+                site.name, site.name
+            ));
+        }
         if plan.steps.is_empty() && observed.record.is_none() && observed.kept.is_none() {
             return Ok((root, Outcome::default()));
         }

@@ -3,6 +3,7 @@
 mod check;
 mod context;
 mod down;
+mod fstab;
 mod out;
 mod parallel;
 mod plan;
@@ -38,7 +39,7 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes:\n  0  done, or in sync\n  1  failed\n  2  wrong usage, or a mistake in a \
-                          manifest\n  3  differences found (plan, status)";
+                          manifest\n  3  differences found (plan, status, fstab --check)";
 
 /// Options of every command.
 #[derive(Debug, Args)]
@@ -72,6 +73,7 @@ enum Command {
     Check(check::Check),
     Presets(presets::Presets),
     Why(why::Why),
+    Fstab(fstab::Fstab),
 }
 
 /// Which sites a command is for.
@@ -105,6 +107,7 @@ fn run(cli: Cli, out: &Out) -> anyhow::Result<u8> {
         Command::Check(check) => check.run(&context),
         Command::Presets(presets) => presets.run(&context),
         Command::Why(why) => why.run(&context),
+        Command::Fstab(fstab) => fstab.run(&context),
     }
 }
 

@@ -124,8 +124,8 @@ impl Out {
     }
 
     /// Prints data and gives the exit code: `code`, if that went well.
-    pub(super) fn print_and(&self, text: &str, code: u8) -> u8 {
-        match print(text) {
+    pub(super) fn print_and(&self, text: impl AsRef<[u8]>, code: u8) -> u8 {
+        match print(text.as_ref()) {
             Ok(()) => code,
             Err(error) => self.failure(&error),
         }
@@ -133,9 +133,9 @@ impl Out {
 }
 
 /// Data. A reader that went away is no error: `| head` has seen enough.
-fn print(text: &str) -> anyhow::Result<()> {
+fn print(text: &[u8]) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::failed("cannot write to the standard output").because(&error).into())
         }

@@ -4,7 +4,7 @@ use super::context::Context;
 use super::out::worst;
 use super::sites::{self, Site, Unusable};
 use crate::engine::{Engine, Failure, Lock};
-use crate::manifest::HostPath;
+use crate::manifest::{HostPath, Manifest};
 use crate::observe::{self, BootId, Table};
 use crate::plan::{self, Plan};
 use crate::resolve::{Desired, Resolver};
@@ -30,7 +30,16 @@ pub(super) fn desired(
     site: &Site,
 ) -> Result<Desired, Failed> {
     let manifest = sites::load(context, site).map_err(Failed::Manifest)?;
-    resolver.resolve(&manifest, context.roots()).map_err(Failed::Errors)
+    resolved(context, resolver, &manifest)
+}
+
+/// What `manifest` asks for on this host.
+pub(super) fn resolved(
+    context: &Context<'_>,
+    resolver: &Resolver<'_>,
+    manifest: &Manifest,
+) -> Result<Desired, Failed> {
+    resolver.resolve(manifest, context.roots()).map_err(Failed::Errors)
 }
 
 /// What the site needs, and the plan for it by the whole table: what `plan` and `status` show.

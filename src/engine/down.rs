@@ -120,7 +120,7 @@ impl Run<'_> {
         let standing: HashSet<_> =
             self.detaches().map(|(target, ..)| target).filter(|target| !gone.contains(*target)).collect();
         record.mounts.retain(|mount| standing.contains(&mount.target) || self.strayed(mount));
-        let mut kept = observed.kept.clone().unwrap_or_else(|| self.nothing_kept());
+        let mut kept = observed.kept.clone().unwrap_or_else(|| Kept::nothing(self.plan.root.clone()));
         kept.made.retain(|made| !forgotten.contains(&made.path));
         kept.files.retain(|file| !self.removed(file));
         (record, kept)
@@ -134,10 +134,6 @@ impl Run<'_> {
 
     fn no_record(&self) -> Record {
         Record { version: 1, boot: self.engine.boot.clone(), root: self.plan.root.clone(), mounts: vec![] }
-    }
-
-    fn nothing_kept(&self) -> Kept {
-        Kept { version: 1, root: self.plan.root.clone(), made: vec![], files: vec![] }
     }
 
     fn removed(&self, file: &HostPath) -> bool {

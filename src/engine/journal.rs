@@ -30,11 +30,7 @@ pub(super) fn write_record(state: &StateDir, site: &SiteName, record: &Record) -
 /// Writes the record of placeholders, links and generated files; an empty one is removed.
 pub(super) fn write_kept(state: &StateDir, site: &SiteName, kept: &Kept) -> Result<()> {
     let path = state.kept(site);
-    if kept.made.is_empty() && kept.files.is_empty() {
-        remove(&path)
-    } else {
-        write_json(&path, kept, Durability::Reboot)
-    }
+    if kept.is_empty() { remove(&path) } else { write_json(&path, kept, Durability::Reboot) }
 }
 
 /// Removes the file at `path`; one that is absent is as good.

@@ -9,6 +9,7 @@ mod classic;
 mod detached;
 mod down;
 mod features;
+mod fstab;
 mod journal;
 mod lock;
 mod root;
@@ -24,11 +25,12 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
-use crate::manifest::SiteName;
-use crate::observe::{BootId, Observed, StateDir};
+use crate::manifest::{HostPath, SiteName};
+use crate::observe::{BootId, Kept, Observed, StateDir};
 use crate::plan::Plan;
 
 pub use features::{Choice, Features};
+pub use fstab::edit as edit_fstab;
 pub use lock::Lock;
 
 use backend::Backend;
@@ -153,6 +155,17 @@ impl Engine {
             journal::remove(&self.state.record(site))?;
         }
         Ok(observed.strays.len())
+    }
+
+    /// Remembers that the lines in `fstab` need what was made for the site at `root`, also while it is down;
+    /// `None`: they do no more.
+    pub fn remember_fstab(&self, site: &SiteName, root: &HostPath, fstab: Option<HostPath>) -> Result<()> {
+        let kept = self.state.read(site, &self.boot).kept.filter(|kept| kept.root == *root);
+        let kept = kept.unwrap_or_else(|| Kept::nothing(root.clone()));
+        if kept.fstab == fstab {
+            return Ok(());
+        }
+        journal::write_kept(&self.state, site, &Kept { fstab, ..kept })
     }
 
     /// Takes the site down: goes on past what fails, and collects it. Not `lazy`: stops before the first

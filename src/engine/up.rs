@@ -66,8 +66,7 @@ fn record_of(engine: &Engine, plan: &Plan, mounts: Vec<RecordedMount>) -> Record
 }
 
 fn kept_before(plan: &Plan, observed: &Observed) -> Kept {
-    let nothing = || Kept { version: 1, root: plan.root.clone(), made: vec![], files: vec![] };
-    observed.kept.clone().unwrap_or_else(nothing)
+    observed.kept.clone().unwrap_or_else(|| Kept::nothing(plan.root.clone()))
 }
 
 struct Run<'a> {

@@ -60,6 +60,21 @@ pub struct Kept {
     pub made: Vec<Made>,
     /// Generated files on the host.
     pub files: Vec<HostPath>,
+    /// The file with fstab(5) lines that need all this, also while the site is down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fstab: Option<HostPath>,
+}
+
+impl Kept {
+    /// Of a site at `root` for which nothing was made.
+    pub fn nothing(root: HostPath) -> Self {
+        Self { version: 1, root, made: vec![], files: vec![], fstab: None }
+    }
+
+    /// Whether there is nothing to remember.
+    pub fn is_empty(&self) -> bool {
+        self.made.is_empty() && self.files.is_empty() && self.fstab.is_none()
+    }
 }
 
 /// One placeholder or link.

@@ -32,6 +32,20 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// What of this plan prepares the root for mounts that mount(8) makes: files, placeholders and links.
+    #[must_use]
+    pub fn without_mounts(mut self) -> Self {
+        self.steps.retain(|step| !step.changes_mounts());
+        self
+    }
+
+    /// What of this plan unmounts: files, placeholders and links stay.
+    #[must_use]
+    pub fn only_mounts(mut self) -> Self {
+        self.steps.retain(Step::changes_mounts);
+        self
+    }
+
     /// Whether everything is as desired.
     pub fn in_sync(&self) -> bool {
         self.steps.is_empty() && self.conflicts.is_empty()
@@ -99,6 +113,13 @@ pub enum Step {
         /// Why.
         because: State,
     },
+}
+
+impl Step {
+    /// Whether it mounts or unmounts.
+    pub fn changes_mounts(&self) -> bool {
+        matches!(self, Self::Attach(_) | Self::Swap { .. } | Self::Detach { .. } | Self::DetachStray(_))
+    }
 }
 
 /// How one mount stands.

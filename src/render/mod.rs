@@ -1,6 +1,8 @@
-//! Desired or Plan → text, JSON: pure.
+//! Desired or Plan → text, JSON, fstab(5): pure.
 
+pub mod fstab;
 pub mod json;
+pub mod systemd;
 pub mod text;
 
 use serde::Serialize;

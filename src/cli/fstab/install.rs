@@ -1,0 +1,233 @@
+//! `mountjail fstab --install` and `--uninstall`: the block in the file, and what its lines mount on.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use serde_json::{Value, json};
+
+use super::{Fstab, Rendered, Run, block};
+use crate::cli::context::{Context, is_set, stop_flag};
+use crate::cli::out::worst;
+use crate::cli::sites::{self, Site};
+use crate::cli::work::{Failed, lock, observe_and_plan, plural};
+use crate::engine::{Engine, edit_fstab};
+use crate::manifest::{HostPath, SiteName};
+use crate::observe::{self, BootId, Table};
+use crate::plan::{self, Step};
+use crate::render::fstab::{Block, outside_targets};
+use crate::resolve::Desired;
+use crate::{Error, Result};
+
+impl Fstab {
+    pub(super) fn install(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+        let sites = sites::which(context, &self.which)?;
+        let editor = Editor::new(context, &self.file)?;
+        // Before anything is made: the file must be one that can be edited.
+        editor.read(|block, _| Ok(block))?;
+        let run = Run::new(context)?;
+        let stop = stop_flag()?;
+        let (mut codes, mut results, mut ready) = (vec![], vec![], vec![]);
+        for site in &sites {
+            if is_set(&stop) {
+                return Err(Error::interrupted("stopped by a signal; the file is as it was").into());
+            }
+            match run.rendered(site).and_then(|site| editor.prepare(&site, &stop).map(|()| site)) {
+                Ok(rendered) => ready.push((site, rendered)),
+                Err(failed) => {
+                    let (code, errors) = failed.report(context, site);
+                    codes.push(code);
+                    results.push(json!({ "site": site.name, "installed": false, "errors": errors }));
+                }
+            }
+        }
+        let keep: Vec<_> = sites.iter().map(|site| &site.name).collect();
+        let mut gone = vec![];
+        let changed = editor.edit(
+            |block| {
+                gone = block.sites().filter(|name| self.which.all && !keep.contains(name)).cloned().collect();
+                for name in &gone {
+                    block.remove(name);
+                }
+                for (site, rendered) in &ready {
+                    block.set(site.name.clone(), rendered.section.clone());
+                }
+                Ok(())
+            },
+            &ready,
+        );
+        let changed = changed.inspect_err(|_| {
+            for (site, _) in &ready {
+                editor.release(&site.name);
+            }
+        })?;
+        for name in &gone {
+            context.out.info(format_args!("{name}: taken out of {}", self.file.display()));
+            editor.release(name);
+        }
+        for (site, rendered) in &ready {
+            rendered.say(context);
+            let lines = plural(rendered.lines.len(), "line");
+            context.out.info(format_args!("{}: {lines} in {}", site.name, self.file.display()));
+            results.push(json!({ "site": site.name, "installed": true, "lines": rendered.lines.len() }));
+            codes.push(0);
+        }
+        self.tell_systemd(context, changed);
+        Ok(self.finish_quietly(context, &results, worst(codes)))
+    }
+
+    pub(super) fn uninstall(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+        let editor = Editor::new(context, &self.file)?;
+        let known = editor.read(|block, _| Ok(block.sites().cloned().collect::<Vec<_>>()))?;
+        let names = if self.which.all { known.clone() } else { self.named(context)? };
+        let changed = editor.edit(
+            |block| {
+                for name in &names {
+                    block.remove(name);
+                }
+                Ok(())
+            },
+            &[],
+        )?;
+        let mut results = vec![];
+        for name in &names {
+            let was_there = known.contains(name);
+            editor.release(name);
+            let what = if was_there { "taken out of" } else { "has no lines in" };
+            context.out.info(format_args!("{name}: {what} {}", self.file.display()));
+            results.push(json!({ "site": name, "uninstalled": was_there }));
+        }
+        self.tell_systemd(context, changed);
+        Ok(self.finish_quietly(context, &results, 0))
+    }
+
+    fn named(&self, context: &Context<'_>) -> Result<Vec<SiteName>> {
+        let sites: Vec<Site> = sites::named(context, &self.which.sites)?;
+        Ok(sites.into_iter().map(|site| site.name).collect())
+    }
+
+    /// systemd read the file at boot and makes units of its lines.
+    fn tell_systemd(&self, context: &Context<'_>, changed: bool) {
+        if changed && self.file == Path::new("/etc/fstab") && Path::new("/run/systemd/system").exists() {
+            context.out.info(format_args!("systemd has not read it yet: systemctl daemon-reload"));
+        }
+    }
+
+    fn finish_quietly(&self, context: &Context<'_>, results: &[Value], code: u8) -> u8 {
+        if self.json { self.finish(context, results, &[], code) } else { code }
+    }
+}
+
+/// The file, and the engine that makes what its lines mount on.
+struct Editor<'c> {
+    context: &'c Context<'c>,
+    engine: Engine,
+    boot: BootId,
+    file: PathBuf,
+}
+
+impl<'c> Editor<'c> {
+    fn new(context: &'c Context<'c>, file: &Path) -> Result<Self> {
+        let boot = observe::boot_id()?;
+        let file = std::path::absolute(file).map_err(|error| {
+            Error::failed(format!("cannot use the file {}", file.display())).because(&error)
+        })?;
+        Ok(Self { context, engine: context.engine(boot.clone(), false)?, boot, file })
+    }
+
+    fn read<T>(&self, look: impl FnOnce(Block, &[u8]) -> Result<T>) -> Result<T> {
+        let mut seen = None;
+        edit_fstab(&self.file, |text| {
+            seen = Some(look(block(&self.file, text)?, text)?);
+            Ok(text.to_vec())
+        })?;
+        seen.ok_or_else(|| Error::failed(format!("cannot read {}", self.file.display())))
+    }
+
+    /// Changes the block; `ready` must not be mounted by lines outside of it.
+    fn edit(
+        &self,
+        change: impl FnOnce(&mut Block) -> Result<()>,
+        ready: &[(&Site, Rendered)],
+    ) -> Result<bool> {
+        edit_fstab(&self.file, |text| {
+            let mut block = block(&self.file, text)?;
+            for (line, target) in outside_targets(text) {
+                let same = |(_, rendered): &&(&Site, Rendered)| {
+                    rendered.lines.iter().any(|line| line.target.as_path() == target)
+                };
+                if let Some((site, _)) = ready.iter().find(same) {
+                    let (file, target) = (self.file.display(), target.display());
+                    return Err(Error::failed(format!(
+                        "{}: line {line} of {file} mounts on {target} as well",
+                        site.name
+                    ))
+                    .hint("delete that line: mountjail's takes its place; nothing was changed"));
+                }
+            }
+            change(&mut block)?;
+            Ok(block.to_text())
+        })
+    }
+
+    /// Makes what the site's lines mount on, and remembers why.
+    fn prepare(&self, rendered: &Rendered, stop: &AtomicBool) -> Result<(), Failed> {
+        let desired = &rendered.desired;
+        let site = Site { name: desired.site.clone(), file: PathBuf::new() };
+        let _lock = lock(self.context, &self.engine, &site)?;
+        let table = Table::read()?;
+        let (observed, plan) = observe_and_plan(self.context, desired, &self.boot, Some(&table))?;
+        if !plan.conflicts.is_empty() {
+            return Err(Failed::Errors(plan.conflicts));
+        }
+        if plan.unfinished || plan.steps.iter().any(|step| matches!(step, Step::Detach { .. })) {
+            let drifted =
+                Error::failed(format!("{}: mounts that the manifest has no more are in the way", site.name));
+            return Err(drifted.hint(format!("run `mountjail up {}` first", site.name)).into());
+        }
+        let file = HostPath::new(&self.file).map_err(|why| {
+            Error::usage(format!("cannot use the file {}", self.file.display())).because_of(why)
+        })?;
+        let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
+        self.engine.up(&plan.without_mounts(), &observed, stop, &log).map_err(Failed::Engine)?;
+        Ok(self.engine.remember_fstab(&site.name, &desired.root, Some(file))?)
+    }
+
+    /// The file no longer needs what was made for the site: it goes, unless the site is up.
+    fn release(&self, name: &SiteName) {
+        if let Err(error) = self.try_release(name) {
+            self.context.out.warn(error.context(name));
+        }
+    }
+
+    fn try_release(&self, name: &SiteName) -> Result<()> {
+        let site = Site { name: name.clone(), file: PathBuf::new() };
+        let _lock = lock(self.context, &self.engine, &site)?;
+        let records = self.context.state.read(name, &self.boot);
+        let Some(kept) = &records.kept else { return Ok(()) };
+        if needed_by(name, kept.fstab.as_ref()).is_some() {
+            return Ok(());
+        }
+        let root = kept.root.clone();
+        self.engine.remember_fstab(name, &root, None)?;
+        if !root.as_path().exists() {
+            return Ok(());
+        }
+        let records = self.context.state.read(name, &self.boot);
+        let nothing = Desired::nothing(name.clone(), root.clone());
+        let observed = observe::observe(&nothing, records, Some(&Table::read()?))?;
+        if !observed.mounts.is_empty() || !observed.elsewhere.is_empty() {
+            return Ok(()); // it is up: `down` removes them
+        }
+        let plan = plan::down(name.clone(), root, None, &observed);
+        let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
+        self.engine.down(&plan, &observed, false, &log).map(drop).map_err(|failure| failure.error)
+    }
+}
+
+/// The file whose lines for `site` need what was made, as far as it still has any.
+pub(in crate::cli) fn needed_by(site: &SiteName, fstab: Option<&HostPath>) -> Option<HostPath> {
+    let file = fstab?;
+    let text = std::fs::read(file).ok()?;
+    // A file that cannot be taken apart may have the lines.
+    Block::read(&text).map_or(true, |block| block.get(site).is_some()).then(|| file.clone())
+}

@@ -1,0 +1,170 @@
+//! `mountjail fstab`: the sites' mounts as fstab(5) lines, printed or kept in a file.
+
+mod check;
+mod install;
+
+pub(super) use install::needed_by;
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::context::Context;
+use super::out::worst;
+use super::sites::{self, Site};
+use super::work::{Failed, notes};
+use super::{Which, work};
+use crate::manifest::SiteName;
+use crate::observe::Table;
+use crate::render::fstab::{self, Block, Line};
+use crate::render::systemd;
+use crate::resolve::{Desired, Resolver};
+use crate::{Error, Result};
+
+/// Print the sites' mounts as fstab(5) lines, or keep them in /etc/fstab
+///
+/// `mount -a` gives the same mounts from these lines as `mountjail up` does. --install writes them to a block of
+/// their own, leaves all other lines as they are, and makes what the lines mount on.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  mountjail fstab site1\n  mountjail fstab --all --install\n  mountjail fstab \
+                        --all --check"
+)]
+#[allow(clippy::struct_excessive_bools)] // the flags of the command line
+pub(super) struct Fstab {
+    #[command(flatten)]
+    which: Which,
+    /// Put the lines into the file; with --all also take out those of sites that are no more
+    #[arg(long, group = "action")]
+    install: bool,
+    /// Take the lines out of the file
+    #[arg(long, group = "action")]
+    uninstall: bool,
+    /// Compare the file with what --install would write; exit code 3 if they differ
+    #[arg(long, group = "action")]
+    check: bool,
+    /// The file
+    #[arg(long, value_name = "FILE", default_value = "/etc/fstab", requires = "action")]
+    file: PathBuf,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Fstab {
+    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+        match (self.install, self.uninstall, self.check) {
+            (true, ..) => self.install(context),
+            (_, true, _) => self.uninstall(context),
+            (_, _, true) => self.check(context),
+            _ => self.print(context),
+        }
+    }
+
+    fn print(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+        let sites = sites::which(context, &self.which)?;
+        let run = Run::new(context)?;
+        let (mut codes, mut results, mut text) = (vec![], vec![], vec![]);
+        for site in &sites {
+            match run.rendered(site) {
+                Ok(rendered) => {
+                    rendered.say(context);
+                    text.extend(&rendered.section);
+                    results.push(rendered.json());
+                    codes.push(0);
+                }
+                Err(failed) => {
+                    let (code, errors) = failed.report(context, site);
+                    codes.push(code);
+                    results.push(json!({ "site": site.name, "errors": errors }));
+                }
+            }
+        }
+        Ok(self.finish(context, &results, &text, worst(codes)))
+    }
+
+    fn finish(&self, context: &Context<'_>, results: &[Value], text: &[u8], code: u8) -> u8 {
+        if self.json {
+            return context.out.print_and(format!("{:#}\n", json!({ "sites": results })), code);
+        }
+        context.out.print_and(text, code)
+    }
+}
+
+/// What renders sites.
+struct Run<'c> {
+    context: &'c Context<'c>,
+    resolver: Resolver<'c>,
+    table: Table,
+}
+
+/// One site as lines.
+struct Rendered {
+    desired: Desired,
+    lines: Vec<Line>,
+    section: Vec<u8>,
+}
+
+impl<'c> Run<'c> {
+    fn new(context: &'c Context<'c>) -> Result<Self> {
+        Ok(Self { context, resolver: context.resolver()?, table: Table::read()? })
+    }
+
+    fn rendered(&self, site: &Site) -> Result<Rendered, Failed> {
+        let manifest = sites::load(self.context, site).map_err(Failed::Manifest)?;
+        let desired = work::resolved(self.context, &self.resolver, &manifest)?;
+        let lines =
+            fstab::lines(&desired, &manifest.services, |source| self.table.points_below(source.as_path()));
+        let section = fstab::section(&desired.site, &desired.root, &lines);
+        Ok(Rendered { desired, lines, section })
+    }
+}
+
+impl Rendered {
+    /// What the user should know of the site and its lines.
+    fn say(&self, context: &Context<'_>) {
+        notes(context, &self.desired);
+        let unknown: Vec<_> = self
+            .lines
+            .iter()
+            .map(|line| &line.source)
+            .filter(|source| systemd::has_unknown_maker(source))
+            .collect();
+        if let Some(first) = unknown.first() {
+            let more = match unknown.len() - 1 {
+                0 => String::new(),
+                more => format!(" (and {more} more)"),
+            };
+            context.out.warn(format_args!(
+                "{}: {first}{more} is not there after a boot until a service makes it, and which one is not known \
+                 here: a line that comes too early stays unmounted until `mount -a` or `mountjail up`",
+                self.desired.site
+            ));
+        }
+    }
+
+    fn json(&self) -> Value {
+        let lines: Vec<_> = self
+            .lines
+            .iter()
+            .map(|line| {
+                json!({ "source": line.source, "target": line.target, "options": line.options.join(",") })
+            })
+            .collect();
+        json!({ "site": self.desired.site, "root": self.desired.root, "lines": lines })
+    }
+}
+
+/// The block in `text`, the contents of `file`.
+fn block(file: &Path, text: &[u8]) -> Result<Block> {
+    Block::read(text).map_err(|why| {
+        Error::failed(format!("cannot use {}", file.display())).because_of(why).hint(
+            "mountjail does not guess which lines are its own: repair the lines with BEGIN and END by hand",
+        )
+    })
+}
+
+fn no_manifest(context: &Context<'_>, name: &SiteName) -> String {
+    format!("{name} has lines, but no manifest in {}", context.config.join("sites").display())
+}

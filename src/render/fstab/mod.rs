@@ -1,0 +1,165 @@
+//! The mounts of a site as lines of fstab(5), and the block of such lines in a file.
+
+mod block;
+
+pub use block::{BadMarkers, Block, outside_targets};
+
+use std::path::{Path, PathBuf};
+
+use super::systemd;
+use crate::manifest::{HostPath, SiteName};
+use crate::resolve::{Desired, Mount, Options};
+
+/// One mount as fstab(5) has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The first field.
+    pub source: HostPath,
+    /// The second field: the mount point on the host.
+    pub target: HostPath,
+    /// The fourth field's options, in order.
+    pub options: Vec<String>,
+}
+
+/// The lines that give the same mounts as `up`, parents first.
+///
+/// `services`: the units that must find the mounts when they start. `submounts`: the mount points below a
+/// source. A recursive mount becomes a line for each of its submounts, because not every mount(8) makes
+/// submounts read-only (util-linux before 2.39 ignores `ro=recursive`).
+pub fn lines(
+    desired: &Desired,
+    services: &[String],
+    submounts: impl Fn(&HostPath) -> Vec<PathBuf>,
+) -> Vec<Line> {
+    let mut lines = vec![];
+    for mount in &desired.mounts {
+        let target = desired.root.inside(&mount.target);
+        if mount.recursive {
+            for point in submounts(&mount.source) {
+                if let Some((source, below)) = below(&point, &mount.source)
+                    && let Ok(target) = HostPath::new(target.as_path().join(below))
+                {
+                    lines.push(line(source, target, mount, desired, services));
+                }
+            }
+        }
+        lines.push(line(mount.source.clone(), target, mount, desired, services));
+    }
+    lines.sort_by(|a, b| a.target.cmp(&b.target));
+    lines
+}
+
+fn below<'p>(point: &'p Path, source: &HostPath) -> Option<(HostPath, &'p Path)> {
+    let below = point.strip_prefix(source).ok().filter(|below| !below.as_os_str().is_empty())?;
+    Some((HostPath::new(point).ok()?, below))
+}
+
+fn line(source: HostPath, target: HostPath, mount: &Mount, desired: &Desired, services: &[String]) -> Line {
+    let mut options = vec!["bind".to_owned()];
+    options.extend(attributes(mount.options).map(str::to_owned));
+    // Else the bind joins its source's peer group, and what the host mounts later appears in the jail, writable.
+    options.push("private".to_owned());
+    // A mount that fails at boot must not stop the boot.
+    options.push("nofail".to_owned());
+    for path in [&source, &desired.root] {
+        options.extend(plain(path).map(|path| format!("x-systemd.requires-mounts-for={path}")));
+    }
+    options.extend(systemd::makers(&source).iter().map(|unit| format!("x-systemd.after={unit}")));
+    options.extend(services.iter().map(|unit| format!("x-systemd.before={unit}")));
+    Line { source, target, options }
+}
+
+/// Every attribute by name: mount(8) leaves what is not named as the source's file system has it.
+fn attributes(options: Options) -> [&'static str; 4] {
+    [
+        if options.read_only { "ro" } else { "rw" },
+        if options.nosuid { "nosuid" } else { "suid" },
+        if options.nodev { "nodev" } else { "dev" },
+        if options.noexec { "noexec" } else { "exec" },
+    ]
+}
+
+/// A path that can be an option's value as it is. systemd orders a bind mount after its source's and its own
+/// parents' mounts in any case (systemd.mount(5)), so other paths lose nothing.
+fn plain(path: &HostPath) -> Option<&str> {
+    let text = path.as_path().to_str()?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@:".contains(c);
+    text.chars().all(plain).then_some(text)
+}
+
+/// The lines of one site, columns aligned, under a comment that names the site.
+pub fn section(site: &SiteName, root: &HostPath, lines: &[Line]) -> Vec<u8> {
+    let fields: Vec<_> =
+        lines.iter().map(|line| [&line.source, &line.target].map(|path| escaped(path.as_path()))).collect();
+    let widest = |column: usize| fields.iter().map(|line| line[column].len()).max().unwrap_or(0);
+    let widths = [widest(0), widest(1)];
+    let mut text = format!("# {site}: ").into_bytes();
+    text.extend(escaped(root.as_path()));
+    text.push(b'\n');
+    for (line, fields) in lines.iter().zip(fields) {
+        for (field, width) in fields.iter().zip(widths) {
+            text.extend(field);
+            text.resize(text.len() + width - field.len() + 2, b' ');
+        }
+        text.extend(format!("none  {}  0  0\n", line.options.join(",")).bytes());
+    }
+    text
+}
+
+/// As fstab(5) writes a path: blanks, tabs, newlines and backslashes by their octal codes. Others stay as
+/// they are: a `#` is a comment only at the beginning of a line, where a path has its slash.
+fn escaped(path: &Path) -> Vec<u8> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut text = vec![];
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\\' => text.extend(format!("\\{byte:03o}").bytes()),
+            byte => text.push(*byte),
+        }
+    }
+    text
+}
+
+/// What [`escaped`] did undone, for any `\ooo`.
+fn unescaped(field: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    let mut bytes = vec![];
+    let mut rest = field;
+    while let Some((first, tail)) = rest.split_first() {
+        let octal = (*first == b'\\').then(|| tail.get(..3).and_then(octal)).flatten();
+        bytes.push(octal.unwrap_or(*first));
+        rest = if octal.is_some() { &tail[3..] } else { tail };
+    }
+    std::ffi::OsString::from_vec(bytes).into()
+}
+
+fn octal(digits: &[u8]) -> Option<u8> {
+    let digits =
+        std::str::from_utf8(digits).ok().filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
+    u8::from_str_radix(digits, 8).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStrExt;
+
+    #[test]
+    fn escapes_are_undone() {
+        for text in [&b"/a b\tc\nd\\e#f"[..], "/\u{e4}/\u{1f5dd}".as_bytes(), b"/\xff\xfe", b"/\\040"] {
+            let path = Path::new(std::ffi::OsStr::from_bytes(text));
+            let escaped = escaped(path);
+            assert!(!escaped.iter().any(|byte| b" \t\n".contains(byte)), "{escaped:?}");
+            assert_eq!(unescaped(&escaped), path);
+        }
+        assert_eq!(unescaped(b"/a\\9\\12"), Path::new("/a\\9\\12"));
+    }
+
+    #[test]
+    fn only_plain_paths_become_options() {
+        assert_eq!(plain(&HostPath::new("/srv/a-b_1.c").unwrap()), Some("/srv/a-b_1.c"));
+        for path in ["/a,b", "/a b", "/a%b", "/a\\b", "/a\"b", "/\u{e4}"] {
+            assert_eq!(plain(&HostPath::new(path).unwrap()), None, "{path}");
+        }
+    }
+}
