@@ -10,6 +10,8 @@ mod plan;
 mod presets;
 mod sites;
 mod status;
+mod systemd;
+mod units;
 mod up;
 mod why;
 mod work;
@@ -74,6 +76,7 @@ enum Command {
     Presets(presets::Presets),
     Why(why::Why),
     Fstab(fstab::Fstab),
+    Units(units::Units),
 }
 
 /// Which sites a command is for.
@@ -108,6 +111,7 @@ fn run(cli: Cli, out: &Out) -> anyhow::Result<u8> {
         Command::Presets(presets) => presets.run(&context),
         Command::Why(why) => why.run(&context),
         Command::Fstab(fstab) => fstab.run(&context),
+        Command::Units(units) => units.run(&context),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `mountjail up`: make it so.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 
 use clap::Args;
@@ -9,7 +10,7 @@ use super::context::{Context, is_set, stop_flag, table};
 use super::out::worst;
 use super::sites::{self, Site};
 use super::work::{Failed, lock, notes, observe_and_plan, plural};
-use super::{Which, parallel, plan};
+use super::{Which, parallel, plan, systemd};
 use crate::engine::{Engine, Outcome};
 use crate::observe::{self, BootId, Table};
 use crate::resolve::{Desired, Resolver, create_root};
@@ -21,6 +22,7 @@ use crate::{Error, Result};
 /// fails does not stop the others.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  mountjail up site1\n  mountjail up --all --quiet")]
+#[allow(clippy::struct_excessive_bools)] // the flags of the command line
 pub(super) struct Up {
     #[command(flatten)]
     which: Which,
@@ -30,15 +32,20 @@ pub(super) struct Up {
     /// Make a root directory that does not exist
     #[arg(long)]
     create: bool,
+    /// Reload, or else restart, the running services of a site whose mounts changed
+    #[arg(long, conflicts_with = "dry_run")]
+    restart: bool,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
 
 /// What became of one site.
-pub(super) struct Done {
-    pub desired: Desired,
-    pub outcome: Outcome,
+struct Done {
+    desired: Desired,
+    /// The units that run inside.
+    services: Vec<String>,
+    outcome: Outcome,
 }
 
 impl Up {
@@ -63,9 +70,12 @@ impl Up {
                 results.push(json);
             }
             let changed = result.ok().filter(|done| done.outcome != Outcome::default());
-            up.extend(changed.map(|done| (site, done.desired)));
+            up.extend(changed.map(|done| (site, done)));
         }
-        name_blind_processes(context, &up);
+        let blind = name_blind_processes(context, &up);
+        if self.restart {
+            codes.push(restart(context, &up, &blind));
+        }
         if is_set(&stop) && codes.len() < sites.len() {
             let rest = plural(sites.len() - codes.len(), "site");
             context.out.error(&Error::interrupted(format!("stopped by a signal; {rest} not begun")));
@@ -106,7 +116,7 @@ impl Run<'_> {
             }
             result => result,
         }
-        .map(|outcome| Done { desired, outcome })
+        .map(|outcome| Done { desired, services: manifest.services, outcome })
     }
 
     /// Observes, plans and carries out, again as long as the plan says that there will be more to see.
@@ -161,12 +171,15 @@ fn summary(done: &Done) -> String {
     format!("up, {total}: {}", parts.join(", "))
 }
 
-/// Processes inside a root that live in a mount namespace which did not receive the mounts.
-fn name_blind_processes(context: &Context<'_>, up: &[(&Site, Desired)]) {
+/// Names processes inside a root that live in a mount namespace which did not receive the mounts, and returns
+/// their units.
+fn name_blind_processes(context: &Context<'_>, up: &[(&Site, Done)]) -> BTreeSet<String> {
+    let mut units = BTreeSet::new();
     if up.is_empty() {
-        return;
+        return units;
     }
-    let roots: Vec<_> = up.iter().map(|(_, desired)| (&desired.root, desired.mounts.as_slice())).collect();
+    let roots: Vec<_> =
+        up.iter().map(|(_, done)| (&done.desired.root, done.desired.mounts.as_slice())).collect();
     for (nth, process) in observe::without_mounts(&roots) {
         let restart = match &process.unit {
             Some(unit) => format!("systemctl restart {unit}"),
@@ -177,5 +190,30 @@ fn name_blind_processes(context: &Context<'_>, up: &[(&Site, Desired)]) {
              its own that does not receive them; {restart}",
             up[nth].0.name
         ));
+        units.extend(process.unit);
     }
+    units
+}
+
+/// Reloads the running services of the sites `up`; those that cannot do that, and the `blind`, are restarted.
+/// Gives the exit code.
+fn restart(context: &Context<'_>, up: &[(&Site, Done)], blind: &BTreeSet<String>) -> u8 {
+    let services: BTreeSet<_> = up.iter().flat_map(|(_, done)| &done.services).collect();
+    let mut codes = vec![];
+    for service in services {
+        let verb = if blind.contains(service) { "try-restart" } else { "try-reload-or-restart" };
+        codes.push(match systemd::systemctl(&[verb, service]) {
+            Ok(()) => {
+                context.out.info(format_args!("{verb} {service}"));
+                0
+            }
+            Err(error) => {
+                context.out.error(
+                    &error.context(format_args!("the mounts are up, but {service} still is as it was")),
+                );
+                1
+            }
+        });
+    }
+    worst(codes)
 }

@@ -17,6 +17,7 @@ mod scratch;
 mod sources;
 mod target;
 mod undo;
+mod units;
 mod up;
 mod work;
 
@@ -32,6 +33,7 @@ use crate::plan::Plan;
 pub use features::{Choice, Features};
 pub use fstab::edit as edit_fstab;
 pub use lock::Lock;
+pub use units::{remove_drop_in, write_drop_in};
 
 use backend::Backend;
 use scratch::ScratchDir;

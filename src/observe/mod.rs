@@ -11,6 +11,7 @@ mod record;
 mod state;
 mod table;
 mod types;
+mod units;
 
 pub use look::observe;
 pub use mountinfo::{MountInfo, parse as parse_mountinfo};
@@ -19,3 +20,4 @@ pub use record::{BootId, Kept, Made, MadeKind, Record, RecordedMount};
 pub use state::{Records, StateDir, boot_id};
 pub use table::Table;
 pub use types::{Observed, Seen, SeenMount, Stray};
+pub use units::Units;

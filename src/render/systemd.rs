@@ -1,6 +1,8 @@
 //! What systemd has to know about a site.
 
-use crate::manifest::HostPath;
+use std::path::PathBuf;
+
+use crate::manifest::{HostPath, SiteName};
 
 /// The units that make what lies below a directory of `/run` at boot.
 const MAKERS: [(&str, &[&str]); 13] = [
@@ -30,4 +32,37 @@ pub fn makers(source: &HostPath) -> &'static [&'static str] {
 pub fn has_unknown_maker(source: &HostPath) -> bool {
     let (_, any) = MAKERS[MAKERS.len() - 1];
     makers(source) == any || source.as_path().starts_with("/dev/shm")
+}
+
+/// The first line of every drop-in of ours: what has it may be replaced and removed.
+pub const HEADER: &str = "# Written by `mountjail units --install`.";
+
+/// A drop-in file of systemd.unit(5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DropIn {
+    /// `php8.2-fpm.service.d/50-mountjail.conf`, below the directory of units.
+    pub path: PathBuf,
+    /// All of it.
+    pub text: String,
+}
+
+/// What makes `service` start after the sites are mounted.
+pub fn after_sites(service: &str) -> DropIn {
+    DropIn {
+        path: format!("{service}.d/50-mountjail.conf").into(),
+        text: format!(
+            "{HEADER}\n# Sites that it runs in are mounted before it starts.\n[Unit]\nAfter=mountjail.service\n"
+        ),
+    }
+}
+
+/// What makes the `services` of `site` start after the unit of this site alone.
+pub fn before_services(site: &SiteName, services: &[String]) -> DropIn {
+    DropIn {
+        path: format!("mountjail@{site}.service.d/50-mountjail.conf").into(),
+        text: format!(
+            "{HEADER}\n# The site is mounted before the services that run in it start.\n[Unit]\nBefore={}\n",
+            services.join(" ")
+        ),
+    }
 }

@@ -9,6 +9,7 @@ use super::{Fstab, Rendered, Run, block};
 use crate::cli::context::{Context, is_set, stop_flag};
 use crate::cli::out::worst;
 use crate::cli::sites::{self, Site};
+use crate::cli::systemd;
 use crate::cli::work::{Failed, lock, observe_and_plan, plural};
 use crate::engine::{Engine, edit_fstab};
 use crate::manifest::{HostPath, SiteName};
@@ -107,7 +108,7 @@ impl Fstab {
 
     /// systemd read the file at boot and makes units of its lines.
     fn tell_systemd(&self, context: &Context<'_>, changed: bool) {
-        if changed && self.file == Path::new("/etc/fstab") && Path::new("/run/systemd/system").exists() {
+        if changed && self.file == Path::new("/etc/fstab") && systemd::is_running() {
             context.out.info(format_args!("systemd has not read it yet: systemctl daemon-reload"));
         }
     }

@@ -1,0 +1,71 @@
+//! Which units systemd knows, by their files.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// Where systemd looks for units of the system: systemd.unit(5), and the scripts of `/etc/init.d` that it makes units of.
+const DIRECTORIES: [&str; 11] = [
+    "/etc/systemd/system.control",
+    "/run/systemd/system.control",
+    "/run/systemd/transient",
+    "/run/systemd/generator.early",
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/run/systemd/generator",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+    "/run/systemd/generator.late",
+];
+
+/// The units that this host has.
+#[derive(Clone, Debug, Default)]
+pub struct Units(BTreeSet<String>);
+
+impl Units {
+    /// Reads the names of the unit files; a directory that is not there has none.
+    pub fn read() -> Self {
+        let names = |directory: &str| {
+            let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+            entries.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>()
+        };
+        let mut units: BTreeSet<_> = DIRECTORIES.into_iter().flat_map(names).collect();
+        units.extend(names("/etc/init.d").into_iter().map(|script| format!("{script}.service")));
+        Self(units)
+    }
+
+    /// Whether there is a unit `name`, or a template that it is an instance of.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains(name) || template(name).is_some_and(|template| self.0.contains(&template))
+    }
+
+    /// The unit whose name is nearest to `name`, if it is near.
+    pub fn nearest(&self, name: &str) -> Option<&str> {
+        let distance = |known: &&String| strsim::damerau_levenshtein(known, name);
+        let nearest =
+            self.0.iter().filter(|known| Path::new(known).extension().is_some()).min_by_key(distance)?;
+        (distance(&nearest) <= 3).then_some(nearest)
+    }
+}
+
+/// `getty@.service` for `getty@tty1.service`.
+fn template(name: &str) -> Option<String> {
+    let (prefix, rest) = name.split_once('@')?;
+    let (_, suffix) = rest.rsplit_once('.')?;
+    Some(format!("{prefix}@.{suffix}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_are_known_by_their_template() {
+        let units = Units(["php8.2-fpm.service", "getty@.service"].map(str::to_owned).into());
+        assert!(units.has("php8.2-fpm.service") && units.has("getty@tty.1.service"));
+        assert!(!units.has("getty@tty1.socket") && !units.has("php8.3-fpm.service"));
+        assert_eq!(units.nearest("php82-fpm.service"), Some("php8.2-fpm.service"));
+        assert_eq!(units.nearest("nginx.service"), None);
+    }
+}
