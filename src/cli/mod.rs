@@ -8,6 +8,7 @@ mod out;
 mod parallel;
 mod plan;
 mod presets;
+mod schema;
 mod sites;
 mod status;
 mod systemd;
@@ -19,7 +20,7 @@ mod work;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use context::Context;
 use out::Out;
@@ -77,6 +78,8 @@ enum Command {
     Why(why::Why),
     Fstab(fstab::Fstab),
     Units(units::Units),
+    Schema(schema::Schema),
+    Completions(schema::Completions),
 }
 
 /// Which sites a command is for.
@@ -88,6 +91,11 @@ struct Which {
     /// All sites of the configuration
     #[arg(long)]
     all: bool,
+}
+
+/// The command line's definition, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// The program: parses its arguments, runs, and says how it ended.
@@ -112,6 +120,8 @@ fn run(cli: Cli, out: &Out) -> anyhow::Result<u8> {
         Command::Why(why) => why.run(&context),
         Command::Fstab(fstab) => fstab.run(&context),
         Command::Units(units) => units.run(&context),
+        Command::Schema(schema) => Ok(schema.run(context.out)),
+        Command::Completions(completions) => Ok(completions.run(context.out)),
     }
 }
 
@@ -125,10 +135,8 @@ fn raise_open_files() {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     #[test]
     fn the_arguments_are_well_formed() {
-        super::Cli::command().debug_assert();
+        super::command().debug_assert();
     }
 }

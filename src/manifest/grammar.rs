@@ -8,14 +8,14 @@ use super::path::{HostPath, JailPath};
 use super::types::{Access, MountRequest, Pattern, Request, Wanted};
 use super::words::{self, BadWord};
 
-const SITE_KEYS: [&str; 10] =
+pub(super) const SITE_KEYS: [&str; 10] =
     ["root", "presets", "devices", "etc", "programs", "libraries", "users", "nss", "mounts", "services"];
-const PRESET_KEYS: [&str; 9] =
+pub(super) const PRESET_KEYS: [&str; 9] =
     ["description", "presets", "devices", "etc", "programs", "libraries", "users", "nss", "mounts"];
-const MOUNT_KEYS: [&str; 9] =
+pub(super) const MOUNT_KEYS: [&str; 9] =
     ["source", "any_of", "target", "access", "recursive", "optional", "executable", "devices", "setuid"];
-const NAME_KEYS: [&str; 3] = ["name", "any_of", "optional"];
-const PATH_KEYS: [&str; 3] = ["path", "any_of", "optional"];
+pub(super) const NAME_KEYS: [&str; 3] = ["name", "any_of", "optional"];
+pub(super) const PATH_KEYS: [&str; 3] = ["path", "any_of", "optional"];
 
 /// Which of the two kinds of file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -46,7 +46,7 @@ const DEVICES: [&str; 19] = [
 ];
 
 /// The databases of nsswitch.conf(5).
-const DATABASES: [&str; 14] = [
+pub(super) const DATABASES: [&str; 14] = [
     "aliases",
     "automount",
     "ethers",

@@ -1,0 +1,42 @@
+//! `mountjail schema` and `mountjail completions`: what editors and shells ask for.
+
+use clap::Args;
+use clap_complete::Shell;
+
+use super::out::Out;
+use crate::manifest::{preset_schema, site_schema};
+
+/// Print the JSON schema of manifests, for editors
+///
+/// With a first line like `# yaml-language-server: $schema=mountjail.schema.json` editors complete and check
+/// manifests. `mountjail check` checks more.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  mountjail schema >mountjail.schema.json")]
+pub(super) struct Schema {
+    /// That of presets in place of sites
+    #[arg(long)]
+    preset: bool,
+}
+
+impl Schema {
+    pub(super) fn run(&self, out: &Out) -> u8 {
+        let schema = if self.preset { preset_schema() } else { site_schema() };
+        out.print_and(format!("{schema:#}\n"), 0)
+    }
+}
+
+/// Print the completions for a shell
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  mountjail completions bash >/etc/bash_completion.d/mountjail")]
+pub(super) struct Completions {
+    /// Which shell
+    shell: Shell,
+}
+
+impl Completions {
+    pub(super) fn run(&self, out: &Out) -> u8 {
+        let mut script = vec![];
+        clap_complete::generate(self.shell, &mut super::command(), "mountjail", &mut script);
+        out.print_and(script, 0)
+    }
+}
