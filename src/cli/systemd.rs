@@ -10,6 +10,11 @@ pub(super) fn is_running() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
+/// Whether this is a container that systemd manages: it writes the kind of container there.
+pub(super) fn in_container() -> bool {
+    Path::new("/run/systemd/container").exists()
+}
+
 /// Runs systemctl with these arguments; the error has what it complained.
 pub(super) fn systemctl(arguments: &[&str]) -> Result<()> {
     let failed = || Error::failed(format!("`systemctl {}` failed", arguments.join(" ")));

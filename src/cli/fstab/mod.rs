@@ -14,11 +14,11 @@ use super::context::Context;
 use super::out::worst;
 use super::sites::{self, Site};
 use super::work::{Failed, notes};
-use super::{Which, work};
+use super::{Which, systemd, work};
 use crate::manifest::SiteName;
 use crate::observe::Table;
 use crate::render::fstab::{self, Block, Line};
-use crate::render::systemd;
+use crate::render::systemd::has_unknown_maker;
 use crate::resolve::{Desired, Resolver};
 use crate::{Error, Result};
 
@@ -114,8 +114,9 @@ impl<'c> Run<'c> {
     fn rendered(&self, site: &Site) -> Result<Rendered, Failed> {
         let manifest = sites::load(self.context, site).map_err(Failed::Manifest)?;
         let desired = work::resolved(self.context, &self.resolver, &manifest)?;
-        let lines =
-            fstab::lines(&desired, &manifest.services, |source| self.table.points_below(source.as_path()));
+        let lines = fstab::lines(&desired, &manifest.services, systemd::in_container(), |source| {
+            self.table.points_below(source.as_path())
+        });
         let section = fstab::section(&desired.site, &desired.root, &lines);
         Ok(Rendered { desired, lines, section })
     }
@@ -125,12 +126,8 @@ impl Rendered {
     /// What the user should know of the site and its lines.
     fn say(&self, context: &Context<'_>) {
         notes(context, &self.desired);
-        let unknown: Vec<_> = self
-            .lines
-            .iter()
-            .map(|line| &line.source)
-            .filter(|source| systemd::has_unknown_maker(source))
-            .collect();
+        let unknown: Vec<_> =
+            self.lines.iter().map(|line| &line.source).filter(|source| has_unknown_maker(source)).collect();
         if let Some(first) = unknown.first() {
             let more = match unknown.len() - 1 {
                 0 => String::new(),

@@ -24,11 +24,13 @@ pub struct Line {
 /// The lines that give the same mounts as `up`, parents first.
 ///
 /// `services`: the units that must find the mounts when they start. `submounts`: the mount points below a
-/// source. A recursive mount becomes a line for each of its submounts, because not every mount(8) makes
+/// source. `container`: systemd runs in one, where it ignores lines whose source is below `/dev`
+/// (systemd-fstab-generator(8)). A recursive mount becomes a line for each of its submounts, because not every mount(8) makes
 /// submounts read-only (util-linux before 2.39 ignores `ro=recursive`).
 pub fn lines(
     desired: &Desired,
     services: &[String],
+    container: bool,
     submounts: impl Fn(&HostPath) -> Vec<PathBuf>,
 ) -> Vec<Line> {
     let mut lines = vec![];
@@ -45,8 +47,17 @@ pub fn lines(
         }
         lines.push(line(mount.source.clone(), target, mount, desired, services));
     }
+    for line in lines.iter_mut().filter(|line| container && line.source.as_path().starts_with("/dev")) {
+        line.source = another_way(&line.source);
+    }
     lines.sort_by(|a, b| a.target.cmp(&b.target));
     lines
+}
+
+/// A path to the same file that does not begin with `/dev`.
+fn another_way(source: &HostPath) -> HostPath {
+    let below = source.as_path().strip_prefix("/").unwrap_or(source.as_path());
+    HostPath::new(Path::new("/proc/self/root").join(below)).unwrap_or_else(|_| source.clone())
 }
 
 fn below<'p>(point: &'p Path, source: &HostPath) -> Option<(HostPath, &'p Path)> {
