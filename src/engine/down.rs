@@ -112,6 +112,7 @@ impl Run<'_> {
                 (Ok(()), None) => {}
                 (Err(error), path) => {
                     stuck.extend(path);
+                    path.map(|path| gone.remove(path)); // of two mounts there one went, one stays
                     self.failed.push(error);
                 }
             }
@@ -119,17 +120,12 @@ impl Run<'_> {
         let mut record = observed.record.clone().unwrap_or_else(|| self.no_record());
         let standing: HashSet<_> =
             self.detaches().map(|(target, ..)| target).filter(|target| !gone.contains(*target)).collect();
-        record.mounts.retain(|mount| standing.contains(&mount.target) || self.strayed(mount));
+        let stands = |mount: &RecordedMount| standing.contains(&mount.target) || still_exists(mount);
+        record.mounts.retain(|mount| !gone.contains(&mount.target) && stands(mount));
         let mut kept = observed.kept.clone().unwrap_or_else(|| Kept::nothing(self.plan.root.clone()));
         kept.made.retain(|made| !forgotten.contains(&made.path));
         kept.files.retain(|file| !self.removed(file));
         (record, kept)
-    }
-
-    /// Whether a mount that was moved away could not be detached there.
-    fn strayed(&self, mount: &RecordedMount) -> bool {
-        let stray = |step: &Step| matches!(step, Step::DetachStray(stray) if Some(stray.unique_id) == mount.unique_id);
-        self.plan.steps.iter().any(stray) && mount.unique_id.is_some_and(|id| sys::stat_mount(id).is_ok())
     }
 
     fn no_record(&self) -> Record {
@@ -214,6 +210,11 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a mount with a never reused id is somewhere: then it must not be forgotten.
+fn still_exists(mount: &RecordedMount) -> bool {
+    mount.unique_id.is_some_and(|id| sys::stat_mount(id).is_ok())
 }
 
 /// The path in the jail that a step of `down` is about.

@@ -307,7 +307,8 @@ impl<'a> Site<'a> {
     }
 }
 
-/// Recorded mounts that are not where they were made and still exist.
+/// Recorded mounts that still exist and were not seen where they were made. One that is there again meanwhile
+/// counts as well: somebody moves it to and fro, and what is not in this list would be forgotten.
 fn strays(observed: &Observed, root: &HostPath) -> Vec<Stray> {
     let recorded = observed.record.iter().flat_map(|record| &record.mounts);
     let elsewhere = recorded.filter_map(|mount| {
@@ -317,8 +318,12 @@ fn strays(observed: &Observed, root: &HostPath) -> Vec<Stray> {
         if here.into_iter().any(|seen| seen.unique_id == Some(id)) {
             return None;
         }
-        let found = sys::stat_mount(id).ok()?;
-        let point = HostPath::new(found.point).ok().filter(|point| *point != root.inside(&mount.target))?;
+        let point = HostPath::new(sys::stat_mount(id).ok()?.point).ok()?;
+        let unknown = |seen: &SeenMount| seen.unique_id.is_none();
+        let hidden = observed.mounts.get(&mount.target).is_some_and(|stack| stack.iter().any(unknown));
+        if hidden && point == root.inside(&mount.target) {
+            return None; // covered by another mount, which the table tells without ids
+        }
         Some(Stray { target: mount.target.clone(), unique_id: id, point })
     });
     elsewhere.collect()
