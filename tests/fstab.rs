@@ -10,14 +10,14 @@ use std::process::{Command, ExitCode};
 
 use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
-use support::{Ran, Sandbox, for_each_engine, mounts, mounts_below, on_shared_root, tree};
+use support::{
+    Ran, Sandbox, for_each_engine, for_each_engine_on_shared_root, mounts, mounts_below, on_shared_root, tree,
+};
 
 fn main() -> ExitCode {
     let mut trials = for_each_engine("mount -a and up give the same", same_both_ways);
-    trials.push(on_shared_root("mount -a and up give the same on a shared root", || {
-        same_both_ways("detached");
-        host_mounts_stay_outside();
-    }));
+    trials.extend(for_each_engine_on_shared_root("the same on a shared root", same_both_ways));
+    trials.push(on_shared_root("host mounts stay outside", host_mounts_stay_outside));
     // In a process of its own, because it mounts on /run.
     trials.push(on_shared_root("what is made on /run is waited for", waits_for_makers));
     let simple: [(&str, fn()); 15] = [
@@ -81,10 +81,6 @@ fn shown(root: &Path) -> Vec<(PathBuf, PathBuf, Vec<String>)> {
     shown
 }
 
-fn table() -> String {
-    fs::read_to_string("/proc/self/mountinfo").unwrap()
-}
-
 /// The manifest that most trials use: every class of mounts, a program, a directory, users.
 fn everything(sandbox: &Sandbox) -> String {
     sandbox.file("host/data/file", "data");
@@ -109,17 +105,17 @@ fn same_both_ways(engine: &'static str) {
     mount_all(&block_alone(&sandbox, &file));
     sandbox.ok(&["status", "s"]).prints("s: up, ");
     sandbox.ok(&["plan", "s"]).prints("nothing to do");
-    let (by_mount, before) = (shown(&root), table());
+    let (by_mount, before) = (shown(&root), mounts_below(&root));
     sandbox.ok(&["up", "s"]).complains("nothing to do");
-    assert_eq!(table(), before, "up after mount -a does nothing");
+    assert_eq!(mounts_below(&root), before, "up after mount -a does nothing");
     sandbox.ok(&["down", "s"]);
     assert!(mounts_below(&root).is_empty());
 
     sandbox.ok(&["up", "s"]);
     assert_eq!(shown(&root), by_mount, "up and mount -a give the same");
-    let before = table();
+    let before = mounts_below(&root);
     mount_all(&block_alone(&sandbox, &file));
-    assert_eq!(table(), before, "mount -a after up changes nothing");
+    assert_eq!(mounts_below(&root), before, "mount -a after up changes nothing");
 
     sandbox.ok(&["down", "s"]);
     fstab(&sandbox, &file, &["s", "--uninstall"]).exits(0);

@@ -9,20 +9,11 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
-use support::{Sandbox, mounts_below, on_shared_root};
+use support::{Sandbox, for_each_engine_on_shared_root, mounts_below};
 
 fn main() -> ExitCode {
-    let mut trials: Vec<_> = ["classic", "detached"]
-        .into_iter()
-        .flat_map(|engine| {
-            [
-                on_shared_root(format!("services follow ({engine})"), move || services_follow(engine)),
-                on_shared_root(format!("the host's submounts stay ({engine})"), move || {
-                    submounts_stay(engine);
-                }),
-            ]
-        })
-        .collect();
+    let mut trials = for_each_engine_on_shared_root("services follow", services_follow);
+    trials.extend(for_each_engine_on_shared_root("the host's submounts stay", submounts_stay));
     trials.push(Trial::test("a process that does not see the mounts is named", || {
         blind_process();
         Ok(())

@@ -28,7 +28,7 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let everything = self.all || self.sites.is_empty();
-        let sites = if everything { sites::all(context)? } else { sites::named(context, &self.sites)? };
+        let sites = if everything { sites::every(context)? } else { sites::named(context, &self.sites)? };
         let resolver = context.resolver()?;
         let (mut codes, mut results, mut text) = (vec![], vec![], String::new());
         for site in &sites {

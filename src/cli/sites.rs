@@ -58,7 +58,16 @@ impl Unusable {
 
 /// The sites that the arguments name, each once.
 pub(super) fn which(context: &Context<'_>, which: &Which) -> Result<Vec<Site>> {
-    if which.all { all(context) } else { named(context, &which.sites) }
+    if which.all { every(context) } else { named(context, &which.sites) }
+}
+
+/// As [`all`]; says so if there are none.
+pub(super) fn every(context: &Context<'_>) -> Result<Vec<Site>> {
+    let sites = all(context)?;
+    if sites.is_empty() {
+        context.out.info(format_args!("there are no sites in {}", context.config.join("sites").display()));
+    }
+    Ok(sites)
 }
 
 /// The sites of these names or paths, each once.

@@ -35,7 +35,7 @@ impl Status {
     pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let everything = self.all || self.sites.is_empty();
         let (sites, recorded) = if everything {
-            let sites = sites::all(context)?;
+            let sites = sites::every(context)?;
             let recorded = context.state.recorded_sites();
             let without_manifest = |name: &_| sites.iter().all(|site: &Site| site.name != *name);
             let recorded: Vec<_> = recorded.into_iter().filter(without_manifest).collect();

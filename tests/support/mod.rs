@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::OnceLock;
 
-use libtest_mimic::{Arguments, Completion, Trial};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
@@ -77,38 +77,59 @@ fn skipped(trials: Vec<Trial>, reason: &str) -> Vec<Trial> {
 
 /// A trial for each way of mounting, with the value for `MOUNTJAIL_ENGINE`.
 pub fn for_each_engine(name: &str, body: fn(engine: &'static str)) -> Vec<Trial> {
-    ["classic", "detached"]
-        .into_iter()
-        .map(|engine| {
-            Trial::ignorable_test(format!("{name} ({engine})"), move || {
-                if engine == "detached" && !mountjail::sys::probe::mount_setattr() {
-                    return Ok(Completion::ignored_with("SKIP: the kernel has no mount_setattr"));
-                }
-                body(engine);
-                Ok(Completion::Completed)
-            })
+    let trial = |engine| {
+        on_engine(format!("{name} ({engine})"), engine, move || {
+            body(engine);
+            Ok(())
         })
-        .collect()
+    };
+    ["classic", "detached"].into_iter().map(trial).collect()
+}
+
+/// As [`for_each_engine`], each [`on_shared_root`].
+pub fn for_each_engine_on_shared_root(name: &str, body: fn(engine: &'static str)) -> Vec<Trial> {
+    let trial = |engine| {
+        let name = format!("{name} ({engine})");
+        on_engine(name.clone(), engine, move || in_shared_child(&name, || body(engine)))
+    };
+    ["classic", "detached"].into_iter().map(trial).collect()
+}
+
+/// A trial that is ignored, and says so, where the kernel does not offer `engine`.
+fn on_engine(
+    name: String,
+    engine: &'static str,
+    body: impl FnOnce() -> Result<(), Failed> + Send + 'static,
+) -> Trial {
+    Trial::ignorable_test(name, move || {
+        if engine == "detached" && !mountjail::sys::probe::mount_setattr() {
+            return Ok(Completion::ignored_with("SKIP: the kernel has no mount_setattr"));
+        }
+        body().map(|()| Completion::Completed)
+    })
 }
 
 /// A trial in a process and mount namespace of its own, where `/` is shared as systemd makes it.
 pub fn on_shared_root(name: impl Into<String>, body: impl FnOnce() + Send + 'static) -> Trial {
     let name = name.into();
-    Trial::test(name.clone(), move || {
-        if std::env::var_os(SHARED).is_some() {
-            body();
-            return Ok(());
-        }
-        let output = Command::new(std::env::current_exe()?)
-            .args(["--exact", &name, "--test-threads=1"])
-            .env(SHARED, "1")
-            .output()?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let text = [output.stdout, output.stderr].concat();
-        Err(String::from_utf8_lossy(&text).into_owned().into())
-    })
+    Trial::test(name.clone(), move || in_shared_child(&name, body))
+}
+
+/// Runs this trial again in a child of this program whose `/` is shared; there, runs `body`.
+fn in_shared_child(name: &str, body: impl FnOnce()) -> Result<(), Failed> {
+    if std::env::var_os(SHARED).is_some() {
+        body();
+        return Ok(());
+    }
+    let output = Command::new(std::env::current_exe()?)
+        .args(["--exact", name, "--test-threads=1"])
+        .env(SHARED, "1")
+        .output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = [output.stdout, output.stderr].concat();
+    Err(String::from_utf8_lossy(&text).into_owned().into())
 }
 
 /// A new directory for one trial, below a tmpfs; not removed, since it goes with the namespace.

@@ -30,7 +30,7 @@ impl Fstab {
         let (mut codes, mut results, mut ready) = (vec![], vec![], vec![]);
         for site in &sites {
             if is_set(&stop) {
-                return Err(Error::interrupted("stopped by a signal; the file is as it was").into());
+                break;
             }
             match run.rendered(site).and_then(|site| editor.prepare(&site, &stop).map(|()| site)) {
                 Ok(rendered) => ready.push((site, rendered)),
@@ -43,19 +43,20 @@ impl Fstab {
         }
         let keep: Vec<_> = sites.iter().map(|site| &site.name).collect();
         let mut gone = vec![];
-        let changed = editor.edit(
-            |block| {
-                gone = block.sites().filter(|name| self.which.all && !keep.contains(name)).cloned().collect();
-                for name in &gone {
-                    block.remove(name);
-                }
-                for (site, rendered) in &ready {
-                    block.set(site.name.clone(), rendered.section.clone());
-                }
-                Ok(())
-            },
-            &ready,
-        );
+        let put_in = |block: &mut Block| {
+            gone = block.sites().filter(|name| self.which.all && !keep.contains(name)).cloned().collect();
+            for name in &gone {
+                block.remove(name);
+            }
+            for (site, rendered) in &ready {
+                block.set(site.name.clone(), rendered.section.clone());
+            }
+        };
+        let changed = if is_set(&stop) {
+            Err(Error::interrupted("stopped by a signal; the file is as it was"))
+        } else {
+            editor.edit(put_in, &ready)
+        };
         let changed = changed.inspect_err(|_| {
             for (site, _) in &ready {
                 editor.release(&site.name);
@@ -80,15 +81,12 @@ impl Fstab {
         let editor = Editor::new(context, &self.file)?;
         let known = editor.read(|block, _| Ok(block.sites().cloned().collect::<Vec<_>>()))?;
         let names = if self.which.all { known.clone() } else { self.named(context)? };
-        let changed = editor.edit(
-            |block| {
-                for name in &names {
-                    block.remove(name);
-                }
-                Ok(())
-            },
-            &[],
-        )?;
+        let take_out = |block: &mut Block| {
+            for name in &names {
+                block.remove(name);
+            }
+        };
+        let changed = editor.edit(take_out, &[])?;
         let mut results = vec![];
         for name in &names {
             let was_there = known.contains(name);
@@ -145,11 +143,7 @@ impl<'c> Editor<'c> {
     }
 
     /// Changes the block; `ready` must not be mounted by lines outside of it.
-    fn edit(
-        &self,
-        change: impl FnOnce(&mut Block) -> Result<()>,
-        ready: &[(&Site, Rendered)],
-    ) -> Result<bool> {
+    fn edit(&self, change: impl FnOnce(&mut Block), ready: &[(&Site, Rendered)]) -> Result<bool> {
         edit_fstab(&self.file, |text| {
             let mut block = block(&self.file, text)?;
             for (line, target) in outside_targets(text) {
@@ -165,7 +159,7 @@ impl<'c> Editor<'c> {
                     .hint("delete that line: mountjail's takes its place; nothing was changed"));
                 }
             }
-            change(&mut block)?;
+            change(&mut block);
             Ok(block.to_text())
         })
     }
