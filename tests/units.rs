@@ -94,7 +94,7 @@ fn written_and_removed() {
     let ran = Ran::of(
         sandbox.command().args(["units", "--all", "--install", "-v", "--dir"]).arg(sandbox.path("units")),
     );
-    assert!(ran.stderr.contains("s: kept ") && !ran.stderr.contains("wrote"), "{ran}");
+    assert!(ran.stderr.contains("kept ") && !ran.stderr.contains("wrote"), "{ran}");
     assert_eq!(files(&sandbox), written);
 
     // systemd reads them as they are meant: with units of these names, it finds nothing to complain of.
@@ -110,6 +110,17 @@ fn written_and_removed() {
     );
     assert!(!verify.stderr.contains("50-mountjail.conf"), "{verify}");
 
+    sandbox.site("s", "devices: [zero]\nservices: [jail-b@x.service]\n");
+    units(&sandbox, &["--all", "--install"]).exits(0).complains("removed ");
+    let paths: Vec<_> = files(&sandbox).into_iter().map(|(path, _)| path).collect();
+    assert_eq!(
+        paths,
+        [
+            Path::new("jail-b@x.service.d/50-mountjail.conf"),
+            Path::new("mountjail@s.service.d/50-mountjail.conf")
+        ],
+        "what no manifest names any more is gone"
+    );
     units(&sandbox, &["--all", "--uninstall"]).exits(0).complains("removed ");
     assert_eq!(fs::read_dir(sandbox.path("units")).unwrap().count(), 0);
     units(&sandbox, &["--all", "--uninstall"]).exits(0);

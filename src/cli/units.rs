@@ -1,7 +1,6 @@
 //! `mountjail units`: the sites' services start after their mounts.
 
-use std::collections::BTreeSet;
-use std::fmt::Write;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -28,7 +27,7 @@ use crate::{Error, Result};
 pub(super) struct Units {
     #[command(flatten)]
     which: Which,
-    /// Write them
+    /// Write them; with --all also remove those that no site needs any more
     #[arg(long, conflicts_with = "uninstall")]
     install: bool,
     /// Remove them; with --all every one that mountjail wrote
@@ -57,6 +56,14 @@ impl Services {
         drop_ins.push(before_services(&self.site.name, &self.services));
         drop_ins
     }
+
+    fn say(&self, context: &Context<'_>) {
+        let site = &self.site.name;
+        match self.services.as_slice() {
+            [] => context.out.info(format_args!("{site}: its manifest names no services; nothing to order")),
+            names => context.out.info(format_args!("{site}: mounted before {}", names.join(", "))),
+        }
+    }
 }
 
 impl Units {
@@ -65,24 +72,15 @@ impl Units {
             return Ok(self.uninstall(context)?);
         }
         let known = Known::read();
-        let (mut codes, mut results, mut text, mut changed) = (vec![], vec![], String::new(), false);
-        let mut shown = BTreeSet::new();
+        let (mut codes, mut results, mut drop_ins) = (vec![], vec![], BTreeMap::new());
         for site in sites::which(context, &self.which)? {
-            let result = services(context, &site, &known).and_then(|services| {
-                let drop_ins = services.drop_ins();
-                if self.install {
-                    changed |= self.write(context, &services, &drop_ins)?;
-                }
-                Ok(drop_ins)
-            });
-            match result {
-                Ok(drop_ins) => {
-                    for drop_in in drop_ins.iter().filter(|drop_in| shown.insert(drop_in.path.clone())) {
-                        let _ =
-                            writeln!(text, "# {}\n{}", self.dir.join(&drop_in.path).display(), drop_in.text);
-                    }
-                    let files: Vec<_> = drop_ins.iter().map(|drop_in| self.dir.join(&drop_in.path)).collect();
+            match services(context, &site, &known) {
+                Ok(services) => {
+                    let own = services.drop_ins();
+                    let files: Vec<_> = own.iter().map(|drop_in| self.dir.join(&drop_in.path)).collect();
                     results.push(json!({ "site": site.name, "files": files }));
+                    drop_ins.extend(files.into_iter().zip(own.into_iter().map(|drop_in| drop_in.text)));
+                    services.say(context);
                     codes.push(0);
                 }
                 Err(failed) => {
@@ -92,45 +90,41 @@ impl Units {
                 }
             }
         }
-        self.reload(context, changed);
-        if self.json {
-            text = format!("{:#}\n", json!({ "sites": results }));
-        } else if self.install {
-            text.clear();
+        let code = worst(codes);
+        if self.install {
+            // A site that failed may still need what it has.
+            self.install(context, &drop_ins, self.which.all && code == 0)?;
         }
-        Ok(context.out.print_and(text, worst(codes)))
+        let text = match (self.json, self.install) {
+            (true, _) => format!("{:#}\n", json!({ "sites": results })),
+            (false, true) => String::new(),
+            (false, false) => {
+                let shown = |(path, text): (&PathBuf, &String)| format!("# {}\n{text}\n", path.display());
+                drop_ins.iter().map(shown).collect()
+            }
+        };
+        Ok(context.out.print_and(text, code))
     }
 
-    fn write(&self, context: &Context<'_>, services: &Services, drop_ins: &[DropIn]) -> Result<bool, Failed> {
-        let site = &services.site.name;
+    /// Writes `drop_ins`, and if they are `all` there shall be, removes others of ours.
+    fn install(&self, context: &Context<'_>, drop_ins: &BTreeMap<PathBuf, String>, all: bool) -> Result<()> {
         let mut changed = false;
-        for drop_in in drop_ins {
-            let path = self.dir.join(&drop_in.path);
-            let written = write_drop_in(&path, HEADER, &drop_in.text).map_err(|error| error.context(site))?;
-            context.out.detail(format_args!(
-                "{site}: {} {}",
-                if written { "wrote" } else { "kept" },
-                path.display()
-            ));
+        for (path, text) in drop_ins {
+            let written = write_drop_in(path, HEADER, text)?;
+            let verb = if written { "wrote" } else { "kept" };
+            context.out.detail(format_args!("{verb} {}", path.display()));
             changed |= written;
         }
-        match services.services.as_slice() {
-            [] => context.out.info(format_args!("{site}: its manifest names no services; nothing to order")),
-            names => context.out.info(format_args!("{site}: mounted before {}", names.join(", "))),
-        }
-        Ok(changed)
+        let unneeded = self.all_written().into_iter().filter(|path| all && !drop_ins.contains_key(path));
+        changed |= !remove(context, unneeded)?.is_empty();
+        self.reload(context, changed);
+        Ok(())
     }
 
     /// Those of a service that another site names as well stay, unless all go.
     fn uninstall(&self, context: &Context<'_>) -> Result<u8> {
         let files = if self.which.all { self.all_written() } else { self.written_for(context)? };
-        let mut removed = vec![];
-        for file in files {
-            if remove_drop_in(&file, HEADER)? {
-                context.out.info(format_args!("removed {}", file.display()));
-                removed.push(file);
-            }
-        }
+        let removed = remove(context, files)?;
         self.reload(context, !removed.is_empty());
         let text = if self.json { format!("{:#}\n", json!({ "removed": removed })) } else { String::new() };
         Ok(context.out.print_and(text, 0))
@@ -169,6 +163,18 @@ impl Units {
             context.out.warn(error);
         }
     }
+}
+
+/// Removes those of `files` that are ours; returns them.
+fn remove(context: &Context<'_>, files: impl IntoIterator<Item = PathBuf>) -> Result<Vec<PathBuf>> {
+    let mut removed = vec![];
+    for file in files {
+        if remove_drop_in(&file, HEADER)? {
+            context.out.info(format_args!("removed {}", file.display()));
+            removed.push(file);
+        }
+    }
+    Ok(removed)
 }
 
 /// The services of `site`, each once; each must be a unit of this host.

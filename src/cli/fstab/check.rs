@@ -1,68 +1,61 @@
 //! `mountjail fstab --check`: the file against what `--install` would write.
 
 use std::fs;
+use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Fstab, Rendered, Run, block, no_manifest};
 use crate::cli::DIFFERENT;
 use crate::cli::context::Context;
 use crate::cli::out::worst;
 use crate::cli::sites;
-use crate::cli::work::{observe_and_plan, plural};
+use crate::cli::work::{Failed, observe_and_plan, plural};
+use crate::manifest::SiteName;
 use crate::observe::{self, BootId};
 use crate::{Error, Result};
+
+/// The lines that one site has in the file, and should have.
+struct Compared {
+    site: SiteName,
+    /// The file has lines for the site.
+    found: bool,
+    same: bool,
+    lines: usize,
+    /// What only the one side has; blanks do not count.
+    missing: Vec<Vec<u8>>,
+    unexpected: Vec<Vec<u8>>,
+    /// Placeholders, links and files that the lines would not find.
+    absent: usize,
+}
 
 impl Fstab {
     pub(super) fn check(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let sites = sites::which(context, &self.which)?;
-        let file = self.file.display();
         let text = fs::read(&self.file)
-            .map_err(|error| Error::failed(format!("cannot read {file}")).because(&error))?;
+            .map_err(|error| Error::failed(format!("cannot read {}", self.file.display())).because(&error))?;
         let block = block(&self.file, &text)?;
         let (run, boot) = (Run::new(context)?, observe::boot_id()?);
         let (mut codes, mut results, mut text) = (vec![], vec![], vec![]);
         for site in &sites {
-            let rendered = match run.rendered(site) {
-                Ok(rendered) => rendered,
+            match run
+                .rendered(site)
+                .and_then(|site| compare(&run, &site, block.get(&site.desired.site), &boot))
+            {
+                Ok(compared) => {
+                    codes.push(if compared.in_sync() { 0 } else { DIFFERENT });
+                    text.extend(compared.text(&self.file));
+                    results.push(compared.json());
+                }
                 Err(failed) => {
                     let (code, errors) = failed.report(context, site);
                     codes.push(code);
                     results.push(json!({ "site": site.name, "errors": errors }));
-                    continue;
-                }
-            };
-            let found = block.get(&site.name);
-            let (missing, unexpected) = differences(found.unwrap_or_default(), &rendered);
-            let absent = absent(&run, &rendered, &boot)?;
-            let in_sync = found == Some(rendered.section.as_slice()) && absent == 0;
-            codes.push(if in_sync { 0 } else { DIFFERENT });
-            let what = match (found.is_some(), in_sync, missing.len() + unexpected.len()) {
-                (_, true, _) => format!("in sync, {} in {file}", plural(rendered.lines.len(), "line")),
-                (false, ..) => format!("not in {file}"),
-                (_, _, 0) if absent > 0 => {
-                    format!("{} to mount on are missing", plural(absent, "placeholder"))
-                }
-                (_, _, 0) => format!("the lines in {file} are in another order or form"),
-                _ => format!("differs in {file}"),
-            };
-            text.extend(format!("{}: {what}\n", site.name).bytes());
-            for (sign, lines) in [(b"  - ", &unexpected), (b"  + ", &missing)] {
-                for line in lines.iter().filter(|_| found.is_some()) {
-                    text.extend([sign, line.as_slice(), b"\n"].concat());
                 }
             }
-            let shown = |lines: Vec<Vec<u8>>| -> Vec<_> {
-                lines.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect()
-            };
-            results.push(json!({
-                "site": site.name, "in_sync": in_sync, "missing": shown(missing), "unexpected": shown(unexpected),
-                "missing_placeholders": absent,
-            }));
         }
-        for name in
-            block.sites().filter(|name| self.which.all && sites.iter().all(|site| site.name != **name))
-        {
+        let no_site = |name: &&SiteName| sites.iter().all(|site| site.name != **name);
+        for name in block.sites().filter(|_| self.which.all).filter(no_site) {
             text.extend(format!("{}\n", no_manifest(context, name)).bytes());
             results.push(json!({ "site": name, "in_sync": false, "errors": [no_manifest(context, name)] }));
             codes.push(DIFFERENT);
@@ -71,25 +64,73 @@ impl Fstab {
     }
 }
 
-/// How many placeholders, links and files the lines would not find.
-fn absent(run: &Run<'_>, rendered: &Rendered, boot: &BootId) -> Result<usize> {
-    let (_, plan) = observe_and_plan(run.context, &rendered.desired, boot, Some(&run.table))?;
-    Ok(plan.without_mounts().steps.len())
-}
-
-/// The lines that only what is wanted has, and those that only the file has; blanks do not count.
-fn differences(found: &[u8], rendered: &Rendered) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
-    let lines = |text: &[u8]| -> Vec<Vec<u8>> {
-        let words = |line: &[u8]| -> Vec<u8> {
-            let words: Vec<_> =
-                line.split(|byte| b" \t".contains(byte)).filter(|word| !word.is_empty()).collect();
-            words.join(&b' ')
-        };
-        text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(words).collect()
-    };
-    let (found, wanted) = (lines(found), lines(&rendered.section));
+fn compare(
+    run: &Run<'_>,
+    rendered: &Rendered,
+    found: Option<&[u8]>,
+    boot: &BootId,
+) -> Result<Compared, Failed> {
+    let (has, wants) = (words(found.unwrap_or_default()), words(&rendered.section));
     let only = |these: &[Vec<u8>], those: &[Vec<u8>]| -> Vec<Vec<u8>> {
         these.iter().filter(|line| !those.contains(line)).cloned().collect()
     };
-    (only(&wanted, &found), only(&found, &wanted))
+    let (_, plan) = observe_and_plan(run.context, &rendered.desired, boot, Some(&run.table))?;
+    Ok(Compared {
+        site: rendered.desired.site.clone(),
+        found: found.is_some(),
+        same: found == Some(rendered.section.as_slice()),
+        lines: rendered.lines.len(),
+        missing: only(&wants, &has),
+        unexpected: only(&has, &wants),
+        absent: plan.without_mounts().steps.len(),
+    })
+}
+
+/// The lines that are not empty, with single blanks.
+fn words(text: &[u8]) -> Vec<Vec<u8>> {
+    let line = |line: &[u8]| -> Vec<u8> {
+        let words: Vec<_> =
+            line.split(|byte| b" \t".contains(byte)).filter(|word| !word.is_empty()).collect();
+        words.join(&b' ')
+    };
+    text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(line).collect()
+}
+
+impl Compared {
+    fn in_sync(&self) -> bool {
+        self.same && self.absent == 0
+    }
+
+    /// A sentence, and the lines that differ.
+    fn text(&self, file: &Path) -> Vec<u8> {
+        let file = file.display();
+        let what = if self.in_sync() {
+            format!("in sync, {} in {file}", plural(self.lines, "line"))
+        } else if !self.found {
+            format!("not in {file}")
+        } else if !self.missing.is_empty() || !self.unexpected.is_empty() {
+            format!("differs in {file}")
+        } else if self.absent > 0 {
+            format!("{} to mount on missing", plural(self.absent, "placeholder"))
+        } else {
+            format!("the lines in {file} are in another order or form")
+        };
+        let mut text = format!("{}: {what}\n", self.site).into_bytes();
+        for (sign, lines) in [(b"  - ", &self.unexpected), (b"  + ", &self.missing)] {
+            for line in lines.iter().filter(|_| self.found) {
+                text.extend([sign, line.as_slice(), b"\n"].concat());
+            }
+        }
+        text
+    }
+
+    fn json(&self) -> Value {
+        let shown = |lines: &[Vec<u8>]| -> Vec<_> {
+            lines.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect()
+        };
+        json!({
+            "site": self.site, "in_sync": self.in_sync(), "missing": shown(&self.missing),
+            "unexpected": shown(&self.unexpected), "missing_placeholders": self.absent,
+        })
+    }
 }
