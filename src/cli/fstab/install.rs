@@ -23,8 +23,7 @@ impl Fstab {
     pub(super) fn install(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let sites = sites::which(context, &self.which)?;
         let editor = Editor::new(context, &self.file)?;
-        // Before anything is made: the file must be one that can be edited.
-        editor.read(|block, _| Ok(block))?;
+        editor.block()?; // before anything is made
         let run = Run::new(context)?;
         let stop = stop_flag()?;
         let (mut codes, mut results, mut ready) = (vec![], vec![], vec![]);
@@ -79,7 +78,7 @@ impl Fstab {
 
     pub(super) fn uninstall(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let editor = Editor::new(context, &self.file)?;
-        let known = editor.read(|block, _| Ok(block.sites().cloned().collect::<Vec<_>>()))?;
+        let known: Vec<_> = editor.block()?.sites().cloned().collect();
         let names = if self.which.all { known.clone() } else { self.named(context)? };
         let take_out = |block: &mut Block| {
             for name in &names {
@@ -121,6 +120,8 @@ struct Editor<'c> {
     context: &'c Context<'c>,
     engine: Engine,
     boot: BootId,
+    /// As it was at the start.
+    table: Table,
     file: PathBuf,
 }
 
@@ -130,16 +131,17 @@ impl<'c> Editor<'c> {
         let file = std::path::absolute(file).map_err(|error| {
             Error::failed(format!("cannot use the file {}", file.display())).because(&error)
         })?;
-        Ok(Self { context, engine: context.engine(boot.clone(), false)?, boot, file })
+        Ok(Self { context, engine: context.engine(boot.clone(), false)?, boot, table: Table::read()?, file })
     }
 
-    fn read<T>(&self, look: impl FnOnce(Block, &[u8]) -> Result<T>) -> Result<T> {
-        let mut seen = None;
+    /// The block as it is, in a file that can be edited.
+    fn block(&self) -> Result<Block> {
+        let mut found = Err(Error::failed(format!("cannot read {}", self.file.display())));
         edit_fstab(&self.file, |text| {
-            seen = Some(look(block(&self.file, text)?, text)?);
+            found = block(&self.file, text);
             Ok(text.to_vec())
         })?;
-        seen.ok_or_else(|| Error::failed(format!("cannot read {}", self.file.display())))
+        found
     }
 
     /// Changes the block; `ready` must not be mounted by lines outside of it.
@@ -169,8 +171,7 @@ impl<'c> Editor<'c> {
         let desired = &rendered.desired;
         let site = Site { name: desired.site.clone(), file: PathBuf::new() };
         let _lock = lock(self.context, &self.engine, &site)?;
-        let table = Table::read()?;
-        let (observed, plan) = observe_and_plan(self.context, desired, &self.boot, Some(&table))?;
+        let (observed, plan) = observe_and_plan(self.context, desired, &self.boot, Some(&self.table))?;
         if !plan.conflicts.is_empty() {
             return Err(Failed::Errors(plan.conflicts));
         }
@@ -209,7 +210,7 @@ impl<'c> Editor<'c> {
         }
         let records = self.context.state.read(name, &self.boot);
         let nothing = Desired::nothing(name.clone(), root.clone());
-        let observed = observe::observe(&nothing, records, Some(&Table::read()?))?;
+        let observed = observe::observe(&nothing, records, Some(&self.table))?;
         if !observed.mounts.is_empty() || !observed.elsewhere.is_empty() {
             return Ok(()); // it is up: `down` removes them
         }
