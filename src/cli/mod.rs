@@ -3,6 +3,7 @@
 mod check;
 mod context;
 mod down;
+mod exec;
 mod fstab;
 mod out;
 mod parallel;
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use nix::sys::stat::Mode;
 
 use context::Context;
 use out::Out;
@@ -78,6 +80,7 @@ enum Command {
     Why(why::Why),
     Fstab(fstab::Fstab),
     Units(units::Units),
+    Exec(exec::Exec),
     Schema(schema::Schema),
     Completions(schema::Completions),
 }
@@ -101,9 +104,11 @@ pub fn command() -> clap::Command {
 /// The program: parses its arguments, runs, and says how it ended.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Placeholders and records get the modes that they are made with, whatever the caller's umask is.
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    raise_open_files();
+    // A command that `exec` runs shall find the caller's.
+    if !matches!(cli.command, Command::Exec(_)) {
+        nix::sys::stat::umask(placeholders_umask());
+        raise_open_files();
+    }
     let out = Out::new(cli.global.verbose, cli.global.quiet);
     ExitCode::from(run(cli, &out).unwrap_or_else(|error| out.failure(&error)))
 }
@@ -120,9 +125,15 @@ fn run(cli: Cli, out: &Out) -> anyhow::Result<u8> {
         Command::Why(why) => why.run(&context),
         Command::Fstab(fstab) => fstab.run(&context),
         Command::Units(units) => units.run(&context),
+        Command::Exec(exec) => exec.run(&context),
         Command::Schema(schema) => Ok(schema.run(context.out)),
         Command::Completions(completions) => Ok(completions.run(context.out)),
     }
+}
+
+/// With it placeholders and records get the modes that they are made with, whatever the caller's is.
+fn placeholders_umask() -> Mode {
+    Mode::from_bits_truncate(0o022)
 }
 
 /// A run over many sites holds a descriptor for each distinct source.

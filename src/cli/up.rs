@@ -49,6 +49,12 @@ struct Done {
 }
 
 impl Up {
+    /// `up` of one site.
+    pub(super) fn of(site: &str) -> Self {
+        let which = Which { sites: vec![site.to_owned()], all: false };
+        Self { which, dry_run: false, create: false, restart: false, json: false }
+    }
+
     pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         if self.dry_run {
             return plan::Plan::of(&self.which, self.json).run(context);

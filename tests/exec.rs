@@ -1,0 +1,202 @@
+//! Promise: `exec` runs a command inside as its daemon would, and is the command: exit code, signals, terminal.
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, ExitCode, Stdio};
+
+use libtest_mimic::Trial;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use support::{Ran, Sandbox, mounts_below};
+
+fn main() -> ExitCode {
+    let trials: [(&str, fn()); 8] = [
+        ("the exit code and the streams are the command's", streams),
+        ("signals reach the command", signals),
+        ("the terminal is kept", terminal),
+        ("the user's ids and a new environment", user),
+        ("a site that is down is refused, or brought up", up_first),
+        ("what is not there is said, and what would bring it", missing),
+        ("a jail of a static program alone", busybox),
+        ("nothing is left of mountjail's own settings", settings),
+    ];
+    support::main(
+        trials
+            .into_iter()
+            .map(|(name, body)| {
+                Trial::test(name, move || {
+                    body();
+                    Ok(())
+                })
+            })
+            .collect(),
+    )
+}
+
+/// A site with a shell that is up.
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.site(
+        "s",
+        "presets: [shell]\nprograms: [/usr/bin/id, /usr/bin/env, /usr/bin/tty]\nusers: [www-data]\n",
+    );
+    sandbox.ok(&["up", "s"]);
+    sandbox
+}
+
+fn streams() {
+    let sandbox = sandbox();
+    let ran = sandbox.run(&["exec", "s", "--", "/bin/sh", "-c", "echo out; echo err >&2; exit 42"]).exits(42);
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("out\n", "err\n"));
+    let listed = sandbox.ok(&["exec", "s", "--", "ls", "/"]).stdout;
+    assert!(listed.contains("usr\n") && !listed.contains("root\n"), "it is in the jail: {listed}");
+    sandbox.ok(&["exec", "s", "--", "sh", "-c", "pwd"]).prints("/\n");
+}
+
+fn signals() {
+    let sandbox = sandbox();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let mut child = sandbox
+            .command()
+            .args([
+                "exec",
+                "s",
+                "--",
+                "sh",
+                "-c",
+                "trap 'echo got it; exit 7' TERM INT HUP; echo ready; while :; do :; done",
+            ])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(lines.next().unwrap().unwrap(), "ready");
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+        assert_eq!(lines.next().unwrap().unwrap(), "got it");
+        assert_eq!(child.wait().unwrap().code(), Some(7));
+    }
+    sandbox.run(&["exec", "s", "--", "sh", "-c", "kill -KILL $$"]).exits(128 + 9);
+}
+
+/// script(1) gives the command a terminal of its own.
+fn terminal() {
+    let sandbox = sandbox();
+    let program = env!("CARGO_BIN_EXE_mountjail");
+    let typed = |command: &str| {
+        let line = format!("{program} exec s -- sh -c '{command}'");
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        script.env("MOUNTJAIL_CONFIG_DIR", sandbox.config()).env("MOUNTJAIL_STATE_DIR", sandbox.state());
+        Ran::of(script.stdin(Stdio::null()))
+    };
+    typed("test -t 0 && test -t 1 && test -t 2").exits(0);
+    typed("exit 5").exits(5);
+}
+
+fn user() {
+    let sandbox = sandbox();
+    let root = sandbox.ok(&["exec", "s", "--", "id", "-u"]);
+    assert_eq!(root.stdout, "0\n");
+    let ran = sandbox.ok(&[
+        "exec",
+        "--user",
+        "www-data",
+        "s",
+        "--",
+        "sh",
+        "-c",
+        "id -u; id -g; id -G; echo $USER $HOME",
+    ]);
+    let host = Ran::of(Command::new("id").args(["-u", "www-data"])).stdout;
+    let groups = Ran::of(Command::new("id").args(["-G", "www-data"])).stdout;
+    let home = Ran::of(Command::new("getent").args(["passwd", "www-data"])).stdout;
+    let home = home.split(':').nth(5).unwrap().to_owned();
+    assert_eq!(ran.stdout, format!("{host}{host}{groups}www-data {home}\n"));
+    sandbox
+        .run(&["exec", "--user", "www-data", "s", "--", "sh", "-c", "echo x >/made"])
+        .exits(2)
+        .complains("Permission denied");
+
+    let environment = Ran::of(
+        sandbox
+            .command()
+            .args(["exec", "s", "--", "env"])
+            .env("SECRET", "token")
+            .env("TERM", "vt100")
+            .env("LC_TIME", "C"),
+    );
+    let mut keys: Vec<_> =
+        environment.stdout.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+    keys.sort_unstable();
+    keys.retain(|key| !["LANG", "TZ", "COLORTERM"].contains(key));
+    assert_eq!(keys, ["HOME", "LC_ALL", "LC_TIME", "LOGNAME", "PATH", "TERM", "USER"]);
+    sandbox
+        .run(&["exec", "--user", "nobody-here", "s", "--", "id"])
+        .exits(2)
+        .complains("this host has no such user");
+}
+
+fn up_first() {
+    let sandbox = sandbox();
+    sandbox.ok(&["down", "s"]);
+    sandbox
+        .run(&["exec", "s", "--", "id"])
+        .exits(1)
+        .complains("s: the site is not up")
+        .complains("try: bring it up with `mountjail up`, or give --up");
+    sandbox.ok(&["exec", "--up", "s", "--", "id"]).prints("uid=0");
+    sandbox.ok(&["status", "s"]);
+    let dead = mounts_below(&sandbox.root("s").join("etc/passwd"));
+    nix::mount::umount(&dead[0].point).unwrap();
+    sandbox
+        .ok(&["exec", "s", "--", "true"])
+        .complains("warning: s: not all of its mounts are as they should be");
+    sandbox.run(&["exec", "--up", "absent", "--", "id"]).exits(2).complains("there is no site absent");
+    sandbox.run(&["exec", "s"]).exits(2);
+}
+
+fn missing() {
+    let sandbox = sandbox();
+    let tries = |command: &str, hint: &str| {
+        sandbox
+            .run(&["exec", "s", "--", command])
+            .exits(127)
+            .complains(&format!("s: cannot run {command} in the jail: No such file or directory"))
+            .complains(hint)
+    };
+    tries("/usr/bin/perl", "try: `programs: [/usr/bin/perl]` in the manifest brings it in");
+    tries("perl", "try: `programs: [/usr/bin/perl]` in the manifest brings it in");
+    let script = sandbox.root("s").join("script");
+    fs::write(&script, "#!/usr/bin/perl\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    tries("/script", "/script is there, but its interpreter or loader is not");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o644)).unwrap();
+    sandbox.run(&["exec", "s", "--", "/script"]).exits(126).complains("Permission denied");
+}
+
+fn busybox() {
+    let sandbox = Sandbox::new();
+    sandbox.site("s", "programs: [/bin/busybox]\n");
+    sandbox
+        .ok(&["exec", "--up", "-q", "s", "--", "busybox", "sh", "-c", "echo inside; busybox ls /"])
+        .prints("inside\n");
+}
+
+/// The caller's umask and limits, and the signals' default handling.
+fn settings() {
+    let sandbox = sandbox();
+    let program = env!("CARGO_BIN_EXE_mountjail");
+    let line =
+        format!("umask 027; ulimit -Sn 123; exec {program} exec --up -q s -- sh -c 'umask; ulimit -Sn'");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &line]);
+    shell.env("MOUNTJAIL_CONFIG_DIR", sandbox.config()).env("MOUNTJAIL_STATE_DIR", sandbox.state());
+    assert_eq!(Ran::of(&mut shell).exits(0).stdout, "0027\n123\n");
+    // A program that was told to ignore SIGPIPE would write on and on.
+    let pipe = sandbox.ok(&["exec", "s", "--", "sh", "-c", "while echo y; do :; done | head -n 1"]);
+    assert_eq!(pipe.stdout, "y\n");
+    assert_eq!(pipe.stderr, "", "the shell was ended by the signal, not by an error that it says");
+}
