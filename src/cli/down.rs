@@ -4,10 +4,11 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::context::{Context, is_set, stop_flag};
+use super::fstab::Needs;
 use super::out::worst;
 use super::sites::{self, Site};
 use super::work::{self, Failed, lock, plural};
-use super::{Which, fstab, parallel};
+use super::{Which, parallel};
 use crate::engine::{Engine, Failure, Outcome};
 use crate::manifest::HostPath;
 use crate::observe::{self, BootId, Records, Table};
@@ -42,7 +43,8 @@ impl Down {
         let boot = observe::boot_id()?;
         let engine = context.engine(boot.clone(), sites.len() > 1)?;
         let table = if sites.len() > 1 { Some(Table::read()?) } else { None };
-        let run = Run { context, engine, resolver: context.resolver()?, boot, table, lazy: self.lazy };
+        let resolver = context.resolver()?;
+        let run = Run { context, engine, resolver, boot, table, lazy: self.lazy, needs: Needs::default() };
         let results = parallel::each(&sites, THREADS, &stop, context.out, |site| run.site(site));
         let begun = results.len();
         let (mut codes, json): (Vec<_>, Vec<_>) =
@@ -85,6 +87,7 @@ struct Run<'c> {
     boot: BootId,
     table: Option<Table>,
     lazy: bool,
+    needs: Needs,
 }
 
 impl Run<'_> {
@@ -107,7 +110,7 @@ impl Run<'_> {
         let observed = observe::observe(&desired, records, Some(table)).map_err(named)?;
         let mut plan = plan::down(site.name.clone(), root.clone(), Some(&desired), &observed);
         let fstab = observed.kept.as_ref().and_then(|kept| kept.fstab.as_ref());
-        if let Some(file) = fstab::needed_by(&site.name, fstab) {
+        if let Some(file) = self.needs.file_of(&site.name, fstab) {
             plan = plan.only_mounts();
             self.context.out.info(format_args!(
                 "{}: what its lines in {file} mount on stays; `mountjail fstab --uninstall {}` removes it",

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use serde_json::{Value, json};
 
-use super::{Fstab, Rendered, Run, block};
+use super::{Fstab, Needs, Rendered, Run, block};
 use crate::cli::context::{Context, is_set, stop_flag};
 use crate::cli::out::worst;
 use crate::cli::sites::{self, Site};
@@ -200,7 +200,7 @@ impl<'c> Editor<'c> {
         let _lock = lock(self.context, &self.engine, &site)?;
         let records = self.context.state.read(name, &self.boot);
         let Some(kept) = &records.kept else { return Ok(()) };
-        if needed_by(name, kept.fstab.as_ref()).is_some() {
+        if Needs::default().file_of(name, kept.fstab.as_ref()).is_some() {
             return Ok(());
         }
         let root = kept.root.clone();
@@ -218,12 +218,4 @@ impl<'c> Editor<'c> {
         let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
         self.engine.down(&plan, &observed, false, &log).map(drop).map_err(|failure| failure.error)
     }
-}
-
-/// The file whose lines for `site` need what was made, as far as it still has any.
-pub(in crate::cli) fn needed_by(site: &SiteName, fstab: Option<&HostPath>) -> Option<HostPath> {
-    let file = fstab?;
-    let text = std::fs::read(file).ok()?;
-    // A file that cannot be taken apart may have the lines.
-    Block::read(&text).map_or(true, |block| block.get(site).is_some()).then(|| file.clone())
 }

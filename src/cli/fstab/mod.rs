@@ -3,9 +3,10 @@
 mod check;
 mod install;
 
-pub(super) use install::needed_by;
-
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ use super::out::worst;
 use super::sites::{self, Site};
 use super::work::{Failed, notes};
 use super::{Which, systemd, work};
-use crate::manifest::SiteName;
+use crate::manifest::{HostPath, SiteName};
 use crate::observe::Table;
 use crate::render::fstab::{self, Block, Line};
 use crate::render::systemd::has_unknown_maker;
@@ -164,4 +165,22 @@ fn block(file: &Path, text: &[u8]) -> Result<Block> {
 
 fn no_manifest(context: &Context<'_>, name: &SiteName) -> String {
     format!("{name} has lines, but no manifest in {}", context.config.join("sites").display())
+}
+
+/// Which sites have lines in which files; each file is read once.
+#[derive(Default)]
+pub(super) struct Needs(Mutex<HashMap<HostPath, Option<BTreeSet<SiteName>>>>);
+
+impl Needs {
+    /// `fstab`, the file that was recorded for `site`, if it still has lines for it: these need what was made. One
+    /// that cannot be taken apart may have them; one that is gone has none.
+    pub(super) fn file_of<'f>(&self, site: &SiteName, fstab: Option<&'f HostPath>) -> Option<&'f HostPath> {
+        let file = fstab?;
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sites = known.entry(file.clone()).or_insert_with(|| match fs::read(file) {
+            Ok(text) => Block::read(&text).ok().map(|block| block.sites().cloned().collect()),
+            Err(_) => Some(BTreeSet::new()),
+        });
+        sites.as_ref().is_none_or(|sites| sites.contains(site)).then_some(file)
+    }
 }
