@@ -5,6 +5,7 @@ mod context;
 mod down;
 mod exec;
 mod fstab;
+mod import;
 mod out;
 mod parallel;
 mod plan;
@@ -81,6 +82,7 @@ enum Command {
     Fstab(fstab::Fstab),
     Units(units::Units),
     Exec(exec::Exec),
+    Import(import::Import),
     Schema(schema::Schema),
     Completions(schema::Completions),
 }
@@ -125,6 +127,7 @@ fn run(cli: Cli, out: &Out) -> anyhow::Result<u8> {
         Command::Why(why) => why.run(&context),
         Command::Fstab(fstab) => fstab.run(&context),
         Command::Units(units) => units.run(&context),
+        Command::Import(import) => import.run(&context),
         Command::Exec(exec) => exec.run(&context),
         Command::Schema(schema) => Ok(schema.run(context.out)),
         Command::Completions(completions) => Ok(completions.run(context.out)),

@@ -1,0 +1,191 @@
+//! php-fpm.conf and its pools, as `php-fpm.conf(5)` and PHP's manual describe them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::Draft;
+use crate::manifest::HostPath;
+use crate::{Error, Result};
+
+/// How deep files may include each other.
+const DEPTH: usize = 8;
+
+/// One pool, its directives with `$pool` filled in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pool {
+    /// `[www]`
+    pub name: String,
+    /// Where its section begins.
+    pub file: PathBuf,
+    directives: HashMap<String, String>,
+}
+
+impl Pool {
+    /// The value of a directive such as `chroot`, if it is set and not empty.
+    pub fn get(&self, directive: &str) -> Option<&str> {
+        self.directives.get(directive).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}
+
+/// The pools of `path`: a php-fpm.conf, a single pool's file, or a directory such as `/etc/php/8.2/fpm`.
+///
+/// Errors: a file cannot be read; a line is neither a section nor a directive (with file and line); files that
+/// include each other.
+pub fn pools(path: &Path) -> Result<Vec<Pool>> {
+    let mut reader = Reader::default();
+    reader.path(path)?;
+    Ok(reader.pools)
+}
+
+/// The sites of these pools: one a chroot, with the users and services of all its pools.
+pub fn drafts(pools: &[Pool]) -> Result<Vec<Draft>> {
+    let mut drafts: Vec<Draft> = vec![];
+    for pool in pools {
+        let Some(chroot) = pool.get("chroot") else { continue };
+        let root = HostPath::new(chroot).map_err(|why| {
+            Error::failed(format!("pool {} of {}: chroot = {chroot}", pool.name, pool.file.display()))
+                .because_of(why)
+        })?;
+        let nth = drafts.iter().position(|draft| draft.root == root).unwrap_or_else(|| {
+            drafts.push(Draft {
+                name: pool.name.clone(),
+                root: root.clone(),
+                presets: vec!["php-fpm".to_owned()],
+                users: BTreeSet::new(),
+                services: BTreeSet::new(),
+                remarks: vec![],
+            });
+            drafts.len() - 1
+        });
+        add(&mut drafts[nth], pool);
+    }
+    Ok(drafts)
+}
+
+fn add(draft: &mut Draft, pool: &Pool) {
+    draft.remarks.push(format!("The pool {} of {}.", pool.name, pool.file.display()));
+    draft.services.extend(service_of(&pool.file));
+    match pool.get("user") {
+        Some(user) if user.bytes().all(|byte| byte.is_ascii_digit()) => draft.remarks.push(format!(
+            "It runs as the user with the id {user}: name that user under `users`, and it has a name inside."
+        )),
+        Some(user) => drop(draft.users.insert(user.to_owned())),
+        None => {}
+    }
+    if let Some(listen) = pool.get("listen")
+        && Path::new(listen).starts_with(&draft.root)
+    {
+        draft
+            .remarks
+            .push(format!("Its socket {listen} is inside the root: the site's owner can replace it."));
+    }
+}
+
+/// The unit that runs the pools of a file, by the places of Debian's packages and of everybody else's.
+fn service_of(file: &Path) -> Option<String> {
+    let parts: Vec<_> = file.components().filter_map(|part| part.as_os_str().to_str()).collect();
+    match parts.as_slice() {
+        [_, "etc", "php", version, "fpm", ..] => Some(format!("php{version}-fpm.service")),
+        [_, "etc", "php-fpm.conf" | "php-fpm.d", ..] => Some("php-fpm.service".to_owned()),
+        _ => None,
+    }
+}
+
+#[derive(Default)]
+struct Reader {
+    pools: Vec<Pool>,
+    depth: usize,
+}
+
+impl Reader {
+    fn path(&mut self, path: &Path) -> Result<()> {
+        if !path.is_dir() {
+            return self.file(path);
+        }
+        let main = path.join("php-fpm.conf");
+        if main.exists() { self.file(&main) } else { self.matching(&path.join("*.conf")) }
+    }
+
+    fn file(&mut self, path: &Path) -> Result<()> {
+        let text = fs::read(path)
+            .map_err(|error| Error::failed(format!("cannot read {}", path.display())).because(&error))?;
+        self.depth += 1;
+        if self.depth > DEPTH {
+            return Err(Error::failed(format!("{} is included by itself", path.display())));
+        }
+        let mut pool = None;
+        for (line, nth) in String::from_utf8_lossy(&text).lines().zip(1..) {
+            match item(line) {
+                Some(Item::Nothing) => {}
+                Some(Item::Section(name)) => pool = self.pool(name, path),
+                Some(Item::Directive("include", pattern)) => {
+                    let beside = path.parent().unwrap_or(Path::new("/"));
+                    self.matching(&beside.join(pattern))?;
+                }
+                Some(Item::Directive(key, value)) => {
+                    if let Some(pool) = pool.and_then(|nth| self.pools.get_mut(nth)) {
+                        let value = value.replace("$pool", &pool.name);
+                        pool.directives.insert(key.to_owned(), value);
+                    }
+                }
+                None => {
+                    let place = format!("{}:{nth}", path.display());
+                    return Err(Error::failed(format!(
+                        "{place}: `{line}` is no directive of php-fpm.conf(5)"
+                    ))
+                    .hint("`php-fpm --test` says what PHP-FPM thinks of it"));
+                }
+            }
+        }
+        self.depth -= 1;
+        Ok(())
+    }
+
+    /// The index of the pool of this name; `None` for `[global]`, which is none.
+    fn pool(&mut self, name: &str, file: &Path) -> Option<usize> {
+        if name == "global" {
+            return None;
+        }
+        let known = self.pools.iter().position(|pool| pool.name == name);
+        known.or_else(|| {
+            self.pools.push(Pool { name: name.to_owned(), file: file.to_owned(), ..Pool::default() });
+            Some(self.pools.len() - 1)
+        })
+    }
+
+    fn matching(&mut self, pattern: &Path) -> Result<()> {
+        let text = pattern.to_string_lossy();
+        let cannot =
+            |why: &dyn std::fmt::Display| Error::failed(format!("cannot look for {text}")).because_of(why);
+        for file in glob::glob(&text).map_err(|error| cannot(&error))? {
+            self.file(&file.map_err(|error| cannot(&error))?)?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Item<'t> {
+    Nothing,
+    Section(&'t str),
+    Directive(&'t str, String),
+}
+
+/// One line; `None`: it is none of PHP's ini format.
+fn item(line: &str) -> Option<Item<'_>> {
+    let line = line.trim();
+    if line.is_empty() || line.starts_with([';', '#']) {
+        return Some(Item::Nothing);
+    }
+    if let Some(rest) = line.strip_prefix('[') {
+        return rest.split_once(']').map(|(name, _)| Item::Section(name.trim()));
+    }
+    let (key, value) = line.split_once('=')?;
+    let (key, value) = (key.trim(), value.trim());
+    let value = match value.strip_prefix('"').and_then(|rest| rest.split_once('"')) {
+        Some((quoted, _)) => quoted,
+        None => value.split(';').next().unwrap_or_default().trim(),
+    };
+    (!key.is_empty()).then(|| Item::Directive(key, value.to_owned()))
+}
