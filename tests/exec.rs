@@ -8,9 +8,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, ExitCode, Stdio};
 
 use libtest_mimic::Trial;
+use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{Ran, Sandbox, mounts_below};
+use support::{Ran, Sandbox, mounts_below, on_shared_root};
 
 fn main() -> ExitCode {
     let trials: [(&str, fn()); 8] = [
@@ -23,17 +24,18 @@ fn main() -> ExitCode {
         ("a jail of a static program alone", busybox),
         ("nothing is left of mountjail's own settings", settings),
     ];
-    support::main(
-        trials
-            .into_iter()
-            .map(|(name, body)| {
-                Trial::test(name, move || {
-                    body();
-                    Ok(())
-                })
+    let mut trials: Vec<_> = trials
+        .into_iter()
+        .map(|(name, body)| {
+            Trial::test(name, move || {
+                body();
+                Ok(())
             })
-            .collect(),
-    )
+        })
+        .collect();
+    // In a process of its own, because it mounts on /etc/php.
+    trials.push(on_shared_root("the pool's user is the default", pool_user));
+    support::main(trials)
 }
 
 /// A site with a shell that is up.
@@ -199,4 +201,16 @@ fn settings() {
     let pipe = sandbox.ok(&["exec", "s", "--", "sh", "-c", "while echo y; do :; done | head -n 1"]);
     assert_eq!(pipe.stdout, "y\n");
     assert_eq!(pipe.stderr, "", "the shell was ended by the signal, not by an error that it says");
+}
+
+fn pool_user() {
+    let sandbox = sandbox();
+    mount(Some("php"), "/etc/php", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    sandbox.ok(&["exec", "s", "--", "id", "-u"]).prints("0\n");
+    fs::create_dir_all("/etc/php/8.2/fpm/pool.d").unwrap();
+    fs::write("/etc/php/8.2/fpm/php-fpm.conf", "[global]\ninclude=/etc/php/8.2/fpm/pool.d/*.conf\n").unwrap();
+    let pool = format!("[s]\nuser = www-data\nchroot = {}/\n", sandbox.root("s").display());
+    fs::write("/etc/php/8.2/fpm/pool.d/s.conf", pool).unwrap();
+    sandbox.ok(&["exec", "s", "--", "id", "-un"]).prints("www-data\n");
+    sandbox.ok(&["exec", "--user", "0", "s", "--", "id", "-u"]).prints("0\n");
 }

@@ -8,12 +8,13 @@ use std::process::Command;
 
 use clap::Args;
 use nix::sys::stat::umask;
-use nix::unistd::{User, chdir, chroot, geteuid, initgroups, setgid, setuid};
+use nix::unistd::{Uid, User, chdir, chroot, geteuid, initgroups, setgid, setuid};
 
 use super::context::Context;
 use super::sites;
 use super::work::planned;
 use super::{placeholders_umask, up};
+use crate::import::fpm;
 use crate::manifest::{HostPath, JailPath};
 use crate::observe::{self, Table};
 use crate::render::{SiteState, site_state, why};
@@ -37,9 +38,10 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
                   -- php -r 'echo gethostbyname(\"example.org\");'\n  mountjail exec --up site1 -- busybox sh"
 )]
 pub(super) struct Exec {
-    /// Run as this user of the host, with its groups; root, who can leave a chroot, if none is named
-    #[arg(short, long, value_name = "USER", default_value = "root")]
-    user: String,
+    /// Run as this user of the host, by name or id, with its groups [default: the user of the PHP-FPM pool with this chroot, else
+    /// root, who can leave a chroot]
+    #[arg(short, long, value_name = "USER")]
+    user: Option<String>,
     /// Bring the site up first
     #[arg(long)]
     up: bool,
@@ -57,7 +59,6 @@ impl Exec {
         if !geteuid().is_root() {
             return Err(Error::failed("entering a root needs root").hint("run the command with sudo").into());
         }
-        let user = self.user()?;
         if self.up {
             let callers = umask(placeholders_umask());
             let code = up::Up::of(&self.site).run(context)?;
@@ -83,6 +84,7 @@ impl Exec {
                 return Err(down.hint("bring it up with `mountjail up`, or give --up").into());
             }
         }
+        let user = self.user(&desired.root)?;
         enter(&desired.root, &user).map_err(|error| error.context(&site.name))?;
         let reason = self.execute(&user);
         let program = self.program().display().to_string();
@@ -110,9 +112,17 @@ impl Exec {
         command.exec()
     }
 
-    fn user(&self) -> Result<User> {
-        let cannot = || Error::usage(format!("cannot run as the user {}", self.user));
-        let found = User::from_name(&self.user).map_err(|error| cannot().because(&error.into()))?;
+    fn user(&self, root: &HostPath) -> Result<User> {
+        let name = match &self.user {
+            Some(name) => name.clone(),
+            None => pool_user(root).unwrap_or_else(|| "root".to_owned()),
+        };
+        let cannot = || Error::usage(format!("cannot run as the user {name}"));
+        let found = match name.parse() {
+            Ok(uid) => User::from_uid(Uid::from_raw(uid)),
+            Err(_) => User::from_name(&name),
+        };
+        let found = found.map_err(|error| cannot().because(&error.into()))?;
         found.ok_or_else(|| cannot().because_of("this host has no such user"))
     }
 
@@ -144,6 +154,15 @@ fn half_there(program: &Path, desired: &Desired) -> String {
         "{missing}: `programs: [{}]` in the manifest brings them, if the host has that program",
         program.display()
     )
+}
+
+/// The user of the PHP-FPM pool whose chroot is `root`.
+fn pool_user(root: &HostPath) -> Option<String> {
+    let pools = fpm::of_this_host();
+    let is_there = |pool: &&fpm::Pool| {
+        pool.get("chroot").and_then(|chroot| HostPath::new(chroot).ok()).is_some_and(|chroot| chroot == *root)
+    };
+    pools.iter().find(is_there)?.get("user").map(str::to_owned)
 }
 
 /// Enters the root and gives up what `user` does not have. The groups are looked up on the host.

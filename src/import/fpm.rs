@@ -38,6 +38,13 @@ pub fn pools(path: &Path) -> Result<Vec<Pool>> {
     Ok(reader.pools)
 }
 
+/// The pools of this host, as far as its configuration can be read.
+pub fn of_this_host() -> Vec<Pool> {
+    let places = ["/etc/php/*/fpm", "/etc/php-fpm.conf", "/etc/php*/php-fpm.conf"];
+    let found = places.iter().filter_map(|place| glob::glob(place).ok()).flatten().flatten();
+    found.filter_map(|place| pools(&place).ok()).flatten().collect()
+}
+
 /// The sites of these pools: one a chroot, with the users and services of all its pools.
 pub fn drafts(pools: &[Pool]) -> Result<Vec<Draft>> {
     let mut drafts: Vec<Draft> = vec![];
