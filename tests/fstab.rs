@@ -206,7 +206,15 @@ fn submounts_are_read_only() {
     let data = sandbox.path("host/data");
     let manifest = format!("mounts: [{{ source: {}, target: /data, recursive: true }}]\n", data.display());
     let root = sandbox.site("s", &manifest);
+    let bare = tree(&root);
+    fstab(&sandbox, &file, &["s", "--check"]).exits(3);
     fstab(&sandbox, &file, &["s", "--install"]).exits(0);
+    fstab(&sandbox, &file, &["s", "--check"]).exits(0);
+    let verify = ["--verify", "--tab-file"];
+    Ran::of(Command::new("findmnt").args(verify).arg(block_alone(&sandbox, &file)))
+        .exits(0)
+        .prints("no errors");
+    sandbox.run(&["plan", "s"]).exits(3).prints("s: 1 step in ").prints("  attach ");
     mount_all(&block_alone(&sandbox, &file));
     let points: Vec<_> = mounts_below(&root);
     assert_eq!(points.len(), 4, "{points:?}");
@@ -217,8 +225,20 @@ fn submounts_are_read_only() {
     }
     sandbox.ok(&["status", "s"]).prints("s: up, 1 of 1 mounts ok");
     sandbox.ok(&["up", "s"]).complains("nothing to do");
+    fstab(&sandbox, &file, &["s", "--check"]).exits(0);
     sandbox.ok(&["down", "s"]);
     assert!(mounts_below(&root).is_empty());
+    sandbox.ok(&["up", "s"]);
+    fstab(&sandbox, &file, &["s", "--install"]).exits(0);
+    // Another manifest, while it is up: the source's own directories are not mistaken for placeholders.
+    sandbox.site("s", &format!("mounts: [{{ source: {}, target: /data }}]\n", data.display()));
+    sandbox.ok(&["up", "s"]);
+    for kept in ["a b", "c/d/e"] {
+        assert!(data.join(kept).is_dir(), "{kept}");
+    }
+    fstab(&sandbox, &file, &["s", "--uninstall"]).exits(0);
+    sandbox.ok(&["down", "s"]);
+    assert_eq!(tree(&root), bare);
 }
 
 /// Runs systemd-fstab-generator on the lines of site `s` and returns where it wrote units.

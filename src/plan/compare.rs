@@ -64,6 +64,12 @@ pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
     let stack = observed.mounts.get(&mount.target).map(Vec::as_slice).unwrap_or_default();
     let Some((top, below)) = stack.split_last() else { return Verdict::Attach };
     let ours = recorded(observed, &mount.target, top);
+    if let Some(known) = ours.filter(|known| known.recursive != mount.recursive && is_right(top, mount)) {
+        let submounts = |recursive| if recursive { "with" } else { "without" };
+        let (found, wanted) = (submounts(known.recursive), submounts(mount.recursive));
+        let detail = format!("mounted {found} submounts, wanted {wanted}");
+        return Verdict::Swap { top: top.clone(), because: State::WrongOptions, detail };
+    }
     if is_right(top, mount) {
         let covered = below.iter().filter(|seen| recorded(observed, &mount.target, seen).is_some());
         return Verdict::Keep(covered.chain([top]).cloned().collect());

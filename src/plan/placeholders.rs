@@ -103,7 +103,8 @@ fn removals(
                     && !matches!(kind, MadeKind::Link(_))
             }
             (Some(Need::Link(text)), MadeKind::Link(made)) => *text == made,
-            (None | Some(Need::Link(_)), _) => false,
+            (None, _) => is_below_a_mount(&made.path, needs, observed),
+            (Some(Need::Link(_)), _) => false,
         };
         if !fits && !is_gone(made, observed) {
             removed.insert(made.path.clone());
@@ -111,6 +112,15 @@ fn removals(
         }
     }
     removed
+}
+
+/// Whether a desired mount hides the path, or will: what fstab(5) lines for submounts mount on lies in the
+/// placeholder of a recursive mount. It can be removed when that is gone.
+fn is_below_a_mount(path: &JailPath, needs: &BTreeMap<JailPath, Need<'_>>, observed: &Observed) -> bool {
+    path.ancestors().iter().any(|above| match needs.get(above) {
+        Some(Need::Target(mount)) => mount.recursive || observed.mounts.contains_key(above),
+        _ => false,
+    })
 }
 
 /// Whether something else is there now than what was made, such as what a run made after it and a crash left.

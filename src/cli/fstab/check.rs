@@ -74,7 +74,7 @@ fn compare(
     let only = |these: &[Vec<u8>], those: &[Vec<u8>]| -> Vec<Vec<u8>> {
         these.iter().filter(|line| !those.contains(line)).cloned().collect()
     };
-    let (_, plan) = observe_and_plan(run.context, &rendered.desired, boot, Some(&run.table))?;
+    let (observed, plan) = observe_and_plan(run.context, &rendered.desired, boot, Some(&run.table))?;
     Ok(Compared {
         site: rendered.desired.site.clone(),
         found: found.is_some(),
@@ -82,7 +82,7 @@ fn compare(
         lines: rendered.lines.len(),
         missing: only(&wants, &has),
         unexpected: only(&has, &wants),
-        absent: plan.without_mounts().steps.len(),
+        absent: rendered.layout(plan, &observed).steps.len(),
     })
 }
 

@@ -184,7 +184,7 @@ impl<'c> Editor<'c> {
             Error::usage(format!("cannot use the file {}", self.file.display())).because_of(why)
         })?;
         let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
-        self.engine.up(&plan.without_mounts(), &observed, stop, &log).map_err(Failed::Engine)?;
+        self.engine.up(&rendered.layout(plan, &observed), &observed, stop, &log).map_err(Failed::Engine)?;
         Ok(self.engine.remember_fstab(&site.name, &desired.root, Some(file))?)
     }
 

@@ -16,11 +16,12 @@ use super::out::worst;
 use super::sites::{self, Site};
 use super::work::{Failed, notes};
 use super::{Which, systemd, work};
-use crate::manifest::{HostPath, SiteName};
-use crate::observe::Table;
+use crate::manifest::{HostPath, JailPath, SiteName};
+use crate::observe::{Observed, Table};
+use crate::plan::{Plan, Step};
 use crate::render::fstab::{self, Block, Line};
 use crate::render::systemd::has_unknown_maker;
-use crate::resolve::{Desired, Resolver};
+use crate::resolve::{Desired, FileKind, Resolver};
 use crate::{Error, Result};
 
 /// Print the sites' mounts as fstab(5) lines, or keep them in /etc/fstab
@@ -142,6 +143,42 @@ impl Rendered {
         }
     }
 
+    /// What has to be made for the lines, by the plan for the site.
+    fn layout(&self, plan: Plan, observed: &Observed) -> Plan {
+        let mut plan = plan.without_mounts();
+        plan.steps.extend(self.below_recursive(observed));
+        plan
+    }
+
+    /// The placeholders of submounts: in the placeholder of the recursive mount, where they are seen before it is
+    /// mounted (findmnt(8) `--verify` misses them else).
+    fn below_recursive(&self, observed: &Observed) -> Vec<Step> {
+        let root = &self.desired.root;
+        let mut made = BTreeSet::new();
+        let mut steps = vec![];
+        for mount in self.desired.mounts.iter().filter(|mount| mount.recursive) {
+            if observed.mounts.contains_key(&mount.target) {
+                continue;
+            }
+            for line in &self.lines {
+                let Some(path) = inside(root, &line.target).filter(|path| path.starts_with(&mount.target))
+                else {
+                    continue;
+                };
+                let is_file = line.source.as_path().is_file();
+                let way = path.ancestors().into_iter().map(|path| (path, FileKind::Directory));
+                let last = (path, if is_file { FileKind::File } else { FileKind::Directory });
+                for (path, kind) in way.chain([last]).filter(|(path, _)| path.starts_with(&mount.target)) {
+                    let is_there = path == mount.target || fs::symlink_metadata(root.inside(&path)).is_ok();
+                    if !is_there && made.insert(path.clone()) {
+                        steps.push(Step::CreatePlaceholder { path, kind });
+                    }
+                }
+            }
+        }
+        steps
+    }
+
     fn json(&self) -> Value {
         let lines: Vec<_> = self
             .lines
@@ -152,6 +189,11 @@ impl Rendered {
             .collect();
         json!({ "site": self.desired.site, "root": self.desired.root, "lines": lines })
     }
+}
+
+/// A path below the root, as it is inside.
+fn inside(root: &HostPath, path: &HostPath) -> Option<JailPath> {
+    JailPath::new(Path::new("/").join(path.below(root)?)).ok()
 }
 
 /// The block in `text`, the contents of `file`.
