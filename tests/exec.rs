@@ -7,14 +7,13 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, ExitCode, Stdio};
 
-use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use support::{Ran, Sandbox, mounts_below, on_shared_root};
+use support::{Ran, Sandbox, mounts_below, on_shared_root, trials};
 
 fn main() -> ExitCode {
-    let trials: [(&str, fn()); 8] = [
+    let mut trials = trials([
         ("the exit code and the streams are the command's", streams),
         ("signals reach the command", signals),
         ("the terminal is kept", terminal),
@@ -23,16 +22,7 @@ fn main() -> ExitCode {
         ("what is not there is said, and what would bring it", missing),
         ("a jail of a static program alone", busybox),
         ("nothing is left of mountjail's own settings", settings),
-    ];
-    let mut trials: Vec<_> = trials
-        .into_iter()
-        .map(|(name, body)| {
-            Trial::test(name, move || {
-                body();
-                Ok(())
-            })
-        })
-        .collect();
+    ]);
     // In a process of its own, because it mounts on /etc/php.
     trials.push(on_shared_root("the pool's user is the default", pool_user));
     support::main(trials)

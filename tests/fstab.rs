@@ -8,7 +8,6 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
 use support::{
     Ran, Sandbox, for_each_engine, for_each_engine_on_shared_root, mounts, mounts_below, on_shared_root, tree,
@@ -20,7 +19,7 @@ fn main() -> ExitCode {
     trials.push(on_shared_root("host mounts stay outside", host_mounts_stay_outside));
     // In a process of its own, because it mounts on /run.
     trials.push(on_shared_root("what is made on /run is waited for", waits_for_makers));
-    let simple: [(&str, fn()); 15] = [
+    trials.extend(support::trials([
         ("odd paths survive", odd_paths),
         ("findmnt verifies the lines", findmnt_is_silent),
         ("submounts are read-only", submounts_are_read_only),
@@ -36,13 +35,7 @@ fn main() -> ExitCode {
         ("two writers at once", two_writers),
         ("killed at each call", || at_each_call("signal=SIGKILL")),
         ("each call failing", || at_each_call("error=ENOSPC")),
-    ];
-    trials.extend(simple.map(|(name, body)| {
-        Trial::test(name, move || {
-            body();
-            Ok(())
-        })
-    }));
+    ]));
     support::main(trials)
 }
 

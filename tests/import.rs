@@ -6,24 +6,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use libtest_mimic::Trial;
-use support::{Sandbox, mounts_below, on_shared_root};
+use support::{Sandbox, mounts_below, on_shared_root, trials};
 
 fn main() -> ExitCode {
-    let trials: [(&str, fn()); 3] = [
+    let mut trials = trials([
         ("pools become sites, and they come up", pools_become_sites),
         ("nothing is overwritten", nothing_is_overwritten),
         ("what cannot be read is named", mistakes),
-    ];
-    let mut trials: Vec<_> = trials
-        .into_iter()
-        .map(|(name, body)| {
-            Trial::test(name, move || {
-                body();
-                Ok(())
-            })
-        })
-        .collect();
+    ]);
     // In a process of its own, because it mounts on /etc/php.
     trials.push(on_shared_root("Debian's own configuration", debians_own));
     support::main(trials)

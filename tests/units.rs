@@ -7,13 +7,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
-use support::{Ran, Sandbox};
+use support::{Ran, Sandbox, trials};
 
 fn main() -> ExitCode {
     // The units that the sites name: systemd looks into this directory, and no other trial does.
-    let trials: [(&str, fn()); 7] = [
+    support::main(trials([
         ("drop-ins are printed", printed),
         ("drop-ins are written, kept and removed", written_and_removed),
         ("a service of two sites keeps its drop-in", shared_service),
@@ -21,18 +20,7 @@ fn main() -> ExitCode {
         ("a file of somebody else's is not replaced", not_ours),
         ("the units have no namespace of their own", no_namespace),
         ("up --restart reloads only what changed", restart),
-    ];
-    support::main(
-        trials
-            .into_iter()
-            .map(|(name, body)| {
-                Trial::test(name, move || {
-                    body();
-                    Ok(())
-                })
-            })
-            .collect(),
-    )
+    ]))
 }
 
 /// A sandbox on a host that has the units `jail-a.service` and `jail-b@.service`.

@@ -126,7 +126,7 @@ fn refuse_system(root: &HostPath) -> Result<()> {
 
 fn missing(root: &HostPath, error: &LookupError) -> Error {
     let error = error.error(format!("cannot find the root {root}"));
-    error.hint("make the directory, or let `mountjail up --create` make it")
+    error.hint("mount the disk that it is on, make the directory, or let `mountjail up --create` make it")
 }
 
 /// Who besides root could put something else in the root's place.

@@ -75,6 +75,17 @@ fn skipped(trials: Vec<Trial>, reason: &str) -> Vec<Trial> {
     trials.into_iter().map(skip).collect()
 }
 
+/// A trial for each name and body.
+pub fn trials<const N: usize>(bodies: [(&str, fn()); N]) -> Vec<Trial> {
+    let trial = |(name, body): (&str, fn())| {
+        Trial::test(name, move || {
+            body();
+            Ok(())
+        })
+    };
+    bodies.into_iter().map(trial).collect()
+}
+
 /// A trial for each way of mounting, with the value for `MOUNTJAIL_ENGINE`.
 pub fn for_each_engine(name: &str, body: fn(engine: &'static str)) -> Vec<Trial> {
     let trial = |engine| {
