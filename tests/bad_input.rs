@@ -248,9 +248,7 @@ fn no_privileges() {
     let root = sandbox.site("s", "etc: [hosts]\n");
     let runner = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
     // The test's own copy of the program: the user may not be able to reach the build directory.
-    let program = sandbox.path("mountjail");
-    fs::copy(env!("CARGO_BIN_EXE_mountjail"), &program).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let program = sandbox.program("mountjail", fs::read(env!("CARGO_BIN_EXE_mountjail")).unwrap());
     let run = |arguments: &[&str]| {
         let mut command = Command::new(runner[0]);
         command.args(&runner[1..]).arg(&program).args(arguments);

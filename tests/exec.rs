@@ -162,8 +162,7 @@ fn missing() {
     tries("/usr/bin/perl", "try: `programs: [/usr/bin/perl]` in the manifest brings it in");
     tries("perl", "try: `programs: [/usr/bin/perl]` in the manifest brings it in");
     let script = sandbox.root("s").join("script");
-    fs::write(&script, "#!/usr/bin/perl\n").unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    sandbox.program(&script, "#!/usr/bin/perl\n");
     tries("/script", "/script is there, but its interpreter or loader is not");
     fs::set_permissions(&script, fs::Permissions::from_mode(0o644)).unwrap();
     sandbox.run(&["exec", "s", "--", "/script"]).exits(126).complains("Permission denied");

@@ -119,7 +119,7 @@ fn submounts_stay(engine: &'static str) {
 fn blind_process() {
     let sandbox = Sandbox::new();
     let root = sandbox.site("s", "etc: [hosts]\n");
-    fs::copy("/bin/busybox", root.join("busybox")).unwrap();
+    sandbox.program(root.join("busybox"), fs::read("/bin/busybox").unwrap());
     let service = Service::start("private", &["chroot", root.to_str().unwrap(), "/busybox", "sleep", "1000"]);
     wait_until(|| fs::read_link(service.proc("root")).is_ok_and(|at| at == root));
     let ran = sandbox.ok(&["up", "s"]).complains("does not see the mounts");

@@ -3,7 +3,6 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -180,8 +179,7 @@ fn no_namespace() {
 fn restart() {
     let sandbox = sandbox();
     let log = sandbox.path("log");
-    let fake = sandbox.file("bin/systemctl", format!("#!/bin/sh\necho \"$@\" >>{}\n", log.display()));
-    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
+    sandbox.program("bin/systemctl", format!("#!/bin/sh\necho \"$@\" >>{}\n", log.display()));
     let up = |arguments: &[&str]| {
         let path = format!("{}:{}", sandbox.path("bin").display(), std::env::var("PATH").unwrap());
         Ran::of(sandbox.command().args(["up", "--restart"]).args(arguments).env("PATH", path))
@@ -201,7 +199,7 @@ fn restart() {
     assert_eq!(called().lines().count(), 3);
 
     sandbox.ok(&["down", "one"]);
-    fs::write(&fake, "#!/bin/sh\necho 'Unit jail-a.service not found.' >&2\nexit 5\n").unwrap();
+    sandbox.program("bin/systemctl", "#!/bin/sh\necho 'Unit jail-a.service not found.' >&2\nexit 5\n");
     up(&["one"])
         .exits(1)
         .complains("jail-a.service still is as it was")

@@ -57,6 +57,14 @@ impl Sandbox {
         path
     }
 
+    /// Writes the program `relative`. Another process does it: one that a thread forks in the meantime would keep
+    /// the file open for writing, and it could not be executed (`ETXTBSY`).
+    pub fn program(&self, relative: impl AsRef<Path>, contents: impl AsRef<[u8]>) -> PathBuf {
+        let (text, path) = (self.file("program.new", contents), self.path(relative));
+        Ran::of(Command::new("install").args(["-D", "-m755"]).arg(text).arg(&path)).exits(0);
+        path
+    }
+
     /// Makes the directory `relative`, with those above it, and returns its path.
     pub fn directory(&self, relative: impl AsRef<Path>) -> PathBuf {
         let path = self.path(relative);
