@@ -5,10 +5,11 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use support::{Ran, Sandbox, for_each_engine, mounts_below, tree};
+use mountjail::observe::Table;
+use support::{Ran, Sandbox, for_each_engine, mounts, mounts_below, tree};
 
 /// A trial that is made for each engine.
 type OnEngine = fn(&'static str);
@@ -37,7 +38,32 @@ fn main() -> ExitCode {
         ("a mount that was moved away with its directory is found", moved_away),
         ("a nested mount survives the swap of its parent", nested_swap),
     ];
-    support::main(trials.into_iter().flat_map(|(name, body)| for_each_engine(name, body)).collect())
+    let mut all: Vec<_> = trials.into_iter().flat_map(|(name, body)| for_each_engine(name, body)).collect();
+    all.extend(support::trials([("the mount table is read whole, whatever the names", table)]));
+    support::main(all)
+}
+
+fn table() {
+    let sandbox = Sandbox::new();
+    let names =
+        ["a b", "tab\there", "line\nbreak", "back\\040slash", "#hash", "\u{fc}ml\u{e4}ut", "over", "over"];
+    for name in names {
+        let point = sandbox.directory(name);
+        Ran::of(Command::new("mount").args(["-t", "tmpfs", "x"]).arg(point)).exits(0);
+    }
+    let dir = sandbox.config().parent().unwrap().to_owned();
+    let sorted = |mut points: Vec<PathBuf>| {
+        points.sort_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
+        points.dedup();
+        points
+    };
+    let expected = names.iter().map(|name| sandbox.path(name)).collect();
+    assert_eq!(Table::read().unwrap().points_below(&dir), sorted(expected));
+    // All but what other trials mount meanwhile.
+    let quiet = |point: &PathBuf| *point != Path::new("/") && !point.starts_with(dir.parent().unwrap());
+    let expected = mounts().into_iter().map(|mount| mount.point).filter(quiet).collect();
+    let found = Table::read().unwrap().points_below(Path::new("/"));
+    assert_eq!(found.into_iter().filter(quiet).collect::<Vec<_>>(), sorted(expected));
 }
 
 /// Runs `script` by the shell inside `root`.
@@ -80,8 +106,9 @@ fn idempotent(engine: &'static str) {
             ["strace", "-f", "-q", "-e", "signal=none", "-e", MOUNT_CALLS, "-o", log.to_str().unwrap()];
         Ran::of(sandbox.command_under(&runner).args(["up", sites])).exits(0).complains("nothing to do");
         let calls = fs::read_to_string(log).unwrap();
-        // An older strace shows statmount(2), which only asks, by its number.
-        let asks = |line: &str| line.contains(" syscall_0x1c9(") || line.contains("+++");
+        // An older strace shows statmount(2) and listmount(2), which only ask, by their numbers.
+        let asks =
+            |line: &str| ["syscall_0x1c9(", "syscall_0x1ca(", "+++"].iter().any(|ask| line.contains(ask));
         assert!(calls.lines().all(asks), "{calls}");
     }
     assert_eq!(mounts, mounts_below(&root));

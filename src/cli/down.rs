@@ -1,5 +1,7 @@
 //! `mountjail down`: take it away.
 
+use std::sync::OnceLock;
+
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -11,7 +13,7 @@ use super::work::{self, Failed, lock, plural};
 use super::{Which, parallel};
 use crate::engine::{Engine, Failure, Outcome};
 use crate::manifest::HostPath;
-use crate::observe::{self, BootId, Records, Table};
+use crate::observe::{self, BootId, Observed, Records, Table};
 use crate::plan;
 use crate::resolve::{Desired, Host, Resolver};
 use crate::{Error, Result};
@@ -42,9 +44,9 @@ impl Down {
         let stop = stop_flag()?;
         let boot = observe::boot_id()?;
         let engine = context.engine(boot.clone(), sites.len() > 1)?;
-        let table = if sites.len() > 1 { Some(Table::read()?) } else { None };
         let resolver = context.resolver()?;
-        let run = Run { context, engine, resolver, boot, table, lazy: self.lazy, needs: Needs::default() };
+        let (table, needs) = (OnceLock::new(), Needs::default());
+        let run = Run { context, engine, resolver, boot, table, lazy: self.lazy, needs };
         let results = parallel::each(&sites, THREADS, &stop, context.out, |site| run.site(site));
         let begun = results.len();
         let (mut codes, json): (Vec<_>, Vec<_>) =
@@ -85,7 +87,7 @@ struct Run<'c> {
     engine: Engine,
     resolver: Resolver<'c>,
     boot: BootId,
-    table: Option<Table>,
+    table: OnceLock<Table>,
     lazy: bool,
     needs: Needs,
 }
@@ -102,27 +104,45 @@ impl Run<'_> {
         let Some(root) = self.root(site, &records, known.as_ref())? else {
             return self.root_is_gone(site, records).map_err(|error| named(error).into());
         };
-        let desired = known
-            .filter(|known| known.root == root)
-            .unwrap_or_else(|| Desired::nothing(site.name.clone(), root.clone()));
-        let fresh = if self.table.is_some() { Table::default() } else { Table::read()? };
-        let table = self.table.as_ref().unwrap_or(&fresh);
-        let observed = observe::observe(&desired, records, Some(table)).map_err(named)?;
-        let mut plan = plan::down(site.name.clone(), root.clone(), Some(&desired), &observed);
-        let fstab = observed.kept.as_ref().and_then(|kept| kept.fstab.as_ref());
-        if let Some(file) = self.needs.file_of(&site.name, fstab) {
-            plan = plan.only_mounts();
+        let kept = records.kept.as_ref().filter(|kept| kept.root == root);
+        let needed_by = self.needs.file_of(&site.name, kept.and_then(|kept| kept.fstab.as_ref())).cloned();
+        if let Some(file) = &needed_by {
             self.context.out.info(format_args!(
                 "{}: what its lines in {file} mount on stays; `mountjail fstab --uninstall {}` removes it",
                 site.name, site.name
             ));
         }
+        let plan = |known: Option<&Desired>, observed: &Observed| {
+            let plan = plan::down(site.name.clone(), root.clone(), known, observed);
+            if needed_by.is_some() { plan.only_mounts() } else { plan }
+        };
+        let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
+        // The usual case, for which the mount table need not be read.
+        if let Some(observed) = observe::as_recorded(&records).filter(|_| !self.lazy) {
+            let done = self.engine.down_if_quiet(&plan(None, &observed), &observed, &log);
+            if let Some(outcome) = done.map_err(Failed::Engine)? {
+                return Ok((root, outcome));
+            }
+        }
+        let desired = known
+            .filter(|known| known.root == root)
+            .unwrap_or_else(|| Desired::nothing(site.name.clone(), root.clone()));
+        let observed = observe::observe(&desired, records, Some(self.table()?)).map_err(named)?;
+        let plan = plan(Some(&desired), &observed);
         if plan.steps.is_empty() && observed.record.is_none() && observed.kept.is_none() {
             return Ok((root, Outcome::default()));
         }
-        let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
         let outcome = self.engine.down(&plan, &observed, self.lazy, &log).map_err(Failed::Engine)?;
         Ok((root, outcome))
+    }
+
+    /// The mount table, read when the first site asks for it.
+    fn table(&self) -> Result<&Table> {
+        if let Some(table) = self.table.get() {
+            return Ok(table);
+        }
+        let table = Table::read()?;
+        Ok(self.table.get_or_init(|| table))
     }
 
     /// A root that is not there was moved away, with its mounts, or is on a disk that is not mounted now: what was

@@ -22,24 +22,22 @@ pub(super) fn carry_out(
     lazy: bool,
     log: Log<'_>,
 ) -> Result<Outcome, Box<Failure>> {
-    let mut run = Run {
-        engine,
-        plan,
-        root: Rc::new(Root::open(&plan.root)?),
-        lazy,
-        log,
-        failed: vec![],
-        left: vec![],
-        outcome: Outcome::default(),
-    };
+    let run = Run::new(engine, plan, lazy, log)?;
     if !lazy {
         run.stop_if_busy()?;
     }
-    let (remaining, kept) = run.all(observed);
-    let records = journal::write_kept(&engine.state, &plan.site, &kept)
-        .and_then(|()| journal::write_record(&engine.state, &plan.site, &remaining));
-    run.failed.extend(records.err());
-    run.finish()
+    run.carry_out(observed)
+}
+
+/// As [`carry_out`]; but `Ok(None)`, and nothing changed, unless every mount is as planned and none is in use.
+pub(super) fn carry_out_if_quiet(
+    engine: &Engine,
+    plan: &Plan,
+    observed: &Observed,
+    log: Log<'_>,
+) -> Result<Option<Outcome>, Box<Failure>> {
+    let run = Run::new(engine, plan, false, log)?;
+    if run.is_quiet() { run.carry_out(observed).map(Some) } else { Ok(None) }
 }
 
 struct Run<'a> {
@@ -54,7 +52,21 @@ struct Run<'a> {
     outcome: Outcome,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(engine: &'a Engine, plan: &'a Plan, lazy: bool, log: Log<'a>) -> Result<Self> {
+        let root = Rc::new(Root::open(&plan.root)?);
+        Ok(Self { engine, plan, root, lazy, log, failed: vec![], left: vec![], outcome: Outcome::default() })
+    }
+
+    fn carry_out(mut self, observed: &Observed) -> Result<Outcome, Box<Failure>> {
+        let (remaining, kept) = self.all(observed);
+        let (state, site) = (&self.engine.state, &self.plan.site);
+        let records = journal::write_kept(state, site, &kept)
+            .and_then(|()| journal::write_record(state, site, &remaining));
+        self.failed.extend(records.err());
+        self.finish()
+    }
+
     fn finish(mut self) -> Result<Outcome, Box<Failure>> {
         self.outcome.left = still_there(&self.root, &self.left);
         if self.failed.is_empty() {
@@ -75,8 +87,7 @@ impl Run<'_> {
     /// used by these, so it is not asked; nor is one with submounts.
     fn stop_if_busy(&self) -> Result<(), Box<Failure>> {
         let mut spots = Spots::new(&self.root);
-        let above: HashSet<&Path> =
-            self.detaches().flat_map(|(target, ..)| target.as_path().ancestors().skip(1)).collect();
+        let above = self.above();
         let busy: Vec<String> = self
             .detaches()
             .filter(|(target, _, recursive)| !recursive && !above.contains(target.as_path()))
@@ -89,6 +100,21 @@ impl Run<'_> {
         let error = Error::failed(format!("in use: {}; nothing was unmounted", busy.join(", ")))
             .hint("end what uses them, or detach them all the same with `mountjail down --lazy`");
         Err(Box::new(Failure { busy: true, ..Failure::from(error) }))
+    }
+
+    /// Whether each mount is the one that is to be taken away, no other of ours is on it, and none is in use.
+    fn is_quiet(&self) -> bool {
+        let mut spots = Spots::new(&self.root);
+        let above = self.above();
+        self.detaches().all(|(target, expected, _)| {
+            let quiet = |spot: &Spot| Ok(is_mount(expected, &spot.stat()?) && !spot.is_busy()?);
+            !above.contains(target.as_path()) && spots.get(target).and_then(quiet).unwrap_or(false)
+        })
+    }
+
+    /// The paths that mounts to be taken away are below.
+    fn above(&self) -> HashSet<&Path> {
+        self.detaches().flat_map(|(target, ..)| target.as_path().ancestors().skip(1)).collect()
     }
 
     /// Carries out every step that can be; returns what is still to be remembered.

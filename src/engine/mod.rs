@@ -181,6 +181,17 @@ impl Engine {
     ) -> Result<Outcome, Box<Failure>> {
         down::carry_out(self, plan, observed, lazy, log)
     }
+
+    /// Takes the site down if its mounts are exactly as planned and nothing uses them. `Ok(None)`: they are not, and
+    /// nothing was changed.
+    pub fn down_if_quiet(
+        &self,
+        plan: &Plan,
+        observed: &Observed,
+        log: Log<'_>,
+    ) -> Result<Option<Outcome>, Box<Failure>> {
+        down::carry_out_if_quiet(self, plan, observed, log)
+    }
 }
 
 fn check_signal(stop: &AtomicBool) -> Result<()> {

@@ -144,10 +144,9 @@ impl Spot {
 
     /// Whether the topmost mount here is in use; nothing is unmounted.
     ///
-    /// The first `MNT_EXPIRE` marks a mount and a second one in a row unmounts it; any look at the mount
-    /// takes the mark away, so look first.
+    /// The first `MNT_EXPIRE` marks a mount and a second one in a row unmounts it. Any look at the mount takes
+    /// the mark away, and the plan was made after one.
     pub(super) fn is_busy(&self) -> io::Result<bool> {
-        self.stat()?;
         sys::umount_expire_probe(&self.dir, Path::new(&self.name))
     }
 

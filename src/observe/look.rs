@@ -17,8 +17,8 @@ use super::state::Records;
 use super::table::{self, Table};
 use super::types::{Observed, Seen, SeenMount, Stray};
 use crate::manifest::{HostPath, JailPath};
-use crate::resolve::{Desired, FileKind, Options};
-use crate::sys::{self, Stat, StatMount};
+use crate::resolve::{Desired, FileKind};
+use crate::sys::{self, Stat};
 use crate::{Error, Result};
 
 /// How the site `desired` stands: at its targets, and at those that `records` tell of.
@@ -42,7 +42,7 @@ pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Re
     let root = match sys::open_host(desired.root.as_path(), libc::O_PATH | libc::O_DIRECTORY) {
         Ok(root) => root,
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT)) => {
-            observed.strays = strays(&observed, &desired.root); // the root itself may have been moved away
+            observed.strays = strays(&observed); // the root itself may have been moved away
             return Ok(observed);
         }
         Err(error) => {
@@ -51,8 +51,32 @@ pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Re
     };
     let mut site = Site::new(root, desired, &observed, table)?;
     site.look(desired, &mut observed)?;
-    observed.strays = strays(&observed, &desired.root);
+    observed.strays = strays(&observed);
     Ok(observed)
+}
+
+/// The site as its records tell, with nothing looked at; `None` where they do not tell enough: a mount without an id that
+/// is never reused, with submounts, or in the midst of a swap.
+pub fn as_recorded(records: &Records) -> Option<Observed> {
+    let record = records.record.as_ref()?;
+    let mut observed =
+        Observed { record: records.record.clone(), kept: records.kept.clone(), ..Observed::default() };
+    for mount in &record.mounts {
+        let seen = SeenMount {
+            id: 0,
+            unique_id: Some(mount.unique_id?),
+            file: Some(mount.file),
+            kind: None,
+            fs_root: None,
+            options: mount.options,
+        };
+        let before = observed.mounts.insert(mount.target.clone(), vec![seen]);
+        if before.is_some() || mount.recursive {
+            return None;
+        }
+    }
+    let same_root = records.kept.as_ref().is_none_or(|kept| kept.root == record.root);
+    (same_root && !record.mounts.is_empty()).then_some(observed)
 }
 
 struct Site<'a> {
@@ -120,7 +144,7 @@ impl<'a> Site<'a> {
             for mounts in table.chunk_by(|a, b| a.point == b.point) {
                 let path = JailPath::normal(self.in_the_jail(&mounts[0]).into());
                 if !observed.mounts.contains_key(&path) {
-                    let mounts = table::stack(mounts).into_iter().map(covered).collect();
+                    let mounts = table::stack(mounts).into_iter().map(listed).collect();
                     observed.elsewhere.insert(path, mounts);
                 }
             }
@@ -130,15 +154,15 @@ impl<'a> Site<'a> {
 
     /// The mounts at `target`, where `stat` was found, bottom first.
     fn mounts(&self, target: &JailPath, stat: Option<&Stat>) -> Result<Vec<SeenMount>> {
-        let listed = self.table.map(|table| {
+        let in_table = self.table.map(|table| {
             let at =
                 |mount: &MountInfo| self.in_the_jail(mount).as_os_str().cmp(target.as_path().as_os_str());
             let first = table.partition_point(|mount| at(mount).is_lt());
             let count = table[first..].partition_point(|mount| at(mount).is_eq());
             &table[first..first + count]
         });
-        match listed {
-            Some(listed) if !listed.is_empty() => Ok(self.mounts_by_table(target, listed, stat)),
+        match in_table {
+            Some(mounts) if !mounts.is_empty() => Ok(mounts_by_table(mounts, stat)),
             // None, or none yet when the table was read.
             _ => self.mounts_by_asking(target, stat).map_err(|error| match error.raw_os_error() {
                 Some(libc::ENOSYS) => self.mounted_meanwhile(target),
@@ -151,30 +175,6 @@ impl<'a> Site<'a> {
     fn in_the_jail<'m>(&self, mount: &'m MountInfo) -> &'m Path {
         let root = self.path.as_path().as_os_str().len();
         Path::new(OsStr::from_bytes(&mount.point.as_os_str().as_bytes()[root..]))
-    }
-
-    fn mounts_by_table(
-        &self,
-        target: &JailPath,
-        mounts: &[MountInfo],
-        stat: Option<&Stat>,
-    ) -> Vec<SeenMount> {
-        let mut seen: Vec<_> = table::stack(mounts).into_iter().map(covered).collect();
-        if let (Some(top), Some(stat)) = (seen.last_mut(), stat) {
-            top.file = Some(stat.file);
-            top.kind = Some(stat.kind);
-            top.unique_id = stat.mount_id.filter(|_| stat.mount_id_is_unique);
-        }
-        if seen.len() > 1
-            && let Some(top) = seen.last().and_then(|top| top.unique_id)
-            && let Ok(asked) = self.asked(target, top)
-            && asked.len() == seen.len()
-        {
-            for (seen, asked) in seen.iter_mut().zip(asked) {
-                seen.unique_id = asked.unique_id;
-            }
-        }
-        seen
     }
 
     fn mounts_by_asking(&self, target: &JailPath, stat: Option<&Stat>) -> io::Result<Vec<SeenMount>> {
@@ -202,7 +202,7 @@ impl<'a> Site<'a> {
                 break;
             }
             let parent = mount.parent;
-            seen.push(asked_mount(id, &mount));
+            seen.push(listed(&MountInfo::asked(id, mount)));
             if Some(parent) == self.root_mount || parent == id {
                 break;
             }
@@ -309,7 +309,7 @@ impl<'a> Site<'a> {
 
 /// Recorded mounts that still exist and were not seen where they were made. One that is there again meanwhile
 /// counts as well: somebody moves it to and fro, and what is not in this list would be forgotten.
-fn strays(observed: &Observed, root: &HostPath) -> Vec<Stray> {
+fn strays(observed: &Observed) -> Vec<Stray> {
     let recorded = observed.record.iter().flat_map(|record| &record.mounts);
     let elsewhere = recorded.filter_map(|mount| {
         let id = mount.unique_id?;
@@ -319,11 +319,6 @@ fn strays(observed: &Observed, root: &HostPath) -> Vec<Stray> {
             return None;
         }
         let point = HostPath::new(sys::stat_mount(id).ok()?.point).ok()?;
-        let unknown = |seen: &SeenMount| seen.unique_id.is_none();
-        let hidden = observed.mounts.get(&mount.target).is_some_and(|stack| stack.iter().any(unknown));
-        if hidden && point == root.inside(&mount.target) {
-            return None; // covered by another mount, which the table tells without ids
-        }
         Some(Stray { target: mount.target.clone(), unique_id: id, point })
     });
     elsewhere.collect()
@@ -334,31 +329,25 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
 }
 
-fn covered(mount: &MountInfo) -> SeenMount {
+/// The mounts at one point, bottom first; `stat` was found there.
+fn mounts_by_table(mounts: &[MountInfo], stat: Option<&Stat>) -> Vec<SeenMount> {
+    let mut seen: Vec<_> = table::stack(mounts).into_iter().map(listed).collect();
+    if let (Some(top), Some(stat)) = (seen.last_mut(), stat) {
+        top.file = Some(stat.file);
+        top.kind = Some(stat.kind);
+        top.unique_id = stat.mount_id.filter(|_| stat.mount_id_is_unique);
+    }
+    seen
+}
+
+/// A mount of the table, without what is visible at its root.
+fn listed(mount: &MountInfo) -> SeenMount {
     SeenMount {
         id: mount.id,
-        unique_id: None,
+        unique_id: mount.unique_id,
         file: None,
         kind: None,
         fs_root: Some(mount.root.clone()),
         options: mount.options,
-    }
-}
-
-fn asked_mount(unique_id: u64, mount: &StatMount) -> SeenMount {
-    // MOUNT_ATTR_* of linux/mount.h
-    let options = Options {
-        read_only: mount.attributes & 1 != 0,
-        nosuid: mount.attributes & 2 != 0,
-        nodev: mount.attributes & 4 != 0,
-        noexec: mount.attributes & 8 != 0,
-    };
-    SeenMount {
-        id: mount.id,
-        unique_id: Some(unique_id),
-        file: None,
-        kind: None,
-        fs_root: Some(mount.root.clone()),
-        options,
     }
 }

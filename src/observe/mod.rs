@@ -13,7 +13,7 @@ mod table;
 mod types;
 mod units;
 
-pub use look::observe;
+pub use look::{as_recorded, observe};
 pub use mountinfo::{MountInfo, parse as parse_mountinfo};
 pub use processes::{Process, holders, without_mounts};
 pub use record::{BootId, Kept, Made, MadeKind, Record, RecordedMount};

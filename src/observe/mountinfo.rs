@@ -5,12 +5,15 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use crate::resolve::Options;
+use crate::sys::StatMount;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountInfo {
     /// The mount's id, reused after an unmount.
     pub id: u64,
+    /// Its id that is never reused, which these lines do not tell.
+    pub unique_id: Option<u64>,
     /// The mount it is mounted on.
     pub parent: u64,
     /// The path within its file system that is mounted.
@@ -19,6 +22,27 @@ pub struct MountInfo {
     pub point: PathBuf,
     /// Its own attributes, not those of its file system.
     pub options: Options,
+}
+
+impl MountInfo {
+    /// What `statmount(2)` said of the mount with this never reused id.
+    pub(super) fn asked(unique_id: u64, mount: StatMount) -> Self {
+        let has = |attribute| mount.attributes & attribute != 0;
+        let options = Options {
+            read_only: has(libc::MOUNT_ATTR_RDONLY),
+            nosuid: has(libc::MOUNT_ATTR_NOSUID),
+            nodev: has(libc::MOUNT_ATTR_NODEV),
+            noexec: has(libc::MOUNT_ATTR_NOEXEC),
+        };
+        Self {
+            id: mount.id,
+            unique_id: Some(unique_id),
+            parent: mount.parent_in_mountinfo,
+            root: mount.root,
+            point: mount.point,
+            options,
+        }
+    }
 }
 
 /// All lines of a mountinfo file, in its order.
@@ -41,7 +65,7 @@ fn parse_line(line: &[u8]) -> Option<MountInfo> {
     let point = unescaped(fields.next()?);
     let options = options(fields.next()?);
     fields.any(|field| field == b"-").then_some(())?;
-    Some(MountInfo { id, parent, root, point, options })
+    Some(MountInfo { id, unique_id: None, parent, root, point, options })
 }
 
 fn number(field: &[u8]) -> Option<u64> {
@@ -93,8 +117,14 @@ mod tests {
                 format!("36 35 98:0 /mnt1 /mnt2 ro,nosuid,relatime {optional}- ext3 /dev/root rw,nodev\n");
             let found = parse(text.as_bytes()).unwrap();
             let options = Options { read_only: true, nosuid: true, nodev: false, noexec: false };
-            let expected =
-                MountInfo { id: 36, parent: 35, root: "/mnt1".into(), point: "/mnt2".into(), options };
+            let expected = MountInfo {
+                id: 36,
+                unique_id: None,
+                parent: 35,
+                root: "/mnt1".into(),
+                point: "/mnt2".into(),
+                options,
+            };
             assert_eq!(found, [expected], "{optional}");
         }
     }

@@ -1,12 +1,17 @@
 //! The whole mount table of this namespace, read once.
 
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use super::mountinfo::{self, MountInfo};
-use crate::{Error, Result};
+use crate::{Error, Result, sys};
 
 const PATH: &str = "/proc/self/mountinfo";
+
+/// For so many mounts (2 µs each) a thread is worth its start.
+const WORTH_A_THREAD: usize = 500;
 
 /// The mount table, ready to be asked by path.
 #[derive(Debug, Default)]
@@ -16,8 +21,14 @@ pub struct Table {
 }
 
 impl Table {
-    /// Reads the table of the namespace that this process is in.
+    /// Reads the table of the namespace that this process is in: by `listmount(2)` and `statmount(2)` where the kernel
+    /// has them, else from `/proc/self/mountinfo`.
     pub fn read() -> Result<Self> {
+        if sys::probe::statmount() {
+            return ask()
+                .map(Self::new)
+                .map_err(|error| Error::failed("cannot ask for the mount table").because(&error));
+        }
         let cannot = || Error::failed(format!("cannot read the mount table {PATH}"));
         let text = std::fs::read(PATH).map_err(|error| cannot().because(&error).hint("is /proc mounted?"))?;
         mountinfo::parse(&text).map(Self::new).map_err(|line| {
@@ -46,8 +57,31 @@ impl Table {
         let start = self.mounts.partition_point(|mount| bytes(&mount.point) < prefix.as_slice());
         let count = self.mounts[start..].partition_point(|mount| bytes(&mount.point).starts_with(&prefix));
         let found = &self.mounts[start..start + count];
-        if path == Path::new("/") { &found[usize::from(!found.is_empty())..] } else { found }
+        &found[found.partition_point(|mount| mount.point == path)..] // only `/` is below itself by its bytes
     }
+}
+
+/// Asks the kernel for every mount but the one that the root directory is on.
+fn ask() -> io::Result<Vec<MountInfo>> {
+    let ids = sys::list_mounts()?;
+    let threads =
+        thread::available_parallelism().map_or(1, usize::from).min(ids.len().div_ceil(WORTH_A_THREAD));
+    let share = ids.len().div_ceil(threads.max(1)).max(1);
+    thread::scope(|scope| {
+        let threads: Vec<_> = ids.chunks(share).map(|ids| scope.spawn(|| ask_for(ids))).collect();
+        let mut mounts = Vec::with_capacity(ids.len());
+        for thread in threads {
+            mounts.extend(thread.join().map_err(|_| io::Error::other("a thread panicked"))??);
+        }
+        Ok(mounts)
+    })
+}
+
+fn ask_for(ids: &[u64]) -> io::Result<Vec<MountInfo>> {
+    let mounts = ids.iter().map(|id| sys::stat_mount(*id).map(|mount| MountInfo::asked(*id, mount)));
+    let still_there =
+        |mount: &io::Result<_>| !matches!(mount, Err(error) if error.kind() == io::ErrorKind::NotFound);
+    mounts.filter(still_there).collect()
 }
 
 fn bytes(path: &Path) -> &[u8] {

@@ -12,7 +12,8 @@ use nix::NixPath;
 use super::file::{FileId, FileKind};
 
 pub(super) const SYS_STATMOUNT: libc::c_long = 457; // Linux 6.8, the same number on every architecture
-const SYS_LISTMOUNT: libc::c_long = 458;
+pub(super) const SYS_LISTMOUNT: libc::c_long = 458;
+const LSMT_ROOT: u64 = u64::MAX; // linux/mount.h
 const STATX_MNT_ID_UNIQUE: u32 = 0x4000; // linux/stat.h, Linux 6.8
 
 /// What `statx(2)` says of one file.
@@ -160,6 +161,8 @@ pub struct StatMount {
     pub id: u64,
     /// The never reused id of the mount it is attached to.
     pub parent: u64,
+    /// That mount's id in `/proc/self/mountinfo`.
+    pub parent_in_mountinfo: u64,
     /// `MOUNT_ATTR_*`.
     pub attributes: u64,
     /// `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`, `MS_UNBINDABLE`.
@@ -234,6 +237,7 @@ pub fn stat_mount(unique_id: u64) -> io::Result<StatMount> {
     Ok(StatMount {
         id: u64::from(raw.mnt_id_old),
         parent: raw.mnt_parent_id,
+        parent_in_mountinfo: u64::from(raw.mnt_parent_id_old),
         attributes: raw.mnt_attr,
         propagation: raw.mnt_propagation,
         root: text(raw.mnt_root),
@@ -241,14 +245,14 @@ pub fn stat_mount(unique_id: u64) -> io::Result<StatMount> {
     })
 }
 
-/// The never reused ids of all mounts at any depth below the mount `unique_id`, without itself:
-/// `listmount(2)` (Linux 6.8). `u64::MAX` means the root of this namespace (`LSMT_ROOT`).
-pub fn list_mounts(unique_id: u64) -> io::Result<Vec<u64>> {
+/// The never reused ids of all mounts below this process's root directory, at any depth, without the one that it is on:
+/// `listmount(2)` with `LSMT_ROOT` (Linux 6.8).
+pub fn list_mounts() -> io::Result<Vec<u64>> {
     let mut ids = Vec::new();
     let mut chunk = vec![0u64; 4096];
     loop {
         let last = ids.last().copied().unwrap_or(0);
-        let request = MntIdReq { size: 24, spare: 0, mnt_id: unique_id, param: last };
+        let request = MntIdReq { size: 24, spare: 0, mnt_id: LSMT_ROOT, param: last };
         // SAFETY: the request has the size it says; the kernel writes at most `chunk.len()` ids.
         let count =
             unsafe { libc::syscall(SYS_LISTMOUNT, &raw const request, chunk.as_mut_ptr(), chunk.len(), 0) };
