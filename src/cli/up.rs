@@ -37,8 +37,8 @@ pub(super) struct Up {
     #[arg(long, conflicts_with = "dry_run")]
     restart: bool,
     /// Leave sites alone that are down, as a package manager's hook does
-    #[arg(long, conflicts_with = "dry_run")]
-    if_up: bool,
+    #[arg(long = "if-up", conflicts_with = "dry_run")]
+    leave_down: bool,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -57,7 +57,7 @@ impl Up {
     /// `up` of one site.
     pub(super) fn of(site: &str) -> Self {
         let which = Which { sites: vec![site.to_owned()], all: false };
-        Self { which, dry_run: false, create: false, restart: false, if_up: false, json: false }
+        Self { which, dry_run: false, create: false, restart: false, leave_down: false, json: false }
     }
 
     pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
@@ -70,8 +70,8 @@ impl Up {
         let engine = context.engine(boot.clone(), sites.len() > 1)?;
         let resolver = context.resolver()?;
         let table = table(sites.len() > 1)?;
-        let Self { create, if_up, .. } = *self;
-        let run = Run { context, engine, resolver, boot, table, stop: &stop, create, if_up };
+        let Self { create, leave_down, .. } = *self;
+        let run = Run { context, engine, resolver, boot, table, stop: &stop, create, leave_down };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let done = parallel::each(&sites, threads, &stop, context.out, |site| run.site(site));
         let (mut codes, mut results, mut up) = (vec![], vec![], vec![]);
@@ -111,7 +111,7 @@ struct Run<'c> {
     table: Option<Table>,
     stop: &'c AtomicBool,
     create: bool,
-    if_up: bool,
+    leave_down: bool,
 }
 
 impl Run<'_> {
@@ -122,7 +122,7 @@ impl Run<'_> {
             self.context.out.info(format_args!("{}: made the root {}", site.name, manifest.root));
         }
         let desired = match self.resolver.resolve(&manifest, self.context.roots()) {
-            Err(_) if self.if_up && self.was_never_up(site) => {
+            Err(_) if self.leave_down && self.was_never_up(site) => {
                 let desired = Desired::nothing(site.name.clone(), manifest.root);
                 return Ok(Done { desired, services: vec![], outcome: None });
             }
@@ -149,7 +149,7 @@ impl Run<'_> {
     fn apply(&self, desired: &Desired, table: Option<&Table>) -> Result<Option<Outcome>, Failed> {
         let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
         let (observed, plan) = observe_and_plan(self.context, desired, &self.boot, table)?;
-        if self.if_up && render::site_state(&plan) == SiteState::Down {
+        if self.leave_down && render::site_state(&plan) == SiteState::Down {
             return Ok(None);
         }
         if !plan.conflicts.is_empty() {
