@@ -227,6 +227,35 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_too_odd(lines in proptest::collection::vec(
+            proptest::prop_oneof![
+                "[a-z]{0,3}[=:/ ]{0,2}[a-z,%]{0,4}",
+                "[/a-z\\\\0-4]{0,8}[ \t]{1,2}/[/a-z.]{0,8}[ \t]none[ \t](r?bind|ro|remount|,){0,4}( [0-9x])?",
+                "[\\[\\]a-zD# ;\t]{0,6}",
+                "\\PC{0,6}",
+            ],
+            0..8,
+        )) {
+            let text = lines.join("\n");
+            let file = Path::new("f");
+            let presets = Presets::built_in();
+            let _ = format(text.as_bytes());
+            if let Ok(fstab) = fstab::read(file, text.as_bytes()) {
+                let found = Found { fstabs: vec![fstab], ..Found::default() };
+                for draft in found.drafts(&presets).unwrap().drafts {
+                    let site = SiteName::new(&draft.name).unwrap();
+                    let source = crate::manifest::SourceFile::File("f".into());
+                    proptest::prop_assert!(crate::manifest::parse(site, source, &draft.to_yaml(), &presets).is_ok());
+                }
+            }
+            if let Ok(sections) = jailkit::read(file, text.as_bytes()) {
+                let _ = Found { sections, ..Found::default() }.drafts(&presets);
+            }
+        }
+    }
+
     #[test]
     fn names_come_from_roots() {
         for (root, name) in [
