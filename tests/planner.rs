@@ -62,6 +62,7 @@ impl World {
                 boot: BootId("b".into()),
                 root: root(),
                 mounts: self.record.clone(),
+                history: None,
             }),
             kept: (!self.kept.is_empty()).then(|| Kept { made: self.kept.clone(), ..Kept::nothing(root()) }),
             ..Observed::default()

@@ -6,99 +6,165 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::context::Context;
 use super::out::worst;
-use super::work::plural;
-use crate::import::{Draft, fpm};
-use crate::manifest::{self, SiteName, SourceFile};
+use crate::import::{Draft, Found, Kind};
+use crate::manifest::{self, Presets, SiteName, SourceFile};
 use crate::{Error, Result};
 
-/// Make manifests of the PHP-FPM pools that have a chroot
+/// Make manifests of what there is: pools of PHP-FPM, bind mounts in fstab, jailkit's sections
 ///
-/// Reads php-fpm.conf with the files that it includes, a single pool's file, or a directory such as /etc/php/8.2/fpm.
-/// Pools that share a chroot become one site. Prints the manifests; nothing that exists is ever overwritten.
+/// A FILE is a php-fpm.conf (with the files that it includes), a single pool's file, a directory such as
+/// /etc/php/8.2/fpm, a file in the format of fstab(5), or a `jk_init.ini` of jailkit's; which, is told by its contents.
+/// Pools with one chroot and bind lines into it become one site, and jailkit's sections become presets. Prints them;
+/// with --write nothing that exists is ever overwritten.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  mountjail import /etc/php/*/fpm\n  mountjail import --write /etc/php/*/fpm && mountjail \
-                  up --all"
+    after_help = "Example:\n  mountjail import --write /etc/php/*/fpm && mountjail up --all\n  mountjail import \
+                  /etc/fstab\n  mountjail import --write /etc/jailkit/jk_init.ini && mountjail presets"
 )]
 pub(super) struct Import {
-    /// Write the manifests to the configuration's sites/
+    /// Write the manifests to the configuration's sites/ and presets/
     #[arg(long)]
     write: bool,
     /// Print as JSON
     #[arg(long)]
     json: bool,
-    /// Configuration files of PHP-FPM, or directories with them
+    /// Configuration files of PHP-FPM or directories with them, files as fstab(5), a `jk_init.ini`
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
 }
 
 impl Import {
     pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
-        let mut pools = vec![];
-        for file in &self.files {
-            pools.extend(fpm::pools(file)?);
+        let mut found = Found::default();
+        let wrong: Vec<_> = self.files.iter().filter_map(|file| found.read(file).err()).flatten().collect();
+        if !wrong.is_empty() {
+            return Ok(report(context, &wrong));
         }
-        let jailed = pools.iter().filter(|pool| pool.get("chroot").is_some()).count();
-        if jailed < pools.len() {
-            let others = plural(pools.len() - jailed, "pool");
-            context.out.info(format_args!("{others} without a chroot: nothing to mount"));
+        let imported = match found.drafts(&context.presets) {
+            Ok(imported) => imported,
+            Err(wrong) => return Ok(report(context, &wrong)),
+        };
+        imported.notes.iter().for_each(|note| context.out.info(format_args!("{note}")));
+        imported.warnings.iter().for_each(|warning| context.out.warn(warning));
+        if imported.drafts.is_empty() {
+            return Err(Error::failed(
+                "no pool with a chroot, no bind line into a jail and no section was found",
+            )
+            .hint("name a directory such as /etc/php/8.2/fpm, /etc/fstab, or /etc/jailkit/jk_init.ini")
+            .into());
         }
-        if jailed == 0 {
-            return Err(Error::failed("no pool with a chroot was found")
-                .hint("name a php-fpm.conf, a pool's file or a directory such as /etc/php/8.2/fpm")
-                .into());
-        }
+        let presets = with_new(context, &imported.drafts)?;
         let (mut codes, mut results, mut text) = (vec![], vec![], String::new());
-        for draft in fpm::drafts(&pools)? {
-            let file = context.config.join("sites").join(format!("{}.yaml", draft.name));
-            let done = checked(context, &draft).and_then(|yaml| {
-                if self.write {
-                    write(&file, &yaml)?;
-                    context.out.info(format_args!("{}: wrote {}", draft.name, file.display()));
-                }
-                Ok(yaml)
-            });
-            match done {
+        for draft in &imported.drafts {
+            let file = file_of(context, draft);
+            let (done, json) = match self.one(context, draft, &file, &presets) {
                 Ok(yaml) => {
                     let _ = writeln!(text, "# {}\n{yaml}", file.display());
-                    results.push(json!({ "site": draft.name, "file": file, "manifest": yaml }));
-                    codes.push(0);
+                    (0, json!({ "file": file, "manifest": yaml }))
                 }
                 Err(error) => {
-                    codes.push(error.exit_code());
-                    results.push(json!({ "site": draft.name, "errors": [error.to_string()] }));
                     context.out.error(&error);
+                    (error.exit_code(), json!({ "errors": [error.to_string()] }))
                 }
-            }
+            };
+            codes.push(done);
+            results.push((draft, json));
         }
         if self.json {
-            text = format!("{:#}\n", json!({ "sites": results }));
+            text = format!("{:#}\n", as_json(results));
         } else if self.write {
             text.clear();
         }
         Ok(context.out.print_and(text, worst(codes)))
     }
+
+    /// The text of one, which reads as a manifest; written, if that is asked for.
+    fn one(&self, context: &Context<'_>, draft: &Draft, file: &Path, presets: &Presets) -> Result<String> {
+        let yaml = draft.to_yaml();
+        check(draft, &yaml, presets)?;
+        if let Some(other) = draft.root().and_then(|root| context.roots().site_at(root)) {
+            let root = draft.root().map(ToString::to_string).unwrap_or_default();
+            let both = format!("{}: the site {other} has the root {root} already", draft.place);
+            if self.write && other.as_str() != draft.name {
+                return Err(Error::failed(both).hint("compare them by hand: import overwrites nothing"));
+            }
+            context.out.warn(both);
+        }
+        if self.write {
+            write(draft, file, &yaml)?;
+            context.out.info(format_args!("{}: wrote {}", draft.name, file.display()));
+            let remarks = draft.remarks.iter().filter(|remark| Some(*remark) != draft.renamed.as_ref());
+            remarks.for_each(|remark| context.out.warn(format_args!("{}: {remark}", draft.name)));
+        }
+        Ok(yaml)
+    }
 }
 
-/// The manifest's text, which reads as a manifest.
-fn checked(context: &Context<'_>, draft: &Draft) -> Result<String> {
-    let yaml = draft.to_yaml();
-    let site = SiteName::new(&draft.name).map_err(|why| {
-        Error::failed(format!("the pool's name {:?} cannot be a site's name", draft.name)).because_of(why)
-    })?;
-    manifest::parse(site, SourceFile::File("import".into()), &yaml, &context.presets).map_err(|wrong| {
-        Error::failed(format!("{}: no manifest can say this", draft.name)).because_of(wrong.render(false))
-    })?;
-    Ok(yaml)
+/// Says what is wrong; gives the exit code.
+fn report(context: &Context<'_>, errors: &[Error]) -> u8 {
+    for error in errors {
+        context.out.error(error);
+    }
+    worst(errors.iter().map(Error::exit_code))
 }
 
-fn write(file: &Path, yaml: &str) -> Result<()> {
+/// `{sites: […], presets: […]}`
+fn as_json(results: Vec<(&Draft, Value)>) -> Value {
+    let (mut sites, mut presets) = (vec![], vec![]);
+    for (draft, mut json) in results {
+        let (key, list) = match draft.kind {
+            Kind::Site(_) => ("site", &mut sites),
+            Kind::Preset(_) => ("preset", &mut presets),
+        };
+        json[key] = json!(draft.name);
+        list.push(json);
+    }
+    json!({ "sites": sites, "presets": presets })
+}
+
+fn file_of(context: &Context<'_>, draft: &Draft) -> PathBuf {
+    let directory = match draft.kind {
+        Kind::Site(_) => "sites",
+        Kind::Preset(_) => "presets",
+    };
+    context.config.join(directory).join(format!("{}.yaml", draft.name))
+}
+
+/// The presets that there will be: those that there are, and the new ones.
+fn with_new(context: &Context<'_>, drafts: &[Draft]) -> Result<Presets> {
+    let mut presets = super::sites::presets(&context.config)?;
+    for draft in drafts.iter().filter(|draft| matches!(draft.kind, Kind::Preset(_))) {
+        let file = file_of(context, draft);
+        if !file.exists() {
+            presets.add(&draft.name, SourceFile::File(file), draft.to_yaml());
+        }
+    }
+    Ok(presets)
+}
+
+/// Whether the text reads as what it shall be.
+fn check(draft: &Draft, yaml: &str, presets: &Presets) -> Result<()> {
+    let name = SiteName::new(&draft.name).map_err(|why| {
+        Error::failed(format!("{}: {:?} cannot be a site's name", draft.place, draft.name)).because_of(why)
+    })?;
+    let wrong = match draft.kind {
+        Kind::Site(_) => manifest::parse(name, SourceFile::File("import".into()), yaml, presets).err(),
+        Kind::Preset(_) => presets.entries(&draft.name).and_then(Result::err),
+    };
+    wrong.map_or(Ok(()), |wrong| {
+        let failed = Error::failed(format!("{}: no manifest can say {}", draft.place, draft.name));
+        Err(failed.because_of(wrong.render(false)))
+    })
+}
+
+fn write(draft: &Draft, file: &Path, yaml: &str) -> Result<()> {
     let cannot = |error: std::io::Error| {
-        let failed = Error::failed(format!("cannot write {}", file.display())).because(&error);
+        let failed =
+            Error::failed(format!("{}: cannot write {}", draft.place, file.display())).because(&error);
         match error.kind() {
             std::io::ErrorKind::AlreadyExists => failed.hint("import overwrites nothing: compare it by hand"),
             _ => failed,

@@ -13,6 +13,7 @@ use super::work::{Failed, lock, notes, observe_and_plan, plural};
 use super::{Which, parallel, plan, systemd};
 use crate::engine::{Engine, Outcome};
 use crate::observe::{self, BootId, Table};
+use crate::render::{self, SiteState};
 use crate::resolve::{Desired, Resolver, create_root};
 use crate::{Error, Result};
 
@@ -35,6 +36,9 @@ pub(super) struct Up {
     /// Reload, or else restart, the running services of a site whose mounts changed
     #[arg(long, conflicts_with = "dry_run")]
     restart: bool,
+    /// Leave sites alone that are down, as a package manager's hook does
+    #[arg(long = "if-up", conflicts_with = "dry_run")]
+    leave_down: bool,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -45,14 +49,15 @@ struct Done {
     desired: Desired,
     /// The units that run inside.
     services: Vec<String>,
-    outcome: Outcome,
+    /// `None`: it is down, and was left alone.
+    outcome: Option<Outcome>,
 }
 
 impl Up {
     /// `up` of one site.
     pub(super) fn of(site: &str) -> Self {
         let which = Which { sites: vec![site.to_owned()], all: false };
-        Self { which, dry_run: false, create: false, restart: false, json: false }
+        Self { which, dry_run: false, create: false, restart: false, leave_down: false, json: false }
     }
 
     pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
@@ -65,7 +70,8 @@ impl Up {
         let engine = context.engine(boot.clone(), sites.len() > 1)?;
         let resolver = context.resolver()?;
         let table = table(sites.len() > 1)?;
-        let run = Run { context, engine, resolver, boot, table, stop: &stop, create: self.create };
+        let Self { create, leave_down, .. } = *self;
+        let run = Run { context, engine, resolver, boot, table, stop: &stop, create, leave_down };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let done = parallel::each(&sites, threads, &stop, context.out, |site| run.site(site));
         let (mut codes, mut results, mut up) = (vec![], vec![], vec![]);
@@ -75,7 +81,8 @@ impl Up {
             if self.json {
                 results.push(json);
             }
-            let changed = result.ok().filter(|done| done.outcome != Outcome::default());
+            let changed =
+                result.ok().filter(|done| done.outcome.as_ref().is_some_and(|o| *o != Outcome::default()));
             up.extend(changed.map(|done| (site, done)));
         }
         let blind = name_blind_processes(context, &up);
@@ -104,6 +111,7 @@ struct Run<'c> {
     table: Option<Table>,
     stop: &'c AtomicBool,
     create: bool,
+    leave_down: bool,
 }
 
 impl Run<'_> {
@@ -113,7 +121,13 @@ impl Run<'_> {
         if self.create && create_root(&manifest.root).map_err(|error| error.context(&site.name))? {
             self.context.out.info(format_args!("{}: made the root {}", site.name, manifest.root));
         }
-        let desired = self.resolver.resolve(&manifest, self.context.roots()).map_err(Failed::Errors)?;
+        let desired = match self.resolver.resolve(&manifest, self.context.roots()) {
+            Err(_) if self.leave_down && self.was_never_up(site) => {
+                let desired = Desired::nothing(site.name.clone(), manifest.root);
+                return Ok(Done { desired, services: vec![], outcome: None });
+            }
+            resolved => resolved.map_err(Failed::Errors)?,
+        };
         match self.apply(&desired, self.table.as_ref()) {
             // The table was read before the lock was taken: somebody may have mounted since.
             Err(Failed::Engine(_) | Failed::Errors(_)) if self.table.is_some() && !is_set(self.stop) => {
@@ -125,19 +139,28 @@ impl Run<'_> {
         .map(|outcome| Done { desired, services: manifest.services, outcome })
     }
 
-    /// Observes, plans and carries out, again as long as the plan says that there will be more to see.
-    fn apply(&self, desired: &Desired, table: Option<&Table>) -> Result<Outcome, Failed> {
+    /// In this boot, and by `up`.
+    fn was_never_up(&self, site: &Site) -> bool {
+        self.context.state.read(&site.name, &self.boot).record.is_none()
+    }
+
+    /// Observes, plans and carries out, again as long as the plan says that there will be more to see. `None`: the
+    /// site is down, and shall be left alone.
+    fn apply(&self, desired: &Desired, table: Option<&Table>) -> Result<Option<Outcome>, Failed> {
         let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
         let (observed, plan) = observe_and_plan(self.context, desired, &self.boot, table)?;
+        if self.leave_down && render::site_state(&plan) == SiteState::Down {
+            return Ok(None);
+        }
         if !plan.conflicts.is_empty() {
             return Err(Failed::Errors(plan.conflicts));
         }
         let outcome = self.engine.up(&plan, &observed, self.stop, &log).map_err(Failed::Engine)?;
         if !plan.unfinished {
-            return Ok(outcome);
+            return Ok(Some(outcome));
         }
         let table = table.map(|_| Table::read()).transpose()?;
-        self.apply(desired, table.as_ref()).map(|more| outcome.and(more))
+        self.apply(desired, table.as_ref()).map(|more| Some(outcome.and(more.unwrap_or_default())))
     }
 }
 
@@ -145,15 +168,19 @@ impl Run<'_> {
 fn report(context: &Context<'_>, site: &Site, result: &Result<Done, Failed>) -> (u8, Value) {
     let out = context.out;
     match result {
-        Ok(done) => {
-            notes(context, &done.desired);
-            for left in &done.outcome.left {
+        Ok(Done { outcome: None, desired, .. }) => {
+            out.info(format_args!("{}: down; left alone", site.name));
+            (0, json!({ "site": site.name, "root": desired.root, "up": false }))
+        }
+        Ok(Done { outcome: Some(outcome), desired, .. }) => {
+            notes(context, desired);
+            for left in &outcome.left {
                 out.warn(format_args!("{}: {left}", site.name));
             }
-            out.info(format_args!("{}: {}", site.name, summary(done)));
-            let Outcome { attached, swapped, gaps, detached, .. } = done.outcome;
+            out.info(format_args!("{}: {}", site.name, summary(desired, outcome)));
+            let Outcome { attached, swapped, gaps, detached, .. } = *outcome;
             let json = json!({
-                "site": site.name, "root": done.desired.root, "up": true, "mounts": done.desired.mounts.len(),
+                "site": site.name, "root": desired.root, "up": true, "mounts": desired.mounts.len(),
                 "attached": attached, "swapped": swapped, "gaps": gaps, "detached": detached,
             });
             (0, json)
@@ -165,9 +192,9 @@ fn report(context: &Context<'_>, site: &Site, result: &Result<Done, Failed>) -> 
     }
 }
 
-fn summary(done: &Done) -> String {
-    let Outcome { attached, swapped, detached, .. } = done.outcome;
-    let total = plural(done.desired.mounts.len(), "mount");
+fn summary(desired: &Desired, outcome: &Outcome) -> String {
+    let Outcome { attached, swapped, detached, .. } = *outcome;
+    let total = plural(desired.mounts.len(), "mount");
     let parts = [(attached, "attached"), (swapped, "swapped"), (detached, "detached")];
     let parts: Vec<_> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();

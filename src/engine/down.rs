@@ -148,6 +148,7 @@ impl<'a> Run<'a> {
             self.detaches().map(|(target, ..)| target).filter(|target| !gone.contains(*target)).collect();
         let stands = |mount: &RecordedMount| standing.contains(&mount.target) || still_exists(mount);
         record.mounts.retain(|mount| !gone.contains(&mount.target) && stands(mount));
+        record.history = record.history.map(|history| history.and(journal::now(), 0, 0, gone.len()));
         let mut kept = observed.kept.clone().unwrap_or_else(|| Kept::nothing(self.plan.root.clone()));
         kept.made.retain(|made| !forgotten.contains(&made.path));
         kept.files.retain(|file| !self.removed(file));
@@ -155,7 +156,13 @@ impl<'a> Run<'a> {
     }
 
     fn no_record(&self) -> Record {
-        Record { version: 1, boot: self.engine.boot.clone(), root: self.plan.root.clone(), mounts: vec![] }
+        Record {
+            version: 1,
+            boot: self.engine.boot.clone(),
+            root: self.plan.root.clone(),
+            mounts: vec![],
+            history: None,
+        }
     }
 
     fn removed(&self, file: &HostPath) -> bool {

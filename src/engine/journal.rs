@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -31,6 +32,11 @@ pub(super) fn write_record(state: &StateDir, site: &SiteName, record: &Record) -
 pub(super) fn write_kept(state: &StateDir, site: &SiteName, kept: &Kept) -> Result<()> {
     let path = state.kept(site);
     if kept.is_empty() { remove(&path) } else { write_json(&path, kept, Durability::Reboot) }
+}
+
+/// Seconds since 1970, for what is recorded; 0 of a clock that is before.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Removes the file at `path`; one that is absent is as good.

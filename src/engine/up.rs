@@ -14,7 +14,7 @@ use super::work::{self, Work};
 use super::{Engine, Failure, Log, Outcome, check_signal};
 use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};
-use crate::observe::{Kept, Made, MadeKind, Observed, Record, RecordedMount, SeenMount};
+use crate::observe::{History, Kept, Made, MadeKind, Observed, Record, RecordedMount, SeenMount};
 use crate::plan::{Plan, Step};
 use crate::resolve::{FileId, GeneratedFile};
 use crate::sys::{self};
@@ -54,15 +54,20 @@ pub(super) fn carry_out(
 
 /// Nothing to mount; but what an fstab or an earlier kernel session mounted is recorded as ours from now on.
 fn adopt(engine: &Engine, plan: &Plan, observed: &Observed) -> Result<Outcome> {
-    let record = record_of(engine, plan, plan.keep.clone());
+    let record = record_of(engine, plan, plan.keep.clone(), history(observed));
     if observed.record.as_ref() != Some(&record) && !record.mounts.is_empty() {
         journal::write_record(&engine.state, &plan.site, &record)?;
     }
     Ok(Outcome::default())
 }
 
-fn record_of(engine: &Engine, plan: &Plan, mounts: Vec<RecordedMount>) -> Record {
-    Record { version: 1, boot: engine.boot.clone(), root: plan.root.clone(), mounts }
+fn record_of(engine: &Engine, plan: &Plan, mounts: Vec<RecordedMount>, history: Option<History>) -> Record {
+    Record { version: 1, boot: engine.boot.clone(), root: plan.root.clone(), mounts, history }
+}
+
+/// What earlier runs did.
+fn history(observed: &Observed) -> Option<History> {
+    observed.record.as_ref().and_then(|record| record.history)
 }
 
 fn kept_before(plan: &Plan, observed: &Observed) -> Kept {
@@ -141,7 +146,17 @@ impl<'a> Run<'a> {
         let old = self.observed.record.iter().flat_map(|record| record.mounts.iter().cloned());
         let kept = self.plan.keep.iter().filter(|keep| !self.recorded(keep)).cloned();
         let mounts = old.chain(kept).chain(work.iter().map(Work::record)).collect();
-        self.write_record(mounts)
+        self.write_record(mounts, self.history_with_this_run())
+    }
+
+    fn history_with_this_run(&self) -> Option<History> {
+        let count = |is: fn(&Step) -> bool| self.plan.steps.iter().filter(|step| is(step)).count();
+        let attached = count(|step| matches!(step, Step::Attach(_)));
+        let swapped = count(|step| matches!(step, Step::Swap { .. }));
+        let detached = count(|step| matches!(step, Step::Detach { .. } | Step::DetachStray(_)));
+        let before = history(self.observed).unwrap_or_default();
+        let history = before.and(journal::now(), attached, swapped, detached);
+        Some(history).filter(|history| *history != History::default())
     }
 
     fn recorded(&self, mount: &RecordedMount) -> bool {
@@ -155,11 +170,13 @@ impl<'a> Run<'a> {
         if ids_were_known && !old_is_gone {
             return Ok(()); // what was written as intent has come true to the letter
         }
-        self.write_record(self.plan.keep.iter().cloned().chain(work.iter().map(Work::record)).collect())
+        let mounts = self.plan.keep.iter().cloned().chain(work.iter().map(Work::record)).collect();
+        self.write_record(mounts, self.history_with_this_run())
     }
 
-    fn write_record(&self, mounts: Vec<RecordedMount>) -> Result<()> {
-        journal::write_record(&self.engine.state, &self.plan.site, &record_of(self.engine, self.plan, mounts))
+    fn write_record(&self, mounts: Vec<RecordedMount>, history: Option<History>) -> Result<()> {
+        let record = record_of(self.engine, self.plan, mounts, history);
+        journal::write_record(&self.engine.state, &self.plan.site, &record)
     }
 
     fn write_kept(&self) -> Result<()> {
@@ -323,7 +340,7 @@ impl<'a> Run<'a> {
             for mount in mounts.iter_mut().filter(detached) {
                 mount.unique_id = None;
             }
-            self.write_record(mounts)?;
+            self.write_record(mounts, history(self.observed))?;
         }
         journal::write_kept(&self.engine.state, &self.plan.site, &kept_before(self.plan, self.observed))
     }

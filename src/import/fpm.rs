@@ -1,10 +1,9 @@
 //! php-fpm.conf and its pools, as `php-fpm.conf(5)` and PHP's manual describe them.
 
-use std::collections::{BTreeSet, HashMap};
-use std::fs;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::Draft;
+use super::draft::{Draft, Item, Kind};
 use crate::manifest::HostPath;
 use crate::{Error, Result};
 
@@ -18,6 +17,8 @@ pub struct Pool {
     pub name: String,
     /// Where its section begins.
     pub file: PathBuf,
+    /// The line of it, from 1.
+    pub line: usize,
     directives: HashMap<String, String>,
 }
 
@@ -25,6 +26,20 @@ impl Pool {
     /// The value of a directive such as `chroot`, if it is set and not empty.
     pub fn get(&self, directive: &str) -> Option<&str> {
         self.directives.get(directive).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// `chroot`, with the pool's `prefix` in the place of `$prefix`.
+    pub fn chroot(&self) -> Option<String> {
+        let chroot = self.get("chroot")?;
+        Some(match self.get("prefix") {
+            Some(prefix) => chroot.replace("$prefix", prefix),
+            None => chroot.to_owned(),
+        })
+    }
+
+    /// `FILE:LINE`, for messages.
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.file.display(), self.line)
     }
 }
 
@@ -49,43 +64,41 @@ pub fn of_this_host() -> Vec<Pool> {
 pub fn drafts(pools: &[Pool]) -> Result<Vec<Draft>> {
     let mut drafts: Vec<Draft> = vec![];
     for pool in pools {
-        let Some(chroot) = pool.get("chroot") else { continue };
-        let root = HostPath::new(chroot).map_err(|why| {
-            Error::failed(format!("pool {} of {}: chroot = {chroot}", pool.name, pool.file.display()))
-                .because_of(why)
+        let Some(chroot) = pool.chroot() else { continue };
+        let root = HostPath::new(&chroot).map_err(|why| {
+            Error::failed(format!("{}: pool {}: chroot = {chroot}", pool.place(), pool.name)).because_of(why)
         })?;
-        let nth = drafts.iter().position(|draft| draft.root == root).unwrap_or_else(|| {
-            drafts.push(Draft {
-                name: pool.name.clone(),
-                root: root.clone(),
-                presets: vec!["php-fpm".to_owned()],
-                users: BTreeSet::new(),
-                services: BTreeSet::new(),
-                remarks: vec![],
-            });
+        let nth = drafts.iter().position(|draft| draft.root() == Some(&root)).unwrap_or_else(|| {
+            let draft = Draft::new(pool.name.clone(), Kind::Site(root.clone()));
+            drafts.push(Draft { place: pool.place(), presets: vec!["php-fpm".to_owned()], ..draft });
             drafts.len() - 1
         });
-        add(&mut drafts[nth], pool);
+        add(&mut drafts[nth], &root, pool);
     }
     Ok(drafts)
 }
 
-fn add(draft: &mut Draft, pool: &Pool) {
-    draft.remarks.push(format!("The pool {} of {}.", pool.name, pool.file.display()));
+fn add(draft: &mut Draft, root: &HostPath, pool: &Pool) {
+    draft.found.push(format!("The pool {} of {}.", pool.name, pool.file.display()));
     draft.services.extend(service_of(&pool.file));
     match pool.get("user") {
         Some(user) if user.bytes().all(|byte| byte.is_ascii_digit()) => draft.remarks.push(format!(
-            "It runs as the user with the id {user}: name that user under `users`, and it has a name inside."
+            "The pool {} runs as the user with the id {user}: name that user under `users`, and it has a name inside.",
+            pool.name
         )),
-        Some(user) => drop(draft.users.insert(user.to_owned())),
-        None => {}
+        Some(user) if draft.users.iter().all(|known| known.any_of != [user]) => {
+            draft.users.push(Item::new(user));
+            draft.users.sort_by(|a, b| a.any_of.cmp(&b.any_of));
+        }
+        _ => {}
     }
     if let Some(listen) = pool.get("listen")
-        && Path::new(listen).starts_with(&draft.root)
+        && Path::new(listen).starts_with(root)
     {
-        draft
-            .remarks
-            .push(format!("Its socket {listen} is inside the root: the site's owner can replace it."));
+        draft.remarks.push(format!(
+            "The socket {listen} of the pool {} is inside the root: the site's owner can replace it.",
+            pool.name
+        ));
     }
 }
 
@@ -115,8 +128,7 @@ impl Reader {
     }
 
     fn file(&mut self, path: &Path) -> Result<()> {
-        let text = fs::read(path)
-            .map_err(|error| Error::failed(format!("cannot read {}", path.display())).because(&error))?;
+        let text = super::text(path)?;
         self.depth += 1;
         if self.depth > DEPTH {
             return Err(Error::failed(format!("{} is included by itself", path.display())));
@@ -124,13 +136,13 @@ impl Reader {
         let mut pool = None;
         for (line, nth) in String::from_utf8_lossy(&text).lines().zip(1..) {
             match item(line) {
-                Some(Item::Nothing) => {}
-                Some(Item::Section(name)) => pool = self.pool(name, path),
-                Some(Item::Directive("include", pattern)) => {
+                Some(IniLine::Nothing) => {}
+                Some(IniLine::Section(name)) => pool = self.pool(name, path, nth),
+                Some(IniLine::Directive("include", pattern)) => {
                     let beside = path.parent().unwrap_or(Path::new("/"));
                     self.matching(&beside.join(pattern))?;
                 }
-                Some(Item::Directive(key, value)) => {
+                Some(IniLine::Directive(key, value)) => {
                     if let Some(pool) = pool.and_then(|nth| self.pools.get_mut(nth)) {
                         let value = value.replace("$pool", &pool.name);
                         pool.directives.insert(key.to_owned(), value);
@@ -150,13 +162,13 @@ impl Reader {
     }
 
     /// The index of the pool of this name; `None` for `[global]`, which is none.
-    fn pool(&mut self, name: &str, file: &Path) -> Option<usize> {
+    fn pool(&mut self, name: &str, file: &Path, line: usize) -> Option<usize> {
         if name == "global" {
             return None;
         }
         let known = self.pools.iter().position(|pool| pool.name == name);
         known.or_else(|| {
-            self.pools.push(Pool { name: name.to_owned(), file: file.to_owned(), ..Pool::default() });
+            self.pools.push(Pool { name: name.to_owned(), file: file.to_owned(), line, ..Pool::default() });
             Some(self.pools.len() - 1)
         })
     }
@@ -173,20 +185,20 @@ impl Reader {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Item<'t> {
+enum IniLine<'t> {
     Nothing,
     Section(&'t str),
     Directive(&'t str, String),
 }
 
 /// One line; `None`: it is none of PHP's ini format.
-fn item(line: &str) -> Option<Item<'_>> {
+fn item(line: &str) -> Option<IniLine<'_>> {
     let line = line.trim();
     if line.is_empty() || line.starts_with([';', '#']) {
-        return Some(Item::Nothing);
+        return Some(IniLine::Nothing);
     }
     if let Some(rest) = line.strip_prefix('[') {
-        return rest.split_once(']').map(|(name, _)| Item::Section(name.trim()));
+        return rest.split_once(']').map(|(name, _)| IniLine::Section(name.trim()));
     }
     let (key, value) = line.split_once('=')?;
     let (key, value) = (key.trim(), value.trim());
@@ -194,5 +206,5 @@ fn item(line: &str) -> Option<Item<'_>> {
         Some((quoted, _)) => quoted,
         None => value.split(';').next().unwrap_or_default().trim(),
     };
-    (!key.is_empty()).then(|| Item::Directive(key, value.to_owned()))
+    (!key.is_empty()).then(|| IniLine::Directive(key, value.to_owned()))
 }

@@ -1,82 +1,270 @@
-//! What people have already → manifests: the pools of PHP-FPM.
+//! What people have already → manifests and presets: the pools of PHP-FPM, bind lines of fstab(5), jailkit's sections.
 //!
-//! In: configuration files of other programs. Out: a [`Draft`] a site, to be shown or written. It reads; it never
+//! In: configuration files of other programs, told apart by what is in them. Out: a [`Draft`] for each site and
+//! preset, to be shown or written. It reads the files, and looks at what their paths are on this host; it never
 //! changes anything.
 
+mod draft;
 pub mod fpm;
+pub mod fstab;
+mod ini;
+pub mod jailkit;
+mod lines;
+mod look;
+mod roots;
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
+use std::fs;
+use std::io::Read;
+use std::path::Path;
 
-use crate::manifest::HostPath;
+pub use draft::{Draft, Item, Kind, Mount};
 
-/// A site that was found, as a manifest says it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Draft {
-    /// A name for it, not yet checked.
-    pub name: String,
-    /// The jail's directory.
-    pub root: HostPath,
-    /// Presets that it needs.
-    pub presets: Vec<String>,
-    /// Logins that run inside.
-    pub users: BTreeSet<String>,
-    /// Units that run inside.
-    pub services: BTreeSet<String>,
-    /// Where it was found, and what the administrator should look at: sentences.
-    pub remarks: Vec<String>,
+use crate::manifest::{HostPath, Presets, SiteName};
+use crate::{Error, Result};
+
+/// No file of these formats is longer.
+const MAX_BYTES: u64 = 4 << 20;
+
+/// Names of directories that tell nothing about the site that they are for.
+const NAMELESS: [&str; 6] = ["chroot", "jail", "root", "rootfs", "fs", "htdocs"];
+
+/// What the files have.
+#[derive(Debug, Default)]
+pub struct Found {
+    pools: Vec<fpm::Pool>,
+    fstabs: Vec<fstab::Fstab>,
+    sections: Vec<jailkit::Section>,
 }
 
-impl Draft {
-    /// The manifest's text.
-    pub fn to_yaml(&self) -> String {
-        let mut text = String::new();
-        for remark in &self.remarks {
-            let _ = writeln!(text, "# {remark}");
+/// What became of it.
+#[derive(Debug, Default)]
+pub struct Imported {
+    /// Sites first, in the order of the files; then presets.
+    pub drafts: Vec<Draft>,
+    /// What needs nothing: sentences.
+    pub notes: Vec<String>,
+    /// What the administrator should look at: sentences.
+    pub warnings: Vec<String>,
+}
+
+/// Which format a file has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Fpm,
+    Fstab,
+    Jailkit,
+}
+
+impl Found {
+    /// Adds what is in `path`: a file of a known format, or a directory of PHP-FPM's.
+    ///
+    /// Errors: it cannot be read, or is of no known format; every line that is wrong, with file and line.
+    pub fn read(&mut self, path: &Path) -> Result<(), Vec<Error>> {
+        let one = |error| vec![error];
+        if path.is_dir() {
+            self.pools.extend(fpm::pools(path).map_err(one)?);
+            return Ok(());
         }
-        let _ = writeln!(text, "root: {}", scalar(&self.root.to_string()));
-        let lists: [(&str, Vec<&String>); 3] = [
-            ("presets", self.presets.iter().collect()),
-            ("users", self.users.iter().collect()),
-            ("services", self.services.iter().collect()),
+        let text = text(path).map_err(one)?;
+        match format(&text) {
+            Some(Format::Fpm) => self.pools.extend(fpm::pools(path).map_err(one)?),
+            Some(Format::Fstab) => self.fstabs.push(fstab::read(path, &text)?),
+            Some(Format::Jailkit) => self.sections.extend(jailkit::read(path, &text)?),
+            None => {
+                let failed = Error::failed(format!("{}: no format that is known", path.display()));
+                return Err(one(failed.hint(
+                    "it has neither pools of PHP-FPM, nor lines of fstab(5), nor sections of jailkit's jk_init.ini",
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The sites, one a root whatever files tell of it, and the presets. `presets` are those that there are.
+    pub fn drafts(&self, presets: &Presets) -> Result<Imported, Vec<Error>> {
+        let mut imported = Imported::default();
+        self.count(&mut imported.notes);
+        self.sites(presets, &mut imported)?;
+        unique_names(&mut imported);
+        for draft in jailkit::drafts(&self.sections, presets)? {
+            imported.warnings.extend(draft.renamed.iter().map(|why| format!("{}: {why}", draft.place)));
+            imported.drafts.push(draft);
+        }
+        Ok(imported)
+    }
+
+    fn count(&self, notes: &mut Vec<String>) {
+        let sum = |count: fn(&fstab::Fstab) -> usize| self.fstabs.iter().map(count).sum::<usize>();
+        let counts = [
+            (
+                self.pools.iter().filter(|pool| pool.get("chroot").is_none()).count(),
+                "pool",
+                "without a chroot: nothing to mount",
+            ),
+            (sum(|fstab| fstab.others), "line", "of fstab without `bind`: no business of a jail's"),
+            (sum(|fstab| fstab.ours), "line", "in mountjail's own block of fstab"),
         ];
-        for (key, items) in lists.into_iter().filter(|(_, items)| !items.is_empty()) {
-            let items: Vec<_> = items.into_iter().map(|item| scalar(item)).collect();
-            let _ = writeln!(text, "{key}: [{}]", items.join(", "));
+        for (count, what, rest) in counts.into_iter().filter(|(count, ..)| *count > 0) {
+            notes.push(format!("{count} {what}{} {rest}", if count == 1 { "" } else { "s" }));
         }
-        text
+        notes.extend(self.fstabs.iter().flat_map(|fstab| fstab.remarks.iter().cloned()));
+    }
+
+    fn sites(&self, presets: &Presets, imported: &mut Imported) -> Result<(), Vec<Error>> {
+        let mut drafts = fpm::drafts(&self.pools).map_err(|error| vec![error])?;
+        let binds: Vec<_> = self.fstabs.iter().flat_map(|fstab| fstab.binds.iter().cloned()).collect();
+        let known: Vec<_> = drafts.iter().filter_map(|draft| draft.root().cloned()).collect();
+        let assigned = roots::assign(&binds, &known);
+        for (root, binds) in &assigned.by_root {
+            let nth = drafts.iter().position(|draft| draft.root() == Some(root)).unwrap_or_else(|| {
+                let place = binds[0].place.clone();
+                drafts.push(Draft { place, ..Draft::new(name_of(root), Kind::Site(root.clone())) });
+                drafts.len() - 1
+            });
+            lines::add(&mut drafts[nth], root, binds, presets);
+        }
+        let left = assigned
+            .left
+            .iter()
+            .map(|(bind, why)| format!("{}: {} on {}: {why}", bind.place, bind.source, bind.target));
+        imported.warnings.extend(left);
+        imported.drafts = drafts;
+        Ok(())
     }
 }
 
-/// A YAML scalar: as it is where it is surely read as that text, else quoted as JSON, which YAML reads as well.
-fn scalar(text: &str) -> String {
-    let plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-@".contains(c))
-        && !["null", "true", "false", "yes", "no", "on", "off", "y", "n"].contains(&&*text.to_lowercase());
-    if plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
+/// The format, by the first line that can only be of one.
+fn format(text: &[u8]) -> Option<Format> {
+    let mut found = None;
+    for line in text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii) {
+        if line.is_empty() || line.starts_with(b"#") || line.starts_with(b";") {
+            continue;
+        }
+        let line_text = String::from_utf8_lossy(line);
+        if found == Some(Format::Fpm) {
+            if jailkit::looks_like(&line_text) {
+                return Some(Format::Jailkit);
+            }
+        } else if line.starts_with(b"[") || line_text.starts_with("include") {
+            found = Some(Format::Fpm);
+        } else if fstab::looks_like(line) {
+            return Some(Format::Fstab);
+        }
+    }
+    found
+}
+
+/// The text of a file. A FIFO or device is refused, and no more is read than such a file can have.
+fn text(path: &Path) -> Result<Vec<u8>> {
+    let cannot = |error| Error::failed(format!("cannot read {}", path.display())).because(&error);
+    if !fs::metadata(path).map_err(cannot)?.is_file() {
+        return Err(Error::failed(format!("{} is not a regular file", path.display())));
+    }
+    let mut text = vec![];
+    fs::File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut text)).map_err(cannot)?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(Error::failed(format!("{} is longer than 4 MiB: no configuration is", path.display())));
+    }
+    Ok(text)
+}
+
+/// A site's name out of its root: `site1` for `/srv/www/site1` and for `/srv/www/site1/chroot`.
+fn name_of(root: &HostPath) -> String {
+    let names: Vec<_> = root.as_path().iter().skip(1).map(|name| word(&name.to_string_lossy())).collect();
+    let telling = names.iter().rev().find(|name| !NAMELESS.contains(&name.as_str()));
+    telling.or(names.last()).cloned().unwrap_or_else(|| "site".to_owned())
+}
+
+/// `text` with what no site's name may have replaced.
+fn word(text: &str) -> String {
+    let allowed = |c: char| if c.is_ascii_alphanumeric() || "._-@".contains(c) { c } else { '-' };
+    let word: String = text.chars().map(allowed).collect();
+    if SiteName::new(&word).is_ok() { word } else { format!("site{word}") }
+}
+
+/// Gives a site whose name another one has already a name with a number, and says so.
+fn unique_names(imported: &mut Imported) {
+    let mut taken: BTreeSet<String> = BTreeSet::new();
+    for draft in &mut imported.drafts {
+        let mut name = draft.name.clone();
+        let mut nth = 2;
+        while taken.contains(&name) {
+            name = format!("{}-{nth}", draft.name);
+            nth += 1;
+        }
+        if name != draft.name {
+            imported.warnings.push(format!(
+                "{}: another site is called {} already; this one is called {name}",
+                draft.place, draft.name
+            ));
+            draft.name.clone_from(&name);
+        }
+        taken.insert(name);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{Presets, SiteName, SourceFile, parse};
 
     #[test]
-    fn the_text_is_a_manifest_whatever_the_names_are() {
-        for name in ["www-data", "no", "null", "0x10", "host$", "a.b"] {
-            let draft = Draft {
-                name: "s".into(),
-                root: HostPath::new("/srv/a b: #c").unwrap(),
-                presets: vec!["php-fpm".into()],
-                users: [name.to_owned()].into(),
-                services: ["php8.2-fpm.service".to_owned()].into(),
-                remarks: vec!["found".into()],
-            };
-            let text = draft.to_yaml();
-            let site = SiteName::new("s").unwrap();
-            let read = parse(site, SourceFile::File("s.yaml".into()), &text, &Presets::built_in());
-            let read = read.unwrap_or_else(|wrong| panic!("{text}\n{}", wrong.render(false)));
-            assert_eq!((read.root, read.services.len()), (draft.root, 1));
+    fn formats_are_told_by_what_is_in_the_file() {
+        for (text, expected) in [
+            ("", None),
+            ("# only\n; comments\n", None),
+            ("nothing that is known", None),
+            ("; a\n[www]\nuser = x\n", Some(Format::Fpm)),
+            ("include=/etc/php-fpm.d/*.conf\n", Some(Format::Fpm)),
+            ("[www\n", Some(Format::Fpm)),
+            ("# x\n[ssh]\ncomment = y\npaths = ssh\n", Some(Format::Jailkit)),
+            ("[ssh]\nnonsense\nPaths: ssh\n", Some(Format::Jailkit)),
+            ("# /etc/fstab\nUUID=1-2 / ext4 defaults 0 1\n", Some(Format::Fstab)),
+            ("/etc/x\t/srv/a/etc/x\n", Some(Format::Fstab)),
+            ("broken\n/dev/sda2 none swap sw 0 0\n", Some(Format::Fstab)),
+        ] {
+            assert_eq!(format(text.as_bytes()), expected, "{text:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_too_odd(lines in proptest::collection::vec(
+            proptest::prop_oneof![
+                "[a-z]{0,3}[=:/ ]{0,2}[a-z,%]{0,4}",
+                "[/a-z\\\\0-4]{0,8}[ \t]{1,2}/[/a-z.]{0,8}[ \t]none[ \t](r?bind|ro|remount|,){0,4}( [0-9x])?",
+                "[\\[\\]a-zD# ;\t]{0,6}",
+                "\\PC{0,6}",
+            ],
+            0..8,
+        )) {
+            let text = lines.join("\n");
+            let file = Path::new("f");
+            let presets = Presets::built_in();
+            let _ = format(text.as_bytes());
+            if let Ok(fstab) = fstab::read(file, text.as_bytes()) {
+                let found = Found { fstabs: vec![fstab], ..Found::default() };
+                for draft in found.drafts(&presets).unwrap().drafts {
+                    let site = SiteName::new(&draft.name).unwrap();
+                    let source = crate::manifest::SourceFile::File("f".into());
+                    proptest::prop_assert!(crate::manifest::parse(site, source, &draft.to_yaml(), &presets).is_ok());
+                }
+            }
+            if let Ok(sections) = jailkit::read(file, text.as_bytes()) {
+                let _ = Found { sections, ..Found::default() }.drafts(&presets);
+            }
+        }
+    }
+
+    #[test]
+    fn names_come_from_roots() {
+        for (root, name) in [
+            ("/srv/www/site1", "site1"),
+            ("/srv/www/site1/chroot", "site1"),
+            ("/srv/ä b", "site--b"),
+            ("/root", "root"),
+        ] {
+            assert_eq!(name_of(&HostPath::new(root).unwrap()), name);
         }
     }
 }

@@ -93,6 +93,11 @@ impl Presets {
         self.by_name.keys().map(String::as_str)
     }
 
+    /// Whether `name` is one of the binary's own, also where a file has taken its place.
+    pub fn is_built_in(&self, name: &str) -> bool {
+        BUILT_IN.iter().any(|(known, _)| *known == name)
+    }
+
     /// The file that the preset `name` is from.
     pub fn file(&self, name: &str) -> Option<&SourceFile> {
         self.by_name.get(name).map(|preset| &preset.file)

@@ -6,6 +6,7 @@
 
 mod look;
 mod mountinfo;
+mod outdated;
 mod processes;
 mod record;
 mod state;
@@ -15,8 +16,9 @@ mod units;
 
 pub use look::{as_recorded, observe};
 pub use mountinfo::{MountInfo, parse as parse_mountinfo};
+pub use outdated::{Outdated, outdated};
 pub use processes::{Process, holders, without_mounts};
-pub use record::{BootId, Kept, Made, MadeKind, Record, RecordedMount};
+pub use record::{BootId, History, Kept, Made, MadeKind, Record, RecordedMount};
 pub use state::{Records, StateDir, boot_id};
 pub use table::Table;
 pub use types::{Observed, Seen, SeenMount, Stray};

@@ -31,13 +31,21 @@ impl fmt::Display for Process {
 }
 
 /// All process directories of `/proc`.
-fn all() -> impl Iterator<Item = (u32, PathBuf)> {
+pub(super) fn all() -> impl Iterator<Item = (u32, PathBuf)> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
 }
 
 impl Process {
-    fn read(pid: u32, proc: &Path) -> Option<Self> {
+    /// What makes it begin anew.
+    pub fn restart(&self) -> String {
+        match &self.unit {
+            Some(unit) if unit.ends_with(".service") => format!("systemctl restart {unit}"),
+            _ => "restart it".to_owned(),
+        }
+    }
+
+    pub(super) fn read(pid: u32, proc: &Path) -> Option<Self> {
         let name = fs::read(proc.join("comm")).ok()?;
         let unit = fs::read_to_string(proc.join("cgroup")).ok().and_then(|text| unit(&text));
         Some(Self { pid, name: String::from_utf8_lossy(&name).trim_end().to_owned(), unit })
@@ -72,6 +80,12 @@ pub fn holders(root: &HostPath) -> Vec<Process> {
         .filter(|(pid, proc)| *pid != own && uses(proc))
         .filter_map(|(pid, proc)| Process::read(pid, &proc))
         .collect()
+}
+
+/// Whether the process of the directory `proc` is in the mount namespace of this one.
+pub(super) fn same_namespace(proc: &Path) -> bool {
+    let namespace = fs::read_link(proc.join("ns/mnt"));
+    namespace.is_ok_and(|namespace| fs::read_link("/proc/self/ns/mnt").is_ok_and(|own| own == namespace))
 }
 
 /// Processes inside one of `roots` whose own mount namespace does not show what is mounted there, each with

@@ -27,6 +27,39 @@ pub struct Record {
     pub root: HostPath,
     /// In the order of attaching; a target may stand twice while a swap is under way.
     pub mounts: Vec<RecordedMount>,
+    /// What was done since the first of them was made; `None` of mounts that mountjail only took over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<History>,
+}
+
+/// What was done to a site's mounts, by all runs together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct History {
+    /// When the last of it was done: seconds since 1970.
+    pub changed: u64,
+    /// Mounts made where there were none.
+    pub attached: u64,
+    /// Mounts replaced.
+    pub swapped: u64,
+    /// Mounts taken away.
+    pub detached: u64,
+}
+
+impl History {
+    /// With what a run at the time `now` does in addition; the same, if that is nothing.
+    #[must_use]
+    pub fn and(self, now: u64, attached: usize, swapped: usize, detached: usize) -> Self {
+        if attached + swapped + detached == 0 {
+            return self;
+        }
+        Self {
+            changed: now,
+            attached: self.attached + attached as u64,
+            swapped: self.swapped + swapped as u64,
+            detached: self.detached + detached as u64,
+        }
+    }
 }
 
 /// One mount that mountjail made or was about to make.

@@ -166,6 +166,7 @@ mod tests {
         let site = SiteName::new("a").unwrap();
         fs::write(state.record(&site), r#"{"version":1,"boot":"old","root":"/srv/a","mounts":[]}"#).unwrap();
         assert_eq!(state.read(&site, &BootId("new".into())), Records::default());
-        assert!(state.read(&site, &BootId("old".into())).record.is_some());
+        let old = state.read(&site, &BootId("old".into())).record.unwrap();
+        assert_eq!(old.history, None, "as it was written before there was one");
     }
 }

@@ -48,6 +48,11 @@ impl Table {
         points
     }
 
+    /// Whether there is a mount with this id.
+    pub(super) fn has(&self, id: u64) -> bool {
+        self.mounts.iter().any(|mount| mount.id == id)
+    }
+
     /// The mounts below `path`, sorted by mount point.
     pub(super) fn below(&self, path: &Path) -> &[MountInfo] {
         let mut prefix = bytes(path).to_vec();

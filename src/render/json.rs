@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Answer, site_state};
 use crate::manifest::JailPath;
+use crate::observe::{Outdated, Process};
 use crate::plan::{MountState, Plan, Step};
 use crate::resolve::{FileKind, Link, Mount, Reason, ResolvedPreset};
 
@@ -56,10 +57,22 @@ fn with(mut value: Value, more: Value) -> Value {
     value
 }
 
-/// `{site, root, state, mounts: [{target, source, state, detail, options}]}`
-pub fn status(plan: &Plan) -> Value {
+/// `{site, root, state, mounts: [{target, source, state, detail, options}], outdated: [{unit, pids, name, files, hint}]}`
+pub fn status(plan: &Plan, outdated: &[Outdated]) -> Value {
     let mounts: Vec<_> = plan.states.iter().map(state).collect();
-    json!({ "site": plan.site, "root": plan.root, "state": site_state(plan), "mounts": mounts })
+    let outdated: Vec<_> = outdated.iter().map(old).collect();
+    json!({
+        "site": plan.site, "root": plan.root, "state": site_state(plan), "mounts": mounts, "outdated": outdated,
+    })
+}
+
+fn old(outdated: &Outdated) -> Value {
+    let pids: Vec<_> = outdated.processes.iter().map(|process| process.pid).collect();
+    let process = outdated.processes.first();
+    json!({
+        "name": process.map(|process| &process.name), "unit": process.and_then(|process| process.unit.as_ref()),
+        "pids": pids, "files": outdated.files, "hint": process.map(Process::restart),
+    })
 }
 
 fn state(state: &MountState) -> Value {

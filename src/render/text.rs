@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::{Answer, site_state};
 use crate::manifest::JailPath;
+use crate::observe::Outdated;
 use crate::plan::{MountState, Plan, State};
 use crate::resolve::{Mount, Reason, ResolvedPreset};
 
@@ -35,6 +36,20 @@ pub fn status(plan: &Plan) -> String {
             writeln!(text, "  {:<13} {:<width$}  {}", state.state, state.target.to_string(), about(state));
     }
     text
+}
+
+/// A line for processes that still use old files.
+pub fn outdated(outdated: &Outdated) -> String {
+    let pids: Vec<_> = outdated.processes.iter().map(|process| process.pid.to_string()).collect();
+    let Some(process) = outdated.processes.first() else { return String::new() };
+    let unit = process.unit.as_ref().map(|unit| format!(", {unit}")).unwrap_or_default();
+    format!(
+        "  note: {} (pid {}{unit}) still has the old {}; {}\n",
+        process.name,
+        pids.join(" "),
+        outdated.files.join(", "),
+        process.restart()
+    )
 }
 
 fn about(state: &MountState) -> String {

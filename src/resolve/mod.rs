@@ -22,7 +22,7 @@ use crate::manifest::{Entry, HostPath, JailPath, Manifest, Origin, Request};
 use crate::{Error, Result};
 
 pub use host::{Host, LinkOnTheWay, LookupError, Walk};
-pub use root::{Roots, create_root};
+pub use root::{Roots, create_root, refuse_system};
 pub use types::{Cause, Desired, FileId, FileKind, GeneratedFile, Link, Mount, Note, Options, Reason};
 
 use part::Part;

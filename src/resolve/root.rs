@@ -45,6 +45,11 @@ impl Roots {
         self.by_path.entry(root).or_default().push(site);
     }
 
+    /// The site whose root is `root`.
+    pub fn site_at(&self, root: &HostPath) -> Option<&SiteName> {
+        self.by_path.get(root).and_then(|sites| sites.first())
+    }
+
     /// Another site with the same root, one above or one below.
     fn in_the_way(&self, site: &SiteName, root: &HostPath) -> Option<(&SiteName, &HostPath)> {
         let at_or_above = root.as_path().ancestors().filter_map(|above| HostPath::new(above).ok());
@@ -104,7 +109,8 @@ pub(super) fn check(host: &Host, manifest: &Manifest, roots: &Roots) -> Result<C
     Ok(Checked { warnings: who_can_write(host, &path), path })
 }
 
-fn refuse_system(root: &HostPath) -> Result<()> {
+/// Refuses a root that holds the system.
+pub fn refuse_system(root: &HostPath) -> Result<()> {
     let at = root.as_path();
     let below = SYSTEM_BELOW.iter().find(|system| at.starts_with(system) && at != Path::new(system));
     if SYSTEM.iter().any(|system| at == Path::new(system))

@@ -1,6 +1,6 @@
 //! The parts of all entries together → one mount a target, links for the directories on the way.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +17,8 @@ pub(super) struct Gathered {
     items: Vec<(Arc<Origin>, Arc<Part>)>,
     /// The host's directory links on the way to anything, with their texts.
     ways: BTreeMap<PathBuf, PathBuf>,
+    /// The links that data such as `/etc/localtime` are.
+    leaves: BTreeSet<PathBuf>,
     pub users: Vec<(String, Arc<Origin>)>,
     pub notes: Vec<Note>,
     /// By the links that a root has in another form.
@@ -36,7 +38,8 @@ pub(super) struct Template {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Own {
     at: PathBuf,
-    /// `None`: a directory; else the text of a link that leads to the same place as the host's.
+    /// `None`: a directory, or a file in the place of a link to one; else the text of a link that leads to the
+    /// same place as the host's.
     link: Option<PathBuf>,
 }
 
@@ -44,6 +47,8 @@ impl Gathered {
     pub(super) fn add(&mut self, origin: &Arc<Origin>, part: Arc<Part>) {
         let links = part.items.iter().filter_map(|item| item.way.as_ref()).flat_map(|way| &way.links);
         self.ways.extend(links.map(|link| (link.path.as_path().to_owned(), link.text.clone())));
+        let data = part.items.iter().filter(|item| item.options.noexec);
+        self.leaves.extend(data.filter_map(|item| Some(item.leaf.as_ref()?.path.as_path().to_owned())));
         self.users.extend(part.user.iter().map(|user| (user.clone(), origin.clone())));
         let note = |text: &String| Note { origin: origin.clone(), text: text.clone() };
         self.notes.extend(part.notes.iter().map(note));
@@ -52,7 +57,8 @@ impl Gathered {
 
     /// What the root at `root` needs.
     pub(super) fn template(&self, host: &Host, root: &HostPath) -> Templated {
-        let own: Vec<_> = self.ways.iter().filter_map(|(at, text)| own(host, root, at, text)).collect();
+        let ways = self.ways.iter().filter_map(|(at, text)| own(host, root, at, text));
+        let own: Vec<_> = ways.chain(self.leaves.iter().filter_map(|at| own_file(host, root, at))).collect();
         self.template_for(host, &own)
     }
 
@@ -81,6 +87,12 @@ fn own(host: &Host, root: &HostPath, at: &Path, text: &Path) -> Option<Own> {
         }
         None => None,
     }
+}
+
+/// What the root has at the host's link `at` to a file, if it is a file: one to mount on, such as a placeholder.
+fn own_file(host: &Host, root: &HostPath, at: &Path) -> Option<Own> {
+    let (stat, _) = host.now(&root.inside(&JailPath::new(at).ok()?)).ok()?;
+    (stat.kind == FileKind::File).then(|| Own { at: at.to_owned(), link: None })
 }
 
 /// One target's mount while it is put together.
@@ -238,6 +250,7 @@ impl<'o> Builder<'o> {
             .filter(|draft| !draft.item.fixed && !draft.item.recursive && self.above(&draft.target).is_none())
             .filter_map(|draft| Some((draft, draft.item.leaf.as_ref()?)))
             .filter(|(draft, link)| link.path.as_path() == draft.target.as_path())
+            .filter(|(_, link)| !self.own.contains_key(link.path.as_path()))
             .filter(|(draft, _)| {
                 self.drafts.values().any(|other| {
                     other.target != draft.target

@@ -100,16 +100,25 @@ impl Block {
     }
 }
 
-/// Each mount point that a line outside of the block names, with the number of its line.
-pub fn outside_targets(text: &[u8]) -> Vec<(usize, PathBuf)> {
+/// The lines outside of the block, with their numbers.
+pub fn outside_lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let mut inside = false;
-    let mut targets = vec![];
-    for (line, nth) in text.split(|byte| *byte == b'\n').zip(1..) {
-        if is_marker(line, BEGIN) || is_marker(line, END) {
+    let lines = text.split(|byte| *byte == b'\n').zip(1..);
+    lines.filter_map(move |(line, nth)| {
+        let marker = is_marker(line, BEGIN) || is_marker(line, END);
+        if marker {
             inside = is_marker(line, BEGIN);
         }
+        (!inside && !marker).then_some((nth, line))
+    })
+}
+
+/// Each mount point that a line outside of the block names, with the number of its line.
+pub fn outside_targets(text: &[u8]) -> Vec<(usize, PathBuf)> {
+    let mut targets = vec![];
+    for (nth, line) in outside_lines(text) {
         let mut fields = line.split(|byte| b" \t".contains(byte)).filter(|field| !field.is_empty());
-        if let (false, Some(source), Some(target)) = (inside, fields.next(), fields.next())
+        if let (Some(source), Some(target)) = (fields.next(), fields.next())
             && source[0] != b'#'
         {
             targets.push((nth, unescaped(target)));

@@ -2,7 +2,7 @@
 
 mod block;
 
-pub use block::{BadMarkers, Block, outside_targets};
+pub use block::{BadMarkers, Block, outside_lines, outside_targets};
 
 use std::path::{Path, PathBuf};
 
@@ -131,8 +131,8 @@ fn escaped(path: &Path) -> Vec<u8> {
     text
 }
 
-/// What [`escaped`] did undone, for any `\ooo`.
-fn unescaped(field: &[u8]) -> PathBuf {
+/// A path as fstab(5) writes it, with any `\ooo` undone.
+pub fn unescaped(field: &[u8]) -> PathBuf {
     use std::os::unix::ffi::OsStringExt;
     let mut bytes = vec![];
     let mut rest = field;

@@ -1,0 +1,218 @@
+//! Which processes inside a root still use files that have been replaced, as after an upgrade of a library.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::Table;
+use super::processes::{Process, all, same_namespace};
+use crate::manifest::HostPath;
+use crate::resolve::ldso::elf::Object;
+use crate::sys::{self, FileId};
+
+/// What a removed file's path ends in.
+const DELETED: &[u8] = b" (deleted)";
+
+/// Where programs keep files that they remove on purpose while they use them.
+const TEMPORARY: [&str; 5] = ["/dev", "/run", "/tmp", "/var/run", "/var/tmp"];
+
+/// Processes of one name and unit, with the same old files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outdated {
+    /// At least one, by their ids.
+    pub processes: Vec<Process>,
+    /// Paths as the processes have them, or, where a file has none any more, its name as a library.
+    pub files: Vec<String>,
+}
+
+/// The processes inside each of `roots` that have mapped a library, program or other file that is not there any more:
+/// removed, replaced, or on a mount that has been swapped. `table` is the mount table of this namespace.
+///
+/// A file is not counted while its path still leads to it, as in a mount that is stale: to start the process again
+/// would change nothing. Nor is a file that is mapped to write to it together with others.
+pub fn outdated(roots: &[&HostPath], table: &Table) -> Vec<Vec<Outdated>> {
+    let mut by_root: Vec<BTreeMap<_, Vec<Process>>> = roots.iter().map(|_| BTreeMap::new()).collect();
+    for (pid, proc) in all() {
+        let Ok(at) = fs::read_link(proc.join("root")) else { continue };
+        let Some(nth) = roots.iter().position(|root| at.starts_with(root.as_path())) else { continue };
+        let inside = Inside { proc: &proc, root: &at, table };
+        let files = inside.old_files();
+        if let Some(process) = Process::read(pid, &proc).filter(|_| !files.is_empty()) {
+            let key = (process.unit.clone(), process.name.clone(), files.into_iter().collect::<Vec<_>>());
+            by_root[nth].entry(key).or_default().push(process);
+        }
+    }
+    let group = |((_, _, files), mut processes): (_, Vec<Process>)| {
+        processes.sort_by_key(|process| process.pid);
+        Outdated { processes, files }
+    };
+    by_root.into_iter().map(|groups| groups.into_iter().map(group).collect()).collect()
+}
+
+/// One process and its root directory.
+struct Inside<'p> {
+    proc: &'p Path,
+    root: &'p Path,
+    table: &'p Table,
+}
+
+/// One file of a process, with all its mappings.
+#[derive(Debug, PartialEq, Eq)]
+struct Mapped<'m> {
+    /// As in `/proc/PID/maps`, without what says that it is removed.
+    path: &'m [u8],
+    deleted: bool,
+    /// The address range of one mapping, which is its name in `map_files`.
+    range: &'m str,
+    /// Shared with others and written to: no library.
+    written: bool,
+}
+
+impl Inside<'_> {
+    /// The names of the files that are not what the process would find now.
+    fn old_files(&self) -> BTreeSet<String> {
+        let Ok(maps) = fs::read(self.proc.join("maps")) else { return BTreeSet::new() };
+        let old = |mapped: &Mapped<'_>| !mapped.written && !mapped.is_memory() && self.is_old(mapped);
+        parse(&maps).into_iter().filter(old).map(|mapped| self.name(&mapped)).collect()
+    }
+
+    /// Where the file of a mapping can be reached, whatever became of its path.
+    fn link(&self, mapped: &Mapped<'_>) -> PathBuf {
+        self.proc.join("map_files").join(mapped.range)
+    }
+
+    fn is_old(&self, mapped: &Mapped<'_>) -> bool {
+        let Ok(used) = fs::metadata(self.link(mapped)) else { return false };
+        let used = FileId { dev: used.dev(), ino: used.ino() };
+        match self.found_now(mapped.path()) {
+            Some(now) if now == used => false,
+            None if is_temporary(&self.path_inside(mapped)) => false,
+            _ => mapped.deleted || self.is_detached(mapped),
+        }
+    }
+
+    /// What the process would find at `path` if it opened it again.
+    fn found_now(&self, path: &Path) -> Option<FileId> {
+        if let Ok(inside) = path.strip_prefix(self.root) {
+            let root = File::open(self.proc.join("root")).ok()?;
+            let found = sys::open_beneath(&root, inside, libc::O_PATH).and_then(sys::stat_fd);
+            return found.ok().map(|stat| stat.file);
+        }
+        // Mapped before the process entered its root, as the pools of PHP-FPM do.
+        fs::metadata(path).ok().map(|now| FileId { dev: now.dev(), ino: now.ino() })
+    }
+
+    /// Whether the file is on a mount that is in no place any more: one that was swapped. Known of processes in this
+    /// mount namespace; other ones hide their mounts outside of the root.
+    fn is_detached(&self, mapped: &Mapped<'_>) -> bool {
+        same_namespace(self.proc) && mount_id(&self.link(mapped)).is_some_and(|id| !self.table.has(id))
+    }
+
+    /// As the process sees it; the host's, of a file from before it entered its root.
+    fn path_inside(&self, mapped: &Mapped<'_>) -> PathBuf {
+        let inside = mapped.path().strip_prefix(self.root).map(|inside| Path::new("/").join(inside));
+        inside.unwrap_or_else(|_| mapped.path().to_owned())
+    }
+
+    /// The path inside; of a file that was a mount of its own, which has none any more, the name as a library.
+    fn name(&self, mapped: &Mapped<'_>) -> String {
+        let shown = self.path_inside(mapped);
+        if shown != Path::new("/") {
+            return shown.to_string_lossy().into_owned();
+        }
+        let object = File::open(self.link(mapped)).ok().and_then(|file| Object::read(&file).ok());
+        let soname = object.and_then(|object| object.soname);
+        soname
+            .map_or_else(|| "a replaced file".to_owned(), |name| String::from_utf8_lossy(&name).into_owned())
+    }
+}
+
+impl Mapped<'_> {
+    fn path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(self.path))
+    }
+
+    /// No file of a directory, though it is shown as one.
+    fn is_memory(&self) -> bool {
+        [&b"/memfd:"[..], b"/SYSV", b"/anon_hugepage", b"/dev/zero"]
+            .iter()
+            .any(|name| self.path.starts_with(name))
+    }
+}
+
+/// Whether a file of this path that is gone was likely never meant to stay.
+fn is_temporary(path: &Path) -> bool {
+    TEMPORARY.iter().any(|directory| path.starts_with(directory))
+}
+
+/// The files of a `/proc/PID/maps` (`proc_pid_maps(5)`), each once.
+fn parse(maps: &[u8]) -> Vec<Mapped<'_>> {
+    let mut files: HashMap<(&str, &[u8]), Mapped<'_>> = HashMap::new();
+    for line in maps.split(|byte| *byte == b'\n') {
+        let Some((inode, mapped)) = parse_line(line) else { continue };
+        let written = mapped.written;
+        files.entry((inode, mapped.path)).or_insert(mapped).written |= written;
+    }
+    files.into_values().collect()
+}
+
+/// `7f06-7f07 r-xp 00003000 fe:00 326970   /usr/lib/libz.so.1 (deleted)`, with the device and inode.
+fn parse_line(line: &[u8]) -> Option<(&str, Mapped<'_>)> {
+    let (head, path) = line.split_at(line.iter().position(|byte| *byte == b'/')?);
+    let head = std::str::from_utf8(head).ok()?;
+    let mut fields = head.split_ascii_whitespace();
+    let (range, mode, device) = (fields.next()?, fields.next()?, fields.nth(1)?);
+    let inode = head.get(head.find(device)?..)?.trim_end();
+    // What is no file may have a slash in its name.
+    fields.next().filter(|inode| *inode != "0")?;
+    let deleted = path.ends_with(DELETED);
+    let path = path.strip_suffix(DELETED).unwrap_or(path);
+    Some((inode, Mapped { path, deleted, range, written: mode.contains('w') && mode.ends_with('s') }))
+}
+
+/// The id of the mount that the open file at `link` is on, as mountinfo has it.
+fn mount_id(link: &Path) -> Option<u64> {
+    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(link).ok()?;
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).ok()?;
+    info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_maps_of_a_process_are_read() {
+        let maps = b"00400000-00401000 r--p 00000000 fe:00 18504      /srv/a/bin/x\n\
+            00401000-00402000 r-xp 00001000 fe:00 18504      /srv/a/bin/x\n\
+            7f01-7f02 r-xp 00000000 00:29 7                          / (deleted)\n\
+            7f02-7f03 r--s 00000000 00:29 8                          /srv/a/var/db (deleted)\n\
+            7f03-7f04 rw-s 00000000 00:29 8                          /srv/a/var/db (deleted)\n\
+            7f05-7f06 rw-p 00000000 00:00 0                          [heap]\n\
+            7f06-7f07 rw-p 00000000 00:00 0 \n\
+            7f07-7f08 rw-s 00000000 00:01 1024                       /dev/zero (deleted)\n\
+            7f08-7f09 r-xp 00000000 00:01 9                          /memfd:jit (deleted)\n";
+        let mut files = parse(maps);
+        files.sort_by_key(|mapped| mapped.range);
+        let seen: Vec<_> = files.iter().map(|m| (m.path, m.deleted, m.written, m.is_memory())).collect();
+        let expected: [(&[u8], _, _, _); 5] = [
+            (b"/srv/a/bin/x", false, false, false),
+            (b"/", true, false, false),
+            (b"/srv/a/var/db", true, true, false),
+            (b"/dev/zero", true, true, true),
+            (b"/memfd:jit", true, false, true),
+        ];
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn this_process_has_mounts_that_the_table_knows() {
+        let table = Table::read().unwrap();
+        let id = mount_id(Path::new("/proc/self/exe")).unwrap();
+        assert!(table.has(id) && !table.has(u64::MAX));
+    }
+}
