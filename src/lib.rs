@@ -10,6 +10,7 @@ pub mod cli;
 pub mod engine;
 pub mod error;
 pub mod import;
+pub mod jail;
 pub mod manifest;
 pub mod observe;
 pub mod plan;

@@ -26,6 +26,17 @@ impl Pool {
     pub fn get(&self, directive: &str) -> Option<&str> {
         self.directives.get(directive).map(String::as_str).filter(|value| !value.is_empty())
     }
+
+    /// The PHP settings that the pool makes by `kind`, such as `php_admin_value`.
+    pub(super) fn php_values(&self, kind: &str) -> Vec<(String, String)> {
+        let setting = |key: &str| Some(key.strip_prefix(kind)?.strip_prefix('[')?.strip_suffix(']')?.to_owned());
+        self.directives.iter().filter_map(|(key, value)| Some((setting(key)?, value.clone()))).collect()
+    }
+
+    /// Whether `root` is its chroot.
+    pub fn lives_in(&self, root: &HostPath) -> bool {
+        self.get("chroot").and_then(|chroot| HostPath::new(chroot).ok()).is_some_and(|chroot| chroot == *root)
+    }
 }
 
 /// The pools of `path`: a php-fpm.conf, a single pool's file, or a directory such as `/etc/php/8.2/fpm`.
@@ -40,9 +51,13 @@ pub fn pools(path: &Path) -> Result<Vec<Pool>> {
 
 /// The pools of this host, as far as its configuration can be read.
 pub fn of_this_host() -> Vec<Pool> {
+    masters().iter().filter_map(|place| pools(place).ok()).flatten().collect()
+}
+
+/// The configurations of this host, one a master process.
+pub fn masters() -> Vec<PathBuf> {
     let places = ["/etc/php/*/fpm", "/etc/php-fpm.conf", "/etc/php*/php-fpm.conf"];
-    let found = places.iter().filter_map(|place| glob::glob(place).ok()).flatten().flatten();
-    found.filter_map(|place| pools(&place).ok()).flatten().collect()
+    places.iter().filter_map(|place| glob::glob(place).ok()).flatten().flatten().collect()
 }
 
 /// The sites of these pools: one a chroot, with the users and services of all its pools.
@@ -173,14 +188,14 @@ impl Reader {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Item<'t> {
+pub(super) enum Item<'t> {
     Nothing,
     Section(&'t str),
     Directive(&'t str, String),
 }
 
 /// One line; `None`: it is none of PHP's ini format.
-fn item(line: &str) -> Option<Item<'_>> {
+pub(super) fn item(line: &str) -> Option<Item<'_>> {
     let line = line.trim();
     if line.is_empty() || line.starts_with([';', '#']) {
         return Some(Item::Nothing);

@@ -4,6 +4,7 @@
 //! changes anything.
 
 pub mod fpm;
+pub mod php;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
