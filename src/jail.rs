@@ -4,8 +4,27 @@ use std::ffi::CString;
 
 use nix::unistd::{Gid, Group, Uid, User, chdir, chroot, initgroups, setgid, setuid};
 
+use serde::{Deserialize, Serialize};
+
 use crate::manifest::HostPath;
 use crate::{Error, Result};
+
+/// Whom a process inside runs as.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Who {
+    /// The login name on the host, by which the groups are found.
+    pub name: String,
+    /// Its id.
+    pub uid: u32,
+    /// The group's id.
+    pub gid: u32,
+}
+
+impl From<&User> for Who {
+    fn from(user: &User) -> Self {
+        Self { name: user.name.clone(), uid: user.uid.as_raw(), gid: user.gid.as_raw() }
+    }
+}
 
 /// The user of this host that `name` names, by name or id.
 pub fn user(name: &str) -> Result<User> {
@@ -28,15 +47,16 @@ pub fn group(name: &str) -> Result<Gid> {
     found.map(|group| group.gid).ok_or_else(|| cannot().because_of("this host has no such group"))
 }
 
-/// Enters the root and gives up what `user` does not have. The groups are looked up on the host.
-pub fn enter(root: &HostPath, user: &User) -> Result<()> {
+/// Enters the root and gives up what `who` does not have. The groups are looked up on the host.
+pub fn enter(root: &HostPath, who: &Who) -> Result<()> {
     let cannot = |what: String| move |error: nix::Error| Error::failed(what).because(&error.into());
     let to_root = || format!("cannot enter the root {root}");
-    let to_user = || format!("cannot become the user {}", user.name);
-    let name = CString::new(user.name.as_str()).map_err(|_| Error::usage("a user's name has no NUL"))?;
-    initgroups(&name, user.gid).map_err(cannot(to_user()))?;
+    let to_user = || format!("cannot become the user {}", who.name);
+    let name = CString::new(who.name.as_str()).map_err(|_| Error::usage("a user's name has no NUL"))?;
+    let gid = Gid::from_raw(who.gid);
+    initgroups(&name, gid).map_err(cannot(to_user()))?;
     chroot(root.as_path()).map_err(cannot(to_root()))?;
     chdir("/").map_err(cannot(to_root()))?;
-    setgid(user.gid).map_err(cannot(to_user()))?;
-    setuid(user.uid).map_err(cannot(to_user()))
+    setgid(gid).map_err(cannot(to_user()))?;
+    setuid(Uid::from_raw(who.uid)).map_err(cannot(to_user()))
 }

@@ -7,6 +7,7 @@
 //! Later stages import earlier ones' types, never the reverse; [`sys`] is below all of them.
 
 pub mod cli;
+pub mod doctor;
 pub mod engine;
 pub mod error;
 pub mod import;

@@ -15,11 +15,12 @@ use super::sites;
 use super::work::planned;
 use super::{placeholders_umask, up};
 use crate::import::fpm;
+use crate::jail::{self, Who};
 use crate::manifest::{HostPath, JailPath};
 use crate::observe::{self, Table};
 use crate::render::{SiteState, site_state, why};
 use crate::resolve::Desired;
-use crate::{Error, Result, jail};
+use crate::{Error, Result};
 
 /// What is kept of the caller's environment.
 const KEPT: [&str; 4] = ["TERM", "COLORTERM", "LANG", "TZ"];
@@ -85,7 +86,7 @@ impl Exec {
             }
         }
         let user = self.user(&desired.root)?;
-        jail::enter(&desired.root, &user).map_err(|error| error.context(&site.name))?;
+        jail::enter(&desired.root, &Who::from(&user)).map_err(|error| error.context(&site.name))?;
         let reason = self.execute(&user);
         let program = self.program().display().to_string();
         let error =

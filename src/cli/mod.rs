@@ -2,6 +2,7 @@
 
 mod check;
 mod context;
+mod doctor;
 mod down;
 mod exec;
 mod fstab;
@@ -45,7 +46,8 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes:\n  0  done, or in sync\n  1  failed\n  2  wrong usage, or a mistake in a \
-                          manifest\n  3  differences found (plan, status, fstab --check)";
+                          manifest\n  3  differences found (plan, status, fstab --check), \
+                          or a check failed (doctor)";
 
 /// Options of every command.
 #[derive(Debug, Args)]
@@ -79,12 +81,16 @@ enum Command {
     Check(check::Check),
     Presets(presets::Presets),
     Why(why::Why),
+    Doctor(doctor::Doctor),
     Fstab(fstab::Fstab),
     Units(units::Units),
     Exec(exec::Exec),
     Import(import::Import),
     Schema(schema::Schema),
     Completions(schema::Completions),
+    /// What `doctor` runs inside a root
+    #[command(name = crate::doctor::SUBCOMMAND, hide = true)]
+    Inside,
 }
 
 /// Which sites a command is for.
@@ -116,6 +122,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, out: &Out) -> anyhow::Result<u8> {
+    if matches!(cli.command, Command::Inside) {
+        // It knows nothing of any configuration.
+        return Ok(crate::doctor::inside_main().map(|()| 0)?);
+    }
     let context = Context::new(cli.global.config_dir, cli.global.state_dir, out)?;
     match cli.command {
         Command::Up(up) => up.run(&context),
@@ -125,12 +135,14 @@ fn run(cli: Cli, out: &Out) -> anyhow::Result<u8> {
         Command::Check(check) => check.run(&context),
         Command::Presets(presets) => presets.run(&context),
         Command::Why(why) => why.run(&context),
+        Command::Doctor(doctor) => doctor.run(&context),
         Command::Fstab(fstab) => fstab.run(&context),
         Command::Units(units) => units.run(&context),
         Command::Import(import) => import.run(&context),
         Command::Exec(exec) => exec.run(&context),
         Command::Schema(schema) => Ok(schema.run(context.out)),
         Command::Completions(completions) => Ok(completions.run(context.out)),
+        Command::Inside => Ok(0),
     }
 }
 

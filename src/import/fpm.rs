@@ -29,7 +29,8 @@ impl Pool {
 
     /// The PHP settings that the pool makes by `kind`, such as `php_admin_value`.
     pub(super) fn php_values(&self, kind: &str) -> Vec<(String, String)> {
-        let setting = |key: &str| Some(key.strip_prefix(kind)?.strip_prefix('[')?.strip_suffix(']')?.to_owned());
+        let setting =
+            |key: &str| Some(key.strip_prefix(kind)?.strip_prefix('[')?.strip_suffix(']')?.to_owned());
         self.directives.iter().filter_map(|(key, value)| Some((setting(key)?, value.clone()))).collect()
     }
 

@@ -90,7 +90,8 @@ mod tests {
         let ini = "[PHP]\nopcache.enable=1\n;x=1\nsession.save_path = \"1;/a\" ; a comment\nsys_temp_dir=/t\n\
                    [PATH=/srv]\nsys_temp_dir=/other\n";
         fs::write(fpm.join("php.ini"), ini).unwrap();
-        fs::write(fpm.join("conf.d/10-opcache.ini"), "zend_extension=opcache.so\nopcache.enable=Off\n").unwrap();
+        fs::write(fpm.join("conf.d/10-opcache.ini"), "zend_extension=opcache.so\nopcache.enable=Off\n")
+            .unwrap();
         fs::write(fpm.join("conf.d/README"), "sys_temp_dir=/wrong\n").unwrap();
         let pool = "[a]\nphp_admin_value[sys_temp_dir] = /mine\nphp_value[sys_temp_dir] = /less\n";
         fs::write(fpm.join("pool.d/a.conf"), pool).unwrap();

@@ -1,0 +1,141 @@
+//! A site that is up → does it work inside?
+//!
+//! In: what the site should have ([`Desired`]), how its mounts stand ([`Plan`]), the PHP-FPM pools in it, the host.
+//! Out: a [`Finding`] a check. What counts is tried inside, as the pool's user, by a process that enters the
+//! root as a worker of PHP-FPM does ([`inside`]); it gets a limited time and leaves nothing behind ([`ask`]). It
+//! only looks: it changes nothing on the host or in the site.
+
+mod ask;
+mod checks;
+mod inside;
+mod machine;
+mod tenant;
+mod types;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::prctl::set_child_subreaper;
+
+use crate::jail::Who;
+use crate::manifest::{HostPath, JailPath, Manifest};
+use crate::plan::Plan;
+use crate::render::why;
+use crate::resolve::{Desired, Host, Mount};
+
+pub use ask::SUBCOMMAND;
+pub use inside::main as inside_main;
+pub use machine::Machine;
+pub use tenant::{Tenant, tenants};
+pub use types::{Finding, Remedy, Verdict};
+
+use ask::Silence;
+use inside::Probe;
+
+/// The site that is examined.
+#[derive(Debug)]
+pub struct Patient<'p> {
+    /// What the manifest says.
+    pub manifest: &'p Manifest,
+    /// What it should have.
+    pub desired: &'p Desired,
+    /// How its mounts stand.
+    pub plan: &'p Plan,
+    /// The pools in it.
+    pub tenants: &'p [Tenant],
+    /// As whom it is looked at.
+    pub who: Who,
+    /// The site's lock, which its first `up` since the boot made.
+    pub lock: PathBuf,
+}
+
+/// What the caller wants to know besides.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long one look may take.
+    pub limit: Duration,
+    /// A name that should resolve.
+    pub name: Option<String>,
+    /// A TLS server that should be trusted: host and port.
+    pub tls: Option<(String, u16)>,
+}
+
+/// All checks, side by side.
+pub fn examine(patient: &Patient<'_>, options: &Options, host: &Host) -> Vec<Finding> {
+    // What a killed process leaves running becomes this one's child, to be ended and reaped.
+    let _ = set_child_subreaper(true);
+    let exam = Exam { patient, options, host, presets: presets(patient.manifest) };
+    let finding = |(name, check): &checks::Check| {
+        let outcome =
+            check(&exam).unwrap_or_else(|silence| types::Outcome::could_not_check(silence.to_string()));
+        outcome.named(name)
+    };
+    thread::scope(|scope| {
+        let running: Vec<_> =
+            checks::ALL.iter().map(|check| (check.0, scope.spawn(|| finding(check)))).collect();
+        let broken = |name| types::Outcome::could_not_check("the check itself failed").named(name);
+        running.into_iter().map(|(name, check)| check.join().unwrap_or_else(|_| broken(name))).collect()
+    })
+}
+
+fn presets(manifest: &Manifest) -> BTreeSet<&str> {
+    manifest.entries.iter().flat_map(|entry| &entry.origin.presets).map(String::as_str).collect()
+}
+
+/// One examination.
+struct Exam<'e> {
+    patient: &'e Patient<'e>,
+    options: &'e Options,
+    host: &'e Host,
+    /// All presets that the manifest includes.
+    presets: BTreeSet<&'e str>,
+}
+
+impl Exam<'_> {
+    /// Asks inside.
+    fn ask<P: Probe>(&self, probe: P) -> Result<P::Answer, Silence> {
+        self.ask_as(&self.patient.who, probe)
+    }
+
+    fn ask_as<P: Probe>(&self, who: &Who, probe: P) -> Result<P::Answer, Silence> {
+        ask::ask(&self.patient.desired.root, who, probe, self.options.limit)
+    }
+
+    /// Whether a look without an end of its own ends before it is killed.
+    fn inner_limit(&self) -> Duration {
+        self.options.limit * 4 / 5
+    }
+
+    /// Whether PHP-FPM runs inside, or shall.
+    fn is_php(&self) -> bool {
+        !self.patient.tenants.is_empty() || self.presets.contains("php-fpm")
+    }
+
+    /// The mount that shows `path` once the site is as it should be.
+    fn mount_of(&self, path: &Path) -> Option<&Mount> {
+        why(self.patient.desired, &JailPath::new(path).ok()?).mount
+    }
+
+    fn brings(&self, path: &str) -> bool {
+        self.mount_of(Path::new(path)).is_some()
+    }
+
+    fn on_host(&self, path: &Path) -> bool {
+        HostPath::new(path).is_ok_and(|path| self.host.exists(&path))
+    }
+
+    fn up(&self) -> Remedy {
+        Remedy::act(format!("mountjail up {}", self.patient.desired.site))
+    }
+
+    /// What brings a path that is missing inside: `line`, if the host has it and the manifest does not ask for it.
+    fn bring(&self, path: &Path, line: Remedy) -> Remedy {
+        match () {
+            () if self.mount_of(path).is_some() => self.up(),
+            () if self.on_host(path) => line,
+            () => Remedy::act(format!("install what has {}: it is not on this host either", path.display())),
+        }
+    }
+}
