@@ -1,7 +1,7 @@
 //! Programs and libraries, with the jail for the whole host: what the dynamic loader would find.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,6 +12,7 @@ use super::{Probe, Trouble};
 use crate::manifest::HostPath;
 use crate::resolve::Host;
 use crate::resolve::ldso::Loader;
+use crate::resolve::ldso::elf::{BadElf, Bytes, Object};
 
 /// The most files that are looked at.
 const MAX_FILES: usize = 10_000;
@@ -50,30 +51,48 @@ impl Probe for Libraries {
     }
 }
 
-/// The programs and libraries that `path` is or has in it; links are followed only where they are `path` itself.
+/// `path`, if it is a program or library, or the programs in it. Libraries in a directory are left out: they are
+/// modules, opened by programs that most often have entered the jail with the C library in them.
 fn code_in(path: &Path) -> Vec<PathBuf> {
     let Ok(metadata) = fs::metadata(path) else { return vec![] };
     if metadata.is_file() {
-        return if is_code(path).unwrap_or(false) { vec![path.to_owned()] } else { vec![] };
+        return if kind(path) == Kind::Other { vec![] } else { vec![path.to_owned()] };
     }
-    let mut files: Vec<_> = fs::read_dir(path).into_iter().flatten().flatten().collect();
-    files.retain(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
     let executable =
-        |path: &Path| fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o111 != 0);
-    let library = |path: &Path| path.to_string_lossy().contains(".so");
-    let mut files: Vec<_> = files.into_iter().map(|entry| entry.path()).collect();
-    files.retain(|path| (library(path) || executable(path)) && is_code(path).unwrap_or(false));
+        |path: &PathBuf| fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o111 != 0);
+    let mut files: Vec<_> = files.map(|entry| entry.path()).filter(executable).collect();
+    files.retain(|path| kind(path) == Kind::Program);
     files.sort();
     files
 }
 
-/// Whether it begins as an ELF file or a script does.
-fn is_code(path: &Path) -> io::Result<bool> {
-    let mut open = File::options();
-    let mut file = open.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
-    let mut start = [0; 4];
-    file.read_exact(&mut start)?;
-    Ok(start == *b"\x7fELF" || start.starts_with(b"#!"))
+#[derive(PartialEq, Eq)]
+enum Kind {
+    Program,
+    Library,
+    Other,
+}
+
+/// What a file is by its beginning.
+fn kind(path: &Path) -> Kind {
+    let mut options = File::options();
+    let open = options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+    let Ok(file) = open else { return Kind::Other };
+    match Object::read(&file) {
+        // libc.so.6 can be run as a program, and never is.
+        Ok(object) if object.interpreter.is_some() && is_library_name(path) => Kind::Other,
+        Ok(object) if object.interpreter.is_some() => Kind::Program,
+        Ok(_) => Kind::Library,
+        Err(BadElf::NotElf) if file.at(0, 2).is_ok_and(|start| start == b"#!") => Kind::Program,
+        Err(BadElf::NotElf) => Kind::Other,
+        Err(_) => Kind::Library, // a damaged one, of which the loader will say so
+    }
+}
+
+fn is_library_name(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().contains(".so"))
 }
 
 /// Whether what `mail()` starts can be started: `/bin/sh`, and by it this program.
