@@ -21,6 +21,7 @@ use nix::sys::prctl::set_child_subreaper;
 
 use crate::jail::Who;
 use crate::manifest::{HostPath, JailPath, Manifest};
+use crate::observe::{self, Process};
 use crate::plan::Plan;
 use crate::render::why;
 use crate::resolve::{Desired, Host, Mount};
@@ -66,7 +67,9 @@ pub struct Options {
 pub fn examine(patient: &Patient<'_>, options: &Options, host: &Host) -> Vec<Finding> {
     // What a killed process leaves running becomes this one's child, to be ended and reaped.
     let _ = set_child_subreaper(true);
-    let exam = Exam { patient, options, host, presets: presets(patient.manifest) };
+    // Before processes that look are inside as well.
+    let inside = observe::inside(&patient.desired.root);
+    let exam = Exam { patient, options, host, presets: presets(patient.manifest), inside };
     let finding = |(name, check): &checks::Check| {
         let outcome =
             check(&exam).unwrap_or_else(|silence| types::Outcome::could_not_check(silence.to_string()));
@@ -91,6 +94,8 @@ struct Exam<'e> {
     host: &'e Host,
     /// All presets that the manifest includes.
     presets: BTreeSet<&'e str>,
+    /// The processes that live in the root.
+    inside: Vec<Process>,
 }
 
 impl Exam<'_> {

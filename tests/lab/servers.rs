@@ -31,6 +31,7 @@ pub fn dns() -> Server {
     command.args(["--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--bind-interfaces"]);
     command.args(["--user=root", "--group=root", "--pid-file="]);
     command.arg(format!("--listen-address={DNS}")).arg(format!("--address=/{NAME}/127.0.0.1"));
+    command.arg("--local=/lab.test/"); // no other name below it exists
     let server = Server::start(&mut command);
     // Its socket is bound when nobody else can bind it.
     wait_until("the name server listens", || UdpSocket::bind((DNS, 53)).is_err());

@@ -41,7 +41,7 @@ fn few(texts: &[String]) -> String {
 /// first came up: the C library remembers what was not there.
 pub(super) fn processes(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     let desired = exam.patient.desired;
-    let inside = observe::inside(&desired.root);
+    let inside = &exam.inside;
     if inside.is_empty() {
         return Ok(Outcome::not_needed("no process is inside"));
     }
@@ -51,7 +51,7 @@ pub(super) fn processes(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         .collect();
     let first_up = fs::metadata(&exam.patient.lock).and_then(|lock| lock.modified()).ok();
     let mut problems = vec![];
-    for process in &inside {
+    for process in inside {
         if blind.iter().any(|other| other.pid == process.pid) {
             let text = format!("{process} has a mount namespace that does not receive the mounts");
             problems.push(Problem::new(text, restart(process)));

@@ -18,23 +18,12 @@ pub(super) fn users(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         return Ok(Outcome::not_needed("no PHP-FPM pool is in it, and nothing brings /etc/passwd"));
     }
     let found = exam.ask(Account { uid: who.uid, gid: who.gid })?;
-    let mut problems = vec![];
-    let mut say = |what: &str, id: u32, database: &str, has_line: bool| {
-        let (text, remedy) = if has_line {
-            let text = format!("the {what} {id} is in /etc/{database} and all the same not found");
-            (text, Remedy::Manifest { key: "nss", items: vec!["passwd".into(), "group".into()] })
-        } else {
-            let text = format!("the {what} {id} ({}) has no name inside", who.name);
-            (text, Remedy::line("users", &who.name))
-        };
-        problems.push(Problem::new(text, remedy));
-    };
-    if found.user.is_none() {
-        say("user", who.uid, "passwd", found.in_passwd);
-    }
-    if found.group.is_none() {
-        say("group", who.gid, "group", found.in_group);
-    }
+    let nameless = [("user", who.uid, &found.user), ("group", who.gid, &found.group)];
+    let nameless = nameless.into_iter().filter(|(.., name)| name.is_none());
+    let problems = nameless.map(|(what, id, _)| {
+        Problem::new(format!("the {what} {id} has no name inside"), Remedy::line("users", &who.name))
+    });
+    let problems: Vec<_> = problems.collect();
     let name = |name: Option<String>| name.unwrap_or_default();
     let good = format!("{} is {}, {} is {}", who.uid, name(found.user), who.gid, name(found.group));
     Ok(Outcome::of(problems, good))

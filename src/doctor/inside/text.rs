@@ -24,9 +24,6 @@ pub(in crate::doctor) struct Account {
 pub(in crate::doctor) struct Accounts {
     pub user: Option<String>,
     pub group: Option<String>,
-    /// The files have lines for them, whatever the library makes of these.
-    pub in_passwd: bool,
-    pub in_group: bool,
 }
 
 impl Probe for Account {
@@ -36,15 +33,8 @@ impl Probe for Account {
         Accounts {
             user: User::from_uid(Uid::from_raw(self.uid)).ok().flatten().map(|user| user.name),
             group: Group::from_gid(Gid::from_raw(self.gid)).ok().flatten().map(|group| group.name),
-            in_passwd: has_id("/etc/passwd", self.uid),
-            in_group: has_id("/etc/group", self.gid),
         }
     }
-}
-
-fn has_id(file: &str, id: u32) -> bool {
-    let text = fs::read(file).unwrap_or_default();
-    String::from_utf8_lossy(&text).lines().any(|line| line.split(':').nth(2) == Some(&id.to_string()))
 }
 
 /// Which services nsswitch.conf(5) names for a database.
