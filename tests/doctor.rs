@@ -5,19 +5,23 @@ mod lab;
 mod support;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::net::UdpSocket;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
 
-use lab::{DNS, Fpm, NAME, PORT, Server};
+use lab::{Fpm, NAME, PORT, Server};
 use nix::sched::CloneFlags;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use support::{Ran, Sandbox, on_shared_root, tree};
 
 fn main() -> ExitCode {
-    let trials: [(&str, fn()); 19] = [
+    let trials: [(&str, fn()); 22] = [
         ("a site that is well", well),
         ("no resolv.conf", no_resolv_conf),
         ("a dead name server", dead_name_server),
@@ -29,7 +33,10 @@ fn main() -> ExitCode {
         ("no /dev/urandom", no_urandom),
         ("a dead MySQL socket", dead_mysql),
         ("mail() without sendmail", no_sendmail),
-        ("no users, no character sets, no locale", no_data),
+        ("no users and no character sets", no_data),
+        ("no character sets for PHP", no_iconv),
+        ("no locale", no_locale),
+        ("a log that nobody reads", syslog),
         ("PHP's own settings", php_settings),
         ("processes from before", old_processes),
         ("a stale mount", stale),
@@ -49,6 +56,11 @@ struct Site {
     root: PathBuf,
     lists: BTreeMap<String, Vec<String>>,
     _dns: Server,
+}
+
+/// The directory of PHP-FPM's pools.
+fn pools() -> PathBuf {
+    glob::glob("/etc/php/*/fpm/pool.d").unwrap().next().expect("PHP-FPM is installed").unwrap()
 }
 
 /// What the preset php-fpm consists of.
@@ -76,16 +88,12 @@ impl Site {
         }
         let lists = manifest.lines().map(list).collect();
         let site = Self { sandbox, root, lists, _dns: lab::dns() };
-        for file in fs::read_dir(site.pools()).unwrap() {
+        for file in fs::read_dir(pools()).unwrap() {
             fs::remove_file(file.unwrap().path()).unwrap();
         }
         site.pool("site1", "");
         site.sandbox.ok(&["up", "site1"]);
         site
-    }
-
-    fn pools(&self) -> PathBuf {
-        glob::glob("/etc/php/*/fpm/pool.d").unwrap().next().expect("PHP-FPM is installed").unwrap()
     }
 
     /// Writes the pool `name` in the site's root.
@@ -94,7 +102,7 @@ impl Site {
             "[{name}]\nuser = www-data\ngroup = www-data\nlisten = /run/{name}.sock\nchroot = {}\n{directives}",
             self.root.display()
         );
-        fs::write(self.pools().join(format!("{name}.conf")), text).unwrap();
+        fs::write(pools().join(format!("{name}.conf")), text).unwrap();
     }
 
     fn doctor(&self, arguments: &[&str]) -> Ran {
@@ -131,7 +139,7 @@ impl Site {
         self.lists.entry(key).or_default().extend(items);
         let mut text = format!("root: {}\n", self.root.display());
         for (key, items) in &self.lists {
-            text.push_str(&format!("{key}: [{}]\n", items.join(", ")));
+            writeln!(text, "{key}: [{}]", items.join(", ")).unwrap();
         }
         self.sandbox.manifest("site1", text);
         self.sandbox.ok(&["up", "site1"]);
@@ -143,6 +151,19 @@ impl Site {
         let detail = self.fails(check, line);
         self.apply(line);
         self.is_well(&[]);
+        detail
+    }
+}
+
+impl Site {
+    /// As [`Site::is_mended_by`]; and PHP in the pool could not do `php` before, and can afterwards.
+    #[track_caller]
+    fn is_mended_for_php(&mut self, check: &str, line: &str, php: &str) -> String {
+        let answer = |site: &Self| Fpm::start(&site.sandbox, &site.root).eval(&site.root, php);
+        let before = answer(self);
+        assert!(before == "OK: false" || before.starts_with("FAILED: "), "it works before: {before}");
+        let detail = self.is_mended_by(check, line);
+        assert_eq!(answer(self), "OK: true");
         detail
     }
 }
@@ -192,7 +213,7 @@ fn well() {
     ];
     assert_eq!(needed, all);
     let text = site.sandbox.ok(&["doctor", "site1", "--tls", &server]).stdout;
-    let begin = format!("site1: 16 ok, in {} as www-data\n", site.root.display());
+    let begin = format!("site1: 16 checks ok, in {} as www-data\n", site.root.display());
     assert!(text.starts_with(&begin), "{text}");
     assert!(
         text.contains("tls         ") && text.contains(&format!("{server} is trusted (TLSv1_3)")),
@@ -204,12 +225,13 @@ fn well() {
 }
 
 fn no_resolv_conf() {
-    let detail = Site::without("dns").is_mended_by("dns", "presets: [dns]");
+    let php = format!("gethostbyname('{NAME}') === '127.0.0.1'");
+    let detail = Site::without("dns").is_mended_for_php("dns", "presets: [dns]", &php);
     assert_eq!(detail, "/etc/resolv.conf: No such file or directory");
 }
 
 fn dead_name_server() {
-    let mut site = Site::new();
+    let site = Site::new();
     let conf = "/run/systemd/resolve/stub-resolv.conf";
     let good = fs::read_to_string(conf).unwrap();
     let remedy = format!("name a server that answers in {conf}");
@@ -227,12 +249,13 @@ fn dead_name_server() {
     assert!(start.elapsed().as_secs() < 20, "it waits no longer than it may");
     fs::write(conf, good).unwrap();
     site.is_well(&[]);
-    // Something that is no name server answers.
-    site.lists.clear();
 }
 
 fn no_certificates() {
-    let detail = Site::without("tls").is_mended_by("tls", "presets: [tls]");
+    let mut site = Site::without("tls");
+    let _tls = lab::tls(&site.sandbox);
+    let php = format!("is_resource(stream_socket_client('ssl://{NAME}:{PORT}'))");
+    let detail = site.is_mended_for_php("tls", "presets: [tls]", &php);
     assert_eq!(detail, "no certificate of an authority in /usr/lib/ssl/cert.pem or /usr/lib/ssl/certs");
 }
 
@@ -255,7 +278,8 @@ fn dangling_certificate() {
 }
 
 fn no_time_zones() {
-    let detail = Site::without("timezone").is_mended_by("timezone", "presets: [timezone]");
+    let php = "(new DateTime('2026-07-01', new DateTimeZone('Europe/Zurich')))->getOffset() === 7200";
+    let detail = Site::without("timezone").is_mended_for_php("timezone", "presets: [timezone]", php);
     assert_eq!(detail, "/usr/share/zoneinfo/UTC: No such file or directory");
 }
 
@@ -346,9 +370,20 @@ fn no_data() {
     let failed = checks(&ran).into_iter().filter(|check| check["verdict"] == "failed");
     let lines: Vec<_> = failed.map(|check| check["remedy"][0].as_str().unwrap().to_owned()).collect();
     assert_eq!(lines, ["users: [www-data]", "presets: [iconv]"], "{ran}");
-    lines.iter().for_each(|line| site.apply(line));
+    for line in &lines {
+        site.apply(line);
+    }
     site.is_well(&[]);
-    // A locale that the host has and the jail has not, and one that nobody has.
+}
+
+fn no_iconv() {
+    let mut site = Site::without("iconv");
+    let php = "bin2hex(iconv('UTF-8', 'EUC-JP', \"\\u{65e5}\")) === 'c6fc'";
+    site.is_mended_for_php("iconv", "presets: [iconv]", php);
+}
+
+/// A locale that the host has and the jail has not, and one that nobody has.
+fn no_locale() {
     let mut site = Site::without("locale");
     let locales = site.sandbox.directory("locales");
     Ran::of(Command::new("cp").args(["-a", "/usr/lib/locale/."]).arg(&locales)).exits(0);
@@ -360,9 +395,22 @@ fn no_data() {
     site.fails("locale", "generate it: this host has no locale tlh_QO either (`locale -a`)");
 }
 
+fn syslog() {
+    let mut site = Site::new();
+    fs::create_dir("/run/lab").unwrap();
+    let server = UnixDatagram::bind("/run/lab/log").unwrap();
+    fs::set_permissions("/run/lab/log", fs::Permissions::from_mode(0o666)).unwrap();
+    site.pool("site1", "php_admin_value[error_log] = syslog\n");
+    site.apply("mounts: [{ source: /run/lab/log, target: /dev/log }]");
+    assert!(site.is_well(&[]).contains(&"syslog".to_owned()));
+    drop(server);
+    let detail = site.fails("syslog", "start the system's log, then `mountjail up site1`");
+    assert_eq!(detail, "/dev/log: Connection refused");
+}
+
 fn php_settings() {
     let site = Site::new();
-    let fpm = site.pools().parent().unwrap().to_owned();
+    let fpm = pools().parent().unwrap().to_owned();
     let directory = |path: &str| format!("install -d -m 1777 {}{path}", site.root.display());
     fs::set_permissions(site.root.join("tmp"), fs::Permissions::from_mode(0o755)).unwrap();
     let detail = site.fails("directories", &directory("/tmp"));
@@ -468,11 +516,11 @@ fn bad_input() {
 
     site.pool("ghost", "user = ghost\n");
     doctor(&["site1"]).exits(2).complains("pool ghost of ").complains("cannot run as the user ghost");
-    fs::write(site.pools().join("ghost.conf"), "[ghost]\nnonsense\n").unwrap();
+    fs::write(pools().join("ghost.conf"), "[ghost]\nnonsense\n").unwrap();
     doctor(&["site1"]).exits(1).complains("ghost.conf:2: `nonsense` is no directive");
     let json = doctor(&["--json", "site1"]).exits(1).json();
     assert!(json["sites"][0]["errors"][0].as_str().unwrap().contains("ghost.conf:2"));
-    fs::remove_file(site.pools().join("ghost.conf")).unwrap();
+    fs::remove_file(pools().join("ghost.conf")).unwrap();
 
     let setpriv = ["setpriv", "--reuid=www-data", "--clear-groups"];
     let mut command = site.sandbox.command_under(&setpriv);
@@ -507,9 +555,19 @@ fn hanging() {
             (&"could-not-check".into(), &"no answer within 1 s".into())
         );
     }
-    let root = mountjail::manifest::HostPath::new(&site.root).unwrap();
-    assert_eq!(mountjail::observe::inside(&root), [], "nobody is left inside");
+    let inside = || mountjail::observe::inside(&mountjail::manifest::HostPath::new(&site.root).unwrap());
+    assert_eq!(inside(), [], "nobody is left inside");
     assert_eq!(mountjail_children(), before, "nobody is left to be reaped");
+
+    let mut doctor = site.sandbox.command();
+    doctor.args(["doctor", "--timeout", "600", "site1"]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut doctor = doctor.spawn().unwrap();
+    let shells = || inside().iter().filter(|process| process.name == "sh").count();
+    lab::wait_until("the shell and its child hang", || shells() == 2);
+    kill(Pid::from_raw(i32::try_from(doctor.id()).unwrap()), Signal::SIGTERM).unwrap();
+    assert_eq!(doctor.wait().unwrap().code(), Some(1));
+    assert_eq!(inside(), [], "nobody is left inside after a signal");
+    assert_eq!(mountjail_children(), before, "nobody is left to be reaped after a signal");
     nix::sys::prctl::set_child_subreaper(false).unwrap();
 }
 
@@ -542,7 +600,7 @@ fn machine() {
     assert_eq!(json["mounts"], mounts);
     assert_eq!(json["sites"], serde_json::json!(["site1"]));
     assert_eq!(json["pools_without_site"], serde_json::json!([]));
-    fs::write(site.pools().join("shop.conf"), "[shop]\nuser = www-data\nchroot = /srv/shop\n").unwrap();
+    fs::write(pools().join("shop.conf"), "[shop]\nuser = www-data\nchroot = /srv/shop\n").unwrap();
     doctor(&[]).exits(0).prints("no site for the pool shop in /srv/shop: `mountjail import` makes one");
     let classic =
         Ran::of(site.sandbox.command().args(["doctor"]).env("MOUNTJAIL_ENGINE", "classic")).exits(0);
@@ -551,5 +609,4 @@ fn machine() {
     wrong.complains("MOUNTJAIL_ENGINE=fast is not an engine");
     let mut command = site.sandbox.command_under(&["setpriv", "--reuid=www-data", "--clear-groups"]);
     Ran::of(command.arg("doctor")).exits(0).prints("mounts: ");
-    let _ = (DNS, Path::new("/"));
 }

@@ -9,15 +9,14 @@ use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
 use super::DIFFERENT;
-use super::context::Context;
+use super::context::{Context, is_set, stop_flag};
 use super::sites::{self, Site};
 use super::work::{Failed, observe_and_plan, plural, resolved};
 use crate::doctor::{self, Finding, Machine, Options, Patient, Tenant, Verdict};
 use crate::import::fpm;
 use crate::jail::{self, Who};
-use crate::manifest::{HostPath, Manifest, SiteName};
+use crate::manifest::{HostPath, SiteName};
 use crate::observe::{self, Table};
-use crate::plan::Plan;
 use crate::render::{SiteState, site_state};
 use crate::resolve::Desired;
 use crate::{Error, Result};
@@ -85,7 +84,8 @@ impl Doctor {
     fn site(&self, context: &Context<'_>, site: &Site) -> Result<u8, Failed> {
         let manifest = sites::load(context, site).map_err(Failed::Manifest)?;
         let desired = resolved(context, &context.resolver()?, &manifest)?;
-        let (_, plan) = observe_and_plan(context, &desired, &observe::boot_id()?, Some(&Table::read()?))?;
+        let (observed, plan) =
+            observe_and_plan(context, &desired, &observe::boot_id()?, Some(&Table::read()?))?;
         if site_state(&plan) == SiteState::Down && !desired.mounts.is_empty() {
             let down =
                 Error::failed(format!("{}: the site is not up, so nothing inside can be tried", site.name));
@@ -94,31 +94,29 @@ impl Doctor {
         let tenants = doctor::tenants(&self.masters(), &desired.root)
             .map_err(|error| unreadable(error).context(&site.name))?;
         let who = self.who(&tenants).map_err(|error| error.context(&site.name))?;
-        Ok(self.examine(context, &manifest, &desired, &plan, &tenants, who))
+        let by_fstab = observed.kept.is_some_and(|kept| kept.fstab.is_some());
+        let lock = (!by_fstab).then(|| context.state.lock(&desired.site));
+        let (manifest, desired, plan, tenants) = (&manifest, &desired, &plan, tenants.as_slice());
+        self.examine(context, &Patient { manifest, desired, plan, tenants, who, lock }).map_err(Failed::from)
     }
 
-    fn examine(
-        &self,
-        context: &Context<'_>,
-        manifest: &Manifest,
-        desired: &Desired,
-        plan: &Plan,
-        tenants: &[Tenant],
-        who: Who,
-    ) -> u8 {
+    fn examine(&self, context: &Context<'_>, patient: &Patient<'_>) -> Result<u8> {
+        let stop = stop_flag().map_err(|error| Error::failed(format!("{error:#}")))?;
         let limit = Duration::from_secs(self.timeout);
-        let options = Options { limit, name: self.host.clone(), tls: self.tls.clone() };
-        let lock = context.state.lock(&desired.site);
-        let user = who.name.clone();
-        let patient = Patient { manifest, desired, plan, tenants, who, lock };
-        let findings = doctor::examine(&patient, &options, &context.host);
+        let options = Options { limit, name: self.host.clone(), tls: self.tls.clone(), stop };
+        let findings = doctor::examine(patient, &options, &context.host);
+        let Desired { site, root, .. } = patient.desired;
+        if is_set(&options.stop) {
+            return Err(Error::interrupted(format!("{site}: stopped by a signal")));
+        }
         let failed = findings.iter().any(|finding| finding.verdict == Verdict::Failed);
+        let user = &patient.who.name;
         let json = json!({
-            "site": desired.site, "root": desired.root, "user": user, "ok": !failed,
+            "site": site, "root": root, "user": user, "ok": !failed,
             "checks": findings.iter().map(as_json).collect::<Vec<_>>(),
         });
-        let text = text(&desired.site, &desired.root, &user, &findings);
-        self.print(context, &json, &text, if failed { DIFFERENT } else { 0 })
+        let text = text(site, root, user, &findings);
+        Ok(self.print(context, &json, &text, if failed { DIFFERENT } else { 0 }))
     }
 
     fn print(&self, context: &Context<'_>, json: &Value, text: &str, code: u8) -> u8 {
@@ -214,10 +212,13 @@ fn as_json(finding: &Finding) -> Value {
 fn text(site: &SiteName, root: &HostPath, user: &str, findings: &[Finding]) -> String {
     let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
     let (failed, needed) = (count(Verdict::Failed), findings.len() - count(Verdict::NotNeeded));
-    let summary = match failed {
-        0 => format!("{} ok", count(Verdict::Ok)),
-        failed => format!("{failed} failed of {needed}"),
+    let mut summary = match failed {
+        0 => format!("{} ok", plural(count(Verdict::Ok), "check")),
+        failed => format!("{failed} of {} failed", plural(needed, "check")),
     };
+    if count(Verdict::CouldNotCheck) > 0 {
+        let _ = write!(summary, ", {} not possible", count(Verdict::CouldNotCheck));
+    }
     let mut text = format!("{site}: {summary}, in {root} as {user}\n");
     for Finding { check, verdict, detail, remedies } in findings {
         let _ = writeln!(text, "  {verdict:<15} {check:<11} {}", printable(detail));

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,9 @@ pub const SUBCOMMAND: &str = "probe-inside";
 
 /// How long a killed process may take to be gone: one that waits for a dead disk never is.
 const DYING: Duration = Duration::from_secs(1);
+
+/// How soon a signal to stop is heard.
+const HEARING: Duration = Duration::from_millis(100);
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -40,12 +44,21 @@ impl std::fmt::Display for Silence {
     }
 }
 
+/// How long to wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience<'p> {
+    /// At most this long,
+    pub limit: Duration,
+    /// and no longer once this is set.
+    pub stop: &'p AtomicBool,
+}
+
 /// Asks `probe` in the jail at `root` as `who`.
 pub(super) fn ask<P: Probe>(
     root: &HostPath,
     who: &Who,
     probe: P,
-    limit: Duration,
+    patience: Patience<'_>,
 ) -> Result<P::Answer, Silence> {
     let broken = |why: &dyn std::fmt::Display| Silence::Broken(format!("cannot look inside: {why}"));
     let job = Job { root: root.clone(), who: who.clone(), question: probe.into() };
@@ -55,25 +68,28 @@ pub(super) fn ask<P: Probe>(
         stdin.write_all(&job).map_err(|error| broken(&error))?;
     }
     let text = match running.0.stdout.take() {
-        Some(stdout) => read(stdout, limit).map_err(|error| broken(&error))?,
+        Some(stdout) => read(stdout, patience).map_err(|error| broken(&error))?,
         None => None,
     };
-    let text = text.ok_or(Silence::TimedOut(limit))?;
+    let text = text.ok_or(Silence::TimedOut(patience.limit))?;
     drop(running);
     let reply: Reply = serde_json::from_slice(&text)
         .map_err(|_| broken(&"the process that looks ended before it had an answer"))?;
     serde_json::from_value(reply.map_err(Silence::Broken)?).map_err(|error| broken(&error))
 }
 
-/// All that is written until the other end is closed; `None` if that takes longer than `limit`.
-fn read(mut stdout: ChildStdout, limit: Duration) -> std::io::Result<Option<Vec<u8>>> {
+/// All that is written until the other end is closed; `None` if that takes too long.
+fn read(mut stdout: ChildStdout, patience: Patience<'_>) -> std::io::Result<Option<Vec<u8>>> {
     let (start, mut text, mut buffer) = (Instant::now(), vec![], vec![0; 64 << 10]);
     loop {
-        let left = limit.saturating_sub(start.elapsed());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        if patience.stop.load(Ordering::Relaxed) {
+            return Err(std::io::Error::other("stopped by a signal"));
+        }
+        let left = patience.limit.saturating_sub(start.elapsed()).min(HEARING);
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
         let mut ready = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
         match poll(&mut ready, timeout) {
-            Ok(0) if start.elapsed() >= limit => return Ok(None),
+            Ok(0) if start.elapsed() >= patience.limit => return Ok(None),
             Ok(0) | Err(nix::errno::Errno::EINTR) => continue,
             Ok(_) => {}
             Err(error) => return Err(error.into()),

@@ -36,7 +36,7 @@ impl Machine {
             kernel: release.trim().to_owned(),
             features,
             engine: Choice::select(forced, features).map(Choice::name),
-            mounts: table.iter().filter(|byte| **byte == b'\n').count(),
+            mounts: String::from_utf8_lossy(&table).lines().count(),
             mount_max: number("/proc/sys/fs/mount-max"),
         })
     }

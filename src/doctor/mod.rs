@@ -14,6 +14,8 @@ mod types;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
@@ -32,7 +34,7 @@ pub use machine::Machine;
 pub use tenant::{Tenant, tenants};
 pub use types::{Finding, Remedy, Verdict};
 
-use ask::Silence;
+use ask::{Patience, Silence};
 use inside::Probe;
 
 /// The site that is examined.
@@ -48,8 +50,8 @@ pub struct Patient<'p> {
     pub tenants: &'p [Tenant],
     /// As whom it is looked at.
     pub who: Who,
-    /// The site's lock, which its first `up` since the boot made.
-    pub lock: PathBuf,
+    /// The site's lock, which its first `up` since the boot made; `None` if mount(8) mounts it.
+    pub lock: Option<PathBuf>,
 }
 
 /// What the caller wants to know besides.
@@ -61,6 +63,8 @@ pub struct Options {
     pub name: Option<String>,
     /// A TLS server that should be trusted: host and port.
     pub tls: Option<(String, u16)>,
+    /// Once it is set, nothing more is looked at.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// All checks, side by side.
@@ -70,16 +74,16 @@ pub fn examine(patient: &Patient<'_>, options: &Options, host: &Host) -> Vec<Fin
     // Before processes that look are inside as well.
     let inside = observe::inside(&patient.desired.root);
     let exam = Exam { patient, options, host, presets: presets(patient.manifest), inside };
-    let finding = |(name, check): &checks::Check| {
-        let outcome =
-            check(&exam).unwrap_or_else(|silence| types::Outcome::could_not_check(silence.to_string()));
-        outcome.named(name)
-    };
+    let broken = || types::Outcome::could_not_check("the check itself failed");
     thread::scope(|scope| {
-        let running: Vec<_> =
-            checks::ALL.iter().map(|check| (check.0, scope.spawn(|| finding(check)))).collect();
-        let broken = |name| types::Outcome::could_not_check("the check itself failed").named(name);
-        running.into_iter().map(|(name, check)| check.join().unwrap_or_else(|_| broken(name))).collect()
+        let exam = &exam;
+        let start =
+            |(name, check): &'static (&'static str, checks::Check)| (*name, scope.spawn(|| check.run(exam)));
+        let running: Vec<_> = checks::ALL.iter().map(start).collect();
+        running
+            .into_iter()
+            .map(|(name, check)| check.join().unwrap_or_else(|_| broken()).named(name))
+            .collect()
     })
 }
 
@@ -105,7 +109,8 @@ impl Exam<'_> {
     }
 
     fn ask_as<P: Probe>(&self, who: &Who, probe: P) -> Result<P::Answer, Silence> {
-        ask::ask(&self.patient.desired.root, who, probe, self.options.limit)
+        let patience = Patience { limit: self.options.limit, stop: &self.options.stop };
+        ask::ask(&self.patient.desired.root, who, probe, patience)
     }
 
     /// Whether a look without an end of its own ends before it is killed.

@@ -19,7 +19,7 @@ pub struct Tenant {
     pub settings: Settings,
     /// Whom its workers run as.
     pub who: Who,
-    /// The other pools of the same master process that see another root, by name: they share its OPcache.
+    /// The other pools of the same master process that see another root, by name: they share its cache of scripts.
     pub others: Vec<String>,
 }
 

@@ -51,7 +51,7 @@ pub fn tls(sandbox: &Sandbox) -> Server {
 /// The socket of [`mysql`].
 pub const MYSQL: &str = "/run/mysqld/mysqld.sock";
 
-/// A MariaDB server that listens at [`MYSQL`] alone. Dropped, it is killed, and leaves its socket behind.
+/// A `MariaDB` server that listens at [`MYSQL`] alone. Dropped, it is killed, and leaves its socket behind.
 pub fn mysql(sandbox: &Sandbox) -> Server {
     std::fs::create_dir_all("/run/mysqld").unwrap();
     let data = format!("--datadir={}", sandbox.directory("mysql").display());

@@ -31,9 +31,13 @@ pub(super) fn libraries(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     if problems.is_empty() && checked.programs + checked.libraries == 0 {
         return Ok(Outcome::not_needed("no program and no library is inside"));
     }
-    let good =
-        format!("{} programs and {} libraries find all that they need", checked.programs, checked.libraries);
-    Ok(Outcome::of(problems, good))
+    let counts = [(checked.programs, "programs"), (checked.libraries, "libraries")];
+    let counts: Vec<_> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    Ok(Outcome::of(problems, format!("{} find all that they need", counts.join(" and "))))
 }
 
 /// A program that the manifest mounts needs to be listed as one; of a copy, what it lacks is brought.

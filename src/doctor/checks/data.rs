@@ -46,10 +46,17 @@ pub(super) fn timezone(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     Ok(Outcome::of(problems, good.join("; ")))
 }
 
-/// A character set of a module, and a text in it.
-const CHARACTER_SETS: [(&str, &str, &str, &[u8]); 2] = [
-    ("EUC-JP.so", "EUC-JP", "\u{65e5}", &[0xc6, 0xfc]),
-    ("ISO8859-15.so", "ISO-8859-15", "\u{20ac}", &[0xa4]),
+/// A character set of a gconv module, with a text in it.
+struct CharacterSet {
+    module: &'static str,
+    name: &'static str,
+    text: &'static str,
+    bytes: &'static [u8],
+}
+
+const CHARACTER_SETS: [CharacterSet; 2] = [
+    CharacterSet { module: "EUC-JP.so", name: "EUC-JP", text: "\u{65e5}", bytes: &[0xc6, 0xfc] },
+    CharacterSet { module: "ISO8859-15.so", name: "ISO-8859-15", text: "\u{20ac}", bytes: &[0xa4] },
 ];
 
 pub(super) fn iconv(exam: &Exam<'_>) -> Result<Outcome, Silence> {
@@ -59,8 +66,8 @@ pub(super) fn iconv(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     if !exam.is_php() && exam.mount_of(&directory).is_none() {
         return Ok(Outcome::not_needed(format!("nothing brings {}", directory.display())));
     }
-    let (_, to, text, expected) = set;
-    let probe = Convert { to: to.to_owned(), text: text.to_owned(), expected: expected.to_owned() };
+    let (to, text) = (set.name, set.text.to_owned());
+    let probe = Convert { to: to.to_owned(), text, expected: set.bytes.to_owned() };
     let problem = exam.ask(probe)?.err().map(|trouble| {
         let text = format!("no conversion to {to}: {}", trouble.text);
         Problem::new(text, exam.bring(&directory, Remedy::preset("iconv")))
@@ -69,11 +76,11 @@ pub(super) fn iconv(exam: &Exam<'_>) -> Result<Outcome, Silence> {
 }
 
 /// The host's directory of modules, and a character set that it has.
-fn gconv() -> Option<(PathBuf, (&'static str, &'static str, &'static str, &'static [u8]))> {
+fn gconv() -> Option<(PathBuf, CharacterSet)> {
     let places = ["/usr/lib/*-linux-gnu*/gconv", "/usr/lib64/gconv", "/usr/lib/gconv"];
     let mut found = places.iter().filter_map(|place| glob::glob(place).ok()).flatten().flatten();
     found.find_map(|directory| {
-        let set = CHARACTER_SETS.into_iter().find(|(module, ..)| directory.join(module).exists())?;
+        let set = CHARACTER_SETS.into_iter().find(|set| directory.join(set.module).exists())?;
         Some((directory, set))
     })
 }

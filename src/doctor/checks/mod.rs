@@ -14,27 +14,44 @@ mod tls;
 use super::Exam;
 use super::ask::Silence;
 use super::types::Outcome;
+use Check::{Asks, Looks};
 
-/// A check: its name and its work.
-pub(super) type Check = (&'static str, fn(&Exam<'_>) -> Result<Outcome, Silence>);
+/// A check's work.
+pub(super) enum Check {
+    /// It looks from outside alone.
+    Looks(fn(&Exam<'_>) -> Outcome),
+    /// It asks inside.
+    Asks(fn(&Exam<'_>) -> Result<Outcome, Silence>),
+}
 
-/// In the order in which they are shown.
-pub(super) const ALL: [Check; 17] = [
-    ("mounts", mounts::mounts),
-    ("processes", mounts::processes),
-    ("libraries", code::libraries),
-    ("devices", devices::devices),
-    ("dns", network::dns),
-    ("nss", names::nss),
-    ("tls", tls::tls),
-    ("users", names::users),
-    ("timezone", data::timezone),
-    ("iconv", data::iconv),
-    ("locale", data::locale),
-    ("mail", mail::mail),
-    ("syslog", sockets::syslog),
-    ("sockets", sockets::sockets),
-    ("directories", php::directories),
-    ("opcache", php::opcache),
-    ("web-root", php::web_root),
+impl Check {
+    pub(super) fn run(&self, exam: &Exam<'_>) -> Outcome {
+        match self {
+            Self::Looks(look) => look(exam),
+            Self::Asks(ask) => {
+                ask(exam).unwrap_or_else(|silence| Outcome::could_not_check(silence.to_string()))
+            }
+        }
+    }
+}
+
+/// By name, in the order in which they are shown.
+pub(super) static ALL: [(&str, Check); 17] = [
+    ("mounts", Looks(mounts::mounts)),
+    ("processes", Looks(mounts::processes)),
+    ("libraries", Asks(code::libraries)),
+    ("devices", Asks(devices::devices)),
+    ("dns", Asks(network::dns)),
+    ("nss", Asks(names::nss)),
+    ("tls", Asks(tls::tls)),
+    ("users", Asks(names::users)),
+    ("timezone", Asks(data::timezone)),
+    ("iconv", Asks(data::iconv)),
+    ("locale", Asks(data::locale)),
+    ("mail", Asks(mail::mail)),
+    ("syslog", Asks(sockets::syslog)),
+    ("sockets", Asks(sockets::sockets)),
+    ("directories", Asks(php::directories)),
+    ("opcache", Looks(php::opcache)),
+    ("web-root", Asks(php::web_root)),
 ];

@@ -3,7 +3,6 @@
 use std::fs;
 use std::time::{Duration, SystemTime};
 
-use super::super::ask::Silence;
 use super::super::types::{Outcome, Problem, Remedy};
 use super::Exam;
 use crate::observe::{self, Process};
@@ -12,7 +11,7 @@ use crate::plan::State;
 /// How many are named.
 const SHOWN: usize = 5;
 
-pub(super) fn mounts(exam: &Exam<'_>) -> Result<Outcome, Silence> {
+pub(super) fn mounts(exam: &Exam<'_>) -> Outcome {
     let states = exam.patient.plan.states.iter().filter(|state| state.mount.is_some());
     let bad = exam.patient.plan.states.iter().filter(|state| match state.state {
         State::Ok => false,
@@ -29,7 +28,7 @@ pub(super) fn mounts(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         let what = conflict.hint_text().unwrap_or("see `mountjail plan`");
         problems.push(Problem::new(conflict.to_string(), Remedy::act(what)));
     }
-    Ok(Outcome::of(problems, format!("{} as they should be", states.count())))
+    Outcome::of(problems, format!("{} as they should be", states.count()))
 }
 
 fn few(texts: &[String]) -> String {
@@ -39,17 +38,18 @@ fn few(texts: &[String]) -> String {
 
 /// Those in another mount namespace that does not receive the mounts, and those that were inside before the site
 /// first came up: the C library remembers what was not there.
-pub(super) fn processes(exam: &Exam<'_>) -> Result<Outcome, Silence> {
+pub(super) fn processes(exam: &Exam<'_>) -> Outcome {
     let desired = exam.patient.desired;
     let inside = &exam.inside;
     if inside.is_empty() {
-        return Ok(Outcome::not_needed("no process is inside"));
+        return Outcome::not_needed("no process is inside");
     }
     let blind: Vec<_> = observe::without_mounts(&[(&desired.root, &desired.mounts)])
         .into_iter()
         .map(|(_, process)| process)
         .collect();
-    let first_up = fs::metadata(&exam.patient.lock).and_then(|lock| lock.modified()).ok();
+    let lock = exam.patient.lock.as_ref().and_then(|lock| fs::metadata(lock).ok());
+    let first_up = lock.and_then(|lock| lock.modified().ok());
     let mut problems = vec![];
     for process in inside {
         if blind.iter().any(|other| other.pid == process.pid) {
@@ -62,7 +62,7 @@ pub(super) fn processes(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         }
     }
     let count = inside.len();
-    Ok(Outcome::of(problems, format!("{count} inside, all of which see the mounts")))
+    Outcome::of(problems, format!("{count} inside, all of which see the mounts"))
 }
 
 /// The clock of processes has ticks of 10 ms.

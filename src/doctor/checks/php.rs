@@ -1,4 +1,4 @@
-//! What PHP itself needs to be set: directories to write to, OPcache, a web root that is not the jail's.
+//! What PHP itself needs to be set: directories to write to, its cache of scripts, a web root that is not the jail's.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -72,8 +72,8 @@ fn wanted(tenant: &Tenant) -> Vec<(PathBuf, &'static str)> {
     wanted.into_iter().map(|(path, what)| (PathBuf::from(path), what)).collect()
 }
 
-/// OPcache knows scripts by their paths, which sites in different roots share.
-pub(super) fn opcache(exam: &Exam<'_>) -> Result<Outcome, Silence> {
+/// `OPcache` knows scripts by their paths, which sites in different roots share.
+pub(super) fn opcache(exam: &Exam<'_>) -> Outcome {
     let loaded = |tenant: &&Tenant| {
         let settings = &tenant.settings;
         settings.flag("opcache.enable").unwrap_or_else(|| settings.loads("opcache"))
@@ -81,7 +81,7 @@ pub(super) fn opcache(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     let tenants: Vec<_> = exam.patient.tenants.iter().filter(loaded).collect();
     if tenants.is_empty() {
         let why = if exam.patient.tenants.is_empty() { NO_POOL } else { "OPcache is not loaded" };
-        return Ok(Outcome::not_needed(why));
+        return Outcome::not_needed(why);
     }
     let mut problems = vec![];
     for tenant in tenants {
@@ -96,7 +96,11 @@ pub(super) fn opcache(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         let remedy = format!("`opcache.validate_root = 1` in {file}, then restart PHP-FPM");
         problems.push(Problem::new(text, Remedy::act(remedy)));
     }
-    Ok(Outcome::of(problems, "scripts of other roots are told apart, or there are none"))
+    let alone = exam.patient.tenants.iter().all(|tenant| tenant.others.is_empty());
+    Outcome::of(
+        problems,
+        if alone { "no pool with another root shares it" } else { "opcache.validate_root is on" },
+    )
 }
 
 /// A web server whose root is the jail's serves `/etc` and all other mounts to everybody.

@@ -84,10 +84,9 @@ fn kind(path: &Path) -> Kind {
         // libc.so.6 can be run as a program, and never is.
         Ok(object) if object.interpreter.is_some() && is_library_name(path) => Kind::Other,
         Ok(object) if object.interpreter.is_some() => Kind::Program,
-        Ok(_) => Kind::Library,
         Err(BadElf::NotElf) if file.at(0, 2).is_ok_and(|start| start == b"#!") => Kind::Program,
         Err(BadElf::NotElf) => Kind::Other,
-        Err(_) => Kind::Library, // a damaged one, of which the loader will say so
+        Ok(_) | Err(_) => Kind::Library, // also a damaged one: the loader says so
     }
 }
 
@@ -136,7 +135,7 @@ impl Mailer {
         }
         let mut command = Command::new(self.program.as_path());
         let command = quiet(command.env("LD_TRACE_LOADED_OBJECTS", "1").env("LD_BIND_NOW", "1"));
-        succeeds(command).map_err(|error| super::reason(error))
+        succeeds(command).map_err(super::reason)
     }
 }
 
