@@ -88,9 +88,6 @@ enum Command {
     Import(import::Import),
     Schema(schema::Schema),
     Completions(schema::Completions),
-    /// What `doctor` runs inside a root
-    #[command(name = crate::doctor::SUBCOMMAND, hide = true)]
-    Inside,
 }
 
 /// Which sites a command is for.
@@ -111,6 +108,10 @@ pub fn command() -> clap::Command {
 
 /// The program: parses its arguments, runs, and says how it ended.
 pub fn main() -> ExitCode {
+    // What doctor starts inside a root: nobody else's command, and none of a configuration's business.
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == crate::doctor::SUBCOMMAND) {
+        return crate::doctor::inside_main();
+    }
     let cli = Cli::parse();
     // A command that `exec` runs shall find the caller's.
     if !matches!(cli.command, Command::Exec(_)) {
@@ -122,10 +123,6 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, out: &Out) -> anyhow::Result<u8> {
-    if matches!(cli.command, Command::Inside) {
-        // It knows nothing of any configuration.
-        return Ok(crate::doctor::inside_main().map(|()| 0)?);
-    }
     let context = Context::new(cli.global.config_dir, cli.global.state_dir, out)?;
     match cli.command {
         Command::Up(up) => up.run(&context),
@@ -142,7 +139,6 @@ fn run(cli: Cli, out: &Out) -> anyhow::Result<u8> {
         Command::Exec(exec) => exec.run(&context),
         Command::Schema(schema) => Ok(schema.run(context.out)),
         Command::Completions(completions) => Ok(completions.run(context.out)),
-        Command::Inside => Ok(0),
     }
 }
 

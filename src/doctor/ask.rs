@@ -17,7 +17,7 @@ use super::inside::{Job, MAX_BYTES, Probe, Reply};
 use crate::jail::Who;
 use crate::manifest::HostPath;
 
-/// The subcommand of this program that runs inside.
+/// The argument by which this program knows that it is to look inside.
 pub const SUBCOMMAND: &str = "probe-inside";
 
 /// How long a killed process may take to be gone: one that waits for a dead disk never is.

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::super::ask::Silence;
-use super::super::inside::Libraries;
-use super::super::types::{Outcome, Problem, Remedy};
 use super::Exam;
+use crate::doctor::ask::Silence;
+use crate::doctor::inside::Libraries;
+use crate::doctor::types::{Outcome, Problem, Remedy};
 use crate::manifest::{HostPath, JailPath};
 use crate::resolve::FileKind;
 use crate::resolve::ldso::Loader;

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::super::ask::Silence;
-use super::super::inside::{Convert, Locale, Zone};
-use super::super::types::{Outcome, Problem, Remedy};
 use super::Exam;
+use crate::doctor::ask::Silence;
+use crate::doctor::inside::{Convert, Locale, Zone};
+use crate::doctor::types::{Outcome, Problem, Remedy};
 use crate::manifest::HostPath;
 
 const ZONES: &str = "/usr/share/zoneinfo";

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::super::ask::Silence;
-use super::super::inside::Devices;
-use super::super::types::{Outcome, Problem, Remedy};
 use super::Exam;
+use crate::doctor::ask::Silence;
+use crate::doctor::inside::Devices;
+use crate::doctor::types::{Outcome, Problem, Remedy};
 use crate::resolve::FileKind;
 
 /// What PHP and the libraries that it uses open.
@@ -25,7 +25,7 @@ pub(super) fn devices(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     }
     let troubles = exam.ask(Devices(names.clone()))?;
     let problem = |(name, trouble): (&String, Option<_>)| {
-        let trouble: super::super::inside::Trouble = trouble?;
+        let trouble: crate::doctor::inside::Trouble = trouble?;
         let path = Path::new("/dev").join(name);
         let remedy = if exam.mount_of(&path).is_none() && !trouble.is_missing() {
             Remedy::act(format!("remove {}{}", exam.patient.desired.root, path.display()))

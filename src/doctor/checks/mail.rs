@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::super::ask::Silence;
-use super::super::inside::Mailer;
-use super::super::types::{Outcome, Problem, Remedy};
 use super::{Exam, code};
+use crate::doctor::ask::Silence;
+use crate::doctor::inside::Mailer;
+use crate::doctor::types::{Outcome, Problem, Remedy};
 use crate::manifest::HostPath;
 
 /// What PHP is built with, most often.

@@ -3,8 +3,8 @@
 use std::fs;
 use std::time::{Duration, SystemTime};
 
-use super::super::types::{Outcome, Problem, Remedy};
 use super::Exam;
+use crate::doctor::types::{Outcome, Problem, Remedy};
 use crate::observe::{self, Process};
 use crate::plan::State;
 

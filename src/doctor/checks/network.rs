@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::thread;
 
-use super::super::ask::Silence;
-use super::super::inside::{Nameserver, Nameservers, Resolve};
-use super::super::types::{Outcome, Problem, Remedy};
 use super::Exam;
+use crate::doctor::ask::Silence;
+use crate::doctor::inside::{Nameserver, Nameservers, Resolve};
+use crate::doctor::types::{Outcome, Problem, Remedy};
 
 const CONF: &str = "/etc/resolv.conf";
 

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::super::ask::Silence;
-use super::super::inside::{Directories, WebRoot};
-use super::super::tenant::Tenant;
-use super::super::types::{Outcome, Problem, Remedy};
 use super::Exam;
+use crate::doctor::ask::Silence;
+use crate::doctor::inside::{Directories, WebRoot};
+use crate::doctor::tenant::Tenant;
+use crate::doctor::types::{Outcome, Problem, Remedy};
 
 /// Where Debian's PHP keeps sessions when nothing is set.
 const DEBIANS_SESSIONS: &str = "/var/lib/php/sessions";

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::super::ask::Silence;
-use super::super::inside::{Connect, Sockets, Trouble};
-use super::super::types::{Outcome, Problem, Remedy};
 use super::Exam;
+use crate::doctor::ask::Silence;
+use crate::doctor::inside::{Connect, Sockets, Trouble};
+use crate::doctor::types::{Outcome, Problem, Remedy};
 use crate::resolve::{FileKind, Mount};
 
 /// Presets that are there for a socket, and whose it is.
@@ -24,16 +24,9 @@ const SYSTEMD: &str = "/run/systemd";
 const SETTINGS: [&str; 2] = ["mysqli.default_socket", "pdo_mysql.default_socket"];
 
 pub(super) fn sockets(exam: &Exam<'_>) -> Result<Outcome, Silence> {
-    let mut places: Vec<PathBuf> = exam
-        .patient
-        .desired
-        .mounts
-        .iter()
-        .filter(|m| may_have_one(m))
-        .map(|mount| mount.target.as_path().to_owned())
-        .collect();
     let named = named_by_php(exam);
-    places.extend(named.iter().cloned());
+    let bound = exam.patient.desired.mounts.iter().filter(|mount| may_have_one(mount));
+    let places = bound.map(|mount| mount.target.as_path().to_owned()).chain(named.iter().cloned()).collect();
     let mut found = exam.ask(Sockets(places))?;
     found.retain(|socket| socket.path != Path::new("/dev/log"));
     let mut problems = silent_servers(exam, &found.iter().map(|socket| socket.path.clone()).collect());
@@ -76,8 +69,9 @@ fn silent_servers(exam: &Exam<'_>, found: &BTreeSet<PathBuf>) -> Vec<Problem> {
         let mut directories = mounts.map(|mount| mount.target.as_path());
         if !directories.any(|directory| found.iter().any(|socket| socket.starts_with(directory))) {
             let text = format!("preset {preset}: there is no socket of {server}");
-            let remedy = format!("start {server}, then `mountjail up {}`", exam.patient.desired.site);
-            problems.push(Problem::new(text, Remedy::act(remedy)));
+            let start = format!("start {server}, then `mountjail up {}`", exam.patient.desired.site);
+            let in_sync = exam.patient.plan.in_sync();
+            problems.push(Problem::new(text, if in_sync { Remedy::act(start) } else { exam.up() }));
         }
     }
     problems
