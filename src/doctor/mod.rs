@@ -74,17 +74,18 @@ pub fn examine(patient: &Patient<'_>, options: &Options, host: &Host) -> Vec<Fin
     // Before processes that look are inside as well.
     let inside = observe::inside(&patient.desired.root);
     let exam = Exam { patient, options, host, presets: presets(patient.manifest), inside };
+    let entry = checks::entry(&exam);
+    let closed = entry.verdict != Verdict::Ok;
     let broken = || types::Outcome::could_not_check("the check itself failed");
-    thread::scope(|scope| {
+    let outcomes: Vec<_> = thread::scope(|scope| {
         let exam = &exam;
-        let start =
-            |(name, check): &'static (&'static str, checks::Check)| (*name, scope.spawn(|| check.run(exam)));
+        let start = |(_, check): &'static checks::Named| scope.spawn(move || check.run(exam, closed));
         let running: Vec<_> = checks::ALL.iter().map(start).collect();
-        running
-            .into_iter()
-            .map(|(name, check)| check.join().unwrap_or_else(|_| broken()).named(name))
-            .collect()
-    })
+        running.into_iter().map(|check| check.join().unwrap_or_else(|_| broken())).collect()
+    });
+    let names = checks::ALL.iter().map(|(name, _)| *name);
+    let findings = names.zip(outcomes).map(|(name, outcome)| outcome.named(name));
+    [entry.named("entry")].into_iter().chain(findings).collect()
 }
 
 fn presets(manifest: &Manifest) -> BTreeSet<&str> {

@@ -13,7 +13,8 @@ mod tls;
 
 use super::Exam;
 use super::ask::Silence;
-use super::types::Outcome;
+use super::inside::Enter;
+use super::types::{Outcome, Problem, Remedy};
 use Check::{Asks, Looks};
 
 /// A check's work.
@@ -24,10 +25,15 @@ pub(super) enum Check {
     Asks(fn(&Exam<'_>) -> Result<Outcome, Silence>),
 }
 
+/// A check and its name.
+pub(super) type Named = (&'static str, Check);
+
 impl Check {
-    pub(super) fn run(&self, exam: &Exam<'_>) -> Outcome {
+    /// `closed`: nobody can look inside.
+    pub(super) fn run(&self, exam: &Exam<'_>, closed: bool) -> Outcome {
         match self {
             Self::Looks(look) => look(exam),
+            Self::Asks(_) if closed => Outcome::could_not_check("the root cannot be entered"),
             Self::Asks(ask) => {
                 ask(exam).unwrap_or_else(|silence| Outcome::could_not_check(silence.to_string()))
             }
@@ -35,8 +41,21 @@ impl Check {
     }
 }
 
+/// Whether the root can be entered, before all others: without that nothing is found inside.
+pub(super) fn entry(exam: &Exam<'_>) -> Outcome {
+    let (root, name) = (&exam.patient.desired.root, &exam.patient.who.name);
+    match exam.ask(Enter) {
+        Ok(Ok(())) => Outcome::ok(format!("{name} can be in the root")),
+        Ok(Err(trouble)) => {
+            let text = format!("{name} may not be in {root}: {}", trouble.text);
+            Outcome::of(vec![Problem::new(text, Remedy::act(format!("chmod o+x {root}")))], "")
+        }
+        Err(silence) => Outcome::could_not_check(silence.to_string()),
+    }
+}
+
 /// By name, in the order in which they are shown.
-pub(super) static ALL: [(&str, Check); 17] = [
+pub(super) static ALL: [Named; 17] = [
     ("mounts", Looks(mounts::mounts)),
     ("processes", Looks(mounts::processes)),
     ("libraries", Asks(code::libraries)),

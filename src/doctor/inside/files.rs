@@ -15,6 +15,18 @@ use super::{Probe, Trouble};
 const DEPTH: usize = 2;
 const MAX_ENTRIES: usize = 20_000;
 
+/// Whether the user may be in the root at all.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::doctor) struct Enter;
+
+impl Probe for Enter {
+    type Answer = Result<(), Trouble>;
+
+    fn run(&self) -> Self::Answer {
+        access("/", AccessFlags::X_OK).map_err(|error| io::Error::from(error).into())
+    }
+}
+
 /// Which of these paths are there.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Exist(pub Vec<PathBuf>);

@@ -24,7 +24,7 @@ use crate::manifest::HostPath;
 use crate::{Error, Result};
 
 pub(super) use code::{Libraries, Mailer};
-pub(super) use files::{Connect, Devices, Directories, Exist, Sockets, WebRoot};
+pub(super) use files::{Connect, Devices, Directories, Enter, Exist, Sockets, WebRoot};
 pub(super) use network::{Nameserver, Nameservers, Resolve};
 pub(super) use text::{Account, Convert, Locale, NameServices, Zone};
 pub(super) use tls::{Anchors, Certificates, Handshake, Shaken};
@@ -68,6 +68,7 @@ questions!(
     Convert,
     Devices,
     Directories,
+    Enter,
     Exist,
     Handshake,
     Libraries,
