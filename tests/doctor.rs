@@ -378,6 +378,10 @@ fn no_data() {
         site.apply(line);
     }
     site.is_well(&[]);
+    // A second pool, with a user and a group of its own.
+    site.pool("second", "user = games\ngroup = mail\n");
+    let detail = site.is_mended_by("users", "users: [games, mail]");
+    assert_eq!(detail, "the user 5 has no name inside; the group 8 has no name inside");
 }
 
 fn no_iconv() {

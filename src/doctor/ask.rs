@@ -86,10 +86,12 @@ fn read(mut stdout: ChildStdout, patience: Patience<'_>) -> std::io::Result<Opti
             return Err(std::io::Error::other("stopped by a signal"));
         }
         let left = patience.limit.saturating_sub(start.elapsed()).min(HEARING);
+        if left.is_zero() {
+            return Ok(None);
+        }
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
         let mut ready = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
         match poll(&mut ready, timeout) {
-            Ok(0) if start.elapsed() >= patience.limit => return Ok(None),
             Ok(0) | Err(nix::errno::Errno::EINTR) => continue,
             Ok(_) => {}
             Err(error) => return Err(error.into()),

@@ -109,6 +109,20 @@ impl Exam<'_> {
         self.ask_as(&self.patient.who, probe)
     }
 
+    /// All as whom something runs inside: the users of all pools, unless the caller named another.
+    fn everybody(&self) -> Vec<&Who> {
+        let mut all = vec![&self.patient.who];
+        let whos: Vec<_> = self.patient.tenants.iter().map(|tenant| &tenant.who).collect();
+        if whos.first() == all.first() {
+            for who in whos {
+                if !all.contains(&who) {
+                    all.push(who);
+                }
+            }
+        }
+        all
+    }
+
     fn ask_as<P: Probe>(&self, who: &Who, probe: P) -> Result<P::Answer, Silence> {
         let patience = Patience { limit: self.options.limit, stop: &self.options.stop };
         ask::ask(&self.patient.desired.root, who, probe, patience)
