@@ -3,13 +3,16 @@
 //! Data flows one way. A site's YAML text becomes a [`manifest::Manifest`]; with the host it becomes a
 //! [`resolve::Desired`]; the kernel's mount table and the records become an [`observe::Observed`]; both
 //! together become a [`plan::Plan`], which [`engine`] carries out and [`render`] shows.
-//! Beside this way, [`import`] makes manifests of other programs' configuration.
+//! Beside this way, [`import`] makes manifests of other programs' configuration, and [`doctor`] tries whether a site
+//! that is up works inside, by processes that enter it as [`jail`] does.
 //! Later stages import earlier ones' types, never the reverse; [`sys`] is below all of them.
 
 pub mod cli;
+pub mod doctor;
 pub mod engine;
 pub mod error;
 pub mod import;
+pub mod jail;
 pub mod manifest;
 pub mod observe;
 pub mod plan;

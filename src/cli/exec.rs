@@ -1,6 +1,6 @@
 //! `mountjail exec`: a command inside, as a daemon that enters its chroot runs it.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -8,13 +8,14 @@ use std::process::Command;
 
 use clap::Args;
 use nix::sys::stat::umask;
-use nix::unistd::{Uid, User, chdir, chroot, geteuid, initgroups, setgid, setuid};
+use nix::unistd::{User, geteuid};
 
 use super::context::Context;
 use super::sites;
 use super::work::planned;
 use super::{placeholders_umask, up};
 use crate::import::fpm;
+use crate::jail::{self, Who};
 use crate::manifest::{HostPath, JailPath};
 use crate::observe::{self, Table};
 use crate::render::{SiteState, site_state, why};
@@ -85,7 +86,7 @@ impl Exec {
             }
         }
         let user = self.user(&desired.root)?;
-        enter(&desired.root, &user).map_err(|error| error.context(&site.name))?;
+        jail::enter(&desired.root, &Who::from(&user)).map_err(|error| error.context(&site.name))?;
         let reason = self.execute(&user);
         let program = self.program().display().to_string();
         let error =
@@ -117,13 +118,7 @@ impl Exec {
             Some(name) => name.clone(),
             None => pool_user(root).unwrap_or_else(|| "root".to_owned()),
         };
-        let cannot = || Error::usage(format!("cannot run as the user {name}"));
-        let found = match name.parse() {
-            Ok(uid) => User::from_uid(Uid::from_raw(uid)),
-            Err(_) => User::from_name(&name),
-        };
-        let found = found.map_err(|error| cannot().because(&error.into()))?;
-        found.ok_or_else(|| cannot().because_of("this host has no such user"))
+        jail::user(&name)
     }
 
     /// Why the program is not found, and what would bring it in. By now `/` is the jail.
@@ -159,21 +154,5 @@ fn half_there(program: &Path, desired: &Desired) -> String {
 /// The user of the PHP-FPM pool whose chroot is `root`.
 fn pool_user(root: &HostPath) -> Option<String> {
     let pools = fpm::of_this_host();
-    let is_there = |pool: &&fpm::Pool| {
-        pool.get("chroot").and_then(|chroot| HostPath::new(chroot).ok()).is_some_and(|chroot| chroot == *root)
-    };
-    pools.iter().find(is_there)?.get("user").map(str::to_owned)
-}
-
-/// Enters the root and gives up what `user` does not have. The groups are looked up on the host.
-fn enter(root: &HostPath, user: &User) -> Result<()> {
-    let cannot = |what: String| move |error: nix::Error| Error::failed(what).because(&error.into());
-    let to_root = || format!("cannot enter the root {root}");
-    let to_user = || format!("cannot become the user {}", user.name);
-    let name = CString::new(user.name.as_str()).map_err(|_| Error::usage("a user's name has no NUL"))?;
-    initgroups(&name, user.gid).map_err(cannot(to_user()))?;
-    chroot(root.as_path()).map_err(cannot(to_root()))?;
-    chdir("/").map_err(cannot(to_root()))?;
-    setgid(user.gid).map_err(cannot(to_user()))?;
-    setuid(user.uid).map_err(cannot(to_user()))
+    pools.iter().find(|pool| pool.lives_in(root))?.get("user").map(str::to_owned)
 }

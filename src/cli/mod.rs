@@ -2,6 +2,7 @@
 
 mod check;
 mod context;
+mod doctor;
 mod down;
 mod exec;
 mod fstab;
@@ -45,7 +46,8 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes:\n  0  done, or in sync\n  1  failed\n  2  wrong usage, or a mistake in a \
-                          manifest\n  3  differences found (plan, status, fstab --check)";
+                          manifest\n  3  differences found (plan, status, fstab --check), \
+                          or a check failed (doctor)";
 
 /// Options of every command.
 #[derive(Debug, Args)]
@@ -79,6 +81,7 @@ enum Command {
     Check(check::Check),
     Presets(presets::Presets),
     Why(why::Why),
+    Doctor(doctor::Doctor),
     Fstab(fstab::Fstab),
     Units(units::Units),
     Exec(exec::Exec),
@@ -105,6 +108,10 @@ pub fn command() -> clap::Command {
 
 /// The program: parses its arguments, runs, and says how it ended.
 pub fn main() -> ExitCode {
+    // What doctor starts inside a root: nobody else's command, and none of a configuration's business.
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == crate::doctor::SUBCOMMAND) {
+        return crate::doctor::inside_main();
+    }
     let cli = Cli::parse();
     // A command that `exec` runs shall find the caller's.
     if !matches!(cli.command, Command::Exec(_)) {
@@ -125,6 +132,7 @@ fn run(cli: Cli, out: &Out) -> anyhow::Result<u8> {
         Command::Check(check) => check.run(&context),
         Command::Presets(presets) => presets.run(&context),
         Command::Why(why) => why.run(&context),
+        Command::Doctor(doctor) => doctor.run(&context),
         Command::Fstab(fstab) => fstab.run(&context),
         Command::Units(units) => units.run(&context),
         Command::Import(import) => import.run(&context),

@@ -213,7 +213,7 @@ fn list(key: &str, items: &[String]) -> String {
 }
 
 /// A YAML scalar: as it is where it is surely read as that text, else quoted as JSON, which YAML reads as well.
-fn scalar(text: &str) -> String {
+pub(crate) fn scalar(text: &str) -> String {
     let plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-@".contains(c))
         && !["null", "true", "false", "yes", "no", "on", "off", "y", "n"].contains(&&*text.to_lowercase());

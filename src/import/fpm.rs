@@ -41,6 +41,18 @@ impl Pool {
     pub fn place(&self) -> String {
         format!("{}:{}", self.file.display(), self.line)
     }
+
+    /// The PHP settings that the pool makes by `kind`, such as `php_admin_value`.
+    pub(super) fn php_values(&self, kind: &str) -> Vec<(String, String)> {
+        let setting =
+            |key: &str| Some(key.strip_prefix(kind)?.strip_prefix('[')?.strip_suffix(']')?.to_owned());
+        self.directives.iter().filter_map(|(key, value)| Some((setting(key)?, value.clone()))).collect()
+    }
+
+    /// Whether `root` is its chroot.
+    pub fn lives_in(&self, root: &HostPath) -> bool {
+        self.chroot().and_then(|chroot| HostPath::new(chroot).ok()).is_some_and(|chroot| chroot == *root)
+    }
 }
 
 /// The pools of `path`: a php-fpm.conf, a single pool's file, or a directory such as `/etc/php/8.2/fpm`.
@@ -55,9 +67,13 @@ pub fn pools(path: &Path) -> Result<Vec<Pool>> {
 
 /// The pools of this host, as far as its configuration can be read.
 pub fn of_this_host() -> Vec<Pool> {
+    masters().iter().filter_map(|place| pools(place).ok()).flatten().collect()
+}
+
+/// The configurations of this host, one a master process.
+pub fn masters() -> Vec<PathBuf> {
     let places = ["/etc/php/*/fpm", "/etc/php-fpm.conf", "/etc/php*/php-fpm.conf"];
-    let found = places.iter().filter_map(|place| glob::glob(place).ok()).flatten().flatten();
-    found.filter_map(|place| pools(&place).ok()).flatten().collect()
+    places.iter().filter_map(|place| glob::glob(place).ok()).flatten().flatten().collect()
 }
 
 /// The sites of these pools: one a chroot, with the users and services of all its pools.
@@ -185,14 +201,14 @@ impl Reader {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum IniLine<'t> {
+pub(super) enum IniLine<'t> {
     Nothing,
     Section(&'t str),
     Directive(&'t str, String),
 }
 
 /// One line; `None`: it is none of PHP's ini format.
-fn item(line: &str) -> Option<IniLine<'_>> {
+pub(super) fn item(line: &str) -> Option<IniLine<'_>> {
     let line = line.trim();
     if line.is_empty() || line.starts_with([';', '#']) {
         return Some(IniLine::Nothing);

@@ -11,6 +11,7 @@ mod ini;
 pub mod jailkit;
 mod lines;
 mod look;
+pub mod php;
 mod roots;
 
 use std::collections::BTreeSet;
@@ -18,6 +19,7 @@ use std::fs;
 use std::io::Read;
 use std::path::Path;
 
+pub(crate) use draft::scalar;
 pub use draft::{Draft, Item, Kind, Mount};
 
 use crate::manifest::{HostPath, Presets, SiteName};

@@ -3,6 +3,10 @@
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{SysconfVar, sysconf};
 
 use crate::manifest::HostPath;
 use crate::resolve::Mount;
@@ -52,6 +56,23 @@ impl Process {
     }
 }
 
+impl Process {
+    /// When it was started, by `/proc/PID/stat` (proc(5)).
+    pub fn started(&self) -> Option<SystemTime> {
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
+        let ticks: u64 = start_ticks(&text)?.parse().ok()?;
+        let a_second = sysconf(SysconfVar::CLK_TCK).ok()??;
+        let after_boot = Duration::from_millis(ticks * 1000 / u64::try_from(a_second).ok()?);
+        let now = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?);
+        SystemTime::now().checked_sub(now.checked_sub(after_boot)?)
+    }
+}
+
+/// The 22nd field of `/proc/PID/stat`; the second one, a name in parentheses, may contain anything.
+fn start_ticks(text: &str) -> Option<&str> {
+    text.rsplit_once(')')?.1.split_whitespace().nth(19)
+}
+
 /// The unit in a `/proc/PID/cgroup` file (cgroups(7)): the innermost component that is a unit's name.
 fn unit(text: &str) -> Option<String> {
     let path = text.lines().find_map(|line| {
@@ -86,6 +107,13 @@ pub fn holders(root: &HostPath) -> Vec<Process> {
 pub(super) fn same_namespace(proc: &Path) -> bool {
     let namespace = fs::read_link(proc.join("ns/mnt"));
     namespace.is_ok_and(|namespace| fs::read_link("/proc/self/ns/mnt").is_ok_and(|own| own == namespace))
+}
+
+/// Processes other than this one whose root is `root` or below it.
+pub fn inside(root: &HostPath) -> Vec<Process> {
+    let is_inside =
+        |proc: &Path| fs::read_link(proc.join("root")).is_ok_and(|at| at.starts_with(root.as_path()));
+    all().filter(|(_, proc)| is_inside(proc)).filter_map(|(pid, proc)| Process::read(pid, &proc)).collect()
 }
 
 /// Processes inside one of `roots` whose own mount namespace does not show what is mounted there, each with
@@ -126,6 +154,17 @@ mod tests {
         assert_eq!(unit("0::/user.slice/user-0.slice/session-1.scope\n"), Some("session-1.scope".into()));
         assert_eq!(unit("3:cpu:/x\n1:name=systemd:/system.slice/a.service/sub\n"), Some("a.service".into()));
         assert_eq!(unit("0::/\n"), None);
+    }
+
+    #[test]
+    fn a_process_knows_when_it_started() {
+        assert_eq!(start_ticks("7 (a) b) S 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 9"), Some("4711"));
+        let before = SystemTime::now() - Duration::from_secs(1);
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let started = Process { pid: child.id(), name: "sleep".into(), unit: None }.started().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(started > before && started <= SystemTime::now() + Duration::from_millis(20), "{started:?}");
     }
 
     #[test]

@@ -21,11 +21,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::manifest::{Entry, HostPath, JailPath, Manifest, Origin, Request};
 use crate::{Error, Result};
 
+pub(crate) use nss::services as name_services;
+
 pub use host::{Host, LinkOnTheWay, LookupError, Walk};
 pub use root::{Roots, create_root, refuse_system};
 pub use types::{Cause, Desired, FileId, FileKind, GeneratedFile, Link, Mount, Note, Options, Reason};
 
 use part::Part;
+pub(crate) use part::lexical;
 use template::Gathered;
 
 /// Resolves sites on one host. What several sites ask for is looked up once.

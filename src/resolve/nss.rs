@@ -27,7 +27,7 @@ pub(super) fn modules(host: &Host, database: &str) -> Result<Vec<(String, HostPa
 }
 
 /// The services named for `database`, in order, each once; actions such as `[NOTFOUND=return]` are not.
-fn services(text: &str, database: &str) -> Vec<String> {
+pub(crate) fn services(text: &str, database: &str) -> Vec<String> {
     let mut services: Vec<String> = vec![];
     for line in text.lines() {
         let line = line.split('#').next().unwrap_or_default();

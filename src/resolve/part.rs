@@ -337,7 +337,7 @@ fn absolute(base: &str, name: &str) -> Result<HostPath> {
 }
 
 /// `text` as a link in the directory `at` means it, by its letters alone.
-pub(super) fn lexical(at: &Path, text: &Path) -> PathBuf {
+pub(crate) fn lexical(at: &Path, text: &Path) -> PathBuf {
     let mut path = if text.is_absolute() { PathBuf::from("/") } else { at.to_owned() };
     for component in text.components() {
         match component {

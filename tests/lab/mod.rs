@@ -1,5 +1,8 @@
 //! Real servers on a host that the test may change: overlays on `/etc` and friends in its own namespaces.
 
+// Each test binary uses a part of this module.
+#![allow(dead_code, unused_imports)]
+
 mod fpm;
 mod servers;
 
@@ -10,7 +13,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub use fpm::Fpm;
-pub use servers::{Server, dns, tls};
+pub use servers::{MYSQL, Server, dns, mysql, tls};
 
 use crate::support::{Ran, Sandbox};
 

@@ -1,6 +1,7 @@
-//! A name server and a TLS server.
+//! A name server, a TLS server, a database.
 
 use std::net::{TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
 use super::{DNS, NAME, PORT, certificate, wait_until};
@@ -30,6 +31,7 @@ pub fn dns() -> Server {
     command.args(["--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--bind-interfaces"]);
     command.args(["--user=root", "--group=root", "--pid-file="]);
     command.arg(format!("--listen-address={DNS}")).arg(format!("--address=/{NAME}/127.0.0.1"));
+    command.arg("--local=/lab.test/"); // no other name below it exists
     let server = Server::start(&mut command);
     // Its socket is bound when nobody else can bind it.
     wait_until("the name server listens", || UdpSocket::bind((DNS, 53)).is_err());
@@ -43,5 +45,28 @@ pub fn tls(sandbox: &Sandbox) -> Server {
     command.args(["s_server", "-quiet", "-www", "-accept", &format!("127.0.0.1:{PORT}"), "-key"]);
     let server = Server::start(command.arg(key).arg("-cert").arg(certificate));
     wait_until("the TLS server listens", || TcpStream::connect(("127.0.0.1", PORT)).is_ok());
+    server
+}
+
+/// The socket of [`mysql`].
+pub const MYSQL: &str = "/run/mysqld/mysqld.sock";
+
+/// A `MariaDB` server that listens at [`MYSQL`] alone. Dropped, it is killed, and leaves its socket behind.
+pub fn mysql(sandbox: &Sandbox) -> Server {
+    std::fs::create_dir_all("/run/mysqld").unwrap();
+    let data = format!("--datadir={}", sandbox.directory("mysql").display());
+    let mut command = Command::new("mariadbd");
+    command.args([
+        "--no-defaults",
+        "--user=root",
+        "--skip-networking",
+        "--skip-grant-tables",
+        &data,
+        "--socket",
+        MYSQL,
+    ]);
+    command.args(["--innodb-buffer-pool-size=8M", "--innodb-log-file-size=4M"]);
+    let server = Server::start(&mut command);
+    wait_until("the database listens", || UnixStream::connect(MYSQL).is_ok());
     server
 }

@@ -1,0 +1,276 @@
+//! `mountjail doctor`: does it work inside? Without a site: what this machine offers.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use nix::unistd::geteuid;
+use serde_json::{Value, json};
+
+use super::DIFFERENT;
+use super::context::{Context, is_set, stop_flag};
+use super::sites::{self, Site};
+use super::work::{Failed, observe_and_plan, plural, resolved};
+use crate::doctor::{self, Finding, Machine, Options, Patient, Tenant, Verdict};
+use crate::import::fpm;
+use crate::jail::{self, Who};
+use crate::manifest::{HostPath, SiteName};
+use crate::observe::{self, Table};
+use crate::render::{SiteState, site_state};
+use crate::resolve::Desired;
+use crate::{Error, Result};
+
+/// Try whether a site works inside; exit code 3 if a check failed
+///
+/// Everything is tried in the site's root, as the user of its PHP-FPM pool, by a process that enters the root as a
+/// worker does: name servers, certificates, users, time zones, character sets, locales, devices, mail, sockets,
+/// libraries, and PHP's own settings. What fails is shown with the line that the manifest lacks, or what else to do.
+/// Nothing is changed. Without a site: what this kernel offers, room for mounts, the configuration.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  mountjail doctor site1\n  mountjail doctor --host db.example.org --tls example.org:443 \
+                  site1\n  mountjail doctor"
+)]
+pub(super) struct Doctor {
+    /// A name that has to resolve inside, besides localhost
+    #[arg(long, value_name = "NAME", requires = "site")]
+    host: Option<String>,
+    /// A TLS server that has to be trusted inside
+    #[arg(long, value_name = "HOST:PORT", requires = "site", value_parser = host_and_port)]
+    tls: Option<(String, u16)>,
+    /// How long one look may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    timeout: u64,
+    /// Look as this user of the host, by name or id [default: the user of the PHP-FPM pool with this chroot, else root]
+    #[arg(short, long, value_name = "USER", requires = "site")]
+    user: Option<String>,
+    /// PHP-FPM's configuration, a file or directory [default: those of this host]
+    #[arg(long, value_name = "FILE")]
+    fpm: Vec<PathBuf>,
+    /// Print the findings as JSON
+    #[arg(long)]
+    json: bool,
+    /// The site's name, or the path of its manifest
+    #[arg(value_name = "SITE")]
+    site: Option<String>,
+}
+
+/// `example.org:443`, `[2001:db8::1]:443`
+fn host_and_port(text: &str) -> Result<(String, u16), String> {
+    let (host, port) = text.rsplit_once(':').ok_or("there is no port; for https it is 443")?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let port = port.parse().map_err(|_| format!("`{port}` is no port"))?;
+    if host.is_empty() { Err("there is no host".to_owned()) } else { Ok((host.to_owned(), port)) }
+}
+
+impl Doctor {
+    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+        let Some(site) = &self.site else { return Ok(self.machine(context)?) };
+        let site = sites::one(context, site)?;
+        if !geteuid().is_root() {
+            let needs = Error::failed("entering a root needs root").hint("run the command with sudo");
+            return Err(needs.into());
+        }
+        match self.site(context, &site) {
+            Ok(code) => Ok(code),
+            Err(failed) => {
+                let (code, errors) = failed.report(context, &site);
+                Ok(self.print(context, &json!({ "site": site.name, "errors": errors }), "", code))
+            }
+        }
+    }
+
+    fn site(&self, context: &Context<'_>, site: &Site) -> Result<u8, Failed> {
+        let manifest = sites::load(context, site).map_err(Failed::Manifest)?;
+        let desired = resolved(context, &context.resolver()?, &manifest)?;
+        let (observed, plan) =
+            observe_and_plan(context, &desired, &observe::boot_id()?, Some(&Table::read()?))?;
+        if site_state(&plan) == SiteState::Down && !desired.mounts.is_empty() {
+            let down =
+                Error::failed(format!("{}: the site is not up, so nothing inside can be tried", site.name));
+            return Err(down.hint(format!("mountjail up {}", site.name)).into());
+        }
+        let tenants = doctor::tenants(&self.masters(), &desired.root)
+            .map_err(|error| unreadable(error).context(&site.name))?;
+        let who = self.who(&tenants).map_err(|error| error.context(&site.name))?;
+        let by_fstab = observed.kept.is_some_and(|kept| kept.fstab.is_some());
+        let lock = (!by_fstab).then(|| context.state.lock(&desired.site));
+        let (manifest, desired, plan, tenants) = (&manifest, &desired, &plan, tenants.as_slice());
+        self.examine(context, &Patient { manifest, desired, plan, tenants, who, lock }).map_err(Failed::from)
+    }
+
+    fn examine(&self, context: &Context<'_>, patient: &Patient<'_>) -> Result<u8> {
+        let stop = stop_flag().map_err(|error| Error::failed(format!("{error:#}")))?;
+        let limit = Duration::from_secs(self.timeout);
+        let options = Options { limit, name: self.host.clone(), tls: self.tls.clone(), stop };
+        let findings = doctor::examine(patient, &options, &context.host);
+        let Desired { site, root, .. } = patient.desired;
+        if is_set(&options.stop) {
+            return Err(Error::interrupted(format!("{site}: stopped by a signal")));
+        }
+        let failed = findings.iter().any(|finding| finding.verdict == Verdict::Failed);
+        let user = &patient.who.name;
+        let json = json!({
+            "site": site, "root": root, "user": user, "ok": !failed,
+            "checks": findings.iter().map(as_json).collect::<Vec<_>>(),
+        });
+        let text = text(site, root, user, &findings);
+        Ok(self.print(context, &json, &text, if failed { DIFFERENT } else { 0 }))
+    }
+
+    fn print(&self, context: &Context<'_>, json: &Value, text: &str, code: u8) -> u8 {
+        if self.json {
+            return context.out.print_and(format!("{:#}\n", json!({ "sites": [json] })), code);
+        }
+        context.out.print_and(text, code)
+    }
+
+    fn masters(&self) -> Vec<PathBuf> {
+        if self.fpm.is_empty() { fpm::masters() } else { self.fpm.clone() }
+    }
+
+    /// The user that was asked for, or that of the first pool.
+    fn who(&self, tenants: &[Tenant]) -> Result<Who> {
+        match (&self.user, tenants.first()) {
+            (Some(name), _) => jail::user(name).map(|user| Who::from(&user)),
+            (None, Some(tenant)) => Ok(tenant.who.clone()),
+            (None, None) => jail::user("root").map(|user| Who::from(&user)),
+        }
+    }
+
+    fn machine(&self, context: &Context<'_>) -> Result<u8> {
+        let machine = Machine::look(std::env::var("MOUNTJAIL_ENGINE").ok().as_deref())?;
+        let sites = sites::all(context);
+        let sites =
+            sites.as_ref().map(|sites| sites.iter().map(|site| site.name.as_str()).collect::<Vec<_>>());
+        let (code, mut text) = (if machine.is_full() { DIFFERENT } else { 0 }, machine_text(&machine));
+        let engine = machine.engine.as_ref();
+        let code = engine.as_ref().err().map_or(code, |error| {
+            context.out.error(error);
+            error.exit_code()
+        });
+        let config = context.config.display();
+        let _ = match &sites {
+            Ok(sites) => writeln!(text, "configuration: {config}, {}", plural(sites.len(), "site")),
+            Err(error) => writeln!(text, "configuration: {error}"),
+        };
+        let unserved = self.without_site(context);
+        for (pool, chroot) in &unserved {
+            let _ = writeln!(text, "no site for the pool {pool} in {chroot}: `mountjail import` makes one");
+        }
+        if self.json {
+            let calls: serde_json::Map<_, _> =
+                machine.calls().iter().map(|(name, there, _)| ((*name).to_owned(), json!(there))).collect();
+            let unserved: Vec<_> =
+                unserved.iter().map(|(pool, root)| json!({ "pool": pool, "root": root })).collect();
+            text = format!(
+                "{:#}\n",
+                json!({
+                    "kernel": machine.kernel, "calls": calls, "engine": engine.ok(), "mounts": machine.mounts,
+                    "mount_max": machine.mount_max, "config_dir": context.config, "sites": sites.ok(),
+                    "pools_without_site": unserved,
+                })
+            );
+        }
+        Ok(context.out.print_and(text, code))
+    }
+
+    /// The pools with a chroot that is no site's root. What cannot be read is said.
+    fn without_site(&self, context: &Context<'_>) -> Vec<(String, HostPath)> {
+        let roots = sites::all(context).unwrap_or_default();
+        let roots: Vec<_> = roots.iter().filter_map(sites::root_of).collect();
+        let mut found = vec![];
+        for master in self.masters() {
+            match fpm::pools(&master) {
+                Ok(pools) => found.extend(pools.iter().filter_map(|pool| {
+                    let root = HostPath::new(pool.chroot()?).ok()?;
+                    (!roots.contains(&root)).then(|| (pool.name.clone(), root))
+                })),
+                Err(error) => context.out.warn(&error),
+            }
+        }
+        found
+    }
+}
+
+fn unreadable(error: Error) -> Error {
+    match error.hint_text() {
+        Some(_) => error,
+        None => error.hint("repair PHP-FPM's configuration, or name the right one with --fpm"),
+    }
+}
+
+/// `{check, verdict, detail, remedy: […]}`
+fn as_json(finding: &Finding) -> Value {
+    let remedy: Vec<_> = finding.remedies.iter().map(ToString::to_string).collect();
+    json!({
+        "check": finding.check, "verdict": finding.verdict, "detail": finding.detail, "remedy": remedy,
+    })
+}
+
+fn text(site: &SiteName, root: &HostPath, user: &str, findings: &[Finding]) -> String {
+    let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
+    let (failed, needed) = (count(Verdict::Failed), findings.len() - count(Verdict::NotNeeded));
+    let mut summary = match failed {
+        0 => format!("{} ok", plural(count(Verdict::Ok), "check")),
+        failed => format!("{failed} of {} failed", plural(needed, "check")),
+    };
+    if count(Verdict::CouldNotCheck) > 0 {
+        let _ = write!(summary, ", {} not possible", count(Verdict::CouldNotCheck));
+    }
+    let mut text = format!("{site}: {summary}, in {root} as {user}\n");
+    for Finding { check, verdict, detail, remedies } in findings {
+        let _ = writeln!(text, "  {verdict:<15} {check:<11} {}", printable(detail));
+        for remedy in remedies {
+            let what = match remedy {
+                doctor::Remedy::Manifest { .. } => "manifest:",
+                doctor::Remedy::Do(_) => "try:",
+            };
+            let _ = writeln!(text, "  {:<15} {what:<11} {}", "", printable(&remedy.to_string()));
+        }
+    }
+    text
+}
+
+/// What comes from inside is the site's owner's to choose: it shall not command the administrator's terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+fn machine_text(machine: &Machine) -> String {
+    let mut text = format!("kernel: {}\n", machine.kernel);
+    for (name, there, what) in machine.calls() {
+        let _ = writeln!(text, "  {:<3} {name:<18}  {what}", if there { "yes" } else { "no" });
+    }
+    if let Ok(engine) = machine.engine {
+        let _ = writeln!(text, "engine: {engine}");
+    }
+    let _ = match machine.mount_max {
+        Some(most) => write!(text, "mounts: {} of {most} (fs.mount-max)", machine.mounts),
+        None => write!(text, "mounts: {}", machine.mounts),
+    };
+    let advice = if machine.is_full() { "; little room is left: `sysctl fs.mount-max=200000`" } else { "" };
+    text.push_str(advice);
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers() {
+        assert_eq!(host_and_port("example.org:443"), Ok(("example.org".into(), 443)));
+        assert_eq!(host_and_port("[::1]:8443"), Ok(("::1".into(), 8443)));
+        for bad in ["example.org", ":443", "example.org:", "example.org:70000"] {
+            assert!(host_and_port(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_terminal_is_not_commanded() {
+        assert_eq!(printable("a\x1b[2J\n\tb"), "a\u{fffd}[2J\u{fffd}\u{fffd}b");
+    }
+}

@@ -1,0 +1,76 @@
+//! The checks: each decides whether the site needs it, asks, and judges the answers.
+
+mod code;
+mod data;
+mod devices;
+mod mail;
+mod mounts;
+mod names;
+mod network;
+mod php;
+mod sockets;
+mod tls;
+
+use super::Exam;
+use super::ask::Silence;
+use super::inside::Enter;
+use super::types::{Outcome, Problem, Remedy};
+use Check::{Asks, Looks};
+
+/// A check's work.
+pub(super) enum Check {
+    /// It looks from outside alone.
+    Looks(fn(&Exam<'_>) -> Outcome),
+    /// It asks inside.
+    Asks(fn(&Exam<'_>) -> Result<Outcome, Silence>),
+}
+
+/// A check and its name.
+pub(super) type Named = (&'static str, Check);
+
+impl Check {
+    /// `closed`: nobody can look inside.
+    pub(super) fn run(&self, exam: &Exam<'_>, closed: bool) -> Outcome {
+        match self {
+            Self::Looks(look) => look(exam),
+            Self::Asks(_) if closed => Outcome::could_not_check("the root cannot be entered"),
+            Self::Asks(ask) => {
+                ask(exam).unwrap_or_else(|silence| Outcome::could_not_check(silence.to_string()))
+            }
+        }
+    }
+}
+
+/// Whether the root can be entered, before all others: without that nothing is found inside.
+pub(super) fn entry(exam: &Exam<'_>) -> Outcome {
+    let (root, name) = (&exam.patient.desired.root, &exam.patient.who.name);
+    match exam.ask(Enter) {
+        Ok(Ok(())) => Outcome::ok(format!("{name} can be in the root")),
+        Ok(Err(trouble)) => {
+            let text = format!("{name} may not be in {root}: {}", trouble.text);
+            Outcome::of(vec![Problem::new(text, Remedy::act(format!("chmod o+x {root}")))], "")
+        }
+        Err(silence) => Outcome::could_not_check(silence.to_string()),
+    }
+}
+
+/// By name, in the order in which they are shown.
+pub(super) static ALL: [Named; 17] = [
+    ("mounts", Looks(mounts::mounts)),
+    ("processes", Looks(mounts::processes)),
+    ("libraries", Asks(code::libraries)),
+    ("devices", Asks(devices::devices)),
+    ("dns", Asks(network::dns)),
+    ("nss", Asks(names::nss)),
+    ("tls", Asks(tls::tls)),
+    ("users", Asks(names::users)),
+    ("timezone", Asks(data::timezone)),
+    ("iconv", Asks(data::iconv)),
+    ("locale", Asks(data::locale)),
+    ("mail", Asks(mail::mail)),
+    ("syslog", Asks(sockets::syslog)),
+    ("sockets", Asks(sockets::sockets)),
+    ("directories", Asks(php::directories)),
+    ("opcache", Looks(php::opcache)),
+    ("web-root", Asks(php::web_root)),
+];

@@ -1,0 +1,102 @@
+//! Users, name services, time zones, character sets and locales, as the C library finds them.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+
+use nix::unistd::{Gid, Group, Uid, User};
+use serde::{Deserialize, Serialize};
+
+use super::{Probe, Trouble};
+use crate::manifest::HostPath;
+use crate::resolve::name_services;
+use crate::sys;
+
+/// Whether a user and a group have names: `getpwuid(3)`, `getgrgid(3)`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::doctor) struct Account {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// What was found.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::doctor) struct Accounts {
+    pub user: Option<String>,
+    pub group: Option<String>,
+}
+
+impl Probe for Account {
+    type Answer = Accounts;
+
+    fn run(&self) -> Accounts {
+        Accounts {
+            user: User::from_uid(Uid::from_raw(self.uid)).ok().flatten().map(|user| user.name),
+            group: Group::from_gid(Gid::from_raw(self.gid)).ok().flatten().map(|group| group.name),
+        }
+    }
+}
+
+/// Which services nsswitch.conf(5) names for a database.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::doctor) struct NameServices {
+    pub database: String,
+}
+
+impl Probe for NameServices {
+    type Answer = Result<Vec<String>, Trouble>;
+
+    fn run(&self) -> Self::Answer {
+        let text = fs::read("/etc/nsswitch.conf")?;
+        Ok(name_services(&String::from_utf8_lossy(&text), &self.database))
+    }
+}
+
+/// Whether a zone of the time zone database can be used.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::doctor) struct Zone {
+    pub file: HostPath,
+}
+
+impl Probe for Zone {
+    type Answer = Result<(), Trouble>;
+
+    fn run(&self) -> Self::Answer {
+        let bytes = fs::read(&self.file)?;
+        tz::TimeZone::from_tz_data(&bytes).map_err(|error| io::Error::other(error.to_string()))?;
+        Ok(())
+    }
+}
+
+/// Whether a conversion gives what it should: `iconv(3)`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::doctor) struct Convert {
+    pub to: String,
+    pub text: String,
+    pub expected: Vec<u8>,
+}
+
+impl Probe for Convert {
+    type Answer = Result<(), Trouble>;
+
+    fn run(&self) -> Self::Answer {
+        let to = CString::new(self.to.as_str()).map_err(io::Error::from)?;
+        let found = sys::iconv(&to, c"UTF-8", self.text.as_bytes())?;
+        if found == self.expected { Ok(()) } else { Err(io::Error::other("the result is wrong").into()) }
+    }
+}
+
+/// Whether a locale can be loaded.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::doctor) struct Locale {
+    pub name: String,
+}
+
+impl Probe for Locale {
+    type Answer = Result<(), Trouble>;
+
+    fn run(&self) -> Self::Answer {
+        let name = CString::new(self.name.as_str()).map_err(io::Error::from)?;
+        Ok(sys::load_locale(&name)?)
+    }
+}

@@ -1,0 +1,85 @@
+//! The machine itself: what its kernel offers, which engine mounts, how much room there is.
+
+use std::fs;
+
+use crate::engine::{Choice, Features};
+use crate::{Error, Result};
+
+/// With less of `fs.mount-max` left than this share, something is said.
+const SCARCE: usize = 10;
+
+/// What this machine offers.
+#[derive(Debug)]
+pub struct Machine {
+    /// The kernel's release, for people: nothing is decided by it.
+    pub kernel: String,
+    /// Which system calls there are.
+    pub features: Features,
+    /// The engine's name, or why none can be used.
+    pub engine: Result<&'static str>,
+    /// The mounts of this mount namespace.
+    pub mounts: usize,
+    /// How many it may have (`fs.mount-max`, Linux 4.9).
+    pub mount_max: Option<usize>,
+}
+
+impl Machine {
+    /// Looks at this machine; `forced` is `MOUNTJAIL_ENGINE`.
+    pub fn look(forced: Option<&str>) -> Result<Self> {
+        let features = Features::probe();
+        let table = fs::read("/proc/self/mountinfo").map_err(|error| {
+            Error::failed("cannot read the mount table /proc/self/mountinfo").because(&error)
+        })?;
+        let number = |path| fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        Ok(Self {
+            kernel: release.trim().to_owned(),
+            features,
+            engine: Choice::select(forced, features).map(Choice::name),
+            mounts: String::from_utf8_lossy(&table).lines().count(),
+            mount_max: number("/proc/sys/fs/mount-max"),
+        })
+    }
+
+    /// Each system call with whether it is there, and what it is for.
+    pub fn calls(&self) -> [(&'static str, bool, &'static str); 5] {
+        let Features { openat2, mount_setattr, beneath, statmount, clone_detached } = self.features;
+        [
+            ("openat2", openat2, "opens targets beneath a root in one call (Linux 5.6)"),
+            (
+                "mount_setattr",
+                mount_setattr,
+                "read-only before it is mounted: the detached engine (Linux 5.12)",
+            ),
+            ("move_mount_beneath", beneath, "swaps a stale mount without a gap (Linux 6.5)"),
+            ("statmount", statmount, "mount ids that are never reused (Linux 6.8)"),
+            ("clone_detached", clone_detached, "many sites without a scratch mount (Linux 6.15)"),
+        ]
+    }
+
+    /// Whether there is hardly room for more mounts.
+    pub fn is_full(&self) -> bool {
+        self.mount_max.is_some_and(|most| most.saturating_sub(self.mounts) < most / SCARCE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine() {
+        let machine = Machine::look(None).unwrap();
+        assert!(machine.mounts > 0 && !machine.kernel.is_empty());
+        assert_eq!(machine.engine.is_ok_and(|name| name == "detached"), machine.features.mount_setattr);
+    }
+
+    #[test]
+    fn a_tenth_is_little() {
+        let mut machine = Machine::look(None).unwrap();
+        (machine.mounts, machine.mount_max) = (899, Some(1000));
+        assert!(!machine.is_full());
+        machine.mounts = 901;
+        assert!(machine.is_full());
+    }
+}

@@ -1,0 +1,166 @@
+//! A site that is up → does it work inside?
+//!
+//! In: what the site should have ([`Desired`]), how its mounts stand ([`Plan`]), the PHP-FPM pools in it, the host.
+//! Out: a [`Finding`] a check. What counts is tried inside, as the pool's user, by a process that enters the
+//! root as a worker of PHP-FPM does ([`inside`]); it gets a limited time and leaves nothing behind ([`ask`]). It
+//! only looks: it changes nothing on the host or in the site.
+
+mod ask;
+mod checks;
+mod inside;
+mod machine;
+mod tenant;
+mod types;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::prctl::set_child_subreaper;
+
+use crate::jail::Who;
+use crate::manifest::{HostPath, JailPath, Manifest};
+use crate::observe::{self, Process};
+use crate::plan::Plan;
+use crate::render::why;
+use crate::resolve::{Desired, Host, Mount};
+
+pub use ask::SUBCOMMAND;
+pub use inside::main as inside_main;
+pub use machine::Machine;
+pub use tenant::{Tenant, tenants};
+pub use types::{Finding, Remedy, Verdict};
+
+use ask::{Patience, Silence};
+use inside::Probe;
+
+/// The site that is examined.
+#[derive(Debug)]
+pub struct Patient<'p> {
+    /// What the manifest says.
+    pub manifest: &'p Manifest,
+    /// What it should have.
+    pub desired: &'p Desired,
+    /// How its mounts stand.
+    pub plan: &'p Plan,
+    /// The pools in it.
+    pub tenants: &'p [Tenant],
+    /// As whom it is looked at.
+    pub who: Who,
+    /// The site's lock, which its first `up` since the boot made; `None` if mount(8) mounts it.
+    pub lock: Option<PathBuf>,
+}
+
+/// What the caller wants to know besides.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long one look may take.
+    pub limit: Duration,
+    /// A name that should resolve.
+    pub name: Option<String>,
+    /// A TLS server that should be trusted: host and port.
+    pub tls: Option<(String, u16)>,
+    /// Once it is set, nothing more is looked at.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// All checks, side by side.
+pub fn examine(patient: &Patient<'_>, options: &Options, host: &Host) -> Vec<Finding> {
+    // What a killed process leaves running becomes this one's child, to be ended and reaped.
+    let _ = set_child_subreaper(true);
+    // Before processes that look are inside as well.
+    let inside = observe::inside(&patient.desired.root);
+    let exam = Exam { patient, options, host, presets: presets(patient.manifest), inside };
+    let entry = checks::entry(&exam);
+    let closed = entry.verdict != Verdict::Ok;
+    let broken = || types::Outcome::could_not_check("the check itself failed");
+    let outcomes: Vec<_> = thread::scope(|scope| {
+        let exam = &exam;
+        let start = |(_, check): &'static checks::Named| scope.spawn(move || check.run(exam, closed));
+        let running: Vec<_> = checks::ALL.iter().map(start).collect();
+        running.into_iter().map(|check| check.join().unwrap_or_else(|_| broken())).collect()
+    });
+    let names = checks::ALL.iter().map(|(name, _)| *name);
+    let findings = names.zip(outcomes).map(|(name, outcome)| outcome.named(name));
+    [entry.named("entry")].into_iter().chain(findings).collect()
+}
+
+fn presets(manifest: &Manifest) -> BTreeSet<&str> {
+    manifest.entries.iter().flat_map(|entry| &entry.origin.presets).map(String::as_str).collect()
+}
+
+/// One examination.
+struct Exam<'e> {
+    patient: &'e Patient<'e>,
+    options: &'e Options,
+    host: &'e Host,
+    /// All presets that the manifest includes.
+    presets: BTreeSet<&'e str>,
+    /// The processes that live in the root.
+    inside: Vec<Process>,
+}
+
+impl Exam<'_> {
+    /// Asks inside.
+    fn ask<P: Probe>(&self, probe: P) -> Result<P::Answer, Silence> {
+        self.ask_as(&self.patient.who, probe)
+    }
+
+    /// All as whom something runs inside: the users of all pools, unless the caller named another.
+    fn everybody(&self) -> Vec<&Who> {
+        let mut all = vec![&self.patient.who];
+        let whos: Vec<_> = self.patient.tenants.iter().map(|tenant| &tenant.who).collect();
+        if whos.first() == all.first() {
+            for who in whos {
+                if !all.contains(&who) {
+                    all.push(who);
+                }
+            }
+        }
+        all
+    }
+
+    fn ask_as<P: Probe>(&self, who: &Who, probe: P) -> Result<P::Answer, Silence> {
+        let patience = Patience { limit: self.options.limit, stop: &self.options.stop };
+        ask::ask(&self.patient.desired.root, who, probe, patience)
+    }
+
+    /// Whether a look without an end of its own ends before it is killed.
+    fn inner_limit(&self) -> Duration {
+        self.options.limit * 4 / 5
+    }
+
+    /// Whether PHP-FPM runs inside, or shall.
+    fn is_php(&self) -> bool {
+        !self.patient.tenants.is_empty() || self.presets.contains("php-fpm")
+    }
+
+    /// The mount that shows `path` once the site is as it should be.
+    fn mount_of(&self, path: &Path) -> Option<&Mount> {
+        why(self.patient.desired, &JailPath::new(path).ok()?).mount
+    }
+
+    fn brings(&self, path: &str) -> bool {
+        self.mount_of(Path::new(path)).is_some()
+    }
+
+    fn on_host(&self, path: &Path) -> bool {
+        HostPath::new(path).is_ok_and(|path| self.host.exists(&path))
+    }
+
+    fn up(&self) -> Remedy {
+        Remedy::act(format!("mountjail up {}", self.patient.desired.site))
+    }
+
+    /// What brings a path that is missing inside: `line`, if the host has it and the manifest does not ask for it.
+    fn bring(&self, path: &Path, line: Remedy) -> Remedy {
+        match () {
+            () if self.mount_of(path).is_some() => self.up(),
+            () if self.on_host(path) => line,
+            () => Remedy::act(format!("install what has {}: it is not on this host either", path.display())),
+        }
+    }
+}
