@@ -1,31 +1,15 @@
 //! `mountjail exec`: a command inside, as a daemon that enters its chroot runs it.
 
-use std::ffi::{CString, OsStr, OsString};
-use std::io;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::Command;
+use std::ffi::OsString;
 
 use clap::Args;
 use nix::sys::stat::umask;
-use nix::unistd::{Uid, User, chdir, chroot, geteuid, initgroups, setgid, setuid};
 
 use super::context::Context;
-use super::sites;
-use super::work::planned;
-use super::{placeholders_umask, up};
-use crate::import::fpm;
-use crate::manifest::{HostPath, JailPath};
-use crate::observe::{self, Table};
-use crate::render::{SiteState, site_state, why};
-use crate::resolve::Desired;
-use crate::{Error, Result};
-
-/// What is kept of the caller's environment.
-const KEPT: [&str; 4] = ["TERM", "COLORTERM", "LANG", "TZ"];
-
-/// Where commands without a slash are looked for.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+use super::inside::{self, Inside};
+use super::{placeholders_umask, sites, up};
+use crate::Error;
+use crate::render::SiteState;
 
 /// Run a command inside a site's root, as its daemon would
 ///
@@ -56,9 +40,7 @@ pub(super) struct Exec {
 impl Exec {
     pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let site = sites::one(context, &self.site)?;
-        if !geteuid().is_root() {
-            return Err(Error::failed("entering a root needs root").hint("run the command with sudo").into());
-        }
+        inside::needs_root()?;
         if self.up {
             let callers = umask(placeholders_umask());
             let code = up::Up::of(&self.site).run(context)?;
@@ -67,113 +49,16 @@ impl Exec {
                 return Ok(code);
             }
         }
-        let (resolver, boot) = (context.resolver()?, observe::boot_id()?);
-        let (desired, plan) = match planned(context, &resolver, &site, &boot, &Table::read()?) {
+        let resolver = context.resolver()?;
+        let (desired, state) = match inside::state(context, &resolver, &site) {
             Ok(found) => found,
             Err(failed) => return Ok(failed.report(context, &site).0),
         };
-        match site_state(&plan) {
-            SiteState::Up => {}
-            SiteState::Drifted => context.out.warn(format_args!(
-                "{0}: not all of its mounts are as they should be: see `mountjail status {0}`",
-                site.name
-            )),
-            SiteState::Down if desired.mounts.is_empty() => {}
-            SiteState::Down => {
-                let down = Error::failed(format!("{}: the site is not up", site.name));
-                return Err(down.hint("bring it up with `mountjail up`, or give --up").into());
-            }
+        if state == SiteState::Down {
+            let down = Error::failed(format!("{}: the site is not up", site.name));
+            return Err(down.hint("bring it up with `mountjail up`, or give --up").into());
         }
-        let user = self.user(&desired.root)?;
-        enter(&desired.root, &user).map_err(|error| error.context(&site.name))?;
-        let reason = self.execute(&user);
-        let program = self.program().display().to_string();
-        let error =
-            Error::failed(format!("{}: cannot run {program} in the jail", site.name)).because(&reason);
-        if reason.kind() != io::ErrorKind::NotFound {
-            context.out.error(&error);
-            return Ok(126);
-        }
-        context.out.error(&error.hint(self.what_is_missing(&desired)));
-        Ok(127)
+        let user = inside::user(self.user.as_deref(), &desired.root)?;
+        Ok(Inside { desired: &desired, user, command: &self.command }.run(context)?)
     }
-
-    fn program(&self) -> &Path {
-        Path::new(self.command.first().map_or(OsStr::new(""), OsString::as_os_str))
-    }
-
-    /// Puts the command in the place of this process; returns only why not.
-    fn execute(&self, user: &User) -> io::Error {
-        let kept = std::env::vars_os()
-            .filter(|(key, _)| key.to_str().is_some_and(|key| KEPT.contains(&key) || key.starts_with("LC_")));
-        let mut command = Command::new(self.program());
-        command.args(self.command.iter().skip(1)).env_clear().envs(kept);
-        command.env("PATH", PATH).env("HOME", &user.dir).env("USER", &user.name).env("LOGNAME", &user.name);
-        command.exec()
-    }
-
-    fn user(&self, root: &HostPath) -> Result<User> {
-        let name = match &self.user {
-            Some(name) => name.clone(),
-            None => pool_user(root).unwrap_or_else(|| "root".to_owned()),
-        };
-        let cannot = || Error::usage(format!("cannot run as the user {name}"));
-        let found = match name.parse() {
-            Ok(uid) => User::from_uid(Uid::from_raw(uid)),
-            Err(_) => User::from_name(&name),
-        };
-        let found = found.map_err(|error| cannot().because(&error.into()))?;
-        found.ok_or_else(|| cannot().because_of("this host has no such user"))
-    }
-
-    /// Why the program is not found, and what would bring it in. By now `/` is the jail.
-    fn what_is_missing(&self, desired: &Desired) -> String {
-        let name = self.program();
-        if name.components().count() < 2 {
-            let places = PATH.split(':').map(|directory| Path::new(directory).join(name));
-            return match places.into_iter().find(|place| place.exists()) {
-                Some(there) => half_there(&there, desired),
-                None => format!("`programs: [/usr/bin/{}]` in the manifest brings it in", name.display()),
-            };
-        }
-        if name.exists() {
-            return half_there(name, desired);
-        }
-        format!("`programs: [{}]` in the manifest brings it in", name.display())
-    }
-}
-
-/// For a program that exists and all the same was not found: execve(2) says ENOENT also of an interpreter.
-fn half_there(program: &Path, desired: &Desired) -> String {
-    let program_is_mounted = JailPath::new(program).is_ok_and(|path| why(desired, &path).mount.is_some());
-    let missing = format!("{} is there, but its interpreter or loader is not", program.display());
-    if program_is_mounted {
-        return missing;
-    }
-    format!(
-        "{missing}: `programs: [{}]` in the manifest brings them, if the host has that program",
-        program.display()
-    )
-}
-
-/// The user of the PHP-FPM pool whose chroot is `root`.
-fn pool_user(root: &HostPath) -> Option<String> {
-    let pools = fpm::of_this_host();
-    let is_there = |pool: &&fpm::Pool| {
-        pool.get("chroot").and_then(|chroot| HostPath::new(chroot).ok()).is_some_and(|chroot| chroot == *root)
-    };
-    pools.iter().find(is_there)?.get("user").map(str::to_owned)
-}
-
-/// Enters the root and gives up what `user` does not have. The groups are looked up on the host.
-fn enter(root: &HostPath, user: &User) -> Result<()> {
-    let cannot = |what: String| move |error: nix::Error| Error::failed(what).because(&error.into());
-    let to_root = || format!("cannot enter the root {root}");
-    let to_user = || format!("cannot become the user {}", user.name);
-    let name = CString::new(user.name.as_str()).map_err(|_| Error::usage("a user's name has no NUL"))?;
-    initgroups(&name, user.gid).map_err(cannot(to_user()))?;
-    chroot(root.as_path()).map_err(cannot(to_root()))?;
-    chdir("/").map_err(cannot(to_root()))?;
-    setgid(user.gid).map_err(cannot(to_user()))?;
-    setuid(user.uid).map_err(cannot(to_user()))
 }

@@ -6,6 +6,7 @@ mod down;
 mod exec;
 mod fstab;
 mod import;
+mod inside;
 mod out;
 mod parallel;
 mod plan;
