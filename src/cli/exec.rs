@@ -3,11 +3,10 @@
 use std::ffi::OsString;
 
 use clap::Args;
-use nix::sys::stat::umask;
 
 use super::context::Context;
 use super::inside::{self, Inside};
-use super::{placeholders_umask, sites, up};
+use super::{sites, up};
 use crate::Error;
 use crate::render::SiteState;
 
@@ -42,9 +41,7 @@ impl Exec {
         let site = sites::one(context, &self.site)?;
         inside::needs_root()?;
         if self.up {
-            let callers = umask(placeholders_umask());
-            let code = up::Up::of(&self.site).run(context)?;
-            umask(callers);
+            let code = up::Up::of(&self.site).run_with_own_umask(context)?;
             if code != 0 {
                 return Ok(code);
             }

@@ -15,6 +15,7 @@ mod schema;
 mod sites;
 mod status;
 mod systemd;
+mod trace;
 mod units;
 mod up;
 mod why;
@@ -83,6 +84,7 @@ enum Command {
     Fstab(fstab::Fstab),
     Units(units::Units),
     Exec(exec::Exec),
+    Trace(trace::Trace),
     Import(import::Import),
     Schema(schema::Schema),
     Completions(schema::Completions),
@@ -107,8 +109,8 @@ pub fn command() -> clap::Command {
 /// The program: parses its arguments, runs, and says how it ended.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    // A command that `exec` runs shall find the caller's.
-    if !matches!(cli.command, Command::Exec(_)) {
+    // A command that is run inside shall find the caller's.
+    if !matches!(cli.command, Command::Exec(_) | Command::Trace(_)) {
         nix::sys::stat::umask(placeholders_umask());
         raise_open_files();
     }
@@ -130,6 +132,7 @@ fn run(cli: Cli, out: &Out) -> anyhow::Result<u8> {
         Command::Units(units) => units.run(&context),
         Command::Import(import) => import.run(&context),
         Command::Exec(exec) => exec.run(&context),
+        Command::Trace(trace) => trace.run(&context),
         Command::Schema(schema) => Ok(schema.run(context.out)),
         Command::Completions(completions) => Ok(completions.run(context.out)),
     }

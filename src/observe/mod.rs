@@ -15,7 +15,7 @@ mod units;
 
 pub use look::observe;
 pub use mountinfo::{MountInfo, parse as parse_mountinfo};
-pub use processes::{Process, holders, without_mounts};
+pub use processes::{Process, holders, inside, of_unit, root_of, without_mounts};
 pub use record::{BootId, Kept, Made, MadeKind, Record, RecordedMount};
 pub use state::{Records, StateDir, boot_id};
 pub use table::Table;

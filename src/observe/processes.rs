@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::manifest::HostPath;
 use crate::resolve::Mount;
-use crate::sys;
+use crate::sys::{self, FileId};
 
 /// A running process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,11 @@ fn all() -> impl Iterator<Item = (u32, PathBuf)> {
 }
 
 impl Process {
+    /// The process `pid`, if it is there.
+    pub fn of(pid: u32) -> Option<Self> {
+        Self::read(pid, Path::new(&format!("/proc/{pid}")))
+    }
+
     fn read(pid: u32, proc: &Path) -> Option<Self> {
         let name = fs::read(proc.join("comm")).ok()?;
         let unit = fs::read_to_string(proc.join("cgroup")).ok().and_then(|text| unit(&text));
@@ -53,6 +59,26 @@ fn unit(text: &str) -> Option<String> {
     components
         .find(|name| matches!(name.rsplit_once('.'), Some((_, "service" | "scope"))))
         .map(ToOwned::to_owned)
+}
+
+/// All processes of the unit `name`.
+pub fn of_unit(name: &str) -> Vec<Process> {
+    let processes = all().filter_map(|(pid, proc)| Process::read(pid, &proc));
+    processes.filter(|process| process.unit.as_deref() == Some(name)).collect()
+}
+
+/// All processes whose root directory is `root`.
+pub fn inside(root: FileId) -> Vec<Process> {
+    all()
+        .filter(|(pid, _)| root_of(*pid) == Some(root))
+        .filter_map(|(pid, proc)| Process::read(pid, &proc))
+        .collect()
+}
+
+/// Which directory is the root of the process `pid`.
+pub fn root_of(pid: u32) -> Option<FileId> {
+    let root = fs::metadata(format!("/proc/{pid}/root")).ok()?;
+    Some(FileId { dev: root.dev(), ino: root.ino() })
 }
 
 /// Processes other than this one that use something below `root`: as their root or working directory, as an

@@ -22,7 +22,9 @@ use crate::manifest::{Entry, HostPath, JailPath, Manifest, Origin, Request};
 use crate::{Error, Result};
 
 pub use host::{Host, LinkOnTheWay, LookupError, Walk};
-pub use root::{Roots, create_root};
+pub use inside::may_be_brought;
+pub use ldso::interpreter_of;
+pub use root::{Roots, create_root, root_id};
 pub use types::{Cause, Desired, FileId, FileKind, GeneratedFile, Link, Mount, Note, Options, Reason};
 
 use part::Part;

@@ -10,6 +10,7 @@
 mod file;
 mod mount;
 mod stat;
+mod trace;
 
 pub use file::{FileId, FileKind};
 pub use mount::{
@@ -17,3 +18,4 @@ pub use mount::{
     umount, umount_at, umount_expire_probe,
 };
 pub use stat::{Stat, StatMount, list_mounts, open_beneath, open_host, stat_at, stat_fd, stat_mount};
+pub use trace::{Resume, SystemCall, fork, next_signal, resume, stopped_or_ended, system_call};
