@@ -8,7 +8,7 @@ use crate::manifest::{Addition, HostPath, JailPath, Pattern};
 use crate::render::why;
 use crate::resolve::{Desired, FileKind, Mount};
 
-/// From this many files of one directory on, the directory itself is advised.
+/// From this many files of one directory on, the directory itself is advised, or a pattern.
 const MANY: usize = 4;
 
 /// What a preset would bring.
@@ -66,6 +66,9 @@ pub fn advise(found: Vec<Found>, known: &Known<'_>) -> Advice {
             wanted.push(found);
         }
     }
+    // A directory on the way to something comes with it.
+    let is_above = |miss: &Miss| wanted.iter().any(|found| found.miss.path.starts_with(&miss.path));
+    advice.refused.retain(|(miss, _)| !is_above(miss));
     let wanted = by_file(wanted);
     let own = shares(&wanted, known.presets);
     let mut lines: BTreeMap<Addition, Vec<Found>> = BTreeMap::new();
@@ -75,10 +78,23 @@ pub fn advise(found: Vec<Found>, known: &Known<'_>) -> Advice {
         }
     }
     merge_presets(&mut lines, known.presets);
-    merge_directories(&mut lines);
+    merge_files(&mut lines);
+    merge_below(&mut lines);
     advice.lines = lines.into_iter().map(line).collect();
     advice.lines.sort_by_key(|line| std::cmp::Reverse((line.misses.len(), lookups(&line.misses))));
     advice
+}
+
+impl Line {
+    /// A line for each file of a pattern, for where the pattern has more than can be had. None for another line.
+    pub fn apart(&self) -> Vec<Self> {
+        let is_pattern = self.addition.key == "libraries" && self.misses.len() >= MANY;
+        let one = |miss: &Miss| Self {
+            addition: addition("libraries", pattern(miss.path.as_path())),
+            misses: vec![miss.clone()],
+        };
+        self.misses.iter().filter(|_| is_pattern).map(one).collect()
+    }
 }
 
 fn lookups(misses: &[Miss]) -> u64 {
@@ -209,20 +225,30 @@ fn merge_presets(lines: &mut BTreeMap<Addition, Vec<Found>>, presets: &[Brings])
     }
 }
 
-/// Files below a directory that is advised as well come with it; many of one directory become that directory.
-fn merge_directories(lines: &mut BTreeMap<Addition, Vec<Found>>) {
-    let mut by_directory: BTreeMap<JailPath, Vec<Addition>> = BTreeMap::new();
+/// Many files of one directory become that directory, many of its libraries a pattern.
+fn merge_files(lines: &mut BTreeMap<Addition, Vec<Found>>) {
+    let mut many: BTreeMap<Addition, Vec<Addition>> = BTreeMap::new();
     for (line, found) in &*lines {
         let [one] = found.as_slice() else { continue };
-        if line.key == "mounts" && one.nature == Nature::Data && one.directory {
-            let directory = one.miss.path.parent().unwrap_or_else(JailPath::slash);
-            by_directory.entry(directory).or_default().push(line.clone());
-        }
+        let Some(directory) = one.miss.path.parent().filter(|_| one.directory) else { continue };
+        let directory = pattern(directory.as_path());
+        let together = match (line.key, one.nature) {
+            ("mounts", Nature::Data) => addition("mounts", directory),
+            ("libraries", _) if one.miss.path.as_path().extension().is_some_and(|end| end == "so") => {
+                addition("libraries", format!("{directory}/*.so"))
+            }
+            _ => continue,
+        };
+        many.entry(together).or_default().push(line.clone());
     }
-    for (directory, files) in by_directory.into_iter().filter(|(_, files)| files.len() >= MANY) {
+    for (together, files) in many.into_iter().filter(|(_, files)| files.len() >= MANY) {
         let found: Vec<_> = files.iter().filter_map(|file| lines.remove(file)).flatten().collect();
-        lines.entry(addition("mounts", pattern(directory.as_path()))).or_default().extend(found);
+        lines.entry(together).or_default().extend(found);
     }
+}
+
+/// What is below a directory that is advised as well comes with it.
+fn merge_below(lines: &mut BTreeMap<Addition, Vec<Found>>) {
     let place = |line: &Addition| match line.key {
         "mounts" => JailPath::new(&line.name).ok(),
         "etc" => JailPath::new(format!("/etc/{}", line.name)).ok(),

@@ -1,6 +1,6 @@
 //! What was found, as text and JSON.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write;
 
 use serde_json::{Value, json};
@@ -47,9 +47,11 @@ impl Report {
 
     /// Takes lines for which `failure` knows a reason not to add them out of the advice.
     pub(super) fn take_out(&mut self, failure: impl Fn(&Line) -> Option<String>) {
-        for line in std::mem::take(&mut self.advice.lines) {
+        let mut lines: VecDeque<_> = std::mem::take(&mut self.advice.lines).into();
+        while let Some(line) = lines.pop_front() {
             match failure(&line) {
                 None => self.advice.lines.push(line),
+                Some(_) if !line.apart().is_empty() => lines.extend(line.apart()),
                 Some(why) => {
                     self.advice.refused.extend(line.misses.into_iter().map(|miss| (miss, why.clone())));
                 }
