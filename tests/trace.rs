@@ -300,7 +300,8 @@ fn unit() {
     trace.until("s: following 2 threads; Ctrl-C ends it");
     fpm.eval(&root, "file_get_contents('/usr/share/zoneinfo/Europe/Zurich')");
     Ran::of(Command::new("kill").arg(&first)).exits(0);
-    wait_until("the master starts another worker", || worker(&fpm) != first);
+    wait_until("the worker has ended", || !Path::new(&format!("/proc/{first}")).exists());
+    assert_ne!(worker(&fpm), first, "the master starts another worker");
     fpm.eval(&root, "file_get_contents('/etc/hosts')");
     // One that nobody who is followed started.
     let busybox = root.join("busybox");
@@ -333,6 +334,8 @@ fn unit() {
     let nothing = || sandbox.run(&["trace", "s", "--service", "no-such-thing"]);
     nothing().exits(2).complains("error: s: there is no unit no-such-thing.service\n  try: ");
     drop(fpm);
+    let members = unit.0.join("cgroup.procs");
+    wait_until("the workers have ended, too", || fs::read_to_string(&members).unwrap().is_empty());
     let name = format!("{}.service", unit.name());
     sandbox.run(&["trace", "s", "--service", &name]).exits(2).complains("there is no unit mountjail-test-");
 }

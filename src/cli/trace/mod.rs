@@ -53,7 +53,7 @@ pub(super) struct Trace {
     /// Run the command as this user of the host, by name or id [default: as `exec`]
     #[arg(short, long, value_name = "USER", requires = "command")]
     user: Option<String>,
-    /// Show also what is missing on the host as well
+    /// Show also what is missing on the host as well, and what is below /proc and /sys
     #[arg(long)]
     all_misses: bool,
     /// Add the lines to the manifest; nothing else in it changes

@@ -76,8 +76,8 @@ impl Report {
                 plural_lookups(self.dropped)
             ));
         }
-        let Advice { lines, not_mounted, refused } = &self.advice;
-        if lines.is_empty() && not_mounted.is_empty() && refused.is_empty() {
+        let Advice { lines, not_mounted, .. } = &self.advice;
+        if lines.is_empty() && not_mounted.is_empty() && self.refused(all_misses).next().is_none() {
             out.info(format_args!("{}: nothing was missed that the host has", self.site));
         }
         if !lines.is_empty() && !write {
@@ -110,12 +110,19 @@ impl Report {
         };
         let not_mounted = format!("in the manifest, but not mounted: `mountjail up {}` brings it", self.site);
         section(&not_mounted, self.advice.not_mounted.iter().map(described).collect());
-        let refused = self.advice.refused.iter().map(|(miss, why)| format!("{}: {why}", described(miss)));
+        let refused = self.refused(all_misses).map(|(miss, why)| format!("{}: {why}", described(miss)));
         section("on the host, but not advised", refused.collect());
         if all_misses {
             section("not on the host either", self.nowhere.iter().map(described).collect());
         }
         text
+    }
+
+    /// Those that were refused and are worth a line: nearly every program looks for its own `/proc/self`.
+    fn refused(&self, all: bool) -> impl Iterator<Item = &(Miss, String)> {
+        let usual =
+            |miss: &Miss| ["/proc", "/sys"].iter().any(|system| miss.path.as_path().starts_with(system));
+        self.advice.refused.iter().filter(move |(miss, _)| all || !usual(miss))
     }
 
     fn json(&self, all_misses: bool) -> Value {
