@@ -3,8 +3,8 @@
 //! Data flows one way. A site's YAML text becomes a [`manifest::Manifest`]; with the host it becomes a
 //! [`resolve::Desired`]; the kernel's mount table and the records become an [`observe::Observed`]; both
 //! together become a [`plan::Plan`], which [`engine`] carries out and [`render`] shows.
-//! Beside this way, [`import`] makes manifests of other programs' configuration, and [`doctor`] tries whether a site
-//! that is up works inside, by processes that enter it as [`jail`] does.
+//! Beside this way, [`import`] makes manifests of other programs' configuration; [`doctor`] tries whether a site that is
+//! up works inside, by processes that enter it as [`jail`] does; [`trace`] finds out what is missing in one.
 //! Later stages import earlier ones' types, never the reverse; [`sys`] is below all of them.
 
 pub mod cli;
@@ -19,5 +19,6 @@ pub mod plan;
 pub mod render;
 pub mod resolve;
 pub mod sys;
+pub mod trace;
 
 pub use error::{Error, Result};

@@ -10,10 +10,13 @@ use std::fs;
 use std::net::UdpSocket;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use lab::{Fpm, NAME, PORT, Server};
+use mountjail::manifest::HostPath;
+use mountjail::observe::{self, Process};
+use mountjail::resolve::root_id;
 use nix::sched::CloneFlags;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -459,6 +462,10 @@ fn php_settings() {
     site.is_mended_by("sockets", "presets: [mysql]");
 }
 
+fn processes_inside(root: &Path) -> Vec<Process> {
+    observe::inside(root_id(&HostPath::new(root).unwrap()).unwrap())
+}
+
 fn old_processes() {
     let site = Site::new();
     site.sandbox.ok(&["down", "site1"]);
@@ -468,9 +475,8 @@ fn old_processes() {
     let mut blind = Command::new("unshare");
     blind.args(["--mount", "--propagation=private", "chroot"]).arg(&site.root);
     let blind = Server::start(blind.args(["/busybox", "sleep", "1000"]));
-    let root = mountjail::manifest::HostPath::new(&site.root).unwrap();
-    let is_inside = |process: &mountjail::observe::Process| process.name == "busybox";
-    lab::wait_until("it is inside", || mountjail::observe::inside(&root).iter().any(is_inside));
+    let is_inside = |process: &Process| process.name == "busybox";
+    lab::wait_until("it is inside", || processes_inside(&site.root).iter().any(is_inside));
     let fpm = Fpm::start(&site.sandbox, &site.root);
     let pid = fpm.eval(&site.root, "getmypid()").trim_start_matches("OK: ").to_owned();
     std::thread::sleep(std::time::Duration::from_millis(100)); // the clock of processes is coarse
@@ -590,8 +596,7 @@ fn hanging() {
             (&"could-not-check".into(), &"no answer within 1 s".into())
         );
     }
-    let inside = || mountjail::observe::inside(&mountjail::manifest::HostPath::new(&site.root).unwrap());
-    assert_eq!(inside(), [], "nobody is left inside");
+    assert_eq!(processes_inside(&site.root), [], "nobody is left inside");
     assert_eq!(mountjail_children(), before, "nobody is left to be reaped");
 
     let mut doctor = site.sandbox.command();

@@ -40,6 +40,13 @@ impl<'o> Context<'o> {
         Ok(Self { config, state, presets, host: Host::new(), out, roots: OnceLock::new() })
     }
 
+    /// The same, but what was read of the host and the configuration is forgotten: for after a long wait.
+    pub(super) fn anew(&self) -> Result<Self> {
+        let (config, state, presets) =
+            (self.config.clone(), self.state.clone(), sites::presets(&self.config)?);
+        Ok(Self { config, state, presets, host: Host::new(), out: self.out, roots: OnceLock::new() })
+    }
+
     /// The resolver of this run.
     pub(super) fn resolver(&self) -> Result<Resolver<'_>> {
         let generated = HostPath::new(&self.state.lib).map_err(|why| {

@@ -7,6 +7,7 @@ mod down;
 mod exec;
 mod fstab;
 mod import;
+mod inside;
 mod out;
 mod parallel;
 mod plan;
@@ -15,6 +16,7 @@ mod schema;
 mod sites;
 mod status;
 mod systemd;
+mod trace;
 mod units;
 mod up;
 mod why;
@@ -85,6 +87,7 @@ enum Command {
     Fstab(fstab::Fstab),
     Units(units::Units),
     Exec(exec::Exec),
+    Trace(trace::Trace),
     Import(import::Import),
     Schema(schema::Schema),
     Completions(schema::Completions),
@@ -113,8 +116,8 @@ pub fn main() -> ExitCode {
         return crate::doctor::inside_main();
     }
     let cli = Cli::parse();
-    // A command that `exec` runs shall find the caller's.
-    if !matches!(cli.command, Command::Exec(_)) {
+    // A command that is run inside shall find the caller's.
+    if !matches!(cli.command, Command::Exec(_) | Command::Trace(_)) {
         nix::sys::stat::umask(placeholders_umask());
         raise_open_files();
     }
@@ -137,6 +140,7 @@ fn run(cli: Cli, out: &Out) -> anyhow::Result<u8> {
         Command::Units(units) => units.run(&context),
         Command::Import(import) => import.run(&context),
         Command::Exec(exec) => exec.run(&context),
+        Command::Trace(trace) => trace.run(&context),
         Command::Schema(schema) => Ok(schema.run(context.out)),
         Command::Completions(completions) => Ok(completions.run(context.out)),
     }

@@ -179,8 +179,7 @@ pub(super) fn load(context: &Context<'_>, site: &Site) -> Result<Manifest, Unusa
         }
         other => other,
     })?;
-    let file = SourceFile::File(site.file.clone());
-    manifest::parse(site.name.clone(), file, &text, &context.presets).map_err(Unusable::Mistakes)
+    load_text(context, site, &text)
 }
 
 fn no_such_site(context: &Context<'_>, site: &Site, error: Error) -> Error {
@@ -199,6 +198,12 @@ fn no_such_site(context: &Context<'_>, site: &Site, error: Error) -> Error {
         Some(near) => missing.hint(format!("did you mean {near}?")),
         None => missing.hint("`mountjail status` lists the sites; --config-dir names another configuration"),
     }
+}
+
+/// As [`load`], from this text of the site's file.
+pub(super) fn load_text(context: &Context<'_>, site: &Site, text: &str) -> Result<Manifest, Unusable> {
+    let file = SourceFile::File(site.file.clone());
+    manifest::parse(site.name.clone(), file, text, &context.presets).map_err(Unusable::Mistakes)
 }
 
 /// The text of a manifest or preset. A FIFO or device is refused, and no more is read than can be used.

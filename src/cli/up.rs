@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 
 use clap::Args;
+use nix::sys::stat::umask;
 use serde_json::{Value, json};
 
 use super::context::{Context, is_set, stop_flag, table};
 use super::out::worst;
 use super::sites::{self, Site};
 use super::work::{Failed, lock, notes, observe_and_plan, plural};
-use super::{Which, parallel, plan, systemd};
+use super::{Which, parallel, placeholders_umask, plan, systemd};
 use crate::engine::{Engine, Outcome};
 use crate::observe::{self, BootId, Table};
 use crate::render::{self, SiteState};
@@ -58,6 +59,14 @@ impl Up {
     pub(super) fn of(site: &str) -> Self {
         let which = Which { sites: vec![site.to_owned()], all: false };
         Self { which, dry_run: false, create: false, restart: false, leave_down: false, json: false }
+    }
+
+    /// As [`run`](Self::run), from a command that keeps the caller's umask for the program that it runs.
+    pub(super) fn run_with_own_umask(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+        let callers = umask(placeholders_umask());
+        let result = self.run(context);
+        umask(callers);
+        result
     }
 
     pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {

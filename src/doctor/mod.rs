@@ -26,7 +26,7 @@ use crate::manifest::{HostPath, JailPath, Manifest};
 use crate::observe::{self, Process};
 use crate::plan::Plan;
 use crate::render::why;
-use crate::resolve::{Desired, Host, Mount};
+use crate::resolve::{Desired, Host, Mount, root_id};
 
 pub use ask::SUBCOMMAND;
 pub use inside::main as inside_main;
@@ -72,7 +72,7 @@ pub fn examine(patient: &Patient<'_>, options: &Options, host: &Host) -> Vec<Fin
     // What a killed process leaves running becomes this one's child, to be ended and reaped.
     let _ = set_child_subreaper(true);
     // Before processes that look are inside as well.
-    let inside = observe::inside(&patient.desired.root);
+    let inside = root_id(&patient.desired.root).map_or(vec![], observe::inside);
     let exam = Exam { patient, options, host, presets: presets(patient.manifest), inside };
     let entry = checks::entry(&exam);
     let closed = entry.verdict != Verdict::Ok;

@@ -31,6 +31,7 @@ use crate::observe::{BootId, Kept, Observed, StateDir};
 use crate::plan::Plan;
 
 pub use features::{Choice, Features};
+pub use fstab::edit as edit_file;
 pub use fstab::edit as edit_fstab;
 pub use lock::Lock;
 pub use units::{remove_drop_in, write_drop_in};

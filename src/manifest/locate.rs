@@ -33,9 +33,10 @@ pub(super) fn offset(text: &str, steps: &[Step<'_>], part: Part) -> Option<usize
     Some(text.len() - body.len() + byte_offset(body, location.index()))
 }
 
-/// The byte offset of a character's; the text's length where it has fewer.
-pub(super) fn byte_offset(text: &str, chars: usize) -> usize {
-    text.char_indices().nth(chars).map_or(text.len(), |(offset, _)| offset)
+/// The reader's index, which counts bytes, as an offset at which `text` can be cut.
+pub(super) fn byte_offset(text: &str, index: usize) -> usize {
+    let index = index.min(text.len());
+    (0..=index).rev().find(|offset| text.is_char_boundary(*offset)).unwrap_or(0)
 }
 
 /// The line and column, both from 1, the column in characters, of a byte offset on a character's boundary.
@@ -209,5 +210,19 @@ impl Visitor<'_> for KeyFinder<'_> {
     fn visit_str<E: de::Error>(self, key: &str) -> Result<bool, E> {
         let here = self.step == Step::Named(key);
         if here && self.stop_at_key { Err(self.inner.stop()) } else { Ok(here) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_of_several_bytes_move_nothing() {
+        for before in ["root: /s # ü€𝄞", "root: \"/ü€𝄞\"", "# ü\r\nroot: /ü", "\u{feff}root: /ü"]
+        {
+            let line = before.lines().count() + 1;
+            assert_eq!(position(&format!("{before}\netc: [ü, b]"), "etc[1]"), Some((line, 10)), "{before}");
+        }
     }
 }

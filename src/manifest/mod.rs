@@ -5,6 +5,7 @@
 
 mod check;
 mod diagnostic;
+mod edit;
 mod grammar;
 mod locate;
 mod node;
@@ -16,6 +17,7 @@ mod types;
 mod words;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
+pub use edit::{Addition, CannotAdd, add as add_items};
 pub use locate::{key_position, position};
 pub use path::{BadPath, HostPath, JailPath, SiteName};
 pub use presets::Presets;

@@ -36,7 +36,7 @@ pub(super) enum Node {
 /// Why a text has no tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refused {
-    /// Where, in characters from the beginning of the text; `None`: the file as a whole.
+    /// Where, in bytes from the beginning of the text; `None`: the file as a whole.
     pub at: Option<usize>,
     pub message: &'static str,
     pub label: String,
@@ -85,14 +85,14 @@ fn too_costly() -> Refused {
     }
 }
 
-/// The character where `[` and `{` nest deeper than a manifest in any style could.
+/// The byte where `[` and `{` nest deeper than a manifest in any style could.
 ///
 /// libyaml's scanner takes time quadratic in the open brackets before serde sees the first event. Brackets in
 /// quotes and comments count too, which is why the bound is far above [`MAX_DEPTH`].
 fn brackets_too_deep(text: &str) -> Option<usize> {
     const MAX_OPEN: usize = 1000;
     let mut open = 0_usize;
-    for (at, c) in text.chars().enumerate() {
+    for (at, c) in text.char_indices() {
         match c {
             '[' | '{' => open += 1,
             ']' | '}' => open = open.saturating_sub(1),

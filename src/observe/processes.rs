@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +11,7 @@ use nix::unistd::{SysconfVar, sysconf};
 
 use crate::manifest::HostPath;
 use crate::resolve::Mount;
-use crate::sys;
+use crate::sys::{self, FileId};
 
 /// A running process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,11 @@ impl Process {
         }
     }
 
+    /// The process `pid`, if it is there.
+    pub fn of(pid: u32) -> Option<Self> {
+        Self::read(pid, Path::new(&format!("/proc/{pid}")))
+    }
+
     pub(super) fn read(pid: u32, proc: &Path) -> Option<Self> {
         let name = fs::read(proc.join("comm")).ok()?;
         let unit = fs::read_to_string(proc.join("cgroup")).ok().and_then(|text| unit(&text));
@@ -84,6 +90,26 @@ fn unit(text: &str) -> Option<String> {
         .map(ToOwned::to_owned)
 }
 
+/// All processes of the unit `name`.
+pub fn of_unit(name: &str) -> Vec<Process> {
+    let processes = all().filter_map(|(pid, proc)| Process::read(pid, &proc));
+    processes.filter(|process| process.unit.as_deref() == Some(name)).collect()
+}
+
+/// All processes whose root directory is `root`.
+pub fn inside(root: FileId) -> Vec<Process> {
+    all()
+        .filter(|(pid, _)| root_of(*pid) == Some(root))
+        .filter_map(|(pid, proc)| Process::read(pid, &proc))
+        .collect()
+}
+
+/// Which directory is the root of the process `pid`.
+pub fn root_of(pid: u32) -> Option<FileId> {
+    let root = fs::metadata(format!("/proc/{pid}/root")).ok()?;
+    Some(FileId { dev: root.dev(), ino: root.ino() })
+}
+
 /// Processes other than this one that use something below `root`: as their root or working directory, as an
 /// open file or a mapped one. Only root sees those of all users.
 pub fn holders(root: &HostPath) -> Vec<Process> {
@@ -107,13 +133,6 @@ pub fn holders(root: &HostPath) -> Vec<Process> {
 pub(super) fn same_namespace(proc: &Path) -> bool {
     let namespace = fs::read_link(proc.join("ns/mnt"));
     namespace.is_ok_and(|namespace| fs::read_link("/proc/self/ns/mnt").is_ok_and(|own| own == namespace))
-}
-
-/// Processes other than this one whose root is `root` or below it.
-pub fn inside(root: &HostPath) -> Vec<Process> {
-    let is_inside =
-        |proc: &Path| fs::read_link(proc.join("root")).is_ok_and(|at| at.starts_with(root.as_path()));
-    all().filter(|(_, proc)| is_inside(proc)).filter_map(|(pid, proc)| Process::read(pid, &proc)).collect()
 }
 
 /// Processes inside one of `roots` whose own mount namespace does not show what is mounted there, each with

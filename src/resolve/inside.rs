@@ -137,8 +137,9 @@ fn outward(host: &Host, directory: &Item, link: PathBuf, text: &Path) -> Option<
     Some(Outward { link, looked_up, real })
 }
 
-/// Whether something that a link leads to may come along by that alone.
-pub(super) fn may_be_brought(host: &Host, path: &HostPath) -> bool {
+/// Whether something may come along though no line names it, because a link leads to it or a program looked for it:
+/// everybody on the host may read it, and it is not more than a site should get.
+pub fn may_be_brought(host: &Host, path: &HostPath) -> bool {
     let Ok(walk) = host.walk(path) else { return false };
     let real = walk.real.as_path();
     let open = |above: HostPath| host.stat(&above).is_ok_and(|stat| stat.mode & 0o001 != 0);

@@ -24,7 +24,9 @@ use crate::{Error, Result};
 pub(crate) use nss::services as name_services;
 
 pub use host::{Host, LinkOnTheWay, LookupError, Walk};
-pub use root::{Roots, create_root, refuse_system};
+pub use inside::may_be_brought;
+pub use ldso::interpreter_of;
+pub use root::{Roots, create_root, refuse_system, root_id};
 pub use types::{Cause, Desired, FileId, FileKind, GeneratedFile, Link, Mount, Note, Options, Reason};
 
 use part::Part;

@@ -6,9 +6,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use super::host::{Host, LookupError};
-use super::types::{Desired, FileKind};
+use super::types::{Desired, FileId, FileKind};
 use crate::manifest::{HostPath, Manifest, SiteName};
-use crate::{Error, Result};
+use crate::{Error, Result, sys};
 
 /// Directories that hold the system, and those in which sites are kept.
 const SYSTEM: [&str; 23] = [
@@ -50,6 +50,12 @@ impl Roots {
         self.by_path.get(root).and_then(|sites| sites.first())
     }
 
+    /// The site that the path is in, if any.
+    pub fn site_of(&self, path: &HostPath) -> Option<&SiteName> {
+        let at_or_above = path.as_path().ancestors().filter_map(|above| HostPath::new(above).ok());
+        at_or_above.filter_map(|above| self.by_path.get(&above)).flatten().next()
+    }
+
     /// Another site with the same root, one above or one below.
     fn in_the_way(&self, site: &SiteName, root: &HostPath) -> Option<(&SiteName, &HostPath)> {
         let at_or_above = root.as_path().ancestors().filter_map(|above| HostPath::new(above).ok());
@@ -60,6 +66,13 @@ impl Roots {
             .chain(below)
             .find_map(|(path, sites)| sites.iter().find(|other| *other != site).map(|other| (other, path)))
     }
+}
+
+/// Which directory the root of a site is.
+pub fn root_id(root: &HostPath) -> Result<FileId> {
+    let stat = sys::open_host(root.as_path(), libc::O_PATH).and_then(sys::stat_fd);
+    let stat = stat.map_err(|error| Error::failed(format!("cannot open the root {root}")).because(&error))?;
+    Ok(stat.file)
 }
 
 /// A root in which a jail may be.

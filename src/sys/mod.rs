@@ -11,6 +11,7 @@ mod file;
 mod mount;
 mod stat;
 mod text;
+mod trace;
 
 pub use file::{FileId, FileKind};
 pub use mount::{
@@ -19,3 +20,4 @@ pub use mount::{
 };
 pub use stat::{Stat, StatMount, list_mounts, open_beneath, open_host, stat_at, stat_fd, stat_mount};
 pub use text::{iconv, load_locale};
+pub use trace::{Resume, SystemCall, fork, next_signal, resume, stopped_or_ended, system_call};

@@ -33,6 +33,11 @@ impl Fpm {
         Self { socket, server }
     }
 
+    /// The id of the master process, which is outside of the root.
+    pub fn master(&self) -> u32 {
+        self.server.0.id()
+    }
+
     /// What the expression `php` gives, evaluated by the worker: `OK: …` or `FAILED: …`.
     pub fn eval(&self, root: &Path, php: &str) -> String {
         let code = format!(

@@ -312,6 +312,18 @@ impl<'h> Loader<'h> {
     }
 }
 
+/// The interpreter that the kernel starts for the program `path`: of its `#!` line, or the loader that its ELF headers
+/// name. `None`: it needs none, or cannot be read.
+pub fn interpreter_of(host: &Host, path: &HostPath) -> Option<Vec<u8>> {
+    let file = host.open(path).ok()?;
+    match Object::read(&file) {
+        Ok(object) => object.interpreter,
+        Err(_) => {
+            file.at(0, script::LINE).ok().and_then(|bytes| script::parse(&bytes)).map(|s| s.interpreter)
+        }
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

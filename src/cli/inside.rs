@@ -1,0 +1,137 @@
+//! A command inside a site's root, as a daemon that enters its chroot runs it: what `exec` and `trace` share.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use nix::unistd::{User, geteuid};
+
+use super::context::Context;
+use super::sites::Site;
+use super::work::{Failed, planned};
+use crate::import::fpm;
+use crate::jail::{self, Who};
+use crate::manifest::{HostPath, JailPath};
+use crate::observe::{self, Table};
+use crate::render::{SiteState, site_state, why};
+use crate::resolve::{Desired, Resolver};
+use crate::{Error, Result};
+
+/// What is kept of the caller's environment.
+const KEPT: [&str; 4] = ["TERM", "COLORTERM", "LANG", "TZ"];
+
+/// Where commands without a slash are looked for.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A command, and as whom it is run.
+pub(super) struct Inside<'c> {
+    pub desired: &'c Desired,
+    pub user: User,
+    pub command: &'c [OsString],
+}
+
+/// What the site needs, and how it stands; says so if that is not as it should be.
+pub(super) fn state(
+    context: &Context<'_>,
+    resolver: &Resolver<'_>,
+    site: &Site,
+) -> Result<(Desired, SiteState), Failed> {
+    let (desired, plan) = planned(context, resolver, site, &observe::boot_id()?, &Table::read()?)?;
+    let state = match site_state(&plan) {
+        SiteState::Down if desired.mounts.is_empty() => SiteState::Up,
+        state => state,
+    };
+    if state == SiteState::Drifted {
+        context.out.warn(format_args!(
+            "{0}: not all of its mounts are as they should be: see `mountjail status {0}`",
+            site.name
+        ));
+    }
+    Ok((desired, state))
+}
+
+/// Refuses a caller who cannot enter a root.
+pub(super) fn needs_root() -> Result<()> {
+    if geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Error::failed("entering a root needs root").hint("run the command with sudo"))
+}
+
+/// The user of this name or id; without one that of the PHP-FPM pool with this chroot, else root.
+pub(super) fn user(name: Option<&str>, root: &HostPath) -> Result<User> {
+    let name = match name {
+        Some(name) => name.to_owned(),
+        None => pool_user(root).unwrap_or_else(|| "root".to_owned()),
+    };
+    jail::user(&name)
+}
+
+impl Inside<'_> {
+    /// Becomes the command; returns only if that cannot be, with the exit code, after having said why.
+    pub(super) fn run(&self, context: &Context<'_>) -> Result<u8> {
+        let site = &self.desired.site;
+        jail::enter(&self.desired.root, &Who::from(&self.user)).map_err(|error| error.context(site))?;
+        let reason = self.execute();
+        let program = self.program().display();
+        let error = Error::failed(format!("{site}: cannot run {program} in the jail")).because(&reason);
+        if reason.kind() != io::ErrorKind::NotFound {
+            context.out.error(&error);
+            return Ok(126);
+        }
+        context.out.error(&error.hint(self.what_is_missing()));
+        Ok(127)
+    }
+
+    fn program(&self) -> &Path {
+        Path::new(self.command.first().map_or(OsStr::new(""), OsString::as_os_str))
+    }
+
+    /// Puts the command in the place of this process; returns only why not.
+    fn execute(&self) -> io::Error {
+        let kept = std::env::vars_os()
+            .filter(|(key, _)| key.to_str().is_some_and(|key| KEPT.contains(&key) || key.starts_with("LC_")));
+        let User { name, dir, .. } = &self.user;
+        let mut command = Command::new(self.program());
+        command.args(self.command.iter().skip(1)).env_clear().envs(kept);
+        command.env("PATH", PATH).env("HOME", dir).env("USER", name).env("LOGNAME", name);
+        command.exec()
+    }
+
+    /// Why the program is not found, and what would bring it in. By now `/` is the jail.
+    fn what_is_missing(&self) -> String {
+        let name = self.program();
+        if name.components().count() < 2 {
+            let places = PATH.split(':').map(|directory| Path::new(directory).join(name));
+            return match places.into_iter().find(|place| place.exists()) {
+                Some(there) => half_there(&there, self.desired),
+                None => format!("`programs: [/usr/bin/{}]` in the manifest brings it in", name.display()),
+            };
+        }
+        if name.exists() {
+            return half_there(name, self.desired);
+        }
+        format!("`programs: [{}]` in the manifest brings it in", name.display())
+    }
+}
+
+/// For a program that exists and all the same was not found: execve(2) says ENOENT also of an interpreter.
+fn half_there(program: &Path, desired: &Desired) -> String {
+    let program_is_mounted = JailPath::new(program).is_ok_and(|path| why(desired, &path).mount.is_some());
+    let missing = format!("{} is there, but its interpreter or loader is not", program.display());
+    if program_is_mounted {
+        return missing;
+    }
+    format!(
+        "{missing}: `programs: [{}]` in the manifest brings them, if the host has that program",
+        program.display()
+    )
+}
+
+/// The user of the PHP-FPM pool whose chroot is `root`.
+fn pool_user(root: &HostPath) -> Option<String> {
+    let pools = fpm::of_this_host();
+    pools.iter().find(|pool| pool.lives_in(root))?.get("user").map(str::to_owned)
+}

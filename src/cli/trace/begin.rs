@@ -1,0 +1,113 @@
+//! Who is followed: a command, a process, the processes of a unit.
+
+use std::io;
+
+use nix::unistd::{Pid, dup2_stdout};
+
+use super::super::context::Context;
+use super::super::inside::Inside;
+use crate::observe::{self, Process, Units};
+use crate::resolve::{Desired, root_id};
+use crate::trace::{Follower, attach};
+use crate::{Error, Result};
+
+/// Runs the command inside. What it prints goes to standard error, since the report has the other one.
+pub(super) fn command(context: &Context<'_>, follower: &mut Follower, inside: &Inside<'_>) -> Result<()> {
+    follower.start(|| {
+        let redirected = dup2_stdout(io::stderr()).map_err(|error| {
+            Error::failed("cannot send the command's output to standard error").because(&error.into())
+        });
+        redirected.and_then(|()| inside.run(context)).unwrap_or_else(|error| {
+            context.out.error(&error);
+            error.exit_code()
+        })
+    })
+}
+
+/// The process `pid`, which must be inside.
+pub(super) fn process(desired: &Desired, follower: &mut Follower, pid: u32) -> Result<()> {
+    let root = root_id(&desired.root)?;
+    if let Some(process) = Process::of(pid)
+        && observe::root_of(pid).is_some_and(|found| found != root)
+    {
+        let outside = Error::failed(format!("{process} is not inside {}", desired.root));
+        let insiders = observe::inside(root);
+        let insiders: Vec<_> = insiders.iter().take(5).map(ToString::to_string).collect();
+        return Err(match &process.unit {
+            _ if !insiders.is_empty() => outside.hint(format!("inside are {}", insiders.join(", "))),
+            Some(unit) => outside.hint(format!("`--service {unit}` follows those that enter it later")),
+            None => outside.hint("no process is inside now"),
+        });
+    }
+    attach(follower, pid)
+}
+
+/// The processes of `unit`, also those outside: they start the ones that enter the root.
+pub(super) fn unit(
+    context: &Context<'_>,
+    desired: &Desired,
+    follower: &mut Follower,
+    unit: &str,
+) -> Result<()> {
+    let name = full_name(unit);
+    let (processes, units) = (observe::of_unit(&name), Units::read());
+    if processes.is_empty() {
+        let none = format!("no process of {name} is running");
+        return Err(match units.nearest(&name) {
+            _ if units.has(&name) => Error::failed(none).hint(format!("start it: `systemctl start {name}`")),
+            Some(near) => {
+                Error::usage(format!("there is no unit {name}")).hint(format!("did you mean {near}?"))
+            }
+            None => Error::usage(format!("there is no unit {name}")).hint("`systemctl` lists them"),
+        });
+    }
+    let root = root_id(&desired.root)?;
+    for process in &processes {
+        follow(follower, process)?;
+    }
+    if processes.iter().all(|process| observe::root_of(process.pid) != Some(root)) {
+        let site = &desired.site;
+        context
+            .out
+            .info(format_args!("{site}: no process of {name} is inside yet; waiting for one to enter"));
+    }
+    Ok(())
+}
+
+/// Those processes of `unit` that the followed ones did not start, as after a restart.
+pub(super) fn newcomers(
+    context: &Context<'_>,
+    desired: &Desired,
+    follower: &mut Follower,
+    unit: &str,
+) -> Result<()> {
+    for process in observe::of_unit(&full_name(unit)) {
+        if !is_followed(follower, &process) {
+            follow(follower, &process)?;
+            context.out.info(format_args!("{}: following {process}, too", desired.site));
+        }
+    }
+    Ok(())
+}
+
+/// A process may end at any moment, which is no mistake where nobody named it.
+fn follow(follower: &mut Follower, process: &Process) -> Result<()> {
+    match attach(follower, process.pid) {
+        Err(_) if Process::of(process.pid).is_none() => Ok(()),
+        result => result,
+    }
+}
+
+fn is_followed(follower: &Follower, process: &Process) -> bool {
+    i32::try_from(process.pid).is_ok_and(|pid| follower.follows(Pid::from_raw(pid)))
+}
+
+/// `php8.2-fpm` as systemctl(1) takes it: a service.
+fn full_name(unit: &str) -> String {
+    let suffixes = [".service", ".scope"];
+    if suffixes.iter().any(|suffix| unit.ends_with(suffix)) {
+        unit.to_owned()
+    } else {
+        format!("{unit}.service")
+    }
+}

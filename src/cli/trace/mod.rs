@@ -1,0 +1,214 @@
+//! `mountjail trace`: what a program looks for in the jail and does not find.
+
+mod begin;
+mod report;
+mod write;
+
+use std::ffi::OsString;
+use std::sync::Arc;
+
+use clap::Args;
+use nix::unistd::{Uid, User};
+
+use self::report::Report;
+use super::context::Context;
+use super::inside::{self, Inside};
+use super::sites::{self, Site};
+use super::up::Up;
+use super::work::{Failed, plural, resolved};
+use crate::manifest::{Origin, Presets};
+use crate::render::SiteState;
+use crate::resolve::{Desired, Mount, Resolver, root_id};
+use crate::trace::{Advice, Brings, End, Followed, Follower, Found, Known, Line, advise, look};
+use crate::{Error, Result};
+
+/// Show what a program looks for in a jail and does not find, and which lines would bring it
+///
+/// Runs a command inside as `exec` does, or follows what runs there already, with all that it starts, and reports the
+/// paths that were not there but are on the host, grouped by the line of the manifest that would bring them, the most
+/// useful first. What not everybody on the host may read, or somebody other than root can change, is shown and not
+/// advised: a program inside can look for whatever it likes.
+///
+/// Standard output is the report's alone; what the command prints there goes to standard error. The exit code is the
+/// command's (127 if it is not in the jail, 126 if it cannot be run), 0 when a running process was followed. Ctrl-C or
+/// SIGTERM ends the trace, and what was followed runs on.
+///
+/// Each system call of a followed program costs two stops: OVERHEAD.
+/// Programs of another architecture, such as 32-bit ones, and look-ups through an `io_uring` are not followed.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "mountjail trace [OPTIONS] <SITE> <-- CMD...|--pid PID|--service UNIT>",
+    after_help = "Example:\n  mountjail trace site1 -- php -r 'new DateTimeZone(\"Europe/Zurich\");'\n  mountjail trace --service \
+                  php8.2-fpm site1\n  timeout 60 mountjail trace --pid 812 --json site1 | jq '.lines[].line'"
+)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["command", "pid", "service"]))]
+#[allow(clippy::struct_excessive_bools)] // the flags of the command line
+pub(super) struct Trace {
+    /// Follow this running process, which must be inside
+    #[arg(long, value_name = "PID")]
+    pid: Option<u32>,
+    /// Follow the processes of this systemd unit that are inside, also those that start later
+    #[arg(long, value_name = "UNIT")]
+    service: Option<String>,
+    /// Run the command as this user of the host, by name or id [default: as `exec`]
+    #[arg(short, long, value_name = "USER", requires = "command")]
+    user: Option<String>,
+    /// Show also what is missing on the host as well, and what is below /proc and /sys
+    #[arg(long)]
+    all_misses: bool,
+    /// Add the lines to the manifest; nothing else in it changes
+    #[arg(long)]
+    write: bool,
+    /// Bring the site up with the new lines
+    #[arg(long, requires = "write")]
+    up: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+    /// The site's name, or the path of its manifest
+    #[arg(value_name = "SITE")]
+    site: String,
+    /// The command and its arguments
+    #[arg(value_name = "CMD", last = true)]
+    command: Vec<OsString>,
+}
+
+impl Trace {
+    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+        let site = sites::one(context, &self.site)?;
+        inside::needs_root()?;
+        let (desired, state) = match inside::state(context, &context.resolver()?, &site) {
+            Ok(found) => found,
+            Err(failed) => return Ok(failed.report(context, &site).0),
+        };
+        let (end, followed) = self.follow(context, &desired, state)?;
+        // Much may have changed meanwhile.
+        let context = &context.anew()?;
+        let code = match self.report(context, &site, followed, end) {
+            Ok(code) => code,
+            Err(failed) => failed.report(context, &site).0,
+        };
+        if code != 0 {
+            return Ok(code);
+        }
+        if self.up {
+            let code = Up::of(&self.site).run_with_own_umask(&context.anew()?)?;
+            if code != 0 {
+                return Ok(code);
+            }
+        }
+        Ok(match end {
+            End::Ended(code) => code.unwrap_or(0),
+            End::Signal(signal) if self.pid.is_none() && self.service.is_none() => {
+                u8::try_from(128 + signal).unwrap_or(1)
+            }
+            End::Signal(_) => 0,
+        })
+    }
+
+    fn follow(&self, context: &Context<'_>, desired: &Desired, state: SiteState) -> Result<(End, Followed)> {
+        let mut follower = Follower::new(root_id(&desired.root)?)?;
+        let end = self.begin(context, desired, state, &mut follower).and_then(|()| {
+            follower.follow(|follower| match &self.service {
+                Some(unit) => begin::newcomers(context, desired, follower, unit).map(|()| true),
+                None => Ok(false),
+            })
+        });
+        let result = follower.finish();
+        end.and_then(|end| Ok((end, result?))).map_err(|error| error.context(&desired.site))
+    }
+
+    /// Starts the command, or begins to follow what runs.
+    fn begin(
+        &self,
+        context: &Context<'_>,
+        desired: &Desired,
+        state: SiteState,
+        follower: &mut Follower,
+    ) -> Result<()> {
+        let down = || Error::failed("the site is not up").hint("bring it up with `mountjail up`");
+        if !self.command.is_empty() {
+            if state == SiteState::Down {
+                return Err(down());
+            }
+            let user = inside::user(self.user.as_deref(), &desired.root)?;
+            return begin::command(context, follower, &Inside { desired, user, command: &self.command });
+        }
+        if state == SiteState::Down {
+            context.out.warn(format_args!("{}: {}", desired.site, down()));
+        }
+        match (self.pid, &self.service) {
+            (Some(pid), _) => begin::process(desired, follower, pid)?,
+            (None, Some(unit)) => begin::unit(context, desired, follower, unit)?,
+            (None, None) => {}
+        }
+        let threads = plural(follower.count(), "thread");
+        context.out.info(format_args!("{}: following {threads}; Ctrl-C ends it", desired.site));
+        Ok(())
+    }
+
+    /// Says what was found; writes it to the manifest, where that was asked for. Gives the exit code.
+    fn report(
+        &self,
+        context: &Context<'_>,
+        site: &Site,
+        followed: Followed,
+        end: End,
+    ) -> std::result::Result<u8, Failed> {
+        let resolver = context.resolver()?;
+        let manifest = sites::load(context, site).map_err(Failed::Manifest)?;
+        let desired = resolved(context, &resolver, &manifest)?;
+        let mut report = Report::of(site, &desired, end);
+        report.not_understood = followed.not_understood;
+        report.dropped = followed.misses.dropped();
+        let mut found = vec![];
+        for miss in followed.misses.iter() {
+            match look(&context.host, context.roots(), &desired.root, miss) {
+                Some(there) => found.push(there),
+                None => report.nowhere.push(miss.clone()),
+            }
+        }
+        if !found.is_empty() {
+            report.advice = advice(context, &resolver, &desired, found);
+            report.take_out(|line| failure(context, site, &resolver, line));
+        }
+        if self.write {
+            report.written = write::lines(context, site, &resolver, &report.advice.lines)?;
+        }
+        Ok(report.print(context, self.json, self.all_misses, self.write))
+    }
+}
+
+fn advice(context: &Context<'_>, resolver: &Resolver<'_>, desired: &Desired, found: Vec<Found>) -> Advice {
+    let presets: Vec<_> = context
+        .presets
+        .names()
+        .filter_map(|name| brings(&context.presets, resolver, desired, name))
+        .collect();
+    let name = |id: u32| User::from_uid(Uid::from_raw(id)).ok().flatten().map(|user| user.name);
+    let users = found.iter().flat_map(|found| &found.miss.users);
+    let users = users.filter_map(|id| Some((*id, name(*id)?))).collect();
+    advise(found, &Known { desired, presets: &presets, users: &users })
+}
+
+/// What the preset would bring; `None`: it has mistakes, or is not for this host.
+fn brings(presets: &Presets, resolver: &Resolver<'_>, desired: &Desired, name: &str) -> Option<Brings> {
+    let preset = resolver.resolve_preset(&presets.entries(name)?.ok()?).ok()?;
+    let names_it = |mount: &&Arc<Mount>| {
+        let own = |origin: &Origin| origin.presets == [name] && origin.key.starts_with("programs");
+        mount.reasons.iter().any(|reason| reason.chain.is_empty() && own(&reason.origin))
+    };
+    let programs = preset.mounts.iter().filter(names_it).map(|mount| mount.source.clone()).collect();
+    let nothing = Desired::nothing(desired.site.clone(), desired.root.clone());
+    let desired = Desired { mounts: preset.mounts, links: preset.links, ..nothing };
+    Some(Brings { preset: name.to_owned(), desired, programs })
+}
+
+/// Why the line cannot be had on this host, such as a program of which a library is missing.
+fn failure(context: &Context<'_>, site: &Site, resolver: &Resolver<'_>, line: &Line) -> Option<String> {
+    let text = format!("root: /srv\n{}\n", line.addition);
+    match sites::load_text(context, site, &text) {
+        Ok(manifest) => resolver.resolve_preset(&manifest.entries).err()?.first().map(ToString::to_string),
+        Err(unusable) => Some(unusable.as_text()),
+    }
+}

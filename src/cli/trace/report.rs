@@ -1,0 +1,174 @@
+//! What was found, as text and JSON.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use super::super::context::Context;
+use super::super::sites::Site;
+use super::super::work::plural;
+use crate::manifest::HostPath;
+use crate::resolve::Desired;
+use crate::trace::{Advice, End, Line, Miss};
+
+/// How many paths of one line are shown.
+const SHOWN: usize = 8;
+
+/// All that a trace has to say.
+pub(super) struct Report {
+    site: String,
+    root: HostPath,
+    code: Option<u8>,
+    pub advice: Advice,
+    /// What the host has not either.
+    pub nowhere: Vec<Miss>,
+    /// Programs whose system calls are not understood.
+    pub not_understood: BTreeSet<String>,
+    /// Look-ups that were too many to keep.
+    pub dropped: u64,
+    /// Whether the manifest was changed.
+    pub written: bool,
+}
+
+impl Report {
+    pub(super) fn of(site: &Site, desired: &Desired, end: End) -> Self {
+        Self {
+            site: site.name.to_string(),
+            root: desired.root.clone(),
+            code: if let End::Ended(code) = end { code } else { None },
+            advice: Advice::default(),
+            nowhere: vec![],
+            not_understood: BTreeSet::new(),
+            dropped: 0,
+            written: false,
+        }
+    }
+
+    /// Takes lines for which `failure` knows a reason not to add them out of the advice.
+    pub(super) fn take_out(&mut self, failure: impl Fn(&Line) -> Option<String>) {
+        let mut lines: VecDeque<_> = std::mem::take(&mut self.advice.lines).into();
+        while let Some(line) = lines.pop_front() {
+            match failure(&line) {
+                None => self.advice.lines.push(line),
+                Some(_) if !line.apart().is_empty() => lines.extend(line.apart()),
+                Some(why) => {
+                    self.advice.refused.extend(line.misses.into_iter().map(|miss| (miss, why.clone())));
+                }
+            }
+        }
+    }
+
+    /// Prints it, and says on standard error what is not part of it. Gives the exit code.
+    pub(super) fn print(&self, context: &Context<'_>, as_json: bool, all_misses: bool, write: bool) -> u8 {
+        let out = context.out;
+        for program in &self.not_understood {
+            out.warn(format_args!(
+                "{}: {program} is of another architecture than this mountjail, such as a 32-bit program; it was not \
+                 followed",
+                self.site
+            ));
+        }
+        if self.dropped > 0 {
+            out.warn(format_args!(
+                "{}: {} of too many paths were not kept",
+                self.site,
+                plural_lookups(self.dropped)
+            ));
+        }
+        let Advice { lines, not_mounted, .. } = &self.advice;
+        if lines.is_empty() && not_mounted.is_empty() && self.refused(all_misses).next().is_none() {
+            out.info(format_args!("{}: nothing was missed that the host has", self.site));
+        }
+        if !lines.is_empty() && !write {
+            out.info(format_args!(
+                "{}: --write adds {} to the manifest",
+                self.site,
+                plural(lines.len(), "line")
+            ));
+        }
+        let text = if as_json { format!("{:#}\n", self.json(all_misses)) } else { self.text(all_misses) };
+        out.print_and(text, 0)
+    }
+
+    fn text(&self, all_misses: bool) -> String {
+        let mut text = String::new();
+        for line in &self.advice.lines {
+            let _ = writeln!(text, "{}", line.addition);
+            for miss in line.misses.iter().take(SHOWN) {
+                let _ = writeln!(text, "  # {}", described(miss));
+            }
+            if line.misses.len() > SHOWN {
+                let _ = writeln!(text, "  # and {} more", line.misses.len() - SHOWN);
+            }
+        }
+        let mut section = |title: &str, lines: Vec<String>| {
+            if !lines.is_empty() {
+                let _ = writeln!(text, "# {title}:");
+                let _ = lines.iter().try_for_each(|line| writeln!(text, "#   {line}"));
+            }
+        };
+        let not_mounted = format!("in the manifest, but not mounted: `mountjail up {}` brings it", self.site);
+        section(&not_mounted, self.advice.not_mounted.iter().map(described).collect());
+        let refused = self.refused(all_misses).map(|(miss, why)| format!("{}: {why}", described(miss)));
+        section("on the host, but not advised", refused.collect());
+        if all_misses {
+            section("not on the host either", self.nowhere.iter().map(described).collect());
+        }
+        text
+    }
+
+    /// Those that were refused and are worth a line: nearly every program looks for its own `/proc/self`.
+    fn refused(&self, all: bool) -> impl Iterator<Item = &(Miss, String)> {
+        let usual =
+            |miss: &Miss| ["/proc", "/sys"].iter().any(|system| miss.path.as_path().starts_with(system));
+        self.advice.refused.iter().filter(move |(miss, _)| all || !usual(miss))
+    }
+
+    fn json(&self, all_misses: bool) -> Value {
+        let misses = |list: &[Miss]| list.iter().map(miss).collect::<Vec<_>>();
+        let line = |line: &Line| {
+            let addition = &line.addition;
+            json!({
+                "line": addition.to_string(), "key": addition.key, "name": addition.name,
+                "optional": addition.optional, "misses": misses(&line.misses),
+            })
+        };
+        let refused = |(refused, why): &(Miss, String)| {
+            let mut value = miss(refused);
+            value["why"] = json!(why);
+            value
+        };
+        let mut value = json!({
+            "site": self.site, "root": self.root, "exit_code": self.code, "written": self.written,
+            "lines": self.advice.lines.iter().map(line).collect::<Vec<_>>(),
+            "not_mounted": misses(&self.advice.not_mounted),
+            "refused": self.advice.refused.iter().map(refused).collect::<Vec<_>>(),
+            "not_followed": self.not_understood,
+        });
+        if all_misses {
+            value["nowhere"] = json!(misses(&self.nowhere));
+        }
+        value
+    }
+}
+
+/// `/usr/share/zoneinfo/Europe/Zurich (open by php8.2, 3 times)`
+fn described(miss: &Miss) -> String {
+    let programs = miss.programs.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let times = if miss.lookups == 1 { String::new() } else { format!(", {} times", miss.lookups) };
+    let path = miss.path.to_string();
+    // A name with a newline must not look like a line of its own.
+    let path = if path.chars().any(char::is_control) { format!("{path:?}") } else { path };
+    format!("{path} ({} by {}{times})", miss.call, programs.escape_debug())
+}
+
+fn miss(miss: &Miss) -> Value {
+    json!({
+        "path": miss.path.to_string(), "call": miss.call, "lookups": miss.lookups, "programs": miss.programs,
+    })
+}
+
+fn plural_lookups(count: u64) -> String {
+    usize::try_from(count).map_or_else(|_| "many look-ups".to_owned(), |count| plural(count, "look-up"))
+}

@@ -1,0 +1,59 @@
+//! The lines, into the manifest: the file is replaced as a whole, and only by one that can be resolved.
+
+use super::super::context::Context;
+use super::super::sites::{self, Site, Unusable};
+use super::super::work::{Failed, plural, resolved};
+use crate::engine::edit_file;
+use crate::manifest::{self, Addition, Manifest, SourceFile, add_items};
+use crate::resolve::Resolver;
+use crate::trace::Line;
+use crate::{Error, Result};
+
+/// Adds `lines` to the manifest of `site`; how many were not there.
+pub(super) fn lines(
+    context: &Context<'_>,
+    site: &Site,
+    resolver: &Resolver<'_>,
+    lines: &[Line],
+) -> Result<bool, Failed> {
+    let additions: Vec<_> = lines.iter().map(|line| line.addition.clone()).collect();
+    let mut wrong = None;
+    let edited = edit_file(&site.file, |old| {
+        let new = added(context, site, old, &additions)?;
+        match check(context, site, resolver, &new) {
+            Ok(()) => Ok(new.into_bytes()),
+            Err(failed) => {
+                wrong = Some(failed);
+                Err(Error::failed(format!("{}: the lines cannot be added", site.name)))
+            }
+        }
+    });
+    match (edited, wrong) {
+        (Err(_), Some(wrong)) => Err(wrong),
+        (Err(error), None) => Err(error.into()),
+        (Ok(changed), _) => {
+            let what = if changed { plural(lines.len(), "line") } else { "nothing".to_owned() };
+            context.out.info(format_args!("{}: added {what} to {}", site.name, site.file.display()));
+            Ok(changed)
+        }
+    }
+}
+
+fn added(context: &Context<'_>, site: &Site, old: &[u8], additions: &[Addition]) -> Result<String> {
+    let by_hand = |why: &dyn std::fmt::Display| {
+        Error::failed(format!("cannot add to {}", site.file.display()))
+            .because_of(why)
+            .hint("add the lines by hand; the file is as it was")
+    };
+    let text = manifest::decode(&SourceFile::File(site.file.clone()), old.to_vec())
+        .map_err(|wrong| by_hand(&wrong.render(false)))?;
+    let _: Manifest = sites::load_text(context, site, &text).map_err(|wrong| by_hand(&wrong.as_text()))?;
+    add_items(&text, additions).map_err(|why| by_hand(&why))
+}
+
+/// Whether the manifest that came out can be resolved.
+fn check(context: &Context<'_>, site: &Site, resolver: &Resolver<'_>, text: &str) -> Result<(), Failed> {
+    let manifest =
+        sites::load_text(context, site, text).map_err(|wrong: Unusable| Failed::Manifest(wrong))?;
+    resolved(context, resolver, &manifest).map(drop)
+}

@@ -1,0 +1,288 @@
+//! Adding items to a manifest's text, of which every other byte stays as it is.
+//!
+//! The text is not written anew from its tree, which would lose comments, order and style. The places are found in the
+//! text, and what came out is read again: if it does not mean the old manifest and the additions, there is no result.
+
+use std::fmt;
+
+use super::grammar::{Draft, Kind, SITE_KEYS};
+use super::locate::{self, Part, Step};
+use super::node::{self, Node};
+use super::source;
+use super::types::Request;
+
+/// One item for one of the lists of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Addition {
+    /// `presets`, `etc`, `programs`, …
+    pub key: &'static str,
+    /// The name or path.
+    pub name: String,
+    /// May be absent; for `mounts` alone.
+    pub optional: bool,
+}
+
+/// Why nothing was added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("its YAML is written in a way that cannot be added to without disturbing it")]
+pub struct CannotAdd;
+
+impl fmt::Display for Addition {
+    /// `programs: [/usr/bin/perl]`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: [{}]", self.key, self.item(false))
+    }
+}
+
+impl Addition {
+    /// The item as it stands in a list.
+    fn item(&self, quoted: bool) -> String {
+        let name = scalar(&self.name, quoted);
+        match (self.optional, quoted) {
+            (false, _) => name,
+            (true, false) => format!("{{ source: {name}, optional: true }}"),
+            (true, true) => format!("{{ \"source\": {name}, \"optional\": true }}"),
+        }
+    }
+}
+
+/// `text`, a manifest without mistakes, with `additions`, but for those that it has already.
+pub fn add(text: &str, additions: &[Addition]) -> Result<String, CannotAdd> {
+    let before = draft(text)?;
+    let (mut new, mut meanings) = (vec![], vec![]);
+    for addition in additions {
+        let meaning = meaning(addition)?;
+        if !meaning.is_in(&before) && !meanings.contains(&meaning) {
+            new.push(addition);
+            meanings.push(meaning);
+        }
+    }
+    let mut out = text.to_owned();
+    for key in SITE_KEYS {
+        let items: Vec<_> = new.iter().filter(|addition| addition.key == key).copied().collect();
+        if !items.is_empty() {
+            out = add_to(&out, key, &items)?;
+        }
+    }
+    if is_sum(&before, &meanings, &draft(&out)?) { Ok(out) } else { Err(CannotAdd) }
+}
+
+fn draft(text: &str) -> Result<Draft, CannotAdd> {
+    let read = source::read(text, Kind::Site);
+    if read.refused.is_some() || !read.faults.is_empty() { Err(CannotAdd) } else { Ok(read.draft) }
+}
+
+/// What one item asks for.
+#[derive(Debug, PartialEq)]
+enum Meaning {
+    Preset(String),
+    Line(Request),
+}
+
+fn meaning(addition: &Addition) -> Result<Meaning, CannotAdd> {
+    let mut draft = draft(&format!("root: /x\n{addition}\n"))?;
+    let line = draft.lines.pop().map(|line| Meaning::Line(line.request));
+    line.or_else(|| draft.presets.pop().map(|preset| Meaning::Preset(preset.name))).ok_or(CannotAdd)
+}
+
+impl Meaning {
+    fn is_in(&self, draft: &Draft) -> bool {
+        match self {
+            Self::Preset(name) => draft.presets.iter().any(|preset| preset.name == *name),
+            Self::Line(request) => draft.lines.iter().any(|line| line.request == *request),
+        }
+    }
+}
+
+/// Whether `after` is `before` and `added`, nothing else, with the order of `before`.
+fn is_sum(before: &Draft, added: &[Meaning], after: &Draft) -> bool {
+    let meanings = |draft: &Draft| {
+        let presets = draft.presets.iter().map(|preset| Meaning::Preset(preset.name.clone()));
+        presets.chain(draft.lines.iter().map(|line| Meaning::Line(line.request.clone()))).collect::<Vec<_>>()
+    };
+    let mut rest = meanings(after);
+    for meaning in added {
+        let Some(nth) = rest.iter().rposition(|found| found == meaning) else { return false };
+        rest.remove(nth);
+    }
+    rest == meanings(before) && before.root == after.root && before.services == after.services
+}
+
+fn add_to(text: &str, key: &'static str, items: &[&Addition]) -> Result<String, CannotAdd> {
+    match locate::offset(text, &[Step::Named(key)], Part::Value) {
+        None => add_key(text, key, items),
+        Some(at) if text[at..].starts_with('[') => {
+            let quoted = is_quoted_after(text, at);
+            add_in_brackets(text, at, items.iter().map(|item| item.item(quoted)))
+        }
+        Some(_) => add_below(text, key, items),
+    }
+}
+
+/// After the last item of a list with a line for each.
+fn add_below(text: &str, key: &'static str, items: &[&Addition]) -> Result<String, CannotAdd> {
+    let body = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let Ok(Node::Map(pairs)) = node::read(body) else { return Err(CannotAdd) };
+    let list = pairs.iter().find(|(name, _)| *name == Node::Text(key.to_owned()));
+    let Some((_, Node::List(list))) = list else { return Err(CannotAdd) };
+    let steps = [Step::Named(key), Step::Nth(list.len().checked_sub(1).ok_or(CannotAdd)?)];
+    let at = locate::offset(text, &steps, Part::Value).ok_or(CannotAdd)?;
+    let line = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    let prefix = &text[line..at];
+    let indent = prefix.len() - prefix.trim_start().len();
+    if prefix.trim() != "-" {
+        return Err(CannotAdd);
+    }
+    let end = end_of_item(text, line, indent);
+    let lines = items.iter().flat_map(|item| [newline(text), prefix, &item.item(false)].map(str::to_owned));
+    Ok([text[..end].to_owned()].into_iter().chain(lines).chain([text[end..].to_owned()]).collect())
+}
+
+/// The end of the last line that belongs to the item beginning in the line at `start`: those that follow belong to it
+/// as long as they stand further right than its dash.
+fn end_of_item(text: &str, start: usize, indent: usize) -> usize {
+    let (mut at, mut end) = (start, start);
+    for (nth, line) in text[start..].split_inclusive('\n').enumerate() {
+        let content = line.trim_end_matches(['\n', '\r']);
+        let words = content.trim_start();
+        let deeper = content.len() - words.len() > indent;
+        match (nth, words.is_empty() || words.starts_with('#')) {
+            (0, _) => end = at + content.len(),
+            (_, true) => {}
+            (_, false) if deeper => end = at + content.len(),
+            (_, false) => break,
+        }
+        at += line.len();
+    }
+    end
+}
+
+/// A key that the manifest has not: at its end.
+fn add_key(text: &str, key: &str, items: &[&Addition]) -> Result<String, CannotAdd> {
+    let top = locate::offset(text, &[], Part::Value).ok_or(CannotAdd)?;
+    if text[top..].starts_with('{') {
+        let quoted = is_quoted_after(text, top);
+        let list = items.iter().map(|item| item.item(quoted)).collect::<Vec<_>>().join(", ");
+        let key = if quoted { format!("\"{key}\"") } else { key.to_owned() };
+        return add_in_brackets(text, top, [format!("{key}: [{list}]")]);
+    }
+    let first = locate::offset(text, &[Step::Named("root")], Part::Key).ok_or(CannotAdd)?;
+    let line = text[..first].rfind('\n').map_or(0, |newline| newline + 1);
+    let indent = text[line..first].trim_start_matches('\u{feff}');
+    if !indent.trim().is_empty() {
+        return Err(CannotAdd);
+    }
+    let newline = newline(text);
+    let start = if text.ends_with('\n') { "" } else { newline };
+    let lines = if key == "mounts" {
+        let lines = items.iter().map(|item| format!("{indent}  - {}{newline}", item.item(false)));
+        format!("{indent}{key}:{newline}{}", lines.collect::<Vec<_>>().concat())
+    } else {
+        let list = items.iter().map(|item| item.item(false)).collect::<Vec<_>>().join(", ");
+        format!("{indent}{key}: [{list}]{newline}")
+    };
+    Ok(format!("{text}{start}{lines}"))
+}
+
+/// Into the list or mapping whose opening bracket is at `at`.
+fn add_in_brackets(
+    text: &str,
+    at: usize,
+    items: impl IntoIterator<Item = String>,
+) -> Result<String, CannotAdd> {
+    let last = last_in_brackets(text, at).ok_or(CannotAdd)?;
+    let items = items.into_iter().collect::<Vec<_>>().join(", ");
+    let (before, after) = text.split_at(last);
+    Ok(match before.as_bytes().last() {
+        _ if last == at + 1 => format!("{before}{items}{after}"),
+        Some(b',') => format!("{before} {items},{after}"),
+        _ => format!("{before}, {items}{after}"),
+    })
+}
+
+/// Where the last thing before the bracket that closes the one at `at` ends.
+fn last_in_brackets(text: &str, at: usize) -> Option<usize> {
+    let (mut depth, mut last, mut before) = (0_usize, at, ' ');
+    let mut chars = text[at..].char_indices().map(|(offset, c)| (at + offset, c)).peekable();
+    while let Some((offset, c)) = chars.next() {
+        let begins = before.is_whitespace() || "[{,:".contains(before);
+        before = c;
+        match c {
+            '#' if begins => {
+                while chars.next_if(|(_, c)| *c != '\n').is_some() {}
+                continue;
+            }
+            '"' | '\'' if begins => {
+                let end = end_of_quotes(&text[offset..])? + offset;
+                while chars.next_if(|(offset, _)| *offset < end).is_some() {}
+                (last, before) = (end, '"');
+                continue;
+            }
+            '[' | '{' => depth += 1,
+            ']' | '}' => depth -= 1,
+            c if c.is_whitespace() => continue,
+            _ => {}
+        }
+        if depth == 0 {
+            return Some(last);
+        }
+        last = offset + c.len_utf8();
+    }
+    None
+}
+
+/// The length of the quoted text at the beginning of `text`.
+fn end_of_quotes(text: &str) -> Option<usize> {
+    let quote = text.chars().next()?;
+    let mut chars = text.char_indices().skip(1).peekable();
+    while let Some((offset, c)) = chars.next() {
+        match c {
+            '\\' if quote == '"' => drop(chars.next()),
+            '\'' if quote == '\'' && chars.next_if(|(_, next)| *next == '\'').is_some() => {}
+            c if c == quote => return Some(offset + 1),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Whether what follows the opening bracket at `at` is in double quotes, as all is in JSON.
+fn is_quoted_after(text: &str, at: usize) -> bool {
+    text[at + 1..].trim_start().starts_with('"')
+}
+
+fn newline(text: &str) -> &'static str {
+    if text.contains("\r\n") { "\r\n" } else { "\n" }
+}
+
+/// What other readers of YAML take for a truth value.
+const WORDS: [&str; 6] = ["y", "n", "yes", "no", "on", "off"];
+
+/// `name` as a YAML scalar that is a text.
+fn scalar(name: &str, quoted: bool) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._@+-".contains(c);
+    let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric() || "/_".contains(c));
+    let is_text = || matches!(node::read(name), Ok(Node::Text(_)));
+    let is_word = WORDS.iter().any(|word| name.eq_ignore_ascii_case(word));
+    if !quoted && begins && !is_word && name.chars().all(plain) && is_text() {
+        return name.to_owned();
+    }
+    let escaped = |c: char| match c {
+        '"' | '\\' => format!("\\{c}"),
+        // Line breaks and what YAML does not take as it is.
+        '\0'..='\x1f'
+        | '\x7f'..='\u{a0}'
+        | '\u{2028}'
+        | '\u{2029}'
+        | '\u{feff}'
+        | '\u{fffe}'
+        | '\u{ffff}' => {
+            format!("\\u{:04X}", u32::from(c))
+        }
+        c => c.to_string(),
+    };
+    format!("\"{}\"", name.chars().map(escaped).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests;

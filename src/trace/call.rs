@@ -1,0 +1,170 @@
+//! The system calls that look paths up: which argument says what. Pure.
+//!
+//! The numbers are the machine's own; those calls that only older architectures have are left out elsewhere.
+
+/// `AUDIT_ARCH_*` of the programs whose calls are understood: linux/audit.h.
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURE: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURE: u32 = 0xc000_00b7;
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const ARCHITECTURE: u32 = 0;
+
+/// The bit of calls of the x32 ABI, which share x86-64's architecture and not its numbers.
+#[cfg(target_arch = "x86_64")]
+const OTHER_ABI: u64 = 0x4000_0000;
+#[cfg(not(target_arch = "x86_64"))]
+const OTHER_ABI: u64 = 0;
+
+/// A system call that was entered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Call {
+    pub kind: &'static Kind,
+    pub arguments: [u64; 6],
+}
+
+/// What a call does with a path.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Kind {
+    number: libc::c_long,
+    pub name: &'static str,
+    pub path: PathAt,
+    pub flags: Flags,
+}
+
+/// Where the path is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PathAt {
+    /// The argument points to it; relative ones are from the working directory.
+    Text(usize),
+    /// The first argument is the directory that it is relative to, the second points to it.
+    Beside,
+    /// As the second argument, whatever the first is.
+    Second,
+    /// In the `sockaddr` that the argument points to, of the length in the next one.
+    Address(usize),
+}
+
+/// Where a call says that it is about writing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flags {
+    /// It is not.
+    None,
+    /// It always is.
+    Always,
+    /// `O_*` in this argument.
+    Open(usize),
+    /// In the `open_how` that this argument points to.
+    How(usize),
+}
+
+const fn kind(number: libc::c_long, name: &'static str, path: PathAt, flags: Flags) -> Kind {
+    Kind { number, name, path, flags }
+}
+
+const KINDS: &[Kind] = &[
+    kind(libc::SYS_openat, "open", PathAt::Beside, Flags::Open(2)),
+    kind(libc::SYS_openat2, "open", PathAt::Beside, Flags::How(2)),
+    kind(libc::SYS_newfstatat, "stat", PathAt::Beside, Flags::None),
+    kind(libc::SYS_statx, "stat", PathAt::Beside, Flags::None),
+    kind(libc::SYS_faccessat, "access", PathAt::Beside, Flags::None),
+    kind(libc::SYS_faccessat2, "access", PathAt::Beside, Flags::None),
+    kind(libc::SYS_readlinkat, "readlink", PathAt::Beside, Flags::None),
+    kind(libc::SYS_execve, "exec", PathAt::Text(0), Flags::None),
+    kind(libc::SYS_execveat, "exec", PathAt::Beside, Flags::None),
+    kind(libc::SYS_connect, "connect", PathAt::Address(1), Flags::None),
+    kind(libc::SYS_sendto, "connect", PathAt::Address(4), Flags::None),
+    kind(libc::SYS_chdir, "chdir", PathAt::Text(0), Flags::None),
+    kind(libc::SYS_statfs, "stat", PathAt::Text(0), Flags::None),
+    kind(libc::SYS_getxattr, "stat", PathAt::Text(0), Flags::None),
+    kind(libc::SYS_lgetxattr, "stat", PathAt::Text(0), Flags::None),
+    kind(libc::SYS_inotify_add_watch, "watch", PathAt::Second, Flags::None),
+];
+
+/// What newer architectures have only in the form with a directory.
+#[cfg(target_arch = "x86_64")]
+const OLDER: &[Kind] = &[
+    kind(libc::SYS_open, "open", PathAt::Text(0), Flags::Open(1)),
+    kind(libc::SYS_creat, "open", PathAt::Text(0), Flags::Always),
+    kind(libc::SYS_stat, "stat", PathAt::Text(0), Flags::None),
+    kind(libc::SYS_lstat, "stat", PathAt::Text(0), Flags::None),
+    kind(libc::SYS_access, "access", PathAt::Text(0), Flags::None),
+    kind(libc::SYS_readlink, "readlink", PathAt::Text(0), Flags::None),
+];
+#[cfg(not(target_arch = "x86_64"))]
+const OLDER: &[Kind] = &[];
+
+/// Whether programs of this machine are understood at all.
+pub(super) fn is_known_machine() -> bool {
+    ARCHITECTURE != 0
+}
+
+/// Whether the numbers here are those of a call with this `arch` and `number`.
+pub(super) fn is_understood(arch: u32, number: u64) -> bool {
+    arch == ARCHITECTURE && number & OTHER_ABI == 0
+}
+
+impl Call {
+    /// The call of this number, if it looks a path up.
+    pub(super) fn new(number: u64, arguments: [u64; 6]) -> Option<Self> {
+        let number = libc::c_long::try_from(number).ok()?;
+        let kind = KINDS.iter().chain(OLDER).find(|kind| kind.number == number)?;
+        Some(Self { kind, arguments })
+    }
+
+    /// The argument as a descriptor: an int, whatever the upper half of the register holds.
+    #[allow(clippy::cast_possible_truncation)]
+    pub(super) fn descriptor(&self, nth: usize) -> i32 {
+        self.arguments[nth] as i32
+    }
+}
+
+/// Whether `open` with these flags is for writing.
+pub(super) fn writes(flags: u64) -> bool {
+    let accesses = u64::from(libc::O_ACCMODE.unsigned_abs());
+    let creates = u64::from((libc::O_CREAT | libc::O_TRUNC).unsigned_abs());
+    flags & accesses != u64::from(libc::O_RDONLY.unsigned_abs()) || flags & creates != 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_known_by_their_numbers() {
+        let number = u64::try_from(libc::SYS_openat).unwrap();
+        let call = Call::new(number, [0xffff_ffff_ffff_ff9c, 1, 2, 3, 4, 5]).unwrap();
+        assert_eq!(
+            (call.kind.name, call.kind.path, call.descriptor(0)),
+            ("open", PathAt::Beside, libc::AT_FDCWD)
+        );
+        // The upper half of a register is not part of an int.
+        let call = Call::new(number, [0xffff_ff9c, 1, 2, 3, 4, 5]).unwrap();
+        assert_eq!(call.descriptor(0), libc::AT_FDCWD);
+        assert_eq!(Call::new(u64::try_from(libc::SYS_getpid).unwrap(), [0; 6]), None);
+        assert_eq!(Call::new(u64::MAX, [0; 6]), None);
+    }
+
+    #[test]
+    fn no_number_stands_twice() {
+        let mut numbers: Vec<_> = KINDS.iter().chain(OLDER).map(|kind| kind.number).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), KINDS.len() + OLDER.len());
+    }
+
+    #[test]
+    fn other_programs_are_not_misread() {
+        assert!(is_known_machine() && is_understood(ARCHITECTURE, 2));
+        assert!(!is_understood(0x4000_0003, 5), "i386");
+        #[cfg(target_arch = "x86_64")]
+        assert!(!is_understood(ARCHITECTURE, 0x4000_0002), "x32");
+    }
+
+    #[test]
+    fn writing_is_by_the_flags() {
+        let flags = |flags: i32| writes(u64::try_from(flags).unwrap());
+        assert!(!flags(libc::O_RDONLY | libc::O_CLOEXEC | libc::O_DIRECTORY | libc::O_PATH));
+        assert!(flags(libc::O_WRONLY) && flags(libc::O_RDWR) && flags(libc::O_RDONLY | libc::O_CREAT));
+    }
+}

@@ -1,0 +1,199 @@
+//! A failed call of a stopped process → the path that it looked up in the root, as it sees it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::IoSliceMut;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::Pid;
+
+use super::call::{self, Call, Flags, PathAt};
+use super::miss::Lookup;
+use crate::manifest::{HostPath, JailPath};
+use crate::observe;
+use crate::resolve::{Host, interpreter_of};
+use crate::sys::FileId;
+
+/// `PATH_MAX`, with the byte that ends the path.
+const PATH_MAX: usize = 4096;
+
+/// The least a page is; what is read in one piece does not cross a multiple of it.
+const PAGE: u64 = 4096;
+
+/// The `#!` lines and the loader that one exec may need, one after the other.
+const MOST_INTERPRETERS: usize = 6;
+
+/// Whether the process `pid` has the directory `root` as its root.
+pub(super) fn is_inside(pid: Pid, root: FileId) -> bool {
+    u32::try_from(pid.as_raw()).ok().and_then(observe::root_of) == Some(root)
+}
+
+/// What `call` of `pid`, which is inside and stopped after it, looked up in vain. `None`: nothing that has a name
+/// inside.
+pub(super) fn failed(pid: Pid, call: &Call) -> Option<Lookup> {
+    let text = text(pid, call)?;
+    let how = how(pid, call);
+    let beneath = how.is_some_and(|how| how[2] & libc::RESOLVE_IN_ROOT != 0);
+    let path = if text.is_absolute() && !beneath {
+        text
+    } else {
+        base(pid, call)?.join(text.strip_prefix("/").unwrap_or(&text))
+    };
+    let jail = Host::at(format!("/proc/{pid}/root"));
+    let path = without_parents(&jail, &path)?;
+    let path = if call.kind.name == "exec" { not_found_by_exec(&jail, path)? } else { path };
+    let writes = match call.kind.flags {
+        Flags::None => false,
+        Flags::Always => true,
+        Flags::Open(nth) => call::writes(call.arguments[nth]),
+        Flags::How(_) => how.is_some_and(|how| call::writes(how[0])),
+    };
+    Some(Lookup { path: JailPath::new(path).ok()?, call: call.kind.name, writes })
+}
+
+/// The path as given; `None` for the empty one, which is about an open file.
+fn text(pid: Pid, call: &Call) -> Option<PathBuf> {
+    let bytes = match call.kind.path {
+        PathAt::Text(nth) => string(pid, call.arguments[nth])?,
+        PathAt::Beside | PathAt::Second => string(pid, call.arguments[1])?,
+        PathAt::Address(nth) => unix_address(pid, call.arguments[nth], call.arguments[nth + 1])?,
+    };
+    (!bytes.is_empty()).then(|| PathBuf::from(OsString::from_vec(bytes)))
+}
+
+/// `struct open_how`: flags, mode, resolve.
+fn how(pid: Pid, call: &Call) -> Option<[u64; 3]> {
+    let Flags::How(nth) = call.kind.flags else { return None };
+    let bytes = read(pid, call.arguments[nth], 24)?;
+    let word = |nth: usize| Some(u64::from_ne_bytes(bytes.get(nth * 8..nth * 8 + 8)?.try_into().ok()?));
+    Some([word(0)?, word(1)?, word(2)?])
+}
+
+/// The directory that a relative path begins at, as the process sees it; `None` if that is not inside.
+fn base(pid: Pid, call: &Call) -> Option<PathBuf> {
+    let link = match call.kind.path {
+        PathAt::Beside if call.descriptor(0) != libc::AT_FDCWD => {
+            format!("/proc/{pid}/fd/{}", call.descriptor(0))
+        }
+        _ => format!("/proc/{pid}/cwd"),
+    };
+    // Both as they are called here, so that what they have in common falls away.
+    let root = fs::read_link(format!("/proc/{pid}/root")).ok()?;
+    let at = fs::read_link(link).ok()?;
+    Some(Path::new("/").join(at.strip_prefix(root).ok()?))
+}
+
+/// The path in a `struct sockaddr_un`: `unix(7)`. `None` for another family, and for a name without a file.
+fn unix_address(pid: Pid, at: u64, length: u64) -> Option<Vec<u8>> {
+    let length = usize::try_from(length & u64::from(u32::MAX)).ok()?;
+    let bytes = read(pid, at, length.min(size_of::<libc::sockaddr_un>()))?;
+    let (family, path) = bytes.split_at_checked(2)?;
+    let is_unix = i32::from(u16::from_ne_bytes(family.try_into().ok()?)) == libc::AF_UNIX;
+    let end = path.iter().position(|byte| *byte == 0).unwrap_or(path.len());
+    is_unix.then(|| path[..end].to_vec())
+}
+
+/// The text that ends in a NUL byte at `at`.
+fn string(pid: Pid, at: u64) -> Option<Vec<u8>> {
+    let mut text = vec![];
+    while text.len() < PATH_MAX {
+        let from = at.checked_add(text.len() as u64)?;
+        let piece = read(pid, from, usize::try_from(PAGE - from % PAGE).ok()?)?;
+        match piece.iter().position(|byte| *byte == 0) {
+            Some(end) => {
+                text.extend_from_slice(&piece[..end]);
+                return Some(text);
+            }
+            None => text.extend(piece),
+        }
+    }
+    None
+}
+
+/// `length` bytes of the memory of `pid`, or as many as there are.
+fn read(pid: Pid, at: u64, length: usize) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; length];
+    let remote = RemoteIoVec { base: usize::try_from(at).ok()?, len: length };
+    let count = process_vm_readv(pid, &mut [IoSliceMut::new(&mut bytes)], &[remote]).ok()?;
+    bytes.truncate(count);
+    (count > 0).then_some(bytes)
+}
+
+/// `path` with each `..` taken where the directory before it really is, as the kernel does; by the letters, where
+/// that is not there.
+fn without_parents(jail: &Host, path: &Path) -> Option<HostPath> {
+    let mut out = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::ParentDir => {
+                let real = jail.walk(&HostPath::new(&out).ok()?).map(|walk| walk.real.as_path().to_owned());
+                out = real.unwrap_or(out);
+                out.pop();
+            }
+            Component::Normal(name) => out.push(name),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    HostPath::new(out).ok()
+}
+
+/// What an exec did not find: the file, or, if that is there, its interpreter or loader, or that one's.
+fn not_found_by_exec(jail: &Host, path: HostPath) -> Option<HostPath> {
+    let mut at = path;
+    for _ in 0..MOST_INTERPRETERS {
+        if !jail.exists(&at) {
+            return Some(at);
+        }
+        let interpreter = interpreter_of(jail, &at)?;
+        at = without_parents(jail, Path::new(OsStr::from_bytes(&interpreter)))?;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> Pid {
+        Pid::this()
+    }
+
+    #[test]
+    fn texts_are_read_over_the_ends_of_pages() {
+        for length in [0, 1, 100, 4094, 4095] {
+            let text = [vec![b'x'; length], vec![0]].concat();
+            assert_eq!(string(own(), text.as_ptr() as u64), Some(vec![b'x'; length]));
+        }
+        let endless = vec![b'x'; 3 * PATH_MAX];
+        assert_eq!(string(own(), endless.as_ptr() as u64), None, "longer than a path may be");
+        assert_eq!(string(own(), 8), None, "nothing is there");
+    }
+
+    #[test]
+    fn addresses_of_other_families_are_none() {
+        let address = |family: libc::c_int, path: &[u8]| {
+            let bytes = [&u16::try_from(family).unwrap().to_ne_bytes()[..], path].concat();
+            unix_address(own(), bytes.as_ptr() as u64, bytes.len() as u64)
+        };
+        assert_eq!(address(libc::AF_UNIX, b"/run/x.sock\0rest"), Some(b"/run/x.sock".to_vec()));
+        assert_eq!(address(libc::AF_UNIX, b"/run/y.sock"), Some(b"/run/y.sock".to_vec()));
+        assert_eq!(address(libc::AF_UNIX, b"\0abstract"), Some(vec![]));
+        assert_eq!(address(libc::AF_INET, b"\x00\x50\x7f\x00\x00\x01"), None);
+        assert_eq!(unix_address(own(), 0, 0), None);
+    }
+
+    #[test]
+    fn parents_are_taken_where_links_lead() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("usr/lib/ssl")).unwrap();
+        std::os::unix::fs::symlink("usr/lib", dir.path().join("lib")).unwrap();
+        let jail = Host::at(dir.path());
+        let normal = |path: &str| without_parents(&jail, Path::new(path)).unwrap().to_string();
+        assert_eq!(normal("/lib/../share/x"), "/usr/share/x");
+        assert_eq!(normal("//usr/./lib/ssl/../../none"), "/usr/none");
+        assert_eq!(normal("/none/../etc/hosts"), "/etc/hosts");
+        assert_eq!(normal("/../../etc/hosts"), "/etc/hosts");
+    }
+}
