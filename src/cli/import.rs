@@ -17,7 +17,7 @@ use crate::{Error, Result};
 /// Make manifests of what there is: pools of PHP-FPM, bind mounts in fstab, jailkit's sections
 ///
 /// A FILE is a php-fpm.conf (with the files that it includes), a single pool's file, a directory such as
-/// /etc/php/8.2/fpm, a file in the format of fstab(5), or a `jk_init.ini` of jailkit's; which, is told by its contents.
+/// /etc/php/8.2/fpm, a file in the format of fstab(5), or one with jailkit's sections; which, is told by its contents.
 /// Pools with one chroot and bind lines into it become one site, and jailkit's sections become presets. Prints them;
 /// with --write nothing that exists is ever overwritten.
 #[derive(Debug, Args)]
@@ -32,7 +32,7 @@ pub(super) struct Import {
     /// Print as JSON
     #[arg(long)]
     json: bool,
-    /// Configuration files of PHP-FPM or directories with them, files as fstab(5), a `jk_init.ini`
+    /// Configuration files of PHP-FPM or directories with them, files as fstab(5), files of jailkit's sections
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
 }
