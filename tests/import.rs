@@ -316,8 +316,11 @@ fn merged() {
          SRV/up SRV/shared/in none bind,ro 0 0\n",
     );
     let up = sandbox.directory("srv/up");
-    let files = [fstab.to_str().unwrap(), fpm.to_str().unwrap()];
-    let imported = sandbox.ok(&["import", "--json", files[0], files[1]]).json();
+    let (fstab, pools) = (fstab.to_str().unwrap(), fpm.to_str().unwrap());
+    let imported = sandbox.ok(&["import", "--json", fstab, pools]).json();
+    let pool = fpm.join("pool.d/one.conf");
+    let twice = sandbox.ok(&["import", "--json", fstab, pools, fstab, pool.to_str().unwrap()]).json();
+    assert_eq!(imported, twice, "what is named twice counts once");
     let manifests: Vec<_> =
         imported["sites"].as_array().unwrap().iter().map(|site| site["manifest"].as_str().unwrap()).collect();
     let [one, three] = manifests.as_slice() else { panic!("{imported:#}") };

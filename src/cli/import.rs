@@ -17,7 +17,7 @@ use crate::{Error, Result};
 /// Make manifests of what there is: pools of PHP-FPM, bind mounts in fstab, jailkit's sections
 ///
 /// A FILE is a php-fpm.conf (with the files that it includes), a single pool's file, a directory such as
-/// /etc/php/8.2/fpm, a file in the format of fstab(5), or a `jk_init.ini` of jailkit's; which, is told by its contents.
+/// /etc/php/8.2/fpm, a file in the format of fstab(5), or one with jailkit's sections; which, is told by its contents.
 /// Pools with one chroot and bind lines into it become one site, and jailkit's sections become presets. Prints them;
 /// with --write nothing that exists is ever overwritten.
 #[derive(Debug, Args)]
@@ -32,7 +32,7 @@ pub(super) struct Import {
     /// Print as JSON
     #[arg(long)]
     json: bool,
-    /// Configuration files of PHP-FPM or directories with them, files as fstab(5), a `jk_init.ini`
+    /// Configuration files of PHP-FPM or directories with them, files as fstab(5), files of jailkit's sections
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
 }
@@ -48,8 +48,12 @@ impl Import {
             Ok(imported) => imported,
             Err(wrong) => return Ok(report(context, &wrong)),
         };
-        imported.notes.iter().for_each(|note| context.out.info(format_args!("{note}")));
-        imported.warnings.iter().for_each(|warning| context.out.warn(warning));
+        for note in &imported.notes {
+            context.out.info(format_args!("{note}"));
+        }
+        for warning in &imported.warnings {
+            context.out.warn(warning);
+        }
         if imported.drafts.is_empty() {
             return Err(Error::failed(
                 "no pool with a chroot, no bind line into a jail and no section was found",
@@ -57,22 +61,25 @@ impl Import {
             .hint("name a directory such as /etc/php/8.2/fpm, /etc/fstab, or /etc/jailkit/jk_init.ini")
             .into());
         }
-        let presets = with_new(context, &imported.drafts)?;
-        let (mut codes, mut results, mut text) = (vec![], vec![], String::new());
-        for draft in &imported.drafts {
+        self.each(context, &imported.drafts)
+    }
+
+    /// Prints or writes each; what is wrong with one does not stop the others.
+    fn each(&self, context: &Context<'_>, drafts: &[Draft]) -> anyhow::Result<u8> {
+        let presets = with_new(context, drafts)?;
+        let (mut codes, mut results, mut text) = (vec![0], vec![], String::new());
+        for draft in drafts {
             let file = file_of(context, draft);
-            let (done, json) = match self.one(context, draft, &file, &presets) {
+            match self.one(context, draft, &file, &presets) {
                 Ok(yaml) => {
                     let _ = writeln!(text, "# {}\n{yaml}", file.display());
-                    (0, json!({ "file": file, "manifest": yaml }))
+                    results.push((draft, json!({ "file": file, "manifest": yaml })));
                 }
                 Err(error) => {
-                    context.out.error(&error);
-                    (error.exit_code(), json!({ "errors": [error.to_string()] }))
+                    codes.push(report(context, std::slice::from_ref(&error)));
+                    results.push((draft, json!({ "errors": [error.to_string()] })));
                 }
-            };
-            codes.push(done);
-            results.push((draft, json));
+            }
         }
         if self.json {
             text = format!("{:#}\n", as_json(results));

@@ -43,7 +43,7 @@ const CODE: [&str; 6] = ["/lib", "/lib64", "/opt", "/usr/lib", "/usr/lib64", "/u
 const OBJECTS: usize = 50;
 
 /// One section of a file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Section {
     file: PathBuf,
     section: ini::Section,

@@ -56,7 +56,10 @@ fn summary(lines: &[Line<'_>]) -> String {
     let places: Vec<_> = lines.iter().map(|line| line.bind.place.as_str()).collect();
     match places.as_slice() {
         [only] => format!("The bind line {only}: only one line leads here; is it a jail?"),
-        [first, .., last] => format!("{} bind lines, from {first} to {last}.", places.len()),
+        [first, .., last] => format!(
+            "{} bind lines, from {first} to {last}; once the site is up, fstab can do without them.",
+            places.len()
+        ),
         [] => String::new(),
     }
 }

@@ -65,14 +65,14 @@ impl Found {
     pub fn read(&mut self, path: &Path) -> Result<(), Vec<Error>> {
         let one = |error| vec![error];
         if path.is_dir() {
-            self.pools.extend(fpm::pools(path).map_err(one)?);
+            add_new(&mut self.pools, fpm::pools(path).map_err(one)?);
             return Ok(());
         }
         let text = text(path).map_err(one)?;
         match format(&text) {
-            Some(Format::Fpm) => self.pools.extend(fpm::pools(path).map_err(one)?),
-            Some(Format::Fstab) => self.fstabs.push(fstab::read(path, &text)?),
-            Some(Format::Jailkit) => self.sections.extend(jailkit::read(path, &text)?),
+            Some(Format::Fpm) => add_new(&mut self.pools, fpm::pools(path).map_err(one)?),
+            Some(Format::Fstab) => add_new(&mut self.fstabs, [fstab::read(path, &text)?]),
+            Some(Format::Jailkit) => add_new(&mut self.sections, jailkit::read(path, &text)?),
             None => {
                 let failed = Error::failed(format!("{}: no format that is known", path.display()));
                 return Err(one(failed.hint(
@@ -133,6 +133,15 @@ impl Found {
         imported.warnings.extend(left);
         imported.drafts = drafts;
         Ok(())
+    }
+}
+
+/// Adds those of `more` that are not known: a pool may be named by its own file and by php-fpm.conf.
+fn add_new<T: PartialEq>(known: &mut Vec<T>, more: impl IntoIterator<Item = T>) {
+    for one in more {
+        if !known.contains(&one) {
+            known.push(one);
+        }
     }
 }
 
