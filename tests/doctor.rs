@@ -602,11 +602,11 @@ fn hanging() {
     let mut doctor = site.sandbox.command();
     doctor.args(["doctor", "--timeout", "600", "site1"]).stdout(Stdio::null()).stderr(Stdio::null());
     let mut doctor = doctor.spawn().unwrap();
-    let shells = || inside().iter().filter(|process| process.name == "sh").count();
+    let shells = || processes_inside(&site.root).iter().filter(|process| process.name == "sh").count();
     lab::wait_until("the shell and its child hang", || shells() == 2);
     kill(Pid::from_raw(i32::try_from(doctor.id()).unwrap()), Signal::SIGTERM).unwrap();
     assert_eq!(doctor.wait().unwrap().code(), Some(1));
-    assert_eq!(inside(), [], "nobody is left inside after a signal");
+    assert_eq!(processes_inside(&site.root), [], "nobody is left inside after a signal");
     assert_eq!(mountjail_children(), before, "nobody is left to be reaped after a signal");
     nix::sys::prctl::set_child_subreaper(false).unwrap();
 }
