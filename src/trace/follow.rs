@@ -252,7 +252,7 @@ impl Follower {
         if lookup::is_inside(thread, self.root)
             && let Some(lookup) = lookup::failed(thread, call)
         {
-            self.followed.misses.add(lookup, || (name(thread), user(thread)));
+            self.followed.misses.add(lookup, thread.as_raw(), || (name(thread), user(thread)));
         }
     }
 
