@@ -94,7 +94,8 @@ impl Follower {
             | Options::PTRACE_O_TRACEEXEC;
         ptrace::seize(thread, options)?;
         self.threads.insert(thread, Thread::default());
-        ptrace::interrupt(thread)
+        let _ = ptrace::interrupt(thread); // ESRCH: it ended since, which is its next stop
+        Ok(())
     }
 
     /// Whether this thread is followed.
@@ -133,7 +134,7 @@ impl Follower {
 
     /// Follows until all has ended, or the command has, or a signal asks to stop. Each second `more` may start to follow further processes,
     /// and says whether to wait for such when nothing is left.
-    pub fn follow(&mut self, mut more: impl FnMut(&mut Self) -> Result<bool>) -> Result<End> {
+    pub fn follow(&mut self, mut more: impl FnMut(&mut Self) -> bool) -> Result<End> {
         let mut looked = Instant::now();
         loop {
             let busy = self.stops()?;
@@ -141,7 +142,7 @@ impl Follower {
             if self.code.is_some() {
                 return Ok(End::Ended(self.code)); // what the command left running is nobody's concern
             }
-            if self.threads.is_empty() && !more(self)? {
+            if self.threads.is_empty() && !more(self) {
                 return Ok(End::Ended(self.code));
             }
             match self.signal(timeout)? {
@@ -149,7 +150,7 @@ impl Follower {
                 _ => {}
             }
             if looked.elapsed() >= PAUSE {
-                more(self)?;
+                more(self);
                 looked = Instant::now();
             }
         }

@@ -4,6 +4,7 @@ mod begin;
 mod report;
 mod write;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::sync::Arc;
 
@@ -110,9 +111,12 @@ impl Trace {
     fn follow(&self, context: &Context<'_>, desired: &Desired, state: SiteState) -> Result<(End, Followed)> {
         let mut follower = Follower::new(root_id(&desired.root)?)?;
         let end = self.begin(context, desired, state, &mut follower).and_then(|()| {
-            follower.follow(|follower| match &self.service {
-                Some(unit) => begin::newcomers(context, desired, follower, unit).map(|()| true),
-                None => Ok(false),
+            let mut seen = BTreeSet::new();
+            follower.follow(|follower| {
+                if let Some(unit) = &self.service {
+                    begin::newcomers(context, desired, follower, unit, &mut seen);
+                }
+                self.service.is_some()
             })
         });
         let result = follower.finish();

@@ -167,7 +167,9 @@ fn many_of_one_directory_become_one_line() {
     let apart: Vec<_> = code[0].apart().iter().map(|line| line.addition.to_string()).collect();
     assert_eq!((apart.len(), apart[0].as_str()), (MANY, "libraries: [/usr/lib/php/0.so]"));
     let mut private = many("/usr/share/x", ".txt", Nature::Data);
-    private.iter_mut().for_each(|found| found.directory = false);
+    for found in &mut private {
+        found.directory = false;
+    }
     assert_eq!(lines(private).len(), MANY);
 }
 
