@@ -53,7 +53,7 @@ fn status(thread: Pid, field: &str) -> Option<String> {
 }
 
 /// Who follows the thread.
-fn tracer(thread: Pid) -> Option<u32> {
+pub(super) fn tracer(thread: Pid) -> Option<u32> {
     status(thread, "TracerPid:")?.parse().ok().filter(|pid| *pid != 0)
 }
 

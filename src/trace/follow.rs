@@ -10,8 +10,8 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::Pid;
 
 use super::call::{self, Call};
-use super::lookup;
 use super::miss::Misses;
+use super::{attach, lookup};
 use crate::sys::{self, FileId, Resume, SystemCall};
 use crate::{Error, Result};
 
@@ -129,7 +129,7 @@ impl Follower {
         drop(go);
         let _ = nix::sys::wait::waitpid(child, None); // it ends by itself
         self.command = None;
-        seized.map_err(|error| super::attach::refused(child, error))
+        seized.map_err(|error| attach::refused(child, error))
     }
 
     /// Follows until all has ended, or the command has, or a signal asks to stop. Each second `more` may start to follow further processes,
@@ -199,7 +199,10 @@ impl Follower {
         self.threads.entry(thread).or_default();
         let Some(other) = message(thread) else { return };
         match event {
-            libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE => {
+            // It may have run to its end already, which then was seen.
+            libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE
+                if attach::tracer(other) == Some(std::process::id()) =>
+            {
                 self.threads.entry(other).or_default();
             }
             // The other threads of its process are gone, and it has the id of the first now.

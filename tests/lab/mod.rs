@@ -1,5 +1,8 @@
 //! Real servers on a host that the test may change: overlays on `/etc` and friends in its own namespaces.
 
+// Each test binary uses a part of this module.
+#![allow(dead_code, unused_imports)]
+
 mod fpm;
 mod servers;
 
