@@ -113,7 +113,7 @@ fn a_swapped_library() {
     assert!(stale.stdout.contains("stale") && !stale.stdout.contains("note:"), "{stale}");
     sandbox.ok(&["up", "s"]);
     let pid = inside.pid();
-    let note = format!("  note: prog (pid {pid}) still has the old libanswer.so.1; restart it\n");
+    let note = format!("  note: prog (pid {pid}) still has the old libanswer.so.1; restart prog\n");
     let status = sandbox.ok(&["status", "s"]);
     // In the control group of a systemd unit the note names that, too.
     let unit = status.stdout.contains(&format!("prog (pid {pid}, "));
@@ -128,6 +128,8 @@ fn a_swapped_library() {
         (Some(u64::from(pid)), Some("libanswer.so.1"))
     );
     assert_eq!(outdated.as_array().unwrap().len(), 1, "{outdated:#}");
+    let doctor = sandbox.run(&["doctor", "s"]).exits(3);
+    doctor.prints(&format!("failed          processes   prog (pid {pid}")).prints("the old libanswer.so.1");
     let second = Inside::chrooted(&root, &prog);
     let status = sandbox.ok(&["status", "s"]);
     assert!(

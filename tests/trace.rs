@@ -1,7 +1,6 @@
 //! Promise: `trace` finds what a program misses in a jail, names the lines that bring it, and leaves what it followed
 //! as it was.
 
-#[allow(dead_code, unused_imports)] // the part of it that has PHP-FPM
 mod lab;
 mod support;
 
@@ -29,6 +28,7 @@ fn main() -> ExitCode {
         ("a static program alone, and one of another kind of machine", busybox),
         ("interpreters and loaders that are missing", interpreters),
         ("threads, forks, stops and real-time signals", threads),
+        ("a busy process with threads and children, again and again", busy),
         ("a command runs on after a signal", interrupted),
         ("what a command leaves running is let go", left_running),
         ("processes that end at any moment", endings),
@@ -458,14 +458,83 @@ fn threads() {
     refused(&ran.json(), "/proc/self/exe", "it shows the whole system");
 }
 
-/// The processes that are this one's children, or were left to it, and have ended.
-fn zombies() -> Vec<String> {
-    let ran = Ran::of(Command::new("ps").args(["-o", "pid=,ppid=,stat=,comm=", "-e"])).exits(0);
-    let is = |line: &&str| {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        fields[2].starts_with('Z') && fields[3] == "busybox"
+const BUSY: &str = r#"
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static volatile long rounds, bad;
+static void handler(int signal) {}
+static void *nothing(void *unused) { return unused; }
+static void ends_with(pid_t child, int code) {
+    int status;
+    if (waitpid(child, &status, 0) != child || WEXITSTATUS(status) != code) bad++;
+}
+static void *work(void *kind) {
+    pthread_t thread;
+    for (;; rounds++) {
+        if (open("/etc/hosts", O_RDONLY) >= 0) bad++;
+        pid_t child;
+        switch ((long)kind) {
+        case 0: child = fork(); if (!child) { open("/etc/services", O_RDONLY); _exit(7); } ends_with(child, 7); break;
+        case 1: child = vfork(); if (!child) { execl("/none", "none", (char *)0); _exit(8); } ends_with(child, 8); break;
+        case 2: kill(getpid(), SIGUSR1); break;
+        case 3: usleep(1000); break;
+        case 4: pthread_create(&thread, 0, nothing, 0); pthread_join(thread, 0); break;
+        }
+    }
+}
+int main() {
+    pthread_t thread;
+    signal(SIGUSR1, handler);
+    for (long kind = 0; kind < 5; kind++) pthread_create(&thread, 0, work, (void *)kind);
+    for (;;) {
+        int file = open("/new", O_CREAT | O_WRONLY | O_TRUNC, 0644);
+        dprintf(file, "%ld %ld\n", rounds, bad);
+        close(file);
+        rename("/new", "/progress");
+        usleep(10000);
+    }
+}
+"#;
+
+fn busy() {
+    let (sandbox, root) = site("");
+    let source = sandbox.file("busy.c", BUSY);
+    let program = root.join("busy");
+    Ran::of(Command::new("gcc").args(["-static", "-pthread", "-w", "-o"]).arg(&program).arg(source)).exits(0);
+    let server = Server::start(Command::new("chroot").arg(&root).arg("/busy"));
+    let id = server.0.id().to_string();
+    let progress = || {
+        let text = fs::read_to_string(root.join("progress")).unwrap_or_default();
+        let mut numbers = text.split_whitespace().map(|number| number.parse::<u64>().unwrap());
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
     };
-    ran.stdout.lines().filter(is).map(str::to_owned).collect()
+    wait_until("it works", || progress().0 > 0);
+    for nth in 0..5 {
+        let mut trace = Trace::start(&sandbox, &["--pid", &id]);
+        trace.until("Ctrl-C ends it");
+        let before = progress().0;
+        wait_until("it works while it is followed", || progress().0 > before + 50);
+        let (code, report) = trace.end(if nth % 2 == 0 { Signal::SIGINT } else { Signal::SIGTERM });
+        assert_eq!((code, lines(&report)), (0, vec!["presets: [dns]"]));
+        let before = progress().0;
+        wait_until("it works on", || progress().0 > before + 50);
+        for thread in fs::read_dir(format!("/proc/{id}/task")).unwrap().flatten() {
+            let status = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+            assert!(status.is_empty() || status.contains("TracerPid:\t0\n"), "{status}");
+        }
+    }
+    // Nobody has a chance to let go.
+    let mut trace = Trace::start(&sandbox, &["--pid", &id]);
+    trace.until("Ctrl-C ends it");
+    trace.child.kill().unwrap();
+    trace.child.wait().unwrap();
+    let before = progress().0;
+    wait_until("it works on", || progress().0 > before + 50);
+    assert_eq!(progress().1, 0, "none of its calls went wrong");
 }
 
 fn interrupted() {
@@ -513,8 +582,20 @@ fn endings() {
         assert!(ran.code <= 1 && said.iter().any(|said| ran.stderr.contains(said)), "{ran}");
         // Its parent still learns how it ended.
         assert_eq!(child.wait().unwrap().code(), Some(0));
+        assert!(!Path::new(&format!("/proc/{}", child.id())).exists(), "nothing is left of it");
     }
-    assert_eq!(zombies(), Vec::<String>::new());
+    // A trace ends when all that it follows has, however many that were.
+    let mut child = Command::new("chroot");
+    let children = "PATH=/bin; read x; i=0; while [ $i -lt 300 ]; do busybox true; i=$((i+1)); done; exit 3";
+    child.arg(&root).args(["/bin/busybox", "sh", "-c", children]);
+    let mut child = child.stdin(Stdio::piped()).spawn().unwrap();
+    wait_until("it is inside", || {
+        fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap() == "busybox\n"
+    });
+    let mut trace = Trace::start(&sandbox, &["--pid", &child.id().to_string()]);
+    trace.until("Ctrl-C ends it");
+    child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    assert_eq!((child.wait().unwrap().code(), trace.child.wait().unwrap().code()), (Some(3), Some(0)));
 }
 
 fn refusals() {

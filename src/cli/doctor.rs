@@ -84,8 +84,8 @@ impl Doctor {
     fn site(&self, context: &Context<'_>, site: &Site) -> Result<u8, Failed> {
         let manifest = sites::load(context, site).map_err(Failed::Manifest)?;
         let desired = resolved(context, &context.resolver()?, &manifest)?;
-        let (observed, plan) =
-            observe_and_plan(context, &desired, &observe::boot_id()?, Some(&Table::read()?))?;
+        let table = Table::read()?;
+        let (observed, plan) = observe_and_plan(context, &desired, &observe::boot_id()?, Some(&table))?;
         if site_state(&plan) == SiteState::Down && !desired.mounts.is_empty() {
             let down =
                 Error::failed(format!("{}: the site is not up, so nothing inside can be tried", site.name));
@@ -97,7 +97,9 @@ impl Doctor {
         let by_fstab = observed.kept.is_some_and(|kept| kept.fstab.is_some());
         let lock = (!by_fstab).then(|| context.state.lock(&desired.site));
         let (manifest, desired, plan, tenants) = (&manifest, &desired, &plan, tenants.as_slice());
-        self.examine(context, &Patient { manifest, desired, plan, tenants, who, lock }).map_err(Failed::from)
+        let table = &table;
+        self.examine(context, &Patient { manifest, desired, plan, tenants, table, who, lock })
+            .map_err(Failed::from)
     }
 
     fn examine(&self, context: &Context<'_>, patient: &Patient<'_>) -> Result<u8> {

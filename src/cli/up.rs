@@ -223,14 +223,11 @@ fn name_blind_processes(context: &Context<'_>, up: &[(&Site, Done)]) -> BTreeSet
     let roots: Vec<_> =
         up.iter().map(|(_, done)| (&done.desired.root, done.desired.mounts.as_slice())).collect();
     for (nth, process) in observe::without_mounts(&roots) {
-        let restart = match &process.unit {
-            Some(unit) => format!("systemctl restart {unit}"),
-            None => "restart it".to_owned(),
-        };
         context.out.warn(format_args!(
             "{}: {process} is inside the root and does not see the mounts, because it has a mount namespace of \
-             its own that does not receive them; {restart}",
-            up[nth].0.name
+             its own that does not receive them; {}",
+            up[nth].0.name,
+            process.restart()
         ));
         units.extend(process.unit);
     }

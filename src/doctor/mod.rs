@@ -23,7 +23,7 @@ use nix::sys::prctl::set_child_subreaper;
 
 use crate::jail::Who;
 use crate::manifest::{HostPath, JailPath, Manifest};
-use crate::observe::{self, Process};
+use crate::observe::{self, Process, Table};
 use crate::plan::Plan;
 use crate::render::why;
 use crate::resolve::{Desired, Host, Mount, root_id};
@@ -48,6 +48,8 @@ pub struct Patient<'p> {
     pub plan: &'p Plan,
     /// The pools in it.
     pub tenants: &'p [Tenant],
+    /// The mount table.
+    pub table: &'p Table,
     /// As whom it is looked at.
     pub who: Who,
     /// The site's lock, which its first `up` since the boot made; `None` if mount(8) mounts it.

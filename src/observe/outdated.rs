@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -27,6 +28,17 @@ pub struct Outdated {
     pub processes: Vec<Process>,
     /// Paths as the processes have them, or, where a file has none any more, its name as a library.
     pub files: Vec<String>,
+}
+
+impl fmt::Display for Outdated {
+    /// `php-fpm8.2 (pid 812 813, php8.2-fpm.service) still has the old libssl.so.3`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(process) = self.processes.first() else { return Ok(()) };
+        let pids: Vec<_> = self.processes.iter().map(|process| process.pid.to_string()).collect();
+        let unit = process.unit.as_ref().map(|unit| format!(", {unit}")).unwrap_or_default();
+        let (pids, files) = (pids.join(" "), self.files.join(", "));
+        write!(f, "{} (pid {pids}{unit}) still has the old {files}", process.name)
+    }
 }
 
 /// The processes inside each of `roots` that have mapped a library, program or other file that is not there any more:

@@ -46,7 +46,7 @@ impl Process {
     pub fn restart(&self) -> String {
         match &self.unit {
             Some(unit) if unit.ends_with(".service") => format!("systemctl restart {unit}"),
-            _ => "restart it".to_owned(),
+            _ => format!("restart {}", self.name),
         }
     }
 

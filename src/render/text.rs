@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{Answer, site_state};
 use crate::manifest::JailPath;
-use crate::observe::Outdated;
+use crate::observe::{Outdated, Process};
 use crate::plan::{MountState, Plan, State};
 use crate::resolve::{Mount, Reason, ResolvedPreset};
 
@@ -40,16 +40,8 @@ pub fn status(plan: &Plan) -> String {
 
 /// A line for processes that still use old files.
 pub fn outdated(outdated: &Outdated) -> String {
-    let pids: Vec<_> = outdated.processes.iter().map(|process| process.pid.to_string()).collect();
-    let Some(process) = outdated.processes.first() else { return String::new() };
-    let unit = process.unit.as_ref().map(|unit| format!(", {unit}")).unwrap_or_default();
-    format!(
-        "  note: {} (pid {}{unit}) still has the old {}; {}\n",
-        process.name,
-        pids.join(" "),
-        outdated.files.join(", "),
-        process.restart()
-    )
+    let restart = outdated.processes.iter().map(Process::restart).next().unwrap_or_default();
+    format!("  note: {outdated}; {restart}\n")
 }
 
 fn about(state: &MountState) -> String {

@@ -265,3 +265,6 @@ fn merge_below(lines: &mut BTreeMap<Addition, Vec<Found>>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

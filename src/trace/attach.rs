@@ -15,7 +15,7 @@ use crate::{Error, Result};
 /// Errors: it is not there, or has ended; somebody else follows it; the system forbids it.
 pub fn attach(follower: &mut Follower, pid: u32) -> Result<()> {
     let process = Pid::from_raw(i32::try_from(pid).map_err(|_| gone(pid))?);
-    let mut known = BTreeSet::new();
+    let (mut known, mut any) = (BTreeSet::new(), false);
     loop {
         // A thread that is not followed yet may start another one meanwhile.
         let new: Vec<_> = threads(process).into_iter().filter(|thread| known.insert(*thread)).collect();
@@ -23,17 +23,17 @@ pub fn attach(follower: &mut Follower, pid: u32) -> Result<()> {
             break;
         }
         for thread in new {
-            if follower.follows(thread) {
-                continue;
-            }
             match follower.seize(thread) {
-                Ok(()) | Err(Errno::ESRCH) => {}
+                Ok(()) => any = true,
+                // It was started by a thread that is followed, and its first stop is still to come.
+                Err(Errno::EPERM) if tracer(thread) == Some(std::process::id()) => any = true,
                 Err(Errno::EPERM) if has_ended(thread) => {}
+                Err(Errno::ESRCH) => {}
                 Err(error) => return Err(refused(process, error)),
             }
         }
     }
-    if known.iter().any(|thread| follower.follows(*thread)) { Ok(()) } else { Err(gone(pid)) }
+    if any { Ok(()) } else { Err(gone(pid)) }
 }
 
 fn threads(process: Pid) -> Vec<Pid> {
@@ -52,6 +52,11 @@ fn status(thread: Pid, field: &str) -> Option<String> {
     text.lines().find_map(|line| line.strip_prefix(field)).map(|value| value.trim().to_owned())
 }
 
+/// Who follows the thread.
+pub(super) fn tracer(thread: Pid) -> Option<u32> {
+    status(thread, "TracerPid:")?.parse().ok().filter(|pid| *pid != 0)
+}
+
 /// Whether the thread is gone, but for its parent's last look at it.
 fn has_ended(thread: Pid) -> bool {
     status(thread, "State:").is_none_or(|state| state.starts_with(['Z', 'X']))
@@ -68,7 +73,7 @@ pub(super) fn refused(pid: Pid, error: Errno) -> Error {
     if pid == Pid::this() {
         return failed.because_of("it is this mountjail itself");
     }
-    match status(pid, "TracerPid:").and_then(|pid| pid.parse().ok()).filter(|pid| *pid != 0) {
+    match tracer(pid) {
         Some(tracer) => {
             let tracer =
                 Process::of(tracer).map_or_else(|| tracer.to_string(), |process| process.to_string());

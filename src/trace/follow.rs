@@ -10,8 +10,8 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::Pid;
 
 use super::call::{self, Call};
-use super::lookup;
 use super::miss::Misses;
+use super::{attach, lookup};
 use crate::sys::{self, FileId, Resume, SystemCall};
 use crate::{Error, Result};
 
@@ -94,7 +94,8 @@ impl Follower {
             | Options::PTRACE_O_TRACEEXEC;
         ptrace::seize(thread, options)?;
         self.threads.insert(thread, Thread::default());
-        ptrace::interrupt(thread)
+        let _ = ptrace::interrupt(thread); // ESRCH: it ended since, which is its next stop
+        Ok(())
     }
 
     /// Whether this thread is followed.
@@ -128,12 +129,12 @@ impl Follower {
         drop(go);
         let _ = nix::sys::wait::waitpid(child, None); // it ends by itself
         self.command = None;
-        seized.map_err(|error| super::attach::refused(child, error))
+        seized.map_err(|error| attach::refused(child, error))
     }
 
     /// Follows until all has ended, or the command has, or a signal asks to stop. Each second `more` may start to follow further processes,
     /// and says whether to wait for such when nothing is left.
-    pub fn follow(&mut self, mut more: impl FnMut(&mut Self) -> Result<bool>) -> Result<End> {
+    pub fn follow(&mut self, mut more: impl FnMut(&mut Self) -> bool) -> Result<End> {
         let mut looked = Instant::now();
         loop {
             let busy = self.stops()?;
@@ -141,7 +142,7 @@ impl Follower {
             if self.code.is_some() {
                 return Ok(End::Ended(self.code)); // what the command left running is nobody's concern
             }
-            if self.threads.is_empty() && !more(self)? {
+            if self.threads.is_empty() && !more(self) {
                 return Ok(End::Ended(self.code));
             }
             match self.signal(timeout)? {
@@ -149,7 +150,7 @@ impl Follower {
                 _ => {}
             }
             if looked.elapsed() >= PAUSE {
-                more(self)?;
+                more(self);
                 looked = Instant::now();
             }
         }
@@ -198,7 +199,10 @@ impl Follower {
         self.threads.entry(thread).or_default();
         let Some(other) = message(thread) else { return };
         match event {
-            libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE => {
+            // It may have run to its end already, which then was seen.
+            libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE
+                if attach::tracer(other) == Some(std::process::id()) =>
+            {
                 self.threads.entry(other).or_default();
             }
             // The other threads of its process are gone, and it has the id of the first now.
@@ -252,7 +256,7 @@ impl Follower {
         if lookup::is_inside(thread, self.root)
             && let Some(lookup) = lookup::failed(thread, call)
         {
-            self.followed.misses.add(lookup, || (name(thread), user(thread)));
+            self.followed.misses.add(lookup, thread.as_raw(), || (name(thread), user(thread)));
         }
     }
 

@@ -22,6 +22,8 @@ pub struct Miss {
     pub programs: BTreeSet<String>,
     /// The ids of the users that these ran as.
     pub users: BTreeSet<u32>,
+    /// Their threads.
+    pub(super) threads: BTreeSet<i32>,
 }
 
 /// One failed look-up.
@@ -40,8 +42,8 @@ pub struct Misses {
 }
 
 impl Misses {
-    /// Takes in one more; `who` gives the name and the user of the process.
-    pub(super) fn add(&mut self, lookup: Lookup, who: impl Fn() -> (String, Option<u32>)) {
+    /// Takes in one more of a thread; `who`, asked once for each path, gives its name and its user.
+    pub(super) fn add(&mut self, lookup: Lookup, thread: i32, who: impl Fn() -> (String, Option<u32>)) {
         let Lookup { path, call, writes } = lookup;
         if !self.by_path.contains_key(&path) && self.by_path.len() >= MOST {
             self.dropped += 1;
@@ -54,13 +56,16 @@ impl Misses {
             lookups: 0,
             programs: BTreeSet::new(),
             users: BTreeSet::new(),
+            threads: BTreeSet::new(),
         };
         let miss = self.by_path.entry(path.clone()).or_insert_with(new);
         miss.lookups += 1;
         miss.writes &= writes;
-        let (program, user) = who();
-        miss.programs.insert(program);
-        miss.users.extend(user);
+        if miss.threads.insert(thread) {
+            let (program, user) = who();
+            miss.programs.insert(program);
+            miss.users.extend(user);
+        }
     }
 
     /// Sorted by path.
@@ -85,20 +90,21 @@ mod tests {
     #[test]
     fn each_path_is_kept_once() {
         let mut misses = Misses::default();
-        misses.add(lookup("/b", true), || ("php".into(), Some(33)));
-        misses.add(lookup("/b", false), || ("sh".into(), None));
-        misses.add(lookup("/a", true), || ("php".into(), Some(33)));
+        misses.add(lookup("/b", true), 1, || ("php".into(), Some(33)));
+        misses.add(lookup("/b", false), 2, || ("sh".into(), None));
+        misses.add(lookup("/b", false), 2, || panic!("it is known who that is"));
+        misses.add(lookup("/a", true), 1, || ("php".into(), Some(33)));
         let all: Vec<_> = misses.iter().collect();
         assert_eq!(all.len(), 2);
         assert!(all[0].writes && !all[1].writes, "one that reads is enough");
-        assert_eq!((all[1].lookups, all[1].programs.len(), all[1].users.len()), (2, 2, 1));
+        assert_eq!((all[1].lookups, all[1].programs.len(), all[1].users.len()), (3, 2, 1));
     }
 
     #[test]
     fn there_is_an_end() {
         let mut misses = Misses::default();
-        (0..MOST + 5).for_each(|nth| misses.add(lookup(&format!("/{nth}"), false), || ("x".into(), None)));
-        misses.add(lookup("/0", false), || ("x".into(), None));
+        (0..MOST + 5).for_each(|nth| misses.add(lookup(&format!("/{nth}"), false), 1, || ("x".into(), None)));
+        misses.add(lookup("/0", false), 1, || ("x".into(), None));
         assert_eq!((misses.iter().count(), misses.dropped()), (MOST, 5));
     }
 }

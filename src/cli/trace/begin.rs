@@ -1,5 +1,6 @@
 //! Who is followed: a command, a process, the processes of a unit.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use nix::unistd::{Pid, dup2_stdout};
@@ -74,25 +75,30 @@ pub(super) fn unit(
     Ok(())
 }
 
-/// Those processes of `unit` that the followed ones did not start, as after a restart.
+/// Those processes of `unit` that the followed ones did not start, as after a restart. `seen` are those that were tried:
+/// one that cannot be followed is no reason to end a trace.
 pub(super) fn newcomers(
     context: &Context<'_>,
     desired: &Desired,
     follower: &mut Follower,
     unit: &str,
-) -> Result<()> {
+    seen: &mut BTreeSet<u32>,
+) {
     for process in observe::of_unit(&full_name(unit)) {
-        if !is_followed(follower, &process) {
-            follow(follower, &process)?;
-            context.out.info(format_args!("{}: following {process}, too", desired.site));
+        if is_followed(follower, &process) || !seen.insert(process.pid) {
+            continue;
+        }
+        match follow(follower, &process) {
+            Ok(()) => context.out.info(format_args!("{}: following {process}, too", desired.site)),
+            Err(error) => context.out.warn(format_args!("{}: {error}", desired.site)),
         }
     }
-    Ok(())
 }
 
 /// A process may end at any moment, which is no mistake where nobody named it.
 fn follow(follower: &mut Follower, process: &Process) -> Result<()> {
     match attach(follower, process.pid) {
+        Err(_) if process.pid == std::process::id() => Ok(()), // run from the unit itself
         Err(_) if Process::of(process.pid).is_none() => Ok(()),
         result => result,
     }

@@ -4,6 +4,7 @@ mod begin;
 mod report;
 mod write;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::sync::Arc;
 
@@ -33,8 +34,9 @@ use crate::{Error, Result};
 /// command's (127 if it is not in the jail, 126 if it cannot be run), 0 when a running process was followed. Ctrl-C or
 /// SIGTERM ends the trace, and what was followed runs on.
 ///
-/// Each system call of a followed program costs two stops: OVERHEAD.
-/// Programs of another architecture, such as 32-bit ones, and look-ups through an `io_uring` are not followed.
+/// Each system call of a followed program stops it twice. Measured in CPU time: a PHP page that computes took 1.3 times
+/// as long, one that reads 1500 files 5 times, find(1), which does little else than system calls, 16 times. Programs of
+/// another architecture, such as 32-bit ones, and look-ups through an `io_uring` are not followed.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "mountjail trace [OPTIONS] <SITE> <-- CMD...|--pid PID|--service UNIT>",
@@ -109,9 +111,12 @@ impl Trace {
     fn follow(&self, context: &Context<'_>, desired: &Desired, state: SiteState) -> Result<(End, Followed)> {
         let mut follower = Follower::new(root_id(&desired.root)?)?;
         let end = self.begin(context, desired, state, &mut follower).and_then(|()| {
-            follower.follow(|follower| match &self.service {
-                Some(unit) => begin::newcomers(context, desired, follower, unit).map(|()| true),
-                None => Ok(false),
+            let mut seen = BTreeSet::new();
+            follower.follow(|follower| {
+                if let Some(unit) = &self.service {
+                    begin::newcomers(context, desired, follower, unit, &mut seen);
+                }
+                self.service.is_some()
             })
         });
         let result = follower.finish();

@@ -16,6 +16,9 @@ pub(super) fn lines(
     resolver: &Resolver<'_>,
     lines: &[Line],
 ) -> Result<bool, Failed> {
+    if lines.is_empty() {
+        return Ok(false);
+    }
     let additions: Vec<_> = lines.iter().map(|line| line.addition.clone()).collect();
     let mut wrong = None;
     let edited = edit_file(&site.file, |old| {

@@ -36,8 +36,8 @@ fn few(texts: &[String]) -> String {
     if texts.len() > SHOWN { format!("{shown} and {} more", texts.len() - SHOWN) } else { shown }
 }
 
-/// Those in another mount namespace that does not receive the mounts, and those that were inside before the site
-/// first came up: the C library remembers what was not there.
+/// Those in another mount namespace that does not receive the mounts; those that were inside before the site first
+/// came up, because the C library remembers what was not there; those that use files which have been replaced.
 pub(super) fn processes(exam: &Exam<'_>) -> Outcome {
     let desired = exam.patient.desired;
     let inside = &exam.inside;
@@ -54,12 +54,16 @@ pub(super) fn processes(exam: &Exam<'_>) -> Outcome {
     for process in inside {
         if blind.iter().any(|other| other.pid == process.pid) {
             let text = format!("{process} has a mount namespace that does not receive the mounts");
-            problems.push(Problem::new(text, restart(process)));
+            problems.push(Problem::new(text, Remedy::act(process.restart())));
         } else if first_up.is_some_and(|up| is_older(process, up)) {
             let text =
                 format!("{process} was inside before the site came up, and remembers what it did not find");
-            problems.push(Problem::new(text, restart(process)));
+            problems.push(Problem::new(text, Remedy::act(process.restart())));
         }
+    }
+    for old in observe::outdated(&[&desired.root], exam.patient.table).iter().flatten() {
+        let restart = old.processes.iter().map(Process::restart).next().unwrap_or_default();
+        problems.push(Problem::new(old.to_string(), Remedy::act(restart)));
     }
     let count = inside.len();
     Outcome::of(problems, format!("{count} inside, all of which see the mounts"))
@@ -68,11 +72,4 @@ pub(super) fn processes(exam: &Exam<'_>) -> Outcome {
 /// The clock of processes has ticks of 10 ms.
 fn is_older(process: &Process, time: SystemTime) -> bool {
     process.started().is_some_and(|started| started + Duration::from_millis(20) < time)
-}
-
-fn restart(process: &Process) -> Remedy {
-    Remedy::act(match &process.unit {
-        Some(unit) if unit.ends_with(".service") => format!("systemctl restart {unit}"),
-        _ => format!("restart {}", process.name),
-    })
 }
