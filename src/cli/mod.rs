@@ -1,5 +1,6 @@
 //! The command line: arguments in, an exit code out. One file a command, its arguments beside its work.
 
+mod apply;
 mod check;
 mod context;
 mod down;

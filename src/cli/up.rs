@@ -1,20 +1,18 @@
 //! `mountjail up`: make it so.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::apply::{Done, Run};
 use super::context::{Context, is_set, stop_flag, table};
 use super::out::worst;
 use super::sites::{self, Site};
-use super::work::{Failed, lock, notes, observe_and_plan, plural};
+use super::work::{Failed, notes, plural};
 use super::{Which, parallel, plan, systemd};
-use crate::engine::{Engine, Outcome};
-use crate::observe::{self, BootId, Table};
-use crate::resolve::{Desired, Resolver, create_root};
-use crate::{Error, Result};
+use crate::engine::Outcome;
+use crate::{Error, observe};
 
 /// Mount what sites need; a second time there is nothing to do
 ///
@@ -40,14 +38,6 @@ pub(super) struct Up {
     json: bool,
 }
 
-/// What became of one site.
-struct Done {
-    desired: Desired,
-    /// The units that run inside.
-    services: Vec<String>,
-    outcome: Outcome,
-}
-
 impl Up {
     /// `up` of one site.
     pub(super) fn of(site: &str) -> Self {
@@ -65,9 +55,9 @@ impl Up {
         let engine = context.engine(boot.clone(), sites.len() > 1)?;
         let resolver = context.resolver()?;
         let table = table(sites.len() > 1)?;
-        let run = Run { context, engine, resolver, boot, table, stop: &stop, create: self.create };
+        let run = Run { context, engine, resolver, boot, table, stop: &stop };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let done = parallel::each(&sites, threads, &stop, context.out, |site| run.site(site));
+        let done = parallel::each(&sites, threads, &stop, context.out, |site| run.site(site, self.create));
         let (mut codes, mut results, mut up) = (vec![], vec![], vec![]);
         for (site, result) in sites.iter().zip(done) {
             let (code, json) = report(context, site, &result);
@@ -93,51 +83,6 @@ impl Up {
             return Ok(context.out.print_and(&text, code));
         }
         Ok(code)
-    }
-}
-
-struct Run<'c> {
-    context: &'c Context<'c>,
-    engine: Engine,
-    resolver: Resolver<'c>,
-    boot: BootId,
-    table: Option<Table>,
-    stop: &'c AtomicBool,
-    create: bool,
-}
-
-impl Run<'_> {
-    fn site(&self, site: &Site) -> Result<Done, Failed> {
-        let manifest = sites::load(self.context, site).map_err(Failed::Manifest)?;
-        let _lock = lock(self.context, &self.engine, site)?;
-        if self.create && create_root(&manifest.root).map_err(|error| error.context(&site.name))? {
-            self.context.out.info(format_args!("{}: made the root {}", site.name, manifest.root));
-        }
-        let desired = self.resolver.resolve(&manifest, self.context.roots()).map_err(Failed::Errors)?;
-        match self.apply(&desired, self.table.as_ref()) {
-            // The table was read before the lock was taken: somebody may have mounted since.
-            Err(Failed::Engine(_) | Failed::Errors(_)) if self.table.is_some() && !is_set(self.stop) => {
-                let table = table(false)?;
-                self.apply(&desired, table.as_ref())
-            }
-            result => result,
-        }
-        .map(|outcome| Done { desired, services: manifest.services, outcome })
-    }
-
-    /// Observes, plans and carries out, again as long as the plan says that there will be more to see.
-    fn apply(&self, desired: &Desired, table: Option<&Table>) -> Result<Outcome, Failed> {
-        let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
-        let (observed, plan) = observe_and_plan(self.context, desired, &self.boot, table)?;
-        if !plan.conflicts.is_empty() {
-            return Err(Failed::Errors(plan.conflicts));
-        }
-        let outcome = self.engine.up(&plan, &observed, self.stop, &log).map_err(Failed::Engine)?;
-        if !plan.unfinished {
-            return Ok(outcome);
-        }
-        let table = table.map(|_| Table::read()).transpose()?;
-        self.apply(desired, table.as_ref()).map(|more| outcome.and(more))
     }
 }
 
