@@ -3,7 +3,8 @@
 //! Data flows one way. A site's YAML text becomes a [`manifest::Manifest`]; with the host it becomes a
 //! [`resolve::Desired`]; the kernel's mount table and the records become an [`observe::Observed`]; both
 //! together become a [`plan::Plan`], which [`engine`] carries out and [`render`] shows.
-//! Beside this way, [`import`] makes manifests of other programs' configuration.
+//! Beside this way, [`import`] makes manifests of other programs' configuration, and [`watch`] tells which sites
+//! have to go it again.
 //! Later stages import earlier ones' types, never the reverse; [`sys`] is below all of them.
 
 pub mod cli;
@@ -16,5 +17,6 @@ pub mod plan;
 pub mod render;
 pub mod resolve;
 pub mod sys;
+pub mod watch;
 
 pub use error::{Error, Result};

@@ -279,7 +279,9 @@ impl<'o> Builder<'o> {
         for (target, draft) in &self.drafts {
             let Some((above, rest)) = self.above(target) else { continue };
             let Ok(on_host) = above.item.source.join(&rest) else { continue };
-            let fits = self.host.now(&on_host).is_ok_and(|(found, _)| draft.item.kind.fits_on(found.kind));
+            self.host.exists(&on_host); // so that every name on the way counts as looked up
+            let fits =
+                self.host.glimpse(&on_host).is_ok_and(|(found, _)| draft.item.kind.fits_on(found.kind));
             if !fits {
                 errors.push(
                     Error::failed(format!(
