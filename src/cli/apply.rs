@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::context::{Context, is_set, table};
 use super::sites::{self, Site};
-use super::work::{Failed, lock, observe_and_plan};
+use super::work::{Failed, lock, observe_and_plan, plural};
 use crate::Result;
 use crate::engine::{Engine, Outcome};
 use crate::manifest::JailPath;
@@ -87,4 +87,17 @@ fn change(step: &Step) -> Option<Changed> {
         Step::DetachStray(stray) => Some(("detached", stray.target.clone())),
         _ => None,
     }
+}
+
+/// How it went, in one line.
+pub(super) fn summary(done: &Done) -> String {
+    let Outcome { attached, swapped, detached, .. } = done.outcome;
+    let total = plural(done.desired.mounts.len(), "mount");
+    let parts = [(attached, "attached"), (swapped, "swapped"), (detached, "detached")];
+    let parts: Vec<_> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    if parts.is_empty() {
+        return format!("in sync, {total}; nothing to do");
+    }
+    format!("up, {total}: {}", parts.join(", "))
 }

@@ -45,6 +45,7 @@ impl Down {
         let table = if sites.len() > 1 { Some(Table::read()?) } else { None };
         let resolver = context.resolver()?;
         let run = Run { context, engine, resolver, boot, table, lazy: self.lazy, needs: Needs::default() };
+        context.out.progress(sites.len());
         let results = parallel::each(&sites, THREADS, &stop, context.out, |site| run.site(site));
         let begun = results.len();
         let (mut codes, json): (Vec<_>, Vec<_>) =

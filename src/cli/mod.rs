@@ -17,6 +17,7 @@ mod status;
 mod systemd;
 mod units;
 mod up;
+mod watch;
 mod why;
 mod work;
 
@@ -80,6 +81,7 @@ enum Command {
     Check(check::Check),
     Presets(presets::Presets),
     Why(why::Why),
+    Watch(watch::Watch),
     Fstab(fstab::Fstab),
     Units(units::Units),
     Exec(exec::Exec),
@@ -126,6 +128,7 @@ fn run(cli: Cli, out: &Out) -> anyhow::Result<u8> {
         Command::Check(check) => check.run(&context),
         Command::Presets(presets) => presets.run(&context),
         Command::Why(why) => why.run(&context),
+        Command::Watch(watch) => watch.run(&context),
         Command::Fstab(fstab) => fstab.run(&context),
         Command::Units(units) => units.run(&context),
         Command::Import(import) => import.run(&context),

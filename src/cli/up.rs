@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::apply::{Done, Run};
+use super::apply::{Done, Run, summary};
 use super::context::{Context, is_set, stop_flag, table};
 use super::out::worst;
 use super::sites::{self, Site};
@@ -57,6 +57,7 @@ impl Up {
         let table = table(sites.len() > 1)?;
         let run = Run { context, engine, resolver, boot, table, stop: &stop };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        context.out.progress(sites.len());
         let done = parallel::each(&sites, threads, &stop, context.out, |site| run.site(site, self.create));
         let (mut codes, mut results, mut up) = (vec![], vec![], vec![]);
         for (site, result) in sites.iter().zip(done) {
@@ -108,18 +109,6 @@ fn report(context: &Context<'_>, site: &Site, result: &Result<Done, Failed>) -> 
             (code, json!({ "site": site.name, "up": false, "errors": errors }))
         }
     }
-}
-
-fn summary(done: &Done) -> String {
-    let Outcome { attached, swapped, detached, .. } = done.outcome;
-    let total = plural(done.desired.mounts.len(), "mount");
-    let parts = [(attached, "attached"), (swapped, "swapped"), (detached, "detached")];
-    let parts: Vec<_> =
-        parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
-    if parts.is_empty() {
-        return format!("in sync, {total}; nothing to do");
-    }
-    format!("up, {total}: {}", parts.join(", "))
 }
 
 /// Names processes inside a root that live in a mount namespace which did not receive the mounts, and returns

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::manifest::SiteName;
-use crate::observe::{Kept, Record, StateDir};
+use crate::observe::{Kept, Record, StateDir, WatchState};
 
 /// Whether a file must survive a power cut.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,16 @@ pub(super) fn write_record(state: &StateDir, site: &SiteName, record: &Record) -
 pub(super) fn write_kept(state: &StateDir, site: &SiteName, kept: &Kept) -> Result<()> {
     let path = state.kept(site);
     if kept.is_empty() { remove(&path) } else { write_json(&path, kept, Durability::Reboot) }
+}
+
+/// Writes what the watcher says of itself.
+pub fn write_watch_state(state: &StateDir, said: &WatchState) -> Result<()> {
+    write_json(&state.watch_state(), said, Durability::ThisBoot)
+}
+
+/// Removes what the watcher said of itself.
+pub fn remove_watch_state(state: &StateDir) -> Result<()> {
+    remove(&state.watch_state())
 }
 
 /// Removes the file at `path`; one that is absent is as good.

@@ -12,6 +12,7 @@ mod state;
 mod table;
 mod types;
 mod units;
+mod watching;
 
 pub use look::observe;
 pub use mountinfo::{MountInfo, parse as parse_mountinfo};
@@ -21,3 +22,4 @@ pub use state::{Records, StateDir, boot_id};
 pub use table::Table;
 pub use types::{Observed, Seen, SeenMount, Stray};
 pub use units::Units;
+pub use watching::{WatchFailure, WatchState, start_time};

@@ -224,6 +224,13 @@ impl Host {
         }
     }
 
+    /// Remembers that somebody depends on `path` who reads it by himself.
+    pub fn depend_on(&self, path: &HostPath, interest: Interest) {
+        if let Ok(walk) = self.walk(path) {
+            self.note(walk.real.as_path(), interest);
+        }
+    }
+
     /// Remembers what somebody else looked up, whose result is used again.
     pub(super) fn note_all(&self, others: &Lookups) {
         if let Some(lookups) = &self.lookups {

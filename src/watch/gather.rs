@@ -107,10 +107,16 @@ impl<U: Clone + Eq + Hash + Ord> Gather<U> {
         (self.failures[user], delay)
     }
 
-    /// Somebody else is dealing with the user: once more, soon.
-    pub fn is_busy(&mut self, user: &U, now: Instant) {
+    /// Somebody else is dealing with the user: once more, soon. Gives how often that was so by now.
+    pub fn is_busy(&mut self, user: &U, now: Instant) -> u32 {
         let delay = again(self.busy.entry(user.clone()).or_default(), BUSY);
         self.at(user.clone(), now + delay);
+        self.busy[user]
+    }
+
+    /// Whether something has come for the user since it was taken.
+    pub fn is_due(&self, user: &U) -> bool {
+        self.due.contains_key(user)
     }
 
     /// The user was dealt with. Gives how often that had failed before.

@@ -165,6 +165,11 @@ impl Watcher {
         Ok(notes)
     }
 
+    /// The sites that are up.
+    pub fn sites(&self) -> impl Iterator<Item = &SiteName> {
+        self.sites.keys()
+    }
+
     /// All sites that are up are due.
     pub fn everybody(&mut self, now: Instant) {
         let users: Vec<_> = self.sites.keys().cloned().map(User::Site).collect();
