@@ -7,8 +7,9 @@ use super::DIFFERENT;
 use super::context::Context;
 use super::out::worst;
 use super::sites::{self, Site};
-use super::work::planned;
-use crate::observe::{self, Table};
+use super::work::{now, planned};
+use crate::manifest::SiteName;
+use crate::observe::{self, Table, WatchState};
 use crate::plan::Plan;
 use crate::render;
 use crate::resolve::Desired;
@@ -71,8 +72,13 @@ impl Status {
             codes.push(code);
             results.push(json!({ "site": site.name, "errors": errors }));
         }
+        let watch = WatchState::read(&context.state);
         if self.json {
-            text = format!("{:#}\n", json!({ "sites": results }));
+            text = format!("{:#}\n", json!({ "sites": results, "watch": watch }));
+        } else if let Some(watch) = watch {
+            let shown = |site: &&SiteName| everything || sites.iter().any(|named| named.name == **site);
+            let failures = watch.failures.iter().filter(|(site, _)| shown(site));
+            text.extend(failures.map(|(site, failure)| render::text::watch_failure(site, failure, now())));
         }
         Ok(context.out.print_and(&text, worst(codes)))
     }

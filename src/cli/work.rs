@@ -1,5 +1,7 @@
 //! What several commands do with one site: resolve it, look at it, say what failed.
 
+use std::time::SystemTime;
+
 use super::context::Context;
 use super::out::worst;
 use super::sites::{self, Site, Unusable};
@@ -99,6 +101,11 @@ pub(super) fn notes(context: &Context<'_>, desired: &Desired) {
             context.out.detail(format_args!("{}: {} ({})", desired.site, note.text, note.origin));
         }
     }
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 /// `1 mount`, `30 mounts`.

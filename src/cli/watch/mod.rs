@@ -21,7 +21,7 @@ use super::context::{Context, is_set, stop_flag, table};
 use super::out::worst;
 use super::parallel;
 use super::sites::{self, Site};
-use super::work::{Failed, plural};
+use super::work::{self, Failed, plural};
 use crate::engine::{self, Lock, Outcome};
 use crate::manifest::{HostPath, SiteName};
 use crate::observe;
@@ -266,7 +266,7 @@ impl Daemon<'_> {
         self.watcher.gather.dealt_with(now, now - start);
         self.tell.state.passes += 1;
         if self.watcher.sites().all(|site| sites.iter().any(|done| done.name == *site)) {
-            self.tell.state.last_full_pass = tell::now();
+            self.tell.state.last_full_pass = work::now();
         }
         self.tell.write(&self.context, &self.watcher);
         self.tell.ping();

@@ -1,14 +1,14 @@
 //! What the watcher says: lines for people, its state for `status`, and how it is to the service manager.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
 use crate::cli::apply::Changed;
 use crate::cli::context::Context;
 use crate::cli::sites::Site;
-use crate::cli::work::{Failed, plural};
+use crate::cli::work::{Failed, now, plural};
 use crate::engine::{self, Outcome};
 use crate::manifest::SiteName;
 use crate::observe::{WatchFailure, WatchState, start_time};
@@ -129,11 +129,6 @@ impl Tell {
 /// Without a service manager there is nobody to tell.
 pub(super) fn notify(states: &[NotifyState<'_>]) {
     let _ = sd_notify::notify(states);
-}
-
-/// Seconds since 1970.
-pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 /// `site1`, or `1000 sites (site0, site1, …)`.
