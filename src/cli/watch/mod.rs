@@ -35,6 +35,9 @@ use tell::{Tell, notify};
 /// From so many sites on a pass reads the mount table once instead of asking for each mount.
 const MANY: usize = 32;
 
+/// Taking the old mount off waits for a grace period of the kernel's, outside of any lock: threads wait together.
+const THREADS: usize = 8;
+
 /// A mount whose source is gone is left for so long: a service that restarts makes its directory anew.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -390,6 +393,5 @@ fn pass_over(
     // A site that is begun is finished: undoing would take as long.
     let never = AtomicBool::new(false);
     let run = Run { context, engine, resolver: context.resolver()?, boot, table, stop: &never };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    Ok(parallel::each(sites, threads, stop, context.out, |site| pass::site(&run, site, policy(site))))
+    Ok(parallel::each(sites, THREADS, stop, context.out, |site| pass::site(&run, site, policy(site))))
 }
