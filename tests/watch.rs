@@ -588,7 +588,7 @@ fn failure() {
     watcher.says("cannot find");
     soon("it has tried again", || {
         let failure = watcher.state(&sandbox)["failures"]["s"].clone();
-        if failure["attempts"].as_u64().unwrap() >= 3 { Ok(()) } else { Err(failure.to_string()) }
+        if failure["attempts"].as_u64().is_some_and(|attempts| attempts >= 3) { Ok(()) } else { Err(failure.to_string()) }
     });
     assert_eq!(watcher.said().matches("error:").count(), 1, "said once: {}", watcher.said());
     let state = sandbox.run(&["status", "--json"]).json();
@@ -706,7 +706,7 @@ fn once() {
     assert!(mounts_below(&down).is_empty());
     fs::remove_file(source).unwrap();
     sandbox.run(&["watch", "--once"]).exits(1).complains("conf does not exist");
-    sandbox.run(&["watch", "--once", "none"]).exits(0);
+    sandbox.run(&["watch", "--once", "none"]).exits(2).complains("there is no site none");
     let nobody = ["setpriv", "--reuid=65534", "--clear-groups"];
     Ran::of(sandbox.command_under(&nobody).args(["watch"])).exits(1).complains("mounting needs root");
 }

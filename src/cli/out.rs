@@ -123,6 +123,11 @@ impl Out {
         }
     }
 
+    /// Mistakes that come again are to be shown again.
+    pub(super) fn forget_mistakes(&self) {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn style(&self, code: &str) -> (String, &'static str) {
         if self.colour { (format!("\x1b[{code}m"), "\x1b[0m") } else { (String::new(), "") }
     }

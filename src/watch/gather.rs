@@ -63,11 +63,10 @@ impl<U: Clone + Eq + Hash + Ord> Gather<U> {
         self.due.entry(user).and_modify(|due| *due = (*due).min(when)).or_insert(when);
     }
 
-    /// The user needs nothing any more.
-    pub fn forget(&mut self, user: &U) {
-        self.due.remove(user);
-        self.failures.remove(user);
-        self.busy.remove(user);
+    /// The user is due now, whatever has to settle.
+    pub fn hurry(&mut self, user: U, now: Instant) {
+        self.rest_until = None;
+        self.at(user, now);
     }
 
     /// When there will be something to take.
@@ -218,8 +217,18 @@ mod tests {
         assert_eq!(gather.take(now), [1]);
         assert_eq!(gather.succeeded(&1), 40);
         assert_eq!(gather.failed(&1, now).1.as_secs(), 1);
-        gather.forget(&1);
-        assert_eq!(gather.next(), None);
+    }
+
+    #[test]
+    fn somebody_in_a_hurry_does_not_wait_for_a_storm_to_settle() {
+        let (mut gather, now) = start();
+        gather.event([1], now, NOW);
+        gather.take(now);
+        gather.dealt_with(now, 50 * MS);
+        gather.event([1], now, NOW);
+        assert!(gather.take(now).is_empty());
+        gather.hurry(2, now);
+        assert_eq!(gather.take(now), [1, 2]);
     }
 
     #[test]

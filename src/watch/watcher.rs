@@ -140,12 +140,19 @@ impl Watcher {
     }
 
     /// Takes in what happened. Returns what an administrator should know of it: sentences.
-    pub fn collect(&mut self, mounts_changed: bool) -> Result<Vec<&'static str>> {
+    ///
+    /// `undone`: sites in whose roots mounts came and went just now because a pass failed and was undone. That is no
+    /// reason to try again at once.
+    pub fn collect(
+        &mut self,
+        mounts_changed: bool,
+        undone: &BTreeSet<SiteName>,
+    ) -> Result<Vec<&'static str>> {
         let now = Instant::now();
         let mut notes = vec![];
         if self.poll_at.is_some_and(|at| at <= now) {
             self.poll_at = None;
-            self.everybody(now);
+            self.everything(now);
         }
         let failed = |what: &str| format!("cannot read the events of {what}");
         let changes = self.files.as_mut().map(Files::read).transpose();
@@ -155,10 +162,10 @@ impl Watcher {
         {
             self.change(change, now, &mut notes);
         }
-        if mounts_changed {
+        if mounts_changed || self.swallows(undone) {
             let events = self.mounts.read();
             match events.map_err(|error| Error::failed(failed("the mount table")).because(&error))? {
-                Some(events) => self.mount_events(&events, now, &mut notes)?,
+                Some(events) => self.mount_events(&events, undone, now, &mut notes)?,
                 None => self.everybody(now),
             }
         }
@@ -174,6 +181,22 @@ impl Watcher {
     pub fn everybody(&mut self, now: Instant) {
         let users: Vec<_> = self.sites.keys().cloned().map(User::Site).collect();
         self.gather.event(users, now, Duration::ZERO);
+    }
+
+    /// Configuration and sites are due.
+    fn everything(&mut self, now: Instant) {
+        self.gather.event([User::Presets, User::Sites], now, Duration::ZERO);
+    }
+
+    /// Whether events of the mount table are to be read because of what was undone. That the table changed is told
+    /// once, so asking is enough to be told no more.
+    fn swallows(&self, undone: &BTreeSet<SiteName>) -> bool {
+        if undone.is_empty() {
+            return false;
+        }
+        let mut fds = [PollFd::new(self.mounts.as_fd(), self.mounts.flags())];
+        let _ = ppoll(&mut fds, Some(TimeSpec::from(Duration::ZERO)), None); // at worst it is told once more
+        matches!(self.mounts, MountSource::Fanotify(_))
     }
 
     /// Takes in what a pass found out. Who depends on a directory that is watched only from now on is due once more:
@@ -262,15 +285,14 @@ impl Watcher {
             }
             Change::Lost(directory) => {
                 if directory == self.run {
-                    self.everybody(now);
+                    self.everything(now);
                 }
                 let users = self.index.inside(&directory);
                 self.gather.event(users, now, PATIENCE);
             }
             Change::Overflow => {
                 notes.push("changes of files came faster than they could be read, and some were lost: all sites are looked at");
-                self.gather.event([User::Presets, User::Sites], now, Duration::ZERO);
-                self.everybody(now);
+                self.everything(now);
             }
         }
     }
@@ -291,6 +313,7 @@ impl Watcher {
     fn mount_events(
         &mut self,
         events: &[MountEvent],
+        undone: &BTreeSet<SiteName>,
         now: Instant,
         notes: &mut Vec<&'static str>,
     ) -> Result<()> {
@@ -307,9 +330,11 @@ impl Watcher {
             };
             match affected {
                 Affected::Nobody => {}
+                Affected::Site(site) if undone.contains(&site) => {}
                 Affected::Site(site) => self.gather.event([User::Site(site)], now, Duration::ZERO),
                 Affected::At(point) => {
-                    let users = self.users_at(&point);
+                    let mut users = self.users_at(&point);
+                    users.retain(|user| !matches!(user, User::Site(site) if undone.contains(site)));
                     self.gather.event(users, now, Duration::ZERO);
                 }
                 Affected::Anybody => self.everybody(now),

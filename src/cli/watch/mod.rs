@@ -3,7 +3,7 @@
 mod pass;
 mod tell;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -20,7 +20,7 @@ use super::apply::{Run, summary};
 use super::context::{Context, is_set, stop_flag, table};
 use super::out::worst;
 use super::parallel;
-use super::sites::{self, Site};
+use super::sites::{self, Site, Unusable};
 use super::work::{self, Failed, plural};
 use crate::engine::{self, Lock, Outcome};
 use crate::manifest::{HostPath, SiteName};
@@ -72,6 +72,11 @@ impl Watch {
     pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         // Says so if this is not root, and makes the directories.
         drop(context.engine(observe::boot_id()?, false)?);
+        for site in sites::named(context, &self.sites)? {
+            if let Err(Unusable::Error(error)) = sites::load(context, &site) {
+                return Err(error.into()); // most likely a slip of the pen; a mistake in it can be mended later
+            }
+        }
         if self.once { self.look_once(context) } else { self.keep_watching(context) }
     }
 
@@ -189,7 +194,7 @@ impl Daemon<'_> {
             if reload {
                 self.reload_by_hand()?;
             }
-            self.collect(changed);
+            self.collect(changed, &BTreeSet::new());
             self.pass()?;
         }
         notify(&[NotifyState::Stopping]);
@@ -202,10 +207,7 @@ impl Daemon<'_> {
         let since = NotifyState::monotonic_usec_now().into_iter();
         notify(&[NotifyState::Reloading].into_iter().chain(since).collect::<Vec<_>>());
         self.context.out.info(format_args!("looking at everything anew"));
-        if let Err(error) = self.reload() {
-            self.context.out.error(&error); // what was known stays
-        }
-        self.watcher.everybody(Instant::now());
+        self.watcher.gather.hurry(User::Presets, Instant::now());
         self.pass()?;
         self.tell.ready();
         Ok(())
@@ -257,6 +259,7 @@ impl Daemon<'_> {
         if users.is_empty() {
             return Ok(());
         }
+        self.context.out.forget_mistakes();
         self.reload_if_due(&mut users);
         let sites: Vec<Site> = users.iter().filter_map(|user| self.site(user)).cloned().collect();
         let policy = |site: &Site| {
@@ -268,7 +271,7 @@ impl Daemon<'_> {
         let now = Instant::now();
         self.watcher.gather.dealt_with(now, now - start);
         self.tell.state.passes += 1;
-        if self.watcher.sites().all(|site| sites.iter().any(|done| done.name == *site)) {
+        if self.watcher.sites().all(|site| sites.binary_search_by_key(&site, |done| &done.name).is_ok()) {
             self.tell.state.last_full_pass = work::now();
         }
         self.tell.write(&self.context, &self.watcher);
@@ -295,7 +298,7 @@ impl Daemon<'_> {
         }
         self.watcher.gather.succeeded(&User::Sites);
         if presets {
-            users.extend(self.watcher.sites().cloned().map(User::Site));
+            users.extend(self.sites.keys().cloned().map(User::Site));
             users.sort();
             users.dedup();
         }
@@ -307,7 +310,8 @@ impl Daemon<'_> {
         let (ends, learned): (Vec<_>, Vec<_>) = ends.into_iter().unzip();
         self.watcher.learn(learned.into_iter().flatten().collect(), now);
         // What happened meanwhile, to tell a failure from a change that was not over.
-        self.collect(false);
+        let failed = sites.iter().zip(&ends).filter(|(_, ended)| matches!(ended, Ended::Failed(_)));
+        self.collect(false, &failed.map(|(site, _)| site.name.clone()).collect());
         let mut healed = vec![];
         for (site, ended) in sites.iter().zip(ends) {
             match ended {
@@ -317,7 +321,10 @@ impl Daemon<'_> {
                     healed.extend(changed.then_some((site, done.changed, done.outcome)));
                 }
                 Ended::Busy => drop(self.watcher.gather.is_busy(&User::Site(site.name.clone()), now)),
-                Ended::Down => self.is_right(&site.name, 0, now),
+                Ended::Down => {
+                    self.tell.state.failures.remove(&site.name);
+                    self.is_right(&site.name, 0, now);
+                }
                 Ended::WithoutManifest => self.is_without_manifest(site),
                 Ended::Failed(failed) => self.failed(site, &failed, now),
             }
@@ -326,8 +333,9 @@ impl Daemon<'_> {
         self.say_blindness();
     }
 
-    fn collect(&mut self, mounts_changed: bool) {
-        match self.watcher.collect(mounts_changed) {
+    /// `undone`: sites whose mounts came and went again by our own doing.
+    fn collect(&mut self, mounts_changed: bool, undone: &BTreeSet<SiteName>) {
+        match self.watcher.collect(mounts_changed, undone) {
             Ok(notes) => notes.iter().for_each(|note| self.context.out.info(format_args!("{note}"))),
             Err(error) => self.context.out.error(&error),
         }
