@@ -588,7 +588,11 @@ fn failure() {
     watcher.says("cannot find");
     soon("it has tried again", || {
         let failure = watcher.state(&sandbox)["failures"]["s"].clone();
-        if failure["attempts"].as_u64().is_some_and(|attempts| attempts >= 3) { Ok(()) } else { Err(failure.to_string()) }
+        if failure["attempts"].as_u64().is_some_and(|attempts| attempts >= 3) {
+            Ok(())
+        } else {
+            Err(failure.to_string())
+        }
     });
     assert_eq!(watcher.said().matches("error:").count(), 1, "said once: {}", watcher.said());
     let state = sandbox.run(&["status", "--json"]).json();

@@ -12,12 +12,13 @@ use crate::Error;
 use crate::manifest::Diagnostics;
 
 /// syslog(3)'s priorities.
-const ERROR: u8 = 3;
-const WARNING: u8 = 4;
-const INFO: u8 = 6;
-const DEBUG: u8 = 7;
+const ERROR: &str = "3";
+const WARNING: &str = "4";
+const INFO: &str = "6";
+const DEBUG: &str = "7";
 
 /// The two streams.
+#[allow(clippy::struct_excessive_bools)] // each is a way to write by itself
 pub(super) struct Out {
     verbose: bool,
     quiet: bool,
@@ -70,7 +71,7 @@ impl Out {
         }
     }
 
-    fn line(&self, priority: u8, line: fmt::Arguments<'_>) {
+    fn line(&self, priority: &str, line: fmt::Arguments<'_>) {
         let text = if self.journal { prefixed(priority, &line.to_string()) } else { format!("{line}\n") };
         // Nobody reads any more: there is nobody to tell.
         let write = || drop(io::stderr().lock().write_all(text.as_bytes()));
@@ -157,8 +158,8 @@ fn is_journal() -> bool {
 }
 
 /// Every line with its priority.
-fn prefixed(priority: u8, text: &str) -> String {
-    text.lines().map(|line| format!("<{priority}>{line}\n")).collect()
+fn prefixed(priority: &str, text: &str) -> String {
+    text.lines().flat_map(|line| ["<", priority, ">", line, "\n"]).collect()
 }
 
 /// Data. A reader that went away is no error: `| head` has seen enough.

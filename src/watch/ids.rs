@@ -68,16 +68,12 @@ impl MountIds {
         if self.ours.contains_key(&id) || self.retired.contains(&id) {
             return Affected::Nobody;
         }
-        match point() {
-            Some(point) => {
-                self.others.insert(id, point.clone());
-                Affected::At(point)
-            }
-            None => {
-                self.retired.insert(id); // gone by now: its end will be told as well
-                Affected::Nobody
-            }
-        }
+        let Some(point) = point() else {
+            self.retired.insert(id); // gone by now: its end will be told as well
+            return Affected::Nobody;
+        };
+        self.others.insert(id, point.clone());
+        Affected::At(point)
     }
 
     /// Somebody unmounted.

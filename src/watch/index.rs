@@ -58,10 +58,10 @@ struct Directory {
 
 impl Index {
     /// From now on these users depend on these lookups alone.
-    pub fn set_all(&mut self, all: Vec<(User, Vec<Arc<Lookups>>)>) {
+    pub fn set_all(&mut self, all: &[(User, Vec<Arc<Lookups>>)]) {
         // What is shared is shared by pointer within one pass: hash the contents once.
         let mut known: HashMap<*const Lookups, u32> = HashMap::new();
-        for (user, lookups) in &all {
+        for (user, lookups) in all {
             let mut sets: Vec<u32> = lookups
                 .iter()
                 .map(|set| *known.entry(Arc::as_ptr(set)).or_insert_with(|| self.intern(set)))
@@ -254,7 +254,7 @@ mod tests {
         let mut index = Index::default();
         let shared = lookups(&[("/etc", NAME), ("/etc/hosts", NAME)]);
         let own = lookups(&[("/etc", NAME), ("/etc/passwd", Interest::CONTENTS)]);
-        index.set_all(vec![(site("a"), vec![shared.clone()]), (site("b"), vec![shared, own])]);
+        index.set_all(&[(site("a"), vec![shared.clone()]), (site("b"), vec![shared, own])]);
         assert_eq!(at(&index, "/etc/hosts", Event::Name), [site("a"), site("b")]);
         assert_eq!(at(&index, "/etc/passwd", Event::Name), [site("b")]);
         assert_eq!(at(&index, "/etc/passwd", Event::Contents), [site("b")]);
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn any_new_name_in_a_listed_directory_counts_and_no_write_does() {
         let mut index = Index::default();
-        index.set_all(vec![(site("a"), vec![lookups(&[("/etc/ssl/certs", Interest::NAMES)])])]);
+        index.set_all(&[(site("a"), vec![lookups(&[("/etc/ssl/certs", Interest::NAMES)])])]);
         assert_eq!(at(&index, "/etc/ssl/certs/new.pem", Event::Name), [site("a")]);
         assert_eq!(at(&index, "/etc/ssl/certs/new.pem", Event::Contents), []);
         assert_eq!(at(&index, "/etc/ssl/certs", Event::Name), [site("a")]);
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn a_mount_concerns_what_is_at_it_and_below_it() {
         let mut index = Index::default();
-        index.set_all(vec![
+        index.set_all(&[
             (site("a"), vec![lookups(&[("/srv", NAME), ("/srv/data", NAME), ("/srv/data/x", NAME)])]),
             (site("b"), vec![lookups(&[("/srv", NAME), ("/srv/data.b", NAME)])]),
         ]);
@@ -294,9 +294,9 @@ mod tests {
     fn what_nobody_needs_any_more_is_forgotten() {
         let mut index = Index::default();
         let one = || lookups(&[("/etc/hosts", NAME), ("/run", Interest::NAMES)]);
-        index.set_all(vec![(site("a"), vec![one()]), (site("b"), vec![one()])]);
+        index.set_all(&[(site("a"), vec![one()]), (site("b"), vec![one()])]);
         assert_eq!(index.sets.len(), 1, "equal lookups of two passes are one set");
-        index.set_all(vec![(site("a"), vec![lookups(&[("/etc/group", NAME)])])]);
+        index.set_all(&[(site("a"), vec![lookups(&[("/etc/group", NAME)])])]);
         assert_eq!(at(&index, "/etc/hosts", Event::Name), [site("b")]);
         assert_eq!(index.directories_of([&site("a")]).into_keys().collect::<Vec<_>>(), [Path::new("/etc")]);
         index.remove(&site("b"));

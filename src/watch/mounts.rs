@@ -51,7 +51,7 @@ impl MountSource {
         }
     }
 
-    /// What poll(2) has to wait for. Of the table it tells each change once: proc_pid_mountinfo(5).
+    /// What poll(2) has to wait for. Of the table it tells each change once: `proc_pid_mountinfo(5)`.
     pub(super) fn flags(&self) -> PollFlags {
         match self {
             Self::Fanotify(_) => PollFlags::POLLIN,

@@ -210,7 +210,7 @@ impl Watcher {
             lookups.push((user, set));
         }
         let users: Vec<User> = lookups.iter().map(|(user, _)| user.clone()).collect();
-        self.index.set_all(lookups);
+        self.index.set_all(&lookups);
         self.watch(&users, now);
     }
 

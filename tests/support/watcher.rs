@@ -88,7 +88,9 @@ impl Watcher {
     /// What it says of itself in its state file.
     pub fn state(&self, sandbox: &Sandbox) -> serde_json::Value {
         let file = sandbox.state().join("run/watch/state.json");
-        serde_json::from_slice(&fs::read(file).unwrap()).unwrap()
+        let state: serde_json::Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+        assert_eq!(state["pid"], self.pid());
+        state
     }
 
     /// Waits until it sleeps with nothing to do, and all that it was told is dealt with.

@@ -240,7 +240,9 @@ impl Daemon<'_> {
                 }
             };
             depend(directory, Interest::NAMES);
-            files.into_iter().for_each(|file| depend(file, Interest::CONTENTS));
+            for file in files {
+                depend(file, Interest::CONTENTS);
+            }
             Learned {
                 user,
                 lookups: vec![Arc::new(host.into_lookups())],

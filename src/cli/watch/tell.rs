@@ -154,11 +154,8 @@ fn what(changed: &[Changed]) -> String {
 fn some(names: impl Iterator<Item = String>) -> String {
     let names: Vec<_> = names.collect();
     let more = names.len().saturating_sub(NAMED);
-    let mut text = names[..names.len() - more].join(", ");
-    if more > 0 {
-        text.push_str(&format!(" and {more} more"));
-    }
-    text
+    let text = names[..names.len() - more].join(", ");
+    if more == 0 { text } else { format!("{text} and {more} more") }
 }
 
 #[cfg(test)]
