@@ -35,8 +35,8 @@ fn main() {
 
 fn row(what: &str, mut times: Vec<Duration>, goal: &str) {
     times.sort();
-    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
-    println!("{what:<40} {:>9.2} {:>9.2} {:>9.2}  {goal}", at(0.5), at(0.99), at(1.0));
+    let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1e3;
+    println!("{what:<40} {:>9.2} {:>9.2} {:>9.2}  {goal}", at(50), at(99), at(100));
 }
 
 fn one_site(base: &Path) {

@@ -45,6 +45,9 @@ fn main() -> ExitCode {
     all.extend(["fanotify", "poll"].map(|how| {
         on_shared_root(format!("what somebody unmounts is put back ({how})"), move || put_back(how))
     }));
+    all.extend(["fanotify", "poll"].map(|how| {
+        on_shared_root(format!("a pass that fails is not tried again at once ({how})"), move || undone(how))
+    }));
     support::main(all)
 }
 
@@ -77,7 +80,9 @@ fn replaced(engine: &'static str) {
     let watcher = Watcher::start(&sandbox);
     for nth in 1..=20 {
         replace(&source, &nth.to_string());
-        jails.iter().for_each(|jail| soon_reads(jail, &nth.to_string()));
+        for jail in &jails {
+            soon_reads(jail, &nth.to_string());
+        }
     }
     watcher.says_times("swapped /conf", 20);
     let text = watcher.end();
@@ -168,7 +173,9 @@ fn links() {
     // What it does not lead to any more does not count any more.
     watcher.settles();
     let passes = watcher.state(&sandbox)["passes"].as_u64();
-    [&first, &second, &own].iter().for_each(|path| replace(path, "x"));
+    for path in [&first, &second, &own] {
+        replace(path, "x");
+    }
     watcher.settles();
     assert_eq!(watcher.state(&sandbox)["passes"].as_u64(), passes);
     watcher.end();
@@ -570,10 +577,14 @@ fn all_at_once() {
     });
     sandbox.ok(&["up", "--all"]);
     replace(&source, "in the end");
-    jails.iter().for_each(|jail| soon_reads(jail, "in the end"));
+    for jail in &jails {
+        soon_reads(jail, "in the end");
+    }
     watcher.settles();
     sandbox.ok(&["status"]);
-    jails.iter().for_each(|jail| assert_eq!(mounts_below(jail).len(), 1));
+    for jail in &jails {
+        assert_eq!(mounts_below(jail).len(), 1);
+    }
     watcher.end();
     sandbox.ok(&["down", "--all"]);
     assert!(mounts_below(&sandbox.path("srv")).is_empty());
@@ -607,6 +618,41 @@ fn failure() {
     assert!(state["watch"]["last_full_pass"].as_u64() >= state["watch"]["since"].as_u64());
     watcher.crash();
     assert!(sandbox.ok(&["status", "--json"]).json()["watch"].is_null(), "nobody watches any more");
+}
+
+/// Every second call that attaches a mount fails: passes begin, and are undone. What they mount and unmount themselves
+/// does not make them try again at once.
+fn undone(how: &'static str) {
+    let sandbox = Sandbox::new();
+    let sources = ["host/one", "host/two"].map(|name| sandbox.file(name, "old"));
+    let mounts: String = sources
+        .iter()
+        .map(|source| line(source, &format!("/{}", source.file_name().unwrap().display())))
+        .collect();
+    let root = sandbox.site("s", &format!("mounts:\n{mounts}"));
+    sandbox.ok(&["up", "s"]);
+    let inject = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=move_mount:error=EIO:when=2+2"];
+    let watcher =
+        Watcher::with(sandbox.command_under(&inject).arg("watch").env("MOUNTJAIL_MOUNT_EVENTS", how));
+    // Both in one pass.
+    fs::rename(sandbox.path("host"), sandbox.path("aside")).unwrap();
+    for name in ["one", "two"] {
+        sandbox.file(format!("new/{name}"), "new");
+    }
+    fs::rename(sandbox.path("new"), sandbox.path("host")).unwrap();
+    watcher.says("cannot swap");
+    std::thread::sleep(Duration::from_secs(4));
+    let state = fs::read(sandbox.state().join("run/watch/state.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+    assert!(
+        state["failures"]["s"]["attempts"].as_u64().is_some_and(|attempts| (2..6).contains(&attempts)),
+        "{state}"
+    );
+    assert!(state["passes"].as_u64().is_some_and(|passes| passes < 25), "{state}");
+    assert_eq!(fs::read_to_string(root.join("one")).unwrap(), "old", "all or nothing");
+    drop(watcher);
+    sandbox.ok(&["up", "s"]);
+    assert_eq!(fs::read_to_string(root.join("two")).unwrap(), "new");
 }
 
 fn service_manager() {
