@@ -4,7 +4,8 @@
 //! [`resolve::Desired`]; the kernel's mount table and the records become an [`observe::Observed`]; both
 //! together become a [`plan::Plan`], which [`engine`] carries out and [`render`] shows.
 //! Beside this way, [`import`] makes manifests of other programs' configuration; [`doctor`] tries whether a site that is
-//! up works inside, by processes that enter it as [`jail`] does; [`trace`] finds out what is missing in one.
+//! up works inside, by processes that enter it as [`jail`] does; [`trace`] finds out what is missing in one;
+//! [`watch`] tells which sites have to go it again.
 //! Later stages import earlier ones' types, never the reverse; [`sys`] is below all of them.
 
 pub mod cli;
@@ -20,5 +21,6 @@ pub mod render;
 pub mod resolve;
 pub mod sys;
 pub mod trace;
+pub mod watch;
 
 pub use error::{Error, Result};

@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         ("a unit that does not exist is an error", unknown_unit),
         ("a file of somebody else's is not replaced", not_ours),
         ("the units have no namespace of their own", no_namespace),
+        ("the watcher's unit leaves it what it needs", watch_unit),
         ("up --restart reloads only what changed", restart),
     ]))
 }
@@ -157,22 +158,72 @@ fn not_ours() {
     assert_eq!(fs::read_to_string(own).unwrap(), "[Unit]\nDescription=by hand\n");
 }
 
-/// Whatever would give a unit a mount namespace makes its mounts invisible, so only these keys may stand there.
+/// What may stand in the units. None of it gives a mount namespace, which would make the mounts invisible; whatever is
+/// not known here may.
+const WITHOUT_NAMESPACE: [&str; 22] = [
+    "Type",
+    "RemainAfterExit",
+    "ExecStart",
+    "ExecReload",
+    "ExecStop",
+    "Restart",
+    "RestartSec",
+    "WatchdogSec",
+    "UMask",
+    "CapabilityBoundingSet",
+    "NoNewPrivileges",
+    "DevicePolicy",
+    "RestrictAddressFamilies",
+    "RestrictNamespaces",
+    "RestrictRealtime",
+    "RestrictSUIDSGID",
+    "LockPersonality",
+    "MemoryDenyWriteExecute",
+    "KeyringMode",
+    "SystemCallArchitectures",
+    "SystemCallFilter",
+    "SystemCallErrorNumber",
+];
+
 fn no_namespace() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd");
     let mut seen = 0;
     for file in fs::read_dir(directory).unwrap() {
         let text = fs::read_to_string(file.unwrap().path()).unwrap();
         let service = text.split_once("[Service]\n").unwrap().1.split_once("\n[").unwrap().0;
-        for line in service.lines().filter(|line| !line.is_empty()) {
+        for line in service.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
             let (key, value) = line.split_once('=').unwrap();
-            let known = ["Type", "RemainAfterExit", "ExecStart", "ExecReload", "ExecStop"];
-            assert!(known.contains(&key), "{line}");
-            assert!(!key.starts_with("Exec") || value.starts_with("/usr/bin/mountjail "), "{line}");
+            assert!(WITHOUT_NAMESPACE.contains(&key), "{line}");
+            let ours = value.starts_with("/usr/bin/mountjail ") || value == "/bin/kill -HUP $MAINPID";
+            assert!(!key.starts_with("Exec") || ours, "{line}");
         }
         seen += 1;
     }
-    assert_eq!(seen, 2);
+    assert_eq!(seen, 3);
+}
+
+/// The watcher under what its unit takes away, as far as that can be had without systemd: without other capabilities,
+/// and without new ones.
+fn watch_unit() {
+    let text = fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd/mountjail-watch.service"),
+    )
+    .unwrap();
+    let kept = text.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).unwrap();
+    let kept = kept.split(' ').map(|name| format!(",+{}", name.strip_prefix("CAP_").unwrap().to_lowercase()));
+    let bounds = format!("--bounding-set=-all{}", kept.collect::<String>());
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("host/file", "one");
+    let root = sandbox.site("s", &format!("users: [www-data]\nmounts: [{}]\n", source.display()));
+    std::os::unix::fs::chown(&root, Some(1000), Some(1000)).unwrap();
+    fs::set_permissions(&root, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    sandbox.ok(&["up", "s"]);
+    Ran::of(Command::new("umount").arg(root.join("etc/passwd"))).exits(0);
+    fs::rename(sandbox.file("host/new", "two"), source).unwrap();
+    Ran::of(sandbox.command_under(&["setpriv", "--no-new-privs", &bounds]).args(["watch", "--once"]))
+        .exits(0)
+        .complains("s: up, 3 mounts: 1 attached, 1 swapped");
+    sandbox.ok(&["status", "s"]);
 }
 
 /// With a systemctl that writes down how it is called; the real one is used where a system is booted.

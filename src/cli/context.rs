@@ -18,10 +18,10 @@ use crate::{Error, Result, sys};
 pub(super) struct Context<'o> {
     pub config: PathBuf,
     pub state: StateDir,
-    pub presets: Presets,
+    pub presets: Arc<Presets>,
     pub host: Host,
     pub out: &'o Out,
-    roots: OnceLock<Roots>,
+    roots: Arc<OnceLock<Roots>>,
 }
 
 impl<'o> Context<'o> {
@@ -36,15 +36,29 @@ impl<'o> Context<'o> {
             None => StateDir::default(),
         };
         let config = absolute(config)?;
-        let presets = sites::presets(&config)?;
-        Ok(Self { config, state, presets, host: Host::new(), out, roots: OnceLock::new() })
+        Self::of(config, state, Host::new(), out)
     }
 
-    /// The same, but what was read of the host and the configuration is forgotten: for after a long wait.
-    pub(super) fn anew(&self) -> Result<Self> {
-        let (config, state, presets) =
-            (self.config.clone(), self.state.clone(), sites::presets(&self.config)?);
-        Ok(Self { config, state, presets, host: Host::new(), out: self.out, roots: OnceLock::new() })
+    fn of(config: PathBuf, state: StateDir, host: Host, out: &'o Out) -> Result<Self> {
+        let presets = Arc::new(sites::presets(&config)?);
+        Ok(Self { config, state, presets, host, out, roots: Arc::default() })
+    }
+
+    /// The same with the host and the configuration as they are now.
+    pub(super) fn reloaded(&self) -> Result<Self> {
+        Self::of(self.config.clone(), self.state.clone(), Host::new(), self.out)
+    }
+
+    /// The same configuration for another look at the host, which writes down what it looks up.
+    pub(super) fn afresh(&self) -> Self {
+        Self {
+            config: self.config.clone(),
+            state: self.state.clone(),
+            presets: self.presets.clone(),
+            host: Host::new().recording(),
+            out: self.out,
+            roots: self.roots.clone(),
+        }
     }
 
     /// The resolver of this run.

@@ -47,6 +47,7 @@ impl Down {
         let resolver = context.resolver()?;
         let (table, needs) = (OnceLock::new(), Needs::default());
         let run = Run { context, engine, resolver, boot, table, lazy: self.lazy, needs };
+        context.out.progress(sites.len());
         let results = parallel::each(&sites, THREADS, &stop, context.out, |site| run.site(site));
         let begun = results.len();
         let (mut codes, json): (Vec<_>, Vec<_>) =

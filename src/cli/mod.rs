@@ -1,5 +1,6 @@
 //! The command line: arguments in, an exit code out. One file a command, its arguments beside its work.
 
+mod apply;
 mod check;
 mod context;
 mod doctor;
@@ -19,6 +20,7 @@ mod systemd;
 mod trace;
 mod units;
 mod up;
+mod watch;
 mod why;
 mod work;
 
@@ -84,6 +86,7 @@ enum Command {
     Presets(presets::Presets),
     Why(why::Why),
     Doctor(doctor::Doctor),
+    Watch(watch::Watch),
     Fstab(fstab::Fstab),
     Units(units::Units),
     Exec(exec::Exec),
@@ -136,6 +139,7 @@ fn run(cli: Cli, out: &Out) -> anyhow::Result<u8> {
         Command::Presets(presets) => presets.run(&context),
         Command::Why(why) => why.run(&context),
         Command::Doctor(doctor) => doctor.run(&context),
+        Command::Watch(watch) => watch.run(&context),
         Command::Fstab(fstab) => fstab.run(&context),
         Command::Units(units) => units.run(&context),
         Command::Import(import) => import.run(&context),

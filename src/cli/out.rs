@@ -11,11 +11,20 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::Error;
 use crate::manifest::Diagnostics;
 
+/// syslog(3)'s priorities.
+const ERROR: &str = "3";
+const WARNING: &str = "4";
+const INFO: &str = "6";
+const DEBUG: &str = "7";
+
 /// The two streams.
+#[allow(clippy::struct_excessive_bools)] // each is a way to write by itself
 pub(super) struct Out {
     verbose: bool,
     quiet: bool,
     colour: bool,
+    /// The standard error goes to the journal: each line begins with its priority, `<6>` as in sd-daemon(3).
+    journal: bool,
     bar: OnceLock<ProgressBar>,
     /// The mistakes that were shown.
     shown: Mutex<HashSet<String>>,
@@ -29,6 +38,7 @@ impl Out {
             verbose,
             quiet,
             colour: wanted && !dumb && io::stderr().is_terminal(),
+            journal: is_journal(),
             bar: OnceLock::new(),
             shown: Mutex::default(),
         }
@@ -61,9 +71,10 @@ impl Out {
         }
     }
 
-    fn line(&self, line: fmt::Arguments<'_>) {
+    fn line(&self, priority: &str, line: fmt::Arguments<'_>) {
+        let text = if self.journal { prefixed(priority, &line.to_string()) } else { format!("{line}\n") };
         // Nobody reads any more: there is nobody to tell.
-        let write = || drop(writeln!(io::stderr().lock(), "{line}"));
+        let write = || drop(io::stderr().lock().write_all(text.as_bytes()));
         match self.bar.get() {
             Some(bar) => bar.suspend(write),
             None => write(),
@@ -73,14 +84,14 @@ impl Out {
     /// What was done.
     pub(super) fn info(&self, line: fmt::Arguments<'_>) {
         if !self.quiet {
-            self.line(line);
+            self.line(INFO, line);
         }
     }
 
     /// A system step, with `-v`.
     pub(super) fn detail(&self, line: fmt::Arguments<'_>) {
         if self.verbose {
-            self.line(line);
+            self.line(DEBUG, line);
         }
     }
 
@@ -88,7 +99,7 @@ impl Out {
     pub(super) fn warn(&self, text: impl fmt::Display) {
         if !self.quiet {
             let (on, off) = self.style("33");
-            self.line(format_args!("{on}warning:{off} {text}"));
+            self.line(WARNING, format_args!("{on}warning:{off} {text}"));
         }
     }
 
@@ -96,8 +107,10 @@ impl Out {
     pub(super) fn error(&self, error: &Error) {
         let (on, off) = self.style("1;31");
         match error.hint_text() {
-            Some(hint) => self.line(format_args!("{on}error:{off} {error}\n  {on}try:{off} {hint}")),
-            None => self.line(format_args!("{on}error:{off} {error}")),
+            Some(hint) => {
+                self.line(ERROR, format_args!("{on}error:{off} {error}\n  {on}try:{off} {hint}"));
+            }
+            None => self.line(ERROR, format_args!("{on}error:{off} {error}")),
         }
     }
 
@@ -105,10 +118,15 @@ impl Out {
     pub(super) fn diagnostics(&self, what: &dyn fmt::Display, diagnostics: &Diagnostics) {
         let text = diagnostics.render(self.colour);
         if self.shown.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone()) {
-            self.line(format_args!("{}", text.trim_end()));
+            self.line(ERROR, format_args!("{}", text.trim_end()));
         } else {
             self.error(&Error::usage(format!("{what}: it includes a preset with the mistakes shown above")));
         }
+    }
+
+    /// Mistakes that come again are to be shown again.
+    pub(super) fn forget_mistakes(&self) {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn style(&self, code: &str) -> (String, &'static str) {
@@ -130,6 +148,18 @@ impl Out {
             Err(error) => self.failure(&error),
         }
     }
+}
+
+/// Whether the standard error is the stream that systemd connected to the journal: `JOURNAL_STREAM` of
+/// systemd.exec(5) names its device and inode.
+fn is_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
+    nix::sys::stat::fstat(io::stderr()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+}
+
+/// Every line with its priority.
+fn prefixed(priority: &str, text: &str) -> String {
+    text.lines().flat_map(|line| ["<", priority, ">", line, "\n"]).collect()
 }
 
 /// Data. A reader that went away is no error: `| head` has seen enough.

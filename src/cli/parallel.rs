@@ -28,7 +28,6 @@ pub(super) fn each<R: Send>(
             out.advance();
         }
     };
-    out.progress(sites.len());
     thread::scope(|scope| {
         for _ in 1..threads.min(sites.len()) {
             scope.spawn(run);

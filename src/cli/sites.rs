@@ -116,7 +116,7 @@ pub(super) fn all(context: &Context<'_>) -> Result<Vec<Site>> {
 }
 
 /// The files `*.yaml` of a directory but hidden ones, sorted.
-fn yaml_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn yaml_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = vec![];
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();

@@ -1,7 +1,5 @@
 //! `mountjail status`: every mount and its state.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
@@ -11,7 +9,7 @@ use super::out::worst;
 use super::sites::{self, Site};
 use super::work::{Failed, planned};
 use crate::Result;
-use crate::observe::{self, BootId, Outdated, Table};
+use crate::observe::{self, BootId, Outdated, Table, WatchState, now};
 use crate::plan::{self, Plan};
 use crate::render::{self, prometheus};
 use crate::resolve::Desired;
@@ -54,6 +52,8 @@ struct Seen {
     /// Of each plan, who uses old files.
     outdated: Vec<Vec<Outdated>>,
     failures: Vec<(Site, Failed)>,
+    /// What a running watcher says of these sites.
+    watch: Option<WatchState>,
 }
 
 impl Status {
@@ -75,7 +75,8 @@ impl Status {
     }
 
     fn look(&self, context: &Context<'_>, boot: &BootId) -> Result<Seen> {
-        let (sites, recorded) = if self.all || self.sites.is_empty() {
+        let everything = self.all || self.sites.is_empty();
+        let (sites, recorded) = if everything {
             let sites = sites::every(context)?;
             let recorded = context.state.recorded_sites();
             let without_manifest = |name: &_| sites.iter().all(|site: &Site| site.name != *name);
@@ -84,6 +85,10 @@ impl Status {
         } else {
             (sites::named(context, &self.sites)?, vec![])
         };
+        let mut watch = WatchState::read(&context.state);
+        if let Some(watch) = watch.as_mut().filter(|_| !everything) {
+            watch.failures.retain(|failed, _| sites.iter().any(|site| site.name == *failed));
+        }
         let (resolver, table) = (context.resolver()?, Table::read()?);
         let (mut plans, mut failures) = (vec![], vec![]);
         for site in sites {
@@ -102,7 +107,7 @@ impl Status {
         }
         let roots: Vec<_> = plans.iter().map(|plan| &plan.root).collect();
         let outdated = observe::outdated(&roots, &table);
-        Ok(Seen { plans, outdated, failures })
+        Ok(Seen { plans, outdated, failures, watch })
     }
 }
 
@@ -112,7 +117,9 @@ impl Seen {
             let notes: String = outdated.iter().map(render::text::outdated).collect();
             render::text::status(plan) + &notes
         };
-        self.plans.iter().zip(&self.outdated).map(site).collect()
+        let failures = self.watch.iter().flat_map(|watch| &watch.failures);
+        let watch = failures.map(|(site, failure)| render::text::watch_failure(site, failure, now()));
+        self.plans.iter().zip(&self.outdated).map(site).chain(watch).collect()
     }
 
     /// `errors` are those of the failures.
@@ -122,7 +129,7 @@ impl Seen {
             sites.map(|(plan, outdated)| render::json::status(plan, outdated)).collect();
         let failures = self.failures.iter().zip(errors);
         results.extend(failures.map(|((site, _), errors)| json!({ "site": site.name, "errors": errors })));
-        format!("{:#}\n", json!({ "sites": results }))
+        format!("{:#}\n", json!({ "sites": results, "watch": self.watch }))
     }
 
     fn metrics(&self, context: &Context<'_>, boot: &BootId) -> String {
@@ -140,7 +147,6 @@ impl Seen {
             history: history(&site.name),
             outdated: 0,
         });
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        prometheus::metrics(&seen.chain(failed).collect::<Vec<_>>(), now)
+        prometheus::metrics(&seen.chain(failed).collect::<Vec<_>>(), self.watch.as_ref(), now())
     }
 }

@@ -1,22 +1,19 @@
 //! `mountjail up`: make it so.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 use nix::sys::stat::umask;
 use serde_json::{Value, json};
 
+use super::apply::{Done, Run, summary};
 use super::context::{Context, is_set, stop_flag, table};
 use super::out::worst;
 use super::sites::{self, Site};
-use super::work::{Failed, lock, notes, observe_and_plan, plural};
+use super::work::{Failed, notes, plural};
 use super::{Which, parallel, placeholders_umask, plan, systemd};
-use crate::engine::{Engine, Outcome};
-use crate::observe::{self, BootId, Table};
-use crate::render::{self, SiteState};
-use crate::resolve::{Desired, Resolver, create_root};
-use crate::{Error, Result};
+use crate::engine::Outcome;
+use crate::{Error, observe};
 
 /// Mount what sites need; a second time there is nothing to do
 ///
@@ -45,15 +42,6 @@ pub(super) struct Up {
     json: bool,
 }
 
-/// What became of one site.
-struct Done {
-    desired: Desired,
-    /// The units that run inside.
-    services: Vec<String>,
-    /// `None`: it is down, and was left alone.
-    outcome: Option<Outcome>,
-}
-
 impl Up {
     /// `up` of one site.
     pub(super) fn of(site: &str) -> Self {
@@ -79,10 +67,10 @@ impl Up {
         let engine = context.engine(boot.clone(), sites.len() > 1)?;
         let resolver = context.resolver()?;
         let table = table(sites.len() > 1)?;
-        let Self { create, leave_down, .. } = *self;
-        let run = Run { context, engine, resolver, boot, table, stop: &stop, create, leave_down };
+        let run = Run { context, engine, resolver, boot, table, stop: &stop, leave_down: self.leave_down };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let done = parallel::each(&sites, threads, &stop, context.out, |site| run.site(site));
+        context.out.progress(sites.len());
+        let done = parallel::each(&sites, threads, &stop, context.out, |site| run.site(site, self.create));
         let (mut codes, mut results, mut up) = (vec![], vec![], vec![]);
         for (site, result) in sites.iter().zip(done) {
             let (code, json) = report(context, site, &result);
@@ -90,8 +78,7 @@ impl Up {
             if self.json {
                 results.push(json);
             }
-            let changed =
-                result.ok().filter(|done| done.outcome.as_ref().is_some_and(|o| *o != Outcome::default()));
+            let changed = result.ok().flatten().filter(|done| done.outcome != Outcome::default());
             up.extend(changed.map(|done| (site, done)));
         }
         let blind = name_blind_processes(context, &up);
@@ -112,84 +99,23 @@ impl Up {
     }
 }
 
-struct Run<'c> {
-    context: &'c Context<'c>,
-    engine: Engine,
-    resolver: Resolver<'c>,
-    boot: BootId,
-    table: Option<Table>,
-    stop: &'c AtomicBool,
-    create: bool,
-    leave_down: bool,
-}
-
-impl Run<'_> {
-    fn site(&self, site: &Site) -> Result<Done, Failed> {
-        let manifest = sites::load(self.context, site).map_err(Failed::Manifest)?;
-        let _lock = lock(self.context, &self.engine, site)?;
-        if self.create && create_root(&manifest.root).map_err(|error| error.context(&site.name))? {
-            self.context.out.info(format_args!("{}: made the root {}", site.name, manifest.root));
-        }
-        let desired = match self.resolver.resolve(&manifest, self.context.roots()) {
-            Err(_) if self.leave_down && self.was_never_up(site) => {
-                let desired = Desired::nothing(site.name.clone(), manifest.root);
-                return Ok(Done { desired, services: vec![], outcome: None });
-            }
-            resolved => resolved.map_err(Failed::Errors)?,
-        };
-        match self.apply(&desired, self.table.as_ref()) {
-            // The table was read before the lock was taken: somebody may have mounted since.
-            Err(Failed::Engine(_) | Failed::Errors(_)) if self.table.is_some() && !is_set(self.stop) => {
-                let table = table(false)?;
-                self.apply(&desired, table.as_ref())
-            }
-            result => result,
-        }
-        .map(|outcome| Done { desired, services: manifest.services, outcome })
-    }
-
-    /// In this boot, and by `up`.
-    fn was_never_up(&self, site: &Site) -> bool {
-        self.context.state.read(&site.name, &self.boot).record.is_none()
-    }
-
-    /// Observes, plans and carries out, again as long as the plan says that there will be more to see. `None`: the
-    /// site is down, and shall be left alone.
-    fn apply(&self, desired: &Desired, table: Option<&Table>) -> Result<Option<Outcome>, Failed> {
-        let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
-        let (observed, plan) = observe_and_plan(self.context, desired, &self.boot, table)?;
-        if self.leave_down && render::site_state(&plan) == SiteState::Down {
-            return Ok(None);
-        }
-        if !plan.conflicts.is_empty() {
-            return Err(Failed::Errors(plan.conflicts));
-        }
-        let outcome = self.engine.up(&plan, &observed, self.stop, &log).map_err(Failed::Engine)?;
-        if !plan.unfinished {
-            return Ok(Some(outcome));
-        }
-        let table = table.map(|_| Table::read()).transpose()?;
-        self.apply(desired, table.as_ref()).map(|more| Some(outcome.and(more.unwrap_or_default())))
-    }
-}
-
 /// Says how it went; gives the exit code and the same as JSON.
-fn report(context: &Context<'_>, site: &Site, result: &Result<Done, Failed>) -> (u8, Value) {
+fn report(context: &Context<'_>, site: &Site, result: &Result<Option<Done>, Failed>) -> (u8, Value) {
     let out = context.out;
     match result {
-        Ok(Done { outcome: None, desired, .. }) => {
+        Ok(None) => {
             out.info(format_args!("{}: down; left alone", site.name));
-            (0, json!({ "site": site.name, "root": desired.root, "up": false }))
+            (0, json!({ "site": site.name, "up": false }))
         }
-        Ok(Done { outcome: Some(outcome), desired, .. }) => {
-            notes(context, desired);
-            for left in &outcome.left {
+        Ok(Some(done)) => {
+            notes(context, &done.desired);
+            for left in &done.outcome.left {
                 out.warn(format_args!("{}: {left}", site.name));
             }
-            out.info(format_args!("{}: {}", site.name, summary(desired, outcome)));
-            let Outcome { attached, swapped, gaps, detached, .. } = *outcome;
+            out.info(format_args!("{}: {}", site.name, summary(done)));
+            let Outcome { attached, swapped, gaps, detached, .. } = done.outcome;
             let json = json!({
-                "site": site.name, "root": desired.root, "up": true, "mounts": desired.mounts.len(),
+                "site": site.name, "root": done.desired.root, "up": true, "mounts": done.desired.mounts.len(),
                 "attached": attached, "swapped": swapped, "gaps": gaps, "detached": detached,
             });
             (0, json)
@@ -199,18 +125,6 @@ fn report(context: &Context<'_>, site: &Site, result: &Result<Done, Failed>) -> 
             (code, json!({ "site": site.name, "up": false, "errors": errors }))
         }
     }
-}
-
-fn summary(desired: &Desired, outcome: &Outcome) -> String {
-    let Outcome { attached, swapped, detached, .. } = *outcome;
-    let total = plural(desired.mounts.len(), "mount");
-    let parts = [(attached, "attached"), (swapped, "swapped"), (detached, "detached")];
-    let parts: Vec<_> =
-        parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
-    if parts.is_empty() {
-        return format!("in sync, {total}; nothing to do");
-    }
-    format!("up, {total}: {}", parts.join(", "))
 }
 
 /// Names processes inside a root that live in a mount namespace which did not receive the mounts, and returns

@@ -107,6 +107,15 @@ pub(super) fn plural(count: usize, what: &str) -> String {
 }
 
 impl Failed {
+    /// What failed, in one piece of text.
+    pub(super) fn text(&self, site: &Site) -> String {
+        match self {
+            Self::Manifest(unusable) => unusable.as_text(),
+            Self::Errors(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+            Self::Engine(failure) => failure.error.clone().context(&site.name).to_string(),
+        }
+    }
+
     /// Says what failed; gives the exit code and the messages.
     pub(super) fn report(&self, context: &Context<'_>, site: &Site) -> (u8, Vec<String>) {
         match self {

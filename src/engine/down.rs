@@ -10,7 +10,7 @@ use super::target::{cannot, detach_stray, is_mount, made_kind, still_there};
 use super::{Engine, Failure, Log, Outcome};
 use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};
-use crate::observe::{Kept, MadeKind, Observed, Record, RecordedMount, SeenMount};
+use crate::observe::{self, Kept, MadeKind, Observed, Record, RecordedMount, SeenMount};
 use crate::plan::{Plan, State, Step};
 use crate::resolve::FileId;
 use crate::sys;
@@ -148,7 +148,7 @@ impl<'a> Run<'a> {
             self.detaches().map(|(target, ..)| target).filter(|target| !gone.contains(*target)).collect();
         let stands = |mount: &RecordedMount| standing.contains(&mount.target) || still_exists(mount);
         record.mounts.retain(|mount| !gone.contains(&mount.target) && stands(mount));
-        record.history = record.history.map(|history| history.and(journal::now(), 0, 0, gone.len()));
+        record.history = record.history.map(|history| history.and(observe::now(), 0, 0, gone.len()));
         let mut kept = observed.kept.clone().unwrap_or_else(|| Kept::nothing(self.plan.root.clone()));
         kept.made.retain(|made| !forgotten.contains(&made.path));
         kept.files.retain(|file| !self.removed(file));

@@ -7,13 +7,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::manifest::SiteName;
-use crate::observe::{Kept, Record, StateDir};
+use crate::observe::{Kept, Record, StateDir, WatchState};
 
 /// Whether a file must survive a power cut.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,9 +33,14 @@ pub(super) fn write_kept(state: &StateDir, site: &SiteName, kept: &Kept) -> Resu
     if kept.is_empty() { remove(&path) } else { write_json(&path, kept, Durability::Reboot) }
 }
 
-/// Seconds since 1970, for what is recorded; 0 of a clock that is before.
-pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+/// Writes what the watcher says of itself.
+pub fn write_watch_state(state: &StateDir, said: &WatchState) -> Result<()> {
+    write_json(&state.watch_state(), said, Durability::ThisBoot)
+}
+
+/// Removes what the watcher said of itself.
+pub fn remove_watch_state(state: &StateDir) -> Result<()> {
+    remove(&state.watch_state())
 }
 
 /// Removes the file at `path`; one that is absent is as good.

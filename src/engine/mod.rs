@@ -33,6 +33,7 @@ use crate::plan::Plan;
 pub use features::{Choice, Features};
 pub use fstab::edit as edit_file;
 pub use fstab::edit as edit_fstab;
+pub use journal::{remove_watch_state, write_watch_state};
 pub use lock::Lock;
 pub use units::{remove_drop_in, write_drop_in};
 
@@ -136,6 +137,11 @@ impl Engine {
     /// Takes the site's lock, waiting for another mountjail; `on_wait` is called once before waiting.
     pub fn lock(&self, site: &SiteName, on_wait: impl FnOnce()) -> Result<Lock> {
         Lock::take(&self.state.lock(site), on_wait)
+    }
+
+    /// Takes the site's lock, or `None` if another mountjail has it.
+    pub fn lock_if_free(&self, site: &SiteName) -> Result<Option<Lock>> {
+        Lock::if_free(&self.state.lock(site))
     }
 
     /// Makes the site as planned, or leaves it as it was.

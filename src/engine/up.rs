@@ -14,7 +14,7 @@ use super::work::{self, Work};
 use super::{Engine, Failure, Log, Outcome, check_signal};
 use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};
-use crate::observe::{History, Kept, Made, MadeKind, Observed, Record, RecordedMount, SeenMount};
+use crate::observe::{self, History, Kept, Made, MadeKind, Observed, Record, RecordedMount, SeenMount};
 use crate::plan::{Plan, Step};
 use crate::resolve::{FileId, GeneratedFile};
 use crate::sys::{self};
@@ -155,7 +155,7 @@ impl<'a> Run<'a> {
         let swapped = count(|step| matches!(step, Step::Swap { .. }));
         let detached = count(|step| matches!(step, Step::Detach { .. } | Step::DetachStray(_)));
         let before = history(self.observed).unwrap_or_default();
-        let history = before.and(journal::now(), attached, swapped, detached);
+        let history = before.and(observe::now(), attached, swapped, detached);
         Some(history).filter(|history| *history != History::default())
     }
 

@@ -13,13 +13,15 @@ mod state;
 mod table;
 mod types;
 mod units;
+mod watching;
 
 pub use look::{as_recorded, observe};
 pub use mountinfo::{MountInfo, parse as parse_mountinfo};
 pub use outdated::{Outdated, outdated};
 pub use processes::{Process, holders, inside, of_unit, root_of, without_mounts};
 pub use record::{BootId, History, Kept, Made, MadeKind, Record, RecordedMount};
-pub use state::{Records, StateDir, boot_id};
+pub use state::{Records, StateDir, boot_id, now};
 pub use table::Table;
 pub use types::{Observed, Seen, SeenMount, Stray};
 pub use units::Units;
+pub use watching::{WatchFailure, WatchState, start_time};

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
 
@@ -129,6 +130,11 @@ fn read_json<T: DeserializeOwned>(path: &Path, warnings: &mut Vec<String>) -> Op
             ));
         })
         .ok()
+}
+
+/// Seconds since 1970, for what is recorded; 0 of a clock that is before.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// The identity of this boot.

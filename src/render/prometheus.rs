@@ -4,7 +4,7 @@ use std::fmt::{Display, Write};
 
 use super::{SiteState, site_state};
 use crate::manifest::SiteName;
-use crate::observe::History;
+use crate::observe::{History, WatchState};
 use crate::plan::{Plan, State};
 
 /// What is known of one site.
@@ -37,8 +37,9 @@ const STATES: [State; 8] = [
     State::Foreign,
 ];
 
-/// All metrics, one family after the other. `now` is the time of the check, in seconds since 1970.
-pub fn metrics(sites: &[Site<'_>], now: u64) -> String {
+/// All metrics, one family after the other. `watch` is what a running watcher says of itself; `now` is the time of the
+/// check, in seconds since 1970.
+pub fn metrics(sites: &[Site<'_>], watch: Option<&WatchState>, now: u64) -> String {
     let mut text = Exposition::default();
     text.family("mountjail_sites", "gauge", "How many sites stand so; failed: nothing can be said.");
     let states = [Some(SiteState::Up), Some(SiteState::Drifted), Some(SiteState::Down), None];
@@ -64,6 +65,7 @@ pub fn metrics(sites: &[Site<'_>], now: u64) -> String {
         text.sample(&[("site", site.name)], site.outdated);
     }
     histories(&mut text, sites);
+    watcher(&mut text, watch);
     text.family("mountjail_last_check_timestamp_seconds", "gauge", "When all this was looked at.");
     text.sample(&[], now);
     text.family("mountjail_build_info", "gauge", "The version of mountjail, as a label.");
@@ -90,6 +92,29 @@ fn histories(text: &mut Exposition, sites: &[Site<'_>]) {
         for (change, count) in counts {
             text.sample(&[("site", site), ("change", &change)], count);
         }
+    }
+}
+
+/// What the watcher tells.
+fn watcher(text: &mut Exposition, watch: Option<&WatchState>) {
+    text.family("mountjail_watch_up", "gauge", "Whether a watcher runs.");
+    text.sample(&[], u8::from(watch.is_some()));
+    let Some(watch) = watch else { return };
+    let help =
+        "Mounts that the watcher made (attach), replaced (swap) and took away (detach), since it began.";
+    text.family("mountjail_watch_heals_total", "counter", help);
+    for (change, count) in [("attach", watch.attached), ("swap", watch.swapped), ("detach", watch.detached)] {
+        text.sample(&[("change", &change)], count);
+    }
+    text.family("mountjail_watch_failing_sites", "gauge", "Sites that the watcher could not bring right.");
+    text.sample(&[], watch.failures.len());
+    let help = "Whether some directories cannot be watched, so that it looks every few seconds.";
+    text.family("mountjail_watch_blind", "gauge", help);
+    text.sample(&[], u8::from(watch.blind.is_some()));
+    if watch.last_full_pass > 0 {
+        let help = "When the watcher last looked at all sites in one pass.";
+        text.family("mountjail_watch_last_full_pass_timestamp_seconds", "gauge", help);
+        text.sample(&[], watch.last_full_pass);
     }
 }
 
@@ -133,10 +158,11 @@ mod tests {
     fn what_is_not_known_is_left_out() {
         let name = SiteName::new("a").unwrap();
         let site = Site { name: &name, plan: None, history: None, outdated: 0 };
-        let text = metrics(&[site], 7);
+        let text = metrics(&[site], None, 7);
         assert!(text.contains("mountjail_sites{state=\"failed\"} 1\n"), "{text}");
         assert!(text.contains("mountjail_site_up{site=\"a\"} 0\n"), "{text}");
         assert!(text.contains("\nmountjail_last_check_timestamp_seconds 7\n"), "{text}");
+        assert!(text.contains("\nmountjail_watch_up 0\n") && !text.contains("watch_heals"), "{text}");
         assert!(!text.contains("changes") && !text.contains("mounts{"), "{text}");
     }
 }

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::{Answer, site_state};
-use crate::manifest::JailPath;
-use crate::observe::{Outdated, Process};
+use crate::manifest::{JailPath, SiteName};
+use crate::observe::{Outdated, Process, WatchFailure};
 use crate::plan::{MountState, Plan, State};
 use crate::resolve::{Mount, Reason, ResolvedPreset};
 
@@ -42,6 +42,18 @@ pub fn status(plan: &Plan) -> String {
 pub fn outdated(outdated: &Outdated) -> String {
     let restart = outdated.processes.iter().map(Process::restart).next().unwrap_or_default();
     format!("  note: {outdated}; {restart}\n")
+}
+
+/// Why the watcher could not bring a site right; `now` in seconds since 1970.
+pub fn watch_failure(site: &SiteName, failure: &WatchFailure, now: u64) -> String {
+    let tried = if failure.attempts == 1 { "once".to_owned() } else { format!("{} times", failure.attempts) };
+    let next = match failure.next_try {
+        Some(next) => format!("again in {} s", next.saturating_sub(now)),
+        None => "again at the next change".to_owned(),
+    };
+    let since = now.saturating_sub(failure.since);
+    let error = failure.error.trim_end().replace('\n', "\n  ");
+    format!("{site}: watch failed for {since} s, tried {tried}, {next}:\n  {error}\n")
 }
 
 fn about(state: &MountState) -> String {

@@ -3,7 +3,8 @@
 //! In: paths. Out: what is there, with every symbolic link met on the way. What was once looked up is
 //! remembered, so a run sees one state of the host and asks the kernel once a name. A base prefix puts a
 //! made tree in the host's place: every absolute path and every absolute link text is then taken from
-//! the base, and `..` stops there. Nothing here writes, mounts or executes.
+//! the base, and `..` stops there. Where somebody wants to know it, what was asked for is written down. Nothing
+//! here writes, mounts or executes.
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
@@ -12,11 +13,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use nix::fcntl::AT_FDCWD;
 
 use super::ldso::State;
+use super::lookups::{Interest, Lookups};
 use super::users::Accounts;
 use crate::Error;
 use crate::manifest::HostPath;
@@ -30,10 +32,17 @@ const MAX_READ: u64 = 64 << 20;
 
 /// The file system of this host, or of a made tree.
 pub struct Host {
+    known: Arc<Known>,
+    /// What was asked for through this value; `None`: nobody wants to know.
+    lookups: Option<Mutex<Lookups>>,
+}
+
+/// What was found out, whoever asked.
+struct Known {
     base: PathBuf,
     nodes: Mutex<HashMap<PathBuf, Result<Node, i32>>>,
-    loader: OnceLock<State>,
-    accounts: OnceLock<Accounts>,
+    loader: OnceLock<(State, Lookups)>,
+    accounts: OnceLock<(Accounts, Lookups)>,
 }
 
 /// What is of interest in a directory.
@@ -174,17 +183,75 @@ impl Host {
 
     /// The tree below `base` as if it were a whole host.
     pub fn at(base: impl Into<PathBuf>) -> Self {
-        Self {
+        let known = Known {
             base: base.into(),
             nodes: Mutex::default(),
             loader: OnceLock::new(),
             accounts: OnceLock::new(),
+        };
+        Self { known: Arc::new(known), lookups: None }
+    }
+
+    /// The same, but what is looked up is written down.
+    #[must_use]
+    pub fn recording(mut self) -> Self {
+        self.lookups = Some(Mutex::default());
+        self
+    }
+
+    /// Whether what is looked up is written down.
+    pub(super) fn is_recording(&self) -> bool {
+        self.lookups.is_some()
+    }
+
+    /// The same host, with all that is known of it, whose lookups are written down apart.
+    #[must_use]
+    pub fn scope(&self) -> Self {
+        Self { known: self.known.clone(), lookups: self.lookups.as_ref().map(|_| Mutex::default()) }
+    }
+
+    /// What was looked up through this value; nothing, if nobody wanted to know.
+    pub fn into_lookups(self) -> Lookups {
+        self.lookups
+            .map(|lookups| lookups.into_inner().unwrap_or_else(PoisonError::into_inner))
+            .unwrap_or_default()
+    }
+
+    /// Remembers that `real`, whose directory has no links in it, was looked up.
+    pub(super) fn note(&self, real: &Path, interest: Interest) {
+        if let Some(lookups) = &self.lookups {
+            lookups.lock().unwrap_or_else(PoisonError::into_inner).add(real, interest);
         }
+    }
+
+    /// Remembers that somebody depends on `path` who reads it by himself.
+    pub fn depend_on(&self, path: &HostPath, interest: Interest) {
+        if let Ok(walk) = self.walk(path) {
+            self.note(walk.real.as_path(), interest);
+        }
+    }
+
+    /// Remembers what somebody else looked up, whose result is used again.
+    pub(super) fn note_all(&self, others: &Lookups) {
+        if let Some(lookups) = &self.lookups {
+            lookups.lock().unwrap_or_else(PoisonError::into_inner).add_all(others);
+        }
+    }
+
+    /// What `read` makes of this host, made once, with what it looked up.
+    fn once<'a, T>(&self, cell: &'a OnceLock<(T, Lookups)>, read: impl FnOnce(&Self) -> T) -> &'a T {
+        let (made, lookups) = cell.get_or_init(|| {
+            let scope = self.scope();
+            let made = read(&scope);
+            (made, scope.into_lookups())
+        });
+        self.note_all(lookups);
+        made
     }
 
     /// What the dynamic loader knows of this host, read once.
     pub(super) fn loader_state(&self) -> &State {
-        self.loader.get_or_init(|| State::read(self))
+        self.once(&self.known.loader, State::read)
     }
 
     /// Follows `path` component by component, and says which links were on the way.
@@ -211,6 +278,7 @@ impl Host {
             FileKind::Directory => return Err(refused(libc::EISDIR)),
             _ => return Err(refused(libc::EINVAL)),
         }
+        self.note(walk.real.as_path(), Interest::CONTENTS);
         OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
@@ -232,6 +300,7 @@ impl Host {
     /// The names in the directory that `path` leads to, sorted by byte, without `.` and `..`.
     pub fn read_dir(&self, path: &HostPath) -> Result<Vec<OsString>, LookupError> {
         let real = self.walk(path)?.real;
+        self.note(real.as_path(), Interest::NAMES);
         let list = || -> io::Result<Vec<OsString>> {
             std::fs::read_dir(self.on_disk(real.as_path()))?
                 .map(|entry| entry.map(|entry| entry.file_name()))
@@ -245,38 +314,12 @@ impl Host {
 
     /// The accounts of this host, read once.
     pub(super) fn accounts(&self) -> &Accounts {
-        self.accounts.get_or_init(|| Accounts::read(self))
+        self.once(&self.known.accounts, Accounts::read)
     }
 
     /// Whether this is the running system, and not a made tree.
     pub(super) fn is_real(&self) -> bool {
-        self.base == Path::new("/")
-    }
-
-    /// The paths that `pattern` (`glob(7)`) stands for, sorted; a leading dot is matched only by a dot.
-    pub(super) fn glob(&self, pattern: &HostPath) -> Result<Vec<HostPath>, Error> {
-        let bad = |why: String| Error::usage(format!("cannot use the pattern {pattern}")).because_of(why);
-        let relative = pattern.as_path().strip_prefix("/").unwrap_or(pattern.as_path());
-        let relative = relative.to_str().ok_or_else(|| bad("it is not UTF-8".to_owned()))?;
-        let base = glob::Pattern::escape(&self.base.to_string_lossy());
-        let whole = format!("{}/{relative}", base.trim_end_matches('/'));
-        let options = glob::MatchOptions {
-            case_sensitive: true,
-            require_literal_separator: true,
-            require_literal_leading_dot: true,
-        };
-        let found = glob::glob_with(&whole, options).map_err(|error| bad(error.to_string()))?;
-        let mut paths = vec![];
-        for path in found {
-            let path = path.map_err(|error| {
-                Error::failed(format!("cannot look for {pattern} in {}", error.path().display()))
-                    .because(error.error())
-            })?;
-            let path = Path::new("/").join(path.strip_prefix(&self.base).unwrap_or(&path));
-            paths.extend(HostPath::new(path).ok());
-        }
-        paths.sort();
-        Ok(paths)
+        self.known.base == Path::new("/")
     }
 
     /// The subdirectories and links in the real directory `path`, if root owns it and nobody else can write
@@ -287,6 +330,7 @@ impl Host {
         if stat.kind != FileKind::Directory || stat.uid != 0 || stat.mode & 0o022 != 0 {
             return None;
         }
+        self.note(path.as_path(), Interest::NAMES);
         let mut entries = vec![];
         for entry in std::fs::read_dir(&on_disk).ok()?.flatten() {
             let Ok(kind) = entry.file_type() else { continue };
@@ -303,23 +347,31 @@ impl Host {
         Some(entries)
     }
 
-    /// What is at `path` at this moment, the last link not followed; nothing is remembered.
+    /// What is at `path` at this moment, the last link not followed; what was found out before does not count.
     pub(super) fn now(&self, path: &HostPath) -> io::Result<(Stat, Option<PathBuf>)> {
+        self.note(path.as_path(), Interest::NAME);
+        self.glimpse(path)
+    }
+
+    /// As [`Host::now`], for what a site's owner may change as he likes: it is not written down.
+    pub(super) fn glimpse(&self, path: &HostPath) -> io::Result<(Stat, Option<PathBuf>)> {
         look(&self.on_disk(path.as_path())).map(|node| (node.stat, node.link))
     }
 
     /// Where a path without links is on the disk: below the base.
-    fn on_disk(&self, real: &Path) -> PathBuf {
-        self.base.join(real.strip_prefix("/").unwrap_or(real))
+    pub(super) fn on_disk(&self, real: &Path) -> PathBuf {
+        self.known.base.join(real.strip_prefix("/").unwrap_or(real))
     }
 
     /// What `real`, whose directory has no links in it, is; a link is not followed.
     fn node(&self, real: &Path) -> Result<Node, i32> {
-        if let Some(known) = self.nodes.lock().unwrap_or_else(PoisonError::into_inner).get(real) {
+        self.note(real, Interest::NAME);
+        let nodes = &self.known.nodes;
+        if let Some(known) = nodes.lock().unwrap_or_else(PoisonError::into_inner).get(real) {
             return known.clone();
         }
         let node = look(&self.on_disk(real)).map_err(|error| errno_of(&error));
-        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut nodes = nodes.lock().unwrap_or_else(PoisonError::into_inner);
         nodes.entry(real.to_owned()).or_insert(node).clone()
     }
 }

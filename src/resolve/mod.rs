@@ -8,8 +8,10 @@
 mod host;
 mod inside;
 pub mod ldso;
+mod lookups;
 mod nss;
 mod part;
+mod pattern;
 mod root;
 mod template;
 mod types;
@@ -26,6 +28,7 @@ pub(crate) use nss::services as name_services;
 pub use host::{Host, LinkOnTheWay, LookupError, Walk};
 pub use inside::may_be_brought;
 pub use ldso::interpreter_of;
+pub use lookups::{Interest, Lookups};
 pub use root::{Roots, create_root, refuse_system, root_id};
 pub use types::{Cause, Desired, FileId, FileKind, GeneratedFile, Link, Mount, Note, Options, Reason};
 
@@ -38,11 +41,15 @@ pub struct Resolver<'h> {
     host: &'h Host,
     /// The directory in which generated files are kept.
     generated: HostPath,
-    parts: Mutex<HashMap<Request, Result<Arc<Part>>>>,
+    parts: Mutex<HashMap<Request, Expanded>>,
     gathered: Mutex<HashMap<Vec<EntryId>, Gatherings>>,
 }
 
-type Gatherings = Result<Arc<Gathered>, Vec<Error>>;
+/// What one request brings, and what that depends on.
+type Expanded = (Result<Arc<Part>>, Arc<Lookups>);
+
+/// What several bring, and what that depends on.
+type Gatherings = (Result<Arc<Gathered>, Vec<Error>>, Arc<[Arc<Lookups>]>);
 
 /// What a preset brings by itself.
 #[derive(Clone, Debug)]
@@ -83,11 +90,36 @@ impl<'h> Resolver<'h> {
     ///
     /// Errors: all that is wrong, each naming the line it comes from.
     pub fn resolve(&self, manifest: &Manifest, roots: &Roots) -> Result<Desired, Vec<Error>> {
+        self.resolve_and_tell(manifest, roots).0
+    }
+
+    /// As [`Resolver::resolve`]; besides, what the result depends on, also if it is an error. The lookups of what
+    /// sites have in common are common to them. They are empty unless the host is one that is
+    /// [`Host::recording`].
+    pub fn resolve_and_tell(
+        &self,
+        manifest: &Manifest,
+        roots: &Roots,
+    ) -> (Result<Desired, Vec<Error>>, Vec<Arc<Lookups>>) {
+        let host = self.host.scope();
+        let (gathered, common) = self.gather(&manifest.entries);
+        let desired = self.with_root(&host, manifest, roots, gathered);
+        let own = Arc::new(host.into_lookups());
+        (desired, common.iter().cloned().chain([own]).filter(|lookups| !lookups.is_empty()).collect())
+    }
+
+    fn with_root(
+        &self,
+        host: &Host,
+        manifest: &Manifest,
+        roots: &Roots,
+        gathered: Result<Arc<Gathered>, Vec<Error>>,
+    ) -> Result<Desired, Vec<Error>> {
         let mut errors = vec![];
-        let root = root::check(self.host, manifest, roots).map_err(|error| errors.push(error)).ok();
-        let gathered = self.gather(&manifest.entries).map_err(|more| errors.extend(more)).ok();
+        let root = root::check(host, manifest, roots).map_err(|error| errors.push(error)).ok();
+        let gathered = gathered.map_err(|more| errors.extend(more)).ok();
         let (Some(root), Some(gathered)) = (root, gathered) else { return Err(named(manifest, errors)) };
-        let template = gathered.template(self.host, &root.path).map_err(|errors| named(manifest, errors))?;
+        let template = gathered.template(host, &root.path).map_err(|errors| named(manifest, errors))?;
         let mut desired = Desired {
             site: manifest.site.clone(),
             root: root.path,
@@ -97,14 +129,14 @@ impl<'h> Resolver<'h> {
             notes: gathered.notes.clone(),
             warnings: root.warnings,
         };
-        self.add_users(&mut desired, &gathered).map_err(|error| named(manifest, vec![error]))?;
+        self.add_users(host, &mut desired, &gathered).map_err(|error| named(manifest, vec![error]))?;
         let errors = root::contains_a_source(&desired);
         if errors.is_empty() { Ok(desired) } else { Err(named(manifest, errors)) }
     }
 
     /// What `entries`, those of a preset, bring on this host, in a root that is empty.
     pub fn resolve_preset(&self, entries: &[Arc<Entry>]) -> Result<ResolvedPreset, Vec<Error>> {
-        let gathered = self.gather(entries)?;
+        let gathered = self.gather(entries).0?;
         let template = gathered.template_for(self.host, &[])?;
         Ok(ResolvedPreset {
             mounts: template.mounts.clone(),
@@ -126,30 +158,34 @@ impl<'h> Resolver<'h> {
 
     fn gather_new(&self, entries: &[Arc<Entry>]) -> Gatherings {
         let mut gathered = Gathered::default();
-        let mut errors = vec![];
+        let (mut errors, mut all) = (vec![], vec![]);
         for entry in entries {
-            match self.part(&entry.request) {
+            let (part, lookups) = self.part(&entry.request);
+            match part {
                 Ok(part) => gathered.add(&entry.origin, part),
                 Err(error) => errors.push(error.context(&entry.origin)),
             }
+            all.push(lookups);
         }
-        if errors.is_empty() { Ok(Arc::new(gathered)) } else { Err(errors) }
+        (if errors.is_empty() { Ok(Arc::new(gathered)) } else { Err(errors) }, all.into())
     }
 
-    fn part(&self, request: &Request) -> Result<Arc<Part>> {
+    fn part(&self, request: &Request) -> Expanded {
         let lock = || self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = lock().get(request) {
             return known.clone();
         }
-        let part = part::expand(self.host, request).map(Arc::new);
-        lock().entry(request.clone()).or_insert(part).clone()
+        let host = self.host.scope();
+        let part = part::expand(&host, request).map(Arc::new);
+        let expanded = (part, Arc::new(host.into_lookups()));
+        lock().entry(request.clone()).or_insert(expanded).clone()
     }
 
     /// The generated passwd and group.
-    fn add_users(&self, desired: &mut Desired, gathered: &Gathered) -> Result<()> {
+    fn add_users(&self, host: &Host, desired: &mut Desired, gathered: &Gathered) -> Result<()> {
         let Some((_, origin)) = gathered.users.first() else { return Ok(()) };
         let names: Vec<_> = gathered.users.iter().map(|(name, _)| name.clone()).collect();
-        let (passwd, group) = self.host.accounts().files(self.host, &names);
+        let (passwd, group) = host.accounts().files(host, &names);
         for (name, contents) in [("passwd", passwd), ("group", group)] {
             let bad = |why| Error::usage(format!("cannot name the file for {name}")).because_of(why);
             let path = self.generated.join(format!("{}.{name}", desired.site)).map_err(bad)?;
@@ -157,37 +193,35 @@ impl<'h> Resolver<'h> {
             if let Some(other) = desired.mounts.iter().find(|mount| mount.target == target) {
                 return Err(template::conflict(&target, &other.source, &other.reasons, &path, origin));
             }
-            desired.mounts.push(Arc::new(self.generated_mount(&target, &path, &contents, gathered)));
+            desired.mounts.push(Arc::new(generated_mount(host, &target, &path, &contents, gathered)));
             desired.files.push(GeneratedFile { path, contents });
         }
         desired.mounts.sort_by(|a, b| a.target.cmp(&b.target));
         desired.files.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(())
     }
+}
 
-    fn generated_mount(
-        &self,
-        target: &JailPath,
-        path: &HostPath,
-        contents: &[u8],
-        gathered: &Gathered,
-    ) -> Mount {
-        let is_current = self.host.now(path).is_ok_and(|(stat, _)| stat.kind == FileKind::File)
-            && std::fs::read(path).is_ok_and(|found| found == contents);
-        let file = self.host.now(path).ok().filter(|_| is_current).map(|(stat, _)| stat.file);
-        let reason = |(_, origin): &(String, Arc<Origin>)| Reason {
-            origin: origin.clone(),
-            chain: vec![Cause::Users],
-        };
-        Mount {
-            target: target.clone(),
-            source: path.clone(),
-            file,
-            kind: FileKind::File,
-            options: Options::DATA,
-            recursive: false,
-            reasons: gathered.users.iter().map(reason).collect(),
-        }
+fn generated_mount(
+    host: &Host,
+    target: &JailPath,
+    path: &HostPath,
+    contents: &[u8],
+    gathered: &Gathered,
+) -> Mount {
+    let is_current = host.now(path).is_ok_and(|(stat, _)| stat.kind == FileKind::File)
+        && std::fs::read(path).is_ok_and(|found| found == contents);
+    let file = host.now(path).ok().filter(|_| is_current).map(|(stat, _)| stat.file);
+    let reason =
+        |(_, origin): &(String, Arc<Origin>)| Reason { origin: origin.clone(), chain: vec![Cause::Users] };
+    Mount {
+        target: target.clone(),
+        source: path.clone(),
+        file,
+        kind: FileKind::File,
+        options: Options::DATA,
+        recursive: false,
+        reasons: gathered.users.iter().map(reason).collect(),
     }
 }
 

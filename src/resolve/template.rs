@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::host::Host;
+use super::lookups::Lookups;
 use super::part::{Item, Part, Way, lexical};
 use super::types::{Cause, FileKind, Link, Mount, Note, Options, Reason};
 use crate::manifest::{HostPath, JailPath, Origin};
@@ -22,7 +23,7 @@ pub(super) struct Gathered {
     pub users: Vec<(String, Arc<Origin>)>,
     pub notes: Vec<Note>,
     /// By the links that a root has in another form.
-    templates: Mutex<HashMap<Vec<Own>, Templated>>,
+    templates: Mutex<HashMap<Vec<Own>, (Templated, Lookups)>>,
 }
 
 type Templated = Result<Arc<Template>, Vec<Error>>;
@@ -65,11 +66,15 @@ impl Gathered {
     /// What a root that has `own` needs.
     pub(super) fn template_for(&self, host: &Host, own: &[Own]) -> Templated {
         let mut known = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(template) = known.get(own) {
+        if let Some((template, lookups)) = known.get(own) {
+            host.note_all(lookups);
             return template.clone();
         }
-        let template = Builder::new(host, own).build(&self.items).map(Arc::new);
-        known.insert(own.to_vec(), template.clone());
+        let scope = host.scope();
+        let template = Builder::new(&scope, own).build(&self.items).map(Arc::new);
+        let lookups = scope.into_lookups();
+        host.note_all(&lookups);
+        known.insert(own.to_vec(), (template.clone(), lookups));
         template
     }
 }
@@ -77,7 +82,7 @@ impl Gathered {
 /// What the root has at the host's link `at`, if it is something of its own that does.
 fn own(host: &Host, root: &HostPath, at: &Path, text: &Path) -> Option<Own> {
     let inside = root.inside(&JailPath::new(at).ok()?);
-    let (stat, link) = host.now(&inside).ok()?;
+    let (stat, link) = host.glimpse(&inside).ok()?;
     match link {
         None if stat.kind == FileKind::Directory => Some(Own { at: at.to_owned(), link: None }),
         Some(found) => {
@@ -287,7 +292,9 @@ impl<'o> Builder<'o> {
         for (target, draft) in &self.drafts {
             let Some((above, rest)) = self.above(target) else { continue };
             let Ok(on_host) = above.item.source.join(&rest) else { continue };
-            let fits = self.host.now(&on_host).is_ok_and(|(found, _)| draft.item.kind.fits_on(found.kind));
+            self.host.exists(&on_host); // so that every name on the way counts as looked up
+            let fits =
+                self.host.glimpse(&on_host).is_ok_and(|(found, _)| draft.item.kind.fits_on(found.kind));
             if !fits {
                 errors.push(
                     Error::failed(format!(

@@ -7,12 +7,14 @@
 // Descriptors and flags cross the system call boundary as machine words; the kernel gives small values.
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
+mod events;
 mod file;
 mod mount;
 mod stat;
 mod text;
 mod trace;
 
+pub use events::{MountEvent, read_mount_events, watch_mounts};
 pub use file::{FileId, FileKind};
 pub use mount::{
     MountAttr, clone_mount, clone_mount_recursive, mount_setattr, move_mount, move_mount_beneath, probe,

@@ -48,7 +48,7 @@ pub fn prepare(sandbox: &Sandbox) {
 }
 
 /// A writable view of `path` that ends with the namespace.
-fn overlay(sandbox: &Sandbox, path: &Path) {
+pub fn overlay(sandbox: &Sandbox, path: &Path) {
     let name = path.to_string_lossy().replace('/', "-");
     let upper = sandbox.directory(format!("overlay/upper{name}"));
     let work = sandbox.directory(format!("overlay/work{name}"));

@@ -10,6 +10,7 @@
 mod mounts;
 mod sandbox;
 mod tree;
+mod watcher;
 
 use std::fs::{self, File};
 use std::io::{Read, Seek};
@@ -25,6 +26,7 @@ use nix::sys::stat::Mode;
 pub use mounts::{Mount, mounts, mounts_below};
 pub use sandbox::{Ran, Sandbox};
 pub use tree::{Tree, tree};
+pub use watcher::{Watcher, soon, soon_reads};
 
 /// In a child that [`on_shared_root`] started: `/` is made shared there.
 const SHARED: &str = "MOUNTJAIL_TEST_SHARED_ROOT";

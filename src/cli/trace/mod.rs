@@ -85,7 +85,7 @@ impl Trace {
         };
         let (end, followed) = self.follow(context, &desired, state)?;
         // Much may have changed meanwhile.
-        let context = &context.anew()?;
+        let context = &context.reloaded()?;
         let code = match self.report(context, &site, followed, end) {
             Ok(code) => code,
             Err(failed) => failed.report(context, &site).0,
@@ -94,7 +94,7 @@ impl Trace {
             return Ok(code);
         }
         if self.up {
-            let code = Up::of(&self.site).run_with_own_umask(&context.anew()?)?;
+            let code = Up::of(&self.site).run_with_own_umask(&context.reloaded()?)?;
             if code != 0 {
                 return Ok(code);
             }

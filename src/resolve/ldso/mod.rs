@@ -28,6 +28,7 @@ use self::elf::{BadElf, Bytes, Object};
 use self::process::Process;
 use self::script::Script;
 use super::host::{Host, LookupError};
+use super::lookups::Interest;
 use crate::manifest::HostPath;
 use crate::sys::{FileId, FileKind};
 use crate::{Error, Result};
@@ -281,6 +282,7 @@ impl<'h> Loader<'h> {
         let walk = self.host.walk(path).map_err(Refused::Lookup)?;
         let known = lock(&self.state.objects).get(&walk.real).cloned();
         let object = if let Some(known) = known {
+            self.host.note(walk.real.as_path(), Interest::CONTENTS);
             known
         } else {
             let file = self.host.open(path).map_err(Refused::Lookup)?;

@@ -1,0 +1,122 @@
+//! One site brought to what its manifest asks for: what `up` does once, and `watch` again and again.
+
+use std::sync::atomic::AtomicBool;
+
+use super::context::{Context, is_set, table};
+use super::sites::{self, Site};
+use super::work::{Failed, lock, observe_and_plan, plural};
+use crate::Result;
+use crate::engine::{Engine, Outcome};
+use crate::manifest::JailPath;
+use crate::observe::{BootId, Table};
+use crate::plan::Step;
+use crate::render::{SiteState, site_state};
+use crate::resolve::{Desired, Resolver, create_root};
+
+/// What all sites of one run share.
+pub(super) struct Run<'c> {
+    pub context: &'c Context<'c>,
+    pub engine: Engine,
+    pub resolver: Resolver<'c>,
+    pub boot: BootId,
+    /// The whole mount table, as it was before the first site.
+    pub table: Option<Table>,
+    pub stop: &'c AtomicBool,
+    /// Sites that are down stay so.
+    pub leave_down: bool,
+}
+
+/// What became of one site.
+pub(super) struct Done {
+    pub desired: Desired,
+    /// The units that run inside.
+    pub services: Vec<String>,
+    pub outcome: Outcome,
+    /// The mounts that were made, replaced and taken away.
+    pub changed: Vec<Changed>,
+}
+
+/// What was done to one mount, in a word, and where it is.
+pub(super) type Changed = (&'static str, JailPath);
+
+impl Run<'_> {
+    /// Brings the site up. `create`: makes a missing root. `None`: it is down, and was left alone.
+    pub(super) fn site(&self, site: &Site, create: bool) -> Result<Option<Done>, Failed> {
+        let manifest = sites::load(self.context, site).map_err(Failed::Manifest)?;
+        let _lock = lock(self.context, &self.engine, site)?;
+        if create && create_root(&manifest.root).map_err(|error| error.context(&site.name))? {
+            self.context.out.info(format_args!("{}: made the root {}", site.name, manifest.root));
+        }
+        match self.resolver.resolve(&manifest, self.context.roots()) {
+            Err(_) if self.leave_down && self.was_never_up(site) => Ok(None),
+            Err(errors) => Err(Failed::Errors(errors)),
+            Ok(desired) => self.make_so(desired, manifest.services),
+        }
+    }
+
+    /// In this boot, and by `up`.
+    fn was_never_up(&self, site: &Site) -> bool {
+        self.context.state.read(&site.name, &self.boot).record.is_none()
+    }
+
+    /// Makes the site, whose lock is held, as `desired`. `None`: it is down, and was left alone.
+    pub(super) fn make_so(&self, desired: Desired, services: Vec<String>) -> Result<Option<Done>, Failed> {
+        let applied = match self.apply(&desired, self.table.as_ref()) {
+            // The table was read before the lock was taken: somebody may have mounted since.
+            Err(Failed::Engine(_) | Failed::Errors(_)) if self.table.is_some() && !is_set(self.stop) => {
+                self.apply(&desired, table(false)?.as_ref())
+            }
+            result => result,
+        }?;
+        Ok(applied.map(|(outcome, changed)| Done { desired, services, outcome, changed }))
+    }
+
+    /// Observes, plans and carries out, again as long as the plan says that there will be more to see.
+    fn apply(
+        &self,
+        desired: &Desired,
+        table: Option<&Table>,
+    ) -> Result<Option<(Outcome, Vec<Changed>)>, Failed> {
+        let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
+        let (observed, plan) = observe_and_plan(self.context, desired, &self.boot, table)?;
+        if self.leave_down && site_state(&plan) == SiteState::Down {
+            return Ok(None);
+        }
+        if !plan.conflicts.is_empty() {
+            return Err(Failed::Errors(plan.conflicts));
+        }
+        let mut outcome = self.engine.up(&plan, &observed, self.stop, &log).map_err(Failed::Engine)?;
+        let mut changed: Vec<_> = plan.steps.iter().filter_map(change).collect();
+        if plan.unfinished {
+            let table = table.map(|_| Table::read()).transpose()?;
+            if let Some((more, also)) = self.apply(desired, table.as_ref())? {
+                outcome = outcome.and(more);
+                changed.extend(also);
+            }
+        }
+        Ok(Some((outcome, changed)))
+    }
+}
+
+fn change(step: &Step) -> Option<Changed> {
+    match step {
+        Step::Attach(mount) => Some(("attached", mount.target.clone())),
+        Step::Swap { mount, .. } => Some(("swapped", mount.target.clone())),
+        Step::Detach { target, .. } => Some(("detached", target.clone())),
+        Step::DetachStray(stray) => Some(("detached", stray.target.clone())),
+        _ => None,
+    }
+}
+
+/// How it went, in one line.
+pub(super) fn summary(done: &Done) -> String {
+    let Outcome { attached, swapped, detached, .. } = done.outcome;
+    let total = plural(done.desired.mounts.len(), "mount");
+    let parts = [(attached, "attached"), (swapped, "swapped"), (detached, "detached")];
+    let parts: Vec<_> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    if parts.is_empty() {
+        return format!("in sync, {total}; nothing to do");
+    }
+    format!("up, {total}: {}", parts.join(", "))
+}

@@ -1,0 +1,243 @@
+//! When to act: at once on the first change after quiet, together while changes keep coming, later and later on what
+//! fails. A state machine: time comes in as a value.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::time::{Duration, Instant};
+
+/// So many events in one batch are a storm.
+const STORM: usize = 8;
+
+/// The least and the most time that a storm is left to settle.
+const SETTLE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+
+/// The least and the most time until what failed is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+
+/// The least and the most time until a site that another process works on is looked at again.
+const BUSY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// Who is due, and when.
+#[derive(Debug)]
+pub struct Gather<U> {
+    due: HashMap<U, Instant>,
+    /// Events since the last batch was taken.
+    events: usize,
+    /// Of the batch that was taken last.
+    taken: usize,
+    /// Before this nothing is taken.
+    rest_until: Option<Instant>,
+    settle: Duration,
+    failures: HashMap<U, u32>,
+    busy: HashMap<U, u32>,
+}
+
+impl<U> Default for Gather<U> {
+    fn default() -> Self {
+        Self {
+            due: HashMap::new(),
+            events: 0,
+            taken: 0,
+            rest_until: None,
+            settle: Duration::ZERO,
+            failures: HashMap::new(),
+            busy: HashMap::new(),
+        }
+    }
+}
+
+impl<U: Clone + Eq + Hash + Ord> Gather<U> {
+    /// One event that concerns `users`; they are due when `patience` has passed, if not before.
+    pub fn event(&mut self, users: impl IntoIterator<Item = U>, now: Instant, patience: Duration) {
+        let before = self.due.len();
+        let mut any = false;
+        for user in users {
+            any = true;
+            self.at(user, now + patience);
+        }
+        self.events += usize::from(any || self.due.len() > before);
+    }
+
+    /// The user is due at `when`, if not before.
+    pub fn at(&mut self, user: U, when: Instant) {
+        self.due.entry(user).and_modify(|due| *due = (*due).min(when)).or_insert(when);
+    }
+
+    /// The user is due now, whatever has to settle.
+    pub fn hurry(&mut self, user: U, now: Instant) {
+        self.rest_until = None;
+        self.at(user, now);
+    }
+
+    /// When there will be something to take.
+    pub fn next(&self) -> Option<Instant> {
+        let due = self.due.values().min().copied()?;
+        Some(self.rest_until.map_or(due, |rest| rest.max(due)))
+    }
+
+    /// Everybody who is due, sorted.
+    pub fn take(&mut self, now: Instant) -> Vec<U> {
+        if self.next().is_none_or(|next| next > now) {
+            return vec![];
+        }
+        let mut taken: Vec<U> = self.due.extract_if(|_, due| *due <= now).map(|(user, _)| user).collect();
+        taken.sort();
+        self.taken = std::mem::take(&mut self.events);
+        taken
+    }
+
+    /// What was taken was dealt with, which took `took`. The next batch may not begin before as much time has passed
+    /// again, so at most half of the time is spent on it; and not before a storm has settled.
+    pub fn dealt_with(&mut self, now: Instant, took: Duration) {
+        self.settle = if self.taken > STORM {
+            (self.settle * 2).clamp(SETTLE.0, SETTLE.1)
+        } else if self.settle <= SETTLE.0 {
+            Duration::ZERO
+        } else {
+            self.settle / 2
+        };
+        self.rest_until = Some(now + self.settle.max(took.min(SETTLE.1)));
+    }
+
+    /// The user could not be dealt with. Gives how often that was so by now, and the time until it is tried again.
+    pub fn failed(&mut self, user: &U, now: Instant) -> (u32, Duration) {
+        let delay = again(self.failures.entry(user.clone()).or_default(), RETRY);
+        self.at(user.clone(), now + delay);
+        (self.failures[user], delay)
+    }
+
+    /// Somebody else is dealing with the user: once more, soon. Gives how often that was so by now.
+    pub fn is_busy(&mut self, user: &U, now: Instant) -> u32 {
+        let delay = again(self.busy.entry(user.clone()).or_default(), BUSY);
+        self.at(user.clone(), now + delay);
+        self.busy[user]
+    }
+
+    /// Whether something has come for the user since it was taken.
+    pub fn is_due(&self, user: &U) -> bool {
+        self.due.contains_key(user)
+    }
+
+    /// The user was dealt with. Gives how often that had failed before.
+    pub fn succeeded(&mut self, user: &U) -> u32 {
+        self.busy.remove(user);
+        self.failures.remove(user).unwrap_or(0)
+    }
+}
+
+/// Counts one more attempt; the time until the next doubles with each.
+fn again(attempts: &mut u32, (least, most): (Duration, Duration)) -> Duration {
+    let delay = least.saturating_mul(1u32.checked_shl(*attempts).unwrap_or(u32::MAX)).min(most);
+    *attempts += 1;
+    delay
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const NOW: Duration = Duration::ZERO;
+
+    fn start() -> (Gather<u8>, Instant) {
+        (Gather::default(), Instant::now())
+    }
+
+    #[test]
+    fn the_first_change_after_quiet_is_dealt_with_at_once() {
+        let (mut gather, now) = start();
+        assert_eq!(gather.next(), None);
+        gather.event([2, 1, 2], now, NOW);
+        assert_eq!(gather.next(), Some(now));
+        assert_eq!(gather.take(now), [1, 2]);
+        assert!(gather.take(now).is_empty());
+    }
+
+    #[test]
+    fn one_after_the_other_each_waits_as_long_as_the_last_took_and_no_longer() {
+        let (mut gather, mut now) = start();
+        for _ in 0..1000 {
+            gather.event([1], now, NOW);
+            now = gather.next().unwrap();
+            assert_eq!(gather.take(now), [1]);
+            gather.event([1], now, NOW); // comes while it is dealt with
+            now += 2 * MS;
+            gather.dealt_with(now, 2 * MS);
+            assert_eq!(gather.next(), Some(now + 2 * MS));
+        }
+    }
+
+    #[test]
+    fn a_storm_becomes_a_few_passes_and_calm_brings_quickness_back() {
+        let (mut gather, mut now) = start();
+        let end = now + Duration::from_secs(10);
+        let mut passes = 0;
+        while now < end {
+            for _ in 0..20 {
+                gather.event([1], now, NOW);
+            }
+            now += MS;
+            if !gather.take(now).is_empty() {
+                passes += 1;
+                gather.dealt_with(now, 2 * MS);
+            }
+        }
+        assert!((10..=20).contains(&passes), "200,000 events in 10 s made {passes} passes");
+        for _ in 0..10 {
+            now = gather.next().unwrap_or(now) + MS;
+            gather.event([1], now, NOW);
+            assert!(gather.next().unwrap() <= now + SETTLE.1);
+            gather.take(gather.next().unwrap());
+            gather.dealt_with(now, MS);
+        }
+        now += 2 * MS;
+        gather.event([1], now, NOW);
+        assert_eq!(gather.next(), Some(now));
+    }
+
+    #[test]
+    fn what_may_be_half_done_is_waited_for_and_what_is_done_ends_the_wait() {
+        let (mut gather, now) = start();
+        gather.event([1], now, 20 * MS);
+        gather.event([2], now, NOW);
+        assert_eq!(gather.take(now), [2], "the other is not taken along");
+        gather.event([1], now + 5 * MS, 20 * MS);
+        assert_eq!(gather.next(), Some(now + 20 * MS), "the wait is not prolonged");
+        gather.event([1], now + 6 * MS, NOW);
+        assert_eq!(gather.take(now + 6 * MS), [1]);
+    }
+
+    #[test]
+    fn failures_are_retried_later_and_later_and_a_change_does_not_wait_for_that() {
+        let (mut gather, now) = start();
+        let delays: Vec<_> = (0..40).map(|_| gather.failed(&1, now).1.as_secs()).collect();
+        assert_eq!(delays[..10], [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]);
+        assert_eq!(delays[39], 300);
+        gather.event([1], now, NOW);
+        assert_eq!(gather.take(now), [1]);
+        assert_eq!(gather.succeeded(&1), 40);
+        assert_eq!(gather.failed(&1, now).1.as_secs(), 1);
+    }
+
+    #[test]
+    fn somebody_in_a_hurry_does_not_wait_for_a_storm_to_settle() {
+        let (mut gather, now) = start();
+        gather.event([1], now, NOW);
+        gather.take(now);
+        gather.dealt_with(now, 50 * MS);
+        gather.event([1], now, NOW);
+        assert!(gather.take(now).is_empty());
+        gather.hurry(2, now);
+        assert_eq!(gather.take(now), [1, 2]);
+    }
+
+    #[test]
+    fn a_busy_site_is_looked_at_again_soon_and_is_no_failure() {
+        let (mut gather, now) = start();
+        for _ in 0..10 {
+            gather.is_busy(&1, now);
+        }
+        assert_eq!(gather.next(), Some(now + BUSY.0));
+        assert_eq!(gather.succeeded(&1), 0);
+    }
+}

@@ -1,0 +1,308 @@
+//! Who depends on which name in which directory.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::manifest::SiteName;
+use crate::resolve::{Interest, Lookups};
+
+/// Who depends on files of the host.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum User {
+    /// The built-in and the configuration's presets, as all sites see them.
+    Presets,
+    /// The list of sites, and where their roots are.
+    Sites,
+    /// One site.
+    Site(SiteName),
+}
+
+/// What can happen to a name in a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It came, went or was changed in kind: another file may have the name now.
+    Name,
+    /// What it is now was written to.
+    Contents,
+}
+
+/// Lookups by directory. What several users have in common is kept once.
+#[derive(Debug, Default)]
+pub struct Index {
+    /// By number; a number is never given twice.
+    names: Vec<User>,
+    numbers: HashMap<User, u32>,
+    /// Which sets each user has.
+    sets_of: HashMap<u32, Vec<u32>>,
+    sets: HashMap<u32, Set>,
+    by_contents: HashMap<Arc<Lookups>, u32>,
+    next: u32,
+    directories: BTreeMap<PathBuf, Directory>,
+}
+
+#[derive(Debug)]
+struct Set {
+    lookups: Arc<Lookups>,
+    /// Sorted.
+    users: Vec<u32>,
+}
+
+/// What of one directory is of interest, each with the set that has it.
+#[derive(Debug, Default)]
+struct Directory {
+    names: HashMap<OsString, Vec<(u32, Interest)>>,
+    listed: Vec<u32>,
+}
+
+impl Index {
+    /// From now on these users depend on these lookups alone.
+    pub fn set_all(&mut self, all: &[(User, Vec<Arc<Lookups>>)]) {
+        // What is shared is shared by pointer within one pass: hash the contents once.
+        let mut known: HashMap<*const Lookups, u32> = HashMap::new();
+        for (user, lookups) in all {
+            let mut sets: Vec<u32> = lookups
+                .iter()
+                .map(|set| *known.entry(Arc::as_ptr(set)).or_insert_with(|| self.intern(set)))
+                .collect();
+            sets.sort_unstable();
+            sets.dedup();
+            self.set(user, sets);
+        }
+    }
+
+    /// The user depends on nothing any more.
+    pub fn remove(&mut self, user: &User) {
+        self.set(user, vec![]);
+    }
+
+    /// Who depends on this event.
+    pub fn at(&self, directory: &Path, name: &OsStr, event: Event) -> BTreeSet<User> {
+        let Some(directory) = self.directories.get(directory) else { return BTreeSet::new() };
+        let named = directory.names.get(name).into_iter().flatten();
+        let named =
+            named.filter(|(_, interest)| event == Event::Name || interest.contents).map(|(set, _)| *set);
+        let listed = directory.listed.iter().copied().filter(|_| event == Event::Name);
+        self.users_of(named.chain(listed))
+    }
+
+    /// Who depends on anything in this directory.
+    pub fn inside(&self, directory: &Path) -> BTreeSet<User> {
+        self.users_of(self.directories.get(directory).into_iter().flat_map(Directory::sets))
+    }
+
+    /// Who depends on the path or on anything below it.
+    pub fn below(&self, path: &Path) -> BTreeSet<User> {
+        let itself = path.parent().zip(path.file_name());
+        let mut users = itself.map(|(parent, name)| self.at(parent, name, Event::Name)).unwrap_or_default();
+        let below = self.directories.range(path.to_owned()..).take_while(|(at, _)| at.starts_with(path));
+        users.extend(self.users_of(below.flat_map(|(_, directory)| directory.sets())));
+        users
+    }
+
+    /// All directories in which something is of interest; whether contents are.
+    pub fn directories(&self) -> impl Iterator<Item = (&Path, bool)> {
+        self.directories.iter().map(|(path, directory)| (path.as_path(), directory.reads()))
+    }
+
+    /// The directories in which something is of interest to one of `users`; whether contents are, to anybody.
+    pub fn directories_of<'u>(&self, users: impl IntoIterator<Item = &'u User>) -> BTreeMap<&Path, bool> {
+        let numbers = users.into_iter().filter_map(|user| self.numbers.get(user));
+        let sets: BTreeSet<u32> =
+            numbers.filter_map(|number| self.sets_of.get(number)).flatten().copied().collect();
+        let lookups = sets.iter().filter_map(|set| self.sets.get(set)).flat_map(|set| set.lookups.iter());
+        let places = lookups
+            .flat_map(|(path, interest)| path.parent().into_iter().chain(interest.names.then_some(path)));
+        let found = places.filter_map(|place| self.directories.get_key_value(place));
+        found.map(|(path, directory)| (path.as_path(), directory.reads())).collect()
+    }
+
+    /// Whether anybody depends on anything in this directory.
+    pub fn has(&self, directory: &Path) -> bool {
+        self.directories.contains_key(directory)
+    }
+
+    /// The users of these sets.
+    fn users_of(&self, sets: impl IntoIterator<Item = u32>) -> BTreeSet<User> {
+        let sets: BTreeSet<u32> = sets.into_iter().collect();
+        let users = sets.iter().filter_map(|set| self.sets.get(set)).flat_map(|set| &set.users);
+        users.map(|user| self.names[*user as usize].clone()).collect()
+    }
+
+    fn set(&mut self, user: &User, sets: Vec<u32>) {
+        let number = self.number(user);
+        let old = self.sets_of.remove(&number).unwrap_or_default();
+        for set in sets.iter().filter(|set| !old.contains(set)) {
+            let users = self.sets.get_mut(set).map(|set| &mut set.users);
+            if let Some(users) = users
+                && let Err(at) = users.binary_search(&number)
+            {
+                users.insert(at, number);
+            }
+        }
+        for set in old.iter().filter(|set| !sets.contains(set)) {
+            self.release(*set, number);
+        }
+        if !sets.is_empty() {
+            self.sets_of.insert(number, sets);
+        }
+    }
+
+    fn number(&mut self, user: &User) -> u32 {
+        if let Some(number) = self.numbers.get(user) {
+            return *number;
+        }
+        let number = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+        self.names.push(user.clone());
+        self.numbers.insert(user.clone(), number);
+        number
+    }
+
+    fn intern(&mut self, lookups: &Arc<Lookups>) -> u32 {
+        if let Some(known) = self.by_contents.get(lookups) {
+            return *known;
+        }
+        let number = self.next;
+        self.next += 1;
+        self.by_contents.insert(lookups.clone(), number);
+        self.sets.insert(number, Set { lookups: lookups.clone(), users: vec![] });
+        for (path, interest) in lookups.iter() {
+            if let (Some(parent), Some(name)) = (path.parent(), path.file_name()) {
+                let directory = self.directories.entry(parent.to_owned()).or_default();
+                directory.names.entry(name.to_owned()).or_default().push((number, interest));
+            }
+            if interest.names {
+                self.directories.entry(path.to_owned()).or_default().listed.push(number);
+            }
+        }
+        number
+    }
+
+    /// One user less; a set without users goes.
+    fn release(&mut self, number: u32, user: u32) {
+        let Some(set) = self.sets.get_mut(&number) else { return };
+        set.users.retain(|other| *other != user);
+        if !set.users.is_empty() {
+            return;
+        }
+        let Some(set) = self.sets.remove(&number) else { return };
+        self.by_contents.remove(&set.lookups);
+        for (path, interest) in set.lookups.iter() {
+            if let (Some(parent), Some(name)) = (path.parent(), path.file_name()) {
+                self.forget(parent, |directory| directory.forget_name(name, number));
+            }
+            if interest.names {
+                self.forget(path, |directory| directory.listed.retain(|set| *set != number));
+            }
+        }
+    }
+
+    fn forget(&mut self, at: &Path, change: impl FnOnce(&mut Directory)) {
+        let Some(directory) = self.directories.get_mut(at) else { return };
+        change(directory);
+        if directory.names.is_empty() && directory.listed.is_empty() {
+            self.directories.remove(at);
+        }
+    }
+}
+
+impl Directory {
+    fn reads(&self) -> bool {
+        self.names.values().flatten().any(|(_, interest)| interest.contents)
+    }
+
+    fn sets(&self) -> impl Iterator<Item = u32> {
+        self.names.values().flatten().map(|(set, _)| *set).chain(self.listed.iter().copied())
+    }
+
+    fn forget_name(&mut self, name: &OsStr, number: u32) {
+        if let Some(sets) = self.names.get_mut(name) {
+            sets.retain(|(set, _)| *set != number);
+            if sets.is_empty() {
+                self.names.remove(name);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site(name: &str) -> User {
+        User::Site(SiteName::new(name).unwrap())
+    }
+
+    fn lookups(paths: &[(&str, Interest)]) -> Arc<Lookups> {
+        let mut lookups = Lookups::default();
+        for (path, interest) in paths {
+            lookups.add(Path::new(path), *interest);
+        }
+        Arc::new(lookups)
+    }
+
+    fn at(index: &Index, path: &str, event: Event) -> Vec<User> {
+        let path = Path::new(path);
+        index.at(path.parent().unwrap(), path.file_name().unwrap(), event).into_iter().collect()
+    }
+
+    const NAME: Interest = Interest::NAME;
+
+    #[test]
+    fn only_those_are_due_whose_lookups_had_that_very_name() {
+        let mut index = Index::default();
+        let shared = lookups(&[("/etc", NAME), ("/etc/hosts", NAME)]);
+        let own = lookups(&[("/etc", NAME), ("/etc/passwd", Interest::CONTENTS)]);
+        index.set_all(&[(site("a"), vec![shared.clone()]), (site("b"), vec![shared, own])]);
+        assert_eq!(at(&index, "/etc/hosts", Event::Name), [site("a"), site("b")]);
+        assert_eq!(at(&index, "/etc/passwd", Event::Name), [site("b")]);
+        assert_eq!(at(&index, "/etc/passwd", Event::Contents), [site("b")]);
+        assert_eq!(at(&index, "/etc/hosts", Event::Contents), [], "the jail sees what is written in place");
+        assert_eq!(at(&index, "/etc/hosts.new", Event::Name), []);
+        assert_eq!(at(&index, "/usr/hosts", Event::Name), []);
+        let directories: Vec<_> = index.directories().collect();
+        assert_eq!(directories, [(Path::new("/"), false), (Path::new("/etc"), true)]);
+    }
+
+    #[test]
+    fn any_new_name_in_a_listed_directory_counts_and_no_write_does() {
+        let mut index = Index::default();
+        index.set_all(&[(site("a"), vec![lookups(&[("/etc/ssl/certs", Interest::NAMES)])])]);
+        assert_eq!(at(&index, "/etc/ssl/certs/new.pem", Event::Name), [site("a")]);
+        assert_eq!(at(&index, "/etc/ssl/certs/new.pem", Event::Contents), []);
+        assert_eq!(at(&index, "/etc/ssl/certs", Event::Name), [site("a")]);
+    }
+
+    #[test]
+    fn a_mount_concerns_what_is_at_it_and_below_it() {
+        let mut index = Index::default();
+        index.set_all(&[
+            (site("a"), vec![lookups(&[("/srv", NAME), ("/srv/data", NAME), ("/srv/data/x", NAME)])]),
+            (site("b"), vec![lookups(&[("/srv", NAME), ("/srv/data.b", NAME)])]),
+        ]);
+        let below = |path: &str| index.below(Path::new(path)).into_iter().collect::<Vec<_>>();
+        assert_eq!(below("/srv/data"), [site("a")]);
+        assert_eq!(below("/srv/data/x"), [site("a")]);
+        assert_eq!(below("/srv"), [site("a"), site("b")]);
+        assert_eq!(below("/"), [site("a"), site("b")]);
+        assert_eq!(below("/mnt"), []);
+        assert_eq!(index.inside(Path::new("/srv/data")).into_iter().collect::<Vec<_>>(), [site("a")]);
+    }
+
+    #[test]
+    fn what_nobody_needs_any_more_is_forgotten() {
+        let mut index = Index::default();
+        let one = || lookups(&[("/etc/hosts", NAME), ("/run", Interest::NAMES)]);
+        index.set_all(&[(site("a"), vec![one()]), (site("b"), vec![one()])]);
+        assert_eq!(index.sets.len(), 1, "equal lookups of two passes are one set");
+        index.set_all(&[(site("a"), vec![lookups(&[("/etc/group", NAME)])])]);
+        assert_eq!(at(&index, "/etc/hosts", Event::Name), [site("b")]);
+        assert_eq!(index.directories_of([&site("a")]).into_keys().collect::<Vec<_>>(), [Path::new("/etc")]);
+        index.remove(&site("b"));
+        assert!(!index.has(Path::new("/run")));
+        index.remove(&site("a"));
+        assert_eq!(index.directories().count(), 0);
+        assert!(index.sets.is_empty() && index.by_contents.is_empty());
+    }
+}

@@ -1,0 +1,156 @@
+//! A running `mountjail watch`.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::Sandbox;
+
+/// Killed when dropped.
+pub struct Watcher {
+    child: Child,
+    said: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Watcher {
+    /// Starts one on a sandbox and waits until it watches.
+    pub fn start(sandbox: &Sandbox) -> Self {
+        Self::with(sandbox.command().arg("watch"))
+    }
+
+    /// Starts `command`, which is to watch, and waits until it does.
+    pub fn with(command: &mut Command) -> Self {
+        let watcher = Self::spawn(command);
+        watcher.says("watching ");
+        watcher
+    }
+
+    /// Starts `command`, which may not come to that.
+    pub fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let said = Arc::new(Mutex::new(String::new()));
+        let (lines, into) = (BufReader::new(child.stderr.take().unwrap()).lines(), said.clone());
+        let reader = std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let mut said = into.lock().unwrap();
+                said.push_str(&line);
+                said.push('\n');
+            }
+        });
+        Self { child, said, reader: Some(reader) }
+    }
+
+    /// All that it said so far.
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    /// Waits until it says `text`.
+    #[track_caller]
+    pub fn says(&self, text: &str) {
+        self.says_times(text, 1);
+    }
+
+    /// Waits until it has said `text` so often.
+    #[track_caller]
+    pub fn says_times(&self, text: &str, times: usize) {
+        soon(&format!("it says {text:?}"), || {
+            let said = self.said();
+            if said.matches(text).count() >= times { Ok(()) } else { Err(said) }
+        });
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// A number of `/proc/PID/status`.
+    pub fn status(&self, name: &str) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+        line.split_ascii_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// What it says of itself in its state file.
+    pub fn state(&self, sandbox: &Sandbox) -> serde_json::Value {
+        let file = sandbox.state().join("run/watch/state.json");
+        let state: serde_json::Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+        assert_eq!(state["pid"], self.pid());
+        state
+    }
+
+    /// Waits until it sleeps with nothing to do, and all that it was told is dealt with.
+    pub fn settles(&self) {
+        let switches = || self.status("voluntary_ctxt_switches");
+        let start = Instant::now();
+        loop {
+            let before = switches();
+            std::thread::sleep(Duration::from_millis(1200)); // longer than it lets a storm settle
+            if switches() == before {
+                return;
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "it never sleeps:\n{}", self.said());
+        }
+    }
+
+    /// Ends it with SIGTERM, which it has to obey cleanly; gives all that it said.
+    #[track_caller]
+    pub fn end(mut self) -> String {
+        self.signal(Signal::SIGTERM);
+        let status = self.child.wait().unwrap();
+        self.reader.take().unwrap().join().unwrap();
+        assert!(status.success(), "{status}:\n{}", self.said());
+        self.said()
+    }
+
+    /// Ends it as a crash would.
+    pub fn crash(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits until it ends by itself.
+    pub fn ended(&mut self) -> std::process::ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        let _ = self.child.kill(); // it may have ended
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until `check` is content; fails with its last complaint.
+#[track_caller]
+pub fn soon(what: &str, check: impl Fn() -> Result<(), String>) {
+    let start = Instant::now();
+    while let Err(complaint) = check() {
+        assert!(start.elapsed() < Duration::from_secs(30), "waited in vain until {what}:\n{complaint}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits until the file at `path` holds `text`.
+#[track_caller]
+pub fn soon_reads(path: &Path, text: &str) {
+    soon(&format!("{} holds {text:?}", path.display()), || match fs::read_to_string(path) {
+        Ok(found) if found == text => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
