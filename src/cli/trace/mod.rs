@@ -32,7 +32,7 @@ use crate::{Error, Result};
 ///
 /// Standard output is the report's alone; what the command prints there goes to standard error. The exit code is the
 /// command's (127 if it is not in the jail, 126 if it cannot be run), 0 when a running process was followed. Ctrl-C or
-/// SIGTERM ends the trace, and what was followed runs on.
+/// SIGTERM ends the trace, and what was followed runs on (then 128 and the signal's number stand for a command's code).
 ///
 /// Each system call of a followed program stops it twice. Measured in CPU time: a PHP page that computes took 1.3 times
 /// as long, one that reads 1500 files 5 times, find(1), which does little else than system calls, 16 times. Programs of
