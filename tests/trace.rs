@@ -653,10 +653,14 @@ fn private() {
     let other = sandbox.site("other", "");
     fs::write(other.join("secret"), "").unwrap();
     fs::write(root.join("own"), "").unwrap();
-    fs::create_dir_all("/run/private").unwrap_or_default();
     let theirs = PathBuf::from(format!("/opt/mountjail-test-{}", std::process::id()));
     fs::write(&theirs, "").unwrap();
     chown(&theirs, Some(33), Some(33)).unwrap();
+    // A link that somebody else can make lead elsewhere, once it is in the manifest.
+    let link = PathBuf::from(format!("{}.d/link", theirs.display()));
+    fs::create_dir(link.parent().unwrap()).unwrap();
+    symlink("/usr/share/zoneinfo", &link).unwrap();
+    chown(link.parent().unwrap(), Some(33), Some(33)).unwrap();
     let own = root.join("own").display().to_string();
     let secret = other.join("secret").display().to_string();
     let paths = [
@@ -666,6 +670,7 @@ fn private() {
         &own,
         &secret,
         theirs.to_str().unwrap(),
+        link.to_str().unwrap(),
         "/dev/mem",
         "/dev/null",
     ];
@@ -676,12 +681,14 @@ fn private() {
         .exits(1)
         .json();
     fs::remove_file(&theirs).unwrap();
+    fs::remove_dir_all(link.parent().unwrap()).unwrap();
     refused(&report, "/etc/shadow", "it is not for everybody");
     refused(&report, "/proc/version", "the whole system");
     refused(&report, "/root", "not for everybody");
     refused(&report, &own, "it is the host's name of /own in this jail");
     refused(&report, &secret, "it belongs to the site other");
     refused(&report, theirs.to_str().unwrap(), "somebody other than root can change it");
+    refused(&report, link.to_str().unwrap(), "somebody other than root can change it");
     if Path::new("/dev/mem").exists() {
         refused(&report, "/dev/mem", "a device that can do more");
     }
