@@ -14,6 +14,7 @@ use nix::unistd::{Uid, User};
 use self::report::Report;
 use super::context::Context;
 use super::inside::{self, Inside};
+use super::out::worst;
 use super::sites::{self, Site};
 use super::up::Up;
 use super::work::{Failed, plural, resolved};
@@ -177,10 +178,14 @@ impl Trace {
             report.advice = advice(context, &resolver, &desired, found);
             report.take_out(|line| failure(context, site, &resolver, line));
         }
+        let mut code = 0;
         if self.write {
-            report.written = write::lines(context, site, &resolver, &report.advice.lines)?;
+            match write::lines(context, site, &resolver, &report.advice.lines) {
+                Ok(written) => report.written = written,
+                Err(failed) => code = failed.report(context, site).0,
+            }
         }
-        Ok(report.print(context, self.json, self.all_misses, self.write))
+        Ok(worst([code, report.print(context, self.json, self.all_misses, self.write)]))
     }
 }
 
