@@ -53,7 +53,7 @@ pub fn look(host: &Host, roots: &Roots, root: &HostPath, miss: &Miss) -> Option<
     let nature = nature(host, &walk.real, walk.stat.kind, walk.stat.mode)?;
     let refusal = refusal(host, roots, root, miss, &walk.real, nature);
     let directory =
-        walk.real.parent().is_some_and(|parent| may_be_brought(host, &parent) && is_roots(host, &parent));
+        path.parent().is_some_and(|parent| may_be_brought(host, &parent) && is_roots(host, &parent));
     Some(Found { miss: miss.clone(), real: walk.real, nature, directory, refusal })
 }
 
@@ -110,14 +110,14 @@ fn refusal(
     }
     match nature {
         Nature::Device => device(&path),
-        Nature::Socket => socket(host, real),
+        Nature::Socket => socket(host, &path),
         _ if miss.writes => {
             Some("it was opened for writing, and mounts are read-only unless told otherwise".to_owned())
         }
-        _ if !may_be_brought(host, real) => {
+        _ if !may_be_brought(host, &path) => {
             Some("it is not for everybody, or more than a site should get".to_owned())
         }
-        _ if !is_roots(host, real) => Some("somebody other than root can change it".to_owned()),
+        _ if !is_roots(host, &path) => Some("somebody other than root can change it".to_owned()),
         _ => None,
     }
 }
@@ -128,17 +128,30 @@ fn device(path: &HostPath) -> Option<String> {
     (!harmless).then(|| "it is a device that can do more than those which every jail may have".to_owned())
 }
 
-fn socket(host: &Host, real: &HostPath) -> Option<String> {
-    let directory = real.parent()?;
-    (!may_be_brought(host, &directory))
-        .then(|| format!("its directory {directory} is not for everybody, or more than a site should get"))
+/// The daemon's directory may be its own, but not what leads there.
+fn socket(host: &Host, path: &HostPath) -> Option<String> {
+    let directory = path.parent()?;
+    if !may_be_brought(host, &directory) {
+        return Some(format!(
+            "its directory {directory} is not for everybody, or more than a site should get"
+        ));
+    }
+    let fixed = directory.parent().is_some_and(|above| is_roots(host, &above))
+        && host
+            .walk(&directory)
+            .is_ok_and(|walk| walk.real.parent().is_some_and(|above| is_roots(host, &above)));
+    (!fixed)
+        .then(|| format!("somebody other than root can put another directory in the place of {directory}"))
 }
 
-/// Whether the file and all directories that hold it are root's, and nobody else can write to them.
-fn is_roots(host: &Host, real: &HostPath) -> bool {
-    real.as_path().ancestors().filter_map(|path| HostPath::new(path).ok()).all(|path| {
-        // Where everybody may write, as in /tmp, the sticky bit keeps what is root's.
-        host.stat(&path)
-            .is_ok_and(|stat| stat.uid == 0 && (stat.mode & 0o022 == 0 || stat.mode & 0o1000 != 0))
-    })
+/// Whether nobody but root can change what is at `path`, or make it lead elsewhere: all on the way is root's alone.
+fn is_roots(host: &Host, path: &HostPath) -> bool {
+    let Ok(walk) = host.walk(path) else { return false };
+    let links = walk.links.iter().filter_map(|link| link.path.parent());
+    let places: Vec<_> = links.chain([walk.real.clone()]).collect();
+    let above = |place: &HostPath| -> Vec<_> {
+        place.as_path().ancestors().filter_map(|above| HostPath::new(above).ok()).collect()
+    };
+    let is_root = |path: HostPath| host.stat(&path).is_ok_and(|stat| stat.uid == 0 && stat.mode & 0o022 == 0);
+    places.iter().flat_map(above).all(is_root)
 }

@@ -14,6 +14,7 @@ use nix::unistd::{Uid, User};
 use self::report::Report;
 use super::context::Context;
 use super::inside::{self, Inside};
+use super::out::worst;
 use super::sites::{self, Site};
 use super::up::Up;
 use super::work::{Failed, plural, resolved};
@@ -32,7 +33,7 @@ use crate::{Error, Result};
 ///
 /// Standard output is the report's alone; what the command prints there goes to standard error. The exit code is the
 /// command's (127 if it is not in the jail, 126 if it cannot be run), 0 when a running process was followed. Ctrl-C or
-/// SIGTERM ends the trace, and what was followed runs on.
+/// SIGTERM ends the trace, and what was followed runs on (then 128 and the signal's number stand for a command's code).
 ///
 /// Each system call of a followed program stops it twice. Measured in CPU time: a PHP page that computes took 1.3 times
 /// as long, one that reads 1500 files 5 times, find(1), which does little else than system calls, 16 times. Programs of
@@ -177,10 +178,14 @@ impl Trace {
             report.advice = advice(context, &resolver, &desired, found);
             report.take_out(|line| failure(context, site, &resolver, line));
         }
+        let mut code = 0;
         if self.write {
-            report.written = write::lines(context, site, &resolver, &report.advice.lines)?;
+            match write::lines(context, site, &resolver, &report.advice.lines) {
+                Ok(written) => report.written = written,
+                Err(failed) => code = failed.report(context, site).0,
+            }
         }
-        Ok(report.print(context, self.json, self.all_misses, self.write))
+        Ok(worst([code, report.print(context, self.json, self.all_misses, self.write)]))
     }
 }
 
