@@ -160,7 +160,7 @@ fn not_ours() {
 
 /// What may stand in the units. None of it gives a mount namespace, which would make the mounts invisible; whatever is
 /// not known here may.
-const WITHOUT_NAMESPACE: [&str; 22] = [
+const WITHOUT_NAMESPACE: [&str; 21] = [
     "Type",
     "RemainAfterExit",
     "ExecStart",
@@ -175,7 +175,6 @@ const WITHOUT_NAMESPACE: [&str; 22] = [
     "DevicePolicy",
     "RestrictAddressFamilies",
     "RestrictNamespaces",
-    "RestrictRealtime",
     "RestrictSUIDSGID",
     "LockPersonality",
     "MemoryDenyWriteExecute",

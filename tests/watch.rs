@@ -56,11 +56,18 @@ fn line(source: &Path, target: &str) -> String {
     format!("  - {{ source: {}, target: {target} }}\n", source.display())
 }
 
-/// Puts a new file with `text` in the place of `path`, by rename(2).
+/// Puts a new file with `text` in the place of `path`, by rename(2). For some microseconds of a swap the old mount is on
+/// the new file, and the kernel lets nobody rename what is mounted on.
 fn replace(path: &Path, text: &str) {
     let new = path.with_extension("new");
     fs::write(&new, text).unwrap();
-    fs::rename(new, path).unwrap();
+    let start = Instant::now();
+    while let Err(error) = fs::rename(&new, path) {
+        assert!(
+            error.raw_os_error() == Some(libc::EBUSY) && start.elapsed() < Duration::from_secs(5),
+            "{error}"
+        );
+    }
 }
 
 /// A sandbox with a site `s` that binds `host/conf` on /conf; the source, and where it is in the jail.
@@ -256,11 +263,11 @@ fn ten_thousand(engine: &'static str) {
     let (reads, seen) = std::thread::scope(|scope| {
         let reader = scope.spawn(|| read_until(&done, &jail, engine == "detached"));
         let _stop = Stop(&done);
-        (1..=10_000).for_each(|nth| replace_busy(&source, &text(nth)));
+        (1..=10_000).for_each(|nth| replace(&source, &text(nth)));
         soon_reads(&jail, &text(10_000));
         // One after the other, each as soon as the last one is there.
         for nth in 10_001..=10_100 {
-            replace_busy(&source, &text(nth));
+            replace(&source, &text(nth));
             soon_reads(&jail, &text(nth));
         }
         done.store(true, Ordering::Relaxed);
@@ -281,20 +288,6 @@ struct Stop<'f>(&'f AtomicBool);
 impl Drop for Stop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// As [`replace`]. For some microseconds of a swap the old mount is on the new file, and the kernel lets nobody rename
-/// what is mounted on.
-fn replace_busy(path: &Path, text: &str) {
-    let new = path.with_extension("new");
-    fs::write(&new, text).unwrap();
-    let start = Instant::now();
-    while let Err(error) = fs::rename(&new, path) {
-        assert!(
-            error.raw_os_error() == Some(libc::EBUSY) && start.elapsed() < Duration::from_secs(5),
-            "{error}"
-        );
     }
 }
 
@@ -620,7 +613,7 @@ fn failure() {
     assert!(sandbox.ok(&["status", "--json"]).json()["watch"].is_null(), "nobody watches any more");
 }
 
-/// Every second call that attaches a mount fails: passes begin, and are undone. What they mount and unmount themselves
+/// The second of two swaps fails, always: each pass begins, and is undone. What they mount and unmount themselves
 /// does not make them try again at once.
 fn undone(how: &'static str) {
     let sandbox = Sandbox::new();
@@ -631,7 +624,10 @@ fn undone(how: &'static str) {
         .collect();
     let root = sandbox.site("s", &format!("mounts:\n{mounts}"));
     sandbox.ok(&["up", "s"]);
-    let inject = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=move_mount:error=EIO:when=2+2"];
+    let two = root.join("two");
+    let inject = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", two.to_str().unwrap(), "-e"];
+    // Ends with strace, also when this trial fails.
+    let inject = [&inject[..], &["inject=move_mount:error=EIO", "setpriv", "--pdeathsig", "KILL"]].concat();
     let watcher =
         Watcher::with(sandbox.command_under(&inject).arg("watch").env("MOUNTJAIL_MOUNT_EVENTS", how));
     // Both in one pass.

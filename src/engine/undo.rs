@@ -110,9 +110,17 @@ pub(super) fn swap(
     recursive: bool,
 ) -> io::Result<bool> {
     let top = root.open_at(target)?;
-    if backend.attach_beneath(new, top.as_fd())? {
+    // Between the two calls the old mount is on the very file that the new one shows, and the kernel lets nobody
+    // rename or remove a file that is mounted on: EBUSY, for whoever replaces it again just now.
+    let swapped = sys::undisturbed(|| -> io::Result<bool> {
+        if !backend.attach_beneath(new, top.as_fd())? {
+            return Ok(false);
+        }
         // The new one can go no more without the old one, so there is one way to be whole: try again.
-        return sys::umount_at(&top).or_else(|_| sys::umount_at(&top)).map(|()| false);
+        sys::umount_at(&top).or_else(|_| sys::umount_at(&top)).map(|()| true)
+    });
+    if swapped? {
+        return Ok(false);
     }
     sys::umount_at(&top)?;
     let attach = |ready: &Ready| backend.attach(ready, root.open_at(target)?.as_fd(), recursive);

@@ -10,6 +10,7 @@
 mod events;
 mod file;
 mod mount;
+mod schedule;
 mod stat;
 mod text;
 mod trace;
@@ -20,6 +21,7 @@ pub use mount::{
     MountAttr, clone_mount, clone_mount_recursive, mount_setattr, move_mount, move_mount_beneath, probe,
     umount, umount_at, umount_expire_probe,
 };
+pub use schedule::undisturbed;
 pub use stat::{Stat, StatMount, list_mounts, open_beneath, open_host, stat_at, stat_fd, stat_mount};
 pub use text::{iconv, load_locale};
 pub use trace::{Resume, SystemCall, fork, next_signal, resume, stopped_or_ended, system_call};

@@ -1,7 +1,7 @@
 //! Which mounts are whose: what a mount event means.
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::manifest::SiteName;
@@ -86,16 +86,6 @@ impl MountIds {
         }
         self.others.remove(&id).map_or(Affected::Anybody, Affected::At)
     }
-
-    /// How many are known, of sites and others.
-    pub fn count(&self) -> (usize, usize) {
-        (self.ours.len(), self.others.len())
-    }
-
-    /// Where a mount that is no site's is.
-    pub fn point(&self, id: u64) -> Option<&Path> {
-        self.others.get(&id).map(PathBuf::as_path)
-    }
 }
 
 #[cfg(test)]
@@ -116,7 +106,7 @@ mod tests {
         assert_eq!(ids.detached(2), Affected::Anybody, "it was told once");
         ids.set(&site("a"), vec![]);
         assert_eq!((ids.detached(1), ids.detached(3)), (Affected::Nobody, Affected::Nobody));
-        assert_eq!(ids.count(), (0, 0));
+        assert!(ids.ours.is_empty() && ids.others.is_empty() && ids.retired.is_empty());
     }
 
     #[test]

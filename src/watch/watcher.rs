@@ -29,6 +29,11 @@ const PATIENCE: Duration = Duration::from_millis(20);
 /// A directory that went during a pass is told of by the one above; if not, it is looked for after this time.
 const GONE: Duration = Duration::from_secs(1);
 
+const LOST_FILES: &str =
+    "changes of files came faster than they could be read, and some were lost: all sites are looked at";
+const LOST_MOUNTS: &str =
+    "mounts came and went faster than they could be read, and some were lost: all sites are looked at";
+
 /// Where the kernel cannot tell of changes, they are looked for so often.
 const POLL: Duration = Duration::from_secs(5);
 
@@ -291,7 +296,7 @@ impl Watcher {
                 self.gather.event(users, now, PATIENCE);
             }
             Change::Overflow => {
-                notes.push("changes of files came faster than they could be read, and some were lost: all sites are looked at");
+                notes.push(LOST_FILES);
                 self.everything(now);
             }
         }
@@ -322,7 +327,7 @@ impl Watcher {
                 MountEvent::Attached(id) => self.ids.attached(*id, || Some(sys::stat_mount(*id).ok()?.point)),
                 MountEvent::Detached(id) => self.ids.detached(*id),
                 MountEvent::Overflow => {
-                    notes.push("mounts came and went faster than they could be read, and some were not seen: all sites are looked at");
+                    notes.push(LOST_MOUNTS);
                     self.ids.lost();
                     self.list_mounts()?;
                     Affected::Anybody

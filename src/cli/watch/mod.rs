@@ -1,20 +1,18 @@
 //! `mountjail watch`: keep sites right while the host changes.
 
 mod pass;
+mod signals;
 mod tell;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::Read;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
 use sd_notify::NotifyState;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::apply::{Run, summary};
 use super::context::{Context, is_set, stop_flag, table};
@@ -30,6 +28,7 @@ use crate::watch::{Learned, MountSource, User, Watcher};
 use crate::{Error, Result};
 
 use pass::{Ended, Policy};
+use signals::Signals;
 use tell::{Tell, notify};
 
 /// From so many sites on a pass reads the mount table once instead of asking for each mount.
@@ -54,7 +53,8 @@ const PATIENCE: u32 = 10;
 /// when it is ready and keeps the watchdog fed; lines for the journal begin with their priority, as in sd-daemon(3).
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  systemctl enable --now mountjail-watch\n  mountjail watch site1 site2\n  mountjail watch --once"
+    after_help = "Example:\n  systemctl enable --now mountjail-watch\n  mountjail watch site1 site2\n  \
+                  mountjail watch --once"
 )]
 pub(super) struct Watch {
     /// Names of sites, or paths of manifests [default: all sites]
@@ -131,34 +131,6 @@ fn only_one(context: &Context<'_>) -> Result<Lock> {
     })
 }
 
-/// SIGTERM, SIGINT and SIGHUP as flags, and as something to wait for.
-struct Signals {
-    stop: Arc<AtomicBool>,
-    reload: Arc<AtomicBool>,
-    pipe: UnixStream,
-}
-
-impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        let (stop, reload) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let (pipe, tell) = UnixStream::pair().context("cannot wait for signals")?;
-        pipe.set_nonblocking(true)?;
-        for (signal, flag) in [(SIGTERM, &stop), (SIGINT, &stop), (SIGHUP, &reload)] {
-            // The flag is set before the pipe tells of it.
-            signal_hook::flag::register(signal, flag.clone()).context("cannot wait for signals")?;
-            signal_hook::low_level::pipe::register(signal, tell.try_clone()?)
-                .context("cannot wait for signals")?;
-        }
-        Ok(Self { stop, reload, pipe })
-    }
-
-    /// Whether to look at everything anew.
-    fn taken_reload(&mut self) -> bool {
-        while self.pipe.read(&mut [0; 64]).is_ok_and(|length| length > 0) {}
-        self.reload.swap(false, Ordering::Relaxed)
-    }
-}
-
 struct Daemon<'c> {
     arguments: &'c Watch,
     context: Context<'c>,
@@ -184,7 +156,7 @@ impl Daemon<'_> {
         ));
         self.tell.ready();
         loop {
-            let changed = self.watcher.wait(self.signals.pipe.as_fd(), self.tell.next_ping());
+            let changed = self.watcher.wait(self.signals.as_fd(), self.tell.next_ping());
             let changed = changed.context("cannot wait for changes")?;
             let reload = self.signals.taken_reload();
             if is_set(&self.signals.stop) {
