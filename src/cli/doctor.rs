@@ -15,7 +15,7 @@ use super::work::{Failed, observe_and_plan, plural, resolved};
 use crate::doctor::{self, Finding, Machine, Options, Patient, Tenant, Verdict};
 use crate::import::fpm;
 use crate::jail::{self, Who};
-use crate::manifest::{HostPath, SiteName};
+use crate::manifest::{HostPath, Manifest, Request, SiteName};
 use crate::observe::{self, Table};
 use crate::render::{SiteState, site_state};
 use crate::resolve::Desired;
@@ -42,7 +42,8 @@ pub(super) struct Doctor {
     /// How long one look may take
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     timeout: u64,
-    /// Look as this user of the host, by name or id [default: the user of the PHP-FPM pool with this chroot, else root]
+    /// Look as this user of the host, by name or id; modules of the C library inside run as this user [default: the user
+    /// of the PHP-FPM pool with this chroot, else the first of the manifest's `users`, else nobody]
     #[arg(short, long, value_name = "USER", requires = "site")]
     user: Option<String>,
     /// PHP-FPM's configuration, a file or directory [default: those of this host]
@@ -93,7 +94,7 @@ impl Doctor {
         }
         let tenants = doctor::tenants(&self.masters(), &desired.root)
             .map_err(|error| unreadable(error).context(&site.name))?;
-        let who = self.who(&tenants).map_err(|error| error.context(&site.name))?;
+        let who = self.who(&tenants, &manifest).map_err(|error| error.context(&site.name))?;
         let by_fstab = observed.kept.is_some_and(|kept| kept.fstab.is_some());
         let lock = (!by_fstab).then(|| context.state.lock(&desired.site));
         let (manifest, desired, plan, tenants) = (&manifest, &desired, &plan, tenants.as_slice());
@@ -133,12 +134,17 @@ impl Doctor {
     }
 
     /// The user that was asked for, or that of the first pool.
-    fn who(&self, tenants: &[Tenant]) -> Result<Who> {
-        match (&self.user, tenants.first()) {
-            (Some(name), _) => jail::user(name).map(|user| Who::from(&user)),
-            (None, Some(tenant)) => Ok(tenant.who.clone()),
-            (None, None) => jail::user("root").map(|user| Who::from(&user)),
+    /// Never root by itself: what lies in a root is its owner's, and the C library runs modules of it.
+    fn who(&self, tenants: &[Tenant], manifest: &Manifest) -> Result<Who> {
+        if let (None, Some(tenant)) = (&self.user, tenants.first()) {
+            return Ok(tenant.who.clone());
         }
+        let names = manifest.entries.iter().filter_map(|entry| match &entry.request {
+            Request::User(wanted) => wanted.any_of.first(),
+            _ => None,
+        });
+        let name = self.user.as_ref().or(names.into_iter().find(|name| *name != "root"));
+        jail::user(name.map_or("nobody", String::as_str)).map(|user| Who::from(&user))
     }
 
     fn machine(&self, context: &Context<'_>) -> Result<u8> {
