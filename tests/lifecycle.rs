@@ -117,9 +117,13 @@ fn idempotent(engine: &'static str) {
     sandbox.ok(&["up", "--dry-run", "--all"]);
 }
 
+/// glibc's loader, which each dynamic program of this machine names.
+const LOADER: &str =
+    if cfg!(target_arch = "aarch64") { "/lib/ld-linux-aarch64.so.1" } else { "/lib64/ld-linux-x86-64.so.2" };
+
 /// What the loader lists for `program` in `root`; `None`: it is no dynamic program.
 fn listed(root: &str, program: &str) -> Option<Vec<String>> {
-    let ran = Ran::of(Command::new("chroot").args([root, "/lib64/ld-linux-x86-64.so.2", "--list", program]));
+    let ran = Ran::of(Command::new("chroot").args([root, LOADER, "--list", program]));
     let line = |line: &str| line.split(" (0x").next().unwrap().trim().to_owned();
     let lines = ran.stdout.lines().map(line).filter(|line| !line.starts_with("linux-vdso"));
     (ran.code == 0).then(|| lines.collect())

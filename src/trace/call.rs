@@ -51,6 +51,10 @@ pub(super) enum Flags {
     /// It is not.
     None,
     /// It always is.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "only creat(2) is, of the older calls")
+    )]
     Always,
     /// `O_*` in this argument.
     Open(usize),

@@ -266,6 +266,10 @@ pub fn streams() {
     sandbox.run(&["trace", "s", "--", "sh"]).exits(1).complains("s: the site is not up");
 }
 
+/// The compiler for the other kind of program that this machine also runs.
+const OTHER_COMPILER: &[&str] =
+    if cfg!(target_arch = "aarch64") { &["arm-linux-gnueabihf-gcc"] } else { &["gcc", "-m32"] };
+
 pub fn busybox() {
     let (sandbox, root) = site("programs: [/bin/busybox]\n");
     let report = sandbox.run(&["trace", "--json", "s", "--", "busybox", "cat", "/etc/hosts"]).exits(1).json();
@@ -274,7 +278,9 @@ pub fn busybox() {
     let source =
         sandbox.file("other.c", "#include <fcntl.h>\nint main(){return open(\"/etc/hosts\",0)<0?7:0;}\n");
     let program = root.join("other");
-    Ran::of(Command::new("gcc").args(["-m32", "-static", "-o"]).arg(&program).arg(source)).exits(0);
+    let mut compiler = Command::new(OTHER_COMPILER[0]);
+    compiler.args(&OTHER_COMPILER[1..]).args(["-static", "-o"]);
+    Ran::of(compiler.arg(&program).arg(source)).exits(0);
     let ran = sandbox.run(&["trace", "--json", "s", "--", "/other"]).exits(7);
     assert_eq!(ran.json()["not_followed"], serde_json::json!(["other"]));
     assert_eq!(lines(&ran.json()), Vec::<&str>::new());
