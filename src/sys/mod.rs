@@ -9,6 +9,7 @@
 
 mod events;
 mod file;
+mod memory;
 mod mount;
 mod schedule;
 mod stat;
@@ -17,6 +18,7 @@ mod trace;
 
 pub use events::{MountEvent, read_mount_events, watch_mounts};
 pub use file::{FileId, FileKind};
+pub use memory::share_one_heap;
 pub use mount::{
     MountAttr, clone_mount, clone_mount_recursive, mount_setattr, move_mount, move_mount_beneath, probe,
     umount, umount_at, umount_expire_probe,

@@ -25,7 +25,7 @@ use crate::manifest::{HostPath, SiteName};
 use crate::observe;
 use crate::resolve::{Host, Interest};
 use crate::watch::{Learned, MountSource, User, Watcher};
-use crate::{Error, Result};
+use crate::{Error, Result, sys};
 
 use pass::{Ended, Policy};
 use signals::Signals;
@@ -100,6 +100,7 @@ impl Watch {
     }
 
     fn keep_watching(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+        sys::share_one_heap();
         let signals = Signals::new()?;
         let _only = only_one(context)?;
         let forced = std::env::var("MOUNTJAIL_MOUNT_EVENTS").ok();
