@@ -235,6 +235,12 @@ fn no_such_site() {
             .complains("there is no site site2")
             .complains("did you mean site1?");
     }
+    sandbox.site("moved", "etc: [hosts]\n");
+    let elsewhere = sandbox.path("moved.yaml");
+    fs::rename(sandbox.path("config/sites/moved.yaml"), &elsewhere).unwrap();
+    sandbox.ok(&["up", elsewhere.to_str().unwrap()]);
+    sandbox.run(&["status", "moved"]).exits(2).complains("a manifest elsewhere: give that file's path");
+    sandbox.ok(&["down", "moved"]).complains("1 mount detached");
     sandbox.run(&["up", "../etc"]).exits(1).complains("No such file");
     sandbox.run(&["up", "a b"]).exits(2).complains("cannot be a site's name");
     sandbox.run(&["up"]).exits(2);

@@ -194,6 +194,12 @@ fn no_such_site(context: &Context<'_>, site: &Site, error: Error) -> Error {
     let near = near.filter(|near| strsim::damerau_levenshtein(near, site.name.as_str()) <= 2);
     let missing =
         Error::usage(format!("there is no site {}: {} does not exist", site.name, site.file.display()));
+    if context.state.recorded_sites().contains(&site.name) {
+        return missing.hint(format!(
+            "it was brought up by a manifest elsewhere: give that file's path (`mountjail down {}` works from the record)",
+            site.name
+        ));
+    }
     match near {
         Some(near) => missing.hint(format!("did you mean {near}?")),
         None => missing.hint("`mountjail status` lists the sites; --config-dir names another configuration"),
