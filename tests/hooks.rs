@@ -101,14 +101,14 @@ fn files_of_the_packages() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR"));
     let cargo = fs::read_to_string(directory.join("Cargo.toml")).unwrap();
     let listed: Vec<_> = cargo.split('"').filter(|text| text.starts_with("packaging/")).collect();
-    for list in ["apt.conf", "dpkg.cfg", "mountjail.action", "mountjail.actions", "packages-changed"] {
+    for list in ["apt.conf", "before-removal", "dpkg.cfg", "packages-changed"] {
         assert!(listed.contains(&&*format!("packaging/hooks/{list}")), "{list} is in no package");
     }
     for pattern in listed {
         let found = glob::glob(directory.join(pattern).to_str().unwrap()).unwrap().count();
         assert!(found > 0, "{pattern}");
     }
-    for script in ["packages-changed", "apk"] {
+    for script in ["apk", "before-removal", "packages-changed"] {
         Ran::of(Command::new("sh").arg("-n").arg(hooks().join(script))).exits(0);
     }
 }
