@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
-use support::{Sandbox, for_each_engine_on_shared_root, mounts_below};
+use support::{Ran, Sandbox, for_each_engine_on_shared_root, mounts_below, on_shared_root};
 
 fn main() -> ExitCode {
     let mut trials = for_each_engine_on_shared_root("services follow", services_follow);
@@ -18,7 +18,30 @@ fn main() -> ExitCode {
         blind_process();
         Ok(())
     }));
+    trials.push(on_shared_root("records of another mount namespace are left alone", not_the_hosts_records));
     support::main(trials)
+}
+
+fn not_the_hosts_records() {
+    for at in ["/run", "/var/lib"] {
+        Ran::of(Command::new("mount").args(["-t", "tmpfs", "own", at])).exits(0);
+    }
+    let sandbox = Sandbox::new();
+    sandbox.site("s", "devices: [zero]\n");
+    // A shell as PID 1 of a new pid namespace.
+    let booted = |script: &str, arguments: &[&str]| {
+        let under = ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", script, "sh"];
+        let mut command = sandbox.command_under(&under);
+        Ran::of(command.env_remove("MOUNTJAIL_STATE_DIR").args(arguments))
+    };
+    for arguments in [&["up", "s"][..], &["down", "s"], &["watch"]] {
+        let ran = booted("unshare --mount \"$@\"; exit $?", arguments).exits(1);
+        ran.complains("a mount namespace of its own").complains("nsenter --target 1 --mount");
+    }
+    assert!(!Path::new("/run/mountjail").exists());
+    booted("unshare --mount \"$@\"; exit $?", &["status", "s"]).exits(3).prints("s: down");
+    booted("\"$@\"; exit $?", &["up", "s"]).exits(0).complains("s: up, 1 mount");
+    assert!(Path::new("/run/mountjail/s.json").exists());
 }
 
 /// A process in a mount namespace of its own; ended when dropped.
@@ -101,7 +124,7 @@ fn services_follow(engine: &'static str) {
 fn submounts_stay(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let sub = sandbox.directory("host/dir/sub");
-    support::Ran::of(Command::new("mount").args(["-t", "tmpfs", "sub"]).arg(&sub)).exits(0);
+    Ran::of(Command::new("mount").args(["-t", "tmpfs", "sub"]).arg(&sub)).exits(0);
     let dir = sub.parent().unwrap();
     let root = sandbox
         .site("s", &format!("mounts: [{{ source: {}, target: /dir, recursive: true }}]\n", dir.display()));
@@ -109,7 +132,7 @@ fn submounts_stay(engine: &'static str) {
     assert_eq!(mounts_below(&root).len(), 2);
     // A mount that the host makes later in the source does not appear in the jail, writable.
     let late = sandbox.directory("host/dir/late");
-    support::Ran::of(Command::new("mount").args(["-t", "tmpfs", "late"]).arg(&late)).exits(0);
+    Ran::of(Command::new("mount").args(["-t", "tmpfs", "late"]).arg(&late)).exits(0);
     assert_eq!(mounts_below(&root).len(), 2);
     sandbox.ok(&["down", "--lazy", "s"]);
     assert_eq!(mounts_below(&root).len(), 0);

@@ -11,7 +11,7 @@ use super::out::Out;
 use super::sites;
 use crate::engine::Engine;
 use crate::manifest::{HostPath, Presets};
-use crate::observe::{BootId, StateDir, Table};
+use crate::observe::{self, BootId, StateDir, Table};
 use crate::resolve::{Host, Resolver, Roots};
 use crate::{Error, Result, sys};
 
@@ -75,8 +75,25 @@ impl<'o> Context<'o> {
         self.roots.get_or_init(|| sites::roots(&self.config))
     }
 
-    /// An engine, after what killed runs left was swept away. `many`: it will serve more than one site.
+    /// As [`Context::engine_anywhere`], to mount and unmount with: not in another mount namespace than the records
+    /// tell of.
     pub(super) fn engine(&self, boot: BootId, many: bool) -> Result<Engine> {
+        if self.state == StateDir::default() && observe::apart_from_first() {
+            let run = self.state.run.display();
+            return Err(Error::failed(format!(
+                "this process has a mount namespace of its own, whose mounts are seen nowhere else; {run} tells of \
+                 the mounts in that of PID 1"
+            ))
+            .hint(
+                "run it there: `nsenter --target 1 --mount -- mountjail …`; or keep records for this namespace alone, \
+                 with --state-dir",
+            ));
+        }
+        self.engine_anywhere(boot, many)
+    }
+
+    /// An engine, after what killed runs left was swept away. `many`: it will serve more than one site.
+    pub(super) fn engine_anywhere(&self, boot: BootId, many: bool) -> Result<Engine> {
         if !nix::unistd::geteuid().is_root() {
             return Err(Error::failed("mounting needs root").hint("run the command with sudo"));
         }

@@ -18,7 +18,7 @@ mod watching;
 pub use look::{as_recorded, observe};
 pub use mountinfo::{MountInfo, parse as parse_mountinfo};
 pub use outdated::{Outdated, outdated};
-pub use processes::{Process, holders, inside, of_unit, root_of, without_mounts};
+pub use processes::{Process, apart_from_first, holders, inside, of_unit, root_of, without_mounts};
 pub use record::{BootId, History, Kept, Made, MadeKind, Record, RecordedMount};
 pub use state::{Records, StateDir, boot_id, now};
 pub use table::Table;

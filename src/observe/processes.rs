@@ -135,6 +135,13 @@ pub(super) fn same_namespace(proc: &Path) -> bool {
     namespace.is_ok_and(|namespace| fs::read_link("/proc/self/ns/mnt").is_ok_and(|own| own == namespace))
 }
 
+/// Whether this process has another mount namespace than PID 1, which has the host's, or in a container the
+/// container's. `false` where that cannot be seen.
+pub fn apart_from_first() -> bool {
+    let namespace = |pid| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    namespace("1").is_some_and(|first| namespace("self").is_some_and(|own| own != first))
+}
+
 /// Processes inside one of `roots` whose own mount namespace does not show what is mounted there, each with
 /// the index of its root.
 pub fn without_mounts(roots: &[(&HostPath, &[std::sync::Arc<Mount>])]) -> Vec<(usize, Process)> {

@@ -131,7 +131,13 @@ impl<'c> Editor<'c> {
         let file = std::path::absolute(file).map_err(|error| {
             Error::failed(format!("cannot use the file {}", file.display())).because(&error)
         })?;
-        Ok(Self { context, engine: context.engine(boot.clone(), false)?, boot, table: Table::read()?, file })
+        Ok(Self {
+            context,
+            engine: context.engine_anywhere(boot.clone(), false)?,
+            boot,
+            table: Table::read()?,
+            file,
+        })
     }
 
     /// The block as it is, in a file that can be edited.
