@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use clap_complete::Shell;
-use mountjail::cli::command;
+use mountjail::cli::{command, completion_script};
 use mountjail::manifest::{Presets, preset_schema, site_schema};
 use roff::{Roff, bold, italic, roman};
 use serde_json::Value;
@@ -22,7 +22,8 @@ fn main() -> io::Result<()> {
     fs::write(man.join("mountjail.yaml.5"), manifest_page().to_roff())?;
     fs::write(man.join("mountjail-presets.7"), presets_page().to_roff())?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        clap_complete::generate_to(shell, &mut command(), "mountjail", target.join("completions"))?;
+        let file = clap_complete::Generator::file_name(&shell, "mountjail");
+        fs::write(target.join("completions").join(file), completion_script(shell))?;
     }
     for (name, schema) in [("mountjail.schema.json", site_schema()), ("preset.schema.json", preset_schema())]
     {

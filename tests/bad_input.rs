@@ -14,13 +14,15 @@ use support::{Ran, Sandbox, for_each_engine, mounts_below, tree};
 type OnEngine = fn(&'static str);
 
 fn main() -> ExitCode {
-    let once: [(&str, fn()); 10] = [
+    let once: [(&str, fn()); 12] = [
         ("every mistake in a manifest is shown with its place", manifests),
         ("a root where no jail may be is refused", roots),
         ("a root inside another site is refused", overlapping_roots),
+        ("a renamed manifest does not take over the root", renamed_manifest),
         ("a source that leads nowhere is named", sources),
         ("sources that contradict each other are both named", conflicts),
         ("a site that is not there is said so", no_such_site),
+        ("what nothing brings is said with the line that would", why_not),
         ("without privileges nothing happens", no_privileges),
         ("one site's error does not stop the others", all_goes_on),
         ("what is no directory of sites is said so", configuration),
@@ -156,6 +158,32 @@ fn overlapping_roots() {
     sandbox.run(&["up", "b"]).exits(2).complains("as well");
 }
 
+fn renamed_manifest() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.site("old", "etc: [hosts]\n");
+    sandbox.ok(&["up", "old"]);
+    fs::rename(sandbox.path("config/sites/old.yaml"), sandbox.path("config/sites/new.yaml")).unwrap();
+    let ran = sandbox.run(&["up", "new"]).exits(1);
+    ran.complains("is set up as the site old").complains("`mountjail down old`");
+    sandbox.ok(&["down", "old"]);
+    assert!(mounts_below(&root).is_empty());
+    sandbox.ok(&["up", "new"]).complains("1 mount: 1 attached");
+}
+
+fn why_not() {
+    let sandbox = Sandbox::new();
+    let later = sandbox.path("host/later");
+    sandbox.site("s", &format!("mounts: [{{ source: {}, optional: true }}]\n", later.display()));
+    let nothing = |path: &str| sandbox.run(&["why", "s", path]).exits(1).complains("nothing brings");
+    nothing("/nowhere").complains("it is not on the host either");
+    nothing(later.join("socket").to_str().unwrap())
+        .complains("once it is there, this brings it: ")
+        .complains("mounts[0]");
+    nothing("/usr/bin/env").complains("this line would bring it: programs: [/usr/bin/env]");
+    nothing("/etc/hosts").complains("this line would bring it: presets: [dns]");
+    nothing("/etc/shadow").complains("no line is advised: it is not for everybody");
+}
+
 fn sources() {
     let sandbox = Sandbox::new();
     let host = sandbox.directory("host");
@@ -239,13 +267,18 @@ fn no_such_site() {
     let elsewhere = sandbox.path("moved.yaml");
     fs::rename(sandbox.path("config/sites/moved.yaml"), &elsewhere).unwrap();
     sandbox.ok(&["up", elsewhere.to_str().unwrap()]);
-    sandbox.run(&["status", "moved"]).exits(2).complains("a manifest elsewhere: give that file's path");
+    sandbox
+        .run(&["status", "moved"])
+        .exits(2)
+        .complains("its manifest was removed, renamed, or is elsewhere");
     sandbox.ok(&["down", "moved"]).complains("1 mount detached");
     sandbox.run(&["up", "../etc"]).exits(1).complains("No such file");
+    sandbox.run(&["up", "sites/site1.yaml"]).exits(1).complains("the site of that name is `site1`");
+    symlink("away.yaml", sandbox.path("config/sites/link.yaml")).unwrap();
+    sandbox.run(&["up", "link"]).exits(1).complains("is a link to away.yaml, which is not there");
     sandbox.run(&["up", "a b"]).exits(2).complains("cannot be a site's name");
     sandbox.run(&["up"]).exits(2);
     sandbox.run(&["up", "--all", "site1"]).exits(2);
-    sandbox.run(&["why", "site1", "/nowhere"]).exits(1).complains("nothing brings /nowhere");
     sandbox.run(&["presets", "dsn"]).exits(2).complains("did you mean dns?");
 }
 
@@ -275,9 +308,13 @@ fn all_goes_on() {
     sandbox.site("b", "etc: [no-such-file]\n");
     sandbox.site("c", "ect: [hosts]\n");
     let last = sandbox.site("d", "etc: [hosts]\n");
+    sandbox.manifest("d copy", "");
+    sandbox.file("config/sites/e.yml", "");
     let ran = sandbox.run(&["up", "--all"]).exits(1).complains("no-such-file").complains("ect");
+    let ran =
+        ran.complains("d copy.yaml: the file's name cannot be a site's name").complains("ends in .yaml");
     assert_eq!((mounts_below(&first).len(), mounts_below(&last).len()), (1, 1), "{ran}");
-    sandbox.run(&["status"]).prints("a: up").prints("d: up");
+    sandbox.run(&["status"]).exits(1).prints("a: up").prints("d: up");
     let json = sandbox.run(&["up", "--all", "--json"]).exits(1).json();
     assert_eq!(json["sites"].as_array().unwrap().len(), 4, "{json}");
     assert_eq!(json["sites"][0]["up"], true);
@@ -337,7 +374,9 @@ fn targets(engine: &'static str) {
     let etc = root.join("etc");
     let check = |message: &str| {
         let before = tree(&root);
-        sandbox.run(&["up", "s"]).exits(1).complains(message);
+        for command in ["check", "up"] {
+            sandbox.run(&[command, "s"]).exits(1).complains(message);
+        }
         before.assert_same(&tree(&root));
         assert!(mounts_below(&root).is_empty());
         let _ = fs::remove_dir_all(&etc).or_else(|_| fs::remove_file(&etc));

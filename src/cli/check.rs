@@ -1,21 +1,23 @@
 //! `mountjail check`: validate and resolve, touching nothing.
 
-use std::fmt::Write;
-
 use clap::Args;
-use serde_json::json;
+use nix::unistd::geteuid;
+use serde_json::{Value, json};
 
+use super::complete;
 use super::context::Context;
 use super::out::worst;
-use super::sites;
-use super::work::{desired, plural};
+use super::sites::{self, Site};
+use super::work::{Failed, desired, notes, observe_and_plan, plural};
+use crate::observe::{self, BootId, Table};
+use crate::resolve::{Desired, Note, Resolver};
 
-/// Validate manifests and resolve them on this host, touching nothing
+/// Validate manifests, resolve them on this host and see what is in the way, touching nothing
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  mountjail check\n  mountjail check ./site1.yaml")]
 pub(super) struct Check {
     /// Names of sites, or paths of manifests [default: all sites]
-    #[arg(value_name = "SITE|FILE")]
+    #[arg(value_name = "SITE|FILE", add = complete::site())]
     sites: Vec<String>,
     /// All sites, which is the default
     #[arg(long, conflicts_with = "sites")]
@@ -29,32 +31,16 @@ impl Check {
     pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let everything = self.all || self.sites.is_empty();
         let sites = if everything { sites::every(context)? } else { sites::named(context, &self.sites)? };
-        let resolver = context.resolver()?;
+        let look =
+            Look { context, resolver: context.resolver()?, boot: observe::boot_id()?, table: Table::read()? };
         let (mut codes, mut results, mut text) = (vec![], vec![], String::new());
         for site in &sites {
-            match desired(context, &resolver, site) {
+            match look.at(site) {
                 Ok(desired) => {
                     codes.push(0);
-                    let (mounts, links) = (desired.mounts.len(), desired.links.len());
-                    let counts = format!("{} and {}", plural(mounts, "mount"), plural(links, "link"));
-                    let _ = writeln!(text, "{}: ok, {counts} in {}", site.name, desired.root);
-                    let notes: Vec<_> = desired
-                        .notes
-                        .iter()
-                        .map(|note| json!({ "text": note.text, "line": note.origin.to_string() }))
-                        .collect();
-                    results.push(json!({
-                        "site": site.name, "ok": true, "root": desired.root, "mounts": mounts, "links": links,
-                        "notes": notes, "warnings": desired.warnings,
-                    }));
-                    for warning in &desired.warnings {
-                        context.out.warn(format_args!("{}: {warning}", site.name));
-                    }
-                    for note in &desired.notes {
-                        context
-                            .out
-                            .info(format_args!("{}: note: {} ({})", site.name, note.text, note.origin));
-                    }
+                    notes(context, &desired);
+                    text.push_str(&line(&desired));
+                    results.push(as_json(&desired));
                 }
                 Err(failed) => {
                     let (code, errors) = failed.report(context, site);
@@ -68,4 +54,40 @@ impl Check {
         }
         Ok(context.out.print_and(&text, worst(codes)))
     }
+}
+
+struct Look<'c> {
+    context: &'c Context<'c>,
+    resolver: Resolver<'c>,
+    boot: BootId,
+    table: Table,
+}
+
+impl Look<'_> {
+    /// What the site needs. Errors: what keeps it from coming up, as far as can be seen without doing it. What is in
+    /// the root, only root can be sure to see.
+    fn at(&self, site: &Site) -> Result<Desired, Failed> {
+        let desired = desired(self.context, &self.resolver, site)?;
+        match observe_and_plan(self.context, &desired, &self.boot, Some(&self.table)) {
+            Ok((_, plan)) if plan.conflicts.is_empty() => Ok(desired),
+            Ok((_, plan)) => Err(Failed::Errors(plan.conflicts)),
+            Err(_) if !geteuid().is_root() => Ok(desired),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn line(desired: &Desired) -> String {
+    let (mounts, links) = (desired.mounts.len(), desired.links.len());
+    let counts = format!("{} and {}", plural(mounts, "mount"), plural(links, "link"));
+    format!("{}: ok, {counts} in {}\n", desired.site, desired.root)
+}
+
+fn as_json(desired: &Desired) -> Value {
+    let note = |note: &Note| json!({ "text": note.text, "line": note.origin.to_string() });
+    json!({
+        "site": desired.site, "ok": true, "root": desired.root, "mounts": desired.mounts.len(),
+        "links": desired.links.len(), "notes": desired.notes.iter().map(note).collect::<Vec<_>>(),
+        "warnings": desired.warnings,
+    })
 }

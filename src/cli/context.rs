@@ -72,7 +72,7 @@ impl<'o> Context<'o> {
 
     /// The roots of all sites of the configuration.
     pub(super) fn roots(&self) -> &Roots {
-        self.roots.get_or_init(|| sites::roots(&self.config))
+        self.roots.get_or_init(|| sites::roots(self))
     }
 
     /// As [`Context::engine_anywhere`], to mount and unmount with: not in another mount namespace than the records

@@ -9,6 +9,7 @@ use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
 use super::DIFFERENT;
+use super::complete;
 use super::context::{Context, is_set, stop_flag};
 use super::sites::{self, Site};
 use super::work::{Failed, observe_and_plan, plural, resolved};
@@ -44,7 +45,7 @@ pub(super) struct Doctor {
     timeout: u64,
     /// Look as this user of the host, by name or id; modules of the C library inside run as this user [default: the user
     /// of the PHP-FPM pool with this chroot, else the first of the manifest's `users`, else nobody]
-    #[arg(short, long, value_name = "USER", requires = "site")]
+    #[arg(short, long, value_name = "USER", requires = "site", add = complete::user())]
     user: Option<String>,
     /// PHP-FPM's configuration, a file or directory [default: those of this host]
     #[arg(long, value_name = "FILE")]
@@ -53,7 +54,7 @@ pub(super) struct Doctor {
     #[arg(long)]
     json: bool,
     /// The site's name, or the path of its manifest
-    #[arg(value_name = "SITE")]
+    #[arg(value_name = "SITE", add = complete::site())]
     site: Option<String>,
 }
 
@@ -168,8 +169,11 @@ impl Doctor {
             let _ = writeln!(text, "no site for the pool {pool} in {chroot}: `mountjail import` makes one");
         }
         if self.json {
-            let calls: serde_json::Map<_, _> =
-                machine.calls().iter().map(|(name, there, _)| ((*name).to_owned(), json!(there))).collect();
+            let calls: serde_json::Map<_, _> = machine
+                .calls()
+                .iter()
+                .map(|(name, there, _)| ((*name).to_owned(), json!(known(*there))))
+                .collect();
             let unserved: Vec<_> =
                 unserved.iter().map(|(pool, root)| json!({ "pool": pool, "root": root })).collect();
             text = format!(
@@ -186,7 +190,7 @@ impl Doctor {
 
     /// The pools with a chroot that is no site's root. What cannot be read is said.
     fn without_site(&self, context: &Context<'_>) -> Vec<(String, HostPath)> {
-        let roots = sites::all(context).unwrap_or_default();
+        let roots = sites::known(context);
         let roots: Vec<_> = roots.iter().filter_map(sites::root_of).collect();
         let mut found = vec![];
         for master in self.masters() {
@@ -246,10 +250,19 @@ fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
+/// Whether a system call is there; `None`: to others than root, some are refused as if they were not.
+fn known(there: bool) -> Option<bool> {
+    (there || geteuid().is_root()).then_some(there)
+}
+
 fn machine_text(machine: &Machine) -> String {
     let mut text = format!("kernel: {}\n", machine.kernel);
     for (name, there, what) in machine.calls() {
-        let _ = writeln!(text, "  {:<3} {name:<18}  {what}", if there { "yes" } else { "no" });
+        let there = known(there).map_or("?", |there| if there { "yes" } else { "no" });
+        let _ = writeln!(text, "  {there:<3} {name:<18}  {what}");
+    }
+    if !geteuid().is_root() {
+        text.push_str("  (?: only root can tell)\n");
     }
     if let Ok(engine) = machine.engine {
         let _ = writeln!(text, "engine: {engine}");

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use clap::Args;
 
+use super::complete;
 use super::context::Context;
 use super::inside::{self, Inside};
 use super::{sites, up};
@@ -23,13 +24,13 @@ use crate::render::SiteState;
 pub(super) struct Exec {
     /// Run as this user of the host, by name or id, with its groups [default: the user of the PHP-FPM pool with this chroot, else
     /// root, who can leave a chroot]
-    #[arg(short, long, value_name = "USER")]
+    #[arg(short, long, value_name = "USER", add = complete::user())]
     user: Option<String>,
     /// Bring the site up first
     #[arg(long)]
     up: bool,
     /// The site's name, or the path of its manifest
-    #[arg(value_name = "SITE")]
+    #[arg(value_name = "SITE", add = complete::site())]
     site: String,
     /// The command and its arguments
     #[arg(value_name = "CMD", required = true, last = true)]

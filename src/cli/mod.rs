@@ -2,6 +2,7 @@
 
 mod apply;
 mod check;
+mod complete;
 mod context;
 mod doctor;
 mod down;
@@ -30,6 +31,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use nix::sys::stat::Mode;
 
+pub use complete::script as completion_script;
 use context::Context;
 use out::Out;
 
@@ -100,7 +102,12 @@ enum Command {
 #[derive(Debug, Args)]
 struct Which {
     /// Names of sites, or paths of manifests (with a `/`, or ending in `.yaml`)
-    #[arg(value_name = "SITE", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(
+        value_name = "SITE",
+        required_unless_present = "all",
+        conflicts_with = "all",
+        add = complete::site()
+    )]
     sites: Vec<String>,
     /// All sites of the configuration
     #[arg(long)]
@@ -118,6 +125,7 @@ pub fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == crate::doctor::SUBCOMMAND) {
         return crate::doctor::inside_main();
     }
+    complete::answer();
     let cli = Cli::parse();
     // A command that is run inside shall find the caller's.
     if !matches!(cli.command, Command::Exec(_) | Command::Trace(_)) {
@@ -125,7 +133,8 @@ pub fn main() -> ExitCode {
         raise_open_files();
     }
     let out = Out::new(cli.global.verbose, cli.global.quiet);
-    ExitCode::from(run(cli, &out).unwrap_or_else(|error| out.failure(&error)))
+    let code = run(cli, &out).unwrap_or_else(|error| out.failure(&error));
+    ExitCode::from(out.exit_code(code))
 }
 
 fn run(cli: Cli, out: &Out) -> anyhow::Result<u8> {

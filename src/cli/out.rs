@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub(super) struct Out {
     bar: OnceLock<ProgressBar>,
     /// The mistakes that were shown.
     shown: Mutex<HashSet<String>>,
+    /// The exit code of errors that did not end the command.
+    aside: AtomicU8,
 }
 
 impl Out {
@@ -41,6 +44,7 @@ impl Out {
             journal: is_journal(),
             bar: OnceLock::new(),
             shown: Mutex::default(),
+            aside: AtomicU8::new(0),
         }
     }
 
@@ -112,6 +116,17 @@ impl Out {
             }
             None => self.line(ERROR, format_args!("{on}error:{off} {error}")),
         }
+    }
+
+    /// An error that does not end the command, and is no site's: counts in [`Out::exit_code`].
+    pub(super) fn error_aside(&self, error: &Error) {
+        self.error(error);
+        self.aside.store(worst([self.aside.load(Ordering::Relaxed), error.exit_code()]), Ordering::Relaxed);
+    }
+
+    /// How a command ends that by itself ended with `code`.
+    pub(super) fn exit_code(&self, code: u8) -> u8 {
+        worst([code, self.aside.load(Ordering::Relaxed)])
     }
 
     /// Mistakes in the manifest or presets of `what`. Those in a preset are shown once, not for each site.

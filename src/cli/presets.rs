@@ -3,6 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
+use super::complete;
 use super::context::Context;
 use super::out::worst;
 use super::sites::Unusable;
@@ -14,7 +15,7 @@ use crate::{Error, Result};
 #[command(after_help = "Example:\n  mountjail presets\n  mountjail presets dns")]
 pub(super) struct Presets {
     /// The preset to show
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", add = complete::preset())]
     name: Option<String>,
     /// Print as JSON
     #[arg(long)]

@@ -3,6 +3,7 @@
 use clap::Args;
 use clap_complete::Shell;
 
+use super::complete;
 use super::out::Out;
 use crate::manifest::{preset_schema, site_schema};
 
@@ -25,7 +26,7 @@ impl Schema {
     }
 }
 
-/// Print the completions for a shell
+/// Print the completions for a shell, of commands, options, sites, presets and users
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  mountjail completions bash >/etc/bash_completion.d/mountjail")]
 pub(super) struct Completions {
@@ -35,8 +36,6 @@ pub(super) struct Completions {
 
 impl Completions {
     pub(super) fn run(&self, out: &Out) -> u8 {
-        let mut script = vec![];
-        clap_complete::generate(self.shell, &mut super::command(), "mountjail", &mut script);
-        out.print_and(script, 0)
+        out.print_and(complete::script(self.shell), 0)
     }
 }

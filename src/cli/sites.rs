@@ -10,7 +10,7 @@ use super::Which;
 use super::context::Context;
 use crate::manifest::{self, Diagnostics, HostPath, Manifest, Presets, SiteName, SourceFile};
 use crate::resolve::Roots;
-use crate::{Error, Result};
+use crate::{Error, Result, observe};
 
 /// A site that a command is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,10 +61,10 @@ pub(super) fn which(context: &Context<'_>, which: &Which) -> Result<Vec<Site>> {
     if which.all { every(context) } else { named(context, &which.sites) }
 }
 
-/// As [`all`]; says so if there are none.
+/// As [`all`]; says so if there are none, not even in the records.
 pub(super) fn every(context: &Context<'_>) -> Result<Vec<Site>> {
     let sites = all(context)?;
-    if sites.is_empty() {
+    if sites.is_empty() && context.state.recorded_sites().is_empty() {
         context.out.info(format_args!("there are no sites in {}", context.config.join("sites").display()));
     }
     Ok(sites)
@@ -103,25 +103,59 @@ fn site_of(file: &Path) -> Result<SiteName> {
     })
 }
 
-/// All sites of the configuration, sorted by name.
+/// All sites of the configuration, sorted by name. A file that cannot be one for its name is said, and the others
+/// count.
 pub(super) fn all(context: &Context<'_>) -> Result<Vec<Site>> {
+    let (sites, misnamed) = listed(context)?;
+    for error in &misnamed {
+        context.out.error_aside(error);
+    }
+    Ok(sites)
+}
+
+/// As [`all`], without a word; none where they cannot be listed.
+pub(super) fn known(context: &Context<'_>) -> Vec<Site> {
+    listed(context).unwrap_or_default().0
+}
+
+fn listed(context: &Context<'_>) -> Result<(Vec<Site>, Vec<Error>)> {
     let directory = context.config.join("sites");
-    let files = yaml_files(&directory).map_err(|error| {
+    let cannot = |error: &io::Error| {
         Error::failed(format!("cannot list the sites in {}", directory.display()))
-            .because(&error)
+            .because(error)
             .hint("write SITE.yaml there, or name another directory with --config-dir")
-    })?;
-    let sites = files.into_iter().map(|file| Ok(Site { name: site_of(&file)?, file }));
-    sites.collect()
+    };
+    let (mut sites, mut misnamed) = (vec![], vec![]);
+    for file in files_ending_in(&directory, "yaml").map_err(|error| cannot(&error))? {
+        match site_of(&file) {
+            Ok(name) => sites.push(Site { name, file }),
+            Err(error) => misnamed.push(error.hint("rename the file, or move it elsewhere")),
+        }
+    }
+    for file in files_ending_in(&directory, "yml").map_err(|error| cannot(&error))? {
+        let renamed = file.with_extension("yaml");
+        misnamed.push(
+            Error::usage(format!("{}: a manifest's name ends in .yaml", file.display())).hint(format!(
+                "mv {} {}",
+                file.display(),
+                renamed.display()
+            )),
+        );
+    }
+    Ok((sites, misnamed))
 }
 
 /// The files `*.yaml` of a directory but hidden ones, sorted.
 pub(super) fn yaml_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    files_ending_in(directory, "yaml")
+}
+
+fn files_ending_in(directory: &Path, ending: &str) -> io::Result<Vec<PathBuf>> {
     let mut files = vec![];
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if !hidden && path.extension().is_some_and(|extension| extension == "yaml") {
+        if !hidden && path.extension().is_some_and(|extension| extension == ending) {
             files.push(path);
         }
     }
@@ -148,18 +182,25 @@ pub(super) fn presets(config: &Path) -> Result<Presets> {
     Ok(presets)
 }
 
-/// The real roots of all sites, as far as their manifests can be read.
-pub(super) fn roots(config: &Path) -> Roots {
+/// The real roots of all sites, as far as their manifests can be read, and of those that only the records know.
+pub(super) fn roots(context: &Context<'_>) -> Roots {
     let mut roots = Roots::default();
     let mut parents: HashMap<HostPath, HostPath> = HashMap::new();
-    for file in yaml_files(&config.join("sites")).unwrap_or_default() {
-        if let (Ok(site), Ok(text)) = (site_of(&file), text(&file))
-            && let Some(root) = manifest::root_of(&text)
-        {
+    let sites = known(context);
+    for site in &sites {
+        if let Some(root) = root_of(site) {
             let real = parents.entry(root.parent().unwrap_or_else(HostPath::slash));
             let real = real.or_insert_with_key(real_path);
             let root = root.file_name().and_then(|name| real.join(name).ok()).unwrap_or(root);
-            roots.add(site, root);
+            roots.add(site.name.clone(), root);
+        }
+    }
+    let boot = observe::boot_id().ok();
+    for name in context.state.recorded_sites() {
+        if sites.binary_search_by_key(&&name, |site| &site.name).is_err()
+            && let Some(root) = boot.as_ref().and_then(|boot| context.state.read(&name, boot).root().cloned())
+        {
+            roots.add_recorded(name, root);
         }
     }
     roots
@@ -183,24 +224,29 @@ pub(super) fn load(context: &Context<'_>, site: &Site) -> Result<Manifest, Unusa
 }
 
 fn no_such_site(context: &Context<'_>, site: &Site, error: Error) -> Error {
-    if site.file.parent() != Some(&context.config.join("sites")) {
-        return error;
+    let Site { name, file } = site;
+    if let Ok(to) = fs::read_link(file) {
+        return error.hint(format!("{} is a link to {}, which is not there", file.display(), to.display()));
     }
-    let known: Vec<_> = all(context).unwrap_or_default();
+    let known = known(context);
+    if file.parent() != Some(&context.config.join("sites")) {
+        let meant = known.iter().find(|known| known.name == *name);
+        let meant =
+            meant.map(|known| format!("the site of that name is `{name}`, in {}", known.file.display()));
+        return error.hint(meant.unwrap_or_else(|| "name the path of a manifest, or a site".to_owned()));
+    }
+    let missing = Error::usage(format!("there is no site {name}: {} does not exist", file.display()));
+    if context.state.recorded_sites().contains(name) {
+        return missing.hint(format!(
+            "it is set up, but its manifest was removed, renamed, or is elsewhere: give that file's path; \
+             `mountjail down {name}` works from the record"
+        ));
+    }
     let near = known
         .iter()
         .map(|known| known.name.as_str())
-        .min_by_key(|known| strsim::damerau_levenshtein(known, site.name.as_str()));
-    let near = near.filter(|near| strsim::damerau_levenshtein(near, site.name.as_str()) <= 2);
-    let missing =
-        Error::usage(format!("there is no site {}: {} does not exist", site.name, site.file.display()));
-    if context.state.recorded_sites().contains(&site.name) {
-        return missing.hint(format!(
-            "it was brought up by a manifest elsewhere: give that file's path (`mountjail down {}` works from the record)",
-            site.name
-        ));
-    }
-    match near {
+        .min_by_key(|known| strsim::damerau_levenshtein(known, name.as_str()));
+    match near.filter(|near| strsim::damerau_levenshtein(near, name.as_str()) <= 2) {
         Some(near) => missing.hint(format!("did you mean {near}?")),
         None => missing.hint("`mountjail status` lists the sites; --config-dir names another configuration"),
     }

@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::DIFFERENT;
+use super::complete;
 use super::context::Context;
 use super::out::worst;
 use super::sites::{self, Site};
@@ -26,7 +27,7 @@ use crate::resolve::Desired;
 )]
 pub(super) struct Status {
     /// Names of sites, or paths of manifests [default: all sites]
-    #[arg(value_name = "SITE")]
+    #[arg(value_name = "SITE", add = complete::site())]
     sites: Vec<String>,
     /// All sites, which is the default
     #[arg(long, conflicts_with = "sites")]

@@ -141,7 +141,7 @@ impl Units {
     fn written_for(&self, context: &Context<'_>) -> Result<Vec<PathBuf>> {
         let names = |site: &Site| sites::load(context, site).map_or(vec![], |manifest| manifest.services);
         let going = sites::named(context, &self.which.sites)?;
-        let staying = sites::all(context).unwrap_or_default();
+        let staying = sites::known(context);
         let needed: BTreeSet<_> =
             staying.iter().filter(|site| !going.contains(site)).flat_map(names).collect();
         let mut files = vec![];

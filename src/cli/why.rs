@@ -1,22 +1,26 @@
 //! `mountjail why`: what brought a path in.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 
+use super::complete;
 use super::context::Context;
-use super::sites;
+use super::sites::{self, Site};
+use super::trace;
 use super::work::desired;
-use crate::Error;
-use crate::manifest::JailPath;
-use crate::render;
+use crate::manifest::{Entry, JailPath, Origin, Pattern, Request};
+use crate::resolve::Desired;
+use crate::trace::{Miss, look};
+use crate::{Error, render};
 
 /// Say which line, preset, program or link brought a path into a jail
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  mountjail why site1 /lib/x86_64-linux-gnu/libc.so.6")]
 pub(super) struct Why {
     /// The site's name, or the path of its manifest
-    #[arg(value_name = "SITE")]
+    #[arg(value_name = "SITE", add = complete::site())]
     site: String,
     /// The path as a process inside the jail sees it
     #[arg(value_name = "PATH")]
@@ -38,15 +42,7 @@ impl Why {
         };
         let answer = render::why(&desired, &path);
         if answer.mount.is_none() && answer.link.is_none() {
-            let nothing =
-                Error::failed(format!("{}: nothing brings {path} into {}", site.name, desired.root));
-            let on_host = path.on_host();
-            let error = if context.host.exists(&on_host) {
-                nothing.hint(format!("it is on the host; this line of `mounts` would bring it: - {on_host}"))
-            } else {
-                nothing.hint("it is not on the host either")
-            };
-            return Err(error.into());
+            return Err(nothing_brings(context, &site, &desired, path).into());
         }
         let text = if self.json {
             format!("{:#}\n", render::json::why(&path, &answer))
@@ -55,4 +51,42 @@ impl Why {
         };
         Ok(context.out.print_and(&text, 0))
     }
+}
+
+/// That nothing brings `path`, with the line that would.
+fn nothing_brings(context: &Context<'_>, site: &Site, desired: &Desired, path: JailPath) -> Error {
+    let nothing = Error::failed(format!("{}: nothing brings {path} into {}", site.name, desired.root));
+    if let Some(origin) = waiting_for(context, site, &path) {
+        return nothing.hint(format!("it is not on the host; once it is there, this brings it: {origin}"));
+    }
+    let Ok(resolver) = context.resolver() else { return nothing };
+    let Some(found) = look(&context.host, context.roots(), &desired.root, &Miss::of(path)) else {
+        return nothing.hint("it is not on the host either");
+    };
+    let advice = trace::advice(context, &resolver, desired, vec![found]);
+    match (advice.lines.first(), advice.refused.first()) {
+        (Some(line), _) => {
+            nothing.hint(format!("it is on the host; this line would bring it: {}", line.addition))
+        }
+        (None, Some((_, why))) => nothing.hint(format!("it is on the host, but no line is advised: {why}")),
+        (None, None) => nothing,
+    }
+}
+
+/// The optional line that names `path`, or a directory above it, which is not there.
+fn waiting_for(context: &Context<'_>, site: &Site, path: &JailPath) -> Option<Arc<Origin>> {
+    let manifest = sites::load(context, site).ok()?;
+    let names = |entry: &&Arc<Entry>| match &entry.request {
+        Request::Mount(mount) => {
+            let source = |pattern: &Pattern| path.on_host().starts_with(pattern.path());
+            let target = mount.target.as_ref().is_some_and(|target| path.starts_with(target));
+            mount.sources.optional && (target || mount.sources.any_of.iter().any(source))
+        }
+        Request::Etc(wanted) => {
+            let named = |name: &String| path.as_path().starts_with(Path::new("/etc").join(name));
+            wanted.optional && wanted.any_of.iter().any(named)
+        }
+        _ => false,
+    };
+    manifest.entries.iter().find(names).map(|entry| entry.origin.clone())
 }

@@ -26,7 +26,7 @@ const TEMPORARY: [&str; 5] = ["/dev", "/run", "/tmp", "/var/run", "/var/tmp"];
 pub struct Outdated {
     /// At least one, by their ids.
     pub processes: Vec<Process>,
-    /// Paths as the processes have them, or, where a file has none any more, its name as a library.
+    /// Paths as the processes have them, or, where a file has none any more, `program` or its name as a library.
     pub files: Vec<String>,
 }
 
@@ -130,16 +130,20 @@ impl Inside<'_> {
         inside.unwrap_or_else(|_| mapped.path().to_owned())
     }
 
-    /// The path inside; of a file that was a mount of its own, which has none any more, the name as a library.
+    /// The path inside; of a file that was a mount of its own, which has none any more, `program` or the name as a
+    /// library.
     fn name(&self, mapped: &Mapped<'_>) -> String {
         let shown = self.path_inside(mapped);
         if shown != Path::new("/") {
             return shown.to_string_lossy().into_owned();
         }
+        let file = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+        if file(&self.link(mapped)) == file(&self.proc.join("exe")) {
+            return "program".to_owned();
+        }
         let object = File::open(self.link(mapped)).ok().and_then(|file| Object::read(&file).ok());
         let soname = object.and_then(|object| object.soname);
-        soname
-            .map_or_else(|| "a replaced file".to_owned(), |name| String::from_utf8_lossy(&name).into_owned())
+        soname.map_or_else(|| "unnamed file".to_owned(), |name| String::from_utf8_lossy(&name).into_owned())
     }
 }
 

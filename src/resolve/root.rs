@@ -1,6 +1,6 @@
 //! The site's root: where it really is, and whether a jail may be there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -11,13 +11,40 @@ use crate::manifest::{HostPath, Manifest, SiteName};
 use crate::{Error, Result, sys};
 
 /// Directories that hold the system, and those in which sites are kept.
-const SYSTEM: [&str; 23] = [
-    "/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib32", "/lib64", "/libx32", "/media", "/mnt",
-    "/opt", "/proc", "/root", "/run", "/sbin", "/srv", "/sys", "/tmp", "/usr", "/var", "/var/lib",
+const SYSTEM: [&str; 29] = [
+    "/",
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/home",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/media",
+    "/mnt",
+    "/opt",
+    "/proc",
+    "/root",
+    "/run",
+    "/sbin",
+    "/srv",
+    "/sys",
+    "/tmp",
+    "/usr",
+    "/usr/local",
+    "/var",
+    "/var/cache",
+    "/var/lib",
+    "/var/log",
+    "/var/mail",
+    "/var/spool",
+    "/var/tmp",
 ];
 
 /// Directories below which no jail can be.
-const SYSTEM_BELOW: [&str; 13] = [
+const SYSTEM_BELOW: [&str; 15] = [
     "/bin",
     "/boot",
     "/dev",
@@ -25,24 +52,34 @@ const SYSTEM_BELOW: [&str; 13] = [
     "/lib",
     "/lib64",
     "/proc",
+    "/run/mountjail",
     "/sbin",
     "/sys",
     "/usr/bin",
     "/usr/lib",
     "/usr/sbin",
     "/usr/share",
+    "/var/lib/mountjail",
 ];
 
 /// The roots of all sites, links on the way followed.
 #[derive(Clone, Debug, Default)]
 pub struct Roots {
     by_path: BTreeMap<HostPath, Vec<SiteName>>,
+    /// Those without a manifest.
+    recorded: BTreeSet<SiteName>,
 }
 
 impl Roots {
     /// Adds the root of `site`.
     pub fn add(&mut self, site: SiteName, root: HostPath) {
         self.by_path.entry(root).or_default().push(site);
+    }
+
+    /// Adds the root of a site that only the records know: its manifest was renamed, removed, or is elsewhere.
+    pub fn add_recorded(&mut self, site: SiteName, root: HostPath) {
+        self.recorded.insert(site.clone());
+        self.add(site, root);
     }
 
     /// The site whose root is `root`.
@@ -108,7 +145,12 @@ pub(super) fn check(host: &Host, manifest: &Manifest, roots: &Roots) -> Result<C
     refuse_system(&path)?;
     if let Some((other, theirs)) = roots.in_the_way(&manifest.site, &path) {
         let root = &path;
-        return Err(if theirs == root {
+        return Err(if theirs == root && roots.recorded.contains(other) {
+            Error::failed(format!(
+                "the root {root} is set up as the site {other}, whose manifest is gone or elsewhere"
+            ))
+            .hint(format!("`mountjail down {other}`, then this again"))
+        } else if theirs == root {
             Error::usage(format!("the root {root} is the root of the site {other} as well"))
                 .hint("make one manifest of the two")
         } else {

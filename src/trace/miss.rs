@@ -26,6 +26,21 @@ pub struct Miss {
     pub(super) threads: BTreeSet<i32>,
 }
 
+impl Miss {
+    /// That `path` is not there, whoever may look for it.
+    pub fn of(path: JailPath) -> Self {
+        Self {
+            path,
+            call: "open",
+            writes: false,
+            lookups: 0,
+            programs: BTreeSet::new(),
+            users: BTreeSet::new(),
+            threads: BTreeSet::new(),
+        }
+    }
+}
+
 /// One failed look-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lookup {
@@ -49,15 +64,7 @@ impl Misses {
             self.dropped += 1;
             return;
         }
-        let new = || Miss {
-            path: path.clone(),
-            call,
-            writes,
-            lookups: 0,
-            programs: BTreeSet::new(),
-            users: BTreeSet::new(),
-            threads: BTreeSet::new(),
-        };
+        let new = || Miss { call, writes, ..Miss::of(path.clone()) };
         let miss = self.by_path.entry(path.clone()).or_insert_with(new);
         miss.lookups += 1;
         miss.writes &= writes;

@@ -12,6 +12,7 @@ use clap::Args;
 use nix::unistd::{Uid, User};
 
 use self::report::Report;
+use super::complete;
 use super::context::Context;
 use super::inside::{self, Inside};
 use super::out::worst;
@@ -54,7 +55,7 @@ pub(super) struct Trace {
     #[arg(long, value_name = "UNIT")]
     service: Option<String>,
     /// Run the command as this user of the host, by name or id [default: as `exec`]
-    #[arg(short, long, value_name = "USER", requires = "command")]
+    #[arg(short, long, value_name = "USER", requires = "command", add = complete::user())]
     user: Option<String>,
     /// Show also what is missing on the host as well, and what is below /proc and /sys
     #[arg(long)]
@@ -69,7 +70,7 @@ pub(super) struct Trace {
     #[arg(long)]
     json: bool,
     /// The site's name, or the path of its manifest
-    #[arg(value_name = "SITE")]
+    #[arg(value_name = "SITE", add = complete::site())]
     site: String,
     /// The command and its arguments
     #[arg(value_name = "CMD", last = true)]
@@ -189,7 +190,13 @@ impl Trace {
     }
 }
 
-fn advice(context: &Context<'_>, resolver: &Resolver<'_>, desired: &Desired, found: Vec<Found>) -> Advice {
+/// The lines for what was `found`, with all presets in view.
+pub(super) fn advice(
+    context: &Context<'_>,
+    resolver: &Resolver<'_>,
+    desired: &Desired,
+    found: Vec<Found>,
+) -> Advice {
     let presets: Vec<_> = context
         .presets
         .names()

@@ -15,6 +15,7 @@ use clap::Args;
 use sd_notify::NotifyState;
 
 use super::apply::{Run, summary};
+use super::complete;
 use super::context::{Context, is_set, stop_flag, table};
 use super::out::worst;
 use super::parallel;
@@ -22,7 +23,7 @@ use super::sites::{self, Site, Unusable};
 use super::work::{Failed, plural};
 use crate::engine::{self, Lock, Outcome};
 use crate::manifest::{HostPath, SiteName};
-use crate::observe;
+use crate::observe::{self, WatchState};
 use crate::resolve::{Host, Interest};
 use crate::watch::{Learned, MountSource, User, Watcher};
 use crate::{Error, Result, sys};
@@ -58,7 +59,7 @@ const PATIENCE: u32 = 10;
 )]
 pub(super) struct Watch {
     /// Names of sites, or paths of manifests [default: all sites]
-    #[arg(value_name = "SITE")]
+    #[arg(value_name = "SITE", add = complete::site())]
     sites: Vec<String>,
     /// All sites, which is the default
     #[arg(long, conflicts_with = "sites")]
@@ -127,7 +128,8 @@ fn only_one(context: &Context<'_>) -> Result<Lock> {
         Error::failed(format!("cannot make the directory {}", directory.display())).because(&error)
     })?;
     Lock::if_free(&context.state.watch_lock())?.ok_or_else(|| {
-        Error::failed("another `mountjail watch` is running already")
+        let pid = WatchState::read(&context.state).map(|watch| format!(", as process {}", watch.pid));
+        Error::failed(format!("another `mountjail watch` is running already{}", pid.unwrap_or_default()))
             .hint("`systemctl status mountjail-watch`; `mountjail watch --once` can run beside it")
     })
 }

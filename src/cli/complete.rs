@@ -1,0 +1,82 @@
+//! What a shell offers while a command is typed: the names of sites and presets, users, paths.
+//!
+//! The shell's script runs this program with [`VARIABLE`] set; `mountjail completions` prints the script.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+use clap_complete::engine::{
+    ArgValueCandidates, ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter,
+};
+use clap_complete::{CompleteEnv, Shell, env};
+
+use super::sites;
+use crate::manifest::Presets;
+
+/// Set by the scripts: the shell's name.
+const VARIABLE: &str = "MOUNTJAIL_COMPLETE";
+
+/// Answers the shell and exits, if it is one that asks.
+pub(super) fn answer() {
+    CompleteEnv::with_factory(super::command).var(VARIABLE).completer("mountjail").complete();
+}
+
+/// The script that makes `shell` ask.
+pub fn script(shell: Shell) -> Vec<u8> {
+    let mut script = vec![];
+    let shells = env::Shells::builtins();
+    if let Some(shell) = shells.completer(&shell.to_string()) {
+        // Writing to memory does not fail.
+        let _ = shell.write_registration(VARIABLE, "mountjail", "mountjail", "mountjail", &mut script);
+    }
+    if shell == Shell::Zsh {
+        // Where zsh loads the file at the first completion, it is that completion's function as well.
+        script.extend(b"\n[[ $funcstack[1] != _mountjail ]] || _clap_dynamic_completer_mountjail\n");
+    }
+    script
+}
+
+/// Sites by name, or paths of manifests.
+pub(super) fn site() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| {
+        let files = sites::yaml_files(&config().join("sites")).unwrap_or_default();
+        let names = files.iter().filter_map(|file| file.file_stem());
+        let mut candidates = starting_with(typed, names.map(OsStr::to_owned));
+        if candidates.is_empty() {
+            candidates = PathCompleter::file().complete(typed);
+        }
+        candidates
+    })
+}
+
+/// Presets by name.
+pub(super) fn preset() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let presets = sites::presets(&config()).unwrap_or_else(|_| Presets::built_in());
+        let one = |name: &str| {
+            CompletionCandidate::new(name)
+                .help(presets.description(name).map(|about| about.to_owned().into()))
+        };
+        presets.names().map(one).collect()
+    })
+}
+
+/// Users of the host by name.
+pub(super) fn user() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let names = passwd.lines().filter_map(|line| line.split(':').next());
+        names.filter(|name| !name.is_empty()).map(CompletionCandidate::new).collect()
+    })
+}
+
+/// The shell does not say what `--config-dir` was typed before.
+fn config() -> PathBuf {
+    let set = std::env::var_os("MOUNTJAIL_CONFIG_DIR").filter(|directory| !directory.is_empty());
+    set.unwrap_or_else(|| "/etc/mountjail".into()).into()
+}
+
+fn starting_with(typed: &OsStr, names: impl Iterator<Item = std::ffi::OsString>) -> Vec<CompletionCandidate> {
+    let typed = typed.as_encoded_bytes();
+    names.filter(|name| name.as_encoded_bytes().starts_with(typed)).map(CompletionCandidate::new).collect()
+}
