@@ -39,24 +39,96 @@ fn commands(directory: &Path) -> io::Result<()> {
     for inner in program.get_subcommands() {
         let name = format!("mountjail-{}", inner.get_name());
         let inner = inner.clone().bin_name(format!("mountjail {}", inner.get_name()));
-        command_page(directory, inner, &name, "EXAMPLE")?;
+        let mut also = vec![("mountjail", "8"), ("mountjail.yaml", "5")];
+        if name == "mountjail-presets" {
+            also.push(("mountjail-presets", "7")); // which man(1) does not show first
+        }
+        command_page(directory, inner, &name, "EXAMPLE", &Roff::new(), &also)?;
     }
-    command_page(directory, program, "mountjail", "EXIT STATUS")
+    let also = [("mountjail.yaml", "5"), ("mountjail-presets", "7"), ("mount", "8"), ("chroot", "2")];
+    command_page(directory, program, "mountjail", "EXIT STATUS", &files_and_environment(), &also)
 }
 
-/// The page `name`(8), without a date, so that it is the same each time; `last`: what the help ends with.
-fn command_page(directory: &Path, command: clap::Command, name: &str, last: &str) -> io::Result<()> {
-    let file = directory.join(format!("{name}.8"));
-    let mut text = vec![];
-    clap_mangen::Man::new(command.name(&*name.to_owned().leak()))
+/// The page `name`(8), without a date, so that it is the same each time; `last`: what the help ends with; `more`:
+/// sections after it.
+fn command_page(
+    directory: &Path,
+    mut command: clap::Command,
+    name: &str,
+    last: &str,
+    more: &Roff,
+    also: &[(&str, &str)],
+) -> io::Result<()> {
+    let usage = command.render_usage().to_string();
+    let usage = usage.trim_start_matches("Usage:").lines().map(str::trim).collect::<Vec<_>>();
+    let man = clap_mangen::Man::new(command.name(&*name.to_owned().leak()))
         .title(name.to_uppercase())
         .section("8")
         .date("")
         .source(concat!("mountjail ", env!("CARGO_PKG_VERSION")))
-        .manual("System Administration")
-        .render(&mut text)?;
+        .manual("System Administration");
+    let mut text = vec![];
+    man.render_title(&mut text)?;
+    man.render_name_section(&mut text)?;
+    let mut synopsis = Roff::new();
+    synopsis.control("SH", ["SYNOPSIS"]);
+    for line in usage {
+        synopsis.text([roman(line)]);
+        synopsis.control("br", []);
+    }
+    synopsis.to_writer(&mut text)?;
+    man.render_description_section(&mut text)?;
+    man.render_options_section(&mut text)?;
+    if name == "mountjail" {
+        man.render_subcommands_section(&mut text)?;
+    }
+    man.render_extra_section(&mut text)?;
+    more.to_writer(&mut text)?;
+    let mut end = Roff::new();
+    see_also(&mut end, also);
+    end.to_writer(&mut text)?;
     let text = String::from_utf8_lossy(&text).replace(".SH EXTRA\n", &format!(".SH \"{last}\"\n"));
+    let file = directory.join(format!("{name}.8"));
     fs::write(file, text.replace("\nExample:\n", "\n").replace("\nExit codes:\n", "\n"))
+}
+
+fn files_and_environment() -> Roff {
+    let mut page = Roff::new();
+    let entries = |page: &mut Roff, entries: &[(&str, &str)]| {
+        for (name, about) in entries {
+            page.control("TP", []);
+            page.text([bold(*name)]);
+            page.text([roman(*about)]);
+        }
+    };
+    page.control("SH", ["FILES"]);
+    entries(
+        &mut page,
+        &[
+            ("/etc/mountjail/sites/SITE.yaml", "The manifest of a site: mountjail.yaml(5)."),
+            ("/etc/mountjail/presets/NAME.yaml", "A preset of this host's own: mountjail-presets(7)."),
+            ("/run/mountjail", "Records of what is mounted, and locks. They end with the boot."),
+            ("/var/lib/mountjail", "Records of what was made in roots, and the files for users."),
+        ],
+    );
+    page.control("SH", ["ENVIRONMENT"]);
+    entries(
+        &mut page,
+        &[
+            ("MOUNTJAIL_CONFIG_DIR", "As --config-dir."),
+            ("MOUNTJAIL_STATE_DIR", "As --state-dir."),
+            (
+                "MOUNTJAIL_ENGINE",
+                "How to mount, detached or classic, in place of what the kernel's calls decide.",
+            ),
+            (
+                "MOUNTJAIL_MOUNT_EVENTS",
+                "How watch learns of mounts, fanotify or poll, in place of what the kernel decides.",
+            ),
+            ("NO_COLOR", "No colours, if it is not empty."),
+        ],
+    );
+    page
 }
 
 fn page(name: &str, section: &str, summary: &str) -> Roff {
@@ -84,6 +156,11 @@ fn manifest_page() -> Roff {
     page.text([roman(
         "Libraries and programs are mounted ro,nosuid,nodev; devices ro,nosuid,noexec; everything else \
          ro,nosuid,nodev,noexec.",
+    )]);
+    page.control("PP", []);
+    page.text([roman(
+        "A site is called as its file, without .yaml: 1 to 200 letters, digits, dots, underscores, hyphens and @, \
+         the first a letter or a digit.",
     )]);
     page.control("SH", ["KEYS OF A SITE"]);
     keys(&mut page, &site_schema());
@@ -135,16 +212,25 @@ fn presets_page() -> Roff {
         let rest: Vec<_> = text.lines().filter(|line| !line.starts_with("description:")).collect();
         example(&mut page, &rest.join("\n"));
     }
-    see_also(&mut page, &[("mountjail", "8"), ("mountjail.yaml", "5")]);
+    see_also(&mut page, &[("mountjail", "8"), ("mountjail-presets", "8"), ("mountjail.yaml", "5")]);
     page
 }
 
-/// A paragraph for each key: its description, what it takes, an example.
+/// A paragraph for each key, those that are required first: its description, what it takes, an example.
 fn keys(page: &mut Roff, schema: &Value) {
-    for (key, about) in schema["properties"].as_object().into_iter().flatten() {
+    let required = schema["required"].as_array().cloned().unwrap_or_default();
+    let is_required = |key: &str| required.iter().any(|required| *required == *key);
+    let mut keys: Vec<_> = schema["properties"].as_object().into_iter().flatten().collect();
+    keys.sort_by_key(|(key, _)| !is_required(key));
+    for (key, about) in keys {
         page.control("TP", []);
-        page.text([bold(key)]);
+        page.text([bold(key), roman(if is_required(key) { " (required)" } else { "" })]);
         page.text([roman(about["description"].as_str().unwrap_or_default())]);
+        if let Some(values) = about["enum"].as_array() {
+            let values: Vec<_> = values.iter().filter_map(Value::as_str).collect();
+            page.control("br", []);
+            page.text([roman("One of: "), italic(values.join(", "))]);
+        }
         if let Some(sample) = about["examples"].get(0) {
             page.control("br", []);
             page.text([roman("Example: "), italic(sample.to_string())]);
