@@ -43,6 +43,8 @@ pub(super) enum PathAt {
     Second,
     /// In the `sockaddr` that the argument points to, of the length in the next one.
     Address(usize),
+    /// In the `sockaddr` of the `msghdr` that the argument points to; of several, the first.
+    Message(usize),
 }
 
 /// Where a call says that it is about writing.
@@ -78,6 +80,8 @@ const KINDS: &[Kind] = &[
     kind(libc::SYS_execveat, "exec", PathAt::Beside, Flags::None),
     kind(libc::SYS_connect, "connect", PathAt::Address(1), Flags::None),
     kind(libc::SYS_sendto, "connect", PathAt::Address(4), Flags::None),
+    kind(libc::SYS_sendmsg, "connect", PathAt::Message(1), Flags::None),
+    kind(libc::SYS_sendmmsg, "connect", PathAt::Message(1), Flags::None),
     kind(libc::SYS_chdir, "chdir", PathAt::Text(0), Flags::None),
     kind(libc::SYS_statfs, "stat", PathAt::Text(0), Flags::None),
     kind(libc::SYS_getxattr, "stat", PathAt::Text(0), Flags::None),

@@ -59,6 +59,10 @@ fn text(pid: Pid, call: &Call) -> Option<PathBuf> {
         PathAt::Text(nth) => string(pid, call.arguments[nth])?,
         PathAt::Beside | PathAt::Second => string(pid, call.arguments[1])?,
         PathAt::Address(nth) => unix_address(pid, call.arguments[nth], call.arguments[nth + 1])?,
+        PathAt::Message(nth) => {
+            let (at, length) = addressee(pid, call.arguments[nth])?;
+            unix_address(pid, at, length)?
+        }
     };
     (!bytes.is_empty()).then(|| PathBuf::from(OsString::from_vec(bytes)))
 }
@@ -83,6 +87,14 @@ fn base(pid: Pid, call: &Call) -> Option<PathBuf> {
     let root = fs::read_link(format!("/proc/{pid}/root")).ok()?;
     let at = fs::read_link(link).ok()?;
     Some(Path::new("/").join(at.strip_prefix(root).ok()?))
+}
+
+/// Where the address of a `struct msghdr` is, and how long: its first two fields, as on 64-bit machines.
+fn addressee(pid: Pid, at: u64) -> Option<(u64, u64)> {
+    let bytes = read(pid, at, 12)?;
+    let (name, length) = bytes.split_at_checked(8)?;
+    let length = u32::from_ne_bytes(length.try_into().ok()?);
+    Some((u64::from_ne_bytes(name.try_into().ok()?), length.into()))
 }
 
 /// The path in a `struct sockaddr_un`: `unix(7)`. `None` for another family, and for a name without a file.

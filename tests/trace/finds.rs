@@ -95,6 +95,15 @@ pub fn script() {
     sandbox.ok(&["down", "s"]);
 }
 
+/// systemd-notify(1) sends its message with the address, to a socket that it does not connect.
+pub fn notified() {
+    let _daemon = daemon("notified");
+    let (sandbox, _) = site("presets: [shell]\nprograms: [/usr/bin/systemd-notify]\n");
+    let command = "NOTIFY_SOCKET=/run/notified/socket systemd-notify --ready";
+    let report = sandbox.run(&["trace", "--json", "s", "--", "sh", "-c", command]).json();
+    has(&report, "mounts: [{ source: /run/notified, optional: true }]");
+}
+
 /// What the worker is to do, and what it answers when all is there.
 const WORK: [(&str, &str); 4] = [
     ("(new DateTime('2026-07-01', new DateTimeZone('Europe/Zurich')))->getOffset()", "OK: 7200"),

@@ -23,6 +23,7 @@ use support::{Sandbox, trials};
 fn main() -> ExitCode {
     support::main(trials([
         ("a PHP script: what it misses, and with the lines written it works", finds::script),
+        ("a message to the service manager", finds::notified),
         ("a running PHP-FPM worker, which goes on serving", finds::worker),
         ("the workers of a unit, also later ones", finds::unit),
         ("the streams and the exit code of a command", finds::streams),
