@@ -16,6 +16,7 @@ mod root;
 mod template;
 mod types;
 mod users;
+mod walk;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,12 +26,13 @@ use crate::{Error, Result};
 
 pub(crate) use nss::services as name_services;
 
-pub use host::{Host, LinkOnTheWay, LookupError, Walk};
+pub use host::Host;
 pub use inside::may_be_brought;
 pub use ldso::interpreter_of;
 pub use lookups::{Interest, Lookups};
 pub use root::{Roots, create_root, refuse_system, root_id};
 pub use types::{Cause, Desired, FileId, FileKind, GeneratedFile, Link, Mount, Note, Options, Reason};
+pub use walk::{LinkOnTheWay, LookupError, Walk};
 
 use part::Part;
 pub(crate) use part::lexical;

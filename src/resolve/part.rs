@@ -2,11 +2,12 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::host::{Host, LinkOnTheWay, LookupError, Walk};
+use super::host::Host;
 use super::inside;
 use super::ldso::{Closure, Loader};
 use super::nss;
 use super::types::{Cause, FileId, FileKind, Options};
+use super::walk::{LinkOnTheWay, LookupError, Walk};
 use crate::manifest::{Access, HostPath, JailPath, MountRequest, Pattern, Request, Wanted};
 use crate::{Error, Result};
 
