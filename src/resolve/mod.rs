@@ -5,6 +5,7 @@
 //! mounts, links and generated files that the site needs on this host now, sorted and deterministic, each
 //! with the reason it is there. It reads; it never writes, mounts or executes anything.
 
+mod builder;
 mod host;
 mod inside;
 pub mod ldso;
@@ -193,7 +194,7 @@ impl<'h> Resolver<'h> {
             let path = self.generated.join(format!("{}.{name}", desired.site)).map_err(bad)?;
             let target = JailPath::new(format!("/etc/{name}")).map_err(bad)?;
             if let Some(other) = desired.mounts.iter().find(|mount| mount.target == target) {
-                return Err(template::conflict(&target, &other.source, &other.reasons, &path, origin));
+                return Err(builder::conflict(&target, &other.source, &other.reasons, &path, origin));
             }
             desired.mounts.push(Arc::new(generated_mount(host, &target, &path, &contents, gathered)));
             desired.files.push(GeneratedFile { path, contents });
