@@ -13,17 +13,17 @@ use crate::manifest::{HostPath, JailPath, Origin};
 use crate::{Error, Result};
 
 /// One target's mount while it is put together.
-struct Draft {
-    item: Item,
-    target: JailPath,
-    reasons: Vec<Reason>,
+pub(super) struct Draft {
+    pub item: Item,
+    pub target: JailPath,
+    pub reasons: Vec<Reason>,
 }
 
 pub(super) struct Builder<'o> {
-    host: &'o Host,
+    pub host: &'o Host,
     own: HashMap<&'o Path, Option<&'o Path>>,
-    drafts: BTreeMap<JailPath, Draft>,
-    links: BTreeMap<JailPath, Link>,
+    pub drafts: BTreeMap<JailPath, Draft>,
+    pub links: BTreeMap<JailPath, Link>,
     errors: Vec<Error>,
 }
 
@@ -33,7 +33,11 @@ impl<'o> Builder<'o> {
         Self { host, own, drafts: BTreeMap::new(), links: BTreeMap::new(), errors: vec![] }
     }
 
-    pub(super) fn build(mut self, parts: &[(Arc<Origin>, Arc<Part>)]) -> Result<Template, Vec<Error>> {
+    pub(super) fn build(
+        mut self,
+        parts: &[(Arc<Origin>, Arc<Part>)],
+        tops: &BTreeMap<PathBuf, Link>,
+    ) -> Result<Template, Vec<Error>> {
         let items =
             || parts.iter().flat_map(|(origin, part)| part.items.iter().map(move |item| (origin, item)));
         let mut targets = vec![];
@@ -45,7 +49,10 @@ impl<'o> Builder<'o> {
             let reason = Reason { origin: origin.clone(), chain: item.chain.clone() };
             self.add(target, item, reason);
         }
-        self.drop_covered();
+        for top in tops.values() {
+            self.add_top(top);
+        }
+        self.settle();
         self.keep_links();
         self.drop_covered_links();
         self.check_parents();
@@ -103,7 +110,7 @@ impl<'o> Builder<'o> {
         target
     }
 
-    fn add(&mut self, target: JailPath, item: &Item, reason: Reason) {
+    pub(super) fn add(&mut self, target: JailPath, item: &Item, reason: Reason) {
         let Some(draft) = self.drafts.get_mut(&target) else {
             let draft = Draft { item: item.clone(), target: target.clone(), reasons: vec![reason] };
             self.drafts.insert(target, draft);
@@ -141,18 +148,16 @@ impl<'o> Builder<'o> {
         }
     }
 
-    /// Drops what another mount above shows already.
-    fn drop_covered(&mut self) {
-        let targets: Vec<_> = self.drafts.keys().cloned().collect();
-        for target in targets {
-            let Some((above, rest)) = self.above(&target) else { continue };
-            let draft = &self.drafts[&target];
-            let shown = above.item.source.join(&rest).is_ok_and(|path| path == draft.item.source);
-            let suits = stands_in(above.item.options, &draft.item);
-            if shown && suits && (above.item.recursive || !draft.item.recursive) {
-                self.drafts.remove(&target);
-            }
+    /// Adds a link of the host's `/` that leads into what is mounted, unless something else is to be there.
+    fn add_top(&mut self, link: &Link) {
+        let taken = self.own.get(link.path.as_path()).is_some_and(Option::is_none);
+        let mut at_or_below =
+            self.drafts.range(&link.path..).take_while(|(at, _)| at.starts_with(&link.path));
+        if taken || at_or_below.next().is_some() {
+            return;
         }
+        let text = self.own.get(link.path.as_path()).copied().flatten().unwrap_or(&link.text).to_owned();
+        self.links.entry(link.path.clone()).or_insert(Link { text, ..link.clone() });
     }
 
     /// A link whose file the jail has anyway, in a bound directory, stays a link: one mount less, and the
@@ -193,37 +198,61 @@ impl<'o> Builder<'o> {
     }
 
     /// The nearest mount above `target`, and the way from there.
-    fn above(&self, target: &JailPath) -> Option<(&Draft, PathBuf)> {
+    pub(super) fn above(&self, target: &JailPath) -> Option<(&Draft, PathBuf)> {
         let above = target.ancestors().into_iter().rev().find_map(|above| self.drafts.get(&above))?;
         Some((above, target.below(&above.target)?.to_owned()))
     }
 
     /// A mount inside another one needs something to mount on, and nothing is ever made in a source.
     fn check_parents(&mut self) {
-        let mut errors = vec![];
-        for (target, draft) in &self.drafts {
-            let Some((above, rest)) = self.above(target) else { continue };
-            let Ok(on_host) = above.item.source.join(&rest) else { continue };
-            self.host.exists(&on_host); // so that every name on the way counts as looked up
-            let fits =
-                self.host.glimpse(&on_host).is_ok_and(|(found, _)| draft.item.kind.fits_on(found.kind));
-            if !fits {
-                errors.push(
-                    Error::failed(format!(
-                        "cannot mount {} on {target} ({}): {} is mounted on {} ({}), and {} is no {} to mount on",
-                        draft.item.source,
-                        origins(&draft.reasons),
-                        above.item.source,
-                        above.target,
-                        origins(&above.reasons),
-                        on_host,
-                        if draft.item.kind == FileKind::Directory { "directory" } else { "file" },
-                    ))
-                    .hint("nothing is ever made inside a source; choose another target, or mount fewer files above"),
-                );
-            }
-        }
+        let errors: Vec<_> = self.drafts.values().filter_map(|draft| self.cannot_be_inside(draft)).collect();
         self.errors.extend(errors);
+    }
+
+    /// Why nothing can be mounted at the draft's target, if it is inside another mount.
+    fn cannot_be_inside(&self, draft: &Draft) -> Option<Error> {
+        let (above, rest) = self.above(&draft.target)?;
+        let on_host = above.item.source.join(&rest).ok()?;
+        self.host.exists(&on_host); // so that every name on the way counts as looked up
+        let found = self.host.glimpse(&on_host).ok().map(|(found, link)| (found.kind, link));
+        let hidden = self.hidden_below(&above.item, &on_host);
+        if hidden.is_none() && found.as_ref().is_some_and(|(kind, _)| draft.item.kind.fits_on(*kind)) {
+            return None;
+        }
+        let why = match (&hidden, found) {
+            (Some(point), _) => format!("without what the host has mounted at {point}"),
+            (None, Some((_, Some(text)))) => format!("and {on_host} is a link there, to {}", text.display()),
+            (None, _) if draft.item.kind == FileKind::Directory => {
+                format!("and {on_host} is no directory to mount on")
+            }
+            (None, _) => format!("and {on_host} is no file to mount on"),
+        };
+        let error = Error::failed(format!(
+            "cannot mount {} on {} ({}): {} is mounted on {} ({}), {why}",
+            draft.item.source,
+            draft.target,
+            origins(&draft.reasons),
+            above.item.source,
+            above.target,
+            origins(&above.reasons),
+        ));
+        Some(match hidden {
+            Some(point) => error
+                .hint(format!("add {point} to `mounts`, or say `recursive: true` of {}", above.item.source)),
+            None => error.hint(
+                "nothing is ever made inside a source; choose another target, or mount fewer files above",
+            ),
+        })
+    }
+
+    /// The host's mount point between `mount` and the directory of `file`, whose contents the jail does not have.
+    fn hidden_below(&self, mount: &Item, file: &HostPath) -> Option<HostPath> {
+        let directories = file.as_path().ancestors().skip(1).filter_map(|path| HostPath::new(path).ok());
+        let below: Vec<_> = directories.take_while(|path| path.starts_with(&mount.source)).collect();
+        below
+            .into_iter()
+            .rev()
+            .find(|path| self.host.node(path.as_path()).is_ok() && self.in_mount(mount, path).is_none())
     }
 }
 
@@ -276,7 +305,7 @@ fn part_of_the_way(path: &JailPath, way: &Way, kept: impl Fn(&Path) -> bool) -> 
     (at, passed)
 }
 
-fn names(path: &Path) -> VecDeque<OsString> {
+pub(super) fn names(path: &Path) -> VecDeque<OsString> {
     use std::path::Component;
     let name = |component: Component<'_>| match component {
         Component::Normal(name) => Some(name.to_owned()),
@@ -287,7 +316,7 @@ fn names(path: &Path) -> VecDeque<OsString> {
 }
 
 /// Whether a directory mounted with `above` gives `item` what it needs, and no more but to execute.
-fn stands_in(above: Options, item: &Item) -> bool {
+pub(super) fn stands_in(above: Options, item: &Item) -> bool {
     let same = |noexec| Options { noexec, ..above } == Options { noexec, ..item.options };
     above == item.options || (!item.fixed && !above.noexec && same(false))
 }

@@ -39,6 +39,16 @@ struct Known {
     nodes: Mutex<HashMap<PathBuf, Result<Node, i32>>>,
     loader: OnceLock<(State, Lookups)>,
     accounts: OnceLock<(Accounts, Lookups)>,
+    top: OnceLock<(Vec<TopLink>, Lookups)>,
+}
+
+/// A link in `/` straight to a directory: `/lib -> usr/lib`.
+#[derive(Clone, Debug)]
+pub(super) struct TopLink {
+    pub path: HostPath,
+    pub text: PathBuf,
+    /// The directory.
+    pub real: HostPath,
 }
 
 /// What is of interest in a directory.
@@ -75,6 +85,7 @@ impl Host {
             nodes: Mutex::default(),
             loader: OnceLock::new(),
             accounts: OnceLock::new(),
+            top: OnceLock::new(),
         };
         Self { known: Arc::new(known), lookups: None }
     }
@@ -204,6 +215,19 @@ impl Host {
         self.once(&self.known.accounts, Accounts::read)
     }
 
+    /// The links in `/` to directories, read once.
+    pub(super) fn top_links(&self) -> &Vec<TopLink> {
+        self.once(&self.known.top, |host| {
+            let names = host.read_dir(&HostPath::slash()).unwrap_or_default();
+            let walks = names.iter().filter_map(|name| host.walk(&HostPath::slash().join(name).ok()?).ok());
+            let links = walks.filter(|walk| walk.stat.kind == FileKind::Directory).filter_map(|walk| {
+                let [link] = walk.links.as_slice() else { return None };
+                Some(TopLink { path: link.path.clone(), text: link.text.clone(), real: walk.real })
+            });
+            links.collect()
+        })
+    }
+
     /// Whether this is the running system, and not a made tree.
     pub(super) fn is_real(&self) -> bool {
         self.known.base == Path::new("/")
@@ -232,6 +256,13 @@ impl Host {
             }
         }
         Some(entries)
+    }
+
+    /// Whether root made the link at `path`, in a directory that only root can write.
+    pub(super) fn is_roots_link(&self, path: &HostPath) -> bool {
+        let directory = path.parent().and_then(|directory| self.node(directory.as_path()).ok());
+        let only_roots = directory.is_some_and(|node| node.stat.uid == 0 && node.stat.mode & 0o022 == 0);
+        only_roots && self.node(path.as_path()).is_ok_and(|node| node.stat.uid == 0)
     }
 
     /// What is at `path` at this moment, the last link not followed; what was found out before does not count.

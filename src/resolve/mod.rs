@@ -14,6 +14,7 @@ mod nss;
 mod part;
 mod pattern;
 mod root;
+mod shown;
 mod template;
 mod types;
 mod users;

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::host::Host;
+use super::host::{Host, TopLink};
 use super::inside;
 use super::ldso::{Closure, Loader};
 use super::nss;
@@ -43,6 +43,8 @@ pub(super) struct Way {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Part {
     pub items: Vec<Item>,
+    /// Links in `/` that lead to a directory of the items or into it.
+    pub tops: Vec<TopLink>,
     /// A login name for the generated passwd.
     pub user: Option<String>,
     /// What was left out and why.
@@ -147,6 +149,10 @@ impl Part {
             let brought = inside::bring(host, &item);
             self.items.extend(brought.items);
             self.notes.extend(brought.notes);
+        }
+        if item.kind == FileKind::Directory && item.path.as_path() == item.source.as_path() {
+            let into = host.top_links().iter().filter(|link| link.real.starts_with(&item.source));
+            self.tops.extend(into.cloned());
         }
         self.items.push(item);
         Ok(())

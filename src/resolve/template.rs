@@ -8,7 +8,7 @@ use super::builder::Builder;
 use super::host::Host;
 use super::lookups::Lookups;
 use super::part::{Part, lexical};
-use super::types::{FileKind, Link, Mount, Note};
+use super::types::{Cause, FileKind, Link, Mount, Note, Reason};
 use crate::manifest::{HostPath, JailPath, Origin};
 use crate::{Error, Result};
 
@@ -18,6 +18,8 @@ pub(super) struct Gathered {
     items: Vec<(Arc<Origin>, Arc<Part>)>,
     /// The host's directory links on the way to anything, with their texts.
     ways: BTreeMap<PathBuf, PathBuf>,
+    /// The links in `/` that lead into a directory that is mounted, with their texts: `/lib` with `/usr`.
+    tops: BTreeMap<PathBuf, Link>,
     /// The links that data such as `/etc/localtime` are.
     leaves: BTreeSet<PathBuf>,
     pub users: Vec<(String, Arc<Origin>)>,
@@ -50,6 +52,13 @@ impl Gathered {
         self.ways.extend(links.map(|link| (link.path.as_path().to_owned(), link.text.clone())));
         let data = part.items.iter().filter(|item| item.options.noexec);
         self.leaves.extend(data.filter_map(|item| Some(item.leaf.as_ref()?.path.as_path().to_owned())));
+        for top in &part.tops {
+            let Ok(path) = JailPath::new(top.path.as_path()) else { continue };
+            let chain = vec![Cause::OnTheWayTo(top.real.as_path().to_owned())];
+            let reason = Reason { origin: origin.clone(), chain };
+            let link = Link { path: path.clone(), text: top.text.clone(), reasons: vec![] };
+            self.tops.entry(path.as_path().to_owned()).or_insert(link).reasons.push(reason);
+        }
         self.users.extend(part.user.iter().map(|user| (user.clone(), origin.clone())));
         let note = |text: &String| Note { origin: origin.clone(), text: text.clone() };
         self.notes.extend(part.notes.iter().map(note));
@@ -59,7 +68,10 @@ impl Gathered {
     /// What the root at `root` needs.
     pub(super) fn template(&self, host: &Host, root: &HostPath) -> Templated {
         let ways = self.ways.iter().filter_map(|(at, text)| own(host, root, at, text));
-        let own: Vec<_> = ways.chain(self.leaves.iter().filter_map(|at| own_file(host, root, at))).collect();
+        let tops = self.tops.iter().filter(|(at, _)| !self.ways.contains_key(*at));
+        let tops = tops.filter_map(|(at, link)| own_in_place_of(host, root, at, &link.text));
+        let leaves = self.leaves.iter().filter_map(|at| own_file(host, root, at));
+        let own: Vec<_> = ways.chain(tops).chain(leaves).collect();
         self.template_for(host, &own)
     }
 
@@ -71,7 +83,7 @@ impl Gathered {
             return template.clone();
         }
         let scope = host.scope();
-        let template = Builder::new(&scope, own).build(&self.items).map(Arc::new);
+        let template = Builder::new(&scope, own).build(&self.items, &self.tops).map(Arc::new);
         let lookups = scope.into_lookups();
         host.note_all(&lookups);
         known.insert(own.to_vec(), (template.clone(), lookups));
@@ -92,6 +104,15 @@ fn own(host: &Host, root: &HostPath, at: &Path, text: &Path) -> Option<Own> {
         }
         None => None,
     }
+}
+
+/// What the root has at `at` of its own, in whose place the host has a link that nothing needs: that is left alone.
+fn own_in_place_of(host: &Host, root: &HostPath, at: &Path, text: &Path) -> Option<Own> {
+    let (_, link) = host.glimpse(&root.inside(&JailPath::new(at).ok()?)).ok()?;
+    if link.as_deref() == Some(text) {
+        return None;
+    }
+    own(host, root, at, text).or_else(|| Some(Own { at: at.to_owned(), link: None }))
 }
 
 /// What the root has at the host's link `at` to a file, if it is a file: one to mount on, such as a placeholder.
