@@ -83,7 +83,7 @@ fn manifest_page() -> Roff {
     page.control("PP", []);
     page.text([roman(
         "Libraries and programs are mounted ro,nosuid,nodev; devices ro,nosuid,noexec; everything else \
-         ro,nosuid,nodev,noexec.",
+         ro,nosuid,nodev,noexec. Where the host's own mount is noexec or nodev, the jail's is as well.",
     )]);
     page.control("SH", ["KEYS OF A SITE"]);
     keys(&mut page, &site_schema());

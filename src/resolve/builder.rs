@@ -47,11 +47,12 @@ impl<'o> Builder<'o> {
         for ((origin, item), target) in items().zip(targets) {
             let target = self.through_links(target);
             let reason = Reason { origin: origin.clone(), chain: item.chain.clone() };
-            self.add(target, item, reason);
+            self.add(target, &item.asked_at(origin), reason);
         }
         for top in tops.values() {
             self.add_top(top);
         }
+        let refused = self.refused();
         self.settle();
         self.keep_links();
         self.drop_covered_links();
@@ -59,8 +60,9 @@ impl<'o> Builder<'o> {
         if !self.errors.is_empty() {
             return Err(self.errors);
         }
+        let notes = self.say(refused);
         let mounts = self.drafts.into_values().map(|draft| Arc::new(draft.mount())).collect();
-        Ok(Template { mounts, links: self.links.into_values().collect() })
+        Ok(Template { mounts, links: self.links.into_values().collect(), notes })
     }
 
     /// Where the item goes; the directory links on the way are noted.
@@ -143,6 +145,7 @@ impl<'o> Builder<'o> {
                 }
             }
         }
+        draft.item.host = widest(draft.item.host, item.host);
         if !draft.reasons.contains(&reason) {
             draft.reasons.push(reason);
         }
@@ -177,7 +180,7 @@ impl<'o> Builder<'o> {
                 self.drafts.values().any(|other| {
                     other.target != draft.target
                         && shows(other, &draft.item.source)
-                        && stands_in(other.item.options, &draft.item)
+                        && stands_in(&other.item, &draft.item)
                 })
             })
             .map(|(draft, link)| (draft.target.clone(), link.text.clone()))
@@ -258,7 +261,8 @@ impl<'o> Builder<'o> {
 
 impl Draft {
     fn mount(self) -> Mount {
-        let Item { source, file, kind, options, recursive, .. } = self.item;
+        let options = self.item.effective();
+        let Item { source, file, kind, recursive, .. } = self.item;
         Mount {
             target: self.target,
             source,
@@ -315,10 +319,11 @@ pub(super) fn names(path: &Path) -> VecDeque<OsString> {
     path.components().filter_map(name).collect()
 }
 
-/// Whether a directory mounted with `above` gives `item` what it needs, and no more but to execute.
-pub(super) fn stands_in(above: Options, item: &Item) -> bool {
-    let same = |noexec| Options { noexec, ..above } == Options { noexec, ..item.options };
-    above == item.options || (!item.fixed && !above.noexec && same(false))
+/// Whether the directory `above` gives `item` what it needs, and no more but to execute.
+pub(super) fn stands_in(above: &Item, item: &Item) -> bool {
+    let (shown, wanted) = (above.effective(), item.effective());
+    let same = |noexec| Options { noexec, ..shown } == Options { noexec, ..wanted };
+    shown == wanted || (!item.fixed && !shown.noexec && same(false))
 }
 
 /// What allows all that either allows.

@@ -15,9 +15,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use nix::fcntl::AT_FDCWD;
+use nix::sys::statvfs::fstatvfs;
 
 use super::ldso::State;
 use super::lookups::{Interest, Lookups};
+use super::types::Options;
 use super::users::Accounts;
 use super::walk::{LookupError, Walk, Walker};
 use crate::manifest::HostPath;
@@ -40,6 +42,8 @@ struct Known {
     loader: OnceLock<(State, Lookups)>,
     accounts: OnceLock<(Accounts, Lookups)>,
     top: OnceLock<(Vec<TopLink>, Lookups)>,
+    /// What mounts forbid, by their ids.
+    mounts: Mutex<HashMap<u64, Options>>,
 }
 
 /// A link in `/` straight to a directory: `/lib -> usr/lib`.
@@ -86,6 +90,7 @@ impl Host {
             loader: OnceLock::new(),
             accounts: OnceLock::new(),
             top: OnceLock::new(),
+            mounts: Mutex::default(),
         };
         Self { known: Arc::new(known), lookups: None }
     }
@@ -165,6 +170,38 @@ impl Host {
     /// Whether `path` leads to something. What cannot be read counts as absent; ask [`Host::walk`] why.
     pub fn exists(&self, path: &HostPath) -> bool {
         self.walk(path).is_ok()
+    }
+
+    /// What the mount forbids that `real` lies on, where `stat` was found; whether it is read-only does not count.
+    pub(super) fn mount_options(&self, real: &HostPath, stat: &Stat) -> Result<Options, LookupError> {
+        let mounts = || self.known.mounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = stat.mount_id.and_then(|id| mounts().get(&id).copied());
+        let options = match known {
+            Some(options) => options,
+            None => options_at(&self.on_disk(real.as_path()), stat)
+                .map_err(|error| LookupError::Unreadable { at: real.clone(), errno: errno_of(&error) })?,
+        };
+        let Some(id) = stat.mount_id else { return Ok(options) };
+        mounts().insert(id, options);
+        if let (Some(lookups), true) = (&self.lookups, stat.mount_id_is_unique) {
+            lookups.lock().unwrap_or_else(PoisonError::into_inner).add_mount(id, options);
+        }
+        Ok(options)
+    }
+
+    /// Where the mount is that `real` lies on.
+    pub(super) fn mount_point(&self, real: &HostPath) -> HostPath {
+        let (mut point, mut above) = (real.clone(), real.parent());
+        while let Some(directory) = above {
+            let same =
+                |node: Node| self.node(point.as_path()).is_ok_and(|on| on.stat.is_on_mount_of(&node.stat));
+            if !self.node(directory.as_path()).is_ok_and(same) {
+                break;
+            }
+            above = directory.parent();
+            point = directory;
+        }
+        point
     }
 
     /// Opens the regular file that `path` leads to. A FIFO or device is refused: opening one can block or act.
@@ -298,6 +335,16 @@ fn look(path: &Path) -> io::Result<Node> {
     let stat = sys::stat_at(AT_FDCWD, path)?;
     let link = if stat.kind == FileKind::Symlink { Some(std::fs::read_link(path)?) } else { None };
     Ok(Node { stat, link })
+}
+
+/// What the mount of the file at `path` forbids, if that still is the file of `stat`.
+fn options_at(path: &Path, stat: &Stat) -> io::Result<Options> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
+    let found = sys::stat_fd(&file)?;
+    if (found.file, found.mount_id) != (stat.file, stat.mount_id) {
+        return Err(io::Error::from_raw_os_error(libc::ESTALE)); // somebody changes it just now
+    }
+    Ok(Options::OPEN.within(Options::of_statfs(fstatvfs(&file)?.flags())))
 }
 
 fn errno_of(error: &io::Error) -> i32 {

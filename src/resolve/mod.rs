@@ -13,6 +13,7 @@ mod lookups;
 mod nss;
 mod part;
 mod pattern;
+mod refused;
 mod root;
 mod shown;
 mod template;
@@ -130,7 +131,7 @@ impl<'h> Resolver<'h> {
             mounts: template.mounts.clone(),
             links: template.links.clone(),
             files: vec![],
-            notes: gathered.notes.clone(),
+            notes: gathered.notes.iter().chain(&template.notes).cloned().collect(),
             warnings: root.warnings,
         };
         self.add_users(host, &mut desired, &gathered).map_err(|error| named(manifest, vec![error]))?;
@@ -145,7 +146,7 @@ impl<'h> Resolver<'h> {
         Ok(ResolvedPreset {
             mounts: template.mounts.clone(),
             links: template.links.clone(),
-            notes: gathered.notes.clone(),
+            notes: gathered.notes.iter().chain(&template.notes).cloned().collect(),
         })
     }
 

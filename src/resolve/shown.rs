@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::builder::{Builder, Draft, names, stands_in};
 use super::host::Node;
 use super::part::Item;
+use super::types::Options;
 use crate::manifest::{HostPath, JailPath};
 
 /// Links followed in one lookup before the kernel says ELOOP.
@@ -44,12 +45,12 @@ impl Builder<'_> {
         if self.above(target).is_none() {
             return Verdict::Stays;
         }
-        let Shown { at, file } = self.shown(target, draft);
+        let Shown { at, file } = self.shown(target, Some(draft));
         let moved = at != *target;
         match file {
             Some((mount, file)) if file == draft.item.source => {
                 let with_submounts = mount.recursive || !draft.item.recursive;
-                if with_submounts && stands_in(mount.options, &draft.item) {
+                if with_submounts && stands_in(mount, &draft.item) {
                     Verdict::IsDropped
                 } else if moved {
                     Verdict::GoesTo(at)
@@ -73,8 +74,13 @@ impl Builder<'_> {
         }
     }
 
+    /// The attributes of the mount that shows what `path` leads to in the finished jail.
+    pub(super) fn shows(&self, path: &JailPath) -> Option<Options> {
+        self.shown(path, None).file.map(|(mount, _)| mount.effective())
+    }
+
     /// Where `path` leads in the finished jail, if `without` is not mounted.
-    fn shown(&self, path: &JailPath, without: &Draft) -> Shown<'_> {
+    fn shown(&self, path: &JailPath, without: Option<&Draft>) -> Shown<'_> {
         let (mut at, mut rest, mut links) = (PathBuf::from("/"), names(path.as_path()), 0);
         while let Some(name) = rest.pop_front() {
             if name == ".." {
@@ -99,7 +105,7 @@ impl Builder<'_> {
     }
 
     /// The text of the link at `at`, whose directory has no links in it.
-    fn link_at(&self, at: &Path, without: &Draft) -> Option<PathBuf> {
+    fn link_at(&self, at: &Path, without: Option<&Draft>) -> Option<PathBuf> {
         let at = JailPath::new(at).ok()?;
         match self.over(&at, without) {
             Some((mount, file)) => self.in_mount(mount, &file)?.link,
@@ -108,9 +114,10 @@ impl Builder<'_> {
     }
 
     /// The nearest mount at or above `at`, and what of the host it would show there.
-    fn over(&self, at: &JailPath, without: &Draft) -> Option<(&Item, HostPath)> {
+    fn over(&self, at: &JailPath, without: Option<&Draft>) -> Option<(&Item, HostPath)> {
         let at_or_above = at.ancestors().into_iter().chain([at.clone()]).rev();
-        let mount = at_or_above.filter_map(|at| self.drafts.get(&at)).find(|d| d.target != without.target)?;
+        let mut others = at_or_above.filter(|at| without.is_none_or(|without| *at != without.target));
+        let mount = others.find_map(|at| self.drafts.get(&at))?;
         Some((&mount.item, mount.item.source.join(at.below(&mount.target)?).ok()?))
     }
 

@@ -35,6 +35,8 @@ type Templated = Result<Arc<Template>, Vec<Error>>;
 pub(super) struct Template {
     pub mounts: Vec<Arc<Mount>>,
     pub links: Vec<Link>,
+    /// What the host forbids.
+    pub notes: Vec<Note>,
 }
 
 /// What a root has where the host has a directory link.
