@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use nix::mount::{MsFlags, mount};
-use support::{Ran, Sandbox, for_each_engine, mounts_below, on_shared_root};
+use support::{Ran, Sandbox, Watcher, for_each_engine, mounts_below, on_shared_root, soon};
 
 fn main() -> ExitCode {
     let mut trials = for_each_engine("a program on a noexec mount does not run, and it is said", noexec);
@@ -18,6 +18,10 @@ fn main() -> ExitCode {
     // These change mounts of the host's own files.
     trials.push(on_shared_root("a device that the host cannot open", device));
     trials.push(on_shared_root("a built-in preset allows no more than the host", built_in_preset));
+    trials.extend(
+        ["fanotify", "poll"]
+            .map(|how| on_shared_root(format!("watch follows a remount ({how})"), move || watched(how))),
+    );
     trials.push(on_shared_root("what links bring along is as on the host", brought));
     trials.extend(support::trials([("each mount is asked once", asked_once)]));
     support::main(trials)
@@ -201,6 +205,36 @@ fn built_in_preset() {
     sandbox.ok(&["up", "s"]).complains("1 swapped");
     assert_eq!(options(&root, &gconv), "ro,nosuid,nodev");
     sandbox.ok(&["down", "s"]);
+}
+
+fn watched(how: &str) {
+    let sandbox = Sandbox::new();
+    let disk = Disk::new(&sandbox, MsFlags::empty());
+    let id = disk.program();
+    let root = sandbox.site("s", &format!("programs: [{}]\n", id.display()));
+    sandbox.site("other", "etc: [hosts]\n");
+    sandbox.ok(&["up", "--all"]);
+    let watcher = Watcher::with(sandbox.command().arg("watch").env("MOUNTJAIL_MOUNT_EVENTS", how));
+    assert_eq!(watcher.state(&sandbox)["mount_events"], how);
+    for (flags, after) in
+        [(MsFlags::MS_NOEXEC, "ro,nosuid,nodev,noexec"), (MsFlags::empty(), "ro,nosuid,nodev")]
+    {
+        disk.remount(flags);
+        soon(&format!("the mount is {after}"), || {
+            let now = options(&root, &id);
+            if now == after { Ok(()) } else { Err(now) }
+        });
+    }
+    watcher.settles();
+    let passes = || watcher.state(&sandbox)["passes"].as_u64().unwrap();
+    let before = passes();
+    // A mount that no source lies on, and an attribute that is no matter.
+    remount(Path::new("/proc"), MsFlags::MS_NOEXEC);
+    disk.remount(MsFlags::MS_NOATIME);
+    watcher.settles();
+    let more = passes() - before;
+    assert!(more <= if how == "poll" { 2 } else { 0 }, "{more} passes for nothing");
+    watcher.end();
 }
 
 /// `executable: true` is said of the directory, not of what its links lead to.
