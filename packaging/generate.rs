@@ -150,12 +150,13 @@ fn manifest_page() -> Roff {
     page.text([roman(
         "A site is one jail: a root directory and what it needs of the host. Its manifest is a YAML file. Every path \
          that a process in the jail looks up leads to the same file as on the host: links are followed, directory \
-         links on the way are reproduced, programs come with their interpreter and libraries.",
+         links on the way are reproduced, links inside a mounted directory bring along what they lead to, programs come \
+         with their interpreter and libraries. What another mount shows already is not mounted again.",
     )]);
     page.control("PP", []);
     page.text([roman(
         "Libraries and programs are mounted ro,nosuid,nodev; devices ro,nosuid,noexec; everything else \
-         ro,nosuid,nodev,noexec.",
+         ro,nosuid,nodev,noexec. Where the host's own mount is noexec or nodev, the jail's is as well.",
     )]);
     page.control("PP", []);
     page.text([roman(

@@ -201,6 +201,133 @@ fn links_inside_a_bound_directory_bring_their_targets_along() {
     assert_eq!(writable, ["/certs < /certs"], "never for what the jail can write");
 }
 
+/// A host with one directory for programs and libraries, and alternatives by links, as Debian has them.
+fn merged_usr() -> Made {
+    let host = Made::new();
+    host.file("usr/bin/vim").file("usr/bin/gcc-12").file("usr/lib/libz.so.1.2").file("usr/lib/ld.so");
+    host.link("bin", "usr/bin").link("lib", "usr/lib").link("lib64", "usr/lib64");
+    host.link("usr/bin/vi", "/etc/alternatives/vi").link("etc/alternatives/vi", "/usr/bin/vim");
+    host.link("usr/bin/cc", "/etc/alternatives/cc").link("etc/alternatives/cc", "/usr/bin/gcc");
+    host.link("usr/bin/gcc", "gcc-12").link("usr/lib/libz.so.1", "libz.so.1.2");
+    host.link("usr/lib64/ld.so", "/lib/ld.so").link("usr/bin/sh", "/bin/vim");
+    host
+}
+
+#[test]
+fn a_directory_that_is_bound_whole_keeps_its_links() {
+    let host = merged_usr();
+    let tops = ["/bin -> usr/bin", "/lib -> usr/lib", "/lib64 -> usr/lib64"];
+    let shown = host.shows("mounts: [{ source: /usr, executable: true }]");
+    if !nix::unistd::geteuid().is_root() {
+        assert_eq!(shown, [&["/usr < /usr"][..], &tops].concat(), "only links of root's count");
+        return;
+    }
+    // What a link of the host's leads to straight stays a link; through more links the file itself is brought.
+    let expected = ["/etc/alternatives/cc < /usr/bin/gcc-12", "/usr < /usr", tops[0]];
+    let expected = [&expected[..], &["/etc/alternatives/vi -> /usr/bin/vim"], &tops[1..]].concat();
+    assert_eq!(shown, expected);
+    // Whatever the names by which other lines want what is in it, there is nothing to add.
+    let lines = "mounts: [{ source: /usr, executable: true }, /bin/vi, /usr/lib/libz.so.1, /lib64/ld.so, /usr/bin/sh, \
+                 /usr/bin/cc, /lib]";
+    assert_eq!(host.shows(lines), expected);
+}
+
+#[test]
+fn many_alternatives_come_by_their_directory_and_bring_only_what_is_needed() {
+    if !nix::unistd::geteuid().is_root() {
+        return; // only links of root's count
+    }
+    let host = Made::new();
+    for n in 0..4 {
+        host.link(&format!("usr/bin/{n}"), &format!("/etc/alternatives/{n}"));
+        host.link(&format!("etc/alternatives/{n}"), &format!("/usr/bin/{n}.real"))
+            .file(&format!("usr/bin/{n}.real"));
+    }
+    host.link("usr/bin/dir", "/etc/alternatives/dir").link("etc/alternatives/dir", "../../opt/app/lib");
+    host.link("opt/app/lib/out", "/opt/other/file").file("opt/other/file");
+    host.link("etc/alternatives/unused", "/opt/unused").file("opt/unused");
+    let expected = ["/etc/alternatives < /etc/alternatives", "/opt/app/lib < /opt/app/lib"];
+    let expected = [&expected[..], &["/opt/other/file < /opt/other/file", "/usr < /usr"]].concat();
+    assert_eq!(host.shows("mounts: [/usr]"), expected);
+    // Under another name absolute links lead to the host's names, others to what is beside the new one.
+    host.link("usr/bin/up", "../../srv/up").file("srv/up");
+    let mut elsewhere: Vec<_> = expected[..3].iter().map(ToString::to_string).collect();
+    elsewhere.extend((0..4).map(|n| format!("/usr/bin/{n}.real < /usr/bin/{n}.real")));
+    elsewhere.extend(["/x/srv/up < /srv/up".to_owned(), "/x/y < /usr".to_owned()]);
+    assert_eq!(host.shows("mounts: [{ source: /usr, target: /x/y }]"), elsewhere);
+}
+
+#[test]
+fn only_links_of_roots_bring_anything_from_a_directory_that_they_share() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let host = Made::new();
+    for n in 0..5 {
+        host.link(&format!("usr/bin/{n}"), &format!("/srv/bin/{n}")).file(&format!("opt/{n}"));
+        host.link(&format!("srv/bin/{n}"), &format!("/opt/{n}"));
+    }
+    let bound = ["/srv/bin < /srv/bin", "/usr < /usr"];
+    let opt: Vec<_> = (0..5).map(|n| format!("/opt/{n} < /opt/{n}")).collect();
+    std::os::unix::fs::lchown(host.at("srv/bin/3"), Some(33), None).unwrap();
+    let expected = [&opt[..3], &opt[4..], &bound.map(str::to_owned)[..]].concat();
+    assert_eq!(host.shows("mounts: [/usr]"), expected, "a link of another user's");
+    std::os::unix::fs::chown(host.at("srv/bin"), Some(33), None).unwrap();
+    assert_eq!(host.shows("mounts: [/usr]"), bound, "links in another user's directory");
+}
+
+#[test]
+fn what_is_a_link_inside_another_mount_is_mounted_where_the_link_leads() {
+    let host = merged_usr();
+    // Nothing in a writable directory brings anything along, and on a link nothing can be mounted.
+    let usr = "{ source: /usr, access: read-write }";
+    assert_eq!(
+        host.shows(&format!("mounts: [{usr}, /usr/bin/vi, /lib/libz.so.1]")),
+        [
+            "/etc/alternatives/vi < /usr/bin/vim",
+            "/usr < /usr",
+            "/usr/lib/libz.so.1.2 < /usr/lib/libz.so.1.2",
+            "/bin -> usr/bin",
+            "/lib -> usr/lib",
+            "/lib64 -> usr/lib64",
+        ]
+    );
+}
+
+#[test]
+fn a_target_that_is_a_link_to_something_else_is_an_error() {
+    let host = merged_usr();
+    host.file("own");
+    let errors = |lines: &str| host.resolve(lines).unwrap_err().join("; ");
+    let own = "{ source: /own, target: /usr/bin/gcc }";
+    let said = errors(&format!("mounts: [/usr, {own}]"));
+    assert!(said.contains("/usr/bin/gcc is a link there, to gcc-12"), "{said}");
+    // Where the link leads out of what is mounted, the file is found by its name; but not in place of another line's.
+    let elsewhere = "{ source: /own, target: /srv/out/there }";
+    host.link("usr/out", "/srv/out").file("other");
+    let other = "{ source: /other, target: /usr/out/there }";
+    let usr = "{ source: /usr, access: read-write }";
+    assert!(host.shows(&format!("mounts: [{usr}, {other}]")).contains(&"/srv/out/there < /other".to_owned()));
+    let said =
+        errors(&format!("mounts: [{usr}, /usr/bin/vi, {{ source: /own, target: /etc/alternatives/vi }}]"));
+    assert!(said.contains("two sources for /etc/alternatives/vi"), "{said}");
+    let said = errors(&format!("mounts: [{usr}, {elsewhere}, {other}]"));
+    assert!(
+        said.contains("/srv/out/there") && said.contains("mounts[1]") && said.contains("mounts[2]"),
+        "{said}"
+    );
+}
+
+#[test]
+fn links_of_the_host_into_a_bound_directory_are_not_forced_on_a_root() {
+    let host = merged_usr();
+    let lines = "mounts: [{ source: /usr, access: read-write }]";
+    host.dir("srv/s/lib").link("srv/s/bin", "elsewhere").link("srv/s/lib64", "/usr/lib64");
+    assert_eq!(host.shows(lines), ["/usr < /usr", "/lib64 -> /usr/lib64"]);
+    let below = "mounts: [{ source: /usr, access: read-write }, { source: /usr/bin/vim, target: /lib64/x }]";
+    assert_eq!(host.shows(below), ["/lib64/x < /usr/bin/vim", "/usr < /usr"]);
+}
+
 #[test]
 fn a_socket_behind_a_link_comes_by_its_directory() {
     let host = Made::new();

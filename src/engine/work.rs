@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use nix::sys::statvfs::{FsFlags, fstatvfs};
+use nix::sys::statvfs::fstatvfs;
 
 use super::Engine;
 use super::backend::{Backend, Ready};
@@ -137,15 +137,9 @@ impl<'a> Work<'a> {
     }
 }
 
-/// The attributes that statfs(2) reports for a mount; `ro` also where its file system is.
+/// The attributes of an open file's mount.
 pub(super) fn options_of(fd: impl AsFd) -> io::Result<Options> {
-    let flags = fstatvfs(fd)?.flags();
-    Ok(Options {
-        read_only: flags.contains(FsFlags::ST_RDONLY),
-        nosuid: flags.contains(FsFlags::ST_NOSUID),
-        nodev: flags.contains(FsFlags::ST_NODEV),
-        noexec: flags.contains(FsFlags::ST_NOEXEC),
-    })
+    Ok(Options::of_statfs(fstatvfs(fd)?.flags()))
 }
 
 /// Opens every target that does not lie in a mount which this run makes itself.

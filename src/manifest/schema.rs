@@ -114,9 +114,15 @@ fn mount() -> Value {
                 }),
                 "recursive" => flag("Take submounts along, all of them read-only. Default: false."),
                 "optional" => optional(),
-                "executable" => flag("May files in it be executed. Default: in programs and libraries only."),
-                "devices" => flag("Do device nodes in it work. Default: for devices only."),
-                "setuid" => flag("Do setuid bits in it count. Default: false."),
+                "executable" => flag(
+                    "May files in it be executed. Default: in programs and libraries only, and not where the host's \
+                     own mount is noexec; `true` allows it there as well.",
+                ),
+                "devices" => flag(
+                    "Do device nodes in it work. Default: for devices only, and not where the host's own mount is \
+                     nodev; `true` allows it there as well.",
+                ),
+                "setuid" => flag("Do setuid bits in it count, also where the host's own mount is nosuid. Default: false."),
                 other => unreachable!("{other} is not a key of a mount"),
             };
             ((*key).to_owned(), value)

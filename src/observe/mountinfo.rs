@@ -27,20 +27,13 @@ pub struct MountInfo {
 impl MountInfo {
     /// What `statmount(2)` said of the mount with this never reused id.
     pub(super) fn asked(unique_id: u64, mount: StatMount) -> Self {
-        let has = |attribute| mount.attributes & attribute != 0;
-        let options = Options {
-            read_only: has(libc::MOUNT_ATTR_RDONLY),
-            nosuid: has(libc::MOUNT_ATTR_NOSUID),
-            nodev: has(libc::MOUNT_ATTR_NODEV),
-            noexec: has(libc::MOUNT_ATTR_NOEXEC),
-        };
         Self {
             id: mount.id,
             unique_id: Some(unique_id),
             parent: mount.parent_in_mountinfo,
             root: mount.root,
             point: mount.point,
-            options,
+            options: Options::of_attributes(mount.attributes),
         }
     }
 }
@@ -73,7 +66,7 @@ fn number(field: &[u8]) -> Option<u64> {
 }
 
 fn options(field: &[u8]) -> Options {
-    let mut options = Options { read_only: false, nosuid: false, nodev: false, noexec: false };
+    let mut options = Options::OPEN;
     for option in field.split(|byte| *byte == b',') {
         match option {
             b"ro" => options.read_only = true,

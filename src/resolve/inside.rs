@@ -51,9 +51,19 @@ pub(super) struct Brought {
     pub notes: Vec<String>,
 }
 
-/// A link that leads out of the mount it is in.
+/// A link, and what it says.
+type LinkText = (PathBuf, PathBuf);
+
+/// A directory that the jail has, and through which links may lead.
+struct Directory {
+    item: Item,
+    /// It is here for the names alone that links lead to; what else is in it need not lead anywhere.
+    for_names: bool,
+}
+
+/// What a link that leads out of the directory it is in leads to.
 struct Outward {
-    /// Where it is on the host.
+    /// Where the link is on the host.
     link: PathBuf,
     /// What a process in the jail then looks up.
     looked_up: HostPath,
@@ -61,79 +71,155 @@ struct Outward {
     real: HostPath,
 }
 
+/// The links below one directory, and below what they lead to, on their way.
+struct Search<'h> {
+    host: &'h Host,
+    directories: Vec<Directory>,
+    /// Links to follow, each batch with the directory that it is in.
+    queue: Vec<(usize, Vec<LinkText>)>,
+    seen: HashSet<PathBuf>,
+    /// By source of the directory, how many links lead to what is not brought along.
+    refused: BTreeMap<PathBuf, usize>,
+    brought: Brought,
+}
+
 /// Everything that links inside `top` lead to, and what links inside that lead to.
 pub(super) fn bring(host: &Host, top: &Item) -> Brought {
-    let mut brought = Brought::default();
-    let mut known = HashSet::from([top.path.clone()]);
-    let mut queue = vec![top.clone()];
-    while let Some(directory) = queue.pop() {
-        for item in directory_needs(host, &directory, &mut brought.notes) {
-            if !known.insert(item.path.clone()) {
+    let mut search = Search {
+        host,
+        directories: vec![],
+        queue: vec![],
+        seen: HashSet::new(),
+        refused: BTreeMap::new(),
+        brought: Brought::default(),
+    };
+    search.add(top.clone());
+    while let Some((directory, links)) = search.queue.pop() {
+        search.follow(directory, links);
+    }
+    search.finish()
+}
+
+impl Search<'_> {
+    /// All links below `directory` count.
+    fn add(&mut self, directory: Item) {
+        if self.directories.iter().any(|known| !known.for_names && known.item.path == directory.path) {
+            return;
+        }
+        let links = links_below(self.host, &directory.source, &mut self.brought.notes);
+        self.queue.push((self.directories.len(), links));
+        self.directories.push(Directory { item: directory, for_names: false });
+    }
+
+    fn follow(&mut self, directory: usize, links: Vec<LinkText>) {
+        let mut by_parent: BTreeMap<(PathBuf, PathBuf), Vec<Outward>> = BTreeMap::new();
+        let mut through: BTreeMap<usize, Vec<HostPath>> = BTreeMap::new();
+        for (link, text) in links {
+            if !self.seen.insert(link.clone()) {
                 continue;
             }
-            if item.kind == FileKind::Directory {
-                queue.push(item.clone());
+            let Some(outward) = outward(&self.directories[directory].item, link, &text) else {
+                continue;
+            };
+            if let Some(there) = self.directories.iter().position(|there| shows(&there.item, &outward)) {
+                through.entry(there).or_default().push(outward.real);
+                continue;
             }
-            brought.items.push(item);
+            if !self.host.exists(&outward.real) {
+                continue; // it dangles on the host as well
+            }
+            if may_be_brought(self.host, &outward.real) {
+                let parent = |path: &HostPath| path.as_path().parent().unwrap_or(Path::new("/")).to_owned();
+                let key = (parent(&outward.looked_up), parent(&outward.real));
+                by_parent.entry(key).or_default().push(outward);
+            } else {
+                let source = self.directories[directory].item.source.as_path().to_owned();
+                *self.refused.entry(source).or_default() += 1;
+            }
+        }
+        for (there, paths) in through {
+            self.through(there, &paths);
+        }
+        for ((looked_up, real), links) in by_parent {
+            self.bring(directory, &looked_up, &real, links);
         }
     }
-    brought
-}
 
-fn directory_needs(host: &Host, directory: &Item, notes: &mut Vec<String>) -> Vec<Item> {
-    let mut by_parent: BTreeMap<PathBuf, Vec<Outward>> = BTreeMap::new();
-    let mut refused = 0;
-    for (link, text) in links_below(host, directory, notes) {
-        let Some(outward) = outward(host, directory, link, &text) else { continue };
-        if !may_be_brought(host, &outward.real) {
-            refused += 1;
-            continue;
+    /// What `links` lead to in one directory, which is `parent` on the host: the files, or, if it is many, the directory.
+    fn bring(&mut self, from: usize, looked_up: &Path, parent: &Path, links: Vec<Outward>) {
+        let Item { source, options, chain, .. } = self.directories[from].item.clone();
+        let chain = |cause| chain.iter().cloned().chain([cause]).collect::<Vec<_>>();
+        let item = |real: &HostPath, looked_up: &Path, cause| {
+            Item::named(self.host, real, JailPath::new(looked_up).ok()?, options, chain(cause)).ok()
+        };
+        if links.len() >= MANY
+            && let Some(parent) =
+                HostPath::new(parent).ok().filter(|parent| may_be_brought(self.host, parent))
+        {
+            let cause = Cause::ManyLinkedFrom { directory: source.as_path().to_owned(), links: links.len() };
+            if let Some(item) = item(&parent, looked_up, cause) {
+                self.brought.items.push(item.clone());
+                self.directories.push(Directory { item, for_names: true });
+                let paths: Vec<_> = links.into_iter().map(|link| link.real).collect();
+                self.through(self.directories.len() - 1, &paths);
+                return;
+            }
         }
-        let parent = outward.looked_up.as_path().parent().unwrap_or(Path::new("/")).to_owned();
-        by_parent.entry(parent).or_default().push(outward);
-    }
-    if refused > 0 {
-        let (s, verb) = if refused == 1 { ("", "leads") } else { ("s", "lead") };
-        notes.push(format!(
-            "{refused} link{s} in {} {verb} to files that are not brought along by a link alone: private ones, \
-             or below {}",
-            directory.source,
-            NEVER_BELOW.join(", ")
-        ));
-    }
-    by_parent.into_iter().flat_map(|(parent, links)| one_parent(host, directory, &parent, links)).collect()
-}
-
-/// The items for the links that lead into `parent`: one each, or the directory.
-fn one_parent(host: &Host, directory: &Item, parent: &Path, links: Vec<Outward>) -> Vec<Item> {
-    let chain = |cause| directory.chain.iter().cloned().chain([cause]).collect::<Vec<_>>();
-    if links.len() >= MANY {
-        let cause =
-            Cause::ManyLinkedFrom { directory: directory.source.as_path().to_owned(), links: links.len() };
-        let path = HostPath::new(parent).ok().filter(|path| may_be_brought(host, path));
-        let item = path.and_then(|path| Item::at(host, &path, directory.options, chain(cause)).ok());
-        if let Some(item) = item {
-            return vec![item];
+        let items: Vec<_> = links
+            .into_iter()
+            .filter_map(|link| item(&link.real, link.looked_up.as_path(), Cause::LinkedFrom(link.link)))
+            .collect();
+        for item in items {
+            self.brought.items.push(item.clone());
+            if item.kind == FileKind::Directory {
+                self.add(item);
+            }
         }
     }
-    let single = |outward: Outward| {
-        let name = JailPath::new(outward.looked_up.as_path()).ok()?;
-        Item::named(host, &outward.real, name, directory.options, chain(Cause::LinkedFrom(outward.link))).ok()
-    };
-    links.into_iter().filter_map(single).collect()
+
+    /// Links lead to `paths`, in a directory that the jail has: the links on the way there count, and, of a directory, all
+    /// below it.
+    fn through(&mut self, there: usize, paths: &[HostPath]) {
+        let Directory { item, for_names: true } = &self.directories[there] else { return };
+        let inside = |path: &HostPath| path.starts_with(&item.source);
+        let mut links = vec![];
+        for walk in paths.iter().filter_map(|path| self.host.walk(path).ok()) {
+            let on_the_way = walk.links.into_iter().filter(|link| inside(&link.path));
+            let roots = on_the_way.filter(|link| self.host.is_roots_link(&link.path));
+            links.extend(roots.map(|link| (link.path.as_path().to_owned(), link.text)));
+            if walk.stat.kind == FileKind::Directory && inside(&walk.real) {
+                links.extend(links_below(self.host, &walk.real, &mut self.brought.notes));
+            }
+        }
+        self.queue.push((there, links));
+    }
+
+    fn finish(mut self) -> Brought {
+        for (directory, refused) in self.refused {
+            let (s, verb) = if refused == 1 { ("", "leads") } else { ("s", "lead") };
+            self.brought.notes.push(format!(
+                "{refused} link{s} in {} {verb} to files that are not brought along by a link alone: private ones, \
+                 or below {}",
+                directory.display(),
+                NEVER_BELOW.join(", ")
+            ));
+        }
+        self.brought
+    }
 }
 
-/// Where a link leads, if that is out of the mount and exists.
-fn outward(host: &Host, directory: &Item, link: PathBuf, text: &Path) -> Option<Outward> {
+/// Whether the jail has in `directory` what the link leads to.
+fn shows(directory: &Item, outward: &Outward) -> bool {
+    outward.looked_up.as_path().starts_with(directory.path.as_path())
+        && outward.real.starts_with(&directory.source)
+}
+
+/// Where a link leads.
+fn outward(directory: &Item, link: PathBuf, text: &Path) -> Option<Outward> {
     let below = link.strip_prefix(directory.source.as_path()).ok()?;
     let holder = directory.path.as_path().join(below);
-    let looked_up = lexical(holder.parent()?, text);
+    let looked_up = HostPath::new(lexical(holder.parent()?, text)).ok()?;
     let real = HostPath::new(lexical(link.parent()?, text)).ok()?;
-    if looked_up.starts_with(directory.path.as_path()) && real.starts_with(&directory.source) {
-        return None;
-    }
-    host.walk(&real).ok()?; // it dangles on the host as well
-    let looked_up = HostPath::new(looked_up).ok()?;
     Some(Outward { link, looked_up, real })
 }
 
@@ -152,15 +238,15 @@ pub fn may_be_brought(host: &Host, path: &HostPath) -> bool {
 }
 
 /// All trustworthy links below the directory, each with its text, sorted.
-fn links_below(host: &Host, directory: &Item, notes: &mut Vec<String>) -> Vec<(PathBuf, PathBuf)> {
+fn links_below(host: &Host, directory: &HostPath, notes: &mut Vec<String>) -> Vec<LinkText> {
     let mut links = vec![];
     let mut seen = 0;
-    let mut queue = vec![directory.source.clone()];
+    let mut queue = vec![directory.clone()];
     while let Some(path) = queue.pop() {
         let Some(entries) = host.roots_entries(&path) else { continue };
         seen += entries.len();
         if seen > MAX_ENTRIES {
-            notes.push(format!("{} has too many files to look at each for links", directory.source));
+            notes.push(format!("{directory} has too many files to look at each for links"));
             break;
         }
         for entry in entries {

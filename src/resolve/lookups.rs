@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::types::Options;
+
 /// Paths that were asked for, whether or not there was anything. The directory of each was a real one, with no
 /// link on the way to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Lookups {
     paths: BTreeMap<PathBuf, Interest>,
+    /// By the mount's never reused id, what it forbade.
+    mounts: BTreeMap<u64, Options>,
 }
 
 /// What besides its name was of interest in a path.
@@ -25,9 +29,19 @@ impl Lookups {
         self.paths.iter().map(|(path, interest)| (path.as_path(), *interest))
     }
 
+    /// Mounts, by their never reused ids, with what they forbade; `read_only` does not count.
+    pub fn mounts(&self) -> impl Iterator<Item = (u64, Options)> {
+        self.mounts.iter().map(|(id, options)| (*id, *options))
+    }
+
     /// Whether nothing was looked up.
     pub fn is_empty(&self) -> bool {
-        self.paths.is_empty()
+        self.paths.is_empty() && self.mounts.is_empty()
+    }
+
+    /// Adds the mount with this never reused id, and what it forbids.
+    pub fn add_mount(&mut self, id: u64, options: Options) {
+        self.mounts.insert(id, options);
     }
 
     /// Adds `path`.
@@ -45,6 +59,7 @@ impl Lookups {
         for (path, interest) in other.iter() {
             self.add(path, interest);
         }
+        self.mounts.extend(other.mounts());
     }
 }
 

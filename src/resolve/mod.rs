@@ -5,19 +5,25 @@
 //! mounts, links and generated files that the site needs on this host now, sorted and deterministic, each
 //! with the reason it is there. It reads; it never writes, mounts or executes anything.
 
+mod builder;
 mod host;
 mod inside;
 pub mod ldso;
 mod lookups;
+mod nested;
 mod nss;
 mod part;
 mod pattern;
+mod refused;
 mod root;
+mod shown;
 mod template;
 mod types;
 mod users;
+mod walk;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::manifest::{Entry, HostPath, JailPath, Manifest, Origin, Request};
@@ -25,12 +31,13 @@ use crate::{Error, Result};
 
 pub(crate) use nss::services as name_services;
 
-pub use host::{Host, LinkOnTheWay, LookupError, Walk};
+pub use host::Host;
 pub use inside::may_be_brought;
 pub use ldso::interpreter_of;
 pub use lookups::{Interest, Lookups};
 pub use root::{Roots, create_root, refuse_system, root_id};
 pub use types::{Cause, Desired, FileId, FileKind, GeneratedFile, Link, Mount, Note, Options, Reason};
+pub use walk::{LinkOnTheWay, LookupError, Walk};
 
 use part::Part;
 pub(crate) use part::lexical;
@@ -126,7 +133,7 @@ impl<'h> Resolver<'h> {
             mounts: template.mounts.clone(),
             links: template.links.clone(),
             files: vec![],
-            notes: gathered.notes.clone(),
+            notes: gathered.notes.iter().chain(&template.notes).cloned().collect(),
             warnings: root.warnings,
         };
         self.add_users(host, &mut desired, &gathered).map_err(|error| named(manifest, vec![error]))?;
@@ -141,7 +148,7 @@ impl<'h> Resolver<'h> {
         Ok(ResolvedPreset {
             mounts: template.mounts.clone(),
             links: template.links.clone(),
-            notes: gathered.notes.clone(),
+            notes: gathered.notes.iter().chain(&template.notes).cloned().collect(),
         })
     }
 
@@ -186,12 +193,16 @@ impl<'h> Resolver<'h> {
         let Some((_, origin)) = gathered.users.first() else { return Ok(()) };
         let names: Vec<_> = gathered.users.iter().map(|(name, _)| name.clone()).collect();
         let (passwd, group) = host.accounts().files(host, &names);
+        if let Some(etc) = desired.mounts.iter().find(|mount| mount.target.as_path() == Path::new("/etc")) {
+            let text = nested::in_the_way(Path::new("/etc/passwd"), 1, &etc.target);
+            desired.notes.push(Note { origin: origin.clone(), text });
+        }
         for (name, contents) in [("passwd", passwd), ("group", group)] {
             let bad = |why| Error::usage(format!("cannot name the file for {name}")).because_of(why);
             let path = self.generated.join(format!("{}.{name}", desired.site)).map_err(bad)?;
             let target = JailPath::new(format!("/etc/{name}")).map_err(bad)?;
             if let Some(other) = desired.mounts.iter().find(|mount| mount.target == target) {
-                return Err(template::conflict(&target, &other.source, &other.reasons, &path, origin));
+                return Err(builder::conflict(&target, &other.source, &other.reasons, &path, origin));
             }
             desired.mounts.push(Arc::new(generated_mount(host, &target, &path, &contents, gathered)));
             desired.files.push(GeneratedFile { path, contents });

@@ -1,7 +1,8 @@
 //! nsswitch.conf(5): which modules answer for a database.
 
-use super::host::{Host, LookupError};
+use super::host::Host;
 use super::ldso::Loader;
+use super::walk::LookupError;
 use crate::Result;
 use crate::manifest::HostPath;
 

@@ -1,13 +1,17 @@
 //! One request → what it brings on this host, whatever site asks for it.
 
+use std::borrow::Cow;
 use std::path::{Component, Path, PathBuf};
 
-use super::host::{Host, LinkOnTheWay, LookupError, Walk};
+use super::host::{Host, TopLink};
 use super::inside;
 use super::ldso::{Closure, Loader};
 use super::nss;
 use super::types::{Cause, FileId, FileKind, Options};
-use crate::manifest::{Access, HostPath, JailPath, MountRequest, Pattern, Request, Wanted};
+use super::walk::{LinkOnTheWay, LookupError, Walk};
+use crate::manifest::{
+    Access, HostPath, JailPath, MountRequest, Origin, Pattern, Request, SourceFile, Wanted,
+};
 use crate::{Error, Result};
 
 /// One file or directory that shall be found in the jail.
@@ -22,7 +26,11 @@ pub(super) struct Item {
     pub source: HostPath,
     pub file: FileId,
     pub kind: FileKind,
+    /// As asked for.
     pub options: Options,
+    /// The attributes of the host's mount that `source` lies on; all of them where nothing is asked for that one could
+    /// forbid.
+    pub host: Options,
     /// The manifest says so, in place of the class.
     pub fixed: bool,
     pub recursive: bool,
@@ -42,6 +50,8 @@ pub(super) struct Way {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Part {
     pub items: Vec<Item>,
+    /// Links in `/` that lead to a directory of the items or into it.
+    pub tops: Vec<TopLink>,
     /// A login name for the generated passwd.
     pub user: Option<String>,
     /// What was left out and why.
@@ -103,24 +113,49 @@ impl Item {
             }
             None => None,
         };
-        Ok(Self::of(walk, name, way, options, chain))
+        Self::of(host, walk, name, way, options, chain)
     }
 
-    fn of(walk: Walk, path: JailPath, way: Option<Way>, options: Options, chain: Vec<Cause>) -> Self {
+    fn of(
+        host: &Host,
+        walk: Walk,
+        path: JailPath,
+        way: Option<Way>,
+        options: Options,
+        chain: Vec<Cause>,
+    ) -> Result<Self, LookupError> {
         let (file, kind) = (walk.stat.file, walk.stat.kind);
         let leaf = walk.links.last().filter(|link| leads_straight(link, &walk.real)).cloned();
-        Self {
+        let host = if options.within(Options::DATA) == options {
+            Options::DATA
+        } else {
+            host.mount_options(&walk.real, &walk.stat)?
+        };
+        Ok(Self {
             path,
             way,
             source: walk.real,
             file,
             kind,
             options,
+            host,
             fixed: false,
             recursive: false,
             leaf,
             chain,
-        }
+        })
+    }
+
+    /// The attributes that its mount gets.
+    pub(super) fn effective(&self) -> Options {
+        self.options.within(self.host)
+    }
+
+    /// The same as the line at `origin` asks for it: what an administrator says of a mount counts more than what the
+    /// host's mount forbids, what comes along with it and what a built-in preset says does not.
+    pub(super) fn asked_at(&self, origin: &Origin) -> Cow<'_, Self> {
+        let said = self.fixed && self.chain.is_empty() && matches!(origin.file, SourceFile::File(_));
+        if said { Cow::Owned(Self { host: Options::OPEN, ..self.clone() }) } else { Cow::Borrowed(self) }
     }
 }
 
@@ -146,6 +181,10 @@ impl Part {
             let brought = inside::bring(host, &item);
             self.items.extend(brought.items);
             self.notes.extend(brought.notes);
+        }
+        if item.kind == FileKind::Directory && item.path.as_path() == item.source.as_path() {
+            let into = host.top_links().iter().filter(|link| link.real.starts_with(&item.source));
+            self.tops.extend(into.cloned());
         }
         self.items.push(item);
         Ok(())
@@ -213,7 +252,8 @@ impl Part {
             let mut item = match &request.target {
                 None => Item::at(host, &path, options, vec![]).map_err(found)?,
                 Some(target) => {
-                    Item::of(host.walk(&path).map_err(found)?, target.clone(), None, options, vec![])
+                    let walk = host.walk(&path).map_err(found)?;
+                    Item::of(host, walk, target.clone(), None, options, vec![]).map_err(found)?
                 }
             };
             item.fixed = options != Options::DATA;

@@ -5,8 +5,9 @@ use std::ops::Bound;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use super::host::{Host, LookupError};
+use super::host::Host;
 use super::types::{Desired, FileId, FileKind};
+use super::walk::LookupError;
 use crate::manifest::{HostPath, Manifest, SiteName};
 use crate::{Error, Result, sys};
 

@@ -1,14 +1,14 @@
-//! The parts of all entries together → one mount a target, links for the directories on the way.
+//! The parts of all entries together, and what roots have of their own → a template for all roots that are alike.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::ffi::OsString;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::builder::Builder;
 use super::host::Host;
 use super::lookups::Lookups;
-use super::part::{Item, Part, Way, lexical};
-use super::types::{Cause, FileKind, Link, Mount, Note, Options, Reason};
+use super::part::{Part, lexical};
+use super::types::{Cause, FileKind, Link, Mount, Note, Reason};
 use crate::manifest::{HostPath, JailPath, Origin};
 use crate::{Error, Result};
 
@@ -18,6 +18,8 @@ pub(super) struct Gathered {
     items: Vec<(Arc<Origin>, Arc<Part>)>,
     /// The host's directory links on the way to anything, with their texts.
     ways: BTreeMap<PathBuf, PathBuf>,
+    /// The links in `/` that lead into a directory that is mounted, with their texts: `/lib` with `/usr`.
+    tops: BTreeMap<PathBuf, Link>,
     /// The links that data such as `/etc/localtime` are.
     leaves: BTreeSet<PathBuf>,
     pub users: Vec<(String, Arc<Origin>)>,
@@ -33,15 +35,17 @@ type Templated = Result<Arc<Template>, Vec<Error>>;
 pub(super) struct Template {
     pub mounts: Vec<Arc<Mount>>,
     pub links: Vec<Link>,
+    /// What the host forbids, and what it cannot do meanwhile.
+    pub notes: Vec<Note>,
 }
 
 /// What a root has where the host has a directory link.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Own {
-    at: PathBuf,
+    pub at: PathBuf,
     /// `None`: a directory, or a file in the place of a link to one; else the text of a link that leads to the
     /// same place as the host's.
-    link: Option<PathBuf>,
+    pub link: Option<PathBuf>,
 }
 
 impl Gathered {
@@ -50,6 +54,16 @@ impl Gathered {
         self.ways.extend(links.map(|link| (link.path.as_path().to_owned(), link.text.clone())));
         let data = part.items.iter().filter(|item| item.options.noexec);
         self.leaves.extend(data.filter_map(|item| Some(item.leaf.as_ref()?.path.as_path().to_owned())));
+        for top in &part.tops {
+            let Ok(path) = JailPath::new(top.path.as_path()) else { continue };
+            let chain = vec![Cause::OnTheWayTo(top.real.as_path().to_owned())];
+            let reason = Reason { origin: origin.clone(), chain };
+            let new = Link { path: path.clone(), text: top.text.clone(), reasons: vec![] };
+            let link = self.tops.entry(path.as_path().to_owned()).or_insert(new);
+            if !link.reasons.contains(&reason) {
+                link.reasons.push(reason);
+            }
+        }
         self.users.extend(part.user.iter().map(|user| (user.clone(), origin.clone())));
         let note = |text: &String| Note { origin: origin.clone(), text: text.clone() };
         self.notes.extend(part.notes.iter().map(note));
@@ -59,7 +73,10 @@ impl Gathered {
     /// What the root at `root` needs.
     pub(super) fn template(&self, host: &Host, root: &HostPath) -> Templated {
         let ways = self.ways.iter().filter_map(|(at, text)| own(host, root, at, text));
-        let own: Vec<_> = ways.chain(self.leaves.iter().filter_map(|at| own_file(host, root, at))).collect();
+        let tops = self.tops.iter().filter(|(at, _)| !self.ways.contains_key(*at));
+        let tops = tops.filter_map(|(at, link)| own_in_place_of(host, root, at, &link.text));
+        let leaves = self.leaves.iter().filter_map(|at| own_file(host, root, at));
+        let own: Vec<_> = ways.chain(tops).chain(leaves).collect();
         self.template_for(host, &own)
     }
 
@@ -71,7 +88,7 @@ impl Gathered {
             return template.clone();
         }
         let scope = host.scope();
-        let template = Builder::new(&scope, own).build(&self.items).map(Arc::new);
+        let template = Builder::new(&scope, own).build(&self.items, &self.tops).map(Arc::new);
         let lookups = scope.into_lookups();
         host.note_all(&lookups);
         known.insert(own.to_vec(), (template.clone(), lookups));
@@ -94,328 +111,17 @@ fn own(host: &Host, root: &HostPath, at: &Path, text: &Path) -> Option<Own> {
     }
 }
 
+/// What the root has at `at` of its own, in whose place the host has a link that nothing needs: that is left alone.
+fn own_in_place_of(host: &Host, root: &HostPath, at: &Path, text: &Path) -> Option<Own> {
+    let (_, link) = host.glimpse(&root.inside(&JailPath::new(at).ok()?)).ok()?;
+    if link.as_deref() == Some(text) {
+        return None;
+    }
+    own(host, root, at, text).or_else(|| Some(Own { at: at.to_owned(), link: None }))
+}
+
 /// What the root has at the host's link `at` to a file, if it is a file: one to mount on, such as a placeholder.
 fn own_file(host: &Host, root: &HostPath, at: &Path) -> Option<Own> {
     let (stat, _) = host.now(&root.inside(&JailPath::new(at).ok()?)).ok()?;
     (stat.kind == FileKind::File).then(|| Own { at: at.to_owned(), link: None })
-}
-
-/// One target's mount while it is put together.
-struct Draft {
-    item: Item,
-    target: JailPath,
-    reasons: Vec<Reason>,
-}
-
-struct Builder<'o> {
-    host: &'o Host,
-    own: HashMap<&'o Path, Option<&'o Path>>,
-    drafts: BTreeMap<JailPath, Draft>,
-    links: BTreeMap<JailPath, Link>,
-    errors: Vec<Error>,
-}
-
-impl<'o> Builder<'o> {
-    fn new(host: &'o Host, own: &'o [Own]) -> Self {
-        let own = own.iter().map(|own| (own.at.as_path(), own.link.as_deref())).collect();
-        Self { host, own, drafts: BTreeMap::new(), links: BTreeMap::new(), errors: vec![] }
-    }
-
-    fn build(mut self, parts: &[(Arc<Origin>, Arc<Part>)]) -> Result<Template, Vec<Error>> {
-        let items =
-            || parts.iter().flat_map(|(origin, part)| part.items.iter().map(move |item| (origin, item)));
-        let mut targets = vec![];
-        for (origin, item) in items() {
-            targets.push(self.place(origin, item));
-        }
-        for ((origin, item), target) in items().zip(targets) {
-            let target = self.through_links(target);
-            let reason = Reason { origin: origin.clone(), chain: item.chain.clone() };
-            self.add(target, item, reason);
-        }
-        self.drop_covered();
-        self.keep_links();
-        self.drop_covered_links();
-        self.check_parents();
-        if !self.errors.is_empty() {
-            return Err(self.errors);
-        }
-        let mounts = self.drafts.into_values().map(|draft| Arc::new(draft.mount())).collect();
-        Ok(Template { mounts, links: self.links.into_values().collect() })
-    }
-
-    /// Where the item goes; the directory links on the way are noted.
-    fn place(&mut self, origin: &Arc<Origin>, item: &Item) -> JailPath {
-        let Some(way) = item.way.as_ref().filter(|way| !way.links.is_empty()) else {
-            return item.path.clone();
-        };
-        let kept = |at: &Path| matches!(self.own.get(at), Some(None));
-        let keeps_one = way.links.iter().any(|link| kept(link.path.as_path()));
-        let Some(name) = item.path.file_name() else { return item.path.clone() };
-        let (directory, count) = if keeps_one {
-            part_of_the_way(&item.path, way, kept)
-        } else {
-            (way.directory.as_path().to_owned(), way.links.len())
-        };
-        for link in &way.links[..count] {
-            self.link(origin, item, &link.path, &link.text);
-        }
-        JailPath::new(directory.join(name)).unwrap_or_else(|_| item.path.clone())
-    }
-
-    fn link(&mut self, origin: &Arc<Origin>, item: &Item, at: &HostPath, text: &Path) {
-        let Ok(path) = JailPath::new(at.as_path()) else { return };
-        let text = self.own.get(at.as_path()).copied().flatten().unwrap_or(text).to_owned();
-        let cause = Cause::OnTheWayTo(item.path.as_path().to_owned());
-        let chain = item.chain.iter().cloned().chain([cause]).collect();
-        let reason = Reason { origin: origin.clone(), chain };
-        let link = self.links.entry(path.clone()).or_insert(Link { path, text, reasons: vec![] });
-        // One reason a line is enough: a link such as /lib is on the way to everything.
-        if link.reasons.iter().all(|known| known.origin != reason.origin) {
-            link.reasons.push(reason);
-        }
-    }
-
-    /// `target` with the links above it followed, so that no component of it is one.
-    fn through_links(&self, mut target: JailPath) -> JailPath {
-        for _ in 0..40 {
-            let above = target.ancestors().into_iter().find_map(|above| self.links.get(&above));
-            let Some(link) = above else { return target };
-            let Some(directory) = link.path.parent() else { return target };
-            let Some(rest) = target.below(&link.path) else { return target };
-            match JailPath::new(lexical(directory.as_path(), &link.text).join(rest)) {
-                Ok(next) if next != target => target = next,
-                _ => return target,
-            }
-        }
-        target
-    }
-
-    fn add(&mut self, target: JailPath, item: &Item, reason: Reason) {
-        let Some(draft) = self.drafts.get_mut(&target) else {
-            let draft = Draft { item: item.clone(), target: target.clone(), reasons: vec![reason] };
-            self.drafts.insert(target, draft);
-            return;
-        };
-        if draft.item.file != item.file {
-            // What a line names goes before what a link or a library name brings along.
-            match (draft.item.chain.is_empty(), item.chain.is_empty()) {
-                (false, true) => *draft = Draft { item: item.clone(), target, reasons: vec![reason] },
-                (true, false) => {}
-                _ => {
-                    let error =
-                        conflict(&target, &draft.item.source, &draft.reasons, &item.source, &reason.origin);
-                    self.errors.push(error);
-                }
-            }
-            return;
-        }
-        if draft.item.options != item.options || draft.item.recursive != item.recursive {
-            match (draft.item.fixed, item.fixed) {
-                (true, true) => {
-                    self.errors.push(differing(draft, item, &reason));
-                    return;
-                }
-                (false, true) => draft.item = item.clone(),
-                (true, false) => {}
-                (false, false) => {
-                    draft.item.options = widest(draft.item.options, item.options);
-                    draft.item.recursive |= item.recursive;
-                }
-            }
-        }
-        if !draft.reasons.contains(&reason) {
-            draft.reasons.push(reason);
-        }
-    }
-
-    /// Drops what another mount above shows already.
-    fn drop_covered(&mut self) {
-        let targets: Vec<_> = self.drafts.keys().cloned().collect();
-        for target in targets {
-            let Some((above, rest)) = self.above(&target) else { continue };
-            let draft = &self.drafts[&target];
-            let shown = above.item.source.join(&rest).is_ok_and(|path| path == draft.item.source);
-            let suits = stands_in(above.item.options, &draft.item);
-            if shown && suits && (above.item.recursive || !draft.item.recursive) {
-                self.drafts.remove(&target);
-            }
-        }
-    }
-
-    /// A link whose file the jail has anyway, in a bound directory, stays a link: one mount less, and the
-    /// file behind it is always the host's newest.
-    fn keep_links(&mut self) {
-        let shows = |draft: &Draft, file: &HostPath| {
-            draft.item.kind == FileKind::Directory
-                && draft.target.as_path() == draft.item.source.as_path()
-                && file.starts_with(&draft.item.source)
-        };
-        let kept: Vec<_> = (self.drafts.values())
-            .filter(|draft| !draft.item.fixed && !draft.item.recursive && self.above(&draft.target).is_none())
-            .filter_map(|draft| Some((draft, draft.item.leaf.as_ref()?)))
-            .filter(|(draft, link)| link.path.as_path() == draft.target.as_path())
-            .filter(|(_, link)| !self.own.contains_key(link.path.as_path()))
-            .filter(|(draft, _)| {
-                self.drafts.values().any(|other| {
-                    other.target != draft.target
-                        && shows(other, &draft.item.source)
-                        && stands_in(other.item.options, &draft.item)
-                })
-            })
-            .map(|(draft, link)| (draft.target.clone(), link.text.clone()))
-            .collect();
-        for (path, text) in kept {
-            let Some(draft) = self.drafts.remove(&path) else { continue };
-            self.links.insert(path.clone(), Link { path, text, reasons: draft.reasons });
-        }
-    }
-
-    fn drop_covered_links(&mut self) {
-        let paths: Vec<_> = self.links.keys().cloned().collect();
-        for path in paths {
-            if self.above(&path).is_some() || self.drafts.contains_key(&path) {
-                self.links.remove(&path);
-            }
-        }
-    }
-
-    /// The nearest mount above `target`, and the way from there.
-    fn above(&self, target: &JailPath) -> Option<(&Draft, PathBuf)> {
-        let above = target.ancestors().into_iter().rev().find_map(|above| self.drafts.get(&above))?;
-        Some((above, target.below(&above.target)?.to_owned()))
-    }
-
-    /// A mount inside another one needs something to mount on, and nothing is ever made in a source.
-    fn check_parents(&mut self) {
-        let mut errors = vec![];
-        for (target, draft) in &self.drafts {
-            let Some((above, rest)) = self.above(target) else { continue };
-            let Ok(on_host) = above.item.source.join(&rest) else { continue };
-            self.host.exists(&on_host); // so that every name on the way counts as looked up
-            let fits =
-                self.host.glimpse(&on_host).is_ok_and(|(found, _)| draft.item.kind.fits_on(found.kind));
-            if !fits {
-                errors.push(
-                    Error::failed(format!(
-                        "cannot mount {} on {target} ({}): {} is mounted on {} ({}), and {} is no {} to mount on",
-                        draft.item.source,
-                        origins(&draft.reasons),
-                        above.item.source,
-                        above.target,
-                        origins(&above.reasons),
-                        on_host,
-                        if draft.item.kind == FileKind::Directory { "directory" } else { "file" },
-                    ))
-                    .hint("nothing is ever made inside a source; choose another target, or mount fewer files above"),
-                );
-            }
-        }
-        self.errors.extend(errors);
-    }
-}
-
-impl Draft {
-    fn mount(self) -> Mount {
-        let Item { source, file, kind, options, recursive, .. } = self.item;
-        Mount {
-            target: self.target,
-            source,
-            file: Some(file),
-            kind,
-            options,
-            recursive,
-            reasons: self.reasons,
-        }
-    }
-}
-
-/// Where a path's directory is if some of the links on the way are directories in the root, and how many
-/// of them are passed before the first such.
-fn part_of_the_way(path: &JailPath, way: &Way, kept: impl Fn(&Path) -> bool) -> (PathBuf, usize) {
-    let mut rest: VecDeque<OsString> =
-        path.parent().map(|directory| names(directory.as_path())).unwrap_or_default();
-    let mut at = PathBuf::from("/");
-    let mut passed = 0;
-    while let Some(name) = rest.pop_front() {
-        if name == ".." {
-            at.pop();
-            continue;
-        }
-        at.push(name);
-        match way.links.get(passed).filter(|link| link.path.as_path() == at) {
-            Some(link) if !kept(&at) => {
-                at = if link.text.is_absolute() {
-                    PathBuf::from("/")
-                } else {
-                    at.parent().unwrap_or(Path::new("/")).to_owned()
-                };
-                for name in names(&link.text).into_iter().rev() {
-                    rest.push_front(name);
-                }
-                passed += 1;
-            }
-            Some(_) => {
-                at.extend(rest.drain(..));
-            }
-            None => {}
-        }
-    }
-    (at, passed)
-}
-
-fn names(path: &Path) -> VecDeque<OsString> {
-    use std::path::Component;
-    let name = |component: Component<'_>| match component {
-        Component::Normal(name) => Some(name.to_owned()),
-        Component::ParentDir => Some("..".into()),
-        _ => None,
-    };
-    path.components().filter_map(name).collect()
-}
-
-/// Whether a directory mounted with `above` gives `item` what it needs, and no more but to execute.
-fn stands_in(above: Options, item: &Item) -> bool {
-    let same = |noexec| Options { noexec, ..above } == Options { noexec, ..item.options };
-    above == item.options || (!item.fixed && !above.noexec && same(false))
-}
-
-/// What allows all that either allows.
-fn widest(a: Options, b: Options) -> Options {
-    Options {
-        read_only: a.read_only && b.read_only,
-        nosuid: a.nosuid && b.nosuid,
-        nodev: a.nodev && b.nodev,
-        noexec: a.noexec && b.noexec,
-    }
-}
-
-fn origins(reasons: &[Reason]) -> String {
-    reasons.first().map(|reason| reason.origin.to_string()).unwrap_or_default()
-}
-
-/// Two sources for one target.
-pub(super) fn conflict(
-    target: &JailPath,
-    one: &HostPath,
-    because: &[Reason],
-    other: &HostPath,
-    origin: &Arc<Origin>,
-) -> Error {
-    let because = origins(because);
-    Error::usage(format!("two sources for {target}: {one}, from {because}; and {other}, from {origin}"))
-        .hint("take one of the two lines out, or give one another `target`")
-}
-
-fn differing(draft: &Draft, item: &Item, reason: &Reason) -> Error {
-    let form = |item: &Item| format!("{}{}", item.options, if item.recursive { ",recursive" } else { "" });
-    Error::usage(format!(
-        "two ways to mount {}: {}, from {}; and {}, from {}",
-        draft.target,
-        form(&draft.item),
-        origins(&draft.reasons),
-        form(item),
-        reason.origin
-    ))
-    .hint("make the two lines say the same, or take one out")
 }

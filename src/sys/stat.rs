@@ -38,6 +38,16 @@ pub struct Stat {
     pub mount_root: Option<bool>,
 }
 
+impl Stat {
+    /// Whether this is on the same mount as `other`; before Linux 5.8: on the same file system.
+    pub fn is_on_mount_of(&self, other: &Self) -> bool {
+        match (self.mount_id, other.mount_id) {
+            (Some(mine), Some(theirs)) => mine == theirs,
+            _ => self.file.dev == other.file.dev,
+        }
+    }
+}
+
 fn statx(dir: libc::c_int, path: &CStr, flags: libc::c_int) -> io::Result<Stat> {
     let mask = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID | STATX_MNT_ID_UNIQUE;
     let flags = flags | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;

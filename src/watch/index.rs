@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::manifest::SiteName;
-use crate::resolve::{Interest, Lookups};
+use crate::resolve::{Interest, Lookups, Options};
 
 /// Who depends on files of the host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +40,8 @@ pub struct Index {
     by_contents: HashMap<Arc<Lookups>, u32>,
     next: u32,
     directories: BTreeMap<PathBuf, Directory>,
+    /// Mounts by their never reused ids, with what they forbade for each set.
+    mounts: BTreeMap<u64, Vec<(u32, Options)>>,
 }
 
 #[derive(Debug)]
@@ -99,6 +101,13 @@ impl Index {
         let below = self.directories.range(path.to_owned()..).take_while(|(at, _)| at.starts_with(path));
         users.extend(self.users_of(below.flat_map(|(_, directory)| directory.sets())));
         users
+    }
+
+    /// Who depends on a mount that forbids something else now than it did; `now` tells it, if the mount is there.
+    pub fn remounted(&self, now: impl Fn(u64) -> Option<Options>) -> BTreeSet<User> {
+        let known = self.mounts.iter().filter_map(|(id, sets)| Some((now(*id)?, sets)));
+        let changed = known.flat_map(|(now, sets)| sets.iter().filter(move |(_, then)| *then != now));
+        self.users_of(changed.map(|(set, _)| *set))
     }
 
     /// All directories in which something is of interest; whether contents are.
@@ -176,6 +185,9 @@ impl Index {
                 self.directories.entry(path.to_owned()).or_default().listed.push(number);
             }
         }
+        for (id, options) in lookups.mounts() {
+            self.mounts.entry(id).or_default().push((number, options));
+        }
         number
     }
 
@@ -196,6 +208,10 @@ impl Index {
                 self.forget(path, |directory| directory.listed.retain(|set| *set != number));
             }
         }
+        self.mounts.retain(|_, sets| {
+            sets.retain(|(set, _)| *set != number);
+            !sets.is_empty()
+        });
     }
 
     fn forget(&mut self, at: &Path, change: impl FnOnce(&mut Directory)) {
@@ -291,6 +307,23 @@ mod tests {
     }
 
     #[test]
+    fn a_mount_with_other_attributes_concerns_who_depends_on_them() {
+        let on = |id, options| {
+            let mut lookups = Lookups::default();
+            lookups.add_mount(id, options);
+            vec![Arc::new(lookups)]
+        };
+        let mut index = Index::default();
+        index.set_all(&[(site("a"), on(1, Options::OPEN)), (site("b"), on(2, Options::OPEN))]);
+        let due = |index: &Index, now: fn(u64) -> Option<Options>| Vec::from_iter(index.remounted(now));
+        assert_eq!(due(&index, |_| Some(Options::OPEN)), []);
+        assert_eq!(due(&index, |id| Some(if id == 2 { Options::CODE } else { Options::OPEN })), [site("b")]);
+        assert_eq!(due(&index, |_| None), [], "an unmount is told otherwise");
+        index.set_all(&[(site("b"), on(1, Options::CODE))]);
+        assert_eq!(due(&index, |_| Some(Options::CODE)), [site("a")]);
+    }
+
+    #[test]
     fn what_nobody_needs_any_more_is_forgotten() {
         let mut index = Index::default();
         let one = || lookups(&[("/etc/hosts", NAME), ("/run", Interest::NAMES)]);
@@ -303,6 +336,6 @@ mod tests {
         assert!(!index.has(Path::new("/run")));
         index.remove(&site("a"));
         assert_eq!(index.directories().count(), 0);
-        assert!(index.sets.is_empty() && index.by_contents.is_empty());
+        assert!(index.sets.is_empty() && index.by_contents.is_empty() && index.mounts.is_empty());
     }
 }

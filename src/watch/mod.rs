@@ -14,5 +14,5 @@ mod watcher;
 pub use gather::Gather;
 pub use ids::{Affected, MountIds};
 pub use index::{Event, Index, User};
-pub use mounts::MountSource;
+pub use mounts::{MountSource, MountsChanged};
 pub use watcher::{Learned, RecordId, Watcher};

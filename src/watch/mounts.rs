@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
-use nix::poll::PollFlags;
+use nix::poll::{PollFd, PollFlags};
 
 use crate::sys::{self, MountEvent};
 use crate::{Error, Result};
@@ -13,66 +13,68 @@ const TABLE: &str = "/proc/self/mountinfo";
 
 /// Where events of the mount table come from.
 #[derive(Debug)]
-pub enum MountSource {
-    /// fanotify tells each mount (Linux 6.14).
-    Fanotify(OwnedFd),
-    /// The table tells that it changed, not how.
-    Poll(File),
+pub struct MountSource {
+    /// Tells that something changed, not what.
+    table: File,
+    /// fanotify tells each mount (Linux 6.14), but not that one has other attributes now.
+    group: Option<OwnedFd>,
+}
+
+/// What poll(2) said.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MountsChanged {
+    /// The table is another one.
+    pub(super) table: bool,
+    /// Events can be read.
+    pub(super) events: bool,
 }
 
 impl MountSource {
     /// What this kernel offers; `forced`, if it is `poll`, the older way.
     pub fn open(forced: Option<&str>) -> Result<Self> {
-        match forced {
-            Some("poll") => {}
-            None | Some("" | "fanotify") => {
-                if let Ok(group) = sys::watch_mounts() {
-                    return Ok(Self::Fanotify(group));
-                }
-            }
+        let group = match forced {
+            Some("poll") => None,
+            None | Some("" | "fanotify") => sys::watch_mounts().ok(),
             Some(other) => {
                 return Err(Error::usage(format!("MOUNTJAIL_MOUNT_EVENTS={other} is not known"))
                     .hint("it can be `fanotify` or `poll`"));
             }
-        }
+        };
         let cannot = |error: io::Error| {
             Error::failed(format!("cannot watch the mount table {TABLE}"))
                 .because(&error)
                 .hint("is /proc mounted?")
         };
-        File::open(TABLE).map(Self::Poll).map_err(cannot)
+        Ok(Self { table: File::open(TABLE).map_err(cannot)?, group })
     }
 
     /// `fanotify` or `poll`.
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Fanotify(_) => "fanotify",
-            Self::Poll(_) => "poll",
-        }
+        if self.tells_each() { "fanotify" } else { "poll" }
     }
 
-    /// What poll(2) has to wait for. Of the table it tells each change once: `proc_pid_mountinfo(5)`.
-    pub(super) fn flags(&self) -> PollFlags {
-        match self {
-            Self::Fanotify(_) => PollFlags::POLLIN,
-            Self::Poll(_) => PollFlags::POLLPRI,
-        }
+    /// Whether each mount that comes or goes is told.
+    pub(super) fn tells_each(&self) -> bool {
+        self.group.is_some()
     }
 
-    /// The events that wait, after poll(2) said so. `None`: something changed.
-    pub(super) fn read(&self) -> io::Result<Option<Vec<MountEvent>>> {
-        match self {
-            Self::Fanotify(group) => sys::read_mount_events(group).map(Some),
-            Self::Poll(_) => Ok(None),
-        }
+    /// What poll(2) has to wait for. That the table changed it tells once: `proc_pid_mountinfo(5)`.
+    pub(super) fn poll_fds(&self) -> Vec<PollFd<'_>> {
+        let table = PollFd::new(self.table.as_fd(), PollFlags::POLLPRI);
+        let group = self.group.iter().map(|group| PollFd::new(group.as_fd(), PollFlags::POLLIN));
+        [table].into_iter().chain(group).collect()
+    }
+
+    /// The events that wait; none where no mount is told.
+    pub(super) fn read(&self) -> io::Result<Vec<MountEvent>> {
+        self.group.as_ref().map_or(Ok(vec![]), sys::read_mount_events)
     }
 }
 
-impl AsFd for MountSource {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Fanotify(group) => group.as_fd(),
-            Self::Poll(table) => table.as_fd(),
-        }
+impl MountsChanged {
+    /// What was found of [`MountSource::poll_fds`].
+    pub(super) fn of(fds: &[PollFd<'_>]) -> Self {
+        let is_set = |fd: Option<&PollFd<'_>>| fd.is_some_and(|fd| fd.any().unwrap_or(true));
+        Self { table: is_set(fds.first()), events: is_set(fds.get(1)) }
     }
 }

@@ -17,9 +17,9 @@ use super::files::{Change, Files};
 use super::gather::Gather;
 use super::ids::{Affected, MountIds};
 use super::index::{Index, User};
-use super::mounts::MountSource;
+use super::mounts::{MountSource, MountsChanged};
 use crate::manifest::{HostPath, SiteName};
-use crate::resolve::Lookups;
+use crate::resolve::{Lookups, Options};
 use crate::sys::{self, MountEvent};
 use crate::{Error, Result};
 
@@ -124,17 +124,18 @@ impl Watcher {
         })
     }
 
-    /// Waits until something happens, `wake` can be read, somebody is due, or it is `until`. Whether the mount table
-    /// has changed.
-    pub fn wait(&self, wake: BorrowedFd<'_>, until: Option<Instant>) -> io::Result<bool> {
-        let mut fds =
-            vec![PollFd::new(wake, PollFlags::POLLIN), PollFd::new(self.mounts.as_fd(), self.mounts.flags())];
+    /// Waits until something happens, `wake` can be read, somebody is due, or it is `until`. Returns what of the mount
+    /// table is new.
+    pub fn wait(&self, wake: BorrowedFd<'_>, until: Option<Instant>) -> io::Result<MountsChanged> {
+        let mut fds = self.mounts.poll_fds();
+        let mounts = fds.len();
+        fds.push(PollFd::new(wake, PollFlags::POLLIN));
         fds.extend(self.files.as_ref().map(|files| PollFd::new(files.as_fd(), PollFlags::POLLIN)));
         let until = [until, self.next()].into_iter().flatten().min();
         let timeout = until.map(|until| TimeSpec::from(until.saturating_duration_since(Instant::now())));
         match ppoll(&mut fds, timeout, None) {
-            Ok(_) => Ok(fds[1].any().unwrap_or(true)),
-            Err(Errno::EINTR) => Ok(false),
+            Ok(_) => Ok(MountsChanged::of(&fds[..mounts])),
+            Err(Errno::EINTR) => Ok(MountsChanged::default()),
             Err(error) => Err(error.into()),
         }
     }
@@ -150,7 +151,7 @@ impl Watcher {
     /// reason to try again at once.
     pub fn collect(
         &mut self,
-        mounts_changed: bool,
+        mounts: MountsChanged,
         undone: &BTreeSet<SiteName>,
     ) -> Result<Vec<&'static str>> {
         let now = Instant::now();
@@ -167,12 +168,13 @@ impl Watcher {
         {
             self.change(change, now, &mut notes);
         }
-        if mounts_changed || self.swallows(undone) {
+        if mounts.events || self.swallows(undone) {
             let events = self.mounts.read();
-            match events.map_err(|error| Error::failed(failed("the mount table")).because(&error))? {
-                Some(events) => self.mount_events(&events, undone, now, &mut notes)?,
-                None => self.everybody(now),
-            }
+            let events = events.map_err(|error| Error::failed(failed("the mount table")).because(&error))?;
+            self.mount_events(&events, undone, now, &mut notes)?;
+        }
+        if mounts.table {
+            self.table_changed(now);
         }
         Ok(notes)
     }
@@ -199,9 +201,22 @@ impl Watcher {
         if undone.is_empty() {
             return false;
         }
-        let mut fds = [PollFd::new(self.mounts.as_fd(), self.mounts.flags())];
-        let _ = ppoll(&mut fds, Some(TimeSpec::from(Duration::ZERO)), None); // at worst it is told once more
-        matches!(self.mounts, MountSource::Fanotify(_))
+        if !self.mounts.tells_each() {
+            // At worst it is told once more.
+            let _ = ppoll(&mut self.mounts.poll_fds(), Some(TimeSpec::from(Duration::ZERO)), None);
+        }
+        self.mounts.tells_each()
+    }
+
+    /// Where mounts are told one by one, only other attributes of one are not.
+    fn table_changed(&mut self, now: Instant) {
+        if self.mounts.tells_each() {
+            let forbids =
+                |id| Some(Options::OPEN.within(Options::of_attributes(sys::stat_mount(id).ok()?.attributes)));
+            self.gather.event(self.index.remounted(forbids), now, Duration::ZERO);
+        } else {
+            self.everybody(now);
+        }
     }
 
     /// Takes in what a pass found out. Who depends on a directory that is watched only from now on is due once more:
@@ -358,7 +373,7 @@ impl Watcher {
 
     /// Where all mounts are that are no site's, so that their end means something.
     fn list_mounts(&mut self) -> Result<()> {
-        if matches!(self.mounts, MountSource::Poll(_)) {
+        if !self.mounts.tells_each() {
             return Ok(());
         }
         let cannot =

@@ -25,7 +25,7 @@ use crate::engine::{self, Lock, Outcome};
 use crate::manifest::{HostPath, SiteName};
 use crate::observe::{self, WatchState};
 use crate::resolve::{Host, Interest};
-use crate::watch::{Learned, MountSource, User, Watcher};
+use crate::watch::{Learned, MountSource, MountsChanged, User, Watcher};
 use crate::{Error, Result, sys};
 
 use pass::{Ended, Policy};
@@ -288,7 +288,7 @@ impl Daemon<'_> {
         self.watcher.learn(learned.into_iter().flatten().collect(), now);
         // What happened meanwhile, to tell a failure from a change that was not over.
         let failed = sites.iter().zip(&ends).filter(|(_, ended)| matches!(ended, Ended::Failed(_)));
-        self.collect(false, &failed.map(|(site, _)| site.name.clone()).collect());
+        self.collect(MountsChanged::default(), &failed.map(|(site, _)| site.name.clone()).collect());
         let mut healed = vec![];
         for (site, ended) in sites.iter().zip(ends) {
             match ended {
@@ -311,8 +311,8 @@ impl Daemon<'_> {
     }
 
     /// `undone`: sites whose mounts came and went again by our own doing.
-    fn collect(&mut self, mounts_changed: bool, undone: &BTreeSet<SiteName>) {
-        match self.watcher.collect(mounts_changed, undone) {
+    fn collect(&mut self, changed: MountsChanged, undone: &BTreeSet<SiteName>) {
+        match self.watcher.collect(changed, undone) {
             Ok(notes) => notes.iter().for_each(|note| self.context.out.info(format_args!("{note}"))),
             Err(error) => self.context.out.error(&error),
         }

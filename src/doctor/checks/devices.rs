@@ -27,7 +27,10 @@ pub(super) fn devices(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     let problem = |(name, trouble): (&String, Option<_>)| {
         let trouble: crate::doctor::inside::Trouble = trouble?;
         let path = Path::new("/dev").join(name);
-        let remedy = if exam.mount_of(&path).is_none() && !trouble.is_missing() {
+        let remedy = if exam.mount_of(&path).is_some_and(|mount| mount.options.nodev) {
+            let site = &exam.patient.desired.site;
+            Remedy::act(format!("this host does not allow it either: see `mountjail check {site}`"))
+        } else if exam.mount_of(&path).is_none() && !trouble.is_missing() {
             Remedy::act(format!("remove {}{}", exam.patient.desired.root, path.display()))
         } else {
             exam.bring(&path, Remedy::line("devices", name))
