@@ -548,7 +548,7 @@ fn bad_input() {
     doctor(&["absent"]).exits(2).complains("there is no site absent");
     doctor(&["--user", "ghost", "site1"])
         .exits(2)
-        .complains("site1: cannot run as the user ghost: this host has no such user");
+        .complains("site1: cannot run as the user ghost: there is no such user ");
     doctor(&["--tls", "example.org", "site1"]).exits(2).complains("there is no port; for https it is 443");
     doctor(&["--timeout", "0", "site1"]).exits(2);
     doctor(&["--host", "x"]).exits(2);

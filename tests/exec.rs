@@ -129,7 +129,7 @@ fn user() {
     sandbox
         .run(&["exec", "--user", "nobody-here", "s", "--", "id"])
         .exits(2)
-        .complains("this host has no such user");
+        .complains("there is no such user ");
 }
 
 fn up_first() {
