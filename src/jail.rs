@@ -7,6 +7,7 @@ use nix::unistd::{Gid, Group, Uid, User, chdir, chroot, initgroups, setgid, setu
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::HostPath;
+use crate::resolve::WHERE_USERS_ARE;
 use crate::{Error, Result};
 
 /// Whom a process inside runs as.
@@ -34,7 +35,7 @@ pub fn user(name: &str) -> Result<User> {
         Err(_) => User::from_name(name),
     };
     let found = found.map_err(|error| cannot().because(&error.into()))?;
-    found.ok_or_else(|| cannot().because_of("this host has no such user"))
+    found.ok_or_else(|| cannot().because_of(format!("there is no such user {WHERE_USERS_ARE}")))
 }
 
 /// The group of this host that `name` names, by name or id.
@@ -44,7 +45,9 @@ pub fn group(name: &str) -> Result<Gid> {
         return Ok(Gid::from_raw(gid));
     }
     let found = Group::from_name(name).map_err(|error| cannot().because(&error.into()))?;
-    found.map(|group| group.gid).ok_or_else(|| cannot().because_of("this host has no such group"))
+    found
+        .map(|group| group.gid)
+        .ok_or_else(|| cannot().because_of(format!("there is no such group {WHERE_USERS_ARE}")))
 }
 
 /// Enters the root and gives up what `who` does not have. The groups are looked up on the host.

@@ -1,11 +1,14 @@
 //! Promise: after a package manager has replaced files, the sites that are up are fresh, and it never notices more.
 
+mod lab;
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use lab::overlay;
 use support::{Ran, Sandbox, mounts_below, on_shared_root, trials};
 
 fn main() -> ExitCode {
@@ -17,6 +20,7 @@ fn main() -> ExitCode {
     trials.push(on_shared_root("sites that are up are healed, others stay down", heals));
     trials.push(on_shared_root("silent where there is nothing to do", silent));
     trials.push(on_shared_root("a failure is said and does not fail", never_fails));
+    trials.push(on_shared_root("apk's hook acts after commits alone", apk));
     support::main(trials)
 }
 
@@ -86,6 +90,25 @@ fn never_fails() {
     let sandbox = Sandbox::new();
     sandbox.manifest("s", "root: relative\n");
     hook(&sandbox).complains("s.yaml:1").complains("mountjail: sites may still have old files, see above");
+}
+
+/// Run as apk runs it: by its own mode, relative to the root, without an environment. What it is to start fails here.
+fn apk() {
+    let sandbox = Sandbox::new();
+    let library = sandbox.directory("mountjail");
+    let changed = sandbox.file("mountjail/packages-changed", "#!/bin/sh\necho called\nexit 7\n");
+    overlay(&sandbox, Path::new("/usr/lib"));
+    fs::create_dir_all("/usr/lib/mountjail").unwrap();
+    Ran::of(Command::new("mount").arg("--bind").arg(library).arg("/usr/lib/mountjail")).exits(0);
+    let hook = hooks().join("apk");
+    let run = |stage: &str| {
+        let mut command = Command::new(hook.strip_prefix("/").unwrap());
+        command.arg(stage).current_dir("/").env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        Ran::of(&mut command).exits(0).stdout
+    };
+    assert_eq!(run("post-commit"), "", "it cannot be executed");
+    fs::set_permissions(changed, fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!((run("pre-commit").as_str(), run("post-commit").as_str()), ("", "called\n"));
 }
 
 fn apt_reads_its_hook() {

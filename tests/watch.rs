@@ -12,8 +12,9 @@ use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg, RenameFlags, renameat2};
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use support::{
     Ran, Sandbox, Watcher, for_each_engine_on_shared_root, mounts_below, on_shared_root, soon, soon_reads,
 };
@@ -125,8 +126,7 @@ fn every_way() {
 
     // Two files change places.
     let other = sandbox.file("host/other", "exchanged");
-    let at = nix::fcntl::AT_FDCWD;
-    renameat2(at, &source, at, &other, RenameFlags::RENAME_EXCHANGE).unwrap();
+    renameat_with(CWD, &source, CWD, &other, RenameFlags::EXCHANGE).unwrap();
     soon_reads(&jail, "exchanged");
 
     // A hard link in its place, and the directory above in another's place.
@@ -135,7 +135,7 @@ fn every_way() {
     soon_reads(&jail, "by an editor");
     let (host, new) = (sandbox.path("host"), sandbox.path("host.new"));
     sandbox.file("host.new/conf", "another directory");
-    renameat2(at, &host, at, &new, RenameFlags::RENAME_EXCHANGE).unwrap();
+    renameat_with(CWD, &host, CWD, &new, RenameFlags::EXCHANGE).unwrap();
     soon_reads(&jail, "another directory");
     replace(&source, "in the new directory");
     soon_reads(&jail, "in the new directory");

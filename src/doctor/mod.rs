@@ -26,7 +26,9 @@ use crate::manifest::{HostPath, JailPath, Manifest};
 use crate::observe::{self, Process, Table};
 use crate::plan::Plan;
 use crate::render::why;
-use crate::resolve::{Desired, Host, Mount, root_id};
+use crate::resolve::ldso::is_musls;
+use crate::resolve::{Desired, Host, Mount, interpreter_of, root_id};
+use crate::sys;
 
 pub use ask::SUBCOMMAND;
 pub use inside::main as inside_main;
@@ -75,7 +77,8 @@ pub fn examine(patient: &Patient<'_>, options: &Options, host: &Host) -> Vec<Fin
     let _ = set_child_subreaper(true);
     // Before processes that look are inside as well.
     let inside = root_id(&patient.desired.root).map_or(vec![], observe::inside);
-    let exam = Exam { patient, options, host, presets: presets(patient.manifest), inside };
+    let (presets, other_c_library) = (presets(patient.manifest), other_c_library(host));
+    let exam = Exam { patient, options, host, presets, inside, other_c_library };
     let entry = checks::entry(&exam);
     let closed = entry.verdict != Verdict::Ok;
     let broken = || types::Outcome::could_not_check("the check itself failed");
@@ -103,6 +106,16 @@ struct Exam<'e> {
     presets: BTreeSet<&'e str>,
     /// The processes that live in the root.
     inside: Vec<Process>,
+    /// Why the C library's answers inside are not those that the site's processes get.
+    other_c_library: Option<&'static str>,
+}
+
+/// musl answers by itself what glibc asks the jail's modules for. Most likely the processes inside have the C library
+/// of the host's shell.
+fn other_c_library(host: &Host) -> Option<&'static str> {
+    let loader = HostPath::new("/bin/sh").ok().and_then(|shell| interpreter_of(host, &shell));
+    let same = !sys::MUSL || loader.is_some_and(|loader| is_musls(&loader));
+    (!same).then_some("this mountjail is built with musl, and the programs of this host are not")
 }
 
 impl Exam<'_> {

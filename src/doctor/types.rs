@@ -138,6 +138,16 @@ impl Outcome {
         Self { remedies, ..Self::new(Verdict::Failed, texts.join("; ")) }
     }
 
+    /// What is well as far as it was tried could not be tried to its end, if there is a reason.
+    pub fn unless(self, untried: Option<&str>) -> Self {
+        match untried {
+            Some(why) if self.verdict == Verdict::Ok => {
+                Self::could_not_check(format!("{}; more cannot be tried: {why}", self.detail))
+            }
+            _ => self,
+        }
+    }
+
     pub fn named(self, check: &'static str) -> Finding {
         Finding { check, verdict: self.verdict, detail: self.detail, remedies: self.remedies }
     }
@@ -174,5 +184,15 @@ mod tests {
         assert_eq!(lines, ["devices: [zero, \"null\"]", "start it"]);
         assert_eq!(outcome.detail, "no zero; it is dead; no null; it is dead; no zero");
         assert_eq!(Outcome::of(vec![], "fine").verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn what_was_not_tried_is_neither_well_nor_hides_what_fails() {
+        let outcome = Outcome::ok("it answers").unless(Some("it is dark"));
+        assert_eq!(outcome.verdict, Verdict::CouldNotCheck);
+        assert_eq!(outcome.detail, "it answers; more cannot be tried: it is dark");
+        assert_eq!(Outcome::ok("it answers").unless(None).verdict, Verdict::Ok);
+        let failed = Outcome::of(vec![Problem::new("it is dead", Remedy::act("start it"))], "");
+        assert_eq!(failed.unless(Some("it is dark")).detail, "it is dead");
     }
 }

@@ -42,6 +42,7 @@ pub use walk::{LinkOnTheWay, LookupError, Walk};
 use part::Part;
 pub(crate) use part::lexical;
 use template::Gathered;
+pub(crate) use users::WHERE as WHERE_USERS_ARE;
 
 /// Resolves sites on one host. What several sites ask for is looked up once.
 pub struct Resolver<'h> {

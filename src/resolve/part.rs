@@ -8,6 +8,7 @@ use super::inside;
 use super::ldso::{Closure, Loader};
 use super::nss;
 use super::types::{Cause, FileId, FileKind, Options};
+use super::users::WHERE;
 use super::walk::{LinkOnTheWay, LookupError, Walk};
 use crate::manifest::{
     Access, HostPath, JailPath, MountRequest, Origin, Pattern, Request, SourceFile, Wanted,
@@ -218,22 +219,18 @@ impl Part {
         match (&self.user, wanted.any_of.as_slice()) {
             (Some(_), _) => {}
             (None, [one]) if wanted.optional => {
-                self.notes
-                    .push(format!("there is no user {one} on this host; skipped, because it is optional"));
+                self.notes.push(format!("there is no user {one} {WHERE}; skipped, because it is optional"));
             }
             (None, several) if wanted.optional => self.notes.push(format!(
-                "there is none of the users {} on this host; skipped, because they are optional",
+                "there is none of the users {} {WHERE}; skipped, because they are optional",
                 several.join(", ")
             )),
             (None, [one]) => {
-                return Err(Error::failed(format!("there is no user {one} on this host"))
+                return Err(Error::failed(format!("there is no user {one} {WHERE}"))
                     .hint("create the user, or take the line out"));
             }
             (None, several) => {
-                return Err(Error::failed(format!(
-                    "none of the users {} is on this host",
-                    several.join(", ")
-                )));
+                return Err(Error::failed(format!("none of the users {} is {WHERE}", several.join(", "))));
             }
         }
         Ok(())

@@ -7,6 +7,14 @@ use nix::unistd::User;
 
 use super::host::Host;
 use crate::manifest::HostPath;
+use crate::sys;
+
+/// Where this program looks for users and groups, for messages about those that it does not find.
+pub(crate) const WHERE: &str = if sys::MUSL {
+    "in the host's files (built with musl, mountjail asks no name service but nscd)"
+} else {
+    "on this host"
+};
 
 /// The host's accounts, as `/etc/passwd` and `/etc/group` have them.
 #[derive(Debug, Default)]

@@ -16,6 +16,10 @@ mod stat;
 mod text;
 mod trace;
 
+/// Whether this program's C library is musl. It looks users, groups and hosts up in the files of `/etc`, by DNS and by
+/// nscd, not by the name service switch, and has all character sets and locales built in.
+pub const MUSL: bool = cfg!(target_env = "musl");
+
 pub use events::{MountEvent, read_mount_events, watch_mounts};
 pub use file::{FileId, FileKind};
 pub use memory::share_one_heap;

@@ -1,12 +1,20 @@
 //! What following another process needs besides `nix::sys::ptrace`: real-time signals and stops of groups, which
-//! that module has no words for, and a wait that can end by a signal or a timeout without a race.
+//! that module has no words for, system calls, for which it has words with glibc alone, and a wait that can end by a
+//! signal or a timeout without a race.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::ptr;
 use std::time::Duration;
 
 use nix::sys::signal::SigSet;
+use nix::sys::time::TimeSpec;
 use nix::unistd::Pid;
+
+// linux/ptrace.h, Linux 5.3. C libraries differ in the type of a request, and all their types hold these.
+const PTRACE_GET_SYSCALL_INFO: u16 = 0x420e;
+const PTRACE_SYSCALL_INFO_ENTRY: u8 = 1;
+const PTRACE_SYSCALL_INFO_EXIT: u8 = 2;
 
 /// How a stopped tracee goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,12 +65,9 @@ pub fn stopped_or_ended() -> io::Result<Option<(Pid, i32)>> {
 
 /// The next signal of `set`, which must be blocked; `None` after `timeout`: `sigtimedwait(2)`.
 pub fn next_signal(set: &SigSet, timeout: Duration) -> io::Result<Option<i32>> {
-    let timeout = libc::timespec {
-        tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
-        tv_nsec: timeout.subsec_nanos().into(),
-    };
+    let timeout = TimeSpec::from_duration(timeout);
     // SAFETY: both point to valid values of their types; the place for details may be null.
-    let signal = unsafe { libc::sigtimedwait(set.as_ref(), ptr::null_mut(), &raw const timeout) };
+    let signal = unsafe { libc::sigtimedwait(set.as_ref(), ptr::null_mut(), timeout.as_ref()) };
     if signal >= 0 {
         return Ok(Some(signal));
     }
@@ -109,22 +114,85 @@ pub enum SystemCall {
     Elsewhere,
 }
 
+/// `struct ptrace_syscall_info`, its union as the words that it consists of.
+#[repr(C)]
+struct RawSystemCall {
+    op: u8,
+    reserved: [u8; 3],
+    arch: u32,
+    instruction_pointer: u64,
+    stack_pointer: u64,
+    words: [u64; 8],
+}
+
+impl RawSystemCall {
+    fn read(&self) -> SystemCall {
+        let [first, rest @ ..] = self.words;
+        match self.op {
+            PTRACE_SYSCALL_INFO_ENTRY => {
+                let [arguments @ .., _] = rest;
+                SystemCall::Entry { arch: self.arch, number: first, arguments }
+            }
+            PTRACE_SYSCALL_INFO_EXIT => {
+                let is_error = rest[0].to_ne_bytes()[0] != 0; // one byte, whichever end of the word it is
+                SystemCall::Exit { errno: is_error.then_some((first as i32).wrapping_neg()) }
+            }
+            _ => SystemCall::Elsewhere,
+        }
+    }
+}
+
 /// What the tracee `pid` is stopped at: `PTRACE_GET_SYSCALL_INFO` of `ptrace(2)` (Linux 5.3).
 ///
 /// Errors: EIO before Linux 5.3, ESRCH when it is not stopped.
 pub fn system_call(pid: Pid) -> io::Result<SystemCall> {
-    let info = nix::sys::ptrace::syscall_info(pid)?;
-    match info.op {
-        libc::PTRACE_SYSCALL_INFO_ENTRY => {
-            // SAFETY: `op` says that the kernel filled this member.
-            let entry = unsafe { info.u.entry };
-            Ok(SystemCall::Entry { arch: info.arch, number: entry.nr, arguments: entry.args })
-        }
-        libc::PTRACE_SYSCALL_INFO_EXIT => {
-            // SAFETY: as above.
-            let exit = unsafe { info.u.exit };
-            Ok(SystemCall::Exit { errno: (exit.is_error != 0).then_some(-exit.sval as i32) })
-        }
-        _ => Ok(SystemCall::Elsewhere),
+    let mut info = MaybeUninit::<RawSystemCall>::zeroed();
+    // SAFETY: this request takes the buffer's size as its address, and the kernel writes at most as much into it.
+    let result = unsafe {
+        libc::ptrace(
+            PTRACE_GET_SYSCALL_INFO.into(),
+            pid.as_raw(),
+            size_of::<RawSystemCall>(),
+            info.as_mut_ptr(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: zeroed at first, and every bit pattern is valid for plain integers.
+    Ok(unsafe { info.assume_init_ref() }.read())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_writes_is_read() {
+        let info = |op, words| RawSystemCall {
+            op,
+            reserved: [0; 3],
+            arch: 0xc000_003e,
+            instruction_pointer: 1,
+            stack_pointer: 2,
+            words,
+        };
+        assert_eq!(size_of::<RawSystemCall>(), 88);
+        let entry = info(PTRACE_SYSCALL_INFO_ENTRY, [257, 1, 2, 3, 4, 5, 6, 7]).read();
+        let arguments = [1, 2, 3, 4, 5, 6];
+        assert_eq!(entry, SystemCall::Entry { arch: 0xc000_003e, number: 257, arguments });
+        let flag = |byte| u64::from_ne_bytes([byte, 0, 0, 0, 0, 0, 0, 0]);
+        let exit = |value: i64, byte| {
+            info(PTRACE_SYSCALL_INFO_EXIT, [value as u64, flag(byte), 0, 0, 0, 0, 0, 0]).read()
+        };
+        assert_eq!(exit(-2, 1), SystemCall::Exit { errno: Some(libc::ENOENT) });
+        assert_eq!(exit(-2, 0), SystemCall::Exit { errno: None });
+        assert_eq!(info(0, [0; 8]).read(), SystemCall::Elsewhere);
+    }
+
+    #[test]
+    fn who_is_not_followed_is_not_asked() {
+        let error = system_call(Pid::this()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
     }
 }

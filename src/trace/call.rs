@@ -129,7 +129,7 @@ impl Call {
 
 /// Whether `open` with these flags is for writing.
 pub(super) fn writes(flags: u64) -> bool {
-    let accesses = u64::from(libc::O_ACCMODE.unsigned_abs());
+    let accesses = u64::from((libc::O_WRONLY | libc::O_RDWR).unsigned_abs()); // musl's O_ACCMODE has O_PATH as well
     let creates = u64::from((libc::O_CREAT | libc::O_TRUNC).unsigned_abs());
     flags & accesses != u64::from(libc::O_RDONLY.unsigned_abs()) || flags & creates != 0
 }

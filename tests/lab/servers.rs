@@ -30,7 +30,8 @@ pub fn dns() -> Server {
     let mut command = Command::new("dnsmasq");
     command.args(["--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--bind-interfaces"]);
     command.args(["--user=root", "--group=root", "--pid-file="]);
-    command.arg(format!("--listen-address={DNS}")).arg(format!("--address=/{NAME}/127.0.0.1"));
+    // A name that exists: a question for an address of the other kind is answered by none, not by a denial.
+    command.arg(format!("--listen-address={DNS}")).arg(format!("--host-record={NAME},127.0.0.1"));
     command.arg("--local=/lab.test/"); // no other name below it exists
     let server = Server::start(&mut command);
     // Its socket is bound when nobody else can bind it.

@@ -93,14 +93,22 @@ impl Watcher {
         state
     }
 
+    /// The processor time that all its threads have used: `proc_pid_stat(5)`.
+    fn ticks(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let (_, fields) = text.rsplit_once(')').unwrap();
+        fields.split_ascii_whitespace().skip(11).take(2).map(|time| time.parse::<u64>().unwrap()).sum()
+    }
+
     /// Waits until it sleeps with nothing to do, and all that it was told is dealt with.
     pub fn settles(&self) {
-        let switches = || self.status("voluntary_ctxt_switches");
+        // Its first thread may wait for the others, or not come to sleep in a long pass.
+        let done = || (self.status("voluntary_ctxt_switches"), self.ticks());
         let start = Instant::now();
         loop {
-            let before = switches();
+            let before = done();
             std::thread::sleep(Duration::from_millis(1200)); // longer than it lets a storm settle
-            if switches() == before {
+            if done() == before {
                 return;
             }
             assert!(start.elapsed() < Duration::from_secs(60), "it never sleeps:\n{}", self.said());

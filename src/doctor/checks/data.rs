@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::Exam;
 use crate::doctor::ask::Silence;
-use crate::doctor::inside::{Convert, Locale, Zone};
+use crate::doctor::inside::{Convert, Exist, Locale, Zone};
 use crate::doctor::types::{Outcome, Problem, Remedy};
 use crate::manifest::HostPath;
 
@@ -66,12 +66,18 @@ pub(super) fn iconv(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     if !exam.is_php() && exam.mount_of(&directory).is_none() {
         return Ok(Outcome::not_needed(format!("nothing brings {}", directory.display())));
     }
+    let problem = |text: String| Problem::new(text, exam.bring(&directory, Remedy::preset("iconv")));
+    if exam.other_c_library.is_some() {
+        let module = directory.join(set.module);
+        let there = exam.ask(Exist(vec![module.clone()]))?.contains(&true);
+        let problem = (!there).then(|| problem(format!("{} is not inside", module.display())));
+        let good = format!("{} is inside", module.display());
+        return Ok(Outcome::of(problem.into_iter().collect(), good).unless(exam.other_c_library));
+    }
     let (to, text) = (set.name, set.text.to_owned());
     let probe = Convert { to: to.to_owned(), text, expected: set.bytes.to_owned() };
-    let problem = exam.ask(probe)?.err().map(|trouble| {
-        let text = format!("no conversion to {to}: {}", trouble.text);
-        Problem::new(text, exam.bring(&directory, Remedy::preset("iconv")))
-    });
+    let trouble = exam.ask(probe)?.err();
+    let problem = trouble.map(|trouble| problem(format!("no conversion to {to}: {}", trouble.text)));
     Ok(Outcome::of(problem.into_iter().collect(), format!("UTF-8 is converted to {to}")))
 }
 
@@ -92,6 +98,9 @@ pub(super) fn locale(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     let names = locales(exam);
     if names.is_empty() {
         return Ok(Outcome::not_needed("no locale is configured in a pool's `env`, or for the host"));
+    }
+    if let Some(why) = exam.other_c_library {
+        return Ok(Outcome::could_not_check(why));
     }
     let mut problems = vec![];
     for name in &names {

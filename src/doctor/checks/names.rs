@@ -13,7 +13,7 @@ use crate::jail::Who;
 use crate::manifest::HostPath;
 use crate::resolve::ldso::Loader;
 
-/// Part of the C library since glibc 2.34; where they are not, `dns` and `users` fail.
+/// Part of the C library since glibc 2.34; where they are not, `dns` fails, if it can look names up.
 const BUILT_IN: [&str; 2] = ["files", "dns"];
 
 pub(super) fn users(exam: &Exam<'_>) -> Result<Outcome, Silence> {
@@ -71,17 +71,19 @@ pub(super) fn nss(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     let loader = Loader::read(exam.host);
     let modules: Vec<(&String, HostPath)> = services
         .iter()
-        .filter(|service| !BUILT_IN.contains(&service.as_str()))
         .filter_map(|service| Some((service, loader.library(&format!("libnss_{service}.so.2"))?)))
         .collect();
     let paths: Vec<PathBuf> = modules.iter().map(|(_, path)| path.as_path().to_owned()).collect();
     let there = exam.ask(Exist(paths))?;
-    let missing = modules.iter().zip(there).filter(|(_, there)| !there).map(|((service, path), _)| {
+    let missing = modules.iter().zip(there).filter(|(_, there)| !there).map(|(module, _)| module);
+    let (built_in, missing): (Vec<_>, Vec<_>) =
+        missing.partition(|(service, _)| BUILT_IN.contains(&service.as_str()));
+    let missing = missing.into_iter().map(|(service, path)| {
         let text = format!("{path} is not inside: `{service}` answers for `{DATABASE}` in nsswitch.conf");
         Problem::new(text, exam.bring(path.as_path(), Remedy::line("nss", DATABASE)))
     });
     let good = format!("{DATABASE}: {}", services.join(" "));
-    Ok(Outcome::of(missing.collect(), good))
+    Ok(Outcome::of(missing.collect(), good).unless(exam.other_c_library.filter(|_| !built_in.is_empty())))
 }
 
 #[cfg(test)]

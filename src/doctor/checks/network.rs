@@ -25,17 +25,17 @@ pub(super) fn dns(exam: &Exam<'_>) -> Result<Outcome, Silence> {
             return Ok(Outcome::of(vec![problem], ""));
         }
     };
-    let names = [Some(HARMLESS), exam.options.name.as_deref()];
+    let names = [Some(HARMLESS), exam.options.name.as_deref()].into_iter().flatten();
     let mut problems = servers_that_fail(exam, &servers);
     let dead = !problems.is_empty();
     let mut good = vec![format!("{} answers", servers.join(", "))];
-    for name in names.into_iter().flatten() {
+    for name in names.filter(|_| exam.other_c_library.is_none()) {
         match resolve(exam, name) {
             Ok(addresses) => good.push(format!("{name} is {}", addresses.join(", "))),
             Err(why) => problems.push(unresolved(exam, name, &why, dead)),
         }
     }
-    Ok(Outcome::of(problems, good.join("; ")))
+    Ok(Outcome::of(problems, good.join("; ")).unless(exam.other_c_library))
 }
 
 fn resolve(exam: &Exam<'_>, name: &str) -> Result<Vec<String>, String> {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::{Probe, Trouble};
 use crate::manifest::HostPath;
 use crate::resolve::Host;
-use crate::resolve::ldso::Loader;
 use crate::resolve::ldso::elf::{BadElf, Bytes, Object};
+use crate::resolve::ldso::{Loader, is_musls};
 
 /// The most files that are looked at.
 const MAX_FILES: usize = 10_000;
@@ -128,19 +129,17 @@ impl Mailer {
     fn start(&self) -> Result<(), String> {
         let host = Host::new();
         let closure = Loader::read(&host).closure(&self.program).map_err(|error| error.to_string())?;
-        let name = closure.interpreter.as_ref().and_then(|path| path.file_name());
-        let is_glibc = name.is_some_and(|name| name.to_string_lossy().starts_with("ld") && !is_musl(name));
-        if !is_glibc {
+        let is_glibcs = |path: &HostPath| {
+            let name = path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"ld"));
+            name && !is_musls(path.as_path().as_os_str().as_bytes())
+        };
+        if !closure.interpreter.as_ref().is_some_and(is_glibcs) {
             return Ok(());
         }
         let mut command = Command::new(self.program.as_path());
         let command = quiet(command.env("LD_TRACE_LOADED_OBJECTS", "1").env("LD_BIND_NOW", "1"));
         succeeds(command).map_err(super::reason)
     }
-}
-
-fn is_musl(name: &std::ffi::OsStr) -> bool {
-    name.to_string_lossy().starts_with("ld-musl-")
 }
 
 fn quiet(command: &mut Command) -> &mut Command {

@@ -27,6 +27,7 @@ use self::conf::Conf;
 use self::elf::{BadElf, Bytes, Object};
 use self::process::Process;
 use self::script::Script;
+use self::system::Family;
 use super::host::Host;
 use super::lookups::Interest;
 use super::walk::LookupError;
@@ -325,6 +326,12 @@ pub fn interpreter_of(host: &Host, path: &HostPath) -> Option<Vec<u8>> {
             file.at(0, script::LINE).ok().and_then(|bytes| script::parse(&bytes)).map(|s| s.interpreter)
         }
     }
+}
+
+/// Whether the loader `interpreter` is musl's.
+pub fn is_musls(interpreter: &[u8]) -> bool {
+    let name = interpreter.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    Family::of(name) == Family::Musl
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
