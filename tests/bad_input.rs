@@ -3,7 +3,7 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
@@ -14,12 +14,14 @@ use support::{Ran, Sandbox, for_each_engine, mounts_below, tree};
 type OnEngine = fn(&'static str);
 
 fn main() -> ExitCode {
-    let once: [(&str, fn()); 12] = [
+    let once: [(&str, fn()); 14] = [
         ("every mistake in a manifest is shown with its place", manifests),
         ("a root where no jail may be is refused", roots),
         ("a root inside another site is refused", overlapping_roots),
         ("a renamed manifest does not take over the root", renamed_manifest),
         ("a source that leads nowhere is named", sources),
+        ("a link of a site's owner leads to nothing of others", strange_links),
+        ("what is in /proc brings nothing along", proc_alone),
         ("sources that contradict each other are both named", conflicts),
         ("a site that is not there is said so", no_such_site),
         ("what nothing brings is said with the line that would", why_not),
@@ -184,6 +186,59 @@ fn why_not() {
     nothing("/etc/shadow").complains("no line is advised: it is not for everybody");
 }
 
+/// A site's owner makes links; what they lead to is others'.
+fn strange_links() {
+    let sandbox = Sandbox::new();
+    let theirs = sandbox.directory("host/theirs");
+    let (secret, own) = (sandbox.directory("host/secret/deep"), theirs.join("own"));
+    fs::create_dir(&own).unwrap();
+    sandbox.directory("host/other/root");
+    let link = |to: &Path, at: &Path| {
+        let _ = fs::remove_file(at);
+        symlink(to, at).unwrap();
+        lchown(at, Some(1234), Some(1234)).unwrap();
+    };
+    for path in [&theirs, &own] {
+        lchown(path, Some(1234), Some(1234)).unwrap();
+    }
+    let public = theirs.join("public");
+    let root = sandbox.site("s", &format!("mounts: [{{ source: {}, target: /x }}]\n", public.display()));
+    link(&secret, &public);
+    sandbox
+        .run(&["up", "s"])
+        .exits(1)
+        .complains("public is user 1234's, who does not own")
+        .complains("name ")
+        .complains("host/secret/deep, if that is what is meant");
+    assert!(mounts_below(&root).is_empty());
+    link(&own, &public);
+    sandbox.ok(&["up", "s"]);
+    // Turned away while the site is up.
+    link(&secret, &public);
+    sandbox.run(&["up", "s"]).exits(1).complains("it is not followed");
+    sandbox.ok(&["down", "s"]);
+    // On the way to the root.
+    let www = theirs.join("www");
+    link(&sandbox.path("host/other"), &www);
+    sandbox.manifest("r", format!("root: {}\ndevices: [zero]\n", www.join("root").display()));
+    sandbox.run(&["up", "r"]).exits(1).complains("www is user 1234's").complains("without links");
+    sandbox.manifest("r", format!("root: {}\ndevices: [zero]\n", www.join("new/root").display()));
+    sandbox.run(&["up", "--create", "r"]).exits(1).complains("www is user 1234's");
+    assert!(!sandbox.path("host/other/new").exists());
+    // Root's own links are followed.
+    lchown(&www, Some(0), Some(0)).unwrap();
+    lchown(&theirs, Some(0), Some(0)).unwrap();
+    sandbox.ok(&["up", "--create", "r"]).complains("made the root");
+    assert!(sandbox.path("host/other/new/root/dev/zero").exists());
+}
+
+/// Links in `/proc` lead to what processes use, such as this one's directory.
+fn proc_alone() {
+    let sandbox = Sandbox::new();
+    sandbox.site("s", "mounts: [/proc]\n");
+    sandbox.ok(&["check", "s"]).prints("s: ok, 1 mount and 0 links");
+}
+
 fn sources() {
     let sandbox = Sandbox::new();
     let host = sandbox.directory("host");
@@ -197,7 +252,8 @@ fn sources() {
         ("mounts: [HOST/text/below]", "HOST/text is not a directory"),
         ("mounts: [HOST/dangling]", "which does not exist"),
         ("mounts: [HOST/one]", "in a circle"),
-        ("mounts: [{ source: \"HOST/*.none\" }]", "HOST/*.none"),
+        ("mounts: [{ source: \"HOST/*.none\" }]", "nothing on this host matches HOST/*.none"),
+        ("mounts: [HOST/texd]", "did you mean HOST/text?"),
         ("mounts: [{ any_of: [HOST/x, HOST/y] }]", "none of these is on this host: HOST/x, HOST/y"),
         ("programs: [HOST/text]", "neither an ELF file nor a script"),
         ("programs: [HOST]", "is a directory, not a program"),

@@ -61,6 +61,18 @@ impl Made {
 }
 
 #[test]
+fn what_is_below_run_is_known_below_var_run_too() {
+    let host = Made::new();
+    host.dir("run/mysqld").dir("run/lock").link("var/run", "/run").link("var/lock", "/run/lock");
+    assert_eq!(host.shows("mounts: [/run/mysqld]"), ["/run/mysqld < /run/mysqld", "/var/run -> /run"]);
+    assert_eq!(host.shows("mounts: [/var/run/mysqld]"), ["/run/mysqld < /run/mysqld", "/var/run -> /run"]);
+    assert_eq!(host.shows("mounts: [{ source: /run/mysqld, target: /db }]"), ["/db < /run/mysqld"]);
+    // What the root has there stays.
+    host.dir("srv/s/var/run");
+    assert_eq!(host.shows("mounts: [/run/mysqld]"), ["/run/mysqld < /run/mysqld"]);
+}
+
+#[test]
 fn a_link_at_the_end_is_followed() {
     let host = Made::new();
     host.file("run/resolve/stub").link("etc/resolv.conf", "../run/resolve/stub");

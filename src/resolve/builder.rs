@@ -151,7 +151,7 @@ impl<'o> Builder<'o> {
         }
     }
 
-    /// Adds a link of the host's `/` that leads into what is mounted, unless something else is to be there.
+    /// Adds a link of the host's that leads to what is mounted, unless something else is to be there.
     fn add_top(&mut self, link: &Link) {
         let taken = self.own.get(link.path.as_path()).is_some_and(Option::is_none);
         let mut at_or_below =

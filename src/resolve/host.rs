@@ -42,11 +42,12 @@ struct Known {
     loader: OnceLock<(State, Lookups)>,
     accounts: OnceLock<(Accounts, Lookups)>,
     top: OnceLock<(Vec<TopLink>, Lookups)>,
+    run: OnceLock<(Vec<TopLink>, Lookups)>,
     /// What mounts forbid, by their ids.
     mounts: Mutex<HashMap<u64, Options>>,
 }
 
-/// A link in `/` straight to a directory: `/lib -> usr/lib`.
+/// A link straight to a directory: `/lib -> usr/lib`.
 #[derive(Clone, Debug)]
 pub(super) struct TopLink {
     pub path: HostPath,
@@ -90,6 +91,7 @@ impl Host {
             loader: OnceLock::new(),
             accounts: OnceLock::new(),
             top: OnceLock::new(),
+            run: OnceLock::new(),
             mounts: Mutex::default(),
         };
         Self { known: Arc::new(known), lookups: None }
@@ -256,13 +258,24 @@ impl Host {
     pub(super) fn top_links(&self) -> &Vec<TopLink> {
         self.once(&self.known.top, |host| {
             let names = host.read_dir(&HostPath::slash()).unwrap_or_default();
-            let walks = names.iter().filter_map(|name| host.walk(&HostPath::slash().join(name).ok()?).ok());
-            let links = walks.filter(|walk| walk.stat.kind == FileKind::Directory).filter_map(|walk| {
-                let [link] = walk.links.as_slice() else { return None };
-                Some(TopLink { path: link.path.clone(), text: link.text.clone(), real: walk.real })
-            });
-            links.collect()
+            names.iter().filter_map(|name| host.directory_link(HostPath::slash().join(name).ok()?)).collect()
         })
+    }
+
+    /// `/var/run` and `/var/lock`, where they are links, as in the Filesystem Hierarchy Standard 3.0. Programs know
+    /// sockets below `/run` by these names.
+    pub(super) fn run_links(&self) -> &Vec<TopLink> {
+        self.once(&self.known.run, |host| {
+            let paths = ["/var/run", "/var/lock"].into_iter().filter_map(|path| HostPath::new(path).ok());
+            paths.filter_map(|path| host.directory_link(path)).collect()
+        })
+    }
+
+    /// The link at `path`, if it leads straight to a directory.
+    fn directory_link(&self, path: HostPath) -> Option<TopLink> {
+        let walk = self.walk(&path).ok().filter(|walk| walk.stat.kind == FileKind::Directory)?;
+        let [link] = walk.links.as_slice() else { return None };
+        (link.path == path).then(|| TopLink { path, text: link.text.clone(), real: walk.real })
     }
 
     /// Whether this is the running system, and not a made tree.
@@ -300,6 +313,18 @@ impl Host {
         let directory = path.parent().and_then(|directory| self.node(directory.as_path()).ok());
         let only_roots = directory.is_some_and(|node| node.stat.uid == 0 && node.stat.mode & 0o022 == 0);
         only_roots && self.node(path.as_path()).is_ok_and(|node| node.stat.uid == 0)
+    }
+
+    /// Refuses a walk by a link that somebody else than root made, or can put in its place, unless they own what it
+    /// leads to, as Apache's `SymLinksIfOwnerMatch` does: whoever can make links must not have files of others mounted.
+    pub(super) fn refuse_strange_links(&self, walk: &Walk) -> Result<(), LookupError> {
+        for link in walk.links.iter().filter(|link| !self.is_roots_link(&link.path)) {
+            let uid = self.node(link.path.as_path()).map_or(u32::MAX, |node| node.stat.uid);
+            if uid != walk.stat.uid {
+                return Err(LookupError::Strange { link: link.path.clone(), uid, to: walk.real.clone() });
+            }
+        }
+        Ok(())
     }
 
     /// What is at `path` at this moment, the last link not followed; what was found out before does not count.

@@ -1,6 +1,7 @@
 //! One request → what it brings on this host, whatever site asks for it.
 
 use std::borrow::Cow;
+use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
 use super::host::{Host, TopLink};
@@ -14,6 +15,9 @@ use crate::manifest::{
     Access, HostPath, JailPath, MountRequest, Origin, Pattern, Request, SourceFile, Wanted,
 };
 use crate::{Error, Result};
+
+/// What to do about a file that this host does not have.
+const MAY_DO_WITHOUT: &str = "if this host may do without it, say `optional: true`";
 
 /// One file or directory that shall be found in the jail.
 #[derive(Clone, Debug)]
@@ -51,7 +55,8 @@ pub(super) struct Way {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Part {
     pub items: Vec<Item>,
-    /// Links in `/` that lead to a directory of the items or into it.
+    /// Links that no line names: those in `/` that lead to a directory of the items or into it, and by which else
+    /// items are known.
     pub tops: Vec<TopLink>,
     /// A login name for the generated passwd.
     pub user: Option<String>,
@@ -125,6 +130,7 @@ impl Item {
         options: Options,
         chain: Vec<Cause>,
     ) -> Result<Self, LookupError> {
+        host.refuse_strange_links(&walk)?;
         let (file, kind) = (walk.stat.file, walk.stat.kind);
         let leaf = walk.links.last().filter(|link| leads_straight(link, &walk.real)).cloned();
         let host = if options.within(Options::DATA) == options {
@@ -165,7 +171,7 @@ impl Part {
     fn names(&mut self, host: &Host, wanted: &Wanted<String>, base: &str, options: Options) -> Result<()> {
         let paths = wanted.any_of.iter().map(|name| absolute(base, name)).collect::<Result<Vec<_>>>()?;
         let Some(path) = self.first(host, &paths, wanted.optional)? else { return Ok(()) };
-        self.data(host, Item::at(host, &path, options, vec![]).map_err(|error| missing(&path, &error))?)
+        self.data(host, Item::at(host, &path, options, vec![]).map_err(|error| missing(host, &path, &error))?)
     }
 
     /// The item, and, if it is a directory, what links inside it lead to.
@@ -178,14 +184,19 @@ impl Part {
             self.items.push(item);
             return Ok(());
         }
-        if item.kind == FileKind::Directory && item.options.read_only {
+        // Links in /proc lead to whatever processes happen to use.
+        let lasting = !["/proc", "/sys"].iter().any(|kernels| item.source.as_path().starts_with(kernels));
+        if item.kind == FileKind::Directory && item.options.read_only && lasting {
             let brought = inside::bring(host, &item);
             self.items.extend(brought.items);
             self.notes.extend(brought.notes);
         }
-        if item.kind == FileKind::Directory && item.path.as_path() == item.source.as_path() {
-            let into = host.top_links().iter().filter(|link| link.real.starts_with(&item.source));
-            self.tops.extend(into.cloned());
+        if item.path.as_path() == item.source.as_path() {
+            let directory = item.kind == FileKind::Directory;
+            let into =
+                host.top_links().iter().filter(|link| directory && link.real.starts_with(&item.source));
+            let known_by = host.run_links().iter().filter(|link| item.source.starts_with(&link.real));
+            self.tops.extend(into.chain(known_by).cloned());
         }
         self.items.push(item);
         Ok(())
@@ -245,7 +256,7 @@ impl Part {
             ..base
         };
         for path in self.matches(host, &request.sources)? {
-            let found = |error| missing(&path, &error);
+            let found = |error| missing(host, &path, &error);
             let mut item = match &request.target {
                 None => Item::at(host, &path, options, vec![]).map_err(found)?,
                 Some(target) => {
@@ -267,7 +278,7 @@ impl Part {
     /// A program or shared object with everything that the loader opens for it.
     fn code_because(&mut self, host: &Host, path: &HostPath, cause: Option<&Cause>) -> Result<()> {
         let item = Item::at(host, path, Options::CODE, cause.into_iter().cloned().collect())
-            .map_err(|error| missing(path, &error))?;
+            .map_err(|error| missing(host, path, &error))?;
         if item.kind != FileKind::File {
             return Err(Error::failed(format!("{path} is a {}, not a program or shared object", item.kind))
                 .hint("a directory belongs under `mounts`"));
@@ -280,7 +291,7 @@ impl Part {
             match Item::at(host, &path, options, chain) {
                 Ok(item) if item.kind == FileKind::Directory => self.data(host, item)?,
                 Ok(item) => self.items.push(item),
-                Err(error) => return Err(missing(&path, &error)),
+                Err(error) => return Err(missing(host, &path, &error)),
             }
         }
         Ok(())
@@ -295,10 +306,16 @@ impl Part {
                 Err(error) => refusals.push(error),
             }
         }
-        self.none_of(paths, &refusals, optional).map(|()| None)
+        self.none_of(host, paths, &refusals, optional).map(|()| None)
     }
 
-    fn none_of(&mut self, paths: &[HostPath], refusals: &[LookupError], optional: bool) -> Result<()> {
+    fn none_of(
+        &mut self,
+        host: &Host,
+        paths: &[HostPath],
+        refusals: &[LookupError],
+        optional: bool,
+    ) -> Result<()> {
         let all = paths.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         match (paths, refusals) {
             ([_], [error]) if optional => {
@@ -309,7 +326,7 @@ impl Part {
                 self.notes.push(format!("none of {all} is on this host; skipped, because they are optional"));
                 Ok(())
             }
-            ([path], [error]) => Err(missing(path, error)),
+            ([path], [error]) => Err(missing(host, path, error)),
             _ => Err(Error::failed(format!("none of these is on this host: {all}"))
                 .hint("name the file that this host has, or say `optional: true`")),
         }
@@ -318,6 +335,18 @@ impl Part {
     /// The files that the first alternative with any stands for.
     fn matches(&mut self, host: &Host, wanted: &Wanted<Pattern>) -> Result<Vec<HostPath>> {
         let mut refusals = vec![];
+        if let [pattern] = wanted.any_of.as_slice()
+            && pattern.is_glob()
+        {
+            let found = host.glob(pattern.path())?;
+            let nothing = format!("nothing on this host matches {}", pattern.path());
+            match (found.is_empty(), wanted.optional) {
+                (false, _) => {}
+                (true, true) => self.notes.push(format!("{nothing}; skipped, because it is optional")),
+                (true, false) => return Err(Error::failed(nothing).hint(MAY_DO_WITHOUT)),
+            }
+            return Ok(found);
+        }
         for pattern in &wanted.any_of {
             if pattern.is_glob() {
                 let found = host.glob(pattern.path())?;
@@ -333,7 +362,7 @@ impl Part {
             }
         }
         let paths: Vec<_> = wanted.any_of.iter().map(|pattern| pattern.path().clone()).collect();
-        self.none_of(&paths, &refusals, wanted.optional).map(|()| vec![])
+        self.none_of(host, &paths, &refusals, wanted.optional).map(|()| vec![])
     }
 }
 
@@ -360,13 +389,27 @@ fn needs(closure: &Closure) -> Vec<(HostPath, Cause)> {
     interpreters.chain(scripts).chain(libraries).chain(configuration).chain(origins).collect()
 }
 
-fn missing(path: &HostPath, error: &LookupError) -> Error {
+fn missing(host: &Host, path: &HostPath, error: &LookupError) -> Error {
     let message = error.error(format!("cannot find {path}"));
-    if error.is_missing() {
-        message.hint("if this host may do without it, say `optional: true`")
-    } else {
-        message
+    match error {
+        LookupError::Missing { at } => match near(host, at) {
+            Some(near) => message.hint(format!("did you mean {near}? Otherwise, {MAY_DO_WITHOUT}")),
+            None => message.hint(MAY_DO_WITHOUT),
+        },
+        LookupError::Strange { to, .. } => message.hint(format!("name {to}, if that is what is meant")),
+        _ if error.is_missing() => message.hint(MAY_DO_WITHOUT),
+        _ => message,
     }
+}
+
+/// What stands beside `missing` with a name that is hardly different.
+fn near(host: &Host, missing: &HostPath) -> Option<HostPath> {
+    let (directory, wanted) = (missing.parent()?, missing.file_name()?.to_str()?);
+    let distance = |name: &OsString| strsim::damerau_levenshtein(name.to_str().unwrap_or_default(), wanted);
+    let names = host.read_dir(&directory).ok()?;
+    let nearest = names.iter().min_by_key(|name| distance(name))?;
+    let far = distance(nearest) > if wanted.len() < 5 { 1 } else { 2 };
+    if far { None } else { directory.join(nearest).ok() }
 }
 
 fn absolute(base: &str, name: &str) -> Result<HostPath> {

@@ -1,13 +1,16 @@
 //! The site's root: where it really is, and whether a jail may be there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::ops::Bound;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, mkdirat};
 
 use super::host::Host;
 use super::types::{Desired, FileId, FileKind};
-use super::walk::LookupError;
+use super::walk::{LookupError, Walk};
 use crate::manifest::{HostPath, Manifest, SiteName};
 use crate::{Error, Result, sys};
 
@@ -128,7 +131,7 @@ pub(super) fn check(host: &Host, manifest: &Manifest, roots: &Roots) -> Result<C
     let (Some(parent), Some(name)) = (root.parent(), root.file_name()) else {
         return Err(Error::usage(format!("the root {root} holds the system")));
     };
-    let parent = host.walk(&parent).map_err(|error| missing(root, &error))?;
+    let parent = walk_to(host, &parent).map_err(|error| missing(root, &error))?;
     let path =
         parent.real.join(name).map_err(|why| Error::usage(format!("the root {root}")).because_of(why))?;
     let (stat, _) = host.now(&path).map_err(|error| match error.raw_os_error() {
@@ -186,8 +189,18 @@ pub fn refuse_system(root: &HostPath) -> Result<()> {
     }
 }
 
+/// Where `directory`, which leads to a root, really is.
+fn walk_to(host: &Host, directory: &HostPath) -> Result<Walk, LookupError> {
+    let walk = host.walk(directory)?;
+    host.refuse_strange_links(&walk).map(|()| walk)
+}
+
 fn missing(root: &HostPath, error: &LookupError) -> Error {
+    let refused = matches!(error, LookupError::Strange { .. });
     let error = error.error(format!("cannot find the root {root}"));
+    if refused {
+        return error.hint("name the directory that is meant, without links");
+    }
     error.hint("mount the disk that it is on, make the directory, or let `mountjail up --create` make it")
 }
 
@@ -239,18 +252,25 @@ pub fn create_root(root: &HostPath) -> Result<bool> {
     if std::fs::symlink_metadata(root).is_ok() {
         return Ok(false);
     }
-    // Where it would really be, before anything is made there.
-    let existing = root.as_path().ancestors().find_map(|above| Some((above, above.canonicalize().ok()?)));
-    if let Some((above, real)) = existing {
-        let rest = root.as_path().strip_prefix(above).unwrap_or(Path::new(""));
-        refuse_system(
-            &HostPath::new(real.join(rest)).map_err(|why| Error::usage(root.to_string()).because_of(why))?,
-        )?;
-    }
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(root)
+    let host = Host::new();
+    let above = root.as_path().ancestors().skip(1).filter_map(|above| HostPath::new(above).ok());
+    let Some(above) = above.into_iter().find(|above| host.exists(above)) else { return Ok(false) };
+    // Where it will really be, before anything is made there.
+    let real = walk_to(&host, &above).map_err(|error| missing(root, &error))?.real;
+    let rest = root.below(&above).unwrap_or(Path::new(""));
+    refuse_system(&real.join(rest).map_err(|why| Error::usage(root.to_string()).because_of(why))?)?;
+    make_below(&real, rest)
         .map(|()| true)
         .map_err(|error| Error::failed(format!("cannot make the root {root}")).because(&error))
+}
+
+/// Makes the directories `path` in `directory`, following no link.
+fn make_below(directory: &HostPath, path: &Path) -> io::Result<()> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut at = sys::open_host(directory.as_path(), libc::O_PATH | libc::O_DIRECTORY)?;
+    for name in path {
+        mkdirat(&at, name, Mode::from_bits_truncate(0o755))?;
+        at = openat(&at, name, flags, Mode::empty())?;
+    }
+    Ok(())
 }

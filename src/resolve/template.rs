@@ -18,7 +18,7 @@ pub(super) struct Gathered {
     items: Vec<(Arc<Origin>, Arc<Part>)>,
     /// The host's directory links on the way to anything, with their texts.
     ways: BTreeMap<PathBuf, PathBuf>,
-    /// The links in `/` that lead into a directory that is mounted, with their texts: `/lib` with `/usr`.
+    /// Other links that lead to what is mounted, with their texts: `/lib` with `/usr`, `/var/run` with `/run/mysqld`.
     tops: BTreeMap<PathBuf, Link>,
     /// The links that data such as `/etc/localtime` are.
     leaves: BTreeSet<PathBuf>,

@@ -77,11 +77,15 @@ impl Accounts {
             return Some(account.clone());
         }
         let user = host.is_real().then(|| User::from_name(name).ok().flatten()).flatten()?;
-        Some(Account {
-            uid: user.uid.to_string(),
-            gid: user.gid.to_string(),
-            rest: format!("{}:{}:{}", user.gecos.to_string_lossy(), user.dir.display(), user.shell.display()),
-        })
+        let rest = [
+            user.gecos.to_string_lossy().into_owned(),
+            user.dir.display().to_string(),
+            user.shell.display().to_string(),
+        ];
+        // A name service can say anything, and a line must stay one of seven fields.
+        let fits = rest.iter().all(|field| !field.contains([':', '\n']));
+        let (uid, gid) = (user.uid.to_string(), user.gid.to_string());
+        fits.then(|| Account { uid, gid, rest: rest.join(":") })
     }
 
     /// The texts of passwd and group for `names` and root.

@@ -61,6 +61,15 @@ pub enum LookupError {
         /// The link that was one too many.
         link: HostPath,
     },
+    /// The link is somebody's who does not own what it leads to.
+    Strange {
+        /// The link.
+        link: HostPath,
+        /// Whose it is.
+        uid: u32,
+        /// Where it leads.
+        to: HostPath,
+    },
     /// The kernel refused for another reason: no permission, a failing disk, a file too large.
     Unreadable {
         /// What could not be read.
@@ -82,6 +91,7 @@ impl LookupError {
             Self::Missing { .. } | Self::Dangling { .. } => libc::ENOENT,
             Self::NotDirectory { .. } => libc::ENOTDIR,
             Self::Cycle { .. } => libc::ELOOP,
+            Self::Strange { .. } => libc::EACCES, // as of links in /tmp: protected_symlinks in proc_sys_fs(5)
             Self::Unreadable { errno, .. } => *errno,
         }
     }
@@ -108,6 +118,11 @@ impl fmt::Display for LookupError {
                 write!(f, "the link {link} leads to {}, which does not exist", text.display())
             }
             Self::Cycle { link } => write!(f, "too many links at {link}; do they lead in a circle?"),
+            Self::Strange { link, uid, to } => write!(
+                f,
+                "the link {link} is user {uid}'s, who does not own {to}, to which it leads: it is not followed, or \
+                 they could have anything mounted"
+            ),
             Self::Unreadable { at, errno } => {
                 write!(f, "cannot read {at}: {}", nix::errno::Errno::from_raw(*errno).desc())
             }
