@@ -6,6 +6,7 @@ use std::ptr;
 use std::time::Duration;
 
 use nix::sys::signal::SigSet;
+use nix::sys::time::TimeSpec;
 use nix::unistd::Pid;
 
 /// How a stopped tracee goes on.
@@ -57,12 +58,9 @@ pub fn stopped_or_ended() -> io::Result<Option<(Pid, i32)>> {
 
 /// The next signal of `set`, which must be blocked; `None` after `timeout`: `sigtimedwait(2)`.
 pub fn next_signal(set: &SigSet, timeout: Duration) -> io::Result<Option<i32>> {
-    let timeout = libc::timespec {
-        tv_sec: timeout.as_secs().try_into().unwrap_or(libc::time_t::MAX),
-        tv_nsec: timeout.subsec_nanos().into(),
-    };
+    let timeout = TimeSpec::from_duration(timeout);
     // SAFETY: both point to valid values of their types; the place for details may be null.
-    let signal = unsafe { libc::sigtimedwait(set.as_ref(), ptr::null_mut(), &raw const timeout) };
+    let signal = unsafe { libc::sigtimedwait(set.as_ref(), ptr::null_mut(), timeout.as_ref()) };
     if signal >= 0 {
         return Ok(Some(signal));
     }
