@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
 use std::net::UdpSocket;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
@@ -24,7 +24,7 @@ use serde_json::Value;
 use support::{Ran, Sandbox, on_shared_root, tree};
 
 fn main() -> ExitCode {
-    let trials: [(&str, fn()); 23] = [
+    let trials: [(&str, fn()); 24] = [
         ("a site that is well", well),
         ("no resolv.conf", no_resolv_conf),
         ("a dead name server", dead_name_server),
@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         ("PHP's own settings", php_settings),
         ("processes from before", old_processes),
         ("a root that is closed to the user", closed),
+        ("a way to the root that leads elsewhere since", led_elsewhere),
         ("a stale mount", stale),
         ("a certificate that is not trusted, a name that is not there", strangers),
         ("bad input is said clearly", bad_input),
@@ -509,6 +510,28 @@ fn closed() {
     site.is_well(&[]);
 }
 
+/// What the process inside is told is what was looked at before; the way there may belong to the site's owner.
+fn led_elsewhere() {
+    let site = Site::new();
+    let enter = |root: &Path| {
+        let job = format!(
+            r#"{{"root": "{}", "who": {{"name": "www-data", "uid": 33, "gid": 33}}, "question": {{"Enter": null}}}}"#,
+            root.display()
+        );
+        let job = File::open(site.sandbox.file("job", job)).unwrap();
+        Ran::of(site.sandbox.command().arg("probe-inside").stdin(job)).exits(0).stdout
+    };
+    assert_eq!(enter(&site.root), r#"{"Ok":{"Ok":null}}"#);
+    let (link, above) = (site.sandbox.path("link"), site.sandbox.path("above"));
+    symlink(&site.root, &link).unwrap();
+    symlink(site.root.parent().unwrap(), &above).unwrap();
+    for root in [link, above.join("site1")] {
+        let refused =
+            format!("cannot enter the root {}: Too many symbolic links encountered", root.display());
+        assert_eq!(enter(&root), format!(r#"{{"Err":"{refused}"}}"#));
+    }
+}
+
 fn stale() {
     let site = Site::new();
     fs::copy("/etc/hosts", "/etc/hosts.new").unwrap();
@@ -580,10 +603,8 @@ fn hanging() {
     nix::sys::prctl::set_child_subreaper(true).unwrap();
     let site = Site::without("timezone");
     site.pool("site1", "php_admin_value[sendmail_path] = /usr/bin/msmtp -t\n");
-    let source =
-        site.sandbox.file("hang.c", "#include <unistd.h>\nint main(void) { fork(); for (;;) pause(); }\n");
-    fs::create_dir_all(site.root.join("bin")).unwrap_or_default();
-    Ran::of(Command::new("gcc").args(["-static", "-o"]).arg(site.root.join("bin/sh")).arg(source)).exits(0);
+    site.sandbox
+        .compile("srv/site1/bin/sh", "#include <unistd.h>\nint main(void) { fork(); for (;;) pause(); }\n");
     let zones = site.root.join("usr/share/zoneinfo");
     fs::create_dir_all(&zones).unwrap();
     nix::unistd::mkfifo(&zones.join("UTC"), nix::sys::stat::Mode::from_bits_truncate(0o644)).unwrap();

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         ("the exit code and the streams are the command's", streams),
         ("signals reach the command", signals),
         ("the terminal is kept", terminal),
+        ("nothing is typed into the terminal", typing),
         ("the user's ids and a new environment", user),
         ("a site that is down is refused, or brought up", up_first),
         ("what is not there is said, and what would bring it", missing),
@@ -74,19 +75,37 @@ fn signals() {
     sandbox.run(&["exec", "s", "--", "sh", "-c", "kill -KILL $$"]).exits(128 + 9);
 }
 
-/// script(1) gives the command a terminal of its own.
 fn terminal() {
     let sandbox = sandbox();
-    let program = env!("CARGO_BIN_EXE_mountjail");
-    let typed = |command: &str| {
-        let line = format!("{program} exec s -- sh -c '{command}'");
-        let mut script = Command::new("script");
-        script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
-        script.env("MOUNTJAIL_CONFIG_DIR", sandbox.config()).env("MOUNTJAIL_STATE_DIR", sandbox.state());
-        Ran::of(script.stdin(Stdio::null()))
-    };
+    let typed = |command: &str| sandbox.on_a_terminal(&format!("$MOUNTJAIL exec s -- sh -c '{command}'"));
     typed("test -t 0 && test -t 1 && test -t 2").exits(0);
     typed("exit 5").exits(5);
+}
+
+/// What a program puts into the terminal the shell that it is back to would run as root.
+fn typing() {
+    let sandbox = sandbox();
+    sandbox.compile("srv/s/typing", include_str!("support/typing.c"));
+    let run = |command: &str, how: &str| sandbox.on_a_terminal(&format!("{command} s -- /typing '{how}'"));
+    for how in ["plain", "high", "i386", "x32", "paste", "paste high", "paste i386"] {
+        let ran = run("$MOUNTJAIL exec", how);
+        if how.contains("i386") && ran.code == 128 + 11 {
+            continue; // a kernel without 32-bit programs
+        }
+        ran.exits(0).prints(&format!("{how}: Operation not permitted"));
+    }
+    run("$MOUNTJAIL exec --user www-data", "plain").exits(0);
+    run("$MOUNTJAIL trace", "plain").exits(0).prints("plain: Operation not permitted");
+
+    // A kernel without filters: nothing is run on the terminal, but without one there is nowhere to type.
+    let old = "strace -f -o /dev/null -e trace=seccomp -e inject=seccomp:error=ENOSYS $MOUNTJAIL exec";
+    let refused = run(old, "plain").exits(1);
+    refused
+        .prints(
+            "error: s: cannot keep what runs inside from typing into this terminal: Function not implemented",
+        )
+        .prints("try: run it without this terminal: `setsid --wait mountjail");
+    sandbox.on_a_terminal(&format!("setsid --wait {old} s -- true")).exits(0);
 }
 
 fn user() {

@@ -12,6 +12,7 @@ mod file;
 mod memory;
 mod mount;
 mod schedule;
+mod seccomp;
 mod stat;
 mod text;
 mod trace;
@@ -24,6 +25,7 @@ pub use mount::{
     umount, umount_at, umount_expire_probe,
 };
 pub use schedule::undisturbed;
+pub use seccomp::forbid_typing;
 pub use stat::{Stat, StatMount, list_mounts, open_beneath, open_host, stat_at, stat_fd, stat_mount};
 pub use text::{iconv, load_locale};
 pub use trace::{Resume, SystemCall, fork, next_signal, resume, stopped_or_ended, system_call};

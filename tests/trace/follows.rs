@@ -15,10 +15,8 @@ use super::{Trace, lines, pid, refused, site, status};
 const THREADS: &str = include_str!("threads.c");
 
 pub fn threads() {
-    let (sandbox, root) = site("etc: [host.conf]\n");
-    let source = sandbox.file("threads.c", THREADS);
-    let program = root.join("threads");
-    Ran::of(Command::new("gcc").args(["-static", "-pthread", "-w", "-o"]).arg(&program).arg(source)).exits(0);
+    let (sandbox, _) = site("etc: [host.conf]\n");
+    sandbox.compile("srv/s/threads", THREADS);
     let ran = sandbox.run(&["trace", "--json", "s", "--", "/threads"]).exits(5);
     assert_eq!(lines(&ran.json()), ["presets: [dns]", "programs: [/usr/bin/perl]"], "{ran}");
     let paths: Vec<_> = ran.json()["lines"][0]["misses"]
@@ -35,9 +33,7 @@ const BUSY: &str = include_str!("busy.c");
 
 pub fn busy() {
     let (sandbox, root) = site("");
-    let source = sandbox.file("busy.c", BUSY);
-    let program = root.join("busy");
-    Ran::of(Command::new("gcc").args(["-static", "-pthread", "-w", "-o"]).arg(&program).arg(source)).exits(0);
+    sandbox.compile("srv/s/busy", BUSY);
     let server = Server::start(Command::new("chroot").arg(&root).arg("/busy"));
     let id = server.0.id().to_string();
     let progress = || {
