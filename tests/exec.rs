@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         ("signals reach the command", signals),
         ("the terminal is kept", terminal),
         ("nothing is typed into the terminal", typing),
+        ("nothing that the caller has open", descriptors),
         ("the user's ids and a new environment", user),
         ("a site that is down is refused, or brought up", up_first),
         ("what is not there is said, and what would bring it", missing),
@@ -106,6 +107,37 @@ fn typing() {
         )
         .prints("try: run it without this terminal: `setsid --wait mountjail");
     sandbox.on_a_terminal(&format!("setsid --wait {old} s -- true")).exits(0);
+}
+
+/// Of what the caller has open nothing is passed on but the three streams, and these only if they lead nowhere.
+fn descriptors() {
+    let sandbox = sandbox();
+    sandbox.site("proc", "presets: [busybox]\nmounts: [/proc]\n");
+    sandbox.ok(&["up", "proc"]);
+    let run = |redirected: &str, runner: &str, command: &str| {
+        let line = format!("exec {redirected} {runner} \"$MOUNTJAIL\" {command}");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &line]).env("MOUNTJAIL", env!("CARGO_BIN_EXE_mountjail"));
+        shell.env("MOUNTJAIL_CONFIG_DIR", sandbox.config()).env("MOUNTJAIL_STATE_DIR", sandbox.state());
+        Ran::of(shell.stdin(Stdio::null()))
+    };
+    let old = |errno| format!("strace -o /dev/null -e trace=close_range -e inject=close_range:error={errno}");
+    for runner in [String::new(), old("ENOSYS"), old("EINVAL")] {
+        let inside = |command: &str| {
+            let command = format!("{command} proc -- busybox ls /proc/self/fd");
+            run("7</etc/shadow 8</ 9>/dev/null", &runner, &command).exits(0)
+        };
+        // ls(1) itself opens the directory.
+        assert_eq!(inside("exec").stdout, "0\n1\n2\n3\n", "{runner}");
+        assert_eq!(inside("trace -q").stderr, "0\n1\n2\n3\n", "{runner}");
+    }
+    run("</", "", "exec s -- true")
+        .exits(2)
+        .complains("s: the standard input is a directory, by which the root can be left")
+        .complains("try: give it a file, such as /dev/null");
+    run("2</", "", "exec s -- true").exits(2);
+    run(">/dev/null 2</", "", "trace s -- true").exits(2);
+    run("</etc/hostname", "", "exec s -- cat").exits(0);
 }
 
 fn user() {

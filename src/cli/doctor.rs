@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
 use super::DIFFERENT;
 use super::context::{Context, is_set, stop_flag};
+use super::inside;
 use super::sites::{self, Site};
 use super::work::{Failed, observe_and_plan, plural, resolved};
 use crate::doctor::{self, Finding, Machine, Options, Patient, Tenant, Verdict};
@@ -69,10 +69,7 @@ impl Doctor {
     pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let Some(site) = &self.site else { return Ok(self.machine(context)?) };
         let site = sites::one(context, site)?;
-        if !geteuid().is_root() {
-            let needs = Error::failed("entering a root needs root").hint("run the command with sudo");
-            return Err(needs.into());
-        }
+        inside::prepare()?;
         match self.site(context, &site) {
             Ok(code) => Ok(code),
             Err(failed) => {

@@ -39,7 +39,7 @@ pub(super) struct Exec {
 impl Exec {
     pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let site = sites::one(context, &self.site)?;
-        inside::needs_root()?;
+        inside::prepare()?;
         if self.up {
             let code = up::Up::of(&self.site).run_with_own_umask(context)?;
             if code != 0 {

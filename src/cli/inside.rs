@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -16,8 +17,8 @@ use crate::jail::{self, Who};
 use crate::manifest::{HostPath, JailPath};
 use crate::observe::{self, Table};
 use crate::render::{SiteState, site_state, why};
-use crate::resolve::{Desired, Resolver};
-use crate::{Error, Result};
+use crate::resolve::{Desired, FileKind, Resolver};
+use crate::{Error, Result, sys};
 
 /// What is kept of the caller's environment.
 const KEPT: [&str; 4] = ["TERM", "COLORTERM", "LANG", "TZ"];
@@ -52,12 +53,32 @@ pub(super) fn state(
     Ok((desired, state))
 }
 
-/// Refuses a caller who cannot enter a root.
-pub(super) fn needs_root() -> Result<()> {
-    if geteuid().is_root() {
-        return Ok(());
+/// Refuses a caller who cannot enter a root, and keeps what that one has open, such as a directory of the host, from what
+/// will run inside.
+pub(super) fn prepare() -> Result<()> {
+    if !geteuid().is_root() {
+        return Err(Error::failed("entering a root needs root").hint("run the command with sudo"));
     }
-    Err(Error::failed("entering a root needs root").hint("run the command with sudo"))
+    sys::close_on_exec(3).map_err(|error| {
+        Error::failed("cannot keep what the caller has open from what runs inside").because(&error)
+    })
+}
+
+/// Refuses a directory as one of the three streams, which are passed on: nothing can be read from it, but it is a way out
+/// of the root.
+fn streams_are_no_directories() -> Result<()> {
+    let refuse = |name: &str, stream: BorrowedFd<'_>| {
+        if sys::stat_fd(stream).is_ok_and(|stat| stat.kind == FileKind::Directory) {
+            return Err(Error::usage(format!(
+                "the standard {name} is a directory, by which the root can be left"
+            ))
+            .hint("give it a file, such as /dev/null"));
+        }
+        Ok(())
+    };
+    refuse("input", io::stdin().as_fd())?;
+    refuse("output", io::stdout().as_fd())?;
+    refuse("error", io::stderr().as_fd())
 }
 
 /// The user of this name or id; without one that of the PHP-FPM pool with this chroot, else root.
@@ -73,7 +94,9 @@ impl Inside<'_> {
     /// Becomes the command; returns only if that cannot be, with the exit code, after having said why.
     pub(super) fn run(&self, context: &Context<'_>) -> Result<u8> {
         let site = &self.desired.site;
-        jail::enter(&self.desired.root, &Who::from(&self.user)).map_err(|error| error.context(site))?;
+        let entered = streams_are_no_directories()
+            .and_then(|()| jail::enter(&self.desired.root, &Who::from(&self.user)));
+        entered.map_err(|error| error.context(site))?;
         let reason = self.execute();
         let program = self.program().display();
         let error = Error::failed(format!("{site}: cannot run {program} in the jail")).because(&reason);

@@ -7,6 +7,7 @@
 // Descriptors and flags cross the system call boundary as machine words; the kernel gives small values.
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
+mod descriptors;
 mod events;
 mod file;
 mod memory;
@@ -17,6 +18,7 @@ mod stat;
 mod text;
 mod trace;
 
+pub use descriptors::close_on_exec;
 pub use events::{MountEvent, read_mount_events, watch_mounts};
 pub use file::{FileId, FileKind};
 pub use memory::share_one_heap;

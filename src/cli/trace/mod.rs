@@ -79,7 +79,7 @@ pub(super) struct Trace {
 impl Trace {
     pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let site = sites::one(context, &self.site)?;
-        inside::needs_root()?;
+        inside::prepare()?;
         let (desired, state) = match inside::state(context, &context.resolver()?, &site) {
             Ok(found) => found,
             Err(failed) => return Ok(failed.report(context, &site).0),
