@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
+use std::path::PathBuf;
 
 use nix::unistd::{Gid, Group, Uid, User, chroot, fchdir, initgroups, setgid, setuid};
 use serde::{Deserialize, Serialize};
@@ -19,11 +20,25 @@ pub struct Who {
     pub uid: u32,
     /// The group's id.
     pub gid: u32,
+    /// The home directory on the host.
+    pub home: PathBuf,
 }
 
 impl From<&User> for Who {
     fn from(user: &User) -> Self {
-        Self { name: user.name.clone(), uid: user.uid.as_raw(), gid: user.gid.as_raw() }
+        Self {
+            name: user.name.clone(),
+            uid: user.uid.as_raw(),
+            gid: user.gid.as_raw(),
+            home: user.dir.clone(),
+        }
+    }
+}
+
+impl Who {
+    /// Whether a chroot does not hold it.
+    pub fn is_root(&self) -> bool {
+        self.uid == 0
     }
 }
 

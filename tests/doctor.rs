@@ -386,6 +386,11 @@ fn no_data() {
     site.pool("second", "user = games\ngroup = mail\n");
     let detail = site.is_mended_by("users", "users: [games, mail]");
     assert_eq!(detail, "the user 5 has no name inside; the group 8 has no name inside");
+    // Nothing is looked at as root.
+    site.pool("root", "user = root\n");
+    let ran = site.doctor(&[]).exits(0);
+    let users = checks(&ran).into_iter().find(|check| check["check"] == "users").unwrap();
+    assert!(!users["detail"].as_str().unwrap().contains("0 is root"), "{ran}");
 }
 
 fn no_iconv() {
@@ -515,7 +520,7 @@ fn led_elsewhere() {
     let site = Site::new();
     let enter = |root: &Path| {
         let job = format!(
-            r#"{{"root": "{}", "who": {{"name": "www-data", "uid": 33, "gid": 33}}, "question": {{"Enter": null}}}}"#,
+            r#"{{"root": "{}", "who": {{"name": "www-data", "uid": 33, "gid": 33, "home": "/"}}, "question": {{"Enter": null}}}}"#,
             root.display()
         );
         let job = File::open(site.sandbox.file("job", job)).unwrap();
@@ -663,6 +668,11 @@ fn machine() {
     assert_eq!(json["pools_without_site"], serde_json::json!([]));
     fs::write(pools().join("shop.conf"), "[shop]\nuser = www-data\nchroot = /srv/shop\n").unwrap();
     doctor(&[]).exits(0).prints("no site for the pool shop in /srv/shop: `mountjail import` makes one");
+    let link = site.sandbox.path("link");
+    symlink(&site.root, &link).unwrap();
+    fs::write(pools().join("shop.conf"), format!("[shop]\nuser = www-data\nchroot = {}\n", link.display()))
+        .unwrap();
+    assert_eq!(doctor(&["--json"]).json()["pools_without_site"], serde_json::json!([]));
     let classic =
         Ran::of(site.sandbox.command().args(["doctor"]).env("MOUNTJAIL_ENGINE", "classic")).exits(0);
     classic.prints("engine: classic\n");

@@ -4,7 +4,8 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use nix::mount::{MsFlags, mount};
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
         ("nothing is left of mountjail's own settings", settings),
     ]);
     // In a process of its own, because it mounts on /etc/php.
-    trials.push(on_shared_root("the pool's user is the default", pool_user));
+    trials.push(on_shared_root("whom a command runs as, and that it is never root", default_user));
     support::main(trials)
 }
 
@@ -142,7 +143,7 @@ fn descriptors() {
 
 fn user() {
     let sandbox = sandbox();
-    let root = sandbox.ok(&["exec", "s", "--", "id", "-u"]);
+    let root = sandbox.ok(&["exec", "--user", "root", "s", "--", "id", "-u"]);
     assert_eq!(root.stdout, "0\n");
     let ran = sandbox.ok(&[
         "exec",
@@ -191,7 +192,7 @@ fn up_first() {
         .exits(1)
         .complains("s: the site is not up")
         .complains("try: bring it up with `mountjail up`, or give --up");
-    sandbox.ok(&["exec", "--up", "s", "--", "id"]).prints("uid=0");
+    sandbox.ok(&["exec", "--up", "s", "--", "id"]).prints("(www-data)");
     sandbox.ok(&["status", "s"]);
     let dead = mounts_below(&sandbox.root("s").join("etc/passwd"));
     nix::mount::umount(&dead[0].point).unwrap();
@@ -244,14 +245,48 @@ fn settings() {
     assert_eq!(pipe.stderr, "", "the shell was ended by the signal, not by an error that it says");
 }
 
-fn pool_user() {
+/// The pool's user, by whatever way to the root; else the manifest's; never root by itself.
+fn default_user() {
     let sandbox = sandbox();
     mount(Some("php"), "/etc/php", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
-    sandbox.ok(&["exec", "s", "--", "id", "-u"]).prints("0\n");
-    fs::create_dir_all("/etc/php/8.2/fpm/pool.d").unwrap();
+    let who = |site: &str| sandbox.ok(&["exec", site, "--", "id", "-u"]).stdout.trim().to_owned();
+    let host = |user: &str| Ran::of(Command::new("id").args(["-u", user])).stdout.trim().to_owned();
+    assert_eq!(who("s"), host("www-data"));
+    sandbox.site(
+        "listed",
+        "presets: [shell]\nprograms: [/usr/bin/id]\nusers: [root, { name: ghost, optional: true }, games]\n",
+    );
+    sandbox.site("alone", "presets: [shell]\nprograms: [/usr/bin/id]\n");
+    sandbox.ok(&["up", "listed", "alone"]);
+    assert_eq!((who("listed"), who("alone")), (host("games"), host("nobody")));
+    let traced = sandbox.ok(&["trace", "-q", "alone", "--", "id", "-u"]);
+    assert_eq!(traced.stderr.trim(), host("nobody"));
+
+    let pools = Path::new("/etc/php/8.2/fpm/pool.d");
+    fs::create_dir_all(pools).unwrap();
     fs::write("/etc/php/8.2/fpm/php-fpm.conf", "[global]\ninclude=/etc/php/8.2/fpm/pool.d/*.conf\n").unwrap();
-    let pool = format!("[s]\nuser = www-data\nchroot = {}/\n", sandbox.root("s").display());
-    fs::write("/etc/php/8.2/fpm/pool.d/s.conf", pool).unwrap();
-    sandbox.ok(&["exec", "s", "--", "id", "-un"]).prints("www-data\n");
+    let link = sandbox.path("www");
+    symlink(sandbox.path("srv"), &link).unwrap();
+    let pool = |user: &str, chroot: &Path| {
+        let text = format!("[s]\nuser = {user}\ngroup = mail\nchroot = {}/\n", chroot.display());
+        fs::write(pools.join("s.conf"), text).unwrap();
+    };
+    for chroot in [sandbox.root("s"), link.join("s")] {
+        pool("games", &chroot);
+        assert_eq!(who("s"), host("games"), "{}", chroot.display());
+        let group = sandbox.ok(&["exec", "s", "--", "id", "-g"]).stdout;
+        assert_eq!(group, Ran::of(Command::new("sh").args(["-c", "getent group mail | cut -d: -f3"])).stdout);
+    }
+    pool("root", &sandbox.root("s"));
+    assert_eq!(who("s"), host("www-data"));
     sandbox.ok(&["exec", "--user", "0", "s", "--", "id", "-u"]).prints("0\n");
+    // It may be the one that tells.
+    fs::write(pools.join("t.conf"), "nonsense\n").unwrap();
+    for command in ["exec", "trace"] {
+        sandbox
+            .run(&[command, "s", "--", "id"])
+            .exits(1)
+            .complains("t.conf:1: `nonsense` is no directive of php-fpm.conf(5)");
+    }
+    sandbox.ok(&["exec", "--user", "games", "s", "--", "id", "-u"]).prints(&host("games"));
 }

@@ -12,10 +12,9 @@ use super::context::{Context, is_set, stop_flag};
 use super::inside;
 use super::sites::{self, Site};
 use super::work::{Failed, observe_and_plan, plural, resolved};
-use crate::doctor::{self, Finding, Machine, Options, Patient, Tenant, Verdict};
+use crate::doctor::{self, Finding, Machine, Options, Patient, Verdict};
 use crate::import::fpm;
-use crate::jail::{self, Who};
-use crate::manifest::{HostPath, Manifest, Request, SiteName};
+use crate::manifest::{HostPath, SiteName};
 use crate::observe::{self, Table};
 use crate::render::{SiteState, site_state};
 use crate::resolve::Desired;
@@ -90,8 +89,9 @@ impl Doctor {
             return Err(down.hint(format!("mountjail up {}", site.name)).into());
         }
         let tenants = doctor::tenants(&self.masters(), &desired.root)
-            .map_err(|error| unreadable(error).context(&site.name))?;
-        let who = self.who(&tenants, &manifest).map_err(|error| error.context(&site.name))?;
+            .map_err(|error| inside::unreadable(error, "the right one with --fpm").context(&site.name))?;
+        let who = inside::who(self.user.as_deref(), &tenants, &manifest)
+            .map_err(|error| error.context(&site.name))?;
         let by_fstab = observed.kept.is_some_and(|kept| kept.fstab.is_some());
         let lock = (!by_fstab).then(|| context.state.lock(&desired.site));
         let (manifest, desired, plan, tenants) = (&manifest, &desired, &plan, tenants.as_slice());
@@ -128,20 +128,6 @@ impl Doctor {
 
     fn masters(&self) -> Vec<PathBuf> {
         if self.fpm.is_empty() { fpm::masters() } else { self.fpm.clone() }
-    }
-
-    /// The user that was asked for, or that of the first pool.
-    /// Never root by itself: what lies in a root is its owner's, and the C library runs modules of it.
-    fn who(&self, tenants: &[Tenant], manifest: &Manifest) -> Result<Who> {
-        if let (None, Some(tenant)) = (&self.user, tenants.first()) {
-            return Ok(tenant.who.clone());
-        }
-        let names = manifest.entries.iter().filter_map(|entry| match &entry.request {
-            Request::User(wanted) => wanted.any_of.first(),
-            _ => None,
-        });
-        let name = self.user.as_ref().or(names.into_iter().find(|name| *name != "root"));
-        jail::user(name.map_or("nobody", String::as_str)).map(|user| Who::from(&user))
     }
 
     fn machine(&self, context: &Context<'_>) -> Result<u8> {
@@ -190,19 +176,13 @@ impl Doctor {
             match fpm::pools(&master) {
                 Ok(pools) => found.extend(pools.iter().filter_map(|pool| {
                     let root = HostPath::new(pool.chroot()?).ok()?;
-                    (!roots.contains(&root)).then(|| (pool.name.clone(), root))
+                    let unserved = !roots.iter().any(|root| pool.lives_in(root));
+                    unserved.then(|| (pool.name.clone(), root))
                 })),
                 Err(error) => context.out.warn(&error),
             }
         }
         found
-    }
-}
-
-fn unreadable(error: Error) -> Error {
-    match error.hint_text() {
-        Some(_) => error,
-        None => error.hint("repair PHP-FPM's configuration, or name the right one with --fpm"),
     }
 }
 

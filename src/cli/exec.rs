@@ -21,8 +21,8 @@ use crate::render::SiteState;
                   -- php -r 'echo gethostbyname(\"example.org\");'\n  mountjail exec --up site1 -- busybox sh"
 )]
 pub(super) struct Exec {
-    /// Run as this user of the host, by name or id, with its groups [default: the user of the PHP-FPM pool with this chroot, else
-    /// root, who can leave a chroot]
+    /// Run as this user of the host, by name or id, with its groups; root can leave a chroot [default: the user of the
+    /// PHP-FPM pool with this chroot, else the first of the manifest's `users`, else nobody; never root]
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,
     /// Bring the site up first
@@ -47,15 +47,15 @@ impl Exec {
             }
         }
         let resolver = context.resolver()?;
-        let (desired, state) = match inside::state(context, &resolver, &site) {
+        let jail = match inside::look(context, &resolver, &site) {
             Ok(found) => found,
             Err(failed) => return Ok(failed.report(context, &site).0),
         };
-        if state == SiteState::Down {
+        if jail.state == SiteState::Down {
             let down = Error::failed(format!("{}: the site is not up", site.name));
             return Err(down.hint("bring it up with `mountjail up`, or give --up").into());
         }
-        let user = inside::user(self.user.as_deref(), &desired.root)?;
-        Ok(Inside { desired: &desired, user, command: &self.command }.run(context)?)
+        let who = jail.who(self.user.as_deref()).map_err(|error| error.context(&site.name))?;
+        Ok(Inside { desired: &jail.desired, who, command: &self.command }.run(context)?)
     }
 }

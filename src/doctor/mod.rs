@@ -111,10 +111,11 @@ impl Exam<'_> {
         self.ask_as(&self.patient.who, probe)
     }
 
-    /// All as whom something runs inside: the users of all pools, unless the caller named another.
+    /// All as whom something runs inside: the users of all pools, unless the caller named another. Not root.
     fn everybody(&self) -> Vec<&Who> {
         let mut all = vec![&self.patient.who];
-        let whos: Vec<_> = self.patient.tenants.iter().map(|tenant| &tenant.who).collect();
+        let whos = self.patient.tenants.iter().map(|tenant| &tenant.who);
+        let whos: Vec<_> = whos.filter(|who| !who.is_root()).collect();
         if whos.first() == all.first() {
             for who in whos {
                 if !all.contains(&who) {

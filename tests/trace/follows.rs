@@ -17,7 +17,7 @@ const THREADS: &str = include_str!("threads.c");
 pub fn threads() {
     let (sandbox, _) = site("etc: [host.conf]\n");
     sandbox.compile("srv/s/threads", THREADS);
-    let ran = sandbox.run(&["trace", "--json", "s", "--", "/threads"]).exits(5);
+    let ran = sandbox.run(&["trace", "--json", "--user", "root", "s", "--", "/threads"]).exits(5);
     assert_eq!(lines(&ran.json()), ["presets: [dns]", "programs: [/usr/bin/perl]"], "{ran}");
     let paths: Vec<_> = ran.json()["lines"][0]["misses"]
         .as_array()
@@ -71,7 +71,7 @@ pub fn interrupted() {
     for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130), (Signal::SIGHUP, 129)] {
         let program =
             "echo pid $$ >&2; busybox cat /etc/hosts; while ! test -e /go; do :; done; echo done >/done";
-        let mut trace = Trace::start(&sandbox, &["--", "busybox", "sh", "-c", program]);
+        let mut trace = Trace::start(&sandbox, &["--user", "root", "--", "busybox", "sh", "-c", program]);
         let mut line = String::new();
         trace.stderr.read_line(&mut line).unwrap();
         let id: i32 = line.trim().strip_prefix("pid ").unwrap().parse().unwrap();
