@@ -24,7 +24,7 @@ use serde_json::Value;
 use support::{Ran, Sandbox, on_shared_root, tree};
 
 fn main() -> ExitCode {
-    let trials: [(&str, fn()); 24] = [
+    let trials: [(&str, fn()); 25] = [
         ("a site that is well", well),
         ("no resolv.conf", no_resolv_conf),
         ("a dead name server", dead_name_server),
@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         ("a certificate that is not trusted, a name that is not there", strangers),
         ("bad input is said clearly", bad_input),
         ("what hangs is ended, and nothing is left", hanging),
+        ("what the site's owner has put there has no terminal, and ends", hostile),
         ("the machine itself", machine),
     ];
     // Each in namespaces of its own: they change the same files of their host and use the same ports.
@@ -635,6 +636,55 @@ fn hanging() {
     assert_eq!(processes_inside(&site.root), [], "nobody is left inside after a signal");
     assert_eq!(mountjail_children(), before, "nobody is left to be reaped after a signal");
     nix::sys::prctl::set_child_subreaper(false).unwrap();
+}
+
+/// What the site's owner put where doctor looks runs then, and does what it can.
+fn hostile() {
+    let site = Site::new();
+    site.pool("site1", "php_admin_value[sendmail_path] = /usr/bin/msmtp -t\n");
+    // Two in a session of their own, with nothing open; one of them is another process each moment.
+    let shell = |last: &str| {
+        let program = format!(
+            "#include <unistd.h>\nint main(void) {{ if (!fork()) {{ setsid(); for (int fd = 0; fd < 1024; fd++) close(fd); \
+             if (!fork()) for (;;) pause(); for (;;) if (fork()) _exit(0); else usleep(1000); }} {last} }}\n"
+        );
+        site.sandbox.compile("srv/site1/bin/sh.new", &program);
+        fs::rename(site.root.join("bin/sh.new"), site.root.join("bin/sh")).unwrap();
+    };
+    let shells = || processes_inside(&site.root).into_iter().filter(|process| process.name == "sh");
+    // By its number in proc_pid_stat(5), where the second one is the name.
+    let field = |process: &Process, nth: usize| -> Option<i32> {
+        let text = fs::read_to_string(format!("/proc/{}/stat", process.pid)).ok()?;
+        text.rsplit_once(')')?.1.split_whitespace().nth(nth - 3)?.parse().ok()
+    };
+    let (parent, session, terminal) = (4, 6, 7);
+
+    shell("pause();");
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let line = "exec 7</etc/shadow 8</; exec $MOUNTJAIL doctor --timeout 600 site1";
+        let mut script = site.sandbox.command_on_a_terminal(line);
+        let mut script = script.stdout(Stdio::null()).spawn().unwrap();
+        lab::wait_until("the shell and its children hang", || shells().count() >= 3);
+        let inside = processes_inside(&site.root);
+        let probe = inside.iter().find(|process| process.name != "sh").unwrap();
+        let doctor = field(probe, parent).unwrap();
+        for process in &inside {
+            assert!(field(process, terminal).is_none_or(|number| number == 0), "{process} has a terminal");
+            assert_ne!(field(process, session), Some(doctor), "{process} is in doctor's session");
+        }
+        let open = fs::read_dir(format!("/proc/{}/fd", probe.pid)).unwrap().flatten();
+        let open: Vec<_> = open.map(|entry| fs::read_link(entry.path()).unwrap()).collect();
+        assert!(open.iter().all(|file| !file.exists() || file == Path::new("/dev/null")), "{open:?}");
+        kill(Pid::from_raw(doctor), signal).unwrap();
+        script.wait().unwrap();
+        lab::wait_until("nobody is left inside", || processes_inside(&site.root).is_empty());
+    }
+    shell("");
+    site.doctor(&[]);
+    assert_eq!(processes_inside(&site.root), [], "nobody is left inside");
+    shell("pause();");
+    site.doctor(&["--timeout", "1"]);
+    assert_eq!(processes_inside(&site.root), [], "nobody is left inside after its time is over");
 }
 
 /// The children of this process, dead ones too, by name.

@@ -19,8 +19,6 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::prctl::set_child_subreaper;
-
 use crate::jail::Who;
 use crate::manifest::{HostPath, JailPath, Manifest};
 use crate::observe::{self, Process, Table};
@@ -71,8 +69,6 @@ pub struct Options {
 
 /// All checks, side by side.
 pub fn examine(patient: &Patient<'_>, options: &Options, host: &Host) -> Vec<Finding> {
-    // What a killed process leaves running becomes this one's child, to be ended and reaped.
-    let _ = set_child_subreaper(true);
     // Before processes that look are inside as well.
     let inside = root_id(&patient.desired.root).map_or(vec![], observe::inside);
     let exam = Exam { patient, options, host, presets: presets(patient.manifest), inside };

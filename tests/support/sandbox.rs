@@ -102,12 +102,18 @@ impl Sandbox {
         self.prepared(command)
     }
 
-    /// Runs a line of the shell, in which `$MOUNTJAIL` is the program, on a terminal of its own: script(1).
-    #[track_caller]
-    pub fn on_a_terminal(&self, line: &str) -> Ran {
+    /// A line of the shell, in which `$MOUNTJAIL` is the program, on a terminal of its own: script(1).
+    pub fn command_on_a_terminal(&self, line: &str) -> Command {
         let mut script = self.prepared(Command::new("script"));
         script.env("SHELL", "/bin/sh").env("MOUNTJAIL", env!("CARGO_BIN_EXE_mountjail"));
-        Ran::of(script.args(["--quiet", "--return", "--command", line, "/dev/null"]))
+        script.args(["--quiet", "--return", "--command", line, "/dev/null"]);
+        script
+    }
+
+    /// Runs a line of the shell as [`Sandbox::command_on_a_terminal`].
+    #[track_caller]
+    pub fn on_a_terminal(&self, line: &str) -> Ran {
+        Ran::of(&mut self.command_on_a_terminal(line))
     }
 
     /// Compiles a C program, with all that it needs in it, to the file `relative`.
