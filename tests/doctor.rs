@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::net::UdpSocket;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -328,6 +328,11 @@ fn missing_library() {
     site.apply(line);
     site.is_well(&[]);
     site.sandbox.ok(&["exec", "site1", "--", "/usr/local/bin/tty", "--version"]).prints("curl ");
+    // What its owner put there is not for root to run, nor for root's shell to read.
+    site.sandbox.program("srv/site1/usr/local/bin/$(id)", "#!/nowhere/at-all\n");
+    let file = format!("'{}/usr/local/bin/$(id)'", site.root.display());
+    let remedy = format!("take it away, or bring what it needs: `readelf -d {file}` names its libraries");
+    site.fails("libraries", &remedy);
 }
 
 fn no_urandom() {
@@ -436,6 +441,13 @@ fn php_settings() {
     Ran::of(Command::new("sh").args(["-c", &directory("/tmp")])).exits(0);
     site.pool("site1", "php_value[session.save_path] = \"1;/sessions\"\n");
     let remedy = format!("install -d -m 1733 {}/sessions", site.root.display());
+    site.fails("directories", &remedy);
+    Ran::of(Command::new("sh").args(["-c", &remedy])).exits(0);
+    site.is_well(&[]);
+    // Root is not led elsewhere by a link that the site's owner puts there.
+    chown(&site.root, Some(33), Some(33)).unwrap();
+    fs::remove_dir(site.root.join("sessions")).unwrap();
+    let remedy = format!("setpriv --reuid=33 --regid=33 --clear-groups {remedy}");
     site.fails("directories", &remedy);
     Ran::of(Command::new("sh").args(["-c", &remedy])).exits(0);
     site.is_well(&[]);
