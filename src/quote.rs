@@ -11,9 +11,23 @@ pub fn word(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("'{}'", text.replace('\'', r"'\''")))
 }
 
+/// `text` within one line, and with nothing in it that commands a terminal: control characters are escaped.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
+    Cow::Owned(text.chars().map(escaped).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;
+
+    #[test]
+    fn the_terminal_is_not_commanded() {
+        assert_eq!(super::printable("a\\ü\x1b[2J\n\tb\u{9b}"), "a\\ü\\u{1b}[2J\\n\\tb\\u{9b}");
+    }
 
     #[test]
     fn a_word_is_one_word_to_the_shell() {

@@ -1,7 +1,5 @@
 //! `mountjail check`: validate and resolve, touching nothing.
 
-use std::fmt::Write;
-
 use clap::Args;
 use serde_json::json;
 
@@ -9,6 +7,7 @@ use super::context::Context;
 use super::out::worst;
 use super::sites;
 use super::work::{desired, plural};
+use crate::render;
 
 /// Validate manifests and resolve them on this host, touching nothing
 #[derive(Debug, Args)]
@@ -37,7 +36,10 @@ impl Check {
                     codes.push(0);
                     let (mounts, links) = (desired.mounts.len(), desired.links.len());
                     let counts = format!("{} and {}", plural(mounts, "mount"), plural(links, "link"));
-                    let _ = writeln!(text, "{}: ok, {counts} in {}", site.name, desired.root);
+                    render::text::line(
+                        &mut text,
+                        format_args!("{}: ok, {counts} in {}", site.name, desired.root),
+                    );
                     let notes: Vec<_> = desired
                         .notes
                         .iter()

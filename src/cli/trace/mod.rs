@@ -215,6 +215,6 @@ fn failure(context: &Context<'_>, site: &Site, resolver: &Resolver<'_>, line: &L
     let text = format!("root: /srv\n{}\n", line.addition);
     match sites::load_text(context, site, &text) {
         Ok(manifest) => resolver.resolve_preset(&manifest.entries).err()?.first().map(ToString::to_string),
-        Err(unusable) => Some(unusable.as_text()),
+        Err(unusable) => Some(unusable.brief()),
     }
 }
