@@ -1,14 +1,16 @@
 //! Entering a root as a daemon does: which user, and the steps in their order.
 
 use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
 
-use nix::unistd::{Gid, Group, Uid, User, chdir, chroot, initgroups, setgid, setuid};
-
+use nix::unistd::{Gid, Group, Uid, User, chroot, fchdir, initgroups, setgid, setuid};
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::HostPath;
 use crate::resolve::WHERE_USERS_ARE;
-use crate::{Error, Result};
+use crate::{Error, Result, sys};
 
 /// Whom a process inside runs as.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,11 +21,25 @@ pub struct Who {
     pub uid: u32,
     /// The group's id.
     pub gid: u32,
+    /// The home directory on the host.
+    pub home: PathBuf,
 }
 
 impl From<&User> for Who {
     fn from(user: &User) -> Self {
-        Self { name: user.name.clone(), uid: user.uid.as_raw(), gid: user.gid.as_raw() }
+        Self {
+            name: user.name.clone(),
+            uid: user.uid.as_raw(),
+            gid: user.gid.as_raw(),
+            home: user.dir.clone(),
+        }
+    }
+}
+
+impl Who {
+    /// Whether a chroot does not hold it.
+    pub fn is_root(&self) -> bool {
+        self.uid == 0
     }
 }
 
@@ -52,14 +68,33 @@ pub fn group(name: &str) -> Result<Gid> {
 
 /// Enters the root and gives up what `who` does not have. The groups are looked up on the host.
 pub fn enter(root: &HostPath, who: &Who) -> Result<()> {
-    let cannot = |what: String| move |error: nix::Error| Error::failed(what).because(&error.into());
-    let to_root = || format!("cannot enter the root {root}");
-    let to_user = || format!("cannot become the user {}", who.name);
+    let cannot_enter =
+        |error: io::Error| Error::failed(format!("cannot enter the root {root}")).because(&error);
+    let cannot_become = |error: nix::Error| {
+        Error::failed(format!("cannot become the user {}", who.name)).because(&error.into())
+    };
     let name = CString::new(who.name.as_str()).map_err(|_| Error::usage("a user's name has no NUL"))?;
     let gid = Gid::from_raw(who.gid);
-    initgroups(&name, gid).map_err(cannot(to_user()))?;
-    chroot(root.as_path()).map_err(cannot(to_root()))?;
-    chdir("/").map_err(cannot(to_root()))?;
-    setgid(gid).map_err(cannot(to_user()))?;
-    setuid(Uid::from_raw(who.uid)).map_err(cannot(to_user()))
+    initgroups(&name, gid).map_err(cannot_become)?;
+    keep_off_the_keyboard()?;
+    // As `up` opens it, through no link: the way there may have been changed by the site's owner meanwhile.
+    let directory = sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY).map_err(cannot_enter)?;
+    let entered = fchdir(&directory).and_then(|()| chroot("."));
+    entered.map_err(|error| cannot_enter(error.into()))?;
+    setgid(gid).map_err(cannot_become)?;
+    setuid(Uid::from_raw(who.uid)).map_err(cannot_become)
+}
+
+/// Whoever has the caller's terminal could put a command line into it, which the caller's shell would run as root.
+fn keep_off_the_keyboard() -> Result<()> {
+    // It can be opened by whoever has a terminal, and by nobody else.
+    let terminal =
+        || !matches!(File::open("/dev/tty"), Err(error) if error.raw_os_error() == Some(libc::ENXIO));
+    match sys::forbid_typing() {
+        Err(error) if terminal() => {
+            let cannot = Error::failed("cannot keep what runs inside from typing into this terminal");
+            Err(cannot.because(&error).hint("run it without this terminal: `setsid --wait mountjail …`"))
+        }
+        _ => Ok(()),
+    }
 }

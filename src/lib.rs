@@ -6,7 +6,7 @@
 //! Beside this way, [`import`] makes manifests of other programs' configuration; [`doctor`] tries whether a site that is
 //! up works inside, by processes that enter it as [`jail`] does; [`trace`] finds out what is missing in one;
 //! [`watch`] tells which sites have to go it again.
-//! Later stages import earlier ones' types, never the reverse; [`sys`] is below all of them.
+//! Later stages import earlier ones' types, never the reverse; [`sys`], [`error`] and [`quote`] are below all of them.
 
 pub mod cli;
 pub mod doctor;
@@ -17,6 +17,7 @@ pub mod jail;
 pub mod manifest;
 pub mod observe;
 pub mod plan;
+pub mod quote;
 pub mod render;
 pub mod resolve;
 pub mod sys;

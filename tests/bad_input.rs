@@ -3,9 +3,10 @@
 mod support;
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use libtest_mimic::Trial;
 use support::{Ran, Sandbox, for_each_engine, mounts_below, tree};
@@ -14,7 +15,7 @@ use support::{Ran, Sandbox, for_each_engine, mounts_below, tree};
 type OnEngine = fn(&'static str);
 
 fn main() -> ExitCode {
-    let once: [(&str, fn()); 14] = [
+    let once: [(&str, fn()); 15] = [
         ("every mistake in a manifest is shown with its place", manifests),
         ("a root where no jail may be is refused", roots),
         ("a root inside another site is refused", overlapping_roots),
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         ("one site's error does not stop the others", all_goes_on),
         ("what is no directory of sites is said so", configuration),
         ("a reader that closes the pipe is no error", closed_pipe),
+        ("what a site's owner chose commands no terminal, and is no line of its own", hostile_text),
     ];
     let engines: [(&str, OnEngine); 6] = [
         ("a target that is in the way is an error", targets),
@@ -416,8 +418,7 @@ fn closed_pipe() {
     assert!(ran.stdout.ends_with("\n3\n"), "{ran}");
     assert!(!ran.stderr.contains("panicked") && !ran.stderr.contains("pipe"), "{ran}");
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let child =
-        sandbox.command().arg("presets").stdout(full).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let child = sandbox.command().arg("presets").stdout(full).stderr(Stdio::piped()).spawn().unwrap();
     let output = child.wait_with_output().unwrap();
     let complaint = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -462,6 +463,55 @@ fn targets(engine: &'static str) {
 fn small_disk(at: &Path, options: &str) {
     fs::create_dir_all(at).unwrap();
     Ran::of(Command::new("mount").args(["-t", "tmpfs", "-o", options, "small"]).arg(at)).exits(0);
+}
+
+/// The title of a terminal's window, and what the journal would take for an error.
+const HOSTILE: &str = "\x1b]0;owned\x07\n<3>forged";
+
+/// Fails unless the text is shown, on its line and without a command.
+#[track_caller]
+fn is_tame(ran: &Ran) {
+    let text = ran.stdout.clone() + &ran.stderr;
+    assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{ran:?}");
+    assert!(text.contains("owned") && !text.lines().any(|line| line.starts_with("<3>forged")), "{ran:?}");
+}
+
+fn hostile_text() {
+    let sandbox = Sandbox::new();
+    // A link's text.
+    let root = sandbox.site("link", "etc: [hosts]\n");
+    symlink(HOSTILE, root.join("etc")).unwrap();
+    is_tame(
+        &sandbox.run(&["up", "link"]).exits(1).complains("is a symbolic link to \\u{1b}]0;owned\\u{7}\\n<3>"),
+    );
+
+    // A file's name.
+    let file = sandbox.file(format!("shared/{HOSTILE}"), "");
+    sandbox.site(
+        "file",
+        &format!("programs: [/bin/busybox]\nmounts: [\"{}/*\"]\n", file.parent().unwrap().display()),
+    );
+    for command in ["plan", "up -v", "status", "fstab", "down -v"] {
+        is_tame(&sandbox.run(&command.split(' ').chain(["file"]).collect::<Vec<_>>()));
+    }
+    is_tame(&sandbox.ok(&["why", "file", file.to_str().unwrap()]));
+    sandbox.ok(&["up", "file"]);
+    let json = sandbox.ok(&["status", "--json", "file"]).json().to_string();
+    assert!(json.contains("\\u001b]0;owned\\u0007\\n<3>forged"), "it is as it is in JSON: {json}");
+    let missed = format!("/{HOSTILE}");
+    is_tame(&sandbox.run(&["trace", "-q", "--all-misses", "file", "--", "busybox", "test", "-e", &missed]));
+    is_tame(&sandbox.run(&["exec", "file", "--", &missed]).exits(127));
+
+    // A process's name.
+    let program = "#include <unistd.h>\n#include <sys/prctl.h>\n\
+                   int main(void) { prctl(PR_SET_NAME, \"\\033]0;owned\\a\\n<3>\"); write(1, \"x\", 1); pause(); }\n";
+    let program = sandbox.compile("named", program);
+    let mut named = Command::new(program).stdout(Stdio::piped()).spawn().unwrap();
+    named.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
+    let ran = sandbox.run(&["trace", "--pid", &named.id().to_string(), "file"]).exits(1);
+    named.kill().unwrap();
+    named.wait().unwrap();
+    is_tame(&ran);
 }
 
 fn full_disk(engine: &'static str) {

@@ -6,9 +6,9 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
 use std::net::UdpSocket;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -24,7 +24,7 @@ use serde_json::Value;
 use support::{Ran, Sandbox, on_shared_root, tree};
 
 fn main() -> ExitCode {
-    let trials: [(&str, fn()); 23] = [
+    let trials: [(&str, fn()); 25] = [
         ("a site that is well", well),
         ("no resolv.conf", no_resolv_conf),
         ("a dead name server", dead_name_server),
@@ -43,10 +43,12 @@ fn main() -> ExitCode {
         ("PHP's own settings", php_settings),
         ("processes from before", old_processes),
         ("a root that is closed to the user", closed),
+        ("a way to the root that leads elsewhere since", led_elsewhere),
         ("a stale mount", stale),
         ("a certificate that is not trusted, a name that is not there", strangers),
         ("bad input is said clearly", bad_input),
         ("what hangs is ended, and nothing is left", hanging),
+        ("what the site's owner has put there has no terminal, and ends", hostile),
         ("the machine itself", machine),
     ];
     let of_musl: Option<(&str, fn())> =
@@ -336,6 +338,11 @@ fn missing_library() {
     site.apply(line);
     site.is_well(&[]);
     site.sandbox.ok(&["exec", "site1", "--", "/usr/local/bin/tty", "--version"]).prints("curl ");
+    // What its owner put there is not for root to run, nor for root's shell to read.
+    site.sandbox.program("srv/site1/usr/local/bin/$(id)", "#!/nowhere/at-all\n");
+    let file = format!("'{}/usr/local/bin/$(id)'", site.root.display());
+    let remedy = format!("take it away, or bring what it needs: `readelf -d {file}` names its libraries");
+    site.fails("libraries", &remedy);
 }
 
 fn no_urandom() {
@@ -395,6 +402,11 @@ fn no_data() {
     site.pool("second", "user = games\ngroup = mail\n");
     let detail = site.is_mended_by("users", "users: [games, mail]");
     assert_eq!(detail, "the user 5 has no name inside; the group 8 has no name inside");
+    // Nothing is looked at as root.
+    site.pool("root", "user = root\n");
+    let ran = site.doctor(&[]).exits(0);
+    let users = checks(&ran).into_iter().find(|check| check["check"] == "users").unwrap();
+    assert!(!users["detail"].as_str().unwrap().contains("0 is root"), "{ran}");
 }
 
 fn no_iconv() {
@@ -443,6 +455,13 @@ fn php_settings() {
     Ran::of(Command::new("sh").args(["-c", &directory("/tmp")])).exits(0);
     site.pool("site1", "php_value[session.save_path] = \"1;/sessions\"\n");
     let remedy = format!("install -d -m 1733 {}/sessions", site.root.display());
+    site.fails("directories", &remedy);
+    Ran::of(Command::new("sh").args(["-c", &remedy])).exits(0);
+    site.is_well(&[]);
+    // Root is not led elsewhere by a link that the site's owner puts there.
+    chown(&site.root, Some(33), Some(33)).unwrap();
+    fs::remove_dir(site.root.join("sessions")).unwrap();
+    let remedy = format!("setpriv --reuid=33 --regid=33 --clear-groups {remedy}");
     site.fails("directories", &remedy);
     Ran::of(Command::new("sh").args(["-c", &remedy])).exits(0);
     site.is_well(&[]);
@@ -521,6 +540,28 @@ fn closed() {
         .prints("could not check tls         the root cannot be entered");
     fs::set_permissions(&site.root, fs::Permissions::from_mode(0o755)).unwrap();
     site.is_well(&[]);
+}
+
+/// What the process inside is told is what was looked at before; the way there may belong to the site's owner.
+fn led_elsewhere() {
+    let site = Site::new();
+    let enter = |root: &Path| {
+        let job = format!(
+            r#"{{"root": "{}", "who": {{"name": "www-data", "uid": 33, "gid": 33, "home": "/"}}, "question": {{"Enter": null}}}}"#,
+            root.display()
+        );
+        let job = File::open(site.sandbox.file("job", job)).unwrap();
+        Ran::of(site.sandbox.command().arg("probe-inside").stdin(job)).exits(0).stdout
+    };
+    assert_eq!(enter(&site.root), r#"{"Ok":{"Ok":null}}"#);
+    let (link, above) = (site.sandbox.path("link"), site.sandbox.path("above"));
+    symlink(&site.root, &link).unwrap();
+    symlink(site.root.parent().unwrap(), &above).unwrap();
+    for root in [link, above.join("site1")] {
+        let refused =
+            format!("cannot enter the root {}: Too many symbolic links encountered", root.display());
+        assert_eq!(enter(&root), format!(r#"{{"Err":"{refused}"}}"#));
+    }
 }
 
 fn stale() {
@@ -612,10 +653,8 @@ fn hanging() {
     nix::sys::prctl::set_child_subreaper(true).unwrap();
     let site = Site::without("timezone");
     site.pool("site1", "php_admin_value[sendmail_path] = /usr/bin/msmtp -t\n");
-    let source =
-        site.sandbox.file("hang.c", "#include <unistd.h>\nint main(void) { fork(); for (;;) pause(); }\n");
-    fs::create_dir_all(site.root.join("bin")).unwrap_or_default();
-    Ran::of(Command::new("gcc").args(["-static", "-o"]).arg(site.root.join("bin/sh")).arg(source)).exits(0);
+    site.sandbox
+        .compile("srv/site1/bin/sh", "#include <unistd.h>\nint main(void) { fork(); for (;;) pause(); }\n");
     let zones = site.root.join("usr/share/zoneinfo");
     fs::create_dir_all(&zones).unwrap();
     nix::unistd::mkfifo(&zones.join("UTC"), nix::sys::stat::Mode::from_bits_truncate(0o644)).unwrap();
@@ -641,6 +680,58 @@ fn hanging() {
     assert_eq!(processes_inside(&site.root), [], "nobody is left inside after a signal");
     assert_eq!(mountjail_children(), before, "nobody is left to be reaped after a signal");
     nix::sys::prctl::set_child_subreaper(false).unwrap();
+}
+
+/// What the site's owner put where doctor looks runs then, and does what it can.
+fn hostile() {
+    let site = Site::new();
+    site.pool("site1", "php_admin_value[sendmail_path] = /usr/bin/msmtp -t\n");
+    // Two in a session of their own, with nothing open; one of them is another process each moment.
+    let shell = |last: &str| {
+        let program = format!(
+            "#include <unistd.h>\nint main(void) {{ if (!fork()) {{ setsid(); for (int fd = 0; fd < 1024; fd++) close(fd); \
+             if (!fork()) for (;;) pause(); for (;;) if (fork()) _exit(0); else usleep(1000); }} {last} }}\n"
+        );
+        site.sandbox.compile("srv/site1/bin/sh.new", &program);
+        fs::rename(site.root.join("bin/sh.new"), site.root.join("bin/sh")).unwrap();
+    };
+    let shells = || processes_inside(&site.root).into_iter().filter(|process| process.name == "sh");
+    // By its number in proc_pid_stat(5), where the second one is the name.
+    let field = |process: &Process, nth: usize| -> Option<i32> {
+        let text = fs::read_to_string(format!("/proc/{}/stat", process.pid)).ok()?;
+        text.rsplit_once(')')?.1.split_whitespace().nth(nth - 3)?.parse().ok()
+    };
+    let (parent, session, terminal) = (4, 6, 7);
+
+    shell("pause();");
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let line = "exec 7</etc/shadow 8</; exec $MOUNTJAIL doctor --timeout 600 site1";
+        let mut script = site.sandbox.command_on_a_terminal(line);
+        let mut script = script.stdout(Stdio::null()).spawn().unwrap();
+        lab::wait_until("the shell and its children hang", || shells().count() >= 3);
+        let inside = processes_inside(&site.root);
+        let probe = inside.iter().find(|process| process.name != "sh").unwrap();
+        let doctor = field(probe, parent).unwrap();
+        for process in &inside {
+            assert!(field(process, terminal).is_none_or(|number| number == 0), "{process} has a terminal");
+            assert_ne!(field(process, session), Some(doctor), "{process} is in doctor's session");
+        }
+        // Pipes, and what it found inside.
+        let harmless =
+            |file: &PathBuf| !file.exists() || file == Path::new("/dev/null") || file.starts_with(&site.root);
+        let open = fs::read_dir(format!("/proc/{}/fd", probe.pid)).unwrap().flatten();
+        let open: Vec<_> = open.filter_map(|entry| fs::read_link(entry.path()).ok()).collect();
+        assert!(open.iter().all(harmless), "{open:?}");
+        kill(Pid::from_raw(doctor), signal).unwrap();
+        script.wait().unwrap();
+        lab::wait_until("nobody is left inside", || processes_inside(&site.root).is_empty());
+    }
+    shell("");
+    site.doctor(&[]);
+    assert_eq!(processes_inside(&site.root), [], "nobody is left inside");
+    shell("pause();");
+    site.doctor(&["--timeout", "1"]);
+    assert_eq!(processes_inside(&site.root), [], "nobody is left inside after its time is over");
 }
 
 /// The children of this process, dead ones too, by name.
@@ -674,6 +765,11 @@ fn machine() {
     assert_eq!(json["pools_without_site"], serde_json::json!([]));
     fs::write(pools().join("shop.conf"), "[shop]\nuser = www-data\nchroot = /srv/shop\n").unwrap();
     doctor(&[]).exits(0).prints("no site for the pool shop in /srv/shop: `mountjail import` makes one");
+    let link = site.sandbox.path("link");
+    symlink(&site.root, &link).unwrap();
+    fs::write(pools().join("shop.conf"), format!("[shop]\nuser = www-data\nchroot = {}\n", link.display()))
+        .unwrap();
+    assert_eq!(doctor(&["--json"]).json()["pools_without_site"], serde_json::json!([]));
     let classic =
         Ran::of(site.sandbox.command().args(["doctor"]).env("MOUNTJAIL_ENGINE", "classic")).exits(0);
     classic.prints("engine: classic\n");

@@ -4,7 +4,8 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use nix::mount::{MsFlags, mount};
@@ -17,6 +18,8 @@ fn main() -> ExitCode {
         ("the exit code and the streams are the command's", streams),
         ("signals reach the command", signals),
         ("the terminal is kept", terminal),
+        ("nothing is typed into the terminal", typing),
+        ("nothing that the caller has open", descriptors),
         ("the user's ids and a new environment", user),
         ("a site that is down is refused, or brought up", up_first),
         ("what is not there is said, and what would bring it", missing),
@@ -24,7 +27,7 @@ fn main() -> ExitCode {
         ("nothing is left of mountjail's own settings", settings),
     ]);
     // In a process of its own, because it mounts on /etc/php.
-    trials.push(on_shared_root("the pool's user is the default", pool_user));
+    trials.push(on_shared_root("whom a command runs as, and that it is never root", default_user));
     support::main(trials)
 }
 
@@ -74,24 +77,73 @@ fn signals() {
     sandbox.run(&["exec", "s", "--", "sh", "-c", "kill -KILL $$"]).exits(128 + 9);
 }
 
-/// script(1) gives the command a terminal of its own.
 fn terminal() {
     let sandbox = sandbox();
-    let program = env!("CARGO_BIN_EXE_mountjail");
-    let typed = |command: &str| {
-        let line = format!("{program} exec s -- sh -c '{command}'");
-        let mut script = Command::new("script");
-        script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
-        script.env("MOUNTJAIL_CONFIG_DIR", sandbox.config()).env("MOUNTJAIL_STATE_DIR", sandbox.state());
-        Ran::of(script.stdin(Stdio::null()))
-    };
+    let typed = |command: &str| sandbox.on_a_terminal(&format!("$MOUNTJAIL exec s -- sh -c '{command}'"));
     typed("test -t 0 && test -t 1 && test -t 2").exits(0);
     typed("exit 5").exits(5);
 }
 
+/// What a program puts into the terminal the shell that it is back to would run as root.
+fn typing() {
+    let sandbox = sandbox();
+    sandbox.compile("srv/s/typing", include_str!("support/typing.c"));
+    let run = |command: &str, how: &str| sandbox.on_a_terminal(&format!("{command} s -- /typing '{how}'"));
+    for how in ["plain", "high", "i386", "x32", "paste", "paste high", "paste i386"] {
+        let ran = run("$MOUNTJAIL exec", how);
+        if how.contains("i386") && ran.code == 128 + 11 {
+            continue; // a kernel without 32-bit programs
+        }
+        ran.exits(0).prints(&format!("{how}: Operation not permitted"));
+    }
+    run("$MOUNTJAIL exec --user www-data", "plain").exits(0);
+    run("$MOUNTJAIL trace", "plain").exits(0).prints("plain: Operation not permitted");
+
+    // A kernel without filters: nothing is run on the terminal, but without one there is nowhere to type.
+    let old = "strace -f -o /dev/null -e trace=seccomp -e inject=seccomp:error=ENOSYS $MOUNTJAIL exec";
+    let refused = run(old, "plain").exits(1);
+    refused
+        .prints(
+            "error: s: cannot keep what runs inside from typing into this terminal: Function not implemented",
+        )
+        .prints("try: run it without this terminal: `setsid --wait mountjail");
+    sandbox.on_a_terminal(&format!("setsid --wait {old} s -- true")).exits(0);
+}
+
+/// Of what the caller has open nothing is passed on but the three streams, and these only if they lead nowhere.
+fn descriptors() {
+    let sandbox = sandbox();
+    sandbox.site("proc", "presets: [busybox]\nmounts: [/proc]\n");
+    sandbox.ok(&["up", "proc"]);
+    let run = |redirected: &str, runner: &str, command: &str| {
+        let line = format!("exec {redirected} {runner} \"$MOUNTJAIL\" {command}");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &line]).env("MOUNTJAIL", env!("CARGO_BIN_EXE_mountjail"));
+        shell.env("MOUNTJAIL_CONFIG_DIR", sandbox.config()).env("MOUNTJAIL_STATE_DIR", sandbox.state());
+        Ran::of(shell.stdin(Stdio::null()))
+    };
+    let old = |errno| format!("strace -o /dev/null -e trace=close_range -e inject=close_range:error={errno}");
+    for runner in [String::new(), old("ENOSYS"), old("EINVAL")] {
+        let inside = |command: &str| {
+            let command = format!("{command} proc -- busybox ls /proc/self/fd");
+            run("7</etc/shadow 8</ 9>/dev/null", &runner, &command).exits(0)
+        };
+        // ls(1) itself opens the directory.
+        assert_eq!(inside("exec").stdout, "0\n1\n2\n3\n", "{runner}");
+        assert_eq!(inside("trace -q").stderr, "0\n1\n2\n3\n", "{runner}");
+    }
+    run("</", "", "exec s -- true")
+        .exits(2)
+        .complains("s: the standard input is a directory, by which the root can be left")
+        .complains("try: give it a file, such as /dev/null");
+    run("2</", "", "exec s -- true").exits(2);
+    run(">/dev/null 2</", "", "trace s -- true").exits(2);
+    run("</etc/hostname", "", "exec s -- cat").exits(0);
+}
+
 fn user() {
     let sandbox = sandbox();
-    let root = sandbox.ok(&["exec", "s", "--", "id", "-u"]);
+    let root = sandbox.ok(&["exec", "--user", "root", "s", "--", "id", "-u"]);
     assert_eq!(root.stdout, "0\n");
     let ran = sandbox.ok(&[
         "exec",
@@ -142,7 +194,7 @@ fn up_first() {
         .exits(1)
         .complains("s: the site is not up")
         .complains("try: bring it up with `mountjail up`, or give --up");
-    sandbox.ok(&["exec", "--up", "s", "--", "id"]).prints("uid=0");
+    sandbox.ok(&["exec", "--up", "s", "--", "id"]).prints("(www-data)");
     sandbox.ok(&["status", "s"]);
     let dead = mounts_below(&sandbox.root("s").join("etc/passwd"));
     nix::mount::umount(&dead[0].point).unwrap();
@@ -195,14 +247,48 @@ fn settings() {
     assert_eq!(pipe.stderr, "", "the shell was ended by the signal, not by an error that it says");
 }
 
-fn pool_user() {
+/// The pool's user, by whatever way to the root; else the manifest's; never root by itself.
+fn default_user() {
     let sandbox = sandbox();
     mount(Some("php"), "/etc/php", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
-    sandbox.ok(&["exec", "s", "--", "id", "-u"]).prints("0\n");
-    fs::create_dir_all("/etc/php/8.2/fpm/pool.d").unwrap();
+    let who = |site: &str| sandbox.ok(&["exec", site, "--", "id", "-u"]).stdout.trim().to_owned();
+    let host = |user: &str| Ran::of(Command::new("id").args(["-u", user])).stdout.trim().to_owned();
+    assert_eq!(who("s"), host("www-data"));
+    sandbox.site(
+        "listed",
+        "presets: [shell]\nprograms: [/usr/bin/id]\nusers: [root, { name: ghost, optional: true }, games]\n",
+    );
+    sandbox.site("alone", "presets: [shell]\nprograms: [/usr/bin/id]\n");
+    sandbox.ok(&["up", "listed", "alone"]);
+    assert_eq!((who("listed"), who("alone")), (host("games"), host("nobody")));
+    let traced = sandbox.ok(&["trace", "-q", "alone", "--", "id", "-u"]);
+    assert_eq!(traced.stderr.trim(), host("nobody"));
+
+    let pools = Path::new("/etc/php/8.2/fpm/pool.d");
+    fs::create_dir_all(pools).unwrap();
     fs::write("/etc/php/8.2/fpm/php-fpm.conf", "[global]\ninclude=/etc/php/8.2/fpm/pool.d/*.conf\n").unwrap();
-    let pool = format!("[s]\nuser = www-data\nchroot = {}/\n", sandbox.root("s").display());
-    fs::write("/etc/php/8.2/fpm/pool.d/s.conf", pool).unwrap();
-    sandbox.ok(&["exec", "s", "--", "id", "-un"]).prints("www-data\n");
+    let link = sandbox.path("www");
+    symlink(sandbox.path("srv"), &link).unwrap();
+    let pool = |user: &str, chroot: &Path| {
+        let text = format!("[s]\nuser = {user}\ngroup = mail\nchroot = {}/\n", chroot.display());
+        fs::write(pools.join("s.conf"), text).unwrap();
+    };
+    for chroot in [sandbox.root("s"), link.join("s")] {
+        pool("games", &chroot);
+        assert_eq!(who("s"), host("games"), "{}", chroot.display());
+        let group = sandbox.ok(&["exec", "s", "--", "id", "-g"]).stdout;
+        assert_eq!(group, Ran::of(Command::new("sh").args(["-c", "getent group mail | cut -d: -f3"])).stdout);
+    }
+    pool("root", &sandbox.root("s"));
+    assert_eq!(who("s"), host("www-data"));
     sandbox.ok(&["exec", "--user", "0", "s", "--", "id", "-u"]).prints("0\n");
+    // It may be the one that tells.
+    fs::write(pools.join("t.conf"), "nonsense\n").unwrap();
+    for command in ["exec", "trace"] {
+        sandbox
+            .run(&[command, "s", "--", "id"])
+            .exits(1)
+            .complains("t.conf:1: `nonsense` is no directive of php-fpm.conf(5)");
+    }
+    sandbox.ok(&["exec", "--user", "games", "s", "--", "id", "-u"]).prints(&host("games"));
 }

@@ -10,6 +10,7 @@ use super::out::worst;
 use super::sites::{self, Site};
 use super::work::{Failed, desired, notes, observe_and_plan, plural};
 use crate::observe::{self, BootId, Table};
+use crate::render;
 use crate::resolve::{Desired, Note, Resolver};
 
 /// Validate manifests, resolve them on this host and see what is in the way, touching nothing
@@ -39,7 +40,7 @@ impl Check {
                 Ok(desired) => {
                     codes.push(0);
                     notes(context, &desired);
-                    text.push_str(&line(&desired));
+                    render::text::line(&mut text, format_args!("{}", summary(&desired)));
                     results.push(as_json(&desired));
                 }
                 Err(failed) => {
@@ -77,10 +78,10 @@ impl Look<'_> {
     }
 }
 
-fn line(desired: &Desired) -> String {
+fn summary(desired: &Desired) -> String {
     let (mounts, links) = (desired.mounts.len(), desired.links.len());
     let counts = format!("{} and {}", plural(mounts, "mount"), plural(links, "link"));
-    format!("{}: ok, {counts} in {}\n", desired.site, desired.root)
+    format!("{}: ok, {counts} in {}", desired.site, desired.root)
 }
 
 fn as_json(desired: &Desired) -> Value {

@@ -11,13 +11,14 @@ use serde_json::{Value, json};
 use super::DIFFERENT;
 use super::complete;
 use super::context::{Context, is_set, stop_flag};
+use super::inside;
 use super::sites::{self, Site};
 use super::work::{Failed, observe_and_plan, plural, resolved};
-use crate::doctor::{self, Finding, Machine, Options, Patient, Tenant, Verdict};
+use crate::doctor::{self, Finding, Machine, Options, Patient, Verdict};
 use crate::import::fpm;
-use crate::jail::{self, Who};
-use crate::manifest::{HostPath, Manifest, Request, SiteName};
+use crate::manifest::{HostPath, SiteName};
 use crate::observe::{self, Table};
+use crate::render::text::line;
 use crate::render::{SiteState, site_state};
 use crate::resolve::Desired;
 use crate::{Error, Result};
@@ -70,10 +71,7 @@ impl Doctor {
     pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let Some(site) = &self.site else { return Ok(self.machine(context)?) };
         let site = sites::one(context, site)?;
-        if !geteuid().is_root() {
-            let needs = Error::failed("entering a root needs root").hint("run the command with sudo");
-            return Err(needs.into());
-        }
+        inside::prepare()?;
         match self.site(context, &site) {
             Ok(code) => Ok(code),
             Err(failed) => {
@@ -94,8 +92,9 @@ impl Doctor {
             return Err(down.hint(format!("mountjail up {}", site.name)).into());
         }
         let tenants = doctor::tenants(&self.masters(), &desired.root)
-            .map_err(|error| unreadable(error).context(&site.name))?;
-        let who = self.who(&tenants, &manifest).map_err(|error| error.context(&site.name))?;
+            .map_err(|error| inside::unreadable(error, "the right one with --fpm").context(&site.name))?;
+        let who = inside::who(self.user.as_deref(), &tenants, &manifest)
+            .map_err(|error| error.context(&site.name))?;
         let by_fstab = observed.kept.is_some_and(|kept| kept.fstab.is_some());
         let lock = (!by_fstab).then(|| context.state.lock(&desired.site));
         let (manifest, desired, plan, tenants) = (&manifest, &desired, &plan, tenants.as_slice());
@@ -134,20 +133,6 @@ impl Doctor {
         if self.fpm.is_empty() { fpm::masters() } else { self.fpm.clone() }
     }
 
-    /// The user that was asked for, or that of the first pool.
-    /// Never root by itself: what lies in a root is its owner's, and the C library runs modules of it.
-    fn who(&self, tenants: &[Tenant], manifest: &Manifest) -> Result<Who> {
-        if let (None, Some(tenant)) = (&self.user, tenants.first()) {
-            return Ok(tenant.who.clone());
-        }
-        let names = manifest.entries.iter().filter_map(|entry| match &entry.request {
-            Request::User(wanted) => wanted.any_of.first(),
-            _ => None,
-        });
-        let name = self.user.as_ref().or(names.into_iter().find(|name| *name != "root"));
-        jail::user(name.map_or("nobody", String::as_str)).map(|user| Who::from(&user))
-    }
-
     fn machine(&self, context: &Context<'_>) -> Result<u8> {
         let machine = Machine::look(std::env::var("MOUNTJAIL_ENGINE").ok().as_deref())?;
         let sites = sites::all(context);
@@ -160,13 +145,18 @@ impl Doctor {
             error.exit_code()
         });
         let config = context.config.display();
-        let _ = match &sites {
-            Ok(sites) => writeln!(text, "configuration: {config}, {}", plural(sites.len(), "site")),
-            Err(error) => writeln!(text, "configuration: {error}"),
-        };
+        match &sites {
+            Ok(sites) => {
+                line(&mut text, format_args!("configuration: {config}, {}", plural(sites.len(), "site")));
+            }
+            Err(error) => line(&mut text, format_args!("configuration: {error}")),
+        }
         let unserved = self.without_site(context);
         for (pool, chroot) in &unserved {
-            let _ = writeln!(text, "no site for the pool {pool} in {chroot}: `mountjail import` makes one");
+            line(
+                &mut text,
+                format_args!("no site for the pool {pool} in {chroot}: `mountjail import` makes one"),
+            );
         }
         if self.json {
             let calls: serde_json::Map<_, _> = machine
@@ -197,19 +187,13 @@ impl Doctor {
             match fpm::pools(&master) {
                 Ok(pools) => found.extend(pools.iter().filter_map(|pool| {
                     let root = HostPath::new(pool.chroot()?).ok()?;
-                    (!roots.contains(&root)).then(|| (pool.name.clone(), root))
+                    let unserved = !roots.iter().any(|root| pool.lives_in(root));
+                    unserved.then(|| (pool.name.clone(), root))
                 })),
                 Err(error) => context.out.warn(&error),
             }
         }
         found
-    }
-}
-
-fn unreadable(error: Error) -> Error {
-    match error.hint_text() {
-        Some(_) => error,
-        None => error.hint("repair PHP-FPM's configuration, or name the right one with --fpm"),
     }
 }
 
@@ -231,23 +215,19 @@ fn text(site: &SiteName, root: &HostPath, user: &str, findings: &[Finding]) -> S
     if count(Verdict::CouldNotCheck) > 0 {
         let _ = write!(summary, ", {} not possible", count(Verdict::CouldNotCheck));
     }
-    let mut text = format!("{site}: {summary}, in {root} as {user}\n");
+    let mut text = String::new();
+    line(&mut text, format_args!("{site}: {summary}, in {root} as {user}"));
     for Finding { check, verdict, detail, remedies } in findings {
-        let _ = writeln!(text, "  {verdict:<15} {check:<11} {}", printable(detail));
+        line(&mut text, format_args!("  {verdict:<15} {check:<11} {detail}"));
         for remedy in remedies {
             let what = match remedy {
                 doctor::Remedy::Manifest { .. } => "manifest:",
                 doctor::Remedy::Do(_) => "try:",
             };
-            let _ = writeln!(text, "  {:<15} {what:<11} {}", "", printable(&remedy.to_string()));
+            line(&mut text, format_args!("  {:<15} {what:<11} {remedy}", ""));
         }
     }
     text
-}
-
-/// What comes from inside is the site's owner's to choose: it shall not command the administrator's terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// Whether a system call is there; `None`: to others than root, some are refused as if they were not.
@@ -288,10 +268,5 @@ mod tests {
         for bad in ["example.org", ":443", "example.org:", "example.org:70000"] {
             assert!(host_and_port(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn the_terminal_is_not_commanded() {
-        assert_eq!(printable("a\x1b[2J\n\tb"), "a\u{fffd}[2J\u{fffd}\u{fffd}b");
     }
 }

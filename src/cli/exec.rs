@@ -13,17 +13,17 @@ use crate::render::SiteState;
 
 /// Run a command inside a site's root, as its daemon would
 ///
-/// The command takes mountjail's place as a process: signals, the terminal and the exit code are its own. It
-/// begins in / with a new environment (PATH, HOME, USER, LOGNAME; TERM, COLORTERM, LANG, LC_* and TZ are kept).
-/// Exit codes of mountjail itself: 127 if the command is not in the jail, 126 if it cannot be run.
+/// The command takes mountjail's place as a process: signals, the terminal and the exit code are its own, but neither it
+/// nor what it starts can type into that terminal. It begins in / with a new environment (PATH, HOME, USER, LOGNAME; TERM,
+/// COLORTERM, LANG, LC_* and TZ are kept). Exit codes of mountjail itself: 127 if the command is not in the jail, 126 if it cannot be run.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  mountjail exec site1 -- ping -c1 example.org\n  mountjail exec --user www-data site1 \
                   -- php -r 'echo gethostbyname(\"example.org\");'\n  mountjail exec --up site1 -- busybox sh"
 )]
 pub(super) struct Exec {
-    /// Run as this user of the host, by name or id, with its groups [default: the user of the PHP-FPM pool with this chroot, else
-    /// root, who can leave a chroot]
+    /// Run as this user of the host, by name or id, with its groups; root can leave a chroot [default: the user of the
+    /// PHP-FPM pool with this chroot, else the first of the manifest's `users`, else nobody; never root]
     #[arg(short, long, value_name = "USER", add = complete::user())]
     user: Option<String>,
     /// Bring the site up first
@@ -40,7 +40,7 @@ pub(super) struct Exec {
 impl Exec {
     pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let site = sites::one(context, &self.site)?;
-        inside::needs_root()?;
+        inside::prepare()?;
         if self.up {
             let code = up::Up::of(&self.site).run_with_own_umask(context)?;
             if code != 0 {
@@ -48,15 +48,15 @@ impl Exec {
             }
         }
         let resolver = context.resolver()?;
-        let (desired, state) = match inside::state(context, &resolver, &site) {
+        let jail = match inside::look(context, &resolver, &site) {
             Ok(found) => found,
             Err(failed) => return Ok(failed.report(context, &site).0),
         };
-        if state == SiteState::Down {
+        if jail.state == SiteState::Down {
             let down = Error::failed(format!("{}: the site is not up", site.name));
             return Err(down.hint("bring it up with `mountjail up`, or give --up").into());
         }
-        let user = inside::user(self.user.as_deref(), &desired.root)?;
-        Ok(Inside { desired: &desired, user, command: &self.command }.run(context)?)
+        let who = jail.who(self.user.as_deref()).map_err(|error| error.context(&site.name))?;
+        Ok(Inside { desired: &jail.desired, who, command: &self.command }.run(context)?)
     }
 }

@@ -164,7 +164,7 @@ fn check(draft: &Draft, yaml: &str, presets: &Presets) -> Result<()> {
     };
     wrong.map_or(Ok(()), |wrong| {
         let failed = Error::failed(format!("{}: no manifest can say {}", draft.place, draft.name));
-        Err(failed.because_of(wrong.render(false)))
+        Err(failed.because_of(wrong.brief()))
     })
 }
 

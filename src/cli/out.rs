@@ -1,4 +1,7 @@
 //! What people see: data on stdout, everything else on stderr.
+//!
+//! Names of files, texts of links and much else in a message may be a site's owner's to choose: a message is one line,
+//! and commands no terminal.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,6 +14,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::Error;
 use crate::manifest::Diagnostics;
+use crate::quote::printable;
 
 /// syslog(3)'s priorities.
 const ERROR: &str = "3";
@@ -75,8 +79,9 @@ impl Out {
         }
     }
 
-    fn line(&self, priority: &str, line: fmt::Arguments<'_>) {
-        let text = if self.journal { prefixed(priority, &line.to_string()) } else { format!("{line}\n") };
+    /// Says `text`, whose lines are its own.
+    fn say(&self, priority: &str, text: &str) {
+        let text = if self.journal { prefixed(priority, text) } else { format!("{text}\n") };
         // Nobody reads any more: there is nobody to tell.
         let write = || drop(io::stderr().lock().write_all(text.as_bytes()));
         match self.bar.get() {
@@ -88,14 +93,14 @@ impl Out {
     /// What was done.
     pub(super) fn info(&self, line: fmt::Arguments<'_>) {
         if !self.quiet {
-            self.line(INFO, line);
+            self.say(INFO, &one_line(line));
         }
     }
 
     /// A system step, with `-v`.
     pub(super) fn detail(&self, line: fmt::Arguments<'_>) {
         if self.verbose {
-            self.line(DEBUG, line);
+            self.say(DEBUG, &one_line(line));
         }
     }
 
@@ -103,19 +108,15 @@ impl Out {
     pub(super) fn warn(&self, text: impl fmt::Display) {
         if !self.quiet {
             let (on, off) = self.style("33");
-            self.line(WARNING, format_args!("{on}warning:{off} {text}"));
+            self.say(WARNING, &format!("{on}warning:{off} {}", one_line(text)));
         }
     }
 
     /// An error, and what to do next.
     pub(super) fn error(&self, error: &Error) {
         let (on, off) = self.style("1;31");
-        match error.hint_text() {
-            Some(hint) => {
-                self.line(ERROR, format_args!("{on}error:{off} {error}\n  {on}try:{off} {hint}"));
-            }
-            None => self.line(ERROR, format_args!("{on}error:{off} {error}")),
-        }
+        let hint = error.hint_text().map(|hint| format!("\n  {on}try:{off} {}", one_line(hint)));
+        self.say(ERROR, &format!("{on}error:{off} {}{}", one_line(error), hint.unwrap_or_default()));
     }
 
     /// An error that does not end the command, and is no site's: counts in [`Out::exit_code`].
@@ -133,7 +134,7 @@ impl Out {
     pub(super) fn diagnostics(&self, what: &dyn fmt::Display, diagnostics: &Diagnostics) {
         let text = diagnostics.render(self.colour);
         if self.shown.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone()) {
-            self.line(ERROR, format_args!("{}", text.trim_end()));
+            self.say(ERROR, text.trim_end());
         } else {
             self.error(&Error::usage(format!("{what}: it includes a preset with the mistakes shown above")));
         }
@@ -170,6 +171,10 @@ impl Out {
 fn is_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
     nix::sys::stat::fstat(io::stderr()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+}
+
+fn one_line(text: impl fmt::Display) -> String {
+    printable(&text.to_string()).into_owned()
 }
 
 /// Every line with its priority.

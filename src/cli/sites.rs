@@ -54,6 +54,14 @@ impl Unusable {
             Self::Mistakes(diagnostics) => diagnostics.render(false),
         }
     }
+
+    /// Within one line.
+    pub(super) fn brief(&self) -> String {
+        match self {
+            Self::Error(error) => error.to_string(),
+            Self::Mistakes(diagnostics) => diagnostics.brief(),
+        }
+    }
 }
 
 /// The sites that the arguments name, each once.

@@ -1,17 +1,15 @@
 //! Asks a question inside: starts the process, waits no longer than it may take, and leaves nothing behind.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, killpg};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::sched::{CloneFlags, setns, unshare};
 
 use super::inside::{Job, MAX_BYTES, Probe, Reply};
 use crate::jail::Who;
@@ -106,31 +104,34 @@ fn read(mut stdout: ChildStdout, patience: Patience<'_>) -> std::io::Result<Opti
     }
 }
 
-/// The process inside with what it started: a process group. Dropped, none of it is left.
+/// The process inside, the first of a PID namespace of its own: with it the kernel ends all that it started, wherever that
+/// tried to hide. Dropped, none of it is left.
 struct Running(Child);
 
 impl Running {
     /// An environment would be the administrator's, not the daemon's.
     fn start() -> std::io::Result<Self> {
         let mut command = Command::new("/proc/self/exe");
-        command.arg(SUBCOMMAND).env_clear().process_group(0);
+        command.arg(SUBCOMMAND).env_clear();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        command.spawn().map(Self)
+        let own = File::open("/proc/self/ns/pid")?;
+        // Both are about what this thread starts next.
+        unshare(CloneFlags::CLONE_NEWPID).map_err(|error| {
+            std::io::Error::other(format!("it gets no PID namespace of its own: {}", error.desc()))
+        })?;
+        let running = command.spawn().map(Self);
+        setns(own, CloneFlags::CLONE_NEWPID)?;
+        running
     }
 }
 
 impl Drop for Running {
-    /// As long as the leader is not reaped its id, which names the group, is nobody else's.
     fn drop(&mut self) {
-        let Ok(id) = i32::try_from(self.0.id()) else { return };
-        let _ = killpg(Pid::from_raw(id), Signal::SIGKILL); // it may have ended by itself
+        let _ = self.0.kill(); // it may have ended by itself
         let start = Instant::now();
-        while start.elapsed() < DYING {
-            match waitpid(Pid::from_raw(-id), Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) => thread::sleep(Duration::from_millis(1)),
-                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-                Err(_) => return, // nobody is left
-            }
+        // The kernel lets it be waited for once all others of its namespace are gone.
+        while start.elapsed() < DYING && matches!(self.0.try_wait(), Ok(None)) {
+            thread::sleep(Duration::from_millis(1));
         }
     }
 }

@@ -19,8 +19,6 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::prctl::set_child_subreaper;
-
 use crate::jail::Who;
 use crate::manifest::{HostPath, JailPath, Manifest};
 use crate::observe::{self, Process, Table};
@@ -73,8 +71,6 @@ pub struct Options {
 
 /// All checks, side by side.
 pub fn examine(patient: &Patient<'_>, options: &Options, host: &Host) -> Vec<Finding> {
-    // What a killed process leaves running becomes this one's child, to be ended and reaped.
-    let _ = set_child_subreaper(true);
     // Before processes that look are inside as well.
     let inside = root_id(&patient.desired.root).map_or(vec![], observe::inside);
     let (presets, other_c_library) = (presets(patient.manifest), other_c_library(host));
@@ -124,10 +120,11 @@ impl Exam<'_> {
         self.ask_as(&self.patient.who, probe)
     }
 
-    /// All as whom something runs inside: the users of all pools, unless the caller named another.
+    /// All as whom something runs inside: the users of all pools, unless the caller named another. Not root.
     fn everybody(&self) -> Vec<&Who> {
         let mut all = vec![&self.patient.who];
-        let whos: Vec<_> = self.patient.tenants.iter().map(|tenant| &tenant.who).collect();
+        let whos = self.patient.tenants.iter().map(|tenant| &tenant.who);
+        let whos: Vec<_> = whos.filter(|who| !who.is_root()).collect();
         if whos.first() == all.first() {
             for who in whos {
                 if !all.contains(&who) {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::manifest::HostPath;
+use crate::quote::printable;
 
 /// How wide a list in one line may be.
 const WIDTH: usize = 100;
@@ -176,7 +177,7 @@ impl Draft {
     pub fn to_yaml(&self) -> String {
         let mut text = String::new();
         for remark in self.found.iter().chain(&self.remarks) {
-            let _ = writeln!(text, "# {}", remark.replace(['\n', '\r'], " "));
+            let _ = writeln!(text, "# {}", printable(remark));
         }
         let _ = match &self.kind {
             Kind::Site(root) => writeln!(text, "root: {}", scalar(&root.to_string())),

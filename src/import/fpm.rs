@@ -1,6 +1,8 @@
 //! php-fpm.conf and its pools, as `php-fpm.conf(5)` and PHP's manual describe them.
 
 use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::draft::{Draft, Item, Kind};
@@ -49,9 +51,14 @@ impl Pool {
         self.directives.iter().filter_map(|(key, value)| Some((setting(key)?, value.clone()))).collect()
     }
 
-    /// Whether `root` is its chroot.
+    /// Whether its chroot is the directory `root`, by whatever links it gets there.
     pub fn lives_in(&self, root: &HostPath) -> bool {
-        self.chroot().and_then(|chroot| HostPath::new(chroot).ok()).is_some_and(|chroot| chroot == *root)
+        let Some(chroot) = self.chroot().and_then(|chroot| HostPath::new(chroot).ok()) else { return false };
+        let directory = |path: &HostPath| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+        match directory(&chroot) {
+            None => chroot == *root,
+            found => found == directory(root),
+        }
     }
 }
 
@@ -63,11 +70,6 @@ pub fn pools(path: &Path) -> Result<Vec<Pool>> {
     let mut reader = Reader::default();
     reader.path(path)?;
     Ok(reader.pools)
-}
-
-/// The pools of this host, as far as its configuration can be read.
-pub fn of_this_host() -> Vec<Pool> {
-    masters().iter().filter_map(|place| pools(place).ok()).flatten().collect()
 }
 
 /// The configurations of this host, one a master process.

@@ -8,6 +8,7 @@ use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use super::locate::{self, Part, Step};
 use super::types::SourceFile;
+use crate::quote::printable;
 
 /// How many errors of one file are shown; the rest are counted.
 const MAX_SHOWN: usize = 50;
@@ -187,6 +188,15 @@ impl Diagnostics {
         self.list.len() + self.more
     }
 
+    /// The errors within one line: `3:1: unknown key: expected …`.
+    pub fn brief(&self) -> String {
+        let one = |diagnostic: &Diagnostic| {
+            let place = diagnostic.position().map(|(line, column)| format!("{line}:{column}: "));
+            format!("{}{}: {}", place.unwrap_or_default(), diagnostic.message(), diagnostic.note.label)
+        };
+        self.list.iter().map(one).collect::<Vec<_>>().join("; ")
+    }
+
     /// The errors with excerpts, as text of several lines without a newline at the end.
     pub fn render(&self, colour: bool) -> String {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
@@ -209,11 +219,7 @@ impl std::error::Error for Diagnostics {}
 /// `text` as it can stand in a message: on one line, without control characters, not too long.
 pub(super) fn quoted(text: &str) -> String {
     const MAX: usize = 60;
-    let mut shown: String = text
-        .chars()
-        .take(MAX)
-        .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
-        .collect();
+    let mut shown = printable(&text.chars().take(MAX).collect::<String>()).into_owned();
     if text.chars().nth(MAX).is_some() {
         shown.push('…');
     }

@@ -10,6 +10,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 
 use crate::manifest::HostPath;
+use crate::quote::word;
 use crate::resolve::Mount;
 use crate::sys::{self, FileId};
 
@@ -45,7 +46,7 @@ impl Process {
     /// What makes it begin anew.
     pub fn restart(&self) -> String {
         match &self.unit {
-            Some(unit) if unit.ends_with(".service") => format!("systemctl restart {unit}"),
+            Some(unit) if unit.ends_with(".service") => format!("systemctl restart {}", word(unit)),
             _ => format!("restart {}", self.name),
         }
     }

@@ -1,24 +1,33 @@
 //! For people.
 
-use std::fmt::Write;
+use std::fmt;
 
 use super::{Answer, site_state};
 use crate::manifest::{JailPath, SiteName};
 use crate::observe::{Outdated, Process, WatchFailure};
 use crate::plan::{MountState, Plan, State};
+use crate::quote::printable;
 use crate::resolve::{Mount, Reason, ResolvedPreset};
+
+/// Adds a line to `text`: one, whatever a site's owner chose of what is in it, and without a command to the terminal.
+pub fn line(text: &mut String, line: fmt::Arguments<'_>) {
+    text.push_str(&printable(&line.to_string()));
+    text.push('\n');
+}
 
 /// The steps, one a line.
 pub fn plan(plan: &Plan) -> String {
     let mut text = String::new();
     let count = plan.steps.len();
-    let _ = match count {
-        0 if plan.conflicts.is_empty() => writeln!(text, "{}: in sync, nothing to do", plan.site),
-        1 => writeln!(text, "{}: 1 step in {}", plan.site, plan.root),
-        _ => writeln!(text, "{}: {count} steps in {}", plan.site, plan.root),
-    };
+    match count {
+        0 if plan.conflicts.is_empty() => {
+            line(&mut text, format_args!("{}: in sync, nothing to do", plan.site));
+        }
+        1 => line(&mut text, format_args!("{}: 1 step in {}", plan.site, plan.root)),
+        _ => line(&mut text, format_args!("{}: {count} steps in {}", plan.site, plan.root)),
+    }
     for step in &plan.steps {
-        let _ = writeln!(text, "  {step}");
+        line(&mut text, format_args!("  {step}"));
     }
     text
 }
@@ -28,12 +37,13 @@ pub fn status(plan: &Plan) -> String {
     let ok = plan.states.iter().filter(|state| state.state == State::Ok).count();
     let total = plan.states.iter().filter(|state| state.mount.is_some()).count();
     let state = site_state(plan);
-    let mut text = format!("{}: {state}, {ok} of {total} mounts ok in {}\n", plan.site, plan.root);
+    let mut text = String::new();
+    line(&mut text, format_args!("{}: {state}, {ok} of {total} mounts ok in {}", plan.site, plan.root));
     let width =
         plan.states.iter().map(|state| state.target.to_string().chars().count()).max().unwrap_or(0).min(60);
     for state in &plan.states {
-        let _ =
-            writeln!(text, "  {:<13} {:<width$}  {}", state.state, state.target.to_string(), about(state));
+        let target = state.target.to_string();
+        line(&mut text, format_args!("  {:<13} {target:<width$}  {}", state.state, about(state)));
     }
     text
 }
@@ -41,7 +51,9 @@ pub fn status(plan: &Plan) -> String {
 /// A line for processes that still use old files.
 pub fn outdated(outdated: &Outdated) -> String {
     let restart = outdated.processes.iter().map(Process::restart).next().unwrap_or_default();
-    format!("  note: {outdated}; {restart}\n")
+    let mut text = String::new();
+    line(&mut text, format_args!("  note: {outdated}; {restart}"));
+    text
 }
 
 /// Why the watcher could not bring a site right; `now` in seconds since 1970.
@@ -52,8 +64,11 @@ pub fn watch_failure(site: &SiteName, failure: &WatchFailure, now: u64) -> Strin
         None => "again at the next change".to_owned(),
     };
     let since = now.saturating_sub(failure.since);
-    let error = failure.error.trim_end().replace('\n', "\n  ");
-    format!("{site}: watch failed for {since} s, tried {tried}, {next}:\n  {error}\n")
+    let mut text = format!("{site}: watch failed for {since} s, tried {tried}, {next}:\n");
+    for error in failure.error.lines() {
+        line(&mut text, format_args!("  {error}"));
+    }
+    text
 }
 
 fn about(state: &MountState) -> String {
@@ -82,13 +97,13 @@ pub fn preset(resolved: &ResolvedPreset) -> String {
         } else {
             format!("  from {}", mount.source)
         };
-        let _ = writeln!(text, "{target:<width$}  {}{from}", shown_options(mount));
+        line(&mut text, format_args!("{target:<width$}  {}{from}", shown_options(mount)));
     }
     for link in &resolved.links {
-        let _ = writeln!(text, "{} -> {}", link.path, link.text.display());
+        line(&mut text, format_args!("{} -> {}", link.path, link.text.display()));
     }
     for note in &resolved.notes {
-        let _ = writeln!(text, "# {}", note.text);
+        line(&mut text, format_args!("# {}", note.text));
     }
     text
 }
@@ -97,20 +112,18 @@ pub fn preset(resolved: &ResolvedPreset) -> String {
 pub fn why(path: &JailPath, answer: &Answer<'_>) -> String {
     let mut text = String::new();
     if let Some(link) = answer.link {
-        let _ = writeln!(text, "{path} goes through the link {} -> {}", link.path, link.text.display());
+        line(
+            &mut text,
+            format_args!("{path} goes through the link {} -> {}", link.path, link.text.display()),
+        );
         if answer.mount.is_none() {
             reasons(&mut text, &link.reasons);
         }
     }
     if let Some(mount) = answer.mount {
-        let _ = writeln!(
-            text,
-            "{} is {}mounted from {} ({})",
-            answer.leads_to,
-            if mount.target == answer.leads_to { "" } else { "in a directory that is " },
-            mount.source,
-            shown_options(mount)
-        );
+        let how = if mount.target == answer.leads_to { "" } else { "in a directory that is " };
+        let (leads_to, source, options) = (&answer.leads_to, &mount.source, shown_options(mount));
+        line(&mut text, format_args!("{leads_to} is {how}mounted from {source} ({options})"));
         reasons(&mut text, &mount.reasons);
     }
     text
@@ -118,9 +131,9 @@ pub fn why(path: &JailPath, answer: &Answer<'_>) -> String {
 
 fn reasons(text: &mut String, reasons: &[Reason]) {
     for reason in reasons {
-        let _ = writeln!(text, "  {}", reason.origin);
+        line(text, format_args!("  {}", reason.origin));
         for cause in &reason.chain {
-            let _ = writeln!(text, "    {cause}");
+            line(text, format_args!("    {cause}"));
         }
     }
 }

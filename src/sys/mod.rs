@@ -7,19 +7,18 @@
 // Descriptors and flags cross the system call boundary as machine words; the kernel gives small values.
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
+mod descriptors;
 mod events;
 mod file;
 mod memory;
 mod mount;
 mod schedule;
+mod seccomp;
 mod stat;
 mod text;
 mod trace;
 
-/// Whether this program's C library is musl. It looks users, groups and hosts up in the files of `/etc`, by DNS and by
-/// nscd, not by the name service switch, and has all character sets and locales built in.
-pub const MUSL: bool = cfg!(target_env = "musl");
-
+pub use descriptors::close_on_exec;
 pub use events::{MountEvent, read_mount_events, watch_mounts};
 pub use file::{FileId, FileKind};
 pub use memory::share_one_heap;
@@ -28,6 +27,11 @@ pub use mount::{
     umount, umount_at, umount_expire_probe,
 };
 pub use schedule::undisturbed;
+pub use seccomp::forbid_typing;
 pub use stat::{Stat, StatMount, list_mounts, open_beneath, open_host, stat_at, stat_fd, stat_mount};
 pub use text::{iconv, load_locale};
 pub use trace::{Resume, SystemCall, fork, next_signal, resume, stopped_or_ended, system_call};
+
+/// Whether this program's C library is musl. It looks users, groups and hosts up in the files of `/etc`, by DNS and by
+/// nscd, not by the name service switch, and has all character sets and locales built in.
+pub const MUSL: bool = cfg!(target_env = "musl");

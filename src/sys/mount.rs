@@ -13,7 +13,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::fchdir;
 
 const MOVE_MOUNT_BENEATH: libc::c_uint = 0x200; // linux/mount.h, Linux 6.5
-const SYS_OPEN_TREE_ATTR: libc::c_long = 467; // Linux 6.15, the same number on every architecture
+const SYS_OPEN_TREE_ATTR: libc::c_long = 467; // Linux 6.15; see `SYS_STATMOUNT`
 
 /// `struct mount_attr` of `mount_setattr(2)`: which `MOUNT_ATTR_*` to set and clear, which propagation.
 #[repr(C)]

@@ -102,6 +102,28 @@ impl Sandbox {
         self.prepared(command)
     }
 
+    /// A line of the shell, in which `$MOUNTJAIL` is the program, on a terminal of its own: script(1).
+    pub fn command_on_a_terminal(&self, line: &str) -> Command {
+        let mut script = self.prepared(Command::new("script"));
+        script.env("SHELL", "/bin/sh").env("MOUNTJAIL", env!("CARGO_BIN_EXE_mountjail"));
+        script.args(["--quiet", "--return", "--command", line, "/dev/null"]);
+        script
+    }
+
+    /// Runs a line of the shell as [`Sandbox::command_on_a_terminal`].
+    #[track_caller]
+    pub fn on_a_terminal(&self, line: &str) -> Ran {
+        Ran::of(&mut self.command_on_a_terminal(line))
+    }
+
+    /// Compiles a C program, with all that it needs in it, to the file `relative`.
+    pub fn compile(&self, relative: impl AsRef<Path>, source: &str) -> PathBuf {
+        let (text, path) = (self.file("program.c", source), self.path(relative));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        Ran::of(Command::new("gcc").args(["-static", "-pthread", "-w", "-o"]).arg(&path).arg(text)).exits(0);
+        path
+    }
+
     fn prepared(&self, mut command: Command) -> Command {
         command
             .env_remove("MOUNTJAIL_ENGINE")

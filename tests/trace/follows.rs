@@ -15,11 +15,9 @@ use super::{Trace, lines, pid, refused, site, status};
 const THREADS: &str = include_str!("threads.c");
 
 pub fn threads() {
-    let (sandbox, root) = site("etc: [host.conf]\n");
-    let source = sandbox.file("threads.c", THREADS);
-    let program = root.join("threads");
-    Ran::of(Command::new("gcc").args(["-static", "-pthread", "-w", "-o"]).arg(&program).arg(source)).exits(0);
-    let ran = sandbox.run(&["trace", "--json", "s", "--", "/threads"]).exits(5);
+    let (sandbox, _) = site("etc: [host.conf]\n");
+    sandbox.compile("srv/s/threads", THREADS);
+    let ran = sandbox.run(&["trace", "--json", "--user", "root", "s", "--", "/threads"]).exits(5);
     assert_eq!(lines(&ran.json()), ["presets: [dns]", "programs: [/usr/bin/perl]"], "{ran}");
     let paths: Vec<_> = ran.json()["lines"][0]["misses"]
         .as_array()
@@ -35,9 +33,7 @@ const BUSY: &str = include_str!("busy.c");
 
 pub fn busy() {
     let (sandbox, root) = site("");
-    let source = sandbox.file("busy.c", BUSY);
-    let program = root.join("busy");
-    Ran::of(Command::new("gcc").args(["-static", "-pthread", "-w", "-o"]).arg(&program).arg(source)).exits(0);
+    sandbox.compile("srv/s/busy", BUSY);
     let server = Server::start(Command::new("chroot").arg(&root).arg("/busy"));
     let id = server.0.id().to_string();
     let progress = || {
@@ -75,7 +71,7 @@ pub fn interrupted() {
     for (signal, code) in [(Signal::SIGTERM, 143), (Signal::SIGINT, 130), (Signal::SIGHUP, 129)] {
         let program =
             "echo pid $$ >&2; busybox cat /etc/hosts; while ! test -e /go; do :; done; echo done >/done";
-        let mut trace = Trace::start(&sandbox, &["--", "busybox", "sh", "-c", program]);
+        let mut trace = Trace::start(&sandbox, &["--user", "root", "--", "busybox", "sh", "-c", program]);
         let mut line = String::new();
         trace.stderr.read_line(&mut line).unwrap();
         let id: i32 = line.trim().strip_prefix("pid ").unwrap().parse().unwrap();

@@ -14,7 +14,7 @@ use nix::unistd::{Uid, User};
 use self::report::Report;
 use super::complete;
 use super::context::Context;
-use super::inside::{self, Inside};
+use super::inside::{self, Inside, Jail};
 use super::out::worst;
 use super::sites::{self, Site};
 use super::up::Up;
@@ -80,12 +80,12 @@ pub(super) struct Trace {
 impl Trace {
     pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let site = sites::one(context, &self.site)?;
-        inside::needs_root()?;
-        let (desired, state) = match inside::state(context, &context.resolver()?, &site) {
+        inside::prepare()?;
+        let jail = match inside::look(context, &context.resolver()?, &site) {
             Ok(found) => found,
             Err(failed) => return Ok(failed.report(context, &site).0),
         };
-        let (end, followed) = self.follow(context, &desired, state)?;
+        let (end, followed) = self.follow(context, &jail)?;
         // Much may have changed meanwhile.
         let context = &context.reloaded()?;
         let code = match self.report(context, &site, followed, end) {
@@ -110,9 +110,10 @@ impl Trace {
         })
     }
 
-    fn follow(&self, context: &Context<'_>, desired: &Desired, state: SiteState) -> Result<(End, Followed)> {
+    fn follow(&self, context: &Context<'_>, jail: &Jail) -> Result<(End, Followed)> {
+        let desired = &jail.desired;
         let mut follower = Follower::new(root_id(&desired.root)?)?;
-        let end = self.begin(context, desired, state, &mut follower).and_then(|()| {
+        let end = self.begin(context, jail, &mut follower).and_then(|()| {
             let mut seen = BTreeSet::new();
             follower.follow(|follower| {
                 if let Some(unit) = &self.service {
@@ -126,22 +127,17 @@ impl Trace {
     }
 
     /// Starts the command, or begins to follow what runs.
-    fn begin(
-        &self,
-        context: &Context<'_>,
-        desired: &Desired,
-        state: SiteState,
-        follower: &mut Follower,
-    ) -> Result<()> {
+    fn begin(&self, context: &Context<'_>, jail: &Jail, follower: &mut Follower) -> Result<()> {
+        let desired = &jail.desired;
         let down = || Error::failed("the site is not up").hint("bring it up with `mountjail up`");
         if !self.command.is_empty() {
-            if state == SiteState::Down {
+            if jail.state == SiteState::Down {
                 return Err(down());
             }
-            let user = inside::user(self.user.as_deref(), &desired.root)?;
-            return begin::command(context, follower, &Inside { desired, user, command: &self.command });
+            let who = jail.who(self.user.as_deref())?;
+            return begin::command(context, follower, &Inside { desired, who, command: &self.command });
         }
-        if state == SiteState::Down {
+        if jail.state == SiteState::Down {
             context.out.warn(format_args!("{}: {}", desired.site, down()));
         }
         match (self.pid, &self.service) {
@@ -226,6 +222,6 @@ fn failure(context: &Context<'_>, site: &Site, resolver: &Resolver<'_>, line: &L
     let text = format!("root: /srv\n{}\n", line.addition);
     match sites::load_text(context, site, &text) {
         Ok(manifest) => resolver.resolve_preset(&manifest.entries).err()?.first().map(ToString::to_string),
-        Err(unusable) => Some(unusable.as_text()),
+        Err(unusable) => Some(unusable.brief()),
     }
 }

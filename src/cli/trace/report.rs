@@ -1,7 +1,6 @@
 //! What was found, as text and JSON.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::fmt::Write;
 
 use serde_json::{Value, json};
 
@@ -9,6 +8,7 @@ use super::super::context::Context;
 use super::super::sites::Site;
 use super::super::work::plural;
 use crate::manifest::HostPath;
+use crate::render::text;
 use crate::resolve::Desired;
 use crate::trace::{Advice, End, Line, Miss};
 
@@ -94,18 +94,20 @@ impl Report {
     fn text(&self, all_misses: bool) -> String {
         let mut text = String::new();
         for line in &self.advice.lines {
-            let _ = writeln!(text, "{}", line.addition);
+            text::line(&mut text, format_args!("{}", line.addition));
             for miss in line.misses.iter().take(SHOWN) {
-                let _ = writeln!(text, "  # {}", described(miss));
+                text::line(&mut text, format_args!("  # {}", described(miss)));
             }
             if line.misses.len() > SHOWN {
-                let _ = writeln!(text, "  # and {} more", line.misses.len() - SHOWN);
+                text::line(&mut text, format_args!("  # and {} more", line.misses.len() - SHOWN));
             }
         }
         let mut section = |title: &str, lines: Vec<String>| {
             if !lines.is_empty() {
-                let _ = writeln!(text, "# {title}:");
-                let _ = lines.iter().try_for_each(|line| writeln!(text, "#   {line}"));
+                text::line(&mut text, format_args!("# {title}:"));
+                for line in lines {
+                    text::line(&mut text, format_args!("#   {line}"));
+                }
             }
         };
         let not_mounted = format!("in the manifest, but not mounted: `mountjail up {}` brings it", self.site);
@@ -157,10 +159,7 @@ impl Report {
 fn described(miss: &Miss) -> String {
     let programs = miss.programs.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
     let times = if miss.lookups == 1 { String::new() } else { format!(", {} times", miss.lookups) };
-    let path = miss.path.to_string();
-    // A name with a newline must not look like a line of its own.
-    let path = if path.chars().any(char::is_control) { format!("{path:?}") } else { path };
-    format!("{path} ({} by {}{times})", miss.call, programs.escape_debug())
+    format!("{} ({} by {programs}{times})", miss.path, miss.call)
 }
 
 fn miss(miss: &Miss) -> Value {

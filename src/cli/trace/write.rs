@@ -49,8 +49,8 @@ fn added(context: &Context<'_>, site: &Site, old: &[u8], additions: &[Addition])
             .hint("add the lines by hand; the file is as it was")
     };
     let text = manifest::decode(&SourceFile::File(site.file.clone()), old.to_vec())
-        .map_err(|wrong| by_hand(&wrong.render(false)))?;
-    let _: Manifest = sites::load_text(context, site, &text).map_err(|wrong| by_hand(&wrong.as_text()))?;
+        .map_err(|wrong| by_hand(&wrong.brief()))?;
+    let _: Manifest = sites::load_text(context, site, &text).map_err(|wrong| by_hand(&wrong.brief()))?;
     add_items(&text, additions).map_err(|why| by_hand(&why))
 }
 

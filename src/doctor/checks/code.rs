@@ -7,6 +7,7 @@ use crate::doctor::ask::Silence;
 use crate::doctor::inside::Libraries;
 use crate::doctor::types::{Outcome, Problem, Remedy};
 use crate::manifest::{HostPath, JailPath};
+use crate::quote::word;
 use crate::resolve::FileKind;
 use crate::resolve::ldso::Loader;
 
@@ -52,9 +53,11 @@ pub(super) fn bring(exam: &Exam<'_>, path: &HostPath) -> Remedy {
     }
     let missing = JailPath::new(path.as_path()).map(|path| missing(exam, &path)).unwrap_or_default();
     if missing.is_empty() {
+        // Not ldd(1): it runs the program.
+        let file = format!("{}{path}", exam.patient.desired.root);
         return Remedy::act(format!(
-            "`ldd {}{path}` on the host says what it needs",
-            exam.patient.desired.root
+            "take it away, or bring what it needs: `readelf -d {}` names its libraries",
+            word(&file)
         ));
     }
     Remedy::Manifest { key: "libraries", items: missing }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Exam;
@@ -9,6 +10,7 @@ use crate::doctor::ask::Silence;
 use crate::doctor::inside::{Directories, WebRoot};
 use crate::doctor::tenant::Tenant;
 use crate::doctor::types::{Outcome, Problem, Remedy};
+use crate::quote::word;
 
 /// Where Debian's PHP keeps sessions when nothing is set.
 const DEBIANS_SESSIONS: &str = "/var/lib/php/sessions";
@@ -29,7 +31,8 @@ pub(super) fn directories(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         return Ok(Outcome::not_needed(NO_POOL));
     }
     let (mut problems, mut good) = (vec![], BTreeSet::new());
-    for tenant in exam.patient.tenants {
+    // Root may write anywhere, and nothing is tried as root.
+    for tenant in exam.patient.tenants.iter().filter(|tenant| !tenant.who.is_root()) {
         let wanted = wanted(tenant);
         let paths: Vec<_> = wanted.iter().map(|(path, _)| path.clone()).collect();
         let troubles = exam.ask_as(&tenant.who, Directories(paths))?;
@@ -47,10 +50,19 @@ pub(super) fn directories(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     Ok(Outcome::of(problems, format!("{} can be written to", good.join(", "))))
 }
 
-/// Sessions of one user are not for another one to list; `/tmp` is everybody's.
+/// Sessions of one user are not for another one to list; `/tmp` is everybody's. Whoever owns a directory on the way can
+/// put a link there, which root shall not follow.
 fn make(exam: &Exam<'_>, path: &Path) -> Remedy {
     let mode = if path.ends_with("tmp") { "1777" } else { "1733" };
-    Remedy::act(format!("install -d -m {mode} {}{}", exam.patient.desired.root, path.display()))
+    let root = exam.patient.desired.root.as_path();
+    let path = root.join(path.strip_prefix("/").unwrap_or(path));
+    let way = path.ancestors().take_while(|above| above.starts_with(root));
+    let owners = way.filter_map(|above| above.symlink_metadata().ok());
+    let owner = owners.filter(|owner| owner.uid() != 0).last();
+    let owner =
+        owner.map(|owner| format!("setpriv --reuid={} --regid={} --clear-groups ", owner.uid(), owner.gid()));
+    let command = format!("install -d -m {mode} {}", word(&path.to_string_lossy()));
+    Remedy::act(owner.unwrap_or_default() + &command)
 }
 
 /// The directories that PHP writes to, each once, with what it does there.

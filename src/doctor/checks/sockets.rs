@@ -7,6 +7,7 @@ use super::Exam;
 use crate::doctor::ask::Silence;
 use crate::doctor::inside::{Connect, Sockets, Trouble};
 use crate::doctor::types::{Outcome, Problem, Remedy};
+use crate::quote::word;
 use crate::resolve::{FileKind, Mount};
 
 /// Presets that are there for a socket, and whose it is.
@@ -82,7 +83,7 @@ fn mend(exam: &Exam<'_>, path: &Path, trouble: &Trouble) -> Remedy {
     match trouble.errno {
         Some(libc::EACCES | libc::EPERM) => Remedy::act(format!(
             "give {who} the right to it, most often by its group: `ls -l {}`",
-            path.display()
+            word(&path.to_string_lossy())
         )),
         _ if exam.mount_of(path).is_some_and(|mount| mount.kind == FileKind::Socket) => {
             let directory = path.parent().unwrap_or(path);

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
+use nix::unistd::setsid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -134,11 +135,13 @@ pub fn main() -> ExitCode {
 }
 
 fn work() -> Result<Value> {
+    let for_doctor = || Error::usage("this command is for `mountjail doctor` alone");
+    // The jail's code shall have no terminal. A person's shell makes each command a group's leader, which cannot leave.
+    setsid().map_err(|error| for_doctor().because(&error.into()))?;
     let mut text = vec![];
     let read = io::stdin().take(MAX_BYTES).read_to_end(&mut text);
     read.map_err(|error| Error::failed("cannot read what to look for").because(&error))?;
-    let job: Job = serde_json::from_slice(&text)
-        .map_err(|error| Error::usage("this command is for `mountjail doctor` alone").because_of(error))?;
+    let job: Job = serde_json::from_slice(&text).map_err(|error| for_doctor().because_of(error))?;
     jail::enter(&job.root, &job.who)?;
     // Only now, because a change of the user takes it back: nothing stays behind when doctor is killed.
     let _ = set_pdeathsig(Signal::SIGKILL);

@@ -117,16 +117,20 @@ pub fn section(site: &SiteName, root: &HostPath, lines: &[Line]) -> Vec<u8> {
     text
 }
 
-/// As fstab(5) writes a path: blanks, tabs, newlines and backslashes by their octal codes. Others stay as
-/// they are: a `#` is a comment only at the beginning of a line, where a path has its slash.
+/// As fstab(5) writes a path: blanks, tabs, newlines and backslashes by their octal codes, and what else would command a
+/// terminal. Others stay as they are: a `#` is a comment only at the beginning of a line, where a path has its slash.
 fn escaped(path: &Path) -> Vec<u8> {
     use std::os::unix::ffi::OsStrExt;
     let mut text = vec![];
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b' ' | b'\t' | b'\n' | b'\\' => text.extend(format!("\\{byte:03o}").bytes()),
-            byte => text.push(*byte),
+    for chunk in path.as_os_str().as_bytes().utf8_chunks() {
+        for c in chunk.valid().chars() {
+            let special = c == ' ' || c == '\\' || c.is_control();
+            for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                let code = if special { format!("\\{byte:03o}").into_bytes() } else { vec![byte] };
+                text.extend(code);
+            }
         }
+        text.extend(chunk.invalid());
     }
     text
 }
@@ -157,10 +161,17 @@ mod tests {
 
     #[test]
     fn escapes_are_undone() {
-        for text in [&b"/a b\tc\nd\\e#f"[..], "/\u{e4}/\u{1f5dd}".as_bytes(), b"/\xff\xfe", b"/\\040"] {
+        for text in [
+            &b"/a b\tc\nd\\e#f"[..],
+            "/\u{e4}/\u{1f5dd}".as_bytes(),
+            b"/\xff\xfe",
+            b"/\\040",
+            b"/\x1b[\xc2\x9b\x7f",
+        ] {
             let path = Path::new(std::ffi::OsStr::from_bytes(text));
             let escaped = escaped(path);
-            assert!(!escaped.iter().any(|byte| b" \t\n".contains(byte)), "{escaped:?}");
+            let special = |c: char| c == ' ' || c.is_control();
+            assert!(!String::from_utf8_lossy(&escaped).contains(special), "{escaped:?}");
             assert_eq!(unescaped(&escaped), path);
         }
         assert_eq!(unescaped(b"/a\\9\\12"), Path::new("/a\\9\\12"));
