@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     trials.extend(for_each_engine("the manifest changes to all of /usr and back", back_and_forth));
     trials.extend(support::trials([
         ("system directories one by one", one_by_one),
+        ("what keeps the host from replacing files is said", nested),
         ("what the host has mounted inside is not shown by itself", submounts),
     ]));
     support::main(trials)
@@ -180,6 +181,30 @@ fn one_by_one() {
     }
 }
 
+fn nested() {
+    let sandbox = Sandbox::new();
+    let id = sandbox.program("host/usr/bin/id", fs::read("/usr/bin/id").unwrap());
+    let usr = sandbox.path("host/usr");
+    let site = |more: &str| {
+        let (usr, id) = (usr.display(), id.display());
+        sandbox.site("s", &format!("mounts: [{{ source: {usr}{more} }}]\nprograms: [{id}]\n"))
+    };
+    let replace = || {
+        fs::copy("/usr/bin/id", id.with_extension("new")).unwrap();
+        fs::rename(id.with_extension("new"), &id).map_err(|error| error.raw_os_error().unwrap())
+    };
+    site("");
+    let said = "cannot replace or remove what is there (EBUSY); with `executable: true`";
+    sandbox.ok(&["up", "s"]).complains(said);
+    assert_eq!(replace(), Err(libc::EBUSY));
+    site(", executable: true");
+    let ran = sandbox.ok(&["up", "s"]);
+    assert!(!ran.stderr.contains("EBUSY"), "{ran}");
+    assert_eq!(replace(), Ok(()));
+    sandbox.site("s", "mounts: [/etc]\nusers: [www-data]\n");
+    sandbox.ok(&["check", "s"]).complains("/etc/passwd and 1 more file are mounted inside /etc");
+}
+
 fn submounts() {
     let sandbox = Sandbox::new();
     let local = sandbox.directory("host/usr/local");
@@ -199,7 +224,8 @@ fn submounts() {
         (lines(&[recursive, line(&local), line(&tool)]), "1 mount:"),
     ] {
         sandbox.site("s", &manifest);
-        sandbox.ok(&["up", "s"]).complains(mounts);
+        let ran = sandbox.ok(&["up", "s"]).complains(mounts);
+        assert!(!ran.stderr.contains("EBUSY"), "{ran}");
         assert_eq!(fs::read_to_string(&inside).unwrap(), "tool");
         sandbox.ok(&["down", "s"]);
     }

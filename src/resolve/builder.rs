@@ -60,7 +60,7 @@ impl<'o> Builder<'o> {
         if !self.errors.is_empty() {
             return Err(self.errors);
         }
-        let notes = self.say(refused);
+        let notes = self.say(refused).into_iter().chain(self.nested()).collect();
         let mounts = self.drafts.into_values().map(|draft| Arc::new(draft.mount())).collect();
         Ok(Template { mounts, links: self.links.into_values().collect(), notes })
     }

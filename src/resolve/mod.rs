@@ -10,6 +10,7 @@ mod host;
 mod inside;
 pub mod ldso;
 mod lookups;
+mod nested;
 mod nss;
 mod part;
 mod pattern;
@@ -22,6 +23,7 @@ mod users;
 mod walk;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::manifest::{Entry, HostPath, JailPath, Manifest, Origin, Request};
@@ -191,6 +193,10 @@ impl<'h> Resolver<'h> {
         let Some((_, origin)) = gathered.users.first() else { return Ok(()) };
         let names: Vec<_> = gathered.users.iter().map(|(name, _)| name.clone()).collect();
         let (passwd, group) = host.accounts().files(host, &names);
+        if let Some(etc) = desired.mounts.iter().find(|mount| mount.target.as_path() == Path::new("/etc")) {
+            let text = nested::in_the_way(Path::new("/etc/passwd"), 1, &etc.target);
+            desired.notes.push(Note { origin: origin.clone(), text });
+        }
         for (name, contents) in [("passwd", passwd), ("group", group)] {
             let bad = |why| Error::usage(format!("cannot name the file for {name}")).because_of(why);
             let path = self.generated.join(format!("{}.{name}", desired.site)).map_err(bad)?;

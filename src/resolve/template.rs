@@ -35,7 +35,7 @@ type Templated = Result<Arc<Template>, Vec<Error>>;
 pub(super) struct Template {
     pub mounts: Vec<Arc<Mount>>,
     pub links: Vec<Link>,
-    /// What the host forbids.
+    /// What the host forbids, and what it cannot do meanwhile.
     pub notes: Vec<Note>,
 }
 
@@ -58,8 +58,11 @@ impl Gathered {
             let Ok(path) = JailPath::new(top.path.as_path()) else { continue };
             let chain = vec![Cause::OnTheWayTo(top.real.as_path().to_owned())];
             let reason = Reason { origin: origin.clone(), chain };
-            let link = Link { path: path.clone(), text: top.text.clone(), reasons: vec![] };
-            self.tops.entry(path.as_path().to_owned()).or_insert(link).reasons.push(reason);
+            let new = Link { path: path.clone(), text: top.text.clone(), reasons: vec![] };
+            let link = self.tops.entry(path.as_path().to_owned()).or_insert(new);
+            if !link.reasons.contains(&reason) {
+                link.reasons.push(reason);
+            }
         }
         self.users.extend(part.user.iter().map(|user| (user.clone(), origin.clone())));
         let note = |text: &String| Note { origin: origin.clone(), text: text.clone() };
