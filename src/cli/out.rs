@@ -127,7 +127,10 @@ impl Out {
 
     /// How a command ends that by itself ended with `code`.
     pub(super) fn exit_code(&self, code: u8) -> u8 {
-        worst([code, self.aside.load(Ordering::Relaxed)])
+        match self.aside.load(Ordering::Relaxed) {
+            0 => code, // which may be the one of a program that was run inside
+            aside => worst([code, aside]),
+        }
     }
 
     /// Mistakes in the manifest or presets of `what`. Those in a preset are shown once, not for each site.

@@ -14,7 +14,8 @@ impl Builder<'_> {
         let mut inside: BTreeMap<&JailPath, Vec<&Draft>> = BTreeMap::new();
         for draft in self.drafts.values() {
             let Some((above, rest)) = self.above(&draft.target) else { continue };
-            if above.item.source.join(rest).is_ok_and(|shown| shown == draft.item.source) {
+            let same = above.item.source.join(rest).is_ok_and(|shown| shown == draft.item.source);
+            if same && self.in_mount(&above.item, &draft.item.source).is_some() {
                 inside.entry(&above.target).or_default().push(draft);
             }
         }
