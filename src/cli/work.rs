@@ -87,13 +87,13 @@ fn moved(old: &HostPath, desired: &Desired) -> Error {
         .hint(format!("take it away there first: `mountjail down {site}`"))
 }
 
-/// What the user should know of what was resolved. Of presets only with `-v`: their optional lines are many.
+/// What the user should know of what was resolved. Of presets most of it with `-v` only: their optional lines are many.
 pub(super) fn notes(context: &Context<'_>, desired: &Desired) {
     for warning in &desired.warnings {
         context.out.warn(format_args!("{}: {warning}", desired.site));
     }
     for note in &desired.notes {
-        if note.origin.presets.is_empty() {
+        if note.always || note.origin.presets.is_empty() {
             context.out.info(format_args!("{}: {} ({})", desired.site, note.text, note.origin));
         } else {
             context.out.detail(format_args!("{}: {} ({})", desired.site, note.text, note.origin));

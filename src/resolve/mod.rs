@@ -196,7 +196,7 @@ impl<'h> Resolver<'h> {
         let (passwd, group) = host.accounts().files(host, &names);
         if let Some(etc) = desired.mounts.iter().find(|mount| mount.target.as_path() == Path::new("/etc")) {
             let text = nested::in_the_way(Path::new("/etc/passwd"), 1, &etc.target);
-            desired.notes.push(Note { origin: origin.clone(), text });
+            desired.notes.push(Note { origin: origin.clone(), text, always: true });
         }
         for (name, contents) in [("passwd", passwd), ("group", group)] {
             let bad = |why| Error::usage(format!("cannot name the file for {name}")).because_of(why);

@@ -31,7 +31,7 @@ fn note(above: &Draft, inside: &[&Draft]) -> Option<Note> {
     } else {
         text
     };
-    Some(Note { origin: above.reasons.first()?.origin.clone(), text })
+    Some(Note { origin: above.reasons.first()?.origin.clone(), text, always: true })
 }
 
 /// That the host cannot replace what is at `first`, and as many more places, in the jail's `above`.

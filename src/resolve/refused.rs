@@ -43,6 +43,7 @@ impl Builder<'_> {
         let note = |((origin, what, point), files): ((_, What, HostPath), Vec<HostPath>)| Note {
             origin,
             text: what.text(&point, &files),
+            always: true,
         };
         alike.into_iter().map(note).collect()
     }

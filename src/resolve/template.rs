@@ -65,7 +65,7 @@ impl Gathered {
             }
         }
         self.users.extend(part.user.iter().map(|user| (user.clone(), origin.clone())));
-        let note = |text: &String| Note { origin: origin.clone(), text: text.clone() };
+        let note = |text: &String| Note { origin: origin.clone(), text: text.clone(), always: false };
         self.notes.extend(part.notes.iter().map(note));
         self.items.push((origin.clone(), part));
     }

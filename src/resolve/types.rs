@@ -159,6 +159,8 @@ pub struct Note {
     pub origin: Arc<Origin>,
     /// A sentence: `/run/mysqld is not on this host; skipped, because it is optional`.
     pub text: String,
+    /// It is to be said of a preset's line as well: something will not work.
+    pub always: bool,
 }
 
 /// Why something is in the jail: the line that asked, and the steps from there.
