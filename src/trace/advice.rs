@@ -62,6 +62,10 @@ pub fn advise(found: Vec<Found>, known: &Known<'_>) -> Advice {
             advice.not_mounted.push(found.miss);
         } else if let Some(why) = found.refusal {
             advice.refused.push((found.miss, why));
+        } else if is_a_daemons(&found, known) {
+            let line = alone(&found);
+            let why = format!("it is a daemon's; if this site is to reach it, add `{line}` by hand");
+            advice.refused.push((found.miss, why));
         } else {
             wanted.push(found);
         }
@@ -132,6 +136,18 @@ fn shares(wanted: &[Found], presets: &[Brings]) -> BTreeSet<String> {
     presets.iter().filter(half).map(|preset| preset.preset.clone()).collect()
 }
 
+/// Whether it is a socket, or what else daemons keep where their sockets are, that no preset was made for: what its daemon
+/// would do for a site, only the administrator knows.
+fn is_a_daemons(found: &Found, known: &Known<'_>) -> bool {
+    let kept =
+        found.nature == Nature::Socket || (found.nature != Nature::Device && is_on_run(&found.miss.path));
+    kept && !known.presets.iter().any(|preset| fits(preset, found, &BTreeSet::new()))
+}
+
+fn is_on_run(path: &JailPath) -> bool {
+    ["/run", "/var/run"].iter().any(|run| path.as_path().starts_with(run))
+}
+
 /// The lines for one path: more than one only for the names of several users.
 fn additions(found: &Found, known: &Known<'_>, own: &BTreeSet<String>) -> Vec<Addition> {
     let path = found.miss.path.as_path();
@@ -177,24 +193,22 @@ fn alone(found: &Found) -> Addition {
     match found.nature {
         Nature::Program => addition("programs", pattern(path.as_path())),
         Nature::Library => addition("libraries", pattern(path.as_path())),
-        Nature::Socket => socket(path),
+        // Its directory: a bound socket is dead when its daemon restarts.
+        Nature::Socket => mount_of(&path.parent().unwrap_or_else(JailPath::slash)),
         Nature::Device => match below("/dev") {
             Some(name) => addition("devices", name),
             None => addition("mounts", pattern(path.as_path())),
         },
         Nature::Directory | Nature::Data => match below("/etc").filter(|name| !name.contains(['*', '?'])) {
             Some(name) => addition("etc", name),
-            None => addition("mounts", pattern(path.as_path())),
+            None => mount_of(path),
         },
     }
 }
 
-/// The socket's directory: a bound socket is dead when its daemon restarts. What is on `/run` is there only once the
-/// daemon was started, which may be after the site came up.
-fn socket(path: &JailPath) -> Addition {
-    let directory = path.parent().unwrap_or_else(JailPath::slash);
-    let fleeting = ["/run", "/var/run"].iter().any(|run| directory.as_path().starts_with(run));
-    Addition { key: "mounts", name: pattern(directory.as_path()), optional: fleeting }
+/// What is on `/run` is there only once its daemon was started, which may be after the site came up.
+fn mount_of(path: &JailPath) -> Addition {
+    Addition { key: "mounts", name: pattern(path.as_path()), optional: is_on_run(path) }
 }
 
 /// The path as it stands where patterns may.

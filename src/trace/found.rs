@@ -1,7 +1,8 @@
 //! A path that was missed → what it is on the host, and whether a jail should get it at all.
 //!
 //! A process in a jail can look up whatever it likes, so what it missed is no reason by itself to bring it in. What
-//! is not for everybody, or not root's, is shown, and left to the administrator.
+//! is not for everybody, or not root's, is shown, and left to the administrator; so is a daemon's socket that no preset
+//! brings ([`super::advise`]).
 
 use std::path::Path;
 

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::lab::{Fpm, Server, wait_until};
-use super::support::Ran;
+use super::support::{Ran, Sandbox};
 use super::{Trace, has, lines, site, status};
 
 /// The PHP on this host: /usr/bin/php8.2.
@@ -24,7 +24,7 @@ fn php() -> PathBuf {
 }
 
 /// A daemon that listens in a directory of its own below `/run`, which is empty in this process's namespace.
-fn daemon(name: &str) -> UnixListener {
+pub fn daemon(name: &str) -> UnixListener {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         Ran::of(Command::new("mount").args(["-t", "tmpfs", "-o", "mode=755", "run", "/run"])).exits(0);
@@ -34,6 +34,12 @@ fn daemon(name: &str) -> UnixListener {
     let daemon = UnixListener::bind(directory.join("socket")).unwrap();
     fs::set_permissions(directory.join("socket"), fs::Permissions::from_mode(0o777)).unwrap();
     daemon
+}
+
+/// The administrator's word that a site may reach the daemon.
+fn preset(sandbox: &Sandbox, name: &str) {
+    let text = format!("description: a daemon\nmounts: [{{ source: /run/{name}, optional: true }}]\n");
+    sandbox.preset(&format!("daemon-of-{name}"), &text);
 }
 
 const SCRIPT: &str = r#"<?php
@@ -56,6 +62,7 @@ pub fn script() {
     let php = php();
     let _daemon = daemon("script");
     let (sandbox, root) = site(&format!("programs: [{}] # PHP\n", php.display()));
+    preset(&sandbox, "script");
     fs::write(root.join("a.php"), SCRIPT.replace("FONT", &font()).replace("NAME", "script")).unwrap();
     let run = |options: &[&str]| {
         let command = ["s", "--", php.to_str().unwrap(), "-n", "/a.php"];
@@ -66,12 +73,9 @@ pub fn script() {
         assert!(first.stderr.contains(&format!("{name}: {name} failed\n")), "{first}");
     }
     let report = first.json();
-    for line in [
-        "presets: [timezone]",
-        "presets: [fonts]",
-        "mounts: [{ source: /run/script, optional: true }]",
-        "programs: [/bin/sh]",
-    ] {
+    for line in
+        ["presets: [timezone]", "presets: [fonts]", "presets: [daemon-of-script]", "programs: [/bin/sh]"]
+    {
         has(&report, line);
     }
     assert_eq!((&report["exit_code"], &report["written"]), (&Value::from(0), &Value::from(false)));
@@ -120,6 +124,7 @@ fn work(fpm: &Fpm, root: &Path, name: &str) -> Vec<bool> {
 pub fn worker() {
     let _daemon = daemon("worker");
     let (sandbox, root) = site("# The lines that follow are all that there is.\n");
+    preset(&sandbox, "worker");
     let fpm = Fpm::start(&sandbox, &root);
     let id = fpm.eval(&root, "getmypid()").trim_start_matches("OK: ").to_owned();
     assert_eq!(work(&fpm, &root, "worker"), [false; 4]);
@@ -133,12 +138,9 @@ pub fn worker() {
     };
     let (well, report) = look(&["--write", "--up"]);
     assert_eq!(well, [false; 4]);
-    for line in [
-        "presets: [timezone]",
-        "presets: [fonts]",
-        "mounts: [{ source: /run/worker, optional: true }]",
-        "programs: [/bin/sh]",
-    ] {
+    for line in
+        ["presets: [timezone]", "presets: [fonts]", "presets: [daemon-of-worker]", "programs: [/bin/sh]"]
+    {
         has(&report, line);
     }
     assert_eq!((&report["written"], &report["exit_code"]), (&Value::from(true), &Value::Null));

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         ("processes that end at any moment", follows::endings),
         ("what cannot be followed is said", follows::refusals),
         ("what nobody should get for the asking", writes::private),
+        ("sockets that no preset brings", writes::sockets),
         ("users have their names", writes::users),
         ("what is in the manifest and not mounted", writes::not_mounted),
         ("a manifest that cannot be added to stays as it is", writes::odd_manifest),

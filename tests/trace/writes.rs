@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
+use super::finds::daemon;
 use super::support::Sandbox;
 use super::{lines, refused, site};
 
@@ -55,6 +56,27 @@ pub fn private() {
     refused(&written, "/etc/hosts", "opened for writing");
     let manifest = fs::read_to_string(sandbox.path("config/sites/s.yaml")).unwrap();
     assert!(manifest.ends_with("programs: [/bin/busybox]\npresets: [base]\n"), "{manifest}");
+}
+
+/// A program that asks for the sockets of other sites, or of the whole system, does not get them.
+pub fn sockets() {
+    let (sandbox, _) = site("programs: [/bin/busybox]\n");
+    let _daemons = ["php", "dbus", "mysqld"].map(daemon);
+    let paths = ["/run/php", "/run/php/socket", "/run/dbus/socket", "/var/run/dbus", "/run/mysqld/socket"];
+    let command = [&["trace", "--json", "--write", "s", "--", "busybox", "ls", "-d"][..], &paths].concat();
+    let report = sandbox.run(&command).exits(1).json();
+    assert_eq!(lines(&report), ["presets: [mysql]"]);
+    for (path, source) in [
+        ("/run/php", "/run/php"),
+        ("/run/php/socket", "/run/php"),
+        ("/run/dbus/socket", "/run/dbus"),
+        ("/var/run/dbus", "/var/run/dbus"),
+    ] {
+        let line = format!("`mounts: [{{ source: {source}, optional: true }}]` by hand");
+        refused(&report, path, &line);
+    }
+    let manifest = fs::read_to_string(sandbox.path("config/sites/s.yaml")).unwrap();
+    assert!(manifest.ends_with("programs: [/bin/busybox]\npresets: [mysql]\n"), "{manifest}");
 }
 
 pub fn users() {

@@ -30,7 +30,8 @@ use crate::{Error, Result};
 /// Runs a command inside as `exec` does, or follows what runs there already, with all that it starts, and reports the
 /// paths that were not there but are on the host, grouped by the line of the manifest that would bring them, the most
 /// useful first. What not everybody on the host may read, or somebody other than root can change, is shown and not
-/// advised: a program inside can look for whatever it likes.
+/// advised, and so are sockets and what else is on /run, unless a preset brings them: a program inside can look for
+/// whatever it likes.
 ///
 /// Standard output is the report's alone; what the command prints there goes to standard error. The exit code is the
 /// command's (127 if it is not in the jail, 126 if it cannot be run), 0 when a running process was followed. Ctrl-C or

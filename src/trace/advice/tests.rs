@@ -70,6 +70,7 @@ fn presets() -> Vec<Brings> {
     vec![
         preset("base", &[], &["/dev/null", "/etc/ld.so.cache"], &[], &[]),
         preset("dns", &[], &["/dev/null", "/etc/hosts", "/etc/ld.so.cache"], &[], &libc),
+        preset("mysql", &["/run/mysqld"], &[], &[], &[]),
         preset("timezone", &["/usr/share/zoneinfo"], &["/etc/localtime"], &[], &[]),
         preset(
             "php-fpm",
@@ -133,13 +134,32 @@ fn each_kind_of_file_has_its_key() {
         ("/usr/share/x", Nature::Directory, "mounts: [/usr/share/x]"),
         ("/usr/share/a[1]", Nature::Data, "mounts: [\"/usr/share/a[[]1[]]\"]"),
         ("/dev/zero", Nature::Device, "devices: [zero]"),
-        ("/run/app/x.sock", Nature::Socket, "mounts: [{ source: /run/app, optional: true }]"),
-        ("/var/lib/app/x.sock", Nature::Socket, "mounts: [/var/lib/app]"),
         ("/usr/bin/[", Nature::Program, "programs: [\"/usr/bin/[\"]"),
         ("/usr/lib/x.so", Nature::Library, "libraries: [/usr/lib/x.so]"),
         ("/etc/passwd", Nature::Data, "users: [www-data]"),
     ] {
         check(&[(path, nature)], &[line]);
+    }
+}
+
+#[test]
+fn what_a_daemon_keeps_is_advised_as_a_preset_or_left_to_the_administrator() {
+    for path in ["/run/mysqld/mysqld.sock", "/run/mysqld/x"] {
+        check(&[(path, Nature::Socket)], &["presets: [mysql]"]);
+        check(&[(path, Nature::Data)], &["presets: [mysql]"]);
+    }
+    for (path, nature, line) in [
+        ("/run/app/x.sock", Nature::Socket, "mounts: [{ source: /run/app, optional: true }]"),
+        ("/var/run/app", Nature::Directory, "mounts: [{ source: /var/run/app, optional: true }]"),
+        ("/run/app/state", Nature::Data, "mounts: [{ source: /run/app/state, optional: true }]"),
+        ("/var/lib/app/x.sock", Nature::Socket, "mounts: [/var/lib/app]"),
+    ] {
+        let advice = advice(vec![found(path, nature)]);
+        assert!(advice.lines.is_empty(), "{path}");
+        assert_eq!(
+            advice.refused[0].1,
+            format!("it is a daemon's; if this site is to reach it, add `{line}` by hand")
+        );
     }
 }
 
