@@ -247,7 +247,7 @@ impl<'a> Run<'a> {
 
 /// Whether a mount with a never reused id is somewhere: then it must not be forgotten.
 fn still_exists(mount: &RecordedMount) -> bool {
-    mount.unique_id.is_some_and(|id| sys::stat_mount(id).is_ok())
+    mount.unique_id.is_some_and(sys::mount_exists)
 }
 
 /// The path in the jail that a step of `down` is about.

@@ -24,6 +24,9 @@ pub use mount::{
     umount, umount_at, umount_expire_probe,
 };
 pub use schedule::undisturbed;
-pub use stat::{Stat, StatMount, list_mounts, open_beneath, open_host, stat_at, stat_fd, stat_mount};
+pub use stat::{
+    Stat, StatMount, list_mounts, list_mounts_in, mount_exists, mount_point, open_beneath, open_host,
+    stat_at, stat_fd, stat_mount,
+};
 pub use text::{iconv, load_locale};
 pub use trace::{Resume, SystemCall, fork, next_signal, resume, stopped_or_ended, system_call};
