@@ -1,21 +1,22 @@
 //! Promise: whatever stops a run in the middle, the next `up` converges and the next `down` leaves nothing.
 //!
 //! Each trial counts the system calls that an undisturbed run makes, by strace. Then, for each of them, it
-//! lets that one call fail, and in another run kills the program there.
+//! lets that one call fail, and in other runs stops or kills the program there.
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use support::{Ran, Sandbox, Tree, for_each_engine, mounts_below, tree};
+use support::{Mount, Ran, Sandbox, Tree, for_each_engine, mounts_below, tree};
 
 /// The calls that mount, that look where to, and that write down what was done. An older strace does not
 /// know statmount(2): `?`.
 const CALLS: &str = "open_tree,mount_setattr,move_mount,mount,umount2,openat2,mkdirat,mkdir,symlinkat,\
-                     unlinkat,unlink,rename,fsync,?statmount,flock,fstatfs";
+                     unlinkat,unlink,rename,renameat2,fsync,?statmount,flock,fstatfs";
 
 fn main() -> ExitCode {
     support::main(
@@ -23,7 +24,16 @@ fn main() -> ExitCode {
             for_each_engine("up, each call failing", |engine| each_call(engine, Run::Up, Fault::Error)),
             for_each_engine("up, killed at each call", |engine| each_call(engine, Run::Up, Fault::Kill)),
             for_each_engine("swap, each call failing", |engine| each_call(engine, Run::Swap, Fault::Error)),
+            for_each_engine("swap, each call failing twice", |engine| {
+                each_call(engine, Run::Swap, Fault::Errors);
+            }),
+            for_each_engine("swap, stopped at each call", |engine| each_call(engine, Run::Swap, Fault::Stop)),
             for_each_engine("swap, killed at each call", |engine| each_call(engine, Run::Swap, Fault::Kill)),
+            for_each_engine("swap of deleted files, each call failing", |engine| {
+                each_call(engine, Run::SwapDeleted, Fault::Error);
+            }),
+            for_each_engine("swap, killed while it is undone", killed_in_undo),
+            for_each_engine("swap, without RENAME_EXCHANGE", without_exchange),
             for_each_engine("down, each call failing", |engine| each_call(engine, Run::Down, Fault::Error)),
             for_each_engine("down, killed at each call", |engine| each_call(engine, Run::Down, Fault::Kill)),
         ]
@@ -37,8 +47,11 @@ fn main() -> ExitCode {
 enum Run {
     /// Of a site that is down.
     Up,
-    /// `up` of a site that is up, after sources were replaced and the manifest changed.
+    /// `up` of a site that is up, after a source was moved aside and replaced, and after mounts and users in the manifest
+    /// came and went.
     Swap,
+    /// The same with a source that was deleted. No kernel attaches a mount of it again.
+    SwapDeleted,
     /// Of a site that is up.
     Down,
 }
@@ -46,24 +59,72 @@ enum Run {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fault {
     Error,
+    /// The call and the next of its name.
+    Errors,
+    /// SIGTERM.
+    Stop,
     Kill,
 }
 
-fn each_call(engine: &'static str, run: Run, fault: Fault) {
-    let calls = Site::new(engine, run).count_calls(run);
-    assert!(calls.values().sum::<usize>() > 20, "strace saw too few calls: {calls:?}");
-    for (call, count) in calls {
-        for nth in 1..=count {
-            let what = match fault {
-                Fault::Error => format!("inject={call}:error=EIO:when={nth}"),
-                Fault::Kill => format!("inject={call}:signal=SIGKILL:when={nth}"),
-            };
-            Site::new(engine, run).suffers(run, fault, &what);
+impl Fault {
+    /// For strace: the `nth` of these calls.
+    fn at(self, call: &str, nth: usize) -> String {
+        match self {
+            Self::Error => format!("inject={call}:error=EIO:when={nth}"),
+            Self::Errors => format!("inject={call}:error=EIO:when={nth}..{}", nth + 1),
+            Self::Stop => format!("inject={call}:signal=SIGTERM:when={nth}"),
+            Self::Kill => format!("inject={call}:signal=SIGKILL:when={nth}"),
         }
     }
 }
 
-/// A site with files, a directory, one mount inside another, and room for placeholders and links.
+fn each_call(engine: &'static str, run: Run, fault: Fault) {
+    let calls = Site::new(engine, run).count_calls(run, &[], 0);
+    assert!(calls.values().sum::<usize>() > 20, "strace saw too few calls: {calls:?}");
+    for (call, count) in calls {
+        for nth in 1..=count {
+            Site::new(engine, run).suffers(run, fault, &[&fault.at(&call, nth)]);
+        }
+    }
+}
+
+/// The last mount fails; while the others are taken back, the program is killed.
+fn killed_in_undo(engine: &'static str) {
+    let run = Run::Swap;
+    let mounts = if engine == "classic" { "mount" } else { "move_mount" };
+    let forth = Site::new(engine, run).count_calls(run, &[], 0);
+    let fault = Fault::Error.at(mounts, forth[mounts]);
+    let all = Site::new(engine, run).count_calls(run, &[&fault], 1);
+    let back = all.iter().filter(|(call, _)| *call != mounts);
+    let mut kills = 0;
+    for (call, count) in back {
+        for nth in forth.get(call).map_or(1, |count| count + 1)..=*count {
+            Site::new(engine, run).suffers(run, Fault::Kill, &[&fault, &Fault::Kill.at(call, nth)]);
+            kills += 1;
+        }
+    }
+    assert!(kills > 10, "hardly anything was undone: {forth:?}, then {all:?}");
+}
+
+/// A file system that cannot exchange two files: the old passwd and group are deleted, so their mounts cannot come back.
+fn without_exchange(engine: &'static str) {
+    let run = Run::Swap;
+    let mounts = if engine == "classic" { "mount" } else { "move_mount" };
+    let no_exchange = "inject=renameat2:error=EINVAL";
+    let last = Site::new(engine, run).count_calls(run, &[no_exchange], 0)[mounts];
+    let site = Site::new(engine, run);
+    let before = site.visible();
+    let faults = [no_exchange, &Fault::Error.at(mounts, last)];
+    let ran = site.run(run, Path::new("/dev/null"), &faults).exits(1);
+    let ran = ran.complains("the new /etc/passwd stays: the file of the old one is deleted");
+    let after = site.visible();
+    assert_eq!(before.2, after.2, "the generated files say what they said\n{ran}");
+    before.1.assert_same(&after.1);
+    site.converges("without exchange");
+    site.goes_down("without exchange");
+}
+
+/// A site with files, a directory, one mount inside another, users, and room for placeholders and links.
 struct Site {
     sandbox: Sandbox,
     root: PathBuf,
@@ -81,31 +142,37 @@ impl Site {
         fs::write(root.join("kept"), "the site's own").unwrap();
         let bare = tree(&root);
         let site = Self { sandbox, root, bare };
-        site.write_manifest(&["one /etc/one", "dir /srv/dir", "other /srv/dir/inner"]);
+        site.write_manifest(
+            "www-data",
+            &["one /etc/one", "dir /srv/dir", "other /srv/dir/inner", "two /gone"],
+        );
         if run != Run::Up {
             site.sandbox.ok(&["up", "s"]);
         }
-        if run == Run::Swap {
-            site.replace("host/one", "one, replaced");
-            site.write_manifest(&["one /etc/one", "two /etc/deep/two", "dir /srv/dir"]);
+        if matches!(run, Run::Swap | Run::SwapDeleted) {
+            site.replace("host/one", "one, replaced", run == Run::SwapDeleted);
+            let mounts = ["one /etc/one", "two /etc/deep/two", "dir /srv/dir", "other /srv/new"];
+            site.write_manifest("www-data, nobody", &mounts);
         }
         site
     }
 
-    fn write_manifest(&self, mounts: &[&str]) {
+    fn write_manifest(&self, users: &str, mounts: &[&str]) {
         let lines = mounts.iter().map(|mount| {
             let (source, target) = mount.split_once(' ').unwrap();
             let source = self.sandbox.path("host").join(source);
             format!("  - {{ source: {}, target: {target} }}\n", source.display())
         });
-        let text = format!("root: {}\nmounts:\n{}", self.root.display(), lines.collect::<String>());
+        let (root, lines) = (self.root.display(), lines.collect::<String>());
+        let text = format!("root: {root}\nusers: [{users}]\nmounts:\n{lines}");
         self.sandbox.manifest("s", text);
     }
 
-    fn replace(&self, path: &str, contents: &str) {
+    fn replace(&self, path: &str, contents: &str, delete: bool) {
         let new = self.sandbox.file(format!("{path}.new"), contents);
-        // Moved aside, not deleted: only such a mount can be put back when the swap has to be undone.
-        fs::rename(self.sandbox.path(path), self.sandbox.path(format!("{path}.old"))).unwrap();
+        if !delete {
+            fs::rename(self.sandbox.path(path), self.sandbox.path(format!("{path}.old"))).unwrap();
+        }
         fs::rename(new, self.sandbox.path(path)).unwrap();
     }
 
@@ -113,12 +180,19 @@ impl Site {
         [if run == Run::Down { "down" } else { "up" }, "s"]
     }
 
-    fn count_calls(&self, run: Run) -> BTreeMap<String, usize> {
-        let log = self.sandbox.path("strace");
+    /// Runs under strace(1), which writes to `log`, with these faults.
+    fn run(&self, run: Run, log: &Path, faults: &[&str]) -> Ran {
         let trace = format!("trace={CALLS}");
-        let log_name = log.to_str().unwrap();
-        let runner = ["strace", "-f", "-q", "-e", "signal=none", "-e", &trace, "-o", log_name];
-        Ran::of(self.sandbox.command_under(&runner).args(Self::arguments(run))).exits(0);
+        let log = log.to_str().unwrap();
+        let mut runner = vec!["strace", "-f", "-q", "-e", "signal=none", "-o", log, "-e", &trace];
+        runner.extend(faults.iter().flat_map(|fault| ["-e", fault]));
+        Ran::of(self.sandbox.command_under(&runner).args(Self::arguments(run)))
+    }
+
+    /// How often the run makes each call, where with `faults` it ends with the exit code `code`.
+    fn count_calls(&self, run: Run, faults: &[&str], code: i32) -> BTreeMap<String, usize> {
+        let log = self.sandbox.path("strace");
+        self.run(run, &log, faults).exits(code);
         let mut calls = BTreeMap::new();
         for line in fs::read_to_string(log).unwrap().lines() {
             let call = line.split_once(' ').and_then(|(_pid, rest)| rest.trim_start().split_once('('));
@@ -129,47 +203,70 @@ impl Site {
         calls
     }
 
-    fn suffers(&self, run: Run, fault: Fault, what: &str) {
-        let before = self.visible();
-        let trace = format!("trace={CALLS}");
-        let runner = ["strace", "-f", "-q", "-o", "/dev/null", "-e", &trace, "-e", what];
-        let ran = Ran::of(self.sandbox.command_under(&runner).args(Self::arguments(run)));
+    fn suffers(&self, run: Run, fault: Fault, faults: &[&str]) {
+        let (before, what) = (self.visible(), faults.join(" "));
+        let ran = self.run(run, Path::new("/dev/null"), faults);
         match fault {
             Fault::Kill => assert!(ran.code == 137, "{what}: it was not killed\n{ran}"),
-            Fault::Error => self.told_the_truth(run, what, &before, &ran),
+            Fault::Error | Fault::Errors | Fault::Stop => self.told_the_truth(run, &what, &before, &ran),
         }
+        let status = self.sandbox.run(&["status", "s"]);
+        assert!(
+            !status.stdout.contains("foreign"),
+            "{what}: one of ours is taken for another's\n{ran}\n{status}"
+        );
         if run == Run::Down {
-            self.goes_down(what);
+            self.goes_down(&what);
         }
-        self.converges(what);
-        self.goes_down(what);
+        self.converges(&what);
+        self.goes_down(&what);
     }
 
-    /// What each target shows, and the tree below the mounts.
-    fn visible(&self) -> (Vec<(PathBuf, PathBuf)>, Tree) {
-        let mounts = mounts_below(&self.root).into_iter().map(|mount| (mount.point, mount.root)).collect();
-        (mounts, tree(&self.root))
+    /// What each target shows and how, what stands below the mounts, and the generated files.
+    fn visible(&self) -> (BTreeSet<String>, Tree, Vec<Option<String>>) {
+        let mount = |mount: Mount| {
+            let inode = fs::metadata(&mount.point).unwrap().ino();
+            format!("{} {} {inode} {:?}", mount.point.display(), mount.root.display(), mount.options)
+        };
+        let lib = self.sandbox.state().join("lib");
+        let files = ["s.passwd", "s.group"].map(|name| fs::read_to_string(lib.join(name)).ok());
+        (
+            mounts_below(&self.root).into_iter().map(mount).collect(),
+            tree(&self.root).without_times_of_empty_files(),
+            files.into(),
+        )
     }
 
     /// A run with a failing call either did its job all the same, or said that it did not and, if it was an
     /// `up`, left everything as it was.
-    fn told_the_truth(&self, run: Run, what: &str, before: &(Vec<(PathBuf, PathBuf)>, Tree), ran: &Ran) {
+    fn told_the_truth(
+        &self,
+        run: Run,
+        what: &str,
+        before: &(BTreeSet<String>, Tree, Vec<Option<String>>),
+        ran: &Ran,
+    ) {
         if ran.code == 0 {
             match run {
                 Run::Down => self.is_bare(what),
-                Run::Up | Run::Swap => drop(self.sandbox.ok(&["status", "s"])),
+                _ => drop(self.sandbox.ok(&["status", "s"])),
             }
             return;
         }
         assert!(ran.code == 1 && ran.stderr.contains("error"), "{what}: no clear end\n{ran}");
         assert!(!ran.stderr.contains("os error") && !ran.stderr.contains("panicked"), "{what}: {ran}");
-        if run != Run::Down {
-            let mut after = self.visible();
-            after.0.sort();
-            let mut was = before.0.clone();
-            was.sort();
-            assert_eq!(was, after.0, "{what}: the mounts are not as before\n{ran}");
+        let lasts = ran.stderr.contains("not as it was before");
+        assert!(!lasts || run == Run::SwapDeleted || what.contains(".."), "{what}: not undone\n{ran}");
+        if run == Run::Down || lasts {
+            return;
+        }
+        let after = self.visible();
+        let undone = !ran.stderr.contains("not undone");
+        assert!(undone || what.contains(".."), "{what}: one failure keeps it from being undone\n{ran}");
+        if undone {
+            assert_eq!(before.0, after.0, "{what}: the mounts are not as before\n{ran}");
             before.1.assert_same(&after.1);
+            assert_eq!(before.2, after.2, "{what}: the generated files are not as before\n{ran}");
         }
     }
 
@@ -197,9 +294,11 @@ impl Site {
         self.bare.assert_same(&tree(&self.root));
         let scratch = mounts_below(&self.sandbox.state());
         assert!(scratch.is_empty(), "{what}: scratch mounts are left: {scratch:?}");
-        for record in ["run/s.json", "lib/s.json"] {
-            assert!(!self.sandbox.state().join(record).exists(), "{what}: {record} is left");
+        for directory in ["run", "lib"] {
+            let files = fs::read_dir(self.sandbox.state().join(directory)).unwrap();
+            let files = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+            let left: Vec<_> = files.filter(|name| !["s.lock", "scratch"].contains(&name.as_str())).collect();
+            assert!(left.is_empty(), "{what}: in {directory}, these files are left: {left:?}");
         }
-        assert!(Path::new("/dev/null").exists());
     }
 }

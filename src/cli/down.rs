@@ -130,9 +130,6 @@ impl Run<'_> {
             .unwrap_or_else(|| Desired::nothing(site.name.clone(), root.clone()));
         let observed = observe::observe(&desired, records, Some(self.table()?)).map_err(named)?;
         let plan = plan(Some(&desired), &observed);
-        if plan.steps.is_empty() && observed.record.is_none() && observed.kept.is_none() {
-            return Ok((root, Outcome::default()));
-        }
         let outcome = self.engine.down(&plan, &observed, self.lazy, &log).map_err(Failed::Engine)?;
         Ok((root, outcome))
     }

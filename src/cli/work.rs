@@ -133,15 +133,21 @@ impl Failed {
                 for also in &failure.also {
                     context.out.error(&also.clone().context(&site.name));
                 }
-                if !failure.undone.is_empty() && failure.also.is_empty() {
-                    let steps = plural(failure.undone.len(), "step");
-                    context
-                        .out
-                        .info(format_args!("{}: undid {steps}; the site is as it was before", site.name));
-                }
+                say_undone(context, site, failure);
                 let also = failure.also.iter().map(ToString::to_string);
-                (error.exit_code(), [error.to_string()].into_iter().chain(also).collect())
+                let lasting = failure.lasting.iter().cloned();
+                (error.exit_code(), [error.to_string()].into_iter().chain(also).chain(lasting).collect())
             }
         }
+    }
+}
+
+fn say_undone(context: &Context<'_>, site: &Site, failure: &Failure) {
+    let (name, steps) = (&site.name, plural(failure.undone.len(), "step"));
+    if !failure.lasting.is_empty() {
+        let lasting = failure.lasting.join("; ");
+        context.out.warn(format_args!("{name}: undid {steps}; the site is not as it was before: {lasting}"));
+    } else if failure.also.is_empty() && !failure.undone.is_empty() {
+        context.out.info(format_args!("{name}: undid {steps}; the site is as it was before"));
     }
 }

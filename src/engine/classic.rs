@@ -63,12 +63,12 @@ fn flags(options: Options) -> MountFlags {
 }
 
 /// Remounts the bind at `path` with `options`, and every mount below it if `recursive`: the kernel ignores
-/// `MS_REC` on a remount, so each is remounted by itself.
+/// `MS_REC` on a remount, so each is remounted by itself; none may be missed.
 fn set_options(path: &Path, options: Options, recursive: bool) -> io::Result<()> {
     let remount = MountFlags::REMOUNT | MountFlags::BIND | flags(options);
     mount(Path::new("none"), path, remount)?;
     if recursive {
-        for below in Table::read().map_err(io::Error::other)?.points_below(path) {
+        for below in Table::read_text().map_err(io::Error::other)?.points_below(path) {
             mount(Path::new("none"), &below, remount)?;
         }
     }

@@ -73,7 +73,7 @@ impl<'a> Run<'a> {
             return Ok(self.outcome);
         }
         let error = self.failed.remove(0);
-        Err(Box::new(Failure { error, undone: vec![], also: self.failed, busy: false }))
+        Err(Box::new(Failure { also: self.failed, ..Failure::from(error) }))
     }
 
     fn detaches(&self) -> impl Iterator<Item = (&JailPath, &SeenMount, bool)> {
@@ -84,13 +84,15 @@ impl<'a> Run<'a> {
     }
 
     /// Asks the kernel about each mount before any is taken away. A mount with others of ours on it counts as
-    /// used by these, so it is not asked; nor is one with submounts.
+    /// used by these, so it is not asked; nor is one with submounts, or with another one at the same place.
     fn stop_if_busy(&self) -> Result<(), Box<Failure>> {
         let mut spots = Spots::new(&self.root);
         let above = self.above();
+        let mut asked = HashSet::new();
         let busy: Vec<String> = self
             .detaches()
             .filter(|(target, _, recursive)| !recursive && !above.contains(target.as_path()))
+            .filter(|(target, ..)| asked.insert(*target)) // asking twice in a row unmounts
             .filter(|(target, ..)| spots.get(target).and_then(Spot::is_busy).unwrap_or(false))
             .map(|(target, ..)| target.to_string())
             .collect();
@@ -247,7 +249,7 @@ impl<'a> Run<'a> {
 
 /// Whether a mount with a never reused id is somewhere: then it must not be forgotten.
 fn still_exists(mount: &RecordedMount) -> bool {
-    mount.unique_id.is_some_and(|id| sys::stat_mount(id).is_ok())
+    mount.unique_id.is_some_and(sys::mount_exists)
 }
 
 /// The path in the jail that a step of `down` is about.

@@ -1,13 +1,15 @@
 //! Writing records: before and after each change, atomically.
 //!
 //! A record replaces the old one by rename, so a crash leaves the old or the new one whole. What stands in
-//! `/run` needs no fsync, because it dies with the boot anyway; what a reboot keeps is synced.
+//! `/run` needs no fsync, because it dies with the boot anyway; what a reboot keeps is synced. Beside a file `NAME` there
+//! may be `NAME.new`: what a killed run left, or, while a run goes on, the old generated file, which is still mounted.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -43,14 +45,90 @@ pub fn remove_watch_state(state: &StateDir) -> Result<()> {
     remove(&state.watch_state())
 }
 
-/// Removes the file at `path`; one that is absent is as good.
+/// Removes the file at `path`, and what is left beside it; one that is absent is as good.
 pub(super) fn remove(path: &Path) -> Result<()> {
+    [path, &beside(path)].into_iter().try_for_each(remove_file)
+}
+
+fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::failed(format!("cannot remove {}", path.display())).because(&error))
         }
         _ => Ok(()),
     }
+}
+
+/// `NAME.new` for `NAME`.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    path.with_file_name(name)
+}
+
+/// What was there before a generated file was written or removed.
+pub(super) enum Before {
+    Nothing,
+    /// The very file, which is beside the path now. Mounts show it, and can be made of it again.
+    Beside,
+    /// A file that said this: the file system cannot exchange two files.
+    Said(Vec<u8>),
+}
+
+/// Writes a generated file.
+pub(super) fn write_generated(path: &Path, contents: &[u8]) -> Result<Before> {
+    explained(path, write_generated_io(path, contents))
+}
+
+fn write_generated_io(path: &Path, contents: &[u8]) -> io::Result<Before> {
+    let new = write_beside(path, contents, 0o644, Durability::Reboot)?;
+    let before = move_in(&new, path).inspect_err(|_| drop(fs::remove_file(&new)))?;
+    match sync_directory_of(path) {
+        Ok(()) => Ok(before),
+        Err(error) => {
+            let _ = put_back(path, before); // the error to report is the first one
+            Err(error)
+        }
+    }
+}
+
+fn move_in(new: &Path, path: &Path) -> io::Result<Before> {
+    let exchanged = renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE).map_err(io::Error::from);
+    let before = match exchanged.map_err(|error| (error.raw_os_error(), error)) {
+        Ok(()) => return Ok(Before::Beside),
+        Err((Some(libc::ENOENT), _)) => Before::Nothing,
+        Err((Some(libc::EINVAL | libc::ENOSYS), _)) => match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Before::Nothing,
+            old => Before::Said(old?),
+        },
+        Err((_, error)) => return Err(error),
+    };
+    fs::rename(new, path).map(|()| before)
+}
+
+/// Takes a generated file out of its place; `Before::Nothing`: it was not there.
+pub(super) fn put_beside(path: &Path) -> Result<Before> {
+    match fs::rename(path, beside(path)) {
+        Ok(()) => Ok(Before::Beside),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Before::Nothing),
+        Err(error) => Err(Error::failed(format!("cannot remove {}", path.display())).because(&error)),
+    }
+}
+
+/// Makes it as before.
+pub(super) fn put_back(path: &Path, before: Before) -> Result<()> {
+    match before {
+        Before::Nothing => remove(path),
+        Before::Beside => {
+            explained(path, fs::rename(beside(path), path).and_then(|()| sync_directory_of(path)))
+        }
+        Before::Said(old) => replace(path, &old, 0o644, Durability::Reboot),
+    }
+}
+
+/// Removes what is beside the generated file `path`: no mount shows it any more.
+pub(super) fn clear_beside(path: &Path) -> Result<()> {
+    remove_file(&beside(path))
 }
 
 fn write_json(path: &Path, value: &impl Serialize, durability: Durability) -> Result<()> {
@@ -63,7 +141,11 @@ fn write_json(path: &Path, value: &impl Serialize, durability: Durability) -> Re
 /// Replaces `path` by a file with `contents`: a new file beside it, then rename(2). Missing parent
 /// directories are made with mode 0755.
 pub(super) fn replace(path: &Path, contents: &[u8], mode: u32, durability: Durability) -> Result<()> {
-    replace_io(path, contents, mode, durability).map_err(|error| {
+    explained(path, replace_io(path, contents, mode, durability))
+}
+
+fn explained<T>(path: &Path, result: io::Result<T>) -> Result<T> {
+    result.map_err(|error| {
         let failed = Error::failed(format!("cannot write {}", path.display())).because(&error);
         match error.raw_os_error() {
             Some(libc::ENOSPC | libc::EDQUOT) => failed.hint("make room on the disk that holds it"),
@@ -74,32 +156,32 @@ pub(super) fn replace(path: &Path, contents: &[u8], mode: u32, durability: Durab
 }
 
 fn replace_io(path: &Path, contents: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    };
-    let mut temporary = name.to_owned();
-    temporary.push(".new");
-    let temporary = dir.join(temporary);
-    let mut file = open_new(&temporary, dir, mode)?;
-    let result = file
-        .write_all(contents)
-        .and_then(|()| if durability == Durability::Reboot { file.sync_all() } else { Ok(()) })
-        .and_then(|()| fs::rename(&temporary, path));
-    if result.is_err() {
-        let _ = fs::remove_file(&temporary);
-    } else if durability == Durability::Reboot {
-        File::open(dir)?.sync_all()?;
-    }
-    result
+    let new = write_beside(path, contents, mode, durability)?;
+    fs::rename(&new, path).inspect_err(|_| drop(fs::remove_file(&new)))?;
+    if durability == Durability::Reboot { sync_directory_of(path) } else { Ok(()) }
 }
 
-fn open_new(path: &Path, dir: &Path, mode: u32) -> io::Result<File> {
+/// Writes a new file beside `path`; gives its path.
+fn write_beside(path: &Path, contents: &[u8], mode: u32, durability: Durability) -> io::Result<PathBuf> {
+    let new = beside(path);
+    let mut file = open_new(&new, mode)?;
+    file.write_all(contents)
+        .and_then(|()| if durability == Durability::Reboot { file.sync_all() } else { Ok(()) })
+        .inspect_err(|_| drop(fs::remove_file(&new)))?;
+    Ok(new)
+}
+
+fn sync_directory_of(path: &Path) -> io::Result<()> {
+    File::open(path.parent().unwrap_or(path))?.sync_all()
+}
+
+fn open_new(path: &Path, mode: u32) -> io::Result<File> {
     let open = || {
         OpenOptions::new().write(true).create_new(true).mode(mode).custom_flags(libc::O_NOFOLLOW).open(path)
     };
     match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(path.parent().unwrap_or(path))?;
             open()
         }
         // What a killed run left is ours to replace: the site's lock is held.

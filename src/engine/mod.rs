@@ -1,7 +1,7 @@
 //! Steps → system calls: the only stage that changes anything.
 //!
 //! In: a [`Plan`] and what was observed. Out: the site as planned, or, for `up`, as it was before, with an
-//! error that says why. It decides nothing: which mounts are ours and what is to be done is in the plan.
+//! error that says why, and what could not be undone. It decides nothing: which mounts are ours and what is to be done is in the plan.
 //! Every path below a root is opened beneath the root's descriptor with no link followed.
 
 mod backend;
@@ -79,6 +79,8 @@ pub struct Failure {
     pub error: Error,
     /// For `up`: the steps undone, last first. Empty if nothing had been changed.
     pub undone: Vec<String>,
+    /// For `up`: what could not be undone, though nothing failed: sentences.
+    pub lasting: Vec<String>,
     /// What else went wrong: while undoing, or, for `down`, with other mounts.
     pub also: Vec<Error>,
     /// For `down`: something uses the mounts, and nothing was unmounted.
@@ -87,7 +89,7 @@ pub struct Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, undone: vec![], also: vec![], busy: false }
+        Self { error, undone: vec![], lasting: vec![], also: vec![], busy: false }
     }
 }
 

@@ -32,24 +32,21 @@ pub(super) fn is_mount(expected: &SeenMount, found: &Stat) -> bool {
 /// Unmounts a mount of ours where it has been moved to. It may be moved again meanwhile: then it is found again.
 pub(super) fn detach_stray(stray: &Stray) -> Result<()> {
     let mut last = io::Error::from_raw_os_error(libc::ENOENT);
-    let mut point = stray.point.as_path().to_owned();
     for _ in 0..100 {
-        match umount_if(&point, stray.unique_id) {
+        match sys::mount_point(stray.unique_id).and_then(|point| umount_if(&point, stray.unique_id)) {
             Ok(()) => return Ok(()),
+            Err(_) if !sys::mount_exists(stray.unique_id) => return Ok(()), // it is gone
             Err(error) => last = error,
         }
-        match sys::stat_mount(stray.unique_id) {
-            Ok(mount) => point = mount.point,
-            Err(_) => return Ok(()), // it is gone
+        if last.raw_os_error() == Some(libc::EOVERFLOW) {
+            last = io::Error::other("it is more than 1 MiB of path names deep");
+            break;
         }
     }
-    Err(Error::failed(format!(
-        "cannot detach {}, which was moved away from {}",
-        point.display(),
-        stray.target
-    ))
-    .because(&last)
-    .hint("somebody moves the directories of this root; find out who before trying again"))
+    let (place, target) = (stray.place(), &stray.target);
+    Err(Error::failed(format!("cannot detach what was moved away from {target} to {place}"))
+        .because(&last)
+        .hint("somebody moves the directories of this root; find out who before trying again"))
 }
 
 fn umount_if(point: &Path, unique_id: u64) -> io::Result<()> {

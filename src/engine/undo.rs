@@ -5,57 +5,139 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use super::backend::{Backend, Ready};
-use super::journal::{self, Durability};
+use super::journal;
 use super::root::{Root, Spot, proc_path};
 use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};
-use crate::observe::MadeKind;
-use crate::sys::{self, FileId};
+use crate::observe::{Kept, Made, MadeKind, RecordedMount};
+use crate::sys;
 
 pub(super) enum Undo {
     /// A mount was attached on the open file `on`.
-    Unmount { target: JailPath, on: OwnedFd },
-    /// A mount was detached; `saved` is a copy of it.
-    Reattach { target: JailPath, saved: Ready, recursive: bool },
-    /// A mount was replaced; `saved` is a copy of the old one.
-    SwapBack { target: JailPath, saved: Ready, recursive: bool },
-    /// A mount was replaced whose file has been deleted: the kernel attaches no such mount again, so the new
-    /// one stays.
-    Stays { target: JailPath },
+    Unmount { mount: RecordedMount, on: OwnedFd },
+    /// A mount was taken off.
+    Reattach(Old),
+    /// A mount was replaced by `new`.
+    SwapBack { old: Old, new: RecordedMount },
+    /// A mount was taken off whose file has been deleted, and `new` is in its place, if it was replaced. The kernel
+    /// attaches no mount of a deleted file, so it stays so.
+    Stays { target: JailPath, id: Option<u64>, new: Option<RecordedMount> },
+    /// A mount was put beneath the one that it was to replace, and that could not be taken off. It can go no more
+    /// without the other one: the next run takes that off.
+    Beneath(RecordedMount),
     /// A placeholder or link was made at `spot`, wherever that has been moved to since.
-    Remove { path: JailPath, spot: Spot, kind: MadeKind, file: FileId },
+    Remove { made: Made, spot: Spot },
     /// A placeholder or link was removed.
     Recreate { path: JailPath, kind: MadeKind },
-    /// A generated file was written or removed; `old` is what it said before.
-    Restore { path: HostPath, old: Option<Vec<u8>> },
+    /// A generated file was written or removed.
+    Restore { path: HostPath, before: journal::Before },
+}
+
+/// A mount that was taken off.
+pub(super) struct Old {
+    pub(super) target: JailPath,
+    /// Its never reused id.
+    pub(super) id: Option<u64>,
+    pub(super) recursive: bool,
+    /// A copy, to attach again.
+    pub(super) saved: Ready,
+}
+
+impl Old {
+    /// What takes back that the mount with the never reused id `id` was taken off; `saved` is a copy of it.
+    pub(super) fn undo(target: &JailPath, id: Option<u64>, recursive: bool, saved: Option<Ready>) -> Undo {
+        let target = target.clone();
+        match saved {
+            Some(saved) => Undo::Reattach(Self { target, id, recursive, saved }),
+            None => Undo::Stays { target, id, new: None },
+        }
+    }
+
+    /// What `mounts` tell of it, with the id of the copy, if that is known before.
+    fn record(&self, mounts: &[RecordedMount]) -> Option<RecordedMount> {
+        let known = mounts.iter().find(|mount| is_at(mount, &self.target, self.id))?;
+        Some(RecordedMount { unique_id: self.saved.unique_id(), ..known.clone() })
+    }
+}
+
+/// What the records say.
+pub(super) struct Told {
+    pub(super) mounts: Vec<RecordedMount>,
+    pub(super) kept: Kept,
+}
+
+fn is_at(mount: &RecordedMount, target: &JailPath, id: Option<u64>) -> bool {
+    mount.target == *target && id.is_some() && mount.unique_id == id
 }
 
 impl Undo {
-    /// Takes the change back; what was done, in words.
-    pub(super) fn apply(self, backend: &dyn Backend, root: &Root) -> Result<String> {
-        let (what, result) = match self {
-            Self::Unmount { target, on } => (format!("detached {target}"), sys::umount_at(on)),
-            Self::Reattach { target, saved, recursive } => {
-                let result = reattach(backend, root, &target, &saved, recursive);
-                (format!("attached {target} again"), result)
-            }
-            Self::SwapBack { target, saved, recursive } => {
-                (format!("swapped {target} back"), swap_back(backend, root, &target, &saved, recursive))
-            }
-            Self::Stays { target } => (format!("left the new {target}: the old file is deleted"), Ok(())),
-            Self::Remove { path, spot, kind, file } => {
-                (format!("removed {path}"), spot.remove(&kind, Some(file)).map(drop))
+    /// Whether it only says what cannot be taken back.
+    pub(super) fn lasts(&self) -> bool {
+        matches!(self, Self::Stays { .. } | Self::Beneath(_))
+    }
+
+    /// Adds to `intent` what taking this back will make anew.
+    pub(super) fn announce(&self, intent: &mut Told) {
+        match self {
+            Self::Reattach(old) | Self::SwapBack { old, .. } => {
+                intent.mounts.extend(old.record(&intent.mounts));
             }
             Self::Recreate { path, kind } => {
-                let result = root.spot(&path).and_then(|spot| spot.create(&kind)).map(drop);
-                (format!("made {path} again"), result)
+                intent.kept.made.push(Made { path: path.clone(), kind: kind.clone(), file: None });
             }
-            Self::Restore { path, old } => {
-                let result = match old {
-                    Some(old) => journal::replace(path.as_path(), &old, 0o644, Durability::Reboot),
-                    None => journal::remove(path.as_path()),
+            _ => {}
+        }
+    }
+
+    /// Takes the change back; what was done, in words. `before`, what the records said before the run, is brought in line
+    /// with what that leaves.
+    pub(super) fn apply(self, backend: &dyn Backend, root: &Root, before: &mut Told) -> Result<String> {
+        let (what, result) = match self {
+            Self::Unmount { mount, on } => {
+                let (what, result) = (format!("detached {}", mount.target), sys::umount_at(on));
+                before.mounts.extend(result.is_err().then_some(mount));
+                (what, result)
+            }
+            Self::Reattach(old) => {
+                (format!("attached {} again", old.target), reattach(backend, root, &old, before))
+            }
+            Self::SwapBack { old, new } => {
+                let what = format!("swapped {} back", old.target);
+                let result = swap_back(backend, root, &old, &new, before);
+                before.mounts.extend(result.is_err().then_some(new));
+                (what, result)
+            }
+            Self::Stays { target, id, new } => {
+                let what = match new {
+                    Some(_) => format!("the new {target} stays: the file of the old one is deleted"),
+                    None => format!("{target} is gone: its file is deleted"),
                 };
-                return result.map(|()| format!("restored {path}"));
+                before.mounts.retain(|mount| !is_at(mount, &target, id));
+                before.mounts.extend(new);
+                (what, Ok(()))
+            }
+            Self::Beneath(new) => {
+                let what = format!("the new {} stays beneath the old one", new.target);
+                before.mounts.push(new);
+                (what, Ok(()))
+            }
+            Self::Remove { made, spot } => {
+                let what = format!("removed {}", made.path);
+                let result = match spot.remove(&made.kind, made.file) {
+                    Ok(false) => Err(io::Error::other("it is no longer as it was made")),
+                    result => result.map(drop),
+                };
+                if result.is_err() {
+                    before.kept.made.push(made);
+                    before.kept.made.sort_by(|a, b| a.path.cmp(&b.path)); // parents before children
+                }
+                (what, result)
+            }
+            Self::Recreate { path, kind } => {
+                (format!("made {path} again"), recreate(root, &path, &kind, before))
+            }
+            Self::Restore { path, before } => {
+                return journal::put_back(path.as_path(), before).map(|()| format!("restored {path}"));
             }
         };
         match result {
@@ -77,58 +159,70 @@ pub(super) fn save(backend: &dyn Backend, top: &OwnedFd, recursive: bool) -> io:
     backend.save(top.as_fd(), recursive).map(Some)
 }
 
-fn reattach(
-    backend: &dyn Backend,
-    root: &Root,
-    target: &JailPath,
-    saved: &Ready,
-    recursive: bool,
-) -> io::Result<()> {
-    backend.attach(saved, root.open_at(target)?.as_fd(), recursive)
+fn reattach(backend: &dyn Backend, root: &Root, old: &Old, before: &mut Told) -> io::Result<()> {
+    backend.attach(&old.saved, root.open_at(&old.target)?.as_fd(), old.recursive)?;
+    renew(root, old, before);
+    Ok(())
 }
 
 fn swap_back(
     backend: &dyn Backend,
     root: &Root,
-    target: &JailPath,
-    saved: &Ready,
-    recursive: bool,
+    old: &Old,
+    new: &RecordedMount,
+    before: &mut Told,
 ) -> io::Result<()> {
-    let current = save(backend, &root.open_at(target)?, recursive)?;
-    swap(backend, root, target, saved, current.as_ref(), recursive).map(drop)
+    let top = root.open_at(&old.target)?;
+    if sys::stat_fd(&top)?.mount_id != new.unique_id {
+        return Err(io::Error::other("another mount is there now"));
+    }
+    let result = swap(backend, &old.saved, &top)?;
+    renew(root, old, before);
+    match result {
+        Swapped::Whole => Ok(()),
+        Swapped::Beneath(error) => Err(error),
+        Swapped::NotOffered => Err(io::Error::from_raw_os_error(libc::EINVAL)), // it was before
+    }
 }
 
-/// Replaces the topmost mount at `target`, of which `old` is a copy, by `new`: beneath it and the old one
-/// off, so there is no moment without the file; where that cannot be done, off and on. Returns whether
-/// there was a gap.
-pub(super) fn swap(
-    backend: &dyn Backend,
-    root: &Root,
-    target: &JailPath,
-    new: &Ready,
-    old: Option<&Ready>,
-    recursive: bool,
-) -> io::Result<bool> {
-    let top = root.open_at(target)?;
+/// A copy that was attached in the place of the old mount has another id.
+fn renew(root: &Root, old: &Old, before: &mut Told) {
+    let look = || root.open_at(&old.target).and_then(sys::stat_fd).ok();
+    let found = || look().filter(|stat| stat.mount_id_is_unique).and_then(|stat| stat.mount_id);
+    let id = old.saved.unique_id().or_else(found); // not known: it is told by its file
+    for mount in before.mounts.iter_mut().filter(|mount| is_at(mount, &old.target, old.id)) {
+        mount.unique_id = id;
+    }
+}
+
+fn recreate(root: &Root, path: &JailPath, kind: &MadeKind, before: &mut Told) -> io::Result<()> {
+    let file = root.spot(path)?.create(kind)?;
+    for made in before.kept.made.iter_mut().filter(|made| made.path == *path) {
+        made.file = Some(file);
+    }
+    Ok(())
+}
+
+/// What came of a swap.
+pub(super) enum Swapped {
+    /// There was no moment without the file.
+    Whole,
+    /// This kernel or engine has no `MOVE_MOUNT_BENEATH`; nothing was changed.
+    NotOffered,
+    /// The new mount is beneath the old one, which cannot be taken off.
+    Beneath(io::Error),
+}
+
+/// Replaces the mount whose root `top` is by `new`: beneath it, and the old one off.
+pub(super) fn swap(backend: &dyn Backend, new: &Ready, top: &OwnedFd) -> io::Result<Swapped> {
     // Between the two calls the old mount is on the very file that the new one shows, and the kernel lets nobody
     // rename or remove a file that is mounted on: EBUSY, for whoever replaces it again just now.
-    let swapped = sys::undisturbed(|| -> io::Result<bool> {
+    sys::undisturbed(|| {
         if !backend.attach_beneath(new, top.as_fd())? {
-            return Ok(false);
+            return Ok(Swapped::NotOffered);
         }
         // The new one can go no more without the old one, so there is one way to be whole: try again.
-        sys::umount_at(&top).or_else(|_| sys::umount_at(&top)).map(|()| true)
-    });
-    if swapped? {
-        return Ok(false);
-    }
-    sys::umount_at(&top)?;
-    let attach = |ready: &Ready| backend.attach(ready, root.open_at(target)?.as_fd(), recursive);
-    if let Err(error) = attach(new) {
-        if let Some(old) = old {
-            attach(old)?;
-        }
-        return Err(error);
-    }
-    Ok(true)
+        let off = sys::umount_at(top).or_else(|_| sys::umount_at(top));
+        Ok(off.map_or_else(Swapped::Beneath, |()| Swapped::Whole))
+    })
 }

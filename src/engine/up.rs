@@ -1,15 +1,13 @@
 //! `up`: everything that can fail before the first mount is done before it; what fails later is undone.
 
-use std::collections::HashSet;
-use std::fs;
 use std::io;
 use std::sync::atomic::AtomicBool;
 
 use super::backend::{Backend, Ready};
-use super::journal::{self, Durability};
+use super::journal;
 use super::root::{Root, Spots};
 use super::target::{cannot, detach_stray, made_kind, still_there};
-use super::undo::{Undo, save};
+use super::undo::{Old, Told, Undo, save};
 use super::work::{self, Work};
 use super::{Engine, Failure, Log, Outcome, check_signal};
 use crate::error::{Error, Result};
@@ -39,6 +37,7 @@ pub(super) fn carry_out(
         stop,
         log,
         kept: kept_before(plan, observed),
+        intent: vec![],
         undo: vec![],
         left: vec![],
         outcome: Outcome::default(),
@@ -46,6 +45,7 @@ pub(super) fn carry_out(
     match run.all() {
         Ok(()) => {
             run.outcome.left = still_there(&run.root, &run.left);
+            run.forget_old_files();
             Ok(run.outcome)
         }
         Err(error) => Err(Box::new(run.roll_back(error))),
@@ -83,6 +83,8 @@ struct Run<'a> {
     stop: &'a AtomicBool,
     log: Log<'a>,
     kept: Kept,
+    /// The mounts that were recorded before the first change: those that stood, and those to come.
+    intent: Vec<RecordedMount>,
     undo: Vec<Undo>,
     /// What was to be removed and was not as it was made.
     left: Vec<JailPath>,
@@ -122,14 +124,33 @@ impl<'a> Run<'a> {
     }
 
     fn write_file(&mut self, file: &GeneratedFile) -> Result<()> {
-        let old = fs::read(&file.path).ok();
         if !self.kept.files.contains(&file.path) {
             self.kept.files.push(file.path.clone());
             self.write_kept()?;
         }
-        journal::replace(file.path.as_path(), &file.contents, 0o644, Durability::Reboot)?;
-        self.undo.push(Undo::Restore { path: file.path.clone(), old });
+        let before = journal::write_generated(file.path.as_path(), &file.contents)?;
+        self.undo.push(Undo::Restore { path: file.path.clone(), before });
         Ok(())
+    }
+
+    /// When nothing can fail any more: old generated files need not be brought back. One that stays is the next run's.
+    fn forget_old_files(&mut self) {
+        let unneeded = |file: &HostPath| {
+            self.plan.steps.iter().any(|step| matches!(step, Step::RemoveFile(path) if path == file))
+        };
+        let before = self.kept.files.len();
+        let mut failed = vec![];
+        self.kept.files.retain(|file| match journal::clear_beside(file.as_path()) {
+            Ok(()) => !unneeded(file),
+            Err(error) => {
+                failed.push(error);
+                true
+            }
+        });
+        if self.kept.files.len() < before {
+            failed.extend(self.write_kept().err());
+        }
+        self.outcome.left.extend(failed.iter().map(ToString::to_string));
     }
 
     fn prepare(&self) -> Result<Vec<Work<'a>>> {
@@ -142,11 +163,15 @@ impl<'a> Run<'a> {
     }
 
     /// Before the first change: what stands, what will go and what will come, with its ids where they are known.
-    fn record_intent(&self, work: &[Work<'_>]) -> Result<()> {
-        let old = self.observed.record.iter().flat_map(|record| record.mounts.iter().cloned());
+    fn record_intent(&mut self, work: &[Work<'_>]) -> Result<()> {
         let kept = self.plan.keep.iter().filter(|keep| !self.recorded(keep)).cloned();
-        let mounts = old.chain(kept).chain(work.iter().map(Work::record)).collect();
-        self.write_record(mounts, self.history_with_this_run())
+        let mounts = self.recorded_before().into_iter().chain(kept).chain(work.iter().map(Work::record));
+        self.intent = mounts.collect();
+        self.write_record(self.intent.clone(), self.history_with_this_run())
+    }
+
+    fn recorded_before(&self) -> Vec<RecordedMount> {
+        self.observed.record.as_ref().map_or(vec![], |record| record.mounts.clone())
     }
 
     fn history_with_this_run(&self) -> Option<History> {
@@ -246,16 +271,14 @@ impl<'a> Run<'a> {
         work::must_be(&self.root, target, expected, &sys::stat_fd(&top).map_err(cannot)?)?;
         let saved = save(self.backend, &top, recursive).map_err(cannot)?;
         sys::umount_at(&top).map_err(cannot)?;
-        // A mount of a deleted file is gone for good, and nobody misses a file that the host deleted.
-        self.undo.extend(saved.map(|saved| Undo::Reattach { target: target.clone(), saved, recursive }));
+        self.undo.push(Old::undo(target, expected.unique_id, recursive, saved));
         self.outcome.detached += 1;
         Ok(())
     }
 
     fn mount(&mut self, item: &mut Work<'_>) -> Result<()> {
         self.step(item.step);
-        let done = item.carry_out(self.backend, &self.root)?;
-        match done.gap {
+        match item.carry_out(self.backend, &self.root, &mut self.undo)? {
             None => self.outcome.attached += 1,
             Some(gap) => {
                 self.outcome.swapped += 1;
@@ -268,7 +291,6 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        self.undo.push(done.undo);
         Ok(())
     }
 
@@ -290,10 +312,8 @@ impl<'a> Run<'a> {
 
     fn remove_file(&mut self, step: &Step, path: &HostPath) -> Result<()> {
         self.step(step);
-        let old = fs::read(path).ok();
-        journal::remove(path.as_path())?;
-        self.undo.push(Undo::Restore { path: path.clone(), old });
-        self.kept.files.retain(|file| file != path);
+        let before = journal::put_beside(path.as_path())?;
+        self.undo.push(Undo::Restore { path: path.clone(), before });
         Ok(())
     }
 
@@ -302,47 +322,45 @@ impl<'a> Run<'a> {
         let explained = |error: io::Error| explain_create(cannot(&self.root, "create", path, &error));
         let spot = self.root.spot(path).map_err(explained)?;
         let file = spot.create(kind).map_err(explained)?;
-        self.kept.made.push(Made { path: path.clone(), kind: kind.clone(), file: Some(file) });
-        self.undo.push(Undo::Remove { path: path.clone(), spot, kind: kind.clone(), file });
+        let made = Made { path: path.clone(), kind: kind.clone(), file: Some(file) };
+        self.kept.made.push(made.clone());
+        self.undo.push(Undo::Remove { made, spot });
         Ok(())
     }
 
     fn roll_back(mut self, error: Error) -> Failure {
         let mut failure = Failure::from(error);
-        let mut some_stay = false;
+        // What fails here fails again at the end, and is said then.
+        let _ = self.record_undo();
+        let mut before = Told { mounts: self.recorded_before(), kept: kept_before(self.plan, self.observed) };
         while let Some(undo) = self.undo.pop() {
-            some_stay |= matches!(undo, Undo::Stays { .. });
-            match undo.apply(self.backend, &self.root) {
-                Ok(done) => {
-                    (self.log)(format_args!("{}: undo: {done}", self.plan.site));
-                    failure.undone.push(done);
+            let lasts = undo.lasts();
+            match undo.apply(self.backend, &self.root, &mut before) {
+                Ok(said) => {
+                    (self.log)(format_args!("{}: undo: {said}", self.plan.site));
+                    if lasts { failure.lasting.push(said) } else { failure.undone.push(said) }
                 }
                 Err(error) => failure.also.push(error),
             }
         }
-        if failure.also.is_empty() {
-            failure.also.extend(self.restore_records(some_stay).err());
-        }
+        let records = self.write_records(before, history(self.observed));
+        failure.also.extend(records.err());
         failure
     }
 
-    /// After an undo: the records as they were. What was attached again has new ids, so none is written and
-    /// identity is found by the file. If new mounts stay, the record of the intent stays: it has them. (If
-    /// the undo was not complete, this is not called: the next run needs the intent.)
-    fn restore_records(&self, some_stay: bool) -> Result<()> {
-        if !some_stay {
-            let mut mounts = self.observed.record.as_ref().map_or(vec![], |record| record.mounts.clone());
-            let stayed: HashSet<_> = self.plan.keep.iter().map(|keep| &keep.target).collect();
-            let is_away = |mount: &RecordedMount| {
-                self.observed.strays.iter().any(|stray| Some(stray.unique_id) == mount.unique_id)
-            };
-            let detached = |mount: &&mut RecordedMount| !stayed.contains(&mount.target) && !is_away(mount);
-            for mount in mounts.iter_mut().filter(detached) {
-                mount.unique_id = None;
-            }
-            self.write_record(mounts, history(self.observed))?;
+    /// Before anything is taken back: what will be made for that, so that a crash leaves nothing unrecorded.
+    fn record_undo(&self) -> Result<()> {
+        let mut intent = Told { mounts: self.intent.clone(), kept: self.kept.clone() };
+        self.undo.iter().rev().for_each(|undo| undo.announce(&mut intent));
+        if self.undo.is_empty() {
+            return Ok(());
         }
-        journal::write_kept(&self.engine.state, &self.plan.site, &kept_before(self.plan, self.observed))
+        self.write_records(intent, self.history_with_this_run())
+    }
+
+    fn write_records(&self, told: Told, history: Option<History>) -> Result<()> {
+        self.write_record(told.mounts, history)?;
+        journal::write_kept(&self.engine.state, &self.plan.site, &told.kept)
     }
 }
 

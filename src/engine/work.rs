@@ -12,7 +12,7 @@ use super::Engine;
 use super::backend::{Backend, Ready};
 use super::root::{Root, Spot, Spots};
 use super::target::{cannot, is_mount};
-use super::undo::{Undo, save, swap};
+use super::undo::{Old, Swapped, Undo, save, swap};
 use crate::error::{Error, Result};
 use crate::manifest::JailPath;
 use crate::observe::{RecordedMount, SeenMount};
@@ -29,12 +29,6 @@ pub(super) struct Work<'a> {
     pub(super) unique_id: Option<u64>,
     /// The open target; `None` where another mount of this run must be attached first.
     target: Option<OwnedFd>,
-}
-
-/// A mount that was made: how to take it back, and whether a swap had a gap (`None`: it was no swap).
-pub(super) struct Done {
-    pub(super) undo: Undo,
-    pub(super) gap: Option<bool>,
 }
 
 impl<'a> Work<'a> {
@@ -73,25 +67,58 @@ impl<'a> Work<'a> {
         Ok(fd)
     }
 
-    /// Attaches the mount, or swaps it in.
-    pub(super) fn carry_out(&mut self, backend: &dyn Backend, root: &Root) -> Result<Done> {
+    /// Attaches the mount, or swaps it in; whether a swap had a gap (`None`: it was no swap). What was done, also before
+    /// an error, is added to `undo`.
+    pub(super) fn carry_out(
+        &mut self,
+        backend: &dyn Backend,
+        root: &Root,
+        undo: &mut Vec<Undo>,
+    ) -> Result<Option<bool>> {
         let on = match self.target.take() {
             Some(target) => target,
             None => self.open_target(root)?,
         };
         let failed = |error: io::Error| explain(self.failed(root, &error));
-        let (target, recursive) = (self.mount.target.clone(), self.mount.recursive);
-        if self.replaces.is_none() {
-            backend.attach(&self.ready, on.as_fd(), recursive).map_err(failed)?;
-            return Ok(Done { undo: Undo::Unmount { target, on }, gap: None });
-        }
-        let saved = save(backend, &on, recursive).map_err(failed)?;
-        let gap = swap(backend, root, &target, &self.ready, saved.as_ref(), recursive).map_err(failed)?;
-        let undo = match saved {
-            Some(saved) => Undo::SwapBack { target, saved, recursive },
-            None => Undo::Stays { target },
+        let Some(expected) = self.replaces else {
+            self.attach(backend, on, undo).map_err(failed)?;
+            return Ok(None);
         };
-        Ok(Done { undo, gap: Some(gap) })
+        let (target, recursive) = (&self.mount.target, self.mount.recursive);
+        let (new, id) = (self.record(), expected.unique_id);
+        let saved = save(backend, &on, recursive).map_err(failed)?;
+        match swap(backend, &self.ready, &on).map_err(failed)? {
+            Swapped::Whole => {
+                let target = target.clone();
+                undo.push(match saved {
+                    Some(saved) => Undo::SwapBack { old: Old { target, id, recursive, saved }, new },
+                    None => Undo::Stays { target, id, new: Some(new) },
+                });
+                Ok(Some(false))
+            }
+            Swapped::Beneath(error) => {
+                undo.push(Undo::Beneath(new));
+                Err(failed(error))
+            }
+            Swapped::NotOffered => {
+                sys::umount_at(&on).map_err(failed)?;
+                let stays = saved.is_none();
+                undo.push(Old::undo(target, id, recursive, saved));
+                let on = root.open_at(target).map_err(failed)?;
+                self.attach(backend, on, undo).map_err(failed)?;
+                if stays {
+                    undo.truncate(undo.len() - 2); // better the new one than none
+                    undo.push(Undo::Stays { target: target.clone(), id, new: Some(new) });
+                }
+                Ok(Some(true))
+            }
+        }
+    }
+
+    fn attach(&self, backend: &dyn Backend, on: OwnedFd, undo: &mut Vec<Undo>) -> io::Result<()> {
+        backend.attach(&self.ready, on.as_fd(), self.mount.recursive)?;
+        undo.push(Undo::Unmount { mount: self.record(), on });
+        Ok(())
     }
 
     fn failed(&self, root: &Root, error: &io::Error) -> Error {

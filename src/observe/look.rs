@@ -21,6 +21,9 @@ use crate::resolve::{Desired, FileKind};
 use crate::sys::{self, Stat};
 use crate::{Error, Result};
 
+/// A path of so many bytes is too long to be used.
+const PATH_MAX: usize = libc::PATH_MAX as usize;
+
 /// How the site `desired` stands: at its targets, and at those that `records` tell of.
 ///
 /// With a table each target is looked up in it; without one the kernel is asked target by target, by
@@ -51,7 +54,12 @@ pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Re
     };
     let mut site = Site::new(root, desired, &observed, table)?;
     site.look(desired, &mut observed)?;
-    observed.strays = strays(&observed);
+    let strays = strays(&observed);
+    observed.elsewhere.retain(|_, mounts| {
+        mounts.retain(|seen| strays.iter().all(|stray| Some(stray.unique_id) != seen.unique_id));
+        !mounts.is_empty()
+    });
+    observed.strays = strays;
     Ok(observed)
 }
 
@@ -318,8 +326,13 @@ fn strays(observed: &Observed) -> Vec<Stray> {
         if here.into_iter().any(|seen| seen.unique_id == Some(id)) {
             return None;
         }
-        let point = HostPath::new(sys::stat_mount(id).ok()?.point).ok()?;
-        Some(Stray { target: mount.target.clone(), unique_id: id, point })
+        let point = sys::stat_mount(id).map(|mount| mount.point).ok();
+        let point = point.filter(|point| (1..PATH_MAX).contains(&point.as_os_str().len()));
+        (point.is_some() || sys::mount_exists(id)).then(|| Stray {
+            target: mount.target.clone(),
+            unique_id: id,
+            point,
+        })
     });
     elsewhere.collect()
 }

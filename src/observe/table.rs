@@ -16,7 +16,8 @@ const WORTH_A_THREAD: usize = 500;
 /// The mount table, ready to be asked by path.
 #[derive(Debug, Default)]
 pub struct Table {
-    /// Sorted by mount point, byte by byte; mounts at one point in the table's order.
+    /// Sorted by mount point, byte by byte; mounts at one point in the table's order. What is somewhere unknown, with an
+    /// empty mount point, is below nothing.
     mounts: Vec<MountInfo>,
 }
 
@@ -29,6 +30,12 @@ impl Table {
                 .map(Self::new)
                 .map_err(|error| Error::failed("cannot ask for the mount table").because(&error));
         }
+        Self::read_text()
+    }
+
+    /// As [`read`](Self::read), from `/proc/self/mountinfo` in any case: slower, but it tells every mount point, however
+    /// long.
+    pub fn read_text() -> Result<Self> {
         let cannot = || Error::failed(format!("cannot read the mount table {PATH}"));
         let text = std::fs::read(PATH).map_err(|error| cannot().because(&error).hint("is /proc mounted?"))?;
         mountinfo::parse(&text).map(Self::new).map_err(|line| {

@@ -68,6 +68,16 @@ pub struct Stray {
     pub target: JailPath,
     /// Its never reused id.
     pub unique_id: u64,
-    /// Where it is now, on the host.
-    pub point: HostPath,
+    /// Where it is now, on the host; `None`: so deep that it cannot be said.
+    pub point: Option<PathBuf>,
+}
+
+impl Stray {
+    /// Where it is now, in words.
+    pub fn place(&self) -> String {
+        match &self.point {
+            Some(point) => point.display().to_string(),
+            None => "a place too deep to be named".to_owned(),
+        }
+    }
 }

@@ -180,8 +180,8 @@ impl fmt::Display for Step {
             Self::WriteFile(file) => write!(f, "write {}", file.path),
             Self::Detach { target, source: Some(source), .. } => write!(f, "detach {target} (was {source})"),
             Self::Detach { target, source: None, .. } => write!(f, "detach {target}"),
-            Self::DetachStray(Stray { target, point, .. }) => {
-                write!(f, "detach {point} (moved away from {target})")
+            Self::DetachStray(stray) => {
+                write!(f, "detach {} (moved away from {})", stray.place(), stray.target)
             }
             Self::RemovePlaceholder { path, .. } => write!(f, "remove placeholder {path}"),
             Self::RemoveLink { path, text } => write!(f, "remove link {path} -> {}", text.display()),

@@ -145,7 +145,7 @@ impl Planner<'_> {
             target: stray.target.clone(),
             source: None,
             state: State::Orphan,
-            detail: Some(format!("moved away with a directory, to {}", stray.point)),
+            detail: Some(format!("moved away with a directory, to {}", stray.place())),
             mount: None,
         };
         self.plan.states.extend(self.observed.strays.iter().map(state));

@@ -22,7 +22,8 @@ fn step(step: &Step) -> Value {
             json!({ "step": "detach", "target": target, "source": source })
         }
         Step::DetachStray(stray) => {
-            json!({ "step": "detach", "target": stray.target, "moved_to": stray.point })
+            let moved_to = stray.point.as_ref().map(|point| point.to_string_lossy());
+            json!({ "step": "detach", "target": stray.target, "moved_to": moved_to })
         }
         Step::RemovePlaceholder { path, .. } => json!({ "step": "remove-placeholder", "path": path }),
         Step::RemoveLink { path, text } => {

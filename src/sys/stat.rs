@@ -93,14 +93,15 @@ pub fn stat_fd(fd: impl AsFd) -> io::Result<Stat> {
 
 /// Opens `path` beneath the directory `root` with `flags` (`O_CLOEXEC` is added), where no component, the
 /// last one included, may be a link or lead out: `openat2(2)` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
-/// RESOLVE_NO_MAGICLINKS` (Linux 5.6), else a walk by `openat(O_PATH | O_NOFOLLOW)`.
+/// RESOLVE_NO_MAGICLINKS` (Linux 5.6), else, and for a path that is longer than `PATH_MAX`, a walk by
+/// `openat(O_PATH | O_NOFOLLOW)`.
 ///
 /// Errors: ELOOP for a link, ENOENT, ENOTDIR, EACCES.
 pub fn open_beneath(root: impl AsFd, path: &Path, flags: i32) -> io::Result<OwnedFd> {
     let root = root.as_fd();
     let flags = flags | libc::O_CLOEXEC;
     match with_c_path(path, |path| openat2(root.as_raw_fd(), path, flags)) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::ENAMETOOLONG)) => {
             walk_beneath(root.as_raw_fd(), path, flags)
         }
         result => result,
@@ -178,9 +179,10 @@ pub struct StatMount {
     pub attributes: u64,
     /// `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`, `MS_UNBINDABLE`.
     pub propagation: u64,
-    /// The path within its file system that is its root.
+    /// The path within its file system that is its root; empty if `point` is.
     pub root: PathBuf,
-    /// Where it is, from this process's root directory.
+    /// Where it is, from this process's root directory; empty if that takes more than 8 KiB to say, as after somebody
+    /// moved a directory on the way: then it is somewhere unknown.
     pub point: PathBuf,
 }
 
@@ -196,8 +198,15 @@ const STATMOUNT_MNT_BASIC: u64 = 0x2;
 const STATMOUNT_MNT_ROOT: u64 = 0x8;
 const STATMOUNT_MNT_POINT: u64 = 0x10;
 
-/// `struct statmount` up to its string area, which begins at byte 512.
+/// Room for the paths of a mount, as a rule.
+const USUAL: usize = 8704;
+/// Room for the longest path that is asked for. The kernel has no bound, and who owns a directory can make the paths in
+/// it as long as he likes.
+const LONGEST: usize = 1 << 20;
+
+/// `struct statmount`, without the strings that follow it.
 #[repr(C)]
+#[derive(Clone, Copy)]
 struct RawStatMount {
     size: u32,
     mnt_opts: u32,
@@ -219,32 +228,65 @@ struct RawStatMount {
     mnt_root: u32,
     mnt_point: u32,
     rest: [u64; 50],
-    strings: [u8; 8704],
+}
+
+const _: () = assert!(size_of::<RawStatMount>() == 512);
+
+/// An answer of `statmount(2)`: the structure, then its strings.
+struct Answer(Vec<u64>);
+
+impl Answer {
+    /// Asks with room for strings of `room` bytes.
+    ///
+    /// Errors: EOVERFLOW when that is too little.
+    fn of(unique_id: u64, mask: u64, room: usize) -> io::Result<Self> {
+        let request = MntIdReq { size: 24, spare: 0, mnt_id: unique_id, param: mask };
+        let mut buffer = vec![0u64; (size_of::<RawStatMount>() + room).div_ceil(size_of::<u64>())];
+        let size = size_of_val(buffer.as_slice());
+        // SAFETY: the request has the size it says (MNT_ID_REQ_SIZE_VER0); the kernel writes at most the
+        // buffer's size into it.
+        let result =
+            unsafe { libc::syscall(SYS_STATMOUNT, &raw const request, buffer.as_mut_ptr(), size, 0) };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self(buffer))
+    }
+
+    fn fixed(&self) -> &RawStatMount {
+        // SAFETY: `of` made the buffer longer than the structure, aligned to its widest field, and initialised; every
+        // bit pattern is valid for plain integers.
+        unsafe { &*self.0.as_ptr().cast() }
+    }
+
+    fn text(&self, offset: u32) -> PathBuf {
+        // SAFETY: any initialised memory is bytes.
+        let bytes = unsafe {
+            std::slice::from_raw_parts(self.0.as_ptr().cast::<u8>(), size_of_val(self.0.as_slice()))
+        };
+        let bytes = bytes.get(size_of::<RawStatMount>() + offset as usize..).unwrap_or_default();
+        let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+        PathBuf::from(OsString::from_vec(bytes[..end].to_vec()))
+    }
+}
+
+fn is_overflow<T>(result: &io::Result<T>) -> bool {
+    matches!(result, Err(error) if error.raw_os_error() == Some(libc::EOVERFLOW))
 }
 
 /// `statmount(2)` of the mount with the never reused id `unique_id`.
 ///
 /// Errors: ENOENT when there is no such mount in this namespace; ENOSYS before Linux 6.8.
 pub fn stat_mount(unique_id: u64) -> io::Result<StatMount> {
-    let mask = STATMOUNT_MNT_BASIC | STATMOUNT_MNT_ROOT | STATMOUNT_MNT_POINT;
-    let request = MntIdReq { size: 24, spare: 0, mnt_id: unique_id, param: mask };
-    let mut buffer = Box::<RawStatMount>::new_uninit();
-    // SAFETY: the request has the size it says (MNT_ID_REQ_SIZE_VER0); the kernel writes at most the
-    // buffer's size into it.
-    let result = unsafe {
-        std::ptr::write_bytes(buffer.as_mut_ptr(), 0, 1);
-        libc::syscall(SYS_STATMOUNT, &raw const request, buffer.as_mut_ptr(), size_of::<RawStatMount>(), 0)
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
+    let paths = STATMOUNT_MNT_ROOT | STATMOUNT_MNT_POINT;
+    let mut answer = Answer::of(unique_id, STATMOUNT_MNT_BASIC | paths, USUAL);
+    let whole = !is_overflow(&answer);
+    if !whole {
+        answer = Answer::of(unique_id, STATMOUNT_MNT_BASIC, 0);
     }
-    // SAFETY: zeroed above, and every bit pattern is valid for plain integers.
-    let raw = unsafe { buffer.assume_init() };
-    let text = |offset: u32| {
-        let bytes = raw.strings.get(offset as usize..).unwrap_or_default();
-        let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-        PathBuf::from(OsString::from_vec(bytes[..end].to_vec()))
-    };
+    let answer = answer?;
+    let raw = answer.fixed();
+    let text = |offset| if whole { answer.text(offset) } else { PathBuf::new() };
     Ok(StatMount {
         id: u64::from(raw.mnt_id_old),
         parent: raw.mnt_parent_id,
@@ -256,14 +298,43 @@ pub fn stat_mount(unique_id: u64) -> io::Result<StatMount> {
     })
 }
 
+/// Where the mount with the never reused id `unique_id` is, from this process's root directory.
+///
+/// Errors: as [`stat_mount`]; EOVERFLOW when that is longer than 1 MiB.
+pub fn mount_point(unique_id: u64) -> io::Result<PathBuf> {
+    let mut room = USUAL;
+    loop {
+        let answer = Answer::of(unique_id, STATMOUNT_MNT_POINT, room);
+        if !is_overflow(&answer) || room >= LONGEST {
+            return answer.map(|answer| answer.text(answer.fixed().mnt_point));
+        }
+        room *= 2;
+    }
+}
+
+/// Whether there is a mount with the never reused id `unique_id` in this namespace. One that could not be asked for may
+/// be there; where the kernel or a seccomp filter has no `statmount(2)` at all, ids tell nothing.
+pub fn mount_exists(unique_id: u64) -> bool {
+    match Answer::of(unique_id, STATMOUNT_MNT_BASIC, 0) {
+        Ok(_) => true,
+        Err(error) => !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOSYS | libc::EPERM)),
+    }
+}
+
 /// The never reused ids of all mounts below this process's root directory, at any depth, without the one that it is on:
 /// `listmount(2)` with `LSMT_ROOT` (Linux 6.8).
 pub fn list_mounts() -> io::Result<Vec<u64>> {
+    list_mounts_in(LSMT_ROOT)
+}
+
+/// The never reused ids of all mounts in the one with the never reused id `unique_id`, at any depth: `listmount(2)`
+/// (Linux 6.8). The kernel looks at each mount of the namespace for it.
+pub fn list_mounts_in(unique_id: u64) -> io::Result<Vec<u64>> {
     let mut ids = Vec::new();
     let mut chunk = vec![0u64; 4096];
     loop {
         let last = ids.last().copied().unwrap_or(0);
-        let request = MntIdReq { size: 24, spare: 0, mnt_id: LSMT_ROOT, param: last };
+        let request = MntIdReq { size: 24, spare: 0, mnt_id: unique_id, param: last };
         // SAFETY: the request has the size it says; the kernel writes at most `chunk.len()` ids.
         let count =
             unsafe { libc::syscall(SYS_LISTMOUNT, &raw const request, chunk.as_mut_ptr(), chunk.len(), 0) };

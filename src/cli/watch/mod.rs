@@ -150,7 +150,7 @@ struct Daemon<'c> {
 
 impl Daemon<'_> {
     fn run(&mut self) -> anyhow::Result<u8> {
-        self.pass()?;
+        self.pass();
         let out = self.context.out;
         out.info(format_args!(
             "watching {}; mount events by {}",
@@ -167,10 +167,10 @@ impl Daemon<'_> {
             }
             self.tell.ping();
             if reload {
-                self.reload_by_hand()?;
+                self.reload_by_hand();
             }
             self.collect(changed, &BTreeSet::new());
-            self.pass()?;
+            self.pass();
         }
         notify(&[NotifyState::Stopping]);
         out.info(format_args!("ending; all sites stay up"));
@@ -178,14 +178,13 @@ impl Daemon<'_> {
         Ok(0)
     }
 
-    fn reload_by_hand(&mut self) -> Result<()> {
+    fn reload_by_hand(&mut self) {
         let since = NotifyState::monotonic_usec_now().into_iter();
         notify(&[NotifyState::Reloading].into_iter().chain(since).collect::<Vec<_>>());
         self.context.out.info(format_args!("looking at everything anew"));
         self.watcher.gather.hurry(User::Presets, Instant::now());
-        self.pass()?;
+        self.pass();
         self.tell.ready();
-        Ok(())
     }
 
     /// Reads the presets and the list of sites, and remembers on what these depend. All sites that were not in the
@@ -230,11 +229,11 @@ impl Daemon<'_> {
     }
 
     /// Deals with everybody who is due.
-    fn pass(&mut self) -> Result<()> {
+    fn pass(&mut self) {
         let start = Instant::now();
         let mut users = self.watcher.gather.take(start);
         if users.is_empty() {
-            return Ok(());
+            return;
         }
         self.context.out.forget_mistakes();
         self.reload_if_due(&mut users);
@@ -243,8 +242,16 @@ impl Daemon<'_> {
             let gone_for = self.vanished.get(&site.name).map(|since| start.saturating_duration_since(*since));
             Policy { wait: false, keep_vanished: gone_for.is_none_or(|time| time < GRACE) }
         };
-        let ends = pass_over(&self.context.afresh(), &sites, &self.signals.stop, policy)?;
-        self.take_in(&sites, ends);
+        match pass_over(&self.context.afresh(), &sites, &self.signals.stop, policy) {
+            Ok(ends) => self.take_in(&sites, ends),
+            Err(error) => {
+                self.context.out.error(&error);
+                for site in sites {
+                    self.watcher.gather.failed(&User::Site(site.name), start);
+                }
+                return;
+            }
+        }
         let now = Instant::now();
         self.watcher.gather.dealt_with(now, now - start);
         self.tell.state.passes += 1;
@@ -253,7 +260,6 @@ impl Daemon<'_> {
         }
         self.tell.write(&self.context, &self.watcher);
         self.tell.ping();
-        Ok(())
     }
 
     fn site(&self, user: &User) -> Option<&Site> {

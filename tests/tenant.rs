@@ -1,0 +1,138 @@
+//! Promise: whatever the owner of a root does in it, no mount of ours is forgotten, and no other site suffers.
+
+mod support;
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use nix::sys::signal::Signal;
+use rustix::fs::{Mode, OFlags, mkdirat, openat, renameat};
+use support::{Sandbox, Watcher, for_each_engine, mounts, on_shared_root, soon, soon_reads};
+
+fn main() -> ExitCode {
+    let mut all = vec![];
+    if mountjail::sys::probe::statmount() {
+        // Without ids that are never reused (Linux 6.8) a mount that was moved away is nobody's.
+        all.extend(for_each_engine("mounts that are moved out of a path's reach are found", out_of_reach));
+        all.extend(for_each_engine("what is moved deeper than can be told is not forgotten", too_deep));
+        all.push(on_shared_root("the watcher finds them and lives on", watched));
+        all.push(on_shared_root("a pass of the watcher that fails is tried again", failed_pass));
+    }
+    support::main(all)
+}
+
+/// Moves the directory `etc` of `root` below so many new directories with long names in it, the topmost called `top`;
+/// gives the lowest.
+fn bury(root: &Path, top: &str, depth: usize) -> OwnedFd {
+    let long = "x".repeat(250);
+    let root: OwnedFd = File::open(root).unwrap().into();
+    let mut at = root.try_clone().unwrap();
+    for nth in 0..depth {
+        let name = if nth == 0 { top } else { &long };
+        mkdirat(&at, name, Mode::RWXU).unwrap();
+        at = openat(&at, name, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    }
+    renameat(&root, "etc", &at, "etc").unwrap();
+    at
+}
+
+/// A site `s` that binds a file, and one beside it.
+struct Two {
+    sandbox: Sandbox,
+    root: PathBuf,
+    /// Of the file that `s` binds, and no other trial.
+    name: String,
+}
+
+impl Two {
+    fn new(sandbox: Sandbox) -> Self {
+        let name = format!("of-{}", sandbox.path("").file_name().unwrap().to_str().unwrap());
+        let source = sandbox.file(format!("host/{name}"), "text");
+        let line = format!("mounts: [{{ source: {}, target: /etc/file }}]\n", source.display());
+        let root = sandbox.site("s", &line);
+        sandbox.site("other", "devices: [zero]\n");
+        sandbox.ok(&["up", "--all"]);
+        Self { sandbox, root, name }
+    }
+
+    /// How many mounts of the file there are, wherever.
+    fn mounts(&self) -> usize {
+        mounts().iter().filter(|mount| mount.root.ends_with(&self.name)).count()
+    }
+
+    fn is_recorded(&self) -> bool {
+        self.sandbox.state().join("run/s.json").exists()
+    }
+}
+
+fn out_of_reach(engine: &'static str) {
+    // More than PATH_MAX; more than statmount(2) is asked for at first.
+    for depth in [18, 40] {
+        let two = Two::new(Sandbox::with_engine(engine));
+        bury(&two.root, "one", depth);
+        let status = two.sandbox.run(&["status", "s"]).exits(3).prints("moved away with a directory");
+        assert!(!status.stdout.contains("foreign"), "it is ours wherever it is");
+        two.sandbox.ok(&["status", "other"]);
+        two.sandbox.ok(&["up", "s"]).complains("1 attached, 1 detached");
+        assert_eq!(two.mounts(), 1);
+        bury(&two.root, "two", depth);
+        two.sandbox.ok(&["up", "--all"]);
+        assert_eq!(two.mounts(), 1);
+        two.sandbox.ok(&["status"]);
+        bury(&two.root, "three", depth);
+        two.sandbox.ok(&["down", "--all", "--lazy"]).complains("s: down, 1 mount detached");
+        assert_eq!(two.mounts(), 0);
+        assert!(!two.is_recorded());
+    }
+}
+
+/// Nobody is asked for a path of more than 1 MiB.
+fn too_deep(engine: &'static str) {
+    let two = Two::new(Sandbox::with_engine(engine));
+    let at = bury(&two.root, "deep", 4500);
+    for command in ["up", "down"] {
+        two.sandbox.run(&[command, "s"]).exits(1).complains("moved away from /etc/file").complains("1 MiB");
+        assert_eq!(two.mounts(), 1, "none is added to it");
+        assert!(two.is_recorded(), "it is not forgotten");
+        two.sandbox.ok(&[command, "other"]);
+    }
+    two.sandbox.run(&["status", "s"]).exits(3).prints("too deep");
+    let root: OwnedFd = File::open(&two.root).unwrap().into();
+    renameat(&at, "etc", &root, "etc").unwrap();
+    two.sandbox.ok(&["down", "s"]);
+    assert_eq!(two.mounts(), 0);
+    assert!(!two.is_recorded());
+}
+
+fn watched() {
+    let two = Two::new(Sandbox::new());
+    let watcher = Watcher::start(&two.sandbox);
+    for (nth, depth) in [18, 40, 18, 40].into_iter().enumerate() {
+        bury(&two.root, &format!("nth-{nth}"), depth);
+        let target = two.root.join("etc/file");
+        // A rename says nothing to the watcher; its next pass does.
+        watcher.signal(Signal::SIGHUP);
+        soon_reads(&target, "text");
+        assert_eq!(two.mounts(), 1, "{}", watcher.said());
+    }
+    watcher.end();
+}
+
+fn failed_pass() {
+    let two = Two::new(Sandbox::new());
+    // It is read when the watcher starts, and once more in each pass.
+    let path = "/proc/sys/kernel/random/boot_id";
+    let fault = "inject=openat:error=EMFILE:when=2";
+    let runner = ["strace", "-f", "-q", "-o", "/dev/null", "-P", path, "-e", "trace=openat", "-e", fault];
+    let watcher = Watcher::with(two.sandbox.command_under(&runner).arg("watch"));
+    watcher.says("boot_id: Too many open files");
+    soon("the pass is made up for", || {
+        let state = std::fs::read_to_string(two.sandbox.state().join("run/watch/state.json"));
+        if state.as_ref().is_ok_and(|state| state.contains("\"sites\":2")) {
+            return Ok(());
+        }
+        Err(format!("{state:?}\n{}", watcher.said()))
+    });
+}
