@@ -4,7 +4,7 @@ mod lab;
 mod support;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -32,11 +32,17 @@ fn hooks() -> PathBuf {
 fn hook(sandbox: &Sandbox) -> Ran {
     let like = sandbox.command();
     let program = Path::new(like.get_program()).parent().unwrap();
-    let mut hook = Command::new(hooks().join("packages-changed"));
-    hook.envs(like.get_envs().filter_map(|(key, value)| Some((key, value?))));
-    hook.env("PATH", format!("{}:{}", program.display(), std::env::var("PATH").unwrap()));
-    Ran::of(&mut hook).exits(0)
+    hook_in(sandbox, &format!("{}:{}", program.display(), std::env::var("PATH").unwrap()))
 }
+
+fn hook_in(sandbox: &Sandbox, path: &str) -> Ran {
+    let mut hook = Command::new(hooks().join("packages-changed"));
+    hook.envs(sandbox.command().get_envs().filter_map(|(key, value)| Some((key, value?))));
+    Ran::of(hook.env("PATH", path)).exits(0)
+}
+
+/// The `PATH` that apk gives to what it runs.
+const PATH_OF_APK: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A `/run` of this trial's own, with what shows that something is booted.
 fn booted() {
@@ -90,6 +96,11 @@ fn never_fails() {
     let sandbox = Sandbox::new();
     sandbox.manifest("s", "root: relative\n");
     hook(&sandbox).complains("s.yaml:1").complains("mountjail: sites may still have old files, see above");
+    // As somebody who built it would have it.
+    overlay(&sandbox, Path::new("/usr/local"));
+    fs::create_dir_all("/usr/local/bin").unwrap();
+    symlink(sandbox.command().get_program(), "/usr/local/bin/mountjail").unwrap();
+    hook_in(&sandbox, PATH_OF_APK).complains("s.yaml:1");
 }
 
 /// Run as apk runs it: by its own mode, relative to the root, without an environment. What it is to start fails here.
@@ -103,7 +114,7 @@ fn apk() {
     let hook = hooks().join("apk");
     let run = |stage: &str| {
         let mut command = Command::new(hook.strip_prefix("/").unwrap());
-        command.arg(stage).current_dir("/").env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.arg(stage).current_dir("/").env_clear().env("PATH", PATH_OF_APK);
         Ran::of(&mut command).exits(0).stdout
     };
     assert_eq!(run("post-commit"), "", "it cannot be executed");

@@ -35,6 +35,6 @@ pub use stat::{
 pub use text::{iconv, load_locale};
 pub use trace::{Resume, SystemCall, fork, next_signal, resume, stopped_or_ended, system_call};
 
-/// Whether this program's C library is musl. It looks users, groups and hosts up in the files of `/etc`, by DNS and by
-/// nscd, not by the name service switch, and has all character sets and locales built in.
+/// Whether this program's C library is musl. It looks users and groups up in the files of `/etc` and by nscd, hosts in
+/// those files and by DNS, and asks no name service switch. Its character sets are built in, and it takes any locale.
 pub const MUSL: bool = cfg!(target_env = "musl");
