@@ -30,7 +30,7 @@ pub(super) fn each<R: Send>(
     };
     thread::scope(|scope| {
         for _ in 1..threads.min(sites.len()) {
-            scope.spawn(run);
+            let _ = thread::Builder::new().spawn_scoped(scope, run); // else there are fewer
         }
         run();
     });
