@@ -15,7 +15,7 @@ use support::{Ran, Sandbox, for_each_engine, mounts_below, tree};
 type OnEngine = fn(&'static str);
 
 fn main() -> ExitCode {
-    let once: [(&str, fn()); 15] = [
+    let once: [(&str, fn()); 16] = [
         ("every mistake in a manifest is shown with its place", manifests),
         ("a root where no jail may be is refused", roots),
         ("a root inside another site is refused", overlapping_roots),
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         ("what nothing brings is said with the line that would", why_not),
         ("without privileges nothing happens", no_privileges),
         ("one site's error does not stop the others", all_goes_on),
+        ("where there can be no more threads, one does the work", no_threads),
         ("what is no directory of sites is said so", configuration),
         ("a reader that closes the pipe is no error", closed_pipe),
         ("what a site's owner chose commands no terminal, and is no line of its own", hostile_text),
@@ -380,6 +381,17 @@ fn all_goes_on() {
     sandbox.ok(&["down", "a", "d"]);
     sandbox.run(&["down", "--all"]);
     assert!(mounts_below(&first).is_empty() && mounts_below(&last).is_empty());
+}
+
+fn no_threads() {
+    let sandbox = Sandbox::new();
+    let roots = ["a", "b", "c"].map(|site| sandbox.site(site, "devices: [zero]\n"));
+    let fault = "inject=clone,clone3:error=EAGAIN";
+    let runner = ["strace", "-f", "-q", "-o", "/dev/null", "-e", "trace=clone,clone3", "-e", fault];
+    for (arguments, mounts) in [(["up", "--all"], 1), (["status", "--all"], 1), (["down", "--all"], 0)] {
+        Ran::of(sandbox.command_under(&runner).args(arguments)).exits(0);
+        assert!(roots.iter().all(|root| mounts_below(root).len() == mounts), "{arguments:?}");
+    }
 }
 
 fn configuration() {
