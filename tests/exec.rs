@@ -89,7 +89,7 @@ fn typing() {
     let sandbox = sandbox();
     sandbox.compile("srv/s/typing", include_str!("support/typing.c"));
     let run = |command: &str, how: &str| sandbox.on_a_terminal(&format!("{command} s -- /typing '{how}'"));
-    for how in ["plain", "high", "i386", "x32", "paste", "paste high", "paste i386"] {
+    for how in ["plain", "high", "i386", "x32", "paste", "paste high", "paste i386", "paste x32"] {
         let ran = run("$MOUNTJAIL exec", how);
         if how.contains("i386") && ran.code == 128 + 11 {
             continue; // a kernel without 32-bit programs

@@ -15,7 +15,8 @@ use crate::render::SiteState;
 ///
 /// The command takes mountjail's place as a process: signals, the terminal and the exit code are its own, but neither it
 /// nor what it starts can type into that terminal. It begins in / with a new environment (PATH, HOME, USER, LOGNAME; TERM,
-/// COLORTERM, LANG, LC_* and TZ are kept). Exit codes of mountjail itself: 127 if the command is not in the jail, 126 if it cannot be run.
+/// COLORTERM, LANG, LC_* and TZ are kept). Exit codes of mountjail itself: 127 if the command is not in the jail, 126 if it
+/// cannot be run.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  mountjail exec site1 -- ping -c1 example.org\n  mountjail exec --user www-data site1 \

@@ -177,7 +177,7 @@ fn conflict(desired: &Desired, path: &JailPath, need: Need<'_>, seen: &Seen) -> 
                     "{}: cannot mount {} on {at}: it is a {what}, which the mount would hide",
                     desired.site, mount.source
                 ))
-                .hint("move it away, as the user whose it is, or give the mount another target"),
+                .hint("move it away, as the user who owns it, or give the mount another target"),
             )
         }
         Need::Target(mount) => Some(in_the_way(
@@ -207,5 +207,5 @@ fn in_the_way(desired: &Desired, at: &HostPath, seen: &Seen, needed: &str) -> Er
         None => format!("a {}", seen.kind),
     };
     Error::failed(format!("{}: {at} is {found}, but {needed}", desired.site))
-        .hint("move it away, as the user whose it is: root would follow links there, as mountjail does not")
+        .hint("move it away, as the user who owns it: root would follow links there, mountjail does not")
 }

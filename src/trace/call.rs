@@ -68,10 +68,15 @@ const fn kind(number: libc::c_long, name: &'static str, path: PathAt, flags: Fla
     Kind { number, name, path, flags }
 }
 
+#[cfg(target_pointer_width = "64")]
+const FSTATAT: libc::c_long = libc::SYS_newfstatat;
+#[cfg(not(target_pointer_width = "64"))]
+const FSTATAT: libc::c_long = libc::SYS_fstatat64;
+
 const KINDS: &[Kind] = &[
     kind(libc::SYS_openat, "open", PathAt::Beside, Flags::Open(2)),
     kind(libc::SYS_openat2, "open", PathAt::Beside, Flags::How(2)),
-    kind(libc::SYS_newfstatat, "stat", PathAt::Beside, Flags::None),
+    kind(FSTATAT, "stat", PathAt::Beside, Flags::None),
     kind(libc::SYS_statx, "stat", PathAt::Beside, Flags::None),
     kind(libc::SYS_faccessat, "access", PathAt::Beside, Flags::None),
     kind(libc::SYS_faccessat2, "access", PathAt::Beside, Flags::None),

@@ -1,4 +1,4 @@
-/* Types into its terminal, in the way that is named; succeeds if that is refused as nothing of its own may do (EPERM). */
+/* Types into its terminal, in the way that is named; succeeds if it may not (EPERM). */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,13 +8,18 @@
 
 static char x[] = "x";
 
-static long i386(long request)
+/* By other numbers of this machine's system calls, if it has such. */
+static long other(const char *abi, long request)
 {
 #ifdef __x86_64__
 	long result;
-	__asm__ volatile("int $0x80" : "=a"(result) : "a"(54L), "b"(0L), "c"(request), "d"(x) : "memory", "r8", "r9", "r10", "r11");
-	errno = -result;
-	return result < 0 ? -1 : result;
+	if (!strcmp(abi, "i386")) {
+		__asm__ volatile("int $0x80" : "=a"(result) : "a"(54L), "b"(0L), "c"(request), "d"(x)
+				 : "memory", "r8", "r9", "r10", "r11");
+		errno = -result;
+		return result < 0 ? -1 : result;
+	}
+	return syscall(0x40000000 | 514, 0, request, x);
 #else
 	return ioctl(0, request, x);
 #endif
@@ -22,14 +27,13 @@ static long i386(long request)
 
 int main(int argc, char **argv)
 {
-	const char *how = argc > 1 ? argv[1] : "";
+	const char *how = argc > 1 ? argv[1] : "", *last = strrchr(how, ' ');
 	long request = strstr(how, "paste") ? TIOCLINUX : TIOCSTI, result;
-	if (strstr(how, "high"))
+	last = last ? last + 1 : how;
+	if (!strcmp(last, "high"))
 		result = syscall(SYS_ioctl, 0, request | ~0UL << 32, x);
-	else if (strstr(how, "i386"))
-		result = i386(request);
-	else if (strstr(how, "x32"))
-		result = syscall(0x40000000 | 514, 0, request, x);
+	else if (!strcmp(last, "i386") || !strcmp(last, "x32"))
+		result = other(last, request);
 	else
 		result = ioctl(0, request, x);
 	printf("%s: %s\n", how, result < 0 ? strerror(errno) : "typed");
