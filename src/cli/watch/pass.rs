@@ -1,16 +1,25 @@
-//! One pass over one site: what `up` does, if the site is up.
+//! One pass over some sites: what `up` does, for those that are up.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::cli::apply::{Done, Run};
+use crate::cli::context::{Context, table};
+use crate::cli::parallel;
 use crate::cli::sites::{self, Site, Unusable};
 use crate::cli::work::{Failed, lock};
 use crate::engine::Lock;
 use crate::manifest::HostPath;
-use crate::observe::{MadeKind, Record, RecordedMount, Records};
+use crate::observe::{self, MadeKind, Record, RecordedMount, Records};
 use crate::resolve::{Desired, Host, Interest, Link, Lookups, Mount};
 use crate::watch::{Learned, RecordId, User};
 use crate::{Result, sys};
+
+/// From so many sites on a pass reads the mount table once instead of asking for each mount.
+const MANY: usize = 32;
+
+/// Taking the old mount off waits for a grace period of the kernel's, outside of any lock: threads wait together.
+const THREADS: usize = 8;
 
 /// What a pass does where it has a choice.
 #[derive(Clone, Copy)]
@@ -34,8 +43,28 @@ pub(super) enum Ended {
     Failed(Failed),
 }
 
+/// One pass over `sites`, until `stop`; what came of each that was begun.
+pub(super) fn over(
+    context: &Context<'_>,
+    sites: &[Site],
+    stop: &AtomicBool,
+    policy: impl Fn(&Site) -> Policy + Sync,
+) -> Result<Vec<(Ended, Option<Learned>)>> {
+    if sites.is_empty() {
+        return Ok(vec![]);
+    }
+    let boot = observe::boot_id()?;
+    let engine = context.engine(boot.clone(), sites.len() > 1)?;
+    let table = table(sites.len() >= MANY)?;
+    // A site that is begun is finished: undoing would take as long.
+    let never = AtomicBool::new(false);
+    let resolver = context.resolver()?;
+    let run = Run { context, engine, resolver, boot, table, stop: &never, leave_down: false };
+    Ok(parallel::each(sites, THREADS, stop, context.out, |each| site(&run, each, policy(each))))
+}
+
 /// Brings the site right, if it is up. Also tells what is known of it now; `None`: no more than before.
-pub(super) fn site(run: &Run<'_>, site: &Site, policy: Policy) -> (Ended, Option<Learned>) {
+fn site(run: &Run<'_>, site: &Site, policy: Policy) -> (Ended, Option<Learned>) {
     match locked(run, site, policy) {
         Ok(None) => (Ended::Busy, None),
         Ok(Some(lock)) => under_lock(run, site, policy, &lock),
