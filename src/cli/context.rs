@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use anyhow::Context as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::out::Out;
+use super::out::{Out, worst};
 use super::sites;
 use crate::engine::Engine;
 use crate::manifest::{HostPath, Presets};
@@ -22,6 +22,7 @@ pub(super) struct Context<'o> {
     pub host: Host,
     pub out: &'o Out,
     roots: Arc<OnceLock<Roots>>,
+    mistaken: AtomicBool,
 }
 
 impl<'o> Context<'o> {
@@ -41,7 +42,7 @@ impl<'o> Context<'o> {
 
     fn of(config: PathBuf, state: StateDir, host: Host, out: &'o Out) -> Result<Self> {
         let presets = Arc::new(sites::presets(&config)?);
-        Ok(Self { config, state, presets, host, out, roots: Arc::default() })
+        Ok(Self { config, state, presets, host, out, roots: Arc::default(), mistaken: AtomicBool::default() })
     }
 
     /// The same with the host and the configuration as they are now.
@@ -58,7 +59,19 @@ impl<'o> Context<'o> {
             host: Host::new().recording(),
             out: self.out,
             roots: self.roots.clone(),
+            mistaken: AtomicBool::default(),
         }
+    }
+
+    /// Says a mistake in the configuration that keeps nothing else from being done, but tells in the exit code.
+    pub(super) fn mistake(&self, error: &Error) {
+        self.out.error(error);
+        self.mistaken.store(true, Ordering::Relaxed);
+    }
+
+    /// The exit code of a command that ended with `code`.
+    pub(super) fn exit_code(&self, code: u8) -> u8 {
+        if is_set(&self.mistaken) { worst([code, 2]) } else { code }
     }
 
     /// The resolver of this run.

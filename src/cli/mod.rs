@@ -130,21 +130,25 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli, out: &Out) -> anyhow::Result<u8> {
     let context = Context::new(cli.global.config_dir, cli.global.state_dir, out)?;
-    match cli.command {
-        Command::Up(up) => up.run(&context),
-        Command::Down(down) => down.run(&context),
-        Command::Plan(plan) => plan.run(&context),
-        Command::Status(status) => status.run(&context),
-        Command::Check(check) => check.run(&context),
-        Command::Presets(presets) => presets.run(&context),
-        Command::Why(why) => why.run(&context),
-        Command::Doctor(doctor) => doctor.run(&context),
-        Command::Watch(watch) => watch.run(&context),
-        Command::Fstab(fstab) => fstab.run(&context),
-        Command::Units(units) => units.run(&context),
-        Command::Import(import) => import.run(&context),
-        Command::Exec(exec) => exec.run(&context),
-        Command::Trace(trace) => trace.run(&context),
+    run_in(&context, cli.command).map(|code| context.exit_code(code))
+}
+
+fn run_in(context: &Context<'_>, command: Command) -> anyhow::Result<u8> {
+    match command {
+        Command::Up(up) => up.run(context),
+        Command::Down(down) => down.run(context),
+        Command::Plan(plan) => plan.run(context),
+        Command::Status(status) => status.run(context),
+        Command::Check(check) => check.run(context),
+        Command::Presets(presets) => presets.run(context),
+        Command::Why(why) => why.run(context),
+        Command::Doctor(doctor) => doctor.run(context),
+        Command::Watch(watch) => watch.run(context),
+        Command::Fstab(fstab) => fstab.run(context),
+        Command::Units(units) => units.run(context),
+        Command::Import(import) => import.run(context),
+        Command::Exec(exec) => exec.run(context),
+        Command::Trace(trace) => trace.run(context),
         Command::Schema(schema) => Ok(schema.run(context.out)),
         Command::Completions(completions) => Ok(completions.run(context.out)),
     }

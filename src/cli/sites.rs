@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::Which;
 use super::context::Context;
-use crate::manifest::{self, Diagnostics, HostPath, Manifest, Presets, SiteName, SourceFile};
+use crate::manifest::{self, Diagnostic, Diagnostics, HostPath, Manifest, Presets, SiteName, SourceFile};
 use crate::resolve::Roots;
 use crate::{Error, Result};
 
@@ -47,6 +47,14 @@ impl Unusable {
         }
     }
 
+    /// The first mistake, without its place.
+    fn in_short(&self) -> String {
+        match self {
+            Self::Error(error) => error.to_string(),
+            Self::Mistakes(mistakes) => mistakes.iter().next().map(Diagnostic::message).unwrap_or_default(),
+        }
+    }
+
     /// As one error, for JSON.
     pub(super) fn as_text(&self) -> String {
         match self {
@@ -61,10 +69,13 @@ pub(super) fn which(context: &Context<'_>, which: &Which) -> Result<Vec<Site>> {
     if which.all { every(context) } else { named(context, &which.sites) }
 }
 
-/// As [`all`]; says so if there are none.
+/// As [`all`]; says so if there are none, and which files are none.
 pub(super) fn every(context: &Context<'_>) -> Result<Vec<Site>> {
-    let sites = all(context)?;
-    if sites.is_empty() {
+    let (sites, misnamed) = listed(context)?;
+    for error in &misnamed {
+        context.mistake(error);
+    }
+    if sites.is_empty() && misnamed.is_empty() {
         context.out.info(format_args!("there are no sites in {}", context.config.join("sites").display()));
     }
     Ok(sites)
@@ -99,20 +110,33 @@ pub(super) fn one(context: &Context<'_>, name: &str) -> Result<Site> {
 fn site_of(file: &Path) -> Result<SiteName> {
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
     SiteName::new(&stem).map_err(|why| {
-        Error::usage(format!("{}: the file's name cannot be a site's name", file.display())).because_of(why)
+        Error::usage(format!("{}: the file's name cannot be a site's name", file.display()))
+            .because_of(why)
+            .hint("rename the file, or give it another ending than .yaml if it is no manifest")
     })
 }
 
 /// All sites of the configuration, sorted by name.
 pub(super) fn all(context: &Context<'_>) -> Result<Vec<Site>> {
+    listed(context).map(|(sites, _)| sites)
+}
+
+/// As [`all`], and why some of the files there cannot be sites.
+pub(super) fn listed(context: &Context<'_>) -> Result<(Vec<Site>, Vec<Error>)> {
     let directory = context.config.join("sites");
     let files = yaml_files(&directory).map_err(|error| {
         Error::failed(format!("cannot list the sites in {}", directory.display()))
             .because(&error)
             .hint("write SITE.yaml there, or name another directory with --config-dir")
     })?;
-    let sites = files.into_iter().map(|file| Ok(Site { name: site_of(&file)?, file }));
-    sites.collect()
+    let (mut sites, mut misnamed) = (vec![], vec![]);
+    for file in files {
+        match site_of(&file) {
+            Ok(name) => sites.push(Site { name, file }),
+            Err(error) => misnamed.push(error),
+        }
+    }
+    Ok((sites, misnamed))
 }
 
 /// The files `*.yaml` of a directory but hidden ones, sorted.
@@ -141,9 +165,10 @@ pub(super) fn presets(config: &Path) -> Result<Presets> {
     };
     for file in files {
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        // A file that cannot be read is an error where it is used.
-        let text = text(&file).unwrap_or_else(|_| "\0".to_owned());
-        presets.add(&name, SourceFile::File(file), text);
+        match text(&file) {
+            Ok(text) => presets.add(&name, SourceFile::File(file), text),
+            Err(why) => presets.add_unreadable(&name, SourceFile::File(file), why.in_short()),
+        }
     }
     Ok(presets)
 }
