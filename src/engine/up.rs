@@ -52,10 +52,10 @@ pub(super) fn carry_out(
     }
 }
 
-/// Nothing to mount; but what an fstab or an earlier kernel session mounted is recorded as ours from now on.
+/// Nothing to mount; but the site is up from now on, and what an fstab or an earlier kernel session mounted is ours.
 fn adopt(engine: &Engine, plan: &Plan, observed: &Observed) -> Result<Outcome> {
     let record = record_of(engine, plan, plan.keep.clone(), history(observed));
-    if observed.record.as_ref() != Some(&record) && !record.mounts.is_empty() {
+    if observed.record.as_ref() != Some(&record) {
         journal::write_record(&engine.state, &plan.site, &record)?;
     }
     Ok(Outcome::default())
@@ -331,18 +331,25 @@ impl<'a> Run<'a> {
     /// the undo was not complete, this is not called: the next run needs the intent.)
     fn restore_records(&self, some_stay: bool) -> Result<()> {
         if !some_stay {
-            let mut mounts = self.observed.record.as_ref().map_or(vec![], |record| record.mounts.clone());
-            let stayed: HashSet<_> = self.plan.keep.iter().map(|keep| &keep.target).collect();
-            let is_away = |mount: &RecordedMount| {
-                self.observed.strays.iter().any(|stray| Some(stray.unique_id) == mount.unique_id)
-            };
-            let detached = |mount: &&mut RecordedMount| !stayed.contains(&mount.target) && !is_away(mount);
-            for mount in mounts.iter_mut().filter(detached) {
-                mount.unique_id = None;
-            }
-            self.write_record(mounts, history(self.observed))?;
+            self.restore_record()?;
         }
         journal::write_kept(&self.engine.state, &self.plan.site, &kept_before(self.plan, self.observed))
+    }
+
+    fn restore_record(&self) -> Result<()> {
+        let Some(before) = &self.observed.record else {
+            return journal::remove_record(&self.engine.state, &self.plan.site);
+        };
+        let stayed: HashSet<_> = self.plan.keep.iter().map(|keep| &keep.target).collect();
+        let is_away = |mount: &RecordedMount| {
+            self.observed.strays.iter().any(|stray| Some(stray.unique_id) == mount.unique_id)
+        };
+        let detached = |mount: &&mut RecordedMount| !stayed.contains(&mount.target) && !is_away(mount);
+        let mut mounts = before.mounts.clone();
+        for mount in mounts.iter_mut().filter(detached) {
+            mount.unique_id = None;
+        }
+        self.write_record(mounts, history(self.observed))
     }
 }
 

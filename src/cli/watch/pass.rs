@@ -10,10 +10,10 @@ use crate::cli::sites::{self, Site, Unusable};
 use crate::cli::work::{Failed, lock};
 use crate::engine::Lock;
 use crate::manifest::HostPath;
-use crate::observe::{self, MadeKind, Record, RecordedMount, Records};
+use crate::observe::{self, MadeKind, RecordedMount, Records};
 use crate::resolve::{Desired, Host, Interest, Link, Lookups, Mount};
 use crate::watch::{Learned, RecordId, User};
-use crate::{Result, sys};
+use crate::{Error, Result, sys};
 
 /// From so many sites on a pass reads the mount table once instead of asking for each mount.
 const MANY: usize = 32;
@@ -80,15 +80,28 @@ fn locked(run: &Run<'_>, site: &Site, policy: Policy) -> Result<Option<Lock>> {
 }
 
 fn under_lock(run: &Run<'_>, site: &Site, policy: Policy, _lock: &Lock) -> (Ended, Option<Learned>) {
-    let records = run.context.state.read(&site.name, &run.boot);
-    if record(&records).is_none() {
-        return (Ended::Down, Some(learned(run, site, vec![])));
+    let records = match run.context.state.read(&site.name, &run.boot) {
+        Ok(records) => records,
+        Err(error) => return (Ended::Failed(error.context(&site.name).into()), None),
+    };
+    if records.record.is_none() {
+        return match damaged(site, &records) {
+            None => (Ended::Down, learned(run, site, vec![])),
+            Some(error) => (Ended::Failed(error.into()), None),
+        };
     }
     let host = run.context.host.scope();
     let mut lookups = vec![];
     let ended = bring_right(run, site, policy, &records, &host, &mut lookups);
     lookups.push(Arc::new(host.into_lookups()));
-    (ended, Some(learned(run, site, lookups)))
+    (ended, learned(run, site, lookups))
+}
+
+/// Why it cannot be known whether the site is up.
+fn damaged(site: &Site, records: &Records) -> Option<Error> {
+    let warning = records.warnings.first()?;
+    let error = Error::failed(format!("{}: {warning}", site.name));
+    Some(error.hint(format!("if the site is to be up, `mountjail up {}` writes it anew", site.name)))
 }
 
 fn bring_right(
@@ -125,31 +138,27 @@ fn is_gone(unusable: &Unusable, site: &Site) -> bool {
     matches!(unusable, Unusable::Error(_)) && std::fs::symlink_metadata(&site.file).is_err()
 }
 
-/// The record of this boot, if it tells of mounts: somebody brought the site up.
-fn record(records: &Records) -> Option<&Record> {
-    records.record.as_ref().filter(|record| !record.mounts.is_empty())
-}
-
-fn learned(run: &Run<'_>, site: &Site, lookups: Vec<Arc<Lookups>>) -> Learned {
+/// `None`: the record cannot be read just now.
+fn learned(run: &Run<'_>, site: &Site, lookups: Vec<Arc<Lookups>>) -> Option<Learned> {
     let path = run.context.state.record(&site.name);
     // Before it is read: what comes later is news.
     let id = RecordId::of(&path);
-    let records = run.context.state.read(&site.name, &run.boot);
-    let record = record(&records);
+    let records = run.context.state.read(&site.name, &run.boot).ok()?;
+    let record = records.record.as_ref();
     let mounts = record.into_iter().flat_map(|record| &record.mounts);
-    Learned {
+    Some(Learned {
         user: User::Site(site.name.clone()),
         lookups,
         root: record.map(|record| record.root.clone()),
         ids: mounts.filter_map(|mount| mount.unique_id).collect(),
         record: id,
-    }
+    })
 }
 
 /// Adds to `desired` the recorded mounts whose source is gone and that still show what they showed: a file that is
 /// replaced in two steps, and the directory of a service that restarts, are away for a moment. Returns how many.
 fn keep_vanished(desired: &mut Desired, records: &Records, host: &Host) -> usize {
-    let Some(record) = record(records).filter(|record| record.root == desired.root) else { return 0 };
+    let Some(record) = records.record.as_ref().filter(|record| record.root == desired.root) else { return 0 };
     let kept: Vec<_> = record
         .mounts
         .iter()
