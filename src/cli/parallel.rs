@@ -30,7 +30,10 @@ pub(super) fn each<R: Send>(
     };
     thread::scope(|scope| {
         for _ in 1..threads.min(sites.len()) {
-            scope.spawn(run);
+            // Where the kernel gives no more threads, fewer do it.
+            if thread::Builder::new().spawn_scoped(scope, run).is_err() {
+                break;
+            }
         }
         run();
     });

@@ -73,10 +73,16 @@ fn ask() -> io::Result<Vec<MountInfo>> {
         thread::available_parallelism().map_or(1, usize::from).min(ids.len().div_ceil(WORTH_A_THREAD));
     let share = ids.len().div_ceil(threads.max(1)).max(1);
     thread::scope(|scope| {
-        let threads: Vec<_> = ids.chunks(share).map(|ids| scope.spawn(|| ask_for(ids))).collect();
+        // Where the kernel gives no thread, this one asks.
+        let ask_aside =
+            |ids| thread::Builder::new().spawn_scoped(scope, move || ask_for(ids)).map_err(|_| ids);
+        let threads: Vec<_> = ids.chunks(share).map(ask_aside).collect();
         let mut mounts = Vec::with_capacity(ids.len());
         for thread in threads {
-            mounts.extend(thread.join().map_err(|_| io::Error::other("a thread panicked"))??);
+            mounts.extend(match thread {
+                Ok(thread) => thread.join().map_err(|_| io::Error::other("a thread panicked"))??,
+                Err(ids) => ask_for(ids)?,
+            });
         }
         Ok(mounts)
     })
