@@ -90,7 +90,14 @@ impl Error {
 
     /// What to do next, where that is known.
     pub fn hint_text(&self) -> Option<&str> {
-        self.hint.as_deref()
+        match self.errno {
+            // Whatever was being done.
+            Some(libc::EMFILE) => {
+                Some("raise the limit: `LimitNOFILE=` of the service, `ulimit -n` in a shell")
+            }
+            Some(libc::ENFILE) => Some("raise the limit: `sysctl fs.file-max`"),
+            _ => self.hint.as_deref(),
+        }
     }
 
     /// The errno that the kernel gave, where there was one.

@@ -7,11 +7,10 @@ mod support;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use lab::{Fpm, NAME, Server, wait_until};
 use nix::sched::CloneFlags;
@@ -19,11 +18,12 @@ use support::{Ran, Sandbox, Watcher, mounts_below, on_shared_root, soon, soon_re
 
 fn main() -> ExitCode {
     // Each in namespaces of its own: they change the same files of the host and use the same ports.
-    let all: [(&str, fn()); 4] = [
+    let all: [(&str, fn()); 5] = [
         ("a PHP-FPM pool while the host changes", pool),
         ("useradd and userdel", accounts),
         ("an editor", editor),
         ("Redis restarts while a client is connected", redis),
+        ("MariaDB restarts while PHP in the jail is connected", mariadb),
     ];
     let all = all.into_iter().map(|(name, body)| on_shared_root(name, body));
     support::main_in(CloneFlags::CLONE_NEWNET, all.collect())
@@ -174,78 +174,139 @@ fn editor() {
     watcher.end();
 }
 
-/// systemd removes the server's directory when it stops, and makes it anew when it starts.
 fn redis() {
     let sandbox = Sandbox::new();
     lab::prepare(&sandbox);
-    let directory = Path::new("/run/redis");
-    let start = || {
-        fs::create_dir(directory).unwrap();
-        let mut command = Command::new("redis-server");
-        command.args([
-            "--port",
-            "0",
-            "--save",
-            "",
-            "--unixsocket",
-            "/run/redis/redis.sock",
-            "--dir",
-            "/run/redis",
-        ]);
-        let server = Server::start(&mut command);
-        wait_until("Redis listens", || UnixStream::connect(directory.join("redis.sock")).is_ok());
-        server
+    let service = Service {
+        socket: lab::REDIS,
+        manifest: "presets: [redis, busybox]\nprograms: [/usr/bin/redis-cli]\n",
+        start: &|_| lab::redis(),
+        client: &[
+            "busybox",
+            "sh",
+            "-c",
+            "while :; do redis-cli -s /run/redis/redis.sock ping; sleep 0.1; done",
+        ],
+        answer: &|_| "PONG".to_owned(),
     };
-    let server = start();
-    let root = sandbox.site("s", "presets: [redis, busybox]\nprograms: [/usr/bin/redis-cli]\n");
-    sandbox.ok(&["up", "s"]);
-    let watcher = Watcher::start(&sandbox);
-    let client = Client::start(&root);
-    client.answers();
-    let mut server = Some(server);
-    for _ in 0..3 {
-        drop(server.take());
-        fs::remove_dir_all(directory).unwrap();
-        server = Some(start());
-        client.answers();
-    }
-    let said = watcher.end();
-    assert!(said.matches("s: swapped /run/redis").count() >= 3, "{said}");
-    sandbox.ok(&["status", "s"]);
+    service.restarts(&sandbox);
 }
 
-/// A program in a jail that asks ten times a second, and connects again when it has to.
+/// PHP keeps its connection open, finds out that it is dead, and connects again.
+fn mariadb() {
+    let sandbox = Sandbox::new();
+    lab::prepare(&sandbox);
+    let ask = "mysqli_report(MYSQLI_REPORT_OFF);
+        for ($db = null;; usleep(100000)) {
+            if ($db === null) {
+                $db = mysqli_init();
+                if (!@$db->real_connect('localhost', 'root', '', null, 0, '/run/mysqld/mysqld.sock')) {
+                    echo 'connect: ', mysqli_connect_errno(), ' ', mysqli_connect_error(), PHP_EOL;
+                    $db = null;
+                }
+            } elseif ($answer = @$db->query('SELECT @@server_id')) {
+                echo 'server ', $answer->fetch_row()[0], PHP_EOL;
+            } else {
+                echo 'query: ', $db->errno, ' ', $db->error, PHP_EOL;
+                $db = null;
+            }
+        }";
+    let service = Service {
+        socket: lab::MYSQL,
+        manifest: "presets: [php-fpm, mysql]\nprograms: [/usr/bin/php]\n\
+                   libraries: [/usr/lib/php/*/mysqlnd.so, /usr/lib/php/*/mysqli.so]\nusers: [www-data]\n",
+        start: &|nth| lab::mysql_numbered(&sandbox, nth),
+        client: &["php", "-n", "-d", "extension=mysqlnd", "-d", "extension=mysqli", "-r", ask],
+        answer: &|nth| format!("server {nth}"),
+    };
+    let got = service.restarts(&sandbox);
+    let errors: Vec<_> = got.iter().filter(|line| !line.starts_with("server ")).collect();
+    // CR_CONNECTION_ERROR while there is no server; CR_SERVER_GONE_ERROR or CR_SERVER_LOST from the one that ended.
+    let honest = ["connect: 2002 ", "query: 2006 ", "query: 2013 "];
+    assert!(errors.iter().all(|line| honest.iter().any(|known| line.starts_with(known))), "{got:#?}");
+    let dead = errors.iter().filter(|line| line.starts_with("query: ")).count();
+    assert_eq!(dead, RESTARTS as usize, "each old connection ends once: {got:#?}");
+}
+
+/// So often a server restarts.
+const RESTARTS: u32 = 3;
+
+/// A server and a program in a jail that asks it ten times a second.
+struct Service<'a> {
+    socket: &'a str,
+    manifest: &'a str,
+    /// The server that comes up for the nth time; with the directory of its socket.
+    start: &'a dyn Fn(u32) -> Server,
+    client: &'a [&'a str],
+    /// What the nth server answers.
+    answer: &'a dyn Fn(u32) -> String,
+}
+
+impl Service<'_> {
+    /// Restarts the server under its client as systemd does it with `RuntimeDirectory=`: the directory is removed when
+    /// it has stopped, and made anew when it starts. Only the watcher knows of mountjail. Returns all that the client got.
+    fn restarts(&self, sandbox: &Sandbox) -> Vec<String> {
+        let directory = Path::new(self.socket).parent().unwrap();
+        let mut server = (self.start)(1);
+        let root = sandbox.site("s", self.manifest);
+        sandbox.ok(&["up", "s"]);
+        let watcher = Watcher::start(sandbox);
+        let client = Client::start(&root, self.client);
+        client.gets(&(self.answer)(1));
+        for nth in 2..2 + RESTARTS {
+            server.stop();
+            fs::remove_dir_all(directory).unwrap();
+            server = (self.start)(nth);
+            let listens = Instant::now();
+            client.gets(&(self.answer)(nth));
+            assert!(listens.elapsed() < Duration::from_secs(5), "after {:?}", listens.elapsed());
+        }
+        let said = watcher.end();
+        let swaps = said.matches(&format!("s: swapped {}\n", directory.display())).count();
+        assert!(swaps >= RESTARTS as usize && !said.contains("error"), "{said}");
+        sandbox.ok(&["status", "s"]);
+        client.got()
+    }
+}
+
+/// A running program in a jail.
 struct Client {
     _program: Server,
-    answers: Arc<AtomicUsize>,
-    last: Arc<Mutex<String>>,
+    /// The lines that it printed.
+    got: Arc<Mutex<Vec<String>>>,
 }
 
 impl Client {
-    fn start(root: &Path) -> Self {
-        let ask = "while :; do redis-cli -s /run/redis/redis.sock ping; sleep 0.1; done";
-        let mut command = Command::new("/usr/sbin/chroot");
-        command.arg(root).args(["busybox", "sh", "-c", ask]).env("PATH", "/usr/bin:/bin");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().unwrap();
+    fn start(root: &Path, command: &[&str]) -> Self {
+        let mut chroot = Command::new("/usr/sbin/chroot");
+        chroot.arg(root).args(command).env("PATH", "/usr/bin:/bin");
+        chroot.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = chroot.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let client = Self { _program: Server(child), answers: Arc::default(), last: Arc::default() };
-        let (answers, last) = (client.answers.clone(), client.last.clone());
+        let client = Self { _program: Server(child), got: Arc::default() };
+        let got = client.got.clone();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                answers.fetch_add(usize::from(line == "PONG"), Ordering::Relaxed);
-                *last.lock().unwrap() = line;
+                got.lock().unwrap().push(line);
             }
         });
         client
     }
 
-    /// Waits until it gets answers, now.
-    fn answers(&self) {
-        let before = self.answers.load(Ordering::Relaxed);
-        soon("the client is answered", || {
-            let now = self.answers.load(Ordering::Relaxed);
-            if now > before + 2 { Ok(()) } else { Err(self.last.lock().unwrap().clone()) }
+    fn got(&self) -> Vec<String> {
+        self.got.lock().unwrap().clone()
+    }
+
+    /// Waits until it gets `answer`, again and again.
+    fn gets(&self, answer: &str) {
+        let before = self.got().len();
+        soon(&format!("the client gets {answer:?}"), || {
+            let got = self.got().split_off(before);
+            if got.iter().filter(|line| *line == answer).count() > 2 {
+                Ok(())
+            } else {
+                Err(format!("{got:#?}"))
+            }
         });
     }
 }

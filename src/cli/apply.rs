@@ -48,15 +48,16 @@ impl Run<'_> {
             self.context.out.info(format_args!("{}: made the root {}", site.name, manifest.root));
         }
         match self.resolver.resolve(&manifest, self.context.roots()) {
-            Err(_) if self.leave_down && self.was_never_up(site) => Ok(None),
+            Err(_) if self.leave_down && self.was_never_up(site)? => Ok(None),
             Err(errors) => Err(Failed::Errors(errors)),
             Ok(desired) => self.make_so(desired, manifest.services),
         }
     }
 
     /// In this boot, and by `up`.
-    fn was_never_up(&self, site: &Site) -> bool {
-        self.context.state.read(&site.name, &self.boot).record.is_none()
+    fn was_never_up(&self, site: &Site) -> Result<bool> {
+        let records = self.context.state.read(&site.name, &self.boot);
+        records.map(|records| records.record.is_none()).map_err(|error| error.context(&site.name))
     }
 
     /// Makes the site, whose lock is held, as `desired`. `None`: it is down, and was left alone.
@@ -79,7 +80,9 @@ impl Run<'_> {
     ) -> Result<Option<(Outcome, Vec<Changed>)>, Failed> {
         let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
         let (observed, plan) = observe_and_plan(self.context, desired, &self.boot, table)?;
-        if self.leave_down && site_state(&plan) == SiteState::Down {
+        // One that is recorded with no mounts is up: all that it needs was absent.
+        let is_up = observed.record.as_ref().is_some_and(|record| record.mounts.is_empty());
+        if self.leave_down && !is_up && site_state(&plan) == SiteState::Down {
             return Ok(None);
         }
         if !plan.conflicts.is_empty() {

@@ -97,7 +97,7 @@ impl Run<'_> {
     fn site(&self, site: &Site) -> Result<(HostPath, Outcome), Failed> {
         let named = |error: Error| error.context(&site.name);
         let _lock = lock(self.context, &self.engine, site)?;
-        let records = self.context.state.read(&site.name, &self.boot);
+        let records = self.context.state.read(&site.name, &self.boot).map_err(named)?;
         for warning in &records.warnings {
             self.context.out.warn(format_args!("{}: {warning}", site.name));
         }
@@ -218,7 +218,7 @@ impl Run<'_> {
         if !failure.busy {
             return vec![];
         }
-        let records = self.context.state.read(&site.name, &self.boot);
+        let records = self.context.state.read(&site.name, &self.boot).unwrap_or_default();
         let Some(root) = records.root().cloned().or_else(|| sites::root_of(site)) else { return vec![] };
         let used: Vec<_> =
             observe::holders(&root).iter().map(|process| format!("used by {process}")).collect();

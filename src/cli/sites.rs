@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::Which;
 use super::context::Context;
-use crate::manifest::{self, Diagnostics, HostPath, Manifest, Presets, SiteName, SourceFile};
+use crate::manifest::{self, Diagnostic, Diagnostics, HostPath, Manifest, Presets, SiteName, SourceFile};
 use crate::resolve::Roots;
 use crate::{Error, Result, observe};
 
@@ -44,6 +44,14 @@ impl Unusable {
                 context.out.diagnostics(what, diagnostics);
                 2
             }
+        }
+    }
+
+    /// The first mistake, without its place.
+    fn in_short(&self) -> String {
+        match self {
+            Self::Error(error) => error.to_string(),
+            Self::Mistakes(mistakes) => mistakes.iter().next().map(Diagnostic::message).unwrap_or_default(),
         }
     }
 
@@ -107,7 +115,9 @@ pub(super) fn one(context: &Context<'_>, name: &str) -> Result<Site> {
 fn site_of(file: &Path) -> Result<SiteName> {
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
     SiteName::new(&stem).map_err(|why| {
-        Error::usage(format!("{}: the file's name cannot be a site's name", file.display())).because_of(why)
+        Error::usage(format!("{}: the file's name cannot be a site's name", file.display()))
+            .because_of(why)
+            .hint("rename the file, or give it another ending than .yaml if it is no manifest")
     })
 }
 
@@ -137,7 +147,7 @@ fn listed(context: &Context<'_>) -> Result<(Vec<Site>, Vec<Error>)> {
     for file in files_ending_in(&directory, "yaml").map_err(|error| cannot(&error))? {
         match site_of(&file) {
             Ok(name) => sites.push(Site { name, file }),
-            Err(error) => misnamed.push(error.hint("rename the file, or move it elsewhere")),
+            Err(error) => misnamed.push(error),
         }
     }
     for file in files_ending_in(&directory, "yml").map_err(|error| cannot(&error))? {
@@ -183,9 +193,10 @@ pub(super) fn presets(config: &Path) -> Result<Presets> {
     };
     for file in files {
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        // A file that cannot be read is an error where it is used.
-        let text = text(&file).unwrap_or_else(|_| "\0".to_owned());
-        presets.add(&name, SourceFile::File(file), text);
+        match text(&file) {
+            Ok(text) => presets.add(&name, SourceFile::File(file), text),
+            Err(why) => presets.add_unreadable(&name, SourceFile::File(file), why.in_short()),
+        }
     }
     Ok(presets)
 }
@@ -206,7 +217,8 @@ pub(super) fn roots(context: &Context<'_>) -> Roots {
     let boot = observe::boot_id().ok();
     for name in context.state.recorded_sites() {
         if sites.binary_search_by_key(&&name, |site| &site.name).is_err()
-            && let Some(root) = boot.as_ref().and_then(|boot| context.state.read(&name, boot).root().cloned())
+            && let Some(root) =
+                boot.as_ref().and_then(|boot| context.state.read(&name, boot).ok()?.root().cloned())
         {
             roots.add_recorded(name, root);
         }

@@ -8,7 +8,7 @@ use super::complete;
 use super::context::Context;
 use super::out::worst;
 use super::sites::{self, Site};
-use super::work::{Failed, planned};
+use super::work::{Failed, planned, readable};
 use crate::Result;
 use crate::observe::{self, BootId, Outdated, Table, WatchState, now};
 use crate::plan::{self, Plan};
@@ -99,7 +99,7 @@ impl Status {
             }
         }
         for name in recorded {
-            let records = context.state.read(&name, boot);
+            let records = readable(context, &name, boot)?;
             if let Some(root) = records.root().cloned() {
                 let nothing = Desired::nothing(name, root);
                 let observed = observe::observe(&nothing, records, Some(&table))?;
@@ -118,8 +118,7 @@ impl Seen {
             let notes: String = outdated.iter().map(render::text::outdated).collect();
             render::text::status(plan) + &notes
         };
-        let failures = self.watch.iter().flat_map(|watch| &watch.failures);
-        let watch = failures.map(|(site, failure)| render::text::watch_failure(site, failure, now()));
+        let watch = self.watch.iter().map(|watch| render::text::watch(watch, now()));
         self.plans.iter().zip(&self.outdated).map(site).chain(watch).collect()
     }
 
@@ -134,7 +133,7 @@ impl Seen {
     }
 
     fn metrics(&self, context: &Context<'_>, boot: &BootId) -> String {
-        let history = |name| context.state.read(name, boot).record.and_then(|record| record.history);
+        let history = |name| context.state.read(name, boot).ok()?.record?.history;
         let processes = |outdated: &[Outdated]| outdated.iter().map(|one| one.processes.len()).sum();
         let seen = self.plans.iter().zip(&self.outdated).map(|(plan, outdated)| prometheus::Site {
             name: &plan.site,

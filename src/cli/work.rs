@@ -4,8 +4,8 @@ use super::context::Context;
 use super::out::worst;
 use super::sites::{self, Site, Unusable};
 use crate::engine::{Engine, Failure, Lock};
-use crate::manifest::{HostPath, Manifest};
-use crate::observe::{self, BootId, Table};
+use crate::manifest::{HostPath, Manifest, SiteName};
+use crate::observe::{self, BootId, Records, Table};
 use crate::plan::{self, Plan};
 use crate::resolve::{Desired, Resolver};
 use crate::{Error, Result};
@@ -69,7 +69,7 @@ pub(super) fn observe_and_plan(
     table: Option<&Table>,
 ) -> Result<(observe::Observed, Plan)> {
     let named = |error: Error| error.context(&desired.site);
-    let records = context.state.read(&desired.site, boot);
+    let records = readable(context, &desired.site, boot).map_err(named)?;
     for warning in &records.warnings {
         context.out.warn(format_args!("{}: {warning}", desired.site));
     }
@@ -79,6 +79,16 @@ pub(super) fn observe_and_plan(
     let observed = observe::observe(desired, records, table).map_err(named)?;
     let plan = plan::up(desired, &observed);
     Ok((observed, plan))
+}
+
+/// What is recorded. Who is not root cannot read it, and changes nothing: what he is shown is found by looking.
+pub(super) fn readable(context: &Context<'_>, site: &SiteName, boot: &BootId) -> Result<Records> {
+    match context.state.read(site, boot) {
+        Err(error) if error.errno() == Some(libc::EACCES) && !nix::unistd::geteuid().is_root() => {
+            Ok(Records { warnings: vec![error.to_string()], ..Records::default() })
+        }
+        result => result,
+    }
 }
 
 fn moved(old: &HostPath, desired: &Desired) -> Error {
@@ -130,11 +140,13 @@ impl Failed {
             Self::Engine(failure) => {
                 let error = failure.error.clone().context(&site.name);
                 context.out.error(&error);
-                for also in &failure.also {
-                    context.out.error(&also.clone().context(&site.name));
+                // On a full disk an undo fails for the same reason.
+                let also: Vec<_> = failure.also.iter().filter(|also| **also != failure.error).collect();
+                for also in &also {
+                    context.out.error(&Error::clone(also).context(&site.name));
                 }
                 say_undone(context, site, failure);
-                let also = failure.also.iter().map(ToString::to_string);
+                let also = also.iter().map(ToString::to_string);
                 let lasting = failure.lasting.iter().cloned();
                 (error.exit_code(), [error.to_string()].into_iter().chain(also).chain(lasting).collect())
             }

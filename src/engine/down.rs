@@ -61,8 +61,11 @@ impl<'a> Run<'a> {
     fn carry_out(mut self, observed: &Observed) -> Result<Outcome, Box<Failure>> {
         let (remaining, kept) = self.all(observed);
         let (state, site) = (&self.engine.state, &self.plan.site);
-        let records = journal::write_kept(state, site, &kept)
-            .and_then(|()| journal::write_record(state, site, &remaining));
+        let records =
+            journal::write_kept(state, site, &kept).and_then(|()| match remaining.mounts.as_slice() {
+                [] => journal::remove_record(state, site),
+                _ => journal::write_record(state, site, &remaining),
+            });
         self.failed.extend(records.err());
         self.finish()
     }

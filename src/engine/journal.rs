@@ -23,10 +23,14 @@ pub(super) enum Durability {
     Reboot,
 }
 
-/// Writes the record of mounts; an empty one is removed.
+/// Writes the record of a site that is up, or about to be.
 pub(super) fn write_record(state: &StateDir, site: &SiteName, record: &Record) -> Result<()> {
-    let path = state.record(site);
-    if record.mounts.is_empty() { remove(&path) } else { write_json(&path, record, Durability::ThisBoot) }
+    write_json(&state.record(site), record, Durability::ThisBoot)
+}
+
+/// Removes the record of a site that is down.
+pub(super) fn remove_record(state: &StateDir, site: &SiteName) -> Result<()> {
+    remove(&state.record(site))
 }
 
 /// Writes the record of placeholders, links and generated files; an empty one is removed.

@@ -171,7 +171,7 @@ impl Engine {
     /// Remembers that the lines in `fstab` need what was made for the site at `root`, also while it is down;
     /// `None`: they do no more.
     pub fn remember_fstab(&self, site: &SiteName, root: &HostPath, fstab: Option<HostPath>) -> Result<()> {
-        let kept = self.state.read(site, &self.boot).kept.filter(|kept| kept.root == *root);
+        let kept = self.state.read(site, &self.boot)?.kept.filter(|kept| kept.root == *root);
         let kept = kept.unwrap_or_else(|| Kept::nothing(root.clone()));
         if kept.fstab == fstab {
             return Ok(());

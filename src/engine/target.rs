@@ -46,7 +46,10 @@ pub(super) fn detach_stray(stray: &Stray) -> Result<()> {
     let (place, target) = (stray.place(), &stray.target);
     Err(Error::failed(format!("cannot detach what was moved away from {target} to {place}"))
         .because(&last)
-        .hint("somebody moves the directories of this root; find out who before trying again"))
+        .hint(
+            "something may be mounted over the root, which hides it (`findmnt`); or somebody moves the directories of \
+             this root: find out who before trying again",
+        ))
 }
 
 fn umount_if(point: &Path, unique_id: u64) -> io::Result<()> {

@@ -52,10 +52,10 @@ pub(super) fn carry_out(
     }
 }
 
-/// Nothing to mount; but what an fstab or an earlier kernel session mounted is recorded as ours from now on.
+/// Nothing to mount; but the site is up from now on, and what an fstab or an earlier kernel session mounted is ours.
 fn adopt(engine: &Engine, plan: &Plan, observed: &Observed) -> Result<Outcome> {
     let record = record_of(engine, plan, plan.keep.clone(), history(observed));
-    if observed.record.as_ref() != Some(&record) && !record.mounts.is_empty() {
+    if observed.record.as_ref() != Some(&record) {
         journal::write_record(&engine.state, &plan.site, &record)?;
     }
     Ok(Outcome::default())
@@ -343,7 +343,7 @@ impl<'a> Run<'a> {
                 Err(error) => failure.also.push(error),
             }
         }
-        let records = self.write_records(before, history(self.observed));
+        let records = self.restore_records(before);
         failure.also.extend(records.err());
         failure
     }
@@ -361,6 +361,15 @@ impl<'a> Run<'a> {
     fn write_records(&self, told: Told, history: Option<History>) -> Result<()> {
         self.write_record(told.mounts, history)?;
         journal::write_kept(&self.engine.state, &self.plan.site, &told.kept)
+    }
+
+    /// After an undo: a site that was down has no record, which would say that it is up.
+    fn restore_records(&self, before: Told) -> Result<()> {
+        if self.observed.record.is_some() || !before.mounts.is_empty() {
+            return self.write_records(before, history(self.observed));
+        }
+        journal::remove_record(&self.engine.state, &self.plan.site)?;
+        journal::write_kept(&self.engine.state, &self.plan.site, &before.kept)
     }
 }
 

@@ -197,6 +197,9 @@ fn explain(error: Error) -> Error {
         Some(libc::ELOOP | libc::ENOTDIR) => {
             error.hint("a symbolic link or a file is in its way; mountjail follows no link inside a root")
         }
+        Some(libc::ENOENT) => {
+            error.hint("one of them was removed or replaced meanwhile; run the command again")
+        }
         Some(libc::EPERM) => {
             error.hint("mountjail needs CAP_SYS_ADMIN in the host's mount namespace; run it as root")
         }

@@ -8,6 +8,7 @@ use super::check::{did_you_mean, nearest};
 use super::diagnostic::{Diagnostics, Fault, Note, quoted};
 use super::grammar::{Draft, Include, Kind, Line};
 use super::locate::Part;
+use super::node::Refused;
 use super::source::{self, Read};
 use super::types::{Entry, Origin, SourceFile};
 
@@ -86,6 +87,14 @@ impl Presets {
     /// Adds the preset `name`, or puts it in the place of one of that name. It is checked when it is used.
     pub fn add(&mut self, name: &str, file: SourceFile, text: String) {
         self.by_name.insert(name.to_owned(), Preset::new(file, Cow::Owned(text)));
+    }
+
+    /// As [`Presets::add`] of a file that could not be read, and why: that is a mistake where the preset is used.
+    pub fn add_unreadable(&mut self, name: &str, file: SourceFile, why: String) {
+        let refused = Refused { at: None, message: "the preset cannot be read", label: why, help: None };
+        let mut preset = Preset::new(file, Cow::Borrowed(""));
+        preset.parsed = OnceLock::from(Read { refused: Some(refused), ..Read::default() });
+        self.by_name.insert(name.to_owned(), preset);
     }
 
     /// All names, sorted.

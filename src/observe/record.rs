@@ -15,7 +15,8 @@ use crate::resolve::{FileId, Options};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootId(pub String);
 
-/// The mounts of one site that this boot has, or that a run was about to make.
+/// That a site is up in this boot: its mounts, or those that a run was about to make. There may be none, where all that
+/// it needs is absent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {

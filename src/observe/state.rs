@@ -78,14 +78,15 @@ impl StateDir {
         sites
     }
 
-    /// What is recorded of `site`. A record that is damaged, or of another boot, counts as lost.
-    pub fn read(&self, site: &SiteName, boot: &BootId) -> Records {
+    /// What is recorded of `site`. A record that is damaged, or of another boot, counts as lost; one that cannot be read
+    /// just now does not: it would be written over.
+    pub fn read(&self, site: &SiteName, boot: &BootId) -> Result<Records> {
         let mut records = Records::default();
-        let record: Option<Record> = read_json(&self.record(site), &mut records.warnings);
+        let record: Option<Record> = read_json(&self.record(site), &mut records.warnings)?;
         records.record = record.filter(|record| record.version == 1 && record.boot == *boot);
-        let kept: Option<Kept> = read_json(&self.kept(site), &mut records.warnings);
+        let kept: Option<Kept> = read_json(&self.kept(site), &mut records.warnings)?;
         records.kept = kept.filter(|kept| kept.version == 1);
-        records
+        Ok(records)
     }
 }
 
@@ -103,33 +104,28 @@ pub struct Records {
 impl Records {
     /// The root that the records are about, if they tell of anything.
     pub fn root(&self) -> Option<&HostPath> {
-        let mounted = self.record.as_ref().filter(|record| !record.mounts.is_empty());
-        mounted.map(|record| &record.root).or_else(|| self.kept.as_ref().map(|kept| &kept.root))
+        self.record.as_ref().map(|record| &record.root).or_else(|| self.kept.as_ref().map(|kept| &kept.root))
     }
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path, warnings: &mut Vec<String>) -> Option<T> {
+fn read_json<T: DeserializeOwned>(path: &Path, warnings: &mut Vec<String>) -> Result<Option<T>> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => {
-            warnings.push(
-                Error::failed(format!("cannot read the record {}", path.display()))
-                    .because(&error)
-                    .to_string(),
-            );
-            return None;
+            return Err(Error::failed(format!("cannot read the record {}", path.display()))
+                .because(&error)
+                .hint("if that lasts, remove it: mounts are found by looking, placeholders that it told of stay"));
         }
     };
-    serde_json::from_slice(&bytes)
-        .map_err(|error| {
-            warnings.push(format!(
-                "the record {} is damaged ({error}) and counts as lost: what it told of is found by looking at the \
-                 mounts; placeholders that it told of stay",
-                path.display()
-            ));
-        })
-        .ok()
+    let damaged = |error| {
+        warnings.push(format!(
+            "the record {} is damaged ({error}) and counts as lost: what it told of is found by looking at the \
+             mounts; placeholders that it told of stay",
+            path.display()
+        ));
+    };
+    Ok(serde_json::from_slice(&bytes).map_err(damaged).ok())
 }
 
 /// Seconds since 1970, for what is recorded; 0 of a clock that is before.
@@ -156,12 +152,22 @@ mod tests {
         state.create().unwrap();
         let site = SiteName::new("a").unwrap();
         let boot = BootId("b".into());
-        assert_eq!(state.read(&site, &boot), Records::default());
+        assert_eq!(state.read(&site, &boot), Ok(Records::default()));
         fs::write(state.record(&site), "{\"version\":1,").unwrap();
         fs::write(state.kept(&site), "\0\0\0").unwrap();
-        let records = state.read(&site, &boot);
+        let records = state.read(&site, &boot).unwrap();
         assert_eq!((records.record, records.kept, records.warnings.len()), (None, None, 2));
         assert_eq!(state.recorded_sites(), [site]);
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_not_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::under(dir.path());
+        let site = SiteName::new("a").unwrap();
+        fs::create_dir_all(state.kept(&site)).unwrap();
+        let error = state.read(&site, &BootId("b".into())).unwrap_err().to_string();
+        assert!(error.starts_with("cannot read the record ") && error.ends_with("Is a directory"), "{error}");
     }
 
     #[test]
@@ -171,8 +177,8 @@ mod tests {
         state.create().unwrap();
         let site = SiteName::new("a").unwrap();
         fs::write(state.record(&site), r#"{"version":1,"boot":"old","root":"/srv/a","mounts":[]}"#).unwrap();
-        assert_eq!(state.read(&site, &BootId("new".into())), Records::default());
-        let old = state.read(&site, &BootId("old".into())).record.unwrap();
+        assert_eq!(state.read(&site, &BootId("new".into())), Ok(Records::default()));
+        let old = state.read(&site, &BootId("old".into())).unwrap().record.unwrap();
         assert_eq!(old.history, None, "as it was written before there was one");
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{Answer, site_state};
 use crate::manifest::{JailPath, SiteName};
-use crate::observe::{Outdated, Process, WatchFailure};
+use crate::observe::{Outdated, Process, WatchFailure, WatchState};
 use crate::plan::{MountState, Plan, State};
 use crate::quote::printable;
 use crate::resolve::{Mount, Reason, ResolvedPreset};
@@ -56,8 +56,15 @@ pub fn outdated(outdated: &Outdated) -> String {
     text
 }
 
-/// Why the watcher could not bring a site right; `now` in seconds since 1970.
-pub fn watch_failure(site: &SiteName, failure: &WatchFailure, now: u64) -> String {
+/// What is wrong with what a running watcher does; `now` in seconds since 1970.
+pub fn watch(watch: &WatchState, now: u64) -> String {
+    let blind = watch.blind.iter().map(|why| format!("watch: {why}\n"));
+    let failures = watch.failures.iter().map(|(site, failure)| watch_failure(site, failure, now));
+    blind.chain(failures).collect()
+}
+
+/// Why the watcher could not bring a site right.
+fn watch_failure(site: &SiteName, failure: &WatchFailure, now: u64) -> String {
     let tried = if failure.attempts == 1 { "once".to_owned() } else { format!("{} times", failure.attempts) };
     let next = match failure.next_try {
         Some(next) => format!("again in {} s", next.saturating_sub(now)),

@@ -1,25 +1,24 @@
 //! The kernel's events, the index and the gathering put together.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
-use super::files::{Change, Files};
+use super::directories::Directories;
+use super::files::Change;
 use super::gather::Gather;
 use super::ids::{Affected, MountIds};
 use super::index::{Index, User};
+use super::learned::{Learned, RecordId};
 use super::mounts::{MountSource, MountsChanged};
 use crate::manifest::{HostPath, SiteName};
-use crate::resolve::{Lookups, Options};
+use crate::resolve::Options;
 use crate::sys::{self, MountEvent};
 use crate::{Error, Result};
 
@@ -34,16 +33,12 @@ const LOST_FILES: &str =
 const LOST_MOUNTS: &str =
     "mounts came and went faster than they could be read, and some were lost: all sites are looked at";
 
-/// Where the kernel cannot tell of changes, they are looked for so often.
-const POLL: Duration = Duration::from_secs(5);
-
 /// Waits for changes and tells who is due.
 pub struct Watcher {
     /// Who is due, and when.
     pub gather: Gather<User>,
     index: Index,
-    /// `None`: the kernel gives no inotify instance.
-    files: Option<Files>,
+    directories: Directories,
     mounts: MountSource,
     ids: MountIds,
     sites: HashMap<SiteName, Site>,
@@ -51,9 +46,6 @@ pub struct Watcher {
     roots: BTreeMap<HostPath, SiteName>,
     /// Where records are.
     run: PathBuf,
-    /// Directories that could not be watched, and why.
-    unwatched: Option<(usize, Errno)>,
-    poll_at: Option<Instant>,
 }
 
 /// What is known of a site that is up.
@@ -62,34 +54,18 @@ struct Site {
     record: Option<RecordId>,
 }
 
-/// What a pass found out about one user.
-pub struct Learned {
-    /// Who.
-    pub user: User,
-    /// What its state depends on; nothing, if it is not of interest any more.
-    pub lookups: Vec<Arc<Lookups>>,
-    /// Of a site: where it is.
-    pub root: Option<HostPath>,
-    /// The never reused ids of its mounts.
-    pub ids: Vec<u64>,
-    /// Its record as it is now: another one will be somebody else's.
-    pub record: Option<RecordId>,
-}
-
 impl Watcher {
     /// A watcher of nothing yet, but for the records in the directory `run`.
     pub fn new(mounts: MountSource, run: PathBuf) -> Result<Self> {
         let mut watcher = Self {
             gather: Gather::default(),
             index: Index::default(),
-            files: None,
+            directories: Directories::default(),
             mounts,
             ids: MountIds::default(),
             sites: HashMap::new(),
             roots: BTreeMap::new(),
             run,
-            unwatched: None,
-            poll_at: None,
         };
         watcher.list_mounts()?;
         Ok(watcher)
@@ -102,26 +78,12 @@ impl Watcher {
 
     /// How many directories are watched.
     pub fn directories(&self) -> usize {
-        self.files.as_ref().map_or(0, Files::count)
+        self.directories.count()
     }
 
     /// Why not everything can be watched, if so.
     pub fn blindness(&self) -> Option<Error> {
-        let (count, errno) = self.unwatched?;
-        let what = if count == 1 { "1 directory".to_owned() } else { format!("{count} directories") };
-        let error = Error::failed(format!(
-            "cannot watch {what}, so changes are looked for every {} s",
-            POLL.as_secs()
-        ));
-        Some(match errno {
-            Errno::ENOSPC => error.because_of("the limit fs.inotify.max_user_watches is reached").hint(
-                "raise it: `sysctl fs.inotify.max_user_watches=524288`, and in /etc/sysctl.d to keep it",
-            ),
-            Errno::EMFILE => error.because_of("the limit fs.inotify.max_user_instances is reached").hint(
-                "raise it: `sysctl fs.inotify.max_user_instances=1024`, and in /etc/sysctl.d to keep it",
-            ),
-            errno => error.because_of(errno.desc()),
-        })
+        self.directories.blindness()
     }
 
     /// Waits until something happens, `wake` can be read, somebody is due, or it is `until`. Returns what of the mount
@@ -130,7 +92,7 @@ impl Watcher {
         let mut fds = self.mounts.poll_fds();
         let mounts = fds.len();
         fds.push(PollFd::new(wake, PollFlags::POLLIN));
-        fds.extend(self.files.as_ref().map(|files| PollFd::new(files.as_fd(), PollFlags::POLLIN)));
+        fds.extend(self.directories.fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let until = [until, self.next()].into_iter().flatten().min();
         let timeout = until.map(|until| TimeSpec::from(until.saturating_duration_since(Instant::now())));
         match ppoll(&mut fds, timeout, None) {
@@ -142,7 +104,7 @@ impl Watcher {
 
     /// When somebody will be due.
     fn next(&self) -> Option<Instant> {
-        [self.gather.next(), self.poll_at].into_iter().flatten().min()
+        [self.gather.next(), self.directories.poll_at].into_iter().flatten().min()
     }
 
     /// Takes in what happened. Returns what an administrator should know of it: sentences.
@@ -156,16 +118,13 @@ impl Watcher {
     ) -> Result<Vec<&'static str>> {
         let now = Instant::now();
         let mut notes = vec![];
-        if self.poll_at.is_some_and(|at| at <= now) {
-            self.poll_at = None;
+        if self.directories.poll_at.is_some_and(|at| at <= now) {
+            self.directories.poll_at = None;
             self.everything(now);
         }
         let failed = |what: &str| format!("cannot read the events of {what}");
-        let changes = self.files.as_mut().map(Files::read).transpose();
-        for change in changes
-            .map_err(|error| Error::failed(failed("inotify")).because(&error.into()))?
-            .unwrap_or_default()
-        {
+        let changes = self.directories.read();
+        for change in changes.map_err(|error| Error::failed(failed("inotify")).because(&error.into()))? {
             self.change(change, now, &mut notes);
         }
         if mounts.events || self.swallows(undone) {
@@ -231,7 +190,9 @@ impl Watcher {
         }
         let users: Vec<User> = lookups.iter().map(|(user, _)| user.clone()).collect();
         self.index.set_all(&lookups);
-        self.watch(&users, now);
+        let unseen = self.directories.watch(&self.run, &self.index, &users, now);
+        unseen.before.into_iter().for_each(|user| self.gather.at(user, now));
+        unseen.gone.into_iter().for_each(|user| self.gather.at(user, now + GONE));
     }
 
     fn learn_site(
@@ -249,47 +210,6 @@ impl Watcher {
         if up {
             self.roots.extend(root.clone().map(|root| (root, site.clone())));
             self.sites.insert(site.clone(), Site { root, record });
-        }
-    }
-
-    fn watch(&mut self, users: &[User], now: Instant) {
-        if self.files.is_none() {
-            match Files::new() {
-                Ok(files) => self.files = Some(files),
-                Err(errno) => {
-                    self.unwatched = Some((self.index.directories().count(), errno));
-                    self.poll_at = Some(now + POLL);
-                    return;
-                }
-            }
-        }
-        let Some(files) = &mut self.files else { return };
-        let (run, index) = (&self.run, &self.index);
-        // Where some could not be watched, all are tried again.
-        let mut wanted: BTreeMap<&Path, bool> = if self.unwatched.is_some() {
-            index.directories().collect()
-        } else {
-            index.directories_of(users)
-        };
-        wanted.insert(run, false);
-        files.retain(|path| path == run || index.has(path));
-        let (mut new, mut gone, mut failed, mut why) = (BTreeSet::new(), BTreeSet::new(), 0, None);
-        for (path, contents) in wanted {
-            match files.watch(path, contents) {
-                Ok(true) => new.extend(index.inside(path)),
-                Ok(false) => {}
-                // It went while the pass was under way.
-                Err(Errno::ENOENT | Errno::ENOTDIR) => gone.extend(index.inside(path)),
-                Err(errno) => (failed, why) = (failed + 1, Some(errno)),
-            }
-        }
-        self.unwatched = why.map(|errno| (failed, errno));
-        self.poll_at = why.map(|_| now + POLL);
-        for user in new {
-            self.gather.at(user, now);
-        }
-        for user in gone {
-            self.gather.at(user, now + GONE);
         }
     }
 
@@ -384,17 +304,5 @@ impl Watcher {
             }
         }
         Ok(())
-    }
-}
-
-/// Which file a record is. It is replaced, never changed; its inode may be reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RecordId(u64, i64, i64);
-
-impl RecordId {
-    /// The record at `path`; `None`: there is none.
-    pub fn of(path: &Path) -> Option<Self> {
-        let found = fs::symlink_metadata(path).ok()?;
-        Some(Self(found.ino(), found.mtime(), found.mtime_nsec()))
     }
 }

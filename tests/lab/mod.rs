@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub use fpm::Fpm;
-pub use servers::{MYSQL, Server, dns, mysql, tls};
+pub use servers::{MYSQL, REDIS, Server, dns, mysql, mysql_numbered, redis, tls};
 
 use crate::support::{Ran, Sandbox};
 

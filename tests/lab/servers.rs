@@ -4,6 +4,9 @@ use std::net::{TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use super::{DNS, NAME, PORT, certificate, wait_until};
 use crate::support::Sandbox;
 
@@ -15,6 +18,14 @@ impl Server {
     pub fn start(command: &mut Command) -> Self {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         Self(child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}")))
+    }
+}
+
+impl Server {
+    /// Ends it as a service manager does, and waits until it has.
+    pub fn stop(mut self) {
+        kill(Pid::from_raw(self.0.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        self.0.wait().unwrap();
     }
 }
 
@@ -54,6 +65,11 @@ pub const MYSQL: &str = "/run/mysqld/mysqld.sock";
 
 /// A `MariaDB` server that listens at [`MYSQL`] alone. Dropped, it is killed, and leaves its socket behind.
 pub fn mysql(sandbox: &Sandbox) -> Server {
+    mysql_numbered(sandbox, 1)
+}
+
+/// As [`mysql`]; it answers `number` to the question for `@@server_id`.
+pub fn mysql_numbered(sandbox: &Sandbox, number: u32) -> Server {
     std::fs::create_dir_all("/run/mysqld").unwrap();
     let data = format!("--datadir={}", sandbox.directory("mysql").display());
     let mut command = Command::new("mariadbd");
@@ -67,7 +83,20 @@ pub fn mysql(sandbox: &Sandbox) -> Server {
         MYSQL,
     ]);
     command.args(["--innodb-buffer-pool-size=8M", "--innodb-log-file-size=4M"]);
-    let server = Server::start(&mut command);
+    let server = Server::start(command.arg(format!("--server-id={number}")));
     wait_until("the database listens", || UnixStream::connect(MYSQL).is_ok());
+    server
+}
+
+/// The socket of [`redis`].
+pub const REDIS: &str = "/run/redis/redis.sock";
+
+/// A Redis server that listens at [`REDIS`] alone.
+pub fn redis() -> Server {
+    std::fs::create_dir_all("/run/redis").unwrap();
+    let mut command = Command::new("redis-server");
+    command.args(["--port", "0", "--save", "", "--unixsocket", REDIS, "--dir", "/run/redis"]);
+    let server = Server::start(&mut command);
+    wait_until("Redis listens", || UnixStream::connect(REDIS).is_ok());
     server
 }

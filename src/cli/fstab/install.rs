@@ -204,7 +204,7 @@ impl<'c> Editor<'c> {
     fn try_release(&self, name: &SiteName) -> Result<()> {
         let site = Site { name: name.clone(), file: PathBuf::new() };
         let _lock = lock(self.context, &self.engine, &site)?;
-        let records = self.context.state.read(name, &self.boot);
+        let records = self.context.state.read(name, &self.boot)?;
         let Some(kept) = &records.kept else { return Ok(()) };
         if Needs::default().file_of(name, kept.fstab.as_ref()).is_some() {
             return Ok(());
@@ -214,7 +214,7 @@ impl<'c> Editor<'c> {
         if !root.as_path().exists() {
             return Ok(());
         }
-        let records = self.context.state.read(name, &self.boot);
+        let records = self.context.state.read(name, &self.boot)?;
         let nothing = Desired::nothing(name.clone(), root.clone());
         let observed = observe::observe(&nothing, records, Some(&self.table))?;
         if !observed.mounts.is_empty() || !observed.elsewhere.is_empty() {

@@ -1,16 +1,25 @@
-//! One pass over one site: what `up` does, if the site is up.
+//! One pass over some sites: what `up` does, for those that are up.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::cli::apply::{Done, Run};
+use crate::cli::context::{Context, table};
+use crate::cli::parallel;
 use crate::cli::sites::{self, Site, Unusable};
 use crate::cli::work::{Failed, lock};
 use crate::engine::Lock;
 use crate::manifest::HostPath;
-use crate::observe::{MadeKind, Record, RecordedMount, Records};
+use crate::observe::{self, MadeKind, RecordedMount, Records};
 use crate::resolve::{Desired, Host, Interest, Link, Lookups, Mount};
 use crate::watch::{Learned, RecordId, User};
-use crate::{Result, sys};
+use crate::{Error, Result, sys};
+
+/// From so many sites on a pass reads the mount table once instead of asking for each mount.
+const MANY: usize = 32;
+
+/// Taking the old mount off waits for a grace period of the kernel's, outside of any lock: threads wait together.
+const THREADS: usize = 8;
 
 /// What a pass does where it has a choice.
 #[derive(Clone, Copy)]
@@ -34,8 +43,28 @@ pub(super) enum Ended {
     Failed(Failed),
 }
 
+/// One pass over `sites`, until `stop`; what came of each that was begun.
+pub(super) fn over(
+    context: &Context<'_>,
+    sites: &[Site],
+    stop: &AtomicBool,
+    policy: impl Fn(&Site) -> Policy + Sync,
+) -> Result<Vec<(Ended, Option<Learned>)>> {
+    if sites.is_empty() {
+        return Ok(vec![]);
+    }
+    let boot = observe::boot_id()?;
+    let engine = context.engine(boot.clone(), sites.len() > 1)?;
+    let table = table(sites.len() >= MANY)?;
+    // A site that is begun is finished: undoing would take as long.
+    let never = AtomicBool::new(false);
+    let resolver = context.resolver()?;
+    let run = Run { context, engine, resolver, boot, table, stop: &never, leave_down: false };
+    Ok(parallel::each(sites, THREADS, stop, context.out, |each| site(&run, each, policy(each))))
+}
+
 /// Brings the site right, if it is up. Also tells what is known of it now; `None`: no more than before.
-pub(super) fn site(run: &Run<'_>, site: &Site, policy: Policy) -> (Ended, Option<Learned>) {
+fn site(run: &Run<'_>, site: &Site, policy: Policy) -> (Ended, Option<Learned>) {
     match locked(run, site, policy) {
         Ok(None) => (Ended::Busy, None),
         Ok(Some(lock)) => under_lock(run, site, policy, &lock),
@@ -51,15 +80,28 @@ fn locked(run: &Run<'_>, site: &Site, policy: Policy) -> Result<Option<Lock>> {
 }
 
 fn under_lock(run: &Run<'_>, site: &Site, policy: Policy, _lock: &Lock) -> (Ended, Option<Learned>) {
-    let records = run.context.state.read(&site.name, &run.boot);
-    if record(&records).is_none() {
-        return (Ended::Down, Some(learned(run, site, vec![])));
+    let records = match run.context.state.read(&site.name, &run.boot) {
+        Ok(records) => records,
+        Err(error) => return (Ended::Failed(error.context(&site.name).into()), None),
+    };
+    if records.record.is_none() {
+        return match damaged(site, &records) {
+            None => (Ended::Down, learned(run, site, vec![])),
+            Some(error) => (Ended::Failed(error.into()), None),
+        };
     }
     let host = run.context.host.scope();
     let mut lookups = vec![];
     let ended = bring_right(run, site, policy, &records, &host, &mut lookups);
     lookups.push(Arc::new(host.into_lookups()));
-    (ended, Some(learned(run, site, lookups)))
+    (ended, learned(run, site, lookups))
+}
+
+/// Why it cannot be known whether the site is up.
+fn damaged(site: &Site, records: &Records) -> Option<Error> {
+    let warning = records.warnings.first()?;
+    let error = Error::failed(format!("{}: {warning}", site.name));
+    Some(error.hint(format!("if the site is to be up, `mountjail up {}` writes it anew", site.name)))
 }
 
 fn bring_right(
@@ -96,31 +138,27 @@ fn is_gone(unusable: &Unusable, site: &Site) -> bool {
     matches!(unusable, Unusable::Error(_)) && std::fs::symlink_metadata(&site.file).is_err()
 }
 
-/// The record of this boot, if it tells of mounts: somebody brought the site up.
-fn record(records: &Records) -> Option<&Record> {
-    records.record.as_ref().filter(|record| !record.mounts.is_empty())
-}
-
-fn learned(run: &Run<'_>, site: &Site, lookups: Vec<Arc<Lookups>>) -> Learned {
+/// `None`: the record cannot be read just now.
+fn learned(run: &Run<'_>, site: &Site, lookups: Vec<Arc<Lookups>>) -> Option<Learned> {
     let path = run.context.state.record(&site.name);
     // Before it is read: what comes later is news.
     let id = RecordId::of(&path);
-    let records = run.context.state.read(&site.name, &run.boot);
-    let record = record(&records);
+    let records = run.context.state.read(&site.name, &run.boot).ok()?;
+    let record = records.record.as_ref();
     let mounts = record.into_iter().flat_map(|record| &record.mounts);
-    Learned {
+    Some(Learned {
         user: User::Site(site.name.clone()),
         lookups,
         root: record.map(|record| record.root.clone()),
         ids: mounts.filter_map(|mount| mount.unique_id).collect(),
         record: id,
-    }
+    })
 }
 
 /// Adds to `desired` the recorded mounts whose source is gone and that still show what they showed: a file that is
 /// replaced in two steps, and the directory of a service that restarts, are away for a moment. Returns how many.
 fn keep_vanished(desired: &mut Desired, records: &Records, host: &Host) -> usize {
-    let Some(record) = record(records).filter(|record| record.root == desired.root) else { return 0 };
+    let Some(record) = records.record.as_ref().filter(|record| record.root == desired.root) else { return 0 };
     let kept: Vec<_> = record
         .mounts
         .iter()

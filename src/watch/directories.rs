@@ -1,0 +1,110 @@
+//! The directories in which something is of interest, as far as the kernel tells of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use super::files::{Change, Files};
+use super::index::{Index, User};
+use crate::Error;
+
+/// Where the kernel cannot tell of changes, they are looked for so often.
+const POLL: Duration = Duration::from_secs(5);
+
+/// Watches on directories, and why some are not watched.
+#[derive(Default)]
+pub(super) struct Directories {
+    /// `None`: the kernel gives no inotify instance.
+    files: Option<Files>,
+    /// How many could not be watched, and why.
+    unwatched: Option<(usize, Errno)>,
+    /// When changes are to be looked for.
+    pub poll_at: Option<Instant>,
+}
+
+/// Who has to look again because of what is watched now.
+#[derive(Default)]
+pub(super) struct Unseen {
+    /// A directory is watched only from now on: what happened before was not seen.
+    pub before: BTreeSet<User>,
+    /// A directory went while the pass was under way.
+    pub gone: BTreeSet<User>,
+}
+
+impl Directories {
+    /// How many are watched.
+    pub(super) fn count(&self) -> usize {
+        self.files.as_ref().map_or(0, Files::count)
+    }
+
+    /// What can be read when something happened.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.files.as_ref().map(AsFd::as_fd)
+    }
+
+    /// What happened.
+    pub(super) fn read(&mut self) -> Result<Vec<Change>, Errno> {
+        self.files.as_mut().map_or(Ok(vec![]), Files::read)
+    }
+
+    /// Why not everything can be watched, if so.
+    pub(super) fn blindness(&self) -> Option<Error> {
+        let (count, errno) = self.unwatched?;
+        let what = if count == 1 { "1 directory".to_owned() } else { format!("{count} directories") };
+        let error = Error::failed(format!(
+            "cannot watch {what}, so changes are looked for every {} s",
+            POLL.as_secs()
+        ));
+        Some(match errno {
+            Errno::ENOSPC => error.because_of("the limit fs.inotify.max_user_watches is reached").hint(
+                "raise it: `sysctl fs.inotify.max_user_watches=524288`, and in /etc/sysctl.d to keep it",
+            ),
+            Errno::EMFILE => error.because_of("the limit fs.inotify.max_user_instances is reached").hint(
+                "raise it: `sysctl fs.inotify.max_user_instances=1024`, and in /etc/sysctl.d to keep it",
+            ),
+            errno => error.because_of(errno.desc()),
+        })
+    }
+
+    /// Watches what `users` depend on, and `run`; stops watching what nobody needs any more.
+    pub(super) fn watch(&mut self, run: &Path, index: &Index, users: &[User], now: Instant) -> Unseen {
+        let mut unseen = Unseen::default();
+        if self.files.is_none() {
+            match Files::new() {
+                Ok(files) => self.files = Some(files),
+                Err(errno) => {
+                    self.is_blind(Some((index.directories().count(), errno)), now);
+                    return unseen;
+                }
+            }
+        }
+        let Some(files) = &mut self.files else { return unseen };
+        // Where some could not be watched, all are tried again.
+        let mut wanted: BTreeMap<&Path, bool> = if self.unwatched.is_some() {
+            index.directories().collect()
+        } else {
+            index.directories_of(users)
+        };
+        wanted.insert(run, false);
+        files.retain(|path| path == run || index.has(path));
+        let mut failed = None;
+        for (path, contents) in wanted {
+            match files.watch(path, contents) {
+                Ok(true) => unseen.before.extend(index.inside(path)),
+                Ok(false) => {}
+                Err(Errno::ENOENT | Errno::ENOTDIR) => unseen.gone.extend(index.inside(path)),
+                Err(errno) => failed = Some((failed.map_or(0, |(count, _)| count) + 1, errno)),
+            }
+        }
+        self.is_blind(failed, now);
+        unseen
+    }
+
+    fn is_blind(&mut self, unwatched: Option<(usize, Errno)>, now: Instant) {
+        self.unwatched = unwatched;
+        self.poll_at = unwatched.map(|_| now + POLL);
+    }
+}
