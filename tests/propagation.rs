@@ -19,7 +19,22 @@ fn main() -> ExitCode {
         Ok(())
     }));
     trials.push(on_shared_root("records of another mount namespace are left alone", not_the_hosts_records));
+    trials.push(on_shared_root(
+        "a record that another mount namespace left is as good as lost",
+        strange_record,
+    ));
     support::main(trials)
+}
+
+fn strange_record() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.site("s", "devices: [zero, full]\n");
+    sandbox.ok(&["up", "s"]);
+    // There the mounts have other ids.
+    Ran::of(sandbox.command_under(&["unshare", "--mount"]).args(["up", "s"])).exits(0).complains("in sync");
+    sandbox.ok(&["down", "s"]).complains("s: down, 2 mounts detached");
+    assert!(mounts_below(&root).is_empty());
+    assert!(fs::read_dir(&root).unwrap().next().is_none(), "the root is as before");
 }
 
 fn not_the_hosts_records() {

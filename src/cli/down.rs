@@ -14,7 +14,7 @@ use super::{Which, parallel};
 use crate::engine::{Engine, Failure, Outcome};
 use crate::manifest::HostPath;
 use crate::observe::{self, BootId, Observed, Records, Table};
-use crate::plan;
+use crate::plan::{self, Plan, Step};
 use crate::resolve::{Desired, Host, Resolver};
 use crate::{Error, Result};
 
@@ -125,11 +125,21 @@ impl Run<'_> {
                 return Ok((root, outcome));
             }
         }
-        let desired = known
-            .filter(|known| known.root == root)
-            .unwrap_or_else(|| Desired::nothing(site.name.clone(), root.clone()));
-        let observed = observe::observe(&desired, records, Some(self.table()?)).map_err(named)?;
-        let plan = plan(Some(&desired), &observed);
+        let table = self.table()?;
+        let look = |known: Option<Desired>| -> Result<(Observed, Plan)> {
+            let known = known.filter(|known| known.root == root);
+            let desired = known.unwrap_or_else(|| Desired::nothing(site.name.clone(), root.clone()));
+            let observed = observe::observe(&desired, records.clone(), Some(table)).map_err(named)?;
+            let plan = plan(Some(&desired), &observed);
+            Ok((observed, plan))
+        };
+        let (mut observed, mut plan) = look(known)?;
+        let unmounts = |step: &Step| matches!(step, Step::Detach { .. } | Step::DetachStray(_));
+        let recorded = records.record.as_ref().is_some_and(|record| !record.mounts.is_empty());
+        if recorded && !plan.steps.iter().any(unmounts) {
+            // A record that nothing there agrees with is as good as lost, as one from another mount namespace is.
+            (observed, plan) = look(self.known(site))?;
+        }
         let outcome = self.engine.down(&plan, &observed, self.lazy, &log).map_err(Failed::Engine)?;
         Ok((root, outcome))
     }
