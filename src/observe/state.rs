@@ -6,6 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::record::{BootId, Kept, Record};
@@ -83,9 +84,9 @@ impl StateDir {
     pub fn read(&self, site: &SiteName, boot: &BootId) -> Result<Records> {
         let mut records = Records::default();
         let record: Option<Record> = read_json(&self.record(site), &mut records.warnings)?;
-        records.record = record.filter(|record| record.version == 1 && record.boot == *boot);
+        records.record = record.filter(|record| record.version == VERSION && record.boot == *boot);
         let kept: Option<Kept> = read_json(&self.kept(site), &mut records.warnings)?;
-        records.kept = kept.filter(|kept| kept.version == 1);
+        records.kept = kept.filter(|kept| kept.version == VERSION);
         Ok(records)
     }
 }
@@ -108,6 +109,15 @@ impl Records {
     }
 }
 
+/// Of records that this mountjail writes.
+const VERSION: u32 = 1;
+
+/// What records of all versions have.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
 fn read_json<T: DeserializeOwned>(path: &Path, warnings: &mut Vec<String>) -> Result<Option<T>> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
@@ -118,6 +128,14 @@ fn read_json<T: DeserializeOwned>(path: &Path, warnings: &mut Vec<String>) -> Re
                 .hint("if that lasts, remove it: mounts are found by looking, placeholders that it told of stay"));
         }
     };
+    if let Ok(Versioned { version }) = serde_json::from_slice(&bytes)
+        && version > VERSION
+    {
+        let what = format!("the record {} was written by a newer mountjail", path.display());
+        return Err(Error::failed(what)
+            .because_of(format!("it is of version {version}, and this one knows versions up to {VERSION}"))
+            .hint("use the newer one: it is not known here what its record says"));
+    }
     let damaged = |error| {
         warnings.push(format!(
             "the record {} is damaged ({error}) and counts as lost: what it told of is found by looking at the \
@@ -158,6 +176,17 @@ mod tests {
         let records = state.read(&site, &boot).unwrap();
         assert_eq!((records.record, records.kept, records.warnings.len()), (None, None, 2));
         assert_eq!(state.recorded_sites(), [site]);
+    }
+
+    #[test]
+    fn a_record_of_a_newer_mountjail_is_not_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::under(dir.path());
+        state.create().unwrap();
+        let (site, boot) = (SiteName::new("a").unwrap(), BootId("b".into()));
+        fs::write(state.record(&site), "{\"version\": 2, \"something\": \"new\"}").unwrap();
+        let error = state.read(&site, &boot).unwrap_err().to_string();
+        assert!(error.contains("newer mountjail") && error.contains("version 2"), "{error}");
     }
 
     #[test]
