@@ -16,7 +16,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use support::{
-    Ran, Sandbox, Watcher, for_each_engine_on_shared_root, mounts_below, on_shared_root, soon, soon_reads,
+    Ran, Sandbox, Watcher, for_each_engine_on_shared_root, for_each_source_of_mount_events, line,
+    mounts_below, on_shared_root, one_file, replace, soon, soon_reads,
 };
 
 fn main() -> ExitCode {
@@ -43,40 +44,9 @@ fn main() -> ExitCode {
     let mut all: Vec<_> = alone.into_iter().map(|(name, body)| on_shared_root(name, body)).collect();
     all.extend(for_each_engine_on_shared_root("replaced files are swapped", replaced));
     all.extend(for_each_engine_on_shared_root("ten thousand replacements", ten_thousand));
-    all.extend(["fanotify", "poll"].map(|how| {
-        on_shared_root(format!("what somebody unmounts is put back ({how})"), move || put_back(how))
-    }));
-    all.extend(["fanotify", "poll"].map(|how| {
-        on_shared_root(format!("a pass that fails is not tried again at once ({how})"), move || undone(how))
-    }));
+    all.extend(for_each_source_of_mount_events("what somebody unmounts is put back", put_back));
+    all.extend(for_each_source_of_mount_events("a pass that fails is not tried again at once", undone));
     support::main(all)
-}
-
-/// A line of `mounts` that binds `source` on `target`.
-fn line(source: &Path, target: &str) -> String {
-    format!("  - {{ source: {}, target: {target} }}\n", source.display())
-}
-
-/// Puts a new file with `text` in the place of `path`, by rename(2). For some microseconds of a swap the old mount is on
-/// the new file, and the kernel lets nobody rename what is mounted on.
-fn replace(path: &Path, text: &str) {
-    let new = path.with_extension("new");
-    fs::write(&new, text).unwrap();
-    let start = Instant::now();
-    while let Err(error) = fs::rename(&new, path) {
-        assert!(
-            error.raw_os_error() == Some(libc::EBUSY) && start.elapsed() < Duration::from_secs(5),
-            "{error}"
-        );
-    }
-}
-
-/// A sandbox with a site `s` that binds `host/conf` on /conf; the source, and where it is in the jail.
-fn one_file(sandbox: &Sandbox) -> (PathBuf, PathBuf) {
-    let source = sandbox.file("host/conf", "one");
-    let root = sandbox.site("s", &format!("mounts:\n{}", line(&source, "/conf")));
-    sandbox.ok(&["up", "s"]);
-    (source, root.join("conf"))
 }
 
 fn replaced(engine: &'static str) {
@@ -242,7 +212,7 @@ fn gone_for_good() {
     // Everything else goes on meanwhile.
     replace(&other, "two");
     soon_reads(&root.join("other"), "two");
-    watcher.says("detached /conf");
+    watcher.says("s: detached /conf, gone from the host\n");
     assert!(start.elapsed() > Duration::from_secs(9), "it is left for a while: {:?}", start.elapsed());
     assert!(!root.join("conf").exists(), "as on the host");
     fs::write(&source, "again").unwrap();
@@ -367,6 +337,7 @@ fn too_few_watches() {
     let inside = PathBuf::from(format!("/proc/{}/root{}", watcher.pid(), jail.display()));
     watcher.says("the limit fs.inotify.max_user_watches is reached");
     watcher.says("sysctl fs.inotify.max_user_watches=");
+    sandbox.run(&["status"]).prints("watch: cannot watch ");
     replace(&source, "found by polling");
     soon_reads(&inside, "found by polling");
     assert!(watcher.state(&sandbox)["blind"].as_str().unwrap().contains("every 5 s"));
@@ -436,7 +407,10 @@ fn put_back(how: &'static str) {
     // Somebody else's mount on top is not ours to touch: it is said, and over when it is over.
     Ran::of(Command::new("mount").arg("--bind").arg("/etc/hostname").arg(&jail)).exits(0);
     watcher.says("is mounted on top of it, and not by mountjail");
-    sandbox.run(&["status", "s"]).exits(3).prints("s: watch failed for");
+    soon("it is shown", || match sandbox.run(&["status", "s"]).exits(3).stdout {
+        text if text.contains("s: watch failed for") => Ok(()),
+        text => Err(text),
+    });
     Ran::of(Command::new("umount").arg(&jail)).exits(0);
     watcher.says("s: right again");
     // A disk with another file is mounted over the source's directory, and taken away.
@@ -504,6 +478,7 @@ fn manifests() {
     assert_eq!(mounts_below(root).len(), 1);
     sandbox.site("s", &good);
     soon_reads(&jail, "two");
+    watcher.says("s: right again\n");
     sandbox.ok(&["status", "s"]);
     watcher.end();
 }
@@ -547,9 +522,12 @@ fn locked_site() {
         assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     }
     assert_eq!(fs::read_to_string(&locked).unwrap(), "one");
+    assert!(!watcher.said().contains("error"), "{}", watcher.said());
+    watcher.says("a: another mountjail has been working on it for a while");
     drop(lock);
     soon_reads(&locked, "three");
-    assert!(!watcher.end().contains("error"));
+    watcher.says("a: right again");
+    watcher.end();
 }
 
 fn all_at_once() {
@@ -695,6 +673,9 @@ fn service_manager() {
         let text = fs::read_to_string(&journal).unwrap();
         if text.contains("<3>") { Ok(()) } else { Err(text) }
     });
+    hears("STATUS=1 site kept right, 1 of them not right");
+    sandbox.site("s", &format!("mounts:\n{}", line(&source, "/conf")));
+    assert!(!hears("STATUS=1 site kept right").contains("not right"));
     signal(Signal::SIGTERM).unwrap();
     hears("STOPPING=1");
     assert!(watcher.wait().unwrap().success());
@@ -750,6 +731,7 @@ fn once() {
     sandbox.ok(&["watch", "--once", "s"]).complains("s: up, 1 mount: 1 swapped");
     assert_eq!(fs::read_to_string(&jail).unwrap(), "two");
     assert!(mounts_below(&down).is_empty());
+    sandbox.ok(&["watch", "--once", "down"]).complains("down: down; left alone");
     fs::remove_file(source).unwrap();
     sandbox.run(&["watch", "--once"]).exits(1).complains("conf does not exist");
     sandbox.run(&["watch", "--once", "none"]).exits(2).complains("there is no site none");
@@ -761,7 +743,10 @@ fn only_one() {
     let sandbox = Sandbox::new();
     let (source, jail) = one_file(&sandbox);
     let first = Watcher::start(&sandbox);
-    sandbox.run(&["watch"]).exits(1).complains("another `mountjail watch` is running already");
+    sandbox
+        .run(&["watch"])
+        .exits(1)
+        .complains(&format!("another `mountjail watch` is running already (pid {})", first.pid()));
     replace(&source, "two");
     soon_reads(&jail, "two");
     first.crash();

@@ -136,7 +136,7 @@ pub(super) fn known(context: &Context<'_>) -> Vec<Site> {
     listed(context).unwrap_or_default().0
 }
 
-fn listed(context: &Context<'_>) -> Result<(Vec<Site>, Vec<Error>)> {
+pub(super) fn listed(context: &Context<'_>) -> Result<(Vec<Site>, Vec<Error>)> {
     let directory = context.config.join("sites");
     let cannot = |error: &io::Error| {
         Error::failed(format!("cannot list the sites in {}", directory.display()))

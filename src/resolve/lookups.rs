@@ -44,6 +44,12 @@ impl Lookups {
         self.mounts.insert(id, options);
     }
 
+    /// Whether `path` was asked for, by its name or by listing its directory.
+    pub fn has(&self, path: &Path) -> bool {
+        let listed = |directory| self.paths.get(directory).is_some_and(|interest| interest.names);
+        self.paths.contains_key(path) || path.parent().is_some_and(listed)
+    }
+
     /// Adds `path`.
     pub fn add(&mut self, path: &Path, interest: Interest) {
         // Most are known already: no copy of the path for those.
@@ -139,6 +145,8 @@ mod tests {
         let lookups = looked_up("mounts: [{ source: '/usr/lib/*/deep/x.so', optional: true }]");
         assert!(interest(&lookups, "/usr/lib").unwrap().names);
         assert_eq!(interest(&lookups, "/usr/lib/b/deep"), Some(Interest::NAME));
+        let has = |path: &str| lookups.iter().any(|lookups| lookups.has(Path::new(path)));
+        assert!(has("/usr/lib/b/deep") && has("/usr/lib/new") && !has("/usr/lib/new/deep"));
     }
 
     #[test]

@@ -85,6 +85,14 @@ impl LookupError {
         matches!(self, Self::Missing { .. } | Self::NotDirectory { .. })
     }
 
+    /// The component that it ended at.
+    pub fn at(&self) -> &HostPath {
+        match self {
+            Self::Missing { at } | Self::NotDirectory { at } | Self::Unreadable { at, .. } => at,
+            Self::Dangling { link, .. } | Self::Cycle { link } | Self::Strange { link, .. } => link,
+        }
+    }
+
     /// What the kernel answers to such a lookup.
     pub fn errno(&self) -> i32 {
         match self {

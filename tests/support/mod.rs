@@ -26,7 +26,7 @@ use nix::sys::stat::Mode;
 pub use mounts::{Mount, mounts, mounts_below};
 pub use sandbox::{Ran, Sandbox};
 pub use tree::{Tree, tree};
-pub use watcher::{Watcher, soon, soon_reads};
+pub use watcher::{Watcher, line, one_file, replace, soon, soon_reads};
 
 /// In a child that [`on_shared_root`] started: `/` is made shared there.
 const SHARED: &str = "MOUNTJAIL_TEST_SHARED_ROOT";
@@ -108,17 +108,45 @@ pub fn for_each_engine_on_shared_root(name: &str, body: fn(engine: &'static str)
     ["classic", "detached"].into_iter().map(trial).collect()
 }
 
+/// A trial [`on_shared_root`] for each way to hear of mounts, with the value for `MOUNTJAIL_MOUNT_EVENTS`.
+pub fn for_each_source_of_mount_events(name: &str, body: fn(how: &'static str)) -> Vec<Trial> {
+    let trial = |how| {
+        let name = format!("{name} ({how})");
+        let offered = move || {
+            if how == "fanotify" && mountjail::sys::watch_mounts().is_err() {
+                return Err("SKIP: the kernel tells no mount events by fanotify");
+            }
+            Ok(())
+        };
+        where_offered(name.clone(), offered, move || in_shared_child(&name, || body(how)))
+    };
+    ["fanotify", "poll"].into_iter().map(trial).collect()
+}
+
 /// A trial that is ignored, and says so, where the kernel does not offer `engine`.
 fn on_engine(
     name: String,
     engine: &'static str,
     body: impl FnOnce() -> Result<(), Failed> + Send + 'static,
 ) -> Trial {
-    Trial::ignorable_test(name, move || {
+    let offered = move || {
         if engine == "detached" && !mountjail::sys::probe::mount_setattr() {
-            return Ok(Completion::ignored_with("SKIP: the kernel has no mount_setattr"));
+            return Err("SKIP: the kernel has no mount_setattr");
         }
-        body().map(|()| Completion::Completed)
+        Ok(())
+    };
+    where_offered(name, offered, body)
+}
+
+/// A trial that is ignored where the kernel does not offer what it needs: the reason is `offered`'s error.
+fn where_offered(
+    name: String,
+    offered: impl FnOnce() -> Result<(), &'static str> + Send + 'static,
+    body: impl FnOnce() -> Result<(), Failed> + Send + 'static,
+) -> Trial {
+    Trial::ignorable_test(name, move || match offered() {
+        Ok(()) => body().map(|()| Completion::Completed),
+        Err(reason) => Ok(Completion::ignored_with(reason)),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -85,6 +85,15 @@ impl Watcher {
         line.split_ascii_whitespace().next().unwrap().parse().unwrap()
     }
 
+    /// The processor time that it has used: fields 14 and 15 of `/proc/PID/stat`, in hundredths of a second.
+    pub fn cpu_time(&self) -> Duration {
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let after_name = text.rsplit_once(')').unwrap().1;
+        let ticks =
+            after_name.split_ascii_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap());
+        Duration::from_millis(ticks.sum::<u64>() * 10)
+    }
+
     /// What it says of itself in its state file.
     pub fn state(&self, sandbox: &Sandbox) -> serde_json::Value {
         let file = sandbox.state().join("run/watch/state.json");
@@ -160,4 +169,31 @@ pub fn soon_reads(path: &Path, text: &str) {
         Ok(found) if found == text => Ok(()),
         other => Err(format!("{other:?}")),
     });
+}
+
+/// A line of `mounts` that binds `source` on `target`.
+pub fn line(source: &Path, target: &str) -> String {
+    format!("  - {{ source: {}, target: {target} }}\n", source.display())
+}
+
+/// Puts a new file with `text` in the place of `path`, by rename(2). For some microseconds of a swap the old mount is on
+/// the new file, and the kernel lets nobody rename what is mounted on.
+pub fn replace(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    fs::write(&new, text).unwrap();
+    let start = Instant::now();
+    while let Err(error) = fs::rename(&new, path) {
+        assert!(
+            error.raw_os_error() == Some(libc::EBUSY) && start.elapsed() < Duration::from_secs(5),
+            "{error}"
+        );
+    }
+}
+
+/// A sandbox with a site `s` that binds `host/conf` on /conf; the source, and where it is in the jail.
+pub fn one_file(sandbox: &Sandbox) -> (PathBuf, PathBuf) {
+    let source = sandbox.file("host/conf", "one");
+    let root = sandbox.site("s", &format!("mounts:\n{}", line(&source, "/conf")));
+    sandbox.ok(&["up", "s"]);
+    (source, root.join("conf"))
 }

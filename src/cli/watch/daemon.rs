@@ -1,6 +1,6 @@
 //! The watcher itself: it waits for changes, deals with them, and takes in what came of that.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -9,22 +9,23 @@ use sd_notify::NotifyState;
 
 use super::Watch;
 use super::configuration;
+use super::left::{Gone, Left};
 use super::pass::{self, Ended, Policy};
 use super::signals::Signals;
-use super::tell::{Tell, notify};
+use super::tell::{Failing, Tell, Trouble, notify};
 use crate::cli::context::{Context, is_set};
 use crate::cli::sites::Site;
 use crate::cli::work::{Failed, plural};
 use crate::engine::{self, Outcome};
-use crate::manifest::SiteName;
+use crate::manifest::{JailPath, SiteName};
 use crate::watch::{Learned, MountSource, MountsChanged, User, Watcher};
 use crate::{Error, Result, observe};
 
-/// A mount whose source is gone is left for so long: a service that restarts makes its directory anew.
-const GRACE: Duration = Duration::from_secs(10);
-
 /// So often a site that changes while it is brought right is simply tried again.
 const PATIENCE: u32 = 10;
+
+/// So often another mountjail is found at work on a site until that is worth a word: some 15 seconds.
+const LONG: u32 = 20;
 
 pub(super) struct Daemon<'c> {
     arguments: &'c Watch,
@@ -32,10 +33,7 @@ pub(super) struct Daemon<'c> {
     watcher: Watcher,
     /// Those that may be kept right, up or not.
     sites: BTreeMap<SiteName, Site>,
-    /// Since when a source of these sites is gone.
-    vanished: HashMap<SiteName, Instant>,
-    /// Why not everything can be watched, as it was said.
-    blindness: Option<Error>,
+    gone: Gone,
     tell: Tell,
     signals: Signals,
 }
@@ -51,17 +49,16 @@ impl<'c> Daemon<'c> {
             tell: Tell::new(&watcher),
             watcher,
             sites: BTreeMap::new(),
-            vanished: HashMap::new(),
-            blindness: None,
+            gone: Gone::default(),
             signals,
         };
         daemon.reload()?;
         Ok(daemon)
     }
 
-    /// Watches until a signal ends it.
+    /// Watches until a signal ends it. What cannot be done at first ends it, too; later it is tried again.
     pub(super) fn run(&mut self) -> anyhow::Result<u8> {
-        self.pass();
+        self.pass_or_later();
         let out = self.context.out;
         out.info(format_args!(
             "watching {}; mount events by {}",
@@ -81,7 +78,7 @@ impl<'c> Daemon<'c> {
                 self.reload_by_hand();
             }
             self.collect(changed, &BTreeSet::new());
-            self.pass();
+            self.pass_or_later();
         }
         notify(&[NotifyState::Stopping]);
         out.info(format_args!("ending; all sites stay up"));
@@ -94,7 +91,7 @@ impl<'c> Daemon<'c> {
         notify(&[NotifyState::Reloading].into_iter().chain(since).collect::<Vec<_>>());
         self.context.out.info(format_args!("looking at everything anew"));
         self.watcher.gather.hurry(User::Presets, Instant::now());
-        self.pass();
+        self.pass_or_later();
         self.tell.ready();
     }
 
@@ -104,8 +101,9 @@ impl<'c> Daemon<'c> {
         let now = Instant::now();
         self.watcher.learn(configuration::learned(&self.context.config), now);
         let context = self.context.reloaded()?;
-        let sites = self.arguments.in_scope(&context)?;
+        let (sites, misnamed) = self.arguments.in_scope(&context)?;
         self.context = context;
+        self.tell.misnamed(self.context.out, misnamed);
         for site in sites {
             if self.sites.insert(site.name.clone(), site.clone()).is_none_or(|old| old != site) {
                 self.watcher.gather.at(User::Site(site.name), now);
@@ -114,38 +112,49 @@ impl<'c> Daemon<'c> {
         Ok(())
     }
 
-    /// Deals with everybody who is due.
-    fn pass(&mut self) {
+    fn pass_or_later(&mut self) {
+        let trouble = match self.pass() {
+            Ok(false) => return,
+            Ok(true) => None,
+            Err(error) => Some(error),
+        };
+        self.tell.trouble(self.context.out, Trouble::Pass, trouble);
+    }
+
+    /// Deals with everybody who is due; whether there was anybody. If that cannot even begin, all are due later.
+    fn pass(&mut self) -> Result<bool> {
         let start = Instant::now();
         let mut users = self.watcher.gather.take(start);
         if users.is_empty() {
-            return;
+            return Ok(false);
         }
         self.context.out.forget_mistakes();
         self.reload_if_due(&mut users);
         let sites: Vec<Site> = users.iter().filter_map(|user| self.site(user)).cloned().collect();
-        let policy = |site: &Site| {
-            let gone_for = self.vanished.get(&site.name).map(|since| start.saturating_duration_since(*since));
-            Policy { wait: false, keep_vanished: gone_for.is_none_or(|time| time < GRACE) }
-        };
-        match pass::over(&self.context.afresh(), &sites, &self.signals.stop, policy) {
-            Ok(ends) => self.take_in(&sites, ends),
-            Err(error) => {
-                self.context.out.error(&error);
-                for site in sites {
-                    self.watcher.gather.failed(&User::Site(site.name), start);
-                }
-                return;
+        let may_go = |site: &SiteName, target: &JailPath| self.gone.may_go(site, target, start);
+        let policy = Policy { wait: false, may_go: &may_go };
+        let result = pass::over(&self.context.afresh(), &sites, &self.signals.stop, policy);
+        let result = match result {
+            Ok(ends) => {
+                self.take_in(&sites, ends);
+                Ok(true)
             }
-        }
+            Err(error) => {
+                self.put_off(&sites, &error);
+                Err(error)
+            }
+        };
         let now = Instant::now();
         self.watcher.gather.dealt_with(now, now - start);
         self.tell.state.passes += 1;
-        if self.watcher.sites().all(|site| sites.binary_search_by_key(&site, |done| &done.name).is_ok()) {
+        if result.is_ok()
+            && self.watcher.sites().all(|site| sites.binary_search_by_key(&site, |done| &done.name).is_ok())
+        {
             self.tell.state.last_full_pass = observe::now();
         }
         self.tell.write(&self.context, &self.watcher);
         self.tell.ping();
+        result
     }
 
     fn site(&self, user: &User) -> Option<&Site> {
@@ -153,24 +162,28 @@ impl<'c> Daemon<'c> {
         self.sites.get(name)
     }
 
-    /// Reads the configuration anew, if it changed; if the presets did, all sites are due.
+    /// Reads the configuration anew, if it changed; if the presets did, all sites are due. If it cannot be read, the
+    /// sites are kept right as they were known.
     fn reload_if_due(&mut self, users: &mut Vec<User>) {
-        let due = |user| users.contains(user);
-        let presets = due(&User::Presets);
-        if !presets && !due(&User::Sites) {
+        let due: Vec<User> =
+            [User::Presets, User::Sites].into_iter().filter(|user| users.contains(user)).collect();
+        if due.is_empty() {
             return;
         }
-        if let Err(error) = self.reload() {
-            self.context.out.error(&error); // what was known stays
-            self.watcher.gather.failed(&User::Sites, Instant::now());
-            return;
+        let trouble = self.reload().err();
+        let now = Instant::now();
+        for user in &due {
+            match trouble {
+                Some(_) => drop(self.watcher.gather.failed(user, now)),
+                None => drop(self.watcher.gather.succeeded(user)),
+            }
         }
-        self.watcher.gather.succeeded(&User::Sites);
-        if presets {
+        if trouble.is_none() && due.contains(&User::Presets) {
             users.extend(self.sites.keys().cloned().map(User::Site));
             users.sort();
             users.dedup();
         }
+        self.tell.trouble(self.context.out, Trouble::Configuration, trouble);
     }
 
     /// What came of a pass: what is known, what is to be said, when to try again.
@@ -181,75 +194,92 @@ impl<'c> Daemon<'c> {
         // What happened meanwhile, to tell a failure from a change that was not over.
         let failed = sites.iter().zip(&ends).filter(|(_, ended)| matches!(ended, Ended::Failed(_)));
         self.collect(MountsChanged::default(), &failed.map(|(site, _)| site.name.clone()).collect());
-        let mut healed = vec![];
+        let (mut healed, mut failing, mut right) = (vec![], vec![], vec![]);
         for (site, ended) in sites.iter().zip(ends) {
+            let user = User::Site(site.name.clone());
             match ended {
-                Ended::Right(done, kept) => {
-                    self.is_right(&site.name, kept, now);
+                Ended::Right(done, left) => {
                     let changed = done.outcome != Outcome::default();
                     healed.extend(changed.then_some((site, done.changed, done.outcome)));
+                    match self.take_in_left(&site.name, left, now) {
+                        None => right.push((&site.name, self.watcher.gather.succeeded(&user))),
+                        Some(failed) => failing.extend(self.fails(site, failed, now)),
+                    }
                 }
-                Ended::Busy => drop(self.watcher.gather.is_busy(&User::Site(site.name.clone()), now)),
+                Ended::Busy => failing.extend(self.is_busy(site, now)),
                 Ended::Down => {
+                    self.gone.set(&site.name, vec![], now);
+                    self.watcher.gather.succeeded(&user);
                     self.tell.state.failures.remove(&site.name);
-                    self.is_right(&site.name, 0, now);
                 }
-                Ended::WithoutManifest => self.is_without_manifest(site),
-                Ended::Failed(failed) => self.failed(site, &failed, now),
+                Ended::WithoutManifest => {
+                    self.watcher.gather.succeeded(&user);
+                    failing.push(Failing { site, failed: pass::without_manifest(site), again: None });
+                }
+                Ended::Failed(failed) => failing.extend(self.fails(site, failed, now)),
             }
         }
+        self.tell.failures(&self.context, failing);
+        self.tell.right(self.context.out, right);
         self.tell.changes(&self.context, healed);
-        self.say_blindness();
+        self.tell.trouble(self.context.out, Trouble::Blind, self.watcher.blindness());
+    }
+
+    /// What a pass left without its source goes later; what it could not look at is a failure.
+    fn take_in_left(&mut self, site: &SiteName, left: Left, now: Instant) -> Option<Failed> {
+        if let Some(when) = self.gone.set(site, left.gone, now) {
+            self.watcher.gather.at(User::Site(site.clone()), when);
+        }
+        (!left.unseen.is_empty()).then_some(Failed::Errors(left.unseen))
+    }
+
+    /// Another mountjail works on the site, which is usual, and over soon.
+    fn is_busy<'s>(&mut self, site: &'s Site, now: Instant) -> Option<Failing<'s>> {
+        let attempts = self.watcher.gather.is_busy(&User::Site(site.name.clone()), now);
+        let failed = || {
+            let name = &site.name;
+            let busy = Error::failed(format!("{name}: another mountjail has been working on it for a while"));
+            Failed::from(busy.hint(format!("it has the lock {}", self.context.state.lock(name).display())))
+        };
+        (attempts >= LONG).then(|| Failing {
+            site,
+            failed: failed(),
+            again: Some((attempts, Duration::ZERO)),
+        })
+    }
+
+    /// A failure to be told; `None`: the site is changing, and simply tried again.
+    fn fails<'s>(&mut self, site: &'s Site, failed: Failed, now: Instant) -> Option<Failing<'s>> {
+        let user = User::Site(site.name.clone());
+        if self.watcher.gather.is_due(&user) && self.watcher.gather.is_busy(&user, now) < PATIENCE {
+            return None;
+        }
+        let again = self.watcher.gather.failed(&user, now);
+        Some(Failing { site, failed, again: Some(again) })
+    }
+
+    /// The pass could not begin, because of `error`, which is told by itself.
+    fn put_off(&mut self, sites: &[Site], error: &Error) {
+        let now = Instant::now();
+        for Site { name, .. } in sites {
+            let again = self.watcher.gather.failed(&User::Site(name.clone()), now);
+            if self.watcher.sites().any(|up| up == name) {
+                self.tell.remember(name, error.to_string(), Some(again));
+            }
+        }
     }
 
     /// `undone`: sites whose mounts came and went again by our own doing.
     fn collect(&mut self, changed: MountsChanged, undone: &BTreeSet<SiteName>) {
-        match self.watcher.collect(changed, undone) {
-            Ok(notes) => notes.iter().for_each(|note| self.context.out.info(format_args!("{note}"))),
-            Err(error) => self.context.out.error(&error),
-        }
-    }
-
-    /// `kept`: that many of its mounts have lost their source.
-    fn is_right(&mut self, site: &SiteName, kept: usize, now: Instant) {
-        let user = User::Site(site.clone());
-        let attempts = self.watcher.gather.succeeded(&user);
-        self.tell.is_right(&self.context, site, attempts);
-        if kept == 0 {
-            self.vanished.remove(site);
-            return;
-        }
-        let since = *self.vanished.entry(site.clone()).or_insert(now);
-        self.watcher.gather.at(user, since + GRACE);
-    }
-
-    fn is_without_manifest(&mut self, site: &Site) {
-        let Site { name, file } = site;
-        let gone = Error::failed(format!("{name}: the manifest {} is gone", file.display()))
-            .because_of("what is mounted stays, and is not kept right any more")
-            .hint(format!("`mountjail down {name}` takes it away"));
-        self.tell.failed(&self.context, site, &Failed::Errors(vec![gone]), None);
-    }
-
-    fn failed(&mut self, site: &Site, failed: &Failed, now: Instant) {
-        let user = User::Site(site.name.clone());
-        if self.watcher.gather.is_due(&user) && self.watcher.gather.is_busy(&user, now) < PATIENCE {
-            return;
-        }
-        let retry = self.watcher.gather.failed(&user, now);
-        self.tell.failed(&self.context, site, failed, Some(retry));
-    }
-
-    fn say_blindness(&mut self) {
-        let blindness = self.watcher.blindness();
-        if blindness == self.blindness {
-            return;
-        }
-        match &blindness {
-            Some(error) => self.context.out.error(error),
-            None => self.context.out.info(format_args!("everything can be watched again")),
-        }
-        self.tell.state.blind = blindness.as_ref().map(ToString::to_string);
-        self.blindness = blindness;
+        let trouble = match self.watcher.collect(changed, undone) {
+            Ok(notes) => {
+                for note in notes {
+                    self.context.out.info(format_args!("{note}"));
+                }
+                None
+            }
+            Err(error) => Some(error),
+        };
+        self.tell.trouble(self.context.out, Trouble::Events, trouble);
     }
 }

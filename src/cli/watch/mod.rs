@@ -2,6 +2,7 @@
 
 mod configuration;
 mod daemon;
+mod left;
 mod pass;
 mod signals;
 mod tell;
@@ -13,6 +14,7 @@ use super::complete;
 use super::context::{Context, stop_flag};
 use super::out::worst;
 use super::sites::{self, Site, Unusable};
+use super::work::{Failed, plural};
 use crate::engine::Lock;
 use crate::observe::{self, WatchState};
 use crate::{Error, Result, sys};
@@ -58,23 +60,30 @@ impl Watch {
         if self.once { self.look_once(context) } else { self.keep_watching(context) }
     }
 
-    fn in_scope(&self, context: &Context<'_>) -> Result<Vec<Site>> {
-        if self.sites.is_empty() { sites::all(context) } else { sites::named(context, &self.sites) }
+    /// The sites, and why some files are none.
+    fn in_scope(&self, context: &Context<'_>) -> Result<(Vec<Site>, Vec<Error>)> {
+        if self.sites.is_empty() {
+            sites::listed(context)
+        } else {
+            Ok((sites::named(context, &self.sites)?, vec![]))
+        }
     }
 
     fn look_once(&self, context: &Context<'_>) -> anyhow::Result<u8> {
-        let (sites, stop) = (self.in_scope(context)?, stop_flag()?);
-        let policy = |_: &Site| Policy { wait: true, keep_vanished: false };
+        let sites =
+            if self.sites.is_empty() { sites::every(context)? } else { sites::named(context, &self.sites)? };
+        let stop = stop_flag()?;
+        let policy = Policy { wait: true, may_go: &|_, _| true };
         let ends = pass::over(&context.afresh(), &sites, &stop, policy)?;
-        let code = |site: &Site, ended| match ended {
-            Ended::Right(done, _) => {
-                context.out.info(format_args!("{}: {}", site.name, summary(&done)));
-                0
-            }
-            Ended::Failed(failed) => failed.report(context, site).0,
-            Ended::Busy | Ended::Down | Ended::WithoutManifest => 0,
-        };
-        Ok(worst(sites.iter().zip(ends).map(|(site, (ended, _))| code(site, ended))))
+        let begun = ends.len();
+        let mut codes: Vec<u8> =
+            sites.iter().zip(ends).map(|(site, (ended, _))| report(context, site, ended)).collect();
+        if begun < sites.len() {
+            let rest = plural(sites.len() - begun, "site");
+            context.out.error(&Error::interrupted(format!("stopped by a signal; {rest} not begun")));
+            codes.push(1);
+        }
+        Ok(worst(codes))
     }
 
     fn keep_watching(&self, context: &Context<'_>) -> anyhow::Result<u8> {
@@ -85,6 +94,23 @@ impl Watch {
     }
 }
 
+/// Says what became of a site that was looked at once; gives the exit code.
+fn report(context: &Context<'_>, site: &Site, ended: Ended) -> u8 {
+    let failed = match ended {
+        Ended::Right(done, left) => {
+            context.out.info(format_args!("{}: {}", site.name, summary(&done)));
+            Failed::Errors(left.unseen)
+        }
+        Ended::Failed(failed) => failed,
+        Ended::WithoutManifest => pass::without_manifest(site),
+        Ended::Busy | Ended::Down => {
+            context.out.info(format_args!("{}: down; left alone", site.name));
+            return 0;
+        }
+    };
+    failed.report(context, site).0
+}
+
 /// Held by the one watcher of a state directory.
 fn only_one(context: &Context<'_>) -> Result<Lock> {
     let directory = context.state.watch();
@@ -92,7 +118,7 @@ fn only_one(context: &Context<'_>) -> Result<Lock> {
         Error::failed(format!("cannot make the directory {}", directory.display())).because(&error)
     })?;
     Lock::if_free(&context.state.watch_lock())?.ok_or_else(|| {
-        let pid = WatchState::read(&context.state).map(|watch| format!(", as process {}", watch.pid));
+        let pid = WatchState::read(&context.state).map(|other| format!(" (pid {})", other.pid));
         Error::failed(format!("another `mountjail watch` is running already{}", pid.unwrap_or_default()))
             .hint("`systemctl status mountjail-watch`; `mountjail watch --once` can run beside it")
     })

@@ -9,11 +9,13 @@ use crate::cli::parallel;
 use crate::cli::sites::{self, Site, Unusable};
 use crate::cli::work::{Failed, lock};
 use crate::engine::Lock;
-use crate::manifest::HostPath;
-use crate::observe::{self, MadeKind, RecordedMount, Records};
-use crate::resolve::{Desired, Host, Interest, Link, Lookups, Mount};
+use crate::manifest::{HostPath, JailPath, SiteName};
+use crate::observe::{self, Records};
+use crate::resolve::{Host, Interest, Lookups};
 use crate::watch::{Learned, RecordId, User};
-use crate::{Error, Result, sys};
+use crate::{Error, Result};
+
+use super::left::{self, Left};
 
 /// From so many sites on a pass reads the mount table once instead of asking for each mount.
 const MANY: usize = 32;
@@ -23,11 +25,11 @@ const THREADS: usize = 8;
 
 /// What a pass does where it has a choice.
 #[derive(Clone, Copy)]
-pub(super) struct Policy {
+pub(super) struct Policy<'p> {
     /// Wait for another mountjail that works on the site.
     pub wait: bool,
-    /// Leave mounts whose source is gone, as long as they show what they did.
-    pub keep_vanished: bool,
+    /// Whether a mount whose source is gone is taken off by now.
+    pub may_go: &'p (dyn Fn(&SiteName, &JailPath) -> bool + Sync),
 }
 
 /// What became of the site.
@@ -38,8 +40,8 @@ pub(super) enum Ended {
     Down,
     /// It is up and its manifest is gone.
     WithoutManifest,
-    /// It is right; mounts whose source is gone were left.
-    Right(Box<Done>, usize),
+    /// It is right, but for what was left.
+    Right(Box<Done>, Left),
     Failed(Failed),
 }
 
@@ -48,7 +50,7 @@ pub(super) fn over(
     context: &Context<'_>,
     sites: &[Site],
     stop: &AtomicBool,
-    policy: impl Fn(&Site) -> Policy + Sync,
+    policy: Policy<'_>,
 ) -> Result<Vec<(Ended, Option<Learned>)>> {
     if sites.is_empty() {
         return Ok(vec![]);
@@ -60,11 +62,11 @@ pub(super) fn over(
     let never = AtomicBool::new(false);
     let resolver = context.resolver()?;
     let run = Run { context, engine, resolver, boot, table, stop: &never, leave_down: false };
-    Ok(parallel::each(sites, THREADS, stop, context.out, |each| site(&run, each, policy(each))))
+    Ok(parallel::each(sites, THREADS, stop, context.out, |each| site(&run, each, policy)))
 }
 
 /// Brings the site right, if it is up. Also tells what is known of it now; `None`: no more than before.
-fn site(run: &Run<'_>, site: &Site, policy: Policy) -> (Ended, Option<Learned>) {
+fn site(run: &Run<'_>, site: &Site, policy: Policy<'_>) -> (Ended, Option<Learned>) {
     match locked(run, site, policy) {
         Ok(None) => (Ended::Busy, None),
         Ok(Some(lock)) => under_lock(run, site, policy, &lock),
@@ -72,14 +74,14 @@ fn site(run: &Run<'_>, site: &Site, policy: Policy) -> (Ended, Option<Learned>) 
     }
 }
 
-fn locked(run: &Run<'_>, site: &Site, policy: Policy) -> Result<Option<Lock>> {
+fn locked(run: &Run<'_>, site: &Site, policy: Policy<'_>) -> Result<Option<Lock>> {
     if policy.wait {
         return lock(run.context, &run.engine, site).map(Some);
     }
     run.engine.lock_if_free(&site.name).map_err(|error| error.context(&site.name))
 }
 
-fn under_lock(run: &Run<'_>, site: &Site, policy: Policy, _lock: &Lock) -> (Ended, Option<Learned>) {
+fn under_lock(run: &Run<'_>, site: &Site, policy: Policy<'_>, _lock: &Lock) -> (Ended, Option<Learned>) {
     let records = match run.context.state.read(&site.name, &run.boot) {
         Ok(records) => records,
         Err(error) => return (Ended::Failed(error.context(&site.name).into()), None),
@@ -107,7 +109,7 @@ fn damaged(site: &Site, records: &Records) -> Option<Error> {
 fn bring_right(
     run: &Run<'_>,
     site: &Site,
-    policy: Policy,
+    policy: Policy<'_>,
     records: &Records,
     host: &Host,
     lookups: &mut Vec<Arc<Lookups>>,
@@ -126,12 +128,28 @@ fn bring_right(
         Ok(desired) => desired,
         Err(errors) => return Ended::Failed(Failed::Errors(errors)),
     };
-    let kept = if policy.keep_vanished { keep_vanished(&mut desired, records, host) } else { 0 };
+    let may_go = |target: &JailPath| (policy.may_go)(&site.name, target);
+    let left = left::keep(&mut desired, records, host, lookups, may_go);
     match run.make_so(desired, manifest.services) {
-        Ok(Some(done)) => Ended::Right(Box::new(done), kept),
+        Ok(Some(mut done)) => {
+            for (verb, target) in &mut done.changed {
+                if *verb == "detached" && left.expired.contains(target) {
+                    *verb = "gone";
+                }
+            }
+            Ended::Right(Box::new(done), left)
+        }
         Ok(None) => Ended::Down,
         Err(failed) => Ended::Failed(failed),
     }
+}
+
+/// What there is to say of a site that is up and has no manifest.
+pub(super) fn without_manifest(Site { name, file }: &Site) -> Failed {
+    let gone = Error::failed(format!("{name}: the manifest {} is gone", file.display()))
+        .because_of("what is mounted stays, and is not kept right any more")
+        .hint(format!("`mountjail down {name}` takes it away"));
+    Failed::Errors(vec![gone])
 }
 
 fn is_gone(unusable: &Unusable, site: &Site) -> bool {
@@ -152,57 +170,5 @@ fn learned(run: &Run<'_>, site: &Site, lookups: Vec<Arc<Lookups>>) -> Option<Lea
         root: record.map(|record| record.root.clone()),
         ids: mounts.filter_map(|mount| mount.unique_id).collect(),
         record: id,
-    })
-}
-
-/// Adds to `desired` the recorded mounts whose source is gone and that still show what they showed: a file that is
-/// replaced in two steps, and the directory of a service that restarts, are away for a moment. Returns how many.
-fn keep_vanished(desired: &mut Desired, records: &Records, host: &Host) -> usize {
-    let Some(record) = records.record.as_ref().filter(|record| record.root == desired.root) else { return 0 };
-    let kept: Vec<_> = record
-        .mounts
-        .iter()
-        .filter(|mount| desired.mounts.iter().all(|known| known.target != mount.target))
-        .filter(|mount| host.walk(&mount.source).is_err_and(|error| error.is_missing()))
-        .filter_map(|mount| still_there(&desired.root, mount))
-        .collect();
-    if kept.is_empty() {
-        return 0;
-    }
-    let count = kept.len();
-    desired.mounts.extend(kept);
-    desired.mounts.sort_by(|a, b| a.target.cmp(&b.target));
-    desired.mounts.dedup_by(|a, b| a.target == b.target);
-    keep_links(desired, records);
-    count
-}
-
-/// Links that were made stay as well: they may lead to what was kept.
-fn keep_links(desired: &mut Desired, records: &Records) {
-    for made in records.kept.iter().flat_map(|kept| &kept.made) {
-        let taken = desired.links.iter().any(|link| link.path == made.path)
-            || desired.mounts.iter().any(|mount| mount.target == made.path);
-        if let (MadeKind::Link(text), false) = (&made.kind, taken) {
-            desired.links.push(Link { path: made.path.clone(), text: text.clone(), reasons: vec![] });
-        }
-    }
-    desired.links.sort_by(|a, b| a.path.cmp(&b.path));
-}
-
-/// The recorded mount as one that is wanted, if it is there.
-fn still_there(root: &HostPath, mount: &RecordedMount) -> Option<Arc<Mount>> {
-    let root = sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY).ok()?;
-    let found =
-        sys::open_beneath(&root, mount.target.relative(), libc::O_PATH).and_then(sys::stat_fd).ok()?;
-    (found.file == mount.file).then(|| {
-        Arc::new(Mount {
-            target: mount.target.clone(),
-            source: mount.source.clone(),
-            file: Some(mount.file),
-            kind: found.kind,
-            options: mount.options,
-            recursive: mount.recursive,
-            reasons: vec![],
-        })
     })
 }

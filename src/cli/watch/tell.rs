@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
+use crate::Error;
 use crate::cli::apply::Changed;
 use crate::cli::context::Context;
+use crate::cli::out::Out;
 use crate::cli::sites::Site;
 use crate::cli::work::{Failed, plural};
 use crate::engine::{self, Outcome};
-use crate::manifest::SiteName;
+use crate::manifest::{JailPath, SiteName};
 use crate::observe::{WatchFailure, WatchState, now, start_time};
 use crate::watch::Watcher;
 
@@ -22,6 +24,34 @@ pub(super) struct Tell {
     pub state: WatchState,
     /// How often the service manager wants to hear of us, and when next.
     watchdog: Option<(Duration, Instant)>,
+    /// How it goes, in the words that the service manager was told.
+    status: String,
+    troubles: BTreeMap<Trouble, Error>,
+    /// Files that cannot be sites.
+    misnamed: Vec<Error>,
+}
+
+/// What can be wrong with the watcher's own work, whatever the sites.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Trouble {
+    /// Not everything can be watched.
+    Blind,
+    /// The configuration cannot be read.
+    Configuration,
+    /// What happens cannot be read.
+    Events,
+    /// No site can be looked at.
+    Pass,
+    /// The watcher's own state cannot be written.
+    State,
+}
+
+/// A site that could not be brought right.
+pub(super) struct Failing<'s> {
+    pub site: &'s Site,
+    pub failed: Failed,
+    /// How often it was tried, and the time until it is again; `None`: only a change can help.
+    pub again: Option<(u32, Duration)>,
 }
 
 impl Tell {
@@ -36,7 +66,7 @@ impl Tell {
             ..WatchState::default()
         };
         let watchdog = sd_notify::watchdog_enabled().map(|limit| (limit / 2, Instant::now()));
-        Self { state, watchdog }
+        Self { state, watchdog, status: String::new(), troubles: BTreeMap::new(), misnamed: vec![] }
     }
 
     /// When the service manager has to hear of us.
@@ -55,24 +85,54 @@ impl Tell {
         }
     }
 
-    /// Tells the service manager, and `status`, how it goes.
+    /// Tells `status` and the service manager how it goes.
     pub(super) fn write(&mut self, context: &Context<'_>, watcher: &Watcher) {
         self.state.directories = watcher.directories();
         self.state.sites = watcher.sites().count();
-        if let Err(error) = engine::write_watch_state(&context.state, &self.state) {
-            context.out.error(&error); // nothing depends on it but what `status` shows
+        let trouble = engine::write_watch_state(&context.state, &self.state).err();
+        self.trouble(context.out, Trouble::State, trouble);
+        // Before it is ready it has told nothing, and has nothing to correct.
+        if !self.status.is_empty() && self.status != self.status() {
+            self.status = self.status();
+            notify(&[NotifyState::Status(&self.status)]);
         }
     }
 
     /// Tells the service manager that we work, or work again.
-    pub(super) fn ready(&self) {
+    pub(super) fn ready(&mut self) {
+        self.status = self.status();
+        notify(&[NotifyState::Ready, NotifyState::Status(&self.status)]);
+    }
+
+    fn status(&self) -> String {
         let sites = plural(self.state.sites, "site");
-        let failing = match self.state.failures.len() {
-            0 => String::new(),
-            count => format!(", {count} of them not right"),
-        };
-        let status = format!("{sites} kept right{failing}");
-        notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
+        match self.state.failures.len() {
+            0 => format!("{sites} kept right"),
+            count => format!("{sites} kept right, {count} of them not right"),
+        }
+    }
+
+    /// Says what is wrong with the watcher's own work, or that it is over, if that is news.
+    pub(super) fn trouble(&mut self, out: &Out, trouble: Trouble, error: Option<Error>) {
+        if trouble == Trouble::Blind {
+            self.state.blind = error.as_ref().map(ToString::to_string);
+        }
+        if self.troubles.get(&trouble) == error.as_ref() {
+            return;
+        }
+        if let Some(error) = error {
+            out.error(&trouble.explain(error.clone()));
+            self.troubles.insert(trouble, error);
+        } else {
+            self.troubles.remove(&trouble);
+            out.info(format_args!("{}", trouble.is_over()));
+        }
+    }
+
+    /// Says which files cannot be sites, if that is news.
+    pub(super) fn misnamed(&mut self, out: &Out, files: Vec<Error>) {
+        files.iter().filter(|file| !self.misnamed.contains(file)).for_each(|file| out.error(file));
+        self.misnamed = files;
     }
 
     /// Says what was changed; sites for which the same was done together.
@@ -92,36 +152,86 @@ impl Tell {
         }
     }
 
-    /// Says why the site is not right, if that is news. `retry`: how often it was tried, and the time until it is again;
-    /// `None`: only a change can help.
-    pub(super) fn failed(
-        &mut self,
-        context: &Context<'_>,
-        site: &Site,
-        failed: &Failed,
-        retry: Option<(u32, Duration)>,
-    ) {
-        let error = failed.text(site);
-        let known = self.state.failures.get(&site.name);
-        let since = known.map_or_else(now, |known| known.since);
-        if known.is_none_or(|known| known.error != error) {
+    /// Says why sites are not right, where that is news: of the first few in full.
+    pub(super) fn failures(&mut self, context: &Context<'_>, failing: Vec<Failing<'_>>) {
+        let mut news = vec![];
+        for Failing { site, failed, again } in failing {
+            if self.remember(&site.name, failed.text(site), again) {
+                news.push((site, failed, again));
+            }
+        }
+        for (site, failed, _) in news.iter().take(NAMED) {
             failed.report(context, site);
         }
-        let (attempts, next_try) = match retry {
+        if let more @ 1.. = news.len().saturating_sub(NAMED) {
+            let more = plural(more, "more site");
+            context.out.error(&Error::failed(format!("{more} failed")).hint("`mountjail status` says why"));
+        }
+        let again: Vec<_> =
+            news.iter().filter(|(.., again)| again.is_some()).map(|(site, ..)| &site.name).collect();
+        if !again.is_empty() {
+            context.out.info(format_args!(
+                "{}: what is mounted stays; tried again from time to time, and at each change",
+                names(&again)
+            ));
+        }
+    }
+
+    /// Remembers why the site is not right; whether that is news.
+    pub(super) fn remember(
+        &mut self,
+        site: &SiteName,
+        error: String,
+        again: Option<(u32, Duration)>,
+    ) -> bool {
+        let known = self.state.failures.get(site);
+        let since = known.map_or_else(now, |known| known.since);
+        let news = known.is_none_or(|known| known.error != error);
+        let (attempts, next_try) = match again {
             Some((attempts, delay)) => (attempts, Some(now() + delay.as_secs())),
             None => (1, None),
         };
-        let failure = WatchFailure { error, since, attempts, next_try };
-        self.state.failures.insert(site.name.clone(), failure);
+        self.state.failures.insert(site.clone(), WatchFailure { error, since, attempts, next_try });
+        news
     }
 
-    /// The site is right, or of no interest any more.
-    pub(super) fn is_right(&mut self, context: &Context<'_>, site: &SiteName, attempts: u32) {
-        if self.state.failures.remove(site).is_some() {
-            context.out.info(format_args!(
-                "{site}: right again after {}",
-                plural(attempts as usize, "failed attempt")
-            ));
+    /// These sites are right, each after so many failures.
+    pub(super) fn right(&mut self, out: &Out, sites: Vec<(&SiteName, u32)>) {
+        let mut alike: BTreeMap<u32, Vec<&SiteName>> = BTreeMap::new();
+        for (site, attempts) in sites {
+            if self.state.failures.remove(site).is_some() {
+                alike.entry(attempts).or_default().push(site);
+            }
+        }
+        for (attempts, sites) in alike {
+            let after = match attempts {
+                0 => String::new(), // it waited for a change
+                count => format!(" after {}", plural(count as usize, "failed attempt")),
+            };
+            out.info(format_args!("{}: right again{after}", names(&sites)));
+        }
+    }
+}
+
+impl Trouble {
+    /// The error, after what it means.
+    fn explain(self, error: Error) -> Error {
+        match self {
+            Self::Blind => error, // which says it
+            Self::Configuration => error.context("the configuration as it was read last stays in force"),
+            Self::Events => error.context("changes may have been missed"),
+            Self::Pass => error.context("all sites stay as they are, and are looked at later"),
+            Self::State => error.context("what `mountjail status` says of the watcher is not up to date"),
+        }
+    }
+
+    fn is_over(self) -> &'static str {
+        match self {
+            Self::Blind => "everything can be watched again",
+            Self::Configuration => "the configuration can be read again",
+            Self::Events => "changes can be read again",
+            Self::Pass => "sites are looked at again",
+            Self::State => "what `mountjail status` says of the watcher is up to date again",
         }
     }
 }
@@ -139,12 +249,22 @@ fn names(sites: &[&SiteName]) -> String {
     format!("{} ({})", plural(sites.len(), "site"), some(sites.iter().map(ToString::to_string)))
 }
 
-/// `swapped /etc/hosts, attached /run/mysqld`.
+/// `attached /run/mysqld; swapped /etc/hosts`. What was taken off and put on again, because no mount can be swapped for
+/// one of another kind, was replaced.
 fn what(changed: &[Changed]) -> String {
-    let verbs = ["attached", "swapped", "detached"].into_iter().filter_map(|verb| {
-        let paths = changed.iter().filter(|(done, _)| *done == verb).map(|(_, path)| path.to_string());
-        let paths = some(paths);
-        (!paths.is_empty()).then(|| format!("{verb} {paths}"))
+    let was = |verb: &str, path: &JailPath| changed.iter().any(|(done, at)| *done == verb && at == path);
+    let verb_of = |(done, path): &Changed| match *done {
+        "attached" if was("detached", path) => Some("replaced"),
+        "detached" if was("attached", path) => None,
+        done => Some(done),
+    };
+    let verbs = ["replaced", "attached", "swapped", "detached", "gone"].into_iter().filter_map(|verb| {
+        let paths = changed.iter().filter(|change| verb_of(change) == Some(verb));
+        let paths = some(paths.map(|(_, path)| path.to_string()));
+        (!paths.is_empty()).then(|| match verb {
+            "gone" => format!("detached {paths}, gone from the host"),
+            verb => format!("{verb} {paths}"),
+        })
     });
     let text = verbs.collect::<Vec<_>>().join("; ");
     if text.is_empty() { "changed files and links".to_owned() } else { text }
@@ -161,7 +281,6 @@ fn some(names: impl Iterator<Item = String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::JailPath;
 
     #[test]
     fn many_sites_and_many_mounts_make_one_short_line() {
@@ -172,6 +291,10 @@ mod tests {
         let at = |path: &str| JailPath::new(path).unwrap();
         let changed = [("swapped", at("/a")), ("attached", at("/b")), ("swapped", at("/c"))];
         assert_eq!(what(&changed), "attached /b; swapped /a, /c");
+        let renewed = [("detached", at("/a")), ("detached", at("/b")), ("attached", at("/a"))];
+        assert_eq!(what(&renewed), "replaced /a; detached /b");
+        let gone = [("gone", at("/a")), ("gone", at("/b")), ("detached", at("/c"))];
+        assert_eq!(what(&gone), "detached /c; detached /a, /b, gone from the host");
         assert_eq!(what(&[]), "changed files and links");
     }
 }
