@@ -11,12 +11,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use support::{Mount, Ran, Sandbox, Tree, for_each_engine, mounts_below, tree};
 
 /// The calls that mount, that look where to, and that write down what was done. An older strace does not
 /// know statmount(2): `?`.
 const CALLS: &str = "open_tree,mount_setattr,move_mount,mount,umount2,openat2,mkdirat,mkdir,symlinkat,\
-                     unlinkat,unlink,rename,renameat2,fsync,?statmount,flock,fstatfs";
+                     unlinkat,unlink,rename,renameat2,fsync,?statmount,?listmount,flock,fstatfs";
 
 fn main() -> ExitCode {
     support::main(
@@ -124,11 +125,24 @@ fn without_exchange(engine: &'static str) {
     site.goes_down("without exchange");
 }
 
-/// A site with files, a directory, one mount inside another, users, and room for placeholders and links.
+/// A site with files, a directory, one mount inside another, a recursive one, users, and room for placeholders and links.
 struct Site {
     sandbox: Sandbox,
     root: PathBuf,
     bare: Tree,
+}
+
+impl Drop for Site {
+    /// Thousands of mounts would make it slow.
+    fn drop(&mut self) {
+        for mount in mounts_below(&self.sandbox.path("host")) {
+            umount2(&mount.point, MntFlags::MNT_DETACH).unwrap();
+        }
+    }
+}
+
+fn tmpfs(at: &Path) {
+    mount(Some("sub"), at, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
 }
 
 impl Site {
@@ -138,6 +152,7 @@ impl Site {
         sandbox.file("host/two", "two");
         sandbox.file("host/dir/inner/file", "inner");
         sandbox.directory("host/other");
+        tmpfs(&sandbox.directory("host/tree/sub"));
         let root = sandbox.site("s", "");
         fs::write(root.join("kept"), "the site's own").unwrap();
         let bare = tree(&root);
@@ -151,7 +166,10 @@ impl Site {
         }
         if matches!(run, Run::Swap | Run::SwapDeleted) {
             site.replace("host/one", "one, replaced", run == Run::SwapDeleted);
-            let mounts = ["one /etc/one", "two /etc/deep/two", "dir /srv/dir", "other /srv/new"];
+            fs::rename(site.sandbox.path("host/tree"), site.sandbox.path("host/tree.old")).unwrap();
+            tmpfs(&site.sandbox.directory("host/tree/another"));
+            let mounts =
+                ["one /etc/one", "two /etc/deep/two", "dir /srv/dir", "other /srv/new", "tree /tree"];
             site.write_manifest("www-data, nobody", &mounts);
         }
         site
@@ -161,7 +179,8 @@ impl Site {
         let lines = mounts.iter().map(|mount| {
             let (source, target) = mount.split_once(' ').unwrap();
             let source = self.sandbox.path("host").join(source);
-            format!("  - {{ source: {}, target: {target} }}\n", source.display())
+            let more = if target == "/tree" { ", recursive: true" } else { "" };
+            format!("  - {{ source: {}, target: {target}{more} }}\n", source.display())
         });
         let (root, lines) = (self.root.display(), lines.collect::<String>());
         let text = format!("root: {root}\nusers: [{users}]\nmounts:\n{lines}");

@@ -122,6 +122,7 @@ impl World {
             file: mount.file.unwrap(),
             options: mount.options,
             recursive: mount.recursive,
+            submounts: None,
             unique_id: Some(ids[&mount.target]),
         };
         let will_be: Vec<_> = plan

@@ -125,7 +125,9 @@ fn failed_pass() {
     // It is read when the watcher starts, and once more in each pass.
     let path = "/proc/sys/kernel/random/boot_id";
     let fault = "inject=openat:error=EMFILE:when=2";
-    let runner = ["strace", "-f", "-q", "-o", "/dev/null", "-P", path, "-e", "trace=openat", "-e", fault];
+    // -D: the process that is started is the watcher's own.
+    let runner =
+        ["strace", "-D", "-f", "-q", "-o", "/dev/null", "-P", path, "-e", "trace=openat", "-e", fault];
     let watcher = Watcher::with(two.sandbox.command_under(&runner).arg("watch"));
     watcher.says("boot_id: Too many open files");
     soon("the pass is made up for", || {
@@ -135,4 +137,5 @@ fn failed_pass() {
         }
         Err(format!("{state:?}\n{}", watcher.said()))
     });
+    watcher.end();
 }

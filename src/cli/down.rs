@@ -159,7 +159,7 @@ impl Run<'_> {
         let root = records.root().cloned().or_else(|| sites::root_of(site)).unwrap_or_else(HostPath::slash);
         let nothing = Desired::nothing(site.name.clone(), root.clone());
         let observed = observe::observe(&nothing, records, Some(&Table::default()))?;
-        let detached = self.engine.down_without_root(&site.name, &observed)?;
+        let detached = self.engine.down_without_root(&site.name, &root, &observed)?;
         if observed.kept.is_some() {
             self.context.out.warn(format_args!(
                 "{}: the root {root} is not there; what mountjail made in it stays recorded in {} (if the root is \

@@ -1,12 +1,13 @@
 //! `down`: looks whether anything is in use before the first change; then goes on past what fails.
 
 use std::collections::HashSet;
+use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
 use super::journal;
 use super::root::{Root, Spot, Spots};
-use super::target::{cannot, detach_stray, is_mount, made_kind, still_there};
+use super::target::{cannot, cannot_reach, detach_stray, is_mount, made_kind, nothing_inside, still_there};
 use super::{Engine, Failure, Log, Outcome};
 use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};
@@ -24,7 +25,7 @@ pub(super) fn carry_out(
 ) -> Result<Outcome, Box<Failure>> {
     let run = Run::new(engine, plan, lazy, log)?;
     if !lazy {
-        run.stop_if_busy()?;
+        run.stop_if_in_use()?;
     }
     run.carry_out(observed)
 }
@@ -71,7 +72,7 @@ impl<'a> Run<'a> {
     }
 
     fn finish(mut self) -> Result<Outcome, Box<Failure>> {
-        self.outcome.left = still_there(&self.root, &self.left);
+        self.outcome.left.extend(still_there(&self.root, &self.left));
         if self.failed.is_empty() {
             return Ok(self.outcome);
         }
@@ -79,25 +80,36 @@ impl<'a> Run<'a> {
         Err(Box::new(Failure { also: self.failed, ..Failure::from(error) }))
     }
 
-    fn detaches(&self) -> impl Iterator<Item = (&JailPath, &SeenMount, bool)> {
+    fn detaches(&self) -> impl Iterator<Item = (&JailPath, &SeenMount)> {
         self.plan.steps.iter().filter_map(|step| match step {
-            Step::Detach { target, expected, recursive, .. } => Some((target, expected, *recursive)),
+            Step::Detach { target, expected, .. } => Some((target, expected)),
             _ => None,
         })
     }
 
+    /// Where the mounts in this state are.
+    fn states(&self, state: State) -> impl Iterator<Item = &'a JailPath> + use<'a> {
+        let states = self.plan.states.iter();
+        states.filter(move |found| found.state == state).map(|found| &found.target)
+    }
+
     /// Asks the kernel about each mount before any is taken away. A mount with others of ours on it counts as
-    /// used by these, so it is not asked; nor is one with submounts, or with another one at the same place.
-    fn stop_if_busy(&self) -> Result<(), Box<Failure>> {
+    /// used by these, so it is not asked; nor is one with another one at the same place.
+    fn stop_if_in_use(&self) -> Result<(), Box<Failure>> {
+        let foreign = self.detaches().filter_map(|(target, _)| self.foreign_in(target));
+        let mut errors = self.shadowed().chain(foreign);
+        if let Some(error) = errors.next() {
+            return Err(Box::new(Failure { also: errors.collect(), ..Failure::from(error) }));
+        }
         let mut spots = Spots::new(&self.root);
         let above = self.above();
         let mut asked = HashSet::new();
         let busy: Vec<String> = self
             .detaches()
-            .filter(|(target, _, recursive)| !recursive && !above.contains(target.as_path()))
-            .filter(|(target, ..)| asked.insert(*target)) // asking twice in a row unmounts
-            .filter(|(target, ..)| spots.get(target).and_then(Spot::is_busy).unwrap_or(false))
-            .map(|(target, ..)| target.to_string())
+            .filter(|(target, _)| !above.contains(target.as_path()))
+            .filter(|(target, _)| asked.insert(*target)) // asking twice in a row unmounts
+            .filter(|(target, _)| spots.get(target).and_then(Spot::is_busy).unwrap_or(false))
+            .map(|(target, _)| target.to_string())
             .collect();
         if busy.is_empty() {
             return Ok(());
@@ -111,7 +123,7 @@ impl<'a> Run<'a> {
     fn is_quiet(&self) -> bool {
         let mut spots = Spots::new(&self.root);
         let above = self.above();
-        self.detaches().all(|(target, expected, _)| {
+        self.detaches().all(|(target, expected)| {
             let quiet = |spot: &Spot| Ok(is_mount(expected, &spot.stat()?) && !spot.is_busy()?);
             !above.contains(target.as_path()) && spots.get(target).and_then(quiet).unwrap_or(false)
         })
@@ -119,7 +131,7 @@ impl<'a> Run<'a> {
 
     /// The paths that mounts to be taken away are below.
     fn above(&self) -> HashSet<&Path> {
-        self.detaches().flat_map(|(target, ..)| target.as_path().ancestors().skip(1)).collect()
+        self.detaches().flat_map(|(target, _)| target.as_path().ancestors().skip(1)).collect()
     }
 
     /// Carries out every step that can be; returns what is still to be remembered.
@@ -128,11 +140,17 @@ impl<'a> Run<'a> {
         let mut spots = Spots::new(&root);
         let mut gone = HashSet::new();
         let mut forgotten = HashSet::new();
-        let mut stuck: Vec<&JailPath> = vec![];
+        let shadowed: Vec<_> = self.states(State::Shadowed).collect();
+        self.failed = self.shadowed().collect();
+        let mut stuck = shadowed.clone();
         for step in &self.plan.steps {
             let path = path_of(step);
             if path.is_some_and(|path| stuck.iter().any(|stuck| stuck.starts_with(path))) {
                 continue; // something of ours is still in it, or on it: the next run's to finish
+            }
+            if let Some(foreign) = self.foreign_on(step) {
+                self.outcome.left.push(foreign);
+                continue;
             }
             (self.log)(format_args!("{}: {step}", self.plan.site));
             match (self.step(step, &mut spots), path) {
@@ -149,10 +167,11 @@ impl<'a> Run<'a> {
             }
         }
         let mut record = observed.record.clone().unwrap_or_else(|| self.no_record());
-        let standing: HashSet<_> =
-            self.detaches().map(|(target, ..)| target).filter(|target| !gone.contains(*target)).collect();
-        let stands = |mount: &RecordedMount| standing.contains(&mount.target) || still_exists(mount);
-        record.mounts.retain(|mount| !gone.contains(&mount.target) && stands(mount));
+        let planned = self.detaches().map(|(target, _)| target).filter(|target| !gone.contains(*target));
+        let standing: HashSet<_> = planned.chain(shadowed).collect();
+        record.mounts.retain(|mount| {
+            standing.contains(&mount.target) || !gone.contains(&mount.target) && still_exists(mount)
+        });
         record.history = record.history.map(|history| history.and(observe::now(), 0, 0, gone.len()));
         let mut kept = observed.kept.clone().unwrap_or_else(|| Kept::nothing(self.plan.root.clone()));
         kept.made.retain(|made| !forgotten.contains(&made.path));
@@ -178,13 +197,11 @@ impl<'a> Run<'a> {
     fn step(&mut self, step: &Step, spots: &mut Spots<'_>) -> Result<()> {
         match step {
             Step::DetachStray(stray) => {
-                detach_stray(stray)?;
+                detach_stray(&self.plan.root, stray)?;
                 self.outcome.detached += 1;
                 Ok(())
             }
-            Step::Detach { target, expected, recursive, .. } => {
-                self.detach(target, expected, *recursive, spots)
-            }
+            Step::Detach { target, expected, .. } => self.detach(target, expected, spots),
             Step::RemovePlaceholder { path, kind, file } => {
                 self.remove(path, &made_kind(*kind), *file, spots)
             }
@@ -198,37 +215,59 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn detach(
-        &mut self,
-        target: &JailPath,
-        expected: &SeenMount,
-        recursive: bool,
-        spots: &mut Spots<'_>,
-    ) -> Result<()> {
-        if let Some(foreign) = self.foreign_below(target) {
-            let (path, foreign) = (self.root.path().inside(target), self.root.path().inside(foreign));
-            return Err(Error::failed(format!(
-                "{path} stays mounted: {foreign} is mounted on it, and not by mountjail"
-            ))
-            .hint(format!("unmount {foreign} first")));
+    fn detach(&mut self, target: &JailPath, expected: &SeenMount, spots: &mut Spots<'_>) -> Result<()> {
+        if let Some(error) = self.foreign_in(target) {
+            return Err(error);
         }
-        let failed = |error: std::io::Error| cannot(&self.root, "unmount", target, &error);
+        let failed = |error: io::Error| cannot_reach(&self.root, "unmount", target, &error);
         let spot = spots.get(target).map_err(failed)?;
-        if !is_mount(expected, &spot.stat().map_err(failed)?) {
+        let found = spot.stat().map_err(failed)?;
+        if found.mount_root == Some(false) {
+            return Err(failed(io::Error::from_raw_os_error(libc::EINVAL))); // as umount(2) says of what is no mount
+        }
+        if !is_mount(expected, &found) {
             let path = self.root.path().inside(target);
             return Err(Error::failed(format!(
                 "{path} stays mounted: the mount there changed while the command ran"
             ))
             .hint("run the command again"));
         }
-        spot.umount(self.lazy || recursive).map_err(failed)?;
+        match spot.umount(false) {
+            Err(error) if self.lazy && error.raw_os_error() == Some(libc::EBUSY) => {
+                nothing_inside(&self.root, "unmount", target, expected)?;
+                spot.umount(true).map_err(failed)?;
+            }
+            result => result.map_err(|error| cannot(&self.root, "unmount", target, &error))?,
+        }
         self.outcome.detached += 1;
         Ok(())
     }
 
-    fn foreign_below(&self, target: &JailPath) -> Option<&JailPath> {
-        let mut foreign = self.plan.states.iter().filter(|state| state.state == State::Foreign);
-        foreign.find(|state| state.target.starts_with(target)).map(|state| &state.target)
+    /// A sentence about a placeholder that cannot be removed now, because somebody else has mounted in it.
+    fn foreign_on(&self, step: &Step) -> Option<String> {
+        let Step::RemovePlaceholder { path, .. } = step else { return None };
+        let foreign = self.states(State::Foreign).find(|foreign| foreign.starts_with(path))?;
+        let (path, foreign) = (self.root.path().inside(path), self.root.path().inside(foreign));
+        Some(format!("{path} stays: {foreign} is mounted there, and not by mountjail"))
+    }
+
+    /// An error about each mount of ours with one of somebody else's on top.
+    fn shadowed(&self) -> impl Iterator<Item = Error> {
+        let shadowed = self.plan.states.iter().filter(|state| state.state == State::Shadowed);
+        shadowed.map(|state| {
+            let (path, detail) = (self.root.path().inside(&state.target), state.detail.as_deref());
+            Error::failed(format!("{path} stays mounted: {}", detail.unwrap_or_default()))
+                .hint(format!("unmount that first: `umount {path}`"))
+        })
+    }
+
+    /// An error about the mount at `target`, if somebody else has mounted in it.
+    fn foreign_in(&self, target: &JailPath) -> Option<Error> {
+        let is_in = |path: &&JailPath| *path != target && path.starts_with(target);
+        let foreign = self.states(State::Foreign).find(is_in)?;
+        let (path, foreign) = (self.root.path().inside(target), self.root.path().inside(foreign));
+        let what = format!("{path} stays mounted: {foreign} is mounted in it, and not by mountjail");
+        Some(Error::failed(what).hint(format!("unmount {foreign} first")))
     }
 
     fn remove(

@@ -158,8 +158,8 @@ impl Engine {
     }
 
     /// Takes away the mounts of a site whose root is gone: those that were moved away with it. Returns how many.
-    pub fn down_without_root(&self, site: &SiteName, observed: &Observed) -> Result<usize> {
-        observed.strays.iter().try_for_each(target::detach_stray)?;
+    pub fn down_without_root(&self, site: &SiteName, root: &HostPath, observed: &Observed) -> Result<usize> {
+        observed.strays.iter().try_for_each(|stray| target::detach_stray(root, stray))?;
         let recorded = observed.record.iter().flat_map(|record| &record.mounts);
         // Without ids that are never reused, moved mounts cannot be told from gone ones: remember them.
         if recorded.into_iter().all(|mount| mount.unique_id.is_some()) {

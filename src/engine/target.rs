@@ -1,11 +1,11 @@
 //! What `up` and `down` ask about a target, and say about it.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::root::Root;
 use crate::error::{Error, Result};
-use crate::manifest::JailPath;
+use crate::manifest::{HostPath, JailPath};
 use crate::observe::{MadeKind, SeenMount, Stray};
 use crate::resolve::FileKind;
 use crate::sys::{self, Stat};
@@ -29,8 +29,45 @@ pub(super) fn is_mount(expected: &SeenMount, found: &Stat) -> bool {
     }
 }
 
+/// Makes sure that nobody has mounted anything in the mount `mount` at `target`, which goes: it would go with it. (Before
+/// Linux 6.8 the plan says so, by the whole table.)
+pub(super) fn nothing_inside(root: &Root, what: &str, target: &JailPath, mount: &SeenMount) -> Result<()> {
+    let Some(id) = mount.unique_id.filter(|_| mount.kind.is_none_or(|kind| kind == FileKind::Directory))
+    else {
+        return Ok(());
+    };
+    let inside = sys::list_mounts_in(id).map_err(|error| cannot(root, "look into", target, &error))?;
+    let Some(first) = inside.first() else { return Ok(()) };
+    let point = sys::mount_point(*first).unwrap_or_default();
+    let (path, point) = (root.path().inside(target), point.display());
+    Err(Error::failed(format!("cannot {what} {path}: {point} is mounted in it, and not by mountjail"))
+        .hint(format!("unmount it: `umount {point}`")))
+}
+
+/// As [`cannot`]; says so if a mount above hides what is mounted at `path`.
+pub(super) fn cannot_reach(root: &Root, what: &str, path: &JailPath, error: &io::Error) -> Error {
+    let Some(above) = hidden_by(root, path) else {
+        let error = cannot(root, what, path, error);
+        let covered =
+            format!("something may be mounted over the root, which hides it: `findmnt {}`", root.path());
+        return if error.errno() == Some(libc::ENOENT) { error.hint(covered) } else { error };
+    };
+    let above = above.display();
+    Error::failed(format!("cannot {what} {}", root.path().inside(path)))
+        .because_of(format!("{above} is mounted above it, and not by mountjail"))
+        .hint(format!("unmount {above} first"))
+}
+
+/// The mount that the nearest directory above `path` is on, if that is below the root.
+fn hidden_by(root: &Root, path: &JailPath) -> Option<PathBuf> {
+    let mut above = path.ancestors().into_iter().rev();
+    let nearest = above.find_map(|above| root.open_at(&above).and_then(sys::stat_fd).ok())?;
+    let point = sys::stat_mount(nearest.mount_id.filter(|_| nearest.mount_id_is_unique)?).ok()?.point;
+    point.strip_prefix(root.path()).is_ok_and(|below| !below.as_os_str().is_empty()).then_some(point)
+}
+
 /// Unmounts a mount of ours where it has been moved to. It may be moved again meanwhile: then it is found again.
-pub(super) fn detach_stray(stray: &Stray) -> Result<()> {
+pub(super) fn detach_stray(root: &HostPath, stray: &Stray) -> Result<()> {
     let mut last = io::Error::from_raw_os_error(libc::ENOENT);
     for _ in 0..100 {
         match sys::mount_point(stray.unique_id).and_then(|point| umount_if(&point, stray.unique_id)) {
@@ -43,8 +80,11 @@ pub(super) fn detach_stray(stray: &Stray) -> Result<()> {
             break;
         }
     }
-    let (place, target) = (stray.place(), &stray.target);
-    Err(Error::failed(format!("cannot detach what was moved away from {target} to {place}"))
+    let target = &stray.target;
+    if stray.point.as_deref() == Some(root.inside(target).as_path()) {
+        return Err(cannot_reach(&Root::open(root)?, "detach", target, &last)); // it is where it was made
+    }
+    Err(Error::failed(format!("cannot detach what was moved away from {target} to {}", stray.place()))
         .because(&last)
         .hint(
             "something may be mounted over the root, which hides it (`findmnt`); or somebody moves the directories of \

@@ -7,9 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use super::backend::{Backend, Ready};
 use super::journal;
 use super::root::{Root, Spot, proc_path};
+use super::work::unique_id_at;
 use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};
-use crate::observe::{Kept, Made, MadeKind, RecordedMount};
+use crate::observe::{self, Kept, Made, MadeKind, RecordedMount};
 use crate::sys;
 
 pub(super) enum Undo {
@@ -185,13 +186,15 @@ fn swap_back(
     }
 }
 
-/// A copy that was attached in the place of the old mount has another id.
+/// A copy that was attached in the place of the old mount has another id, and so has what came along with it. What cannot
+/// be found out is told by what is seen.
 fn renew(root: &Root, old: &Old, before: &mut Told) {
-    let look = || root.open_at(&old.target).and_then(sys::stat_fd).ok();
-    let found = || look().filter(|stat| stat.mount_id_is_unique).and_then(|stat| stat.mount_id);
-    let id = old.saved.unique_id().or_else(found); // not known: it is told by its file
+    let id = old.saved.unique_id().or_else(|| unique_id_at(root, &old.target).ok().flatten());
     for mount in before.mounts.iter_mut().filter(|mount| is_at(mount, &old.target, old.id)) {
         mount.unique_id = id;
+        if old.recursive {
+            mount.submounts = observe::submounts(root.path(), &old.target, id).ok();
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use super::backend::{Backend, Ready};
 use super::journal;
 use super::root::{Root, Spots};
-use super::target::{cannot, detach_stray, made_kind, still_there};
+use super::target::{cannot, detach_stray, made_kind, nothing_inside, still_there};
 use super::undo::{Old, Told, Undo, save};
 use super::work::{self, Work};
 use super::{Engine, Failure, Log, Outcome, check_signal};
@@ -189,8 +189,10 @@ impl<'a> Run<'a> {
     }
 
     fn record_result(&self, work: &[Work<'_>]) -> Result<()> {
-        let ids_were_known =
-            work.iter().all(|item| matches!(item.ready, Ready::Detached(_)) && item.unique_id.is_some());
+        let was_known = |item: &Work<'_>| {
+            matches!(item.ready, Ready::Detached(_)) && item.unique_id.is_some() && item.submounts.is_none()
+        };
+        let ids_were_known = work.iter().all(was_known);
         let old_is_gone = self.observed.record.as_ref().is_some_and(|record| record.mounts != self.plan.keep);
         if ids_were_known && !old_is_gone {
             return Ok(()); // what was written as intent has come true to the letter
@@ -220,7 +222,7 @@ impl<'a> Run<'a> {
                 }
                 Step::DetachStray(stray) => {
                     self.step(step);
-                    detach_stray(stray)?;
+                    detach_stray(&self.plan.root, stray)?;
                     self.outcome.detached += 1;
                 }
                 Step::RemovePlaceholder { path, kind, file } => {
@@ -269,6 +271,9 @@ impl<'a> Run<'a> {
         let cannot = |error: io::Error| cannot(&self.root, "detach", target, &error);
         let top = self.root.open_at(target).map_err(cannot)?;
         work::must_be(&self.root, target, expected, &sys::stat_fd(&top).map_err(cannot)?)?;
+        if !recursive {
+            nothing_inside(&self.root, "detach", target, expected)?;
+        }
         let saved = save(self.backend, &top, recursive).map_err(cannot)?;
         sys::umount_at(&top).map_err(cannot)?;
         self.undo.push(Old::undo(target, expected.unique_id, recursive, saved));
@@ -278,7 +283,9 @@ impl<'a> Run<'a> {
 
     fn mount(&mut self, item: &mut Work<'_>) -> Result<()> {
         self.step(item.step);
-        match item.carry_out(self.backend, &self.root, &mut self.undo)? {
+        let gap = item.carry_out(self.backend, &self.root, &mut self.undo)?;
+        item.find_submounts(&self.root)?;
+        match gap {
             None => self.outcome.attached += 1,
             Some(gap) => {
                 self.outcome.swapped += 1;

@@ -11,11 +11,11 @@ use nix::sys::statvfs::fstatvfs;
 use super::Engine;
 use super::backend::{Backend, Ready};
 use super::root::{Root, Spot, Spots};
-use super::target::{cannot, is_mount};
+use super::target::{cannot, is_mount, nothing_inside};
 use super::undo::{Old, Swapped, Undo, save, swap};
 use crate::error::{Error, Result};
 use crate::manifest::JailPath;
-use crate::observe::{RecordedMount, SeenMount};
+use crate::observe::{self, RecordedMount, SeenMount, Submount};
 use crate::plan::Step;
 use crate::resolve::{FileId, Mount, Options};
 use crate::sys::{self, Stat};
@@ -23,10 +23,13 @@ use crate::sys::{self, Stat};
 pub(super) struct Work<'a> {
     pub(super) step: &'a Step,
     pub(super) mount: &'a Arc<Mount>,
-    replaces: Option<&'a SeenMount>,
+    /// The mount that it replaces, and whether that one has submounts.
+    replaces: Option<(&'a SeenMount, bool)>,
     pub(super) ready: Ready,
     file: FileId,
     pub(super) unique_id: Option<u64>,
+    /// What came along, when it is attached.
+    pub(super) submounts: Option<Vec<Submount>>,
     /// The open target; `None` where another mount of this run must be attached first.
     target: Option<OwnedFd>,
 }
@@ -36,12 +39,12 @@ impl<'a> Work<'a> {
     pub(super) fn prepare(engine: &Engine, backend: &dyn Backend, step: &'a Step) -> Result<Option<Self>> {
         let (mount, replaces) = match step {
             Step::Attach(mount) => (mount, None),
-            Step::Swap { mount, expected, .. } => (mount, Some(expected)),
+            Step::Swap { mount, expected, recursive, .. } => (mount, Some((expected, *recursive))),
             _ => return Ok(None),
         };
         let (ready, file) = engine.sources.ready(backend, mount)?;
         let unique_id = ready.unique_id();
-        Ok(Some(Self { step, mount, replaces, ready, file, unique_id, target: None }))
+        Ok(Some(Self { step, mount, replaces, ready, file, unique_id, submounts: None, target: None }))
     }
 
     pub(super) fn record(&self) -> RecordedMount {
@@ -51,6 +54,7 @@ impl<'a> Work<'a> {
             file: self.file,
             options: self.mount.options,
             recursive: self.mount.recursive,
+            submounts: self.submounts.clone(),
             unique_id: self.unique_id,
         }
     }
@@ -61,8 +65,11 @@ impl<'a> Work<'a> {
         let target = &self.mount.target;
         let failed = |error: io::Error| explain(cannot(root, "mount on", target, &error));
         let fd = root.open_at(target).map_err(failed)?;
-        if let Some(expected) = self.replaces {
+        if let Some((expected, recursive)) = self.replaces {
             must_be(root, target, expected, &sys::stat_fd(&fd).map_err(failed)?)?;
+            if !recursive {
+                nothing_inside(root, "replace", target, expected)?;
+            }
         }
         Ok(fd)
     }
@@ -80,12 +87,11 @@ impl<'a> Work<'a> {
             None => self.open_target(root)?,
         };
         let failed = |error: io::Error| explain(self.failed(root, &error));
-        let Some(expected) = self.replaces else {
+        let Some((expected, recursive)) = self.replaces else {
             self.attach(backend, on, undo).map_err(failed)?;
             return Ok(None);
         };
-        let (target, recursive) = (&self.mount.target, self.mount.recursive);
-        let (new, id) = (self.record(), expected.unique_id);
+        let (target, new, id) = (&self.mount.target, self.record(), expected.unique_id);
         let saved = save(backend, &on, recursive).map_err(failed)?;
         match swap(backend, &self.ready, &on).map_err(failed)? {
             Swapped::Whole => {
@@ -118,6 +124,16 @@ impl<'a> Work<'a> {
     fn attach(&self, backend: &dyn Backend, on: OwnedFd, undo: &mut Vec<Undo>) -> io::Result<()> {
         backend.attach(&self.ready, on.as_fd(), self.mount.recursive)?;
         undo.push(Undo::Unmount { mount: self.record(), on });
+        Ok(())
+    }
+
+    /// Looks what came along with a recursive mount, which was attached just now.
+    pub(super) fn find_submounts(&mut self, root: &Root) -> Result<()> {
+        if self.mount.recursive {
+            let target = &self.mount.target;
+            let id = unique_id_at(root, target).map_err(|error| cannot(root, "look at", target, &error))?;
+            self.submounts = Some(observe::submounts(root.path(), target, id)?);
+        }
         Ok(())
     }
 
@@ -179,6 +195,12 @@ pub(super) fn open_targets(root: &Root, work: &mut [Work<'_>]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The never reused id of the mount at `target`.
+pub(super) fn unique_id_at(root: &Root, target: &JailPath) -> io::Result<Option<u64>> {
+    let stat = sys::stat_fd(root.open_at(target)?)?;
+    Ok(stat.mount_id.filter(|_| stat.mount_id_is_unique))
 }
 
 /// Makes sure that the mount to take away or to replace still is the one that the plan saw.

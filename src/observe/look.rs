@@ -14,6 +14,7 @@ use nix::fcntl::readlinkat;
 
 use super::mountinfo::MountInfo;
 use super::state::Records;
+use super::submounts::{self, in_the_jail};
 use super::table::{self, Table};
 use super::types::{Observed, Seen, SeenMount, Stray};
 use crate::manifest::{HostPath, JailPath};
@@ -147,17 +148,41 @@ impl<'a> Site<'a> {
             let stat = self.stat(&link.path).map_err(|error| self.cannot(&link.path, &error))?;
             self.look_at(&link.path, stat, &mut observed.paths)?;
         }
-        let seen: usize = observed.mounts.values().map(Vec::len).sum();
-        if let Some(table) = self.table.filter(|table| table.len() > seen) {
-            for mounts in table.chunk_by(|a, b| a.point == b.point) {
-                let path = JailPath::normal(self.in_the_jail(&mounts[0]).into());
-                if !observed.mounts.contains_key(&path) {
-                    let mounts = table::stack(mounts).into_iter().map(listed).collect();
-                    observed.elsewhere.insert(path, mounts);
+        self.look_elsewhere(desired, observed).map_err(|error| {
+            Error::failed(format!("cannot ask for the mounts in {}", self.path)).because(&error)
+        })?;
+        submounts::compare(desired, observed, |path| self.stat(path).ok().flatten().map(|stat| stat.file));
+        Ok(())
+    }
+
+    fn look_elsewhere(&self, desired: &Desired, observed: &mut Observed) -> io::Result<()> {
+        let Some(table) = self.table else {
+            let recorded = observed.record.iter().flat_map(|record| &record.mounts);
+            let recorded = recorded.filter(|mount| mount.recursive).map(|mount| &mount.target);
+            let desired = desired.mounts.iter().filter(|mount| mount.recursive).map(|mount| &mount.target);
+            for target in recorded.chain(desired).cloned().collect::<BTreeSet<_>>() {
+                let top = observed.mounts.get(&target).and_then(|mounts| mounts.last());
+                if let Some(id) = top.and_then(|top| top.unique_id) {
+                    self.list(Table::inside(id)?.below(self.path.as_path()), observed);
                 }
             }
+            return Ok(());
+        };
+        let seen: usize = observed.mounts.values().map(Vec::len).sum();
+        if table.len() > seen {
+            self.list(table, observed);
         }
         Ok(())
+    }
+
+    /// Adds the mounts that are at none of the paths which were looked at.
+    fn list(&self, mounts: &[MountInfo], observed: &mut Observed) {
+        for mounts in mounts.chunk_by(|a, b| a.point == b.point) {
+            let path = in_the_jail(self.path, &mounts[0].point);
+            if !observed.mounts.contains_key(&path) {
+                observed.elsewhere.insert(path, table::stack(mounts).into_iter().map(listed).collect());
+            }
+        }
     }
 
     /// The mounts at `target`, where `stat` was found, bottom first.
@@ -342,9 +367,11 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
 }
 
-/// The mounts at one point, bottom first; `stat` was found there.
+/// The mounts at one point, bottom first; `stat` was found there. If that is in no mount there, another one above hides
+/// them.
 fn mounts_by_table(mounts: &[MountInfo], stat: Option<&Stat>) -> Vec<SeenMount> {
     let mut seen: Vec<_> = table::stack(mounts).into_iter().map(listed).collect();
+    let stat = stat.filter(|stat| stat.mount_root != Some(false));
     if let (Some(top), Some(stat)) = (seen.last_mut(), stat) {
         top.file = Some(stat.file);
         top.kind = Some(stat.kind);

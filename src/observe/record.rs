@@ -77,8 +77,21 @@ pub struct RecordedMount {
     pub options: Options,
     /// Whether submounts came along.
     pub recursive: bool,
+    /// Which; `None` where none can, and where it is not known: then it is told by what they show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submounts: Option<Vec<Submount>>,
     /// The mount's id, never reused within a boot (`STATX_MNT_ID_UNIQUE`, Linux 6.8); `None` while
     /// planned and on older kernels.
+    pub unique_id: Option<u64>,
+}
+
+/// A mount that came along with a recursive one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Submount {
+    /// Where inside.
+    pub target: JailPath,
+    /// Its never reused id; without one it is the mount there that has the attributes of the recursive one.
     pub unique_id: Option<u64>,
 }
 

@@ -43,6 +43,11 @@ impl Table {
         })
     }
 
+    /// The mounts in the one with the never reused id `unique_id` (Linux 6.8).
+    pub(super) fn inside(unique_id: u64) -> io::Result<Self> {
+        ask_for(&sys::list_mounts_in(unique_id)?).map(Self::new)
+    }
+
     fn new(mut mounts: Vec<MountInfo>) -> Self {
         mounts.sort_by(|a, b| bytes(&a.point).cmp(bytes(&b.point)));
         Self { mounts }

@@ -17,8 +17,11 @@ pub struct Observed {
     pub paths: BTreeMap<JailPath, Seen>,
     /// The mounts at each target (desired or recorded), bottom first; a target with none has no entry.
     pub mounts: BTreeMap<JailPath, Vec<SeenMount>>,
-    /// Mounts below the root at other paths, from the whole table; empty when each target was asked alone.
+    /// Mounts below the root at other paths; when each target was asked alone, only those in recursive mounts.
     pub elsewhere: BTreeMap<JailPath, Vec<SeenMount>>,
+    /// Of these, the ones in a recursive mount that show what its source has at the same place; not asked where it is
+    /// recorded what came along.
+    pub as_in_source: BTreeSet<JailPath>,
     /// Recorded mounts that stand elsewhere now, because a directory that they are in was moved. Only known
     /// where mount ids are never reused (Linux 6.8).
     pub strays: Vec<Stray>,

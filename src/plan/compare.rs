@@ -1,7 +1,7 @@
 //! One target: what shall be there against what is.
 
-use crate::manifest::HostPath;
-use crate::observe::{Observed, RecordedMount, SeenMount};
+use crate::manifest::{HostPath, JailPath};
+use crate::observe::{Observed, RecordedMount, SeenMount, Submount};
 use crate::resolve::Mount;
 
 use super::types::State;
@@ -27,11 +27,23 @@ pub(super) fn is_recorded(seen: &SeenMount, recorded: &RecordedMount) -> bool {
 /// The recorded mount that `seen` is, at the target of `mount`.
 pub(super) fn recorded<'o>(
     observed: &'o Observed,
-    target: &crate::manifest::JailPath,
+    target: &JailPath,
     seen: &SeenMount,
 ) -> Option<&'o RecordedMount> {
     let mounts = observed.record.iter().flat_map(|record| &record.mounts);
     mounts.filter(|mount| mount.target == *target).find(|mount| is_recorded(seen, mount))
+}
+
+/// Whether `seen`, at `target`, came along with a recursive mount of ours.
+pub(super) fn came_along(observed: &Observed, target: &JailPath, seen: &SeenMount) -> bool {
+    let recorded = observed.record.iter().flat_map(|record| &record.mounts);
+    let mut submounts =
+        recorded.flat_map(|mount| mount.submounts.iter().flatten().map(|submount| (submount, mount.options)));
+    let recorded = submounts.any(|(submount, options)| match (seen.unique_id, submount.unique_id) {
+        (Some(seen), Some(recorded)) => seen == recorded,
+        _ => submount.target == *target && seen.options == options,
+    });
+    recorded || observed.as_in_source.contains(target)
 }
 
 /// Whether `seen` shows the very file of `mount`, with its attributes.
@@ -125,7 +137,8 @@ fn difference(top: &SeenMount, mount: &Mount, source: Option<&HostPath>) -> (Sta
     }
 }
 
-fn shown(seen: &SeenMount) -> String {
+/// What a mount of somebody else's is.
+pub(super) fn shown(seen: &SeenMount) -> String {
     match &seen.fs_root {
         Some(root) => format!("something else ({} of its file system)", root.display()),
         None => "something else".to_owned(),
@@ -142,6 +155,20 @@ pub(super) fn record_of(seen: &SeenMount, mount: &Mount, observed: &Observed) ->
         file,
         options: seen.options,
         recursive: mount.recursive,
+        submounts: mount.recursive.then(|| submounts(known, mount, observed)),
         unique_id: seen.unique_id.or(known.and_then(|known| known.unique_id)),
     })
+}
+
+/// What came along with a mount that stays: as recorded, else as it is seen.
+fn submounts(known: Option<&RecordedMount>, mount: &Mount, observed: &Observed) -> Vec<Submount> {
+    if let Some(recorded) = known.and_then(|known| known.submounts.clone()) {
+        return recorded;
+    }
+    let inside = observed.elsewhere.iter().filter(|(path, _)| path.starts_with(&mount.target));
+    let ours = inside.flat_map(|(path, stack)| {
+        let ours = stack.iter().filter(|seen| came_along(observed, path, seen));
+        ours.map(|seen| Submount { target: path.clone(), unique_id: seen.unique_id })
+    });
+    ours.collect()
 }

@@ -1,6 +1,8 @@
 //! The steps from what is to nothing.
 
-use super::compare::{is_right, recorded};
+use std::collections::BTreeMap;
+
+use super::compare::{came_along, is_right, recorded, shown};
 use super::placeholders::removal;
 use super::types::{MountState, Plan, State, Step};
 use crate::manifest::{HostPath, JailPath, SiteName};
@@ -21,45 +23,33 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
     };
     let desired =
         |target: &JailPath| known.and_then(|known| known.mounts.iter().find(|mount| mount.target == *target));
-    // The deepest first.
-    for (target, stack) in observed.mounts.iter().rev() {
-        let mut detached = false;
-        for seen in stack.iter().rev() {
-            let Some((source, recursive)) =
-                ours(observed, target, seen, desired(target).map(|mount| &**mount))
-            else {
-                if !detached || observed.record.iter().flat_map(|r| &r.mounts).any(|m| m.target == *target) {
-                    plan.states.push(foreign(target, seen));
-                }
+    // The deepest first; what came along with a recursive mount is taken off before that.
+    let all: BTreeMap<_, _> = observed.mounts.iter().chain(&observed.elsewhere).collect();
+    for (target, stack) in all.into_iter().rev() {
+        let mount = desired(target);
+        let source_of = |seen: &_| source_of(observed, target, seen, mount.map(|mount| &**mount));
+        let ours = |seen: &_| source_of(seen).is_some() || came_along(observed, target, seen);
+        for (nth, seen) in stack.iter().enumerate().rev() {
+            if !ours(seen) {
+                plan.states.push(not_ours(target, seen, stack[..nth].iter().any(ours)));
                 break;
-            };
-            detached = true;
+            }
+            let source = source_of(seen);
             plan.states.push(MountState {
                 target: target.clone(),
-                source: Some(source.clone()),
+                source: source.clone(),
                 state: State::Ok,
                 detail: None,
-                mount: desired(target).cloned(),
+                mount: mount.cloned(),
             });
-            plan.steps.push(Step::Detach {
-                target: target.clone(),
-                expected: seen.clone(),
-                source: Some(source),
-                recursive,
-            });
+            let (target, expected) = (target.clone(), seen.clone());
+            plan.steps.push(Step::Detach { target, expected, source, recursive: false });
         }
     }
+    let foreign = plan.states.iter().filter(|state| state.state == State::Foreign);
+    let foreign: Vec<_> = foreign.map(|state| state.target.clone()).collect();
+    plan.steps.retain(|step| !is_part_of_one_that_stays(observed, step, &foreign));
     plan.steps.extend(observed.strays.iter().cloned().map(Step::DetachStray));
-    let came_along = |target: &JailPath| {
-        plan.steps.iter().any(|step| {
-            matches!(step, Step::Detach { target: above, recursive: true, .. } if target.starts_with(above))
-        })
-    };
-    let elsewhere: Vec<_> = (observed.elsewhere.iter())
-        .filter(|(target, _)| !came_along(target))
-        .filter_map(|(target, stack)| stack.last().map(|seen| foreign(target, seen)))
-        .collect();
-    plan.states.extend(elsewhere);
     if let Some(kept) = &observed.kept {
         plan.steps.extend(kept.made.iter().rev().map(removal));
         plan.steps.extend(kept.files.iter().cloned().map(Step::RemoveFile));
@@ -68,27 +58,34 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
     plan
 }
 
-/// The source of a mount of ours, and whether submounts came along.
-fn ours(
+/// Whether a step takes off what came along with a recursive mount that cannot go, because of `foreign` mounts in it: then
+/// it stays whole.
+fn is_part_of_one_that_stays(observed: &Observed, step: &Step, foreign: &[JailPath]) -> bool {
+    let Step::Detach { target, source: None, .. } = step else { return false };
+    let recorded = observed.record.iter().flat_map(|record| &record.mounts);
+    let mut above = recorded.filter(|mount| mount.recursive && target.starts_with(&mount.target));
+    above.any(|mount| foreign.iter().any(|foreign| foreign.starts_with(&mount.target)))
+}
+
+/// The source of a mount of ours at a target.
+fn source_of(
     observed: &Observed,
     target: &JailPath,
     seen: &SeenMount,
     mount: Option<&Mount>,
-) -> Option<(HostPath, bool)> {
+) -> Option<HostPath> {
     if let Some(known) = recorded(observed, target, seen) {
-        return Some((known.source.clone(), known.recursive));
+        return Some(known.source.clone());
     }
-    let mount = mount.filter(|mount| is_right(seen, mount))?;
-    Some((mount.source.clone(), mount.recursive))
+    mount.filter(|mount| is_right(seen, mount)).map(|mount| mount.source.clone())
 }
 
-fn foreign(target: &JailPath, seen: &SeenMount) -> MountState {
-    let root = seen.fs_root.as_ref().map(|root| format!("{} of its file system; ", root.display()));
-    MountState {
-        target: target.clone(),
-        source: None,
-        state: State::Foreign,
-        detail: Some(format!("{}not mounted by mountjail", root.unwrap_or_default())),
-        mount: None,
-    }
+/// A mount of somebody else's; `covers`: it is on one of ours.
+fn not_ours(target: &JailPath, seen: &SeenMount, covers: bool) -> MountState {
+    let (state, detail) = if covers {
+        (State::Shadowed, format!("{} is mounted on top of it, and not by mountjail", shown(seen)))
+    } else {
+        (State::Foreign, format!("{} is mounted there, and not by mountjail", shown(seen)))
+    };
+    MountState { target: target.clone(), source: None, state, detail: Some(detail), mount: None }
 }

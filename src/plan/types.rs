@@ -110,6 +110,8 @@ pub enum Step {
         mount: Arc<Mount>,
         /// Which mount is replaced.
         expected: SeenMount,
+        /// That one has submounts that came along.
+        recursive: bool,
         /// Why.
         because: State,
     },

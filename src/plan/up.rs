@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::compare::{Verdict, record_of, recorded, verdict};
+use super::compare::{Verdict, came_along, record_of, recorded, verdict};
 use super::placeholders;
 use super::types::{MountState, Plan, State, Step};
 use crate::Error;
@@ -60,7 +60,8 @@ impl Planner<'_> {
                 self.state(mount, State::Missing, None);
             }
             Verdict::Swap { top, because, detail } => {
-                let step = Step::Swap { mount: mount.clone(), expected: top, because };
+                let recursive = self.is_recursive(&mount.target, &top, mount.recursive);
+                let step = Step::Swap { mount: mount.clone(), expected: top, recursive, because };
                 self.mount.insert(mount.target.clone(), step);
                 self.state(mount, because, Some(detail));
             }
@@ -99,10 +100,14 @@ impl Planner<'_> {
         });
     }
 
+    /// Whether submounts came along with `seen`; `wanted`: with what shall be there.
+    fn is_recursive(&self, target: &JailPath, seen: &SeenMount, wanted: bool) -> bool {
+        recorded(self.observed, target, seen).map_or(wanted, |known| known.recursive)
+    }
+
     fn detach(&mut self, target: &JailPath, expected: SeenMount, recursive: bool) {
-        let known = recorded(self.observed, target, &expected);
-        let source = known.map(|known| known.source.clone());
-        let recursive = recursive || known.is_some_and(|known| known.recursive);
+        let source = recorded(self.observed, target, &expected).map(|known| known.source.clone());
+        let recursive = self.is_recursive(target, &expected, recursive);
         self.detach
             .push((target.clone(), Step::Detach { target: target.clone(), expected, source, recursive }));
     }
@@ -165,17 +170,9 @@ impl Planner<'_> {
 
     /// Mounts at other places below the root; what came along with a recursive one is part of it.
     fn elsewhere(&mut self) {
-        let recursive =
-            self.desired.mounts.iter().filter(|mount| mount.recursive).map(|mount| mount.target.clone());
-        let known = self.observed.record.iter().flat_map(|record| &record.mounts);
-        let recursive: Vec<_> = recursive
-            .chain(known.filter(|known| known.recursive).map(|known| known.target.clone()))
-            .collect();
         for (target, stack) in &self.observed.elsewhere {
-            if let Some(seen) = stack.last()
-                && !recursive.iter().any(|above| target.starts_with(above))
-            {
-                self.foreign(target, seen, false);
+            if let Some(foreign) = stack.iter().rfind(|seen| !came_along(self.observed, target, seen)) {
+                self.foreign(target, foreign, false);
             }
         }
     }

@@ -1,0 +1,61 @@
+//! What came along with recursive mounts.
+
+use std::path::Path;
+
+use super::mountinfo::MountInfo;
+use super::record::Submount;
+use super::table::Table;
+use super::types::Observed;
+use crate::manifest::{HostPath, JailPath};
+use crate::resolve::{Desired, FileId};
+use crate::{Error, Result, sys};
+
+/// The mounts in the one at `target`, whose never reused id is `unique_id`.
+pub fn submounts(root: &HostPath, target: &JailPath, unique_id: Option<u64>) -> Result<Vec<Submount>> {
+    let point = root.inside(target);
+    let table = match unique_id {
+        Some(id) => Table::inside(id).map_err(|error| {
+            Error::failed(format!("cannot ask for the mounts in {point}")).because(&error)
+        })?,
+        None => Table::read_text()?,
+    };
+    let submount =
+        |mount: &MountInfo| Submount { target: in_the_jail(root, &mount.point), unique_id: mount.unique_id };
+    Ok(table.below(point.as_path()).iter().map(submount).collect())
+}
+
+/// Where the mount point `point`, which is below `root`, is as seen from there.
+pub(super) fn in_the_jail(root: &HostPath, point: &Path) -> JailPath {
+    JailPath::normal(Path::new("/").join(point.strip_prefix(root).unwrap_or(point)))
+}
+
+/// The recursive mounts of the site of which it is not recorded what came along: target and source.
+fn unknown(desired: &Desired, observed: &Observed) -> Vec<(JailPath, HostPath)> {
+    let recorded = || observed.record.iter().flat_map(|record| &record.mounts);
+    let known = recorded().filter(|mount| mount.recursive && mount.submounts.is_none());
+    let known = known.map(|mount| (mount.target.clone(), mount.source.clone()));
+    let new = desired
+        .mounts
+        .iter()
+        .filter(|mount| mount.recursive && recorded().all(|known| known.target != mount.target));
+    known.chain(new.map(|mount| (mount.target.clone(), mount.source.clone()))).collect()
+}
+
+/// Notes which mounts elsewhere show what their recursive mount's source has there; `file_at` looks into the jail.
+pub(super) fn compare(
+    desired: &Desired,
+    observed: &mut Observed,
+    file_at: impl Fn(&JailPath) -> Option<FileId>,
+) {
+    for (target, source) in unknown(desired, observed) {
+        let as_in_source = |path: &&JailPath| {
+            let Some(below) = path.below(&target).filter(|below| !below.as_os_str().is_empty()) else {
+                return false;
+            };
+            let there = sys::open_host(&source.as_path().join(below), libc::O_PATH).and_then(sys::stat_fd);
+            there.is_ok_and(|there| Some(there.file) == file_at(path))
+        };
+        let found: Vec<_> = observed.elsewhere.keys().filter(as_in_source).cloned().collect();
+        observed.as_in_source.extend(found);
+    }
+}
