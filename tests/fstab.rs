@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         ("down leaves what the lines need", down_leaves_what_is_needed),
         ("install, check, uninstall", install_check_uninstall),
         ("all replaces the block", all_replaces_the_block),
+        ("nobody else can keep it from being edited", locks_of_others),
         ("a failing site keeps its lines", failing_site_keeps_its_lines),
         ("broken markers are refused", broken_markers),
         ("a line for the same target is refused", double_lines),
@@ -299,6 +300,30 @@ fn waits_for_makers() {
     assert_eq!(after("/run/systemd/resolve"), ["systemd-resolved.service"]);
     assert_eq!(after("/run/mysqld"), ["mariadb.service", "mysql.service"]);
     assert_eq!(after("/run/own"), ["systemd-tmpfiles-setup.service"]);
+}
+
+/// flock(2) asks for no right to write.
+fn locks_of_others() {
+    let (sandbox, file) = sandbox("devices: [null]\n");
+    let held = sandbox.path("held");
+    let script = format!(
+        "exec 3<{} 4<{} && flock 3 && flock 4 && touch {} && exec sleep 60",
+        file.parent().unwrap().display(),
+        file.display(),
+        held.display()
+    );
+    fs::set_permissions(sandbox.path(""), fs::Permissions::from_mode(0o777)).unwrap();
+    let mut other = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", &script])
+        .spawn()
+        .unwrap();
+    while !held.exists() {
+        assert!(other.try_wait().unwrap().is_none(), "it cannot lock");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    fstab(&sandbox, &file, &["s", "--install"]).exits(0).complains("s: 1 line in ");
+    other.kill().unwrap();
+    other.wait().unwrap();
 }
 
 fn install_check_uninstall() {

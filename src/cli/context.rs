@@ -9,7 +9,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::out::Out;
 use super::sites;
-use crate::engine::Engine;
+use crate::engine::{Engine, Lock};
 use crate::manifest::{HostPath, Presets};
 use crate::observe::{self, BootId, StateDir, Table};
 use crate::resolve::{Host, Resolver, Roots};
@@ -90,6 +90,13 @@ impl<'o> Context<'o> {
             ));
         }
         self.engine_anywhere(boot, many)
+    }
+
+    /// What keeps other mountjails from editing files of the host; says so before it waits for one.
+    pub(super) fn editing(&self) -> Result<Lock> {
+        self.state.create()?;
+        let waiting = || self.out.info(format_args!("waiting for another mountjail to finish editing"));
+        Lock::take(&self.state.edit_lock(), waiting)
     }
 
     /// An engine, after what killed runs left was swept away. `many`: it will serve more than one site.

@@ -5,21 +5,21 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use super::Lock;
 use crate::error::{Error, Result};
 
 /// Replaces the contents of the file `path` by what `change` makes of them; whether they changed.
 ///
-/// A link is followed to the file that it names. Another mountjail that edits a file in the same directory is
-/// waited for (`flock(2)` on the directory). The new file is written beside the old one, with its owner and
-/// mode, synced and renamed over it; after a crash there is the old file or the new one, and perhaps
-/// `.NAME.mountjail`, which the next run removes. What somebody else wrote meanwhile is not overwritten.
-pub fn edit(path: &Path, change: impl FnOnce(&[u8]) -> Result<Vec<u8>>) -> Result<bool> {
+/// A link is followed to the file that it names. The lock keeps other mountjails from editing meanwhile. The new file
+/// is written beside the old one, with its owner and mode, synced and renamed over it; after a crash there is the old
+/// file or the new one, and perhaps `.NAME.mountjail`, which the next run removes. What somebody else wrote meanwhile
+/// is not overwritten.
+pub fn edit(path: &Path, _lock: &Lock, change: impl FnOnce(&[u8]) -> Result<Vec<u8>>) -> Result<bool> {
     let real = real_path(path)?;
     let cannot =
         |error: io::Error| explain(Error::failed(format!("cannot write {}", path.display())), &error);
     let directory = real.parent().unwrap_or(Path::new("/"));
-    let lock = File::open(directory).map_err(cannot)?;
-    lock.lock().map_err(cannot)?;
+    let directory = File::open(directory).map_err(cannot)?;
     let before = fs::metadata(&real).map_err(cannot)?;
     let old = fs::read(&real).map_err(cannot)?;
     let new = change(&old)?;
@@ -38,7 +38,7 @@ pub fn edit(path: &Path, change: impl FnOnce(&[u8]) -> Result<Vec<u8>>) -> Resul
         let _ = fs::remove_file(&temporary); // the error to report is the first one
         return Err(cannot(error));
     }
-    lock.sync_all().map_err(cannot)?;
+    directory.sync_all().map_err(cannot)?;
     Ok(true)
 }
 
@@ -104,13 +104,18 @@ mod tests {
 
     fn file(contents: &str) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("fstab");
+        let path = dir.path().join("etc/fstab");
+        fs::create_dir(dir.path().join("etc")).unwrap();
         fs::write(&path, contents).unwrap();
         (dir, path)
     }
 
+    fn lock(path: &Path) -> Lock {
+        Lock::take(&path.parent().unwrap().with_file_name("lock"), || ()).unwrap()
+    }
+
     fn add_to(path: &Path) -> Result<bool> {
-        edit(path, |old| Ok([old, b"new\n"].concat()))
+        edit(path, &lock(path), |old| Ok([old, b"new\n"].concat()))
     }
 
     #[test]
@@ -121,21 +126,21 @@ mod tests {
         assert!(add_to(&path).unwrap());
         assert_eq!(fs::read(&path).unwrap(), b"old\nnew\n");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(dir.path().join("etc")).unwrap().count(), 1);
     }
 
     #[test]
     fn the_same_contents_are_not_written() {
         let (_dir, path) = file("old\n");
         let before = identity(&fs::metadata(&path).unwrap());
-        assert!(!edit(&path, |old| Ok(old.to_vec())).unwrap());
+        assert!(!edit(&path, &lock(&path), |old| Ok(old.to_vec())).unwrap());
         assert_eq!(identity(&fs::metadata(&path).unwrap()), before);
     }
 
     #[test]
     fn a_link_is_followed_and_stays_one() {
         let (dir, path) = file("old\n");
-        let link = dir.path().join("link");
+        let link = dir.path().join("etc/link");
         std::os::unix::fs::symlink("fstab", &link).unwrap();
         assert!(add_to(&link).unwrap());
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
@@ -145,22 +150,22 @@ mod tests {
     #[test]
     fn what_another_writer_wrote_meanwhile_is_not_lost() {
         let (dir, path) = file("old\n");
-        let error = edit(&path, |_| {
+        let error = edit(&path, &lock(&path), |_| {
             fs::write(&path, "theirs\n").unwrap();
             Ok(b"ours\n".to_vec())
         })
         .unwrap_err();
         assert!(error.to_string().ends_with("somebody else wrote it at the same moment"), "{error}");
         assert_eq!(fs::read(&path).unwrap(), b"theirs\n");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(dir.path().join("etc")).unwrap().count(), 1);
     }
 
     #[test]
     fn absent_and_odd_files_are_refused() {
         let (dir, path) = file("");
-        let absent = add_to(&dir.path().join("no")).unwrap_err();
+        let absent = add_to(&dir.path().join("etc/no")).unwrap_err();
         assert!(absent.to_string().starts_with("cannot open ") && absent.hint_text().is_some(), "{absent}");
-        assert!(add_to(dir.path()).unwrap_err().to_string().ends_with("is not a regular file"));
+        assert!(add_to(&dir.path().join("etc")).unwrap_err().to_string().ends_with("is not a regular file"));
         assert_eq!(fs::read(&path).unwrap(), b"");
     }
 

@@ -32,7 +32,6 @@ use crate::plan::Plan;
 
 pub use features::{Choice, Features};
 pub use fstab::edit as edit_file;
-pub use fstab::edit as edit_fstab;
 pub use journal::{remove_watch_state, write_watch_state};
 pub use lock::Lock;
 pub use units::{remove_drop_in, write_drop_in};

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -44,6 +44,11 @@ impl StateDir {
         self.run.join(format!("{site}.lock"))
     }
 
+    /// The lock of who edits a file of the host's, such as `/etc/fstab`. No site is called so.
+    pub fn edit_lock(&self) -> PathBuf {
+        self.run.join(".edit.lock")
+    }
+
     /// The record of what outlives a boot.
     pub fn kept(&self, site: &SiteName) -> PathBuf {
         self.lib.join(format!("{site}.json"))
@@ -60,6 +65,7 @@ impl StateDir {
                     _ => failed.hint("another one can be named with --state-dir"),
                 }
             })?;
+            refuse_others(dir)?;
         }
         Ok(())
     }
@@ -89,6 +95,19 @@ impl StateDir {
         records.kept = kept.filter(|kept| kept.version == VERSION);
         Ok(records)
     }
+}
+
+/// Refuses a directory in which somebody else could write records: these say what is unmounted and removed.
+fn refuse_others(dir: &Path) -> Result<()> {
+    let cannot = || Error::failed(format!("cannot use the state directory {}", dir.display()));
+    let found = fs::metadata(dir).map_err(|error| cannot().because(&error))?;
+    let own = nix::unistd::geteuid().as_raw();
+    if found.uid() == own && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(cannot()
+        .because_of("somebody else can write in it, and so have anything unmounted and removed")
+        .hint(format!("make it root's alone: `chown root {0} && chmod go-w {0}`", dir.display())))
 }
 
 /// What is recorded of one site.
@@ -161,6 +180,8 @@ pub fn boot_id() -> Result<BootId> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -176,6 +197,17 @@ mod tests {
         let records = state.read(&site, &boot).unwrap();
         assert_eq!((records.record, records.kept, records.warnings.len()), (None, None, 2));
         assert_eq!(state.recorded_sites(), [site]);
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::under(dir.path());
+        state.create().unwrap();
+        for mode in [0o775, 0o757, 0o755] {
+            fs::set_permissions(&state.lib, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(state.create().is_ok(), mode == 0o755, "{mode:o}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::cli::out::worst;
 use crate::cli::sites::{self, Site};
 use crate::cli::systemd;
 use crate::cli::work::{Failed, lock, observe_and_plan, plural};
-use crate::engine::{Engine, edit_fstab};
+use crate::engine::{Engine, Lock, edit_file};
 use crate::manifest::{HostPath, SiteName};
 use crate::observe::{self, BootId, Table};
 use crate::plan::{self, Step};
@@ -123,6 +123,7 @@ struct Editor<'c> {
     /// As it was at the start.
     table: Table,
     file: PathBuf,
+    lock: Lock,
 }
 
 impl<'c> Editor<'c> {
@@ -137,13 +138,14 @@ impl<'c> Editor<'c> {
             boot,
             table: Table::read()?,
             file,
+            lock: context.editing()?,
         })
     }
 
     /// The block as it is, in a file that can be edited.
     fn block(&self) -> Result<Block> {
         let mut found = Err(Error::failed(format!("cannot read {}", self.file.display())));
-        edit_fstab(&self.file, |text| {
+        edit_file(&self.file, &self.lock, |text| {
             found = block(&self.file, text);
             Ok(text.to_vec())
         })?;
@@ -152,7 +154,7 @@ impl<'c> Editor<'c> {
 
     /// Changes the block; `ready` must not be mounted by lines outside of it.
     fn edit(&self, change: impl FnOnce(&mut Block), ready: &[(&Site, Rendered)]) -> Result<bool> {
-        edit_fstab(&self.file, |text| {
+        edit_file(&self.file, &self.lock, |text| {
             let mut block = block(&self.file, text)?;
             for (line, target) in outside_targets(text) {
                 let same = |(_, rendered): &&(&Site, Rendered)| {

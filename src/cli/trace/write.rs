@@ -21,7 +21,7 @@ pub(super) fn lines(
     }
     let additions: Vec<_> = lines.iter().map(|line| line.addition.clone()).collect();
     let mut wrong = None;
-    let edited = edit_file(&site.file, |old| {
+    let edited = edit_file(&site.file, &context.editing()?, |old| {
         let new = added(context, site, old, &additions)?;
         match check(context, site, resolver, &new) {
             Ok(()) => Ok(new.into_bytes()),
