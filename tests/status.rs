@@ -113,7 +113,8 @@ fn a_swapped_library() {
     assert!(stale.stdout.contains("stale") && !stale.stdout.contains("note:"), "{stale}");
     sandbox.ok(&["up", "s"]);
     let pid = inside.pid();
-    let note = format!("  note: prog (pid {pid}) still has the old libanswer.so.1; restart prog\n");
+    let note =
+        format!("  note: prog (pid {pid}) still has the old libanswer.so.1; restart the process {pid}\n");
     let status = sandbox.ok(&["status", "s"]);
     // In the control group of a systemd unit the note names that, too.
     let unit = status.stdout.contains(&format!("prog (pid {pid}, "));
