@@ -91,6 +91,12 @@ pub fn stat_fd(fd: impl AsFd) -> io::Result<Stat> {
     statx(fd.as_fd().as_raw_fd(), c"", libc::AT_EMPTY_PATH)
 }
 
+/// As [`stat_fd`], with what the kernel knows already: a file system of a network does not ask its server
+/// (`AT_STATX_DONT_SYNC`).
+pub fn stat_fd_unsynced(fd: impl AsFd) -> io::Result<Stat> {
+    statx(fd.as_fd().as_raw_fd(), c"", libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC)
+}
+
 /// Opens `path` beneath the directory `root` with `flags` (`O_CLOEXEC` is added), where no component, the
 /// last one included, may be a link or lead out: `openat2(2)` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
 /// RESOLVE_NO_MAGICLINKS` (Linux 5.6), else, and for a path that is longer than `PATH_MAX`, a walk by
@@ -175,6 +181,8 @@ pub struct StatMount {
     pub parent: u64,
     /// That mount's id in `/proc/self/mountinfo`.
     pub parent_in_mountinfo: u64,
+    /// The device of its file system, the same for all mounts of that.
+    pub device: u64,
     /// `MOUNT_ATTR_*`.
     pub attributes: u64,
     /// `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`, `MS_UNBINDABLE`.
@@ -194,6 +202,7 @@ struct MntIdReq {
     param: u64,
 }
 
+const STATMOUNT_SB_BASIC: u64 = 0x1;
 const STATMOUNT_MNT_BASIC: u64 = 0x2;
 const STATMOUNT_MNT_ROOT: u64 = 0x8;
 const STATMOUNT_MNT_POINT: u64 = 0x10;
@@ -279,10 +288,11 @@ fn is_overflow<T>(result: &io::Result<T>) -> bool {
 /// Errors: ENOENT when there is no such mount in this namespace; ENOSYS before Linux 6.8.
 pub fn stat_mount(unique_id: u64) -> io::Result<StatMount> {
     let paths = STATMOUNT_MNT_ROOT | STATMOUNT_MNT_POINT;
-    let mut answer = Answer::of(unique_id, STATMOUNT_MNT_BASIC | paths, USUAL);
+    let numbers = STATMOUNT_SB_BASIC | STATMOUNT_MNT_BASIC;
+    let mut answer = Answer::of(unique_id, numbers | paths, USUAL);
     let whole = !is_overflow(&answer);
     if !whole {
-        answer = Answer::of(unique_id, STATMOUNT_MNT_BASIC, 0);
+        answer = Answer::of(unique_id, numbers, 0);
     }
     let answer = answer?;
     let raw = answer.fixed();
@@ -291,6 +301,7 @@ pub fn stat_mount(unique_id: u64) -> io::Result<StatMount> {
         id: u64::from(raw.mnt_id_old),
         parent: raw.mnt_parent_id,
         parent_in_mountinfo: u64::from(raw.mnt_parent_id_old),
+        device: libc::makedev(raw.sb_dev_major, raw.sb_dev_minor),
         attributes: raw.mnt_attr,
         propagation: raw.mnt_propagation,
         root: text(raw.mnt_root),
