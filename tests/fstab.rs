@@ -312,7 +312,7 @@ fn locks_of_others() {
         file.display(),
         held.display()
     );
-    fs::set_permissions(sandbox.path(""), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::set_permissions(sandbox.path(""), fs::Permissions::from_mode(0o1777)).unwrap();
     let mut other = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", &script])
         .spawn()
