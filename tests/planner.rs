@@ -59,6 +59,7 @@ impl World {
         let mut observed = Observed {
             record: (!self.record.is_empty()).then(|| Record {
                 version: 1,
+                manifest: None,
                 boot: BootId("b".into()),
                 root: root(),
                 mounts: self.record.clone(),

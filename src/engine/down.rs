@@ -184,6 +184,7 @@ impl<'a> Run<'a> {
             version: 1,
             boot: self.engine.boot.clone(),
             root: self.plan.root.clone(),
+            manifest: None,
             mounts: vec![],
             history: None,
         }

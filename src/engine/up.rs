@@ -62,7 +62,8 @@ fn adopt(engine: &Engine, plan: &Plan, observed: &Observed) -> Result<Outcome> {
 }
 
 fn record_of(engine: &Engine, plan: &Plan, mounts: Vec<RecordedMount>, history: Option<History>) -> Record {
-    Record { version: 1, boot: engine.boot.clone(), root: plan.root.clone(), mounts, history }
+    let (boot, root, manifest) = (engine.boot.clone(), plan.root.clone(), plan.manifest.clone());
+    Record { version: 1, boot, root, manifest, mounts, history }
 }
 
 /// What earlier runs did.
@@ -71,7 +72,8 @@ fn history(observed: &Observed) -> Option<History> {
 }
 
 fn kept_before(plan: &Plan, observed: &Observed) -> Kept {
-    observed.kept.clone().unwrap_or_else(|| Kept::nothing(plan.root.clone()))
+    let kept = observed.kept.clone().unwrap_or_else(|| Kept::nothing(plan.root.clone()));
+    Kept { manifest: plan.manifest.clone(), ..kept }
 }
 
 struct Run<'a> {

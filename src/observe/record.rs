@@ -26,6 +26,9 @@ pub struct Record {
     pub boot: BootId,
     /// The site's root when they were made.
     pub root: HostPath,
+    /// The manifest that they were made for; unknown in records of the first programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<PathBuf>,
     /// In the order of attaching; a target may stand twice while a swap is under way.
     pub mounts: Vec<RecordedMount>,
     /// What was done since the first of them was made; `None` of mounts that mountjail only took over.
@@ -103,6 +106,9 @@ pub struct Kept {
     pub version: u32,
     /// The site's root when they were made.
     pub root: HostPath,
+    /// The manifest that they were made for; unknown in records of the first programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<PathBuf>,
     /// Parents before children.
     pub made: Vec<Made>,
     /// Generated files on the host.
@@ -115,7 +121,7 @@ pub struct Kept {
 impl Kept {
     /// Of a site at `root` for which nothing was made.
     pub fn nothing(root: HostPath) -> Self {
-        Self { version: 1, root, made: vec![], files: vec![], fstab: None }
+        Self { version: 1, root, manifest: None, made: vec![], files: vec![], fstab: None }
     }
 
     /// Whether there is nothing to remember.

@@ -126,6 +126,12 @@ impl Records {
     pub fn root(&self) -> Option<&HostPath> {
         self.record.as_ref().map(|record| &record.root).or_else(|| self.kept.as_ref().map(|kept| &kept.root))
     }
+
+    /// The manifest that the site was brought up by, if they tell.
+    pub fn manifest(&self) -> Option<&Path> {
+        let of_record = self.record.as_ref().and_then(|record| record.manifest.as_deref());
+        of_record.or_else(|| self.kept.as_ref()?.manifest.as_deref())
+    }
 }
 
 /// Of records that this mountjail writes.

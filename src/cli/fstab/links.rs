@@ -16,9 +16,13 @@ pub(super) fn refuse_exchangeable(host: &Host, desired: &Desired, lines: &[Line]
     let site = &desired.site;
     let mut found: BTreeMap<HostPath, (Others, usize)> = BTreeMap::new();
     for line in lines {
-        let cannot = |error: LookupError| {
-            vec![error.error(format!("{site}: cannot look at what leads to {} and {}", line.source, line.target))]
-        };
+        let cannot =
+            |error: LookupError| {
+                vec![error.error(format!(
+                    "{site}: cannot look at what leads to {} and {}",
+                    line.source, line.target
+                ))]
+            };
         let on_source = host.others_on_way(&line.source).map_err(cannot)?;
         let on_source = on_source.filter(|others| !others.at.as_path().starts_with(SYSTEMDS));
         let on_target = host.others_on_way(&line.target).map_err(cannot)?;
@@ -26,7 +30,8 @@ pub(super) fn refuse_exchangeable(host: &Host, desired: &Desired, lines: &[Line]
             found.entry(others.at.clone()).or_insert((others, 0)).1 += 1;
         }
     }
-    let errors: Vec<_> = found.into_values().map(|(others, lines)| refusal(desired, &others, lines)).collect();
+    let errors: Vec<_> =
+        found.into_values().map(|(others, lines)| refusal(desired, &others, lines)).collect();
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
