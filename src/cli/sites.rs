@@ -9,8 +9,9 @@ use super::Which;
 use super::context::Context;
 use super::trust::Trust;
 use crate::manifest::{self, Diagnostic, Diagnostics, HostPath, Manifest, Presets, SiteName, SourceFile};
+use crate::observe::{self, BootId};
 use crate::resolve::Roots;
-use crate::{Error, Result, observe, sys};
+use crate::{Error, Result, sys};
 
 /// A site that a command is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,6 +177,24 @@ pub(super) fn listed(context: &Context<'_>) -> Result<(Vec<Site>, Vec<Error>)> {
         );
     }
     Ok((sites, misnamed))
+}
+
+/// Why `down --all` leaves a site that is recorded: another configuration brought it up. `None`: this one did.
+pub(super) fn of_another_configuration(context: &Context<'_>, site: &Site, boot: &BootId) -> Option<String> {
+    let records = context.state.read(&site.name, boot).ok()?; // who takes it away hears of it
+    let root = records.root()?;
+    let name = &site.name;
+    let Some(by) = records.manifest() else {
+        let is_here = site.file.symlink_metadata().is_ok();
+        return (!is_here).then(|| {
+            format!("which configuration it is of is not recorded; `mountjail down {name}` takes it away")
+        });
+    };
+    let ours = by == site.file
+        || (by.symlink_metadata().is_err() && site.file.symlink_metadata().is_ok())
+        || root_of(site).as_ref() == Some(root);
+    (!ours)
+        .then(|| format!("{} brought it up, in {root}; `mountjail down {name}` takes it away", by.display()))
 }
 
 /// The files `*.yaml` of a directory but hidden ones, sorted.

@@ -20,6 +20,7 @@ pub fn up(desired: &Desired, observed: &Observed) -> Plan {
         plan: Plan {
             site: desired.site.clone(),
             root: desired.root.clone(),
+            manifest: desired.manifest.clone(),
             steps: vec![],
             states: vec![],
             keep: vec![],

@@ -30,7 +30,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::manifest::{Entry, HostPath, JailPath, Manifest, Origin, Request};
+use crate::manifest::{Entry, HostPath, JailPath, Manifest, Origin, Request, SourceFile};
 use crate::{Error, Result, sys};
 
 pub(crate) use nss::services as name_services;
@@ -156,6 +156,10 @@ impl<'h> Resolver<'h> {
         let mut desired = Desired {
             site: manifest.site.clone(),
             root: root.path,
+            manifest: match &manifest.file {
+                SourceFile::File(file) => Some(file.clone()),
+                SourceFile::BuiltIn(_) => None,
+            },
             mounts: template.mounts.clone(),
             links: template.links.clone(),
             files: vec![],

@@ -143,7 +143,7 @@ fn who_can_write(host: &Host, root: &HostPath) -> Result<Vec<String>> {
     let others = host.others_on_each_name(root).map_err(cannot)?;
     let warning = |others: Others| {
         format!(
-            "{others}, which leads to the root: what is in it can be renamed while the site is up; `{}`",
+            "{others}, on the way to the root: what is in it can be renamed while the site is up; `{}`",
             others.remedy()
         )
     };
