@@ -4,8 +4,10 @@
 //! Out: what stands at each target, each directory on the way and each link, and what of it is recorded.
 //! It reads; it never changes anything.
 
+mod late;
 mod look;
 mod mountinfo;
+mod ordering;
 mod outdated;
 mod processes;
 mod record;
@@ -16,8 +18,10 @@ mod types;
 mod units;
 mod watching;
 
+pub use late::FileSystems;
 pub use look::{as_recorded, observe};
 pub use mountinfo::{MountInfo, parse as parse_mountinfo};
+pub use ordering::{Ordering, is_network_type, mounts_of};
 pub use outdated::{Outdated, outdated};
 pub use processes::{Process, apart_from_first, holders, inside, of_unit, root_of, without_mounts};
 pub use record::{BootId, History, Kept, Made, MadeKind, Record, RecordedMount, Submount};
