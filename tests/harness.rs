@@ -5,11 +5,11 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 
 use libtest_mimic::Trial;
 use nix::mount::{MsFlags, mount};
-use support::{Sandbox, mounts, mounts_below, on_shared_root, tree};
+use support::{Fuse, Sandbox, mounts, mounts_below, on_shared_root, tree};
 
 fn main() -> ExitCode {
     support::main(vec![
@@ -28,6 +28,10 @@ fn main() -> ExitCode {
         }),
         Trial::test("mounts below a directory are found", || {
             found_mounts();
+            Ok(())
+        }),
+        Trial::test("a FUSE file system answers, fails, hangs and dies as it is told", || {
+            fuse();
             Ok(())
         }),
     ])
@@ -74,4 +78,36 @@ fn found_mounts() {
     bind(&strange, &strange);
     let points: Vec<PathBuf> = mounts_below(&sandbox.path("dir")).into_iter().map(|m| m.point).collect();
     assert_eq!(points, [strange]);
+}
+
+fn fuse() {
+    let sandbox = Sandbox::new();
+    let point = sandbox.directory("fuse");
+    let mut fuse = Fuse::of_type(&point, 61001, "fuse.glusterfs");
+    let kind = |point: &Path| mounts_below(point)[0].kind.clone();
+    assert_eq!(kind(&point), "fuse.glusterfs");
+    let file = point.join("data/file");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "hi\n");
+    fs::create_dir(point.join("made")).unwrap();
+    assert!(fuse.backing.join("made").is_dir());
+    fuse.fail(libc::EIO);
+    assert_eq!(fs::metadata(&file).unwrap_err().raw_os_error(), Some(libc::EIO));
+    fuse.hang();
+    let mut reader = Command::new("cat").arg(&file).stdout(Stdio::piped()).spawn().unwrap();
+    let waits_in = |pid: u32| fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap();
+    while waits_in(reader.id()) != "request_wait_answer" {
+        assert!(reader.try_wait().unwrap().is_none(), "cat ended, although nothing answers");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    fuse.resume();
+    assert!(reader.wait().unwrap().success());
+    fuse.die();
+    assert_eq!(fs::metadata(&file).unwrap_err().raw_os_error(), Some(libc::ENOTCONN));
+    drop(fuse);
+    assert!(mounts_below(&point).is_empty());
+
+    let point = sandbox.directory("owned");
+    std::os::unix::fs::chown(&point, Some(61001), Some(61001)).unwrap();
+    let _owned = Fuse::of_owner(&point, 61001);
+    assert_eq!(fs::metadata(point.join("data")).unwrap_err().raw_os_error(), Some(libc::EACCES));
 }

@@ -7,6 +7,7 @@
 // Each test binary uses a part of this module.
 #![allow(dead_code, unused_imports)]
 
+mod fuse;
 mod mounts;
 mod sandbox;
 mod tree;
@@ -23,6 +24,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 
+pub use fuse::Fuse;
 pub use mounts::{Mount, mounts, mounts_below};
 pub use sandbox::{Ran, Sandbox};
 pub use tree::{Tree, tree};
