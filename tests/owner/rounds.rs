@@ -334,11 +334,13 @@ fn host(world: &World, journal: &Journal, random: &mut Random, mood: &Mood) {
             }
             1 => {
                 let owner = random.pick(&world.owners);
-                let nth = random.index(1000);
-                world.toggle(owner, nth);
-                journal.did("host", "toggle", &format!("changes line {nth} of {}", owner.name), true);
+                world.toggle(owner, random);
+                journal.did("host", "toggle", &format!("changes a line of {}'s", owner.name), true);
             }
-            2 if random.once_in(8) => world.all_lines(random.pick(&world.owners)),
+            2 if random.once_in(4) => {
+                let (owner, share) = (random.pick(&world.owners), 1 + random.below(5));
+                world.some_lines(owner, random, share);
+            }
             3 if mood.watch && !mood.all => {
                 let text = format!("conf for the watcher {}\n", random.next());
                 if !world.replace("conf", &text) {
