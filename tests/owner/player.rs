@@ -315,13 +315,16 @@ impl Part {
         let mut clear = |path: &Path| {
             nth += 1;
             let _ = fs::create_dir(&away); // it may be there
+            if !path.is_symlink() {
+                let _ = fs::set_permissions(path, PermissionsExt::from_mode(0o755)); // or it could not be moved
+            }
             let _ = fs::rename(path, away.join(nth.to_string())); // or nothing may be in the way
         };
         for directory in ["src", "src/dir", "bin", "lib", "vault", "vault/dir", "web"] {
             let path = self.home.join(directory);
             if !path.symlink_metadata().is_ok_and(|meta| meta.is_dir()) || fs::read_dir(&path).is_err() {
                 clear(&path);
-                fs::create_dir(&path)?;
+                fs::create_dir(&path).map_err(|error| at(&path, &error))?;
             }
             let _ = fs::set_permissions(&path, PermissionsExt::from_mode(0o755)); // it may be a mount of a host's directory
         }
@@ -329,14 +332,14 @@ impl Part {
             let path = self.home.join(file);
             if !path.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
                 clear(&path);
-                write_new(&path, b"the owner's own\n")?;
+                write_new(&path, b"the owner's own\n").map_err(|error| at(&path, &error))?;
             }
         }
         for (file, original) in [("bin/tool", &self.binaries[0]), ("lib/libown.so", &self.binaries[1])] {
             let path = self.home.join(file);
             if !is_copy(&path, original) {
                 clear(&path);
-                write_new(&path, &fs::read(original)?)?;
+                write_new(&path, &fs::read(original)?).map_err(|error| at(&path, &error))?;
                 fs::set_permissions(&path, PermissionsExt::from_mode(0o755))?;
             }
         }
@@ -359,6 +362,10 @@ impl Part {
         }
         Ok(())
     }
+}
+
+fn at(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::other(format!("{}: {error}", path.display()))
 }
 
 fn is_copy(path: &Path, original: &Path) -> bool {
@@ -405,7 +412,7 @@ fn search(directory: &Path, without: &[PathBuf]) {
             let read = open(&path).and_then(|file| file.take(4096).read_to_end(&mut text));
             let text = String::from_utf8_lossy(&text);
             if read.is_ok() && text.starts_with("secret") {
-                println!("{}\t{}", path.display(), text.trim_end());
+                println!("{}\t{}", path.display(), text.lines().next().unwrap_or_default());
             }
         }
     }

@@ -16,7 +16,7 @@ use super::oracle::Oracle;
 use super::player::Act;
 use super::random::Random;
 use super::servers::Servers;
-use super::world::{NAMED, Owner, QUIET, World};
+use super::world::{NAMED, Owner, QUIET, World, is_owners};
 use crate::support::{Mount, mounts_below};
 
 /// The owners at work.
@@ -34,6 +34,7 @@ struct Mood {
     /// Commands for all sites, the quiet ones too.
     all: bool,
     watch: bool,
+    fuse: bool,
     hang: bool,
     until: Instant,
 }
@@ -93,11 +94,21 @@ impl<'w> Riot<'w> {
         let mood = Mood {
             all: random.once_in(2),
             watch: options.has("watch") && random.once_in(2),
+            fuse: options.has("fuse") && random.once_in(2),
             hang: options.has("hang") && random.once_in(2),
             until: Instant::now() + Duration::from_millis(1000 + random.below(1500)),
         };
-        let text = format!("a round: all {}, watch {}, hang {}", mood.all, mood.watch, mood.hang);
+        let Mood { all, watch, fuse, hang, .. } = mood;
+        let text = format!("a round: all {all}, watch {watch}, fuse {fuse}, hang {hang}");
         self.journal.did("test", "round", &text, true);
+        if !mood.fuse {
+            self.servers.die();
+            finale::unmount(self.world, is_owners);
+        }
+        for owner in &self.world.owners {
+            let share = 1 + random.below(4);
+            self.world.some_lines(owner, random, share);
+        }
         self.all(Signal::SIGCONT);
         let before = mounts_below(&self.world.sandbox.root(QUIET[0]));
         let watcher = mood.watch.then(|| Running::start(self.world, &["watch"]));
@@ -141,7 +152,7 @@ impl<'w> Riot<'w> {
     }
 
     fn servers_act(&mut self, mood: &Mood) {
-        if !self.world.options.has("fuse") {
+        if !mood.fuse {
             return;
         }
         if self.random.once_in(8) {
@@ -211,7 +222,9 @@ impl<'w> Riot<'w> {
                 && let Some(status) = commands::run(self.world, self.journal, &["status", owner.name])
                 && !status.is_ok()
             {
-                self.journal.finds("e: `up` says that it is done", &format!("{up}\n{status}"));
+                let plan = commands::run(self.world, self.journal, &["plan", owner.name]);
+                let plan = plan.map(|plan| plan.to_string()).unwrap_or_default();
+                self.journal.finds("e: `up` says that it is done", &format!("{up}\n{status}\n{plan}"));
             }
         }
     }
