@@ -176,14 +176,13 @@ impl Rioter<'_> {
 
     /// One of the places, mostly where there is something.
     fn place(&mut self) -> PathBuf {
-        let mut place = self.random.pick(&self.part.places).clone();
+        let mut place = self.random.pick(&self.part.places);
         for _ in 0..3 {
-            if place.symlink_metadata().is_ok() {
-                break;
+            if place.symlink_metadata().is_err() {
+                place = self.random.pick(&self.part.places);
             }
-            place = self.random.pick(&self.part.places).clone();
         }
-        place
+        place.clone()
     }
 
     /// A link in the place of something that is looked at, which goes aside.
