@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mountjail::manifest::{HostPath, JailPath, SiteName};
-use mountjail::observe::{BootId, Kept, Made, MadeKind, Observed, Record, RecordedMount, Seen, SeenMount};
+use mountjail::observe::{
+    BootId, Identity, Kept, Made, MadeKind, Observed, Record, RecordedMount, Seen, SeenMount, Unknown,
+};
 use mountjail::plan::{self, Plan, State, Step};
 use mountjail::resolve::{Desired, FileId, FileKind, Link, Mount, Options};
 use proptest::prelude::*;
@@ -58,11 +60,8 @@ impl World {
     fn observe(&self, desired: &Desired) -> Observed {
         let mut observed = Observed {
             record: (!self.record.is_empty()).then(|| Record {
-                version: 1,
-                boot: BootId("b".into()),
-                root: root(),
                 mounts: self.record.clone(),
-                history: None,
+                ..Record::nothing(BootId("b".into()), root())
             }),
             kept: (!self.kept.is_empty()).then(|| Kept { made: self.kept.clone(), ..Kept::nothing(root()) }),
             ..Observed::default()
@@ -99,7 +98,7 @@ impl World {
         let made = |other: &JailPath| self.kept.iter().any(|made| made.path == *other);
         Seen {
             kind: node.kind,
-            file: file(node.ino),
+            file: identity(node.ino),
             empty: !self.files.keys().any(|other| below(other) && !made(other)),
             link: node.link.as_ref().map(Into::into),
         }
@@ -124,6 +123,8 @@ impl World {
             recursive: mount.recursive,
             submounts: None,
             unique_id: Some(ids[&mount.target]),
+            since: None,
+            more: Unknown::new(),
         };
         let will_be: Vec<_> = plan
             .steps
@@ -138,10 +139,10 @@ impl World {
         for step in &plan.steps {
             if let Step::CreatePlaceholder { path, kind } = step {
                 let kind = if *kind == FileKind::Directory { MadeKind::Directory } else { MadeKind::File };
-                self.kept.push(Made { path: path.clone(), kind, file: None });
+                self.kept.push(Made::planned(path.clone(), kind));
             }
             if let Step::CreateLink { path, text } = step {
-                self.kept.push(Made { path: path.clone(), kind: MadeKind::Link(text.clone()), file: None });
+                self.kept.push(Made::planned(path.clone(), MadeKind::Link(text.clone())));
             }
         }
         let mut done = 0;
@@ -220,18 +221,23 @@ impl World {
             (None, _) => MadeKind::File,
         };
         self.kept.retain(|made| made.path != *path || made.file.is_some());
-        self.kept.push(Made { path: path.clone(), kind, file: Some(file(ino)) });
+        self.kept.push(Made { file: Some(identity(ino)), ..Made::planned(path.clone(), kind) });
     }
 
     /// As the engine: only what is empty, unchanged and not mounted on.
-    fn remove(&mut self, path: &JailPath, kind: FileKind, made: Option<FileId>) {
+    fn remove(&mut self, path: &JailPath, kind: FileKind, made: Option<Identity>) {
         let below = self.files.keys().any(|other| other != path && other.starts_with(path));
-        let same = |node: &Node| node.kind == kind && made.is_none_or(|made| made == file(node.ino));
+        let same = |node: &Node| node.kind == kind && made.is_none_or(|made| made.is(&identity(node.ino)));
         if self.files.get(path).is_some_and(same) && !below && !self.mounts.contains_key(path) {
             self.files.remove(path);
         }
         self.kept.retain(|made| made.path != *path);
     }
+}
+
+/// As a file system tells it that does not say when files were made.
+fn identity(ino: u64) -> Identity {
+    Identity { ino, on_root: Some(true), born: None }
 }
 
 fn covered(stack: &[SeenMount]) -> Vec<SeenMount> {

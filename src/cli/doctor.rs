@@ -18,8 +18,8 @@ use crate::doctor::{self, Finding, Machine, Options, Patient, Verdict};
 use crate::import::fpm;
 use crate::manifest::{HostPath, SiteName};
 use crate::observe::{self, Table};
+use crate::plan::SiteState;
 use crate::render::text::line;
-use crate::render::{SiteState, site_state};
 use crate::resolve::Desired;
 use crate::{Error, Result};
 
@@ -86,7 +86,7 @@ impl Doctor {
         let desired = resolved(context, &context.resolver()?, &manifest)?;
         let table = Table::read()?;
         let (observed, plan) = observe_and_plan(context, &desired, &observe::boot_id()?, Some(&table))?;
-        if site_state(&plan) == SiteState::Down && !desired.mounts.is_empty() {
+        if plan.site_state() == SiteState::Down && !desired.mounts.is_empty() {
             let down =
                 Error::failed(format!("{}: the site is not up, so nothing inside can be tried", site.name));
             return Err(down.hint(format!("mountjail up {}", site.name)).into());

@@ -52,6 +52,16 @@ impl Out {
         }
     }
 
+    /// Whether more is to be shown than usual.
+    pub(super) fn is_verbose(&self) -> bool {
+        self.verbose
+    }
+
+    /// Whether only what is wrong is to be shown.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Shows a bar for `sites` sites, where a person is looking and it takes long enough to see.
     pub(super) fn progress(&self, sites: usize) {
         if sites < 2 || self.quiet || self.verbose || !io::stderr().is_terminal() {

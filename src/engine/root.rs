@@ -12,28 +12,35 @@ use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
 use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};
-use crate::observe::MadeKind;
-use crate::sys::{self, FileId, FileKind, Stat};
+use crate::observe::{Identity, MadeKind};
+use crate::sys::{self, FileKind, Stat};
 
 /// An open site root.
 #[derive(Debug)]
 pub(super) struct Root {
     fd: OwnedFd,
     path: HostPath,
+    device: u64,
 }
 
 /// An open directory below the root and a name in it.
 pub(super) struct Spot {
     dir: OwnedFd,
     name: OsString,
+    /// The one that the root directory is on.
+    root_device: u64,
 }
 
 impl Root {
     /// Opens the directory `path`, no component of which may be a link.
     pub(super) fn open(path: &HostPath) -> Result<Self> {
-        sys::open_host(path.as_path(), libc::O_PATH | libc::O_DIRECTORY)
-            .map(|fd| Self { fd, path: path.clone() })
-            .map_err(|error| Error::failed(format!("cannot open the root {path}")).because(&error))
+        let open = || {
+            let fd = sys::open_host(path.as_path(), libc::O_PATH | libc::O_DIRECTORY)?;
+            let device = sys::stat_fd(&fd)?.file.dev;
+            Ok(Self { fd, path: path.clone(), device })
+        };
+        open()
+            .map_err(|error: io::Error| Error::failed(format!("cannot open the root {path}")).because(&error))
     }
 
     /// Where it is on the host.
@@ -52,7 +59,7 @@ impl Root {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         };
         let dir = sys::open_beneath(&self.fd, parent.relative(), libc::O_PATH | libc::O_DIRECTORY)?;
-        Ok(Spot { dir, name: name.to_owned() })
+        Ok(Spot { dir, name: name.to_owned(), root_device: self.device })
     }
 }
 
@@ -74,7 +81,7 @@ impl<'r> Spots<'r> {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         };
         let spot = match self.last.take().filter(|(known, _)| *known == parent) {
-            Some((_, spot)) => Spot { dir: spot.dir, name: name.to_owned() },
+            Some((_, spot)) => Spot { name: name.to_owned(), ..spot },
             None => self.root.spot(path)?,
         };
         Ok(&self.last.insert((parent, spot)).1)
@@ -88,7 +95,7 @@ impl Spot {
     }
 
     /// Makes an empty directory (0755), an empty file (0644) or a link; fails with EEXIST if anything is there.
-    pub(super) fn create(&self, kind: &MadeKind) -> io::Result<FileId> {
+    pub(super) fn create(&self, kind: &MadeKind) -> io::Result<Identity> {
         match kind {
             MadeKind::Directory => mkdirat(&self.dir, self.name(), Mode::from_bits_truncate(0o755))?,
             MadeKind::File => {
@@ -98,19 +105,20 @@ impl Spot {
             }
             MadeKind::Link(text) => symlinkat(text.as_path(), &self.dir, self.name())?,
         }
-        self.stat().map(|stat| stat.file).inspect_err(|_| {
+        self.stat().map(|stat| Identity::of(&stat, self.root_device)).inspect_err(|_| {
             let _ = self.remove(kind, None); // the error to report is the first one
         })
     }
 
     /// Removes what [`Self::create`] made, if it is unchanged: the same file (if `file` says which), of that
     /// kind, still empty, the link's text the same. `Ok(false)`: it is not, and stays.
-    pub(super) fn remove(&self, kind: &MadeKind, file: Option<FileId>) -> io::Result<bool> {
+    pub(super) fn remove(&self, kind: &MadeKind, file: Option<Identity>) -> io::Result<bool> {
         let stat = match self.stat() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
             result => result?,
         };
-        if file.is_some_and(|file| file != stat.file) || !self.is_unchanged(kind, &stat)? {
+        let found = Identity::of(&stat, self.root_device);
+        if file.is_some_and(|file| !file.is(&found)) || !self.is_unchanged(kind, &stat)? {
             return Ok(false);
         }
         let flag = match kind {
@@ -183,7 +191,7 @@ mod tests {
             let spot = spot(&root, "/x").unwrap();
             let file = spot.create(&kind).unwrap();
             assert_eq!(spot.create(&kind).unwrap_err().raw_os_error(), Some(libc::EEXIST));
-            let other = FileId { ino: file.ino + 1, ..file };
+            let other = Identity { ino: file.ino + 1, born: file.born.map(|born| born + 1), ..file };
             assert!(!spot.remove(&kind, Some(other)).unwrap());
             assert!(spot.remove(&kind, Some(file)).unwrap());
             assert!(spot.remove(&kind, Some(file)).unwrap(), "absent is as good as removed");

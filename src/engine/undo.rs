@@ -84,7 +84,7 @@ impl Undo {
                 intent.mounts.extend(old.record(&intent.mounts));
             }
             Self::Recreate { path, kind } => {
-                intent.kept.made.push(Made { path: path.clone(), kind: kind.clone(), file: None });
+                intent.kept.made.push(Made::planned(path.clone(), kind.clone()));
             }
             _ => {}
         }

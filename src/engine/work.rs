@@ -15,7 +15,7 @@ use super::target::{cannot, is_mount, nothing_inside};
 use super::undo::{Old, Swapped, Undo, save, swap};
 use crate::error::{Error, Result};
 use crate::manifest::JailPath;
-use crate::observe::{self, RecordedMount, SeenMount, Submount};
+use crate::observe::{self, RecordedMount, SeenMount, Submount, Unknown};
 use crate::plan::Step;
 use crate::resolve::{FileId, Mount, Options};
 use crate::sys::{self, Stat};
@@ -30,13 +30,20 @@ pub(super) struct Work<'a> {
     pub(super) unique_id: Option<u64>,
     /// What came along, when it is attached.
     pub(super) submounts: Option<Vec<Submount>>,
+    /// Since when the target shows something.
+    since: Option<u64>,
     /// The open target; `None` where another mount of this run must be attached first.
     target: Option<OwnedFd>,
 }
 
 impl<'a> Work<'a> {
-    /// The work of a step that mounts; `None` for any other step.
-    pub(super) fn prepare(engine: &Engine, backend: &dyn Backend, step: &'a Step) -> Result<Option<Self>> {
+    /// The work of a step that mounts; `None` for any other step. `since`: when a target came to show something.
+    pub(super) fn prepare(
+        engine: &Engine,
+        backend: &dyn Backend,
+        step: &'a Step,
+        since: impl FnOnce(&JailPath) -> Option<u64>,
+    ) -> Result<Option<Self>> {
         let (mount, replaces) = match step {
             Step::Attach(mount) => (mount, None),
             Step::Swap { mount, expected, recursive, .. } => (mount, Some((expected, *recursive))),
@@ -44,7 +51,8 @@ impl<'a> Work<'a> {
         };
         let (ready, file) = engine.sources.ready(backend, mount)?;
         let unique_id = ready.unique_id();
-        Ok(Some(Self { step, mount, replaces, ready, file, unique_id, submounts: None, target: None }))
+        let since = since(&mount.target);
+        Ok(Some(Self { step, mount, replaces, ready, file, unique_id, submounts: None, since, target: None }))
     }
 
     pub(super) fn record(&self) -> RecordedMount {
@@ -56,6 +64,8 @@ impl<'a> Work<'a> {
             recursive: self.mount.recursive,
             submounts: self.submounts.clone(),
             unique_id: self.unique_id,
+            since: self.since,
+            more: Unknown::new(),
         }
     }
 

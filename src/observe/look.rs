@@ -13,6 +13,7 @@ use std::rc::Rc;
 use nix::fcntl::readlinkat;
 
 use super::mountinfo::MountInfo;
+use super::record::Identity;
 use super::state::Records;
 use super::submounts::{self, in_the_jail};
 use super::table::{self, Table};
@@ -93,6 +94,8 @@ struct Site<'a> {
     path: &'a HostPath,
     /// The id of the mount that the root is on.
     root_mount: Option<u64>,
+    /// The device that it is on.
+    root_device: u64,
     /// The mounts below the root, sorted by mount point; `None`: ask the kernel for each.
     table: Option<&'a [MountInfo]>,
     kept: HashSet<JailPath>,
@@ -110,7 +113,7 @@ impl<'a> Site<'a> {
     ) -> Result<Self> {
         let failed =
             |error| Error::failed(format!("cannot look at the root {}", desired.root)).because(&error);
-        let root_mount = sys::stat_fd(&root).map_err(failed)?.mount_id;
+        let stat = sys::stat_fd(&root).map_err(failed)?;
         let kept = observed.kept.iter().flat_map(|kept| &kept.made).map(|made| made.path.clone()).collect();
         let recorded: BTreeSet<_> = observed
             .record
@@ -122,7 +125,8 @@ impl<'a> Site<'a> {
         Ok(Self {
             root,
             path: &desired.root,
-            root_mount,
+            root_mount: stat.mount_id,
+            root_device: stat.file.dev,
             table,
             kept,
             recorded: recorded.into_iter().collect(),
@@ -314,7 +318,7 @@ impl<'a> Site<'a> {
             FileKind::Directory => !look_inside || self.is_empty(path)?,
             _ => stat.size == 0,
         };
-        Ok(Seen { kind: stat.kind, file: stat.file, empty, link })
+        Ok(Seen { kind: stat.kind, file: Identity::of(stat, self.root_device), empty, link })
     }
 
     /// Whether the directory has nothing in it but what mountjail made.

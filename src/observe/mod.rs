@@ -20,8 +20,11 @@ pub use look::{as_recorded, observe};
 pub use mountinfo::{MountInfo, parse as parse_mountinfo};
 pub use outdated::{Outdated, outdated};
 pub use processes::{Process, apart_from_first, holders, inside, of_unit, root_of, without_mounts};
-pub use record::{BootId, History, Kept, Made, MadeKind, Record, RecordedMount, Submount};
-pub use state::{Records, StateDir, boot_id, now};
+pub use record::{
+    BootId, History, Identity, Kept, Made, MadeKind, Record, RecordedMount, Submount, Unknown, Unreadable,
+    VERSION,
+};
+pub use state::{Records, StateDir, boot_id, now, since_boot};
 pub use submounts::submounts;
 pub use table::Table;
 pub use types::{Observed, Seen, SeenMount, Stray};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::manifest::{HostPath, JailPath};
 use crate::resolve::{FileId, FileKind, Options};
 
-use super::record::{Kept, Record};
+use super::record::{Identity, Kept, Record};
 
 /// Everything that the planner needs to know about one site.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Observed {
     pub strays: Vec<Stray>,
     /// Of the desired generated files, those whose contents on the host already are as desired.
     pub current_files: BTreeSet<HostPath>,
+    /// Targets of recorded mounts whose source is not there, though the manifest names it.
+    pub absent: BTreeSet<JailPath>,
     /// What was recorded, if it is of this boot and this root.
     pub record: Option<Record>,
     /// What was recorded to outlive a boot.
@@ -39,7 +41,7 @@ pub struct Seen {
     /// Its type.
     pub kind: FileKind,
     /// Its identity.
-    pub file: FileId,
+    pub file: Identity,
     /// `st_size` is 0, or the directory has no entries but what [`Kept`] lists.
     pub empty: bool,
     /// The text of a symbolic link.

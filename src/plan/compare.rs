@@ -1,7 +1,7 @@
 //! One target: what shall be there against what is.
 
 use crate::manifest::{HostPath, JailPath};
-use crate::observe::{Observed, RecordedMount, SeenMount, Submount};
+use crate::observe::{Observed, RecordedMount, SeenMount, Submount, Unknown};
 use crate::resolve::Mount;
 
 use super::types::State;
@@ -157,6 +157,8 @@ pub(super) fn record_of(seen: &SeenMount, mount: &Mount, observed: &Observed) ->
         recursive: mount.recursive,
         submounts: mount.recursive.then(|| submounts(known, mount, observed)),
         unique_id: seen.unique_id.or(known.and_then(|known| known.unique_id)),
+        since: known.and_then(|known| known.since),
+        more: known.map(|known| known.more.clone()).unwrap_or_default(),
     })
 }
 
@@ -168,7 +170,7 @@ fn submounts(known: Option<&RecordedMount>, mount: &Mount, observed: &Observed) 
     let inside = observed.elsewhere.iter().filter(|(path, _)| path.starts_with(&mount.target));
     let ours = inside.flat_map(|(path, stack)| {
         let ours = stack.iter().filter(|seen| came_along(observed, path, seen));
-        ours.map(|seen| Submount { target: path.clone(), unique_id: seen.unique_id })
+        ours.map(|seen| Submount { target: path.clone(), unique_id: seen.unique_id, more: Unknown::new() })
     });
     ours.collect()
 }

@@ -131,7 +131,7 @@ fn is_gone(made: &Made, observed: &Observed) -> bool {
         MadeKind::File => seen.kind == FileKind::File,
         MadeKind::Link(_) => seen.kind == FileKind::Symlink,
     };
-    !same_kind || made.file.is_some_and(|file| file != seen.file)
+    !same_kind || made.file.is_some_and(|file| !file.is(&seen.file))
 }
 
 pub(super) fn removal(made: &Made) -> Step {

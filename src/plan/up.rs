@@ -7,7 +7,7 @@ use super::compare::{Verdict, came_along, record_of, recorded, verdict};
 use super::placeholders;
 use super::types::{MountState, Plan, State, Step};
 use crate::Error;
-use crate::manifest::JailPath;
+use crate::manifest::{HostPath, JailPath};
 use crate::observe::{Observed, RecordedMount, SeenMount, Stray};
 use crate::resolve::{Desired, Mount};
 
@@ -50,6 +50,10 @@ struct Planner<'a> {
 
 impl Planner<'_> {
     fn mount(&mut self, mount: &Arc<Mount>) {
+        if self.observed.absent.contains(&mount.target) {
+            self.state(mount, State::Absent, Some(absent(&mount.source)));
+            return;
+        }
         match verdict(self.observed, mount) {
             Verdict::Keep(seen) => {
                 self.plan.keep.extend(seen.iter().filter_map(|seen| record_of(seen, mount, self.observed)));
@@ -133,11 +137,15 @@ impl Planner<'_> {
                     );
                     break;
                 };
+                let (state, detail) = match self.observed.absent.contains(*target) {
+                    true => (State::Absent, absent(&known.source)),
+                    false => (State::Orphan, "no longer in the manifest".to_owned()),
+                };
                 self.plan.states.push(MountState {
                     target: (*target).clone(),
                     source: Some(known.source.clone()),
-                    state: State::Orphan,
-                    detail: Some("no longer in the manifest".to_owned()),
+                    state,
+                    detail: Some(detail),
                     mount: None,
                 });
                 self.detach(target, seen.clone(), known.recursive);
@@ -256,6 +264,11 @@ impl Planner<'_> {
         sort_by_target(&mut self.plan.keep);
         self.plan
     }
+}
+
+/// Of a mount whose source is not there.
+fn absent(source: &HostPath) -> String {
+    format!("{source} is not there any more")
 }
 
 fn unneeded_files(desired: &Desired, observed: &Observed) -> Vec<Step> {

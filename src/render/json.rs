@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Answer, site_state};
+use super::Answer;
 use crate::manifest::JailPath;
 use crate::observe::{Outdated, Process};
 use crate::plan::{MountState, Plan, Step};
@@ -58,12 +58,13 @@ fn with(mut value: Value, more: Value) -> Value {
     value
 }
 
-/// `{site, root, state, mounts: [{target, source, state, detail, options}], outdated: [{unit, pids, name, files, hint}]}`
+/// `{site, root, state, reasons, mounts: [{target, source, state, detail, options}], outdated: [{unit, pids, name, files, hint}]}`
 pub fn status(plan: &Plan, outdated: &[Outdated]) -> Value {
     let mounts: Vec<_> = plan.states.iter().map(state).collect();
     let outdated: Vec<_> = outdated.iter().map(old).collect();
     json!({
-        "site": plan.site, "root": plan.root, "state": site_state(plan), "mounts": mounts, "outdated": outdated,
+        "site": plan.site, "root": plan.root, "state": plan.site_state(), "reasons": plan.reasons(), "mounts": mounts,
+        "outdated": outdated,
     })
 }
 

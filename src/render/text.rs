@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use super::{Answer, site_state};
+use super::Answer;
 use crate::manifest::{JailPath, SiteName};
 use crate::observe::{Outdated, Process, WatchFailure, WatchState};
-use crate::plan::{MountState, Plan, State};
+use crate::plan::{MountState, Plan, SiteState, State};
 use crate::quote::printable;
 use crate::resolve::{Mount, Reason, ResolvedPreset};
 
@@ -32,18 +32,41 @@ pub fn plan(plan: &Plan) -> String {
     text
 }
 
-/// A line for the site and one for each mount.
-pub fn status(plan: &Plan) -> String {
+/// How much is shown of a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Every mount.
+    Mounts,
+    /// Mounts that are not ok, of a site that is not down.
+    Sites,
+    /// As `Sites`, and nothing of a site that is up.
+    Wrong,
+}
+
+impl Detail {
+    fn shows(self, state: State, of: SiteState) -> bool {
+        self == Self::Mounts || state != State::Ok && of != SiteState::Down
+    }
+}
+
+/// A line for the site, one for each mount that is to be shown, and why else it is not up.
+pub fn status(plan: &Plan, detail: Detail) -> String {
     let ok = plan.states.iter().filter(|state| state.state == State::Ok).count();
     let total = plan.states.iter().filter(|state| state.mount.is_some()).count();
-    let state = site_state(plan);
+    let state = plan.site_state();
     let mut text = String::new();
+    if detail == Detail::Wrong && state == SiteState::Up {
+        return text;
+    }
     line(&mut text, format_args!("{}: {state}, {ok} of {total} mounts ok in {}", plan.site, plan.root));
-    let width =
-        plan.states.iter().map(|state| state.target.to_string().chars().count()).max().unwrap_or(0).min(60);
-    for state in &plan.states {
+    let shown: Vec<_> = plan.states.iter().filter(|mount| detail.shows(mount.state, state)).collect();
+    let width = shown.iter().map(|state| state.target.to_string().chars().count()).max().unwrap_or(0).min(60);
+    for state in shown {
         let target = state.target.to_string();
         line(&mut text, format_args!("  {:<13} {target:<width$}  {}", state.state, about(state)));
+    }
+    for reason in plan.reasons() {
+        line(&mut text, format_args!("  because: {reason}"));
     }
     text
 }

@@ -30,6 +30,8 @@ pub struct Stat {
     pub uid: u32,
     /// Length in bytes.
     pub size: u64,
+    /// When it was made, in nanoseconds since 1970 (`STATX_BTIME`); `None` where the file system does not tell.
+    pub born: Option<i64>,
     /// The mount it is on: the never reused id where the kernel has it (6.8), else mountinfo's (5.8);
     /// `None` before.
     pub mount_id: Option<u64>,
@@ -50,7 +52,7 @@ impl Stat {
 }
 
 fn statx(dir: libc::c_int, path: &CStr, flags: libc::c_int) -> io::Result<Stat> {
-    let mask = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID | STATX_MNT_ID_UNIQUE;
+    let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME | libc::STATX_MNT_ID | STATX_MNT_ID_UNIQUE;
     let flags = flags | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
     let mut buffer = MaybeUninit::<libc::statx>::zeroed();
     // SAFETY: `path` is NUL-terminated; `buffer` has room for a `struct statx`, which the kernel fills.
@@ -68,10 +70,15 @@ fn statx(dir: libc::c_int, path: &CStr, flags: libc::c_int) -> io::Result<Stat> 
         mode,
         uid: stx.stx_uid,
         size: stx.stx_size,
+        born: (stx.stx_mask & libc::STATX_BTIME != 0).then(|| nanoseconds(&stx.stx_btime)),
         mount_id: (unique || stx.stx_mask & libc::STATX_MNT_ID != 0).then_some(stx.stx_mnt_id),
         mount_id_is_unique: unique,
         mount_root: (stx.stx_attributes_mask & root_bit != 0).then_some(stx.stx_attributes & root_bit != 0),
     })
+}
+
+fn nanoseconds(time: &libc::statx_timestamp) -> i64 {
+    time.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(i64::from(time.tv_nsec))
 }
 
 /// Calls `call` with `path` as the kernel takes it, from the stack where it is short.
