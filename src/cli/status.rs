@@ -10,7 +10,7 @@ use super::out::worst;
 use super::shown::{self, Shown};
 use super::sites::{self, Site};
 use crate::Result;
-use crate::observe::{self, BootId, Outdated, Table, WatchState, now};
+use crate::observe::{self, BootId, Inside, Table, WatchState, now};
 use crate::plan::{Plan, SiteState};
 use crate::render::text::Detail;
 use crate::render::{self, prometheus};
@@ -53,7 +53,7 @@ enum Format {
 struct Seen {
     sites: Vec<Shown>,
     /// Of each site, who uses old files.
-    outdated: Vec<Vec<Outdated>>,
+    inside: Vec<Inside>,
     /// What a running watcher says of these sites.
     watch: Option<WatchState>,
 }
@@ -107,11 +107,11 @@ impl Status {
             .enumerate()
             .filter_map(|(nth, shown)| Some((nth, &shown.plan.as_ref()?.root)))
             .unzip();
-        let mut outdated = vec![vec![]; shown.len()];
+        let mut inside = vec![Inside::default(); shown.len()];
         for (nth, found) in nths.into_iter().zip(observe::outdated(&roots, &table)) {
-            outdated[nth] = found;
+            inside[nth] = found;
         }
-        Ok(Seen { sites: shown, outdated, watch })
+        Ok(Seen { sites: shown, inside, watch })
     }
 }
 
@@ -135,37 +135,36 @@ impl Detail {
 
 impl Seen {
     fn text(&self, detail: Detail) -> String {
-        let site = |(shown, outdated): (&Shown, &Vec<Outdated>)| {
+        let site = |(shown, inside): (&Shown, &Inside)| {
             let plan = shown.plan.as_ref()?;
-            let notes: String = outdated.iter().map(render::text::outdated).collect();
-            Some(render::text::status(plan, detail) + &notes)
+            Some(render::text::status(plan, detail) + &render::text::outdated(inside))
         };
         let watch = self.watch.iter().map(|watch| render::text::watch(watch, now()));
-        self.sites.iter().zip(&self.outdated).filter_map(site).chain(watch).collect()
+        self.sites.iter().zip(&self.inside).filter_map(site).chain(watch).collect()
     }
 
     /// `errors` are those of each site.
     fn json(&self, errors: &[Vec<String>]) -> String {
-        let site = |((shown, outdated), errors): ((&Shown, &Vec<Outdated>), &Vec<String>)| {
-            let plan = shown.plan.as_ref().map(|plan| render::json::status(plan, outdated));
+        let site = |((shown, inside), errors): ((&Shown, &Inside), &Vec<String>)| {
+            let plan = shown.plan.as_ref().map(|plan| render::json::status(plan, inside));
             let mut site = plan.unwrap_or_else(|| json!({ "site": shown.site.name }));
             if !errors.is_empty() {
                 site["errors"] = json!(errors);
             }
             site
         };
-        let sites: Vec<_> = self.sites.iter().zip(&self.outdated).zip(errors).map(site).collect();
+        let sites: Vec<_> = self.sites.iter().zip(&self.inside).zip(errors).map(site).collect();
         format!("{:#}\n", json!({ "sites": sites, "watch": self.watch }))
     }
 
     fn metrics(&self, context: &Context<'_>, boot: &BootId) -> String {
         let history = |name| context.state.read(name, boot).ok()?.record?.history;
-        let processes = |outdated: &[Outdated]| outdated.iter().map(|one| one.processes.len()).sum();
-        let sites = self.sites.iter().zip(&self.outdated).map(|(shown, outdated)| prometheus::Site {
+        let processes = |inside: &Inside| inside.outdated.iter().map(|one| one.processes.len()).sum();
+        let sites = self.sites.iter().zip(&self.inside).map(|(shown, inside)| prometheus::Site {
             name: &shown.site.name,
             plan: shown.plan.as_ref(),
             history: history(&shown.site.name),
-            outdated: processes(outdated),
+            outdated: processes(inside),
         });
         prometheus::metrics(&sites.collect::<Vec<_>>(), self.watch.as_ref(), now())
     }

@@ -127,6 +127,25 @@ impl Failed {
         }
     }
 
+    /// How many errors there are.
+    pub(super) fn count(&self) -> usize {
+        if let Self::Errors(errors) = self { errors.len() } else { 1 }
+    }
+
+    /// The same with no more than the first `most` errors.
+    pub(super) fn in_short(self, site: &SiteName, most: usize) -> Self {
+        match self {
+            Self::Errors(mut errors) if errors.len() > most + 1 => {
+                let more = plural(errors.len() - most, "more error");
+                errors.truncate(most);
+                let hint = format!("`mountjail status {site}` shows all");
+                errors.push(Error::failed(format!("{site}: {more}")).hint(hint));
+                Self::Errors(errors)
+            }
+            short => short,
+        }
+    }
+
     /// As one error, in one line.
     pub(super) fn as_error(&self, site: &Site) -> Error {
         match self {

@@ -18,7 +18,7 @@ mod watching;
 
 pub use look::{as_recorded, observe};
 pub use mountinfo::{MountInfo, parse as parse_mountinfo};
-pub use outdated::{Outdated, outdated};
+pub use outdated::{Inside, Outdated, outdated};
 pub use processes::{Process, apart_from_first, holders, inside, of_unit, root_of, without_mounts};
 pub use record::{
     BootId, History, Identity, Kept, Made, MadeKind, Record, RecordedMount, Submount, Unknown, Unreadable,

@@ -92,6 +92,11 @@ impl Record {
         Self { version: VERSION, boot, root, mounts: vec![], history: None, more: Unknown::new() }
     }
 
+    /// When the site came up: when the first of its mounts did, if that is known of all of them.
+    pub fn since(&self) -> Option<u64> {
+        self.mounts.iter().map(|mount| mount.since).collect::<Option<Vec<_>>>()?.into_iter().min()
+    }
+
     /// Reads what was recorded.
     ///
     /// Errors: the bytes are no record, or one of a version that is not known here.
