@@ -122,6 +122,19 @@ impl Step {
     pub fn changes_mounts(&self) -> bool {
         matches!(self, Self::Attach(_) | Self::Swap { .. } | Self::Detach { .. } | Self::DetachStray(_))
     }
+
+    /// The path in the jail that it changes, if it is where it was made.
+    pub fn path(&self) -> Option<&JailPath> {
+        match self {
+            Self::Detach { target, .. } => Some(target),
+            Self::RemovePlaceholder { path, .. }
+            | Self::RemoveLink { path, .. }
+            | Self::CreatePlaceholder { path, .. }
+            | Self::CreateLink { path, .. } => Some(path),
+            Self::Attach(mount) | Self::Swap { mount, .. } => Some(&mount.target),
+            Self::WriteFile(_) | Self::RemoveFile(_) | Self::DetachStray(_) => None,
+        }
+    }
 }
 
 /// How one mount stands.
