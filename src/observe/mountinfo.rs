@@ -26,7 +26,7 @@ pub struct MountInfo {
     pub point: PathBuf,
     /// Its own attributes, not those of its file system.
     pub options: Options,
-    /// It is in a peer group (mount_namespaces(7)).
+    /// It is in a peer group (`mount_namespaces(7)`).
     pub shared: bool,
 }
 
