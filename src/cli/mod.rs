@@ -21,6 +21,7 @@ mod systemd;
 mod trace;
 mod units;
 mod up;
+mod users;
 mod watch;
 mod why;
 mod work;

@@ -13,7 +13,7 @@ use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};
 use crate::observe::MadeKind;
-use crate::sys::{self, FileId, FileKind, Stat};
+use crate::sys::{self, FileId, FileKind, OnMount, Stat};
 
 /// An open site root.
 #[derive(Debug)]
@@ -36,6 +36,17 @@ impl Root {
             .map_err(|error| Error::failed(format!("cannot open the root {path}")).because(&error))
     }
 
+    /// The open directory `fd`, which is that of the root `path`, though something may hide it there.
+    pub(super) fn of(fd: OwnedFd, path: &HostPath) -> Self {
+        Self { fd, path: path.clone() }
+    }
+
+    /// Which mount it is on: the never reused id (Linux 6.8).
+    pub(super) fn mount(&self) -> Option<u64> {
+        let stat = sys::stat_fd(&self.fd).ok()?;
+        stat.mount_id.filter(|_| stat.mount_id_is_unique)
+    }
+
     /// Where it is on the host.
     pub(super) fn path(&self) -> &HostPath {
         &self.path
@@ -54,6 +65,17 @@ impl Root {
         let dir = sys::open_beneath(&self.fd, parent.relative(), libc::O_PATH | libc::O_DIRECTORY)?;
         Ok(Spot { dir, name: name.to_owned() })
     }
+
+    /// As [`Self::spot`], on the mount that the root is on: nothing that is mounted on the way is looked into.
+    ///
+    /// Errors: EXDEV where something is.
+    pub(super) fn spot_on_mount(&self, path: &JailPath) -> io::Result<Spot> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        };
+        let dir = sys::open_on_mount(&self.fd, parent.relative(), libc::O_PATH | libc::O_DIRECTORY)?;
+        Ok(Spot { dir, name: name.to_owned() })
+    }
 }
 
 /// Spots one after the other, most in the same directory as the one before. The directory is kept open, so
@@ -70,18 +92,45 @@ impl<'r> Spots<'r> {
 
     /// As [`Root::spot`].
     pub(super) fn get(&mut self, path: &JailPath) -> io::Result<&Spot> {
+        self.get_by(path, Root::spot)
+    }
+
+    /// As [`Root::spot_on_mount`].
+    pub(super) fn on_mount(&mut self, path: &JailPath) -> io::Result<&Spot> {
+        self.get_by(path, Root::spot_on_mount)
+    }
+
+    fn get_by(
+        &mut self,
+        path: &JailPath,
+        open: fn(&Root, &JailPath) -> io::Result<Spot>,
+    ) -> io::Result<&Spot> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         };
         let spot = match self.last.take().filter(|(known, _)| *known == parent) {
             Some((_, spot)) => Spot { dir: spot.dir, name: name.to_owned() },
-            None => self.root.spot(path)?,
+            None => open(self.root, path)?,
         };
         Ok(&self.last.insert((parent, spot)).1)
     }
 }
 
 impl Spot {
+    /// The spot of a path of the host, no component of which may be a link.
+    pub(super) fn on_host(path: &Path) -> io::Result<Self> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        };
+        let dir = sys::open_host(parent, libc::O_PATH | libc::O_DIRECTORY)?;
+        Ok(Self { dir, name: name.to_owned() })
+    }
+
+    /// Which mount is visible here; no server of a file system is asked.
+    pub(super) fn mount(&self) -> io::Result<OnMount> {
+        sys::mount_of(&self.dir, Path::new(&self.name))
+    }
+
     /// What is there, no link followed.
     pub(super) fn stat(&self) -> io::Result<Stat> {
         sys::stat_at(&self.dir, Path::new(&self.name))

@@ -4,26 +4,31 @@
 //! Out: what stands at each target, each directory on the way and each link, and what of it is recorded.
 //! It reads; it never changes anything.
 
+mod home;
 mod look;
 mod mountinfo;
 mod outdated;
 mod processes;
 mod record;
+mod standing;
 mod state;
 mod submounts;
 mod table;
 mod types;
 mod units;
+mod users;
 mod watching;
 
 pub use look::{as_recorded, observe};
 pub use mountinfo::{MountInfo, parse as parse_mountinfo};
 pub use outdated::{Outdated, outdated};
-pub use processes::{Process, apart_from_first, holders, inside, of_unit, root_of, without_mounts};
+pub use processes::{Process, apart_from_first, inside, of_unit, php_fpm_masters, root_of, without_mounts};
 pub use record::{BootId, History, Kept, Made, MadeKind, Record, RecordedMount, Submount};
+pub use standing::standing;
 pub use state::{Records, StateDir, boot_id, now};
 pub use submounts::submounts;
 pub use table::Table;
 pub use types::{Observed, Seen, SeenMount, Stray};
 pub use units::Units;
+pub use users::{User, Users, shared_storage};
 pub use watching::{WatchFailure, WatchState, start_time};

@@ -46,19 +46,39 @@ pub fn parse(text: &[u8]) -> Result<Vec<MountInfo>, usize> {
     lines.map(|(nth, line)| parse_line(line).ok_or(nth + 1)).collect()
 }
 
+/// A line with what is known of its file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    pub mount: MountInfo,
+    /// `major:minor`, the same in all namespaces.
+    pub device: (u32, u32),
+    /// The file system's type, with its subtype: `ext4`, `fuse.sshfs`.
+    pub kind: String,
+}
+
+/// All lines of a mountinfo file but those that are none.
+pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = Line> {
+    text.split(|byte| *byte == b'\n').filter_map(parse_whole)
+}
+
+fn parse_line(line: &[u8]) -> Option<MountInfo> {
+    parse_whole(line).map(|line| line.mount)
+}
+
 /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`: after the sixth field any number of
 /// optional ones, ended by a lone `-`.
-fn parse_line(line: &[u8]) -> Option<MountInfo> {
+fn parse_whole(line: &[u8]) -> Option<Line> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = number(fields.next()?)?;
     let parent = number(fields.next()?)?;
-    let device = fields.next()?;
-    device.contains(&b':').then_some(())?;
+    let (major, minor) = std::str::from_utf8(fields.next()?).ok()?.split_once(':')?;
+    let device = (major.parse().ok()?, minor.parse().ok()?);
     let root = unescaped(fields.next()?);
     let point = unescaped(fields.next()?);
     let options = options(fields.next()?);
     fields.any(|field| field == b"-").then_some(())?;
-    Some(MountInfo { id, unique_id: None, parent, root, point, options })
+    let kind = String::from_utf8_lossy(fields.next().unwrap_or_default()).into_owned();
+    Some(Line { mount: MountInfo { id, unique_id: None, parent, root, point, options }, device, kind })
 }
 
 fn number(field: &[u8]) -> Option<u64> {
@@ -80,7 +100,7 @@ fn options(field: &[u8]) -> Options {
 }
 
 /// A path in which space, tab, newline, backslash and `#` stand as `\ooo`; anything else is itself.
-fn unescaped(field: &[u8]) -> PathBuf {
+pub(super) fn unescaped(field: &[u8]) -> PathBuf {
     if !field.contains(&b'\\') {
         return PathBuf::from(OsString::from_vec(field.to_vec()));
     }

@@ -12,6 +12,7 @@ mod events;
 mod file;
 mod memory;
 mod mount;
+mod quiet;
 mod schedule;
 mod seccomp;
 mod stat;
@@ -26,6 +27,7 @@ pub use mount::{
     MountAttr, clone_mount, clone_mount_recursive, mount_setattr, move_mount, move_mount_beneath, probe,
     umount, umount_at, umount_expire_probe,
 };
+pub use quiet::{OnMount, mount_of, open_on_mount, reopen_on};
 pub use schedule::undisturbed;
 pub use seccomp::forbid_typing;
 pub use stat::{

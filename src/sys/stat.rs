@@ -98,9 +98,19 @@ pub fn stat_fd(fd: impl AsFd) -> io::Result<Stat> {
 ///
 /// Errors: ELOOP for a link, ENOENT, ENOTDIR, EACCES.
 pub fn open_beneath(root: impl AsFd, path: &Path, flags: i32) -> io::Result<OwnedFd> {
+    open_beneath_with(root, path, flags, 0)
+}
+
+/// As [`open_beneath`], with the flags `resolve` of `openat2(2)` besides, where there is one.
+pub(super) fn open_beneath_with(
+    root: impl AsFd,
+    path: &Path,
+    flags: i32,
+    resolve: u64,
+) -> io::Result<OwnedFd> {
     let root = root.as_fd();
     let flags = flags | libc::O_CLOEXEC;
-    match with_c_path(path, |path| openat2(root.as_raw_fd(), path, flags)) {
+    match with_c_path(path, |path| openat2(root.as_raw_fd(), path, flags, resolve)) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::ENAMETOOLONG)) => {
             walk_beneath(root.as_raw_fd(), path, flags)
         }
@@ -115,11 +125,11 @@ pub fn open_host(path: &Path, flags: i32) -> io::Result<OwnedFd> {
     open_beneath(slash, if relative.as_os_str().is_empty() { Path::new(".") } else { relative }, flags)
 }
 
-fn openat2(dir: libc::c_int, path: &CStr, flags: i32) -> io::Result<OwnedFd> {
+fn openat2(dir: libc::c_int, path: &CStr, flags: i32, resolve: u64) -> io::Result<OwnedFd> {
     // SAFETY: `open_how` is plain integers, for which zero is valid.
     let mut how = unsafe { MaybeUninit::<libc::open_how>::zeroed().assume_init() };
     how.flags = flags as u64;
-    how.resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
+    how.resolve = resolve | libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
     loop {
         // SAFETY: `path` is NUL-terminated and `how` is a valid `struct open_how` of the size given.
         let fd = unsafe {
