@@ -16,10 +16,9 @@ use super::target::{
 use super::{Engine, Failure, Log, Outcome, hidden, journal};
 use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};
-use crate::observe::{self, Kept, MadeKind, Observed, Record, RecordedMount, SeenMount, Stray};
+use crate::observe::{self, Identity, Kept, MadeKind, Observed, Record, RecordedMount, SeenMount, Stray};
 use crate::plan::{Plan, State, Step};
 use crate::quote::word;
-use crate::resolve::FileId;
 use crate::sys;
 
 pub(super) fn carry_out(
@@ -199,13 +198,7 @@ impl<'a> Run<'a> {
     }
 
     fn no_record(&self) -> Record {
-        Record {
-            version: 1,
-            boot: self.engine.boot.clone(),
-            root: self.plan.root.clone(),
-            mounts: vec![],
-            history: None,
-        }
+        Record::nothing(self.engine.boot.clone(), self.plan.root.clone())
     }
 
     fn removed(&self, file: &HostPath) -> bool {
@@ -319,7 +312,7 @@ impl<'a> Run<'a> {
         &mut self,
         path: &JailPath,
         kind: &MadeKind,
-        file: Option<FileId>,
+        file: Option<Identity>,
         spots: &mut Spots<'_>,
     ) -> Result<()> {
         match self.remove_at(path, kind, file, spots) {
@@ -338,7 +331,7 @@ impl<'a> Run<'a> {
             let Some(below) = stray.target.below(path) else { continue };
             let Some(at) = point.ancestors().nth(below.components().count()) else { continue };
             // Where it was made it is gone. What is not the same file, or has something in it, is its owner's.
-            let _ = Spot::on_host(at).and_then(|spot| spot.remove(&made_kind(*kind), Some(*file)));
+            let _ = self.root.spot_on_host(at).and_then(|spot| spot.remove(&made_kind(*kind), Some(*file)));
         }
     }
 
@@ -347,7 +340,7 @@ impl<'a> Run<'a> {
         &self,
         path: &JailPath,
         kind: &MadeKind,
-        file: Option<FileId>,
+        file: Option<Identity>,
         spots: &mut Spots<'_>,
     ) -> io::Result<bool> {
         match spots.on_mount(path).and_then(|spot| spot.remove(kind, file)) {
@@ -372,7 +365,7 @@ impl<'a> Run<'a> {
     fn bare(&self) -> Option<&Root> {
         let open = || {
             let fd = hidden::open(self.root.mount()?, self.plan.root.as_path()).ok()?;
-            Some(Root::of(fd, &self.plan.root))
+            Root::of(fd, &self.plan.root).ok()
         };
         self.bare.get_or_init(open).as_ref()
     }
@@ -391,10 +384,7 @@ fn open(plan: &Plan) -> Result<Root> {
     if visible.as_ref().is_ok_and(|root| root.mount() == Some(id)) {
         return visible;
     }
-    match hidden::open(id, plan.root.as_path()) {
-        Ok(fd) => Ok(Root::of(fd, &plan.root)),
-        Err(_) => visible,
-    }
+    hidden::open(id, plan.root.as_path()).and_then(|fd| Root::of(fd, &plan.root)).or(visible)
 }
 
 fn detaches(plan: &Plan) -> impl Iterator<Item = (&JailPath, &SeenMount)> {

@@ -13,6 +13,7 @@ mod fstab;
 mod hidden;
 mod journal;
 mod lock;
+mod ours;
 mod root;
 mod scratch;
 mod sources;

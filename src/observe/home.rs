@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::record::{Made, RecordedMount};
+use super::record::{Identity, Made, RecordedMount};
 use super::state::Records;
 use crate::manifest::{HostPath, JailPath};
 use crate::sys;
@@ -85,11 +85,12 @@ fn is_there(made: &Made, root: &HostPath) -> bool {
     let directory = libc::O_PATH | libc::O_DIRECTORY;
     let look = || {
         let root = sys::open_host(root.as_path(), directory)?;
-        let parent = sys::open_on_mount(&root, parent.relative(), directory)?;
+        let device = sys::mount_of(&root, Path::new(""))?.device;
+        let parent = sys::open_unmounted(&root, parent.relative(), directory)?;
         if sys::mount_of(&parent, Path::new(name))?.is_root == Some(true) {
             return Err(io::Error::from_raw_os_error(libc::EXDEV));
         }
-        sys::stat_at(&parent, Path::new(name))
+        Ok(file.is(&Identity::of(&sys::stat_at(&parent, Path::new(name))?, device)))
     };
-    look().is_ok_and(|found| found.file == file)
+    look().unwrap_or(false)
 }

@@ -16,6 +16,10 @@ pub struct MountInfo {
     pub unique_id: Option<u64>,
     /// The mount it is mounted on.
     pub parent: u64,
+    /// The device of its file system; not `st_dev` on btrfs.
+    pub device: u64,
+    /// Its file system is a process's, which may show there whatever it likes (FUSE).
+    pub fuse: bool,
     /// The path within its file system that is mounted.
     pub root: PathBuf,
     /// Where it is mounted, as seen from the process's root.
@@ -31,6 +35,8 @@ impl MountInfo {
             id: mount.id,
             unique_id: Some(unique_id),
             parent: mount.parent_in_mountinfo,
+            device: mount.device,
+            fuse: mount.fuse,
             root: mount.root,
             point: mount.point,
             options: Options::of_attributes(mount.attributes),
@@ -50,8 +56,6 @@ pub fn parse(text: &[u8]) -> Result<Vec<MountInfo>, usize> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
     pub mount: MountInfo,
-    /// `major:minor`, the same in all namespaces.
-    pub device: (u32, u32),
     /// The file system's type, with its subtype: `ext4`, `fuse.sshfs`.
     pub kind: String,
 }
@@ -71,14 +75,20 @@ fn parse_whole(line: &[u8]) -> Option<Line> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = number(fields.next()?)?;
     let parent = number(fields.next()?)?;
-    let (major, minor) = std::str::from_utf8(fields.next()?).ok()?.split_once(':')?;
-    let device = (major.parse().ok()?, minor.parse().ok()?);
+    let device = device(fields.next()?)?;
     let root = unescaped(fields.next()?);
     let point = unescaped(fields.next()?);
     let options = options(fields.next()?);
     fields.any(|field| field == b"-").then_some(())?;
-    let kind = String::from_utf8_lossy(fields.next().unwrap_or_default()).into_owned();
-    Some(Line { mount: MountInfo { id, unique_id: None, parent, root, point, options }, device, kind })
+    let kind = String::from_utf8_lossy(fields.next()?).into_owned();
+    let fuse = kind == "fuse" || kind == "fuseblk" || kind.starts_with("fuse.");
+    Some(Line { mount: MountInfo { id, unique_id: None, parent, device, fuse, root, point, options }, kind })
+}
+
+/// `98:0`
+fn device(field: &[u8]) -> Option<u64> {
+    let (major, minor) = std::str::from_utf8(field).ok()?.split_once(':')?;
+    Some(libc::makedev(major.parse().ok()?, minor.parse().ok()?))
 }
 
 fn number(field: &[u8]) -> Option<u64> {
@@ -134,6 +144,8 @@ mod tests {
                 id: 36,
                 unique_id: None,
                 parent: 35,
+                device: libc::makedev(98, 0),
+                fuse: false,
                 root: "/mnt1".into(),
                 point: "/mnt2".into(),
                 options,
@@ -153,9 +165,14 @@ mod tests {
     #[test]
     fn what_is_no_line_is_refused_by_number() {
         let good = "1 1 0:1 / / rw - tmpfs none rw\n";
-        for bad in
-            ["x", "1 1 0:1 / /", "1 1 0:1 / / rw shared:1", "1 x 0:1 / / rw - a b c", "1 1 01 / / rw - a b c"]
-        {
+        for bad in [
+            "x",
+            "1 1 0:1 / /",
+            "1 1 0:1 / / rw shared:1",
+            "1 x 0:1 / / rw - a b c",
+            "1 1 01 / / rw - a b c",
+            "1 1 0:x / / rw - a b c",
+        ] {
             assert_eq!(parse(format!("{good}\n{bad}\n").as_bytes()), Err(3), "{bad}");
         }
         assert_eq!(parse(b""), Ok(vec![]));

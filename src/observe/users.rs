@@ -230,7 +230,7 @@ fn mapped(line: &[u8]) -> Option<&[u8]> {
 /// path in the namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum On {
-    Place((u32, u32), PathBuf),
+    Place(u64, PathBuf),
     Path(PathBuf),
 }
 
@@ -308,7 +308,7 @@ impl Namespace {
 /// What of the file system of a mount `path` is, which is at or below its mount point.
 fn in_file_system(line: &Line, path: &Path) -> On {
     match path.strip_prefix(&line.mount.point) {
-        Ok(below) => On::Place(line.device, joined(&line.mount.root, below)),
+        Ok(below) => On::Place(line.mount.device, joined(&line.mount.root, below)),
         Err(_) => On::Path(path.to_owned()),
     }
 }
@@ -366,7 +366,7 @@ mod tests {
         assert_eq!(nearest("/srv/s/dir/sub/x (deleted)"), Some("/srv/s/dir/sub"));
         assert_eq!(nearest("/srv/s/dirt"), Some("/"));
         assert_eq!(nearest("socket:[7]"), None);
-        let same = On::Place((8, 1), "/srv/s/etc".into());
+        let same = On::Place(libc::makedev(8, 1), "/srv/s/etc".into());
         assert_eq!(host.place_of(Path::new("/mnt/copy/etc")), same);
         assert_eq!(host.place_of(Path::new("/srv/s/etc")), same);
     }
