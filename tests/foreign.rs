@@ -203,12 +203,10 @@ fn on_top(engine: &'static str) {
     site.sandbox.manifest("s", format!("root: {}\netc: [hosts]\n", site.root.display()));
     site.sandbox.ok(&["up", "s"]);
     mount_tmpfs(&site.root.join("etc"));
-    for command in ["up", "down"] {
-        let ran = site.sandbox.run(&[command, "s"]).exits(1);
-        let theirs = format!("{}/etc is mounted above it, and not by mountjail", site.root.display());
-        ran.complains("etc/hosts").complains(&theirs);
-    }
-    assert_eq!(mounts_below(&site.root).len(), 2);
+    // What it hides is reached all the same, and it stays.
+    let ran = site.sandbox.ok(&["down", "s"]).complains("etc is mounted there, and not by mountjail");
+    assert!(ran.stderr.contains("s: down, 1 mount detached"), "{ran}");
+    assert_eq!(mounts_below(&site.root).len(), 1);
     umount(&site.root.join("etc"));
     site.goes_down();
 }

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};
 use crate::observe::{Identity, MadeKind, Observed, RecordedMount, SeenMount};
 use crate::plan::Plan;
-use crate::sys::{self, FileId, FileKind, Stat};
+use crate::sys::{self, FileId, FileKind, OnMount, Stat};
 
 /// An open site root.
 #[derive(Debug)]
@@ -45,8 +45,7 @@ impl Root {
     pub(super) fn open(path: &HostPath) -> Result<Self> {
         let open = || {
             let fd = sys::open_host(path.as_path(), libc::O_PATH | libc::O_DIRECTORY)?;
-            let device = sys::stat_fd(&fd)?.file.dev;
-            Ok(Self { fd, path: path.clone(), device, ours: None })
+            Self::of(fd, path)
         };
         open()
             .map_err(|error: io::Error| Error::failed(format!("cannot open the root {path}")).because(&error))
@@ -60,6 +59,27 @@ impl Root {
         })?;
         let ours = Ours::of(stat.mount_id, plan, observed);
         Ok(Self { ours: Some(RefCell::new(ours)), ..root })
+    }
+
+    /// The open directory `fd`, which is that of the root `path`, though something may hide it there.
+    pub(super) fn of(fd: OwnedFd, path: &HostPath) -> io::Result<Self> {
+        let device = sys::mount_of(&fd, Path::new(""))?.device;
+        Ok(Self { fd, path: path.clone(), device, ours: None })
+    }
+
+    /// The spot of a path of the host, no component of which may be a link: what was moved out of the root.
+    pub(super) fn spot_on_host(&self, path: &Path) -> io::Result<Spot> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        };
+        let dir = sys::open_host(parent, libc::O_PATH | libc::O_DIRECTORY)?;
+        Ok(Spot { dir, name: name.to_owned(), root_device: self.device, at_home: true })
+    }
+
+    /// Which mount it is on: the never reused id (Linux 6.8).
+    pub(super) fn mount(&self) -> Option<u64> {
+        let stat = sys::stat_fd(&self.fd).ok()?;
+        stat.mount_id.filter(|_| stat.mount_id_is_unique)
     }
 
     /// Where it is on the host.
@@ -118,6 +138,17 @@ impl Root {
             ours.borrow_mut().remove(target, gone);
         }
     }
+
+    /// As [`Self::spot`], on the mount that the root is on: nothing that is mounted on the way is looked into.
+    ///
+    /// Errors: EXDEV where something is.
+    pub(super) fn spot_on_mount(&self, path: &JailPath) -> io::Result<Spot> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        };
+        let dir = sys::open_unmounted(&self.fd, parent.relative(), libc::O_PATH | libc::O_DIRECTORY)?;
+        Ok(Spot { dir, name: name.to_owned(), root_device: self.device, at_home: true })
+    }
 }
 
 /// Spots one after the other, most in the same directory as the one before. The directory is kept open, so
@@ -134,18 +165,36 @@ impl<'r> Spots<'r> {
 
     /// As [`Root::spot`].
     pub(super) fn get(&mut self, path: &JailPath) -> io::Result<&Spot> {
+        self.get_by(path, Root::spot)
+    }
+
+    /// As [`Root::spot_on_mount`].
+    pub(super) fn on_mount(&mut self, path: &JailPath) -> io::Result<&Spot> {
+        self.get_by(path, Root::spot_on_mount)
+    }
+
+    fn get_by(
+        &mut self,
+        path: &JailPath,
+        open: fn(&Root, &JailPath) -> io::Result<Spot>,
+    ) -> io::Result<&Spot> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         };
         let spot = match self.last.take().filter(|(known, _)| *known == parent) {
             Some((_, spot)) => Spot { name: name.to_owned(), ..spot },
-            None => self.root.spot(path)?,
+            None => open(self.root, path)?,
         };
         Ok(&self.last.insert((parent, spot)).1)
     }
 }
 
 impl Spot {
+    /// Which mount is visible here; no server of a file system is asked.
+    pub(super) fn mount(&self) -> io::Result<OnMount> {
+        sys::mount_of(&self.dir, Path::new(&self.name))
+    }
+
     /// What is there, no link followed.
     pub(super) fn stat(&self) -> io::Result<Stat> {
         sys::stat_at(&self.dir, Path::new(&self.name))
