@@ -5,10 +5,10 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
-use nix::unistd::{Gid, Group, Uid, User, chroot, fchdir, initgroups, setgid, setuid};
+use nix::unistd::{AccessFlags, Gid, Group, Uid, User, access, chroot, fchdir, initgroups, setgid, setuid};
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::HostPath;
+use crate::manifest::{HostPath, JailPath};
 use crate::resolve::WHERE_USERS_ARE;
 use crate::{Error, Result, sys};
 
@@ -83,6 +83,14 @@ pub fn enter(root: &HostPath, who: &Who) -> Result<()> {
     entered.map_err(|error| cannot_enter(error.into()))?;
     setgid(gid).map_err(cannot_become)?;
     setuid(Uid::from_raw(who.uid)).map_err(cannot_become)
+}
+
+/// The first of the directories `ways` that this process, which is inside, may not go through, and why.
+pub fn first_closed(ways: &[JailPath]) -> Option<(JailPath, io::Error)> {
+    ways.iter().find_map(|way| match access(way.as_path(), AccessFlags::X_OK) {
+        Err(error @ (nix::Error::EACCES | nix::Error::EPERM)) => Some((way.clone(), error.into())),
+        _ => None,
+    })
 }
 
 /// Whoever has the caller's terminal could put a command line into it, which the caller's shell would run as root.

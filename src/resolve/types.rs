@@ -1,5 +1,6 @@
 //! What a site needs: the output of this stage and the vocabulary of all later ones.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,6 +34,16 @@ impl Desired {
     /// A site that needs nothing: what `down` makes so.
     pub fn nothing(site: SiteName, root: HostPath) -> Self {
         Self { site, root, mounts: vec![], links: vec![], files: vec![], notes: vec![], warnings: vec![] }
+    }
+
+    /// The root's own directories on the way to its mounts, parents first.
+    pub fn ways(&self) -> Vec<JailPath> {
+        let targets: BTreeSet<_> = self.mounts.iter().map(|mount| &mount.target).collect();
+        let in_root = |path: &JailPath| {
+            !targets.contains(path) && path.ancestors().iter().all(|above| !targets.contains(above))
+        };
+        let ways: BTreeSet<_> = self.mounts.iter().flat_map(|mount| mount.target.ancestors()).collect();
+        ways.into_iter().filter(in_root).collect()
     }
 }
 
