@@ -111,17 +111,15 @@ impl Root {
     /// Errors: it is not to be seen there.
     pub(super) fn mounted(&self, target: &JailPath, id: Option<u64>, file: Option<FileId>) -> io::Result<()> {
         let Some(ours) = &self.ours else { return Ok(()) };
-        let id = match id {
-            Some(id) => Some((id, true)),
-            None => {
-                let found = sys::stat_fd(self.open_at(target)?)?;
-                if file.is_some_and(|file| file != found.file) {
-                    return Err(io::Error::from_raw_os_error(libc::EXDEV));
-                }
-                found.mount_id.map(|id| (id, found.mount_id_is_unique))
-            }
-        };
-        ours.borrow_mut().add(target, id);
+        if id.is_some() {
+            ours.borrow_mut().add(target, id.map(|id| (id, true)));
+            return Ok(());
+        }
+        let found = sys::stat_fd(self.open_at(target)?)?;
+        if file.is_some_and(|file| file != found.file) {
+            return Err(io::Error::from_raw_os_error(libc::EXDEV));
+        }
+        ours.borrow_mut().add(target, found.mount_id.map(|id| (id, found.mount_id_is_unique)));
         Ok(())
     }
 
@@ -234,8 +232,8 @@ impl Spot {
                 let mode = Mode::from_bits_truncate(0o755);
                 mkdirat(&self.dir, self.name(), mode)?;
                 let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-                let made = openat(&self.dir, self.name(), flags, Mode::empty());
-                made.map_err(io::Error::from).and_then(|made| set_mode(&made, mode))
+                let directory = openat(&self.dir, self.name(), flags, Mode::empty());
+                directory.map_err(io::Error::from).and_then(|directory| set_mode(&directory, mode))
             }
             MadeKind::File => {
                 let flags =
@@ -316,25 +314,28 @@ const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
 
 /// Gives what was made just now the mode `mode` and no ACL. A directory might have been exchanged in between; then it is not
 /// empty or not our own.
-fn set_mode(made: &OwnedFd, mode: Mode) -> io::Result<()> {
-    let has = |acl: &&str| rustix::fs::fgetxattr(made, *acl, &mut [0u8; 0]).is_ok_and(|length| length > 0);
+fn set_mode(new: &OwnedFd, mode: Mode) -> io::Result<()> {
+    let has = |acl: &&str| match rustix::fs::fgetxattr(new, *acl, &mut [0u8; 256]) {
+        Ok(length) => length > 0,
+        Err(error) => error == rustix::io::Errno::RANGE, // it is longer
+    };
     let acls: Vec<_> = ACLS.into_iter().filter(has).collect();
-    let found = sys::stat_fd(made)?;
+    let found = sys::stat_fd(new)?;
     let is_set = |stat: &Stat| stat.mode & 0o7777 == mode.bits();
     if acls.is_empty() && is_set(&found) {
         return Ok(());
     }
-    let is_empty = || Ok::<_, io::Error>(std::fs::read_dir(proc_path(made))?.next().is_none());
+    let is_empty = || Ok::<_, io::Error>(std::fs::read_dir(proc_path(new))?.next().is_none());
     if found.uid != nix::unistd::geteuid().as_raw() || found.kind == FileKind::Directory && !is_empty()? {
         return Err(io::Error::from_raw_os_error(libc::EEXIST));
     }
     for acl in acls {
-        rustix::fs::fremovexattr(made, acl)?;
+        rustix::fs::fremovexattr(new, acl)?;
     }
     // A file system without modes (FAT) shows the ones that it was mounted with.
     let allows = |stat: &Stat| stat.mode & mode.bits() == mode.bits();
-    match fchmod(made, mode) {
-        Err(_) if allows(&sys::stat_fd(made)?) => Ok(()),
+    match fchmod(new, mode) {
+        Err(_) if allows(&sys::stat_fd(new)?) => Ok(()),
         result => Ok(result?),
     }
 }
