@@ -29,7 +29,7 @@ pub(super) fn carry_out(
     if plan.steps.is_empty() {
         return adopt(engine, plan, observed).map_err(Box::from);
     }
-    let root = Root::open(&plan.root)?;
+    let root = Root::of_plan(plan, observed)?;
     let mut run = Run {
         engine,
         backend: engine.backend()?,
@@ -73,7 +73,7 @@ fn record_of(
 ) -> Record {
     let nothing = || Record::nothing(engine.boot.clone(), plan.root.clone());
     let before = observed.record.clone().unwrap_or_else(nothing);
-    Record { version: VERSION, mounts, history, ..before }
+    Record { version: VERSION, manifest: plan.manifest.clone(), mounts, history, ..before }
 }
 
 /// What earlier runs did.
@@ -85,6 +85,7 @@ fn history(observed: &Observed) -> Option<History> {
 fn kept_before(plan: &Plan, observed: &Observed) -> Kept {
     let mut kept = observed.kept.clone().unwrap_or_else(|| Kept::nothing(plan.root.clone()));
     kept.version = VERSION;
+    kept.manifest = plan.manifest.clone();
     for made in &mut kept.made {
         let seen = observed.paths.get(&made.path).map(|seen| seen.file);
         made.file = match (made.file, seen) {
@@ -305,13 +306,14 @@ impl<'a> Run<'a> {
     ) -> Result<()> {
         self.step(step);
         let cannot = |error: io::Error| cannot(&self.root, "detach", target, &error);
-        let top = self.root.open_at(target).map_err(cannot)?;
+        let top = self.root.spot(target).and_then(|spot| spot.open_mounted()).map_err(cannot)?;
         work::must_be(&self.root, target, expected, &sys::stat_fd(&top).map_err(cannot)?)?;
         if !recursive {
             nothing_inside(&self.root, "detach", target, expected)?;
         }
         let saved = save(self.backend, &top, recursive).map_err(cannot)?;
         sys::umount_at(&top).map_err(cannot)?;
+        self.root.unmounted(target, Some(expected));
         self.undo.push(Old::undo(target, expected.unique_id, recursive, saved));
         self.outcome.detached += 1;
         Ok(())
@@ -320,7 +322,7 @@ impl<'a> Run<'a> {
     fn mount(&mut self, item: &mut Work<'_>) -> Result<()> {
         self.step(item.step);
         let gap = item.carry_out(self.backend, &self.root, &mut self.undo)?;
-        item.find_submounts(&self.root)?;
+        item.make_known(&self.root)?;
         match gap {
             None => self.outcome.attached += 1,
             Some(gap) => {
@@ -339,15 +341,20 @@ impl<'a> Run<'a> {
 
     fn remove(&mut self, step: &Step, path: &JailPath, kind: MadeKind, file: Option<Identity>) -> Result<()> {
         self.step(step);
-        let removed = self
-            .root
-            .spot(path)
-            .and_then(|spot| spot.remove(&kind, file))
-            .map_err(|error| cannot(&self.root, "remove", path, &error))?;
-        if removed {
-            self.undo.push(Undo::Recreate { path: path.clone(), kind });
-        } else {
-            self.left.push(path.clone());
+        let failed = |error: io::Error| cannot(&self.root, "remove", path, &error);
+        let removed = match self.root.spot(path) {
+            // Its directory is gone, and so is it.
+            Err(error) if is_absent(&error) => None,
+            Ok(spot) if !spot.is_at_home() => {
+                self.left.push(path.clone());
+                return Ok(()); // it is remembered until it can be removed
+            }
+            spot => Some(spot.and_then(|spot| spot.remove(&kind, file)).map_err(failed)?),
+        };
+        match removed {
+            None => {}
+            Some(true) => self.undo.push(Undo::Recreate { path: path.clone(), kind }),
+            Some(false) => self.left.push(path.clone()),
         }
         self.kept.made.retain(|made| made.path != *path);
         Ok(())
@@ -414,6 +421,11 @@ impl<'a> Run<'a> {
         journal::remove_record(&self.engine.state, &self.plan.site)?;
         journal::write_kept(&self.engine.state, &self.plan.site, &before.kept)
     }
+}
+
+/// Nothing is there, or a link or a file on the way.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
 }
 
 fn explain_create(error: Error) -> Error {

@@ -4,6 +4,7 @@
 //! Out: what stands at each target, each directory on the way and each link, and what of it is recorded.
 //! It reads; it never changes anything.
 
+mod holders;
 mod late;
 mod look;
 mod mountinfo;
@@ -33,6 +34,6 @@ pub use record::{
 pub use state::{Records, StateDir, boot_id, now, since_boot};
 pub use submounts::submounts;
 pub use table::Table;
-pub use types::{Observed, Seen, SeenMount, Stray};
+pub use types::{Holder, Observed, Seen, SeenMount, Stray};
 pub use units::Units;
 pub use watching::{WatchFailure, WatchState, start_time};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::manifest::{HostPath, JailPath};
 use crate::resolve::{FileId, FileKind, Options};
+use crate::sys::Stat;
 
 use super::record::{Identity, Kept, Record};
 
@@ -19,6 +20,9 @@ pub struct Observed {
     pub mounts: BTreeMap<JailPath, Vec<SeenMount>>,
     /// Mounts below the root at other paths; when each target was asked alone, only those in recursive mounts.
     pub elsewhere: BTreeMap<JailPath, Vec<SeenMount>>,
+    /// The directories that are to be mounted or made something in, and that lie neither on the root's own mount nor on the
+    /// one at the nearest target above.
+    pub holders: BTreeMap<JailPath, Holder>,
     /// Of these, the ones in a recursive mount that show what its source has at the same place; not asked where it is
     /// recorded what came along.
     pub as_in_source: BTreeSet<JailPath>,
@@ -55,7 +59,7 @@ pub struct SeenMount {
     pub id: u64,
     /// The id that is never reused (Linux 6.8).
     pub unique_id: Option<u64>,
-    /// Which file is visible at its root; `None` for a mount that another one covers.
+    /// Which file is visible at its root; of a mount that another one covers only where both show the same.
     pub file: Option<FileId>,
     /// What that file is; `None` likewise.
     pub kind: Option<FileKind>,
@@ -64,6 +68,39 @@ pub struct SeenMount {
     pub fs_root: Option<PathBuf>,
     /// Its attributes.
     pub options: Options,
+    /// It is shared, though what it is mounted on is not: somebody made it so.
+    pub made_shared: bool,
+}
+
+impl SeenMount {
+    /// Whether the file `found` is on this mount, as far as the kernel tells.
+    pub fn holds(&self, found: &Stat) -> bool {
+        let id = if found.mount_id_is_unique { self.unique_id } else { Some(self.id) };
+        id.is_some() && id == found.mount_id
+    }
+}
+
+/// The mount that a directory in the root lies on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its id in `/proc/self/mountinfo`.
+    pub id: u64,
+    /// Its id that is never reused.
+    pub unique_id: Option<u64>,
+    /// Where it is, on the host.
+    pub point: PathBuf,
+    /// What is in the directory is shown nowhere else outside the root, and the kernel keeps it: a volume of the site's own.
+    pub own_volume: bool,
+}
+
+impl Holder {
+    /// Whether it is the mount `seen`.
+    pub fn is(&self, seen: &SeenMount) -> bool {
+        match (self.unique_id, seen.unique_id) {
+            (Some(mine), Some(theirs)) => mine == theirs,
+            _ => self.id == seen.id,
+        }
+    }
 }
 
 /// A recorded mount that was moved away with a directory.

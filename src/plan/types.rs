@@ -18,6 +18,8 @@ pub struct Plan {
     pub site: SiteName,
     /// The jail's directory on the host.
     pub root: HostPath,
+    /// The manifest that asks for it.
+    pub manifest: Option<PathBuf>,
     /// In the order of carrying out; empty when in sync.
     pub steps: Vec<Step>,
     /// Every desired, recorded or foreign mount below the root, sorted by target.
@@ -121,6 +123,19 @@ impl Step {
     /// Whether it mounts or unmounts.
     pub fn changes_mounts(&self) -> bool {
         matches!(self, Self::Attach(_) | Self::Swap { .. } | Self::Detach { .. } | Self::DetachStray(_))
+    }
+
+    /// The path in the jail that it changes, if it is where it was made.
+    pub fn path(&self) -> Option<&JailPath> {
+        match self {
+            Self::Detach { target, .. } => Some(target),
+            Self::RemovePlaceholder { path, .. }
+            | Self::RemoveLink { path, .. }
+            | Self::CreatePlaceholder { path, .. }
+            | Self::CreateLink { path, .. } => Some(path),
+            Self::Attach(mount) | Self::Swap { mount, .. } => Some(&mount.target),
+            Self::WriteFile(_) | Self::RemoveFile(_) | Self::DetachStray(_) => None,
+        }
     }
 }
 

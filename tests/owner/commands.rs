@@ -40,6 +40,8 @@ pub struct Running {
     child: Child,
     line: String,
     output: PathBuf,
+    /// What it is counted as.
+    kind: String,
     signalled: bool,
 }
 
@@ -52,7 +54,10 @@ impl Running {
         command.args(arguments).current_dir(world.sandbox.path("host/vault"));
         command.stdout(file(&output, "out")).stderr(file(&output, "err")).stdin(Stdio::null());
         let child = command.spawn().unwrap();
-        Self { child, line: format!("mountjail {}", arguments.join(" ")), output, signalled: false }
+        let command = arguments.iter().find(|argument| !argument.starts_with('-')).unwrap();
+        let hostile = world.owners.iter().any(|owner| arguments.contains(&owner.name));
+        let kind = format!("{command}{}", if hostile { " of theirs" } else { "" });
+        Self { child, line: format!("mountjail {}", arguments.join(" ")), output, kind, signalled: false }
     }
 
     pub fn signal(&mut self, signal: Signal) {
@@ -78,9 +83,8 @@ impl Running {
                 let pid = self.child.id();
                 let of = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
                 let where_it_is = [of("stack"), of("wchan"), of("syscall")].join("\n");
-                let kind = command(&self.line);
                 journal.finds(
-                    &format!("b: `{kind}` does not end"),
+                    &format!("b: `{}` does not end", self.kind),
                     &format!("{}\n{where_it_is}\n{}", self.line, self.errors()),
                 );
                 self.signal(Signal::SIGKILL);
@@ -95,8 +99,7 @@ impl Running {
         let ended = Ended { line: self.line, code, stdout, stderr };
         let last = ended.stderr.lines().next().unwrap_or_default();
         let last: String = last.chars().take(300).collect();
-        let kind = command(&ended.line);
-        journal.did("root", kind, &format!("{}: {code:?} {last}", ended.line), code == Some(0));
+        journal.did("root", &self.kind, &format!("{}: {code:?} {last}", ended.line), code == Some(0));
         ended.is_civil(self.signalled, journal);
         Some(ended)
     }
@@ -131,11 +134,11 @@ impl Ended {
         }
     }
 
-    /// Whether the host replaced a source of this site in the midst of it, which is nobody's fault.
+    /// Whether the host replaced a source of this site in the midst of it, as the site's error says: nobody's fault.
     pub fn is_overtaken(&self, site: &str) -> bool {
-        let overtaken =
-            |line: &str| line.contains(site) && line.contains("was replaced while it was being mounted");
-        self.stderr.lines().any(overtaken)
+        let failed = self.stderr.contains(&format!("error: {site}: "));
+        let said = ["was replaced while it was being mounted", "removed or replaced meanwhile"];
+        failed && said.iter().any(|said| self.stderr.contains(said))
     }
 
     pub fn is_ok(&self) -> bool {

@@ -106,8 +106,8 @@ fn is_bare(riot: &Riot<'_>, down: &Ended) {
     }
 }
 
-/// Unmounts these mounts of owners and their sites, as root has to who wants to be rid of them.
-fn unmount(world: &World, which: impl Fn(&Mount) -> bool + Copy) {
+/// Unmounts these mounts of owners and their sites, as root has to who wants to be rid of them; nobody may act meanwhile.
+pub fn unmount(world: &World, which: impl Fn(&Mount) -> bool + Copy) {
     let left = || world.owners.iter().flat_map(Owner::mounts).filter(which).collect::<Vec<_>>();
     for _ in 0..20 {
         for mount in left().iter().rev() {

@@ -27,6 +27,7 @@ mod elf;
 mod finale;
 mod journal;
 mod oracle;
+mod parts;
 mod player;
 mod random;
 mod rounds;

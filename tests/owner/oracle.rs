@@ -144,8 +144,13 @@ impl<'w> Oracle<'w> {
         let without: Vec<_> = fuse.map(|mount| mount.point).collect();
         for owner in &self.world.owners {
             let directories = [&owner.home, &owner.root];
-            let directories: Vec<_> =
-                directories.into_iter().filter(|path| !without.contains(path)).cloned().collect();
+            // By a link of his on the way he sees what he sees anyway.
+            let is_real = |path: &Path| fs::canonicalize(path).is_ok_and(|real| real == path);
+            let directories: Vec<_> = directories
+                .into_iter()
+                .filter(|path| !without.contains(path) && is_real(path))
+                .cloned()
+                .collect();
             let found =
                 self.world.plays(owner, Act::Search { directories, without: without.clone() }).unwrap();
             let own = format!("secret of {}'s", owner.name);

@@ -38,6 +38,8 @@ pub struct Part {
     pub root: PathBuf,
     /// Where things may come to stand and go from.
     pub places: Vec<PathBuf>,
+    /// Those of them that mountjail looks at, and what they lie in.
+    pub ways: Vec<PathBuf>,
     /// What his links say, and what his programs name.
     pub texts: Vec<PathBuf>,
     /// A program and a library that he copies to his own.
@@ -107,9 +109,26 @@ struct Rioter<'p> {
 }
 
 impl Rioter<'_> {
+    /// Often something that a command can work with, and then a few things that it has to bear, in its midst.
     fn acts(&mut self) {
+        if self.random.once_in(2) {
+            let trash = format!("trash-{}-{}", std::process::id(), self.count);
+            let result = self.part.repair(&trash);
+            self.says("repair", result);
+        }
+        std::thread::sleep(Duration::from_millis(self.random.below(80)));
+        for _ in 0..=self.random.below(12) {
+            let (what, result) = self.one_thing();
+            self.says(&what, result);
+            if self.random.once_in(2) {
+                std::thread::sleep(Duration::from_millis(self.random.below(15)));
+            }
+        }
+        self.children.retain_mut(|child| child.try_wait().is_ok_and(|ended| ended.is_none()));
+    }
+
+    fn says(&mut self, what: &str, result: io::Result<()>) {
         self.count += 1;
-        let (what, result) = self.one_thing();
         let place = if self.inside { " (in his namespace)" } else { "" };
         let result = result.map_or_else(|error| error.to_string(), |()| "ok".to_owned());
         let line = format!("{what}{place}: {result}\n").replace(&*self.part.root.to_string_lossy(), "ROOT");
@@ -117,24 +136,15 @@ impl Rioter<'_> {
         if io::stdout().write_all(line.as_bytes()).is_err() {
             std::process::exit(0);
         }
-        self.children.retain_mut(|child| child.try_wait().is_ok_and(|ended| ended.is_none()));
-        // In bursts, as fast as the kernel takes it, and with pauses in which others come to their turn.
-        if self.random.once_in(8) {
-            std::thread::sleep(Duration::from_millis(self.random.below(30)));
-        }
     }
 
     /// What it does, and how that went.
     fn one_thing(&mut self) -> (String, io::Result<()>) {
         let (one, other) = (self.place(), self.place());
         let (at, to) = (one.display(), other.display());
-        match self.random.below(100) {
+        match self.random.below(110) {
             0..=17 => (format!("rename {at} {to}"), fs::rename(&one, &other)),
-            18..=33 => (
-                format!("exchange {at} {to}"),
-                Ok(renameat_with(CWD, &one, CWD, &other, RenameFlags::EXCHANGE))
-                    .and_then(|done| done.map_err(io::Error::from)),
-            ),
+            18..=33 => (format!("exchange {at} {to}"), exchange(&one, &other)),
             34..=37 => (format!("link {at} {to}"), fs::hard_link(&one, &other)),
             38..=48 => {
                 let text = self.random.pick(&self.part.texts).clone();
@@ -158,15 +168,60 @@ impl Rioter<'_> {
             85..=88 => self.namespace(),
             89..=92 if self.inside => self.own_mount(&one, &other),
             89..=92 => self.truncate(&one),
-            _ => {
-                let trash = format!("trash-{}-{}", std::process::id(), self.count);
-                ("repair".to_owned(), self.part.repair(&trash))
-            }
+            93..=102 => self.plant(),
+            103..=106 => self.flip(),
+            _ => self.move_link(),
         }
     }
 
+    /// One of the places, mostly where there is something.
     fn place(&mut self) -> PathBuf {
-        self.random.pick(&self.part.places).clone()
+        let mut place = self.random.pick(&self.part.places);
+        for _ in 0..3 {
+            if place.symlink_metadata().is_err() {
+                place = self.random.pick(&self.part.places);
+            }
+        }
+        place.clone()
+    }
+
+    /// A link in the place of something that is looked at, which goes aside.
+    fn plant(&mut self) -> (String, io::Result<()>) {
+        let (place, aside) = (self.random.pick(&self.part.ways).clone(), self.aside());
+        let text = self.random.pick(&self.part.texts).clone();
+        let _ = fs::rename(&place, aside); // there may be nothing
+        (format!("plant {} {}", text.display(), place.display()), symlink(text, place))
+    }
+
+    /// A link and what is looked at, to and fro.
+    fn flip(&mut self) -> (String, io::Result<()>) {
+        let (place, aside) = (self.random.pick(&self.part.ways).clone(), self.aside());
+        let text = self.random.pick(&self.part.texts).clone();
+        let what = format!("flip {} {}", text.display(), place.display());
+        let mut result = symlink(text, &aside);
+        for _ in 0..self.random.below(300) {
+            result = result.and_then(|()| exchange(&place, &aside));
+            if self.random.once_in(3) {
+                std::thread::sleep(Duration::from_micros(self.random.below(1500)));
+            }
+        }
+        (what, result)
+    }
+
+    /// A link that mountjail made, or he, in the place of something that is looked at.
+    fn move_link(&mut self) -> (String, io::Result<()>) {
+        let links = self.part.places.iter().filter(|place| place.is_symlink()).cloned().collect::<Vec<_>>();
+        let Some(link) = (!links.is_empty()).then(|| self.random.pick(&links).clone()) else {
+            return ("move-link".to_owned(), Err(io::Error::other("there is none")));
+        };
+        let (place, aside) = (self.random.pick(&self.part.ways).clone(), self.aside());
+        let _ = fs::rename(&place, aside); // there may be nothing
+        (format!("move-link {} {}", link.display(), place.display()), fs::rename(link, place))
+    }
+
+    /// Where something can be put that is in the way, on the same file system.
+    fn aside(&self) -> PathBuf {
+        self.part.home.join(format!("aside-{}-{}", std::process::id(), self.count))
     }
 
     /// Something that is looked at as a program or a library, in the place of one, or of anything.
@@ -243,7 +298,7 @@ impl Rioter<'_> {
     }
 
     fn truncate(&mut self, at: &Path) -> (String, io::Result<()>) {
-        let length = self.random.below(3) * 7;
+        let length = self.random.below(2) * 40;
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = OpenOptions::new().write(true).custom_flags(flags).open(at);
         (format!("truncate {} {length}", at.display()), file.and_then(|file| file.set_len(length)))
@@ -259,13 +314,16 @@ impl Part {
         let mut clear = |path: &Path| {
             nth += 1;
             let _ = fs::create_dir(&away); // it may be there
+            if !path.is_symlink() {
+                let _ = fs::set_permissions(path, PermissionsExt::from_mode(0o755)); // or it could not be moved
+            }
             let _ = fs::rename(path, away.join(nth.to_string())); // or nothing may be in the way
         };
         for directory in ["src", "src/dir", "bin", "lib", "vault", "vault/dir", "web"] {
             let path = self.home.join(directory);
             if !path.symlink_metadata().is_ok_and(|meta| meta.is_dir()) || fs::read_dir(&path).is_err() {
                 clear(&path);
-                fs::create_dir(&path)?;
+                fs::create_dir(&path).map_err(|error| at(&path, &error))?;
             }
             let _ = fs::set_permissions(&path, PermissionsExt::from_mode(0o755)); // it may be a mount of a host's directory
         }
@@ -273,14 +331,14 @@ impl Part {
             let path = self.home.join(file);
             if !path.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
                 clear(&path);
-                write_new(&path, b"the owner's own\n")?;
+                write_new(&path, b"the owner's own\n").map_err(|error| at(&path, &error))?;
             }
         }
         for (file, original) in [("bin/tool", &self.binaries[0]), ("lib/libown.so", &self.binaries[1])] {
             let path = self.home.join(file);
             if !is_copy(&path, original) {
                 clear(&path);
-                write_new(&path, &fs::read(original)?)?;
+                write_new(&path, &fs::read(original)?).map_err(|error| at(&path, &error))?;
                 fs::set_permissions(&path, PermissionsExt::from_mode(0o755))?;
             }
         }
@@ -305,6 +363,10 @@ impl Part {
     }
 }
 
+fn at(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::other(format!("{}: {error}", path.display()))
+}
+
 fn is_copy(path: &Path, original: &Path) -> bool {
     let hash = |path: &Path| -> io::Result<u64> {
         let mut hasher = DefaultHasher::new();
@@ -315,6 +377,10 @@ fn is_copy(path: &Path, original: &Path) -> bool {
     };
     path.symlink_metadata().is_ok_and(|meta| meta.is_file())
         && matches!((hash(path), hash(original)), (Ok(one), Ok(other)) if one == other)
+}
+
+fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
 }
 
 /// Opens it for reading, without waiting for anybody.
@@ -345,7 +411,7 @@ fn search(directory: &Path, without: &[PathBuf]) {
             let read = open(&path).and_then(|file| file.take(4096).read_to_end(&mut text));
             let text = String::from_utf8_lossy(&text);
             if read.is_ok() && text.starts_with("secret") {
-                println!("{}\t{}", path.display(), text.trim_end());
+                println!("{}\t{}", path.display(), text.lines().next().unwrap_or_default());
             }
         }
     }

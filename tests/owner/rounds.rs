@@ -16,7 +16,7 @@ use super::oracle::Oracle;
 use super::player::Act;
 use super::random::Random;
 use super::servers::Servers;
-use super::world::{NAMED, Owner, QUIET, World};
+use super::world::{NAMED, Owner, QUIET, World, is_owners};
 use crate::support::{Mount, mounts_below};
 
 /// The owners at work.
@@ -29,13 +29,16 @@ pub struct Riot<'w> {
     owners: Vec<Process>,
 }
 
-/// What happens in one round.
+/// What happens in one round: commands for `all` sites, the quiet ones too; `watch`, `fuse`, `hang`.
 struct Mood {
-    /// Commands for all sites, the quiet ones too.
-    all: bool,
-    watch: bool,
-    hang: bool,
+    what: Vec<&'static str>,
     until: Instant,
+}
+
+impl Mood {
+    fn has(&self, what: &str) -> bool {
+        self.what.contains(&what)
+    }
 }
 
 /// An owner's process and those that it started; all are killed in the end.
@@ -90,17 +93,26 @@ impl<'w> Riot<'w> {
     fn round(&mut self) {
         let options = &self.world.options;
         let random = &mut self.random;
+        let what = ["all", "watch", "fuse", "hang"]
+            .into_iter()
+            .filter(|what| options.has(what) && random.once_in(2));
         let mood = Mood {
-            all: random.once_in(2),
-            watch: options.has("watch") && random.once_in(2),
-            hang: options.has("hang") && random.once_in(2),
+            what: what.collect(),
             until: Instant::now() + Duration::from_millis(1000 + random.below(1500)),
         };
-        let text = format!("a round: all {}, watch {}, hang {}", mood.all, mood.watch, mood.hang);
+        let text = format!("a round with {:?}", mood.what);
         self.journal.did("test", "round", &text, true);
+        if !mood.has("fuse") {
+            self.servers.die();
+            finale::unmount(self.world, is_owners);
+        }
+        for owner in &self.world.owners {
+            let share = 1 + random.below(4);
+            self.world.some_lines(owner, random, share);
+        }
         self.all(Signal::SIGCONT);
         let before = mounts_below(&self.world.sandbox.root(QUIET[0]));
-        let watcher = mood.watch.then(|| Running::start(self.world, &["watch"]));
+        let watcher = mood.has("watch").then(|| Running::start(self.world, &["watch"]));
         self.everybody_acts(&mood);
         if let Some(watcher) = watcher {
             self.watcher_ends(watcher);
@@ -141,7 +153,7 @@ impl<'w> Riot<'w> {
     }
 
     fn servers_act(&mut self, mood: &Mood) {
-        if !self.world.options.has("fuse") {
+        if !mood.has("fuse") {
             return;
         }
         if self.random.once_in(8) {
@@ -155,7 +167,7 @@ impl<'w> Riot<'w> {
                 process.signal(Signal::SIGCONT);
             }
         } else if self.random.once_in(4) {
-            self.servers.turn(self.journal, &mut self.random, mood.hang);
+            self.servers.turn(self.journal, &mut self.random, mood.has("hang"));
         }
     }
 
@@ -177,7 +189,7 @@ impl<'w> Riot<'w> {
 
     fn quiet_ones_are_fine(&self, mood: &Mood, before: &[Mount]) {
         let after = mounts_below(&self.world.sandbox.root(QUIET[0]));
-        if !mood.all && after != before {
+        if !mood.has("all") && after != before {
             self.journal.finds("b: a quiet site was touched", &format!("{before:#?}\nnow {after:#?}"));
         }
         for command in ["up", "status"] {
@@ -211,7 +223,9 @@ impl<'w> Riot<'w> {
                 && let Some(status) = commands::run(self.world, self.journal, &["status", owner.name])
                 && !status.is_ok()
             {
-                self.journal.finds("e: `up` says that it is done", &format!("{up}\n{status}"));
+                let plan = commands::run(self.world, self.journal, &["plan", owner.name]);
+                let plan = plan.map(|plan| plan.to_string()).unwrap_or_default();
+                self.journal.finds("e: `up` says that it is done", &format!("{up}\n{status}\n{plan}"));
             }
         }
     }
@@ -272,7 +286,7 @@ fn administrator(
     };
     while Instant::now() < mood.until {
         match random.below(10) {
-            0 | 1 if mood.all => {
+            0 | 1 if mood.has("all") => {
                 if world.options.has("signals") && random.once_in(4) {
                     let after = Duration::from_millis(random.below(150));
                     let ended =
@@ -285,7 +299,7 @@ fn administrator(
                     }
                 }
             }
-            2 | 3 if mood.all => {
+            2 | 3 if mood.has("all") => {
                 let lazy = random.once_in(2);
                 let arguments: &[&str] = if lazy { &["down", "--all", "--lazy"] } else { &["down", "--all"] };
                 if let Some(down) = run(arguments) {
@@ -301,7 +315,7 @@ fn administrator(
             4 => drop(run(&["status"])),
             5 => drop(run(&["check"])),
             6 => drop(run(&["plan", "--all"])),
-            7 if !mood.all => {
+            7 if !mood.has("all") => {
                 if let Some(ended) = run(&["status", QUIET[0]]).filter(|ended| !ended.is_ok()) {
                     journal.finds("b: `status` of a quiet site", &ended.to_string());
                 }
@@ -334,12 +348,14 @@ fn host(world: &World, journal: &Journal, random: &mut Random, mood: &Mood) {
             }
             1 => {
                 let owner = random.pick(&world.owners);
-                let nth = random.index(1000);
-                world.toggle(owner, nth);
-                journal.did("host", "toggle", &format!("changes line {nth} of {}", owner.name), true);
+                world.toggle(owner, random);
+                journal.did("host", "toggle", &format!("changes a line of {}'s", owner.name), true);
             }
-            2 if random.once_in(8) => world.all_lines(random.pick(&world.owners)),
-            3 if mood.watch && !mood.all => {
+            2 if random.once_in(4) => {
+                let (owner, share) = (random.pick(&world.owners), 1 + random.below(5));
+                world.some_lines(owner, random, share);
+            }
+            3 if mood.has("watch") && !mood.has("all") => {
                 let text = format!("conf for the watcher {}\n", random.next());
                 if !world.replace("conf", &text) {
                     continue;

@@ -9,6 +9,8 @@ use std::process::Command;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
 use super::journal::Journal;
+use super::parts::part;
+use super::player::Act;
 use super::random::Random;
 use super::world::{Owner, World};
 use crate::support::{Fuse, mounts};
@@ -139,7 +141,7 @@ fn is_possible(place: &Path, owner: &Owner) -> Result<(), String> {
 
 /// Puts in what sites look for, and links to where nobody should be led.
 fn fill(backing: &Path, world: &World, owner: &Owner, random: &mut Random) {
-    let texts: Vec<PathBuf> = world.part(owner, super::player::Act::Riot, 0).texts;
+    let texts: Vec<PathBuf> = part(world, owner, Act::Riot, 0).texts;
     for name in ["dir", "file", "conf", "own", "one", "passwd", "x1"] {
         let path = backing.join(name);
         let made = match random.below(4) {

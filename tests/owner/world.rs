@@ -1,6 +1,7 @@
 //! The machine of a trial: directories of the host, quiet sites, and sites of owners who mean harm.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,9 @@ use std::sync::Mutex;
 
 use nix::mount::{MsFlags, mount};
 
-use super::player::{Act, PART, Part};
+use super::parts::part;
+use super::player::{Act, PART};
+use super::random::Random;
 use crate::support::{Mount, Sandbox, mounts};
 
 /// The owner of a quiet site, and of private files.
@@ -63,7 +66,7 @@ pub const NAMED: [&str; 3] = ["conf", "share/one", "share/two"];
 const SECRETS: [&str; 4] = ["host/vault", "host/unnamed", "home/vault", "home/carol"];
 
 /// The manifest's lines of a hostile site.
-const LINES: usize = 11;
+const LINES: usize = 15;
 
 impl World {
     pub fn new(engine: &'static str, options: Options) -> Self {
@@ -136,8 +139,7 @@ impl World {
             chown(&owner.root, Some(owner.uid), Some(owner.uid)).unwrap();
         }
         self.repair(owner);
-        self.lines.lock().unwrap().insert(owner.name, (0..LINES).collect());
-        self.write_manifest(owner);
+        self.write_manifest(owner, (0..LINES).collect());
     }
 
     fn make_quiet(&self) {
@@ -185,159 +187,58 @@ impl World {
         false
     }
 
-    /// Adds the `nth` line to the manifest of the owner's site, or takes it out.
-    pub fn toggle(&self, owner: &Owner, nth: usize) {
-        let nth = nth % LINES;
-        {
-            let mut lines = self.lines.lock().unwrap();
-            let lines = lines.get_mut(owner.name).unwrap();
-            if !lines.remove(&nth) {
-                lines.insert(nth);
-            }
+    /// Gives the owner's site a manifest with some of the lines: one in `once_in`.
+    pub fn some_lines(&self, owner: &Owner, random: &mut Random, once_in: u64) {
+        self.write_manifest(owner, (0..LINES).filter(|_| random.once_in(once_in)).collect());
+    }
+
+    /// Adds a line to the manifest of the owner's site, or takes it out.
+    pub fn toggle(&self, owner: &Owner, random: &mut Random) {
+        let nth = random.index(LINES);
+        let mut lines = self.lines.lock().unwrap()[owner.name].clone();
+        if !lines.remove(&nth) {
+            lines.insert(nth);
         }
-        self.write_manifest(owner);
+        self.write_manifest(owner, lines);
     }
 
-    /// The manifest with all its lines.
-    pub fn all_lines(&self, owner: &Owner) {
-        self.lines.lock().unwrap().insert(owner.name, (0..LINES).collect());
-        self.write_manifest(owner);
-    }
-
-    fn write_manifest(&self, owner: &Owner) {
+    fn write_manifest(&self, owner: &Owner, lines: BTreeSet<usize>) {
         let (host, home) = (self.sandbox.path("host"), &owner.home);
         let (host, home, upload) = (host.display(), home.display(), self.upload(owner));
         let upload = upload.display();
-        let all: [String; LINES] = [
-            format!("{{ source: {host}/named/conf, target: /etc/conf }}"),
-            format!("{{ source: {host}/named/share, target: /usr/share/named }}"),
-            format!("{{ source: {host}/named/share/one, target: /usr/share/named/one }}"),
-            format!("{{ source: {host}/named/share/two, target: /own/www/two, optional: true }}"),
-            format!("{{ source: {host}/tree, target: /tree, recursive: true }}"),
-            format!("{{ source: {home}/src/dir, target: /own/dir, optional: true }}"),
-            format!("{{ source: {home}/src/file, target: /etc/own, optional: true }}"),
-            format!("{{ source: {home}/src/via/dir, optional: true }}"),
-            format!("{{ source: {home}/l2/dir, target: /l2, optional: true }}"),
-            format!("{{ source: {host}/static/conf, target: /etc/static }}"),
-            format!("{{ source: {upload}, target: /up/www, access: read-write }}"),
+        let all: [(&str, String); LINES] = [
+            ("users", "nobody".into()),
+            ("devices", "null".into()),
+            ("programs", format!("{{ path: {home}/bin/tool, optional: true }}")),
+            ("libraries", format!("{{ path: {home}/lib/libown.so, optional: true }}")),
+            ("mounts", format!("{{ source: {host}/named/conf, target: /etc/conf }}")),
+            ("mounts", format!("{{ source: {host}/named/share, target: /usr/share/named }}")),
+            ("mounts", format!("{{ source: {host}/named/share/one, target: /usr/share/named/one }}")),
+            ("mounts", format!("{{ source: {host}/named/share/two, target: /own/www/two, optional: true }}")),
+            ("mounts", format!("{{ source: {host}/tree, target: /tree, recursive: true }}")),
+            ("mounts", format!("{{ source: {home}/src/dir, target: /own/dir, optional: true }}")),
+            ("mounts", format!("{{ source: {home}/src/file, target: /etc/own, optional: true }}")),
+            ("mounts", format!("{{ source: {home}/src/via/dir, optional: true }}")),
+            ("mounts", format!("{{ source: {home}/l2/dir, target: /l2, optional: true }}")),
+            ("mounts", format!("{{ source: {host}/static/conf, target: /etc/static }}")),
+            ("mounts", format!("{{ source: {upload}, target: /up/www, access: read-write }}")),
         ];
-        let lines = self.lines.lock().unwrap()[owner.name].clone();
-        let mounts = lines.iter().map(|nth| all[*nth].as_str()).collect::<Vec<_>>().join(", ");
-        let text = format!(
-            "root: {}\nusers: [nobody]\ndevices: [null]\nprograms: [{{ path: {home}/bin/tool, optional: true }}]\n\
-             libraries: [{{ path: {home}/lib/libown.so, optional: true }}]\nmounts: [{mounts}]\n",
-            owner.root.display()
-        );
+        let mut text = format!("root: {}\n", owner.root.display());
+        for key in ["users", "devices", "programs", "libraries", "mounts"] {
+            let items = lines.iter().map(|nth| &all[*nth]).filter(|(of, _)| *of == key);
+            let items: Vec<_> = items.map(|(_, item)| item.as_str()).collect();
+            writeln!(text, "{key}: [{}]", items.join(", ")).unwrap();
+        }
+        self.lines.lock().unwrap().insert(owner.name, lines);
         // At once, as an editor does it.
         let new = self.sandbox.file(format!("config/{}.new", owner.name), text);
         fs::rename(new, self.sandbox.config().join(format!("sites/{}.yaml", owner.name))).unwrap();
     }
 
-    /// A part for the owner.
-    pub fn part(&self, owner: &Owner, act: Act, seed: u64) -> Part {
-        let sandbox = &self.sandbox;
-        let (root, home) = (&owner.root, &owner.home);
-        let in_root = [
-            "",
-            "etc",
-            "etc/conf",
-            "etc/own",
-            "etc/passwd",
-            "usr",
-            "usr/share",
-            "usr/share/named",
-            "own",
-            "own/dir",
-            "own/www",
-            "own/www/two",
-            "tree",
-            "tree/sub",
-            "up",
-            "up/www",
-            "dev",
-            "dev/null",
-            "lib64",
-            "l2",
-            "x1",
-            "x2",
-            "etc/x3",
-            "own/x4",
-        ];
-        let in_home = [
-            "src",
-            "src/dir",
-            "src/dir/one",
-            "src/file",
-            "src/via",
-            "bin",
-            "bin/tool",
-            "lib",
-            "lib/libown.so",
-            "vault",
-            "vault/dir",
-            "web",
-            "l2",
-            "y1",
-            "y2",
-            "src/y3",
-            "private/dir",
-        ];
-        let mut places: Vec<_> = in_root.iter().map(|name| root.join(name)).collect();
-        places.extend(in_home.iter().map(|name| home.join(name)));
-        // Where mountjail makes the source's own path in the root.
-        let inner = home.join("src").strip_prefix("/").unwrap().to_owned();
-        places
-            .extend(inner.ancestors().filter(|above| above != &Path::new("")).map(|above| root.join(above)));
-        places.push(root.join(inner).join("via"));
-        let mut texts: Vec<PathBuf> = [
-            "..",
-            "../..",
-            "../vault",
-            "../../vault",
-            ".",
-            "x1",
-            "nowhere",
-            "/proc/self/cwd",
-            "/proc/self/cwd/dir",
-        ]
-        .into_iter()
-        .map(PathBuf::from)
-        .collect();
-        let of_host = [
-            "host/vault",
-            "host/vault/dir",
-            "host/vault/file",
-            "host/unnamed",
-            "host/named",
-            "host/secret",
-            "home/vault/dir",
-            "home/carol",
-            "home/carol/dir/secret",
-            "home",
-            "srv/quiet1",
-            "srv/quiet1/etc",
-            "srv/quiet2",
-            "host",
-            "srv",
-            "config/sites",
-        ];
-        for name in of_host {
-            texts.push(sandbox.path(name));
-            texts.push(Path::new("/proc/self/root").join(sandbox.path(name).strip_prefix("/").unwrap()));
-        }
-        for other in &self.owners {
-            texts.extend([other.root.clone(), other.home.join("private"), other.home.join("src/dir")]);
-        }
-        texts.push(home.clone());
-        let binaries = [host_file("/bin/true"), host_file("/lib/*/libdl.so.2")];
-        let namespaces = self.options.has("namespaces");
-        Part { act, home: home.clone(), root: root.clone(), places, texts, binaries, namespaces, seed }
-    }
-
     /// Starts to play a part of the owner's, in a process group of its own.
     pub fn start(&self, owner: &Owner, act: Act, seed: u64, output: Stdio) -> Child {
         let name = format!("parts/{}-{seed}.json", owner.name);
-        let file = self.sandbox.file(name, serde_json::to_vec(&self.part(owner, act, seed)).unwrap());
+        let file = self.sandbox.file(name, serde_json::to_vec(&part(self, owner, act, seed)).unwrap());
         let mut command = Command::new(&self.program);
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env(PART, file);
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -392,10 +293,4 @@ fn chown_all(path: &Path, uid: u32) {
             chown_all(&entry.unwrap().path(), uid);
         }
     }
-}
-
-/// The first that the pattern means, no link.
-fn host_file(pattern: &str) -> PathBuf {
-    let found = glob::glob(pattern).unwrap().next().unwrap_or_else(|| panic!("no {pattern} on this host"));
-    fs::canonicalize(found.unwrap()).unwrap()
 }
