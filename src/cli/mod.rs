@@ -15,6 +15,7 @@ mod parallel;
 mod plan;
 mod presets;
 mod schema;
+mod shown;
 mod sites;
 mod status;
 mod systemd;

@@ -48,6 +48,7 @@ pub use walk::{LinkOnTheWay, LookupError, Walk};
 
 use part::Part;
 pub(crate) use part::lexical;
+use root::Checked;
 use template::Gathered;
 pub(crate) use users::WHERE as WHERE_USERS_ARE;
 
@@ -63,8 +64,8 @@ pub struct Resolver<'h> {
 /// What one request brings, and what that depends on.
 type Expanded = (Result<Arc<Part>>, Arc<Lookups>);
 
-/// What several bring, and what that depends on.
-type Gatherings = (Result<Arc<Gathered>, Vec<Error>>, Arc<[Arc<Lookups>]>);
+/// What several bring, as far as they can be resolved; why some cannot; and what that depends on.
+type Gatherings = (Arc<Gathered>, Arc<[Error]>, Arc<[Arc<Lookups>]>);
 
 /// What a preset brings by itself.
 #[derive(Clone, Debug)]
@@ -116,25 +117,42 @@ impl<'h> Resolver<'h> {
         manifest: &Manifest,
         roots: &Roots,
     ) -> (Result<Desired, Vec<Error>>, Vec<Arc<Lookups>>) {
+        let (desired, errors, lookups) = self.resolve_in_part(manifest, roots);
+        (desired.filter(|_| errors.is_empty()).ok_or(errors), lookups)
+    }
+
+    /// As [`Resolver::resolve_and_tell`]; but what can be resolved is there although there are errors: lines with an error
+    /// bring nothing. `None`: not even the root is known.
+    pub fn resolve_in_part(
+        &self,
+        manifest: &Manifest,
+        roots: &Roots,
+    ) -> (Option<Desired>, Vec<Error>, Vec<Arc<Lookups>>) {
         let host = self.host.scope();
-        let (gathered, common) = self.gather(&manifest.entries);
-        let desired = self.with_root(&host, manifest, roots, gathered);
+        let (gathered, wrong, common) = self.gather(&manifest.entries);
+        let mut errors: Vec<_> = wrong.iter().cloned().collect();
+        let root = root::check(&host, manifest, roots);
+        let root = root.map_err(|error| errors.insert(0, error)).ok();
+        let mut more = vec![];
+        let desired = root.and_then(|root| self.with_root(&host, manifest, root, &gathered, &mut more));
+        if errors.is_empty() {
+            errors = more; // else these may be because of those
+        }
         let own = Arc::new(host.into_lookups());
-        (desired, common.iter().cloned().chain([own]).filter(|lookups| !lookups.is_empty()).collect())
+        let lookups = common.iter().cloned().chain([own]).filter(|lookups| !lookups.is_empty()).collect();
+        let errors = errors.into_iter().map(|error| error.context(&manifest.site)).collect();
+        (desired, errors, lookups)
     }
 
     fn with_root(
         &self,
         host: &Host,
         manifest: &Manifest,
-        roots: &Roots,
-        gathered: Result<Arc<Gathered>, Vec<Error>>,
-    ) -> Result<Desired, Vec<Error>> {
-        let mut errors = vec![];
-        let root = root::check(host, manifest, roots).map_err(|error| errors.push(error)).ok();
-        let gathered = gathered.map_err(|more| errors.extend(more)).ok();
-        let (Some(root), Some(gathered)) = (root, gathered) else { return Err(named(manifest, errors)) };
-        let template = gathered.template(host, &root.path).map_err(|errors| named(manifest, errors))?;
+        root: Checked,
+        gathered: &Gathered,
+        errors: &mut Vec<Error>,
+    ) -> Option<Desired> {
+        let template = gathered.template(host, &root.path).map_err(|more| errors.extend(more)).ok()?;
         let mut desired = Desired {
             site: manifest.site.clone(),
             root: root.path,
@@ -148,14 +166,17 @@ impl<'h> Resolver<'h> {
             notes: gathered.notes.iter().chain(&template.notes).cloned().collect(),
             warnings: root.warnings,
         };
-        self.add_users(host, &mut desired, &gathered).map_err(|error| named(manifest, vec![error]))?;
-        let errors = root::contains_a_source(&desired);
-        if errors.is_empty() { Ok(desired) } else { Err(named(manifest, errors)) }
+        errors.extend(self.add_users(host, &mut desired, gathered).err());
+        errors.extend(root::contains_a_source(&desired));
+        Some(desired)
     }
 
     /// What `entries`, those of a preset, bring on this host, in a root that is empty.
     pub fn resolve_preset(&self, entries: &[Arc<Entry>]) -> Result<ResolvedPreset, Vec<Error>> {
-        let gathered = self.gather(entries).0?;
+        let (gathered, errors, _) = self.gather(entries);
+        if !errors.is_empty() {
+            return Err(errors.to_vec());
+        }
         let template = gathered.template_for(self.host, &[])?;
         Ok(ResolvedPreset {
             mounts: template.mounts.clone(),
@@ -186,7 +207,7 @@ impl<'h> Resolver<'h> {
             }
             all.push(lookups);
         }
-        (if errors.is_empty() { Ok(Arc::new(gathered)) } else { Err(errors) }, all.into())
+        (Arc::new(gathered), errors.into(), all.into())
     }
 
     fn part(&self, request: &Request) -> Expanded {
@@ -259,8 +280,4 @@ fn generated_mount(
         recursive: false,
         reasons: gathered.users.iter().map(reason).collect(),
     })
-}
-
-fn named(manifest: &Manifest, errors: Vec<Error>) -> Vec<Error> {
-    errors.into_iter().map(|error| error.context(&manifest.site)).collect()
 }

@@ -13,6 +13,7 @@ mod file;
 mod memory;
 mod mount;
 mod owner;
+mod privileges;
 mod schedule;
 mod seccomp;
 mod stat;
@@ -28,11 +29,12 @@ pub use mount::{
     umount, umount_at, umount_expire_probe,
 };
 pub use owner::is_roots;
+pub use privileges::{drop_capabilities, leave_session_keyring};
 pub use schedule::undisturbed;
 pub use seccomp::forbid_typing;
 pub use stat::{
-    Stat, StatMount, list_mounts, list_mounts_in, mount_exists, mount_point, open_beneath, open_host,
-    stat_at, stat_fd, stat_fd_unsynced, stat_mount,
+    Stat, StatMount, list_mounts, list_mounts_in, mount_exists, mount_id_in_table, mount_point, open_beneath,
+    open_host, open_unmounted, stat_at, stat_fd, stat_fd_unsynced, stat_mount,
 };
 pub use text::{iconv, load_locale};
 pub use trace::{Resume, SystemCall, fork, next_signal, resume, stopped_or_ended, system_call};
