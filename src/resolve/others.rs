@@ -187,6 +187,7 @@ mod tests {
             mount_id: None,
             mount_id_is_unique: false,
             mount_root: None,
+            born: None,
         }
     }
 
