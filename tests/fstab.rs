@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         ("install, check, uninstall", install_check_uninstall),
         ("all replaces the block", all_replaces_the_block),
         ("nobody else can keep it from being edited", locks_of_others),
+        ("lines that others could exchange files of are refused", lines_of_others),
         ("a failing site keeps its lines", failing_site_keeps_its_lines),
         ("broken markers are refused", broken_markers),
         ("a line for the same target is refused", double_lines),
@@ -312,7 +313,7 @@ fn locks_of_others() {
         file.display(),
         held.display()
     );
-    fs::set_permissions(sandbox.path(""), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::set_permissions(sandbox.path(""), fs::Permissions::from_mode(0o1777)).unwrap();
     let mut other = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", &script])
         .spawn()
@@ -552,4 +553,45 @@ fn down_leaves_what_is_needed() {
     fs::write(&file, OWN_LINES).unwrap();
     sandbox.ok(&["down", "s"]);
     assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+}
+
+/// mount(8) follows links in both fields.
+fn lines_of_others() {
+    let (sandbox, file) = sandbox("devices: [null]\n");
+    let (root, host) = (sandbox.root("s"), sandbox.directory("home/uploads"));
+    let owned = |path: &Path, uid| std::os::unix::fs::chown(path, Some(uid), Some(uid)).unwrap();
+    fstab(&sandbox, &file, &["s", "--install"]).exits(0);
+    let installed = fs::read(&file).unwrap();
+    // The root, a directory in it, one above it.
+    for path in [root.clone(), root.join("dev"), root.parent().unwrap().to_owned()] {
+        owned(&path, 61001);
+        let printed = sandbox.run(&["fstab", "s"]);
+        for ran in [printed, fstab(&sandbox, &file, &["s", "--install"])] {
+            let ran = ran.exits(1);
+            ran.complains("mount(8) would follow it")
+                .complains("belongs to user 61001")
+                .complains("mountjail up");
+        }
+        fstab(&sandbox, &file, &["s", "--check"])
+            .exits(1)
+            .complains("its lines are still in")
+            .complains("--uninstall s");
+        assert_eq!(fs::read(&file).unwrap(), installed);
+        owned(&path, 0);
+    }
+    fstab(&sandbox, &file, &["s", "--check"]).exits(0);
+    // A source.
+    let line = format!("mounts: [{{ source: {}, target: /up, access: read-write }}]\n", host.display());
+    sandbox.site("s", &line);
+    owned(&host, 61001);
+    fstab(&sandbox, &file, &["s", "--install"]).exits(0);
+    owned(host.parent().unwrap(), 61001);
+    fstab(&sandbox, &file, &["s", "--install"]).exits(1).complains("mount(8) would follow it");
+    // One such site is in no other's way.
+    sandbox.site("other", "devices: [zero]\n");
+    fstab(&sandbox, &file, &["--all", "--install"]).exits(1).complains("other: 1 line in ");
+    fstab(&sandbox, &file, &["s", "--uninstall"]).exits(0);
+    sandbox.run(&["fstab", "s"]).exits(1);
+    sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["down", "s"]);
 }

@@ -310,6 +310,7 @@ fn mounted(mount: &Mount, id: u64) -> SeenMount {
         kind: Some(mount.kind),
         fs_root: None,
         options: mount.options,
+        made_shared: false,
     }
 }
 
@@ -383,6 +384,7 @@ fn bare(own: [bool; 4]) -> World {
         kind: Some(FileKind::File),
         fs_root: None,
         options: Options::DATA,
+        made_shared: false,
     };
     world.mounts.insert(jail("/theirs"), vec![theirs]);
     world

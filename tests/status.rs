@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         ("a source that is gone is absent, and every other mount is shown", absent),
         ("why a site is drifted is told where no mount does", reasons),
         ("a site is shown by its record when its manifest is wrong, gone or has moved", by_the_record),
+        ("a mount that somebody made shared, or covered, is shown so", shared_or_covered),
         ("of several sites what is not ok is shown", in_short),
         ("a process chooses neither commands nor the length of a line", names_of_processes),
     ]))
@@ -427,6 +428,47 @@ fn by_the_record() {
     let status = sandbox.run(&["status", "s"]).exits(1);
     assert!(status.stdout.contains("s: drifted, ") && status.stdout.contains("/etc/hosts"), "{status}");
     fs::rename(sandbox.root("moved"), &root).unwrap();
+    sandbox.ok(&["status", "s"]);
+}
+
+fn mount(arguments: &[&str], at: &Path) {
+    Ran::of(Command::new("mount").args(arguments).arg(at)).exits(0);
+}
+
+fn shared_or_covered() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.directory("host/data");
+    let root = sandbox
+        .site("s", &format!("etc: [hosts]\nmounts: [{{ source: {}, target: /data }}]\n", source.display()));
+    sandbox.ok(&["up", "s"]);
+    mount(&["--make-shared"], &root.join("data"));
+    let status = sandbox.run(&["status", "s"]).exits(3).prints("s: drifted, 1 of 2 mounts ok");
+    status.prints("  wrong-options ").prints("(somebody made it shared, wanted private)");
+    sandbox.ok(&["up", "s"]).complains("1 swapped");
+    sandbox.ok(&["status", "s"]);
+    for options in [&["-t", "tmpfs", "theirs"][..], &["--bind", root.join("etc").to_str().unwrap()]] {
+        mount(options, &root.join("etc"));
+        let status = sandbox.run(&["status", "s"]).exits(3).prints("s: drifted, ");
+        let at = root.join("etc").display().to_string();
+        assert!(
+            status.stdout.lines().any(|line| line.contains("  /etc/hosts ") && line.contains(&at)),
+            "{status}"
+        );
+        assert!(!status.stdout.contains("is another file now"), "{status}");
+        Ran::of(Command::new("umount").arg(root.join("etc"))).exits(0);
+        sandbox.ok(&["status", "s"]);
+    }
+    let hosts = root.join("etc/hosts");
+    for _ in 0..3 {
+        mount(&["--bind", "/etc/hosts"], &hosts);
+    }
+    let status = sandbox.run(&["status", "s"]).exits(3).prints("  shadowed ");
+    assert!(
+        status.stdout.contains(&format!("umount {}", hosts.display()))
+            || status.stdout.contains("on top of it"),
+        "{status}"
+    );
+    (0..3).for_each(|_| drop(Ran::of(Command::new("umount").arg(&hosts)).exits(0)));
     sandbox.ok(&["status", "s"]);
 }
 

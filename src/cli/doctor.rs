@@ -186,7 +186,7 @@ impl Doctor {
             match fpm::pools(&master) {
                 Ok(pools) => found.extend(pools.iter().filter_map(|pool| {
                     let root = HostPath::new(pool.chroot()?).ok()?;
-                    let unserved = !roots.iter().any(|root| pool.lives_in(root));
+                    let unserved = !roots.iter().any(|root| pool.lives_in(&context.host, root));
                     unserved.then(|| (pool.name.clone(), root))
                 })),
                 Err(error) => context.out.warn(&error),

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::out::worst;
 use crate::import::{Draft, Found, Kind};
-use crate::manifest::{self, Presets, SiteName, SourceFile};
+use crate::manifest::{self, HostPath, Presets, SiteName, SourceFile};
+use crate::resolve::Roots;
 use crate::{Error, Result};
 
 /// Make manifests of what there is: pools of PHP-FPM, bind mounts in fstab, jailkit's sections
@@ -66,6 +67,7 @@ impl Import {
 
     /// Prints or writes each; what is wrong with one does not stop the others.
     fn each(&self, context: &Context<'_>, drafts: &[Draft]) -> anyhow::Result<u8> {
+        warn_of_overlaps(context, drafts);
         let presets = with_new(context, drafts)?;
         let (mut codes, mut results, mut text) = (vec![0], vec![], String::new());
         for draft in drafts {
@@ -89,17 +91,27 @@ impl Import {
         Ok(context.out.print_and(text, worst(codes)))
     }
 
+    /// Says so if the root of `draft` is that of another site, in it or around it.
+    ///
+    /// Errors: it is the same one, and the manifest is to be written.
+    fn compare_roots(&self, context: &Context<'_>, draft: &Draft, root: &HostPath) -> Result<()> {
+        let Ok(name) = SiteName::new(&draft.name) else { return Ok(()) };
+        for overlap in context.roots().overlaps(&name, root) {
+            if overlap.is_same() && self.write {
+                let both = format!("{}: the site {} has the root {root} already", draft.place, overlap.site);
+                return Err(Error::failed(both).hint("compare them by hand: import overwrites nothing"));
+            }
+            context.out.warn(format_args!("{}: {overlap}", draft.place));
+        }
+        Ok(())
+    }
+
     /// The text of one, which reads as a manifest; written, if that is asked for.
     fn one(&self, context: &Context<'_>, draft: &Draft, file: &Path, presets: &Presets) -> Result<String> {
         let yaml = draft.to_yaml();
         check(draft, &yaml, presets)?;
-        if let Some(other) = draft.root().and_then(|root| context.roots().site_at(root)) {
-            let root = draft.root().map(ToString::to_string).unwrap_or_default();
-            let both = format!("{}: the site {other} has the root {root} already", draft.place);
-            if self.write && other.as_str() != draft.name {
-                return Err(Error::failed(both).hint("compare them by hand: import overwrites nothing"));
-            }
-            context.out.warn(both);
+        if let Some(root) = draft.root() {
+            self.compare_roots(context, draft, root)?;
         }
         if self.write {
             write(draft, file, &yaml)?;
@@ -108,6 +120,25 @@ impl Import {
             remarks.for_each(|remark| context.out.warn(format_args!("{}: {remark}", draft.name)));
         }
         Ok(yaml)
+    }
+}
+
+/// Says which of the roots that are to be are one directory, or one in the other: such sites cannot both be up.
+fn warn_of_overlaps(context: &Context<'_>, drafts: &[Draft]) {
+    let named =
+        drafts.iter().filter_map(|draft| Some((draft, SiteName::new(&draft.name).ok()?, draft.root()?)));
+    let named: Vec<_> = named.collect();
+    let mut roots = Roots::default();
+    for (_, name, root) in &named {
+        roots.add(name.clone(), HostPath::clone(root));
+    }
+    for (nth, (draft, name, root)) in named.iter().enumerate() {
+        for overlap in roots.overlaps(name, root) {
+            // Once for both.
+            if named[..nth].iter().any(|(_, name, _)| *name == overlap.site) {
+                context.out.warn(format_args!("{}: {overlap}", draft.place));
+            }
+        }
     }
 }
 
@@ -143,7 +174,7 @@ fn file_of(context: &Context<'_>, draft: &Draft) -> PathBuf {
 
 /// The presets that there will be: those that there are, and the new ones.
 fn with_new(context: &Context<'_>, drafts: &[Draft]) -> Result<Presets> {
-    let mut presets = super::sites::presets(&context.config)?;
+    let mut presets = super::sites::presets(&context.config, &context.trust)?;
     for draft in drafts.iter().filter(|draft| matches!(draft.kind, Kind::Preset(_))) {
         let file = file_of(context, draft);
         if !file.exists() {

@@ -41,9 +41,10 @@ pub(super) fn site(
     let desired = desired.or_else(|| Some(Desired::nothing(site.name.clone(), records.root()?.clone())));
     let plan = desired.map(|mut desired| {
         let whole = failed.is_empty() || is_gone;
-        let absent = match whole {
-            true => named_and_absent(&desired, &records, &context.host, &lookups),
-            false => keep_what_is_recorded(&mut desired, &records, &context.host),
+        let absent = if whole {
+            named_and_absent(&desired, &records, &context.host, &lookups)
+        } else {
+            keep_what_is_recorded(&mut desired, &records, &context.host)
         };
         planned(&desired, records, table, absent, whole)
     });

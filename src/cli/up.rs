@@ -66,6 +66,7 @@ impl Up {
         let boot = observe::boot_id()?;
         let engine = context.engine(boot.clone(), sites.len() > 1)?;
         let resolver = context.resolver()?;
+        context.roots().come_up(sites.iter().map(|site| site.name.clone()));
         let table = table(sites.len() > 1)?;
         let run = Run { context, engine, resolver, boot, table, stop: &stop, leave_down: self.leave_down };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);

@@ -160,7 +160,7 @@ impl Exam<'_> {
     }
 
     fn on_host(&self, path: &Path) -> bool {
-        HostPath::new(path).is_ok_and(|path| self.host.exists(&path))
+        HostPath::new(path).is_ok_and(|path| self.host.is_there(&path).unwrap_or(false))
     }
 
     fn up(&self) -> Remedy {

@@ -73,7 +73,7 @@ fn record_of(
 ) -> Record {
     let nothing = || Record::nothing(engine.boot.clone(), plan.root.clone());
     let before = observed.record.clone().unwrap_or_else(nothing);
-    Record { version: VERSION, mounts, history, ..before }
+    Record { version: VERSION, manifest: plan.manifest.clone(), mounts, history, ..before }
 }
 
 /// What earlier runs did.
@@ -85,6 +85,7 @@ fn history(observed: &Observed) -> Option<History> {
 fn kept_before(plan: &Plan, observed: &Observed) -> Kept {
     let mut kept = observed.kept.clone().unwrap_or_else(|| Kept::nothing(plan.root.clone()));
     kept.version = VERSION;
+    kept.manifest = plan.manifest.clone();
     for made in &mut kept.made {
         let seen = observed.paths.get(&made.path).map(|seen| seen.file);
         made.file = match (made.file, seen) {

@@ -1,12 +1,11 @@
 //! php-fpm.conf and its pools, as `php-fpm.conf(5)` and PHP's manual describe them.
 
 use std::collections::HashMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::draft::{Draft, Item, Kind};
 use crate::manifest::HostPath;
+use crate::resolve::Host;
 use crate::{Error, Result};
 
 /// How deep files may include each other.
@@ -51,14 +50,12 @@ impl Pool {
         self.directives.iter().filter_map(|(key, value)| Some((setting(key)?, value.clone()))).collect()
     }
 
-    /// Whether its chroot is the directory `root`, by whatever links it gets there.
-    pub fn lives_in(&self, root: &HostPath) -> bool {
+    /// Whether its chroot is the directory `root`, by whatever links of root's it gets there. A link in the hands of
+    /// others is none's word for whose the root is.
+    pub fn lives_in(&self, host: &Host, root: &HostPath) -> bool {
         let Some(chroot) = self.chroot().and_then(|chroot| HostPath::new(chroot).ok()) else { return false };
-        let directory = |path: &HostPath| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
-        match directory(&chroot) {
-            None => chroot == *root,
-            found => found == directory(root),
-        }
+        let directory = |path: &HostPath| host.walk_strictly(path).ok().map(|walk| walk.stat.file);
+        chroot == *root || directory(&chroot).is_some_and(|found| Some(found) == directory(root))
     }
 }
 

@@ -15,15 +15,13 @@ pub mod php;
 mod roots;
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::Read;
 use std::path::Path;
 
 pub(crate) use draft::scalar;
 pub use draft::{Draft, Item, Kind, Mount};
 
 use crate::manifest::{HostPath, Presets, SiteName};
-use crate::{Error, Result};
+use crate::{Error, Result, sys};
 
 /// No file of these formats is longer.
 const MAX_BYTES: u64 = 4 << 20;
@@ -168,16 +166,12 @@ fn format(text: &[u8]) -> Option<Format> {
 
 /// The text of a file. A FIFO or device is refused, and no more is read than such a file can have.
 fn text(path: &Path) -> Result<Vec<u8>> {
-    let cannot = |error| Error::failed(format!("cannot read {}", path.display())).because(&error);
-    if !fs::metadata(path).map_err(cannot)?.is_file() {
-        return Err(Error::failed(format!("{} is not a regular file", path.display())));
-    }
-    let mut text = vec![];
-    fs::File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut text)).map_err(cannot)?;
-    if text.len() as u64 > MAX_BYTES {
-        return Err(Error::failed(format!("{} is longer than 4 MiB: no configuration is", path.display())));
-    }
-    Ok(text)
+    let file = path.display();
+    sys::read_regular(path, MAX_BYTES).map_err(|error| match error.raw_os_error() {
+        Some(libc::EISDIR | libc::EINVAL) => Error::failed(format!("{file} is not a regular file")),
+        Some(libc::EFBIG) => Error::failed(format!("{file} is longer than 4 MiB: no configuration is")),
+        _ => Error::failed(format!("cannot read {file}")).because(&error),
+    })
 }
 
 /// A site's name out of its root: `site1` for `/srv/www/site1` and for `/srv/www/site1/chroot`.

@@ -81,6 +81,7 @@ pub fn as_recorded(records: &Records) -> Option<Observed> {
             kind: None,
             fs_root: None,
             options: mount.options,
+            made_shared: false,
         };
         let before = observed.mounts.insert(mount.target.clone(), vec![seen]);
         if before.is_some() || mount.recursive {
@@ -98,6 +99,8 @@ struct Site<'a> {
     root_mount: Option<u64>,
     /// The device that it is on.
     root_device: u64,
+    /// Its mount's id in mountinfo, if that is not shared: nothing that is mounted on it is shared by itself.
+    private: Option<u64>,
     /// The mounts below the root, sorted by mount point; `None`: ask the kernel for each.
     table: Option<&'a [MountInfo]>,
     kept: HashSet<JailPath>,
@@ -125,13 +128,14 @@ impl<'a> Site<'a> {
             .flat_map(|record| &record.mounts)
             .map(|mount| mount.target.clone())
             .collect();
-        let table = table.map(|table| table.below(desired.root.as_path()));
+        let below = table.map(|table| table.below(desired.root.as_path()));
         Ok(Self {
             root,
             path: &desired.root,
             root_mount: stat.mount_id,
             root_device: stat.file.dev,
-            table,
+            private: private_mount(&stat, table),
+            table: below,
             kept,
             recorded: recorded.into_iter().collect(),
             last: RefCell::default(),
@@ -203,7 +207,7 @@ impl<'a> Site<'a> {
             let count = table[first..].partition_point(|mount| at(mount).is_eq());
             &table[first..first + count]
         });
-        if let Some(seen) = in_table.and_then(|mounts| mounts_by_table(mounts, stat)) {
+        if let Some(seen) = in_table.and_then(|mounts| mounts_by_table(mounts, stat, self.private)) {
             return Ok(seen);
         }
         // None, or none yet when the table was read.
@@ -223,7 +227,7 @@ impl<'a> Site<'a> {
         let Some(stat) = stat else { return Ok(vec![]) };
         let (Some(true), Some(id)) = (stat.mount_root, stat.mount_id) else { return Ok(vec![]) };
         let stack = self.asked(target, id)?;
-        Ok(shown(&stack.iter().collect::<Vec<_>>(), stat))
+        Ok(shown(&stack.iter().collect::<Vec<_>>(), stat, self.private))
     }
 
     /// The mount `top` and those below it at the same place, bottom first.
@@ -371,6 +375,16 @@ fn strays(observed: &Observed) -> Vec<Stray> {
     elsewhere.collect()
 }
 
+/// The id in mountinfo of the mount that `stat` is on, if that is not shared.
+fn private_mount(stat: &Stat, table: Option<&Table>) -> Option<u64> {
+    let id = stat.mount_id?;
+    if stat.mount_id_is_unique {
+        let mount = sys::stat_mount(id).ok()?;
+        return (mount.propagation & libc::MS_SHARED == 0).then_some(mount.id);
+    }
+    (!table?.get(id)?.shared).then_some(id)
+}
+
 /// Nothing is there, or only a link or a file on the way.
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
@@ -378,25 +392,31 @@ fn is_absent(error: &io::Error) -> bool {
 
 /// The mounts at one point, bottom first, where the topmost one is what `stat` was found of: others may be there that a
 /// mount above hides. `None`: none of them is it.
-fn mounts_by_table(mounts: &[MountInfo], stat: Option<&Stat>) -> Option<Vec<SeenMount>> {
+fn mounts_by_table(
+    mounts: &[MountInfo],
+    stat: Option<&Stat>,
+    private: Option<u64>,
+) -> Option<Vec<SeenMount>> {
     let stat = stat.filter(|stat| stat.mount_root != Some(false))?;
     let stack = table::stack_below(mounts, |mount| is_found(mount, stat))?;
-    let mut seen = shown(&stack, stat);
+    let mut seen = shown(&stack, stat, private);
     if let Some(top) = seen.last_mut() {
         top.unique_id = stat.mount_id.filter(|_| stat.mount_id_is_unique);
     }
     Some(seen)
 }
 
-/// A stack of mounts, bottom first, of whose topmost one's root `stat` was found.
-fn shown(stack: &[&MountInfo], stat: &Stat) -> Vec<SeenMount> {
+/// A stack of mounts, bottom first, of whose topmost one's root `stat` was found. `private`: the id of the root's own mount, if
+/// what is mounted on that is not shared by itself.
+fn shown(stack: &[&MountInfo], stat: &Stat, private: Option<u64>) -> Vec<SeenMount> {
     let top = stack.last().map(|top| (top.device, &top.root));
     let is_whole = |root: &Path| !root.as_os_str().as_bytes().ends_with(b"//deleted");
     let seen = stack.iter().enumerate().map(|(nth, mount)| {
         let same =
             nth + 1 == stack.len() || is_whole(&mount.root) && top == Some((mount.device, &mount.root));
         let (file, kind) = if same { (Some(stat.file), Some(stat.kind)) } else { (None, None) };
-        SeenMount { file, kind, ..listed(mount) }
+        let made_shared = mount.shared && private == Some(mount.parent);
+        SeenMount { file, kind, made_shared, ..listed(mount) }
     });
     seen.collect()
 }
@@ -416,5 +436,6 @@ fn listed(mount: &MountInfo) -> SeenMount {
         kind: None,
         fs_root: Some(mount.root.clone()),
         options: mount.options,
+        made_shared: false,
     }
 }

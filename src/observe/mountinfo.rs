@@ -26,6 +26,8 @@ pub struct MountInfo {
     pub point: PathBuf,
     /// Its own attributes, not those of its file system.
     pub options: Options,
+    /// It is in a peer group (mount_namespaces(7)).
+    pub shared: bool,
 }
 
 impl MountInfo {
@@ -40,6 +42,7 @@ impl MountInfo {
             root: mount.root,
             point: mount.point,
             options: Options::of_attributes(mount.attributes),
+            shared: mount.propagation & libc::MS_SHARED != 0,
         }
     }
 }
@@ -62,10 +65,18 @@ fn parse_line(line: &[u8]) -> Option<MountInfo> {
     let root = unescaped(fields.next()?);
     let point = unescaped(fields.next()?);
     let options = options(fields.next()?);
-    fields.any(|field| field == b"-").then_some(())?;
+    let (mut shared, mut ended) = (false, false);
+    for field in fields.by_ref() {
+        ended = field == b"-";
+        if ended {
+            break;
+        }
+        shared |= field.starts_with(b"shared:");
+    }
+    ended.then_some(())?;
     let kind = fields.next()?;
     let fuse = kind == b"fuse" || kind == b"fuseblk" || kind.starts_with(b"fuse.");
-    Some(MountInfo { id, unique_id: None, parent, device, fuse, root, point, options })
+    Some(MountInfo { id, unique_id: None, parent, device, fuse, root, point, options, shared })
 }
 
 /// `98:0`
@@ -132,6 +143,7 @@ mod tests {
                 root: "/mnt1".into(),
                 point: "/mnt2".into(),
                 options,
+                shared: optional.starts_with("shared"),
             };
             assert_eq!(found, [expected], "{optional}");
         }

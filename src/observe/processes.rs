@@ -85,7 +85,8 @@ fn unit(text: &str) -> Option<String> {
     let path = text.lines().find_map(|line| {
         line.strip_prefix("0::").or_else(|| line.split_once("name=systemd:").map(|(_, path)| path))
     })?;
-    let name = path.split('/').find(|name| !name.is_empty() && !name.ends_with(".slice"))?;
+    let is_slice = |name: &str| matches!(name.rsplit_once('.'), Some((_, "slice")));
+    let name = path.split('/').find(|name| !name.is_empty() && !is_slice(name))?;
     let name = name.strip_prefix('_').unwrap_or(name); // systemd escapes what looks like a file of the kernel's
     let is_unit = matches!(name.rsplit_once('.'), Some((prefix, "service" | "scope")) if !prefix.is_empty());
     let valid = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);

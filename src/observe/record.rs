@@ -76,6 +76,9 @@ pub struct Record {
     pub boot: BootId,
     /// The site's root when they were made.
     pub root: HostPath,
+    /// The manifest that they were made for; unknown in records of the first programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<PathBuf>,
     /// In the order of attaching; a target may stand twice while a swap is under way.
     pub mounts: Vec<RecordedMount>,
     /// What was done since the first of them was made; `None` of mounts that mountjail only took over.
@@ -89,7 +92,15 @@ pub struct Record {
 impl Record {
     /// Of a site at `root` without mounts.
     pub fn nothing(boot: BootId, root: HostPath) -> Self {
-        Self { version: VERSION, boot, root, mounts: vec![], history: None, more: Unknown::new() }
+        Self {
+            version: VERSION,
+            boot,
+            root,
+            manifest: None,
+            mounts: vec![],
+            history: None,
+            more: Unknown::new(),
+        }
     }
 
     /// When the site came up: when the first of its mounts did, if that is known of all of them.
@@ -185,6 +196,9 @@ pub struct Kept {
     pub version: u32,
     /// The site's root when they were made.
     pub root: HostPath,
+    /// The manifest that they were made for; unknown in records of the first programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<PathBuf>,
     /// Parents before children.
     pub made: Vec<Made>,
     /// Generated files on the host.
@@ -207,7 +221,15 @@ impl Kept {
 
     /// Of a site at `root` for which nothing was made.
     pub fn nothing(root: HostPath) -> Self {
-        Self { version: VERSION, root, made: vec![], files: vec![], fstab: None, more: Unknown::new() }
+        Self {
+            version: VERSION,
+            root,
+            manifest: None,
+            made: vec![],
+            files: vec![],
+            fstab: None,
+            more: Unknown::new(),
+        }
     }
 
     /// Whether there is nothing to remember.

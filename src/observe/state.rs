@@ -129,6 +129,12 @@ impl Records {
     pub fn root(&self) -> Option<&HostPath> {
         self.record.as_ref().map(|record| &record.root).or_else(|| self.kept.as_ref().map(|kept| &kept.root))
     }
+
+    /// The manifest that the site was brought up by, if they tell.
+    pub fn manifest(&self) -> Option<&Path> {
+        let of_record = self.record.as_ref().and_then(|record| record.manifest.as_deref());
+        of_record.or_else(|| self.kept.as_ref()?.manifest.as_deref())
+    }
 }
 
 /// Larger than any record: of 100,000 mounts it has some 40 MB.

@@ -68,6 +68,8 @@ pub struct SeenMount {
     pub fs_root: Option<PathBuf>,
     /// Its attributes.
     pub options: Options,
+    /// It is shared, though what it is mounted on is not: somebody made it so.
+    pub made_shared: bool,
 }
 
 impl SeenMount {

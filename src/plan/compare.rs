@@ -86,6 +86,10 @@ pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
         let (found, wanted) = (submounts(known.recursive), submounts(mount.recursive));
         return change(State::WrongOptions, format!("mounted {found} submounts, wanted {wanted}"));
     }
+    // One that was only taken over is as whoever mounted it made it.
+    if top.made_shared && is_right(top, mount) && ours.is_some_and(|known| known.since.is_some()) {
+        return change(State::WrongOptions, "somebody made it shared, wanted private".to_owned());
+    }
     if is_right(top, mount) {
         let covered = below.iter().filter(|seen| is_recorded(seen));
         return Verdict::Keep(covered.chain([top]).cloned().collect());

@@ -15,6 +15,7 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
     let mut plan = Plan {
         site,
         root,
+        manifest: None,
         steps: vec![],
         states: vec![],
         keep: vec![],

@@ -18,6 +18,8 @@ pub struct Plan {
     pub site: SiteName,
     /// The jail's directory on the host.
     pub root: HostPath,
+    /// The manifest that asks for it.
+    pub manifest: Option<PathBuf>,
     /// In the order of carrying out; empty when in sync.
     pub steps: Vec<Step>,
     /// Every desired, recorded or foreign mount below the root, sorted by target.

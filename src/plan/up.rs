@@ -20,6 +20,7 @@ pub fn up(desired: &Desired, observed: &Observed) -> Plan {
         plan: Plan {
             site: desired.site.clone(),
             root: desired.root.clone(),
+            manifest: desired.manifest.clone(),
             steps: vec![],
             states: vec![],
             keep: vec![],
@@ -165,9 +166,10 @@ impl Planner<'_> {
                     );
                     break;
                 };
-                let (state, detail) = match self.observed.absent.contains(*target) {
-                    true => (State::Absent, absent(&known.source)),
-                    false => (State::Orphan, "no longer in the manifest".to_owned()),
+                let (state, detail) = if self.observed.absent.contains(*target) {
+                    (State::Absent, absent(&known.source))
+                } else {
+                    (State::Orphan, "no longer in the manifest".to_owned())
                 };
                 self.plan.states.push(MountState {
                     target: (*target).clone(),

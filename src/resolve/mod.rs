@@ -12,10 +12,13 @@ pub mod ldso;
 mod lookups;
 mod nested;
 mod nss;
+mod others;
 mod part;
 mod pattern;
+mod place;
 mod refused;
 mod root;
+mod roots;
 mod shown;
 mod template;
 mod types;
@@ -23,11 +26,12 @@ mod users;
 mod walk;
 
 use std::collections::HashMap;
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::manifest::{Entry, HostPath, JailPath, Manifest, Origin, Request};
-use crate::{Error, Result};
+use crate::manifest::{Entry, HostPath, JailPath, Manifest, Origin, Request, SourceFile};
+use crate::{Error, Result, sys};
 
 pub(crate) use nss::services as name_services;
 
@@ -35,8 +39,11 @@ pub use host::Host;
 pub use inside::may_be_brought;
 pub use ldso::interpreter_of;
 pub use lookups::{Interest, Lookups};
-pub use root::{Roots, create_root, refuse_system, root_id};
+pub use others::Others;
+pub use root::{create_root, refuse_system, root_id};
+pub use roots::{Overlap, Roots};
 pub use types::{Cause, Desired, FileId, FileKind, GeneratedFile, Link, Mount, Note, Options, Reason};
+pub(crate) use walk::found;
 pub use walk::{LinkOnTheWay, LookupError, Walk};
 
 use part::Part;
@@ -149,6 +156,10 @@ impl<'h> Resolver<'h> {
         let mut desired = Desired {
             site: manifest.site.clone(),
             root: root.path,
+            manifest: match &manifest.file {
+                SourceFile::File(file) => Some(file.clone()),
+                SourceFile::BuiltIn(_) => None,
+            },
             mounts: template.mounts.clone(),
             links: template.links.clone(),
             files: vec![],
@@ -214,7 +225,9 @@ impl<'h> Resolver<'h> {
     fn add_users(&self, host: &Host, desired: &mut Desired, gathered: &Gathered) -> Result<()> {
         let Some((_, origin)) = gathered.users.first() else { return Ok(()) };
         let names: Vec<_> = gathered.users.iter().map(|(name, _)| name.clone()).collect();
-        let (passwd, group) = host.accounts().files(host, &names);
+        let accounts =
+            host.accounts().map_err(|error| error.error("cannot read the host's users and groups"))?;
+        let (passwd, group) = accounts.files(host, &names)?;
         if let Some(etc) = desired.mounts.iter().find(|mount| mount.target.as_path() == Path::new("/etc")) {
             let text = nested::in_the_way(Path::new("/etc/passwd"), 1, &etc.target);
             desired.notes.push(Note { origin: origin.clone(), text, always: true });
@@ -226,7 +239,7 @@ impl<'h> Resolver<'h> {
             if let Some(other) = desired.mounts.iter().find(|mount| mount.target == target) {
                 return Err(builder::conflict(&target, &other.source, &other.reasons, &path, origin));
             }
-            desired.mounts.push(Arc::new(generated_mount(host, &target, &path, &contents, gathered)));
+            desired.mounts.push(Arc::new(generated_mount(host, &target, &path, &contents, gathered)?));
             desired.files.push(GeneratedFile { path, contents });
         }
         desired.mounts.sort_by(|a, b| a.target.cmp(&b.target));
@@ -241,13 +254,24 @@ fn generated_mount(
     path: &HostPath,
     contents: &[u8],
     gathered: &Gathered,
-) -> Mount {
-    let is_current = host.now(path).is_ok_and(|(stat, _)| stat.kind == FileKind::File)
-        && std::fs::read(path).is_ok_and(|found| found == contents);
-    let file = host.now(path).ok().filter(|_| is_current).map(|(stat, _)| stat.file);
+) -> Result<Mount> {
+    let cannot = |reason: &io::Error| Error::failed(format!("cannot read {path}")).because(reason);
+    let there = host.now(path).map_err(|error| cannot(&error.into()))?;
+    let file = match there.filter(|there| there.stat.kind == FileKind::File) {
+        Some(there) => {
+            let limit = contents.len() as u64;
+            let is_current = match sys::read_regular(path.as_path(), limit) {
+                Ok(found) => found == contents,
+                Err(error) if error.raw_os_error() == Some(libc::EFBIG) => false,
+                Err(error) => return Err(cannot(&error)),
+            };
+            is_current.then_some(there.stat.file)
+        }
+        None => None,
+    };
     let reason =
         |(_, origin): &(String, Arc<Origin>)| Reason { origin: origin.clone(), chain: vec![Cause::Users] };
-    Mount {
+    Ok(Mount {
         target: target.clone(),
         source: path.clone(),
         file,
@@ -255,5 +279,5 @@ fn generated_mount(
         options: Options::DATA,
         recursive: false,
         reasons: gathered.users.iter().map(reason).collect(),
-    }
+    })
 }

@@ -108,6 +108,12 @@ pub fn mount_id_in_table(fd: impl AsFd) -> io::Result<u64> {
     id.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
+/// As [`stat_fd`], with what the kernel knows already: a file system of a network does not ask its server
+/// (`AT_STATX_DONT_SYNC`).
+pub fn stat_fd_unsynced(fd: impl AsFd) -> io::Result<Stat> {
+    statx(fd.as_fd().as_raw_fd(), c"", libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC)
+}
+
 /// Opens `path` beneath the directory `root` with `flags` (`O_CLOEXEC` is added), where no component, the
 /// last one included, may be a link or lead out: `openat2(2)` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
 /// RESOLVE_NO_MAGICLINKS` (Linux 5.6), else, and for a path that is longer than `PATH_MAX`, a walk by
@@ -320,11 +326,12 @@ fn is_overflow<T>(result: &io::Result<T>) -> bool {
 ///
 /// Errors: ENOENT when there is no such mount in this namespace; ENOSYS before Linux 6.8.
 pub fn stat_mount(unique_id: u64) -> io::Result<StatMount> {
-    let (fixed, paths) = (STATMOUNT_SB_BASIC | STATMOUNT_MNT_BASIC, STATMOUNT_MNT_ROOT | STATMOUNT_MNT_POINT);
-    let mut answer = Answer::of(unique_id, fixed | paths, USUAL);
+    let paths = STATMOUNT_MNT_ROOT | STATMOUNT_MNT_POINT;
+    let numbers = STATMOUNT_SB_BASIC | STATMOUNT_MNT_BASIC;
+    let mut answer = Answer::of(unique_id, numbers | paths, USUAL);
     let whole = !is_overflow(&answer);
     if !whole {
-        answer = Answer::of(unique_id, fixed, 0);
+        answer = Answer::of(unique_id, numbers, 0);
     }
     let answer = answer?;
     let raw = answer.fixed();

@@ -49,6 +49,7 @@ impl Fstab {
                 }
                 Err(failed) => {
                     let (code, errors) = failed.report(context, site);
+                    self.report_installed(context, site, &block);
                     codes.push(code);
                     results.push(json!({ "site": site.name, "errors": errors }));
                 }

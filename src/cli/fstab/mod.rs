@@ -2,6 +2,7 @@
 
 mod check;
 mod install;
+mod links;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -86,6 +87,17 @@ impl Fstab {
         Ok(self.finish(context, &results, &text, worst(codes)))
     }
 
+    /// Names lines of the site's that were installed before it was found that there must be none.
+    fn report_installed(&self, context: &Context<'_>, site: &Site, block: &Block) {
+        if block.get(&site.name).is_some() {
+            context.out.warn(format_args!(
+                "{0}: its lines are still in {1}; `mountjail fstab --uninstall {0}` takes them out",
+                site.name,
+                self.file.display()
+            ));
+        }
+    }
+
     fn finish(&self, context: &Context<'_>, results: &[Value], text: &[u8], code: u8) -> u8 {
         if self.json {
             return context.out.print_and(format!("{:#}\n", json!({ "sites": results })), code);
@@ -119,6 +131,7 @@ impl<'c> Run<'c> {
         let lines = fstab::lines(&desired, &manifest.services, systemd::in_container(), |source| {
             self.table.points_below(source.as_path())
         });
+        links::refuse_exchangeable(&self.context.host, &desired, &lines).map_err(Failed::Errors)?;
         let section = fstab::section(&desired.site, &desired.root, &lines);
         Ok(Rendered { desired, lines, section })
     }

@@ -30,9 +30,9 @@ impl Limit {
         }
         let allowed = said.lines < LINES;
         if allowed {
-            said.lines += lines
+            said.lines += lines;
         } else {
-            said.left_out += lines
+            said.left_out += lines;
         }
         allowed
     }
