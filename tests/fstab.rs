@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     trials.push(on_shared_root("host mounts stay outside", host_mounts_stay_outside));
     // In a process of its own, because it mounts on /run.
     trials.push(on_shared_root("what is made on /run is waited for", waits_for_makers));
+    trials.push(on_shared_root("no cycle, whatever services are named", no_cycle));
     trials.extend(support::trials([
         ("odd paths survive", odd_paths),
         ("findmnt verifies the lines", findmnt_is_silent),
@@ -301,6 +302,34 @@ fn waits_for_makers() {
     assert_eq!(after("/run/systemd/resolve"), ["systemd-resolved.service"]);
     assert_eq!(after("/run/mysqld"), ["mariadb.service", "mysql.service"]);
     assert_eq!(after("/run/own"), ["systemd-tmpfiles-setup.service"]);
+}
+
+/// A line waits for no daemon that waits for it, nor for one that waits for another site's lines that wait for it.
+fn no_cycle() {
+    let sandbox = Sandbox::new();
+    mount(Some("run"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    for directory in ["/run/redis", "/run/mysqld"] {
+        fs::create_dir_all(directory).unwrap();
+    }
+    let options = |site: &str| {
+        let text = sandbox.ok(&["fstab", site]).stdout;
+        let words = text.split([',', ' ']).filter_map(|word| word.strip_prefix("x-systemd."));
+        let order = words.filter(|word| word.starts_with("after=") || word.starts_with("before="));
+        order.map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    sandbox.site("own", "mounts: [/run/redis]\nservices: [redis-server.service]\n");
+    assert_eq!(options("own"), ["before=redis-server.service"]);
+    sandbox.site("a", "mounts: [/run/redis]\nservices: [mysql.service, mariadb.service]\n");
+    sandbox.site("b", "mounts: [/run/mysqld]\nservices: [redis-server.service]\n");
+    let (a, b) = (options("a"), options("b"));
+    assert_eq!(a, ["after=redis-server.service", "before=mysql.service", "before=mariadb.service"]);
+    assert_eq!(b, ["before=redis-server.service"], "b would start after a, which starts after redis");
+    sandbox.site("odd", "mounts: [/run/mysqld]\nservices: [local-fs.target, systemd-journald.service]\n");
+    sandbox
+        .ok(&["fstab", "odd"])
+        .complains("odd: local-fs.target cannot start after the site's mounts: a target is no service")
+        .complains("odd: systemd-journald.service cannot start after the site's mounts");
+    assert!(!options("odd").iter().any(|word| word.starts_with("before=")), "{:?}", options("odd"));
 }
 
 /// flock(2) asks for no right to write.

@@ -1,6 +1,7 @@
 //! The command line: arguments in, an exit code out. One file a command, its arguments beside its work.
 
 mod apply;
+mod boot;
 mod check;
 mod complete;
 mod context;

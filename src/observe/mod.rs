@@ -5,8 +5,10 @@
 //! It reads; it never changes anything.
 
 mod holders;
+mod late;
 mod look;
 mod mountinfo;
+mod ordering;
 mod outdated;
 mod processes;
 mod record;
@@ -17,8 +19,10 @@ mod types;
 mod units;
 mod watching;
 
+pub use late::FileSystems;
 pub use look::{as_recorded, observe};
 pub use mountinfo::{MountInfo, parse as parse_mountinfo};
+pub use ordering::{Ordering, is_network_type, mounts_of};
 pub use outdated::{Inside, Outdated, outdated};
 pub use processes::{Process, apart_from_first, holders, inside, of_unit, root_of, without_mounts};
 pub use record::{

@@ -24,7 +24,7 @@ impl Fstab {
         let sites = sites::which(context, &self.which)?;
         let editor = Editor::new(context, &self.file)?;
         let before = editor.block()?; // before anything is made
-        let run = Run::new(context)?;
+        let run = Run::new(context, &sites)?;
         let stop = stop_flag()?;
         let (mut codes, mut results, mut ready) = (vec![], vec![], vec![]);
         for site in &sites {

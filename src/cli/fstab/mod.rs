@@ -4,7 +4,7 @@ mod check;
 mod install;
 mod links;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -12,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::boot::{self, Boot, LineOrder};
 use super::context::Context;
 use super::out::worst;
 use super::sites::{self, Site};
@@ -67,7 +68,7 @@ impl Fstab {
 
     fn print(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let sites = sites::which(context, &self.which)?;
-        let run = Run::new(context)?;
+        let run = Run::new(context, &sites)?;
         let (mut codes, mut results, mut text) = (vec![], vec![], vec![]);
         for site in &sites {
             match run.rendered(site) {
@@ -111,6 +112,7 @@ struct Run<'c> {
     context: &'c Context<'c>,
     resolver: Resolver<'c>,
     table: Table,
+    orders: BTreeMap<SiteName, LineOrder>,
 }
 
 /// One site as lines.
@@ -118,22 +120,29 @@ struct Rendered {
     desired: Desired,
     lines: Vec<Line>,
     section: Vec<u8>,
+    /// Why services of the manifest are not ordered after the lines.
+    refused: Vec<String>,
 }
 
 impl<'c> Run<'c> {
-    fn new(context: &'c Context<'c>) -> Result<Self> {
-        Ok(Self { context, resolver: context.resolver()?, table: Table::read()? })
+    fn new(context: &'c Context<'c>, sites: &[Site]) -> Result<Self> {
+        let manifests = boot::manifests(context, sites);
+        let named = manifests.iter().map(|(_, manifest)| manifest);
+        let orders = Boot::read(Path::new("/etc/systemd/system"), named).order_lines(&manifests);
+        Ok(Self { context, resolver: context.resolver()?, table: Table::read()?, orders })
     }
 
     fn rendered(&self, site: &Site) -> Result<Rendered, Failed> {
         let manifest = sites::load(self.context, site).map_err(Failed::Manifest)?;
         let desired = work::resolved(self.context, &self.resolver, &manifest)?;
-        let lines = fstab::lines(&desired, &manifest.services, systemd::in_container(), |source| {
-            self.table.points_below(source.as_path())
-        });
+        let order = self.orders.get(&site.name).cloned().unwrap_or_default();
+        let lines =
+            fstab::lines(&desired, &order.before, &order.not_after, systemd::in_container(), |source| {
+                self.table.points_below(source.as_path())
+            });
         links::refuse_exchangeable(&self.context.host, &desired, &lines).map_err(Failed::Errors)?;
         let section = fstab::section(&desired.site, &desired.root, &lines);
-        Ok(Rendered { desired, lines, section })
+        Ok(Rendered { desired, lines, section, refused: order.refused })
     }
 }
 
@@ -141,6 +150,9 @@ impl Rendered {
     /// What the user should know of the site and its lines.
     fn say(&self, context: &Context<'_>) {
         notes(context, &self.desired);
+        for refused in &self.refused {
+            context.out.warn(refused);
+        }
         let unknown: Vec<_> =
             self.lines.iter().map(|line| &line.source).filter(|source| has_unknown_maker(source)).collect();
         if let Some(first) = unknown.first() {
