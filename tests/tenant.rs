@@ -41,6 +41,7 @@ fn in_its_place(engine: &'static str) {
         fs::rename(root.join("x"), root.join("moved")).unwrap();
         put(&root.join("x"));
         sandbox.site("s", &format!("mounts: [{}]\n", line(&two, "/two")));
+        sandbox.ok(&["up", "s"]).complains("1 mount: 1 detached");
         sandbox.ok(&["up", "s"]);
         sandbox.ok(&["status", "s"]);
         sandbox.ok(&["down", "s"]);
