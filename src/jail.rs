@@ -5,10 +5,10 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
-use nix::unistd::{Gid, Group, Uid, User, chroot, fchdir, initgroups, setgid, setuid};
+use nix::unistd::{AccessFlags, Gid, Group, Uid, User, access, chroot, fchdir, initgroups, setgid, setuid};
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::HostPath;
+use crate::manifest::{HostPath, JailPath};
 use crate::resolve::WHERE_USERS_ARE;
 use crate::{Error, Result, sys};
 
@@ -92,6 +92,14 @@ pub fn enter(root: &HostPath, who: &Who) -> Result<()> {
     }
     sys::drop_capabilities().map_err(|error| {
         Error::failed(format!("cannot give up root's capabilities for {}", who.name)).because(&error)
+    })
+}
+
+/// The first of the directories `ways` that this process, which is inside, may not go through, and why.
+pub fn first_closed(ways: &[JailPath]) -> Option<(JailPath, io::Error)> {
+    ways.iter().find_map(|way| match access(way.as_path(), AccessFlags::X_OK) {
+        Err(error @ (nix::Error::EACCES | nix::Error::EPERM)) => Some((way.clone(), error.into())),
+        _ => None,
     })
 }
 

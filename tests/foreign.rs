@@ -1,4 +1,5 @@
-//! Promise: what others mounted in a root is reported, and neither goes with a mount of ours nor makes one forgotten.
+//! Promise: what others mounted in a root is reported, and neither goes with a mount of ours nor makes one forgotten;
+//! nothing is mounted or made on it that would be outside the root as well.
 
 mod support;
 
@@ -6,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode};
 
-use support::{Ran, Sandbox, Tree, for_each_engine, mounts_below, tree};
+use support::{Ran, Sandbox, Tree, for_each_engine, for_each_engine_on_shared_root, mounts_below, tree};
 
 /// A trial that is made for each engine.
 type OnEngine = fn(&'static str);
@@ -21,7 +22,256 @@ fn main() -> ExitCode {
         ("one on top of ours stops down", on_top),
         ("one on a placeholder keeps it, until it is gone", on_a_placeholder),
     ];
-    support::main(trials.into_iter().flat_map(|(name, body)| for_each_engine(name, body)).collect())
+    let more: [(&str, OnEngine); 8] = [
+        ("a host's directory bound in the root is left alone", host_directory),
+        ("the host's /dev bound in the root is left alone", host_devices),
+        ("the root's own directory bound in it again is left alone", own_directory),
+        ("a volume of the site's own is as good as the root", own_volume),
+        ("one on the way of a site that is up is named", on_the_way),
+        ("the same file mounted before is taken over, or named", stacked_before),
+        ("the same file mounted once more on ours is named", stacked_while_up),
+        ("no mount of ours hides another", none_hides_another),
+    ];
+    let private = trials.into_iter().chain(more).flat_map(|(name, body)| for_each_engine(name, body));
+    let shared = more
+        .into_iter()
+        .flat_map(|(name, body)| for_each_engine_on_shared_root(&format!("{name}, where / is shared"), body));
+    support::main(private.chain(shared).collect())
+}
+
+fn bind(source: &Path, at: &Path) {
+    Ran::of(Command::new("mount").arg("--bind").args([source, at])).exits(0);
+}
+
+/// `up` names the mount at `theirs` and changes nothing, again and again; so do the commands that only look.
+fn is_refused(sandbox: &Sandbox, root: &Path, theirs: &Path) {
+    let all = || mounts_below(&sandbox.path(""));
+    let before = (all(), tree(root));
+    let names = format!("{} is mounted above it, and not by mountjail", theirs.display());
+    let says = format!("`umount {}`", theirs.display());
+    for sites in ["s", "--all", "s"] {
+        sandbox.run(&["up", sites]).exits(1).complains(&names).complains(&says);
+        assert_eq!((all(), tree(root)), before, "nothing was changed");
+    }
+    sandbox.run(&["plan", "s"]).exits(1).complains(&names);
+    sandbox.run(&["status", "s"]).exits(3);
+}
+
+fn host_directory(engine: &'static str) {
+    for private in [false, true] {
+        let sandbox = Sandbox::with_engine(engine);
+        let host = sandbox.directory("host/lib");
+        sandbox.file("host/lib/there", "");
+        let file = sandbox.file("host/file", "text");
+        let line = |target| format!("{{ source: {}, target: {target} }}", file.display());
+        let manifest = format!("mounts: [{}, {}]\n", line("/usr/lib/there"), line("/usr/lib/new/deep/file"));
+        let root = sandbox.site("s", &manifest);
+        let theirs = sandbox.directory("srv/s/usr/lib");
+        let before = (tree(&host), tree(&root));
+        bind(&host, &theirs);
+        if private {
+            Ran::of(Command::new("mount").arg("--make-private").arg(&theirs)).exits(0);
+        }
+        is_refused(&sandbox, &root, &theirs);
+        assert_eq!(tree(&host), before.0, "nothing was made on the host");
+        assert_eq!(mounts_below(&host), [], "nothing was mounted on the host");
+        umount(&theirs);
+        sandbox.ok(&["up", "s"]).complains("2 attached");
+        sandbox.ok(&["down", "s"]);
+        assert_eq!((tree(&host), tree(&root)), before);
+    }
+}
+
+fn host_devices(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("s", "devices: [null, zero]\n");
+    let theirs = sandbox.directory("srv/s/dev");
+    let before = mounts_below(Path::new("/dev")).len();
+    bind(Path::new("/dev"), &theirs);
+    is_refused(&sandbox, &root, &theirs);
+    assert_eq!(mounts_below(Path::new("/dev")).len(), before, "nothing on the host's devices");
+    // One on the device alone shows the right file, and is taken over; nothing is mounted on it.
+    umount(&theirs);
+    sandbox.file("srv/s/dev/null", "");
+    bind(Path::new("/dev/null"), &theirs.join("null"));
+    sandbox.ok(&["up", "s"]);
+    assert_eq!(mounts_below(Path::new("/dev")).len(), before);
+    let found = mounts_below(&theirs);
+    assert!(found.len() == 2 && found.iter().all(|mount| mount.has("ro")), "{found:?}");
+    sandbox.ok(&["down", "s"]);
+    assert_eq!(mounts_below(&root), []);
+    assert_eq!(mounts_below(Path::new("/dev")).len(), before);
+}
+
+fn own_directory(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let file = sandbox.file("host/file", "text");
+    let root = sandbox.site("s", &format!("mounts: [{{ source: {}, target: /b/x }}]\n", file.display()));
+    let (own, theirs) = (sandbox.directory("srv/s/a"), sandbox.directory("srv/s/b"));
+    bind(&own, &theirs);
+    is_refused(&sandbox, &root, &theirs);
+    assert_eq!(fs::read_dir(&own).unwrap().count(), 0);
+    umount(&theirs);
+    sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["down", "s"]);
+}
+
+fn own_volume(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let file = sandbox.file("host/file", "text");
+    let line = |target| format!("{{ source: {}, target: {target} }}", file.display());
+    let manifest = format!("mounts: [{}, {}]\n", line("/data/in/file"), line("/etc/file"));
+    let root = sandbox.site("s", &manifest);
+    let volume = sandbox.directory("srv/s/data");
+    mount_tmpfs(&volume);
+    for sites in ["s", "--all"] {
+        sandbox.ok(&["up", sites]).complains("2 attached");
+        assert_eq!(fs::read_to_string(volume.join("in/file")).unwrap(), "text");
+        sandbox.ok(&["up", sites]).complains("nothing to do");
+        sandbox.ok(&["status", "s"]);
+        sandbox.ok(&["down", "s"]);
+        assert_eq!(mounts_below(&root).len(), 1, "the volume stays");
+        assert_eq!(fs::read_dir(&volume).unwrap().count(), 0, "what was made in it does not");
+    }
+    // Somewhere else it is seen as well.
+    let elsewhere = sandbox.directory("elsewhere");
+    bind(&volume, &elsewhere);
+    is_refused(&sandbox, &root, &volume);
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    umount(&elsewhere);
+    sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["down", "s"]);
+    umount(&volume);
+}
+
+fn on_the_way(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let host = sandbox.directory("host/etc");
+    let file = sandbox.file("host/file", "text");
+    let root = sandbox.site("s", &format!("mounts: [{{ source: {}, target: /etc/file }}]\n", file.display()));
+    sandbox.ok(&["up", "s"]);
+    let theirs = root.join("etc");
+    bind(&host, &theirs);
+    is_refused(&sandbox, &root, &theirs);
+    assert_eq!(fs::read_dir(&host).unwrap().count(), 0);
+    umount(&theirs);
+    sandbox.ok(&["up", "s"]).complains("nothing to do");
+    sandbox.ok(&["down", "s"]);
+    assert_eq!(mounts_below(&root), []);
+}
+
+/// A site with one file, and where that is.
+fn one_file(engine: &'static str) -> (Sandbox, PathBuf, PathBuf) {
+    let sandbox = Sandbox::with_engine(engine);
+    let source = sandbox.file("host/file", "text");
+    let line = format!("mounts: [{{ source: {}, target: /etc/file }}]\n", source.display());
+    let root = sandbox.site("s", &line);
+    sandbox.file("srv/s/etc/file", "");
+    (sandbox, source, root.join("etc/file"))
+}
+
+fn stacked_before(engine: &'static str) {
+    for sites in ["s", "--all"] {
+        let (sandbox, source, target) = one_file(engine);
+        for stacked in 1..4 {
+            for _ in 0..stacked {
+                bind(&source, &target);
+            }
+            // Where the mounts are shared, they are on the source as well, and one umount(8) may take several.
+            for _ in 1..stacked {
+                let before = mounts_below(&sandbox.path(""));
+                let ran = sandbox.run(&["up", sites]);
+                if ran.code == 0 {
+                    break;
+                }
+                assert_eq!(mounts_below(&sandbox.path("")).len(), before.len(), "{ran}");
+                ran.complains("one on the other, and none by mountjail")
+                    .complains(&format!("`umount {}", target.display()));
+                umount(&target);
+            }
+            sandbox.ok(&["up", sites]);
+            let found = mounts_below(&target);
+            assert!(found.len() == 1 && found[0].has("ro"), "{found:?}");
+            assert_eq!(mounts_below(&source), [], "nothing is on the source");
+            sandbox.ok(&["up", sites]).complains("nothing to do");
+            sandbox.ok(&["down", sites]);
+            assert_eq!(mounts_below(&target), []);
+        }
+        // What is beneath is something else.
+        let other = sandbox.file("host/other", "theirs");
+        bind(&other, &target);
+        bind(&source, &target);
+        let before = mounts_below(&target);
+        sandbox.run(&["up", sites]).exits(1).complains("one on the other, and none by mountjail");
+        assert_eq!(mounts_below(&target), before);
+        umount(&target);
+        umount(&target);
+    }
+}
+
+fn stacked_while_up(engine: &'static str) {
+    for sites in ["s", "--all"] {
+        let (sandbox, source, target) = one_file(engine);
+        sandbox.ok(&["up", sites]);
+        bind(&source, &target);
+        bind(&source, &target);
+        let ran = sandbox.run(&["up", sites]);
+        if ran.code == 0 {
+            // Where ids are given again they cannot be told from ours.
+            assert_eq!(mounts_below(&target).len(), 1, "{ran}");
+        } else {
+            let twice = format!("`umount {0} && umount {0}`", target.display());
+            ran.complains("the same file once more is mounted on top of it").complains(&twice);
+            sandbox.run(&["down", sites]).exits(1).complains("umount ");
+            umount(&target);
+            umount(&target);
+            sandbox.ok(&["up", sites]).complains("nothing to do");
+        }
+        sandbox.ok(&["down", sites]);
+        assert_eq!(mounts_below(&target), []);
+    }
+}
+
+fn none_hides_another(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let source = sandbox.directory("host/dir");
+    sandbox.file("host/dir/sub/file", "text");
+    let dir = source.display();
+    let root = sandbox.site("s", "");
+    let bare = tree(&root);
+    let at = root.join(source.strip_prefix("/").unwrap());
+    let manifest = |lines: &str| sandbox.manifest("s", format!("root: {}\n{lines}", root.display()));
+    let file = format!("mounts: [{dir}/sub/file]\n");
+    let both = format!("mounts: [{dir}, {{ source: {dir}/sub/file, access: read-write }}]\n");
+    let whole = format!("mounts: [{dir}]\n");
+    let points = || mounts_below(&root).into_iter().map(|mount| mount.point).collect::<Vec<_>>();
+    for sites in ["s", "--all"] {
+        for (lines, expected) in [
+            (&file, vec![at.join("sub/file")]),
+            (&whole, vec![at.clone()]),
+            (&file, vec![at.join("sub/file")]),
+            (&both, vec![at.clone(), at.join("sub/file")]),
+            (&whole, vec![at.clone()]),
+            (&both, vec![at.clone(), at.join("sub/file")]),
+            (&file, vec![at.join("sub/file")]),
+        ] {
+            manifest(lines);
+            sandbox.ok(&["up", sites]);
+            assert_eq!(points(), expected, "{lines}");
+            sandbox.ok(&["up", sites]).complains("nothing to do");
+            sandbox.ok(&["status", "s"]);
+            assert_eq!(fs::read_to_string(at.join("sub/file")).unwrap(), "text");
+        }
+        // One that hides ours all the same, as somebody may have made it.
+        bind(&source, &at);
+        manifest(&whole);
+        sandbox.ok(&["up", sites]);
+        assert_eq!(points(), [at.clone()]);
+        sandbox.ok(&["status", "s"]);
+        sandbox.ok(&["down", "s"]);
+        assert_eq!(mounts_below(&root), []);
+        bare.assert_same(&tree(&root));
+    }
 }
 
 fn mount_tmpfs(at: &Path) {
@@ -203,12 +453,10 @@ fn on_top(engine: &'static str) {
     site.sandbox.manifest("s", format!("root: {}\netc: [hosts]\n", site.root.display()));
     site.sandbox.ok(&["up", "s"]);
     mount_tmpfs(&site.root.join("etc"));
-    for command in ["up", "down"] {
-        let ran = site.sandbox.run(&[command, "s"]).exits(1);
-        let theirs = format!("{}/etc is mounted above it, and not by mountjail", site.root.display());
-        ran.complains("etc/hosts").complains(&theirs);
-    }
-    assert_eq!(mounts_below(&site.root).len(), 2);
+    // What it hides is reached all the same, and it stays.
+    let ran = site.sandbox.ok(&["down", "s"]).complains("etc is mounted there, and not by mountjail");
+    assert!(ran.stderr.contains("s: down, 1 mount detached"), "{ran}");
+    assert_eq!(mounts_below(&site.root).len(), 1);
     umount(&site.root.join("etc"));
     site.goes_down();
 }

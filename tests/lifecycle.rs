@@ -4,7 +4,7 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -15,7 +15,7 @@ use support::{Ran, Sandbox, for_each_engine, mounts, mounts_below, tree};
 type OnEngine = fn(&'static str);
 
 fn main() -> ExitCode {
-    let trials: [(&str, OnEngine); 21] = [
+    let trials: [(&str, OnEngine); 22] = [
         ("the demo site works and leaves no trace", demo),
         ("a second up makes no mount call", idempotent),
         ("programs find the same libraries inside", loader_inside),
@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         ("two at once give the result of one", at_once),
         ("a link to a file in a bound directory stays a link", kept_link),
         ("a mount that was moved away with its directory is found", moved_away),
+        ("modes are set, not inherited, and a closed directory is named", modes),
         ("a nested mount survives the swap of its parent", nested_swap),
     ];
     let mut all: Vec<_> = trials.into_iter().flat_map(|(name, body)| for_each_engine(name, body)).collect();
@@ -501,6 +502,38 @@ fn moved_away(engine: &'static str) {
     sandbox.ok(&["down", "s"]).complains("1 mount detached").complains("is not there");
     assert!(mounts_below(&sandbox.path("root-away")).is_empty());
     assert!(!sandbox.state().join("run/s.json").exists());
+}
+
+/// What a root passes on to what is made in it: its group, and a list of who may what, whatever the umask is.
+fn modes(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let root = sandbox.site("s", "programs: [/usr/bin/cat]\netc: [hosts]\nusers: [nobody]\n");
+    Ran::of(Command::new("chmod").arg("2775").arg(&root)).exits(0);
+    let acl = ["-d", "-m", "user:nobody:---,group::---,other::---,mask::rwx"];
+    Ran::of(Command::new("setfacl").args(acl).arg(&root)).exits(0);
+    let bare = tree(&root);
+    sandbox.ok(&["up", "s"]);
+    for (path, mode) in [("etc", 0o755), ("usr", 0o755), ("usr/bin", 0o755)] {
+        let path = root.join(path);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode, "{}", path.display());
+        let acls = Ran::of(Command::new("getfacl").args(["--skip-base", "--absolute-names"]).arg(&path));
+        assert_eq!(acls.exits(0).stdout, "", "no access list");
+    }
+    let cat = ["exec", "s", "--", "/usr/bin/cat", "/etc/hosts"];
+    sandbox.ok(&cat);
+    sandbox.ok(&["down", "s"]);
+    bare.assert_same(&tree(&root));
+    // One that is the site's own stays as it is.
+    let own = sandbox.directory("srv/s/usr");
+    Ran::of(Command::new("setfacl").args(["-b"]).arg(&own)).exits(0);
+    fs::set_permissions(&own, fs::Permissions::from_mode(0o700)).unwrap();
+    sandbox.ok(&["up", "s"]);
+    let says = format!("chmod o+x {}", own.display());
+    sandbox.run(&cat).exits(126).complains("Permission denied").complains(&says);
+    let doctor = sandbox.run(&["doctor", "s"]).prints(&says);
+    assert!(!doctor.stdout.contains("mountjail up"), "{doctor}");
+    sandbox.ok(&["down", "s"]);
+    assert_eq!(fs::metadata(&own).unwrap().permissions().mode() & 0o7777, 0o700);
 }
 
 fn root_away(engine: &'static str) {

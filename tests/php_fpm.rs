@@ -70,6 +70,9 @@ fn pool(engine: &'static str) {
         let answer = fpm.eval(&root, &real(php));
         assert!(answer.contains(good), "in a new worker: {php}: {answer}");
     }
+    let before = mounts_below(&root);
+    sandbox.run(&["down", "site1"]).exits(1).complains("which runs inside").complains("has this root");
+    assert_eq!(before, mounts_below(&root));
     drop(fpm);
     sandbox.ok(&["down", "site1"]);
     assert!(mounts_below(&root).is_empty());

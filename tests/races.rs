@@ -25,6 +25,7 @@ fn main() -> ExitCode {
             for_each_engine("nothing stays outside while a directory moves out", |engine| {
                 flips(engine, By::Move);
             }),
+            for_each_engine("nothing is made in a source that a directory changes places with", exchanges),
             for_each_engine("two at once are as good as one", two_at_once),
         ]
         .into_iter()
@@ -171,6 +172,52 @@ fn flips(engine: &'static str, by: By) {
     }
     // An empty placeholder may have been moved out with its directory; no mount may stay there.
     assert!(mounts_below(&sandbox.path("outside")).is_empty(), "a mount is left outside");
+}
+
+/// The owner of a root exchanges the directories above two targets: the one leads into a host's directory that is mounted
+/// for writing, where the other one's placeholder would be made.
+fn exchanges(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let host = sandbox.directory("host/www");
+    let icons = sandbox.file("host/icons", "icons");
+    let root = sandbox.site(
+        "s",
+        &format!(
+            "mounts:\n  - {{ source: {}, target: /var/www, access: read-write }}\n  - {{ source: {}, target: \
+             /srv/www/icons }}\n",
+            host.display(),
+            icons.display()
+        ),
+    );
+    let before = tree(&host);
+    let (stop, flips) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let flipper = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                for directory in ["var", "srv"] {
+                    fs::create_dir_all(root.join(directory)).unwrap();
+                }
+                let paths = (root.join("var"), root.join("srv"));
+                if renameat_with(CWD, &paths.0, CWD, &paths.1, RenameFlags::EXCHANGE).is_ok() {
+                    flips.fetch_add(1, Ordering::Relaxed);
+                }
+                assert_eq!(fs::read_dir(&host).unwrap().count(), 0, "something was made in the source");
+            }
+        });
+        let mut ups = 0;
+        let _stop = Stop(&stop);
+        while (ups < UPS || flips.load(Ordering::Relaxed) < FLIPS) && !flipper.is_finished() {
+            let ran = sandbox.run(&["up", "-q", "s"]);
+            assert!(ran.code <= 1, "{ran}");
+            sandbox.run(&["down", "-q", "--lazy", "s"]);
+            ups += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+        flipper.join().unwrap();
+    });
+    sandbox.run(&["down", "--lazy", "s"]);
+    before.assert_same(&tree(&host));
+    assert_eq!(mounts_below(&root), [], "a mount is left");
 }
 
 /// Looks at the files, not at the table: it is asked ten thousand times.

@@ -9,12 +9,13 @@ use super::context::{Context, is_set, stop_flag};
 use super::fstab::Needs;
 use super::out::worst;
 use super::sites::{self, Site};
+use super::users::Users;
 use super::work::{self, Failed, lock, plural};
 use super::{Which, parallel};
-use crate::engine::{Engine, Failure, Outcome};
-use crate::manifest::HostPath;
+use crate::engine::{Engine, Outcome};
+use crate::manifest::{HostPath, SiteName};
 use crate::observe::{self, BootId, Observed, Records, Table};
-use crate::plan::{self, Plan, Step};
+use crate::plan::{self, Step};
 use crate::resolve::{Desired, Host, Resolver};
 use crate::{Error, Result};
 
@@ -23,16 +24,23 @@ const THREADS: usize = 32;
 
 /// Unmount what mountjail mounted and remove what it made, nothing else
 ///
-/// Works from the records, so also for a site whose manifest is gone. While processes use the mounts it
-/// names them and stops.
+/// Works from the records, so also for a site whose manifest is gone, or whose root was moved. While processes use the
+/// mounts, in whatever mount namespace, or run inside, it names them and changes nothing. A running PHP-FPM with a pool
+/// that has the site's root counts as well.
+///
+/// On storage that other hosts may have mounted (NFS and its kind) what mountjail made in the root stays: to remove a
+/// placeholder there takes the mount on it away in every other kernel.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  mountjail down site1\n  mountjail down --all --lazy")]
+#[command(after_help = "Examples:\n  mountjail down site1\n  mountjail down --all --lazy")]
 pub(super) struct Down {
     #[command(flatten)]
     which: Which,
     /// Detach also what is in use: it vanishes when its last user ends
     #[arg(long)]
     lazy: bool,
+    /// Remove also what was made on storage that hosts share: when the site is down on all of them
+    #[arg(long)]
+    remove_placeholders: bool,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -45,8 +53,16 @@ impl Down {
         let boot = observe::boot_id()?;
         let engine = context.engine(boot.clone(), sites.len() > 1)?;
         let resolver = context.resolver()?;
-        let (table, needs) = (OnceLock::new(), Needs::default());
-        let run = Run { context, engine, resolver, boot, table, lazy: self.lazy, needs };
+        let run = Run {
+            arguments: self,
+            context,
+            engine,
+            resolver,
+            boot,
+            table: OnceLock::new(),
+            users: Users::default(),
+            needs: Needs::default(),
+        };
         context.out.progress(sites.len());
         let results = parallel::each(&sites, THREADS, &stop, context.out, |site| run.site(site));
         let begun = results.len();
@@ -92,17 +108,31 @@ impl Down {
 }
 
 struct Run<'c> {
+    arguments: &'c Down,
     context: &'c Context<'c>,
     engine: Engine,
     resolver: Resolver<'c>,
     boot: BootId,
     table: OnceLock<Table>,
-    lazy: bool,
+    users: Users,
     needs: Needs,
 }
 
+/// Why a site is not down.
+enum Stays {
+    Failed(Failed),
+    /// It is in use: what says so, and a line for each user. Nothing was changed.
+    InUse(Error, Vec<String>),
+}
+
+impl<E: Into<Failed>> From<E> for Stays {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
 impl Run<'_> {
-    fn site(&self, site: &Site) -> Result<(HostPath, Outcome), Failed> {
+    fn site(&self, site: &Site) -> Result<(HostPath, Outcome), Stays> {
         let named = |error: Error| error.context(&site.name);
         let _lock = lock(self.context, &self.engine, site)?;
         let records = self.context.state.read(&site.name, &self.boot).map_err(named)?;
@@ -111,8 +141,12 @@ impl Run<'_> {
         }
         let known = if records.record.is_none() { self.known(site) } else { None };
         let Some(root) = self.root(site, &records, known.as_ref())? else {
-            return self.root_is_gone(site, records).map_err(|error| named(error).into());
+            return self.root_is_gone(site, records);
         };
+        if let Some(recorded) = records.root().filter(|recorded| **recorded != root) {
+            self.context.out.info(format_args!("{}: the root {recorded} was moved to {root}", site.name));
+        }
+        let records = records.moved_to(&root);
         let kept = records.kept.as_ref().filter(|kept| kept.root == root);
         let needed_by = self.needs.file_of(&site.name, kept.and_then(|kept| kept.fstab.as_ref())).cloned();
         if let Some(file) = &needed_by {
@@ -121,35 +155,74 @@ impl Run<'_> {
                 site.name, site.name
             ));
         }
+        let shared = self.users.shared_storage(&root).map_err(named)?;
+        let shared = shared.filter(|_| !self.arguments.remove_placeholders);
         let plan = |known: Option<&Desired>, observed: &Observed| {
             let plan = plan::down(site.name.clone(), root.clone(), known, observed);
-            if needed_by.is_some() { plan.only_mounts() } else { plan }
+            match (&needed_by, shared) {
+                (Some(_), _) => (plan.only_mounts(), None),
+                (None, Some(kind)) => {
+                    let left = stays_on(kind, &site.name, &root, plan.removals());
+                    (plan.keeping_placeholders(), left)
+                }
+                (None, None) => (plan, None),
+            }
         };
         let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
         // The usual case, for which the mount table need not be read.
-        if let Some(observed) = observe::as_recorded(&records).filter(|_| !self.lazy) {
-            let done = self.engine.down_if_quiet(&plan(None, &observed), &observed, &log);
-            if let Some(outcome) = done.map_err(Failed::Engine)? {
-                return Ok((root, outcome));
+        if let Some(observed) = observe::as_recorded(&records).filter(|_| !self.arguments.lazy) {
+            self.stop_if_in_use(site, &root, &observed)?;
+            let (plan, left) = plan(None, &observed);
+            let done = self.engine.down_if_quiet(&plan, &observed, &log).map_err(Failed::Engine)?;
+            if let Some(outcome) = done {
+                return Ok((root, with(outcome, left)));
             }
         }
         let table = self.table()?;
-        let look = |known: Option<Desired>| -> Result<(Observed, Plan)> {
+        let look = |known: Option<Desired>| {
             let known = known.filter(|known| known.root == root);
             let desired = known.unwrap_or_else(|| Desired::nothing(site.name.clone(), root.clone()));
-            let observed = observe::observe(&desired, records.clone(), Some(table)).map_err(named)?;
+            let observed = observe::standing(&desired, records.clone(), table);
             let plan = plan(Some(&desired), &observed);
-            Ok((observed, plan))
+            (observed, plan)
         };
-        let (mut observed, mut plan) = look(known)?;
+        let (mut observed, (mut plan, mut left)) = look(known);
         let unmounts = |step: &Step| matches!(step, Step::Detach { .. } | Step::DetachStray(_));
         let recorded = records.record.as_ref().is_some_and(|record| !record.mounts.is_empty());
         if recorded && !plan.steps.iter().any(unmounts) {
             // A record that nothing there agrees with is as good as lost, as one from another mount namespace is.
-            (observed, plan) = look(self.known(site))?;
+            (observed, (plan, left)) = look(self.known(site));
         }
-        let outcome = self.engine.down(&plan, &observed, self.lazy, &log).map_err(Failed::Engine)?;
-        Ok((root, outcome))
+        if plan.steps.iter().any(unmounts) {
+            self.stop_if_in_use(site, &root, &observed)?;
+        }
+        let outcome =
+            self.engine.down(&plan, &observed, self.arguments.lazy, &log).map_err(Failed::Engine)?;
+        Ok((root, with(outcome, left)))
+    }
+
+    /// Before the first change: who uses the site. With --lazy it is only said whom it leaves without the mounts.
+    fn stop_if_in_use(&self, site: &Site, root: &HostPath, observed: &Observed) -> Result<(), Stays> {
+        let found = self.users.of(root, observed).map_err(|error| error.context(&site.name))?;
+        if found.by.is_empty() {
+            return Ok(());
+        }
+        if self.arguments.lazy {
+            for user in &found.by {
+                self.context.out.info(format_args!("{}: left without the mounts: {user}", site.name));
+            }
+            return Ok(());
+        }
+        let targets: Vec<_> = found.targets.iter().take(SHOWN).map(ToString::to_string).collect();
+        let more = found.targets.len() - targets.len();
+        let what = match (targets.is_empty(), more) {
+            (true, _) => "in use by what runs inside".to_owned(),
+            (false, 0) => format!("in use: {}", targets.join(", ")),
+            (false, more) => format!("in use: {} and {more} more", targets.join(", ")),
+        };
+        let error = Error::failed(format!("{}: {what}; nothing was unmounted", site.name))
+            .hint("end what uses them, or detach them all the same with `mountjail down --lazy`");
+        Err(Stays::InUse(error, found.by))
     }
 
     /// The mount table, read when the first site asks for it.
@@ -161,19 +234,21 @@ impl Run<'_> {
         Ok(self.table.get_or_init(|| table))
     }
 
-    /// A root that is not there was moved away, with its mounts, or is on a disk that is not mounted now: what was
-    /// made in it stays recorded.
-    fn root_is_gone(&self, site: &Site, records: Records) -> Result<(HostPath, Outcome)> {
+    /// A root that is nowhere was removed, or is on a disk that is not mounted now: what was made in it stays recorded.
+    fn root_is_gone(&self, site: &Site, records: Records) -> Result<(HostPath, Outcome), Stays> {
+        let named = |error: Error| error.context(&site.name);
         let root = records.root().cloned().or_else(|| sites::root_of(site)).unwrap_or_else(HostPath::slash);
         let nothing = Desired::nothing(site.name.clone(), root.clone());
-        let observed = observe::observe(&nothing, records, Some(&Table::default()))?;
-        let detached = self.engine.down_without_root(&site.name, &root, &observed)?;
-        if observed.kept.is_some() {
+        let observed = observe::standing(&nothing, records, &Table::default());
+        if !observed.strays.is_empty() {
+            self.stop_if_in_use(site, &root, &observed)?;
+        }
+        let detached = self.engine.down_without_root(&site.name, &root, &observed).map_err(named)?;
+        if observed.kept.is_some_and(|kept| !kept.made.is_empty()) {
             self.context.out.warn(format_args!(
-                "{}: the root {root} is not there; what mountjail made in it stays recorded in {} (if the root is \
-                 gone for good, remove that file)",
-                site.name,
-                self.context.state.kept(&site.name).display()
+                "{}: the root {root} is not there; `down` removes what mountjail made in it when it is there again, and \
+                 `up` forgets it when the manifest names another root",
+                site.name
             ));
         }
         Ok((root, Outcome { detached, ..Outcome::default() }))
@@ -191,8 +266,9 @@ impl Run<'_> {
         records: &Records,
         known: Option<&Desired>,
     ) -> Result<Option<HostPath>, Failed> {
-        if let Some(root) = records.root() {
-            return Ok(std::fs::symlink_metadata(root).is_ok().then(|| root.clone()));
+        if records.root().is_some() {
+            let manifest = || Some(Host::new().walk(&sites::root_of(site)?).ok()?.real);
+            return Ok(records.home(manifest));
         }
         if let Some(known) = known {
             return Ok(Some(known.root.clone()));
@@ -204,7 +280,7 @@ impl Run<'_> {
     }
 
     /// Says how it went; gives the exit code and the same as JSON.
-    fn report(&self, site: &Site, result: Result<(HostPath, Outcome), Failed>) -> (u8, Value) {
+    fn report(&self, site: &Site, result: Result<(HostPath, Outcome), Stays>) -> (u8, Value) {
         let out = self.context.out;
         match result {
             Ok((root, outcome)) => {
@@ -222,32 +298,50 @@ impl Run<'_> {
                 });
                 (0, json)
             }
-            Err(failed) => {
-                let (code, mut errors) = failed.report(self.context, site);
-                if let Failed::Engine(failure) = &failed {
-                    errors.extend(self.name_holders(site, failure));
+            Err(Stays::InUse(error, by)) => {
+                out.error(&error);
+                let by: Vec<_> = by.iter().map(|user| format!("used by {user}")).collect();
+                for line in by.iter().take(SHOWN) {
+                    out.info(format_args!("{}: {line}", site.name));
+                }
+                if by.len() > SHOWN {
+                    let more = plural(by.len() - SHOWN, "more user");
+                    out.info(format_args!("{}: and {more}; --json lists all", site.name));
+                }
+                let errors: Vec<_> = [error.to_string()].into_iter().chain(by).collect();
+                (error.exit_code(), json!({ "site": site.name, "down": false, "errors": errors }))
+            }
+            Err(Stays::Failed(failed)) => {
+                let (code, errors) = failed.report(self.context, site);
+                if matches!(&failed, Failed::Engine(failure) if failure.busy) {
+                    out.info(format_args!(
+                        "{}: no process shows it: one that began just now uses them, or the kernel (a loop device, a swap \
+                         file, an export)",
+                        site.name
+                    ));
                 }
                 (code, json!({ "site": site.name, "down": false, "errors": errors }))
             }
         }
     }
+}
 
-    fn name_holders(&self, site: &Site, failure: &Failure) -> Vec<String> {
-        if !failure.busy {
-            return vec![];
-        }
-        let records = self.context.state.read(&site.name, &self.boot).unwrap_or_default();
-        let Some(root) = records.root().cloned().or_else(|| sites::root_of(site)) else { return vec![] };
-        let used: Vec<_> =
-            observe::holders(&root).iter().map(|process| format!("used by {process}")).collect();
-        for line in &used {
-            self.context.out.info(format_args!("{}: {line}", site.name));
-        }
-        if used.is_empty() {
-            let why =
-                "no process of this pid namespace shows it: another mount namespace or the kernel uses them";
-            self.context.out.info(format_args!("{}: {why}", site.name));
-        }
-        used
-    }
+/// So many users, and so many targets, are named.
+const SHOWN: usize = 20;
+
+fn with(mut outcome: Outcome, left: Option<String>) -> Outcome {
+    outcome.left.extend(left);
+    outcome
+}
+
+/// What is said of the `count` placeholders that stay on storage of this kind.
+fn stays_on(kind: &str, site: &SiteName, root: &HostPath, count: usize) -> Option<String> {
+    let what = plural(count, "placeholder");
+    (count > 0).then(|| {
+        format!(
+            "{what} in {root} stay: it is on {kind}, which other hosts may have mounted, and to remove one takes the \
+             mount on it away there as well; when the site is down on all of them: `mountjail down --remove-placeholders \
+             {site}`"
+        )
+    })
 }

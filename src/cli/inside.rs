@@ -137,11 +137,20 @@ impl Inside<'_> {
         let program = self.program().display();
         let error = Error::failed(format!("{site}: cannot run {program} in the jail")).because(&reason);
         if reason.kind() != io::ErrorKind::NotFound {
-            context.out.error(&error);
+            let closed = jail::first_closed(&self.desired.ways()).filter(|_| is_denied(&reason));
+            context.out.error(&match closed {
+                Some((way, _)) => error.hint(self.let_through(&way)),
+                None => error,
+            });
             return Ok(126);
         }
         context.out.error(&error.hint(self.what_is_missing()));
         Ok(127)
+    }
+
+    fn let_through(&self, way: &JailPath) -> String {
+        let at = self.desired.root.inside(way);
+        format!("{} may not go through {at}: `chmod o+x {at}` lets everybody through", self.who.name)
     }
 
     fn program(&self) -> &Path {
@@ -174,6 +183,10 @@ impl Inside<'_> {
         }
         format!("`programs: [{}]` in the manifest brings it in", name.display())
     }
+}
+
+fn is_denied(reason: &io::Error) -> bool {
+    reason.kind() == io::ErrorKind::PermissionDenied
 }
 
 /// For a program that exists and all the same was not found: execve(2) says ENOENT also of an interpreter.

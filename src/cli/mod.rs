@@ -24,6 +24,7 @@ mod trace;
 mod trust;
 mod units;
 mod up;
+mod users;
 mod watch;
 mod why;
 mod work;

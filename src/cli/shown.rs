@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::context::Context;
 use super::sites::{self, Site};
-use super::work::{Failed, moved, readable};
+use super::work::{Failed, elsewhere, readable};
 use crate::manifest::JailPath;
 use crate::observe::{self, BootId, MadeKind, RecordedMount, Records, Table};
 use crate::plan::{self, Plan, Step};
@@ -36,6 +36,10 @@ pub(super) fn site(
     for warning in &records.warnings {
         context.out.warn(format_args!("{}: {warning}", site.name));
     }
+    let records = match records.home(|| sites::root_of(&site)) {
+        Some(home) => records.moved_to(&home),
+        None => records,
+    };
     let (desired, lookups) = desired(context, resolver, &site, &records, &mut failed);
     let is_gone = fs::symlink_metadata(&site.file).is_err();
     let desired = desired.or_else(|| Some(Desired::nothing(site.name.clone(), records.root()?.clone())));
@@ -101,7 +105,7 @@ fn desired(
     if let (Some(found), Some(root)) = (&desired, records.root())
         && found.root != *root
     {
-        errors.push(moved(root, found));
+        errors.push(elsewhere(root, found, records));
         desired = None;
     }
     if !errors.is_empty() {

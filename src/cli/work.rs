@@ -73,12 +73,34 @@ pub(super) fn observe_and_plan(
     for warning in &records.warnings {
         context.out.warn(format_args!("{}: {warning}", desired.site));
     }
-    if let Some(root) = records.root().filter(|root| **root != desired.root) {
-        return Err(moved(root, desired));
-    }
+    let records = at_its_root(context, desired, records)?;
     let observed = observe::observe(desired, records, table).map_err(named)?;
     let plan = plan::up(desired, &observed);
+    if plan.removals() > 0 && observe::shared_storage(&desired.root).map_err(named)?.is_some() {
+        return Ok((observed, plan.keeping_placeholders()));
+    }
     Ok((observed, plan))
+}
+
+/// The records as those of the root that the manifest names: it may have been moved there, or the recorded one be gone.
+///
+/// Errors: the site was set up in another directory, which is there.
+fn at_its_root(context: &Context<'_>, desired: &Desired, records: Records) -> Result<Records> {
+    let Desired { site, root, .. } = desired;
+    let kept_at = records.kept.as_ref().map(|kept| &kept.root);
+    if records.root().is_none_or(|recorded| recorded == root) && kept_at.is_none_or(|kept| kept == root) {
+        return Ok(records);
+    }
+    match (records.home(|| Some(root.clone())), records.root()) {
+        (Some(home), _) if home == *root => Ok(records.moved_to(root)),
+        (None, Some(recorded)) if !records.is_mounted() => {
+            context.out.warn(format_args!(
+                "{site}: the root {recorded} is not there any more; what mountjail made in it is forgotten"
+            ));
+            Ok(Records::default())
+        }
+        (home, _) => Err(elsewhere(&home.unwrap_or_else(|| root.clone()), desired, &records)),
+    }
 }
 
 /// What is recorded. Who is not root cannot read it, and changes nothing: what he is shown is found by looking.
@@ -91,11 +113,17 @@ pub(super) fn readable(context: &Context<'_>, site: &SiteName, boot: &BootId) ->
     }
 }
 
-/// The site is recorded with another root than its manifest has.
-pub(super) fn moved(old: &HostPath, desired: &Desired) -> Error {
+/// The site was set up at `home`, and is to be at another root.
+pub(super) fn elsewhere(home: &HostPath, desired: &Desired, records: &Records) -> Error {
     let Desired { site, root, .. } = desired;
-    Error::failed(format!("{site}: the manifest now says root {root}, but the site was set up at {old}"))
-        .hint(format!("take it away there first: `mountjail down {site}`"))
+    let fstab = records.kept.as_ref().is_some_and(|kept| kept.fstab.is_some());
+    let how = match (&records.record, fstab) {
+        (_, true) => format!("`mountjail fstab --uninstall {site}`, then `mountjail down {site}`"),
+        (Some(_), false) => format!("`mountjail down {site}`"),
+        (None, false) => format!("`mountjail down --remove-placeholders {site}`"),
+    };
+    Error::failed(format!("{site}: the manifest now says root {root}, but the site was set up at {home}"))
+        .hint(format!("take it away there first: {how}"))
 }
 
 /// What the user should know of what was resolved. Of presets most of it with `-v` only: their optional lines are many.

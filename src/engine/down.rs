@@ -1,18 +1,24 @@
 //! `down`: looks whether anything is in use before the first change; then goes on past what fails.
+//!
+//! No file system that a mount shows is asked, nor one that somebody has mounted above it: whose a mount is, is told by
+//! ids, and what another mount hides is reached by what it is on (`hidden.rs`).
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
-use super::journal;
 use super::root::{Root, Spot, Spots};
-use super::target::{cannot, cannot_reach, detach_stray, is_mount, made_kind, nothing_inside, still_there};
-use super::{Engine, Failure, Log, Outcome};
+use super::target::{
+    cannot, cannot_reach, detach_stray, hides, is_found, made_kind, nothing_inside, still_there,
+};
+use super::{Engine, Failure, Log, Outcome, hidden, journal};
 use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};
-use crate::observe::{self, Identity, Kept, MadeKind, Observed, Record, RecordedMount, SeenMount};
+use crate::observe::{self, Identity, Kept, MadeKind, Observed, Record, RecordedMount, SeenMount, Stray};
 use crate::plan::{Plan, State, Step};
+use crate::quote::word;
 use crate::sys;
 
 pub(super) fn carry_out(
@@ -44,6 +50,8 @@ struct Run<'a> {
     engine: &'a Engine,
     plan: &'a Plan,
     root: Rc<Root>,
+    /// The root without anything that is mounted in it, when it was needed; `None`: there is no such.
+    bare: OnceCell<Option<Root>>,
     lazy: bool,
     log: Log<'a>,
     failed: Vec<Error>,
@@ -54,8 +62,18 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(engine: &'a Engine, plan: &'a Plan, lazy: bool, log: Log<'a>) -> Result<Self> {
-        let root = Rc::new(Root::open(&plan.root)?);
-        Ok(Self { engine, plan, root, lazy, log, failed: vec![], left: vec![], outcome: Outcome::default() })
+        let root = Rc::new(open(plan)?);
+        Ok(Self {
+            engine,
+            plan,
+            root,
+            bare: OnceCell::new(),
+            lazy,
+            log,
+            failed: vec![],
+            left: vec![],
+            outcome: Outcome::default(),
+        })
     }
 
     fn carry_out(mut self, observed: &Observed) -> Result<Outcome, Box<Failure>> {
@@ -79,11 +97,8 @@ impl<'a> Run<'a> {
         Err(Box::new(Failure { also: self.failed, ..Failure::from(error) }))
     }
 
-    fn detaches(&self) -> impl Iterator<Item = (&JailPath, &SeenMount)> {
-        self.plan.steps.iter().filter_map(|step| match step {
-            Step::Detach { target, expected, .. } => Some((target, expected)),
-            _ => None,
-        })
+    fn detaches(&self) -> impl Iterator<Item = (&'a JailPath, &'a SeenMount)> + use<'a> {
+        detaches(self.plan)
     }
 
     /// Where the mounts in this state are.
@@ -92,8 +107,8 @@ impl<'a> Run<'a> {
         states.filter(move |found| found.state == state).map(|found| &found.target)
     }
 
-    /// Asks the kernel about each mount before any is taken away. A mount with others of ours on it counts as
-    /// used by these, so it is not asked; nor is one with another one at the same place.
+    /// Asks the kernel about each mount before any is taken away: it knows of users that are no processes. A mount with
+    /// others of ours on it counts as used by these, so it is not asked; nor is one with another one at the same place.
     fn stop_if_in_use(&self) -> Result<(), Box<Failure>> {
         let foreign = self.detaches().filter_map(|(target, _)| self.foreign_in(target));
         let mut errors = self.shadowed().chain(foreign);
@@ -107,7 +122,7 @@ impl<'a> Run<'a> {
             .detaches()
             .filter(|(target, _)| !above.contains(target.as_path()))
             .filter(|(target, _)| asked.insert(*target)) // asking twice in a row unmounts
-            .filter(|(target, _)| spots.get(target).and_then(Spot::is_busy).unwrap_or(false))
+            .filter(|(target, _)| self.spot(target, &mut spots).and_then(Spot::is_busy).unwrap_or(false))
             .map(|(target, _)| target.to_string())
             .collect();
         if busy.is_empty() {
@@ -123,9 +138,15 @@ impl<'a> Run<'a> {
         let mut spots = Spots::new(&self.root);
         let above = self.above();
         self.detaches().all(|(target, expected)| {
-            let quiet = |spot: &Spot| Ok(is_mount(expected, &spot.stat()?) && !spot.is_busy()?);
-            !above.contains(target.as_path()) && spots.get(target).and_then(quiet).unwrap_or(false)
+            let quiet = |spot: &Spot| Ok(is_at(spot, expected)? && !spot.is_busy()?);
+            !above.contains(target.as_path()) && spots.on_mount(target).and_then(quiet).unwrap_or(false)
         })
+    }
+
+    /// Where `target` is: on the mount of the root, or in one of ours.
+    fn spot<'s>(&self, target: &JailPath, spots: &'s mut Spots<'_>) -> io::Result<&'s Spot> {
+        let is_above = |(above, _): (&JailPath, _)| above != target && target.starts_with(above);
+        if self.detaches().any(is_above) { spots.get(target) } else { spots.on_mount(target) }
     }
 
     /// The paths that mounts to be taken away are below.
@@ -168,9 +189,7 @@ impl<'a> Run<'a> {
         let mut record = observed.record.clone().unwrap_or_else(|| self.no_record());
         let planned = self.detaches().map(|(target, _)| target).filter(|target| !gone.contains(*target));
         let standing: HashSet<_> = planned.chain(shadowed).collect();
-        record.mounts.retain(|mount| {
-            standing.contains(&mount.target) || !gone.contains(&mount.target) && still_exists(mount)
-        });
+        record.mounts.retain(|mount| standing.contains(&mount.target) || still_exists(mount));
         record.history = record.history.map(|history| history.and(observe::now(), 0, 0, gone.len()));
         let mut kept = observed.kept.clone().unwrap_or_else(|| Kept::nothing(self.plan.root.clone()));
         kept.made.retain(|made| !forgotten.contains(&made.path));
@@ -192,6 +211,7 @@ impl<'a> Run<'a> {
             Step::DetachStray(stray) => {
                 detach_stray(&self.plan.root, stray)?;
                 self.outcome.detached += 1;
+                self.clear_after(stray);
                 Ok(())
             }
             Step::Detach { target, expected, .. } => self.detach(target, expected, spots),
@@ -212,28 +232,53 @@ impl<'a> Run<'a> {
         if let Some(error) = self.foreign_in(target) {
             return Err(error);
         }
-        let failed = |error: io::Error| cannot_reach(&self.root, "unmount", target, &error);
-        let spot = spots.get(target).map_err(failed)?;
-        let found = spot.stat().map_err(failed)?;
-        if found.mount_root == Some(false) {
-            return Err(failed(io::Error::from_raw_os_error(libc::EINVAL))); // as umount(2) says of what is no mount
-        }
-        if !is_mount(expected, &found) {
-            let path = self.root.path().inside(target);
-            return Err(Error::failed(format!(
-                "{path} stays mounted: the mount there changed while the command ran"
-            ))
-            .hint("run the command again"));
-        }
-        match spot.umount(false) {
-            Err(error) if self.lazy && error.raw_os_error() == Some(libc::EBUSY) => {
-                nothing_inside(&self.root, "unmount", target, expected)?;
-                spot.umount(true).map_err(failed)?;
+        let at = match self.spot(target, spots).and_then(|spot| Ok(is_at(spot, expected)?.then_some(spot))) {
+            Ok(Some(spot)) => match spot.umount(false) {
+                Err(error) if self.lazy && error.raw_os_error() == Some(libc::EBUSY) => {
+                    nothing_inside(&self.root, "unmount", target, expected)?;
+                    spot.umount(true)
+                }
+                result => result,
             }
-            result => result.map_err(|error| cannot(&self.root, "unmount", target, &error))?,
-        }
+            .map_err(|error| cannot(&self.root, "unmount", target, &error)),
+            Ok(None) => self.detach_hidden(target, expected, &io::Error::from_raw_os_error(libc::EINVAL)), // as umount(2) says
+            Err(error) => self.detach_hidden(target, expected, &error),
+        };
+        at?;
         self.outcome.detached += 1;
         Ok(())
+    }
+
+    /// Detaches a mount that is not found at its path, for `why`.
+    fn detach_hidden(&self, target: &JailPath, expected: &SeenMount, why: &io::Error) -> Result<()> {
+        let Some(id) = expected.unique_id else {
+            return Err(cannot_reach(&self.root, "unmount", target, why));
+        };
+        if !sys::mount_exists(id) {
+            return Ok(());
+        }
+        let ours: HashSet<_> = self.detaches().filter_map(|(_, expected)| expected.unique_id).collect();
+        if sys::list_mounts_in(id).is_ok_and(|inside| inside.iter().any(|inside| !ours.contains(inside))) {
+            nothing_inside(&self.root, "unmount", target, &SeenMount { kind: None, ..expected.clone() })?;
+        }
+        let Err(error) = hidden::detach(id) else { return Ok(()) };
+        if sys::stat_mount(id).is_ok_and(|mount| ours.contains(&mount.parent)) {
+            return Ok(()); // it goes with the one that it is in, which is hidden as well
+        }
+        let path = self.root.path().inside(target);
+        if let Some(above) = hidden::hidden_by(id) {
+            return Err(hides(&path.to_string(), &above));
+        }
+        let parent = sys::stat_mount(id).and_then(|mount| sys::stat_mount(mount.parent));
+        let hint = match parent {
+            Ok(on) => format!(
+                "the file system that it is on may not answer: `umount -l {}` takes that away with what is in it; then run \
+                 the command again",
+                word(&on.point.to_string_lossy())
+            ),
+            Err(_) => "run the command again".to_owned(),
+        };
+        Err(cannot(&self.root, "unmount", target, &error).hint(hint))
     }
 
     /// A sentence about a placeholder that cannot be removed now, because somebody else has mounted in it.
@@ -270,16 +315,93 @@ impl<'a> Run<'a> {
         file: Option<Identity>,
         spots: &mut Spots<'_>,
     ) -> Result<()> {
-        let removed = match spots.get(path) {
-            // Its directory is gone, and so is it.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(true),
-            spot => spot.and_then(|spot| spot.remove(kind, file)),
-        };
-        if !removed.map_err(|error| cannot(&self.root, "remove", path, &error))? {
-            self.left.push(path.clone());
+        match self.remove_at(path, kind, file, spots) {
+            Ok(true) => {}
+            Ok(false) => self.left.push(path.clone()),
+            Err(error) => return Err(cannot(&self.root, "remove", path, &error)),
         }
         Ok(())
     }
+
+    /// Removes what was moved away with a mount: its placeholder, and the directories that were made for that.
+    fn clear_after(&self, stray: &Stray) {
+        let Some(point) = &stray.point else { return };
+        for step in &self.plan.steps {
+            let Step::RemovePlaceholder { path, kind, file: Some(file) } = step else { continue };
+            let Some(below) = stray.target.below(path) else { continue };
+            let Some(at) = point.ancestors().nth(below.components().count()) else { continue };
+            // Where it was made it is gone. What is not the same file, or has something in it, is its owner's.
+            let _ = self.root.spot_on_host(at).and_then(|spot| spot.remove(&made_kind(*kind), Some(*file)));
+        }
+    }
+
+    /// `Ok(false)`: it is not as it was made, and stays.
+    fn remove_at(
+        &self,
+        path: &JailPath,
+        kind: &MadeKind,
+        file: Option<Identity>,
+        spots: &mut Spots<'_>,
+    ) -> io::Result<bool> {
+        match spots.on_mount(path).and_then(|spot| spot.remove(kind, file)) {
+            Err(error) if is_gone(&error) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::EXDEV) => {
+                let bare = self.bare().map(|bare| bare.spot(path).and_then(|spot| spot.remove(kind, file)));
+                match bare {
+                    Some(Ok(removed)) => Ok(removed),
+                    // It was made on another file system in the root.
+                    Some(Err(error)) if is_gone(&error) && file.is_some() => {
+                        self.root.spot(path).and_then(|spot| spot.remove(kind, file))
+                    }
+                    Some(Err(error)) => Err(error),
+                    None => Err(error),
+                }
+            }
+            result => result,
+        }
+    }
+
+    /// The root without anything that is mounted in it.
+    fn bare(&self) -> Option<&Root> {
+        let open = || {
+            let fd = hidden::open(self.root.mount()?, self.plan.root.as_path()).ok()?;
+            Root::of(fd, &self.plan.root).ok()
+        };
+        self.bare.get_or_init(open).as_ref()
+    }
+}
+
+/// The root; the one that the mounts are in, where another file system was mounted over it later.
+fn open(plan: &Plan) -> Result<Root> {
+    let visible = Root::open(&plan.root);
+    let mounts = detaches(plan).filter_map(|(target, expected)| {
+        let mount = sys::stat_mount(expected.unique_id?).ok()?;
+        (mount.point == plan.root.inside(target).as_path()).then_some(mount.parent)
+    });
+    let on = mounts.filter_map(|parent| Some((parent, sys::stat_mount(parent).ok()?)));
+    let mut below = on.filter(|(_, on)| plan.root.as_path().starts_with(&on.point)).map(|(id, _)| id);
+    let Some(id) = below.next() else { return visible };
+    if visible.as_ref().is_ok_and(|root| root.mount() == Some(id)) {
+        return visible;
+    }
+    hidden::open(id, plan.root.as_path()).and_then(|fd| Root::of(fd, &plan.root)).or(visible)
+}
+
+fn detaches(plan: &Plan) -> impl Iterator<Item = (&JailPath, &SeenMount)> {
+    plan.steps.iter().filter_map(|step| match step {
+        Step::Detach { target, expected, .. } => Some((target, expected)),
+        _ => None,
+    })
+}
+
+/// Whether the mount `expected` is visible at `spot`.
+fn is_at(spot: &Spot, expected: &SeenMount) -> io::Result<bool> {
+    is_found(expected, spot.mount()?, || spot.stat())
+}
+
+/// A placeholder's directory is gone, and so is it; or something else is in that one's place.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
 }
 
 /// Whether a mount with a never reused id is somewhere: then it must not be forgotten.

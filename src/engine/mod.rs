@@ -10,6 +10,7 @@ mod detached;
 mod down;
 mod features;
 mod fstab;
+mod hidden;
 mod journal;
 mod lock;
 mod ours;

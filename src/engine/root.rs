@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};
 use crate::observe::{Identity, MadeKind, Observed, RecordedMount, SeenMount};
 use crate::plan::Plan;
-use crate::sys::{self, FileId, FileKind, Stat};
+use crate::sys::{self, FileId, FileKind, OnMount, Stat};
 
 /// An open site root.
 #[derive(Debug)]
@@ -45,8 +45,7 @@ impl Root {
     pub(super) fn open(path: &HostPath) -> Result<Self> {
         let open = || {
             let fd = sys::open_host(path.as_path(), libc::O_PATH | libc::O_DIRECTORY)?;
-            let device = sys::stat_fd(&fd)?.file.dev;
-            Ok(Self { fd, path: path.clone(), device, ours: None })
+            Self::of(fd, path)
         };
         open()
             .map_err(|error: io::Error| Error::failed(format!("cannot open the root {path}")).because(&error))
@@ -60,6 +59,27 @@ impl Root {
         })?;
         let ours = Ours::of(stat.mount_id, plan, observed);
         Ok(Self { ours: Some(RefCell::new(ours)), ..root })
+    }
+
+    /// The open directory `fd`, which is that of the root `path`, though something may hide it there.
+    pub(super) fn of(fd: OwnedFd, path: &HostPath) -> io::Result<Self> {
+        let device = sys::mount_of(&fd, Path::new(""))?.device;
+        Ok(Self { fd, path: path.clone(), device, ours: None })
+    }
+
+    /// The spot of a path of the host, no component of which may be a link: what was moved out of the root.
+    pub(super) fn spot_on_host(&self, path: &Path) -> io::Result<Spot> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        };
+        let dir = sys::open_host(parent, libc::O_PATH | libc::O_DIRECTORY)?;
+        Ok(Spot { dir, name: name.to_owned(), root_device: self.device, at_home: true })
+    }
+
+    /// Which mount it is on: the never reused id (Linux 6.8).
+    pub(super) fn mount(&self) -> Option<u64> {
+        let stat = sys::stat_fd(&self.fd).ok()?;
+        stat.mount_id.filter(|_| stat.mount_id_is_unique)
     }
 
     /// Where it is on the host.
@@ -91,17 +111,15 @@ impl Root {
     /// Errors: it is not to be seen there.
     pub(super) fn mounted(&self, target: &JailPath, id: Option<u64>, file: Option<FileId>) -> io::Result<()> {
         let Some(ours) = &self.ours else { return Ok(()) };
-        let id = match id {
-            Some(id) => Some((id, true)),
-            None => {
-                let found = sys::stat_fd(self.open_at(target)?)?;
-                if file.is_some_and(|file| file != found.file) {
-                    return Err(io::Error::from_raw_os_error(libc::EXDEV));
-                }
-                found.mount_id.map(|id| (id, found.mount_id_is_unique))
-            }
-        };
-        ours.borrow_mut().add(target, id);
+        if id.is_some() {
+            ours.borrow_mut().add(target, id.map(|id| (id, true)));
+            return Ok(());
+        }
+        let found = sys::stat_fd(self.open_at(target)?)?;
+        if file.is_some_and(|file| file != found.file) {
+            return Err(io::Error::from_raw_os_error(libc::EXDEV));
+        }
+        ours.borrow_mut().add(target, found.mount_id.map(|id| (id, found.mount_id_is_unique)));
         Ok(())
     }
 
@@ -117,6 +135,17 @@ impl Root {
         if let Some(ours) = &self.ours {
             ours.borrow_mut().remove(target, gone);
         }
+    }
+
+    /// As [`Self::spot`], on the mount that the root is on: nothing that is mounted on the way is looked into.
+    ///
+    /// Errors: EXDEV where something is.
+    pub(super) fn spot_on_mount(&self, path: &JailPath) -> io::Result<Spot> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        };
+        let dir = sys::open_unmounted(&self.fd, parent.relative(), libc::O_PATH | libc::O_DIRECTORY)?;
+        Ok(Spot { dir, name: name.to_owned(), root_device: self.device, at_home: true })
     }
 }
 
@@ -134,18 +163,36 @@ impl<'r> Spots<'r> {
 
     /// As [`Root::spot`].
     pub(super) fn get(&mut self, path: &JailPath) -> io::Result<&Spot> {
+        self.get_by(path, Root::spot)
+    }
+
+    /// As [`Root::spot_on_mount`].
+    pub(super) fn on_mount(&mut self, path: &JailPath) -> io::Result<&Spot> {
+        self.get_by(path, Root::spot_on_mount)
+    }
+
+    fn get_by(
+        &mut self,
+        path: &JailPath,
+        open: fn(&Root, &JailPath) -> io::Result<Spot>,
+    ) -> io::Result<&Spot> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         };
         let spot = match self.last.take().filter(|(known, _)| *known == parent) {
             Some((_, spot)) => Spot { name: name.to_owned(), ..spot },
-            None => self.root.spot(path)?,
+            None => open(self.root, path)?,
         };
         Ok(&self.last.insert((parent, spot)).1)
     }
 }
 
 impl Spot {
+    /// Which mount is visible here; no server of a file system is asked.
+    pub(super) fn mount(&self) -> io::Result<OnMount> {
+        sys::mount_of(&self.dir, Path::new(&self.name))
+    }
+
     /// What is there, no link followed.
     pub(super) fn stat(&self) -> io::Result<Stat> {
         sys::stat_at(&self.dir, Path::new(&self.name))
@@ -185,8 +232,8 @@ impl Spot {
                 let mode = Mode::from_bits_truncate(0o755);
                 mkdirat(&self.dir, self.name(), mode)?;
                 let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-                let made = openat(&self.dir, self.name(), flags, Mode::empty());
-                made.map_err(io::Error::from).and_then(|made| set_mode(&made, mode))
+                let directory = openat(&self.dir, self.name(), flags, Mode::empty());
+                directory.map_err(io::Error::from).and_then(|directory| set_mode(&directory, mode))
             }
             MadeKind::File => {
                 let flags =
@@ -267,25 +314,28 @@ const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
 
 /// Gives what was made just now the mode `mode` and no ACL. A directory might have been exchanged in between; then it is not
 /// empty or not our own.
-fn set_mode(made: &OwnedFd, mode: Mode) -> io::Result<()> {
-    let has = |acl: &&str| rustix::fs::fgetxattr(made, *acl, &mut [0u8; 0]).is_ok_and(|length| length > 0);
+fn set_mode(new: &OwnedFd, mode: Mode) -> io::Result<()> {
+    let has = |acl: &&str| match rustix::fs::fgetxattr(new, *acl, &mut [0u8; 256]) {
+        Ok(length) => length > 0,
+        Err(error) => error == rustix::io::Errno::RANGE, // it is longer
+    };
     let acls: Vec<_> = ACLS.into_iter().filter(has).collect();
-    let found = sys::stat_fd(made)?;
+    let found = sys::stat_fd(new)?;
     let is_set = |stat: &Stat| stat.mode & 0o7777 == mode.bits();
     if acls.is_empty() && is_set(&found) {
         return Ok(());
     }
-    let is_empty = || Ok::<_, io::Error>(std::fs::read_dir(proc_path(made))?.next().is_none());
+    let is_empty = || Ok::<_, io::Error>(std::fs::read_dir(proc_path(new))?.next().is_none());
     if found.uid != nix::unistd::geteuid().as_raw() || found.kind == FileKind::Directory && !is_empty()? {
         return Err(io::Error::from_raw_os_error(libc::EEXIST));
     }
     for acl in acls {
-        rustix::fs::fremovexattr(made, acl)?;
+        rustix::fs::fremovexattr(new, acl)?;
     }
     // A file system without modes (FAT) shows the ones that it was mounted with.
     let allows = |stat: &Stat| stat.mode & mode.bits() == mode.bits();
-    match fchmod(made, mode) {
-        Err(_) if allows(&sys::stat_fd(made)?) => Ok(()),
+    match fchmod(new, mode) {
+        Err(_) if allows(&sys::stat_fd(new)?) => Ok(()),
         result => Ok(result?),
     }
 }

@@ -3,12 +3,14 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::hidden;
 use super::root::Root;
 use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};
 use crate::observe::{MadeKind, SeenMount, Stray};
+use crate::quote::word;
 use crate::resolve::FileKind;
-use crate::sys::{self, Stat};
+use crate::sys::{self, OnMount, Stat};
 
 /// An error about `path` in the jail; EXDEV: what is there, or its directory, is on another mount than it is to be on.
 pub(super) fn cannot(root: &Root, what: &str, path: &JailPath, error: &io::Error) -> Error {
@@ -32,6 +34,23 @@ pub(super) fn is_mount(expected: &SeenMount, found: &Stat) -> bool {
         (Some(id), Some(found)) => id == found,
         // Before Linux 5.8 statx(2) has no mount id: the file that is visible is what can be compared.
         _ => expected.file.is_none_or(|file| file == found.file),
+    }
+}
+
+/// Whether the mount that was found at a path is the mount `expected`; `look` tells which file is visible there.
+pub(super) fn is_found(
+    expected: &SeenMount,
+    found: OnMount,
+    look: impl FnOnce() -> io::Result<Stat>,
+) -> io::Result<bool> {
+    let id = match expected.unique_id {
+        Some(unique_id) => sys::stat_mount(unique_id).map(|mount| mount.id),
+        None => Ok(expected.id),
+    };
+    match (id, found.id) {
+        (Ok(id), Some(found_id)) => Ok(id == found_id && found.is_root != Some(false)),
+        (Err(error), Some(_)) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        _ => Ok(is_mount(expected, &look()?)),
     }
 }
 
@@ -64,6 +83,18 @@ pub(super) fn cannot_reach(root: &Root, what: &str, path: &JailPath, error: &io:
         .hint(format!("unmount {above} first"))
 }
 
+/// An error about a mount of ours at `path`, which the mount at `above` hides, and which cannot be reached.
+pub(super) fn hides(path: &str, above: &Path) -> Error {
+    Error::failed(format!(
+        "{path} stays mounted: {} is mounted above it, and not by mountjail",
+        above.display()
+    ))
+    .hint(format!(
+        "unmount that first: `umount -l {}`; then run the command again",
+        word(&above.to_string_lossy())
+    ))
+}
+
 /// The mount that the nearest directory above `path` is on, if that is below the root.
 fn hidden_by(root: &Root, path: &JailPath) -> Option<PathBuf> {
     let mut above = path.ancestors().into_iter().rev();
@@ -86,7 +117,13 @@ pub(super) fn detach_stray(root: &HostPath, stray: &Stray) -> Result<()> {
             break;
         }
     }
+    if hidden::detach(stray.unique_id).is_ok() {
+        return Ok(());
+    }
     let target = &stray.target;
+    if let Some(above) = hidden::hidden_by(stray.unique_id) {
+        return Err(hides(&stray.place(), &above));
+    }
     if stray.point.as_deref() == Some(root.inside(target).as_path()) {
         return Err(cannot_reach(&Root::open(root)?, "detach", target, &last)); // it is where it was made
     }

@@ -50,8 +50,8 @@ pub(super) fn holders(
     table: Option<&Table>,
 ) -> Result<BTreeMap<JailPath, Holder>> {
     let is_on_target = |path: &JailPath, apart: &Apart| {
-        let target = path.ancestors().into_iter().chain([path.clone()]).rev();
-        let stack = target.filter_map(|path| observed.mounts.get(&path)).next();
+        let mut target = path.ancestors().into_iter().chain([path.clone()]).rev();
+        let stack = target.find_map(|path| observed.mounts.get(&path));
         stack.and_then(|stack| stack.last()).is_some_and(|top| top.holds(&apart.stat))
     };
     let mut apart = apart;
@@ -60,12 +60,11 @@ pub(super) fn holders(
         return Ok(BTreeMap::new());
     }
     let read;
-    let table = match table {
-        Some(table) => table,
-        None => {
-            read = Table::read()?;
-            &read
-        }
+    let table = if let Some(table) = table {
+        table
+    } else {
+        read = Table::read()?;
+        &read
     };
     let holder = |(path, apart): (JailPath, Apart)| {
         let mount = apart.mount(table).map_err(|error| {

@@ -34,11 +34,7 @@ const PATH_MAX: usize = libc::PATH_MAX as usize;
 ///
 /// Errors: the root, or something below it, cannot be looked at. A root that is not there has nothing in it.
 pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Result<Observed> {
-    let mut observed = Observed {
-        record: records.record.filter(|record| record.root == desired.root),
-        kept: records.kept.filter(|kept| kept.root == desired.root),
-        ..Observed::default()
-    };
+    let mut observed = only_of(&desired.root, records);
     observed.current_files = desired
         .files
         .iter()
@@ -48,7 +44,7 @@ pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Re
     let root = match sys::open_host(desired.root.as_path(), libc::O_PATH | libc::O_DIRECTORY) {
         Ok(root) => root,
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT)) => {
-            observed.strays = strays(&observed); // the root itself may have been moved away
+            find_strays(&mut observed); // the root itself may have been moved away
             return Ok(observed);
         }
         Err(error) => {
@@ -58,13 +54,27 @@ pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Re
     let mut site = Site::new(root, desired, &observed, table)?;
     site.look(desired, &mut observed)?;
     observed.holders = holders::holders(&desired.root, site.apart.take(), &observed, table)?;
-    let strays = strays(&observed);
+    find_strays(&mut observed);
+    Ok(observed)
+}
+
+/// Adds the mounts that were moved away; they are nobody else's.
+pub(super) fn find_strays(observed: &mut Observed) {
+    let strays = strays(observed);
     observed.elsewhere.retain(|_, mounts| {
         mounts.retain(|seen| strays.iter().all(|stray| Some(stray.unique_id) != seen.unique_id));
         !mounts.is_empty()
     });
     observed.strays = strays;
-    Ok(observed)
+}
+
+/// What is recorded of the root `root`, with nothing looked at.
+pub(super) fn only_of(root: &HostPath, records: Records) -> Observed {
+    Observed {
+        record: records.record.filter(|record| record.root == *root),
+        kept: records.kept.filter(|kept| kept.root == *root),
+        ..Observed::default()
+    }
 }
 
 /// The site as its records tell, with nothing looked at; `None` where they do not tell enough: a mount without an id that
@@ -428,7 +438,7 @@ fn is_found(mount: &MountInfo, stat: &Stat) -> bool {
 }
 
 /// A mount of the table, without what is visible at its root.
-fn listed(mount: &MountInfo) -> SeenMount {
+pub(super) fn listed(mount: &MountInfo) -> SeenMount {
     SeenMount {
         id: mount.id,
         unique_id: mount.unique_id,

@@ -5,6 +5,7 @@
 //! It reads; it never changes anything.
 
 mod holders;
+mod home;
 mod late;
 mod look;
 mod mountinfo;
@@ -12,11 +13,13 @@ mod ordering;
 mod outdated;
 mod processes;
 mod record;
+mod standing;
 mod state;
 mod submounts;
 mod table;
 mod types;
 mod units;
+mod users;
 mod watching;
 
 pub use late::FileSystems;
@@ -24,14 +27,16 @@ pub use look::{as_recorded, observe};
 pub use mountinfo::{MountInfo, parse as parse_mountinfo};
 pub use ordering::{Ordering, is_network_type, mounts_of};
 pub use outdated::{Inside, Outdated, outdated};
-pub use processes::{Process, apart_from_first, holders, inside, of_unit, root_of, without_mounts};
+pub use processes::{Process, apart_from_first, inside, of_unit, php_fpm_masters, root_of, without_mounts};
 pub use record::{
     BootId, History, Identity, Kept, Made, MadeKind, Record, RecordedMount, Submount, Unknown, Unreadable,
     VERSION,
 };
+pub use standing::standing;
 pub use state::{Records, StateDir, boot_id, now, since_boot};
 pub use submounts::submounts;
 pub use table::Table;
 pub use types::{Holder, Observed, Seen, SeenMount, Stray};
 pub use units::Units;
+pub use users::{User, Users, shared_storage};
 pub use watching::{WatchFailure, WatchState, start_time};

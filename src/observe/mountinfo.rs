@@ -26,7 +26,7 @@ pub struct MountInfo {
     pub point: PathBuf,
     /// Its own attributes, not those of its file system.
     pub options: Options,
-    /// It is in a peer group (mount_namespaces(7)).
+    /// It is in a peer group (`mount_namespaces(7)`).
     pub shared: bool,
 }
 
@@ -55,9 +55,26 @@ pub fn parse(text: &[u8]) -> Result<Vec<MountInfo>, usize> {
     lines.map(|(nth, line)| parse_line(line).ok_or(nth + 1)).collect()
 }
 
+/// A line with what is known of its file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    pub mount: MountInfo,
+    /// The file system's type, with its subtype: `ext4`, `fuse.sshfs`.
+    pub kind: String,
+}
+
+/// All lines of a mountinfo file but those that are none.
+pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = Line> {
+    text.split(|byte| *byte == b'\n').filter_map(parse_whole)
+}
+
+fn parse_line(line: &[u8]) -> Option<MountInfo> {
+    parse_whole(line).map(|line| line.mount)
+}
+
 /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`: after the sixth field any number of
 /// optional ones, ended by a lone `-`.
-fn parse_line(line: &[u8]) -> Option<MountInfo> {
+fn parse_whole(line: &[u8]) -> Option<Line> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = number(fields.next()?)?;
     let parent = number(fields.next()?)?;
@@ -65,18 +82,14 @@ fn parse_line(line: &[u8]) -> Option<MountInfo> {
     let root = unescaped(fields.next()?);
     let point = unescaped(fields.next()?);
     let options = options(fields.next()?);
-    let (mut shared, mut ended) = (false, false);
-    for field in fields.by_ref() {
-        ended = field == b"-";
-        if ended {
-            break;
-        }
+    let mut shared = false;
+    while let Some(field) = Some(fields.next()?).filter(|field| *field != b"-") {
         shared |= field.starts_with(b"shared:");
     }
-    ended.then_some(())?;
-    let kind = fields.next()?;
-    let fuse = kind == b"fuse" || kind == b"fuseblk" || kind.starts_with(b"fuse.");
-    Some(MountInfo { id, unique_id: None, parent, device, fuse, root, point, options, shared })
+    let kind = String::from_utf8_lossy(fields.next()?).into_owned();
+    let fuse = kind == "fuse" || kind == "fuseblk" || kind.starts_with("fuse.");
+    let mount = MountInfo { id, unique_id: None, parent, device, fuse, root, point, options, shared };
+    Some(Line { mount, kind })
 }
 
 /// `98:0`
@@ -104,7 +117,7 @@ fn options(field: &[u8]) -> Options {
 }
 
 /// A path in which space, tab, newline, backslash and `#` stand as `\ooo`; anything else is itself.
-fn unescaped(field: &[u8]) -> PathBuf {
+pub(super) fn unescaped(field: &[u8]) -> PathBuf {
     if !field.contains(&b'\\') {
         return PathBuf::from(OsString::from_vec(field.to_vec()));
     }

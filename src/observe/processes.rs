@@ -1,7 +1,9 @@
 //! Which processes use a root, and which of them do not see what is mounted in it.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -99,6 +101,30 @@ pub fn of_unit(name: &str) -> Vec<Process> {
     processes.filter(|process| process.unit.as_deref() == Some(name)).collect()
 }
 
+/// The master processes of PHP-FPM that run as root, each with the file that it was configured by, as its title says.
+pub fn php_fpm_masters() -> Vec<(Process, PathBuf)> {
+    let masters = all().filter_map(|(pid, proc)| {
+        let title = fs::read(proc.join("cmdline")).ok()?;
+        let file = configuration(&title)?;
+        is_roots(&proc).then(|| Some((Process::read(pid, &proc)?, file)))?
+    });
+    masters.collect()
+}
+
+/// The file in `php-fpm: master process (/etc/php/8.2/fpm/php-fpm.conf)`.
+fn configuration(title: &[u8]) -> Option<PathBuf> {
+    let title = title.strip_prefix(b"php-fpm: master process (")?;
+    let end = title.iter().rposition(|byte| *byte == b')')?;
+    Some(PathBuf::from(OsStr::from_bytes(&title[..end])))
+}
+
+/// Whether the process runs as root, by the effective user id in its `proc_pid_status(5)`: anybody can choose his title.
+fn is_roots(proc: &Path) -> bool {
+    let Ok(status) = fs::read_to_string(proc.join("status")) else { return false };
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    ids.and_then(|ids| ids.split_whitespace().nth(1)) == Some("0")
+}
+
 /// All processes whose root directory is `root`.
 pub fn inside(root: FileId) -> Vec<Process> {
     all()
@@ -111,25 +137,6 @@ pub fn inside(root: FileId) -> Vec<Process> {
 pub fn root_of(pid: u32) -> Option<FileId> {
     let root = fs::metadata(format!("/proc/{pid}/root")).ok()?;
     Some(FileId { dev: root.dev(), ino: root.ino() })
-}
-
-/// Processes other than this one that use something below `root`: as their root or working directory, as an
-/// open file or a mapped one. Only root sees those of all users.
-pub fn holders(root: &HostPath) -> Vec<Process> {
-    let inside = |link: PathBuf| fs::read_link(link).is_ok_and(|path| path.starts_with(root.as_path()));
-    let uses = |proc: &Path| {
-        inside(proc.join("root"))
-            || inside(proc.join("cwd"))
-            || inside(proc.join("exe"))
-            || ["fd", "map_files"].iter().any(|dir| {
-                fs::read_dir(proc.join(dir)).into_iter().flatten().flatten().any(|entry| inside(entry.path()))
-            })
-    };
-    let own = std::process::id();
-    all()
-        .filter(|(pid, proc)| *pid != own && uses(proc))
-        .filter_map(|(pid, proc)| Process::read(pid, &proc))
-        .collect()
 }
 
 /// Whether the process of the directory `proc` is in the mount namespace of this one.
@@ -212,14 +219,11 @@ mod tests {
     }
 
     #[test]
-    fn a_process_with_an_open_file_is_a_holder() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = fs::File::create(dir.path().join("x")).unwrap();
-        let mut child = std::process::Command::new("sleep").arg("60").stdin(file).spawn().unwrap();
-        let root = HostPath::new(fs::canonicalize(dir.path()).unwrap()).unwrap();
-        let found = holders(&root);
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(found.iter().any(|process| process.pid == child.id()), "{found:?}");
+    fn a_master_tells_its_configuration() {
+        let of = |title: &[u8]| configuration(title).map(|file| file.display().to_string());
+        let title = b"php-fpm: master process (/etc/php/8.2/fpm/php-fpm.conf)\0\0\0";
+        assert_eq!(of(title).as_deref(), Some("/etc/php/8.2/fpm/php-fpm.conf"));
+        assert_eq!(of(b"php-fpm: pool www\0"), None);
+        assert!(is_roots(Path::new("/proc/1")));
     }
 }

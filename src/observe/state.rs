@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -53,10 +53,11 @@ impl StateDir {
         self.lib.join(format!("{site}.json"))
     }
 
-    /// Makes the directories, with mode 0755.
+    /// Makes the directories, with mode 0700, which those that are there get as well: who can look into them hears, by
+    /// inotify(7), when something is about to be made in his root.
     pub fn create(&self) -> Result<()> {
         for dir in [&self.run, &self.lib] {
-            fs::DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(|error| {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| {
                 let failed = Error::failed(format!("cannot make the state directory {}", dir.display()))
                     .because(&error);
                 match error.raw_os_error() {
@@ -65,6 +66,7 @@ impl StateDir {
                 }
             })?;
             refuse_others(dir)?;
+            close(dir)?;
         }
         Ok(())
     }
@@ -111,6 +113,18 @@ fn refuse_others(dir: &Path) -> Result<()> {
     Err(cannot()
         .because_of("somebody else can write in it, and so have anything unmounted and removed")
         .hint(format!("make it root's alone: `chown root {0} && chmod go-w {0}`", dir.display())))
+}
+
+/// Lets nobody else look into a directory of ours.
+fn close(dir: &Path) -> Result<()> {
+    let cannot = |error: io::Error| {
+        Error::failed(format!("cannot keep others from looking into the state directory {}", dir.display()))
+            .because(&error)
+    };
+    if fs::metadata(dir).map_err(cannot)?.mode() & 0o777 == 0o700 {
+        return Ok(());
+    }
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(cannot)
 }
 
 /// What is recorded of one site.
@@ -224,8 +238,6 @@ pub fn boot_id() -> Result<BootId> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -251,6 +263,9 @@ mod tests {
         for mode in [0o775, 0o757, 0o755] {
             fs::set_permissions(&state.lib, fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(state.create().is_ok(), mode == 0o755, "{mode:o}");
+        }
+        for dir in [&state.run, &state.lib] {
+            assert_eq!(fs::metadata(dir).unwrap().mode() & 0o777, 0o700, "nobody else looks into it");
         }
     }
 

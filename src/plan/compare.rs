@@ -110,10 +110,16 @@ pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
             detail: format!("{} is mounted on top of it, and not by mountjail", shown(top, Some(mount))),
             count: theirs,
         },
-        None if shows_its_file(top, mount) => {
+        None if shows_its_file(top, mount) && below.is_empty() => {
             let (because, detail) = difference(top, mount, None);
             change(because, detail)
         }
+        // Each is mounted on the one before, which may be a peer of where it comes from.
+        None if shows_its_file(top, mount) => Verdict::NotOurs {
+            state: State::Foreign,
+            detail: format!("{theirs} mounts are there, one on the other, and none by mountjail"),
+            count: theirs,
+        },
         None => Verdict::NotOurs {
             state: State::Foreign,
             detail: format!("{} is mounted there, and not by mountjail", shown(top, Some(mount))),

@@ -48,6 +48,18 @@ impl Plan {
         self
     }
 
+    /// How many steps remove something from the root.
+    pub fn removals(&self) -> usize {
+        self.steps.iter().filter(|step| step.removes()).count()
+    }
+
+    /// The plan that leaves what mountjail made in the root.
+    #[must_use]
+    pub fn keeping_placeholders(mut self) -> Self {
+        self.steps.retain(|step| !step.removes());
+        self
+    }
+
     /// Whether everything is as desired.
     pub fn in_sync(&self) -> bool {
         self.steps.is_empty() && self.conflicts.is_empty()
@@ -120,6 +132,11 @@ pub enum Step {
 }
 
 impl Step {
+    /// Whether it removes something from the root's own file system.
+    fn removes(&self) -> bool {
+        matches!(self, Self::RemovePlaceholder { .. } | Self::RemoveLink { .. })
+    }
+
     /// Whether it mounts or unmounts.
     pub fn changes_mounts(&self) -> bool {
         matches!(self, Self::Attach(_) | Self::Swap { .. } | Self::Detach { .. } | Self::DetachStray(_))

@@ -290,7 +290,9 @@ impl Planner<'_> {
             let hidden = stack.iter().filter_map(|seen| recorded(self.observed, target, seen));
             let hidden: Vec<_> = hidden.collect();
             if !hidden.is_empty() {
-                hidden.into_iter().for_each(|known| self.hidden(target, Some(known)));
+                for known in hidden {
+                    self.hidden(target, Some(known));
+                }
                 continue;
             }
             if let Some(foreign) = stack.iter().rfind(|seen| !came_along(self.observed, target, seen)) {

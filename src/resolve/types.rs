@@ -1,5 +1,6 @@
 //! What a site needs: the output of this stage and the vocabulary of all later ones.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,6 +37,16 @@ impl Desired {
     pub fn nothing(site: SiteName, root: HostPath) -> Self {
         let (mounts, links, files, notes, warnings) = Default::default();
         Self { site, root, manifest: None, mounts, links, files, notes, warnings }
+    }
+
+    /// The root's own directories on the way to its mounts, parents first.
+    pub fn ways(&self) -> Vec<JailPath> {
+        let targets: BTreeSet<_> = self.mounts.iter().map(|mount| &mount.target).collect();
+        let in_root = |path: &JailPath| {
+            !targets.contains(path) && path.ancestors().iter().all(|above| !targets.contains(above))
+        };
+        let ways: BTreeSet<_> = self.mounts.iter().flat_map(|mount| mount.target.ancestors()).collect();
+        ways.into_iter().filter(in_root).collect()
     }
 }
 

@@ -14,6 +14,7 @@ mod memory;
 mod mount;
 mod owner;
 mod privileges;
+mod quiet;
 mod schedule;
 mod seccomp;
 mod stat;
@@ -30,6 +31,7 @@ pub use mount::{
 };
 pub use owner::is_roots;
 pub use privileges::{drop_capabilities, leave_session_keyring};
+pub use quiet::{OnMount, mount_of, reopen_on};
 pub use schedule::undisturbed;
 pub use seccomp::forbid_typing;
 pub use stat::{

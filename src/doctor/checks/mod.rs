@@ -15,6 +15,7 @@ use super::Exam;
 use super::ask::Silence;
 use super::inside::Enter;
 use super::types::{Outcome, Problem, Remedy};
+use crate::manifest::JailPath;
 use Check::{Asks, Looks};
 
 /// A check's work.
@@ -41,14 +42,17 @@ impl Check {
     }
 }
 
-/// Whether the root can be entered, before all others: without that nothing is found inside.
+/// Whether the root can be entered, and what is mounted in it be reached, before all others: without that nothing is found
+/// inside.
 pub(super) fn entry(exam: &Exam<'_>) -> Outcome {
-    let (root, name) = (&exam.patient.desired.root, &exam.patient.who.name);
-    match exam.ask(Enter) {
+    let (desired, name) = (exam.patient.desired, &exam.patient.who.name);
+    let root = &desired.root;
+    match exam.ask(Enter(desired.ways())) {
         Ok(Ok(())) => Outcome::ok(format!("{name} can be in the root")),
-        Ok(Err(trouble)) => {
-            let text = format!("{name} may not be in {root}: {}", trouble.text);
-            Outcome::of(vec![Problem::new(text, Remedy::act(format!("chmod o+x {root}")))], "")
+        Ok(Err((way, trouble))) => {
+            let at = if way == JailPath::slash() { root.clone() } else { root.inside(&way) };
+            let text = format!("{name} may not be in {at}: {}", trouble.text);
+            Outcome::of(vec![Problem::new(text, Remedy::act(format!("chmod o+x {at}")))], "")
         }
         Err(silence) => Outcome::could_not_check(silence.to_string()),
     }

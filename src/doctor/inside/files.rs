@@ -10,20 +10,25 @@ use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 
 use super::{Probe, Trouble};
+use crate::jail;
+use crate::manifest::JailPath;
 
 /// How deep sockets are looked for, and among how many entries.
 const DEPTH: usize = 2;
 const MAX_ENTRIES: usize = 20_000;
 
-/// Whether the user may be in the root at all.
+/// Whether the user may be in the root at all, and go through these directories.
 #[derive(Debug, Serialize, Deserialize)]
-pub(in crate::doctor) struct Enter;
+pub(in crate::doctor) struct Enter(pub Vec<JailPath>);
 
 impl Probe for Enter {
-    type Answer = Result<(), Trouble>;
+    /// The first one that is closed, and why.
+    type Answer = Result<(), (JailPath, Trouble)>;
 
     fn run(&self) -> Self::Answer {
-        access("/", AccessFlags::X_OK).map_err(|error| io::Error::from(error).into())
+        access("/", AccessFlags::X_OK)
+            .map_err(|error| (JailPath::slash(), Trouble::from(io::Error::from(error))))?;
+        jail::first_closed(&self.0).map_or(Ok(()), |(way, error)| Err((way, error.into())))
     }
 }
 

@@ -1,0 +1,79 @@
+//! Mounts and directories that another mount hides: reached by what they are on, not by their paths.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use super::root::proc_path;
+use crate::sys;
+
+/// A mount as its own file system has it, with nothing of what is mounted on it.
+struct Bare {
+    /// Its root, open for reading.
+    mount: OwnedFd,
+    /// A copy of it that nobody else sees.
+    copy: OwnedFd,
+    point: PathBuf,
+}
+
+impl Bare {
+    /// The mount with the never reused id `id`.
+    ///
+    /// Errors: it is hidden itself, or cannot be opened or copied.
+    fn of(id: u64) -> io::Result<Self> {
+        let mount = sys::stat_mount(id)?;
+        let root = sys::open_host(&mount.point, libc::O_RDONLY | libc::O_DIRECTORY)?;
+        if sys::mount_of(&root, Path::new(""))?.id != Some(mount.id) {
+            return Err(io::Error::from_raw_os_error(libc::ESTALE));
+        }
+        let copy = sys::clone_mount(&root)?;
+        Ok(Self { mount: root, copy, point: mount.point })
+    }
+
+    /// Opens (`O_PATH`) what is at `path`, a path of the host in this mount.
+    fn open(&self, path: &Path) -> io::Result<OwnedFd> {
+        let below = path.strip_prefix(&self.point).map_err(io::Error::other)?;
+        let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
+        sys::open_beneath(&self.copy, below, libc::O_PATH)
+    }
+}
+
+/// Opens the directory at `path` as it is on the mount with the never reused id `mount`, with nothing mounted in it.
+pub(super) fn open(mount: u64, path: &Path) -> io::Result<OwnedFd> {
+    Bare::of(mount)?.open(path)
+}
+
+/// Detaches the mount with the never reused id `id`, whatever hides it; one that is gone is as good. Nothing is mounted
+/// in it, which the caller has made sure of.
+///
+/// Errors: what it is on cannot be reached.
+pub(super) fn detach(id: u64) -> io::Result<()> {
+    let result = sys::stat_mount(id).and_then(|mount| {
+        let bare = Bare::of(mount.parent)?;
+        let on = sys::reopen_on(&bare.mount, bare.open(&mount.point)?)?;
+        if std::fs::read_link(proc_path(&on))? != mount.point {
+            return Err(io::Error::other("it has moved")); // or another name of the same file was found
+        }
+        sys::umount_at(on.as_fd())
+    });
+    match result {
+        Err(error) if sys::mount_exists(id) => Err(error),
+        Ok(()) if sys::mount_exists(id) => Err(io::Error::from_raw_os_error(libc::EBUSY)),
+        _ => Ok(()),
+    }
+}
+
+/// Where a mount is that hides the one with the never reused id `id`, if one does.
+pub(super) fn hidden_by(id: u64) -> Option<PathBuf> {
+    let point = sys::stat_mount(id).ok()?.point;
+    let mut below = vec![id]; // what it is on, which hides nothing
+    while let Ok(mount) = sys::stat_mount(*below.last()?) {
+        if below.contains(&mount.parent) {
+            break;
+        }
+        below.push(mount.parent);
+    }
+    let others = sys::list_mounts().ok()?.into_iter().filter(|other| !below.contains(other));
+    let points = others.filter_map(|other| sys::stat_mount(other).ok()).map(|mount| mount.point);
+    points.filter(|other| !other.as_os_str().is_empty() && point.starts_with(other)).min()
+}

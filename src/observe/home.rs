@@ -1,0 +1,96 @@
+//! Where the root that was recorded is now: it may have been moved or renamed while the site was up.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::record::{Identity, Made, RecordedMount};
+use super::state::Records;
+use crate::manifest::{HostPath, JailPath};
+use crate::sys;
+
+impl Records {
+    /// Where the directory that the records tell of is now: where they say, if there is anything of ours; else where the
+    /// mounts are now that were made in it, or `manifest`, the root that the manifest names, if what mountjail made is
+    /// there. `None`: it is nowhere, such as on a disk that is not mounted now; or nothing is recorded.
+    pub fn home(&self, manifest: impl FnOnce() -> Option<HostPath>) -> Option<HostPath> {
+        let recorded = self.root()?;
+        if self.mounts().any(|mount| is_mounted_in(mount, recorded)) || self.made_in(recorded) {
+            return Some(recorded.clone());
+        }
+        // Nobody moves a directory into itself: that is one of its own that was moved.
+        let moved =
+            |mount: &RecordedMount| root_by(mount).filter(|root| !root.as_path().starts_with(recorded));
+        if let Some(root) = self.mounts().find_map(moved).filter(is_directory) {
+            return Some(root);
+        }
+        let named = manifest().filter(|manifest| manifest != recorded && self.made_in(manifest));
+        named.or_else(|| is_directory(recorded).then(|| recorded.clone()))
+    }
+
+    /// The same with `home`, which [`Self::home`] found, as the root.
+    #[must_use]
+    pub fn moved_to(mut self, home: &HostPath) -> Self {
+        let elsewhere = self.kept.as_ref().is_some_and(|kept| kept.root != *home);
+        let made_there = elsewhere && (self.root() != Some(home) || self.made_in(home));
+        if let Some(kept) = self.kept.as_mut().filter(|_| made_there) {
+            kept.root = home.clone();
+        }
+        if let Some(record) = &mut self.record {
+            record.root = home.clone();
+        }
+        self
+    }
+
+    /// Whether any recorded mount exists, wherever.
+    pub fn is_mounted(&self) -> bool {
+        self.mounts().any(|mount| mount.unique_id.is_some_and(sys::mount_exists))
+    }
+
+    fn mounts(&self) -> impl Iterator<Item = &RecordedMount> {
+        self.record.iter().flat_map(|record| &record.mounts)
+    }
+
+    /// Whether anything that mountjail made in the root is in the directory `root`.
+    fn made_in(&self, root: &HostPath) -> bool {
+        let made = self.kept.iter().flat_map(|kept| &kept.made);
+        made.into_iter().any(|made| is_there(made, root))
+    }
+}
+
+/// Where the recorded mount is now.
+fn point(mount: &RecordedMount) -> Option<PathBuf> {
+    sys::stat_mount(mount.unique_id?).ok().map(|mount| mount.point)
+}
+
+fn is_mounted_in(mount: &RecordedMount, root: &HostPath) -> bool {
+    point(mount).is_some_and(|point| point == root.inside(&mount.target).as_path())
+}
+
+/// The directory in which the recorded mount is at its target now.
+fn root_by(mount: &RecordedMount) -> Option<HostPath> {
+    let point = point(mount)?;
+    let target = mount.target.relative();
+    let root = point.ancestors().nth(target.components().count())?;
+    (root.join(target) == point).then(|| HostPath::new(root).ok()).flatten()
+}
+
+fn is_directory(path: &HostPath) -> bool {
+    sys::open_host(path.as_path(), libc::O_PATH | libc::O_DIRECTORY).is_ok()
+}
+
+/// Whether it is in the directory `root`. What is mounted there is not looked at.
+fn is_there(made: &Made, root: &HostPath) -> bool {
+    let (Some(file), Some(name)) = (made.file, made.path.file_name()) else { return false };
+    let parent = made.path.parent().unwrap_or_else(JailPath::slash);
+    let directory = libc::O_PATH | libc::O_DIRECTORY;
+    let look = || {
+        let root = sys::open_host(root.as_path(), directory)?;
+        let device = sys::mount_of(&root, Path::new(""))?.device;
+        let parent = sys::open_unmounted(&root, parent.relative(), directory)?;
+        if sys::mount_of(&parent, Path::new(name))?.is_root == Some(true) {
+            return Err(io::Error::from_raw_os_error(libc::EXDEV));
+        }
+        Ok(file.is(&Identity::of(&sys::stat_at(&parent, Path::new(name))?, device)))
+    };
+    look().unwrap_or(false)
+}
