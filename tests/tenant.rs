@@ -2,17 +2,18 @@
 
 mod support;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use nix::sys::signal::Signal;
 use rustix::fs::{Mode, OFlags, mkdirat, openat, renameat};
-use support::{Sandbox, Watcher, for_each_engine, mounts, on_shared_root, soon, soon_reads};
+use support::{Sandbox, Watcher, for_each_engine, mounts, mounts_below, on_shared_root, soon, soon_reads};
 
 fn main() -> ExitCode {
-    let mut all = vec![];
+    let mut all = for_each_engine("a directory in the place of ours stops no up", in_its_place);
     if mountjail::sys::probe::statmount() {
         // Without ids that are never reused (Linux 6.8) a mount that was moved away is nobody's.
         all.extend(for_each_engine("mounts that are moved out of a path's reach are found", out_of_reach));
@@ -21,6 +22,31 @@ fn main() -> ExitCode {
         all.push(on_shared_root("a pass of the watcher that fails is tried again", failed_pass));
     }
     support::main(all)
+}
+
+/// What is not needed any more has been moved away, and something else is there: what mountjail made there is gone.
+fn in_its_place(engine: &'static str) {
+    let put: [(&str, fn(&Path)); 3] = [
+        ("nothing", |_| ()),
+        ("a file", |path| fs::write(path, "his").unwrap()),
+        ("a link", |path| symlink("nowhere", path).unwrap()),
+    ];
+    for (what, put) in put {
+        let sandbox = Sandbox::with_engine(engine);
+        let (one, two) = (sandbox.file("host/one", "one"), sandbox.file("host/two", "two"));
+        let line = |source: &Path, target| format!("{{ source: {}, target: {target} }}", source.display());
+        let both = format!("mounts: [{}, {}]\n", line(&one, "/x/y/one"), line(&two, "/two"));
+        let root = sandbox.site("s", &both);
+        sandbox.ok(&["up", "s"]);
+        fs::rename(root.join("x"), root.join("moved")).unwrap();
+        put(&root.join("x"));
+        sandbox.site("s", &format!("mounts: [{}]\n", line(&two, "/two")));
+        sandbox.ok(&["up", "s"]).complains("1 mount: 1 detached");
+        sandbox.ok(&["up", "s"]);
+        sandbox.ok(&["status", "s"]);
+        sandbox.ok(&["down", "s"]);
+        assert_eq!(mounts_below(&root), [], "{what}");
+    }
 }
 
 /// Moves the directory `etc` of `root` below so many new directories with long names in it, the topmost called `top`;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::mem::ManuallyDrop;
 use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -133,9 +134,7 @@ fn is_possible(place: &Path, owner: &Owner) -> Result<(), String> {
         return Err("it is not his, or a mount".into());
     }
     let mut test = Command::new("test");
-    test.arg("-w").arg(place);
-    std::os::unix::process::CommandExt::uid(&mut test, owner.uid);
-    std::os::unix::process::CommandExt::gid(&mut test, owner.uid);
+    test.arg("-w").arg(place).uid(owner.uid).gid(owner.uid);
     if test.status().unwrap().success() { Ok(()) } else { Err("he cannot write in it".into()) }
 }
 

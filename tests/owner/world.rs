@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -241,9 +242,7 @@ impl World {
         let file = self.sandbox.file(name, serde_json::to_vec(&part(self, owner, act, seed)).unwrap());
         let mut command = Command::new(&self.program);
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env(PART, file);
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        std::os::unix::process::CommandExt::uid(&mut command, owner.uid);
-        std::os::unix::process::CommandExt::gid(&mut command, owner.uid);
+        command.process_group(0).uid(owner.uid).gid(owner.uid);
         command.current_dir("/").stdin(Stdio::null()).stdout(output).stderr(Stdio::piped()).spawn().unwrap()
     }
 
