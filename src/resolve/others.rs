@@ -183,7 +183,6 @@ mod tests {
             mode,
             uid,
             size: 0,
-            born: None,
             mount_id: None,
             mount_id_is_unique: false,
             mount_root: None,
