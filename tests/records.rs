@@ -8,7 +8,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use support::{Ran, Sandbox, for_each_engine, mounts_below, tree, trials};
 
@@ -21,15 +20,13 @@ fn main() -> ExitCode {
         ("somebody else's empty file in the place of a placeholder stays", replaced),
         ("a mount keeps its time while it is swapped", times),
     ]);
-    let reboots: [(&str, fn(&'static str)); 4] = [
-        ("placeholders are recognised on another device (ext4)", |engine| on_a_disk("ext4", engine)),
-        ("placeholders are recognised on another device (xfs)", |engine| on_a_disk("xfs", engine)),
-        ("placeholders are recognised on another device (btrfs)", |engine| on_a_disk("btrfs", engine)),
-        ("placeholders are recognised with other inode numbers (overlay)", on_an_overlay),
-    ];
-    all.extend(
-        reboots.into_iter().flat_map(|(name, body)| for_each_engine(name, body)).collect::<Vec<Trial>>(),
-    );
+    let mut rebooted = |name: &str, body: fn(&'static str)| {
+        all.extend(for_each_engine(&format!("placeholders are recognised {name}"), body));
+    };
+    rebooted("on another device (ext4)", |engine| on_a_disk("ext4", engine));
+    rebooted("on another device (xfs)", |engine| on_a_disk("xfs", engine));
+    rebooted("on another device (btrfs)", |engine| on_a_disk("btrfs", engine));
+    rebooted("with other inode numbers (overlay)", on_an_overlay);
     support::main(all)
 }
 

@@ -26,12 +26,7 @@ fn main() -> ExitCode {
 
 /// What is not needed any more has been moved away, and something else is there: what mountjail made there is gone.
 fn in_its_place(engine: &'static str) {
-    let put: [(&str, fn(&Path)); 3] = [
-        ("nothing", |_| ()),
-        ("a file", |path| fs::write(path, "his").unwrap()),
-        ("a link", |path| symlink("nowhere", path).unwrap()),
-    ];
-    for (what, put) in put {
+    for what in ["nothing", "a file", "a link"] {
         let sandbox = Sandbox::with_engine(engine);
         let (one, two) = (sandbox.file("host/one", "one"), sandbox.file("host/two", "two"));
         let line = |source: &Path, target| format!("{{ source: {}, target: {target} }}", source.display());
@@ -39,7 +34,11 @@ fn in_its_place(engine: &'static str) {
         let root = sandbox.site("s", &both);
         sandbox.ok(&["up", "s"]);
         fs::rename(root.join("x"), root.join("moved")).unwrap();
-        put(&root.join("x"));
+        match what {
+            "a file" => fs::write(root.join("x"), "his").unwrap(),
+            "a link" => symlink("nowhere", root.join("x")).unwrap(),
+            _ => {}
+        }
         sandbox.site("s", &format!("mounts: [{}]\n", line(&two, "/two")));
         sandbox.ok(&["up", "s"]).complains("1 mount: 1 detached");
         sandbox.ok(&["up", "s"]);
@@ -157,7 +156,7 @@ fn failed_pass() {
     let watcher = Watcher::with(two.sandbox.command_under(&runner).arg("watch"));
     watcher.says("boot_id: Too many open files");
     soon("the pass is made up for", || {
-        let state = std::fs::read_to_string(two.sandbox.state().join("run/watch/state.json"));
+        let state = fs::read_to_string(two.sandbox.state().join("run/watch/state.json"));
         if state.as_ref().is_ok_and(|state| state.contains("\"sites\":2")) {
             return Ok(());
         }
