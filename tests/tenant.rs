@@ -10,7 +10,9 @@ use std::process::ExitCode;
 
 use nix::sys::signal::Signal;
 use rustix::fs::{Mode, OFlags, mkdirat, openat, renameat};
-use support::{Sandbox, Watcher, for_each_engine, mounts, mounts_below, on_shared_root, soon, soon_reads};
+use support::{
+    Ran, Sandbox, Watcher, for_each_engine, mounts, mounts_below, on_shared_root, soon, soon_reads,
+};
 
 fn main() -> ExitCode {
     let mut all = for_each_engine("a directory in the place of ours stops no up", in_its_place);
@@ -18,6 +20,7 @@ fn main() -> ExitCode {
         // Without ids that are never reused (Linux 6.8) a mount that was moved away is nobody's.
         all.extend(for_each_engine("mounts that are moved out of a path's reach are found", out_of_reach));
         all.extend(for_each_engine("what is moved deeper than can be told is not forgotten", too_deep));
+        all.extend(for_each_engine("one that is moved away from under an unmount is found", moved_meanwhile));
         all.push(on_shared_root("the watcher finds them and lives on", watched));
         all.push(on_shared_root("a pass of the watcher that fails is tried again", failed_pass));
     }
@@ -114,6 +117,16 @@ fn out_of_reach(engine: &'static str) {
     }
 }
 
+/// umount(2) finds no mount, where there was one when `down` looked.
+fn moved_meanwhile(engine: &'static str) {
+    let two = Two::new(Sandbox::with_engine(engine));
+    // The first call only asks whether the mount is in use.
+    let runner = ["strace", "-q", "-o", "/dev/null", "-f", "-e", "inject=umount2:error=EINVAL:when=2"];
+    Ran::of(two.sandbox.command_under(&runner).args(["down", "s"])).exits(0).complains("1 mount detached");
+    assert_eq!(two.mounts(), 0);
+    assert!(!two.is_recorded());
+}
+
 /// Nobody is asked for a path of more than 1 MiB.
 fn too_deep(engine: &'static str) {
     let two = Two::new(Sandbox::with_engine(engine));
@@ -157,7 +170,7 @@ fn failed_pass() {
     let watcher = Watcher::with(two.sandbox.command_under(&runner).arg("watch"));
     watcher.says("boot_id: Too many open files");
     soon("the pass is made up for", || {
-        let state = std::fs::read_to_string(two.sandbox.state().join("run/watch/state.json"));
+        let state = fs::read_to_string(two.sandbox.state().join("run/watch/state.json"));
         if state.as_ref().is_ok_and(|state| state.contains("\"sites\":2")) {
             return Ok(());
         }
