@@ -27,9 +27,12 @@ fn main() -> ExitCode {
     support::main(all)
 }
 
+/// Puts something at a path.
+type Put = fn(&Path);
+
 /// What is not needed any more has been moved away, and something else is there: what mountjail made there is gone.
 fn in_its_place(engine: &'static str) {
-    let put: [(&str, fn(&Path)); 3] = [
+    let put: [(&str, Put); 3] = [
         ("nothing", |_| ()),
         ("a file", |path| fs::write(path, "his").unwrap()),
         ("a link", |path| symlink("nowhere", path).unwrap()),
