@@ -266,7 +266,7 @@ fn none_hides_another(engine: &'static str) {
         bind(&source, &at);
         manifest(&whole);
         sandbox.ok(&["up", sites]);
-        assert_eq!(points(), [at.clone()]);
+        assert_eq!(points(), std::slice::from_ref(&at));
         sandbox.ok(&["status", "s"]);
         sandbox.ok(&["down", "s"]);
         assert_eq!(mounts_below(&root), []);

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Ok(())
     }));
     trials.push(on_shared_root("records of another mount namespace are left alone", not_the_hosts_records));
+    trials.push(on_shared_root("a user namespace is named once", user_namespace));
     trials.push(on_shared_root(
         "a record that another mount namespace left is as good as lost",
         strange_record,
@@ -57,6 +58,40 @@ fn not_the_hosts_records() {
     booted("unshare --mount \"$@\"; exit $?", &["status", "s"]).exits(3).prints("s: down");
     booted("\"$@\"; exit $?", &["up", "s"]).exits(0).complains("s: up, 1 mount");
     assert!(Path::new("/run/mountjail/s.json").exists());
+
+    // A first process that may not be looked at: so much is reported, once, and the work is done.
+    let blind =
+        "strace -o /dev/null -P /proc/1/ns/mnt -e inject=?readlink,readlinkat:error=EACCES \"$@\"; exit $?";
+    sandbox.site("t", "devices: [zero]\n");
+    for (command, done) in [("up", "t: up, 1 mount"), ("down", "t: down")] {
+        let ran = booted(blind, &[command, "--all"]).exits(0).complains(done);
+        let warning =
+            "cannot see whether PID 1 has the same mount namespace as this process: Permission denied";
+        assert_eq!(ran.stderr.matches(warning).count(), 1, "{ran}");
+    }
+}
+
+/// In a user namespace that knows one user alone, everything of the host seems to be nobody's: that is one note.
+fn user_namespace() {
+    let sandbox = Sandbox::new();
+    for site in ["s", "t"] {
+        sandbox.site(site, "devices: [zero]\n");
+    }
+    Ran::of(Command::new("chown").args(["-R", "1000:1000"]).arg(sandbox.path(""))).exits(0);
+    let alone = [
+        "setpriv",
+        "--reuid=1000",
+        "--regid=1000",
+        "--clear-groups",
+        "unshare",
+        "--map-root-user",
+        "--mount",
+    ];
+    for command in ["up", "down"] {
+        let ran = Ran::of(sandbox.command_under(&alone).args([command, "--all"])).exits(0);
+        let note = "this user namespace does not show whose the directories are that lead to the roots";
+        assert_eq!(ran.stderr.matches(note).count(), 1, "{ran}");
+    }
 }
 
 /// A process in a mount namespace of its own; ended when dropped.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Once, OnceLock};
 
 use anyhow::Context as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -15,6 +15,10 @@ use crate::manifest::{HostPath, Presets};
 use crate::observe::{self, BootId, StateDir, Table};
 use crate::resolve::{Host, Resolver, Roots};
 use crate::{Error, Result, sys};
+
+/// What is reported once in a run.
+static OWNERS_HIDDEN: Once = Once::new();
+static NOT_SEEN: Once = Once::new();
 
 pub(super) struct Context<'o> {
     pub config: PathBuf,
@@ -87,7 +91,12 @@ impl<'o> Context<'o> {
     /// As [`Context::engine_anywhere`], to mount and unmount with: not in another mount namespace than the records
     /// tell of.
     pub(super) fn engine(&self, boot: BootId, many: bool) -> Result<Engine> {
-        if self.state == StateDir::default() && observe::apart_from_first() {
+        if observe::owners_are_hidden() {
+            let text = "this user namespace does not show whose the directories are that lead to the roots; see on the \
+                        host that only root can write in them";
+            OWNERS_HIDDEN.call_once(|| self.out.info(format_args!("{text}")));
+        }
+        if self.state == StateDir::default() && self.is_apart() {
             let run = self.state.run.display();
             return Err(Error::failed(format!(
                 "this process has a mount namespace of its own, whose mounts are seen nowhere else; {run} tells of \
@@ -99,6 +108,23 @@ impl<'o> Context<'o> {
             ));
         }
         self.engine_anywhere(boot, many)
+    }
+
+    /// Whether the mounts would be seen nowhere else. Where that cannot be seen, so much is reported once, and the work
+    /// goes on: it may be right, as in a container whose first process belongs to somebody else.
+    fn is_apart(&self) -> bool {
+        observe::apart_from_first().unwrap_or_else(|error| {
+            let run = self.state.run.display();
+            NOT_SEEN.call_once(|| {
+                let cannot =
+                    Error::failed("cannot see whether PID 1 has the same mount namespace as this process");
+                self.out.warn(format_args!(
+                    "{}; if it has not, what is mounted now is seen nowhere else, although {run} tells of it",
+                    cannot.because(&error)
+                ));
+            });
+            false
+        })
     }
 
     /// What keeps other mountjails from editing files of the host; says so before it waits for one.

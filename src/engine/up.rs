@@ -73,7 +73,8 @@ fn record_of(
 ) -> Record {
     let nothing = || Record::nothing(engine.boot.clone(), plan.root.clone());
     let before = observed.record.clone().unwrap_or_else(nothing);
-    Record { version: VERSION, manifest: plan.manifest.clone(), mounts, history, ..before }
+    let manifest = plan.manifest.clone();
+    Record { version: VERSION, manifest, mounts, history, ..before }
 }
 
 /// What earlier runs did.
@@ -85,7 +86,7 @@ fn history(observed: &Observed) -> Option<History> {
 fn kept_before(plan: &Plan, observed: &Observed) -> Kept {
     let mut kept = observed.kept.clone().unwrap_or_else(|| Kept::nothing(plan.root.clone()));
     kept.version = VERSION;
-    kept.manifest = plan.manifest.clone();
+    kept.manifest.clone_from(&plan.manifest);
     for made in &mut kept.made {
         let seen = observed.paths.get(&made.path).map(|seen| seen.file);
         made.file = match (made.file, seen) {

@@ -27,7 +27,9 @@ pub use look::{as_recorded, observe};
 pub use mountinfo::{MountInfo, parse as parse_mountinfo};
 pub use ordering::{Ordering, is_network_type, mounts_of};
 pub use outdated::{Inside, Outdated, outdated};
-pub use processes::{Process, apart_from_first, inside, of_unit, php_fpm_masters, root_of, without_mounts};
+pub use processes::{
+    Process, apart_from_first, inside, of_unit, owners_are_hidden, php_fpm_masters, root_of, without_mounts,
+};
 pub use record::{
     BootId, History, Identity, Kept, Made, MadeKind, Record, RecordedMount, Submount, Unknown, Unreadable,
     VERSION,

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -146,10 +147,20 @@ pub(super) fn same_namespace(proc: &Path) -> bool {
 }
 
 /// Whether this process has another mount namespace than PID 1, which has the host's, or in a container the
-/// container's. `false` where that cannot be seen.
-pub fn apart_from_first() -> bool {
-    let namespace = |pid| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
-    namespace("1").is_some_and(|first| namespace("self").is_some_and(|own| own != first))
+/// container's.
+///
+/// Errors: EACCES and others where that cannot be seen, as without `CAP_SYS_PTRACE` over PID 1.
+pub fn apart_from_first() -> io::Result<bool> {
+    let namespace = |pid| fs::read_link(format!("/proc/{pid}/ns/mnt"));
+    Ok(namespace("1")? != namespace("self")?)
+}
+
+/// Whether the root directory's owner has no name in the user namespace of this process (`user_namespaces(7)`): so
+/// everything that was there before the namespace seems to be the same nobody's.
+pub fn owners_are_hidden() -> bool {
+    let whole = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
+    let all_named = fs::read_to_string("/proc/self/uid_map").map_or(true, whole);
+    !all_named && fs::metadata("/").is_ok_and(|root| root.uid() != 0)
 }
 
 /// Processes inside one of `roots` whose own mount namespace does not show what is mounted there, each with

@@ -183,10 +183,10 @@ mod tests {
             mode,
             uid,
             size: 0,
-            born: None,
             mount_id: None,
             mount_id_is_unique: false,
             mount_root: None,
+            born: None,
         }
     }
 

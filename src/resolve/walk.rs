@@ -6,13 +6,11 @@ use std::fmt;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use nix::unistd::geteuid;
-
 use super::host::{Host, Node};
 use super::others::Others;
 use crate::Error;
 use crate::manifest::HostPath;
-use crate::sys::{FileKind, Stat};
+use crate::sys::{FileKind, Stat, may_look_everywhere};
 
 /// Links followed in one lookup before the kernel says ELOOP (`path_resolution(7)`).
 const MAX_LINKS: usize = 40;
@@ -96,7 +94,7 @@ impl LookupError {
             Self::Unreadable { errno: ENOENT | ENOTDIR | ELOOP | ENAMETOOLONG | EINVAL | EISDIR, .. } => {
                 false
             }
-            Self::Unreadable { errno: EACCES | EPERM, .. } => geteuid().is_root(),
+            Self::Unreadable { errno: EACCES | EPERM, .. } => may_look_everywhere(),
             Self::Unreadable { .. } => true,
             _ => false,
         }

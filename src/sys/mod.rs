@@ -29,7 +29,7 @@ pub use mount::{
     MountAttr, clone_mount, clone_mount_recursive, mount_setattr, move_mount, move_mount_beneath, probe,
     umount, umount_at, umount_expire_probe,
 };
-pub use owner::is_roots;
+pub use owner::{is_roots, may_look_everywhere};
 pub use privileges::{drop_capabilities, leave_session_keyring};
 pub use quiet::{OnMount, mount_of, reopen_on};
 pub use schedule::undisturbed;
