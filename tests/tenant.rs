@@ -10,7 +10,9 @@ use std::process::ExitCode;
 
 use nix::sys::signal::Signal;
 use rustix::fs::{Mode, OFlags, mkdirat, openat, renameat};
-use support::{Sandbox, Watcher, for_each_engine, mounts, mounts_below, on_shared_root, soon, soon_reads};
+use support::{
+    Ran, Sandbox, Watcher, for_each_engine, mounts, mounts_below, on_shared_root, soon, soon_reads,
+};
 
 fn main() -> ExitCode {
     let mut all = for_each_engine("a directory in the place of ours stops no up", in_its_place);
@@ -18,15 +20,24 @@ fn main() -> ExitCode {
         // Without ids that are never reused (Linux 6.8) a mount that was moved away is nobody's.
         all.extend(for_each_engine("mounts that are moved out of a path's reach are found", out_of_reach));
         all.extend(for_each_engine("what is moved deeper than can be told is not forgotten", too_deep));
+        all.extend(for_each_engine("one that is moved away from under an unmount is found", moved_meanwhile));
         all.push(on_shared_root("the watcher finds them and lives on", watched));
         all.push(on_shared_root("a pass of the watcher that fails is tried again", failed_pass));
     }
     support::main(all)
 }
 
+/// Puts something at a path.
+type Put = fn(&Path);
+
 /// What is not needed any more has been moved away, and something else is there: what mountjail made there is gone.
 fn in_its_place(engine: &'static str) {
-    for what in ["nothing", "a file", "a link"] {
+    let put: [(&str, Put); 3] = [
+        ("nothing", |_| ()),
+        ("a file", |path| fs::write(path, "his").unwrap()),
+        ("a link", |path| symlink("nowhere", path).unwrap()),
+    ];
+    for (what, put) in put {
         let sandbox = Sandbox::with_engine(engine);
         let (one, two) = (sandbox.file("host/one", "one"), sandbox.file("host/two", "two"));
         let line = |source: &Path, target| format!("{{ source: {}, target: {target} }}", source.display());
@@ -34,11 +45,7 @@ fn in_its_place(engine: &'static str) {
         let root = sandbox.site("s", &both);
         sandbox.ok(&["up", "s"]);
         fs::rename(root.join("x"), root.join("moved")).unwrap();
-        match what {
-            "a file" => fs::write(root.join("x"), "his").unwrap(),
-            "a link" => symlink("nowhere", root.join("x")).unwrap(),
-            _ => {}
-        }
+        put(&root.join("x"));
         sandbox.site("s", &format!("mounts: [{}]\n", line(&two, "/two")));
         sandbox.ok(&["up", "s"]).complains("1 mount: 1 detached");
         sandbox.ok(&["up", "s"]);
@@ -111,6 +118,16 @@ fn out_of_reach(engine: &'static str) {
         assert_eq!(two.mounts(), 0);
         assert!(!two.is_recorded());
     }
+}
+
+/// umount(2) finds no mount, where there was one when `down` looked.
+fn moved_meanwhile(engine: &'static str) {
+    let two = Two::new(Sandbox::with_engine(engine));
+    // The first call only asks whether the mount is in use.
+    let runner = ["strace", "-q", "-o", "/dev/null", "-f", "-e", "inject=umount2:error=EINVAL:when=2"];
+    Ran::of(two.sandbox.command_under(&runner).args(["down", "s"])).exits(0).complains("1 mount detached");
+    assert_eq!(two.mounts(), 0);
+    assert!(!two.is_recorded());
 }
 
 /// Nobody is asked for a path of more than 1 MiB.

@@ -236,11 +236,14 @@ impl<'a> Run<'a> {
             Ok(Some(spot)) => match spot.umount(false) {
                 Err(error) if self.lazy && error.raw_os_error() == Some(libc::EBUSY) => {
                     nothing_inside(&self.root, "unmount", target, expected)?;
-                    spot.umount(true)
+                    spot.umount(true).map_err(|error| cannot(&self.root, "unmount", target, &error))
                 }
-                result => result,
-            }
-            .map_err(|error| cannot(&self.root, "unmount", target, &error)),
+                // Its owner moved it, or made it go, since it was looked at.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => {
+                    self.detach_hidden(target, expected, &error)
+                }
+                result => result.map_err(|error| cannot(&self.root, "unmount", target, &error)),
+            },
             Ok(None) => self.detach_hidden(target, expected, &io::Error::from_raw_os_error(libc::EINVAL)), // as umount(2) says
             Err(error) => self.detach_hidden(target, expected, &error),
         };
