@@ -1,7 +1,7 @@
 // What each target does with an input; the ordinary tests replay the corpus through the same functions.
 
 use mountjail::manifest::{Presets, SiteName, SourceFile, parse, root_of};
-use mountjail::observe::parse_mountinfo;
+use mountjail::observe::{Kept, Record, Unreadable, VERSION, WatchState, parse_mountinfo};
 use mountjail::resolve::ldso::{cache, elf, script};
 
 /// A manifest: read or refused, and a refusal can be shown.
@@ -37,4 +37,35 @@ pub fn ld_so_cache(bytes: &[u8]) {
         assert!(cache.len() <= bytes.len());
         let _ = cache.find(b"libc.so.6", 0x303, &["x86-64-v2"]);
     }
+}
+
+/// A record, of either kind or the watcher's: what was read says the same when it is written and read again, and loses no
+/// field; a newer one is named by its version.
+pub fn record(bytes: &[u8]) {
+    let named = |unreadable: &Unreadable| match unreadable {
+        Unreadable::Newer(version) => *version > VERSION,
+        Unreadable::Damaged(why) => !why.is_empty(),
+    };
+    match Record::parse(bytes) {
+        Ok(record) => assert_eq!(Record::parse(&again(bytes, &record)).as_ref(), Ok(&record)),
+        Err(unreadable) => assert!(named(&unreadable)),
+    }
+    match Kept::parse(bytes) {
+        Ok(kept) => assert_eq!(Kept::parse(&again(bytes, &kept)).as_ref(), Ok(&kept)),
+        Err(unreadable) => assert!(named(&unreadable)),
+    }
+    if let Some(state) = WatchState::parse(bytes) {
+        let text = serde_json::to_vec(&state).unwrap();
+        assert_eq!(WatchState::parse(&text), Some(state));
+    }
+}
+
+/// `value`, which was read from `bytes`, as it is written; with all the names that are in the outermost object there.
+fn again(bytes: &[u8], value: &impl serde::Serialize) -> Vec<u8> {
+    let written = serde_json::to_value(value).unwrap();
+    let read: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+    for (name, value) in read.as_object().unwrap() {
+        assert!(written.get(name).is_some() || value.is_null(), "{name}");
+    }
+    written.to_string().into_bytes()
 }

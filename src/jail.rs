@@ -66,7 +66,8 @@ pub fn group(name: &str) -> Result<Gid> {
         .ok_or_else(|| cannot().because_of(format!("there is no such group {WHERE_USERS_ARE}")))
 }
 
-/// Enters the root and gives up what `who` does not have. The groups are looked up on the host.
+/// Enters the root and gives up what `who` does not have: the caller's groups, which are looked up on the host, keys and
+/// capabilities. Nothing of the jail runs before that.
 pub fn enter(root: &HostPath, who: &Who) -> Result<()> {
     let cannot_enter =
         |error: io::Error| Error::failed(format!("cannot enter the root {root}")).because(&error);
@@ -77,12 +78,21 @@ pub fn enter(root: &HostPath, who: &Who) -> Result<()> {
     let gid = Gid::from_raw(who.gid);
     initgroups(&name, gid).map_err(cannot_become)?;
     keep_off_the_keyboard()?;
+    sys::leave_session_keyring().map_err(|error| {
+        Error::failed("cannot keep the caller's keys (keyrings(7)) from what runs inside").because(&error)
+    })?;
     // As `up` opens it, through no link: the way there may have been changed by the site's owner meanwhile.
     let directory = sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY).map_err(cannot_enter)?;
     let entered = fchdir(&directory).and_then(|()| chroot("."));
     entered.map_err(|error| cannot_enter(error.into()))?;
     setgid(gid).map_err(cannot_become)?;
-    setuid(Uid::from_raw(who.uid)).map_err(cannot_become)
+    setuid(Uid::from_raw(who.uid)).map_err(cannot_become)?;
+    if who.is_root() {
+        return Ok(());
+    }
+    sys::drop_capabilities().map_err(|error| {
+        Error::failed(format!("cannot give up root's capabilities for {}", who.name)).because(&error)
+    })
 }
 
 /// Whoever has the caller's terminal could put a command line into it, which the caller's shell would run as root.

@@ -64,7 +64,7 @@ fn is_dynamic_x86_64(file: &Path) -> bool {
 #[test]
 fn every_program_of_this_host_has_the_libraries_that_the_loader_lists() {
     let host = Host::new();
-    let loader = Loader::read(&host);
+    let loader = Loader::read(&host).unwrap();
     let mut files = BTreeSet::new();
     for directory in ["/usr/bin", "/usr/sbin"] {
         for entry in fs::read_dir(directory).unwrap() {
@@ -90,7 +90,7 @@ fn every_program_of_this_host_has_the_libraries_that_the_loader_lists() {
 #[test]
 fn the_libraries_of_this_host_have_the_libraries_that_the_loader_lists() {
     let host = Host::new();
-    let loader = Loader::read(&host);
+    let loader = Loader::read(&host).unwrap();
     let directory = Path::new("/usr/lib/x86_64-linux-gnu");
     let mut compared = 0;
     let files: BTreeSet<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -162,7 +162,7 @@ impl Built {
     /// The closure by ours, after a check that the real loader says the same.
     fn agreed(&self, program: &Path) -> Vec<String> {
         let host = Host::new();
-        let closure = Loader::read(&host).closure(&host_path(program)).unwrap();
+        let closure = Loader::read(&host).unwrap().closure(&host_path(program)).unwrap();
         assert_eq!(found(&closure), listed(program).unwrap(), "{}", program.display());
         self.names(&closure)
     }
@@ -171,7 +171,7 @@ impl Built {
     fn refused(&self, program: &Path) -> (String, String) {
         assert!(listed(program).is_err(), "the loader loads {}", program.display());
         let host = Host::new();
-        let error = Loader::read(&host).closure(&host_path(program)).unwrap_err();
+        let error = Loader::read(&host).unwrap().closure(&host_path(program)).unwrap_err();
         (error.to_string().replace(self.root.to_str().unwrap(), "@"), error.hint_text().unwrap().to_owned())
     }
 
@@ -233,11 +233,11 @@ fn origin_and_lib_stand_for_what_the_loader_puts_there() {
     let link = built.path("elsewhere/prog");
     symlink(&program, &link).unwrap();
     let host = Host::new();
-    let closure = Loader::read(&host).closure(&host_path(&link)).unwrap();
+    let closure = Loader::read(&host).unwrap().closure(&host_path(&link)).unwrap();
     assert_eq!(built.names(&closure), expected, "the kernel tells a program its real directory");
     let origin = Origin { program: host_path(&link), real: host_path(&program) };
     assert_eq!(closure.origins, [origin]);
-    assert!(Loader::read(&host).closure(&host_path(&program)).unwrap().origins.is_empty());
+    assert!(Loader::read(&host).unwrap().closure(&host_path(&program)).unwrap().origins.is_empty());
     run(&mut Command::new(&link));
 }
 
@@ -267,7 +267,7 @@ fn a_32_bit_program_gets_32_bit_libraries() {
     let built = Built::new();
     let program = built.cc("cc", "bin/narrow", "int main(void) { return 0; }", &["-m32"]);
     let host = Host::new();
-    let closure = Loader::read(&host).closure(&host_path(&program)).unwrap();
+    let closure = Loader::read(&host).unwrap().closure(&host_path(&program)).unwrap();
     assert_eq!(closure.interpreter, Some(host_path("/lib/ld-linux.so.2")));
     let libc = fs::File::open(closure.libraries[0].path.as_path()).unwrap();
     assert!(!elf::Object::read(&libc).unwrap().abi.wide);
@@ -347,7 +347,11 @@ fn static_programs_need_nothing() {
     let host = Host::new();
     for kind in ["-static", "-static-pie"] {
         let program = built.cc("cc", &format!("bin/a{kind}"), source, &[kind]);
-        assert_eq!(Loader::read(&host).closure(&host_path(program)).unwrap(), Closure::default(), "{kind}");
+        assert_eq!(
+            Loader::read(&host).unwrap().closure(&host_path(program)).unwrap(),
+            Closure::default(),
+            "{kind}"
+        );
     }
 }
 
@@ -363,7 +367,7 @@ fn a_musl_program_gets_musls_loader_and_no_glibc() {
     let program = built.cc("musl-gcc", "bin/prog", source, &arguments);
     run(&mut Command::new(&program));
     let host = Host::new();
-    let closure = Loader::read(&host).closure(&host_path(&program)).unwrap();
+    let closure = Loader::read(&host).unwrap().closure(&host_path(&program)).unwrap();
     assert_eq!(closure.interpreter, Some(host_path("/lib/ld-musl-x86_64.so.1")));
     assert_eq!(built.names(&closure), ["lib/libouter.so.1", "lib/libm2.so.1"]);
     assert_eq!(closure.libraries.len(), 2, "libc.so is the loader: {closure:?}");
@@ -380,7 +384,7 @@ fn scripts_bring_their_interpreter_and_envs_program() {
         path
     };
     let host = Host::new();
-    let loader = Loader::read(&host);
+    let loader = Loader::read(&host).unwrap();
     let programs = |path: &Path| {
         let closure = loader.closure(&host_path(path)).unwrap();
         assert!(!closure.libraries.is_empty() && closure.interpreter.is_some());
@@ -416,7 +420,7 @@ fn scripts_nest_as_deep_as_the_kernel_allows() {
                 status => break status.is_ok(),
             }
         };
-        let ours = Loader::read(&host).closure(&host_path(&path));
+        let ours = Loader::read(&host).unwrap().closure(&host_path(&path));
         assert_eq!(ours.is_ok(), kernel, "{depth} deep: {ours:?}");
         program = path;
     }
@@ -443,7 +447,7 @@ fn ldconfig(built: &Built) {
 fn a_directory_of_ld_so_conf_counts_once_ldconfig_has_run() {
     let built = Built::new();
     let before = tree(&built);
-    let error = Loader::read(&before).closure(&host_path("/bin/prog")).unwrap_err();
+    let error = Loader::read(&before).unwrap().closure(&host_path("/bin/prog")).unwrap_err();
     assert!(error.to_string().starts_with("library libopt.so.1, needed by /bin/prog, was not found in: "));
     assert_eq!(
         error.hint_text().unwrap(),
@@ -452,7 +456,7 @@ fn a_directory_of_ld_so_conf_counts_once_ldconfig_has_run() {
 
     ldconfig(&built);
     let after = Host::at(built.root.join("tree"));
-    let closure = Loader::read(&after).closure(&host_path("/bin/prog")).unwrap();
+    let closure = Loader::read(&after).unwrap().closure(&host_path("/bin/prog")).unwrap();
     let paths: Vec<_> = closure.libraries.iter().map(|needed| needed.path.to_string()).collect();
     assert_eq!(paths, ["/opt/lib/libopt.so.1", "/lib/x86_64-linux-gnu/libc.so.6"]);
     let files: Vec<_> = closure.loader_configuration.iter().map(ToString::to_string).collect();
@@ -509,7 +513,7 @@ fn the_default_directories_are_the_loaders_own() {
         let arguments = [flag, "-nostdlib", "-Wl,--no-as-needed", absent.to_str().unwrap()];
         let program = built.cc("cc", &format!("bin/prog{flag}"), source, &arguments);
         let host = Host::new();
-        let error = Loader::read(&host).closure(&host_path(program)).unwrap_err().to_string();
+        let error = Loader::read(&host).unwrap().closure(&host_path(program)).unwrap_err().to_string();
         assert!(error.ends_with(&format!("in: /etc/ld.so.cache, {}", own.join(", "))), "{error}");
     }
 }
@@ -581,7 +585,7 @@ fn one_host_serves_many_threads() {
     let host = shared(&host);
     let closures = thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| Loader::read(host).closure(&host_path("/bin/sh")).unwrap()))
+            .map(|_| scope.spawn(|| Loader::read(host).unwrap().closure(&host_path("/bin/sh")).unwrap()))
             .collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
     });

@@ -34,6 +34,11 @@ fn elf() {
 }
 
 #[test]
+fn records() {
+    replay("record", inputs::record);
+}
+
+#[test]
 fn ld_so_cache() {
     replay("ld_so_cache", inputs::ld_so_cache);
 }

@@ -20,6 +20,8 @@ fn main() -> ExitCode {
         ("the terminal is kept", terminal),
         ("nothing is typed into the terminal", typing),
         ("nothing that the caller has open", descriptors),
+        ("no key that the caller possesses", keys),
+        ("no capability, whatever the caller's securebits say", capabilities),
         ("the user's ids and a new environment", user),
         ("a site that is down is refused, or brought up", up_first),
         ("what is not there is said, and what would bring it", missing),
@@ -139,6 +141,91 @@ fn descriptors() {
     run("2</", "", "exec s -- true").exits(2);
     run(">/dev/null 2</", "", "trace s -- true").exits(2);
     run("</etc/hostname", "", "exec s -- cat").exits(0);
+}
+
+/// `exec`, `trace` and `doctor` leave the session keyring before they give root up, so what runs inside possesses neither
+/// the keys in it nor those of the keyrings that it leads to.
+fn keys() {
+    let sandbox = Sandbox::new();
+    sandbox.site("s", "presets: [shell]\nprograms: [/usr/bin/keyctl]\nusers: [www-data]\n");
+    sandbox.ok(&["up", "s"]);
+    let with_key = |command: &str| {
+        let line = format!(
+            "keyctl add user secret token @s >&2 && keyctl newring inner @s >&2 && \
+             keyctl add user inner-secret token %:inner >&2 && keyctl search @s user inner-secret >&2 && {command}"
+        );
+        let mut session = Command::new("keyctl");
+        session.args(["session", "-", "sh", "-c", &line]).env("MOUNTJAIL", env!("CARGO_BIN_EXE_mountjail"));
+        session.env("MOUNTJAIL_CONFIG_DIR", sandbox.config()).env("MOUNTJAIL_STATE_DIR", sandbox.state());
+        Ran::of(&mut session)
+    };
+    for command in ["exec", "exec --user root", "trace -q"] {
+        for key in ["secret", "inner-secret"] {
+            with_key(&format!("$MOUNTJAIL {command} s -- keyctl search @s user {key}"))
+                .exits(1)
+                .complains("keyctl_search: Required key not available");
+        }
+    }
+
+    // Every process that enters a root left its keyring before it became the user.
+    let log = sandbox.path("log");
+    let traced = format!("strace -f -qq -o {} -e trace=keyctl,chroot,setuid $MOUNTJAIL", log.display());
+    for command in ["exec s -- true", "doctor s"] {
+        with_key(&format!("{traced} {command}"));
+        let calls = fs::read_to_string(&log).unwrap();
+        let of = |pid: &str| {
+            let calls = calls.lines().filter_map(|line| line.split_once(char::is_whitespace));
+            let own =
+                calls.filter(|(caller, _)| *caller == pid).map(|(_, call)| call.trim_start().to_owned());
+            own.collect::<Vec<_>>()
+        };
+        let entered = calls.lines().filter(|line| line.contains("chroot("));
+        let entered: Vec<_> = entered.map(|line| line.split(' ').next().unwrap()).collect();
+        assert!(!entered.is_empty(), "{command}: {calls}");
+        for pid in entered {
+            let calls = of(pid);
+            let place = |name: &str| calls.iter().position(|call| call.starts_with(name));
+            let joined = calls.iter().position(|call| call.contains("KEYCTL_JOIN_SESSION_KEYRING, NULL"));
+            assert!(joined.unwrap() < place("chroot(").unwrap(), "{command}: {calls:?}");
+            assert!(joined.unwrap() < place("setuid(").unwrap(), "{command}: {calls:?}");
+        }
+    }
+
+    // A kernel without keys, a container that refuses them, and a keyring that cannot be left.
+    let failing = |error: &str| {
+        let strace = format!("strace -o /dev/null -e trace=keyctl -e inject=keyctl:error={error} $MOUNTJAIL");
+        with_key(&format!("{strace} exec s -- true"))
+    };
+    failing("ENOSYS").exits(0);
+    failing("EPERM").exits(0);
+    for error in ["EDQUOT", "EPERM:when=1"] {
+        failing(error)
+            .exits(1)
+            .complains("s: cannot keep the caller's keys (keyrings(7)) from what runs inside");
+    }
+}
+
+/// With `no_setuid_fixup` a change of the user takes no capability away.
+fn capabilities() {
+    let sandbox = Sandbox::new();
+    sandbox.site("s", "presets: [shell]\nmounts: [/proc]\nusers: [www-data]\n");
+    sandbox.ok(&["up", "s"]);
+    let keeping =
+        ["setpriv", "--securebits", "+no_setuid_fixup", "--inh-caps", "+chown", "--ambient-caps", "+chown"];
+    for command in [&["exec"][..], &["trace", "-q"]] {
+        let ran = Ran::of(sandbox.command_under(&keeping).args(command).args([
+            "s",
+            "--",
+            "sh",
+            "-c",
+            "while read name set; do case $name in CapBnd:) ;; Cap*) echo $name $set;; esac; done </proc/self/status >&2",
+        ]))
+        .exits(0);
+        let sets: Vec<_> = ran.stderr.lines().filter(|line| line.starts_with("Cap")).collect();
+        let none =
+            ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"].map(|name| format!("{name} {}", "0".repeat(16)));
+        assert_eq!(sets, none, "{ran}");
+    }
 }
 
 fn user() {

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     trials.push(on_shared_root("host mounts stay outside", host_mounts_stay_outside));
     // In a process of its own, because it mounts on /run.
     trials.push(on_shared_root("what is made on /run is waited for", waits_for_makers));
+    trials.push(on_shared_root("no cycle, whatever services are named", no_cycle));
     trials.extend(support::trials([
         ("odd paths survive", odd_paths),
         ("findmnt verifies the lines", findmnt_is_silent),
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         ("install, check, uninstall", install_check_uninstall),
         ("all replaces the block", all_replaces_the_block),
         ("nobody else can keep it from being edited", locks_of_others),
+        ("lines that others could exchange files of are refused", lines_of_others),
         ("a failing site keeps its lines", failing_site_keeps_its_lines),
         ("broken markers are refused", broken_markers),
         ("a line for the same target is refused", double_lines),
@@ -302,6 +304,34 @@ fn waits_for_makers() {
     assert_eq!(after("/run/own"), ["systemd-tmpfiles-setup.service"]);
 }
 
+/// A line waits for no daemon that waits for it, nor for one that waits for another site's lines that wait for it.
+fn no_cycle() {
+    let sandbox = Sandbox::new();
+    mount(Some("run"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    for directory in ["/run/redis", "/run/mysqld"] {
+        fs::create_dir_all(directory).unwrap();
+    }
+    let options = |site: &str| {
+        let text = sandbox.ok(&["fstab", site]).stdout;
+        let words = text.split([',', ' ']).filter_map(|word| word.strip_prefix("x-systemd."));
+        let order = words.filter(|word| word.starts_with("after=") || word.starts_with("before="));
+        order.map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    sandbox.site("own", "mounts: [/run/redis]\nservices: [redis-server.service]\n");
+    assert_eq!(options("own"), ["before=redis-server.service"]);
+    sandbox.site("a", "mounts: [/run/redis]\nservices: [mysql.service, mariadb.service]\n");
+    sandbox.site("b", "mounts: [/run/mysqld]\nservices: [redis-server.service]\n");
+    let (a, b) = (options("a"), options("b"));
+    assert_eq!(a, ["after=redis-server.service", "before=mysql.service", "before=mariadb.service"]);
+    assert_eq!(b, ["before=redis-server.service"], "b would start after a, which starts after redis");
+    sandbox.site("odd", "mounts: [/run/mysqld]\nservices: [local-fs.target, systemd-journald.service]\n");
+    sandbox
+        .ok(&["fstab", "odd"])
+        .complains("odd: local-fs.target cannot start after the site's mounts: a target is no service")
+        .complains("odd: systemd-journald.service cannot start after the site's mounts");
+    assert!(!options("odd").iter().any(|word| word.starts_with("before=")), "{:?}", options("odd"));
+}
+
 /// flock(2) asks for no right to write.
 fn locks_of_others() {
     let (sandbox, file) = sandbox("devices: [null]\n");
@@ -312,7 +342,7 @@ fn locks_of_others() {
         file.display(),
         held.display()
     );
-    fs::set_permissions(sandbox.path(""), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::set_permissions(sandbox.path(""), fs::Permissions::from_mode(0o1777)).unwrap();
     let mut other = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", &script])
         .spawn()
@@ -552,4 +582,45 @@ fn down_leaves_what_is_needed() {
     fs::write(&file, OWN_LINES).unwrap();
     sandbox.ok(&["down", "s"]);
     assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+}
+
+/// mount(8) follows links in both fields.
+fn lines_of_others() {
+    let (sandbox, file) = sandbox("devices: [null]\n");
+    let (root, host) = (sandbox.root("s"), sandbox.directory("home/uploads"));
+    let owned = |path: &Path, uid| std::os::unix::fs::chown(path, Some(uid), Some(uid)).unwrap();
+    fstab(&sandbox, &file, &["s", "--install"]).exits(0);
+    let installed = fs::read(&file).unwrap();
+    // The root, a directory in it, one above it.
+    for path in [root.clone(), root.join("dev"), root.parent().unwrap().to_owned()] {
+        owned(&path, 61001);
+        let printed = sandbox.run(&["fstab", "s"]);
+        for ran in [printed, fstab(&sandbox, &file, &["s", "--install"])] {
+            let ran = ran.exits(1);
+            ran.complains("mount(8) would follow it")
+                .complains("belongs to user 61001")
+                .complains("mountjail up");
+        }
+        fstab(&sandbox, &file, &["s", "--check"])
+            .exits(1)
+            .complains("its lines are still in")
+            .complains("--uninstall s");
+        assert_eq!(fs::read(&file).unwrap(), installed);
+        owned(&path, 0);
+    }
+    fstab(&sandbox, &file, &["s", "--check"]).exits(0);
+    // A source.
+    let line = format!("mounts: [{{ source: {}, target: /up, access: read-write }}]\n", host.display());
+    sandbox.site("s", &line);
+    owned(&host, 61001);
+    fstab(&sandbox, &file, &["s", "--install"]).exits(0);
+    owned(host.parent().unwrap(), 61001);
+    fstab(&sandbox, &file, &["s", "--install"]).exits(1).complains("mount(8) would follow it");
+    // One such site is in no other's way.
+    sandbox.site("other", "devices: [zero]\n");
+    fstab(&sandbox, &file, &["--all", "--install"]).exits(1).complains("other: 1 line in ");
+    fstab(&sandbox, &file, &["s", "--uninstall"]).exits(0);
+    sandbox.run(&["fstab", "s"]).exits(1);
+    sandbox.ok(&["up", "s"]);
+    sandbox.ok(&["down", "s"]);
 }

@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         ("fstab is read as mount reads it", fstab_as_mount),
         ("daemons whose configuration names a root", daemons),
         ("a file of another kind is called that", other_kinds),
+        ("nothing but regular files is opened", opens_files_alone),
         ("an fstab becomes sites with the same mounts", an_fstab),
         ("mounts that stand already are taken over", taken_over),
         ("a pool and its bind lines become one site", merged),
@@ -629,4 +630,28 @@ fn names_that_are_taken() {
     let names: Vec<_> =
         names["presets"].as_array().unwrap().iter().map(|p| p["preset"].as_str().unwrap()).collect();
     assert_eq!(names, ["x", "jk-base-2", "jk-base"]);
+}
+
+/// A FIFO would be waited for, and some devices act when they are opened.
+fn opens_files_alone() {
+    let sandbox = Sandbox::new();
+    let directory = sandbox.directory("d");
+    let fifo = |path: &Path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    fs::copy("/bin/true", directory.join("prog")).unwrap();
+    for name in ["pipe", "lib.so.1", "php.ini"] {
+        fifo(&directory.join(name));
+    }
+    let sections = sandbox.file("jk_init.ini", format!("[x]\npaths = {}\n", directory.display()));
+    let lines = sandbox.file("fstab", format!("{0} /srv/x{0} none bind,ro 0 0\n", directory.display()));
+    let run = |arguments: &[&Path]| {
+        let mut command = sandbox.command_under(&["timeout", "60"]);
+        support::Ran::of(command.arg("import").args(arguments))
+    };
+    run(&[&sections]).exits(0).prints("d/prog");
+    run(&[&lines]).exits(0).prints("executable: true");
+    fifo(&sandbox.path("fpm.conf"));
+    fifo(&directory.join("a.conf"));
+    for path in [sandbox.path("fpm.conf"), directory, "/dev/zero".into()] {
+        run(&[&path]).exits(1).complains("is not a regular file");
+    }
 }

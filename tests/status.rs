@@ -1,4 +1,5 @@
-//! Promise: `status` says which processes still use files that were replaced, and gives metrics that Prometheus reads.
+//! Promise: `status` names the state of every mount, and why a site is not up, whatever is wrong with it; it says which
+//! processes still use files that were replaced, and gives metrics that Prometheus reads.
 
 mod support;
 
@@ -17,6 +18,12 @@ fn main() -> ExitCode {
         ("metrics are what promtool and the states say", metrics),
         ("metrics of sites that are down, gone or wrong", metrics_of_others),
         ("the history lasts as long as the record", history),
+        ("a source that is gone is absent, and every other mount is shown", absent),
+        ("why a site is drifted is told where no mount does", reasons),
+        ("a site is shown by its record when its manifest is wrong, gone or has moved", by_the_record),
+        ("a mount that somebody made shared, or covered, is shown so", shared_or_covered),
+        ("of several sites what is not ok is shown", in_short),
+        ("a process chooses neither commands nor the length of a line", names_of_processes),
     ]))
 }
 
@@ -113,7 +120,8 @@ fn a_swapped_library() {
     assert!(stale.stdout.contains("stale") && !stale.stdout.contains("note:"), "{stale}");
     sandbox.ok(&["up", "s"]);
     let pid = inside.pid();
-    let note = format!("  note: prog (pid {pid}) still has the old libanswer.so.1; restart prog\n");
+    let note =
+        format!("  note: prog (pid {pid}) still has the old libanswer.so.1; restart the process {pid}\n");
     let status = sandbox.ok(&["status", "s"]);
     // In the control group of a systemd unit the note names that, too.
     let unit = status.stdout.contains(&format!("prog (pid {pid}, "));
@@ -318,4 +326,217 @@ fn history() {
     assert_eq!(record()["history"]["attached"], 3 - 2 + before["attached"].as_u64().unwrap());
     sandbox.ok(&["down", "a"]);
     assert!(!path.exists());
+}
+
+/// The state of the mount at `target`, in the JSON of one site.
+fn state_of<'v>(site: &'v serde_json::Value, target: &str) -> &'v str {
+    let mounts = site["mounts"].as_array().unwrap();
+    let mount = mounts.iter().find(|mount| mount["target"] == target);
+    mount.unwrap_or_else(|| panic!("{target}: {site:#}"))["state"].as_str().unwrap()
+}
+
+fn absent() {
+    for optional in [true, false] {
+        let sandbox = Sandbox::new();
+        let source = sandbox.directory("host/run/service");
+        let manifest = format!(
+            "etc: [hosts]\nprograms: [/bin/true]\nmounts:\n- {{ source: {}, target: /service, optional: {optional} }}\n",
+            source.display()
+        );
+        sandbox.site("s", &manifest);
+        sandbox.ok(&["up", "s"]);
+        let mounts = sandbox.ok(&["status", "s"]).stdout.matches("  ok  ").count();
+        fs::remove_dir(&source).unwrap();
+        let code = if optional { 3 } else { 1 };
+        let status = sandbox.run(&["status", "s"]).exits(code).prints("s: drifted, ");
+        assert_eq!(status.stdout.matches("  ok  ").count(), mounts - 1, "{status}");
+        let gone = format!("({} is not there any more)", source.display());
+        let row = status.stdout.lines().find(|line| line.starts_with("  absent  ")).unwrap();
+        assert!(row.contains("/service") && row.ends_with(&gone), "{status}");
+        assert!(!status.stdout.contains("orphan"), "{status}");
+        let json = sandbox.run(&["status", "--json"]).exits(code).json();
+        let site = &json["sites"][0];
+        assert_eq!((state_of(site, "/service"), state_of(site, "/etc/hosts")), ("absent", "ok"));
+        assert_eq!((site["state"].as_str(), site["errors"].is_null()), (Some("drifted"), optional));
+        let metrics = prometheus(&sandbox, code);
+        let count =
+            |state| value(&metrics, &format!("mountjail_site_mounts{{site=\"s\",state=\"{state}\"}}"));
+        assert_eq!((count("absent"), count("ok")), (Some(1), Some(mounts as u64 - 1)), "{metrics}");
+        fs::create_dir(&source).unwrap();
+        sandbox.ok(&["up", "s"]);
+        sandbox.ok(&["status", "s"]);
+    }
+}
+
+fn reasons() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.site("s", "presets: [users]\nusers: [nobody]\nprograms: [/bin/true]\n");
+    sandbox.ok(&["up", "s"]);
+    let [link, text] = ["lib", "usr/lib"];
+    assert_eq!(fs::read_link(root.join(link)).unwrap(), Path::new(text), "a host with a merged /usr");
+    let drifted = |because: &str| {
+        let status = sandbox.run(&["status", "s"]).exits(3).prints("s: drifted, ");
+        assert!(
+            status.stdout.lines().any(|line| line.starts_with("  because: ") && line.contains(because)),
+            "{status}"
+        );
+        let json = sandbox.run(&["status", "s", "--json"]).exits(3).json();
+        let reasons = json["sites"][0]["reasons"].as_array().unwrap();
+        assert!(reasons.iter().any(|reason| reason.as_str().unwrap().contains(because)), "{json:#}");
+    };
+    fs::remove_file(root.join(link)).unwrap();
+    drifted("the link /lib -> usr/lib is not there");
+    std::os::unix::fs::symlink("/elsewhere", root.join(link)).unwrap();
+    drifted("lib is a symbolic link to /elsewhere, but a link to usr/lib is needed there");
+    fs::remove_file(root.join(link)).unwrap();
+    sandbox.ok(&["up", "s"]);
+    let passwd = sandbox.state().join("lib/s.passwd");
+    fs::write(&passwd, fs::read_to_string(&passwd).unwrap() + "x\n").unwrap();
+    drifted(&format!("the generated file {} is not as it should be", passwd.display()));
+    sandbox.ok(&["up", "s"]);
+    let json = sandbox.ok(&["status", "s", "--json"]).json();
+    assert_eq!(json["sites"][0]["reasons"], serde_json::json!([]));
+}
+
+fn by_the_record() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.site("s", "etc: [hosts, services]\n");
+    sandbox.ok(&["up", "s"]);
+    let manifest = sandbox.config().join("sites/s.yaml");
+    let right = fs::read_to_string(&manifest).unwrap();
+    let whole = |status: &Ran| {
+        let shown = ["/etc/hosts", "/etc/services"].map(|target| status.stdout.contains(target));
+        assert!(shown == [true, true] && status.stdout.contains(root.to_str().unwrap()), "{status}");
+    };
+    // Wrong: what it asks for is not known, and what stands is as it was recorded.
+    fs::write(&manifest, format!("{right}nonsense: true\n")).unwrap();
+    let status =
+        sandbox.run(&["status", "s"]).exits(2).prints("s: drifted, 2 of 2 mounts ok").prints("  because: ");
+    whole(&status.complains("nonsense"));
+    // With another root.
+    fs::write(&manifest, right.replace("srv/s", "srv/other")).unwrap();
+    fs::create_dir(sandbox.root("other")).unwrap();
+    let status = sandbox.run(&["status", "s"]).exits(1).prints("s: drifted, 2 of 2 mounts ok");
+    whole(&status.prints("  because: s: the manifest now says root "));
+    // Gone.
+    fs::remove_file(&manifest).unwrap();
+    whole(&sandbox.run(&["status", "s"]).exits(2).prints("  orphan ").complains("there is no site s"));
+    whole(&sandbox.run(&["status"]).exits(3).prints("  orphan ").prints("s.yaml is gone\n"));
+    fs::write(&manifest, &right).unwrap();
+    // A root that is not there.
+    fs::rename(&root, sandbox.root("moved")).unwrap();
+    let status = sandbox.run(&["status", "s"]).exits(1);
+    assert!(status.stdout.contains("s: drifted, ") && status.stdout.contains("/etc/hosts"), "{status}");
+    fs::rename(sandbox.root("moved"), &root).unwrap();
+    sandbox.ok(&["status", "s"]);
+}
+
+fn mount(arguments: &[&str], at: &Path) {
+    Ran::of(Command::new("mount").args(arguments).arg(at)).exits(0);
+}
+
+fn shared_or_covered() {
+    let sandbox = Sandbox::new();
+    let source = sandbox.directory("host/data");
+    let root = sandbox
+        .site("s", &format!("etc: [hosts]\nmounts: [{{ source: {}, target: /data }}]\n", source.display()));
+    sandbox.ok(&["up", "s"]);
+    mount(&["--make-shared"], &root.join("data"));
+    let status = sandbox.run(&["status", "s"]).exits(3).prints("s: drifted, 1 of 2 mounts ok");
+    status.prints("  wrong-options ").prints("(somebody made it shared, wanted private)");
+    sandbox.ok(&["up", "s"]).complains("1 swapped");
+    sandbox.ok(&["status", "s"]);
+    for options in [&["-t", "tmpfs", "theirs"][..], &["--bind", root.join("etc").to_str().unwrap()]] {
+        mount(options, &root.join("etc"));
+        let status = sandbox.run(&["status", "s"]).exits(3).prints("s: drifted, ");
+        let at = root.join("etc").display().to_string();
+        assert!(
+            status.stdout.lines().any(|line| line.contains("  /etc/hosts ") && line.contains(&at)),
+            "{status}"
+        );
+        assert!(!status.stdout.contains("is another file now"), "{status}");
+        Ran::of(Command::new("umount").arg(root.join("etc"))).exits(0);
+        sandbox.ok(&["status", "s"]);
+    }
+    let hosts = root.join("etc/hosts");
+    for _ in 0..3 {
+        mount(&["--bind", "/etc/hosts"], &hosts);
+    }
+    let status = sandbox.run(&["status", "s"]).exits(3).prints("  shadowed ");
+    assert!(
+        status.stdout.contains(&format!("umount {}", hosts.display()))
+            || status.stdout.contains("on top of it"),
+        "{status}"
+    );
+    (0..3).for_each(|_| drop(Ran::of(Command::new("umount").arg(&hosts)).exits(0)));
+    sandbox.ok(&["status", "s"]);
+}
+
+fn in_short() {
+    let sandbox = Sandbox::new();
+    for name in ["a", "b", "c"] {
+        sandbox.site(name, "etc: [hosts, services]\n");
+    }
+    sandbox.ok(&["up", "a", "b"]);
+    Ran::of(Command::new("umount").arg(sandbox.root("b").join("etc/hosts"))).exits(0);
+    let line =
+        |name: &str, how: &str| format!("{name}: {how} of 2 mounts ok in {}\n", sandbox.root(name).display());
+    let missing = "  missing       /etc/hosts  ro,nosuid,nodev,noexec\n";
+    let [a, b, c] = [line("a", "up, 2"), line("b", "drifted, 1") + missing, line("c", "down, 0")];
+    assert_eq!(sandbox.run(&["status"]).exits(3).stdout, [&*a, &*b, &*c].concat());
+    assert_eq!(sandbox.run(&["-q", "status"]).exits(3).stdout, [&*b, &*c].concat());
+    assert_eq!(sandbox.run(&["-q", "status", "a"]).exits(0).stdout, "");
+    assert_eq!(sandbox.run(&["status", "c"]).exits(3).stdout.lines().count(), 3);
+    assert_eq!(sandbox.run(&["-v", "status"]).exits(3).stdout.lines().count(), 9);
+}
+
+/// Maps so many files with long names, removes them, and calls itself as a command.
+const ODD: &str = r#"
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+int main(void) {
+    char name[256] = "/";
+    memset(name + 1, 'a', 200);
+    prctl(PR_SET_NAME, "rm -rf /srv; #");
+    for (int i = 0; i < 3000; i++) {
+        sprintf(name + 201, "%06d", i);
+        int file = open(name, O_RDWR | O_CREAT, 0600);
+        if (file < 0 || write(file, "x", 1) != 1) return 1;
+        if (mmap(0, 4096, PROT_READ, MAP_PRIVATE, file, 0) == MAP_FAILED) return 1;
+        close(file);
+        unlink(name);
+    }
+    puts("ready");
+    fflush(stdout);
+    pause();
+}
+"#;
+
+fn names_of_processes() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.site("s", "devices: [\"null\"]\n");
+    sandbox.compile("srv/s/odd", ODD);
+    sandbox.ok(&["up", "s"]);
+    let inside = Inside::chrooted(&root, Path::new("/odd"));
+    let pid = inside.pid();
+    let status = sandbox.ok(&["status", "s"]);
+    let note = status.stdout.lines().last().unwrap();
+    assert!(note.starts_with(&format!("  note: 'rm -rf /srv; #' (pid {pid}")), "{status}");
+    assert!(
+        note.ends_with(&format!(" and more; restart the process {pid}"))
+            || note.contains("; systemctl restart "),
+        "{status}"
+    );
+    assert!(note.len() < 1400, "{status}");
+    let json = sandbox.ok(&["status", "--json"]).json();
+    let outdated = &json["sites"][0]["outdated"][0];
+    assert_eq!(
+        (outdated["files"].as_array().unwrap().len(), &outdated["more_files"]),
+        (5, &serde_json::json!(true))
+    );
+    assert!(!outdated["hint"].as_str().unwrap().contains("rm"), "{json:#}");
 }

@@ -16,6 +16,9 @@ fn main() -> ExitCode {
         ("drop-ins are written, kept and removed", written_and_removed),
         ("a service of two sites keeps its drop-in", shared_service),
         ("a unit that does not exist is an error", unknown_unit),
+        ("no cycle, whatever daemons live in sites and make what sites bind", no_cycle),
+        ("what cannot start after the mounts is refused, and its old drop-in goes", refused_units),
+        ("a site on a file system that comes late waits for it alone", late_file_systems),
         ("a file of somebody else's is not replaced", not_ours),
         ("the units have no namespace of their own", no_namespace),
         ("the watcher's unit leaves it what it needs", watch_unit),
@@ -149,6 +152,207 @@ fn unknown_unit() {
     assert!(written[1].starts_with("mountjail@good.service.d"));
 }
 
+/// Daemons that make directories which sites bind.
+const DAEMONS: [(&str, &str); 5] = [
+    ("redis-server.service", "/run/redis"),
+    ("mariadb.service", "/run/mysqld"),
+    ("memcached.service", "/run/memcached"),
+    ("postgresql.service", "/run/postgresql"),
+    ("nscd.service", "/run/nscd"),
+];
+
+/// A sandbox with a directory of units: ours, [`DAEMONS`], and one that is not known here, all of them started at boot.
+fn host(more: &[(&str, &str)]) -> Sandbox {
+    let sandbox = sandbox();
+    let packaged = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd");
+    for unit in ["mountjail.service", "mountjail@.service", "mountjail-watch.service"] {
+        let text = fs::read_to_string(packaged.join(unit)).unwrap();
+        sandbox.file(Path::new("units").join(unit), text.replace("/usr/bin/mountjail", "/bin/true"));
+    }
+    let service = |more: &str| format!("[Unit]\n{more}\n[Service]\nExecStart=/bin/sleep inf\n");
+    let daemons = DAEMONS.map(|(unit, _)| (unit, "After=network.target"));
+    for (unit, text) in daemons.iter().chain([&("app.service", "")]).chain(more) {
+        let text = if text.starts_with('[') { (*text).to_owned() } else { service(text) };
+        sandbox.file(Path::new("units").join(unit), text);
+    }
+    let wants = sandbox.directory("units/multi-user.target.wants");
+    for unit in fs::read_dir(sandbox.path("units")).unwrap().flatten() {
+        let name = unit.file_name().into_string().unwrap();
+        if name.ends_with(".service") && !name.contains('@') {
+            std::os::unix::fs::symlink(format!("../{name}"), wants.join(name)).unwrap();
+        }
+    }
+    sandbox
+}
+
+/// What systemd-analyze(1) says of a boot with these units.
+fn verified(sandbox: &Sandbox) -> String {
+    let path = format!("{}:", sandbox.path("units").display());
+    let mut verify = Command::new("systemd-analyze");
+    verify.args(["verify", "--man=no", "multi-user.target"]).env("SYSTEMD_UNIT_PATH", path);
+    Ran::of(&mut verify).stderr
+}
+
+/// The text of our drop-in of `unit`; empty if there is none.
+fn drop_in(sandbox: &Sandbox, unit: &str) -> String {
+    let path = format!("units/{unit}.d/50-mountjail.conf");
+    fs::read_to_string(sandbox.path(path)).unwrap_or_default()
+}
+
+fn no_cycle() {
+    // systemd does see one where one is.
+    let sandbox = host(&[("app.service.d/x.conf", "[Unit]\nAfter=nscd.service\nBefore=nscd.service\n")]);
+    assert!(verified(&sandbox).contains("ordering cycle"));
+
+    for orders in
+        [&[][..], &[("memcached.service.d/x.conf", "[Unit]\nAfter=redis-server.service app.service\n")]]
+    {
+        let sandbox = host(orders);
+        for (one, source) in DAEMONS {
+            for (two, other_source) in DAEMONS {
+                let binds = |source: &str| format!("mounts: [{{ source: {source}, optional: true }}]\n");
+                sandbox.site("a", &format!("services: [{one}]\n{}", binds(other_source)));
+                sandbox.site("b", &format!("services: [{two}, app.service]\n{}", binds(source)));
+                sandbox.site("c", &format!("{}services: [jail-a.service]\n", binds(source)));
+                units(&sandbox, &["--all", "--install"]).exits(0);
+                let said = verified(&sandbox);
+                assert!(
+                    !said.contains("cycle") && !said.contains("50-mountjail"),
+                    "{one} {two} {orders:?}: {said}"
+                );
+                for unit in [one, two, "app.service", "jail-a.service"] {
+                    assert!(drop_in(&sandbox, unit).contains("\nAfter=mountjail.service\n"), "{unit}");
+                }
+            }
+        }
+    }
+    // Whoever can wait for a daemon does: all sites, or the one that needs it alone.
+    let sandbox = host(&[]);
+    sandbox
+        .site("a", "services: [redis-server.service]\nmounts: [{ source: /run/mysqld, optional: true }]\n");
+    sandbox.site("b", "services: [app.service]\npresets: [redis]\n");
+    units(&sandbox, &["--all", "--install"]).exits(0).complains("b: mounted by mountjail@b.service");
+    let all = drop_in(&sandbox, "mountjail.service");
+    assert!(all.contains("\nAfter=mariadb.service\nWants=mountjail@b.service\n[Service]\n"), "{all}");
+    assert!(all.ends_with("\nEnvironment=EXCEPT=--except=b\n") && !all.contains("redis"), "{all}");
+    let own = drop_in(&sandbox, "mountjail@b.service");
+    assert!(
+        own.contains("\nAfter=redis-server.service\n") && own.contains("\nPartOf=mountjail.service\n"),
+        "{own}"
+    );
+    assert!(
+        drop_in(&sandbox, "app.service").ends_with("\nAfter=mountjail.service\nAfter=mountjail@b.service\n")
+    );
+    assert!(!verified(&sandbox).contains("cycle"));
+    units(&sandbox, &["b", "--uninstall"]).exits(0);
+    let all = drop_in(&sandbox, "mountjail.service");
+    assert!(all.ends_with("\nAfter=mariadb.service\n"), "{all}");
+    // Its own service makes it: the watcher mounts it then.
+    sandbox.site("c", "services: [nscd.service]\nmounts: [{ source: /run/nscd, optional: true }]\n");
+    units(&sandbox, &["c", "--install"]).exits(0).complains("c: mounted without waiting for nscd.service");
+    assert!(!verified(&sandbox).contains("cycle"));
+}
+
+fn refused_units() {
+    let sandbox = host(&[
+        ("early.service", "DefaultDependencies=no\nBefore=sysinit.target"),
+        ("odd.service", "Before=odd.target"),
+        ("odd.target", "[Unit]\nBefore=mountjail.service\n"),
+        ("app.socket", "[Socket]\nListenStream=/run/app\n"),
+    ]);
+    for (unit, why) in [
+        ("local-fs.target", "a target is no service"),
+        ("network-online.target", "a target is no service"),
+        ("sysinit.target", "a target is no service"),
+        ("app.socket", "try: name the service that runs inside, as in `services: [app.service]`"),
+        ("srv.mount", "a mount is no service"),
+        ("app.timer", "a timer is no service"),
+        ("mountjail.service", "it is mountjail's own unit"),
+        ("mountjail@s.service", "it is mountjail's own unit"),
+        ("mountjail-watch.service", "it is mountjail's own unit"),
+        ("systemd-journald.service", "it starts before file systems are mounted"),
+        ("early.service", "it starts before file systems are mounted"),
+        (
+            "odd.service",
+            "they would wait for each other: odd.service, odd.target, mountjail.service start in this order",
+        ),
+    ] {
+        // What an older version wrote.
+        let old = format!("units/{unit}.d/50-mountjail.conf");
+        let text = "# Written by `mountjail units --install`.\n[Unit]\nAfter=mountjail.service\n";
+        sandbox.file(&old, text);
+        sandbox.site("s", &format!("services: [app.service, {unit}]\n"));
+        for which in ["s", "--all"] {
+            units(&sandbox, &[which, "--install"])
+                .exits(1)
+                .complains(&format!("s: {unit} cannot start after the site's mounts"))
+                .complains(why);
+            if which == "--all" || unit.ends_with(".service") {
+                assert!(unit.starts_with("mountjail") || !sandbox.path(&old).exists(), "{unit}");
+            }
+        }
+        assert!(drop_in(&sandbox, "app.service").ends_with("\nAfter=mountjail.service\n"), "{unit}");
+        let said = verified(&sandbox);
+        assert!(!said.contains("cycle"), "{unit}: {said}");
+    }
+}
+
+fn late_file_systems() {
+    let sandbox = host(&[]);
+    let mount = |more: &str| format!("[Unit]\n{more}\n[Mount]\nWhat=/dev/null\nWhere={{}}\n");
+    let unit = |name: &str, more: &str| {
+        let point = sandbox.directory(name);
+        let escaped =
+            Ran::of(Command::new("systemd-escape").args(["--path", "--suffix=mount"]).arg(&point)).exits(0);
+        let text = mount(more).replace("{}", point.to_str().unwrap());
+        sandbox.file(Path::new("units").join(escaped.stdout.trim()), text);
+        point
+    };
+    let (late, local) = (unit("late", ""), unit("local", "Before=local-fs.target"));
+    let site = |name: &str, root: &Path, more: &str| {
+        fs::create_dir_all(root).unwrap();
+        sandbox.manifest(
+            name,
+            format!("root: {}\ndevices: [zero]\nservices: [app.service]\n{more}", root.display()),
+        );
+    };
+    site("late", &late.join("a b"), "");
+    site("local", &local.join("a"), "");
+    site("source", &local.join("b"), &format!("mounts: [{}]\n", late.join("data").display()));
+    site(
+        "optional",
+        &local.join("c"),
+        &format!("mounts: [{{ source: {}, optional: true }}]\n", late.join("data").display()),
+    );
+    units(&sandbox, &["--all", "--install"]).exits(0).complains("late: mounted by mountjail@late.service");
+    let all = drop_in(&sandbox, "mountjail.service");
+    assert!(all.ends_with("\nEnvironment=EXCEPT=--except=late,source\n"), "{all}");
+    assert!(!all.contains("MountsFor"), "no site waits for another's file system: {all}");
+    let own = |site: &str| drop_in(&sandbox, &format!("mountjail@{site}.service"));
+    assert!(
+        own("late").contains(&format!("\nRequiresMountsFor=\"{}\"\n", late.join("a b").display())),
+        "{}",
+        own("late")
+    );
+    assert!(own("source").contains(&format!("\nRequiresMountsFor={}\n", late.join("data").display())));
+    assert!(own("local").contains(&format!("\nRequiresMountsFor={}\n", local.join("a").display())));
+    assert!(own("late").contains("PartOf=") && !own("local").contains("PartOf="));
+    let app = drop_in(&sandbox, "app.service");
+    assert!(
+        app.ends_with(
+            "\nAfter=mountjail.service\nAfter=mountjail@late.service\nAfter=mountjail@source.service\n"
+        ),
+        "{app}"
+    );
+    let said = verified(&sandbox);
+    assert!(!said.contains("cycle") && !said.contains("50-mountjail"), "{said}");
+
+    // `up --all` of mountjail.service leaves them alone.
+    sandbox.ok(&["up", "--all", "--except=late,source,optional"]);
+    sandbox.ok(&["status", "local"]);
+    sandbox.run(&["status", "late"]).exits(3);
+}
+
 fn not_ours() {
     let sandbox = sandbox();
     sandbox.site("s", "devices: [zero]\nservices: [jail-a.service]\n");
@@ -160,8 +364,11 @@ fn not_ours() {
 
 /// What may stand in the units. None of it gives a mount namespace, which would make the mounts invisible; whatever is
 /// not known here may.
-const WITHOUT_NAMESPACE: [&str; 21] = [
+const WITHOUT_NAMESPACE: [&str; 24] = [
     "Type",
+    "Environment",
+    "TimeoutStartSec",
+    "TimeoutStopSec",
     "RemainAfterExit",
     "ExecStart",
     "ExecReload",

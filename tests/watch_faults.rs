@@ -18,7 +18,7 @@ use support::{
 };
 
 fn main() -> ExitCode {
-    let alone: [(&str, fn()); 14] = [
+    let alone: [(&str, fn()); 15] = [
         ("a site is up also when nothing of it is there", nothing_there),
         ("each source that is gone has its own time", own_time),
         ("a source that cannot be looked at keeps its mount", dead_file_system),
@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         ("too few descriptors", few_descriptors),
         ("no more threads", no_threads),
         ("many failures make few lines", many_failures),
+        ("an owner's flood of failures is cut short", flood),
         ("a file that is replaced a thousand times a second", hot_file),
     ];
     let mut all: Vec<_> = alone.into_iter().map(|(name, body)| on_shared_root(name, body)).collect();
@@ -446,5 +447,48 @@ fn hot_file() {
     let begun: Vec<_> =
         calls.lines().filter(|line| !line.contains("ppoll(") && !line.contains("detached")).collect();
     assert!(begun.is_empty() && calls.lines().count() <= 2, "it is awake:\n{calls}");
+    watcher.end();
+}
+
+/// Each pass finds thirty links with long texts, and others than before.
+fn flood() {
+    let sandbox = Sandbox::new();
+    let owned = sandbox.directory("host/owned");
+    let mut manifest = format!("mounts:\n{}", line(&owned, "/owned"));
+    for nth in 0..30 {
+        let source = sandbox.file(format!("host/f{nth}"), "x");
+        manifest += &line(&source, &format!("/d{nth}/f"));
+    }
+    let root = sandbox.site("s", &manifest);
+    let other = sandbox.file("host/other", "one");
+    sandbox.site("other", &format!("mounts:\n{}", line(&other, "/other")));
+    sandbox.ok(&["up", "--all"]);
+    let watcher = Watcher::start(&sandbox);
+    let passes = || {
+        let state = fs::read(sandbox.state().join("run/watch/state.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&state).unwrap()["passes"].as_u64().unwrap()
+    };
+    for nth in 0..30 {
+        fs::rename(root.join(format!("d{nth}")), root.join(format!("old{nth}"))).unwrap();
+    }
+    for round in 0..20 {
+        let text = format!("{round}{}\u{202e}", "x/".repeat(1500));
+        for nth in 0..30 {
+            let link = root.join(format!("d{nth}"));
+            let _ = fs::remove_file(&link);
+            std::os::unix::fs::symlink(&text, link).unwrap();
+        }
+        let before = passes();
+        fs::rename(&owned, sandbox.path("host/away")).unwrap();
+        fs::create_dir(&owned).unwrap();
+        fs::remove_dir(sandbox.path("host/away")).unwrap();
+        soon("there is a pass", || if passes() > before { Ok(()) } else { Err(watcher.said()) });
+    }
+    fs::write(sandbox.config().join("sites/other.yaml"), "nonsense").unwrap();
+    watcher.says("other.yaml");
+    let said = watcher.said();
+    let (count, longest) = (said.lines().count(), said.lines().map(str::len).max().unwrap_or(0));
+    assert!(said.contains("more errors") && !said.contains('\u{202e}'), "{said}");
+    assert!(count < 60 && longest < 1200, "{count} lines, the longest of {longest}");
     watcher.end();
 }

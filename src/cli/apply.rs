@@ -9,8 +9,8 @@ use crate::Result;
 use crate::engine::{Engine, Outcome};
 use crate::manifest::JailPath;
 use crate::observe::{BootId, Table};
+use crate::plan::SiteState;
 use crate::plan::Step;
-use crate::render::{SiteState, site_state};
 use crate::resolve::{Desired, Resolver, create_root};
 
 /// What all sites of one run share.
@@ -82,7 +82,7 @@ impl Run<'_> {
         let (observed, plan) = observe_and_plan(self.context, desired, &self.boot, table)?;
         // One that is recorded with no mounts is up: all that it needs was absent.
         let is_up = observed.record.as_ref().is_some_and(|record| record.mounts.is_empty());
-        if self.leave_down && !is_up && site_state(&plan) == SiteState::Down {
+        if self.leave_down && !is_up && plan.site_state() == SiteState::Down {
             return Ok(None);
         }
         if !plan.conflicts.is_empty() {

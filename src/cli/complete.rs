@@ -11,6 +11,7 @@ use clap_complete::engine::{
 use clap_complete::{CompleteEnv, Shell, env};
 
 use super::sites;
+use super::trust::Trust;
 use crate::manifest::Presets;
 
 /// Set by the scripts: the shell's name.
@@ -52,7 +53,7 @@ pub(super) fn site() -> ArgValueCompleter {
 /// Presets by name.
 pub(super) fn preset() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
-        let presets = sites::presets(&config()).unwrap_or_else(|_| Presets::built_in());
+        let presets = sites::presets(&config(), &Trust::default()).unwrap_or_else(|_| Presets::built_in());
         let one = |name: &str| {
             CompletionCandidate::new(name)
                 .help(presets.description(name).map(|about| about.to_owned().into()))

@@ -9,6 +9,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::out::Out;
 use super::sites;
+use super::trust::Trust;
 use crate::engine::{Engine, Lock};
 use crate::manifest::{HostPath, Presets};
 use crate::observe::{self, BootId, StateDir, Table};
@@ -21,11 +22,17 @@ pub(super) struct Context<'o> {
     pub presets: Arc<Presets>,
     pub host: Host,
     pub out: &'o Out,
+    pub trust: Trust,
     roots: Arc<OnceLock<Roots>>,
 }
 
 impl<'o> Context<'o> {
-    pub(super) fn new(config: PathBuf, state_dir: Option<PathBuf>, out: &'o Out) -> Result<Self> {
+    pub(super) fn new(
+        config: PathBuf,
+        state_dir: Option<PathBuf>,
+        trust: Trust,
+        out: &'o Out,
+    ) -> Result<Self> {
         let absolute = |path: PathBuf| {
             std::path::absolute(&path).map_err(|error| {
                 Error::failed(format!("cannot use the directory {}", path.display())).because(&error)
@@ -35,18 +42,19 @@ impl<'o> Context<'o> {
             Some(dir) => StateDir::under(&absolute(dir)?),
             None => StateDir::default(),
         };
-        let config = absolute(config)?;
-        Self::of(config, state, Host::new(), out)
+        // A directory that is not there cannot be looked up.
+        let config = sites::absolute(&config).or_else(|_| absolute(config))?;
+        Self::of(config, state, trust, out)
     }
 
-    fn of(config: PathBuf, state: StateDir, host: Host, out: &'o Out) -> Result<Self> {
-        let presets = Arc::new(sites::presets(&config)?);
-        Ok(Self { config, state, presets, host, out, roots: Arc::default() })
+    fn of(config: PathBuf, state: StateDir, trust: Trust, out: &'o Out) -> Result<Self> {
+        let presets = Arc::new(sites::presets(&config, &trust)?);
+        Ok(Self { config, state, presets, host: Host::new(), out, trust, roots: Arc::default() })
     }
 
     /// The same with the host and the configuration as they are now.
     pub(super) fn reloaded(&self) -> Result<Self> {
-        Self::of(self.config.clone(), self.state.clone(), Host::new(), self.out)
+        Self::of(self.config.clone(), self.state.clone(), self.trust.afresh(), self.out)
     }
 
     /// The same configuration for another look at the host, which writes down what it looks up.
@@ -57,6 +65,7 @@ impl<'o> Context<'o> {
             presets: self.presets.clone(),
             host: Host::new().recording(),
             out: self.out,
+            trust: self.trust.afresh(),
             roots: self.roots.clone(),
         }
     }

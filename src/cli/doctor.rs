@@ -17,9 +17,9 @@ use super::work::{Failed, observe_and_plan, plural, resolved};
 use crate::doctor::{self, Finding, Machine, Options, Patient, Verdict};
 use crate::import::fpm;
 use crate::manifest::{HostPath, SiteName};
-use crate::observe::{self, Table};
+use crate::observe::{self, Record, Table};
+use crate::plan::SiteState;
 use crate::render::text::line;
-use crate::render::{SiteState, site_state};
 use crate::resolve::Desired;
 use crate::{Error, Result};
 
@@ -86,7 +86,7 @@ impl Doctor {
         let desired = resolved(context, &context.resolver()?, &manifest)?;
         let table = Table::read()?;
         let (observed, plan) = observe_and_plan(context, &desired, &observe::boot_id()?, Some(&table))?;
-        if site_state(&plan) == SiteState::Down && !desired.mounts.is_empty() {
+        if plan.site_state() == SiteState::Down && !desired.mounts.is_empty() {
             let down =
                 Error::failed(format!("{}: the site is not up, so nothing inside can be tried", site.name));
             return Err(down.hint(format!("mountjail up {}", site.name)).into());
@@ -95,11 +95,10 @@ impl Doctor {
             .map_err(|error| inside::unreadable(error, "the right one with --fpm").context(&site.name))?;
         let who = inside::who(self.user.as_deref(), &tenants, &manifest)
             .map_err(|error| error.context(&site.name))?;
-        let by_fstab = observed.kept.is_some_and(|kept| kept.fstab.is_some());
-        let lock = (!by_fstab).then(|| context.state.lock(&desired.site));
+        let since = observed.record.as_ref().and_then(Record::since);
         let (manifest, desired, plan, tenants) = (&manifest, &desired, &plan, tenants.as_slice());
         let table = &table;
-        self.examine(context, &Patient { manifest, desired, plan, tenants, table, who, lock })
+        self.examine(context, &Patient { manifest, desired, plan, tenants, table, who, since })
             .map_err(Failed::from)
     }
 
@@ -187,7 +186,7 @@ impl Doctor {
             match fpm::pools(&master) {
                 Ok(pools) => found.extend(pools.iter().filter_map(|pool| {
                     let root = HostPath::new(pool.chroot()?).ok()?;
-                    let unserved = !roots.iter().any(|root| pool.lives_in(root));
+                    let unserved = !roots.iter().any(|root| pool.lives_in(&context.host, root));
                     unserved.then(|| (pool.name.clone(), root))
                 })),
                 Err(error) => context.out.warn(&error),

@@ -64,7 +64,7 @@ impl Down {
         Ok(code)
     }
 
-    /// With --all also those that only the records know.
+    /// With --all also those that only the records know, of this configuration.
     fn sites(&self, context: &Context<'_>) -> Result<Vec<Site>> {
         if !self.which.all {
             return sites::which(context, &self.which);
@@ -79,6 +79,14 @@ impl Down {
                 sites.push(sites::one(context, name.as_str())?);
             }
         }
+        let boot = observe::boot_id()?;
+        sites.retain(|site| match sites::of_another_configuration(context, site, &boot) {
+            Some(why) => {
+                context.out.warn(format_args!("{}: left: {why}", site.name));
+                false
+            }
+            None => true,
+        });
         Ok(sites)
     }
 }

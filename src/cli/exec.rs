@@ -9,7 +9,7 @@ use super::context::Context;
 use super::inside::{self, Inside};
 use super::{sites, up};
 use crate::Error;
-use crate::render::SiteState;
+use crate::plan::SiteState;
 
 /// Run a command inside a site's root, as its daemon would
 ///

@@ -12,7 +12,8 @@ use super::context::Context;
 use super::out::worst;
 use super::sites;
 use crate::import::{Draft, Found, Kind};
-use crate::manifest::{self, Presets, Request, SiteName, SourceFile};
+use crate::manifest::{self, HostPath, Presets, Request, SiteName, SourceFile};
+use crate::resolve::{Overlap, Roots};
 use crate::{Error, Result};
 
 /// Write manifests from what there is: PHP-FPM's pools, bind mounts in fstab, jailkit's sections, other daemons' roots
@@ -74,6 +75,7 @@ impl Import {
 
     /// Prints or writes each; what is wrong with one does not stop the others.
     fn each(&self, context: &Context<'_>, drafts: &[Draft]) -> anyhow::Result<u8> {
+        warn_of_overlaps(context, drafts);
         let presets = with_new(context, drafts)?;
         let (mut codes, mut results, mut text) = (vec![0], vec![], String::new());
         for draft in drafts {
@@ -101,6 +103,9 @@ impl Import {
     fn one(&self, context: &Context<'_>, draft: &Draft, file: &Path, presets: &Presets) -> Result<String> {
         let yaml = draft.to_yaml();
         check(draft, &yaml, presets)?;
+        for overlap in overlaps(context, draft).iter().filter(|overlap| !overlap.is_same()) {
+            context.out.warn(format_args!("{}: {overlap}", draft.place));
+        }
         if let Some(there) = existing(context, draft, file) {
             match compare(context, draft, &there) {
                 Err(error) if !self.write => context.out.warn(&error),
@@ -124,9 +129,16 @@ impl Import {
 
 /// The file that there is for the draft already: that of another name, if a site has its root.
 fn existing(context: &Context<'_>, draft: &Draft, file: &Path) -> Option<PathBuf> {
-    let of_root = draft.root().and_then(|root| context.roots().site_at(root));
-    let of_root = of_root.map(|site| context.config.join("sites").join(format!("{site}.yaml")));
-    of_root.into_iter().chain([file.to_owned()]).find(|file| file.exists())
+    let same = overlaps(context, draft).into_iter().filter(Overlap::is_same);
+    let of_root = same.map(|overlap| context.config.join("sites").join(format!("{}.yaml", overlap.site)));
+    of_root.chain([file.to_owned()]).find(|file| file.exists())
+}
+
+/// The sites whose root is that of `draft`, in it or around it.
+fn overlaps(context: &Context<'_>, draft: &Draft) -> Vec<Overlap> {
+    let name = SiteName::new(&draft.name).ok();
+    let both = name.as_ref().zip(draft.root());
+    both.map(|(name, root)| context.roots().overlaps(name, root)).unwrap_or_default()
 }
 
 /// Whether what is in `file` has what the draft needs: its root, its users, its services.
@@ -164,6 +176,25 @@ fn compare(context: &Context<'_>, draft: &Draft, file: &Path) -> Result<()> {
         .hint(format!("add {lacking} to {}", file.display())))
 }
 
+/// Says which of the roots that are to be are one directory, or one in the other: such sites cannot both be up.
+fn warn_of_overlaps(context: &Context<'_>, drafts: &[Draft]) {
+    let named =
+        drafts.iter().filter_map(|draft| Some((draft, SiteName::new(&draft.name).ok()?, draft.root()?)));
+    let named: Vec<_> = named.collect();
+    let mut roots = Roots::default();
+    for (_, name, root) in &named {
+        roots.add(name.clone(), HostPath::clone(root));
+    }
+    for (nth, (draft, name, root)) in named.iter().enumerate() {
+        for overlap in roots.overlaps(name, root) {
+            // Once for both.
+            if named[..nth].iter().any(|(_, name, _)| *name == overlap.site) {
+                context.out.warn(format_args!("{}: {overlap}", draft.place));
+            }
+        }
+    }
+}
+
 /// Says what is wrong; gives the exit code.
 fn report(context: &Context<'_>, errors: &[Error]) -> u8 {
     for error in errors {
@@ -196,7 +227,7 @@ fn file_of(context: &Context<'_>, draft: &Draft) -> PathBuf {
 
 /// The presets that there will be: those that there are, and the new ones.
 fn with_new(context: &Context<'_>, drafts: &[Draft]) -> Result<Presets> {
-    let mut presets = sites::presets(&context.config)?;
+    let mut presets = sites::presets(&context.config, &context.trust)?;
     for draft in drafts.iter().filter(|draft| matches!(draft.kind, Kind::Preset(_))) {
         let file = file_of(context, draft);
         if !file.exists() {

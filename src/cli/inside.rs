@@ -17,7 +17,8 @@ use crate::import::fpm;
 use crate::jail::{self, Who};
 use crate::manifest::{JailPath, Manifest, Request};
 use crate::observe::{self, Table};
-use crate::render::{SiteState, site_state, why};
+use crate::plan::SiteState;
+use crate::render::why;
 use crate::resolve::{Desired, FileKind, Resolver};
 use crate::{Error, Result, sys};
 
@@ -48,7 +49,7 @@ pub(super) fn look(context: &Context<'_>, resolver: &Resolver<'_>, site: &Site) 
     let manifest = sites::load(context, site).map_err(Failed::Manifest)?;
     let desired = resolved(context, resolver, &manifest)?;
     let (_, plan) = observe_and_plan(context, &desired, &observe::boot_id()?, Some(&Table::read()?))?;
-    let state = match site_state(&plan) {
+    let state = match plan.site_state() {
         SiteState::Down if desired.mounts.is_empty() => SiteState::Up,
         state => state,
     };

@@ -1,6 +1,7 @@
 //! The command line: arguments in, an exit code out. One file a command, its arguments beside its work.
 
 mod apply;
+mod boot;
 mod check;
 mod complete;
 mod context;
@@ -15,10 +16,12 @@ mod parallel;
 mod plan;
 mod presets;
 mod schema;
+mod shown;
 mod sites;
 mod status;
 mod systemd;
 mod trace;
+mod trust;
 mod units;
 mod up;
 mod watch;
@@ -34,6 +37,7 @@ use nix::sys::stat::Mode;
 pub use complete::script as completion_script;
 use context::Context;
 use out::Out;
+use trust::Trust;
 
 /// Exit code: differences were found.
 const DIFFERENT: u8 = 3;
@@ -98,6 +102,17 @@ enum Command {
     Completions(schema::Completions),
 }
 
+impl Command {
+    /// Whether it shows what manifests say, and neither does it nor writes down what others shall do.
+    fn only_reads(&self) -> bool {
+        use Command::{Check, Completions, Import, Plan, Presets, Schema, Status, Why};
+        matches!(
+            self,
+            Plan(_) | Status(_) | Check(_) | Presets(_) | Why(_) | Import(_) | Schema(_) | Completions(_)
+        )
+    }
+}
+
 /// Which sites a command is for.
 #[derive(Debug, Args)]
 struct Which {
@@ -138,7 +153,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, out: &Out) -> anyhow::Result<u8> {
-    let context = Context::new(cli.global.config_dir, cli.global.state_dir, out)?;
+    let trust = Trust::new(!cli.command.only_reads());
+    let context = Context::new(cli.global.config_dir, cli.global.state_dir, trust, out)?;
     match cli.command {
         Command::Up(up) => up.run(&context),
         Command::Down(down) => down.run(&context),

@@ -14,13 +14,17 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::Error;
 use crate::manifest::Diagnostics;
-use crate::quote::printable;
+use crate::quote::brief;
 
 /// syslog(3)'s priorities.
 const ERROR: &str = "3";
 const WARNING: &str = "4";
 const INFO: &str = "6";
 const DEBUG: &str = "7";
+
+/// A message is not longer, whatever paths and texts of links are in it; what is to be typed may be.
+const LONGEST: usize = 1000;
+const LONGEST_HINT: usize = 8000;
 
 /// The two streams.
 #[allow(clippy::struct_excessive_bools)] // each is a way to write by itself
@@ -50,6 +54,16 @@ impl Out {
             shown: Mutex::default(),
             aside: AtomicU8::new(0),
         }
+    }
+
+    /// Whether more is to be shown than usual.
+    pub(super) fn is_verbose(&self) -> bool {
+        self.verbose
+    }
+
+    /// Whether only what is wrong is to be shown.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.quiet
     }
 
     /// Shows a bar for `sites` sites, where a person is looking and it takes long enough to see.
@@ -115,7 +129,7 @@ impl Out {
     /// An error, and what to do next.
     pub(super) fn error(&self, error: &Error) {
         let (on, off) = self.style("1;31");
-        let hint = error.hint_text().map(|hint| format!("\n  {on}try:{off} {}", one_line(hint)));
+        let hint = error.hint_text().map(|hint| format!("\n  {on}try:{off} {}", brief(hint, LONGEST_HINT)));
         self.say(ERROR, &format!("{on}error:{off} {}{}", one_line(error), hint.unwrap_or_default()));
     }
 
@@ -177,7 +191,7 @@ fn is_journal() -> bool {
 }
 
 fn one_line(text: impl fmt::Display) -> String {
-    printable(&text.to_string()).into_owned()
+    brief(&text.to_string(), LONGEST).into_owned()
 }
 
 /// Every line with its priority.

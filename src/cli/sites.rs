@@ -1,16 +1,17 @@
 //! The configuration directory: sites and presets as files.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::Which;
 use super::context::Context;
+use super::trust::Trust;
 use crate::manifest::{self, Diagnostic, Diagnostics, HostPath, Manifest, Presets, SiteName, SourceFile};
+use crate::observe::{self, BootId};
 use crate::resolve::Roots;
-use crate::{Error, Result, observe};
+use crate::{Error, Result, sys};
 
 /// A site that a command is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +51,10 @@ impl Unusable {
     /// The first mistake, without its place.
     fn in_short(&self) -> String {
         match self {
-            Self::Error(error) => error.to_string(),
+            Self::Error(error) => match error.hint_text() {
+                Some(hint) => format!("{error}; {hint}"),
+                None => error.to_string(),
+            },
             Self::Mistakes(mistakes) => mistakes.iter().next().map(Diagnostic::message).unwrap_or_default(),
         }
     }
@@ -107,9 +111,21 @@ pub(super) fn one(context: &Context<'_>, name: &str) -> Result<Site> {
         let file = context.config.join("sites").join(format!("{name}.yaml"));
         return Ok(Site { name: SiteName::new(name).map_err(bad)?, file });
     }
-    let file = std::path::absolute(name)
+    let file = absolute(Path::new(name))
         .map_err(|error| Error::failed(format!("cannot use the path {name}")).because(&error))?;
     Ok(Site { name: site_of(&file)?, file })
+}
+
+/// `path` from `/` on. What goes up by `..` is looked up now, and names the same from then on.
+pub(super) fn absolute(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    if !path.components().any(|component| component == Component::ParentDir) {
+        return Ok(path);
+    }
+    match (path.parent(), path.file_name()) {
+        (Some(directory), Some(name)) => Ok(fs::canonicalize(directory)?.join(name)),
+        _ => fs::canonicalize(path),
+    }
 }
 
 fn site_of(file: &Path) -> Result<SiteName> {
@@ -163,6 +179,24 @@ pub(super) fn listed(context: &Context<'_>) -> Result<(Vec<Site>, Vec<Error>)> {
     Ok((sites, misnamed))
 }
 
+/// Why `down --all` leaves a site that is recorded: another configuration brought it up. `None`: this one did.
+pub(super) fn of_another_configuration(context: &Context<'_>, site: &Site, boot: &BootId) -> Option<String> {
+    let records = context.state.read(&site.name, boot).ok()?; // who takes it away hears of it
+    let root = records.root()?;
+    let name = &site.name;
+    let Some(by) = records.manifest() else {
+        let is_here = site.file.symlink_metadata().is_ok();
+        return (!is_here).then(|| {
+            format!("which configuration it is of is not recorded; `mountjail down {name}` takes it away")
+        });
+    };
+    let ours = by == site.file
+        || (by.symlink_metadata().is_err() && site.file.symlink_metadata().is_ok())
+        || root_of(site).as_ref() == Some(root);
+    (!ours)
+        .then(|| format!("{} brought it up, in {root}; `mountjail down {name}` takes it away", by.display()))
+}
+
 /// The files `*.yaml` of a directory but hidden ones, sorted.
 pub(super) fn yaml_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     files_ending_in(directory, "yaml")
@@ -181,8 +215,8 @@ fn files_ending_in(directory: &Path, ending: &str) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The built-in presets and those of the configuration.
-pub(super) fn presets(config: &Path) -> Result<Presets> {
+/// The built-in presets and those of the configuration, as far as `trust` lets them be used.
+pub(super) fn presets(config: &Path, trust: &Trust) -> Result<Presets> {
     let mut presets = Presets::built_in();
     let directory = config.join("presets");
     let files = match yaml_files(&directory) {
@@ -193,7 +227,7 @@ pub(super) fn presets(config: &Path) -> Result<Presets> {
     };
     for file in files {
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        match text(&file) {
+        match trust.admit(&file).map_err(Unusable::Error).and_then(|()| text(&file)) {
             Ok(text) => presets.add(&name, SourceFile::File(file), text),
             Err(why) => presets.add_unreadable(&name, SourceFile::File(file), why.in_short()),
         }
@@ -201,20 +235,24 @@ pub(super) fn presets(config: &Path) -> Result<Presets> {
     Ok(presets)
 }
 
-/// The real roots of all sites, as far as their manifests can be read, and of those that only the records know.
+/// The roots of all sites, as far as their manifests can be read and are root's alone, and of those that only the records
+/// know.
 pub(super) fn roots(context: &Context<'_>) -> Roots {
-    let mut roots = Roots::default();
-    let mut parents: HashMap<HostPath, HostPath> = HashMap::new();
+    let boot = observe::boot_id().ok();
+    let (state, of_boot) = (context.state.clone(), boot.clone());
+    let mut roots = Roots::new(move |site, root| match of_boot.as_ref().map(|boot| state.read(site, boot)) {
+        Some(Ok(records)) => records.record.is_some_and(|record| record.root == *root),
+        // Who cannot tell refuses nothing.
+        Some(Err(_)) | None => true,
+    });
     let sites = known(context);
     for site in &sites {
-        if let Some(root) = root_of(site) {
-            let real = parents.entry(root.parent().unwrap_or_else(HostPath::slash));
-            let real = real.or_insert_with_key(real_path);
-            let root = root.file_name().and_then(|name| real.join(name).ok()).unwrap_or(root);
+        if context.trust.is_trusted(&site.file)
+            && let Some(root) = root_of(site)
+        {
             roots.add(site.name.clone(), root);
         }
     }
-    let boot = observe::boot_id().ok();
     for name in context.state.recorded_sites() {
         if sites.binary_search_by_key(&&name, |site| &site.name).is_err()
             && let Some(root) =
@@ -226,14 +264,11 @@ pub(super) fn roots(context: &Context<'_>) -> Roots {
     roots
 }
 
-/// `path` with all links followed; itself, if it is not there.
-fn real_path(path: &HostPath) -> HostPath {
-    let real = fs::canonicalize(path).ok().and_then(|real| HostPath::new(real).ok());
-    real.unwrap_or_else(|| path.clone())
-}
-
-/// The site's manifest.
+/// The site's manifest. It is refused where the command changes something as root and others than root can change it.
 pub(super) fn load(context: &Context<'_>, site: &Site) -> Result<Manifest, Unusable> {
+    if let Some(warning) = context.trust.admit_or_warn(&site.file)? {
+        context.out.warn(format_args!("{}: {warning}", site.name));
+    }
     let text = text(&site.file).map_err(|unusable| match unusable {
         Unusable::Error(error) if error.errno() == Some(libc::ENOENT) => {
             no_such_site(context, site, error).into()
@@ -280,15 +315,16 @@ pub(super) fn load_text(context: &Context<'_>, site: &Site, text: &str) -> Resul
 
 /// The text of a manifest or preset. A FIFO or device is refused, and no more is read than can be used.
 fn text(file: &Path) -> Result<String, Unusable> {
-    let cannot = |error: &io::Error| Error::failed(format!("cannot read {}", file.display())).because(error);
-    let metadata = fs::metadata(file).map_err(|error| cannot(&error))?;
-    if !metadata.is_file() {
-        return Err(Error::usage(format!("{} is not a regular file", file.display())).into());
-    }
+    let cannot = |error: io::Error| match error.raw_os_error() {
+        Some(libc::EISDIR | libc::EINVAL) => {
+            Error::usage(format!("{} is not a regular file", file.display()))
+        }
+        _ => Error::failed(format!("cannot read {}", file.display())).because(&error),
+    };
     let mut bytes = vec![];
-    File::open(file)
+    sys::open_regular(file)
         .and_then(|open| open.take(manifest::MAX_BYTES as u64 + 1).read_to_end(&mut bytes))
-        .map_err(|error| cannot(&error))?;
+        .map_err(cannot)?;
     manifest::decode(&SourceFile::File(file.to_owned()), bytes).map_err(Unusable::Mistakes)
 }
 

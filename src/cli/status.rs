@@ -7,18 +7,20 @@ use super::DIFFERENT;
 use super::complete;
 use super::context::Context;
 use super::out::worst;
+use super::shown::{self, Shown};
 use super::sites::{self, Site};
-use super::work::{Failed, planned, readable};
 use crate::Result;
-use crate::observe::{self, BootId, Outdated, Table, WatchState, now};
-use crate::plan::{self, Plan};
+use crate::observe::{self, BootId, Inside, Table, WatchState, now};
+use crate::plan::{Plan, SiteState};
+use crate::render::text::Detail;
 use crate::render::{self, prometheus};
-use crate::resolve::Desired;
 
 /// Show every mount and its state; exit code 3 if any is not ok
 ///
 /// The states: ok, missing, stale (the source is another file now), wrong-source, wrong-options, shadowed
-/// (something else on top), orphan (ours, no longer in the manifest), foreign (not ours: never touched).
+/// (something else on top), absent (the source is gone, and the manifest names it), orphan (ours, no longer in the
+/// manifest), foreign (not ours: never touched). Why else a site is drifted is in lines that begin with `because`.
+/// Of several sites only what is not ok is shown: a line each, and mounts; with -v all, with -q nothing of sites that are up.
 /// Processes inside that still use a file which was replaced, such as a library after an upgrade, are named in a note.
 #[derive(Debug, Args)]
 #[command(
@@ -49,10 +51,9 @@ enum Format {
 
 /// What was seen.
 struct Seen {
-    plans: Vec<Plan>,
-    /// Of each plan, who uses old files.
-    outdated: Vec<Vec<Outdated>>,
-    failures: Vec<(Site, Failed)>,
+    sites: Vec<Shown>,
+    /// Of each site, who uses old files.
+    inside: Vec<Inside>,
     /// What a running watcher says of these sites.
     watch: Option<WatchState>,
 }
@@ -63,12 +64,13 @@ impl Status {
         let seen = self.look(context, &boot)?;
         let format = if self.json { Format::Json } else { self.format };
         let (failed, errors): (Vec<_>, Vec<_>) =
-            seen.failures.iter().map(|(site, failed)| failed.report(context, site)).unzip();
-        let different = |plan: &Plan| render::site_state(plan) != render::SiteState::Up;
-        let states = seen.plans.iter().map(|plan| if different(plan) { DIFFERENT } else { 0 });
+            seen.sites.iter().map(|shown| report(context, shown)).unzip();
+        let different = |plan: &Plan| plan.site_state() != SiteState::Up;
+        let plans = seen.sites.iter().filter_map(|shown| shown.plan.as_ref());
+        let states = plans.map(|plan| if different(plan) { DIFFERENT } else { 0 });
         let code = worst(states.chain(failed));
         let text = match format {
-            Format::Text => seen.text(),
+            Format::Text => seen.text(Detail::of(context, seen.sites.len())),
             Format::Json => seen.json(&errors),
             Format::Prometheus => seen.metrics(context, &boot),
         };
@@ -90,63 +92,80 @@ impl Status {
         if let Some(watch) = watch.as_mut().filter(|_| !everything) {
             watch.failures.retain(|failed, _| sites.iter().any(|site| site.name == *failed));
         }
+        let context = context.afresh();
         let (resolver, table) = (context.resolver()?, Table::read()?);
-        let (mut plans, mut failures) = (vec![], vec![]);
-        for site in sites {
-            match planned(context, &resolver, &site, boot, &table) {
-                Ok((_, plan)) => plans.push(plan),
-                Err(failed) => failures.push((site, failed)),
-            }
-        }
+        let mut shown: Vec<_> =
+            sites.into_iter().map(|site| shown::site(&context, &resolver, site, boot, &table)).collect();
         for name in recorded {
-            let records = readable(context, &name, boot)?;
-            if let Some(root) = records.root().cloned() {
-                let nothing = Desired::nothing(name, root);
-                let observed = observe::observe(&nothing, records, Some(&table))?;
-                plans.push(plan::up(&nothing, &observed));
-            }
+            let site = sites::one(&context, name.as_str())?;
+            shown.push(shown::without_manifest(site, &context, boot, &table));
         }
-        let roots: Vec<_> = plans.iter().map(|plan| &plan.root).collect();
-        let outdated = observe::outdated(&roots, &table);
-        Ok(Seen { plans, outdated, failures, watch })
+        // Of some there is only a record of a boot that is over.
+        shown.retain(|shown| shown.plan.is_some() || !shown.failed.is_empty());
+        let (nths, roots): (Vec<_>, Vec<_>) = shown
+            .iter()
+            .enumerate()
+            .filter_map(|(nth, shown)| Some((nth, &shown.plan.as_ref()?.root)))
+            .unzip();
+        let mut inside = vec![Inside::default(); shown.len()];
+        for (nth, found) in nths.into_iter().zip(observe::outdated(&roots, &table)) {
+            inside[nth] = found;
+        }
+        Ok(Seen { sites: shown, inside, watch })
+    }
+}
+
+/// Says what failed; gives the exit code and the messages.
+fn report(context: &Context<'_>, shown: &Shown) -> (u8, Vec<String>) {
+    let reports = shown.failed.iter().map(|failed| failed.report(context, &shown.site));
+    let (codes, errors): (Vec<_>, Vec<_>) = reports.unzip();
+    (worst(codes), errors.concat())
+}
+
+impl Detail {
+    /// How much to show of each of so many sites.
+    fn of(context: &Context<'_>, sites: usize) -> Self {
+        match () {
+            () if context.out.is_quiet() => Self::Wrong,
+            () if sites > 1 && !context.out.is_verbose() => Self::Sites,
+            () => Self::Mounts,
+        }
     }
 }
 
 impl Seen {
-    fn text(&self) -> String {
-        let site = |(plan, outdated): (&Plan, &Vec<Outdated>)| {
-            let notes: String = outdated.iter().map(render::text::outdated).collect();
-            render::text::status(plan) + &notes
+    fn text(&self, detail: Detail) -> String {
+        let site = |(shown, inside): (&Shown, &Inside)| {
+            let plan = shown.plan.as_ref()?;
+            Some(render::text::status(plan, detail) + &render::text::outdated(inside))
         };
         let watch = self.watch.iter().map(|watch| render::text::watch(watch, now()));
-        self.plans.iter().zip(&self.outdated).map(site).chain(watch).collect()
+        self.sites.iter().zip(&self.inside).filter_map(site).chain(watch).collect()
     }
 
-    /// `errors` are those of the failures.
+    /// `errors` are those of each site.
     fn json(&self, errors: &[Vec<String>]) -> String {
-        let sites = self.plans.iter().zip(&self.outdated);
-        let mut results: Vec<_> =
-            sites.map(|(plan, outdated)| render::json::status(plan, outdated)).collect();
-        let failures = self.failures.iter().zip(errors);
-        results.extend(failures.map(|((site, _), errors)| json!({ "site": site.name, "errors": errors })));
-        format!("{:#}\n", json!({ "sites": results, "watch": self.watch }))
+        let site = |((shown, inside), errors): ((&Shown, &Inside), &Vec<String>)| {
+            let plan = shown.plan.as_ref().map(|plan| render::json::status(plan, inside));
+            let mut site = plan.unwrap_or_else(|| json!({ "site": shown.site.name }));
+            if !errors.is_empty() {
+                site["errors"] = json!(errors);
+            }
+            site
+        };
+        let sites: Vec<_> = self.sites.iter().zip(&self.inside).zip(errors).map(site).collect();
+        format!("{:#}\n", json!({ "sites": sites, "watch": self.watch }))
     }
 
     fn metrics(&self, context: &Context<'_>, boot: &BootId) -> String {
         let history = |name| context.state.read(name, boot).ok()?.record?.history;
-        let processes = |outdated: &[Outdated]| outdated.iter().map(|one| one.processes.len()).sum();
-        let seen = self.plans.iter().zip(&self.outdated).map(|(plan, outdated)| prometheus::Site {
-            name: &plan.site,
-            plan: Some(plan),
-            history: history(&plan.site),
-            outdated: processes(outdated),
+        let processes = |inside: &Inside| inside.outdated.iter().map(|one| one.processes.len()).sum();
+        let sites = self.sites.iter().zip(&self.inside).map(|(shown, inside)| prometheus::Site {
+            name: &shown.site.name,
+            plan: shown.plan.as_ref(),
+            history: history(&shown.site.name),
+            outdated: processes(inside),
         });
-        let failed = self.failures.iter().map(|(site, _)| prometheus::Site {
-            name: &site.name,
-            plan: None,
-            history: history(&site.name),
-            outdated: 0,
-        });
-        prometheus::metrics(&seen.chain(failed).collect::<Vec<_>>(), self.watch.as_ref(), now())
+        prometheus::metrics(&sites.collect::<Vec<_>>(), self.watch.as_ref(), now())
     }
 }

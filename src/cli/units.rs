@@ -7,21 +7,27 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
+use super::boot::{self, Boot, is_service};
 use super::context::Context;
 use super::out::worst;
 use super::sites::{self, Site};
 use super::work::Failed;
 use super::{Which, systemd};
 use crate::engine::{remove_drop_in, write_drop_in};
-use crate::observe::Units as Known;
-use crate::render::systemd::{DropIn, HEADER, after_sites, before_services};
+use crate::manifest::{Manifest, SiteName};
+use crate::render::systemd::{
+    ALL, DropIn, DropIns, HEADER, Unordered, Wishes, drop_in_of, drop_ins, unit_of,
+};
 use crate::{Error, Result};
 
 /// Print or write the systemd drop-ins that start a site's services after its mounts
 ///
-/// They order the units that the manifests name under `services` after mountjail.service, and after
-/// mountjail@SITE.service where a site is started alone. What usually lives in a jail, PHP-FPM as distributions
-/// name it, is ordered by mountjail.service itself.
+/// They order the services that the manifests name under `services` after mountjail.service, and after
+/// mountjail@SITE.service where a site is started alone; and the sites after the daemons that make what they bind on /run,
+/// and after the file systems that they are on. A site that must wait for something that the others shall not wait for,
+/// such as a file system with `nofail` or on the network, gets its mounts from mountjail@SITE.service at boot. No unit
+/// comes to wait for itself: what cannot be ordered is named. What usually lives in a jail, PHP-FPM as distributions name
+/// it, is ordered by mountjail.service itself.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  mountjail units site1\n  mountjail units --all --install")]
 pub(super) struct Units {
@@ -41,73 +47,104 @@ pub(super) struct Units {
     json: bool,
 }
 
-/// A site with the units that run in it.
-struct Services {
-    site: Site,
-    services: Vec<String>,
-}
-
-impl Services {
-    fn drop_ins(&self) -> Vec<DropIn> {
-        if self.services.is_empty() {
-            return vec![];
-        }
-        let mut drop_ins: Vec<_> = self.services.iter().map(|service| after_sites(service)).collect();
-        drop_ins.push(before_services(&self.site.name, &self.services));
-        drop_ins
-    }
-
-    fn say(&self, context: &Context<'_>) {
-        let site = &self.site.name;
-        match self.services.as_slice() {
-            [] => context.out.info(format_args!("{site}: its manifest names no services; nothing to order")),
-            names => context.out.info(format_args!("{site}: mounted before {}", names.join(", "))),
-        }
-    }
-}
-
 impl Units {
     pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         if self.uninstall {
             return Ok(self.uninstall(context)?);
         }
-        let known = Known::read();
-        let (mut codes, mut results, mut drop_ins) = (vec![], vec![], BTreeMap::new());
-        for site in sites::which(context, &self.which)? {
-            match services(context, &site, &known) {
-                Ok(services) => {
-                    let own = services.drop_ins();
-                    let files: Vec<_> = own.iter().map(|drop_in| self.dir.join(&drop_in.path)).collect();
-                    results.push(json!({ "site": site.name, "files": files }));
-                    drop_ins.extend(files.into_iter().zip(own.into_iter().map(|drop_in| drop_in.text)));
-                    services.say(context);
-                    codes.push(0);
+        let sites = sites::which(context, &self.which)?;
+        let planned = self.planned(context, &sites, |_| true);
+        let (mut codes, mut results) = (vec![], vec![]);
+        let mut written = planned.always();
+        for site in &sites {
+            let files = planned.of(site);
+            let paths: Vec<_> = files.iter().map(|drop_in| self.dir.join(&drop_in.path)).collect();
+            written.extend(files);
+            match planned.failed(context, site) {
+                None => {
+                    results.push(json!({ "site": site.name, "files": paths }));
+                    planned.say(context, site);
                 }
-                Err(failed) => {
-                    let (code, errors) = failed.report(context, &site);
+                Some(failed) => {
+                    let (code, errors) = failed.report(context, site);
                     codes.push(code);
-                    results.push(json!({ "site": site.name, "errors": errors }));
+                    results.push(json!({ "site": site.name, "files": paths, "errors": errors }));
                 }
             }
         }
-        let code = worst(codes);
+        let drop_ins: BTreeMap<_, _> = written
+            .into_iter()
+            .map(|drop_in| (self.dir.join(&drop_in.path), drop_in.text.as_str()))
+            .collect();
         if self.install {
-            // A site that failed may still need what it has.
-            self.install(context, &drop_ins, self.which.all && code == 0)?;
+            let unneeded =
+                self.unneeded(&planned, &sites).into_iter().filter(|path| !drop_ins.contains_key(path));
+            self.install(context, &drop_ins, unneeded)?;
         }
         let text = match (self.json, self.install) {
             (true, _) => format!("{:#}\n", json!({ "sites": results })),
             (false, true) => String::new(),
             (false, false) => {
-                let shown = |(path, text): (&PathBuf, &String)| format!("# {}\n{text}\n", path.display());
+                let shown = |(path, text): (&PathBuf, &&str)| format!("# {}\n{text}\n", path.display());
                 drop_ins.iter().map(shown).collect()
             }
         };
-        Ok(context.out.print_and(text, code))
+        Ok(context.out.print_and(text, worst(codes)))
     }
 
-    /// Writes `drop_ins`, and if they are `all` there shall be, removes others of ours.
-    fn install(&self, context: &Context<'_>, drop_ins: &BTreeMap<PathBuf, String>, all: bool) -> Result<()> {
+    /// The drop-ins of all sites of the configuration that `counts`, and of `named`.
+    fn planned(&self, context: &Context<'_>, named: &[Site], counts: impl Fn(&Site) -> bool) -> Planned {
+        let mut manifests = boot::manifests(context, named);
+        manifests.retain(|(site, _)| counts(site));
+        let manifests_alone = manifests.iter().map(|(_, manifest)| manifest);
+        let mut boot = Boot::read(&self.dir, manifests_alone);
+        let (mut wishes, mut errors) = (vec![], BTreeMap::new());
+        for (site, manifest) in &manifests {
+            let (wish, refused) = boot.wishes(site, manifest);
+            wishes.push(wish);
+            errors.insert(site.name.clone(), refused);
+        }
+        let drop_ins = drop_ins(&wishes, &mut boot.ordering);
+        for Unordered { site, unit, way } in &drop_ins.refused {
+            let file =
+                manifests.iter().find(|(known, _)| known.name == *site).map(|(site, _)| site.file.display());
+            let error =
+                Error::failed(format!("{site}: {unit} cannot start after the site's mounts")).because_of(
+                    format!("they would wait for each other: {} start in this order", way.join(", ")),
+                );
+            let hint = file.map(|file| format!("take it out of `services` in {file}")).unwrap_or_default();
+            errors.entry(site.clone()).or_default().push(error.hint(hint));
+        }
+        Planned { drop_ins, wishes, errors, manifests, known: boot }
+    }
+
+    /// Those of our files that no site needs; with --all whoever's they were, unless a site is not known whose they may be.
+    fn unneeded(&self, planned: &Planned, sites: &[Site]) -> Vec<PathBuf> {
+        let all_known = sites.iter().all(|site| planned.manifest(site).is_some());
+        if !self.which.all || !all_known {
+            let manifests = sites.iter().filter_map(|site| planned.manifest(site));
+            let services = manifests.flat_map(|manifest| &manifest.services);
+            let units = services.filter(|unit| planned.known.has(unit)).cloned();
+            let units =
+                units.chain([ALL.to_owned()]).filter(|unit| !planned.drop_ins.services.contains_key(unit));
+            return units.map(|unit| self.dir.join(drop_in_of(&unit))).collect();
+        }
+        // A service that is not there now may come back.
+        let named = planned.manifests.iter().flat_map(|(_, manifest)| &manifest.services);
+        let absent: BTreeSet<_> = named
+            .filter(|unit| is_service(unit) && !planned.known.has(unit))
+            .map(|unit| self.dir.join(drop_in_of(unit)))
+            .collect();
+        self.all_written().into_iter().filter(|path| !absent.contains(path)).collect()
+    }
+
+    /// Writes `drop_ins`, and removes those of the `unneeded` that are ours.
+    fn install(
+        &self,
+        context: &Context<'_>,
+        drop_ins: &BTreeMap<PathBuf, &str>,
+        unneeded: impl Iterator<Item = PathBuf>,
+    ) -> Result<()> {
         let mut changed = false;
         for (path, text) in drop_ins {
             let written = write_drop_in(path, HEADER, text)?;
@@ -115,7 +152,6 @@ impl Units {
             context.out.detail(format_args!("{verb} {}", path.display()));
             changed |= written;
         }
-        let unneeded = self.all_written().into_iter().filter(|path| all && !drop_ins.contains_key(path));
         changed |= !remove(context, unneeded)?.is_empty();
         self.reload(context, changed);
         Ok(())
@@ -124,8 +160,9 @@ impl Units {
     /// Those of a service that another site names as well stay, unless all go.
     fn uninstall(&self, context: &Context<'_>) -> Result<u8> {
         let files = if self.which.all { self.all_written() } else { self.written_for(context)? };
-        let removed = remove(context, files)?;
-        self.reload(context, !removed.is_empty());
+        let mut removed = remove(context, files)?;
+        let rewritten = !self.which.all && self.rewrite_all(context, &mut removed)?;
+        self.reload(context, rewritten || !removed.is_empty());
         let text = if self.json { format!("{:#}\n", json!({ "removed": removed })) } else { String::new() };
         Ok(context.out.print_and(text, 0))
     }
@@ -148,10 +185,26 @@ impl Units {
         for site in &going {
             let own = names(site);
             let unneeded = own.iter().filter(|service| !needed.contains(*service));
-            files.extend(unneeded.map(|service| self.dir.join(after_sites(service).path)));
-            files.push(self.dir.join(before_services(&site.name, &own).path));
+            files.extend(unneeded.map(|service| self.dir.join(drop_in_of(service))));
+            files.push(self.dir.join(drop_in_of(&unit_of(&site.name))));
         }
         Ok(files)
+    }
+
+    /// Has the drop-in of mountjail.service, if there is one of ours, say nothing of the sites whose own are removed.
+    fn rewrite_all(&self, context: &Context<'_>, removed: &mut Vec<PathBuf>) -> Result<bool> {
+        let path = self.dir.join(drop_in_of(ALL));
+        if !path.exists() {
+            return Ok(false);
+        }
+        let going = sites::named(context, &self.which.sites)?;
+        match self.planned(context, &[], |site| !going.contains(site)).drop_ins.all {
+            Some(drop_in) => write_drop_in(&path, HEADER, &drop_in.text),
+            None => remove(context, [path]).map(|more| {
+                removed.extend(more);
+                false
+            }),
+        }
     }
 
     /// Lets systemd read what changed.
@@ -177,25 +230,62 @@ fn remove(context: &Context<'_>, files: impl IntoIterator<Item = PathBuf>) -> Re
     Ok(removed)
 }
 
-/// The services of `site`, each once; each must be a unit of this host.
-fn services(context: &Context<'_>, site: &Site, known: &Known) -> Result<Services, Failed> {
-    let manifest = sites::load(context, site).map_err(Failed::Manifest)?;
-    let mut services: Vec<String> = vec![];
-    let mut errors = vec![];
-    for service in manifest.services {
-        if !known.has(&service) {
-            let error = Error::failed(format!("{}: this host has no unit {service}", site.name));
-            errors.push(match known.nearest(&service) {
-                Some(nearest) => error.hint(format!("did you mean {nearest}?")),
-                None => error.hint(format!("correct `services` in {}", site.file.display())),
-            });
-        } else if !services.contains(&service) {
-            services.push(service);
-        }
+/// The drop-ins of all sites, and what was found on the way.
+struct Planned {
+    drop_ins: DropIns,
+    wishes: Vec<Wishes>,
+    /// Why a site has not all that its manifest names.
+    errors: BTreeMap<SiteName, Vec<Error>>,
+    manifests: Vec<(Site, Manifest)>,
+    known: Boot,
+}
+
+impl Planned {
+    fn manifest(&self, site: &Site) -> Option<&Manifest> {
+        self.manifests.iter().find(|(known, _)| known == site).map(|(_, manifest)| manifest)
     }
-    if errors.is_empty() {
-        Ok(Services { site: site.clone(), services })
-    } else {
-        Err(Failed::Errors(errors))
+
+    /// Those that are written whichever sites are named, since they depend on one another.
+    fn always(&self) -> Vec<&DropIn> {
+        let apart = self.manifests.iter().filter(|(site, _)| self.drop_ins.apart.contains(&site.name));
+        self.drop_ins.all.iter().chain(apart.flat_map(|(site, _)| self.of(site))).collect()
+    }
+
+    /// Those of the site's own unit and of its services.
+    fn of(&self, site: &Site) -> Vec<&DropIn> {
+        let Some(manifest) = self.manifest(site) else { return vec![] };
+        let services = manifest.services.iter().filter_map(|service| self.drop_ins.services.get(service));
+        services.chain(self.drop_ins.sites.get(&site.name)).collect()
+    }
+
+    fn failed(&self, context: &Context<'_>, site: &Site) -> Option<Failed> {
+        let Some(errors) = self.errors.get(&site.name) else {
+            return sites::load(context, site).err().map(Failed::Manifest);
+        };
+        (!errors.is_empty()).then(|| Failed::Errors(errors.clone()))
+    }
+
+    fn say(&self, context: &Context<'_>, site: &Site) {
+        let (name, out) = (&site.name, context.out);
+        let wishes = self.wishes.iter().find(|wishes| wishes.site == *name);
+        match wishes.map(|wishes| wishes.services.as_slice()) {
+            None | Some([]) => {
+                out.info(format_args!("{name}: its manifest names no services; nothing to order"));
+            }
+            Some(names) => out.info(format_args!("{name}: mounted before {}", names.join(", "))),
+        }
+        if self.drop_ins.apart.contains(name) {
+            let unit = unit_of(name);
+            out.info(format_args!(
+                "{name}: mounted by {unit}, since it waits for what other sites do not wait for"
+            ));
+        }
+        for missed in self.drop_ins.missed.iter().filter(|missed| missed.site == *name) {
+            let unit = &missed.unit;
+            out.info(format_args!(
+                "{name}: mounted without waiting for {unit}, which starts after the site's services; what {unit} \
+                 makes, mountjail-watch.service mounts then"
+            ));
+        }
     }
 }

@@ -37,6 +37,9 @@ pub(super) struct Up {
     /// Leave sites alone that are down, as a package manager's hook does
     #[arg(long = "if-up", conflicts_with = "dry_run")]
     leave_down: bool,
+    /// With --all: not these sites, which are left to their own units at boot
+    #[arg(long, value_name = "SITE", value_delimiter = ',', requires = "all")]
+    except: Vec<String>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -46,7 +49,15 @@ impl Up {
     /// `up` of one site.
     pub(super) fn of(site: &str) -> Self {
         let which = Which { sites: vec![site.to_owned()], all: false };
-        Self { which, dry_run: false, create: false, restart: false, leave_down: false, json: false }
+        Self {
+            which,
+            dry_run: false,
+            create: false,
+            restart: false,
+            leave_down: false,
+            except: vec![],
+            json: false,
+        }
     }
 
     /// As [`run`](Self::run), from a command that keeps the caller's umask for the program that it runs.
@@ -61,11 +72,13 @@ impl Up {
         if self.dry_run {
             return plan::Plan::of(&self.which, self.json).run(context);
         }
-        let sites = sites::which(context, &self.which)?;
+        let mut sites = sites::which(context, &self.which)?;
+        sites.retain(|site| !self.except.iter().any(|name| name == site.name.as_str()));
         let stop = stop_flag()?;
         let boot = observe::boot_id()?;
         let engine = context.engine(boot.clone(), sites.len() > 1)?;
         let resolver = context.resolver()?;
+        context.roots().come_up(sites.iter().map(|site| site.name.clone()));
         let table = table(sites.len() > 1)?;
         let run = Run { context, engine, resolver, boot, table, stop: &stop, leave_down: self.leave_down };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);

@@ -91,7 +91,8 @@ pub(super) fn readable(context: &Context<'_>, site: &SiteName, boot: &BootId) ->
     }
 }
 
-fn moved(old: &HostPath, desired: &Desired) -> Error {
+/// The site is recorded with another root than its manifest has.
+pub(super) fn moved(old: &HostPath, desired: &Desired) -> Error {
     let Desired { site, root, .. } = desired;
     Error::failed(format!("{site}: the manifest now says root {root}, but the site was set up at {old}"))
         .hint(format!("take it away there first: `mountjail down {site}`"))
@@ -123,6 +124,34 @@ impl Failed {
             Self::Manifest(unusable) => unusable.as_text(),
             Self::Errors(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
             Self::Engine(failure) => failure.error.clone().context(&site.name).to_string(),
+        }
+    }
+
+    /// How many errors there are.
+    pub(super) fn count(&self) -> usize {
+        if let Self::Errors(errors) = self { errors.len() } else { 1 }
+    }
+
+    /// The same with no more than the first `most` errors.
+    pub(super) fn in_short(self, site: &SiteName, most: usize) -> Self {
+        match self {
+            Self::Errors(mut errors) if errors.len() > most + 1 => {
+                let more = plural(errors.len() - most, "more error");
+                errors.truncate(most);
+                let hint = format!("`mountjail status {site}` shows all");
+                errors.push(Error::failed(format!("{site}: {more}")).hint(hint));
+                Self::Errors(errors)
+            }
+            short => short,
+        }
+    }
+
+    /// As one error, in one line.
+    pub(super) fn as_error(&self, site: &Site) -> Error {
+        match self {
+            Self::Manifest(unusable) => Error::usage(unusable.brief()),
+            Self::Errors(errors) if errors.len() == 1 => errors[0].clone(),
+            Self::Errors(_) | Self::Engine(_) => Error::failed(self.text(site)),
         }
     }
 

@@ -13,7 +13,7 @@ mod tenant;
 mod types;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
@@ -52,8 +52,8 @@ pub struct Patient<'p> {
     pub table: &'p Table,
     /// As whom it is looked at.
     pub who: Who,
-    /// The site's lock, which its first `up` since the boot made; `None` if mount(8) mounts it.
-    pub lock: Option<PathBuf>,
+    /// When it came up, in milliseconds since boot; `None` where that is not known, as of what mount(8) mounted.
+    pub since: Option<u64>,
 }
 
 /// What the caller wants to know besides.
@@ -160,7 +160,7 @@ impl Exam<'_> {
     }
 
     fn on_host(&self, path: &Path) -> bool {
-        HostPath::new(path).is_ok_and(|path| self.host.exists(&path))
+        HostPath::new(path).is_ok_and(|path| self.host.is_there(&path).unwrap_or(false))
     }
 
     fn up(&self) -> Remedy {

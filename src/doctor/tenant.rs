@@ -8,6 +8,7 @@ use crate::import::fpm::{self, Pool};
 use crate::import::php::Settings;
 use crate::jail::{self, Who};
 use crate::manifest::HostPath;
+use crate::resolve::Host;
 use crate::{Error, Result};
 
 /// A pool in the root.
@@ -27,11 +28,11 @@ pub struct Tenant {
 ///
 /// Errors: a configuration cannot be read, which may be the one with the site's pool; a pool's user is none.
 pub fn tenants(masters: &[PathBuf], root: &HostPath) -> Result<Vec<Tenant>> {
-    let mut tenants = vec![];
+    let (mut tenants, host) = (vec![], Host::new());
     for master in masters {
         let pools = fpm::pools(master)?;
-        for pool in pools.iter().filter(|pool| pool.lives_in(root)) {
-            let elsewhere = pools.iter().filter(|other| !other.lives_in(root));
+        for pool in pools.iter().filter(|pool| pool.lives_in(&host, root)) {
+            let elsewhere = pools.iter().filter(|other| !other.lives_in(&host, root));
             tenants.push(Tenant {
                 pool: pool.clone(),
                 settings: Settings::of(pool),

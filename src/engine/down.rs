@@ -11,9 +11,8 @@ use super::target::{cannot, cannot_reach, detach_stray, is_mount, made_kind, not
 use super::{Engine, Failure, Log, Outcome};
 use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};
-use crate::observe::{self, Kept, MadeKind, Observed, Record, RecordedMount, SeenMount};
+use crate::observe::{self, Identity, Kept, MadeKind, Observed, Record, RecordedMount, SeenMount};
 use crate::plan::{Plan, State, Step};
-use crate::resolve::FileId;
 use crate::sys;
 
 pub(super) fn carry_out(
@@ -180,13 +179,7 @@ impl<'a> Run<'a> {
     }
 
     fn no_record(&self) -> Record {
-        Record {
-            version: 1,
-            boot: self.engine.boot.clone(),
-            root: self.plan.root.clone(),
-            mounts: vec![],
-            history: None,
-        }
+        Record::nothing(self.engine.boot.clone(), self.plan.root.clone())
     }
 
     fn removed(&self, file: &HostPath) -> bool {
@@ -274,7 +267,7 @@ impl<'a> Run<'a> {
         &mut self,
         path: &JailPath,
         kind: &MadeKind,
-        file: Option<FileId>,
+        file: Option<Identity>,
         spots: &mut Spots<'_>,
     ) -> Result<()> {
         let removed = match spots.get(path) {

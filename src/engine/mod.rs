@@ -12,6 +12,7 @@ mod features;
 mod fstab;
 mod journal;
 mod lock;
+mod ours;
 mod root;
 mod scratch;
 mod sources;

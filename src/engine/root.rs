@@ -1,18 +1,23 @@
 //! The site's root as an open directory: everything below it is reached from its descriptor, with no link
-//! followed, so nothing can be made or mounted elsewhere, whatever the site's owner does meanwhile.
+//! followed, so nothing can be made or mounted elsewhere, whatever the site's owner does meanwhile. The very directory
+//! that something is made or mounted in must be on the mount that it is to be on: what others mounted in the root may
+//! be the host's.
 
+use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, openat, readlinkat};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
+use super::ours::Ours;
 use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};
-use crate::observe::MadeKind;
+use crate::observe::{Identity, MadeKind, Observed, RecordedMount, SeenMount};
+use crate::plan::Plan;
 use crate::sys::{self, FileId, FileKind, Stat};
 
 /// An open site root.
@@ -20,20 +25,41 @@ use crate::sys::{self, FileId, FileKind, Stat};
 pub(super) struct Root {
     fd: OwnedFd,
     path: HostPath,
+    device: u64,
+    /// Which mounts in it are ours; `None`: who opened it looks himself which mount a directory is on.
+    ours: Option<RefCell<Ours>>,
 }
 
 /// An open directory below the root and a name in it.
 pub(super) struct Spot {
     dir: OwnedFd,
     name: OsString,
+    /// The one that the root directory is on.
+    root_device: u64,
+    /// Whether the directory is on the mount that it is to be on.
+    at_home: bool,
 }
 
 impl Root {
     /// Opens the directory `path`, no component of which may be a link.
     pub(super) fn open(path: &HostPath) -> Result<Self> {
-        sys::open_host(path.as_path(), libc::O_PATH | libc::O_DIRECTORY)
-            .map(|fd| Self { fd, path: path.clone() })
-            .map_err(|error| Error::failed(format!("cannot open the root {path}")).because(&error))
+        let open = || {
+            let fd = sys::open_host(path.as_path(), libc::O_PATH | libc::O_DIRECTORY)?;
+            let device = sys::stat_fd(&fd)?.file.dev;
+            Ok(Self { fd, path: path.clone(), device, ours: None })
+        };
+        open()
+            .map_err(|error: io::Error| Error::failed(format!("cannot open the root {path}")).because(&error))
+    }
+
+    /// As [`Self::open`], to carry `plan` out: nothing is made or mounted in it but on the mounts that it is to be on.
+    pub(super) fn of_plan(plan: &Plan, observed: &Observed) -> Result<Self> {
+        let root = Self::open(&plan.root)?;
+        let stat = sys::stat_fd(&root.fd).map_err(|error| {
+            Error::failed(format!("cannot look at the root {}", plan.root)).because(&error)
+        })?;
+        let ours = Ours::of(stat.mount_id, plan, observed);
+        Ok(Self { ours: Some(RefCell::new(ours)), ..root })
     }
 
     /// Where it is on the host.
@@ -52,7 +78,45 @@ impl Root {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         };
         let dir = sys::open_beneath(&self.fd, parent.relative(), libc::O_PATH | libc::O_DIRECTORY)?;
-        Ok(Spot { dir, name: name.to_owned() })
+        let at_home = match &self.ours {
+            Some(ours) => ours.borrow().is_home(&self.path, &parent, &sys::stat_fd(&dir)?),
+            None => true,
+        };
+        Ok(Spot { dir, name: name.to_owned(), root_device: self.device, at_home })
+    }
+
+    /// Remembers that this run mounted at `target`: others are to be made in it. The never reused id is looked up where it
+    /// was not known before; `file` is what is to be seen then.
+    ///
+    /// Errors: it is not to be seen there.
+    pub(super) fn mounted(&self, target: &JailPath, id: Option<u64>, file: Option<FileId>) -> io::Result<()> {
+        let Some(ours) = &self.ours else { return Ok(()) };
+        let id = match id {
+            Some(id) => Some((id, true)),
+            None => {
+                let found = sys::stat_fd(self.open_at(target)?)?;
+                if file.is_some_and(|file| file != found.file) {
+                    return Err(io::Error::from_raw_os_error(libc::EXDEV));
+                }
+                found.mount_id.map(|id| (id, found.mount_id_is_unique))
+            }
+        };
+        ours.borrow_mut().add(target, id);
+        Ok(())
+    }
+
+    /// Remembers what came along with a mount that this run made.
+    pub(super) fn came_along(&self, made: &RecordedMount) {
+        if let Some(ours) = &self.ours {
+            ours.borrow_mut().came_along(made, &Observed::default());
+        }
+    }
+
+    /// Remembers that this run took the mount `gone` at `target` away; `None`: all that were there.
+    pub(super) fn unmounted(&self, target: &JailPath, gone: Option<&SeenMount>) {
+        if let Some(ours) = &self.ours {
+            ours.borrow_mut().remove(target, gone);
+        }
     }
 }
 
@@ -74,7 +138,7 @@ impl<'r> Spots<'r> {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         };
         let spot = match self.last.take().filter(|(known, _)| *known == parent) {
-            Some((_, spot)) => Spot { dir: spot.dir, name: name.to_owned() },
+            Some((_, spot)) => Spot { name: name.to_owned(), ..spot },
             None => self.root.spot(path)?,
         };
         Ok(&self.last.insert((parent, spot)).1)
@@ -87,30 +151,73 @@ impl Spot {
         sys::stat_at(&self.dir, Path::new(&self.name))
     }
 
-    /// Makes an empty directory (0755), an empty file (0644) or a link; fails with EEXIST if anything is there.
-    pub(super) fn create(&self, kind: &MadeKind) -> io::Result<FileId> {
-        match kind {
-            MadeKind::Directory => mkdirat(&self.dir, self.name(), Mode::from_bits_truncate(0o755))?,
+    /// Whether the directory is on the mount that it is to be on: the root's own, a volume of the site's own, or the mount
+    /// of ours at the nearest target above.
+    pub(super) fn is_at_home(&self) -> bool {
+        self.at_home
+    }
+
+    /// EXDEV, if the directory is on another mount.
+    fn must_be_at_home(&self) -> io::Result<()> {
+        if self.at_home { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EXDEV)) }
+    }
+
+    /// Opens what is here to mount on it (`O_PATH`).
+    ///
+    /// Errors: EXDEV, if something is mounted on it, or the directory is not at home; ELOOP for a link.
+    pub(super) fn open_bare(&self) -> io::Result<OwnedFd> {
+        self.must_be_at_home()?;
+        sys::open_unmounted(&self.dir, Path::new(&self.name), libc::O_PATH)
+    }
+
+    /// Opens the root of the mount that is here (`O_PATH`). Errors: as [`Self::open_bare`].
+    pub(super) fn open_mounted(&self) -> io::Result<OwnedFd> {
+        self.must_be_at_home()?;
+        sys::open_beneath(&self.dir, Path::new(&self.name), libc::O_PATH)
+    }
+
+    /// Makes an empty directory (0755), an empty file (0644) or a link; fails with EEXIST if anything is there, with EXDEV
+    /// if the directory is not at home. The mode is that, and there is no ACL, whatever the directory passes on.
+    pub(super) fn create(&self, kind: &MadeKind) -> io::Result<Identity> {
+        self.must_be_at_home()?;
+        let result = match kind {
+            MadeKind::Directory => {
+                let mode = Mode::from_bits_truncate(0o755);
+                mkdirat(&self.dir, self.name(), mode)?;
+                let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                let made = openat(&self.dir, self.name(), flags, Mode::empty());
+                made.map_err(io::Error::from).and_then(|made| set_mode(&made, mode))
+            }
             MadeKind::File => {
                 let flags =
                     OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-                openat(&self.dir, self.name(), flags, Mode::from_bits_truncate(0o644)).map(drop)?;
+                let mode = Mode::from_bits_truncate(0o644);
+                set_mode(&openat(&self.dir, self.name(), flags, mode)?, mode)
             }
-            MadeKind::Link(text) => symlinkat(text.as_path(), &self.dir, self.name())?,
-        }
-        self.stat().map(|stat| stat.file).inspect_err(|_| {
-            let _ = self.remove(kind, None); // the error to report is the first one
-        })
+            MadeKind::Link(text) => {
+                symlinkat(text.as_path(), &self.dir, self.name())?;
+                Ok(())
+            }
+        };
+        result.and_then(|()| self.stat()).map(|stat| Identity::of(&stat, self.root_device)).inspect_err(
+            |_| {
+                let _ = self.remove(kind, None); // the error to report is the first one
+            },
+        )
     }
 
     /// Removes what [`Self::create`] made, if it is unchanged: the same file (if `file` says which), of that
-    /// kind, still empty, the link's text the same. `Ok(false)`: it is not, and stays.
-    pub(super) fn remove(&self, kind: &MadeKind, file: Option<FileId>) -> io::Result<bool> {
+    /// kind, still empty, the link's text the same. `Ok(false)`: it is not, or the directory is not at home, and it stays.
+    pub(super) fn remove(&self, kind: &MadeKind, file: Option<Identity>) -> io::Result<bool> {
+        if !self.at_home {
+            return Ok(false);
+        }
         let stat = match self.stat() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
             result => result?,
         };
-        if file.is_some_and(|file| file != stat.file) || !self.is_unchanged(kind, &stat)? {
+        let found = Identity::of(&stat, self.root_device);
+        if file.is_some_and(|file| !file.is(&found)) || !self.is_unchanged(kind, &stat)? {
             return Ok(false);
         }
         let flag = match kind {
@@ -155,6 +262,34 @@ impl Spot {
     }
 }
 
+/// The names of POSIX ACLs, which a directory with a default one passes on, whatever the umask is: acl(5).
+const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
+
+/// Gives what was made just now the mode `mode` and no ACL. A directory might have been exchanged in between; then it is not
+/// empty or not our own.
+fn set_mode(made: &OwnedFd, mode: Mode) -> io::Result<()> {
+    let has = |acl: &&str| rustix::fs::fgetxattr(made, *acl, &mut [0u8; 0]).is_ok_and(|length| length > 0);
+    let acls: Vec<_> = ACLS.into_iter().filter(has).collect();
+    let found = sys::stat_fd(made)?;
+    let is_set = |stat: &Stat| stat.mode & 0o7777 == mode.bits();
+    if acls.is_empty() && is_set(&found) {
+        return Ok(());
+    }
+    let is_empty = || Ok::<_, io::Error>(std::fs::read_dir(proc_path(made))?.next().is_none());
+    if found.uid != nix::unistd::geteuid().as_raw() || found.kind == FileKind::Directory && !is_empty()? {
+        return Err(io::Error::from_raw_os_error(libc::EEXIST));
+    }
+    for acl in acls {
+        rustix::fs::fremovexattr(made, acl)?;
+    }
+    // A file system without modes (FAT) shows the ones that it was mounted with.
+    let allows = |stat: &Stat| stat.mode & mode.bits() == mode.bits();
+    match fchmod(made, mode) {
+        Err(_) if allows(&sys::stat_fd(made)?) => Ok(()),
+        result => Ok(result?),
+    }
+}
+
 /// A path that the classic calls take in place of an open file.
 pub(super) fn proc_path(fd: impl AsFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
@@ -183,7 +318,7 @@ mod tests {
             let spot = spot(&root, "/x").unwrap();
             let file = spot.create(&kind).unwrap();
             assert_eq!(spot.create(&kind).unwrap_err().raw_os_error(), Some(libc::EEXIST));
-            let other = FileId { ino: file.ino + 1, ..file };
+            let other = Identity { ino: file.ino + 1, born: file.born.map(|born| born + 1), ..file };
             assert!(!spot.remove(&kind, Some(other)).unwrap());
             assert!(spot.remove(&kind, Some(file)).unwrap());
             assert!(spot.remove(&kind, Some(file)).unwrap(), "absent is as good as removed");

@@ -10,9 +10,15 @@ use crate::observe::{MadeKind, SeenMount, Stray};
 use crate::resolve::FileKind;
 use crate::sys::{self, Stat};
 
-/// An error about `path` in the jail.
+/// An error about `path` in the jail; EXDEV: what is there, or its directory, is on another mount than it is to be on.
 pub(super) fn cannot(root: &Root, what: &str, path: &JailPath, error: &io::Error) -> Error {
-    Error::failed(format!("cannot {what} {}", root.path().inside(path))).because(error)
+    let failed = Error::failed(format!("cannot {what} {}", root.path().inside(path)));
+    if error.raw_os_error() == Some(libc::EXDEV) {
+        return failed
+            .because_of("something else is mounted there, or above it, since the command looked")
+            .hint("run the command again: then it is named, if it still is there");
+    }
+    failed.because(error)
 }
 
 pub(super) fn made_kind(kind: FileKind) -> MadeKind {
@@ -104,8 +110,15 @@ fn umount_if(point: &Path, unique_id: u64) -> io::Result<()> {
 /// Sentences about those of `paths` that are there: something may have been recorded twice by a crashed run,
 /// once as what it is.
 pub(super) fn still_there(root: &Root, paths: &[JailPath]) -> Vec<String> {
-    let there = |path: &&JailPath| root.spot(path).and_then(|spot| spot.stat()).is_ok();
-    let sentence =
-        |path: &JailPath| format!("{} stays: it is no longer as mountjail made it", root.path().inside(path));
-    paths.iter().filter(there).map(sentence).collect()
+    let sentence = |path: &JailPath| {
+        let spot = root.spot(path).ok()?;
+        spot.stat().ok()?;
+        let why = if spot.is_at_home() {
+            "it is no longer as mountjail made it"
+        } else {
+            "its directory is on what somebody else mounted there"
+        };
+        Some(format!("{} stays: {why}", root.path().inside(path)))
+    };
+    paths.iter().filter_map(sentence).collect()
 }

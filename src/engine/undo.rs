@@ -84,7 +84,7 @@ impl Undo {
                 intent.mounts.extend(old.record(&intent.mounts));
             }
             Self::Recreate { path, kind } => {
-                intent.kept.made.push(Made { path: path.clone(), kind: kind.clone(), file: None });
+                intent.kept.made.push(Made::planned(path.clone(), kind.clone()));
             }
             _ => {}
         }
@@ -96,6 +96,7 @@ impl Undo {
         let (what, result) = match self {
             Self::Unmount { mount, on } => {
                 let (what, result) = (format!("detached {}", mount.target), sys::umount_at(on));
+                root.unmounted(&mount.target, None);
                 before.mounts.extend(result.is_err().then_some(mount));
                 (what, result)
             }
@@ -161,9 +162,9 @@ pub(super) fn save(backend: &dyn Backend, top: &OwnedFd, recursive: bool) -> io:
 }
 
 fn reattach(backend: &dyn Backend, root: &Root, old: &Old, before: &mut Told) -> io::Result<()> {
-    backend.attach(&old.saved, root.open_at(&old.target)?.as_fd(), old.recursive)?;
+    backend.attach(&old.saved, root.spot(&old.target)?.open_bare()?.as_fd(), old.recursive)?;
     renew(root, old, before);
-    Ok(())
+    root.mounted(&old.target, old.saved.unique_id(), None)
 }
 
 fn swap_back(
@@ -173,14 +174,14 @@ fn swap_back(
     new: &RecordedMount,
     before: &mut Told,
 ) -> io::Result<()> {
-    let top = root.open_at(&old.target)?;
+    let top = root.spot(&old.target)?.open_mounted()?;
     if sys::stat_fd(&top)?.mount_id != new.unique_id {
         return Err(io::Error::other("another mount is there now"));
     }
     let result = swap(backend, &old.saved, &top)?;
     renew(root, old, before);
     match result {
-        Swapped::Whole => Ok(()),
+        Swapped::Whole => root.mounted(&old.target, old.saved.unique_id(), None),
         Swapped::Beneath(error) => Err(error),
         Swapped::NotOffered => Err(io::Error::from_raw_os_error(libc::EINVAL)), // it was before
     }
@@ -194,6 +195,7 @@ fn renew(root: &Root, old: &Old, before: &mut Told) {
         mount.unique_id = id;
         if old.recursive {
             mount.submounts = observe::submounts(root.path(), &old.target, id).ok();
+            root.came_along(mount);
         }
     }
 }

@@ -12,9 +12,11 @@ use super::work::{self, Work};
 use super::{Engine, Failure, Log, Outcome, check_signal};
 use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};
-use crate::observe::{self, History, Kept, Made, MadeKind, Observed, Record, RecordedMount, SeenMount};
+use crate::observe::{
+    self, History, Identity, Kept, Made, MadeKind, Observed, Record, RecordedMount, SeenMount, VERSION,
+};
 use crate::plan::{Plan, Step};
-use crate::resolve::{FileId, GeneratedFile};
+use crate::resolve::GeneratedFile;
 use crate::sys::{self};
 
 pub(super) fn carry_out(
@@ -27,7 +29,7 @@ pub(super) fn carry_out(
     if plan.steps.is_empty() {
         return adopt(engine, plan, observed).map_err(Box::from);
     }
-    let root = Root::open(&plan.root)?;
+    let root = Root::of_plan(plan, observed)?;
     let mut run = Run {
         engine,
         backend: engine.backend()?,
@@ -37,6 +39,7 @@ pub(super) fn carry_out(
         stop,
         log,
         kept: kept_before(plan, observed),
+        written: observed.kept.clone().unwrap_or_else(|| Kept::nothing(plan.root.clone())),
         intent: vec![],
         undo: vec![],
         left: vec![],
@@ -54,24 +57,43 @@ pub(super) fn carry_out(
 
 /// Nothing to mount; but the site is up from now on, and what an fstab or an earlier kernel session mounted is ours.
 fn adopt(engine: &Engine, plan: &Plan, observed: &Observed) -> Result<Outcome> {
-    let record = record_of(engine, plan, plan.keep.clone(), history(observed));
+    let record = record_of(engine, plan, observed, plan.keep.clone(), history(observed));
     if observed.record.as_ref() != Some(&record) {
         journal::write_record(&engine.state, &plan.site, &record)?;
     }
     Ok(Outcome::default())
 }
 
-fn record_of(engine: &Engine, plan: &Plan, mounts: Vec<RecordedMount>, history: Option<History>) -> Record {
-    Record { version: 1, boot: engine.boot.clone(), root: plan.root.clone(), mounts, history }
+fn record_of(
+    engine: &Engine,
+    plan: &Plan,
+    observed: &Observed,
+    mounts: Vec<RecordedMount>,
+    history: Option<History>,
+) -> Record {
+    let nothing = || Record::nothing(engine.boot.clone(), plan.root.clone());
+    let before = observed.record.clone().unwrap_or_else(nothing);
+    Record { version: VERSION, manifest: plan.manifest.clone(), mounts, history, ..before }
 }
 
 /// What earlier runs did.
 fn history(observed: &Observed) -> Option<History> {
-    observed.record.as_ref().and_then(|record| record.history)
+    observed.record.as_ref().and_then(|record| record.history.clone())
 }
 
+/// What is recorded of what was made, with what was found of it as it is known now: a reboot gives it other numbers.
 fn kept_before(plan: &Plan, observed: &Observed) -> Kept {
-    observed.kept.clone().unwrap_or_else(|| Kept::nothing(plan.root.clone()))
+    let mut kept = observed.kept.clone().unwrap_or_else(|| Kept::nothing(plan.root.clone()));
+    kept.version = VERSION;
+    kept.manifest = plan.manifest.clone();
+    for made in &mut kept.made {
+        let seen = observed.paths.get(&made.path).map(|seen| seen.file);
+        made.file = match (made.file, seen) {
+            (Some(file), Some(seen)) if file.is(&seen) => Some(seen),
+            (file, _) => file,
+        };
+    }
+    kept
 }
 
 struct Run<'a> {
@@ -83,6 +105,8 @@ struct Run<'a> {
     stop: &'a AtomicBool,
     log: Log<'a>,
     kept: Kept,
+    /// As it was written last.
+    written: Kept,
     /// The mounts that were recorded before the first change: those that stood, and those to come.
     intent: Vec<RecordedMount>,
     undo: Vec<Undo>,
@@ -154,12 +178,21 @@ impl<'a> Run<'a> {
     }
 
     fn prepare(&self) -> Result<Vec<Work<'a>>> {
-        let mut work = vec![];
+        let (mut work, now) = (vec![], observe::since_boot());
         for step in &self.plan.steps {
             check_signal(self.stop)?;
-            work.extend(Work::prepare(self.engine, self.backend, step)?);
+            work.extend(Work::prepare(self.engine, self.backend, step, |target| self.since(target, now))?);
         }
         Ok(work)
+    }
+
+    /// Since when `target`, which is mounted on `now`, shows something: a swap leaves no moment in which it does not.
+    fn since(&self, target: &JailPath, now: u64) -> Option<u64> {
+        if !self.observed.mounts.contains_key(target) {
+            return Some(now);
+        }
+        let recorded = self.observed.record.iter().flat_map(|record| &record.mounts);
+        recorded.filter(|mount| mount.target == *target).find_map(|mount| mount.since)
     }
 
     /// Before the first change: what stands, what will go and what will come, with its ids where they are known.
@@ -202,18 +235,23 @@ impl<'a> Run<'a> {
     }
 
     fn write_record(&self, mounts: Vec<RecordedMount>, history: Option<History>) -> Result<()> {
-        let record = record_of(self.engine, self.plan, mounts, history);
+        let record = record_of(self.engine, self.plan, self.observed, mounts, history);
         journal::write_record(&self.engine.state, &self.plan.site, &record)
     }
 
-    fn write_kept(&self) -> Result<()> {
-        journal::write_kept(&self.engine.state, &self.plan.site, &self.kept)
+    fn write_kept(&mut self) -> Result<()> {
+        self.write_as_kept(self.kept.clone())
+    }
+
+    fn write_as_kept(&mut self, kept: Kept) -> Result<()> {
+        journal::write_kept(&self.engine.state, &self.plan.site, &kept)?;
+        self.written = kept;
+        Ok(())
     }
 
     fn clear_and_create(&mut self) -> Result<()> {
         let plan = self.plan;
         self.record_planned_placeholders()?;
-        let before = self.kept.clone();
         for step in &plan.steps {
             check_signal(self.stop)?;
             match step {
@@ -237,7 +275,7 @@ impl<'a> Run<'a> {
                 Step::WriteFile(_) | Step::Attach(_) | Step::Swap { .. } => {}
             }
         }
-        if self.kept == before { Ok(()) } else { self.write_kept() }
+        if self.kept == self.written { Ok(()) } else { self.write_kept() }
     }
 
     /// Before the first placeholder: all that will be made, so that a crash leaves nothing unrecorded.
@@ -247,8 +285,7 @@ impl<'a> Run<'a> {
             Step::CreateLink { path, text } => Some((path, MadeKind::Link(text.clone()))),
             _ => None,
         });
-        let planned: Vec<_> =
-            made.map(|(path, kind)| Made { path: path.clone(), kind, file: None }).collect();
+        let planned: Vec<_> = made.map(|(path, kind)| Made::planned(path.clone(), kind)).collect();
         if planned.is_empty() {
             return Ok(());
         }
@@ -257,7 +294,7 @@ impl<'a> Run<'a> {
             .retain(|made| planned.iter().all(|planned| planned.path != made.path || made.file.is_some()));
         let mut intent = self.kept.clone();
         intent.made.extend(planned);
-        journal::write_kept(&self.engine.state, &self.plan.site, &intent)
+        self.write_as_kept(intent)
     }
 
     fn detach(
@@ -269,13 +306,14 @@ impl<'a> Run<'a> {
     ) -> Result<()> {
         self.step(step);
         let cannot = |error: io::Error| cannot(&self.root, "detach", target, &error);
-        let top = self.root.open_at(target).map_err(cannot)?;
+        let top = self.root.spot(target).and_then(|spot| spot.open_mounted()).map_err(cannot)?;
         work::must_be(&self.root, target, expected, &sys::stat_fd(&top).map_err(cannot)?)?;
         if !recursive {
             nothing_inside(&self.root, "detach", target, expected)?;
         }
         let saved = save(self.backend, &top, recursive).map_err(cannot)?;
         sys::umount_at(&top).map_err(cannot)?;
+        self.root.unmounted(target, Some(expected));
         self.undo.push(Old::undo(target, expected.unique_id, recursive, saved));
         self.outcome.detached += 1;
         Ok(())
@@ -284,7 +322,7 @@ impl<'a> Run<'a> {
     fn mount(&mut self, item: &mut Work<'_>) -> Result<()> {
         self.step(item.step);
         let gap = item.carry_out(self.backend, &self.root, &mut self.undo)?;
-        item.find_submounts(&self.root)?;
+        item.make_known(&self.root)?;
         match gap {
             None => self.outcome.attached += 1,
             Some(gap) => {
@@ -301,17 +339,22 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn remove(&mut self, step: &Step, path: &JailPath, kind: MadeKind, file: Option<FileId>) -> Result<()> {
+    fn remove(&mut self, step: &Step, path: &JailPath, kind: MadeKind, file: Option<Identity>) -> Result<()> {
         self.step(step);
-        let removed = self
-            .root
-            .spot(path)
-            .and_then(|spot| spot.remove(&kind, file))
-            .map_err(|error| cannot(&self.root, "remove", path, &error))?;
-        if removed {
-            self.undo.push(Undo::Recreate { path: path.clone(), kind });
-        } else {
-            self.left.push(path.clone());
+        let failed = |error: io::Error| cannot(&self.root, "remove", path, &error);
+        let removed = match self.root.spot(path) {
+            // Its directory is gone, and so is it.
+            Err(error) if is_absent(&error) => None,
+            Ok(spot) if !spot.is_at_home() => {
+                self.left.push(path.clone());
+                return Ok(()); // it is remembered until it can be removed
+            }
+            spot => Some(spot.and_then(|spot| spot.remove(&kind, file)).map_err(failed)?),
+        };
+        match removed {
+            None => {}
+            Some(true) => self.undo.push(Undo::Recreate { path: path.clone(), kind }),
+            Some(false) => self.left.push(path.clone()),
         }
         self.kept.made.retain(|made| made.path != *path);
         Ok(())
@@ -329,7 +372,7 @@ impl<'a> Run<'a> {
         let explained = |error: io::Error| explain_create(cannot(&self.root, "create", path, &error));
         let spot = self.root.spot(path).map_err(explained)?;
         let file = spot.create(kind).map_err(explained)?;
-        let made = Made { path: path.clone(), kind: kind.clone(), file: Some(file) };
+        let made = Made { file: Some(file), ..Made::planned(path.clone(), kind.clone()) };
         self.kept.made.push(made.clone());
         self.undo.push(Undo::Remove { made, spot });
         Ok(())
@@ -378,6 +421,11 @@ impl<'a> Run<'a> {
         journal::remove_record(&self.engine.state, &self.plan.site)?;
         journal::write_kept(&self.engine.state, &self.plan.site, &before.kept)
     }
+}
+
+/// Nothing is there, or a link or a file on the way.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
 }
 
 fn explain_create(error: Error) -> Error {

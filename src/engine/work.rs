@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::sys::statvfs::fstatvfs;
@@ -15,7 +15,7 @@ use super::target::{cannot, is_mount, nothing_inside};
 use super::undo::{Old, Swapped, Undo, save, swap};
 use crate::error::{Error, Result};
 use crate::manifest::JailPath;
-use crate::observe::{self, RecordedMount, SeenMount, Submount};
+use crate::observe::{self, RecordedMount, SeenMount, Submount, Unknown};
 use crate::plan::Step;
 use crate::resolve::{FileId, Mount, Options};
 use crate::sys::{self, Stat};
@@ -30,13 +30,22 @@ pub(super) struct Work<'a> {
     pub(super) unique_id: Option<u64>,
     /// What came along, when it is attached.
     pub(super) submounts: Option<Vec<Submount>>,
+    /// Since when the target shows something.
+    since: Option<u64>,
     /// The open target; `None` where another mount of this run must be attached first.
     target: Option<OwnedFd>,
+    /// Other mounts of this run are made in it.
+    holds: bool,
 }
 
 impl<'a> Work<'a> {
-    /// The work of a step that mounts; `None` for any other step.
-    pub(super) fn prepare(engine: &Engine, backend: &dyn Backend, step: &'a Step) -> Result<Option<Self>> {
+    /// The work of a step that mounts; `None` for any other step. `since`: when a target came to show something.
+    pub(super) fn prepare(
+        engine: &Engine,
+        backend: &dyn Backend,
+        step: &'a Step,
+        since: impl FnOnce(&JailPath) -> Option<u64>,
+    ) -> Result<Option<Self>> {
         let (mount, replaces) = match step {
             Step::Attach(mount) => (mount, None),
             Step::Swap { mount, expected, recursive, .. } => (mount, Some((expected, *recursive))),
@@ -44,7 +53,19 @@ impl<'a> Work<'a> {
         };
         let (ready, file) = engine.sources.ready(backend, mount)?;
         let unique_id = ready.unique_id();
-        Ok(Some(Self { step, mount, replaces, ready, file, unique_id, submounts: None, target: None }))
+        let since = since(&mount.target);
+        Ok(Some(Self {
+            step,
+            mount,
+            replaces,
+            ready,
+            file,
+            unique_id,
+            submounts: None,
+            since,
+            target: None,
+            holds: false,
+        }))
     }
 
     pub(super) fn record(&self) -> RecordedMount {
@@ -56,20 +77,23 @@ impl<'a> Work<'a> {
             recursive: self.mount.recursive,
             submounts: self.submounts.clone(),
             unique_id: self.unique_id,
+            since: self.since,
+            more: Unknown::new(),
         }
     }
 
-    /// Opens the target, which is no link; if it is mounted on, then by exactly the mount to replace. That
-    /// its type fits was seen when the plan was made, and the kernel puts no file on a directory.
-    fn open_target(&self, root: &Root) -> Result<OwnedFd> {
+    /// Opens the target, which is no link, in its directory `spot`: with nothing mounted on it, or exactly the mount to
+    /// replace. That its type fits was seen when the plan was made, and the kernel puts no file on a directory.
+    fn open_target(&self, root: &Root, spot: io::Result<&Spot>) -> Result<OwnedFd> {
         let target = &self.mount.target;
         let failed = |error: io::Error| explain(cannot(root, "mount on", target, &error));
-        let fd = root.open_at(target).map_err(failed)?;
-        if let Some((expected, recursive)) = self.replaces {
-            must_be(root, target, expected, &sys::stat_fd(&fd).map_err(failed)?)?;
-            if !recursive {
-                nothing_inside(root, "replace", target, expected)?;
-            }
+        let Some((expected, recursive)) = self.replaces else {
+            return spot.and_then(Spot::open_bare).map_err(failed);
+        };
+        let fd = spot.and_then(Spot::open_mounted).map_err(failed)?;
+        must_be(root, target, expected, &sys::stat_fd(&fd).map_err(failed)?)?;
+        if !recursive {
+            nothing_inside(root, "replace", target, expected)?;
         }
         Ok(fd)
     }
@@ -84,7 +108,10 @@ impl<'a> Work<'a> {
     ) -> Result<Option<bool>> {
         let on = match self.target.take() {
             Some(target) => target,
-            None => self.open_target(root)?,
+            None => match root.spot(&self.mount.target) {
+                Ok(spot) => self.open_target(root, Ok(&spot))?,
+                Err(error) => self.open_target(root, Err(error))?,
+            },
         };
         let failed = |error: io::Error| explain(self.failed(root, &error));
         let Some((expected, recursive)) = self.replaces else {
@@ -110,7 +137,7 @@ impl<'a> Work<'a> {
                 sys::umount_at(&on).map_err(failed)?;
                 let stays = saved.is_none();
                 undo.push(Old::undo(target, id, recursive, saved));
-                let on = root.open_at(target).map_err(failed)?;
+                let on = root.spot(target).and_then(|spot| spot.open_bare()).map_err(failed)?;
                 self.attach(backend, on, undo).map_err(failed)?;
                 if stays {
                     undo.truncate(undo.len() - 2); // better the new one than none
@@ -127,8 +154,23 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Looks what came along with a recursive mount, which was attached just now.
-    pub(super) fn find_submounts(&mut self, root: &Root) -> Result<()> {
+    /// Makes what was attached just now known as one that others may be made in, with what came along.
+    pub(super) fn make_known(&mut self, root: &Root) -> Result<()> {
+        self.find_submounts(root)?;
+        if let Some((expected, _)) = self.replaces {
+            root.unmounted(&self.mount.target, Some(expected));
+        }
+        if self.holds {
+            let target = &self.mount.target;
+            let failed = |error: io::Error| cannot(root, "look at the new mount at", target, &error);
+            root.mounted(target, self.unique_id, Some(self.file)).map_err(failed)?;
+            root.came_along(&self.record());
+        }
+        Ok(())
+    }
+
+    /// Looks what came along with a recursive mount.
+    fn find_submounts(&mut self, root: &Root) -> Result<()> {
         if self.mount.recursive {
             let target = &self.mount.target;
             let id = unique_id_at(root, target).map_err(|error| cannot(root, "look at", target, &error))?;
@@ -149,11 +191,13 @@ impl<'a> Work<'a> {
     pub(super) fn verify(&mut self, root: &Root, spots: &mut Spots<'_>) -> Result<()> {
         let target = &self.mount.target;
         let failed = |error: io::Error| cannot(root, "find the new mount at", target, &error);
-        let stat = spots.get(target).and_then(Spot::stat).map_err(failed)?;
-        let is_ours = match self.unique_id {
-            Some(id) => stat.mount_id == Some(id),
-            None => stat.file == self.file && stat.mount_root != Some(false),
-        };
+        let spot = spots.get(target).map_err(failed)?;
+        let stat = spot.stat().map_err(failed)?;
+        let is_ours = spot.is_at_home()
+            && match self.unique_id {
+                Some(id) => stat.mount_id == Some(id),
+                None => stat.file == self.file && stat.mount_root != Some(false),
+            };
         if !is_ours {
             let path = root.path().inside(target);
             return Err(Error::failed(format!("{path} was moved away while it was being mounted on"))
@@ -188,10 +232,17 @@ pub(super) fn options_of(fd: impl AsFd) -> io::Result<Options> {
 /// Opens every target that does not lie in a mount which this run makes itself.
 pub(super) fn open_targets(root: &Root, work: &mut [Work<'_>]) -> Result<()> {
     let targets: HashSet<&Path> = work.iter().map(|item| item.mount.target.as_path()).collect();
-    for item in work {
+    let above = |item: &Work<'_>| {
         let mut above = item.mount.target.as_path().ancestors().skip(1);
-        if !above.any(|path| targets.contains(path)) {
-            item.target = Some(item.open_target(root)?);
+        above.find(|path| targets.contains(path)).map(Path::to_owned)
+    };
+    let above: Vec<_> = work.iter().map(above).collect();
+    let holding: HashSet<_> = above.iter().flatten().map(PathBuf::as_path).collect();
+    let mut spots = Spots::new(root);
+    for (item, above) in work.iter_mut().zip(&above) {
+        item.holds = holding.contains(item.mount.target.as_path());
+        if above.is_none() {
+            item.target = Some(item.open_target(root, spots.get(&item.mount.target))?);
         }
     }
     Ok(())

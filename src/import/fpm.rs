@@ -5,8 +5,6 @@ mod masters;
 mod reader;
 
 use std::collections::HashMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 pub use drafts::drafts;
@@ -15,6 +13,7 @@ pub use masters::{Master, masters};
 
 use super::php_ini::Value;
 use crate::manifest::HostPath;
+use crate::resolve::Host;
 use crate::{Error, Result};
 
 /// One pool, its directives with `$pool`, `$prefix` and variables filled in.
@@ -77,14 +76,12 @@ impl Pool {
         values.filter_map(|(key, value)| Some((setting(key)?, value.text.clone()))).collect()
     }
 
-    /// Whether its chroot is the directory `root`, by whatever links it gets there.
-    pub fn lives_in(&self, root: &HostPath) -> bool {
+    /// Whether its chroot is the directory `root`, by whatever links of root's it gets there. A link in the hands of
+    /// others is none's word for whose the root is.
+    pub fn lives_in(&self, host: &Host, root: &HostPath) -> bool {
         let Some(chroot) = self.chroot().and_then(|chroot| HostPath::new(chroot).ok()) else { return false };
-        let directory = |path: &HostPath| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
-        match directory(&chroot) {
-            None => chroot == *root,
-            found => found == directory(root),
-        }
+        let directory = |path: &HostPath| host.walk_strictly(path).ok().map(|walk| walk.stat.file);
+        chroot == *root || directory(&chroot).is_some_and(|found| Some(found) == directory(root))
     }
 }
 

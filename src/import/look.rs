@@ -5,6 +5,8 @@ use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use crate::sys;
+
 /// How many files of a directory are looked at. In one with more there are surely programs.
 const MANY: usize = 20_000;
 
@@ -96,7 +98,7 @@ pub(super) fn is_object_name(path: &Path) -> bool {
 fn magic(path: &Path) -> [u8; 4] {
     let mut magic = [0; 4];
     // Too short to be either: nothing of it counts.
-    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    let read = sys::open_regular(path).and_then(|mut file| file.read_exact(&mut magic));
     if read.is_ok() { magic } else { [0; 4] }
 }
 

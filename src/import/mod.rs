@@ -21,8 +21,6 @@ mod roots;
 mod unit;
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub(crate) use draft::scalar;
@@ -31,7 +29,7 @@ pub use draft::{Draft, Item, Kind, Mount};
 use crate::manifest::{HostPath, Presets, SiteName};
 use crate::observe::Units;
 use crate::resolve::refuse_system;
-use crate::{Error, Result};
+use crate::{Error, Result, sys};
 use daemons::{keys, postfix, sshd};
 
 /// No file of these formats is longer.
@@ -110,7 +108,7 @@ impl Found {
                 sshd::read(path, text, &logins, &units)
             }
             kind::Format::Postfix => {
-                let main = fs::read(path.with_file_name("main.cf")).unwrap_or_default();
+                let main = self::text(&path.with_file_name("main.cf")).unwrap_or_default();
                 postfix::read(path, text, &String::from_utf8_lossy(&main), &units)
             }
             kind::Format::Daemon(daemon) => keys::read(daemon, path, text, &units),
@@ -233,16 +231,12 @@ fn add_new<T: PartialEq>(known: &mut Vec<T>, more: impl IntoIterator<Item = T>) 
 
 /// The text of a file. A FIFO or device is refused, and no more is read than such a file can have.
 fn text(path: &Path) -> Result<Vec<u8>> {
-    let cannot = |error| Error::failed(format!("cannot read {}", path.display())).because(&error);
-    if !fs::metadata(path).map_err(cannot)?.is_file() {
-        return Err(Error::failed(format!("{} is not a regular file", path.display())));
-    }
-    let mut text = vec![];
-    fs::File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut text)).map_err(cannot)?;
-    if text.len() as u64 > MAX_BYTES {
-        return Err(Error::failed(format!("{} is longer than 4 MiB: no configuration is", path.display())));
-    }
-    Ok(text)
+    let file = path.display();
+    sys::read_regular(path, MAX_BYTES).map_err(|error| match error.raw_os_error() {
+        Some(libc::EISDIR | libc::EINVAL) => Error::failed(format!("{file} is not a regular file")),
+        Some(libc::EFBIG) => Error::failed(format!("{file} is longer than 4 MiB: no configuration is")),
+        _ => Error::failed(format!("cannot read {file}")).because(&error),
+    })
 }
 
 /// A site's name out of its root: `site1` for `/srv/www/site1` and for `/srv/www/site1/chroot`.

@@ -23,7 +23,7 @@ impl Settings {
         let above = pool.file.ancestors().skip(1);
         if let Some(file) = above.map(|directory| directory.join("php.ini")).find(|file| file.is_file()) {
             for file in [vec![file.clone()], further_files(&file)].concat() {
-                settings.add(&fs::read(file).unwrap_or_default());
+                settings.add(&super::text(&file).unwrap_or_default());
             }
             settings.file = Some(file);
         }

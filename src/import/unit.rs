@@ -125,7 +125,7 @@ impl Unit {
         let mut variables: Vec<String> = set.collect();
         for line in self.list("Service", "EnvironmentFile") {
             let file = line.value.trim_start_matches('-');
-            let text = fs::read(file).unwrap_or_default();
+            let text = super::text(Path::new(file)).unwrap_or_default();
             let text = String::from_utf8_lossy(&text).into_owned();
             let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
             variables.extend(lines.filter_map(|line| {
@@ -165,7 +165,8 @@ pub(super) fn of_host(word: &str) -> Vec<Unit> {
         }
     }
     let unit = |(name, file): (String, PathBuf)| {
-        let texts: Vec<_> = [file].into_iter().chain(drop_ins(&name)).map(fs::read).collect();
+        let texts: Vec<_> =
+            [file].into_iter().chain(drop_ins(&name)).map(|file| super::text(&file)).collect();
         let texts: Vec<_> =
             texts.into_iter().flatten().map(|text| String::from_utf8_lossy(&text).into_owned()).collect();
         let found = texts.iter().any(|text| text.contains(word));
@@ -177,8 +178,9 @@ pub(super) fn of_host(word: &str) -> Vec<Unit> {
 /// The unit of a file, with its drop-ins.
 pub(super) fn of_file(file: &Path, text: &str) -> Unit {
     let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let more = drop_ins(&name).into_iter().filter_map(|file| fs::read_to_string(file).ok());
-    let lines = read(text).into_iter().chain(more.flat_map(|text| read(&text))).collect();
+    let more = drop_ins(&name).into_iter().filter_map(|file| super::text(&file).ok());
+    let lines =
+        read(text).into_iter().chain(more.flat_map(|text| read(&String::from_utf8_lossy(&text)))).collect();
     Unit { name, lines }
 }
 

@@ -213,6 +213,13 @@ impl HostPath {
     pub fn inside(&self, path: &JailPath) -> HostPath {
         HostPath(self.0.join(path.relative()))
     }
+
+    /// Where the host's `path`, as the kernel gave it, is inside a jail whose root is this: the inverse of
+    /// [`inside`](Self::inside); `None` where it is not below.
+    pub fn path_inside(&self, path: &Path) -> Option<JailPath> {
+        let below = path.strip_prefix(&self.0).ok()?;
+        Some(JailPath::normal(Path::new("/").join(below)))
+    }
 }
 
 impl JailPath {

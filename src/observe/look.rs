@@ -12,7 +12,9 @@ use std::rc::Rc;
 
 use nix::fcntl::readlinkat;
 
+use super::holders::{self, Apart};
 use super::mountinfo::MountInfo;
+use super::record::Identity;
 use super::state::Records;
 use super::submounts::{self, in_the_jail};
 use super::table::{self, Table};
@@ -55,6 +57,7 @@ pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Re
     };
     let mut site = Site::new(root, desired, &observed, table)?;
     site.look(desired, &mut observed)?;
+    observed.holders = holders::holders(&desired.root, site.apart.take(), &observed, table)?;
     let strays = strays(&observed);
     observed.elsewhere.retain(|_, mounts| {
         mounts.retain(|seen| strays.iter().all(|stray| Some(stray.unique_id) != seen.unique_id));
@@ -78,6 +81,7 @@ pub fn as_recorded(records: &Records) -> Option<Observed> {
             kind: None,
             fs_root: None,
             options: mount.options,
+            made_shared: false,
         };
         let before = observed.mounts.insert(mount.target.clone(), vec![seen]);
         if before.is_some() || mount.recursive {
@@ -93,12 +97,18 @@ struct Site<'a> {
     path: &'a HostPath,
     /// The id of the mount that the root is on.
     root_mount: Option<u64>,
+    /// The device that it is on.
+    root_device: u64,
+    /// Its mount's id in mountinfo, if that is not shared: nothing that is mounted on it is shared by itself.
+    private: Option<u64>,
     /// The mounts below the root, sorted by mount point; `None`: ask the kernel for each.
     table: Option<&'a [MountInfo]>,
     kept: HashSet<JailPath>,
     recorded: Vec<JailPath>,
     /// The directory that was looked into last: most targets share theirs with the one before.
     last: RefCell<Option<(JailPath, Rc<OwnedFd>)>>,
+    /// The directories that were looked into, and lie on another mount than the root.
+    apart: RefCell<BTreeMap<JailPath, Apart>>,
 }
 
 impl<'a> Site<'a> {
@@ -110,7 +120,7 @@ impl<'a> Site<'a> {
     ) -> Result<Self> {
         let failed =
             |error| Error::failed(format!("cannot look at the root {}", desired.root)).because(&error);
-        let root_mount = sys::stat_fd(&root).map_err(failed)?.mount_id;
+        let stat = sys::stat_fd(&root).map_err(failed)?;
         let kept = observed.kept.iter().flat_map(|kept| &kept.made).map(|made| made.path.clone()).collect();
         let recorded: BTreeSet<_> = observed
             .record
@@ -118,15 +128,18 @@ impl<'a> Site<'a> {
             .flat_map(|record| &record.mounts)
             .map(|mount| mount.target.clone())
             .collect();
-        let table = table.map(|table| table.below(desired.root.as_path()));
+        let below = table.map(|table| table.below(desired.root.as_path()));
         Ok(Self {
             root,
             path: &desired.root,
-            root_mount,
-            table,
+            root_mount: stat.mount_id,
+            root_device: stat.file.dev,
+            private: private_mount(&stat, table),
+            table: below,
             kept,
             recorded: recorded.into_iter().collect(),
             last: RefCell::default(),
+            apart: RefCell::default(),
         })
     }
 
@@ -194,14 +207,14 @@ impl<'a> Site<'a> {
             let count = table[first..].partition_point(|mount| at(mount).is_eq());
             &table[first..first + count]
         });
-        match in_table {
-            Some(mounts) if !mounts.is_empty() => Ok(mounts_by_table(mounts, stat)),
-            // None, or none yet when the table was read.
-            _ => self.mounts_by_asking(target, stat).map_err(|error| match error.raw_os_error() {
-                Some(libc::ENOSYS) => self.mounted_meanwhile(target),
-                _ => self.cannot(target, &error),
-            }),
+        if let Some(seen) = in_table.and_then(|mounts| mounts_by_table(mounts, stat, self.private)) {
+            return Ok(seen);
         }
+        // None, or none yet when the table was read.
+        self.mounts_by_asking(target, stat).map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOSYS) => self.mounted_meanwhile(target),
+            _ => self.cannot(target, &error),
+        })
     }
 
     /// Where a mount below the root is, as seen from there.
@@ -213,36 +226,32 @@ impl<'a> Site<'a> {
     fn mounts_by_asking(&self, target: &JailPath, stat: Option<&Stat>) -> io::Result<Vec<SeenMount>> {
         let Some(stat) = stat else { return Ok(vec![]) };
         let (Some(true), Some(id)) = (stat.mount_root, stat.mount_id) else { return Ok(vec![]) };
-        let mut seen = self.asked(target, id)?;
-        if let Some(top) = seen.last_mut() {
-            top.file = Some(stat.file);
-            top.kind = Some(stat.kind);
-        }
-        Ok(seen)
+        let stack = self.asked(target, id)?;
+        Ok(shown(&stack.iter().collect::<Vec<_>>(), stat, self.private))
     }
 
     /// The mount `top` and those below it at the same place, bottom first.
-    fn asked(&self, target: &JailPath, top: u64) -> io::Result<Vec<SeenMount>> {
+    fn asked(&self, target: &JailPath, top: u64) -> io::Result<Vec<MountInfo>> {
         let point = self.path.inside(target);
-        let mut seen = vec![];
+        let mut stack = vec![];
         let mut id = top;
         loop {
             let mount = match sys::stat_mount(id) {
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) && !seen.is_empty() => break,
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) && !stack.is_empty() => break,
                 result => result?,
             };
-            if !seen.is_empty() && mount.point != point.as_path() {
+            if !stack.is_empty() && mount.point != point.as_path() {
                 break;
             }
             let parent = mount.parent;
-            seen.push(listed(&MountInfo::asked(id, mount)));
+            stack.push(MountInfo::asked(id, mount));
             if Some(parent) == self.root_mount || parent == id {
                 break;
             }
             id = parent;
         }
-        seen.reverse();
-        Ok(seen)
+        stack.reverse();
+        Ok(stack)
     }
 
     /// What `target` is, with the mount on it; `None`: there is nothing, or a link on the way.
@@ -265,6 +274,10 @@ impl<'a> Site<'a> {
             return Ok(directory.clone());
         }
         let directory = sys::open_beneath(&self.root, parent.relative(), libc::O_PATH | libc::O_DIRECTORY)?;
+        let stat = sys::stat_fd(&directory)?;
+        if stat.mount_id != self.root_mount {
+            self.apart.borrow_mut().insert(parent.clone(), Apart::of(&directory, stat));
+        }
         let directory = Rc::new(directory);
         *last = Some((parent, directory.clone()));
         Ok(directory)
@@ -314,7 +327,7 @@ impl<'a> Site<'a> {
             FileKind::Directory => !look_inside || self.is_empty(path)?,
             _ => stat.size == 0,
         };
-        Ok(Seen { kind: stat.kind, file: stat.file, empty, link })
+        Ok(Seen { kind: stat.kind, file: Identity::of(stat, self.root_device), empty, link })
     }
 
     /// Whether the directory has nothing in it but what mountjail made.
@@ -362,22 +375,56 @@ fn strays(observed: &Observed) -> Vec<Stray> {
     elsewhere.collect()
 }
 
+/// The id in mountinfo of the mount that `stat` is on, if that is not shared.
+fn private_mount(stat: &Stat, table: Option<&Table>) -> Option<u64> {
+    let id = stat.mount_id?;
+    if stat.mount_id_is_unique {
+        let mount = sys::stat_mount(id).ok()?;
+        return (mount.propagation & libc::MS_SHARED == 0).then_some(mount.id);
+    }
+    (!table?.get(id)?.shared).then_some(id)
+}
+
 /// Nothing is there, or only a link or a file on the way.
 fn is_absent(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
 }
 
-/// The mounts at one point, bottom first; `stat` was found there. If that is in no mount there, another one above hides
-/// them.
-fn mounts_by_table(mounts: &[MountInfo], stat: Option<&Stat>) -> Vec<SeenMount> {
-    let mut seen: Vec<_> = table::stack(mounts).into_iter().map(listed).collect();
-    let stat = stat.filter(|stat| stat.mount_root != Some(false));
-    if let (Some(top), Some(stat)) = (seen.last_mut(), stat) {
-        top.file = Some(stat.file);
-        top.kind = Some(stat.kind);
+/// The mounts at one point, bottom first, where the topmost one is what `stat` was found of: others may be there that a
+/// mount above hides. `None`: none of them is it.
+fn mounts_by_table(
+    mounts: &[MountInfo],
+    stat: Option<&Stat>,
+    private: Option<u64>,
+) -> Option<Vec<SeenMount>> {
+    let stat = stat.filter(|stat| stat.mount_root != Some(false))?;
+    let stack = table::stack_below(mounts, |mount| is_found(mount, stat))?;
+    let mut seen = shown(&stack, stat, private);
+    if let Some(top) = seen.last_mut() {
         top.unique_id = stat.mount_id.filter(|_| stat.mount_id_is_unique);
     }
-    seen
+    Some(seen)
+}
+
+/// A stack of mounts, bottom first, of whose topmost one's root `stat` was found. `private`: the id of the root's own mount, if
+/// what is mounted on that is not shared by itself.
+fn shown(stack: &[&MountInfo], stat: &Stat, private: Option<u64>) -> Vec<SeenMount> {
+    let top = stack.last().map(|top| (top.device, &top.root));
+    let is_whole = |root: &Path| !root.as_os_str().as_bytes().ends_with(b"//deleted");
+    let seen = stack.iter().enumerate().map(|(nth, mount)| {
+        let same =
+            nth + 1 == stack.len() || is_whole(&mount.root) && top == Some((mount.device, &mount.root));
+        let (file, kind) = if same { (Some(stat.file), Some(stat.kind)) } else { (None, None) };
+        let made_shared = mount.shared && private == Some(mount.parent);
+        SeenMount { file, kind, made_shared, ..listed(mount) }
+    });
+    seen.collect()
+}
+
+/// Whether `stat` was found of the root of `mount`; also where the one knows the mount by one id, and the other by another.
+fn is_found(mount: &MountInfo, stat: &Stat) -> bool {
+    let id = if stat.mount_id_is_unique { mount.unique_id } else { Some(mount.id) };
+    id.is_none() || stat.mount_id.is_none() || id == stat.mount_id
 }
 
 /// A mount of the table, without what is visible at its root.
@@ -389,5 +436,6 @@ fn listed(mount: &MountInfo) -> SeenMount {
         kind: None,
         fs_root: Some(mount.root.clone()),
         options: mount.options,
+        made_shared: false,
     }
 }

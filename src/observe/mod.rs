@@ -4,8 +4,11 @@
 //! Out: what stands at each target, each directory on the way and each link, and what of it is recorded.
 //! It reads; it never changes anything.
 
+mod holders;
+mod late;
 mod look;
 mod mountinfo;
+mod ordering;
 mod outdated;
 mod processes;
 mod record;
@@ -16,14 +19,19 @@ mod types;
 mod units;
 mod watching;
 
+pub use late::FileSystems;
 pub use look::{as_recorded, observe};
 pub use mountinfo::{MountInfo, parse as parse_mountinfo};
-pub use outdated::{Outdated, outdated};
+pub use ordering::{Ordering, is_network_type, mounts_of};
+pub use outdated::{Inside, Outdated, outdated};
 pub use processes::{Process, apart_from_first, holders, inside, of_unit, root_of, without_mounts};
-pub use record::{BootId, History, Kept, Made, MadeKind, Record, RecordedMount, Submount};
-pub use state::{Records, StateDir, boot_id, now};
+pub use record::{
+    BootId, History, Identity, Kept, Made, MadeKind, Record, RecordedMount, Submount, Unknown, Unreadable,
+    VERSION,
+};
+pub use state::{Records, StateDir, boot_id, now, since_boot};
 pub use submounts::submounts;
 pub use table::Table;
-pub use types::{Observed, Seen, SeenMount, Stray};
+pub use types::{Holder, Observed, Seen, SeenMount, Stray};
 pub use units::Units;
 pub use watching::{WatchFailure, WatchState, start_time};

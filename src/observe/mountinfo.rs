@@ -16,12 +16,18 @@ pub struct MountInfo {
     pub unique_id: Option<u64>,
     /// The mount it is mounted on.
     pub parent: u64,
+    /// The device of its file system; not `st_dev` on btrfs.
+    pub device: u64,
+    /// Its file system is a process's, which may show there whatever it likes (FUSE).
+    pub fuse: bool,
     /// The path within its file system that is mounted.
     pub root: PathBuf,
     /// Where it is mounted, as seen from the process's root.
     pub point: PathBuf,
     /// Its own attributes, not those of its file system.
     pub options: Options,
+    /// It is in a peer group (mount_namespaces(7)).
+    pub shared: bool,
 }
 
 impl MountInfo {
@@ -31,9 +37,12 @@ impl MountInfo {
             id: mount.id,
             unique_id: Some(unique_id),
             parent: mount.parent_in_mountinfo,
+            device: mount.device,
+            fuse: mount.fuse,
             root: mount.root,
             point: mount.point,
             options: Options::of_attributes(mount.attributes),
+            shared: mount.propagation & libc::MS_SHARED != 0,
         }
     }
 }
@@ -52,13 +61,28 @@ fn parse_line(line: &[u8]) -> Option<MountInfo> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = number(fields.next()?)?;
     let parent = number(fields.next()?)?;
-    let device = fields.next()?;
-    device.contains(&b':').then_some(())?;
+    let device = device(fields.next()?)?;
     let root = unescaped(fields.next()?);
     let point = unescaped(fields.next()?);
     let options = options(fields.next()?);
-    fields.any(|field| field == b"-").then_some(())?;
-    Some(MountInfo { id, unique_id: None, parent, root, point, options })
+    let (mut shared, mut ended) = (false, false);
+    for field in fields.by_ref() {
+        ended = field == b"-";
+        if ended {
+            break;
+        }
+        shared |= field.starts_with(b"shared:");
+    }
+    ended.then_some(())?;
+    let kind = fields.next()?;
+    let fuse = kind == b"fuse" || kind == b"fuseblk" || kind.starts_with(b"fuse.");
+    Some(MountInfo { id, unique_id: None, parent, device, fuse, root, point, options, shared })
+}
+
+/// `98:0`
+fn device(field: &[u8]) -> Option<u64> {
+    let (major, minor) = std::str::from_utf8(field).ok()?.split_once(':')?;
+    Some(libc::makedev(major.parse().ok()?, minor.parse().ok()?))
 }
 
 fn number(field: &[u8]) -> Option<u64> {
@@ -114,9 +138,12 @@ mod tests {
                 id: 36,
                 unique_id: None,
                 parent: 35,
+                device: libc::makedev(98, 0),
+                fuse: false,
                 root: "/mnt1".into(),
                 point: "/mnt2".into(),
                 options,
+                shared: optional.starts_with("shared"),
             };
             assert_eq!(found, [expected], "{optional}");
         }
@@ -133,9 +160,14 @@ mod tests {
     #[test]
     fn what_is_no_line_is_refused_by_number() {
         let good = "1 1 0:1 / / rw - tmpfs none rw\n";
-        for bad in
-            ["x", "1 1 0:1 / /", "1 1 0:1 / / rw shared:1", "1 x 0:1 / / rw - a b c", "1 1 01 / / rw - a b c"]
-        {
+        for bad in [
+            "x",
+            "1 1 0:1 / /",
+            "1 1 0:1 / / rw shared:1",
+            "1 x 0:1 / / rw - a b c",
+            "1 1 01 / / rw - a b c",
+            "1 1 0:x / / rw - a b c",
+        ] {
             assert_eq!(parse(format!("{good}\n{bad}\n").as_bytes()), Err(3), "{bad}");
         }
         assert_eq!(parse(b""), Ok(vec![]));

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use super::Table;
 use super::processes::{Process, all, same_namespace};
 use crate::manifest::HostPath;
+use crate::quote::word;
 use crate::resolve::ldso::elf::Object;
 use crate::sys::{self, FileId};
 
@@ -21,6 +23,29 @@ const DELETED: &[u8] = b" (deleted)";
 /// Where programs keep files that they remove on purpose while they use them.
 const TEMPORARY: [&str; 5] = ["/dev", "/run", "/tmp", "/var/run", "/var/tmp"];
 
+/// So many old files of one process are named: it has to start again after one.
+const NAMED: usize = 5;
+
+/// So many of its pids are named.
+const PIDS: usize = 10;
+
+/// So much of what a process has mapped is looked at: its owner can map 65,530 files (`vm.max_map_count`) with names of 4 KiB.
+const MAPS: u64 = 1 << 20;
+const FILES: usize = 2000;
+
+/// So many files of all processes in one root, and so many processes, are looked at.
+const FILES_IN_ROOT: usize = 20_000;
+const PROCESSES_IN_ROOT: usize = 2000;
+
+/// What was found in one root.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inside {
+    /// Who uses old files.
+    pub outdated: Vec<Outdated>,
+    /// How many processes were not looked at, because there are too many, or those before have too many files.
+    pub not_looked_at: usize,
+}
+
 /// Processes of one name and unit, with the same old files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outdated {
@@ -28,16 +53,21 @@ pub struct Outdated {
     pub processes: Vec<Process>,
     /// Paths as the processes have them, or, where a file has none any more, `program` or its name as a library.
     pub files: Vec<String>,
+    /// There may be more than these.
+    pub more: bool,
 }
 
 impl fmt::Display for Outdated {
     /// `php-fpm8.2 (pid 812 813, php8.2-fpm.service) still has the old libssl.so.3`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(process) = self.processes.first() else { return Ok(()) };
-        let pids: Vec<_> = self.processes.iter().map(|process| process.pid.to_string()).collect();
+        let pids: Vec<_> = self.processes.iter().take(PIDS).map(|process| process.pid.to_string()).collect();
+        let others = self.processes.len() - pids.len();
+        let others = if others > 0 { format!(" and {others} more") } else { String::new() };
         let unit = process.unit.as_ref().map(|unit| format!(", {unit}")).unwrap_or_default();
         let (pids, files) = (pids.join(" "), self.files.join(", "));
-        write!(f, "{} (pid {pids}{unit}) still has the old {files}", process.name)
+        let more = if self.more { " and more" } else { "" };
+        write!(f, "{} (pid {pids}{others}{unit}) still has the old {files}{more}", word(&process.name))
     }
 }
 
@@ -46,27 +76,57 @@ impl fmt::Display for Outdated {
 ///
 /// A file is not counted while its path still leads to it, as in a mount that is stale: to start the process again
 /// would change nothing. Nor is a file that is mapped to write to it together with others.
-pub fn outdated(roots: &[&HostPath], table: &Table) -> Vec<Vec<Outdated>> {
-    let mut by_root: Vec<BTreeMap<_, Vec<Process>>> = roots.iter().map(|_| BTreeMap::new()).collect();
+pub fn outdated(roots: &[&HostPath], table: &Table) -> Vec<Inside> {
+    let mut by_root: Vec<Found> = roots.iter().map(|_| Found::default()).collect();
     for (pid, proc) in all() {
         let Ok(at) = fs::read_link(proc.join("root")) else { continue };
         let Some(nth) = roots.iter().position(|root| at.starts_with(root.as_path())) else { continue };
-        let inside = Inside { proc: &proc, root: &at, table };
-        let files = inside.old_files();
-        if let Some(process) = Process::read(pid, &proc).filter(|_| !files.is_empty()) {
-            let key = (process.unit.clone(), process.name.clone(), files.into_iter().collect::<Vec<_>>());
-            by_root[nth].entry(key).or_default().push(process);
+        let found = &mut by_root[nth];
+        if found.processes >= PROCESSES_IN_ROOT || found.files >= FILES_IN_ROOT {
+            found.not_looked_at += 1;
+            continue;
+        }
+        let old = Maps { proc: &proc, root: &at, table }.old_files();
+        (found.processes, found.files) = (found.processes + 1, found.files + old.looked_at);
+        if let Some(process) = Process::read(pid, &proc).filter(|_| !old.names.is_empty()) {
+            let key = (process.unit.clone(), process.name.clone(), old.names, old.more);
+            found.groups.entry(key).or_default().push(process);
         }
     }
-    let group = |((_, _, files), mut processes): (_, Vec<Process>)| {
+    let group = |((_, _, files, more), mut processes): (Group, Vec<Process>)| {
         processes.sort_by_key(|process| process.pid);
-        Outdated { processes, files }
+        Outdated { processes, files: files.into_iter().collect(), more }
     };
-    by_root.into_iter().map(|groups| groups.into_iter().map(group).collect()).collect()
+    let inside = |found: Found| {
+        let outdated = found.groups.into_iter().map(group).collect();
+        Inside { outdated, not_looked_at: found.not_looked_at }
+    };
+    by_root.into_iter().map(inside).collect()
 }
 
-/// One process and its root directory.
-struct Inside<'p> {
+/// Of processes with old files: their unit, name, files, and whether there may be more of these.
+type Group = (Option<String>, String, BTreeSet<String>, bool);
+
+/// What was found in one root, and how much was looked at.
+#[derive(Default)]
+struct Found {
+    groups: BTreeMap<Group, Vec<Process>>,
+    processes: usize,
+    files: usize,
+    not_looked_at: usize,
+}
+
+/// The old files of one process.
+#[derive(Default)]
+struct Old {
+    names: BTreeSet<String>,
+    /// There may be more than these.
+    more: bool,
+    looked_at: usize,
+}
+
+/// What one process with this root directory has mapped.
+struct Maps<'p> {
     proc: &'p Path,
     root: &'p Path,
     table: &'p Table,
@@ -84,12 +144,26 @@ struct Mapped<'m> {
     written: bool,
 }
 
-impl Inside<'_> {
-    /// The names of the files that are not what the process would find now.
-    fn old_files(&self) -> BTreeSet<String> {
-        let Ok(maps) = fs::read(self.proc.join("maps")) else { return BTreeSet::new() };
-        let old = |mapped: &Mapped<'_>| !mapped.written && !mapped.is_memory() && self.is_old(mapped);
-        parse(&maps).into_iter().filter(old).map(|mapped| self.name(&mapped)).collect()
+impl Maps<'_> {
+    /// The names of the first few files that are not what the process would find now.
+    fn old_files(&self) -> Old {
+        let mut maps = vec![];
+        let mut old = Old::default();
+        let Ok(file) = File::open(self.proc.join("maps")) else { return old };
+        if file.take(MAPS).read_to_end(&mut maps).is_err() {
+            return old; // the process is gone
+        }
+        for mapped in parse(&maps) {
+            old.more = old.names.len() == NAMED;
+            if old.more || old.looked_at == FILES {
+                break;
+            }
+            old.looked_at += 1;
+            if !mapped.written && !mapped.is_memory() && self.is_old(&mapped) {
+                old.names.insert(self.name(&mapped));
+            }
+        }
+        old
     }
 
     /// Where the file of a mapping can be reached, whatever became of its path.
@@ -165,15 +239,18 @@ fn is_temporary(path: &Path) -> bool {
     TEMPORARY.iter().any(|directory| path.starts_with(directory))
 }
 
-/// The files of a `/proc/PID/maps` (`proc_pid_maps(5)`), each once.
+/// The files of a `/proc/PID/maps` (`proc_pid_maps(5)`), or of the begin of one, each once and in its order.
 fn parse(maps: &[u8]) -> Vec<Mapped<'_>> {
-    let mut files: HashMap<(&str, &[u8]), Mapped<'_>> = HashMap::new();
-    for line in maps.split(|byte| *byte == b'\n') {
-        let Some((inode, mapped)) = parse_line(line) else { continue };
-        let written = mapped.written;
-        files.entry((inode, mapped.path)).or_insert(mapped).written |= written;
+    let (mut files, mut nths) = (vec![], HashMap::new());
+    let whole = maps.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
+    for (inode, mapped) in whole.filter_map(parse_line) {
+        let nth = *nths.entry((inode, mapped.path)).or_insert(files.len());
+        match files.get_mut(nth) {
+            None => files.push(mapped),
+            Some(Mapped { written, .. }) => *written |= mapped.written,
+        }
     }
-    files.into_values().collect()
+    files
 }
 
 /// `7f06-7f07 r-xp 00003000 fe:00 326970   /usr/lib/libz.so.1 (deleted)`, with the device and inode.
@@ -212,8 +289,7 @@ mod tests {
             7f06-7f07 rw-p 00000000 00:00 0 \n\
             7f07-7f08 rw-s 00000000 00:01 1024                       /dev/zero (deleted)\n\
             7f08-7f09 r-xp 00000000 00:01 9                          /memfd:jit (deleted)\n";
-        let mut files = parse(maps);
-        files.sort_by_key(|mapped| mapped.range);
+        let files = parse(maps);
         let seen: Vec<_> = files.iter().map(|m| (m.path, m.deleted, m.written, m.is_memory())).collect();
         let expected: [(&[u8], _, _, _); 5] = [
             (b"/srv/a/bin/x", false, false, false),

@@ -4,11 +4,10 @@ use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
-use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 
+use super::watching::start_time;
 use crate::manifest::HostPath;
 use crate::quote::word;
 use crate::resolve::Mount;
@@ -21,14 +20,14 @@ pub struct Process {
     pub pid: u32,
     /// Its name, as `ps` shows it.
     pub name: String,
-    /// Its systemd unit, from its control group.
+    /// The unit of the system manager that it belongs to, where systemd runs.
     pub unit: Option<String>,
 }
 
 impl fmt::Display for Process {
     /// `php-fpm8.2 (pid 812, php8.2-fpm.service)`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (pid {}", self.name, self.pid)?;
+        write!(f, "{} (pid {}", word(&self.name), self.pid)?;
         match &self.unit {
             Some(unit) => write!(f, ", {unit})"),
             None => f.write_str(")"),
@@ -43,11 +42,13 @@ pub(super) fn all() -> impl Iterator<Item = (u32, PathBuf)> {
 }
 
 impl Process {
-    /// What makes it begin anew.
+    /// What makes it begin anew. Its name is not in it: who wrote the program, or owns the process, chose that.
     pub fn restart(&self) -> String {
-        match &self.unit {
-            Some(unit) if unit.ends_with(".service") => format!("systemctl restart {}", word(unit)),
-            _ => format!("restart {}", self.name),
+        let service = self.unit.as_ref().filter(|unit| unit.ends_with(".service"));
+        // Under a user's own manager may run whatever he likes.
+        match service.filter(|unit| !unit.starts_with("user@")) {
+            Some(unit) => format!("systemctl restart {}", word(unit)),
+            None => format!("restart the process {}", self.pid),
         }
     }
 
@@ -58,37 +59,38 @@ impl Process {
 
     pub(super) fn read(pid: u32, proc: &Path) -> Option<Self> {
         let name = fs::read(proc.join("comm")).ok()?;
-        let unit = fs::read_to_string(proc.join("cgroup")).ok().and_then(|text| unit(&text));
+        let group = || fs::read_to_string(proc.join("cgroup")).ok();
+        let unit = systemd_runs().then(group).flatten().and_then(|text| unit(&text));
         Some(Self { pid, name: String::from_utf8_lossy(&name).trim_end().to_owned(), unit })
     }
 }
 
 impl Process {
-    /// When it was started, by `/proc/PID/stat` (proc(5)).
-    pub fn started(&self) -> Option<SystemTime> {
-        let text = fs::read_to_string(format!("/proc/{}/stat", self.pid)).ok()?;
-        let ticks: u64 = start_ticks(&text)?.parse().ok()?;
-        let a_second = sysconf(SysconfVar::CLK_TCK).ok()??;
-        let after_boot = Duration::from_millis(ticks * 1000 / u64::try_from(a_second).ok()?);
-        let now = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).ok()?);
-        SystemTime::now().checked_sub(now.checked_sub(after_boot)?)
+    /// When it was started, in milliseconds since boot, as [`since_boot`](super::since_boot) counts; its clock has ticks of
+    /// some 10 ms.
+    pub fn started(&self) -> Option<u64> {
+        let a_second = u64::try_from(sysconf(SysconfVar::CLK_TCK).ok()??).ok()?;
+        start_time(self.pid)?.checked_mul(1000)?.checked_div(a_second)
     }
 }
 
-/// The 22nd field of `/proc/PID/stat`; the second one, a name in parentheses, may contain anything.
-fn start_ticks(text: &str) -> Option<&str> {
-    text.rsplit_once(')')?.1.split_whitespace().nth(19)
+/// Whether systemd is this system's manager: else the names of control groups are anybody's (`sd_booted(3)`).
+fn systemd_runs() -> bool {
+    Path::new("/run/systemd/system").is_dir()
 }
 
-/// The unit in a `/proc/PID/cgroup` file (cgroups(7)): the innermost component that is a unit's name.
+/// The unit in a `/proc/PID/cgroup` file (cgroups(7)), as systemd finds it: the first component that is no slice. What lies
+/// in it may be delegated, and named by whoever runs there, as below `user@1000.service`.
 fn unit(text: &str) -> Option<String> {
     let path = text.lines().find_map(|line| {
         line.strip_prefix("0::").or_else(|| line.split_once("name=systemd:").map(|(_, path)| path))
     })?;
-    let mut components = path.rsplit('/');
-    components
-        .find(|name| matches!(name.rsplit_once('.'), Some((_, "service" | "scope"))))
-        .map(ToOwned::to_owned)
+    let is_slice = |name: &str| matches!(name.rsplit_once('.'), Some((_, "slice")));
+    let name = path.split('/').find(|name| !name.is_empty() && !is_slice(name))?;
+    let name = name.strip_prefix('_').unwrap_or(name); // systemd escapes what looks like a file of the kernel's
+    let is_unit = matches!(name.rsplit_once('.'), Some((prefix, "service" | "scope")) if !prefix.is_empty());
+    let valid = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+    (is_unit && name.chars().all(valid)).then(|| name.to_owned())
 }
 
 /// All processes of the unit `name`.
@@ -173,25 +175,40 @@ fn sees(proc: &Path, mounts: &[std::sync::Arc<Mount>]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::state::since_boot;
     use super::*;
 
     #[test]
-    fn the_unit_is_the_innermost_one() {
+    fn the_unit_is_the_one_that_systemd_made() {
         assert_eq!(unit("0::/system.slice/php8.2-fpm.service\n"), Some("php8.2-fpm.service".into()));
         assert_eq!(unit("0::/user.slice/user-0.slice/session-1.scope\n"), Some("session-1.scope".into()));
         assert_eq!(unit("3:cpu:/x\n1:name=systemd:/system.slice/a.service/sub\n"), Some("a.service".into()));
-        assert_eq!(unit("0::/\n"), None);
+        let delegated = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/mariadb.service\n";
+        assert_eq!(unit(delegated), Some("user@1000.service".into()));
+        assert_eq!(unit("0::/system.slice/a.service/mariadb.service\n"), Some("a.service".into()));
+        assert_eq!(unit("0::/system.slice/system-php.slice/_b.service\n"), Some("b.service".into()));
+        for none in
+            ["0::/\n", "0::/../x.service/y\n", "0::/a/b.service\n", "0::/system.slice/$(id).service\n", ""]
+        {
+            assert_eq!(unit(none), None, "{none:?}");
+        }
+        let of = |unit: Option<&str>| Process { pid: 7, name: "x; y".into(), unit: unit.map(Into::into) };
+        assert_eq!(of(Some("a.service")).restart(), "systemctl restart a.service");
+        assert_eq!(of(Some("user@1000.service")).restart(), "restart the process 7");
+        assert_eq!(
+            (of(None).restart(), of(None).to_string()),
+            ("restart the process 7".into(), "'x; y' (pid 7)".into())
+        );
     }
 
     #[test]
     fn a_process_knows_when_it_started() {
-        assert_eq!(start_ticks("7 (a) b) S 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4711 9"), Some("4711"));
-        let before = SystemTime::now() - Duration::from_secs(1);
+        let before = since_boot().saturating_sub(20);
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let started = Process { pid: child.id(), name: "sleep".into(), unit: None }.started().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(started > before && started <= SystemTime::now() + Duration::from_millis(20), "{started:?}");
+        assert!((before..=since_boot()).contains(&started), "{started}");
     }
 
     #[test]

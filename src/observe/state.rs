@@ -1,15 +1,14 @@
 //! Where the records are, and what they say.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use nix::time::{ClockId, clock_gettime};
 
-use super::record::{BootId, Kept, Record};
+use super::record::{BootId, Kept, Record, Unreadable};
 use crate::manifest::{HostPath, SiteName};
 use crate::{Error, Result};
 
@@ -86,14 +85,18 @@ impl StateDir {
     }
 
     /// What is recorded of `site`. A record that is damaged, or of another boot, counts as lost; one that cannot be read
-    /// just now does not: it would be written over.
+    /// just now, or not by this mountjail, does not: it would be written over.
     pub fn read(&self, site: &SiteName, boot: &BootId) -> Result<Records> {
-        let mut records = Records::default();
-        let record: Option<Record> = read_json(&self.record(site), &mut records.warnings)?;
-        records.record = record.filter(|record| record.version == VERSION && record.boot == *boot);
-        let kept: Option<Kept> = read_json(&self.kept(site), &mut records.warnings)?;
-        records.kept = kept.filter(|kept| kept.version == VERSION);
-        Ok(records)
+        let (run, lib) = (self.record(site), self.kept(site));
+        let (record, kept) = (file(&run)?, file(&lib)?);
+        let (record, kept) =
+            (record.map(|bytes| Record::parse(&bytes)), kept.map(|bytes| Kept::parse(&bytes)));
+        let versions = [(&run, record.as_ref().and_then(newer)), (&lib, kept.as_ref().and_then(newer))];
+        refuse_newer(site, &versions)?;
+        let mut warnings = vec![];
+        let record = record.and_then(|record| or_lost(record, &run, &mut warnings));
+        let kept = kept.and_then(|kept| or_lost(kept, &lib, &mut warnings));
+        Ok(Records { record: record.filter(|record| record.boot == *boot), kept, warnings })
     }
 }
 
@@ -126,48 +129,89 @@ impl Records {
     pub fn root(&self) -> Option<&HostPath> {
         self.record.as_ref().map(|record| &record.root).or_else(|| self.kept.as_ref().map(|kept| &kept.root))
     }
-}
 
-/// Of records that this mountjail writes.
-const VERSION: u32 = 1;
-
-/// What records of all versions have.
-#[derive(Deserialize)]
-struct Versioned {
-    version: u32,
-}
-
-fn read_json<T: DeserializeOwned>(path: &Path, warnings: &mut Vec<String>) -> Result<Option<T>> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => {
-            return Err(Error::failed(format!("cannot read the record {}", path.display()))
-                .because(&error)
-                .hint("if that lasts, remove it: mounts are found by looking, placeholders that it told of stay"));
-        }
-    };
-    if let Ok(Versioned { version }) = serde_json::from_slice(&bytes)
-        && version > VERSION
-    {
-        let what = format!("the record {} was written by a newer mountjail", path.display());
-        return Err(Error::failed(what)
-            .because_of(format!("it is of version {version}, and this one knows versions up to {VERSION}"))
-            .hint("use the newer one: it is not known here what its record says"));
+    /// The manifest that the site was brought up by, if they tell.
+    pub fn manifest(&self) -> Option<&Path> {
+        let of_record = self.record.as_ref().and_then(|record| record.manifest.as_deref());
+        of_record.or_else(|| self.kept.as_ref()?.manifest.as_deref())
     }
-    let damaged = |error| {
+}
+
+/// Larger than any record: of 100,000 mounts it has some 40 MB.
+const LONGEST: u64 = 256 << 20;
+
+/// What the record at `path` says, in bytes; `None`: there is none.
+fn file(path: &Path) -> Result<Option<Vec<u8>>> {
+    let cannot = |error: &io::Error| {
+        Error::failed(format!("cannot read the record {}", path.display()))
+            .because(error)
+            .hint("if that lasts, remove it: mounts are found by looking, placeholders that it told of stay")
+    };
+    match read_regular(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(cannot(&error)),
+    }
+}
+
+/// All of a regular file, without waiting for anybody, and not more than a record can have.
+pub(super) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path)?;
+    let metadata = file.metadata()?;
+    match () {
+        () if metadata.is_dir() => return Err(io::Error::from_raw_os_error(libc::EISDIR)),
+        () if !metadata.is_file() => return Err(io::Error::other("it is not a regular file")),
+        () if metadata.len() > LONGEST => return Err(io::Error::from_raw_os_error(libc::EFBIG)),
+        () => {}
+    }
+    let mut bytes = vec![];
+    file.take(LONGEST).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn newer<T>(read: &Result<T, Unreadable>) -> Option<u32> {
+    match read {
+        Err(Unreadable::Newer(version)) => Some(*version),
+        _ => None,
+    }
+}
+
+/// Refuses records that only a newer mountjail understands, and says how to go on without them.
+fn refuse_newer(site: &SiteName, versions: &[(&PathBuf, Option<u32>)]) -> Result<()> {
+    let newer: Vec<_> =
+        versions.iter().filter_map(|(path, version)| Some((path.display(), (*version)?))).collect();
+    let Some((first, version)) = newer.first() else { return Ok(()) };
+    let aside: Vec<_> = newer.iter().map(|(path, _)| format!("mv {path} {path}.newer")).collect();
+    Err(Error::failed(format!("the record {first} was written by a newer mountjail"))
+        .because_of(Unreadable::Newer(*version))
+        .hint(format!(
+            "use the newer one; or go on without its records: `{}`; `mountjail down {site}` finds the mounts by looking \
+             then, and placeholders stay",
+            aside.join(" && ")
+        )))
+}
+
+/// What was read; one that is damaged is lost.
+fn or_lost<T>(read: Result<T, Unreadable>, path: &Path, warnings: &mut Vec<String>) -> Option<T> {
+    let damaged = |why| {
         warnings.push(format!(
-            "the record {} is damaged ({error}) and counts as lost: what it told of is found by looking at the \
-             mounts; placeholders that it told of stay",
+            "the record {} is damaged ({why}) and counts as lost: what it told of is found by looking at the mounts; \
+             placeholders that it told of stay",
             path.display()
         ));
     };
-    Ok(serde_json::from_slice(&bytes).map_err(damaged).ok())
+    read.map_err(damaged).ok()
 }
 
 /// Seconds since 1970, for what is recorded; 0 of a clock that is before.
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Milliseconds since boot, by a clock that nobody sets (`CLOCK_BOOTTIME`).
+pub fn since_boot() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
+    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// The identity of this boot.
@@ -216,9 +260,11 @@ mod tests {
         let state = StateDir::under(dir.path());
         state.create().unwrap();
         let (site, boot) = (SiteName::new("a").unwrap(), BootId("b".into()));
-        fs::write(state.record(&site), "{\"version\": 2, \"something\": \"new\"}").unwrap();
-        let error = state.read(&site, &boot).unwrap_err().to_string();
-        assert!(error.contains("newer mountjail") && error.contains("version 2"), "{error}");
+        fs::write(state.kept(&site), "{\"version\": 7, \"something\": \"new\"}").unwrap();
+        let error = state.read(&site, &boot).unwrap_err();
+        assert!(error.to_string().contains("version 7"), "{error}");
+        let aside = format!("`mv {0} {0}.newer`", state.kept(&site).display());
+        assert!(error.hint_text().is_some_and(|hint| hint.contains(&aside)), "{error:?}");
     }
 
     #[test]

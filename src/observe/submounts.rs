@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::mountinfo::MountInfo;
-use super::record::Submount;
+use super::record::{Submount, Unknown};
 use super::table::Table;
 use super::types::Observed;
 use crate::manifest::{HostPath, JailPath};
@@ -19,8 +19,11 @@ pub fn submounts(root: &HostPath, target: &JailPath, unique_id: Option<u64>) -> 
         })?,
         None => Table::read_text()?,
     };
-    let submount =
-        |mount: &MountInfo| Submount { target: in_the_jail(root, &mount.point), unique_id: mount.unique_id };
+    let submount = |mount: &MountInfo| Submount {
+        target: in_the_jail(root, &mount.point),
+        unique_id: mount.unique_id,
+        more: Unknown::new(),
+    };
     Ok(table.below(point.as_path()).iter().map(submount).collect())
 }
 

@@ -60,9 +60,24 @@ impl Table {
         points
     }
 
+    /// All of them.
+    pub(super) fn mounts(&self) -> &[MountInfo] {
+        &self.mounts
+    }
+
+    /// The mount with this id, which is not the one that is never reused.
+    pub(super) fn get(&self, id: u64) -> Option<&MountInfo> {
+        self.mounts.iter().find(|mount| mount.id == id)
+    }
+
+    /// Where the mount with this id is.
+    pub fn point_of(&self, id: u64) -> Option<PathBuf> {
+        self.get(id).map(|mount| mount.point.clone())
+    }
+
     /// Whether there is a mount with this id.
     pub(super) fn has(&self, id: u64) -> bool {
-        self.mounts.iter().any(|mount| mount.id == id)
+        self.get(id).is_some()
     }
 
     /// The mounts below `path`, sorted by mount point.
@@ -78,9 +93,10 @@ impl Table {
     }
 }
 
-/// Asks the kernel for every mount but the one that the root directory is on.
+/// Asks the kernel for every mount.
 fn ask() -> io::Result<Vec<MountInfo>> {
-    let ids = sys::list_mounts()?;
+    let mut ids = sys::list_mounts()?;
+    ids.extend(mount_of_slash()?); // which the kernel leaves out
     let threads =
         thread::available_parallelism().map_or(1, usize::from).min(ids.len().div_ceil(WORTH_A_THREAD));
     let share = ids.len().div_ceil(threads.max(1)).max(1);
@@ -96,6 +112,12 @@ fn ask() -> io::Result<Vec<MountInfo>> {
         }
         Ok(mounts)
     })
+}
+
+/// The never reused id of the mount that the root directory is on.
+fn mount_of_slash() -> io::Result<Option<u64>> {
+    let stat = sys::stat_fd(sys::open_host(Path::new("/"), libc::O_PATH | libc::O_DIRECTORY)?)?;
+    Ok(stat.mount_id.filter(|_| stat.mount_id_is_unique))
 }
 
 fn ask_for(ids: &[u64]) -> io::Result<Vec<MountInfo>> {
@@ -127,6 +149,24 @@ pub(super) fn stack(mounts: &[MountInfo]) -> Vec<&MountInfo> {
         stack.push(rest.remove(next.unwrap_or(0)));
     }
     stack
+}
+
+/// Of mounts at one point, the one that `is_top` and those that it is mounted on, from the lowest up; where several may be
+/// it, all of them, as [`stack`]. `None`: none is.
+pub(super) fn stack_below(
+    mounts: &[MountInfo],
+    is_top: impl Fn(&MountInfo) -> bool,
+) -> Option<Vec<&MountInfo>> {
+    let mut tops = mounts.iter().filter(|mount| is_top(mount));
+    let top = tops.next()?;
+    if tops.next().is_some() {
+        return Some(stack(mounts));
+    }
+    let below =
+        |mount: &&MountInfo| mounts.iter().find(|other| other.id == mount.parent && other.id != mount.id);
+    let mut stack: Vec<_> = std::iter::successors(Some(top), below).take(mounts.len()).collect();
+    stack.reverse();
+    Some(stack)
 }
 
 #[cfg(test)]

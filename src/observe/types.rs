@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use crate::manifest::{HostPath, JailPath};
 use crate::resolve::{FileId, FileKind, Options};
+use crate::sys::Stat;
 
-use super::record::{Kept, Record};
+use super::record::{Identity, Kept, Record};
 
 /// Everything that the planner needs to know about one site.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +20,9 @@ pub struct Observed {
     pub mounts: BTreeMap<JailPath, Vec<SeenMount>>,
     /// Mounts below the root at other paths; when each target was asked alone, only those in recursive mounts.
     pub elsewhere: BTreeMap<JailPath, Vec<SeenMount>>,
+    /// The directories that are to be mounted or made something in, and that lie neither on the root's own mount nor on the
+    /// one at the nearest target above.
+    pub holders: BTreeMap<JailPath, Holder>,
     /// Of these, the ones in a recursive mount that show what its source has at the same place; not asked where it is
     /// recorded what came along.
     pub as_in_source: BTreeSet<JailPath>,
@@ -27,6 +31,8 @@ pub struct Observed {
     pub strays: Vec<Stray>,
     /// Of the desired generated files, those whose contents on the host already are as desired.
     pub current_files: BTreeSet<HostPath>,
+    /// Targets of recorded mounts whose source is not there, though the manifest names it.
+    pub absent: BTreeSet<JailPath>,
     /// What was recorded, if it is of this boot and this root.
     pub record: Option<Record>,
     /// What was recorded to outlive a boot.
@@ -39,7 +45,7 @@ pub struct Seen {
     /// Its type.
     pub kind: FileKind,
     /// Its identity.
-    pub file: FileId,
+    pub file: Identity,
     /// `st_size` is 0, or the directory has no entries but what [`Kept`] lists.
     pub empty: bool,
     /// The text of a symbolic link.
@@ -53,7 +59,7 @@ pub struct SeenMount {
     pub id: u64,
     /// The id that is never reused (Linux 6.8).
     pub unique_id: Option<u64>,
-    /// Which file is visible at its root; `None` for a mount that another one covers.
+    /// Which file is visible at its root; of a mount that another one covers only where both show the same.
     pub file: Option<FileId>,
     /// What that file is; `None` likewise.
     pub kind: Option<FileKind>,
@@ -62,6 +68,39 @@ pub struct SeenMount {
     pub fs_root: Option<PathBuf>,
     /// Its attributes.
     pub options: Options,
+    /// It is shared, though what it is mounted on is not: somebody made it so.
+    pub made_shared: bool,
+}
+
+impl SeenMount {
+    /// Whether the file `found` is on this mount, as far as the kernel tells.
+    pub fn holds(&self, found: &Stat) -> bool {
+        let id = if found.mount_id_is_unique { self.unique_id } else { Some(self.id) };
+        id.is_some() && id == found.mount_id
+    }
+}
+
+/// The mount that a directory in the root lies on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its id in `/proc/self/mountinfo`.
+    pub id: u64,
+    /// Its id that is never reused.
+    pub unique_id: Option<u64>,
+    /// Where it is, on the host.
+    pub point: PathBuf,
+    /// What is in the directory is shown nowhere else outside the root, and the kernel keeps it: a volume of the site's own.
+    pub own_volume: bool,
+}
+
+impl Holder {
+    /// Whether it is the mount `seen`.
+    pub fn is(&self, seen: &SeenMount) -> bool {
+        match (self.unique_id, seen.unique_id) {
+            (Some(mine), Some(theirs)) => mine == theirs,
+            _ => self.id == seen.id,
+        }
+    }
 }
 
 /// A recorded mount that was moved away with a directory.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 /// Where systemd looks for units of the system: systemd.unit(5), and the scripts of `/etc/init.d` that it makes units of.
-const DIRECTORIES: [&str; 11] = [
+pub(super) const DIRECTORIES: [&str; 11] = [
     "/etc/systemd/system.control",
     "/run/systemd/system.control",
     "/run/systemd/transient",
@@ -26,12 +26,8 @@ pub struct Units(BTreeSet<String>);
 impl Units {
     /// Reads the names of the unit files; a directory that is not there has none.
     pub fn read() -> Self {
-        let names = |directory: &str| {
-            let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-            entries.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>()
-        };
-        let mut units: BTreeSet<_> = DIRECTORIES.into_iter().flat_map(names).collect();
-        units.extend(names("/etc/init.d").into_iter().map(|script| format!("{script}.service")));
+        let mut units: BTreeSet<_> = DIRECTORIES.iter().flat_map(names_in).collect();
+        units.extend(names_in("/etc/init.d").into_iter().map(|script| format!("{script}.service")));
         Self(units)
     }
 
@@ -49,8 +45,16 @@ impl Units {
     }
 }
 
+/// The names in a directory, sorted; none if it is not there.
+pub(super) fn names_in(directory: impl AsRef<Path>) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.sort();
+    names
+}
+
 /// `getty@.service` for `getty@tty1.service`.
-fn template(name: &str) -> Option<String> {
+pub(super) fn template(name: &str) -> Option<String> {
     let (prefix, rest) = name.split_once('@')?;
     let (_, suffix) = rest.rsplit_once('.')?;
     Some(format!("{prefix}@.{suffix}"))

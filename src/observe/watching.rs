@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::state::StateDir;
+use super::state::{StateDir, read_regular};
 use crate::manifest::SiteName;
 
 /// The file `<run>/watch/state.json`: replaced atomically after each pass, removed at a clean end. Times are seconds
@@ -59,10 +59,13 @@ pub struct WatchFailure {
 impl WatchState {
     /// What the watcher that runs now says; `None`: none runs.
     pub fn read(state: &StateDir) -> Option<Self> {
-        let bytes = fs::read(state.watch_state()).ok()?;
-        let found: Self = serde_json::from_slice(&bytes).ok()?;
-        let runs = found.version == 1 && start_time(found.pid) == Some(found.start_time);
-        runs.then_some(found)
+        let found = Self::parse(&read_regular(&state.watch_state()).ok()?)?;
+        (start_time(found.pid) == Some(found.start_time)).then_some(found)
+    }
+
+    /// Reads what a watcher said; `None`: it is nothing that can be understood.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice(bytes).ok().filter(|found: &Self| found.version == 1)
     }
 }
 

@@ -1,7 +1,7 @@
 //! One target: what shall be there against what is.
 
 use crate::manifest::{HostPath, JailPath};
-use crate::observe::{Observed, RecordedMount, SeenMount, Submount};
+use crate::observe::{Observed, RecordedMount, SeenMount, Submount, Unknown};
 use crate::resolve::Mount;
 
 use super::types::State;
@@ -64,26 +64,34 @@ pub(super) enum Verdict {
     Attach,
     /// The top is ours and not right.
     Swap { top: SeenMount, because: State, detail: String },
-    /// The top is ours and of a type that what shall be there cannot take the place of.
-    Replace { top: SeenMount, because: State, detail: String },
+    /// All of these are ours, bottom first, and one mount cannot take the place of them: it is of another type, or they are
+    /// several.
+    Replace { stack: Vec<SeenMount>, because: State, detail: String },
     /// The one below the top is right and the top ours: a swap that a crash stopped half way.
     FinishSwap { top: SeenMount, below: SeenMount },
-    /// The top is not ours.
-    NotOurs { state: State, detail: String },
+    /// The topmost ones, so many, are not ours.
+    NotOurs { state: State, detail: String, count: usize },
+    /// The top is ours and not right, and one beneath it is not ours.
+    OnTheirs { because: State, detail: String },
 }
 
 pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
     let stack = observed.mounts.get(&mount.target).map(Vec::as_slice).unwrap_or_default();
     let Some((top, below)) = stack.split_last() else { return Verdict::Attach };
+    let is_recorded = |seen: &SeenMount| recorded(observed, &mount.target, seen).is_some();
     let ours = recorded(observed, &mount.target, top);
+    let change = |because, detail| change(observed, mount, stack, because, detail);
     if let Some(known) = ours.filter(|known| known.recursive != mount.recursive && is_right(top, mount)) {
         let submounts = |recursive| if recursive { "with" } else { "without" };
         let (found, wanted) = (submounts(known.recursive), submounts(mount.recursive));
-        let detail = format!("mounted {found} submounts, wanted {wanted}");
-        return Verdict::Swap { top: top.clone(), because: State::WrongOptions, detail };
+        return change(State::WrongOptions, format!("mounted {found} submounts, wanted {wanted}"));
+    }
+    // One that was only taken over is as whoever mounted it made it.
+    if top.made_shared && is_right(top, mount) && ours.is_some_and(|known| known.since.is_some()) {
+        return change(State::WrongOptions, "somebody made it shared, wanted private".to_owned());
     }
     if is_right(top, mount) {
-        let covered = below.iter().filter(|seen| recorded(observed, &mount.target, seen).is_some());
+        let covered = below.iter().filter(|seen| is_recorded(seen));
         return Verdict::Keep(covered.chain([top]).cloned().collect());
     }
     if let (Some(_), Some(next)) = (ours, below.last())
@@ -91,30 +99,52 @@ pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
     {
         return Verdict::FinishSwap { top: top.clone(), below: next.clone() };
     }
+    let theirs = stack.iter().rev().take_while(|seen| !is_recorded(seen)).count();
     match ours {
         Some(known) => {
             let (because, detail) = difference(top, mount, Some(&known.source));
-            let top = top.clone();
-            if top.kind.is_none_or(|kind| mount.kind.fits_on(kind)) {
-                Verdict::Swap { top, because, detail }
-            } else {
-                Verdict::Replace { top, because, detail }
-            }
+            change(because, detail)
         }
+        None if theirs < stack.len() => Verdict::NotOurs {
+            state: State::Shadowed,
+            detail: format!("{} is mounted on top of it, and not by mountjail", shown(top, Some(mount))),
+            count: theirs,
+        },
         None if shows_its_file(top, mount) => {
             let (because, detail) = difference(top, mount, None);
-            Verdict::Swap { top: top.clone(), because, detail }
-        }
-        None if below.iter().any(|seen| recorded(observed, &mount.target, seen).is_some()) => {
-            Verdict::NotOurs {
-                state: State::Shadowed,
-                detail: format!("{} is mounted on top of it, and not by mountjail", shown(top)),
-            }
+            change(because, detail)
         }
         None => Verdict::NotOurs {
             state: State::Foreign,
-            detail: format!("{} is mounted there, and not by mountjail", shown(top)),
+            detail: format!("{} is mounted there, and not by mountjail", shown(top, Some(mount))),
+            count: theirs,
         },
+    }
+}
+
+/// How `mount` comes in the place of `stack`, whose top is to go. Nothing is ever mounted on what others mounted there: that
+/// may appear where theirs comes from.
+fn change(
+    observed: &Observed,
+    mount: &Mount,
+    stack: &[SeenMount],
+    because: State,
+    detail: String,
+) -> Verdict {
+    let ours =
+        |seen: &&SeenMount| recorded(observed, &mount.target, seen).is_some() || shows_its_file(seen, mount);
+    match stack {
+        [top] if top.kind.is_none_or(|kind| mount.kind.fits_on(kind)) => {
+            Verdict::Swap { top: top.clone(), because, detail }
+        }
+        [below @ .., _] => match below.iter().rfind(|seen| !ours(seen)) {
+            None => Verdict::Replace { stack: stack.to_vec(), because, detail },
+            Some(theirs) => {
+                let theirs = format!("{} is mounted beneath it, and not by mountjail", shown(theirs, None));
+                Verdict::OnTheirs { because, detail: format!("{detail}; {theirs}") }
+            }
+        },
+        [] => Verdict::Attach,
     }
 }
 
@@ -137,8 +167,11 @@ fn difference(top: &SeenMount, mount: &Mount, source: Option<&HostPath>) -> (Sta
     }
 }
 
-/// What a mount of somebody else's is.
-pub(super) fn shown(seen: &SeenMount) -> String {
+/// What a mount of somebody else's is, where `mount` shall be.
+pub(super) fn shown(seen: &SeenMount, mount: Option<&Mount>) -> String {
+    if mount.is_some_and(|mount| shows_its_file(seen, mount)) {
+        return "the same file once more".to_owned();
+    }
     match &seen.fs_root {
         Some(root) => format!("something else ({} of its file system)", root.display()),
         None => "something else".to_owned(),
@@ -157,6 +190,8 @@ pub(super) fn record_of(seen: &SeenMount, mount: &Mount, observed: &Observed) ->
         recursive: mount.recursive,
         submounts: mount.recursive.then(|| submounts(known, mount, observed)),
         unique_id: seen.unique_id.or(known.and_then(|known| known.unique_id)),
+        since: known.and_then(|known| known.since),
+        more: known.map(|known| known.more.clone()).unwrap_or_default(),
     })
 }
 
@@ -168,7 +203,7 @@ fn submounts(known: Option<&RecordedMount>, mount: &Mount, observed: &Observed) 
     let inside = observed.elsewhere.iter().filter(|(path, _)| path.starts_with(&mount.target));
     let ours = inside.flat_map(|(path, stack)| {
         let ours = stack.iter().filter(|seen| came_along(observed, path, seen));
-        ours.map(|seen| Submount { target: path.clone(), unique_id: seen.unique_id })
+        ours.map(|seen| Submount { target: path.clone(), unique_id: seen.unique_id, more: Unknown::new() })
     });
     ours.collect()
 }

@@ -15,6 +15,7 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
     let mut plan = Plan {
         site,
         root,
+        manifest: None,
         steps: vec![],
         states: vec![],
         keep: vec![],
@@ -83,9 +84,9 @@ fn source_of(
 /// A mount of somebody else's; `covers`: it is on one of ours.
 fn not_ours(target: &JailPath, seen: &SeenMount, covers: bool) -> MountState {
     let (state, detail) = if covers {
-        (State::Shadowed, format!("{} is mounted on top of it, and not by mountjail", shown(seen)))
+        (State::Shadowed, format!("{} is mounted on top of it, and not by mountjail", shown(seen, None)))
     } else {
-        (State::Foreign, format!("{} is mounted there, and not by mountjail", shown(seen)))
+        (State::Foreign, format!("{} is mounted there, and not by mountjail", shown(seen, None)))
     };
     MountState { target: target.clone(), source: None, state, detail: Some(detail), mount: None }
 }

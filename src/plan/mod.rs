@@ -6,10 +6,12 @@
 mod compare;
 mod down;
 mod placeholders;
+mod site;
 mod types;
 mod up;
 
 pub use down::down;
 
+pub use site::SiteState;
 pub use types::{MountState, Plan, State, Step};
 pub use up::up;

@@ -47,8 +47,11 @@ pub(super) fn plan(
         let mounted = observed.mounts.contains_key(path);
         match (need, seen) {
             (Need::Target(_), _) if !attach.contains(path) => {}
+            // What stands beneath is of the type of what is mounted on it.
             (Need::Target(mount), None) if mounted && !removed.contains(path) => {
-                steps.conflicts.push(wrong_type(desired, path, mount));
+                let stack = observed.mounts.get(path).into_iter().flatten();
+                let fits = stack.filter_map(|seen| seen.kind).all(|kind| mount.kind.fits_on(kind));
+                steps.conflicts.extend((!fits).then(|| wrong_type(desired, path, mount)));
             }
             (Need::Way, None) if !is_needed_on_the_way(path, desired, observed, attach) => {}
             (need, None) => steps.create.push(create(path, *need)),
@@ -131,7 +134,7 @@ fn is_gone(made: &Made, observed: &Observed) -> bool {
         MadeKind::File => seen.kind == FileKind::File,
         MadeKind::Link(_) => seen.kind == FileKind::Symlink,
     };
-    !same_kind || made.file.is_some_and(|file| file != seen.file)
+    !same_kind || made.file.is_some_and(|file| !file.is(&seen.file))
 }
 
 pub(super) fn removal(made: &Made) -> Step {

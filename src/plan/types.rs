@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::manifest::{HostPath, JailPath, SiteName};
-use crate::observe::{RecordedMount, SeenMount, Stray};
-use crate::resolve::{FileId, FileKind, GeneratedFile, Mount};
+use crate::observe::{Identity, RecordedMount, SeenMount, Stray};
+use crate::resolve::{FileKind, GeneratedFile, Mount};
 
 /// The steps from observed to desired for one site, and how every mount stood.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct Plan {
     pub site: SiteName,
     /// The jail's directory on the host.
     pub root: HostPath,
+    /// The manifest that asks for it.
+    pub manifest: Option<PathBuf>,
     /// In the order of carrying out; empty when in sync.
     pub steps: Vec<Step>,
     /// Every desired, recorded or foreign mount below the root, sorted by target.
@@ -77,7 +79,7 @@ pub enum Step {
         /// Directory or file.
         kind: FileKind,
         /// Which file it must be; `None` when a crash left it unrecorded: then only if empty.
-        file: Option<FileId>,
+        file: Option<Identity>,
     },
     /// Remove a link that mountjail made, if it still says `text`.
     RemoveLink {
@@ -122,6 +124,19 @@ impl Step {
     pub fn changes_mounts(&self) -> bool {
         matches!(self, Self::Attach(_) | Self::Swap { .. } | Self::Detach { .. } | Self::DetachStray(_))
     }
+
+    /// The path in the jail that it changes, if it is where it was made.
+    pub fn path(&self) -> Option<&JailPath> {
+        match self {
+            Self::Detach { target, .. } => Some(target),
+            Self::RemovePlaceholder { path, .. }
+            | Self::RemoveLink { path, .. }
+            | Self::CreatePlaceholder { path, .. }
+            | Self::CreateLink { path, .. } => Some(path),
+            Self::Attach(mount) | Self::Swap { mount, .. } => Some(&mount.target),
+            Self::WriteFile(_) | Self::RemoveFile(_) | Self::DetachStray(_) => None,
+        }
+    }
 }
 
 /// How one mount stands.
@@ -155,6 +170,8 @@ pub enum State {
     WrongOptions,
     /// Something else is mounted on top of ours.
     Shadowed,
+    /// Its source is not there, and the manifest still names it.
+    Absent,
     /// Ours, no longer in the manifest.
     Orphan,
     /// Below the root and not ours: reported, never touched.
@@ -170,6 +187,7 @@ impl fmt::Display for State {
             Self::WrongSource => "wrong-source",
             Self::WrongOptions => "wrong-options",
             Self::Shadowed => "shadowed",
+            Self::Absent => "absent",
             Self::Orphan => "orphan",
             Self::Foreign => "foreign",
         })

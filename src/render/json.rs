@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{Answer, site_state};
+use super::Answer;
 use crate::manifest::JailPath;
-use crate::observe::{Outdated, Process};
+use crate::observe::{Inside, Outdated, Process};
 use crate::plan::{MountState, Plan, Step};
 use crate::resolve::{FileKind, Link, Mount, Reason, ResolvedPreset};
 
@@ -58,12 +58,14 @@ fn with(mut value: Value, more: Value) -> Value {
     value
 }
 
-/// `{site, root, state, mounts: [{target, source, state, detail, options}], outdated: [{unit, pids, name, files, hint}]}`
-pub fn status(plan: &Plan, outdated: &[Outdated]) -> Value {
+/// `{site, root, state, reasons, mounts: [{target, source, state, detail, options}], outdated: [{unit, pids, name, files, more_files, hint}],
+/// processes_not_looked_at}`
+pub fn status(plan: &Plan, inside: &Inside) -> Value {
     let mounts: Vec<_> = plan.states.iter().map(state).collect();
-    let outdated: Vec<_> = outdated.iter().map(old).collect();
+    let outdated: Vec<_> = inside.outdated.iter().map(old).collect();
     json!({
-        "site": plan.site, "root": plan.root, "state": site_state(plan), "mounts": mounts, "outdated": outdated,
+        "site": plan.site, "root": plan.root, "state": plan.site_state(), "reasons": plan.reasons(), "mounts": mounts,
+        "outdated": outdated, "processes_not_looked_at": inside.not_looked_at,
     })
 }
 
@@ -72,7 +74,7 @@ fn old(outdated: &Outdated) -> Value {
     let process = outdated.processes.first();
     json!({
         "name": process.map(|process| &process.name), "unit": process.and_then(|process| process.unit.as_ref()),
-        "pids": pids, "files": outdated.files, "hint": process.map(Process::restart),
+        "pids": pids, "files": outdated.files, "more_files": outdated.more, "hint": process.map(Process::restart),
     })
 }
 

@@ -6,43 +6,8 @@ pub mod prometheus;
 pub mod systemd;
 pub mod text;
 
-use serde::Serialize;
-
 use crate::manifest::JailPath;
-use crate::plan::{Plan, State};
 use crate::resolve::{Desired, Link, Mount};
-
-/// How a whole site stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SiteState {
-    /// Every mount is ok, and nothing is to be done.
-    Up,
-    /// Some are, or something that should not be there is.
-    Drifted,
-    /// None is.
-    Down,
-}
-
-impl std::fmt::Display for SiteState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Up => "up",
-            Self::Drifted => "drifted",
-            Self::Down => "down",
-        })
-    }
-}
-
-/// How the site of `plan`, one of `up`, stands. Foreign mounts elsewhere do not count: they are not ours.
-pub fn site_state(plan: &Plan) -> SiteState {
-    let mut ours = plan.states.iter().filter(|state| state.state != State::Foreign || state.mount.is_some());
-    if plan.in_sync() && ours.all(|state| state.state == State::Ok) {
-        return SiteState::Up;
-    }
-    let mut ours = plan.states.iter().filter(|state| state.state != State::Foreign || state.mount.is_some());
-    if ours.all(|state| state.state == State::Missing) { SiteState::Down } else { SiteState::Drifted }
-}
 
 /// What brought a path into a jail.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,10 +2,9 @@
 
 use std::fmt::{Display, Write};
 
-use super::{SiteState, site_state};
 use crate::manifest::SiteName;
 use crate::observe::{History, WatchState};
-use crate::plan::{Plan, State};
+use crate::plan::{Plan, SiteState, State};
 
 /// What is known of one site.
 #[derive(Clone, Debug)]
@@ -22,17 +21,18 @@ pub struct Site<'p> {
 
 impl Site<'_> {
     fn state(&self) -> Option<SiteState> {
-        self.plan.map(site_state)
+        self.plan.map(Plan::site_state)
     }
 }
 
-const STATES: [State; 8] = [
+const STATES: [State; 9] = [
     State::Ok,
     State::Missing,
     State::Stale,
     State::WrongSource,
     State::WrongOptions,
     State::Shadowed,
+    State::Absent,
     State::Orphan,
     State::Foreign,
 ];
@@ -75,7 +75,7 @@ pub fn metrics(sites: &[Site<'_>], watch: Option<&WatchState>, now: u64) -> Stri
 
 /// What the records tell.
 fn histories(text: &mut Exposition, sites: &[Site<'_>]) {
-    let known: Vec<_> = sites.iter().filter_map(|site| Some((site.name, site.history?))).collect();
+    let known: Vec<_> = sites.iter().filter_map(|site| Some((site.name, site.history.as_ref()?))).collect();
     if known.is_empty() {
         return;
     }

@@ -2,12 +2,15 @@
 
 use std::fmt;
 
-use super::{Answer, site_state};
+use super::Answer;
 use crate::manifest::{JailPath, SiteName};
-use crate::observe::{Outdated, Process, WatchFailure, WatchState};
-use crate::plan::{MountState, Plan, State};
-use crate::quote::printable;
+use crate::observe::{Inside, Process, WatchFailure, WatchState};
+use crate::plan::{MountState, Plan, SiteState, State};
+use crate::quote::{brief, printable};
 use crate::resolve::{Mount, Reason, ResolvedPreset};
+
+/// A reason is not longer, whatever paths and texts of links are in it.
+const LONGEST: usize = 1000;
 
 /// Adds a line to `text`: one, whatever a site's owner chose of what is in it, and without a command to the terminal.
 pub fn line(text: &mut String, line: fmt::Arguments<'_>) {
@@ -32,33 +35,62 @@ pub fn plan(plan: &Plan) -> String {
     text
 }
 
-/// A line for the site and one for each mount.
-pub fn status(plan: &Plan) -> String {
+/// How much is shown of a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Every mount.
+    Mounts,
+    /// Mounts that are not ok, of a site that is not down.
+    Sites,
+    /// As `Sites`, and nothing of a site that is up.
+    Wrong,
+}
+
+impl Detail {
+    fn shows(self, state: State, of: SiteState) -> bool {
+        self == Self::Mounts || state != State::Ok && of != SiteState::Down
+    }
+}
+
+/// A line for the site, one for each mount that is to be shown, and why else it is not up.
+pub fn status(plan: &Plan, detail: Detail) -> String {
     let ok = plan.states.iter().filter(|state| state.state == State::Ok).count();
     let total = plan.states.iter().filter(|state| state.mount.is_some()).count();
-    let state = site_state(plan);
+    let state = plan.site_state();
     let mut text = String::new();
+    if detail == Detail::Wrong && state == SiteState::Up {
+        return text;
+    }
     line(&mut text, format_args!("{}: {state}, {ok} of {total} mounts ok in {}", plan.site, plan.root));
-    let width =
-        plan.states.iter().map(|state| state.target.to_string().chars().count()).max().unwrap_or(0).min(60);
-    for state in &plan.states {
+    let shown: Vec<_> = plan.states.iter().filter(|mount| detail.shows(mount.state, state)).collect();
+    let width = shown.iter().map(|state| state.target.to_string().chars().count()).max().unwrap_or(0).min(60);
+    for state in shown {
         let target = state.target.to_string();
         line(&mut text, format_args!("  {:<13} {target:<width$}  {}", state.state, about(state)));
+    }
+    for reason in plan.reasons() {
+        line(&mut text, format_args!("  because: {}", brief(&reason, LONGEST)));
     }
     text
 }
 
-/// A line for processes that still use old files.
-pub fn outdated(outdated: &Outdated) -> String {
-    let restart = outdated.processes.iter().map(Process::restart).next().unwrap_or_default();
+/// A line for each group of processes that still use old files.
+pub fn outdated(inside: &Inside) -> String {
     let mut text = String::new();
-    line(&mut text, format_args!("  note: {outdated}; {restart}"));
+    for outdated in &inside.outdated {
+        let restart = outdated.processes.first().map(Process::restart).unwrap_or_default();
+        line(&mut text, format_args!("  note: {}; {restart}", brief(&outdated.to_string(), LONGEST)));
+    }
+    if inside.not_looked_at > 0 {
+        let count = inside.not_looked_at;
+        line(&mut text, format_args!("  note: {count} more processes are inside; they were not looked at"));
+    }
     text
 }
 
 /// What is wrong with what a running watcher does; `now` in seconds since 1970.
 pub fn watch(watch: &WatchState, now: u64) -> String {
-    let blind = watch.blind.iter().map(|why| format!("watch: {why}\n"));
+    let blind = watch.blind.iter().map(|why| format!("watch: {}\n", brief(why, LONGEST)));
     let failures = watch.failures.iter().map(|(site, failure)| watch_failure(site, failure, now));
     blind.chain(failures).collect()
 }
@@ -73,7 +105,7 @@ fn watch_failure(site: &SiteName, failure: &WatchFailure, now: u64) -> String {
     let since = now.saturating_sub(failure.since);
     let mut text = format!("{site}: watch failed for {since} s, tried {tried}, {next}:\n");
     for error in failure.error.lines() {
-        line(&mut text, format_args!("  {error}"));
+        line(&mut text, format_args!("  {}", brief(error, LONGEST)));
     }
     text
 }
@@ -85,7 +117,8 @@ fn about(state: &MountState) -> String {
         None => String::new(),
     };
     let options = state.mount.as_ref().map(|mount| shown_options(mount)).unwrap_or_default();
-    let detail = state.detail.as_ref().map(|detail| format!("({detail})")).unwrap_or_default();
+    let detail =
+        state.detail.as_ref().map(|detail| format!("({})", brief(detail, LONGEST))).unwrap_or_default();
     [options, from, detail].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 

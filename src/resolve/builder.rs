@@ -1,14 +1,16 @@
 //! What all entries bring → one mount a target, links for the directories on the way.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::host::Host;
+use super::host::{Host, Node};
 use super::part::{Item, Part, Way, lexical};
 use super::template::{Own, Template};
 use super::types::{Cause, FileKind, Link, Mount, Options, Reason};
+use super::walk::{LookupError, found};
 use crate::manifest::{HostPath, JailPath, Origin};
 use crate::{Error, Result};
 
@@ -25,12 +27,15 @@ pub(super) struct Builder<'o> {
     pub drafts: BTreeMap<JailPath, Draft>,
     pub links: BTreeMap<JailPath, Link>,
     errors: Vec<Error>,
+    /// What could not be told of the host.
+    unknown: RefCell<Vec<LookupError>>,
 }
 
 impl<'o> Builder<'o> {
     pub(super) fn new(host: &'o Host, own: &'o [Own]) -> Self {
         let own = own.iter().map(|own| (own.at.as_path(), own.link.as_deref())).collect();
-        Self { host, own, drafts: BTreeMap::new(), links: BTreeMap::new(), errors: vec![] }
+        let (drafts, links) = Default::default();
+        Self { host, own, drafts, links, errors: vec![], unknown: RefCell::default() }
     }
 
     pub(super) fn build(
@@ -57,10 +62,12 @@ impl<'o> Builder<'o> {
         self.keep_links();
         self.drop_covered_links();
         self.check_parents();
+        let notes = self.say(refused).into_iter().chain(self.nested()).collect();
+        let unknown = self.unknown.take().into_iter();
+        self.errors.extend(unknown.map(|error| error.error("cannot tell what the mounts will show")));
         if !self.errors.is_empty() {
             return Err(self.errors);
         }
-        let notes = self.say(refused).into_iter().chain(self.nested()).collect();
         let mounts = self.drafts.into_values().map(|draft| Arc::new(draft.mount())).collect();
         Ok(Template { mounts, links: self.links.into_values().collect(), notes })
     }
@@ -200,6 +207,16 @@ impl<'o> Builder<'o> {
         }
     }
 
+    /// What the host has at `path`, whose directory has no links in it; what cannot be told is an error of the whole.
+    pub(super) fn node(&self, path: &HostPath) -> Option<Node> {
+        let unreadable = |errno| LookupError::Unreadable { at: path.clone(), errno };
+        let node = found(self.host.node(path.as_path()).map_err(unreadable));
+        node.unwrap_or_else(|error| {
+            self.unknown.borrow_mut().push(error);
+            None
+        })
+    }
+
     /// The nearest mount above `target`, and the way from there.
     pub(super) fn above(&self, target: &JailPath) -> Option<(&Draft, PathBuf)> {
         let above = target.ancestors().into_iter().rev().find_map(|above| self.drafts.get(&above))?;
@@ -216,8 +233,11 @@ impl<'o> Builder<'o> {
     fn cannot_be_inside(&self, draft: &Draft) -> Option<Error> {
         let (above, rest) = self.above(&draft.target)?;
         let on_host = above.item.source.join(&rest).ok()?;
-        self.host.exists(&on_host); // so that every name on the way counts as looked up
-        let found = self.host.glimpse(&on_host).ok().map(|(found, link)| (found.kind, link));
+        let _ = self.host.walk(&on_host); // so that every name on the way counts as looked up
+        let found = match self.host.glimpse(&on_host) {
+            Ok(found) => found.map(|node| (node.stat.kind, node.link)),
+            Err(error) => return Some(error.error(format!("cannot look at {on_host}"))),
+        };
         let hidden = self.hidden_below(&above.item, &on_host);
         if hidden.is_none() && found.as_ref().is_some_and(|(kind, _)| draft.item.kind.fits_on(*kind)) {
             return None;
@@ -252,10 +272,7 @@ impl<'o> Builder<'o> {
     fn hidden_below(&self, mount: &Item, file: &HostPath) -> Option<HostPath> {
         let directories = file.as_path().ancestors().skip(1).filter_map(|path| HostPath::new(path).ok());
         let below: Vec<_> = directories.take_while(|path| path.starts_with(&mount.source)).collect();
-        below
-            .into_iter()
-            .rev()
-            .find(|path| self.host.node(path.as_path()).is_ok() && self.in_mount(mount, path).is_none())
+        below.into_iter().rev().find(|path| self.node(path).is_some() && self.in_mount(mount, path).is_none())
     }
 }
 

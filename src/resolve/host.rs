@@ -19,9 +19,10 @@ use nix::sys::statvfs::fstatvfs;
 
 use super::ldso::State;
 use super::lookups::{Interest, Lookups};
+use super::part::lexical;
 use super::types::Options;
 use super::users::Accounts;
-use super::walk::{LookupError, Walk, Walker};
+use super::walk::{LookupError, Walk, Walker, found};
 use crate::manifest::HostPath;
 use crate::sys::{self, FileKind, Stat};
 
@@ -35,14 +36,17 @@ pub struct Host {
     lookups: Option<Mutex<Lookups>>,
 }
 
+/// Something that is made of the host once, with what it looked up; or why it cannot be.
+type Once<T> = OnceLock<(Result<T, LookupError>, Lookups)>;
+
 /// What was found out, whoever asked.
 struct Known {
     base: PathBuf,
     nodes: Mutex<HashMap<PathBuf, Result<Node, i32>>>,
-    loader: OnceLock<(State, Lookups)>,
-    accounts: OnceLock<(Accounts, Lookups)>,
-    top: OnceLock<(Vec<TopLink>, Lookups)>,
-    run: OnceLock<(Vec<TopLink>, Lookups)>,
+    loader: Once<State>,
+    accounts: Once<Accounts>,
+    top: Once<Vec<TopLink>>,
+    run: Once<Vec<TopLink>>,
     /// What mounts forbid, by their ids.
     mounts: Mutex<HashMap<u64, Options>>,
 }
@@ -104,11 +108,6 @@ impl Host {
         self
     }
 
-    /// Whether what is looked up is written down.
-    pub(super) fn is_recording(&self) -> bool {
-        self.lookups.is_some()
-    }
-
     /// The same host, with all that is known of it, whose lookups are written down apart.
     #[must_use]
     pub fn scope(&self) -> Self {
@@ -144,18 +143,22 @@ impl Host {
     }
 
     /// What `read` makes of this host, made once, with what it looked up.
-    fn once<'a, T>(&self, cell: &'a OnceLock<(T, Lookups)>, read: impl FnOnce(&Self) -> T) -> &'a T {
+    fn once<'a, T>(
+        &self,
+        cell: &'a Once<T>,
+        read: impl FnOnce(&Self) -> Result<T, LookupError>,
+    ) -> Result<&'a T, LookupError> {
         let (made, lookups) = cell.get_or_init(|| {
             let scope = self.scope();
             let made = read(&scope);
             (made, scope.into_lookups())
         });
         self.note_all(lookups);
-        made
+        made.as_ref().map_err(Clone::clone)
     }
 
     /// What the dynamic loader knows of this host, read once.
-    pub(super) fn loader_state(&self) -> &State {
+    pub(super) fn loader_state(&self) -> Result<&State, LookupError> {
         self.once(&self.known.loader, State::read)
     }
 
@@ -169,9 +172,11 @@ impl Host {
         self.walk(path).map(|walk| walk.stat)
     }
 
-    /// Whether `path` leads to something. What cannot be read counts as absent; ask [`Host::walk`] why.
-    pub fn exists(&self, path: &HostPath) -> bool {
-        self.walk(path).is_ok()
+    /// Whether `path` leads to something.
+    ///
+    /// Errors: that cannot be told.
+    pub fn is_there(&self, path: &HostPath) -> Result<bool, LookupError> {
+        found(self.walk(path)).map(|walk| walk.is_some())
     }
 
     /// What the mount forbids that `real` lies on, where `stat` was found; whether it is read-only does not count.
@@ -225,13 +230,18 @@ impl Host {
 
     /// All of a regular file's bytes; EFBIG above 64 MiB.
     pub fn read(&self, path: &HostPath) -> Result<Vec<u8>, LookupError> {
+        self.read_up_to(path, MAX_READ)
+    }
+
+    /// As [`Host::read`]; EFBIG above `limit` bytes.
+    pub(super) fn read_up_to(&self, path: &HostPath, limit: u64) -> Result<Vec<u8>, LookupError> {
         let refused = |errno| LookupError::Unreadable { at: path.clone(), errno };
         let mut bytes = Vec::new();
         self.open(path)?
-            .take(MAX_READ + 1)
+            .take(limit + 1)
             .read_to_end(&mut bytes)
             .map_err(|error| refused(errno_of(&error)))?;
-        if bytes.len() as u64 > MAX_READ { Err(refused(libc::EFBIG)) } else { Ok(bytes) }
+        if bytes.len() as u64 > limit { Err(refused(libc::EFBIG)) } else { Ok(bytes) }
     }
 
     /// The names in the directory that `path` leads to, sorted by byte, without `.` and `..`.
@@ -250,32 +260,60 @@ impl Host {
     }
 
     /// The accounts of this host, read once.
-    pub(super) fn accounts(&self) -> &Accounts {
+    pub(super) fn accounts(&self) -> Result<&Accounts, LookupError> {
         self.once(&self.known.accounts, Accounts::read)
     }
 
     /// The links in `/` to directories, read once.
-    pub(super) fn top_links(&self) -> &Vec<TopLink> {
+    pub(super) fn top_links(&self) -> Result<&Vec<TopLink>, LookupError> {
         self.once(&self.known.top, |host| {
-            let names = host.read_dir(&HostPath::slash()).unwrap_or_default();
-            names.iter().filter_map(|name| host.directory_link(HostPath::slash().join(name).ok()?)).collect()
+            let slash = HostPath::slash();
+            host.note(slash.as_path(), Interest::NAMES);
+            let unreadable = |error| LookupError::Unreadable { at: slash.clone(), errno: errno_of(&error) };
+            let mut paths = vec![];
+            for entry in std::fs::read_dir(host.on_disk(slash.as_path())).map_err(unreadable)? {
+                let entry = entry.map_err(unreadable)?;
+                // By the directory alone: another one, such as a mount of a server that is gone, concerns nobody here.
+                if entry.file_type().map_err(unreadable)?.is_symlink() {
+                    paths.extend(slash.join(entry.file_name()));
+                }
+            }
+            paths.sort();
+            host.directory_links(paths)
         })
     }
 
     /// `/var/run` and `/var/lock`, where they are links, as in the Filesystem Hierarchy Standard 3.0. Programs know
     /// sockets below `/run` by these names.
-    pub(super) fn run_links(&self) -> &Vec<TopLink> {
+    pub(super) fn run_links(&self) -> Result<&Vec<TopLink>, LookupError> {
         self.once(&self.known.run, |host| {
             let paths = ["/var/run", "/var/lock"].into_iter().filter_map(|path| HostPath::new(path).ok());
-            paths.filter_map(|path| host.directory_link(path)).collect()
+            host.directory_links(paths.collect())
         })
     }
 
-    /// The link at `path`, if it leads straight to a directory.
-    fn directory_link(&self, path: HostPath) -> Option<TopLink> {
-        let walk = self.walk(&path).ok().filter(|walk| walk.stat.kind == FileKind::Directory)?;
-        let [link] = walk.links.as_slice() else { return None };
-        (link.path == path).then(|| TopLink { path, text: link.text.clone(), real: walk.real })
+    /// Those of `paths` that are links straight to a directory.
+    fn directory_links(&self, paths: Vec<HostPath>) -> Result<Vec<TopLink>, LookupError> {
+        let mut links = vec![];
+        for path in paths {
+            let unreadable = |errno| LookupError::Unreadable { at: path.clone(), errno };
+            let Some(node) = found(self.node(path.as_path()).map_err(unreadable))? else { continue };
+            let Some(text) = node.link else { continue };
+            let real = match self.walk(&path) {
+                Ok(walk) => {
+                    let straight = walk.links.len() == 1 && walk.stat.kind == FileKind::Directory;
+                    straight.then_some(walk.real)
+                }
+                // What cannot be looked at is taken by the text: who needs what is there will hear of it.
+                Err(error) if error.is_unknown() => {
+                    let directory = path.as_path().parent().unwrap_or(Path::new("/"));
+                    HostPath::new(lexical(directory, &text)).ok()
+                }
+                Err(_) => None,
+            };
+            links.extend(real.map(|real| TopLink { path, text, real }));
+        }
+        Ok(links)
     }
 
     /// Whether this is the running system, and not a made tree.
@@ -284,58 +322,50 @@ impl Host {
     }
 
     /// The subdirectories and links in the real directory `path`, if root owns it and nobody else can write
-    /// to it; links that are not root's are left out. `None`: it is somebody else's, or cannot be read.
-    pub(super) fn roots_entries(&self, path: &HostPath) -> Option<Vec<Entry>> {
+    /// to it; links that are not root's are left out. `None`: it is somebody else's, or is gone.
+    ///
+    /// Errors: it cannot be looked at.
+    pub(super) fn roots_entries(&self, path: &HostPath) -> Result<Option<Vec<Entry>>, LookupError> {
+        let unreadable =
+            |error: io::Error| LookupError::Unreadable { at: path.clone(), errno: errno_of(&error) };
         let on_disk = self.on_disk(path.as_path());
-        let stat = look(&on_disk).ok()?.stat;
-        if stat.kind != FileKind::Directory || stat.uid != 0 || stat.mode & 0o022 != 0 {
-            return None;
+        let Some(Node { stat, .. }) = seen(path, look(&on_disk))? else { return Ok(None) };
+        if stat.kind != FileKind::Directory || !sys::is_roots(stat.uid) || stat.mode & 0o022 != 0 {
+            return Ok(None);
         }
         self.note(path.as_path(), Interest::NAMES);
+        let Some(listed) = found(std::fs::read_dir(&on_disk).map_err(unreadable))? else { return Ok(None) };
         let mut entries = vec![];
-        for entry in std::fs::read_dir(&on_disk).ok()?.flatten() {
-            let Ok(kind) = entry.file_type() else { continue };
+        for entry in listed {
+            let entry = entry.map_err(unreadable)?;
+            let kind = entry.file_type().map_err(unreadable)?;
             let Ok(inside) = path.join(entry.file_name()) else { continue };
             if kind.is_dir() {
-                let same = look(&entry.path()).is_ok_and(|node| node.stat.file.dev == stat.file.dev);
-                entries.extend(same.then_some(Entry::Directory(inside)));
+                let node =
+                    seen(&inside, look(&entry.path()))?.filter(|node| node.stat.file.dev == stat.file.dev);
+                entries.extend(node.map(|_| Entry::Directory(inside)));
             } else if kind.is_symlink() {
-                let node = look(&entry.path()).ok().filter(|node| node.stat.uid == 0);
+                let node = seen(&inside, look(&entry.path()))?.filter(|node| sys::is_roots(node.stat.uid));
                 let text = node.and_then(|node| node.link);
                 entries.extend(text.map(|text| Entry::Link(inside.as_path().to_owned(), text)));
             }
         }
-        Some(entries)
+        Ok(Some(entries))
     }
 
-    /// Whether root made the link at `path`, in a directory that only root can write.
-    pub(super) fn is_roots_link(&self, path: &HostPath) -> bool {
-        let directory = path.parent().and_then(|directory| self.node(directory.as_path()).ok());
-        let only_roots = directory.is_some_and(|node| node.stat.uid == 0 && node.stat.mode & 0o022 == 0);
-        only_roots && self.node(path.as_path()).is_ok_and(|node| node.stat.uid == 0)
-    }
-
-    /// Refuses a walk by a link that somebody else than root made, or can put in its place, unless they own what it
-    /// leads to, as Apache's `SymLinksIfOwnerMatch` does: whoever can make links must not have files of others mounted.
-    pub(super) fn refuse_strange_links(&self, walk: &Walk) -> Result<(), LookupError> {
-        for link in walk.links.iter().filter(|link| !self.is_roots_link(&link.path)) {
-            let uid = self.node(link.path.as_path()).map_or(u32::MAX, |node| node.stat.uid);
-            if uid != walk.stat.uid {
-                return Err(LookupError::Strange { link: link.path.clone(), uid, to: walk.real.clone() });
-            }
-        }
-        Ok(())
-    }
-
-    /// What is at `path` at this moment, the last link not followed; what was found out before does not count.
-    pub(super) fn now(&self, path: &HostPath) -> io::Result<(Stat, Option<PathBuf>)> {
+    /// What is at `path` at this moment, the last link not followed; what was found out before does not count. `None`:
+    /// nothing.
+    ///
+    /// Errors: that cannot be told.
+    pub(super) fn now(&self, path: &HostPath) -> Result<Option<Node>, LookupError> {
         self.note(path.as_path(), Interest::NAME);
-        self.glimpse(path)
+        seen(path, look(&self.on_disk(path.as_path())))
     }
 
-    /// As [`Host::now`], for what a site's owner may change as he likes: it is not written down.
-    pub(super) fn glimpse(&self, path: &HostPath) -> io::Result<(Stat, Option<PathBuf>)> {
-        look(&self.on_disk(path.as_path())).map(|node| (node.stat, node.link))
+    /// As [`Host::now`], for what a site's owner may change as he likes: no link on the way is followed, and it is not
+    /// written down.
+    pub(super) fn glimpse(&self, path: &HostPath) -> Result<Option<Node>, LookupError> {
+        seen(path, look_beneath(&self.known.base, path.as_path()))
     }
 
     /// Where a path without links is on the disk: below the base.
@@ -360,6 +390,29 @@ fn look(path: &Path) -> io::Result<Node> {
     let stat = sys::stat_at(AT_FDCWD, path)?;
     let link = if stat.kind == FileKind::Symlink { Some(std::fs::read_link(path)?) } else { None };
     Ok(Node { stat, link })
+}
+
+/// As [`look`], of `path` below `base`, where no link may be on the way.
+fn look_beneath(base: &Path, path: &Path) -> io::Result<Node> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let base = OpenOptions::new().read(true).custom_flags(flags).open(base)?;
+    let inside = path.strip_prefix("/").unwrap_or(path);
+    let (Some(directory), Some(name)) = (inside.parent(), inside.file_name()) else {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    };
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    let directory = sys::open_beneath(&base, directory, flags)?;
+    let stat = sys::stat_at(&directory, Path::new(name))?;
+    let link = match stat.kind {
+        FileKind::Symlink => Some(nix::fcntl::readlinkat(&directory, name)?.into()),
+        _ => None,
+    };
+    Ok(Node { stat, link })
+}
+
+/// What was seen at `path`; `None`: nothing is there.
+fn seen(path: &HostPath, looked: io::Result<Node>) -> Result<Option<Node>, LookupError> {
+    found(looked.map_err(|error| LookupError::Unreadable { at: path.clone(), errno: errno_of(&error) }))
 }
 
 /// What the mount of the file at `path` forbids, if that still is the file of `stat`.
@@ -387,9 +440,9 @@ mod tests {
             std::fs::create_dir_all(dir.path().join("etc").join(name)).unwrap();
         }
         let (host, a) = (Host::at(dir.path()), HostPath::new("/etc/a").unwrap());
-        assert!(host.exists(&a));
+        assert_eq!(host.is_there(&a), Ok(true));
         std::fs::remove_dir(dir.path().join("etc/a")).unwrap();
-        assert!(host.exists(&a));
+        assert_eq!(host.is_there(&a), Ok(true));
         assert_eq!(host.read_dir(&HostPath::new("/etc").unwrap()).unwrap(), ["b", "c"]);
     }
 }

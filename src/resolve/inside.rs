@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::host::{Entry, Host};
 use super::part::{Item, lexical};
 use super::types::{Cause, FileKind};
+use super::walk::{LookupError, Walk, found};
 use crate::manifest::{HostPath, JailPath};
 
 /// From this many links into one directory on, the directory itself is brought.
@@ -84,7 +85,9 @@ struct Search<'h> {
 }
 
 /// Everything that links inside `top` lead to, and what links inside that lead to.
-pub(super) fn bring(host: &Host, top: &Item) -> Brought {
+///
+/// Errors: where a link leads cannot be told.
+pub(super) fn bring(host: &Host, top: &Item) -> Result<Brought, LookupError> {
     let mut search = Search {
         host,
         directories: vec![],
@@ -93,25 +96,26 @@ pub(super) fn bring(host: &Host, top: &Item) -> Brought {
         refused: BTreeMap::new(),
         brought: Brought::default(),
     };
-    search.add(top.clone());
+    search.add(top.clone())?;
     while let Some((directory, links)) = search.queue.pop() {
-        search.follow(directory, links);
+        search.follow(directory, links)?;
     }
-    search.finish()
+    Ok(search.finish())
 }
 
 impl Search<'_> {
     /// All links below `directory` count.
-    fn add(&mut self, directory: Item) {
+    fn add(&mut self, directory: Item) -> Result<(), LookupError> {
         if self.directories.iter().any(|known| !known.for_names && known.item.path == directory.path) {
-            return;
+            return Ok(());
         }
-        let links = links_below(self.host, &directory.source, &mut self.brought.notes);
+        let links = links_below(self.host, &directory.source, &mut self.brought.notes)?;
         self.queue.push((self.directories.len(), links));
         self.directories.push(Directory { item: directory, for_names: false });
+        Ok(())
     }
 
-    fn follow(&mut self, directory: usize, links: Vec<LinkText>) {
+    fn follow(&mut self, directory: usize, links: Vec<LinkText>) -> Result<(), LookupError> {
         let mut by_parent: BTreeMap<(PathBuf, PathBuf), Vec<Outward>> = BTreeMap::new();
         let mut through: BTreeMap<usize, Vec<HostPath>> = BTreeMap::new();
         for (link, text) in links {
@@ -125,10 +129,10 @@ impl Search<'_> {
                 through.entry(there).or_default().push(outward.real);
                 continue;
             }
-            if !self.host.exists(&outward.real) {
+            if !self.host.is_there(&outward.real)? {
                 continue; // it dangles on the host as well
             }
-            if may_be_brought(self.host, &outward.real) {
+            if may_be_brought(self.host, &outward.real)? {
                 let parent = |path: &HostPath| path.as_path().parent().unwrap_or(Path::new("/")).to_owned();
                 let key = (parent(&outward.looked_up), parent(&outward.real));
                 by_parent.entry(key).or_default().push(outward);
@@ -138,60 +142,71 @@ impl Search<'_> {
             }
         }
         for (there, paths) in through {
-            self.through(there, &paths);
+            self.through(there, &paths)?;
         }
         for ((looked_up, real), links) in by_parent {
-            self.bring(directory, &looked_up, &real, links);
+            self.bring(directory, &looked_up, &real, links)?;
         }
+        Ok(())
     }
 
     /// What `links` lead to in one directory, which is `parent` on the host: the files, or, if it is many, the directory.
-    fn bring(&mut self, from: usize, looked_up: &Path, parent: &Path, links: Vec<Outward>) {
+    fn bring(
+        &mut self,
+        from: usize,
+        looked_up: &Path,
+        parent: &Path,
+        links: Vec<Outward>,
+    ) -> Result<(), LookupError> {
         let Item { source, options, chain, .. } = self.directories[from].item.clone();
         let chain = |cause| chain.iter().cloned().chain([cause]).collect::<Vec<_>>();
+        let host = self.host;
         let item = |real: &HostPath, looked_up: &Path, cause| {
-            Item::named(self.host, real, JailPath::new(looked_up).ok()?, options, chain(cause)).ok()
+            let Ok(name) = JailPath::new(looked_up) else { return Ok(None) };
+            found(Item::named(host, real, name, options, chain(cause)))
         };
         if links.len() >= MANY
-            && let Some(parent) =
-                HostPath::new(parent).ok().filter(|parent| may_be_brought(self.host, parent))
+            && let Ok(parent) = HostPath::new(parent)
+            && may_be_brought(host, &parent)?
         {
             let cause = Cause::ManyLinkedFrom { directory: source.as_path().to_owned(), links: links.len() };
-            if let Some(item) = item(&parent, looked_up, cause) {
+            if let Some(item) = item(&parent, looked_up, cause)? {
                 self.brought.items.push(item.clone());
                 self.directories.push(Directory { item, for_names: true });
                 let paths: Vec<_> = links.into_iter().map(|link| link.real).collect();
-                self.through(self.directories.len() - 1, &paths);
-                return;
+                return self.through(self.directories.len() - 1, &paths);
             }
         }
-        let items: Vec<_> = links
-            .into_iter()
-            .filter_map(|link| item(&link.real, link.looked_up.as_path(), Cause::LinkedFrom(link.link)))
-            .collect();
-        for item in items {
+        for link in links {
+            let cause = Cause::LinkedFrom(link.link);
+            let Some(item) = item(&link.real, link.looked_up.as_path(), cause)? else { continue };
             self.brought.items.push(item.clone());
             if item.kind == FileKind::Directory {
-                self.add(item);
+                self.add(item)?;
             }
         }
+        Ok(())
     }
 
     /// Links lead to `paths`, in a directory that the jail has: the links on the way there count, and, of a directory, all
     /// below it.
-    fn through(&mut self, there: usize, paths: &[HostPath]) {
-        let Directory { item, for_names: true } = &self.directories[there] else { return };
+    fn through(&mut self, there: usize, paths: &[HostPath]) -> Result<(), LookupError> {
+        let Directory { item, for_names: true } = &self.directories[there] else { return Ok(()) };
         let inside = |path: &HostPath| path.starts_with(&item.source);
         let mut links = vec![];
-        for walk in paths.iter().filter_map(|path| self.host.walk(path).ok()) {
-            let on_the_way = walk.links.into_iter().filter(|link| inside(&link.path));
-            let roots = on_the_way.filter(|link| self.host.is_roots_link(&link.path));
-            links.extend(roots.map(|link| (link.path.as_path().to_owned(), link.text)));
+        for path in paths {
+            let Some(walk) = found(self.host.walk(path))? else { continue };
+            for link in walk.links.into_iter().filter(|link| inside(&link.path)) {
+                if self.host.others_on_name(&link.path)?.is_none() {
+                    links.push((link.path.as_path().to_owned(), link.text));
+                }
+            }
             if walk.stat.kind == FileKind::Directory && inside(&walk.real) {
-                links.extend(links_below(self.host, &walk.real, &mut self.brought.notes));
+                links.extend(links_below(self.host, &walk.real, &mut self.brought.notes)?);
             }
         }
         self.queue.push((there, links));
+        Ok(())
     }
 
     fn finish(mut self) -> Brought {
@@ -225,25 +240,47 @@ fn outward(directory: &Item, link: PathBuf, text: &Path) -> Option<Outward> {
 
 /// Whether something may come along though no line names it, because a link leads to it or a program looked for it:
 /// everybody on the host may read it, and it is not more than a site should get.
-pub fn may_be_brought(host: &Host, path: &HostPath) -> bool {
-    let Ok(walk) = host.walk(path) else { return false };
+///
+/// Errors: what is there cannot be told.
+pub fn may_be_brought(host: &Host, path: &HostPath) -> Result<bool, LookupError> {
+    let Some(walk) = found(host.walk(path))? else { return Ok(false) };
     let real = walk.real.as_path();
-    let open = |above: HostPath| host.stat(&above).is_ok_and(|stat| stat.mode & 0o001 != 0);
-    let above = real.ancestors().skip(1).filter_map(|above| HostPath::new(above).ok());
-    let readable = walk.stat.mode & 0o004 != 0 && above.into_iter().all(open);
     let ordinary = matches!(walk.stat.kind, FileKind::File | FileKind::Directory);
     let whole = |never: &&str| real == Path::new(never) || path.as_path() == Path::new(never);
     let below = |never: &&str| real.starts_with(never) || path.as_path().starts_with(never);
-    readable && ordinary && !NEVER.iter().any(whole) && !NEVER_BELOW.iter().any(below)
+    let little = ordinary && !NEVER.iter().any(whole) && !NEVER_BELOW.iter().any(below);
+    Ok(little && everybody_may_read(host, &walk)?)
+}
+
+/// Whether everybody on the host may read what was walked to, and enter the directories on the way.
+pub(super) fn everybody_may_read(host: &Host, walk: &Walk) -> Result<bool, LookupError> {
+    if walk.stat.mode & 0o004 == 0 {
+        return Ok(false);
+    }
+    let mut above = walk.real.parent();
+    while let Some(directory) = above {
+        if host.stat(&directory)?.mode & 0o001 == 0 {
+            return Ok(false);
+        }
+        above = directory.parent();
+    }
+    Ok(true)
 }
 
 /// All trustworthy links below the directory, each with its text, sorted.
-fn links_below(host: &Host, directory: &HostPath, notes: &mut Vec<String>) -> Vec<LinkText> {
+fn links_below(
+    host: &Host,
+    directory: &HostPath,
+    notes: &mut Vec<String>,
+) -> Result<Vec<LinkText>, LookupError> {
     let mut links = vec![];
+    if host.others_on_name(directory)?.is_some() {
+        return Ok(links); // somebody may have moved it here
+    }
     let mut seen = 0;
     let mut queue = vec![directory.clone()];
     while let Some(path) = queue.pop() {
-        let Some(entries) = host.roots_entries(&path) else { continue };
+        let Some(entries) = host.roots_entries(&path)? else { continue };
         seen += entries.len();
         if seen > MAX_ENTRIES {
             notes.push(format!("{directory} has too many files to look at each for links"));
@@ -257,5 +294,5 @@ fn links_below(host: &Host, directory: &HostPath, notes: &mut Vec<String>) -> Ve
         }
     }
     links.sort();
-    links
+    Ok(links)
 }

@@ -12,10 +12,13 @@ pub mod ldso;
 mod lookups;
 mod nested;
 mod nss;
+mod others;
 mod part;
 mod pattern;
+mod place;
 mod refused;
 mod root;
+mod roots;
 mod shown;
 mod template;
 mod types;
@@ -23,11 +26,12 @@ mod users;
 mod walk;
 
 use std::collections::HashMap;
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::manifest::{Entry, HostPath, JailPath, Manifest, Origin, Request};
-use crate::{Error, Result};
+use crate::manifest::{Entry, HostPath, JailPath, Manifest, Origin, Request, SourceFile};
+use crate::{Error, Result, sys};
 
 pub(crate) use nss::services as name_services;
 
@@ -35,12 +39,16 @@ pub use host::Host;
 pub use inside::may_be_brought;
 pub use ldso::interpreter_of;
 pub use lookups::{Interest, Lookups};
-pub use root::{Roots, create_root, refuse_system, root_id};
+pub use others::Others;
+pub use root::{create_root, refuse_system, root_id};
+pub use roots::{Overlap, Roots};
 pub use types::{Cause, Desired, FileId, FileKind, GeneratedFile, Link, Mount, Note, Options, Reason};
+pub(crate) use walk::found;
 pub use walk::{LinkOnTheWay, LookupError, Walk};
 
 use part::Part;
 pub(crate) use part::lexical;
+use root::Checked;
 use template::Gathered;
 pub(crate) use users::WHERE as WHERE_USERS_ARE;
 
@@ -56,8 +64,8 @@ pub struct Resolver<'h> {
 /// What one request brings, and what that depends on.
 type Expanded = (Result<Arc<Part>>, Arc<Lookups>);
 
-/// What several bring, and what that depends on.
-type Gatherings = (Result<Arc<Gathered>, Vec<Error>>, Arc<[Arc<Lookups>]>);
+/// What several bring, as far as they can be resolved; why some cannot; and what that depends on.
+type Gatherings = (Arc<Gathered>, Arc<[Error]>, Arc<[Arc<Lookups>]>);
 
 /// What a preset brings by itself.
 #[derive(Clone, Debug)]
@@ -109,42 +117,66 @@ impl<'h> Resolver<'h> {
         manifest: &Manifest,
         roots: &Roots,
     ) -> (Result<Desired, Vec<Error>>, Vec<Arc<Lookups>>) {
+        let (desired, errors, lookups) = self.resolve_in_part(manifest, roots);
+        (desired.filter(|_| errors.is_empty()).ok_or(errors), lookups)
+    }
+
+    /// As [`Resolver::resolve_and_tell`]; but what can be resolved is there although there are errors: lines with an error
+    /// bring nothing. `None`: not even the root is known.
+    pub fn resolve_in_part(
+        &self,
+        manifest: &Manifest,
+        roots: &Roots,
+    ) -> (Option<Desired>, Vec<Error>, Vec<Arc<Lookups>>) {
         let host = self.host.scope();
-        let (gathered, common) = self.gather(&manifest.entries);
-        let desired = self.with_root(&host, manifest, roots, gathered);
+        let (gathered, wrong, common) = self.gather(&manifest.entries);
+        let mut errors: Vec<_> = wrong.iter().cloned().collect();
+        let root = root::check(&host, manifest, roots);
+        let root = root.map_err(|error| errors.insert(0, error)).ok();
+        let mut more = vec![];
+        let desired = root.and_then(|root| self.with_root(&host, manifest, root, &gathered, &mut more));
+        if errors.is_empty() {
+            errors = more; // else these may be because of those
+        }
         let own = Arc::new(host.into_lookups());
-        (desired, common.iter().cloned().chain([own]).filter(|lookups| !lookups.is_empty()).collect())
+        let lookups = common.iter().cloned().chain([own]).filter(|lookups| !lookups.is_empty()).collect();
+        let errors = errors.into_iter().map(|error| error.context(&manifest.site)).collect();
+        (desired, errors, lookups)
     }
 
     fn with_root(
         &self,
         host: &Host,
         manifest: &Manifest,
-        roots: &Roots,
-        gathered: Result<Arc<Gathered>, Vec<Error>>,
-    ) -> Result<Desired, Vec<Error>> {
-        let mut errors = vec![];
-        let root = root::check(host, manifest, roots).map_err(|error| errors.push(error)).ok();
-        let gathered = gathered.map_err(|more| errors.extend(more)).ok();
-        let (Some(root), Some(gathered)) = (root, gathered) else { return Err(named(manifest, errors)) };
-        let template = gathered.template(host, &root.path).map_err(|errors| named(manifest, errors))?;
+        root: Checked,
+        gathered: &Gathered,
+        errors: &mut Vec<Error>,
+    ) -> Option<Desired> {
+        let template = gathered.template(host, &root.path).map_err(|more| errors.extend(more)).ok()?;
         let mut desired = Desired {
             site: manifest.site.clone(),
             root: root.path,
+            manifest: match &manifest.file {
+                SourceFile::File(file) => Some(file.clone()),
+                SourceFile::BuiltIn(_) => None,
+            },
             mounts: template.mounts.clone(),
             links: template.links.clone(),
             files: vec![],
             notes: gathered.notes.iter().chain(&template.notes).cloned().collect(),
             warnings: root.warnings,
         };
-        self.add_users(host, &mut desired, &gathered).map_err(|error| named(manifest, vec![error]))?;
-        let errors = root::contains_a_source(&desired);
-        if errors.is_empty() { Ok(desired) } else { Err(named(manifest, errors)) }
+        errors.extend(self.add_users(host, &mut desired, gathered).err());
+        errors.extend(root::contains_a_source(&desired));
+        Some(desired)
     }
 
     /// What `entries`, those of a preset, bring on this host, in a root that is empty.
     pub fn resolve_preset(&self, entries: &[Arc<Entry>]) -> Result<ResolvedPreset, Vec<Error>> {
-        let gathered = self.gather(entries).0?;
+        let (gathered, errors, _) = self.gather(entries);
+        if !errors.is_empty() {
+            return Err(errors.to_vec());
+        }
         let template = gathered.template_for(self.host, &[])?;
         Ok(ResolvedPreset {
             mounts: template.mounts.clone(),
@@ -175,7 +207,7 @@ impl<'h> Resolver<'h> {
             }
             all.push(lookups);
         }
-        (if errors.is_empty() { Ok(Arc::new(gathered)) } else { Err(errors) }, all.into())
+        (Arc::new(gathered), errors.into(), all.into())
     }
 
     fn part(&self, request: &Request) -> Expanded {
@@ -193,7 +225,9 @@ impl<'h> Resolver<'h> {
     fn add_users(&self, host: &Host, desired: &mut Desired, gathered: &Gathered) -> Result<()> {
         let Some((_, origin)) = gathered.users.first() else { return Ok(()) };
         let names: Vec<_> = gathered.users.iter().map(|(name, _)| name.clone()).collect();
-        let (passwd, group) = host.accounts().files(host, &names);
+        let accounts =
+            host.accounts().map_err(|error| error.error("cannot read the host's users and groups"))?;
+        let (passwd, group) = accounts.files(host, &names)?;
         if let Some(etc) = desired.mounts.iter().find(|mount| mount.target.as_path() == Path::new("/etc")) {
             let text = nested::in_the_way(Path::new("/etc/passwd"), 1, &etc.target);
             desired.notes.push(Note { origin: origin.clone(), text, always: true });
@@ -205,7 +239,7 @@ impl<'h> Resolver<'h> {
             if let Some(other) = desired.mounts.iter().find(|mount| mount.target == target) {
                 return Err(builder::conflict(&target, &other.source, &other.reasons, &path, origin));
             }
-            desired.mounts.push(Arc::new(generated_mount(host, &target, &path, &contents, gathered)));
+            desired.mounts.push(Arc::new(generated_mount(host, &target, &path, &contents, gathered)?));
             desired.files.push(GeneratedFile { path, contents });
         }
         desired.mounts.sort_by(|a, b| a.target.cmp(&b.target));
@@ -220,13 +254,24 @@ fn generated_mount(
     path: &HostPath,
     contents: &[u8],
     gathered: &Gathered,
-) -> Mount {
-    let is_current = host.now(path).is_ok_and(|(stat, _)| stat.kind == FileKind::File)
-        && std::fs::read(path).is_ok_and(|found| found == contents);
-    let file = host.now(path).ok().filter(|_| is_current).map(|(stat, _)| stat.file);
+) -> Result<Mount> {
+    let cannot = |reason: &io::Error| Error::failed(format!("cannot read {path}")).because(reason);
+    let there = host.now(path).map_err(|error| cannot(&error.into()))?;
+    let file = match there.filter(|there| there.stat.kind == FileKind::File) {
+        Some(there) => {
+            let limit = contents.len() as u64;
+            let is_current = match sys::read_regular(path.as_path(), limit) {
+                Ok(found) => found == contents,
+                Err(error) if error.raw_os_error() == Some(libc::EFBIG) => false,
+                Err(error) => return Err(cannot(&error)),
+            };
+            is_current.then_some(there.stat.file)
+        }
+        None => None,
+    };
     let reason =
         |(_, origin): &(String, Arc<Origin>)| Reason { origin: origin.clone(), chain: vec![Cause::Users] };
-    Mount {
+    Ok(Mount {
         target: target.clone(),
         source: path.clone(),
         file,
@@ -234,9 +279,5 @@ fn generated_mount(
         options: Options::DATA,
         recursive: false,
         reasons: gathered.users.iter().map(reason).collect(),
-    }
-}
-
-fn named(manifest: &Manifest, errors: Vec<Error>) -> Vec<Error> {
-    errors.into_iter().map(|error| error.context(&manifest.site)).collect()
+    })
 }

@@ -2,7 +2,6 @@
 
 use super::host::Host;
 use super::ldso::Loader;
-use super::walk::LookupError;
 use crate::Result;
 use crate::manifest::HostPath;
 
@@ -11,20 +10,21 @@ const CONF: &str = "/etc/nsswitch.conf";
 /// The services that the C library asks for `database` and the modules' files, where they are files:
 /// glibc 2.34 and later have `files` and `dns` built in, musl has no modules at all.
 ///
-/// Errors: the file is there and cannot be read.
+/// Errors: the file is there and cannot be read; it cannot be told where modules are.
 pub(super) fn modules(host: &Host, database: &str) -> Result<Vec<(String, HostPath)>> {
     let Ok(path) = HostPath::new(CONF) else { return Ok(vec![]) };
     let text = match host.read(&path) {
         Ok(bytes) => bytes,
-        Err(LookupError::Missing { .. }) => return Ok(vec![]),
+        Err(error) if error.is_missing() => return Ok(vec![]),
         Err(error) => return Err(error.error(format!("cannot read {CONF}"))),
     };
-    let loader = Loader::read(host);
-    let module = |service: String| {
+    let loader = Loader::read(host)?;
+    let mut modules = vec![];
+    for service in services(&String::from_utf8_lossy(&text), database) {
         let path = loader.library(&format!("libnss_{service}.so.2"))?;
-        Some((service, path))
-    };
-    Ok(services(&String::from_utf8_lossy(&text), database).into_iter().filter_map(module).collect())
+        modules.extend(path.map(|path| (service, path)));
+    }
+    Ok(modules)
 }
 
 /// The services named for `database`, in order, each once; actions such as `[NOTFOUND=return]` are not.

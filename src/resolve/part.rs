@@ -10,7 +10,7 @@ use super::ldso::{Closure, Loader};
 use super::nss;
 use super::types::{Cause, FileId, FileKind, Options};
 use super::users::WHERE;
-use super::walk::{LinkOnTheWay, LookupError, Walk};
+use super::walk::{LinkOnTheWay, LookupError, Walk, found};
 use crate::manifest::{
     Access, HostPath, JailPath, MountRequest, Origin, Pattern, Request, SourceFile, Wanted,
 };
@@ -115,7 +115,7 @@ impl Item {
         let walk = host.walk(source)?;
         let way = match name.on_host().parent() {
             Some(directory) => {
-                host.walk(&directory).ok().map(|walk| Way { links: walk.links, directory: walk.real })
+                found(host.walk(&directory))?.map(|walk| Way { links: walk.links, directory: walk.real })
             }
             None => None,
         };
@@ -179,23 +179,25 @@ impl Part {
         if item.kind == FileKind::Symlink {
             return Err(Error::failed(format!("{} leads to no file", item.source)));
         }
+        let source = item.source.clone();
+        let cannot = |error: LookupError| error.error(format!("cannot tell what {source} needs"));
         if item.kind == FileKind::Socket {
-            let item = self.socket(host, item);
+            let item = self.socket(host, item).map_err(cannot)?;
             self.items.push(item);
             return Ok(());
         }
         // Links in /proc lead to whatever processes happen to use.
         let lasting = !["/proc", "/sys"].iter().any(|kernels| item.source.as_path().starts_with(kernels));
         if item.kind == FileKind::Directory && item.options.read_only && lasting {
-            let brought = inside::bring(host, &item);
+            let brought = inside::bring(host, &item).map_err(cannot)?;
             self.items.extend(brought.items);
             self.notes.extend(brought.notes);
         }
         if item.path.as_path() == item.source.as_path() {
             let directory = item.kind == FileKind::Directory;
-            let into =
-                host.top_links().iter().filter(|link| directory && link.real.starts_with(&item.source));
-            let known_by = host.run_links().iter().filter(|link| item.source.starts_with(&link.real));
+            let (tops, runs) = (host.top_links().map_err(cannot)?, host.run_links().map_err(cannot)?);
+            let into = tops.iter().filter(|link| directory && link.real.starts_with(&item.source));
+            let known_by = runs.iter().filter(|link| item.source.starts_with(&link.real));
             self.tops.extend(into.chain(known_by).cloned());
         }
         self.items.push(item);
@@ -204,29 +206,36 @@ impl Part {
 
     /// A socket that is reached by a link, such as `/dev/log`: the link and the socket's directory, which
     /// outlives a restart of the daemon. A bound socket file is dead after one.
-    fn socket(&mut self, host: &Host, item: Item) -> Item {
+    fn socket(&mut self, host: &Host, item: Item) -> Result<Item, LookupError> {
         let link = item.leaf.clone().filter(|_| item.way.is_some());
-        let directory = item.source.parent().filter(|directory| inside::may_be_brought(host, directory));
-        if let (Some(link), Some(directory)) = (link, directory) {
+        if let (Some(link), Some(directory)) = (link, item.source.parent())
+            && inside::may_be_brought(host, &directory)?
+        {
             let cause = Cause::LinkedFrom(link.path.as_path().to_owned());
-            if let Ok(mut through) = Item::at(host, &directory, item.options, vec![cause]) {
+            if let Some(mut through) = found(Item::at(host, &directory, item.options, vec![cause]))? {
                 through.options.noexec = true;
                 through.options.nodev = true;
                 if let Some(way) = &mut through.way {
                     way.links.push(link);
                 }
-                return through;
+                return Ok(through);
             }
         }
         self.notes.push(format!(
             "{} is a socket: when its daemon restarts, the jail keeps the dead one; bind its directory instead",
             item.source
         ));
-        item
+        Ok(item)
     }
 
     fn login(&mut self, host: &Host, wanted: &Wanted<String>) -> Result<()> {
-        self.user = wanted.any_of.iter().find(|name| host.accounts().knows(host, name)).cloned();
+        let accounts =
+            host.accounts().map_err(|error| error.error("cannot read the host's users and groups"))?;
+        for name in &wanted.any_of {
+            if self.user.is_none() && accounts.knows(host, name)? {
+                self.user = Some(name.clone());
+            }
+        }
         match (&self.user, wanted.any_of.as_slice()) {
             (Some(_), _) => {}
             (None, [one]) if wanted.optional => {
@@ -284,7 +293,9 @@ impl Part {
                 .hint("a directory belongs under `mounts`"));
         }
         self.items.push(item);
-        let closure = Loader::read(host).closure(path)?;
+        let loader = Loader::read(host)?;
+        let closure = loader.closure(path)?;
+        loader.refuse_private(path, &closure)?;
         for (path, step) in needs(&closure) {
             let options = if step == Cause::LoaderConfiguration { Options::DATA } else { Options::CODE };
             let chain = cause.into_iter().cloned().chain([step]).collect();
@@ -303,6 +314,7 @@ impl Part {
         for path in paths {
             match host.walk(path) {
                 Ok(_) => return Ok(Some(path.clone())),
+                Err(error) if error.is_unknown() => return Err(missing(host, path, &error)),
                 Err(error) => refusals.push(error),
             }
         }
@@ -357,6 +369,7 @@ impl Part {
             } else {
                 match host.walk(pattern.path()) {
                     Ok(_) => return Ok(vec![pattern.path().clone()]),
+                    Err(error) if error.is_unknown() => return Err(missing(host, pattern.path(), &error)),
                     Err(error) => refusals.push(error),
                 }
             }

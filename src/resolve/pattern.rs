@@ -1,71 +1,96 @@
 //! Patterns of `glob(7)` on the host.
 
-use std::ffi::OsStr;
-use std::path::{Component, Path};
+use std::path::Component;
 
 use super::host::Host;
 use super::types::FileKind;
+use super::walk::{LookupError, found};
 use crate::Error;
 use crate::manifest::HostPath;
 
+/// A leading dot is matched only by a dot.
+const OPTIONS: glob::MatchOptions = glob::MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    require_literal_leading_dot: true,
+};
+
+/// One component of a pattern.
+enum Part {
+    /// A name as it is.
+    Name(String),
+    /// Names that match.
+    Names(glob::Pattern),
+    /// Directories at any depth: `**`.
+    AnyDepth,
+}
+
 impl Host {
-    /// The paths that `pattern` (`glob(7)`) stands for, sorted; a leading dot is matched only by a dot.
+    /// The paths that `pattern` (`glob(7)`) stands for, sorted.
+    ///
+    /// Errors: it is no pattern; a directory on the way cannot be looked at.
     pub(super) fn glob(&self, pattern: &HostPath) -> Result<Vec<HostPath>, Error> {
         let bad = |why: String| Error::usage(format!("cannot use the pattern {pattern}")).because_of(why);
-        let relative = pattern.as_path().strip_prefix("/").unwrap_or(pattern.as_path());
-        let relative = relative.to_str().ok_or_else(|| bad("it is not UTF-8".to_owned()))?;
-        let base = self.on_disk(Path::new("/"));
-        let escaped = glob::Pattern::escape(&base.to_string_lossy());
-        let whole = format!("{}/{relative}", escaped.trim_end_matches('/'));
-        self.note_pattern(pattern);
-        let options = glob::MatchOptions {
-            case_sensitive: true,
-            require_literal_separator: true,
-            require_literal_leading_dot: true,
-        };
-        let found = glob::glob_with(&whole, options).map_err(|error| bad(error.to_string()))?;
-        let mut paths = vec![];
-        for path in found {
-            let path = path.map_err(|error| {
-                Error::failed(format!("cannot look for {pattern} in {}", error.path().display()))
-                    .because(error.error())
-            })?;
-            let path = Path::new("/").join(path.strip_prefix(&base).unwrap_or(&path));
-            paths.extend(HostPath::new(path).ok());
+        let mut parts = vec![];
+        for component in pattern.as_path().components() {
+            let Component::Normal(name) = component else { continue };
+            let name = name.to_str().ok_or_else(|| bad("it is not UTF-8".to_owned()))?;
+            parts.push(match name {
+                "**" => Part::AnyDepth,
+                _ if name.contains(['*', '?', '[']) => {
+                    Part::Names(glob::Pattern::new(name).map_err(|error| bad(error.to_string()))?)
+                }
+                _ => Part::Name(name.to_owned()),
+            });
         }
+        let mut paths = self
+            .matching(&HostPath::slash(), &parts)
+            .map_err(|error| error.error(format!("cannot look for {pattern}")))?;
         paths.sort();
+        paths.dedup();
         Ok(paths)
     }
 
-    /// Remembers all that a file which comes or goes later can make this pattern stand for something else by.
-    fn note_pattern(&self, pattern: &HostPath) {
-        if !self.is_recording() {
-            return;
+    /// What `parts` stand for below `directory`.
+    fn matching(&self, directory: &HostPath, parts: &[Part]) -> Result<Vec<HostPath>, LookupError> {
+        let Some((part, rest)) = parts.split_first() else { return Ok(vec![directory.clone()]) };
+        let mut all = vec![];
+        match part {
+            Part::Name(name) => {
+                let Ok(path) = directory.join(name) else { return Ok(all) };
+                // A link that dangles is there.
+                if found(self.walk(&path))?.is_some() || self.is_dangling(&path)? {
+                    all.extend(self.matching(&path, rest)?);
+                }
+            }
+            Part::Names(pattern) => {
+                for name in found(self.read_dir(directory))?.unwrap_or_default() {
+                    let fits = pattern.matches_with(&name.to_string_lossy(), OPTIONS);
+                    if let (true, Ok(path)) = (fits, directory.join(&name)) {
+                        all.extend(self.matching(&path, rest)?);
+                    }
+                }
+            }
+            Part::AnyDepth => {
+                all.extend(self.matching(directory, rest)?);
+                for name in found(self.read_dir(directory))?.unwrap_or_default() {
+                    let Ok(path) = directory.join(&name) else { continue };
+                    // Links to directories are not gone into: they may lead in a circle.
+                    let below = self.now(&path)?.filter(|node| node.stat.kind == FileKind::Directory);
+                    if below.is_some() && !name.to_string_lossy().starts_with('.') {
+                        all.extend(self.matching(&path, parts)?);
+                    }
+                }
+            }
         }
-        let mut directories = vec![HostPath::slash()];
-        for component in pattern.as_path().components() {
-            let Component::Normal(name) = component else { continue };
-            directories = directories.iter().flat_map(|directory| self.matching(directory, name)).collect();
-        }
+        Ok(all)
     }
 
-    /// What one component of a pattern stands for in `directory`; `**` for all directories at any depth.
-    fn matching(&self, directory: &HostPath, name: &OsStr) -> Vec<HostPath> {
-        let text = name.to_string_lossy();
-        if !text.contains(['*', '?', '[']) {
-            return directory.join(name).ok().filter(|path| self.exists(path)).into_iter().collect();
+    fn is_dangling(&self, path: &HostPath) -> Result<bool, LookupError> {
+        match self.walk(path) {
+            Err(LookupError::Dangling { .. }) => Ok(true),
+            Err(error) if error.is_unknown() => Err(error),
+            _ => Ok(false),
         }
-        let inside = self.read_dir(directory).unwrap_or_default();
-        let inside = inside.iter().filter_map(|name| directory.join(name).ok());
-        if text == "**" {
-            let real =
-                |path: &HostPath| self.now(path).is_ok_and(|(stat, _)| stat.kind == FileKind::Directory);
-            let below = inside.filter(real).flat_map(|below| self.matching(&below, name));
-            return std::iter::once(directory.clone()).chain(below).collect();
-        }
-        let Ok(pattern) = glob::Pattern::new(&text) else { return vec![] };
-        let matches =
-            |path: &HostPath| path.file_name().is_some_and(|name| pattern.matches(&name.to_string_lossy()));
-        inside.filter(matches).collect()
     }
 }

@@ -1,17 +1,17 @@
 //! The site's root: where it really is, and whether a jail may be there.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::ops::Bound;
 use std::path::Path;
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 
 use super::host::Host;
+use super::others::Others;
+use super::roots::Roots;
 use super::types::{Desired, FileId, FileKind};
-use super::walk::{LookupError, Walk};
-use crate::manifest::{HostPath, Manifest, SiteName};
+use super::walk::LookupError;
+use crate::manifest::{HostPath, Manifest};
 use crate::{Error, Result, sys};
 
 /// Directories that hold the system, and those in which sites are kept.
@@ -66,49 +66,6 @@ const SYSTEM_BELOW: [&str; 15] = [
     "/var/lib/mountjail",
 ];
 
-/// The roots of all sites, links on the way followed.
-#[derive(Clone, Debug, Default)]
-pub struct Roots {
-    by_path: BTreeMap<HostPath, Vec<SiteName>>,
-    /// Those without a manifest.
-    recorded: BTreeSet<SiteName>,
-}
-
-impl Roots {
-    /// Adds the root of `site`.
-    pub fn add(&mut self, site: SiteName, root: HostPath) {
-        self.by_path.entry(root).or_default().push(site);
-    }
-
-    /// Adds the root of a site that only the records know: its manifest was renamed, removed, or is elsewhere.
-    pub fn add_recorded(&mut self, site: SiteName, root: HostPath) {
-        self.recorded.insert(site.clone());
-        self.add(site, root);
-    }
-
-    /// The site whose root is `root`.
-    pub fn site_at(&self, root: &HostPath) -> Option<&SiteName> {
-        self.by_path.get(root).and_then(|sites| sites.first())
-    }
-
-    /// The site that the path is in, if any.
-    pub fn site_of(&self, path: &HostPath) -> Option<&SiteName> {
-        let at_or_above = path.as_path().ancestors().filter_map(|above| HostPath::new(above).ok());
-        at_or_above.filter_map(|above| self.by_path.get(&above)).flatten().next()
-    }
-
-    /// Another site with the same root, one above or one below.
-    fn in_the_way(&self, site: &SiteName, root: &HostPath) -> Option<(&SiteName, &HostPath)> {
-        let at_or_above = root.as_path().ancestors().filter_map(|above| HostPath::new(above).ok());
-        let at_or_above = at_or_above.filter_map(|above| self.by_path.get_key_value(&above));
-        let below = self.by_path.range((Bound::Excluded(root), Bound::Unbounded));
-        let below = below.take_while(|(path, _)| path.starts_with(root));
-        at_or_above
-            .chain(below)
-            .find_map(|(path, sites)| sites.iter().find(|other| *other != site).map(|other| (other, path)))
-    }
-}
-
 /// Which directory the root of a site is.
 pub fn root_id(root: &HostPath) -> Result<FileId> {
     let stat = sys::open_host(root.as_path(), libc::O_PATH).and_then(sys::stat_fd);
@@ -131,14 +88,12 @@ pub(super) fn check(host: &Host, manifest: &Manifest, roots: &Roots) -> Result<C
     let (Some(parent), Some(name)) = (root.parent(), root.file_name()) else {
         return Err(Error::usage(format!("the root {root} holds the system")));
     };
-    let parent = walk_to(host, &parent).map_err(|error| missing(root, &error))?;
+    let parent = host.walk_strictly(&parent).map_err(|error| missing(root, &error))?;
     let path =
         parent.real.join(name).map_err(|why| Error::usage(format!("the root {root}")).because_of(why))?;
-    let (stat, _) = host.now(&path).map_err(|error| match error.raw_os_error() {
-        Some(libc::ENOENT) => missing(root, &LookupError::Missing { at: root.clone() }),
-        _ => Error::failed(format!("cannot look at the root {root}")).because(&error),
-    })?;
-    match stat.kind {
+    let there = host.now(&path).map_err(|error| error.error(format!("cannot look at the root {root}")))?;
+    let there = there.ok_or_else(|| missing(root, &LookupError::Missing { at: root.clone() }))?;
+    match there.stat.kind {
         FileKind::Directory => {}
         FileKind::Symlink => {
             return Err(Error::usage(format!("the root {root} is a symbolic link"))
@@ -147,25 +102,9 @@ pub(super) fn check(host: &Host, manifest: &Manifest, roots: &Roots) -> Result<C
         kind => return Err(Error::usage(format!("the root {root} is a {kind}, not a directory"))),
     }
     refuse_system(&path)?;
-    if let Some((other, theirs)) = roots.in_the_way(&manifest.site, &path) {
-        let root = &path;
-        return Err(if theirs == root && roots.recorded.contains(other) {
-            Error::failed(format!(
-                "the root {root} is set up as the site {other}, whose manifest is gone or elsewhere"
-            ))
-            .hint(format!("`mountjail down {other}`, then this again"))
-        } else if theirs == root {
-            Error::usage(format!("the root {root} is the root of the site {other} as well"))
-                .hint("make one manifest of the two")
-        } else {
-            let (inner, outer) = if root.starts_with(theirs) { (root, theirs) } else { (theirs, root) };
-            Error::usage(format!(
-                "the roots {root} and {theirs} (of the site {other}) overlap: {inner} is in {outer}"
-            ))
-            .hint("a jail inside another jail could be reached, and changed, from there")
-        });
-    }
-    Ok(Checked { warnings: who_can_write(host, &path), path })
+    let mut warnings = who_can_write(host, &path)?;
+    warnings.extend(roots.check(&manifest.site, &path)?);
+    Ok(Checked { path, warnings })
 }
 
 /// Refuses a root that holds the system.
@@ -189,12 +128,6 @@ pub fn refuse_system(root: &HostPath) -> Result<()> {
     }
 }
 
-/// Where `directory`, which leads to a root, really is.
-fn walk_to(host: &Host, directory: &HostPath) -> Result<Walk, LookupError> {
-    let walk = host.walk(directory)?;
-    host.refuse_strange_links(&walk).map(|()| walk)
-}
-
 fn missing(root: &HostPath, error: &LookupError) -> Error {
     let refused = matches!(error, LookupError::Strange { .. });
     let error = error.error(format!("cannot find the root {root}"));
@@ -205,28 +138,16 @@ fn missing(root: &HostPath, error: &LookupError) -> Error {
 }
 
 /// Who besides root could put something else in the root's place.
-fn who_can_write(host: &Host, root: &HostPath) -> Vec<String> {
-    let mut warnings = vec![];
-    let mut above = root.parent();
-    while let Some(directory) = above {
-        if let Ok(stat) = host.stat(&directory) {
-            let sticky = stat.mode & 0o1000 != 0;
-            if stat.uid != 0 {
-                warnings.push(format!(
-                    "{directory}, which leads to the root, belongs to user {}, who can rename what is in it \
-                     while the site is up; `chown root {directory}`",
-                    stat.uid
-                ));
-            } else if stat.mode & 0o022 != 0 && !sticky {
-                warnings.push(format!(
-                    "{directory}, which leads to the root, can be written by others than root, who can rename \
-                     what is in it while the site is up; `chmod go-w {directory}`"
-                ));
-            }
-        }
-        above = directory.parent();
-    }
-    warnings
+fn who_can_write(host: &Host, root: &HostPath) -> Result<Vec<String>> {
+    let cannot = |error: LookupError| error.error(format!("cannot look at what leads to the root {root}"));
+    let others = host.others_on_each_name(root).map_err(cannot)?;
+    let warning = |others: Others| {
+        format!(
+            "{others}, on the way to the root: what is in it can be renamed while the site is up; `{}`",
+            others.remedy()
+        )
+    };
+    Ok(others.into_iter().map(warning).collect())
 }
 
 /// Errors for every source that shows the jail to itself.
@@ -249,14 +170,18 @@ pub(super) fn contains_a_source(desired: &Desired) -> Vec<Error> {
 /// Makes the directory `root` and those above it (mode 0755) if it is missing: what `--create` does.
 pub fn create_root(root: &HostPath) -> Result<bool> {
     refuse_system(root)?;
-    if std::fs::symlink_metadata(root).is_ok() {
-        return Ok(false);
-    }
     let host = Host::new();
-    let above = root.as_path().ancestors().skip(1).filter_map(|above| HostPath::new(above).ok());
-    let Some(above) = above.into_iter().find(|above| host.exists(above)) else { return Ok(false) };
+    let cannot = |error: &LookupError| missing(root, error);
+    let mut above = root.clone();
     // Where it will really be, before anything is made there.
-    let real = walk_to(&host, &above).map_err(|error| missing(root, &error))?.real;
+    let real = loop {
+        match host.walk_strictly(&above) {
+            Ok(_) if above == *root => return Ok(false),
+            Ok(walk) => break walk.real,
+            Err(error) if error.is_missing() => above = above.parent().ok_or_else(|| cannot(&error))?,
+            Err(error) => return Err(cannot(&error)),
+        }
+    };
     let rest = root.below(&above).unwrap_or(Path::new(""));
     refuse_system(&real.join(rest).map_err(|why| Error::usage(root.to_string()).because_of(why))?)?;
     make_below(&real, rest)

@@ -123,8 +123,8 @@ impl Builder<'_> {
 
     /// What the host's `file`, which is below the source of `mount`, is; `None`: the mount does not show it.
     pub(super) fn in_mount(&self, mount: &Item, file: &HostPath) -> Option<Node> {
-        let node = self.host.node(file.as_path()).ok()?;
-        let source = self.host.node(mount.source.as_path()).ok()?;
+        let node = self.node(file)?;
+        let source = self.node(&mount.source)?;
         (mount.recursive || node.stat.is_on_mount_of(&source.stat)).then_some(node)
     }
 }

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::builder::Builder;
-use super::host::Host;
-use super::lookups::Lookups;
+use super::host::{Host, Node};
+use super::lookups::{Interest, Lookups};
 use super::part::{Part, lexical};
 use super::types::{Cause, FileKind, Link, Mount, Note, Reason};
+use super::walk::LookupError;
 use crate::manifest::{HostPath, JailPath, Origin};
 use crate::{Error, Result};
 
@@ -72,12 +73,25 @@ impl Gathered {
 
     /// What the root at `root` needs.
     pub(super) fn template(&self, host: &Host, root: &HostPath) -> Templated {
-        let ways = self.ways.iter().filter_map(|(at, text)| own(host, root, at, text));
-        let tops = self.tops.iter().filter(|(at, _)| !self.ways.contains_key(*at));
-        let tops = tops.filter_map(|(at, link)| own_in_place_of(host, root, at, &link.text));
-        let leaves = self.leaves.iter().filter_map(|at| own_file(host, root, at));
-        let own: Vec<_> = ways.chain(tops).chain(leaves).collect();
+        let own = self
+            .own(host, root)
+            .map_err(|error| vec![error.error(format!("cannot look into the root {root}"))])?;
         self.template_for(host, &own)
+    }
+
+    /// What the root at `root` has of its own in the places of the host's links.
+    fn own(&self, host: &Host, root: &HostPath) -> Result<Vec<Own>, LookupError> {
+        let mut all = vec![];
+        for (at, text) in &self.ways {
+            all.extend(own(host, root, at, text)?);
+        }
+        for (at, link) in self.tops.iter().filter(|(at, _)| !self.ways.contains_key(*at)) {
+            all.extend(own_in_place_of(host, root, at, &link.text)?);
+        }
+        for at in &self.leaves {
+            all.extend(own_file(host, root, at)?);
+        }
+        Ok(all)
     }
 
     /// What a root that has `own` needs.
@@ -97,31 +111,36 @@ impl Gathered {
 }
 
 /// What the root has at the host's link `at`, if it is something of its own that does.
-fn own(host: &Host, root: &HostPath, at: &Path, text: &Path) -> Option<Own> {
-    let inside = root.inside(&JailPath::new(at).ok()?);
-    let (stat, link) = host.glimpse(&inside).ok()?;
-    match link {
-        None if stat.kind == FileKind::Directory => Some(Own { at: at.to_owned(), link: None }),
-        Some(found) => {
-            let directory = at.parent()?;
+fn own(host: &Host, root: &HostPath, at: &Path, text: &Path) -> Result<Option<Own>, LookupError> {
+    let Ok(path) = JailPath::new(at) else { return Ok(None) };
+    let Some(Node { stat, link }) = host.glimpse(&root.inside(&path))? else { return Ok(None) };
+    Ok(match (link, at.parent()) {
+        (None, _) if stat.kind == FileKind::Directory => Some(Own { at: at.to_owned(), link: None }),
+        (Some(found), Some(directory)) => {
             let same = lexical(directory, &found) == lexical(directory, text);
             (same && found != text).then(|| Own { at: at.to_owned(), link: Some(found) })
         }
-        None => None,
-    }
+        _ => None,
+    })
 }
 
 /// What the root has at `at` of its own, in whose place the host has a link that nothing needs: that is left alone.
-fn own_in_place_of(host: &Host, root: &HostPath, at: &Path, text: &Path) -> Option<Own> {
-    let (_, link) = host.glimpse(&root.inside(&JailPath::new(at).ok()?)).ok()?;
-    if link.as_deref() == Some(text) {
-        return None;
+fn own_in_place_of(host: &Host, root: &HostPath, at: &Path, text: &Path) -> Result<Option<Own>, LookupError> {
+    let Ok(path) = JailPath::new(at) else { return Ok(None) };
+    match host.glimpse(&root.inside(&path))? {
+        Some(node) if node.link.as_deref() != Some(text) => {
+            Ok(own(host, root, at, text)?.or_else(|| Some(Own { at: at.to_owned(), link: None })))
+        }
+        _ => Ok(None),
     }
-    own(host, root, at, text).or_else(|| Some(Own { at: at.to_owned(), link: None }))
 }
 
 /// What the root has at the host's link `at` to a file, if it is a file: one to mount on, such as a placeholder.
-fn own_file(host: &Host, root: &HostPath, at: &Path) -> Option<Own> {
-    let (stat, _) = host.now(&root.inside(&JailPath::new(at).ok()?)).ok()?;
-    (stat.kind == FileKind::File).then(|| Own { at: at.to_owned(), link: None })
+fn own_file(host: &Host, root: &HostPath, at: &Path) -> Result<Option<Own>, LookupError> {
+    let Ok(path) = JailPath::new(at) else { return Ok(None) };
+    let inside = root.inside(&path);
+    host.note(inside.as_path(), Interest::NAME);
+    let found = host.glimpse(&inside)?;
+    let file = found.filter(|node| node.stat.kind == FileKind::File);
+    Ok(file.map(|_| Own { at: at.to_owned(), link: None }))
 }

@@ -17,6 +17,8 @@ pub struct Desired {
     pub site: SiteName,
     /// The jail's directory on the host.
     pub root: HostPath,
+    /// The file that asks for it, if one does.
+    pub manifest: Option<PathBuf>,
     /// Sorted by target, so parents come before children; one mount a target.
     pub mounts: Vec<Arc<Mount>>,
     /// Symbolic links to reproduce, sorted by path.
@@ -32,7 +34,8 @@ pub struct Desired {
 impl Desired {
     /// A site that needs nothing: what `down` makes so.
     pub fn nothing(site: SiteName, root: HostPath) -> Self {
-        Self { site, root, mounts: vec![], links: vec![], files: vec![], notes: vec![], warnings: vec![] }
+        let (mounts, links, files, notes, warnings) = Default::default();
+        Self { site, root, manifest: None, mounts, links, files, notes, warnings }
     }
 }
 

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
+use nix::errno::Errno;
 use nix::unistd::User;
 
 use super::host::Host;
+use super::walk::{LookupError, found};
 use crate::manifest::HostPath;
-use crate::sys;
+use crate::{Error, Result, sys};
 
 /// Where this program looks for users and groups, for messages about those that it does not find.
 pub(crate) const WHERE: &str = if sys::MUSL {
@@ -39,12 +41,16 @@ struct Group {
 }
 
 impl Accounts {
-    pub(super) fn read(host: &Host) -> Self {
-        let text = |path| {
-            let bytes = HostPath::new(path).ok().and_then(|path| host.read(&path).ok()).unwrap_or_default();
-            String::from_utf8_lossy(&bytes).into_owned()
+    /// Those in the host's files; one that is not there has none.
+    ///
+    /// Errors: a file cannot be read.
+    pub(super) fn read(host: &Host) -> Result<Self, LookupError> {
+        let text = |path| -> Result<String, LookupError> {
+            let Ok(path) = HostPath::new(path) else { return Ok(String::new()) };
+            let bytes = found(host.read(&path))?.unwrap_or_default();
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
         };
-        Self::parse(&text("/etc/passwd"), &text("/etc/group"))
+        Ok(Self::parse(&text("/etc/passwd")?, &text("/etc/group")?))
     }
 
     fn parse(passwd: &str, group: &str) -> Self {
@@ -68,15 +74,18 @@ impl Accounts {
     }
 
     /// Whether there is a user of that name, in the files or, on this very host, in what NSS adds to them.
-    pub(super) fn knows(&self, host: &Host, name: &str) -> bool {
-        self.account(host, name).is_some()
+    ///
+    /// Errors: a name service cannot tell.
+    pub(super) fn knows(&self, host: &Host, name: &str) -> Result<bool> {
+        self.account(host, name).map(|account| account.is_some())
     }
 
-    fn account(&self, host: &Host, name: &str) -> Option<Account> {
+    fn account(&self, host: &Host, name: &str) -> Result<Option<Account>> {
         if let Some(account) = self.users.get(name) {
-            return Some(account.clone());
+            return Ok(Some(account.clone()));
         }
-        let user = host.is_real().then(|| User::from_name(name).ok().flatten()).flatten()?;
+        let found = if host.is_real() { by_name_service(name)? } else { None };
+        let Some(user) = found else { return Ok(None) };
         let rest = [
             user.gecos.to_string_lossy().into_owned(),
             user.dir.display().to_string(),
@@ -85,17 +94,21 @@ impl Accounts {
         // A name service can say anything, and a line must stay one of seven fields.
         let fits = rest.iter().all(|field| !field.contains([':', '\n']));
         let (uid, gid) = (user.uid.to_string(), user.gid.to_string());
-        fits.then(|| Account { uid, gid, rest: rest.join(":") })
+        Ok(fits.then(|| Account { uid, gid, rest: rest.join(":") }))
     }
 
     /// The texts of passwd and group for `names` and root.
-    pub(super) fn files(&self, host: &Host, names: &[String]) -> (Vec<u8>, Vec<u8>) {
+    ///
+    /// Errors: a name service cannot tell.
+    pub(super) fn files(&self, host: &Host, names: &[String]) -> Result<(Vec<u8>, Vec<u8>)> {
         let mut names: Vec<&str> = names.iter().map(String::as_str).filter(|name| *name != "root").collect();
         names.sort_unstable();
         names.dedup();
         names.insert(0, "root");
-        let accounts: Vec<_> =
-            names.iter().filter_map(|name| Some((*name, self.account(host, name)?))).collect();
+        let mut accounts = vec![];
+        for name in &names {
+            accounts.extend(self.account(host, name)?.map(|account| (*name, account)));
+        }
         let (mut passwd, mut group) = (String::new(), String::new());
         for (name, Account { uid, gid, rest }) in &accounts {
             let _ = writeln!(passwd, "{name}:x:{uid}:{gid}:{rest}"); // a String takes everything
@@ -107,7 +120,20 @@ impl Accounts {
                 let _ = writeln!(group, "{name}:x:{gid}:{}", members.join(","));
             }
         }
-        (passwd.into_bytes(), group.into_bytes())
+        Ok((passwd.into_bytes(), group.into_bytes()))
+    }
+}
+
+/// What NSS says of the user `name`.
+fn by_name_service(name: &str) -> Result<Option<User>> {
+    match User::from_name(name) {
+        Ok(user) => Ok(user),
+        // All of them mean that there is no such user: getpwnam(3).
+        Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Ok(None),
+        Err(errno) => {
+            Err(Error::failed(format!("cannot look up the user {name}"))
+                .because(&std::io::Error::from(errno)))
+        }
     }
 }
 
@@ -121,12 +147,12 @@ mod tests {
         let group = "root:x:0:\nbobs:!:8:\nweb:x:33:eve,bob\neves:x:9:eve\n";
         let accounts = Accounts::parse(passwd, group);
         let host = Host::at("/nonexistent");
-        let (passwd, group) = accounts.files(&host, &["bob".into()]);
+        let (passwd, group) = accounts.files(&host, &["bob".into()]).unwrap();
         assert_eq!(
             String::from_utf8(passwd).unwrap(),
             "root:x:0:0:root:/root:/bin/bash\nbob:x:7:8:Bob,,,:/home/bob:/bin/sh\n"
         );
         assert_eq!(String::from_utf8(group).unwrap(), "root:x:0:\nbobs:x:8:\nweb:x:33:bob\n");
-        assert!(!accounts.knows(&host, "mallory"));
+        assert_eq!(accounts.knows(&host, "mallory"), Ok(false));
     }
 }

@@ -6,7 +6,10 @@ use std::fmt;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use nix::unistd::geteuid;
+
 use super::host::{Host, Node};
+use super::others::Others;
 use crate::Error;
 use crate::manifest::HostPath;
 use crate::sys::{FileKind, Stat};
@@ -61,12 +64,12 @@ pub enum LookupError {
         /// The link that was one too many.
         link: HostPath,
     },
-    /// The link is somebody's who does not own what it leads to.
+    /// The link is in the hands of others than root, who do not own what it leads to.
     Strange {
         /// The link.
         link: HostPath,
-        /// Whose it is.
-        uid: u32,
+        /// In whose hands it is, and why.
+        others: Others,
         /// Where it leads.
         to: HostPath,
     },
@@ -83,6 +86,20 @@ impl LookupError {
     /// Whether simply nothing has that name: neither a broken link nor a refusal.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Missing { .. } | Self::NotDirectory { .. })
+    }
+
+    /// Whether it is not known if anything has that name: the kernel, the disk or a server could not tell. It never counts
+    /// as absence. Who is not root cannot look everywhere: what is closed to them counts as absent.
+    pub fn is_unknown(&self) -> bool {
+        use libc::{EACCES, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM};
+        match self {
+            Self::Unreadable { errno: ENOENT | ENOTDIR | ELOOP | ENAMETOOLONG | EINVAL | EISDIR, .. } => {
+                false
+            }
+            Self::Unreadable { errno: EACCES | EPERM, .. } => geteuid().is_root(),
+            Self::Unreadable { .. } => true,
+            _ => false,
+        }
     }
 
     /// The component that it ended at.
@@ -126,11 +143,16 @@ impl fmt::Display for LookupError {
                 write!(f, "the link {link} leads to {}, which does not exist", text.display())
             }
             Self::Cycle { link } => write!(f, "too many links at {link}; do they lead in a circle?"),
-            Self::Strange { link, uid, to } => write!(
-                f,
-                "the link {link} is user {uid}'s, who does not own {to}, to which it leads: it is not followed, or \
-                 they could have anything mounted"
-            ),
+            Self::Strange { link, others, to } => {
+                match others.user {
+                    Some(uid) => write!(
+                        f,
+                        "the link {link} is user {uid}'s, who does not own {to}, to which it leads ({others})"
+                    ),
+                    None => write!(f, "the link {link} leads to {to}, and {others}"),
+                }?;
+                f.write_str(": it is not followed, or they could have anything mounted")
+            }
             Self::Unreadable { at, errno } => {
                 write!(f, "cannot read {at}: {}", nix::errno::Errno::from_raw(*errno).desc())
             }
@@ -143,6 +165,17 @@ impl std::error::Error for LookupError {}
 impl From<LookupError> for io::Error {
     fn from(error: LookupError) -> Self {
         Self::from_raw_os_error(error.errno())
+    }
+}
+
+/// What was found; `None`: it is certain that nothing is there, or not what was looked for.
+///
+/// Errors: it could not be told ([`LookupError::is_unknown`]).
+pub(crate) fn found<T>(result: Result<T, LookupError>) -> Result<Option<T>, LookupError> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is_unknown() => Err(error),
+        Err(_) => Ok(None),
     }
 }
 

@@ -1,6 +1,10 @@
 //! What a file is to the kernel: identity and type.
 
 use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -62,5 +66,35 @@ impl fmt::Display for FileKind {
             Self::Fifo => "FIFO",
             Self::Symlink => "symbolic link",
         })
+    }
+}
+
+/// Opens the regular file at `path` for reading, links followed. Nothing else is opened, which could wait for another
+/// process, as a FIFO does, or act, as some devices do.
+///
+/// Errors: EISDIR for a directory, EINVAL for anything else that is no regular file; as open(2).
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    is_regular(&fs::metadata(path)?)?;
+    // What is there may have changed meanwhile.
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    is_regular(&file.metadata()?)?;
+    Ok(file)
+}
+
+/// All of the regular file at `path`, links followed.
+///
+/// Errors: EFBIG if it has more than `limit` bytes; as [`open_regular`].
+pub fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![];
+    open_regular(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit { Err(io::Error::from_raw_os_error(libc::EFBIG)) } else { Ok(bytes) }
+}
+
+fn is_regular(metadata: &fs::Metadata) -> io::Result<()> {
+    match metadata.file_type() {
+        kind if kind.is_file() => Ok(()),
+        kind if kind.is_dir() => Err(io::Error::from_raw_os_error(libc::EISDIR)),
+        _ => Err(io::Error::from_raw_os_error(libc::EINVAL)),
     }
 }

@@ -12,6 +12,8 @@ mod events;
 mod file;
 mod memory;
 mod mount;
+mod owner;
+mod privileges;
 mod schedule;
 mod seccomp;
 mod stat;
@@ -20,17 +22,19 @@ mod trace;
 
 pub use descriptors::close_on_exec;
 pub use events::{MountEvent, read_mount_events, watch_mounts};
-pub use file::{FileId, FileKind};
+pub use file::{FileId, FileKind, open_regular, read_regular};
 pub use memory::share_one_heap;
 pub use mount::{
     MountAttr, clone_mount, clone_mount_recursive, mount_setattr, move_mount, move_mount_beneath, probe,
     umount, umount_at, umount_expire_probe,
 };
+pub use owner::is_roots;
+pub use privileges::{drop_capabilities, leave_session_keyring};
 pub use schedule::undisturbed;
 pub use seccomp::forbid_typing;
 pub use stat::{
-    Stat, StatMount, list_mounts, list_mounts_in, mount_exists, mount_point, open_beneath, open_host,
-    stat_at, stat_fd, stat_mount,
+    Stat, StatMount, list_mounts, list_mounts_in, mount_exists, mount_id_in_table, mount_point, open_beneath,
+    open_host, open_unmounted, stat_at, stat_fd, stat_fd_unsynced, stat_mount,
 };
 pub use text::{iconv, load_locale};
 pub use trace::{Resume, SystemCall, fork, next_signal, resume, stopped_or_ended, system_call};

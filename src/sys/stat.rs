@@ -30,6 +30,8 @@ pub struct Stat {
     pub uid: u32,
     /// Length in bytes.
     pub size: u64,
+    /// When it was made, in nanoseconds since 1970 (`STATX_BTIME`); `None` where the file system does not tell.
+    pub born: Option<i64>,
     /// The mount it is on: the never reused id where the kernel has it (6.8), else mountinfo's (5.8);
     /// `None` before.
     pub mount_id: Option<u64>,
@@ -50,7 +52,7 @@ impl Stat {
 }
 
 fn statx(dir: libc::c_int, path: &CStr, flags: libc::c_int) -> io::Result<Stat> {
-    let mask = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID | STATX_MNT_ID_UNIQUE;
+    let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME | libc::STATX_MNT_ID | STATX_MNT_ID_UNIQUE;
     let flags = flags | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
     let mut buffer = MaybeUninit::<libc::statx>::zeroed();
     // SAFETY: `path` is NUL-terminated; `buffer` has room for a `struct statx`, which the kernel fills.
@@ -68,10 +70,15 @@ fn statx(dir: libc::c_int, path: &CStr, flags: libc::c_int) -> io::Result<Stat> 
         mode,
         uid: stx.stx_uid,
         size: stx.stx_size,
+        born: (stx.stx_mask & libc::STATX_BTIME != 0).then(|| nanoseconds(&stx.stx_btime)),
         mount_id: (unique || stx.stx_mask & libc::STATX_MNT_ID != 0).then_some(stx.stx_mnt_id),
         mount_id_is_unique: unique,
         mount_root: (stx.stx_attributes_mask & root_bit != 0).then_some(stx.stx_attributes & root_bit != 0),
     })
+}
+
+fn nanoseconds(time: &libc::statx_timestamp) -> i64 {
+    time.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(i64::from(time.tv_nsec))
 }
 
 /// Calls `call` with `path` as the kernel takes it, from the stack where it is short.
@@ -86,9 +93,25 @@ pub fn stat_at(dir: impl AsFd, path: &Path) -> io::Result<Stat> {
     with_c_path(path, |path| statx(dir.as_fd().as_raw_fd(), path, 0))
 }
 
-/// `statx(2)` of an open file, also one opened with `O_PATH`.
+/// `statx(2)` of an open file, also one opened with `O_PATH`. Before Linux 5.8 the mount's id comes from
+/// `/proc/self/fdinfo`.
 pub fn stat_fd(fd: impl AsFd) -> io::Result<Stat> {
-    statx(fd.as_fd().as_raw_fd(), c"", libc::AT_EMPTY_PATH)
+    let stat = statx(fd.as_fd().as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
+    let mount_id = stat.mount_id.or_else(|| mount_id_in_table(fd).ok());
+    Ok(Stat { mount_id, ..stat })
+}
+
+/// The id in `/proc/self/mountinfo` of the mount that an open file is on: `mnt_id` of `/proc/self/fdinfo` (Linux 3.15).
+pub fn mount_id_in_table(fd: impl AsFd) -> io::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()))?;
+    let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    id.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// As [`stat_fd`], with what the kernel knows already: a file system of a network does not ask its server
+/// (`AT_STATX_DONT_SYNC`).
+pub fn stat_fd_unsynced(fd: impl AsFd) -> io::Result<Stat> {
+    statx(fd.as_fd().as_raw_fd(), c"", libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC)
 }
 
 /// Opens `path` beneath the directory `root` with `flags` (`O_CLOEXEC` is added), where no component, the
@@ -100,7 +123,7 @@ pub fn stat_fd(fd: impl AsFd) -> io::Result<Stat> {
 pub fn open_beneath(root: impl AsFd, path: &Path, flags: i32) -> io::Result<OwnedFd> {
     let root = root.as_fd();
     let flags = flags | libc::O_CLOEXEC;
-    match with_c_path(path, |path| openat2(root.as_raw_fd(), path, flags)) {
+    match with_c_path(path, |path| openat2(root.as_raw_fd(), path, flags, BENEATH)) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::ENAMETOOLONG)) => {
             walk_beneath(root.as_raw_fd(), path, flags)
         }
@@ -115,11 +138,30 @@ pub fn open_host(path: &Path, flags: i32) -> io::Result<OwnedFd> {
     open_beneath(slash, if relative.as_os_str().is_empty() { Path::new(".") } else { relative }, flags)
 }
 
-fn openat2(dir: libc::c_int, path: &CStr, flags: i32) -> io::Result<OwnedFd> {
+/// Opens `name` in the directory `dir` with `flags` (`O_CLOEXEC` is added), if it is no link and on the mount that `dir` is
+/// on: as [`open_beneath`], with `RESOLVE_NO_XDEV`.
+///
+/// Errors: EXDEV where something is mounted on it; ELOOP for a link, ENOENT.
+pub fn open_unmounted(dir: impl AsFd, name: &Path, flags: i32) -> io::Result<OwnedFd> {
+    let dir = dir.as_fd();
+    let flags = flags | libc::O_CLOEXEC;
+    match with_c_path(name, |name| openat2(dir.as_raw_fd(), name, flags, BENEATH | libc::RESOLVE_NO_XDEV)) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+            let found = walk_beneath(dir.as_raw_fd(), name, flags)?;
+            let same = stat_fd(&found)?.mount_id == stat_fd(dir)?.mount_id;
+            if same { Ok(found) } else { Err(io::Error::from_raw_os_error(libc::EXDEV)) }
+        }
+        result => result,
+    }
+}
+
+const BENEATH: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
+
+fn openat2(dir: libc::c_int, path: &CStr, flags: i32, resolve: u64) -> io::Result<OwnedFd> {
     // SAFETY: `open_how` is plain integers, for which zero is valid.
     let mut how = unsafe { MaybeUninit::<libc::open_how>::zeroed().assume_init() };
     how.flags = flags as u64;
-    how.resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
+    how.resolve = resolve;
     loop {
         // SAFETY: `path` is NUL-terminated and `how` is a valid `struct open_how` of the size given.
         let fd = unsafe {
@@ -169,6 +211,10 @@ fn walk_beneath(root: libc::c_int, path: &Path, flags: i32) -> io::Result<OwnedF
 /// What `statmount(2)` (Linux 6.8) says of one mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatMount {
+    /// The device of its file system, as `/proc/self/mountinfo` has it; not `st_dev` on btrfs.
+    pub device: u64,
+    /// Its file system is one of a process, which shows there whatever it likes.
+    pub fuse: bool,
     /// The id in `/proc/self/mountinfo`.
     pub id: u64,
     /// The never reused id of the mount it is attached to.
@@ -194,6 +240,8 @@ struct MntIdReq {
     param: u64,
 }
 
+const FUSE_SUPER_MAGIC: u64 = 0x6573_5546; // linux/magic.h
+const STATMOUNT_SB_BASIC: u64 = 0x1;
 const STATMOUNT_MNT_BASIC: u64 = 0x2;
 const STATMOUNT_MNT_ROOT: u64 = 0x8;
 const STATMOUNT_MNT_POINT: u64 = 0x10;
@@ -279,15 +327,18 @@ fn is_overflow<T>(result: &io::Result<T>) -> bool {
 /// Errors: ENOENT when there is no such mount in this namespace; ENOSYS before Linux 6.8.
 pub fn stat_mount(unique_id: u64) -> io::Result<StatMount> {
     let paths = STATMOUNT_MNT_ROOT | STATMOUNT_MNT_POINT;
-    let mut answer = Answer::of(unique_id, STATMOUNT_MNT_BASIC | paths, USUAL);
+    let numbers = STATMOUNT_SB_BASIC | STATMOUNT_MNT_BASIC;
+    let mut answer = Answer::of(unique_id, numbers | paths, USUAL);
     let whole = !is_overflow(&answer);
     if !whole {
-        answer = Answer::of(unique_id, STATMOUNT_MNT_BASIC, 0);
+        answer = Answer::of(unique_id, numbers, 0);
     }
     let answer = answer?;
     let raw = answer.fixed();
     let text = |offset| if whole { answer.text(offset) } else { PathBuf::new() };
     Ok(StatMount {
+        device: libc::makedev(raw.sb_dev_major, raw.sb_dev_minor),
+        fuse: raw.sb_magic == FUSE_SUPER_MAGIC,
         id: u64::from(raw.mnt_id_old),
         parent: raw.mnt_parent_id,
         parent_in_mountinfo: u64::from(raw.mnt_parent_id_old),

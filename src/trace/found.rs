@@ -53,8 +53,7 @@ pub fn look(host: &Host, roots: &Roots, root: &HostPath, miss: &Miss) -> Option<
     let walk = host.walk(&path).ok()?;
     let nature = nature(host, &walk.real, walk.stat.kind, walk.stat.mode)?;
     let refusal = refusal(host, roots, root, miss, &walk.real, nature);
-    let directory =
-        path.parent().is_some_and(|parent| may_be_brought(host, &parent) && is_roots(host, &parent));
+    let directory = path.parent().is_some_and(|parent| is_brought(host, &parent) && is_roots(host, &parent));
     Some(Found { miss: miss.clone(), real: walk.real, nature, directory, refusal })
 }
 
@@ -115,7 +114,7 @@ fn refusal(
         _ if miss.writes => {
             Some("it was opened for writing, and mounts are read-only unless told otherwise".to_owned())
         }
-        _ if !may_be_brought(host, &path) => {
+        _ if !is_brought(host, &path) => {
             Some("it is not for everybody, or more than a site should get".to_owned())
         }
         _ if !is_roots(host, &path) => Some("somebody other than root can change it".to_owned()),
@@ -132,7 +131,7 @@ fn device(path: &HostPath) -> Option<String> {
 /// The daemon's directory may be its own, but not what leads there.
 fn socket(host: &Host, path: &HostPath) -> Option<String> {
     let directory = path.parent()?;
-    if !may_be_brought(host, &directory) {
+    if !is_brought(host, &directory) {
         return Some(format!(
             "its directory {directory} is not for everybody, or more than a site should get"
         ));
@@ -147,12 +146,10 @@ fn socket(host: &Host, path: &HostPath) -> Option<String> {
 
 /// Whether nobody but root can change what is at `path`, or make it lead elsewhere: all on the way is root's alone.
 fn is_roots(host: &Host, path: &HostPath) -> bool {
-    let Ok(walk) = host.walk(path) else { return false };
-    let links = walk.links.iter().filter_map(|link| link.path.parent());
-    let places: Vec<_> = links.chain([walk.real.clone()]).collect();
-    let above = |place: &HostPath| -> Vec<_> {
-        place.as_path().ancestors().filter_map(|above| HostPath::new(above).ok()).collect()
-    };
-    let is_root = |path: HostPath| host.stat(&path).is_ok_and(|stat| stat.uid == 0 && stat.mode & 0o022 == 0);
-    places.iter().flat_map(above).all(is_root)
+    host.others(path).is_ok_and(|others| others.is_none())
+}
+
+/// As [`may_be_brought`]; what cannot be looked at may not.
+fn is_brought(host: &Host, path: &HostPath) -> bool {
+    may_be_brought(host, path).unwrap_or(false)
 }

@@ -155,7 +155,7 @@ fn without_parents(jail: &Host, path: &Path) -> Option<HostPath> {
 fn not_found_by_exec(jail: &Host, path: HostPath) -> Option<HostPath> {
     let mut at = path;
     for _ in 0..MOST_INTERPRETERS {
-        if !jail.exists(&at) {
+        if !jail.is_there(&at).unwrap_or(false) {
             return Some(at);
         }
         let interpreter = interpreter_of(jail, &at)?;

@@ -6,9 +6,9 @@
  *
  * Nothing is cached, so each look asks. Everything in it belongs to UID.
  *
- * Usage: fuse BACKING CONTROL UID MOUNTPOINT TYPE all|owner
+ * Usage: fuse BACKING CONTROL UID MOUNTPOINT TYPE all|owner USER
  *
- * "owner": as fusermount3(1) does it for the unprivileged user UID: nobody else, not even root, can look into it.
+ * It is mounted as fusermount3(1) does it for the user USER. "owner": nobody else, not even root, can look into it.
  */
 #define FUSE_USE_VERSION 31
 #define _GNU_SOURCE
@@ -191,7 +191,7 @@ static const struct fuse_operations operations = {
 
 int main(int argc, char **argv)
 {
-	if (argc != 7)
+	if (argc != 8)
 		return 2;
 	prctl(PR_SET_PDEATHSIG, SIGKILL); /* the test may be killed */
 	umask(0);
@@ -200,7 +200,7 @@ int main(int argc, char **argv)
 	owner = atoi(argv[3]);
 	const char *point = argv[4], *type = argv[5];
 	int for_all = strcmp(argv[6], "all") == 0;
-	uid_t user = for_all ? 0 : owner;
+	uid_t user = atoi(argv[7]);
 
 	int device = open("/dev/fuse", O_RDWR);
 	char options[128], opened[32];

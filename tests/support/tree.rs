@@ -47,7 +47,8 @@ impl Tree {
         assert!(changes.is_empty(), "the directory is not as before:\n{changes}");
     }
 
-    fn changes(&self, after: &Tree) -> String {
+    /// What came, went and changed until `after`; empty if nothing.
+    pub fn changes(&self, after: &Tree) -> String {
         let mut text = String::new();
         for (path, was) in &self.0 {
             match after.0.get(path) {

@@ -35,7 +35,7 @@ impl Fstab {
         let text = fs::read(&self.file)
             .map_err(|error| Error::failed(format!("cannot read {}", self.file.display())).because(&error))?;
         let block = block(&self.file, &text)?;
-        let (run, boot) = (Run::new(context)?, observe::boot_id()?);
+        let (run, boot) = (Run::new(context, &sites)?, observe::boot_id()?);
         let (mut codes, mut results, mut text) = (vec![], vec![], vec![]);
         for site in &sites {
             match run
@@ -49,6 +49,7 @@ impl Fstab {
                 }
                 Err(failed) => {
                     let (code, errors) = failed.report(context, site);
+                    self.report_installed(context, site, &block);
                     codes.push(code);
                     results.push(json!({ "site": site.name, "errors": errors }));
                 }

@@ -23,8 +23,8 @@ impl Fstab {
     pub(super) fn install(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let sites = sites::which(context, &self.which)?;
         let editor = Editor::new(context, &self.file)?;
-        editor.block()?; // before anything is made
-        let run = Run::new(context)?;
+        let before = editor.block()?; // before anything is made
+        let run = Run::new(context, &sites)?;
         let stop = stop_flag()?;
         let (mut codes, mut results, mut ready) = (vec![], vec![], vec![]);
         for site in &sites {
@@ -35,6 +35,7 @@ impl Fstab {
                 Ok(rendered) => ready.push((site, rendered)),
                 Err(failed) => {
                     let (code, errors) = failed.report(context, site);
+                    self.report_installed(context, site, &before);
                     codes.push(code);
                     results.push(json!({ "site": site.name, "installed": false, "errors": errors }));
                 }

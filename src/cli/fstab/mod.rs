@@ -2,8 +2,9 @@
 
 mod check;
 mod install;
+mod links;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -11,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::boot::{self, Boot, LineOrder};
 use super::context::Context;
 use super::out::worst;
 use super::sites::{self, Site};
@@ -66,7 +68,7 @@ impl Fstab {
 
     fn print(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let sites = sites::which(context, &self.which)?;
-        let run = Run::new(context)?;
+        let run = Run::new(context, &sites)?;
         let (mut codes, mut results, mut text) = (vec![], vec![], vec![]);
         for site in &sites {
             match run.rendered(site) {
@@ -86,6 +88,17 @@ impl Fstab {
         Ok(self.finish(context, &results, &text, worst(codes)))
     }
 
+    /// Names lines of the site's that were installed before it was found that there must be none.
+    fn report_installed(&self, context: &Context<'_>, site: &Site, block: &Block) {
+        if block.get(&site.name).is_some() {
+            context.out.warn(format_args!(
+                "{0}: its lines are still in {1}; `mountjail fstab --uninstall {0}` takes them out",
+                site.name,
+                self.file.display()
+            ));
+        }
+    }
+
     fn finish(&self, context: &Context<'_>, results: &[Value], text: &[u8], code: u8) -> u8 {
         if self.json {
             return context.out.print_and(format!("{:#}\n", json!({ "sites": results })), code);
@@ -99,6 +112,7 @@ struct Run<'c> {
     context: &'c Context<'c>,
     resolver: Resolver<'c>,
     table: Table,
+    orders: BTreeMap<SiteName, LineOrder>,
 }
 
 /// One site as lines.
@@ -106,21 +120,29 @@ struct Rendered {
     desired: Desired,
     lines: Vec<Line>,
     section: Vec<u8>,
+    /// Why services of the manifest are not ordered after the lines.
+    refused: Vec<String>,
 }
 
 impl<'c> Run<'c> {
-    fn new(context: &'c Context<'c>) -> Result<Self> {
-        Ok(Self { context, resolver: context.resolver()?, table: Table::read()? })
+    fn new(context: &'c Context<'c>, sites: &[Site]) -> Result<Self> {
+        let manifests = boot::manifests(context, sites);
+        let named = manifests.iter().map(|(_, manifest)| manifest);
+        let orders = Boot::read(Path::new("/etc/systemd/system"), named).order_lines(&manifests);
+        Ok(Self { context, resolver: context.resolver()?, table: Table::read()?, orders })
     }
 
     fn rendered(&self, site: &Site) -> Result<Rendered, Failed> {
         let manifest = sites::load(self.context, site).map_err(Failed::Manifest)?;
         let desired = work::resolved(self.context, &self.resolver, &manifest)?;
-        let lines = fstab::lines(&desired, &manifest.services, systemd::in_container(), |source| {
-            self.table.points_below(source.as_path())
-        });
+        let order = self.orders.get(&site.name).cloned().unwrap_or_default();
+        let lines =
+            fstab::lines(&desired, &order.before, &order.not_after, systemd::in_container(), |source| {
+                self.table.points_below(source.as_path())
+            });
+        links::refuse_exchangeable(&self.context.host, &desired, &lines).map_err(Failed::Errors)?;
         let section = fstab::section(&desired.site, &desired.root, &lines);
-        Ok(Rendered { desired, lines, section })
+        Ok(Rendered { desired, lines, section, refused: order.refused })
     }
 }
 
@@ -128,6 +150,9 @@ impl Rendered {
     /// What the user should know of the site and its lines.
     fn say(&self, context: &Context<'_>) {
         notes(context, &self.desired);
+        for refused in &self.refused {
+            context.out.warn(refused);
+        }
         let unknown: Vec<_> =
             self.lines.iter().map(|line| &line.source).filter(|source| has_unknown_maker(source)).collect();
         if let Some(first) = unknown.first() {

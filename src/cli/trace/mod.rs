@@ -20,7 +20,7 @@ use super::sites::{self, Site};
 use super::up::Up;
 use super::work::{Failed, plural, resolved};
 use crate::manifest::{Origin, Presets};
-use crate::render::SiteState;
+use crate::plan::SiteState;
 use crate::resolve::{Desired, Mount, Resolver, root_id};
 use crate::trace::{Advice, Brings, End, Followed, Follower, Found, Known, Line, advise, look};
 use crate::{Error, Result};

@@ -67,13 +67,14 @@ impl<'c> Daemon<'c> {
         ));
         self.tell.ready();
         loop {
-            let changed = self.watcher.wait(self.signals.as_fd(), self.tell.next_ping());
+            let changed = self.watcher.wait(self.signals.as_fd(), self.tell.next());
             let changed = changed.context("cannot wait for changes")?;
             let reload = self.signals.taken_reload();
             if is_set(&self.signals.stop) {
                 break;
             }
             self.tell.ping();
+            self.tell.left_out(self.context.out);
             if reload {
                 self.reload_by_hand();
             }

@@ -3,6 +3,7 @@
 mod configuration;
 mod daemon;
 mod left;
+mod limit;
 mod pass;
 mod signals;
 mod tell;

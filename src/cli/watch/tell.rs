@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
+use super::limit::Limit;
 use crate::Error;
 use crate::cli::apply::Changed;
 use crate::cli::context::Context;
@@ -14,6 +15,7 @@ use crate::cli::work::{Failed, plural};
 use crate::engine::{self, Outcome};
 use crate::manifest::{JailPath, SiteName};
 use crate::observe::{WatchFailure, WatchState, now, start_time};
+use crate::quote::brief;
 use crate::watch::Watcher;
 
 /// So many names are enough in one line.
@@ -29,6 +31,7 @@ pub(super) struct Tell {
     troubles: BTreeMap<Trouble, Error>,
     /// Files that cannot be sites.
     misnamed: Vec<Error>,
+    limit: Limit,
 }
 
 /// What can be wrong with the watcher's own work, whatever the sites.
@@ -66,12 +69,29 @@ impl Tell {
             ..WatchState::default()
         };
         let watchdog = sd_notify::watchdog_enabled().map(|limit| (limit / 2, Instant::now()));
-        Self { state, watchdog, status: String::new(), troubles: BTreeMap::new(), misnamed: vec![] }
+        Self {
+            state,
+            watchdog,
+            status: String::new(),
+            troubles: BTreeMap::new(),
+            misnamed: vec![],
+            limit: Limit::default(),
+        }
     }
 
-    /// When the service manager has to hear of us.
-    pub(super) fn next_ping(&self) -> Option<Instant> {
-        self.watchdog.map(|(_, next)| next)
+    /// When there is something to tell by itself: to the service manager that we live, or what was left out.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.watchdog.map(|(_, next)| next).into_iter().chain(self.limit.next()).min()
+    }
+
+    /// Says of how many lines sites' owners brought about too many.
+    pub(super) fn left_out(&mut self, out: &Out) {
+        for (site, count) in self.limit.over(Instant::now()) {
+            out.warn(format_args!(
+                "{site}: {} left out, because there were too many; `mountjail status {site}` shows how it stands",
+                plural(count, "more line")
+            ));
+        }
     }
 
     /// Tells the service manager that we are alive, if it is time.
@@ -138,12 +158,19 @@ impl Tell {
     /// Says what was changed; sites for which the same was done together.
     pub(super) fn changes(&mut self, context: &Context<'_>, healed: Vec<(&Site, Vec<Changed>, Outcome)>) {
         let mut alike: BTreeMap<Vec<Changed>, Vec<&SiteName>> = BTreeMap::new();
+        let now = Instant::now();
         for (site, changed, outcome) in healed {
             self.state.attached += outcome.attached as u64;
             self.state.swapped += outcome.swapped as u64;
             self.state.detached += outcome.detached as u64;
-            for left in &outcome.left {
+            if !self.limit.allows(&site.name, 1 + outcome.left.len().min(NAMED), now) {
+                continue;
+            }
+            for left in outcome.left.iter().take(NAMED) {
                 context.out.warn(format_args!("{}: {left}", site.name));
+            }
+            if let more @ 1.. = outcome.left.len().saturating_sub(NAMED) {
+                context.out.warn(format_args!("{}: {} as well", site.name, plural(more, "more path")));
             }
             alike.entry(changed).or_default().push(&site.name);
         }
@@ -156,7 +183,11 @@ impl Tell {
     pub(super) fn failures(&mut self, context: &Context<'_>, failing: Vec<Failing<'_>>) {
         let mut news = vec![];
         for Failing { site, failed, again } in failing {
-            if self.remember(&site.name, failed.text(site), again) {
+            let text = brief_text(&failed.text(site));
+            let failed = failed.in_short(&site.name, NAMED);
+            let lines = 1 + failed.text(site).lines().count().max(failed.count());
+            if self.remember(&site.name, text, again) && self.limit.allows(&site.name, lines, Instant::now())
+            {
                 news.push((site, failed, again));
             }
         }
@@ -199,7 +230,7 @@ impl Tell {
     pub(super) fn right(&mut self, out: &Out, sites: Vec<(&SiteName, u32)>) {
         let mut alike: BTreeMap<u32, Vec<&SiteName>> = BTreeMap::new();
         for (site, attempts) in sites {
-            if self.state.failures.remove(site).is_some() {
+            if self.state.failures.remove(site).is_some() && self.limit.allows(site, 1, Instant::now()) {
                 alike.entry(attempts).or_default().push(site);
             }
         }
@@ -234,6 +265,12 @@ impl Trouble {
             Self::State => "what `mountjail status` says of the watcher is up to date again",
         }
     }
+}
+
+/// Within what can be read and kept, each line by itself.
+fn brief_text(text: &str) -> String {
+    let lines = text.lines().take(50).map(|line| brief(line, 2000));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Without a service manager there is nobody to tell.

@@ -66,7 +66,8 @@ pub(super) fn bring(exam: &Exam<'_>, path: &HostPath) -> Remedy {
 /// What the host would load for a program in the root, as far as it is not inside.
 fn missing(exam: &Exam<'_>, path: &JailPath) -> Vec<String> {
     let root = &exam.patient.desired.root;
-    let Ok(closure) = Loader::read(exam.host).closure(&root.inside(path)) else { return vec![] };
+    let closure = Loader::read(exam.host).and_then(|loader| loader.closure(&root.inside(path)));
+    let Ok(closure) = closure else { return vec![] };
     let needed = closure.libraries.into_iter().map(|library| library.path);
     let needed =
         needed.chain(closure.interpreter).chain(closure.script_interpreters.into_iter().map(|s| s.path));

@@ -1,8 +1,5 @@
 //! The mounts themselves, and the processes that do not see them.
 
-use std::fs;
-use std::time::{Duration, SystemTime};
-
 use super::Exam;
 use crate::doctor::types::{Outcome, Problem, Remedy};
 use crate::observe::{self, Process};
@@ -48,20 +45,19 @@ pub(super) fn processes(exam: &Exam<'_>) -> Outcome {
         .into_iter()
         .map(|(_, process)| process)
         .collect();
-    let lock = exam.patient.lock.as_ref().and_then(|lock| fs::metadata(lock).ok());
-    let first_up = lock.and_then(|lock| lock.modified().ok());
     let mut problems = vec![];
     for process in inside {
         if blind.iter().any(|other| other.pid == process.pid) {
             let text = format!("{process} has a mount namespace that does not receive the mounts");
             problems.push(Problem::new(text, Remedy::act(process.restart())));
-        } else if first_up.is_some_and(|up| is_older(process, up)) {
+        } else if exam.patient.since.is_some_and(|since| is_older(process, since)) {
             let text =
                 format!("{process} was inside before the site came up, and remembers what it did not find");
             problems.push(Problem::new(text, Remedy::act(process.restart())));
         }
     }
-    for old in observe::outdated(&[&desired.root], exam.patient.table).iter().flatten() {
+    let old = observe::outdated(&[&desired.root], exam.patient.table);
+    for old in old.iter().flat_map(|inside| &inside.outdated) {
         let restart = old.processes.iter().map(Process::restart).next().unwrap_or_default();
         problems.push(Problem::new(old.to_string(), Remedy::act(restart)));
     }
@@ -70,6 +66,6 @@ pub(super) fn processes(exam: &Exam<'_>) -> Outcome {
 }
 
 /// The clock of processes has ticks of 10 ms.
-fn is_older(process: &Process, time: SystemTime) -> bool {
-    process.started().is_some_and(|started| started + Duration::from_millis(20) < time)
+fn is_older(process: &Process, since: u64) -> bool {
+    process.started().is_some_and(|started| started + 20 < since)
 }

@@ -69,10 +69,14 @@ pub(super) fn nss(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         Err(trouble) => return Ok(Outcome::could_not_check(format!("/etc/nsswitch.conf: {}", trouble.text))),
     };
     let loader = Loader::read(exam.host);
-    let modules: Vec<(&String, HostPath)> = services
-        .iter()
-        .filter_map(|service| Some((service, loader.library(&format!("libnss_{service}.so.2"))?)))
-        .collect();
+    let module = |service: &String| loader.clone()?.library(&format!("libnss_{service}.so.2"));
+    let mut modules: Vec<(&String, HostPath)> = vec![];
+    for service in &services {
+        match module(service) {
+            Ok(path) => modules.extend(path.map(|path| (service, path))),
+            Err(error) => return Ok(Outcome::could_not_check(error.to_string())),
+        }
+    }
     let paths: Vec<PathBuf> = modules.iter().map(|(_, path)| path.as_path().to_owned()).collect();
     let there = exam.ask(Exist(paths))?;
     let missing = modules.iter().zip(there).filter(|(_, there)| !there).map(|(module, _)| module);

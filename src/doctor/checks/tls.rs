@@ -120,13 +120,14 @@ fn directory_in(library: &[u8]) -> Option<PathBuf> {
 
 /// The library of the first of [`USERS`] that has it, or else the one beside the C library.
 fn libcrypto(exam: &Exam<'_>) -> Option<HostPath> {
-    let loader = Loader::read(exam.host);
+    let loader = Loader::read(exam.host).ok()?;
     let users = USERS.iter().filter_map(|pattern| glob::glob(pattern).ok()).flatten().flatten();
     let of_user = |user: PathBuf| {
         let closure = loader.closure(&HostPath::new(user).ok()?).ok()?;
         closure.libraries.into_iter().find(|library| library.name.starts_with("libcrypto.so")).map(|l| l.path)
     };
-    let beside = || ["libcrypto.so.3", "libcrypto.so.1.1"].iter().find_map(|name| loader.library(name));
+    let beside =
+        || ["libcrypto.so.3", "libcrypto.so.1.1"].iter().find_map(|name| loader.library(name).ok()?);
     users.into_iter().find_map(of_user).or_else(beside)
 }
 

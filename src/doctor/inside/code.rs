@@ -40,7 +40,7 @@ impl Probe for Libraries {
         let mut checked = Checked::default();
         for file in self.0.iter().flat_map(|path| code_in(path)).take(MAX_FILES) {
             let Ok(path) = HostPath::new(&file) else { continue };
-            match loader.closure(&path) {
+            match loader.clone().and_then(|loader| loader.closure(&path)) {
                 Ok(closure) if closure.interpreter.is_some() || !closure.script_interpreters.is_empty() => {
                     checked.programs += 1;
                 }
@@ -128,7 +128,9 @@ impl Mailer {
     /// One without glibc's loader would really run; of that the file alone is looked at.
     fn start(&self) -> Result<(), String> {
         let host = Host::new();
-        let closure = Loader::read(&host).closure(&self.program).map_err(|error| error.to_string())?;
+        let closure = Loader::read(&host)
+            .and_then(|loader| loader.closure(&self.program))
+            .map_err(|error| error.to_string())?;
         let is_glibcs = |path: &HostPath| {
             let name = path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"ld"));
             name && !is_musls(path.as_path().as_os_str().as_bytes())

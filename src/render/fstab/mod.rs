@@ -4,6 +4,7 @@ mod block;
 
 pub use block::{BadMarkers, Block, outside_lines, outside_targets};
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::systemd;
@@ -23,13 +24,15 @@ pub struct Line {
 
 /// The lines that give the same mounts as `up`, parents first.
 ///
-/// `services`: the units that must find the mounts when they start. `submounts`: the mount points below a
+/// `before`: the services that must find the mounts when they start. `not_after`: the services that must not be
+/// waited for although they make a source, because they wait for the mounts in turn. `submounts`: the mount points below a
 /// source. `container`: systemd runs in one, where it ignores lines whose source is below `/dev`
 /// (systemd-fstab-generator(8)). A recursive mount becomes a line for each of its submounts, because not every mount(8) makes
 /// submounts read-only (util-linux before 2.39 ignores `ro=recursive`).
 pub fn lines(
     desired: &Desired,
-    services: &[String],
+    before: &[String],
+    not_after: &BTreeSet<String>,
     container: bool,
     submounts: impl Fn(&HostPath) -> Vec<PathBuf>,
 ) -> Vec<Line> {
@@ -41,11 +44,16 @@ pub fn lines(
                 if let Some((source, below)) = below(&point, &mount.source)
                     && let Ok(target) = HostPath::new(target.as_path().join(below))
                 {
-                    lines.push(line(source, target, mount, desired, services));
+                    lines.push(line(source, target, mount, desired));
                 }
             }
         }
-        lines.push(line(mount.source.clone(), target, mount, desired, services));
+        lines.push(line(mount.source.clone(), target, mount, desired));
+    }
+    for line in &mut lines {
+        let makers = systemd::makers(&line.source).iter().filter(|unit| !not_after.contains(**unit));
+        line.options.extend(makers.map(|unit| format!("x-systemd.after={unit}")));
+        line.options.extend(before.iter().map(|unit| format!("x-systemd.before={unit}")));
     }
     for line in lines.iter_mut().filter(|line| container && line.source.as_path().starts_with("/dev")) {
         line.source = another_way(&line.source);
@@ -65,7 +73,7 @@ fn below<'p>(point: &'p Path, source: &HostPath) -> Option<(HostPath, &'p Path)>
     Some((HostPath::new(point).ok()?, below))
 }
 
-fn line(source: HostPath, target: HostPath, mount: &Mount, desired: &Desired, services: &[String]) -> Line {
+fn line(source: HostPath, target: HostPath, mount: &Mount, desired: &Desired) -> Line {
     let mut options = vec!["bind".to_owned()];
     options.extend(attributes(mount.options).map(str::to_owned));
     // Else the bind joins its source's peer group, and what the host mounts later appears in the jail, writable.
@@ -75,8 +83,6 @@ fn line(source: HostPath, target: HostPath, mount: &Mount, desired: &Desired, se
     for path in [&source, &desired.root] {
         options.extend(plain(path).map(|path| format!("x-systemd.requires-mounts-for={path}")));
     }
-    options.extend(systemd::makers(&source).iter().map(|unit| format!("x-systemd.after={unit}")));
-    options.extend(services.iter().map(|unit| format!("x-systemd.before={unit}")));
     Line { source, target, options }
 }
 

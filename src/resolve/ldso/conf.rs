@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 use crate::manifest::HostPath;
-use crate::resolve::Host;
+use crate::resolve::{Host, LookupError, found};
 
 /// ldconfig's directories, and the files that name them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,18 +28,20 @@ enum Line<'a> {
 }
 
 impl Conf {
-    /// Reads `file` and, following `include`, the rest. What cannot be read is passed over, as by ldconfig.
-    pub fn read(host: &Host, file: &HostPath) -> Self {
+    /// Reads `file` and, following `include`, the rest. What is not there is passed over, as by ldconfig.
+    ///
+    /// Errors: a file cannot be read.
+    pub fn read(host: &Host, file: &HostPath) -> Result<Self, LookupError> {
         let mut conf = Self::default();
-        conf.add(host, file);
-        conf
+        conf.add(host, file)?;
+        Ok(conf)
     }
 
-    fn add(&mut self, host: &Host, file: &HostPath) {
+    fn add(&mut self, host: &Host, file: &HostPath) -> Result<(), LookupError> {
         if self.files.contains(file) {
-            return;
+            return Ok(());
         }
-        let Ok(text) = host.read(file) else { return };
+        let Some(text) = found(host.read(file))? else { return Ok(()) };
         self.files.insert(file.clone());
         for line in text.split(|byte| *byte == b'\n').filter_map(parse_line) {
             match line {
@@ -52,13 +54,14 @@ impl Conf {
                     for pattern in patterns {
                         let pattern = Path::new(OsStr::from_bytes(pattern));
                         let base = file.parent().unwrap_or_else(HostPath::slash);
-                        for included in matches(host, &base.as_path().join(pattern)) {
-                            self.add(host, &included);
+                        for included in matches(host, &base.as_path().join(pattern))? {
+                            self.add(host, &included)?;
                         }
                     }
                 }
             }
         }
+        Ok(())
     }
 }
 
@@ -81,28 +84,30 @@ fn parse_line(line: &[u8]) -> Option<Line<'_>> {
 }
 
 /// The files that a pattern of `glob(7)` matches, sorted.
-fn matches(host: &Host, pattern: &Path) -> Vec<HostPath> {
-    let mut found = vec![HostPath::slash()];
+fn matches(host: &Host, pattern: &Path) -> Result<Vec<HostPath>, LookupError> {
+    let mut all = vec![HostPath::slash()];
     for component in pattern.components() {
         let Component::Normal(name) = component else { continue };
-        found = found.iter().flat_map(|directory| children(host, directory, name)).collect();
+        let mut next = vec![];
+        for directory in &all {
+            next.extend(children(host, directory, name)?);
+        }
+        all = next;
     }
-    found
+    Ok(all)
 }
 
-fn children(host: &Host, directory: &HostPath, name: &OsStr) -> Vec<HostPath> {
+fn children(host: &Host, directory: &HostPath, name: &OsStr) -> Result<Vec<HostPath>, LookupError> {
     let text = name.to_string_lossy();
     if !text.contains(['*', '?', '[']) {
-        return directory.join(name).ok().filter(|path| host.exists(path)).into_iter().collect();
+        let Ok(path) = directory.join(name) else { return Ok(vec![]) };
+        return Ok(host.is_there(&path)?.then_some(path).into_iter().collect());
     }
-    let Ok(pattern) = glob::Pattern::new(&text) else { return Vec::new() };
+    let Ok(pattern) = glob::Pattern::new(&text) else { return Ok(vec![]) };
     let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
-    host.read_dir(directory)
-        .unwrap_or_default()
-        .iter()
-        .filter(|name| pattern.matches_with(&name.to_string_lossy(), options))
-        .filter_map(|name| directory.join(name).ok())
-        .collect()
+    let names = found(host.read_dir(directory))?.unwrap_or_default();
+    let fitting = names.iter().filter(|name| pattern.matches_with(&name.to_string_lossy(), options));
+    Ok(fitting.filter_map(|name| directory.join(name).ok()).collect())
 }
 
 #[cfg(test)]
@@ -132,7 +137,7 @@ mod tests {
         std::fs::write(etc.join("ld.so.conf.d/a.conf"), "/a\n").unwrap();
         std::fs::write(etc.join("ld.so.conf.d/.hidden.conf"), "/hidden\n").unwrap();
         let host = Host::at(dir.path());
-        let conf = Conf::read(&host, &HostPath::new("/etc/ld.so.conf").unwrap());
+        let conf = Conf::read(&host, &HostPath::new("/etc/ld.so.conf").unwrap()).unwrap();
         let directories: Vec<_> = conf.directories.iter().map(|(d, _)| d.to_string()).collect();
         assert_eq!(directories, ["/a", "/b", "/last"]);
         assert_eq!(conf.files.len(), 3);

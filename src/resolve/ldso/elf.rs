@@ -20,6 +20,8 @@ const LARGEST_HEADER: usize = 64;
 const LONGEST_STRING: usize = 4096;
 /// Bytes of dynamic section taken in; real ones have a few hundred.
 const LARGEST_DYNAMIC: u64 = 64 << 10;
+/// Names of libraries and search paths in one object, in bytes; real ones have some hundred.
+const MOST_TEXT: usize = 64 << 10;
 const NODEFLIB: u64 = abi::DF_1_NODEFLIB.unsigned_abs();
 const PIE: u64 = abi::DF_1_PIE.unsigned_abs();
 const DT_AUXILIARY: i64 = 0x7fff_fffd;
@@ -80,6 +82,8 @@ pub struct Object {
     pub runpath: Option<Vec<u8>>,
     /// `DF_1_NODEFLIB`: neither the default directories nor what the cache has from them.
     pub no_default_directories: bool,
+    /// Bytes of the names in `needs`.
+    named: usize,
 }
 
 /// One `DT_NEEDED`, `DT_FILTER` or `DT_AUXILIARY`.
@@ -103,6 +107,9 @@ pub enum BadElf {
     /// A version, byte order, OS ABI or type that no Linux loader takes.
     #[error("its ELF header has an invalid {0}")]
     Invalid(&'static str),
+    /// More than any program has.
+    #[error("it names libraries with more than {MOST_TEXT} bytes")]
+    TooMuch,
     /// The kernel refused to read it.
     #[error("cannot read it: {0}")]
     Unreadable(String),
@@ -174,6 +181,7 @@ impl Object {
             rpath: None,
             runpath: None,
             no_default_directories: false,
+            named: 0,
         };
         let segments = segments(file, &header)?;
         if let Some(segment) = segments.iter().find(|s| s.p_type == abi::PT_INTERP) {
@@ -210,11 +218,20 @@ impl Object {
         let strings = Strings::find(file, &entries, segments);
         for (tag, value) in entries {
             self.take(tag, value, &strings)?;
+            if self.text() > MOST_TEXT {
+                return Err(BadElf::TooMuch);
+            }
         }
         if self.runpath.is_some() {
             self.rpath = None; // elf/get-dynamic-info.h: RUNPATH makes the loader forget RPATH
         }
         Ok(())
+    }
+
+    /// Bytes of names and search paths.
+    pub(super) fn text(&self) -> usize {
+        let paths = [&self.soname, &self.rpath, &self.runpath].into_iter().flatten().map(Vec::len);
+        paths.sum::<usize>() + self.named
     }
 
     fn take<B: Bytes + ?Sized>(
@@ -225,7 +242,9 @@ impl Object {
     ) -> Result<(), BadElf> {
         match tag {
             abi::DT_NEEDED | DT_FILTER | DT_AUXILIARY => {
-                self.needs.push(Need { name: strings.get(value)?, optional: tag == DT_AUXILIARY });
+                let need = Need { name: strings.get(value)?, optional: tag == DT_AUXILIARY };
+                self.named += need.name.len();
+                self.needs.push(need);
             }
             abi::DT_SONAME => self.soname = Some(strings.get(value)?),
             abi::DT_RPATH => self.rpath = Some(strings.get(value)?),

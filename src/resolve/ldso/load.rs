@@ -1,12 +1,13 @@
 //! One program's libraries, breadth first, as the loader maps them.
 
+use std::cell::Cell;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::elf::{Need, Object};
 use super::process::Process;
-use super::search;
+use super::search::{self, Missed};
 use super::system::{self, Family};
 use super::tokens::{self, Tokens};
 use super::{Loader, Needed, Opened};
@@ -15,18 +16,26 @@ use crate::sys::FileId;
 use crate::{Error, Result};
 
 /// The most objects in one process; no program comes near, a hostile tree could go on for ever.
-const MAX_OBJECTS: usize = 4096;
+const MAX_OBJECTS: usize = 1024;
+
+/// The most look-ups for one program, its names and search paths counted as well: some hundred libraries, each in some
+/// ten directories with their subdirectories for processors, are a third of it.
+const MAX_WORK: usize = 32_768;
+
+/// So many bytes of names and paths count as one look-up.
+const TEXT_A_LOOKUP: usize = 64;
 
 /// The libraries of `root` in the order that the loader opens them.
 pub(super) fn libraries(loader: &Loader<'_>, process: &Process, root: Opened) -> Result<Vec<Needed>> {
-    let mut load = Load { loader, process, objects: vec![Loaded::root(root)], libraries: Vec::new() };
+    let (objects, work) = (vec![Loaded::root(root)], Cell::new(0));
+    let mut load = Load { loader, process, objects, libraries: Vec::new(), work };
     let mut next = 0;
     while next < load.objects.len() {
         if next == MAX_OBJECTS {
-            let program = &load.objects[0].path;
-            return Err(Error::failed(format!("{program} needs more than {MAX_OBJECTS} libraries")));
+            return Err(load.too_much(&format!("{MAX_OBJECTS} libraries")));
         }
         let object = load.objects[next].object.clone();
+        load.work(object.text() / TEXT_A_LOOKUP)?;
         for need in &object.needs {
             load.need(next, need)?;
         }
@@ -41,6 +50,8 @@ pub(super) struct Load<'a> {
     pub process: &'a Process,
     pub objects: Vec<Loaded>,
     libraries: Vec<Needed>,
+    /// Look-ups so far.
+    work: Cell<usize>,
 }
 
 /// One object in the process.
@@ -92,7 +103,25 @@ impl Load<'_> {
         tokens::expand(text, tokens)
     }
 
+    /// Counts `more` look-ups.
+    ///
+    /// Errors: they are too many.
+    pub fn work(&self, more: usize) -> Result<()> {
+        self.work.set(self.work.get().saturating_add(more));
+        if self.work.get() > MAX_WORK {
+            return Err(self.too_much(&format!("{MAX_WORK} look-ups for its libraries")));
+        }
+        Ok(())
+    }
+
+    fn too_much(&self, what: &str) -> Error {
+        let program = &self.objects[0].path;
+        Error::failed(format!("{program} needs more than {what}; no ordinary program does"))
+            .hint("look what it is; without its line in the manifest the site can do")
+    }
+
     fn need(&mut self, index: usize, need: &Need) -> Result<()> {
+        self.work(1)?;
         let name = match self.process.family {
             Family::Glibc => self.expand(&need.name, &self.objects[index]),
             Family::Musl => need.name.clone(),
@@ -102,8 +131,8 @@ impl Load<'_> {
         }
         match search::find(self, index, &name) {
             Ok(opened) => self.add(index, opened, name),
-            Err(_) if need.optional => {}
-            Err(error) => return Err(error),
+            Err(Missed::ByLoader(_)) if need.optional => {}
+            Err(Missed::ByLoader(error) | Missed::Unknown(error)) => return Err(error),
         }
         Ok(())
     }

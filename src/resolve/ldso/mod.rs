@@ -29,8 +29,10 @@ use self::process::Process;
 use self::script::Script;
 use self::system::Family;
 use super::host::Host;
+use super::inside::everybody_may_read;
 use super::lookups::Interest;
-use super::walk::LookupError;
+use super::others::{self, Others};
+use super::walk::{LookupError, found};
 use crate::manifest::HostPath;
 use crate::sys::{FileId, FileKind};
 use crate::{Error, Result};
@@ -59,6 +61,8 @@ pub struct Closure {
     pub loader_configuration: Vec<HostPath>,
     /// Programs that must also stand at their real path to find their libraries.
     pub origins: Vec<Origin>,
+    /// The first file that decides about the others and that somebody besides root can change, and who all can.
+    changeable: Option<(HostPath, Others)>,
 }
 
 /// A program that is asked for by a link and searches relative to `$ORIGIN`, its real directory: under
@@ -108,6 +112,7 @@ pub struct Loader<'h> {
 }
 
 /// What all closures of one run share.
+#[derive(Debug)]
 pub(super) struct State {
     cache: Option<Cache>,
     conf: Conf,
@@ -116,15 +121,15 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn read(host: &Host) -> Self {
+    pub(super) fn read(host: &Host) -> Result<Self, LookupError> {
         let fixed = |path| HostPath::new(path).unwrap_or_else(|_| HostPath::slash());
-        Self {
-            // The loader, too, goes on without a cache that it cannot read or does not understand.
-            cache: host.read(&fixed(CACHE)).ok().and_then(|bytes| cache::parse(&bytes).ok()),
-            conf: Conf::read(host, &fixed(CONF)),
+        Ok(Self {
+            // The loader, too, goes on without a cache that is not there or that it does not understand.
+            cache: found(host.read(&fixed(CACHE)))?.and_then(|bytes| cache::parse(&bytes).ok()),
+            conf: Conf::read(host, &fixed(CONF))?,
             objects: Mutex::default(),
             directories: Mutex::default(),
-        }
+        })
     }
 }
 
@@ -163,11 +168,17 @@ enum Refused {
 
 impl<'h> Loader<'h> {
     /// The loader's view of `host`; its configuration is read once a run.
-    pub fn read(host: &'h Host) -> Self {
-        Self { host, state: host.loader_state() }
+    ///
+    /// Errors: that cannot be read.
+    pub fn read(host: &'h Host) -> Result<Self> {
+        let cannot = |error: LookupError| error.error("cannot read the dynamic loader's configuration");
+        Ok(Self { host, state: host.loader_state().map_err(cannot)? })
     }
 
     /// What `path`, a program, script or shared object, needs.
+    ///
+    /// Errors: something of it is not there, is broken or cannot be looked at; it asks for more work than any program
+    /// does.
     pub fn closure(&self, path: &HostPath) -> Result<Closure> {
         let mut closure = Closure::default();
         self.add(path, &mut closure, 0)?;
@@ -176,18 +187,69 @@ impl<'h> Loader<'h> {
 
     /// The library `name` from the directory of the C library, where glibc has its own modules; `None` if it
     /// is not there.
-    pub fn library(&self, name: &str) -> Option<HostPath> {
-        let program = PROGRAMS
-            .iter()
-            .filter_map(|path| HostPath::new(path).ok())
-            .find(|path| self.host.exists(path))?;
-        let closure = self.closure(&program).ok()?;
-        let c_library = closure.libraries.iter().find(|library| library.name.starts_with("libc.so"))?;
-        let path = c_library.path.parent()?.join(name).ok()?;
-        self.host.exists(&path).then_some(path)
+    ///
+    /// Errors: it cannot be told where the C library is.
+    pub fn library(&self, name: &str) -> Result<Option<HostPath>> {
+        let cannot = |error: LookupError| error.error(format!("cannot look for the library {name}"));
+        let mut broken = None;
+        for program in PROGRAMS.iter().filter_map(|path| HostPath::new(path).ok()) {
+            if !self.host.is_there(&program).map_err(cannot)? {
+                continue;
+            }
+            let closure = match self.closure(&program) {
+                Ok(closure) => closure,
+                Err(error) => {
+                    broken = broken.or(Some(error));
+                    continue;
+                }
+            };
+            let libraries = closure.libraries.iter();
+            let c_library = libraries.into_iter().find(|library| library.name.starts_with("libc.so"));
+            let beside = c_library.and_then(|library| library.path.parent()?.join(name).ok());
+            return match beside {
+                Some(path) => Ok(self.host.is_there(&path).map_err(cannot)?.then_some(path)),
+                None => Ok(None),
+            };
+        }
+        broken.map_or(Ok(None), |error| Err(error.context(format!("cannot look for the library {name}"))))
+    }
+
+    /// Remembers who besides root can change the file at `path`, which decides what else is needed.
+    fn note_others(&self, path: &HostPath, closure: &mut Closure) -> Result<()> {
+        let cannot = |error: LookupError| error.error(format!("cannot look at {path}"));
+        if let Some(more) = found(self.host.others(path)).map_err(cannot)?.flatten() {
+            closure.changeable = Some(match closure.changeable.take() {
+                Some((first, others)) => (first, others::and(others, &more)),
+                None => (path.clone(), more),
+            });
+        }
+        Ok(())
+    }
+
+    /// Refuses what of the closure of `program` not everybody may read, if somebody besides root has a say in what is
+    /// needed: they could have any file of the host brought along. What is their own is theirs to show.
+    pub(super) fn refuse_private(&self, program: &HostPath, closure: &Closure) -> Result<()> {
+        let Some((object, others)) = &closure.changeable else { return Ok(()) };
+        let needed = (closure.interpreters.iter().map(|needed| &needed.path))
+            .chain(closure.script_interpreters.iter().map(|needed| &needed.path))
+            .chain(closure.libraries.iter().map(|needed| &needed.path))
+            .chain(closure.origins.iter().map(|origin| &origin.real).filter(|real| *real != program));
+        for path in needed {
+            let cannot = |error: LookupError| error.error(format!("cannot look at {path}"));
+            let walk = self.host.walk_strictly(path).map_err(cannot)?;
+            let own = others.user == Some(walk.stat.uid);
+            if !own && !everybody_may_read(self.host, &walk).map_err(cannot)? {
+                return Err(Error::failed(format!(
+                    "{program} asks for {path}, which not everybody may read; {object} has a say in that, and {others}"
+                ))
+                .hint(format!("make it root's alone: `{}`; or take {program} out", others.remedy())));
+            }
+        }
+        Ok(())
     }
 
     fn add(&self, path: &HostPath, closure: &mut Closure, nested: usize) -> Result<()> {
+        self.note_others(path, closure)?;
         match self.open(path) {
             Ok(opened) => self.add_object(opened, closure),
             Err(Refused::Lookup(reason)) => Err(reason.error(format!("cannot read {path}"))),
@@ -219,7 +281,13 @@ impl<'h> Loader<'h> {
         }
         add_unknown(&mut closure.loader_configuration, process.configuration.clone(), |path| path);
         closure.loader_configuration.sort();
+        if let Some(interpreter) = &process.interpreter {
+            self.note_others(interpreter, closure)?;
+        }
         let libraries = load::libraries(self, &process, opened)?;
+        for library in &libraries {
+            self.note_others(&library.path, closure)?;
+        }
         add_unknown(&mut closure.libraries, libraries, |needed| &needed.path);
         Ok(())
     }
@@ -268,15 +336,16 @@ impl<'h> Loader<'h> {
                 .because_of("env takes it from a working directory that is not known")
                 .hint("write an absolute path in the script's first line"));
         }
-        let in_path = PATH.iter().filter_map(|directory| HostPath::new(Path::new(directory).join(name)).ok());
-        let executable = |path: &HostPath| {
-            self.host.stat(path).is_ok_and(|stat| stat.kind == FileKind::File && stat.mode & 0o111 != 0)
-        };
-        in_path.into_iter().find(executable).ok_or_else(|| {
-            let message = format!("program {}, needed by the script {script} through env,", name.display());
-            Error::failed(format!("{message} was not found in {}", PATH.join(":")))
-                .hint("install it, or name the interpreter by its path in the script's first line")
-        })
+        let message = format!("program {}, needed by the script {script} through env,", name.display());
+        for path in PATH.iter().filter_map(|directory| HostPath::new(Path::new(directory).join(name)).ok()) {
+            let cannot = |error: LookupError| error.error(format!("cannot look for the {message} at {path}"));
+            let stat = found(self.host.stat(&path)).map_err(cannot)?;
+            if stat.is_some_and(|stat| stat.kind == FileKind::File && stat.mode & 0o111 != 0) {
+                return Ok(path);
+            }
+        }
+        Err(Error::failed(format!("{message} was not found in {}", PATH.join(":")))
+            .hint("install it, or name the interpreter by its path in the script's first line"))
     }
 
     /// Opens and parses `path`; each real file is parsed once a run.
@@ -297,22 +366,23 @@ impl<'h> Loader<'h> {
 
     /// `text` as a path without `..`: what is before a `..` is walked, because the kernel goes up from
     /// where a link leads. `None` for a relative path, or where the kernel would find nothing.
-    fn absolute(&self, text: &[u8]) -> Option<HostPath> {
+    fn absolute(&self, text: &[u8]) -> Result<Option<HostPath>, LookupError> {
         let text = Path::new(OsStr::from_bytes(text));
         if !text.is_absolute() {
-            return None;
+            return Ok(None);
         }
         let mut path = PathBuf::from("/");
         for component in text.components() {
             match component {
                 std::path::Component::ParentDir => {
-                    let real = self.host.walk(&HostPath::new(&path).ok()?).ok()?.real;
-                    path = real.parent().unwrap_or(real).as_path().into();
+                    let Ok(below) = HostPath::new(&path) else { return Ok(None) };
+                    let Some(walk) = found(self.host.walk(&below))? else { return Ok(None) };
+                    path = walk.real.parent().unwrap_or(walk.real).as_path().into();
                 }
                 other => path.push(other),
             }
         }
-        HostPath::new(path).ok()
+        Ok(HostPath::new(path).ok())
     }
 }
 

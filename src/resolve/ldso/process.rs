@@ -7,12 +7,16 @@ use elf::abi;
 
 use super::elf::Abi;
 use super::system::{self, Family};
-use super::{CACHE, Loader, Opened, lock};
+use super::{CACHE, Loader, Opened, Refused, lock};
 use crate::manifest::HostPath;
+use crate::resolve::{LookupError, found};
 use crate::{Error, Result};
 
 /// musl's search path where `/etc/ld-musl-*.path` does not exist.
 const MUSL_PATH: &[u8] = b"/lib:/usr/local/lib:/usr/lib";
+
+/// The largest file that is read as a loader, in bytes; glibc's has a quarter of a megabyte.
+const LARGEST_LOADER: u64 = 8 << 20;
 
 /// What all objects of one process share.
 pub(super) struct Process {
@@ -33,22 +37,29 @@ pub(super) struct Process {
 impl Process {
     /// The process that runs `opened`, or would load it.
     pub fn of(loader: &Loader<'_>, opened: &Opened) -> Result<Self> {
+        let cannot = |error: &LookupError| {
+            error.error(format!("cannot tell which dynamic loader {} has", opened.path))
+        };
         let interpreter = match &opened.object.interpreter {
             Some(text) => Some(written(loader, text, &opened.path)?),
-            None => usual_interpreter(loader, opened),
+            None => usual_interpreter(loader, opened).map_err(|error| cannot(&error))?,
         };
         let name = interpreter.as_ref().and_then(HostPath::file_name).unwrap_or_default();
         match Family::of(name.as_bytes()) {
-            Family::Glibc => Ok(Self::glibc(loader, opened.object.abi, interpreter)),
-            Family::Musl => Ok(Self::musl(loader, opened.object.abi, interpreter)),
+            Family::Glibc => Self::glibc(loader, opened.object.abi, interpreter),
+            Family::Musl => Self::musl(loader, opened.object.abi, interpreter),
         }
+        .map_err(|error| cannot(&error))
     }
 
-    fn glibc(loader: &Loader<'_>, abi: Abi, interpreter: Option<HostPath>) -> Self {
-        let compiled = interpreter.as_ref().and_then(|path| compiled_in(loader, path));
+    fn glibc(loader: &Loader<'_>, abi: Abi, interpreter: Option<HostPath>) -> Result<Self, LookupError> {
+        let compiled = match &interpreter {
+            Some(path) => compiled_in(loader, path)?,
+            None => None,
+        };
         let directories = compiled.unwrap_or_else(|| system::usual_directories(abi));
-        let cache = HostPath::new(CACHE).ok().filter(|path| loader.host.exists(path));
-        Self {
+        let cache = existing(loader, CACHE)?;
+        Ok(Self {
             family: Family::Glibc,
             abi,
             interpreter,
@@ -56,14 +67,17 @@ impl Process {
             default_directories: directories.into_iter().map(String::into_bytes).collect(),
             hwcaps: system::hwcaps(abi),
             configuration: cache.into_iter().chain(loader.state.conf.files.iter().cloned()).collect(),
-        }
+        })
     }
 
-    fn musl(loader: &Loader<'_>, abi: Abi, interpreter: Option<HostPath>) -> Self {
+    fn musl(loader: &Loader<'_>, abi: Abi, interpreter: Option<HostPath>) -> Result<Self, LookupError> {
         let path_file = interpreter.as_ref().and_then(musl_path_file);
-        let text = path_file.as_ref().and_then(|path| loader.host.read(path).ok());
+        let text = match &path_file {
+            Some(path) => found(loader.host.read(path))?,
+            None => None,
+        };
         let directories = text.as_deref().unwrap_or(MUSL_PATH).split(|byte| matches!(byte, b':' | b'\n'));
-        Self {
+        Ok(Self {
             family: Family::Musl,
             abi,
             interpreter,
@@ -71,19 +85,20 @@ impl Process {
             lib: String::new(),
             hwcaps: Vec::new(),
             configuration: path_file.filter(|_| text.is_some()).into_iter().collect(),
-        }
+        })
     }
 }
 
-/// `PT_INTERP` as a path that exists.
+/// `PT_INTERP` as the path of an ELF file; the kernel takes nothing else.
 fn written(loader: &Loader<'_>, text: &[u8], program: &HostPath) -> Result<HostPath> {
     let shown = String::from_utf8_lossy(text);
     let message = format!("cannot find the ELF interpreter {shown} of {program}");
     let path =
         HostPath::new(OsStr::from_bytes(text)).map_err(|bad| Error::failed(&message).because_of(bad))?;
-    match loader.host.walk(&path) {
+    match loader.open(&path) {
         Ok(_) => Ok(path),
-        Err(reason) => Err(reason
+        Err(Refused::Elf(reason)) => Err(Error::failed(message).because_of(reason)),
+        Err(Refused::Lookup(reason)) => Err(reason
             .error(message)
             .hint("install the C library that the program was built for, such as libc6:i386 or musl")),
     }
@@ -91,14 +106,24 @@ fn written(loader: &Loader<'_>, text: &[u8], program: &HostPath) -> Result<HostP
 
 /// The loader that a shared object's processes most likely have: musl's where the object asks for musl's
 /// libc or there is no other.
-fn usual_interpreter(loader: &Loader<'_>, opened: &Opened) -> Option<HostPath> {
-    let (glibc, musl) = usual_names(opened.object.abi)?;
+fn usual_interpreter(loader: &Loader<'_>, opened: &Opened) -> Result<Option<HostPath>, LookupError> {
+    let Some((glibc, musl)) = usual_names(opened.object.abi) else { return Ok(None) };
     let is_musl = |name: &[u8]| name == b"libc.so" || name.starts_with(b"libc.musl-");
-    let existing = |path: &str| HostPath::new(path).ok().filter(|path| loader.host.exists(path));
-    if opened.object.needs.iter().any(|need| is_musl(&need.name)) {
-        return existing(musl).or_else(|| existing(glibc));
+    let (first, second) = if opened.object.needs.iter().any(|need| is_musl(&need.name)) {
+        (musl, glibc)
+    } else {
+        (glibc, musl)
+    };
+    match existing(loader, first)? {
+        Some(path) => Ok(Some(path)),
+        None => existing(loader, second),
     }
-    existing(glibc).or_else(|| existing(musl))
+}
+
+/// `path`, if something is there.
+fn existing(loader: &Loader<'_>, path: &str) -> Result<Option<HostPath>, LookupError> {
+    let Ok(path) = HostPath::new(path) else { return Ok(None) };
+    Ok(loader.host.is_there(&path)?.then_some(path))
 }
 
 fn usual_names(abi: Abi) -> Option<(&'static str, &'static str)> {
@@ -116,13 +141,13 @@ fn usual_names(abi: Abi) -> Option<(&'static str, &'static str)> {
 }
 
 /// The default directories in the loader's file, read once a run.
-fn compiled_in(loader: &Loader<'_>, interpreter: &HostPath) -> Option<Vec<String>> {
+fn compiled_in(loader: &Loader<'_>, interpreter: &HostPath) -> Result<Option<Vec<String>>, LookupError> {
     if let Some(known) = lock(&loader.state.directories).get(interpreter) {
-        return known.clone();
+        return Ok(known.clone());
     }
-    let bytes = loader.host.read(interpreter).ok();
-    let found = bytes.and_then(|bytes| system::default_directories(&bytes));
-    lock(&loader.state.directories).entry(interpreter.clone()).or_insert(found).clone()
+    let bytes = found(loader.host.read_up_to(interpreter, LARGEST_LOADER))?;
+    let directories = bytes.and_then(|bytes| system::default_directories(&bytes));
+    Ok(lock(&loader.state.directories).entry(interpreter.clone()).or_insert(directories).clone())
 }
 
 /// `/lib/ld-musl-x86_64.so.1` → `/etc/ld-musl-x86_64.path`; the prefix before `/lib` stays.

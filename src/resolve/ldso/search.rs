@@ -3,22 +3,32 @@
 use std::cell::RefCell;
 use std::fmt::Write;
 
+use super::elf::BadElf;
 use super::load::{Load, Loaded};
 use super::system::{self, Family};
 use super::tokens;
 use super::{Opened, Refused};
 use crate::manifest::HostPath;
+use crate::resolve::LookupError;
 use crate::{Error, Result};
 
+/// Why there is no library.
+pub(super) enum Missed {
+    /// The loader does not find it, or cannot use it: without one that is optional it goes on.
+    ByLoader(Error),
+    /// It could not be looked for.
+    Unknown(Error),
+}
+
 /// Finds `name` for the object at `index`.
-pub(super) fn find(load: &Load<'_>, index: usize, name: &[u8]) -> Result<Opened> {
+pub(super) fn find(load: &Load<'_>, index: usize, name: &[u8]) -> Result<Opened, Missed> {
     let search = Search { load, index, name, searched: RefCell::default(), skipped: RefCell::default() };
     let found = match load.process.family {
         _ if name.contains(&b'/') => search.try_file(name)?,
         Family::Glibc => search.glibc()?,
         Family::Musl => search.musl()?,
     };
-    found.ok_or_else(|| search.not_found())
+    found.ok_or_else(|| Missed::ByLoader(search.not_found()))
 }
 
 /// One search, with what the error will need.
@@ -42,7 +52,7 @@ impl Search<'_> {
     }
 
     /// `_dl_map_object` in glibc's `elf/dl-load.c`.
-    fn glibc(&self) -> Result<Option<Opened>> {
+    fn glibc(&self) -> Result<Option<Opened>, Missed> {
         if self.loaded().object.runpath.is_none() {
             for loaded in self.load.chain(self.index) {
                 let path = loaded.object.rpath.as_deref();
@@ -65,7 +75,7 @@ impl Search<'_> {
     }
 
     /// `load_library` in musl's `ldso/dynlink.c`: `RPATH` and `RUNPATH` alike, both inherited.
-    fn musl(&self) -> Result<Option<Opened>> {
+    fn musl(&self) -> Result<Option<Opened>, Missed> {
         for loaded in self.load.chain(self.index) {
             let path = loaded.object.runpath.as_deref().or(loaded.object.rpath.as_deref());
             let Some(path) = path.and_then(|text| tokens::expand_musl(text, &loaded.origin)) else {
@@ -79,7 +89,12 @@ impl Search<'_> {
         self.try_directories(&self.load.process.default_directories)
     }
 
-    fn try_search_path(&self, kind: &str, text: Option<&[u8]>, of: &Loaded) -> Result<Option<Opened>> {
+    fn try_search_path(
+        &self,
+        kind: &str,
+        text: Option<&[u8]>,
+        of: &Loaded,
+    ) -> Result<Option<Opened>, Missed> {
         let Some(text) = text else { return Ok(None) };
         let directories: Vec<_> = split(text).map(|part| self.load.expand(part, of)).collect();
         let count = self.searched.borrow().len();
@@ -91,7 +106,7 @@ impl Search<'_> {
     }
 
     /// The cache's file, unless `DF_1_NODEFLIB` forbids it because it is in a default directory.
-    fn try_cache(&self) -> Result<Option<Opened>> {
+    fn try_cache(&self) -> Result<Option<Opened>, Missed> {
         let process = self.load.process;
         let Some(cache) = &self.load.loader.state.cache else { return Ok(None) };
         self.searched.borrow_mut().push(super::CACHE.to_owned());
@@ -109,7 +124,7 @@ impl Search<'_> {
         self.try_file(path)
     }
 
-    fn try_directories(&self, directories: &[Vec<u8>]) -> Result<Option<Opened>> {
+    fn try_directories(&self, directories: &[Vec<u8>]) -> Result<Option<Opened>, Missed> {
         for directory in directories {
             let shown = String::from_utf8_lossy(directory);
             if directory.first() != Some(&b'/') {
@@ -133,24 +148,38 @@ impl Search<'_> {
     }
 
     /// `open_verify`: what is not there or for another machine is passed over; what is broken is fatal.
-    fn try_file(&self, text: &[u8]) -> Result<Option<Opened>> {
-        let Some(path) = self.load.loader.absolute(text) else { return Ok(None) };
+    fn try_file(&self, text: &[u8]) -> Result<Option<Opened>, Missed> {
+        self.load.work(1).map_err(Missed::Unknown)?;
+        let unknown = |reason: &LookupError| {
+            Missed::Unknown(reason.error(format!("cannot look for the library {}", self.chain())))
+        };
+        let path = self.load.loader.absolute(text).map_err(|reason| unknown(&reason))?;
+        let Some(path) = path else { return Ok(None) };
+        let broken =
+            |reason: &dyn std::fmt::Display| Err(Missed::ByLoader(self.broken(&path).because_of(reason)));
         let opened = match self.load.loader.open(&path) {
             Ok(opened) => opened,
             Err(Refused::Lookup(reason)) if reason.errno() == libc::EISDIR => {
-                return Err(self.broken(&path).because_of(reason));
+                return broken(&reason);
             }
+            Err(Refused::Lookup(reason)) if reason.is_unknown() => return Err(unknown(&reason)),
             Err(Refused::Lookup(reason)) => {
                 if !reason.is_missing() {
                     self.skipped.borrow_mut().push(reason.to_string());
                 }
                 return Ok(None);
             }
-            Err(Refused::Elf(reason)) => return Err(self.broken(&path).because_of(reason)),
+            Err(Refused::Elf(BadElf::Unreadable(reason))) => {
+                return Err(Missed::Unknown(
+                    Error::failed(format!("cannot read {path} as the library {}", self.chain()))
+                        .because_of(reason),
+                ));
+            }
+            Err(Refused::Elf(reason)) => return broken(&reason),
         };
         if !opened.object.abi.fits(self.load.process.abi) {
             if self.load.process.family == Family::Musl {
-                return Err(self.broken(&path).because_of(format!("it is for {}", opened.object.abi)));
+                return broken(&format!("it is for {}", opened.object.abi));
             }
             let (have, want) = (opened.object.abi, self.load.process.abi);
             let hint = format!("{path} is for {have}; install {} for {want}", self.shown());
@@ -158,10 +187,10 @@ impl Search<'_> {
             return Ok(None);
         }
         if opened.object.abi.big_endian != self.load.process.abi.big_endian {
-            return Err(self.broken(&path).because_of("its byte order is another machine's"));
+            return broken(&"its byte order is another machine's");
         }
         if opened.object.program {
-            return Err(self.broken(&path).because_of("it is a program, not a shared library"));
+            return broken(&"it is a program, not a shared library");
         }
         Ok(Some(opened))
     }
@@ -212,7 +241,7 @@ impl Search<'_> {
     fn only_in_configuration(&self) -> Option<&(HostPath, HostPath)> {
         let fits = |directory: &HostPath| {
             let text = [directory.to_string().as_bytes(), b"/", self.name].concat();
-            let path = self.load.loader.absolute(&text)?;
+            let path = self.load.loader.absolute(&text).ok().flatten()?;
             let opened = self.load.loader.open(&path).ok()?;
             opened.object.abi.fits(self.load.process.abi).then_some(())
         };
