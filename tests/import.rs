@@ -13,7 +13,11 @@ fn main() -> ExitCode {
     let mut trials = trials([
         ("pools become sites, and they come up", pools_become_sites),
         ("nothing is overwritten", nothing_is_overwritten),
+        ("run again, it leaves what is there", again),
         ("what cannot be read is named", mistakes),
+        ("fstab is read as mount reads it", fstab_as_mount),
+        ("daemons whose configuration names a root", daemons),
+        ("a file of another kind is called that", other_kinds),
         ("nothing but regular files is opened", opens_files_alone),
         ("an fstab becomes sites with the same mounts", an_fstab),
         ("mounts that stand already are taken over", taken_over),
@@ -91,7 +95,7 @@ fn nothing_is_overwritten() {
     sandbox
         .run(&["import", "--write", fpm.to_str().unwrap()])
         .exits(1)
-        .complains("one.yaml: File exists")
+        .complains("one.yaml: it is there already, with another root: /srv/mine, not ")
         .complains("three: wrote ");
     assert_eq!(fs::read_to_string(sandbox.config().join("sites/one.yaml")).unwrap(), "root: /srv/mine\n");
 }
@@ -103,14 +107,146 @@ fn mistakes() {
     import(&sandbox.file("bad.conf", "[www]\nuser = a\nthis is nothing\n"))
         .complains("bad.conf:3: `this is nothing`");
     import(&sandbox.file("none.conf", "[www]\nuser = a\n"))
-        .complains("no pool with a chroot, no bind line into a jail and no section was found");
-    import(&sandbox.file("relative.conf", "[www]\nchroot = srv/www\n"))
-        .complains("relative.conf:1: pool www: chroot = srv/www: it is not absolute");
+        .complains("no pool with a chroot, no bind line into a jail, no section and no other root was found");
+    import(&sandbox.file("system.conf", "[www]\nchroot = /\n"))
+        .complains("system.conf:1: pool www: chroot = /: the root / is a directory of the system");
+    let broken = sandbox.file("some.conf", "[good]\nuser = games\nchroot = /srv/good\n[bad]\nchroot = \"x\n");
+    import(&broken)
+        .complains("some.conf:5: `chroot = \"x`: the quote does not end")
+        .prints("root: /srv/good");
     let own = sandbox.path("loop.conf");
     import(&sandbox.file("loop.conf", format!("[global]\ninclude = {}\n", own.display())))
-        .complains("is included by itself");
+        .complains("files include each other more than 5 deep");
     let odd = sandbox.file("odd.conf", "[a b/c]\nchroot = /srv/www\n");
     import(&odd).complains("cannot be a site's name");
+}
+
+fn again() {
+    let sandbox = Sandbox::new();
+    let fpm = fpm(&sandbox);
+    let fpm = fpm.to_str().unwrap();
+    sandbox.ok(&["import", "--write", fpm]);
+    let one = sandbox.config().join("sites/one.yaml");
+    let mine = format!("{}etc: [hosts]\n", fs::read_to_string(&one).unwrap());
+    fs::write(&one, &mine).unwrap();
+    let four = sandbox.root("four");
+    let pool = format!("[four]\nuser = games\nlisten = four.sock\nchroot = {}\n", four.display());
+    sandbox.file("fpm/pool.d/four.conf", pool);
+    sandbox
+        .ok(&["import", "--write", fpm])
+        .complains("one: is there already, left as it is")
+        .complains("four: wrote ")
+        .complains("The root ");
+    assert_eq!(fs::read_to_string(&one).unwrap(), mine);
+    // A user that the pool has now.
+    let pool = fs::read_to_string(sandbox.path("fpm/pool.d/one.conf")).unwrap();
+    sandbox.file("fpm/pool.d/one.conf", format!("{pool}user = games\n"));
+    let lacks = "one.yaml: it is there already, and lacks `users: [games]`";
+    sandbox.run(&["import", "--write", fpm]).exits(1).complains(lacks).complains("four: is there already");
+    sandbox.ok(&["import", fpm]).complains(lacks);
+}
+
+fn fstab_as_mount() {
+    let sandbox = Sandbox::new();
+    for directory in ["srv/a/etc", "srv/a/lib", "srv/a/data", "data", "srv/a/proc", "data[1]"] {
+        sandbox.directory(directory);
+    }
+    sandbox.file("srv/a/etc/hosts", "");
+    let fstab = write_fstab(
+        &sandbox,
+        "/etc/hosts SRV/a/etc/hosts none bind,ro=recursive 0 0\n/usr/lib SRV/a/lib none rbind 0 0\n\
+         none SRV/a/lib none remount,bind,ro 0 0\nSRV/../data SRV/a/data none bind\n\
+         SRV/data SRV/a/data none bind,x-systemd.requires=data-init.service,nofail 0 0\n\
+         proc SRV/a/proc proc defaults,hidepid=2 0 0\ntmpfs SRV/a/tmp tmpfs size=64m 0 0\nnonsense\n\
+         tmpfs /tmp tmpfs defaults\n/dev SRV/a/dev none bind 0 0\nnone SRV/b none remount,bind,ro\n\
+         SRV/x[1] SRV/a/x none bind 0 0\n",
+    );
+    let ran = sandbox.ok(&["import", fstab.to_str().unwrap()]);
+    for said in [
+        "fstab:6: proc on ",
+        "fstab:7: tmpfs on ",
+        "no bind, not imported: the line has to stay",
+        "fstab:8: `nonsense`: it has fewer fields than fstab(5) needs: what, where, type and options; passed over",
+        "fstab:11: ",
+        "it remounts what no line before it mounts; passed over",
+        "1 line of fstab without `bind`: not of a jail",
+        "fstab:12: ",
+        "has characters of patterns in its name",
+        "fstab:4: ",
+    ] {
+        assert!(ran.stderr.contains(said), "{said}\n{ran}");
+    }
+    for line in [
+        "fstab:5: x-systemd.requires=data-init.service: what fstab told",
+        "etc: [hosts]\n",
+        "{ source: /usr/lib, target: /lib, recursive: true, executable: true",
+        "fstab:10: all of /dev is more than a jail needs: `presets: [base]`",
+    ] {
+        assert!(ran.stdout.contains(line), "{line}\n{ran}");
+    }
+}
+
+fn daemons() {
+    let sandbox = Sandbox::new();
+    let root = |name: &str| sandbox.directory(format!("srv/{name}")).display().to_string();
+    let files = [
+        sandbox.file("haproxy.cfg", format!("global\n\tlog /dev/log local0\n\tchroot {}\n\tuser nobody\n", root("haproxy"))),
+        sandbox.file("unbound.conf", format!("server:\n\tchroot: \"{}\"\n\tusername: \"nobody\"\n", root("unbound"))),
+        sandbox.file("nsd.conf", format!("server:\n  zonesdir: /x\n  chroot: {}\n", root("nsd"))),
+        sandbox.file("squid.conf", format!("http_port 3128\nchroot {}\ncache_effective_user proxy\n", root("squid"))),
+        sandbox.file("rsyncd.conf", format!("uid = games\n[m]\npath = {}\n", root("module"))),
+        sandbox.file("vsftpd.conf", format!("local_enable=YES\nchroot_local_user=YES\nlocal_root={}\n", root("ftp"))),
+        sandbox.file("app.ini", format!("[uwsgi]\nchroot = {}\nuid = www-data\n", root("app"))),
+        sandbox.file("default/named", format!("OPTIONS=\"-u nobody -t {}\"\n", root("named"))),
+        sandbox.file(
+            "sshd_config",
+            format!("UsePAM yes\nMatch User games\n  ChrootDirectory {}/%u\n  ForceCommand internal-sftp\n", root("sftp")),
+        ),
+        sandbox.file("postfix/master.cf", "smtp inet n - y - - smtpd\n"),
+        sandbox.file("postfix/main.cf", format!("queue_directory = {}\nmail_owner = mail\n", root("queue"))),
+        sandbox.file(
+            "x.service",
+            format!("[Service]\nRootDirectory={}\nUser=games\nExecStart=/bin/true\nBindReadOnlyPaths=/etc/hosts\n", root("x")),
+        ),
+    ];
+    fs::create_dir(sandbox.path("srv/sftp/games")).unwrap();
+    let files = files.iter().filter(|file| !file.ends_with("main.cf")).map(|file| file.to_str().unwrap());
+    let ran = sandbox.ok(&["import", "--write"].into_iter().chain(files).collect::<Vec<_>>());
+    for (site, line) in [
+        ("haproxy", "users: [nobody]\n"),
+        ("unbound", "users: [nobody]\n"),
+        ("nsd", "root: "),
+        ("squid", "users: [proxy]\n"),
+        ("module", "users: [games]\n"),
+        ("ftp", "presets: [timezone, syslog]\n"),
+        ("app", "users: [www-data]\n"),
+        ("named", "users: [nobody]\n"),
+        ("games", "users: [games]\n"),
+        ("postfix", "users: [mail]\n"),
+        ("x", "mounts:\n  - /etc/hosts\nservices: [x.service]\n"),
+    ] {
+        let text = fs::read_to_string(sandbox.config().join(format!("sites/{site}.yaml")))
+            .unwrap_or_else(|_| panic!("{site}\n{ran}"));
+        assert!(text.contains(line), "{site}: {line}\n{text}");
+        sandbox.ok(&["check", site]);
+    }
+}
+
+fn other_kinds() {
+    let sandbox = Sandbox::new();
+    for (name, text) in [
+        ("nginx.conf", "events {}\nhttp {\n  server {\n    root /srv/www;\n  }\n}\n"),
+        ("named.conf", "options {\n  directory \"/var/cache/bind\";\n};\n"),
+        ("my.cnf", "[client]\nport = 3306\n[mysqld]\ndatadir = /var/lib/mysql\n"),
+        ("script", "#!/bin/sh\nmount --bind /a /b\n"),
+    ] {
+        let file = sandbox.file(name, text);
+        let ran = sandbox.run(&["import", file.to_str().unwrap()]).exits(1);
+        ran.complains(&format!("{name} is not of a kind that import knows"));
+    }
+    let unit = sandbox.file("plain.service", "[Unit]\nDescription=x\n[Service]\nExecStart=/bin/true\n");
+    let ran = sandbox.run(&["import", unit.to_str().unwrap()]).exits(1);
+    ran.complains("plain.service: it has no RootDirectory=: nothing to mount");
 }
 
 /// `/etc/php/VERSION/fpm` of the package, with three more pools, two of them in one chroot: the unit is known by the
@@ -363,7 +499,7 @@ fn jailkits_own() {
     sandbox.ok(&["down", "all"]);
     // What is there is never overwritten.
     let before = fs::read_to_string(sandbox.config().join("presets/ssh.yaml")).unwrap();
-    sandbox.run(&["import", "--write", ini]).exits(1).complains("ssh.yaml: File exists");
+    sandbox.ok(&["import", "--write", ini]).complains("ssh: is there already, left as it is");
     assert_eq!(fs::read_to_string(sandbox.config().join("presets/ssh.yaml")).unwrap(), before);
 }
 
@@ -442,18 +578,20 @@ fn wrong_lines() {
         .file("tab", "/etc/hosts /srv/a/etc/hosts none bind,ro 0 0\n/a b /c none bind 0 0\n/etc/x /srv/a\n");
     let ini = sandbox.file("ini", "[a]\npaths = x\n\n[b\nnothing\n[a]\n");
     import(&[&good, &fstab, &ini])
-        .complains("tab:2: `/a b /c none bind 0 0`: `bind` is no number: a blank in a path is written \\040")
+        .complains("tab:2: `/a b /c none bind 0 0`: `bind` is no number: a blank in a path is written \\040; passed over")
         .complains("tab:3: `/etc/x /srv/a`: it has fewer fields")
         .complains("ini:4: `[b` begins a section without a name and a `]`")
         .complains("ini:5: `nothing` is neither `[section]` nor `key = value`")
         .complains("ini:6: the section [a] is there already, in line 1");
-    assert_eq!(fs::read_dir(sandbox.config().join("sites")).unwrap().count(), 0, "nothing is written");
+    assert!(sandbox.config().join("sites/a.yaml").exists(), "what is right is written");
+    assert!(!sandbox.config().join("presets/a.yaml").exists(), "jailkit reads nothing of such a file either");
     let binary = sandbox.file("binary", b"[a]\npaths = /x\n\xff\n");
     import(&[&binary]).complains("binary:3: it is not UTF-8");
     let marker = sandbox.file("marker", "/a /b none bind\n# END mountjail\n");
     import(&[&marker]).complains("marker: line 2 ends mountjail's block, and no line before it begins it");
-    import(&[&sandbox.file("empty", "# nothing\n")]).complains("empty: no format that is known");
-    import(&[&sandbox.file("noise", [0; 5000])]).complains("noise: no format that is known");
+    import(&[&sandbox.file("empty", "# nothing\n")])
+        .complains("empty is not of a kind that import knows: those are PHP-FPM's");
+    import(&[&sandbox.file("noise", [0; 5000])]).complains("noise is not of a kind");
     import(&[&"/dev/zero".into()]).complains("/dev/zero is not a regular file");
     import(&[&sandbox.file("nojail", "UUID=1 / ext4 defaults 0 1\n/a /var/b none bind 0 0\n")])
         .complains("nojail:2: /a on /var/b: no other line and no pool shows a jail there")
@@ -473,12 +611,14 @@ fn names_that_are_taken() {
         sandbox.directory(format!("srv/{root}"));
     }
     sandbox.manifest("other", format!("root: {}\n", sandbox.path("srv/c/taken").display()));
-    let ran = sandbox.run(&["import", "--write", fstab.to_str().unwrap()]).exits(1);
+    let ran = sandbox.ok(&["import", "--write", fstab.to_str().unwrap()]);
     ran.complains("fstab:2: another site is called www already; this one is called www-2")
         .complains("www: wrote ")
         .complains("www-2: wrote ")
-        .complains("fstab:3: the site other has the root ");
-    sandbox.run(&["import", "--write", fstab.to_str().unwrap()]).exits(1).complains("fstab:1: cannot write ");
+        .complains("config/sites/other.yaml: is there already, left as it is");
+    sandbox
+        .ok(&["import", "--write", fstab.to_str().unwrap()])
+        .complains("www: is there already, left as it is");
     let one = sandbox.file("one", "[x]\npaths = ls\n");
     let two = sandbox.file("two", "\n[x]\npaths = ls\n[base]\npaths = ls\n[jk-base]\npaths = ls\n");
     sandbox

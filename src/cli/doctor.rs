@@ -129,7 +129,7 @@ impl Doctor {
     }
 
     fn masters(&self) -> Vec<PathBuf> {
-        if self.fpm.is_empty() { fpm::masters() } else { self.fpm.clone() }
+        if self.fpm.is_empty() { fpm::configurations() } else { self.fpm.clone() }
     }
 
     fn machine(&self, context: &Context<'_>) -> Result<u8> {

@@ -10,22 +10,24 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::out::worst;
+use super::sites;
 use crate::import::{Draft, Found, Kind};
-use crate::manifest::{self, HostPath, Presets, SiteName, SourceFile};
-use crate::resolve::Roots;
+use crate::manifest::{self, HostPath, Presets, Request, SiteName, SourceFile};
+use crate::resolve::{Overlap, Roots};
 use crate::{Error, Result};
 
-/// Make manifests of what there is: pools of PHP-FPM, bind mounts in fstab, jailkit's sections
+/// Write manifests from what there is: PHP-FPM's pools, bind mounts in fstab, jailkit's sections, other daemons' roots
 ///
 /// A FILE is a php-fpm.conf (with the files that it includes), a single pool's file, a directory such as
-/// /etc/php/8.2/fpm, a file in the format of fstab(5), or one with jailkit's sections; which, is told by its contents.
+/// /etc/php/8.2/fpm, a file in the format of fstab(5), one with jailkit's sections, `sshd_config`, Postfix's master.cf, a
+/// unit with `RootDirectory=`, or the configuration of named (/etc/default/named), unbound, nsd, haproxy, squid, rsyncd,
+/// vsftpd or uwsgi; which, is told by its contents.
+/// Without a FILE, the masters of PHP-FPM are found by what runs, by the units, and where distributions have them.
 /// Pools with one chroot and bind lines into it become one site, and jailkit's sections become presets. Prints them;
-/// with --write nothing that exists is ever overwritten.
+/// with --write nothing that exists is ever overwritten: run again, it adds what is new.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  mountjail import --write /etc/php/*/fpm && mountjail up --all\n  mountjail import \
-                  /etc/fstab\n  mountjail import --write /etc/jailkit/jk_init.ini && mountjail presets"
-)]
+#[command(after_help = "Example:\n  mountjail import --write && mountjail up --all\n  mountjail import \
+                  /etc/fstab\n  mountjail import --write /etc/jailkit/jk_init.ini && mountjail presets")]
 pub(super) struct Import {
     /// Write the manifests to the configuration's sites/ and presets/
     #[arg(long)]
@@ -33,22 +35,25 @@ pub(super) struct Import {
     /// Print as JSON
     #[arg(long)]
     json: bool,
+    /// Where relative paths of PHP-FPM count from, as for `php-fpm --prefix`; else as its units and processes tell
+    #[arg(short, long, value_name = "DIR")]
+    prefix: Option<PathBuf>,
     /// Configuration files of PHP-FPM or directories with them, files as fstab(5), files of jailkit's sections
-    #[arg(value_name = "FILE", required = true)]
+    #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
 }
 
 impl Import {
     pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
-        let mut found = Found::default();
-        let wrong: Vec<_> = self.files.iter().filter_map(|file| found.read(file).err()).flatten().collect();
-        if !wrong.is_empty() {
-            return Ok(report(context, &wrong));
-        }
-        let imported = match found.drafts(&context.presets) {
-            Ok(imported) => imported,
-            Err(wrong) => return Ok(report(context, &wrong)),
+        let mut found = Found::new(self.prefix.clone());
+        let files = match self.files.as_slice() {
+            [] => found.masters().map(Path::to_owned).collect(),
+            files => files.to_owned(),
         };
+        let mut wrong: Vec<_> = files.iter().filter_map(|file| found.read(file).err()).flatten().collect();
+        let imported = found.drafts(&context.presets);
+        wrong.extend(imported.errors);
+        let code = report(context, &wrong);
         for note in &imported.notes {
             context.out.info(format_args!("{note}"));
         }
@@ -56,13 +61,16 @@ impl Import {
             context.out.warn(warning);
         }
         if imported.drafts.is_empty() {
+            if code != 0 {
+                return Ok(code);
+            }
             return Err(Error::failed(
-                "no pool with a chroot, no bind line into a jail and no section was found",
+                "no pool with a chroot, no bind line into a jail, no section and no other root was found",
             )
-            .hint("name a directory such as /etc/php/8.2/fpm, /etc/fstab, or /etc/jailkit/jk_init.ini")
+            .hint("name a directory such as /etc/php/8.2/fpm, /etc/fstab, /etc/jailkit/jk_init.ini, or a daemon's file")
             .into());
         }
-        self.each(context, &imported.drafts)
+        Ok(worst([code, self.each(context, &imported.drafts)?]))
     }
 
     /// Prints or writes each; what is wrong with one does not stop the others.
@@ -91,29 +99,25 @@ impl Import {
         Ok(context.out.print_and(text, worst(codes)))
     }
 
-    /// Says so if the root of `draft` is that of another site, in it or around it.
-    ///
-    /// Errors: it is the same one, and the manifest is to be written.
-    fn compare_roots(&self, context: &Context<'_>, draft: &Draft, root: &HostPath) -> Result<()> {
-        let Ok(name) = SiteName::new(&draft.name) else { return Ok(()) };
-        for overlap in context.roots().overlaps(&name, root) {
-            if overlap.is_same() && self.write {
-                let both = format!("{}: the site {} has the root {root} already", draft.place, overlap.site);
-                return Err(Error::failed(both).hint("compare them by hand: import overwrites nothing"));
-            }
-            context.out.warn(format_args!("{}: {overlap}", draft.place));
-        }
-        Ok(())
-    }
-
-    /// The text of one, which reads as a manifest; written, if that is asked for.
+    /// The text of one, which reads as a manifest; written, if that is asked for and nothing is there yet.
     fn one(&self, context: &Context<'_>, draft: &Draft, file: &Path, presets: &Presets) -> Result<String> {
         let yaml = draft.to_yaml();
         check(draft, &yaml, presets)?;
-        if let Some(root) = draft.root() {
-            self.compare_roots(context, draft, root)?;
+        for overlap in overlaps(context, draft).iter().filter(|overlap| !overlap.is_same()) {
+            context.out.warn(format_args!("{}: {overlap}", draft.place));
         }
-        if self.write {
+        if let Some(there) = existing(context, draft, file) {
+            match compare(context, draft, &there) {
+                Err(error) if !self.write => context.out.warn(&error),
+                compared => compared?,
+            }
+            let name = if there == file {
+                draft.name.clone()
+            } else {
+                format!("{}: {}", draft.name, there.display())
+            };
+            context.out.info(format_args!("{name}: is there already, left as it is"));
+        } else if self.write {
             write(draft, file, &yaml)?;
             context.out.info(format_args!("{}: wrote {}", draft.name, file.display()));
             let remarks = draft.remarks.iter().filter(|remark| Some(*remark) != draft.renamed.as_ref());
@@ -121,6 +125,55 @@ impl Import {
         }
         Ok(yaml)
     }
+}
+
+/// The file that there is for the draft already: that of another name, if a site has its root.
+fn existing(context: &Context<'_>, draft: &Draft, file: &Path) -> Option<PathBuf> {
+    let same = overlaps(context, draft).into_iter().filter(Overlap::is_same);
+    let of_root = same.map(|overlap| context.config.join("sites").join(format!("{}.yaml", overlap.site)));
+    of_root.chain([file.to_owned()]).find(|file| file.exists())
+}
+
+/// The sites whose root is that of `draft`, in it or around it.
+fn overlaps(context: &Context<'_>, draft: &Draft) -> Vec<Overlap> {
+    let name = SiteName::new(&draft.name).ok();
+    let both = name.as_ref().zip(draft.root());
+    both.map(|(name, root)| context.roots().overlaps(name, root)).unwrap_or_default()
+}
+
+/// Whether what is in `file` has what the draft needs: its root, its users, its services.
+fn compare(context: &Context<'_>, draft: &Draft, file: &Path) -> Result<()> {
+    let Some(root) = draft.root() else { return Ok(()) };
+    let failed = |what: String| Error::failed(format!("{}: {}: {what}", draft.place, file.display()));
+    let site = sites::one(context, &file.to_string_lossy())?;
+    let there = sites::load(context, &site).map_err(|wrong| {
+        failed("it is there already, and is no manifest".into()).because_of(wrong.brief())
+    })?;
+    if there.root != *root {
+        let other = format!("it is there already, with another root: {}, not {root}", there.root);
+        return Err(failed(other)
+            .hint(format!("rename one of the two: import overwrites nothing; `cat {}`", file.display())));
+    }
+    let has_user = |name: &String| {
+        there
+            .entries
+            .iter()
+            .any(|entry| matches!(&entry.request, Request::User(wanted) if wanted.any_of.contains(name)))
+    };
+    let users = draft.users.iter().flat_map(|user| &user.any_of).filter(|name| !has_user(name));
+    let services = draft.services.iter().filter(|service| !there.services.contains(service));
+    let (users, services): (Vec<_>, Vec<_>) = (users.cloned().collect(), services.cloned().collect());
+    let lacking: Vec<_> = [("users", users), ("services", services)]
+        .into_iter()
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(key, names)| format!("`{key}: [{}]`", names.join(", ")))
+        .collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let lacking = lacking.join(" and ");
+    Err(failed(format!("it is there already, and lacks {lacking}"))
+        .hint(format!("add {lacking} to {}", file.display())))
 }
 
 /// Says which of the roots that are to be are one directory, or one in the other: such sites cannot both be up.
@@ -174,7 +227,7 @@ fn file_of(context: &Context<'_>, draft: &Draft) -> PathBuf {
 
 /// The presets that there will be: those that there are, and the new ones.
 fn with_new(context: &Context<'_>, drafts: &[Draft]) -> Result<Presets> {
-    let mut presets = super::sites::presets(&context.config, &context.trust)?;
+    let mut presets = sites::presets(&context.config, &context.trust)?;
     for draft in drafts.iter().filter(|draft| matches!(draft.kind, Kind::Preset(_))) {
         let file = file_of(context, draft);
         if !file.exists() {

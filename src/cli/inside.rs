@@ -95,7 +95,7 @@ impl Jail {
     pub(super) fn who(&self, asked: Option<&str>) -> Result<Who> {
         let tenants = match asked {
             Some(_) => vec![],
-            None => doctor::tenants(&fpm::masters(), &self.desired.root)
+            None => doctor::tenants(&fpm::configurations(), &self.desired.root)
                 .map_err(|error| unreadable(error, "the user with --user"))?,
         };
         who(asked, &tenants, &self.manifest)

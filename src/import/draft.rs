@@ -173,6 +173,28 @@ impl Draft {
         }
     }
 
+    /// Adds what another draft of the same root asks for.
+    pub fn merge(&mut self, other: &Self) {
+        fn add<T: PartialEq + Clone>(known: &mut Vec<T>, more: &[T]) {
+            for one in more {
+                if !known.contains(one) {
+                    known.push(one.clone());
+                }
+            }
+        }
+        add(&mut self.presets, &other.presets);
+        add(&mut self.devices, &other.devices);
+        add(&mut self.etc, &other.etc);
+        add(&mut self.programs, &other.programs);
+        add(&mut self.libraries, &other.libraries);
+        add(&mut self.users, &other.users);
+        add(&mut self.nss, &other.nss);
+        add(&mut self.mounts, &other.mounts);
+        add(&mut self.found, &other.found);
+        add(&mut self.remarks, &other.remarks);
+        self.services.extend(other.services.iter().cloned());
+    }
+
     /// The manifest's text.
     pub fn to_yaml(&self) -> String {
         let mut text = String::new();

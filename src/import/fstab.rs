@@ -11,12 +11,25 @@ use crate::{Error, Result};
 pub struct Fstab {
     /// Bind mounts, in the file's order.
     pub binds: Vec<Bind>,
-    /// How many lines mount something else.
-    pub others: usize,
+    /// Lines that mount something else.
+    pub others: Vec<Other>,
     /// How many lines mountjail itself wrote.
     pub ours: usize,
     /// What is no mount at boot: sentences.
     pub remarks: Vec<String>,
+    /// Lines that mount(8) passes over as well, with the reason: sentences.
+    pub odd: Vec<String>,
+}
+
+/// A line that mounts a file system, and no directory of another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Other {
+    /// `FILE:LINE`, for messages.
+    pub place: String,
+    /// The second field; `None`: it is no path, as for swap.
+    pub target: Option<HostPath>,
+    /// The third field.
+    pub fstype: String,
 }
 
 /// One bind mount as the line says it.
@@ -39,25 +52,32 @@ pub struct Bind {
     pub nodev: bool,
     /// `noexec`.
     pub noexec: bool,
+    /// Options that neither the kernel nor a manifest knows, such as `x-systemd.requires=a.service`.
+    pub userspace: Vec<String>,
 }
 
-/// Whether this line, of a file that is not known yet, could be one of fstab(5): the second field is a mount point.
+/// Whether this line, of a file that is not known yet, could be one of fstab(5): what is mounted is named as such, and the
+/// second field is a mount point.
 pub(super) fn looks_like(line: &[u8]) -> bool {
     let fields = fields(line);
-    let is_target = |field: &&[u8]| field.starts_with(b"/") || [&b"none"[..], b"swap"].contains(field);
-    fields.get(1).is_some_and(is_target)
+    let [source, target, ..] = fields.as_slice() else { return false };
+    let is_tag = |tag: &&[u8]| source.starts_with(tag);
+    let tags: [&[u8]; 7] = [b"/", b"UUID=", b"LABEL=", b"PARTUUID=", b"PARTLABEL=", b"ID=", b"//"];
+    let is_source = tags.iter().any(is_tag)
+        || source.windows(2).any(|two| two == b":/")
+        || [&b"none"[..], b"proc", b"sysfs", b"tmpfs", b"devpts", b"overlay"].contains(source);
+    is_source && (target.starts_with(b"/") || [&b"none"[..], b"swap"].contains(target))
 }
 
 /// The bind lines of `text`, but those that mountjail manages.
 ///
-/// Errors: each line that is none of fstab(5), with file and line.
+/// Lines that are none of fstab(5) are named, and passed over. Errors: mountjail's own block is not whole.
 pub fn read(file: &Path, text: &[u8]) -> Result<Fstab, Vec<Error>> {
     Block::read(text).map_err(|wrong| {
         let failed = Error::failed(format!("{}: {wrong}", file.display()));
         vec![failed.hint("take the odd marker out, or write the block anew with `mountjail fstab --install`")]
     })?;
     let mut fstab = Fstab { ours: lines_inside(text), ..Fstab::default() };
-    let mut errors = vec![];
     for (nth, line) in outside_lines(text) {
         if line.trim_ascii().is_empty() || line.trim_ascii_start().starts_with(b"#") {
             continue;
@@ -65,10 +85,10 @@ pub fn read(file: &Path, text: &[u8]) -> Result<Fstab, Vec<Error>> {
         let place = format!("{}:{nth}", file.display());
         if let Err(why) = fstab.add(&place, line) {
             let line = String::from_utf8_lossy(line.trim_ascii()).into_owned();
-            errors.push(Error::failed(format!("{place}: `{line}`")).because_of(why));
+            fstab.odd.push(format!("{place}: `{line}`: {why}; passed over"));
         }
     }
-    if errors.is_empty() { Ok(fstab) } else { Err(errors) }
+    Ok(fstab)
 }
 
 /// How many lines of mounts are in mountjail's own block.
@@ -85,7 +105,7 @@ fn fields(line: &[u8]) -> Vec<&[u8]> {
 impl Fstab {
     fn add(&mut self, place: &str, line: &[u8]) -> Result<(), String> {
         let fields = fields(line);
-        let [source, target, _, rest @ ..] = fields.as_slice() else {
+        let [source, target, fstype, rest @ ..] = fields.as_slice() else {
             return Err("it has fewer fields than fstab(5) needs: what, where, type and options".to_owned());
         };
         let numbers = rest.get(1..).unwrap_or_default();
@@ -98,27 +118,32 @@ impl Fstab {
             rest.first().map(|field| field.split(|byte| *byte == b',').collect()).unwrap_or_default();
         let has = |name: &str| options.contains(&name.as_bytes());
         if !has("bind") && !has("rbind") {
-            self.others += 1;
+            let target = host_path(&unescaped(target)).ok();
+            let fstype = String::from_utf8_lossy(fstype).into_owned();
+            self.others.push(Other { place: place.to_owned(), target, fstype });
             return Ok(());
         }
-        if has("noauto") {
+        if has("noauto") && !has("x-systemd.automount") {
             self.remarks.push(format!("{place}: `noauto`: it is not mounted at boot; not imported"));
             return Ok(());
         }
-        let path = |field: &[u8]| host_path(&unescaped(field));
+        let target = host_path(&unescaped(target))?;
+        if has("remount") {
+            // Its source counts for nothing: `none` as well as the one that is mounted.
+            return self.remount(&target, &options);
+        }
+        let userspace = options.iter().filter(|option| is_userspace(option));
         let mut bind = Bind {
             place: place.to_owned(),
-            source: path(source)?,
-            target: path(target)?,
+            source: host_path(&unescaped(source))?,
+            target,
             recursive: has("rbind"),
             read_only: false,
             nosuid: false,
             nodev: false,
             noexec: false,
+            userspace: userspace.map(|option| String::from_utf8_lossy(option).into_owned()).collect(),
         };
-        if has("remount") {
-            return self.remount(&bind.target, &options);
-        }
         bind.apply(&options);
         self.binds.push(bind);
         Ok(())
@@ -139,7 +164,8 @@ impl Bind {
     /// What the options say, the last one first, as mount(8) takes them.
     fn apply(&mut self, options: &[&[u8]]) {
         for option in options {
-            match *option {
+            // Since 2.38, mount(8) has flags for all that is mounted below as well.
+            match option.strip_suffix(b"=recursive").unwrap_or(option) {
                 b"ro" => self.read_only = true,
                 b"rw" => self.read_only = false,
                 b"nosuid" => self.nosuid = true,
@@ -157,6 +183,14 @@ impl Bind {
             }
         }
     }
+}
+
+/// Whether an option is for systemd or mount(8) itself; `x-gvfs-*` and its like are for desktops.
+fn is_userspace(option: &[u8]) -> bool {
+    let known: [&[u8]; 4] = [b"x-systemd.", b"X-mount.", b"x-mount.", b"x-initrd."];
+    known.iter().any(|known| option.starts_with(known))
+        && option != b"X-mount.mkdir"
+        && option != b"x-mount.mkdir"
 }
 
 fn shown(field: &[u8]) -> String {
@@ -188,7 +222,7 @@ mod tests {
              /x /y none noauto,bind",
         )
         .unwrap();
-        assert_eq!((fstab.others, fstab.ours, fstab.remarks.len()), (2, 1, 1));
+        assert_eq!((fstab.others.len(), fstab.ours, fstab.remarks.len()), (2, 1, 1));
         let [hosts, blank] = fstab.binds.as_slice() else { panic!("{fstab:?}") };
         assert_eq!((hosts.place.as_str(), hosts.target.to_string()), ("fstab:5", "/srv/a/etc/hosts".into()));
         assert!(hosts.read_only && hosts.nosuid && !hosts.noexec && !hosts.recursive);
@@ -207,6 +241,18 @@ mod tests {
     }
 
     #[test]
+    fn a_remount_has_any_source_and_flags_may_be_recursive() {
+        let fstab =
+            read_text("/a /r/a none bind\nnone /r/a none remount,bind,ro=recursive,nosuid=recursive\n")
+                .unwrap();
+        assert!(fstab.odd.is_empty() && fstab.binds[0].read_only && fstab.binds[0].nosuid, "{fstab:?}");
+        let fstab =
+            read_text("/a /r/a none noauto,bind,x-systemd.automount,x-systemd.after=b.mount,nofail\n")
+                .unwrap();
+        assert_eq!(fstab.binds[0].userspace, ["x-systemd.automount", "x-systemd.after=b.mount"]);
+    }
+
+    #[test]
     fn the_last_option_counts() {
         let of =
             |options: &str| read_text(&format!("/a /r/a none {options} 0 0\n")).unwrap().binds[0].clone();
@@ -219,16 +265,16 @@ mod tests {
 
     #[test]
     fn every_broken_line_is_named() {
-        let errors = read_text("/a /b\nsrv/x /b none bind\n/a b /c none bind 0 0\n/a /b none bind x\n/a /b none remount,bind,ro\n/a /b/../c none bind")
-            .unwrap_err();
-        let text: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        let text = read_text("/a /b\nsrv/x /b none bind\n/a b /c none bind 0 0\n/a /b none bind x\n/a /b none remount,bind,ro\n/a /b/../c none bind")
+            .unwrap()
+            .odd;
         let expected = [
-            "fstab:1: `/a /b`: it has fewer fields than fstab(5) needs: what, where, type and options",
-            "fstab:2: `srv/x /b none bind`: the path srv/x: it is not absolute",
-            "fstab:3: `/a b /c none bind 0 0`: `bind` is no number: a blank in a path is written \\040",
-            "fstab:4: `/a /b none bind x`: `x` is no number: a blank in a path is written \\040",
-            "fstab:5: `/a /b none remount,bind,ro`: it remounts what no line before it mounts",
-            "fstab:6: `/a /b/../c none bind`: the path /b/../c: it contains `..`",
+            "fstab:1: `/a /b`: it has fewer fields than fstab(5) needs: what, where, type and options; passed over",
+            "fstab:2: `srv/x /b none bind`: the path srv/x: it is not absolute; passed over",
+            "fstab:3: `/a b /c none bind 0 0`: `bind` is no number: a blank in a path is written \\040; passed over",
+            "fstab:4: `/a /b none bind x`: `x` is no number: a blank in a path is written \\040; passed over",
+            "fstab:5: `/a /b none remount,bind,ro`: it remounts what no line before it mounts; passed over",
+            "fstab:6: `/a /b/../c none bind`: the path /b/../c: it contains `..`; passed over",
         ];
         assert_eq!(text, expected);
         let marker = read_text("# BEGIN mountjail\n/a /b none bind\n").unwrap_err();

@@ -41,19 +41,6 @@ pub(super) fn read(file: &Path, text: &str) -> Result<Vec<Section>, Vec<Error>> 
         reader.line(nth, line);
     }
     let Reader { mut sections, mut errors, .. } = reader;
-    for value in sections.iter().flat_map(|section| &section.values) {
-        if value.text.contains('%') {
-            errors.push((
-                value.line,
-                format!("`{}` has a `%`, and values are not put together here", value.key),
-            ));
-        }
-    }
-    if !errors.is_empty() {
-        errors.sort();
-        let error = |(nth, why)| Error::failed(format!("{}:{nth}: {why}", file.display()));
-        return Err(errors.into_iter().map(error).collect());
-    }
     let (defaults, mut named): (Vec<_>, Vec<_>) =
         sections.drain(..).partition(|section| section.name == "DEFAULT");
     for section in &mut named {
@@ -62,8 +49,37 @@ pub(super) fn read(file: &Path, text: &str) -> Result<Vec<Section>, Vec<Error>> 
                 section.values.push(value.clone());
             }
         }
+        let raw = section.clone();
+        for value in &mut section.values {
+            match put_together(&value.text, &raw, 0) {
+                Ok(text) => value.text = text,
+                Err(why) => errors.push((value.line, format!("`{}` has {why}", value.key))),
+            }
+        }
     }
-    Ok(named)
+    if errors.is_empty() {
+        return Ok(named);
+    }
+    errors.sort();
+    errors.dedup();
+    let error = |(nth, why)| Error::failed(format!("{}:{nth}: {why}", file.display()));
+    Err(errors.into_iter().map(error).collect())
+}
+
+/// `text` with `%%` as a percent sign, and `%(name)s` as the value of `name` in the same section.
+fn put_together(text: &str, section: &Section, depth: usize) -> Result<String, String> {
+    let Some((before, rest)) = text.split_once('%') else { return Ok(text.to_owned()) };
+    if let Some(rest) = rest.strip_prefix('%') {
+        return Ok(format!("{before}%{}", put_together(rest, section, depth)?));
+    }
+    let (name, rest) = rest
+        .strip_prefix('(')
+        .and_then(|rest| rest.split_once(")s"))
+        .ok_or("a `%`, which is neither `%%` nor the beginning of `%(name)s`")?;
+    let value = section.get(&name.to_lowercase()).filter(|_| depth < 10);
+    let value = value.ok_or(format!("%({name})s, and there is no such value"))?;
+    let value = put_together(&value.text, section, depth + 1)?;
+    Ok(format!("{before}{value}{}", put_together(rest, section, depth)?))
 }
 
 #[derive(Default)]
@@ -136,6 +152,15 @@ mod tests {
     }
 
     #[test]
+    fn values_are_put_together() {
+        let text = "[DEFAULT]\nlib = /usr/lib\n[a]\npaths = %(Lib)s/x, /100%%\nloop = %(loop)s%\n";
+        let errors = read(Path::new("f"), text).unwrap_err();
+        assert_eq!(errors[0].to_string(), "f:5: `loop` has %(loop)s, and there is no such value");
+        let sections = read(Path::new("f"), &text.replace("loop = %(loop)s%\n", "")).unwrap();
+        assert_eq!(sections[0].get("paths").unwrap().text, "/usr/lib/x, /100%");
+    }
+
+    #[test]
     fn every_wrong_line_is_named() {
         let text = "x = 1\n[a]\nnothing\n= 2\n[a]\n[\nk = 1\nK = 2\nv = %(x)s\n";
         let errors = read(Path::new("f"), text).unwrap_err();
@@ -147,7 +172,7 @@ mod tests {
             "f:5: the section [a] is there already, in line 2",
             "f:6: `[` begins a section without a name and a `]`",
             "f:8: `k` is there already, in line 7",
-            "f:9: `v` has a `%`, and values are not put together here",
+            "f:9: `v` has %(x)s, and there is no such value",
         ];
         assert_eq!(text, expected);
     }

@@ -22,6 +22,14 @@ struct Line<'b> {
 pub(super) fn add(draft: &mut Draft, root: &HostPath, binds: &[&Bind], presets: &Presets) {
     let mut lines = visible(draft, root, binds);
     draft.found.push(summary(&lines));
+    for Line { bind, .. } in lines.iter().filter(|line| !line.bind.userspace.is_empty()) {
+        draft.remarks.push(format!(
+            "{}: {}: what fstab told systemd or mount(8) besides is not in a manifest; units are named under `services`, or \
+             order mountjail.service after them.",
+            bind.place,
+            bind.userspace.join(", ")
+        ));
+    }
     for name in draft.presets.clone() {
         lines.retain(|line| !entries(presets, &name).iter().any(|entry| brings(entry, line)));
     }
@@ -191,6 +199,9 @@ impl Line<'_> {
             remark(format!(
                 "what is mounted below {source} is read-only now as well; mount(8) leaves it writable."
             ));
+        }
+        if *source == HostPath::new("/dev").unwrap_or_else(|_| HostPath::slash()) {
+            remark("all of /dev is more than a jail needs: `presets: [base]` has null, zero, random, urandom, full.".to_owned());
         }
         if mount.setuid {
             remark(format!("setuid programs of {source} keep their bits, as there."));

@@ -1,27 +1,36 @@
-//! What people have already → manifests and presets: the pools of PHP-FPM, bind lines of fstab(5), jailkit's sections.
+//! What people have already → manifests and presets: the pools of PHP-FPM, bind lines of fstab(5), jailkit's sections, and the
+//! roots that the configuration of other daemons and the units of systemd name.
 //!
 //! In: configuration files of other programs, told apart by what is in them. Out: a [`Draft`] for each site and
 //! preset, to be shown or written. It reads the files, and looks at what their paths are on this host; it never
 //! changes anything.
 
+mod daemons;
 mod draft;
 pub mod fpm;
 pub mod fstab;
 mod ini;
 pub mod jailkit;
+mod kind;
 mod lines;
+mod logins;
 mod look;
 pub mod php;
+mod php_ini;
 mod roots;
+mod unit;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(crate) use draft::scalar;
 pub use draft::{Draft, Item, Kind, Mount};
 
 use crate::manifest::{HostPath, Presets, SiteName};
+use crate::observe::Units;
+use crate::resolve::refuse_system;
 use crate::{Error, Result, sys};
+use daemons::{keys, postfix, sshd};
 
 /// No file of these formats is longer.
 const MAX_BYTES: u64 = 4 << 20;
@@ -32,9 +41,16 @@ const NAMELESS: [&str; 6] = ["chroot", "jail", "root", "rootfs", "fs", "htdocs"]
 /// What the files have.
 #[derive(Debug, Default)]
 pub struct Found {
+    /// The masters of PHP-FPM on this host, which tell how their files are read.
+    masters: Vec<fpm::Master>,
+    /// Where relative paths of PHP-FPM count from, if that is given.
+    prefix: Option<PathBuf>,
     pools: Vec<fpm::Pool>,
     fstabs: Vec<fstab::Fstab>,
     sections: Vec<jailkit::Section>,
+    /// Sites of all other kinds.
+    sites: Vec<Draft>,
+    warnings: Vec<String>,
 }
 
 /// What became of it.
@@ -46,64 +62,103 @@ pub struct Imported {
     pub notes: Vec<String>,
     /// What the administrator should look at: sentences.
     pub warnings: Vec<String>,
-}
-
-/// Which format a file has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    Fpm,
-    Fstab,
-    Jailkit,
+    /// What could not be imported; it keeps nothing else from being so.
+    pub errors: Vec<Error>,
 }
 
 impl Found {
-    /// Adds what is in `path`: a file of a known format, or a directory of PHP-FPM's.
+    /// Nothing yet. `prefix` is where relative paths of PHP-FPM count from, in place of what its masters are told.
+    pub fn new(prefix: Option<PathBuf>) -> Self {
+        Self { masters: fpm::masters(), prefix, ..Self::default() }
+    }
+
+    /// The configurations of this host's masters of PHP-FPM.
+    pub fn masters(&self) -> impl Iterator<Item = &Path> {
+        self.masters.iter().map(|master| master.config.as_path())
+    }
+
+    /// Adds what is in `path`: a file of a known kind, or a directory of PHP-FPM's.
     ///
-    /// Errors: it cannot be read, or is of no known format; every line that is wrong, with file and line.
+    /// Errors: it cannot be read, or is of no known kind; what is wrong in it, with file and line. The rest of the file is
+    /// added all the same.
     pub fn read(&mut self, path: &Path) -> Result<(), Vec<Error>> {
         let one = |error| vec![error];
         if path.is_dir() {
-            add_new(&mut self.pools, fpm::pools(path).map_err(one)?);
-            return Ok(());
+            return self.fpm(path);
         }
         let text = text(path).map_err(one)?;
-        match format(&text) {
-            Some(Format::Fpm) => add_new(&mut self.pools, fpm::pools(path).map_err(one)?),
-            Some(Format::Fstab) => add_new(&mut self.fstabs, [fstab::read(path, &text)?]),
-            Some(Format::Jailkit) => add_new(&mut self.sections, jailkit::read(path, &text)?),
+        match kind::of(path, &text) {
+            Some(kind::Format::Fpm) => return self.fpm(path),
+            Some(kind::Format::Fstab) => add_new(&mut self.fstabs, [fstab::read(path, &text)?]),
+            Some(kind::Format::Jailkit) => add_new(&mut self.sections, jailkit::read(path, &text)?),
+            Some(kind) => self.daemon(kind, path, &String::from_utf8_lossy(&text)),
             None => {
-                let failed = Error::failed(format!("{}: no format that is known", path.display()));
-                return Err(one(failed.hint(
-                    "it has neither pools of PHP-FPM, nor lines of fstab(5), nor sections of jailkit's jk_init.ini",
-                )));
+                let failed = Error::failed(format!("{} is not of a kind that import knows", path.display()));
+                return Err(one(failed.because_of(kind::KNOWN)));
             }
         }
         Ok(())
     }
 
-    /// The sites, one a root whatever files tell of it, and the presets. `presets` are those that there are.
-    pub fn drafts(&self, presets: &Presets) -> Result<Imported, Vec<Error>> {
-        let mut imported = Imported::default();
-        self.count(&mut imported.notes);
-        self.sites(presets, &mut imported)?;
-        unique_names(&mut imported);
-        for draft in jailkit::drafts(&self.sections, presets)? {
-            imported.warnings.extend(draft.renamed.iter().map(|why| format!("{}: {why}", draft.place)));
-            imported.drafts.push(draft);
-        }
-        Ok(imported)
+    fn daemon(&mut self, kind: kind::Format, path: &Path, text: &str) {
+        let units = Units::read();
+        let read = match kind {
+            kind::Format::Sshd => {
+                let logins = sshd::Logins { named: &logins::named, of_group: &logins::of_group };
+                sshd::read(path, text, &logins, &units)
+            }
+            kind::Format::Postfix => {
+                let main = self::text(&path.with_file_name("main.cf")).unwrap_or_default();
+                postfix::read(path, text, &String::from_utf8_lossy(&main), &units)
+            }
+            kind::Format::Daemon(daemon) => keys::read(daemon, path, text, &units),
+            _ => daemons::units::read(path, &unit::of_file(path, text), &units),
+        };
+        add_new(&mut self.sites, read.sites);
+        add_new(&mut self.warnings, read.warnings);
     }
 
-    fn count(&self, notes: &mut Vec<String>) {
-        let sum = |count: fn(&fstab::Fstab) -> usize| self.fstabs.iter().map(count).sum::<usize>();
+    fn fpm(&mut self, path: &Path) -> Result<(), Vec<Error>> {
+        let read = fpm::read(path, self.prefix.as_deref(), &self.masters).map_err(|error| vec![error])?;
+        add_new(&mut self.pools, read.pools);
+        add_new(&mut self.warnings, read.warnings);
+        if read.errors.is_empty() { Ok(()) } else { Err(read.errors) }
+    }
+
+    /// The sites, one a root whatever files tell of it, and the presets. `presets` are those that there are.
+    pub fn drafts(&self, presets: &Presets) -> Imported {
+        let mut imported = Imported { warnings: self.warnings.clone(), ..Imported::default() };
+        imported.warnings.extend(self.fstabs.iter().flat_map(|fstab| fstab.odd.iter().cloned()));
+        self.sites(presets, &mut imported);
+        let roots: Vec<_> = imported.drafts.iter().filter_map(Draft::root).collect();
+        self.count(&roots, &mut imported.notes);
+        let others = self.fstabs.iter().flat_map(|fstab| &fstab.others);
+        imported.warnings.extend(others.filter_map(|other| in_jail(other, &roots)));
+        unique_names(&mut imported);
+        match jailkit::drafts(&self.sections, presets) {
+            Ok(drafts) => {
+                let renamed = drafts.iter().filter_map(|draft| Some((draft, draft.renamed.as_ref()?)));
+                imported.warnings.extend(renamed.map(|(draft, why)| format!("{}: {why}", draft.place)));
+                imported.drafts.extend(drafts);
+            }
+            Err(errors) => imported.errors.extend(errors),
+        }
+        imported
+    }
+
+    fn count(&self, roots: &[&HostPath], notes: &mut Vec<String>) {
+        let outside = |fstab: &fstab::Fstab| {
+            fstab.others.iter().filter(|other| root_above(other, roots).is_none()).count()
+        };
+        let sum = |count: &dyn Fn(&fstab::Fstab) -> usize| self.fstabs.iter().map(count).sum::<usize>();
         let counts = [
             (
-                self.pools.iter().filter(|pool| pool.get("chroot").is_none()).count(),
+                self.pools.iter().filter(|pool| pool.chroot().is_none()).count(),
                 "pool",
                 "without a chroot: nothing to mount",
             ),
-            (sum(|fstab| fstab.others), "line", "of fstab without `bind`: no business of a jail's"),
-            (sum(|fstab| fstab.ours), "line", "in mountjail's own block of fstab"),
+            (sum(&outside), "line", "of fstab without `bind`: not of a jail"),
+            (sum(&|fstab| fstab.ours), "line", "in mountjail's own block of fstab"),
         ];
         for (count, what, rest) in counts.into_iter().filter(|(count, ..)| *count > 0) {
             notes.push(format!("{count} {what}{} {rest}", if count == 1 { "" } else { "s" }));
@@ -111,8 +166,20 @@ impl Found {
         notes.extend(self.fstabs.iter().flat_map(|fstab| fstab.remarks.iter().cloned()));
     }
 
-    fn sites(&self, presets: &Presets, imported: &mut Imported) -> Result<(), Vec<Error>> {
-        let mut drafts = fpm::drafts(&self.pools).map_err(|error| vec![error])?;
+    fn sites(&self, presets: &Presets, imported: &mut Imported) {
+        let (mut drafts, errors) = fpm::drafts(&self.pools);
+        imported.errors.extend(errors);
+        for site in &self.sites {
+            let mut site = site.clone();
+            site.presets.retain(|preset| presets.names().any(|known| known == preset));
+            if let Some(Err(why)) = site.root().map(refuse_system) {
+                imported.warnings.push(format!("{}: {why}; not imported", site.place));
+            } else if let Some(draft) = drafts.iter_mut().find(|draft| draft.root() == site.root()) {
+                draft.merge(&site);
+            } else {
+                drafts.push(site);
+            }
+        }
         let binds: Vec<_> = self.fstabs.iter().flat_map(|fstab| fstab.binds.iter().cloned()).collect();
         let known: Vec<_> = drafts.iter().filter_map(|draft| draft.root().cloned()).collect();
         let assigned = roots::assign(&binds, &known);
@@ -130,8 +197,27 @@ impl Found {
             .map(|(bind, why)| format!("{}: {} on {}: {why}", bind.place, bind.source, bind.target));
         imported.warnings.extend(left);
         imported.drafts = drafts;
-        Ok(())
     }
+}
+
+/// The root that the line mounts something in.
+fn root_above<'r>(other: &fstab::Other, roots: &[&'r HostPath]) -> Option<&'r HostPath> {
+    roots.iter().find(|root| other.target.as_ref().is_some_and(|target| target.starts_with(root))).copied()
+}
+
+/// What becomes of a line that mounts a file system in a jail.
+fn in_jail(other: &fstab::Other, roots: &[&HostPath]) -> Option<String> {
+    let root = root_above(other, roots)?;
+    let (place, fstype, target) = (&other.place, &other.fstype, other.target.as_ref()?);
+    let below_dev = target.as_path().ends_with("dev/pts") || target.as_path().ends_with("dev/shm");
+    let order = if below_dev {
+        "; take it off before the site comes up, since it lies on the mount of /dev, and mount it again after"
+    } else {
+        ""
+    };
+    Some(format!(
+        "{place}: {fstype} on {target} is in the root {root}; no bind, not imported: the line has to stay{order}"
+    ))
 }
 
 /// Adds those of `more` that are not known: a pool may be named by its own file and by php-fpm.conf.
@@ -141,27 +227,6 @@ fn add_new<T: PartialEq>(known: &mut Vec<T>, more: impl IntoIterator<Item = T>) 
             known.push(one);
         }
     }
-}
-
-/// The format, by the first line that can only be of one.
-fn format(text: &[u8]) -> Option<Format> {
-    let mut found = None;
-    for line in text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii) {
-        if line.is_empty() || line.starts_with(b"#") || line.starts_with(b";") {
-            continue;
-        }
-        let line_text = String::from_utf8_lossy(line);
-        if found == Some(Format::Fpm) {
-            if jailkit::looks_like(&line_text) {
-                return Some(Format::Jailkit);
-            }
-        } else if line.starts_with(b"[") || line_text.starts_with("include") {
-            found = Some(Format::Fpm);
-        } else if fstab::looks_like(line) {
-            return Some(Format::Fstab);
-        }
-    }
-    found
 }
 
 /// The text of a file. A FIFO or device is refused, and no more is read than such a file can have.
@@ -213,25 +278,6 @@ fn unique_names(imported: &mut Imported) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn formats_are_told_by_what_is_in_the_file() {
-        for (text, expected) in [
-            ("", None),
-            ("# only\n; comments\n", None),
-            ("nothing that is known", None),
-            ("; a\n[www]\nuser = x\n", Some(Format::Fpm)),
-            ("include=/etc/php-fpm.d/*.conf\n", Some(Format::Fpm)),
-            ("[www\n", Some(Format::Fpm)),
-            ("# x\n[ssh]\ncomment = y\npaths = ssh\n", Some(Format::Jailkit)),
-            ("[ssh]\nnonsense\nPaths: ssh\n", Some(Format::Jailkit)),
-            ("# /etc/fstab\nUUID=1-2 / ext4 defaults 0 1\n", Some(Format::Fstab)),
-            ("/etc/x\t/srv/a/etc/x\n", Some(Format::Fstab)),
-            ("broken\n/dev/sda2 none swap sw 0 0\n", Some(Format::Fstab)),
-        ] {
-            assert_eq!(format(text.as_bytes()), expected, "{text:?}");
-        }
-    }
-
     proptest::proptest! {
         #[test]
         fn no_text_is_too_odd(lines in proptest::collection::vec(
@@ -246,10 +292,10 @@ mod tests {
             let text = lines.join("\n");
             let file = Path::new("f");
             let presets = Presets::built_in();
-            let _ = format(text.as_bytes());
+            let _ = kind::of(file, text.as_bytes());
             if let Ok(fstab) = fstab::read(file, text.as_bytes()) {
                 let found = Found { fstabs: vec![fstab], ..Found::default() };
-                for draft in found.drafts(&presets).unwrap().drafts {
+                for draft in found.drafts(&presets).drafts {
                     let site = SiteName::new(&draft.name).unwrap();
                     let source = crate::manifest::SourceFile::File("f".into());
                     proptest::prop_assert!(crate::manifest::parse(site, source, &draft.to_yaml(), &presets).is_ok());

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::fpm::{IniLine, Pool, item};
+use super::fpm::Pool;
+use super::php_ini::{Statement, statements};
 
 /// PHP's settings in one pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,7 +27,7 @@ impl Settings {
             }
             settings.file = Some(file);
         }
-        for kind in ["php_value", "php_flag", "php_admin_value", "php_admin_flag"] {
+        for kind in ["php_value", "php_admin_value"] {
             settings.values.extend(pool.php_values(kind));
         }
         settings
@@ -34,11 +35,12 @@ impl Settings {
 
     fn add(&mut self, text: &[u8]) {
         let mut applies = true;
-        for line in String::from_utf8_lossy(text).lines() {
-            match item(line) {
+        let text = String::from_utf8_lossy(text);
+        for statement in statements(&text, &|name| std::env::var(name).ok()) {
+            match statement {
                 // [PATH=…] and [HOST=…] are about some requests alone.
-                Some(IniLine::Section(name)) => applies = !name.contains('='),
-                Some(IniLine::Directive(key, value)) if applies => self.values.push((key.to_owned(), value)),
+                Ok(Statement::Section(name)) => applies = !name.text.contains('='),
+                Ok(Statement::Entry(key, Some(value))) if applies => self.values.push((key, value.text)),
                 _ => {}
             }
         }
@@ -52,7 +54,8 @@ impl Settings {
 
     /// Whether a switch is on, where it is set.
     pub fn flag(&self, key: &str) -> Option<bool> {
-        let value = self.get(key)?.to_ascii_lowercase();
+        let (_, value) = self.values.iter().rev().find(|(known, _)| known == key)?;
+        let value = value.to_ascii_lowercase();
         Some(["1", "on", "yes", "true"].contains(&value.as_str()))
     }
 

@@ -107,6 +107,15 @@ fn sayable(bind: &Bind, root: HostPath) -> Result<HostPath, String> {
             "it mounts the root {root} itself, which no manifest can say: it stays in fstab"
         ));
     }
+    let text = bind.source.to_string();
+    if text.contains(['*', '?', '['])
+        && bind.target.as_path() != root.as_path().join(text.trim_start_matches('/'))
+    {
+        return Err(format!(
+            "{} has characters of patterns in its name, and no manifest can say another target for it: it stays in fstab",
+            bind.source
+        ));
+    }
     if root.starts_with(&bind.source) {
         return Err(format!(
             "{} holds the root {root}, and no jail may hold itself; not imported",
