@@ -1,7 +1,6 @@
 //! Pools → sites, one a chroot, with what an administrator should know at once.
 
-use std::fs;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use nix::unistd::{Group, User};
 
@@ -9,15 +8,16 @@ use super::Pool;
 use crate::import::draft::{Draft, Item, Kind};
 use crate::import::php::Settings;
 use crate::manifest::HostPath;
-use crate::resolve::refuse_system;
+use crate::resolve::{Host, LookupError, refuse_system};
 use crate::{Error, Result};
 
 /// The sites of these pools: one a chroot, with the users and services of all its pools. And what is wrong with those that
 /// no manifest can say.
 pub fn drafts(pools: &[Pool]) -> (Vec<Draft>, Vec<Error>) {
+    let host = Host::new();
     let (mut drafts, mut errors) = (vec![], vec![]);
     for pool in pools.iter().filter(|pool| pool.chroot().is_some()) {
-        match root_of(pool) {
+        match root_of(&host, pool) {
             Ok((root, remark)) => {
                 let draft = draft_at(&mut drafts, pool, &root);
                 draft.remarks.extend(remark);
@@ -29,13 +29,15 @@ pub fn drafts(pools: &[Pool]) -> (Vec<Draft>, Vec<Error>) {
     (drafts, errors)
 }
 
-/// The directory that the kernel takes for a pool's chroot, and what is odd about its name.
-fn root_of(pool: &Pool) -> Result<(HostPath, Option<String>)> {
+/// The directory that the kernel takes for a pool's chroot, and what is odd about its name. A link on the way that is in
+/// the hands of others than root is not followed: its owner must not choose whose root becomes a site.
+fn root_of(host: &Host, pool: &Pool) -> Result<(HostPath, Option<String>)> {
     let chroot = pool.chroot().unwrap_or_default();
     let cannot = || Error::failed(format!("{}: pool {}: chroot = {chroot}", pool.place(), pool.name));
-    let root = match fs::canonicalize(&chroot) {
-        Ok(real) => HostPath::new(real),
-        Err(_) => HostPath::new(&chroot),
+    let root = match real(host, Path::new(&chroot)) {
+        Err(LookupError::Missing { .. } | LookupError::Dangling { .. }) => HostPath::new(&chroot),
+        Err(error) => return Err(error.error(cannot().to_string())),
+        Ok(real) => Ok(real),
     };
     let root = root.map_err(|why| cannot().because_of(why))?;
     refuse_system(&root).map_err(|why| cannot().because_of(why))?;
@@ -49,6 +51,22 @@ fn root_of(pool: &Pool) -> Result<(HostPath, Option<String>)> {
         ))
     };
     Ok((root, remark))
+}
+
+/// Where `path` leads, as `path_resolution(7)` has it, `..` included.
+fn real(host: &Host, path: &Path) -> Result<HostPath, LookupError> {
+    let mut at = HostPath::slash();
+    for component in path.components() {
+        at = match component {
+            Component::Normal(name) => match at.join(name) {
+                Ok(next) => host.walk_strictly(&next)?.real,
+                Err(_) => return Err(LookupError::Missing { at }),
+            },
+            Component::ParentDir => at.parent().unwrap_or(at),
+            _ => at,
+        };
+    }
+    Ok(at)
 }
 
 fn draft_at<'d>(drafts: &'d mut Vec<Draft>, pool: &Pool, root: &HostPath) -> &'d mut Draft {
