@@ -548,7 +548,7 @@ fn led_elsewhere() {
     let site = Site::new();
     let enter = |root: &Path| {
         let job = format!(
-            r#"{{"root": "{}", "who": {{"name": "www-data", "uid": 33, "gid": 33, "home": "/"}}, "question": {{"Enter": null}}}}"#,
+            r#"{{"root": "{}", "who": {{"name": "www-data", "uid": 33, "gid": 33, "home": "/"}}, "question": {{"Enter": []}}}}"#,
             root.display()
         );
         let job = File::open(site.sandbox.file("job", job)).unwrap();
@@ -624,7 +624,7 @@ fn bad_input() {
         .exits(2)
         .complains("site1: cannot run as the user ghost: there is no such user ");
     doctor(&["--tls", "example.org", "site1"]).exits(2).complains("there is no port; for https it is 443");
-    doctor(&["--timeout", "0", "site1"]).exits(2);
+    doctor(&["--timeout", "never", "site1"]).exits(2);
     doctor(&["--host", "x"]).exits(2);
     let long = "x".repeat(70);
     doctor(&["--host", &long, "site1"]).exits(3).prints("does not answer: ");

@@ -1,27 +1,25 @@
 //! One site brought to what its manifest asks for: what `up` does once, and `watch` again and again.
 
-use std::sync::atomic::AtomicBool;
-
-use super::context::{Context, is_set, table};
+use super::context::{Context, table};
 use super::sites::{self, Site};
 use super::work::{Failed, lock, observe_and_plan, plural};
 use crate::Result;
 use crate::engine::{Engine, Outcome};
 use crate::manifest::JailPath;
 use crate::observe::{BootId, Table};
+use crate::patience::Stop;
 use crate::plan::SiteState;
 use crate::plan::Step;
 use crate::resolve::{Desired, Resolver, create_root};
 
 /// What all sites of one run share.
-pub(super) struct Run<'c> {
-    pub context: &'c Context<'c>,
+pub(super) struct Run {
+    pub context: Context<'static>,
     pub engine: Engine,
-    pub resolver: Resolver<'c>,
+    pub resolver: Resolver,
     pub boot: BootId,
     /// The whole mount table, as it was before the first site.
     pub table: Option<Table>,
-    pub stop: &'c AtomicBool,
     /// Sites that are down stay so.
     pub leave_down: bool,
 }
@@ -39,18 +37,18 @@ pub(super) struct Done {
 /// What was done to one mount, in a word, and where it is.
 pub(super) type Changed = (&'static str, JailPath);
 
-impl Run<'_> {
+impl Run {
     /// Brings the site up. `create`: makes a missing root. `None`: it is down, and was left alone.
-    pub(super) fn site(&self, site: &Site, create: bool) -> Result<Option<Done>, Failed> {
-        let manifest = sites::load(self.context, site).map_err(Failed::Manifest)?;
-        let _lock = lock(self.context, &self.engine, site)?;
+    pub(super) fn site(&self, site: &Site, create: bool, stop: &Stop) -> Result<Option<Done>, Failed> {
+        let manifest = sites::load(&self.context, site).map_err(Failed::Manifest)?;
+        let _lock = lock(&self.context, &self.engine, site)?;
         if create && create_root(&manifest.root).map_err(|error| error.context(&site.name))? {
             self.context.out.info(format_args!("{}: made the root {}", site.name, manifest.root));
         }
         match self.resolver.resolve(&manifest, self.context.roots()) {
             Err(_) if self.leave_down && self.was_never_up(site)? => Ok(None),
             Err(errors) => Err(Failed::Errors(errors)),
-            Ok(desired) => self.make_so(desired, manifest.services),
+            Ok(desired) => self.make_so(desired, manifest.services, stop),
         }
     }
 
@@ -61,11 +59,16 @@ impl Run<'_> {
     }
 
     /// Makes the site, whose lock is held, as `desired`. `None`: it is down, and was left alone.
-    pub(super) fn make_so(&self, desired: Desired, services: Vec<String>) -> Result<Option<Done>, Failed> {
-        let applied = match self.apply(&desired, self.table.as_ref()) {
+    pub(super) fn make_so(
+        &self,
+        desired: Desired,
+        services: Vec<String>,
+        stop: &Stop,
+    ) -> Result<Option<Done>, Failed> {
+        let applied = match self.apply(&desired, self.table.as_ref(), stop) {
             // The table was read before the lock was taken: somebody may have mounted since.
-            Err(Failed::Engine(_) | Failed::Errors(_)) if self.table.is_some() && !is_set(self.stop) => {
-                self.apply(&desired, table(false)?.as_ref())
+            Err(Failed::Engine(_) | Failed::Errors(_)) if self.table.is_some() && !stop.is_set() => {
+                self.apply(&desired, table(false)?.as_ref(), stop)
             }
             result => result,
         }?;
@@ -77,9 +80,10 @@ impl Run<'_> {
         &self,
         desired: &Desired,
         table: Option<&Table>,
+        stop: &Stop,
     ) -> Result<Option<(Outcome, Vec<Changed>)>, Failed> {
         let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
-        let (observed, plan) = observe_and_plan(self.context, desired, &self.boot, table)?;
+        let (observed, plan) = observe_and_plan(&self.context, desired, &self.boot, table)?;
         // One that is recorded with no mounts is up: all that it needs was absent.
         let is_up = observed.record.as_ref().is_some_and(|record| record.mounts.is_empty());
         if self.leave_down && !is_up && plan.site_state() == SiteState::Down {
@@ -88,11 +92,11 @@ impl Run<'_> {
         if !plan.conflicts.is_empty() {
             return Err(Failed::Errors(plan.conflicts));
         }
-        let mut outcome = self.engine.up(&plan, &observed, self.stop, &log).map_err(Failed::Engine)?;
+        let mut outcome = self.engine.up(&plan, &observed, stop, &log).map_err(Failed::Engine)?;
         let mut changed: Vec<_> = plan.steps.iter().filter_map(change).collect();
         if plan.unfinished {
             let table = table.map(|_| Table::read()).transpose()?;
-            if let Some((more, also)) = self.apply(desired, table.as_ref())? {
+            if let Some((more, also)) = self.apply(desired, table.as_ref(), stop)? {
                 outcome = outcome.and(more);
                 changed.extend(also);
             }

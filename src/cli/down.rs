@@ -1,6 +1,6 @@
 //! `mountjail down`: take it away.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -15,6 +15,7 @@ use super::{Which, parallel};
 use crate::engine::{Engine, Outcome};
 use crate::manifest::{HostPath, SiteName};
 use crate::observe::{self, BootId, Observed, Records, Table};
+use crate::patience::Stop;
 use crate::plan::{self, Step};
 use crate::resolve::{Desired, Host, Resolver};
 use crate::{Error, Result};
@@ -30,7 +31,7 @@ const THREADS: usize = 32;
 ///
 /// On storage that other hosts may have mounted (NFS and its kind) what mountjail made in the root stays: to remove a
 /// placeholder there takes the mount on it away in every other kernel.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:\n  mountjail down site1\n  mountjail down --all --lazy")]
 pub(super) struct Down {
     #[command(flatten)]
@@ -47,14 +48,16 @@ pub(super) struct Down {
 }
 
 impl Down {
-    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+    pub(super) fn run(&self, context: &'static Context<'static>) -> anyhow::Result<u8> {
         let sites = self.sites(context)?;
         let stop = stop_flag()?;
         let boot = observe::boot_id()?;
         let engine = context.engine(boot.clone(), sites.len() > 1)?;
         let resolver = context.resolver()?;
-        let run = Run {
-            arguments: self,
+        // For threads that may outlive this one.
+        let arguments: &'static Self = Box::leak(Box::new(self.clone()));
+        let run = Arc::new(Run {
+            arguments,
             context,
             engine,
             resolver,
@@ -62,9 +65,11 @@ impl Down {
             table: OnceLock::new(),
             users: Users::default(),
             needs: Needs::default(),
-        };
+        });
         context.out.progress(sites.len());
-        let results = parallel::each(&sites, THREADS, &stop, context.out, |site| run.site(site));
+        let each = run.clone();
+        let down = move |site: &Site, _: &Stop| each.site(site);
+        let results = parallel::each(context, &sites, THREADS, &stop, down);
         let begun = results.len();
         let (mut codes, json): (Vec<_>, Vec<_>) =
             sites.iter().zip(results).map(|(site, result)| run.report(site, result)).unzip();
@@ -111,7 +116,7 @@ struct Run<'c> {
     arguments: &'c Down,
     context: &'c Context<'c>,
     engine: Engine,
-    resolver: Resolver<'c>,
+    resolver: Resolver,
     boot: BootId,
     table: OnceLock<Table>,
     users: Users,
