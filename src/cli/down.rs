@@ -15,7 +15,7 @@ use super::{Which, parallel};
 use crate::engine::{Engine, Outcome};
 use crate::manifest::{HostPath, SiteName};
 use crate::observe::{self, BootId, Observed, Records, Table};
-use crate::patience::Stop;
+use crate::patience::{self, Stop};
 use crate::plan::{self, Step};
 use crate::resolve::{Desired, Host, Resolver};
 use crate::{Error, Result};
@@ -53,11 +53,9 @@ impl Down {
         let stop = stop_flag()?;
         let boot = observe::boot_id()?;
         let engine = context.engine(boot.clone(), sites.len() > 1)?;
-        let resolver = context.resolver()?;
-        // For threads that may outlive this one.
-        let arguments: &'static Self = Box::leak(Box::new(self.clone()));
+        let resolver = Arc::new(context.resolver()?);
         let run = Arc::new(Run {
-            arguments,
+            arguments: self.clone(),
             context,
             engine,
             resolver,
@@ -112,11 +110,11 @@ impl Down {
     }
 }
 
-struct Run<'c> {
-    arguments: &'c Down,
-    context: &'c Context<'c>,
+struct Run {
+    arguments: Down,
+    context: &'static Context<'static>,
     engine: Engine,
-    resolver: Resolver,
+    resolver: Arc<Resolver>,
     boot: BootId,
     table: OnceLock<Table>,
     users: Users,
@@ -136,7 +134,7 @@ impl<E: Into<Failed>> From<E> for Stays {
     }
 }
 
-impl Run<'_> {
+impl Run {
     fn site(&self, site: &Site) -> Result<(HostPath, Outcome), Stays> {
         let named = |error: Error| error.context(&site.name);
         let _lock = lock(self.context, &self.engine, site)?;
@@ -259,9 +257,20 @@ impl Run<'_> {
         Ok((root, Outcome { detached, ..Outcome::default() }))
     }
 
-    /// What the manifest asks for, to recognise mounts whose record is lost.
+    /// What the manifest asks for, to recognise mounts whose record is lost. Sources that do not answer keep no site up: then
+    /// only what is recorded is ours.
     fn known(&self, site: &Site) -> Option<Desired> {
-        work::desired(self.context, &self.resolver, site).ok()
+        let (context, resolver) = (self.context.again(), self.resolver.clone());
+        let limit = self.context.limit.map(|limit| (limit / 2).min(patience::SHORT));
+        let desired = move |site: &Site| work::desired(&context, &resolver, site).ok();
+        let found = patience::each_within(vec![site.clone()], limit, desired).pop().flatten();
+        if found.is_none() {
+            self.context.out.info(format_args!(
+                "{}: its sources do not answer; mounts that no record tells of are not recognised",
+                site.name
+            ));
+        }
+        found.flatten()
     }
 
     /// Where the site is; `None`: its root is nowhere, so nothing can be in it.
