@@ -631,10 +631,10 @@ fn bad_input() {
 
     site.pool("ghost", "user = ghost\n");
     doctor(&["site1"]).exits(2).complains("pool ghost of ").complains("cannot run as the user ghost");
-    fs::write(pools().join("ghost.conf"), "[ghost]\nnonsense\n").unwrap();
-    doctor(&["site1"]).exits(1).complains("ghost.conf:2: `nonsense` is no directive");
-    let json = doctor(&["--json", "site1"]).exits(1).json();
-    assert!(json["sites"][0]["errors"][0].as_str().unwrap().contains("ghost.conf:2"));
+    // A pool that cannot be understood is reported, and loses no other.
+    fs::write(pools().join("ghost.conf"), "[ghost]\nuser = www-data\nchroot = ${MOUNTJAIL_NOT_SET}\n")
+        .unwrap();
+    doctor(&["site1"]).exits(0).complains("warning: site1: left out: ").complains("ghost.conf");
     fs::remove_file(pools().join("ghost.conf")).unwrap();
 
     let setpriv = ["setpriv", "--reuid=www-data", "--clear-groups"];

@@ -98,8 +98,11 @@ impl Doctor {
                 Error::failed(format!("{}: the site is not up, so nothing inside can be tried", site.name));
             return Err(down.hint(format!("mountjail up {}", site.name)).into());
         }
-        let tenants = doctor::tenants(&self.masters(), &desired.root)
+        let (tenants, odd) = doctor::tenants(&self.masters(), &desired.root)
             .map_err(|error| inside::unreadable(error, "the right one with --fpm").context(&site.name))?;
+        for error in &odd {
+            context.out.warn(format_args!("{}: left out: {error}", site.name));
+        }
         let who = inside::who(self.user.as_deref(), &tenants, &manifest)
             .map_err(|error| error.context(&site.name))?;
         let since = observed.record.as_ref().and_then(Record::since);

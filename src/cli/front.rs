@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -64,6 +64,9 @@ static RESTS: AtomicBool = AtomicBool::new(false);
 /// What wakes up who looks after the command.
 static WAKE: OnceLock<UnixStream> = OnceLock::new();
 
+/// Without a process in front: what this one is to go on with.
+static GO: Mutex<Option<Vec<u8>>> = Mutex::new(None);
+
 struct Front {
     pid: Pid,
     line: UnixDatagram,
@@ -92,7 +95,7 @@ pub(super) enum Told {
 /// Runs `command` in a process of its own, and gives, in this one, what is to be done then. This process must have one
 /// thread. `limit`: how long the command may wait for a file system where no site is given up for it.
 ///
-/// Errors: no process can be started.
+/// Errors: the processes cannot hear of each other.
 pub(super) fn run(
     out: &'static Out,
     limit: Option<Duration>,
@@ -102,7 +105,15 @@ pub(super) fn run(
     let (front, before) = (getpid(), SigSet::thread_get_mask()?);
     let signals: SigSet = FORWARDED.into_iter().chain([Signal::SIGCHLD]).collect();
     signals.thread_block()?;
-    let Some(worker) = sys::fork()? else {
+    let worker = match sys::fork() {
+        Ok(worker) => worker,
+        Err(_) => {
+            // There can be no more processes: this one does the work, and waits for what does not answer.
+            before.thread_set_mask()?;
+            return Ok(alone(command));
+        }
+    };
+    let Some(worker) = worker else {
         drop(line);
         let _ = FRONT.set(Front { pid: front, line: to_front }); // it is a new process
         let _ = before.thread_set_mask(); // it was valid before
@@ -117,6 +128,13 @@ pub(super) fn run(
         (Some(signal), _) => Ok(die_by(signal)),
         (None, told) => Ok(told),
     }
+}
+
+/// Runs `command` in this process.
+fn alone(command: impl FnOnce() -> u8) -> Told {
+    let code = command();
+    let go = GO.lock().unwrap_or_else(PoisonError::into_inner).take();
+    go.filter(|_| code == 0).map_or(Told::Code(code), Told::Go)
 }
 
 /// In front: waits until the other process ends or says how to end, and passes signals on.
@@ -363,6 +381,9 @@ pub(super) fn watchdog() -> Option<Duration> {
 
 /// Has the process in front go on with `what`, once this one has ended with the exit code 0.
 pub(super) fn go(what: &[u8]) {
+    if FRONT.get().is_none() {
+        *GO.lock().unwrap_or_else(PoisonError::into_inner) = Some(what.to_vec());
+    }
     tell(&[&[message::GO], what].concat());
 }
 

@@ -102,8 +102,10 @@ impl Jail {
     pub(super) fn who(&self, asked: Option<&str>) -> Result<Who> {
         let tenants = match asked {
             Some(_) => vec![],
-            None => doctor::tenants(&fpm::configurations(), &self.desired.root)
-                .map_err(|error| unreadable(error, "the user with --user"))?,
+            None => {
+                let found = doctor::tenants(&fpm::configurations(), &self.desired.root);
+                found.map_err(|error| unreadable(error, "the user with --user"))?.0
+            }
         };
         who(asked, &tenants, &self.manifest)
     }
