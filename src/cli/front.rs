@@ -105,13 +105,10 @@ pub(super) fn run(
     let (front, before) = (getpid(), SigSet::thread_get_mask()?);
     let signals: SigSet = FORWARDED.into_iter().chain([Signal::SIGCHLD]).collect();
     signals.thread_block()?;
-    let worker = match sys::fork() {
-        Ok(worker) => worker,
-        Err(_) => {
-            // There can be no more processes: this one does the work, and waits for what does not answer.
-            before.thread_set_mask()?;
-            return Ok(alone(command));
-        }
+    let Ok(worker) = sys::fork() else {
+        // There can be no more processes: this one does the work, and waits for what does not answer.
+        before.thread_set_mask()?;
+        return Ok(alone(command));
     };
     let Some(worker) = worker else {
         drop(line);

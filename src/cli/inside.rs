@@ -100,12 +100,11 @@ fn streams_are_no_directories() -> Result<()> {
 impl Jail {
     /// As whom a command runs here; `asked` is the user's name or id.
     pub(super) fn who(&self, asked: Option<&str>) -> Result<Who> {
-        let tenants = match asked {
-            Some(_) => vec![],
-            None => {
-                let found = doctor::tenants(&fpm::configurations(), &self.desired.root);
-                found.map_err(|error| unreadable(error, "the user with --user"))?.0
-            }
+        let tenants = if asked.is_some() {
+            vec![]
+        } else {
+            let found = doctor::tenants(&fpm::configurations(), &self.desired.root);
+            found.map_err(|error| unreadable(error, "the user with --user"))?.0
         };
         who(asked, &tenants, &self.manifest)
     }

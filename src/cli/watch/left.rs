@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::manifest::{HostPath, JailPath, SiteName};
 use crate::observe::{MadeKind, RecordedMount, Records};
-use crate::resolve::{Desired, Host, Link, LookupError, Lookups, Mount};
+use crate::resolve::{Desired, Host, Link, Lookups, Mount};
 use crate::{Error, sys};
 
 /// A mount whose source is gone is left for so long.
@@ -60,40 +60,48 @@ pub(super) fn keep(
     may_go: impl Fn(&JailPath) -> bool,
 ) -> Left {
     let mut left = Left::default();
-    let Some(record) = records.record.as_ref().filter(|record| record.root == desired.root) else {
-        return left;
-    };
     let mut kept = vec![];
-    for mount in &record.mounts {
-        if desired.mounts.iter().any(|known| known.target == mount.target) {
-            continue;
-        }
+    for mount in recorded_besides(desired, records) {
         let Err(error) = host.walk(&mount.source) else { continue };
         if !lookups.iter().any(|lookups| lookups.has(error.at().as_path())) {
             continue; // the manifest does not ask for it any more
         }
-        let unseen = matches!(error, LookupError::Unreadable { .. });
-        if !unseen && may_go(&mount.target) {
+        if !error.is_unknown() && may_go(&mount.target) {
             left.expired.push(mount.target.clone());
             continue;
         }
         let Some(still) = still_there(&desired.root, mount) else { continue };
         kept.push(still);
-        if unseen {
-            let site = &desired.site;
-            left.unseen
-                .push(error.error(format!("{site}: cannot look at {}, whose mount stays", mount.source)));
-        } else {
-            left.gone.push(mount.target.clone());
-        }
+        left.gone.push(mount.target.clone());
     }
-    if !kept.is_empty() {
-        desired.mounts.extend(kept);
-        desired.mounts.sort_by(|a, b| a.target.cmp(&b.target));
-        desired.mounts.dedup_by(|a, b| a.target == b.target);
-        keep_links(desired, records);
-    }
+    add(desired, records, kept);
     left
+}
+
+/// Adds to `desired`, which is what could be resolved although there were the errors `unseen`, all recorded mounts that are
+/// there: nobody can tell which of them the manifest asks for.
+pub(super) fn keep_all(desired: &mut Desired, records: &Records, unseen: Vec<Error>) -> Left {
+    let kept = recorded_besides(desired, records);
+    let kept = kept.into_iter().filter_map(|mount| still_there(&desired.root, mount)).collect();
+    add(desired, records, kept);
+    Left { unseen, ..Left::default() }
+}
+
+/// The recorded mounts at targets that `desired` does not have.
+fn recorded_besides<'r>(desired: &Desired, records: &'r Records) -> Vec<&'r RecordedMount> {
+    let record = records.record.iter().filter(|record| record.root == desired.root);
+    let mounts = record.flat_map(|record| &record.mounts);
+    mounts.filter(|mount| desired.mounts.iter().all(|known| known.target != mount.target)).collect()
+}
+
+fn add(desired: &mut Desired, records: &Records, kept: Vec<Arc<Mount>>) {
+    if kept.is_empty() {
+        return;
+    }
+    desired.mounts.extend(kept);
+    desired.mounts.sort_by(|a, b| a.target.cmp(&b.target));
+    desired.mounts.dedup_by(|a, b| a.target == b.target);
+    keep_links(desired, records);
 }
 
 /// Links that were made stay as well: they may lead to what was kept.

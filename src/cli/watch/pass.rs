@@ -129,14 +129,20 @@ fn bring_right(
         Err(unusable) if is_gone(&unusable, site) => return Ended::WithoutManifest,
         Err(unusable) => return Ended::Failed(Failed::Manifest(unusable)),
     };
-    let (desired, found) = run.resolver.resolve_and_tell(&manifest, run.context.roots());
+    let (desired, errors, found) = run.resolver.resolve_in_part(&manifest, run.context.roots());
     *lookups = found;
-    let mut desired = match desired {
-        Ok(desired) => desired,
-        Err(errors) => return Ended::Failed(Failed::Errors(errors)),
-    };
     let may_go = |target: &JailPath| (policy.may_go)(&site.name, target);
-    let left = left::keep(&mut desired, records, host, lookups, may_go);
+    let (desired, left) = match desired {
+        Some(mut desired) if errors.is_empty() => {
+            let left = left::keep(&mut desired, records, host, lookups, may_go);
+            (desired, left)
+        }
+        Some(mut desired) if errors.iter().all(could_not_look) => {
+            let left = left::keep_all(&mut desired, records, errors);
+            (desired, left)
+        }
+        _ => return Ended::Failed(Failed::Errors(errors)),
+    };
     match run.make_so(desired, manifest.services, stop) {
         Ok(Some(mut done)) => {
             for (verb, target) in &mut done.changed {
@@ -149,6 +155,11 @@ fn bring_right(
         Ok(None) => Ended::Down,
         Err(failed) => Ended::Failed(failed),
     }
+}
+
+/// Whether the kernel refused a look: what is there nobody knows, and all else can be kept right.
+fn could_not_look(error: &Error) -> bool {
+    error.errno().is_some_and(|errno| !matches!(errno, libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
 }
 
 /// What there is to say of a site that is up and has no manifest.
