@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::context::{Context, is_set, table};
 use super::sites::{self, Site};
-use super::work::{Failed, lock, observe_and_plan, plural};
+use super::work::{Failed, lock, observe_and_plan, plural, resolved};
 use crate::Result;
 use crate::engine::{Engine, Outcome};
 use crate::manifest::JailPath;
@@ -50,7 +50,10 @@ impl Run<'_> {
         match self.resolver.resolve(&manifest, self.context.roots()) {
             Err(_) if self.leave_down && self.was_never_up(site)? => Ok(None),
             Err(errors) => Err(Failed::Errors(errors)),
-            Ok(desired) => self.make_so(desired, manifest.services),
+            Ok(desired) => {
+                let anew = |_| resolved(self.context, &self.context.afresh().resolver()?, &manifest);
+                self.make_so(desired, manifest.services.clone(), anew)
+            }
         }
     }
 
@@ -61,10 +64,24 @@ impl Run<'_> {
     }
 
     /// Makes the site, whose lock is held, as `desired`. `None`: it is down, and was left alone.
-    pub(super) fn make_so(&self, desired: Desired, services: Vec<String>) -> Result<Option<Done>, Failed> {
+    ///
+    /// What fails while something was changed is tried once more, with a new look at it: somebody may have mounted after the
+    /// table was read, before the lock was taken; or the failure says so itself, and then `anew` tells what is desired now.
+    pub(super) fn make_so(
+        &self,
+        mut desired: Desired,
+        services: Vec<String>,
+        anew: impl FnOnce(Desired) -> Result<Desired, Failed>,
+    ) -> Result<Option<Done>, Failed> {
         let applied = match self.apply(&desired, self.table.as_ref()) {
-            // The table was read before the lock was taken: somebody may have mounted since.
-            Err(Failed::Engine(_) | Failed::Errors(_)) if self.table.is_some() && !is_set(self.stop) => {
+            Err(failed) if !is_set(self.stop) && (failed.is_overtaken() || self.table.is_some()) => {
+                self.context.out.detail(format_args!(
+                    "{}: tried once more: something changed after it was looked at",
+                    desired.site
+                ));
+                if failed.is_overtaken() {
+                    desired = anew(desired)?;
+                }
                 self.apply(&desired, table(false)?.as_ref())
             }
             result => result,

@@ -18,6 +18,7 @@ pub(super) fn cannot(root: &Root, what: &str, path: &JailPath, error: &io::Error
     if error.raw_os_error() == Some(libc::EXDEV) {
         return failed
             .because_of("something else is mounted there, or above it, since the command looked")
+            .overtaken()
             .hint("run the command again: then it is named, if it still is there");
     }
     failed.because(error)

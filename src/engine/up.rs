@@ -441,7 +441,9 @@ fn explain_create(error: Error) -> Error {
         }
         Some(libc::ENOSPC | libc::EDQUOT) => error.hint("make room on the disk that holds the root"),
         Some(libc::EROFS) => error.hint("the root is on a disk that is mounted read-only"),
-        Some(libc::EEXIST) => error.hint("it appeared while the command ran; run the command again"),
+        Some(libc::EEXIST) => {
+            error.overtaken().hint("it appeared while the command ran; run the command again")
+        }
         _ => error,
     }
 }

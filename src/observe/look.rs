@@ -354,12 +354,16 @@ impl<'a> Site<'a> {
 
     fn mounted_meanwhile(&self, target: &JailPath) -> Error {
         let path = self.path.inside(target);
-        Error::failed(format!("something was mounted on {path} while the command ran"))
-            .hint("run the command again")
+        Error::failed(format!("something was mounted on {path} while the command ran")).overtaken()
     }
 
     fn cannot(&self, target: &JailPath, error: &io::Error) -> Error {
-        Error::failed(format!("cannot look at {}", self.path.inside(target))).because(error)
+        let cannot = Error::failed(format!("cannot look at {}", self.path.inside(target))).because(error);
+        match cannot.errno() {
+            // It was found there just before; or it was a link, and is none any more.
+            Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EINVAL) => cannot.overtaken(),
+            _ => cannot,
+        }
     }
 }
 

@@ -130,7 +130,7 @@ fn bring_right(
     };
     let may_go = |target: &JailPath| (policy.may_go)(&site.name, target);
     let left = left::keep(&mut desired, records, host, lookups, may_go);
-    match run.make_so(desired, manifest.services) {
+    match run.make_so(desired, manifest.services, Ok) {
         Ok(Some(mut done)) => {
             for (verb, target) in &mut done.changed {
                 if *verb == "detached" && left.expired.contains(target) {
