@@ -174,14 +174,21 @@ impl<'a> Site<'a> {
         self.look_elsewhere(desired, observed).map_err(|error| {
             Error::failed(format!("cannot ask for the mounts in {}", self.path)).because(&error)
         })?;
-        submounts::compare(desired, observed, |path| self.stat(path).ok().flatten().map(|stat| stat.file));
+        let file_at = |path: &JailPath| self.stat(path).ok().flatten().map(|stat| stat.file);
+        submounts::name_moved(observed, file_at);
+        submounts::compare(desired, observed, file_at);
         Ok(())
     }
 
     fn look_elsewhere(&self, desired: &Desired, observed: &mut Observed) -> io::Result<()> {
         let Some(table) = self.table else {
-            let recorded = observed.record.iter().flat_map(|record| &record.mounts);
-            let recorded = recorded.filter(|mount| mount.recursive).map(|mount| &mount.target);
+            let recorded = || observed.record.iter().flat_map(|record| &record.mounts);
+            if recorded().any(|mount| submounts::is_lost(mount, &observed.mounts)) {
+                let table = Table::read().map_err(io::Error::other)?;
+                self.list(table.below(self.path.as_path()), observed);
+                return Ok(());
+            }
+            let recorded = recorded().filter(|mount| mount.recursive).map(|mount| &mount.target);
             let desired = desired.mounts.iter().filter(|mount| mount.recursive).map(|mount| &mount.target);
             for target in recorded.chain(desired).cloned().collect::<BTreeSet<_>>() {
                 let top = observed.mounts.get(&target).and_then(|mounts| mounts.last());
