@@ -164,7 +164,11 @@ struct Watcher(Child);
 impl Watcher {
     /// `VmRSS`, in KiB.
     fn resident(&self) -> u64 {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        // Of the process that works, behind the one that was started.
+        let pid = self.0.id();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        let worker = children.split_ascii_whitespace().next().unwrap();
+        let text = fs::read_to_string(format!("/proc/{worker}/status")).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }

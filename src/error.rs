@@ -12,6 +12,8 @@ pub enum Kind {
     Failed,
     /// A signal asked to stop; what was begun has been undone: exit code 1.
     Interrupted,
+    /// Something did not answer within the time that it may take: exit code 1.
+    Silent,
 }
 
 /// An error as an administrator reads it.
@@ -45,6 +47,11 @@ impl Error {
     /// The work was stopped by a signal.
     pub fn interrupted(message: impl Into<String>) -> Self {
         Self::new(Kind::Interrupted, message)
+    }
+
+    /// Something did not answer within the time that it may take.
+    pub fn silent(message: impl Into<String>) -> Self {
+        Self::new(Kind::Silent, message)
     }
 
     fn new(kind: Kind, message: impl Into<String>) -> Self {
@@ -122,7 +129,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self.kind {
             Kind::Usage => 2,
-            Kind::Failed | Kind::Interrupted => 1,
+            Kind::Failed | Kind::Interrupted | Kind::Silent => 1,
         }
     }
 }

@@ -6,7 +6,8 @@
 //! Beside this way, [`import`] makes manifests of other programs' configuration; [`doctor`] tries whether a site that is
 //! up works inside, by processes that enter it as [`jail`] does; [`trace`] finds out what is missing in one;
 //! [`watch`] tells which sites have to go it again.
-//! Later stages import earlier ones' types, never the reverse; [`sys`], [`error`] and [`quote`] are below all of them.
+//! Later stages import earlier ones' types, never the reverse; [`patience`], [`sys`], [`error`] and [`quote`]
+//! are below all of them.
 
 pub mod cli;
 pub mod doctor;
@@ -16,6 +17,7 @@ pub mod import;
 pub mod jail;
 pub mod manifest;
 pub mod observe;
+pub mod patience;
 pub mod plan;
 pub mod quote;
 pub mod render;

@@ -372,10 +372,7 @@ fn default_user() {
     // It may be the one that tells.
     fs::write(pools.join("t.conf"), "nonsense\n").unwrap();
     for command in ["exec", "trace"] {
-        sandbox
-            .run(&[command, "s", "--", "id"])
-            .exits(1)
-            .complains("t.conf:1: `nonsense` is no directive of php-fpm.conf(5)");
+        sandbox.run(&[command, "s", "--", "id"]).exits(1).complains("t.conf:1: `nonsense`: it has no value");
     }
     sandbox.ok(&["exec", "--user", "games", "s", "--", "id", "-u"]).prints(&host("games"));
 }

@@ -208,18 +208,25 @@ impl Site {
         Ran::of(self.sandbox.command_under(&runner).args(Self::arguments(run)))
     }
 
-    /// How often the run makes each call, where with `faults` it ends with the exit code `code`.
+    /// How often a thread of the run makes each call, at most, where with `faults` it ends with the exit code `code`: strace
+    /// counts the calls of each thread by themselves.
     fn count_calls(&self, run: Run, faults: &[&str], code: i32) -> BTreeMap<String, usize> {
         let log = self.sandbox.path("strace");
         self.run(run, &log, faults).exits(code);
-        let mut calls = BTreeMap::new();
+        let mut calls: BTreeMap<(String, String), usize> = BTreeMap::new();
         for line in fs::read_to_string(log).unwrap().lines() {
-            let call = line.split_once(' ').and_then(|(_pid, rest)| rest.trim_start().split_once('('));
+            let Some((thread, rest)) = line.split_once(' ') else { continue };
+            let call = rest.trim_start().split_once('(');
             if let Some((call, _)) = call.filter(|(call, _)| !call.starts_with("syscall_")) {
-                *calls.entry(call.to_owned()).or_default() += 1;
+                *calls.entry((call.to_owned(), thread.to_owned())).or_default() += 1;
             }
         }
-        calls
+        let mut most = BTreeMap::new();
+        for ((call, _), count) in calls {
+            let known: &mut usize = most.entry(call).or_default();
+            *known = count.max(*known);
+        }
+        most
     }
 
     fn suffers(&self, run: Run, fault: Fault, faults: &[&str]) {

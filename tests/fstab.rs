@@ -522,6 +522,7 @@ fn at_each_call(fault: &str) {
             let inject = format!("inject={call}:{fault}:when={nth}");
             let runner = [
                 "strace",
+                "-f",
                 "-q",
                 "-P",
                 sandbox.path("etc").to_str().unwrap(),

@@ -499,7 +499,7 @@ fn moved_away(engine: &'static str) {
     // The root itself, with all that is mounted in it.
     sandbox.ok(&["up", "s"]);
     fs::rename(&root, sandbox.path("root-away")).unwrap();
-    sandbox.ok(&["down", "s"]).complains("1 mount detached").complains("is not there");
+    sandbox.ok(&["down", "s"]).complains("1 mount detached").complains("was moved to");
     assert!(mounts_below(&sandbox.path("root-away")).is_empty());
     assert!(!sandbox.state().join("run/s.json").exists());
 }
@@ -548,7 +548,9 @@ fn root_away(engine: &'static str) {
     let away = sandbox.path("srv/away");
     fs::rename(&root, &away).unwrap();
     sandbox.run(&["up", "s"]).exits(1).complains("cannot find the root");
-    sandbox.ok(&["down", "s"]).complains("is not there; what mountjail made in it stays recorded");
+    sandbox
+        .ok(&["down", "s"])
+        .complains("is not there; `down` removes what mountjail made in it when it is there again");
     fs::rename(&away, &root).unwrap();
     sandbox.ok(&["up", "s"]);
     sandbox.ok(&["down", "s"]);

@@ -71,7 +71,11 @@ fn pool(engine: &'static str) {
         assert!(answer.contains(good), "in a new worker: {php}: {answer}");
     }
     let before = mounts_below(&root);
-    sandbox.run(&["down", "site1"]).exits(1).complains("which runs inside").complains("has this root");
+    sandbox
+        .run(&["down", "site1"])
+        .exits(1)
+        .complains("whose pool site has this root")
+        .complains("has this root");
     assert_eq!(before, mounts_below(&root));
     drop(fpm);
     sandbox.ok(&["down", "site1"]);

@@ -60,8 +60,7 @@ fn not_the_hosts_records() {
     assert!(Path::new("/run/mountjail/s.json").exists());
 
     // A first process that may not be looked at: so much is reported, once, and the work is done.
-    let blind =
-        "strace -o /dev/null -P /proc/1/ns/mnt -e inject=?readlink,readlinkat:error=EACCES \"$@\"; exit $?";
+    let blind = "strace -f -o /dev/null -P /proc/1/ns/mnt -e inject=?readlink,readlinkat:error=EACCES \"$@\"; exit $?";
     sandbox.site("t", "devices: [zero]\n");
     for (command, done) in [("up", "t: up, 1 mount"), ("down", "t: down")] {
         let ran = booted(blind, &[command, "--all"]).exits(0).complains(done);

@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use support::{
     Ran, Sandbox, Watcher, for_each_engine_on_shared_root, for_each_source_of_mount_events, line,
@@ -313,14 +314,15 @@ fn overflow() {
     sandbox.ok(&["up", "s"]);
     let watcher = Watcher::start(&sandbox);
     watcher.settles();
-    watcher.signal(Signal::SIGSTOP);
+    let works = Pid::from_raw(watcher.worker().try_into().unwrap());
+    kill(works, Signal::SIGSTOP).unwrap();
     let limit: usize =
         fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
     for nth in 0..limit {
         fs::write(many.join(nth.to_string()), "").unwrap();
     }
     replace(&source, "after the overflow");
-    watcher.signal(Signal::SIGCONT);
+    kill(works, Signal::SIGCONT).unwrap();
     watcher.says("some were lost: all sites are looked at");
     soon_reads(&jail, "after the overflow");
     watcher.end();
@@ -653,8 +655,7 @@ fn service_manager() {
     command.args(["watch"]).env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000");
     command.env("JOURNAL_STREAM", format!("{}:{}", id.st_dev, id.st_ino)).stderr(open);
     let mut watcher = command.spawn().unwrap();
-    let signal =
-        |signal| nix::sys::signal::kill(nix::unistd::Pid::from_raw(watcher.id().try_into().unwrap()), signal);
+    let signal = |signal| kill(Pid::from_raw(watcher.id().try_into().unwrap()), signal);
 
     let ready = hears("READY=1");
     assert!(ready.contains("STATUS=1 site kept right"), "{ready}");

@@ -1,27 +1,25 @@
 //! One site brought to what its manifest asks for: what `up` does once, and `watch` again and again.
 
-use std::sync::atomic::AtomicBool;
-
-use super::context::{Context, is_set, table};
+use super::context::{Context, table};
 use super::sites::{self, Site};
 use super::work::{Failed, lock, observe_and_plan, plural, resolved};
 use crate::Result;
 use crate::engine::{Engine, Outcome};
 use crate::manifest::JailPath;
 use crate::observe::{BootId, Table};
+use crate::patience::Stop;
 use crate::plan::SiteState;
 use crate::plan::Step;
 use crate::resolve::{Desired, Resolver, create_root};
 
 /// What all sites of one run share.
-pub(super) struct Run<'c> {
-    pub context: &'c Context<'c>,
+pub(super) struct Run {
+    pub context: Context<'static>,
     pub engine: Engine,
-    pub resolver: Resolver<'c>,
+    pub resolver: Resolver,
     pub boot: BootId,
     /// The whole mount table, as it was before the first site.
     pub table: Option<Table>,
-    pub stop: &'c AtomicBool,
     /// Sites that are down stay so.
     pub leave_down: bool,
 }
@@ -39,11 +37,11 @@ pub(super) struct Done {
 /// What was done to one mount, in a word, and where it is.
 pub(super) type Changed = (&'static str, JailPath);
 
-impl Run<'_> {
+impl Run {
     /// Brings the site up. `create`: makes a missing root. `None`: it is down, and was left alone.
-    pub(super) fn site(&self, site: &Site, create: bool) -> Result<Option<Done>, Failed> {
-        let manifest = sites::load(self.context, site).map_err(Failed::Manifest)?;
-        let _lock = lock(self.context, &self.engine, site)?;
+    pub(super) fn site(&self, site: &Site, create: bool, stop: &Stop) -> Result<Option<Done>, Failed> {
+        let manifest = sites::load(&self.context, site).map_err(Failed::Manifest)?;
+        let _lock = lock(&self.context, &self.engine, site)?;
         if create && create_root(&manifest.root).map_err(|error| error.context(&site.name))? {
             self.context.out.info(format_args!("{}: made the root {}", site.name, manifest.root));
         }
@@ -51,8 +49,8 @@ impl Run<'_> {
             Err(_) if self.leave_down && self.was_never_up(site)? => Ok(None),
             Err(errors) => Err(Failed::Errors(errors)),
             Ok(desired) => {
-                let anew = |_| resolved(self.context, &self.context.afresh().resolver()?, &manifest);
-                self.make_so(desired, manifest.services.clone(), anew)
+                let anew = |_| resolved(&self.context, &self.context.afresh().resolver()?, &manifest);
+                self.make_so(desired, manifest.services.clone(), stop, anew)
             }
         }
     }
@@ -71,10 +69,11 @@ impl Run<'_> {
         &self,
         mut desired: Desired,
         services: Vec<String>,
+        stop: &Stop,
         anew: impl FnOnce(Desired) -> Result<Desired, Failed>,
     ) -> Result<Option<Done>, Failed> {
-        let applied = match self.apply(&desired, self.table.as_ref()) {
-            Err(failed) if !is_set(self.stop) && (failed.is_overtaken() || self.table.is_some()) => {
+        let applied = match self.apply(&desired, self.table.as_ref(), stop) {
+            Err(failed) if !stop.is_set() && (failed.is_overtaken() || self.table.is_some()) => {
                 self.context.out.detail(format_args!(
                     "{}: tried once more: something changed after it was looked at",
                     desired.site
@@ -82,7 +81,7 @@ impl Run<'_> {
                 if failed.is_overtaken() {
                     desired = anew(desired)?;
                 }
-                self.apply(&desired, table(false)?.as_ref())
+                self.apply(&desired, table(false)?.as_ref(), stop)
             }
             result => result,
         }?;
@@ -94,9 +93,10 @@ impl Run<'_> {
         &self,
         desired: &Desired,
         table: Option<&Table>,
+        stop: &Stop,
     ) -> Result<Option<(Outcome, Vec<Changed>)>, Failed> {
         let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
-        let (observed, plan) = observe_and_plan(self.context, desired, &self.boot, table)?;
+        let (observed, plan) = observe_and_plan(&self.context, desired, &self.boot, table)?;
         // One that is recorded with no mounts is up: all that it needs was absent.
         let is_up = observed.record.as_ref().is_some_and(|record| record.mounts.is_empty());
         if self.leave_down && !is_up && plan.site_state() == SiteState::Down {
@@ -105,11 +105,11 @@ impl Run<'_> {
         if !plan.conflicts.is_empty() {
             return Err(Failed::Errors(plan.conflicts));
         }
-        let mut outcome = self.engine.up(&plan, &observed, self.stop, &log).map_err(Failed::Engine)?;
+        let mut outcome = self.engine.up(&plan, &observed, stop, &log).map_err(Failed::Engine)?;
         let mut changed: Vec<_> = plan.steps.iter().filter_map(change).collect();
         if plan.unfinished {
             let table = table.map(|_| Table::read()).transpose()?;
-            if let Some((more, also)) = self.apply(desired, table.as_ref())? {
+            if let Some((more, also)) = self.apply(desired, table.as_ref(), stop)? {
                 outcome = outcome.and(more);
                 changed.extend(also);
             }

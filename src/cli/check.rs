@@ -1,5 +1,7 @@
 //! `mountjail check`: validate and resolve, touching nothing.
 
+use std::sync::Arc;
+
 use clap::Args;
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
@@ -7,9 +9,11 @@ use serde_json::{Value, json};
 use super::complete;
 use super::context::Context;
 use super::out::worst;
+use super::parallel;
 use super::sites::{self, Site};
 use super::work::{Failed, desired, notes, observe_and_plan, plural};
 use crate::observe::{self, BootId, Table};
+use crate::patience::Stop;
 use crate::render;
 use crate::resolve::{Desired, Note, Resolver};
 
@@ -29,14 +33,16 @@ pub(super) struct Check {
 }
 
 impl Check {
-    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+    pub(super) fn run(&self, context: &Context<'static>) -> anyhow::Result<u8> {
         let everything = self.all || self.sites.is_empty();
         let sites = if everything { sites::every(context)? } else { sites::named(context, &self.sites)? };
-        let look =
-            Look { context, resolver: context.resolver()?, boot: observe::boot_id()?, table: Table::read()? };
+        let (resolver, boot, table) = (context.resolver()?, observe::boot_id()?, Table::read()?);
+        let look = Look { context: context.again(), resolver, boot, table };
+        let at = move |site: &Site, _: &Stop| look.at(site);
+        let found = parallel::each(context, &sites, parallel::processors(), &Arc::default(), at);
         let (mut codes, mut results, mut text) = (vec![], vec![], String::new());
-        for site in &sites {
-            match look.at(site) {
+        for (site, found) in sites.iter().zip(found) {
+            match found {
                 Ok(desired) => {
                     codes.push(0);
                     notes(context, &desired);
@@ -57,19 +63,19 @@ impl Check {
     }
 }
 
-struct Look<'c> {
-    context: &'c Context<'c>,
-    resolver: Resolver<'c>,
+struct Look {
+    context: Context<'static>,
+    resolver: Resolver,
     boot: BootId,
     table: Table,
 }
 
-impl Look<'_> {
+impl Look {
     /// What the site needs. Errors: what keeps it from coming up, as far as can be seen without doing it. What is in
     /// the root, only root can be sure to see.
     fn at(&self, site: &Site) -> Result<Desired, Failed> {
-        let desired = desired(self.context, &self.resolver, site)?;
-        match observe_and_plan(self.context, &desired, &self.boot, Some(&self.table)) {
+        let desired = desired(&self.context, &self.resolver, site)?;
+        match observe_and_plan(&self.context, &desired, &self.boot, Some(&self.table)) {
             Ok((_, plan)) if plan.conflicts.is_empty() => Ok(desired),
             Ok((_, plan)) => Err(Failed::Errors(plan.conflicts)),
             Err(_) if !geteuid().is_root() => Ok(desired),

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once, OnceLock};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use super::front;
 use super::out::Out;
 use super::sites;
 use super::trust::Trust;
@@ -26,6 +28,8 @@ pub(super) struct Context<'o> {
     pub presets: Arc<Presets>,
     pub host: Host,
     pub out: &'o Out,
+    /// How long a site's file systems may be silent until it is given up; `None`: for ever.
+    pub limit: Option<Duration>,
     pub trust: Trust,
     roots: Arc<OnceLock<Roots>>,
 }
@@ -34,6 +38,7 @@ impl<'o> Context<'o> {
     pub(super) fn new(
         config: PathBuf,
         state_dir: Option<PathBuf>,
+        limit: Option<Duration>,
         trust: Trust,
         out: &'o Out,
     ) -> Result<Self> {
@@ -48,34 +53,38 @@ impl<'o> Context<'o> {
         };
         // A directory that is not there cannot be looked up.
         let config = sites::absolute(&config).or_else(|_| absolute(config))?;
-        Self::of(config, state, trust, out)
-    }
-
-    fn of(config: PathBuf, state: StateDir, trust: Trust, out: &'o Out) -> Result<Self> {
         let presets = Arc::new(sites::presets(&config, &trust)?);
-        Ok(Self { config, state, presets, host: Host::new(), out, trust, roots: Arc::default() })
+        Ok(Self { config, state, presets, host: Host::new(), out, limit, trust, roots: Arc::default() })
     }
 
     /// The same with the host and the configuration as they are now.
     pub(super) fn reloaded(&self) -> Result<Self> {
-        Self::of(self.config.clone(), self.state.clone(), self.trust.afresh(), self.out)
+        let trust = self.trust.afresh();
+        let presets = Arc::new(sites::presets(&self.config, &trust)?);
+        Ok(Self { presets, trust, host: Host::new(), roots: Arc::default(), ..self.again() })
     }
 
-    /// The same configuration for another look at the host, which writes down what it looks up.
-    pub(super) fn afresh(&self) -> Self {
+    /// The same once more, for threads that may outlive this one.
+    pub(super) fn again(&self) -> Self {
         Self {
             config: self.config.clone(),
             state: self.state.clone(),
             presets: self.presets.clone(),
-            host: Host::new().recording(),
+            host: self.host.scope(),
             out: self.out,
+            limit: self.limit,
             trust: self.trust.afresh(),
             roots: self.roots.clone(),
         }
     }
 
+    /// The same configuration for another look at the host, which writes down what it looks up.
+    pub(super) fn afresh(&self) -> Self {
+        Self { host: Host::new().recording(), ..self.again() }
+    }
+
     /// The resolver of this run.
-    pub(super) fn resolver(&self) -> Result<Resolver<'_>> {
+    pub(super) fn resolver(&self) -> Result<Resolver> {
         let generated = HostPath::new(&self.state.lib).map_err(|why| {
             Error::usage(format!("cannot use the state directory {}", self.state.lib.display()))
                 .because_of(why)
@@ -155,6 +164,7 @@ pub(super) fn table(whole: bool) -> Result<Option<Table>> {
 /// Set by the first SIGINT, SIGTERM or SIGHUP: stop, and leave nothing half done.
 pub(super) fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
+    front::leaves_off_by_itself();
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, stop.clone()).context("cannot wait for signals")?;
     }

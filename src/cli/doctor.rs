@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Args;
@@ -12,12 +14,14 @@ use super::DIFFERENT;
 use super::complete;
 use super::context::{Context, is_set, stop_flag};
 use super::inside;
+use super::parallel;
 use super::sites::{self, Site};
 use super::work::{Failed, observe_and_plan, plural, resolved};
 use crate::doctor::{self, Finding, Machine, Options, Patient, Verdict};
 use crate::import::fpm;
 use crate::manifest::{HostPath, SiteName};
 use crate::observe::{self, Record, Table};
+use crate::patience::Stop;
 use crate::plan::SiteState;
 use crate::render::text::line;
 use crate::resolve::Desired;
@@ -29,7 +33,7 @@ use crate::{Error, Result};
 /// worker does: name servers, certificates, users, time zones, character sets, locales, devices, mail, sockets,
 /// libraries, and PHP's own settings. What fails is shown with the line that the manifest lacks, or what else to do.
 /// Nothing is changed. Without a site: what this kernel offers, room for mounts, the configuration.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Example:\n  mountjail doctor site1\n  mountjail doctor --host db.example.org --tls example.org:443 \
                   site1\n  mountjail doctor"
@@ -41,9 +45,6 @@ pub(super) struct Doctor {
     /// A TLS server that has to be trusted inside
     #[arg(long, value_name = "HOST:PORT", requires = "site", value_parser = host_and_port)]
     tls: Option<(String, u16)>,
-    /// How long one look may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
-    timeout: u64,
     /// Look as this user of the host, by name or id; modules of the C library inside run as this user [default: the user
     /// of the PHP-FPM pool with this chroot, else the first of the manifest's `users`, else nobody]
     #[arg(short, long, value_name = "USER", requires = "site", add = complete::user())]
@@ -59,6 +60,9 @@ pub(super) struct Doctor {
     site: Option<String>,
 }
 
+/// How long a look inside may take at most, which may be at a name server that does not answer.
+const LONGEST_LOOK: Duration = Duration::from_secs(600);
+
 /// `example.org:443`, `[2001:db8::1]:443`
 fn host_and_port(text: &str) -> Result<(String, u16), String> {
     let (host, port) = text.rsplit_once(':').ok_or("there is no port; for https it is 443")?;
@@ -68,11 +72,14 @@ fn host_and_port(text: &str) -> Result<(String, u16), String> {
 }
 
 impl Doctor {
-    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+    pub(super) fn run(&self, context: &'static Context<'static>) -> anyhow::Result<u8> {
         let Some(site) = &self.site else { return Ok(self.machine(context)?) };
         let site = sites::one(context, site)?;
         inside::prepare()?;
-        match self.site(context, &site) {
+        let (doctor, stop) = (self.clone(), stop_flag()?);
+        let signal = stop.clone();
+        let examine = move |site: &Site, _: &Stop| doctor.site(context, site, &signal);
+        match parallel::one(context, &site, &stop, examine) {
             Ok(code) => Ok(code),
             Err(failed) => {
                 let (code, errors) = failed.report(context, &site);
@@ -81,7 +88,7 @@ impl Doctor {
         }
     }
 
-    fn site(&self, context: &Context<'_>, site: &Site) -> Result<u8, Failed> {
+    fn site(&self, context: &Context<'_>, site: &Site, stop: &Arc<AtomicBool>) -> Result<u8, Failed> {
         let manifest = sites::load(context, site).map_err(Failed::Manifest)?;
         let desired = resolved(context, &context.resolver()?, &manifest)?;
         let table = Table::read()?;
@@ -91,21 +98,23 @@ impl Doctor {
                 Error::failed(format!("{}: the site is not up, so nothing inside can be tried", site.name));
             return Err(down.hint(format!("mountjail up {}", site.name)).into());
         }
-        let tenants = doctor::tenants(&self.masters(), &desired.root)
+        let (tenants, odd) = doctor::tenants(&self.masters(), &desired.root)
             .map_err(|error| inside::unreadable(error, "the right one with --fpm").context(&site.name))?;
+        for error in &odd {
+            context.out.warn(format_args!("{}: left out: {error}", site.name));
+        }
         let who = inside::who(self.user.as_deref(), &tenants, &manifest)
             .map_err(|error| error.context(&site.name))?;
         let since = observed.record.as_ref().and_then(Record::since);
         let (manifest, desired, plan, tenants) = (&manifest, &desired, &plan, tenants.as_slice());
         let table = &table;
-        self.examine(context, &Patient { manifest, desired, plan, tenants, table, who, since })
+        self.examine(context, &Patient { manifest, desired, plan, tenants, table, who, since }, stop)
             .map_err(Failed::from)
     }
 
-    fn examine(&self, context: &Context<'_>, patient: &Patient<'_>) -> Result<u8> {
-        let stop = stop_flag().map_err(|error| Error::failed(format!("{error:#}")))?;
-        let limit = Duration::from_secs(self.timeout);
-        let options = Options { limit, name: self.host.clone(), tls: self.tls.clone(), stop };
+    fn examine(&self, context: &Context<'_>, patient: &Patient<'_>, stop: &Arc<AtomicBool>) -> Result<u8> {
+        let limit = context.limit.unwrap_or(LONGEST_LOOK).min(LONGEST_LOOK);
+        let options = Options { limit, name: self.host.clone(), tls: self.tls.clone(), stop: stop.clone() };
         let findings = doctor::examine(patient, &options, &context.host);
         let Desired { site, root, .. } = patient.desired;
         if is_set(&options.stop) {

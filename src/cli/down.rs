@@ -1,6 +1,6 @@
 //! `mountjail down`: take it away.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -15,6 +15,7 @@ use super::{Which, parallel};
 use crate::engine::{Engine, Outcome};
 use crate::manifest::{HostPath, SiteName};
 use crate::observe::{self, BootId, Observed, Records, Table};
+use crate::patience::{self, Stop};
 use crate::plan::{self, Step};
 use crate::resolve::{Desired, Host, Resolver};
 use crate::{Error, Result};
@@ -30,7 +31,7 @@ const THREADS: usize = 32;
 ///
 /// On storage that other hosts may have mounted (NFS and its kind) what mountjail made in the root stays: to remove a
 /// placeholder there takes the mount on it away in every other kernel.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:\n  mountjail down site1\n  mountjail down --all --lazy")]
 pub(super) struct Down {
     #[command(flatten)]
@@ -47,14 +48,14 @@ pub(super) struct Down {
 }
 
 impl Down {
-    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+    pub(super) fn run(&self, context: &'static Context<'static>) -> anyhow::Result<u8> {
         let sites = self.sites(context)?;
         let stop = stop_flag()?;
         let boot = observe::boot_id()?;
         let engine = context.engine(boot.clone(), sites.len() > 1)?;
-        let resolver = context.resolver()?;
-        let run = Run {
-            arguments: self,
+        let resolver = Arc::new(context.resolver()?);
+        let run = Arc::new(Run {
+            arguments: self.clone(),
             context,
             engine,
             resolver,
@@ -62,9 +63,11 @@ impl Down {
             table: OnceLock::new(),
             users: Users::default(),
             needs: Needs::default(),
-        };
+        });
         context.out.progress(sites.len());
-        let results = parallel::each(&sites, THREADS, &stop, context.out, |site| run.site(site));
+        let each = run.clone();
+        let down = move |site: &Site, _: &Stop| each.site(site);
+        let results = parallel::each(context, &sites, THREADS, &stop, down);
         let begun = results.len();
         let (mut codes, json): (Vec<_>, Vec<_>) =
             sites.iter().zip(results).map(|(site, result)| run.report(site, result)).unzip();
@@ -107,11 +110,11 @@ impl Down {
     }
 }
 
-struct Run<'c> {
-    arguments: &'c Down,
-    context: &'c Context<'c>,
+struct Run {
+    arguments: Down,
+    context: &'static Context<'static>,
     engine: Engine,
-    resolver: Resolver<'c>,
+    resolver: Arc<Resolver>,
     boot: BootId,
     table: OnceLock<Table>,
     users: Users,
@@ -131,7 +134,7 @@ impl<E: Into<Failed>> From<E> for Stays {
     }
 }
 
-impl Run<'_> {
+impl Run {
     fn site(&self, site: &Site) -> Result<(HostPath, Outcome), Stays> {
         let named = |error: Error| error.context(&site.name);
         let _lock = lock(self.context, &self.engine, site)?;
@@ -254,9 +257,20 @@ impl Run<'_> {
         Ok((root, Outcome { detached, ..Outcome::default() }))
     }
 
-    /// What the manifest asks for, to recognise mounts whose record is lost.
+    /// What the manifest asks for, to recognise mounts whose record is lost. Sources that do not answer keep no site up: then
+    /// only what is recorded is ours.
     fn known(&self, site: &Site) -> Option<Desired> {
-        work::desired(self.context, &self.resolver, site).ok()
+        let (context, resolver) = (self.context.again(), self.resolver.clone());
+        let limit = self.context.limit.map(|limit| (limit / 2).min(patience::SHORT));
+        let desired = move |site: &Site| work::desired(&context, &resolver, site).ok();
+        let found = patience::each_within(vec![site.clone()], limit, desired).pop().flatten();
+        if found.is_none() {
+            self.context.out.info(format_args!(
+                "{}: its sources do not answer; mounts that no record tells of are not recognised",
+                site.name
+            ));
+        }
+        found.flatten()
     }
 
     /// Where the site is; `None`: its root is nowhere, so nothing can be in it.

@@ -7,7 +7,8 @@ use clap::Args;
 use super::complete;
 use super::context::Context;
 use super::inside::{self, Inside};
-use super::{sites, up};
+use super::out::Out;
+use super::{front, sites, up};
 use crate::Error;
 use crate::plan::SiteState;
 
@@ -39,7 +40,8 @@ pub(super) struct Exec {
 }
 
 impl Exec {
-    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+    /// Looks for what [`Exec::enter`] needs, in a process that can be given up, and hands it on.
+    pub(super) fn look(&self, context: &Context<'static>) -> anyhow::Result<u8> {
         let site = sites::one(context, &self.site)?;
         inside::prepare()?;
         if self.up {
@@ -48,8 +50,7 @@ impl Exec {
                 return Ok(code);
             }
         }
-        let resolver = context.resolver()?;
-        let jail = match inside::look(context, &resolver, &site) {
+        let jail = match inside::look(context, &context.resolver()?, &site) {
             Ok(found) => found,
             Err(failed) => return Ok(failed.report(context, &site).0),
         };
@@ -57,7 +58,18 @@ impl Exec {
             let down = Error::failed(format!("{}: the site is not up", site.name));
             return Err(down.hint("bring it up with `mountjail up`, or give --up").into());
         }
-        let who = jail.who(self.user.as_deref()).map_err(|error| error.context(&site.name))?;
-        Ok(Inside { desired: &jail.desired, who, command: &self.command }.run(context)?)
+        let inside = Inside::of(&jail, self.user.as_deref(), &self.command);
+        front::go(&serde_json::to_vec(&inside.map_err(|error| error.context(&site.name))?)?);
+        Ok(0)
+    }
+
+    /// Becomes the command, as `look` found it; gives the exit code if that cannot be.
+    pub(super) fn enter(&self, found: &[u8], out: &Out) -> u8 {
+        let enter = || -> anyhow::Result<u8> {
+            inside::prepare()?;
+            let inside: Inside = serde_json::from_slice(found)?;
+            Ok(inside.run(&self.command, out)?)
+        };
+        enter().unwrap_or_else(|error| out.failure(&error))
     }
 }

@@ -4,18 +4,20 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::unistd::geteuid;
+use serde::{Deserialize, Serialize};
 
 use super::context::Context;
+use super::out::Out;
 use super::sites::{self, Site};
 use super::work::{Failed, observe_and_plan, resolved};
 use crate::doctor::{self, Tenant};
 use crate::import::fpm;
 use crate::jail::{self, Who};
-use crate::manifest::{JailPath, Manifest, Request};
+use crate::manifest::{HostPath, JailPath, Manifest, Request, SiteName};
 use crate::observe::{self, Table};
 use crate::plan::SiteState;
 use crate::render::why;
@@ -37,15 +39,20 @@ pub(super) struct Jail {
     pub state: SiteState,
 }
 
-/// A command, and as whom it is run.
-pub(super) struct Inside<'c> {
-    pub desired: &'c Desired,
+/// Where a command is run, and as whom.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Inside {
+    pub site: SiteName,
+    pub root: HostPath,
     pub who: Who,
-    pub command: &'c [OsString],
+    /// Of the places where the command may be, those that are mounted.
+    mounted: Vec<PathBuf>,
+    /// The directories on the ways to what is mounted.
+    ways: Vec<JailPath>,
 }
 
 /// The site, and how it stands; says so if that is not as it should be.
-pub(super) fn look(context: &Context<'_>, resolver: &Resolver<'_>, site: &Site) -> Result<Jail, Failed> {
+pub(super) fn look(context: &Context<'_>, resolver: &Resolver, site: &Site) -> Result<Jail, Failed> {
     let manifest = sites::load(context, site).map_err(Failed::Manifest)?;
     let desired = resolved(context, resolver, &manifest)?;
     let (_, plan) = observe_and_plan(context, &desired, &observe::boot_id()?, Some(&Table::read()?))?;
@@ -95,8 +102,10 @@ impl Jail {
     pub(super) fn who(&self, asked: Option<&str>) -> Result<Who> {
         let tenants = match asked {
             Some(_) => vec![],
-            None => doctor::tenants(&fpm::configurations(), &self.desired.root)
-                .map_err(|error| unreadable(error, "the user with --user"))?,
+            None => {
+                let found = doctor::tenants(&fpm::configurations(), &self.desired.root);
+                found.map_err(|error| unreadable(error, "the user with --user"))?.0
+            }
         };
         who(asked, &tenants, &self.manifest)
     }
@@ -127,61 +136,72 @@ pub(super) fn unreadable(error: Error, instead: &str) -> Error {
     }
 }
 
-impl Inside<'_> {
+impl Inside {
+    /// `command` in `jail` as the user `asked`, or as [`Jail::who`] finds.
+    pub(super) fn of(jail: &Jail, asked: Option<&str>, command: &[OsString]) -> Result<Self> {
+        let desired = &jail.desired;
+        let is_mounted =
+            |place: &PathBuf| JailPath::new(place).is_ok_and(|path| why(desired, &path).mount.is_some());
+        let mounted = places(program(command)).filter(is_mounted).collect();
+        let (site, root) = (desired.site.clone(), desired.root.clone());
+        Ok(Self { site, root, who: jail.who(asked)?, mounted, ways: desired.ways().into_iter().collect() })
+    }
+
     /// Becomes the command; returns only if that cannot be, with the exit code, after having said why.
-    pub(super) fn run(&self, context: &Context<'_>) -> Result<u8> {
-        let site = &self.desired.site;
-        let entered = streams_are_no_directories().and_then(|()| jail::enter(&self.desired.root, &self.who));
-        entered.map_err(|error| error.context(site))?;
-        let reason = self.execute();
-        let program = self.program().display();
-        let error = Error::failed(format!("{site}: cannot run {program} in the jail")).because(&reason);
+    pub(super) fn run(&self, command: &[OsString], out: &Out) -> Result<u8> {
+        let entered = streams_are_no_directories().and_then(|()| jail::enter(&self.root, &self.who));
+        entered.map_err(|error| error.context(&self.site))?;
+        let reason = self.execute(command);
+        let program = program(command);
+        let cannot = format!("{}: cannot run {} in the jail", self.site, program.display());
+        let error = Error::failed(cannot).because(&reason);
         if reason.kind() != io::ErrorKind::NotFound {
-            let closed = jail::first_closed(&self.desired.ways()).filter(|_| is_denied(&reason));
-            context.out.error(&match closed {
+            let closed = jail::first_closed(&self.ways).filter(|_| is_denied(&reason));
+            out.error(&match closed {
                 Some((way, _)) => error.hint(self.let_through(&way)),
                 None => error,
             });
             return Ok(126);
         }
-        context.out.error(&error.hint(self.what_is_missing()));
+        out.error(&error.hint(self.what_is_missing(program)));
         Ok(127)
     }
 
     fn let_through(&self, way: &JailPath) -> String {
-        let at = self.desired.root.inside(way);
+        let at = self.root.inside(way);
         format!("{} may not go through {at}: `chmod o+x {at}` lets everybody through", self.who.name)
     }
 
-    fn program(&self) -> &Path {
-        Path::new(self.command.first().map_or(OsStr::new(""), OsString::as_os_str))
-    }
-
     /// Puts the command in the place of this process; returns only why not.
-    fn execute(&self) -> io::Error {
+    fn execute(&self, command: &[OsString]) -> io::Error {
         let kept = std::env::vars_os()
             .filter(|(key, _)| key.to_str().is_some_and(|key| KEPT.contains(&key) || key.starts_with("LC_")));
         let Who { name, home, .. } = &self.who;
-        let mut command = Command::new(self.program());
-        command.args(self.command.iter().skip(1)).env_clear().envs(kept);
-        command.env("PATH", PATH).env("HOME", home).env("USER", name).env("LOGNAME", name);
-        command.exec()
+        let mut process = Command::new(program(command));
+        process.args(command.iter().skip(1)).env_clear().envs(kept);
+        process.env("PATH", PATH).env("HOME", home).env("USER", name).env("LOGNAME", name);
+        process.exec()
     }
 
     /// Why the program is not found, and what would bring it in. By now `/` is the jail.
-    fn what_is_missing(&self) -> String {
-        let name = self.program();
-        if name.components().count() < 2 {
-            let places = PATH.split(':').map(|directory| Path::new(directory).join(name));
-            return match places.into_iter().find(|place| place.exists()) {
-                Some(there) => half_there(&there, self.desired),
-                None => format!("`programs: [/usr/bin/{}]` in the manifest brings it in", name.display()),
-            };
+    fn what_is_missing(&self, program: &Path) -> String {
+        if let Some(there) = places(program).find(|place| place.exists()) {
+            return self.half_there(&there);
         }
-        if name.exists() {
-            return half_there(name, self.desired);
-        }
+        let name = if is_bare(program) { Path::new("/usr/bin").join(program) } else { program.to_owned() };
         format!("`programs: [{}]` in the manifest brings it in", name.display())
+    }
+
+    /// For a program that exists and all the same was not found: execve(2) says ENOENT also of an interpreter.
+    fn half_there(&self, program: &Path) -> String {
+        let missing = format!("{} is there, but its interpreter or loader is not", program.display());
+        if self.mounted.iter().any(|mounted| mounted == program) {
+            return missing;
+        }
+        format!(
+            "{missing}: `programs: [{}]` in the manifest brings them, if the host has that program",
+            program.display()
+        )
     }
 }
 
@@ -189,15 +209,17 @@ fn is_denied(reason: &io::Error) -> bool {
     reason.kind() == io::ErrorKind::PermissionDenied
 }
 
-/// For a program that exists and all the same was not found: execve(2) says ENOENT also of an interpreter.
-fn half_there(program: &Path, desired: &Desired) -> String {
-    let program_is_mounted = JailPath::new(program).is_ok_and(|path| why(desired, &path).mount.is_some());
-    let missing = format!("{} is there, but its interpreter or loader is not", program.display());
-    if program_is_mounted {
-        return missing;
-    }
-    format!(
-        "{missing}: `programs: [{}]` in the manifest brings them, if the host has that program",
-        program.display()
-    )
+fn program(command: &[OsString]) -> &Path {
+    Path::new(command.first().map_or(OsStr::new(""), OsString::as_os_str))
+}
+
+/// Whether the program is looked for in the path.
+fn is_bare(program: &Path) -> bool {
+    program.components().count() < 2
+}
+
+/// Where the program may be.
+fn places(program: &Path) -> impl Iterator<Item = PathBuf> {
+    let directories = if is_bare(program) { PATH } else { "/" };
+    directories.split(':').map(move |directory| Path::new(directory).join(program))
 }

@@ -8,6 +8,7 @@ mod context;
 mod doctor;
 mod down;
 mod exec;
+mod front;
 mod fstab;
 mod import;
 mod inside;
@@ -31,14 +32,21 @@ mod work;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
+use crate::Error;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use nix::sys::stat::Mode;
 
 pub use complete::script as completion_script;
 use context::Context;
+use front::Told;
 use out::Out;
 use trust::Trust;
+
+/// How many seconds a site's file systems may be silent.
+const DEFAULT_LIMIT: u64 = 10;
 
 /// Exit code: differences were found.
 const DIFFERENT: u8 = 3;
@@ -61,7 +69,7 @@ const EXIT_CODES: &str = "Exit codes:\n  0  done, or in sync\n  1  failed\n  2  
                           or a check failed (doctor)";
 
 /// Options of every command.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 struct Global {
     /// The directory with sites/ and presets/
     #[arg(
@@ -75,6 +83,9 @@ struct Global {
     /// Keep records in DIR/run and DIR/lib [default: /run/mountjail and /var/lib/mountjail]
     #[arg(long, global = true, value_name = "DIR", env = "MOUNTJAIL_STATE_DIR")]
     state_dir: Option<PathBuf>,
+    /// Give up a site whose file systems (FUSE, NFS) do not answer for so long; 0: never [default: 10]
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86400))]
+    timeout: Option<u64>,
     /// Say every system step
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     verbose: bool,
@@ -115,7 +126,7 @@ impl Command {
 }
 
 /// Which sites a command is for.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 struct Which {
     /// Names of sites, or paths of manifests (with a `/`, or ending in `.yaml`)
     #[arg(
@@ -142,37 +153,91 @@ pub fn main() -> ExitCode {
         return crate::doctor::inside_main();
     }
     complete::answer();
-    let cli = Cli::parse();
-    // A command that is run inside shall find the caller's.
-    if !matches!(cli.command, Command::Exec(_) | Command::Trace(_)) {
-        nix::sys::stat::umask(placeholders_umask());
-        raise_open_files();
-    }
-    let out = Out::new(cli.global.verbose, cli.global.quiet);
-    let code = run(cli, &out).unwrap_or_else(|error| out.failure(&error));
-    ExitCode::from(out.exit_code(code))
+    let Cli { global, command } = Cli::parse();
+    // One for all threads, also for those that outlive the command.
+    let out: &'static Out = Box::leak(Box::new(Out::new(global.verbose, global.quiet)));
+    ExitCode::from(match command {
+        Command::Exec(exec) => exec_in_front(global, exec, out),
+        Command::Trace(trace) => trace.run(&global, out),
+        Command::Schema(schema) => schema.run(out),
+        Command::Completions(completions) => completions.run(out),
+        command => {
+            nix::sys::stat::umask(placeholders_umask());
+            raise_open_files();
+            behind_front(out, global.limit(), move || run(global, command, out))
+        }
+    })
 }
 
-fn run(cli: Cli, out: &Out) -> anyhow::Result<u8> {
-    let trust = Trust::new(!cli.command.only_reads());
-    let context = Context::new(cli.global.config_dir, cli.global.state_dir, trust, out)?;
-    match cli.command {
-        Command::Up(up) => up.run(&context),
-        Command::Down(down) => down.run(&context),
-        Command::Plan(plan) => plan.run(&context),
-        Command::Status(status) => status.run(&context),
-        Command::Check(check) => check.run(&context),
-        Command::Presets(presets) => presets.run(&context),
-        Command::Why(why) => why.run(&context),
-        Command::Doctor(doctor) => doctor.run(&context),
-        Command::Watch(watch) => watch.run(&context),
-        Command::Fstab(fstab) => fstab.run(&context),
-        Command::Units(units) => units.run(&context),
-        Command::Import(import) => import.run(&context),
-        Command::Exec(exec) => exec.run(&context),
-        Command::Trace(trace) => trace.run(&context),
-        Command::Schema(schema) => Ok(schema.run(context.out)),
-        Command::Completions(completions) => Ok(completions.run(context.out)),
+/// Runs `command`, as [`front::run`] does; gives the exit code.
+fn behind_front(
+    out: &'static Out,
+    limit: Option<Duration>,
+    command: impl FnOnce() -> anyhow::Result<u8> + Send + 'static,
+) -> u8 {
+    match told(out, limit, command) {
+        Told::Code(code) => code,
+        Told::Go(_) => 1, // nobody asked for it
+    }
+}
+
+/// As [`front::run`].
+fn told(
+    out: &'static Out,
+    limit: Option<Duration>,
+    command: impl FnOnce() -> anyhow::Result<u8> + Send + 'static,
+) -> Told {
+    let command = move || out.exit_code(command().unwrap_or_else(|error| out.failure(&error)));
+    front::run(out, limit, command).unwrap_or_else(|error| {
+        out.error(&Error::failed("cannot start a process").because(&error));
+        Told::Code(1)
+    })
+}
+
+/// The command is looked for in a process that can be given up, and takes the place of this one.
+fn exec_in_front(global: Global, exec: exec::Exec, out: &'static Out) -> u8 {
+    let exec = Arc::new(exec);
+    let look = exec.clone();
+    match told(out, global.limit(), move || look.look(global.context(Trust::new(true), out)?)) {
+        Told::Code(code) => code,
+        Told::Go(entry) => exec.enter(&entry, out),
+    }
+}
+
+impl Global {
+    /// How long something may be silent.
+    fn limit(&self) -> Option<Duration> {
+        let seconds = self.timeout.unwrap_or(DEFAULT_LIMIT);
+        (seconds > 0).then(|| Duration::from_secs(seconds))
+    }
+
+    /// What the commands share, for as long as this process lives.
+    ///
+    /// `trust`: whose manifests count.
+    fn context(self, trust: Trust, out: &'static Out) -> crate::Result<&'static Context<'static>> {
+        let limit = self.limit();
+        let context = Context::new(self.config_dir, self.state_dir, limit, trust, out)?;
+        Ok(Box::leak(Box::new(context)))
+    }
+}
+
+fn run(global: Global, command: Command, out: &'static Out) -> anyhow::Result<u8> {
+    let context = global.context(Trust::new(!command.only_reads()), out)?;
+    match command {
+        Command::Up(up) => up.run(context),
+        Command::Down(down) => down.run(context),
+        Command::Plan(plan) => plan.run(context),
+        Command::Status(status) => status.run(context),
+        Command::Check(check) => check.run(context),
+        Command::Presets(presets) => presets.run(context),
+        Command::Why(why) => why.run(context),
+        Command::Doctor(doctor) => doctor.run(context),
+        Command::Watch(watch) => watch.run(context),
+        Command::Fstab(fstab) => fstab.run(context),
+        Command::Units(units) => units.run(context),
+        Command::Import(import) => import.run(context),
+        // These do not run behind a process in front, or not as a whole.
+        Command::Exec(_) | Command::Trace(_) | Command::Schema(_) | Command::Completions(_) => Ok(1),
     }
 }
 

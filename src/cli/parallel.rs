@@ -1,41 +1,58 @@
-//! Sites side by side.
+//! Sites side by side, none of which can stop the others.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use super::context::is_set;
-use super::out::Out;
+use super::context::Context;
 use super::sites::Site;
+use super::work::Failed;
+use crate::Error;
+use crate::patience::{Crew, Lost, Stop};
 
-/// Does `work` for each of `sites` in up to `threads` threads, until `stop`. Returns the results of those that
-/// were begun, in the order of the sites.
-pub(super) fn each<R: Send>(
+/// Does `work` for each of `sites`, `threads` at a time, until `stop`. Returns the results of those that were begun, in the
+/// order of the sites. One whose file systems do not answer is given up, as an error of its own.
+pub(super) fn each<R: Send + 'static, E: From<Failed> + Send + 'static>(
+    context: &Context<'static>,
     sites: &[Site],
     threads: usize,
-    stop: &AtomicBool,
-    out: &Out,
-    work: impl Fn(&Site) -> R + Sync,
-) -> Vec<R> {
-    let next = AtomicUsize::new(0);
-    let results: Mutex<Vec<(usize, R)>> = Mutex::default();
-    let run = || {
-        while !is_set(stop) {
-            let nth = next.fetch_add(1, Ordering::Relaxed);
-            let Some(site) = sites.get(nth) else { break };
-            let result = work(site);
-            results.lock().unwrap_or_else(PoisonError::into_inner).push((nth, result));
-            out.advance();
-        }
+    stop: &Arc<AtomicBool>,
+    work: impl Fn(&Site, &Stop) -> Result<R, E> + Send + Sync + 'static,
+) -> Vec<Result<R, E>> {
+    let out = context.out;
+    let work = move |site: &Site, stop: &Stop| {
+        let result = work(site, stop);
+        out.advance();
+        result
     };
-    thread::scope(|scope| {
-        for _ in 1..threads.min(sites.len()) {
-            let _ = thread::Builder::new().spawn_scoped(scope, run); // else there are fewer
-        }
-        run();
-    });
+    let results = Crew::start(sites.to_vec(), threads, context.limit, stop, work).finish();
     out.progress_done();
-    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    results.sort_by_key(|(nth, _)| *nth);
-    results.into_iter().map(|(_, result)| result).collect()
+    let result =
+        |(site, result): (&Site, Result<_, _>)| result.unwrap_or_else(|why| Err(lost(site, &why).into()));
+    sites.iter().zip(results).map(result).collect()
+}
+
+/// As [`each`], for one site.
+pub(super) fn one<R: Send + 'static>(
+    context: &Context<'static>,
+    site: &Site,
+    stop: &Arc<AtomicBool>,
+    work: impl Fn(&Site, &Stop) -> Result<R, Failed> + Send + Sync + 'static,
+) -> Result<R, Failed> {
+    let results = each(context, std::slice::from_ref(site), 1, stop, work);
+    let stopped = || Error::interrupted(format!("{}: stopped by a signal", site.name));
+    results.into_iter().next().unwrap_or_else(|| Err(stopped().into()))
+}
+
+/// Why there is no result of a site.
+pub(super) fn lost(site: &Site, why: &Lost) -> Failed {
+    match why {
+        Lost::Silent(silence) => silence.error().context(&site.name),
+        Lost::Broken => Error::failed(format!("{}: mountjail itself failed, see above", site.name)),
+    }
+    .into()
+}
+
+/// As many threads as there are processors.
+pub(super) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }

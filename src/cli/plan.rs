@@ -1,14 +1,17 @@
 //! `mountjail plan`: the steps that `up` would take.
 
+use std::sync::Arc;
+
 use clap::Args;
 use serde_json::json;
 
 use super::context::Context;
 use super::out::worst;
-use super::sites;
+use super::sites::{self, Site};
 use super::work::{notes, planned};
-use super::{DIFFERENT, Which};
+use super::{DIFFERENT, Which, parallel};
 use crate::observe::{self, Table};
+use crate::patience::Stop;
 use crate::render;
 
 /// Show the steps that `up` would take; exit code 3 if there are any
@@ -28,13 +31,16 @@ impl Plan {
         Self { which: Which { sites: which.sites.clone(), all: which.all }, json }
     }
 
-    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+    pub(super) fn run(&self, context: &Context<'static>) -> anyhow::Result<u8> {
         let sites = sites::which(context, &self.which)?;
         let (resolver, boot) = (context.resolver()?, observe::boot_id()?);
         let table = Table::read()?;
+        let (own, stop) = (context.again(), Arc::default());
+        let look = move |site: &Site, _: &Stop| planned(&own, &resolver, site, &boot, &table);
+        let plans = parallel::each(context, &sites, parallel::processors(), &stop, look);
         let (mut codes, mut results, mut text) = (vec![], vec![], String::new());
-        for site in &sites {
-            match planned(context, &resolver, site, &boot, &table) {
+        for (site, planned) in sites.iter().zip(plans) {
+            match planned {
                 Ok((desired, plan)) => {
                     notes(context, &desired);
                     for conflict in &plan.conflicts {

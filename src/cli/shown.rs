@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::context::Context;
 use super::sites::{self, Site};
 use super::work::{Failed, elsewhere, readable};
+use crate::error::Kind;
 use crate::manifest::JailPath;
 use crate::observe::{self, BootId, MadeKind, RecordedMount, Records, Table};
 use crate::plan::{self, Plan, Step};
@@ -22,10 +23,23 @@ pub(super) struct Shown {
     pub failed: Vec<Failed>,
 }
 
+impl Shown {
+    /// A site that was given up.
+    pub(super) fn lost(site: Site, failed: Failed) -> Self {
+        Self { site, plan: None, failed: vec![failed] }
+    }
+
+    /// Whether it was given up because something did not answer.
+    pub(super) fn is_silent(&self) -> bool {
+        let silent = |failed: &Failed| matches!(failed, Failed::Errors(errors) if errors.iter().any(|error| error.kind() == Kind::Silent));
+        self.plan.is_none() && self.failed.iter().any(silent)
+    }
+}
+
 /// How `site` stands.
 pub(super) fn site(
     context: &Context<'_>,
-    resolver: &Resolver<'_>,
+    resolver: &Resolver,
     site: Site,
     boot: &BootId,
     table: &Table,
@@ -89,7 +103,7 @@ pub(super) fn without_manifest(site: Site, context: &Context<'_>, boot: &BootId,
 /// What the manifest asks for, as far as that can be said of the root that is recorded.
 fn desired(
     context: &Context<'_>,
-    resolver: &Resolver<'_>,
+    resolver: &Resolver,
     site: &Site,
     records: &Records,
     failed: &mut Vec<Failed>,

@@ -11,7 +11,7 @@ use super::trust::Trust;
 use crate::manifest::{self, Diagnostic, Diagnostics, HostPath, Manifest, Presets, SiteName, SourceFile};
 use crate::observe::{self, BootId};
 use crate::resolve::Roots;
-use crate::{Error, Result, sys};
+use crate::{Error, Result, patience, sys};
 
 /// A site that a command is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -246,10 +246,8 @@ pub(super) fn roots(context: &Context<'_>) -> Roots {
         Some(Err(_)) | None => true,
     });
     let sites = known(context);
-    for site in &sites {
-        if context.trust.is_trusted(&site.file)
-            && let Some(root) = root_of(site)
-        {
+    for (site, root) in sites.iter().zip(named_roots(context, &sites)) {
+        if let Some(root) = root {
             roots.add(site.name.clone(), root);
         }
     }
@@ -262,6 +260,15 @@ pub(super) fn roots(context: &Context<'_>) -> Roots {
         }
     }
     roots
+}
+
+/// The roots that the manifests of `sites` name; `None`: it is not known, or the manifest is not root's alone. One that does
+/// not answer soon is not known either: that is no other site's trouble.
+fn named_roots(context: &Context<'_>, sites: &[Site]) -> Vec<Option<HostPath>> {
+    let trust = context.trust.afresh();
+    let look = move |site: &Site| trust.is_trusted(&site.file).then(|| root_of(site)).flatten();
+    let found = patience::each_within(sites.to_vec(), Some(patience::SHORT), look);
+    found.into_iter().map(Option::flatten).collect()
 }
 
 /// The site's manifest. It is refused where the command changes something as root and others than root can change it.

@@ -1,5 +1,7 @@
 //! `mountjail status`: every mount and its state.
 
+use std::sync::Arc;
+
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
@@ -7,10 +9,12 @@ use super::DIFFERENT;
 use super::complete;
 use super::context::Context;
 use super::out::worst;
+use super::parallel;
 use super::shown::{self, Shown};
 use super::sites::{self, Site};
 use crate::Result;
 use crate::observe::{self, BootId, Inside, Table, WatchState, now};
+use crate::patience::{self, Stop};
 use crate::plan::{Plan, SiteState};
 use crate::render::text::Detail;
 use crate::render::{self, prometheus};
@@ -59,7 +63,7 @@ struct Seen {
 }
 
 impl Status {
-    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+    pub(super) fn run(&self, context: &Context<'static>) -> anyhow::Result<u8> {
         let boot = observe::boot_id()?;
         let seen = self.look(context, &boot)?;
         let format = if self.json { Format::Json } else { self.format };
@@ -77,9 +81,9 @@ impl Status {
         Ok(context.out.print_and(text, code))
     }
 
-    fn look(&self, context: &Context<'_>, boot: &BootId) -> Result<Seen> {
+    fn look(&self, context: &Context<'static>, boot: &BootId) -> Result<Seen> {
         let everything = self.all || self.sites.is_empty();
-        let (sites, recorded) = if everything {
+        let (mut sites, recorded) = if everything {
             let sites = sites::every(context)?;
             let recorded = context.state.recorded_sites();
             let without_manifest = |name: &_| sites.iter().all(|site: &Site| site.name != *name);
@@ -94,21 +98,35 @@ impl Status {
         }
         let context = context.afresh();
         let (resolver, table) = (context.resolver()?, Table::read()?);
-        let mut shown: Vec<_> =
-            sites.into_iter().map(|site| shown::site(&context, &resolver, site, boot, &table)).collect();
-        for name in recorded {
-            let site = sites::one(&context, name.as_str())?;
-            shown.push(shown::without_manifest(site, &context, boot, &table));
-        }
+        let (table, stop) = (Arc::new(table), Arc::default());
+        let recorded = recorded.iter().map(|name| sites::one(&context, name.as_str()));
+        let recorded = recorded.collect::<Result<Vec<_>>>()?;
+        let own = (context.again(), resolver, boot.clone(), table.clone(), recorded.clone());
+        let look = move |site: &Site, _: &Stop| {
+            let (context, resolver, boot, table, recorded) = &own;
+            Ok(if recorded.contains(site) {
+                shown::without_manifest(site.clone(), context, boot, table)
+            } else {
+                shown::site(context, resolver, site.clone(), boot, table)
+            })
+        };
+        sites.extend(recorded);
+        let results = parallel::each(&context, &sites, parallel::processors(), &stop, look);
+        let shown =
+            |(site, result): (Site, Result<_, _>)| result.unwrap_or_else(|failed| Shown::lost(site, failed));
+        let mut shown: Vec<_> = sites.into_iter().zip(results).map(shown).collect();
         // Of some there is only a record of a boot that is over.
         shown.retain(|shown| shown.plan.is_some() || !shown.failed.is_empty());
         let (nths, roots): (Vec<_>, Vec<_>) = shown
             .iter()
             .enumerate()
-            .filter_map(|(nth, shown)| Some((nth, &shown.plan.as_ref()?.root)))
+            .filter_map(|(nth, shown)| Some((nth, shown.plan.as_ref()?.root.clone())))
             .unzip();
         let mut inside = vec![Inside::default(); shown.len()];
-        for (nth, found) in nths.into_iter().zip(observe::outdated(&roots, &table)) {
+        // Files of processes may lie anywhere.
+        let look = move |roots: &Vec<_>| observe::outdated(&roots.iter().collect::<Vec<_>>(), &table);
+        let found = patience::each_within(vec![roots], context.limit, look).pop().flatten();
+        for (nth, found) in nths.into_iter().zip(found.unwrap_or_default()) {
             inside[nth] = found;
         }
         Ok(Seen { sites: shown, inside, watch })
@@ -136,7 +154,9 @@ impl Detail {
 impl Seen {
     fn text(&self, detail: Detail) -> String {
         let site = |(shown, inside): (&Shown, &Inside)| {
-            let plan = shown.plan.as_ref()?;
+            let Some(plan) = &shown.plan else {
+                return shown.is_silent().then(|| format!("{}: not answering\n", shown.site.name));
+            };
             Some(render::text::status(plan, detail) + &render::text::outdated(inside))
         };
         let watch = self.watch.iter().map(|watch| render::text::watch(watch, now()));
@@ -148,6 +168,9 @@ impl Seen {
         let site = |((shown, inside), errors): ((&Shown, &Inside), &Vec<String>)| {
             let plan = shown.plan.as_ref().map(|plan| render::json::status(plan, inside));
             let mut site = plan.unwrap_or_else(|| json!({ "site": shown.site.name }));
+            if shown.is_silent() {
+                site["state"] = json!("not answering");
+            }
             if !errors.is_empty() {
                 site["errors"] = json!(errors);
             }

@@ -1,6 +1,7 @@
 //! `mountjail up`: make it so.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use clap::Args;
 use nix::sys::stat::umask;
@@ -13,6 +14,9 @@ use super::sites::{self, Site};
 use super::work::{Failed, notes, plural};
 use super::{Which, parallel, placeholders_umask, plan, systemd};
 use crate::engine::Outcome;
+use crate::manifest::HostPath;
+use crate::patience::{self, Stop};
+use crate::resolve::Mount;
 use crate::{Error, observe};
 
 /// Mount what sites need; a second time there is nothing to do
@@ -61,14 +65,14 @@ impl Up {
     }
 
     /// As [`run`](Self::run), from a command that keeps the caller's umask for the program that it runs.
-    pub(super) fn run_with_own_umask(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+    pub(super) fn run_with_own_umask(&self, context: &Context<'static>) -> anyhow::Result<u8> {
         let callers = umask(placeholders_umask());
         let result = self.run(context);
         umask(callers);
         result
     }
 
-    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+    pub(super) fn run(&self, context: &Context<'static>) -> anyhow::Result<u8> {
         if self.dry_run {
             return plan::Plan::of(&self.which, self.json).run(context);
         }
@@ -80,10 +84,12 @@ impl Up {
         let resolver = context.resolver()?;
         context.roots().come_up(sites.iter().map(|site| site.name.clone()));
         let table = table(sites.len() > 1)?;
-        let run = Run { context, engine, resolver, boot, table, stop: &stop, leave_down: self.leave_down };
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let run =
+            Run { context: context.again(), engine, resolver, boot, table, leave_down: self.leave_down };
         context.out.progress(sites.len());
-        let done = parallel::each(&sites, threads, &stop, context.out, |site| run.site(site, self.create));
+        let create = self.create;
+        let up = move |site: &Site, stop: &Stop| run.site(site, create, stop);
+        let done = parallel::each(context, &sites, parallel::processors(), &stop, up);
         let (mut codes, mut results, mut up) = (vec![], vec![], vec![]);
         for (site, result) in sites.iter().zip(done) {
             let (code, json) = report(context, site, &result);
@@ -147,9 +153,16 @@ fn name_blind_processes(context: &Context<'_>, up: &[(&Site, Done)]) -> BTreeSet
     if up.is_empty() {
         return units;
     }
-    let roots: Vec<_> =
-        up.iter().map(|(_, done)| (&done.desired.root, done.desired.mounts.as_slice())).collect();
-    for (nth, process) in observe::without_mounts(&roots) {
+    let root = |(_, done): &(_, Done)| (done.desired.root.clone(), done.desired.mounts.clone());
+    let look = |roots: &Vec<(HostPath, Vec<Arc<Mount>>)>| {
+        observe::without_mounts(
+            &roots.iter().map(|(root, mounts)| (root, mounts.as_slice())).collect::<Vec<_>>(),
+        )
+    };
+    // What they see may be on a file system that does not answer.
+    let found =
+        patience::each_within(vec![up.iter().map(root).collect()], context.limit, look).pop().flatten();
+    for (nth, process) in found.unwrap_or_default() {
         context.out.warn(format_args!(
             "{}: {process} is inside the root and does not see the mounts, because it has a mount namespace of \
              its own that does not receive them; {}",

@@ -24,11 +24,7 @@ impl From<Error> for Failed {
 }
 
 /// What the site's manifest asks for on this host.
-pub(super) fn desired(
-    context: &Context<'_>,
-    resolver: &Resolver<'_>,
-    site: &Site,
-) -> Result<Desired, Failed> {
+pub(super) fn desired(context: &Context<'_>, resolver: &Resolver, site: &Site) -> Result<Desired, Failed> {
     let manifest = sites::load(context, site).map_err(Failed::Manifest)?;
     resolved(context, resolver, &manifest)
 }
@@ -36,7 +32,7 @@ pub(super) fn desired(
 /// What `manifest` asks for on this host.
 pub(super) fn resolved(
     context: &Context<'_>,
-    resolver: &Resolver<'_>,
+    resolver: &Resolver,
     manifest: &Manifest,
 ) -> Result<Desired, Failed> {
     resolver.resolve(manifest, context.roots()).map_err(Failed::Errors)
@@ -45,7 +41,7 @@ pub(super) fn resolved(
 /// What the site needs, and the plan for it by the whole table: what `plan` and `status` show.
 pub(super) fn planned(
     context: &Context<'_>,
-    resolver: &Resolver<'_>,
+    resolver: &Resolver,
     site: &Site,
     boot: &BootId,
     table: &Table,
@@ -58,7 +54,7 @@ pub(super) fn planned(
 /// The site's lock; says so before it waits for another mountjail.
 pub(super) fn lock(context: &Context<'_>, engine: &Engine, site: &Site) -> Result<Lock> {
     let waiting = || context.out.info(format_args!("{}: waiting for another mountjail to finish", site.name));
-    engine.lock(&site.name, waiting).map_err(|error| error.context(&site.name))
+    engine.lock(&site.name, context.limit, waiting).map_err(|error| error.context(&site.name))
 }
 
 /// How the site stands, and what is to be done.

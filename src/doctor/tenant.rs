@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use nix::unistd::User;
 
-use crate::import::fpm::{self, Pool};
+use crate::import::fpm::{self, Configuration, Pool};
 use crate::import::php::Settings;
 use crate::jail::{self, Who};
 use crate::manifest::HostPath;
@@ -24,13 +24,15 @@ pub struct Tenant {
     pub others: Vec<String>,
 }
 
-/// The pools of `masters` (configurations of PHP-FPM) whose chroot is `root`.
+/// The pools of `masters` (configurations of PHP-FPM) whose chroot is `root`, and what is wrong with pools that were left
+/// out, of which each may be one more.
 ///
 /// Errors: a configuration cannot be read, which may be the one with the site's pool; a pool's user is none.
-pub fn tenants(masters: &[PathBuf], root: &HostPath) -> Result<Vec<Tenant>> {
-    let (mut tenants, host) = (vec![], Host::new());
+pub fn tenants(masters: &[PathBuf], root: &HostPath) -> Result<(Vec<Tenant>, Vec<Error>)> {
+    let (mut tenants, mut odd, host) = (vec![], vec![], Host::new());
     for master in masters {
-        let pools = fpm::pools(master)?;
+        let Configuration { pools, errors, .. } = fpm::configuration(master)?;
+        odd.extend(errors);
         for pool in pools.iter().filter(|pool| pool.lives_in(&host, root)) {
             let elsewhere = pools.iter().filter(|other| !other.lives_in(&host, root));
             tenants.push(Tenant {
@@ -41,7 +43,7 @@ pub fn tenants(masters: &[PathBuf], root: &HostPath) -> Result<Vec<Tenant>> {
             });
         }
     }
-    Ok(tenants)
+    Ok((tenants, odd))
 }
 
 fn who(pool: &Pool) -> Result<Who> {

@@ -341,7 +341,12 @@ impl<'a> Run<'a> {
         match spots.on_mount(path).and_then(|spot| spot.remove(kind, file)) {
             Err(error) if is_gone(&error) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::EXDEV) => {
-                let bare = self.bare().map(|bare| bare.spot(path).and_then(|spot| spot.remove(kind, file)));
+                let remove = |bare: &Root| {
+                    let spot = bare.spot(path)?;
+                    spot.stat()?;
+                    spot.remove(kind, file)
+                };
+                let bare = self.bare().map(remove);
                 match bare {
                     Some(Ok(removed)) => Ok(removed),
                     // It was made on another file system in the root.

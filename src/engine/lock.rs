@@ -1,10 +1,15 @@
 //! One lock a site: `flock(2)` on `<run>/<site>.lock`.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+
+/// So often a lock that may not be waited for without an end is tried.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Held until dropped; the kernel lets go of it when the process ends in any way.
 #[derive(Debug)]
@@ -29,6 +34,34 @@ impl Lock {
         Ok(Self { _file: file })
     }
 
+    /// As [`Lock::take`], but waits no longer than `limit`.
+    pub fn take_within(path: &Path, limit: Duration, on_wait: impl FnOnce()) -> Result<Self> {
+        let start = Instant::now();
+        let mut on_wait = Some(on_wait);
+        loop {
+            if let Some(lock) = Self::if_free(path)? {
+                return Ok(lock);
+            }
+            if let Some(tell) = on_wait.take() {
+                tell();
+            }
+            if start.elapsed() >= limit {
+                let who = holder(path).map_or_else(
+                    || "another mountjail".to_owned(),
+                    |pid| format!("another mountjail (pid {pid})"),
+                );
+                let error = Error::failed(format!(
+                    "{who} has had the lock {} for {} s",
+                    path.display(),
+                    limit.as_secs()
+                ));
+                return Err(error
+                    .hint("run the command again when that one is done, or give it longer with --timeout"));
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
     /// Takes the lock at `path`, or `None` if it is held.
     pub fn if_free(path: &Path) -> Result<Option<Self>> {
         let file = open(path)?;
@@ -38,6 +71,15 @@ impl Lock {
             Err(TryLockError::Error(error)) => Err(cannot(path).because(&error)),
         }
     }
+}
+
+/// Who has the lock at `path`, by `/proc/locks` (`proc_locks(5)`): `1: FLOCK ADVISORY WRITE 812 00:1a:4711 0 EOF`.
+fn holder(path: &Path) -> Option<u32> {
+    let (locks, found) = (fs::read_to_string("/proc/locks").ok()?, fs::metadata(path).ok()?);
+    let (major, minor) = (libc::major(found.dev()), libc::minor(found.dev()));
+    let file = format!("{major:02x}:{minor:02x}:{}", found.ino());
+    let line = locks.lines().find(|line| line.split_ascii_whitespace().any(|field| field == file))?;
+    line.split_ascii_whitespace().skip_while(|field| *field != "FLOCK").nth(3)?.parse().ok()
 }
 
 fn open(path: &Path) -> Result<File> {
@@ -66,12 +108,24 @@ mod tests {
         let first = Lock::take(&path, || panic!("nobody holds it")).unwrap();
         assert!(Lock::if_free(&path).unwrap().is_none());
         let (tell, told) = std::sync::mpsc::channel();
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             let second = scope.spawn(|| Lock::take(&path, || tell.send(()).unwrap()).unwrap());
             told.recv().unwrap();
             drop(first);
             second.join().unwrap();
         });
+    }
+
+    #[test]
+    fn a_lock_that_is_not_let_go_of_is_waited_for_so_long_and_its_holder_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("site.lock");
+        let _first = Lock::take(&path, || ()).unwrap();
+        let mut waited = 0;
+        let error =
+            Lock::take_within(&path, Duration::from_millis(20), || waited += 1).unwrap_err().to_string();
+        assert!(error.contains(&format!("another mountjail (pid {})", std::process::id())), "{error}");
+        assert_eq!(waited, 1);
     }
 
     #[test]

@@ -25,11 +25,12 @@ mod work;
 
 use std::fmt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::manifest::{HostPath, SiteName};
 use crate::observe::{BootId, Kept, Observed, StateDir};
+use crate::patience::Stop;
 use crate::plan::Plan;
 
 pub use features::{Choice, Features};
@@ -137,9 +138,13 @@ impl Engine {
         self.scratch.sweep();
     }
 
-    /// Takes the site's lock, waiting for another mountjail; `on_wait` is called once before waiting.
-    pub fn lock(&self, site: &SiteName, on_wait: impl FnOnce()) -> Result<Lock> {
-        Lock::take(&self.state.lock(site), on_wait)
+    /// Takes the site's lock, waiting for another mountjail, for `limit` at most; `on_wait` is called once before waiting.
+    pub fn lock(&self, site: &SiteName, limit: Option<Duration>, on_wait: impl FnOnce()) -> Result<Lock> {
+        let path = self.state.lock(site);
+        match limit {
+            Some(limit) => Lock::take_within(&path, limit, on_wait),
+            None => Lock::take(&path, on_wait),
+        }
     }
 
     /// Takes the site's lock, or `None` if another mountjail has it.
@@ -152,7 +157,7 @@ impl Engine {
         &self,
         plan: &Plan,
         observed: &Observed,
-        stop: &AtomicBool,
+        stop: &Stop,
         log: Log<'_>,
     ) -> Result<Outcome, Box<Failure>> {
         up::carry_out(self, plan, observed, stop, log)
@@ -204,9 +209,10 @@ impl Engine {
     }
 }
 
-fn check_signal(stop: &AtomicBool) -> Result<()> {
-    if stop.load(Ordering::Relaxed) {
-        return Err(Error::interrupted("stopped by a signal"));
+fn check_signal(stop: &Stop) -> Result<()> {
+    match stop.is_set() {
+        false => Ok(()),
+        true if stop.by_signal() => Err(Error::interrupted("stopped by a signal")),
+        true => Err(Error::interrupted("given up")),
     }
-    Ok(())
 }

@@ -1,7 +1,6 @@
 //! `up`: everything that can fail before the first mount is done before it; what fails later is undone.
 
 use std::io;
-use std::sync::atomic::AtomicBool;
 
 use super::backend::{Backend, Ready};
 use super::journal;
@@ -15,6 +14,7 @@ use crate::manifest::{HostPath, JailPath};
 use crate::observe::{
     self, History, Identity, Kept, Made, MadeKind, Observed, Record, RecordedMount, SeenMount, VERSION,
 };
+use crate::patience::Stop;
 use crate::plan::{Plan, Step};
 use crate::resolve::GeneratedFile;
 use crate::sys::{self};
@@ -23,7 +23,7 @@ pub(super) fn carry_out(
     engine: &Engine,
     plan: &Plan,
     observed: &Observed,
-    stop: &AtomicBool,
+    stop: &Stop,
     log: Log<'_>,
 ) -> Result<Outcome, Box<Failure>> {
     if plan.steps.is_empty() {
@@ -105,7 +105,7 @@ struct Run<'a> {
     plan: &'a Plan,
     observed: &'a Observed,
     root: Root,
-    stop: &'a AtomicBool,
+    stop: &'a Stop,
     log: Log<'a>,
     kept: Kept,
     /// As it was written last.

@@ -89,10 +89,18 @@ impl Pool {
 ///
 /// Errors: a file cannot be read; the first thing that is wrong, where no pool could be read at all.
 pub fn pools(path: &Path) -> Result<Vec<Pool>> {
+    configuration(path).map(|configuration| configuration.pools)
+}
+
+/// As [`pools`], with what is wrong with those that are left out.
+pub fn configuration(path: &Path) -> Result<Configuration> {
     let mut configuration = read(path, None, &masters())?;
     match configuration.errors.pop() {
         Some(error) if configuration.pools.is_empty() => Err(error),
-        _ => Ok(configuration.pools),
+        error => {
+            configuration.errors.extend(error);
+            Ok(configuration)
+        }
     }
 }
 

@@ -136,8 +136,8 @@ pub fn inside(root: FileId) -> Vec<Process> {
 
 /// Which directory is the root of the process `pid`.
 pub fn root_of(pid: u32) -> Option<FileId> {
-    let root = fs::metadata(format!("/proc/{pid}/root")).ok()?;
-    Some(FileId { dev: root.dev(), ino: root.ino() })
+    // It may be on a file system that does not answer.
+    sys::file_known_at(Path::new(&format!("/proc/{pid}/root"))).ok()
 }
 
 /// Whether the process of the directory `proc` is in the mount namespace of this one.

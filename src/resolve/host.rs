@@ -24,6 +24,7 @@ use super::types::Options;
 use super::users::Accounts;
 use super::walk::{LookupError, Walk, Walker, found};
 use crate::manifest::HostPath;
+use crate::patience;
 use crate::sys::{self, FileKind, Stat};
 
 /// The most that [`Host::read`] takes in, in bytes; the largest file it is for is `/etc/ld.so.cache`.
@@ -264,7 +265,7 @@ impl Host {
         self.once(&self.known.accounts, Accounts::read)
     }
 
-    /// The links in `/` to directories, read once.
+    /// The links in `/` to directories, read once. All sites ask for them.
     pub(super) fn top_links(&self) -> Result<&Vec<TopLink>, LookupError> {
         self.once(&self.known.top, |host| {
             let slash = HostPath::slash();
@@ -279,7 +280,7 @@ impl Host {
                 }
             }
             paths.sort();
-            host.directory_links(paths)
+            host.directory_links_that_answer(paths)
         })
     }
 
@@ -290,6 +291,27 @@ impl Host {
             let paths = ["/var/run", "/var/lock"].into_iter().filter_map(|path| HostPath::new(path).ok());
             host.directory_links(paths.collect())
         })
+    }
+
+    /// As [`Host::directory_links`]; but one that leads to a file system which does not answer soon keeps nobody.
+    fn directory_links_that_answer(&self, paths: Vec<HostPath>) -> Result<Vec<TopLink>, LookupError> {
+        let scope = self.scope();
+        let look = move |path: &HostPath| {
+            let scope = scope.scope();
+            let links = scope.directory_links(vec![path.clone()]);
+            (links, scope.into_lookups())
+        };
+        let mut links = vec![];
+        let found = patience::each_within(paths.clone(), Some(patience::SHORT), look);
+        for (path, found) in paths.into_iter().zip(found) {
+            if let Some((found, lookups)) = found {
+                self.note_all(&lookups);
+                links.extend(found?);
+            } else if let Some(text) = self.node(path.as_path()).ok().and_then(|node| node.link) {
+                links.extend(by_text(path, text));
+            }
+        }
+        Ok(links)
     }
 
     /// Those of `paths` that are links straight to a directory.
@@ -306,8 +328,8 @@ impl Host {
                 }
                 // What cannot be looked at is taken by the text: who needs what is there will hear of it.
                 Err(error) if error.is_unknown() => {
-                    let directory = path.as_path().parent().unwrap_or(Path::new("/"));
-                    HostPath::new(lexical(directory, &text)).ok()
+                    links.extend(by_text(path, text));
+                    continue;
                 }
                 Err(_) => None,
             };
@@ -429,6 +451,13 @@ fn look_beneath(base: &Path, path: &Path) -> io::Result<Node> {
 /// What was seen at `path`; `None`: nothing is there.
 fn seen(path: &HostPath, looked: io::Result<Node>) -> Result<Option<Node>, LookupError> {
     found(looked.map_err(|error| LookupError::Unreadable { at: path.clone(), errno: errno_of(&error) }))
+}
+
+/// The link at `path` as its text says.
+fn by_text(path: HostPath, text: PathBuf) -> Option<TopLink> {
+    let directory = path.as_path().parent().unwrap_or(Path::new("/"));
+    let real = HostPath::new(lexical(directory, &text)).ok()?;
+    Some(TopLink { path, text, real })
 }
 
 /// What the mount of the file at `path` forbids, if that still is the file of `stat`.

@@ -28,7 +28,7 @@ mod walk;
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::manifest::{Entry, HostPath, JailPath, Manifest, Origin, Request, SourceFile};
 use crate::{Error, Result, sys};
@@ -53,12 +53,13 @@ use template::Gathered;
 pub(crate) use users::WHERE as WHERE_USERS_ARE;
 
 /// Resolves sites on one host. What several sites ask for is looked up once.
-pub struct Resolver<'h> {
-    host: &'h Host,
+pub struct Resolver {
+    host: Host,
     /// The directory in which generated files are kept.
     generated: HostPath,
     parts: Mutex<HashMap<Request, Expanded>>,
-    gathered: Mutex<HashMap<Vec<EntryId>, Gatherings>>,
+    /// What is not found out yet, only those wait for who ask for it.
+    gathered: Mutex<HashMap<Vec<EntryId>, Arc<OnceLock<Gatherings>>>>,
 }
 
 /// What one request brings, and what that depends on.
@@ -96,10 +97,10 @@ impl std::hash::Hash for EntryId {
     }
 }
 
-impl<'h> Resolver<'h> {
+impl Resolver {
     /// A resolver for `host`; generated files are to be written in the directory `generated`.
-    pub fn new(host: &'h Host, generated: HostPath) -> Self {
-        Self { host, generated, parts: Mutex::default(), gathered: Mutex::default() }
+    pub fn new(host: &Host, generated: HostPath) -> Self {
+        Self { host: host.scope(), generated, parts: Mutex::default(), gathered: Mutex::default() }
     }
 
     /// Everything that `manifest` needs on this host now; `roots` are those of all sites.
@@ -177,7 +178,7 @@ impl<'h> Resolver<'h> {
         if !errors.is_empty() {
             return Err(errors.to_vec());
         }
-        let template = gathered.template_for(self.host, &[])?;
+        let template = gathered.template_for(&self.host, &[])?;
         Ok(ResolvedPreset {
             mounts: template.mounts.clone(),
             links: template.links.clone(),
@@ -192,8 +193,11 @@ impl<'h> Resolver<'h> {
             return self.gather_new(entries);
         }
         let key: Vec<_> = entries.iter().cloned().map(EntryId).collect();
-        let mut known = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
-        known.entry(key).or_insert_with(|| self.gather_new(entries)).clone()
+        let cell = {
+            let mut known = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+            known.entry(key).or_default().clone()
+        };
+        cell.get_or_init(|| self.gather_new(entries)).clone()
     }
 
     fn gather_new(&self, entries: &[Arc<Entry>]) -> Gatherings {

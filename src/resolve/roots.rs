@@ -11,7 +11,7 @@ use super::place::{Level, Mounts, Place};
 use super::types::FileId;
 use super::walk::LookupError;
 use crate::manifest::{HostPath, SiteName};
-use crate::{Error, Result};
+use crate::{Error, Result, patience};
 
 /// The roots of all sites. They are looked at when the first site is compared with them, each by itself: one that
 /// cannot be looked at is known by its path alone.
@@ -63,7 +63,7 @@ enum Relation {
 /// The roots by what they are; all by their number in [`Roots::all`].
 #[derive(Debug, Default)]
 struct Index {
-    mounts: Mounts,
+    mounts: Arc<Mounts>,
     /// Without links, where that can be told.
     paths: HashMap<usize, HostPath>,
     by_path: BTreeMap<HostPath, Vec<usize>>,
@@ -165,8 +165,13 @@ impl Roots {
     fn index(&self) -> &Index {
         self.index.get_or_init(|| {
             let (mut index, host) = (Index::default(), Host::new());
-            for (nth, (_, root)) in self.all.iter().enumerate() {
-                if let Looked::At(path, place) = look(&host, &index.mounts, root) {
+            let roots: Vec<_> = self.all.iter().map(|(_, root)| root.clone()).collect();
+            let mounts = index.mounts.clone();
+            let look = move |root: &HostPath| look(&host, &mounts, root);
+            let looked = patience::each_within(roots.clone(), Some(patience::SHORT), look);
+            for (nth, (root, looked)) in roots.into_iter().zip(looked).enumerate() {
+                // One that does not answer cannot be looked at.
+                if let Looked::At(path, place) = looked.unwrap_or(Looked::At(root, None)) {
                     index.add(nth, path, place);
                 }
             }

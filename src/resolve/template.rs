@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::builder::Builder;
 use super::host::{Host, Node};
@@ -26,8 +26,11 @@ pub(super) struct Gathered {
     pub users: Vec<(String, Arc<Origin>)>,
     pub notes: Vec<Note>,
     /// By the links that a root has in another form.
-    templates: Mutex<HashMap<Vec<Own>, (Templated, Lookups)>>,
+    templates: Mutex<HashMap<Vec<Own>, Arc<Cell>>>,
 }
+
+/// What is not found out yet, only those wait for who ask for it.
+type Cell = OnceLock<(Templated, Lookups)>;
 
 type Templated = Result<Arc<Template>, Vec<Error>>;
 
@@ -96,17 +99,17 @@ impl Gathered {
 
     /// What a root that has `own` needs.
     pub(super) fn template_for(&self, host: &Host, own: &[Own]) -> Templated {
-        let mut known = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((template, lookups)) = known.get(own) {
-            host.note_all(lookups);
-            return template.clone();
-        }
-        let scope = host.scope();
-        let template = Builder::new(&scope, own).build(&self.items, &self.tops).map(Arc::new);
-        let lookups = scope.into_lookups();
-        host.note_all(&lookups);
-        known.insert(own.to_vec(), (template.clone(), lookups));
-        template
+        let cell = {
+            let mut known = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
+            known.entry(own.to_vec()).or_default().clone()
+        };
+        let (template, lookups) = cell.get_or_init(|| {
+            let scope = host.scope();
+            let template = Builder::new(&scope, own).build(&self.items, &self.tops).map(Arc::new);
+            (template, scope.into_lookups())
+        });
+        host.note_all(lookups);
+        template.clone()
     }
 }
 

@@ -10,6 +10,7 @@
 mod descriptors;
 mod events;
 mod file;
+mod leave;
 mod memory;
 mod mount;
 mod owner;
@@ -24,6 +25,7 @@ mod trace;
 pub use descriptors::close_on_exec;
 pub use events::{MountEvent, read_mount_events, watch_mounts};
 pub use file::{FileId, FileKind, open_regular, read_regular};
+pub use leave::{abandon, is_ignored, leave};
 pub use memory::share_one_heap;
 pub use mount::{
     MountAttr, clone_mount, clone_mount_recursive, mount_setattr, move_mount, move_mount_beneath, probe,
@@ -35,8 +37,8 @@ pub use quiet::{OnMount, mount_of, reopen_on};
 pub use schedule::undisturbed;
 pub use seccomp::forbid_typing;
 pub use stat::{
-    Stat, StatMount, list_mounts, list_mounts_in, mount_exists, mount_id_in_table, mount_point, open_beneath,
-    open_host, open_unmounted, stat_at, stat_fd, stat_fd_unsynced, stat_mount,
+    Stat, StatMount, file_known_at, list_mounts, list_mounts_in, mount_exists, mount_id_in_table,
+    mount_point, open_beneath, open_host, open_unmounted, stat_at, stat_fd, stat_fd_unsynced, stat_mount,
 };
 pub use text::{iconv, load_locale};
 pub use trace::{Resume, SystemCall, fork, next_signal, resume, stopped_or_ended, system_call};

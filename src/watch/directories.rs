@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sys::inotify::WatchDescriptor;
 
 use super::files::{Change, Files};
 use super::index::{Index, User};
 use crate::Error;
+use crate::patience::{self, Crew, Stop};
 
 /// Where the kernel cannot tell of changes, they are looked for so often.
 const POLL: Duration = Duration::from_secs(5);
@@ -21,9 +24,14 @@ pub(super) struct Directories {
     files: Option<Files>,
     /// How many could not be watched, and why.
     unwatched: Option<(usize, Errno)>,
+    /// Questions that were not answered in time.
+    silent: Vec<Asking>,
     /// When changes are to be looked for.
     pub poll_at: Option<Instant>,
 }
+
+/// Threads that ask for directories to be watched, also for contents.
+type Asking = Crew<(PathBuf, bool), Result<WatchDescriptor, Errno>>;
 
 /// Who has to look again because of what is watched now.
 #[derive(Default)]
@@ -94,13 +102,30 @@ impl Directories {
         wanted.insert(run, false);
         files.retain(|path| path == run || index.has(path));
         let mut failed = None;
-        for (path, contents) in wanted {
-            match files.watch(path, contents) {
-                Ok(true) => unseen.before.extend(index.inside(path)),
-                Ok(false) => {}
-                Err(Errno::ENOENT | Errno::ENOTDIR) => unseen.gone.extend(index.inside(path)),
-                Err(errno) => failed = Some((failed.map_or(0, |(count, _)| count) + 1, errno)),
+        self.silent.retain(|asking| !asking.is_over());
+        let silent: BTreeSet<_> =
+            self.silent.iter().flat_map(Asking::out).map(|(path, _)| path.clone()).collect();
+        for path in &silent {
+            unseen.gone.extend(index.inside(path));
+        }
+        let wanted = wanted.into_iter().map(|(path, contents)| (path.to_owned(), contents));
+        let wanted = wanted.filter(|(path, _)| !silent.contains(path)).collect();
+        let ask = files.asker();
+        let ask = move |(path, contents): &(PathBuf, bool), _: &Stop| ask(path, *contents);
+        let mut asking = Crew::start(wanted, 1, Some(patience::SHORT), &Arc::default(), ask);
+        for ((path, contents), answer) in asking.finish_or_sleep(patience::SHORT) {
+            match answer {
+                Ok(Ok(descriptor)) if files.take_in(path, *contents, descriptor) => {
+                    unseen.before.extend(index.inside(path));
+                }
+                Ok(Ok(_)) => {}
+                // Its site is going to be silent as well.
+                Err(_) | Ok(Err(Errno::ENOENT | Errno::ENOTDIR)) => unseen.gone.extend(index.inside(path)),
+                Ok(Err(errno)) => failed = Some((failed.map_or(0, |(count, _)| count) + 1, errno)),
             }
+        }
+        if !asking.is_over() {
+            self.silent.push(asking);
         }
         self.is_blind(failed, now);
         unseen

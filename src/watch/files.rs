@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
@@ -24,7 +25,7 @@ const HOW: AddWatchFlags = AddWatchFlags::from_bits_retain(
 /// Directories that are watched. The kernel watches the directory, not its path: one that takes another's place has to
 /// be watched anew.
 pub(super) struct Files {
-    inotify: Inotify,
+    inotify: Arc<Inotify>,
     watches: HashMap<PathBuf, Watch>,
     /// Two paths can lead to one directory, by a bind mount.
     paths: HashMap<WatchDescriptor, Vec<PathBuf>>,
@@ -58,23 +59,33 @@ pub(super) enum Change {
 impl Files {
     pub(super) fn new() -> Result<Self, Errno> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        Ok(Self { inotify, watches: HashMap::new(), paths: HashMap::new() })
+        Ok(Self { inotify: Arc::new(inotify), watches: HashMap::new(), paths: HashMap::new() })
     }
 
-    /// Watches the directory that is at `path` now. Whether that is news: what happened to it before was not seen.
-    pub(super) fn watch(&mut self, path: &Path, contents: bool) -> Result<bool, Errno> {
-        let writes = if contents { AddWatchFlags::IN_CLOSE_WRITE } else { AddWatchFlags::empty() };
-        let descriptor = self.inotify.add_watch(path, NAMES | writes | HOW)?;
+    /// Asks the kernel to watch the directory that is at a path now, also for contents: in any thread, since that may wait
+    /// for a server. The answer is for [`Files::take_in`].
+    pub(super) fn asker(
+        &self,
+    ) -> impl Fn(&Path, bool) -> Result<WatchDescriptor, Errno> + Send + Sync + 'static {
+        let inotify = self.inotify.clone();
+        move |path, contents| {
+            let writes = if contents { AddWatchFlags::IN_CLOSE_WRITE } else { AddWatchFlags::empty() };
+            inotify.add_watch(path, NAMES | writes | HOW)
+        }
+    }
+
+    /// Takes in that `path` is watched. Whether that is news: what happened to it before was not seen.
+    pub(super) fn take_in(&mut self, path: &Path, contents: bool, descriptor: WatchDescriptor) -> bool {
         let known = self.watches.get(path).copied();
         if known.is_some_and(|known| known.descriptor == descriptor && (known.contents || !contents)) {
-            return Ok(false);
+            return false;
         }
         if known.is_none_or(|known| known.descriptor != descriptor) {
             self.unwatch(path);
             self.paths.entry(descriptor).or_default().push(path.to_owned());
         }
         self.watches.insert(path.to_owned(), Watch { descriptor, contents });
-        Ok(true)
+        true
     }
 
     /// Stops watching all directories but those that are `needed`.
@@ -149,6 +160,13 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    impl Files {
+        fn watch(&mut self, path: &Path, contents: bool) -> Result<bool, Errno> {
+            let descriptor = self.asker()(path, contents)?;
+            Ok(self.take_in(path, contents, descriptor))
+        }
+    }
 
     fn names(changes: Vec<Change>) -> Vec<(String, Event, bool)> {
         let name = |change| match change {

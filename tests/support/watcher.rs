@@ -68,9 +68,16 @@ impl Watcher {
         });
     }
 
-    /// Its process.
+    /// The process that was started, which a service manager knows.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The process that works, behind that one: `proc_tid_children(5)`.
+    pub fn worker(&self) -> u32 {
+        let pid = self.pid();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        children.split_ascii_whitespace().next().unwrap().parse().unwrap()
     }
 
     /// Sends it a signal.
@@ -80,14 +87,14 @@ impl Watcher {
 
     /// A number of `/proc/PID/status`.
     pub fn status(&self, name: &str) -> u64 {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let text = fs::read_to_string(format!("/proc/{}/status", self.worker())).unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
         line.split_ascii_whitespace().next().unwrap().parse().unwrap()
     }
 
     /// The processor time that it has used: fields 14 and 15 of `/proc/PID/stat`, in hundredths of a second.
     pub fn cpu_time(&self) -> Duration {
-        let text = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.worker())).unwrap();
         let after_name = text.rsplit_once(')').unwrap().1;
         let ticks =
             after_name.split_ascii_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap());
@@ -104,7 +111,7 @@ impl Watcher {
 
     /// The processor time that all its threads have used: `proc_pid_stat(5)`.
     fn ticks(&self) -> u64 {
-        let text = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.worker())).unwrap();
         let (_, fields) = text.rsplit_once(')').unwrap();
         fields.split_ascii_whitespace().skip(11).take(2).map(|time| time.parse::<u64>().unwrap()).sum()
     }

@@ -199,6 +199,9 @@ impl Drop for Unit {
 }
 
 pub fn unit() {
+    // Control groups are units where systemd runs: sd_booted(3).
+    Ran::of(Command::new("mount").args(["-t", "tmpfs", "run", "/run"])).exits(0);
+    fs::create_dir_all("/run/systemd/system").unwrap();
     let unit = Unit::new();
     let (sandbox, root) = site("presets: [base]\n");
     let fpm = Fpm::start(&sandbox, &root);

@@ -18,14 +18,13 @@ use std::process::{Child, ExitCode, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use support::{Sandbox, trials};
+use support::{Sandbox, on_shared_root, trials};
 
 fn main() -> ExitCode {
-    support::main(trials([
+    let mut all = trials([
         ("a PHP script: what it misses, and with the lines written it works", finds::script),
         ("a message to the service manager", finds::notified),
         ("a running PHP-FPM worker, which goes on serving", finds::worker),
-        ("the workers of a unit, also later ones", finds::unit),
         ("the streams and the exit code of a command", finds::streams),
         ("a static program alone, and one of another kind of machine", finds::busybox),
         ("interpreters and loaders that are missing", finds::interpreters),
@@ -41,7 +40,10 @@ fn main() -> ExitCode {
         ("what is in the manifest and not mounted", writes::not_mounted),
         ("a manifest that cannot be added to stays as it is", writes::odd_manifest),
         ("mode, owner and comments of the manifest stay", writes::kept),
-    ]))
+    ]);
+    // In a process of its own, because it mounts on /run.
+    all.push(on_shared_root("the workers of a unit, also later ones", finds::unit));
+    support::main(all)
 }
 
 /// A site that is up, with its root.

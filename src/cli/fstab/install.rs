@@ -1,7 +1,6 @@
 //! `mountjail fstab --install` and `--uninstall`: the block in the file, and what its lines mount on.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 use serde_json::{Value, json};
 
@@ -14,6 +13,7 @@ use crate::cli::work::{Failed, lock, observe_and_plan, plural};
 use crate::engine::{Engine, Lock, edit_file};
 use crate::manifest::{HostPath, SiteName};
 use crate::observe::{self, BootId, Table};
+use crate::patience::Stop;
 use crate::plan::{self, Step};
 use crate::render::fstab::{Block, outside_targets};
 use crate::resolve::Desired;
@@ -31,7 +31,7 @@ impl Fstab {
             if is_set(&stop) {
                 break;
             }
-            match run.rendered(site).and_then(|site| editor.prepare(&site, &stop).map(|()| site)) {
+            match run.rendered(site).and_then(|site| editor.prepare(&site, &Stop::by(&stop)).map(|()| site)) {
                 Ok(rendered) => ready.push((site, rendered)),
                 Err(failed) => {
                     let (code, errors) = failed.report(context, site);
@@ -176,7 +176,7 @@ impl<'c> Editor<'c> {
     }
 
     /// Makes what the site's lines mount on, and remembers why.
-    fn prepare(&self, rendered: &Rendered, stop: &AtomicBool) -> Result<(), Failed> {
+    fn prepare(&self, rendered: &Rendered, stop: &Stop) -> Result<(), Failed> {
         let desired = &rendered.desired;
         let site = Site { name: desired.site.clone(), file: PathBuf::new() };
         let _lock = lock(self.context, &self.engine, &site)?;

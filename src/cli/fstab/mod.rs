@@ -110,7 +110,7 @@ impl Fstab {
 /// What renders sites.
 struct Run<'c> {
     context: &'c Context<'c>,
-    resolver: Resolver<'c>,
+    resolver: Resolver,
     table: Table,
     orders: BTreeMap<SiteName, LineOrder>,
 }

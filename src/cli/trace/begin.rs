@@ -1,25 +1,31 @@
 //! Who is followed: a command, a process, the processes of a unit.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io;
 
 use nix::unistd::{Pid, dup2_stdout};
 
-use super::super::context::Context;
 use super::super::inside::Inside;
+use super::super::out::Out;
 use crate::observe::{self, Process, Units};
 use crate::resolve::{Desired, root_id};
 use crate::trace::{Follower, attach};
 use crate::{Error, Result};
 
 /// Runs the command inside. What it prints goes to standard error, since the report has the other one.
-pub(super) fn command(context: &Context<'_>, follower: &mut Follower, inside: &Inside<'_>) -> Result<()> {
+pub(super) fn command(
+    out: &Out,
+    follower: &mut Follower,
+    inside: &Inside,
+    command: &[OsString],
+) -> Result<()> {
     follower.start(|| {
         let redirected = dup2_stdout(io::stderr()).map_err(|error| {
             Error::failed("cannot send the command's output to standard error").because(&error.into())
         });
-        redirected.and_then(|()| inside.run(context)).unwrap_or_else(|error| {
-            context.out.error(&error);
+        redirected.and_then(|()| inside.run(command, out)).unwrap_or_else(|error| {
+            out.error(&error);
             error.exit_code()
         })
     })
@@ -44,12 +50,7 @@ pub(super) fn process(desired: &Desired, follower: &mut Follower, pid: u32) -> R
 }
 
 /// The processes of `unit`, also those outside: they start the ones that enter the root.
-pub(super) fn unit(
-    context: &Context<'_>,
-    desired: &Desired,
-    follower: &mut Follower,
-    unit: &str,
-) -> Result<()> {
+pub(super) fn unit(out: &Out, desired: &Desired, follower: &mut Follower, unit: &str) -> Result<()> {
     let name = full_name(unit);
     let (processes, units) = (observe::of_unit(&name), Units::read());
     if processes.is_empty() {
@@ -68,9 +69,7 @@ pub(super) fn unit(
     }
     if processes.iter().all(|process| observe::root_of(process.pid) != Some(root)) {
         let site = &desired.site;
-        context
-            .out
-            .info(format_args!("{site}: no process of {name} is inside yet; waiting for one to enter"));
+        out.info(format_args!("{site}: no process of {name} is inside yet; waiting for one to enter"));
     }
     Ok(())
 }
@@ -78,7 +77,7 @@ pub(super) fn unit(
 /// Those processes of `unit` that the followed ones did not start, as after a restart. `seen` are those that were tried:
 /// one that cannot be followed is no reason to end a trace.
 pub(super) fn newcomers(
-    context: &Context<'_>,
+    out: &Out,
     desired: &Desired,
     follower: &mut Follower,
     unit: &str,
@@ -89,8 +88,8 @@ pub(super) fn newcomers(
             continue;
         }
         match follow(follower, &process) {
-            Ok(()) => context.out.info(format_args!("{}: following {process}, too", desired.site)),
-            Err(error) => context.out.warn(format_args!("{}: {error}", desired.site)),
+            Ok(()) => out.info(format_args!("{}: following {process}, too", desired.site)),
+            Err(error) => out.warn(format_args!("{}: {error}", desired.site)),
         }
     }
 }

@@ -10,16 +10,20 @@ use std::sync::Arc;
 
 use clap::Args;
 use nix::unistd::{Uid, User};
+use serde::{Deserialize, Serialize};
 
 use self::report::Report;
 use super::complete;
 use super::context::Context;
-use super::inside::{self, Inside, Jail};
-use super::out::worst;
+use super::front::{self, Told};
+use super::inside::{self, Inside};
+use super::out::{Out, worst};
 use super::sites::{self, Site};
+use super::trust::Trust;
 use super::up::Up;
 use super::work::{Failed, plural, resolved};
-use crate::manifest::{Origin, Presets};
+use super::{Global, behind_front, told};
+use crate::manifest::{HostPath, Origin, Presets, SiteName};
 use crate::plan::SiteState;
 use crate::resolve::{Desired, Mount, Resolver, root_id};
 use crate::trace::{Advice, Brings, End, Followed, Follower, Found, Known, Line, advise, look};
@@ -78,47 +82,83 @@ pub(super) struct Trace {
     command: Vec<OsString>,
 }
 
+/// What is to be followed, found out by a process that can be given up.
+#[derive(Serialize, Deserialize)]
+struct Start {
+    site: SiteName,
+    root: HostPath,
+    /// Where a command is run.
+    inside: Option<Inside>,
+}
+
 impl Trace {
-    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+    /// Looks and reports in processes of their own, which can be given up, and follows in this one. Gives the exit code.
+    pub(super) fn run(self, global: &Global, out: &'static Out) -> u8 {
+        let trace = Arc::new(self);
+        let (looks, settings) = (trace.clone(), global.clone());
+        let start =
+            match told(out, global.limit(), move || looks.look(settings.context(Trust::new(true), out)?)) {
+                Told::Code(code) => return code,
+                Told::Go(start) => start,
+            };
+        let (end, followed) = match trace.follow(&start, out) {
+            Ok(followed) => followed,
+            Err(error) => return out.failure(&error.into()),
+        };
+        let (reports, settings) = (trace.clone(), global.clone());
+        let code = behind_front(out, global.limit(), move || {
+            reports.report_and_up(settings.context(Trust::new(true), out)?, followed, end)
+        });
+        if code != 0 {
+            return code;
+        }
+        match end {
+            End::Ended(code) => code.unwrap_or(0),
+            End::Signal(signal) if trace.pid.is_none() && trace.service.is_none() => {
+                u8::try_from(128 + signal).unwrap_or(1)
+            }
+            End::Signal(_) => 0,
+        }
+    }
+
+    /// Finds out where to begin, and hands it on.
+    fn look(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let site = sites::one(context, &self.site)?;
         inside::prepare()?;
         let jail = match inside::look(context, &context.resolver()?, &site) {
             Ok(found) => found,
             Err(failed) => return Ok(failed.report(context, &site).0),
         };
-        let (end, followed) = self.follow(context, &jail)?;
-        // Much may have changed meanwhile.
-        let context = &context.reloaded()?;
-        let code = match self.report(context, &site, followed, end) {
-            Ok(code) => code,
-            Err(failed) => failed.report(context, &site).0,
+        let is_down = jail.state == SiteState::Down;
+        let down = Error::failed(format!("{}: the site is not up", site.name));
+        let down = down.hint("bring it up with `mountjail up`");
+        let inside = match self.command.as_slice() {
+            [] => None,
+            _ if is_down => return Err(down.into()),
+            command => {
+                let inside = Inside::of(&jail, self.user.as_deref(), command);
+                Some(inside.map_err(|error| error.context(&site.name))?)
+            }
         };
-        if code != 0 {
-            return Ok(code);
+        if is_down {
+            context.out.warn(down);
         }
-        if self.up {
-            let code = Up::of(&self.site).run_with_own_umask(&context.reloaded()?)?;
-            if code != 0 {
-                return Ok(code);
-            }
-        }
-        Ok(match end {
-            End::Ended(code) => code.unwrap_or(0),
-            End::Signal(signal) if self.pid.is_none() && self.service.is_none() => {
-                u8::try_from(128 + signal).unwrap_or(1)
-            }
-            End::Signal(_) => 0,
-        })
+        let start = Start { site: site.name, root: jail.desired.root, inside };
+        front::go(&serde_json::to_vec(&start)?);
+        Ok(0)
     }
 
-    fn follow(&self, context: &Context<'_>, jail: &Jail) -> Result<(End, Followed)> {
-        let desired = &jail.desired;
+    fn follow(&self, start: &[u8], out: &Out) -> Result<(End, Followed)> {
+        let start: Start = serde_json::from_slice(start)
+            .map_err(|error| Error::failed("cannot begin to follow").because_of(error))?;
+        inside::prepare()?;
+        let desired = &Desired::nothing(start.site, start.root);
         let mut follower = Follower::new(root_id(&desired.root)?)?;
-        let end = self.begin(context, jail, &mut follower).and_then(|()| {
+        let end = self.begin(out, desired, start.inside, &mut follower).and_then(|()| {
             let mut seen = BTreeSet::new();
             follower.follow(|follower| {
                 if let Some(unit) = &self.service {
-                    begin::newcomers(context, desired, follower, unit, &mut seen);
+                    begin::newcomers(out, desired, follower, unit, &mut seen);
                 }
                 self.service.is_some()
             })
@@ -128,27 +168,43 @@ impl Trace {
     }
 
     /// Starts the command, or begins to follow what runs.
-    fn begin(&self, context: &Context<'_>, jail: &Jail, follower: &mut Follower) -> Result<()> {
-        let desired = &jail.desired;
-        let down = || Error::failed("the site is not up").hint("bring it up with `mountjail up`");
-        if !self.command.is_empty() {
-            if jail.state == SiteState::Down {
-                return Err(down());
-            }
-            let who = jail.who(self.user.as_deref())?;
-            return begin::command(context, follower, &Inside { desired, who, command: &self.command });
-        }
-        if jail.state == SiteState::Down {
-            context.out.warn(format_args!("{}: {}", desired.site, down()));
+    fn begin(
+        &self,
+        out: &Out,
+        desired: &Desired,
+        inside: Option<Inside>,
+        follower: &mut Follower,
+    ) -> Result<()> {
+        if let Some(inside) = inside {
+            return begin::command(out, follower, &inside, &self.command);
         }
         match (self.pid, &self.service) {
             (Some(pid), _) => begin::process(desired, follower, pid)?,
-            (None, Some(unit)) => begin::unit(context, desired, follower, unit)?,
+            (None, Some(unit)) => begin::unit(out, desired, follower, unit)?,
             (None, None) => {}
         }
         let threads = plural(follower.count(), "thread");
-        context.out.info(format_args!("{}: following {threads}; Ctrl-C ends it", desired.site));
+        out.info(format_args!("{}: following {threads}; Ctrl-C ends it", desired.site));
         Ok(())
+    }
+
+    /// The report; brings the site up with the new lines, where that was asked for. Gives the exit code.
+    fn report_and_up(
+        &self,
+        context: &'static Context<'static>,
+        followed: Followed,
+        end: End,
+    ) -> anyhow::Result<u8> {
+        let site = sites::one(context, &self.site)?;
+        let code = match self.report(context, &site, followed, end) {
+            Ok(code) => code,
+            Err(failed) => failed.report(context, &site).0,
+        };
+        if code != 0 || !self.up {
+            return Ok(code);
+        }
+        let context: &'static Context<'static> = Box::leak(Box::new(context.reloaded()?));
+        Up::of(&self.site).run_with_own_umask(context)
     }
 
     /// Says what was found; writes it to the manifest, where that was asked for. Gives the exit code.
@@ -190,7 +246,7 @@ impl Trace {
 /// The lines for what was `found`, with all presets in view.
 pub(super) fn advice(
     context: &Context<'_>,
-    resolver: &Resolver<'_>,
+    resolver: &Resolver,
     desired: &Desired,
     found: Vec<Found>,
 ) -> Advice {
@@ -206,7 +262,7 @@ pub(super) fn advice(
 }
 
 /// What the preset would bring; `None`: it has mistakes, or is not for this host.
-fn brings(presets: &Presets, resolver: &Resolver<'_>, desired: &Desired, name: &str) -> Option<Brings> {
+fn brings(presets: &Presets, resolver: &Resolver, desired: &Desired, name: &str) -> Option<Brings> {
     let preset = resolver.resolve_preset(&presets.entries(name)?.ok()?).ok()?;
     let names_it = |mount: &&Arc<Mount>| {
         let own = |origin: &Origin| origin.presets == [name] && origin.key.starts_with("programs");
@@ -219,7 +275,7 @@ fn brings(presets: &Presets, resolver: &Resolver<'_>, desired: &Desired, name: &
 }
 
 /// Why the line cannot be had on this host, such as a program of which a library is missing.
-fn failure(context: &Context<'_>, site: &Site, resolver: &Resolver<'_>, line: &Line) -> Option<String> {
+fn failure(context: &Context<'_>, site: &Site, resolver: &Resolver, line: &Line) -> Option<String> {
     let text = format!("root: /srv\n{}\n", line.addition);
     match sites::load_text(context, site, &text) {
         Ok(manifest) => resolver.resolve_preset(&manifest.entries).err()?.first().map(ToString::to_string),

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 pub(super) fn lines(
     context: &Context<'_>,
     site: &Site,
-    resolver: &Resolver<'_>,
+    resolver: &Resolver,
     lines: &[Line],
 ) -> Result<bool, Failed> {
     if lines.is_empty() {
@@ -55,7 +55,7 @@ fn added(context: &Context<'_>, site: &Site, old: &[u8], additions: &[Addition])
 }
 
 /// Whether the manifest that came out can be resolved.
-fn check(context: &Context<'_>, site: &Site, resolver: &Resolver<'_>, text: &str) -> Result<(), Failed> {
+fn check(context: &Context<'_>, site: &Site, resolver: &Resolver, text: &str) -> Result<(), Failed> {
     let manifest =
         sites::load_text(context, site, text).map_err(|wrong: Unusable| Failed::Manifest(wrong))?;
     resolved(context, resolver, &manifest).map(drop)

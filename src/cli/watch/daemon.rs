@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -10,15 +11,18 @@ use sd_notify::NotifyState;
 use super::Watch;
 use super::configuration;
 use super::left::{Gone, Left};
-use super::pass::{self, Ended, Policy};
+use super::pass::{self, Ended, Found, Policy, Threads};
 use super::signals::Signals;
 use super::tell::{Failing, Tell, Trouble, notify};
 use crate::cli::context::{Context, is_set};
+use crate::cli::front;
+use crate::cli::parallel::lost;
 use crate::cli::sites::Site;
 use crate::cli::work::{Failed, plural};
 use crate::engine::{self, Outcome};
 use crate::manifest::{JailPath, SiteName};
-use crate::watch::{Learned, MountSource, MountsChanged, User, Watcher};
+use crate::patience::Lost;
+use crate::watch::{MountSource, MountsChanged, User, Watcher};
 use crate::{Error, Result, observe};
 
 /// So often a site that changes while it is brought right is simply tried again.
@@ -27,20 +31,28 @@ const PATIENCE: u32 = 10;
 /// So often another mountjail is found at work on a site until that is worth a word: some 15 seconds.
 const LONG: u32 = 20;
 
+/// A site that sleeps for so long does not keep a pass.
+const NAP: Duration = Duration::from_millis(300);
+
+/// So often the sites that sleep are looked after.
+const LOOK: Duration = Duration::from_millis(200);
+
 pub(super) struct Daemon<'c> {
     arguments: &'c Watch,
-    context: Context<'c>,
+    context: Context<'static>,
     watcher: Watcher,
     /// Those that may be kept right, up or not.
     sites: BTreeMap<SiteName, Site>,
     gone: Gone,
     tell: Tell,
     signals: Signals,
+    /// Of passes that are over but for sites whose file systems have not answered yet.
+    out: Vec<Threads>,
 }
 
 impl<'c> Daemon<'c> {
     /// One that knows the configuration and nothing else yet.
-    pub(super) fn new(arguments: &'c Watch, context: &Context<'c>, signals: Signals) -> Result<Self> {
+    pub(super) fn new(arguments: &'c Watch, context: &Context<'static>, signals: Signals) -> Result<Self> {
         let forced = std::env::var("MOUNTJAIL_MOUNT_EVENTS").ok();
         let watcher = Watcher::new(MountSource::open(forced.as_deref())?, context.state.run.clone())?;
         let mut daemon = Self {
@@ -51,6 +63,7 @@ impl<'c> Daemon<'c> {
             sites: BTreeMap::new(),
             gone: Gone::default(),
             signals,
+            out: vec![],
         };
         daemon.reload()?;
         Ok(daemon)
@@ -67,7 +80,8 @@ impl<'c> Daemon<'c> {
         ));
         self.tell.ready();
         loop {
-            let changed = self.watcher.wait(self.signals.as_fd(), self.tell.next());
+            let until = [self.tell.next(), self.next_look()].into_iter().flatten().min();
+            let changed = front::rest(|| self.watcher.wait(self.signals.as_fd(), until));
             let changed = changed.context("cannot wait for changes")?;
             let reload = self.signals.taken_reload();
             if is_set(&self.signals.stop) {
@@ -79,6 +93,7 @@ impl<'c> Daemon<'c> {
                 self.reload_by_hand();
             }
             self.collect(changed, &BTreeSet::new());
+            self.look_after_silent();
             self.pass_or_later();
         }
         notify(&[NotifyState::Stopping]);
@@ -132,19 +147,9 @@ impl<'c> Daemon<'c> {
         self.context.out.forget_mistakes();
         self.reload_if_due(&mut users);
         let sites: Vec<Site> = users.iter().filter_map(|user| self.site(user)).cloned().collect();
-        let may_go = |site: &SiteName, target: &JailPath| self.gone.may_go(site, target, start);
-        let policy = Policy { wait: false, may_go: &may_go };
-        let result = pass::over(&self.context.afresh(), &sites, &self.signals.stop, policy);
-        let result = match result {
-            Ok(ends) => {
-                self.take_in(&sites, ends);
-                Ok(true)
-            }
-            Err(error) => {
-                self.put_off(&sites, &error);
-                Err(error)
-            }
-        };
+        // A site that is out is looked at again when it comes back.
+        let sites: Vec<Site> = sites.into_iter().filter(|site| !self.is_out(site)).collect();
+        let result = self.over(&sites, start).inspect_err(|error| self.put_off(&sites, error)).map(|()| true);
         let now = Instant::now();
         self.watcher.gather.dealt_with(now, now - start);
         self.tell.state.passes += 1;
@@ -156,6 +161,53 @@ impl<'c> Daemon<'c> {
         self.tell.write(&self.context, &self.watcher);
         self.tell.ping();
         result
+    }
+
+    /// One pass over `sites`. It does not wait for those whose file systems do not answer.
+    fn over(&mut self, sites: &[Site], start: Instant) -> Result<()> {
+        if sites.is_empty() {
+            return Ok(());
+        }
+        let gone = self.gone.clone();
+        let may_go = move |site: &SiteName, target: &JailPath| gone.may_go(site, target, start);
+        let policy = Policy { wait: false, may_go: Arc::new(may_go) };
+        let mut threads = pass::begin(self.context.afresh(), sites.to_vec(), &self.signals.stop, policy)?;
+        let (sites, found) = cloned(threads.finish_or_sleep(NAP));
+        if !threads.is_over() {
+            self.out.push(threads);
+        }
+        self.take_in(&sites, found);
+        Ok(())
+    }
+
+    fn is_out(&self, site: &Site) -> bool {
+        self.out.iter().any(|threads| threads.out().contains(&site))
+    }
+
+    /// When to look after the sites that are out.
+    fn next_look(&self) -> Option<Instant> {
+        (!self.out.is_empty()).then(|| Instant::now() + LOOK)
+    }
+
+    /// What came of those that were out: a result, or they are given up. One whose thread comes back is due: what happened
+    /// meanwhile did not count.
+    fn look_after_silent(&mut self) {
+        let mut out = std::mem::take(&mut self.out);
+        for threads in &mut out {
+            let (sites, found) = cloned(threads.news());
+            if !sites.is_empty() {
+                self.take_in(&sites, found);
+                self.tell.write(&self.context, &self.watcher);
+            }
+            let now = Instant::now();
+            let back: Vec<Site> = threads.back().into_iter().cloned().collect();
+            let out = threads.out();
+            for site in sites.iter().filter(|site| !out.contains(site)).chain(&back) {
+                self.watcher.gather.at(User::Site(site.name.clone()), now);
+            }
+        }
+        out.retain(|threads| !threads.is_over());
+        self.out.extend(out);
     }
 
     fn site(&self, user: &User) -> Option<&Site> {
@@ -188,9 +240,13 @@ impl<'c> Daemon<'c> {
     }
 
     /// What came of a pass: what is known, what is to be said, when to try again.
-    fn take_in(&mut self, sites: &[Site], ends: Vec<(Ended, Option<Learned>)>) {
+    fn take_in(&mut self, sites: &[Site], found: Vec<Result<Found, Lost>>) {
         let now = Instant::now();
-        let (ends, learned): (Vec<_>, Vec<_>) = ends.into_iter().unzip();
+        let ended = |(site, found): (&Site, Result<Found, Lost>)| match found {
+            Ok(found) => found,
+            Err(why) => (Ended::Lost(lost(site, &why)), None),
+        };
+        let (ends, learned): (Vec<_>, Vec<_>) = sites.iter().zip(found).map(ended).unzip();
         self.watcher.learn(learned.into_iter().flatten().collect(), now);
         // What happened meanwhile, to tell a failure from a change that was not over.
         let failed = sites.iter().zip(&ends).filter(|(_, ended)| matches!(ended, Ended::Failed(_)));
@@ -218,6 +274,7 @@ impl<'c> Daemon<'c> {
                     failing.push(Failing { site, failed: pass::without_manifest(site), again: None });
                 }
                 Ended::Failed(failed) => failing.extend(self.fails(site, failed, now)),
+                Ended::Lost(failed) => failing.push(Failing { site, failed, again: None }),
             }
         }
         self.tell.failures(&self.context, failing);
@@ -283,4 +340,10 @@ impl<'c> Daemon<'c> {
         };
         self.tell.trouble(self.context.out, Trouble::Events, trouble);
     }
+}
+
+fn cloned(found: Vec<(&Site, Result<Found, Lost>)>) -> (Vec<Site>, Vec<Result<Found, Lost>>) {
+    let mut found: Vec<_> = found.into_iter().map(|(site, found)| (site.clone(), found)).collect();
+    found.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+    found.into_iter().unzip()
 }

@@ -26,7 +26,7 @@ pub(super) struct Left {
 }
 
 /// Since when sources are gone, by target.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Gone(HashMap<SiteName, BTreeMap<JailPath, Instant>>);
 
 impl Gone {

@@ -8,21 +8,29 @@ mod pass;
 mod signals;
 mod tell;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use clap::Args;
 
 use super::apply::summary;
 use super::complete;
 use super::context::{Context, stop_flag};
 use super::out::worst;
+use super::parallel::lost;
 use super::sites::{self, Site, Unusable};
 use super::work::{Failed, plural};
 use crate::engine::Lock;
 use crate::observe::{self, WatchState};
+use crate::patience::Lost;
 use crate::{Error, Result, sys};
 
 use daemon::Daemon;
-use pass::{Ended, Policy};
+use pass::{Ended, Found, Policy};
 use signals::Signals;
+
+/// How long the watcher before may take to end.
+const DYING: Duration = Duration::from_secs(5);
 
 /// Keep sites right while the host changes
 ///
@@ -50,7 +58,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+    pub(super) fn run(&self, context: &Context<'static>) -> anyhow::Result<u8> {
         // Says so if this is not root, and makes the directories.
         drop(context.engine(observe::boot_id()?, false)?);
         for site in sites::named(context, &self.sites)? {
@@ -70,15 +78,21 @@ impl Watch {
         }
     }
 
-    fn look_once(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+    fn look_once(&self, context: &Context<'static>) -> anyhow::Result<u8> {
         let sites =
             if self.sites.is_empty() { sites::every(context)? } else { sites::named(context, &self.sites)? };
         let stop = stop_flag()?;
-        let policy = Policy { wait: true, may_go: &|_, _| true };
-        let ends = pass::over(&context.afresh(), &sites, &stop, policy)?;
+        let policy = Policy { wait: true, may_go: Arc::new(|_, _| true) };
+        let ends = match sites.as_slice() {
+            [] => vec![],
+            sites => pass::begin(context.afresh(), sites.to_vec(), &stop, policy)?.finish(),
+        };
         let begun = ends.len();
-        let mut codes: Vec<u8> =
-            sites.iter().zip(ends).map(|(site, (ended, _))| report(context, site, ended)).collect();
+        let code = |(site, ended): (&Site, Result<Found, Lost>)| match ended {
+            Ok((ended, _)) => report(context, site, ended),
+            Err(why) => lost(site, &why).report(context, site).0,
+        };
+        let mut codes: Vec<u8> = sites.iter().zip(ends).map(code).collect();
         if begun < sites.len() {
             let rest = plural(sites.len() - begun, "site");
             context.out.error(&Error::interrupted(format!("stopped by a signal; {rest} not begun")));
@@ -87,7 +101,7 @@ impl Watch {
         Ok(worst(codes))
     }
 
-    fn keep_watching(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+    fn keep_watching(&self, context: &Context<'static>) -> anyhow::Result<u8> {
         sys::share_one_heap();
         let signals = Signals::new()?;
         let _only = only_one(context)?;
@@ -102,7 +116,7 @@ fn report(context: &Context<'_>, site: &Site, ended: Ended) -> u8 {
             context.out.info(format_args!("{}: {}", site.name, summary(&done)));
             Failed::Errors(left.unseen)
         }
-        Ended::Failed(failed) => failed,
+        Ended::Failed(failed) | Ended::Lost(failed) => failed,
         Ended::WithoutManifest => pass::without_manifest(site),
         Ended::Busy | Ended::Down => {
             context.out.info(format_args!("{}: down; left alone", site.name));
@@ -118,7 +132,8 @@ fn only_one(context: &Context<'_>) -> Result<Lock> {
     std::fs::create_dir_all(&directory).map_err(|error| {
         Error::failed(format!("cannot make the directory {}", directory.display())).because(&error)
     })?;
-    Lock::if_free(&context.state.watch_lock())?.ok_or_else(|| {
+    // One that was killed is gone soon.
+    Lock::take_within(&context.state.watch_lock(), DYING, || ()).map_err(|_| {
         let pid = WatchState::read(&context.state).map(|other| format!(" (pid {})", other.pid));
         Error::failed(format!("another `mountjail watch` is running already{}", pid.unwrap_or_default()))
             .hint("`systemctl status mountjail-watch`; `mountjail watch --once` can run beside it")

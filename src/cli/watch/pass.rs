@@ -5,12 +5,12 @@ use std::sync::atomic::AtomicBool;
 
 use crate::cli::apply::{Done, Run};
 use crate::cli::context::{Context, table};
-use crate::cli::parallel;
 use crate::cli::sites::{self, Site, Unusable};
 use crate::cli::work::{Failed, lock};
 use crate::engine::Lock;
 use crate::manifest::{HostPath, JailPath, SiteName};
 use crate::observe::{self, Records};
+use crate::patience::{Crew, Stop};
 use crate::resolve::{Host, Interest, Lookups};
 use crate::watch::{Learned, RecordId, User};
 use crate::{Error, Result};
@@ -23,13 +23,16 @@ const MANY: usize = 32;
 /// Taking the old mount off waits for a grace period of the kernel's, outside of any lock: threads wait together.
 const THREADS: usize = 8;
 
+/// Tells of a site and a target.
+pub(super) type MayGo = dyn Fn(&SiteName, &JailPath) -> bool + Send + Sync;
+
 /// What a pass does where it has a choice.
-#[derive(Clone, Copy)]
-pub(super) struct Policy<'p> {
+#[derive(Clone)]
+pub(super) struct Policy {
     /// Wait for another mountjail that works on the site.
     pub wait: bool,
     /// Whether a mount whose source is gone is taken off by now.
-    pub may_go: &'p (dyn Fn(&SiteName, &JailPath) -> bool + Sync),
+    pub may_go: Arc<MayGo>,
 }
 
 /// What became of the site.
@@ -43,45 +46,49 @@ pub(super) enum Ended {
     /// It is right, but for what was left.
     Right(Box<Done>, Left),
     Failed(Failed),
+    /// Its file systems do not answer, and a thread waits for them.
+    Lost(Failed),
 }
 
-/// One pass over `sites`, until `stop`; what came of each that was begun.
-pub(super) fn over(
-    context: &Context<'_>,
-    sites: &[Site],
-    stop: &AtomicBool,
-    policy: Policy<'_>,
-) -> Result<Vec<(Ended, Option<Learned>)>> {
-    if sites.is_empty() {
-        return Ok(vec![]);
-    }
+/// The threads of a pass.
+pub(super) type Threads = Crew<Site, Found>;
+
+/// What came of a site, and what is known of it now; `None`: no more than before.
+pub(super) type Found = (Ended, Option<Learned>);
+
+/// Begins a pass over `sites`, until `stop`. One that is begun is finished: undoing would take as long.
+pub(super) fn begin(
+    context: Context<'static>,
+    sites: Vec<Site>,
+    stop: &Arc<AtomicBool>,
+    policy: Policy,
+) -> Result<Threads> {
     let boot = observe::boot_id()?;
     let engine = context.engine(boot.clone(), sites.len() > 1)?;
     let table = table(sites.len() >= MANY)?;
-    // A site that is begun is finished: undoing would take as long.
-    let never = AtomicBool::new(false);
-    let resolver = context.resolver()?;
-    let run = Run { context, engine, resolver, boot, table, stop: &never, leave_down: false };
-    Ok(parallel::each(sites, THREADS, stop, context.out, |each| site(&run, each, policy)))
+    let (limit, resolver) = (context.limit, context.resolver()?);
+    let run = Run { context, engine, resolver, boot, table, leave_down: false };
+    let work = move |each: &Site, stop: &Stop| site(&run, each, &policy, &stop.whatever_the_signal());
+    Ok(Crew::start(sites, THREADS, limit, stop, work))
 }
 
-/// Brings the site right, if it is up. Also tells what is known of it now; `None`: no more than before.
-fn site(run: &Run<'_>, site: &Site, policy: Policy<'_>) -> (Ended, Option<Learned>) {
+/// Brings the site right, if it is up.
+fn site(run: &Run, site: &Site, policy: &Policy, stop: &Stop) -> Found {
     match locked(run, site, policy) {
         Ok(None) => (Ended::Busy, None),
-        Ok(Some(lock)) => under_lock(run, site, policy, &lock),
+        Ok(Some(lock)) => under_lock(run, site, policy, stop, &lock),
         Err(error) => (Ended::Failed(error.into()), None),
     }
 }
 
-fn locked(run: &Run<'_>, site: &Site, policy: Policy<'_>) -> Result<Option<Lock>> {
+fn locked(run: &Run, site: &Site, policy: &Policy) -> Result<Option<Lock>> {
     if policy.wait {
-        return lock(run.context, &run.engine, site).map(Some);
+        return lock(&run.context, &run.engine, site).map(Some);
     }
     run.engine.lock_if_free(&site.name).map_err(|error| error.context(&site.name))
 }
 
-fn under_lock(run: &Run<'_>, site: &Site, policy: Policy<'_>, _lock: &Lock) -> (Ended, Option<Learned>) {
+fn under_lock(run: &Run, site: &Site, policy: &Policy, stop: &Stop, _lock: &Lock) -> Found {
     let records = match run.context.state.read(&site.name, &run.boot) {
         Ok(records) => records,
         Err(error) => return (Ended::Failed(error.context(&site.name).into()), None),
@@ -94,7 +101,7 @@ fn under_lock(run: &Run<'_>, site: &Site, policy: Policy<'_>, _lock: &Lock) -> (
     }
     let host = run.context.host.scope();
     let mut lookups = vec![];
-    let ended = bring_right(run, site, policy, &records, &host, &mut lookups);
+    let ended = bring_right(run, site, (policy, stop), &records, &host, &mut lookups);
     lookups.push(Arc::new(host.into_lookups()));
     (ended, learned(run, site, lookups))
 }
@@ -107,9 +114,9 @@ fn damaged(site: &Site, records: &Records) -> Option<Error> {
 }
 
 fn bring_right(
-    run: &Run<'_>,
+    run: &Run,
     site: &Site,
-    policy: Policy<'_>,
+    (policy, stop): (&Policy, &Stop),
     records: &Records,
     host: &Host,
     lookups: &mut Vec<Arc<Lookups>>,
@@ -117,7 +124,7 @@ fn bring_right(
     if let Ok(file) = HostPath::new(&site.file) {
         host.depend_on(&file, Interest::CONTENTS);
     }
-    let manifest = match sites::load(run.context, site) {
+    let manifest = match sites::load(&run.context, site) {
         Ok(manifest) => manifest,
         Err(unusable) if is_gone(&unusable, site) => return Ended::WithoutManifest,
         Err(unusable) => return Ended::Failed(Failed::Manifest(unusable)),
@@ -130,7 +137,7 @@ fn bring_right(
     };
     let may_go = |target: &JailPath| (policy.may_go)(&site.name, target);
     let left = left::keep(&mut desired, records, host, lookups, may_go);
-    match run.make_so(desired, manifest.services, Ok) {
+    match run.make_so(desired, manifest.services, stop, Ok) {
         Ok(Some(mut done)) => {
             for (verb, target) in &mut done.changed {
                 if *verb == "detached" && left.expired.contains(target) {
@@ -157,7 +164,7 @@ fn is_gone(unusable: &Unusable, site: &Site) -> bool {
 }
 
 /// `None`: the record cannot be read just now.
-fn learned(run: &Run<'_>, site: &Site, lookups: Vec<Arc<Lookups>>) -> Option<Learned> {
+fn learned(run: &Run, site: &Site, lookups: Vec<Arc<Lookups>>) -> Option<Learned> {
     let path = run.context.state.record(&site.name);
     // Before it is read: what comes later is news.
     let id = RecordId::of(&path);

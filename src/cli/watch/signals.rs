@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use crate::cli::front;
+
 /// SIGTERM, SIGINT and SIGHUP as flags, and as something to wait for.
 pub(super) struct Signals {
     /// End.
@@ -19,6 +21,7 @@ pub(super) struct Signals {
 
 impl Signals {
     pub(super) fn new() -> anyhow::Result<Self> {
+        front::leaves_off_by_itself();
         let (stop, reload) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (pipe, tell) = UnixStream::pair().context("cannot wait for signals")?;
         pipe.set_nonblocking(true)?;

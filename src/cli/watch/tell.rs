@@ -9,6 +9,7 @@ use super::limit::Limit;
 use crate::Error;
 use crate::cli::apply::Changed;
 use crate::cli::context::Context;
+use crate::cli::front;
 use crate::cli::out::Out;
 use crate::cli::sites::Site;
 use crate::cli::work::{Failed, plural};
@@ -59,7 +60,7 @@ pub(super) struct Failing<'s> {
 
 impl Tell {
     pub(super) fn new(watcher: &Watcher) -> Self {
-        let pid = std::process::id();
+        let pid = front::pid().as_raw().unsigned_abs();
         let state = WatchState {
             version: 1,
             pid,
@@ -68,7 +69,7 @@ impl Tell {
             mount_events: watcher.mount_source().to_owned(),
             ..WatchState::default()
         };
-        let watchdog = sd_notify::watchdog_enabled().map(|limit| (limit / 2, Instant::now()));
+        let watchdog = front::watchdog().map(|limit| (limit / 2, Instant::now()));
         Self {
             state,
             watchdog,
@@ -275,7 +276,7 @@ fn brief_text(text: &str) -> String {
 
 /// Without a service manager there is nobody to tell.
 pub(super) fn notify(states: &[NotifyState<'_>]) {
-    let _ = sd_notify::notify(states);
+    front::notify(states);
 }
 
 /// `site1`, or `1000 sites (site0, site1, …)`.

@@ -133,6 +133,9 @@ fn of_process(pid: u32, units: &[Master]) -> Option<Master> {
         return None;
     }
     let config = fs::read_link(proc.join("cwd")).unwrap_or_else(|_| "/".into()).join(config);
+    if !config.exists() {
+        return None; // it is of another mount namespace, such as a container's
+    }
     let unit = Process::of(pid).and_then(|process| process.unit).filter(|unit| unit.ends_with(".service"));
     let told = units.iter().find(|known| known.config == config && (unit.is_none() || known.unit == unit));
     let program = fs::read_link(proc.join("exe")).ok()?;

@@ -1,0 +1,302 @@
+//! Threads for the same work on many items, any of which may be given up.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::unistd::{Pid, gettid};
+
+use super::glimpse::{Glimpse, Others, Sleep, waits_for_another};
+use super::{LAST_WAIT, LEFT_BEHIND, Silence, Stop, question};
+
+/// So often threads are looked at.
+const PERIOD: Duration = Duration::from_millis(100);
+
+/// Why there is no result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// The work was given up.
+    Silent(Silence),
+    /// It panicked, which has been reported.
+    Broken,
+}
+
+/// Threads at work on `items`. As many as there are to be at first; more while those sleep in the kernel.
+pub struct Crew<T, R> {
+    shared: Arc<Shared<T, R>>,
+    /// How many threads are to work.
+    threads: usize,
+    limit: Option<Duration>,
+    sleeps: BTreeMap<usize, Sleep>,
+    looked: Instant,
+    /// All threads of this process, as they were last looked at.
+    others: Others,
+    handles: Vec<JoinHandle<()>>,
+}
+
+type Work<T, R> = Box<dyn Fn(&T, &Stop) -> R + Send + Sync>;
+
+struct Shared<T, R> {
+    items: Vec<T>,
+    work: Work<T, R>,
+    signal: Arc<AtomicBool>,
+    state: Mutex<State<R>>,
+    news: Condvar,
+}
+
+/// Items are told by their places in the list.
+struct State<R> {
+    /// The next item.
+    next: usize,
+    running: BTreeMap<usize, Running>,
+    ended: Vec<(usize, Result<R, Lost>)>,
+    /// Those that were given up and whose threads have not come back.
+    lost: Vec<usize>,
+    /// Those whose threads have.
+    back: Vec<usize>,
+}
+
+#[derive(Clone)]
+struct Running {
+    thread: Pid,
+    stop: Stop,
+}
+
+impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
+    /// Starts `threads` threads that do `work` for each of `items`, in their order, until `signal` is set. One that sleeps
+    /// as long as `limit` is given up; `None`: never. `work` gets what tells it to leave off.
+    pub fn start(
+        items: Vec<T>,
+        threads: usize,
+        limit: Option<Duration>,
+        signal: &Arc<AtomicBool>,
+        work: impl Fn(&T, &Stop) -> R + Send + Sync + 'static,
+    ) -> Self {
+        let state = State { next: 0, running: BTreeMap::new(), ended: vec![], lost: vec![], back: vec![] };
+        let shared = Shared {
+            items,
+            work: Box::new(work),
+            signal: signal.clone(),
+            state: Mutex::new(state),
+            news: Condvar::new(),
+        };
+        let sleeps = BTreeMap::new();
+        let mut crew = Self {
+            shared: Arc::new(shared),
+            threads,
+            limit,
+            sleeps,
+            looked: Instant::now(),
+            others: Others::default(),
+            handles: vec![],
+        };
+        crew.add_threads(threads);
+        crew
+    }
+
+    /// Waits until all that was begun has ended or was given up; what came of each, in the order of the items.
+    pub fn finish(mut self) -> Vec<Result<R, Lost>> {
+        while self.has_work() {
+            self.wait();
+        }
+        let mut ended = std::mem::take(&mut self.shared.lock().ended);
+        ended.sort_by_key(|(nth, _)| *nth);
+        ended.into_iter().map(|(_, ended)| ended).collect()
+    }
+
+    /// Waits until all has ended, but no longer than until those that have not have slept for `patience`; what came of each
+    /// since the last time. `limit` counts all the same.
+    pub fn finish_or_sleep(&mut self, patience: Duration) -> Vec<(&T, Result<R, Lost>)> {
+        while self.has_work() && !self.all_sleep(patience) {
+            self.wait();
+        }
+        self.news()
+    }
+
+    /// What came of each since the last time. To be asked often, as the threads are looked at meanwhile.
+    pub fn news(&mut self) -> Vec<(&T, Result<R, Lost>)> {
+        if self.has_work() && self.looked.elapsed() >= PERIOD {
+            self.look();
+        }
+        let ended = std::mem::take(&mut self.shared.lock().ended);
+        ended.into_iter().map(|(nth, ended)| (&self.shared.items[nth], ended)).collect()
+    }
+
+    /// Whether no thread is at work any more, not even one that was given up.
+    pub fn is_over(&self) -> bool {
+        !self.has_work() && self.shared.lock().lost.is_empty()
+    }
+
+    /// Those that were given up and whose threads have come back since the last time.
+    pub fn back(&mut self) -> Vec<&T> {
+        let back = std::mem::take(&mut self.shared.lock().back);
+        back.into_iter().map(|nth| &self.shared.items[nth]).collect()
+    }
+
+    /// Those on which a thread is at work, given up or not.
+    pub fn out(&self) -> Vec<&T> {
+        let state = self.shared.lock();
+        let out = state.running.keys().chain(&state.lost).copied();
+        out.map(|nth| &self.shared.items[nth]).collect()
+    }
+
+    fn has_work(&self) -> bool {
+        let state = self.shared.lock();
+        !state.running.is_empty() || self.shared.has_next(&state)
+    }
+
+    fn all_sleep(&self, patience: Duration) -> bool {
+        let state = self.shared.lock();
+        let sleeps = |nth| self.sleeps.get(nth).is_some_and(|sleep: &Sleep| sleep.exceeds(patience));
+        !self.shared.has_next(&state) && state.running.keys().all(sleeps)
+    }
+
+    /// Waits a moment, or until all is done; then looks at the threads, if it is time.
+    fn wait(&mut self) {
+        let until_look = PERIOD.saturating_sub(self.looked.elapsed());
+        let state = self.shared.lock();
+        let works = |state: &mut State<R>| !state.running.is_empty() || self.shared.has_next(state);
+        let (state, _) = self
+            .shared
+            .news
+            .wait_timeout_while(state, until_look, works)
+            .unwrap_or_else(PoisonError::into_inner);
+        drop(state);
+        if self.looked.elapsed() >= PERIOD {
+            self.look();
+        }
+    }
+
+    /// Looks at all threads: gives up those that have slept for too long, and adds some for those that sleep.
+    fn look(&mut self) {
+        self.looked = Instant::now();
+        let running = self.shared.lock().running.clone();
+        self.sleeps.retain(|nth, _| running.contains_key(nth));
+        let (mut awake, mut waiting) = (0, vec![]);
+        for (nth, Running { thread, .. }) in &running {
+            let sleep = self.sleeps.entry(*nth).or_default();
+            if Glimpse::of(*thread).is_none_or(|glimpse| sleep.look(glimpse, Instant::now())) {
+                awake += 1;
+            } else if waits_for_another(*thread) {
+                waiting.push(*nth);
+            }
+        }
+        // What they wait for may be under way.
+        if !waiting.is_empty() && self.others.are_awake() {
+            for nth in &waiting {
+                self.sleeps.entry(*nth).or_default().forgive();
+            }
+        }
+        let limit = if self.shared.signal.load(Ordering::SeqCst) {
+            Some(self.limit.map_or(LAST_WAIT, |limit| limit.min(LAST_WAIT)))
+        } else {
+            self.limit
+        };
+        if let Some(limit) = limit {
+            self.give_up(limit, &running, &waiting);
+        }
+        let asleep = running.len() - awake;
+        if awake < self.threads {
+            // Twice as many each time: there may be as many silent servers as there are sites.
+            self.add_threads(if awake == 0 { asleep.max(self.threads) } else { self.threads - awake });
+        }
+    }
+
+    /// Gives up those that have slept as long as `limit`. Who is `waiting` for another thread waits for what that one asks.
+    fn give_up(&mut self, limit: Duration, running: &BTreeMap<usize, Running>, waiting: &[usize]) {
+        let asked = |nth: &usize| question::asked_by(running.get(nth)?.thread);
+        let common = || self.others.known().find_map(question::asked_by);
+        let silent = self.sleeps.iter().filter(|(_, sleep)| sleep.exceeds(limit));
+        let silent: Vec<_> = silent
+            .map(|(nth, _)| (*nth, asked(nth).or_else(|| waiting.contains(nth).then(common).flatten())))
+            .collect();
+        let mut state = self.shared.lock();
+        for (nth, path) in silent {
+            // It may have ended just now.
+            let Some(Running { stop, .. }) = state.running.remove(&nth) else { continue };
+            stop.give_up();
+            LEFT_BEHIND.fetch_add(1, Ordering::SeqCst);
+            state.lost.push(nth);
+            state.ended.push((nth, Err(Lost::Silent(Silence { path, limit }))));
+        }
+    }
+
+    /// Starts up to `count` more threads, as far as there is work for them.
+    fn add_threads(&mut self, count: usize) {
+        let left = {
+            let state = self.shared.lock();
+            if self.shared.has_next(&state) { self.shared.items.len() - state.next } else { 0 }
+        };
+        for nth in 0..count.min(left) {
+            let shared = self.shared.clone();
+            let started = thread::Builder::new().spawn(move || shared.work());
+            match started {
+                Ok(handle) => self.handles.push(handle),
+                Err(_) if nth == 0 && self.sleeps.is_empty() => return self.shared.work(), // not even one can be had
+                Err(_) => return, // else there are fewer
+            }
+        }
+    }
+}
+
+impl<T, R> Drop for Crew<T, R> {
+    /// Who has not ended by now is given up. If there is nobody, what the threads had is dropped when this returns.
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.next = self.shared.items.len();
+        for (nth, Running { stop, .. }) in std::mem::take(&mut state.running) {
+            stop.give_up();
+            LEFT_BEHIND.fetch_add(1, Ordering::SeqCst);
+            state.lost.push(nth);
+        }
+        let is_over = state.lost.is_empty();
+        drop(state);
+        if is_over {
+            for handle in self.handles.drain(..) {
+                let _ = handle.join(); // a panic was caught before
+            }
+        }
+    }
+}
+
+impl<T, R> Shared<T, R> {
+    fn lock(&self) -> MutexGuard<'_, State<R>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is an item to be begun.
+    fn has_next(&self, state: &State<R>) -> bool {
+        state.next < self.items.len() && !self.signal.load(Ordering::SeqCst)
+    }
+
+    /// What each thread does: item after item, until there are no more or it was given up.
+    fn work(&self) {
+        loop {
+            let (nth, stop) = {
+                let mut state = self.lock();
+                if !self.has_next(&state) {
+                    break;
+                }
+                let (nth, stop) = (state.next, Stop::by(&self.signal));
+                state.next += 1;
+                state.running.insert(nth, Running { thread: gettid(), stop: stop.clone() });
+                (nth, stop)
+            };
+            let result = catch_unwind(AssertUnwindSafe(|| (self.work)(&self.items[nth], &stop)));
+            let mut state = self.lock();
+            if state.running.remove(&nth).is_none() {
+                state.lost.retain(|lost| *lost != nth);
+                state.back.push(nth);
+                LEFT_BEHIND.fetch_sub(1, Ordering::SeqCst);
+                return;
+            }
+            state.ended.push((nth, result.map_err(|_| Lost::Broken)));
+            drop(state);
+            self.news.notify_all();
+        }
+        self.news.notify_all();
+    }
+}

@@ -1,0 +1,161 @@
+//! A thread of this process as it is at a moment, from outside: `proc_pid_status(5)`, `proc_pid_syscall(5)`.
+
+use std::collections::HashMap;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use nix::unistd::{Pid, getpid, gettid};
+
+use super::question;
+
+/// Whether a thread sleeps, and how often it was woken so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glimpse {
+    sleeps: bool,
+    /// How often it gave the processor away or lost it.
+    switches: u64,
+}
+
+impl Glimpse {
+    /// The thread as it is now; `None`: it has ended.
+    pub fn of(thread: Pid) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/self/task/{thread}/status")).ok()?;
+        let (mut sleeps, mut switches) = (false, 0);
+        for line in text.lines() {
+            match line.split_once(':') {
+                Some(("State", state)) => sleeps = state.trim_start().starts_with(['S', 'D']),
+                Some(("voluntary_ctxt_switches" | "nonvoluntary_ctxt_switches", count)) => {
+                    switches += count.trim().parse::<u64>().unwrap_or(0);
+                }
+                _ => {}
+            }
+        }
+        Some(Self { sleeps, switches })
+    }
+
+    /// Whether the thread has slept all the time since it was seen as `earlier`.
+    pub fn has_slept_since(&self, earlier: &Self) -> bool {
+        self.sleeps && self == earlier
+    }
+}
+
+/// How long a thread has slept without being woken, as far as it was looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sleep {
+    last: Option<(Glimpse, Instant)>,
+    /// The sleep that it is in.
+    now: Duration,
+    /// All sleeps that were seen.
+    all: Duration,
+}
+
+impl Sleep {
+    /// Takes in how the thread is at the time `now`; whether it was awake since the last time.
+    pub fn look(&mut self, glimpse: Glimpse, now: Instant) -> bool {
+        let slept = self.last.filter(|(last, _)| glimpse.has_slept_since(last)).map(|(_, at)| now - at);
+        self.last = Some((glimpse, now));
+        self.now = slept.map_or(Duration::ZERO, |slept| self.now + slept);
+        self.all += slept.unwrap_or_default();
+        slept.is_none()
+    }
+
+    /// This time did not count: it waited for something that is under way.
+    pub fn forgive(&mut self) {
+        (self.now, self.all) = (Duration::ZERO, self.all.saturating_sub(self.now));
+    }
+
+    /// Whether a sleep has lasted as long as `limit`, or all together three times as long: a server that takes nearly the
+    /// limit for each answer is no better than one that gives none.
+    pub fn exceeds(&self, limit: Duration) -> bool {
+        self.now >= limit || self.all >= limit * 3
+    }
+
+    /// Whether it sleeps.
+    pub fn is_asleep(&self) -> bool {
+        self.now > Duration::ZERO
+    }
+}
+
+/// All threads of this process but the first one, which looks after the others, and the one that looks.
+#[derive(Debug, Default)]
+pub(super) struct Others(HashMap<Pid, Glimpse>);
+
+impl Others {
+    /// Whether any of them was awake since this was asked the last time.
+    pub(super) fn are_awake(&mut self) -> bool {
+        let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+        let threads =
+            threads.filter_map(|entry| Some(Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)));
+        let others = threads.filter(|thread| ![getpid(), gettid()].contains(thread));
+        let now: HashMap<_, _> = others.filter_map(|thread| Some((thread, Glimpse::of(thread)?))).collect();
+        let slept = |(thread, glimpse): (&Pid, &Glimpse)| {
+            self.0.get(thread).is_some_and(|before| glimpse.has_slept_since(before))
+        };
+        let awake = !now.iter().all(slept);
+        self.0 = now;
+        awake
+    }
+
+    /// Those that were there then.
+    pub(super) fn known(&self) -> impl Iterator<Item = Pid> {
+        self.0.keys().copied()
+    }
+}
+
+/// Whether the thread waits for another one of this process: in futex(2).
+pub(super) fn waits_for_another(thread: Pid) -> bool {
+    question::call(thread).is_some_and(|call| call.number == libc::SYS_futex)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn only_sleep_without_an_end_counts() {
+        let asleep = |switches| Glimpse { sleeps: true, switches };
+        let (mut sleep, start) = (Sleep::default(), Instant::now());
+        assert!(sleep.look(asleep(1), start), "it is not known since when");
+        assert!(!sleep.look(asleep(1), start + SECOND) && !sleep.exceeds(2 * SECOND));
+        assert!(sleep.look(asleep(2), start + 2 * SECOND), "it was woken");
+        assert!(!sleep.look(asleep(2), start + 3 * SECOND) && !sleep.exceeds(2 * SECOND));
+        assert!(!sleep.look(asleep(2), start + 4 * SECOND) && sleep.exceeds(2 * SECOND));
+        let works = Glimpse { sleeps: false, switches: 2 };
+        assert!(sleep.look(works, start + 5 * SECOND) && sleep.look(works, start + 99 * SECOND));
+        assert!(!sleep.is_asleep() && !sleep.exceeds(2 * SECOND));
+    }
+
+    #[test]
+    fn a_server_that_is_slow_each_time_is_given_up_too() {
+        let (mut sleep, mut now) = (Sleep::default(), Instant::now());
+        for nth in 0..4 {
+            sleep.look(Glimpse { sleeps: true, switches: nth }, now);
+            assert!(!sleep.exceeds(2 * SECOND), "{nth}");
+            now += SECOND * 3 / 2;
+            sleep.look(Glimpse { sleeps: true, switches: nth }, now);
+        }
+        assert!(sleep.exceeds(2 * SECOND));
+    }
+
+    #[test]
+    fn a_thread_that_waits_is_seen_to_sleep() {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            tell.send(gettid()).unwrap();
+            ended.recv().unwrap_err();
+        });
+        let id = told.recv().unwrap();
+        let start = Instant::now();
+        let (mut sleep, mut asleep) = (Sleep::default(), false);
+        while !asleep && start.elapsed() < 30 * SECOND {
+            sleep.look(Glimpse::of(id).unwrap(), Instant::now());
+            asleep = sleep.is_asleep() && waits_for_another(id);
+        }
+        assert!(asleep);
+        drop(end);
+        thread.join().unwrap();
+    }
+}

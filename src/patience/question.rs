@@ -1,0 +1,300 @@
+//! What a thread of this process waits for in the kernel, found out without asking anybody: the arguments of its system
+//! call, the links in `/proc/self/fd`, the mount table as text.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::Pid;
+
+/// No path that is given to the kernel is longer.
+const PATH_MAX: usize = libc::PATH_MAX as usize;
+
+/// Less than a page.
+const PIECE: usize = 256;
+
+/// A system call that a thread is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Call {
+    pub number: libc::c_long,
+    arguments: [u64; 6],
+}
+
+/// The system call in which the thread sleeps; `None`: it does not, or the kernel does not tell.
+pub(super) fn call(thread: Pid) -> Option<Call> {
+    parse(&fs::read_to_string(format!("/proc/self/task/{thread}/syscall")).ok()?)
+}
+
+/// `332 0xffffff9c 0x7ffe… …`: number, six arguments, stack pointer, program counter; or `running`.
+fn parse(text: &str) -> Option<Call> {
+    let mut fields = text.split_ascii_whitespace();
+    let number = fields.next()?.parse().ok().filter(|number| *number >= 0)?;
+    let mut arguments = [0; 6];
+    for argument in &mut arguments {
+        *argument = u64::from_str_radix(fields.next()?.strip_prefix("0x")?, 16).ok()?;
+    }
+    Some(Call { number, arguments })
+}
+
+/// How a system call names the file that it is about: the positions of its arguments.
+enum Names {
+    /// A directory's descriptor and a path from there.
+    At(usize, usize),
+    Path(usize),
+    Descriptor(usize),
+}
+
+/// The calls by which this program asks file systems. Those that wait for something else by design are not among them.
+fn names(number: libc::c_long) -> Option<Names> {
+    Some(match number {
+        libc::SYS_statx
+        | libc::SYS_newfstatat
+        | libc::SYS_openat
+        | libc::SYS_openat2
+        | libc::SYS_readlinkat
+        | libc::SYS_faccessat
+        | libc::SYS_faccessat2
+        | libc::SYS_mkdirat
+        | libc::SYS_mknodat
+        | libc::SYS_unlinkat
+        | libc::SYS_fchmodat
+        | libc::SYS_fchownat
+        | libc::SYS_utimensat
+        | libc::SYS_renameat2
+        | libc::SYS_open_tree
+        | libc::SYS_mount_setattr => Names::At(0, 1),
+        libc::SYS_symlinkat => Names::At(1, 2),
+        libc::SYS_move_mount => Names::At(2, 3),
+        libc::SYS_fanotify_mark => Names::At(3, 4),
+        libc::SYS_mount | libc::SYS_inotify_add_watch => Names::Path(1),
+        libc::SYS_statfs
+        | libc::SYS_chdir
+        | libc::SYS_chroot
+        | libc::SYS_umount2
+        | libc::SYS_getxattr
+        | libc::SYS_lgetxattr
+        | libc::SYS_listxattr
+        | libc::SYS_execve => Names::Path(0),
+        libc::SYS_fstat
+        | libc::SYS_fstatfs
+        | libc::SYS_getdents64
+        | libc::SYS_read
+        | libc::SYS_pread64
+        | libc::SYS_readv
+        | libc::SYS_write
+        | libc::SYS_pwrite64
+        | libc::SYS_writev
+        | libc::SYS_fsync
+        | libc::SYS_fdatasync
+        | libc::SYS_close
+        | libc::SYS_fchdir
+        | libc::SYS_fchmod
+        | libc::SYS_fchown
+        | libc::SYS_ftruncate
+        | libc::SYS_fgetxattr => Names::Descriptor(0),
+        other => return older_names(other),
+    })
+}
+
+/// Calls that newer architectures do not have any more.
+#[cfg(target_arch = "x86_64")]
+fn older_names(number: libc::c_long) -> Option<Names> {
+    match number {
+        libc::SYS_stat
+        | libc::SYS_lstat
+        | libc::SYS_open
+        | libc::SYS_readlink
+        | libc::SYS_access
+        | libc::SYS_mkdir
+        | libc::SYS_rmdir
+        | libc::SYS_unlink
+        | libc::SYS_rename
+        | libc::SYS_chmod
+        | libc::SYS_chown => Some(Names::Path(0)),
+        libc::SYS_getdents => Some(Names::Descriptor(0)),
+        _ => None,
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn older_names(_number: libc::c_long) -> Option<Names> {
+    None
+}
+
+/// The path of the file that the thread asks a file system about; `None`: it waits for something else.
+pub fn asked_by(thread: Pid) -> Option<PathBuf> {
+    let Call { number, arguments } = call(thread)?;
+    let path = match names(number)? {
+        Names::Descriptor(fd) => of_descriptor(arguments[fd])?,
+        Names::Path(path) => text_at(arguments[path])?,
+        Names::At(directory, path) => {
+            // With AT_EMPTY_PATH there may be none.
+            let path = text_at(arguments[path]).unwrap_or_default();
+            let name = || of_descriptor(arguments[directory]).unwrap_or_default();
+            match path {
+                _ if path.is_absolute() => path,
+                _ if path.as_os_str().is_empty() => name(),
+                _ => name().join(path),
+            }
+        }
+    };
+    let through_a_descriptor =
+        path.strip_prefix("/proc/self/fd").ok().and_then(|fd| fd.to_str()?.parse().ok());
+    let path = through_a_descriptor.map_or(Some(path), of_descriptor)?;
+    // Pipes, sockets, terminals are no files of a server.
+    let of_the_kernel = ["/dev", "/proc", "/sys"].iter().any(|kernels| path.starts_with(kernels));
+    (path.is_absolute() && !of_the_kernel).then_some(path)
+}
+
+/// Where the open file is, as the kernel has it in its memory.
+fn of_descriptor(fd: u64) -> Option<PathBuf> {
+    #[allow(clippy::cast_possible_truncation)] // an int in a register
+    let fd = fd as i32;
+    fs::read_link(format!("/proc/self/fd/{fd}")).ok()
+}
+
+/// The text in this process's memory that another thread has given to the kernel, which still reads it.
+fn text_at(address: u64) -> Option<PathBuf> {
+    if address == 0 {
+        return None;
+    }
+    let (memory, mut text) = (File::open("/proc/self/mem").ok()?, vec![]);
+    while text.len() < PATH_MAX {
+        // Not beyond the page, behind which there may be nothing.
+        let at = address + text.len() as u64;
+        let mut piece = [0; PIECE];
+        let room = PIECE - usize::try_from(at).ok()? % PIECE;
+        memory.read_exact_at(&mut piece[..room], at).ok()?;
+        let end = piece[..room].iter().position(|byte| *byte == 0);
+        text.extend_from_slice(&piece[..end.unwrap_or(room)]);
+        if end.is_some() {
+            return Some(PathBuf::from(OsString::from_vec(text)));
+        }
+    }
+    None
+}
+
+/// The mount that `path` lies on by its text, and its file system type: of those on the way the last one that may be a
+/// server's, if there is any.
+pub(super) fn mount_of(path: &Path) -> Option<(PathBuf, String)> {
+    find(&fs::read("/proc/self/mountinfo").ok()?, path)
+}
+
+fn find(table: &[u8], path: &Path) -> Option<(PathBuf, String)> {
+    let mut best: Option<(bool, PathBuf, String)> = None;
+    for line in table.split(|byte| *byte == b'\n') {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let Some(point) = fields.nth(4).map(unescaped) else { continue };
+        if !path.starts_with(&point) {
+            continue;
+        }
+        let Some(kind) = fields.skip_while(|field| *field != b"-").nth(1) else { continue };
+        let kind = String::from_utf8_lossy(kind).into_owned();
+        let deepest = best.as_ref().is_none_or(|(server, known, _)| {
+            let length = |path: &Path| path.as_os_str().len();
+            (has_server(&kind), length(&point)) >= (*server, length(known))
+        });
+        if deepest {
+            best = Some((has_server(&kind), point, kind));
+        }
+    }
+    best.map(|(_, point, kind)| (point, kind))
+}
+
+/// Whether a file system of this type is asked of a process or another machine.
+fn has_server(kind: &str) -> bool {
+    const KINDS: [&str; 15] = [
+        "9p",
+        "afs",
+        "autofs",
+        "ceph",
+        "cifs",
+        "coda",
+        "fuse",
+        "fuseblk",
+        "gfs2",
+        "glusterfs",
+        "lustre",
+        "nfs",
+        "nfs4",
+        "smb3",
+        "virtiofs",
+    ];
+    kind.starts_with("fuse.") || KINDS.contains(&kind)
+}
+
+/// `\040` is a space, as in `proc_pid_mountinfo(5)`.
+fn unescaped(field: &[u8]) -> PathBuf {
+    let (mut bytes, mut rest) = (vec![], field);
+    while let [first, more @ ..] = rest {
+        let octal =
+            more.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        if let Some(byte) = octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            bytes.push(byte);
+            rest = &more[3..];
+        } else {
+            bytes.push(*first);
+            rest = more;
+        }
+    }
+    PathBuf::from(std::ffi::OsStr::from_bytes(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_thread_is_in() {
+        let found = parse("332 0xffffff9c 0x10 0x2 0x3 0x4 0x5 0x7ffe 0x7f\n").unwrap();
+        assert_eq!((found.number, found.arguments), (332, [0xffff_ff9c, 0x10, 2, 3, 4, 5]));
+        assert_eq!((parse("running\n"), parse("-1 0x7ffe 0x7f\n"), parse("")), (None, None, None));
+    }
+
+    #[test]
+    fn text_is_found_in_this_process() {
+        let text = format!("/srv/{}\0", "long/".repeat(200));
+        assert_eq!(text_at(text.as_ptr() as u64).unwrap().as_os_str().len(), text.len() - 1);
+        assert_eq!((text_at(0), text_at(8)), (None, None));
+    }
+
+    #[test]
+    fn a_read_of_a_pipe_asks_no_file_system_and_one_of_a_file_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let (read, write) = std::io::pipe().unwrap();
+        let seen = |wait: Box<dyn FnOnce() + Send>| {
+            let (tell, told) = std::sync::mpsc::channel();
+            std::thread::spawn(move || {
+                tell.send(nix::unistd::gettid()).unwrap();
+                wait();
+            });
+            let (thread, start) = (told.recv().unwrap(), std::time::Instant::now());
+            let waits = |call: Call| [libc::SYS_read, libc::SYS_openat].contains(&call.number);
+            while !call(thread).is_some_and(waits) {
+                assert!(start.elapsed().as_secs() < 30);
+                std::thread::yield_now();
+            }
+            asked_by(thread)
+        };
+        assert_eq!(seen(Box::new(move || drop(std::io::Read::read(&mut &read, &mut [0])))), None);
+        let path = fifo.clone();
+        // Opening a FIFO waits for its other end, as opening a file waits for a server.
+        assert_eq!(seen(Box::new(move || drop(File::open(path)))), Some(fifo.clone()));
+        drop(write);
+        drop(File::options().write(true).open(fifo));
+    }
+
+    #[test]
+    fn the_mount_with_a_server_is_named() {
+        let table = b"1 0 0:1 / / rw - ext4 /dev/a rw\n2 1 0:2 / /srv/a\\040b rw - fuse.sshfs x rw\n\
+                      3 2 0:1 / /srv/a\\040b/c rw shared:1 - ext4 /dev/a rw\n";
+        let at = |path: &str| find(table, Path::new(path)).unwrap();
+        assert_eq!(at("/srv/x"), ("/".into(), "ext4".into()));
+        assert_eq!(at("/srv/a b/x"), ("/srv/a b".into(), "fuse.sshfs".into()));
+        assert_eq!(at("/srv/a b/c/x"), ("/srv/a b".into(), "fuse.sshfs".into()));
+    }
+}
