@@ -27,6 +27,7 @@ pub struct Error {
     reason: Option<String>,
     errno: Option<i32>,
     hint: Option<String>,
+    overtaken: bool,
 }
 
 /// The result of everything in this crate that can fail.
@@ -54,7 +55,7 @@ impl Error {
     }
 
     fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), reason: None, errno: None, hint: None }
+        Self { kind, message: message.into(), reason: None, errno: None, hint: None, overtaken: false }
     }
 
     /// Adds the system's reason, in its own words ("No such file or directory").
@@ -81,6 +82,18 @@ impl Error {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// Says that something changed after it was looked at: the same command may succeed now, which is the hint.
+    #[must_use]
+    pub fn overtaken(mut self) -> Self {
+        self.overtaken = true;
+        self.hint("run the command again")
+    }
+
+    /// Whether the same may succeed now: see [`Self::overtaken`].
+    pub fn is_overtaken(&self) -> bool {
+        self.overtaken
     }
 
     /// Puts `context` before the message: `context: message`.

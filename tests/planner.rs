@@ -226,8 +226,13 @@ impl World {
         }
     }
 
-    /// Mounts `mount` over all mounts in its target, as no plan does.
+    /// Mounts `mount`, a directory, over all mounts in its target, as no plan does.
     fn bury(&mut self, mount: &Arc<Mount>) {
+        for path in mount.target.ancestors().iter().chain([&mount.target]) {
+            if !self.files.contains_key(path) {
+                self.create(path, FileKind::Directory, None);
+            }
+        }
         let inside = |path: &JailPath| *path != mount.target && path.starts_with(&mount.target);
         let paths: Vec<_> = self.mounts.keys().filter(|path| inside(path)).cloned().collect();
         for path in paths {

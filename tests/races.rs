@@ -6,10 +6,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use support::{Sandbox, for_each_engine, mounts_below, tree};
 
@@ -27,6 +30,7 @@ fn main() -> ExitCode {
             }),
             for_each_engine("nothing is made in a source that a directory changes places with", exchanges),
             for_each_engine("two at once are as good as one", two_at_once),
+            for_each_engine("a source that is replaced meanwhile is looked at once more", replaced_meanwhile),
         ]
         .into_iter()
         .flatten()
@@ -80,6 +84,47 @@ fn never_writable(engine: &'static str) {
         }
     });
     assert!(refused.into_inner() > CYCLES, "the threads hardly ever saw the mount");
+}
+
+/// The source is replaced once: after `up` looked at it, or after it was opened; then each time.
+fn replaced_meanwhile(engine: &'static str) {
+    for (when, code) in [("1", 0), ("2", 0), ("1+", 1)] {
+        let sandbox = Sandbox::with_engine(engine);
+        let (source, target) = one_file(&sandbox, "number 0");
+        let log = sandbox.path("strace");
+        let (trace, inject) = ("trace=statx", format!("inject=statx:signal=SIGSTOP:when={when}"));
+        // -D: the process that is started is mountjail.
+        let mut runner =
+            vec!["strace", "-D", "-q", "-o", log.to_str().unwrap(), "-P", source.to_str().unwrap()];
+        runner.extend(["-e", trace, "-e", &inject]);
+        let mut command = sandbox.command_under(&runner);
+        let mut up = command.args(["up", "s"]).stderr(Stdio::piped()).spawn().unwrap();
+        let pid = Pid::from_raw(up.id().try_into().unwrap());
+        let mut stops = 0;
+        let status = loop {
+            if let Some(status) = up.try_wait().unwrap() {
+                break status;
+            }
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            if said.matches("--- stopped by SIGSTOP ---").count() > stops {
+                stops += 1;
+                fs::rename(sandbox.file("host/new", format!("number {stops}")), &source).unwrap();
+                kill(pid, Signal::SIGCONT).unwrap();
+            }
+            thread::sleep(Duration::from_millis(1));
+        };
+        let mut said = String::new();
+        up.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(status.code(), Some(code), "{when}: {said}");
+        assert!(stops > usize::from(code == 1), "{when}: it was looked at {stops} times only");
+        if code == 0 {
+            assert_eq!(fs::read_to_string(target).unwrap(), "number 1", "{when}: {said}");
+            sandbox.ok(&["status", "s"]);
+        } else {
+            assert!(said.contains("run the command again"), "{when}: {said}");
+            assert_eq!(mounts_below(&sandbox.root("s")), []);
+        }
+    }
 }
 
 fn no_gap() {

@@ -8,6 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 use rustix::fs::{Mode, OFlags, mkdirat, openat, renameat};
 use support::{
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
     if mountjail::sys::probe::statmount() {
         // Without ids that are never reused (Linux 6.8) a mount that was moved away is nobody's.
         all.extend(for_each_engine("mounts that are moved out of a path's reach are found", out_of_reach));
+        all.extend(for_each_engine("what a killed run mounted is found where it was moved to", killed));
         all.extend(for_each_engine("what is moved deeper than can be told is not forgotten", too_deep));
         all.extend(for_each_engine("one that is moved away from under an unmount is found", moved_meanwhile));
         all.push(on_shared_root("the watcher finds them and lives on", watched));
@@ -48,8 +50,10 @@ fn in_its_place(engine: &'static str) {
         put(&root.join("x"));
         sandbox.site("s", &format!("mounts: [{}]\n", line(&two, "/two")));
         sandbox.ok(&["up", "s"]).complains("1 mount: 1 detached");
-        sandbox.ok(&["up", "s"]);
         sandbox.ok(&["status", "s"]);
+        if mountjail::sys::probe::statmount() {
+            assert!(!root.join("moved").exists(), "{what}: what was made there is found where it is now");
+        }
         sandbox.ok(&["down", "s"]);
         assert_eq!(mounts_below(&root), [], "{what}");
     }
@@ -117,6 +121,41 @@ fn out_of_reach(engine: &'static str) {
         two.sandbox.ok(&["down", "--all", "--lazy"]).complains("s: down, 1 mount detached");
         assert_eq!(two.mounts(), 0);
         assert!(!two.is_recorded());
+    }
+}
+
+/// `up` is killed at each call of one kind, also before it wrote down what came of its mount and what came along.
+fn killed(engine: &'static str) {
+    for again in [false, true] {
+        let mut found = 0;
+        for nth in 1.. {
+            let sandbox = Sandbox::with_engine(engine);
+            let (tree, sub) = (sandbox.directory("host/tree"), sandbox.directory("host/tree/sub"));
+            mount(Some("sub"), &sub, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+            let line = format!("{{ source: {}, target: /d/tree, recursive: true }}", tree.display());
+            let root = sandbox.site("s", &format!("mounts: [{line}]\n"));
+            let fault = format!("inject=openat2:signal=KILL:when={nth}");
+            let runner = ["strace", "-q", "-f", "-o", "/dev/null", "-e", "trace=openat2", "-e", &fault];
+            if Ran::of(sandbox.command_under(&runner).args(["up", "s"])).code == 0 {
+                break;
+            }
+            if mounts_below(&root).is_empty() {
+                continue;
+            }
+            found += 1;
+            fs::rename(root.join("d"), root.join("x")).unwrap();
+            let status = sandbox.run(&["status", "s"]).exits(3).prints("moved away with a directory");
+            assert!(!status.stdout.contains("foreign"), "{status}");
+            if again {
+                sandbox.ok(&["up", "s"]);
+                assert_eq!(mounts_below(&root).len(), 2);
+                sandbox.ok(&["status", "s"]);
+            }
+            sandbox.ok(&["down", "--lazy", "s"]);
+            assert_eq!(mounts_below(&root), [], "killed at call {nth}");
+            assert!(!sandbox.state().join("run/s.json").exists());
+        }
+        assert!(found > 1, "it was never killed in time");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::context::{Context, table};
 use super::sites::{self, Site};
-use super::work::{Failed, lock, observe_and_plan, plural};
+use super::work::{Failed, lock, observe_and_plan, plural, resolved};
 use crate::Result;
 use crate::engine::{Engine, Outcome};
 use crate::manifest::JailPath;
@@ -48,7 +48,10 @@ impl Run {
         match self.resolver.resolve(&manifest, self.context.roots()) {
             Err(_) if self.leave_down && self.was_never_up(site)? => Ok(None),
             Err(errors) => Err(Failed::Errors(errors)),
-            Ok(desired) => self.make_so(desired, manifest.services, stop),
+            Ok(desired) => {
+                let anew = |_| resolved(&self.context, &self.context.afresh().resolver()?, &manifest);
+                self.make_so(desired, manifest.services.clone(), stop, anew)
+            }
         }
     }
 
@@ -59,15 +62,25 @@ impl Run {
     }
 
     /// Makes the site, whose lock is held, as `desired`. `None`: it is down, and was left alone.
+    ///
+    /// What fails while something was changed is tried once more, with a new look at it: somebody may have mounted after the
+    /// table was read, before the lock was taken; or the failure says so itself, and then `anew` tells what is desired now.
     pub(super) fn make_so(
         &self,
-        desired: Desired,
+        mut desired: Desired,
         services: Vec<String>,
         stop: &Stop,
+        anew: impl FnOnce(Desired) -> Result<Desired, Failed>,
     ) -> Result<Option<Done>, Failed> {
         let applied = match self.apply(&desired, self.table.as_ref(), stop) {
-            // The table was read before the lock was taken: somebody may have mounted since.
-            Err(Failed::Engine(_) | Failed::Errors(_)) if self.table.is_some() && !stop.is_set() => {
+            Err(failed) if !stop.is_set() && (failed.is_overtaken() || self.table.is_some()) => {
+                self.context.out.detail(format_args!(
+                    "{}: tried once more: something changed after it was looked at",
+                    desired.site
+                ));
+                if failed.is_overtaken() {
+                    desired = anew(desired)?;
+                }
                 self.apply(&desired, table(false)?.as_ref(), stop)
             }
             result => result,

@@ -151,6 +151,17 @@ impl Failed {
         }
     }
 
+    /// Whether it failed because of something that changed after it was looked at, and left the site as it was before.
+    pub(super) fn is_overtaken(&self) -> bool {
+        match self {
+            Self::Manifest(_) => false,
+            Self::Errors(errors) => errors.iter().any(Error::is_overtaken),
+            Self::Engine(failure) => {
+                failure.error.is_overtaken() && failure.also.is_empty() && failure.lasting.is_empty()
+            }
+        }
+    }
+
     /// How many errors there are.
     pub(super) fn count(&self) -> usize {
         if let Self::Errors(errors) = self { errors.len() } else { 1 }

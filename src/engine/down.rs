@@ -11,12 +11,12 @@ use std::rc::Rc;
 
 use super::root::{Root, Spot, Spots};
 use super::target::{
-    cannot, cannot_reach, detach_stray, hides, is_found, made_kind, nothing_inside, still_there,
+    cannot, cannot_reach, clear_after, detach_stray, hides, is_found, made_kind, nothing_inside, still_there,
 };
 use super::{Engine, Failure, Log, Outcome, hidden, journal};
 use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};
-use crate::observe::{self, Identity, Kept, MadeKind, Observed, Record, RecordedMount, SeenMount, Stray};
+use crate::observe::{self, Identity, Kept, MadeKind, Observed, Record, RecordedMount, SeenMount};
 use crate::plan::{Plan, State, Step};
 use crate::quote::word;
 use crate::sys;
@@ -211,7 +211,11 @@ impl<'a> Run<'a> {
             Step::DetachStray(stray) => {
                 detach_stray(&self.plan.root, stray)?;
                 self.outcome.detached += 1;
-                self.clear_after(stray);
+                let made = self.plan.steps.iter().filter_map(|step| match step {
+                    Step::RemovePlaceholder { path, kind, file } => Some((path, made_kind(*kind), (*file)?)),
+                    _ => None,
+                });
+                clear_after(&self.root, stray, made);
                 Ok(())
             }
             Step::Detach { target, expected, .. } => self.detach(target, expected, spots),
@@ -324,18 +328,6 @@ impl<'a> Run<'a> {
             Err(error) => return Err(cannot(&self.root, "remove", path, &error)),
         }
         Ok(())
-    }
-
-    /// Removes what was moved away with a mount: its placeholder, and the directories that were made for that.
-    fn clear_after(&self, stray: &Stray) {
-        let Some(point) = &stray.point else { return };
-        for step in &self.plan.steps {
-            let Step::RemovePlaceholder { path, kind, file: Some(file) } = step else { continue };
-            let Some(below) = stray.target.below(path) else { continue };
-            let Some(at) = point.ancestors().nth(below.components().count()) else { continue };
-            // Where it was made it is gone. What is not the same file, or has something in it, is its owner's.
-            let _ = self.root.spot_on_host(at).and_then(|spot| spot.remove(&made_kind(*kind), Some(*file)));
-        }
     }
 
     /// `Ok(false)`: it is not as it was made, and stays.

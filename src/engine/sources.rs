@@ -3,6 +3,7 @@
 //! mount the host has; one of a prepared, childless mount does not.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -73,13 +74,16 @@ fn prepare(backend: &dyn Backend, mount: &Mount) -> Result<(Ready, FileId)> {
 
 /// Opens the source and makes sure that it still is the file that was resolved.
 fn open(mount: &Mount) -> Result<(OwnedFd, FileId)> {
-    let cannot = || Error::failed(format!("cannot open the source {}", mount.source));
-    let fd =
-        sys::open_host(mount.source.as_path(), libc::O_PATH).map_err(|error| cannot().because(&error))?;
-    let stat = sys::stat_fd(&fd).map_err(|error| cannot().because(&error))?;
+    let cannot = |error: io::Error| {
+        let error = Error::failed(format!("cannot open the source {}", mount.source)).because(&error);
+        explain(error, mount)
+    };
+    let fd = sys::open_host(mount.source.as_path(), libc::O_PATH).map_err(cannot)?;
+    let stat = sys::stat_fd(&fd).map_err(cannot)?;
     if stat.kind != mount.kind || mount.file.is_some_and(|file| file != stat.file) {
-        return Err(Error::failed(format!("{} was replaced while it was being mounted", mount.source))
-            .hint("run the command again"));
+        return Err(
+            Error::failed(format!("{} was replaced while it was being mounted", mount.source)).overtaken()
+        );
     }
     Ok((fd, stat.file))
 }
@@ -90,6 +94,7 @@ fn cannot_copy(mount: &Mount) -> Error {
 
 fn explain(error: Error, mount: &Mount) -> Error {
     match error.errno() {
+        Some(libc::ENOENT | libc::ESTALE) => error.overtaken(), // it was there when it was resolved
         Some(libc::EPERM) => {
             error.hint("mountjail needs CAP_SYS_ADMIN in the host's mount namespace; run it as root")
         }

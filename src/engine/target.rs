@@ -7,7 +7,7 @@ use super::hidden;
 use super::root::Root;
 use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};
-use crate::observe::{MadeKind, SeenMount, Stray};
+use crate::observe::{Identity, MadeKind, SeenMount, Stray};
 use crate::quote::word;
 use crate::resolve::FileKind;
 use crate::sys::{self, OnMount, Stat};
@@ -18,6 +18,7 @@ pub(super) fn cannot(root: &Root, what: &str, path: &JailPath, error: &io::Error
     if error.raw_os_error() == Some(libc::EXDEV) {
         return failed
             .because_of("something else is mounted there, or above it, since the command looked")
+            .overtaken()
             .hint("run the command again: then it is named, if it still is there");
     }
     failed.because(error)
@@ -133,6 +134,22 @@ pub(super) fn detach_stray(root: &HostPath, stray: &Stray) -> Result<()> {
             "something may be mounted over the root, which hides it (`findmnt`); or somebody moves the directories of \
              this root: find out who before trying again",
         ))
+}
+
+/// Removes what was moved away with a mount: its placeholder, and the directories that were made for that. `made`: what was
+/// made in the root, children before parents.
+pub(super) fn clear_after<'m>(
+    root: &Root,
+    stray: &Stray,
+    made: impl Iterator<Item = (&'m JailPath, MadeKind, Identity)>,
+) {
+    let Some(point) = &stray.point else { return };
+    for (path, kind, file) in made {
+        let Some(below) = stray.target.below(path) else { continue };
+        let Some(at) = point.ancestors().nth(below.components().count()) else { continue };
+        // Where it was made it is gone. What is not the same file, or has something in it, is its owner's.
+        let _ = root.spot_on_host(at).and_then(|spot| spot.remove(&kind, Some(file)));
+    }
 }
 
 fn umount_if(point: &Path, unique_id: u64) -> io::Result<()> {

@@ -5,7 +5,7 @@ use std::io;
 use super::backend::{Backend, Ready};
 use super::journal;
 use super::root::{Root, Spots};
-use super::target::{cannot, detach_stray, made_kind, nothing_inside, still_there};
+use super::target::{cannot, clear_after, detach_stray, made_kind, nothing_inside, still_there};
 use super::undo::{Old, Told, Undo, save};
 use super::work::{self, Work};
 use super::{Engine, Failure, Log, Outcome, check_signal};
@@ -82,11 +82,13 @@ fn history(observed: &Observed) -> Option<History> {
     observed.record.as_ref().and_then(|record| record.history.clone())
 }
 
-/// What is recorded of what was made, with what was found of it as it is known now: a reboot gives it other numbers.
+/// What is recorded of what was made and is not gone, with what was found of it as it is known now: a reboot gives it other
+/// numbers.
 fn kept_before(plan: &Plan, observed: &Observed) -> Kept {
     let mut kept = observed.kept.clone().unwrap_or_else(|| Kept::nothing(plan.root.clone()));
     kept.version = VERSION;
     kept.manifest.clone_from(&plan.manifest);
+    kept.made.retain(|made| !observed.is_gone(made));
     for made in &mut kept.made {
         let seen = observed.paths.get(&made.path).map(|seen| seen.file);
         made.file = match (made.file, seen) {
@@ -263,6 +265,9 @@ impl<'a> Run<'a> {
                     self.step(step);
                     detach_stray(&self.plan.root, stray)?;
                     self.outcome.detached += 1;
+                    let made = self.observed.kept.iter().flat_map(|kept| &kept.made);
+                    let made = made.filter_map(|made| Some((&made.path, made.kind.clone(), made.file?)));
+                    clear_after(&self.root, stray, made.rev());
                 }
                 Step::RemovePlaceholder { path, kind, file } => {
                     self.remove(step, path, made_kind(*kind), *file)?;
@@ -436,7 +441,9 @@ fn explain_create(error: Error) -> Error {
         }
         Some(libc::ENOSPC | libc::EDQUOT) => error.hint("make room on the disk that holds the root"),
         Some(libc::EROFS) => error.hint("the root is on a disk that is mounted read-only"),
-        Some(libc::EEXIST) => error.hint("it appeared while the command ran; run the command again"),
+        Some(libc::EEXIST) => {
+            error.overtaken().hint("it appeared while the command ran; run the command again")
+        }
         _ => error,
     }
 }

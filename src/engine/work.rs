@@ -260,8 +260,7 @@ pub(super) fn must_be(root: &Root, target: &JailPath, expected: &SeenMount, foun
         return Ok(());
     }
     let path = root.path().inside(target);
-    Err(Error::failed(format!("the mount at {path} changed while the command ran"))
-        .hint("run the command again"))
+    Err(Error::failed(format!("the mount at {path} changed while the command ran")).overtaken())
 }
 
 fn explain(error: Error) -> Error {
@@ -271,7 +270,7 @@ fn explain(error: Error) -> Error {
             error.hint("a symbolic link or a file is in its way; mountjail follows no link inside a root")
         }
         Some(libc::ENOENT) => {
-            error.hint("one of them was removed or replaced meanwhile; run the command again")
+            error.overtaken().hint("one of them was removed or replaced meanwhile; run the command again")
         }
         Some(libc::EPERM) => {
             error.hint("mountjail needs CAP_SYS_ADMIN in the host's mount namespace; run it as root")

@@ -174,14 +174,21 @@ impl<'a> Site<'a> {
         self.look_elsewhere(desired, observed).map_err(|error| {
             Error::failed(format!("cannot ask for the mounts in {}", self.path)).because(&error)
         })?;
-        submounts::compare(desired, observed, |path| self.stat(path).ok().flatten().map(|stat| stat.file));
+        let file_at = |path: &JailPath| self.stat(path).ok().flatten().map(|stat| stat.file);
+        submounts::name_moved(observed, file_at);
+        submounts::compare(desired, observed, file_at);
         Ok(())
     }
 
     fn look_elsewhere(&self, desired: &Desired, observed: &mut Observed) -> io::Result<()> {
         let Some(table) = self.table else {
-            let recorded = observed.record.iter().flat_map(|record| &record.mounts);
-            let recorded = recorded.filter(|mount| mount.recursive).map(|mount| &mount.target);
+            let recorded = || observed.record.iter().flat_map(|record| &record.mounts);
+            if recorded().any(|mount| submounts::is_lost(mount, &observed.mounts)) {
+                let table = Table::read().map_err(io::Error::other)?;
+                self.list(table.below(self.path.as_path()), observed);
+                return Ok(());
+            }
+            let recorded = recorded().filter(|mount| mount.recursive).map(|mount| &mount.target);
             let desired = desired.mounts.iter().filter(|mount| mount.recursive).map(|mount| &mount.target);
             for target in recorded.chain(desired).cloned().collect::<BTreeSet<_>>() {
                 let top = observed.mounts.get(&target).and_then(|mounts| mounts.last());
@@ -354,12 +361,16 @@ impl<'a> Site<'a> {
 
     fn mounted_meanwhile(&self, target: &JailPath) -> Error {
         let path = self.path.inside(target);
-        Error::failed(format!("something was mounted on {path} while the command ran"))
-            .hint("run the command again")
+        Error::failed(format!("something was mounted on {path} while the command ran")).overtaken()
     }
 
     fn cannot(&self, target: &JailPath, error: &io::Error) -> Error {
-        Error::failed(format!("cannot look at {}", self.path.inside(target))).because(error)
+        let cannot = Error::failed(format!("cannot look at {}", self.path.inside(target))).because(error);
+        match cannot.errno() {
+            // It was found there just before; or it was a link, and is none any more.
+            Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EINVAL) => cannot.overtaken(),
+            _ => cannot,
+        }
     }
 }
 

@@ -32,7 +32,9 @@ pub fn standing(known: &Desired, records: Records, table: &Table) -> Observed {
             observed.elsewhere.insert(target, stack);
         }
     }
-    submounts::compare(known, &mut observed, |path| stat(&known.root, path).map(|stat| stat.file));
+    let file_at = |path: &JailPath| stat(&known.root, path).map(|stat| stat.file);
+    submounts::name_moved(&mut observed, file_at);
+    submounts::compare(known, &mut observed, file_at);
     find_strays(&mut observed);
     observed
 }

@@ -1,11 +1,12 @@
 //! What came along with recursive mounts.
 
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use super::mountinfo::MountInfo;
-use super::record::{Submount, Unknown};
+use super::record::{RecordedMount, Submount, Unknown};
 use super::table::Table;
-use super::types::Observed;
+use super::types::{Observed, SeenMount};
 use crate::manifest::{HostPath, JailPath};
 use crate::resolve::{Desired, FileId};
 use crate::{Error, Result, sys};
@@ -32,16 +33,43 @@ pub(super) fn in_the_jail(root: &HostPath, point: &Path) -> JailPath {
     JailPath::normal(Path::new("/").join(point.strip_prefix(root).unwrap_or(point)))
 }
 
-/// The recursive mounts of the site of which it is not recorded what came along: target and source.
+/// The recursive mounts of the site of which it is not recorded what came along: where they are now, and their sources.
 fn unknown(desired: &Desired, observed: &Observed) -> Vec<(JailPath, HostPath)> {
     let recorded = || observed.record.iter().flat_map(|record| &record.mounts);
+    let moved_to = |mount: &RecordedMount| {
+        let is_it = |seen: &SeenMount| mount.unique_id.is_some() && seen.unique_id == mount.unique_id;
+        let found = observed.elsewhere.iter().find(|(_, stack)| stack.iter().any(is_it));
+        found.map(|(path, _)| path.clone())
+    };
     let known = recorded().filter(|mount| mount.recursive && mount.submounts.is_none());
-    let known = known.map(|mount| (mount.target.clone(), mount.source.clone()));
+    let known =
+        known.map(|mount| (moved_to(mount).unwrap_or_else(|| mount.target.clone()), mount.source.clone()));
     let new = desired
         .mounts
         .iter()
         .filter(|mount| mount.recursive && recorded().all(|known| known.target != mount.target));
     known.chain(new.map(|mount| (mount.target.clone(), mount.source.clone()))).collect()
+}
+
+/// Tells by their files which of the mounts elsewhere are recorded ones that were moved away: a run that was killed recorded
+/// no ids of what it mounted. `file_at` looks into the jail.
+pub(super) fn name_moved(observed: &mut Observed, file_at: impl Fn(&JailPath) -> Option<FileId>) {
+    let Observed { record: Some(record), mounts, elsewhere, .. } = observed else { return };
+    let mut known: HashSet<_> = record.mounts.iter().filter_map(|mount| mount.unique_id).collect();
+    for mount in record.mounts.iter_mut().filter(|mount| is_lost(mount, mounts)) {
+        let found = elsewhere.iter().find_map(|(path, stack)| {
+            let top = stack.last().filter(|top| top.options == mount.options)?;
+            let id = top.unique_id.filter(|id| !known.contains(id))?;
+            (file_at(path) == Some(mount.file)).then_some(id)
+        });
+        known.extend(found);
+        mount.unique_id = found;
+    }
+}
+
+/// Whether a mount is recorded without an id, and nothing is where it was made.
+pub(super) fn is_lost(mount: &RecordedMount, mounts: &BTreeMap<JailPath, Vec<SeenMount>>) -> bool {
+    mount.unique_id.is_none() && !mounts.contains_key(&mount.target)
 }
 
 /// Notes which mounts elsewhere show what their recursive mount's source has there; `file_at` looks into the jail.

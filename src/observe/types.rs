@@ -7,7 +7,7 @@ use crate::manifest::{HostPath, JailPath};
 use crate::resolve::{FileId, FileKind, Options};
 use crate::sys::Stat;
 
-use super::record::{Identity, Kept, Record};
+use super::record::{Identity, Kept, Made, MadeKind, Record};
 
 /// Everything that the planner needs to know about one site.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,6 +37,31 @@ pub struct Observed {
     pub record: Option<Record>,
     /// What was recorded to outlive a boot.
     pub kept: Option<Kept>,
+}
+
+impl Observed {
+    /// Whether something else stands now where `made` was made: then that is not there any more. What a mount covers may be.
+    pub fn is_gone(&self, made: &Made) -> bool {
+        let Some(seen) = self.paths.get(&made.path).filter(|_| !self.is_covered(&made.path)) else {
+            return false;
+        };
+        let same_kind = match made.kind {
+            MadeKind::Directory => seen.kind == FileKind::Directory,
+            MadeKind::File => seen.kind == FileKind::File,
+            MadeKind::Link(_) => seen.kind == FileKind::Symlink,
+        };
+        !same_kind || made.file.is_some_and(|file| !file.is(&seen.file))
+    }
+
+    /// Whether what was seen at `path` may be in a mount, or be one's root.
+    fn is_covered(&self, path: &JailPath) -> bool {
+        let is_mounted = |path: &JailPath| {
+            self.mounts.contains_key(path)
+                || self.elsewhere.contains_key(path)
+                || self.holders.contains_key(path)
+        };
+        is_mounted(path) || path.ancestors().iter().any(is_mounted)
+    }
 }
 
 /// What stands at one path inside the root, no link followed.

@@ -91,7 +91,8 @@ fn is_needed_on_the_way(
             .any(|link| link.path.starts_with(path) && !observed.paths.contains_key(&link.path))
 }
 
-/// Removes what was made and is needed no more or as something else; what that leaves free comes back.
+/// Removes what was made and is needed no more or as something else; what that leaves free comes back. What is gone, though
+/// something else is there, such as what a run made after it and a crash left, is forgotten when the plan is carried out.
 fn removals(
     needs: &BTreeMap<JailPath, Need<'_>>,
     observed: &Observed,
@@ -109,7 +110,7 @@ fn removals(
             (None, _) => is_below_a_mount(&made.path, needs, observed),
             (Some(Need::Link(_)), _) => false,
         };
-        if !fits && !is_gone(made, observed) {
+        if !fits && !observed.is_gone(made) {
             removed.insert(made.path.clone());
             steps.push(removal(made));
         }
@@ -124,17 +125,6 @@ fn is_below_a_mount(path: &JailPath, needs: &BTreeMap<JailPath, Need<'_>>, obser
         Some(Need::Target(mount)) => mount.recursive || observed.mounts.contains_key(above),
         _ => false,
     })
-}
-
-/// Whether something else is there now than what was made, such as what a run made after it and a crash left.
-fn is_gone(made: &Made, observed: &Observed) -> bool {
-    let Some(seen) = observed.paths.get(&made.path) else { return false };
-    let same_kind = match made.kind {
-        MadeKind::Directory => seen.kind == FileKind::Directory,
-        MadeKind::File => seen.kind == FileKind::File,
-        MadeKind::Link(_) => seen.kind == FileKind::Symlink,
-    };
-    !same_kind || made.file.is_some_and(|file| !file.is(&seen.file))
 }
 
 pub(super) fn removal(made: &Made) -> Step {

@@ -408,10 +408,24 @@ impl Host {
     }
 }
 
+/// How often a name is looked at that is a link and then none.
+const LOOKS: usize = 10;
+
+/// What is at `path`. One that is replaced just then is looked at again.
 fn look(path: &Path) -> io::Result<Node> {
-    let stat = sys::stat_at(AT_FDCWD, path)?;
-    let link = if stat.kind == FileKind::Symlink { Some(std::fs::read_link(path)?) } else { None };
-    Ok(Node { stat, link })
+    steadily(|| {
+        let stat = sys::stat_at(AT_FDCWD, path)?;
+        let link = if stat.kind == FileKind::Symlink { Some(std::fs::read_link(path)?) } else { None };
+        Ok(Node { stat, link })
+    })
+}
+
+/// Looks again while readlink(2) says EINVAL: what was a link is none any more.
+fn steadily(look: impl Fn() -> io::Result<Node>) -> io::Result<Node> {
+    let again = |looked: &io::Result<Node>| {
+        looked.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
+    };
+    (1..LOOKS).map(|_| look()).find(|looked| !again(looked)).unwrap_or_else(&look)
 }
 
 /// As [`look`], of `path` below `base`, where no link may be on the way.
@@ -424,12 +438,14 @@ fn look_beneath(base: &Path, path: &Path) -> io::Result<Node> {
     };
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     let directory = sys::open_beneath(&base, directory, flags)?;
-    let stat = sys::stat_at(&directory, Path::new(name))?;
-    let link = match stat.kind {
-        FileKind::Symlink => Some(nix::fcntl::readlinkat(&directory, name)?.into()),
-        _ => None,
-    };
-    Ok(Node { stat, link })
+    steadily(|| {
+        let stat = sys::stat_at(&directory, Path::new(name))?;
+        let link = match stat.kind {
+            FileKind::Symlink => Some(nix::fcntl::readlinkat(&directory, name)?.into()),
+            _ => None,
+        };
+        Ok(Node { stat, link })
+    })
 }
 
 /// What was seen at `path`; `None`: nothing is there.
@@ -461,6 +477,29 @@ fn errno_of(error: &io::Error) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_that_becomes_a_file_is_looked_at_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, file) = (dir.path().join("link"), dir.path().join("file"));
+        std::fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink("file", &link).unwrap();
+        let count = std::cell::Cell::new(0);
+        let replaced = |times: usize| {
+            count.set(0);
+            steadily(|| {
+                count.set(count.get() + 1);
+                let node = look(&link)?;
+                // What is a file by now.
+                std::fs::read_link(if count.get() <= times { &file } else { &link })?;
+                Ok(node)
+            })
+        };
+        assert_eq!(replaced(3).ok().and_then(|node| node.link), Some("file".into()));
+        assert_eq!(count.get(), 4);
+        assert_eq!(replaced(usize::MAX).err().and_then(|error| error.raw_os_error()), Some(libc::EINVAL));
+        assert_eq!(count.get(), LOOKS, "there is an end");
+    }
 
     #[test]
     fn a_run_sees_one_state_and_directories_are_listed_sorted() {

@@ -134,11 +134,12 @@ impl Ended {
         }
     }
 
-    /// Whether the host replaced a source of this site in the midst of it, as the site's error says: nobody's fault.
-    pub fn is_overtaken(&self, site: &str) -> bool {
+    /// Whether the host replaced a source of this site in the midst of it, as the site's error says, and once more when it was
+    /// tried again: nobody's fault. `replaced`: how often the host replaced anything meanwhile.
+    pub fn is_overtaken(&self, site: &str, replaced: usize) -> bool {
         let failed = self.stderr.contains(&format!("error: {site}: "));
         let said = ["was replaced while it was being mounted", "removed or replaced meanwhile"];
-        failed && said.iter().any(|said| self.stderr.contains(said))
+        replaced > 1 && failed && said.iter().any(|said| self.stderr.contains(said))
     }
 
     pub fn is_ok(&self) -> bool {

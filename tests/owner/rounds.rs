@@ -285,6 +285,8 @@ fn administrator(
         }
     };
     while Instant::now() < mood.until {
+        let before = world.replaced();
+        let replaced = || world.replaced() - before;
         match random.below(10) {
             0 | 1 if mood.has("all") => {
                 if world.options.has("signals") && random.once_in(4) {
@@ -293,7 +295,7 @@ fn administrator(
                         commands::run_and_signal(world, journal, &["up", "--all"], after, Signal::SIGTERM);
                     stuck.fetch_or(ended.is_none(), Ordering::Relaxed);
                 } else if let Some(up) = run(&["up", "--all"]) {
-                    for nth in (0..QUIET.len()).filter(|nth| !up.is_overtaken(QUIET[*nth])) {
+                    for nth in (0..QUIET.len()).filter(|nth| !up.is_overtaken(QUIET[*nth], replaced())) {
                         let is_up = oracle.quiet_is_up(nth).map_err(|why| format!("{up}\n{why}"));
                         judge(nth, is_up, "`up --all`");
                     }
@@ -322,8 +324,8 @@ fn administrator(
             }
             nth => {
                 let nth = usize::from(nth == 9);
-                if let Some(ended) = run(&["up", QUIET[nth]]).filter(|ended| !ended.is_overtaken(QUIET[nth]))
-                {
+                let up = run(&["up", QUIET[nth]]);
+                if let Some(ended) = up.filter(|ended| !ended.is_overtaken(QUIET[nth], replaced())) {
                     if !ended.is_ok() {
                         journal.finds("b: `up` of a quiet site", &ended.to_string());
                     }

@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::mount::{MsFlags, mount};
 
@@ -25,6 +26,8 @@ pub struct World {
     pub owners: Vec<Owner>,
     /// What the files say that the host replaces.
     pub named: Mutex<BTreeMap<&'static str, String>>,
+    /// How often it replaced one.
+    replaced: AtomicUsize,
     /// The lines that a hostile site's manifest has now.
     lines: Mutex<BTreeMap<&'static str, BTreeSet<usize>>>,
     pub options: Options,
@@ -84,7 +87,8 @@ impl World {
         let program = sandbox.file("player", "");
         bind(&std::env::current_exe().unwrap(), &program);
         let (named, lines) = (Mutex::default(), Mutex::default());
-        let world = Self { sandbox, owners, named, lines, options, program };
+        let replaced = AtomicUsize::new(0);
+        let world = Self { sandbox, owners, named, replaced, lines, options, program };
         world.make_host();
         for owner in &world.owners {
             world.make_owner(owner);
@@ -177,6 +181,7 @@ impl World {
         for _ in 0..1000 {
             match fs::rename(&new, &path) {
                 Ok(()) => {
+                    self.replaced.fetch_add(1, Ordering::Relaxed);
                     named.insert(name, text.to_owned());
                     return true;
                 }
@@ -186,6 +191,12 @@ impl World {
         }
         fs::remove_file(new).unwrap();
         false
+    }
+
+    /// How often the host has replaced a file by now.
+    pub fn replaced(&self) -> usize {
+        let _none_meanwhile = self.named.lock().unwrap();
+        self.replaced.load(Ordering::Relaxed)
     }
 
     /// Gives the owner's site a manifest with some of the lines: one in `once_in`.

@@ -143,7 +143,7 @@ fn bring_right(
         }
         _ => return Ended::Failed(Failed::Errors(errors)),
     };
-    match run.make_so(desired, manifest.services, stop) {
+    match run.make_so(desired, manifest.services, stop, Ok) {
         Ok(Some(mut done)) => {
             for (verb, target) in &mut done.changed {
                 if *verb == "detached" && left.expired.contains(target) {
