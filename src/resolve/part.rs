@@ -409,7 +409,8 @@ fn missing(host: &Host, path: &HostPath, error: &LookupError) -> Error {
             Some(near) => message.hint(format!("did you mean {near}? Otherwise, {MAY_DO_WITHOUT}")),
             None => message.hint(MAY_DO_WITHOUT),
         },
-        LookupError::Strange { to, .. } => message.hint(format!("name {to}, if that is what is meant")),
+        LookupError::Strange { .. } => message
+            .hint("find out who made that link; a directory of that user's own can be named without it"),
         _ if error.is_missing() => message.hint(MAY_DO_WITHOUT),
         _ => message,
     }
