@@ -364,7 +364,7 @@ fn not_ours() {
 
 /// What may stand in the units. None of it gives a mount namespace, which would make the mounts invisible; whatever is
 /// not known here may.
-const WITHOUT_NAMESPACE: [&str; 24] = [
+const WITHOUT_NAMESPACE: [&str; 25] = [
     "Type",
     "Environment",
     "TimeoutStartSec",
@@ -386,6 +386,7 @@ const WITHOUT_NAMESPACE: [&str; 24] = [
     "LockPersonality",
     "MemoryDenyWriteExecute",
     "KeyringMode",
+    "KillMode",
     "SystemCallArchitectures",
     "SystemCallFilter",
     "SystemCallErrorNumber",

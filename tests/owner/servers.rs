@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::mem::ManuallyDrop;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -126,11 +126,15 @@ impl Drop for Servers {
 /// Whether fusermount3(1) lets the owner mount there: a directory of his that he can write in. No link is on the way, or
 /// the test itself would mount elsewhere.
 fn is_possible(place: &Path, owner: &Owner) -> Result<(), String> {
+    // What does not answer must not be asked.
+    if mounts().iter().any(|mount| mount.kind.starts_with("fuse") && place.starts_with(&mount.point)) {
+        return Err("it is on a FUSE file system already".into());
+    }
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let directory = openat2(CWD, place, flags, Mode::empty(), resolve).map_err(|error| error.to_string())?;
-    let meta = fs::File::from(directory).metadata().map_err(|error| error.to_string())?;
-    if meta.uid() != owner.uid || mounts().iter().any(|mount| mount.point == place) {
+    let stat = mountjail::sys::stat_fd_unsynced(&directory).map_err(|error| error.to_string())?;
+    if stat.uid != owner.uid || mounts().iter().any(|mount| mount.point == place) {
         return Err("it is not his, or a mount".into());
     }
     let mut test = Command::new("test");
