@@ -1,8 +1,8 @@
 //! Whole processes against the raw system calls and against what people use instead, in one table.
 //!
-//! `cargo bench`, as root, on a quiet machine. Every site has 30 mounts, its placeholders are there already.
-//! All of it happens in a mount namespace of its own. Ratios of one run are what counts; times are of this
-//! machine.
+//! `cargo bench`, as root, on a quiet machine. Every site has 30 mounts, its placeholders are there
+//! already. All of it happens in a mount namespace of its own. Ratios of one run are what counts;
+//! times are of this machine.
 
 use std::env;
 use std::fmt::Write as _;
@@ -51,7 +51,11 @@ impl Farm {
         let mut preset = "description: thirty files\nmounts:\n".to_owned();
         for nth in 0..MOUNTS {
             let source = dir.join(format!("host/file{nth}"));
-            let _ = writeln!(preset, "  - {{ source: {}, target: /etc/file{nth} }}", source.display());
+            let _ = writeln!(
+                preset,
+                "  - {{ source: {}, target: /etc/file{nth} }}",
+                source.display()
+            );
             write(source, format!("contents of {nth}"));
         }
         write(dir.join("config/presets/thirty.yaml"), preset);
@@ -88,8 +92,10 @@ impl Farm {
         let mut text = String::new();
         for site in 0..self.sites {
             for nth in 0..MOUNTS {
-                let (source, target) =
-                    (self.dir.join(format!("host/file{nth}")), target(&self.dir, site, nth));
+                let (source, target) = (
+                    self.dir.join(format!("host/file{nth}")),
+                    target(&self.dir, site, nth),
+                );
                 let _ = writeln!(
                     text,
                     "{} {} none bind,ro,nosuid,nodev,noexec 0 0",
@@ -142,14 +148,34 @@ fn life(farm: &Farm, rounds: usize) -> Life {
         times[4].push(time(&mut farm.raw("--raw-down")));
     }
     let [up, again, down, raw_up, raw_down] = times.map(median);
-    Life { up, again, down, raw_up, raw_down }
+    Life {
+        up,
+        again,
+        down,
+        raw_up,
+        raw_down,
+    }
 }
 
 fn table() {
     unshare(CloneFlags::CLONE_NEWNS).expect("needs root: mount namespaces");
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        None::<&str>,
+    )
+    .unwrap();
     let base = tempfile::tempdir().unwrap();
-    mount(Some("farm"), base.path(), Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();
+    mount(
+        Some("farm"),
+        base.path(),
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("mode=755"),
+    )
+    .unwrap();
     let farm = |sites| Farm::new(base.path(), sites);
 
     let (one, ten, hundred, many) = (farm(1), farm(10), farm(100), farm(MANY));
@@ -157,27 +183,71 @@ fn table() {
     let spawn = median((0..21).map(|_| time(&mut bubblewrap(&one))).collect());
     let of_ten = life(&ten, 11);
     let of_hundred = life(&hundred, 5);
-    let mount_a = time(Command::new("mount").arg("-a").arg("-T").arg(hundred.fstab()));
+    let mount_a = time(
+        Command::new("mount")
+            .arg("-a")
+            .arg("-T")
+            .arg(hundred.fstab()),
+    );
     raw_down(&hundred.dir, hundred.sites);
     let of_many = life(&many, 5);
     let resident = peak_of(&many);
 
     println!("{MOUNTS} mounts a site; medians; times in ms\n");
-    println!("{:<34} {:>10} {:>10} {:>7}  goal", "", "mountjail", "reference", "ratio");
+    println!(
+        "{:<34} {:>10} {:>10} {:>7}  goal",
+        "", "mountjail", "reference", "ratio"
+    );
     let row = |what: &str, ours: Duration, theirs: Duration, goal: &str| {
         let (ours, theirs) = (ours.as_secs_f64() * 1e3, theirs.as_secs_f64() * 1e3);
-        println!("{what:<34} {ours:>10.2} {theirs:>10.2} {:>7.2}  {goal}", ours / theirs);
+        println!(
+            "{what:<34} {ours:>10.2} {theirs:>10.2} {:>7.2}  {goal}",
+            ours / theirs
+        );
     };
     row("up, 1 site / bubblewrap spawn", of_one.up, spawn, "<= 1");
     row("up, 1 site / raw calls", of_one.up, of_one.raw_up, "");
-    row("up --all, 10 sites / raw calls", of_ten.up, of_ten.raw_up, "");
-    row("up --all, 100 sites / raw calls", of_hundred.up, of_hundred.raw_up, "");
+    row(
+        "up --all, 10 sites / raw calls",
+        of_ten.up,
+        of_ten.raw_up,
+        "",
+    );
+    row(
+        "up --all, 100 sites / raw calls",
+        of_hundred.up,
+        of_hundred.raw_up,
+        "",
+    );
     row("up --all, 100 sites / mount -a", of_hundred.up, mount_a, "");
-    row("up --all, 1000 sites / raw calls", of_many.up, of_many.raw_up, "<= 1.5");
-    row("nothing to do, 1000 / raw calls", of_many.again, of_many.raw_up, "<= 1");
-    row("down --all, 1000 / raw, one by one", of_many.down, of_many.raw_down, "<= 0.4");
-    row("a site's up at 1000 / at 10", of_many.up / 1000, of_ten.up / 10, "<= 1.3");
-    println!("{:<34} {:>10} {:>10} {:>7}  <= 64", "peak memory at 1000 sites, MiB", resident, "", "");
+    row(
+        "up --all, 1000 sites / raw calls",
+        of_many.up,
+        of_many.raw_up,
+        "<= 1.5",
+    );
+    row(
+        "nothing to do, 1000 / raw calls",
+        of_many.again,
+        of_many.raw_up,
+        "<= 1",
+    );
+    row(
+        "down --all, 1000 / raw, one by one",
+        of_many.down,
+        of_many.raw_down,
+        "<= 0.4",
+    );
+    row(
+        "a site's up at 1000 / at 10",
+        of_many.up / 1000,
+        of_ten.up / 10,
+        "<= 1.3",
+    );
+    println!(
+        "{:<34} {:>10} {:>10} {:>7}  <= 64",
+        "peak memory at 1000 sites, MiB", resident, "", ""
+    );
     umount2(base.path(), MntFlags::MNT_DETACH).unwrap();
 }
 
@@ -186,7 +256,10 @@ fn bubblewrap(farm: &Farm) -> Command {
     let mut command = Command::new("bwrap");
     command.args(["--dev-bind", "/", "/"]);
     for nth in 0..MOUNTS {
-        command.arg("--ro-bind").arg(farm.dir.join(format!("host/file{nth}"))).arg(target(&farm.dir, 0, nth));
+        command
+            .arg("--ro-bind")
+            .arg(farm.dir.join(format!("host/file{nth}")))
+            .arg(target(&farm.dir, 0, nth));
     }
     command.arg("true");
     command
@@ -197,10 +270,17 @@ fn peak_of(farm: &Farm) -> i64 {
     let measure = |command: &str| {
         let inner = farm.mountjail(command);
         let mut outer = Command::new(env::current_exe().unwrap());
-        outer.arg("--peak").arg(inner.get_program()).args(inner.get_args());
+        outer
+            .arg("--peak")
+            .arg(inner.get_program())
+            .args(inner.get_args());
         let output = outer.output().unwrap();
         assert!(output.status.success());
-        String::from_utf8(output.stdout).unwrap().trim().parse::<i64>().unwrap()
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .trim()
+            .parse::<i64>()
+            .unwrap()
     };
     let up = measure("up").max(measure("up"));
     up.max(measure("down"))
@@ -214,8 +294,8 @@ fn peak(program: &str, arguments: &[&str]) {
     println!("{}", usage.max_rss() / 1024);
 }
 
-/// The shortest loop that makes the same mounts safely: sources prepared once, targets opened beneath the
-/// root, a clone and one `move_mount` each.
+/// The shortest loop that makes the same mounts safely: sources prepared once, targets opened
+/// beneath the root, a clone and one `move_mount` each.
 fn raw_up(dir: &Path, sites: usize) {
     let attributes = MountAttr {
         set: libc::MOUNT_ATTR_RDONLY
@@ -231,10 +311,15 @@ fn raw_up(dir: &Path, sites: usize) {
         Ok(clone)
     };
     let prepared: Vec<_> = (0..MOUNTS).map(|nth| prepare(nth).unwrap()).collect();
-    let names: Vec<_> = (0..MOUNTS).map(|nth| PathBuf::from(format!("etc/file{nth}"))).collect();
+    let names: Vec<_> = (0..MOUNTS)
+        .map(|nth| PathBuf::from(format!("etc/file{nth}")))
+        .collect();
     for site in 0..sites {
-        let root =
-            sys::open_host(&dir.join(format!("srv/{site}")), libc::O_PATH | libc::O_DIRECTORY).unwrap();
+        let root = sys::open_host(
+            &dir.join(format!("srv/{site}")),
+            libc::O_PATH | libc::O_DIRECTORY,
+        )
+        .unwrap();
         for (source, name) in prepared.iter().zip(&names) {
             let target = sys::open_beneath(&root, name, libc::O_PATH).unwrap();
             sys::move_mount(sys::clone_mount(source).unwrap(), target).unwrap();

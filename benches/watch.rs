@@ -1,7 +1,8 @@
-//! How long a jail shows the old file after the host replaced it: `mountjail watch` as a whole process.
+//! How long a jail shows the old file after the host replaced it: `mountjail watch` as a whole
+//! process.
 //!
-//! `cargo bench --bench watch`, as root, on a quiet machine. All of it happens in a mount namespace of its own. Quantiles
-//! of one run; times are of this machine.
+//! `cargo bench --bench watch`, as root, on a quiet machine. All of it happens in a mount namespace
+//! of its own. Quantiles of one run; times are of this machine.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -23,11 +24,30 @@ const REPLACED: usize = 1000;
 
 fn main() {
     unshare(CloneFlags::CLONE_NEWNS).expect("needs root: mount namespaces");
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        None::<&str>,
+    )
+    .unwrap();
     let base = tempfile::tempdir().unwrap();
-    mount(Some("farm"), base.path(), Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();
-    println!("from rename(2) on the host to the new file in the jail; {MOUNTS} mounts a site; times in ms\n");
-    println!("{:<40} {:>9} {:>9} {:>9}  goal", "", "median", "99 %", "worst");
+    mount(
+        Some("farm"),
+        base.path(),
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("mode=755"),
+    )
+    .unwrap();
+    println!(
+        "from rename(2) on the host to the new file in the jail; {MOUNTS} mounts a site; times in ms\n"
+    );
+    println!(
+        "{:<40} {:>9} {:>9} {:>9}  goal",
+        "", "median", "99 %", "worst"
+    );
     one_site(base.path());
     many_sites(base.path());
     umount2(base.path(), MntFlags::MNT_DETACH).unwrap();
@@ -36,7 +56,12 @@ fn main() {
 fn row(what: &str, mut times: Vec<Duration>, goal: &str) {
     times.sort();
     let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1e3;
-    println!("{what:<40} {:>9.2} {:>9.2} {:>9.2}  {goal}", at(50), at(99), at(100));
+    println!(
+        "{what:<40} {:>9.2} {:>9.2} {:>9.2}  {goal}",
+        at(50),
+        at(99),
+        at(100)
+    );
 }
 
 fn one_site(base: &Path) {
@@ -50,14 +75,30 @@ fn one_site(base: &Path) {
         };
         (from..from + REPLACED).map(one).collect()
     };
-    row("1 site, one after the other", times(Duration::ZERO, 1), "<= 10, worst <= 100");
-    row("1 site, 10 ms apart", times(Duration::from_millis(10), 2001), "<= 10, worst <= 100");
+    row(
+        "1 site, one after the other",
+        times(Duration::ZERO, 1),
+        "<= 10, worst <= 100",
+    );
+    row(
+        "1 site, 10 ms apart",
+        times(Duration::from_millis(10), 2001),
+        "<= 10, worst <= 100",
+    );
     thread::scope(|scope| {
         scope.spawn(|| read_all_the_time(&farm.target(0), &done, &reads));
-        row("1 site, and a reader that never stops", times(Duration::from_millis(1), 4001), "");
+        row(
+            "1 site, and a reader that never stops",
+            times(Duration::from_millis(1), 4001),
+            "",
+        );
         done.store(true, Ordering::Relaxed);
     });
-    println!("{:<40} {:>9} reads, each of them whole", "", reads.load(Ordering::Relaxed));
+    println!(
+        "{:<40} {:>9} reads, each of them whole",
+        "",
+        reads.load(Ordering::Relaxed)
+    );
     watcher.end();
 }
 
@@ -69,8 +110,15 @@ fn many_sites(base: &Path) {
         thread::sleep(Duration::from_secs(2));
         farm.replaced(nth, &all)
     });
-    row("1000 sites, until the last one has it", times.collect(), "worst <= 2000");
-    println!("\nresident with 1000 sites: {} MiB (goal <= 32)", watcher.resident() / 1024);
+    row(
+        "1000 sites, until the last one has it",
+        times.collect(),
+        "worst <= 2000",
+    );
+    println!(
+        "\nresident with 1000 sites: {} MiB (goal <= 32)",
+        watcher.resident() / 1024
+    );
     watcher.end();
 }
 
@@ -92,7 +140,10 @@ struct Farm {
 
 impl Farm {
     fn new(base: &Path, sites: usize) -> Self {
-        let farm = Self { dir: base.join(sites.to_string()), sites };
+        let farm = Self {
+            dir: base.join(sites.to_string()),
+            sites,
+        };
         let write = |path: PathBuf, text: String| {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
@@ -100,7 +151,11 @@ impl Farm {
         let mut preset = "description: thirty files\nmounts:\n".to_owned();
         for nth in 0..MOUNTS {
             let source = farm.source(nth);
-            let _ = writeln!(preset, "  - {{ source: {}, target: /etc/file{nth} }}", source.display());
+            let _ = writeln!(
+                preset,
+                "  - {{ source: {}, target: /etc/file{nth} }}",
+                source.display()
+            );
             write(source, contents(0));
         }
         write(farm.dir.join("config/presets/thirty.yaml"), preset);
@@ -108,9 +163,17 @@ impl Farm {
             let root = farm.dir.join(format!("srv/{site}"));
             fs::create_dir_all(&root).unwrap();
             let manifest = format!("root: {}\npresets: [thirty]\n", root.display());
-            write(farm.dir.join(format!("config/sites/site{site}.yaml")), manifest);
+            write(
+                farm.dir.join(format!("config/sites/site{site}.yaml")),
+                manifest,
+            );
         }
-        assert!(farm.mountjail(&["up", "--all", "--quiet"]).status().unwrap().success());
+        assert!(
+            farm.mountjail(&["up", "--all", "--quiet"])
+                .status()
+                .unwrap()
+                .success()
+        );
         farm
     }
 
@@ -125,20 +188,30 @@ impl Farm {
     fn mountjail(&self, arguments: &[&str]) -> Command {
         let mut mountjail = Command::new(env!("CARGO_BIN_EXE_mountjail"));
         mountjail.arg("--config-dir").arg(self.dir.join("config"));
-        mountjail.arg("--state-dir").arg(self.dir.join("state")).args(arguments);
+        mountjail
+            .arg("--state-dir")
+            .arg(self.dir.join("state"))
+            .args(arguments);
         mountjail
     }
 
     fn watch(&self) -> Watcher {
-        let mut child = self.mountjail(&["watch"]).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let mut child = self
+            .mountjail(&["watch"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap())
+            .lines()
+            .map_while(Result::ok);
         assert!(lines.any(|line| line.contains(&format!("watching {} site", self.sites))));
         thread::spawn(move || lines.for_each(drop)); // so that it never waits for a reader
         thread::sleep(Duration::from_secs(2)); // the second look, at what happened while it looked first
         Watcher(child)
     }
 
-    /// Replaces the first file by the contents number `nth`, and takes the time until all of `sites` have it.
+    /// Replaces the first file by the contents number `nth`, and takes the time until all of
+    /// `sites` have it.
     fn replaced(&self, nth: usize, sites: &[usize]) -> Duration {
         let (new, text) = (self.dir.join("host/file0.new"), contents(nth));
         fs::write(&new, &text).unwrap();
@@ -147,7 +220,11 @@ impl Farm {
         for site in sites {
             let target = self.target(*site);
             while fs::read_to_string(&target).unwrap() != text {
-                assert!(start.elapsed() < Duration::from_secs(60), "{} stays stale", target.display());
+                assert!(
+                    start.elapsed() < Duration::from_secs(60),
+                    "{} stays stale",
+                    target.display()
+                );
                 thread::yield_now();
             }
         }
@@ -169,7 +246,10 @@ impl Watcher {
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
         let worker = children.split_ascii_whitespace().next().unwrap();
         let text = fs::read_to_string(format!("/proc/{worker}/status")).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 

@@ -1,4 +1,5 @@
-// What each target does with an input; the ordinary tests replay the corpus through the same functions.
+// What each target does with an input; the ordinary tests replay the corpus through the same
+// functions.
 
 use mountjail::manifest::{Presets, SiteName, SourceFile, parse, root_of};
 use mountjail::observe::{Kept, Record, Unreadable, VERSION, WatchState, parse_mountinfo};
@@ -6,9 +7,15 @@ use mountjail::resolve::ldso::{cache, elf, script};
 
 /// A manifest: read or refused, and a refusal can be shown.
 pub fn manifest(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
     let mut presets = Presets::default();
-    presets.add("self", SourceFile::File("self.yaml".into()), text.to_owned());
+    presets.add(
+        "self",
+        SourceFile::File("self.yaml".into()),
+        text.to_owned(),
+    );
     let site = SiteName::new("s").unwrap();
     match parse(site, SourceFile::File("s.yaml".into()), text, &presets) {
         Ok(manifest) => assert_eq!(root_of(text), Some(manifest.root)),
@@ -39,8 +46,8 @@ pub fn ld_so_cache(bytes: &[u8]) {
     }
 }
 
-/// A record, of either kind or the watcher's: what was read says the same when it is written and read again, and loses no
-/// field; a newer one is named by its version.
+/// A record, of either kind or the watcher's: what was read says the same when it is written and
+/// read again, and loses no field; a newer one is named by its version.
 pub fn record(bytes: &[u8]) {
     let named = |unreadable: &Unreadable| match unreadable {
         Unreadable::Newer(version) => *version > VERSION,
@@ -60,7 +67,8 @@ pub fn record(bytes: &[u8]) {
     }
 }
 
-/// `value`, which was read from `bytes`, as it is written; with all the names that are in the outermost object there.
+/// `value`, which was read from `bytes`, as it is written; with all the names that are in the
+/// outermost object there.
 fn again(bytes: &[u8], value: &impl serde::Serialize) -> Vec<u8> {
     let written = serde_json::to_value(value).unwrap();
     let read: serde_json::Value = serde_json::from_slice(bytes).unwrap();

@@ -1,5 +1,5 @@
-//! Writes what packages ship besides the program and what lies in this folder: manual pages, completions and the
-//! manifest's schema. `cargo run --example generate -- target/packaging`
+//! Writes what packages ship besides the program and what lies in this folder: manual pages,
+//! completions and the manifest's schema. `cargo run --example generate -- target/packaging`
 
 use std::fs;
 use std::io;
@@ -12,7 +12,9 @@ use roff::{Roff, bold, italic, roman};
 use serde_json::Value;
 
 fn main() -> io::Result<()> {
-    let target = std::env::args_os().nth(1).unwrap_or_else(|| "target/packaging".into());
+    let target = std::env::args_os()
+        .nth(1)
+        .unwrap_or_else(|| "target/packaging".into());
     let target = Path::new(&target);
     for directory in ["man", "completions", "schema"] {
         fs::create_dir_all(target.join(directory))?;
@@ -23,10 +25,15 @@ fn main() -> io::Result<()> {
     fs::write(man.join("mountjail-presets.7"), presets_page().to_roff())?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         let file = clap_complete::Generator::file_name(&shell, "mountjail");
-        fs::write(target.join("completions").join(file), completion_script(shell))?;
+        fs::write(
+            target.join("completions").join(file),
+            completion_script(shell),
+        )?;
     }
-    for (name, schema) in [("mountjail.schema.json", site_schema()), ("preset.schema.json", preset_schema())]
-    {
+    for (name, schema) in [
+        ("mountjail.schema.json", site_schema()),
+        ("preset.schema.json", preset_schema()),
+    ] {
         fs::write(target.join("schema").join(name), format!("{schema:#}\n"))?;
     }
     Ok(())
@@ -38,19 +45,33 @@ fn commands(directory: &Path) -> io::Result<()> {
     program.build();
     for inner in program.get_subcommands() {
         let name = format!("mountjail-{}", inner.get_name());
-        let inner = inner.clone().bin_name(format!("mountjail {}", inner.get_name()));
+        let inner = inner
+            .clone()
+            .bin_name(format!("mountjail {}", inner.get_name()));
         let mut also = vec![("mountjail", "8"), ("mountjail.yaml", "5")];
         if name == "mountjail-presets" {
             also.push(("mountjail-presets", "7")); // which man(1) does not show first
         }
         command_page(directory, inner, &name, "EXAMPLE", &Roff::new(), &also)?;
     }
-    let also = [("mountjail.yaml", "5"), ("mountjail-presets", "7"), ("mount", "8"), ("chroot", "2")];
-    command_page(directory, program, "mountjail", "EXIT STATUS", &files_and_environment(), &also)
+    let also = [
+        ("mountjail.yaml", "5"),
+        ("mountjail-presets", "7"),
+        ("mount", "8"),
+        ("chroot", "2"),
+    ];
+    command_page(
+        directory,
+        program,
+        "mountjail",
+        "EXIT STATUS",
+        &files_and_environment(),
+        &also,
+    )
 }
 
-/// The page `name`(8), without a date, so that it is the same each time; `last`: what the help ends with; `more`:
-/// sections after it.
+/// The page `name`(8), without a date, so that it is the same each time; `last`: what the help ends
+/// with; `more`: sections after it.
 fn command_page(
     directory: &Path,
     mut command: clap::Command,
@@ -60,7 +81,11 @@ fn command_page(
     also: &[(&str, &str)],
 ) -> io::Result<()> {
     let usage = command.render_usage().to_string();
-    let usage = usage.trim_start_matches("Usage:").lines().map(str::trim).collect::<Vec<_>>();
+    let usage = usage
+        .trim_start_matches("Usage:")
+        .lines()
+        .map(str::trim)
+        .collect::<Vec<_>>();
     let man = clap_mangen::Man::new(command.name(&*name.to_owned().leak()))
         .title(name.to_uppercase())
         .section("8")
@@ -89,7 +114,11 @@ fn command_page(
     end.to_writer(&mut text)?;
     let text = String::from_utf8_lossy(&text).replace(".SH EXTRA\n", &format!(".SH \"{last}\"\n"));
     let file = directory.join(format!("{name}.8"));
-    fs::write(file, text.replace("\nExample:\n", "\n").replace("\nExit codes:\n", "\n"))
+    fs::write(
+        file,
+        text.replace("\nExample:\n", "\n")
+            .replace("\nExit codes:\n", "\n"),
+    )
 }
 
 fn files_and_environment() -> Roff {
@@ -105,10 +134,22 @@ fn files_and_environment() -> Roff {
     entries(
         &mut page,
         &[
-            ("/etc/mountjail/sites/SITE.yaml", "The manifest of a site: mountjail.yaml(5)."),
-            ("/etc/mountjail/presets/NAME.yaml", "A preset of this host's own: mountjail-presets(7)."),
-            ("/run/mountjail", "Records of what is mounted, and locks. They end with the boot."),
-            ("/var/lib/mountjail", "Records of what was made in roots, and the files for users."),
+            (
+                "/etc/mountjail/sites/SITE.yaml",
+                "The manifest of a site: mountjail.yaml(5).",
+            ),
+            (
+                "/etc/mountjail/presets/NAME.yaml",
+                "A preset of this host's own: mountjail-presets(7).",
+            ),
+            (
+                "/run/mountjail",
+                "Records of what is mounted, and locks. They end with the boot.",
+            ),
+            (
+                "/var/lib/mountjail",
+                "Records of what was made in roots, and the files for users.",
+            ),
         ],
     );
     page.control("SH", ["ENVIRONMENT"]);
@@ -134,7 +175,16 @@ fn files_and_environment() -> Roff {
 fn page(name: &str, section: &str, summary: &str) -> Roff {
     let mut page = Roff::new();
     let source = concat!("mountjail ", env!("CARGO_PKG_VERSION"));
-    page.control("TH", [name.to_uppercase().as_str(), section, "", source, "File Formats"]);
+    page.control(
+        "TH",
+        [
+            name.to_uppercase().as_str(),
+            section,
+            "",
+            source,
+            "File Formats",
+        ],
+    );
     page.control("SH", ["NAME"]);
     page.text([roman(format!("{name} - {summary}"))]);
     page
@@ -166,15 +216,31 @@ fn manifest_page() -> Roff {
     page.control("SH", ["KEYS OF A SITE"]);
     keys(&mut page, &site_schema());
     page.control("SH", ["KEYS OF A MOUNT"]);
-    page.text([roman("An item of "), bold("mounts"), roman(" is a path, or a mapping with these keys.")]);
+    page.text([
+        roman("An item of "),
+        bold("mounts"),
+        roman(" is a path, or a mapping with these keys."),
+    ]);
     let mounts = &site_schema()["properties"]["mounts"]["items"]["anyOf"][1];
     keys(&mut page, mounts);
     page.control("SH", ["ITEMS WITH ALTERNATIVES"]);
-    page.text([roman("Items of "), bold("devices"), roman(", "), bold("etc"), roman(" and "), bold("users")]);
+    page.text([
+        roman("Items of "),
+        bold("devices"),
+        roman(", "),
+        bold("etc"),
+        roman(" and "),
+        bold("users"),
+    ]);
     page.text([roman(
         "may be written { name: NAME, optional: true } or { any_of: [NAME, NAME] }, those of ",
     )]);
-    page.text([bold("programs"), roman(" and "), bold("libraries"), roman(" with path in place of name.")]);
+    page.text([
+        bold("programs"),
+        roman(" and "),
+        bold("libraries"),
+        roman(" with path in place of name."),
+    ]);
     page.control("SH", ["PRESETS"]);
     page.text([
         roman("A preset has the same keys without "),
@@ -191,41 +257,77 @@ fn manifest_page() -> Roff {
     keys(&mut page, &preset);
     page.control("SH", ["EXAMPLE"]);
     example(&mut page, include_str!("../manifests/sites/example.yaml"));
-    see_also(&mut page, &[("mountjail", "8"), ("mountjail-presets", "7"), ("mount", "8")]);
+    see_also(
+        &mut page,
+        &[
+            ("mountjail", "8"),
+            ("mountjail-presets", "7"),
+            ("mount", "8"),
+        ],
+    );
     page
 }
 
 fn presets_page() -> Roff {
-    let mut page = page("mountjail-presets", "7", "the built-in presets of mountjail");
+    let mut page = page(
+        "mountjail-presets",
+        "7",
+        "the built-in presets of mountjail",
+    );
     page.control("SH", ["DESCRIPTION"]);
-    page.text([roman("A site names presets under "), bold("presets"), roman(" in its manifest. A file")]);
+    page.text([
+        roman("A site names presets under "),
+        bold("presets"),
+        roman(" in its manifest. A file"),
+    ]);
     page.text([
         italic("/etc/mountjail/presets/NAME.yaml"),
         roman(" replaces the built-in one of that name."),
     ]);
-    page.text([bold("mountjail presets NAME"), roman(" shows what one brings on this host.")]);
+    page.text([
+        bold("mountjail presets NAME"),
+        roman(" shows what one brings on this host."),
+    ]);
     page.control("SH", ["PRESETS"]);
     let presets = Presets::built_in();
     for name in presets.names() {
         page.control("SS", [name]);
         page.text([roman(presets.description(name).unwrap_or_default())]);
         let text = presets.text(name).unwrap_or_default();
-        let rest: Vec<_> = text.lines().filter(|line| !line.starts_with("description:")).collect();
+        let rest: Vec<_> = text
+            .lines()
+            .filter(|line| !line.starts_with("description:"))
+            .collect();
         example(&mut page, &rest.join("\n"));
     }
-    see_also(&mut page, &[("mountjail", "8"), ("mountjail-presets", "8"), ("mountjail.yaml", "5")]);
+    see_also(
+        &mut page,
+        &[
+            ("mountjail", "8"),
+            ("mountjail-presets", "8"),
+            ("mountjail.yaml", "5"),
+        ],
+    );
     page
 }
 
-/// A paragraph for each key, those that are required first: its description, what it takes, an example.
+/// A paragraph for each key, those that are required first: its description, what it takes, an
+/// example.
 fn keys(page: &mut Roff, schema: &Value) {
     let required = schema["required"].as_array().cloned().unwrap_or_default();
     let is_required = |key: &str| required.iter().any(|required| *required == *key);
-    let mut keys: Vec<_> = schema["properties"].as_object().into_iter().flatten().collect();
+    let mut keys: Vec<_> = schema["properties"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .collect();
     keys.sort_by_key(|(key, _)| !is_required(key));
     for (key, about) in keys {
         page.control("TP", []);
-        page.text([bold(key), roman(if is_required(key) { " (required)" } else { "" })]);
+        page.text([
+            bold(key),
+            roman(if is_required(key) { " (required)" } else { "" }),
+        ]);
         page.text([roman(about["description"].as_str().unwrap_or_default())]);
         if let Some(values) = about["enum"].as_array() {
             let values: Vec<_> = values.iter().filter_map(Value::as_str).collect();
@@ -253,7 +355,10 @@ fn see_also(page: &mut Roff, pages: &[(&str, &str)]) {
     for (nth, (name, section)) in pages.iter().enumerate() {
         page.text([
             bold(*name),
-            roman(format!("({section}){}", if nth + 1 < pages.len() { "," } else { "" })),
+            roman(format!(
+                "({section}){}",
+                if nth + 1 < pages.len() { "," } else { "" }
+            )),
         ]);
     }
 }

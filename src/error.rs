@@ -18,8 +18,9 @@ pub enum Kind {
 
 /// An error as an administrator reads it.
 ///
-/// `Display` gives `message: reason`, without the hint; the command line prints the hint on a line of
-/// its own. `message` names the operation, the site and the paths; `reason` is the kernel's in words.
+/// `Display` gives `message: reason`, without the hint; the command line prints the hint on a line
+/// of its own. `message` names the operation, the site and the paths; `reason` is the kernel's in
+/// words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     kind: Kind,
@@ -55,7 +56,14 @@ impl Error {
     }
 
     fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), reason: None, errno: None, hint: None, overtaken: false }
+        Self {
+            kind,
+            message: message.into(),
+            reason: None,
+            errno: None,
+            hint: None,
+            overtaken: false,
+        }
     }
 
     /// Adds the system's reason, in its own words ("No such file or directory").
@@ -84,7 +92,8 @@ impl Error {
         self
     }
 
-    /// Says that something changed after it was looked at: the same command may succeed now, which is the hint.
+    /// Says that something changed after it was looked at: the same command may succeed now, which
+    /// is the hint.
     #[must_use]
     pub fn overtaken(mut self) -> Self {
         self.overtaken = true;

@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
-use nix::unistd::{AccessFlags, Gid, Group, Uid, User, access, chroot, fchdir, initgroups, setgid, setuid};
+use nix::unistd::{
+    AccessFlags, Gid, Group, Uid, User, access, chroot, fchdir, initgroups, setgid, setuid,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::{HostPath, JailPath};
@@ -66,23 +68,27 @@ pub fn group(name: &str) -> Result<Gid> {
         .ok_or_else(|| cannot().because_of(format!("there is no such group {WHERE_USERS_ARE}")))
 }
 
-/// Enters the root and gives up what `who` does not have: the caller's groups, which are looked up on the host, keys and
-/// capabilities. Nothing of the jail runs before that.
+/// Enters the root and gives up what `who` does not have: the caller's groups, which are looked up
+/// on the host, keys and capabilities. Nothing of the jail runs before that.
 pub fn enter(root: &HostPath, who: &Who) -> Result<()> {
     let cannot_enter =
         |error: io::Error| Error::failed(format!("cannot enter the root {root}")).because(&error);
     let cannot_become = |error: nix::Error| {
         Error::failed(format!("cannot become the user {}", who.name)).because(&error.into())
     };
-    let name = CString::new(who.name.as_str()).map_err(|_| Error::usage("a user's name has no NUL"))?;
+    let name =
+        CString::new(who.name.as_str()).map_err(|_| Error::usage("a user's name has no NUL"))?;
     let gid = Gid::from_raw(who.gid);
     initgroups(&name, gid).map_err(cannot_become)?;
     keep_off_the_keyboard()?;
     sys::leave_session_keyring().map_err(|error| {
-        Error::failed("cannot keep the caller's keys (keyrings(7)) from what runs inside").because(&error)
+        Error::failed("cannot keep the caller's keys (keyrings(7)) from what runs inside")
+            .because(&error)
     })?;
-    // As `up` opens it, through no link: the way there may have been changed by the site's owner meanwhile.
-    let directory = sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY).map_err(cannot_enter)?;
+    // As `up` opens it, through no link: the way there may have been changed by the site's owner
+    // meanwhile.
+    let directory =
+        sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY).map_err(cannot_enter)?;
     let entered = fchdir(&directory).and_then(|()| chroot("."));
     entered.map_err(|error| cannot_enter(error.into()))?;
     setgid(gid).map_err(cannot_become)?;
@@ -91,27 +97,38 @@ pub fn enter(root: &HostPath, who: &Who) -> Result<()> {
         return Ok(());
     }
     sys::drop_capabilities().map_err(|error| {
-        Error::failed(format!("cannot give up root's capabilities for {}", who.name)).because(&error)
+        Error::failed(format!(
+            "cannot give up root's capabilities for {}",
+            who.name
+        ))
+        .because(&error)
     })
 }
 
-/// The first of the directories `ways` that this process, which is inside, may not go through, and why.
+/// The first of the directories `ways` that this process, which is inside, may not go through, and
+/// why.
 pub fn first_closed(ways: &[JailPath]) -> Option<(JailPath, io::Error)> {
-    ways.iter().find_map(|way| match access(way.as_path(), AccessFlags::X_OK) {
-        Err(error @ (nix::Error::EACCES | nix::Error::EPERM)) => Some((way.clone(), error.into())),
-        _ => None,
-    })
+    ways.iter()
+        .find_map(|way| match access(way.as_path(), AccessFlags::X_OK) {
+            Err(error @ (nix::Error::EACCES | nix::Error::EPERM)) => {
+                Some((way.clone(), error.into()))
+            }
+            _ => None,
+        })
 }
 
-/// Whoever has the caller's terminal could put a command line into it, which the caller's shell would run as root.
+/// Whoever has the caller's terminal could put a command line into it, which the caller's shell
+/// would run as root.
 fn keep_off_the_keyboard() -> Result<()> {
     // It can be opened by whoever has a terminal, and by nobody else.
-    let terminal =
-        || !matches!(File::open("/dev/tty"), Err(error) if error.raw_os_error() == Some(libc::ENXIO));
+    let terminal = || !matches!(File::open("/dev/tty"), Err(error) if error.raw_os_error() == Some(libc::ENXIO));
     match sys::forbid_typing() {
         Err(error) if terminal() => {
-            let cannot = Error::failed("cannot keep what runs inside from typing into this terminal");
-            Err(cannot.because(&error).hint("run it without this terminal: `setsid --wait mountjail …`"))
+            let cannot =
+                Error::failed("cannot keep what runs inside from typing into this terminal");
+            Err(cannot
+                .because(&error)
+                .hint("run it without this terminal: `setsid --wait mountjail …`"))
         }
         _ => Ok(()),
     }

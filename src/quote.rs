@@ -1,4 +1,5 @@
-//! Text that somebody else chose, such as a site's owner, in what an administrator reads and copies.
+//! Text that somebody else chose, such as a site's owner, in what an administrator reads and
+//! copies.
 
 use std::borrow::Cow;
 
@@ -11,31 +12,45 @@ pub fn word(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("'{}'", text.replace('\'', r"'\''")))
 }
 
-/// `text` within one line, and with nothing in it that commands a terminal or changes the order of what is shown: what is
-/// no printable character by itself is escaped.
+/// `text` within one line, and with nothing in it that commands a terminal or changes the order of
+/// what is shown: what is no printable character by itself is escaped.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unprintable) {
         return Cow::Borrowed(text);
     }
-    let escaped = |c: char| if is_unprintable(c) { c.escape_default().collect() } else { c.to_string() };
+    let escaped = |c: char| {
+        if is_unprintable(c) {
+            c.escape_default().collect()
+        } else {
+            c.to_string()
+        }
+    };
     Cow::Owned(text.chars().map(escaped).collect())
 }
 
-/// As [`printable`], and not longer than can be read: what is beyond `longest` characters is left out in the middle.
+/// As [`printable`], and not longer than can be read: what is beyond `longest` characters is left
+/// out in the middle.
 pub fn brief(text: &str, longest: usize) -> Cow<'_, str> {
     let text = printable(text);
-    let count = if text.len() <= longest { 0 } else { text.chars().count() };
+    let count = if text.len() <= longest {
+        0
+    } else {
+        text.chars().count()
+    };
     if count <= longest {
         return text;
     }
     let (first, last) = (longest * 3 / 4, longest / 4);
     let begin: String = text.chars().take(first).collect();
     let end: String = text.chars().skip(count - last).collect();
-    Cow::Owned(format!("{begin} [{} characters left out] {end}", count - first - last))
+    Cow::Owned(format!(
+        "{begin} [{} characters left out] {end}",
+        count - first - last
+    ))
 }
 
-/// Controls, and of Unicode besides: what is invisible (U+200B), ends a line (U+2028), turns the direction of writing around
-/// (U+202E), stands on the character before it, or means nothing.
+/// Controls, and of Unicode besides: what is invisible (U+200B), ends a line (U+2028), turns the
+/// direction of writing around (U+202E), stands on the character before it, or means nothing.
 fn is_unprintable(c: char) -> bool {
     // The standard library escapes exactly these, and of ASCII also quotes and backslashes.
     c.is_control() || !c.is_ascii() && c.escape_debug().len() > 1
@@ -47,32 +62,59 @@ mod tests {
 
     #[test]
     fn the_terminal_is_not_commanded() {
-        assert_eq!(super::printable("a\\ü\x1b[2J\n\tb\u{9b}"), "a\\ü\\u{1b}[2J\\n\\tb\\u{9b}");
+        assert_eq!(
+            super::printable("a\\ü\x1b[2J\n\tb\u{9b}"),
+            "a\\ü\\u{1b}[2J\\n\\tb\\u{9b}"
+        );
         for c in (0x200b..=0x200f)
             .chain(0x2028..=0x202e)
             .chain(0x2060..=0x206f)
             .chain([0xad, 0x61c, 0xfeff, 0xe0041])
         {
             let c = char::from_u32(c).unwrap();
-            assert_eq!(super::printable(&format!("a{c}ö")), format!("a\\u{{{:x}}}ö", u32::from(c)));
+            assert_eq!(
+                super::printable(&format!("a{c}ö")),
+                format!("a\\u{{{:x}}}ö", u32::from(c))
+            );
         }
-        assert_eq!(super::printable("Zürich 東京 \"'\\ €"), "Zürich 東京 \"'\\ €");
+        assert_eq!(
+            super::printable("Zürich 東京 \"'\\ €"),
+            "Zürich 東京 \"'\\ €"
+        );
     }
 
     #[test]
     fn a_long_text_keeps_its_begin_and_end() {
         assert_eq!(super::brief("äöü\n", 5), "äöü\\n");
         let long = super::brief(&"ä".repeat(20_000), 100).into_owned();
-        assert_eq!(long, format!("{} [19900 characters left out] {}", "ä".repeat(75), "ä".repeat(25)));
-        assert!(super::brief(&"\u{202e}".repeat(20_000), 100).chars().count() < 140);
+        assert_eq!(
+            long,
+            format!(
+                "{} [19900 characters left out] {}",
+                "ä".repeat(75),
+                "ä".repeat(25)
+            )
+        );
+        assert!(
+            super::brief(&"\u{202e}".repeat(20_000), 100)
+                .chars()
+                .count()
+                < 140
+        );
     }
 
     #[test]
     fn a_word_is_one_word_to_the_shell() {
         assert_eq!(super::word("/usr/lib/libc.so.6"), "/usr/lib/libc.so.6");
-        for text in ["", "a b", "$(id)", "`id`", "it's", "'; id '", "~", "a\nb", "*", "ä", "#", "!!"] {
+        for text in [
+            "", "a b", "$(id)", "`id`", "it's", "'; id '", "~", "a\nb", "*", "ä", "#", "!!",
+        ] {
             let line = format!("printf %s {}", super::word(text));
-            let printed = Command::new("sh").args(["-c", &line]).output().unwrap().stdout;
+            let printed = Command::new("sh")
+                .args(["-c", &line])
+                .output()
+                .unwrap()
+                .stdout;
             assert_eq!(String::from_utf8_lossy(&printed), text, "{line}");
         }
     }

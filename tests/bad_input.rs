@@ -1,4 +1,5 @@
-//! Promise: bad input and bad luck give a clear error, the right exit code, nothing mounted and nothing lost.
+//! Promise: bad input and bad luck give a clear error, the right exit code, nothing mounted and
+//! nothing lost.
 
 mod support;
 
@@ -16,28 +17,52 @@ type OnEngine = fn(&'static str);
 
 fn main() -> ExitCode {
     let once: [(&str, fn()); 16] = [
-        ("every mistake in a manifest is shown with its place", manifests),
+        (
+            "every mistake in a manifest is shown with its place",
+            manifests,
+        ),
         ("a root where no jail may be is refused", roots),
         ("a root inside another site is refused", overlapping_roots),
-        ("a renamed manifest does not take over the root", renamed_manifest),
+        (
+            "a renamed manifest does not take over the root",
+            renamed_manifest,
+        ),
         ("a source that leads nowhere is named", sources),
-        ("a link of a site's owner leads to nothing of others", strange_links),
+        (
+            "a link of a site's owner leads to nothing of others",
+            strange_links,
+        ),
         ("what is in /proc brings nothing along", proc_alone),
-        ("sources that contradict each other are both named", conflicts),
+        (
+            "sources that contradict each other are both named",
+            conflicts,
+        ),
         ("a site that is not there is said so", no_such_site),
-        ("what nothing brings is said with the line that would", why_not),
+        (
+            "what nothing brings is said with the line that would",
+            why_not,
+        ),
         ("without privileges nothing happens", no_privileges),
         ("one site's error does not stop the others", all_goes_on),
-        ("where there can be no more threads, one does the work", no_threads),
+        (
+            "where there can be no more threads, one does the work",
+            no_threads,
+        ),
         ("what is no directory of sites is said so", configuration),
         ("a reader that closes the pipe is no error", closed_pipe),
-        ("what a site's owner chose commands no terminal, and is no line of its own", hostile_text),
+        (
+            "what a site's owner chose commands no terminal, and is no line of its own",
+            hostile_text,
+        ),
     ];
     let engines: [(&str, OnEngine); 6] = [
         ("a target that is in the way is an error", targets),
         ("a full disk undoes everything", full_disk),
         ("a read-only root is an error", read_only_root),
-        ("a state directory that cannot be written is an error", state_directory),
+        (
+            "a state directory that cannot be written is an error",
+            state_directory,
+        ),
         ("a signal undoes what was begun", signal),
         ("a reached mount limit undoes everything", mount_max),
     ];
@@ -47,7 +72,9 @@ fn main() -> ExitCode {
             Ok(())
         })
     });
-    let engines = engines.into_iter().flat_map(|(name, body)| for_each_engine(name, body));
+    let engines = engines
+        .into_iter()
+        .flat_map(|(name, body)| for_each_engine(name, body));
     support::main(once.chain(engines).collect())
 }
 
@@ -55,19 +82,37 @@ fn manifests() {
     let sandbox = Sandbox::new();
     let root = sandbox.directory("srv/s");
     let cases: &[(&str, &[&str])] = &[
-        ("root: ROOT\nprogams: [/bin/sh]\n", &["s.yaml:2:1", "progams", "programs"]),
-        ("root: ROOT\npresets: [php-fmp]\n", &["s.yaml:2:11", "php-fmp", "php-fpm"]),
-        ("root: ROOT\ndevices: [nul]\n", &["s.yaml:2:11", "devices[0]", "null"]),
+        (
+            "root: ROOT\nprogams: [/bin/sh]\n",
+            &["s.yaml:2:1", "progams", "programs"],
+        ),
+        (
+            "root: ROOT\npresets: [php-fmp]\n",
+            &["s.yaml:2:11", "php-fmp", "php-fpm"],
+        ),
+        (
+            "root: ROOT\ndevices: [nul]\n",
+            &["s.yaml:2:11", "devices[0]", "null"],
+        ),
         ("root: srv/www\n", &["s.yaml:1:7", "not absolute"]),
-        ("root: ROOT\nmounts: [/etc/../root]\n", &["s.yaml:2:10", "mounts[0]", "`..`"]),
+        (
+            "root: ROOT\nmounts: [/etc/../root]\n",
+            &["s.yaml:2:10", "mounts[0]", "`..`"],
+        ),
         (
             "root: ROOT\nmounts:\n  - source: /etc\n    target: x\n",
             &["s.yaml:4:13", "mounts[0].target", "not absolute"],
         ),
         ("root: ROOT\nroot: ROOT\n", &["s.yaml:2:1", "twice"]),
         ("etc: [hosts]\n", &["root"]),
-        ("root: ROOT\netc: hosts\n", &["s.yaml:2:6", "not a list", "[hosts]"]),
-        ("root: ROOT\nmounts: [{ source: /etc/hosts, access: rw }]\n", &["read-write"]),
+        (
+            "root: ROOT\netc: hosts\n",
+            &["s.yaml:2:6", "not a list", "[hosts]"],
+        ),
+        (
+            "root: ROOT\nmounts: [{ source: /etc/hosts, access: rw }]\n",
+            &["read-write"],
+        ),
         ("root: [\n", &["s.yaml:2"]),
         ("", &["empty"]),
     ];
@@ -76,7 +121,10 @@ fn manifests() {
         for command in ["check", "up", "plan", "status"] {
             let ran = sandbox.run(&[command, "s"]).exits(2);
             for words in *expected {
-                assert!(ran.stderr.contains(words), "{text:?}: {words:?} is not in\n{ran}");
+                assert!(
+                    ran.stderr.contains(words),
+                    "{text:?}: {words:?} is not in\n{ran}"
+                );
             }
         }
     }
@@ -114,22 +162,37 @@ fn roots() {
         sandbox.manifest("s", format!("root: {root}\netc: [hosts]\n"));
         sandbox.run(&["up", "s"]).exits(code).complains(message);
     }
-    sandbox.ok(&["up", "--create", "s"]).complains("made the root");
-    assert_eq!(fs::metadata(&missing).unwrap().permissions().mode() & 0o777, 0o755);
+    sandbox
+        .ok(&["up", "--create", "s"])
+        .complains("made the root");
+    assert_eq!(
+        fs::metadata(&missing).unwrap().permissions().mode() & 0o777,
+        0o755
+    );
     sandbox.ok(&["down", "s"]);
     // A link on the way into the system: nothing is made there.
     symlink("/etc", sandbox.path("srv/to-etc")).unwrap();
     let hidden = sandbox.path("srv/to-etc/mountjail-must-not-make-this");
     sandbox.manifest("s", format!("root: {}\netc: [hosts]\n", show(&hidden)));
-    sandbox.run(&["up", "--create", "s"]).exits(2).complains("inside /etc");
+    sandbox
+        .run(&["up", "--create", "s"])
+        .exits(2)
+        .complains("inside /etc");
     assert!(!hidden.exists());
     // A source in the root, and one that holds it.
     let inside = sandbox.directory("srv/real/inside");
     sandbox.manifest(
         "s",
-        format!("root: {}\nmounts: [{{ source: {}, target: /x }}]\n", show(&directory), show(&inside)),
+        format!(
+            "root: {}\nmounts: [{{ source: {}, target: /x }}]\n",
+            show(&directory),
+            show(&inside)
+        ),
     );
-    sandbox.run(&["up", "s"]).exits(2).complains("is in the root");
+    sandbox
+        .run(&["up", "s"])
+        .exits(2)
+        .complains("is in the root");
     sandbox.manifest(
         "s",
         format!(
@@ -138,11 +201,16 @@ fn roots() {
             show(&sandbox.path("srv"))
         ),
     );
-    sandbox.run(&["up", "s"]).exits(2).complains("holds the root");
+    sandbox
+        .run(&["up", "s"])
+        .exits(2)
+        .complains("holds the root");
     // A parent that somebody else can write is no error, but is said.
     fs::set_permissions(sandbox.path("srv"), fs::Permissions::from_mode(0o777)).unwrap();
     sandbox.manifest("s", format!("root: {}\netc: [hosts]\n", show(&directory)));
-    sandbox.ok(&["check", "s"]).complains("can be written by others");
+    sandbox
+        .ok(&["check", "s"])
+        .complains("can be written by others");
 }
 
 fn overlapping_roots() {
@@ -151,14 +219,29 @@ fn overlapping_roots() {
     sandbox.site("c", "etc: [hosts]\n");
     let inner = sandbox.directory("srv/a/inner");
     sandbox.manifest("b", format!("root: {}\netc: [hosts]\n", inner.display()));
-    sandbox.run(&["up", "b"]).exits(2).complains("of the site a");
-    sandbox.run(&["up", "a"]).exits(2).complains("of the site b");
+    sandbox
+        .run(&["up", "b"])
+        .exits(2)
+        .complains("of the site a");
+    sandbox
+        .run(&["up", "a"])
+        .exits(2)
+        .complains("of the site b");
     sandbox.ok(&["up", "c"]);
     sandbox.ok(&["down", "c"]);
     // Also where a link hides it.
     symlink(sandbox.path("srv"), sandbox.path("other-way")).unwrap();
-    sandbox.manifest("b", format!("root: {}/a/inner\netc: [hosts]\n", sandbox.path("other-way").display()));
-    sandbox.run(&["up", "b"]).exits(2).complains("of the site a");
+    sandbox.manifest(
+        "b",
+        format!(
+            "root: {}/a/inner\netc: [hosts]\n",
+            sandbox.path("other-way").display()
+        ),
+    );
+    sandbox
+        .run(&["up", "b"])
+        .exits(2)
+        .complains("of the site a");
     sandbox.manifest("b", format!("root: {}\n", sandbox.root("c").display()));
     sandbox.run(&["up", "b"]).exits(2).complains("as well");
 }
@@ -167,9 +250,14 @@ fn renamed_manifest() {
     let sandbox = Sandbox::new();
     let root = sandbox.site("old", "etc: [hosts]\n");
     sandbox.ok(&["up", "old"]);
-    fs::rename(sandbox.path("config/sites/old.yaml"), sandbox.path("config/sites/new.yaml")).unwrap();
+    fs::rename(
+        sandbox.path("config/sites/old.yaml"),
+        sandbox.path("config/sites/new.yaml"),
+    )
+    .unwrap();
     let ran = sandbox.run(&["up", "new"]).exits(1);
-    ran.complains("is set up as the site old").complains("`mountjail down old`");
+    ran.complains("is set up as the site old")
+        .complains("`mountjail down old`");
     sandbox.ok(&["down", "old"]);
     assert!(mounts_below(&root).is_empty());
     sandbox.ok(&["up", "new"]).complains("1 mount: 1 attached");
@@ -178,8 +266,19 @@ fn renamed_manifest() {
 fn why_not() {
     let sandbox = Sandbox::new();
     let later = sandbox.path("host/later");
-    sandbox.site("s", &format!("mounts: [{{ source: {}, optional: true }}]\n", later.display()));
-    let nothing = |path: &str| sandbox.run(&["why", "s", path]).exits(1).complains("nothing brings");
+    sandbox.site(
+        "s",
+        &format!(
+            "mounts: [{{ source: {}, optional: true }}]\n",
+            later.display()
+        ),
+    );
+    let nothing = |path: &str| {
+        sandbox
+            .run(&["why", "s", path])
+            .exits(1)
+            .complains("nothing brings")
+    };
     nothing("/nowhere").complains("it is not on the host either");
     nothing(later.join("socket").to_str().unwrap())
         .complains("once it is there, this brings it: ")
@@ -205,7 +304,10 @@ fn strange_links() {
         lchown(path, Some(1234), Some(1234)).unwrap();
     }
     let public = theirs.join("public");
-    let root = sandbox.site("s", &format!("mounts: [{{ source: {}, target: /x }}]\n", public.display()));
+    let root = sandbox.site(
+        "s",
+        &format!("mounts: [{{ source: {}, target: /x }}]\n", public.display()),
+    );
     link(&secret, &public);
     sandbox
         .run(&["up", "s"])
@@ -218,20 +320,41 @@ fn strange_links() {
     sandbox.ok(&["up", "s"]);
     // Turned away while the site is up.
     link(&secret, &public);
-    sandbox.run(&["up", "s"]).exits(1).complains("it is not followed");
+    sandbox
+        .run(&["up", "s"])
+        .exits(1)
+        .complains("it is not followed");
     sandbox.ok(&["down", "s"]);
     // On the way to the root.
     let www = theirs.join("www");
     link(&sandbox.path("host/other"), &www);
-    sandbox.manifest("r", format!("root: {}\ndevices: [zero]\n", www.join("root").display()));
-    sandbox.run(&["up", "r"]).exits(1).complains("www is user 1234's").complains("without links");
-    sandbox.manifest("r", format!("root: {}\ndevices: [zero]\n", www.join("new/root").display()));
-    sandbox.run(&["up", "--create", "r"]).exits(1).complains("www is user 1234's");
+    sandbox.manifest(
+        "r",
+        format!("root: {}\ndevices: [zero]\n", www.join("root").display()),
+    );
+    sandbox
+        .run(&["up", "r"])
+        .exits(1)
+        .complains("www is user 1234's")
+        .complains("without links");
+    sandbox.manifest(
+        "r",
+        format!(
+            "root: {}\ndevices: [zero]\n",
+            www.join("new/root").display()
+        ),
+    );
+    sandbox
+        .run(&["up", "--create", "r"])
+        .exits(1)
+        .complains("www is user 1234's");
     assert!(!sandbox.path("host/other/new").exists());
     // Root's own links are followed.
     lchown(&www, Some(0), Some(0)).unwrap();
     lchown(&theirs, Some(0), Some(0)).unwrap();
-    sandbox.ok(&["up", "--create", "r"]).complains("made the root");
+    sandbox
+        .ok(&["up", "--create", "r"])
+        .complains("made the root");
     assert!(sandbox.path("host/other/new/root/dev/zero").exists());
 }
 
@@ -239,7 +362,9 @@ fn strange_links() {
 fn proc_alone() {
     let sandbox = Sandbox::new();
     sandbox.site("s", "mounts: [/proc]\n");
-    sandbox.ok(&["check", "s"]).prints("s: ok, 1 mount and 0 links");
+    sandbox
+        .ok(&["check", "s"])
+        .prints("s: ok, 1 mount and 0 links");
 }
 
 fn sources() {
@@ -251,13 +376,22 @@ fn sources() {
     sandbox.file("host/text", "no program");
     let cases = [
         ("mounts: [HOST/missing]", "HOST/missing does not exist"),
-        ("mounts: [HOST/missing/deeper]", "HOST/missing does not exist"),
+        (
+            "mounts: [HOST/missing/deeper]",
+            "HOST/missing does not exist",
+        ),
         ("mounts: [HOST/text/below]", "HOST/text is not a directory"),
         ("mounts: [HOST/dangling]", "which does not exist"),
         ("mounts: [HOST/one]", "in a circle"),
-        ("mounts: [{ source: \"HOST/*.none\" }]", "nothing on this host matches HOST/*.none"),
+        (
+            "mounts: [{ source: \"HOST/*.none\" }]",
+            "nothing on this host matches HOST/*.none",
+        ),
         ("mounts: [HOST/texd]", "did you mean HOST/text?"),
-        ("mounts: [{ any_of: [HOST/x, HOST/y] }]", "none of these is on this host: HOST/x, HOST/y"),
+        (
+            "mounts: [{ any_of: [HOST/x, HOST/y] }]",
+            "none of these is on this host: HOST/x, HOST/y",
+        ),
         ("programs: [HOST/text]", "neither an ELF file nor a script"),
         ("programs: [HOST]", "is a directory, not a program"),
         ("etc: [no-such-file]", "/etc/no-such-file"),
@@ -276,7 +410,9 @@ fn sources() {
     }
     let optional = "mounts: [{ source: HOST/missing, optional: true }]\netc: [hosts]\n";
     sandbox.site("s", &optional.replace("HOST", host.to_str().unwrap()));
-    sandbox.ok(&["up", "s"]).complains("skipped, because it is optional");
+    sandbox
+        .ok(&["up", "s"])
+        .complains("skipped, because it is optional");
     sandbox.ok(&["down", "s"]);
 }
 
@@ -284,9 +420,13 @@ fn conflicts() {
     let sandbox = Sandbox::new();
     let one = sandbox.file("host/one", "1");
     let two = sandbox.file("host/two", "2");
-    let line =
-        |source: &Path, more: &str| format!("  - {{ source: {}, target: /x{more} }}\n", source.display());
-    sandbox.site("s", &format!("mounts:\n{}{}", line(&one, ""), line(&two, "")));
+    let line = |source: &Path, more: &str| {
+        format!("  - {{ source: {}, target: /x{more} }}\n", source.display())
+    };
+    sandbox.site(
+        "s",
+        &format!("mounts:\n{}{}", line(&one, ""), line(&two, "")),
+    );
     sandbox
         .run(&["up", "s"])
         .exits(2)
@@ -295,10 +435,20 @@ fn conflicts() {
         .complains("two sources for /x");
     sandbox.site(
         "s",
-        &format!("mounts:\n{}{}", line(&one, ", access: read-write"), line(&one, ", executable: true")),
+        &format!(
+            "mounts:\n{}{}",
+            line(&one, ", access: read-write"),
+            line(&one, ", executable: true")
+        ),
     );
-    sandbox.run(&["up", "s"]).exits(2).complains("two ways to mount /x");
-    sandbox.site("s", &format!("mounts:\n{}{}", line(&one, ""), line(&one, "")));
+    sandbox
+        .run(&["up", "s"])
+        .exits(2)
+        .complains("two ways to mount /x");
+    sandbox.site(
+        "s",
+        &format!("mounts:\n{}{}", line(&one, ""), line(&one, "")),
+    );
     sandbox.ok(&["up", "s"]).complains("1 mount: 1 attached");
     sandbox.ok(&["down", "s"]);
     let directory = sandbox.directory("host/dir");
@@ -308,8 +458,14 @@ fn conflicts() {
         one.display()
     );
     sandbox.site("s", &format!("mounts:\n{inner}"));
-    sandbox.run(&["up", "s"]).exits(1).complains("no file to mount on");
-    assert!(fs::read_dir(directory).unwrap().next().is_none(), "nothing is made in a source");
+    sandbox
+        .run(&["up", "s"])
+        .exits(1)
+        .complains("no file to mount on");
+    assert!(
+        fs::read_dir(directory).unwrap().next().is_none(),
+        "nothing is made in a source"
+    );
 }
 
 fn no_such_site() {
@@ -331,27 +487,53 @@ fn no_such_site() {
         .exits(2)
         .complains("its manifest was removed, renamed, or is elsewhere");
     sandbox.ok(&["down", "moved"]).complains("1 mount detached");
-    sandbox.run(&["up", "../etc"]).exits(1).complains("No such file");
-    sandbox.run(&["up", "sites/site1.yaml"]).exits(1).complains("the site of that name is `site1`");
+    sandbox
+        .run(&["up", "../etc"])
+        .exits(1)
+        .complains("No such file");
+    sandbox
+        .run(&["up", "sites/site1.yaml"])
+        .exits(1)
+        .complains("the site of that name is `site1`");
     symlink("away.yaml", sandbox.path("config/sites/link.yaml")).unwrap();
-    sandbox.run(&["up", "link"]).exits(1).complains("is a link to away.yaml, which is not there");
-    sandbox.run(&["up", "a b"]).exits(2).complains("cannot be a site's name");
+    sandbox
+        .run(&["up", "link"])
+        .exits(1)
+        .complains("is a link to away.yaml, which is not there");
+    sandbox
+        .run(&["up", "a b"])
+        .exits(2)
+        .complains("cannot be a site's name");
     sandbox.run(&["up"]).exits(2);
     sandbox.run(&["up", "--all", "site1"]).exits(2);
-    sandbox.run(&["presets", "dsn"]).exits(2).complains("did you mean dns?");
+    sandbox
+        .run(&["presets", "dsn"])
+        .exits(2)
+        .complains("did you mean dns?");
 }
 
 fn no_privileges() {
     let sandbox = Sandbox::new();
     let root = sandbox.site("s", "etc: [hosts]\n");
-    let runner = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"];
+    let runner = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "--",
+    ];
     // The test's own copy of the program: the user may not be able to reach the build directory.
-    let program = sandbox.program("mountjail", fs::read(env!("CARGO_BIN_EXE_mountjail")).unwrap());
+    let program = sandbox.program(
+        "mountjail",
+        fs::read(env!("CARGO_BIN_EXE_mountjail")).unwrap(),
+    );
     let run = |arguments: &[&str]| {
         let mut command = Command::new(runner[0]);
         command.args(&runner[1..]).arg(&program).args(arguments);
         Ran::of(
-            command.env("MOUNTJAIL_CONFIG_DIR", sandbox.config()).env("MOUNTJAIL_STATE_DIR", sandbox.state()),
+            command
+                .env("MOUNTJAIL_CONFIG_DIR", sandbox.config())
+                .env("MOUNTJAIL_STATE_DIR", sandbox.state()),
         )
     };
     run(&["up", "s"]).exits(1).complains("needs root");
@@ -369,11 +551,24 @@ fn all_goes_on() {
     let last = sandbox.site("d", "etc: [hosts]\n");
     sandbox.manifest("d copy", "");
     sandbox.file("config/sites/e.yml", "");
-    let ran = sandbox.run(&["up", "--all"]).exits(1).complains("no-such-file").complains("ect");
-    let ran =
-        ran.complains("d copy.yaml: the file's name cannot be a site's name").complains("ends in .yaml");
-    assert_eq!((mounts_below(&first).len(), mounts_below(&last).len()), (1, 1), "{ran}");
-    sandbox.run(&["status"]).exits(1).prints("a: up").prints("d: up");
+    let ran = sandbox
+        .run(&["up", "--all"])
+        .exits(1)
+        .complains("no-such-file")
+        .complains("ect");
+    let ran = ran
+        .complains("d copy.yaml: the file's name cannot be a site's name")
+        .complains("ends in .yaml");
+    assert_eq!(
+        (mounts_below(&first).len(), mounts_below(&last).len()),
+        (1, 1),
+        "{ran}"
+    );
+    sandbox
+        .run(&["status"])
+        .exits(1)
+        .prints("a: up")
+        .prints("d: up");
     let json = sandbox.run(&["up", "--all", "--json"]).exits(1).json();
     assert_eq!(json["sites"].as_array().unwrap().len(), 4, "{json}");
     assert_eq!(json["sites"][0]["up"], true);
@@ -387,10 +582,27 @@ fn no_threads() {
     let sandbox = Sandbox::new();
     let roots = ["a", "b", "c"].map(|site| sandbox.site(site, "devices: [zero]\n"));
     let fault = "inject=clone,clone3:error=EAGAIN";
-    let runner = ["strace", "-f", "-q", "-o", "/dev/null", "-e", "trace=clone,clone3", "-e", fault];
-    for (arguments, mounts) in [(["up", "--all"], 1), (["status", "--all"], 1), (["down", "--all"], 0)] {
+    let runner = [
+        "strace",
+        "-f",
+        "-q",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=clone,clone3",
+        "-e",
+        fault,
+    ];
+    for (arguments, mounts) in [
+        (["up", "--all"], 1),
+        (["status", "--all"], 1),
+        (["down", "--all"], 0),
+    ] {
         Ran::of(sandbox.command_under(&runner).args(arguments)).exits(0);
-        assert!(roots.iter().all(|root| mounts_below(root).len() == mounts), "{arguments:?}");
+        assert!(
+            roots.iter().all(|root| mounts_below(root).len() == mounts),
+            "{arguments:?}"
+        );
     }
 }
 
@@ -407,15 +619,25 @@ fn configuration() {
     sandbox.preset("loop", "description: x\npresets: [other]\n");
     sandbox.preset("other", "description: x\npresets: [loop]\n");
     sandbox.site("s", "presets: [loop]\n");
-    sandbox.run(&["up", "s"]).exits(2).complains("loop -> other -> loop");
+    sandbox
+        .run(&["up", "s"])
+        .exits(2)
+        .complains("loop -> other -> loop");
     sandbox.site("t", "presets: [loop]\n");
     let ran = sandbox
         .run(&["check", "s", "t"])
         .exits(2)
         .complains("t: it includes a preset with the mistakes shown above");
-    assert_eq!(ran.stderr.matches("loop -> other -> loop").count(), 1, "{ran}");
+    assert_eq!(
+        ran.stderr.matches("loop -> other -> loop").count(),
+        1,
+        "{ran}"
+    );
     Ran::of(Command::new("mkfifo").arg(sandbox.path("config/sites/fifo.yaml"))).exits(0);
-    sandbox.run(&["up", "fifo"]).exits(2).complains("is not a regular file");
+    sandbox
+        .run(&["up", "fifo"])
+        .exits(2)
+        .complains("is not a regular file");
 }
 
 fn closed_pipe() {
@@ -426,15 +648,34 @@ fn closed_pipe() {
         "{program} --config-dir {} plan s | head -n1; echo ${{PIPESTATUS[0]}}",
         sandbox.config().display()
     );
-    let ran = Ran::of(Command::new("bash").args(["-c", &script]).env("MOUNTJAIL_STATE_DIR", sandbox.state()));
+    let ran = Ran::of(
+        Command::new("bash")
+            .args(["-c", &script])
+            .env("MOUNTJAIL_STATE_DIR", sandbox.state()),
+    );
     assert!(ran.stdout.ends_with("\n3\n"), "{ran}");
-    assert!(!ran.stderr.contains("panicked") && !ran.stderr.contains("pipe"), "{ran}");
-    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let child = sandbox.command().arg("presets").stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+    assert!(
+        !ran.stderr.contains("panicked") && !ran.stderr.contains("pipe"),
+        "{ran}"
+    );
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let child = sandbox
+        .command()
+        .arg("presets")
+        .stdout(full)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let output = child.wait_with_output().unwrap();
     let complaint = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(complaint, "error: cannot write to the standard output: No space left on device\n");
+    assert_eq!(
+        complaint,
+        "error: cannot write to the standard output: No space left on device\n"
+    );
 }
 
 fn targets(engine: &'static str) {
@@ -468,13 +709,21 @@ fn targets(engine: &'static str) {
     fs::create_dir_all(etc.join("ssl/certs")).unwrap();
     sandbox.ok(&["up", "s"]);
     sandbox.ok(&["down", "s"]);
-    assert!(etc.join("ssl/certs").exists(), "what was there before stays");
+    assert!(
+        etc.join("ssl/certs").exists(),
+        "what was there before stays"
+    );
 }
 
 /// A new tmpfs with room for little.
 fn small_disk(at: &Path, options: &str) {
     fs::create_dir_all(at).unwrap();
-    Ran::of(Command::new("mount").args(["-t", "tmpfs", "-o", options, "small"]).arg(at)).exits(0);
+    Ran::of(
+        Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "small"])
+            .arg(at),
+    )
+    .exits(0);
 }
 
 /// The title of a terminal's window, and what the journal would take for an error.
@@ -484,8 +733,14 @@ const HOSTILE: &str = "\x1b]0;owned\x07\n<3>forged";
 #[track_caller]
 fn is_tame(ran: &Ran) {
     let text = ran.stdout.clone() + &ran.stderr;
-    assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{ran:?}");
-    assert!(text.contains("owned") && !text.lines().any(|line| line.starts_with("<3>forged")), "{ran:?}");
+    assert!(
+        !text.contains(|c: char| c.is_control() && c != '\n'),
+        "{ran:?}"
+    );
+    assert!(
+        text.contains("owned") && !text.lines().any(|line| line.starts_with("<3>forged")),
+        "{ran:?}"
+    );
 }
 
 fn hostile_text() {
@@ -494,14 +749,20 @@ fn hostile_text() {
     let root = sandbox.site("link", "etc: [hosts]\n");
     symlink(HOSTILE, root.join("etc")).unwrap();
     is_tame(
-        &sandbox.run(&["up", "link"]).exits(1).complains("is a symbolic link to \\u{1b}]0;owned\\u{7}\\n<3>"),
+        &sandbox
+            .run(&["up", "link"])
+            .exits(1)
+            .complains("is a symbolic link to \\u{1b}]0;owned\\u{7}\\n<3>"),
     );
 
     // A file's name.
     let file = sandbox.file(format!("shared/{HOSTILE}"), "");
     sandbox.site(
         "file",
-        &format!("programs: [/bin/busybox]\nmounts: [\"{}/*\"]\n", file.parent().unwrap().display()),
+        &format!(
+            "programs: [/bin/busybox]\nmounts: [\"{}/*\"]\n",
+            file.parent().unwrap().display()
+        ),
     );
     for command in ["plan", "up -v", "status", "fstab", "down -v"] {
         is_tame(&sandbox.run(&command.split(' ').chain(["file"]).collect::<Vec<_>>()));
@@ -509,18 +770,36 @@ fn hostile_text() {
     is_tame(&sandbox.ok(&["why", "file", file.to_str().unwrap()]));
     sandbox.ok(&["up", "file"]);
     let json = sandbox.ok(&["status", "--json", "file"]).json().to_string();
-    assert!(json.contains("\\u001b]0;owned\\u0007\\n<3>forged"), "it is as it is in JSON: {json}");
+    assert!(
+        json.contains("\\u001b]0;owned\\u0007\\n<3>forged"),
+        "it is as it is in JSON: {json}"
+    );
     let missed = format!("/{HOSTILE}");
-    is_tame(&sandbox.run(&["trace", "-q", "--all-misses", "file", "--", "busybox", "test", "-e", &missed]));
+    is_tame(&sandbox.run(&[
+        "trace",
+        "-q",
+        "--all-misses",
+        "file",
+        "--",
+        "busybox",
+        "test",
+        "-e",
+        &missed,
+    ]));
     is_tame(&sandbox.run(&["exec", "file", "--", &missed]).exits(127));
 
     // A process's name.
     let program = "#include <unistd.h>\n#include <sys/prctl.h>\n\
                    int main(void) { prctl(PR_SET_NAME, \"\\033]0;owned\\a\\n<3>\"); write(1, \"x\", 1); pause(); }\n";
     let program = sandbox.compile("named", program);
-    let mut named = Command::new(program).stdout(Stdio::piped()).spawn().unwrap();
+    let mut named = Command::new(program)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     named.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
-    let ran = sandbox.run(&["trace", "--pid", &named.id().to_string(), "file"]).exits(1);
+    let ran = sandbox
+        .run(&["trace", "--pid", &named.id().to_string(), "file"])
+        .exits(1);
     named.kill().unwrap();
     named.wait().unwrap();
     is_tame(&ran);
@@ -531,10 +810,19 @@ fn full_disk(engine: &'static str) {
     small_disk(&sandbox.root("s"), "nr_inodes=12");
     let root = sandbox.site("s", "presets: [base, dns]\n");
     let before = tree(&root);
-    sandbox.run(&["up", "s"]).exits(1).complains("No space left on device").complains("make room");
+    sandbox
+        .run(&["up", "s"])
+        .exits(1)
+        .complains("No space left on device")
+        .complains("make room");
     before.assert_same(&tree(&root));
     assert_eq!(mounts_below(&root).len(), 1, "the disk itself");
-    Ran::of(Command::new("mount").args(["-o", "remount,nr_inodes=1000"]).arg(&root)).exits(0);
+    Ran::of(
+        Command::new("mount")
+            .args(["-o", "remount,nr_inodes=1000"])
+            .arg(&root),
+    )
+    .exits(0);
     sandbox.ok(&["up", "s"]);
     sandbox.ok(&["down", "s"]);
     before.assert_same(&tree(&root));
@@ -544,7 +832,11 @@ fn read_only_root(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     small_disk(&sandbox.root("s"), "ro");
     let root = sandbox.site("s", "etc: [hosts]\n");
-    sandbox.run(&["up", "s"]).exits(1).complains("Read-only file system").complains("mounted read-only");
+    sandbox
+        .run(&["up", "s"])
+        .exits(1)
+        .complains("Read-only file system")
+        .complains("mounted read-only");
     assert_eq!(mounts_below(&root).len(), 1, "the disk itself");
 }
 
@@ -553,11 +845,17 @@ fn state_directory(engine: &'static str) {
     let root = sandbox.site("s", "etc: [hosts]\nusers: [root]\n");
     let before = tree(&root);
     small_disk(&sandbox.state(), "ro");
-    sandbox.run(&["up", "s"]).exits(1).complains("Read-only file system");
+    sandbox
+        .run(&["up", "s"])
+        .exits(1)
+        .complains("Read-only file system");
     Ran::of(Command::new("umount").arg(sandbox.state())).exits(0);
     small_disk(&sandbox.state(), "size=4k,nr_inodes=8");
     let ran = sandbox.run(&["up", "s"]);
-    assert!(ran.code == 1 && ran.stderr.contains("No space left on device"), "{ran}");
+    assert!(
+        ran.code == 1 && ran.stderr.contains("No space left on device"),
+        "{ran}"
+    );
     before.assert_same(&tree(&root));
     assert!(mounts_below(&root).is_empty());
 }
@@ -566,10 +864,26 @@ fn mount_max(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let root = sandbox.site("s", "etc: [hosts, services, protocols]\n");
     let before = tree(&root);
-    let (call, nth) = if engine == "detached" { ("move_mount", 3) } else { ("mount", 11) };
+    let (call, nth) = if engine == "detached" {
+        ("move_mount", 3)
+    } else {
+        ("mount", 11)
+    };
     let inject = format!("inject={call}:error=ENOSPC:when={nth}");
-    let runner = ["strace", "-f", "-q", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject];
-    Ran::of(sandbox.command_under(&runner).args(["up", "s"])).exits(1).complains("fs.mount-max");
+    let runner = [
+        "strace",
+        "-f",
+        "-q",
+        "-o",
+        "/dev/null",
+        "-e",
+        &format!("trace={call}"),
+        "-e",
+        &inject,
+    ];
+    Ran::of(sandbox.command_under(&runner).args(["up", "s"]))
+        .exits(1)
+        .complains("fs.mount-max");
     before.assert_same(&tree(&root));
     assert!(mounts_below(&root).is_empty());
 }
@@ -578,12 +892,27 @@ fn signal(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let root = sandbox.site("s", "presets: [base, dns]\n");
     let before = tree(&root);
-    let (call, nth) = if engine == "detached" { ("move_mount", 5) } else { ("mount", 60) };
+    let (call, nth) = if engine == "detached" {
+        ("move_mount", 5)
+    } else {
+        ("mount", 60)
+    };
     for signal in ["SIGTERM", "SIGINT", "SIGHUP"] {
         let inject = format!("inject={call}:signal={signal}:when={nth}");
-        let runner = ["strace", "-f", "-q", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject];
+        let runner = [
+            "strace",
+            "-f",
+            "-q",
+            "-o",
+            "/dev/null",
+            "-e",
+            &format!("trace={call}"),
+            "-e",
+            &inject,
+        ];
         let ran = Ran::of(sandbox.command_under(&runner).args(["up", "s"])).exits(1);
-        ran.complains("stopped by a signal").complains("the site is as it was before");
+        ran.complains("stopped by a signal")
+            .complains("the site is as it was before");
         before.assert_same(&tree(&root));
         assert!(mounts_below(&root).is_empty() && mounts_below(&sandbox.state()).is_empty());
     }

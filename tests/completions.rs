@@ -8,7 +8,10 @@ use std::process::{Command, ExitCode};
 use support::{Ran, Sandbox, trials};
 
 fn main() -> ExitCode {
-    support::main(trials([("bash completes names", bash), ("each shell gets a script", scripts)]))
+    support::main(trials([
+        ("bash completes names", bash),
+        ("each shell gets a script", scripts),
+    ]))
 }
 
 /// What bash offers after these words of a command line.
@@ -21,9 +24,18 @@ fn offered(sandbox: &Sandbox, words: &str) -> Vec<String> {
          printf '%s\\n' \"${{COMPREPLY[@]}}\""
     );
     let mut bash = Command::new("bash");
-    bash.args(["-c", &script]).env("MOUNTJAIL_CONFIG_DIR", sandbox.config());
-    bash.env("PATH", format!("{}:{}", directory.display(), std::env::var("PATH").unwrap()));
-    Ran::of(&mut bash).exits(0).stdout.lines().map(str::to_owned).collect()
+    bash.args(["-c", &script])
+        .env("MOUNTJAIL_CONFIG_DIR", sandbox.config());
+    bash.env(
+        "PATH",
+        format!("{}:{}", directory.display(), std::env::var("PATH").unwrap()),
+    );
+    Ran::of(&mut bash)
+        .exits(0)
+        .stdout
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 fn bash() {
@@ -53,7 +65,14 @@ fn bash() {
 
 fn scripts() {
     let sandbox = Sandbox::new();
-    for (shell, mark) in [("bash", "complete -o"), ("zsh", "#compdef mountjail"), ("fish", "complete --")] {
-        sandbox.ok(&["completions", shell]).prints(mark).prints("MOUNTJAIL_COMPLETE");
+    for (shell, mark) in [
+        ("bash", "complete -o"),
+        ("zsh", "#compdef mountjail"),
+        ("fish", "complete --"),
+    ] {
+        sandbox
+            .ok(&["completions", shell])
+            .prints(mark)
+            .prints("MOUNTJAIL_COMPLETE");
     }
 }

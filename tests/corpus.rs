@@ -7,9 +7,13 @@ use std::fs;
 use std::path::Path;
 
 fn replay(name: &str, input: fn(&[u8])) {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fuzz/corpus")
+        .join(name);
     let mut count = 0;
-    for entry in fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display())) {
+    for entry in
+        fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
+    {
         let path = entry.unwrap().path();
         println!("{}", path.display());
         input(&fs::read(path).unwrap());

@@ -1,5 +1,5 @@
-//! Promise: `down` takes nothing from a site that anybody uses, in whatever mount namespace; and it always ends with the
-//! site down, whatever became of the root and of the file systems in it.
+//! Promise: `down` takes nothing from a site that anybody uses, in whatever mount namespace; and it
+//! always ends with the site down, whatever became of the root and of the file systems in it.
 
 mod support;
 
@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode};
 
 use support::{
-    Fuse, Ran, Sandbox, Tree, for_each_engine, for_each_engine_on_shared_root, mounts, mounts_below, soon,
-    tree,
+    Fuse, Ran, Sandbox, Tree, for_each_engine, for_each_engine_on_shared_root, mounts,
+    mounts_below, soon, tree,
 };
 
 /// A trial that is made for each engine.
@@ -22,25 +22,52 @@ const OWNER: u32 = 61003;
 
 fn main() -> ExitCode {
     let used: [(&str, OnEngine); 4] = [
-        ("a user in a mount namespace of its own stops down", other_namespace),
-        ("a user whose namespace has the root at / stops down", root_directory),
+        (
+            "a user in a mount namespace of its own stops down",
+            other_namespace,
+        ),
+        (
+            "a user whose namespace has the root at / stops down",
+            root_directory,
+        ),
         ("a user of a copy elsewhere stops down", copy_elsewhere),
         ("what runs inside stops down", runs_inside),
     ];
     let always: [(&str, OnEngine); 9] = [
         ("a recursive mount in use stays whole", recursive),
-        ("a running PHP-FPM with a pool in the root stops down", master),
-        ("a root that was moved is taken down where it is, and up takes it over", moved),
+        (
+            "a running PHP-FPM with a pool in the root stops down",
+            master,
+        ),
+        (
+            "a root that was moved is taken down where it is, and up takes it over",
+            moved,
+        ),
         ("a root that is gone is no dead end", gone),
         ("what something mounted over hides goes down", mounted_over),
-        ("an owner's file system over a directory or the root", owners_file_system),
+        (
+            "an owner's file system over a directory or the root",
+            owners_file_system,
+        ),
         ("a source whose server is dead, fails or hangs", dead_source),
-        ("something else in the place of a placeholder's directory", replaced_directory),
-        ("placeholders on storage that hosts share stay", shared_storage),
+        (
+            "something else in the place of a placeholder's directory",
+            replaced_directory,
+        ),
+        (
+            "placeholders on storage that hosts share stay",
+            shared_storage,
+        ),
     ];
-    let mut trials: Vec<_> =
-        used.into_iter().flat_map(|(name, body)| for_each_engine_on_shared_root(name, body)).collect();
-    trials.extend(always.into_iter().flat_map(|(name, body)| for_each_engine(name, body)));
+    let mut trials: Vec<_> = used
+        .into_iter()
+        .flat_map(|(name, body)| for_each_engine_on_shared_root(name, body))
+        .collect();
+    trials.extend(
+        always
+            .into_iter()
+            .flat_map(|(name, body)| for_each_engine(name, body)),
+    );
     support::main(trials)
 }
 
@@ -52,11 +79,18 @@ impl Running {
     fn start(command: &mut Command, begun: impl Fn(u32) -> bool) -> Self {
         let running = Self(command.spawn().unwrap());
         let pid = running.pid();
-        soon("it has begun", || if begun(pid) { Ok(()) } else { Err(format!("pid {pid}")) });
+        soon("it has begun", || {
+            if begun(pid) {
+                Ok(())
+            } else {
+                Err(format!("pid {pid}"))
+            }
+        });
         running
     }
 
-    /// Starts `script` by the shell in a mount namespace of its own; in the end it executes `sleep`.
+    /// Starts `script` by the shell in a mount namespace of its own; in the end it executes
+    /// `sleep`.
     fn in_namespace(propagation: &str, script: &str) -> Self {
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", propagation, "sh", "-ec", script]);
@@ -78,7 +112,8 @@ impl Drop for Running {
     }
 }
 
-/// A site `s` that binds a directory, a file, and a directory recursively that has a file system in it.
+/// A site `s` that binds a directory, a file, and a directory recursively that has a file system in
+/// it.
 struct Site {
     sandbox: Sandbox,
     root: PathBuf,
@@ -98,9 +133,17 @@ impl Site {
         sandbox.file("host/dir/file", "the host's");
         sandbox.file("host/file", "the host's");
         sandbox.directory("host/deep/sub");
-        Ran::of(Command::new("mount").args(["-t", "tmpfs", "sub"]).arg(sandbox.path("host/deep/sub")))
-            .exits(0);
-        let site = Self { bare: tree(&root), sandbox, root };
+        Ran::of(
+            Command::new("mount")
+                .args(["-t", "tmpfs", "sub"])
+                .arg(sandbox.path("host/deep/sub")),
+        )
+        .exits(0);
+        let site = Self {
+            bare: tree(&root),
+            sandbox,
+            root,
+        };
         site.names(&site.root);
         site.sandbox.ok(&["up", "s"]);
         assert_eq!(mounts_below(&site.root).len(), 4);
@@ -115,23 +158,38 @@ impl Site {
             "mounts:\n  - {{ source: {host}/dir, target: /dir }}\n  - {{ source: {host}/file, target: /etc/file }}\n  \
              - {{ source: {host}/deep, target: /deep, recursive: true }}\n"
         );
-        self.sandbox.manifest("s", format!("root: {}\n{lines}", root.display()));
+        self.sandbox
+            .manifest("s", format!("root: {}\n{lines}", root.display()));
     }
 
-    /// `down` changes nothing and names the process, until it has ended; --lazy says whom it leaves.
+    /// `down` changes nothing and names the process, until it has ended; --lazy says whom it
+    /// leaves.
     #[track_caller]
     fn is_used_by(&self, user: Running, says: &str) {
         let before = mounts_below(&self.root);
         for _ in 0..2 {
-            let ran = self.sandbox.run(&["down", "s"]).exits(1).complains("nothing was unmounted");
-            ran.complains(&format!("(pid {}", user.pid())).complains(says);
+            let ran = self
+                .sandbox
+                .run(&["down", "s"])
+                .exits(1)
+                .complains("nothing was unmounted");
+            ran.complains(&format!("(pid {}", user.pid()))
+                .complains(says);
             assert_eq!(before, mounts_below(&self.root));
         }
         self.sandbox.run(&["down", "--all"]).exits(1);
         let json = self.sandbox.run(&["down", "s", "--json"]).exits(1).json();
-        assert!(json["sites"][0]["errors"].to_string().contains(&format!("(pid {}", user.pid())), "{json}");
+        assert!(
+            json["sites"][0]["errors"]
+                .to_string()
+                .contains(&format!("(pid {}", user.pid())),
+            "{json}"
+        );
         assert_eq!(before, mounts_below(&self.root));
-        let ran = self.sandbox.ok(&["down", "--lazy", "s"]).complains("left without the mounts");
+        let ran = self
+            .sandbox
+            .ok(&["down", "--lazy", "s"])
+            .complains("left without the mounts");
         ran.complains(&format!("(pid {}", user.pid()));
         assert_eq!(mounts_below(&self.root), []);
         drop(user);
@@ -151,7 +209,10 @@ impl Site {
         let ours = |mount: &support::Mount| mount.point.starts_with(&self.root);
         assert_eq!(mounts().into_iter().filter(ours).collect::<Vec<_>>(), []);
         for record in ["run/s.json", "lib/s.json"] {
-            assert!(!self.sandbox.state().join(record).exists(), "{record} is left");
+            assert!(
+                !self.sandbox.state().join(record).exists(),
+                "{record} is left"
+            );
         }
     }
 }
@@ -170,7 +231,10 @@ fn other_namespace(engine: &'static str) {
 
 /// As `RootDirectory=` of systemd makes it.
 fn root_directory(engine: &'static str) {
-    for (used, says) in [("cd /dir", "in use: /dir"), ("cd /", "in use by what runs inside")] {
+    for (used, says) in [
+        ("cd /dir", "in use: /dir"),
+        ("cd /", "in use by what runs inside"),
+    ] {
         let site = Site::new(engine);
         let root = site.root.display();
         let script = format!(
@@ -185,37 +249,60 @@ fn root_directory(engine: &'static str) {
 fn copy_elsewhere(engine: &'static str) {
     let site = Site::new(engine);
     let copy = site.sandbox.directory("copy");
-    Ran::of(Command::new("mount").arg("--rbind").arg(site.sandbox.path("srv")).arg(&copy)).exits(0);
-    let user =
-        Command::new("sleep").arg("1000").current_dir(copy.join("s/dir")).spawn().map(Running).unwrap();
+    Ran::of(
+        Command::new("mount")
+            .arg("--rbind")
+            .arg(site.sandbox.path("srv"))
+            .arg(&copy),
+    )
+    .exits(0);
+    let user = Command::new("sleep")
+        .arg("1000")
+        .current_dir(copy.join("s/dir"))
+        .spawn()
+        .map(Running)
+        .unwrap();
     site.is_used_by(user, "in use: /dir");
-    Ran::of(Command::new("umount").args(["--recursive", "--lazy"]).arg(&copy)).exits(0);
+    Ran::of(
+        Command::new("umount")
+            .args(["--recursive", "--lazy"])
+            .arg(&copy),
+    )
+    .exits(0);
 }
 
 fn runs_inside(engine: &'static str) {
     let site = Site::new(engine);
     let mut command = Command::new("chroot");
-    let user = Running::start(command.arg(&site.root).args(["/busybox", "sleep", "1000"]), |pid| {
-        fs::read_link(format!("/proc/{pid}/root")).is_ok_and(|at| at == site.root)
-    });
+    let user = Running::start(
+        command.arg(&site.root).args(["/busybox", "sleep", "1000"]),
+        |pid| fs::read_link(format!("/proc/{pid}/root")).is_ok_and(|at| at == site.root),
+    );
     site.is_used_by(user, "which runs inside");
 }
 
 fn recursive(engine: &'static str) {
     let site = Site::new(engine);
-    let user =
-        Command::new("sleep").arg("1000").current_dir(site.root.join("deep")).spawn().map(Running).unwrap();
+    let user = Command::new("sleep")
+        .arg("1000")
+        .current_dir(site.root.join("deep"))
+        .spawn()
+        .map(Running)
+        .unwrap();
     site.is_used_by(user, "in use: /deep");
 }
 
 fn master(engine: &'static str) {
     let site = Site::new(engine);
-    let pool =
-        format!("[global]\n[shop]\nuser = www-data\nlisten = /run/x\nchroot = {}\n", site.root.display());
+    let pool = format!(
+        "[global]\n[shop]\nuser = www-data\nlisten = /run/x\nchroot = {}\n",
+        site.root.display()
+    );
     let file = site.sandbox.file("php-fpm.conf", pool);
     let title = format!("php-fpm: master process ({})", file.display());
     let titled = |pid: u32| {
-        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"php-fpm: master"))
+        fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.starts_with(b"php-fpm: master"))
     };
     let sleep = || {
         let mut command = Command::new("sleep");
@@ -226,7 +313,10 @@ fn master(engine: &'static str) {
     let _owners = Running::start(sleep().uid(OWNER).gid(OWNER), titled);
     site.sandbox.ok(&["down", "s"]);
     site.sandbox.ok(&["up", "s"]);
-    site.is_used_by(Running::start(&mut sleep(), titled), "whose pool shop has this root");
+    site.is_used_by(
+        Running::start(&mut sleep(), titled),
+        "whose pool shop has this root",
+    );
 }
 
 fn moved(engine: &'static str) {
@@ -275,7 +365,10 @@ fn moved(engine: &'static str) {
     let site = Site::new(engine);
     let other = site.sandbox.directory("srv/other");
     site.names(&other);
-    site.sandbox.run(&["up", "s"]).exits(1).complains("take it away there first: `mountjail down s`");
+    site.sandbox
+        .run(&["up", "s"])
+        .exits(1)
+        .complains("take it away there first: `mountjail down s`");
     site.sandbox.ok(&["down", "s"]);
     site.is_bare();
     site.sandbox.ok(&["up", "s"]);
@@ -298,16 +391,29 @@ fn gone(engine: &'static str) {
 }
 
 fn mounted_over(engine: &'static str) {
-    // The root itself, a directory above it, one in it; with a directory of the root's name, and without.
-    for (over, with_root) in [("srv/s", true), ("srv", false), ("srv", true), ("srv/s/etc", true)] {
+    // The root itself, a directory above it, one in it; with a directory of the root's name, and
+    // without.
+    for (over, with_root) in [
+        ("srv/s", true),
+        ("srv", false),
+        ("srv", true),
+        ("srv/s/etc", true),
+    ] {
         let site = Site::new(engine);
         let over = site.sandbox.path(over);
-        Ran::of(Command::new("mount").args(["-t", "tmpfs", "theirs"]).arg(&over)).exits(0);
+        Ran::of(
+            Command::new("mount")
+                .args(["-t", "tmpfs", "theirs"])
+                .arg(&over),
+        )
+        .exits(0);
         if with_root {
             fs::create_dir_all(&site.root).unwrap();
         }
         fs::write(over.join("precious"), "theirs").unwrap();
-        site.sandbox.ok(&["down", "s"]).complains("s: down, 4 mounts detached");
+        site.sandbox
+            .ok(&["down", "s"])
+            .complains("s: down, 4 mounts detached");
         let left = mounts_below(&site.sandbox.path("srv"));
         assert_eq!(left.len(), 1, "theirs stays: {left:?}");
         assert_eq!(fs::read_to_string(over.join("precious")).unwrap(), "theirs");
@@ -346,15 +452,25 @@ fn owners_file_system(engine: &'static str) {
 }
 
 fn dead_source(engine: &'static str) {
-    let ways: [fn(&mut Fuse); 4] =
-        [Fuse::die, |fuse| fuse.fail(libc::EIO), |fuse| fuse.fail(libc::ESTALE), |fuse| fuse.hang()];
+    let ways: [fn(&mut Fuse); 4] = [
+        Fuse::die,
+        |fuse| fuse.fail(libc::EIO),
+        |fuse| fuse.fail(libc::ESTALE),
+        |fuse| fuse.hang(),
+    ];
     for way in ways {
-        for arguments in [&["down", "s"][..], &["down", "--lazy", "s"], &["down", "--all"]] {
+        for arguments in [
+            &["down", "s"][..],
+            &["down", "--lazy", "s"],
+            &["down", "--all"],
+        ] {
             let sandbox = Sandbox::with_engine(engine);
             let point = sandbox.directory("remote");
             let mut fuse = Fuse::mount(&point, 0);
-            let line =
-                format!("mounts: [{{ source: {0}/data, target: /data }}]\netc: [hosts]\n", point.display());
+            let line = format!(
+                "mounts: [{{ source: {0}/data, target: /data }}]\netc: [hosts]\n",
+                point.display()
+            );
             let root = sandbox.site("s", &line);
             let bare = tree(&root);
             sandbox.ok(&["up", "s"]);
@@ -382,9 +498,14 @@ fn replaced_directory(engine: &'static str) {
         fs::rename(site.root.join("etc"), &old).unwrap();
         put(&site.root.join("etc"));
         let is_there = fs::symlink_metadata(site.root.join("etc")).is_ok();
-        site.sandbox.ok(&["down", "s"]).complains("s: down, 4 mounts detached");
+        site.sandbox
+            .ok(&["down", "s"])
+            .complains("s: down, 4 mounts detached");
         site.is_down();
-        assert_eq!(fs::symlink_metadata(site.root.join("etc")).is_ok(), is_there);
+        assert_eq!(
+            fs::symlink_metadata(site.root.join("etc")).is_ok(),
+            is_there
+        );
         if is_there {
             fs::remove_file(site.root.join("etc")).unwrap();
         }
@@ -405,7 +526,8 @@ fn shared_storage(engine: &'static str) {
     let bare: Vec<_> = tree(&root).paths().map(Path::to_owned).collect();
     let source = sandbox.file("host/file", "the host's");
     let manifest = |targets: &[&str]| {
-        let line = |target: &&str| format!("  - {{ source: {}, target: {target} }}\n", source.display());
+        let line =
+            |target: &&str| format!("  - {{ source: {}, target: {target} }}\n", source.display());
         let lines: String = targets.iter().map(line).collect();
         sandbox.manifest("s", format!("root: {}\nmounts:\n{lines}", root.display()));
     };
@@ -415,13 +537,22 @@ fn shared_storage(engine: &'static str) {
     let there = |arguments: &[&str]| {
         let enter = ["nsenter", "--target", &pid, "--mount", "--"];
         let state = sandbox.path("state-there");
-        Ran::of(sandbox.command_under(&enter).args(arguments).env("MOUNTJAIL_STATE_DIR", state))
+        Ran::of(
+            sandbox
+                .command_under(&enter)
+                .args(arguments)
+                .env("MOUNTJAIL_STATE_DIR", state),
+        )
     };
     there(&["up", "s"]).exits(0);
     sandbox.ok(&["up", "s"]);
     assert_eq!(mounts_below(&root).len(), 2);
-    let says = "3 placeholders in ".to_owned() + root.to_str().unwrap() + " stay: it is on fuse.glusterfs";
-    let ran = there(&["down", "s"]).exits(0).complains(&says).complains("down --remove-placeholders s");
+    let says =
+        "3 placeholders in ".to_owned() + root.to_str().unwrap() + " stay: it is on fuse.glusterfs";
+    let ran = there(&["down", "s"])
+        .exits(0)
+        .complains(&says)
+        .complains("down --remove-placeholders s");
     assert!(ran.stderr.contains("2 mounts detached"), "{ran}");
     assert_eq!(mounts_below(&root).len(), 2, "they stay here");
     // A line that goes takes its mount along, not what it was on.

@@ -1,4 +1,5 @@
-//! Promise: `exec` runs a command inside as its daemon would, and is the command: exit code, signals, terminal.
+//! Promise: `exec` runs a command inside as its daemon would, and is the command: exit code,
+//! signals, terminal.
 
 mod support;
 
@@ -21,15 +22,24 @@ fn main() -> ExitCode {
         ("nothing is typed into the terminal", typing),
         ("nothing that the caller has open", descriptors),
         ("no key that the caller possesses", keys),
-        ("no capability, whatever the caller's securebits say", capabilities),
+        (
+            "no capability, whatever the caller's securebits say",
+            capabilities,
+        ),
         ("the user's ids and a new environment", user),
         ("a site that is down is refused, or brought up", up_first),
-        ("what is not there is said, and what would bring it", missing),
+        (
+            "what is not there is said, and what would bring it",
+            missing,
+        ),
         ("a jail of a static program alone", busybox),
         ("nothing is left of mountjail's own settings", settings),
     ]);
     // In a process of its own, because it mounts on /etc/php.
-    trials.push(on_shared_root("whom a command runs as, and that it is never root", default_user));
+    trials.push(on_shared_root(
+        "whom a command runs as, and that it is never root",
+        default_user,
+    ));
     support::main(trials)
 }
 
@@ -46,11 +56,28 @@ fn sandbox() -> Sandbox {
 
 fn streams() {
     let sandbox = sandbox();
-    let ran = sandbox.run(&["exec", "s", "--", "/bin/sh", "-c", "echo out; echo err >&2; exit 42"]).exits(42);
-    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("out\n", "err\n"));
+    let ran = sandbox
+        .run(&[
+            "exec",
+            "s",
+            "--",
+            "/bin/sh",
+            "-c",
+            "echo out; echo err >&2; exit 42",
+        ])
+        .exits(42);
+    assert_eq!(
+        (ran.stdout.as_str(), ran.stderr.as_str()),
+        ("out\n", "err\n")
+    );
     let listed = sandbox.ok(&["exec", "s", "--", "ls", "/"]).stdout;
-    assert!(listed.contains("usr\n") && !listed.contains("root\n"), "it is in the jail: {listed}");
-    sandbox.ok(&["exec", "s", "--", "sh", "-c", "pwd"]).prints("/\n");
+    assert!(
+        listed.contains("usr\n") && !listed.contains("root\n"),
+        "it is in the jail: {listed}"
+    );
+    sandbox
+        .ok(&["exec", "s", "--", "sh", "-c", "pwd"])
+        .prints("/\n");
 }
 
 fn signals() {
@@ -76,12 +103,15 @@ fn signals() {
         assert_eq!(lines.next().unwrap().unwrap(), "got it");
         assert_eq!(child.wait().unwrap().code(), Some(7));
     }
-    sandbox.run(&["exec", "s", "--", "sh", "-c", "kill -KILL $$"]).exits(128 + 9);
+    sandbox
+        .run(&["exec", "s", "--", "sh", "-c", "kill -KILL $$"])
+        .exits(128 + 9);
 }
 
 fn terminal() {
     let sandbox = sandbox();
-    let typed = |command: &str| sandbox.on_a_terminal(&format!("$MOUNTJAIL exec s -- sh -c '{command}'"));
+    let typed =
+        |command: &str| sandbox.on_a_terminal(&format!("$MOUNTJAIL exec s -- sh -c '{command}'"));
     typed("test -t 0 && test -t 1 && test -t 2").exits(0);
     typed("exit 5").exits(5);
 }
@@ -90,29 +120,48 @@ fn terminal() {
 fn typing() {
     let sandbox = sandbox();
     sandbox.compile("srv/s/typing", include_str!("support/typing.c"));
-    let run = |command: &str, how: &str| sandbox.on_a_terminal(&format!("{command} s -- /typing '{how}'"));
-    for how in ["plain", "high", "i386", "x32", "paste", "paste high", "paste i386", "paste x32"] {
+    let run = |command: &str, how: &str| {
+        sandbox.on_a_terminal(&format!("{command} s -- /typing '{how}'"))
+    };
+    for how in [
+        "plain",
+        "high",
+        "i386",
+        "x32",
+        "paste",
+        "paste high",
+        "paste i386",
+        "paste x32",
+    ] {
         let ran = run("$MOUNTJAIL exec", how);
         if how.contains("i386") && ran.code == 128 + 11 {
             continue; // a kernel without 32-bit programs
         }
-        ran.exits(0).prints(&format!("{how}: Operation not permitted"));
+        ran.exits(0)
+            .prints(&format!("{how}: Operation not permitted"));
     }
     run("$MOUNTJAIL exec --user www-data", "plain").exits(0);
-    run("$MOUNTJAIL trace", "plain").exits(0).prints("plain: Operation not permitted");
+    run("$MOUNTJAIL trace", "plain")
+        .exits(0)
+        .prints("plain: Operation not permitted");
 
-    // A kernel without filters: nothing is run on the terminal, but without one there is nowhere to type.
-    let old = "strace -f -o /dev/null -e trace=seccomp -e inject=seccomp:error=ENOSYS $MOUNTJAIL exec";
+    // A kernel without filters: nothing is run on the terminal, but without one there is nowhere to
+    // type.
+    let old =
+        "strace -f -o /dev/null -e trace=seccomp -e inject=seccomp:error=ENOSYS $MOUNTJAIL exec";
     let refused = run(old, "plain").exits(1);
     refused
         .prints(
             "error: s: cannot keep what runs inside from typing into this terminal: Function not implemented",
         )
         .prints("try: run it without this terminal: `setsid --wait mountjail");
-    sandbox.on_a_terminal(&format!("setsid --wait {old} s -- true")).exits(0);
+    sandbox
+        .on_a_terminal(&format!("setsid --wait {old} s -- true"))
+        .exits(0);
 }
 
-/// Of what the caller has open nothing is passed on but the three streams, and these only if they lead nowhere.
+/// Of what the caller has open nothing is passed on but the three streams, and these only if they
+/// lead nowhere.
 fn descriptors() {
     let sandbox = sandbox();
     sandbox.site("proc", "presets: [busybox]\nmounts: [/proc]\n");
@@ -120,11 +169,17 @@ fn descriptors() {
     let run = |redirected: &str, runner: &str, command: &str| {
         let line = format!("exec {redirected} {runner} \"$MOUNTJAIL\" {command}");
         let mut shell = Command::new("sh");
-        shell.args(["-c", &line]).env("MOUNTJAIL", env!("CARGO_BIN_EXE_mountjail"));
-        shell.env("MOUNTJAIL_CONFIG_DIR", sandbox.config()).env("MOUNTJAIL_STATE_DIR", sandbox.state());
+        shell
+            .args(["-c", &line])
+            .env("MOUNTJAIL", env!("CARGO_BIN_EXE_mountjail"));
+        shell
+            .env("MOUNTJAIL_CONFIG_DIR", sandbox.config())
+            .env("MOUNTJAIL_STATE_DIR", sandbox.state());
         Ran::of(shell.stdin(Stdio::null()))
     };
-    let old = |errno| format!("strace -o /dev/null -e trace=close_range -e inject=close_range:error={errno}");
+    let old = |errno| {
+        format!("strace -o /dev/null -e trace=close_range -e inject=close_range:error={errno}")
+    };
     for runner in [String::new(), old("ENOSYS"), old("EINVAL")] {
         let inside = |command: &str| {
             let command = format!("{command} proc -- busybox ls /proc/self/fd");
@@ -143,11 +198,14 @@ fn descriptors() {
     run("</etc/hostname", "", "exec s -- cat").exits(0);
 }
 
-/// `exec`, `trace` and `doctor` leave the session keyring before they give root up, so what runs inside possesses neither
-/// the keys in it nor those of the keyrings that it leads to.
+/// `exec`, `trace` and `doctor` leave the session keyring before they give root up, so what runs
+/// inside possesses neither the keys in it nor those of the keyrings that it leads to.
 fn keys() {
     let sandbox = Sandbox::new();
-    sandbox.site("s", "presets: [shell]\nprograms: [/usr/bin/keyctl]\nusers: [www-data]\n");
+    sandbox.site(
+        "s",
+        "presets: [shell]\nprograms: [/usr/bin/keyctl]\nusers: [www-data]\n",
+    );
     sandbox.ok(&["up", "s"]);
     let with_key = |command: &str| {
         let line = format!(
@@ -155,45 +213,69 @@ fn keys() {
              keyctl add user inner-secret token %:inner >&2 && keyctl search @s user inner-secret >&2 && {command}"
         );
         let mut session = Command::new("keyctl");
-        session.args(["session", "-", "sh", "-c", &line]).env("MOUNTJAIL", env!("CARGO_BIN_EXE_mountjail"));
-        session.env("MOUNTJAIL_CONFIG_DIR", sandbox.config()).env("MOUNTJAIL_STATE_DIR", sandbox.state());
+        session
+            .args(["session", "-", "sh", "-c", &line])
+            .env("MOUNTJAIL", env!("CARGO_BIN_EXE_mountjail"));
+        session
+            .env("MOUNTJAIL_CONFIG_DIR", sandbox.config())
+            .env("MOUNTJAIL_STATE_DIR", sandbox.state());
         Ran::of(&mut session)
     };
     for command in ["exec", "exec --user root", "trace -q"] {
         for key in ["secret", "inner-secret"] {
-            with_key(&format!("$MOUNTJAIL {command} s -- keyctl search @s user {key}"))
-                .exits(1)
-                .complains("keyctl_search: Required key not available");
+            with_key(&format!(
+                "$MOUNTJAIL {command} s -- keyctl search @s user {key}"
+            ))
+            .exits(1)
+            .complains("keyctl_search: Required key not available");
         }
     }
 
     // Every process that enters a root left its keyring before it became the user.
     let log = sandbox.path("log");
-    let traced = format!("strace -f -qq -o {} -e trace=keyctl,chroot,setuid $MOUNTJAIL", log.display());
+    let traced = format!(
+        "strace -f -qq -o {} -e trace=keyctl,chroot,setuid $MOUNTJAIL",
+        log.display()
+    );
     for command in ["exec s -- true", "doctor s"] {
         with_key(&format!("{traced} {command}"));
         let calls = fs::read_to_string(&log).unwrap();
         let of = |pid: &str| {
-            let calls = calls.lines().filter_map(|line| line.split_once(char::is_whitespace));
-            let own =
-                calls.filter(|(caller, _)| *caller == pid).map(|(_, call)| call.trim_start().to_owned());
+            let calls = calls
+                .lines()
+                .filter_map(|line| line.split_once(char::is_whitespace));
+            let own = calls
+                .filter(|(caller, _)| *caller == pid)
+                .map(|(_, call)| call.trim_start().to_owned());
             own.collect::<Vec<_>>()
         };
         let entered = calls.lines().filter(|line| line.contains("chroot("));
-        let entered: Vec<_> = entered.map(|line| line.split(' ').next().unwrap()).collect();
+        let entered: Vec<_> = entered
+            .map(|line| line.split(' ').next().unwrap())
+            .collect();
         assert!(!entered.is_empty(), "{command}: {calls}");
         for pid in entered {
             let calls = of(pid);
             let place = |name: &str| calls.iter().position(|call| call.starts_with(name));
-            let joined = calls.iter().position(|call| call.contains("KEYCTL_JOIN_SESSION_KEYRING, NULL"));
-            assert!(joined.unwrap() < place("chroot(").unwrap(), "{command}: {calls:?}");
-            assert!(joined.unwrap() < place("setuid(").unwrap(), "{command}: {calls:?}");
+            let joined = calls
+                .iter()
+                .position(|call| call.contains("KEYCTL_JOIN_SESSION_KEYRING, NULL"));
+            assert!(
+                joined.unwrap() < place("chroot(").unwrap(),
+                "{command}: {calls:?}"
+            );
+            assert!(
+                joined.unwrap() < place("setuid(").unwrap(),
+                "{command}: {calls:?}"
+            );
         }
     }
 
     // A kernel without keys, a container that refuses them, and a keyring that cannot be left.
     let failing = |error: &str| {
-        let strace = format!("strace -o /dev/null -e trace=keyctl -e inject=keyctl:error={error} $MOUNTJAIL");
+        let strace = format!(
+            "strace -o /dev/null -e trace=keyctl -e inject=keyctl:error={error} $MOUNTJAIL"
+        );
         with_key(&format!("{strace} exec s -- true"))
     };
     failing("ENOSYS").exits(0);
@@ -208,10 +290,20 @@ fn keys() {
 /// With `no_setuid_fixup` a change of the user takes no capability away.
 fn capabilities() {
     let sandbox = Sandbox::new();
-    sandbox.site("s", "presets: [shell]\nmounts: [/proc]\nusers: [www-data]\n");
+    sandbox.site(
+        "s",
+        "presets: [shell]\nmounts: [/proc]\nusers: [www-data]\n",
+    );
     sandbox.ok(&["up", "s"]);
-    let keeping =
-        ["setpriv", "--securebits", "+no_setuid_fixup", "--inh-caps", "+chown", "--ambient-caps", "+chown"];
+    let keeping = [
+        "setpriv",
+        "--securebits",
+        "+no_setuid_fixup",
+        "--inh-caps",
+        "+chown",
+        "--ambient-caps",
+        "+chown",
+    ];
     for command in [&["exec"][..], &["trace", "-q"]] {
         let ran = Ran::of(sandbox.command_under(&keeping).args(command).args([
             "s",
@@ -221,9 +313,13 @@ fn capabilities() {
             "while read name set; do case $name in CapBnd:) ;; Cap*) echo $name $set;; esac; done </proc/self/status >&2",
         ]))
         .exits(0);
-        let sets: Vec<_> = ran.stderr.lines().filter(|line| line.starts_with("Cap")).collect();
-        let none =
-            ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"].map(|name| format!("{name} {}", "0".repeat(16)));
+        let sets: Vec<_> = ran
+            .stderr
+            .lines()
+            .filter(|line| line.starts_with("Cap"))
+            .collect();
+        let none = ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"]
+            .map(|name| format!("{name} {}", "0".repeat(16)));
         assert_eq!(sets, none, "{ran}");
     }
 }
@@ -248,7 +344,16 @@ fn user() {
     let home = home.split(':').nth(5).unwrap().to_owned();
     assert_eq!(ran.stdout, format!("{host}{host}{groups}www-data {home}\n"));
     sandbox
-        .run(&["exec", "--user", "www-data", "s", "--", "sh", "-c", "echo x >/made"])
+        .run(&[
+            "exec",
+            "--user",
+            "www-data",
+            "s",
+            "--",
+            "sh",
+            "-c",
+            "echo x >/made",
+        ])
         .exits(2)
         .complains("Permission denied");
 
@@ -260,13 +365,24 @@ fn user() {
             .env("TERM", "vt100")
             .env("LC_TIME", "C"),
     );
-    let mut keys: Vec<_> =
-        environment.stdout.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+    let mut keys: Vec<_> = environment
+        .stdout
+        .lines()
+        .filter_map(|line| Some(line.split_once('=')?.0))
+        .collect();
     keys.sort_unstable();
     keys.retain(|key| !["LANG", "TZ", "COLORTERM"].contains(key));
-    assert_eq!(keys, ["HOME", "LC_ALL", "LC_TIME", "LOGNAME", "PATH", "TERM", "USER"]);
-    let place =
-        if cfg!(target_env = "musl") { "in the host's files (built with musl, " } else { "on this host" };
+    assert_eq!(
+        keys,
+        [
+            "HOME", "LC_ALL", "LC_TIME", "LOGNAME", "PATH", "TERM", "USER"
+        ]
+    );
+    let place = if cfg!(target_env = "musl") {
+        "in the host's files (built with musl, "
+    } else {
+        "on this host"
+    };
     sandbox
         .run(&["exec", "--user", "nobody-here", "s", "--", "id"])
         .exits(2)
@@ -281,14 +397,19 @@ fn up_first() {
         .exits(1)
         .complains("s: the site is not up")
         .complains("try: bring it up with `mountjail up`, or give --up");
-    sandbox.ok(&["exec", "--up", "s", "--", "id"]).prints("(www-data)");
+    sandbox
+        .ok(&["exec", "--up", "s", "--", "id"])
+        .prints("(www-data)");
     sandbox.ok(&["status", "s"]);
     let dead = mounts_below(&sandbox.root("s").join("etc/passwd"));
     nix::mount::umount(&dead[0].point).unwrap();
     sandbox
         .ok(&["exec", "s", "--", "true"])
         .complains("warning: s: not all of its mounts are as they should be");
-    sandbox.run(&["exec", "--up", "absent", "--", "id"]).exits(2).complains("there is no site absent");
+    sandbox
+        .run(&["exec", "--up", "absent", "--", "id"])
+        .exits(2)
+        .complains("there is no site absent");
     sandbox.run(&["exec", "s"]).exits(2);
 }
 
@@ -298,23 +419,47 @@ fn missing() {
         sandbox
             .run(&["exec", "s", "--", command])
             .exits(127)
-            .complains(&format!("s: cannot run {command} in the jail: No such file or directory"))
+            .complains(&format!(
+                "s: cannot run {command} in the jail: No such file or directory"
+            ))
             .complains(hint)
     };
-    tries("/usr/bin/perl", "try: `programs: [/usr/bin/perl]` in the manifest brings it in");
-    tries("perl", "try: `programs: [/usr/bin/perl]` in the manifest brings it in");
+    tries(
+        "/usr/bin/perl",
+        "try: `programs: [/usr/bin/perl]` in the manifest brings it in",
+    );
+    tries(
+        "perl",
+        "try: `programs: [/usr/bin/perl]` in the manifest brings it in",
+    );
     let script = sandbox.root("s").join("script");
     sandbox.program(&script, "#!/usr/bin/perl\n");
-    tries("/script", "/script is there, but its interpreter or loader is not");
+    tries(
+        "/script",
+        "/script is there, but its interpreter or loader is not",
+    );
     fs::set_permissions(&script, fs::Permissions::from_mode(0o644)).unwrap();
-    sandbox.run(&["exec", "s", "--", "/script"]).exits(126).complains("Permission denied");
+    sandbox
+        .run(&["exec", "s", "--", "/script"])
+        .exits(126)
+        .complains("Permission denied");
 }
 
 fn busybox() {
     let sandbox = Sandbox::new();
     sandbox.site("s", "programs: [/bin/busybox]\n");
     sandbox
-        .ok(&["exec", "--up", "-q", "s", "--", "busybox", "sh", "-c", "echo inside; busybox ls /"])
+        .ok(&[
+            "exec",
+            "--up",
+            "-q",
+            "s",
+            "--",
+            "busybox",
+            "sh",
+            "-c",
+            "echo inside; busybox ls /",
+        ])
         .prints("inside\n");
 }
 
@@ -322,24 +467,55 @@ fn busybox() {
 fn settings() {
     let sandbox = sandbox();
     let program = env!("CARGO_BIN_EXE_mountjail");
-    let line =
-        format!("umask 027; ulimit -Sn 123; exec {program} exec --up -q s -- sh -c 'umask; ulimit -Sn'");
+    let line = format!(
+        "umask 027; ulimit -Sn 123; exec {program} exec --up -q s -- sh -c 'umask; ulimit -Sn'"
+    );
     let mut shell = Command::new("sh");
     shell.args(["-c", &line]);
-    shell.env("MOUNTJAIL_CONFIG_DIR", sandbox.config()).env("MOUNTJAIL_STATE_DIR", sandbox.state());
+    shell
+        .env("MOUNTJAIL_CONFIG_DIR", sandbox.config())
+        .env("MOUNTJAIL_STATE_DIR", sandbox.state());
     assert_eq!(Ran::of(&mut shell).exits(0).stdout, "0027\n123\n");
     // A program that was told to ignore SIGPIPE would write on and on.
-    let pipe = sandbox.ok(&["exec", "s", "--", "sh", "-c", "while echo y; do :; done | head -n 1"]);
+    let pipe = sandbox.ok(&[
+        "exec",
+        "s",
+        "--",
+        "sh",
+        "-c",
+        "while echo y; do :; done | head -n 1",
+    ]);
     assert_eq!(pipe.stdout, "y\n");
-    assert_eq!(pipe.stderr, "", "the shell was ended by the signal, not by an error that it says");
+    assert_eq!(
+        pipe.stderr, "",
+        "the shell was ended by the signal, not by an error that it says"
+    );
 }
 
 /// The pool's user, by whatever way to the root; else the manifest's; never root by itself.
 fn default_user() {
     let sandbox = sandbox();
-    mount(Some("php"), "/etc/php", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
-    let who = |site: &str| sandbox.ok(&["exec", site, "--", "id", "-u"]).stdout.trim().to_owned();
-    let host = |user: &str| Ran::of(Command::new("id").args(["-u", user])).stdout.trim().to_owned();
+    mount(
+        Some("php"),
+        "/etc/php",
+        Some("tmpfs"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .unwrap();
+    let who = |site: &str| {
+        sandbox
+            .ok(&["exec", site, "--", "id", "-u"])
+            .stdout
+            .trim()
+            .to_owned()
+    };
+    let host = |user: &str| {
+        Ran::of(Command::new("id").args(["-u", user]))
+            .stdout
+            .trim()
+            .to_owned()
+    };
     assert_eq!(who("s"), host("www-data"));
     sandbox.site(
         "listed",
@@ -347,32 +523,52 @@ fn default_user() {
     );
     sandbox.site("alone", "presets: [shell]\nprograms: [/usr/bin/id]\n");
     sandbox.ok(&["up", "listed", "alone"]);
-    assert_eq!((who("listed"), who("alone")), (host("games"), host("nobody")));
+    assert_eq!(
+        (who("listed"), who("alone")),
+        (host("games"), host("nobody"))
+    );
     let traced = sandbox.ok(&["trace", "-q", "alone", "--", "id", "-u"]);
     assert_eq!(traced.stderr.trim(), host("nobody"));
 
     let pools = Path::new("/etc/php/8.2/fpm/pool.d");
     fs::create_dir_all(pools).unwrap();
-    fs::write("/etc/php/8.2/fpm/php-fpm.conf", "[global]\ninclude=/etc/php/8.2/fpm/pool.d/*.conf\n").unwrap();
+    fs::write(
+        "/etc/php/8.2/fpm/php-fpm.conf",
+        "[global]\ninclude=/etc/php/8.2/fpm/pool.d/*.conf\n",
+    )
+    .unwrap();
     let link = sandbox.path("www");
     symlink(sandbox.path("srv"), &link).unwrap();
     let pool = |user: &str, chroot: &Path| {
-        let text = format!("[s]\nuser = {user}\ngroup = mail\nchroot = {}/\n", chroot.display());
+        let text = format!(
+            "[s]\nuser = {user}\ngroup = mail\nchroot = {}/\n",
+            chroot.display()
+        );
         fs::write(pools.join("s.conf"), text).unwrap();
     };
     for chroot in [sandbox.root("s"), link.join("s")] {
         pool("games", &chroot);
         assert_eq!(who("s"), host("games"), "{}", chroot.display());
         let group = sandbox.ok(&["exec", "s", "--", "id", "-g"]).stdout;
-        assert_eq!(group, Ran::of(Command::new("sh").args(["-c", "getent group mail | cut -d: -f3"])).stdout);
+        assert_eq!(
+            group,
+            Ran::of(Command::new("sh").args(["-c", "getent group mail | cut -d: -f3"])).stdout
+        );
     }
     pool("root", &sandbox.root("s"));
     assert_eq!(who("s"), host("www-data"));
-    sandbox.ok(&["exec", "--user", "0", "s", "--", "id", "-u"]).prints("0\n");
+    sandbox
+        .ok(&["exec", "--user", "0", "s", "--", "id", "-u"])
+        .prints("0\n");
     // It may be the one that tells.
     fs::write(pools.join("t.conf"), "nonsense\n").unwrap();
     for command in ["exec", "trace"] {
-        sandbox.run(&[command, "s", "--", "id"]).exits(1).complains("t.conf:1: `nonsense`: it has no value");
+        sandbox
+            .run(&[command, "s", "--", "id"])
+            .exits(1)
+            .complains("t.conf:1: `nonsense`: it has no value");
     }
-    sandbox.ok(&["exec", "--user", "games", "s", "--", "id", "-u"]).prints(&host("games"));
+    sandbox
+        .ok(&["exec", "--user", "games", "s", "--", "id", "-u"])
+        .prints(&host("games"));
 }

@@ -1,7 +1,8 @@
-//! Promise: whatever stops a run in the middle, the next `up` converges and the next `down` leaves nothing.
+//! Promise: whatever stops a run in the middle, the next `up` converges and the next `down` leaves
+//! nothing.
 //!
-//! Each trial counts the system calls that an undisturbed run makes, by strace. Then, for each of them, it
-//! lets that one call fail, and in other runs stops or kills the program there.
+//! Each trial counts the system calls that an undisturbed run makes, by strace. Then, for each of
+//! them, it lets that one call fail, and in other runs stops or kills the program there.
 
 mod support;
 
@@ -14,29 +15,43 @@ use std::process::ExitCode;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use support::{Mount, Ran, Sandbox, Tree, for_each_engine, mounts_below, tree};
 
-/// The calls that mount, that look where to, and that write down what was done. An older strace does not
-/// know statmount(2): `?`.
+/// The calls that mount, that look where to, and that write down what was done. An older strace
+/// does not know statmount(2): `?`.
 const CALLS: &str = "open_tree,mount_setattr,move_mount,mount,umount2,openat2,mkdirat,mkdir,symlinkat,\
                      unlinkat,unlink,rename,renameat2,fsync,?statmount,?listmount,flock,fstatfs";
 
 fn main() -> ExitCode {
     support::main(
         [
-            for_each_engine("up, each call failing", |engine| each_call(engine, Run::Up, Fault::Error)),
-            for_each_engine("up, killed at each call", |engine| each_call(engine, Run::Up, Fault::Kill)),
-            for_each_engine("swap, each call failing", |engine| each_call(engine, Run::Swap, Fault::Error)),
+            for_each_engine("up, each call failing", |engine| {
+                each_call(engine, Run::Up, Fault::Error)
+            }),
+            for_each_engine("up, killed at each call", |engine| {
+                each_call(engine, Run::Up, Fault::Kill)
+            }),
+            for_each_engine("swap, each call failing", |engine| {
+                each_call(engine, Run::Swap, Fault::Error)
+            }),
             for_each_engine("swap, each call failing twice", |engine| {
                 each_call(engine, Run::Swap, Fault::Errors);
             }),
-            for_each_engine("swap, stopped at each call", |engine| each_call(engine, Run::Swap, Fault::Stop)),
-            for_each_engine("swap, killed at each call", |engine| each_call(engine, Run::Swap, Fault::Kill)),
+            for_each_engine("swap, stopped at each call", |engine| {
+                each_call(engine, Run::Swap, Fault::Stop)
+            }),
+            for_each_engine("swap, killed at each call", |engine| {
+                each_call(engine, Run::Swap, Fault::Kill)
+            }),
             for_each_engine("swap of deleted files, each call failing", |engine| {
                 each_call(engine, Run::SwapDeleted, Fault::Error);
             }),
             for_each_engine("swap, killed while it is undone", killed_in_undo),
             for_each_engine("swap, without RENAME_EXCHANGE", without_exchange),
-            for_each_engine("down, each call failing", |engine| each_call(engine, Run::Down, Fault::Error)),
-            for_each_engine("down, killed at each call", |engine| each_call(engine, Run::Down, Fault::Kill)),
+            for_each_engine("down, each call failing", |engine| {
+                each_call(engine, Run::Down, Fault::Error)
+            }),
+            for_each_engine("down, killed at each call", |engine| {
+                each_call(engine, Run::Down, Fault::Kill)
+            }),
         ]
         .into_iter()
         .flatten()
@@ -48,8 +63,8 @@ fn main() -> ExitCode {
 enum Run {
     /// Of a site that is down.
     Up,
-    /// `up` of a site that is up, after a source was moved aside and replaced, and after mounts and users in the manifest
-    /// came and went.
+    /// `up` of a site that is up, after a source was moved aside and replaced, and after mounts and
+    /// users in the manifest came and went.
     Swap,
     /// The same with a source that was deleted. No kernel attaches a mount of it again.
     SwapDeleted,
@@ -81,7 +96,10 @@ impl Fault {
 
 fn each_call(engine: &'static str, run: Run, fault: Fault) {
     let calls = Site::new(engine, run).count_calls(run, &[], 0);
-    assert!(calls.values().sum::<usize>() > 20, "strace saw too few calls: {calls:?}");
+    assert!(
+        calls.values().sum::<usize>() > 20,
+        "strace saw too few calls: {calls:?}"
+    );
     for (call, count) in calls {
         for nth in 1..=count {
             Site::new(engine, run).suffers(run, fault, &[&fault.at(&call, nth)]);
@@ -92,7 +110,11 @@ fn each_call(engine: &'static str, run: Run, fault: Fault) {
 /// The last mount fails; while the others are taken back, the program is killed.
 fn killed_in_undo(engine: &'static str) {
     let run = Run::Swap;
-    let mounts = if engine == "classic" { "mount" } else { "move_mount" };
+    let mounts = if engine == "classic" {
+        "mount"
+    } else {
+        "move_mount"
+    };
     let forth = Site::new(engine, run).count_calls(run, &[], 0);
     let fault = Fault::Error.at(mounts, forth[mounts]);
     let all = Site::new(engine, run).count_calls(run, &[&fault], 1);
@@ -104,13 +126,21 @@ fn killed_in_undo(engine: &'static str) {
             kills += 1;
         }
     }
-    assert!(kills > 10, "hardly anything was undone: {forth:?}, then {all:?}");
+    assert!(
+        kills > 10,
+        "hardly anything was undone: {forth:?}, then {all:?}"
+    );
 }
 
-/// A file system that cannot exchange two files: the old passwd and group are deleted, so their mounts cannot come back.
+/// A file system that cannot exchange two files: the old passwd and group are deleted, so their
+/// mounts cannot come back.
 fn without_exchange(engine: &'static str) {
     let run = Run::Swap;
-    let mounts = if engine == "classic" { "mount" } else { "move_mount" };
+    let mounts = if engine == "classic" {
+        "mount"
+    } else {
+        "move_mount"
+    };
     let no_exchange = "inject=renameat2:error=EINVAL";
     let last = Site::new(engine, run).count_calls(run, &[no_exchange], 0)[mounts];
     let site = Site::new(engine, run);
@@ -119,13 +149,17 @@ fn without_exchange(engine: &'static str) {
     let ran = site.run(run, Path::new("/dev/null"), &faults).exits(1);
     let ran = ran.complains("the new /etc/passwd stays: the file of the old one is deleted");
     let after = site.visible();
-    assert_eq!(before.2, after.2, "the generated files say what they said\n{ran}");
+    assert_eq!(
+        before.2, after.2,
+        "the generated files say what they said\n{ran}"
+    );
     before.1.assert_same(&after.1);
     site.converges("without exchange");
     site.goes_down("without exchange");
 }
 
-/// A site with files, a directory, one mount inside another, a recursive one, users, and room for placeholders and links.
+/// A site with files, a directory, one mount inside another, a recursive one, users, and room for
+/// placeholders and links.
 struct Site {
     sandbox: Sandbox,
     root: PathBuf,
@@ -142,7 +176,14 @@ impl Drop for Site {
 }
 
 fn tmpfs(at: &Path) {
-    mount(Some("sub"), at, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    mount(
+        Some("sub"),
+        at,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .unwrap();
 }
 
 impl Site {
@@ -156,20 +197,38 @@ impl Site {
         let root = sandbox.site("s", "");
         fs::write(root.join("kept"), "the site's own").unwrap();
         let bare = tree(&root);
-        let site = Self { sandbox, root, bare };
+        let site = Self {
+            sandbox,
+            root,
+            bare,
+        };
         site.write_manifest(
             "www-data",
-            &["one /etc/one", "dir /srv/dir", "other /srv/dir/inner", "two /gone"],
+            &[
+                "one /etc/one",
+                "dir /srv/dir",
+                "other /srv/dir/inner",
+                "two /gone",
+            ],
         );
         if run != Run::Up {
             site.sandbox.ok(&["up", "s"]);
         }
         if matches!(run, Run::Swap | Run::SwapDeleted) {
             site.replace("host/one", "one, replaced", run == Run::SwapDeleted);
-            fs::rename(site.sandbox.path("host/tree"), site.sandbox.path("host/tree.old")).unwrap();
+            fs::rename(
+                site.sandbox.path("host/tree"),
+                site.sandbox.path("host/tree.old"),
+            )
+            .unwrap();
             tmpfs(&site.sandbox.directory("host/tree/another"));
-            let mounts =
-                ["one /etc/one", "two /etc/deep/two", "dir /srv/dir", "other /srv/new", "tree /tree"];
+            let mounts = [
+                "one /etc/one",
+                "two /etc/deep/two",
+                "dir /srv/dir",
+                "other /srv/new",
+                "tree /tree",
+            ];
             site.write_manifest("www-data, nobody", &mounts);
         }
         site
@@ -179,8 +238,15 @@ impl Site {
         let lines = mounts.iter().map(|mount| {
             let (source, target) = mount.split_once(' ').unwrap();
             let source = self.sandbox.path("host").join(source);
-            let more = if target == "/tree" { ", recursive: true" } else { "" };
-            format!("  - {{ source: {}, target: {target}{more} }}\n", source.display())
+            let more = if target == "/tree" {
+                ", recursive: true"
+            } else {
+                ""
+            };
+            format!(
+                "  - {{ source: {}, target: {target}{more} }}\n",
+                source.display()
+            )
         });
         let (root, lines) = (self.root.display(), lines.collect::<String>());
         let text = format!("root: {root}\nusers: [{users}]\nmounts:\n{lines}");
@@ -190,7 +256,11 @@ impl Site {
     fn replace(&self, path: &str, contents: &str, delete: bool) {
         let new = self.sandbox.file(format!("{path}.new"), contents);
         if !delete {
-            fs::rename(self.sandbox.path(path), self.sandbox.path(format!("{path}.old"))).unwrap();
+            fs::rename(
+                self.sandbox.path(path),
+                self.sandbox.path(format!("{path}.old")),
+            )
+            .unwrap();
         }
         fs::rename(new, self.sandbox.path(path)).unwrap();
     }
@@ -203,22 +273,40 @@ impl Site {
     fn run(&self, run: Run, log: &Path, faults: &[&str]) -> Ran {
         let trace = format!("trace={CALLS}");
         let log = log.to_str().unwrap();
-        let mut runner = vec!["strace", "-f", "-q", "-e", "signal=none", "-o", log, "-e", &trace];
+        let mut runner = vec![
+            "strace",
+            "-f",
+            "-q",
+            "-e",
+            "signal=none",
+            "-o",
+            log,
+            "-e",
+            &trace,
+        ];
         runner.extend(faults.iter().flat_map(|fault| ["-e", fault]));
-        Ran::of(self.sandbox.command_under(&runner).args(Self::arguments(run)))
+        Ran::of(
+            self.sandbox
+                .command_under(&runner)
+                .args(Self::arguments(run)),
+        )
     }
 
-    /// How often a thread of the run makes each call, at most, where with `faults` it ends with the exit code `code`: strace
-    /// counts the calls of each thread by themselves.
+    /// How often a thread of the run makes each call, at most, where with `faults` it ends with the
+    /// exit code `code`: strace counts the calls of each thread by themselves.
     fn count_calls(&self, run: Run, faults: &[&str], code: i32) -> BTreeMap<String, usize> {
         let log = self.sandbox.path("strace");
         self.run(run, &log, faults).exits(code);
         let mut calls: BTreeMap<(String, String), usize> = BTreeMap::new();
         for line in fs::read_to_string(log).unwrap().lines() {
-            let Some((thread, rest)) = line.split_once(' ') else { continue };
+            let Some((thread, rest)) = line.split_once(' ') else {
+                continue;
+            };
             let call = rest.trim_start().split_once('(');
             if let Some((call, _)) = call.filter(|(call, _)| !call.starts_with("syscall_")) {
-                *calls.entry((call.to_owned(), thread.to_owned())).or_default() += 1;
+                *calls
+                    .entry((call.to_owned(), thread.to_owned()))
+                    .or_default() += 1;
             }
         }
         let mut most = BTreeMap::new();
@@ -234,7 +322,9 @@ impl Site {
         let ran = self.run(run, Path::new("/dev/null"), faults);
         match fault {
             Fault::Kill => assert!(ran.code == 137, "{what}: it was not killed\n{ran}"),
-            Fault::Error | Fault::Errors | Fault::Stop => self.told_the_truth(run, &what, &before, &ran),
+            Fault::Error | Fault::Errors | Fault::Stop => {
+                self.told_the_truth(run, &what, &before, &ran)
+            }
         }
         let status = self.sandbox.run(&["status", "s"]);
         assert!(
@@ -252,7 +342,12 @@ impl Site {
     fn visible(&self) -> (BTreeSet<String>, Tree, Vec<Option<String>>) {
         let mount = |mount: Mount| {
             let inode = fs::metadata(&mount.point).unwrap().ino();
-            format!("{} {} {inode} {:?}", mount.point.display(), mount.root.display(), mount.options)
+            format!(
+                "{} {} {inode} {:?}",
+                mount.point.display(),
+                mount.root.display(),
+                mount.options
+            )
         };
         let lib = self.sandbox.state().join("lib");
         let files = ["s.passwd", "s.group"].map(|name| fs::read_to_string(lib.join(name)).ok());
@@ -263,8 +358,8 @@ impl Site {
         )
     }
 
-    /// A run with a failing call either did its job all the same, or said that it did not and, if it was an
-    /// `up`, left everything as it was.
+    /// A run with a failing call either did its job all the same, or said that it did not and, if
+    /// it was an `up`, left everything as it was.
     fn told_the_truth(
         &self,
         run: Run,
@@ -279,20 +374,38 @@ impl Site {
             }
             return;
         }
-        assert!(ran.code == 1 && ran.stderr.contains("error"), "{what}: no clear end\n{ran}");
-        assert!(!ran.stderr.contains("os error") && !ran.stderr.contains("panicked"), "{what}: {ran}");
+        assert!(
+            ran.code == 1 && ran.stderr.contains("error"),
+            "{what}: no clear end\n{ran}"
+        );
+        assert!(
+            !ran.stderr.contains("os error") && !ran.stderr.contains("panicked"),
+            "{what}: {ran}"
+        );
         let lasts = ran.stderr.contains("not as it was before");
-        assert!(!lasts || run == Run::SwapDeleted || what.contains(".."), "{what}: not undone\n{ran}");
+        assert!(
+            !lasts || run == Run::SwapDeleted || what.contains(".."),
+            "{what}: not undone\n{ran}"
+        );
         if run == Run::Down || lasts {
             return;
         }
         let after = self.visible();
         let undone = !ran.stderr.contains("not undone");
-        assert!(undone || what.contains(".."), "{what}: one failure keeps it from being undone\n{ran}");
+        assert!(
+            undone || what.contains(".."),
+            "{what}: one failure keeps it from being undone\n{ran}"
+        );
         if undone {
-            assert_eq!(before.0, after.0, "{what}: the mounts are not as before\n{ran}");
+            assert_eq!(
+                before.0, after.0,
+                "{what}: the mounts are not as before\n{ran}"
+            );
             before.1.assert_same(&after.1);
-            assert_eq!(before.2, after.2, "{what}: the generated files are not as before\n{ran}");
+            assert_eq!(
+                before.2, after.2,
+                "{what}: the generated files are not as before\n{ran}"
+            );
         }
     }
 
@@ -300,9 +413,16 @@ impl Site {
         let ran = self.sandbox.run(&["up", "s"]);
         assert!(ran.code == 0, "{what}: the next up fails\n{ran}");
         let status = self.sandbox.run(&["status", "s"]);
-        assert!(status.code == 0, "{what}: the next up did not converge\n{ran}\n{status}");
+        assert!(
+            status.code == 0,
+            "{what}: the next up did not converge\n{ran}\n{status}"
+        );
         let one = fs::read_to_string(self.sandbox.path("host/one")).unwrap();
-        assert_eq!(fs::read_to_string(self.root.join("etc/one")).unwrap(), one, "{what}");
+        assert_eq!(
+            fs::read_to_string(self.root.join("etc/one")).unwrap(),
+            one,
+            "{what}"
+        );
         for mount in mounts_below(&self.root) {
             assert!(mount.has("ro"), "{what}: {mount:?}");
         }
@@ -319,12 +439,20 @@ impl Site {
         assert!(left.is_empty(), "{what}: these mounts are left: {left:?}");
         self.bare.assert_same(&tree(&self.root));
         let scratch = mounts_below(&self.sandbox.state());
-        assert!(scratch.is_empty(), "{what}: scratch mounts are left: {scratch:?}");
+        assert!(
+            scratch.is_empty(),
+            "{what}: scratch mounts are left: {scratch:?}"
+        );
         for directory in ["run", "lib"] {
             let files = fs::read_dir(self.sandbox.state().join(directory)).unwrap();
             let files = files.map(|file| file.unwrap().file_name().into_string().unwrap());
-            let left: Vec<_> = files.filter(|name| !["s.lock", "scratch"].contains(&name.as_str())).collect();
-            assert!(left.is_empty(), "{what}: in {directory}, these files are left: {left:?}");
+            let left: Vec<_> = files
+                .filter(|name| !["s.lock", "scratch"].contains(&name.as_str()))
+                .collect();
+            assert!(
+                left.is_empty(),
+                "{what}: in {directory}, these files are left: {left:?}"
+            );
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Promise: what others mounted in a root is reported, and neither goes with a mount of ours nor makes one forgotten;
-//! nothing is mounted or made on it that would be outside the root as well.
+//! Promise: what others mounted in a root is reported, and neither goes with a mount of ours nor
+//! makes one forgotten; nothing is mounted or made on it that would be outside the root as well.
 
 mod support;
 
@@ -7,7 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode};
 
-use support::{Ran, Sandbox, Tree, for_each_engine, for_each_engine_on_shared_root, mounts_below, tree};
+use support::{
+    Ran, Sandbox, Tree, for_each_engine, for_each_engine_on_shared_root, mounts_below, tree,
+};
 
 /// A trial that is made for each engine.
 type OnEngine = fn(&'static str);
@@ -15,27 +17,57 @@ type OnEngine = fn(&'static str);
 fn main() -> ExitCode {
     let trials: [(&str, OnEngine); 7] = [
         ("one in a recursive mount stops down", in_a_recursive_one),
-        ("one in a recursive mount is told apart without the record", without_the_record),
+        (
+            "one in a recursive mount is told apart without the record",
+            without_the_record,
+        ),
         ("a submount in use stops down", busy_submount),
-        ("one in a mount that is to be replaced stops up", in_a_stale_one),
+        (
+            "one in a mount that is to be replaced stops up",
+            in_a_stale_one,
+        ),
         ("one in a mount that is in use stops a lazy down", lazy),
         ("one on top of ours stops down", on_top),
-        ("one on a placeholder keeps it, until it is gone", on_a_placeholder),
+        (
+            "one on a placeholder keeps it, until it is gone",
+            on_a_placeholder,
+        ),
     ];
     let more: [(&str, OnEngine); 8] = [
-        ("a host's directory bound in the root is left alone", host_directory),
-        ("the host's /dev bound in the root is left alone", host_devices),
-        ("the root's own directory bound in it again is left alone", own_directory),
-        ("a volume of the site's own is as good as the root", own_volume),
+        (
+            "a host's directory bound in the root is left alone",
+            host_directory,
+        ),
+        (
+            "the host's /dev bound in the root is left alone",
+            host_devices,
+        ),
+        (
+            "the root's own directory bound in it again is left alone",
+            own_directory,
+        ),
+        (
+            "a volume of the site's own is as good as the root",
+            own_volume,
+        ),
         ("one on the way of a site that is up is named", on_the_way),
-        ("the same file mounted before is taken over, or named", stacked_before),
-        ("the same file mounted once more on ours is named", stacked_while_up),
+        (
+            "the same file mounted before is taken over, or named",
+            stacked_before,
+        ),
+        (
+            "the same file mounted once more on ours is named",
+            stacked_while_up,
+        ),
         ("no mount of ours hides another", none_hides_another),
     ];
-    let private = trials.into_iter().chain(more).flat_map(|(name, body)| for_each_engine(name, body));
-    let shared = more
+    let private = trials
         .into_iter()
-        .flat_map(|(name, body)| for_each_engine_on_shared_root(&format!("{name}, where / is shared"), body));
+        .chain(more)
+        .flat_map(|(name, body)| for_each_engine(name, body));
+    let shared = more.into_iter().flat_map(|(name, body)| {
+        for_each_engine_on_shared_root(&format!("{name}, where / is shared"), body)
+    });
     support::main(private.chain(shared).collect())
 }
 
@@ -43,14 +75,22 @@ fn bind(source: &Path, at: &Path) {
     Ran::of(Command::new("mount").arg("--bind").args([source, at])).exits(0);
 }
 
-/// `up` names the mount at `theirs` and changes nothing, again and again; so do the commands that only look.
+/// `up` names the mount at `theirs` and changes nothing, again and again; so do the commands that
+/// only look.
 fn is_refused(sandbox: &Sandbox, root: &Path, theirs: &Path) {
     let all = || mounts_below(&sandbox.path(""));
     let before = (all(), tree(root));
-    let names = format!("{} is mounted above it, and not by mountjail", theirs.display());
+    let names = format!(
+        "{} is mounted above it, and not by mountjail",
+        theirs.display()
+    );
     let says = format!("`umount {}`", theirs.display());
     for sites in ["s", "--all", "s"] {
-        sandbox.run(&["up", sites]).exits(1).complains(&names).complains(&says);
+        sandbox
+            .run(&["up", sites])
+            .exits(1)
+            .complains(&names)
+            .complains(&says);
         assert_eq!((all(), tree(root)), before, "nothing was changed");
     }
     sandbox.run(&["plan", "s"]).exits(1).complains(&names);
@@ -64,7 +104,11 @@ fn host_directory(engine: &'static str) {
         sandbox.file("host/lib/there", "");
         let file = sandbox.file("host/file", "text");
         let line = |target| format!("{{ source: {}, target: {target} }}", file.display());
-        let manifest = format!("mounts: [{}, {}]\n", line("/usr/lib/there"), line("/usr/lib/new/deep/file"));
+        let manifest = format!(
+            "mounts: [{}, {}]\n",
+            line("/usr/lib/there"),
+            line("/usr/lib/new/deep/file")
+        );
         let root = sandbox.site("s", &manifest);
         let theirs = sandbox.directory("srv/s/usr/lib");
         let before = (tree(&host), tree(&root));
@@ -89,7 +133,11 @@ fn host_devices(engine: &'static str) {
     let before = mounts_below(Path::new("/dev")).len();
     bind(Path::new("/dev"), &theirs);
     is_refused(&sandbox, &root, &theirs);
-    assert_eq!(mounts_below(Path::new("/dev")).len(), before, "nothing on the host's devices");
+    assert_eq!(
+        mounts_below(Path::new("/dev")).len(),
+        before,
+        "nothing on the host's devices"
+    );
     // One on the device alone shows the right file, and is taken over; nothing is mounted on it.
     umount(&theirs);
     sandbox.file("srv/s/dev/null", "");
@@ -97,7 +145,10 @@ fn host_devices(engine: &'static str) {
     sandbox.ok(&["up", "s"]);
     assert_eq!(mounts_below(Path::new("/dev")).len(), before);
     let found = mounts_below(&theirs);
-    assert!(found.len() == 2 && found.iter().all(|mount| mount.has("ro")), "{found:?}");
+    assert!(
+        found.len() == 2 && found.iter().all(|mount| mount.has("ro")),
+        "{found:?}"
+    );
     sandbox.ok(&["down", "s"]);
     assert_eq!(mounts_below(&root), []);
     assert_eq!(mounts_below(Path::new("/dev")).len(), before);
@@ -106,7 +157,10 @@ fn host_devices(engine: &'static str) {
 fn own_directory(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let file = sandbox.file("host/file", "text");
-    let root = sandbox.site("s", &format!("mounts: [{{ source: {}, target: /b/x }}]\n", file.display()));
+    let root = sandbox.site(
+        "s",
+        &format!("mounts: [{{ source: {}, target: /b/x }}]\n", file.display()),
+    );
     let (own, theirs) = (sandbox.directory("srv/s/a"), sandbox.directory("srv/s/b"));
     bind(&own, &theirs);
     is_refused(&sandbox, &root, &theirs);
@@ -120,7 +174,11 @@ fn own_volume(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let file = sandbox.file("host/file", "text");
     let line = |target| format!("{{ source: {}, target: {target} }}", file.display());
-    let manifest = format!("mounts: [{}, {}]\n", line("/data/in/file"), line("/etc/file"));
+    let manifest = format!(
+        "mounts: [{}, {}]\n",
+        line("/data/in/file"),
+        line("/etc/file")
+    );
     let root = sandbox.site("s", &manifest);
     let volume = sandbox.directory("srv/s/data");
     mount_tmpfs(&volume);
@@ -131,7 +189,11 @@ fn own_volume(engine: &'static str) {
         sandbox.ok(&["status", "s"]);
         sandbox.ok(&["down", "s"]);
         assert_eq!(mounts_below(&root).len(), 1, "the volume stays");
-        assert_eq!(fs::read_dir(&volume).unwrap().count(), 0, "what was made in it does not");
+        assert_eq!(
+            fs::read_dir(&volume).unwrap().count(),
+            0,
+            "what was made in it does not"
+        );
     }
     // Somewhere else it is seen as well.
     let elsewhere = sandbox.directory("elsewhere");
@@ -148,7 +210,13 @@ fn on_the_way(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let host = sandbox.directory("host/etc");
     let file = sandbox.file("host/file", "text");
-    let root = sandbox.site("s", &format!("mounts: [{{ source: {}, target: /etc/file }}]\n", file.display()));
+    let root = sandbox.site(
+        "s",
+        &format!(
+            "mounts: [{{ source: {}, target: /etc/file }}]\n",
+            file.display()
+        ),
+    );
     sandbox.ok(&["up", "s"]);
     let theirs = root.join("etc");
     bind(&host, &theirs);
@@ -164,7 +232,10 @@ fn on_the_way(engine: &'static str) {
 fn one_file(engine: &'static str) -> (Sandbox, PathBuf, PathBuf) {
     let sandbox = Sandbox::with_engine(engine);
     let source = sandbox.file("host/file", "text");
-    let line = format!("mounts: [{{ source: {}, target: /etc/file }}]\n", source.display());
+    let line = format!(
+        "mounts: [{{ source: {}, target: /etc/file }}]\n",
+        source.display()
+    );
     let root = sandbox.site("s", &line);
     sandbox.file("srv/s/etc/file", "");
     (sandbox, source, root.join("etc/file"))
@@ -177,7 +248,8 @@ fn stacked_before(engine: &'static str) {
             for _ in 0..stacked {
                 bind(&source, &target);
             }
-            // Where the mounts are shared, they are on the source as well, and one umount(8) may take several.
+            // Where the mounts are shared, they are on the source as well, and one umount(8) may
+            // take several.
             for _ in 1..stacked {
                 let before = mounts_below(&sandbox.path(""));
                 let ran = sandbox.run(&["up", sites]);
@@ -202,7 +274,10 @@ fn stacked_before(engine: &'static str) {
         bind(&other, &target);
         bind(&source, &target);
         let before = mounts_below(&target);
-        sandbox.run(&["up", sites]).exits(1).complains("one on the other, and none by mountjail");
+        sandbox
+            .run(&["up", sites])
+            .exits(1)
+            .complains("one on the other, and none by mountjail");
         assert_eq!(mounts_below(&target), before);
         umount(&target);
         umount(&target);
@@ -221,7 +296,8 @@ fn stacked_while_up(engine: &'static str) {
             assert_eq!(mounts_below(&target).len(), 1, "{ran}");
         } else {
             let twice = format!("`umount {0} && umount {0}`", target.display());
-            ran.complains("the same file once more is mounted on top of it").complains(&twice);
+            ran.complains("the same file once more is mounted on top of it")
+                .complains(&twice);
             sandbox.run(&["down", sites]).exits(1).complains("umount ");
             umount(&target);
             umount(&target);
@@ -240,11 +316,17 @@ fn none_hides_another(engine: &'static str) {
     let root = sandbox.site("s", "");
     let bare = tree(&root);
     let at = root.join(source.strip_prefix("/").unwrap());
-    let manifest = |lines: &str| sandbox.manifest("s", format!("root: {}\n{lines}", root.display()));
+    let manifest =
+        |lines: &str| sandbox.manifest("s", format!("root: {}\n{lines}", root.display()));
     let file = format!("mounts: [{dir}/sub/file]\n");
     let both = format!("mounts: [{dir}, {{ source: {dir}/sub/file, access: read-write }}]\n");
     let whole = format!("mounts: [{dir}]\n");
-    let points = || mounts_below(&root).into_iter().map(|mount| mount.point).collect::<Vec<_>>();
+    let points = || {
+        mounts_below(&root)
+            .into_iter()
+            .map(|mount| mount.point)
+            .collect::<Vec<_>>()
+    };
     for sites in ["s", "--all"] {
         for (lines, expected) in [
             (&file, vec![at.join("sub/file")]),
@@ -275,7 +357,12 @@ fn none_hides_another(engine: &'static str) {
 }
 
 fn mount_tmpfs(at: &Path) {
-    Ran::of(Command::new("mount").args(["-t", "tmpfs", "theirs"]).arg(at)).exits(0);
+    Ran::of(
+        Command::new("mount")
+            .args(["-t", "tmpfs", "theirs"])
+            .arg(at),
+    )
+    .exits(0);
 }
 
 fn umount(at: &Path) {
@@ -287,7 +374,13 @@ struct User(Child);
 
 impl User {
     fn of(directory: &Path) -> Self {
-        Self(Command::new("sleep").arg("1000").current_dir(directory).spawn().unwrap())
+        Self(
+            Command::new("sleep")
+                .arg("1000")
+                .current_dir(directory)
+                .spawn()
+                .unwrap(),
+        )
     }
 }
 
@@ -298,7 +391,8 @@ impl Drop for User {
     }
 }
 
-/// A site `s` that binds a directory with an empty one, and one that another file system is mounted on.
+/// A site `s` that binds a directory with an empty one, and one that another file system is mounted
+/// on.
 struct Site {
     sandbox: Sandbox,
     root: PathBuf,
@@ -312,12 +406,18 @@ impl Site {
         sandbox.directory("host/dir/empty");
         mount_tmpfs(&sandbox.directory("host/dir/sub"));
         sandbox.file("host/dir/sub/file", "the host's");
-        let line =
-            format!("mounts: [{{ source: {}, target: /dir, recursive: {recursive} }}]\n", source.display());
+        let line = format!(
+            "mounts: [{{ source: {}, target: /dir, recursive: {recursive} }}]\n",
+            source.display()
+        );
         let root = sandbox.site("s", &line);
         let bare = tree(&root);
         sandbox.ok(&["up", "s"]);
-        Self { sandbox, root, bare }
+        Self {
+            sandbox,
+            root,
+            bare,
+        }
     }
 
     /// Mounts something in the mounted directory; gives its file.
@@ -334,7 +434,11 @@ impl Site {
         for _ in 0..2 {
             self.sandbox.run(arguments).exits(1).complains(says);
             assert_eq!(fs::read_to_string(theirs).unwrap(), "theirs");
-            assert_eq!(before, mounts_below(&self.root), "nothing went, not even in part");
+            assert_eq!(
+                before,
+                mounts_below(&self.root),
+                "nothing went, not even in part"
+            );
         }
         umount(theirs.parent().unwrap());
         self.sandbox.ok(arguments);
@@ -350,22 +454,39 @@ impl Site {
         assert_eq!(mounts_below(&self.root), []);
         self.bare.assert_same(&tree(&self.root));
         for record in ["run/s.json", "lib/s.json"] {
-            assert!(!self.sandbox.state().join(record).exists(), "{record} is left");
+            assert!(
+                !self.sandbox.state().join(record).exists(),
+                "{record} is left"
+            );
         }
     }
 }
 
 fn in_a_recursive_one(engine: &'static str) {
     let site = Site::new(engine, true);
-    assert_eq!(fs::read_to_string(site.root.join("dir/sub/file")).unwrap(), "the host's");
+    assert_eq!(
+        fs::read_to_string(site.root.join("dir/sub/file")).unwrap(),
+        "the host's"
+    );
     let status = site.sandbox.ok(&["status", "s"]);
-    assert!(!status.stdout.contains("foreign"), "what came along is ours\n{status}");
+    assert!(
+        !status.stdout.contains("foreign"),
+        "what came along is ours\n{status}"
+    );
     let theirs = site.theirs();
-    site.sandbox.ok(&["status", "s"]).prints("  foreign       /dir/empty");
-    let says = "dir stays mounted: ".to_owned() + site.root.to_str().unwrap() + "/dir/empty is mounted in it";
+    site.sandbox
+        .ok(&["status", "s"])
+        .prints("  foreign       /dir/empty");
+    let says = "dir stays mounted: ".to_owned()
+        + site.root.to_str().unwrap()
+        + "/dir/empty is mounted in it";
     site.is_stopped(&["down", "s"], &says, &theirs);
     site.is_bare();
-    assert_eq!(mounts_below(&site.sandbox.path("host")).len(), 1, "the host's own stays");
+    assert_eq!(
+        mounts_below(&site.sandbox.path("host")).len(),
+        1,
+        "the host's own stays"
+    );
     site.sandbox.ok(&["up", "s"]);
     let theirs = site.theirs();
     site.is_stopped(&["down", "--lazy", "s"], &says, &theirs);
@@ -373,8 +494,13 @@ fn in_a_recursive_one(engine: &'static str) {
     // One on top of what came along.
     site.sandbox.ok(&["up", "s"]);
     mount_tmpfs(&site.root.join("dir/sub"));
-    site.sandbox.ok(&["status", "s"]).prints("  foreign       /dir/sub");
-    site.sandbox.run(&["down", "s"]).exits(1).complains("dir/sub stays mounted: something else ");
+    site.sandbox
+        .ok(&["status", "s"])
+        .prints("  foreign       /dir/sub");
+    site.sandbox
+        .run(&["down", "s"])
+        .exits(1)
+        .complains("dir/sub stays mounted: something else ");
     umount(&site.root.join("dir/sub"));
     // It is replaced as a whole, and what is in it is ours again.
     fs::rename(site.sandbox.path("host/dir"), site.sandbox.path("host/old")).unwrap();
@@ -395,11 +521,19 @@ fn without_the_record(engine: &'static str) {
     site.sandbox.ok(&["up", "s"]);
     let theirs = site.theirs();
     lose();
-    site.sandbox.ok(&["status", "s"]).prints("  foreign       /dir/empty");
-    site.sandbox.run(&["down", "s"]).exits(1).complains("dir/empty is mounted in it, and not by mountjail");
+    site.sandbox
+        .ok(&["status", "s"])
+        .prints("  foreign       /dir/empty");
+    site.sandbox
+        .run(&["down", "s"])
+        .exits(1)
+        .complains("dir/empty is mounted in it, and not by mountjail");
     // Taken over by `up`, which records what came along and no more.
     site.sandbox.ok(&["up", "s"]).complains("in sync");
-    site.sandbox.run(&["down", "s"]).exits(1).complains("dir/empty is mounted in it, and not by mountjail");
+    site.sandbox
+        .run(&["down", "s"])
+        .exits(1)
+        .complains("dir/empty is mounted in it, and not by mountjail");
     umount(theirs.parent().unwrap());
     site.goes_down();
 }
@@ -408,7 +542,10 @@ fn busy_submount(engine: &'static str) {
     let site = Site::new(engine, true);
     let _user = User::of(&site.root.join("dir/sub"));
     let before = mounts_below(&site.root);
-    site.sandbox.run(&["down", "s"]).exits(1).complains("in use: /dir/sub; nothing was unmounted");
+    site.sandbox
+        .run(&["down", "s"])
+        .exits(1)
+        .complains("in use: /dir/sub; nothing was unmounted");
     assert_eq!(before, mounts_below(&site.root));
     site.sandbox.ok(&["down", "--lazy", "s"]);
     site.is_bare();
@@ -420,13 +557,24 @@ fn in_a_stale_one(engine: &'static str) {
         let theirs = site.theirs();
         fs::rename(site.sandbox.path("host/dir"), site.sandbox.path("host/old")).unwrap();
         site.sandbox.directory("host/dir");
-        site.is_stopped(&["up", sites], "dir/empty is mounted in it, and not by mountjail", &theirs);
+        site.is_stopped(
+            &["up", sites],
+            "dir/empty is mounted in it, and not by mountjail",
+            &theirs,
+        );
         fs::remove_dir(site.sandbox.path("host/dir")).unwrap();
         fs::rename(site.sandbox.path("host/old"), site.sandbox.path("host/dir")).unwrap();
         site.sandbox.ok(&["up", sites]);
         let theirs = site.theirs();
-        site.sandbox.manifest("s", format!("root: {}\netc: [hosts]\n", site.root.display()));
-        site.is_stopped(&["up", sites], "dir/empty is mounted in it, and not by mountjail", &theirs);
+        site.sandbox.manifest(
+            "s",
+            format!("root: {}\netc: [hosts]\n", site.root.display()),
+        );
+        site.is_stopped(
+            &["up", sites],
+            "dir/empty is mounted in it, and not by mountjail",
+            &theirs,
+        );
         assert_eq!(mounts_below(&site.root).len(), 1);
         site.goes_down();
     }
@@ -436,7 +584,11 @@ fn lazy(engine: &'static str) {
     let site = Site::new(engine, false);
     let _user = User::of(&site.root.join("dir"));
     let theirs = site.theirs();
-    site.is_stopped(&["down", "--lazy", "s"], "dir/empty is mounted in it, and not by mountjail", &theirs);
+    site.is_stopped(
+        &["down", "--lazy", "s"],
+        "dir/empty is mounted in it, and not by mountjail",
+        &theirs,
+    );
     site.is_bare();
 }
 
@@ -445,16 +597,25 @@ fn on_top(engine: &'static str) {
     let target = site.root.join("dir");
     mount_tmpfs(&target);
     fs::write(target.join("precious"), "theirs").unwrap();
-    site.sandbox.run(&["status", "s"]).exits(3).prints("shadowed");
+    site.sandbox
+        .run(&["status", "s"])
+        .exits(3)
+        .prints("shadowed");
     let says = "dir stays mounted: something else (/ of its file system) is mounted on top of it";
     site.is_stopped(&["down", "s"], says, &target.join("precious"));
     site.is_bare();
     // By a mount on a directory above.
-    site.sandbox.manifest("s", format!("root: {}\netc: [hosts]\n", site.root.display()));
+    site.sandbox.manifest(
+        "s",
+        format!("root: {}\netc: [hosts]\n", site.root.display()),
+    );
     site.sandbox.ok(&["up", "s"]);
     mount_tmpfs(&site.root.join("etc"));
     // What it hides is reached all the same, and it stays.
-    let ran = site.sandbox.ok(&["down", "s"]).complains("etc is mounted there, and not by mountjail");
+    let ran = site
+        .sandbox
+        .ok(&["down", "s"])
+        .complains("etc is mounted there, and not by mountjail");
     assert!(ran.stderr.contains("s: down, 1 mount detached"), "{ran}");
     assert_eq!(mounts_below(&site.root).len(), 1);
     umount(&site.root.join("etc"));
@@ -466,7 +627,9 @@ fn on_a_placeholder(engine: &'static str) {
     let target = site.root.join("dir");
     umount(&target);
     mount_tmpfs(&target);
-    site.sandbox.ok(&["down", "s"]).complains("dir is mounted there, and not by mountjail");
+    site.sandbox
+        .ok(&["down", "s"])
+        .complains("dir is mounted there, and not by mountjail");
     assert_eq!(mounts_below(&site.root).len(), 1);
     umount(&target);
     site.goes_down();

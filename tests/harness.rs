@@ -17,7 +17,9 @@ fn main() -> ExitCode {
             root_is_shared(false);
             Ok(())
         }),
-        on_shared_root("the root mount is shared where asked", || root_is_shared(true)),
+        on_shared_root("the root mount is shared where asked", || {
+            root_is_shared(true)
+        }),
         Trial::test("a listing shows what is below a mount", || {
             below_a_mount();
             Ok(())
@@ -30,25 +32,45 @@ fn main() -> ExitCode {
             found_mounts();
             Ok(())
         }),
-        Trial::test("a FUSE file system answers, fails, hangs and dies as it is told", || {
-            fuse();
-            Ok(())
-        }),
+        Trial::test(
+            "a FUSE file system answers, fails, hangs and dies as it is told",
+            || {
+                fuse();
+                Ok(())
+            },
+        ),
     ])
 }
 
 fn root_is_shared(expected: bool) {
-    let root = mounts().into_iter().rfind(|mount| mount.point == Path::new("/")).unwrap();
-    assert_eq!(root.propagation.iter().any(|p| p.starts_with("shared:")), expected, "{root:?}");
+    let root = mounts()
+        .into_iter()
+        .rfind(|mount| mount.point == Path::new("/"))
+        .unwrap();
+    assert_eq!(
+        root.propagation.iter().any(|p| p.starts_with("shared:")),
+        expected,
+        "{root:?}"
+    );
 }
 
 fn bind(source: &Path, target: &Path) {
-    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    mount(
+        Some(source),
+        target,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .unwrap();
 }
 
 fn below_a_mount() {
     let sandbox = Sandbox::new();
-    let (dir, placeholder) = (sandbox.directory("dir"), sandbox.file("dir/placeholder", ""));
+    let (dir, placeholder) = (
+        sandbox.directory("dir"),
+        sandbox.file("dir/placeholder", ""),
+    );
     let before = tree(&dir);
     bind(Path::new("/etc/passwd"), &placeholder);
     before.assert_same(&tree(&dir));
@@ -60,9 +82,15 @@ fn every_change() {
     let file = sandbox.file("dir/file", "one");
     let changes: [(&str, &dyn Fn()); 5] = [
         ("contents", &|| fs::write(&file, "two").unwrap()),
-        ("mode", &|| fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap()),
-        ("owner", &|| std::os::unix::fs::chown(&file, Some(12), None).unwrap()),
-        ("a link", &|| std::os::unix::fs::symlink("file", dir.join("link")).unwrap()),
+        ("mode", &|| {
+            fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap()
+        }),
+        ("owner", &|| {
+            std::os::unix::fs::chown(&file, Some(12), None).unwrap()
+        }),
+        ("a link", &|| {
+            std::os::unix::fs::symlink("file", dir.join("link")).unwrap()
+        }),
         ("a removal", &|| fs::remove_file(&file).unwrap()),
     ];
     for (what, change) in changes {
@@ -76,7 +104,10 @@ fn found_mounts() {
     let sandbox = Sandbox::new();
     let strange = sandbox.directory("dir/a b\\c\td");
     bind(&strange, &strange);
-    let points: Vec<PathBuf> = mounts_below(&sandbox.path("dir")).into_iter().map(|m| m.point).collect();
+    let points: Vec<PathBuf> = mounts_below(&sandbox.path("dir"))
+        .into_iter()
+        .map(|m| m.point)
+        .collect();
     assert_eq!(points, [strange]);
 }
 
@@ -91,23 +122,39 @@ fn fuse() {
     fs::create_dir(point.join("made")).unwrap();
     assert!(fuse.backing.join("made").is_dir());
     fuse.fail(libc::EIO);
-    assert_eq!(fs::metadata(&file).unwrap_err().raw_os_error(), Some(libc::EIO));
+    assert_eq!(
+        fs::metadata(&file).unwrap_err().raw_os_error(),
+        Some(libc::EIO)
+    );
     fuse.hang();
-    let mut reader = Command::new("cat").arg(&file).stdout(Stdio::piped()).spawn().unwrap();
+    let mut reader = Command::new("cat")
+        .arg(&file)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let waits_in = |pid: u32| fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap();
     while waits_in(reader.id()) != "request_wait_answer" {
-        assert!(reader.try_wait().unwrap().is_none(), "cat ended, although nothing answers");
+        assert!(
+            reader.try_wait().unwrap().is_none(),
+            "cat ended, although nothing answers"
+        );
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     fuse.resume();
     assert!(reader.wait().unwrap().success());
     fuse.die();
-    assert_eq!(fs::metadata(&file).unwrap_err().raw_os_error(), Some(libc::ENOTCONN));
+    assert_eq!(
+        fs::metadata(&file).unwrap_err().raw_os_error(),
+        Some(libc::ENOTCONN)
+    );
     drop(fuse);
     assert!(mounts_below(&point).is_empty());
 
     let point = sandbox.directory("owned");
     std::os::unix::fs::chown(&point, Some(61001), Some(61001)).unwrap();
     let _owned = Fuse::of_owner(&point, 61001);
-    assert_eq!(fs::metadata(point.join("data")).unwrap_err().raw_os_error(), Some(libc::EACCES));
+    assert_eq!(
+        fs::metadata(point.join("data")).unwrap_err().raw_os_error(),
+        Some(libc::EACCES)
+    );
 }

@@ -1,4 +1,5 @@
-//! Promise: after a package manager has replaced files, the sites that are up are fresh, and it never notices more.
+//! Promise: after a package manager has replaced files, the sites that are up are fresh, and it
+//! never notices more.
 
 mod lab;
 mod support;
@@ -14,12 +15,24 @@ use support::{Ran, Sandbox, mounts_below, on_shared_root, trials};
 fn main() -> ExitCode {
     let mut trials = trials([
         ("apt reads its hook", apt_reads_its_hook),
-        ("the packages have files for all that they list", files_of_the_packages),
+        (
+            "the packages have files for all that they list",
+            files_of_the_packages,
+        ),
     ]);
     // Each in a process of its own, because it mounts on /run.
-    trials.push(on_shared_root("sites that are up are healed, others stay down", heals));
-    trials.push(on_shared_root("silent where there is nothing to do", silent));
-    trials.push(on_shared_root("a failure is said and does not fail", never_fails));
+    trials.push(on_shared_root(
+        "sites that are up are healed, others stay down",
+        heals,
+    ));
+    trials.push(on_shared_root(
+        "silent where there is nothing to do",
+        silent,
+    ));
+    trials.push(on_shared_root(
+        "a failure is said and does not fail",
+        never_fails,
+    ));
     trials.push(on_shared_root("apk's hook acts after commits alone", apk));
     support::main(trials)
 }
@@ -32,12 +45,20 @@ fn hooks() -> PathBuf {
 fn hook(sandbox: &Sandbox) -> Ran {
     let like = sandbox.command();
     let program = Path::new(like.get_program()).parent().unwrap();
-    hook_in(sandbox, &format!("{}:{}", program.display(), std::env::var("PATH").unwrap()))
+    hook_in(
+        sandbox,
+        &format!("{}:{}", program.display(), std::env::var("PATH").unwrap()),
+    )
 }
 
 fn hook_in(sandbox: &Sandbox, path: &str) -> Ran {
     let mut hook = Command::new(hooks().join("packages-changed"));
-    hook.envs(sandbox.command().get_envs().filter_map(|(key, value)| Some((key, value?))));
+    hook.envs(
+        sandbox
+            .command()
+            .get_envs()
+            .filter_map(|(key, value)| Some((key, value?))),
+    );
     Ran::of(hook.env("PATH", path)).exits(0)
 }
 
@@ -63,9 +84,15 @@ fn heals() {
     let ran = hook(&sandbox);
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""));
     sandbox.ok(&["status", "up"]);
-    assert_eq!(fs::read_to_string(up.join(file.strip_prefix("/").unwrap())).unwrap(), "new");
+    assert_eq!(
+        fs::read_to_string(up.join(file.strip_prefix("/").unwrap())).unwrap(),
+        "new"
+    );
     assert_eq!(mounts_below(&down).len(), 0);
-    sandbox.ok(&["up", "--if-up", "up", "down"]).complains("up: in sync").complains("down: down; left alone");
+    sandbox
+        .ok(&["up", "--if-up", "up", "down"])
+        .complains("up: in sync")
+        .complains("down: down; left alone");
     let json = sandbox.ok(&["up", "--if-up", "--json", "down"]).json();
     assert_eq!(json["sites"][0]["up"], false);
 }
@@ -95,7 +122,9 @@ fn never_fails() {
     booted();
     let sandbox = Sandbox::new();
     sandbox.manifest("s", "root: relative\n");
-    hook(&sandbox).complains("s.yaml:1").complains("mountjail: sites may still have old files, see above");
+    hook(&sandbox)
+        .complains("s.yaml:1")
+        .complains("mountjail: sites may still have old files, see above");
     // As somebody who built it would have it.
     overlay(&sandbox, Path::new("/usr/local"));
     fs::create_dir_all("/usr/local/bin").unwrap();
@@ -103,23 +132,40 @@ fn never_fails() {
     hook_in(&sandbox, PATH_OF_APK).complains("s.yaml:1");
 }
 
-/// Run as apk runs it: by its own mode, relative to the root, without an environment. What it is to start fails here.
+/// Run as apk runs it: by its own mode, relative to the root, without an environment. What it is to
+/// start fails here.
 fn apk() {
     let sandbox = Sandbox::new();
     let library = sandbox.directory("mountjail");
-    let changed = sandbox.file("mountjail/packages-changed", "#!/bin/sh\necho called\nexit 7\n");
+    let changed = sandbox.file(
+        "mountjail/packages-changed",
+        "#!/bin/sh\necho called\nexit 7\n",
+    );
     overlay(&sandbox, Path::new("/usr/lib"));
     fs::create_dir_all("/usr/lib/mountjail").unwrap();
-    Ran::of(Command::new("mount").arg("--bind").arg(library).arg("/usr/lib/mountjail")).exits(0);
+    Ran::of(
+        Command::new("mount")
+            .arg("--bind")
+            .arg(library)
+            .arg("/usr/lib/mountjail"),
+    )
+    .exits(0);
     let hook = hooks().join("apk");
     let run = |stage: &str| {
         let mut command = Command::new(hook.strip_prefix("/").unwrap());
-        command.arg(stage).current_dir("/").env_clear().env("PATH", PATH_OF_APK);
+        command
+            .arg(stage)
+            .current_dir("/")
+            .env_clear()
+            .env("PATH", PATH_OF_APK);
         Ran::of(&mut command).exits(0).stdout
     };
     assert_eq!(run("post-commit"), "", "it cannot be executed");
     fs::set_permissions(changed, fs::Permissions::from_mode(0o755)).unwrap();
-    assert_eq!((run("pre-commit").as_str(), run("post-commit").as_str()), ("", "called\n"));
+    assert_eq!(
+        (run("pre-commit").as_str(), run("post-commit").as_str()),
+        ("", "called\n")
+    );
 }
 
 fn apt_reads_its_hook() {
@@ -134,12 +180,20 @@ fn apt_reads_its_hook() {
 fn files_of_the_packages() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR"));
     let cargo = fs::read_to_string(directory.join("Cargo.toml")).unwrap();
-    let listed: Vec<_> = cargo.split('"').filter(|text| text.starts_with("packaging/")).collect();
+    let listed: Vec<_> = cargo
+        .split('"')
+        .filter(|text| text.starts_with("packaging/"))
+        .collect();
     for list in ["apt.conf", "before-removal", "dpkg.cfg", "packages-changed"] {
-        assert!(listed.contains(&&*format!("packaging/hooks/{list}")), "{list} is in no package");
+        assert!(
+            listed.contains(&&*format!("packaging/hooks/{list}")),
+            "{list} is in no package"
+        );
     }
     for pattern in listed {
-        let found = glob::glob(directory.join(pattern).to_str().unwrap()).unwrap().count();
+        let found = glob::glob(directory.join(pattern).to_str().unwrap())
+            .unwrap()
+            .count();
         assert!(found > 0, "{pattern}");
     }
     for script in ["apk", "before-removal", "packages-changed"] {

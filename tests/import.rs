@@ -1,4 +1,5 @@
-//! Promise: on a host with pools and no manifests, `import --write` and `up --all` are the whole set-up.
+//! Promise: on a host with pools and no manifests, `import --write` and `up --all` are the whole
+//! set-up.
 
 mod support;
 
@@ -22,9 +23,18 @@ fn main() -> ExitCode {
         ("an fstab becomes sites with the same mounts", an_fstab),
         ("mounts that stand already are taken over", taken_over),
         ("a pool and its bind lines become one site", merged),
-        ("jailkit's own sections become presets that work", jailkits_own),
-        ("every key of jailkit's is said or pointed out", jailkit_keys),
-        ("mistakes in fstab and in sections are named by line", wrong_lines),
+        (
+            "jailkit's own sections become presets that work",
+            jailkits_own,
+        ),
+        (
+            "every key of jailkit's is said or pointed out",
+            jailkit_keys,
+        ),
+        (
+            "mistakes in fstab and in sections are named by line",
+            wrong_lines,
+        ),
         ("names that are taken are said", names_that_are_taken),
     ]);
     // In a process of its own, because it mounts on /etc/php.
@@ -32,7 +42,8 @@ fn main() -> ExitCode {
     support::main(trials)
 }
 
-/// A php-fpm.conf as Debian has it, with three pools in chroots, two of them sharing one, and one without.
+/// A php-fpm.conf as Debian has it, with three pools in chroots, two of them sharing one, and one
+/// without.
 fn fpm(sandbox: &Sandbox) -> PathBuf {
     let srv = sandbox.path("srv");
     let srv = srv.display();
@@ -44,8 +55,12 @@ fn fpm(sandbox: &Sandbox) -> PathBuf {
             sandbox.path("fpm/pool.d/*.conf").display()
         ),
     );
-    let pool = |name: &str, text: String| drop(sandbox.file(format!("fpm/pool.d/{name}.conf"), text));
-    pool("www", "[www]\nuser = www-data\nlisten = /run/php/www.sock\npm = static\n;chroot =\n".to_owned());
+    let pool =
+        |name: &str, text: String| drop(sandbox.file(format!("fpm/pool.d/{name}.conf"), text));
+    pool(
+        "www",
+        "[www]\nuser = www-data\nlisten = /run/php/www.sock\npm = static\n;chroot =\n".to_owned(),
+    );
     pool(
         "one",
         format!(
@@ -54,9 +69,14 @@ fn fpm(sandbox: &Sandbox) -> PathBuf {
     );
     pool(
         "two",
-        format!("[two]\nuser = \"games\"\nchroot = {srv}/shared\nphp_admin_value[open_basedir] = /\n"),
+        format!(
+            "[two]\nuser = \"games\"\nchroot = {srv}/shared\nphp_admin_value[open_basedir] = /\n"
+        ),
     );
-    pool("three", format!("[three]\nuser = 33\nlisten = {srv}/shared/php.sock\nchroot = {srv}/shared\n"));
+    pool(
+        "three",
+        format!("[three]\nuser = 33\nlisten = {srv}/shared/php.sock\nchroot = {srv}/shared\n"),
+    );
     for root in ["one", "shared"] {
         sandbox.directory(format!("srv/{root}"));
     }
@@ -66,8 +86,16 @@ fn fpm(sandbox: &Sandbox) -> PathBuf {
 fn pools_become_sites() {
     let sandbox = Sandbox::new();
     let fpm = fpm(&sandbox);
-    let printed = sandbox.ok(&["import", fpm.to_str().unwrap()]).complains("1 pool without a chroot");
-    assert_eq!(fs::read_dir(sandbox.config().join("sites")).unwrap().count(), 0, "printing writes nothing");
+    let printed = sandbox
+        .ok(&["import", fpm.to_str().unwrap()])
+        .complains("1 pool without a chroot");
+    assert_eq!(
+        fs::read_dir(sandbox.config().join("sites"))
+            .unwrap()
+            .count(),
+        0,
+        "printing writes nothing"
+    );
     let file = sandbox.config().join("sites/one.yaml");
     let first = format!(
         "# {}\n# The pool one of {}/pool.d/one.conf.\nroot: {}\npresets: [php-fpm]\nusers: [www-data]\n",
@@ -76,15 +104,30 @@ fn pools_become_sites() {
         sandbox.root("one").display()
     );
     assert!(printed.stdout.starts_with(&first), "{printed}");
-    assert!(printed.stdout.contains("# The pool three runs as the user with the id 33"), "{printed}");
-    assert!(printed.stdout.contains("php.sock of the pool three is inside the root"), "{printed}");
-    sandbox.ok(&["import", "--write", fpm.to_str().unwrap()]).complains("one: wrote ");
+    assert!(
+        printed
+            .stdout
+            .contains("# The pool three runs as the user with the id 33"),
+        "{printed}"
+    );
+    assert!(
+        printed
+            .stdout
+            .contains("php.sock of the pool three is inside the root"),
+        "{printed}"
+    );
+    sandbox
+        .ok(&["import", "--write", fpm.to_str().unwrap()])
+        .complains("one: wrote ");
     sandbox.ok(&["check"]).prints("one: ok").prints("three: ok");
     sandbox.ok(&["up", "--all"]);
     assert!(
-        mounts_below(&sandbox.root("one")).len() > 20 && mounts_below(&sandbox.root("shared")).len() > 20
+        mounts_below(&sandbox.root("one")).len() > 20
+            && mounts_below(&sandbox.root("shared")).len() > 20
     );
-    let json = sandbox.ok(&["import", "--json", fpm.to_str().unwrap()]).json();
+    let json = sandbox
+        .ok(&["import", "--json", fpm.to_str().unwrap()])
+        .json();
     assert_eq!(json["sites"].as_array().unwrap().len(), 2);
 }
 
@@ -97,26 +140,38 @@ fn nothing_is_overwritten() {
         .exits(1)
         .complains("one.yaml: it is there already, with another root: /srv/mine, not ")
         .complains("three: wrote ");
-    assert_eq!(fs::read_to_string(sandbox.config().join("sites/one.yaml")).unwrap(), "root: /srv/mine\n");
+    assert_eq!(
+        fs::read_to_string(sandbox.config().join("sites/one.yaml")).unwrap(),
+        "root: /srv/mine\n"
+    );
 }
 
 fn mistakes() {
     let sandbox = Sandbox::new();
     let import = |path: &Path| sandbox.run(&["import", path.to_str().unwrap()]).exits(1);
-    import(&sandbox.path("absent.conf")).complains("cannot read ").complains("No such file");
+    import(&sandbox.path("absent.conf"))
+        .complains("cannot read ")
+        .complains("No such file");
     import(&sandbox.file("bad.conf", "[www]\nuser = a\nthis is nothing\n"))
         .complains("bad.conf:3: `this is nothing`");
-    import(&sandbox.file("none.conf", "[www]\nuser = a\n"))
-        .complains("no pool with a chroot, no bind line into a jail, no section and no other root was found");
+    import(&sandbox.file("none.conf", "[www]\nuser = a\n")).complains(
+        "no pool with a chroot, no bind line into a jail, no section and no other root was found",
+    );
     import(&sandbox.file("system.conf", "[www]\nchroot = /\n"))
         .complains("system.conf:1: pool www: chroot = /: the root / is a directory of the system");
-    let broken = sandbox.file("some.conf", "[good]\nuser = games\nchroot = /srv/good\n[bad]\nchroot = \"x\n");
+    let broken = sandbox.file(
+        "some.conf",
+        "[good]\nuser = games\nchroot = /srv/good\n[bad]\nchroot = \"x\n",
+    );
     import(&broken)
         .complains("some.conf:5: `chroot = \"x`: the quote does not end")
         .prints("root: /srv/good");
     let own = sandbox.path("loop.conf");
-    import(&sandbox.file("loop.conf", format!("[global]\ninclude = {}\n", own.display())))
-        .complains("files include each other more than 5 deep");
+    import(&sandbox.file(
+        "loop.conf",
+        format!("[global]\ninclude = {}\n", own.display()),
+    ))
+    .complains("files include each other more than 5 deep");
     let odd = sandbox.file("odd.conf", "[a b/c]\nchroot = /srv/www\n");
     import(&odd).complains("cannot be a site's name");
 }
@@ -130,7 +185,10 @@ fn again() {
     let mine = format!("{}etc: [hosts]\n", fs::read_to_string(&one).unwrap());
     fs::write(&one, &mine).unwrap();
     let four = sandbox.root("four");
-    let pool = format!("[four]\nuser = games\nlisten = four.sock\nchroot = {}\n", four.display());
+    let pool = format!(
+        "[four]\nuser = games\nlisten = four.sock\nchroot = {}\n",
+        four.display()
+    );
     sandbox.file("fpm/pool.d/four.conf", pool);
     sandbox
         .ok(&["import", "--write", fpm])
@@ -142,13 +200,24 @@ fn again() {
     let pool = fs::read_to_string(sandbox.path("fpm/pool.d/one.conf")).unwrap();
     sandbox.file("fpm/pool.d/one.conf", format!("{pool}user = games\n"));
     let lacks = "one.yaml: it is there already, and lacks `users: [games]`";
-    sandbox.run(&["import", "--write", fpm]).exits(1).complains(lacks).complains("four: is there already");
+    sandbox
+        .run(&["import", "--write", fpm])
+        .exits(1)
+        .complains(lacks)
+        .complains("four: is there already");
     sandbox.ok(&["import", fpm]).complains(lacks);
 }
 
 fn fstab_as_mount() {
     let sandbox = Sandbox::new();
-    for directory in ["srv/a/etc", "srv/a/lib", "srv/a/data", "data", "srv/a/proc", "data[1]"] {
+    for directory in [
+        "srv/a/etc",
+        "srv/a/lib",
+        "srv/a/data",
+        "data",
+        "srv/a/proc",
+        "data[1]",
+    ] {
         sandbox.directory(directory);
     }
     sandbox.file("srv/a/etc/hosts", "");
@@ -188,7 +257,12 @@ fn fstab_as_mount() {
 
 fn daemons() {
     let sandbox = Sandbox::new();
-    let root = |name: &str| sandbox.directory(format!("srv/{name}")).display().to_string();
+    let root = |name: &str| {
+        sandbox
+            .directory(format!("srv/{name}"))
+            .display()
+            .to_string()
+    };
     let files = [
         sandbox.file("haproxy.cfg", format!("global\n\tlog /dev/log local0\n\tchroot {}\n\tuser nobody\n", root("haproxy"))),
         sandbox.file("unbound.conf", format!("server:\n\tchroot: \"{}\"\n\tusername: \"nobody\"\n", root("unbound"))),
@@ -210,8 +284,14 @@ fn daemons() {
         ),
     ];
     fs::create_dir(sandbox.path("srv/sftp/games")).unwrap();
-    let files = files.iter().filter(|file| !file.ends_with("main.cf")).map(|file| file.to_str().unwrap());
-    let ran = sandbox.ok(&["import", "--write"].into_iter().chain(files).collect::<Vec<_>>());
+    let files = files
+        .iter()
+        .filter(|file| !file.ends_with("main.cf"))
+        .map(|file| file.to_str().unwrap());
+    let ran = sandbox.ok(&["import", "--write"]
+        .into_iter()
+        .chain(files)
+        .collect::<Vec<_>>());
     for (site, line) in [
         ("haproxy", "users: [nobody]\n"),
         ("unbound", "users: [nobody]\n"),
@@ -235,42 +315,74 @@ fn daemons() {
 fn other_kinds() {
     let sandbox = Sandbox::new();
     for (name, text) in [
-        ("nginx.conf", "events {}\nhttp {\n  server {\n    root /srv/www;\n  }\n}\n"),
-        ("named.conf", "options {\n  directory \"/var/cache/bind\";\n};\n"),
-        ("my.cnf", "[client]\nport = 3306\n[mysqld]\ndatadir = /var/lib/mysql\n"),
+        (
+            "nginx.conf",
+            "events {}\nhttp {\n  server {\n    root /srv/www;\n  }\n}\n",
+        ),
+        (
+            "named.conf",
+            "options {\n  directory \"/var/cache/bind\";\n};\n",
+        ),
+        (
+            "my.cnf",
+            "[client]\nport = 3306\n[mysqld]\ndatadir = /var/lib/mysql\n",
+        ),
         ("script", "#!/bin/sh\nmount --bind /a /b\n"),
     ] {
         let file = sandbox.file(name, text);
         let ran = sandbox.run(&["import", file.to_str().unwrap()]).exits(1);
         ran.complains(&format!("{name} is not of a kind that import knows"));
     }
-    let unit = sandbox.file("plain.service", "[Unit]\nDescription=x\n[Service]\nExecStart=/bin/true\n");
+    let unit = sandbox.file(
+        "plain.service",
+        "[Unit]\nDescription=x\n[Service]\nExecStart=/bin/true\n",
+    );
     let ran = sandbox.run(&["import", unit.to_str().unwrap()]).exits(1);
     ran.complains("plain.service: it has no RootDirectory=: nothing to mount");
 }
 
-/// `/etc/php/VERSION/fpm` of the package, with three more pools, two of them in one chroot: the unit is known by the
-/// place.
+/// `/etc/php/VERSION/fpm` of the package, with three more pools, two of them in one chroot: the
+/// unit is known by the place.
 fn debians_own() {
     let sandbox = Sandbox::new();
     let upper = [sandbox.directory("upper"), sandbox.directory("work")];
-    let options = format!("lowerdir=/etc/php,upperdir={},workdir={}", upper[0].display(), upper[1].display());
+    let options = format!(
+        "lowerdir=/etc/php,upperdir={},workdir={}",
+        upper[0].display(),
+        upper[1].display()
+    );
     let overlay = ["-t", "overlay", "-o", &options, "php", "/etc/php"];
     support::Ran::of(Command::new("mount").args(overlay)).exits(0);
-    let fpm = glob::glob("/etc/php/*/fpm").unwrap().next().expect("Debian's php-fpm is installed").unwrap();
+    let fpm = glob::glob("/etc/php/*/fpm")
+        .unwrap()
+        .next()
+        .expect("Debian's php-fpm is installed")
+        .unwrap();
     let www = fs::read_to_string(fpm.join("pool.d/www.conf")).unwrap();
     for (name, root) in [("shop", "shop"), ("blog", "shared"), ("wiki", "shared")] {
         let root = sandbox.directory(format!("srv/{root}"));
-        let pool =
-            www.replace("[www]", &format!("[{name}]")).replace("/run/php/", &format!("/run/php/{name}-"));
-        fs::write(fpm.join(format!("pool.d/{name}.conf")), format!("{pool}\nchroot = {}\n", root.display()))
-            .unwrap();
+        let pool = www
+            .replace("[www]", &format!("[{name}]"))
+            .replace("/run/php/", &format!("/run/php/{name}-"));
+        fs::write(
+            fpm.join(format!("pool.d/{name}.conf")),
+            format!("{pool}\nchroot = {}\n", root.display()),
+        )
+        .unwrap();
     }
-    sandbox.ok(&["import", "--write", fpm.to_str().unwrap()]).complains("1 pool without a chroot");
+    sandbox
+        .ok(&["import", "--write", fpm.to_str().unwrap()])
+        .complains("1 pool without a chroot");
     let version = fpm.parent().unwrap().file_name().unwrap().to_str().unwrap();
     let manifest = fs::read_to_string(sandbox.config().join("sites/blog.yaml")).unwrap();
-    assert!(manifest.contains(&format!("services: [php{version}-fpm.service]\n")), "{manifest}");
-    assert!(manifest.contains("users: [www-data]\n") && manifest.contains("The pool wiki of "), "{manifest}");
+    assert!(
+        manifest.contains(&format!("services: [php{version}-fpm.service]\n")),
+        "{manifest}"
+    );
+    assert!(
+        manifest.contains("users: [www-data]\n") && manifest.contains("The pool wiki of "),
+        "{manifest}"
+    );
     sandbox.ok(&["check"]).prints("blog: ok").prints("shop: ok");
     sandbox.ok(&["up", "--all"]);
 }
@@ -324,18 +436,28 @@ SRV/disk/www    SRV/elsewhere/www               none bind             0 0
 # END mountjail
 ";
 
-/// The bind lines of [`FORTY_LINES`] that mount something in a jail: source, target, and whether it is read-only.
+/// The bind lines of [`FORTY_LINES`] that mount something in a jail: source, target, and whether it
+/// is read-only.
 fn binds(sandbox: &Sandbox) -> Vec<(PathBuf, PathBuf, bool)> {
     let srv = sandbox.path("srv");
-    let lines = FORTY_LINES.lines().take_while(|line| !line.starts_with("# not a jail"));
+    let lines = FORTY_LINES
+        .lines()
+        .take_while(|line| !line.starts_with("# not a jail"));
     let mut binds = vec![];
-    for line in
-        lines.filter(|line| line.contains("bind") && !line.contains("remount,") && !line.contains("motd"))
-    {
+    for line in lines.filter(|line| {
+        line.contains("bind") && !line.contains("remount,") && !line.contains("motd")
+    }) {
         let line = line.replace("SRV", srv.to_str().unwrap());
-        let fields: Vec<_> = line.split_whitespace().map(|field| field.replace("\\040", " ")).collect();
+        let fields: Vec<_> = line
+            .split_whitespace()
+            .map(|field| field.replace("\\040", " "))
+            .collect();
         let read_only = fields[3].contains("ro") || fields[1].ends_with("site2/chroot/etc/hosts");
-        binds.push((fields[0].clone().into(), fields[1].clone().into(), read_only));
+        binds.push((
+            fields[0].clone().into(),
+            fields[1].clone().into(),
+            read_only,
+        ));
     }
     binds
 }
@@ -344,7 +466,11 @@ fn binds(sandbox: &Sandbox) -> Vec<(PathBuf, PathBuf, bool)> {
 fn placeholders(sandbox: &Sandbox) {
     sandbox.directory("srv/shared files/logs");
     for (source, target, _) in binds(sandbox) {
-        let directory = if source.is_dir() { &target } else { target.parent().unwrap() };
+        let directory = if source.is_dir() {
+            &target
+        } else {
+            target.parent().unwrap()
+        };
         fs::create_dir_all(directory).unwrap();
         if !source.is_dir() {
             fs::write(&target, "").unwrap();
@@ -352,22 +478,41 @@ fn placeholders(sandbox: &Sandbox) {
     }
 }
 
-/// Where a target leads to, if it is a link in a jail: the sites' roots are below `srv/site1`, `srv/site2/chroot`.
+/// Where a target leads to, if it is a link in a jail: the sites' roots are below `srv/site1`,
+/// `srv/site2/chroot`.
 fn inside(sandbox: &Sandbox, target: &Path) -> PathBuf {
-    let target = fs::canonicalize(target.parent().unwrap()).unwrap().join(target.file_name().unwrap());
-    let Ok(text) = fs::read_link(&target) else { return target };
-    let root = ["site1", "site2/chroot"].map(|root| sandbox.root(root)).into_iter();
-    let root = root.into_iter().find(|root| target.starts_with(root)).unwrap();
+    let target = fs::canonicalize(target.parent().unwrap())
+        .unwrap()
+        .join(target.file_name().unwrap());
+    let Ok(text) = fs::read_link(&target) else {
+        return target;
+    };
+    let root = ["site1", "site2/chroot"]
+        .map(|root| sandbox.root(root))
+        .into_iter();
+    let root = root
+        .into_iter()
+        .find(|root| target.starts_with(root))
+        .unwrap();
     root.join(text.strip_prefix("/").expect("an absolute link"))
 }
 
-/// Fails unless each line's target shows the line's source, and can be written to exactly if it could be.
+/// Fails unless each line's target shows the line's source, and can be written to exactly if it
+/// could be.
 fn same_mounts(sandbox: &Sandbox) {
     let table = support::mounts();
     for (source, target, read_only) in binds(sandbox) {
         let target = inside(sandbox, &target);
-        let (is, was) = (fs::metadata(&target).unwrap(), fs::metadata(&source).unwrap());
-        assert_eq!((is.dev(), is.ino()), (was.dev(), was.ino()), "{}", target.display());
+        let (is, was) = (
+            fs::metadata(&target).unwrap(),
+            fs::metadata(&source).unwrap(),
+        );
+        assert_eq!(
+            (is.dev(), is.ino()),
+            (was.dev(), was.ino()),
+            "{}",
+            target.display()
+        );
         // A device on a read-only mount works the same.
         if !was.file_type().is_char_device() {
             let mount = table
@@ -402,26 +547,50 @@ fn an_fstab() {
         .complains("site2: wrote ");
     let site1 = fs::read_to_string(sandbox.config().join("sites/site1.yaml")).unwrap();
     assert!(
-        site1.contains("# 15 bind lines, from ") && site1.contains("presets: [dns, timezone, tls]\n"),
+        site1.contains("# 15 bind lines, from ")
+            && site1.contains("presets: [dns, timezone, tls]\n"),
         "{site1}"
     );
-    assert!(site1.contains("programs: [/bin/sh, /usr/bin/env]\n"), "{site1}");
-    assert!(site1.contains("/shared files\", target: /uploads, access: read-write }\n"), "{site1}");
+    assert!(
+        site1.contains("programs: [/bin/sh, /usr/bin/env]\n"),
+        "{site1}"
+    );
+    assert!(
+        site1.contains("/shared files\", target: /uploads, access: read-write }\n"),
+        "{site1}"
+    );
     let site2 = fs::read_to_string(sandbox.config().join("sites/site2.yaml")).unwrap();
     assert!(site2.contains("etc: [hosts]\n"), "{site2}");
     assert!(
         site2.contains("{ source: /dev, access: read-write, recursive: true, devices: true }\n"),
         "{site2}"
     );
-    assert!(site2.contains("{ source: /etc/motd.test, optional: true }\n"), "{site2}");
-    assert!(!sandbox.config().join("sites/site3.yaml").exists(), "mountjail's own lines are not imported");
-    sandbox.ok(&["check"]).prints("site1: ok").prints("site2: ok");
+    assert!(
+        site2.contains("{ source: /etc/motd.test, optional: true }\n"),
+        "{site2}"
+    );
+    assert!(
+        !sandbox.config().join("sites/site3.yaml").exists(),
+        "mountjail's own lines are not imported"
+    );
+    sandbox
+        .ok(&["check"])
+        .prints("site1: ok")
+        .prints("site2: ok");
     sandbox.ok(&["up", "--all"]);
     same_mounts(&sandbox);
     sandbox.ok(&["status"]);
-    let shell =
-        ["-c", "exec 3>/dev/null && read hosts </etc/hosts && echo >/uploads/new && ! echo 2>&- >/etc/hosts"];
-    support::Ran::of(Command::new("chroot").arg(sandbox.root("site1")).arg("/bin/sh").args(shell)).exits(0);
+    let shell = [
+        "-c",
+        "exec 3>/dev/null && read hosts </etc/hosts && echo >/uploads/new && ! echo 2>&- >/etc/hosts",
+    ];
+    support::Ran::of(
+        Command::new("chroot")
+            .arg(sandbox.root("site1"))
+            .arg("/bin/sh")
+            .args(shell),
+    )
+    .exits(0);
     sandbox.ok(&["down", "--all"]);
 }
 
@@ -430,10 +599,16 @@ fn taken_over() {
     let fstab = write_fstab(&sandbox, FORTY_LINES);
     placeholders(&sandbox);
     let text = fs::read_to_string(&fstab).unwrap();
-    let lines = text.lines().take_while(|line| !line.starts_with("# not a jail"));
+    let lines = text
+        .lines()
+        .take_while(|line| !line.starts_with("# not a jail"));
     for line in lines.filter(|line| line.contains("bind") && !line.contains("motd")) {
-        let fields: Vec<_> = line.split_whitespace().map(|field| field.replace("\\040", " ")).collect();
-        support::Ran::of(Command::new("mount").args(["-o", &fields[3], &fields[0], &fields[1]])).exits(0);
+        let fields: Vec<_> = line
+            .split_whitespace()
+            .map(|field| field.replace("\\040", " "))
+            .collect();
+        support::Ran::of(Command::new("mount").args(["-o", &fields[3], &fields[0], &fields[1]]))
+            .exits(0);
     }
     same_mounts(&sandbox);
     sandbox.ok(&["import", "--write", fstab.to_str().unwrap()]);
@@ -456,13 +631,34 @@ fn merged() {
     let (fstab, pools) = (fstab.to_str().unwrap(), fpm.to_str().unwrap());
     let imported = sandbox.ok(&["import", "--json", fstab, pools]).json();
     let pool = fpm.join("pool.d/one.conf");
-    let twice = sandbox.ok(&["import", "--json", fstab, pools, fstab, pool.to_str().unwrap()]).json();
+    let twice = sandbox
+        .ok(&[
+            "import",
+            "--json",
+            fstab,
+            pools,
+            fstab,
+            pool.to_str().unwrap(),
+        ])
+        .json();
     assert_eq!(imported, twice, "what is named twice counts once");
-    let manifests: Vec<_> =
-        imported["sites"].as_array().unwrap().iter().map(|site| site["manifest"].as_str().unwrap()).collect();
-    let [one, three] = manifests.as_slice() else { panic!("{imported:#}") };
-    assert!(one.contains("presets: [php-fpm]\nusers: [www-data]\nmounts:\n"), "{one}");
-    assert!(one.contains("# The pool one of ") && one.contains("# 2 bind lines, from "), "{one}");
+    let manifests: Vec<_> = imported["sites"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|site| site["manifest"].as_str().unwrap())
+        .collect();
+    let [one, three] = manifests.as_slice() else {
+        panic!("{imported:#}")
+    };
+    assert!(
+        one.contains("presets: [php-fpm]\nusers: [www-data]\nmounts:\n"),
+        "{one}"
+    );
+    assert!(
+        one.contains("# The pool one of ") && one.contains("# 2 bind lines, from "),
+        "{one}"
+    );
     assert!(!one.contains("etc:"), "php-fpm brings /etc/hosts\n{one}");
     let mount = format!("  - {{ source: {}, target: /in }}\n", up.display());
     assert!(three.contains(&mount), "{three}");
@@ -476,14 +672,41 @@ fn jailkits_own() {
         .ok(&["import", "--write", ini])
         .complains("[git] becomes the preset jk-git, because a built-in preset is called so")
         .complains("[ping] becomes the preset jk-ping");
-    let sections = fs::read_to_string(ini).unwrap().lines().filter(|line| line.starts_with('[')).count();
-    assert_eq!(imported.stderr.matches(": wrote ").count(), sections, "{imported}");
-    assert_eq!(fs::read_dir(sandbox.config().join("presets")).unwrap().count(), sections);
-    sandbox.ok(&["presets"]).prints("basicshell  ").prints("bash based shell with several basic utilities");
-    sandbox.ok(&["presets", "git"]).prints("git with its helpers"); // still the built-in one
+    let sections = fs::read_to_string(ini)
+        .unwrap()
+        .lines()
+        .filter(|line| line.starts_with('['))
+        .count();
+    assert_eq!(
+        imported.stderr.matches(": wrote ").count(),
+        sections,
+        "{imported}"
+    );
+    assert_eq!(
+        fs::read_dir(sandbox.config().join("presets"))
+            .unwrap()
+            .count(),
+        sections
+    );
+    sandbox
+        .ok(&["presets"])
+        .prints("basicshell  ")
+        .prints("bash based shell with several basic utilities");
+    sandbox
+        .ok(&["presets", "git"])
+        .prints("git with its helpers"); // still the built-in one
     let names: Vec<_> = fs::read_dir(sandbox.config().join("presets"))
         .unwrap()
-        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+        .map(|entry| {
+            entry
+                .unwrap()
+                .path()
+                .file_stem()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned()
+        })
         .collect();
     let root = sandbox.site("all", &format!("presets: [{}]\n", names.join(", ")));
     sandbox.ok(&["check", "all"]);
@@ -499,8 +722,13 @@ fn jailkits_own() {
     sandbox.ok(&["down", "all"]);
     // What is there is never overwritten.
     let before = fs::read_to_string(sandbox.config().join("presets/ssh.yaml")).unwrap();
-    sandbox.ok(&["import", "--write", ini]).complains("ssh: is there already, left as it is");
-    assert_eq!(fs::read_to_string(sandbox.config().join("presets/ssh.yaml")).unwrap(), before);
+    sandbox
+        .ok(&["import", "--write", ini])
+        .complains("ssh: is there already, left as it is");
+    assert_eq!(
+        fs::read_to_string(sandbox.config().join("presets/ssh.yaml")).unwrap(),
+        before
+    );
 }
 
 fn jailkit_keys() {
@@ -562,7 +790,10 @@ fn jailkit_keys() {
     sandbox.ok(&["up", "s"]);
     let inside = root.join(setuid.strip_prefix("/").unwrap());
     let mounts = mounts_below(&inside);
-    assert!(mounts.len() == 1 && mounts[0].has("ro") && !mounts[0].has("nosuid"), "{mounts:?}");
+    assert!(
+        mounts.len() == 1 && mounts[0].has("ro") && !mounts[0].has("nosuid"),
+        "{mounts:?}"
+    );
     let passwd = fs::read_to_string(root.join("etc/passwd")).unwrap();
     assert_eq!(passwd.lines().count(), 2, "{passwd}");
 }
@@ -571,11 +802,20 @@ fn wrong_lines() {
     let sandbox = Sandbox::new();
     let import = |files: &[&PathBuf]| {
         let files = files.iter().map(|file| file.to_str().unwrap());
-        sandbox.run(&["import", "--write"].into_iter().chain(files).collect::<Vec<_>>()).exits(1)
+        sandbox
+            .run(
+                &["import", "--write"]
+                    .into_iter()
+                    .chain(files)
+                    .collect::<Vec<_>>(),
+            )
+            .exits(1)
     };
     let good = sandbox.file("good", "/etc/hosts /srv/a/etc/hosts none bind,ro 0 0\n");
-    let fstab = sandbox
-        .file("tab", "/etc/hosts /srv/a/etc/hosts none bind,ro 0 0\n/a b /c none bind 0 0\n/etc/x /srv/a\n");
+    let fstab = sandbox.file(
+        "tab",
+        "/etc/hosts /srv/a/etc/hosts none bind,ro 0 0\n/a b /c none bind 0 0\n/etc/x /srv/a\n",
+    );
     let ini = sandbox.file("ini", "[a]\npaths = x\n\n[b\nnothing\n[a]\n");
     import(&[&good, &fstab, &ini])
         .complains("tab:2: `/a b /c none bind 0 0`: `bind` is no number: a blank in a path is written \\040; passed over")
@@ -583,21 +823,36 @@ fn wrong_lines() {
         .complains("ini:4: `[b` begins a section without a name and a `]`")
         .complains("ini:5: `nothing` is neither `[section]` nor `key = value`")
         .complains("ini:6: the section [a] is there already, in line 1");
-    assert!(sandbox.config().join("sites/a.yaml").exists(), "what is right is written");
-    assert!(!sandbox.config().join("presets/a.yaml").exists(), "jailkit reads nothing of such a file either");
+    assert!(
+        sandbox.config().join("sites/a.yaml").exists(),
+        "what is right is written"
+    );
+    assert!(
+        !sandbox.config().join("presets/a.yaml").exists(),
+        "jailkit reads nothing of such a file either"
+    );
     let binary = sandbox.file("binary", b"[a]\npaths = /x\n\xff\n");
     import(&[&binary]).complains("binary:3: it is not UTF-8");
     let marker = sandbox.file("marker", "/a /b none bind\n# END mountjail\n");
-    import(&[&marker]).complains("marker: line 2 ends mountjail's block, and no line before it begins it");
+    import(&[&marker])
+        .complains("marker: line 2 ends mountjail's block, and no line before it begins it");
     import(&[&sandbox.file("empty", "# nothing\n")])
         .complains("empty is not of a kind that import knows: those are PHP-FPM's");
     import(&[&sandbox.file("noise", [0; 5000])]).complains("noise is not of a kind");
     import(&[&"/dev/zero".into()]).complains("/dev/zero is not a regular file");
-    import(&[&sandbox.file("nojail", "UUID=1 / ext4 defaults 0 1\n/a /var/b none bind 0 0\n")])
-        .complains("nojail:2: /a on /var/b: no other line and no pool shows a jail there")
-        .complains("no bind line into a jail");
-    let circle = sandbox.file("circle", "[a]\nincludesections = b\n[b]\nincludesections = a\n");
-    import(&[&circle]).complains("circle:1: no manifest can say a").complains("a -> b -> a");
+    import(&[&sandbox.file(
+        "nojail",
+        "UUID=1 / ext4 defaults 0 1\n/a /var/b none bind 0 0\n",
+    )])
+    .complains("nojail:2: /a on /var/b: no other line and no pool shows a jail there")
+    .complains("no bind line into a jail");
+    let circle = sandbox.file(
+        "circle",
+        "[a]\nincludesections = b\n[b]\nincludesections = a\n",
+    );
+    import(&[&circle])
+        .complains("circle:1: no manifest can say a")
+        .complains("a -> b -> a");
 }
 
 fn names_that_are_taken() {
@@ -610,7 +865,10 @@ fn names_that_are_taken() {
     for root in ["a/www", "b/www", "c/taken"] {
         sandbox.directory(format!("srv/{root}"));
     }
-    sandbox.manifest("other", format!("root: {}\n", sandbox.path("srv/c/taken").display()));
+    sandbox.manifest(
+        "other",
+        format!("root: {}\n", sandbox.path("srv/c/taken").display()),
+    );
     let ran = sandbox.ok(&["import", "--write", fstab.to_str().unwrap()]);
     ran.complains("fstab:2: another site is called www already; this one is called www-2")
         .complains("www: wrote ")
@@ -620,15 +878,24 @@ fn names_that_are_taken() {
         .ok(&["import", "--write", fstab.to_str().unwrap()])
         .complains("www: is there already, left as it is");
     let one = sandbox.file("one", "[x]\npaths = ls\n");
-    let two = sandbox.file("two", "\n[x]\npaths = ls\n[base]\npaths = ls\n[jk-base]\npaths = ls\n");
+    let two = sandbox.file(
+        "two",
+        "\n[x]\npaths = ls\n[base]\npaths = ls\n[jk-base]\npaths = ls\n",
+    );
     sandbox
         .run(&["import", one.to_str().unwrap(), two.to_str().unwrap()])
         .exits(1)
         .complains("two:2: the section [x] is in ")
         .complains("one:1 already");
-    let names = sandbox.ok(&["import", "--json", two.to_str().unwrap()]).json();
-    let names: Vec<_> =
-        names["presets"].as_array().unwrap().iter().map(|p| p["preset"].as_str().unwrap()).collect();
+    let names = sandbox
+        .ok(&["import", "--json", two.to_str().unwrap()])
+        .json();
+    let names: Vec<_> = names["presets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p["preset"].as_str().unwrap())
+        .collect();
     assert_eq!(names, ["x", "jk-base-2", "jk-base"]);
 }
 
@@ -641,8 +908,14 @@ fn opens_files_alone() {
     for name in ["pipe", "lib.so.1", "php.ini"] {
         fifo(&directory.join(name));
     }
-    let sections = sandbox.file("jk_init.ini", format!("[x]\npaths = {}\n", directory.display()));
-    let lines = sandbox.file("fstab", format!("{0} /srv/x{0} none bind,ro 0 0\n", directory.display()));
+    let sections = sandbox.file(
+        "jk_init.ini",
+        format!("[x]\npaths = {}\n", directory.display()),
+    );
+    let lines = sandbox.file(
+        "fstab",
+        format!("{0} /srv/x{0} none bind,ro 0 0\n", directory.display()),
+    );
     let run = |arguments: &[&Path]| {
         let mut command = sandbox.command_under(&["timeout", "60"]);
         support::Ran::of(command.arg("import").args(arguments))

@@ -1,4 +1,5 @@
-//! Promise: `import` reads PHP-FPM's configuration as PHP-FPM does. `php-fpm -tt` is asked about each configuration too.
+//! Promise: `import` reads PHP-FPM's configuration as PHP-FPM does. `php-fpm -tt` is asked about
+//! each configuration too.
 
 mod support;
 
@@ -15,28 +16,43 @@ fn main() -> ExitCode {
     let mut trials = trials([
         ("any value, key and section", any_line),
         ("any configuration of many files", any_configuration),
-        ("configurations as panels and distributions write them", real_ones),
+        (
+            "configurations as panels and distributions write them",
+            real_ones,
+        ),
         ("one odd pool loses no other", one_odd_pool),
         ("what will not work is reported at once", reported),
     ]);
     // In a process of its own, because it mounts on /etc.
-    trials.push(on_shared_root("masters are found by what runs and by units", found_masters));
+    trials.push(on_shared_root(
+        "masters are found by what runs and by units",
+        found_masters,
+    ));
     support::main(trials)
 }
 
 /// The program of Debian's package.
 fn php_fpm() -> PathBuf {
-    glob::glob("/usr/sbin/php-fpm*").unwrap().next().expect("Debian's php-fpm is installed").unwrap()
+    glob::glob("/usr/sbin/php-fpm*")
+        .unwrap()
+        .next()
+        .expect("Debian's php-fpm is installed")
+        .unwrap()
 }
 
-/// What PHP-FPM makes of a configuration: its pools, each with its directives; `Err`: why it refuses it.
+/// What PHP-FPM makes of a configuration: its pools, each with its directives; `Err`: why it
+/// refuses it.
 type Dump = Result<BTreeMap<String, BTreeMap<String, String>>, String>;
 
 /// `php-fpm -tt`, with `MJ_TEST=/from/env`.
 fn dump(file: &Path, prefix: Option<&Path>) -> Dump {
     let mut command = Command::new(php_fpm());
     command.env("MJ_SANDBOX", prefix.unwrap_or(Path::new("/")));
-    command.args(["-tt", "-n", "-y"]).arg(file).env("MJ_TEST", "/from/env").env_remove("MJ_NONE");
+    command
+        .args(["-tt", "-n", "-y"])
+        .arg(file)
+        .env("MJ_TEST", "/from/env")
+        .env_remove("MJ_NONE");
     if let Some(prefix) = prefix {
         command.arg("-p").arg(prefix);
     }
@@ -48,14 +64,21 @@ fn dump(file: &Path, prefix: Option<&Path>) -> Dump {
     let mut pools: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
     let mut open = None;
     for line in text.lines() {
-        let Some((_, line)) = line.split_once("] NOTICE: ") else { continue };
+        let Some((_, line)) = line.split_once("] NOTICE: ") else {
+            continue;
+        };
         if let Some(directive) = line.strip_prefix('\t') {
             if let Some((key, value)) = directive.split_once(" = ") {
-                let pool: &mut BTreeMap<_, _> = pools.entry(open.clone().unwrap_or_default()).or_default();
+                let pool: &mut BTreeMap<_, _> =
+                    pools.entry(open.clone().unwrap_or_default()).or_default();
                 // Of an array the last definition is printed first, and counts.
-                pool.entry(key.to_owned()).or_insert_with(|| value.to_owned());
+                pool.entry(key.to_owned())
+                    .or_insert_with(|| value.to_owned());
             }
-        } else if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+        } else if let Some(name) = line
+            .strip_prefix('[')
+            .and_then(|line| line.strip_suffix(']'))
+        {
             open = Some(name.to_owned());
         }
     }
@@ -68,14 +91,27 @@ fn assert_same(theirs: &BTreeMap<String, BTreeMap<String, String>>, ours: &[Pool
     let names: Vec<_> = ours.iter().map(|pool| pool.name.as_str()).collect();
     let mut sorted = names.clone();
     sorted.sort_unstable();
-    assert_eq!(sorted, theirs.keys().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(
+        sorted,
+        theirs.keys().map(String::as_str).collect::<Vec<_>>()
+    );
     for pool in ours {
         for (key, value) in &theirs[&pool.name] {
-            let simple = ["prefix", "user", "group", "chroot", "listen.owner", "access.format"]
-                .contains(&key.as_str());
+            let simple = [
+                "prefix",
+                "user",
+                "group",
+                "chroot",
+                "listen.owner",
+                "access.format",
+            ]
+            .contains(&key.as_str());
             if simple || key.starts_with("env[") || key.starts_with("php_admin_value[") {
                 // A line end can be a part of a value, and is one in what is printed.
-                let ours = pool.get(key).and_then(|value| value.lines().next()).unwrap_or("undefined");
+                let ours = pool
+                    .get(key)
+                    .and_then(|value| value.lines().next())
+                    .unwrap_or("undefined");
                 let theirs = if value.is_empty() { "undefined" } else { value };
                 assert_eq!(ours, theirs, "{key} of {}", pool.name);
             }
@@ -95,7 +131,10 @@ fn runner(cases: u32) -> TestRunner {
 
 /// As many cases as `MJ_CASES` says.
 fn cases(usual: u32) -> u32 {
-    std::env::var("MJ_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(usual)
+    std::env::var("MJ_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok())
+        .unwrap_or(usual)
 }
 
 /// Pieces of which PHP's dialect makes something else than it seems.
@@ -137,7 +176,10 @@ fn any_line() {
              = 1\n{line}\nuser = www-data\nlisten = 127.0.0.1:9377\npm = ondemand\npm.max_children = 1\n"
         );
         std::fs::write(&file, text).unwrap();
-        (dump(&file, None), fpm::read(&file, None, &[master(&file)]).unwrap())
+        (
+            dump(&file, None),
+            fpm::read(&file, None, &[master(&file)]).unwrap(),
+        )
     };
     runner(cases(400))
         .run(&line(), |line| {
@@ -203,7 +245,14 @@ fn directive() -> impl Strategy<Value = String> {
 fn any_configuration() {
     let sandbox = Sandbox::new();
     for directory in ["one", "ONE", "two", "Two", "a b", "global"] {
-        for above in ["srv", "other/srv", "one/srv", "ONE/srv", "two/srv", "Two/srv"] {
+        for above in [
+            "srv",
+            "other/srv",
+            "one/srv",
+            "ONE/srv",
+            "two/srv",
+            "Two/srv",
+        ] {
             sandbox.directory(format!("{above}/{directory}"));
         }
     }
@@ -240,21 +289,31 @@ fn any_configuration() {
     eprintln!("{} accepted", accepted.get());
 }
 
-/// What `import` and `php-fpm -tt` are given: files below a prefix, `PREFIX` in them standing for it, and the first of them.
+/// What `import` and `php-fpm -tt` are given: files below a prefix, `PREFIX` in them standing for
+/// it, and the first of them.
 fn same(files: &[(&str, &str)]) {
     let sandbox = Sandbox::new();
     let prefix = sandbox.path("").components().collect::<PathBuf>();
-    for root in ["srv/one", "srv/two", "srv/link-end", "srv/a b", "web/var", "run"] {
+    for root in [
+        "srv/one",
+        "srv/two",
+        "srv/link-end",
+        "srv/a b",
+        "web/var",
+        "run",
+    ] {
         sandbox.directory(root);
     }
     for (name, text) in files {
         let rest = "pm = ondemand\npm.max_children = 2\n";
-        let text = text.replace("PREFIX", prefix.to_str().unwrap()).replace("REST\n", rest);
+        let text = text
+            .replace("PREFIX", prefix.to_str().unwrap())
+            .replace("REST\n", rest);
         sandbox.file(name, text);
     }
     let main = prefix.join(files[0].0);
-    let theirs =
-        dump(&main, Some(&prefix)).unwrap_or_else(|why| panic!("PHP-FPM refuses {}: {why}", files[0].1));
+    let theirs = dump(&main, Some(&prefix))
+        .unwrap_or_else(|why| panic!("PHP-FPM refuses {}: {why}", files[0].1));
     let variables = [("MJ_SANDBOX".to_owned(), prefix.display().to_string())];
     let master = fpm::Master::with_environment(main.clone(), prefix.clone(), variables);
     let ours = fpm::read(&main, Some(&prefix), &[master]).unwrap();
@@ -262,7 +321,11 @@ fn same(files: &[(&str, &str)]) {
     assert_same(&theirs, &ours.pools);
     // By the command as well, which is told the prefix.
     let mut import = sandbox.command();
-    import.env("MJ_NONE", "").args(["import", "--prefix"]).arg(&prefix).arg(&main);
+    import
+        .env("MJ_NONE", "")
+        .args(["import", "--prefix"])
+        .arg(&prefix)
+        .arg(&main);
     let text = support::Ran::of(&mut import).exits(0).stdout;
     for pool in ours.pools.iter().filter_map(Pool::chroot) {
         let root = std::fs::canonicalize(pool).unwrap();
@@ -278,7 +341,10 @@ fn real_ones() {
     let global = "; FPM\n[global]\npid = run/fpm.pid\nerror_log = /dev/null\n";
     // Debian, and Virtualmin and ISPConfig on it: an absolute include, one file a site.
     same(&[
-        ("etc/php/8.2/fpm/php-fpm.conf", &format!("{global}include=PREFIX/etc/php/8.2/fpm/pool.d/*.conf\n")),
+        (
+            "etc/php/8.2/fpm/php-fpm.conf",
+            &format!("{global}include=PREFIX/etc/php/8.2/fpm/pool.d/*.conf\n"),
+        ),
         (
             "etc/php/8.2/fpm/pool.d/web1.conf",
             "[web1]\n\nlisten = PREFIX/run/web1.sock\nlisten.owner = www-data\nlisten.mode = 0660\n\nuser = games\ngroup = \
@@ -291,12 +357,19 @@ fn real_ones() {
             "[1612345]\nuser = \"nobody\"\ngroup = 'nogroup'\nlisten = 127.0.0.1:8000\nREST\nphp_value[upload_tmp_dir] = \
              /tmp\n",
         ),
-        ("etc/php/8.2/fpm/pool.d/.old.conf", "[old]\nchroot = /nowhere\n"),
+        (
+            "etc/php/8.2/fpm/pool.d/.old.conf",
+            "[old]\nchroot = /nowhere\n",
+        ),
         ("etc/php/8.2/fpm/pool.d/readme.txt", "not read at all\n"),
     ]);
-    // PHP's own build, as in docker-library's images: a relative include, pools in several files that are read in order.
+    // PHP's own build, as in docker-library's images: a relative include, pools in several files
+    // that are read in order.
     same(&[
-        ("etc/php-fpm.conf", &format!("{global}include=etc/php-fpm.d/*.conf\n")),
+        (
+            "etc/php-fpm.conf",
+            &format!("{global}include=etc/php-fpm.d/*.conf\n"),
+        ),
         (
             "etc/php-fpm.d/docker.conf",
             "[global]\nerror_log = /dev/null\n[www]\nclear_env = no\ncatch_workers_output = yes\n",
@@ -314,7 +387,10 @@ fn real_ones() {
     // HestiaCP and Froxlor: `$pool`, comments behind values, variables, a common file in each pool.
     same(&[
         ("php-fpm.conf", &format!("{global}include = pool.d/*\n")),
-        ("common.inc", "REST\nchroot = PREFIX/srv/$pool\nenv[TMP] = /tmp\n"),
+        (
+            "common.inc",
+            "REST\nchroot = PREFIX/srv/$pool\nenv[TMP] = /tmp\n",
+        ),
         (
             "pool.d/one.conf",
             "[one]\nlisten = run/$pool.sock\nuser = games ; the owner\ninclude = common.inc\n",
@@ -328,12 +404,22 @@ fn real_ones() {
             "[three]\nuser = games\nlisten = 9003\nREST\nprefix = web\nchroot = var\nuser = nobody\n",
         ),
     ]);
-    // Gentoo, Arch, Remi: one file with everything; a section that the next file goes on with; quotes; Windows' line ends.
+    // Gentoo, Arch, Remi: one file with everything; a section that the next file goes on with;
+    // quotes; Windows' line ends.
     same(&[
-        ("php-fpm.conf", &format!("{global}[one]\r\nuser = games\r\nlisten = 9001\ninclude = more/*.conf\n")),
+        (
+            "php-fpm.conf",
+            &format!("{global}[one]\r\nuser = games\r\nlisten = 9001\ninclude = more/*.conf\n"),
+        ),
         ("more/1.conf", "REST\nchroot = 'PREFIX/srv/one'\n"),
-        ("more/2.conf", "access.format = \"%R - \\\"%m\\\" $pool\"\n[two]\nuser=games\nlisten=9002\nREST\n"),
-        ("more/3.conf", "chroot = \"PREFIX/srv/\"two\n[a b]\nuser = games\nlisten = 9003\nREST\n"),
+        (
+            "more/2.conf",
+            "access.format = \"%R - \\\"%m\\\" $pool\"\n[two]\nuser=games\nlisten=9002\nREST\n",
+        ),
+        (
+            "more/3.conf",
+            "chroot = \"PREFIX/srv/\"two\n[a b]\nuser = games\nlisten = 9003\nREST\n",
+        ),
     ]);
 }
 
@@ -353,7 +439,9 @@ fn one_odd_pool() {
              games\nchroot = {srv}/fine\n[system]\nchroot = /usr\n[build]\nchroot = PHP_PREFIX\n"
         ),
     );
-    let ran = sandbox.run(&["import", "--write", file.to_str().unwrap()]).exits(1);
+    let ran = sandbox
+        .run(&["import", "--write", file.to_str().unwrap()])
+        .exits(1);
     for said in [
         "none*.conf: no file matches",
         "pool env: chroot: ${MJ_NOBODY_SETS} stands for a variable",
@@ -366,7 +454,8 @@ fn one_odd_pool() {
         assert!(ran.stderr.contains(said), "{said}\n{ran}");
     }
     for (site, root) in [("good", "good"), ("dots", "dots"), ("link", "fine")] {
-        let text = std::fs::read_to_string(sandbox.config().join(format!("sites/{site}.yaml"))).unwrap();
+        let text =
+            std::fs::read_to_string(sandbox.config().join(format!("sites/{site}.yaml"))).unwrap();
         assert!(text.contains(&format!("root: {srv}/{root}\n")), "{text}");
     }
 }
@@ -393,7 +482,8 @@ fn reported() {
     ] {
         assert!(ran.stdout.contains(said), "{said}\n{ran}");
     }
-    let ran = ran.complains("opcache.validate_root is off: PHP-FPM serves one site's scripts in another");
+    let ran =
+        ran.complains("opcache.validate_root is off: PHP-FPM serves one site's scripts in another");
     ran.complains("no unit is known that starts its master process");
     sandbox.file("php.ini", "opcache.validate_root = On\n");
     let ran = sandbox.ok(&["import", file.to_str().unwrap()]);
@@ -408,8 +498,14 @@ fn found_masters() {
         sandbox.directory("upper").display(),
         sandbox.directory("work").display()
     );
-    support::Ran::of(Command::new("mount").args(["-t", "overlay", "-o", &options, "etc", "/etc"])).exits(0);
-    let place = sandbox.path("").components().collect::<PathBuf>().display().to_string();
+    support::Ran::of(Command::new("mount").args(["-t", "overlay", "-o", &options, "etc", "/etc"]))
+        .exits(0);
+    let place = sandbox
+        .path("")
+        .components()
+        .collect::<PathBuf>()
+        .display()
+        .to_string();
     let write = |path: &str, text: &str| {
         let path = Path::new(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -429,7 +525,10 @@ fn found_masters() {
             php.display()
         ),
     );
-    write("/etc/php/8.2/fpm/fpm-KEY.conf", &pool("instance", "PLACE/srv/instance"));
+    write(
+        "/etc/php/8.2/fpm/fpm-KEY.conf",
+        &pool("instance", "PLACE/srv/instance"),
+    );
     write(
         "/etc/systemd/system/shop.service",
         "[Service]\nExecStart=-/opt/shop/sbin/php-fpm -y /etc/shop.conf $OPTIONS\n",
@@ -438,20 +537,38 @@ fn found_masters() {
         "/etc/systemd/system/shop.service.d/more.conf",
         "[Service]\nEnvironment=\"SITES=PLACE/srv\" \"OPTIONS=-p PLACE/prefix\"\n",
     );
-    write("/etc/shop.conf", &format!("include = pools/*.conf\n{}", pool("shop", "${SITES}/$pool")));
+    write(
+        "/etc/shop.conf",
+        &format!("include = pools/*.conf\n{}", pool("shop", "${SITES}/$pool")),
+    );
     sandbox.directory("prefix/srv/relative");
-    write(&format!("{place}/prefix/pools/relative.conf"), &pool("relative", "srv/$pool"));
-    write("/etc/opt/remi/php83/php-fpm.conf", &pool("remi", "PLACE/srv/remi"));
+    write(
+        &format!("{place}/prefix/pools/relative.conf"),
+        &pool("relative", "srv/$pool"),
+    );
+    write(
+        "/etc/opt/remi/php83/php-fpm.conf",
+        &pool("remi", "PLACE/srv/remi"),
+    );
     write(
         &format!("{place}/running.conf"),
-        &format!("[global]\nerror_log = /dev/null\n{}", pool("running", "PLACE/srv/running")),
+        &format!(
+            "[global]\nerror_log = /dev/null\n{}",
+            pool("running", "PLACE/srv/running")
+        ),
     );
-    let mut master =
-        Command::new(&php).args(["-n", "-F", "-y", &format!("{place}/running.conf")]).spawn().unwrap();
+    let mut master = Command::new(&php)
+        .args(["-n", "-F", "-y", &format!("{place}/running.conf")])
+        .spawn()
+        .unwrap();
     let title = format!("/proc/{}/cmdline", master.id());
     soon("the master runs", || {
         let text = std::fs::read_to_string(&title).unwrap_or_default();
-        if text.contains("master process") { Ok(()) } else { Err(text) }
+        if text.contains("master process") {
+            Ok(())
+        } else {
+            Err(text)
+        }
     });
     let ran = sandbox.run(&["import"]);
     master.kill().unwrap();

@@ -1,5 +1,5 @@
-//! Promise: `up` makes the jail as the manifest says, a second time changes nothing, and `down` leaves the
-//! root and the host exactly as they were.
+//! Promise: `up` makes the jail as the manifest says, a second time changes nothing, and `down`
+//! leaves the root and the host exactly as they were.
 
 mod support;
 
@@ -19,35 +19,79 @@ fn main() -> ExitCode {
         ("the demo site works and leaves no trace", demo),
         ("a second up makes no mount call", idempotent),
         ("programs find the same libraries inside", loader_inside),
-        ("what the manifest gains and loses is followed while the site is up", live_changes),
+        (
+            "what the manifest gains and loses is followed while the site is up",
+            live_changes,
+        ),
         ("a replaced source is swapped", stale),
         ("a lost record is no loss", lost_record),
         ("a damaged record is said and no loss", damaged_record),
-        ("submounts of a recursive mount are read-only and stay on the host", recursive),
+        (
+            "submounts of a recursive mount are read-only and stay on the host",
+            recursive,
+        ),
         ("read-write only where the manifest says so", access),
         ("a generated passwd has the named users alone", users),
         ("what others mounted is reported and never touched", foreign),
-        ("down goes by the record when the manifest is gone", manifest_gone),
-        ("down names who uses the mounts and stops, unless lazy", busy),
+        (
+            "down goes by the record when the manifest is gone",
+            manifest_gone,
+        ),
+        (
+            "down names who uses the mounts and stops, unless lazy",
+            busy,
+        ),
         ("placeholders survive a reboot and go with down", reboot),
-        ("what the owner put in a placeholder's place stays", placeholder_changed),
-        ("a root that moved is not mixed up with the old one", root_moved),
+        (
+            "what the owner put in a placeholder's place stays",
+            placeholder_changed,
+        ),
+        (
+            "a root that moved is not mixed up with the old one",
+            root_moved,
+        ),
         ("a root on a disk that is away is not forgotten", root_away),
         ("two at once give the result of one", at_once),
-        ("a link to a file in a bound directory stays a link", kept_link),
-        ("a mount that was moved away with its directory is found", moved_away),
-        ("modes are set, not inherited, and a closed directory is named", modes),
-        ("a nested mount survives the swap of its parent", nested_swap),
+        (
+            "a link to a file in a bound directory stays a link",
+            kept_link,
+        ),
+        (
+            "a mount that was moved away with its directory is found",
+            moved_away,
+        ),
+        (
+            "modes are set, not inherited, and a closed directory is named",
+            modes,
+        ),
+        (
+            "a nested mount survives the swap of its parent",
+            nested_swap,
+        ),
     ];
-    let mut all: Vec<_> = trials.into_iter().flat_map(|(name, body)| for_each_engine(name, body)).collect();
-    all.extend(support::trials([("the mount table is read whole, whatever the names", table)]));
+    let mut all: Vec<_> = trials
+        .into_iter()
+        .flat_map(|(name, body)| for_each_engine(name, body))
+        .collect();
+    all.extend(support::trials([(
+        "the mount table is read whole, whatever the names",
+        table,
+    )]));
     support::main(all)
 }
 
 fn table() {
     let sandbox = Sandbox::new();
-    let names =
-        ["a b", "tab\there", "line\nbreak", "back\\040slash", "#hash", "\u{fc}ml\u{e4}ut", "over", "over"];
+    let names = [
+        "a b",
+        "tab\there",
+        "line\nbreak",
+        "back\\040slash",
+        "#hash",
+        "\u{fc}ml\u{e4}ut",
+        "over",
+        "over",
+    ];
     for name in names {
         let point = sandbox.directory(name);
         Ran::of(Command::new("mount").args(["-t", "tmpfs", "x"]).arg(point)).exits(0);
@@ -61,26 +105,49 @@ fn table() {
     let expected = names.iter().map(|name| sandbox.path(name)).collect();
     assert_eq!(Table::read().unwrap().points_below(&dir), sorted(expected));
     // All but what other trials mount meanwhile.
-    let quiet = |point: &PathBuf| *point != Path::new("/") && !point.starts_with(dir.parent().unwrap());
-    let expected = mounts().into_iter().map(|mount| mount.point).filter(quiet).collect();
+    let quiet =
+        |point: &PathBuf| *point != Path::new("/") && !point.starts_with(dir.parent().unwrap());
+    let expected = mounts()
+        .into_iter()
+        .map(|mount| mount.point)
+        .filter(quiet)
+        .collect();
     let found = Table::read().unwrap().points_below(Path::new("/"));
-    assert_eq!(found.into_iter().filter(quiet).collect::<Vec<_>>(), sorted(expected));
+    assert_eq!(
+        found.into_iter().filter(quiet).collect::<Vec<_>>(),
+        sorted(expected)
+    );
 }
 
 /// Runs `script` by the shell inside `root`.
 fn inside(root: &Path, script: &str) -> Ran {
-    Ran::of(Command::new("chroot").arg(root).args(["/bin/sh", "-c", script]))
+    Ran::of(
+        Command::new("chroot")
+            .arg(root)
+            .args(["/bin/sh", "-c", script]),
+    )
 }
 
 fn demo(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
-    let root = sandbox.site("demo", "presets: [base, dns, shell]\nprograms: [/usr/bin/getent]\n");
+    let root = sandbox.site(
+        "demo",
+        "presets: [base, dns, shell]\nprograms: [/usr/bin/getent]\n",
+    );
     let bare = tree(&root);
     sandbox.ok(&["up", "demo"]).complains("demo: up, ");
-    inside(&root, "getent hosts localhost").exits(0).prints("localhost");
-    inside(&root, "echo x >/dev/null && head -c4 /dev/urandom | wc -c").exits(0).prints("4");
-    inside(&root, "echo x >/etc/hosts").exits(2).complains("Read-only file system");
-    inside(&root, "chmod 600 /dev/null").exits(1).complains("Read-only file system");
+    inside(&root, "getent hosts localhost")
+        .exits(0)
+        .prints("localhost");
+    inside(&root, "echo x >/dev/null && head -c4 /dev/urandom | wc -c")
+        .exits(0)
+        .prints("4");
+    inside(&root, "echo x >/etc/hosts")
+        .exits(2)
+        .complains("Read-only file system");
+    inside(&root, "chmod 600 /dev/null")
+        .exits(1)
+        .complains("Read-only file system");
     for mount in mounts_below(&root) {
         assert!(mount.has("ro") && mount.has("nosuid"), "{mount:?}");
     }
@@ -88,12 +155,18 @@ fn demo(engine: &'static str) {
     sandbox.ok(&["down", "demo"]);
     bare.assert_same(&tree(&root));
     assert!(mounts_below(&sandbox.state()).is_empty());
-    sandbox.ok(&["down", "demo"]).complains("nothing was mounted");
-    sandbox.run(&["status", "demo"]).exits(3).prints("demo: down, 0 of ");
+    sandbox
+        .ok(&["down", "demo"])
+        .complains("nothing was mounted");
+    sandbox
+        .run(&["status", "demo"])
+        .exits(3)
+        .prints("demo: down, 0 of ");
 }
 
 /// System calls that change the mount table.
-const MOUNT_CALLS: &str = "trace=mount,umount2,open_tree,move_mount,mount_setattr,fsopen,fsmount,pivot_root";
+const MOUNT_CALLS: &str =
+    "trace=mount,umount2,open_tree,move_mount,mount_setattr,fsopen,fsmount,pivot_root";
 
 fn idempotent(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
@@ -103,30 +176,53 @@ fn idempotent(engine: &'static str) {
     let (mounts, before) = (mounts_below(&root), tree(&root));
     for sites in ["a", "--all"] {
         let log = sandbox.path("strace");
-        let runner =
-            ["strace", "-f", "-q", "-e", "signal=none", "-e", MOUNT_CALLS, "-o", log.to_str().unwrap()];
-        Ran::of(sandbox.command_under(&runner).args(["up", sites])).exits(0).complains("nothing to do");
+        let runner = [
+            "strace",
+            "-f",
+            "-q",
+            "-e",
+            "signal=none",
+            "-e",
+            MOUNT_CALLS,
+            "-o",
+            log.to_str().unwrap(),
+        ];
+        Ran::of(sandbox.command_under(&runner).args(["up", sites]))
+            .exits(0)
+            .complains("nothing to do");
         let calls = fs::read_to_string(log).unwrap();
         // An older strace shows statmount(2) and listmount(2), which only ask, by their numbers.
-        let asks =
-            |line: &str| ["syscall_0x1c9(", "syscall_0x1ca(", "+++"].iter().any(|ask| line.contains(ask));
+        let asks = |line: &str| {
+            ["syscall_0x1c9(", "syscall_0x1ca(", "+++"]
+                .iter()
+                .any(|ask| line.contains(ask))
+        };
         assert!(calls.lines().all(asks), "{calls}");
     }
     assert_eq!(mounts, mounts_below(&root));
     before.assert_same(&tree(&root));
-    sandbox.ok(&["plan", "a"]).prints("a: in sync, nothing to do");
+    sandbox
+        .ok(&["plan", "a"])
+        .prints("a: in sync, nothing to do");
     sandbox.ok(&["up", "--dry-run", "--all"]);
 }
 
 /// glibc's loader, which each dynamic program of this machine names.
-const LOADER: &str =
-    if cfg!(target_arch = "aarch64") { "/lib/ld-linux-aarch64.so.1" } else { "/lib64/ld-linux-x86-64.so.2" };
+const LOADER: &str = if cfg!(target_arch = "aarch64") {
+    "/lib/ld-linux-aarch64.so.1"
+} else {
+    "/lib64/ld-linux-x86-64.so.2"
+};
 
 /// What the loader lists for `program` in `root`; `None`: it is no dynamic program.
 fn listed(root: &str, program: &str) -> Option<Vec<String>> {
     let ran = Ran::of(Command::new("chroot").args([root, LOADER, "--list", program]));
     let line = |line: &str| line.split(" (0x").next().unwrap().trim().to_owned();
-    let lines = ran.stdout.lines().map(line).filter(|line| !line.starts_with("linux-vdso"));
+    let lines = ran
+        .stdout
+        .lines()
+        .map(line)
+        .filter(|line| !line.starts_with("linux-vdso"));
     (ran.code == 0).then(|| lines.collect())
 }
 
@@ -144,13 +240,24 @@ fn loader_inside(engine: &'static str) {
             }
         }
     }
-    assert!(outside.len() > 100, "this host has few programs: {}", outside.len());
-    let programs: String =
-        outside.iter().map(|(program, _)| format!("  - \"{program}\"\n")).collect::<Vec<_>>().concat();
+    assert!(
+        outside.len() > 100,
+        "this host has few programs: {}",
+        outside.len()
+    );
+    let programs: String = outside
+        .iter()
+        .map(|(program, _)| format!("  - \"{program}\"\n"))
+        .collect::<Vec<_>>()
+        .concat();
     let root = sandbox.site("a", &format!("programs:\n{programs}"));
     sandbox.ok(&["up", "a"]);
     for (program, libraries) in outside {
-        assert_eq!(listed(root.to_str().unwrap(), &program), Some(libraries), "{program}");
+        assert_eq!(
+            listed(root.to_str().unwrap(), &program),
+            Some(libraries),
+            "{program}"
+        );
     }
     sandbox.ok(&["down", "a"]);
 }
@@ -161,17 +268,35 @@ fn live_changes(engine: &'static str) {
         sandbox.file(format!("host/{name}"), name);
     }
     let line = |name: &str| {
-        format!("  - {{ source: {}, target: /x/{name} }}\n", sandbox.path("host").join(name).display())
+        format!(
+            "  - {{ source: {}, target: /x/{name} }}\n",
+            sandbox.path("host").join(name).display()
+        )
     };
     let root = sandbox.site("s", &format!("mounts:\n{}{}", line("one"), line("two")));
     let bare = tree(&root);
     sandbox.ok(&["up", "s"]);
     let id = |name: &str| {
-        mounts_below(&root).into_iter().find(|mount| mount.point.ends_with(name)).map(|mount| mount.id)
+        mounts_below(&root)
+            .into_iter()
+            .find(|mount| mount.point.ends_with(name))
+            .map(|mount| mount.id)
     };
     let one = id("one").unwrap();
-    sandbox.manifest("s", format!("root: {}\nmounts:\n{}{}", root.display(), line("one"), line("three")));
-    sandbox.run(&["status", "s"]).exits(3).prints("orphan").prints("missing");
+    sandbox.manifest(
+        "s",
+        format!(
+            "root: {}\nmounts:\n{}{}",
+            root.display(),
+            line("one"),
+            line("three")
+        ),
+    );
+    sandbox
+        .run(&["status", "s"])
+        .exits(3)
+        .prints("orphan")
+        .prints("missing");
     sandbox
         .run(&["plan", "s"])
         .exits(3)
@@ -199,8 +324,13 @@ fn stale(engine: &'static str) {
     let source = sandbox.file("host/resolv.conf", "old");
     let link = sandbox.path("host/link");
     symlink(&source, &link).unwrap();
-    let root = sandbox
-        .site("s", &format!("mounts:\n  - {{ source: {}, target: /etc/resolv.conf }}\n", link.display()));
+    let root = sandbox.site(
+        "s",
+        &format!(
+            "mounts:\n  - {{ source: {}, target: /etc/resolv.conf }}\n",
+            link.display()
+        ),
+    );
     sandbox.ok(&["up", "s"]);
     let read = || fs::read_to_string(root.join("etc/resolv.conf")).unwrap();
     replace(&sandbox, "host/resolv.conf", "new");
@@ -212,7 +342,10 @@ fn stale(engine: &'static str) {
     let other = sandbox.file("host/other", "other");
     fs::remove_file(&link).unwrap();
     symlink(&other, &link).unwrap();
-    sandbox.run(&["status", "s"]).exits(3).prints("wrong-source");
+    sandbox
+        .run(&["status", "s"])
+        .exits(3)
+        .prints("wrong-source");
     sandbox.ok(&["up", "s"]).complains("1 swapped");
     assert_eq!(read(), "other");
     fs::rename(&other, sandbox.path("host/backup")).unwrap();
@@ -244,7 +377,10 @@ fn damaged_record(engine: &'static str) {
     sandbox.ok(&["up", "s"]);
     for damage in ["", "{", "[1,2]", "{\"version\":1,\"boot\":7}", "\u{0}\u{0}"] {
         fs::write(sandbox.state().join("run/s.json"), damage).unwrap();
-        sandbox.ok(&["up", "s"]).complains("is damaged").complains("nothing to do");
+        sandbox
+            .ok(&["up", "s"])
+            .complains("is damaged")
+            .complains("nothing to do");
     }
     fs::write(sandbox.state().join("run/s.json"), "{").unwrap();
     sandbox.ok(&["down", "s"]).complains("is damaged");
@@ -255,22 +391,33 @@ fn recursive(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let source = sandbox.directory("host/dir/sub");
     let source = source.parent().unwrap();
-    let tmpfs = |at: &Path| Ran::of(Command::new("mount").args(["-t", "tmpfs", "sub"]).arg(at)).exits(0);
+    let tmpfs =
+        |at: &Path| Ran::of(Command::new("mount").args(["-t", "tmpfs", "sub"]).arg(at)).exits(0);
     tmpfs(&source.join("sub"));
     sandbox.file("host/dir/sub/file", "below");
     let manifest = |recursive| {
-        format!("mounts:\n  - {{ source: {}, target: /dir, recursive: {recursive} }}\n", source.display())
+        format!(
+            "mounts:\n  - {{ source: {}, target: /dir, recursive: {recursive} }}\n",
+            source.display()
+        )
     };
     let root = sandbox.site("s", &manifest(true));
     sandbox.ok(&["up", "s"]);
-    assert_eq!(fs::read_to_string(root.join("dir/sub/file")).unwrap(), "below");
+    assert_eq!(
+        fs::read_to_string(root.join("dir/sub/file")).unwrap(),
+        "below"
+    );
     let denied = fs::write(root.join("dir/sub/file"), "no").unwrap_err();
     assert_eq!(denied.raw_os_error(), Some(libc::EROFS));
     fs::write(source.join("sub/file"), "the host may").unwrap();
     sandbox.ok(&["status", "s"]);
     sandbox.ok(&["down", "s"]);
     assert!(mounts_below(&root).is_empty());
-    assert_eq!(mounts_below(source).len(), 1, "the host's own submount stays");
+    assert_eq!(
+        mounts_below(source).len(),
+        1,
+        "the host's own submount stays"
+    );
     sandbox.site("s", &manifest(false));
     sandbox.ok(&["up", "s"]);
     assert!(!root.join("dir/sub/file").exists());
@@ -281,25 +428,45 @@ fn access(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let source = sandbox.directory("host/uploads");
     let line = |target: &str, more: &str| {
-        format!("  - {{ source: {}, target: {target}{more} }}\n", source.display())
+        format!(
+            "  - {{ source: {}, target: {target}{more} }}\n",
+            source.display()
+        )
     };
-    let mounts = line("/ro", "") + &line("/rw", ", access: read-write") + &line("/run", ", executable: true");
+    let mounts = line("/ro", "")
+        + &line("/rw", ", access: read-write")
+        + &line("/run", ", executable: true");
     let root = sandbox.site("s", &format!("mounts:\n{mounts}"));
     sandbox.ok(&["up", "s"]);
-    assert_eq!(fs::write(root.join("ro/x"), "x").unwrap_err().raw_os_error(), Some(libc::EROFS));
+    assert_eq!(
+        fs::write(root.join("ro/x"), "x")
+            .unwrap_err()
+            .raw_os_error(),
+        Some(libc::EROFS)
+    );
     fs::write(root.join("rw/x"), "x").unwrap();
-    let mount =
-        |name: &str| mounts_below(&root).into_iter().find(|mount| mount.point.ends_with(name)).unwrap();
+    let mount = |name: &str| {
+        mounts_below(&root)
+            .into_iter()
+            .find(|mount| mount.point.ends_with(name))
+            .unwrap()
+    };
     assert!(mount("rw").has("noexec") && mount("rw").has("rw") && mount("rw").has("nodev"));
     assert!(!mount("run").has("noexec") && mount("run").has("ro"));
     sandbox.ok(&["down", "s"]);
-    assert_eq!(fs::read_to_string(source.join("x")).unwrap(), "x", "down deletes nothing of the host's");
+    assert_eq!(
+        fs::read_to_string(source.join("x")).unwrap(),
+        "x",
+        "down deletes nothing of the host's"
+    );
 }
 
 fn users(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
-    let root = sandbox
-        .site("s", "users: [www-data]\nprograms: [/usr/bin/id, /bin/sh]\npresets: [base]\nnss: [passwd]\n");
+    let root = sandbox.site(
+        "s",
+        "users: [www-data]\nprograms: [/usr/bin/id, /bin/sh]\npresets: [base]\nnss: [passwd]\n",
+    );
     let bare = tree(&root);
     sandbox.ok(&["up", "s"]);
     inside(&root, "id www-data").exits(0).prints("33(www-data)");
@@ -307,28 +474,58 @@ fn users(engine: &'static str) {
     let passwd = fs::read_to_string(root.join("etc/passwd")).unwrap();
     assert_eq!(passwd.lines().count(), 2, "{passwd}");
     sandbox.ok(&["up", "s"]).complains("nothing to do");
-    sandbox.manifest("s", format!("root: {}\nusers: [www-data, nobody]\n", root.display()));
+    sandbox.manifest(
+        "s",
+        format!("root: {}\nusers: [www-data, nobody]\n", root.display()),
+    );
     sandbox.ok(&["up", "s"]).complains("2 swapped");
-    assert!(fs::read_to_string(root.join("etc/passwd")).unwrap().contains("nobody:x:65534:"));
+    assert!(
+        fs::read_to_string(root.join("etc/passwd"))
+            .unwrap()
+            .contains("nobody:x:65534:")
+    );
     sandbox.ok(&["up", "s"]).complains("nothing to do");
     sandbox.ok(&["down", "s"]);
     bare.assert_same(&tree(&root));
-    assert_eq!(fs::read_dir(sandbox.state().join("lib")).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(sandbox.state().join("lib")).unwrap().count(),
+        0
+    );
 }
 
 fn foreign(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let root = sandbox.site("s", "etc: [hosts]\n");
     fs::create_dir(root.join("theirs")).unwrap();
-    Ran::of(Command::new("mount").args(["-t", "tmpfs", "theirs"]).arg(root.join("theirs"))).exits(0);
+    Ran::of(
+        Command::new("mount")
+            .args(["-t", "tmpfs", "theirs"])
+            .arg(root.join("theirs")),
+    )
+    .exits(0);
     sandbox.ok(&["up", "s"]);
-    sandbox.ok(&["status", "s"]).prints("foreign").prints("/theirs");
+    sandbox
+        .ok(&["status", "s"])
+        .prints("foreign")
+        .prints("/theirs");
     // One on top of ours: it is reported, and neither up nor down touches it.
-    Ran::of(Command::new("mount").args(["--bind", "/etc/passwd"]).arg(root.join("etc/hosts"))).exits(0);
+    Ran::of(
+        Command::new("mount")
+            .args(["--bind", "/etc/passwd"])
+            .arg(root.join("etc/hosts")),
+    )
+    .exits(0);
     sandbox.run(&["status", "s"]).exits(3).prints("shadowed");
-    sandbox.run(&["up", "s"]).exits(1).complains("not by mountjail").complains("umount ");
+    sandbox
+        .run(&["up", "s"])
+        .exits(1)
+        .complains("not by mountjail")
+        .complains("umount ");
     sandbox.run(&["down", "s"]);
-    assert_eq!(fs::read(root.join("etc/hosts")).unwrap(), fs::read("/etc/passwd").unwrap());
+    assert_eq!(
+        fs::read(root.join("etc/hosts")).unwrap(),
+        fs::read("/etc/passwd").unwrap()
+    );
     Ran::of(Command::new("umount").arg(root.join("etc/hosts"))).exits(0);
     sandbox.ok(&["down", "s"]);
     let left = mounts_below(&root);
@@ -342,17 +539,29 @@ fn manifest_gone(engine: &'static str) {
     let bare = tree(&root);
     sandbox.ok(&["up", "s"]);
     fs::remove_file(sandbox.path("config/sites/s.yaml")).unwrap();
-    sandbox.run(&["status"]).exits(3).prints("s: drifted").prints("orphan");
+    sandbox
+        .run(&["status"])
+        .exits(3)
+        .prints("s: drifted")
+        .prints("orphan");
     sandbox.ok(&["down", "--all"]);
     bare.assert_same(&tree(&root));
-    sandbox.run(&["down", "s"]).exits(2).complains("there is no site s");
+    sandbox
+        .run(&["down", "s"])
+        .exits(2)
+        .complains("there is no site s");
 }
 
 fn busy(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let source = sandbox.directory("host/dir");
-    let root = sandbox
-        .site("s", &format!("mounts: [{{ source: {}, target: /dir }}]\netc: [hosts]\n", source.display()));
+    let root = sandbox.site(
+        "s",
+        &format!(
+            "mounts: [{{ source: {}, target: /dir }}]\netc: [hosts]\n",
+            source.display()
+        ),
+    );
     let bare = tree(&root);
     sandbox.ok(&["up", "s"]);
     let mut user = Command::new("sleep")
@@ -361,8 +570,11 @@ fn busy(engine: &'static str) {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let ran =
-        sandbox.run(&["down", "s"]).exits(1).complains("in use: /dir").complains("nothing was unmounted");
+    let ran = sandbox
+        .run(&["down", "s"])
+        .exits(1)
+        .complains("in use: /dir")
+        .complains("nothing was unmounted");
     let ran = ran.complains(&format!("sleep (pid {}", user.id()));
     assert_eq!(mounts_below(&root).len(), 2, "{ran}");
     sandbox.ok(&["status", "s"]);
@@ -400,8 +612,13 @@ fn placeholder_changed(engine: &'static str) {
     fs::write(root.join("etc/hosts"), "the owner's own").unwrap();
     fs::remove_file(root.join("etc/services")).unwrap();
     fs::write(root.join("etc/services"), "").unwrap();
-    sandbox.ok(&["down", "s"]).complains("stays: it is no longer as mountjail made it");
-    assert_eq!(fs::read_to_string(root.join("etc/hosts")).unwrap(), "the owner's own");
+    sandbox
+        .ok(&["down", "s"])
+        .complains("stays: it is no longer as mountjail made it");
+    assert_eq!(
+        fs::read_to_string(root.join("etc/hosts")).unwrap(),
+        "the owner's own"
+    );
     assert!(!sandbox.state().join("lib/s.json").exists());
 }
 
@@ -412,7 +629,11 @@ fn root_moved(engine: &'static str) {
     sandbox.ok(&["up", "s"]);
     let new = sandbox.directory("srv/new");
     sandbox.manifest("s", format!("root: {}\netc: [hosts]\n", new.display()));
-    sandbox.run(&["up", "s"]).exits(1).complains("was set up at").complains("mountjail down s");
+    sandbox
+        .run(&["up", "s"])
+        .exits(1)
+        .complains("was set up at")
+        .complains("mountjail down s");
     sandbox.ok(&["down", "s"]);
     bare.assert_same(&tree(&root));
     sandbox.ok(&["up", "s"]);
@@ -425,7 +646,14 @@ fn at_once(engine: &'static str) {
     let root = sandbox.site("s", "presets: [base, dns]\n");
     let bare = tree(&root);
     for _ in 0..5 {
-        let start = || sandbox.command().args(["up", "s"]).stderr(Stdio::null()).spawn().unwrap();
+        let start = || {
+            sandbox
+                .command()
+                .args(["up", "s"])
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
+        };
         let mut runs: Vec<_> = (0..4).map(|_| start()).collect();
         assert!(runs.iter_mut().all(|run| run.wait().unwrap().success()));
         let mounts = mounts_below(&root);
@@ -444,7 +672,10 @@ fn kept_link(engine: &'static str) {
     sandbox.file("host/resolve/stub", "one");
     symlink("resolve/stub", sandbox.path("host/resolv.conf")).unwrap();
     let conf = sandbox.path("host/resolv.conf");
-    let root = sandbox.site("s", &format!("mounts: [{}, {}]\n", conf.display(), dir.display()));
+    let root = sandbox.site(
+        "s",
+        &format!("mounts: [{}, {}]\n", conf.display(), dir.display()),
+    );
     let bare = tree(&root);
     sandbox.ok(&["up", "s"]);
     let inside = root.join(conf.strip_prefix("/").unwrap());
@@ -452,7 +683,9 @@ fn kept_link(engine: &'static str) {
     replace(&sandbox, "host/resolve/stub", "two");
     assert_eq!(fs::read_to_string(&inside).unwrap(), "two", "never stale");
     sandbox.ok(&["status", "s"]);
-    sandbox.ok(&["why", "s", conf.to_str().unwrap()]).prints("goes through the link");
+    sandbox
+        .ok(&["why", "s", conf.to_str().unwrap()])
+        .prints("goes through the link");
     sandbox.ok(&["down", "s"]);
     bare.assert_same(&tree(&root));
 }
@@ -464,16 +697,29 @@ fn nested_swap(engine: &'static str) {
     sandbox.file("host/other/file", "other");
     let host = sandbox.path("host");
     let line = |source: &str, target: &str| {
-        format!("  - {{ source: {}, target: {target} }}\n", host.join(source).display())
+        format!(
+            "  - {{ source: {}, target: {target} }}\n",
+            host.join(source).display()
+        )
     };
-    let root = sandbox.site("s", &format!("mounts:\n{}{}", line("dir", "/dir"), line("other", "/dir/inner")));
+    let root = sandbox.site(
+        "s",
+        &format!(
+            "mounts:\n{}{}",
+            line("dir", "/dir"),
+            line("other", "/dir/inner")
+        ),
+    );
     sandbox.ok(&["up", "s"]);
     fs::rename(host.join("dir"), host.join("old")).unwrap();
     sandbox.directory("host/dir/inner");
     sandbox.file("host/dir/new", "new");
     sandbox.ok(&["up", "s"]);
     assert_eq!(fs::read_to_string(root.join("dir/new")).unwrap(), "new");
-    assert_eq!(fs::read_to_string(root.join("dir/inner/file")).unwrap(), "other");
+    assert_eq!(
+        fs::read_to_string(root.join("dir/inner/file")).unwrap(),
+        "other"
+    );
     sandbox.ok(&["status", "s"]);
     assert_eq!(mounts_below(&root).len(), 2);
     sandbox.ok(&["down", "s"]);
@@ -489,7 +735,10 @@ fn moved_away(engine: &'static str) {
     sandbox.ok(&["up", "s"]);
     fs::rename(root.join("etc"), &away).unwrap();
     assert_eq!(mounts_below(&away).len(), 1);
-    sandbox.run(&["status", "s"]).exits(3).prints("moved away with a directory");
+    sandbox
+        .run(&["status", "s"])
+        .exits(3)
+        .prints("moved away with a directory");
     sandbox.ok(&["up", "s"]);
     assert!(mounts_below(&away).is_empty());
     assert_eq!(mounts_below(&root).len(), 1);
@@ -499,24 +748,44 @@ fn moved_away(engine: &'static str) {
     // The root itself, with all that is mounted in it.
     sandbox.ok(&["up", "s"]);
     fs::rename(&root, sandbox.path("root-away")).unwrap();
-    sandbox.ok(&["down", "s"]).complains("1 mount detached").complains("was moved to");
+    sandbox
+        .ok(&["down", "s"])
+        .complains("1 mount detached")
+        .complains("was moved to");
     assert!(mounts_below(&sandbox.path("root-away")).is_empty());
     assert!(!sandbox.state().join("run/s.json").exists());
 }
 
-/// What a root passes on to what is made in it: its group, and a list of who may what, whatever the umask is.
+/// What a root passes on to what is made in it: its group, and a list of who may what, whatever the
+/// umask is.
 fn modes(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
-    let root = sandbox.site("s", "programs: [/usr/bin/cat]\netc: [hosts]\nusers: [nobody]\n");
+    let root = sandbox.site(
+        "s",
+        "programs: [/usr/bin/cat]\netc: [hosts]\nusers: [nobody]\n",
+    );
     Ran::of(Command::new("chmod").arg("2775").arg(&root)).exits(0);
-    let acl = ["-d", "-m", "user:nobody:---,group::---,other::---,mask::rwx"];
+    let acl = [
+        "-d",
+        "-m",
+        "user:nobody:---,group::---,other::---,mask::rwx",
+    ];
     Ran::of(Command::new("setfacl").args(acl).arg(&root)).exits(0);
     let bare = tree(&root);
     sandbox.ok(&["up", "s"]);
     for (path, mode) in [("etc", 0o755), ("usr", 0o755), ("usr/bin", 0o755)] {
         let path = root.join(path);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, mode, "{}", path.display());
-        let acls = Ran::of(Command::new("getfacl").args(["--skip-base", "--absolute-names"]).arg(&path));
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
+            mode,
+            "{}",
+            path.display()
+        );
+        let acls = Ran::of(
+            Command::new("getfacl")
+                .args(["--skip-base", "--absolute-names"])
+                .arg(&path),
+        );
         assert_eq!(acls.exits(0).stdout, "", "no access list");
     }
     let cat = ["exec", "s", "--", "/usr/bin/cat", "/etc/hosts"];
@@ -529,11 +798,18 @@ fn modes(engine: &'static str) {
     fs::set_permissions(&own, fs::Permissions::from_mode(0o700)).unwrap();
     sandbox.ok(&["up", "s"]);
     let says = format!("chmod o+x {}", own.display());
-    sandbox.run(&cat).exits(126).complains("Permission denied").complains(&says);
+    sandbox
+        .run(&cat)
+        .exits(126)
+        .complains("Permission denied")
+        .complains(&says);
     let doctor = sandbox.run(&["doctor", "s"]).prints(&says);
     assert!(!doctor.stdout.contains("mountjail up"), "{doctor}");
     sandbox.ok(&["down", "s"]);
-    assert_eq!(fs::metadata(&own).unwrap().permissions().mode() & 0o7777, 0o700);
+    assert_eq!(
+        fs::metadata(&own).unwrap().permissions().mode() & 0o7777,
+        0o700
+    );
 }
 
 fn root_away(engine: &'static str) {
@@ -547,7 +823,10 @@ fn root_away(engine: &'static str) {
     }
     let away = sandbox.path("srv/away");
     fs::rename(&root, &away).unwrap();
-    sandbox.run(&["up", "s"]).exits(1).complains("cannot find the root");
+    sandbox
+        .run(&["up", "s"])
+        .exits(1)
+        .complains("cannot find the root");
     sandbox
         .ok(&["down", "s"])
         .complains("is not there; `down` removes what mountjail made in it when it is there again");

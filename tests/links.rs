@@ -1,5 +1,5 @@
-//! Promise: no link that somebody besides root can put anywhere, and no file that they can write, has a file of others
-//! mounted, or is in another site's way.
+//! Promise: no link that somebody besides root can put anywhere, and no file that they can write,
+//! has a file of others mounted, or is in another site's way.
 
 mod support;
 
@@ -17,18 +17,38 @@ const OWNER: u32 = 61001;
 const OTHER: u32 = 61002;
 
 fn main() -> ExitCode {
-    let mut all =
-        for_each_engine("a link that root made leads nowhere from its owner's directory", moved_link);
+    let mut all = for_each_engine(
+        "a link that root made leads nowhere from its owner's directory",
+        moved_link,
+    );
     all.extend(trials([
-        ("a link in a directory that others can write is nobody's", writable_directories),
+        (
+            "a link in a directory that others can write is nobody's",
+            writable_directories,
+        ),
         ("a directory above a link counts as well", directory_above),
-        ("a link above a root is in no other site's way", link_above_a_root),
-        ("a pool is not a site's by a link of its owner's", pool_by_a_link),
+        (
+            "a link above a root is in no other site's way",
+            link_above_a_root,
+        ),
+        (
+            "a pool is not a site's by a link of its owner's",
+            pool_by_a_link,
+        ),
         ("an ELF interpreter is an ELF file", interpreters),
-        ("a program that others can write brings nothing private", private_files),
+        (
+            "a program that others can write brings nothing private",
+            private_files,
+        ),
         ("a program cannot ask for endless work", endless_work),
-        ("manifests and presets are root's alone, or not used", manifests_of_others),
-        ("a link to a manifest counts as what it leads to", linked_manifests),
+        (
+            "manifests and presets are root's alone, or not used",
+            manifests_of_others,
+        ),
+        (
+            "a link to a manifest counts as what it leads to",
+            linked_manifests,
+        ),
         ("who is not root checks their own manifests", own_manifests),
     ]));
     support::main(all)
@@ -53,7 +73,10 @@ fn directory_of(sandbox: &Sandbox, relative: &str, uid: u32) -> PathBuf {
 fn site_with(sandbox: &Sandbox, source: &Path) -> PathBuf {
     sandbox.site(
         "s",
-        &format!("mounts: [{{ source: {}, target: /up, access: read-write }}]\n", source.display()),
+        &format!(
+            "mounts: [{{ source: {}, target: /up, access: read-write }}]\n",
+            source.display()
+        ),
     )
 }
 
@@ -66,13 +89,21 @@ fn moved_link(engine: &'static str) {
     owned(&source, OWNER);
     let root = site_with(&sandbox, &source);
     sandbox.ok(&["up", "s"]);
-    let ids = || mounts_below(&root).iter().map(|mount| mount.id).collect::<Vec<_>>();
+    let ids = || {
+        mounts_below(&root)
+            .iter()
+            .map(|mount| mount.id)
+            .collect::<Vec<_>>()
+    };
     let before = ids();
     fs::rename(&source, home.join("old")).unwrap();
     // As one that mountjail made in a root, and its owner moved here.
     symlink(&vault, &source).unwrap();
     for command in ["up", "check", "status", "fstab"] {
-        sandbox.run(&[command, "s"]).exits(1).complains("it is not followed");
+        sandbox
+            .run(&[command, "s"])
+            .exits(1)
+            .complains("it is not followed");
     }
     assert_eq!(ids(), before);
     // To what is the owner's a link may lead, whoever made it.
@@ -100,9 +131,15 @@ fn writable_directories() {
     }
     mode(&shared, 0o755);
     // The group bits of one with an access list are its mask.
-    let acl = Command::new("setfacl").args(["-m", &format!("u:{OWNER}:rwx")]).arg(&shared).status();
+    let acl = Command::new("setfacl")
+        .args(["-m", &format!("u:{OWNER}:rwx")])
+        .arg(&shared)
+        .status();
     assert!(acl.unwrap().success());
-    sandbox.run(&["check", "s"]).exits(1).complains("shared can be written by others than root");
+    sandbox
+        .run(&["check", "s"])
+        .exits(1)
+        .complains("shared can be written by others than root");
     // Nobody can take away what is not theirs out of a sticky directory.
     let top = sandbox.directory("sticky");
     mode(&top, 0o1777);
@@ -111,7 +148,10 @@ fn writable_directories() {
     site_with(&sandbox, &below.join("link"));
     sandbox.ok(&["check", "s"]);
     owned(&below, OWNER);
-    sandbox.run(&["check", "s"]).exits(1).complains("it is not followed");
+    sandbox
+        .run(&["check", "s"])
+        .exits(1)
+        .complains("it is not followed");
 }
 
 fn directory_above() {
@@ -121,13 +161,19 @@ fn directory_above() {
     let roots = sandbox.directory("home/roots");
     symlink(&vault, roots.join("link")).unwrap();
     site_with(&sandbox, &roots.join("link"));
-    sandbox.run(&["check", "s"]).exits(1).complains("it is not followed");
+    sandbox
+        .run(&["check", "s"])
+        .exits(1)
+        .complains("it is not followed");
     // Two users' hands are nobody's, also where the one owns what it leads to.
     let own = directory_of(&sandbox, "home/own", OWNER);
     let theirs = directory_of(&sandbox, "home/theirs", OTHER);
     symlink(&own, theirs.join("link")).unwrap();
     site_with(&sandbox, &theirs.join("link"));
-    sandbox.run(&["check", "s"]).exits(1).complains("it is not followed");
+    sandbox
+        .run(&["check", "s"])
+        .exits(1)
+        .complains("it is not followed");
     // Nor do links in a directory that is bound bring anything along.
     let bound = sandbox.directory("home/bound");
     symlink(sandbox.file("vault/file", "x"), bound.join("file")).unwrap();
@@ -150,7 +196,12 @@ fn link_above_a_root() {
     let bob = sandbox.site("bob", &line);
     sandbox.ok(&["up", "--all"]);
     let watcher = Watcher::start(&sandbox);
-    for to in [bob.parent().unwrap(), &sandbox.path(""), Path::new("/"), Path::new("www")] {
+    for to in [
+        bob.parent().unwrap(),
+        &sandbox.path(""),
+        Path::new("/"),
+        Path::new("www"),
+    ] {
         let _ = fs::rename(home.join("www"), home.join("old"));
         let _ = fs::remove_file(home.join("www"));
         symlink(to, home.join("www")).unwrap();
@@ -169,23 +220,38 @@ fn link_above_a_root() {
 
 fn pool_by_a_link() {
     let sandbox = Sandbox::new();
-    let (root, home) = (sandbox.directory("srv/bob"), directory_of(&sandbox, "home", OWNER));
+    let (root, home) = (
+        sandbox.directory("srv/bob"),
+        directory_of(&sandbox, "home", OWNER),
+    );
     let link = home.join("www");
     symlink(sandbox.path("srv"), &link).unwrap();
     let roots = sandbox.path("by-root");
     symlink(sandbox.path("srv"), &roots).unwrap();
     let path = |path: &Path| HostPath::new(path).unwrap();
-    for (chroot, lives) in [(root.clone(), true), (roots.join("bob"), true), (link.join("bob"), false)] {
+    for (chroot, lives) in [
+        (root.clone(), true),
+        (roots.join("bob"), true),
+        (link.join("bob"), false),
+    ] {
         let text = format!("[p]\nuser = nobody\nchroot = {}\n", chroot.display());
         let pools = fpm::pools(&sandbox.file("fpm.conf", text)).unwrap();
-        assert_eq!(pools[0].lives_in(&Host::new(), &path(&root)), lives, "{}", chroot.display());
+        assert_eq!(
+            pools[0].lives_in(&Host::new(), &path(&root)),
+            lives,
+            "{}",
+            chroot.display()
+        );
     }
 }
 
 /// A program for this machine's class with `interpreter`, optional libraries and a search path.
 fn program(interpreter: &Path, auxiliary: usize, directories: usize) -> Vec<u8> {
     let interpreter = [interpreter.as_os_str().as_encoded_bytes(), b"\0"].concat();
-    let path = (0..directories).map(|nth| format!("/{nth}")).collect::<Vec<_>>().join(":");
+    let path = (0..directories)
+        .map(|nth| format!("/{nth}"))
+        .collect::<Vec<_>>()
+        .join(":");
     let mut strings = [b"\0", path.as_bytes(), b"\0"].concat();
     let mut dynamic: Vec<(u64, u64)> = vec![];
     for nth in 0..auxiliary {
@@ -195,9 +261,17 @@ fn program(interpreter: &Path, auxiliary: usize, directories: usize) -> Vec<u8> 
     let (base, headers) = (0x40_0000u64, 64 + 3 * 56);
     let at_strings = headers + interpreter.len() as u64;
     let at_dynamic = (at_strings + strings.len() as u64).next_multiple_of(16);
-    dynamic.extend([(29, 1), (5, base + at_strings), (10, strings.len() as u64), (0, 0)]);
-    let table: Vec<u8> =
-        dynamic.iter().flat_map(|(tag, value)| [*tag, *value]).flat_map(u64::to_le_bytes).collect();
+    dynamic.extend([
+        (29, 1),
+        (5, base + at_strings),
+        (10, strings.len() as u64),
+        (0, 0),
+    ]);
+    let table: Vec<u8> = dynamic
+        .iter()
+        .flat_map(|(tag, value)| [*tag, *value])
+        .flat_map(u64::to_le_bytes)
+        .collect();
     let total = at_dynamic + table.len() as u64;
     let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
     for half in [2u16, 62] {
@@ -243,14 +317,26 @@ fn interpreters() {
     let text = sandbox.file("note", "root's note\n");
     let fifo = sandbox.path("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
-    for (interpreter, why) in
-        [(&directory, "Is a directory"), (&text, "it is not an ELF file"), (&fifo, "Invalid argument")]
-    {
+    for (interpreter, why) in [
+        (&directory, "Is a directory"),
+        (&text, "it is not an ELF file"),
+        (&fifo, "Invalid argument"),
+    ] {
         let root = site_of_program(&sandbox, &program(interpreter, 0, 0));
-        sandbox.run(&["up", "s"]).exits(1).complains("cannot find the ELF interpreter").complains(why);
+        sandbox
+            .run(&["up", "s"])
+            .exits(1)
+            .complains("cannot find the ELF interpreter")
+            .complains(why);
         assert!(mounts_below(&root).is_empty());
-        site_of_program(&sandbox, format!("#!{}\n", interpreter.display()).as_bytes());
-        sandbox.run(&["up", "s"]).exits(1).complains("interpreter of the script");
+        site_of_program(
+            &sandbox,
+            format!("#!{}\n", interpreter.display()).as_bytes(),
+        );
+        sandbox
+            .run(&["up", "s"])
+            .exits(1)
+            .complains("interpreter of the script");
     }
 }
 
@@ -265,18 +351,29 @@ fn private_files() {
     sandbox.ok(&["down", "s"]);
     for closed_by in [closed.to_owned(), script.clone()] {
         mode(&closed_by, 0o750);
-        sandbox.run(&["up", "s"]).exits(1).complains("which not everybody may read").complains("chown root");
+        sandbox
+            .run(&["up", "s"])
+            .exits(1)
+            .complains("which not everybody may read")
+            .complains("chown root");
         assert!(mounts_below(&root).is_empty());
         mode(&closed_by, 0o755);
     }
     mode(closed, 0o700);
-    // What is the owner's own is theirs to show, and what root's own program asks for is root's to know.
+    // What is the owner's own is theirs to show, and what root's own program asks for is root's to
+    // know.
     owned(&script, OWNER);
     sandbox.ok(&["check", "s"]);
     owned(&script, OTHER);
-    sandbox.run(&["check", "s"]).exits(1).complains("which not everybody may read");
+    sandbox
+        .run(&["check", "s"])
+        .exits(1)
+        .complains("which not everybody may read");
     owned(&sandbox.path("home"), 0);
-    sandbox.run(&["check", "s"]).exits(1).complains("home/tool belongs to user 61001");
+    sandbox
+        .run(&["check", "s"])
+        .exits(1)
+        .complains("home/tool belongs to user 61001");
     owned(&sandbox.path("home/tool"), 0);
     sandbox.ok(&["check", "s"]);
     owned(&script, 0);
@@ -290,7 +387,11 @@ fn endless_work() {
         return; // the program is for another machine
     }
     site_of_program(&sandbox, &program(interpreter, 400, 200));
-    sandbox.run(&["check", "s"]).exits(1).complains("needs more than").complains("look-ups");
+    sandbox
+        .run(&["check", "s"])
+        .exits(1)
+        .complains("needs more than")
+        .complains("look-ups");
     site_of_program(&sandbox, &program(interpreter, 40, 20));
     sandbox.ok(&["check", "s"]);
 }
@@ -303,10 +404,16 @@ fn manifests_of_others() {
     let manifest = sandbox.path("config/sites/s.yaml");
     for path in [&manifest, &preset] {
         owned(path, OWNER);
-        for command in [vec!["up", "s"], vec!["fstab", "s"], vec!["exec", "s", "--", "x"]] {
+        for command in [
+            vec!["up", "s"],
+            vec!["fstab", "s"],
+            vec!["exec", "s", "--", "x"],
+        ] {
             let ran = sandbox.run(&command);
             assert_ne!(ran.code, 0, "{ran}");
-            ran.complains("belongs to user 61001").complains("chown root ").complains("chmod go-w ");
+            ran.complains("belongs to user 61001")
+                .complains("chown root ")
+                .complains("chmod go-w ");
         }
         assert!(mounts_below(&root).is_empty());
         owned(path, 0);
@@ -336,7 +443,9 @@ fn manifests_of_others() {
     }
     sandbox.ok(&["up", "s"]);
     mode(&manifest, 0o666);
-    sandbox.ok(&["status", "s"]).complains("`up` will refuse it");
+    sandbox
+        .ok(&["status", "s"])
+        .complains("`up` will refuse it");
     sandbox.ok(&["down", "s"]);
     assert!(mounts_below(&root).is_empty());
 }
@@ -344,7 +453,10 @@ fn manifests_of_others() {
 fn linked_manifests() {
     let sandbox = Sandbox::new();
     let home = directory_of(&sandbox, "home", OWNER);
-    let text = format!("root: {}\netc: [hosts]\n", sandbox.directory("srv/s").display());
+    let text = format!(
+        "root: {}\netc: [hosts]\n",
+        sandbox.directory("srv/s").display()
+    );
     let (theirs, roots) = (home.join("s.yaml"), sandbox.file("roots/s.yaml", &text));
     fs::write(&theirs, &text).unwrap();
     let manifest = sandbox.path("config/sites/s.yaml");
@@ -355,10 +467,19 @@ fn linked_manifests() {
     sandbox.ok(&["down", "s"]);
     fs::remove_file(&manifest).unwrap();
     symlink(&theirs, &manifest).unwrap();
-    sandbox.run(&["up", "s"]).exits(1).complains("home belongs to user 61001");
-    sandbox.run(&["up", theirs.to_str().unwrap()]).exits(1).complains("home belongs to user 61001");
+    sandbox
+        .run(&["up", "s"])
+        .exits(1)
+        .complains("home belongs to user 61001");
+    sandbox
+        .run(&["up", theirs.to_str().unwrap()])
+        .exits(1)
+        .complains("home belongs to user 61001");
     let roundabout = format!("{}/../home/s.yaml", home.display());
-    sandbox.run(&["up", &roundabout]).exits(1).complains("home belongs to user 61001");
+    sandbox
+        .run(&["up", &roundabout])
+        .exits(1)
+        .complains("home belongs to user 61001");
 }
 
 fn own_manifests() {
@@ -366,10 +487,20 @@ fn own_manifests() {
     mode(&sandbox.path(""), 0o755);
     let home = directory_of(&sandbox, "home", OWNER);
     let manifest = home.join("s.yaml");
-    fs::write(&manifest, format!("root: {}\netc: [hosts]\n", sandbox.directory("srv/s").display())).unwrap();
+    fs::write(
+        &manifest,
+        format!(
+            "root: {}\netc: [hosts]\n",
+            sandbox.directory("srv/s").display()
+        ),
+    )
+    .unwrap();
     owned(&manifest, OWNER);
     let id = OWNER.to_string();
-    let mut command = sandbox.command_under(&["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"]);
-    let ran = support::Ran::of(command.arg("check").arg(&manifest)).exits(0).prints("s: ok");
+    let mut command =
+        sandbox.command_under(&["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"]);
+    let ran = support::Ran::of(command.arg("check").arg(&manifest))
+        .exits(0)
+        .prints("s: ok");
     assert!(!ran.stderr.contains("will refuse"), "{ran}");
 }

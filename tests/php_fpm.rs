@@ -1,5 +1,6 @@
-//! Promise: a PHP-FPM pool in a chroot resolves names, opens `ssl://`, knows time zones, users and character
-//! sets once its site is up, in workers that were running before; and after `down` the tree is as it was.
+//! Promise: a PHP-FPM pool in a chroot resolves names, opens `ssl://`, knows time zones, users and
+//! character sets once its site is up, in workers that were running before; and after `down` the
+//! tree is as it was.
 
 mod lab;
 mod support;
@@ -13,7 +14,8 @@ use nix::sched::CloneFlags;
 use support::{Sandbox, for_each_engine, mounts_below, tree};
 
 fn main() -> ExitCode {
-    // The trials change the same files of the namespace's host and use the same ports: one after the other.
+    // The trials change the same files of the namespace's host and use the same ports: one after
+    // the other.
     if std::env::args().all(|argument| !argument.starts_with("--test-threads")) {
         let program = std::env::current_exe().unwrap();
         let status = std::process::Command::new(program)
@@ -22,20 +24,33 @@ fn main() -> ExitCode {
             .status();
         return ExitCode::from(u8::try_from(status.unwrap().code().unwrap_or(1)).unwrap_or(1));
     }
-    support::main_in(CloneFlags::CLONE_NEWNET, for_each_engine("a PHP-FPM pool in a chroot", pool))
+    support::main_in(
+        CloneFlags::CLONE_NEWNET,
+        for_each_engine("a PHP-FPM pool in a chroot", pool),
+    )
 }
 
 /// What pools miss, and what the answer has to contain once it is there.
 const NEEDS: [(&str, &str); 3] = [
     ("gethostbyname('NAME') ?: 'none'", "OK: \"127.0.0.1\""),
-    ("(fn() => substr(file_get_contents('https://NAME:PORT/'), 0, 6))()", "OK: \"<HTML>\""),
-    ("(new DateTime('2026-07-01', new DateTimeZone('Europe/Zurich')))->getOffset()", "OK: 7200"),
+    (
+        "(fn() => substr(file_get_contents('https://NAME:PORT/'), 0, 6))()",
+        "OK: \"<HTML>\"",
+    ),
+    (
+        "(new DateTime('2026-07-01', new DateTimeZone('Europe/Zurich')))->getOffset()",
+        "OK: 7200",
+    ),
 ];
 
-/// What only a worker that has not asked before can know, since the C library remembers that it was not there.
+/// What only a worker that has not asked before can know, since the C library remembers that it was
+/// not there.
 const ONCE: [(&str, &str); 2] = [
     ("posix_getpwuid(posix_getuid())['name']", "OK: \"www-data\""),
-    ("bin2hex(iconv('UTF-8', 'EUC-JP', \"\\u{65e5}\"))", "OK: \"c6fc\""),
+    (
+        "bin2hex(iconv('UTF-8', 'EUC-JP', \"\\u{65e5}\"))",
+        "OK: \"c6fc\"",
+    ),
 ];
 
 fn real(php: &str) -> String {
@@ -54,14 +69,21 @@ fn pool(engine: &'static str) {
     let worker = fpm.eval(&root, "getmypid()");
     for (php, good) in NEEDS {
         let answer = fpm.eval(&root, &real(php));
-        assert!(!answer.contains(good), "{php} works in a bare chroot: {answer}");
+        assert!(
+            !answer.contains(good),
+            "{php} works in a bare chroot: {answer}"
+        );
     }
     sandbox.ok(&["up", "site1"]);
     for (php, good) in NEEDS.iter().chain(&ONCE) {
         let answer = fpm.eval(&root, &real(php));
         assert!(answer.contains(good), "{php}: {answer}");
     }
-    assert_eq!(worker, fpm.eval(&root, "getmypid()"), "the worker was running before");
+    assert_eq!(
+        worker,
+        fpm.eval(&root, "getmypid()"),
+        "the worker was running before"
+    );
     resolver_moves(&sandbox, &fpm, &root);
     drop(fpm);
 

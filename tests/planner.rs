@@ -1,12 +1,13 @@
-//! The planner against a model of a root: applying a plan reaches what is desired, the next plan is empty, up
-//! and then down restores, and a crash after any step is finished by the next run.
+//! The planner against a model of a root: applying a plan reaches what is desired, the next plan is
+//! empty, up and then down restores, and a crash after any step is finished by the next run.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mountjail::manifest::{HostPath, JailPath, SiteName};
 use mountjail::observe::{
-    BootId, Identity, Kept, Made, MadeKind, Observed, Record, RecordedMount, Seen, SeenMount, Stray, Unknown,
+    BootId, Identity, Kept, Made, MadeKind, Observed, Record, RecordedMount, Seen, SeenMount,
+    Stray, Unknown,
 };
 use mountjail::plan::{self, Plan, State, Step};
 use mountjail::resolve::{Desired, FileId, FileKind, Link, Mount, Options};
@@ -56,7 +57,9 @@ impl World {
 
     /// The innermost mount above `path`, if there is one.
     fn mounted_above(&self, path: &JailPath) -> bool {
-        path.ancestors().iter().any(|above| self.mounts.contains_key(above))
+        path.ancestors()
+            .iter()
+            .any(|above| self.mounts.contains_key(above))
     }
 
     fn observe(&self, desired: &Desired) -> Observed {
@@ -65,24 +68,37 @@ impl World {
                 mounts: self.record.clone(),
                 ..Record::nothing(BootId("b".into()), root())
             }),
-            kept: (!self.kept.is_empty()).then(|| Kept { made: self.kept.clone(), ..Kept::nothing(root()) }),
+            kept: (!self.kept.is_empty()).then(|| Kept {
+                made: self.kept.clone(),
+                ..Kept::nothing(root())
+            }),
             ..Observed::default()
         };
         let desired_at = desired.mounts.iter().map(|mount| mount.target.clone());
-        let known: Vec<_> = desired_at.chain(self.record.iter().map(|mount| mount.target.clone())).collect();
+        let known: Vec<_> = desired_at
+            .chain(self.record.iter().map(|mount| mount.target.clone()))
+            .collect();
         for target in &known {
             if let Some(stack) = self.mounts.get(target) {
                 observed.mounts.insert(target.clone(), covered(stack));
             }
         }
-        observed.strays = self.buried.iter().map(|(_, target, seen)| stray(target, seen)).collect();
+        observed.strays = self
+            .buried
+            .iter()
+            .map(|(_, target, seen)| stray(target, seen))
+            .collect();
         for (path, stack) in &self.mounts {
             if !known.contains(path) {
                 observed.elsewhere.insert(path.clone(), covered(stack));
             }
         }
         let links = desired.links.iter().map(|link| &link.path);
-        for path in known.iter().filter(|target| !self.mounts.contains_key(target)).chain(links) {
+        for path in known
+            .iter()
+            .filter(|target| !self.mounts.contains_key(target))
+            .chain(links)
+        {
             for at in path.ancestors().iter().chain([path]) {
                 if self.mounted_above(at) {
                     break; // what is seen there is in a source
@@ -114,7 +130,9 @@ impl World {
             .steps
             .iter()
             .filter_map(|step| match step {
-                Step::Attach(mount) | Step::Swap { mount, .. } => Some((mount.target.clone(), self.id())),
+                Step::Attach(mount) | Step::Swap { mount, .. } => {
+                    Some((mount.target.clone(), self.id()))
+                }
                 _ => None,
             })
             .collect();
@@ -137,15 +155,26 @@ impl World {
                 _ => None,
             })
             .collect();
-        let kept = plan.keep.iter().filter(|keep| !self.record.contains(keep)).cloned().collect::<Vec<_>>();
-        self.record.extend(kept.into_iter().chain(will_be.iter().cloned()));
+        let kept = plan
+            .keep
+            .iter()
+            .filter(|keep| !self.record.contains(keep))
+            .cloned()
+            .collect::<Vec<_>>();
+        self.record
+            .extend(kept.into_iter().chain(will_be.iter().cloned()));
         for step in &plan.steps {
             if let Step::CreatePlaceholder { path, kind } = step {
-                let kind = if *kind == FileKind::Directory { MadeKind::Directory } else { MadeKind::File };
+                let kind = if *kind == FileKind::Directory {
+                    MadeKind::Directory
+                } else {
+                    MadeKind::File
+                };
                 self.kept.push(Made::planned(path.clone(), kind));
             }
             if let Step::CreateLink { path, text } = step {
-                self.kept.push(Made::planned(path.clone(), MadeKind::Link(text.clone())));
+                self.kept
+                    .push(Made::planned(path.clone(), MadeKind::Link(text.clone())));
             }
         }
         let mut done = 0;
@@ -163,7 +192,12 @@ impl World {
 
     fn half(&mut self, step: &Step, half: usize, ids: &BTreeMap<JailPath, u64>) {
         match (step, half) {
-            (Step::Swap { mount, expected, .. }, 0) => {
+            (
+                Step::Swap {
+                    mount, expected, ..
+                },
+                0,
+            ) => {
                 let id = ids[&mount.target];
                 let stack = self.mounts.get_mut(&mount.target).unwrap();
                 assert_eq!(stack.last().unwrap().unique_id, expected.unique_id);
@@ -171,8 +205,16 @@ impl World {
             }
             (Step::Swap { mount, .. }, _) => self.pop(&mount.target),
             (_, 1) => {}
-            (Step::Detach { target, expected, .. }, _) => {
-                assert_eq!(self.mounts[target].last().unwrap().unique_id, expected.unique_id);
+            (
+                Step::Detach {
+                    target, expected, ..
+                },
+                _,
+            ) => {
+                assert_eq!(
+                    self.mounts[target].last().unwrap().unique_id,
+                    expected.unique_id
+                );
                 self.pop(target);
             }
             (Step::Attach(mount), _) => {
@@ -181,7 +223,11 @@ impl World {
                     self.mounted_above(&mount.target)
                         || exists.is_some_and(|node| mount.kind.fits_on(node.kind))
                 );
-                assert!(!self.has_mounts_in(&mount.target), "{} hides mounts", mount.target);
+                assert!(
+                    !self.has_mounts_in(&mount.target),
+                    "{} hides mounts",
+                    mount.target
+                );
                 let id = ids[&mount.target];
                 let stack = self.mounts.entry(mount.target.clone()).or_default();
                 assert!(stack.is_empty(), "stacked on {}", mount.target);
@@ -189,13 +235,20 @@ impl World {
             }
             (Step::DetachStray(stray), _) => {
                 let is_it = |seen: &SeenMount| seen.unique_id == Some(stray.unique_id);
-                let top = self.mounts.get(&stray.target).and_then(|stack| stack.last());
+                let top = self
+                    .mounts
+                    .get(&stray.target)
+                    .and_then(|stack| stack.last());
                 assert!(top.is_some_and(is_it), "{} is hidden", stray.target);
                 self.pop(&stray.target);
             }
             (Step::CreatePlaceholder { path, kind }, _) => self.create(path, *kind, None),
             (Step::CreateLink { path, text }, _) => {
-                self.create(path, FileKind::Symlink, Some(text.to_str().unwrap().to_owned()));
+                self.create(
+                    path,
+                    FileKind::Symlink,
+                    Some(text.to_str().unwrap().to_owned()),
+                );
             }
             (Step::RemovePlaceholder { path, kind, file }, _) => self.remove(path, *kind, *file),
             (Step::RemoveLink { path, .. }, _) => self.remove(path, FileKind::Symlink, None),
@@ -206,7 +259,9 @@ impl World {
     }
 
     fn has_mounts_in(&self, target: &JailPath) -> bool {
-        self.mounts.keys().any(|other| other != target && other.starts_with(target))
+        self.mounts
+            .keys()
+            .any(|other| other != target && other.starts_with(target))
     }
 
     fn pop(&mut self, target: &JailPath) {
@@ -234,13 +289,19 @@ impl World {
             }
         }
         let inside = |path: &JailPath| *path != mount.target && path.starts_with(&mount.target);
-        let paths: Vec<_> = self.mounts.keys().filter(|path| inside(path)).cloned().collect();
+        let paths: Vec<_> = self
+            .mounts
+            .keys()
+            .filter(|path| inside(path))
+            .cloned()
+            .collect();
         for path in paths {
             let [seen] = self.mounts.remove(&path).unwrap().try_into().unwrap();
             self.buried.push((mount.target.clone(), path, seen));
         }
         let id = self.id();
-        self.mounts.insert(mount.target.clone(), vec![mounted(mount, id)]);
+        self.mounts
+            .insert(mount.target.clone(), vec![mounted(mount, id)]);
         self.record.push(RecordedMount {
             target: mount.target.clone(),
             source: mount.source.clone(),
@@ -255,12 +316,17 @@ impl World {
     }
 
     fn create(&mut self, path: &JailPath, kind: FileKind, link: Option<String>) {
-        assert!(!self.mounted_above(path), "{path} would be made in a source");
+        assert!(
+            !self.mounted_above(path),
+            "{path} would be made in a source"
+        );
         let parent = path.parent().filter(|parent| *parent != JailPath::slash());
         assert!(parent.is_none_or(|parent| self.files[&parent].kind == FileKind::Directory));
         let ino = self.id();
         assert!(
-            self.files.insert(path.clone(), Node { kind, ino, link }).is_none(),
+            self.files
+                .insert(path.clone(), Node { kind, ino, link })
+                .is_none(),
             "{path} is there already"
         );
         let node = &self.files[path];
@@ -269,14 +335,22 @@ impl World {
             (None, FileKind::Directory) => MadeKind::Directory,
             (None, _) => MadeKind::File,
         };
-        self.kept.retain(|made| made.path != *path || made.file.is_some());
-        self.kept.push(Made { file: Some(identity(ino)), ..Made::planned(path.clone(), kind) });
+        self.kept
+            .retain(|made| made.path != *path || made.file.is_some());
+        self.kept.push(Made {
+            file: Some(identity(ino)),
+            ..Made::planned(path.clone(), kind)
+        });
     }
 
     /// As the engine: only what is empty, unchanged, not mounted on, and not in a source.
     fn remove(&mut self, path: &JailPath, kind: FileKind, made: Option<Identity>) {
-        let below = self.files.keys().any(|other| other != path && other.starts_with(path));
-        let same = |node: &Node| node.kind == kind && made.is_none_or(|made| made.is(&identity(node.ino)));
+        let below = self
+            .files
+            .keys()
+            .any(|other| other != path && other.starts_with(path));
+        let same =
+            |node: &Node| node.kind == kind && made.is_none_or(|made| made.is(&identity(node.ino)));
         if self.files.get(path).is_some_and(same)
             && !below
             && !self.mounts.contains_key(path)
@@ -290,7 +364,11 @@ impl World {
 
 /// As a file system tells it that does not say when files were made.
 fn identity(ino: u64) -> Identity {
-    Identity { ino, on_root: Some(true), born: None }
+    Identity {
+        ino,
+        on_root: Some(true),
+        born: None,
+    }
 }
 
 fn covered(stack: &[SeenMount]) -> Vec<SeenMount> {
@@ -304,7 +382,11 @@ fn covered(stack: &[SeenMount]) -> Vec<SeenMount> {
 
 fn stray(target: &JailPath, seen: &SeenMount) -> Stray {
     let point = Some(root().inside(target).as_path().to_owned());
-    Stray { target: target.clone(), unique_id: seen.unique_id.unwrap(), point }
+    Stray {
+        target: target.clone(),
+        unique_id: seen.unique_id.unwrap(),
+        point,
+    }
 }
 
 fn mounted(mount: &Mount, id: u64) -> SeenMount {
@@ -319,32 +401,38 @@ fn mounted(mount: &Mount, id: u64) -> SeenMount {
     }
 }
 
-/// The targets that a site of the model may have: some inside others, some whose type changes, names that sort oddly.
-const TARGETS: [&str; 10] = ["/a", "/a/b", "/a/b/c", "/a.b", "/c", "/d", "/d/e", "/d/f", "/x/y", "/x/y/z"];
+/// The targets that a site of the model may have: some inside others, some whose type changes,
+/// names that sort oddly.
+const TARGETS: [&str; 10] = [
+    "/a", "/a/b", "/a/b/c", "/a.b", "/c", "/d", "/d/e", "/d/f", "/x/y", "/x/y/z",
+];
 
 /// For each target: which of three files, with which attributes; `None`: not asked for.
 type Choice = (Vec<Option<(u64, bool)>>, Option<bool>);
 
 fn choice() -> impl Strategy<Value = Choice> {
     let mount = proptest::option::of((0..3u64, any::<bool>()));
-    (proptest::collection::vec(mount, TARGETS.len()), proptest::option::of(any::<bool>()))
+    (
+        proptest::collection::vec(mount, TARGETS.len()),
+        proptest::option::of(any::<bool>()),
+    )
 }
 
 fn desired((mounts, link): &Choice) -> Desired {
     let mut desired = Desired::nothing(site(), root());
     for (nth, (target, wanted)) in TARGETS.iter().zip(mounts).enumerate() {
-        let Some((which, exec)) = wanted else { continue };
+        let Some((which, exec)) = wanted else {
+            continue;
+        };
         let directory = match *target {
             "/a" | "/a.b" | "/d" | "/d/f" => true,
             "/a/b" | "/x/y" => which % 2 == 0,
             _ => false,
         };
         // Nothing is in a file.
-        if desired
-            .mounts
-            .iter()
-            .any(|above: &Arc<Mount>| above.kind == FileKind::File && jail(target).starts_with(&above.target))
-        {
+        if desired.mounts.iter().any(|above: &Arc<Mount>| {
+            above.kind == FileKind::File && jail(target).starts_with(&above.target)
+        }) {
             continue;
         }
         desired.mounts.push(Arc::new(Mount {
@@ -352,7 +440,11 @@ fn desired((mounts, link): &Choice) -> Desired {
             // Two files of one path (stale) and one of another (wrong source).
             source: HostPath::new(format!("/host/{nth}/{}", which / 2)).unwrap(),
             file: Some(file(nth as u64 * 10 + which)),
-            kind: if directory { FileKind::Directory } else { FileKind::File },
+            kind: if directory {
+                FileKind::Directory
+            } else {
+                FileKind::File
+            },
             options: if *exec { Options::CODE } else { Options::DATA },
             recursive: false,
             reasons: vec![],
@@ -360,13 +452,18 @@ fn desired((mounts, link): &Choice) -> Desired {
     }
     if let Some(first) = link {
         let text = if *first { "c" } else { "d/e" };
-        desired.links.push(Link { path: jail("/l/link"), text: text.into(), reasons: vec![] });
+        desired.links.push(Link {
+            path: jail("/l/link"),
+            text: text.into(),
+            reasons: vec![],
+        });
     }
     desired.mounts.sort_by(|a, b| a.target.cmp(&b.target));
     desired
 }
 
-/// A root before the first `up`: some of the placeholders are there already, and somebody else's mount.
+/// A root before the first `up`: some of the placeholders are there already, and somebody else's
+/// mount.
 fn bare(own: [bool; 4]) -> World {
     let mut world = World::default();
     let nodes = [
@@ -378,7 +475,14 @@ fn bare(own: [bool; 4]) -> World {
     for ((path, kind), present) in nodes.into_iter().zip(own) {
         if present {
             let ino = world.id();
-            world.files.insert(jail(path), Node { kind, ino, link: None });
+            world.files.insert(
+                jail(path),
+                Node {
+                    kind,
+                    ino,
+                    link: None,
+                },
+            );
         }
     }
     let id = world.id();
@@ -408,7 +512,11 @@ fn up(world: &mut World, desired: &Desired) {
     let plan = plan::up(desired, &world.observe(desired));
     assert!(plan.in_sync(), "not in sync: {:#?}", plan.steps);
     let ours = plan.states.iter().filter(|state| state.mount.is_some());
-    assert!(ours.clone().all(|state| state.state == State::Ok), "{:?}", plan.states);
+    assert!(
+        ours.clone().all(|state| state.state == State::Ok),
+        "{:?}",
+        plan.states
+    );
     assert_eq!(ours.count(), desired.mounts.len());
 }
 
@@ -420,13 +528,21 @@ fn down(world: &mut World) {
 
 /// What is mounted, without the ids.
 fn table(world: &World) -> BTreeMap<JailPath, Vec<(Option<FileId>, Options)>> {
-    let shown = |stack: &Vec<SeenMount>| stack.iter().map(|seen| (seen.file, seen.options)).collect();
-    world.mounts.iter().map(|(path, stack)| (path.clone(), shown(stack))).collect()
+    let shown =
+        |stack: &Vec<SeenMount>| stack.iter().map(|seen| (seen.file, seen.options)).collect();
+    world
+        .mounts
+        .iter()
+        .map(|(path, stack)| (path.clone(), shown(stack)))
+        .collect()
 }
 
 /// The world without its counter.
 fn visible(world: &World) -> World {
-    World { next: 0, ..world.clone() }
+    World {
+        next: 0,
+        ..world.clone()
+    }
 }
 
 proptest! {

@@ -1,5 +1,5 @@
-//! Promise: a service with a mount namespace of its own sees attaches, swaps and detaches, where `/` is
-//! shared as systemd makes it; and one that cannot see them is named.
+//! Promise: a service with a mount namespace of its own sees attaches, swaps and detaches, where
+//! `/` is shared as systemd makes it; and one that cannot see them is named.
 
 mod support;
 
@@ -13,13 +13,25 @@ use support::{Ran, Sandbox, for_each_engine_on_shared_root, mounts_below, on_sha
 
 fn main() -> ExitCode {
     let mut trials = for_each_engine_on_shared_root("services follow", services_follow);
-    trials.extend(for_each_engine_on_shared_root("the host's submounts stay", submounts_stay));
-    trials.push(Trial::test("a process that does not see the mounts is named", || {
-        blind_process();
-        Ok(())
-    }));
-    trials.push(on_shared_root("records of another mount namespace are left alone", not_the_hosts_records));
-    trials.push(on_shared_root("a user namespace is named once", user_namespace));
+    trials.extend(for_each_engine_on_shared_root(
+        "the host's submounts stay",
+        submounts_stay,
+    ));
+    trials.push(Trial::test(
+        "a process that does not see the mounts is named",
+        || {
+            blind_process();
+            Ok(())
+        },
+    ));
+    trials.push(on_shared_root(
+        "records of another mount namespace are left alone",
+        not_the_hosts_records,
+    ));
+    trials.push(on_shared_root(
+        "a user namespace is named once",
+        user_namespace,
+    ));
     trials.push(on_shared_root(
         "a record that another mount namespace left is as good as lost",
         strange_record,
@@ -32,10 +44,21 @@ fn strange_record() {
     let root = sandbox.site("s", "devices: [zero, full]\n");
     sandbox.ok(&["up", "s"]);
     // There the mounts have other ids.
-    Ran::of(sandbox.command_under(&["unshare", "--mount"]).args(["up", "s"])).exits(0).complains("in sync");
-    sandbox.ok(&["down", "s"]).complains("s: down, 2 mounts detached");
+    Ran::of(
+        sandbox
+            .command_under(&["unshare", "--mount"])
+            .args(["up", "s"]),
+    )
+    .exits(0)
+    .complains("in sync");
+    sandbox
+        .ok(&["down", "s"])
+        .complains("s: down, 2 mounts detached");
     assert!(mounts_below(&root).is_empty());
-    assert!(fs::read_dir(&root).unwrap().next().is_none(), "the root is as before");
+    assert!(
+        fs::read_dir(&root).unwrap().next().is_none(),
+        "the root is as before"
+    );
 }
 
 fn not_the_hosts_records() {
@@ -46,17 +69,31 @@ fn not_the_hosts_records() {
     sandbox.site("s", "devices: [zero]\n");
     // A shell as PID 1 of a new pid namespace.
     let booted = |script: &str, arguments: &[&str]| {
-        let under = ["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", script, "sh"];
+        let under = [
+            "unshare",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "sh",
+            "-c",
+            script,
+            "sh",
+        ];
         let mut command = sandbox.command_under(&under);
         Ran::of(command.env_remove("MOUNTJAIL_STATE_DIR").args(arguments))
     };
     for arguments in [&["up", "s"][..], &["down", "s"], &["watch"]] {
         let ran = booted("unshare --mount \"$@\"; exit $?", arguments).exits(1);
-        ran.complains("a mount namespace of its own").complains("nsenter --target 1 --mount");
+        ran.complains("a mount namespace of its own")
+            .complains("nsenter --target 1 --mount");
     }
     assert!(!Path::new("/run/mountjail").exists());
-    booted("unshare --mount \"$@\"; exit $?", &["status", "s"]).exits(3).prints("s: down");
-    booted("\"$@\"; exit $?", &["up", "s"]).exits(0).complains("s: up, 1 mount");
+    booted("unshare --mount \"$@\"; exit $?", &["status", "s"])
+        .exits(3)
+        .prints("s: down");
+    booted("\"$@\"; exit $?", &["up", "s"])
+        .exits(0)
+        .complains("s: up, 1 mount");
     assert!(Path::new("/run/mountjail/s.json").exists());
 
     // A first process that may not be looked at: so much is reported, once, and the work is done.
@@ -64,19 +101,24 @@ fn not_the_hosts_records() {
     sandbox.site("t", "devices: [zero]\n");
     for (command, done) in [("up", "t: up, 1 mount"), ("down", "t: down")] {
         let ran = booted(blind, &[command, "--all"]).exits(0).complains(done);
-        let warning =
-            "cannot see whether PID 1 has the same mount namespace as this process: Permission denied";
+        let warning = "cannot see whether PID 1 has the same mount namespace as this process: Permission denied";
         assert_eq!(ran.stderr.matches(warning).count(), 1, "{ran}");
     }
 }
 
-/// In a user namespace that knows one user alone, everything of the host seems to be nobody's: that is one note.
+/// In a user namespace that knows one user alone, everything of the host seems to be nobody's: that
+/// is one note.
 fn user_namespace() {
     let sandbox = Sandbox::new();
     for site in ["s", "t"] {
         sandbox.site(site, "devices: [zero]\n");
     }
-    Ran::of(Command::new("chown").args(["-R", "1000:1000"]).arg(sandbox.path(""))).exits(0);
+    Ran::of(
+        Command::new("chown")
+            .args(["-R", "1000:1000"])
+            .arg(sandbox.path("")),
+    )
+    .exits(0);
     let alone = [
         "setpriv",
         "--reuid=1000",
@@ -88,7 +130,8 @@ fn user_namespace() {
     ];
     for command in ["up", "down"] {
         let ran = Ran::of(sandbox.command_under(&alone).args([command, "--all"])).exits(0);
-        let note = "this user namespace does not show whose the directories are that lead to the roots";
+        let note =
+            "this user namespace does not show whose the directories are that lead to the roots";
         assert_eq!(ran.stderr.matches(note).count(), 1, "{ran}");
     }
 }
@@ -119,7 +162,8 @@ impl Service {
 
     /// What the service reads at the host's path `path`.
     fn reads(&self, path: &Path) -> String {
-        fs::read_to_string(self.proc("root").join(path.strip_prefix("/").unwrap())).unwrap_or_default()
+        fs::read_to_string(self.proc("root").join(path.strip_prefix("/").unwrap()))
+            .unwrap_or_default()
     }
 }
 
@@ -133,7 +177,10 @@ impl Drop for Service {
 fn wait_until(condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(20), "it did not come true");
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "it did not come true"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -150,7 +197,15 @@ fn services_follow(engine: &'static str) {
     for service in [&before, &after] {
         assert_eq!(service.reads(&first), "one");
     }
-    sandbox.manifest("s", format!("root: {}\nmounts:\n{}{}", root.display(), line("/conf"), line("/more")));
+    sandbox.manifest(
+        "s",
+        format!(
+            "root: {}\nmounts:\n{}{}",
+            root.display(),
+            line("/conf"),
+            line("/more")
+        ),
+    );
     sandbox.ok(&["up", "s"]);
     for service in [&before, &after] {
         assert_eq!(service.reads(&second), "one", "an addition");
@@ -175,13 +230,23 @@ fn submounts_stay(engine: &'static str) {
     let sub = sandbox.directory("host/dir/sub");
     Ran::of(Command::new("mount").args(["-t", "tmpfs", "sub"]).arg(&sub)).exits(0);
     let dir = sub.parent().unwrap();
-    let root = sandbox
-        .site("s", &format!("mounts: [{{ source: {}, target: /dir, recursive: true }}]\n", dir.display()));
+    let root = sandbox.site(
+        "s",
+        &format!(
+            "mounts: [{{ source: {}, target: /dir, recursive: true }}]\n",
+            dir.display()
+        ),
+    );
     sandbox.ok(&["up", "s"]);
     assert_eq!(mounts_below(&root).len(), 2);
     // A mount that the host makes later in the source does not appear in the jail, writable.
     let late = sandbox.directory("host/dir/late");
-    Ran::of(Command::new("mount").args(["-t", "tmpfs", "late"]).arg(&late)).exits(0);
+    Ran::of(
+        Command::new("mount")
+            .args(["-t", "tmpfs", "late"])
+            .arg(&late),
+    )
+    .exits(0);
     assert_eq!(mounts_below(&root).len(), 2);
     sandbox.ok(&["down", "--lazy", "s"]);
     assert_eq!(mounts_below(&root).len(), 0);
@@ -192,9 +257,20 @@ fn blind_process() {
     let sandbox = Sandbox::new();
     let root = sandbox.site("s", "etc: [hosts]\n");
     sandbox.program(root.join("busybox"), fs::read("/bin/busybox").unwrap());
-    let service = Service::start("private", &["chroot", root.to_str().unwrap(), "/busybox", "sleep", "1000"]);
+    let service = Service::start(
+        "private",
+        &[
+            "chroot",
+            root.to_str().unwrap(),
+            "/busybox",
+            "sleep",
+            "1000",
+        ],
+    );
     wait_until(|| fs::read_link(service.proc("root")).is_ok_and(|at| at == root));
-    let ran = sandbox.ok(&["up", "s"]).complains("does not see the mounts");
+    let ran = sandbox
+        .ok(&["up", "s"])
+        .complains("does not see the mounts");
     ran.complains(&format!("(pid {}", service.0.id()));
     sandbox.ok(&["down", "s"]);
 }

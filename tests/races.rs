@@ -24,20 +24,34 @@ fn main() -> ExitCode {
     support::main(
         [
             for_each_engine("a mounted file is never open to writers", never_writable),
-            for_each_engine("nothing lands outside while a link flips", |engine| flips(engine, By::Link)),
-            for_each_engine("nothing stays outside while a directory moves out", |engine| {
-                flips(engine, By::Move);
+            for_each_engine("nothing lands outside while a link flips", |engine| {
+                flips(engine, By::Link)
             }),
-            for_each_engine("nothing is made in a source that a directory changes places with", exchanges),
+            for_each_engine(
+                "nothing stays outside while a directory moves out",
+                |engine| {
+                    flips(engine, By::Move);
+                },
+            ),
+            for_each_engine(
+                "nothing is made in a source that a directory changes places with",
+                exchanges,
+            ),
             for_each_engine("two at once are as good as one", two_at_once),
-            for_each_engine("a source that is replaced meanwhile is looked at once more", replaced_meanwhile),
+            for_each_engine(
+                "a source that is replaced meanwhile is looked at once more",
+                replaced_meanwhile,
+            ),
         ]
         .into_iter()
         .flatten()
-        .chain([libtest_mimic::Trial::test("a reader sees no gap in a swap", || {
-            no_gap();
-            Ok(())
-        })])
+        .chain([libtest_mimic::Trial::test(
+            "a reader sees no gap in a swap",
+            || {
+                no_gap();
+                Ok(())
+            },
+        )])
         .collect(),
     )
 }
@@ -53,7 +67,13 @@ impl Drop for Stop<'_> {
 
 fn one_file(sandbox: &Sandbox, contents: &str) -> (PathBuf, PathBuf) {
     let source = sandbox.file("host/file", contents);
-    let root = sandbox.site("s", &format!("mounts: [{{ source: {}, target: /file }}]\n", source.display()));
+    let root = sandbox.site(
+        "s",
+        &format!(
+            "mounts: [{{ source: {}, target: /file }}]\n",
+            source.display()
+        ),
+    );
     (source, root.join("file"))
 }
 
@@ -69,7 +89,9 @@ fn never_writable(engine: &'static str) {
                 while !stop.load(Ordering::Relaxed) {
                     // The placeholder can be opened: it is the site's own empty file.
                     match OpenOptions::new().write(true).open(&target) {
-                        Ok(file) => assert_ne!(file.metadata().unwrap().ino(), precious, "open for writing"),
+                        Ok(file) => {
+                            assert_ne!(file.metadata().unwrap().ino(), precious, "open for writing")
+                        }
                         Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
                             refused.fetch_add(1, Ordering::Relaxed);
                         }
@@ -83,7 +105,10 @@ fn never_writable(engine: &'static str) {
             sandbox.ok(&["down", "-q", "--lazy", "s"]);
         }
     });
-    assert!(refused.into_inner() > CYCLES, "the threads hardly ever saw the mount");
+    assert!(
+        refused.into_inner() > CYCLES,
+        "the threads hardly ever saw the mount"
+    );
 }
 
 /// The source is replaced once: after `up` looked at it, or once more; then after each look.
@@ -92,11 +117,22 @@ fn replaced_meanwhile(engine: &'static str) {
         let sandbox = Sandbox::with_engine(engine);
         let (source, target) = one_file(&sandbox, "number 0");
         let log = sandbox.path("strace");
-        let mut runner =
-            vec!["strace", "-f", "-q", "-o", log.to_str().unwrap(), "-P", source.to_str().unwrap()];
+        let mut runner = vec![
+            "strace",
+            "-f",
+            "-q",
+            "-o",
+            log.to_str().unwrap(),
+            "-P",
+            source.to_str().unwrap(),
+        ];
         runner.extend(["-e", "trace=statx", "-e", "inject=statx:signal=SIGSTOP"]);
         let mut command = sandbox.command_under(&runner);
-        let mut up = command.args(["up", "s"]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut up = command
+            .args(["up", "s"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut stops = 0;
         let status = loop {
             if let Some(status) = up.try_wait().unwrap() {
@@ -117,7 +153,8 @@ fn replaced_meanwhile(engine: &'static str) {
             if let Some(pid) = stopped.get(stops) {
                 stops += 1;
                 if when.is_none_or(|when| when == stops) {
-                    fs::rename(sandbox.file("host/new", format!("number {stops}")), &source).unwrap();
+                    fs::rename(sandbox.file("host/new", format!("number {stops}")), &source)
+                        .unwrap();
                 }
                 kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGCONT).unwrap();
             }
@@ -128,7 +165,11 @@ fn replaced_meanwhile(engine: &'static str) {
         assert_eq!(status.code(), Some(code), "{when:?}: {said}");
         assert!(stops > 2, "{when:?}: it was looked at {stops} times only");
         if let Some(when) = when {
-            assert_eq!(fs::read_to_string(target).unwrap(), format!("number {when}"), "{said}");
+            assert_eq!(
+                fs::read_to_string(target).unwrap(),
+                format!("number {when}"),
+                "{said}"
+            );
             sandbox.ok(&["status", "s"]);
         } else {
             assert!(said.contains("run the command again"), "{said}");
@@ -138,7 +179,10 @@ fn replaced_meanwhile(engine: &'static str) {
 }
 
 fn no_gap() {
-    assert!(mountjail::sys::probe::move_mount_beneath(), "this kernel cannot swap without a gap");
+    assert!(
+        mountjail::sys::probe::move_mount_beneath(),
+        "this kernel cannot swap without a gap"
+    );
     let sandbox = Sandbox::with_engine("detached");
     let (source, target) = one_file(&sandbox, "version 0");
     sandbox.ok(&["up", "s"]);
@@ -149,7 +193,10 @@ fn no_gap() {
             let mut text = String::new();
             while !stop.load(Ordering::Relaxed) {
                 text.clear();
-                File::open(&target).unwrap().read_to_string(&mut text).unwrap();
+                File::open(&target)
+                    .unwrap()
+                    .read_to_string(&mut text)
+                    .unwrap();
                 assert!(text.starts_with("version "), "the reader saw {text:?}");
                 reads.fetch_add(1, Ordering::Relaxed);
             }
@@ -201,7 +248,8 @@ fn flips(engine: &'static str, by: By) {
             while !stop.load(Ordering::Relaxed) {
                 // There and back, so that in the end everything is where it was.
                 for _ in 0..2 {
-                    renameat_with(CWD, root.join("etc"), CWD, &other, RenameFlags::EXCHANGE).unwrap();
+                    renameat_with(CWD, root.join("etc"), CWD, &other, RenameFlags::EXCHANGE)
+                        .unwrap();
                     if by == By::Link {
                         nothing_at(&outside);
                     }
@@ -226,11 +274,14 @@ fn flips(engine: &'static str, by: By) {
         nothing_at(&outside);
     }
     // An empty placeholder may have been moved out with its directory; no mount may stay there.
-    assert!(mounts_below(&sandbox.path("outside")).is_empty(), "a mount is left outside");
+    assert!(
+        mounts_below(&sandbox.path("outside")).is_empty(),
+        "a mount is left outside"
+    );
 }
 
-/// The owner of a root exchanges the directories above two targets: the one leads into a host's directory that is mounted
-/// for writing, where the other one's placeholder would be made.
+/// The owner of a root exchanges the directories above two targets: the one leads into a host's
+/// directory that is mounted for writing, where the other one's placeholder would be made.
 fn exchanges(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let host = sandbox.directory("host/www");
@@ -256,7 +307,11 @@ fn exchanges(engine: &'static str) {
                 if renameat_with(CWD, &paths.0, CWD, &paths.1, RenameFlags::EXCHANGE).is_ok() {
                     flips.fetch_add(1, Ordering::Relaxed);
                 }
-                assert_eq!(fs::read_dir(&host).unwrap().count(), 0, "something was made in the source");
+                assert_eq!(
+                    fs::read_dir(&host).unwrap().count(),
+                    0,
+                    "something was made in the source"
+                );
             }
         });
         let mut ups = 0;
@@ -277,7 +332,11 @@ fn exchanges(engine: &'static str) {
 
 /// Looks at the files, not at the table: it is asked ten thousand times.
 fn nothing_at(outside: &Path) {
-    assert_eq!(fs::metadata(outside.join("a")).unwrap().len(), 0, "the source landed outside");
+    assert_eq!(
+        fs::metadata(outside.join("a")).unwrap().len(),
+        0,
+        "the source landed outside"
+    );
     assert!(!outside.join("b").exists(), "something was made outside");
 }
 

@@ -1,5 +1,5 @@
-//! Promise: what mountjail made is recognised after a reboot, whatever numbers a file system has then; and records are
-//! understood, or named, by the program before and the one after.
+//! Promise: what mountjail made is recognised after a reboot, whatever numbers a file system has
+//! then; and records are understood, or named, by the program before and the one after.
 
 mod support;
 
@@ -15,23 +15,43 @@ fn main() -> ExitCode {
     let mut all = trials([
         ("records of version 1 are read, and renewed", version_1),
         ("a field that is not known is kept", unknown_fields),
-        ("a record of a newer mountjail is named, and there is a way on", newer),
-        ("a record that cannot be read is its site's trouble alone", unreadable),
-        ("somebody else's empty file in the place of a placeholder stays", replaced),
+        (
+            "a record of a newer mountjail is named, and there is a way on",
+            newer,
+        ),
+        (
+            "a record that cannot be read is its site's trouble alone",
+            unreadable,
+        ),
+        (
+            "somebody else's empty file in the place of a placeholder stays",
+            replaced,
+        ),
         ("a mount keeps its time while it is swapped", times),
     ]);
     let mut rebooted = |name: &str, body: fn(&'static str)| {
-        all.extend(for_each_engine(&format!("placeholders are recognised {name}"), body));
+        all.extend(for_each_engine(
+            &format!("placeholders are recognised {name}"),
+            body,
+        ));
     };
-    rebooted("on another device (ext4)", |engine| on_a_disk("ext4", engine));
+    rebooted("on another device (ext4)", |engine| {
+        on_a_disk("ext4", engine)
+    });
     rebooted("on another device (xfs)", |engine| on_a_disk("xfs", engine));
-    rebooted("on another device (btrfs)", |engine| on_a_disk("btrfs", engine));
+    rebooted("on another device (btrfs)", |engine| {
+        on_a_disk("btrfs", engine)
+    });
     rebooted("with other inode numbers (overlay)", on_an_overlay);
     support::main(all)
 }
 
 fn run(command: &str, arguments: &[&str]) -> String {
-    Ran::of(Command::new(command).args(arguments)).exits(0).stdout.trim().to_owned()
+    Ran::of(Command::new(command).args(arguments))
+        .exits(0)
+        .stdout
+        .trim()
+        .to_owned()
 }
 
 fn text(path: &Path) -> &str {
@@ -56,7 +76,10 @@ impl Drop for Loop {
 /// A file with a new file system.
 fn image(sandbox: &Sandbox, file_system: &str) -> PathBuf {
     let image = sandbox.path("image");
-    fs::File::create(&image).unwrap().set_len(320 << 20).unwrap();
+    fs::File::create(&image)
+        .unwrap()
+        .set_len(320 << 20)
+        .unwrap();
     run(&format!("mkfs.{file_system}"), &["-q", text(&image)]);
     image
 }
@@ -83,8 +106,8 @@ fn site(sandbox: &Sandbox, root: &Path) {
     );
 }
 
-/// Up; a reboot, after which the file system at `at`, mounted again by `mount`, has other numbers; down, at once or after
-/// another up: nothing is left.
+/// Up; a reboot, after which the file system at `at`, mounted again by `mount`, has other numbers;
+/// down, at once or after another up: nothing is left.
 fn survives(sandbox: &Sandbox, root: &Path, at: &Path, mut mount: impl FnMut()) {
     let holds = sandbox.directory("holds");
     site(sandbox, root);
@@ -129,8 +152,11 @@ fn on_a_disk(file_system: &str, engine: &'static str) {
 /// Over two file systems directories get a new inode number at each mount.
 fn on_an_overlay(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
-    let (image, disk, merged) =
-        (image(&sandbox, "ext4"), sandbox.directory("disk"), sandbox.directory("merged"));
+    let (image, disk, merged) = (
+        image(&sandbox, "ext4"),
+        sandbox.directory("disk"),
+        sandbox.directory("merged"),
+    );
     let device = Loop::of(&image);
     run("mount", &[&device.0, text(&disk)]);
     let [upper, work] = ["upper", "work"].map(|name| disk.join(name));
@@ -144,7 +170,12 @@ fn on_an_overlay(engine: &'static str) {
         upper.display(),
         work.display()
     );
-    let mount = || drop(run("mount", &["-t", "overlay", "overlay", "-o", &options, text(&merged)]));
+    let mount = || {
+        drop(run(
+            "mount",
+            &["-t", "overlay", "overlay", "-o", &options, text(&merged)],
+        ))
+    };
     mount();
     survives(&sandbox, &merged.join("site"), &merged, mount);
     run("umount", &[text(&merged)]);
@@ -166,7 +197,11 @@ fn site_up(sandbox: &Sandbox) -> (PathBuf, PathBuf, PathBuf) {
     let root = sandbox.directory("srv/s");
     site(sandbox, &root);
     sandbox.ok(&["up", "s"]);
-    (root, sandbox.state().join("run/s.json"), sandbox.state().join("lib/s.json"))
+    (
+        root,
+        sandbox.state().join("run/s.json"),
+        sandbox.state().join("lib/s.json"),
+    )
 }
 
 /// As version 0.1.0 wrote them.
@@ -197,8 +232,17 @@ fn version_1() {
     as_version_1(&run, &lib);
     forget_the_boot(&sandbox, &root);
     sandbox.ok(&["up", "s"]);
-    assert_eq!((&read(&run)["version"], &read(&lib)["version"]), (&json!(2), &json!(2)));
-    assert!(read(&lib)["made"].as_array().unwrap().iter().all(|made| made["file"]["on_root"] == json!(true)));
+    assert_eq!(
+        (&read(&run)["version"], &read(&lib)["version"]),
+        (&json!(2), &json!(2))
+    );
+    assert!(
+        read(&lib)["made"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|made| made["file"]["on_root"] == json!(true))
+    );
     sandbox.ok(&["down", "s"]);
     assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
 }
@@ -210,20 +254,48 @@ fn unknown_fields() {
     change(&run, |record| {
         record["later"] = later.clone();
         record["history"]["later"] = later.clone();
-        record["mounts"].as_array_mut().unwrap().iter_mut().for_each(|mount| mount["later"] = later.clone());
+        record["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .iter_mut()
+            .for_each(|mount| mount["later"] = later.clone());
     });
     change(&lib, |kept| {
         kept["later"] = later.clone();
-        kept["made"].as_array_mut().unwrap().iter_mut().for_each(|made| made["later"] = later.clone());
+        kept["made"]
+            .as_array_mut()
+            .unwrap()
+            .iter_mut()
+            .for_each(|made| made["later"] = later.clone());
     });
     let mounts = read(&run)["mounts"].as_array().unwrap().len();
     let made = read(&lib)["made"].as_array().unwrap().len();
     let manifest = sandbox.config().join("sites/s.yaml");
-    fs::write(&manifest, fs::read_to_string(&manifest).unwrap() + "etc: [services]\n").unwrap();
-    assert_eq!(sandbox.ok(&["up", "s"]).stderr, format!("s: up, {} mounts: 1 attached\n", mounts + 1));
+    fs::write(
+        &manifest,
+        fs::read_to_string(&manifest).unwrap() + "etc: [services]\n",
+    )
+    .unwrap();
+    assert_eq!(
+        sandbox.ok(&["up", "s"]).stderr,
+        format!("s: up, {} mounts: 1 attached\n", mounts + 1)
+    );
     let (record, kept) = (read(&run), read(&lib));
-    let has = |list: &Value| list.as_array().unwrap().iter().filter(|one| one["later"] == later).count();
-    assert_eq!([&record["later"], &record["history"]["later"], &kept["later"]], [&later; 3]);
+    let has = |list: &Value| {
+        list.as_array()
+            .unwrap()
+            .iter()
+            .filter(|one| one["later"] == later)
+            .count()
+    };
+    assert_eq!(
+        [
+            &record["later"],
+            &record["history"]["later"],
+            &kept["later"]
+        ],
+        [&later; 3]
+    );
     assert_eq!((has(&record["mounts"]), has(&kept["made"])), (mounts, made));
     assert_eq!(record["history"]["attached"], json!(mounts + 1));
     sandbox.ok(&["down", "s"]);
@@ -246,14 +318,21 @@ fn newer() {
         assert!(whole.contains("other: "), "{ran}");
     }
     assert!(!sandbox.root("other").join("etc").exists(), "it is down");
-    assert_eq!((mounts_below(&root), fs::read(&run).unwrap()), (mounted, said), "nothing was touched");
+    assert_eq!(
+        (mounts_below(&root), fs::read(&run).unwrap()),
+        (mounted, said),
+        "nothing was touched"
+    );
     let hint = sandbox.run(&["down", "s"]).exits(1).stderr;
     let aside = hint.split('`').nth(1).unwrap();
     Ran::of(Command::new("sh").args(["-c", aside])).exits(0);
     sandbox.ok(&["down", "s"]);
     assert!(mounts_below(&root).is_empty());
     assert_eq!(
-        fs::read_dir(&root).unwrap().filter(|entry| !entry.as_ref().unwrap().path().is_dir()).count(),
+        fs::read_dir(&root)
+            .unwrap()
+            .filter(|entry| !entry.as_ref().unwrap().path().is_dir())
+            .count(),
         0
     );
     sandbox.ok(&["up", "--all"]);
@@ -274,11 +353,23 @@ fn unreadable() {
     for make in odd {
         fs::remove_file(&path).unwrap();
         make(&path);
-        for arguments in [&["status"][..], &["status", "--format", "prometheus"], &["up", "--all"]] {
-            let ran = sandbox.run(arguments).exits(1).complains("cannot read the record");
-            assert!((ran.stdout.clone() + &ran.stderr).contains("other"), "{ran}");
+        for arguments in [
+            &["status"][..],
+            &["status", "--format", "prometheus"],
+            &["up", "--all"],
+        ] {
+            let ran = sandbox
+                .run(arguments)
+                .exits(1)
+                .complains("cannot read the record");
+            assert!(
+                (ran.stdout.clone() + &ran.stderr).contains("other"),
+                "{ran}"
+            );
         }
-        fs::remove_file(&path).or_else(|_| fs::remove_dir(&path)).unwrap();
+        fs::remove_file(&path)
+            .or_else(|_| fs::remove_dir(&path))
+            .unwrap();
         fs::write(&path, &record).unwrap();
     }
     sandbox.ok(&["down", "s"]);
@@ -299,7 +390,9 @@ fn replaced() {
             made["file"]["ino"] = json!(ino);
         }
     });
-    sandbox.ok(&["down", "s"]).complains("etc/hosts stays: it is no longer as mountjail made it");
+    sandbox
+        .ok(&["down", "s"])
+        .complains("etc/hosts stays: it is no longer as mountjail made it");
     assert!(root.join("etc/hosts").exists());
 }
 
@@ -309,7 +402,12 @@ fn times() {
     let since = |target: &str| {
         let record = read(&run);
         let mounts = record["mounts"].as_array().unwrap();
-        mounts.iter().find(|mount| mount["target"] == json!(target)).unwrap()["since"].as_u64().unwrap()
+        mounts
+            .iter()
+            .find(|mount| mount["target"] == json!(target))
+            .unwrap()["since"]
+            .as_u64()
+            .unwrap()
     };
     let before = since("/etc/hosts");
     assert!(before > 0 && before <= mountjail::observe::since_boot());

@@ -1,5 +1,5 @@
-//! Promise: what the host's mounts forbid (set-user-ID bits, devices, programs) no jail allows, unless an administrator
-//! says so of a mount; and it is said what cannot work because of that.
+//! Promise: what the host's mounts forbid (set-user-ID bits, devices, programs) no jail allows,
+//! unless an administrator says so of a mount; and it is said what cannot work because of that.
 
 mod support;
 
@@ -12,17 +12,33 @@ use nix::mount::{MsFlags, mount};
 use support::{Ran, Sandbox, Watcher, for_each_engine, mounts_below, on_shared_root, soon};
 
 fn main() -> ExitCode {
-    let mut trials = for_each_engine("a program on a noexec mount does not run, and it is said", noexec);
-    trials.extend(for_each_engine("what an administrator says of a mount counts more", lifted));
-    trials.extend(for_each_engine("a remounted host makes other mounts", remounted));
+    let mut trials = for_each_engine(
+        "a program on a noexec mount does not run, and it is said",
+        noexec,
+    );
+    trials.extend(for_each_engine(
+        "what an administrator says of a mount counts more",
+        lifted,
+    ));
+    trials.extend(for_each_engine(
+        "a remounted host makes other mounts",
+        remounted,
+    ));
     // These change mounts of the host's own files.
     trials.push(on_shared_root("a device that the host cannot open", device));
-    trials.push(on_shared_root("a built-in preset allows no more than the host", built_in_preset));
-    trials.extend(
-        ["fanotify", "poll"]
-            .map(|how| on_shared_root(format!("watch follows a remount ({how})"), move || watched(how))),
-    );
-    trials.push(on_shared_root("what links bring along is as on the host", brought));
+    trials.push(on_shared_root(
+        "a built-in preset allows no more than the host",
+        built_in_preset,
+    ));
+    trials.extend(["fanotify", "poll"].map(|how| {
+        on_shared_root(format!("watch follows a remount ({how})"), move || {
+            watched(how)
+        })
+    }));
+    trials.push(on_shared_root(
+        "what links bring along is as on the host",
+        brought,
+    ));
     trials.extend(support::trials([("each mount is asked once", asked_once)]));
     support::main(trials)
 }
@@ -33,7 +49,14 @@ struct Disk(PathBuf);
 impl Disk {
     fn new(sandbox: &Sandbox, forbidden: MsFlags) -> Self {
         let disk = Self(sandbox.directory("host/disk"));
-        mount(Some("disk"), &disk.0, Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();
+        mount(
+            Some("disk"),
+            &disk.0,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some("mode=755"),
+        )
+        .unwrap();
         sandbox.program("host/disk/bin/id", fs::read("/usr/bin/id").unwrap());
         disk.remount(forbidden);
         disk
@@ -56,7 +79,14 @@ fn remount(path: &Path, forbidden: MsFlags) {
 
 /// A mount of `path` on itself, so that its flags can be changed.
 fn on_itself(path: &Path) {
-    mount(Some(path), path, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    mount(
+        Some(path),
+        path,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .unwrap();
 }
 
 /// The options of the mount at `path` below `root`.
@@ -65,35 +95,65 @@ fn options(root: &Path, path: &Path) -> String {
     let point = root.join(path.strip_prefix("/").unwrap());
     let mounts = mounts_below(&point);
     assert_eq!(mounts.len(), 1, "{mounts:?}");
-    let ours = |option: &&String| ["ro", "rw", "nosuid", "nodev", "noexec"].contains(&option.as_str());
-    mounts[0].options.iter().filter(ours).cloned().collect::<Vec<_>>().join(",")
+    let ours =
+        |option: &&String| ["ro", "rw", "nosuid", "nodev", "noexec"].contains(&option.as_str());
+    mounts[0]
+        .options
+        .iter()
+        .filter(ours)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 fn runs(root: &Path, program: &Path) -> bool {
-    Ran::of(Command::new("chroot").arg(root).arg(program)).stdout.starts_with("uid=")
+    Ran::of(Command::new("chroot").arg(root).arg(program))
+        .stdout
+        .starts_with("uid=")
 }
 
 fn noexec(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let disk = Disk::new(&sandbox, MsFlags::MS_NOEXEC);
     let id = disk.program();
-    assert!(Command::new(&id).output().is_err(), "the host itself cannot run it");
+    assert!(
+        Command::new(&id).output().is_err(),
+        "the host itself cannot run it"
+    );
     let root = sandbox.site("s", &format!("programs: [{}]\n", id.display()));
     let because = format!("{} is mounted noexec", disk.0.display());
-    let way_out = format!("`mounts: [{{ source: {}, executable: true }}]`", id.display());
-    sandbox.ok(&["check", "s"]).complains(&because).complains(&way_out);
+    let way_out = format!(
+        "`mounts: [{{ source: {}, executable: true }}]`",
+        id.display()
+    );
+    sandbox
+        .ok(&["check", "s"])
+        .complains(&because)
+        .complains(&way_out);
     let json = sandbox.ok(&["check", "s", "--json"]).json();
     let note = &json["sites"][0]["notes"][0];
     assert!(note["text"].as_str().unwrap().contains(&because), "{json}");
-    assert!(note["line"].as_str().unwrap().contains("programs[0]"), "{json}");
+    assert!(
+        note["line"].as_str().unwrap().contains("programs[0]"),
+        "{json}"
+    );
     sandbox.ok(&["up", "s"]).complains(&because);
     assert_eq!(options(&root, &id), "ro,nosuid,nodev,noexec");
     assert!(!runs(&root, &id));
     sandbox.ok(&["status", "s"]);
-    sandbox.ok(&["why", "s", id.to_str().unwrap()]).prints("(ro,nosuid,nodev,noexec)");
+    sandbox
+        .ok(&["why", "s", id.to_str().unwrap()])
+        .prints("(ro,nosuid,nodev,noexec)");
 
     // Nor does the directory that shows it, which another line mounts, make it run.
-    sandbox.site("s", &format!("programs: [{}]\nmounts: [{}]\n", id.display(), disk.0.display()));
+    sandbox.site(
+        "s",
+        &format!(
+            "programs: [{}]\nmounts: [{}]\n",
+            id.display(),
+            disk.0.display()
+        ),
+    );
     sandbox.ok(&["up", "s"]).complains(&because);
     assert!(mounts_below(&root.join(id.strip_prefix("/").unwrap())).is_empty());
     assert!(!runs(&root, &id));
@@ -102,7 +162,13 @@ fn noexec(engine: &'static str) {
     let file = sandbox.file("etc/fstab", "");
     sandbox.site("s", &format!("programs: [{}]\n", id.display()));
     sandbox.ok(&["down", "s"]);
-    Ran::of(sandbox.command().args(["fstab", "s", "--install", "--file"]).arg(&file)).exits(0);
+    Ran::of(
+        sandbox
+            .command()
+            .args(["fstab", "s", "--install", "--file"])
+            .arg(&file),
+    )
+    .exits(0);
     Ran::of(Command::new("mount").args(["-a", "-T"]).arg(&file)).exits(0);
     assert_eq!(options(&root, &id), "ro,nosuid,nodev,noexec");
     sandbox.ok(&["status", "s"]);
@@ -111,17 +177,26 @@ fn noexec(engine: &'static str) {
 
 fn lifted(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
-    let disk = Disk::new(&sandbox, MsFlags::MS_NOEXEC | MsFlags::MS_NODEV | MsFlags::MS_NOSUID);
+    let disk = Disk::new(
+        &sandbox,
+        MsFlags::MS_NOEXEC | MsFlags::MS_NODEV | MsFlags::MS_NOSUID,
+    );
     let id = disk.program();
     let quiet = |manifest: &str| {
         let root = sandbox.site("s", manifest);
         let ran = sandbox.ok(&["up", "s"]);
-        assert!(!ran.stderr.contains("noexec") && !ran.stderr.contains("nodev"), "{ran}");
+        assert!(
+            !ran.stderr.contains("noexec") && !ran.stderr.contains("nodev"),
+            "{ran}"
+        );
         root
     };
     // The program itself, or a directory that it is in; what is not said stays as on the host.
     for source in [&id, &disk.0] {
-        let line = format!("mounts: [{{ source: {}, executable: true }}]\n", source.display());
+        let line = format!(
+            "mounts: [{{ source: {}, executable: true }}]\n",
+            source.display()
+        );
         let root = quiet(&format!("{line}programs: [{}]\n", id.display()));
         assert!(runs(&root, &id));
         assert_eq!(options(&root, source), "ro,nosuid,nodev");
@@ -129,20 +204,37 @@ fn lifted(engine: &'static str) {
     // In a preset of the administrator's it counts as well.
     sandbox.preset(
         "own",
-        &format!("description: x\nmounts: [{{ source: {}, executable: true }}]\n", id.display()),
+        &format!(
+            "description: x\nmounts: [{{ source: {}, executable: true }}]\n",
+            id.display()
+        ),
     );
     let root = quiet(&format!("presets: [own]\nprograms: [{}]\n", id.display()));
     assert!(runs(&root, &id));
 
-    Ran::of(Command::new("mknod").arg(disk.0.join("null")).args(["c", "1", "3"])).exits(0);
-    let line =
-        |key: &str| format!("mounts: [{{ source: {}, target: /disk, {key}: true }}]\n", disk.0.display());
-    for (key, expected) in
-        [("executable", "ro,nosuid,nodev"), ("devices", "ro,nosuid,noexec"), ("setuid", "ro,nodev,noexec")]
-    {
+    Ran::of(
+        Command::new("mknod")
+            .arg(disk.0.join("null"))
+            .args(["c", "1", "3"]),
+    )
+    .exits(0);
+    let line = |key: &str| {
+        format!(
+            "mounts: [{{ source: {}, target: /disk, {key}: true }}]\n",
+            disk.0.display()
+        )
+    };
+    for (key, expected) in [
+        ("executable", "ro,nosuid,nodev"),
+        ("devices", "ro,nosuid,noexec"),
+        ("setuid", "ro,nodev,noexec"),
+    ] {
         let root = quiet(&line(key));
         assert_eq!(options(&root, Path::new("/disk")), expected);
-        assert_eq!(fs::write(root.join("disk/null"), "x").is_ok(), key == "devices");
+        assert_eq!(
+            fs::write(root.join("disk/null"), "x").is_ok(),
+            key == "devices"
+        );
     }
     sandbox.ok(&["down", "s"]);
 }
@@ -154,11 +246,16 @@ fn remounted(engine: &'static str) {
     let root = sandbox.site("s", &format!("programs: [{}]\n", id.display()));
     sandbox.ok(&["up", "s"]);
     assert!(runs(&root, &id));
-    for (flags, after) in
-        [(MsFlags::MS_NOEXEC, "ro,nosuid,nodev,noexec"), (MsFlags::empty(), "ro,nosuid,nodev")]
-    {
+    for (flags, after) in [
+        (MsFlags::MS_NOEXEC, "ro,nosuid,nodev,noexec"),
+        (MsFlags::empty(), "ro,nosuid,nodev"),
+    ] {
         disk.remount(flags);
-        sandbox.run(&["status", "s"]).exits(3).prints("wrong-options").prints(&format!("wanted {after})"));
+        sandbox
+            .run(&["status", "s"])
+            .exits(3)
+            .prints("wrong-options")
+            .prints(&format!("wanted {after})"));
         sandbox.ok(&["up", "s"]).complains("1 swapped");
         assert_eq!(options(&root, &id), after);
         sandbox.ok(&["up", "s"]).complains("nothing to do");
@@ -175,14 +272,32 @@ fn device() {
     on_itself(full);
     remount(full, MsFlags::MS_NODEV);
     let root = sandbox.site("s", "devices: [full, null]\n");
-    let ran = sandbox.ok(&["up", "s"]).complains("/dev/full cannot be opened in the jail");
+    let ran = sandbox
+        .ok(&["up", "s"])
+        .complains("/dev/full cannot be opened in the jail");
     let way_out = "/dev/full is mounted nodev; `mounts: [{ source: /dev/full, devices: true }]`";
-    assert!(ran.stderr.contains(way_out) && !ran.stderr.contains("/dev/null"), "{ran}");
-    let errno = |path: &str| fs::File::open(root.join(path)).err().and_then(|error| error.raw_os_error());
-    assert_eq!((errno("dev/full"), errno("dev/null")), (Some(libc::EACCES), None));
-    let examined = sandbox.run(&["doctor", "s"]).exits(3).prints("/dev/full: Permission denied");
+    assert!(
+        ran.stderr.contains(way_out) && !ran.stderr.contains("/dev/null"),
+        "{ran}"
+    );
+    let errno = |path: &str| {
+        fs::File::open(root.join(path))
+            .err()
+            .and_then(|error| error.raw_os_error())
+    };
+    assert_eq!(
+        (errno("dev/full"), errno("dev/null")),
+        (Some(libc::EACCES), None)
+    );
+    let examined = sandbox
+        .run(&["doctor", "s"])
+        .exits(3)
+        .prints("/dev/full: Permission denied");
     examined.prints("this host does not allow it either: see `mountjail check s`");
-    sandbox.site("s", "devices: [full, null]\nmounts: [{ source: /dev/full, devices: true }]\n");
+    sandbox.site(
+        "s",
+        "devices: [full, null]\nmounts: [{ source: /dev/full, devices: true }]\n",
+    );
     let ran = sandbox.ok(&["up", "s"]);
     assert!(!ran.stderr.contains("nodev"), "{ran}");
     assert_eq!(errno("dev/full"), None);
@@ -193,14 +308,23 @@ fn device() {
 /// `executable: true` in one only says that these files are code.
 fn built_in_preset() {
     let sandbox = Sandbox::new();
-    let gconv = glob::glob("/usr/lib/*-linux-gnu*/gconv").unwrap().next().unwrap().unwrap();
+    let gconv = glob::glob("/usr/lib/*-linux-gnu*/gconv")
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
     on_itself(&gconv);
     remount(&gconv, MsFlags::MS_NOEXEC);
     let root = sandbox.site("s", "presets: [iconv]\n");
-    sandbox.ok(&["check", "s"]).complains(&format!("{} is mounted noexec", gconv.display()));
+    sandbox
+        .ok(&["check", "s"])
+        .complains(&format!("{} is mounted noexec", gconv.display()));
     sandbox.ok(&["up", "s"]);
     assert_eq!(options(&root, &gconv), "ro,nosuid,nodev,noexec");
-    let own = format!("presets: [iconv]\nmounts: [{{ source: {}, executable: true }}]\n", gconv.display());
+    let own = format!(
+        "presets: [iconv]\nmounts: [{{ source: {}, executable: true }}]\n",
+        gconv.display()
+    );
     sandbox.site("s", &own);
     sandbox.ok(&["up", "s"]).complains("1 swapped");
     assert_eq!(options(&root, &gconv), "ro,nosuid,nodev");
@@ -214,11 +338,17 @@ fn watched(how: &str) {
     let root = sandbox.site("s", &format!("programs: [{}]\n", id.display()));
     sandbox.site("other", "etc: [hosts]\n");
     sandbox.ok(&["up", "--all"]);
-    let watcher = Watcher::with(sandbox.command().arg("watch").env("MOUNTJAIL_MOUNT_EVENTS", how));
+    let watcher = Watcher::with(
+        sandbox
+            .command()
+            .arg("watch")
+            .env("MOUNTJAIL_MOUNT_EVENTS", how),
+    );
     assert_eq!(watcher.state(&sandbox)["mount_events"], how);
-    for (flags, after) in
-        [(MsFlags::MS_NOEXEC, "ro,nosuid,nodev,noexec"), (MsFlags::empty(), "ro,nosuid,nodev")]
-    {
+    for (flags, after) in [
+        (MsFlags::MS_NOEXEC, "ro,nosuid,nodev,noexec"),
+        (MsFlags::empty(), "ro,nosuid,nodev"),
+    ] {
         disk.remount(flags);
         soon(&format!("the mount is {after}"), || {
             let now = options(&root, &id);
@@ -233,7 +363,10 @@ fn watched(how: &str) {
     disk.remount(MsFlags::MS_NOATIME);
     watcher.settles();
     let more = passes() - before;
-    assert!(more <= if how == "poll" { 2 } else { 0 }, "{more} passes for nothing");
+    assert!(
+        more <= if how == "poll" { 2 } else { 0 },
+        "{more} passes for nothing"
+    );
     watcher.end();
 }
 
@@ -241,7 +374,8 @@ fn watched(how: &str) {
 fn brought() {
     let sandbox = Sandbox::new();
     // From below /tmp, where sandboxes are, links bring nothing.
-    let tmpfs = |at: &str, flags| mount(Some("disk"), at, Some("tmpfs"), flags, Some("mode=755")).unwrap();
+    let tmpfs =
+        |at: &str, flags| mount(Some("disk"), at, Some("tmpfs"), flags, Some("mode=755")).unwrap();
     tmpfs("/srv", MsFlags::empty());
     for directory in ["/srv/app", "/srv/disk"] {
         fs::create_dir(directory).unwrap();
@@ -254,23 +388,44 @@ fn brought() {
     symlink("../disk/id", "/srv/app/closed").unwrap();
     let root = sandbox.site("s", "mounts: [{ source: /srv/app, executable: true }]\n");
     let ran = sandbox.ok(&["up", "s"]);
-    assert!(!ran.stderr.contains("noexec"), "not everything that a link leads to is a program: {ran}");
+    assert!(
+        !ran.stderr.contains("noexec"),
+        "not everything that a link leads to is a program: {ran}"
+    );
     assert_eq!(options(&root, Path::new("/srv/app")), "ro,nosuid,nodev");
     assert_eq!(options(&root, Path::new("/srv/id")), "ro,nosuid,nodev");
-    assert_eq!(options(&root, Path::new("/srv/disk/id")), "ro,nosuid,nodev,noexec");
+    assert_eq!(
+        options(&root, Path::new("/srv/disk/id")),
+        "ro,nosuid,nodev,noexec"
+    );
     sandbox.ok(&["down", "s"]);
 }
 
 fn asked_once() {
     let sandbox = Sandbox::new();
     for site in ["a", "b", "c"] {
-        sandbox.site(site, "presets: [php-fpm, imagemagick]\nprograms: [/usr/bin/perl]\nusers: [www-data]\n");
+        sandbox.site(
+            site,
+            "presets: [php-fpm, imagemagick]\nprograms: [/usr/bin/perl]\nusers: [www-data]\n",
+        );
     }
     let log = sandbox.path("strace");
-    let runner = ["strace", "-f", "-q", "-e", "trace=fstatfs,statfs", "-o", log.to_str().unwrap()];
+    let runner = [
+        "strace",
+        "-f",
+        "-q",
+        "-e",
+        "trace=fstatfs,statfs",
+        "-o",
+        log.to_str().unwrap(),
+    ];
     Ran::of(sandbox.command_under(&runner).args(["check", "--all"])).exits(0);
     let calls = fs::read_to_string(log).unwrap();
-    let asked = calls.lines().filter(|line| line.contains("statfs(")).count();
-    // The programs' disk, and that of the devices; another one where /dev/full or so is a mount of its own.
+    let asked = calls
+        .lines()
+        .filter(|line| line.contains("statfs("))
+        .count();
+    // The programs' disk, and that of the devices; another one where /dev/full or so is a mount of
+    // its own.
     assert!((1..=8).contains(&asked), "{asked} calls:\n{calls}");
 }

@@ -1,4 +1,5 @@
-//! Promise: one directory is one root, whatever paths lead to it; the site that is up stays right, the other is refused.
+//! Promise: one directory is one root, whatever paths lead to it; the site that is up stays right,
+//! the other is refused.
 
 mod support;
 
@@ -11,10 +12,19 @@ use support::{Sandbox, Watcher, for_each_engine, mounts_below, replace, soon_rea
 fn main() -> ExitCode {
     let mut all = for_each_engine("one directory by two paths is one site's", two_paths);
     all.extend(trials([
-        ("a root in another one by another path is refused", inside_by_another_path),
-        ("what is up stays right when another root comes into its way", up_stays),
+        (
+            "a root in another one by another path is refused",
+            inside_by_another_path,
+        ),
+        (
+            "what is up stays right when another root comes into its way",
+            up_stays,
+        ),
         ("of two that come up together the first does", together),
-        ("down --all takes the sites of its configuration", other_configuration),
+        (
+            "down --all takes the sites of its configuration",
+            other_configuration,
+        ),
         ("import names roots that overlap", import_names_them),
     ]));
     support::main(all)
@@ -22,7 +32,14 @@ fn main() -> ExitCode {
 
 fn bind(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
-    assert!(Command::new("mount").arg("--bind").args([from, to]).status().unwrap().success());
+    assert!(
+        Command::new("mount")
+            .arg("--bind")
+            .args([from, to])
+            .status()
+            .unwrap()
+            .success()
+    );
 }
 
 fn manifest(sandbox: &Sandbox, name: &str, root: &Path, lines: &str) {
@@ -70,7 +87,10 @@ fn inside_by_another_path() {
     }
     // A root on another file system, mounted in one that has another path.
     let volume = sandbox.directory("srv/outer/volume");
-    let tmpfs = Command::new("mount").args(["-t", "tmpfs", "-o", "mode=755", "tmpfs"]).arg(&volume).status();
+    let tmpfs = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "mode=755", "tmpfs"])
+        .arg(&volume)
+        .status();
     assert!(tmpfs.unwrap().success());
     let by_another_path = sandbox.path("mnt/outer");
     bind(&outer, &by_another_path);
@@ -84,7 +104,10 @@ fn inside_by_another_path() {
 fn up_stays() {
     let sandbox = Sandbox::new();
     let file = sandbox.file("host/file", "1");
-    let root = sandbox.site("s", &format!("mounts: [{{ source: {}, target: /f }}]\n", file.display()));
+    let root = sandbox.site(
+        "s",
+        &format!("mounts: [{{ source: {}, target: /f }}]\n", file.display()),
+    );
     sandbox.ok(&["up", "s"]);
     let watcher = Watcher::start(&sandbox);
     manifest(&sandbox, "inner", &root.join("inner"), "etc: [hosts]\n");
@@ -96,7 +119,10 @@ fn up_stays() {
     replace(&file, "3");
     sandbox.ok(&["watch", "--once", "s"]);
     assert_eq!(fs::read_to_string(root.join("f")).unwrap(), "3");
-    sandbox.ok(&["up", "s"]).complains("nothing to do").complains("overlap");
+    sandbox
+        .ok(&["up", "s"])
+        .complains("nothing to do")
+        .complains("overlap");
     sandbox.ok(&["down", "s"]);
 }
 
@@ -105,30 +131,56 @@ fn together() {
     let (real, www) = (sandbox.directory("real"), sandbox.path("www"));
     bind(&real, &www);
     for name in ["a", "b"] {
-        manifest(&sandbox, name, &if name == "a" { www.join("x") } else { real.join("x") }, "etc: [hosts]\n");
+        manifest(
+            &sandbox,
+            name,
+            &if name == "a" {
+                www.join("x")
+            } else {
+                real.join("x")
+            },
+            "etc: [hosts]\n",
+        );
     }
-    sandbox.run(&["up", "--all"]).exits(2).complains("a: up, 1 mount").complains("b: the root");
+    sandbox
+        .run(&["up", "--all"])
+        .exits(2)
+        .complains("a: up, 1 mount")
+        .complains("b: the root");
     assert_eq!(mounts_below(&www.join("x")).len(), 1);
     sandbox.ok(&["down", "--all"]);
 }
 
 fn other_configuration() {
     let sandbox = Sandbox::new();
-    let (mine, gone) = (sandbox.site("mine", "etc: [hosts]\n"), sandbox.site("gone", "etc: [hosts]\n"));
+    let (mine, gone) = (
+        sandbox.site("mine", "etc: [hosts]\n"),
+        sandbox.site("gone", "etc: [hosts]\n"),
+    );
     let other = sandbox.path("other/sites");
     fs::create_dir_all(&other).unwrap();
-    let theirs: Vec<_> =
-        ["theirs", "mine2"].iter().map(|name| sandbox.directory(format!("srv/{name}"))).collect();
+    let theirs: Vec<_> = ["theirs", "mine2"]
+        .iter()
+        .map(|name| sandbox.directory(format!("srv/{name}")))
+        .collect();
     for (name, root) in ["theirs", "mine2"].iter().zip(&theirs) {
-        fs::write(other.join(format!("{name}.yaml")), format!("root: {}\netc: [hosts]\n", root.display()))
-            .unwrap();
+        fs::write(
+            other.join(format!("{name}.yaml")),
+            format!("root: {}\netc: [hosts]\n", root.display()),
+        )
+        .unwrap();
     }
     sandbox.ok(&["up", "--all"]);
     let config = sandbox.path("other").display().to_string();
     sandbox.ok(&["--config-dir", &config, "up", "--all"]);
     // A site of the same name as one of theirs.
     sandbox.site("mine2", "etc: [hosts]\n");
-    manifest(&sandbox, "mine2", &sandbox.path("srv/another"), "etc: [hosts]\n");
+    manifest(
+        &sandbox,
+        "mine2",
+        &sandbox.path("srv/another"),
+        "etc: [hosts]\n",
+    );
     fs::remove_file(sandbox.path("config/sites/gone.yaml")).unwrap();
     sandbox
         .ok(&["down", "--all"])
@@ -149,14 +201,22 @@ fn other_configuration() {
 
 fn import_names_them() {
     let sandbox = Sandbox::new();
-    let pool = |name: &str, root: &Path| format!("[{name}]\nuser = nobody\nchroot = {}\n", root.display());
-    let (outer, inner) = (sandbox.directory("srv/shared"), sandbox.directory("srv/shared/inner"));
+    let pool =
+        |name: &str, root: &Path| format!("[{name}]\nuser = nobody\nchroot = {}\n", root.display());
+    let (outer, inner) = (
+        sandbox.directory("srv/shared"),
+        sandbox.directory("srv/shared/inner"),
+    );
     let both = sandbox.file("both.conf", pool("s1", &outer) + &pool("inner", &inner));
-    sandbox.ok(&["import", both.to_str().unwrap()]).complains("overlap");
+    sandbox
+        .ok(&["import", both.to_str().unwrap()])
+        .complains("overlap");
     let one = sandbox.file("one.conf", pool("s1", &outer));
     sandbox.ok(&["import", "--write", one.to_str().unwrap()]);
     let www = sandbox.path("www");
     bind(&sandbox.path("srv"), &www);
     let other = sandbox.file("other.conf", pool("inner", &www.join("shared/inner")));
-    sandbox.ok(&["import", other.to_str().unwrap()]).complains("overlap");
+    sandbox
+        .ok(&["import", other.to_str().unwrap()])
+        .complains("overlap");
 }

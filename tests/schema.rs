@@ -1,4 +1,5 @@
-//! Promise: the schema that editors use takes what mountjail takes, and refuses what a schema can tell.
+//! Promise: the schema that editors use takes what mountjail takes, and refuses what a schema can
+//! tell.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,25 +9,33 @@ use mountjail::manifest::{Presets, SiteName, SourceFile, parse, preset_schema, s
 use serde_json::Value;
 
 fn validator(schema: &Value) -> Validator {
-    jsonschema::draft7::meta::validate(schema).unwrap_or_else(|error| panic!("not a schema: {error}"));
+    jsonschema::draft7::meta::validate(schema)
+        .unwrap_or_else(|error| panic!("not a schema: {error}"));
     jsonschema::draft7::new(schema).unwrap()
 }
 
 fn mistakes(validator: &Validator, yaml: &str) -> Vec<String> {
     let value: Value = serde_yaml::from_str(yaml).unwrap_or_else(|error| panic!("{yaml}\n{error}"));
-    validator.iter_errors(&value).map(|error| format!("{}: {error}", error.instance_path())).collect()
+    validator
+        .iter_errors(&value)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect()
 }
 
 fn files(directory: &str) -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
-    fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect()
+    fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect()
 }
 
 #[test]
 fn every_example_and_preset_is_valid() {
-    for (directory, schema, least) in
-        [("manifests/sites", site_schema(), 2), ("manifests/presets", preset_schema(), 21)]
-    {
+    for (directory, schema, least) in [
+        ("manifests/sites", site_schema(), 2),
+        ("manifests/presets", preset_schema(), 21),
+    ] {
         let (validator, files) = (validator(&schema), files(directory));
         assert!(files.len() >= least);
         for file in files {
@@ -38,13 +47,21 @@ fn every_example_and_preset_is_valid() {
 
 #[test]
 fn the_manifests_of_the_readme_are_valid() {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let examples: Vec<_> =
-        readme.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let readme =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let examples: Vec<_> = readme
+        .split("```yaml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
     assert!(examples.len() >= 2);
     let validator = validator(&site_schema());
     for example in examples {
-        assert_eq!(mistakes(&validator, example), Vec::<String>::new(), "{example}");
+        assert_eq!(
+            mistakes(&validator, example),
+            Vec::<String>::new(),
+            "{example}"
+        );
     }
 }
 
@@ -106,18 +123,40 @@ fn the_schema_agrees_with_the_parser() {
     let mut taken = 0;
     for line in lines {
         let text = format!("root: /srv/s\n{line}\n");
-        let parsed = parse(SiteName::new("s").unwrap(), SourceFile::File("s.yaml".into()), &text, &presets);
+        let parsed = parse(
+            SiteName::new("s").unwrap(),
+            SourceFile::File("s.yaml".into()),
+            &text,
+            &presets,
+        );
         let found = mistakes(&validator, &text);
         match &parsed {
-            Ok(_) => assert!(found.is_empty(), "the parser takes it, the schema does not: {line}: {found:?}"),
+            Ok(_) => assert!(
+                found.is_empty(),
+                "the parser takes it, the schema does not: {line}: {found:?}"
+            ),
             Err(wrong) => {
-                assert!(!found.is_empty(), "the schema takes what is wrong: {line}\n{}", wrong.render(false));
+                assert!(
+                    !found.is_empty(),
+                    "the schema takes what is wrong: {line}\n{}",
+                    wrong.render(false)
+                );
             }
         }
         taken += usize::from(parsed.is_ok());
     }
-    assert_eq!((taken, lines.len()), (13, 47), "as many right ones and wrong ones as were written");
-    for text in ["presets: [dns]", "root: srv", "root: null", "root: /srv/../x", "[]"] {
+    assert_eq!(
+        (taken, lines.len()),
+        (13, 47),
+        "as many right ones and wrong ones as were written"
+    );
+    for text in [
+        "presets: [dns]",
+        "root: srv",
+        "root: null",
+        "root: /srv/../x",
+        "[]",
+    ] {
         assert!(!mistakes(&validator, text).is_empty(), "{text}");
     }
 }

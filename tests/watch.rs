@@ -1,5 +1,6 @@
-//! Promise: while `mountjail watch` runs, the sites that are up stay right, whatever the host does to the files, the
-//! mounts and the manifests; and a reader in a jail sees the old or the new file, nothing else.
+//! Promise: while `mountjail watch` runs, the sites that are up stay right, whatever the host does
+//! to the files, the mounts and the manifests; and a reader in a jail sees the old or the new file,
+//! nothing else.
 
 mod support;
 
@@ -22,7 +23,8 @@ use support::{
 };
 
 fn main() -> ExitCode {
-    // Each in a mount namespace of its own: a watcher hears of every mount that another trial makes.
+    // Each in a mount namespace of its own: a watcher hears of every mount that another trial
+    // makes.
     let alone: [(&str, fn()); 17] = [
         ("every way to replace a file is followed", every_way),
         ("links are followed to where they lead now", links),
@@ -31,22 +33,43 @@ fn main() -> ExitCode {
         ("a storm of changes makes few passes", storm),
         ("lost events are made up for", overflow),
         ("without enough watches it polls", too_few_watches),
-        ("a killed watcher's successor finishes its swap", killed_in_a_swap),
+        (
+            "a killed watcher's successor finishes its swap",
+            killed_in_a_swap,
+        ),
         ("manifests and presets are followed", manifests),
         ("a site that is down stays down", down_stays_down),
         ("a site that is locked holds up no other", locked_site),
         ("up, down and watch at once", all_at_once),
         ("a failure is shown, retried and forgotten", failure),
-        ("signals, and what the service manager hears", service_manager),
+        (
+            "signals, and what the service manager hears",
+            service_manager,
+        ),
         ("it sleeps while nothing happens", idle),
         ("one pass on demand", once),
         ("one watcher at a time", only_one),
     ];
-    let mut all: Vec<_> = alone.into_iter().map(|(name, body)| on_shared_root(name, body)).collect();
-    all.extend(for_each_engine_on_shared_root("replaced files are swapped", replaced));
-    all.extend(for_each_engine_on_shared_root("ten thousand replacements", ten_thousand));
-    all.extend(for_each_source_of_mount_events("what somebody unmounts is put back", put_back));
-    all.extend(for_each_source_of_mount_events("a pass that fails is not tried again at once", undone));
+    let mut all: Vec<_> = alone
+        .into_iter()
+        .map(|(name, body)| on_shared_root(name, body))
+        .collect();
+    all.extend(for_each_engine_on_shared_root(
+        "replaced files are swapped",
+        replaced,
+    ));
+    all.extend(for_each_engine_on_shared_root(
+        "ten thousand replacements",
+        ten_thousand,
+    ));
+    all.extend(for_each_source_of_mount_events(
+        "what somebody unmounts is put back",
+        put_back,
+    ));
+    all.extend(for_each_source_of_mount_events(
+        "a pass that fails is not tried again at once",
+        undone,
+    ));
     support::main(all)
 }
 
@@ -66,7 +89,10 @@ fn replaced(engine: &'static str) {
     watcher.says_times("swapped /conf", 20);
     let text = watcher.end();
     assert!(text.contains("3 sites (a, b, c): swapped /conf"), "{text}");
-    assert!(!text.contains("error") && !text.contains("warning"), "{text}");
+    assert!(
+        !text.contains("error") && !text.contains("warning"),
+        "{text}"
+    );
     for jail in &jails {
         assert_eq!(mounts_below(jail).len(), 1);
         assert!(fs::write(jail, "x").is_err(), "read-only, like the first");
@@ -90,7 +116,11 @@ fn every_way() {
     // To a backup and back.
     fs::rename(&source, &backup).unwrap();
     watcher.says("error: s: "); // the line is not optional
-    assert_eq!(fs::read_to_string(&jail).unwrap(), "by an editor", "what there is stays");
+    assert_eq!(
+        fs::read_to_string(&jail).unwrap(),
+        "by an editor",
+        "what there is stays"
+    );
     fs::rename(&backup, &source).unwrap();
     watcher.says("right again");
     soon_reads(&jail, "by an editor");
@@ -130,7 +160,9 @@ fn links() {
     symlink("run/current/stub", &link).unwrap();
     let current = sandbox.path("host/run/current");
     symlink("first", &current).unwrap();
-    let jail = sandbox.site("s", &format!("mounts:\n{}", line(&link, "/resolv.conf"))).join("resolv.conf");
+    let jail = sandbox
+        .site("s", &format!("mounts:\n{}", line(&link, "/resolv.conf")))
+        .join("resolv.conf");
     sandbox.ok(&["up", "s"]);
     let watcher = Watcher::start(&sandbox);
     replace(&first, "first, replaced");
@@ -204,8 +236,14 @@ fn gone_for_good() {
     let sandbox = Sandbox::new();
     let source = sandbox.file("host/conf", "one");
     let other = sandbox.file("host/other", "one");
-    let optional = format!("  - {{ source: {}, target: /conf, optional: true }}\n", source.display());
-    let root = sandbox.site("s", &format!("mounts:\n{optional}{}", line(&other, "/other")));
+    let optional = format!(
+        "  - {{ source: {}, target: /conf, optional: true }}\n",
+        source.display()
+    );
+    let root = sandbox.site(
+        "s",
+        &format!("mounts:\n{optional}{}", line(&other, "/other")),
+    );
     sandbox.ok(&["up", "s"]);
     let watcher = Watcher::start(&sandbox);
     let start = Instant::now();
@@ -214,7 +252,11 @@ fn gone_for_good() {
     replace(&other, "two");
     soon_reads(&root.join("other"), "two");
     watcher.says("s: detached /conf, gone from the host\n");
-    assert!(start.elapsed() > Duration::from_secs(9), "it is left for a while: {:?}", start.elapsed());
+    assert!(
+        start.elapsed() > Duration::from_secs(9),
+        "it is left for a while: {:?}",
+        start.elapsed()
+    );
     assert!(!root.join("conf").exists(), "as on the host");
     fs::write(&source, "again").unwrap();
     soon_reads(&root.join("conf"), "again");
@@ -227,7 +269,9 @@ fn ten_thousand(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let text = |nth: u32| format!("{nth:06} ").repeat(500);
     let source = sandbox.file("host/conf", text(0));
-    let jail = sandbox.site("s", &format!("mounts:\n{}", line(&source, "/conf"))).join("conf");
+    let jail = sandbox
+        .site("s", &format!("mounts:\n{}", line(&source, "/conf")))
+        .join("conf");
     sandbox.ok(&["up", "s"]);
     let watcher = Watcher::start(&sandbox);
     let done = AtomicBool::new(false);
@@ -247,7 +291,10 @@ fn ten_thousand(engine: &'static str) {
     watcher.settles();
     let passes = watcher.state(&sandbox)["passes"].as_u64().unwrap();
     assert!(passes < 1000, "{passes} passes for 10,100 replacements");
-    assert!(reads > 1000 && seen > 20, "{reads} reads saw {seen} contents");
+    assert!(
+        reads > 1000 && seen > 20,
+        "{reads} reads saw {seen} contents"
+    );
     let said = watcher.end();
     assert!(!said.contains("error"), "{said}");
     assert_eq!(mounts_below(&jail).len(), 1);
@@ -262,8 +309,8 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// Reads the file again and again; each time it must be whole. Without a gap: it must be there. How often it was
-/// read, and how many contents it had.
+/// Reads the file again and again; each time it must be whole. Without a gap: it must be there. How
+/// often it was read, and how many contents it had.
 fn read_until(done: &AtomicBool, path: &Path, without_gap: bool) -> (usize, usize) {
     let (mut reads, mut seen) = (0, BTreeSet::new());
     while !done.load(Ordering::Relaxed) {
@@ -271,7 +318,10 @@ fn read_until(done: &AtomicBool, path: &Path, without_gap: bool) -> (usize, usiz
         if found.is_empty() && !without_gap {
             continue; // the placeholder
         }
-        let first = found.get(..7).unwrap_or_else(|| panic!("{found:?}")).to_owned();
+        let first = found
+            .get(..7)
+            .unwrap_or_else(|| panic!("{found:?}"))
+            .to_owned();
         assert_eq!(found, first.repeat(500), "a mix");
         seen.insert(first);
         reads += 1;
@@ -309,15 +359,21 @@ fn overflow() {
     let sandbox = Sandbox::new();
     let (source, jail) = one_file(&sandbox);
     let many = sandbox.directory("host/many");
-    let glob = format!("  - {{ source: '{}/*.none', optional: true }}\n", many.display());
+    let glob = format!(
+        "  - {{ source: '{}/*.none', optional: true }}\n",
+        many.display()
+    );
     sandbox.site("s", &format!("mounts:\n{}{glob}", line(&source, "/conf")));
     sandbox.ok(&["up", "s"]);
     let watcher = Watcher::start(&sandbox);
     watcher.settles();
     let works = Pid::from_raw(watcher.worker().try_into().unwrap());
     kill(works, Signal::SIGSTOP).unwrap();
-    let limit: usize =
-        fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
+    let limit: usize = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events")
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
     for nth in 0..limit {
         fs::write(many.join(nth.to_string()), "").unwrap();
     }
@@ -332,9 +388,12 @@ fn overflow() {
 fn too_few_watches() {
     let sandbox = Sandbox::new();
     let source = sandbox.file("host/conf", "one");
-    let jail = sandbox.site("s", &format!("mounts:\n{}", line(&source, "/conf"))).join("conf");
+    let jail = sandbox
+        .site("s", &format!("mounts:\n{}", line(&source, "/conf")))
+        .join("conf");
     let script = "echo 3 >/proc/sys/user/max_inotify_watches && \"$0\" up s && exec \"$0\" watch";
-    let mut command = sandbox.command_under(&["unshare", "--map-root-user", "--mount", "sh", "-c", script]);
+    let mut command =
+        sandbox.command_under(&["unshare", "--map-root-user", "--mount", "sh", "-c", script]);
     let watcher = Watcher::with(&mut command);
     let inside = PathBuf::from(format!("/proc/{}/root{}", watcher.pid(), jail.display()));
     watcher.says("the limit fs.inotify.max_user_watches is reached");
@@ -342,7 +401,12 @@ fn too_few_watches() {
     sandbox.run(&["status"]).prints("watch: cannot watch ");
     replace(&source, "found by polling");
     soon_reads(&inside, "found by polling");
-    assert!(watcher.state(&sandbox)["blind"].as_str().unwrap().contains("every 5 s"));
+    assert!(
+        watcher.state(&sandbox)["blind"]
+            .as_str()
+            .unwrap()
+            .contains("every 5 s")
+    );
     let raise = "echo 1000 >/proc/sys/user/max_inotify_watches";
     let pid = watcher.pid().to_string();
     Ran::of(Command::new("nsenter").args([
@@ -360,7 +424,11 @@ fn too_few_watches() {
     let start = Instant::now();
     replace(&source, "told by the kernel");
     soon_reads(&inside, "told by the kernel");
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        start.elapsed()
+    );
     assert!(watcher.state(&sandbox)["blind"].is_null());
     watcher.end();
 }
@@ -369,11 +437,23 @@ fn too_few_watches() {
 fn killed_in_a_swap() {
     let sandbox = Sandbox::new();
     let (source, jail) = one_file(&sandbox);
-    let inject = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=umount2:signal=SIGKILL:when=1"];
+    let inject = [
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "inject=umount2:signal=SIGKILL:when=1",
+    ];
     let mut killed = Watcher::with(sandbox.command_under(&inject).arg("watch"));
     replace(&source, "two");
     assert!(!killed.ended().success());
-    assert_eq!(mounts_below(&jail).len(), 2, "the new one is beneath the old one");
+    assert_eq!(
+        mounts_below(&jail).len(),
+        2,
+        "the new one is beneath the old one"
+    );
     sandbox.run(&["status", "s"]).exits(3);
     let watcher = Watcher::start(&sandbox);
     soon_reads(&jail, "two");
@@ -399,7 +479,12 @@ fn killed_in_a_swap() {
 fn put_back(how: &'static str) {
     let sandbox = Sandbox::new();
     let (source, jail) = one_file(&sandbox);
-    let watcher = Watcher::with(sandbox.command().arg("watch").env("MOUNTJAIL_MOUNT_EVENTS", how));
+    let watcher = Watcher::with(
+        sandbox
+            .command()
+            .arg("watch")
+            .env("MOUNTJAIL_MOUNT_EVENTS", how),
+    );
     assert_eq!(watcher.state(&sandbox)["mount_events"], how);
     for times in 1..=3 {
         Ran::of(Command::new("umount").arg(&jail)).exits(0);
@@ -407,17 +492,30 @@ fn put_back(how: &'static str) {
         soon_reads(&jail, "one");
     }
     // Somebody else's mount on top is not ours to touch: it is said, and over when it is over.
-    Ran::of(Command::new("mount").arg("--bind").arg("/etc/hostname").arg(&jail)).exits(0);
+    Ran::of(
+        Command::new("mount")
+            .arg("--bind")
+            .arg("/etc/hostname")
+            .arg(&jail),
+    )
+    .exits(0);
     watcher.says("is mounted on top of it, and not by mountjail");
-    soon("it is shown", || match sandbox.run(&["status", "s"]).exits(3).stdout {
-        text if text.contains("s: watch failed for") => Ok(()),
-        text => Err(text),
+    soon("it is shown", || {
+        match sandbox.run(&["status", "s"]).exits(3).stdout {
+            text if text.contains("s: watch failed for") => Ok(()),
+            text => Err(text),
+        }
     });
     Ran::of(Command::new("umount").arg(&jail)).exits(0);
     watcher.says("s: right again");
     // A disk with another file is mounted over the source's directory, and taken away.
     let host = source.parent().unwrap();
-    Ran::of(Command::new("mount").args(["-t", "tmpfs", "disk"]).arg(host)).exits(0);
+    Ran::of(
+        Command::new("mount")
+            .args(["-t", "tmpfs", "disk"])
+            .arg(host),
+    )
+    .exits(0);
     fs::write(&source, "on the disk").unwrap();
     soon_reads(&jail, "on the disk");
     replace(&source, "on the disk, replaced");
@@ -430,11 +528,19 @@ fn put_back(how: &'static str) {
     watcher.settles();
     let passes = watcher.state(&sandbox)["passes"].as_u64().unwrap();
     let elsewhere = sandbox.directory("elsewhere");
-    Ran::of(Command::new("mount").args(["-t", "tmpfs", "x"]).arg(&elsewhere)).exits(0);
+    Ran::of(
+        Command::new("mount")
+            .args(["-t", "tmpfs", "x"])
+            .arg(&elsewhere),
+    )
+    .exits(0);
     Ran::of(Command::new("umount").arg(&elsewhere)).exits(0);
     watcher.settles();
     let more = watcher.state(&sandbox)["passes"].as_u64().unwrap() - passes;
-    assert!(more <= if how == "poll" { 2 } else { 0 }, "{more} passes for nothing");
+    assert!(
+        more <= if how == "poll" { 2 } else { 0 },
+        "{more} passes for nothing"
+    );
     watcher.end();
 }
 
@@ -442,9 +548,15 @@ fn manifests() {
     let sandbox = Sandbox::new();
     let (source, jail) = one_file(&sandbox);
     let root = jail.parent().unwrap();
-    let (other, more) = (sandbox.file("host/other", "other"), sandbox.file("host/more", "more"));
+    let (other, more) = (
+        sandbox.file("host/other", "other"),
+        sandbox.file("host/more", "more"),
+    );
     let preset = |path: &Path| {
-        sandbox.preset("own", &format!("description: own\nmounts:\n{}", line(path, "/own")));
+        sandbox.preset(
+            "own",
+            &format!("description: own\nmounts:\n{}", line(path, "/own")),
+        );
     };
     preset(&other);
     let watcher = Watcher::start(&sandbox);
@@ -457,7 +569,10 @@ fn manifests() {
     // A mistake changes nothing, whatever else happens meanwhile.
     sandbox.site("s", &format!("{good}presents: [x]\n"));
     watcher.says("unknown key `presents`");
-    sandbox.run(&["status", "s"]).exits(2).complains("did you mean `presets`");
+    sandbox
+        .run(&["status", "s"])
+        .exits(2)
+        .complains("did you mean `presets`");
     assert_eq!(fs::read_to_string(root.join("own")).unwrap(), "more");
     replace(&source, "two");
     sandbox.site("s", &good);
@@ -465,8 +580,14 @@ fn manifests() {
     soon_reads(&jail, "two");
 
     // A line less is a mount less, at once; and a manifest that is a link is followed to its file.
-    let real =
-        sandbox.file("git/s.yaml", format!("root: {}\nmounts:\n{}", root.display(), line(&source, "/conf")));
+    let real = sandbox.file(
+        "git/s.yaml",
+        format!(
+            "root: {}\nmounts:\n{}",
+            root.display(),
+            line(&source, "/conf")
+        ),
+    );
     fs::remove_file(sandbox.path("config/sites/s.yaml")).unwrap();
     symlink(&real, sandbox.path("config/sites/s.yaml")).unwrap();
     watcher.says("s: detached /own");
@@ -490,16 +611,21 @@ fn down_stays_down() {
     let (source, jail) = one_file(&sandbox);
     let watcher = Watcher::start(&sandbox);
     sandbox.ok(&["down", "s"]);
-    let fresh = sandbox.site("new", &format!("mounts:\n{}", line(&source, "/conf"))).join("conf");
+    let fresh = sandbox
+        .site("new", &format!("mounts:\n{}", line(&source, "/conf")))
+        .join("conf");
     replace(&source, "two");
     watcher.settles();
     assert!(mounts_below(&jail).is_empty() && mounts_below(&fresh).is_empty());
     assert_eq!(watcher.state(&sandbox)["sites"], 0);
     sandbox.ok(&["up", "--all"]);
-    soon("it keeps two sites", || match &watcher.state(&sandbox)["sites"] {
-        sites if *sites == 2 => Ok(()),
-        sites => Err(sites.to_string()),
-    });
+    soon(
+        "it keeps two sites",
+        || match &watcher.state(&sandbox)["sites"] {
+            sites if *sites == 2 => Ok(()),
+            sites => Err(sites.to_string()),
+        },
+    );
     watcher.settles();
     replace(&source, "three");
     soon_reads(&jail, "three");
@@ -516,12 +642,18 @@ fn locked_site() {
     sandbox.ok(&["up", "--all"]);
     let watcher = Watcher::start(&sandbox);
     let lock = fs::File::open(sandbox.state().join("run/a.lock")).unwrap();
-    let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error).unwrap();
+    let lock = Flock::lock(lock, FlockArg::LockExclusive)
+        .map_err(|(_, error)| error)
+        .unwrap();
     for text in ["two", "three"] {
         let start = Instant::now();
         replace(&source, text);
         soon_reads(&free, text);
-        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            start.elapsed()
+        );
     }
     assert_eq!(fs::read_to_string(&locked).unwrap(), "one");
     assert!(!watcher.said().contains("error"), "{}", watcher.said());
@@ -572,17 +704,34 @@ fn failure() {
     watcher.says("cannot find");
     soon("it has tried again", || {
         let failure = watcher.state(&sandbox)["failures"]["s"].clone();
-        if failure["attempts"].as_u64().is_some_and(|attempts| attempts >= 3) {
+        if failure["attempts"]
+            .as_u64()
+            .is_some_and(|attempts| attempts >= 3)
+        {
             Ok(())
         } else {
             Err(failure.to_string())
         }
     });
-    assert_eq!(watcher.said().matches("error:").count(), 1, "said once: {}", watcher.said());
+    assert_eq!(
+        watcher.said().matches("error:").count(),
+        1,
+        "said once: {}",
+        watcher.said()
+    );
     let state = sandbox.run(&["status", "--json"]).json();
     let failure = &state["watch"]["failures"]["s"];
-    assert!(failure["error"].as_str().unwrap().contains("conf does not exist"), "{state}");
-    assert!(failure["next_try"].as_u64() >= failure["since"].as_u64(), "{state}");
+    assert!(
+        failure["error"]
+            .as_str()
+            .unwrap()
+            .contains("conf does not exist"),
+        "{state}"
+    );
+    assert!(
+        failure["next_try"].as_u64() >= failure["since"].as_u64(),
+        "{state}"
+    );
     fs::rename(&aside, &source).unwrap();
     watcher.says("s: right again after");
     soon_reads(&jail, "one");
@@ -590,26 +739,56 @@ fn failure() {
     assert_eq!(state["watch"]["failures"], serde_json::json!({}));
     assert!(state["watch"]["last_full_pass"].as_u64() >= state["watch"]["since"].as_u64());
     watcher.crash();
-    assert!(sandbox.ok(&["status", "--json"]).json()["watch"].is_null(), "nobody watches any more");
+    assert!(
+        sandbox.ok(&["status", "--json"]).json()["watch"].is_null(),
+        "nobody watches any more"
+    );
 }
 
-/// The second of two swaps fails, always: each pass begins, and is undone. What they mount and unmount themselves
-/// does not make them try again at once.
+/// The second of two swaps fails, always: each pass begins, and is undone. What they mount and
+/// unmount themselves does not make them try again at once.
 fn undone(how: &'static str) {
     let sandbox = Sandbox::new();
     let sources = ["host/one", "host/two"].map(|name| sandbox.file(name, "old"));
     let mounts: String = sources
         .iter()
-        .map(|source| line(source, &format!("/{}", source.file_name().unwrap().display())))
+        .map(|source| {
+            line(
+                source,
+                &format!("/{}", source.file_name().unwrap().display()),
+            )
+        })
         .collect();
     let root = sandbox.site("s", &format!("mounts:\n{mounts}"));
     sandbox.ok(&["up", "s"]);
     let two = root.join("two");
-    let inject = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", two.to_str().unwrap(), "-e"];
+    let inject = [
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-P",
+        two.to_str().unwrap(),
+        "-e",
+    ];
     // Ends with strace, also when this trial fails.
-    let inject = [&inject[..], &["inject=move_mount:error=EIO", "setpriv", "--pdeathsig", "KILL"]].concat();
-    let watcher =
-        Watcher::with(sandbox.command_under(&inject).arg("watch").env("MOUNTJAIL_MOUNT_EVENTS", how));
+    let inject = [
+        &inject[..],
+        &[
+            "inject=move_mount:error=EIO",
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+        ],
+    ]
+    .concat();
+    let watcher = Watcher::with(
+        sandbox
+            .command_under(&inject)
+            .arg("watch")
+            .env("MOUNTJAIL_MOUNT_EVENTS", how),
+    );
     // Both in one pass.
     fs::rename(sandbox.path("host"), sandbox.path("aside")).unwrap();
     for name in ["one", "two"] {
@@ -621,11 +800,20 @@ fn undone(how: &'static str) {
     let state = fs::read(sandbox.state().join("run/watch/state.json")).unwrap();
     let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
     assert!(
-        state["failures"]["s"]["attempts"].as_u64().is_some_and(|attempts| (2..6).contains(&attempts)),
+        state["failures"]["s"]["attempts"]
+            .as_u64()
+            .is_some_and(|attempts| (2..6).contains(&attempts)),
         "{state}"
     );
-    assert!(state["passes"].as_u64().is_some_and(|passes| passes < 25), "{state}");
-    assert_eq!(fs::read_to_string(root.join("one")).unwrap(), "old", "all or nothing");
+    assert!(
+        state["passes"].as_u64().is_some_and(|passes| passes < 25),
+        "{state}"
+    );
+    assert_eq!(
+        fs::read_to_string(root.join("one")).unwrap(),
+        "old",
+        "all or nothing"
+    );
     drop(watcher);
     sandbox.ok(&["up", "s"]);
     assert_eq!(fs::read_to_string(root.join("two")).unwrap(), "new");
@@ -636,12 +824,15 @@ fn service_manager() {
     let (source, jail) = one_file(&sandbox);
     let path = sandbox.path("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
     let hears = |text: &str| {
         let mut buffer = [0; 1024];
         loop {
-            let length =
-                socket.recv(&mut buffer).unwrap_or_else(|error| panic!("never hears {text}: {error}"));
+            let length = socket
+                .recv(&mut buffer)
+                .unwrap_or_else(|error| panic!("never hears {text}: {error}"));
             let found = String::from_utf8_lossy(&buffer[..length]).into_owned();
             if found.contains(text) {
                 return found;
@@ -652,8 +843,13 @@ fn service_manager() {
     let open = fs::OpenOptions::new().append(true).open(&journal).unwrap();
     let id = nix::sys::stat::fstat(&open).unwrap();
     let mut command = sandbox.command();
-    command.args(["watch"]).env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000");
-    command.env("JOURNAL_STREAM", format!("{}:{}", id.st_dev, id.st_ino)).stderr(open);
+    command
+        .args(["watch"])
+        .env("NOTIFY_SOCKET", &path)
+        .env("WATCHDOG_USEC", "200000");
+    command
+        .env("JOURNAL_STREAM", format!("{}:{}", id.st_dev, id.st_ino))
+        .stderr(open);
     let mut watcher = command.spawn().unwrap();
     let signal = |signal| kill(Pid::from_raw(watcher.id().try_into().unwrap()), signal);
 
@@ -661,7 +857,11 @@ fn service_manager() {
     assert!(ready.contains("STATUS=1 site kept right"), "{ready}");
     let start = Instant::now();
     (0..10).for_each(|_| drop(hears("WATCHDOG=1")));
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
     replace(&source, "two");
     soon_reads(&jail, "two");
     signal(Signal::SIGHUP).unwrap();
@@ -672,7 +872,11 @@ fn service_manager() {
     sandbox.manifest("s", "root: [");
     soon("the mistake is logged", || {
         let text = fs::read_to_string(&journal).unwrap();
-        if text.contains("<3>") { Ok(()) } else { Err(text) }
+        if text.contains("<3>") {
+            Ok(())
+        } else {
+            Err(text)
+        }
     });
     hears("STATUS=1 site kept right, 1 of them not right");
     sandbox.site("s", &format!("mounts:\n{}", line(&source, "/conf")));
@@ -680,10 +884,18 @@ fn service_manager() {
     signal(Signal::SIGTERM).unwrap();
     hears("STOPPING=1");
     assert!(watcher.wait().unwrap().success());
-    assert_eq!(fs::read_to_string(&jail).unwrap(), "three", "the mounts stay");
+    assert_eq!(
+        fs::read_to_string(&jail).unwrap(),
+        "three",
+        "the mounts stay"
+    );
     assert!(!sandbox.state().join("run/watch/state.json").exists());
     let text = fs::read_to_string(&journal).unwrap();
-    assert!(text.lines().all(|line| line.starts_with("<3>") || line.starts_with("<6>")), "{text}");
+    assert!(
+        text.lines()
+            .all(|line| line.starts_with("<3>") || line.starts_with("<6>")),
+        "{text}"
+    );
     assert!(
         text.contains("<6>s: swapped /conf\n") && text.contains("<6>ending; all sites stay up\n"),
         "{text}"
@@ -693,12 +905,21 @@ fn service_manager() {
 fn idle() {
     // Not below /tmp, where every process of the machine makes files.
     let sandbox = Sandbox::new();
-    Ran::of(Command::new("mount").arg("--bind").arg(sandbox.path("")).arg("/mnt")).exits(0);
+    Ran::of(
+        Command::new("mount")
+            .arg("--bind")
+            .arg(sandbox.path(""))
+            .arg("/mnt"),
+    )
+    .exits(0);
     let elsewhere = Path::new("/mnt/elsewhere");
     fs::create_dir_all(elsewhere).unwrap();
     sandbox.file("host/conf", "one");
     fs::create_dir_all("/mnt/srv/s").unwrap();
-    sandbox.manifest("s", "root: /mnt/srv/s\nmounts: [{ source: /mnt/host/conf, target: /conf }]\n");
+    sandbox.manifest(
+        "s",
+        "root: /mnt/srv/s\nmounts: [{ source: /mnt/host/conf, target: /conf }]\n",
+    );
     let command = |arguments: &[&str]| {
         let mut command = sandbox.command();
         command
@@ -727,27 +948,41 @@ fn once() {
     let sandbox = Sandbox::new();
     let (source, jail) = one_file(&sandbox);
     let down = sandbox.site("down", "devices: [zero]\n");
-    sandbox.ok(&["watch", "--once"]).complains("s: in sync, 1 mount");
+    sandbox
+        .ok(&["watch", "--once"])
+        .complains("s: in sync, 1 mount");
     replace(&source, "two");
-    sandbox.ok(&["watch", "--once", "s"]).complains("s: up, 1 mount: 1 swapped");
+    sandbox
+        .ok(&["watch", "--once", "s"])
+        .complains("s: up, 1 mount: 1 swapped");
     assert_eq!(fs::read_to_string(&jail).unwrap(), "two");
     assert!(mounts_below(&down).is_empty());
-    sandbox.ok(&["watch", "--once", "down"]).complains("down: down; left alone");
+    sandbox
+        .ok(&["watch", "--once", "down"])
+        .complains("down: down; left alone");
     fs::remove_file(source).unwrap();
-    sandbox.run(&["watch", "--once"]).exits(1).complains("conf does not exist");
-    sandbox.run(&["watch", "--once", "none"]).exits(2).complains("there is no site none");
+    sandbox
+        .run(&["watch", "--once"])
+        .exits(1)
+        .complains("conf does not exist");
+    sandbox
+        .run(&["watch", "--once", "none"])
+        .exits(2)
+        .complains("there is no site none");
     let nobody = ["setpriv", "--reuid=65534", "--clear-groups"];
-    Ran::of(sandbox.command_under(&nobody).args(["watch"])).exits(1).complains("mounting needs root");
+    Ran::of(sandbox.command_under(&nobody).args(["watch"]))
+        .exits(1)
+        .complains("mounting needs root");
 }
 
 fn only_one() {
     let sandbox = Sandbox::new();
     let (source, jail) = one_file(&sandbox);
     let first = Watcher::start(&sandbox);
-    sandbox
-        .run(&["watch"])
-        .exits(1)
-        .complains(&format!("another `mountjail watch` is running already (pid {})", first.pid()));
+    sandbox.run(&["watch"]).exits(1).complains(&format!(
+        "another `mountjail watch` is running already (pid {})",
+        first.pid()
+    ));
     replace(&source, "two");
     soon_reads(&jail, "two");
     first.crash();

@@ -1,5 +1,5 @@
-//! Promise: what runs in a jail goes on while real programs change the host: a resolver, `update-ca-certificates`,
-//! `useradd`, an editor, a package upgrade, a database that restarts.
+//! Promise: what runs in a jail goes on while real programs change the host: a resolver,
+//! `update-ca-certificates`, `useradd`, an editor, a package upgrade, a database that restarts.
 
 mod lab;
 mod support;
@@ -23,16 +23,25 @@ fn main() -> ExitCode {
         ("useradd and userdel", accounts),
         ("an editor", editor),
         ("Redis restarts while a client is connected", redis),
-        ("MariaDB restarts while PHP in the jail is connected", mariadb),
+        (
+            "MariaDB restarts while PHP in the jail is connected",
+            mariadb,
+        ),
     ];
-    let all = all.into_iter().map(|(name, body)| on_shared_root(name, body));
+    let all = all
+        .into_iter()
+        .map(|(name, body)| on_shared_root(name, body));
     support::main_in(CloneFlags::CLONE_NEWNET, all.collect())
 }
 
 fn pool() {
     let sandbox = Sandbox::new();
     lab::prepare(&sandbox);
-    let library = glob::glob("/usr/lib/*-linux-gnu*/libgcc_s.so.1").unwrap().next().unwrap().unwrap();
+    let library = glob::glob("/usr/lib/*-linux-gnu*/libgcc_s.so.1")
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
     lab::overlay(&sandbox, library.parent().unwrap());
     let (_dns, _tls) = (lab::dns(), lab::tls(&sandbox));
     let root = sandbox.site("site1", "presets: [php-fpm]\nusers: [www-data]\n");
@@ -43,7 +52,11 @@ fn pool() {
     resolver(&fpm, &root);
     authority(&sandbox, &fpm, &root);
     upgrade(&fpm, &root, &library);
-    assert_eq!(worker, fpm.eval(&root, "getmypid()"), "no worker was restarted");
+    assert_eq!(
+        worker,
+        fpm.eval(&root, "getmypid()"),
+        "no worker was restarted"
+    );
     watcher.settles();
     sandbox.ok(&["status", "site1"]);
     drop(fpm);
@@ -58,14 +71,41 @@ fn resolver(fpm: &Fpm, root: &Path) {
     let directory = Path::new("/run/systemd/resolve");
     let stub = directory.join("stub-resolv.conf");
     let text = fs::read_to_string(&stub).unwrap();
-    fs::write(directory.join(".#stub-resolv.conf"), format!("# replaced\n{text}")).unwrap();
+    fs::write(
+        directory.join(".#stub-resolv.conf"),
+        format!("# replaced\n{text}"),
+    )
+    .unwrap();
     fs::rename(directory.join(".#stub-resolv.conf"), &stub).unwrap();
-    soon_says(fpm, root, "file_get_contents('/etc/resolv.conf')", "# replaced");
-    fs::write(directory.join("resolv.conf"), format!("# the other\n{text}")).unwrap();
-    Ran::of(Command::new("ln").args(["-sf", "../run/systemd/resolve/resolv.conf", "/etc/resolv.conf"]))
-        .exits(0);
-    soon_says(fpm, root, "file_get_contents('/etc/resolv.conf')", "# the other");
-    soon_says(fpm, root, &format!("gethostbyname('{NAME}')"), "OK: \"127.0.0.1\"");
+    soon_says(
+        fpm,
+        root,
+        "file_get_contents('/etc/resolv.conf')",
+        "# replaced",
+    );
+    fs::write(
+        directory.join("resolv.conf"),
+        format!("# the other\n{text}"),
+    )
+    .unwrap();
+    Ran::of(Command::new("ln").args([
+        "-sf",
+        "../run/systemd/resolve/resolv.conf",
+        "/etc/resolv.conf",
+    ]))
+    .exits(0);
+    soon_says(
+        fpm,
+        root,
+        "file_get_contents('/etc/resolv.conf')",
+        "# the other",
+    );
+    soon_says(
+        fpm,
+        root,
+        &format!("gethostbyname('{NAME}')"),
+        "OK: \"127.0.0.1\"",
+    );
 }
 
 /// One more authority is trusted once `update-ca-certificates` has run.
@@ -76,13 +116,30 @@ fn authority(sandbox: &Sandbox, fpm: &Fpm, root: &Path) {
     let subject = format!("/CN={NAME}");
     let mut request = Command::new("openssl");
     request.args([
-        "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", &subject, "-addext", &name,
+        "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", &subject,
+        "-addext", &name,
     ]);
-    Ran::of(request.arg("-keyout").arg(&key).arg("-out").arg(&certificate)).exits(0);
+    Ran::of(
+        request
+            .arg("-keyout")
+            .arg(&key)
+            .arg("-out")
+            .arg(&certificate),
+    )
+    .exits(0);
     let mut server = Command::new("openssl");
-    server.args(["s_server", "-quiet", "-www", "-accept", "127.0.0.1:4434", "-key"]);
+    server.args([
+        "s_server",
+        "-quiet",
+        "-www",
+        "-accept",
+        "127.0.0.1:4434",
+        "-key",
+    ]);
     let _server = Server::start(server.arg(key).arg("-cert").arg(&certificate));
-    wait_until("the second TLS server listens", || std::net::TcpStream::connect(("127.0.0.1", 4434)).is_ok());
+    wait_until("the second TLS server listens", || {
+        std::net::TcpStream::connect(("127.0.0.1", 4434)).is_ok()
+    });
     let php = format!("(fn() => substr(file_get_contents('https://{NAME}:4434/'), 0, 6))()");
     let before = fpm.eval(root, &php);
     assert!(before.contains("FAILED"), "{before}");
@@ -100,8 +157,10 @@ fn upgrade(fpm: &Fpm, root: &Path, library: &Path) {
         fs::rename(&new, library).unwrap();
         let inode = fs::metadata(library).unwrap().ino();
         soon("the library is the new one", || {
-            let answer =
-                fpm.eval(root, "strlen(file_get_contents('/etc/ssl/certs/ca-certificates.crt')) > 0");
+            let answer = fpm.eval(
+                root,
+                "strlen(file_get_contents('/etc/ssl/certs/ca-certificates.crt')) > 0",
+            );
             assert_eq!(answer, "OK: true");
             match fs::metadata(&inside).unwrap().ino() {
                 found if found == inode => Ok(()),
@@ -114,9 +173,11 @@ fn upgrade(fpm: &Fpm, root: &Path, library: &Path) {
 /// Waits until the worker's answer to `php` contains `text`.
 #[track_caller]
 fn soon_says(fpm: &Fpm, root: &Path, php: &str, text: &str) {
-    soon(&format!("{php} gives {text}"), || match fpm.eval(root, php) {
-        answer if answer.contains(text) => Ok(()),
-        answer => Err(answer),
+    soon(&format!("{php} gives {text}"), || {
+        match fpm.eval(root, php) {
+            answer if answer.contains(text) => Ok(()),
+            answer => Err(answer),
+        }
     });
 }
 
@@ -124,29 +185,51 @@ fn accounts() {
     let sandbox = Sandbox::new();
     lab::prepare(&sandbox);
     let whole = sandbox.site("whole", "etc: [passwd, group]\n");
-    let own = sandbox.site("own", "users: [www-data, { name: newcomer, optional: true }]\n");
+    let own = sandbox.site(
+        "own",
+        "users: [www-data, { name: newcomer, optional: true }]\n",
+    );
     sandbox.ok(&["up", "--all"]);
     let watcher = Watcher::start(&sandbox);
     let knows = |known: bool| {
         for file in [&whole, &own].map(|root| root.join("etc/passwd")) {
-            soon(&format!("{} names the newcomer: {known}", file.display()), || {
-                let text = fs::read_to_string(&file).unwrap();
-                assert!(text.contains("\nwww-data:"), "never less than what was there: {text}");
-                if text.contains("\nnewcomer:") == known { Ok(()) } else { Err(text) }
-            });
+            soon(
+                &format!("{} names the newcomer: {known}", file.display()),
+                || {
+                    let text = fs::read_to_string(&file).unwrap();
+                    assert!(
+                        text.contains("\nwww-data:"),
+                        "never less than what was there: {text}"
+                    );
+                    if text.contains("\nnewcomer:") == known {
+                        Ok(())
+                    } else {
+                        Err(text)
+                    }
+                },
+            );
         }
     };
     knows(false);
-    Ran::of(Command::new("useradd").args(["--no-create-home", "--user-group", "newcomer"])).exits(0);
+    Ran::of(Command::new("useradd").args(["--no-create-home", "--user-group", "newcomer"]))
+        .exits(0);
     knows(true);
     soon("the group as well", || {
         let text = fs::read_to_string(own.join("etc/group")).unwrap();
-        if text.contains("\nnewcomer:") { Ok(()) } else { Err(text) }
+        if text.contains("\nnewcomer:") {
+            Ok(())
+        } else {
+            Err(text)
+        }
     });
     Ran::of(Command::new("usermod").args(["--shell", "/bin/false", "newcomer"])).exits(0);
     soon("the new shell", || {
         let text = fs::read_to_string(whole.join("etc/passwd")).unwrap();
-        if text.contains("/bin/false\n") { Ok(()) } else { Err(text) }
+        if text.contains("/bin/false\n") {
+            Ok(())
+        } else {
+            Err(text)
+        }
     });
     Ran::of(Command::new("userdel").arg("newcomer")).exits(0);
     knows(false);
@@ -158,18 +241,30 @@ fn accounts() {
 fn editor() {
     let sandbox = Sandbox::new();
     let source = sandbox.file("host/conf", "one\n");
-    let jail = sandbox.site("s", &format!("mounts: [{{ source: {}, target: /conf }}]\n", source.display()));
+    let jail = sandbox.site(
+        "s",
+        &format!(
+            "mounts: [{{ source: {}, target: /conf }}]\n",
+            source.display()
+        ),
+    );
     sandbox.ok(&["up", "s"]);
     let watcher = Watcher::start(&sandbox);
     for (copy, word) in [("no", "two"), ("yes", "three"), ("auto", "four")] {
         let save = format!("set writebackup backupcopy={copy}");
         let replace = format!("%s/.*/{word}/");
         let mut vim = Command::new("vim.tiny");
-        vim.args(["-u", "NONE", "-es", "-c", &save, "-c", &replace, "-c", "wq"]).arg(&source);
+        vim.args(["-u", "NONE", "-es", "-c", &save, "-c", &replace, "-c", "wq"])
+            .arg(&source);
         Ran::of(vim.stdin(Stdio::null())).exits(0);
         soon_reads(&jail.join("conf"), &format!("{word}\n"));
     }
-    Ran::of(Command::new("sed").args(["-i", "s/four/five/"]).arg(&source)).exits(0);
+    Ran::of(
+        Command::new("sed")
+            .args(["-i", "s/four/five/"])
+            .arg(&source),
+    )
+    .exits(0);
     soon_reads(&jail.join("conf"), "five\n");
     watcher.end();
 }
@@ -216,16 +311,40 @@ fn mariadb() {
         manifest: "presets: [php-fpm, mysql]\nprograms: [/usr/bin/php]\n\
                    libraries: [/usr/lib/php/*/mysqlnd.so, /usr/lib/php/*/mysqli.so]\nusers: [www-data]\n",
         start: &|nth| lab::mysql_numbered(&sandbox, nth),
-        client: &["php", "-n", "-d", "extension=mysqlnd", "-d", "extension=mysqli", "-r", ask],
+        client: &[
+            "php",
+            "-n",
+            "-d",
+            "extension=mysqlnd",
+            "-d",
+            "extension=mysqli",
+            "-r",
+            ask,
+        ],
         answer: &|nth| format!("server {nth}"),
     };
     let got = service.restarts(&sandbox);
-    let errors: Vec<_> = got.iter().filter(|line| !line.starts_with("server ")).collect();
-    // CR_CONNECTION_ERROR while there is no server; CR_SERVER_GONE_ERROR or CR_SERVER_LOST from the one that ended.
+    let errors: Vec<_> = got
+        .iter()
+        .filter(|line| !line.starts_with("server "))
+        .collect();
+    // CR_CONNECTION_ERROR while there is no server; CR_SERVER_GONE_ERROR or CR_SERVER_LOST from the
+    // one that ended.
     let honest = ["connect: 2002 ", "query: 2006 ", "query: 2013 "];
-    assert!(errors.iter().all(|line| honest.iter().any(|known| line.starts_with(known))), "{got:#?}");
-    let dead = errors.iter().filter(|line| line.starts_with("query: ")).count();
-    assert_eq!(dead, RESTARTS as usize, "each old connection ends once: {got:#?}");
+    assert!(
+        errors
+            .iter()
+            .all(|line| honest.iter().any(|known| line.starts_with(known))),
+        "{got:#?}"
+    );
+    let dead = errors
+        .iter()
+        .filter(|line| line.starts_with("query: "))
+        .count();
+    assert_eq!(
+        dead, RESTARTS as usize,
+        "each old connection ends once: {got:#?}"
+    );
 }
 
 /// So often a server restarts.
@@ -243,8 +362,9 @@ struct Service<'a> {
 }
 
 impl Service<'_> {
-    /// Restarts the server under its client as systemd does it with `RuntimeDirectory=`: the directory is removed when
-    /// it has stopped, and made anew when it starts. Only the watcher knows of mountjail. Returns all that the client got.
+    /// Restarts the server under its client as systemd does it with `RuntimeDirectory=`: the
+    /// directory is removed when it has stopped, and made anew when it starts. Only the watcher
+    /// knows of mountjail. Returns all that the client got.
     fn restarts(&self, sandbox: &Sandbox) -> Vec<String> {
         let directory = Path::new(self.socket).parent().unwrap();
         let mut server = (self.start)(1);
@@ -259,11 +379,20 @@ impl Service<'_> {
             server = (self.start)(nth);
             let listens = Instant::now();
             client.gets(&(self.answer)(nth));
-            assert!(listens.elapsed() < Duration::from_secs(5), "after {:?}", listens.elapsed());
+            assert!(
+                listens.elapsed() < Duration::from_secs(5),
+                "after {:?}",
+                listens.elapsed()
+            );
         }
         let said = watcher.end();
-        let swaps = said.matches(&format!("s: swapped {}\n", directory.display())).count();
-        assert!(swaps >= RESTARTS as usize && !said.contains("error"), "{said}");
+        let swaps = said
+            .matches(&format!("s: swapped {}\n", directory.display()))
+            .count();
+        assert!(
+            swaps >= RESTARTS as usize && !said.contains("error"),
+            "{said}"
+        );
         sandbox.ok(&["status", "s"]);
         client.got()
     }
@@ -280,10 +409,16 @@ impl Client {
     fn start(root: &Path, command: &[&str]) -> Self {
         let mut chroot = Command::new("/usr/sbin/chroot");
         chroot.arg(root).args(command).env("PATH", "/usr/bin:/bin");
-        chroot.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        chroot
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let mut child = chroot.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let client = Self { _program: Server(child), got: Arc::default() };
+        let client = Self {
+            _program: Server(child),
+            got: Arc::default(),
+        };
         let got = client.got.clone();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {

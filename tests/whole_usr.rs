@@ -1,5 +1,5 @@
-//! Promise: a directory of the system that is bound whole gives a jail in which programs run, with few mounts, and
-//! every link in it leads to the same file as on the host.
+//! Promise: a directory of the system that is bound whole gives a jail in which programs run, with
+//! few mounts, and every link in it leads to the same file as on the host.
 
 mod support;
 
@@ -15,13 +15,25 @@ use support::{Ran, Sandbox, for_each_engine, mounts_below, tree};
 
 fn main() -> ExitCode {
     let mut trials = for_each_engine("programs run where all of /usr is bound", all_of_usr);
-    trials.extend(for_each_engine("a root has directories and links of its own", own_directories));
-    trials.extend(for_each_engine("lines of fstab give the same", same_by_fstab));
-    trials.extend(for_each_engine("the manifest changes to all of /usr and back", back_and_forth));
+    trials.extend(for_each_engine(
+        "a root has directories and links of its own",
+        own_directories,
+    ));
+    trials.extend(for_each_engine(
+        "lines of fstab give the same",
+        same_by_fstab,
+    ));
+    trials.extend(for_each_engine(
+        "the manifest changes to all of /usr and back",
+        back_and_forth,
+    ));
     trials.extend(support::trials([
         ("system directories one by one", one_by_one),
         ("what keeps the host from replacing files is said", nested),
-        ("what the host has mounted inside is not shown by itself", submounts),
+        (
+            "what the host has mounted inside is not shown by itself",
+            submounts,
+        ),
     ]));
     support::main(trials)
 }
@@ -46,7 +58,8 @@ fn links(directory: &Path, found: &mut Vec<(PathBuf, Metadata)>) {
     }
 }
 
-/// Whether what the host has at `path` is for everybody, and not in a place from which no link brings anything.
+/// Whether what the host has at `path` is for everybody, and not in a place from which no link
+/// brings anything.
 fn is_for_everybody(path: &Path) -> bool {
     let real = fs::canonicalize(path).unwrap();
     let never = ["/proc", "/sys", "/dev", "/home", "/root", "/tmp"];
@@ -63,7 +76,9 @@ fn assert_links_lead_alike(root: &Path, directory: &str) -> usize {
     links(Path::new(directory), &mut found);
     found.retain(|(path, _)| is_for_everybody(path));
     let jail = File::open(root).unwrap();
-    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT);
     let inside = |path: &Path| {
         loop {
             match openat2(&jail, path, how) {
@@ -78,7 +93,12 @@ fn assert_links_lead_alike(root: &Path, directory: &str) -> usize {
         .filter(|(path, there)| !inside(path).is_some_and(|inside| same(&inside, there)))
         .map(|(path, _)| path)
         .collect();
-    assert!(wrong.is_empty(), "{} of {} links lead elsewhere: {wrong:?}", wrong.len(), found.len());
+    assert!(
+        wrong.is_empty(),
+        "{} of {} links lead elsewhere: {wrong:?}",
+        wrong.len(),
+        found.len()
+    );
     found.len()
 }
 
@@ -86,12 +106,23 @@ fn assert_links_lead_alike(root: &Path, directory: &str) -> usize {
 #[track_caller]
 fn assert_programs_run(root: &Path) {
     let run = |arguments: &[&str]| Ran::of(Command::new("chroot").arg(root).args(arguments));
-    run(&["/bin/sh", "-c", "echo it runs"]).exits(0).prints("it runs");
-    run(&["/usr/bin/awk", "BEGIN { print 6 * 7 }"]).exits(0).prints("42"); // one of several, by /etc/alternatives
-    run(&["/usr/bin/perl", "-MPOSIX", "-e", "print POSIX::floor(2.5)"]).exits(0).prints("2");
-    run(&["/usr/bin/php", "-n", "-r", "echo PHP_OS;"]).exits(0).prints("Linux");
+    run(&["/bin/sh", "-c", "echo it runs"])
+        .exits(0)
+        .prints("it runs");
+    run(&["/usr/bin/awk", "BEGIN { print 6 * 7 }"])
+        .exits(0)
+        .prints("42"); // one of several, by /etc/alternatives
+    run(&["/usr/bin/perl", "-MPOSIX", "-e", "print POSIX::floor(2.5)"])
+        .exits(0)
+        .prints("2");
+    run(&["/usr/bin/php", "-n", "-r", "echo PHP_OS;"])
+        .exits(0)
+        .prints("Linux");
     let listed = run(&["/usr/bin/ldd", "/usr/bin/perl"]).exits(0);
-    assert!(listed.stdout.contains("libc.so") && !listed.stdout.contains("not found"), "{listed}");
+    assert!(
+        listed.stdout.contains("libc.so") && !listed.stdout.contains("not found"),
+        "{listed}"
+    );
 }
 
 fn all_of_usr(engine: &'static str) {
@@ -130,7 +161,10 @@ fn own_directories(engine: &'static str) {
     bare.assert_same(&tree(&root));
     // It would be hidden.
     fs::create_dir(root.join("usr/own")).unwrap();
-    sandbox.run(&["up", "s"]).exits(1).complains("a directory that is not empty");
+    sandbox
+        .run(&["up", "s"])
+        .exits(1)
+        .complains("a directory that is not empty");
     assert!(mounts_below(&root).is_empty());
 }
 
@@ -139,8 +173,15 @@ fn same_by_fstab(engine: &'static str) {
     let root = sandbox.site("s", &format!("{USR}{BESIDE}"));
     let bare = tree(&root);
     let file = sandbox.file("etc/fstab", "");
-    let fstab =
-        |option| Ran::of(sandbox.command().args(["fstab", "s", option, "--file"]).arg(&file)).exits(0);
+    let fstab = |option| {
+        Ran::of(
+            sandbox
+                .command()
+                .args(["fstab", "s", option, "--file"])
+                .arg(&file),
+        )
+        .exits(0)
+    };
     fstab("--install");
     Ran::of(Command::new("mount").args(["-a", "-T"]).arg(&file)).exits(0);
     sandbox.ok(&["status", "s"]);
@@ -155,11 +196,19 @@ fn back_and_forth(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let root = sandbox.site("s", BESIDE);
     let bare = tree(&root);
-    for lines in [BESIDE, &format!("{USR}{BESIDE}"), "mounts: [/usr]\nprograms: [/bin/sh]\n", USR, BESIDE] {
+    for lines in [
+        BESIDE,
+        &format!("{USR}{BESIDE}"),
+        "mounts: [/usr]\nprograms: [/bin/sh]\n",
+        USR,
+        BESIDE,
+    ] {
         sandbox.site("s", lines);
         sandbox.ok(&["up", "s"]);
         let run = ["/bin/sh", "-c", "echo it runs"];
-        Ran::of(Command::new("chroot").arg(&root).args(run)).exits(0).prints("it runs");
+        Ran::of(Command::new("chroot").arg(&root).args(run))
+            .exits(0)
+            .prints("it runs");
         sandbox.ok(&["up", "s"]).complains("nothing to do");
     }
     sandbox.ok(&["down", "s"]);
@@ -168,9 +217,19 @@ fn back_and_forth(engine: &'static str) {
 
 /// Each alone, however its links go through the others.
 fn one_by_one() {
-    for directory in ["/usr/lib", "/usr/share", "/usr/bin", "/usr/sbin", "/usr/local", "/opt"] {
+    for directory in [
+        "/usr/lib",
+        "/usr/share",
+        "/usr/bin",
+        "/usr/sbin",
+        "/usr/local",
+        "/opt",
+    ] {
         let sandbox = Sandbox::new();
-        let root = sandbox.site("s", &format!("mounts: [{{ source: {directory}, executable: true }}]\n"));
+        let root = sandbox.site(
+            "s",
+            &format!("mounts: [{{ source: {directory}, executable: true }}]\n"),
+        );
         let bare = tree(&root);
         sandbox.ok(&["up", "s"]);
         assert_links_lead_alike(&root, directory);
@@ -187,7 +246,10 @@ fn nested() {
     let usr = sandbox.path("host/usr");
     let site = |more: &str| {
         let (usr, id) = (usr.display(), id.display());
-        sandbox.site("s", &format!("mounts: [{{ source: {usr}{more} }}]\nprograms: [{id}]\n"))
+        sandbox.site(
+            "s",
+            &format!("mounts: [{{ source: {usr}{more} }}]\nprograms: [{id}]\n"),
+        )
     };
     let replace = || {
         fs::copy("/usr/bin/id", id.with_extension("new")).unwrap();
@@ -202,21 +264,37 @@ fn nested() {
     assert!(!ran.stderr.contains("EBUSY"), "{ran}");
     assert_eq!(replace(), Ok(()));
     sandbox.site("s", "mounts: [/etc]\nusers: [www-data]\n");
-    sandbox.ok(&["check", "s"]).complains("/etc/passwd and 1 more file are mounted inside /etc");
+    sandbox
+        .ok(&["check", "s"])
+        .complains("/etc/passwd and 1 more file are mounted inside /etc");
 }
 
 fn submounts() {
     let sandbox = Sandbox::new();
     let local = sandbox.directory("host/usr/local");
     let usr = local.parent().unwrap();
-    mount(Some("local"), &local, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    mount(
+        Some("local"),
+        &local,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .unwrap();
     sandbox.file("host/usr/local/bin/tool", "tool");
     let tool = local.join("bin/tool");
     let lines = |lines: &[String]| format!("mounts:\n{}", lines.concat());
     let line = |path: &Path| format!("  - {}\n", path.display());
     let root = sandbox.site("s", &lines(&[line(usr), line(&tool)]));
-    let said = sandbox.run(&["up", "s"]).exits(1).complains("without what the host has mounted at");
-    assert!(said.stderr.contains(&format!("add {} to `mounts`", local.display())), "{said}");
+    let said = sandbox
+        .run(&["up", "s"])
+        .exits(1)
+        .complains("without what the host has mounted at");
+    assert!(
+        said.stderr
+            .contains(&format!("add {} to `mounts`", local.display())),
+        "{said}"
+    );
     let inside = root.join(tool.strip_prefix("/").unwrap());
     let recursive = format!("  - {{ source: {}, recursive: true }}\n", usr.display());
     for (manifest, mounts) in [

@@ -1,4 +1,5 @@
-//! One site brought to what its manifest asks for: what `up` does once, and `watch` again and again.
+//! One site brought to what its manifest asks for: what `up` does once, and `watch` again and
+//! again.
 
 use super::context::{Context, table};
 use super::sites::{self, Site};
@@ -39,17 +40,26 @@ pub(super) type Changed = (&'static str, JailPath);
 
 impl Run {
     /// Brings the site up. `create`: makes a missing root. `None`: it is down, and was left alone.
-    pub(super) fn site(&self, site: &Site, create: bool, stop: &Stop) -> Result<Option<Done>, Failed> {
+    pub(super) fn site(
+        &self,
+        site: &Site,
+        create: bool,
+        stop: &Stop,
+    ) -> Result<Option<Done>, Failed> {
         let manifest = sites::load(&self.context, site).map_err(Failed::Manifest)?;
         let _lock = lock(&self.context, &self.engine, site)?;
         if create && create_root(&manifest.root).map_err(|error| error.context(&site.name))? {
-            self.context.out.info(format_args!("{}: made the root {}", site.name, manifest.root));
+            self.context.out.info(format_args!(
+                "{}: made the root {}",
+                site.name, manifest.root
+            ));
         }
         match self.resolver.resolve(&manifest, self.context.roots()) {
             Err(_) if self.leave_down && self.was_never_up(site)? => Ok(None),
             Err(errors) => Err(Failed::Errors(errors)),
             Ok(desired) => {
-                let anew = |_| resolved(&self.context, &self.context.afresh().resolver()?, &manifest);
+                let anew =
+                    |_| resolved(&self.context, &self.context.afresh().resolver()?, &manifest);
                 self.make_so(desired, manifest.services.clone(), stop, anew)
             }
         }
@@ -58,13 +68,16 @@ impl Run {
     /// In this boot, and by `up`.
     fn was_never_up(&self, site: &Site) -> Result<bool> {
         let records = self.context.state.read(&site.name, &self.boot);
-        records.map(|records| records.record.is_none()).map_err(|error| error.context(&site.name))
+        records
+            .map(|records| records.record.is_none())
+            .map_err(|error| error.context(&site.name))
     }
 
     /// Makes the site, whose lock is held, as `desired`. `None`: it is down, and was left alone.
     ///
-    /// What fails while something was changed is tried once more, with a new look at it: somebody may have mounted after the
-    /// table was read, before the lock was taken; or the failure says so itself, and then `anew` tells what is desired now.
+    /// What fails while something was changed is tried once more, with a new look at it: somebody
+    /// may have mounted after the table was read, before the lock was taken; or the failure says so
+    /// itself, and then `anew` tells what is desired now.
     pub(super) fn make_so(
         &self,
         mut desired: Desired,
@@ -85,10 +98,16 @@ impl Run {
             }
             result => result,
         }?;
-        Ok(applied.map(|(outcome, changed)| Done { desired, services, outcome, changed }))
+        Ok(applied.map(|(outcome, changed)| Done {
+            desired,
+            services,
+            outcome,
+            changed,
+        }))
     }
 
-    /// Observes, plans and carries out, again as long as the plan says that there will be more to see.
+    /// Observes, plans and carries out, again as long as the plan says that there will be more to
+    /// see.
     fn apply(
         &self,
         desired: &Desired,
@@ -98,14 +117,20 @@ impl Run {
         let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
         let (observed, plan) = observe_and_plan(&self.context, desired, &self.boot, table)?;
         // One that is recorded with no mounts is up: all that it needs was absent.
-        let is_up = observed.record.as_ref().is_some_and(|record| record.mounts.is_empty());
+        let is_up = observed
+            .record
+            .as_ref()
+            .is_some_and(|record| record.mounts.is_empty());
         if self.leave_down && !is_up && plan.site_state() == SiteState::Down {
             return Ok(None);
         }
         if !plan.conflicts.is_empty() {
             return Err(Failed::Errors(plan.conflicts));
         }
-        let mut outcome = self.engine.up(&plan, &observed, stop, &log).map_err(Failed::Engine)?;
+        let mut outcome = self
+            .engine
+            .up(&plan, &observed, stop, &log)
+            .map_err(Failed::Engine)?;
         let mut changed: Vec<_> = plan.steps.iter().filter_map(change).collect();
         if plan.unfinished {
             let table = table.map(|_| Table::read()).transpose()?;
@@ -130,11 +155,23 @@ fn change(step: &Step) -> Option<Changed> {
 
 /// How it went, in one line.
 pub(super) fn summary(done: &Done) -> String {
-    let Outcome { attached, swapped, detached, .. } = done.outcome;
+    let Outcome {
+        attached,
+        swapped,
+        detached,
+        ..
+    } = done.outcome;
     let total = plural(done.desired.mounts.len(), "mount");
-    let parts = [(attached, "attached"), (swapped, "swapped"), (detached, "detached")];
-    let parts: Vec<_> =
-        parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    let parts = [
+        (attached, "attached"),
+        (swapped, "swapped"),
+        (detached, "detached"),
+    ];
+    let parts: Vec<_> = parts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
     if parts.is_empty() {
         return format!("in sync, {total}; nothing to do");
     }

@@ -1,4 +1,5 @@
-//! What the sites ask of systemd, for units and for lines of fstab(5): the services that run inside, what makes their sources, what they are mounted on.
+//! What the sites ask of systemd, for units and for lines of fstab(5): the services that run
+//! inside, what makes their sources, what they are mounted on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -32,13 +33,24 @@ pub(super) struct LineOrder {
 }
 
 impl Boot {
-    /// `directory`: of units, which is looked into first. `manifests`: whose services will be asked about.
-    pub(super) fn read<'m>(directory: &Path, manifests: impl Iterator<Item = &'m Manifest>) -> Self {
-        let units =
-            |manifest: &'m Manifest| [unit_of(&manifest.site)].into_iter().chain(manifest.services.clone());
+    /// `directory`: of units, which is looked into first. `manifests`: whose services will be asked
+    /// about.
+    pub(super) fn read<'m>(
+        directory: &Path,
+        manifests: impl Iterator<Item = &'m Manifest>,
+    ) -> Self {
+        let units = |manifest: &'m Manifest| {
+            [unit_of(&manifest.site)]
+                .into_iter()
+                .chain(manifest.services.clone())
+        };
         let named: Vec<_> = manifests.flat_map(units).collect();
         let ordering = Ordering::read(directory, &named, HEADER);
-        Self { units: Units::read(), ordering, systems: FileSystems::read(unescaped) }
+        Self {
+            units: Units::read(),
+            ordering,
+            systems: FileSystems::read(unescaped),
+        }
     }
 
     /// What the site asks, and an error for each of its services that cannot be ordered after it.
@@ -52,12 +64,20 @@ impl Boot {
             }
         }
         let sources = sources(manifest);
-        let makers = self.makers(&sources).filter(|unit| self.has(unit)).collect();
+        let makers = self
+            .makers(&sources)
+            .filter(|unit| self.has(unit))
+            .collect();
         // A file system that only optional sources are on must not keep the site from coming up.
-        let needed = sources.iter().filter(|(_, optional)| !optional).map(|(source, _)| source);
+        let needed = sources
+            .iter()
+            .filter(|(_, optional)| !optional)
+            .map(|(source, _)| source);
         let late = [&manifest.root].into_iter().chain(needed);
-        let late: BTreeSet<_> =
-            late.filter(|path| self.systems.may_come_late(path.as_path(), &self.ordering)).cloned().collect();
+        let late: BTreeSet<_> = late
+            .filter(|path| self.systems.may_come_late(path.as_path(), &self.ordering))
+            .cloned()
+            .collect();
         let wishes = Wishes {
             site: site.name.clone(),
             root: manifest.root.clone(),
@@ -68,9 +88,12 @@ impl Boot {
         (wishes, errors)
     }
 
-    /// Has the mounts of each site start before its services and, where nobody comes to wait for itself by that, after
-    /// what makes their sources.
-    pub(super) fn order_lines(&mut self, manifests: &[(Site, Manifest)]) -> BTreeMap<SiteName, LineOrder> {
+    /// Has the mounts of each site start before its services and, where nobody comes to wait for
+    /// itself by that, after what makes their sources.
+    pub(super) fn order_lines(
+        &mut self,
+        manifests: &[(Site, Manifest)],
+    ) -> BTreeMap<SiteName, LineOrder> {
         let mut orders = BTreeMap::new();
         // No unit has a name with a slash.
         let mounts = |site: &SiteName| format!("/{site}");
@@ -105,8 +128,8 @@ impl Boot {
         orders
     }
 
-    /// The services that make these sources, whether this host has them or not, but those that start before every
-    /// service that a site can name.
+    /// The services that make these sources, whether this host has them or not, but those that
+    /// start before every service that a site can name.
     fn makers(&self, sources: &[(HostPath, bool)]) -> impl Iterator<Item = String> {
         let makers = sources.iter().flat_map(|(source, _)| makers(source));
         let late = makers.filter(|unit| is_service(unit) && !self.ordering.is_early(unit));
@@ -136,13 +159,19 @@ impl Boot {
     fn refuse_order(&self, site: &Site, service: &str) -> Result<()> {
         let (name, file) = (&site.name, site.file.display());
         let cannot = |why: &str| {
-            Error::failed(format!("{name}: {service} cannot start after the site's mounts")).because_of(why)
+            Error::failed(format!(
+                "{name}: {service} cannot start after the site's mounts"
+            ))
+            .because_of(why)
         };
         let remove = format!("take it out of `services` in {file}");
         let (stem, kind) = service.rsplit_once('.').unwrap_or((service, ""));
         if kind != "service" {
-            return Err(cannot(&format!("a {kind} is no service; nothing runs in it"))
-                .hint(format!("name the service that runs inside, as in `services: [{stem}.service]`")));
+            return Err(
+                cannot(&format!("a {kind} is no service; nothing runs in it")).hint(format!(
+                    "name the service that runs inside, as in `services: [{stem}.service]`"
+                )),
+            );
         }
         if service == "mountjail.service"
             || service == "mountjail-watch.service"
@@ -162,20 +191,35 @@ impl Boot {
 
 /// Whether this is a service's name.
 pub(super) fn is_service(unit: &str) -> bool {
-    unit.rsplit_once('.').is_some_and(|(_, kind)| kind == "service")
+    unit.rsplit_once('.')
+        .is_some_and(|(_, kind)| kind == "service")
 }
 
 /// The manifests that can be read of all sites of the configuration, and of `others`.
 pub(super) fn manifests(context: &Context<'_>, others: &[Site]) -> Vec<(Site, Manifest)> {
     let mut all = sites::known(context);
-    all.extend(others.iter().filter(|site| !all.contains(site)).cloned().collect::<Vec<_>>());
-    let load = |site: Site| sites::load(context, &site).ok().map(|manifest| (site, manifest));
+    all.extend(
+        others
+            .iter()
+            .filter(|site| !all.contains(site))
+            .cloned()
+            .collect::<Vec<_>>(),
+    );
+    let load = |site: Site| {
+        sites::load(context, &site)
+            .ok()
+            .map(|manifest| (site, manifest))
+    };
     all.into_iter().filter_map(load).collect()
 }
 
 /// The sources that the manifest names as they are, and whether the site comes up without each.
 fn sources(manifest: &Manifest) -> Vec<(HostPath, bool)> {
-    manifest.entries.iter().flat_map(|entry| sources_of(&entry.request)).collect()
+    manifest
+        .entries
+        .iter()
+        .flat_map(|entry| sources_of(&entry.request))
+        .collect()
 }
 
 fn sources_of(request: &Request) -> Vec<(HostPath, bool)> {
@@ -183,13 +227,23 @@ fn sources_of(request: &Request) -> Vec<(HostPath, bool)> {
         Request::Mount(mount) => {
             let wanted = &mount.sources;
             let optional = wanted.optional || wanted.any_of.len() > 1;
-            wanted.any_of.iter().map(|source| (without_links(source.path()), optional)).collect()
+            wanted
+                .any_of
+                .iter()
+                .map(|source| (without_links(source.path()), optional))
+                .collect()
         }
         // Such as /etc/resolv.conf, which is a link into /run.
         Request::Etc(wanted) => {
-            let end =
-                |name: &String| HostPath::new(fs::canonicalize(Path::new("/etc").join(name)).ok()?).ok();
-            wanted.any_of.iter().filter_map(end).map(|path| (path, true)).collect()
+            let end = |name: &String| {
+                HostPath::new(fs::canonicalize(Path::new("/etc").join(name)).ok()?).ok()
+            };
+            wanted
+                .any_of
+                .iter()
+                .filter_map(end)
+                .map(|path| (path, true))
+                .collect()
         }
         _ => vec![],
     }
@@ -198,5 +252,7 @@ fn sources_of(request: &Request) -> Vec<(HostPath, bool)> {
 /// The path without the link that `/var/run` is.
 fn without_links(path: &HostPath) -> HostPath {
     let below = path.as_path().strip_prefix("/var/run").ok();
-    below.and_then(|below| HostPath::new(Path::new("/run").join(below)).ok()).unwrap_or_else(|| path.clone())
+    below
+        .and_then(|below| HostPath::new(Path::new("/run").join(below)).ok())
+        .unwrap_or_else(|| path.clone())
 }

@@ -35,9 +35,18 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(&self, context: &Context<'static>) -> anyhow::Result<u8> {
         let everything = self.all || self.sites.is_empty();
-        let sites = if everything { sites::every(context)? } else { sites::named(context, &self.sites)? };
+        let sites = if everything {
+            sites::every(context)?
+        } else {
+            sites::named(context, &self.sites)?
+        };
         let (resolver, boot, table) = (context.resolver()?, observe::boot_id()?, Table::read()?);
-        let look = Look { context: context.again(), resolver, boot, table };
+        let look = Look {
+            context: context.again(),
+            resolver,
+            boot,
+            table,
+        };
         let at = move |site: &Site, _: &Stop| look.at(site);
         let found = parallel::each(context, &sites, parallel::processors(), &Arc::default(), at);
         let (mut codes, mut results, mut text) = (vec![], vec![], String::new());
@@ -71,8 +80,8 @@ struct Look {
 }
 
 impl Look {
-    /// What the site needs. Errors: what keeps it from coming up, as far as can be seen without doing it. What is in
-    /// the root, only root can be sure to see.
+    /// What the site needs. Errors: what keeps it from coming up, as far as can be seen without
+    /// doing it. What is in the root, only root can be sure to see.
     fn at(&self, site: &Site) -> Result<Desired, Failed> {
         let desired = desired(&self.context, &self.resolver, site)?;
         match observe_and_plan(&self.context, &desired, &self.boot, Some(&self.table)) {

@@ -1,6 +1,7 @@
 //! What a shell offers while a command is typed: the names of sites and presets, users, paths.
 //!
-//! The shell's script runs this program with [`VARIABLE`] set; `mountjail completions` prints the script.
+//! The shell's script runs this program with [`VARIABLE`] set; `mountjail completions` prints the
+//! script.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -19,7 +20,10 @@ const VARIABLE: &str = "MOUNTJAIL_COMPLETE";
 
 /// Answers the shell and exits, if it is one that asks.
 pub(super) fn answer() {
-    CompleteEnv::with_factory(super::command).var(VARIABLE).completer("mountjail").complete();
+    CompleteEnv::with_factory(super::command)
+        .var(VARIABLE)
+        .completer("mountjail")
+        .complete();
 }
 
 /// The script that makes `shell` ask.
@@ -28,11 +32,14 @@ pub fn script(shell: Shell) -> Vec<u8> {
     let shells = env::Shells::builtins();
     if let Some(shell) = shells.completer(&shell.to_string()) {
         // Writing to memory does not fail.
-        let _ = shell.write_registration(VARIABLE, "mountjail", "mountjail", "mountjail", &mut script);
+        let _ =
+            shell.write_registration(VARIABLE, "mountjail", "mountjail", "mountjail", &mut script);
     }
     if shell == Shell::Zsh {
-        // Where zsh loads the file at the first completion, it is that completion's function as well.
-        script.extend(b"\n[[ $funcstack[1] != _mountjail ]] || _clap_dynamic_completer_mountjail\n");
+        // Where zsh loads the file at the first completion, it is that completion's function as
+        // well.
+        script
+            .extend(b"\n[[ $funcstack[1] != _mountjail ]] || _clap_dynamic_completer_mountjail\n");
     }
     script
 }
@@ -53,10 +60,14 @@ pub(super) fn site() -> ArgValueCompleter {
 /// Presets by name.
 pub(super) fn preset() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
-        let presets = sites::presets(&config(), &Trust::default()).unwrap_or_else(|_| Presets::built_in());
+        let presets =
+            sites::presets(&config(), &Trust::default()).unwrap_or_else(|_| Presets::built_in());
         let one = |name: &str| {
-            CompletionCandidate::new(name)
-                .help(presets.description(name).map(|about| about.to_owned().into()))
+            CompletionCandidate::new(name).help(
+                presets
+                    .description(name)
+                    .map(|about| about.to_owned().into()),
+            )
         };
         presets.names().map(one).collect()
     })
@@ -67,7 +78,10 @@ pub(super) fn user() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
         let names = passwd.lines().filter_map(|line| line.split(':').next());
-        names.filter(|name| !name.is_empty()).map(CompletionCandidate::new).collect()
+        names
+            .filter(|name| !name.is_empty())
+            .map(CompletionCandidate::new)
+            .collect()
     })
 }
 
@@ -77,7 +91,13 @@ fn config() -> PathBuf {
     set.unwrap_or_else(|| "/etc/mountjail".into()).into()
 }
 
-fn starting_with(typed: &OsStr, names: impl Iterator<Item = std::ffi::OsString>) -> Vec<CompletionCandidate> {
+fn starting_with(
+    typed: &OsStr,
+    names: impl Iterator<Item = std::ffi::OsString>,
+) -> Vec<CompletionCandidate> {
     let typed = typed.as_encoded_bytes();
-    names.filter(|name| name.as_encoded_bytes().starts_with(typed)).map(CompletionCandidate::new).collect()
+    names
+        .filter(|name| name.as_encoded_bytes().starts_with(typed))
+        .map(CompletionCandidate::new)
+        .collect()
 }

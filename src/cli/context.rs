@@ -44,7 +44,8 @@ impl<'o> Context<'o> {
     ) -> Result<Self> {
         let absolute = |path: PathBuf| {
             std::path::absolute(&path).map_err(|error| {
-                Error::failed(format!("cannot use the directory {}", path.display())).because(&error)
+                Error::failed(format!("cannot use the directory {}", path.display()))
+                    .because(&error)
             })
         };
         let state = match state_dir.filter(|dir| !dir.as_os_str().is_empty()) {
@@ -54,14 +55,29 @@ impl<'o> Context<'o> {
         // A directory that is not there cannot be looked up.
         let config = sites::absolute(&config).or_else(|_| absolute(config))?;
         let presets = Arc::new(sites::presets(&config, &trust)?);
-        Ok(Self { config, state, presets, host: Host::new(), out, limit, trust, roots: Arc::default() })
+        Ok(Self {
+            config,
+            state,
+            presets,
+            host: Host::new(),
+            out,
+            limit,
+            trust,
+            roots: Arc::default(),
+        })
     }
 
     /// The same with the host and the configuration as they are now.
     pub(super) fn reloaded(&self) -> Result<Self> {
         let trust = self.trust.afresh();
         let presets = Arc::new(sites::presets(&self.config, &trust)?);
-        Ok(Self { presets, trust, host: Host::new(), roots: Arc::default(), ..self.again() })
+        Ok(Self {
+            presets,
+            trust,
+            host: Host::new(),
+            roots: Arc::default(),
+            ..self.again()
+        })
     }
 
     /// The same once more, for threads that may outlive this one.
@@ -80,14 +96,20 @@ impl<'o> Context<'o> {
 
     /// The same configuration for another look at the host, which writes down what it looks up.
     pub(super) fn afresh(&self) -> Self {
-        Self { host: Host::new().recording(), ..self.again() }
+        Self {
+            host: Host::new().recording(),
+            ..self.again()
+        }
     }
 
     /// The resolver of this run.
     pub(super) fn resolver(&self) -> Result<Resolver> {
         let generated = HostPath::new(&self.state.lib).map_err(|why| {
-            Error::usage(format!("cannot use the state directory {}", self.state.lib.display()))
-                .because_of(why)
+            Error::usage(format!(
+                "cannot use the state directory {}",
+                self.state.lib.display()
+            ))
+            .because_of(why)
         })?;
         Ok(Resolver::new(&self.host, generated))
     }
@@ -97,8 +119,8 @@ impl<'o> Context<'o> {
         self.roots.get_or_init(|| sites::roots(self))
     }
 
-    /// As [`Context::engine_anywhere`], to mount and unmount with: not in another mount namespace than the records
-    /// tell of.
+    /// As [`Context::engine_anywhere`], to mount and unmount with: not in another mount namespace
+    /// than the records tell of.
     pub(super) fn engine(&self, boot: BootId, many: bool) -> Result<Engine> {
         if observe::owners_are_hidden() {
             let text = "this user namespace does not show whose the directories are that lead to the roots; see on the \
@@ -119,8 +141,9 @@ impl<'o> Context<'o> {
         self.engine_anywhere(boot, many)
     }
 
-    /// Whether the mounts would be seen nowhere else. Where that cannot be seen, so much is reported once, and the work
-    /// goes on: it may be right, as in a container whose first process belongs to somebody else.
+    /// Whether the mounts would be seen nowhere else. Where that cannot be seen, so much is
+    /// reported once, and the work goes on: it may be right, as in a container whose first process
+    /// belongs to somebody else.
     fn is_apart(&self) -> bool {
         observe::apart_from_first().unwrap_or_else(|error| {
             let run = self.state.run.display();
@@ -139,11 +162,16 @@ impl<'o> Context<'o> {
     /// What keeps other mountjails from editing files of the host; says so before it waits for one.
     pub(super) fn editing(&self) -> Result<Lock> {
         self.state.create()?;
-        let waiting = || self.out.info(format_args!("waiting for another mountjail to finish editing"));
+        let waiting = || {
+            self.out.info(format_args!(
+                "waiting for another mountjail to finish editing"
+            ))
+        };
         Lock::take(&self.state.edit_lock(), waiting)
     }
 
-    /// An engine, after what killed runs left was swept away. `many`: it will serve more than one site.
+    /// An engine, after what killed runs left was swept away. `many`: it will serve more than one
+    /// site.
     pub(super) fn engine_anywhere(&self, boot: BootId, many: bool) -> Result<Engine> {
         if !nix::unistd::geteuid().is_root() {
             return Err(Error::failed("mounting needs root").hint("run the command with sudo"));
@@ -156,9 +184,14 @@ impl<'o> Context<'o> {
     }
 }
 
-/// The whole mount table, where `whole` asks for it or the kernel cannot be asked for single mounts.
+/// The whole mount table, where `whole` asks for it or the kernel cannot be asked for single
+/// mounts.
 pub(super) fn table(whole: bool) -> Result<Option<Table>> {
-    if whole || !sys::probe::statmount() { Table::read().map(Some) } else { Ok(None) }
+    if whole || !sys::probe::statmount() {
+        Table::read().map(Some)
+    } else {
+        Ok(None)
+    }
 }
 
 /// Set by the first SIGINT, SIGTERM or SIGHUP: stop, and leave nothing half done.

@@ -29,10 +29,11 @@ use crate::{Error, Result};
 
 /// Try whether a site works inside; exit code 3 if a check failed
 ///
-/// Everything is tried in the site's root, as the user of its PHP-FPM pool, by a process that enters the root as a
-/// worker does: name servers, certificates, users, time zones, character sets, locales, devices, mail, sockets,
-/// libraries, and PHP's own settings. What fails is shown with the line that the manifest lacks, or what else to do.
-/// Nothing is changed. Without a site: what this kernel offers, room for mounts, the configuration.
+/// Everything is tried in the site's root, as the user of its PHP-FPM pool, by a process that
+/// enters the root as a worker does: name servers, certificates, users, time zones, character sets,
+/// locales, devices, mail, sockets, libraries, and PHP's own settings. What fails is shown with the
+/// line that the manifest lacks, or what else to do. Nothing is changed. Without a site: what this
+/// kernel offers, room for mounts, the configuration.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Example:\n  mountjail doctor site1\n  mountjail doctor --host db.example.org --tls example.org:443 \
@@ -45,8 +46,9 @@ pub(super) struct Doctor {
     /// A TLS server that has to be trusted inside
     #[arg(long, value_name = "HOST:PORT", requires = "site", value_parser = host_and_port)]
     tls: Option<(String, u16)>,
-    /// Look as this user of the host, by name or id; modules of the C library inside run as this user [default: the user
-    /// of the PHP-FPM pool with this chroot, else the first of the manifest's `users`, else nobody]
+    /// Look as this user of the host, by name or id; modules of the C library inside run as this
+    /// user [default: the user of the PHP-FPM pool with this chroot, else the first of the
+    /// manifest's `users`, else nobody]
     #[arg(short, long, value_name = "USER", requires = "site", add = complete::user())]
     user: Option<String>,
     /// PHP-FPM's configuration, a file or directory [default: those of this host]
@@ -65,15 +67,26 @@ const LONGEST_LOOK: Duration = Duration::from_secs(600);
 
 /// `example.org:443`, `[2001:db8::1]:443`
 fn host_and_port(text: &str) -> Result<(String, u16), String> {
-    let (host, port) = text.rsplit_once(':').ok_or("there is no port; for https it is 443")?;
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let (host, port) = text
+        .rsplit_once(':')
+        .ok_or("there is no port; for https it is 443")?;
+    let host = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
     let port = port.parse().map_err(|_| format!("`{port}` is no port"))?;
-    if host.is_empty() { Err("there is no host".to_owned()) } else { Ok((host.to_owned(), port)) }
+    if host.is_empty() {
+        Err("there is no host".to_owned())
+    } else {
+        Ok((host.to_owned(), port))
+    }
 }
 
 impl Doctor {
     pub(super) fn run(&self, context: &'static Context<'static>) -> anyhow::Result<u8> {
-        let Some(site) = &self.site else { return Ok(self.machine(context)?) };
+        let Some(site) = &self.site else {
+            return Ok(self.machine(context)?);
+        };
         let site = sites::one(context, site)?;
         inside::prepare()?;
         let (doctor, stop) = (self.clone(), stop_flag()?);
@@ -83,44 +96,84 @@ impl Doctor {
             Ok(code) => Ok(code),
             Err(failed) => {
                 let (code, errors) = failed.report(context, &site);
-                Ok(self.print(context, &json!({ "site": site.name, "errors": errors }), "", code))
+                Ok(self.print(
+                    context,
+                    &json!({ "site": site.name, "errors": errors }),
+                    "",
+                    code,
+                ))
             }
         }
     }
 
-    fn site(&self, context: &Context<'_>, site: &Site, stop: &Arc<AtomicBool>) -> Result<u8, Failed> {
+    fn site(
+        &self,
+        context: &Context<'_>,
+        site: &Site,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<u8, Failed> {
         let manifest = sites::load(context, site).map_err(Failed::Manifest)?;
         let desired = resolved(context, &context.resolver()?, &manifest)?;
         let table = Table::read()?;
-        let (observed, plan) = observe_and_plan(context, &desired, &observe::boot_id()?, Some(&table))?;
+        let (observed, plan) =
+            observe_and_plan(context, &desired, &observe::boot_id()?, Some(&table))?;
         if plan.site_state() == SiteState::Down && !desired.mounts.is_empty() {
-            let down =
-                Error::failed(format!("{}: the site is not up, so nothing inside can be tried", site.name));
+            let down = Error::failed(format!(
+                "{}: the site is not up, so nothing inside can be tried",
+                site.name
+            ));
             return Err(down.hint(format!("mountjail up {}", site.name)).into());
         }
-        let (tenants, odd) = doctor::tenants(&self.masters(), &desired.root)
-            .map_err(|error| inside::unreadable(error, "the right one with --fpm").context(&site.name))?;
+        let (tenants, odd) = doctor::tenants(&self.masters(), &desired.root).map_err(|error| {
+            inside::unreadable(error, "the right one with --fpm").context(&site.name)
+        })?;
         for error in &odd {
-            context.out.warn(format_args!("{}: left out: {error}", site.name));
+            context
+                .out
+                .warn(format_args!("{}: left out: {error}", site.name));
         }
         let who = inside::who(self.user.as_deref(), &tenants, &manifest)
             .map_err(|error| error.context(&site.name))?;
         let since = observed.record.as_ref().and_then(Record::since);
         let (manifest, desired, plan, tenants) = (&manifest, &desired, &plan, tenants.as_slice());
         let table = &table;
-        self.examine(context, &Patient { manifest, desired, plan, tenants, table, who, since }, stop)
-            .map_err(Failed::from)
+        self.examine(
+            context,
+            &Patient {
+                manifest,
+                desired,
+                plan,
+                tenants,
+                table,
+                who,
+                since,
+            },
+            stop,
+        )
+        .map_err(Failed::from)
     }
 
-    fn examine(&self, context: &Context<'_>, patient: &Patient<'_>, stop: &Arc<AtomicBool>) -> Result<u8> {
+    fn examine(
+        &self,
+        context: &Context<'_>,
+        patient: &Patient<'_>,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<u8> {
         let limit = context.limit.unwrap_or(LONGEST_LOOK).min(LONGEST_LOOK);
-        let options = Options { limit, name: self.host.clone(), tls: self.tls.clone(), stop: stop.clone() };
+        let options = Options {
+            limit,
+            name: self.host.clone(),
+            tls: self.tls.clone(),
+            stop: stop.clone(),
+        };
         let findings = doctor::examine(patient, &options, &context.host);
         let Desired { site, root, .. } = patient.desired;
         if is_set(&options.stop) {
             return Err(Error::interrupted(format!("{site}: stopped by a signal")));
         }
-        let failed = findings.iter().any(|finding| finding.verdict == Verdict::Failed);
+        let failed = findings
+            .iter()
+            .any(|finding| finding.verdict == Verdict::Failed);
         let user = &patient.who.name;
         let json = json!({
             "site": site, "root": root, "user": user, "ok": !failed,
@@ -132,21 +185,34 @@ impl Doctor {
 
     fn print(&self, context: &Context<'_>, json: &Value, text: &str, code: u8) -> u8 {
         if self.json {
-            return context.out.print_and(format!("{:#}\n", json!({ "sites": [json] })), code);
+            return context
+                .out
+                .print_and(format!("{:#}\n", json!({ "sites": [json] })), code);
         }
         context.out.print_and(text, code)
     }
 
     fn masters(&self) -> Vec<PathBuf> {
-        if self.fpm.is_empty() { fpm::configurations() } else { self.fpm.clone() }
+        if self.fpm.is_empty() {
+            fpm::configurations()
+        } else {
+            self.fpm.clone()
+        }
     }
 
     fn machine(&self, context: &Context<'_>) -> Result<u8> {
         let machine = Machine::look(std::env::var("MOUNTJAIL_ENGINE").ok().as_deref())?;
         let sites = sites::all(context);
-        let sites =
-            sites.as_ref().map(|sites| sites.iter().map(|site| site.name.as_str()).collect::<Vec<_>>());
-        let (code, mut text) = (if machine.is_full() { DIFFERENT } else { 0 }, machine_text(&machine));
+        let sites = sites.as_ref().map(|sites| {
+            sites
+                .iter()
+                .map(|site| site.name.as_str())
+                .collect::<Vec<_>>()
+        });
+        let (code, mut text) = (
+            if machine.is_full() { DIFFERENT } else { 0 },
+            machine_text(&machine),
+        );
         let engine = machine.engine.as_ref();
         let code = engine.as_ref().err().map_or(code, |error| {
             context.out.error(error);
@@ -155,7 +221,10 @@ impl Doctor {
         let config = context.config.display();
         match &sites {
             Ok(sites) => {
-                line(&mut text, format_args!("configuration: {config}, {}", plural(sites.len(), "site")));
+                line(
+                    &mut text,
+                    format_args!("configuration: {config}, {}", plural(sites.len(), "site")),
+                );
             }
             Err(error) => line(&mut text, format_args!("configuration: {error}")),
         }
@@ -163,7 +232,9 @@ impl Doctor {
         for (pool, chroot) in &unserved {
             line(
                 &mut text,
-                format_args!("no site for the pool {pool} in {chroot}: `mountjail import` makes one"),
+                format_args!(
+                    "no site for the pool {pool} in {chroot}: `mountjail import` makes one"
+                ),
             );
         }
         if self.json {
@@ -172,8 +243,10 @@ impl Doctor {
                 .iter()
                 .map(|(name, there, _)| ((*name).to_owned(), json!(known(*there))))
                 .collect();
-            let unserved: Vec<_> =
-                unserved.iter().map(|(pool, root)| json!({ "pool": pool, "root": root })).collect();
+            let unserved: Vec<_> = unserved
+                .iter()
+                .map(|(pool, root)| json!({ "pool": pool, "root": root }))
+                .collect();
             text = format!(
                 "{:#}\n",
                 json!({
@@ -214,8 +287,16 @@ fn as_json(finding: &Finding) -> Value {
 }
 
 fn text(site: &SiteName, root: &HostPath, user: &str, findings: &[Finding]) -> String {
-    let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
-    let (failed, needed) = (count(Verdict::Failed), findings.len() - count(Verdict::NotNeeded));
+    let count = |verdict| {
+        findings
+            .iter()
+            .filter(|finding| finding.verdict == verdict)
+            .count()
+    };
+    let (failed, needed) = (
+        count(Verdict::Failed),
+        findings.len() - count(Verdict::NotNeeded),
+    );
     let mut summary = match failed {
         0 => format!("{} ok", plural(count(Verdict::Ok), "check")),
         failed => format!("{failed} of {} failed", plural(needed, "check")),
@@ -224,9 +305,21 @@ fn text(site: &SiteName, root: &HostPath, user: &str, findings: &[Finding]) -> S
         let _ = write!(summary, ", {} not possible", count(Verdict::CouldNotCheck));
     }
     let mut text = String::new();
-    line(&mut text, format_args!("{site}: {summary}, in {root} as {user}"));
-    for Finding { check, verdict, detail, remedies } in findings {
-        line(&mut text, format_args!("  {verdict:<15} {check:<11} {detail}"));
+    line(
+        &mut text,
+        format_args!("{site}: {summary}, in {root} as {user}"),
+    );
+    for Finding {
+        check,
+        verdict,
+        detail,
+        remedies,
+    } in findings
+    {
+        line(
+            &mut text,
+            format_args!("  {verdict:<15} {check:<11} {detail}"),
+        );
         for remedy in remedies {
             let what = match remedy {
                 doctor::Remedy::Manifest { .. } => "manifest:",
@@ -238,7 +331,8 @@ fn text(site: &SiteName, root: &HostPath, user: &str, findings: &[Finding]) -> S
     text
 }
 
-/// Whether a system call is there; `None`: to others than root, some are refused as if they were not.
+/// Whether a system call is there; `None`: to others than root, some are refused as if they were
+/// not.
 fn known(there: bool) -> Option<bool> {
     (there || geteuid().is_root()).then_some(there)
 }
@@ -259,7 +353,11 @@ fn machine_text(machine: &Machine) -> String {
         Some(most) => write!(text, "mounts: {} of {most} (fs.mount-max)", machine.mounts),
         None => write!(text, "mounts: {}", machine.mounts),
     };
-    let advice = if machine.is_full() { "; little room is left: `sysctl fs.mount-max=200000`" } else { "" };
+    let advice = if machine.is_full() {
+        "; little room is left: `sysctl fs.mount-max=200000`"
+    } else {
+        ""
+    };
     text.push_str(advice);
     text.push('\n');
     text
@@ -271,7 +369,10 @@ mod tests {
 
     #[test]
     fn servers() {
-        assert_eq!(host_and_port("example.org:443"), Ok(("example.org".into(), 443)));
+        assert_eq!(
+            host_and_port("example.org:443"),
+            Ok(("example.org".into(), 443))
+        );
         assert_eq!(host_and_port("[::1]:8443"), Ok(("::1".into(), 8443)));
         for bad in ["example.org", ":443", "example.org:", "example.org:70000"] {
             assert!(host_and_port(bad).is_err(), "{bad}");

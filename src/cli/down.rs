@@ -25,12 +25,12 @@ const THREADS: usize = 32;
 
 /// Unmount what mountjail mounted and remove what it made, nothing else
 ///
-/// Works from the records, so also for a site whose manifest is gone, or whose root was moved. While processes use the
-/// mounts, in whatever mount namespace, or run inside, it names them and changes nothing. A running PHP-FPM with a pool
-/// that has the site's root counts as well.
+/// Works from the records, so also for a site whose manifest is gone, or whose root was moved.
+/// While processes use the mounts, in whatever mount namespace, or run inside, it names them and
+/// changes nothing. A running PHP-FPM with a pool that has the site's root counts as well.
 ///
-/// On storage that other hosts may have mounted (NFS and its kind) what mountjail made in the root stays: to remove a
-/// placeholder there takes the mount on it away in every other kernel.
+/// On storage that other hosts may have mounted (NFS and its kind) what mountjail made in the root
+/// stays: to remove a placeholder there takes the mount on it away in every other kernel.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:\n  mountjail down site1\n  mountjail down --all --lazy")]
 pub(super) struct Down {
@@ -69,16 +69,23 @@ impl Down {
         let down = move |site: &Site, _: &Stop| each.site(site);
         let results = parallel::each(context, &sites, THREADS, &stop, down);
         let begun = results.len();
-        let (mut codes, json): (Vec<_>, Vec<_>) =
-            sites.iter().zip(results).map(|(site, result)| run.report(site, result)).unzip();
+        let (mut codes, json): (Vec<_>, Vec<_>) = sites
+            .iter()
+            .zip(results)
+            .map(|(site, result)| run.report(site, result))
+            .unzip();
         if is_set(&stop) && begun < sites.len() {
             let rest = plural(sites.len() - begun, "site");
-            context.out.error(&Error::interrupted(format!("stopped by a signal; {rest} not begun")));
+            context.out.error(&Error::interrupted(format!(
+                "stopped by a signal; {rest} not begun"
+            )));
             codes.push(1);
         }
         let code = worst(codes);
         if self.json {
-            return Ok(context.out.print_and(format!("{:#}\n", json!({ "sites": json })), code));
+            return Ok(context
+                .out
+                .print_and(format!("{:#}\n", json!({ "sites": json })), code));
         }
         Ok(code)
     }
@@ -99,13 +106,15 @@ impl Down {
             }
         }
         let boot = observe::boot_id()?;
-        sites.retain(|site| match sites::of_another_configuration(context, site, &boot) {
-            Some(why) => {
-                context.out.warn(format_args!("{}: left: {why}", site.name));
-                false
-            }
-            None => true,
-        });
+        sites.retain(
+            |site| match sites::of_another_configuration(context, site, &boot) {
+                Some(why) => {
+                    context.out.warn(format_args!("{}: left: {why}", site.name));
+                    false
+                }
+                None => true,
+            },
+        );
         Ok(sites)
     }
 }
@@ -138,20 +147,36 @@ impl Run {
     fn site(&self, site: &Site) -> Result<(HostPath, Outcome), Stays> {
         let named = |error: Error| error.context(&site.name);
         let _lock = lock(self.context, &self.engine, site)?;
-        let records = self.context.state.read(&site.name, &self.boot).map_err(named)?;
+        let records = self
+            .context
+            .state
+            .read(&site.name, &self.boot)
+            .map_err(named)?;
         for warning in &records.warnings {
-            self.context.out.warn(format_args!("{}: {warning}", site.name));
+            self.context
+                .out
+                .warn(format_args!("{}: {warning}", site.name));
         }
-        let known = if records.record.is_none() { self.known(site) } else { None };
+        let known = if records.record.is_none() {
+            self.known(site)
+        } else {
+            None
+        };
         let Some(root) = self.root(site, &records, known.as_ref())? else {
             return self.root_is_gone(site, records);
         };
         if let Some(recorded) = records.root().filter(|recorded| **recorded != root) {
-            self.context.out.info(format_args!("{}: the root {recorded} was moved to {root}", site.name));
+            self.context.out.info(format_args!(
+                "{}: the root {recorded} was moved to {root}",
+                site.name
+            ));
         }
         let records = records.moved_to(&root);
         let kept = records.kept.as_ref().filter(|kept| kept.root == root);
-        let needed_by = self.needs.file_of(&site.name, kept.and_then(|kept| kept.fstab.as_ref())).cloned();
+        let needed_by = self
+            .needs
+            .file_of(&site.name, kept.and_then(|kept| kept.fstab.as_ref()))
+            .cloned();
         if let Some(file) = &needed_by {
             self.context.out.info(format_args!(
                 "{}: what its lines in {file} mount on stays; `mountjail fstab --uninstall {}` removes it",
@@ -176,7 +201,10 @@ impl Run {
         if let Some(observed) = observe::as_recorded(&records).filter(|_| !self.arguments.lazy) {
             self.stop_if_in_use(site, &root, &observed)?;
             let (plan, left) = plan(None, &observed);
-            let done = self.engine.down_if_quiet(&plan, &observed, &log).map_err(Failed::Engine)?;
+            let done = self
+                .engine
+                .down_if_quiet(&plan, &observed, &log)
+                .map_err(Failed::Engine)?;
             if let Some(outcome) = done {
                 return Ok((root, with(outcome, left)));
             }
@@ -184,39 +212,63 @@ impl Run {
         let table = self.table()?;
         let look = |known: Option<Desired>| {
             let known = known.filter(|known| known.root == root);
-            let desired = known.unwrap_or_else(|| Desired::nothing(site.name.clone(), root.clone()));
+            let desired =
+                known.unwrap_or_else(|| Desired::nothing(site.name.clone(), root.clone()));
             let observed = observe::standing(&desired, records.clone(), table);
             let plan = plan(Some(&desired), &observed);
             (observed, plan)
         };
         let (mut observed, (mut plan, mut left)) = look(known);
         let unmounts = |step: &Step| matches!(step, Step::Detach { .. } | Step::DetachStray(_));
-        let recorded = records.record.as_ref().is_some_and(|record| !record.mounts.is_empty());
+        let recorded = records
+            .record
+            .as_ref()
+            .is_some_and(|record| !record.mounts.is_empty());
         if recorded && !plan.steps.iter().any(unmounts) {
-            // A record that nothing there agrees with is as good as lost, as one from another mount namespace is.
+            // A record that nothing there agrees with is as good as lost, as one from another mount
+            // namespace is.
             (observed, (plan, left)) = look(self.known(site));
         }
         if plan.steps.iter().any(unmounts) {
             self.stop_if_in_use(site, &root, &observed)?;
         }
-        let outcome =
-            self.engine.down(&plan, &observed, self.arguments.lazy, &log).map_err(Failed::Engine)?;
+        let outcome = self
+            .engine
+            .down(&plan, &observed, self.arguments.lazy, &log)
+            .map_err(Failed::Engine)?;
         Ok((root, with(outcome, left)))
     }
 
-    /// Before the first change: who uses the site. With --lazy it is only said whom it leaves without the mounts.
-    fn stop_if_in_use(&self, site: &Site, root: &HostPath, observed: &Observed) -> Result<(), Stays> {
-        let found = self.users.of(root, observed).map_err(|error| error.context(&site.name))?;
+    /// Before the first change: who uses the site. With --lazy it is only said whom it leaves
+    /// without the mounts.
+    fn stop_if_in_use(
+        &self,
+        site: &Site,
+        root: &HostPath,
+        observed: &Observed,
+    ) -> Result<(), Stays> {
+        let found = self
+            .users
+            .of(root, observed)
+            .map_err(|error| error.context(&site.name))?;
         if found.by.is_empty() {
             return Ok(());
         }
         if self.arguments.lazy {
             for user in &found.by {
-                self.context.out.info(format_args!("{}: left without the mounts: {user}", site.name));
+                self.context.out.info(format_args!(
+                    "{}: left without the mounts: {user}",
+                    site.name
+                ));
             }
             return Ok(());
         }
-        let targets: Vec<_> = found.targets.iter().take(SHOWN).map(ToString::to_string).collect();
+        let targets: Vec<_> = found
+            .targets
+            .iter()
+            .take(SHOWN)
+            .map(ToString::to_string)
+            .collect();
         let more = found.targets.len() - targets.len();
         let what = match (targets.is_empty(), more) {
             (true, _) => "in use by what runs inside".to_owned(),
@@ -237,16 +289,24 @@ impl Run {
         Ok(self.table.get_or_init(|| table))
     }
 
-    /// A root that is nowhere was removed, or is on a disk that is not mounted now: what was made in it stays recorded.
+    /// A root that is nowhere was removed, or is on a disk that is not mounted now: what was made
+    /// in it stays recorded.
     fn root_is_gone(&self, site: &Site, records: Records) -> Result<(HostPath, Outcome), Stays> {
         let named = |error: Error| error.context(&site.name);
-        let root = records.root().cloned().or_else(|| sites::root_of(site)).unwrap_or_else(HostPath::slash);
+        let root = records
+            .root()
+            .cloned()
+            .or_else(|| sites::root_of(site))
+            .unwrap_or_else(HostPath::slash);
         let nothing = Desired::nothing(site.name.clone(), root.clone());
         let observed = observe::standing(&nothing, records, &Table::default());
         if !observed.strays.is_empty() {
             self.stop_if_in_use(site, &root, &observed)?;
         }
-        let detached = self.engine.down_without_root(&site.name, &root, &observed).map_err(named)?;
+        let detached = self
+            .engine
+            .down_without_root(&site.name, &root, &observed)
+            .map_err(named)?;
         if observed.kept.is_some_and(|kept| !kept.made.is_empty()) {
             self.context.out.warn(format_args!(
                 "{}: the root {root} is not there; `down` removes what mountjail made in it when it is there again, and \
@@ -254,16 +314,27 @@ impl Run {
                 site.name
             ));
         }
-        Ok((root, Outcome { detached, ..Outcome::default() }))
+        Ok((
+            root,
+            Outcome {
+                detached,
+                ..Outcome::default()
+            },
+        ))
     }
 
-    /// What the manifest asks for, to recognise mounts whose record is lost. Sources that do not answer keep no site up: then
-    /// only what is recorded is ours.
+    /// What the manifest asks for, to recognise mounts whose record is lost. Sources that do not
+    /// answer keep no site up: then only what is recorded is ours.
     fn known(&self, site: &Site) -> Option<Desired> {
         let (context, resolver) = (self.context.again(), self.resolver.clone());
-        let limit = self.context.limit.map(|limit| (limit / 2).min(patience::SHORT));
+        let limit = self
+            .context
+            .limit
+            .map(|limit| (limit / 2).min(patience::SHORT));
         let desired = move |site: &Site| work::desired(&context, &resolver, site).ok();
-        let found = patience::each_within(vec![site.clone()], limit, desired).pop().flatten();
+        let found = patience::each_within(vec![site.clone()], limit, desired)
+            .pop()
+            .flatten();
         if found.is_none() {
             self.context.out.info(format_args!(
                 "{}: its sources do not answer; mounts that no record tells of are not recognised",
@@ -287,8 +358,8 @@ impl Run {
         if let Some(known) = known {
             return Ok(Some(known.root.clone()));
         }
-        // Neither recorded nor resolvable: a site that is not there is an error, one with a wrong manifest
-        // has nothing that could be recognised as ours.
+        // Neither recorded nor resolvable: a site that is not there is an error, one with a wrong
+        // manifest has nothing that could be recognised as ours.
         let manifest = sites::load(self.context, site).map_err(Failed::Manifest)?;
         Ok(Host::new().walk(&manifest.root).ok().map(|walk| walk.real))
     }
@@ -304,7 +375,11 @@ impl Run {
                 match outcome.detached {
                     0 => out.info(format_args!("{}: down; nothing was mounted", site.name)),
                     count => {
-                        out.info(format_args!("{}: down, {} detached", site.name, plural(count, "mount")));
+                        out.info(format_args!(
+                            "{}: down, {} detached",
+                            site.name,
+                            plural(count, "mount")
+                        ));
                     }
                 }
                 let json = json!({
@@ -323,7 +398,10 @@ impl Run {
                     out.info(format_args!("{}: and {more}; --json lists all", site.name));
                 }
                 let errors: Vec<_> = [error.to_string()].into_iter().chain(by).collect();
-                (error.exit_code(), json!({ "site": site.name, "down": false, "errors": errors }))
+                (
+                    error.exit_code(),
+                    json!({ "site": site.name, "down": false, "errors": errors }),
+                )
             }
             Err(Stays::Failed(failed)) => {
                 let (code, errors) = failed.report(self.context, site);
@@ -334,7 +412,10 @@ impl Run {
                         site.name
                     ));
                 }
-                (code, json!({ "site": site.name, "down": false, "errors": errors }))
+                (
+                    code,
+                    json!({ "site": site.name, "down": false, "errors": errors }),
+                )
             }
         }
     }

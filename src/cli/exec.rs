@@ -14,18 +14,19 @@ use crate::plan::SiteState;
 
 /// Run a command inside a site's root, as its daemon would
 ///
-/// The command takes mountjail's place as a process: signals, the terminal and the exit code are its own, but neither it
-/// nor what it starts can type into that terminal. It begins in / with a new environment (PATH, HOME, USER, LOGNAME; TERM,
-/// COLORTERM, LANG, LC_* and TZ are kept). Exit codes of mountjail itself: 127 if the command is not in the jail, 126 if it
-/// cannot be run.
+/// The command takes mountjail's place as a process: signals, the terminal and the exit code are
+/// its own, but neither it nor what it starts can type into that terminal. It begins in / with a
+/// new environment (PATH, HOME, USER, LOGNAME; TERM, COLORTERM, LANG, LC_* and TZ are kept). Exit
+/// codes of mountjail itself: 127 if the command is not in the jail, 126 if it cannot be run.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  mountjail exec site1 -- ping -c1 example.org\n  mountjail exec --user www-data site1 \
                   -- php -r 'echo gethostbyname(\"example.org\");'\n  mountjail exec --up site1 -- busybox sh"
 )]
 pub(super) struct Exec {
-    /// Run as this user of the host, by name or id, with its groups; root can leave a chroot [default: the user of the
-    /// PHP-FPM pool with this chroot, else the first of the manifest's `users`, else nobody; never root]
+    /// Run as this user of the host, by name or id, with its groups; root can leave a chroot
+    /// [default: the user of the PHP-FPM pool with this chroot, else the first of the manifest's
+    /// `users`, else nobody; never root]
     #[arg(short, long, value_name = "USER", add = complete::user())]
     user: Option<String>,
     /// Bring the site up first
@@ -56,10 +57,14 @@ impl Exec {
         };
         if jail.state == SiteState::Down {
             let down = Error::failed(format!("{}: the site is not up", site.name));
-            return Err(down.hint("bring it up with `mountjail up`, or give --up").into());
+            return Err(down
+                .hint("bring it up with `mountjail up`, or give --up")
+                .into());
         }
         let inside = Inside::of(&jail, self.user.as_deref(), &self.command);
-        front::go(&serde_json::to_vec(&inside.map_err(|error| error.context(&site.name))?)?);
+        front::go(&serde_json::to_vec(
+            &inside.map_err(|error| error.context(&site.name))?,
+        )?);
         Ok(0)
     }
 

@@ -1,9 +1,11 @@
-//! Two processes: one that works, and one in front of it, which was started by the caller and asks no file system anything.
+//! Two processes: one that works, and one in front of it, which was started by the caller and asks
+//! no file system anything.
 //!
-//! A thread that waits for a server which does not answer cannot be ended, and neither can its process: whoever waits for
-//! that one waits as well. So the process in front ends when the other one tells it to, which closes before that what
-//! anybody could wait for: the standard streams, and locks. What is left of it is ended by the kernel whenever the server
-//! answers, without doing anything more.
+//! A thread that waits for a server which does not answer cannot be ended, and neither can its
+//! process: whoever waits for that one waits as well. So the process in front ends when the other
+//! one tells it to, which closes before that what anybody could wait for: the standard streams, and
+//! locks. What is left of it is ended by the kernel whenever the server answers, without doing
+//! anything more.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -30,13 +32,18 @@ use crate::patience::{self, Glimpse, LAST_WAIT, Silence, Sleep};
 use crate::{Error, sys};
 
 /// What the working process hears of from the one in front.
-const FORWARDED: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+const FORWARDED: [Signal; 4] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+];
 
 /// What ends a command that has nothing to leave off.
 const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
-/// How often the working thread is looked at, at most: while it waits for nothing that can be silent, it is looked at less
-/// and less.
+/// How often the working thread is looked at, at most: while it waits for nothing that can be
+/// silent, it is looked at less and less.
 const PERIOD: Duration = Duration::from_millis(250);
 const LONGEST_PERIOD: Duration = Duration::from_secs(4);
 
@@ -92,8 +99,9 @@ pub(super) enum Told {
     Go(Vec<u8>),
 }
 
-/// Runs `command` in a process of its own, and gives, in this one, what is to be done then. This process must have one
-/// thread. `limit`: how long the command may wait for a file system where no site is given up for it.
+/// Runs `command` in a process of its own, and gives, in this one, what is to be done then. This
+/// process must have one thread. `limit`: how long the command may wait for a file system where no
+/// site is given up for it.
 ///
 /// Errors: the processes cannot hear of each other.
 pub(super) fn run(
@@ -106,13 +114,17 @@ pub(super) fn run(
     let signals: SigSet = FORWARDED.into_iter().chain([Signal::SIGCHLD]).collect();
     signals.thread_block()?;
     let Ok(worker) = sys::fork() else {
-        // There can be no more processes: this one does the work, and waits for what does not answer.
+        // There can be no more processes: this one does the work, and waits for what does not
+        // answer.
         before.thread_set_mask()?;
         return Ok(alone(command));
     };
     let Some(worker) = worker else {
         drop(line);
-        let _ = FRONT.set(Front { pid: front, line: to_front }); // it is a new process
+        let _ = FRONT.set(Front {
+            pid: front,
+            line: to_front,
+        }); // it is a new process
         let _ = before.thread_set_mask(); // it was valid before
         work(out, limit, command)
     };
@@ -146,16 +158,19 @@ fn wait(worker: Pid, line: &UnixDatagram, signals: &SigSet) -> io::Result<(Optio
         } else {
             PollTimeout::NONE
         };
-        let mut fds =
-            [PollFd::new(line.as_fd(), PollFlags::POLLIN), PollFd::new(arriving.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [
+            PollFd::new(line.as_fd(), PollFlags::POLLIN),
+            PollFd::new(arriving.as_fd(), PollFlags::POLLIN),
+        ];
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
         // In this order: the signal that tells of its end, the end, what it said before.
         while let Ok(Some(signal)) = arriving.read_signal() {
-            let Some(name) =
-                i32::try_from(signal.ssi_signo).ok().and_then(|signal| Signal::try_from(signal).ok())
+            let Some(name) = i32::try_from(signal.ssi_signo)
+                .ok()
+                .and_then(|signal| Signal::try_from(signal).ok())
             else {
                 continue;
             };
@@ -176,7 +191,8 @@ fn wait(worker: Pid, line: &UnixDatagram, signals: &SigSet) -> io::Result<(Optio
                     return Ok((Signal::try_from(i32::from(*signal)).ok(), Told::Code(1)));
                 }
                 [message::NOTIFY, text @ ..] => {
-                    let _ = sd_notify::notify(&[NotifyState::Custom(&String::from_utf8_lossy(text))]);
+                    let _ =
+                        sd_notify::notify(&[NotifyState::Custom(&String::from_utf8_lossy(text))]);
                 }
                 [message::GO, what @ ..] => go = Some(what.to_vec()),
                 _ => {}
@@ -185,7 +201,10 @@ fn wait(worker: Pid, line: &UnixDatagram, signals: &SigSet) -> io::Result<(Optio
         match ended {
             Ok(WaitStatus::Exited(_, code)) => {
                 let code = u8::try_from(code).unwrap_or(1);
-                return Ok((None, go.filter(|_| code == 0).map_or(Told::Code(code), Told::Go)));
+                return Ok((
+                    None,
+                    go.filter(|_| code == 0).map_or(Told::Code(code), Told::Go),
+                ));
             }
             Ok(WaitStatus::Signaled(_, signal, _)) => return Ok((Some(signal), Told::Code(1))),
             Ok(_) | Err(Errno::EINTR) => {}
@@ -205,7 +224,8 @@ fn wait(worker: Pid, line: &UnixDatagram, signals: &SigSet) -> io::Result<(Optio
 fn is_ending(worker: Pid) -> bool {
     let text = std::fs::read_to_string(format!("/proc/{worker}/stat"));
     text.is_ok_and(|text| {
-        text.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
+        text.rsplit_once(')')
+            .is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
     })
 }
 
@@ -219,7 +239,11 @@ fn die_by(signal: Signal) -> Told {
 }
 
 /// In the working process: the command in a thread, and in this one somebody who looks after that.
-fn work(out: &'static Out, limit: Option<Duration>, command: impl FnOnce() -> u8 + Send + 'static) -> ! {
+fn work(
+    out: &'static Out,
+    limit: Option<Duration>,
+    command: impl FnOnce() -> u8 + Send + 'static,
+) -> ! {
     // Not SIGKILL: that would leave locks held by a thread that cannot be ended.
     let _ = set_pdeathsig(Signal::SIGTERM); // there is such a signal
     if getppid() != pid() {
@@ -235,7 +259,8 @@ fn work(out: &'static Out, limit: Option<Duration>, command: impl FnOnce() -> u8
     }
 }
 
-/// Runs `command` in a thread until it ends, is silent for too long, or a signal ends it; gives its exit code.
+/// Runs `command` in a thread until it ends, is silent for too long, or a signal ends it; gives its
+/// exit code.
 fn look_after(
     out: &'static Out,
     limit: Option<Duration>,
@@ -248,10 +273,13 @@ fn look_after(
     wake.set_nonblocking(true)?;
     let _ = WAKE.set(wake); // it is the first
     let (tell_id, id) = mpsc::channel();
-    thread::Builder::new().name("command".to_owned()).stack_size(STACK).spawn(move || {
-        let _ = tell_id.send(gettid());
-        let _ = tell.write_all(&[command()]);
-    })?;
+    thread::Builder::new()
+        .name("command".to_owned())
+        .stack_size(STACK)
+        .spawn(move || {
+            let _ = tell_id.send(gettid());
+            let _ = tell.write_all(&[command()]);
+        })?;
     let mut look = Look::at(id.recv().map_err(io::Error::other)?, limit);
     loop {
         let fds = [result.as_fd(), signals.pipe.as_fd(), woken.as_fd()];
@@ -286,7 +314,8 @@ fn look_after(
     }
 }
 
-/// The signals that end a command, as something to wait for. The first thread gets them, whatever the others wait for.
+/// The signals that end a command, as something to wait for. The first thread gets them, whatever
+/// the others wait for.
 struct Signals {
     pipe: UnixStream,
     last: Arc<AtomicUsize>,
@@ -325,18 +354,31 @@ struct Look {
 
 impl Look {
     fn at(thread: Pid, limit: Option<Duration>) -> Self {
-        Self { thread, sleep: Sleep::default(), limit, period: PERIOD }
+        Self {
+            thread,
+            sleep: Sleep::default(),
+            limit,
+            period: PERIOD,
+        }
     }
 
-    /// What it has waited for too long, if it has. Only file systems count: it may wait for signals, for processes that it
-    /// started, and for its own threads as long as these take.
+    /// What it has waited for too long, if it has. Only file systems count: it may wait for
+    /// signals, for processes that it started, and for its own threads as long as these take.
     fn again(&mut self) -> Option<Silence> {
         let awake = self.sleep.look(Glimpse::of(self.thread)?, Instant::now());
-        let path = if awake { None } else { patience::asked_by(self.thread) };
+        let path = if awake {
+            None
+        } else {
+            patience::asked_by(self.thread)
+        };
         if path.is_none() {
             self.sleep.forgive();
         }
-        self.period = if awake || path.is_some() { PERIOD } else { (self.period * 2).min(LONGEST_PERIOD) };
+        self.period = if awake || path.is_some() {
+            PERIOD
+        } else {
+            (self.period * 2).min(LONGEST_PERIOD)
+        };
         let limit = self.limit.filter(|limit| self.sleep.exceeds(*limit))?;
         Some(Silence { path, limit })
     }
@@ -372,8 +414,11 @@ pub(super) fn notify(states: &[NotifyState<'_>]) {
 /// How often the service manager wants to hear of the process in front: `sd_watchdog_enabled(3)`.
 pub(super) fn watchdog() -> Option<Duration> {
     let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
-    let of_another = number("WATCHDOG_PID").is_some_and(|of| i64::try_from(of) != Ok(pid().as_raw().into()));
-    number("WATCHDOG_USEC").filter(|_| !of_another).map(Duration::from_micros)
+    let of_another =
+        number("WATCHDOG_PID").is_some_and(|of| i64::try_from(of) != Ok(pid().as_raw().into()));
+    number("WATCHDOG_USEC")
+        .filter(|_| !of_another)
+        .map(Duration::from_micros)
 }
 
 /// Has the process in front go on with `what`, once this one has ended with the exit code 0.
@@ -390,13 +435,16 @@ fn tell(message: &[u8]) {
     }
 }
 
-/// Ends this process, in which a thread may hang, after it let go of all that others may wait for, and told the process in
-/// front how to end.
+/// Ends this process, in which a thread may hang, after it let go of all that others may wait for,
+/// and told the process in front how to end.
 fn leave(last_words: &[u8]) -> ! {
     let line = FRONT.get().map(|front| front.line.as_raw_fd());
     if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
         let kept = [line, Some(null.as_raw_fd())];
-        for fd in harmless().into_iter().filter(|fd| !kept.contains(&Some(*fd))) {
+        for fd in harmless()
+            .into_iter()
+            .filter(|fd| !kept.contains(&Some(*fd)))
+        {
             sys::abandon(fd, null.as_fd());
         }
     }
@@ -404,17 +452,27 @@ fn leave(last_words: &[u8]) -> ! {
     sys::leave(1)
 }
 
-/// The descriptors whose closing asks no server. That is what a file may need which was opened to be read.
+/// The descriptors whose closing asks no server. That is what a file may need which was opened to
+/// be read.
 fn harmless() -> Vec<RawFd> {
-    let all = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    let all: Vec<RawFd> = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let all = std::fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let all: Vec<RawFd> = all
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
     let only_reads = |fd: RawFd| {
         let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
-        let flags =
-            text.lines().find_map(|line| i32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
+        let flags = text
+            .lines()
+            .find_map(|line| i32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
         flags.is_none_or(|flags| flags & (libc::O_ACCMODE | libc::O_PATH) == libc::O_RDONLY)
     };
-    let is_a_file =
-        |fd: RawFd| std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok_and(|path| path.is_absolute());
-    all.into_iter().filter(|fd| *fd <= 2 || !is_a_file(*fd) || !only_reads(*fd)).collect()
+    let is_a_file = |fd: RawFd| {
+        std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok_and(|path| path.is_absolute())
+    };
+    all.into_iter()
+        .filter(|fd| *fd <= 2 || !is_a_file(*fd) || !only_reads(*fd))
+        .collect()
 }

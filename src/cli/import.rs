@@ -16,18 +16,22 @@ use crate::manifest::{self, HostPath, Presets, Request, SiteName, SourceFile};
 use crate::resolve::{Overlap, Roots};
 use crate::{Error, Result};
 
-/// Write manifests from what there is: PHP-FPM's pools, bind mounts in fstab, jailkit's sections, other daemons' roots
+/// Write manifests from what there is: PHP-FPM's pools, bind mounts in fstab, jailkit's sections,
+/// other daemons' roots
 ///
-/// A FILE is a php-fpm.conf (with the files that it includes), a single pool's file, a directory such as
-/// /etc/php/8.2/fpm, a file in the format of fstab(5), one with jailkit's sections, `sshd_config`, Postfix's master.cf, a
-/// unit with `RootDirectory=`, or the configuration of named (/etc/default/named), unbound, nsd, haproxy, squid, rsyncd,
-/// vsftpd or uwsgi; which, is told by its contents.
-/// Without a FILE, the masters of PHP-FPM are found by what runs, by the units, and where distributions have them.
-/// Pools with one chroot and bind lines into it become one site, and jailkit's sections become presets. Prints them;
-/// with --write nothing that exists is ever overwritten: run again, it adds what is new.
+/// A FILE is a php-fpm.conf (with the files that it includes), a single pool's file, a directory
+/// such as /etc/php/8.2/fpm, a file in the format of fstab(5), one with jailkit's sections,
+/// `sshd_config`, Postfix's master.cf, a unit with `RootDirectory=`, or the configuration of named
+/// (/etc/default/named), unbound, nsd, haproxy, squid, rsyncd, vsftpd or uwsgi; which, is told by
+/// its contents. Without a FILE, the masters of PHP-FPM are found by what runs, by the units, and
+/// where distributions have them. Pools with one chroot and bind lines into it become one site, and
+/// jailkit's sections become presets. Prints them; with --write nothing that exists is ever
+/// overwritten: run again, it adds what is new.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  mountjail import --write && mountjail up --all\n  mountjail import \
-                  /etc/fstab\n  mountjail import --write /etc/jailkit/jk_init.ini && mountjail presets")]
+#[command(
+    after_help = "Example:\n  mountjail import --write && mountjail up --all\n  mountjail import \
+                  /etc/fstab\n  mountjail import --write /etc/jailkit/jk_init.ini && mountjail presets"
+)]
 pub(super) struct Import {
     /// Write the manifests to the configuration's sites/ and presets/
     #[arg(long)]
@@ -35,10 +39,12 @@ pub(super) struct Import {
     /// Print as JSON
     #[arg(long)]
     json: bool,
-    /// Where relative paths of PHP-FPM count from, as for `php-fpm --prefix`; else as its units and processes tell
+    /// Where relative paths of PHP-FPM count from, as for `php-fpm --prefix`; else as its units and
+    /// processes tell
     #[arg(short, long, value_name = "DIR")]
     prefix: Option<PathBuf>,
-    /// Configuration files of PHP-FPM or directories with them, files as fstab(5), files of jailkit's sections
+    /// Configuration files of PHP-FPM or directories with them, files as fstab(5), files of
+    /// jailkit's sections
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
 }
@@ -50,7 +56,11 @@ impl Import {
             [] => found.masters().map(Path::to_owned).collect(),
             files => files.to_owned(),
         };
-        let mut wrong: Vec<_> = files.iter().filter_map(|file| found.read(file).err()).flatten().collect();
+        let mut wrong: Vec<_> = files
+            .iter()
+            .filter_map(|file| found.read(file).err())
+            .flatten()
+            .collect();
         let imported = found.drafts(&context.presets);
         wrong.extend(imported.errors);
         let code = report(context, &wrong);
@@ -99,11 +109,21 @@ impl Import {
         Ok(context.out.print_and(text, worst(codes)))
     }
 
-    /// The text of one, which reads as a manifest; written, if that is asked for and nothing is there yet.
-    fn one(&self, context: &Context<'_>, draft: &Draft, file: &Path, presets: &Presets) -> Result<String> {
+    /// The text of one, which reads as a manifest; written, if that is asked for and nothing is
+    /// there yet.
+    fn one(
+        &self,
+        context: &Context<'_>,
+        draft: &Draft,
+        file: &Path,
+        presets: &Presets,
+    ) -> Result<String> {
         let yaml = draft.to_yaml();
         check(draft, &yaml, presets)?;
-        for overlap in overlaps(context, draft).iter().filter(|overlap| !overlap.is_same()) {
+        for overlap in overlaps(context, draft)
+            .iter()
+            .filter(|overlap| !overlap.is_same())
+        {
             context.out.warn(format_args!("{}: {overlap}", draft.place));
         }
         if let Some(there) = existing(context, draft, file) {
@@ -116,11 +136,18 @@ impl Import {
             } else {
                 format!("{}: {}", draft.name, there.display())
             };
-            context.out.info(format_args!("{name}: is there already, left as it is"));
+            context
+                .out
+                .info(format_args!("{name}: is there already, left as it is"));
         } else if self.write {
             write(draft, file, &yaml)?;
-            context.out.info(format_args!("{}: wrote {}", draft.name, file.display()));
-            let remarks = draft.remarks.iter().filter(|remark| Some(*remark) != draft.renamed.as_ref());
+            context
+                .out
+                .info(format_args!("{}: wrote {}", draft.name, file.display()));
+            let remarks = draft
+                .remarks
+                .iter()
+                .filter(|remark| Some(*remark) != draft.renamed.as_ref());
             remarks.for_each(|remark| context.out.warn(format_args!("{}: {remark}", draft.name)));
         }
         Ok(yaml)
@@ -129,8 +156,15 @@ impl Import {
 
 /// The file that there is for the draft already: that of another name, if a site has its root.
 fn existing(context: &Context<'_>, draft: &Draft, file: &Path) -> Option<PathBuf> {
-    let same = overlaps(context, draft).into_iter().filter(Overlap::is_same);
-    let of_root = same.map(|overlap| context.config.join("sites").join(format!("{}.yaml", overlap.site)));
+    let same = overlaps(context, draft)
+        .into_iter()
+        .filter(Overlap::is_same);
+    let of_root = same.map(|overlap| {
+        context
+            .config
+            .join("sites")
+            .join(format!("{}.yaml", overlap.site))
+    });
     of_root.chain([file.to_owned()]).find(|file| file.exists())
 }
 
@@ -138,31 +172,47 @@ fn existing(context: &Context<'_>, draft: &Draft, file: &Path) -> Option<PathBuf
 fn overlaps(context: &Context<'_>, draft: &Draft) -> Vec<Overlap> {
     let name = SiteName::new(&draft.name).ok();
     let both = name.as_ref().zip(draft.root());
-    both.map(|(name, root)| context.roots().overlaps(name, root)).unwrap_or_default()
+    both.map(|(name, root)| context.roots().overlaps(name, root))
+        .unwrap_or_default()
 }
 
 /// Whether what is in `file` has what the draft needs: its root, its users, its services.
 fn compare(context: &Context<'_>, draft: &Draft, file: &Path) -> Result<()> {
-    let Some(root) = draft.root() else { return Ok(()) };
-    let failed = |what: String| Error::failed(format!("{}: {}: {what}", draft.place, file.display()));
+    let Some(root) = draft.root() else {
+        return Ok(());
+    };
+    let failed =
+        |what: String| Error::failed(format!("{}: {}: {what}", draft.place, file.display()));
     let site = sites::one(context, &file.to_string_lossy())?;
     let there = sites::load(context, &site).map_err(|wrong| {
         failed("it is there already, and is no manifest".into()).because_of(wrong.brief())
     })?;
     if there.root != *root {
-        let other = format!("it is there already, with another root: {}, not {root}", there.root);
-        return Err(failed(other)
-            .hint(format!("rename one of the two: import overwrites nothing; `cat {}`", file.display())));
+        let other = format!(
+            "it is there already, with another root: {}, not {root}",
+            there.root
+        );
+        return Err(failed(other).hint(format!(
+            "rename one of the two: import overwrites nothing; `cat {}`",
+            file.display()
+        )));
     }
     let has_user = |name: &String| {
-        there
-            .entries
-            .iter()
-            .any(|entry| matches!(&entry.request, Request::User(wanted) if wanted.any_of.contains(name)))
+        there.entries.iter().any(
+            |entry| matches!(&entry.request, Request::User(wanted) if wanted.any_of.contains(name)),
+        )
     };
-    let users = draft.users.iter().flat_map(|user| &user.any_of).filter(|name| !has_user(name));
-    let services = draft.services.iter().filter(|service| !there.services.contains(service));
-    let (users, services): (Vec<_>, Vec<_>) = (users.cloned().collect(), services.cloned().collect());
+    let users = draft
+        .users
+        .iter()
+        .flat_map(|user| &user.any_of)
+        .filter(|name| !has_user(name));
+    let services = draft
+        .services
+        .iter()
+        .filter(|service| !there.services.contains(service));
+    let (users, services): (Vec<_>, Vec<_>) =
+        (users.cloned().collect(), services.cloned().collect());
     let lacking: Vec<_> = [("users", users), ("services", services)]
         .into_iter()
         .filter(|(_, names)| !names.is_empty())
@@ -176,10 +226,12 @@ fn compare(context: &Context<'_>, draft: &Draft, file: &Path) -> Result<()> {
         .hint(format!("add {lacking} to {}", file.display())))
 }
 
-/// Says which of the roots that are to be are one directory, or one in the other: such sites cannot both be up.
+/// Says which of the roots that are to be are one directory, or one in the other: such sites cannot
+/// both be up.
 fn warn_of_overlaps(context: &Context<'_>, drafts: &[Draft]) {
-    let named =
-        drafts.iter().filter_map(|draft| Some((draft, SiteName::new(&draft.name).ok()?, draft.root()?)));
+    let named = drafts
+        .iter()
+        .filter_map(|draft| Some((draft, SiteName::new(&draft.name).ok()?, draft.root()?)));
     let named: Vec<_> = named.collect();
     let mut roots = Roots::default();
     for (_, name, root) in &named {
@@ -188,7 +240,10 @@ fn warn_of_overlaps(context: &Context<'_>, drafts: &[Draft]) {
     for (nth, (draft, name, root)) in named.iter().enumerate() {
         for overlap in roots.overlaps(name, root) {
             // Once for both.
-            if named[..nth].iter().any(|(_, name, _)| *name == overlap.site) {
+            if named[..nth]
+                .iter()
+                .any(|(_, name, _)| *name == overlap.site)
+            {
                 context.out.warn(format_args!("{}: {overlap}", draft.place));
             }
         }
@@ -222,13 +277,19 @@ fn file_of(context: &Context<'_>, draft: &Draft) -> PathBuf {
         Kind::Site(_) => "sites",
         Kind::Preset(_) => "presets",
     };
-    context.config.join(directory).join(format!("{}.yaml", draft.name))
+    context
+        .config
+        .join(directory)
+        .join(format!("{}.yaml", draft.name))
 }
 
 /// The presets that there will be: those that there are, and the new ones.
 fn with_new(context: &Context<'_>, drafts: &[Draft]) -> Result<Presets> {
     let mut presets = sites::presets(&context.config, &context.trust)?;
-    for draft in drafts.iter().filter(|draft| matches!(draft.kind, Kind::Preset(_))) {
+    for draft in drafts
+        .iter()
+        .filter(|draft| matches!(draft.kind, Kind::Preset(_)))
+    {
         let file = file_of(context, draft);
         if !file.exists() {
             presets.add(&draft.name, SourceFile::File(file), draft.to_yaml());
@@ -240,24 +301,35 @@ fn with_new(context: &Context<'_>, drafts: &[Draft]) -> Result<Presets> {
 /// Whether the text reads as what it shall be.
 fn check(draft: &Draft, yaml: &str, presets: &Presets) -> Result<()> {
     let name = SiteName::new(&draft.name).map_err(|why| {
-        Error::failed(format!("{}: {:?} cannot be a site's name", draft.place, draft.name)).because_of(why)
+        Error::failed(format!(
+            "{}: {:?} cannot be a site's name",
+            draft.place, draft.name
+        ))
+        .because_of(why)
     })?;
     let wrong = match draft.kind {
-        Kind::Site(_) => manifest::parse(name, SourceFile::File("import".into()), yaml, presets).err(),
+        Kind::Site(_) => {
+            manifest::parse(name, SourceFile::File("import".into()), yaml, presets).err()
+        }
         Kind::Preset(_) => presets.entries(&draft.name).and_then(Result::err),
     };
     wrong.map_or(Ok(()), |wrong| {
-        let failed = Error::failed(format!("{}: no manifest can say {}", draft.place, draft.name));
+        let failed = Error::failed(format!(
+            "{}: no manifest can say {}",
+            draft.place, draft.name
+        ));
         Err(failed.because_of(wrong.brief()))
     })
 }
 
 fn write(draft: &Draft, file: &Path, yaml: &str) -> Result<()> {
     let cannot = |error: std::io::Error| {
-        let failed =
-            Error::failed(format!("{}: cannot write {}", draft.place, file.display())).because(&error);
+        let failed = Error::failed(format!("{}: cannot write {}", draft.place, file.display()))
+            .because(&error);
         match error.kind() {
-            std::io::ErrorKind::AlreadyExists => failed.hint("import overwrites nothing: compare it by hand"),
+            std::io::ErrorKind::AlreadyExists => {
+                failed.hint("import overwrites nothing: compare it by hand")
+            }
             _ => failed,
         }
     };
@@ -265,5 +337,7 @@ fn write(draft: &Draft, file: &Path, yaml: &str) -> Result<()> {
         fs::create_dir_all(directory).map_err(cannot)?;
     }
     let mut new = fs::File::create_new(file).map_err(cannot)?;
-    new.write_all(yaml.as_bytes()).inspect_err(|_| drop(fs::remove_file(file))).map_err(cannot)
+    new.write_all(yaml.as_bytes())
+        .inspect_err(|_| drop(fs::remove_file(file)))
+        .map_err(cannot)
 }

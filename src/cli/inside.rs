@@ -1,4 +1,5 @@
-//! A command inside a site's root, as a daemon that enters its chroot runs it: what `exec` and `trace` share.
+//! A command inside a site's root, as a daemon that enters its chroot runs it: what `exec` and
+//! `trace` share.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -52,10 +53,19 @@ pub(super) struct Inside {
 }
 
 /// The site, and how it stands; says so if that is not as it should be.
-pub(super) fn look(context: &Context<'_>, resolver: &Resolver, site: &Site) -> Result<Jail, Failed> {
+pub(super) fn look(
+    context: &Context<'_>,
+    resolver: &Resolver,
+    site: &Site,
+) -> Result<Jail, Failed> {
     let manifest = sites::load(context, site).map_err(Failed::Manifest)?;
     let desired = resolved(context, resolver, &manifest)?;
-    let (_, plan) = observe_and_plan(context, &desired, &observe::boot_id()?, Some(&Table::read()?))?;
+    let (_, plan) = observe_and_plan(
+        context,
+        &desired,
+        &observe::boot_id()?,
+        Some(&Table::read()?),
+    )?;
     let state = match plan.site_state() {
         SiteState::Down if desired.mounts.is_empty() => SiteState::Up,
         state => state,
@@ -66,11 +76,15 @@ pub(super) fn look(context: &Context<'_>, resolver: &Resolver, site: &Site) -> R
             site.name
         ));
     }
-    Ok(Jail { manifest, desired, state })
+    Ok(Jail {
+        manifest,
+        desired,
+        state,
+    })
 }
 
-/// Refuses a caller who cannot enter a root, and keeps what that one has open, such as a directory of the host, from what
-/// will run inside.
+/// Refuses a caller who cannot enter a root, and keeps what that one has open, such as a directory
+/// of the host, from what will run inside.
 pub(super) fn prepare() -> Result<()> {
     if !geteuid().is_root() {
         return Err(Error::failed("entering a root needs root").hint("run the command with sudo"));
@@ -80,8 +94,8 @@ pub(super) fn prepare() -> Result<()> {
     })
 }
 
-/// Refuses a directory as one of the three streams, which are passed on: nothing can be read from it, but it is a way out
-/// of the root.
+/// Refuses a directory as one of the three streams, which are passed on: nothing can be read from
+/// it, but it is a way out of the root.
 fn streams_are_no_directories() -> Result<()> {
     let refuse = |name: &str, stream: BorrowedFd<'_>| {
         if sys::stat_fd(stream).is_ok_and(|stat| stat.kind == FileKind::Directory) {
@@ -104,30 +118,40 @@ impl Jail {
             vec![]
         } else {
             let found = doctor::tenants(&fpm::configurations(), &self.desired.root);
-            found.map_err(|error| unreadable(error, "the user with --user"))?.0
+            found
+                .map_err(|error| unreadable(error, "the user with --user"))?
+                .0
         };
         who(asked, &tenants, &self.manifest)
     }
 }
 
-/// As whom something runs inside: the user that was asked for, else that of the first pool, else the first of the
-/// manifest's `users`, else nobody. Never root by itself: what lies in a root is its owner's, and a chroot does not hold
-/// root.
+/// As whom something runs inside: the user that was asked for, else that of the first pool, else
+/// the first of the manifest's `users`, else nobody. Never root by itself: what lies in a root is
+/// its owner's, and a chroot does not hold root.
 pub(super) fn who(asked: Option<&str>, tenants: &[Tenant], manifest: &Manifest) -> Result<Who> {
     let named = |name: &str| jail::user(name).map(|user| Who::from(&user));
     if let Some(name) = asked {
         return named(name);
     }
-    let listed = manifest.entries.iter().filter_map(|entry| match &entry.request {
-        Request::User(wanted) => Some(&wanted.any_of),
-        _ => None,
-    });
+    let listed = manifest
+        .entries
+        .iter()
+        .filter_map(|entry| match &entry.request {
+            Request::User(wanted) => Some(&wanted.any_of),
+            _ => None,
+        });
     let listed = listed.flatten().filter_map(|name| named(name).ok());
-    let mut all = tenants.iter().map(|tenant| tenant.who.clone()).chain(listed);
-    all.find(|who| !who.is_root()).map_or_else(|| named("nobody"), Ok)
+    let mut all = tenants
+        .iter()
+        .map(|tenant| tenant.who.clone())
+        .chain(listed);
+    all.find(|who| !who.is_root())
+        .map_or_else(|| named("nobody"), Ok)
 }
 
-/// What to do about a configuration of PHP-FPM that cannot be read, which may be the one that tells the user.
+/// What to do about a configuration of PHP-FPM that cannot be read, which may be the one that tells
+/// the user.
 pub(super) fn unreadable(error: Error, instead: &str) -> Error {
     match error.hint_text() {
         Some(_) => error,
@@ -139,20 +163,33 @@ impl Inside {
     /// `command` in `jail` as the user `asked`, or as [`Jail::who`] finds.
     pub(super) fn of(jail: &Jail, asked: Option<&str>, command: &[OsString]) -> Result<Self> {
         let desired = &jail.desired;
-        let is_mounted =
-            |place: &PathBuf| JailPath::new(place).is_ok_and(|path| why(desired, &path).mount.is_some());
+        let is_mounted = |place: &PathBuf| {
+            JailPath::new(place).is_ok_and(|path| why(desired, &path).mount.is_some())
+        };
         let mounted = places(program(command)).filter(is_mounted).collect();
         let (site, root) = (desired.site.clone(), desired.root.clone());
-        Ok(Self { site, root, who: jail.who(asked)?, mounted, ways: desired.ways().into_iter().collect() })
+        Ok(Self {
+            site,
+            root,
+            who: jail.who(asked)?,
+            mounted,
+            ways: desired.ways().into_iter().collect(),
+        })
     }
 
-    /// Becomes the command; returns only if that cannot be, with the exit code, after having said why.
+    /// Becomes the command; returns only if that cannot be, with the exit code, after having said
+    /// why.
     pub(super) fn run(&self, command: &[OsString], out: &Out) -> Result<u8> {
-        let entered = streams_are_no_directories().and_then(|()| jail::enter(&self.root, &self.who));
+        let entered =
+            streams_are_no_directories().and_then(|()| jail::enter(&self.root, &self.who));
         entered.map_err(|error| error.context(&self.site))?;
         let reason = self.execute(command);
         let program = program(command);
-        let cannot = format!("{}: cannot run {} in the jail", self.site, program.display());
+        let cannot = format!(
+            "{}: cannot run {} in the jail",
+            self.site,
+            program.display()
+        );
         let error = Error::failed(cannot).because(&reason);
         if reason.kind() != io::ErrorKind::NotFound {
             let closed = jail::first_closed(&self.ways).filter(|_| is_denied(&reason));
@@ -168,17 +205,26 @@ impl Inside {
 
     fn let_through(&self, way: &JailPath) -> String {
         let at = self.root.inside(way);
-        format!("{} may not go through {at}: `chmod o+x {at}` lets everybody through", self.who.name)
+        format!(
+            "{} may not go through {at}: `chmod o+x {at}` lets everybody through",
+            self.who.name
+        )
     }
 
     /// Puts the command in the place of this process; returns only why not.
     fn execute(&self, command: &[OsString]) -> io::Error {
-        let kept = std::env::vars_os()
-            .filter(|(key, _)| key.to_str().is_some_and(|key| KEPT.contains(&key) || key.starts_with("LC_")));
+        let kept = std::env::vars_os().filter(|(key, _)| {
+            key.to_str()
+                .is_some_and(|key| KEPT.contains(&key) || key.starts_with("LC_"))
+        });
         let Who { name, home, .. } = &self.who;
         let mut process = Command::new(program(command));
         process.args(command.iter().skip(1)).env_clear().envs(kept);
-        process.env("PATH", PATH).env("HOME", home).env("USER", name).env("LOGNAME", name);
+        process
+            .env("PATH", PATH)
+            .env("HOME", home)
+            .env("USER", name)
+            .env("LOGNAME", name);
         process.exec()
     }
 
@@ -187,13 +233,24 @@ impl Inside {
         if let Some(there) = places(program).find(|place| place.exists()) {
             return self.half_there(&there);
         }
-        let name = if is_bare(program) { Path::new("/usr/bin").join(program) } else { program.to_owned() };
-        format!("`programs: [{}]` in the manifest brings it in", name.display())
+        let name = if is_bare(program) {
+            Path::new("/usr/bin").join(program)
+        } else {
+            program.to_owned()
+        };
+        format!(
+            "`programs: [{}]` in the manifest brings it in",
+            name.display()
+        )
     }
 
-    /// For a program that exists and all the same was not found: execve(2) says ENOENT also of an interpreter.
+    /// For a program that exists and all the same was not found: execve(2) says ENOENT also of an
+    /// interpreter.
     fn half_there(&self, program: &Path) -> String {
-        let missing = format!("{} is there, but its interpreter or loader is not", program.display());
+        let missing = format!(
+            "{} is there, but its interpreter or loader is not",
+            program.display()
+        );
         if self.mounted.iter().any(|mounted| mounted == program) {
             return missing;
         }
@@ -220,5 +277,7 @@ fn is_bare(program: &Path) -> bool {
 /// Where the program may be.
 fn places(program: &Path) -> impl Iterator<Item = PathBuf> {
     let directories = if is_bare(program) { PATH } else { "/" };
-    directories.split(':').map(move |directory| Path::new(directory).join(program))
+    directories
+        .split(':')
+        .map(move |directory| Path::new(directory).join(program))
 }

@@ -1,4 +1,5 @@
-//! The command line: arguments in, an exit code out. One file a command, its arguments beside its work.
+//! The command line: arguments in, an exit code out. One file a command, its arguments beside its
+//! work.
 
 mod apply;
 mod boot;
@@ -54,7 +55,8 @@ const DIFFERENT: u8 = 3;
 /// Read-only bind mounts for chrooted services, from one manifest a site.
 ///
 /// A site is one jail: a root directory and what it needs of the host, in
-/// /etc/mountjail/sites/SITE.yaml. `mountjail up SITE` makes it so, `mountjail down SITE` takes it away.
+/// /etc/mountjail/sites/SITE.yaml. `mountjail up SITE` makes it so, `mountjail down SITE` takes it
+/// away.
 #[derive(Debug, Parser)]
 #[command(name = "mountjail", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
@@ -83,7 +85,8 @@ struct Global {
     /// Keep records in DIR/run and DIR/lib [default: /run/mountjail and /var/lib/mountjail]
     #[arg(long, global = true, value_name = "DIR", env = "MOUNTJAIL_STATE_DIR")]
     state_dir: Option<PathBuf>,
-    /// Give up a site whose file systems (FUSE, NFS) do not answer for so long; 0: never [default: 10]
+    /// Give up a site whose file systems (FUSE, NFS) do not answer for so long; 0: never [default:
+    /// 10]
     #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86400))]
     timeout: Option<u64>,
     /// Say every system step
@@ -115,12 +118,20 @@ enum Command {
 }
 
 impl Command {
-    /// Whether it shows what manifests say, and neither does it nor writes down what others shall do.
+    /// Whether it shows what manifests say, and neither does it nor writes down what others shall
+    /// do.
     fn only_reads(&self) -> bool {
         use Command::{Check, Completions, Import, Plan, Presets, Schema, Status, Why};
         matches!(
             self,
-            Plan(_) | Status(_) | Check(_) | Presets(_) | Why(_) | Import(_) | Schema(_) | Completions(_)
+            Plan(_)
+                | Status(_)
+                | Check(_)
+                | Presets(_)
+                | Why(_)
+                | Import(_)
+                | Schema(_)
+                | Completions(_)
         )
     }
 }
@@ -148,8 +159,12 @@ pub fn command() -> clap::Command {
 
 /// The program: parses its arguments, runs, and says how it ended.
 pub fn main() -> ExitCode {
-    // What doctor starts inside a root: nobody else's command, and none of a configuration's business.
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == crate::doctor::SUBCOMMAND) {
+    // What doctor starts inside a root: nobody else's command, and none of a configuration's
+    // business.
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|argument| argument == crate::doctor::SUBCOMMAND)
+    {
         return crate::doctor::inside_main();
     }
     complete::answer();
@@ -198,7 +213,9 @@ fn told(
 fn exec_in_front(global: Global, exec: exec::Exec, out: &'static Out) -> u8 {
     let exec = Arc::new(exec);
     let look = exec.clone();
-    match told(out, global.limit(), move || look.look(global.context(Trust::new(true), out)?)) {
+    match told(out, global.limit(), move || {
+        look.look(global.context(Trust::new(true), out)?)
+    }) {
         Told::Code(code) => code,
         Told::Go(entry) => exec.enter(&entry, out),
     }
@@ -237,11 +254,14 @@ fn run(global: Global, command: Command, out: &'static Out) -> anyhow::Result<u8
         Command::Units(units) => units.run(context),
         Command::Import(import) => import.run(context),
         // These do not run behind a process in front, or not as a whole.
-        Command::Exec(_) | Command::Trace(_) | Command::Schema(_) | Command::Completions(_) => Ok(1),
+        Command::Exec(_) | Command::Trace(_) | Command::Schema(_) | Command::Completions(_) => {
+            Ok(1)
+        }
     }
 }
 
-/// With it placeholders and records get the modes that they are made with, whatever the caller's is.
+/// With it placeholders and records get the modes that they are made with, whatever the caller's
+/// is.
 fn placeholders_umask() -> Mode {
     Mode::from_bits_truncate(0o022)
 }

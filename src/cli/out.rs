@@ -1,7 +1,7 @@
 //! What people see: data on stdout, everything else on stderr.
 //!
-//! Names of files, texts of links and much else in a message may be a site's owner's to choose: a message is one line,
-//! and commands no terminal.
+//! Names of files, texts of links and much else in a message may be a site's owner's to choose: a
+//! message is one line, and commands no terminal.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -22,7 +22,8 @@ const WARNING: &str = "4";
 const INFO: &str = "6";
 const DEBUG: &str = "7";
 
-/// A message is not longer, whatever paths and texts of links are in it; what is to be typed may be.
+/// A message is not longer, whatever paths and texts of links are in it; what is to be typed may
+/// be.
 const LONGEST: usize = 1000;
 const LONGEST_HINT: usize = 8000;
 
@@ -32,7 +33,8 @@ pub(super) struct Out {
     verbose: bool,
     quiet: bool,
     colour: bool,
-    /// The standard error goes to the journal: each line begins with its priority, `<6>` as in sd-daemon(3).
+    /// The standard error goes to the journal: each line begins with its priority, `<6>` as in
+    /// sd-daemon(3).
     journal: bool,
     bar: OnceLock<ProgressBar>,
     /// The mistakes that were shown.
@@ -71,7 +73,10 @@ impl Out {
         if sites < 2 || self.quiet || self.verbose || !io::stderr().is_terminal() {
             return;
         }
-        let bar = ProgressBar::with_draw_target(Some(sites as u64), ProgressDrawTarget::stderr_with_hz(10));
+        let bar = ProgressBar::with_draw_target(
+            Some(sites as u64),
+            ProgressDrawTarget::stderr_with_hz(10),
+        );
         if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} sites, {elapsed}") {
             bar.set_style(style);
         }
@@ -95,7 +100,11 @@ impl Out {
 
     /// Says `text`, whose lines are its own.
     fn say(&self, priority: &str, text: &str) {
-        let text = if self.journal { prefixed(priority, text) } else { format!("{text}\n") };
+        let text = if self.journal {
+            prefixed(priority, text)
+        } else {
+            format!("{text}\n")
+        };
         // Nobody reads any more: there is nobody to tell.
         let write = || drop(io::stderr().lock().write_all(text.as_bytes()));
         match self.bar.get() {
@@ -129,14 +138,26 @@ impl Out {
     /// An error, and what to do next.
     pub(super) fn error(&self, error: &Error) {
         let (on, off) = self.style("1;31");
-        let hint = error.hint_text().map(|hint| format!("\n  {on}try:{off} {}", brief(hint, LONGEST_HINT)));
-        self.say(ERROR, &format!("{on}error:{off} {}{}", one_line(error), hint.unwrap_or_default()));
+        let hint = error
+            .hint_text()
+            .map(|hint| format!("\n  {on}try:{off} {}", brief(hint, LONGEST_HINT)));
+        self.say(
+            ERROR,
+            &format!(
+                "{on}error:{off} {}{}",
+                one_line(error),
+                hint.unwrap_or_default()
+            ),
+        );
     }
 
     /// An error that does not end the command, and is no site's: counts in [`Out::exit_code`].
     pub(super) fn error_aside(&self, error: &Error) {
         self.error(error);
-        self.aside.store(worst([self.aside.load(Ordering::Relaxed), error.exit_code()]), Ordering::Relaxed);
+        self.aside.store(
+            worst([self.aside.load(Ordering::Relaxed), error.exit_code()]),
+            Ordering::Relaxed,
+        );
     }
 
     /// How a command ends that by itself ended with `code`.
@@ -147,29 +168,47 @@ impl Out {
         }
     }
 
-    /// Mistakes in the manifest or presets of `what`. Those in a preset are shown once, not for each site.
+    /// Mistakes in the manifest or presets of `what`. Those in a preset are shown once, not for
+    /// each site.
     pub(super) fn diagnostics(&self, what: &dyn fmt::Display, diagnostics: &Diagnostics) {
         let text = diagnostics.render(self.colour);
-        if self.shown.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone()) {
+        if self
+            .shown
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(text.clone())
+        {
             self.say(ERROR, text.trim_end());
         } else {
-            self.error(&Error::usage(format!("{what}: it includes a preset with the mistakes shown above")));
+            self.error(&Error::usage(format!(
+                "{what}: it includes a preset with the mistakes shown above"
+            )));
         }
     }
 
     /// Mistakes that come again are to be shown again.
     pub(super) fn forget_mistakes(&self) {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.shown
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     fn style(&self, code: &str) -> (String, &'static str) {
-        if self.colour { (format!("\x1b[{code}m"), "\x1b[0m") } else { (String::new(), "") }
+        if self.colour {
+            (format!("\x1b[{code}m"), "\x1b[0m")
+        } else {
+            (String::new(), "")
+        }
     }
 
     /// An error at the edge, with what to do next where that is known; gives the exit code.
     pub(super) fn failure(&self, failure: &anyhow::Error) -> u8 {
         let edge = || Error::failed(format!("{failure:#}"));
-        let error = failure.downcast_ref::<Error>().cloned().unwrap_or_else(edge);
+        let error = failure
+            .downcast_ref::<Error>()
+            .cloned()
+            .unwrap_or_else(edge);
         self.error(&error);
         error.exit_code()
     }
@@ -183,11 +222,14 @@ impl Out {
     }
 }
 
-/// Whether the standard error is the stream that systemd connected to the journal: `JOURNAL_STREAM` of
-/// systemd.exec(5) names its device and inode.
+/// Whether the standard error is the stream that systemd connected to the journal: `JOURNAL_STREAM`
+/// of systemd.exec(5) names its device and inode.
 fn is_journal() -> bool {
-    let Ok(stream) = std::env::var("JOURNAL_STREAM") else { return false };
-    nix::sys::stat::fstat(io::stderr()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    nix::sys::stat::fstat(io::stderr())
+        .is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
 fn one_line(text: impl fmt::Display) -> String {
@@ -196,7 +238,9 @@ fn one_line(text: impl fmt::Display) -> String {
 
 /// Every line with its priority.
 fn prefixed(priority: &str, text: &str) -> String {
-    text.lines().flat_map(|line| ["<", priority, ">", line, "\n"]).collect()
+    text.lines()
+        .flat_map(|line| ["<", priority, ">", line, "\n"])
+        .collect()
 }
 
 /// Data. A reader that went away is no error: `| head` has seen enough.
@@ -204,7 +248,9 @@ fn print(text: &[u8]) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::failed("cannot write to the standard output").because(&error).into())
+            Err(Error::failed("cannot write to the standard output")
+                .because(&error)
+                .into())
         }
         _ => Ok(()),
     }

@@ -9,8 +9,9 @@ use super::work::Failed;
 use crate::Error;
 use crate::patience::{Crew, Lost, Stop};
 
-/// Does `work` for each of `sites`, `threads` at a time, until `stop`. Returns the results of those that were begun, in the
-/// order of the sites. One whose file systems do not answer is given up, as an error of its own.
+/// Does `work` for each of `sites`, `threads` at a time, until `stop`. Returns the results of those
+/// that were begun, in the order of the sites. One whose file systems do not answer is given up, as
+/// an error of its own.
 pub(super) fn each<R: Send + 'static, E: From<Failed> + Send + 'static>(
     context: &Context<'static>,
     sites: &[Site],
@@ -26,8 +27,9 @@ pub(super) fn each<R: Send + 'static, E: From<Failed> + Send + 'static>(
     };
     let results = Crew::start(sites.to_vec(), threads, context.limit, stop, work).finish();
     out.progress_done();
-    let result =
-        |(site, result): (&Site, Result<_, _>)| result.unwrap_or_else(|why| Err(lost(site, &why).into()));
+    let result = |(site, result): (&Site, Result<_, _>)| {
+        result.unwrap_or_else(|why| Err(lost(site, &why).into()))
+    };
     sites.iter().zip(results).map(result).collect()
 }
 
@@ -40,7 +42,10 @@ pub(super) fn one<R: Send + 'static>(
 ) -> Result<R, Failed> {
     let results = each(context, std::slice::from_ref(site), 1, stop, work);
     let stopped = || Error::interrupted(format!("{}: stopped by a signal", site.name));
-    results.into_iter().next().unwrap_or_else(|| Err(stopped().into()))
+    results
+        .into_iter()
+        .next()
+        .unwrap_or_else(|| Err(stopped().into()))
 }
 
 /// Why there is no result of a site.

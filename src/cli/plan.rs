@@ -28,7 +28,13 @@ pub(super) struct Plan {
 impl Plan {
     /// What `up --dry-run` means.
     pub(super) fn of(which: &Which, json: bool) -> Self {
-        Self { which: Which { sites: which.sites.clone(), all: which.all }, json }
+        Self {
+            which: Which {
+                sites: which.sites.clone(),
+                all: which.all,
+            },
+            json,
+        }
     }
 
     pub(super) fn run(&self, context: &Context<'static>) -> anyhow::Result<u8> {

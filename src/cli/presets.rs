@@ -51,7 +51,9 @@ impl Presets {
             format!("{:#}\n", json!({ "presets": list }))
         } else {
             let width = names.iter().map(|name| name.len()).max().unwrap_or(0);
-            let lines = names.iter().map(|name| format!("{name:width$}  {}\n", described(name)));
+            let lines = names
+                .iter()
+                .map(|name| format!("{name:width$}  {}\n", described(name)));
             lines.collect::<Vec<_>>().concat()
         };
         context.out.print_and(&text, worst(codes))
@@ -81,13 +83,20 @@ impl Presets {
                     value["file"] = json!(file);
                     format!("{value:#}\n")
                 } else {
-                    format!("# {name}: {description}\n{}", render::text::preset(&resolved))
+                    format!(
+                        "# {name}: {description}\n{}",
+                        render::text::preset(&resolved)
+                    )
                 };
                 Ok(context.out.print_and(&text, 0))
             }
             Err(errors) => {
                 for error in &errors {
-                    context.out.error(&error.clone().context(format_args!("preset {name} on this host")));
+                    context.out.error(
+                        &error
+                            .clone()
+                            .context(format_args!("preset {name} on this host")),
+                    );
                 }
                 Ok(worst(errors.iter().map(Error::exit_code)))
             }

@@ -9,8 +9,8 @@ use crate::manifest::{preset_schema, site_schema};
 
 /// Print the JSON schema of manifests, for editors
 ///
-/// With a first line like `# yaml-language-server: $schema=mountjail.schema.json` editors complete and check
-/// manifests. `mountjail check` checks more.
+/// With a first line like `# yaml-language-server: $schema=mountjail.schema.json` editors complete
+/// and check manifests. `mountjail check` checks more.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  mountjail schema >mountjail.schema.json")]
 pub(super) struct Schema {
@@ -21,7 +21,11 @@ pub(super) struct Schema {
 
 impl Schema {
     pub(super) fn run(&self, out: &Out) -> u8 {
-        let schema = if self.preset { preset_schema() } else { site_schema() };
+        let schema = if self.preset {
+            preset_schema()
+        } else {
+            site_schema()
+        };
         out.print_and(format!("{schema:#}\n"), 0)
     }
 }

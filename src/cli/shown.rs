@@ -1,4 +1,5 @@
-//! One site as `status` shows it, whatever is wrong with it: what cannot be resolved now is taken as it is recorded.
+//! One site as `status` shows it, whatever is wrong with it: what cannot be resolved now is taken
+//! as it is recorded.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -26,7 +27,11 @@ pub(super) struct Shown {
 impl Shown {
     /// A site that was given up.
     pub(super) fn lost(site: Site, failed: Failed) -> Self {
-        Self { site, plan: None, failed: vec![failed] }
+        Self {
+            site,
+            plan: None,
+            failed: vec![failed],
+        }
     }
 
     /// Whether it was given up because something did not answer.
@@ -46,7 +51,9 @@ pub(super) fn site(
 ) -> Shown {
     let mut failed = vec![];
     let mut note = |error: Error| failed.push(Failed::from(error.context(&site.name)));
-    let records = readable(context, &site.name, boot).map_err(&mut note).unwrap_or_default();
+    let records = readable(context, &site.name, boot)
+        .map_err(&mut note)
+        .unwrap_or_default();
     for warning in &records.warnings {
         context.out.warn(format_args!("{}: {warning}", site.name));
     }
@@ -56,7 +63,8 @@ pub(super) fn site(
     };
     let (desired, lookups) = desired(context, resolver, &site, &records, &mut failed);
     let is_gone = fs::symlink_metadata(&site.file).is_err();
-    let desired = desired.or_else(|| Some(Desired::nothing(site.name.clone(), records.root()?.clone())));
+    let desired =
+        desired.or_else(|| Some(Desired::nothing(site.name.clone(), records.root()?.clone())));
     let plan = desired.map(|mut desired| {
         let whole = failed.is_empty() || is_gone;
         let absent = if whole {
@@ -74,28 +82,48 @@ pub(super) fn site(
         }
     };
     if let Some(plan) = &mut plan {
-        plan.conflicts.extend(failed.iter().map(|failed| failed.as_error(&site)));
+        plan.conflicts
+            .extend(failed.iter().map(|failed| failed.as_error(&site)));
     }
     Shown { site, plan, failed }
 }
 
 /// The site of this name, of which there is a record and no manifest.
-pub(super) fn without_manifest(site: Site, context: &Context<'_>, boot: &BootId, table: &Table) -> Shown {
+pub(super) fn without_manifest(
+    site: Site,
+    context: &Context<'_>,
+    boot: &BootId,
+    table: &Table,
+) -> Shown {
     let look = || -> Result<Option<Plan>> {
         let records = readable(context, &site.name, boot)?;
-        let Some(root) = records.root().cloned() else { return Ok(None) };
+        let Some(root) = records.root().cloned() else {
+            return Ok(None);
+        };
         let nothing = Desired::nothing(site.name.clone(), root);
         let mut plan = planned(&nothing, records, table, BTreeSet::new(), true)?;
-        let gone = Error::failed(format!("{}: the manifest {} is gone", site.name, site.file.display()));
+        let gone = Error::failed(format!(
+            "{}: the manifest {} is gone",
+            site.name,
+            site.file.display()
+        ));
         let hint = format!("`mountjail down {}` takes away what is mounted", site.name);
         plan.conflicts.push(gone.hint(hint));
         Ok(Some(plan))
     };
     match look() {
-        Ok(plan) => Shown { site, plan, failed: vec![] },
+        Ok(plan) => Shown {
+            site,
+            plan,
+            failed: vec![],
+        },
         Err(error) => {
             let failed = vec![Failed::from(error.context(&site.name))];
-            Shown { site, plan: None, failed }
+            Shown {
+                site,
+                plan: None,
+                failed,
+            }
         }
     }
 }
@@ -141,7 +169,10 @@ fn planned(
     if !whole {
         // What is not needed cannot be told from what could not be resolved.
         let is_removal = |step: &Step| {
-            matches!(step, Step::RemovePlaceholder { .. } | Step::RemoveLink { .. } | Step::RemoveFile(_))
+            matches!(
+                step,
+                Step::RemovePlaceholder { .. } | Step::RemoveLink { .. } | Step::RemoveFile(_)
+            )
         };
         plan.steps.retain(|step| !is_removal(step));
     }
@@ -149,10 +180,23 @@ fn planned(
 }
 
 /// The recorded mounts that `desired` has not.
-fn others<'r>(desired: &'r Desired, records: &'r Records) -> impl Iterator<Item = &'r RecordedMount> {
-    let recorded = records.record.iter().filter(|record| record.root == desired.root);
-    let is_desired = |target| desired.mounts.binary_search_by(|mount| mount.target.cmp(target)).is_ok();
-    recorded.flat_map(|record| &record.mounts).filter(move |mount| !is_desired(&mount.target))
+fn others<'r>(
+    desired: &'r Desired,
+    records: &'r Records,
+) -> impl Iterator<Item = &'r RecordedMount> {
+    let recorded = records
+        .record
+        .iter()
+        .filter(|record| record.root == desired.root);
+    let is_desired = |target| {
+        desired
+            .mounts
+            .binary_search_by(|mount| mount.target.cmp(target))
+            .is_ok()
+    };
+    recorded
+        .flat_map(|record| &record.mounts)
+        .filter(move |mount| !is_desired(&mount.target))
 }
 
 /// Where recorded mounts have no source any more that the manifest still names, as an optional one.
@@ -162,14 +206,21 @@ fn named_and_absent(
     host: &Host,
     lookups: &[Arc<Lookups>],
 ) -> BTreeSet<JailPath> {
-    let is_named = |error: &LookupError| lookups.iter().any(|known| known.has(error.at().as_path()));
-    let absent = others(desired, records)
-        .filter(|mount| host.walk(&mount.source).is_err_and(|error| is_named(&error)));
+    let is_named =
+        |error: &LookupError| lookups.iter().any(|known| known.has(error.at().as_path()));
+    let absent = others(desired, records).filter(|mount| {
+        host.walk(&mount.source)
+            .is_err_and(|error| is_named(&error))
+    });
     absent.map(|mount| mount.target.clone()).collect()
 }
 
 /// Adds to `desired` what is recorded besides; returns where the source is not there.
-fn keep_what_is_recorded(desired: &mut Desired, records: &Records, host: &Host) -> BTreeSet<JailPath> {
+fn keep_what_is_recorded(
+    desired: &mut Desired,
+    records: &Records,
+    host: &Host,
+) -> BTreeSet<JailPath> {
     let mut absent = BTreeSet::new();
     let mut kept = vec![];
     for mount in others(desired, records) {
@@ -193,7 +244,11 @@ fn keep_what_is_recorded(desired: &mut Desired, records: &Records, host: &Host) 
     for made in records.kept.iter().flat_map(|kept| &kept.made) {
         let known = desired.links.iter().any(|link| link.path == made.path);
         if let (MadeKind::Link(text), false) = (&made.kind, known) {
-            desired.links.push(Link { path: made.path.clone(), text: text.clone(), reasons: vec![] });
+            desired.links.push(Link {
+                path: made.path.clone(),
+                text: text.clone(),
+                reasons: vec![],
+            });
         }
     }
     absent

@@ -21,11 +21,12 @@ use crate::render::{self, prometheus};
 
 /// Show every mount and its state; exit code 3 if any is not ok
 ///
-/// The states: ok, missing, stale (the source is another file now), wrong-source, wrong-options, shadowed
-/// (something else on top), absent (the source is gone, and the manifest names it), orphan (ours, no longer in the
-/// manifest), foreign (not ours: never touched). Why else a site is drifted is in lines that begin with `because`.
-/// Of several sites only what is not ok is shown: a line each, and mounts; with -v all, with -q nothing of sites that are up.
-/// Processes inside that still use a file which was replaced, such as a library after an upgrade, are named in a note.
+/// The states: ok, missing, stale (the source is another file now), wrong-source, wrong-options,
+/// shadowed (something else on top), absent (the source is gone, and the manifest names it), orphan
+/// (ours, no longer in the manifest), foreign (not ours: never touched). Why else a site is drifted
+/// is in lines that begin with `because`. Of several sites only what is not ok is shown: a line
+/// each, and mounts; with -v all, with -q nothing of sites that are up. Processes inside that still
+/// use a file which was replaced, such as a library after an upgrade, are named in a note.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  mountjail status site1\n  mountjail status --json | jq '.sites[].state'\n  mountjail status \
@@ -67,8 +68,11 @@ impl Status {
         let boot = observe::boot_id()?;
         let seen = self.look(context, &boot)?;
         let format = if self.json { Format::Json } else { self.format };
-        let (failed, errors): (Vec<_>, Vec<_>) =
-            seen.sites.iter().map(|shown| report(context, shown)).unzip();
+        let (failed, errors): (Vec<_>, Vec<_>) = seen
+            .sites
+            .iter()
+            .map(|shown| report(context, shown))
+            .unzip();
         let different = |plan: &Plan| plan.site_state() != SiteState::Up;
         let plans = seen.sites.iter().filter_map(|shown| shown.plan.as_ref());
         let states = plans.map(|plan| if different(plan) { DIFFERENT } else { 0 });
@@ -94,14 +98,24 @@ impl Status {
         };
         let mut watch = WatchState::read(&context.state);
         if let Some(watch) = watch.as_mut().filter(|_| !everything) {
-            watch.failures.retain(|failed, _| sites.iter().any(|site| site.name == *failed));
+            watch
+                .failures
+                .retain(|failed, _| sites.iter().any(|site| site.name == *failed));
         }
         let context = context.afresh();
         let (resolver, table) = (context.resolver()?, Table::read()?);
         let (table, stop) = (Arc::new(table), Arc::default());
-        let recorded = recorded.iter().map(|name| sites::one(&context, name.as_str()));
+        let recorded = recorded
+            .iter()
+            .map(|name| sites::one(&context, name.as_str()));
         let recorded = recorded.collect::<Result<Vec<_>>>()?;
-        let own = (context.again(), resolver, boot.clone(), table.clone(), recorded.clone());
+        let own = (
+            context.again(),
+            resolver,
+            boot.clone(),
+            table.clone(),
+            recorded.clone(),
+        );
         let look = move |site: &Site, _: &Stop| {
             let (context, resolver, boot, table, recorded) = &own;
             Ok(if recorded.contains(site) {
@@ -112,8 +126,9 @@ impl Status {
         };
         sites.extend(recorded);
         let results = parallel::each(&context, &sites, parallel::processors(), &stop, look);
-        let shown =
-            |(site, result): (Site, Result<_, _>)| result.unwrap_or_else(|failed| Shown::lost(site, failed));
+        let shown = |(site, result): (Site, Result<_, _>)| {
+            result.unwrap_or_else(|failed| Shown::lost(site, failed))
+        };
         let mut shown: Vec<_> = sites.into_iter().zip(results).map(shown).collect();
         // Of some there is only a record of a boot that is over.
         shown.retain(|shown| shown.plan.is_some() || !shown.failed.is_empty());
@@ -124,18 +139,28 @@ impl Status {
             .unzip();
         let mut inside = vec![Inside::default(); shown.len()];
         // Files of processes may lie anywhere.
-        let look = move |roots: &Vec<_>| observe::outdated(&roots.iter().collect::<Vec<_>>(), &table);
-        let found = patience::each_within(vec![roots], context.limit, look).pop().flatten();
+        let look =
+            move |roots: &Vec<_>| observe::outdated(&roots.iter().collect::<Vec<_>>(), &table);
+        let found = patience::each_within(vec![roots], context.limit, look)
+            .pop()
+            .flatten();
         for (nth, found) in nths.into_iter().zip(found.unwrap_or_default()) {
             inside[nth] = found;
         }
-        Ok(Seen { sites: shown, inside, watch })
+        Ok(Seen {
+            sites: shown,
+            inside,
+            watch,
+        })
     }
 }
 
 /// Says what failed; gives the exit code and the messages.
 fn report(context: &Context<'_>, shown: &Shown) -> (u8, Vec<String>) {
-    let reports = shown.failed.iter().map(|failed| failed.report(context, &shown.site));
+    let reports = shown
+        .failed
+        .iter()
+        .map(|failed| failed.report(context, &shown.site));
     let (codes, errors): (Vec<_>, Vec<_>) = reports.unzip();
     (worst(codes), errors.concat())
 }
@@ -155,18 +180,31 @@ impl Seen {
     fn text(&self, detail: Detail) -> String {
         let site = |(shown, inside): (&Shown, &Inside)| {
             let Some(plan) = &shown.plan else {
-                return shown.is_silent().then(|| format!("{}: not answering\n", shown.site.name));
+                return shown
+                    .is_silent()
+                    .then(|| format!("{}: not answering\n", shown.site.name));
             };
             Some(render::text::status(plan, detail) + &render::text::outdated(inside))
         };
-        let watch = self.watch.iter().map(|watch| render::text::watch(watch, now()));
-        self.sites.iter().zip(&self.inside).filter_map(site).chain(watch).collect()
+        let watch = self
+            .watch
+            .iter()
+            .map(|watch| render::text::watch(watch, now()));
+        self.sites
+            .iter()
+            .zip(&self.inside)
+            .filter_map(site)
+            .chain(watch)
+            .collect()
     }
 
     /// `errors` are those of each site.
     fn json(&self, errors: &[Vec<String>]) -> String {
         let site = |((shown, inside), errors): ((&Shown, &Inside), &Vec<String>)| {
-            let plan = shown.plan.as_ref().map(|plan| render::json::status(plan, inside));
+            let plan = shown
+                .plan
+                .as_ref()
+                .map(|plan| render::json::status(plan, inside));
             let mut site = plan.unwrap_or_else(|| json!({ "site": shown.site.name }));
             if shown.is_silent() {
                 site["state"] = json!("not answering");
@@ -176,19 +214,30 @@ impl Seen {
             }
             site
         };
-        let sites: Vec<_> = self.sites.iter().zip(&self.inside).zip(errors).map(site).collect();
+        let sites: Vec<_> = self
+            .sites
+            .iter()
+            .zip(&self.inside)
+            .zip(errors)
+            .map(site)
+            .collect();
         format!("{:#}\n", json!({ "sites": sites, "watch": self.watch }))
     }
 
     fn metrics(&self, context: &Context<'_>, boot: &BootId) -> String {
         let history = |name| context.state.read(name, boot).ok()?.record?.history;
-        let processes = |inside: &Inside| inside.outdated.iter().map(|one| one.processes.len()).sum();
-        let sites = self.sites.iter().zip(&self.inside).map(|(shown, inside)| prometheus::Site {
-            name: &shown.site.name,
-            plan: shown.plan.as_ref(),
-            history: history(&shown.site.name),
-            outdated: processes(inside),
-        });
+        let processes =
+            |inside: &Inside| inside.outdated.iter().map(|one| one.processes.len()).sum();
+        let sites = self
+            .sites
+            .iter()
+            .zip(&self.inside)
+            .map(|(shown, inside)| prometheus::Site {
+                name: &shown.site.name,
+                plan: shown.plan.as_ref(),
+                history: history(&shown.site.name),
+                outdated: processes(inside),
+            });
         prometheus::metrics(&sites.collect::<Vec<_>>(), self.watch.as_ref(), now())
     }
 }

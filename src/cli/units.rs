@@ -22,12 +22,13 @@ use crate::{Error, Result};
 
 /// Print or write the systemd drop-ins that start a site's services after its mounts
 ///
-/// They order the services that the manifests name under `services` after mountjail.service, and after
-/// mountjail@SITE.service where a site is started alone; and the sites after the daemons that make what they bind on /run,
-/// and after the file systems that they are on. A site that must wait for something that the others shall not wait for,
-/// such as a file system with `nofail` or on the network, gets its mounts from mountjail@SITE.service at boot. No unit
-/// comes to wait for itself: what cannot be ordered is named. What usually lives in a jail, PHP-FPM as distributions name
-/// it, is ordered by mountjail.service itself.
+/// They order the services that the manifests name under `services` after mountjail.service, and
+/// after mountjail@SITE.service where a site is started alone; and the sites after the daemons that
+/// make what they bind on /run, and after the file systems that they are on. A site that must wait
+/// for something that the others shall not wait for, such as a file system with `nofail` or on the
+/// network, gets its mounts from mountjail@SITE.service at boot. No unit comes to wait for itself:
+/// what cannot be ordered is named. What usually lives in a jail, PHP-FPM as distributions name it,
+/// is ordered by mountjail.service itself.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  mountjail units site1\n  mountjail units --all --install")]
 pub(super) struct Units {
@@ -58,7 +59,10 @@ impl Units {
         let mut written = planned.always();
         for site in &sites {
             let files = planned.of(site);
-            let paths: Vec<_> = files.iter().map(|drop_in| self.dir.join(&drop_in.path)).collect();
+            let paths: Vec<_> = files
+                .iter()
+                .map(|drop_in| self.dir.join(&drop_in.path))
+                .collect();
             written.extend(files);
             match planned.failed(context, site) {
                 None => {
@@ -77,15 +81,18 @@ impl Units {
             .map(|drop_in| (self.dir.join(&drop_in.path), drop_in.text.as_str()))
             .collect();
         if self.install {
-            let unneeded =
-                self.unneeded(&planned, &sites).into_iter().filter(|path| !drop_ins.contains_key(path));
+            let unneeded = self
+                .unneeded(&planned, &sites)
+                .into_iter()
+                .filter(|path| !drop_ins.contains_key(path));
             self.install(context, &drop_ins, unneeded)?;
         }
         let text = match (self.json, self.install) {
             (true, _) => format!("{:#}\n", json!({ "sites": results })),
             (false, true) => String::new(),
             (false, false) => {
-                let shown = |(path, text): (&PathBuf, &&str)| format!("# {}\n{text}\n", path.display());
+                let shown =
+                    |(path, text): (&PathBuf, &&str)| format!("# {}\n{text}\n", path.display());
                 drop_ins.iter().map(shown).collect()
             }
         };
@@ -93,7 +100,12 @@ impl Units {
     }
 
     /// The drop-ins of all sites of the configuration that `counts`, and of `named`.
-    fn planned(&self, context: &Context<'_>, named: &[Site], counts: impl Fn(&Site) -> bool) -> Planned {
+    fn planned(
+        &self,
+        context: &Context<'_>,
+        named: &[Site],
+        counts: impl Fn(&Site) -> bool,
+    ) -> Planned {
         let mut manifests = boot::manifests(context, named);
         manifests.retain(|(site, _)| counts(site));
         let manifests_alone = manifests.iter().map(|(_, manifest)| manifest);
@@ -106,36 +118,60 @@ impl Units {
         }
         let drop_ins = drop_ins(&wishes, &mut boot.ordering);
         for Unordered { site, unit, way } in &drop_ins.refused {
-            let file =
-                manifests.iter().find(|(known, _)| known.name == *site).map(|(site, _)| site.file.display());
-            let error =
-                Error::failed(format!("{site}: {unit} cannot start after the site's mounts")).because_of(
-                    format!("they would wait for each other: {} start in this order", way.join(", ")),
-                );
-            let hint = file.map(|file| format!("take it out of `services` in {file}")).unwrap_or_default();
-            errors.entry(site.clone()).or_default().push(error.hint(hint));
+            let file = manifests
+                .iter()
+                .find(|(known, _)| known.name == *site)
+                .map(|(site, _)| site.file.display());
+            let error = Error::failed(format!(
+                "{site}: {unit} cannot start after the site's mounts"
+            ))
+            .because_of(format!(
+                "they would wait for each other: {} start in this order",
+                way.join(", ")
+            ));
+            let hint = file
+                .map(|file| format!("take it out of `services` in {file}"))
+                .unwrap_or_default();
+            errors
+                .entry(site.clone())
+                .or_default()
+                .push(error.hint(hint));
         }
-        Planned { drop_ins, wishes, errors, manifests, known: boot }
+        Planned {
+            drop_ins,
+            wishes,
+            errors,
+            manifests,
+            known: boot,
+        }
     }
 
-    /// Those of our files that no site needs; with --all whoever's they were, unless a site is not known whose they may be.
+    /// Those of our files that no site needs; with --all whoever's they were, unless a site is not
+    /// known whose they may be.
     fn unneeded(&self, planned: &Planned, sites: &[Site]) -> Vec<PathBuf> {
         let all_known = sites.iter().all(|site| planned.manifest(site).is_some());
         if !self.which.all || !all_known {
             let manifests = sites.iter().filter_map(|site| planned.manifest(site));
             let services = manifests.flat_map(|manifest| &manifest.services);
             let units = services.filter(|unit| planned.known.has(unit)).cloned();
-            let units =
-                units.chain([ALL.to_owned()]).filter(|unit| !planned.drop_ins.services.contains_key(unit));
+            let units = units
+                .chain([ALL.to_owned()])
+                .filter(|unit| !planned.drop_ins.services.contains_key(unit));
             return units.map(|unit| self.dir.join(drop_in_of(&unit))).collect();
         }
         // A service that is not there now may come back.
-        let named = planned.manifests.iter().flat_map(|(_, manifest)| &manifest.services);
+        let named = planned
+            .manifests
+            .iter()
+            .flat_map(|(_, manifest)| &manifest.services);
         let absent: BTreeSet<_> = named
             .filter(|unit| is_service(unit) && !planned.known.has(unit))
             .map(|unit| self.dir.join(drop_in_of(unit)))
             .collect();
-        self.all_written().into_iter().filter(|path| !absent.contains(path)).collect()
+        self.all_written()
+            .into_iter()
+            .filter(|path| !absent.contains(path))
+            .collect()
     }
 
     /// Writes `drop_ins`, and removes those of the `unneeded` that are ours.
@@ -149,7 +185,9 @@ impl Units {
         for (path, text) in drop_ins {
             let written = write_drop_in(path, HEADER, text)?;
             let verb = if written { "wrote" } else { "kept" };
-            context.out.detail(format_args!("{verb} {}", path.display()));
+            context
+                .out
+                .detail(format_args!("{verb} {}", path.display()));
             changed |= written;
         }
         changed |= !remove(context, unneeded)?.is_empty();
@@ -159,28 +197,41 @@ impl Units {
 
     /// Those of a service that another site names as well stay, unless all go.
     fn uninstall(&self, context: &Context<'_>) -> Result<u8> {
-        let files = if self.which.all { self.all_written() } else { self.written_for(context)? };
+        let files = if self.which.all {
+            self.all_written()
+        } else {
+            self.written_for(context)?
+        };
         let mut removed = remove(context, files)?;
         let rewritten = !self.which.all && self.rewrite_all(context, &mut removed)?;
         self.reload(context, rewritten || !removed.is_empty());
-        let text = if self.json { format!("{:#}\n", json!({ "removed": removed })) } else { String::new() };
+        let text = if self.json {
+            format!("{:#}\n", json!({ "removed": removed }))
+        } else {
+            String::new()
+        };
         Ok(context.out.print_and(text, 0))
     }
 
     fn all_written(&self) -> Vec<PathBuf> {
         let directories = fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        let mut files: Vec<_> =
-            directories.map(|directory| directory.path().join("50-mountjail.conf")).collect();
+        let mut files: Vec<_> = directories
+            .map(|directory| directory.path().join("50-mountjail.conf"))
+            .collect();
         files.sort();
         files
     }
 
     fn written_for(&self, context: &Context<'_>) -> Result<Vec<PathBuf>> {
-        let names = |site: &Site| sites::load(context, site).map_or(vec![], |manifest| manifest.services);
+        let names =
+            |site: &Site| sites::load(context, site).map_or(vec![], |manifest| manifest.services);
         let going = sites::named(context, &self.which.sites)?;
         let staying = sites::known(context);
-        let needed: BTreeSet<_> =
-            staying.iter().filter(|site| !going.contains(site)).flat_map(names).collect();
+        let needed: BTreeSet<_> = staying
+            .iter()
+            .filter(|site| !going.contains(site))
+            .flat_map(names)
+            .collect();
         let mut files = vec![];
         for site in &going {
             let own = names(site);
@@ -191,14 +242,19 @@ impl Units {
         Ok(files)
     }
 
-    /// Has the drop-in of mountjail.service, if there is one of ours, say nothing of the sites whose own are removed.
+    /// Has the drop-in of mountjail.service, if there is one of ours, say nothing of the sites
+    /// whose own are removed.
     fn rewrite_all(&self, context: &Context<'_>, removed: &mut Vec<PathBuf>) -> Result<bool> {
         let path = self.dir.join(drop_in_of(ALL));
         if !path.exists() {
             return Ok(false);
         }
         let going = sites::named(context, &self.which.sites)?;
-        match self.planned(context, &[], |site| !going.contains(site)).drop_ins.all {
+        match self
+            .planned(context, &[], |site| !going.contains(site))
+            .drop_ins
+            .all
+        {
             Some(drop_in) => write_drop_in(&path, HEADER, &drop_in.text),
             None => remove(context, [path]).map(|more| {
                 removed.extend(more);
@@ -242,20 +298,37 @@ struct Planned {
 
 impl Planned {
     fn manifest(&self, site: &Site) -> Option<&Manifest> {
-        self.manifests.iter().find(|(known, _)| known == site).map(|(_, manifest)| manifest)
+        self.manifests
+            .iter()
+            .find(|(known, _)| known == site)
+            .map(|(_, manifest)| manifest)
     }
 
     /// Those that are written whichever sites are named, since they depend on one another.
     fn always(&self) -> Vec<&DropIn> {
-        let apart = self.manifests.iter().filter(|(site, _)| self.drop_ins.apart.contains(&site.name));
-        self.drop_ins.all.iter().chain(apart.flat_map(|(site, _)| self.of(site))).collect()
+        let apart = self
+            .manifests
+            .iter()
+            .filter(|(site, _)| self.drop_ins.apart.contains(&site.name));
+        self.drop_ins
+            .all
+            .iter()
+            .chain(apart.flat_map(|(site, _)| self.of(site)))
+            .collect()
     }
 
     /// Those of the site's own unit and of its services.
     fn of(&self, site: &Site) -> Vec<&DropIn> {
-        let Some(manifest) = self.manifest(site) else { return vec![] };
-        let services = manifest.services.iter().filter_map(|service| self.drop_ins.services.get(service));
-        services.chain(self.drop_ins.sites.get(&site.name)).collect()
+        let Some(manifest) = self.manifest(site) else {
+            return vec![];
+        };
+        let services = manifest
+            .services
+            .iter()
+            .filter_map(|service| self.drop_ins.services.get(service));
+        services
+            .chain(self.drop_ins.sites.get(&site.name))
+            .collect()
     }
 
     fn failed(&self, context: &Context<'_>, site: &Site) -> Option<Failed> {
@@ -270,7 +343,9 @@ impl Planned {
         let wishes = self.wishes.iter().find(|wishes| wishes.site == *name);
         match wishes.map(|wishes| wishes.services.as_slice()) {
             None | Some([]) => {
-                out.info(format_args!("{name}: its manifest names no services; nothing to order"));
+                out.info(format_args!(
+                    "{name}: its manifest names no services; nothing to order"
+                ));
             }
             Some(names) => out.info(format_args!("{name}: mounted before {}", names.join(", "))),
         }
@@ -280,7 +355,12 @@ impl Planned {
                 "{name}: mounted by {unit}, since it waits for what other sites do not wait for"
             ));
         }
-        for missed in self.drop_ins.missed.iter().filter(|missed| missed.site == *name) {
+        for missed in self
+            .drop_ins
+            .missed
+            .iter()
+            .filter(|missed| missed.site == *name)
+        {
             let unit = &missed.unit;
             out.info(format_args!(
                 "{name}: mounted without waiting for {unit}, which starts after the site's services; what {unit} \

@@ -21,8 +21,8 @@ use crate::{Error, observe};
 
 /// Mount what sites need; a second time there is nothing to do
 ///
-/// A site is up or as it was before: what was begun is undone when something fails. With --all a site that
-/// fails does not stop the others.
+/// A site is up or as it was before: what was begun is undone when something fails. With --all a
+/// site that fails does not stop the others.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  mountjail up site1\n  mountjail up --all --quiet")]
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line
@@ -52,7 +52,10 @@ pub(super) struct Up {
 impl Up {
     /// `up` of one site.
     pub(super) fn of(site: &str) -> Self {
-        let which = Which { sites: vec![site.to_owned()], all: false };
+        let which = Which {
+            sites: vec![site.to_owned()],
+            all: false,
+        };
         Self {
             which,
             dry_run: false,
@@ -64,7 +67,8 @@ impl Up {
         }
     }
 
-    /// As [`run`](Self::run), from a command that keeps the caller's umask for the program that it runs.
+    /// As [`run`](Self::run), from a command that keeps the caller's umask for the program that it
+    /// runs.
     pub(super) fn run_with_own_umask(&self, context: &Context<'static>) -> anyhow::Result<u8> {
         let callers = umask(placeholders_umask());
         let result = self.run(context);
@@ -82,10 +86,18 @@ impl Up {
         let boot = observe::boot_id()?;
         let engine = context.engine(boot.clone(), sites.len() > 1)?;
         let resolver = context.resolver()?;
-        context.roots().come_up(sites.iter().map(|site| site.name.clone()));
+        context
+            .roots()
+            .come_up(sites.iter().map(|site| site.name.clone()));
         let table = table(sites.len() > 1)?;
-        let run =
-            Run { context: context.again(), engine, resolver, boot, table, leave_down: self.leave_down };
+        let run = Run {
+            context: context.again(),
+            engine,
+            resolver,
+            boot,
+            table,
+            leave_down: self.leave_down,
+        };
         context.out.progress(sites.len());
         let create = self.create;
         let up = move |site: &Site, stop: &Stop| run.site(site, create, stop);
@@ -97,7 +109,10 @@ impl Up {
             if self.json {
                 results.push(json);
             }
-            let changed = result.ok().flatten().filter(|done| done.outcome != Outcome::default());
+            let changed = result
+                .ok()
+                .flatten()
+                .filter(|done| done.outcome != Outcome::default());
             up.extend(changed.map(|done| (site, done)));
         }
         let blind = name_blind_processes(context, &up);
@@ -106,7 +121,9 @@ impl Up {
         }
         if is_set(&stop) && codes.len() < sites.len() {
             let rest = plural(sites.len() - codes.len(), "site");
-            context.out.error(&Error::interrupted(format!("stopped by a signal; {rest} not begun")));
+            context.out.error(&Error::interrupted(format!(
+                "stopped by a signal; {rest} not begun"
+            )));
             codes.push(1);
         }
         let code = worst(codes);
@@ -119,7 +136,11 @@ impl Up {
 }
 
 /// Says how it went; gives the exit code and the same as JSON.
-fn report(context: &Context<'_>, site: &Site, result: &Result<Option<Done>, Failed>) -> (u8, Value) {
+fn report(
+    context: &Context<'_>,
+    site: &Site,
+    result: &Result<Option<Done>, Failed>,
+) -> (u8, Value) {
     let out = context.out;
     match result {
         Ok(None) => {
@@ -132,7 +153,13 @@ fn report(context: &Context<'_>, site: &Site, result: &Result<Option<Done>, Fail
                 out.warn(format_args!("{}: {left}", site.name));
             }
             out.info(format_args!("{}: {}", site.name, summary(done)));
-            let Outcome { attached, swapped, gaps, detached, .. } = done.outcome;
+            let Outcome {
+                attached,
+                swapped,
+                gaps,
+                detached,
+                ..
+            } = done.outcome;
             let json = json!({
                 "site": site.name, "root": done.desired.root, "up": true, "mounts": done.desired.mounts.len(),
                 "attached": attached, "swapped": swapped, "gaps": gaps, "detached": detached,
@@ -141,13 +168,16 @@ fn report(context: &Context<'_>, site: &Site, result: &Result<Option<Done>, Fail
         }
         Err(failed) => {
             let (code, errors) = failed.report(context, site);
-            (code, json!({ "site": site.name, "up": false, "errors": errors }))
+            (
+                code,
+                json!({ "site": site.name, "up": false, "errors": errors }),
+            )
         }
     }
 }
 
-/// Names processes inside a root that live in a mount namespace which did not receive the mounts, and returns
-/// their units.
+/// Names processes inside a root that live in a mount namespace which did not receive the mounts,
+/// and returns their units.
 fn name_blind_processes(context: &Context<'_>, up: &[(&Site, Done)]) -> BTreeSet<String> {
     let mut units = BTreeSet::new();
     if up.is_empty() {
@@ -156,12 +186,16 @@ fn name_blind_processes(context: &Context<'_>, up: &[(&Site, Done)]) -> BTreeSet
     let root = |(_, done): &(_, Done)| (done.desired.root.clone(), done.desired.mounts.clone());
     let look = |roots: &Vec<(HostPath, Vec<Arc<Mount>>)>| {
         observe::without_mounts(
-            &roots.iter().map(|(root, mounts)| (root, mounts.as_slice())).collect::<Vec<_>>(),
+            &roots
+                .iter()
+                .map(|(root, mounts)| (root, mounts.as_slice()))
+                .collect::<Vec<_>>(),
         )
     };
     // What they see may be on a file system that does not answer.
-    let found =
-        patience::each_within(vec![up.iter().map(root).collect()], context.limit, look).pop().flatten();
+    let found = patience::each_within(vec![up.iter().map(root).collect()], context.limit, look)
+        .pop()
+        .flatten();
     for (nth, process) in found.unwrap_or_default() {
         context.out.warn(format_args!(
             "{}: {process} is inside the root and does not see the mounts, because it has a mount namespace of \
@@ -174,22 +208,26 @@ fn name_blind_processes(context: &Context<'_>, up: &[(&Site, Done)]) -> BTreeSet
     units
 }
 
-/// Reloads the running services of the sites `up`; those that cannot do that, and the `blind`, are restarted.
-/// Gives the exit code.
+/// Reloads the running services of the sites `up`; those that cannot do that, and the `blind`, are
+/// restarted. Gives the exit code.
 fn restart(context: &Context<'_>, up: &[(&Site, Done)], blind: &BTreeSet<String>) -> u8 {
     let services: BTreeSet<_> = up.iter().flat_map(|(_, done)| &done.services).collect();
     let mut codes = vec![];
     for service in services {
-        let verb = if blind.contains(service) { "try-restart" } else { "try-reload-or-restart" };
+        let verb = if blind.contains(service) {
+            "try-restart"
+        } else {
+            "try-reload-or-restart"
+        };
         codes.push(match systemd::systemctl(&[verb, service]) {
             Ok(()) => {
                 context.out.info(format_args!("{verb} {service}"));
                 0
             }
             Err(error) => {
-                context.out.error(
-                    &error.context(format_args!("the mounts are up, but {service} still is as it was")),
-                );
+                context.out.error(&error.context(format_args!(
+                    "the mounts are up, but {service} still is as it was"
+                )));
                 1
             }
         });

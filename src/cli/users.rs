@@ -36,20 +36,29 @@ pub(super) struct Use {
 }
 
 impl Users {
-    /// Who uses the site at `root`, whose mounts are those of `observed`. A master of PHP-FPM counts as well that has a
-    /// pool with this root: its workers may not have been started yet, and the next request is served by one.
+    /// Who uses the site at `root`, whose mounts are those of `observed`. A master of PHP-FPM
+    /// counts as well that has a pool with this root: its workers may not have been started yet,
+    /// and the next request is served by one.
     pub(super) fn of(&self, root: &HostPath, observed: &Observed) -> Result<Use> {
         let here = observed.mounts.keys().chain(observed.elsewhere.keys());
         let here = here.map(|target| (target, root.inside(target).as_path().to_owned()));
-        let strays = observed.strays.iter().filter_map(|stray| Some((&stray.target, stray.point.clone()?)));
+        let strays = observed
+            .strays
+            .iter()
+            .filter_map(|stray| Some((&stray.target, stray.point.clone()?)));
         let users = self.processes()?.of(root, here.chain(strays));
         let mut found = Use::default();
-        found.targets.extend(users.iter().flat_map(|user| user.targets.iter().cloned()));
+        found
+            .targets
+            .extend(users.iter().flat_map(|user| user.targets.iter().cloned()));
         found.targets.sort();
         found.targets.dedup();
         found.by.extend(users.iter().map(in_words));
         for pool in self.pools().iter().filter(|pool| pool.root == *root) {
-            found.by.push(format!("{}, whose pool {} has this root", pool.master, pool.name));
+            found.by.push(format!(
+                "{}, whose pool {} has this root",
+                pool.master, pool.name
+            ));
         }
         Ok(found)
     }
@@ -60,14 +69,20 @@ impl Users {
     }
 
     fn processes(&self) -> Result<&observe::Users> {
-        self.processes.get_or_init(observe::Users::look).as_ref().map_err(Clone::clone)
+        self.processes
+            .get_or_init(observe::Users::look)
+            .as_ref()
+            .map_err(Clone::clone)
     }
 
     fn pools(&self) -> &[Pool] {
         self.pools.get_or_init(|| {
             let host = Host::new();
             let masters = observe::php_fpm_masters();
-            masters.into_iter().flat_map(|(master, file)| pools_of(&host, &master, &file)).collect()
+            masters
+                .into_iter()
+                .flat_map(|(master, file)| pools_of(&host, &master, &file))
+                .collect()
         })
     }
 }
@@ -77,13 +92,26 @@ fn pools_of(host: &Host, master: &Process, file: &Path) -> Vec<Pool> {
     let pool = |pool: &fpm::Pool| {
         let root = HostPath::new(pool.chroot()?).ok()?;
         let root = host.walk(&root).map_or(root, |walk| walk.real);
-        Some(Pool { root, name: pool.name.clone(), master: master.clone() })
+        Some(Pool {
+            root,
+            name: pool.name.clone(),
+            master: master.clone(),
+        })
     };
-    fpm::pools(file).unwrap_or_default().iter().filter_map(pool).collect()
+    fpm::pools(file)
+        .unwrap_or_default()
+        .iter()
+        .filter_map(pool)
+        .collect()
 }
 
 fn in_words(user: &User) -> String {
-    let targets: Vec<_> = user.targets.iter().take(NAMED).map(ToString::to_string).collect();
+    let targets: Vec<_> = user
+        .targets
+        .iter()
+        .take(NAMED)
+        .map(ToString::to_string)
+        .collect();
     let more = user.targets.len() - targets.len();
     match targets.as_slice() {
         [] => format!("{}, which runs inside", user.process),

@@ -33,7 +33,11 @@ pub(super) struct Why {
 impl Why {
     pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let path = JailPath::new(&self.path).map_err(|why| {
-            Error::usage(format!("{} cannot be a path in a jail", self.path.display())).because_of(why)
+            Error::usage(format!(
+                "{} cannot be a path in a jail",
+                self.path.display()
+            ))
+            .because_of(why)
         })?;
         let site = sites::one(context, &self.site)?;
         let desired = match desired(context, &context.resolver()?, &site) {
@@ -55,20 +59,35 @@ impl Why {
 
 /// That nothing brings `path`, with the line that would.
 fn nothing_brings(context: &Context<'_>, site: &Site, desired: &Desired, path: JailPath) -> Error {
-    let nothing = Error::failed(format!("{}: nothing brings {path} into {}", site.name, desired.root));
+    let nothing = Error::failed(format!(
+        "{}: nothing brings {path} into {}",
+        site.name, desired.root
+    ));
     if let Some(origin) = waiting_for(context, site, &path) {
-        return nothing.hint(format!("it is not on the host; once it is there, this brings it: {origin}"));
+        return nothing.hint(format!(
+            "it is not on the host; once it is there, this brings it: {origin}"
+        ));
     }
-    let Ok(resolver) = context.resolver() else { return nothing };
-    let Some(found) = look(&context.host, context.roots(), &desired.root, &Miss::of(path)) else {
+    let Ok(resolver) = context.resolver() else {
+        return nothing;
+    };
+    let Some(found) = look(
+        &context.host,
+        context.roots(),
+        &desired.root,
+        &Miss::of(path),
+    ) else {
         return nothing.hint("it is not on the host either");
     };
     let advice = trace::advice(context, &resolver, desired, vec![found]);
     match (advice.lines.first(), advice.refused.first()) {
-        (Some(line), _) => {
-            nothing.hint(format!("it is on the host; this line would bring it: {}", line.addition))
+        (Some(line), _) => nothing.hint(format!(
+            "it is on the host; this line would bring it: {}",
+            line.addition
+        )),
+        (None, Some((_, why))) => {
+            nothing.hint(format!("it is on the host, but no line is advised: {why}"))
         }
-        (None, Some((_, why))) => nothing.hint(format!("it is on the host, but no line is advised: {why}")),
         (None, None) => nothing,
     }
 }
@@ -79,7 +98,10 @@ fn waiting_for(context: &Context<'_>, site: &Site, path: &JailPath) -> Option<Ar
     let names = |entry: &&Arc<Entry>| match &entry.request {
         Request::Mount(mount) => {
             let source = |pattern: &Pattern| path.on_host().starts_with(pattern.path());
-            let target = mount.target.as_ref().is_some_and(|target| path.starts_with(target));
+            let target = mount
+                .target
+                .as_ref()
+                .is_some_and(|target| path.starts_with(target));
             mount.sources.optional && (target || mount.sources.any_of.iter().any(source))
         }
         Request::Etc(wanted) => {
@@ -88,5 +110,9 @@ fn waiting_for(context: &Context<'_>, site: &Site, path: &JailPath) -> Option<Ar
         }
         _ => false,
     };
-    manifest.entries.iter().find(names).map(|entry| entry.origin.clone())
+    manifest
+        .entries
+        .iter()
+        .find(names)
+        .map(|entry| entry.origin.clone())
 }

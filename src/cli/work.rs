@@ -24,7 +24,11 @@ impl From<Error> for Failed {
 }
 
 /// What the site's manifest asks for on this host.
-pub(super) fn desired(context: &Context<'_>, resolver: &Resolver, site: &Site) -> Result<Desired, Failed> {
+pub(super) fn desired(
+    context: &Context<'_>,
+    resolver: &Resolver,
+    site: &Site,
+) -> Result<Desired, Failed> {
     let manifest = sites::load(context, site).map_err(Failed::Manifest)?;
     resolved(context, resolver, &manifest)
 }
@@ -35,7 +39,9 @@ pub(super) fn resolved(
     resolver: &Resolver,
     manifest: &Manifest,
 ) -> Result<Desired, Failed> {
-    resolver.resolve(manifest, context.roots()).map_err(Failed::Errors)
+    resolver
+        .resolve(manifest, context.roots())
+        .map_err(Failed::Errors)
 }
 
 /// What the site needs, and the plan for it by the whole table: what `plan` and `status` show.
@@ -53,8 +59,15 @@ pub(super) fn planned(
 
 /// The site's lock; says so before it waits for another mountjail.
 pub(super) fn lock(context: &Context<'_>, engine: &Engine, site: &Site) -> Result<Lock> {
-    let waiting = || context.out.info(format_args!("{}: waiting for another mountjail to finish", site.name));
-    engine.lock(&site.name, context.limit, waiting).map_err(|error| error.context(&site.name))
+    let waiting = || {
+        context.out.info(format_args!(
+            "{}: waiting for another mountjail to finish",
+            site.name
+        ))
+    };
+    engine
+        .lock(&site.name, context.limit, waiting)
+        .map_err(|error| error.context(&site.name))
 }
 
 /// How the site stands, and what is to be done.
@@ -67,24 +80,33 @@ pub(super) fn observe_and_plan(
     let named = |error: Error| error.context(&desired.site);
     let records = readable(context, &desired.site, boot).map_err(named)?;
     for warning in &records.warnings {
-        context.out.warn(format_args!("{}: {warning}", desired.site));
+        context
+            .out
+            .warn(format_args!("{}: {warning}", desired.site));
     }
     let records = at_its_root(context, desired, records)?;
     let observed = observe::observe(desired, records, table).map_err(named)?;
     let plan = plan::up(desired, &observed);
-    if plan.removals() > 0 && observe::shared_storage(&desired.root).map_err(named)?.is_some() {
+    if plan.removals() > 0
+        && observe::shared_storage(&desired.root)
+            .map_err(named)?
+            .is_some()
+    {
         return Ok((observed, plan.keeping_placeholders()));
     }
     Ok((observed, plan))
 }
 
-/// The records as those of the root that the manifest names: it may have been moved there, or the recorded one be gone.
+/// The records as those of the root that the manifest names: it may have been moved there, or the
+/// recorded one be gone.
 ///
 /// Errors: the site was set up in another directory, which is there.
 fn at_its_root(context: &Context<'_>, desired: &Desired, records: Records) -> Result<Records> {
     let Desired { site, root, .. } = desired;
     let kept_at = records.kept.as_ref().map(|kept| &kept.root);
-    if records.root().is_none_or(|recorded| recorded == root) && kept_at.is_none_or(|kept| kept == root) {
+    if records.root().is_none_or(|recorded| recorded == root)
+        && kept_at.is_none_or(|kept| kept == root)
+    {
         return Ok(records);
     }
     match (records.home(|| Some(root.clone())), records.root()) {
@@ -95,15 +117,23 @@ fn at_its_root(context: &Context<'_>, desired: &Desired, records: Records) -> Re
             ));
             Ok(Records::default())
         }
-        (home, _) => Err(elsewhere(&home.unwrap_or_else(|| root.clone()), desired, &records)),
+        (home, _) => Err(elsewhere(
+            &home.unwrap_or_else(|| root.clone()),
+            desired,
+            &records,
+        )),
     }
 }
 
-/// What is recorded. Who is not root cannot read it, and changes nothing: what he is shown is found by looking.
+/// What is recorded. Who is not root cannot read it, and changes nothing: what he is shown is found
+/// by looking.
 pub(super) fn readable(context: &Context<'_>, site: &SiteName, boot: &BootId) -> Result<Records> {
     match context.state.read(site, boot) {
         Err(error) if error.errno() == Some(libc::EACCES) && !nix::unistd::geteuid().is_root() => {
-            Ok(Records { warnings: vec![error.to_string()], ..Records::default() })
+            Ok(Records {
+                warnings: vec![error.to_string()],
+                ..Records::default()
+            })
         }
         result => result,
     }
@@ -112,26 +142,40 @@ pub(super) fn readable(context: &Context<'_>, site: &SiteName, boot: &BootId) ->
 /// The site was set up at `home`, and is to be at another root.
 pub(super) fn elsewhere(home: &HostPath, desired: &Desired, records: &Records) -> Error {
     let Desired { site, root, .. } = desired;
-    let fstab = records.kept.as_ref().is_some_and(|kept| kept.fstab.is_some());
+    let fstab = records
+        .kept
+        .as_ref()
+        .is_some_and(|kept| kept.fstab.is_some());
     let how = match (&records.record, fstab) {
         (_, true) => format!("`mountjail fstab --uninstall {site}`, then `mountjail down {site}`"),
         (Some(_), false) => format!("`mountjail down {site}`"),
         (None, false) => format!("`mountjail down --remove-placeholders {site}`"),
     };
-    Error::failed(format!("{site}: the manifest now says root {root}, but the site was set up at {home}"))
-        .hint(format!("take it away there first: {how}"))
+    Error::failed(format!(
+        "{site}: the manifest now says root {root}, but the site was set up at {home}"
+    ))
+    .hint(format!("take it away there first: {how}"))
 }
 
-/// What the user should know of what was resolved. Of presets most of it with `-v` only: their optional lines are many.
+/// What the user should know of what was resolved. Of presets most of it with `-v` only: their
+/// optional lines are many.
 pub(super) fn notes(context: &Context<'_>, desired: &Desired) {
     for warning in &desired.warnings {
-        context.out.warn(format_args!("{}: {warning}", desired.site));
+        context
+            .out
+            .warn(format_args!("{}: {warning}", desired.site));
     }
     for note in &desired.notes {
         if note.always || note.origin.presets.is_empty() {
-            context.out.info(format_args!("{}: {} ({})", desired.site, note.text, note.origin));
+            context.out.info(format_args!(
+                "{}: {} ({})",
+                desired.site, note.text, note.origin
+            ));
         } else {
-            context.out.detail(format_args!("{}: {} ({})", desired.site, note.text, note.origin));
+            context.out.detail(format_args!(
+                "{}: {} ({})",
+                desired.site, note.text, note.origin
+            ));
         }
     }
 }
@@ -146,25 +190,36 @@ impl Failed {
     pub(super) fn text(&self, site: &Site) -> String {
         match self {
             Self::Manifest(unusable) => unusable.as_text(),
-            Self::Errors(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+            Self::Errors(errors) => errors
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("; "),
             Self::Engine(failure) => failure.error.clone().context(&site.name).to_string(),
         }
     }
 
-    /// Whether it failed because of something that changed after it was looked at, and left the site as it was before.
+    /// Whether it failed because of something that changed after it was looked at, and left the
+    /// site as it was before.
     pub(super) fn is_overtaken(&self) -> bool {
         match self {
             Self::Manifest(_) => false,
             Self::Errors(errors) => errors.iter().any(Error::is_overtaken),
             Self::Engine(failure) => {
-                failure.error.is_overtaken() && failure.also.is_empty() && failure.lasting.is_empty()
+                failure.error.is_overtaken()
+                    && failure.also.is_empty()
+                    && failure.lasting.is_empty()
             }
         }
     }
 
     /// How many errors there are.
     pub(super) fn count(&self) -> usize {
-        if let Self::Errors(errors) = self { errors.len() } else { 1 }
+        if let Self::Errors(errors) = self {
+            errors.len()
+        } else {
+            1
+        }
     }
 
     /// The same with no more than the first `most` errors.
@@ -193,7 +248,10 @@ impl Failed {
     /// Says what failed; gives the exit code and the messages.
     pub(super) fn report(&self, context: &Context<'_>, site: &Site) -> (u8, Vec<String>) {
         match self {
-            Self::Manifest(unusable) => (unusable.report(context, &site.name), vec![unusable.as_text()]),
+            Self::Manifest(unusable) => (
+                unusable.report(context, &site.name),
+                vec![unusable.as_text()],
+            ),
             Self::Errors(errors) => {
                 for error in errors {
                     context.out.error(error);
@@ -205,14 +263,25 @@ impl Failed {
                 let error = failure.error.clone().context(&site.name);
                 context.out.error(&error);
                 // On a full disk an undo fails for the same reason.
-                let also: Vec<_> = failure.also.iter().filter(|also| **also != failure.error).collect();
+                let also: Vec<_> = failure
+                    .also
+                    .iter()
+                    .filter(|also| **also != failure.error)
+                    .collect();
                 for also in &also {
                     context.out.error(&Error::clone(also).context(&site.name));
                 }
                 say_undone(context, site, failure);
                 let also = also.iter().map(ToString::to_string);
                 let lasting = failure.lasting.iter().cloned();
-                (error.exit_code(), [error.to_string()].into_iter().chain(also).chain(lasting).collect())
+                (
+                    error.exit_code(),
+                    [error.to_string()]
+                        .into_iter()
+                        .chain(also)
+                        .chain(lasting)
+                        .collect(),
+                )
             }
         }
     }
@@ -222,8 +291,12 @@ fn say_undone(context: &Context<'_>, site: &Site, failure: &Failure) {
     let (name, steps) = (&site.name, plural(failure.undone.len(), "step"));
     if !failure.lasting.is_empty() {
         let lasting = failure.lasting.join("; ");
-        context.out.warn(format_args!("{name}: undid {steps}; the site is not as it was before: {lasting}"));
+        context.out.warn(format_args!(
+            "{name}: undid {steps}; the site is not as it was before: {lasting}"
+        ));
     } else if failure.also.is_empty() && !failure.undone.is_empty() {
-        context.out.info(format_args!("{name}: undid {steps}; the site is as it was before"));
+        context.out.info(format_args!(
+            "{name}: undid {steps}; the site is as it was before"
+        ));
     }
 }

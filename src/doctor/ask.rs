@@ -1,4 +1,5 @@
-//! Asks a question inside: starts the process, waits no longer than it may take, and leaves nothing behind.
+//! Asks a question inside: starts the process, waits no longer than it may take, and leaves nothing
+//! behind.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -58,8 +59,13 @@ pub(super) fn ask<P: Probe>(
     probe: P,
     patience: Patience<'_>,
 ) -> Result<P::Answer, Silence> {
-    let broken = |why: &dyn std::fmt::Display| Silence::Broken(format!("cannot look inside: {why}"));
-    let job = Job { root: root.clone(), who: who.clone(), question: probe.into() };
+    let broken =
+        |why: &dyn std::fmt::Display| Silence::Broken(format!("cannot look inside: {why}"));
+    let job = Job {
+        root: root.clone(),
+        who: who.clone(),
+        question: probe.into(),
+    };
     let job = serde_json::to_vec(&job).map_err(|error| broken(&error))?;
     let mut running = Running::start().map_err(|error| broken(&error))?;
     if let Some(mut stdin) = running.0.stdin.take() {
@@ -104,8 +110,8 @@ fn read(mut stdout: ChildStdout, patience: Patience<'_>) -> std::io::Result<Opti
     }
 }
 
-/// The process inside, the first of a PID namespace of its own: with it the kernel ends all that it started, wherever that
-/// tried to hide. Dropped, none of it is left.
+/// The process inside, the first of a PID namespace of its own: with it the kernel ends all that it
+/// started, wherever that tried to hide. Dropped, none of it is left.
 struct Running(Child);
 
 impl Running {
@@ -113,11 +119,17 @@ impl Running {
     fn start() -> std::io::Result<Self> {
         let mut command = Command::new("/proc/self/exe");
         command.arg(SUBCOMMAND).env_clear();
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let own = File::open("/proc/self/ns/pid")?;
         // Both are about what this thread starts next.
         unshare(CloneFlags::CLONE_NEWPID).map_err(|error| {
-            std::io::Error::other(format!("it gets no PID namespace of its own: {}", error.desc()))
+            std::io::Error::other(format!(
+                "it gets no PID namespace of its own: {}",
+                error.desc()
+            ))
         })?;
         let running = command.spawn().map(Self);
         setns(own, CloneFlags::CLONE_NEWPID)?;

@@ -30,7 +30,11 @@ impl Machine {
         let table = fs::read("/proc/self/mountinfo").map_err(|error| {
             Error::failed("cannot read the mount table /proc/self/mountinfo").because(&error)
         })?;
-        let number = |path| fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
+        let number = |path| {
+            fs::read_to_string(path)
+                .ok()
+                .and_then(|text| text.trim().parse().ok())
+        };
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Ok(Self {
             kernel: release.trim().to_owned(),
@@ -43,23 +47,46 @@ impl Machine {
 
     /// Each system call with whether it is there, and what it is for.
     pub fn calls(&self) -> [(&'static str, bool, &'static str); 5] {
-        let Features { openat2, mount_setattr, beneath, statmount, clone_detached } = self.features;
+        let Features {
+            openat2,
+            mount_setattr,
+            beneath,
+            statmount,
+            clone_detached,
+        } = self.features;
         [
-            ("openat2", openat2, "opens targets beneath a root in one call (Linux 5.6)"),
+            (
+                "openat2",
+                openat2,
+                "opens targets beneath a root in one call (Linux 5.6)",
+            ),
             (
                 "mount_setattr",
                 mount_setattr,
                 "read-only before it is mounted: the detached engine (Linux 5.12)",
             ),
-            ("move_mount_beneath", beneath, "swaps a stale mount without a gap (Linux 6.5)"),
-            ("statmount", statmount, "mount ids that are never reused (Linux 6.8)"),
-            ("clone_detached", clone_detached, "many sites without a scratch mount (Linux 6.15)"),
+            (
+                "move_mount_beneath",
+                beneath,
+                "swaps a stale mount without a gap (Linux 6.5)",
+            ),
+            (
+                "statmount",
+                statmount,
+                "mount ids that are never reused (Linux 6.8)",
+            ),
+            (
+                "clone_detached",
+                clone_detached,
+                "many sites without a scratch mount (Linux 6.15)",
+            ),
         ]
     }
 
     /// Whether there is hardly room for more mounts.
     pub fn is_full(&self) -> bool {
-        self.mount_max.is_some_and(|most| most.saturating_sub(self.mounts) < most / SCARCE)
+        self.mount_max
+            .is_some_and(|most| most.saturating_sub(self.mounts) < most / SCARCE)
     }
 }
 
@@ -71,7 +98,10 @@ mod tests {
     fn this_machine() {
         let machine = Machine::look(None).unwrap();
         assert!(machine.mounts > 0 && !machine.kernel.is_empty());
-        assert_eq!(machine.engine.is_ok_and(|name| name == "detached"), machine.features.mount_setattr);
+        assert_eq!(
+            machine.engine.is_ok_and(|name| name == "detached"),
+            machine.features.mount_setattr
+        );
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! A site that is up → does it work inside?
 //!
-//! In: what the site should have ([`Desired`]), how its mounts stand ([`Plan`]), the PHP-FPM pools in it, the host.
-//! Out: a [`Finding`] a check. What counts is tried inside, as the pool's user, by a process that enters the
-//! root as a worker of PHP-FPM does ([`inside`]); it gets a limited time and leaves nothing behind ([`ask`]). It
-//! only looks: it changes nothing on the host or in the site.
+//! In: what the site should have ([`Desired`]), how its mounts stand ([`Plan`]), the PHP-FPM pools
+//! in it, the host. Out: a [`Finding`] a check. What counts is tried inside, as the pool's user, by
+//! a process that enters the root as a worker of PHP-FPM does ([`inside`]); it gets a limited time
+//! and leaves nothing behind ([`ask`]). It only looks: it changes nothing on the host or in the
+//! site.
 
 mod ask;
 mod checks;
@@ -52,7 +53,8 @@ pub struct Patient<'p> {
     pub table: &'p Table,
     /// As whom it is looked at.
     pub who: Who,
-    /// When it came up, in milliseconds since boot; `None` where that is not known, as of what mount(8) mounted.
+    /// When it came up, in milliseconds since boot; `None` where that is not known, as of what
+    /// mount(8) mounted.
     pub since: Option<u64>,
 }
 
@@ -74,23 +76,41 @@ pub fn examine(patient: &Patient<'_>, options: &Options, host: &Host) -> Vec<Fin
     // Before processes that look are inside as well.
     let inside = root_id(&patient.desired.root).map_or(vec![], observe::inside);
     let (presets, other_c_library) = (presets(patient.manifest), other_c_library(host));
-    let exam = Exam { patient, options, host, presets, inside, other_c_library };
+    let exam = Exam {
+        patient,
+        options,
+        host,
+        presets,
+        inside,
+        other_c_library,
+    };
     let entry = checks::entry(&exam);
     let closed = entry.verdict != Verdict::Ok;
     let broken = || types::Outcome::could_not_check("the check itself failed");
     let outcomes: Vec<_> = thread::scope(|scope| {
         let exam = &exam;
-        let start = |(_, check): &'static checks::Named| scope.spawn(move || check.run(exam, closed));
+        let start =
+            |(_, check): &'static checks::Named| scope.spawn(move || check.run(exam, closed));
         let running: Vec<_> = checks::ALL.iter().map(start).collect();
-        running.into_iter().map(|check| check.join().unwrap_or_else(|_| broken())).collect()
+        running
+            .into_iter()
+            .map(|check| check.join().unwrap_or_else(|_| broken()))
+            .collect()
     });
     let names = checks::ALL.iter().map(|(name, _)| *name);
-    let findings = names.zip(outcomes).map(|(name, outcome)| outcome.named(name));
+    let findings = names
+        .zip(outcomes)
+        .map(|(name, outcome)| outcome.named(name));
     [entry.named("entry")].into_iter().chain(findings).collect()
 }
 
 fn presets(manifest: &Manifest) -> BTreeSet<&str> {
-    manifest.entries.iter().flat_map(|entry| &entry.origin.presets).map(String::as_str).collect()
+    manifest
+        .entries
+        .iter()
+        .flat_map(|entry| &entry.origin.presets)
+        .map(String::as_str)
+        .collect()
 }
 
 /// One examination.
@@ -106,10 +126,12 @@ struct Exam<'e> {
     other_c_library: Option<&'static str>,
 }
 
-/// musl answers by itself what glibc asks the jail's modules for. Most likely the processes inside have the C library
-/// of the host's shell.
+/// musl answers by itself what glibc asks the jail's modules for. Most likely the processes inside
+/// have the C library of the host's shell.
 fn other_c_library(host: &Host) -> Option<&'static str> {
-    let loader = HostPath::new("/bin/sh").ok().and_then(|shell| interpreter_of(host, &shell));
+    let loader = HostPath::new("/bin/sh")
+        .ok()
+        .and_then(|shell| interpreter_of(host, &shell));
     let same = !sys::MUSL || loader.is_some_and(|loader| is_musls(&loader));
     (!same).then_some("this mountjail is built with musl, and the programs of this host are not")
 }
@@ -120,7 +142,8 @@ impl Exam<'_> {
         self.ask_as(&self.patient.who, probe)
     }
 
-    /// All as whom something runs inside: the users of all pools, unless the caller named another. Not root.
+    /// All as whom something runs inside: the users of all pools, unless the caller named another.
+    /// Not root.
     fn everybody(&self) -> Vec<&Who> {
         let mut all = vec![&self.patient.who];
         let whos = self.patient.tenants.iter().map(|tenant| &tenant.who);
@@ -136,7 +159,10 @@ impl Exam<'_> {
     }
 
     fn ask_as<P: Probe>(&self, who: &Who, probe: P) -> Result<P::Answer, Silence> {
-        let patience = Patience { limit: self.options.limit, stop: &self.options.stop };
+        let patience = Patience {
+            limit: self.options.limit,
+            stop: &self.options.stop,
+        };
         ask::ask(&self.patient.desired.root, who, probe, patience)
     }
 
@@ -167,12 +193,16 @@ impl Exam<'_> {
         Remedy::act(format!("mountjail up {}", self.patient.desired.site))
     }
 
-    /// What brings a path that is missing inside: `line`, if the host has it and the manifest does not ask for it.
+    /// What brings a path that is missing inside: `line`, if the host has it and the manifest does
+    /// not ask for it.
     fn bring(&self, path: &Path, line: Remedy) -> Remedy {
         match () {
             () if self.mount_of(path).is_some() => self.up(),
             () if self.on_host(path) => line,
-            () => Remedy::act(format!("install what has {}: it is not on this host either", path.display())),
+            () => Remedy::act(format!(
+                "install what has {}: it is not on this host either",
+                path.display()
+            )),
         }
     }
 }

@@ -31,7 +31,8 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// What would make a failed check pass. `Display` is the line to add to the manifest, or what else to do.
+/// What would make a failed check pass. `Display` is the line to add to the manifest, or what else
+/// to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remedy {
     /// Items for one of the manifest's lists.
@@ -48,7 +49,10 @@ pub enum Remedy {
 impl Remedy {
     /// `key: [item]` in the manifest.
     pub(super) fn line(key: &'static str, item: impl Into<String>) -> Self {
-        Self::Manifest { key, items: vec![item.into()] }
+        Self::Manifest {
+            key,
+            items: vec![item.into()],
+        }
     }
 
     /// The preset of this name.
@@ -104,13 +108,20 @@ pub(super) struct Problem {
 
 impl Problem {
     pub fn new(text: impl Into<String>, remedy: Remedy) -> Self {
-        Self { text: text.into(), remedy }
+        Self {
+            text: text.into(),
+            remedy,
+        }
     }
 }
 
 impl Outcome {
     fn new(verdict: Verdict, detail: impl Into<String>) -> Self {
-        Self { verdict, detail: detail.into(), remedies: vec![] }
+        Self {
+            verdict,
+            detail: detail.into(),
+            remedies: vec![],
+        }
     }
 
     pub fn ok(detail: impl Into<String>) -> Self {
@@ -135,7 +146,10 @@ impl Outcome {
             add(&mut remedies, &problem.remedy);
         }
         let texts: Vec<_> = problems.into_iter().map(|problem| problem.text).collect();
-        Self { remedies, ..Self::new(Verdict::Failed, texts.join("; ")) }
+        Self {
+            remedies,
+            ..Self::new(Verdict::Failed, texts.join("; "))
+        }
     }
 
     /// What is well as far as it was tried could not be tried to its end, if there is a reason.
@@ -149,7 +163,12 @@ impl Outcome {
     }
 
     pub fn named(self, check: &'static str) -> Finding {
-        Finding { check, verdict: self.verdict, detail: self.detail, remedies: self.remedies }
+        Finding {
+            check,
+            verdict: self.verdict,
+            detail: self.detail,
+            remedies: self.remedies,
+        }
     }
 }
 
@@ -157,10 +176,17 @@ impl Outcome {
 fn add(remedies: &mut Vec<Remedy>, more: &Remedy) {
     if let Remedy::Manifest { key, items } = more {
         for known in remedies.iter_mut() {
-            if let Remedy::Manifest { key: same, items: known } = known
+            if let Remedy::Manifest {
+                key: same,
+                items: known,
+            } = known
                 && same == key
             {
-                let new: Vec<_> = items.iter().filter(|item| !known.contains(item)).cloned().collect();
+                let new: Vec<_> = items
+                    .iter()
+                    .filter(|item| !known.contains(item))
+                    .cloned()
+                    .collect();
                 known.extend(new);
                 return;
             }
@@ -177,12 +203,25 @@ mod tests {
 
     #[test]
     fn items_of_one_list_are_one_line() {
-        let problem = |item: &str| Problem::new(format!("no {item}"), Remedy::line("devices", item));
+        let problem =
+            |item: &str| Problem::new(format!("no {item}"), Remedy::line("devices", item));
         let act = || Problem::new("it is dead", Remedy::act("start it"));
-        let outcome = Outcome::of(vec![problem("zero"), act(), problem("null"), act(), problem("zero")], "");
+        let outcome = Outcome::of(
+            vec![
+                problem("zero"),
+                act(),
+                problem("null"),
+                act(),
+                problem("zero"),
+            ],
+            "",
+        );
         let lines: Vec<_> = outcome.remedies.iter().map(ToString::to_string).collect();
         assert_eq!(lines, ["devices: [zero, \"null\"]", "start it"]);
-        assert_eq!(outcome.detail, "no zero; it is dead; no null; it is dead; no zero");
+        assert_eq!(
+            outcome.detail,
+            "no zero; it is dead; no null; it is dead; no zero"
+        );
         assert_eq!(Outcome::of(vec![], "fine").verdict, Verdict::Ok);
     }
 
@@ -190,9 +229,15 @@ mod tests {
     fn what_was_not_tried_is_neither_well_nor_hides_what_fails() {
         let outcome = Outcome::ok("it answers").unless(Some("it is dark"));
         assert_eq!(outcome.verdict, Verdict::CouldNotCheck);
-        assert_eq!(outcome.detail, "it answers; more cannot be tried: it is dark");
+        assert_eq!(
+            outcome.detail,
+            "it answers; more cannot be tried: it is dark"
+        );
         assert_eq!(Outcome::ok("it answers").unless(None).verdict, Verdict::Ok);
-        let failed = Outcome::of(vec![Problem::new("it is dead", Remedy::act("start it"))], "");
+        let failed = Outcome::of(
+            vec![Problem::new("it is dead", Remedy::act("start it"))],
+            "",
+        );
         assert_eq!(failed.unless(Some("it is dark")).detail, "it is dead");
     }
 }

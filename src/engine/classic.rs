@@ -1,7 +1,8 @@
 //! The classic engine: `mount(2)`, for kernels without `mount_setattr(2)`.
 //!
-//! A classic bind is writable until it is remounted read-only, so that is done in a private scratch mount
-//! that only root can reach; a bind of the finished read-only bind is read-only from its first moment.
+//! A classic bind is writable until it is remounted read-only, so that is done in a private scratch
+//! mount that only root can reach; a bind of the finished read-only bind is read-only from its
+//! first moment.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -24,32 +25,58 @@ pub(super) struct Classic {
 
 impl Classic {
     pub(super) fn new(scratch_dir: ScratchDir) -> Self {
-        Self { scratch_dir, scratch: OnceLock::new() }
+        Self {
+            scratch_dir,
+            scratch: OnceLock::new(),
+        }
     }
 
     /// Binds what `fd` is into the scratch mount and cuts it from its peer group.
     fn bind_aside(&self, fd: BorrowedFd<'_>, recursive: bool) -> io::Result<PathBuf> {
-        let spot = self.scratch_dir.get(&self.scratch)?.spot(sys::stat_fd(fd)?.kind)?;
+        let spot = self
+            .scratch_dir
+            .get(&self.scratch)?
+            .spot(sys::stat_fd(fd)?.kind)?;
         bind(&proc_path(fd), &spot, recursive)?;
         make_private(&spot, recursive)?;
         Ok(spot)
     }
 }
 
-/// One `mount(2)` through sys-mount. The type is named always: without one the crate would try them all.
+/// One `mount(2)` through sys-mount. The type is named always: without one the crate would try them
+/// all.
 fn mount(source: &Path, target: &Path, flags: MountFlags) -> io::Result<()> {
-    Mount::builder().fstype("none").flags(flags).mount(source, target).map(drop)
+    Mount::builder()
+        .fstype("none")
+        .flags(flags)
+        .mount(source, target)
+        .map(drop)
 }
 
 /// Cuts the mount at `target` from its peer group, with all below it if `recursive`.
 pub(super) fn make_private(target: &Path, recursive: bool) -> io::Result<()> {
-    // sys-mount's flags have no name for the propagation types; its type takes the bits as they are.
+    // sys-mount's flags have no name for the propagation types; its type takes the bits as they
+    // are.
     let private = MountFlags::from_bits_retain(libc::MS_PRIVATE);
-    mount(Path::new("none"), target, private | if recursive { MountFlags::REC } else { MountFlags::empty() })
+    mount(
+        Path::new("none"),
+        target,
+        private
+            | if recursive {
+                MountFlags::REC
+            } else {
+                MountFlags::empty()
+            },
+    )
 }
 
 fn bind(source: &Path, target: &Path, recursive: bool) -> io::Result<()> {
-    let flags = MountFlags::BIND | if recursive { MountFlags::REC } else { MountFlags::empty() };
+    let flags = MountFlags::BIND
+        | if recursive {
+            MountFlags::REC
+        } else {
+            MountFlags::empty()
+        };
     mount(source, target, flags)
 }
 
@@ -62,13 +89,16 @@ fn flags(options: Options) -> MountFlags {
     flags
 }
 
-/// Remounts the bind at `path` with `options`, and every mount below it if `recursive`: the kernel ignores
-/// `MS_REC` on a remount, so each is remounted by itself; none may be missed.
+/// Remounts the bind at `path` with `options`, and every mount below it if `recursive`: the kernel
+/// ignores `MS_REC` on a remount, so each is remounted by itself; none may be missed.
 fn set_options(path: &Path, options: Options, recursive: bool) -> io::Result<()> {
     let remount = MountFlags::REMOUNT | MountFlags::BIND | flags(options);
     mount(Path::new("none"), path, remount)?;
     if recursive {
-        for below in Table::read_text().map_err(io::Error::other)?.points_below(path) {
+        for below in Table::read_text()
+            .map_err(io::Error::other)?
+            .points_below(path)
+        {
             mount(Path::new("none"), &below, remount)?;
         }
     }
@@ -83,7 +113,12 @@ fn scratch_path(ready: &Ready) -> io::Result<&Path> {
 }
 
 impl Backend for Classic {
-    fn prepare(&self, source: BorrowedFd<'_>, options: Options, recursive: bool) -> io::Result<Ready> {
+    fn prepare(
+        &self,
+        source: BorrowedFd<'_>,
+        options: Options,
+        recursive: bool,
+    ) -> io::Result<Ready> {
         let spot = self.bind_aside(source, recursive)?;
         set_options(&spot, options, recursive)?;
         Ok(Ready::Scratch(spot))
@@ -116,8 +151,17 @@ mod tests {
 
     #[test]
     fn options_become_the_flags_of_mount_2() {
-        assert_eq!(flags(Options::CODE), MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV);
-        let writable = Options { read_only: false, ..Options::DATA };
-        assert_eq!(flags(writable), MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC);
+        assert_eq!(
+            flags(Options::CODE),
+            MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV
+        );
+        let writable = Options {
+            read_only: false,
+            ..Options::DATA
+        };
+        assert_eq!(
+            flags(writable),
+            MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC
+        );
     }
 }

@@ -22,7 +22,11 @@ pub(super) struct Detached {
 
 impl Detached {
     pub(super) fn new(features: Features, scratch_dir: ScratchDir) -> Self {
-        Self { features, scratch_dir, scratch: OnceLock::new() }
+        Self {
+            features,
+            scratch_dir,
+            scratch: OnceLock::new(),
+        }
     }
 }
 
@@ -34,7 +38,12 @@ fn detached(ready: &Ready) -> io::Result<BorrowedFd<'_>> {
 }
 
 impl Backend for Detached {
-    fn prepare(&self, source: BorrowedFd<'_>, options: Options, recursive: bool) -> io::Result<Ready> {
+    fn prepare(
+        &self,
+        source: BorrowedFd<'_>,
+        options: Options,
+        recursive: bool,
+    ) -> io::Result<Ready> {
         let clone = clone_of(source, recursive)?;
         sys::mount_setattr(&clone, recursive, &attributes(options))?;
         Ok(Ready::Detached(clone))
@@ -42,7 +51,10 @@ impl Backend for Detached {
 
     fn save(&self, top: BorrowedFd<'_>, recursive: bool) -> io::Result<Ready> {
         let clone = clone_of(top, recursive)?;
-        let private = sys::MountAttr { propagation: libc::MS_PRIVATE, ..Default::default() };
+        let private = sys::MountAttr {
+            propagation: libc::MS_PRIVATE,
+            ..Default::default()
+        };
         sys::mount_setattr(&clone, recursive, &private)?;
         Ok(Ready::Detached(clone))
     }
@@ -67,7 +79,10 @@ impl Backend for Detached {
             return Ok(());
         }
         let prepared = detached(prepared)?;
-        let spot = self.scratch_dir.get(&self.scratch)?.spot(sys::stat_fd(prepared)?.kind)?;
+        let spot = self
+            .scratch_dir
+            .get(&self.scratch)?
+            .spot(sys::stat_fd(prepared)?.kind)?;
         let target = nix::fcntl::open(&spot, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
         sys::move_mount(prepared, target)
     }

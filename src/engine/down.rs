@@ -1,7 +1,8 @@
 //! `down`: looks whether anything is in use before the first change; then goes on past what fails.
 //!
-//! No file system that a mount shows is asked, nor one that somebody has mounted above it: whose a mount is, is told by
-//! ids, and what another mount hides is reached by what it is on (`hidden.rs`).
+//! No file system that a mount shows is asked, nor one that somebody has mounted above it: whose a
+//! mount is, is told by ids, and what another mount hides is reached by what it is on
+//! (`hidden.rs`).
 
 use std::cell::OnceCell;
 use std::collections::HashSet;
@@ -11,7 +12,8 @@ use std::rc::Rc;
 
 use super::root::{Root, Spot, Spots};
 use super::target::{
-    cannot, cannot_reach, clear_after, detach_stray, hides, is_found, made_kind, nothing_inside, still_there,
+    cannot, cannot_reach, clear_after, detach_stray, hides, is_found, made_kind, nothing_inside,
+    still_there,
 };
 use super::{Engine, Failure, Log, Outcome, hidden, journal};
 use crate::error::{Error, Result};
@@ -35,7 +37,8 @@ pub(super) fn carry_out(
     run.carry_out(observed)
 }
 
-/// As [`carry_out`]; but `Ok(None)`, and nothing changed, unless every mount is as planned and none is in use.
+/// As [`carry_out`]; but `Ok(None)`, and nothing changed, unless every mount is as planned and none
+/// is in use.
 pub(super) fn carry_out_if_quiet(
     engine: &Engine,
     plan: &Plan,
@@ -43,14 +46,19 @@ pub(super) fn carry_out_if_quiet(
     log: Log<'_>,
 ) -> Result<Option<Outcome>, Box<Failure>> {
     let run = Run::new(engine, plan, false, log)?;
-    if run.is_quiet() { run.carry_out(observed).map(Some) } else { Ok(None) }
+    if run.is_quiet() {
+        run.carry_out(observed).map(Some)
+    } else {
+        Ok(None)
+    }
 }
 
 struct Run<'a> {
     engine: &'a Engine,
     plan: &'a Plan,
     root: Rc<Root>,
-    /// The root without anything that is mounted in it, when it was needed; `None`: there is no such.
+    /// The root without anything that is mounted in it, when it was needed; `None`: there is no
+    /// such.
     bare: OnceCell<Option<Root>>,
     lazy: bool,
     log: Log<'a>,
@@ -79,22 +87,28 @@ impl<'a> Run<'a> {
     fn carry_out(mut self, observed: &Observed) -> Result<Outcome, Box<Failure>> {
         let (remaining, kept) = self.all(observed);
         let (state, site) = (&self.engine.state, &self.plan.site);
-        let records =
-            journal::write_kept(state, site, &kept).and_then(|()| match remaining.mounts.as_slice() {
+        let records = journal::write_kept(state, site, &kept).and_then(|()| {
+            match remaining.mounts.as_slice() {
                 [] => journal::remove_record(state, site),
                 _ => journal::write_record(state, site, &remaining),
-            });
+            }
+        });
         self.failed.extend(records.err());
         self.finish()
     }
 
     fn finish(mut self) -> Result<Outcome, Box<Failure>> {
-        self.outcome.left.extend(still_there(&self.root, &self.left));
+        self.outcome
+            .left
+            .extend(still_there(&self.root, &self.left));
         if self.failed.is_empty() {
             return Ok(self.outcome);
         }
         let error = self.failed.remove(0);
-        Err(Box::new(Failure { also: self.failed, ..Failure::from(error) }))
+        Err(Box::new(Failure {
+            also: self.failed,
+            ..Failure::from(error)
+        }))
     }
 
     fn detaches(&self) -> impl Iterator<Item = (&'a JailPath, &'a SeenMount)> + use<'a> {
@@ -104,16 +118,24 @@ impl<'a> Run<'a> {
     /// Where the mounts in this state are.
     fn states(&self, state: State) -> impl Iterator<Item = &'a JailPath> + use<'a> {
         let states = self.plan.states.iter();
-        states.filter(move |found| found.state == state).map(|found| &found.target)
+        states
+            .filter(move |found| found.state == state)
+            .map(|found| &found.target)
     }
 
-    /// Asks the kernel about each mount before any is taken away: it knows of users that are no processes. A mount with
-    /// others of ours on it counts as used by these, so it is not asked; nor is one with another one at the same place.
+    /// Asks the kernel about each mount before any is taken away: it knows of users that are no
+    /// processes. A mount with others of ours on it counts as used by these, so it is not asked;
+    /// nor is one with another one at the same place.
     fn stop_if_in_use(&self) -> Result<(), Box<Failure>> {
-        let foreign = self.detaches().filter_map(|(target, _)| self.foreign_in(target));
+        let foreign = self
+            .detaches()
+            .filter_map(|(target, _)| self.foreign_in(target));
         let mut errors = self.shadowed().chain(foreign);
         if let Some(error) = errors.next() {
-            return Err(Box::new(Failure { also: errors.collect(), ..Failure::from(error) }));
+            return Err(Box::new(Failure {
+                also: errors.collect(),
+                ..Failure::from(error)
+            }));
         }
         let mut spots = Spots::new(&self.root);
         let above = self.above();
@@ -122,36 +144,54 @@ impl<'a> Run<'a> {
             .detaches()
             .filter(|(target, _)| !above.contains(target.as_path()))
             .filter(|(target, _)| asked.insert(*target)) // asking twice in a row unmounts
-            .filter(|(target, _)| self.spot(target, &mut spots).and_then(Spot::is_busy).unwrap_or(false))
+            .filter(|(target, _)| {
+                self.spot(target, &mut spots)
+                    .and_then(Spot::is_busy)
+                    .unwrap_or(false)
+            })
             .map(|(target, _)| target.to_string())
             .collect();
         if busy.is_empty() {
             return Ok(());
         }
-        let error = Error::failed(format!("in use: {}; nothing was unmounted", busy.join(", ")))
-            .hint("end what uses them, or detach them all the same with `mountjail down --lazy`");
-        Err(Box::new(Failure { busy: true, ..Failure::from(error) }))
+        let error = Error::failed(format!(
+            "in use: {}; nothing was unmounted",
+            busy.join(", ")
+        ))
+        .hint("end what uses them, or detach them all the same with `mountjail down --lazy`");
+        Err(Box::new(Failure {
+            busy: true,
+            ..Failure::from(error)
+        }))
     }
 
-    /// Whether each mount is the one that is to be taken away, no other of ours is on it, and none is in use.
+    /// Whether each mount is the one that is to be taken away, no other of ours is on it, and none
+    /// is in use.
     fn is_quiet(&self) -> bool {
         let mut spots = Spots::new(&self.root);
         let above = self.above();
         self.detaches().all(|(target, expected)| {
             let quiet = |spot: &Spot| Ok(is_at(spot, expected)? && !spot.is_busy()?);
-            !above.contains(target.as_path()) && spots.on_mount(target).and_then(quiet).unwrap_or(false)
+            !above.contains(target.as_path())
+                && spots.on_mount(target).and_then(quiet).unwrap_or(false)
         })
     }
 
     /// Where `target` is: on the mount of the root, or in one of ours.
     fn spot<'s>(&self, target: &JailPath, spots: &'s mut Spots<'_>) -> io::Result<&'s Spot> {
         let is_above = |(above, _): (&JailPath, _)| above != target && target.starts_with(above);
-        if self.detaches().any(is_above) { spots.get(target) } else { spots.on_mount(target) }
+        if self.detaches().any(is_above) {
+            spots.get(target)
+        } else {
+            spots.on_mount(target)
+        }
     }
 
     /// The paths that mounts to be taken away are below.
     fn above(&self) -> HashSet<&Path> {
-        self.detaches().flat_map(|(target, _)| target.as_path().ancestors().skip(1)).collect()
+        self.detaches()
+            .flat_map(|(target, _)| target.as_path().ancestors().skip(1))
+            .collect()
     }
 
     /// Carries out every step that can be; returns what is still to be remembered.
@@ -175,7 +215,11 @@ impl<'a> Run<'a> {
             (self.log)(format_args!("{}: {step}", self.plan.site));
             match (self.step(step, &mut spots), path) {
                 (Ok(()), Some(path)) => {
-                    let done = if matches!(step, Step::Detach { .. }) { &mut gone } else { &mut forgotten };
+                    let done = if matches!(step, Step::Detach { .. }) {
+                        &mut gone
+                    } else {
+                        &mut forgotten
+                    };
                     done.insert(path.clone());
                 }
                 (Ok(()), None) => {}
@@ -187,11 +231,21 @@ impl<'a> Run<'a> {
             }
         }
         let mut record = observed.record.clone().unwrap_or_else(|| self.no_record());
-        let planned = self.detaches().map(|(target, _)| target).filter(|target| !gone.contains(*target));
+        let planned = self
+            .detaches()
+            .map(|(target, _)| target)
+            .filter(|target| !gone.contains(*target));
         let standing: HashSet<_> = planned.chain(shadowed).collect();
-        record.mounts.retain(|mount| standing.contains(&mount.target) || still_exists(mount));
-        record.history = record.history.map(|history| history.and(observe::now(), 0, 0, gone.len()));
-        let mut kept = observed.kept.clone().unwrap_or_else(|| Kept::nothing(self.plan.root.clone()));
+        record
+            .mounts
+            .retain(|mount| standing.contains(&mount.target) || still_exists(mount));
+        record.history = record
+            .history
+            .map(|history| history.and(observe::now(), 0, 0, gone.len()));
+        let mut kept = observed
+            .kept
+            .clone()
+            .unwrap_or_else(|| Kept::nothing(self.plan.root.clone()));
         kept.made.retain(|made| !forgotten.contains(&made.path));
         kept.files.retain(|file| !self.removed(file));
         (record, kept)
@@ -212,17 +266,23 @@ impl<'a> Run<'a> {
                 detach_stray(&self.plan.root, stray)?;
                 self.outcome.detached += 1;
                 let made = self.plan.steps.iter().filter_map(|step| match step {
-                    Step::RemovePlaceholder { path, kind, file } => Some((path, made_kind(*kind), (*file)?)),
+                    Step::RemovePlaceholder { path, kind, file } => {
+                        Some((path, made_kind(*kind), (*file)?))
+                    }
                     _ => None,
                 });
                 clear_after(&self.root, stray, made);
                 Ok(())
             }
-            Step::Detach { target, expected, .. } => self.detach(target, expected, spots),
+            Step::Detach {
+                target, expected, ..
+            } => self.detach(target, expected, spots),
             Step::RemovePlaceholder { path, kind, file } => {
                 self.remove(path, &made_kind(*kind), *file, spots)
             }
-            Step::RemoveLink { path, text } => self.remove(path, &MadeKind::Link(text.clone()), None, spots),
+            Step::RemoveLink { path, text } => {
+                self.remove(path, &MadeKind::Link(text.clone()), None, spots)
+            }
             Step::RemoveFile(path) => journal::remove(path.as_path()),
             Step::WriteFile(_)
             | Step::CreatePlaceholder { .. }
@@ -232,15 +292,24 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn detach(&mut self, target: &JailPath, expected: &SeenMount, spots: &mut Spots<'_>) -> Result<()> {
+    fn detach(
+        &mut self,
+        target: &JailPath,
+        expected: &SeenMount,
+        spots: &mut Spots<'_>,
+    ) -> Result<()> {
         if let Some(error) = self.foreign_in(target) {
             return Err(error);
         }
-        let at = match self.spot(target, spots).and_then(|spot| Ok(is_at(spot, expected)?.then_some(spot))) {
+        let at = match self
+            .spot(target, spots)
+            .and_then(|spot| Ok(is_at(spot, expected)?.then_some(spot)))
+        {
             Ok(Some(spot)) => match spot.umount(false) {
                 Err(error) if self.lazy && error.raw_os_error() == Some(libc::EBUSY) => {
                     nothing_inside(&self.root, "unmount", target, expected)?;
-                    spot.umount(true).map_err(|error| cannot(&self.root, "unmount", target, &error))
+                    spot.umount(true)
+                        .map_err(|error| cannot(&self.root, "unmount", target, &error))
                 }
                 // Its owner moved it, or made it go, since it was looked at.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => {
@@ -248,7 +317,11 @@ impl<'a> Run<'a> {
                 }
                 result => result.map_err(|error| cannot(&self.root, "unmount", target, &error)),
             },
-            Ok(None) => self.detach_hidden(target, expected, &io::Error::from_raw_os_error(libc::EINVAL)), // as umount(2) says
+            Ok(None) => self.detach_hidden(
+                target,
+                expected,
+                &io::Error::from_raw_os_error(libc::EINVAL),
+            ), // as umount(2) says
             Err(error) => self.detach_hidden(target, expected, &error),
         };
         at?;
@@ -257,18 +330,38 @@ impl<'a> Run<'a> {
     }
 
     /// Detaches a mount that is not found at its path, for `why`.
-    fn detach_hidden(&self, target: &JailPath, expected: &SeenMount, why: &io::Error) -> Result<()> {
+    fn detach_hidden(
+        &self,
+        target: &JailPath,
+        expected: &SeenMount,
+        why: &io::Error,
+    ) -> Result<()> {
         let Some(id) = expected.unique_id else {
             return Err(cannot_reach(&self.root, "unmount", target, why));
         };
         if !sys::mount_exists(id) {
             return Ok(());
         }
-        let ours: HashSet<_> = self.detaches().filter_map(|(_, expected)| expected.unique_id).collect();
-        if sys::list_mounts_in(id).is_ok_and(|inside| inside.iter().any(|inside| !ours.contains(inside))) {
-            nothing_inside(&self.root, "unmount", target, &SeenMount { kind: None, ..expected.clone() })?;
+        let ours: HashSet<_> = self
+            .detaches()
+            .filter_map(|(_, expected)| expected.unique_id)
+            .collect();
+        if sys::list_mounts_in(id)
+            .is_ok_and(|inside| inside.iter().any(|inside| !ours.contains(inside)))
+        {
+            nothing_inside(
+                &self.root,
+                "unmount",
+                target,
+                &SeenMount {
+                    kind: None,
+                    ..expected.clone()
+                },
+            )?;
         }
-        let Err(error) = hidden::detach(id) else { return Ok(()) };
+        let Err(error) = hidden::detach(id) else {
+            return Ok(());
+        };
         if sys::stat_mount(id).is_ok_and(|mount| ours.contains(&mount.parent)) {
             return Ok(()); // it goes with the one that it is in, which is hidden as well
         }
@@ -288,21 +381,41 @@ impl<'a> Run<'a> {
         Err(cannot(&self.root, "unmount", target, &error).hint(hint))
     }
 
-    /// A sentence about a placeholder that cannot be removed now, because somebody else has mounted in it.
+    /// A sentence about a placeholder that cannot be removed now, because somebody else has mounted
+    /// in it.
     fn foreign_on(&self, step: &Step) -> Option<String> {
-        let Step::RemovePlaceholder { path, .. } = step else { return None };
-        let foreign = self.states(State::Foreign).find(|foreign| foreign.starts_with(path))?;
-        let (path, foreign) = (self.root.path().inside(path), self.root.path().inside(foreign));
-        Some(format!("{path} stays: {foreign} is mounted there, and not by mountjail"))
+        let Step::RemovePlaceholder { path, .. } = step else {
+            return None;
+        };
+        let foreign = self
+            .states(State::Foreign)
+            .find(|foreign| foreign.starts_with(path))?;
+        let (path, foreign) = (
+            self.root.path().inside(path),
+            self.root.path().inside(foreign),
+        );
+        Some(format!(
+            "{path} stays: {foreign} is mounted there, and not by mountjail"
+        ))
     }
 
     /// An error about each mount of ours with one of somebody else's on top.
     fn shadowed(&self) -> impl Iterator<Item = Error> {
-        let shadowed = self.plan.states.iter().filter(|state| state.state == State::Shadowed);
+        let shadowed = self
+            .plan
+            .states
+            .iter()
+            .filter(|state| state.state == State::Shadowed);
         shadowed.map(|state| {
-            let (path, detail) = (self.root.path().inside(&state.target), state.detail.as_deref());
-            Error::failed(format!("{path} stays mounted: {}", detail.unwrap_or_default()))
-                .hint(format!("unmount that first: `umount {path}`"))
+            let (path, detail) = (
+                self.root.path().inside(&state.target),
+                state.detail.as_deref(),
+            );
+            Error::failed(format!(
+                "{path} stays mounted: {}",
+                detail.unwrap_or_default()
+            ))
+            .hint(format!("unmount that first: `umount {path}`"))
         })
     }
 
@@ -310,8 +423,12 @@ impl<'a> Run<'a> {
     fn foreign_in(&self, target: &JailPath) -> Option<Error> {
         let is_in = |path: &&JailPath| *path != target && path.starts_with(target);
         let foreign = self.states(State::Foreign).find(is_in)?;
-        let (path, foreign) = (self.root.path().inside(target), self.root.path().inside(foreign));
-        let what = format!("{path} stays mounted: {foreign} is mounted in it, and not by mountjail");
+        let (path, foreign) = (
+            self.root.path().inside(target),
+            self.root.path().inside(foreign),
+        );
+        let what =
+            format!("{path} stays mounted: {foreign} is mounted in it, and not by mountjail");
         Some(Error::failed(what).hint(format!("unmount {foreign} first")))
     }
 
@@ -338,7 +455,10 @@ impl<'a> Run<'a> {
         file: Option<Identity>,
         spots: &mut Spots<'_>,
     ) -> io::Result<bool> {
-        match spots.on_mount(path).and_then(|spot| spot.remove(kind, file)) {
+        match spots
+            .on_mount(path)
+            .and_then(|spot| spot.remove(kind, file))
+        {
             Err(error) if is_gone(&error) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::EXDEV) => {
                 let remove = |bare: &Root| {
@@ -350,9 +470,10 @@ impl<'a> Run<'a> {
                 match bare {
                     Some(Ok(removed)) => Ok(removed),
                     // It was made on another file system in the root.
-                    Some(Err(error)) if is_gone(&error) && file.is_some() => {
-                        self.root.spot(path).and_then(|spot| spot.remove(kind, file))
-                    }
+                    Some(Err(error)) if is_gone(&error) && file.is_some() => self
+                        .root
+                        .spot(path)
+                        .and_then(|spot| spot.remove(kind, file)),
                     Some(Err(error)) => Err(error),
                     None => Err(error),
                 }
@@ -379,17 +500,25 @@ fn open(plan: &Plan) -> Result<Root> {
         (mount.point == plan.root.inside(target).as_path()).then_some(mount.parent)
     });
     let on = mounts.filter_map(|parent| Some((parent, sys::stat_mount(parent).ok()?)));
-    let mut below = on.filter(|(_, on)| plan.root.as_path().starts_with(&on.point)).map(|(id, _)| id);
-    let Some(id) = below.next() else { return visible };
+    let mut below = on
+        .filter(|(_, on)| plan.root.as_path().starts_with(&on.point))
+        .map(|(id, _)| id);
+    let Some(id) = below.next() else {
+        return visible;
+    };
     if visible.as_ref().is_ok_and(|root| root.mount() == Some(id)) {
         return visible;
     }
-    hidden::open(id, plan.root.as_path()).and_then(|fd| Root::of(fd, &plan.root)).or(visible)
+    hidden::open(id, plan.root.as_path())
+        .and_then(|fd| Root::of(fd, &plan.root))
+        .or(visible)
 }
 
 fn detaches(plan: &Plan) -> impl Iterator<Item = (&JailPath, &SeenMount)> {
     plan.steps.iter().filter_map(|step| match step {
-        Step::Detach { target, expected, .. } => Some((target, expected)),
+        Step::Detach {
+            target, expected, ..
+        } => Some((target, expected)),
         _ => None,
     })
 }
@@ -401,7 +530,10 @@ fn is_at(spot: &Spot, expected: &SeenMount) -> io::Result<bool> {
 
 /// A placeholder's directory is gone, and so is it; or something else is in that one's place.
 fn is_gone(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
+    )
 }
 
 /// Whether a mount with a never reused id is somewhere: then it must not be forgotten.

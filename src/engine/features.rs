@@ -72,8 +72,13 @@ impl Choice {
 mod tests {
     use super::*;
 
-    const NEW: Features =
-        Features { openat2: true, mount_setattr: true, beneath: true, statmount: true, clone_detached: true };
+    const NEW: Features = Features {
+        openat2: true,
+        mount_setattr: true,
+        beneath: true,
+        statmount: true,
+        clone_detached: true,
+    };
     const OLD: Features = Features {
         openat2: true,
         mount_setattr: false,
@@ -87,7 +92,15 @@ mod tests {
         assert_eq!(Choice::select(None, NEW), Ok(Choice::Detached));
         assert_eq!(Choice::select(Some(""), OLD), Ok(Choice::Classic));
         assert_eq!(Choice::select(Some("classic"), NEW), Ok(Choice::Classic));
-        assert!(Choice::select(Some("detached"), OLD).unwrap_err().hint_text().is_some());
-        assert_eq!(Choice::select(Some("fast"), NEW).unwrap_err().exit_code(), 2);
+        assert!(
+            Choice::select(Some("detached"), OLD)
+                .unwrap_err()
+                .hint_text()
+                .is_some()
+        );
+        assert_eq!(
+            Choice::select(Some("fast"), NEW).unwrap_err().exit_code(),
+            2
+        );
     }
 }

@@ -10,14 +10,23 @@ use crate::error::{Error, Result};
 
 /// Replaces the contents of the file `path` by what `change` makes of them; whether they changed.
 ///
-/// A link is followed to the file that it names. The lock keeps other mountjails from editing meanwhile. The new file
-/// is written beside the old one, with its owner and mode, synced and renamed over it; after a crash there is the old
-/// file or the new one, and perhaps `.NAME.mountjail`, which the next run removes. What somebody else wrote meanwhile
-/// is not overwritten.
-pub fn edit(path: &Path, _lock: &Lock, change: impl FnOnce(&[u8]) -> Result<Vec<u8>>) -> Result<bool> {
+/// A link is followed to the file that it names. The lock keeps other mountjails from editing
+/// meanwhile. The new file is written beside the old one, with its owner and mode, synced and
+/// renamed over it; after a crash there is the old file or the new one, and perhaps
+/// `.NAME.mountjail`, which the next run removes. What somebody else wrote meanwhile is not
+/// overwritten.
+pub fn edit(
+    path: &Path,
+    _lock: &Lock,
+    change: impl FnOnce(&[u8]) -> Result<Vec<u8>>,
+) -> Result<bool> {
     let real = real_path(path)?;
-    let cannot =
-        |error: io::Error| explain(Error::failed(format!("cannot write {}", path.display())), &error);
+    let cannot = |error: io::Error| {
+        explain(
+            Error::failed(format!("cannot write {}", path.display())),
+            &error,
+        )
+    };
     let directory = real.parent().unwrap_or(Path::new("/"));
     let directory = File::open(directory).map_err(cannot)?;
     let before = fs::metadata(&real).map_err(cannot)?;
@@ -44,12 +53,20 @@ pub fn edit(path: &Path, _lock: &Lock, change: impl FnOnce(&[u8]) -> Result<Vec<
 
 /// The regular file that `path` leads to.
 fn real_path(path: &Path) -> Result<PathBuf> {
-    let cannot = |error: io::Error| explain(Error::failed(format!("cannot open {}", path.display())), &error);
+    let cannot = |error: io::Error| {
+        explain(
+            Error::failed(format!("cannot open {}", path.display())),
+            &error,
+        )
+    };
     let real = fs::canonicalize(path).map_err(cannot)?;
     if fs::metadata(&real).map_err(cannot)?.is_file() {
         return Ok(real);
     }
-    Err(Error::failed(format!("{} is not a regular file", path.display())))
+    Err(Error::failed(format!(
+        "{} is not a regular file",
+        path.display()
+    )))
 }
 
 fn temporary_of(real: &Path) -> PathBuf {
@@ -78,19 +95,26 @@ fn write(path: &Path, contents: &[u8], like: &fs::Metadata) -> io::Result<()> {
 
 /// Differs when the file was replaced or written to.
 fn identity(file: &fs::Metadata) -> (u64, u64, u64, i64, i64) {
-    (file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec())
+    (
+        file.dev(),
+        file.ino(),
+        file.size(),
+        file.mtime(),
+        file.mtime_nsec(),
+    )
 }
 
 fn explain(failed: Error, error: &io::Error) -> Error {
     let failed = failed.because(error);
     match error.raw_os_error() {
         Some(libc::ENOENT) => failed.hint("make an empty file, or name another one with --file"),
-        Some(libc::ENOSPC | libc::EDQUOT) => failed.hint("make room on its disk; the file is as it was"),
+        Some(libc::ENOSPC | libc::EDQUOT) => {
+            failed.hint("make room on its disk; the file is as it was")
+        }
         Some(libc::EROFS) => failed.hint("its disk is mounted read-only; the file is as it was"),
         Some(libc::EPERM) => failed.hint("is it immutable? see `lsattr`; the file is as it was"),
-        Some(libc::EBUSY) => {
-            failed.hint("something is mounted on it, so it cannot be replaced; the file is as it was")
-        }
+        Some(libc::EBUSY) => failed
+            .hint("something is mounted on it, so it cannot be replaced; the file is as it was"),
         Some(libc::EAGAIN) => failed
             .because_of("somebody else wrote it at the same moment")
             .hint("run the command again; the file is as the other one wrote it"),
@@ -155,7 +179,12 @@ mod tests {
             Ok(b"ours\n".to_vec())
         })
         .unwrap_err();
-        assert!(error.to_string().ends_with("somebody else wrote it at the same moment"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .ends_with("somebody else wrote it at the same moment"),
+            "{error}"
+        );
         assert_eq!(fs::read(&path).unwrap(), b"theirs\n");
         assert_eq!(fs::read_dir(dir.path().join("etc")).unwrap().count(), 1);
     }
@@ -164,8 +193,16 @@ mod tests {
     fn absent_and_odd_files_are_refused() {
         let (dir, path) = file("");
         let absent = add_to(&dir.path().join("etc/no")).unwrap_err();
-        assert!(absent.to_string().starts_with("cannot open ") && absent.hint_text().is_some(), "{absent}");
-        assert!(add_to(&dir.path().join("etc")).unwrap_err().to_string().ends_with("is not a regular file"));
+        assert!(
+            absent.to_string().starts_with("cannot open ") && absent.hint_text().is_some(),
+            "{absent}"
+        );
+        assert!(
+            add_to(&dir.path().join("etc"))
+                .unwrap_err()
+                .to_string()
+                .ends_with("is not a regular file")
+        );
         assert_eq!(fs::read(&path).unwrap(), b"");
     }
 

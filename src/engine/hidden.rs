@@ -1,4 +1,5 @@
-//! Mounts and directories that another mount hides: reached by what they are on, not by their paths.
+//! Mounts and directories that another mount hides: reached by what they are on, not by their
+//! paths.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -27,24 +28,33 @@ impl Bare {
             return Err(io::Error::from_raw_os_error(libc::ESTALE));
         }
         let copy = sys::clone_mount(&root)?;
-        Ok(Self { mount: root, copy, point: mount.point })
+        Ok(Self {
+            mount: root,
+            copy,
+            point: mount.point,
+        })
     }
 
     /// Opens (`O_PATH`) what is at `path`, a path of the host in this mount.
     fn open(&self, path: &Path) -> io::Result<OwnedFd> {
         let below = path.strip_prefix(&self.point).map_err(io::Error::other)?;
-        let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
+        let below = if below.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            below
+        };
         sys::open_beneath(&self.copy, below, libc::O_PATH)
     }
 }
 
-/// Opens the directory at `path` as it is on the mount with the never reused id `mount`, with nothing mounted in it.
+/// Opens the directory at `path` as it is on the mount with the never reused id `mount`, with
+/// nothing mounted in it.
 pub(super) fn open(mount: u64, path: &Path) -> io::Result<OwnedFd> {
     Bare::of(mount)?.open(path)
 }
 
-/// Detaches the mount with the never reused id `id`, whatever hides it; one that is gone is as good. Nothing is mounted
-/// in it, which the caller has made sure of.
+/// Detaches the mount with the never reused id `id`, whatever hides it; one that is gone is as
+/// good. Nothing is mounted in it, which the caller has made sure of.
 ///
 /// Errors: what it is on cannot be reached.
 pub(super) fn detach(id: u64) -> io::Result<()> {
@@ -73,7 +83,14 @@ pub(super) fn hidden_by(id: u64) -> Option<PathBuf> {
         }
         below.push(mount.parent);
     }
-    let others = sys::list_mounts().ok()?.into_iter().filter(|other| !below.contains(other));
-    let points = others.filter_map(|other| sys::stat_mount(other).ok()).map(|mount| mount.point);
-    points.filter(|other| !other.as_os_str().is_empty() && point.starts_with(other)).min()
+    let others = sys::list_mounts()
+        .ok()?
+        .into_iter()
+        .filter(|other| !below.contains(other));
+    let points = others
+        .filter_map(|other| sys::stat_mount(other).ok())
+        .map(|mount| mount.point);
+    points
+        .filter(|other| !other.as_os_str().is_empty() && point.starts_with(other))
+        .min()
 }

@@ -1,8 +1,9 @@
 //! Writing records: before and after each change, atomically.
 //!
-//! A record replaces the old one by rename, so a crash leaves the old or the new one whole. What stands in
-//! `/run` needs no fsync, because it dies with the boot anyway; what a reboot keeps is synced. Beside a file `NAME` there
-//! may be `NAME.new`: what a killed run left, or, while a run goes on, the old generated file, which is still mounted.
+//! A record replaces the old one by rename, so a crash leaves the old or the new one whole. What
+//! stands in `/run` needs no fsync, because it dies with the boot anyway; what a reboot keeps is
+//! synced. Beside a file `NAME` there may be `NAME.new`: what a killed run left, or, while a run
+//! goes on, the old generated file, which is still mounted.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -36,7 +37,11 @@ pub(super) fn remove_record(state: &StateDir, site: &SiteName) -> Result<()> {
 /// Writes the record of placeholders, links and generated files; an empty one is removed.
 pub(super) fn write_kept(state: &StateDir, site: &SiteName, kept: &Kept) -> Result<()> {
     let path = state.kept(site);
-    if kept.is_empty() { remove(&path) } else { write_json(&path, kept, Durability::Reboot) }
+    if kept.is_empty() {
+        remove(&path)
+    } else {
+        write_json(&path, kept, Durability::Reboot)
+    }
 }
 
 /// Writes what the watcher says of itself.
@@ -97,7 +102,8 @@ fn write_generated_io(path: &Path, contents: &[u8]) -> io::Result<Before> {
 }
 
 fn move_in(new: &Path, path: &Path) -> io::Result<Before> {
-    let exchanged = renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE).map_err(io::Error::from);
+    let exchanged =
+        renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE).map_err(io::Error::from);
     let before = match exchanged.map_err(|error| (error.raw_os_error(), error)) {
         Ok(()) => return Ok(Before::Beside),
         Err((Some(libc::ENOENT), _)) => Before::Nothing,
@@ -115,7 +121,9 @@ pub(super) fn put_beside(path: &Path) -> Result<Before> {
     match fs::rename(path, beside(path)) {
         Ok(()) => Ok(Before::Beside),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Before::Nothing),
-        Err(error) => Err(Error::failed(format!("cannot remove {}", path.display())).because(&error)),
+        Err(error) => {
+            Err(Error::failed(format!("cannot remove {}", path.display())).because(&error))
+        }
     }
 }
 
@@ -123,9 +131,10 @@ pub(super) fn put_beside(path: &Path) -> Result<Before> {
 pub(super) fn put_back(path: &Path, before: Before) -> Result<()> {
     match before {
         Before::Nothing => remove(path),
-        Before::Beside => {
-            explained(path, fs::rename(beside(path), path).and_then(|()| sync_directory_of(path)))
-        }
+        Before::Beside => explained(
+            path,
+            fs::rename(beside(path), path).and_then(|()| sync_directory_of(path)),
+        ),
         Before::Said(old) => replace(path, &old, 0o644, Durability::Reboot),
     }
 }
@@ -136,15 +145,21 @@ pub(super) fn clear_beside(path: &Path) -> Result<()> {
 }
 
 fn write_json(path: &Path, value: &impl Serialize, durability: Durability) -> Result<()> {
-    let mut bytes = serde_json::to_vec(value)
-        .map_err(|error| Error::failed(format!("cannot write {}", path.display())).because_of(error))?;
+    let mut bytes = serde_json::to_vec(value).map_err(|error| {
+        Error::failed(format!("cannot write {}", path.display())).because_of(error)
+    })?;
     bytes.push(b'\n');
     replace(path, &bytes, 0o600, durability)
 }
 
 /// Replaces `path` by a file with `contents`: a new file beside it, then rename(2). Missing parent
 /// directories are made with mode 0755.
-pub(super) fn replace(path: &Path, contents: &[u8], mode: u32, durability: Durability) -> Result<()> {
+pub(super) fn replace(
+    path: &Path,
+    contents: &[u8],
+    mode: u32,
+    durability: Durability,
+) -> Result<()> {
     explained(path, replace_io(path, contents, mode, durability))
 }
 
@@ -153,7 +168,9 @@ fn explained<T>(path: &Path, result: io::Result<T>) -> Result<T> {
         let failed = Error::failed(format!("cannot write {}", path.display())).because(&error);
         match error.raw_os_error() {
             Some(libc::ENOSPC | libc::EDQUOT) => failed.hint("make room on the disk that holds it"),
-            Some(libc::EROFS) => failed.hint("the disk is mounted read-only; name another with --state-dir"),
+            Some(libc::EROFS) => {
+                failed.hint("the disk is mounted read-only; name another with --state-dir")
+            }
             _ => failed,
         }
     })
@@ -162,15 +179,30 @@ fn explained<T>(path: &Path, result: io::Result<T>) -> Result<T> {
 fn replace_io(path: &Path, contents: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
     let new = write_beside(path, contents, mode, durability)?;
     fs::rename(&new, path).inspect_err(|_| drop(fs::remove_file(&new)))?;
-    if durability == Durability::Reboot { sync_directory_of(path) } else { Ok(()) }
+    if durability == Durability::Reboot {
+        sync_directory_of(path)
+    } else {
+        Ok(())
+    }
 }
 
 /// Writes a new file beside `path`; gives its path.
-fn write_beside(path: &Path, contents: &[u8], mode: u32, durability: Durability) -> io::Result<PathBuf> {
+fn write_beside(
+    path: &Path,
+    contents: &[u8],
+    mode: u32,
+    durability: Durability,
+) -> io::Result<PathBuf> {
     let new = beside(path);
     let mut file = open_new(&new, mode)?;
     file.write_all(contents)
-        .and_then(|()| if durability == Durability::Reboot { file.sync_all() } else { Ok(()) })
+        .and_then(|()| {
+            if durability == Durability::Reboot {
+                file.sync_all()
+            } else {
+                Ok(())
+            }
+        })
         .inspect_err(|_| drop(fs::remove_file(&new)))?;
     Ok(new)
 }
@@ -181,11 +213,19 @@ fn sync_directory_of(path: &Path) -> io::Result<()> {
 
 fn open_new(path: &Path, mode: u32) -> io::Result<File> {
     let open = || {
-        OpenOptions::new().write(true).create_new(true).mode(mode).custom_flags(libc::O_NOFOLLOW).open(path)
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)
     };
     match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::DirBuilder::new().recursive(true).mode(0o755).create(path.parent().unwrap_or(path))?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(path.parent().unwrap_or(path))?;
             open()
         }
         // What a killed run left is ours to replace: the site's lock is held.
@@ -210,7 +250,10 @@ mod tests {
         fs::write(path.with_file_name("site.json.new"), "left by a crash").unwrap();
         replace(&path, b"two", 0o644, Durability::ThisBoot).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o644
+        );
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
     }
 
@@ -219,7 +262,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("site.json");
         fs::create_dir(&path).unwrap();
-        let error = replace(&path, b"x", 0o600, Durability::ThisBoot).unwrap_err().to_string();
+        let error = replace(&path, b"x", 0o600, Durability::ThisBoot)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("site.json: Is a directory"), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }

@@ -18,7 +18,8 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock at `path`, waiting for another holder; `on_wait` is called once before waiting.
+    /// Takes the lock at `path`, waiting for another holder; `on_wait` is called once before
+    /// waiting.
     ///
     /// The file stays: removing it would let two processes hold locks on two files of one name.
     pub fn take(path: &Path, on_wait: impl FnOnce()) -> Result<Self> {
@@ -55,8 +56,9 @@ impl Lock {
                     path.display(),
                     limit.as_secs()
                 ));
-                return Err(error
-                    .hint("run the command again when that one is done, or give it longer with --timeout"));
+                return Err(error.hint(
+                    "run the command again when that one is done, or give it longer with --timeout",
+                ));
             }
             thread::sleep(PAUSE);
         }
@@ -73,13 +75,23 @@ impl Lock {
     }
 }
 
-/// Who has the lock at `path`, by `/proc/locks` (`proc_locks(5)`): `1: FLOCK ADVISORY WRITE 812 00:1a:4711 0 EOF`.
+/// Who has the lock at `path`, by `/proc/locks` (`proc_locks(5)`): `1: FLOCK ADVISORY WRITE 812
+/// 00:1a:4711 0 EOF`.
 fn holder(path: &Path) -> Option<u32> {
-    let (locks, found) = (fs::read_to_string("/proc/locks").ok()?, fs::metadata(path).ok()?);
+    let (locks, found) = (
+        fs::read_to_string("/proc/locks").ok()?,
+        fs::metadata(path).ok()?,
+    );
     let (major, minor) = (libc::major(found.dev()), libc::minor(found.dev()));
     let file = format!("{major:02x}:{minor:02x}:{}", found.ino());
-    let line = locks.lines().find(|line| line.split_ascii_whitespace().any(|field| field == file))?;
-    line.split_ascii_whitespace().skip_while(|field| *field != "FLOCK").nth(3)?.parse().ok()
+    let line = locks
+        .lines()
+        .find(|line| line.split_ascii_whitespace().any(|field| field == file))?;
+    line.split_ascii_whitespace()
+        .skip_while(|field| *field != "FLOCK")
+        .nth(3)?
+        .parse()
+        .ok()
 }
 
 fn open(path: &Path) -> Result<File> {
@@ -122,9 +134,13 @@ mod tests {
         let path = dir.path().join("site.lock");
         let _first = Lock::take(&path, || ()).unwrap();
         let mut waited = 0;
-        let error =
-            Lock::take_within(&path, Duration::from_millis(20), || waited += 1).unwrap_err().to_string();
-        assert!(error.contains(&format!("another mountjail (pid {})", std::process::id())), "{error}");
+        let error = Lock::take_within(&path, Duration::from_millis(20), || waited += 1)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(&format!("another mountjail (pid {})", std::process::id())),
+            "{error}"
+        );
         assert_eq!(waited, 1);
     }
 
@@ -134,6 +150,9 @@ mod tests {
         let path = dir.path().join("site.lock");
         std::os::unix::fs::symlink(dir.path().join("elsewhere"), &path).unwrap();
         let error = Lock::take(&path, || ()).unwrap_err().to_string();
-        assert!(error.starts_with("cannot lock ") && error.contains("symbolic links"), "{error}");
+        assert!(
+            error.starts_with("cannot lock ") && error.contains("symbolic links"),
+            "{error}"
+        );
     }
 }

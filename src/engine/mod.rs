@@ -1,8 +1,9 @@
 //! Steps → system calls: the only stage that changes anything.
 //!
-//! In: a [`Plan`] and what was observed. Out: the site as planned, or, for `up`, as it was before, with an
-//! error that says why, and what could not be undone. It decides nothing: which mounts are ours and what is to be done is in the plan.
-//! Every path below a root is opened beneath the root's descriptor with no link followed.
+//! In: a [`Plan`] and what was observed. Out: the site as planned, or, for `up`, as it was before,
+//! with an error that says why, and what could not be undone. It decides nothing: which mounts are
+//! ours and what is to be done is in the plan. Every path below a root is opened beneath the root's
+//! descriptor with no link followed.
 
 mod backend;
 mod classic;
@@ -53,11 +54,13 @@ pub struct Outcome {
     pub attached: usize,
     /// Mounts replaced.
     pub swapped: usize,
-    /// Of these, how many had a moment without the file, because the kernel lacks `MOVE_MOUNT_BENEATH`.
+    /// Of these, how many had a moment without the file, because the kernel lacks
+    /// `MOVE_MOUNT_BENEATH`.
     pub gaps: usize,
     /// Mounts taken away.
     pub detached: usize,
-    /// Placeholders and links that stay, because they are no longer as mountjail made them: sentences.
+    /// Placeholders and links that stay, because they are no longer as mountjail made them:
+    /// sentences.
     pub left: Vec<String>,
 }
 
@@ -91,7 +94,13 @@ pub struct Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, undone: vec![], lasting: vec![], also: vec![], busy: false }
+        Self {
+            error,
+            undone: vec![],
+            lasting: vec![],
+            also: vec![],
+            busy: false,
+        }
     }
 }
 
@@ -105,7 +114,8 @@ impl From<Error> for Box<Failure> {
 pub struct Engine {
     /// The engine that the environment asks for.
     forced: Option<String>,
-    /// Chosen when it is first needed: a run with nothing to do makes no mount call, not even to probe.
+    /// Chosen when it is first needed: a run with nothing to do makes no mount call, not even to
+    /// probe.
     backend: OnceLock<Result<Box<dyn Backend>>>,
     sources: Sources,
     state: StateDir,
@@ -114,11 +124,18 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine that keeps its records in `state`: the one named `forced`, else what the kernel offers.
-    /// `many`: it will serve more than one site, so it keeps what it prepares.
+    /// An engine that keeps its records in `state`: the one named `forced`, else what the kernel
+    /// offers. `many`: it will serve more than one site, so it keeps what it prepares.
     pub fn new(forced: Option<String>, state: StateDir, boot: BootId, many: bool) -> Self {
         let scratch = ScratchDir::below(&state.run);
-        Self { forced, backend: OnceLock::new(), sources: Sources::new(many), state, boot, scratch }
+        Self {
+            forced,
+            backend: OnceLock::new(),
+            sources: Sources::new(many),
+            state,
+            boot,
+            scratch,
+        }
     }
 
     /// The way to mount.
@@ -126,11 +143,16 @@ impl Engine {
         let choose = || -> Result<Box<dyn Backend>> {
             let features = Features::probe();
             Ok(match Choice::select(self.forced.as_deref(), features)? {
-                Choice::Detached => Box::new(detached::Detached::new(features, self.scratch.clone())),
+                Choice::Detached => {
+                    Box::new(detached::Detached::new(features, self.scratch.clone()))
+                }
                 Choice::Classic => Box::new(classic::Classic::new(self.scratch.clone())),
             })
         };
-        self.backend.get_or_init(choose).as_deref().map_err(Clone::clone)
+        self.backend
+            .get_or_init(choose)
+            .as_deref()
+            .map_err(Clone::clone)
     }
 
     /// Takes away what killed runs left outside every root. Call it once, before the first plan.
@@ -138,8 +160,14 @@ impl Engine {
         self.scratch.sweep();
     }
 
-    /// Takes the site's lock, waiting for another mountjail, for `limit` at most; `on_wait` is called once before waiting.
-    pub fn lock(&self, site: &SiteName, limit: Option<Duration>, on_wait: impl FnOnce()) -> Result<Lock> {
+    /// Takes the site's lock, waiting for another mountjail, for `limit` at most; `on_wait` is
+    /// called once before waiting.
+    pub fn lock(
+        &self,
+        site: &SiteName,
+        limit: Option<Duration>,
+        on_wait: impl FnOnce(),
+    ) -> Result<Lock> {
         let path = self.state.lock(site);
         match limit {
             Some(limit) => Lock::take_within(&path, limit, on_wait),
@@ -163,21 +191,40 @@ impl Engine {
         up::carry_out(self, plan, observed, stop, log)
     }
 
-    /// Takes away the mounts of a site whose root is gone: those that were moved away with it. Returns how many.
-    pub fn down_without_root(&self, site: &SiteName, root: &HostPath, observed: &Observed) -> Result<usize> {
-        observed.strays.iter().try_for_each(|stray| target::detach_stray(root, stray))?;
+    /// Takes away the mounts of a site whose root is gone: those that were moved away with it.
+    /// Returns how many.
+    pub fn down_without_root(
+        &self,
+        site: &SiteName,
+        root: &HostPath,
+        observed: &Observed,
+    ) -> Result<usize> {
+        observed
+            .strays
+            .iter()
+            .try_for_each(|stray| target::detach_stray(root, stray))?;
         let recorded = observed.record.iter().flat_map(|record| &record.mounts);
-        // Without ids that are never reused, moved mounts cannot be told from gone ones: remember them.
+        // Without ids that are never reused, moved mounts cannot be told from gone ones: remember
+        // them.
         if recorded.into_iter().all(|mount| mount.unique_id.is_some()) {
             journal::remove(&self.state.record(site))?;
         }
         Ok(observed.strays.len())
     }
 
-    /// Remembers that the lines in `fstab` need what was made for the site at `root`, also while it is down;
-    /// `None`: they do no more.
-    pub fn remember_fstab(&self, site: &SiteName, root: &HostPath, fstab: Option<HostPath>) -> Result<()> {
-        let kept = self.state.read(site, &self.boot)?.kept.filter(|kept| kept.root == *root);
+    /// Remembers that the lines in `fstab` need what was made for the site at `root`, also while it
+    /// is down; `None`: they do no more.
+    pub fn remember_fstab(
+        &self,
+        site: &SiteName,
+        root: &HostPath,
+        fstab: Option<HostPath>,
+    ) -> Result<()> {
+        let kept = self
+            .state
+            .read(site, &self.boot)?
+            .kept
+            .filter(|kept| kept.root == *root);
         let kept = kept.unwrap_or_else(|| Kept::nothing(root.clone()));
         if kept.fstab == fstab {
             return Ok(());
@@ -185,8 +232,8 @@ impl Engine {
         journal::write_kept(&self.state, site, &Kept { fstab, ..kept })
     }
 
-    /// Takes the site down: goes on past what fails, and collects it. Not `lazy`: stops before the first
-    /// change if anything uses the mounts.
+    /// Takes the site down: goes on past what fails, and collects it. Not `lazy`: stops before the
+    /// first change if anything uses the mounts.
     pub fn down(
         &self,
         plan: &Plan,
@@ -197,8 +244,8 @@ impl Engine {
         down::carry_out(self, plan, observed, lazy, log)
     }
 
-    /// Takes the site down if its mounts are exactly as planned and nothing uses them. `Ok(None)`: they are not, and
-    /// nothing was changed.
+    /// Takes the site down if its mounts are exactly as planned and nothing uses them. `Ok(None)`:
+    /// they are not, and nothing was changed.
     pub fn down_if_quiet(
         &self,
         plan: &Plan,

@@ -24,16 +24,34 @@ pub(super) struct Ours {
 pub(super) type Id = (u64, bool);
 
 impl Ours {
-    /// Before `plan` is carried out, in a root on the mount `root`: those that stay and those that go, as they were seen.
+    /// Before `plan` is carried out, in a root on the mount `root`: those that stay and those that
+    /// go, as they were seen.
     pub(super) fn of(root: Option<u64>, plan: &Plan, observed: &Observed) -> Self {
         let volumes = observed.holders.values().filter(|holder| holder.own_volume);
-        let volumes = volumes.flat_map(|volume| ids(volume.id, volume.unique_id)).collect();
-        let mut ours = Self { root, volumes, mounts: BTreeMap::new(), recursive: vec![] };
-        let going = plan.steps.iter().filter(|step| matches!(step, Step::Detach { .. } | Step::Swap { .. }));
-        let targets = plan.keep.iter().map(|keep| &keep.target).chain(going.filter_map(Step::path));
+        let volumes = volumes
+            .flat_map(|volume| ids(volume.id, volume.unique_id))
+            .collect();
+        let mut ours = Self {
+            root,
+            volumes,
+            mounts: BTreeMap::new(),
+            recursive: vec![],
+        };
+        let going = plan
+            .steps
+            .iter()
+            .filter(|step| matches!(step, Step::Detach { .. } | Step::Swap { .. }));
+        let targets = plan
+            .keep
+            .iter()
+            .map(|keep| &keep.target)
+            .chain(going.filter_map(Step::path));
         for target in targets {
             for seen in seen_at(observed, target) {
-                ours.mounts.entry(target.clone()).or_default().extend(ids(seen.id, seen.unique_id));
+                ours.mounts
+                    .entry(target.clone())
+                    .or_default()
+                    .extend(ids(seen.id, seen.unique_id));
             }
         }
         let recorded = observed.record.iter().flat_map(|record| &record.mounts);
@@ -72,23 +90,31 @@ impl Ours {
         }
     }
 
-    /// Whether the directory at `path`, of which `found` was found, is on the mount that it is to be on.
+    /// Whether the directory at `path`, of which `found` was found, is on the mount that it is to
+    /// be on.
     pub(super) fn is_home(&self, root: &HostPath, path: &JailPath, found: &Stat) -> bool {
         let Some(id) = found.mount_id.map(|id| (id, found.mount_id_is_unique)) else {
             return self.root.is_none(); // without /proc, before Linux 5.8
         };
         let above = path.ancestors();
-        let Some(target) =
-            [path].into_iter().chain(above.iter().rev()).find(|path| self.mounts.contains_key(path))
+        let Some(target) = [path]
+            .into_iter()
+            .chain(above.iter().rev())
+            .find(|path| self.mounts.contains_key(path))
         else {
             return self.root == Some(id.0) || self.volumes.contains(&id);
         };
         self.mounts[target].contains(&id) || !id.1 && self.came_along_at(root, target, id.0)
     }
 
-    /// Whether the mount with this id in the table is in a recursive one of ours of which it is not known what came along.
+    /// Whether the mount with this id in the table is in a recursive one of ours of which it is not
+    /// known what came along.
     fn came_along_at(&self, root: &HostPath, target: &JailPath, id: u64) -> bool {
-        let Some(recursive) = self.recursive.iter().find(|recursive| target.starts_with(recursive)) else {
+        let Some(recursive) = self
+            .recursive
+            .iter()
+            .find(|recursive| target.starts_with(recursive))
+        else {
             return false;
         };
         let inside = root.inside(recursive);
@@ -98,7 +124,9 @@ impl Ours {
 }
 
 fn ids(id: u64, unique_id: Option<u64>) -> impl Iterator<Item = Id> {
-    [(id, false)].into_iter().chain(unique_id.map(|id| (id, true)))
+    [(id, false)]
+        .into_iter()
+        .chain(unique_id.map(|id| (id, true)))
 }
 
 /// The mounts that were seen at `target`.

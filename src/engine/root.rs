@@ -1,7 +1,7 @@
-//! The site's root as an open directory: everything below it is reached from its descriptor, with no link
-//! followed, so nothing can be made or mounted elsewhere, whatever the site's owner does meanwhile. The very directory
-//! that something is made or mounted in must be on the mount that it is to be on: what others mounted in the root may
-//! be the host's.
+//! The site's root as an open directory: everything below it is reached from its descriptor, with
+//! no link followed, so nothing can be made or mounted elsewhere, whatever the site's owner does
+//! meanwhile. The very directory that something is made or mounted in must be on the mount that it
+//! is to be on: what others mounted in the root may be the host's.
 
 use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
@@ -26,7 +26,8 @@ pub(super) struct Root {
     fd: OwnedFd,
     path: HostPath,
     device: u64,
-    /// Which mounts in it are ours; `None`: who opened it looks himself which mount a directory is on.
+    /// Which mounts in it are ours; `None`: who opened it looks himself which mount a directory is
+    /// on.
     ours: Option<RefCell<Ours>>,
 }
 
@@ -47,33 +48,50 @@ impl Root {
             let fd = sys::open_host(path.as_path(), libc::O_PATH | libc::O_DIRECTORY)?;
             Self::of(fd, path)
         };
-        open()
-            .map_err(|error: io::Error| Error::failed(format!("cannot open the root {path}")).because(&error))
+        open().map_err(|error: io::Error| {
+            Error::failed(format!("cannot open the root {path}")).because(&error)
+        })
     }
 
-    /// As [`Self::open`], to carry `plan` out: nothing is made or mounted in it but on the mounts that it is to be on.
+    /// As [`Self::open`], to carry `plan` out: nothing is made or mounted in it but on the mounts
+    /// that it is to be on.
     pub(super) fn of_plan(plan: &Plan, observed: &Observed) -> Result<Self> {
         let root = Self::open(&plan.root)?;
         let stat = sys::stat_fd(&root.fd).map_err(|error| {
             Error::failed(format!("cannot look at the root {}", plan.root)).because(&error)
         })?;
         let ours = Ours::of(stat.mount_id, plan, observed);
-        Ok(Self { ours: Some(RefCell::new(ours)), ..root })
+        Ok(Self {
+            ours: Some(RefCell::new(ours)),
+            ..root
+        })
     }
 
-    /// The open directory `fd`, which is that of the root `path`, though something may hide it there.
+    /// The open directory `fd`, which is that of the root `path`, though something may hide it
+    /// there.
     pub(super) fn of(fd: OwnedFd, path: &HostPath) -> io::Result<Self> {
         let device = sys::mount_of(&fd, Path::new(""))?.device;
-        Ok(Self { fd, path: path.clone(), device, ours: None })
+        Ok(Self {
+            fd,
+            path: path.clone(),
+            device,
+            ours: None,
+        })
     }
 
-    /// The spot of a path of the host, no component of which may be a link: what was moved out of the root.
+    /// The spot of a path of the host, no component of which may be a link: what was moved out of
+    /// the root.
     pub(super) fn spot_on_host(&self, path: &Path) -> io::Result<Spot> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         };
         let dir = sys::open_host(parent, libc::O_PATH | libc::O_DIRECTORY)?;
-        Ok(Spot { dir, name: name.to_owned(), root_device: self.device, at_home: true })
+        Ok(Spot {
+            dir,
+            name: name.to_owned(),
+            root_device: self.device,
+            at_home: true,
+        })
     }
 
     /// Which mount it is on: the never reused id (Linux 6.8).
@@ -87,7 +105,8 @@ impl Root {
         &self.path
     }
 
-    /// Opens what is visible at `target`, for mounting on or for looking at (`O_PATH`); ELOOP for a link.
+    /// Opens what is visible at `target`, for mounting on or for looking at (`O_PATH`); ELOOP for a
+    /// link.
     pub(super) fn open_at(&self, target: &JailPath) -> io::Result<OwnedFd> {
         sys::open_beneath(&self.fd, target.relative(), libc::O_PATH)
     }
@@ -97,20 +116,38 @@ impl Root {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         };
-        let dir = sys::open_beneath(&self.fd, parent.relative(), libc::O_PATH | libc::O_DIRECTORY)?;
+        let dir = sys::open_beneath(
+            &self.fd,
+            parent.relative(),
+            libc::O_PATH | libc::O_DIRECTORY,
+        )?;
         let at_home = match &self.ours {
-            Some(ours) => ours.borrow().is_home(&self.path, &parent, &sys::stat_fd(&dir)?),
+            Some(ours) => ours
+                .borrow()
+                .is_home(&self.path, &parent, &sys::stat_fd(&dir)?),
             None => true,
         };
-        Ok(Spot { dir, name: name.to_owned(), root_device: self.device, at_home })
+        Ok(Spot {
+            dir,
+            name: name.to_owned(),
+            root_device: self.device,
+            at_home,
+        })
     }
 
-    /// Remembers that this run mounted at `target`: others are to be made in it. The never reused id is looked up where it
-    /// was not known before; `file` is what is to be seen then.
+    /// Remembers that this run mounted at `target`: others are to be made in it. The never reused
+    /// id is looked up where it was not known before; `file` is what is to be seen then.
     ///
     /// Errors: it is not to be seen there.
-    pub(super) fn mounted(&self, target: &JailPath, id: Option<u64>, file: Option<FileId>) -> io::Result<()> {
-        let Some(ours) = &self.ours else { return Ok(()) };
+    pub(super) fn mounted(
+        &self,
+        target: &JailPath,
+        id: Option<u64>,
+        file: Option<FileId>,
+    ) -> io::Result<()> {
+        let Some(ours) = &self.ours else {
+            return Ok(());
+        };
         if id.is_some() {
             ours.borrow_mut().add(target, id.map(|id| (id, true)));
             return Ok(());
@@ -119,7 +156,10 @@ impl Root {
         if file.is_some_and(|file| file != found.file) {
             return Err(io::Error::from_raw_os_error(libc::EXDEV));
         }
-        ours.borrow_mut().add(target, found.mount_id.map(|id| (id, found.mount_id_is_unique)));
+        ours.borrow_mut().add(
+            target,
+            found.mount_id.map(|id| (id, found.mount_id_is_unique)),
+        );
         Ok(())
     }
 
@@ -137,20 +177,31 @@ impl Root {
         }
     }
 
-    /// As [`Self::spot`], on the mount that the root is on: nothing that is mounted on the way is looked into.
+    /// As [`Self::spot`], on the mount that the root is on: nothing that is mounted on the way is
+    /// looked into.
     ///
     /// Errors: EXDEV where something is.
     pub(super) fn spot_on_mount(&self, path: &JailPath) -> io::Result<Spot> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         };
-        let dir = sys::open_unmounted(&self.fd, parent.relative(), libc::O_PATH | libc::O_DIRECTORY)?;
-        Ok(Spot { dir, name: name.to_owned(), root_device: self.device, at_home: true })
+        let dir = sys::open_unmounted(
+            &self.fd,
+            parent.relative(),
+            libc::O_PATH | libc::O_DIRECTORY,
+        )?;
+        Ok(Spot {
+            dir,
+            name: name.to_owned(),
+            root_device: self.device,
+            at_home: true,
+        })
     }
 }
 
-/// Spots one after the other, most in the same directory as the one before. The directory is kept open, so
-/// keep none of these longer than the work at hand: a mount with an open directory is in use.
+/// Spots one after the other, most in the same directory as the one before. The directory is kept
+/// open, so keep none of these longer than the work at hand: a mount with an open directory is in
+/// use.
 pub(super) struct Spots<'r> {
     root: &'r Root,
     last: Option<(JailPath, Spot)>,
@@ -180,7 +231,10 @@ impl<'r> Spots<'r> {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         };
         let spot = match self.last.take().filter(|(known, _)| *known == parent) {
-            Some((_, spot)) => Spot { name: name.to_owned(), ..spot },
+            Some((_, spot)) => Spot {
+                name: name.to_owned(),
+                ..spot
+            },
             None => open(self.root, path)?,
         };
         Ok(&self.last.insert((parent, spot)).1)
@@ -198,20 +252,25 @@ impl Spot {
         sys::stat_at(&self.dir, Path::new(&self.name))
     }
 
-    /// Whether the directory is on the mount that it is to be on: the root's own, a volume of the site's own, or the mount
-    /// of ours at the nearest target above.
+    /// Whether the directory is on the mount that it is to be on: the root's own, a volume of the
+    /// site's own, or the mount of ours at the nearest target above.
     pub(super) fn is_at_home(&self) -> bool {
         self.at_home
     }
 
     /// EXDEV, if the directory is on another mount.
     fn must_be_at_home(&self) -> io::Result<()> {
-        if self.at_home { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EXDEV)) }
+        if self.at_home {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(libc::EXDEV))
+        }
     }
 
     /// Opens what is here to mount on it (`O_PATH`).
     ///
-    /// Errors: EXDEV, if something is mounted on it, or the directory is not at home; ELOOP for a link.
+    /// Errors: EXDEV, if something is mounted on it, or the directory is not at home; ELOOP for a
+    /// link.
     pub(super) fn open_bare(&self) -> io::Result<OwnedFd> {
         self.must_be_at_home()?;
         sys::open_unmounted(&self.dir, Path::new(&self.name), libc::O_PATH)
@@ -223,21 +282,28 @@ impl Spot {
         sys::open_beneath(&self.dir, Path::new(&self.name), libc::O_PATH)
     }
 
-    /// Makes an empty directory (0755), an empty file (0644) or a link; fails with EEXIST if anything is there, with EXDEV
-    /// if the directory is not at home. The mode is that, and there is no ACL, whatever the directory passes on.
+    /// Makes an empty directory (0755), an empty file (0644) or a link; fails with EEXIST if
+    /// anything is there, with EXDEV if the directory is not at home. The mode is that, and there
+    /// is no ACL, whatever the directory passes on.
     pub(super) fn create(&self, kind: &MadeKind) -> io::Result<Identity> {
         self.must_be_at_home()?;
         let result = match kind {
             MadeKind::Directory => {
                 let mode = Mode::from_bits_truncate(0o755);
                 mkdirat(&self.dir, self.name(), mode)?;
-                let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                let flags =
+                    OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
                 let directory = openat(&self.dir, self.name(), flags, Mode::empty());
-                directory.map_err(io::Error::from).and_then(|directory| set_mode(&directory, mode))
+                directory
+                    .map_err(io::Error::from)
+                    .and_then(|directory| set_mode(&directory, mode))
             }
             MadeKind::File => {
-                let flags =
-                    OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                let flags = OFlag::O_WRONLY
+                    | OFlag::O_CREAT
+                    | OFlag::O_EXCL
+                    | OFlag::O_NOFOLLOW
+                    | OFlag::O_CLOEXEC;
                 let mode = Mode::from_bits_truncate(0o644);
                 set_mode(&openat(&self.dir, self.name(), flags, mode)?, mode)
             }
@@ -246,15 +312,17 @@ impl Spot {
                 Ok(())
             }
         };
-        result.and_then(|()| self.stat()).map(|stat| Identity::of(&stat, self.root_device)).inspect_err(
-            |_| {
+        result
+            .and_then(|()| self.stat())
+            .map(|stat| Identity::of(&stat, self.root_device))
+            .inspect_err(|_| {
                 let _ = self.remove(kind, None); // the error to report is the first one
-            },
-        )
+            })
     }
 
-    /// Removes what [`Self::create`] made, if it is unchanged: the same file (if `file` says which), of that
-    /// kind, still empty, the link's text the same. `Ok(false)`: it is not, or the directory is not at home, and it stays.
+    /// Removes what [`Self::create`] made, if it is unchanged: the same file (if `file` says
+    /// which), of that kind, still empty, the link's text the same. `Ok(false)`: it is not, or the
+    /// directory is not at home, and it stays.
     pub(super) fn remove(&self, kind: &MadeKind, file: Option<Identity>) -> io::Result<bool> {
         if !self.at_home {
             return Ok(false);
@@ -274,7 +342,9 @@ impl Spot {
         match unlinkat(&self.dir, self.name(), flag).map_err(io::Error::from) {
             Ok(()) => Ok(true),
             // Not empty any more, or somebody mounted on it: not ours to remove.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::EBUSY)) => Ok(false),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::EBUSY)) => {
+                Ok(false)
+            }
             Err(error) => Err(error),
         }
     }
@@ -298,8 +368,8 @@ impl Spot {
 
     /// Whether the topmost mount here is in use; nothing is unmounted.
     ///
-    /// The first `MNT_EXPIRE` marks a mount and a second one in a row unmounts it. Any look at the mount takes
-    /// the mark away, and the plan was made after one.
+    /// The first `MNT_EXPIRE` marks a mount and a second one in a row unmounts it. Any look at the
+    /// mount takes the mark away, and the plan was made after one.
     pub(super) fn is_busy(&self) -> io::Result<bool> {
         sys::umount_expire_probe(&self.dir, Path::new(&self.name))
     }
@@ -309,11 +379,12 @@ impl Spot {
     }
 }
 
-/// The names of POSIX ACLs, which a directory with a default one passes on, whatever the umask is: acl(5).
+/// The names of POSIX ACLs, which a directory with a default one passes on, whatever the umask is:
+/// acl(5).
 const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
 
-/// Gives what was made just now the mode `mode` and no ACL. A directory might have been exchanged in between; then it is not
-/// empty or not our own.
+/// Gives what was made just now the mode `mode` and no ACL. A directory might have been exchanged
+/// in between; then it is not empty or not our own.
 fn set_mode(new: &OwnedFd, mode: Mode) -> io::Result<()> {
     let has = |acl: &&str| match rustix::fs::fgetxattr(new, *acl, &mut [0u8; 256]) {
         Ok(length) => length > 0,
@@ -326,7 +397,9 @@ fn set_mode(new: &OwnedFd, mode: Mode) -> io::Result<()> {
         return Ok(());
     }
     let is_empty = || Ok::<_, io::Error>(std::fs::read_dir(proc_path(new))?.next().is_none());
-    if found.uid != nix::unistd::geteuid().as_raw() || found.kind == FileKind::Directory && !is_empty()? {
+    if found.uid != nix::unistd::geteuid().as_raw()
+        || found.kind == FileKind::Directory && !is_empty()?
+    {
         return Err(io::Error::from_raw_os_error(libc::EEXIST));
     }
     for acl in acls {
@@ -364,30 +437,64 @@ mod tests {
     #[test]
     fn made_things_are_removed_only_while_unchanged() {
         let (dir, root) = root();
-        for kind in [MadeKind::Directory, MadeKind::File, MadeKind::Link("usr/lib".into())] {
+        for kind in [
+            MadeKind::Directory,
+            MadeKind::File,
+            MadeKind::Link("usr/lib".into()),
+        ] {
             let spot = spot(&root, "/x").unwrap();
             let file = spot.create(&kind).unwrap();
-            assert_eq!(spot.create(&kind).unwrap_err().raw_os_error(), Some(libc::EEXIST));
-            let other = Identity { ino: file.ino + 1, born: file.born.map(|born| born + 1), ..file };
+            assert_eq!(
+                spot.create(&kind).unwrap_err().raw_os_error(),
+                Some(libc::EEXIST)
+            );
+            let other = Identity {
+                ino: file.ino + 1,
+                born: file.born.map(|born| born + 1),
+                ..file
+            };
             assert!(!spot.remove(&kind, Some(other)).unwrap());
             assert!(spot.remove(&kind, Some(file)).unwrap());
-            assert!(spot.remove(&kind, Some(file)).unwrap(), "absent is as good as removed");
+            assert!(
+                spot.remove(&kind, Some(file)).unwrap(),
+                "absent is as good as removed"
+            );
         }
         fs::write(dir.path().join("x"), "content").unwrap();
-        assert!(!spot(&root, "/x").unwrap().remove(&MadeKind::File, None).unwrap());
+        assert!(
+            !spot(&root, "/x")
+                .unwrap()
+                .remove(&MadeKind::File, None)
+                .unwrap()
+        );
         fs::create_dir_all(dir.path().join("d/e")).unwrap();
-        assert!(!spot(&root, "/d").unwrap().remove(&MadeKind::Directory, None).unwrap());
+        assert!(
+            !spot(&root, "/d")
+                .unwrap()
+                .remove(&MadeKind::Directory, None)
+                .unwrap()
+        );
         symlink("else", dir.path().join("l")).unwrap();
-        assert!(!spot(&root, "/l").unwrap().remove(&MadeKind::Link("usr/lib".into()), None).unwrap());
+        assert!(
+            !spot(&root, "/l")
+                .unwrap()
+                .remove(&MadeKind::Link("usr/lib".into()), None)
+                .unwrap()
+        );
     }
 
     #[test]
     fn a_link_on_the_way_is_refused() {
         let (dir, root) = root();
         symlink("/etc", dir.path().join("etc")).unwrap();
-        assert_eq!(spot(&root, "/etc/x").err().unwrap().raw_os_error(), Some(libc::ELOOP));
         assert_eq!(
-            root.open_at(&JailPath::new("/etc/x").unwrap()).unwrap_err().raw_os_error(),
+            spot(&root, "/etc/x").err().unwrap().raw_os_error(),
+            Some(libc::ELOOP)
+        );
+        assert_eq!(
+            root.open_at(&JailPath::new("/etc/x").unwrap())
+                .unwrap_err()
+                .raw_os_error(),
             Some(libc::ELOOP)
         );
     }
@@ -398,6 +505,9 @@ mod tests {
         fs::create_dir(dir.path().join("real")).unwrap();
         symlink("real", dir.path().join("link")).unwrap();
         let error = Root::open(&HostPath::new(dir.path().join("link")).unwrap()).unwrap_err();
-        assert!(error.to_string().starts_with("cannot open the root "), "{error}");
+        assert!(
+            error.to_string().starts_with("cannot open the root "),
+            "{error}"
+        );
     }
 }

@@ -1,7 +1,8 @@
-//! A private tmpfs of one run, reachable by root alone, where mounts are prepared that cannot be detached.
+//! A private tmpfs of one run, reachable by root alone, where mounts are prepared that cannot be
+//! detached.
 //!
-//! It goes when the run ends. A killed run leaves it behind without its lock; the next run, `up` or `down`
-//! alike, sweeps it away.
+//! It goes when the run ends. A killed run leaves it behind without its lock; the next run, `up` or
+//! `down` alike, sweeps it away.
 
 use std::fs;
 use std::io;
@@ -47,14 +48,28 @@ impl ScratchDir {
 
     fn make(&self) -> io::Result<Scratch> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
-        let name = format!("{}-{now}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.0)?;
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |time| time.as_nanos());
+        let name = format!(
+            "{}-{now}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
         let lock_path = self.0.join(format!("{name}.lock"));
         let lock = Lock::take(&lock_path, || ()).map_err(io::Error::other)?;
         let path = self.0.join(name);
         fs::DirBuilder::new().mode(0o700).create(&path)?;
-        let scratch = Scratch { path, lock_path, next: AtomicU64::new(0), _lock: lock };
+        let scratch = Scratch {
+            path,
+            lock_path,
+            next: AtomicU64::new(0),
+            _lock: lock,
+        };
         Mount::builder()
             .fstype("tmpfs")
             .data("mode=0700,size=1m")
@@ -66,7 +81,9 @@ impl ScratchDir {
 
     /// Takes away the scratch mounts of runs that were killed.
     pub(super) fn sweep(&self) {
-        let Ok(entries) = fs::read_dir(&self.0) else { return };
+        let Ok(entries) = fs::read_dir(&self.0) else {
+            return;
+        };
         for lock_path in entries.flatten().map(|entry| entry.path()) {
             if lock_path.extension().is_some_and(|ending| ending == "lock")
                 && let Ok(Some(_held)) = Lock::if_free(&lock_path)
@@ -80,11 +97,17 @@ impl ScratchDir {
 impl Scratch {
     /// A new empty file or directory to mount on, fit for a source of `kind`.
     pub(super) fn spot(&self, kind: FileKind) -> io::Result<PathBuf> {
-        let path = self.path.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        let path = self
+            .path
+            .join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
         if kind == FileKind::Directory {
             fs::create_dir(&path)?;
         } else {
-            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)?;
         }
         Ok(path)
     }
@@ -96,8 +119,8 @@ impl Drop for Scratch {
     }
 }
 
-/// Unmounts with all that is mounted inside, which is private to the run, and removes the empty directory.
-/// What fails here is left for the next sweep, which finds it by its lock file.
+/// Unmounts with all that is mounted inside, which is private to the run, and removes the empty
+/// directory. What fails here is left for the next sweep, which finds it by its lock file.
 fn take_away(path: &Path, lock_path: &Path) {
     if let (Some(parent), Some(name)) = (path.parent(), path.file_name())
         && let Ok(parent) = sys::open_host(parent, libc::O_PATH | libc::O_DIRECTORY)

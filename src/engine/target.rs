@@ -12,7 +12,8 @@ use crate::quote::word;
 use crate::resolve::FileKind;
 use crate::sys::{self, OnMount, Stat};
 
-/// An error about `path` in the jail; EXDEV: what is there, or its directory, is on another mount than it is to be on.
+/// An error about `path` in the jail; EXDEV: what is there, or its directory, is on another mount
+/// than it is to be on.
 pub(super) fn cannot(root: &Root, what: &str, path: &JailPath, error: &io::Error) -> Error {
     let failed = Error::failed(format!("cannot {what} {}", root.path().inside(path)));
     if error.raw_os_error() == Some(libc::EXDEV) {
@@ -25,20 +26,30 @@ pub(super) fn cannot(root: &Root, what: &str, path: &JailPath, error: &io::Error
 }
 
 pub(super) fn made_kind(kind: FileKind) -> MadeKind {
-    if kind == FileKind::Directory { MadeKind::Directory } else { MadeKind::File }
+    if kind == FileKind::Directory {
+        MadeKind::Directory
+    } else {
+        MadeKind::File
+    }
 }
 
 /// Whether the file `found` is the root of the mount `expected`.
 pub(super) fn is_mount(expected: &SeenMount, found: &Stat) -> bool {
-    let id = if found.mount_id_is_unique { expected.unique_id } else { Some(expected.id) };
+    let id = if found.mount_id_is_unique {
+        expected.unique_id
+    } else {
+        Some(expected.id)
+    };
     match (id, found.mount_id) {
         (Some(id), Some(found)) => id == found,
-        // Before Linux 5.8 statx(2) has no mount id: the file that is visible is what can be compared.
+        // Before Linux 5.8 statx(2) has no mount id: the file that is visible is what can be
+        // compared.
         _ => expected.file.is_none_or(|file| file == found.file),
     }
 }
 
-/// Whether the mount that was found at a path is the mount `expected`; `look` tells which file is visible there.
+/// Whether the mount that was found at a path is the mount `expected`; `look` tells which file is
+/// visible there.
 pub(super) fn is_found(
     expected: &SeenMount,
     found: OnMount,
@@ -55,28 +66,46 @@ pub(super) fn is_found(
     }
 }
 
-/// Makes sure that nobody has mounted anything in the mount `mount` at `target`, which goes: it would go with it. (Before
-/// Linux 6.8 the plan says so, by the whole table.)
-pub(super) fn nothing_inside(root: &Root, what: &str, target: &JailPath, mount: &SeenMount) -> Result<()> {
-    let Some(id) = mount.unique_id.filter(|_| mount.kind.is_none_or(|kind| kind == FileKind::Directory))
+/// Makes sure that nobody has mounted anything in the mount `mount` at `target`, which goes: it
+/// would go with it. (Before Linux 6.8 the plan says so, by the whole table.)
+pub(super) fn nothing_inside(
+    root: &Root,
+    what: &str,
+    target: &JailPath,
+    mount: &SeenMount,
+) -> Result<()> {
+    let Some(id) = mount
+        .unique_id
+        .filter(|_| mount.kind.is_none_or(|kind| kind == FileKind::Directory))
     else {
         return Ok(());
     };
-    let inside = sys::list_mounts_in(id).map_err(|error| cannot(root, "look into", target, &error))?;
-    let Some(first) = inside.first() else { return Ok(()) };
+    let inside =
+        sys::list_mounts_in(id).map_err(|error| cannot(root, "look into", target, &error))?;
+    let Some(first) = inside.first() else {
+        return Ok(());
+    };
     let point = sys::mount_point(*first).unwrap_or_default();
     let (path, point) = (root.path().inside(target), point.display());
-    Err(Error::failed(format!("cannot {what} {path}: {point} is mounted in it, and not by mountjail"))
-        .hint(format!("unmount it: `umount {point}`")))
+    Err(Error::failed(format!(
+        "cannot {what} {path}: {point} is mounted in it, and not by mountjail"
+    ))
+    .hint(format!("unmount it: `umount {point}`")))
 }
 
 /// As [`cannot`]; says so if a mount above hides what is mounted at `path`.
 pub(super) fn cannot_reach(root: &Root, what: &str, path: &JailPath, error: &io::Error) -> Error {
     let Some(above) = hidden_by(root, path) else {
         let error = cannot(root, what, path, error);
-        let covered =
-            format!("something may be mounted over the root, which hides it: `findmnt {}`", root.path());
-        return if error.errno() == Some(libc::ENOENT) { error.hint(covered) } else { error };
+        let covered = format!(
+            "something may be mounted over the root, which hides it: `findmnt {}`",
+            root.path()
+        );
+        return if error.errno() == Some(libc::ENOENT) {
+            error.hint(covered)
+        } else {
+            error
+        };
     };
     let above = above.display();
     Error::failed(format!("cannot {what} {}", root.path().inside(path)))
@@ -84,7 +113,8 @@ pub(super) fn cannot_reach(root: &Root, what: &str, path: &JailPath, error: &io:
         .hint(format!("unmount {above} first"))
 }
 
-/// An error about a mount of ours at `path`, which the mount at `above` hides, and which cannot be reached.
+/// An error about a mount of ours at `path`, which the mount at `above` hides, and which cannot be
+/// reached.
 pub(super) fn hides(path: &str, above: &Path) -> Error {
     Error::failed(format!(
         "{path} stays mounted: {} is mounted above it, and not by mountjail",
@@ -100,15 +130,22 @@ pub(super) fn hides(path: &str, above: &Path) -> Error {
 fn hidden_by(root: &Root, path: &JailPath) -> Option<PathBuf> {
     let mut above = path.ancestors().into_iter().rev();
     let nearest = above.find_map(|above| root.open_at(&above).and_then(sys::stat_fd).ok())?;
-    let point = sys::stat_mount(nearest.mount_id.filter(|_| nearest.mount_id_is_unique)?).ok()?.point;
-    point.strip_prefix(root.path()).is_ok_and(|below| !below.as_os_str().is_empty()).then_some(point)
+    let point = sys::stat_mount(nearest.mount_id.filter(|_| nearest.mount_id_is_unique)?)
+        .ok()?
+        .point;
+    point
+        .strip_prefix(root.path())
+        .is_ok_and(|below| !below.as_os_str().is_empty())
+        .then_some(point)
 }
 
-/// Unmounts a mount of ours where it has been moved to. It may be moved again meanwhile: then it is found again.
+/// Unmounts a mount of ours where it has been moved to. It may be moved again meanwhile: then it is
+/// found again.
 pub(super) fn detach_stray(root: &HostPath, stray: &Stray) -> Result<()> {
     let mut last = io::Error::from_raw_os_error(libc::ENOENT);
     for _ in 0..100 {
-        match sys::mount_point(stray.unique_id).and_then(|point| umount_if(&point, stray.unique_id)) {
+        match sys::mount_point(stray.unique_id).and_then(|point| umount_if(&point, stray.unique_id))
+        {
             Ok(()) => return Ok(()),
             Err(_) if !sys::mount_exists(stray.unique_id) => return Ok(()), // it is gone
             Err(error) => last = error,
@@ -136,8 +173,8 @@ pub(super) fn detach_stray(root: &HostPath, stray: &Stray) -> Result<()> {
         ))
 }
 
-/// Removes what was moved away with a mount: its placeholder, and the directories that were made for that. `made`: what was
-/// made in the root, children before parents.
+/// Removes what was moved away with a mount: its placeholder, and the directories that were made
+/// for that. `made`: what was made in the root, children before parents.
 pub(super) fn clear_after<'m>(
     root: &Root,
     stray: &Stray,
@@ -145,10 +182,17 @@ pub(super) fn clear_after<'m>(
 ) {
     let Some(point) = &stray.point else { return };
     for (path, kind, file) in made {
-        let Some(below) = stray.target.below(path) else { continue };
-        let Some(at) = point.ancestors().nth(below.components().count()) else { continue };
-        // Where it was made it is gone. What is not the same file, or has something in it, is its owner's.
-        let _ = root.spot_on_host(at).and_then(|spot| spot.remove(&kind, Some(file)));
+        let Some(below) = stray.target.below(path) else {
+            continue;
+        };
+        let Some(at) = point.ancestors().nth(below.components().count()) else {
+            continue;
+        };
+        // Where it was made it is gone. What is not the same file, or has something in it, is its
+        // owner's.
+        let _ = root
+            .spot_on_host(at)
+            .and_then(|spot| spot.remove(&kind, Some(file)));
     }
 }
 
@@ -161,8 +205,8 @@ fn umount_if(point: &Path, unique_id: u64) -> io::Result<()> {
     sys::umount_at(fd)
 }
 
-/// Sentences about those of `paths` that are there: something may have been recorded twice by a crashed run,
-/// once as what it is.
+/// Sentences about those of `paths` that are there: something may have been recorded twice by a
+/// crashed run, once as what it is.
 pub(super) fn still_there(root: &Root, paths: &[JailPath]) -> Vec<String> {
     let sentence = |path: &JailPath| {
         let spot = root.spot(path).ok()?;

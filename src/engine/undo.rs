@@ -1,4 +1,5 @@
-//! What takes a change back. Each change of `up` pushes one; a failing run applies them, last first.
+//! What takes a change back. Each change of `up` pushes one; a failing run applies them, last
+//! first.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,18 +21,25 @@ pub(super) enum Undo {
     Reattach(Old),
     /// A mount was replaced by `new`.
     SwapBack { old: Old, new: RecordedMount },
-    /// A mount was taken off whose file has been deleted, and `new` is in its place, if it was replaced. The kernel
-    /// attaches no mount of a deleted file, so it stays so.
-    Stays { target: JailPath, id: Option<u64>, new: Option<RecordedMount> },
-    /// A mount was put beneath the one that it was to replace, and that could not be taken off. It can go no more
-    /// without the other one: the next run takes that off.
+    /// A mount was taken off whose file has been deleted, and `new` is in its place, if it was
+    /// replaced. The kernel attaches no mount of a deleted file, so it stays so.
+    Stays {
+        target: JailPath,
+        id: Option<u64>,
+        new: Option<RecordedMount>,
+    },
+    /// A mount was put beneath the one that it was to replace, and that could not be taken off. It
+    /// can go no more without the other one: the next run takes that off.
     Beneath(RecordedMount),
     /// A placeholder or link was made at `spot`, wherever that has been moved to since.
     Remove { made: Made, spot: Spot },
     /// A placeholder or link was removed.
     Recreate { path: JailPath, kind: MadeKind },
     /// A generated file was written or removed.
-    Restore { path: HostPath, before: journal::Before },
+    Restore {
+        path: HostPath,
+        before: journal::Before,
+    },
 }
 
 /// A mount that was taken off.
@@ -45,19 +53,39 @@ pub(super) struct Old {
 }
 
 impl Old {
-    /// What takes back that the mount with the never reused id `id` was taken off; `saved` is a copy of it.
-    pub(super) fn undo(target: &JailPath, id: Option<u64>, recursive: bool, saved: Option<Ready>) -> Undo {
+    /// What takes back that the mount with the never reused id `id` was taken off; `saved` is a
+    /// copy of it.
+    pub(super) fn undo(
+        target: &JailPath,
+        id: Option<u64>,
+        recursive: bool,
+        saved: Option<Ready>,
+    ) -> Undo {
         let target = target.clone();
         match saved {
-            Some(saved) => Undo::Reattach(Self { target, id, recursive, saved }),
-            None => Undo::Stays { target, id, new: None },
+            Some(saved) => Undo::Reattach(Self {
+                target,
+                id,
+                recursive,
+                saved,
+            }),
+            None => Undo::Stays {
+                target,
+                id,
+                new: None,
+            },
         }
     }
 
     /// What `mounts` tell of it, with the id of the copy, if that is known before.
     fn record(&self, mounts: &[RecordedMount]) -> Option<RecordedMount> {
-        let known = mounts.iter().find(|mount| is_at(mount, &self.target, self.id))?;
-        Some(RecordedMount { unique_id: self.saved.unique_id(), ..known.clone() })
+        let known = mounts
+            .iter()
+            .find(|mount| is_at(mount, &self.target, self.id))?;
+        Some(RecordedMount {
+            unique_id: self.saved.unique_id(),
+            ..known.clone()
+        })
     }
 }
 
@@ -84,15 +112,23 @@ impl Undo {
                 intent.mounts.extend(old.record(&intent.mounts));
             }
             Self::Recreate { path, kind } => {
-                intent.kept.made.push(Made::planned(path.clone(), kind.clone()));
+                intent
+                    .kept
+                    .made
+                    .push(Made::planned(path.clone(), kind.clone()));
             }
             _ => {}
         }
     }
 
-    /// Takes the change back; what was done, in words. `before`, what the records said before the run, is brought in line
-    /// with what that leaves.
-    pub(super) fn apply(self, backend: &dyn Backend, root: &Root, before: &mut Told) -> Result<String> {
+    /// Takes the change back; what was done, in words. `before`, what the records said before the
+    /// run, is brought in line with what that leaves.
+    pub(super) fn apply(
+        self,
+        backend: &dyn Backend,
+        root: &Root,
+        before: &mut Told,
+    ) -> Result<String> {
         let (what, result) = match self {
             Self::Unmount { mount, on } => {
                 let (what, result) = (format!("detached {}", mount.target), sys::umount_at(on));
@@ -100,9 +136,10 @@ impl Undo {
                 before.mounts.extend(result.is_err().then_some(mount));
                 (what, result)
             }
-            Self::Reattach(old) => {
-                (format!("attached {} again", old.target), reattach(backend, root, &old, before))
-            }
+            Self::Reattach(old) => (
+                format!("attached {} again", old.target),
+                reattach(backend, root, &old, before),
+            ),
             Self::SwapBack { old, new } => {
                 let what = format!("swapped {} back", old.target);
                 let result = swap_back(backend, root, &old, &new, before);
@@ -111,7 +148,9 @@ impl Undo {
             }
             Self::Stays { target, id, new } => {
                 let what = match new {
-                    Some(_) => format!("the new {target} stays: the file of the old one is deleted"),
+                    Some(_) => {
+                        format!("the new {target} stays: the file of the old one is deleted")
+                    }
                     None => format!("{target} is gone: its file is deleted"),
                 };
                 before.mounts.retain(|mount| !is_at(mount, &target, id));
@@ -135,25 +174,31 @@ impl Undo {
                 }
                 (what, result)
             }
-            Self::Recreate { path, kind } => {
-                (format!("made {path} again"), recreate(root, &path, &kind, before))
-            }
+            Self::Recreate { path, kind } => (
+                format!("made {path} again"),
+                recreate(root, &path, &kind, before),
+            ),
             Self::Restore { path, before } => {
-                return journal::put_back(path.as_path(), before).map(|()| format!("restored {path}"));
+                return journal::put_back(path.as_path(), before)
+                    .map(|()| format!("restored {path}"));
             }
         };
         match result {
             Ok(()) => Ok(what),
-            Err(error) => {
-                Err(Error::failed(format!("not undone, which would have been: {what}")).because(&error))
-            }
+            Err(error) => Err(
+                Error::failed(format!("not undone, which would have been: {what}")).because(&error),
+            ),
         }
     }
 }
 
-/// A copy of the mount that the open file `top` is on, to attach again; `None`: its file has been deleted,
-/// and the kernel attaches no mount of a deleted file (ENOENT).
-pub(super) fn save(backend: &dyn Backend, top: &OwnedFd, recursive: bool) -> io::Result<Option<Ready>> {
+/// A copy of the mount that the open file `top` is on, to attach again; `None`: its file has been
+/// deleted, and the kernel attaches no mount of a deleted file (ENOENT).
+pub(super) fn save(
+    backend: &dyn Backend,
+    top: &OwnedFd,
+    recursive: bool,
+) -> io::Result<Option<Ready>> {
     let shown = std::fs::read_link(proc_path(top))?;
     if shown.as_os_str().as_bytes().ends_with(b" (deleted)") {
         return Ok(None);
@@ -162,7 +207,11 @@ pub(super) fn save(backend: &dyn Backend, top: &OwnedFd, recursive: bool) -> io:
 }
 
 fn reattach(backend: &dyn Backend, root: &Root, old: &Old, before: &mut Told) -> io::Result<()> {
-    backend.attach(&old.saved, root.spot(&old.target)?.open_bare()?.as_fd(), old.recursive)?;
+    backend.attach(
+        &old.saved,
+        root.spot(&old.target)?.open_bare()?.as_fd(),
+        old.recursive,
+    )?;
     renew(root, old, before);
     root.mounted(&old.target, old.saved.unique_id(), None)
 }
@@ -187,11 +236,18 @@ fn swap_back(
     }
 }
 
-/// A copy that was attached in the place of the old mount has another id, and so has what came along with it. What cannot
-/// be found out is told by what is seen.
+/// A copy that was attached in the place of the old mount has another id, and so has what came
+/// along with it. What cannot be found out is told by what is seen.
 fn renew(root: &Root, old: &Old, before: &mut Told) {
-    let id = old.saved.unique_id().or_else(|| unique_id_at(root, &old.target).ok().flatten());
-    for mount in before.mounts.iter_mut().filter(|mount| is_at(mount, &old.target, old.id)) {
+    let id = old
+        .saved
+        .unique_id()
+        .or_else(|| unique_id_at(root, &old.target).ok().flatten());
+    for mount in before
+        .mounts
+        .iter_mut()
+        .filter(|mount| is_at(mount, &old.target, old.id))
+    {
         mount.unique_id = id;
         if old.recursive {
             mount.submounts = observe::submounts(root.path(), &old.target, id).ok();
@@ -202,7 +258,12 @@ fn renew(root: &Root, old: &Old, before: &mut Told) {
 
 fn recreate(root: &Root, path: &JailPath, kind: &MadeKind, before: &mut Told) -> io::Result<()> {
     let file = root.spot(path)?.create(kind)?;
-    for made in before.kept.made.iter_mut().filter(|made| made.path == *path) {
+    for made in before
+        .kept
+        .made
+        .iter_mut()
+        .filter(|made| made.path == *path)
+    {
         made.file = Some(file);
     }
     Ok(())
@@ -220,13 +281,15 @@ pub(super) enum Swapped {
 
 /// Replaces the mount whose root `top` is by `new`: beneath it, and the old one off.
 pub(super) fn swap(backend: &dyn Backend, new: &Ready, top: &OwnedFd) -> io::Result<Swapped> {
-    // Between the two calls the old mount is on the very file that the new one shows, and the kernel lets nobody
-    // rename or remove a file that is mounted on: EBUSY, for whoever replaces it again just now.
+    // Between the two calls the old mount is on the very file that the new one shows, and the
+    // kernel lets nobody rename or remove a file that is mounted on: EBUSY, for whoever replaces it
+    // again just now.
     sys::undisturbed(|| {
         if !backend.attach_beneath(new, top.as_fd())? {
             return Ok(Swapped::NotOffered);
         }
-        // The new one can go no more without the old one, so there is one way to be whole: try again.
+        // The new one can go no more without the old one, so there is one way to be whole: try
+        // again.
         let off = sys::umount_at(top).or_else(|_| sys::umount_at(top));
         Ok(off.map_or_else(Swapped::Beneath, |()| Swapped::Whole))
     })

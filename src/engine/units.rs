@@ -1,4 +1,5 @@
-//! systemd drop-ins: files that are written and removed, and are known to be ours by their first line.
+//! systemd drop-ins: files that are written and removed, and are known to be ours by their first
+//! line.
 
 use std::fs;
 use std::io;
@@ -26,8 +27,8 @@ pub fn write_drop_in(path: &Path, header: &str, contents: &str) -> Result<bool> 
     replace(path, contents.as_bytes(), 0o644, Durability::Reboot).map(|()| true)
 }
 
-/// Removes the drop-in `path` if it begins with `header`, and its directory if that is empty then; whether it
-/// was there.
+/// Removes the drop-in `path` if it begins with `header`, and its directory if that is empty then;
+/// whether it was there.
 pub fn remove_drop_in(path: &Path, header: &str) -> Result<bool> {
     if !fs::read_to_string(path).is_ok_and(|text| text.starts_with(header)) {
         return Ok(false);

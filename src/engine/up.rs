@@ -1,4 +1,5 @@
-//! `up`: everything that can fail before the first mount is done before it; what fails later is undone.
+//! `up`: everything that can fail before the first mount is done before it; what fails later is
+//! undone.
 
 use std::io;
 
@@ -12,7 +13,8 @@ use super::{Engine, Failure, Log, Outcome, check_signal};
 use crate::error::{Error, Result};
 use crate::manifest::{HostPath, JailPath};
 use crate::observe::{
-    self, History, Identity, Kept, Made, MadeKind, Observed, Record, RecordedMount, SeenMount, VERSION,
+    self, History, Identity, Kept, Made, MadeKind, Observed, Record, RecordedMount, SeenMount,
+    VERSION,
 };
 use crate::patience::Stop;
 use crate::plan::{Plan, Step};
@@ -39,7 +41,10 @@ pub(super) fn carry_out(
         stop,
         log,
         kept: kept_before(plan, observed),
-        written: observed.kept.clone().unwrap_or_else(|| Kept::nothing(plan.root.clone())),
+        written: observed
+            .kept
+            .clone()
+            .unwrap_or_else(|| Kept::nothing(plan.root.clone())),
         intent: vec![],
         undo: vec![],
         left: vec![],
@@ -55,7 +60,8 @@ pub(super) fn carry_out(
     }
 }
 
-/// Nothing to mount; but the site is up from now on, and what an fstab or an earlier kernel session mounted is ours.
+/// Nothing to mount; but the site is up from now on, and what an fstab or an earlier kernel session
+/// mounted is ours.
 fn adopt(engine: &Engine, plan: &Plan, observed: &Observed) -> Result<Outcome> {
     let record = record_of(engine, plan, observed, plan.keep.clone(), history(observed));
     if observed.record.as_ref() != Some(&record) {
@@ -74,18 +80,30 @@ fn record_of(
     let nothing = || Record::nothing(engine.boot.clone(), plan.root.clone());
     let before = observed.record.clone().unwrap_or_else(nothing);
     let manifest = plan.manifest.clone();
-    Record { version: VERSION, manifest, mounts, history, ..before }
+    Record {
+        version: VERSION,
+        manifest,
+        mounts,
+        history,
+        ..before
+    }
 }
 
 /// What earlier runs did.
 fn history(observed: &Observed) -> Option<History> {
-    observed.record.as_ref().and_then(|record| record.history.clone())
+    observed
+        .record
+        .as_ref()
+        .and_then(|record| record.history.clone())
 }
 
-/// What is recorded of what was made and is not gone, with what was found of it as it is known now: a reboot gives it other
-/// numbers.
+/// What is recorded of what was made and is not gone, with what was found of it as it is known now:
+/// a reboot gives it other numbers.
 fn kept_before(plan: &Plan, observed: &Observed) -> Kept {
-    let mut kept = observed.kept.clone().unwrap_or_else(|| Kept::nothing(plan.root.clone()));
+    let mut kept = observed
+        .kept
+        .clone()
+        .unwrap_or_else(|| Kept::nothing(plan.root.clone()));
     kept.version = VERSION;
     kept.manifest.clone_from(&plan.manifest);
     kept.made.retain(|made| !observed.is_gone(made));
@@ -156,58 +174,91 @@ impl<'a> Run<'a> {
             self.write_kept()?;
         }
         let before = journal::write_generated(file.path.as_path(), &file.contents)?;
-        self.undo.push(Undo::Restore { path: file.path.clone(), before });
+        self.undo.push(Undo::Restore {
+            path: file.path.clone(),
+            before,
+        });
         Ok(())
     }
 
-    /// When nothing can fail any more: old generated files need not be brought back. One that stays is the next run's.
+    /// When nothing can fail any more: old generated files need not be brought back. One that stays
+    /// is the next run's.
     fn forget_old_files(&mut self) {
         let unneeded = |file: &HostPath| {
-            self.plan.steps.iter().any(|step| matches!(step, Step::RemoveFile(path) if path == file))
+            self.plan
+                .steps
+                .iter()
+                .any(|step| matches!(step, Step::RemoveFile(path) if path == file))
         };
         let before = self.kept.files.len();
         let mut failed = vec![];
-        self.kept.files.retain(|file| match journal::clear_beside(file.as_path()) {
-            Ok(()) => !unneeded(file),
-            Err(error) => {
-                failed.push(error);
-                true
-            }
-        });
+        self.kept
+            .files
+            .retain(|file| match journal::clear_beside(file.as_path()) {
+                Ok(()) => !unneeded(file),
+                Err(error) => {
+                    failed.push(error);
+                    true
+                }
+            });
         if self.kept.files.len() < before {
             failed.extend(self.write_kept().err());
         }
-        self.outcome.left.extend(failed.iter().map(ToString::to_string));
+        self.outcome
+            .left
+            .extend(failed.iter().map(ToString::to_string));
     }
 
     fn prepare(&self) -> Result<Vec<Work<'a>>> {
         let (mut work, now) = (vec![], observe::since_boot());
         for step in &self.plan.steps {
             check_signal(self.stop)?;
-            work.extend(Work::prepare(self.engine, self.backend, step, |target| self.since(target, now))?);
+            work.extend(Work::prepare(self.engine, self.backend, step, |target| {
+                self.since(target, now)
+            })?);
         }
         Ok(work)
     }
 
-    /// Since when `target`, which is mounted on `now`, shows something: a swap leaves no moment in which it does not.
+    /// Since when `target`, which is mounted on `now`, shows something: a swap leaves no moment in
+    /// which it does not.
     fn since(&self, target: &JailPath, now: u64) -> Option<u64> {
         if !self.observed.mounts.contains_key(target) {
             return Some(now);
         }
-        let recorded = self.observed.record.iter().flat_map(|record| &record.mounts);
-        recorded.filter(|mount| mount.target == *target).find_map(|mount| mount.since)
+        let recorded = self
+            .observed
+            .record
+            .iter()
+            .flat_map(|record| &record.mounts);
+        recorded
+            .filter(|mount| mount.target == *target)
+            .find_map(|mount| mount.since)
     }
 
-    /// Before the first change: what stands, what will go and what will come, with its ids where they are known.
+    /// Before the first change: what stands, what will go and what will come, with its ids where
+    /// they are known.
     fn record_intent(&mut self, work: &[Work<'_>]) -> Result<()> {
-        let kept = self.plan.keep.iter().filter(|keep| !self.recorded(keep)).cloned();
-        let mounts = self.recorded_before().into_iter().chain(kept).chain(work.iter().map(Work::record));
+        let kept = self
+            .plan
+            .keep
+            .iter()
+            .filter(|keep| !self.recorded(keep))
+            .cloned();
+        let mounts = self
+            .recorded_before()
+            .into_iter()
+            .chain(kept)
+            .chain(work.iter().map(Work::record));
         self.intent = mounts.collect();
         self.write_record(self.intent.clone(), self.history_with_this_run())
     }
 
     fn recorded_before(&self) -> Vec<RecordedMount> {
-        self.observed.record.as_ref().map_or(vec![], |record| record.mounts.clone())
+        self.observed
+            .record
+            .as_ref()
+            .map_or(vec![], |record| record.mounts.clone())
     }
 
     fn history_with_this_run(&self) -> Option<History> {
@@ -221,19 +272,34 @@ impl<'a> Run<'a> {
     }
 
     fn recorded(&self, mount: &RecordedMount) -> bool {
-        self.observed.record.as_ref().is_some_and(|record| record.mounts.contains(mount))
+        self.observed
+            .record
+            .as_ref()
+            .is_some_and(|record| record.mounts.contains(mount))
     }
 
     fn record_result(&self, work: &[Work<'_>]) -> Result<()> {
         let was_known = |item: &Work<'_>| {
-            matches!(item.ready, Ready::Detached(_)) && item.unique_id.is_some() && item.submounts.is_none()
+            matches!(item.ready, Ready::Detached(_))
+                && item.unique_id.is_some()
+                && item.submounts.is_none()
         };
         let ids_were_known = work.iter().all(was_known);
-        let old_is_gone = self.observed.record.as_ref().is_some_and(|record| record.mounts != self.plan.keep);
+        let old_is_gone = self
+            .observed
+            .record
+            .as_ref()
+            .is_some_and(|record| record.mounts != self.plan.keep);
         if ids_were_known && !old_is_gone {
             return Ok(()); // what was written as intent has come true to the letter
         }
-        let mounts = self.plan.keep.iter().cloned().chain(work.iter().map(Work::record)).collect();
+        let mounts = self
+            .plan
+            .keep
+            .iter()
+            .cloned()
+            .chain(work.iter().map(Work::record))
+            .collect();
         self.write_record(mounts, self.history_with_this_run())
     }
 
@@ -258,7 +324,12 @@ impl<'a> Run<'a> {
         for step in &plan.steps {
             check_signal(self.stop)?;
             match step {
-                Step::Detach { target, expected, recursive, .. } => {
+                Step::Detach {
+                    target,
+                    expected,
+                    recursive,
+                    ..
+                } => {
                     self.detach(step, target, expected, *recursive)?;
                 }
                 Step::DetachStray(stray) => {
@@ -266,7 +337,8 @@ impl<'a> Run<'a> {
                     detach_stray(&self.plan.root, stray)?;
                     self.outcome.detached += 1;
                     let made = self.observed.kept.iter().flat_map(|kept| &kept.made);
-                    let made = made.filter_map(|made| Some((&made.path, made.kind.clone(), made.file?)));
+                    let made =
+                        made.filter_map(|made| Some((&made.path, made.kind.clone(), made.file?)));
                     clear_after(&self.root, stray, made.rev());
                 }
                 Step::RemovePlaceholder { path, kind, file } => {
@@ -276,28 +348,41 @@ impl<'a> Run<'a> {
                     self.remove(step, path, MadeKind::Link(text.clone()), None)?;
                 }
                 Step::RemoveFile(path) => self.remove_file(step, path)?,
-                Step::CreatePlaceholder { path, kind } => self.create(step, path, &made_kind(*kind))?,
-                Step::CreateLink { path, text } => self.create(step, path, &MadeKind::Link(text.clone()))?,
+                Step::CreatePlaceholder { path, kind } => {
+                    self.create(step, path, &made_kind(*kind))?
+                }
+                Step::CreateLink { path, text } => {
+                    self.create(step, path, &MadeKind::Link(text.clone()))?
+                }
                 Step::WriteFile(_) | Step::Attach(_) | Step::Swap { .. } => {}
             }
         }
-        if self.kept == self.written { Ok(()) } else { self.write_kept() }
+        if self.kept == self.written {
+            Ok(())
+        } else {
+            self.write_kept()
+        }
     }
 
-    /// Before the first placeholder: all that will be made, so that a crash leaves nothing unrecorded.
+    /// Before the first placeholder: all that will be made, so that a crash leaves nothing
+    /// unrecorded.
     fn record_planned_placeholders(&mut self) -> Result<()> {
         let made = self.plan.steps.iter().filter_map(|step| match step {
             Step::CreatePlaceholder { path, kind } => Some((path, made_kind(*kind))),
             Step::CreateLink { path, text } => Some((path, MadeKind::Link(text.clone()))),
             _ => None,
         });
-        let planned: Vec<_> = made.map(|(path, kind)| Made::planned(path.clone(), kind)).collect();
+        let planned: Vec<_> = made
+            .map(|(path, kind)| Made::planned(path.clone(), kind))
+            .collect();
         if planned.is_empty() {
             return Ok(());
         }
-        self.kept
-            .made
-            .retain(|made| planned.iter().all(|planned| planned.path != made.path || made.file.is_some()));
+        self.kept.made.retain(|made| {
+            planned
+                .iter()
+                .all(|planned| planned.path != made.path || made.file.is_some())
+        });
         let mut intent = self.kept.clone();
         intent.made.extend(planned);
         self.write_as_kept(intent)
@@ -312,15 +397,25 @@ impl<'a> Run<'a> {
     ) -> Result<()> {
         self.step(step);
         let cannot = |error: io::Error| cannot(&self.root, "detach", target, &error);
-        let top = self.root.spot(target).and_then(|spot| spot.open_mounted()).map_err(cannot)?;
-        work::must_be(&self.root, target, expected, &sys::stat_fd(&top).map_err(cannot)?)?;
+        let top = self
+            .root
+            .spot(target)
+            .and_then(|spot| spot.open_mounted())
+            .map_err(cannot)?;
+        work::must_be(
+            &self.root,
+            target,
+            expected,
+            &sys::stat_fd(&top).map_err(cannot)?,
+        )?;
         if !recursive {
             nothing_inside(&self.root, "detach", target, expected)?;
         }
         let saved = save(self.backend, &top, recursive).map_err(cannot)?;
         sys::umount_at(&top).map_err(cannot)?;
         self.root.unmounted(target, Some(expected));
-        self.undo.push(Old::undo(target, expected.unique_id, recursive, saved));
+        self.undo
+            .push(Old::undo(target, expected.unique_id, recursive, saved));
         self.outcome.detached += 1;
         Ok(())
     }
@@ -345,7 +440,13 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn remove(&mut self, step: &Step, path: &JailPath, kind: MadeKind, file: Option<Identity>) -> Result<()> {
+    fn remove(
+        &mut self,
+        step: &Step,
+        path: &JailPath,
+        kind: MadeKind,
+        file: Option<Identity>,
+    ) -> Result<()> {
         self.step(step);
         let failed = |error: io::Error| cannot(&self.root, "remove", path, &error);
         let removed = match self.root.spot(path) {
@@ -355,11 +456,17 @@ impl<'a> Run<'a> {
                 self.left.push(path.clone());
                 return Ok(()); // it is remembered until it can be removed
             }
-            spot => Some(spot.and_then(|spot| spot.remove(&kind, file)).map_err(failed)?),
+            spot => Some(
+                spot.and_then(|spot| spot.remove(&kind, file))
+                    .map_err(failed)?,
+            ),
         };
         match removed {
             None => {}
-            Some(true) => self.undo.push(Undo::Recreate { path: path.clone(), kind }),
+            Some(true) => self.undo.push(Undo::Recreate {
+                path: path.clone(),
+                kind,
+            }),
             Some(false) => self.left.push(path.clone()),
         }
         self.kept.made.retain(|made| made.path != *path);
@@ -369,16 +476,23 @@ impl<'a> Run<'a> {
     fn remove_file(&mut self, step: &Step, path: &HostPath) -> Result<()> {
         self.step(step);
         let before = journal::put_beside(path.as_path())?;
-        self.undo.push(Undo::Restore { path: path.clone(), before });
+        self.undo.push(Undo::Restore {
+            path: path.clone(),
+            before,
+        });
         Ok(())
     }
 
     fn create(&mut self, step: &Step, path: &JailPath, kind: &MadeKind) -> Result<()> {
         self.step(step);
-        let explained = |error: io::Error| explain_create(cannot(&self.root, "create", path, &error));
+        let explained =
+            |error: io::Error| explain_create(cannot(&self.root, "create", path, &error));
         let spot = self.root.spot(path).map_err(explained)?;
         let file = spot.create(kind).map_err(explained)?;
-        let made = Made { file: Some(file), ..Made::planned(path.clone(), kind.clone()) };
+        let made = Made {
+            file: Some(file),
+            ..Made::planned(path.clone(), kind.clone())
+        };
         self.kept.made.push(made.clone());
         self.undo.push(Undo::Remove { made, spot });
         Ok(())
@@ -388,13 +502,20 @@ impl<'a> Run<'a> {
         let mut failure = Failure::from(error);
         // What fails here fails again at the end, and is said then.
         let _ = self.record_undo();
-        let mut before = Told { mounts: self.recorded_before(), kept: kept_before(self.plan, self.observed) };
+        let mut before = Told {
+            mounts: self.recorded_before(),
+            kept: kept_before(self.plan, self.observed),
+        };
         while let Some(undo) = self.undo.pop() {
             let lasts = undo.lasts();
             match undo.apply(self.backend, &self.root, &mut before) {
                 Ok(said) => {
                     (self.log)(format_args!("{}: undo: {said}", self.plan.site));
-                    if lasts { failure.lasting.push(said) } else { failure.undone.push(said) }
+                    if lasts {
+                        failure.lasting.push(said)
+                    } else {
+                        failure.undone.push(said)
+                    }
                 }
                 Err(error) => failure.also.push(error),
             }
@@ -404,10 +525,17 @@ impl<'a> Run<'a> {
         failure
     }
 
-    /// Before anything is taken back: what will be made for that, so that a crash leaves nothing unrecorded.
+    /// Before anything is taken back: what will be made for that, so that a crash leaves nothing
+    /// unrecorded.
     fn record_undo(&self) -> Result<()> {
-        let mut intent = Told { mounts: self.intent.clone(), kept: self.kept.clone() };
-        self.undo.iter().rev().for_each(|undo| undo.announce(&mut intent));
+        let mut intent = Told {
+            mounts: self.intent.clone(),
+            kept: self.kept.clone(),
+        };
+        self.undo
+            .iter()
+            .rev()
+            .for_each(|undo| undo.announce(&mut intent));
         if self.undo.is_empty() {
             return Ok(());
         }
@@ -431,19 +559,24 @@ impl<'a> Run<'a> {
 
 /// Nothing is there, or a link or a file on the way.
 fn is_absent(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
+    )
 }
 
 fn explain_create(error: Error) -> Error {
     match error.errno() {
-        Some(libc::ELOOP | libc::ENOTDIR) => {
-            error.hint("a symbolic link or a file is in its way; mountjail follows no link inside a root")
+        Some(libc::ELOOP | libc::ENOTDIR) => error.hint(
+            "a symbolic link or a file is in its way; mountjail follows no link inside a root",
+        ),
+        Some(libc::ENOSPC | libc::EDQUOT) => {
+            error.hint("make room on the disk that holds the root")
         }
-        Some(libc::ENOSPC | libc::EDQUOT) => error.hint("make room on the disk that holds the root"),
         Some(libc::EROFS) => error.hint("the root is on a disk that is mounted read-only"),
-        Some(libc::EEXIST) => {
-            error.overtaken().hint("it appeared while the command ran; run the command again")
-        }
+        Some(libc::EEXIST) => error
+            .overtaken()
+            .hint("it appeared while the command ran; run the command again"),
         _ => error,
     }
 }

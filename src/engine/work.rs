@@ -39,7 +39,8 @@ pub(super) struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    /// The work of a step that mounts; `None` for any other step. `since`: when a target came to show something.
+    /// The work of a step that mounts; `None` for any other step. `since`: when a target came to
+    /// show something.
     pub(super) fn prepare(
         engine: &Engine,
         backend: &dyn Backend,
@@ -48,7 +49,12 @@ impl<'a> Work<'a> {
     ) -> Result<Option<Self>> {
         let (mount, replaces) = match step {
             Step::Attach(mount) => (mount, None),
-            Step::Swap { mount, expected, recursive, .. } => (mount, Some((expected, *recursive))),
+            Step::Swap {
+                mount,
+                expected,
+                recursive,
+                ..
+            } => (mount, Some((expected, *recursive))),
             _ => return Ok(None),
         };
         let (ready, file) = engine.sources.ready(backend, mount)?;
@@ -82,8 +88,9 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Opens the target, which is no link, in its directory `spot`: with nothing mounted on it, or exactly the mount to
-    /// replace. That its type fits was seen when the plan was made, and the kernel puts no file on a directory.
+    /// Opens the target, which is no link, in its directory `spot`: with nothing mounted on it, or
+    /// exactly the mount to replace. That its type fits was seen when the plan was made, and the
+    /// kernel puts no file on a directory.
     fn open_target(&self, root: &Root, spot: io::Result<&Spot>) -> Result<OwnedFd> {
         let target = &self.mount.target;
         let failed = |error: io::Error| explain(cannot(root, "mount on", target, &error));
@@ -98,8 +105,8 @@ impl<'a> Work<'a> {
         Ok(fd)
     }
 
-    /// Attaches the mount, or swaps it in; whether a swap had a gap (`None`: it was no swap). What was done, also before
-    /// an error, is added to `undo`.
+    /// Attaches the mount, or swaps it in; whether a swap had a gap (`None`: it was no swap). What
+    /// was done, also before an error, is added to `undo`.
     pub(super) fn carry_out(
         &mut self,
         backend: &dyn Backend,
@@ -124,8 +131,20 @@ impl<'a> Work<'a> {
             Swapped::Whole => {
                 let target = target.clone();
                 undo.push(match saved {
-                    Some(saved) => Undo::SwapBack { old: Old { target, id, recursive, saved }, new },
-                    None => Undo::Stays { target, id, new: Some(new) },
+                    Some(saved) => Undo::SwapBack {
+                        old: Old {
+                            target,
+                            id,
+                            recursive,
+                            saved,
+                        },
+                        new,
+                    },
+                    None => Undo::Stays {
+                        target,
+                        id,
+                        new: Some(new),
+                    },
                 });
                 Ok(Some(false))
             }
@@ -137,11 +156,18 @@ impl<'a> Work<'a> {
                 sys::umount_at(&on).map_err(failed)?;
                 let stays = saved.is_none();
                 undo.push(Old::undo(target, id, recursive, saved));
-                let on = root.spot(target).and_then(|spot| spot.open_bare()).map_err(failed)?;
+                let on = root
+                    .spot(target)
+                    .and_then(|spot| spot.open_bare())
+                    .map_err(failed)?;
                 self.attach(backend, on, undo).map_err(failed)?;
                 if stays {
                     undo.truncate(undo.len() - 2); // better the new one than none
-                    undo.push(Undo::Stays { target: target.clone(), id, new: Some(new) });
+                    undo.push(Undo::Stays {
+                        target: target.clone(),
+                        id,
+                        new: Some(new),
+                    });
                 }
                 Ok(Some(true))
             }
@@ -150,11 +176,15 @@ impl<'a> Work<'a> {
 
     fn attach(&self, backend: &dyn Backend, on: OwnedFd, undo: &mut Vec<Undo>) -> io::Result<()> {
         backend.attach(&self.ready, on.as_fd(), self.mount.recursive)?;
-        undo.push(Undo::Unmount { mount: self.record(), on });
+        undo.push(Undo::Unmount {
+            mount: self.record(),
+            on,
+        });
         Ok(())
     }
 
-    /// Makes what was attached just now known as one that others may be made in, with what came along.
+    /// Makes what was attached just now known as one that others may be made in, with what came
+    /// along.
     pub(super) fn make_known(&mut self, root: &Root) -> Result<()> {
         self.find_submounts(root)?;
         if let Some((expected, _)) = self.replaces {
@@ -162,8 +192,10 @@ impl<'a> Work<'a> {
         }
         if self.holds {
             let target = &self.mount.target;
-            let failed = |error: io::Error| cannot(root, "look at the new mount at", target, &error);
-            root.mounted(target, self.unique_id, Some(self.file)).map_err(failed)?;
+            let failed =
+                |error: io::Error| cannot(root, "look at the new mount at", target, &error);
+            root.mounted(target, self.unique_id, Some(self.file))
+                .map_err(failed)?;
             root.came_along(&self.record());
         }
         Ok(())
@@ -173,21 +205,27 @@ impl<'a> Work<'a> {
     fn find_submounts(&mut self, root: &Root) -> Result<()> {
         if self.mount.recursive {
             let target = &self.mount.target;
-            let id = unique_id_at(root, target).map_err(|error| cannot(root, "look at", target, &error))?;
+            let id = unique_id_at(root, target)
+                .map_err(|error| cannot(root, "look at", target, &error))?;
             self.submounts = Some(observe::submounts(root.path(), target, id)?);
         }
         Ok(())
     }
 
     fn failed(&self, root: &Root, error: &io::Error) -> Error {
-        let verb = if self.replaces.is_some() { "swap" } else { "attach" };
+        let verb = if self.replaces.is_some() {
+            "swap"
+        } else {
+            "attach"
+        };
         let target = root.path().inside(&self.mount.target);
         Error::failed(format!("cannot {verb} {} on {target}", self.mount.source)).because(error)
     }
 
-    /// Looks from the root again: our mount, and no other, must be visible at the target, as restricted as
-    /// it was asked to be. It is not if somebody moved a directory on the way while we mounted. A mount whose
-    /// id was known before has the attributes that it was prepared with; of another one they are looked at.
+    /// Looks from the root again: our mount, and no other, must be visible at the target, as
+    /// restricted as it was asked to be. It is not if somebody moved a directory on the way while
+    /// we mounted. A mount whose id was known before has the attributes that it was prepared with;
+    /// of another one they are looked at.
     pub(super) fn verify(&mut self, root: &Root, spots: &mut Spots<'_>) -> Result<()> {
         let target = &self.mount.target;
         let failed = |error: io::Error| cannot(root, "find the new mount at", target, &error);
@@ -200,8 +238,12 @@ impl<'a> Work<'a> {
             };
         if !is_ours {
             let path = root.path().inside(target);
-            return Err(Error::failed(format!("{path} was moved away while it was being mounted on"))
-                .hint("somebody changes the directories of this root; find out who before trying again"));
+            return Err(Error::failed(format!(
+                "{path} was moved away while it was being mounted on"
+            ))
+            .hint(
+                "somebody changes the directories of this root; find out who before trying again",
+            ));
         }
         if self.unique_id.is_none() {
             self.verify_options(root, root.open_at(target).map_err(failed)?)?;
@@ -214,13 +256,15 @@ impl<'a> Work<'a> {
 
     fn verify_options(&self, root: &Root, fd: OwnedFd) -> Result<()> {
         let target = &self.mount.target;
-        let found =
-            options_of(fd).map_err(|error| cannot(root, "look at the new mount at", target, &error))?;
+        let found = options_of(fd)
+            .map_err(|error| cannot(root, "look at the new mount at", target, &error))?;
         if self.mount.options.allows(found) {
             return Ok(());
         }
         let (path, wanted) = (root.path().inside(target), self.mount.options);
-        Err(Error::failed(format!("{path} is mounted {found} in place of {wanted}")))
+        Err(Error::failed(format!(
+            "{path} is mounted {found} in place of {wanted}"
+        )))
     }
 }
 
@@ -231,10 +275,15 @@ pub(super) fn options_of(fd: impl AsFd) -> io::Result<Options> {
 
 /// Opens every target that does not lie in a mount which this run makes itself.
 pub(super) fn open_targets(root: &Root, work: &mut [Work<'_>]) -> Result<()> {
-    let targets: HashSet<&Path> = work.iter().map(|item| item.mount.target.as_path()).collect();
+    let targets: HashSet<&Path> = work
+        .iter()
+        .map(|item| item.mount.target.as_path())
+        .collect();
     let above = |item: &Work<'_>| {
         let mut above = item.mount.target.as_path().ancestors().skip(1);
-        above.find(|path| targets.contains(path)).map(Path::to_owned)
+        above
+            .find(|path| targets.contains(path))
+            .map(Path::to_owned)
     };
     let above: Vec<_> = work.iter().map(above).collect();
     let holding: HashSet<_> = above.iter().flatten().map(PathBuf::as_path).collect();
@@ -255,7 +304,12 @@ pub(super) fn unique_id_at(root: &Root, target: &JailPath) -> io::Result<Option<
 }
 
 /// Makes sure that the mount to take away or to replace still is the one that the plan saw.
-pub(super) fn must_be(root: &Root, target: &JailPath, expected: &SeenMount, found: &Stat) -> Result<()> {
+pub(super) fn must_be(
+    root: &Root,
+    target: &JailPath,
+    expected: &SeenMount,
+    found: &Stat,
+) -> Result<()> {
     if is_mount(expected, found) {
         return Ok(());
     }
@@ -265,16 +319,17 @@ pub(super) fn must_be(root: &Root, target: &JailPath, expected: &SeenMount, foun
 
 fn explain(error: Error) -> Error {
     match error.errno() {
-        Some(libc::ENOSPC) => error.hint("the limit fs.mount-max is reached: see `sysctl fs.mount-max`"),
-        Some(libc::ELOOP | libc::ENOTDIR) => {
-            error.hint("a symbolic link or a file is in its way; mountjail follows no link inside a root")
+        Some(libc::ENOSPC) => {
+            error.hint("the limit fs.mount-max is reached: see `sysctl fs.mount-max`")
         }
-        Some(libc::ENOENT) => {
-            error.overtaken().hint("one of them was removed or replaced meanwhile; run the command again")
-        }
-        Some(libc::EPERM) => {
-            error.hint("mountjail needs CAP_SYS_ADMIN in the host's mount namespace; run it as root")
-        }
+        Some(libc::ELOOP | libc::ENOTDIR) => error.hint(
+            "a symbolic link or a file is in its way; mountjail follows no link inside a root",
+        ),
+        Some(libc::ENOENT) => error
+            .overtaken()
+            .hint("one of them was removed or replaced meanwhile; run the command again"),
+        Some(libc::EPERM) => error
+            .hint("mountjail needs CAP_SYS_ADMIN in the host's mount namespace; run it as root"),
         _ => error,
     }
 }

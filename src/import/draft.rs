@@ -87,12 +87,18 @@ pub struct Mount {
 impl Item {
     /// One that has to be there.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { any_of: vec![name.into()], optional: false }
+        Self {
+            any_of: vec![name.into()],
+            optional: false,
+        }
     }
 
     /// One that a host may lack.
     pub fn optional(name: impl Into<String>) -> Self {
-        Self { optional: true, ..Self::new(name) }
+        Self {
+            optional: true,
+            ..Self::new(name)
+        }
     }
 
     fn to_yaml(&self, key: &str) -> String {
@@ -102,9 +108,20 @@ impl Item {
             several => (String::new(), Some(several)),
         };
         let any_of = alternatives.map(|names| {
-            format!("any_of: [{}]", names.iter().map(|name| scalar(name)).collect::<Vec<_>>().join(", "))
+            format!(
+                "any_of: [{}]",
+                names
+                    .iter()
+                    .map(|name| scalar(name))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )
         });
-        let optional = if self.optional { ", optional: true" } else { "" };
+        let optional = if self.optional {
+            ", optional: true"
+        } else {
+            ""
+        };
         format!("{{ {name}{}{optional} }}", any_of.unwrap_or_default())
     }
 }
@@ -126,7 +143,11 @@ impl Mount {
 
     fn to_yaml(&self) -> String {
         let mut keys = vec![];
-        keys.extend(self.target.as_ref().map(|target| format!("target: {}", scalar(target))));
+        keys.extend(
+            self.target
+                .as_ref()
+                .map(|target| format!("target: {}", scalar(target))),
+        );
         let flags = [
             (self.writable, "access: read-write"),
             (self.recursive, "recursive: true"),
@@ -135,11 +156,20 @@ impl Mount {
             (self.setuid, "setuid: true"),
             (self.optional, "optional: true"),
         ];
-        keys.extend(flags.into_iter().filter(|(set, _)| *set).map(|(_, key)| key.to_owned()));
+        keys.extend(
+            flags
+                .into_iter()
+                .filter(|(set, _)| *set)
+                .map(|(_, key)| key.to_owned()),
+        );
         if keys.is_empty() {
             return scalar(&self.source);
         }
-        format!("{{ source: {}, {} }}", scalar(&self.source), keys.join(", "))
+        format!(
+            "{{ source: {}, {} }}",
+            scalar(&self.source),
+            keys.join(", ")
+        )
     }
 }
 
@@ -205,7 +235,8 @@ impl Draft {
             Kind::Site(root) => writeln!(text, "root: {}", scalar(&root.to_string())),
             Kind::Preset(description) => writeln!(text, "description: {}", scalar(description)),
         };
-        let plain = |names: &mut dyn Iterator<Item = &String>| names.map(|name| scalar(name)).collect();
+        let plain =
+            |names: &mut dyn Iterator<Item = &String>| names.map(|name| scalar(name)).collect();
         let items = |items: &[Item], key| items.iter().map(|item| item.to_yaml(key)).collect();
         let lists: [(&str, Vec<String>); 9] = [
             ("presets", plain(&mut self.presets.iter())),
@@ -235,12 +266,20 @@ fn list(key: &str, items: &[String]) -> String {
     [format!("{key}:\n")].into_iter().chain(lines).collect()
 }
 
-/// A YAML scalar: as it is where it is surely read as that text, else quoted as JSON, which YAML reads as well.
+/// A YAML scalar: as it is where it is surely read as that text, else quoted as JSON, which YAML
+/// reads as well.
 pub(crate) fn scalar(text: &str) -> String {
     let plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-@".contains(c))
-        && !["null", "true", "false", "yes", "no", "on", "off", "y", "n"].contains(&&*text.to_lowercase());
-    if plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "/._-@".contains(c))
+        && !["null", "true", "false", "yes", "no", "on", "off", "y", "n"]
+            .contains(&&*text.to_lowercase());
+    if plain {
+        text.to_owned()
+    } else {
+        serde_json::Value::from(text).to_string()
+    }
 }
 
 #[cfg(test)]
@@ -251,8 +290,13 @@ mod tests {
     fn read(draft: &Draft) -> crate::manifest::Manifest {
         let text = draft.to_yaml();
         let site = SiteName::new("s").unwrap();
-        parse(site, SourceFile::File("s.yaml".into()), &text, &Presets::built_in())
-            .unwrap_or_else(|wrong| panic!("{text}\n{}", wrong.render(false)))
+        parse(
+            site,
+            SourceFile::File("s.yaml".into()),
+            &text,
+            &Presets::built_in(),
+        )
+        .unwrap_or_else(|wrong| panic!("{text}\n{}", wrong.render(false)))
     }
 
     fn site(root: &str) -> Draft {
@@ -270,7 +314,10 @@ mod tests {
                 ..site("/srv/a b: #c")
             };
             let manifest = read(&draft);
-            assert_eq!((Some(&manifest.root), manifest.services.len()), (draft.root(), 1));
+            assert_eq!(
+                (Some(&manifest.root), manifest.services.len()),
+                (draft.root(), 1)
+            );
         }
     }
 
@@ -280,7 +327,10 @@ mod tests {
         mount.target = Some("/{in}".into());
         (mount.writable, mount.recursive, mount.optional) = (true, true, true);
         (mount.executable, mount.devices, mount.setuid) = (true, true, true);
-        let several = Item { any_of: vec!["/usr/bin/x".into(), "/bin/[".into()], optional: true };
+        let several = Item {
+            any_of: vec!["/usr/bin/x".into(), "/bin/[".into()],
+            optional: true,
+        };
         let draft = Draft {
             devices: vec![Item::new("null"), Item::optional("log")],
             programs: vec![several],
@@ -288,9 +338,13 @@ mod tests {
             ..site("/srv/a")
         };
         let entries = read(&draft).entries;
-        let Request::Program(program) = &entries[2].request else { panic!("{entries:?}") };
+        let Request::Program(program) = &entries[2].request else {
+            panic!("{entries:?}")
+        };
         assert_eq!((program.any_of.len(), program.optional), (2, true));
-        let Request::Mount(mount) = &entries[3].request else { panic!("{entries:?}") };
+        let Request::Mount(mount) = &entries[3].request else {
+            panic!("{entries:?}")
+        };
         assert_eq!(mount.target.as_ref().unwrap().to_string(), "/{in}");
         assert!(mount.recursive && mount.sources.optional && mount.setuid == Some(true));
         assert_eq!((mount.executable, mount.devices), (Some(true), Some(true)));

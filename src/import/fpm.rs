@@ -54,7 +54,10 @@ impl Pool {
 
     /// As [`Pool::get`], also where it is set and empty.
     fn known(&self, directive: &str) -> Option<&str> {
-        let value = self.directives.get(directive).filter(|value| value.unknown.is_none())?;
+        let value = self
+            .directives
+            .get(directive)
+            .filter(|value| value.unknown.is_none())?;
         Some(value.text.as_str())
     }
 
@@ -70,24 +73,36 @@ impl Pool {
 
     /// The PHP settings that the pool makes by `kind`, such as `php_admin_value`.
     pub(super) fn php_values(&self, kind: &str) -> Vec<(String, String)> {
-        let setting =
-            |key: &str| Some(key.strip_prefix(kind)?.strip_prefix('[')?.strip_suffix(']')?.to_owned());
+        let setting = |key: &str| {
+            Some(
+                key.strip_prefix(kind)?
+                    .strip_prefix('[')?
+                    .strip_suffix(']')?
+                    .to_owned(),
+            )
+        };
         let values = self.directives.iter();
-        values.filter_map(|(key, value)| Some((setting(key)?, value.text.clone()))).collect()
+        values
+            .filter_map(|(key, value)| Some((setting(key)?, value.text.clone())))
+            .collect()
     }
 
-    /// Whether its chroot is the directory `root`, by whatever links of root's it gets there. A link in the hands of
-    /// others is none's word for whose the root is.
+    /// Whether its chroot is the directory `root`, by whatever links of root's it gets there. A
+    /// link in the hands of others is none's word for whose the root is.
     pub fn lives_in(&self, host: &Host, root: &HostPath) -> bool {
-        let Some(chroot) = self.chroot().and_then(|chroot| HostPath::new(chroot).ok()) else { return false };
+        let Some(chroot) = self.chroot().and_then(|chroot| HostPath::new(chroot).ok()) else {
+            return false;
+        };
         let directory = |path: &HostPath| host.walk_strictly(path).ok().map(|walk| walk.stat.file);
         chroot == *root || directory(&chroot).is_some_and(|found| Some(found) == directory(root))
     }
 }
 
-/// The pools of `path`: a php-fpm.conf, a single pool's file, or a directory such as `/etc/php/8.2/fpm`.
+/// The pools of `path`: a php-fpm.conf, a single pool's file, or a directory such as
+/// `/etc/php/8.2/fpm`.
 ///
-/// Errors: a file cannot be read; the first thing that is wrong, where no pool could be read at all.
+/// Errors: a file cannot be read; the first thing that is wrong, where no pool could be read at
+/// all.
 pub fn pools(path: &Path) -> Result<Vec<Pool>> {
     configuration(path).map(|configuration| configuration.pools)
 }
@@ -109,13 +124,19 @@ pub fn configurations() -> Vec<PathBuf> {
     masters().into_iter().map(|master| master.config).collect()
 }
 
-/// What is in `path`, as the master process of it among `masters` reads it. Relative paths count from `prefix`, else
-/// from the master's, else from what the place tells.
+/// What is in `path`, as the master process of it among `masters` reads it. Relative paths count
+/// from `prefix`, else from the master's, else from what the place tells.
 ///
 /// Errors: `path` itself cannot be read.
 pub fn read(path: &Path, prefix: Option<&Path>, masters: &[Master]) -> Result<Configuration> {
-    let file = if path.is_dir() { path.join("php-fpm.conf") } else { path.to_owned() };
-    let master = masters::of_file(masters, &file).cloned().unwrap_or_else(|| Master::guessed(&file));
+    let file = if path.is_dir() {
+        path.join("php-fpm.conf")
+    } else {
+        path.to_owned()
+    };
+    let master = masters::of_file(masters, &file)
+        .cloned()
+        .unwrap_or_else(|| Master::guessed(&file));
     let mut configuration = if path.is_dir() && !file.exists() {
         reader::files(&reader::matching(&path.join("*.conf"))?, prefix, &master)?
     } else {
@@ -124,7 +145,10 @@ pub fn read(path: &Path, prefix: Option<&Path>, masters: &[Master]) -> Result<Co
     for pool in &mut configuration.pools {
         pool.unit.clone_from(&master.unit);
     }
-    let jailed = configuration.pools.iter().any(|pool| pool.chroot().is_some());
+    let jailed = configuration
+        .pools
+        .iter()
+        .any(|pool| pool.chroot().is_some());
     if jailed && master.unit.is_none() {
         configuration.warnings.push(format!(
             "{}: no unit is known that starts its master process: name it under `services`, so that it starts after the \
@@ -132,6 +156,8 @@ pub fn read(path: &Path, prefix: Option<&Path>, masters: &[Master]) -> Result<Co
             file.display()
         ));
     }
-    configuration.warnings.extend(shared_cache(&configuration.pools));
+    configuration
+        .warnings
+        .extend(shared_cache(&configuration.pools));
     Ok(configuration)
 }

@@ -52,32 +52,57 @@ pub struct Bind {
     pub nodev: bool,
     /// `noexec`.
     pub noexec: bool,
-    /// Options that neither the kernel nor a manifest knows, such as `x-systemd.requires=a.service`.
+    /// Options that neither the kernel nor a manifest knows, such as
+    /// `x-systemd.requires=a.service`.
     pub userspace: Vec<String>,
 }
 
-/// Whether this line, of a file that is not known yet, could be one of fstab(5): what is mounted is named as such, and the
-/// second field is a mount point.
+/// Whether this line, of a file that is not known yet, could be one of fstab(5): what is mounted is
+/// named as such, and the second field is a mount point.
 pub(super) fn looks_like(line: &[u8]) -> bool {
     let fields = fields(line);
-    let [source, target, ..] = fields.as_slice() else { return false };
+    let [source, target, ..] = fields.as_slice() else {
+        return false;
+    };
     let is_tag = |tag: &&[u8]| source.starts_with(tag);
-    let tags: [&[u8]; 7] = [b"/", b"UUID=", b"LABEL=", b"PARTUUID=", b"PARTLABEL=", b"ID=", b"//"];
+    let tags: [&[u8]; 7] = [
+        b"/",
+        b"UUID=",
+        b"LABEL=",
+        b"PARTUUID=",
+        b"PARTLABEL=",
+        b"ID=",
+        b"//",
+    ];
     let is_source = tags.iter().any(is_tag)
         || source.windows(2).any(|two| two == b":/")
-        || [&b"none"[..], b"proc", b"sysfs", b"tmpfs", b"devpts", b"overlay"].contains(source);
+        || [
+            &b"none"[..],
+            b"proc",
+            b"sysfs",
+            b"tmpfs",
+            b"devpts",
+            b"overlay",
+        ]
+        .contains(source);
     is_source && (target.starts_with(b"/") || [&b"none"[..], b"swap"].contains(target))
 }
 
 /// The bind lines of `text`, but those that mountjail manages.
 ///
-/// Lines that are none of fstab(5) are named, and passed over. Errors: mountjail's own block is not whole.
+/// Lines that are none of fstab(5) are named, and passed over. Errors: mountjail's own block is not
+/// whole.
 pub fn read(file: &Path, text: &[u8]) -> Result<Fstab, Vec<Error>> {
     Block::read(text).map_err(|wrong| {
         let failed = Error::failed(format!("{}: {wrong}", file.display()));
-        vec![failed.hint("take the odd marker out, or write the block anew with `mountjail fstab --install`")]
+        vec![failed.hint(
+            "take the odd marker out, or write the block anew with `mountjail fstab --install`",
+        )]
     })?;
-    let mut fstab = Fstab { ours: lines_inside(text), ..Fstab::default() };
+    let mut fstab = Fstab {
+        ours: lines_inside(text),
+        ..Fstab::default()
+    };
     for (nth, line) in outside_lines(text) {
         if line.trim_ascii().is_empty() || line.trim_ascii_start().starts_with(b"#") {
             continue;
@@ -85,7 +110,9 @@ pub fn read(file: &Path, text: &[u8]) -> Result<Fstab, Vec<Error>> {
         let place = format!("{}:{nth}", file.display());
         if let Err(why) = fstab.add(&place, line) {
             let line = String::from_utf8_lossy(line.trim_ascii()).into_owned();
-            fstab.odd.push(format!("{place}: `{line}`: {why}; passed over"));
+            fstab
+                .odd
+                .push(format!("{place}: `{line}`: {why}; passed over"));
         }
     }
     Ok(fstab)
@@ -93,38 +120,57 @@ pub fn read(file: &Path, text: &[u8]) -> Result<Fstab, Vec<Error>> {
 
 /// How many lines of mounts are in mountjail's own block.
 fn lines_inside(text: &[u8]) -> usize {
-    let mounts = |line: &&[u8]| !line.trim_ascii().is_empty() && !line.trim_ascii_start().starts_with(b"#");
+    let mounts =
+        |line: &&[u8]| !line.trim_ascii().is_empty() && !line.trim_ascii_start().starts_with(b"#");
     let all = text.split(|byte| *byte == b'\n').filter(mounts).count();
-    all - outside_lines(text).map(|(_, line)| line).filter(mounts).count()
+    all - outside_lines(text)
+        .map(|(_, line)| line)
+        .filter(mounts)
+        .count()
 }
 
 fn fields(line: &[u8]) -> Vec<&[u8]> {
-    line.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty()).collect()
+    line.split(u8::is_ascii_whitespace)
+        .filter(|field| !field.is_empty())
+        .collect()
 }
 
 impl Fstab {
     fn add(&mut self, place: &str, line: &[u8]) -> Result<(), String> {
         let fields = fields(line);
         let [source, target, fstype, rest @ ..] = fields.as_slice() else {
-            return Err("it has fewer fields than fstab(5) needs: what, where, type and options".to_owned());
+            return Err(
+                "it has fewer fields than fstab(5) needs: what, where, type and options".to_owned(),
+            );
         };
         let numbers = rest.get(1..).unwrap_or_default();
         let is_number = |field: &&[u8]| field.iter().all(u8::is_ascii_digit);
         let numbers = numbers.iter().take_while(|field| !field.starts_with(b"#"));
         if let Some(odd) = numbers.clone().take(2).find(|field| !is_number(field)) {
-            return Err(format!("{} is no number: a blank in a path is written \\040", shown(odd)));
+            return Err(format!(
+                "{} is no number: a blank in a path is written \\040",
+                shown(odd)
+            ));
         }
-        let options: Vec<_> =
-            rest.first().map(|field| field.split(|byte| *byte == b',').collect()).unwrap_or_default();
+        let options: Vec<_> = rest
+            .first()
+            .map(|field| field.split(|byte| *byte == b',').collect())
+            .unwrap_or_default();
         let has = |name: &str| options.contains(&name.as_bytes());
         if !has("bind") && !has("rbind") {
             let target = host_path(&unescaped(target)).ok();
             let fstype = String::from_utf8_lossy(fstype).into_owned();
-            self.others.push(Other { place: place.to_owned(), target, fstype });
+            self.others.push(Other {
+                place: place.to_owned(),
+                target,
+                fstype,
+            });
             return Ok(());
         }
         if has("noauto") && !has("x-systemd.automount") {
-            self.remarks.push(format!("{place}: `noauto`: it is not mounted at boot; not imported"));
+            self.remarks.push(format!(
+                "{place}: `noauto`: it is not mounted at boot; not imported"
+            ));
             return Ok(());
         }
         let target = host_path(&unescaped(target))?;
@@ -142,7 +188,9 @@ impl Fstab {
             nosuid: false,
             nodev: false,
             noexec: false,
-            userspace: userspace.map(|option| String::from_utf8_lossy(option).into_owned()).collect(),
+            userspace: userspace
+                .map(|option| String::from_utf8_lossy(option).into_owned())
+                .collect(),
         };
         bind.apply(&options);
         self.binds.push(bind);
@@ -151,7 +199,11 @@ impl Fstab {
 
     /// `remount,bind,ro`, by which older systems make the bind of the line before read-only.
     fn remount(&mut self, target: &HostPath, options: &[&[u8]]) -> Result<(), String> {
-        let bind = self.binds.iter_mut().rev().find(|bind| bind.target == *target);
+        let bind = self
+            .binds
+            .iter_mut()
+            .rev()
+            .find(|bind| bind.target == *target);
         match bind {
             Some(bind) => bind.apply(options),
             None => return Err("it remounts what no line before it mounts".to_owned()),
@@ -177,7 +229,8 @@ impl Bind {
                 b"user" | b"users" => (self.nosuid, self.nodev, self.noexec) = (true, true, true),
                 b"owner" | b"group" => (self.nosuid, self.nodev) = (true, true),
                 b"defaults" => {
-                    (self.read_only, self.nosuid, self.nodev, self.noexec) = (false, false, false, false);
+                    (self.read_only, self.nosuid, self.nodev, self.noexec) =
+                        (false, false, false, false);
                 }
                 _ => {}
             }
@@ -199,7 +252,10 @@ fn shown(field: &[u8]) -> String {
 
 fn host_path(path: &PathBuf) -> Result<HostPath, String> {
     if path.to_str().is_none() {
-        return Err(format!("the path {} is not UTF-8, which a manifest is", path.display()));
+        return Err(format!(
+            "the path {} is not UTF-8, which a manifest is",
+            path.display()
+        ));
     }
     HostPath::new(path).map_err(|why| format!("the path {}: {why}", path.display()))
 }
@@ -222,9 +278,17 @@ mod tests {
              /x /y none noauto,bind",
         )
         .unwrap();
-        assert_eq!((fstab.others.len(), fstab.ours, fstab.remarks.len()), (2, 1, 1));
-        let [hosts, blank] = fstab.binds.as_slice() else { panic!("{fstab:?}") };
-        assert_eq!((hosts.place.as_str(), hosts.target.to_string()), ("fstab:5", "/srv/a/etc/hosts".into()));
+        assert_eq!(
+            (fstab.others.len(), fstab.ours, fstab.remarks.len()),
+            (2, 1, 1)
+        );
+        let [hosts, blank] = fstab.binds.as_slice() else {
+            panic!("{fstab:?}")
+        };
+        assert_eq!(
+            (hosts.place.as_str(), hosts.target.to_string()),
+            ("fstab:5", "/srv/a/etc/hosts".into())
+        );
         assert!(hosts.read_only && hosts.nosuid && !hosts.noexec && !hosts.recursive);
         assert_eq!(
             (blank.source.to_string(), blank.target.to_string()),
@@ -235,29 +299,46 @@ mod tests {
 
     #[test]
     fn a_remount_changes_the_line_before() {
-        let fstab = read_text("/a /r/a none bind 0 0\n/a /r/a none remount,bind,ro,noexec 0 0\n").unwrap();
-        let [bind] = fstab.binds.as_slice() else { panic!("{fstab:?}") };
+        let fstab =
+            read_text("/a /r/a none bind 0 0\n/a /r/a none remount,bind,ro,noexec 0 0\n").unwrap();
+        let [bind] = fstab.binds.as_slice() else {
+            panic!("{fstab:?}")
+        };
         assert!(bind.read_only && bind.noexec && !bind.nodev);
     }
 
     #[test]
     fn a_remount_has_any_source_and_flags_may_be_recursive() {
-        let fstab =
-            read_text("/a /r/a none bind\nnone /r/a none remount,bind,ro=recursive,nosuid=recursive\n")
-                .unwrap();
-        assert!(fstab.odd.is_empty() && fstab.binds[0].read_only && fstab.binds[0].nosuid, "{fstab:?}");
-        let fstab =
-            read_text("/a /r/a none noauto,bind,x-systemd.automount,x-systemd.after=b.mount,nofail\n")
-                .unwrap();
-        assert_eq!(fstab.binds[0].userspace, ["x-systemd.automount", "x-systemd.after=b.mount"]);
+        let fstab = read_text(
+            "/a /r/a none bind\nnone /r/a none remount,bind,ro=recursive,nosuid=recursive\n",
+        )
+        .unwrap();
+        assert!(
+            fstab.odd.is_empty() && fstab.binds[0].read_only && fstab.binds[0].nosuid,
+            "{fstab:?}"
+        );
+        let fstab = read_text(
+            "/a /r/a none noauto,bind,x-systemd.automount,x-systemd.after=b.mount,nofail\n",
+        )
+        .unwrap();
+        assert_eq!(
+            fstab.binds[0].userspace,
+            ["x-systemd.automount", "x-systemd.after=b.mount"]
+        );
     }
 
     #[test]
     fn the_last_option_counts() {
-        let of =
-            |options: &str| read_text(&format!("/a /r/a none {options} 0 0\n")).unwrap().binds[0].clone();
+        let of = |options: &str| {
+            read_text(&format!("/a /r/a none {options} 0 0\n"))
+                .unwrap()
+                .binds[0]
+                .clone()
+        };
         assert!(
-            !of("bind,ro,rw").read_only && of("rw,bind,ro").read_only && !of("ro,defaults,bind").read_only
+            !of("bind,ro,rw").read_only
+                && of("rw,bind,ro").read_only
+                && !of("ro,defaults,bind").read_only
         );
         let user = of("bind,user,exec");
         assert!(user.nosuid && user.nodev && !user.noexec);
@@ -278,6 +359,11 @@ mod tests {
         ];
         assert_eq!(text, expected);
         let marker = read_text("# BEGIN mountjail\n/a /b none bind\n").unwrap_err();
-        assert!(marker[0].to_string().starts_with("fstab: line 1 begins mountjail's block"), "{marker:?}");
+        assert!(
+            marker[0]
+                .to_string()
+                .starts_with("fstab: line 1 begins mountjail's block"),
+            "{marker:?}"
+        );
     }
 }

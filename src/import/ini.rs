@@ -1,7 +1,8 @@
 //! The dialect of ini files that Python's `configparser` reads, which jailkit uses: pure.
 //!
-//! A reader of our own: the crates that read ini files know neither this dialect (values go on in indented lines,
-//! comments only at a line's beginning, `=` and `:`, `[DEFAULT]`) nor the line that a value stands in.
+//! A reader of our own: the crates that read ini files know neither this dialect (values go on in
+//! indented lines, comments only at a line's beginning, `=` and `:`, `[DEFAULT]`) nor the line that
+//! a value stands in.
 
 use std::path::Path;
 
@@ -40,9 +41,14 @@ pub(super) fn read(file: &Path, text: &str) -> Result<Vec<Section>, Vec<Error>> 
     for (line, nth) in text.lines().zip(1..) {
         reader.line(nth, line);
     }
-    let Reader { mut sections, mut errors, .. } = reader;
-    let (defaults, mut named): (Vec<_>, Vec<_>) =
-        sections.drain(..).partition(|section| section.name == "DEFAULT");
+    let Reader {
+        mut sections,
+        mut errors,
+        ..
+    } = reader;
+    let (defaults, mut named): (Vec<_>, Vec<_>) = sections
+        .drain(..)
+        .partition(|section| section.name == "DEFAULT");
     for section in &mut named {
         for value in defaults.iter().flat_map(|defaults| &defaults.values) {
             if section.get(&value.key).is_none() {
@@ -68,7 +74,9 @@ pub(super) fn read(file: &Path, text: &str) -> Result<Vec<Section>, Vec<Error>> 
 
 /// `text` with `%%` as a percent sign, and `%(name)s` as the value of `name` in the same section.
 fn put_together(text: &str, section: &Section, depth: usize) -> Result<String, String> {
-    let Some((before, rest)) = text.split_once('%') else { return Ok(text.to_owned()) };
+    let Some((before, rest)) = text.split_once('%') else {
+        return Ok(text.to_owned());
+    };
     if let Some(rest) = rest.strip_prefix('%') {
         return Ok(format!("{before}%{}", put_together(rest, section, depth)?));
     }
@@ -79,7 +87,10 @@ fn put_together(text: &str, section: &Section, depth: usize) -> Result<String, S
     let value = section.get(&name.to_lowercase()).filter(|_| depth < 10);
     let value = value.ok_or(format!("%({name})s, and there is no such value"))?;
     let value = put_together(&value.text, section, depth + 1)?;
-    Ok(format!("{before}{value}{}", put_together(rest, section, depth)?))
+    Ok(format!(
+        "{before}{value}{}",
+        put_together(rest, section, depth)?
+    ))
 }
 
 #[derive(Default)]
@@ -97,7 +108,11 @@ impl Reader {
             return;
         }
         if line.starts_with([' ', '\t']) && self.open {
-            if let Some(value) = self.sections.last_mut().and_then(|section| section.values.last_mut()) {
+            if let Some(value) = self
+                .sections
+                .last_mut()
+                .and_then(|section| section.values.last_mut())
+            {
                 value.text.push('\n');
                 value.text.push_str(text);
             }
@@ -105,7 +120,10 @@ impl Reader {
             self.open = false;
             match rest.split_once(']') {
                 Some((name, _)) if !name.trim().is_empty() => self.section(nth, name.trim()),
-                _ => self.errors.push((nth, format!("`{text}` begins a section without a name and a `]`"))),
+                _ => self.errors.push((
+                    nth,
+                    format!("`{text}` begins a section without a name and a `]`"),
+                )),
             }
         } else {
             self.value(nth, text);
@@ -114,26 +132,50 @@ impl Reader {
 
     fn section(&mut self, nth: usize, name: &str) {
         if let Some(first) = self.sections.iter().find(|section| section.name == name) {
-            self.errors.push((nth, format!("the section [{name}] is there already, in line {}", first.line)));
+            self.errors.push((
+                nth,
+                format!(
+                    "the section [{name}] is there already, in line {}",
+                    first.line
+                ),
+            ));
         }
-        self.sections.push(Section { name: name.to_owned(), line: nth, values: vec![] });
+        self.sections.push(Section {
+            name: name.to_owned(),
+            line: nth,
+            values: vec![],
+        });
     }
 
     fn value(&mut self, nth: usize, text: &str) {
         self.open = true;
-        let Some((key, value)) = text.split_once(['=', ':']).filter(|(key, _)| !key.trim().is_empty()) else {
-            self.errors.push((nth, format!("`{text}` is neither `[section]` nor `key = value`")));
+        let Some((key, value)) = text
+            .split_once(['=', ':'])
+            .filter(|(key, _)| !key.trim().is_empty())
+        else {
+            self.errors.push((
+                nth,
+                format!("`{text}` is neither `[section]` nor `key = value`"),
+            ));
             return;
         };
         let key = key.trim().to_lowercase();
         let Some(section) = self.sections.last_mut() else {
-            self.errors.push((nth, format!("`{text}` stands before the first section")));
+            self.errors
+                .push((nth, format!("`{text}` stands before the first section")));
             return;
         };
         if let Some(first) = section.get(&key) {
-            self.errors.push((nth, format!("`{key}` is there already, in line {}", first.line)));
+            self.errors.push((
+                nth,
+                format!("`{key}` is there already, in line {}", first.line),
+            ));
         }
-        section.values.push(Value { key, line: nth, text: value.trim().to_owned() });
+        section.values.push(Value {
+            key,
+            line: nth,
+            text: value.trim().to_owned(),
+        });
     }
 }
 
@@ -145,9 +187,24 @@ mod tests {
     fn values_go_on_in_indented_lines() {
         let text = "# c\n[DEFAULT]\nusers: root\n[a b]\nPaths = /x,\n\t/y ; no comment\n; comment\n  /z\nusers=u\n[c]\n";
         let sections = read(Path::new("f"), text).unwrap();
-        assert_eq!(sections.iter().map(|section| section.name.as_str()).collect::<Vec<_>>(), ["a b", "c"]);
-        assert_eq!(sections[0].get("paths").unwrap().text, "/x,\n/y ; no comment\n/z");
-        assert_eq!((sections[0].get("users").unwrap().text.as_str(), sections[0].line), ("u", 4));
+        assert_eq!(
+            sections
+                .iter()
+                .map(|section| section.name.as_str())
+                .collect::<Vec<_>>(),
+            ["a b", "c"]
+        );
+        assert_eq!(
+            sections[0].get("paths").unwrap().text,
+            "/x,\n/y ; no comment\n/z"
+        );
+        assert_eq!(
+            (
+                sections[0].get("users").unwrap().text.as_str(),
+                sections[0].line
+            ),
+            ("u", 4)
+        );
         assert_eq!(sections[1].get("users").unwrap().text, "root");
     }
 
@@ -155,7 +212,10 @@ mod tests {
     fn values_are_put_together() {
         let text = "[DEFAULT]\nlib = /usr/lib\n[a]\npaths = %(Lib)s/x, /100%%\nloop = %(loop)s%\n";
         let errors = read(Path::new("f"), text).unwrap_err();
-        assert_eq!(errors[0].to_string(), "f:5: `loop` has %(loop)s, and there is no such value");
+        assert_eq!(
+            errors[0].to_string(),
+            "f:5: `loop` has %(loop)s, and there is no such value"
+        );
         let sections = read(Path::new("f"), &text.replace("loop = %(loop)s%\n", "")).unwrap();
         assert_eq!(sections[0].get("paths").unwrap().text, "/usr/lib/x, /100%");
     }

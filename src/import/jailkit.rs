@@ -1,6 +1,7 @@
 //! The sections of jailkit's `jk_init.ini` → presets.
 //!
-//! jailkit copies what a section lists, and skips what the host lacks; so everything here is optional.
+//! jailkit copies what a section lists, and skips what the host lacks; so everything here is
+//! optional.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,13 @@ use crate::manifest::{Presets, SiteName};
 use crate::{Error, Result};
 
 /// Keys with paths: the second and those after it are older names of the first.
-const PATHS: [&str; 5] = ["paths", "executables", "regularfiles", "libraries", "directories"];
+const PATHS: [&str; 5] = [
+    "paths",
+    "executables",
+    "regularfiles",
+    "libraries",
+    "directories",
+];
 
 /// All keys that `jk_init` knows.
 const KEYS: [&str; 15] = [
@@ -34,12 +41,27 @@ const KEYS: [&str; 15] = [
 ];
 
 /// Where root's programs are, in the order of Debian's `PATH`.
-const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+const PATH: [&str; 6] = [
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+];
 
 /// Where programs, libraries and modules are, so that what is missing there is likely one.
-const CODE: [&str; 6] = ["/lib", "/lib64", "/opt", "/usr/lib", "/usr/lib64", "/usr/libexec"];
+const CODE: [&str; 6] = [
+    "/lib",
+    "/lib64",
+    "/opt",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/libexec",
+];
 
-/// How many programs and libraries of a bound directory are named, for the libraries that they need.
+/// How many programs and libraries of a bound directory are named, for the libraries that they
+/// need.
 const OBJECTS: usize = 50;
 
 /// One section of a file.
@@ -51,7 +73,8 @@ pub struct Section {
 
 /// Whether a line of a file that is not known yet is one that only jailkit has.
 pub(super) fn looks_like(line: &str) -> bool {
-    line.split_once(['=', ':']).is_some_and(|(key, _)| KEYS.contains(&key.trim().to_lowercase().as_str()))
+    line.split_once(['=', ':'])
+        .is_some_and(|(key, _)| KEYS.contains(&key.trim().to_lowercase().as_str()))
 }
 
 /// The sections of a file.
@@ -59,20 +82,34 @@ pub(super) fn looks_like(line: &str) -> bool {
 /// Errors: every line that is wrong, with file and line.
 pub fn read(file: &Path, text: &[u8]) -> Result<Vec<Section>, Vec<Error>> {
     let text = std::str::from_utf8(text).map_err(|error| {
-        let nth = text[..error.valid_up_to()].split(|byte| *byte == b'\n').count();
-        vec![Error::failed(format!("{}:{nth}: it is not UTF-8", file.display()))]
+        let nth = text[..error.valid_up_to()]
+            .split(|byte| *byte == b'\n')
+            .count();
+        vec![Error::failed(format!(
+            "{}:{nth}: it is not UTF-8",
+            file.display()
+        ))]
     })?;
     let sections = ini::read(file, text)?;
-    Ok(sections.into_iter().map(|section| Section { file: file.to_owned(), section }).collect())
+    Ok(sections
+        .into_iter()
+        .map(|section| Section {
+            file: file.to_owned(),
+            section,
+        })
+        .collect())
 }
 
 /// A preset for each section.
 ///
-/// No name is one of `presets`' built-in ones: a file of that name would take its place. Errors: two files have a
-/// section of the same name.
+/// No name is one of `presets`' built-in ones: a file of that name would take its place. Errors:
+/// two files have a section of the same name.
 pub fn drafts(sections: &[Section], presets: &Presets) -> Result<Vec<Draft>, Vec<Error>> {
     let names = names(sections, presets)?;
-    Ok(sections.iter().map(|section| section.draft(&names)).collect())
+    Ok(sections
+        .iter()
+        .map(|section| section.draft(&names))
+        .collect())
 }
 
 /// The name of the preset for each section.
@@ -97,19 +134,28 @@ fn names(sections: &[Section], presets: &Presets) -> Result<BTreeMap<String, Str
     }
     let built_in = |name: &str| presets.is_built_in(name);
     let usable = |name: &str| SiteName::new(name).is_ok() && !built_in(name);
-    let mut taken: BTreeSet<String> =
-        all.keys().filter(|name| usable(name)).map(|name| (*name).to_owned()).collect();
+    let mut taken: BTreeSet<String> = all
+        .keys()
+        .filter(|name| usable(name))
+        .map(|name| (*name).to_owned())
+        .collect();
     let mut names = BTreeMap::new();
     for name in all.keys() {
         let own = if usable(name) {
             (*name).to_owned()
         } else {
-            let word: String =
-                name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+            let word: String = name
+                .chars()
+                .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+                .collect();
             let first = format!("jk-{word}");
             let more = (2..=all.len() + 2).map(|nth| format!("{first}-{nth}"));
             let free = |name: &String| !built_in(name) && !taken.contains(name);
-            [first.clone()].into_iter().chain(more).find(free).unwrap_or(first)
+            [first.clone()]
+                .into_iter()
+                .chain(more)
+                .find(free)
+                .unwrap_or(first)
         };
         taken.insert(own.clone());
         names.insert((*name).to_owned(), own);
@@ -128,17 +174,29 @@ impl Section {
 
     /// The items of a list, each with the place of its key.
     fn list(&self, key: &str) -> Vec<&str> {
-        let text = self.section.get(key).map(|value| value.text.as_str()).unwrap_or_default();
-        text.split([',', '\n']).map(str::trim).filter(|item| !item.is_empty()).collect()
+        let text = self
+            .section
+            .get(key)
+            .map(|value| value.text.as_str())
+            .unwrap_or_default();
+        text.split([',', '\n'])
+            .map(str::trim)
+            .filter(|item| !item.is_empty())
+            .collect()
     }
 
     fn is_set(&self, key: &str) -> bool {
         let off = ["", "0", "no", "off", "false"];
-        self.section.get(key).is_some_and(|value| !off.contains(&value.text.to_lowercase().as_str()))
+        self.section
+            .get(key)
+            .is_some_and(|value| !off.contains(&value.text.to_lowercase().as_str()))
     }
 
     fn draft(&self, names: &BTreeMap<String, String>) -> Draft {
-        let comment = self.section.get("comment").map(|value| value.text.replace('\n', " "));
+        let comment = self
+            .section
+            .get("comment")
+            .map(|value| value.text.replace('\n', " "));
         let comment = comment.filter(|comment| !comment.is_empty());
         let description =
             comment.unwrap_or_else(|| format!("what jailkit's section [{}] lists", self.name()));
@@ -153,7 +211,9 @@ impl Section {
         draft.remarks.extend(draft.renamed.clone());
         self.includes(&mut draft, names);
         for key in PATHS {
-            self.list(key).into_iter().for_each(|path| add_path(&mut draft, path));
+            self.list(key)
+                .into_iter()
+                .for_each(|path| add_path(&mut draft, path));
         }
         self.owned_and_setuid(&mut draft);
         self.devices(&mut draft);
@@ -168,13 +228,21 @@ impl Section {
             Ok(_) => "a built-in preset is called so",
             Err(_) => "that is no name of a preset's file",
         };
-        let renamed = format!("[{}] becomes the preset {name}, because {because}", self.name());
+        let renamed = format!(
+            "[{}] becomes the preset {name}, because {because}",
+            self.name()
+        );
         (name != self.name()).then_some(renamed)
     }
 
     fn remark(&self, draft: &mut Draft, key: &str, text: &str) {
-        let line = self.section.get(key).map_or(self.section.line, |value| value.line);
-        draft.remarks.push(format!("{}: `{key}`: {text}", self.place(line)));
+        let line = self
+            .section
+            .get(key)
+            .map_or(self.section.line, |value| value.line);
+        draft
+            .remarks
+            .push(format!("{}: `{key}`: {text}", self.place(line)));
     }
 
     fn includes(&self, draft: &mut Draft, names: &BTreeMap<String, String>) {
@@ -212,12 +280,20 @@ impl Section {
                 let program = program.to_string_lossy();
                 // As a program, for the libraries that it needs.
                 push(&mut draft.programs, &program);
-                let mount = Mount { optional: true, executable: true, setuid: true, ..Mount::new(program) };
+                let mount = Mount {
+                    optional: true,
+                    executable: true,
+                    setuid: true,
+                    ..Mount::new(program)
+                };
                 push_mount(draft, mount);
             }
         }
         if !setuid.is_empty() {
-            let text = format!("{}: setuid bits count in the jail, as jailkit had it", setuid.join(", "));
+            let text = format!(
+                "{}: setuid bits count in the jail, as jailkit had it",
+                setuid.join(", ")
+            );
             self.remark(draft, "paths_w_setuid", &text);
         }
     }
@@ -227,7 +303,14 @@ impl Section {
             if let Some(name) = path.strip_prefix("/dev/") {
                 push(&mut draft.devices, name);
             } else {
-                push_mount(draft, Mount { optional: true, devices: true, ..Mount::new(path) });
+                push_mount(
+                    draft,
+                    Mount {
+                        optional: true,
+                        devices: true,
+                        ..Mount::new(path)
+                    },
+                );
             }
         }
     }
@@ -240,9 +323,15 @@ impl Section {
         if !users.is_empty() {
             draft.nss = vec!["passwd".to_owned(), "group".to_owned()];
             // They are made of `users`.
-            draft.etc.retain(|item| !["passwd", "group"].contains(&item.any_of[0].as_str()));
+            draft
+                .etc
+                .retain(|item| !["passwd", "group"].contains(&item.any_of[0].as_str()));
         }
-        let groups: Vec<_> = self.list("groups").into_iter().filter(|group| !users.contains(group)).collect();
+        let groups: Vec<_> = self
+            .list("groups")
+            .into_iter()
+            .filter(|group| !users.contains(group))
+            .collect();
         if !groups.is_empty() {
             let text = format!(
                 "{}: no manifest can name groups; the groups of `users`, and root's, are there anyway",
@@ -256,15 +345,22 @@ impl Section {
     fn unsayable(&self, draft: &mut Draft) {
         let empty = self.list("emptydirs");
         if !empty.is_empty() {
-            let text =
-                format!("{}: no manifest makes directories; make them in the site's root", empty.join(", "));
+            let text = format!(
+                "{}: no manifest makes directories; make them in the site's root",
+                empty.join(", ")
+            );
             self.remark(draft, "emptydirs", &text);
         }
         if self.is_set("need_proc") {
             let text = "no manifest mounts a file system; a line in fstab can: proc ROOT/proc proc nosuid,nodev,noexec";
             self.remark(draft, "need_proc", text);
         }
-        for value in self.section.values.iter().filter(|value| !KEYS.contains(&value.key.as_str())) {
+        for value in self
+            .section
+            .values
+            .iter()
+            .filter(|value| !KEYS.contains(&value.key.as_str()))
+        {
             self.remark(draft, &value.key, "jailkit has no such key; left out");
         }
     }
@@ -280,14 +376,20 @@ fn add_path(draft: &mut Draft, text: &str) {
     match kinds.first() {
         // A pattern stays one, where it stands for things of one class.
         Some(class) if kinds.len() == 1 && *class != Class::Directory => class.add(draft, text),
-        _ => paths.iter().for_each(|path| Class::of(path).add(draft, &path.to_string_lossy())),
+        _ => paths
+            .iter()
+            .for_each(|path| Class::of(path).add(draft, &path.to_string_lossy())),
     }
 }
 
 /// What `text` stands for on this host; itself, if that is nothing.
 fn found(text: &str) -> Vec<PathBuf> {
     let paths: Vec<_> = glob::glob(text).into_iter().flatten().flatten().collect();
-    if paths.is_empty() || Path::new(text).exists() { vec![text.into()] } else { paths }
+    if paths.is_empty() || Path::new(text).exists() {
+        vec![text.into()]
+    } else {
+        paths
+    }
 }
 
 /// A program that is looked up in `PATH`: where this host has it, else wherever a host has it.
@@ -295,7 +397,10 @@ fn add_program(draft: &mut Draft, name: &str) {
     let places = PATH.map(|directory| format!("{directory}/{name}"));
     match places.iter().find(|place| Path::new(place).exists()) {
         Some(place) => add_path(draft, place),
-        None => draft.programs.push(Item { any_of: places.to_vec(), optional: true }),
+        None => draft.programs.push(Item {
+            any_of: places.to_vec(),
+            optional: true,
+        }),
     }
 }
 
@@ -315,7 +420,10 @@ impl Class {
     /// By what it is, or, where this host lacks it, by its name.
     fn of(path: &Path) -> Self {
         let programs = ["bin", "sbin", "libexec"].map(Some);
-        let place = path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
+        let place = path
+            .parent()
+            .and_then(Path::file_name)
+            .and_then(|name| name.to_str());
         let etc = path.starts_with("/etc");
         match what(path) {
             What::Program => Self::Program,
@@ -324,7 +432,9 @@ impl Class {
             What::Missing if is_object_name(path) => Self::Library,
             What::Missing if programs.contains(&place) => Self::Program,
             What::File | What::Missing if etc => Self::Etc,
-            What::Missing if CODE.iter().any(|directory| path.starts_with(directory)) => Self::Executable,
+            What::Missing if CODE.iter().any(|directory| path.starts_with(directory)) => {
+                Self::Executable
+            }
             What::Directory if etc && !look(path).code => Self::Etc,
             What::Directory => Self::Directory,
             What::File | What::Device if look(path).code => Self::Executable,
@@ -343,9 +453,22 @@ impl Class {
             }
             Self::Directory => directory(draft, text),
             Self::Executable => {
-                push_mount(draft, Mount { optional: true, executable: true, ..Mount::new(text) });
+                push_mount(
+                    draft,
+                    Mount {
+                        optional: true,
+                        executable: true,
+                        ..Mount::new(text)
+                    },
+                );
             }
-            Self::Etc | Self::Data => push_mount(draft, Mount { optional: true, ..Mount::new(text) }),
+            Self::Etc | Self::Data => push_mount(
+                draft,
+                Mount {
+                    optional: true,
+                    ..Mount::new(text)
+                },
+            ),
         }
     }
 }
@@ -353,7 +476,14 @@ impl Class {
 /// A directory, with the libraries that programs in it need.
 fn directory(draft: &mut Draft, text: &str) {
     let look = look(Path::new(text));
-    push_mount(draft, Mount { optional: true, executable: look.code, ..Mount::new(text) });
+    push_mount(
+        draft,
+        Mount {
+            optional: true,
+            executable: look.code,
+            ..Mount::new(text)
+        },
+    );
     match objects_below(Path::new(text), OBJECTS) {
         Some(objects) => {
             for object in objects {

@@ -69,13 +69,23 @@ const VSFTPD: [&str; 8] = [
 ];
 
 /// Keys of nsd.conf that unbound.conf has not.
-const NSD: [&str; 6] = ["database:", "pattern:", "xfrdfile:", "zone:", "zonelistfile:", "zonesdir:"];
+const NSD: [&str; 6] = [
+    "database:",
+    "pattern:",
+    "xfrdfile:",
+    "zone:",
+    "zonelistfile:",
+    "zonesdir:",
+];
 
 /// The lines that say something, without blanks around them.
 fn lines(text: &[u8]) -> Vec<String> {
-    let lines =
-        text.split(|byte| *byte == b'\n').map(|line| String::from_utf8_lossy(line.trim_ascii()).into_owned());
-    lines.filter(|line| !line.is_empty() && !line.starts_with(['#', ';'])).collect()
+    let lines = text
+        .split(|byte| *byte == b'\n')
+        .map(|line| String::from_utf8_lossy(line.trim_ascii()).into_owned());
+    lines
+        .filter(|line| !line.is_empty() && !line.starts_with(['#', ';']))
+        .collect()
 }
 
 /// The kind of the file `path`; `None`: of none that is known.
@@ -101,7 +111,10 @@ pub(super) fn of(path: &Path, text: &[u8]) -> Option<Format> {
 }
 
 fn with_sections(any: Any<'_>) -> Option<Format> {
-    let key = |line: &str| line.split_once(['=', ':']).map(|(key, _)| key.trim().to_ascii_lowercase());
+    let key = |line: &str| {
+        line.split_once(['=', ':'])
+            .map(|(key, _)| key.trim().to_ascii_lowercase())
+    };
     let has_key = |wanted: &str| any(&|line| key(line).as_deref() == Some(wanted));
     if any(&|line| ["[Unit]", "[Service]", "[Install]"].contains(&line)) {
         return Some(Format::Unit);
@@ -119,7 +132,12 @@ fn with_sections(any: Any<'_>) -> Option<Format> {
 }
 
 fn daemon(path: &Path, any: Any<'_>) -> Option<Daemon> {
-    let first = |line: &str| line.split(char::is_whitespace).next().unwrap_or_default().to_owned();
+    let first = |line: &str| {
+        line.split(char::is_whitespace)
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
     let begins = |words: &[&str]| any(&|line| words.contains(&first(line).as_str()));
     let key = |line: &str| line.split_once('=').map(|(key, _)| key.trim().to_owned());
     if begins(&["server:"]) {
@@ -136,7 +154,9 @@ fn daemon(path: &Path, any: Any<'_>) -> Option<Daemon> {
         return Some(Daemon::Vsftpd);
     }
     let options = |line: &str| key(line).is_some_and(|key| key == "OPTIONS" || key == "ROOTDIR");
-    let named = path.file_name().is_some_and(|name| name == "named" || name == "bind9");
+    let named = path
+        .file_name()
+        .is_some_and(|name| name == "named" || name == "bind9");
     (named && any(&options)).then_some(Daemon::Named)
 }
 
@@ -145,8 +165,17 @@ fn is_fpm(line: &str) -> bool {
     if line.starts_with('[') {
         return line.eq_ignore_ascii_case("[global]");
     }
-    let key = line.split_once('=').map(|(key, _)| key.trim().to_ascii_lowercase());
-    let own = ["pm.", "listen.", "php_value[", "php_flag[", "php_admin_", "env["];
+    let key = line
+        .split_once('=')
+        .map(|(key, _)| key.trim().to_ascii_lowercase());
+    let own = [
+        "pm.",
+        "listen.",
+        "php_value[",
+        "php_flag[",
+        "php_admin_",
+        "env[",
+    ];
     key.is_some_and(|key| FPM.contains(&key.as_str()) || own.iter().any(|own| key.starts_with(own)))
 }
 
@@ -167,22 +196,55 @@ mod tests {
             ("; a\n[www]\nuser = x\n", Some(Format::Fpm)),
             ("include=/etc/php-fpm.d/*.conf\n", Some(Format::Fpm)),
             ("[GLOBAL]\n", Some(Format::Fpm)),
-            ("# x\n[ssh]\ncomment = y\npaths = ssh\n", Some(Format::Jailkit)),
+            (
+                "# x\n[ssh]\ncomment = y\npaths = ssh\n",
+                Some(Format::Jailkit),
+            ),
             ("[ssh]\nnonsense\nPaths: ssh\n", Some(Format::Jailkit)),
-            ("# /etc/fstab\nUUID=1-2 / ext4 defaults 0 1\n", Some(Format::Fstab)),
+            (
+                "# /etc/fstab\nUUID=1-2 / ext4 defaults 0 1\n",
+                Some(Format::Fstab),
+            ),
             ("/etc/x\t/srv/a/etc/x\n", Some(Format::Fstab)),
             ("broken\n/dev/sda2 none swap sw 0 0\n", Some(Format::Fstab)),
             ("proc /srv/a/proc proc defaults 0 0\n", Some(Format::Fstab)),
-            ("Include /etc/ssh/sshd_config.d/*.conf\nUsePAM yes\n", Some(Format::Sshd)),
+            (
+                "Include /etc/ssh/sshd_config.d/*.conf\nUsePAM yes\n",
+                Some(Format::Sshd),
+            ),
             ("smtp inet n - y - - smtpd\n", Some(Format::Postfix)),
-            ("[Unit]\nDescription=x\n[Service]\nRootDirectory=/srv/x\n", Some(Format::Unit)),
-            ("global\n\tlog /dev/log local0\ndefaults\n\tmode http\n", Some(Format::Daemon(Daemon::Haproxy))),
-            ("http_port 3128\naccess_log /var/log/squid/a.log squid\n", Some(Format::Daemon(Daemon::Squid))),
-            ("server:\n  chroot: \"\"\n", Some(Format::Daemon(Daemon::Unbound))),
-            ("server:\n  zonesdir: /x\n", Some(Format::Daemon(Daemon::Nsd))),
-            ("uid = nobody\n[x]\npath = /srv/x\n", Some(Format::Daemon(Daemon::Rsyncd))),
-            ("listen=NO\nlocal_enable=YES\n", Some(Format::Daemon(Daemon::Vsftpd))),
-            ("[uwsgi]\nchroot = /srv/x\n", Some(Format::Daemon(Daemon::Uwsgi))),
+            (
+                "[Unit]\nDescription=x\n[Service]\nRootDirectory=/srv/x\n",
+                Some(Format::Unit),
+            ),
+            (
+                "global\n\tlog /dev/log local0\ndefaults\n\tmode http\n",
+                Some(Format::Daemon(Daemon::Haproxy)),
+            ),
+            (
+                "http_port 3128\naccess_log /var/log/squid/a.log squid\n",
+                Some(Format::Daemon(Daemon::Squid)),
+            ),
+            (
+                "server:\n  chroot: \"\"\n",
+                Some(Format::Daemon(Daemon::Unbound)),
+            ),
+            (
+                "server:\n  zonesdir: /x\n",
+                Some(Format::Daemon(Daemon::Nsd)),
+            ),
+            (
+                "uid = nobody\n[x]\npath = /srv/x\n",
+                Some(Format::Daemon(Daemon::Rsyncd)),
+            ),
+            (
+                "listen=NO\nlocal_enable=YES\n",
+                Some(Format::Daemon(Daemon::Vsftpd)),
+            ),
+            (
+                "[uwsgi]\nchroot = /srv/x\n",
+                Some(Format::Daemon(Daemon::Uwsgi)),
+            ),
         ] {
             assert_eq!(of(Path::new("f"), text.as_bytes()), expected, "{text:?}");
         }

@@ -17,8 +17,8 @@ struct Line<'b> {
     look: Look,
 }
 
-/// Adds what the lines `binds` mount in the jail at `root`: presets where they are what a preset brings, and else
-/// as they are.
+/// Adds what the lines `binds` mount in the jail at `root`: presets where they are what a preset
+/// brings, and else as they are.
 pub(super) fn add(draft: &mut Draft, root: &HostPath, binds: &[&Bind], presets: &Presets) {
     let mut lines = visible(draft, root, binds);
     draft.found.push(summary(&lines));
@@ -31,10 +31,18 @@ pub(super) fn add(draft: &mut Draft, root: &HostPath, binds: &[&Bind], presets: 
         ));
     }
     for name in draft.presets.clone() {
-        lines.retain(|line| !entries(presets, &name).iter().any(|entry| brings(entry, line)));
+        lines.retain(|line| {
+            !entries(presets, &name)
+                .iter()
+                .any(|entry| brings(entry, line))
+        });
     }
     while let Some(name) = best(presets, draft, &lines) {
-        lines.retain(|line| !entries(presets, &name).iter().any(|entry| brings(entry, line)));
+        lines.retain(|line| {
+            !entries(presets, &name)
+                .iter()
+                .any(|entry| brings(entry, line))
+        });
         draft.presets.push(name);
     }
     for line in &lines {
@@ -51,10 +59,18 @@ fn visible<'b>(draft: &mut Draft, root: &HostPath, binds: &[&'b Bind]) -> Vec<Li
         let covering = last[&bind.target];
         if covering.place == bind.place {
             let inside = Path::new("/").join(bind.target.below(root).unwrap_or(Path::new("")));
-            let target = (inside != bind.source.as_path()).then(|| inside.to_string_lossy().into_owned());
-            lines.push(Line { bind, target, look: look(bind.source.as_path()) });
+            let target =
+                (inside != bind.source.as_path()).then(|| inside.to_string_lossy().into_owned());
+            lines.push(Line {
+                bind,
+                target,
+                look: look(bind.source.as_path()),
+            });
         } else if covering.source != bind.source {
-            draft.remarks.push(format!("{}: {} covers it, so it is left out.", bind.place, covering.place));
+            draft.remarks.push(format!(
+                "{}: {} covers it, so it is left out.",
+                bind.place, covering.place
+            ));
         }
     }
     lines
@@ -74,24 +90,40 @@ fn summary(lines: &[Line<'_>]) -> String {
 
 /// What the preset asks for, with all that it includes. One with mistakes brings nothing.
 fn entries(presets: &Presets, name: &str) -> Vec<Arc<Entry>> {
-    presets.entries(name).and_then(Result::ok).unwrap_or_default()
+    presets
+        .entries(name)
+        .and_then(Result::ok)
+        .unwrap_or_default()
 }
 
-/// The preset that stands for most of `lines`: those have all that it must have itself, and not just one of several
-/// things that it could bring.
+/// The preset that stands for most of `lines`: those have all that it must have itself, and not
+/// just one of several things that it could bring.
 fn best(presets: &Presets, draft: &Draft, lines: &[Line<'_>]) -> Option<String> {
     let fits = |name: &str| {
         let entries = entries(presets, name);
-        let own: Vec<_> = entries.iter().filter(|entry| entry.origin.presets.len() == 1).collect();
+        let own: Vec<_> = entries
+            .iter()
+            .filter(|entry| entry.origin.presets.len() == 1)
+            .collect();
         let brought = |entry: &&Arc<Entry>| lines.iter().any(|line| brings(entry, line));
-        let all = own.iter().filter(|entry| !is_optional(&entry.request)).all(&brought);
+        let all = own
+            .iter()
+            .filter(|entry| !is_optional(&entry.request))
+            .all(&brought);
         let count = own.iter().filter(|entry| brought(entry)).count();
-        let paths = own.iter().filter(|entry| names_paths(&entry.request)).count();
+        let paths = own
+            .iter()
+            .filter(|entry| names_paths(&entry.request))
+            .count();
         (all && count > 0 && count >= paths.min(2)).then_some(count)
     };
-    let names = presets.names().filter(|name| !draft.presets.iter().any(|known| known == name));
+    let names = presets
+        .names()
+        .filter(|name| !draft.presets.iter().any(|known| known == name));
     let fitting = names.filter_map(|name| Some((fits(name)?, name)));
-    fitting.min_by_key(|(count, name)| (usize::MAX - count, *name)).map(|(_, name)| name.to_owned())
+    fitting
+        .min_by_key(|(count, name)| (usize::MAX - count, *name))
+        .map(|(_, name)| name.to_owned())
 }
 
 fn names_paths(request: &Request) -> bool {
@@ -112,7 +144,10 @@ fn is_optional(request: &Request) -> bool {
 fn brings(entry: &Entry, line: &Line<'_>) -> bool {
     let source = &line.bind.source;
     let is = |base: &str, wanted: &Wanted<String>| {
-        wanted.any_of.iter().any(|name| source.as_path() == Path::new(base).join(name))
+        wanted
+            .any_of
+            .iter()
+            .any(|name| source.as_path() == Path::new(base).join(name))
     };
     let data = line.is_read_only() && !line.executable() && !line.setuid();
     line.target.is_none()
@@ -135,11 +170,15 @@ fn brings(entry: &Entry, line: &Line<'_>) -> bool {
 }
 
 fn matches_any(wanted: &Wanted<Pattern>, path: &HostPath) -> bool {
-    let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
+    let options = glob::MatchOptions {
+        require_literal_separator: true,
+        ..glob::MatchOptions::new()
+    };
     wanted.any_of.iter().any(|pattern| {
         let glob = || glob::Pattern::new(&pattern.to_string()).ok();
         pattern.path() == path
-            || pattern.is_glob() && glob().is_some_and(|glob| glob.matches_path_with(path.as_path(), options))
+            || pattern.is_glob()
+                && glob().is_some_and(|glob| glob.matches_path_with(path.as_path(), options))
     })
 }
 
@@ -160,13 +199,18 @@ impl Line<'_> {
     /// Puts the line under the manifest's key for it.
     fn say(&self, draft: &mut Draft) {
         let source = self.bind.source.to_string();
-        let plain = self.target.is_none() && !self.bind.recursive && self.is_read_only() && !self.setuid();
+        let plain =
+            self.target.is_none() && !self.bind.recursive && self.is_read_only() && !self.setuid();
         let below = |base: &str| source.strip_prefix(base).map(Item::new);
         match (plain, self.look.kind) {
             (true, What::Program) if self.executable() => draft.programs.push(Item::new(source)),
             (true, What::Library) if self.executable() => draft.libraries.push(Item::new(source)),
-            (true, What::Device) if source.starts_with("/dev/") => draft.devices.extend(below("/dev/")),
-            (true, What::File | What::Directory) if !self.executable() && source.starts_with("/etc/") => {
+            (true, What::Device) if source.starts_with("/dev/") => {
+                draft.devices.extend(below("/dev/"))
+            }
+            (true, What::File | What::Directory)
+                if !self.executable() && source.starts_with("/etc/") =>
+            {
                 draft.etc.extend(below("/etc/"));
             }
             _ => self.mount(draft),
@@ -188,7 +232,9 @@ impl Line<'_> {
         };
         let mut remark = |text: String| draft.remarks.push(format!("{place}: {text}"));
         if mount.optional {
-            remark(format!("{source} is not on this host now, so it is optional."));
+            remark(format!(
+                "{source} is not on this host now, so it is optional."
+            ));
         }
         if mount.writable {
             remark(format!(
@@ -204,7 +250,9 @@ impl Line<'_> {
             remark("all of /dev is more than a jail needs: `presets: [base]` has null, zero, random, urandom, full.".to_owned());
         }
         if mount.setuid {
-            remark(format!("setuid programs of {source} keep their bits, as there."));
+            remark(format!(
+                "setuid programs of {source} keep their bits, as there."
+            ));
         }
         draft.mounts.push(mount);
     }

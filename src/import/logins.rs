@@ -9,12 +9,18 @@ use super::daemons::sshd::Login;
 /// The login of this name.
 pub(super) fn named(name: &str) -> Option<Login> {
     let user = User::from_name(name).ok().flatten()?;
-    Some(Login { name: user.name, uid: user.uid.as_raw(), home: user.dir.display().to_string() })
+    Some(Login {
+        name: user.name,
+        uid: user.uid.as_raw(),
+        home: user.dir.display().to_string(),
+    })
 }
 
 /// The members of a group, and those of `/etc/passwd` whose first group it is.
 pub(super) fn of_group(name: &str) -> Vec<Login> {
-    let Some(group) = Group::from_name(name).ok().flatten() else { return vec![] };
+    let Some(group) = Group::from_name(name).ok().flatten() else {
+        return vec![];
+    };
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let gid = group.gid.to_string();
     let first = passwd

@@ -40,7 +40,10 @@ pub(super) enum What {
 
 /// Looks at `path`, and, if it is a directory, at what is in it.
 pub(super) fn look(path: &Path) -> Look {
-    let mut look = Look { kind: what(path), ..Look::default() };
+    let mut look = Look {
+        kind: what(path),
+        ..Look::default()
+    };
     if look.kind == What::Directory {
         let files = files_below(path);
         look.code = files.len() >= MANY;
@@ -55,7 +58,9 @@ pub(super) fn look(path: &Path) -> Look {
 
 impl Look {
     fn add(&mut self, path: &Path) {
-        let Ok(metadata) = fs::metadata(path) else { return };
+        let Ok(metadata) = fs::metadata(path) else {
+            return;
+        };
         let kind = metadata.file_type();
         self.code |= kind.is_file() && is_code(path, metadata.mode());
         self.setuid |= kind.is_file() && metadata.mode() & 0o6000 != 0;
@@ -65,7 +70,9 @@ impl Look {
 
 /// What kind of file `path` is.
 pub(super) fn what(path: &Path) -> What {
-    let Ok(metadata) = fs::metadata(path) else { return What::Missing };
+    let Ok(metadata) = fs::metadata(path) else {
+        return What::Missing;
+    };
     let kind = metadata.file_type();
     if kind.is_dir() {
         return What::Directory;
@@ -124,7 +131,12 @@ fn files_below(top: &Path) -> Vec<PathBuf> {
 pub(super) fn objects_below(top: &Path, most: usize) -> Option<Vec<PathBuf>> {
     let files = files_below(top);
     let is_elf = |file: &PathBuf| &magic(file) == b"\x7fELF";
-    let mut objects: Vec<_> = files.iter().filter(|file| is_elf(file)).take(most + 1).cloned().collect();
+    let mut objects: Vec<_> = files
+        .iter()
+        .filter(|file| is_elf(file))
+        .take(most + 1)
+        .cloned()
+        .collect();
     objects.sort();
     (files.len() < MANY && objects.len() <= most).then_some(objects)
 }
@@ -144,10 +156,16 @@ mod tests {
             path
         };
         assert_eq!(what(&file("script", b"#!/bin/sh\n", 0o755)), What::Program);
-        assert_eq!(what(&file("liba.so.1", b"\x7fELF\x02", 0o644)), What::Library);
+        assert_eq!(
+            what(&file("liba.so.1", b"\x7fELF\x02", 0o644)),
+            What::Library
+        );
         assert_eq!(what(&file("text", b"x", 0o755)), What::File);
         assert_eq!(what(&file("elf", b"\x7fELF\x02", 0o644)), What::File);
-        assert_eq!((what(dir.path()), what(Path::new("/dev/null"))), (What::Directory, What::Device));
+        assert_eq!(
+            (what(dir.path()), what(Path::new("/dev/null"))),
+            (What::Directory, What::Device)
+        );
         assert_eq!(what(&dir.path().join("none")), What::Missing);
         let found = look(dir.path());
         assert!(found.code && !found.setuid && !found.devices, "{found:?}");

@@ -1,9 +1,10 @@
-//! What people have already → manifests and presets: the pools of PHP-FPM, bind lines of fstab(5), jailkit's sections, and the
-//! roots that the configuration of other daemons and the units of systemd name.
+//! What people have already → manifests and presets: the pools of PHP-FPM, bind lines of fstab(5),
+//! jailkit's sections, and the roots that the configuration of other daemons and the units of
+//! systemd name.
 //!
-//! In: configuration files of other programs, told apart by what is in them. Out: a [`Draft`] for each site and
-//! preset, to be shown or written. It reads the files, and looks at what their paths are on this host; it never
-//! changes anything.
+//! In: configuration files of other programs, told apart by what is in them. Out: a [`Draft`] for
+//! each site and preset, to be shown or written. It reads the files, and looks at what their paths
+//! are on this host; it never changes anything.
 
 mod daemons;
 mod draft;
@@ -67,9 +68,14 @@ pub struct Imported {
 }
 
 impl Found {
-    /// Nothing yet. `prefix` is where relative paths of PHP-FPM count from, in place of what its masters are told.
+    /// Nothing yet. `prefix` is where relative paths of PHP-FPM count from, in place of what its
+    /// masters are told.
     pub fn new(prefix: Option<PathBuf>) -> Self {
-        Self { masters: fpm::masters(), prefix, ..Self::default() }
+        Self {
+            masters: fpm::masters(),
+            prefix,
+            ..Self::default()
+        }
     }
 
     /// The configurations of this host's masters of PHP-FPM.
@@ -79,8 +85,8 @@ impl Found {
 
     /// Adds what is in `path`: a file of a known kind, or a directory of PHP-FPM's.
     ///
-    /// Errors: it cannot be read, or is of no known kind; what is wrong in it, with file and line. The rest of the file is
-    /// added all the same.
+    /// Errors: it cannot be read, or is of no known kind; what is wrong in it, with file and line.
+    /// The rest of the file is added all the same.
     pub fn read(&mut self, path: &Path) -> Result<(), Vec<Error>> {
         let one = |error| vec![error];
         if path.is_dir() {
@@ -93,7 +99,10 @@ impl Found {
             Some(kind::Format::Jailkit) => add_new(&mut self.sections, jailkit::read(path, &text)?),
             Some(kind) => self.daemon(kind, path, &String::from_utf8_lossy(&text)),
             None => {
-                let failed = Error::failed(format!("{} is not of a kind that import knows", path.display()));
+                let failed = Error::failed(format!(
+                    "{} is not of a kind that import knows",
+                    path.display()
+                ));
                 return Err(one(failed.because_of(kind::KNOWN)));
             }
         }
@@ -104,7 +113,10 @@ impl Found {
         let units = Units::read();
         let read = match kind {
             kind::Format::Sshd => {
-                let logins = sshd::Logins { named: &logins::named, of_group: &logins::of_group };
+                let logins = sshd::Logins {
+                    named: &logins::named,
+                    of_group: &logins::of_group,
+                };
                 sshd::read(path, text, &logins, &units)
             }
             kind::Format::Postfix => {
@@ -119,26 +131,45 @@ impl Found {
     }
 
     fn fpm(&mut self, path: &Path) -> Result<(), Vec<Error>> {
-        let read = fpm::read(path, self.prefix.as_deref(), &self.masters).map_err(|error| vec![error])?;
+        let read =
+            fpm::read(path, self.prefix.as_deref(), &self.masters).map_err(|error| vec![error])?;
         add_new(&mut self.pools, read.pools);
         add_new(&mut self.warnings, read.warnings);
-        if read.errors.is_empty() { Ok(()) } else { Err(read.errors) }
+        if read.errors.is_empty() {
+            Ok(())
+        } else {
+            Err(read.errors)
+        }
     }
 
-    /// The sites, one a root whatever files tell of it, and the presets. `presets` are those that there are.
+    /// The sites, one a root whatever files tell of it, and the presets. `presets` are those that
+    /// there are.
     pub fn drafts(&self, presets: &Presets) -> Imported {
-        let mut imported = Imported { warnings: self.warnings.clone(), ..Imported::default() };
-        imported.warnings.extend(self.fstabs.iter().flat_map(|fstab| fstab.odd.iter().cloned()));
+        let mut imported = Imported {
+            warnings: self.warnings.clone(),
+            ..Imported::default()
+        };
+        imported.warnings.extend(
+            self.fstabs
+                .iter()
+                .flat_map(|fstab| fstab.odd.iter().cloned()),
+        );
         self.sites(presets, &mut imported);
         let roots: Vec<_> = imported.drafts.iter().filter_map(Draft::root).collect();
         self.count(&roots, &mut imported.notes);
         let others = self.fstabs.iter().flat_map(|fstab| &fstab.others);
-        imported.warnings.extend(others.filter_map(|other| in_jail(other, &roots)));
+        imported
+            .warnings
+            .extend(others.filter_map(|other| in_jail(other, &roots)));
         unique_names(&mut imported);
         match jailkit::drafts(&self.sections, presets) {
             Ok(drafts) => {
-                let renamed = drafts.iter().filter_map(|draft| Some((draft, draft.renamed.as_ref()?)));
-                imported.warnings.extend(renamed.map(|(draft, why)| format!("{}: {why}", draft.place)));
+                let renamed = drafts
+                    .iter()
+                    .filter_map(|draft| Some((draft, draft.renamed.as_ref()?)));
+                imported
+                    .warnings
+                    .extend(renamed.map(|(draft, why)| format!("{}: {why}", draft.place)));
                 imported.drafts.extend(drafts);
             }
             Err(errors) => imported.errors.extend(errors),
@@ -148,22 +179,45 @@ impl Found {
 
     fn count(&self, roots: &[&HostPath], notes: &mut Vec<String>) {
         let outside = |fstab: &fstab::Fstab| {
-            fstab.others.iter().filter(|other| root_above(other, roots).is_none()).count()
+            fstab
+                .others
+                .iter()
+                .filter(|other| root_above(other, roots).is_none())
+                .count()
         };
-        let sum = |count: &dyn Fn(&fstab::Fstab) -> usize| self.fstabs.iter().map(count).sum::<usize>();
+        let sum =
+            |count: &dyn Fn(&fstab::Fstab) -> usize| self.fstabs.iter().map(count).sum::<usize>();
         let counts = [
             (
-                self.pools.iter().filter(|pool| pool.chroot().is_none()).count(),
+                self.pools
+                    .iter()
+                    .filter(|pool| pool.chroot().is_none())
+                    .count(),
                 "pool",
                 "without a chroot: nothing to mount",
             ),
-            (sum(&outside), "line", "of fstab without `bind`: not of a jail"),
-            (sum(&|fstab| fstab.ours), "line", "in mountjail's own block of fstab"),
+            (
+                sum(&outside),
+                "line",
+                "of fstab without `bind`: not of a jail",
+            ),
+            (
+                sum(&|fstab| fstab.ours),
+                "line",
+                "in mountjail's own block of fstab",
+            ),
         ];
         for (count, what, rest) in counts.into_iter().filter(|(count, ..)| *count > 0) {
-            notes.push(format!("{count} {what}{} {rest}", if count == 1 { "" } else { "s" }));
+            notes.push(format!(
+                "{count} {what}{} {rest}",
+                if count == 1 { "" } else { "s" }
+            ));
         }
-        notes.extend(self.fstabs.iter().flat_map(|fstab| fstab.remarks.iter().cloned()));
+        notes.extend(
+            self.fstabs
+                .iter()
+                .flat_map(|fstab| fstab.remarks.iter().cloned()),
+        );
     }
 
     fn sites(&self, presets: &Presets, imported: &mut Imported) {
@@ -171,30 +225,46 @@ impl Found {
         imported.errors.extend(errors);
         for site in &self.sites {
             let mut site = site.clone();
-            site.presets.retain(|preset| presets.names().any(|known| known == preset));
+            site.presets
+                .retain(|preset| presets.names().any(|known| known == preset));
             if let Some(Err(why)) = site.root().map(refuse_system) {
-                imported.warnings.push(format!("{}: {why}; not imported", site.place));
-            } else if let Some(draft) = drafts.iter_mut().find(|draft| draft.root() == site.root()) {
+                imported
+                    .warnings
+                    .push(format!("{}: {why}; not imported", site.place));
+            } else if let Some(draft) = drafts.iter_mut().find(|draft| draft.root() == site.root())
+            {
                 draft.merge(&site);
             } else {
                 drafts.push(site);
             }
         }
-        let binds: Vec<_> = self.fstabs.iter().flat_map(|fstab| fstab.binds.iter().cloned()).collect();
-        let known: Vec<_> = drafts.iter().filter_map(|draft| draft.root().cloned()).collect();
+        let binds: Vec<_> = self
+            .fstabs
+            .iter()
+            .flat_map(|fstab| fstab.binds.iter().cloned())
+            .collect();
+        let known: Vec<_> = drafts
+            .iter()
+            .filter_map(|draft| draft.root().cloned())
+            .collect();
         let assigned = roots::assign(&binds, &known);
         for (root, binds) in &assigned.by_root {
-            let nth = drafts.iter().position(|draft| draft.root() == Some(root)).unwrap_or_else(|| {
-                let place = binds[0].place.clone();
-                drafts.push(Draft { place, ..Draft::new(name_of(root), Kind::Site(root.clone())) });
-                drafts.len() - 1
-            });
+            let nth = drafts
+                .iter()
+                .position(|draft| draft.root() == Some(root))
+                .unwrap_or_else(|| {
+                    let place = binds[0].place.clone();
+                    drafts.push(Draft {
+                        place,
+                        ..Draft::new(name_of(root), Kind::Site(root.clone()))
+                    });
+                    drafts.len() - 1
+                });
             lines::add(&mut drafts[nth], root, binds, presets);
         }
-        let left = assigned
-            .left
-            .iter()
-            .map(|(bind, why)| format!("{}: {} on {}: {why}", bind.place, bind.source, bind.target));
+        let left = assigned.left.iter().map(|(bind, why)| {
+            format!("{}: {} on {}: {why}", bind.place, bind.source, bind.target)
+        });
         imported.warnings.extend(left);
         imported.drafts = drafts;
     }
@@ -202,7 +272,15 @@ impl Found {
 
 /// The root that the line mounts something in.
 fn root_above<'r>(other: &fstab::Other, roots: &[&'r HostPath]) -> Option<&'r HostPath> {
-    roots.iter().find(|root| other.target.as_ref().is_some_and(|target| target.starts_with(root))).copied()
+    roots
+        .iter()
+        .find(|root| {
+            other
+                .target
+                .as_ref()
+                .is_some_and(|target| target.starts_with(root))
+        })
+        .copied()
 }
 
 /// What becomes of a line that mounts a file system in a jail.
@@ -220,7 +298,8 @@ fn in_jail(other: &fstab::Other, roots: &[&HostPath]) -> Option<String> {
     ))
 }
 
-/// Adds those of `more` that are not known: a pool may be named by its own file and by php-fpm.conf.
+/// Adds those of `more` that are not known: a pool may be named by its own file and by
+/// php-fpm.conf.
 fn add_new<T: PartialEq>(known: &mut Vec<T>, more: impl IntoIterator<Item = T>) {
     for one in more {
         if !known.contains(&one) {
@@ -234,23 +313,46 @@ fn text(path: &Path) -> Result<Vec<u8>> {
     let file = path.display();
     sys::read_regular(path, MAX_BYTES).map_err(|error| match error.raw_os_error() {
         Some(libc::EISDIR | libc::EINVAL) => Error::failed(format!("{file} is not a regular file")),
-        Some(libc::EFBIG) => Error::failed(format!("{file} is longer than 4 MiB: no configuration is")),
+        Some(libc::EFBIG) => {
+            Error::failed(format!("{file} is longer than 4 MiB: no configuration is"))
+        }
         _ => Error::failed(format!("cannot read {file}")).because(&error),
     })
 }
 
 /// A site's name out of its root: `site1` for `/srv/www/site1` and for `/srv/www/site1/chroot`.
 fn name_of(root: &HostPath) -> String {
-    let names: Vec<_> = root.as_path().iter().skip(1).map(|name| word(&name.to_string_lossy())).collect();
-    let telling = names.iter().rev().find(|name| !NAMELESS.contains(&name.as_str()));
-    telling.or(names.last()).cloned().unwrap_or_else(|| "site".to_owned())
+    let names: Vec<_> = root
+        .as_path()
+        .iter()
+        .skip(1)
+        .map(|name| word(&name.to_string_lossy()))
+        .collect();
+    let telling = names
+        .iter()
+        .rev()
+        .find(|name| !NAMELESS.contains(&name.as_str()));
+    telling
+        .or(names.last())
+        .cloned()
+        .unwrap_or_else(|| "site".to_owned())
 }
 
 /// `text` with what no site's name may have replaced.
 fn word(text: &str) -> String {
-    let allowed = |c: char| if c.is_ascii_alphanumeric() || "._-@".contains(c) { c } else { '-' };
+    let allowed = |c: char| {
+        if c.is_ascii_alphanumeric() || "._-@".contains(c) {
+            c
+        } else {
+            '-'
+        }
+    };
     let word: String = text.chars().map(allowed).collect();
-    if SiteName::new(&word).is_ok() { word } else { format!("site{word}") }
+    if SiteName::new(&word).is_ok() {
+        word
+    } else {
+        format!("site{word}")
+    }
 }
 
 /// Gives a site whose name another one has already a name with a number, and says so.

@@ -1,8 +1,9 @@
 //! PHP's dialect of ini files, as its scanner and its grammar have it: pure.
 //!
-//! A reader of our own: no crate knows this dialect, in which values are put together of words, quoted text, variables and
-//! constants, and in which words of letters alone mean something else than `/yes` or `no-one`. The longest match
-//! counts, and of equal ones the first, as in PHP's scanner.
+//! A reader of our own: no crate knows this dialect, in which values are put together of words,
+//! quoted text, variables and constants, and in which words of letters alone mean something else
+//! than `/yes` or `no-one`. The longest match counts, and of equal ones the first, as in PHP's
+//! scanner.
 
 /// What one statement says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +30,11 @@ pub(super) type Variables<'v> = &'v dyn Fn(&str) -> Option<String>;
 /// The statements of `text`, up to the first that is none: there, what PHP did not expect.
 pub(super) fn statements(text: &str, variables: Variables<'_>) -> Vec<Result<Statement, String>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut scanner = Scanner { text: text.as_bytes(), at: 0, variables };
+    let mut scanner = Scanner {
+        text: text.as_bytes(),
+        at: 0,
+        variables,
+    };
     let mut statements = vec![];
     while let Some(statement) = scanner.statement().transpose() {
         let failed = statement.is_err();
@@ -71,7 +76,10 @@ impl Scanner<'_> {
 
     /// How many bytes from `at` on are of `kind`.
     fn span(&self, from: usize, kind: impl Fn(u8) -> bool) -> usize {
-        self.text[from.min(self.text.len())..].iter().take_while(|byte| kind(**byte)).count()
+        self.text[from.min(self.text.len())..]
+            .iter()
+            .take_while(|byte| kind(**byte))
+            .count()
     }
 
     fn slice(&self, from: usize, to: usize) -> String {
@@ -83,7 +91,10 @@ impl Scanner<'_> {
             None | Some(b'\n' | b'\r') => "the line ends too early".to_owned(),
             Some(_) => {
                 let end = self.at + self.span(self.at, |byte| byte != b'\n');
-                format!("`{}` does not belong there", self.slice(self.at, end).trim_end())
+                format!(
+                    "`{}` does not belong there",
+                    self.slice(self.at, end).trim_end()
+                )
             }
         }
     }
@@ -95,7 +106,9 @@ impl Scanner<'_> {
             match self.text.get(self.at + blanks) {
                 None => return Ok(None),
                 Some(b'\n' | b'\r') => self.at += blanks + 1,
-                Some(b';') => self.at += blanks + self.span(self.at + blanks, |byte| !is_newline(byte)),
+                Some(b';') => {
+                    self.at += blanks + self.span(self.at + blanks, |byte| !is_newline(byte))
+                }
                 Some(_) if label == 0 && blanks > 0 => self.at += blanks,
                 Some(b'[') if blanks == 0 => {
                     self.at += 1;
@@ -144,7 +157,9 @@ impl Scanner<'_> {
             return Ok(Statement::Item(name, key, self.value()?));
         }
         let blanks = self.span(self.at + label, is_blank);
-        if is_word_of(&name, &[TRUE, FALSE, &["null"]]) && self.span(self.at, |byte| byte == b' ') == 0 {
+        if is_word_of(&name, &[TRUE, FALSE, &["null"]])
+            && self.span(self.at, |byte| byte == b' ') == 0
+        {
             return Err(format!("`{name}` is no name"));
         }
         self.at += label;
@@ -211,7 +226,13 @@ impl Scanner<'_> {
             Token::Operator(operator @ (b'~' | b'!')) => {
                 let (value, next) = self.operand()?;
                 let zero = Value::known("0");
-                let inverse = |a: i32, _| if operator == b'~' { !a } else { i32::from(a == 0) };
+                let inverse = |a: i32, _| {
+                    if operator == b'~' {
+                        !a
+                    } else {
+                        i32::from(a == 0)
+                    }
+                };
                 Ok((calculate(&value, &zero, inverse), next))
             }
             Token::Operator(b'(') => {
@@ -232,7 +253,8 @@ impl Scanner<'_> {
         }
     }
 
-    /// A word that stands for a value of its own, unless a longer one begins there: its length and the value.
+    /// A word that stands for a value of its own, unless a longer one begins there: its length and
+    /// the value.
     fn keyword(&self) -> (usize, Option<&'static str>) {
         let word = self.span(self.at, |byte| byte.is_ascii_alphabetic());
         let name = self.slice(self.at, self.at + word).to_ascii_lowercase();
@@ -301,8 +323,13 @@ impl Scanner<'_> {
                 if place != Place::Value {
                     return Token::Wrong("the quote does not end".to_owned());
                 }
-                // PHP ends the value there: at a quote that nothing closes with the line, at two of them with the first.
-                self.at = if length == 0 && closed { begin + 1 } else { self.text.len() };
+                // PHP ends the value there: at a quote that nothing closes with the line, at two of
+                // them with the first.
+                self.at = if length == 0 && closed {
+                    begin + 1
+                } else {
+                    self.text.len()
+                };
                 return Token::End;
             }
             _ => {}
@@ -330,8 +357,14 @@ impl Scanner<'_> {
     fn meaning(&self, place: Place, begin: usize) -> Value {
         let text = self.slice(begin, self.at);
         let is_name = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if is_name && place != Place::Section { constant(text) } else { Value::of(text) }
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if is_name && place != Place::Section {
+            constant(text)
+        } else {
+            Value::of(text)
+        }
     }
 
     /// How long the word is that begins here: the longest of all ways to read it.
@@ -367,7 +400,10 @@ impl Scanner<'_> {
         let name = self.slice(self.at, self.at + length);
         let name = name.trim_matches([' ', '\t', '\r', '\n']);
         self.at += length + 1;
-        Ok((self.variables)(name).map_or_else(|| Value::unknown(format!("${{{name}}}")), Value::of))
+        Ok(
+            (self.variables)(name)
+                .map_or_else(|| Value::unknown(format!("${{{name}}}")), Value::of),
+        )
     }
 
     /// Text with escapes and variables, up to the quote that ends it.
@@ -426,7 +462,10 @@ impl Scanner<'_> {
 
 impl Value {
     pub(super) fn of(text: String) -> Self {
-        Self { text, unknown: None }
+        Self {
+            text,
+            unknown: None,
+        }
     }
 
     fn known(text: &str) -> Self {
@@ -434,7 +473,10 @@ impl Value {
     }
 
     fn unknown(what: String) -> Self {
-        Self { text: String::new(), unknown: Some(what) }
+        Self {
+            text: String::new(),
+            unknown: Some(what),
+        }
     }
 
     fn push(&mut self, more: Self) {
@@ -447,7 +489,9 @@ const TRUE: &[&str] = &["true", "on", "yes"];
 const FALSE: &[&str] = &["false", "off", "no", "none"];
 
 fn is_word_of(name: &str, lists: &[&[&str]]) -> bool {
-    lists.iter().any(|list| list.contains(&name.to_ascii_lowercase().as_str()))
+    lists
+        .iter()
+        .any(|list| list.contains(&name.to_ascii_lowercase().as_str()))
 }
 
 fn is_blank(byte: u8) -> bool {
@@ -465,7 +509,10 @@ fn is_label(byte: u8) -> bool {
 /// Numbers as atoi(3) reads them, put together.
 fn calculate(left: &Value, right: &Value, with: impl Fn(i32, i32) -> i32) -> Value {
     let unknown = left.unknown.clone().or_else(|| right.unknown.clone());
-    Value { text: with(number(&left.text), number(&right.text)).to_string(), unknown }
+    Value {
+        text: with(number(&left.text), number(&right.text)).to_string(),
+        unknown,
+    }
 }
 
 fn number(text: &str) -> i32 {
@@ -476,8 +523,10 @@ fn number(text: &str) -> i32 {
     };
     let digits: String = digits.chars().take_while(char::is_ascii_digit).collect();
     #[allow(clippy::cast_possible_truncation)] // as glibc's atoi: strtol, cut to an int
-    let number =
-        (sign * digits.parse::<i64>().unwrap_or(if digits.is_empty() { 0 } else { i64::MAX })) as i32;
+    let number = (sign
+        * digits
+            .parse::<i64>()
+            .unwrap_or(if digits.is_empty() { 0 } else { i64::MAX })) as i32;
     number
 }
 

@@ -1,6 +1,8 @@
-//! Unit files as systemd.syntax(7) describes them: pure, but for the looking in [`of_host`] and [`of_file`].
+//! Unit files as systemd.syntax(7) describes them: pure, but for the looking in [`of_host`] and
+//! [`of_file`].
 //!
-//! A reader of our own: the crates for it either need systemd's libraries or do not know quotes and drop-ins.
+//! A reader of our own: the crates for it either need systemd's libraries or do not know quotes and
+//! drop-ins.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -54,11 +56,19 @@ pub(super) fn read(text: &str) -> Vec<Assignment> {
             continue;
         }
         whole.push_str(trimmed);
-        if let Some(name) = whole.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        if let Some(name) = whole
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
             name.clone_into(&mut section);
         } else if let Some((key, value)) = whole.split_once('=') {
             let (key, value) = (key.trim().to_owned(), value.trim().to_owned());
-            lines.push(Assignment { line: first, section: section.clone(), key, value });
+            lines.push(Assignment {
+                line: first,
+                section: section.clone(),
+                key,
+                value,
+            });
         }
     }
     lines
@@ -91,10 +101,15 @@ pub(super) fn words(value: &str) -> Vec<String> {
 }
 
 impl Unit {
-    /// The values of a list such as `ExecStart=` or `BindPaths=`: an empty one takes those before it away.
+    /// The values of a list such as `ExecStart=` or `BindPaths=`: an empty one takes those before
+    /// it away.
     pub fn list(&self, section: &str, key: &str) -> Vec<&Assignment> {
         let mut values = vec![];
-        for line in self.lines.iter().filter(|line| line.section == section && line.key == key) {
+        for line in self
+            .lines
+            .iter()
+            .filter(|line| line.section == section && line.key == key)
+        {
             if line.value.is_empty() {
                 values.clear();
             } else {
@@ -109,39 +124,59 @@ impl Unit {
         self.list(section, key).pop()
     }
 
-    /// The command lines that start it, as words, with the variables that the unit itself sets put in.
+    /// The command lines that start it, as words, with the variables that the unit itself sets put
+    /// in.
     pub fn commands(&self) -> Vec<Vec<String>> {
         let environment = self.environment();
         let command = |line: &&Assignment| {
             let line = line.value.trim_start_matches(['-', '@', ':', '+', '!']);
-            words(line).iter().flat_map(|word| put_in(word, &environment)).collect()
+            words(line)
+                .iter()
+                .flat_map(|word| put_in(word, &environment))
+                .collect()
         };
-        self.list("Service", "ExecStart").iter().map(command).collect()
+        self.list("Service", "ExecStart")
+            .iter()
+            .map(command)
+            .collect()
     }
 
     /// What `Environment=` and the files of `EnvironmentFile=` set.
     pub fn environment(&self) -> BTreeMap<String, String> {
-        let set = self.list("Service", "Environment").into_iter().flat_map(|line| words(&line.value));
+        let set = self
+            .list("Service", "Environment")
+            .into_iter()
+            .flat_map(|line| words(&line.value));
         let mut variables: Vec<String> = set.collect();
         for line in self.list("Service", "EnvironmentFile") {
             let file = line.value.trim_start_matches('-');
             let text = super::text(Path::new(file)).unwrap_or_default();
             let text = String::from_utf8_lossy(&text).into_owned();
-            let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
+            let lines = text
+                .lines()
+                .map(str::trim)
+                .filter(|line| !line.starts_with(['#', ';']));
             variables.extend(lines.filter_map(|line| {
                 let (name, value) = line.split_once('=')?;
                 Some(format!("{}={}", name.trim(), words(value).join(" ")))
             }));
         }
-        let pairs = variables.iter().filter_map(|variable| variable.split_once('='));
-        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+        let pairs = variables
+            .iter()
+            .filter_map(|variable| variable.split_once('='));
+        pairs
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
     }
 }
 
 /// `$NAME` alone becomes the words of its value, `${NAME}` its value.
 fn put_in(word: &str, environment: &BTreeMap<String, String>) -> Vec<String> {
     let value = |name: &str| environment.get(name).cloned().unwrap_or_default();
-    if let Some(name) = word.strip_prefix('$').filter(|name| !name.starts_with(['{', '$'])) {
+    if let Some(name) = word
+        .strip_prefix('$')
+        .filter(|name| !name.starts_with(['{', '$']))
+    {
         return words(&value(name));
     }
     let mut text = word.to_owned();
@@ -151,7 +186,8 @@ fn put_in(word: &str, environment: &BTreeMap<String, String>) -> Vec<String> {
     vec![text]
 }
 
-/// The services of this host whose text has `word`, with their drop-ins; a template is called `name@.service`.
+/// The services of this host whose text has `word`, with their drop-ins; a template is called
+/// `name@.service`.
 pub(super) fn of_host(word: &str) -> Vec<Unit> {
     let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
     for directory in DIRECTORIES {
@@ -165,22 +201,39 @@ pub(super) fn of_host(word: &str) -> Vec<Unit> {
         }
     }
     let unit = |(name, file): (String, PathBuf)| {
-        let texts: Vec<_> =
-            [file].into_iter().chain(drop_ins(&name)).map(|file| super::text(&file)).collect();
-        let texts: Vec<_> =
-            texts.into_iter().flatten().map(|text| String::from_utf8_lossy(&text).into_owned()).collect();
+        let texts: Vec<_> = [file]
+            .into_iter()
+            .chain(drop_ins(&name))
+            .map(|file| super::text(&file))
+            .collect();
+        let texts: Vec<_> = texts
+            .into_iter()
+            .flatten()
+            .map(|text| String::from_utf8_lossy(&text).into_owned())
+            .collect();
         let found = texts.iter().any(|text| text.contains(word));
-        found.then(|| Unit { name, lines: texts.iter().flat_map(|text| read(text)).collect() })
+        found.then(|| Unit {
+            name,
+            lines: texts.iter().flat_map(|text| read(text)).collect(),
+        })
     };
     files.into_iter().filter_map(unit).collect()
 }
 
 /// The unit of a file, with its drop-ins.
 pub(super) fn of_file(file: &Path, text: &str) -> Unit {
-    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let more = drop_ins(&name).into_iter().filter_map(|file| super::text(&file).ok());
-    let lines =
-        read(text).into_iter().chain(more.flat_map(|text| read(&String::from_utf8_lossy(&text)))).collect();
+    let name = file
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let more = drop_ins(&name)
+        .into_iter()
+        .filter_map(|file| super::text(&file).ok());
+    let lines = read(text)
+        .into_iter()
+        .chain(more.flat_map(|text| read(&String::from_utf8_lossy(&text))))
+        .collect();
     Unit { name, lines }
 }
 
@@ -190,8 +243,14 @@ fn drop_ins(name: &str) -> Vec<PathBuf> {
     for directory in DIRECTORIES {
         let place = Path::new(directory).join(format!("{name}.d"));
         for entry in fs::read_dir(place).into_iter().flatten().flatten() {
-            if entry.path().extension().is_some_and(|extension| extension == "conf") {
-                files.entry(entry.file_name()).or_insert_with(|| entry.path());
+            if entry
+                .path()
+                .extension()
+                .is_some_and(|extension| extension == "conf")
+            {
+                files
+                    .entry(entry.file_name())
+                    .or_insert_with(|| entry.path());
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Walking a tree and collecting every mistake with the way that leads to it.
 //!
-//! Knows YAML's types and how mistakes are worded, but no key of the grammar: those are in `grammar`.
+//! Knows YAML's types and how mistakes are worded, but no key of the grammar: those are in
+//! `grammar`.
 
 use super::diagnostic::{Fault, Note, quoted};
 use super::locate::Part;
@@ -21,14 +22,23 @@ enum Step<'a> {
 }
 
 impl<'a> At<'a> {
-    pub(super) const TOP: At<'static> = At { parent: None, step: Step::Top };
+    pub(super) const TOP: At<'static> = At {
+        parent: None,
+        step: Step::Top,
+    };
 
     pub(super) fn key(&'a self, name: &'a str, nth: usize) -> At<'a> {
-        At { parent: Some(self), step: Step::Key { name, nth } }
+        At {
+            parent: Some(self),
+            step: Step::Key { name, nth },
+        }
     }
 
     pub(super) fn item(&'a self, nth: usize) -> At<'a> {
-        At { parent: Some(self), step: Step::Item(nth) }
+        At {
+            parent: Some(self),
+            step: Step::Item(nth),
+        }
     }
 
     /// `mounts[3].target`
@@ -82,12 +92,29 @@ impl Checker {
         self.note(at, Part::Key, message, label, help);
     }
 
-    fn note(&mut self, at: &At<'_>, part: Part, message: String, label: String, help: Option<String>) {
-        let note = Note { key: at.path(), message, label, help };
-        self.faults.push(Fault { steps: at.steps(), part, note });
+    fn note(
+        &mut self,
+        at: &At<'_>,
+        part: Part,
+        message: String,
+        label: String,
+        help: Option<String>,
+    ) {
+        let note = Note {
+            key: at.path(),
+            message,
+            label,
+            help,
+        };
+        self.faults.push(Fault {
+            steps: at.steps(),
+            part,
+            note,
+        });
     }
 
-    /// The pairs of a mapping whose keys are among `known`; the others, and second ones, are mistakes.
+    /// The pairs of a mapping whose keys are among `known`; the others, and second ones, are
+    /// mistakes.
     pub(super) fn fields<'n>(
         &mut self,
         at: &At<'_>,
@@ -99,7 +126,12 @@ impl Checker {
             let Node::Text(key) = key else {
                 let shown = scalar_text(key).unwrap_or_else(|| "?".to_owned());
                 let label = format!("expected one of {}, found {}", listed(known), found(key));
-                self.key_fault(&at.key(&shown, nth), "a key is a word".to_owned(), label, None);
+                self.key_fault(
+                    &at.key(&shown, nth),
+                    "a key is a word".to_owned(),
+                    label,
+                    None,
+                );
                 continue;
             };
             let Some(name) = known.iter().find(|name| *name == key) else {
@@ -109,7 +141,12 @@ impl Checker {
             if fields.iter().any(|field| field.name == *name) {
                 let label = "the second of this name".to_owned();
                 let help = "put both into one".to_owned();
-                self.key_fault(&at.key(name, nth), "the key stands here twice".to_owned(), label, Some(help));
+                self.key_fault(
+                    &at.key(name, nth),
+                    "the key stands here twice".to_owned(),
+                    label,
+                    Some(help),
+                );
                 continue;
             }
             fields.push(Field { name, nth, value });
@@ -119,7 +156,12 @@ impl Checker {
 
     fn unknown_key(&mut self, at: &At<'_>, key: &str, known: &[&'static str]) {
         let label = format!("expected one of {}", listed(known));
-        self.key_fault(at, format!("unknown key {}", quoted(key)), label, did_you_mean(key, known));
+        self.key_fault(
+            at,
+            format!("unknown key {}", quoted(key)),
+            label,
+            did_you_mean(key, known),
+        );
     }
 
     /// The items of a list.
@@ -138,7 +180,12 @@ impl Checker {
     }
 
     /// A text that is not empty.
-    pub(super) fn text<'n>(&mut self, at: &At<'_>, node: &'n Node, expected: &str) -> Option<&'n str> {
+    pub(super) fn text<'n>(
+        &mut self,
+        at: &At<'_>,
+        node: &'n Node,
+        expected: &str,
+    ) -> Option<&'n str> {
         if let Node::Text(text) = node {
             if text.is_empty() {
                 self.fault(at, "it is empty", format!("expected {expected}"), None);
@@ -150,7 +197,12 @@ impl Checker {
             Node::Null => "if the name is `null`, quote it: \"null\"".to_owned(),
             _ => format!("if this is the name, quote it: \"{text}\""),
         });
-        self.fault(at, "this is not a text", format!("expected {expected}, found {}", found(node)), help);
+        self.fault(
+            at,
+            "this is not a text",
+            format!("expected {expected}, found {}", found(node)),
+            help,
+        );
         None
     }
 
@@ -220,5 +272,9 @@ pub(super) fn did_you_mean(word: &str, known: &[&str]) -> Option<String> {
 
 /// `` `a`, `b`, `c` ``
 pub(super) fn listed(names: &[&str]) -> String {
-    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    names
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }

@@ -62,7 +62,9 @@ impl Diagnostic {
 
     /// Line and column, both from 1, the column in characters; `None`: the file as a whole.
     pub fn position(&self) -> Option<(usize, usize)> {
-        self.excerpt.as_ref().map(|excerpt| (excerpt.line, excerpt.column))
+        self.excerpt
+            .as_ref()
+            .map(|excerpt| (excerpt.line, excerpt.column))
     }
 
     /// The key's path, such as `mounts[3].target`; empty for the file as a whole.
@@ -84,11 +86,19 @@ impl Diagnostic {
     }
 
     pub(super) fn whole_file(file: &SourceFile, note: Note) -> Self {
-        Self { file: file.clone(), excerpt: None, note }
+        Self {
+            file: file.clone(),
+            excerpt: None,
+            note,
+        }
     }
 
     pub(super) fn at(file: &SourceFile, text: &str, offset: usize, note: Note) -> Self {
-        Self { file: file.clone(), excerpt: Some(Excerpt::at(text, offset)), note }
+        Self {
+            file: file.clone(),
+            excerpt: Some(Excerpt::at(text, offset)),
+            note,
+        }
     }
 
     fn render(&self, renderer: &Renderer) -> String {
@@ -96,8 +106,12 @@ impl Diagnostic {
         let mut group = Group::with_title(Level::ERROR.primary_title(self.message()));
         match &self.excerpt {
             Some(excerpt) => {
-                let mark = AnnotationKind::Primary.span(excerpt.span.clone()).label(self.note.label.as_str());
-                let snippet = Snippet::source(&*excerpt.text).line_start(excerpt.line).path(file);
+                let mark = AnnotationKind::Primary
+                    .span(excerpt.span.clone())
+                    .label(self.note.label.as_str());
+                let snippet = Snippet::source(&*excerpt.text)
+                    .line_start(excerpt.line)
+                    .path(file);
                 group = group.element(snippet.annotation(mark));
             }
             None => {
@@ -117,12 +131,22 @@ impl Excerpt {
     fn at(text: &str, offset: usize) -> Self {
         let (line, column) = locate::line_and_column(text, offset);
         let start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
-        let end = text[offset..].find('\n').map_or(text.len(), |newline| offset + newline);
-        let cut = text[offset..end].char_indices().nth(MAX_LINE).map_or(end, |(after, _)| offset + after);
+        let end = text[offset..]
+            .find('\n')
+            .map_or(text.len(), |newline| offset + newline);
+        let cut = text[offset..end]
+            .char_indices()
+            .nth(MAX_LINE)
+            .map_or(end, |(after, _)| offset + after);
         let shown = text[start..cut].trim_end().trim_start_matches('\u{feff}');
         let from = (offset - start).min(shown.len());
         let length = token_length(&shown[from..]);
-        Self { line, column, text: shown.into(), span: from..from + length }
+        Self {
+            line,
+            column,
+            text: shown.into(),
+            span: from..from + length,
+        }
     }
 }
 
@@ -134,7 +158,11 @@ fn token_length(line: &str) -> usize {
         return end + 2;
     }
     let stops = [" #", ", ", ": ", "]", "}"];
-    let end = stops.iter().filter_map(|stop| line.find(stop)).min().unwrap_or(line.len());
+    let end = stops
+        .iter()
+        .filter_map(|stop| line.find(stop))
+        .min()
+        .unwrap_or(line.len());
     let token = line[..end].trim_end();
     match token.strip_suffix(':').unwrap_or(token).len() {
         0 => line.chars().next().map_or(0, char::len_utf8),
@@ -151,7 +179,10 @@ pub struct Diagnostics {
 
 impl Diagnostics {
     pub(super) fn one(diagnostic: Diagnostic) -> Self {
-        Self { list: vec![diagnostic], more: 0 }
+        Self {
+            list: vec![diagnostic],
+            more: 0,
+        }
     }
 
     /// Finds where each fault stands. Too many are cut off before that costs time.
@@ -173,7 +204,9 @@ impl Diagnostics {
     }
 
     pub(super) fn append(&mut self, mut other: Self) {
-        other.list.retain(|diagnostic| !self.list.contains(diagnostic));
+        other
+            .list
+            .retain(|diagnostic| !self.list.contains(diagnostic));
         self.list.append(&mut other.list);
         self.more += other.more;
     }
@@ -191,16 +224,31 @@ impl Diagnostics {
     /// The errors within one line: `3:1: unknown key: expected …`.
     pub fn brief(&self) -> String {
         let one = |diagnostic: &Diagnostic| {
-            let place = diagnostic.position().map(|(line, column)| format!("{line}:{column}: "));
-            format!("{}{}: {}", place.unwrap_or_default(), diagnostic.message(), diagnostic.note.label)
+            let place = diagnostic
+                .position()
+                .map(|(line, column)| format!("{line}:{column}: "));
+            format!(
+                "{}{}: {}",
+                place.unwrap_or_default(),
+                diagnostic.message(),
+                diagnostic.note.label
+            )
         };
         self.list.iter().map(one).collect::<Vec<_>>().join("; ")
     }
 
     /// The errors with excerpts, as text of several lines without a newline at the end.
     pub fn render(&self, colour: bool) -> String {
-        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
-        let mut texts: Vec<_> = self.list.iter().map(|diagnostic| diagnostic.render(&renderer)).collect();
+        let renderer = if colour {
+            Renderer::styled()
+        } else {
+            Renderer::plain()
+        };
+        let mut texts: Vec<_> = self
+            .list
+            .iter()
+            .map(|diagnostic| diagnostic.render(&renderer))
+            .collect();
         if self.more > 0 {
             texts.push(format!("and {} more", self.more));
         }

@@ -1,7 +1,8 @@
 //! Adding items to a manifest's text, of which every other byte stays as it is.
 //!
-//! The text is not written anew from its tree, which would lose comments, order and style. The places are found in the
-//! text, and what came out is read again: if it does not mean the old manifest and the additions, there is no result.
+//! The text is not written anew from its tree, which would lose comments, order and style. The
+//! places are found in the text, and what came out is read again: if it does not mean the old
+//! manifest and the additions, there is no result.
 
 use std::fmt;
 
@@ -59,17 +60,29 @@ pub fn add(text: &str, additions: &[Addition]) -> Result<String, CannotAdd> {
     }
     let mut out = text.to_owned();
     for key in SITE_KEYS {
-        let items: Vec<_> = new.iter().filter(|addition| addition.key == key).copied().collect();
+        let items: Vec<_> = new
+            .iter()
+            .filter(|addition| addition.key == key)
+            .copied()
+            .collect();
         if !items.is_empty() {
             out = add_to(&out, key, &items)?;
         }
     }
-    if is_sum(&before, &meanings, &draft(&out)?) { Ok(out) } else { Err(CannotAdd) }
+    if is_sum(&before, &meanings, &draft(&out)?) {
+        Ok(out)
+    } else {
+        Err(CannotAdd)
+    }
 }
 
 fn draft(text: &str) -> Result<Draft, CannotAdd> {
     let read = source::read(text, Kind::Site);
-    if read.refused.is_some() || !read.faults.is_empty() { Err(CannotAdd) } else { Ok(read.draft) }
+    if read.refused.is_some() || !read.faults.is_empty() {
+        Err(CannotAdd)
+    } else {
+        Ok(read.draft)
+    }
 }
 
 /// What one item asks for.
@@ -82,7 +95,13 @@ enum Meaning {
 fn meaning(addition: &Addition) -> Result<Meaning, CannotAdd> {
     let mut draft = draft(&format!("root: /x\n{addition}\n"))?;
     let line = draft.lines.pop().map(|line| Meaning::Line(line.request));
-    line.or_else(|| draft.presets.pop().map(|preset| Meaning::Preset(preset.name))).ok_or(CannotAdd)
+    line.or_else(|| {
+        draft
+            .presets
+            .pop()
+            .map(|preset| Meaning::Preset(preset.name))
+    })
+    .ok_or(CannotAdd)
 }
 
 impl Meaning {
@@ -97,12 +116,24 @@ impl Meaning {
 /// Whether `after` is `before` and `added`, nothing else, with the order of `before`.
 fn is_sum(before: &Draft, added: &[Meaning], after: &Draft) -> bool {
     let meanings = |draft: &Draft| {
-        let presets = draft.presets.iter().map(|preset| Meaning::Preset(preset.name.clone()));
-        presets.chain(draft.lines.iter().map(|line| Meaning::Line(line.request.clone()))).collect::<Vec<_>>()
+        let presets = draft
+            .presets
+            .iter()
+            .map(|preset| Meaning::Preset(preset.name.clone()));
+        presets
+            .chain(
+                draft
+                    .lines
+                    .iter()
+                    .map(|line| Meaning::Line(line.request.clone())),
+            )
+            .collect::<Vec<_>>()
     };
     let mut rest = meanings(after);
     for meaning in added {
-        let Some(nth) = rest.iter().rposition(|found| found == meaning) else { return false };
+        let Some(nth) = rest.iter().rposition(|found| found == meaning) else {
+            return false;
+        };
         rest.remove(nth);
     }
     rest == meanings(before) && before.root == after.root && before.services == after.services
@@ -122,10 +153,19 @@ fn add_to(text: &str, key: &'static str, items: &[&Addition]) -> Result<String, 
 /// After the last item of a list with a line for each.
 fn add_below(text: &str, key: &'static str, items: &[&Addition]) -> Result<String, CannotAdd> {
     let body = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let Ok(Node::Map(pairs)) = node::read(body) else { return Err(CannotAdd) };
-    let list = pairs.iter().find(|(name, _)| *name == Node::Text(key.to_owned()));
-    let Some((_, Node::List(list))) = list else { return Err(CannotAdd) };
-    let steps = [Step::Named(key), Step::Nth(list.len().checked_sub(1).ok_or(CannotAdd)?)];
+    let Ok(Node::Map(pairs)) = node::read(body) else {
+        return Err(CannotAdd);
+    };
+    let list = pairs
+        .iter()
+        .find(|(name, _)| *name == Node::Text(key.to_owned()));
+    let Some((_, Node::List(list))) = list else {
+        return Err(CannotAdd);
+    };
+    let steps = [
+        Step::Named(key),
+        Step::Nth(list.len().checked_sub(1).ok_or(CannotAdd)?),
+    ];
     let at = locate::offset(text, &steps, Part::Value).ok_or(CannotAdd)?;
     let line = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
     let prefix = &text[line..at];
@@ -134,12 +174,18 @@ fn add_below(text: &str, key: &'static str, items: &[&Addition]) -> Result<Strin
         return Err(CannotAdd);
     }
     let end = end_of_item(text, line, indent);
-    let lines = items.iter().flat_map(|item| [newline(text), prefix, &item.item(false)].map(str::to_owned));
-    Ok([text[..end].to_owned()].into_iter().chain(lines).chain([text[end..].to_owned()]).collect())
+    let lines = items
+        .iter()
+        .flat_map(|item| [newline(text), prefix, &item.item(false)].map(str::to_owned));
+    Ok([text[..end].to_owned()]
+        .into_iter()
+        .chain(lines)
+        .chain([text[end..].to_owned()])
+        .collect())
 }
 
-/// The end of the last line that belongs to the item beginning in the line at `start`: those that follow belong to it
-/// as long as they stand further right than its dash.
+/// The end of the last line that belongs to the item beginning in the line at `start`: those that
+/// follow belong to it as long as they stand further right than its dash.
 fn end_of_item(text: &str, start: usize, indent: usize) -> usize {
     let (mut at, mut end) = (start, start);
     for (nth, line) in text[start..].split_inclusive('\n').enumerate() {
@@ -162,8 +208,16 @@ fn add_key(text: &str, key: &str, items: &[&Addition]) -> Result<String, CannotA
     let top = locate::offset(text, &[], Part::Value).ok_or(CannotAdd)?;
     if text[top..].starts_with('{') {
         let quoted = is_quoted_after(text, top);
-        let list = items.iter().map(|item| item.item(quoted)).collect::<Vec<_>>().join(", ");
-        let key = if quoted { format!("\"{key}\"") } else { key.to_owned() };
+        let list = items
+            .iter()
+            .map(|item| item.item(quoted))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let key = if quoted {
+            format!("\"{key}\"")
+        } else {
+            key.to_owned()
+        };
         return add_in_brackets(text, top, [format!("{key}: [{list}]")]);
     }
     let first = locate::offset(text, &[Step::Named("root")], Part::Key).ok_or(CannotAdd)?;
@@ -175,10 +229,19 @@ fn add_key(text: &str, key: &str, items: &[&Addition]) -> Result<String, CannotA
     let newline = newline(text);
     let start = if text.ends_with('\n') { "" } else { newline };
     let lines = if key == "mounts" {
-        let lines = items.iter().map(|item| format!("{indent}  - {}{newline}", item.item(false)));
-        format!("{indent}{key}:{newline}{}", lines.collect::<Vec<_>>().concat())
+        let lines = items
+            .iter()
+            .map(|item| format!("{indent}  - {}{newline}", item.item(false)));
+        format!(
+            "{indent}{key}:{newline}{}",
+            lines.collect::<Vec<_>>().concat()
+        )
     } else {
-        let list = items.iter().map(|item| item.item(false)).collect::<Vec<_>>().join(", ");
+        let list = items
+            .iter()
+            .map(|item| item.item(false))
+            .collect::<Vec<_>>()
+            .join(", ");
         format!("{indent}{key}: [{list}]{newline}")
     };
     Ok(format!("{text}{start}{lines}"))
@@ -203,7 +266,10 @@ fn add_in_brackets(
 /// Where the last thing before the bracket that closes the one at `at` ends.
 fn last_in_brackets(text: &str, at: usize) -> Option<usize> {
     let (mut depth, mut last, mut before) = (0_usize, at, ' ');
-    let mut chars = text[at..].char_indices().map(|(offset, c)| (at + offset, c)).peekable();
+    let mut chars = text[at..]
+        .char_indices()
+        .map(|(offset, c)| (at + offset, c))
+        .peekable();
     while let Some((offset, c)) = chars.next() {
         let begins = before.is_whitespace() || "[{,:".contains(before);
         before = c;

@@ -8,12 +8,40 @@ use super::path::{HostPath, JailPath};
 use super::types::{Access, MountRequest, Pattern, Request, Wanted};
 use super::words::{self, BadWord};
 
-pub(super) const SITE_KEYS: [&str; 10] =
-    ["root", "presets", "devices", "etc", "programs", "libraries", "users", "nss", "mounts", "services"];
-pub(super) const PRESET_KEYS: [&str; 9] =
-    ["description", "presets", "devices", "etc", "programs", "libraries", "users", "nss", "mounts"];
-pub(super) const MOUNT_KEYS: [&str; 9] =
-    ["source", "any_of", "target", "access", "recursive", "optional", "executable", "devices", "setuid"];
+pub(super) const SITE_KEYS: [&str; 10] = [
+    "root",
+    "presets",
+    "devices",
+    "etc",
+    "programs",
+    "libraries",
+    "users",
+    "nss",
+    "mounts",
+    "services",
+];
+pub(super) const PRESET_KEYS: [&str; 9] = [
+    "description",
+    "presets",
+    "devices",
+    "etc",
+    "programs",
+    "libraries",
+    "users",
+    "nss",
+    "mounts",
+];
+pub(super) const MOUNT_KEYS: [&str; 9] = [
+    "source",
+    "any_of",
+    "target",
+    "access",
+    "recursive",
+    "optional",
+    "executable",
+    "devices",
+    "setuid",
+];
 pub(super) const NAME_KEYS: [&str; 3] = ["name", "any_of", "optional"];
 pub(super) const PATH_KEYS: [&str; 3] = ["path", "any_of", "optional"];
 
@@ -56,7 +84,11 @@ pub(super) struct Line {
 
 /// Checks a whole tree. `text` is what it was read from.
 pub(super) fn draft(tree: &Node, text: &str, kind: Kind, checker: &mut Checker) -> Draft {
-    let mut file = File { text, checker, draft: Draft::default() };
+    let mut file = File {
+        text,
+        checker,
+        draft: Draft::default(),
+    };
     match tree {
         Node::Map(pairs) => file.top(pairs, kind),
         Node::Null => {
@@ -72,9 +104,12 @@ pub(super) fn draft(tree: &Node, text: &str, kind: Kind, checker: &mut Checker) 
             );
         }
         other => {
-            let label =
-                format!("expected keys and values such as `root: /srv/www/site1`, found {}", found(other));
-            file.checker.fault(&At::TOP, "the file is not a mapping", label, None);
+            let label = format!(
+                "expected keys and values such as `root: /srv/www/site1`, found {}",
+                found(other)
+            );
+            file.checker
+                .fault(&At::TOP, "the file is not a mapping", label, None);
         }
     }
     file.draft
@@ -99,7 +134,10 @@ impl<'t, 'c> File<'t, 'c> {
         for field in &fields {
             self.section(&At::TOP.key(field.name, field.nth), field);
         }
-        if !pairs.iter().any(|(key, _)| *key == Node::Text(required.to_owned())) {
+        if !pairs
+            .iter()
+            .any(|(key, _)| *key == Node::Text(required.to_owned()))
+        {
             let help = match kind {
                 Kind::Site => "add `root: /the/directory`, the jail's directory on the host",
                 Kind::Preset => "add `description: what it is for`",
@@ -121,35 +159,89 @@ impl<'t, 'c> File<'t, 'c> {
             "presets" => self.presets(at, value),
             "services" => self.services(at, value),
             "nss" => self.databases(at, value),
-            "devices" => self.items(at, value, "device names", &NAME_KEYS, Self::device, Request::Device),
-            "etc" => self.items(at, value, "names under /etc", &NAME_KEYS, Self::etc, Request::Etc),
-            "users" => self.items(at, value, "login names", &NAME_KEYS, Self::login, Request::User),
-            "programs" => self.items(at, value, "paths", &PATH_KEYS, Self::pattern, Request::Program),
-            "libraries" => self.items(at, value, "paths", &PATH_KEYS, Self::pattern, Request::Library),
+            "devices" => self.items(
+                at,
+                value,
+                "device names",
+                &NAME_KEYS,
+                Self::device,
+                Request::Device,
+            ),
+            "etc" => self.items(
+                at,
+                value,
+                "names under /etc",
+                &NAME_KEYS,
+                Self::etc,
+                Request::Etc,
+            ),
+            "users" => self.items(
+                at,
+                value,
+                "login names",
+                &NAME_KEYS,
+                Self::login,
+                Request::User,
+            ),
+            "programs" => self.items(
+                at,
+                value,
+                "paths",
+                &PATH_KEYS,
+                Self::pattern,
+                Request::Program,
+            ),
+            "libraries" => self.items(
+                at,
+                value,
+                "paths",
+                &PATH_KEYS,
+                Self::pattern,
+                Request::Library,
+            ),
             "mounts" => self.mounts(at, value),
             other => unreachable!("`fields` gave the key {other}, which is not in the grammar"),
         }
     }
 
     fn root(&mut self, at: &At<'_>, node: &Node) -> Option<HostPath> {
-        let text = self.checker.text(at, node, "an absolute path such as `/srv/www/site1`")?;
+        let text = self
+            .checker
+            .text(at, node, "an absolute path such as `/srv/www/site1`")?;
         self.path(at, text, HostPath::new(text))
     }
 
     fn description(&mut self, at: &At<'_>, node: &Node) -> Option<String> {
-        let text = self.checker.text(at, node, "one line that says what the preset is for")?.trim();
+        let text = self
+            .checker
+            .text(at, node, "one line that says what the preset is for")?
+            .trim();
         if text.is_empty() || text.contains(['\n', '\r', '\0']) {
-            self.checker.fault(at, "a description is one line", "expected one line of text", None);
+            self.checker.fault(
+                at,
+                "a description is one line",
+                "expected one line of text",
+                None,
+            );
             return None;
         }
         Some(text.to_owned())
     }
 
     fn presets(&mut self, at: &At<'_>, node: &Node) {
-        for (nth, item) in self.checker.list(at, node, "preset names").iter().enumerate() {
+        for (nth, item) in self
+            .checker
+            .list(at, node, "preset names")
+            .iter()
+            .enumerate()
+        {
             let at = at.item(nth);
             if let Some(name) = self.checker.text(&at, item, "a preset's name") {
-                let include = Include { name: name.to_owned(), steps: at.steps(), key: at.path() };
+                let include = Include {
+                    name: name.to_owned(),
+                    steps: at.steps(),
+                    key: at.path(),
+                };
                 self.draft.presets.push(include);
             }
         }
@@ -157,18 +249,32 @@ impl<'t, 'c> File<'t, 'c> {
 
     fn services(&mut self, at: &At<'_>, node: &Node) {
         for (nth, item) in self.checker.list(at, node, "unit names").iter().enumerate() {
-            let unit =
-                self.word(&at.item(nth), item, "a unit's name such as `php8.2-fpm.service`", words::unit);
+            let unit = self.word(
+                &at.item(nth),
+                item,
+                "a unit's name such as `php8.2-fpm.service`",
+                words::unit,
+            );
             self.draft.services.extend(unit);
         }
     }
 
     fn databases(&mut self, at: &At<'_>, node: &Node) {
-        for (nth, item) in self.checker.list(at, node, "databases of nsswitch.conf").iter().enumerate() {
+        for (nth, item) in self
+            .checker
+            .list(at, node, "databases of nsswitch.conf")
+            .iter()
+            .enumerate()
+        {
             let at = at.item(nth);
-            if let Some(name) = self.word(&at, item, "a database such as `hosts`", words::database) {
+            if let Some(name) = self.word(&at, item, "a database such as `hosts`", words::database)
+            {
                 let (key, text) = (at.path(), name.clone());
-                self.draft.lines.push(Line { request: Request::NameService(name), key, text });
+                self.draft.lines.push(Line {
+                    request: Request::NameService(name),
+                    key,
+                    text,
+                });
             }
         }
     }
@@ -189,11 +295,18 @@ impl<'t, 'c> File<'t, 'c> {
                     let fields = self.checker.fields(&at, pairs, keys);
                     self.wanted(&at, &fields, keys[0], word)
                 }
-                _ => word(self, &at, item).map(|one| Wanted { any_of: vec![one], optional: false }),
+                _ => word(self, &at, item).map(|one| Wanted {
+                    any_of: vec![one],
+                    optional: false,
+                }),
             };
             if let Some(wanted) = wanted {
                 let (key, text) = (at.path(), one_line(&wanted));
-                self.draft.lines.push(Line { request: request(wanted), key, text });
+                self.draft.lines.push(Line {
+                    request: request(wanted),
+                    key,
+                    text,
+                });
             }
         }
     }
@@ -208,12 +321,16 @@ impl<'t, 'c> File<'t, 'c> {
     ) -> Option<Wanted<T>> {
         let get = |name| fields.iter().find(|field| field.name == name);
         let optional = match get("optional") {
-            Some(field) => self.checker.flag(&at.key(field.name, field.nth), field.value),
+            Some(field) => self
+                .checker
+                .flag(&at.key(field.name, field.nth), field.value),
             None => Some(false),
         };
         let any_of = match (get(name), get("any_of")) {
             (Some(one), None) => word(self, &at.key(name, one.nth), one.value).map(|one| vec![one]),
-            (None, Some(several)) => self.alternatives(&at.key("any_of", several.nth), several.value, word),
+            (None, Some(several)) => {
+                self.alternatives(&at.key("any_of", several.nth), several.value, word)
+            }
             (Some(_), Some(second)) => {
                 let at = at.key("any_of", second.nth);
                 self.checker.fault(
@@ -226,21 +343,38 @@ impl<'t, 'c> File<'t, 'c> {
             }
             (None, None) => {
                 let label = format!("expected `{name}` or `any_of` in this item");
-                self.checker.fault(at, format!("the item has no `{name}`"), label, None);
+                self.checker
+                    .fault(at, format!("the item has no `{name}`"), label, None);
                 None
             }
         };
-        Some(Wanted { any_of: any_of?, optional: optional? })
+        Some(Wanted {
+            any_of: any_of?,
+            optional: optional?,
+        })
     }
 
-    fn alternatives<T>(&mut self, at: &At<'_>, node: &Node, word: Word<'t, 'c, T>) -> Option<Vec<T>> {
+    fn alternatives<T>(
+        &mut self,
+        at: &At<'_>,
+        node: &Node,
+        word: Word<'t, 'c, T>,
+    ) -> Option<Vec<T>> {
         let before = self.checker.faults.len();
         let items = self.checker.list(at, node, "alternatives");
-        let words: Vec<_> =
-            items.iter().enumerate().filter_map(|(nth, item)| word(self, &at.item(nth), item)).collect();
+        let words: Vec<_> = items
+            .iter()
+            .enumerate()
+            .filter_map(|(nth, item)| word(self, &at.item(nth), item))
+            .collect();
         let sound = self.checker.faults.len() == before;
         if words.is_empty() && sound {
-            self.checker.fault(at, "there is no alternative in it", "expected at least one", None);
+            self.checker.fault(
+                at,
+                "there is no alternative in it",
+                "expected at least one",
+                None,
+            );
         }
         (sound && !words.is_empty()).then_some(words)
     }
@@ -250,16 +384,23 @@ impl<'t, 'c> File<'t, 'c> {
             let at = at.item(nth);
             let request = match item {
                 Node::Map(pairs) => self.mount(&at, pairs),
-                _ => self
-                    .pattern(&at, item)
-                    .map(|one| plain_mount(Wanted { any_of: vec![one], optional: false })),
+                _ => self.pattern(&at, item).map(|one| {
+                    plain_mount(Wanted {
+                        any_of: vec![one],
+                        optional: false,
+                    })
+                }),
             };
             let Some(request) = request else { continue };
             if self.covers_the_root(&at, &request) {
                 continue;
             }
             let (key, text) = (at.path(), one_line(&request.sources));
-            self.draft.lines.push(Line { request: Request::Mount(request), key, text });
+            self.draft.lines.push(Line {
+                request: Request::Mount(request),
+                key,
+                text,
+            });
         }
     }
 
@@ -267,13 +408,18 @@ impl<'t, 'c> File<'t, 'c> {
         let before = self.checker.faults.len();
         let fields = self.checker.fields(at, pairs, &MOUNT_KEYS);
         let sources = self.wanted(at, &fields, "source", Self::pattern);
-        let mut request = plain_mount(sources.unwrap_or(Wanted { any_of: Vec::new(), optional: false }));
+        let mut request = plain_mount(sources.unwrap_or(Wanted {
+            any_of: Vec::new(),
+            optional: false,
+        }));
         for field in &fields {
             let at = at.key(field.name, field.nth);
             match field.name {
                 "target" => request.target = self.target(&at, field.value, &request.sources),
                 "access" => request.access = self.access(&at, field.value).unwrap_or_default(),
-                "recursive" => request.recursive = self.checker.flag(&at, field.value).unwrap_or_default(),
+                "recursive" => {
+                    request.recursive = self.checker.flag(&at, field.value).unwrap_or_default()
+                }
                 "executable" => request.executable = self.checker.flag(&at, field.value),
                 "devices" => request.devices = self.checker.flag(&at, field.value),
                 "setuid" => request.setuid = self.checker.flag(&at, field.value),
@@ -284,12 +430,18 @@ impl<'t, 'c> File<'t, 'c> {
     }
 
     fn target(&mut self, at: &At<'_>, node: &Node, sources: &Wanted<Pattern>) -> Option<JailPath> {
-        let text = self.checker.text(at, node, "an absolute path inside the jail")?;
+        let text = self
+            .checker
+            .text(at, node, "an absolute path inside the jail")?;
         let target = self.path(at, text, JailPath::new(text))?;
         if let Some(glob) = sources.any_of.iter().find(|source| source.is_glob()) {
-            let label = format!("the source {} may match more than one file", quoted(&glob.to_string()));
+            let label = format!(
+                "the source {} may match more than one file",
+                quoted(&glob.to_string())
+            );
             let help = "mount the directory that holds the files".to_owned();
-            self.checker.fault(at, "a pattern has no single target", label, Some(help));
+            self.checker
+                .fault(at, "a pattern has no single target", label, Some(help));
         }
         Some(target)
     }
@@ -323,8 +475,12 @@ impl<'t, 'c> File<'t, 'c> {
                     "rw" => Some("write `read-write`".to_owned()),
                     _ => did_you_mean(text, &["read-only", "read-write"]),
                 };
-                let label = format!("expected `read-only` or `read-write`, found {}", quoted(text));
-                self.checker.fault(at, "there is no such access", label, help);
+                let label = format!(
+                    "expected `read-only` or `read-write`, found {}",
+                    quoted(text)
+                );
+                self.checker
+                    .fault(at, "there is no such access", label, help);
                 None
             }
         }
@@ -334,7 +490,12 @@ impl<'t, 'c> File<'t, 'c> {
         if *node == Node::Null && self.reads_null(at) {
             return Some("null".to_owned());
         }
-        self.word(at, node, "a name under /dev such as `urandom`", words::device)
+        self.word(
+            at,
+            node,
+            "a name under /dev such as `urandom`",
+            words::device,
+        )
     }
 
     /// Whether the text has the word `null` there, and not `~` or nothing.
@@ -371,12 +532,15 @@ impl<'t, 'c> File<'t, 'c> {
     }
 
     fn pattern(&mut self, at: &At<'_>, node: &Node) -> Option<Pattern> {
-        let text = self.checker.text(at, node, "an absolute path such as `/usr/share/fonts`")?;
+        let text = self
+            .checker
+            .text(at, node, "an absolute path such as `/usr/share/fonts`")?;
         let pattern = Pattern::new(self.path(at, text, HostPath::new(text))?);
         if pattern.is_glob()
             && let Err(error) = glob::Pattern::new(text)
         {
-            self.checker.fault(at, "this pattern cannot match", error.msg, None);
+            self.checker
+                .fault(at, "this pattern cannot match", error.msg, None);
             return None;
         }
         Some(pattern)
@@ -417,5 +581,10 @@ fn plain_mount(sources: Wanted<Pattern>) -> MountRequest {
 
 /// The item on one line: its name, or its alternatives.
 fn one_line<T: ToString>(wanted: &Wanted<T>) -> String {
-    wanted.any_of.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ")
+    wanted
+        .any_of
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(" | ")
 }

@@ -1,11 +1,14 @@
 //! Where a key or value stands in a text.
 //!
-//! The YAML reader gives no positions with its values, but it puts the current one into an error. So the text
-//! is read a second time, only when a position is wanted, by a visitor that walks to the place and fails there.
+//! The YAML reader gives no positions with its values, but it puts the current one into an error.
+//! So the text is read a second time, only when a position is wanted, by a visitor that walks to
+//! the place and fails there.
 
 use std::fmt;
 
-use serde::de::{self, DeserializeSeed, Deserializer, EnumAccess, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    self, DeserializeSeed, Deserializer, EnumAccess, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 
 /// One step from a list or mapping to what is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +31,13 @@ pub(super) fn offset(text: &str, steps: &[Step<'_>], part: Part) -> Option<usize
     let body = text.strip_prefix('\u{feff}').unwrap_or(text);
     let document = serde_yaml::Deserializer::from_str(body).next()?;
     let found = std::cell::Cell::new(false);
-    let error = Finder { steps, part, found: &found }.deserialize(document).err()?;
+    let error = Finder {
+        steps,
+        part,
+        found: &found,
+    }
+    .deserialize(document)
+    .err()?;
     let location = error.location().filter(|_| found.get())?;
     Some(text.len() - body.len() + byte_offset(body, location.index()))
 }
@@ -36,18 +45,27 @@ pub(super) fn offset(text: &str, steps: &[Step<'_>], part: Part) -> Option<usize
 /// The reader's index, which counts bytes, as an offset at which `text` can be cut.
 pub(super) fn byte_offset(text: &str, index: usize) -> usize {
     let index = index.min(text.len());
-    (0..=index).rev().find(|offset| text.is_char_boundary(*offset)).unwrap_or(0)
+    (0..=index)
+        .rev()
+        .find(|offset| text.is_char_boundary(*offset))
+        .unwrap_or(0)
 }
 
-/// The line and column, both from 1, the column in characters, of a byte offset on a character's boundary.
+/// The line and column, both from 1, the column in characters, of a byte offset on a character's
+/// boundary.
 pub(super) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     let before = &text[..offset];
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let column = before[line_start..].trim_start_matches('\u{feff}').chars().count() + 1;
+    let column = before[line_start..]
+        .trim_start_matches('\u{feff}')
+        .chars()
+        .count()
+        + 1;
     (before.matches('\n').count() + 1, column)
 }
 
-/// The line and column, both from 1, of the value that `key` leads to: `mounts[3].target`, `etc[2]`, `root`.
+/// The line and column, both from 1, of the value that `key` leads to: `mounts[3].target`,
+/// `etc[2]`, `root`.
 ///
 /// `None` if the text is no YAML or has nothing there. Columns count characters.
 pub fn position(text: &str, key: &str) -> Option<(usize, usize)> {
@@ -155,7 +173,10 @@ impl<'de> Visitor<'de> for Finder<'_> {
                 return Err(self.stop());
             }
         }
-        items.next_element_seed(Finder { steps: rest, ..self })?;
+        items.next_element_seed(Finder {
+            steps: rest,
+            ..self
+        })?;
         Err(self.stop())
     }
 
@@ -163,10 +184,18 @@ impl<'de> Visitor<'de> for Finder<'_> {
         let Some((step, rest)) = self.steps.split_first() else {
             return Err(self.stop());
         };
-        let inner = Finder { steps: rest, ..self };
+        let inner = Finder {
+            steps: rest,
+            ..self
+        };
         let stop_at_key = rest.is_empty() && self.part == Part::Key;
         let mut nth = 0;
-        while let Some(here) = pairs.next_key_seed(KeyFinder { inner, step: *step, nth, stop_at_key })? {
+        while let Some(here) = pairs.next_key_seed(KeyFinder {
+            inner,
+            step: *step,
+            nth,
+            stop_at_key,
+        })? {
             if here {
                 pairs.next_value_seed(inner)?;
             } else {
@@ -194,7 +223,9 @@ impl<'de> DeserializeSeed<'de> for KeyFinder<'_> {
             Step::Nth(nth) if nth == self.nth && self.stop_at_key => {
                 self.inner.deserialize(deserializer).map(|()| true)
             }
-            Step::Nth(nth) => deserializer.deserialize_ignored_any(IgnoredAny).map(|_| nth == self.nth),
+            Step::Nth(nth) => deserializer
+                .deserialize_ignored_any(IgnoredAny)
+                .map(|_| nth == self.nth),
             Step::Named(_) => deserializer.deserialize_any(self),
         }
     }
@@ -209,7 +240,11 @@ impl Visitor<'_> for KeyFinder<'_> {
 
     fn visit_str<E: de::Error>(self, key: &str) -> Result<bool, E> {
         let here = self.step == Step::Named(key);
-        if here && self.stop_at_key { Err(self.inner.stop()) } else { Ok(here) }
+        if here && self.stop_at_key {
+            Err(self.inner.stop())
+        } else {
+            Ok(here)
+        }
     }
 }
 
@@ -219,10 +254,18 @@ mod tests {
 
     #[test]
     fn letters_of_several_bytes_move_nothing() {
-        for before in ["root: /s # ü€𝄞", "root: \"/ü€𝄞\"", "# ü\r\nroot: /ü", "\u{feff}root: /ü"]
-        {
+        for before in [
+            "root: /s # ü€𝄞",
+            "root: \"/ü€𝄞\"",
+            "# ü\r\nroot: /ü",
+            "\u{feff}root: /ü",
+        ] {
             let line = before.lines().count() + 1;
-            assert_eq!(position(&format!("{before}\netc: [ü, b]"), "etc[1]"), Some((line, 10)), "{before}");
+            assert_eq!(
+                position(&format!("{before}\netc: [ü, b]"), "etc[1]"),
+                Some((line, 10)),
+                "{before}"
+            );
         }
     }
 }

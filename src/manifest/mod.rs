@@ -1,7 +1,7 @@
 //! YAML text → validated [`Manifest`]; presets and their merging.
 //!
-//! In: the text of a site's file and of the presets. Out: a [`Manifest`], or every error of the file at
-//! once. Pure: nothing here reads a file, the clock or the environment.
+//! In: the text of a site's file and of the presets. Out: a [`Manifest`], or every error of the
+//! file at once. Pure: nothing here reads a file, the clock or the environment.
 
 mod check;
 mod diagnostic;
@@ -23,4 +23,6 @@ pub use path::{BadPath, HostPath, JailPath, SiteName};
 pub use presets::Presets;
 pub use schema::{preset_schema, site_schema};
 pub use source::{MAX_BYTES, decode, parse, root_of};
-pub use types::{Access, Entry, Manifest, MountRequest, Origin, Pattern, Request, SourceFile, Wanted};
+pub use types::{
+    Access, Entry, Manifest, MountRequest, Origin, Pattern, Request, SourceFile, Wanted,
+};

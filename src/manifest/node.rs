@@ -1,8 +1,8 @@
 //! YAML text → [`Node`], a plain tree that keeps what validation needs.
 //!
-//! In: the text of one file. Out: its tree, or the one [`Refused`] that made reading stop. Mappings are lists
-//! of pairs, so that duplicate keys are seen, and null, truth values and numbers stay apart from text.
-//! The cost is bounded before and while reading, whatever the text is.
+//! In: the text of one file. Out: its tree, or the one [`Refused`] that made reading stop. Mappings
+//! are lists of pairs, so that duplicate keys are seen, and null, truth values and numbers stay
+//! apart from text. The cost is bounded before and while reading, whatever the text is.
 
 use std::cell::Cell;
 use std::fmt;
@@ -49,10 +49,19 @@ pub(super) fn read(text: &str) -> Result<Node, Refused> {
         return Err(too_large(text.len()));
     }
     if let Some(at) = brackets_too_deep(text) {
-        return Err(Refused { at: Some(at), ..too_deep() });
+        return Err(Refused {
+            at: Some(at),
+            ..too_deep()
+        });
     }
-    let limits = Limits { left: Cell::new(MAX_COST), hit: Cell::new(None) };
-    let reader = Reader { limits: &limits, depth: 0 };
+    let limits = Limits {
+        left: Cell::new(MAX_COST),
+        hit: Cell::new(None),
+    };
+    let reader = Reader {
+        limits: &limits,
+        depth: 0,
+    };
     reader
         .deserialize(serde_yaml::Deserializer::from_str(text))
         .map_err(|error| refusal(text, &limits, &error))
@@ -87,8 +96,8 @@ fn too_costly() -> Refused {
 
 /// The byte where `[` and `{` nest deeper than a manifest in any style could.
 ///
-/// libyaml's scanner takes time quadratic in the open brackets before serde sees the first event. Brackets in
-/// quotes and comments count too, which is why the bound is far above [`MAX_DEPTH`].
+/// libyaml's scanner takes time quadratic in the open brackets before serde sees the first event.
+/// Brackets in quotes and comments count too, which is why the bound is far above [`MAX_DEPTH`].
 fn brackets_too_deep(text: &str) -> Option<usize> {
     const MAX_OPEN: usize = 1000;
     let mut open = 0_usize;
@@ -132,7 +141,9 @@ fn more_than_one_document(text: &str) -> Refused {
     let second = serde_yaml::Deserializer::from_str(text).nth(1);
     let error = second.and_then(|document| Stop.deserialize(document).err());
     Refused {
-        at: error.and_then(|error| error.location()).map(|location| location.index()),
+        at: error
+            .and_then(|error| error.location())
+            .map(|location| location.index()),
         message: "the file has more than one YAML document",
         label: "a second document begins before this".to_owned(),
         help: Some("write one file for each site, and no `---` between its lines"),
@@ -155,13 +166,18 @@ fn without_position(message: &str) -> String {
         return message.to_owned();
     };
     let rest = after.trim_start_matches(|c: char| c.is_ascii_digit());
-    let rest = rest.strip_prefix(" column ").unwrap_or(rest).trim_start_matches(|c: char| c.is_ascii_digit());
+    let rest = rest
+        .strip_prefix(" column ")
+        .unwrap_or(rest)
+        .trim_start_matches(|c: char| c.is_ascii_digit());
     format!("{before}{rest}")
 }
 
 fn yaml_help(message: &str) -> Option<&'static str> {
     if message.contains("cannot start any token") {
-        return Some("indent with spaces, and put a text that begins with such a character in quotes");
+        return Some(
+            "indent with spaces, and put a text that begins with such a character in quotes",
+        );
     }
     if message.contains("mapping values are not allowed") {
         return Some("check the indentation, and put a text that contains `: ` in quotes");
@@ -204,7 +220,10 @@ impl Reader<'_> {
         if self.depth == MAX_DEPTH {
             return Err(self.refuse(too_deep));
         }
-        Ok(Self { depth: self.depth + 1, ..self })
+        Ok(Self {
+            depth: self.depth + 1,
+            ..self
+        })
     }
 
     fn leaf<E: de::Error>(self, node: Node) -> Result<Node, E> {

@@ -28,7 +28,9 @@ pub enum BadPath {
     #[error("it is longer than the kernel allows")]
     TooLong,
     /// A site's name that could not be a file's name, an fstab comment or a unit instance.
-    #[error("a site's name has letters, digits, `.`, `_`, `-` and `@`, and begins with a letter or digit")]
+    #[error(
+        "a site's name has letters, digits, `.`, `_`, `-` and `@`, and begins with a letter or digit"
+    )]
     SiteName,
 }
 
@@ -111,7 +113,8 @@ macro_rules! absolute_path {
         }
 
         impl $name {
-            /// Validates and normalises `path`: absolute, no `..`, no NUL, within the kernel's lengths.
+            /// Validates and normalises `path`: absolute, no `..`, no NUL, within the kernel's
+            /// lengths.
             pub fn new(path: impl AsRef<Path>) -> Result<Self, BadPath> {
                 normal(path.as_ref()).map(Self)
             }
@@ -156,7 +159,8 @@ macro_rules! absolute_path {
                 self.0.as_os_str().as_bytes()
             }
 
-            /// `self` with one more component or a relative path of such; refuses what [`Self::new`] refuses.
+            /// `self` with one more component or a relative path of such; refuses what
+            /// [`Self::new`] refuses.
             pub fn join(&self, name: impl AsRef<Path>) -> Result<Self, BadPath> {
                 if name.as_ref().is_absolute() {
                     return Err(BadPath::NotAbsolute);
@@ -207,15 +211,15 @@ absolute_path! {
 impl HostPath {
     /// Where `path` of the jail rooted at `self` is on the host. The one place that joins the two.
     ///
-    /// For showing and comparing; what mounts and writes opens [`JailPath::relative`] beneath the root's
-    /// file descriptor instead, so that no link can lead it elsewhere.
+    /// For showing and comparing; what mounts and writes opens [`JailPath::relative`] beneath the
+    /// root's file descriptor instead, so that no link can lead it elsewhere.
     #[must_use]
     pub fn inside(&self, path: &JailPath) -> HostPath {
         HostPath(self.0.join(path.relative()))
     }
 
-    /// Where the host's `path`, as the kernel gave it, is inside a jail whose root is this: the inverse of
-    /// [`inside`](Self::inside); `None` where it is not below.
+    /// Where the host's `path`, as the kernel gave it, is inside a jail whose root is this: the
+    /// inverse of [`inside`](Self::inside); `None` where it is not below.
     pub fn path_inside(&self, path: &Path) -> Option<JailPath> {
         let below = path.strip_prefix(&self.0).ok()?;
         Some(JailPath::normal(Path::new("/").join(below)))
@@ -223,8 +227,8 @@ impl HostPath {
 }
 
 impl JailPath {
-    /// A path that is known to be absolute and normal, because the kernel gave it. It may be longer than a path that
-    /// the kernel takes.
+    /// A path that is known to be absolute and normal, because the kernel gave it. It may be longer
+    /// than a path that the kernel takes.
     pub(crate) fn normal(path: PathBuf) -> Self {
         debug_assert!(is_normal(path.as_os_str().as_bytes()));
         Self(path)
@@ -242,7 +246,8 @@ impl JailPath {
     pub fn ancestors(&self) -> Vec<JailPath> {
         let bytes = self.bytes();
         let ends = (1..bytes.len()).filter(|end| bytes[*end] == b'/');
-        ends.map(|end| Self(PathBuf::from(OsStr::from_bytes(&bytes[..end])))).collect()
+        ends.map(|end| Self(PathBuf::from(OsStr::from_bytes(&bytes[..end]))))
+            .collect()
     }
 
     /// The same path on the host: what `source:` alone means.
@@ -251,7 +256,8 @@ impl JailPath {
     }
 }
 
-/// How a path stands in JSON: plain text where it is UTF-8, else `{"bytes": [..]}`, so nothing is lost.
+/// How a path stands in JSON: plain text where it is UTF-8, else `{"bytes": [..]}`, so nothing is
+/// lost.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum PathText {
@@ -263,7 +269,9 @@ impl PathText {
     pub(crate) fn encoded(path: &Path) -> Self {
         match path.to_str() {
             Some(text) => Self::Text(text.to_owned()),
-            None => Self::Bytes { bytes: path.as_os_str().as_bytes().to_vec() },
+            None => Self::Bytes {
+                bytes: path.as_os_str().as_bytes().to_vec(),
+            },
         }
     }
 
@@ -281,7 +289,8 @@ impl PathText {
 pub struct SiteName(String);
 
 impl SiteName {
-    /// Validates `name`: 1 to 200 letters, digits, `.`, `_`, `-` or `@`, the first a letter or digit.
+    /// Validates `name`: 1 to 200 letters, digits, `.`, `_`, `-` or `@`, the first a letter or
+    /// digit.
     pub fn new(name: &str) -> Result<Self, BadPath> {
         let usable = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
         match name.chars().next() {
@@ -335,7 +344,10 @@ mod tests {
         assert_eq!(HostPath::new("etc"), Err(BadPath::NotAbsolute));
         assert_eq!(HostPath::new("/etc/../root"), Err(BadPath::ParentComponent));
         assert_eq!(HostPath::new("/a\0b"), Err(BadPath::Nul));
-        assert_eq!(HostPath::new(format!("/{}", "x".repeat(256))), Err(BadPath::TooLong));
+        assert_eq!(
+            HostPath::new(format!("/{}", "x".repeat(256))),
+            Err(BadPath::TooLong)
+        );
     }
 
     #[test]
@@ -345,8 +357,12 @@ mod tests {
         assert_eq!(JailPath::slash().relative(), Path::new("."));
         let root = HostPath::new("/srv/www/site1").unwrap();
         assert_eq!(root.inside(&path).to_string(), "/srv/www/site1/etc/hosts");
-        let names: Vec<_> =
-            JailPath::new("/a/b/c").unwrap().ancestors().iter().map(ToString::to_string).collect();
+        let names: Vec<_> = JailPath::new("/a/b/c")
+            .unwrap()
+            .ancestors()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(names, ["/a", "/a/b"]);
     }
 
@@ -359,13 +375,23 @@ mod tests {
 
     #[test]
     fn order_and_prefixes_are_those_of_whole_components() {
-        let texts = ["/", "/a", "/a/b", "/a.b", "/a b", "/ab", "/a/b/c", "/a\u{1}", "/b"];
+        let texts = [
+            "/", "/a", "/a/b", "/a.b", "/a b", "/ab", "/a/b/c", "/a\u{1}", "/b",
+        ];
         let paths = texts.map(|text| HostPath::new(text).unwrap());
         for a in &paths {
             for b in &paths {
                 assert_eq!(a.cmp(b), a.as_path().cmp(b.as_path()), "{a} {b}");
-                assert_eq!(a.starts_with(b), a.as_path().starts_with(b.as_path()), "{a} {b}");
-                assert_eq!(a.below(b), a.as_path().strip_prefix(b.as_path()).ok(), "{a} {b}");
+                assert_eq!(
+                    a.starts_with(b),
+                    a.as_path().starts_with(b.as_path()),
+                    "{a} {b}"
+                );
+                assert_eq!(
+                    a.below(b),
+                    a.as_path().strip_prefix(b.as_path()).ok(),
+                    "{a} {b}"
+                );
             }
         }
     }

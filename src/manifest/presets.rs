@@ -1,4 +1,5 @@
-//! Named parts of manifests: the built-in catalogue, what a site adds to it, and what includes what.
+//! Named parts of manifests: the built-in catalogue, what a site adds to it, and what includes
+//! what.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
@@ -66,11 +67,17 @@ struct Section {
 
 impl Preset {
     fn new(file: SourceFile, text: Cow<'static, str>) -> Self {
-        Self { file, text, parsed: OnceLock::new(), expanded: OnceLock::new() }
+        Self {
+            file,
+            text,
+            parsed: OnceLock::new(),
+            expanded: OnceLock::new(),
+        }
     }
 
     fn parsed(&self) -> &Read {
-        self.parsed.get_or_init(|| source::read(&self.text, Kind::Preset))
+        self.parsed
+            .get_or_init(|| source::read(&self.text, Kind::Preset))
     }
 }
 
@@ -81,19 +88,32 @@ impl Presets {
             let file = SourceFile::BuiltIn((*name).to_owned());
             ((*name).to_owned(), Preset::new(file, Cow::Borrowed(text)))
         };
-        Self { by_name: BUILT_IN.iter().map(preset).collect() }
+        Self {
+            by_name: BUILT_IN.iter().map(preset).collect(),
+        }
     }
 
-    /// Adds the preset `name`, or puts it in the place of one of that name. It is checked when it is used.
+    /// Adds the preset `name`, or puts it in the place of one of that name. It is checked when it
+    /// is used.
     pub fn add(&mut self, name: &str, file: SourceFile, text: String) {
-        self.by_name.insert(name.to_owned(), Preset::new(file, Cow::Owned(text)));
+        self.by_name
+            .insert(name.to_owned(), Preset::new(file, Cow::Owned(text)));
     }
 
-    /// As [`Presets::add`] of a file that could not be read, and why: that is a mistake where the preset is used.
+    /// As [`Presets::add`] of a file that could not be read, and why: that is a mistake where the
+    /// preset is used.
     pub fn add_unreadable(&mut self, name: &str, file: SourceFile, why: String) {
-        let refused = Refused { at: None, message: "the preset cannot be read", label: why, help: None };
+        let refused = Refused {
+            at: None,
+            message: "the preset cannot be read",
+            label: why,
+            help: None,
+        };
         let mut preset = Preset::new(file, Cow::Borrowed(""));
-        preset.parsed = OnceLock::from(Read { refused: Some(refused), ..Read::default() });
+        preset.parsed = OnceLock::from(Read {
+            refused: Some(refused),
+            ..Read::default()
+        });
         self.by_name.insert(name.to_owned(), preset);
     }
 
@@ -117,9 +137,15 @@ impl Presets {
         self.by_name.get(name).map(|preset| &*preset.text)
     }
 
-    /// The one line that says what the preset is for; `None`: there is no such preset, or it has mistakes.
+    /// The one line that says what the preset is for; `None`: there is no such preset, or it has
+    /// mistakes.
     pub fn description(&self, name: &str) -> Option<&str> {
-        self.by_name.get(name)?.parsed().draft.description.as_deref()
+        self.by_name
+            .get(name)?
+            .parsed()
+            .draft
+            .description
+            .as_deref()
     }
 
     /// The known name that `name` was probably meant to be.
@@ -133,15 +159,16 @@ impl Presets {
     pub fn entries(&self, name: &str) -> Option<Result<Vec<Arc<Entry>>, Diagnostics>> {
         let (name, preset) = self.by_name.get_key_value(name)?;
         let expanded = self.expanded(name, preset);
-        Some(
-            expanded
-                .clone()
-                .map(|sections| sections.into_iter().flat_map(|section| section.entries).collect()),
-        )
+        Some(expanded.clone().map(|sections| {
+            sections
+                .into_iter()
+                .flat_map(|section| section.entries)
+                .collect()
+        }))
     }
 
-    /// Adds what `includes` bring to `entries`. Mistakes of the includes themselves go to `faults`, those in
-    /// the presets come back.
+    /// Adds what `includes` bring to `entries`. Mistakes of the includes themselves go to `faults`,
+    /// those in the presets come back.
     pub(super) fn include(
         &self,
         includes: &[Include],
@@ -157,7 +184,9 @@ impl Presets {
             };
             match self.expanded(name, preset) {
                 Ok(sections) => {
-                    let new = sections.iter().filter(|section| seen.insert(section.preset.as_str()));
+                    let new = sections
+                        .iter()
+                        .filter(|section| seen.insert(section.preset.as_str()));
                     entries.extend(new.flat_map(|section| section.entries.iter().cloned()));
                 }
                 Err(diagnostics) => match &mut wrong {
@@ -169,10 +198,18 @@ impl Presets {
         wrong
     }
 
-    fn expanded<'p>(&self, name: &str, preset: &'p Preset) -> &'p Result<Vec<Section>, Diagnostics> {
+    fn expanded<'p>(
+        &self,
+        name: &str,
+        preset: &'p Preset,
+    ) -> &'p Result<Vec<Section>, Diagnostics> {
         preset.expanded.get_or_init(|| {
-            let mut expansion =
-                Expansion { presets: self, seen: HashSet::new(), sections: vec![], wrong: None };
+            let mut expansion = Expansion {
+                presets: self,
+                seen: HashSet::new(),
+                sections: vec![],
+                wrong: None,
+            };
             expansion.add(&mut vec![name.to_owned()], preset);
             match expansion.wrong {
                 None => Ok(expansion.sections),
@@ -185,7 +222,12 @@ impl Presets {
         let names: Vec<_> = self.names().collect();
         let help = did_you_mean(&include.name, &names)
             .unwrap_or_else(|| "`mountjail presets` lists those that there are".to_owned());
-        fault(include, format!("there is no preset {}", quoted(&include.name)), "unknown".to_owned(), help)
+        fault(
+            include,
+            format!("there is no preset {}", quoted(&include.name)),
+            "unknown".to_owned(),
+            help,
+        )
     }
 }
 
@@ -200,16 +242,28 @@ struct Expansion<'p> {
 impl Expansion<'_> {
     /// Adds the preset at the end of `chain`.
     fn add(&mut self, chain: &mut Vec<String>, preset: &Preset) {
-        let Some(name) = chain.last().filter(|name| self.seen.insert((*name).clone())).cloned() else {
+        let Some(name) = chain
+            .last()
+            .filter(|name| self.seen.insert((*name).clone()))
+            .cloned()
+        else {
             return;
         };
         let parsed = preset.parsed();
         let mut faults = parsed.faults.clone();
-        self.sections.push(Section { preset: name, entries: entries_of(&parsed.draft, &preset.file, chain) });
+        self.sections.push(Section {
+            preset: name,
+            entries: entries_of(&parsed.draft, &preset.file, chain),
+        });
         for include in &parsed.draft.presets {
             if let Some(cycle) = cycle(chain, &include.name) {
                 let help = "take one of the includes out".to_owned();
-                faults.push(fault(include, "presets include each other in a circle".to_owned(), cycle, help));
+                faults.push(fault(
+                    include,
+                    "presets include each other in a circle".to_owned(),
+                    cycle,
+                    help,
+                ));
                 continue;
             }
             match self.presets.by_name.get(&include.name) {
@@ -231,8 +285,17 @@ impl Expansion<'_> {
 }
 
 fn fault(include: &Include, message: String, label: String, help: String) -> Fault {
-    let note = Note { key: include.key.clone(), message, label, help: Some(help) };
-    Fault { steps: include.steps.clone(), part: Part::Value, note }
+    let note = Note {
+        key: include.key.clone(),
+        message,
+        label,
+        help: Some(help),
+    };
+    Fault {
+        steps: include.steps.clone(),
+        part: Part::Value,
+        note,
+    }
 }
 
 /// `a -> b -> a`, if `name` is already in the chain.
@@ -251,7 +314,10 @@ pub(super) fn entries_of(draft: &Draft, file: &SourceFile, presets: &[String]) -
             text: line.text.clone(),
             presets: presets.to_vec(),
         };
-        Arc::new(Entry { request: line.request.clone(), origin: Arc::new(origin) })
+        Arc::new(Entry {
+            request: line.request.clone(),
+            origin: Arc::new(origin),
+        })
     };
     draft.lines.iter().map(entry).collect()
 }

@@ -1,7 +1,8 @@
 //! The grammar as a JSON schema (draft 7, which editors know), with a sentence for each key.
 //!
-//! It accepts every file that [`parse`](super::parse) accepts; of what `parse` refuses it refuses what a schema
-//! can tell: wrong keys, types and forms of words, but not, say, a preset that does not exist.
+//! It accepts every file that [`parse`](super::parse) accepts; of what `parse` refuses it refuses
+//! what a schema can tell: wrong keys, types and forms of words, but not, say, a preset that does
+//! not exist.
 
 use serde_json::{Value, json};
 
@@ -18,8 +19,10 @@ pub fn preset_schema() -> Value {
 }
 
 fn document(title: &str, keys: &[&str], required: &str) -> Value {
-    let properties: serde_json::Map<_, _> =
-        keys.iter().map(|key| ((*key).to_owned(), section(key))).collect();
+    let properties: serde_json::Map<_, _> = keys
+        .iter()
+        .map(|key| ((*key).to_owned(), section(key)))
+        .collect();
     json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": title,
@@ -50,12 +53,18 @@ fn section(key: &str) -> Value {
             json!([["php-fpm", "mysql"]]),
         ),
         "devices" => with(
-            items(&NAME_KEYS, &json!({ "type": ["string", "null"], "minLength": 1, "pattern": "^[^/]" })),
+            items(
+                &NAME_KEYS,
+                &json!({ "type": ["string", "null"], "minLength": 1, "pattern": "^[^/]" }),
+            ),
             "Names under /dev. Mounted ro,nosuid,noexec; writing to /dev/null works all the same.",
             json!([["null", "urandom"]]),
         ),
         "etc" => with(
-            items(&NAME_KEYS, &json!({ "type": "string", "pattern": "^[^/*?][^*?]*$" })),
+            items(
+                &NAME_KEYS,
+                &json!({ "type": "string", "pattern": "^[^/*?][^*?]*$" }),
+            ),
             "Names under /etc, files or directories; links are followed.",
             json!([["hosts", "resolv.conf", "ssl/certs"]]),
         ),
@@ -89,7 +98,9 @@ fn section(key: &str) -> Value {
             json!([["/usr/share/fonts"]]),
         ),
         "services" => with(
-            list(&json!({ "type": "string", "pattern": r"^[A-Za-z0-9:._\\@-]+\.[a-z]+$", "maxLength": 255 })),
+            list(
+                &json!({ "type": "string", "pattern": r"^[A-Za-z0-9:._\\@-]+\.[a-z]+$", "maxLength": 255 }),
+            ),
             "systemd units that run inside: ordered after the mounts, reloaded by `mountjail up --restart`.",
             json!([["php8.2-fpm.service"]]),
         ),
@@ -131,7 +142,8 @@ fn mount() -> Value {
     one_of("source", &properties)
 }
 
-/// A list whose items are `word`, or mappings with `keys`: the word under the first, `any_of` and `optional`.
+/// A list whose items are `word`, or mappings with `keys`: the word under the first, `any_of` and
+/// `optional`.
 fn items(keys: &[&str; 3], word: &Value) -> Value {
     let properties = [
         (keys[0].to_owned(), word.clone()),

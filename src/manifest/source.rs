@@ -27,14 +27,22 @@ pub(super) fn read(text: &str, kind: Kind) -> Read {
         Ok(tree) => {
             let mut checker = Checker::default();
             let draft = grammar::draft(&tree, text, kind, &mut checker);
-            Read { draft, faults: checker.faults, refused: None }
+            Read {
+                draft,
+                faults: checker.faults,
+                refused: None,
+            }
         }
-        Err(refused) => Read { refused: Some(refused), ..Read::default() },
+        Err(refused) => Read {
+            refused: Some(refused),
+            ..Read::default()
+        },
     }
 }
 
 impl Read {
-    /// The mistakes with their places; `faults` are the file's own and what was found since. `None`: none.
+    /// The mistakes with their places; `faults` are the file's own and what was found since.
+    /// `None`: none.
     pub(super) fn diagnostics(
         &self,
         file: &SourceFile,
@@ -80,7 +88,8 @@ pub fn decode(file: &SourceFile, bytes: Vec<u8>) -> Result<String, Diagnostics> 
     })
 }
 
-/// Reads the manifest of `site` from `text`; `file` is where that is from. Presets are looked up in `presets`.
+/// Reads the manifest of `site` from `text`; `file` is where that is from. Presets are looked up in
+/// `presets`.
 ///
 /// Errors: every mistake in the file and in the presets that it includes.
 pub fn parse(
@@ -100,7 +109,13 @@ pub fn parse(
         (Some(_), None) => {}
     }
     match (wrong, read.draft.root) {
-        (None, Some(root)) => Ok(Manifest { site, file, root, entries, services: read.draft.services }),
+        (None, Some(root)) => Ok(Manifest {
+            site,
+            file,
+            root,
+            entries,
+            services: read.draft.services,
+        }),
         (Some(wrong), _) => Err(wrong),
         (None, None) => unreachable!("a file without a root has a fault that says so"),
     }
@@ -114,11 +129,18 @@ pub fn root_of(text: &str) -> Option<HostPath> {
     read(text, Kind::Site).draft.root
 }
 
-/// The root of a file that begins as most do, without reading the rest: a run looks at all sites' roots.
+/// The root of a file that begins as most do, without reading the rest: a run looks at all sites'
+/// roots.
 fn root_in_first_line(text: &str) -> Option<HostPath> {
-    let mut lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let mut lines = text
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
     let value = lines.next()?.strip_prefix("root: ")?.trim();
-    let next_is_a_key = lines.next().is_none_or(|line| line.starts_with(|c: char| c.is_ascii_lowercase()));
+    let next_is_a_key = lines
+        .next()
+        .is_none_or(|line| line.starts_with(|c: char| c.is_ascii_lowercase()));
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-@".contains(c);
-    (value.chars().all(plain) && next_is_a_key).then(|| HostPath::new(value).ok()).flatten()
+    (value.chars().all(plain) && next_is_a_key)
+        .then(|| HostPath::new(value).ok())
+        .flatten()
 }

@@ -15,8 +15,8 @@ pub struct Manifest {
     pub file: SourceFile,
     /// The jail's directory on the host, as written.
     pub root: HostPath,
-    /// What is asked for: the site's own lines first, then each preset's once, in the order of inclusion.
-    /// Shared, because a preset's entries are the same for every site that includes it.
+    /// What is asked for: the site's own lines first, then each preset's once, in the order of
+    /// inclusion. Shared, because a preset's entries are the same for every site that includes it.
     pub entries: Vec<Arc<Entry>>,
     /// systemd units that run inside.
     pub services: Vec<String>,
@@ -71,7 +71,9 @@ impl Pattern {
     pub fn new(path: HostPath) -> Self {
         let text = path.as_path().to_string_lossy();
         // glob(7): a bracket that is never closed is itself, as in /usr/bin/[.
-        let range = text.split_once('[').is_some_and(|(_, rest)| rest.contains(']'));
+        let range = text
+            .split_once('[')
+            .is_some_and(|(_, rest)| rest.contains(']'));
         let glob = range || text.contains(['*', '?']);
         Self { path, glob }
     }
@@ -149,12 +151,14 @@ pub struct Origin {
     pub key: String,
     /// The item as the user wrote it, on one line: `/usr/share/fonts`.
     pub text: String,
-    /// The presets that led here, outermost first: `["php-fpm", "dns"]`; empty for the site's own lines.
+    /// The presets that led here, outermost first: `["php-fpm", "dns"]`; empty for the site's own
+    /// lines.
     pub presets: Vec<String>,
 }
 
 impl fmt::Display for Origin {
-    /// `etc[2] (resolv.conf) of preset dns, included by php-fpm` or `/etc/mountjail/sites/a.yaml: etc[2] (hosts)`.
+    /// `etc[2] (resolv.conf) of preset dns, included by php-fpm` or `/etc/mountjail/sites/a.yaml:
+    /// etc[2] (hosts)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some((preset, including)) = self.presets.split_last() else {
             return write!(f, "{}: {} ({})", self.file, self.key, self.text);

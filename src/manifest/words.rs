@@ -1,4 +1,5 @@
-//! The names that stand in a manifest: devices, logins, units, databases of name services, files of `/etc`.
+//! The names that stand in a manifest: devices, logins, units, databases of name services, files of
+//! `/etc`.
 //!
 //! Each check takes the text and gives it back normal, or says what is wrong in a [`BadWord`].
 
@@ -14,11 +15,17 @@ pub(super) struct BadWord {
 
 impl BadWord {
     fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), help: None }
+        Self {
+            message: message.into(),
+            help: None,
+        }
     }
 
     fn help(self, help: impl Into<String>) -> Self {
-        Self { help: Some(help.into()), ..self }
+        Self {
+            help: Some(help.into()),
+            ..self
+        }
     }
 }
 
@@ -85,7 +92,8 @@ pub(super) fn device(name: &str) -> Result<String, BadWord> {
     let slip = |known: &&str| strsim::damerau_levenshtein(&name, known) == 1;
     match DEVICES.into_iter().find(slip) {
         Some(known) if word && !DEVICES.contains(&name.as_str()) => {
-            Err(BadWord::new(format!("there is no device `{name}`")).help(format!("did you mean `{known}`?")))
+            Err(BadWord::new(format!("there is no device `{name}`"))
+                .help(format!("did you mean `{known}`?")))
         }
         _ => Ok(name),
     }
@@ -95,8 +103,9 @@ pub(super) fn device(name: &str) -> Result<String, BadWord> {
 pub(super) fn etc(name: &str) -> Result<String, BadWord> {
     let name = below(name, "/etc")?;
     if name.contains(['*', '?']) {
-        return Err(BadWord::new("patterns are not allowed here")
-            .help(format!("name the files, or write `/etc/{name}` under `mounts`")));
+        return Err(BadWord::new("patterns are not allowed here").help(format!(
+            "name the files, or write `/etc/{name}` under `mounts`"
+        )));
     }
     Ok(name)
 }
@@ -105,7 +114,9 @@ pub(super) fn etc(name: &str) -> Result<String, BadWord> {
 fn below(name: &str, dir: &str) -> Result<String, BadWord> {
     if name.starts_with('/') {
         let base = HostPath::new(dir).expect("a constant absolute path");
-        let short = HostPath::new(name).ok().and_then(|path| path.below(&base).map(ToOwned::to_owned));
+        let short = HostPath::new(name)
+            .ok()
+            .and_then(|path| path.below(&base).map(ToOwned::to_owned));
         let bad = BadWord::new(format!("names here are relative to {dir}"));
         return Err(match short.filter(|short| !short.as_os_str().is_empty()) {
             Some(short) => bad.help(format!("write `{}`", short.display())),
@@ -115,7 +126,8 @@ fn below(name: &str, dir: &str) -> Result<String, BadWord> {
             None => bad.help("a path outside of it belongs under `mounts`"),
         });
     }
-    let path = HostPath::new(format!("{dir}/{name}")).map_err(|why| BadWord::new(why.to_string()))?;
+    let path =
+        HostPath::new(format!("{dir}/{name}")).map_err(|why| BadWord::new(why.to_string()))?;
     let normal = path.to_string().split_off(dir.len());
     match normal.trim_start_matches('/') {
         "" => Err(BadWord::new(format!("it names all of {dir}"))
@@ -124,13 +136,16 @@ fn below(name: &str, dir: &str) -> Result<String, BadWord> {
     }
 }
 
-/// A login name: what shadow's `useradd` takes with `--badname`, which hosting panels use (`site1.example`).
+/// A login name: what shadow's `useradd` takes with `--badname`, which hosting panels use
+/// (`site1.example`).
 pub(super) fn login(name: &str) -> Result<String, BadWord> {
     let usable = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
     let body = name.strip_suffix('$').unwrap_or(name);
     let first = body.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
     if name.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(BadWord::new("a login name is not a number").help("write the name, not the user's id"));
+        return Err(
+            BadWord::new("a login name is not a number").help("write the name, not the user's id")
+        );
     }
     if name.len() > 32 {
         return Err(BadWord::new("a login name has at most 32 characters"));
@@ -162,12 +177,19 @@ pub(super) fn unit(name: &str) -> Result<String, BadWord> {
         return Err(BadWord::new("a unit's name has at most 255 characters"));
     }
     if !name.chars().all(usable) {
-        return Err(BadWord::new("a unit's name has letters, digits and `:-_.\\@`"));
+        return Err(BadWord::new(
+            "a unit's name has letters, digits and `:-_.\\@`",
+        ));
     }
-    let Some((stem, suffix)) = name.rsplit_once('.').filter(|(_, suffix)| UNIT_TYPES.contains(suffix)) else {
+    let Some((stem, suffix)) = name
+        .rsplit_once('.')
+        .filter(|(_, suffix)| UNIT_TYPES.contains(suffix))
+    else {
         let bad = BadWord::new("a unit's name ends in its type");
         return Err(
-            match name.rsplit_once('.').and_then(|(stem, suffix)| Some((stem, nearest(suffix, UNIT_TYPES)?)))
+            match name
+                .rsplit_once('.')
+                .and_then(|(stem, suffix)| Some((stem, nearest(suffix, UNIT_TYPES)?)))
             {
                 Some((stem, suffix)) => bad.help(format!("did you mean `{stem}.{suffix}`?")),
                 None => bad.help(format!("write `{name}.service`")),
@@ -175,7 +197,9 @@ pub(super) fn unit(name: &str) -> Result<String, BadWord> {
         );
     };
     if stem.is_empty() || stem.starts_with('@') {
-        return Err(BadWord::new(format!("the name before `.{suffix}` is missing")));
+        return Err(BadWord::new(format!(
+            "the name before `.{suffix}` is missing"
+        )));
     }
     Ok(name.to_owned())
 }

@@ -17,7 +17,8 @@ use crate::{Error, Result};
 pub(super) struct Apart {
     /// What `statx(2)` says of it.
     stat: Stat,
-    /// The id that `/proc/self/mountinfo` has for its mount, where the kernel cannot be asked for that one.
+    /// The id that `/proc/self/mountinfo` has for its mount, where the kernel cannot be asked for
+    /// that one.
     id: Option<u64>,
 }
 
@@ -25,12 +26,16 @@ impl Apart {
     /// The directory `fd`, of which `stat` was found.
     pub(super) fn of(fd: &OwnedFd, stat: Stat) -> Self {
         let known = stat.mount_id.filter(|_| !stat.mount_id_is_unique);
-        let id =
-            if sys::probe::statmount() { known } else { known.or_else(|| sys::mount_id_in_table(fd).ok()) };
+        let id = if sys::probe::statmount() {
+            known
+        } else {
+            known.or_else(|| sys::mount_id_in_table(fd).ok())
+        };
         Self { stat, id }
     }
 
-    /// The mount that it is on, which is looked up in `table` where the kernel cannot be asked for it.
+    /// The mount that it is on, which is looked up in `table` where the kernel cannot be asked for
+    /// it.
     fn mount(&self, table: &Table) -> io::Result<MountInfo> {
         let gone = || io::Error::from_raw_os_error(libc::ENOENT);
         match (self.id, self.stat.mount_id) {
@@ -41,8 +46,8 @@ impl Apart {
     }
 }
 
-/// The mounts of those directories `apart` that are not on the one at the nearest target above. `table`: the whole one, if
-/// it was read already.
+/// The mounts of those directories `apart` that are not on the one at the nearest target above.
+/// `table`: the whole one, if it was read already.
 pub(super) fn holders(
     root: &HostPath,
     apart: BTreeMap<JailPath, Apart>,
@@ -52,7 +57,9 @@ pub(super) fn holders(
     let is_on_target = |path: &JailPath, apart: &Apart| {
         let mut target = path.ancestors().into_iter().chain([path.clone()]).rev();
         let stack = target.find_map(|path| observed.mounts.get(&path));
-        stack.and_then(|stack| stack.last()).is_some_and(|top| top.holds(&apart.stat))
+        stack
+            .and_then(|stack| stack.last())
+            .is_some_and(|top| top.holds(&apart.stat))
     };
     let mut apart = apart;
     apart.retain(|path, apart| !is_on_target(path, apart));
@@ -72,17 +79,30 @@ pub(super) fn holders(
             Error::failed(format!("cannot ask for the mount that {path} is on")).because(&error)
         })?;
         let own_volume = is_shown_nowhere_else(root, &path, &mount, table);
-        let holder = Holder { id: mount.id, unique_id: mount.unique_id, point: mount.point, own_volume };
+        let holder = Holder {
+            id: mount.id,
+            unique_id: mount.unique_id,
+            point: mount.point,
+            own_volume,
+        };
         Ok((path, holder))
     };
     apart.into_iter().map(holder).collect()
 }
 
-/// Whether no mount outside the root shows the directory `path`, which is on `mount`. A mount that shows it may be a peer of
-/// `mount`, and what is made in the directory is seen there in any case. What a process shows (FUSE) may come from anywhere.
-fn is_shown_nowhere_else(root: &HostPath, path: &JailPath, mount: &MountInfo, table: &Table) -> bool {
+/// Whether no mount outside the root shows the directory `path`, which is on `mount`. A mount that
+/// shows it may be a peer of `mount`, and what is made in the directory is seen there in any case.
+/// What a process shows (FUSE) may come from anywhere.
+fn is_shown_nowhere_else(
+    root: &HostPath,
+    path: &JailPath,
+    mount: &MountInfo,
+    table: &Table,
+) -> bool {
     let on_host = root.inside(path);
-    let Ok(below) = on_host.as_path().strip_prefix(&mount.point) else { return false };
+    let Ok(below) = on_host.as_path().strip_prefix(&mount.point) else {
+        return false;
+    };
     let directory = mount.root.join(below);
     let shows_it = |other: &MountInfo| {
         other.device == mount.device

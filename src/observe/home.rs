@@ -1,4 +1,5 @@
-//! Where the root that was recorded is now: it may have been moved or renamed while the site was up.
+//! Where the root that was recorded is now: it may have been moved or renamed while the site was
+//! up.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,17 +10,19 @@ use crate::manifest::{HostPath, JailPath};
 use crate::sys;
 
 impl Records {
-    /// Where the directory that the records tell of is now: where they say, if there is anything of ours; else where the
-    /// mounts are now that were made in it, or `manifest`, the root that the manifest names, if what mountjail made is
-    /// there. `None`: it is nowhere, such as on a disk that is not mounted now; or nothing is recorded.
+    /// Where the directory that the records tell of is now: where they say, if there is anything of
+    /// ours; else where the mounts are now that were made in it, or `manifest`, the root that the
+    /// manifest names, if what mountjail made is there. `None`: it is nowhere, such as on a disk
+    /// that is not mounted now; or nothing is recorded.
     pub fn home(&self, manifest: impl FnOnce() -> Option<HostPath>) -> Option<HostPath> {
         let recorded = self.root()?;
         if self.mounts().any(|mount| is_mounted_in(mount, recorded)) || self.made_in(recorded) {
             return Some(recorded.clone());
         }
         // Nobody moves a directory into itself: that is one of its own that was moved.
-        let moved =
-            |mount: &RecordedMount| root_by(mount).filter(|root| !root.as_path().starts_with(recorded));
+        let moved = |mount: &RecordedMount| {
+            root_by(mount).filter(|root| !root.as_path().starts_with(recorded))
+        };
         if let Some(root) = self.mounts().find_map(moved).filter(is_directory) {
             return Some(root);
         }
@@ -43,7 +46,8 @@ impl Records {
 
     /// Whether any recorded mount exists, wherever.
     pub fn is_mounted(&self) -> bool {
-        self.mounts().any(|mount| mount.unique_id.is_some_and(sys::mount_exists))
+        self.mounts()
+            .any(|mount| mount.unique_id.is_some_and(sys::mount_exists))
     }
 
     fn mounts(&self) -> impl Iterator<Item = &RecordedMount> {
@@ -59,7 +63,9 @@ impl Records {
 
 /// Where the recorded mount is now.
 fn point(mount: &RecordedMount) -> Option<PathBuf> {
-    sys::stat_mount(mount.unique_id?).ok().map(|mount| mount.point)
+    sys::stat_mount(mount.unique_id?)
+        .ok()
+        .map(|mount| mount.point)
 }
 
 fn is_mounted_in(mount: &RecordedMount, root: &HostPath) -> bool {
@@ -71,7 +77,9 @@ fn root_by(mount: &RecordedMount) -> Option<HostPath> {
     let point = point(mount)?;
     let target = mount.target.relative();
     let root = point.ancestors().nth(target.components().count())?;
-    (root.join(target) == point).then(|| HostPath::new(root).ok()).flatten()
+    (root.join(target) == point)
+        .then(|| HostPath::new(root).ok())
+        .flatten()
 }
 
 fn is_directory(path: &HostPath) -> bool {
@@ -80,7 +88,9 @@ fn is_directory(path: &HostPath) -> bool {
 
 /// Whether it is in the directory `root`. What is mounted there is not looked at.
 fn is_there(made: &Made, root: &HostPath) -> bool {
-    let (Some(file), Some(name)) = (made.file, made.path.file_name()) else { return false };
+    let (Some(file), Some(name)) = (made.file, made.path.file_name()) else {
+        return false;
+    };
     let parent = made.path.parent().unwrap_or_else(JailPath::slash);
     let directory = libc::O_PATH | libc::O_DIRECTORY;
     let look = || {
@@ -90,7 +100,10 @@ fn is_there(made: &Made, root: &HostPath) -> bool {
         if sys::mount_of(&parent, Path::new(name))?.is_root == Some(true) {
             return Err(io::Error::from_raw_os_error(libc::EXDEV));
         }
-        Ok(file.is(&Identity::of(&sys::stat_at(&parent, Path::new(name))?, device)))
+        Ok(file.is(&Identity::of(
+            &sys::stat_at(&parent, Path::new(name))?,
+            device,
+        )))
     };
     look().unwrap_or(false)
 }

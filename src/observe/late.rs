@@ -17,18 +17,23 @@ impl FileSystems {
     /// Reads `/etc/fstab`, whose `unescaped` undoes its octal codes; without it nothing is listed.
     pub fn read(unescaped: impl Fn(&[u8]) -> PathBuf) -> Self {
         let text = fs::read("/etc/fstab").unwrap_or_default();
-        Self { listed: listed(&text, unescaped) }
+        Self {
+            listed: listed(&text, unescaped),
+        }
     }
 
-    /// Whether a file system that holds `path` may be mounted after `local-fs.target`: by a line with `nofail`, `_netdev`,
-    /// `noauto` or an automount, by the network, or by a unit of `ordering` that is not before that target. What no unit
-    /// mounts, as a hand does, systemd cannot wait for.
+    /// Whether a file system that holds `path` may be mounted after `local-fs.target`: by a line
+    /// with `nofail`, `_netdev`, `noauto` or an automount, by the network, or by a unit of
+    /// `ordering` that is not before that target. What no unit mounts, as a hand does, systemd
+    /// cannot wait for.
     pub fn may_come_late(&self, path: &Path, ordering: &Ordering) -> bool {
         let above = path.ancestors().filter(|above| above.parent().is_some());
         let late = |point: &Path| match self.listed.get(point) {
             Some(waited_for) => !waited_for,
             None => mounts_of(point).first().is_some_and(|unit| {
-                ordering.knows(unit) && ordering.way(unit, "local-fs.target").is_none() && !is_systems(point)
+                ordering.knows(unit)
+                    && ordering.way(unit, "local-fs.target").is_none()
+                    && !is_systems(point)
             }),
         };
         above.into_iter().any(late)
@@ -37,20 +42,34 @@ impl FileSystems {
 
 /// Whether systemd mounts it before all else.
 fn is_systems(point: &Path) -> bool {
-    ["/dev", "/proc", "/run", "/sys"].iter().any(|early| point.starts_with(early))
+    ["/dev", "/proc", "/run", "/sys"]
+        .iter()
+        .any(|early| point.starts_with(early))
 }
 
 fn listed(text: &[u8], unescaped: impl Fn(&[u8]) -> PathBuf) -> BTreeMap<PathBuf, bool> {
-    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii_start().starts_with(b"#"));
+    let lines = text
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.trim_ascii_start().starts_with(b"#"));
     let entry = |line: &[u8]| {
-        let mut fields = line.split(|byte| b" \t".contains(byte)).filter(|field| !field.is_empty()).skip(1);
+        let mut fields = line
+            .split(|byte| b" \t".contains(byte))
+            .filter(|field| !field.is_empty())
+            .skip(1);
         let (point, kind) = (fields.next()?, fields.next()?);
         let options = String::from_utf8_lossy(fields.next().unwrap_or_default()).into_owned();
         let is_late = |option: &str| {
-            ["nofail", "_netdev", "noauto", "x-systemd.automount", "comment=systemd.automount"]
-                .contains(&option)
+            [
+                "nofail",
+                "_netdev",
+                "noauto",
+                "x-systemd.automount",
+                "comment=systemd.automount",
+            ]
+            .contains(&option)
         };
-        let late = options.split(',').any(is_late) || is_network_type(&String::from_utf8_lossy(kind));
+        let late =
+            options.split(',').any(is_late) || is_network_type(&String::from_utf8_lossy(kind));
         Some((unescaped(point), !late))
     };
     lines.filter_map(entry).collect()
@@ -64,10 +83,20 @@ mod tests {
     fn what_the_boot_does_not_wait_for_is_late() {
         let text = b"# /dev/x /comment ext4 nofail 0 0\n/dev/a / ext4 errors=remount-ro 0 1\n/dev/b /srv ext4 defaults 0 2\n\
             /dev/c\t/srv/late  xfs rw,nofail 0 0\nnas:/x /nfs nfs4 rw\n/dev/d /auto ext4 x-systemd.automount\n";
-        let listed = listed(text, |field| String::from_utf8_lossy(field).into_owned().into());
+        let listed = listed(text, |field| {
+            String::from_utf8_lossy(field).into_owned().into()
+        });
         let systems = FileSystems { listed };
         let late = |path: &str| systems.may_come_late(Path::new(path), &Ordering::default());
-        assert!(["/srv/late/a", "/srv/late", "/nfs/a/b", "/auto/a"].into_iter().all(late));
-        assert!(!["/srv/www", "/comment/a", "/elsewhere", "/"].into_iter().any(late));
+        assert!(
+            ["/srv/late/a", "/srv/late", "/nfs/a/b", "/auto/a"]
+                .into_iter()
+                .all(late)
+        );
+        assert!(
+            !["/srv/www", "/comment/a", "/elsewhere", "/"]
+                .into_iter()
+                .any(late)
+        );
     }
 }

@@ -29,10 +29,11 @@ const PATH_MAX: usize = libc::PATH_MAX as usize;
 
 /// How the site `desired` stands: at its targets, and at those that `records` tell of.
 ///
-/// With a table each target is looked up in it; without one the kernel is asked target by target, by
-/// statmount(2) (Linux 6.8), and mounts elsewhere below the root are not seen.
+/// With a table each target is looked up in it; without one the kernel is asked target by target,
+/// by statmount(2) (Linux 6.8), and mounts elsewhere below the root are not seen.
 ///
-/// Errors: the root, or something below it, cannot be looked at. A root that is not there has nothing in it.
+/// Errors: the root, or something below it, cannot be looked at. A root that is not there has
+/// nothing in it.
 pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Result<Observed> {
     let mut observed = only_of(&desired.root, records);
     observed.current_files = desired
@@ -48,7 +49,9 @@ pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Re
             return Ok(observed);
         }
         Err(error) => {
-            return Err(Error::failed(format!("cannot open the root {}", desired.root)).because(&error));
+            return Err(
+                Error::failed(format!("cannot open the root {}", desired.root)).because(&error),
+            );
         }
     };
     let mut site = Site::new(root, desired, &observed, table)?;
@@ -62,7 +65,11 @@ pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Re
 pub(super) fn find_strays(observed: &mut Observed) {
     let strays = strays(observed);
     observed.elsewhere.retain(|_, mounts| {
-        mounts.retain(|seen| strays.iter().all(|stray| Some(stray.unique_id) != seen.unique_id));
+        mounts.retain(|seen| {
+            strays
+                .iter()
+                .all(|stray| Some(stray.unique_id) != seen.unique_id)
+        });
         !mounts.is_empty()
     });
     observed.strays = strays;
@@ -77,12 +84,15 @@ pub(super) fn only_of(root: &HostPath, records: Records) -> Observed {
     }
 }
 
-/// The site as its records tell, with nothing looked at; `None` where they do not tell enough: a mount without an id that
-/// is never reused, with submounts, or in the midst of a swap.
+/// The site as its records tell, with nothing looked at; `None` where they do not tell enough: a
+/// mount without an id that is never reused, with submounts, or in the midst of a swap.
 pub fn as_recorded(records: &Records) -> Option<Observed> {
     let record = records.record.as_ref()?;
-    let mut observed =
-        Observed { record: records.record.clone(), kept: records.kept.clone(), ..Observed::default() };
+    let mut observed = Observed {
+        record: records.record.clone(),
+        kept: records.kept.clone(),
+        ..Observed::default()
+    };
     for mount in &record.mounts {
         let seen = SeenMount {
             id: 0,
@@ -98,7 +108,10 @@ pub fn as_recorded(records: &Records) -> Option<Observed> {
             return None;
         }
     }
-    let same_root = records.kept.as_ref().is_none_or(|kept| kept.root == record.root);
+    let same_root = records
+        .kept
+        .as_ref()
+        .is_none_or(|kept| kept.root == record.root);
     (same_root && !record.mounts.is_empty()).then_some(observed)
 }
 
@@ -109,7 +122,8 @@ struct Site<'a> {
     root_mount: Option<u64>,
     /// The device that it is on.
     root_device: u64,
-    /// Its mount's id in mountinfo, if that is not shared: nothing that is mounted on it is shared by itself.
+    /// Its mount's id in mountinfo, if that is not shared: nothing that is mounted on it is shared
+    /// by itself.
     private: Option<u64>,
     /// The mounts below the root, sorted by mount point; `None`: ask the kernel for each.
     table: Option<&'a [MountInfo]>,
@@ -128,10 +142,16 @@ impl<'a> Site<'a> {
         observed: &Observed,
         table: Option<&'a Table>,
     ) -> Result<Self> {
-        let failed =
-            |error| Error::failed(format!("cannot look at the root {}", desired.root)).because(&error);
+        let failed = |error| {
+            Error::failed(format!("cannot look at the root {}", desired.root)).because(&error)
+        };
         let stat = sys::stat_fd(&root).map_err(failed)?;
-        let kept = observed.kept.iter().flat_map(|kept| &kept.made).map(|made| made.path.clone()).collect();
+        let kept = observed
+            .kept
+            .iter()
+            .flat_map(|kept| &kept.made)
+            .map(|made| made.path.clone())
+            .collect();
         let recorded: BTreeSet<_> = observed
             .record
             .iter()
@@ -159,7 +179,9 @@ impl<'a> Site<'a> {
             if observed.mounts.contains_key(target) {
                 continue;
             }
-            let stat = self.stat(target).map_err(|error| self.cannot(target, &error))?;
+            let stat = self
+                .stat(target)
+                .map_err(|error| self.cannot(target, &error))?;
             let mounts = self.mounts(target, stat.as_ref())?;
             if mounts.is_empty() {
                 self.look_at(target, stat, &mut observed.paths)?;
@@ -168,7 +190,9 @@ impl<'a> Site<'a> {
             }
         }
         for link in &desired.links {
-            let stat = self.stat(&link.path).map_err(|error| self.cannot(&link.path, &error))?;
+            let stat = self
+                .stat(&link.path)
+                .map_err(|error| self.cannot(&link.path, &error))?;
             self.look_at(&link.path, stat, &mut observed.paths)?;
         }
         self.look_elsewhere(desired, observed).map_err(|error| {
@@ -188,10 +212,19 @@ impl<'a> Site<'a> {
                 self.list(table.below(self.path.as_path()), observed);
                 return Ok(());
             }
-            let recorded = recorded().filter(|mount| mount.recursive).map(|mount| &mount.target);
-            let desired = desired.mounts.iter().filter(|mount| mount.recursive).map(|mount| &mount.target);
+            let recorded = recorded()
+                .filter(|mount| mount.recursive)
+                .map(|mount| &mount.target);
+            let desired = desired
+                .mounts
+                .iter()
+                .filter(|mount| mount.recursive)
+                .map(|mount| &mount.target);
             for target in recorded.chain(desired).cloned().collect::<BTreeSet<_>>() {
-                let top = observed.mounts.get(&target).and_then(|mounts| mounts.last());
+                let top = observed
+                    .mounts
+                    .get(&target)
+                    .and_then(|mounts| mounts.last());
                 if let Some(id) = top.and_then(|top| top.unique_id) {
                     self.list(Table::inside(id)?.below(self.path.as_path()), observed);
                 }
@@ -210,7 +243,9 @@ impl<'a> Site<'a> {
         for mounts in mounts.chunk_by(|a, b| a.point == b.point) {
             let path = in_the_jail(self.path, &mounts[0].point);
             if !observed.mounts.contains_key(&path) {
-                observed.elsewhere.insert(path, table::stack(mounts).into_iter().map(listed).collect());
+                observed
+                    .elsewhere
+                    .insert(path, table::stack(mounts).into_iter().map(listed).collect());
             }
         }
     }
@@ -218,31 +253,44 @@ impl<'a> Site<'a> {
     /// The mounts at `target`, where `stat` was found, bottom first.
     fn mounts(&self, target: &JailPath, stat: Option<&Stat>) -> Result<Vec<SeenMount>> {
         let in_table = self.table.map(|table| {
-            let at =
-                |mount: &MountInfo| self.in_the_jail(mount).as_os_str().cmp(target.as_path().as_os_str());
+            let at = |mount: &MountInfo| {
+                self.in_the_jail(mount)
+                    .as_os_str()
+                    .cmp(target.as_path().as_os_str())
+            };
             let first = table.partition_point(|mount| at(mount).is_lt());
             let count = table[first..].partition_point(|mount| at(mount).is_eq());
             &table[first..first + count]
         });
-        if let Some(seen) = in_table.and_then(|mounts| mounts_by_table(mounts, stat, self.private)) {
+        if let Some(seen) = in_table.and_then(|mounts| mounts_by_table(mounts, stat, self.private))
+        {
             return Ok(seen);
         }
         // None, or none yet when the table was read.
-        self.mounts_by_asking(target, stat).map_err(|error| match error.raw_os_error() {
-            Some(libc::ENOSYS) => self.mounted_meanwhile(target),
-            _ => self.cannot(target, &error),
-        })
+        self.mounts_by_asking(target, stat)
+            .map_err(|error| match error.raw_os_error() {
+                Some(libc::ENOSYS) => self.mounted_meanwhile(target),
+                _ => self.cannot(target, &error),
+            })
     }
 
     /// Where a mount below the root is, as seen from there.
     fn in_the_jail<'m>(&self, mount: &'m MountInfo) -> &'m Path {
         let root = self.path.as_path().as_os_str().len();
-        Path::new(OsStr::from_bytes(&mount.point.as_os_str().as_bytes()[root..]))
+        Path::new(OsStr::from_bytes(
+            &mount.point.as_os_str().as_bytes()[root..],
+        ))
     }
 
-    fn mounts_by_asking(&self, target: &JailPath, stat: Option<&Stat>) -> io::Result<Vec<SeenMount>> {
+    fn mounts_by_asking(
+        &self,
+        target: &JailPath,
+        stat: Option<&Stat>,
+    ) -> io::Result<Vec<SeenMount>> {
         let Some(stat) = stat else { return Ok(vec![]) };
-        let (Some(true), Some(id)) = (stat.mount_root, stat.mount_id) else { return Ok(vec![]) };
+        let (Some(true), Some(id)) = (stat.mount_root, stat.mount_id) else {
+            return Ok(vec![]);
+        };
         let stack = self.asked(target, id)?;
         Ok(shown(&stack.iter().collect::<Vec<_>>(), stat, self.private))
     }
@@ -254,7 +302,9 @@ impl<'a> Site<'a> {
         let mut id = top;
         loop {
             let mount = match sys::stat_mount(id) {
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) && !stack.is_empty() => break,
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) && !stack.is_empty() => {
+                    break;
+                }
                 result => result?,
             };
             if !stack.is_empty() && mount.point != point.as_path() {
@@ -273,8 +323,12 @@ impl<'a> Site<'a> {
 
     /// What `target` is, with the mount on it; `None`: there is nothing, or a link on the way.
     fn stat(&self, target: &JailPath) -> io::Result<Option<Stat>> {
-        let Some(name) = target.file_name() else { return Ok(None) };
-        let found = self.directory_of(target).and_then(|directory| sys::stat_at(&directory, Path::new(name)));
+        let Some(name) = target.file_name() else {
+            return Ok(None);
+        };
+        let found = self
+            .directory_of(target)
+            .and_then(|directory| sys::stat_at(&directory, Path::new(name)));
         match found {
             Err(error) if is_absent(&error) => Ok(None),
             result => result.map(Some),
@@ -290,18 +344,24 @@ impl<'a> Site<'a> {
         {
             return Ok(directory.clone());
         }
-        let directory = sys::open_beneath(&self.root, parent.relative(), libc::O_PATH | libc::O_DIRECTORY)?;
+        let directory = sys::open_beneath(
+            &self.root,
+            parent.relative(),
+            libc::O_PATH | libc::O_DIRECTORY,
+        )?;
         let stat = sys::stat_fd(&directory)?;
         if stat.mount_id != self.root_mount {
-            self.apart.borrow_mut().insert(parent.clone(), Apart::of(&directory, stat));
+            self.apart
+                .borrow_mut()
+                .insert(parent.clone(), Apart::of(&directory, stat));
         }
         let directory = Rc::new(directory);
         *last = Some((parent, directory.clone()));
         Ok(directory)
     }
 
-    /// What stands at `path`, where `stat` was found, and at every directory on the way, as far as there is
-    /// something.
+    /// What stands at `path`, where `stat` was found, and at every directory on the way, as far as
+    /// there is something.
     fn look_at(
         &self,
         path: &JailPath,
@@ -312,14 +372,20 @@ impl<'a> Site<'a> {
             && let Some(stat) = stat
             && !paths.contains_key(path)
         {
-            let seen = self.seen(path, &stat, true).map_err(|error| self.cannot(path, &error))?;
+            let seen = self
+                .seen(path, &stat, true)
+                .map_err(|error| self.cannot(path, &error))?;
             paths.insert(path.clone(), seen);
         }
         Ok(())
     }
 
     /// Looks at every directory on the way to `path`; whether they are directories, all of them.
-    fn look_at_ancestors(&self, path: &JailPath, paths: &mut BTreeMap<JailPath, Seen>) -> Result<bool> {
+    fn look_at_ancestors(
+        &self,
+        path: &JailPath,
+        paths: &mut BTreeMap<JailPath, Seen>,
+    ) -> Result<bool> {
         let Some(parent) = path.parent().filter(|parent| *parent != JailPath::slash()) else {
             return Ok(true);
         };
@@ -330,26 +396,42 @@ impl<'a> Site<'a> {
             return Ok(false);
         }
         let cannot = |error| self.cannot(&parent, &error);
-        let Some(stat) = self.stat(&parent).map_err(cannot)? else { return Ok(false) };
-        paths.insert(parent.clone(), self.seen(&parent, &stat, false).map_err(cannot)?);
+        let Some(stat) = self.stat(&parent).map_err(cannot)? else {
+            return Ok(false);
+        };
+        paths.insert(
+            parent.clone(),
+            self.seen(&parent, &stat, false).map_err(cannot)?,
+        );
         Ok(stat.kind == FileKind::Directory)
     }
 
     fn seen(&self, path: &JailPath, stat: &Stat, look_inside: bool) -> io::Result<Seen> {
         let link = match (stat.kind, path.file_name()) {
-            (FileKind::Symlink, Some(name)) => Some(readlinkat(self.directory_of(path)?, name)?.into()),
+            (FileKind::Symlink, Some(name)) => {
+                Some(readlinkat(self.directory_of(path)?, name)?.into())
+            }
             _ => None,
         };
         let empty = match stat.kind {
             FileKind::Directory => !look_inside || self.is_empty(path)?,
             _ => stat.size == 0,
         };
-        Ok(Seen { kind: stat.kind, file: Identity::of(stat, self.root_device), empty, link })
+        Ok(Seen {
+            kind: stat.kind,
+            file: Identity::of(stat, self.root_device),
+            empty,
+            link,
+        })
     }
 
     /// Whether the directory has nothing in it but what mountjail made.
     fn is_empty(&self, path: &JailPath) -> io::Result<bool> {
-        let directory = sys::open_beneath(&self.root, path.relative(), libc::O_RDONLY | libc::O_DIRECTORY)?;
+        let directory = sys::open_beneath(
+            &self.root,
+            path.relative(),
+            libc::O_RDONLY | libc::O_DIRECTORY,
+        )?;
         for entry in fs::read_dir(format!("/proc/self/fd/{}", directory.as_raw_fd()))? {
             let inside = path.join(entry?.file_name());
             if !inside.is_ok_and(|inside| self.kept.contains(&inside)) {
@@ -361,11 +443,15 @@ impl<'a> Site<'a> {
 
     fn mounted_meanwhile(&self, target: &JailPath) -> Error {
         let path = self.path.inside(target);
-        Error::failed(format!("something was mounted on {path} while the command ran")).overtaken()
+        Error::failed(format!(
+            "something was mounted on {path} while the command ran"
+        ))
+        .overtaken()
     }
 
     fn cannot(&self, target: &JailPath, error: &io::Error) -> Error {
-        let cannot = Error::failed(format!("cannot look at {}", self.path.inside(target))).because(error);
+        let cannot =
+            Error::failed(format!("cannot look at {}", self.path.inside(target))).because(error);
         match cannot.errno() {
             // It was found there just before; or it was a link, and is none any more.
             Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EINVAL) => cannot.overtaken(),
@@ -374,8 +460,9 @@ impl<'a> Site<'a> {
     }
 }
 
-/// Recorded mounts that still exist and were not seen where they were made. One that is there again meanwhile
-/// counts as well: somebody moves it to and fro, and what is not in this list would be forgotten.
+/// Recorded mounts that still exist and were not seen where they were made. One that is there again
+/// meanwhile counts as well: somebody moves it to and fro, and what is not in this list would be
+/// forgotten.
 fn strays(observed: &Observed) -> Vec<Stray> {
     let recorded = observed.record.iter().flat_map(|record| &record.mounts);
     let elsewhere = recorded.filter_map(|mount| {
@@ -408,11 +495,14 @@ fn private_mount(stat: &Stat, table: Option<&Table>) -> Option<u64> {
 
 /// Nothing is there, or only a link or a file on the way.
 fn is_absent(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
+    )
 }
 
-/// The mounts at one point, bottom first, where the topmost one is what `stat` was found of: others may be there that a
-/// mount above hides. `None`: none of them is it.
+/// The mounts at one point, bottom first, where the topmost one is what `stat` was found of: others
+/// may be there that a mount above hides. `None`: none of them is it.
 fn mounts_by_table(
     mounts: &[MountInfo],
     stat: Option<&Stat>,
@@ -427,24 +517,38 @@ fn mounts_by_table(
     Some(seen)
 }
 
-/// A stack of mounts, bottom first, of whose topmost one's root `stat` was found. `private`: the id of the root's own mount, if
-/// what is mounted on that is not shared by itself.
+/// A stack of mounts, bottom first, of whose topmost one's root `stat` was found. `private`: the id
+/// of the root's own mount, if what is mounted on that is not shared by itself.
 fn shown(stack: &[&MountInfo], stat: &Stat, private: Option<u64>) -> Vec<SeenMount> {
     let top = stack.last().map(|top| (top.device, &top.root));
     let is_whole = |root: &Path| !root.as_os_str().as_bytes().ends_with(b"//deleted");
     let seen = stack.iter().enumerate().map(|(nth, mount)| {
-        let same =
-            nth + 1 == stack.len() || is_whole(&mount.root) && top == Some((mount.device, &mount.root));
-        let (file, kind) = if same { (Some(stat.file), Some(stat.kind)) } else { (None, None) };
+        let same = nth + 1 == stack.len()
+            || is_whole(&mount.root) && top == Some((mount.device, &mount.root));
+        let (file, kind) = if same {
+            (Some(stat.file), Some(stat.kind))
+        } else {
+            (None, None)
+        };
         let made_shared = mount.shared && private == Some(mount.parent);
-        SeenMount { file, kind, made_shared, ..listed(mount) }
+        SeenMount {
+            file,
+            kind,
+            made_shared,
+            ..listed(mount)
+        }
     });
     seen.collect()
 }
 
-/// Whether `stat` was found of the root of `mount`; also where the one knows the mount by one id, and the other by another.
+/// Whether `stat` was found of the root of `mount`; also where the one knows the mount by one id,
+/// and the other by another.
 fn is_found(mount: &MountInfo, stat: &Stat) -> bool {
-    let id = if stat.mount_id_is_unique { mount.unique_id } else { Some(mount.id) };
+    let id = if stat.mount_id_is_unique {
+        mount.unique_id
+    } else {
+        Some(mount.id)
+    };
     id.is_none() || stat.mount_id.is_none() || id == stat.mount_id
 }
 

@@ -1,8 +1,8 @@
 //! The kernel's mount table and the records → [`Observed`].
 //!
-//! In: a [`Desired`](crate::resolve::Desired) (so that it knows where to look), the kernel, the records.
-//! Out: what stands at each target, each directory on the way and each link, and what of it is recorded.
-//! It reads; it never changes anything.
+//! In: a [`Desired`](crate::resolve::Desired) (so that it knows where to look), the kernel, the
+//! records. Out: what stands at each target, each directory on the way and each link, and what of
+//! it is recorded. It reads; it never changes anything.
 
 mod holders;
 mod home;
@@ -28,11 +28,12 @@ pub use mountinfo::{MountInfo, parse as parse_mountinfo};
 pub use ordering::{Ordering, is_network_type, mounts_of};
 pub use outdated::{Inside, Outdated, outdated};
 pub use processes::{
-    Process, apart_from_first, inside, of_unit, owners_are_hidden, php_fpm_masters, root_of, without_mounts,
+    Process, apart_from_first, inside, of_unit, owners_are_hidden, php_fpm_masters, root_of,
+    without_mounts,
 };
 pub use record::{
-    BootId, History, Identity, Kept, Made, MadeKind, Record, RecordedMount, Submount, Unknown, Unreadable,
-    VERSION,
+    BootId, History, Identity, Kept, Made, MadeKind, Record, RecordedMount, Submount, Unknown,
+    Unreadable, VERSION,
 };
 pub use standing::standing;
 pub use state::{Records, StateDir, boot_id, now, since_boot};

@@ -51,8 +51,13 @@ impl MountInfo {
 ///
 /// Errors: the number, from 1, of the first line that is none.
 pub fn parse(text: &[u8]) -> Result<Vec<MountInfo>, usize> {
-    let lines = text.split(|byte| *byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
-    lines.map(|(nth, line)| parse_line(line).ok_or(nth + 1)).collect()
+    let lines = text
+        .split(|byte| *byte == b'\n')
+        .enumerate()
+        .filter(|(_, line)| !line.is_empty());
+    lines
+        .map(|(nth, line)| parse_line(line).ok_or(nth + 1))
+        .collect()
 }
 
 /// A line with what is known of its file system.
@@ -72,8 +77,8 @@ fn parse_line(line: &[u8]) -> Option<MountInfo> {
     parse_whole(line).map(|line| line.mount)
 }
 
-/// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`: after the sixth field any number of
-/// optional ones, ended by a lone `-`.
+/// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`: after the sixth field any
+/// number of optional ones, ended by a lone `-`.
 fn parse_whole(line: &[u8]) -> Option<Line> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = number(fields.next()?)?;
@@ -88,7 +93,17 @@ fn parse_whole(line: &[u8]) -> Option<Line> {
     }
     let kind = String::from_utf8_lossy(fields.next()?).into_owned();
     let fuse = kind == "fuse" || kind == "fuseblk" || kind.starts_with("fuse.");
-    let mount = MountInfo { id, unique_id: None, parent, device, fuse, root, point, options, shared };
+    let mount = MountInfo {
+        id,
+        unique_id: None,
+        parent,
+        device,
+        fuse,
+        root,
+        point,
+        options,
+        shared,
+    };
     Some(Line { mount, kind })
 }
 
@@ -124,7 +139,16 @@ pub(super) fn unescaped(field: &[u8]) -> PathBuf {
     let mut path = Vec::with_capacity(field.len());
     let mut rest = field;
     while let [first, after @ ..] = rest {
-        if let (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) = (first, after) {
+        if let (
+            b'\\',
+            [
+                a @ b'0'..=b'3',
+                b @ b'0'..=b'7',
+                c @ b'0'..=b'7',
+                after @ ..,
+            ],
+        ) = (first, after)
+        {
             path.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
             rest = after;
         } else {
@@ -142,11 +166,22 @@ mod tests {
 
     #[test]
     fn a_line_is_read_whatever_optional_fields_it_has() {
-        for optional in ["", "shared:1 ", "master:1 propagate_from:2 unbindable ", "new:- "] {
-            let text =
-                format!("36 35 98:0 /mnt1 /mnt2 ro,nosuid,relatime {optional}- ext3 /dev/root rw,nodev\n");
+        for optional in [
+            "",
+            "shared:1 ",
+            "master:1 propagate_from:2 unbindable ",
+            "new:- ",
+        ] {
+            let text = format!(
+                "36 35 98:0 /mnt1 /mnt2 ro,nosuid,relatime {optional}- ext3 /dev/root rw,nodev\n"
+            );
             let found = parse(text.as_bytes()).unwrap();
-            let options = Options { read_only: true, nosuid: true, nodev: false, noexec: false };
+            let options = Options {
+                read_only: true,
+                nosuid: true,
+                nodev: false,
+                noexec: false,
+            };
             let expected = MountInfo {
                 id: 36,
                 unique_id: None,
@@ -181,7 +216,11 @@ mod tests {
             "1 1 01 / / rw - a b c",
             "1 1 0:x / / rw - a b c",
         ] {
-            assert_eq!(parse(format!("{good}\n{bad}\n").as_bytes()), Err(3), "{bad}");
+            assert_eq!(
+                parse(format!("{good}\n{bad}\n").as_bytes()),
+                Err(3),
+                "{bad}"
+            );
         }
         assert_eq!(parse(b""), Ok(vec![]));
     }

@@ -11,8 +11,8 @@ const EARLY_TARGETS: [&str; 2] = ["sysinit.target", "basic.target"];
 
 /// The order in which systemd starts units: a graph without the orders that stopping alone needs.
 ///
-/// It is what the files say, and more where systemd decides by what is running; so two units that it does not order have
-/// no order, or one that no file tells.
+/// It is what the files say, and more where systemd decides by what is running; so two units that
+/// it does not order have no order, or one that no file tells.
 #[derive(Clone, Debug, Default)]
 pub struct Ordering {
     /// Unit → those that start after it.
@@ -26,8 +26,9 @@ pub struct Ordering {
 }
 
 impl Ordering {
-    /// Reads the units of this host, and what the directory `first` has in place of theirs. `more`: instances of templates
-    /// that are to be known as well. Drop-ins whose first line is `own` count for nothing: they are to be replaced.
+    /// Reads the units of this host, and what the directory `first` has in place of theirs. `more`:
+    /// instances of templates that are to be known as well. Drop-ins whose first line is `own`
+    /// count for nothing: they are to be replaced.
     pub fn read(first: &Path, more: &[String], own: &str) -> Self {
         let directories = [first].into_iter().chain(DIRECTORIES.map(Path::new));
         Files::find(directories, own).ordering(more)
@@ -38,7 +39,8 @@ impl Ordering {
         self.aliases.get(unit).map_or(unit, String::as_str)
     }
 
-    /// Whether the unit starts when the local file systems are mounted, as all do that do not say otherwise.
+    /// Whether the unit starts when the local file systems are mounted, as all do that do not say
+    /// otherwise.
     pub fn is_early(&self, unit: &str) -> bool {
         self.early.contains(self.name(unit))
     }
@@ -105,13 +107,27 @@ impl Files {
             for name in names_in(directory) {
                 let path = directory.join(&name);
                 if let Some(unit) = name.strip_suffix(".d") {
-                    let confs = names_in(&path).into_iter().filter(|conf| suffix(conf) == "conf");
+                    let confs = names_in(&path)
+                        .into_iter()
+                        .filter(|conf| suffix(conf) == "conf");
                     let texts = confs.filter_map(|conf| fs::read_to_string(path.join(conf)).ok());
                     let others = texts.filter(|text| text.lines().next() != Some(own));
-                    files.drop_ins.entry(unit.to_owned()).or_default().extend(others);
-                } else if let Some(unit) = name.strip_suffix(".wants").or(name.strip_suffix(".requires")) {
-                    files.wanted.entry(unit.to_owned()).or_default().extend(names_in(&path));
-                } else if !files.fragments.contains_key(&name) && !files.aliases.contains_key(&name) {
+                    files
+                        .drop_ins
+                        .entry(unit.to_owned())
+                        .or_default()
+                        .extend(others);
+                } else if let Some(unit) = name
+                    .strip_suffix(".wants")
+                    .or(name.strip_suffix(".requires"))
+                {
+                    files
+                        .wanted
+                        .entry(unit.to_owned())
+                        .or_default()
+                        .extend(names_in(&path));
+                } else if !files.fragments.contains_key(&name) && !files.aliases.contains_key(&name)
+                {
                     match alias(&path) {
                         Some(other) if other != name => drop(files.aliases.insert(name, other)),
                         _ => drop(files.fragments.insert(name, path)),
@@ -126,8 +142,14 @@ impl Files {
         let wanted = self.wanted.values().flatten().cloned();
         let mut units: BTreeSet<_> = wanted.chain(self.fragments.keys().cloned()).collect();
         units.extend(more.iter().cloned());
-        let mut ordering = Ordering { aliases: self.aliases.clone(), ..Ordering::default() };
-        for unit in units.iter().filter(|unit| !unit.contains("@.") && !self.aliases.contains_key(*unit)) {
+        let mut ordering = Ordering {
+            aliases: self.aliases.clone(),
+            ..Ordering::default()
+        };
+        for unit in units
+            .iter()
+            .filter(|unit| !unit.contains("@.") && !self.aliases.contains_key(*unit))
+        {
             if [Some(unit.clone()), template(unit)]
                 .iter()
                 .flatten()
@@ -143,12 +165,29 @@ impl Files {
     /// The unit's file and its drop-ins.
     fn texts(&self, unit: &str) -> Vec<String> {
         let template = template(unit);
-        let fragment = self.fragments.get(unit).or_else(|| self.fragments.get(template.as_ref()?));
-        let mut texts: Vec<_> = fragment.and_then(|path| fs::read_to_string(path).ok()).into_iter().collect();
+        let fragment = self
+            .fragments
+            .get(unit)
+            .or_else(|| self.fragments.get(template.as_ref()?));
+        let mut texts: Vec<_> = fragment
+            .and_then(|path| fs::read_to_string(path).ok())
+            .into_iter()
+            .collect();
         let (stem, kind) = unit.rsplit_once('.').unwrap_or((unit, ""));
-        let dashes = stem.match_indices('-').map(|(at, _)| format!("{}.{kind}", &stem[..=at]));
-        let places = [kind.to_owned()].into_iter().chain(dashes).chain(template).chain([unit.to_owned()]);
-        texts.extend(places.filter_map(|place| self.drop_ins.get(&place)).flatten().cloned());
+        let dashes = stem
+            .match_indices('-')
+            .map(|(at, _)| format!("{}.{kind}", &stem[..=at]));
+        let places = [kind.to_owned()]
+            .into_iter()
+            .chain(dashes)
+            .chain(template)
+            .chain([unit.to_owned()]);
+        texts.extend(
+            places
+                .filter_map(|place| self.drop_ins.get(&place))
+                .flatten()
+                .cloned(),
+        );
         texts
     }
 }
@@ -183,7 +222,10 @@ struct Unit {
 
 impl Unit {
     fn of(name: &str, texts: &[String]) -> Self {
-        let mut unit = Self { name: name.to_owned(), ..Self::default() };
+        let mut unit = Self {
+            name: name.to_owned(),
+            ..Self::default()
+        };
         for text in texts {
             for (section, key, value) in directives(text) {
                 unit.take(section, key, &specified(&value, name));
@@ -204,17 +246,21 @@ impl Unit {
             ("Unit", "DefaultDependencies") => {
                 self.no_defaults = ["no", "false", "off", "0"].contains(&value);
             }
-            ("Socket", "Service") | ("Timer" | "Path", "Unit") => self.starts = Some(value.to_owned()),
+            ("Socket", "Service") | ("Timer" | "Path", "Unit") => {
+                self.starts = Some(value.to_owned())
+            }
             ("Service", "BusName") => self.on_bus = true,
             ("Service", "Type") => self.on_bus |= value == "dbus",
-            ("Mount", "Options") => self.is_remote |= value.split(',').any(|option| option == "_netdev"),
+            ("Mount", "Options") => {
+                self.is_remote |= value.split(',').any(|option| option == "_netdev")
+            }
             ("Mount", "Type") => self.is_remote |= is_network_type(value),
             _ => {}
         }
     }
 
-    /// Adds the order that it has by what it says and by its kind: the chapters on dependencies of the manual pages
-    /// systemd.service(5), systemd.socket(5) and so on.
+    /// Adds the order that it has by what it says and by its kind: the chapters on dependencies of
+    /// the manual pages systemd.service(5), systemd.socket(5) and so on.
     fn put_into(&self, ordering: &mut Ordering, wanted: Option<&BTreeSet<String>>) {
         let name = self.name.as_str();
         let (stem, kind) = name.rsplit_once('.').unwrap_or((name, ""));
@@ -230,7 +276,10 @@ impl Unit {
             }
         }
         if ["socket", "timer", "path"].contains(&kind) {
-            let started = self.starts.clone().unwrap_or_else(|| format!("{stem}.service"));
+            let started = self
+                .starts
+                .clone()
+                .unwrap_or_else(|| format!("{stem}.service"));
             ordering.add(name, &started);
         }
         if self.on_bus {
@@ -241,7 +290,9 @@ impl Unit {
             return;
         }
         match kind {
-            "service" => EARLY_TARGETS.iter().for_each(|target| ordering.add(target, name)),
+            "service" => EARLY_TARGETS
+                .iter()
+                .for_each(|target| ordering.add(target, name)),
             "socket" | "timer" | "path" => {
                 ordering.add("sysinit.target", name);
                 ordering.add(name, &format!("{kind}s.target"));
@@ -252,7 +303,11 @@ impl Unit {
                 }
             }
             "mount" if self.is_remote => {
-                for target in ["remote-fs-pre.target", "network.target", "network-online.target"] {
+                for target in [
+                    "remote-fs-pre.target",
+                    "network.target",
+                    "network-online.target",
+                ] {
                     ordering.add(target, name);
                 }
             }
@@ -308,7 +363,9 @@ fn mount_unit(path: &Path) -> Option<String> {
         match byte {
             b'/' => name.push('-'),
             b'.' if at > 0 => name.push('.'),
-            byte if byte.is_ascii_alphanumeric() || b":_".contains(byte) => name.push(char::from(*byte)),
+            byte if byte.is_ascii_alphanumeric() || b":_".contains(byte) => {
+                name.push(char::from(*byte))
+            }
             byte => write!(name, "\\x{byte:02x}").ok()?,
         }
     }
@@ -319,12 +376,21 @@ fn mount_unit(path: &Path) -> Option<String> {
 fn directives(text: &str) -> Vec<(&str, &str, String)> {
     let (mut section, mut found) = ("", vec![]);
     let mut open: Option<(&str, String)> = None;
-    for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
-        let (text, goes_on) = line.strip_suffix('\\').map_or((line, false), |text| (text, true));
+    for line in text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.starts_with(['#', ';']))
+    {
+        let (text, goes_on) = line
+            .strip_suffix('\\')
+            .map_or((line, false), |text| (text, true));
         if let Some((_, value)) = &mut open {
             value.push(' ');
             value.push_str(text);
-        } else if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
+        } else if let Some(name) = line
+            .strip_prefix('[')
+            .and_then(|line| line.strip_suffix(']'))
+        {
             section = name;
         } else if let Some((key, value)) = text.split_once('=') {
             open = Some((key.trim_end(), value.trim_start().to_owned()));
@@ -337,15 +403,26 @@ fn directives(text: &str) -> Vec<(&str, &str, String)> {
     found
 }
 
-/// The value for the unit `name`, with those specifiers filled in that names of units are made with.
+/// The value for the unit `name`, with those specifiers filled in that names of units are made
+/// with.
 fn specified(value: &str, name: &str) -> String {
     if !value.contains('%') {
         return value.to_owned();
     }
     let (stem, _) = name.rsplit_once('.').unwrap_or((name, ""));
     let (prefix, instance) = stem.split_once('@').unwrap_or((stem, ""));
-    let specifiers = [("%n", name), ("%N", stem), ("%p", prefix), ("%i", instance), ("%I", instance)];
-    specifiers.iter().fold(value.to_owned(), |value, (specifier, text)| value.replace(specifier, text))
+    let specifiers = [
+        ("%n", name),
+        ("%N", stem),
+        ("%p", prefix),
+        ("%i", instance),
+        ("%I", instance),
+    ];
+    specifiers
+        .iter()
+        .fold(value.to_owned(), |value, (specifier, text)| {
+            value.replace(specifier, text)
+        })
 }
 
 #[cfg(test)]
@@ -372,9 +449,15 @@ mod tests {
                 "a.service",
                 "[Unit]\n# After=x\nAfter=b.service \\\n  c.service\n[Service]\nBefore=no.service\n",
             ),
-            ("b.service", "[Unit]\nDefaultDependencies=no\nBefore=sysinit.target\n"),
+            (
+                "b.service",
+                "[Unit]\nDefaultDependencies=no\nBefore=sysinit.target\n",
+            ),
             ("a.service.d/1.conf", "[Unit]\nBefore=d.service\n"),
-            ("a.service.d/2.conf", "# own\n[Unit]\nAfter=mountjail.service\n"),
+            (
+                "a.service.d/2.conf",
+                "# own\n[Unit]\nAfter=mountjail.service\n",
+            ),
             ("other.service", "-> a.service"),
             ("masked.service", "-> /dev/null"),
             ("in@.service", "[Unit]\nAfter=%i.service\n"),
@@ -384,18 +467,41 @@ mod tests {
             ("d.service", "[Unit]\nRequiresMountsFor=/srv/a-b\n"),
         ]);
         let way = |from, to| ordering.way(from, to).map(|way| way.join(" "));
-        assert_eq!(way("c.service", "d.service").unwrap(), "c.service a.service d.service");
-        assert_eq!(way("b.service", "t.target").unwrap(), "b.service a.service d.service t.target");
-        assert_eq!(way("c.service", "other.service").unwrap(), "c.service a.service");
-        assert_eq!(way("sysinit.target", "masked.service").unwrap(), "sysinit.target masked.service");
-        assert_eq!(way("b.service", "in@b.service").unwrap(), "b.service in@b.service");
-        assert_eq!(way("s.socket", "sockets.target").unwrap(), "s.socket sockets.target");
+        assert_eq!(
+            way("c.service", "d.service").unwrap(),
+            "c.service a.service d.service"
+        );
+        assert_eq!(
+            way("b.service", "t.target").unwrap(),
+            "b.service a.service d.service t.target"
+        );
+        assert_eq!(
+            way("c.service", "other.service").unwrap(),
+            "c.service a.service"
+        );
+        assert_eq!(
+            way("sysinit.target", "masked.service").unwrap(),
+            "sysinit.target masked.service"
+        );
+        assert_eq!(
+            way("b.service", "in@b.service").unwrap(),
+            "b.service in@b.service"
+        );
+        assert_eq!(
+            way("s.socket", "sockets.target").unwrap(),
+            "s.socket sockets.target"
+        );
         assert_eq!(way("s.socket", "s.service").unwrap(), "s.socket s.service");
         assert_eq!(way("e.service", "t.target").unwrap(), "e.service t.target");
-        assert_eq!(way("srv-a\\x2db.mount", "d.service").unwrap(), "srv-a\\x2db.mount d.service");
-        for (from, to) in
-            [("a.service", "c.service"), ("mountjail.service", "a.service"), ("a.service", "no.service")]
-        {
+        assert_eq!(
+            way("srv-a\\x2db.mount", "d.service").unwrap(),
+            "srv-a\\x2db.mount d.service"
+        );
+        for (from, to) in [
+            ("a.service", "c.service"),
+            ("mountjail.service", "a.service"),
+            ("a.service", "no.service"),
+        ] {
             assert_eq!(way(from, to), None, "{from} {to}");
         }
         assert!(ordering.is_early("b.service") && !ordering.is_early("a.service"));
@@ -404,8 +510,14 @@ mod tests {
     #[test]
     fn what_would_make_a_cycle_is_not_ordered() {
         let mut ordering = ordering(&[("a.service", "[Unit]\nAfter=b.service\n")]);
-        assert_eq!(ordering.order("a.service", "b.service").unwrap_err(), ["b.service", "a.service"]);
-        assert_eq!(ordering.order("a.service", "a.service").unwrap_err(), ["a.service"]);
+        assert_eq!(
+            ordering.order("a.service", "b.service").unwrap_err(),
+            ["b.service", "a.service"]
+        );
+        assert_eq!(
+            ordering.order("a.service", "a.service").unwrap_err(),
+            ["a.service"]
+        );
         ordering.order("a.service", "c.service").unwrap();
         assert_eq!(
             ordering.order("c.service", "b.service").unwrap_err(),

@@ -1,4 +1,5 @@
-//! Which processes inside a root still use files that have been replaced, as after an upgrade of a library.
+//! Which processes inside a root still use files that have been replaced, as after an upgrade of a
+//! library.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
@@ -29,7 +30,8 @@ const NAMED: usize = 5;
 /// So many of its pids are named.
 const PIDS: usize = 10;
 
-/// So much of what a process has mapped is looked at: its owner can map 65,530 files (`vm.max_map_count`) with names of 4 KiB.
+/// So much of what a process has mapped is looked at: its owner can map 65,530 files
+/// (`vm.max_map_count`) with names of 4 KiB.
 const MAPS: u64 = 1 << 20;
 const FILES: usize = 2000;
 
@@ -42,7 +44,8 @@ const PROCESSES_IN_ROOT: usize = 2000;
 pub struct Inside {
     /// Who uses old files.
     pub outdated: Vec<Outdated>,
-    /// How many processes were not looked at, because there are too many, or those before have too many files.
+    /// How many processes were not looked at, because there are too many, or those before have too
+    /// many files.
     pub not_looked_at: usize,
 }
 
@@ -51,7 +54,8 @@ pub struct Inside {
 pub struct Outdated {
     /// At least one, by their ids.
     pub processes: Vec<Process>,
-    /// Paths as the processes have them, or, where a file has none any more, `program` or its name as a library.
+    /// Paths as the processes have them, or, where a file has none any more, `program` or its name
+    /// as a library.
     pub files: Vec<String>,
     /// There may be more than these.
     pub more: bool,
@@ -60,46 +64,88 @@ pub struct Outdated {
 impl fmt::Display for Outdated {
     /// `php-fpm8.2 (pid 812 813, php8.2-fpm.service) still has the old libssl.so.3`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(process) = self.processes.first() else { return Ok(()) };
-        let pids: Vec<_> = self.processes.iter().take(PIDS).map(|process| process.pid.to_string()).collect();
+        let Some(process) = self.processes.first() else {
+            return Ok(());
+        };
+        let pids: Vec<_> = self
+            .processes
+            .iter()
+            .take(PIDS)
+            .map(|process| process.pid.to_string())
+            .collect();
         let others = self.processes.len() - pids.len();
-        let others = if others > 0 { format!(" and {others} more") } else { String::new() };
-        let unit = process.unit.as_ref().map(|unit| format!(", {unit}")).unwrap_or_default();
+        let others = if others > 0 {
+            format!(" and {others} more")
+        } else {
+            String::new()
+        };
+        let unit = process
+            .unit
+            .as_ref()
+            .map(|unit| format!(", {unit}"))
+            .unwrap_or_default();
         let (pids, files) = (pids.join(" "), self.files.join(", "));
         let more = if self.more { " and more" } else { "" };
-        write!(f, "{} (pid {pids}{others}{unit}) still has the old {files}{more}", word(&process.name))
+        write!(
+            f,
+            "{} (pid {pids}{others}{unit}) still has the old {files}{more}",
+            word(&process.name)
+        )
     }
 }
 
-/// The processes inside each of `roots` that have mapped a library, program or other file that is not there any more:
-/// removed, replaced, or on a mount that has been swapped. `table` is the mount table of this namespace.
+/// The processes inside each of `roots` that have mapped a library, program or other file that is
+/// not there any more: removed, replaced, or on a mount that has been swapped. `table` is the mount
+/// table of this namespace.
 ///
-/// A file is not counted while its path still leads to it, as in a mount that is stale: to start the process again
-/// would change nothing. Nor is a file that is mapped to write to it together with others.
+/// A file is not counted while its path still leads to it, as in a mount that is stale: to start
+/// the process again would change nothing. Nor is a file that is mapped to write to it together
+/// with others.
 pub fn outdated(roots: &[&HostPath], table: &Table) -> Vec<Inside> {
     let mut by_root: Vec<Found> = roots.iter().map(|_| Found::default()).collect();
     for (pid, proc) in all() {
-        let Ok(at) = fs::read_link(proc.join("root")) else { continue };
-        let Some(nth) = roots.iter().position(|root| at.starts_with(root.as_path())) else { continue };
+        let Ok(at) = fs::read_link(proc.join("root")) else {
+            continue;
+        };
+        let Some(nth) = roots.iter().position(|root| at.starts_with(root.as_path())) else {
+            continue;
+        };
         let found = &mut by_root[nth];
         if found.processes >= PROCESSES_IN_ROOT || found.files >= FILES_IN_ROOT {
             found.not_looked_at += 1;
             continue;
         }
-        let old = Maps { proc: &proc, root: &at, table }.old_files();
+        let old = Maps {
+            proc: &proc,
+            root: &at,
+            table,
+        }
+        .old_files();
         (found.processes, found.files) = (found.processes + 1, found.files + old.looked_at);
         if let Some(process) = Process::read(pid, &proc).filter(|_| !old.names.is_empty()) {
-            let key = (process.unit.clone(), process.name.clone(), old.names, old.more);
+            let key = (
+                process.unit.clone(),
+                process.name.clone(),
+                old.names,
+                old.more,
+            );
             found.groups.entry(key).or_default().push(process);
         }
     }
     let group = |((_, _, files, more), mut processes): (Group, Vec<Process>)| {
         processes.sort_by_key(|process| process.pid);
-        Outdated { processes, files: files.into_iter().collect(), more }
+        Outdated {
+            processes,
+            files: files.into_iter().collect(),
+            more,
+        }
     };
     let inside = |found: Found| {
         let outdated = found.groups.into_iter().map(group).collect();
-        Inside { outdated, not_looked_at: found.not_looked_at }
+        Inside {
+            outdated,
+            not_looked_at: found.not_looked_at,
+        }
     };
     by_root.into_iter().map(inside).collect()
 }
@@ -149,7 +195,9 @@ impl Maps<'_> {
     fn old_files(&self) -> Old {
         let mut maps = vec![];
         let mut old = Old::default();
-        let Ok(file) = File::open(self.proc.join("maps")) else { return old };
+        let Ok(file) = File::open(self.proc.join("maps")) else {
+            return old;
+        };
         if file.take(MAPS).read_to_end(&mut maps).is_err() {
             return old; // the process is gone
         }
@@ -172,8 +220,13 @@ impl Maps<'_> {
     }
 
     fn is_old(&self, mapped: &Mapped<'_>) -> bool {
-        let Ok(used) = fs::metadata(self.link(mapped)) else { return false };
-        let used = FileId { dev: used.dev(), ino: used.ino() };
+        let Ok(used) = fs::metadata(self.link(mapped)) else {
+            return false;
+        };
+        let used = FileId {
+            dev: used.dev(),
+            ino: used.ino(),
+        };
         match self.found_now(mapped.path()) {
             Some(now) if now == used => false,
             None if is_temporary(&self.path_inside(mapped)) => false,
@@ -189,23 +242,30 @@ impl Maps<'_> {
             return found.ok().map(|stat| stat.file);
         }
         // Mapped before the process entered its root, as the pools of PHP-FPM do.
-        fs::metadata(path).ok().map(|now| FileId { dev: now.dev(), ino: now.ino() })
+        fs::metadata(path).ok().map(|now| FileId {
+            dev: now.dev(),
+            ino: now.ino(),
+        })
     }
 
-    /// Whether the file is on a mount that is in no place any more: one that was swapped. Known of processes in this
-    /// mount namespace; other ones hide their mounts outside of the root.
+    /// Whether the file is on a mount that is in no place any more: one that was swapped. Known of
+    /// processes in this mount namespace; other ones hide their mounts outside of the root.
     fn is_detached(&self, mapped: &Mapped<'_>) -> bool {
-        same_namespace(self.proc) && mount_id(&self.link(mapped)).is_some_and(|id| !self.table.has(id))
+        same_namespace(self.proc)
+            && mount_id(&self.link(mapped)).is_some_and(|id| !self.table.has(id))
     }
 
     /// As the process sees it; the host's, of a file from before it entered its root.
     fn path_inside(&self, mapped: &Mapped<'_>) -> PathBuf {
-        let inside = mapped.path().strip_prefix(self.root).map(|inside| Path::new("/").join(inside));
+        let inside = mapped
+            .path()
+            .strip_prefix(self.root)
+            .map(|inside| Path::new("/").join(inside));
         inside.unwrap_or_else(|_| mapped.path().to_owned())
     }
 
-    /// The path inside; of a file that was a mount of its own, which has none any more, `program` or the name as a
-    /// library.
+    /// The path inside; of a file that was a mount of its own, which has none any more, `program`
+    /// or the name as a library.
     fn name(&self, mapped: &Mapped<'_>) -> String {
         let shown = self.path_inside(mapped);
         if shown != Path::new("/") {
@@ -215,9 +275,14 @@ impl Maps<'_> {
         if file(&self.link(mapped)) == file(&self.proc.join("exe")) {
             return "program".to_owned();
         }
-        let object = File::open(self.link(mapped)).ok().and_then(|file| Object::read(&file).ok());
+        let object = File::open(self.link(mapped))
+            .ok()
+            .and_then(|file| Object::read(&file).ok());
         let soname = object.and_then(|object| object.soname);
-        soname.map_or_else(|| "unnamed file".to_owned(), |name| String::from_utf8_lossy(&name).into_owned())
+        soname.map_or_else(
+            || "unnamed file".to_owned(),
+            |name| String::from_utf8_lossy(&name).into_owned(),
+        )
     }
 }
 
@@ -236,13 +301,18 @@ impl Mapped<'_> {
 
 /// Whether a file of this path that is gone was likely never meant to stay.
 fn is_temporary(path: &Path) -> bool {
-    TEMPORARY.iter().any(|directory| path.starts_with(directory))
+    TEMPORARY
+        .iter()
+        .any(|directory| path.starts_with(directory))
 }
 
-/// The files of a `/proc/PID/maps` (`proc_pid_maps(5)`), or of the begin of one, each once and in its order.
+/// The files of a `/proc/PID/maps` (`proc_pid_maps(5)`), or of the begin of one, each once and in
+/// its order.
 fn parse(maps: &[u8]) -> Vec<Mapped<'_>> {
     let (mut files, mut nths) = (vec![], HashMap::new());
-    let whole = maps.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
+    let whole = maps
+        .split_inclusive(|byte| *byte == b'\n')
+        .filter_map(|line| line.strip_suffix(b"\n"));
     for (inode, mapped) in whole.filter_map(parse_line) {
         let nth = *nths.entry((inode, mapped.path)).or_insert(files.len());
         match files.get_mut(nth) {
@@ -253,7 +323,8 @@ fn parse(maps: &[u8]) -> Vec<Mapped<'_>> {
     files
 }
 
-/// `7f06-7f07 r-xp 00003000 fe:00 326970   /usr/lib/libz.so.1 (deleted)`, with the device and inode.
+/// `7f06-7f07 r-xp 00003000 fe:00 326970   /usr/lib/libz.so.1 (deleted)`, with the device and
+/// inode.
 fn parse_line(line: &[u8]) -> Option<(&str, Mapped<'_>)> {
     let (head, path) = line.split_at(line.iter().position(|byte| *byte == b'/')?);
     let head = std::str::from_utf8(head).ok()?;
@@ -264,14 +335,30 @@ fn parse_line(line: &[u8]) -> Option<(&str, Mapped<'_>)> {
     fields.next().filter(|inode| *inode != "0")?;
     let deleted = path.ends_with(DELETED);
     let path = path.strip_suffix(DELETED).unwrap_or(path);
-    Some((inode, Mapped { path, deleted, range, written: mode.contains('w') && mode.ends_with('s') }))
+    Some((
+        inode,
+        Mapped {
+            path,
+            deleted,
+            range,
+            written: mode.contains('w') && mode.ends_with('s'),
+        },
+    ))
 }
 
 /// The id of the mount that the open file at `link` is on, as mountinfo has it.
 fn mount_id(link: &Path) -> Option<u64> {
-    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(link).ok()?;
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH)
+        .open(link)
+        .ok()?;
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).ok()?;
-    info.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim().parse().ok()
+    info.lines()
+        .find_map(|line| line.strip_prefix("mnt_id:"))?
+        .trim()
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -290,7 +377,10 @@ mod tests {
             7f07-7f08 rw-s 00000000 00:01 1024                       /dev/zero (deleted)\n\
             7f08-7f09 r-xp 00000000 00:01 9                          /memfd:jit (deleted)\n";
         let files = parse(maps);
-        let seen: Vec<_> = files.iter().map(|m| (m.path, m.deleted, m.written, m.is_memory())).collect();
+        let seen: Vec<_> = files
+            .iter()
+            .map(|m| (m.path, m.deleted, m.written, m.is_memory()))
+            .collect();
         let expected: [(&[u8], _, _, _); 5] = [
             (b"/srv/a/bin/x", false, false, false),
             (b"/", true, false, false),

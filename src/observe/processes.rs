@@ -45,7 +45,8 @@ pub(super) fn all() -> impl Iterator<Item = (u32, PathBuf)> {
 }
 
 impl Process {
-    /// What makes it begin anew. Its name is not in it: who wrote the program, or owns the process, chose that.
+    /// What makes it begin anew. Its name is not in it: who wrote the program, or owns the process,
+    /// chose that.
     pub fn restart(&self) -> String {
         let service = self.unit.as_ref().filter(|unit| unit.ends_with(".service"));
         // Under a user's own manager may run whatever he likes.
@@ -63,35 +64,50 @@ impl Process {
     pub(super) fn read(pid: u32, proc: &Path) -> Option<Self> {
         let name = fs::read(proc.join("comm")).ok()?;
         let group = || fs::read_to_string(proc.join("cgroup")).ok();
-        let unit = systemd_runs().then(group).flatten().and_then(|text| unit(&text));
-        Some(Self { pid, name: String::from_utf8_lossy(&name).trim_end().to_owned(), unit })
+        let unit = systemd_runs()
+            .then(group)
+            .flatten()
+            .and_then(|text| unit(&text));
+        Some(Self {
+            pid,
+            name: String::from_utf8_lossy(&name).trim_end().to_owned(),
+            unit,
+        })
     }
 }
 
 impl Process {
-    /// When it was started, in milliseconds since boot, as [`since_boot`](super::since_boot) counts; its clock has ticks of
-    /// some 10 ms.
+    /// When it was started, in milliseconds since boot, as [`since_boot`](super::since_boot)
+    /// counts; its clock has ticks of some 10 ms.
     pub fn started(&self) -> Option<u64> {
         let a_second = u64::try_from(sysconf(SysconfVar::CLK_TCK).ok()??).ok()?;
-        start_time(self.pid)?.checked_mul(1000)?.checked_div(a_second)
+        start_time(self.pid)?
+            .checked_mul(1000)?
+            .checked_div(a_second)
     }
 }
 
-/// Whether systemd is this system's manager: else the names of control groups are anybody's (`sd_booted(3)`).
+/// Whether systemd is this system's manager: else the names of control groups are anybody's
+/// (`sd_booted(3)`).
 fn systemd_runs() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
-/// The unit in a `/proc/PID/cgroup` file (cgroups(7)), as systemd finds it: the first component that is no slice. What lies
-/// in it may be delegated, and named by whoever runs there, as below `user@1000.service`.
+/// The unit in a `/proc/PID/cgroup` file (cgroups(7)), as systemd finds it: the first component
+/// that is no slice. What lies in it may be delegated, and named by whoever runs there, as below
+/// `user@1000.service`.
 fn unit(text: &str) -> Option<String> {
     let path = text.lines().find_map(|line| {
-        line.strip_prefix("0::").or_else(|| line.split_once("name=systemd:").map(|(_, path)| path))
+        line.strip_prefix("0::")
+            .or_else(|| line.split_once("name=systemd:").map(|(_, path)| path))
     })?;
     let is_slice = |name: &str| matches!(name.rsplit_once('.'), Some((_, "slice")));
-    let name = path.split('/').find(|name| !name.is_empty() && !is_slice(name))?;
+    let name = path
+        .split('/')
+        .find(|name| !name.is_empty() && !is_slice(name))?;
     let name = name.strip_prefix('_').unwrap_or(name); // systemd escapes what looks like a file of the kernel's
-    let is_unit = matches!(name.rsplit_once('.'), Some((prefix, "service" | "scope")) if !prefix.is_empty());
+    let is_unit =
+        matches!(name.rsplit_once('.'), Some((prefix, "service" | "scope")) if !prefix.is_empty());
     let valid = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
     (is_unit && name.chars().all(valid)).then(|| name.to_owned())
 }
@@ -99,10 +115,13 @@ fn unit(text: &str) -> Option<String> {
 /// All processes of the unit `name`.
 pub fn of_unit(name: &str) -> Vec<Process> {
     let processes = all().filter_map(|(pid, proc)| Process::read(pid, &proc));
-    processes.filter(|process| process.unit.as_deref() == Some(name)).collect()
+    processes
+        .filter(|process| process.unit.as_deref() == Some(name))
+        .collect()
 }
 
-/// The master processes of PHP-FPM that run as root, each with the file that it was configured by, as its title says.
+/// The master processes of PHP-FPM that run as root, each with the file that it was configured by,
+/// as its title says.
 pub fn php_fpm_masters() -> Vec<(Process, PathBuf)> {
     let masters = all().filter_map(|(pid, proc)| {
         let title = fs::read(proc.join("cmdline")).ok()?;
@@ -119,9 +138,12 @@ fn configuration(title: &[u8]) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(&title[..end])))
 }
 
-/// Whether the process runs as root, by the effective user id in its `proc_pid_status(5)`: anybody can choose his title.
+/// Whether the process runs as root, by the effective user id in its `proc_pid_status(5)`: anybody
+/// can choose his title.
 fn is_roots(proc: &Path) -> bool {
-    let Ok(status) = fs::read_to_string(proc.join("status")) else { return false };
+    let Ok(status) = fs::read_to_string(proc.join("status")) else {
+        return false;
+    };
     let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
     ids.and_then(|ids| ids.split_whitespace().nth(1)) == Some("0")
 }
@@ -143,11 +165,12 @@ pub fn root_of(pid: u32) -> Option<FileId> {
 /// Whether the process of the directory `proc` is in the mount namespace of this one.
 pub(super) fn same_namespace(proc: &Path) -> bool {
     let namespace = fs::read_link(proc.join("ns/mnt"));
-    namespace.is_ok_and(|namespace| fs::read_link("/proc/self/ns/mnt").is_ok_and(|own| own == namespace))
+    namespace
+        .is_ok_and(|namespace| fs::read_link("/proc/self/ns/mnt").is_ok_and(|own| own == namespace))
 }
 
-/// Whether this process has another mount namespace than PID 1, which has the host's, or in a container the
-/// container's.
+/// Whether this process has another mount namespace than PID 1, which has the host's, or in a
+/// container the container's.
 ///
 /// Errors: EACCES and others where that cannot be seen, as without `CAP_SYS_PTRACE` over PID 1.
 pub fn apart_from_first() -> io::Result<bool> {
@@ -155,16 +178,17 @@ pub fn apart_from_first() -> io::Result<bool> {
     Ok(namespace("1")? != namespace("self")?)
 }
 
-/// Whether the root directory's owner has no name in the user namespace of this process (`user_namespaces(7)`): so
-/// everything that was there before the namespace seems to be the same nobody's.
+/// Whether the root directory's owner has no name in the user namespace of this process
+/// (`user_namespaces(7)`): so everything that was there before the namespace seems to be the same
+/// nobody's.
 pub fn owners_are_hidden() -> bool {
     let whole = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
     let all_named = fs::read_to_string("/proc/self/uid_map").map_or(true, whole);
     !all_named && fs::metadata("/").is_ok_and(|root| root.uid() != 0)
 }
 
-/// Processes inside one of `roots` whose own mount namespace does not show what is mounted there, each with
-/// the index of its root.
+/// Processes inside one of `roots` whose own mount namespace does not show what is mounted there,
+/// each with the index of its root.
 pub fn without_mounts(roots: &[(&HostPath, &[std::sync::Arc<Mount>])]) -> Vec<(usize, Process)> {
     let own = fs::read_link("/proc/self/ns/mnt").ok();
     let mut found = vec![];
@@ -173,8 +197,15 @@ pub fn without_mounts(roots: &[(&HostPath, &[std::sync::Arc<Mount>])]) -> Vec<(u
         if namespace.is_none() || namespace == own {
             continue;
         }
-        let Ok(at) = fs::read_link(proc.join("root")) else { continue };
-        let Some(nth) = roots.iter().position(|(root, _)| at.starts_with(root.as_path())) else { continue };
+        let Ok(at) = fs::read_link(proc.join("root")) else {
+            continue;
+        };
+        let Some(nth) = roots
+            .iter()
+            .position(|(root, _)| at.starts_with(root.as_path()))
+        else {
+            continue;
+        };
         if !sees(&proc, roots[nth].1) {
             found.extend(Process::read(pid, &proc).map(|process| (nth, process)));
         }
@@ -184,9 +215,12 @@ pub fn without_mounts(roots: &[(&HostPath, &[std::sync::Arc<Mount>])]) -> Vec<(u
 
 /// Whether the process finds every mount at its target.
 fn sees(proc: &Path, mounts: &[std::sync::Arc<Mount>]) -> bool {
-    let Ok(root) = fs::File::open(proc.join("root")) else { return true };
+    let Ok(root) = fs::File::open(proc.join("root")) else {
+        return true;
+    };
     mounts.iter().all(|mount| {
-        let found = sys::open_beneath(&root, mount.target.relative(), libc::O_PATH).and_then(sys::stat_fd);
+        let found =
+            sys::open_beneath(&root, mount.target.relative(), libc::O_PATH).and_then(sys::stat_fd);
         found.is_ok_and(|stat| mount.file.is_none_or(|file| file == stat.file))
     })
 }
@@ -198,21 +232,51 @@ mod tests {
 
     #[test]
     fn the_unit_is_the_one_that_systemd_made() {
-        assert_eq!(unit("0::/system.slice/php8.2-fpm.service\n"), Some("php8.2-fpm.service".into()));
-        assert_eq!(unit("0::/user.slice/user-0.slice/session-1.scope\n"), Some("session-1.scope".into()));
-        assert_eq!(unit("3:cpu:/x\n1:name=systemd:/system.slice/a.service/sub\n"), Some("a.service".into()));
-        let delegated = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/mariadb.service\n";
+        assert_eq!(
+            unit("0::/system.slice/php8.2-fpm.service\n"),
+            Some("php8.2-fpm.service".into())
+        );
+        assert_eq!(
+            unit("0::/user.slice/user-0.slice/session-1.scope\n"),
+            Some("session-1.scope".into())
+        );
+        assert_eq!(
+            unit("3:cpu:/x\n1:name=systemd:/system.slice/a.service/sub\n"),
+            Some("a.service".into())
+        );
+        let delegated =
+            "0::/user.slice/user-1000.slice/user@1000.service/app.slice/mariadb.service\n";
         assert_eq!(unit(delegated), Some("user@1000.service".into()));
-        assert_eq!(unit("0::/system.slice/a.service/mariadb.service\n"), Some("a.service".into()));
-        assert_eq!(unit("0::/system.slice/system-php.slice/_b.service\n"), Some("b.service".into()));
-        for none in
-            ["0::/\n", "0::/../x.service/y\n", "0::/a/b.service\n", "0::/system.slice/$(id).service\n", ""]
-        {
+        assert_eq!(
+            unit("0::/system.slice/a.service/mariadb.service\n"),
+            Some("a.service".into())
+        );
+        assert_eq!(
+            unit("0::/system.slice/system-php.slice/_b.service\n"),
+            Some("b.service".into())
+        );
+        for none in [
+            "0::/\n",
+            "0::/../x.service/y\n",
+            "0::/a/b.service\n",
+            "0::/system.slice/$(id).service\n",
+            "",
+        ] {
             assert_eq!(unit(none), None, "{none:?}");
         }
-        let of = |unit: Option<&str>| Process { pid: 7, name: "x; y".into(), unit: unit.map(Into::into) };
-        assert_eq!(of(Some("a.service")).restart(), "systemctl restart a.service");
-        assert_eq!(of(Some("user@1000.service")).restart(), "restart the process 7");
+        let of = |unit: Option<&str>| Process {
+            pid: 7,
+            name: "x; y".into(),
+            unit: unit.map(Into::into),
+        };
+        assert_eq!(
+            of(Some("a.service")).restart(),
+            "systemctl restart a.service"
+        );
+        assert_eq!(
+            of(Some("user@1000.service")).restart(),
+            "restart the process 7"
+        );
         assert_eq!(
             (of(None).restart(), of(None).to_string()),
             ("restart the process 7".into(), "'x; y' (pid 7)".into())
@@ -222,8 +286,17 @@ mod tests {
     #[test]
     fn a_process_knows_when_it_started() {
         let before = since_boot().saturating_sub(20);
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let started = Process { pid: child.id(), name: "sleep".into(), unit: None }.started().unwrap();
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let started = Process {
+            pid: child.id(),
+            name: "sleep".into(),
+            unit: None,
+        }
+        .started()
+        .unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
         assert!((before..=since_boot()).contains(&started), "{started}");

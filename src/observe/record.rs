@@ -1,8 +1,9 @@
 //! What mountjail wrote down about what it made.
 //!
-//! A [`Record`] is about mounts and dies with the boot (`/run/mountjail/<site>.json`); a [`Kept`] is about
-//! what stands in the root's file system and outlives it (`/var/lib/mountjail/<site>.json`). Both are
-//! replaced atomically by the engine, before and after each change.
+//! A [`Record`] is about mounts and dies with the boot (`/run/mountjail/<site>.json`); a [`Kept`]
+//! is about what stands in the root's file system and outlives it
+//! (`/var/lib/mountjail/<site>.json`). Both are replaced atomically by the engine, before and after
+//! each change.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,9 +19,10 @@ use crate::sys::Stat;
 
 /// The version of the records that this mountjail writes; it reads all up to this one.
 ///
-/// It is raised when a record says something that a program which does not know it must not pass over, or when what a
-/// field means changes: then the older program names the record and leaves it. A field that may be passed over is
-/// simply added: who does not know it keeps it, and writes it back ([`Unknown`]).
+/// It is raised when a record says something that a program which does not know it must not pass
+/// over, or when what a field means changes: then the older program names the record and leaves it.
+/// A field that may be passed over is simply added: who does not know it keeps it, and writes it
+/// back ([`Unknown`]).
 pub const VERSION: u32 = 2;
 
 /// The fields that a newer mountjail wrote, and which mean nothing to this one.
@@ -39,7 +41,10 @@ impl fmt::Display for Unreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Newer(version) => {
-                write!(f, "it is of version {version}, and this mountjail knows versions up to {VERSION}")
+                write!(
+                    f,
+                    "it is of version {version}, and this mountjail knows versions up to {VERSION}"
+                )
             }
             Self::Damaged(why) => f.write_str(why),
         }
@@ -55,7 +60,10 @@ struct Versioned {
 /// Reads a record of any version up to [`VERSION`].
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unreadable> {
     let damaged = |error: serde_json::Error| Unreadable::Damaged(error.to_string());
-    match serde_json::from_slice::<Versioned>(bytes).map_err(damaged)?.version {
+    match serde_json::from_slice::<Versioned>(bytes)
+        .map_err(damaged)?
+        .version
+    {
         0 => Err(Unreadable::Damaged("there is no version 0".to_owned())),
         1..=VERSION => serde_json::from_slice(bytes).map_err(damaged),
         newer => Err(Unreadable::Newer(newer)),
@@ -66,8 +74,8 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unreadable> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootId(pub String);
 
-/// That a site is up in this boot: its mounts, or those that a run was about to make. There may be none, where all that
-/// it needs is absent.
+/// That a site is up in this boot: its mounts, or those that a run was about to make. There may be
+/// none, where all that it needs is absent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// [`VERSION`], or what an older mountjail wrote.
@@ -81,7 +89,8 @@ pub struct Record {
     pub manifest: Option<PathBuf>,
     /// In the order of attaching; a target may stand twice while a swap is under way.
     pub mounts: Vec<RecordedMount>,
-    /// What was done since the first of them was made; `None` of mounts that mountjail only took over.
+    /// What was done since the first of them was made; `None` of mounts that mountjail only took
+    /// over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<History>,
     /// What a newer mountjail wrote besides.
@@ -105,7 +114,12 @@ impl Record {
 
     /// When the site came up: when the first of its mounts did, if that is known of all of them.
     pub fn since(&self) -> Option<u64> {
-        self.mounts.iter().map(|mount| mount.since).collect::<Option<Vec<_>>>()?.into_iter().min()
+        self.mounts
+            .iter()
+            .map(|mount| mount.since)
+            .collect::<Option<Vec<_>>>()?
+            .into_iter()
+            .min()
     }
 
     /// Reads what was recorded.
@@ -168,8 +182,8 @@ pub struct RecordedMount {
     /// The mount's id, never reused within a boot (`STATX_MNT_ID_UNIQUE`, Linux 6.8); `None` while
     /// planned and on older kernels.
     pub unique_id: Option<u64>,
-    /// When the target came to show something: milliseconds since boot (`CLOCK_BOOTTIME`), however often the mount has been
-    /// swapped since; `None` where mountjail only took it over.
+    /// When the target came to show something: milliseconds since boot (`CLOCK_BOOTTIME`), however
+    /// often the mount has been swapped since; `None` where mountjail only took it over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<u64>,
     /// What a newer mountjail wrote besides.
@@ -182,7 +196,8 @@ pub struct RecordedMount {
 pub struct Submount {
     /// Where inside.
     pub target: JailPath,
-    /// Its never reused id; without one it is the mount there that has the attributes of the recursive one.
+    /// Its never reused id; without one it is the mount there that has the attributes of the
+    /// recursive one.
     pub unique_id: Option<u64>,
     /// What a newer mountjail wrote besides.
     #[serde(flatten)]
@@ -255,17 +270,24 @@ pub struct Made {
 impl Made {
     /// Something that is about to be made.
     pub fn planned(path: JailPath, kind: MadeKind) -> Self {
-        Self { path, kind, file: None, more: Unknown::new() }
+        Self {
+            path,
+            kind,
+            file: None,
+            more: Unknown::new(),
+        }
     }
 }
 
-/// Which file something is that was made. A reboot may give its file system another device number, and on some file systems
-/// every directory another inode number, so neither is what it is known by alone.
+/// Which file something is that was made. A reboot may give its file system another device number,
+/// and on some file systems every directory another inode number, so neither is what it is known by
+/// alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The inode's number.
     pub ino: u64,
-    /// Whether it lies on the device that the root directory lies on; `None` in records of version 1.
+    /// Whether it lies on the device that the root directory lies on; `None` in records of version
+    /// 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_root: Option<bool>,
     /// When it was made ([`Stat::born`]); `None` also in records of version 1.
@@ -276,15 +298,24 @@ pub struct Identity {
 impl Identity {
     /// Of the file `stat`, in a root on the device `root_device`.
     pub fn of(stat: &Stat, root_device: u64) -> Self {
-        Self { ino: stat.file.ino, on_root: Some(stat.file.dev == root_device), born: stat.born }
+        Self {
+            ino: stat.file.ino,
+            on_root: Some(stat.file.dev == root_device),
+            born: stat.born,
+        }
     }
 
-    /// Whether the file `found` is this one. Where both tell when they were made, that decides: an inode's number is
-    /// given again to the next file.
+    /// Whether the file `found` is this one. Where both tell when they were made, that decides: an
+    /// inode's number is given again to the next file.
     pub fn is(&self, found: &Self) -> bool {
         match (self.born, found.born) {
             (Some(recorded), Some(found)) => recorded == found,
-            _ => self.ino == found.ino && self.on_root.is_none_or(|on_root| found.on_root == Some(on_root)),
+            _ => {
+                self.ino == found.ino
+                    && self
+                        .on_root
+                        .is_none_or(|on_root| found.on_root == Some(on_root))
+            }
         }
     }
 }

@@ -11,20 +11,27 @@ use crate::manifest::{HostPath, JailPath};
 use crate::resolve::Desired;
 use crate::sys::{self, Stat};
 
-/// How the mounts of the site stand, by the table: nothing is looked at where ids tell whose a mount is, and what cannot
-/// be looked at is no error. So no file system in the way, hanging, dead or somebody's own, keeps a site from being taken
-/// down. `known` is what the manifest asks for, where the record is lost.
+/// How the mounts of the site stand, by the table: nothing is looked at where ids tell whose a
+/// mount is, and what cannot be looked at is no error. So no file system in the way, hanging, dead
+/// or somebody's own, keeps a site from being taken down. `known` is what the manifest asks for,
+/// where the record is lost.
 pub fn standing(known: &Desired, records: Records, table: &Table) -> Observed {
     let mut observed = only_of(&known.root, records);
     let targets: HashSet<_> = known.mounts.iter().map(|mount| &mount.target).collect();
     let recorded = observed.record.iter().flat_map(|record| &record.mounts);
     let recorded: HashSet<_> = recorded.map(|mount| mount.target.clone()).collect();
-    for mounts in table.below(known.root.as_path()).chunk_by(|a, b| a.point == b.point) {
+    for mounts in table
+        .below(known.root.as_path())
+        .chunk_by(|a, b| a.point == b.point)
+    {
         let target = in_the_jail(&known.root, &mounts[0].point);
         let mut stack: Vec<_> = table::stack(mounts).into_iter().map(listed).collect();
         let asked_for = targets.contains(&target);
         if asked_for || recorded.contains(&target) {
-            if let Some(top) = stack.last_mut().filter(|top| asked_for || top.unique_id.is_none()) {
+            if let Some(top) = stack
+                .last_mut()
+                .filter(|top| asked_for || top.unique_id.is_none())
+            {
                 look_at(&known.root, &target, top);
             }
             observed.mounts.insert(target, stack);
@@ -39,7 +46,8 @@ pub fn standing(known: &Desired, records: Records, table: &Table) -> Observed {
     observed
 }
 
-/// Adds what is visible at the root of the topmost mount at `target`; nothing, if that cannot be found out.
+/// Adds what is visible at the root of the topmost mount at `target`; nothing, if that cannot be
+/// found out.
 fn look_at(root: &HostPath, target: &JailPath, top: &mut SeenMount) {
     if let Some(stat) = stat(root, target).filter(|stat| stat.mount_root != Some(false)) {
         top.file = Some(stat.file);
@@ -50,5 +58,7 @@ fn look_at(root: &HostPath, target: &JailPath, top: &mut SeenMount) {
 
 fn stat(root: &HostPath, target: &JailPath) -> Option<Stat> {
     let root = sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY).ok()?;
-    sys::open_beneath(&root, target.relative(), libc::O_PATH).and_then(sys::stat_fd).ok()
+    sys::open_beneath(&root, target.relative(), libc::O_PATH)
+        .and_then(sys::stat_fd)
+        .ok()
 }

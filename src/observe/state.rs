@@ -12,7 +12,8 @@ use super::record::{BootId, Kept, Record, Unreadable};
 use crate::manifest::{HostPath, SiteName};
 use crate::{Error, Result};
 
-/// The directories of records and locks (`run`, gone with the boot) and of what outlives one (`lib`).
+/// The directories of records and locks (`run`, gone with the boot) and of what outlives one
+/// (`lib`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateDir {
     /// `/run/mountjail`
@@ -23,14 +24,20 @@ pub struct StateDir {
 
 impl Default for StateDir {
     fn default() -> Self {
-        Self { run: "/run/mountjail".into(), lib: "/var/lib/mountjail".into() }
+        Self {
+            run: "/run/mountjail".into(),
+            lib: "/var/lib/mountjail".into(),
+        }
     }
 }
 
 impl StateDir {
     /// Both below `dir`: what `--state-dir` means.
     pub fn under(dir: &Path) -> Self {
-        Self { run: dir.join("run"), lib: dir.join("lib") }
+        Self {
+            run: dir.join("run"),
+            lib: dir.join("lib"),
+        }
     }
 
     /// The record of the site's mounts.
@@ -53,18 +60,25 @@ impl StateDir {
         self.lib.join(format!("{site}.json"))
     }
 
-    /// Makes the directories, with mode 0700, which those that are there get as well: who can look into them hears, by
-    /// inotify(7), when something is about to be made in his root.
+    /// Makes the directories, with mode 0700, which those that are there get as well: who can look
+    /// into them hears, by inotify(7), when something is about to be made in his root.
     pub fn create(&self) -> Result<()> {
         for dir in [&self.run, &self.lib] {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| {
-                let failed = Error::failed(format!("cannot make the state directory {}", dir.display()))
-                    .because(&error);
-                match error.raw_os_error() {
-                    Some(libc::EACCES | libc::EPERM) => failed.hint("mountjail needs to run as root"),
-                    _ => failed.hint("another one can be named with --state-dir"),
-                }
-            })?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir)
+                .map_err(|error| {
+                    let failed =
+                        Error::failed(format!("cannot make the state directory {}", dir.display()))
+                            .because(&error);
+                    match error.raw_os_error() {
+                        Some(libc::EACCES | libc::EPERM) => {
+                            failed.hint("mountjail needs to run as root")
+                        }
+                        _ => failed.hint("another one can be named with --state-dir"),
+                    }
+                })?;
             refuse_others(dir)?;
             close(dir)?;
         }
@@ -75,9 +89,18 @@ impl StateDir {
     pub fn recorded_sites(&self) -> Vec<SiteName> {
         let names = |dir: &PathBuf| {
             let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-            let stems = entries
-                .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".json")?.to_owned()));
-            stems.filter_map(|stem| SiteName::new(&stem).ok()).collect::<Vec<_>>()
+            let stems = entries.filter_map(|entry| {
+                Some(
+                    entry
+                        .file_name()
+                        .to_str()?
+                        .strip_suffix(".json")?
+                        .to_owned(),
+                )
+            });
+            stems
+                .filter_map(|stem| SiteName::new(&stem).ok())
+                .collect::<Vec<_>>()
         };
         let mut sites = names(&self.run);
         sites.extend(names(&self.lib));
@@ -86,23 +109,34 @@ impl StateDir {
         sites
     }
 
-    /// What is recorded of `site`. A record that is damaged, or of another boot, counts as lost; one that cannot be read
-    /// just now, or not by this mountjail, does not: it would be written over.
+    /// What is recorded of `site`. A record that is damaged, or of another boot, counts as lost;
+    /// one that cannot be read just now, or not by this mountjail, does not: it would be written
+    /// over.
     pub fn read(&self, site: &SiteName, boot: &BootId) -> Result<Records> {
         let (run, lib) = (self.record(site), self.kept(site));
         let (record, kept) = (file(&run)?, file(&lib)?);
-        let (record, kept) =
-            (record.map(|bytes| Record::parse(&bytes)), kept.map(|bytes| Kept::parse(&bytes)));
-        let versions = [(&run, record.as_ref().and_then(newer)), (&lib, kept.as_ref().and_then(newer))];
+        let (record, kept) = (
+            record.map(|bytes| Record::parse(&bytes)),
+            kept.map(|bytes| Kept::parse(&bytes)),
+        );
+        let versions = [
+            (&run, record.as_ref().and_then(newer)),
+            (&lib, kept.as_ref().and_then(newer)),
+        ];
         refuse_newer(site, &versions)?;
         let mut warnings = vec![];
         let record = record.and_then(|record| or_lost(record, &run, &mut warnings));
         let kept = kept.and_then(|kept| or_lost(kept, &lib, &mut warnings));
-        Ok(Records { record: record.filter(|record| record.boot == *boot), kept, warnings })
+        Ok(Records {
+            record: record.filter(|record| record.boot == *boot),
+            kept,
+            warnings,
+        })
     }
 }
 
-/// Refuses a directory in which somebody else could write records: these say what is unmounted and removed.
+/// Refuses a directory in which somebody else could write records: these say what is unmounted and
+/// removed.
 fn refuse_others(dir: &Path) -> Result<()> {
     let cannot = || Error::failed(format!("cannot use the state directory {}", dir.display()));
     let found = fs::metadata(dir).map_err(|error| cannot().because(&error))?;
@@ -112,14 +146,20 @@ fn refuse_others(dir: &Path) -> Result<()> {
     }
     Err(cannot()
         .because_of("somebody else can write in it, and so have anything unmounted and removed")
-        .hint(format!("make it root's alone: `chown root {0} && chmod go-w {0}`", dir.display())))
+        .hint(format!(
+            "make it root's alone: `chown root {0} && chmod go-w {0}`",
+            dir.display()
+        )))
 }
 
 /// Lets nobody else look into a directory of ours.
 fn close(dir: &Path) -> Result<()> {
     let cannot = |error: io::Error| {
-        Error::failed(format!("cannot keep others from looking into the state directory {}", dir.display()))
-            .because(&error)
+        Error::failed(format!(
+            "cannot keep others from looking into the state directory {}",
+            dir.display()
+        ))
+        .because(&error)
     };
     if fs::metadata(dir).map_err(cannot)?.mode() & 0o777 == 0o700 {
         return Ok(());
@@ -141,12 +181,18 @@ pub struct Records {
 impl Records {
     /// The root that the records are about, if they tell of anything.
     pub fn root(&self) -> Option<&HostPath> {
-        self.record.as_ref().map(|record| &record.root).or_else(|| self.kept.as_ref().map(|kept| &kept.root))
+        self.record
+            .as_ref()
+            .map(|record| &record.root)
+            .or_else(|| self.kept.as_ref().map(|kept| &kept.root))
     }
 
     /// The manifest that the site was brought up by, if they tell.
     pub fn manifest(&self) -> Option<&Path> {
-        let of_record = self.record.as_ref().and_then(|record| record.manifest.as_deref());
+        let of_record = self
+            .record
+            .as_ref()
+            .and_then(|record| record.manifest.as_deref());
         of_record.or_else(|| self.kept.as_ref()?.manifest.as_deref())
     }
 }
@@ -170,7 +216,10 @@ fn file(path: &Path) -> Result<Option<Vec<u8>>> {
 
 /// All of a regular file, without waiting for anybody, and not more than a record can have.
 pub(super) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
+        .open(path)?;
     let metadata = file.metadata()?;
     match () {
         () if metadata.is_dir() => return Err(io::Error::from_raw_os_error(libc::EISDIR)),
@@ -192,10 +241,17 @@ fn newer<T>(read: &Result<T, Unreadable>) -> Option<u32> {
 
 /// Refuses records that only a newer mountjail understands, and says how to go on without them.
 fn refuse_newer(site: &SiteName, versions: &[(&PathBuf, Option<u32>)]) -> Result<()> {
-    let newer: Vec<_> =
-        versions.iter().filter_map(|(path, version)| Some((path.display(), (*version)?))).collect();
-    let Some((first, version)) = newer.first() else { return Ok(()) };
-    let aside: Vec<_> = newer.iter().map(|(path, _)| format!("mv {path} {path}.newer")).collect();
+    let newer: Vec<_> = versions
+        .iter()
+        .filter_map(|(path, version)| Some((path.display(), (*version)?)))
+        .collect();
+    let Some((first, version)) = newer.first() else {
+        return Ok(());
+    };
+    let aside: Vec<_> = newer
+        .iter()
+        .map(|(path, _)| format!("mv {path} {path}.newer"))
+        .collect();
     Err(Error::failed(format!("the record {first} was written by a newer mountjail"))
         .because_of(Unreadable::Newer(*version))
         .hint(format!(
@@ -219,7 +275,9 @@ fn or_lost<T>(read: Result<T, Unreadable>, path: &Path, warnings: &mut Vec<Strin
 
 /// Seconds since 1970, for what is recorded; 0 of a clock that is before.
 pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// Milliseconds since boot, by a clock that nobody sets (`CLOCK_BOOTTIME`).
@@ -231,9 +289,13 @@ pub fn since_boot() -> u64 {
 /// The identity of this boot.
 pub fn boot_id() -> Result<BootId> {
     let path = "/proc/sys/kernel/random/boot_id";
-    fs::read_to_string(path).map(|text| BootId(text.trim().to_owned())).map_err(|error| {
-        Error::failed(format!("cannot read {path}")).because(&error).hint("is /proc mounted?")
-    })
+    fs::read_to_string(path)
+        .map(|text| BootId(text.trim().to_owned()))
+        .map_err(|error| {
+            Error::failed(format!("cannot read {path}"))
+                .because(&error)
+                .hint("is /proc mounted?")
+        })
 }
 
 #[cfg(test)]
@@ -251,7 +313,10 @@ mod tests {
         fs::write(state.record(&site), "{\"version\":1,").unwrap();
         fs::write(state.kept(&site), "\0\0\0").unwrap();
         let records = state.read(&site, &boot).unwrap();
-        assert_eq!((records.record, records.kept, records.warnings.len()), (None, None, 2));
+        assert_eq!(
+            (records.record, records.kept, records.warnings.len()),
+            (None, None, 2)
+        );
         assert_eq!(state.recorded_sites(), [site]);
     }
 
@@ -265,7 +330,11 @@ mod tests {
             assert_eq!(state.create().is_ok(), mode == 0o755, "{mode:o}");
         }
         for dir in [&state.run, &state.lib] {
-            assert_eq!(fs::metadata(dir).unwrap().mode() & 0o777, 0o700, "nobody else looks into it");
+            assert_eq!(
+                fs::metadata(dir).unwrap().mode() & 0o777,
+                0o700,
+                "nobody else looks into it"
+            );
         }
     }
 
@@ -275,11 +344,18 @@ mod tests {
         let state = StateDir::under(dir.path());
         state.create().unwrap();
         let (site, boot) = (SiteName::new("a").unwrap(), BootId("b".into()));
-        fs::write(state.kept(&site), "{\"version\": 7, \"something\": \"new\"}").unwrap();
+        fs::write(
+            state.kept(&site),
+            "{\"version\": 7, \"something\": \"new\"}",
+        )
+        .unwrap();
         let error = state.read(&site, &boot).unwrap_err();
         assert!(error.to_string().contains("version 7"), "{error}");
         let aside = format!("`mv {0} {0}.newer`", state.kept(&site).display());
-        assert!(error.hint_text().is_some_and(|hint| hint.contains(&aside)), "{error:?}");
+        assert!(
+            error.hint_text().is_some_and(|hint| hint.contains(&aside)),
+            "{error:?}"
+        );
     }
 
     #[test]
@@ -288,8 +364,14 @@ mod tests {
         let state = StateDir::under(dir.path());
         let site = SiteName::new("a").unwrap();
         fs::create_dir_all(state.kept(&site)).unwrap();
-        let error = state.read(&site, &BootId("b".into())).unwrap_err().to_string();
-        assert!(error.starts_with("cannot read the record ") && error.ends_with("Is a directory"), "{error}");
+        let error = state
+            .read(&site, &BootId("b".into()))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("cannot read the record ") && error.ends_with("Is a directory"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -298,9 +380,20 @@ mod tests {
         let state = StateDir::under(dir.path());
         state.create().unwrap();
         let site = SiteName::new("a").unwrap();
-        fs::write(state.record(&site), r#"{"version":1,"boot":"old","root":"/srv/a","mounts":[]}"#).unwrap();
-        assert_eq!(state.read(&site, &BootId("new".into())), Ok(Records::default()));
-        let old = state.read(&site, &BootId("old".into())).unwrap().record.unwrap();
+        fs::write(
+            state.record(&site),
+            r#"{"version":1,"boot":"old","root":"/srv/a","mounts":[]}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            state.read(&site, &BootId("new".into())),
+            Ok(Records::default())
+        );
+        let old = state
+            .read(&site, &BootId("old".into()))
+            .unwrap()
+            .record
+            .unwrap();
         assert_eq!(old.history, None, "as it was written before there was one");
     }
 }

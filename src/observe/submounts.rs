@@ -12,7 +12,11 @@ use crate::resolve::{Desired, FileId};
 use crate::{Error, Result, sys};
 
 /// The mounts in the one at `target`, whose never reused id is `unique_id`.
-pub fn submounts(root: &HostPath, target: &JailPath, unique_id: Option<u64>) -> Result<Vec<Submount>> {
+pub fn submounts(
+    root: &HostPath,
+    target: &JailPath,
+    unique_id: Option<u64>,
+) -> Result<Vec<Submount>> {
     let point = root.inside(target);
     let table = match unique_id {
         Some(id) => Table::inside(id).map_err(|error| {
@@ -33,30 +37,57 @@ pub(super) fn in_the_jail(root: &HostPath, point: &Path) -> JailPath {
     JailPath::normal(Path::new("/").join(point.strip_prefix(root).unwrap_or(point)))
 }
 
-/// The recursive mounts of the site of which it is not recorded what came along: where they are now, and their sources.
+/// The recursive mounts of the site of which it is not recorded what came along: where they are
+/// now, and their sources.
 fn unknown(desired: &Desired, observed: &Observed) -> Vec<(JailPath, HostPath)> {
     let recorded = || observed.record.iter().flat_map(|record| &record.mounts);
     let moved_to = |mount: &RecordedMount| {
-        let is_it = |seen: &SeenMount| mount.unique_id.is_some() && seen.unique_id == mount.unique_id;
-        let found = observed.elsewhere.iter().find(|(_, stack)| stack.iter().any(is_it));
+        let is_it =
+            |seen: &SeenMount| mount.unique_id.is_some() && seen.unique_id == mount.unique_id;
+        let found = observed
+            .elsewhere
+            .iter()
+            .find(|(_, stack)| stack.iter().any(is_it));
         found.map(|(path, _)| path.clone())
     };
     let known = recorded().filter(|mount| mount.recursive && mount.submounts.is_none());
-    let known =
-        known.map(|mount| (moved_to(mount).unwrap_or_else(|| mount.target.clone()), mount.source.clone()));
+    let known = known.map(|mount| {
+        (
+            moved_to(mount).unwrap_or_else(|| mount.target.clone()),
+            mount.source.clone(),
+        )
+    });
     let new = desired
         .mounts
         .iter()
         .filter(|mount| mount.recursive && recorded().all(|known| known.target != mount.target));
-    known.chain(new.map(|mount| (mount.target.clone(), mount.source.clone()))).collect()
+    known
+        .chain(new.map(|mount| (mount.target.clone(), mount.source.clone())))
+        .collect()
 }
 
-/// Tells by their files which of the mounts elsewhere are recorded ones that were moved away: a run that was killed recorded
-/// no ids of what it mounted. `file_at` looks into the jail.
+/// Tells by their files which of the mounts elsewhere are recorded ones that were moved away: a run
+/// that was killed recorded no ids of what it mounted. `file_at` looks into the jail.
 pub(super) fn name_moved(observed: &mut Observed, file_at: impl Fn(&JailPath) -> Option<FileId>) {
-    let Observed { record: Some(record), mounts, elsewhere, .. } = observed else { return };
-    let mut known: HashSet<_> = record.mounts.iter().filter_map(|mount| mount.unique_id).collect();
-    for mount in record.mounts.iter_mut().filter(|mount| is_lost(mount, mounts)) {
+    let Observed {
+        record: Some(record),
+        mounts,
+        elsewhere,
+        ..
+    } = observed
+    else {
+        return;
+    };
+    let mut known: HashSet<_> = record
+        .mounts
+        .iter()
+        .filter_map(|mount| mount.unique_id)
+        .collect();
+    for mount in record
+        .mounts
+        .iter_mut()
+        .filter(|mount| is_lost(mount, mounts))
+    {
         let found = elsewhere.iter().find_map(|(path, stack)| {
             let top = stack.last().filter(|top| top.options == mount.options)?;
             let id = top.unique_id.filter(|id| !known.contains(id))?;
@@ -72,7 +103,8 @@ pub(super) fn is_lost(mount: &RecordedMount, mounts: &BTreeMap<JailPath, Vec<See
     mount.unique_id.is_none() && !mounts.contains_key(&mount.target)
 }
 
-/// Notes which mounts elsewhere show what their recursive mount's source has there; `file_at` looks into the jail.
+/// Notes which mounts elsewhere show what their recursive mount's source has there; `file_at` looks
+/// into the jail.
 pub(super) fn compare(
     desired: &Desired,
     observed: &mut Observed,
@@ -80,13 +112,22 @@ pub(super) fn compare(
 ) {
     for (target, source) in unknown(desired, observed) {
         let as_in_source = |path: &&JailPath| {
-            let Some(below) = path.below(&target).filter(|below| !below.as_os_str().is_empty()) else {
+            let Some(below) = path
+                .below(&target)
+                .filter(|below| !below.as_os_str().is_empty())
+            else {
                 return false;
             };
-            let there = sys::open_host(&source.as_path().join(below), libc::O_PATH).and_then(sys::stat_fd);
+            let there =
+                sys::open_host(&source.as_path().join(below), libc::O_PATH).and_then(sys::stat_fd);
             there.is_ok_and(|there| Some(there.file) == file_at(path))
         };
-        let found: Vec<_> = observed.elsewhere.keys().filter(as_in_source).cloned().collect();
+        let found: Vec<_> = observed
+            .elsewhere
+            .keys()
+            .filter(as_in_source)
+            .cloned()
+            .collect();
         observed.as_in_source.extend(found);
     }
 }

@@ -16,14 +16,14 @@ const WORTH_A_THREAD: usize = 500;
 /// The mount table, ready to be asked by path.
 #[derive(Debug, Default)]
 pub struct Table {
-    /// Sorted by mount point, byte by byte; mounts at one point in the table's order. What is somewhere unknown, with an
-    /// empty mount point, is below nothing.
+    /// Sorted by mount point, byte by byte; mounts at one point in the table's order. What is
+    /// somewhere unknown, with an empty mount point, is below nothing.
     mounts: Vec<MountInfo>,
 }
 
 impl Table {
-    /// Reads the table of the namespace that this process is in: by `listmount(2)` and `statmount(2)` where the kernel
-    /// has them, else from `/proc/self/mountinfo`.
+    /// Reads the table of the namespace that this process is in: by `listmount(2)` and
+    /// `statmount(2)` where the kernel has them, else from `/proc/self/mountinfo`.
     pub fn read() -> Result<Self> {
         if sys::probe::statmount() {
             return ask()
@@ -33,13 +33,16 @@ impl Table {
         Self::read_text()
     }
 
-    /// As [`read`](Self::read), from `/proc/self/mountinfo` in any case: slower, but it tells every mount point, however
-    /// long.
+    /// As [`read`](Self::read), from `/proc/self/mountinfo` in any case: slower, but it tells every
+    /// mount point, however long.
     pub fn read_text() -> Result<Self> {
         let cannot = || Error::failed(format!("cannot read the mount table {PATH}"));
-        let text = std::fs::read(PATH).map_err(|error| cannot().because(&error).hint("is /proc mounted?"))?;
+        let text = std::fs::read(PATH)
+            .map_err(|error| cannot().because(&error).hint("is /proc mounted?"))?;
         mountinfo::parse(&text).map(Self::new).map_err(|line| {
-            cannot().because_of(format!("line {line} is not in the form of proc_pid_mountinfo(5)"))
+            cannot().because_of(format!(
+                "line {line} is not in the form of proc_pid_mountinfo(5)"
+            ))
         })
     }
 
@@ -55,7 +58,11 @@ impl Table {
 
     /// The mount points below `path`, each once.
     pub fn points_below(&self, path: &Path) -> Vec<PathBuf> {
-        let mut points: Vec<_> = self.below(path).iter().map(|mount| mount.point.clone()).collect();
+        let mut points: Vec<_> = self
+            .below(path)
+            .iter()
+            .map(|mount| mount.point.clone())
+            .collect();
         points.dedup();
         points
     }
@@ -86,8 +93,11 @@ impl Table {
         if prefix != b"/" {
             prefix.push(b'/');
         }
-        let start = self.mounts.partition_point(|mount| bytes(&mount.point) < prefix.as_slice());
-        let count = self.mounts[start..].partition_point(|mount| bytes(&mount.point).starts_with(&prefix));
+        let start = self
+            .mounts
+            .partition_point(|mount| bytes(&mount.point) < prefix.as_slice());
+        let count =
+            self.mounts[start..].partition_point(|mount| bytes(&mount.point).starts_with(&prefix));
         let found = &self.mounts[start..start + count];
         &found[found.partition_point(|mount| mount.point == path)..] // only `/` is below itself by its bytes
     }
@@ -97,16 +107,24 @@ impl Table {
 fn ask() -> io::Result<Vec<MountInfo>> {
     let mut ids = sys::list_mounts()?;
     ids.extend(mount_of_slash()?); // which the kernel leaves out
-    let threads =
-        thread::available_parallelism().map_or(1, usize::from).min(ids.len().div_ceil(WORTH_A_THREAD));
+    let threads = thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(ids.len().div_ceil(WORTH_A_THREAD));
     let share = ids.len().div_ceil(threads.max(1)).max(1);
     thread::scope(|scope| {
-        let spawn = |ids| (ids, thread::Builder::new().spawn_scoped(scope, move || ask_for(ids)));
+        let spawn = |ids| {
+            (
+                ids,
+                thread::Builder::new().spawn_scoped(scope, move || ask_for(ids)),
+            )
+        };
         let threads: Vec<_> = ids.chunks(share).map(spawn).collect();
         let mut mounts = Vec::with_capacity(ids.len());
         for (ids, thread) in threads {
             mounts.extend(match thread {
-                Ok(thread) => thread.join().map_err(|_| io::Error::other("a thread panicked"))?,
+                Ok(thread) => thread
+                    .join()
+                    .map_err(|_| io::Error::other("a thread panicked"))?,
                 Err(_) => ask_for(ids), // there are too many of them
             }?);
         }
@@ -116,14 +134,18 @@ fn ask() -> io::Result<Vec<MountInfo>> {
 
 /// The never reused id of the mount that the root directory is on.
 fn mount_of_slash() -> io::Result<Option<u64>> {
-    let stat = sys::stat_fd(sys::open_host(Path::new("/"), libc::O_PATH | libc::O_DIRECTORY)?)?;
+    let stat = sys::stat_fd(sys::open_host(
+        Path::new("/"),
+        libc::O_PATH | libc::O_DIRECTORY,
+    )?)?;
     Ok(stat.mount_id.filter(|_| stat.mount_id_is_unique))
 }
 
 fn ask_for(ids: &[u64]) -> io::Result<Vec<MountInfo>> {
-    let mounts = ids.iter().map(|id| sys::stat_mount(*id).map(|mount| MountInfo::asked(*id, mount)));
-    let still_there =
-        |mount: &io::Result<_>| !matches!(mount, Err(error) if error.kind() == io::ErrorKind::NotFound);
+    let mounts = ids
+        .iter()
+        .map(|id| sys::stat_mount(*id).map(|mount| MountInfo::asked(*id, mount)));
+    let still_there = |mount: &io::Result<_>| !matches!(mount, Err(error) if error.kind() == io::ErrorKind::NotFound);
     mounts.filter(still_there).collect()
 }
 
@@ -131,8 +153,8 @@ fn bytes(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
 }
 
-/// Mounts at one point, from the lowest up: each is mounted on the one before it, which the table's order
-/// need not show, since a mount made beneath another one is the younger.
+/// Mounts at one point, from the lowest up: each is mounted on the one before it, which the table's
+/// order need not show, since a mount made beneath another one is the younger.
 pub(super) fn stack(mounts: &[MountInfo]) -> Vec<&MountInfo> {
     if let [only] = mounts {
         return vec![only];
@@ -141,9 +163,10 @@ pub(super) fn stack(mounts: &[MountInfo]) -> Vec<&MountInfo> {
     let mut stack: Vec<&MountInfo> = vec![];
     while !rest.is_empty() {
         let next = match stack.last() {
-            None => rest
-                .iter()
-                .position(|mount| rest.iter().all(|other| other.id != mount.parent || other.id == mount.id)),
+            None => rest.iter().position(|mount| {
+                rest.iter()
+                    .all(|other| other.id != mount.parent || other.id == mount.id)
+            }),
             Some(top) => rest.iter().position(|mount| mount.parent == top.id),
         };
         stack.push(rest.remove(next.unwrap_or(0)));
@@ -151,8 +174,8 @@ pub(super) fn stack(mounts: &[MountInfo]) -> Vec<&MountInfo> {
     stack
 }
 
-/// Of mounts at one point, the one that `is_top` and those that it is mounted on, from the lowest up; where several may be
-/// it, all of them, as [`stack`]. `None`: none is.
+/// Of mounts at one point, the one that `is_top` and those that it is mounted on, from the lowest
+/// up; where several may be it, all of them, as [`stack`]. `None`: none is.
 pub(super) fn stack_below(
     mounts: &[MountInfo],
     is_top: impl Fn(&MountInfo) -> bool,
@@ -162,9 +185,14 @@ pub(super) fn stack_below(
     if tops.next().is_some() {
         return Some(stack(mounts));
     }
-    let below =
-        |mount: &&MountInfo| mounts.iter().find(|other| other.id == mount.parent && other.id != mount.id);
-    let mut stack: Vec<_> = std::iter::successors(Some(top), below).take(mounts.len()).collect();
+    let below = |mount: &&MountInfo| {
+        mounts
+            .iter()
+            .find(|other| other.id == mount.parent && other.id != mount.id)
+    };
+    let mut stack: Vec<_> = std::iter::successors(Some(top), below)
+        .take(mounts.len())
+        .collect();
     stack.reverse();
     Some(stack)
 }
@@ -183,10 +211,18 @@ mod tests {
 
     #[test]
     fn below_is_by_whole_components() {
-        let table =
-            Table::new(table(&[(1, 0, "/"), (2, 1, "/a"), (3, 2, "/a/b"), (4, 1, "/a.b"), (5, 3, "/a/b/c")]));
+        let table = Table::new(table(&[
+            (1, 0, "/"),
+            (2, 1, "/a"),
+            (3, 2, "/a/b"),
+            (4, 1, "/a.b"),
+            (5, 3, "/a/b/c"),
+        ]));
         let below = |path: &str| table.points_below(Path::new(path));
-        assert_eq!(below("/a"), [PathBuf::from("/a/b"), PathBuf::from("/a/b/c")]);
+        assert_eq!(
+            below("/a"),
+            [PathBuf::from("/a/b"), PathBuf::from("/a/b/c")]
+        );
         assert_eq!(below("/a/b/c"), Vec::<PathBuf>::new());
         assert_eq!(below("/").len(), 4);
     }

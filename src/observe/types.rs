@@ -12,22 +12,24 @@ use super::record::{Identity, Kept, Made, MadeKind, Record};
 /// Everything that the planner needs to know about one site.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// What stands at each path of interest: every target (desired or recorded), every directory on the
-    /// way, every link, everything that [`Kept`] lists. A path with no entry is absent.
-    /// Where a mount covers the path this is the mount's root, not what lies beneath.
+    /// What stands at each path of interest: every target (desired or recorded), every directory on
+    /// the way, every link, everything that [`Kept`] lists. A path with no entry is absent. Where a
+    /// mount covers the path this is the mount's root, not what lies beneath.
     pub paths: BTreeMap<JailPath, Seen>,
-    /// The mounts at each target (desired or recorded), bottom first; a target with none has no entry.
+    /// The mounts at each target (desired or recorded), bottom first; a target with none has no
+    /// entry.
     pub mounts: BTreeMap<JailPath, Vec<SeenMount>>,
-    /// Mounts below the root at other paths; when each target was asked alone, only those in recursive mounts.
+    /// Mounts below the root at other paths; when each target was asked alone, only those in
+    /// recursive mounts.
     pub elsewhere: BTreeMap<JailPath, Vec<SeenMount>>,
-    /// The directories that are to be mounted or made something in, and that lie neither on the root's own mount nor on the
-    /// one at the nearest target above.
+    /// The directories that are to be mounted or made something in, and that lie neither on the
+    /// root's own mount nor on the one at the nearest target above.
     pub holders: BTreeMap<JailPath, Holder>,
-    /// Of these, the ones in a recursive mount that show what its source has at the same place; not asked where it is
-    /// recorded what came along.
+    /// Of these, the ones in a recursive mount that show what its source has at the same place; not
+    /// asked where it is recorded what came along.
     pub as_in_source: BTreeSet<JailPath>,
-    /// Recorded mounts that stand elsewhere now, because a directory that they are in was moved. Only known
-    /// where mount ids are never reused (Linux 6.8).
+    /// Recorded mounts that stand elsewhere now, because a directory that they are in was moved.
+    /// Only known where mount ids are never reused (Linux 6.8).
     pub strays: Vec<Stray>,
     /// Of the desired generated files, those whose contents on the host already are as desired.
     pub current_files: BTreeSet<HostPath>,
@@ -40,9 +42,14 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// Whether something else stands now where `made` was made: then that is not there any more. What a mount covers may be.
+    /// Whether something else stands now where `made` was made: then that is not there any more.
+    /// What a mount covers may be.
     pub fn is_gone(&self, made: &Made) -> bool {
-        let Some(seen) = self.paths.get(&made.path).filter(|_| !self.is_covered(&made.path)) else {
+        let Some(seen) = self
+            .paths
+            .get(&made.path)
+            .filter(|_| !self.is_covered(&made.path))
+        else {
             return false;
         };
         let same_kind = match made.kind {
@@ -84,12 +91,14 @@ pub struct SeenMount {
     pub id: u64,
     /// The id that is never reused (Linux 6.8).
     pub unique_id: Option<u64>,
-    /// Which file is visible at its root; of a mount that another one covers only where both show the same.
+    /// Which file is visible at its root; of a mount that another one covers only where both show
+    /// the same.
     pub file: Option<FileId>,
     /// What that file is; `None` likewise.
     pub kind: Option<FileKind>,
-    /// `mnt_root`: the path within its file system that is mounted, as the kernel shows it now (a file
-    /// moved aside shows its new name, a deleted one ends in `//deleted`); `None` when not asked for.
+    /// `mnt_root`: the path within its file system that is mounted, as the kernel shows it now (a
+    /// file moved aside shows its new name, a deleted one ends in `//deleted`); `None` when not
+    /// asked for.
     pub fs_root: Option<PathBuf>,
     /// Its attributes.
     pub options: Options,
@@ -100,7 +109,11 @@ pub struct SeenMount {
 impl SeenMount {
     /// Whether the file `found` is on this mount, as far as the kernel tells.
     pub fn holds(&self, found: &Stat) -> bool {
-        let id = if found.mount_id_is_unique { self.unique_id } else { Some(self.id) };
+        let id = if found.mount_id_is_unique {
+            self.unique_id
+        } else {
+            Some(self.id)
+        };
         id.is_some() && id == found.mount_id
     }
 }
@@ -114,7 +127,8 @@ pub struct Holder {
     pub unique_id: Option<u64>,
     /// Where it is, on the host.
     pub point: PathBuf,
-    /// What is in the directory is shown nowhere else outside the root, and the kernel keeps it: a volume of the site's own.
+    /// What is in the directory is shown nowhere else outside the root, and the kernel keeps it: a
+    /// volume of the site's own.
     pub own_volume: bool,
 }
 

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// Where systemd looks for units of the system: systemd.unit(5), and the scripts of `/etc/init.d` that it makes units of.
+/// Where systemd looks for units of the system: systemd.unit(5), and the scripts of `/etc/init.d`
+/// that it makes units of.
 pub(super) const DIRECTORIES: [&str; 11] = [
     "/etc/systemd/system.control",
     "/run/systemd/system.control",
@@ -27,7 +28,11 @@ impl Units {
     /// Reads the names of the unit files; a directory that is not there has none.
     pub fn read() -> Self {
         let mut units: BTreeSet<_> = DIRECTORIES.iter().flat_map(names_in).collect();
-        units.extend(names_in("/etc/init.d").into_iter().map(|script| format!("{script}.service")));
+        units.extend(
+            names_in("/etc/init.d")
+                .into_iter()
+                .map(|script| format!("{script}.service")),
+        );
         Self(units)
     }
 
@@ -39,8 +44,11 @@ impl Units {
     /// The unit whose name is nearest to `name`, if it is near.
     pub fn nearest(&self, name: &str) -> Option<&str> {
         let distance = |known: &&String| strsim::damerau_levenshtein(known, name);
-        let nearest =
-            self.0.iter().filter(|known| Path::new(known).extension().is_some()).min_by_key(distance)?;
+        let nearest = self
+            .0
+            .iter()
+            .filter(|known| Path::new(known).extension().is_some())
+            .min_by_key(distance)?;
         (distance(&nearest) <= 3).then_some(nearest)
     }
 }
@@ -48,7 +56,9 @@ impl Units {
 /// The names in a directory, sorted; none if it is not there.
 pub(super) fn names_in(directory: impl AsRef<Path>) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut names: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let mut names: Vec<_> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
     names.sort();
     names
 }
@@ -66,10 +76,17 @@ mod tests {
 
     #[test]
     fn instances_are_known_by_their_template() {
-        let units = Units(["php8.2-fpm.service", "getty@.service"].map(str::to_owned).into());
+        let units = Units(
+            ["php8.2-fpm.service", "getty@.service"]
+                .map(str::to_owned)
+                .into(),
+        );
         assert!(units.has("php8.2-fpm.service") && units.has("getty@tty.1.service"));
         assert!(!units.has("getty@tty1.socket") && !units.has("php8.3-fpm.service"));
-        assert_eq!(units.nearest("php82-fpm.service"), Some("php8.2-fpm.service"));
+        assert_eq!(
+            units.nearest("php82-fpm.service"),
+            Some("php8.2-fpm.service")
+        );
         assert_eq!(units.nearest("nginx.service"), None);
     }
 }

@@ -9,15 +9,16 @@ use serde::{Deserialize, Serialize};
 use super::state::{StateDir, read_regular};
 use crate::manifest::SiteName;
 
-/// The file `<run>/watch/state.json`: replaced atomically after each pass, removed at a clean end. Times are seconds
-/// since 1970.
+/// The file `<run>/watch/state.json`: replaced atomically after each pass, removed at a clean end.
+/// Times are seconds since 1970.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchState {
     /// 1.
     pub version: u32,
     /// The process.
     pub pid: u32,
-    /// When that process began, in the kernel's ticks since boot (field 22 of `/proc/PID/stat`): a pid is reused.
+    /// When that process began, in the kernel's ticks since boot (field 22 of `/proc/PID/stat`): a
+    /// pid is reused.
     pub start_time: u64,
     /// Since when it watches.
     pub since: u64,
@@ -65,7 +66,9 @@ impl WatchState {
 
     /// Reads what a watcher said; `None`: it is nothing that can be understood.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        serde_json::from_slice(bytes).ok().filter(|found: &Self| found.version == 1)
+        serde_json::from_slice(bytes)
+            .ok()
+            .filter(|found: &Self| found.version == 1)
     }
 }
 
@@ -104,14 +107,23 @@ mod tests {
         let state = StateDir::under(dir.path());
         fs::create_dir_all(state.watch()).unwrap();
         assert_eq!(WatchState::read(&state), None);
-        let mut said = WatchState { version: 1, pid: std::process::id(), ..WatchState::default() };
+        let mut said = WatchState {
+            version: 1,
+            pid: std::process::id(),
+            ..WatchState::default()
+        };
         said.start_time = start_time(said.pid).unwrap();
-        let write =
-            |said: &WatchState| fs::write(state.watch_state(), serde_json::to_vec(said).unwrap()).unwrap();
+        let write = |said: &WatchState| {
+            fs::write(state.watch_state(), serde_json::to_vec(said).unwrap()).unwrap()
+        };
         write(&said);
         assert_eq!(WatchState::read(&state), Some(said.clone()));
         said.start_time += 1;
         write(&said);
-        assert_eq!(WatchState::read(&state), None, "another process has the pid now");
+        assert_eq!(
+            WatchState::read(&state),
+            None,
+            "another process has the pid now"
+        );
     }
 }

@@ -24,7 +24,8 @@ pub enum Lost {
     Broken,
 }
 
-/// Threads at work on `items`. As many as there are to be at first; more while those sleep in the kernel.
+/// Threads at work on `items`. As many as there are to be at first; more while those sleep in the
+/// kernel.
 pub struct Crew<T, R> {
     shared: Arc<Shared<T, R>>,
     /// How many threads are to work.
@@ -66,8 +67,9 @@ struct Running {
 }
 
 impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
-    /// Starts `threads` threads that do `work` for each of `items`, in their order, until `signal` is set. One that sleeps
-    /// as long as `limit` is given up; `None`: never. `work` gets what tells it to leave off.
+    /// Starts `threads` threads that do `work` for each of `items`, in their order, until `signal`
+    /// is set. One that sleeps as long as `limit` is given up; `None`: never. `work` gets what
+    /// tells it to leave off.
     pub fn start(
         items: Vec<T>,
         threads: usize,
@@ -75,7 +77,13 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         signal: &Arc<AtomicBool>,
         work: impl Fn(&T, &Stop) -> R + Send + Sync + 'static,
     ) -> Self {
-        let state = State { next: 0, running: BTreeMap::new(), ended: vec![], lost: vec![], back: vec![] };
+        let state = State {
+            next: 0,
+            running: BTreeMap::new(),
+            ended: vec![],
+            lost: vec![],
+            back: vec![],
+        };
         let shared = Shared {
             items,
             work: Box::new(work),
@@ -97,7 +105,8 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         crew
     }
 
-    /// Waits until all that was begun has ended or was given up; what came of each, in the order of the items.
+    /// Waits until all that was begun has ended or was given up; what came of each, in the order of
+    /// the items.
     pub fn finish(mut self) -> Vec<Result<R, Lost>> {
         while self.has_work() {
             self.wait();
@@ -107,8 +116,8 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         ended.into_iter().map(|(_, ended)| ended).collect()
     }
 
-    /// Waits until all has ended, but no longer than until those that have not have slept for `patience`; what came of each
-    /// since the last time. `limit` counts all the same.
+    /// Waits until all has ended, but no longer than until those that have not have slept for
+    /// `patience`; what came of each since the last time. `limit` counts all the same.
     pub fn finish_or_sleep(&mut self, patience: Duration) -> Vec<(&T, Result<R, Lost>)> {
         while self.has_work() && !self.all_sleep(patience) {
             self.wait();
@@ -116,13 +125,17 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         self.news()
     }
 
-    /// What came of each since the last time. To be asked often, as the threads are looked at meanwhile.
+    /// What came of each since the last time. To be asked often, as the threads are looked at
+    /// meanwhile.
     pub fn news(&mut self) -> Vec<(&T, Result<R, Lost>)> {
         if self.has_work() && self.looked.elapsed() >= PERIOD {
             self.look();
         }
         let ended = std::mem::take(&mut self.shared.lock().ended);
-        ended.into_iter().map(|(nth, ended)| (&self.shared.items[nth], ended)).collect()
+        ended
+            .into_iter()
+            .map(|(nth, ended)| (&self.shared.items[nth], ended))
+            .collect()
     }
 
     /// Whether no thread is at work any more, not even one that was given up.
@@ -133,7 +146,9 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
     /// Those that were given up and whose threads have come back since the last time.
     pub fn back(&mut self) -> Vec<&T> {
         let back = std::mem::take(&mut self.shared.lock().back);
-        back.into_iter().map(|nth| &self.shared.items[nth]).collect()
+        back.into_iter()
+            .map(|nth| &self.shared.items[nth])
+            .collect()
     }
 
     /// Those on which a thread is at work, given up or not.
@@ -150,7 +165,11 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
 
     fn all_sleep(&self, patience: Duration) -> bool {
         let state = self.shared.lock();
-        let sleeps = |nth| self.sleeps.get(nth).is_some_and(|sleep: &Sleep| sleep.exceeds(patience));
+        let sleeps = |nth| {
+            self.sleeps
+                .get(nth)
+                .is_some_and(|sleep: &Sleep| sleep.exceeds(patience))
+        };
         !self.shared.has_next(&state) && state.running.keys().all(sleeps)
     }
 
@@ -170,7 +189,8 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         }
     }
 
-    /// Looks at all threads: gives up those that have slept for too long, and adds some for those that sleep.
+    /// Looks at all threads: gives up those that have slept for too long, and adds some for those
+    /// that sleep.
     fn look(&mut self) {
         self.looked = Instant::now();
         let running = self.shared.lock().running.clone();
@@ -201,26 +221,40 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         let asleep = running.len() - awake;
         if awake < self.threads {
             // Twice as many each time: there may be as many silent servers as there are sites.
-            self.add_threads(if awake == 0 { asleep.max(self.threads) } else { self.threads - awake });
+            self.add_threads(if awake == 0 {
+                asleep.max(self.threads)
+            } else {
+                self.threads - awake
+            });
         }
     }
 
-    /// Gives up those that have slept as long as `limit`. Who is `waiting` for another thread waits for what that one asks.
+    /// Gives up those that have slept as long as `limit`. Who is `waiting` for another thread waits
+    /// for what that one asks.
     fn give_up(&mut self, limit: Duration, running: &BTreeMap<usize, Running>, waiting: &[usize]) {
         let asked = |nth: &usize| question::asked_by(running.get(nth)?.thread);
         let common = || self.others.known().find_map(question::asked_by);
         let silent = self.sleeps.iter().filter(|(_, sleep)| sleep.exceeds(limit));
         let silent: Vec<_> = silent
-            .map(|(nth, _)| (*nth, asked(nth).or_else(|| waiting.contains(nth).then(common).flatten())))
+            .map(|(nth, _)| {
+                (
+                    *nth,
+                    asked(nth).or_else(|| waiting.contains(nth).then(common).flatten()),
+                )
+            })
             .collect();
         let mut state = self.shared.lock();
         for (nth, path) in silent {
             // It may have ended just now.
-            let Some(Running { stop, .. }) = state.running.remove(&nth) else { continue };
+            let Some(Running { stop, .. }) = state.running.remove(&nth) else {
+                continue;
+            };
             stop.give_up();
             LEFT_BEHIND.fetch_add(1, Ordering::SeqCst);
             state.lost.push(nth);
-            state.ended.push((nth, Err(Lost::Silent(Silence { path, limit }))));
+            state
+                .ended
+                .push((nth, Err(Lost::Silent(Silence { path, limit }))));
         }
     }
 
@@ -228,7 +262,11 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
     fn add_threads(&mut self, count: usize) {
         let left = {
             let state = self.shared.lock();
-            if self.shared.has_next(&state) { self.shared.items.len() - state.next } else { 0 }
+            if self.shared.has_next(&state) {
+                self.shared.items.len() - state.next
+            } else {
+                0
+            }
         };
         for nth in 0..count.min(left) {
             let shared = self.shared.clone();
@@ -243,7 +281,8 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
 }
 
 impl<T, R> Drop for Crew<T, R> {
-    /// Who has not ended by now is given up. If there is nobody, what the threads had is dropped when this returns.
+    /// Who has not ended by now is given up. If there is nobody, what the threads had is dropped
+    /// when this returns.
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.next = self.shared.items.len();
@@ -282,7 +321,13 @@ impl<T, R> Shared<T, R> {
                 }
                 let (nth, stop) = (state.next, Stop::by(&self.signal));
                 state.next += 1;
-                state.running.insert(nth, Running { thread: gettid(), stop: stop.clone() });
+                state.running.insert(
+                    nth,
+                    Running {
+                        thread: gettid(),
+                        stop: stop.clone(),
+                    },
+                );
                 (nth, stop)
             };
             let result = catch_unwind(AssertUnwindSafe(|| (self.work)(&self.items[nth], &stop)));

@@ -1,4 +1,5 @@
-//! A thread of this process as it is at a moment, from outside: `proc_pid_status(5)`, `proc_pid_syscall(5)`.
+//! A thread of this process as it is at a moment, from outside: `proc_pid_status(5)`,
+//! `proc_pid_syscall(5)`.
 
 use std::collections::HashMap;
 use std::fs;
@@ -52,7 +53,10 @@ pub struct Sleep {
 impl Sleep {
     /// Takes in how the thread is at the time `now`; whether it was awake since the last time.
     pub fn look(&mut self, glimpse: Glimpse, now: Instant) -> bool {
-        let slept = self.last.filter(|(last, _)| glimpse.has_slept_since(last)).map(|(_, at)| now - at);
+        let slept = self
+            .last
+            .filter(|(last, _)| glimpse.has_slept_since(last))
+            .map(|(_, at)| now - at);
         self.last = Some((glimpse, now));
         self.now = slept.map_or(Duration::ZERO, |slept| self.now + slept);
         self.all += slept.unwrap_or_default();
@@ -64,8 +68,8 @@ impl Sleep {
         (self.now, self.all) = (Duration::ZERO, self.all.saturating_sub(self.now));
     }
 
-    /// Whether a sleep has lasted as long as `limit`, or all together three times as long: a server that takes nearly the
-    /// limit for each answer is no better than one that gives none.
+    /// Whether a sleep has lasted as long as `limit`, or all together three times as long: a server
+    /// that takes nearly the limit for each answer is no better than one that gives none.
     pub fn exceeds(&self, limit: Duration) -> bool {
         self.now >= limit || self.all >= limit * 3
     }
@@ -76,20 +80,28 @@ impl Sleep {
     }
 }
 
-/// All threads of this process but the first one, which looks after the others, and the one that looks.
+/// All threads of this process but the first one, which looks after the others, and the one that
+/// looks.
 #[derive(Debug, Default)]
 pub(super) struct Others(HashMap<Pid, Glimpse>);
 
 impl Others {
     /// Whether any of them was awake since this was asked the last time.
     pub(super) fn are_awake(&mut self) -> bool {
-        let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-        let threads =
-            threads.filter_map(|entry| Some(Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)));
+        let threads = fs::read_dir("/proc/self/task")
+            .into_iter()
+            .flatten()
+            .flatten();
+        let threads = threads
+            .filter_map(|entry| Some(Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)));
         let others = threads.filter(|thread| ![getpid(), gettid()].contains(thread));
-        let now: HashMap<_, _> = others.filter_map(|thread| Some((thread, Glimpse::of(thread)?))).collect();
+        let now: HashMap<_, _> = others
+            .filter_map(|thread| Some((thread, Glimpse::of(thread)?)))
+            .collect();
         let slept = |(thread, glimpse): (&Pid, &Glimpse)| {
-            self.0.get(thread).is_some_and(|before| glimpse.has_slept_since(before))
+            self.0
+                .get(thread)
+                .is_some_and(|before| glimpse.has_slept_since(before))
         };
         let awake = !now.iter().all(slept);
         self.0 = now;
@@ -115,14 +127,20 @@ mod tests {
 
     #[test]
     fn only_sleep_without_an_end_counts() {
-        let asleep = |switches| Glimpse { sleeps: true, switches };
+        let asleep = |switches| Glimpse {
+            sleeps: true,
+            switches,
+        };
         let (mut sleep, start) = (Sleep::default(), Instant::now());
         assert!(sleep.look(asleep(1), start), "it is not known since when");
         assert!(!sleep.look(asleep(1), start + SECOND) && !sleep.exceeds(2 * SECOND));
         assert!(sleep.look(asleep(2), start + 2 * SECOND), "it was woken");
         assert!(!sleep.look(asleep(2), start + 3 * SECOND) && !sleep.exceeds(2 * SECOND));
         assert!(!sleep.look(asleep(2), start + 4 * SECOND) && sleep.exceeds(2 * SECOND));
-        let works = Glimpse { sleeps: false, switches: 2 };
+        let works = Glimpse {
+            sleeps: false,
+            switches: 2,
+        };
         assert!(sleep.look(works, start + 5 * SECOND) && sleep.look(works, start + 99 * SECOND));
         assert!(!sleep.is_asleep() && !sleep.exceeds(2 * SECOND));
     }
@@ -131,10 +149,22 @@ mod tests {
     fn a_server_that_is_slow_each_time_is_given_up_too() {
         let (mut sleep, mut now) = (Sleep::default(), Instant::now());
         for nth in 0..4 {
-            sleep.look(Glimpse { sleeps: true, switches: nth }, now);
+            sleep.look(
+                Glimpse {
+                    sleeps: true,
+                    switches: nth,
+                },
+                now,
+            );
             assert!(!sleep.exceeds(2 * SECOND), "{nth}");
             now += SECOND * 3 / 2;
-            sleep.look(Glimpse { sleeps: true, switches: nth }, now);
+            sleep.look(
+                Glimpse {
+                    sleeps: true,
+                    switches: nth,
+                },
+                now,
+            );
         }
         assert!(sleep.exceeds(2 * SECOND));
     }

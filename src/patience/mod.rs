@@ -1,11 +1,13 @@
-//! Work that may wait for a server which never answers (FUSE, NFS, autofs): in threads that are given up after a limit.
+//! Work that may wait for a server which never answers (FUSE, NFS, autofs): in threads that are
+//! given up after a limit.
 //!
-//! In: items, what is to be done with each, a limit. Out: what came of each, or, after the limit, what it waits for.
-//! Such a thread cannot be ended: not even SIGKILL takes it out of the kernel. So it is left behind, told to do nothing
-//! more should it ever come back, and others do its work.
+//! In: items, what is to be done with each, a limit. Out: what came of each, or, after the limit,
+//! what it waits for. Such a thread cannot be ended: not even SIGKILL takes it out of the kernel.
+//! So it is left behind, told to do nothing more should it ever come back, and others do its work.
 //!
-//! How long something takes is no measure: a machine may be busy, and a site may have a thousand mounts. What counts is
-//! how long a thread sleeps in the kernel without being woken once ([`glimpse`]).
+//! How long something takes is no measure: a machine may be busy, and a site may have a thousand
+//! mounts. What counts is how long a thread sleeps in the kernel without being woken once
+//! ([`glimpse`]).
 
 mod crew;
 mod glimpse;
@@ -33,13 +35,14 @@ pub const SHORT: Duration = Duration::from_secs(2);
 /// Threads that were given up and have not come back.
 static LEFT_BEHIND: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether there are threads that were given up and have not come back: then this process cannot end as others do.
+/// Whether there are threads that were given up and have not come back: then this process cannot
+/// end as others do.
 pub fn leaves_threads_behind() -> bool {
     LEFT_BEHIND.load(Ordering::SeqCst) > 0
 }
 
-/// What `work` makes of each of `items`, one after the other; `None` of those with which it sleeps as long as `limit`. These
-/// do not keep the others.
+/// What `work` makes of each of `items`, one after the other; `None` of those with which it sleeps
+/// as long as `limit`. These do not keep the others.
 pub fn each_within<T: Send + Sync + 'static, R: Send + 'static>(
     items: Vec<T>,
     limit: Option<Duration>,
@@ -59,7 +62,10 @@ pub struct Stop {
 impl Stop {
     /// One that is set when `signal` is.
     pub fn by(signal: &Arc<AtomicBool>) -> Self {
-        Self { signal: signal.clone(), given_up: Arc::default() }
+        Self {
+            signal: signal.clone(),
+            given_up: Arc::default(),
+        }
     }
 
     /// Whether to leave off.
@@ -75,7 +81,10 @@ impl Stop {
     /// The same, but whatever a signal asks for, what was begun is finished.
     #[must_use]
     pub fn whatever_the_signal(&self) -> Self {
-        Self { signal: Arc::default(), given_up: self.given_up.clone() }
+        Self {
+            signal: Arc::default(),
+            given_up: self.given_up.clone(),
+        }
     }
 
     fn give_up(&self) {
@@ -95,13 +104,18 @@ pub struct Silence {
 impl Silence {
     /// As an error, which names the file system, and what can be done.
     pub fn error(&self) -> Error {
-        let Some(path) = &self.path else { return Error::silent(self.to_string()) };
+        let Some(path) = &self.path else {
+            return Error::silent(self.to_string());
+        };
         let error = Error::silent(self.to_string());
         match question::mount_of(path) {
             None => error,
             Some((point, kind)) => error
                 .because_of(format!("it is on {}, of type {kind}", point.display()))
-                .hint(format!("mend its server, or `umount -f -l {}`", word(&point.to_string_lossy()))),
+                .hint(format!(
+                    "mend its server, or `umount -f -l {}`",
+                    word(&point.to_string_lossy())
+                )),
         }
     }
 }

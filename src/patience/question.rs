@@ -1,5 +1,5 @@
-//! What a thread of this process waits for in the kernel, found out without asking anybody: the arguments of its system
-//! call, the links in `/proc/self/fd`, the mount table as text.
+//! What a thread of this process waits for in the kernel, found out without asking anybody: the
+//! arguments of its system call, the links in `/proc/self/fd`, the mount table as text.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -46,7 +46,8 @@ enum Names {
     Descriptor(usize),
 }
 
-/// The calls by which this program asks file systems. Those that wait for something else by design are not among them.
+/// The calls by which this program asks file systems. Those that wait for something else by design
+/// are not among them.
 fn names(number: libc::c_long) -> Option<Names> {
     Some(match number {
         libc::SYS_statx
@@ -123,7 +124,8 @@ fn older_names(_number: libc::c_long) -> Option<Names> {
     None
 }
 
-/// The path of the file that the thread asks a file system about; `None`: it waits for something else.
+/// The path of the file that the thread asks a file system about; `None`: it waits for something
+/// else.
 pub fn asked_by(thread: Pid) -> Option<PathBuf> {
     let Call { number, arguments } = call(thread)?;
     let path = match names(number)? {
@@ -140,11 +142,15 @@ pub fn asked_by(thread: Pid) -> Option<PathBuf> {
             }
         }
     };
-    let through_a_descriptor =
-        path.strip_prefix("/proc/self/fd").ok().and_then(|fd| fd.to_str()?.parse().ok());
+    let through_a_descriptor = path
+        .strip_prefix("/proc/self/fd")
+        .ok()
+        .and_then(|fd| fd.to_str()?.parse().ok());
     let path = through_a_descriptor.map_or(Some(path), of_descriptor)?;
     // Pipes, sockets, terminals are no files of a server.
-    let of_the_kernel = ["/dev", "/proc", "/sys"].iter().any(|kernels| path.starts_with(kernels));
+    let of_the_kernel = ["/dev", "/proc", "/sys"]
+        .iter()
+        .any(|kernels| path.starts_with(kernels));
     (path.is_absolute() && !of_the_kernel).then_some(path)
 }
 
@@ -155,7 +161,8 @@ fn of_descriptor(fd: u64) -> Option<PathBuf> {
     fs::read_link(format!("/proc/self/fd/{fd}")).ok()
 }
 
-/// The text in this process's memory that another thread has given to the kernel, which still reads it.
+/// The text in this process's memory that another thread has given to the kernel, which still reads
+/// it.
 fn text_at(address: u64) -> Option<PathBuf> {
     if address == 0 {
         return None;
@@ -176,8 +183,8 @@ fn text_at(address: u64) -> Option<PathBuf> {
     None
 }
 
-/// The mount that `path` lies on by its text, and its file system type: of those on the way the last one that may be a
-/// server's, if there is any.
+/// The mount that `path` lies on by its text, and its file system type: of those on the way the
+/// last one that may be a server's, if there is any.
 pub(super) fn mount_of(path: &Path) -> Option<(PathBuf, String)> {
     find(&fs::read("/proc/self/mountinfo").ok()?, path)
 }
@@ -186,11 +193,15 @@ fn find(table: &[u8], path: &Path) -> Option<(PathBuf, String)> {
     let mut best: Option<(bool, PathBuf, String)> = None;
     for line in table.split(|byte| *byte == b'\n') {
         let mut fields = line.split(|byte| *byte == b' ');
-        let Some(point) = fields.nth(4).map(unescaped) else { continue };
+        let Some(point) = fields.nth(4).map(unescaped) else {
+            continue;
+        };
         if !path.starts_with(&point) {
             continue;
         }
-        let Some(kind) = fields.skip_while(|field| *field != b"-").nth(1) else { continue };
+        let Some(kind) = fields.skip_while(|field| *field != b"-").nth(1) else {
+            continue;
+        };
         let kind = String::from_utf8_lossy(kind).into_owned();
         let deepest = best.as_ref().is_none_or(|(server, known, _)| {
             let length = |path: &Path| path.as_os_str().len();
@@ -229,8 +240,10 @@ fn has_server(kind: &str) -> bool {
 fn unescaped(field: &[u8]) -> PathBuf {
     let (mut bytes, mut rest) = (vec![], field);
     while let [first, more @ ..] = rest {
-        let octal =
-            more.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        let octal = more
+            .get(..3)
+            .filter(|_| *first == b'\\')
+            .and_then(|digits| std::str::from_utf8(digits).ok());
         if let Some(byte) = octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
             bytes.push(byte);
             rest = &more[3..];
@@ -249,14 +262,23 @@ mod tests {
     #[test]
     fn what_a_thread_is_in() {
         let found = parse("332 0xffffff9c 0x10 0x2 0x3 0x4 0x5 0x7ffe 0x7f\n").unwrap();
-        assert_eq!((found.number, found.arguments), (332, [0xffff_ff9c, 0x10, 2, 3, 4, 5]));
-        assert_eq!((parse("running\n"), parse("-1 0x7ffe 0x7f\n"), parse("")), (None, None, None));
+        assert_eq!(
+            (found.number, found.arguments),
+            (332, [0xffff_ff9c, 0x10, 2, 3, 4, 5])
+        );
+        assert_eq!(
+            (parse("running\n"), parse("-1 0x7ffe 0x7f\n"), parse("")),
+            (None, None, None)
+        );
     }
 
     #[test]
     fn text_is_found_in_this_process() {
         let text = format!("/srv/{}\0", "long/".repeat(200));
-        assert_eq!(text_at(text.as_ptr() as u64).unwrap().as_os_str().len(), text.len() - 1);
+        assert_eq!(
+            text_at(text.as_ptr() as u64).unwrap().as_os_str().len(),
+            text.len() - 1
+        );
         assert_eq!((text_at(0), text_at(8)), (None, None));
     }
 
@@ -280,17 +302,27 @@ mod tests {
             }
             asked_by(thread)
         };
-        assert_eq!(seen(Box::new(move || drop(std::io::Read::read(&mut &read, &mut [0])))), None);
+        assert_eq!(
+            seen(Box::new(move || drop(std::io::Read::read(
+                &mut &read,
+                &mut [0]
+            )))),
+            None
+        );
         let path = fifo.clone();
         // Opening a FIFO waits for its other end, as opening a file waits for a server.
-        assert_eq!(seen(Box::new(move || drop(File::open(path)))), Some(fifo.clone()));
+        assert_eq!(
+            seen(Box::new(move || drop(File::open(path)))),
+            Some(fifo.clone())
+        );
         drop(write);
         drop(File::options().write(true).open(fifo));
     }
 
     #[test]
     fn the_mount_with_a_server_is_named() {
-        let table = b"1 0 0:1 / / rw - ext4 /dev/a rw\n2 1 0:2 / /srv/a\\040b rw - fuse.sshfs x rw\n\
+        let table =
+            b"1 0 0:1 / / rw - ext4 /dev/a rw\n2 1 0:2 / /srv/a\\040b rw - fuse.sshfs x rw\n\
                       3 2 0:1 / /srv/a\\040b/c rw shared:1 - ext4 /dev/a rw\n";
         let at = |path: &str| find(table, Path::new(path)).unwrap();
         assert_eq!(at("/srv/x"), ("/".into(), "ext4".into()));

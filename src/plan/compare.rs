@@ -8,8 +8,8 @@ use super::types::State;
 
 /// Whether `seen` is a mount that mountjail recorded as made at the target of `recorded`.
 ///
-/// The never reused ids decide where both have one. Else it is the file that it shows, or, for a mount that
-/// another one covers, the path within its file system.
+/// The never reused ids decide where both have one. Else it is the file that it shows, or, for a
+/// mount that another one covers, the path within its file system.
 pub(super) fn is_recorded(seen: &SeenMount, recorded: &RecordedMount) -> bool {
     if let (Some(seen), Some(recorded)) = (seen.unique_id, recorded.unique_id) {
         return seen == recorded;
@@ -31,18 +31,28 @@ pub(super) fn recorded<'o>(
     seen: &SeenMount,
 ) -> Option<&'o RecordedMount> {
     let mounts = observed.record.iter().flat_map(|record| &record.mounts);
-    mounts.filter(|mount| mount.target == *target).find(|mount| is_recorded(seen, mount))
+    mounts
+        .filter(|mount| mount.target == *target)
+        .find(|mount| is_recorded(seen, mount))
 }
 
 /// Whether `seen`, at `target`, came along with a recursive mount of ours.
 pub(super) fn came_along(observed: &Observed, target: &JailPath, seen: &SeenMount) -> bool {
     let recorded = observed.record.iter().flat_map(|record| &record.mounts);
-    let mut submounts =
-        recorded.flat_map(|mount| mount.submounts.iter().flatten().map(|submount| (submount, mount.options)));
-    let recorded = submounts.any(|(submount, options)| match (seen.unique_id, submount.unique_id) {
-        (Some(seen), Some(recorded)) => seen == recorded,
-        _ => submount.target == *target && seen.options == options,
+    let mut submounts = recorded.flat_map(|mount| {
+        mount
+            .submounts
+            .iter()
+            .flatten()
+            .map(|submount| (submount, mount.options))
     });
+    let recorded =
+        submounts.any(
+            |(submount, options)| match (seen.unique_id, submount.unique_id) {
+                (Some(seen), Some(recorded)) => seen == recorded,
+                _ => submount.target == *target && seen.options == options,
+            },
+        );
     recorded || observed.as_in_source.contains(target)
 }
 
@@ -63,32 +73,58 @@ pub(super) enum Verdict {
     /// Nothing is there.
     Attach,
     /// The top is ours and not right.
-    Swap { top: SeenMount, because: State, detail: String },
-    /// All of these are ours, bottom first, and one mount cannot take the place of them: it is of another type, or they are
-    /// several.
-    Replace { stack: Vec<SeenMount>, because: State, detail: String },
+    Swap {
+        top: SeenMount,
+        because: State,
+        detail: String,
+    },
+    /// All of these are ours, bottom first, and one mount cannot take the place of them: it is of
+    /// another type, or they are several.
+    Replace {
+        stack: Vec<SeenMount>,
+        because: State,
+        detail: String,
+    },
     /// The one below the top is right and the top ours: a swap that a crash stopped half way.
     FinishSwap { top: SeenMount, below: SeenMount },
     /// The topmost ones, so many, are not ours.
-    NotOurs { state: State, detail: String, count: usize },
+    NotOurs {
+        state: State,
+        detail: String,
+        count: usize,
+    },
     /// The top is ours and not right, and one beneath it is not ours.
     OnTheirs { because: State, detail: String },
 }
 
 pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
-    let stack = observed.mounts.get(&mount.target).map(Vec::as_slice).unwrap_or_default();
-    let Some((top, below)) = stack.split_last() else { return Verdict::Attach };
+    let stack = observed
+        .mounts
+        .get(&mount.target)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let Some((top, below)) = stack.split_last() else {
+        return Verdict::Attach;
+    };
     let is_recorded = |seen: &SeenMount| recorded(observed, &mount.target, seen).is_some();
     let ours = recorded(observed, &mount.target, top);
     let change = |because, detail| change(observed, mount, stack, because, detail);
-    if let Some(known) = ours.filter(|known| known.recursive != mount.recursive && is_right(top, mount)) {
+    if let Some(known) =
+        ours.filter(|known| known.recursive != mount.recursive && is_right(top, mount))
+    {
         let submounts = |recursive| if recursive { "with" } else { "without" };
         let (found, wanted) = (submounts(known.recursive), submounts(mount.recursive));
-        return change(State::WrongOptions, format!("mounted {found} submounts, wanted {wanted}"));
+        return change(
+            State::WrongOptions,
+            format!("mounted {found} submounts, wanted {wanted}"),
+        );
     }
     // One that was only taken over is as whoever mounted it made it.
     if top.made_shared && is_right(top, mount) && ours.is_some_and(|known| known.since.is_some()) {
-        return change(State::WrongOptions, "somebody made it shared, wanted private".to_owned());
+        return change(
+            State::WrongOptions,
+            "somebody made it shared, wanted private".to_owned(),
+        );
     }
     if is_right(top, mount) {
         let covered = below.iter().filter(|seen| is_recorded(seen));
@@ -97,9 +133,16 @@ pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
     if let (Some(_), Some(next)) = (ours, below.last())
         && is_the_new_one(observed, next, mount)
     {
-        return Verdict::FinishSwap { top: top.clone(), below: next.clone() };
+        return Verdict::FinishSwap {
+            top: top.clone(),
+            below: next.clone(),
+        };
     }
-    let theirs = stack.iter().rev().take_while(|seen| !is_recorded(seen)).count();
+    let theirs = stack
+        .iter()
+        .rev()
+        .take_while(|seen| !is_recorded(seen))
+        .count();
     match ours {
         Some(known) => {
             let (because, detail) = difference(top, mount, Some(&known.source));
@@ -107,7 +150,10 @@ pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
         }
         None if theirs < stack.len() => Verdict::NotOurs {
             state: State::Shadowed,
-            detail: format!("{} is mounted on top of it, and not by mountjail", shown(top, Some(mount))),
+            detail: format!(
+                "{} is mounted on top of it, and not by mountjail",
+                shown(top, Some(mount))
+            ),
             count: theirs,
         },
         None if shows_its_file(top, mount) && below.is_empty() => {
@@ -122,14 +168,17 @@ pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
         },
         None => Verdict::NotOurs {
             state: State::Foreign,
-            detail: format!("{} is mounted there, and not by mountjail", shown(top, Some(mount))),
+            detail: format!(
+                "{} is mounted there, and not by mountjail",
+                shown(top, Some(mount))
+            ),
             count: theirs,
         },
     }
 }
 
-/// How `mount` comes in the place of `stack`, whose top is to go. Nothing is ever mounted on what others mounted there: that
-/// may appear where theirs comes from.
+/// How `mount` comes in the place of `stack`, whose top is to go. Nothing is ever mounted on what
+/// others mounted there: that may appear where theirs comes from.
 fn change(
     observed: &Observed,
     mount: &Mount,
@@ -137,25 +186,38 @@ fn change(
     because: State,
     detail: String,
 ) -> Verdict {
-    let ours =
-        |seen: &&SeenMount| recorded(observed, &mount.target, seen).is_some() || shows_its_file(seen, mount);
+    let ours = |seen: &&SeenMount| {
+        recorded(observed, &mount.target, seen).is_some() || shows_its_file(seen, mount)
+    };
     match stack {
-        [top] if top.kind.is_none_or(|kind| mount.kind.fits_on(kind)) => {
-            Verdict::Swap { top: top.clone(), because, detail }
-        }
+        [top] if top.kind.is_none_or(|kind| mount.kind.fits_on(kind)) => Verdict::Swap {
+            top: top.clone(),
+            because,
+            detail,
+        },
         [below @ .., _] => match below.iter().rfind(|seen| !ours(seen)) {
-            None => Verdict::Replace { stack: stack.to_vec(), because, detail },
+            None => Verdict::Replace {
+                stack: stack.to_vec(),
+                because,
+                detail,
+            },
             Some(theirs) => {
-                let theirs = format!("{} is mounted beneath it, and not by mountjail", shown(theirs, None));
-                Verdict::OnTheirs { because, detail: format!("{detail}; {theirs}") }
+                let theirs = format!(
+                    "{} is mounted beneath it, and not by mountjail",
+                    shown(theirs, None)
+                );
+                Verdict::OnTheirs {
+                    because,
+                    detail: format!("{detail}; {theirs}"),
+                }
             }
         },
         [] => Verdict::Attach,
     }
 }
 
-/// Whether the covered mount `seen` is the one that a swap put beneath: recorded as being of the file that
-/// is desired now.
+/// Whether the covered mount `seen` is the one that a swap put beneath: recorded as being of the
+/// file that is desired now.
 fn is_the_new_one(observed: &Observed, seen: &SeenMount, mount: &Mount) -> bool {
     let known = recorded(observed, &mount.target, seen);
     known.is_some_and(|known| Some(known.file) == mount.file && seen.options == mount.options)
@@ -163,13 +225,23 @@ fn is_the_new_one(observed: &Observed, seen: &SeenMount, mount: &Mount) -> bool 
 
 fn difference(top: &SeenMount, mount: &Mount, source: Option<&HostPath>) -> (State, String) {
     if shows_its_file(top, mount) {
-        return (State::WrongOptions, format!("mounted {}, wanted {}", top.options, mount.options));
+        return (
+            State::WrongOptions,
+            format!("mounted {}, wanted {}", top.options, mount.options),
+        );
     }
     match source {
-        Some(source) if *source != mount.source => {
-            (State::WrongSource, format!("mounted from {source}, wanted {}", mount.source))
-        }
-        _ => (State::Stale, format!("{} is another file now than the one that is mounted", mount.source)),
+        Some(source) if *source != mount.source => (
+            State::WrongSource,
+            format!("mounted from {source}, wanted {}", mount.source),
+        ),
+        _ => (
+            State::Stale,
+            format!(
+                "{} is another file now than the one that is mounted",
+                mount.source
+            ),
+        ),
     }
 }
 
@@ -185,7 +257,11 @@ pub(super) fn shown(seen: &SeenMount, mount: Option<&Mount>) -> String {
 }
 
 /// The record of a mount that stays.
-pub(super) fn record_of(seen: &SeenMount, mount: &Mount, observed: &Observed) -> Option<RecordedMount> {
+pub(super) fn record_of(
+    seen: &SeenMount,
+    mount: &Mount,
+    observed: &Observed,
+) -> Option<RecordedMount> {
     let known = recorded(observed, &mount.target, seen);
     let file = seen.file.or(known.map(|known| known.file)).or(mount.file)?;
     Some(RecordedMount {
@@ -206,10 +282,17 @@ fn submounts(known: Option<&RecordedMount>, mount: &Mount, observed: &Observed) 
     if let Some(recorded) = known.and_then(|known| known.submounts.clone()) {
         return recorded;
     }
-    let inside = observed.elsewhere.iter().filter(|(path, _)| path.starts_with(&mount.target));
+    let inside = observed
+        .elsewhere
+        .iter()
+        .filter(|(path, _)| path.starts_with(&mount.target));
     let ours = inside.flat_map(|(path, stack)| {
         let ours = stack.iter().filter(|seen| came_along(observed, path, seen));
-        ours.map(|seen| Submount { target: path.clone(), unique_id: seen.unique_id, more: Unknown::new() })
+        ours.map(|seen| Submount {
+            target: path.clone(),
+            unique_id: seen.unique_id,
+            more: Unknown::new(),
+        })
     });
     ours.collect()
 }

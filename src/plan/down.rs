@@ -9,8 +9,9 @@ use crate::manifest::{HostPath, JailPath, SiteName};
 use crate::observe::{Observed, SeenMount};
 use crate::resolve::{Desired, Mount};
 
-/// What takes the site away: all that is recorded and still is what was recorded. Where the records are
-/// lost, `known`, what the manifest asks for, tells which mounts are ours: those that show the very files.
+/// What takes the site away: all that is recorded and still is what was recorded. Where the records
+/// are lost, `known`, what the manifest asks for, tells which mounts are ours: those that show the
+/// very files.
 pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &Observed) -> Plan {
     let mut plan = Plan {
         site,
@@ -22,8 +23,9 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
         unfinished: false,
         conflicts: vec![],
     };
-    let desired =
-        |target: &JailPath| known.and_then(|known| known.mounts.iter().find(|mount| mount.target == *target));
+    let desired = |target: &JailPath| {
+        known.and_then(|known| known.mounts.iter().find(|mount| mount.target == *target))
+    };
     // The deepest first; what came along with a recursive mount is taken off before that.
     let all: BTreeMap<_, _> = observed.mounts.iter().chain(&observed.elsewhere).collect();
     for (target, stack) in all.into_iter().rev() {
@@ -32,7 +34,8 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
         let ours = |seen: &_| source_of(seen).is_some() || came_along(observed, target, seen);
         for (nth, seen) in stack.iter().enumerate().rev() {
             if !ours(seen) {
-                plan.states.push(not_ours(target, seen, stack[..nth].iter().any(ours)));
+                plan.states
+                    .push(not_ours(target, seen, stack[..nth].iter().any(ours)));
                 break;
             }
             let source = source_of(seen);
@@ -44,28 +47,50 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
                 mount: mount.cloned(),
             });
             let (target, expected) = (target.clone(), seen.clone());
-            plan.steps.push(Step::Detach { target, expected, source, recursive: false });
+            plan.steps.push(Step::Detach {
+                target,
+                expected,
+                source,
+                recursive: false,
+            });
         }
     }
-    let foreign = plan.states.iter().filter(|state| state.state == State::Foreign);
+    let foreign = plan
+        .states
+        .iter()
+        .filter(|state| state.state == State::Foreign);
     let foreign: Vec<_> = foreign.map(|state| state.target.clone()).collect();
-    plan.steps.retain(|step| !is_part_of_one_that_stays(observed, step, &foreign));
-    plan.steps.extend(observed.strays.iter().cloned().map(Step::DetachStray));
+    plan.steps
+        .retain(|step| !is_part_of_one_that_stays(observed, step, &foreign));
+    plan.steps
+        .extend(observed.strays.iter().cloned().map(Step::DetachStray));
     if let Some(kept) = &observed.kept {
         plan.steps.extend(kept.made.iter().rev().map(removal));
-        plan.steps.extend(kept.files.iter().cloned().map(Step::RemoveFile));
+        plan.steps
+            .extend(kept.files.iter().cloned().map(Step::RemoveFile));
     }
     plan.states.sort_by(|a, b| a.target.cmp(&b.target));
     plan
 }
 
-/// Whether a step takes off what came along with a recursive mount that cannot go, because of `foreign` mounts in it: then
-/// it stays whole.
+/// Whether a step takes off what came along with a recursive mount that cannot go, because of
+/// `foreign` mounts in it: then it stays whole.
 fn is_part_of_one_that_stays(observed: &Observed, step: &Step, foreign: &[JailPath]) -> bool {
-    let Step::Detach { target, source: None, .. } = step else { return false };
+    let Step::Detach {
+        target,
+        source: None,
+        ..
+    } = step
+    else {
+        return false;
+    };
     let recorded = observed.record.iter().flat_map(|record| &record.mounts);
     let mut above = recorded.filter(|mount| mount.recursive && target.starts_with(&mount.target));
-    above.any(|mount| foreign.iter().any(|foreign| foreign.starts_with(&mount.target)))
+    above.any(|mount| {
+        foreign
+            .iter()
+            .any(|foreign| foreign.starts_with(&mount.target))
+    })
 }
 
 /// The source of a mount of ours at a target.
@@ -78,15 +103,35 @@ fn source_of(
     if let Some(known) = recorded(observed, target, seen) {
         return Some(known.source.clone());
     }
-    mount.filter(|mount| is_right(seen, mount)).map(|mount| mount.source.clone())
+    mount
+        .filter(|mount| is_right(seen, mount))
+        .map(|mount| mount.source.clone())
 }
 
 /// A mount of somebody else's; `covers`: it is on one of ours.
 fn not_ours(target: &JailPath, seen: &SeenMount, covers: bool) -> MountState {
     let (state, detail) = if covers {
-        (State::Shadowed, format!("{} is mounted on top of it, and not by mountjail", shown(seen, None)))
+        (
+            State::Shadowed,
+            format!(
+                "{} is mounted on top of it, and not by mountjail",
+                shown(seen, None)
+            ),
+        )
     } else {
-        (State::Foreign, format!("{} is mounted there, and not by mountjail", shown(seen, None)))
+        (
+            State::Foreign,
+            format!(
+                "{} is mounted there, and not by mountjail",
+                shown(seen, None)
+            ),
+        )
     };
-    MountState { target: target.clone(), source: None, state, detail: Some(detail), mount: None }
+    MountState {
+        target: target.clone(),
+        source: None,
+        state,
+        detail: Some(detail),
+        mount: None,
+    }
 }

@@ -1,4 +1,5 @@
-//! What must stand in the root for the mounts to be made on, and what of it mountjail made and needs no more.
+//! What must stand in the root for the mounts to be made on, and what of it mountjail made and
+//! needs no more.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,7 +41,11 @@ pub(super) fn plan(
     let mut steps = Placeholders::default();
     let removed = removals(&needs, observed, &mut steps.remove);
     for (path, need) in &needs {
-        if path.ancestors().iter().any(|above| targets.contains(above) || going.contains(above)) {
+        if path
+            .ancestors()
+            .iter()
+            .any(|above| targets.contains(above) || going.contains(above))
+        {
             continue; // it is in a source, where resolve has made sure of it, or not seen yet
         }
         let seen = observed.paths.get(path).filter(|_| !removed.contains(path));
@@ -50,8 +55,12 @@ pub(super) fn plan(
             // What stands beneath is of the type of what is mounted on it.
             (Need::Target(mount), None) if mounted && !removed.contains(path) => {
                 let stack = observed.mounts.get(path).into_iter().flatten();
-                let fits = stack.filter_map(|seen| seen.kind).all(|kind| mount.kind.fits_on(kind));
-                steps.conflicts.extend((!fits).then(|| wrong_type(desired, path, mount)));
+                let fits = stack
+                    .filter_map(|seen| seen.kind)
+                    .all(|kind| mount.kind.fits_on(kind));
+                steps
+                    .conflicts
+                    .extend((!fits).then(|| wrong_type(desired, path, mount)));
             }
             (Need::Way, None) if !is_needed_on_the_way(path, desired, observed, attach) => {}
             (need, None) => steps.create.push(create(path, *need)),
@@ -76,23 +85,26 @@ fn needs(desired: &Desired) -> BTreeMap<JailPath, Need<'_>> {
     needs
 }
 
-/// A directory on the way counts only if something below it is still to be made: what is mounted was not
-/// looked at on its way.
+/// A directory on the way counts only if something below it is still to be made: what is mounted
+/// was not looked at on its way.
 fn is_needed_on_the_way(
     path: &JailPath,
     desired: &Desired,
     observed: &Observed,
     attach: &BTreeSet<JailPath>,
 ) -> bool {
-    attach.iter().any(|target| target.starts_with(path) && !observed.mounts.contains_key(target))
+    attach
+        .iter()
+        .any(|target| target.starts_with(path) && !observed.mounts.contains_key(target))
         || desired
             .links
             .iter()
             .any(|link| link.path.starts_with(path) && !observed.paths.contains_key(&link.path))
 }
 
-/// Removes what was made and is needed no more or as something else; what that leaves free comes back. What is gone, though
-/// something else is there, such as what a run made after it and a crash left, is forgotten when the plan is carried out.
+/// Removes what was made and is needed no more or as something else; what that leaves free comes
+/// back. What is gone, though something else is there, such as what a run made after it and a crash
+/// left, is forgotten when the plan is carried out.
 fn removals(
     needs: &BTreeMap<JailPath, Need<'_>>,
     observed: &Observed,
@@ -118,9 +130,13 @@ fn removals(
     removed
 }
 
-/// Whether a desired mount hides the path, or will: what fstab(5) lines for submounts mount on lies in the
-/// placeholder of a recursive mount. It can be removed when that is gone.
-fn is_below_a_mount(path: &JailPath, needs: &BTreeMap<JailPath, Need<'_>>, observed: &Observed) -> bool {
+/// Whether a desired mount hides the path, or will: what fstab(5) lines for submounts mount on lies
+/// in the placeholder of a recursive mount. It can be removed when that is gone.
+fn is_below_a_mount(
+    path: &JailPath,
+    needs: &BTreeMap<JailPath, Need<'_>>,
+    observed: &Observed,
+) -> bool {
     path.ancestors().iter().any(|above| match needs.get(above) {
         Some(Need::Target(mount)) => mount.recursive || observed.mounts.contains_key(above),
         _ => false,
@@ -129,23 +145,38 @@ fn is_below_a_mount(path: &JailPath, needs: &BTreeMap<JailPath, Need<'_>>, obser
 
 pub(super) fn removal(made: &Made) -> Step {
     match &made.kind {
-        MadeKind::Directory => {
-            Step::RemovePlaceholder { path: made.path.clone(), kind: FileKind::Directory, file: made.file }
-        }
-        MadeKind::File => {
-            Step::RemovePlaceholder { path: made.path.clone(), kind: FileKind::File, file: made.file }
-        }
-        MadeKind::Link(text) => Step::RemoveLink { path: made.path.clone(), text: text.clone() },
+        MadeKind::Directory => Step::RemovePlaceholder {
+            path: made.path.clone(),
+            kind: FileKind::Directory,
+            file: made.file,
+        },
+        MadeKind::File => Step::RemovePlaceholder {
+            path: made.path.clone(),
+            kind: FileKind::File,
+            file: made.file,
+        },
+        MadeKind::Link(text) => Step::RemoveLink {
+            path: made.path.clone(),
+            text: text.clone(),
+        },
     }
 }
 
 fn create(path: &JailPath, need: Need<'_>) -> Step {
     let kind = match need {
-        Need::Link(text) => return Step::CreateLink { path: path.clone(), text: text.to_owned() },
+        Need::Link(text) => {
+            return Step::CreateLink {
+                path: path.clone(),
+                text: text.to_owned(),
+            };
+        }
         Need::Target(mount) if mount.kind != FileKind::Directory => FileKind::File,
         Need::Target(_) | Need::Way => FileKind::Directory,
     };
-    Step::CreatePlaceholder { path: path.clone(), kind }
+    Step::CreatePlaceholder {
+        path: path.clone(),
+        kind,
+    }
 }
 
 /// Why what stands there cannot be used.
@@ -155,10 +186,18 @@ fn conflict(desired: &Desired, path: &JailPath, need: Need<'_>, seen: &Seen) -> 
         Need::Way if seen.kind == FileKind::Directory => None,
         Need::Link(text) if seen.link.as_deref() == Some(text) => None,
         Need::Target(mount) if mount.kind.fits_on(seen.kind) && seen.empty => None,
-        Need::Way => Some(in_the_way(desired, &at, seen, "a directory is needed there")),
-        Need::Link(text) => {
-            Some(in_the_way(desired, &at, seen, &format!("a link to {} is needed there", text.display())))
-        }
+        Need::Way => Some(in_the_way(
+            desired,
+            &at,
+            seen,
+            "a directory is needed there",
+        )),
+        Need::Link(text) => Some(in_the_way(
+            desired,
+            &at,
+            seen,
+            &format!("a link to {} is needed there", text.display()),
+        )),
         Need::Target(mount) if mount.kind.fits_on(seen.kind) => {
             let what = if seen.kind == FileKind::Directory {
                 "directory that is not empty"
@@ -177,7 +216,10 @@ fn conflict(desired: &Desired, path: &JailPath, need: Need<'_>, seen: &Seen) -> 
             desired,
             &at,
             seen,
-            &format!("{} is to be mounted there, which is a {}", mount.source, mount.kind),
+            &format!(
+                "{} is to be mounted there, which is a {}",
+                mount.source, mount.kind
+            ),
         )),
     }
 }
@@ -199,6 +241,7 @@ fn in_the_way(desired: &Desired, at: &HostPath, seen: &Seen, needed: &str) -> Er
         Some(text) => format!("a symbolic link to {}", text.display()),
         None => format!("a {}", seen.kind),
     };
-    Error::failed(format!("{}: {at} is {found}, but {needed}", desired.site))
-        .hint("move it away, as the user who owns it: root would follow links there, mountjail does not")
+    Error::failed(format!("{}: {at} is {found}, but {needed}", desired.site)).hint(
+        "move it away, as the user who owns it: root would follow links there, mountjail does not",
+    )
 }

@@ -30,7 +30,8 @@ impl fmt::Display for SiteState {
 }
 
 impl Plan {
-    /// How the site of this plan, one of [`up`](super::up), stands. Foreign mounts elsewhere do not count: they are not ours.
+    /// How the site of this plan, one of [`up`](super::up), stands. Foreign mounts elsewhere do not
+    /// count: they are not ours.
     pub fn site_state(&self) -> SiteState {
         let are_all = |state: State| self.counted().all(|mount| mount.state == state);
         match () {
@@ -40,39 +41,62 @@ impl Plan {
         }
     }
 
-    /// Why a site is not up that no state of a mount tells: files, placeholders and links, and what is in the way. Of a site
-    /// that is down, only the latter.
+    /// Why a site is not up that no state of a mount tells: files, placeholders and links, and what
+    /// is in the way. Of a site that is down, only the latter.
     pub fn reasons(&self) -> Vec<String> {
         let in_the_way = self.conflicts.iter().map(ToString::to_string);
         if self.site_state() == SiteState::Down {
             return in_the_way.collect();
         }
-        self.steps.iter().filter_map(|step| self.reason(step)).chain(in_the_way).collect()
+        self.steps
+            .iter()
+            .filter_map(|step| self.reason(step))
+            .chain(in_the_way)
+            .collect()
     }
 
     /// Why there is this step, unless the state of a mount tells it.
     fn reason(&self, step: &Step) -> Option<String> {
         match step {
-            Step::WriteFile(file) => Some(format!("the generated file {} is not as it should be", file.path)),
-            Step::RemoveFile(path) => Some(format!("the generated file {path} is not needed any more")),
+            Step::WriteFile(file) => Some(format!(
+                "the generated file {} is not as it should be",
+                file.path
+            )),
+            Step::RemoveFile(path) => {
+                Some(format!("the generated file {path} is not needed any more"))
+            }
             Step::RemovePlaceholder { path, .. } => {
                 Some(format!("the placeholder {path} is not needed any more"))
             }
-            Step::RemoveLink { path, .. } => Some(format!("the link {path} is not needed any more")),
-            Step::CreateLink { path, text } => {
-                Some(format!("the link {path} -> {} is not there", text.display()))
+            Step::RemoveLink { path, .. } => {
+                Some(format!("the link {path} is not needed any more"))
             }
+            Step::CreateLink { path, text } => Some(format!(
+                "the link {path} -> {} is not there",
+                text.display()
+            )),
             Step::CreatePlaceholder { path, kind } => {
-                let kind = if *kind == FileKind::Directory { "directory" } else { "file" };
-                let told = self.states.iter().any(|state| state.target.starts_with(path));
+                let kind = if *kind == FileKind::Directory {
+                    "directory"
+                } else {
+                    "file"
+                };
+                let told = self
+                    .states
+                    .iter()
+                    .any(|state| state.target.starts_with(path));
                 (!told).then(|| format!("the {kind} {path} is not there"))
             }
-            Step::Detach { .. } | Step::DetachStray(_) | Step::Attach(_) | Step::Swap { .. } => None,
+            Step::Detach { .. } | Step::DetachStray(_) | Step::Attach(_) | Step::Swap { .. } => {
+                None
+            }
         }
     }
 
     /// The mounts that tell how the site stands.
     fn counted(&self) -> impl Iterator<Item = &MountState> {
-        self.states.iter().filter(|state| state.state != State::Foreign || state.mount.is_some())
+        self.states
+            .iter()
+            .filter(|state| state.state != State::Foreign || state.mount.is_some())
     }
 }

@@ -24,17 +24,20 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Every desired, recorded or foreign mount below the root, sorted by target.
     pub states: Vec<MountState>,
-    /// The mounts that are ours and stay as they are; with the steps' results they are the new record.
+    /// The mounts that are ours and stay as they are; with the steps' results they are the new
+    /// record.
     pub keep: Vec<RecordedMount>,
-    /// Some mounts can only be planned once these steps are done, because a mount that goes hides what stands
-    /// at their targets: plan again after them.
+    /// Some mounts can only be planned once these steps are done, because a mount that goes hides
+    /// what stands at their targets: plan again after them.
     pub unfinished: bool,
-    /// What stands in the way and is not mountjail's to change. While there is any, nothing is carried out.
+    /// What stands in the way and is not mountjail's to change. While there is any, nothing is
+    /// carried out.
     pub conflicts: Vec<Error>,
 }
 
 impl Plan {
-    /// What of this plan prepares the root for mounts that mount(8) makes: files, placeholders and links.
+    /// What of this plan prepares the root for mounts that mount(8) makes: files, placeholders and
+    /// links.
     #[must_use]
     pub fn without_mounts(mut self) -> Self {
         self.steps.retain(|step| !step.changes_mounts());
@@ -134,12 +137,18 @@ pub enum Step {
 impl Step {
     /// Whether it removes something from the root's own file system.
     fn removes(&self) -> bool {
-        matches!(self, Self::RemovePlaceholder { .. } | Self::RemoveLink { .. })
+        matches!(
+            self,
+            Self::RemovePlaceholder { .. } | Self::RemoveLink { .. }
+        )
     }
 
     /// Whether it mounts or unmounts.
     pub fn changes_mounts(&self) -> bool {
-        matches!(self, Self::Attach(_) | Self::Swap { .. } | Self::Detach { .. } | Self::DetachStray(_))
+        matches!(
+            self,
+            Self::Attach(_) | Self::Swap { .. } | Self::Detach { .. } | Self::DetachStray(_)
+        )
     }
 
     /// The path in the jail that it changes, if it is where it was made.
@@ -215,19 +224,39 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::WriteFile(file) => write!(f, "write {}", file.path),
-            Self::Detach { target, source: Some(source), .. } => write!(f, "detach {target} (was {source})"),
-            Self::Detach { target, source: None, .. } => write!(f, "detach {target}"),
+            Self::Detach {
+                target,
+                source: Some(source),
+                ..
+            } => write!(f, "detach {target} (was {source})"),
+            Self::Detach {
+                target,
+                source: None,
+                ..
+            } => write!(f, "detach {target}"),
             Self::DetachStray(stray) => {
-                write!(f, "detach {} (moved away from {})", stray.place(), stray.target)
+                write!(
+                    f,
+                    "detach {} (moved away from {})",
+                    stray.place(),
+                    stray.target
+                )
             }
             Self::RemovePlaceholder { path, .. } => write!(f, "remove placeholder {path}"),
-            Self::RemoveLink { path, text } => write!(f, "remove link {path} -> {}", text.display()),
+            Self::RemoveLink { path, text } => {
+                write!(f, "remove link {path} -> {}", text.display())
+            }
             Self::RemoveFile(path) => write!(f, "delete {path}"),
-            Self::CreatePlaceholder { path, kind: FileKind::Directory } => {
+            Self::CreatePlaceholder {
+                path,
+                kind: FileKind::Directory,
+            } => {
                 write!(f, "create directory {path}")
             }
             Self::CreatePlaceholder { path, .. } => write!(f, "create file {path}"),
-            Self::CreateLink { path, text } => write!(f, "create link {path} -> {}", text.display()),
+            Self::CreateLink { path, text } => {
+                write!(f, "create link {path} -> {}", text.display())
+            }
             Self::Attach(mount) => write!(
                 f,
                 "attach {} on {} ({}{})",
@@ -237,7 +266,11 @@ impl fmt::Display for Step {
                 if mount.recursive { ",recursive" } else { "" }
             ),
             Self::Swap { mount, because, .. } => {
-                write!(f, "swap {} on {} ({}; {because})", mount.source, mount.target, mount.options)
+                write!(
+                    f,
+                    "swap {} on {} ({}; {because})",
+                    mount.source, mount.target, mount.options
+                )
             }
         }
     }

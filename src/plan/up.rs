@@ -70,36 +70,65 @@ impl Planner<'_> {
         }
         match verdict(self.observed, mount) {
             Verdict::Keep(seen) => {
-                self.plan.keep.extend(seen.iter().filter_map(|seen| record_of(seen, mount, self.observed)));
+                self.plan.keep.extend(
+                    seen.iter()
+                        .filter_map(|seen| record_of(seen, mount, self.observed)),
+                );
                 self.state(mount, State::Ok, None);
             }
             Verdict::Attach => {
-                self.mount.insert(mount.target.clone(), Step::Attach(mount.clone()));
+                self.mount
+                    .insert(mount.target.clone(), Step::Attach(mount.clone()));
                 self.state(mount, State::Missing, None);
             }
-            Verdict::Swap { top, because, detail } => {
+            Verdict::Swap {
+                top,
+                because,
+                detail,
+            } => {
                 let recursive = self.is_recursive(&mount.target, &top, mount.recursive);
-                let step = Step::Swap { mount: mount.clone(), expected: top, recursive, because };
+                let step = Step::Swap {
+                    mount: mount.clone(),
+                    expected: top,
+                    recursive,
+                    because,
+                };
                 self.mount.insert(mount.target.clone(), step);
                 self.state(mount, because, Some(detail));
             }
-            Verdict::Replace { stack, because, detail } => {
+            Verdict::Replace {
+                stack,
+                because,
+                detail,
+            } => {
                 for seen in stack.into_iter().rev() {
                     self.detach(&mount.target, seen, mount.recursive);
                 }
-                self.mount.insert(mount.target.clone(), Step::Attach(mount.clone()));
+                self.mount
+                    .insert(mount.target.clone(), Step::Attach(mount.clone()));
                 self.state(mount, because, Some(detail));
             }
             Verdict::FinishSwap { top, below } => {
                 self.detach(&mount.target, top, mount.recursive);
-                self.plan.keep.extend(record_of(&below, mount, self.observed));
-                let detail = "the new file is mounted beneath the old one: a swap was interrupted".to_owned();
+                self.plan
+                    .keep
+                    .extend(record_of(&below, mount, self.observed));
+                let detail = "the new file is mounted beneath the old one: a swap was interrupted"
+                    .to_owned();
                 self.state(mount, State::Stale, Some(detail));
             }
-            Verdict::NotOurs { state, detail, count } => {
+            Verdict::NotOurs {
+                state,
+                detail,
+                count,
+            } => {
                 let at = self.desired.root.inside(&mount.target);
                 let umount = vec![format!("umount {at}"); count].join(" && ");
-                self.cannot_mount(mount, &detail, format!("unmount it, if it is not needed: `{umount}`"));
+                self.cannot_mount(
+                    mount,
+                    &detail,
+                    format!("unmount it, if it is not needed: `{umount}`"),
+                );
                 self.state(mount, state, Some(detail));
             }
             Verdict::OnTheirs { because, detail } => {
@@ -113,7 +142,10 @@ impl Planner<'_> {
 
     fn cannot_mount(&mut self, mount: &Mount, why: &str, hint: String) {
         let (site, at) = (&self.desired.site, self.desired.root.inside(&mount.target));
-        let error = Error::failed(format!("{site}: cannot mount {} on {at}: {why}", mount.source));
+        let error = Error::failed(format!(
+            "{site}: cannot mount {} on {at}: {why}",
+            mount.source
+        ));
         self.plan.conflicts.push(error.hint(hint));
     }
 
@@ -134,20 +166,33 @@ impl Planner<'_> {
 
     fn detach(&mut self, target: &JailPath, expected: SeenMount, recursive: bool) {
         let known = |(at, step): &(JailPath, Step)| {
-            at == target && matches!(step, Step::Detach { expected: known, .. } if *known == expected)
+            at == target
+                && matches!(step, Step::Detach { expected: known, .. } if *known == expected)
         };
         if self.detach.iter().any(known) {
             return;
         }
         let source = recorded(self.observed, target, &expected).map(|known| known.source.clone());
         let recursive = self.is_recursive(target, &expected, recursive);
-        self.detach
-            .push((target.clone(), Step::Detach { target: target.clone(), expected, source, recursive }));
+        self.detach.push((
+            target.clone(),
+            Step::Detach {
+                target: target.clone(),
+                expected,
+                source,
+                recursive,
+            },
+        ));
     }
 
     /// Recorded mounts that the manifest no longer asks for.
     fn orphans(&mut self) {
-        let desired: BTreeSet<_> = self.desired.mounts.iter().map(|mount| &mount.target).collect();
+        let desired: BTreeSet<_> = self
+            .desired
+            .mounts
+            .iter()
+            .map(|mount| &mount.target)
+            .collect();
         let recorded_at: BTreeSet<_> = self
             .observed
             .record
@@ -156,13 +201,17 @@ impl Planner<'_> {
             .map(|mount| &mount.target)
             .collect();
         for target in recorded_at.difference(&desired) {
-            let Some(stack) = self.observed.mounts.get(*target) else { continue };
+            let Some(stack) = self.observed.mounts.get(*target) else {
+                continue;
+            };
             for (nth, seen) in stack.iter().enumerate().rev() {
                 let Some(known) = recorded(self.observed, target, seen) else {
                     self.foreign(
                         target,
                         seen,
-                        stack[..nth].iter().any(|seen| recorded(self.observed, target, seen).is_some()),
+                        stack[..nth]
+                            .iter()
+                            .any(|seen| recorded(self.observed, target, seen).is_some()),
                     );
                     break;
                 };
@@ -186,21 +235,32 @@ impl Planner<'_> {
     /// Recorded mounts that are not to be seen where they were made.
     fn strays(&mut self) {
         for stray in &self.observed.strays {
-            let hidden = stray.point.as_deref() == Some(self.desired.root.inside(&stray.target).as_path());
+            let hidden =
+                stray.point.as_deref() == Some(self.desired.root.inside(&stray.target).as_path());
             if hidden {
-                let recorded = self.observed.record.iter().flat_map(|record| &record.mounts);
-                let mut recorded = recorded.filter(|mount| mount.unique_id == Some(stray.unique_id));
+                let recorded = self
+                    .observed
+                    .record
+                    .iter()
+                    .flat_map(|record| &record.mounts);
+                let mut recorded =
+                    recorded.filter(|mount| mount.unique_id == Some(stray.unique_id));
                 self.hidden(&stray.target, recorded.next());
                 continue;
             }
-            self.orphan(&stray.target, None, format!("moved away with a directory, to {}", stray.place()));
+            self.orphan(
+                &stray.target,
+                None,
+                format!("moved away with a directory, to {}", stray.place()),
+            );
             self.strays.push(Step::DetachStray(stray.clone()));
         }
     }
 
-    /// A mount of ours where it was made, which another mount above hides. One of ours goes, so that the next plan sees this
-    /// one; one of somebody else's inside the root is in the way. What hides the root itself is not in the way of what is
-    /// mounted in the root that is there now: then it stays recorded, until it can be seen.
+    /// A mount of ours where it was made, which another mount above hides. One of ours goes, so
+    /// that the next plan sees this one; one of somebody else's inside the root is in the way. What
+    /// hides the root itself is not in the way of what is mounted in the root that is there now:
+    /// then it stays recorded, until it can be seen.
     fn hidden(&mut self, target: &JailPath, known: Option<&RecordedMount>) {
         let (site, at) = (&self.desired.site, self.desired.root.inside(target));
         let source = known.map(|known| known.source.clone());
@@ -209,15 +269,25 @@ impl Planner<'_> {
                 let above = above.display();
                 let error = Error::failed(format!("{site}: cannot detach {at}"))
                     .because_of(format!("{above} is mounted above it, and not by mountjail"));
-                self.plan.conflicts.push(error.hint(format!("unmount it: `umount {above}`")));
+                self.plan
+                    .conflicts
+                    .push(error.hint(format!("unmount it: `umount {above}`")));
                 self.orphan(target, source, format!("{above} is mounted above it"));
             }
             Held::Ours(above) => {
-                self.orphan(target, source, format!("hidden by what is mounted on {above}"));
+                self.orphan(
+                    target,
+                    source,
+                    format!("hidden by what is mounted on {above}"),
+                );
                 self.uncovered.insert(above);
             }
             Held::Root => {
-                self.orphan(target, source, "hidden by what is mounted over the root".to_owned());
+                self.orphan(
+                    target,
+                    source,
+                    "hidden by what is mounted over the root".to_owned(),
+                );
             }
         }
         self.hidden.insert(target.clone());
@@ -237,16 +307,22 @@ impl Planner<'_> {
     /// What the directory that holds `path` lies on, as far as there is one now.
     fn held_by(&self, path: &JailPath) -> Held {
         let above = path.ancestors();
-        let mounted = above.iter().rposition(|above| self.observed.mounts.contains_key(above));
+        let mounted = above
+            .iter()
+            .rposition(|above| self.observed.mounts.contains_key(above));
         let holder = above.iter().enumerate().rev().find_map(|(depth, above)| {
             let holder = self.observed.holders.get(above)?;
-            mounted.is_none_or(|mounted| mounted <= depth).then_some(holder)
+            mounted
+                .is_none_or(|mounted| mounted <= depth)
+                .then_some(holder)
         });
         let target = mounted.map(|nth| &above[nth]);
         if let Some(holder) = holder {
             return self.holder(holder, target);
         }
-        let Some(above) = target else { return Held::Root };
+        let Some(above) = target else {
+            return Held::Root;
+        };
         let theirs = |state: &MountState| {
             state.target == *above && matches!(state.state, State::Foreign | State::Shadowed)
         };
@@ -272,13 +348,23 @@ impl Planner<'_> {
     }
 
     fn foreign(&mut self, target: &JailPath, seen: &SeenMount, covers_ours: bool) {
-        let root = seen.fs_root.as_ref().map(|root| format!("{} of its file system; ", root.display()));
-        let on_ours = if covers_ours { ", on top of one of ours" } else { "" };
+        let root = seen
+            .fs_root
+            .as_ref()
+            .map(|root| format!("{} of its file system; ", root.display()));
+        let on_ours = if covers_ours {
+            ", on top of one of ours"
+        } else {
+            ""
+        };
         self.plan.states.push(MountState {
             target: target.clone(),
             source: None,
             state: State::Foreign,
-            detail: Some(format!("{}not mounted by mountjail{on_ours}", root.unwrap_or_default())),
+            detail: Some(format!(
+                "{}not mounted by mountjail{on_ours}",
+                root.unwrap_or_default()
+            )),
             mount: None,
         });
     }
@@ -287,7 +373,9 @@ impl Planner<'_> {
     fn elsewhere(&mut self) {
         for (target, stack) in &self.observed.elsewhere {
             // Seen in the table, and not in the jail.
-            let hidden = stack.iter().filter_map(|seen| recorded(self.observed, target, seen));
+            let hidden = stack
+                .iter()
+                .filter_map(|seen| recorded(self.observed, target, seen));
             let hidden: Vec<_> = hidden.collect();
             if !hidden.is_empty() {
                 for known in hidden {
@@ -295,14 +383,17 @@ impl Planner<'_> {
                 }
                 continue;
             }
-            if let Some(foreign) = stack.iter().rfind(|seen| !came_along(self.observed, target, seen)) {
+            if let Some(foreign) = stack
+                .iter()
+                .rfind(|seen| !came_along(self.observed, target, seen))
+            {
                 self.foreign(target, foreign, false);
             }
         }
     }
 
-    /// A mount of ours inside one that goes, comes or is replaced would go with it, or be hidden by it: it is taken off before
-    /// and put back after.
+    /// A mount of ours inside one that goes, comes or is replaced would go with it, or be hidden by
+    /// it: it is taken off before and put back after.
     fn renew_children(&mut self) {
         for above in self.uncovered.clone() {
             for seen in self.observed.mounts.get(&above).into_iter().flatten().rev() {
@@ -311,27 +402,53 @@ impl Planner<'_> {
             self.plan.keep.retain(|keep| keep.target != above);
             self.mount.remove(&above);
         }
-        let changing: BTreeSet<JailPath> =
-            self.mount.keys().chain(self.detach.iter().map(|(target, _)| target)).cloned().collect();
-        let inside_of =
-            |target: &JailPath| target.ancestors().into_iter().rev().find(|above| changing.contains(above));
+        let changing: BTreeSet<JailPath> = self
+            .mount
+            .keys()
+            .chain(self.detach.iter().map(|(target, _)| target))
+            .cloned()
+            .collect();
+        let inside_of = |target: &JailPath| {
+            target
+                .ancestors()
+                .into_iter()
+                .rev()
+                .find(|above| changing.contains(above))
+        };
         for mount in &self.desired.mounts {
             if inside_of(&mount.target).is_none() {
                 continue;
             }
-            let stack = self.observed.mounts.get(&mount.target).map(Vec::as_slice).unwrap_or_default();
+            let stack = self
+                .observed
+                .mounts
+                .get(&mount.target)
+                .map(Vec::as_slice)
+                .unwrap_or_default();
             for seen in stack.iter().rev() {
                 self.detach(&mount.target, seen.clone(), mount.recursive);
             }
             self.plan.keep.retain(|keep| keep.target != mount.target);
-            self.mount.insert(mount.target.clone(), Step::Attach(mount.clone()));
+            self.mount
+                .insert(mount.target.clone(), Step::Attach(mount.clone()));
         }
-        let foreign =
-            self.plan.states.iter().filter(|state| state.state == State::Foreign && state.mount.is_none());
-        let in_the_way = foreign.filter_map(|state| Some((state.target.clone(), inside_of(&state.target)?)));
+        let foreign = self
+            .plan
+            .states
+            .iter()
+            .filter(|state| state.state == State::Foreign && state.mount.is_none());
+        let in_the_way =
+            foreign.filter_map(|state| Some((state.target.clone(), inside_of(&state.target)?)));
         for (foreign, above) in in_the_way.collect::<Vec<_>>() {
-            let cannot = if self.observed.mounts.contains_key(&above) { "replaced" } else { "mounted on" };
-            let (foreign, above) = (self.desired.root.inside(&foreign), self.desired.root.inside(&above));
+            let cannot = if self.observed.mounts.contains_key(&above) {
+                "replaced"
+            } else {
+                "mounted on"
+            };
+            let (foreign, above) = (
+                self.desired.root.inside(&foreign),
+                self.desired.root.inside(&above),
+            );
             self.plan.conflicts.push(
                 Error::failed(format!(
                     "{}: {above} cannot be {cannot}: {foreign} is mounted in it, and not by mountjail",
@@ -342,30 +459,52 @@ impl Planner<'_> {
         }
     }
 
-    /// Puts off what lies below a mount that goes and that nothing follows, or that was moved there: only then it is seen
-    /// what stands there. Returns those mounts' targets.
+    /// Puts off what lies below a mount that goes and that nothing follows, or that was moved
+    /// there: only then it is seen what stands there. Returns those mounts' targets.
     fn hide(&mut self, attach: &mut BTreeSet<JailPath>) -> BTreeSet<JailPath> {
         let stays = |target: &JailPath| {
-            self.desired.mounts.iter().any(|mount| mount.target == *target)
+            self.desired
+                .mounts
+                .iter()
+                .any(|mount| mount.target == *target)
                 && !self.uncovered.contains(target)
         };
-        let going = self.detach.iter().map(|(target, _)| target).filter(|target| !stays(target));
+        let going = self
+            .detach
+            .iter()
+            .map(|(target, _)| target)
+            .filter(|target| !stays(target));
         let moved = self.observed.strays.iter().filter_map(|stray| {
-            self.desired.root.path_inside(stray.point.as_deref()?).filter(|at| *at != stray.target)
+            self.desired
+                .root
+                .path_inside(stray.point.as_deref()?)
+                .filter(|at| *at != stray.target)
         });
         let going: BTreeSet<_> = going.cloned().chain(moved).collect();
         if going.is_empty() {
             return going;
         }
-        let targets: BTreeSet<_> = self.desired.mounts.iter().map(|mount| &mount.target).collect();
+        let targets: BTreeSet<_> = self
+            .desired
+            .mounts
+            .iter()
+            .map(|mount| &mount.target)
+            .collect();
         let mut hidden = BTreeSet::new();
         for target in &targets {
-            let uncovers = self.uncovered.iter().any(|uncovered| uncovered.starts_with(target));
+            let uncovers = self
+                .uncovered
+                .iter()
+                .any(|uncovered| uncovered.starts_with(target));
             if uncovers || is_hidden(target, &targets, &going, &hidden) {
                 hidden.insert(*target);
             }
         }
-        let links = self.desired.links.iter().any(|link| is_hidden(&link.path, &targets, &going, &hidden));
+        let links = self
+            .desired
+            .links
+            .iter()
+            .any(|link| is_hidden(&link.path, &targets, &going, &hidden));
         let before = self.mount.len();
         self.mount.retain(|target, _| !hidden.contains(target));
         attach.retain(|target| !hidden.contains(target));
@@ -379,7 +518,10 @@ impl Planner<'_> {
         if self.observed.holders.is_empty() && !self.plan.states.iter().any(theirs) {
             return;
         }
-        let paths = self.mount.keys().chain(self.detach.iter().map(|(target, _)| target));
+        let paths = self
+            .mount
+            .keys()
+            .chain(self.detach.iter().map(|(target, _)| target));
         let created = made.create.iter().filter_map(Step::path);
         let mut found: BTreeMap<PathBuf, Vec<&JailPath>> = BTreeMap::new();
         for path in paths.chain(created) {
@@ -387,20 +529,32 @@ impl Planner<'_> {
                 found.entry(above).or_default().push(path);
             }
         }
-        let conflicts: Vec<_> = found.iter().map(|(above, paths)| self.on_theirs(above, paths)).collect();
+        let conflicts: Vec<_> = found
+            .iter()
+            .map(|(above, paths)| self.on_theirs(above, paths))
+            .collect();
         self.plan.conflicts.extend(conflicts);
         // What cannot be removed now is removed when it can.
-        made.remove
-            .retain(|step| step.path().is_none_or(|path| !matches!(self.held_by(path), Held::Theirs(_))));
+        made.remove.retain(|step| {
+            step.path()
+                .is_none_or(|path| !matches!(self.held_by(path), Held::Theirs(_)))
+        });
     }
 
     fn on_theirs(&self, above: &Path, paths: &[&JailPath]) -> Error {
         let (site, above) = (&self.desired.site, above.display());
-        let mut paths: Vec<_> = paths.iter().map(|path| self.desired.root.inside(path).to_string()).collect();
+        let mut paths: Vec<_> = paths
+            .iter()
+            .map(|path| self.desired.root.inside(path).to_string())
+            .collect();
         paths.sort();
         paths.dedup();
         let others = paths.len() - 1;
-        let also = if others > 0 { format!(" (and {others} more)") } else { String::new() };
+        let also = if others > 0 {
+            format!(" (and {others} more)")
+        } else {
+            String::new()
+        };
         Error::failed(format!("{site}: cannot change {}{also}", paths[0]))
             .because_of(format!(
                 "{above} is mounted above it, and not by mountjail: what is done there may be done outside the root as well"
@@ -420,9 +574,13 @@ impl Planner<'_> {
         self.outside(&mut made);
         // Something of ours is still on it.
         let holds = |path: &JailPath| self.hidden.iter().any(|hidden| hidden.starts_with(path));
-        made.remove.retain(|step| step.path().is_none_or(|path| !holds(path)));
-        let writes =
-            self.desired.files.iter().filter(|file| !self.observed.current_files.contains(&file.path));
+        made.remove
+            .retain(|step| step.path().is_none_or(|path| !holds(path)));
+        let writes = self
+            .desired
+            .files
+            .iter()
+            .filter(|file| !self.observed.current_files.contains(&file.path));
         let steps = &mut self.plan.steps;
         steps.extend(writes.cloned().map(Step::WriteFile));
         steps.extend(self.strays);
@@ -458,8 +616,9 @@ enum Held {
     Theirs(PathBuf),
 }
 
-/// Whether it is only seen what stands at `path` when the mounts at `going` are gone; `hidden` are the targets above it of
-/// which that is known. What lies in a mount that is there then is seen in its source.
+/// Whether it is only seen what stands at `path` when the mounts at `going` are gone; `hidden` are
+/// the targets above it of which that is known. What lies in a mount that is there then is seen in
+/// its source.
 fn is_hidden(
     path: &JailPath,
     targets: &BTreeSet<&JailPath>,

@@ -25,22 +25,29 @@ fn step(step: &Step) -> Value {
             let moved_to = stray.point.as_ref().map(|point| point.to_string_lossy());
             json!({ "step": "detach", "target": stray.target, "moved_to": moved_to })
         }
-        Step::RemovePlaceholder { path, .. } => json!({ "step": "remove-placeholder", "path": path }),
+        Step::RemovePlaceholder { path, .. } => {
+            json!({ "step": "remove-placeholder", "path": path })
+        }
         Step::RemoveLink { path, text } => {
             json!({ "step": "remove-link", "path": path, "text": text.to_string_lossy() })
         }
         Step::RemoveFile(path) => json!({ "step": "remove-file", "path": path }),
         Step::CreatePlaceholder { path, kind } => {
-            let kind = if *kind == FileKind::Directory { "directory" } else { "file" };
+            let kind = if *kind == FileKind::Directory {
+                "directory"
+            } else {
+                "file"
+            };
             json!({ "step": "create-placeholder", "path": path, "kind": kind })
         }
         Step::CreateLink { path, text } => {
             json!({ "step": "create-link", "path": path, "text": text.to_string_lossy() })
         }
         Step::Attach(mount) => with(json!({ "step": "attach" }), mount_of(mount)),
-        Step::Swap { mount, because, .. } => {
-            with(json!({ "step": "swap", "because": because }), mount_of(mount))
-        }
+        Step::Swap { mount, because, .. } => with(
+            json!({ "step": "swap", "because": because }),
+            mount_of(mount),
+        ),
     }
 }
 
@@ -58,8 +65,8 @@ fn with(mut value: Value, more: Value) -> Value {
     value
 }
 
-/// `{site, root, state, reasons, mounts: [{target, source, state, detail, options}], outdated: [{unit, pids, name, files, more_files, hint}],
-/// processes_not_looked_at}`
+/// `{site, root, state, reasons, mounts: [{target, source, state, detail, options}], outdated:
+/// [{unit, pids, name, files, more_files, hint}], processes_not_looked_at}`
 pub fn status(plan: &Plan, inside: &Inside) -> Value {
     let mounts: Vec<_> = plan.states.iter().map(state).collect();
     let outdated: Vec<_> = inside.outdated.iter().map(old).collect();
@@ -70,7 +77,11 @@ pub fn status(plan: &Plan, inside: &Inside) -> Value {
 }
 
 fn old(outdated: &Outdated) -> Value {
-    let pids: Vec<_> = outdated.processes.iter().map(|process| process.pid).collect();
+    let pids: Vec<_> = outdated
+        .processes
+        .iter()
+        .map(|process| process.pid)
+        .collect();
     let process = outdated.processes.first();
     json!({
         "name": process.map(|process| &process.name), "unit": process.and_then(|process| process.unit.as_ref()),
@@ -87,7 +98,11 @@ fn state(state: &MountState) -> Value {
 
 /// `{mounts: […], links: […], notes: […]}`
 pub fn preset(resolved: &ResolvedPreset) -> Value {
-    let mounts: Vec<_> = resolved.mounts.iter().map(|mount| mount_of(mount)).collect();
+    let mounts: Vec<_> = resolved
+        .mounts
+        .iter()
+        .map(|mount| mount_of(mount))
+        .collect();
     let links: Vec<_> = resolved.links.iter().map(link).collect();
     let notes: Vec<_> = resolved.notes.iter().map(|note| &note.text).collect();
     json!({ "mounts": mounts, "links": links, "notes": notes })
@@ -99,7 +114,10 @@ fn link(link: &Link) -> Value {
 
 /// `{path, leads_to, link, mount, reasons: [{line, file, key, presets, chain}]}`
 pub fn why(path: &JailPath, answer: &Answer<'_>) -> Value {
-    let reasons = answer.mount.map(|mount| &mount.reasons).or(answer.link.map(|link| &link.reasons));
+    let reasons = answer
+        .mount
+        .map(|mount| &mount.reasons)
+        .or(answer.link.map(|link| &link.reasons));
     let reasons: Vec<_> = reasons.into_iter().flatten().map(reason).collect();
     json!({
         "path": path, "leads_to": answer.leads_to, "link": answer.link.map(link),

@@ -27,21 +27,35 @@ pub fn why<'d>(desired: &'d Desired, path: &JailPath) -> Answer<'d> {
     for _ in 0..40 {
         let mut way = at.ancestors();
         way.push(at.clone());
-        let Some(link) = desired.links.iter().find(|link| way.contains(&link.path)) else { break };
+        let Some(link) = desired.links.iter().find(|link| way.contains(&link.path)) else {
+            break;
+        };
         first = first.or(Some(link));
         match through(link, &at) {
             Some(next) if next != at => at = next,
             _ => break,
         }
     }
-    let covering = desired.mounts.iter().rev().find(|mount| at.starts_with(&mount.target));
-    Answer { link: first, leads_to: at, mount: covering.map(|mount| &**mount) }
+    let covering = desired
+        .mounts
+        .iter()
+        .rev()
+        .find(|mount| at.starts_with(&mount.target));
+    Answer {
+        link: first,
+        leads_to: at,
+        mount: covering.map(|mount| &**mount),
+    }
 }
 
 /// `path`, which goes through `link`, with it followed.
 fn through(link: &Link, path: &JailPath) -> Option<JailPath> {
     use std::path::Component;
-    let mut to = if link.text.is_absolute() { "/".into() } else { link.path.as_path().parent()?.to_owned() };
+    let mut to = if link.text.is_absolute() {
+        "/".into()
+    } else {
+        link.path.as_path().parent()?.to_owned()
+    };
     for component in link.text.components() {
         match component {
             Component::ParentDir => drop(to.pop()),

@@ -11,7 +11,8 @@ use crate::plan::{Plan, SiteState, State};
 pub struct Site<'p> {
     /// The site.
     pub name: &'p SiteName,
-    /// How its mounts stand; `None`: that cannot be said, because its manifest is wrong or something failed.
+    /// How its mounts stand; `None`: that cannot be said, because its manifest is wrong or
+    /// something failed.
     pub plan: Option<&'p Plan>,
     /// What was done to its mounts.
     pub history: Option<History>,
@@ -37,25 +38,49 @@ const STATES: [State; 9] = [
     State::Foreign,
 ];
 
-/// All metrics, one family after the other. `watch` is what a running watcher says of itself; `now` is the time of the
-/// check, in seconds since 1970.
+/// All metrics, one family after the other. `watch` is what a running watcher says of itself; `now`
+/// is the time of the check, in seconds since 1970.
 pub fn metrics(sites: &[Site<'_>], watch: Option<&WatchState>, now: u64) -> String {
     let mut text = Exposition::default();
-    text.family("mountjail_sites", "gauge", "How many sites stand so; failed: nothing can be said.");
-    let states = [Some(SiteState::Up), Some(SiteState::Drifted), Some(SiteState::Down), None];
+    text.family(
+        "mountjail_sites",
+        "gauge",
+        "How many sites stand so; failed: nothing can be said.",
+    );
+    let states = [
+        Some(SiteState::Up),
+        Some(SiteState::Drifted),
+        Some(SiteState::Down),
+        None,
+    ];
     for state in states {
         let count = sites.iter().filter(|site| site.state() == state).count();
         let state = state.map_or_else(|| "failed".to_owned(), |state| state.to_string());
         text.sample(&[("state", &state)], count);
     }
-    text.family("mountjail_site_up", "gauge", "Whether all mounts of a site are as its manifest says.");
+    text.family(
+        "mountjail_site_up",
+        "gauge",
+        "Whether all mounts of a site are as its manifest says.",
+    );
     for site in sites {
-        text.sample(&[("site", site.name)], u8::from(site.state() == Some(SiteState::Up)));
+        text.sample(
+            &[("site", site.name)],
+            u8::from(site.state() == Some(SiteState::Up)),
+        );
     }
-    text.family("mountjail_site_mounts", "gauge", "Mounts of a site by their state.");
+    text.family(
+        "mountjail_site_mounts",
+        "gauge",
+        "Mounts of a site by their state.",
+    );
     for (site, plan) in sites.iter().filter_map(|site| Some((site, site.plan?))) {
         for state in STATES {
-            let count = plan.states.iter().filter(|mount| mount.state == state).count();
+            let count = plan
+                .states
+                .iter()
+                .filter(|mount| mount.state == state)
+                .count();
             text.sample(&[("site", site.name), ("state", &state)], count);
         }
     }
@@ -66,21 +91,36 @@ pub fn metrics(sites: &[Site<'_>], watch: Option<&WatchState>, now: u64) -> Stri
     }
     histories(&mut text, sites);
     watcher(&mut text, watch);
-    text.family("mountjail_last_check_timestamp_seconds", "gauge", "When all this was looked at.");
+    text.family(
+        "mountjail_last_check_timestamp_seconds",
+        "gauge",
+        "When all this was looked at.",
+    );
     text.sample(&[], now);
-    text.family("mountjail_build_info", "gauge", "The version of mountjail, as a label.");
+    text.family(
+        "mountjail_build_info",
+        "gauge",
+        "The version of mountjail, as a label.",
+    );
     text.sample(&[("version", &env!("CARGO_PKG_VERSION"))], 1);
     text.0
 }
 
 /// What the records tell.
 fn histories(text: &mut Exposition, sites: &[Site<'_>]) {
-    let known: Vec<_> = sites.iter().filter_map(|site| Some((site.name, site.history.as_ref()?))).collect();
+    let known: Vec<_> = sites
+        .iter()
+        .filter_map(|site| Some((site.name, site.history.as_ref()?)))
+        .collect();
     if known.is_empty() {
         return;
     }
     let help = "When a mount of a site was last made, replaced or taken away.";
-    text.family("mountjail_site_last_change_timestamp_seconds", "gauge", help);
+    text.family(
+        "mountjail_site_last_change_timestamp_seconds",
+        "gauge",
+        help,
+    );
     for (site, history) in &known {
         text.sample(&[("site", site)], history.changed);
     }
@@ -88,7 +128,11 @@ fn histories(text: &mut Exposition, sites: &[Site<'_>]) {
                 since the site came up.";
     text.family("mountjail_site_mount_changes_total", "counter", help);
     for (site, history) in &known {
-        let counts = [("attach", history.attached), ("swap", history.swapped), ("detach", history.detached)];
+        let counts = [
+            ("attach", history.attached),
+            ("swap", history.swapped),
+            ("detach", history.detached),
+        ];
         for (change, count) in counts {
             text.sample(&[("site", site), ("change", &change)], count);
         }
@@ -100,20 +144,31 @@ fn watcher(text: &mut Exposition, watch: Option<&WatchState>) {
     text.family("mountjail_watch_up", "gauge", "Whether a watcher runs.");
     text.sample(&[], u8::from(watch.is_some()));
     let Some(watch) = watch else { return };
-    let help =
-        "Mounts that the watcher made (attach), replaced (swap) and took away (detach), since it began.";
+    let help = "Mounts that the watcher made (attach), replaced (swap) and took away (detach), since it began.";
     text.family("mountjail_watch_heals_total", "counter", help);
-    for (change, count) in [("attach", watch.attached), ("swap", watch.swapped), ("detach", watch.detached)] {
+    for (change, count) in [
+        ("attach", watch.attached),
+        ("swap", watch.swapped),
+        ("detach", watch.detached),
+    ] {
         text.sample(&[("change", &change)], count);
     }
-    text.family("mountjail_watch_failing_sites", "gauge", "Sites that the watcher could not bring right.");
+    text.family(
+        "mountjail_watch_failing_sites",
+        "gauge",
+        "Sites that the watcher could not bring right.",
+    );
     text.sample(&[], watch.failures.len());
     let help = "Whether some directories cannot be watched, so that it looks every few seconds.";
     text.family("mountjail_watch_blind", "gauge", help);
     text.sample(&[], u8::from(watch.blind.is_some()));
     if watch.last_full_pass > 0 {
         let help = "When the watcher last looked at all sites in one pass.";
-        text.family("mountjail_watch_last_full_pass_timestamp_seconds", "gauge", help);
+        text.family(
+            "mountjail_watch_last_full_pass_timestamp_seconds",
+            "gauge",
+            help,
+        );
         text.sample(&[], watch.last_full_pass);
     }
 }
@@ -129,8 +184,10 @@ impl Exposition {
     }
 
     fn sample(&mut self, labels: &[(&str, &dyn Display)], value: impl Display) {
-        let labels: Vec<_> =
-            labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escaped(&value.to_string()))).collect();
+        let labels: Vec<_> = labels
+            .iter()
+            .map(|(key, value)| format!("{key}=\"{}\"", escaped(&value.to_string())))
+            .collect();
         let _ = match labels.as_slice() {
             [] => writeln!(self.0, "{} {value}", self.1),
             labels => writeln!(self.0, "{}{{{}}} {value}", self.1, labels.join(",")),
@@ -139,7 +196,10 @@ impl Exposition {
 }
 
 fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
 }
 
 #[cfg(test)]
@@ -151,18 +211,38 @@ mod tests {
         let mut text = Exposition::default();
         text.family("m", "gauge", "h");
         text.sample(&[("a", &"\\ \" \n"), ("b", &"x")], 1);
-        assert_eq!(text.0, "# HELP m h\n# TYPE m gauge\nm{a=\"\\\\ \\\" \\n\",b=\"x\"} 1\n");
+        assert_eq!(
+            text.0,
+            "# HELP m h\n# TYPE m gauge\nm{a=\"\\\\ \\\" \\n\",b=\"x\"} 1\n"
+        );
     }
 
     #[test]
     fn what_is_not_known_is_left_out() {
         let name = SiteName::new("a").unwrap();
-        let site = Site { name: &name, plan: None, history: None, outdated: 0 };
+        let site = Site {
+            name: &name,
+            plan: None,
+            history: None,
+            outdated: 0,
+        };
         let text = metrics(&[site], None, 7);
-        assert!(text.contains("mountjail_sites{state=\"failed\"} 1\n"), "{text}");
+        assert!(
+            text.contains("mountjail_sites{state=\"failed\"} 1\n"),
+            "{text}"
+        );
         assert!(text.contains("mountjail_site_up{site=\"a\"} 0\n"), "{text}");
-        assert!(text.contains("\nmountjail_last_check_timestamp_seconds 7\n"), "{text}");
-        assert!(text.contains("\nmountjail_watch_up 0\n") && !text.contains("watch_heals"), "{text}");
-        assert!(!text.contains("changes") && !text.contains("mounts{"), "{text}");
+        assert!(
+            text.contains("\nmountjail_last_check_timestamp_seconds 7\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("\nmountjail_watch_up 0\n") && !text.contains("watch_heals"),
+            "{text}"
+        );
+        assert!(
+            !text.contains("changes") && !text.contains("mounts{"),
+            "{text}"
+        );
     }
 }

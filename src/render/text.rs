@@ -12,7 +12,8 @@ use crate::resolve::{Mount, Reason, ResolvedPreset};
 /// A reason is not longer, whatever paths and texts of links are in it.
 const LONGEST: usize = 1000;
 
-/// Adds a line to `text`: one, whatever a site's owner chose of what is in it, and without a command to the terminal.
+/// Adds a line to `text`: one, whatever a site's owner chose of what is in it, and without a
+/// command to the terminal.
 pub fn line(text: &mut String, line: fmt::Arguments<'_>) {
     text.push_str(&printable(&line.to_string()));
     text.push('\n');
@@ -24,10 +25,19 @@ pub fn plan(plan: &Plan) -> String {
     let count = plan.steps.len();
     match count {
         0 if plan.conflicts.is_empty() => {
-            line(&mut text, format_args!("{}: in sync, nothing to do", plan.site));
+            line(
+                &mut text,
+                format_args!("{}: in sync, nothing to do", plan.site),
+            );
         }
-        1 => line(&mut text, format_args!("{}: 1 step in {}", plan.site, plan.root)),
-        _ => line(&mut text, format_args!("{}: {count} steps in {}", plan.site, plan.root)),
+        1 => line(
+            &mut text,
+            format_args!("{}: 1 step in {}", plan.site, plan.root),
+        ),
+        _ => line(
+            &mut text,
+            format_args!("{}: {count} steps in {}", plan.site, plan.root),
+        ),
     }
     for step in &plan.steps {
         line(&mut text, format_args!("  {step}"));
@@ -54,22 +64,51 @@ impl Detail {
 
 /// A line for the site, one for each mount that is to be shown, and why else it is not up.
 pub fn status(plan: &Plan, detail: Detail) -> String {
-    let ok = plan.states.iter().filter(|state| state.state == State::Ok).count();
-    let total = plan.states.iter().filter(|state| state.mount.is_some()).count();
+    let ok = plan
+        .states
+        .iter()
+        .filter(|state| state.state == State::Ok)
+        .count();
+    let total = plan
+        .states
+        .iter()
+        .filter(|state| state.mount.is_some())
+        .count();
     let state = plan.site_state();
     let mut text = String::new();
     if detail == Detail::Wrong && state == SiteState::Up {
         return text;
     }
-    line(&mut text, format_args!("{}: {state}, {ok} of {total} mounts ok in {}", plan.site, plan.root));
-    let shown: Vec<_> = plan.states.iter().filter(|mount| detail.shows(mount.state, state)).collect();
-    let width = shown.iter().map(|state| state.target.to_string().chars().count()).max().unwrap_or(0).min(60);
+    line(
+        &mut text,
+        format_args!(
+            "{}: {state}, {ok} of {total} mounts ok in {}",
+            plan.site, plan.root
+        ),
+    );
+    let shown: Vec<_> = plan
+        .states
+        .iter()
+        .filter(|mount| detail.shows(mount.state, state))
+        .collect();
+    let width = shown
+        .iter()
+        .map(|state| state.target.to_string().chars().count())
+        .max()
+        .unwrap_or(0)
+        .min(60);
     for state in shown {
         let target = state.target.to_string();
-        line(&mut text, format_args!("  {:<13} {target:<width$}  {}", state.state, about(state)));
+        line(
+            &mut text,
+            format_args!("  {:<13} {target:<width$}  {}", state.state, about(state)),
+        );
     }
     for reason in plan.reasons() {
-        line(&mut text, format_args!("  because: {}", brief(&reason, LONGEST)));
+        line(
+            &mut text,
+            format_args!("  because: {}", brief(&reason, LONGEST)),
+        );
     }
     text
 }
@@ -78,26 +117,49 @@ pub fn status(plan: &Plan, detail: Detail) -> String {
 pub fn outdated(inside: &Inside) -> String {
     let mut text = String::new();
     for outdated in &inside.outdated {
-        let restart = outdated.processes.first().map(Process::restart).unwrap_or_default();
-        line(&mut text, format_args!("  note: {}; {restart}", brief(&outdated.to_string(), LONGEST)));
+        let restart = outdated
+            .processes
+            .first()
+            .map(Process::restart)
+            .unwrap_or_default();
+        line(
+            &mut text,
+            format_args!(
+                "  note: {}; {restart}",
+                brief(&outdated.to_string(), LONGEST)
+            ),
+        );
     }
     if inside.not_looked_at > 0 {
         let count = inside.not_looked_at;
-        line(&mut text, format_args!("  note: {count} more processes are inside; they were not looked at"));
+        line(
+            &mut text,
+            format_args!("  note: {count} more processes are inside; they were not looked at"),
+        );
     }
     text
 }
 
 /// What is wrong with what a running watcher does; `now` in seconds since 1970.
 pub fn watch(watch: &WatchState, now: u64) -> String {
-    let blind = watch.blind.iter().map(|why| format!("watch: {}\n", brief(why, LONGEST)));
-    let failures = watch.failures.iter().map(|(site, failure)| watch_failure(site, failure, now));
+    let blind = watch
+        .blind
+        .iter()
+        .map(|why| format!("watch: {}\n", brief(why, LONGEST)));
+    let failures = watch
+        .failures
+        .iter()
+        .map(|(site, failure)| watch_failure(site, failure, now));
     blind.chain(failures).collect()
 }
 
 /// Why the watcher could not bring a site right.
 fn watch_failure(site: &SiteName, failure: &WatchFailure, now: u64) -> String {
-    let tried = if failure.attempts == 1 { "once".to_owned() } else { format!("{} times", failure.attempts) };
+    let tried = if failure.attempts == 1 {
+        "once".to_owned()
+    } else {
+        format!("{} times", failure.attempts)
+    };
     let next = match failure.next_try {
         Some(next) => format!("again in {} s", next.saturating_sub(now)),
         None => "again at the next change".to_owned(),
@@ -116,20 +178,41 @@ fn about(state: &MountState) -> String {
         Some(source) => format!("from {source}"),
         None => String::new(),
     };
-    let options = state.mount.as_ref().map(|mount| shown_options(mount)).unwrap_or_default();
-    let detail =
-        state.detail.as_ref().map(|detail| format!("({})", brief(detail, LONGEST))).unwrap_or_default();
-    [options, from, detail].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
+    let options = state
+        .mount
+        .as_ref()
+        .map(|mount| shown_options(mount))
+        .unwrap_or_default();
+    let detail = state
+        .detail
+        .as_ref()
+        .map(|detail| format!("({})", brief(detail, LONGEST)))
+        .unwrap_or_default();
+    [options, from, detail]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn shown_options(mount: &Mount) -> String {
-    format!("{}{}", mount.options, if mount.recursive { ",recursive" } else { "" })
+    format!(
+        "{}{}",
+        mount.options,
+        if mount.recursive { ",recursive" } else { "" }
+    )
 }
 
 /// What a preset brings.
 pub fn preset(resolved: &ResolvedPreset) -> String {
     let mut text = String::new();
-    let width = resolved.mounts.iter().map(|mount| mount.target.to_string().len()).max().unwrap_or(0).min(60);
+    let width = resolved
+        .mounts
+        .iter()
+        .map(|mount| mount.target.to_string().len())
+        .max()
+        .unwrap_or(0)
+        .min(60);
     for mount in &resolved.mounts {
         let target = mount.target.to_string();
         let from = if mount.source.as_path() == mount.target.as_path() {
@@ -137,10 +220,16 @@ pub fn preset(resolved: &ResolvedPreset) -> String {
         } else {
             format!("  from {}", mount.source)
         };
-        line(&mut text, format_args!("{target:<width$}  {}{from}", shown_options(mount)));
+        line(
+            &mut text,
+            format_args!("{target:<width$}  {}{from}", shown_options(mount)),
+        );
     }
     for link in &resolved.links {
-        line(&mut text, format_args!("{} -> {}", link.path, link.text.display()));
+        line(
+            &mut text,
+            format_args!("{} -> {}", link.path, link.text.display()),
+        );
     }
     for note in &resolved.notes {
         line(&mut text, format_args!("# {}", note.text));
@@ -154,16 +243,27 @@ pub fn why(path: &JailPath, answer: &Answer<'_>) -> String {
     if let Some(link) = answer.link {
         line(
             &mut text,
-            format_args!("{path} goes through the link {} -> {}", link.path, link.text.display()),
+            format_args!(
+                "{path} goes through the link {} -> {}",
+                link.path,
+                link.text.display()
+            ),
         );
         if answer.mount.is_none() {
             reasons(&mut text, &link.reasons);
         }
     }
     if let Some(mount) = answer.mount {
-        let how = if mount.target == answer.leads_to { "" } else { "in a directory that is " };
+        let how = if mount.target == answer.leads_to {
+            ""
+        } else {
+            "in a directory that is "
+        };
         let (leads_to, source, options) = (&answer.leads_to, &mount.source, shown_options(mount));
-        line(&mut text, format_args!("{leads_to} is {how}mounted from {source} ({options})"));
+        line(
+            &mut text,
+            format_args!("{leads_to} is {how}mounted from {source} ({options})"),
+        );
         reasons(&mut text, &mount.reasons);
     }
     text

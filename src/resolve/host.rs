@@ -1,10 +1,10 @@
 //! The host's file system, read only, as one run sees it.
 //!
-//! In: paths. Out: what is there, with every symbolic link met on the way. What was once looked up is
-//! remembered, so a run sees one state of the host and asks the kernel once a name. A base prefix puts a
-//! made tree in the host's place: every absolute path and every absolute link text is then taken from
-//! the base, and `..` stops there. Where somebody wants to know it, what was asked for is written down. Nothing
-//! here writes, mounts or executes.
+//! In: paths. Out: what is there, with every symbolic link met on the way. What was once looked up
+//! is remembered, so a run sees one state of the host and asks the kernel once a name. A base
+//! prefix puts a made tree in the host's place: every absolute path and every absolute link text is
+//! then taken from the base, and `..` stops there. Where somebody wants to know it, what was asked
+//! for is written down. Nothing here writes, mounts or executes.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -27,7 +27,8 @@ use crate::manifest::HostPath;
 use crate::patience;
 use crate::sys::{self, FileKind, Stat};
 
-/// The most that [`Host::read`] takes in, in bytes; the largest file it is for is `/etc/ld.so.cache`.
+/// The most that [`Host::read`] takes in, in bytes; the largest file it is for is
+/// `/etc/ld.so.cache`.
 const MAX_READ: u64 = 64 << 20;
 
 /// The file system of this host, or of a made tree.
@@ -99,7 +100,10 @@ impl Host {
             run: OnceLock::new(),
             mounts: Mutex::default(),
         };
-        Self { known: Arc::new(known), lookups: None }
+        Self {
+            known: Arc::new(known),
+            lookups: None,
+        }
     }
 
     /// The same, but what is looked up is written down.
@@ -112,7 +116,10 @@ impl Host {
     /// The same host, with all that is known of it, whose lookups are written down apart.
     #[must_use]
     pub fn scope(&self) -> Self {
-        Self { known: self.known.clone(), lookups: self.lookups.as_ref().map(|_| Mutex::default()) }
+        Self {
+            known: self.known.clone(),
+            lookups: self.lookups.as_ref().map(|_| Mutex::default()),
+        }
     }
 
     /// What was looked up through this value; nothing, if nobody wanted to know.
@@ -125,7 +132,10 @@ impl Host {
     /// Remembers that `real`, whose directory has no links in it, was looked up.
     pub(super) fn note(&self, real: &Path, interest: Interest) {
         if let Some(lookups) = &self.lookups {
-            lookups.lock().unwrap_or_else(PoisonError::into_inner).add(real, interest);
+            lookups
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .add(real, interest);
         }
     }
 
@@ -139,7 +149,10 @@ impl Host {
     /// Remembers what somebody else looked up, whose result is used again.
     pub(super) fn note_all(&self, others: &Lookups) {
         if let Some(lookups) = &self.lookups {
-            lookups.lock().unwrap_or_else(PoisonError::into_inner).add_all(others);
+            lookups
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .add_all(others);
         }
     }
 
@@ -180,19 +193,38 @@ impl Host {
         found(self.walk(path)).map(|walk| walk.is_some())
     }
 
-    /// What the mount forbids that `real` lies on, where `stat` was found; whether it is read-only does not count.
-    pub(super) fn mount_options(&self, real: &HostPath, stat: &Stat) -> Result<Options, LookupError> {
-        let mounts = || self.known.mounts.lock().unwrap_or_else(PoisonError::into_inner);
+    /// What the mount forbids that `real` lies on, where `stat` was found; whether it is read-only
+    /// does not count.
+    pub(super) fn mount_options(
+        &self,
+        real: &HostPath,
+        stat: &Stat,
+    ) -> Result<Options, LookupError> {
+        let mounts = || {
+            self.known
+                .mounts
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
         let known = stat.mount_id.and_then(|id| mounts().get(&id).copied());
         let options = match known {
             Some(options) => options,
-            None => options_at(&self.on_disk(real.as_path()), stat)
-                .map_err(|error| LookupError::Unreadable { at: real.clone(), errno: errno_of(&error) })?,
+            None => options_at(&self.on_disk(real.as_path()), stat).map_err(|error| {
+                LookupError::Unreadable {
+                    at: real.clone(),
+                    errno: errno_of(&error),
+                }
+            })?,
         };
-        let Some(id) = stat.mount_id else { return Ok(options) };
+        let Some(id) = stat.mount_id else {
+            return Ok(options);
+        };
         mounts().insert(id, options);
         if let (Some(lookups), true) = (&self.lookups, stat.mount_id_is_unique) {
-            lookups.lock().unwrap_or_else(PoisonError::into_inner).add_mount(id, options);
+            lookups
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .add_mount(id, options);
         }
         Ok(options)
     }
@@ -201,8 +233,10 @@ impl Host {
     pub(super) fn mount_point(&self, real: &HostPath) -> HostPath {
         let (mut point, mut above) = (real.clone(), real.parent());
         while let Some(directory) = above {
-            let same =
-                |node: Node| self.node(point.as_path()).is_ok_and(|on| on.stat.is_on_mount_of(&node.stat));
+            let same = |node: Node| {
+                self.node(point.as_path())
+                    .is_ok_and(|on| on.stat.is_on_mount_of(&node.stat))
+            };
             if !self.node(directory.as_path()).is_ok_and(same) {
                 break;
             }
@@ -212,10 +246,14 @@ impl Host {
         point
     }
 
-    /// Opens the regular file that `path` leads to. A FIFO or device is refused: opening one can block or act.
+    /// Opens the regular file that `path` leads to. A FIFO or device is refused: opening one can
+    /// block or act.
     pub fn open(&self, path: &HostPath) -> Result<File, LookupError> {
         let walk = self.walk(path)?;
-        let refused = |errno| LookupError::Unreadable { at: path.clone(), errno };
+        let refused = |errno| LookupError::Unreadable {
+            at: path.clone(),
+            errno,
+        };
         match walk.stat.kind {
             FileKind::File => {}
             FileKind::Directory => return Err(refused(libc::EISDIR)),
@@ -236,13 +274,20 @@ impl Host {
 
     /// As [`Host::read`]; EFBIG above `limit` bytes.
     pub(super) fn read_up_to(&self, path: &HostPath, limit: u64) -> Result<Vec<u8>, LookupError> {
-        let refused = |errno| LookupError::Unreadable { at: path.clone(), errno };
+        let refused = |errno| LookupError::Unreadable {
+            at: path.clone(),
+            errno,
+        };
         let mut bytes = Vec::new();
         self.open(path)?
             .take(limit + 1)
             .read_to_end(&mut bytes)
             .map_err(|error| refused(errno_of(&error)))?;
-        if bytes.len() as u64 > limit { Err(refused(libc::EFBIG)) } else { Ok(bytes) }
+        if bytes.len() as u64 > limit {
+            Err(refused(libc::EFBIG))
+        } else {
+            Ok(bytes)
+        }
     }
 
     /// The names in the directory that `path` leads to, sorted by byte, without `.` and `..`.
@@ -254,8 +299,10 @@ impl Host {
                 .map(|entry| entry.map(|entry| entry.file_name()))
                 .collect()
         };
-        let mut names =
-            list().map_err(|error| LookupError::Unreadable { at: path.clone(), errno: errno_of(&error) })?;
+        let mut names = list().map_err(|error| LookupError::Unreadable {
+            at: path.clone(),
+            errno: errno_of(&error),
+        })?;
         names.sort();
         Ok(names)
     }
@@ -270,11 +317,15 @@ impl Host {
         self.once(&self.known.top, |host| {
             let slash = HostPath::slash();
             host.note(slash.as_path(), Interest::NAMES);
-            let unreadable = |error| LookupError::Unreadable { at: slash.clone(), errno: errno_of(&error) };
+            let unreadable = |error| LookupError::Unreadable {
+                at: slash.clone(),
+                errno: errno_of(&error),
+            };
             let mut paths = vec![];
             for entry in std::fs::read_dir(host.on_disk(slash.as_path())).map_err(unreadable)? {
                 let entry = entry.map_err(unreadable)?;
-                // By the directory alone: another one, such as a mount of a server that is gone, concerns nobody here.
+                // By the directory alone: another one, such as a mount of a server that is gone,
+                // concerns nobody here.
                 if entry.file_type().map_err(unreadable)?.is_symlink() {
                     paths.extend(slash.join(entry.file_name()));
                 }
@@ -284,17 +335,23 @@ impl Host {
         })
     }
 
-    /// `/var/run` and `/var/lock`, where they are links, as in the Filesystem Hierarchy Standard 3.0. Programs know
-    /// sockets below `/run` by these names.
+    /// `/var/run` and `/var/lock`, where they are links, as in the Filesystem Hierarchy Standard
+    /// 3.0. Programs know sockets below `/run` by these names.
     pub(super) fn run_links(&self) -> Result<&Vec<TopLink>, LookupError> {
         self.once(&self.known.run, |host| {
-            let paths = ["/var/run", "/var/lock"].into_iter().filter_map(|path| HostPath::new(path).ok());
+            let paths = ["/var/run", "/var/lock"]
+                .into_iter()
+                .filter_map(|path| HostPath::new(path).ok());
             host.directory_links(paths.collect())
         })
     }
 
-    /// As [`Host::directory_links`]; but one that leads to a file system which does not answer soon keeps nobody.
-    fn directory_links_that_answer(&self, paths: Vec<HostPath>) -> Result<Vec<TopLink>, LookupError> {
+    /// As [`Host::directory_links`]; but one that leads to a file system which does not answer soon
+    /// keeps nobody.
+    fn directory_links_that_answer(
+        &self,
+        paths: Vec<HostPath>,
+    ) -> Result<Vec<TopLink>, LookupError> {
         let scope = self.scope();
         let look = move |path: &HostPath| {
             let scope = scope.scope();
@@ -318,15 +375,21 @@ impl Host {
     fn directory_links(&self, paths: Vec<HostPath>) -> Result<Vec<TopLink>, LookupError> {
         let mut links = vec![];
         for path in paths {
-            let unreadable = |errno| LookupError::Unreadable { at: path.clone(), errno };
-            let Some(node) = found(self.node(path.as_path()).map_err(unreadable))? else { continue };
+            let unreadable = |errno| LookupError::Unreadable {
+                at: path.clone(),
+                errno,
+            };
+            let Some(node) = found(self.node(path.as_path()).map_err(unreadable))? else {
+                continue;
+            };
             let Some(text) = node.link else { continue };
             let real = match self.walk(&path) {
                 Ok(walk) => {
                     let straight = walk.links.len() == 1 && walk.stat.kind == FileKind::Directory;
                     straight.then_some(walk.real)
                 }
-                // What cannot be looked at is taken by the text: who needs what is there will hear of it.
+                // What cannot be looked at is taken by the text: who needs what is there will hear
+                // of it.
                 Err(error) if error.is_unknown() => {
                     links.extend(by_text(path, text));
                     continue;
@@ -343,31 +406,41 @@ impl Host {
         self.known.base == Path::new("/")
     }
 
-    /// The subdirectories and links in the real directory `path`, if root owns it and nobody else can write
-    /// to it; links that are not root's are left out. `None`: it is somebody else's, or is gone.
+    /// The subdirectories and links in the real directory `path`, if root owns it and nobody else
+    /// can write to it; links that are not root's are left out. `None`: it is somebody else's, or
+    /// is gone.
     ///
     /// Errors: it cannot be looked at.
     pub(super) fn roots_entries(&self, path: &HostPath) -> Result<Option<Vec<Entry>>, LookupError> {
-        let unreadable =
-            |error: io::Error| LookupError::Unreadable { at: path.clone(), errno: errno_of(&error) };
+        let unreadable = |error: io::Error| LookupError::Unreadable {
+            at: path.clone(),
+            errno: errno_of(&error),
+        };
         let on_disk = self.on_disk(path.as_path());
-        let Some(Node { stat, .. }) = seen(path, look(&on_disk))? else { return Ok(None) };
+        let Some(Node { stat, .. }) = seen(path, look(&on_disk))? else {
+            return Ok(None);
+        };
         if stat.kind != FileKind::Directory || !sys::is_roots(stat.uid) || stat.mode & 0o022 != 0 {
             return Ok(None);
         }
         self.note(path.as_path(), Interest::NAMES);
-        let Some(listed) = found(std::fs::read_dir(&on_disk).map_err(unreadable))? else { return Ok(None) };
+        let Some(listed) = found(std::fs::read_dir(&on_disk).map_err(unreadable))? else {
+            return Ok(None);
+        };
         let mut entries = vec![];
         for entry in listed {
             let entry = entry.map_err(unreadable)?;
             let kind = entry.file_type().map_err(unreadable)?;
-            let Ok(inside) = path.join(entry.file_name()) else { continue };
+            let Ok(inside) = path.join(entry.file_name()) else {
+                continue;
+            };
             if kind.is_dir() {
-                let node =
-                    seen(&inside, look(&entry.path()))?.filter(|node| node.stat.file.dev == stat.file.dev);
+                let node = seen(&inside, look(&entry.path()))?
+                    .filter(|node| node.stat.file.dev == stat.file.dev);
                 entries.extend(node.map(|_| Entry::Directory(inside)));
             } else if kind.is_symlink() {
-                let node = seen(&inside, look(&entry.path()))?.filter(|node| sys::is_roots(node.stat.uid));
+                let node =
+                    seen(&inside, look(&entry.path()))?.filter(|node| sys::is_roots(node.stat.uid));
                 let text = node.and_then(|node| node.link);
                 entries.extend(text.map(|text| Entry::Link(inside.as_path().to_owned(), text)));
             }
@@ -375,8 +448,8 @@ impl Host {
         Ok(Some(entries))
     }
 
-    /// What is at `path` at this moment, the last link not followed; what was found out before does not count. `None`:
-    /// nothing.
+    /// What is at `path` at this moment, the last link not followed; what was found out before does
+    /// not count. `None`: nothing.
     ///
     /// Errors: that cannot be told.
     pub(super) fn now(&self, path: &HostPath) -> Result<Option<Node>, LookupError> {
@@ -384,8 +457,8 @@ impl Host {
         seen(path, look(&self.on_disk(path.as_path())))
     }
 
-    /// As [`Host::now`], for what a site's owner may change as he likes: no link on the way is followed, and it is not
-    /// written down.
+    /// As [`Host::now`], for what a site's owner may change as he likes: no link on the way is
+    /// followed, and it is not written down.
     pub(super) fn glimpse(&self, path: &HostPath) -> Result<Option<Node>, LookupError> {
         seen(path, look_beneath(&self.known.base, path.as_path()))
     }
@@ -399,7 +472,11 @@ impl Host {
     pub(super) fn node(&self, real: &Path) -> Result<Node, i32> {
         self.note(real, Interest::NAME);
         let nodes = &self.known.nodes;
-        if let Some(known) = nodes.lock().unwrap_or_else(PoisonError::into_inner).get(real) {
+        if let Some(known) = nodes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(real)
+        {
             return known.clone();
         }
         let node = look(&self.on_disk(real)).map_err(|error| errno_of(&error));
@@ -415,7 +492,11 @@ const LOOKS: usize = 10;
 fn look(path: &Path) -> io::Result<Node> {
     steadily(|| {
         let stat = sys::stat_at(AT_FDCWD, path)?;
-        let link = if stat.kind == FileKind::Symlink { Some(std::fs::read_link(path)?) } else { None };
+        let link = if stat.kind == FileKind::Symlink {
+            Some(std::fs::read_link(path)?)
+        } else {
+            None
+        };
         Ok(Node { stat, link })
     })
 }
@@ -423,20 +504,32 @@ fn look(path: &Path) -> io::Result<Node> {
 /// Looks again while readlink(2) says EINVAL: what was a link is none any more.
 fn steadily(look: impl Fn() -> io::Result<Node>) -> io::Result<Node> {
     let again = |looked: &io::Result<Node>| {
-        looked.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
+        looked
+            .as_ref()
+            .is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
     };
-    (1..LOOKS).map(|_| look()).find(|looked| !again(looked)).unwrap_or_else(&look)
+    (1..LOOKS)
+        .map(|_| look())
+        .find(|looked| !again(looked))
+        .unwrap_or_else(&look)
 }
 
 /// As [`look`], of `path` below `base`, where no link may be on the way.
 fn look_beneath(base: &Path, path: &Path) -> io::Result<Node> {
     let flags = libc::O_PATH | libc::O_DIRECTORY;
-    let base = OpenOptions::new().read(true).custom_flags(flags).open(base)?;
+    let base = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(base)?;
     let inside = path.strip_prefix("/").unwrap_or(path);
     let (Some(directory), Some(name)) = (inside.parent(), inside.file_name()) else {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     };
-    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    let directory = if directory.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        directory
+    };
     let directory = sys::open_beneath(&base, directory, flags)?;
     steadily(|| {
         let stat = sys::stat_at(&directory, Path::new(name))?;
@@ -450,7 +543,10 @@ fn look_beneath(base: &Path, path: &Path) -> io::Result<Node> {
 
 /// What was seen at `path`; `None`: nothing is there.
 fn seen(path: &HostPath, looked: io::Result<Node>) -> Result<Option<Node>, LookupError> {
-    found(looked.map_err(|error| LookupError::Unreadable { at: path.clone(), errno: errno_of(&error) }))
+    found(looked.map_err(|error| LookupError::Unreadable {
+        at: path.clone(),
+        errno: errno_of(&error),
+    }))
 }
 
 /// The link at `path` as its text says.
@@ -462,7 +558,10 @@ fn by_text(path: HostPath, text: PathBuf) -> Option<TopLink> {
 
 /// What the mount of the file at `path` forbids, if that still is the file of `stat`.
 fn options_at(path: &Path, stat: &Stat) -> io::Result<Options> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_NOFOLLOW)
+        .open(path)?;
     let found = sys::stat_fd(&file)?;
     if (found.file, found.mount_id) != (stat.file, stat.mount_id) {
         return Err(io::Error::from_raw_os_error(libc::ESTALE)); // somebody changes it just now
@@ -495,9 +594,17 @@ mod tests {
                 Ok(node)
             })
         };
-        assert_eq!(replaced(3).ok().and_then(|node| node.link), Some("file".into()));
+        assert_eq!(
+            replaced(3).ok().and_then(|node| node.link),
+            Some("file".into())
+        );
         assert_eq!(count.get(), 4);
-        assert_eq!(replaced(usize::MAX).err().and_then(|error| error.raw_os_error()), Some(libc::EINVAL));
+        assert_eq!(
+            replaced(usize::MAX)
+                .err()
+                .and_then(|error| error.raw_os_error()),
+            Some(libc::EINVAL)
+        );
         assert_eq!(count.get(), LOOKS, "there is an end");
     }
 
@@ -511,6 +618,9 @@ mod tests {
         assert_eq!(host.is_there(&a), Ok(true));
         std::fs::remove_dir(dir.path().join("etc/a")).unwrap();
         assert_eq!(host.is_there(&a), Ok(true));
-        assert_eq!(host.read_dir(&HostPath::new("/etc").unwrap()).unwrap(), ["b", "c"]);
+        assert_eq!(
+            host.read_dir(&HostPath::new("/etc").unwrap()).unwrap(),
+            ["b", "c"]
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! Links inside a bound directory that would dangle in the jail bring their targets along.
 //!
-//! Only links that root made count: they must be root's, in directories that only root can write, or a
-//! site's owner could ask for any file of the host by a link.
+//! Only links that root made count: they must be root's, in directories that only root can write,
+//! or a site's owner could ask for any file of the host by a link.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -58,7 +58,8 @@ type LinkText = (PathBuf, PathBuf);
 /// A directory that the jail has, and through which links may lead.
 struct Directory {
     item: Item,
-    /// It is here for the names alone that links lead to; what else is in it need not lead anywhere.
+    /// It is here for the names alone that links lead to; what else is in it need not lead
+    /// anywhere.
     for_names: bool,
 }
 
@@ -106,12 +107,19 @@ pub(super) fn bring(host: &Host, top: &Item) -> Result<Brought, LookupError> {
 impl Search<'_> {
     /// All links below `directory` count.
     fn add(&mut self, directory: Item) -> Result<(), LookupError> {
-        if self.directories.iter().any(|known| !known.for_names && known.item.path == directory.path) {
+        if self
+            .directories
+            .iter()
+            .any(|known| !known.for_names && known.item.path == directory.path)
+        {
             return Ok(());
         }
         let links = links_below(self.host, &directory.source, &mut self.brought.notes)?;
         self.queue.push((self.directories.len(), links));
-        self.directories.push(Directory { item: directory, for_names: false });
+        self.directories.push(Directory {
+            item: directory,
+            for_names: false,
+        });
         Ok(())
     }
 
@@ -125,7 +133,11 @@ impl Search<'_> {
             let Some(outward) = outward(&self.directories[directory].item, link, &text) else {
                 continue;
             };
-            if let Some(there) = self.directories.iter().position(|there| shows(&there.item, &outward)) {
+            if let Some(there) = self
+                .directories
+                .iter()
+                .position(|there| shows(&there.item, &outward))
+            {
                 through.entry(there).or_default().push(outward.real);
                 continue;
             }
@@ -133,7 +145,8 @@ impl Search<'_> {
                 continue; // it dangles on the host as well
             }
             if may_be_brought(self.host, &outward.real)? {
-                let parent = |path: &HostPath| path.as_path().parent().unwrap_or(Path::new("/")).to_owned();
+                let parent =
+                    |path: &HostPath| path.as_path().parent().unwrap_or(Path::new("/")).to_owned();
                 let key = (parent(&outward.looked_up), parent(&outward.real));
                 by_parent.entry(key).or_default().push(outward);
             } else {
@@ -150,7 +163,8 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// What `links` lead to in one directory, which is `parent` on the host: the files, or, if it is many, the directory.
+    /// What `links` lead to in one directory, which is `parent` on the host: the files, or, if it
+    /// is many, the directory.
     fn bring(
         &mut self,
         from: usize,
@@ -158,28 +172,43 @@ impl Search<'_> {
         parent: &Path,
         links: Vec<Outward>,
     ) -> Result<(), LookupError> {
-        let Item { source, options, chain, .. } = self.directories[from].item.clone();
+        let Item {
+            source,
+            options,
+            chain,
+            ..
+        } = self.directories[from].item.clone();
         let chain = |cause| chain.iter().cloned().chain([cause]).collect::<Vec<_>>();
         let host = self.host;
         let item = |real: &HostPath, looked_up: &Path, cause| {
-            let Ok(name) = JailPath::new(looked_up) else { return Ok(None) };
+            let Ok(name) = JailPath::new(looked_up) else {
+                return Ok(None);
+            };
             found(Item::named(host, real, name, options, chain(cause)))
         };
         if links.len() >= MANY
             && let Ok(parent) = HostPath::new(parent)
             && may_be_brought(host, &parent)?
         {
-            let cause = Cause::ManyLinkedFrom { directory: source.as_path().to_owned(), links: links.len() };
+            let cause = Cause::ManyLinkedFrom {
+                directory: source.as_path().to_owned(),
+                links: links.len(),
+            };
             if let Some(item) = item(&parent, looked_up, cause)? {
                 self.brought.items.push(item.clone());
-                self.directories.push(Directory { item, for_names: true });
+                self.directories.push(Directory {
+                    item,
+                    for_names: true,
+                });
                 let paths: Vec<_> = links.into_iter().map(|link| link.real).collect();
                 return self.through(self.directories.len() - 1, &paths);
             }
         }
         for link in links {
             let cause = Cause::LinkedFrom(link.link);
-            let Some(item) = item(&link.real, link.looked_up.as_path(), cause)? else { continue };
+            let Some(item) = item(&link.real, link.looked_up.as_path(), cause)? else {
+                continue;
+            };
             self.brought.items.push(item.clone());
             if item.kind == FileKind::Directory {
                 self.add(item)?;
@@ -188,14 +217,22 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Links lead to `paths`, in a directory that the jail has: the links on the way there count, and, of a directory, all
-    /// below it.
+    /// Links lead to `paths`, in a directory that the jail has: the links on the way there count,
+    /// and, of a directory, all below it.
     fn through(&mut self, there: usize, paths: &[HostPath]) -> Result<(), LookupError> {
-        let Directory { item, for_names: true } = &self.directories[there] else { return Ok(()) };
+        let Directory {
+            item,
+            for_names: true,
+        } = &self.directories[there]
+        else {
+            return Ok(());
+        };
         let inside = |path: &HostPath| path.starts_with(&item.source);
         let mut links = vec![];
         for path in paths {
-            let Some(walk) = found(self.host.walk(path))? else { continue };
+            let Some(walk) = found(self.host.walk(path))? else {
+                continue;
+            };
             for link in walk.links.into_iter().filter(|link| inside(&link.path)) {
                 if self.host.others_on_name(&link.path)?.is_none() {
                     links.push((link.path.as_path().to_owned(), link.text));
@@ -211,7 +248,11 @@ impl Search<'_> {
 
     fn finish(mut self) -> Brought {
         for (directory, refused) in self.refused {
-            let (s, verb) = if refused == 1 { ("", "leads") } else { ("s", "lead") };
+            let (s, verb) = if refused == 1 {
+                ("", "leads")
+            } else {
+                ("s", "lead")
+            };
             self.brought.notes.push(format!(
                 "{refused} link{s} in {} {verb} to files that are not brought along by a link alone: private ones, \
                  or below {}",
@@ -225,7 +266,10 @@ impl Search<'_> {
 
 /// Whether the jail has in `directory` what the link leads to.
 fn shows(directory: &Item, outward: &Outward) -> bool {
-    outward.looked_up.as_path().starts_with(directory.path.as_path())
+    outward
+        .looked_up
+        .as_path()
+        .starts_with(directory.path.as_path())
         && outward.real.starts_with(&directory.source)
 }
 
@@ -235,15 +279,22 @@ fn outward(directory: &Item, link: PathBuf, text: &Path) -> Option<Outward> {
     let holder = directory.path.as_path().join(below);
     let looked_up = HostPath::new(lexical(holder.parent()?, text)).ok()?;
     let real = HostPath::new(lexical(link.parent()?, text)).ok()?;
-    Some(Outward { link, looked_up, real })
+    Some(Outward {
+        link,
+        looked_up,
+        real,
+    })
 }
 
-/// Whether something may come along though no line names it, because a link leads to it or a program looked for it:
-/// everybody on the host may read it, and it is not more than a site should get.
+/// Whether something may come along though no line names it, because a link leads to it or a
+/// program looked for it: everybody on the host may read it, and it is not more than a site should
+/// get.
 ///
 /// Errors: what is there cannot be told.
 pub fn may_be_brought(host: &Host, path: &HostPath) -> Result<bool, LookupError> {
-    let Some(walk) = found(host.walk(path))? else { return Ok(false) };
+    let Some(walk) = found(host.walk(path))? else {
+        return Ok(false);
+    };
     let real = walk.real.as_path();
     let ordinary = matches!(walk.stat.kind, FileKind::File | FileKind::Directory);
     let whole = |never: &&str| real == Path::new(never) || path.as_path() == Path::new(never);
@@ -280,10 +331,14 @@ fn links_below(
     let mut seen = 0;
     let mut queue = vec![directory.clone()];
     while let Some(path) = queue.pop() {
-        let Some(entries) = host.roots_entries(&path)? else { continue };
+        let Some(entries) = host.roots_entries(&path)? else {
+            continue;
+        };
         seen += entries.len();
         if seen > MAX_ENTRIES {
-            notes.push(format!("{directory} has too many files to look at each for links"));
+            notes.push(format!(
+                "{directory} has too many files to look at each for links"
+            ));
             break;
         }
         for entry in entries {

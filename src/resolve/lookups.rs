@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::types::Options;
 
-/// Paths that were asked for, whether or not there was anything. The directory of each was a real one, with no
-/// link on the way to it.
+/// Paths that were asked for, whether or not there was anything. The directory of each was a real
+/// one, with no link on the way to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Lookups {
     paths: BTreeMap<PathBuf, Interest>,
@@ -26,7 +26,9 @@ pub struct Interest {
 impl Lookups {
     /// Every path, with what was of interest in it; sorted.
     pub fn iter(&self) -> impl Iterator<Item = (&Path, Interest)> {
-        self.paths.iter().map(|(path, interest)| (path.as_path(), *interest))
+        self.paths
+            .iter()
+            .map(|(path, interest)| (path.as_path(), *interest))
     }
 
     /// Mounts, by their never reused ids, with what they forbade; `read_only` does not count.
@@ -46,7 +48,11 @@ impl Lookups {
 
     /// Whether `path` was asked for, by its name or by listing its directory.
     pub fn has(&self, path: &Path) -> bool {
-        let listed = |directory| self.paths.get(directory).is_some_and(|interest| interest.names);
+        let listed = |directory| {
+            self.paths
+                .get(directory)
+                .is_some_and(|interest| interest.names)
+        };
         self.paths.contains_key(path) || path.parent().is_some_and(listed)
     }
 
@@ -71,14 +77,26 @@ impl Lookups {
 
 impl Interest {
     /// Only whether there is something, and what.
-    pub const NAME: Self = Self { contents: false, names: false };
+    pub const NAME: Self = Self {
+        contents: false,
+        names: false,
+    };
     /// What is in the file.
-    pub const CONTENTS: Self = Self { contents: true, names: false };
+    pub const CONTENTS: Self = Self {
+        contents: true,
+        names: false,
+    };
     /// What is in the directory.
-    pub const NAMES: Self = Self { contents: false, names: true };
+    pub const NAMES: Self = Self {
+        contents: false,
+        names: true,
+    };
 
     fn and(self, other: Self) -> Self {
-        Self { contents: self.contents || other.contents, names: self.names || other.names }
+        Self {
+            contents: self.contents || other.contents,
+            names: self.names || other.names,
+        }
     }
 }
 
@@ -106,21 +124,31 @@ mod tests {
         let file = SourceFile::File("/s.yaml".into());
         let presets = Presets::built_in();
         let manifest: Manifest =
-            manifest::parse(SiteName::new("s").unwrap(), file, &text, &presets).expect("a good manifest");
+            manifest::parse(SiteName::new("s").unwrap(), file, &text, &presets)
+                .expect("a good manifest");
         let host = Host::at(dir.path()).recording();
         let resolver = Resolver::new(&host, HostPath::new("/var/lib/mountjail").unwrap());
         resolver.resolve_and_tell(&manifest, &Roots::default()).1
     }
 
     fn interest(lookups: &[Arc<Lookups>], path: &str) -> Option<Interest> {
-        let found = lookups.iter().filter_map(|lookups| lookups.paths.get(Path::new(path)));
+        let found = lookups
+            .iter()
+            .filter_map(|lookups| lookups.paths.get(Path::new(path)));
         found.copied().reduce(Interest::and)
     }
 
     #[test]
     fn every_link_and_every_directory_on_the_way_counts() {
         let lookups = looked_up("etc: [hosts]");
-        for path in ["/etc", "/etc/hosts", "/run", "/run/hosts", "/srv", "/srv/site"] {
+        for path in [
+            "/etc",
+            "/etc/hosts",
+            "/run",
+            "/run/hosts",
+            "/srv",
+            "/srv/site",
+        ] {
             assert_eq!(interest(&lookups, path), Some(Interest::NAME), "{path}");
         }
         assert_eq!(interest(&lookups, "/etc/passwd"), None);
@@ -128,19 +156,31 @@ mod tests {
 
     #[test]
     fn what_is_absent_counts_up_to_the_first_name_that_is_not_there() {
-        let lookups = looked_up("mounts: [{ source: /run/none/deeper, optional: true }, /run/required]");
+        let lookups =
+            looked_up("mounts: [{ source: /run/none/deeper, optional: true }, /run/required]");
         assert_eq!(interest(&lookups, "/run/none"), Some(Interest::NAME));
         assert_eq!(interest(&lookups, "/run/none/deeper"), None);
-        assert_eq!(interest(&lookups, "/run/required"), Some(Interest::NAME), "although it is an error");
+        assert_eq!(
+            interest(&lookups, "/run/required"),
+            Some(Interest::NAME),
+            "although it is an error"
+        );
         let lookups = looked_up("etc: [{ any_of: [first, hosts, third] }]");
         assert_eq!(interest(&lookups, "/etc/first"), Some(Interest::NAME));
-        assert_eq!(interest(&lookups, "/etc/third"), None, "an earlier one was there");
+        assert_eq!(
+            interest(&lookups, "/etc/third"),
+            None,
+            "an earlier one was there"
+        );
     }
 
     #[test]
     fn directories_that_were_listed_and_files_that_were_read_count_as_such() {
         let lookups = looked_up("etc: [many]\nusers: [root]");
-        assert!(interest(&lookups, "/etc/many").unwrap().names, "a new link in it brings more along");
+        assert!(
+            interest(&lookups, "/etc/many").unwrap().names,
+            "a new link in it brings more along"
+        );
         assert_eq!(interest(&lookups, "/etc/passwd"), Some(Interest::CONTENTS));
         let lookups = looked_up("mounts: [{ source: '/usr/lib/*/deep/x.so', optional: true }]");
         assert!(interest(&lookups, "/usr/lib").unwrap().names);

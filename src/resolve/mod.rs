@@ -1,9 +1,10 @@
-//! Manifest + host → [`Desired`]: every path that a process in the jail will look up leads to the same
-//! file as on the host.
+//! Manifest + host → [`Desired`]: every path that a process in the jail will look up leads to the
+//! same file as on the host.
 //!
-//! In: a [`Manifest`](crate::manifest::Manifest), the host's files, what stands in the root. Out: the
-//! mounts, links and generated files that the site needs on this host now, sorted and deterministic, each
-//! with the reason it is there. It reads; it never writes, mounts or executes anything.
+//! In: a [`Manifest`](crate::manifest::Manifest), the host's files, what stands in the root. Out:
+//! the mounts, links and generated files that the site needs on this host now, sorted and
+//! deterministic, each with the reason it is there. It reads; it never writes, mounts or executes
+//! anything.
 
 mod builder;
 mod host;
@@ -42,7 +43,9 @@ pub use lookups::{Interest, Lookups};
 pub use others::Others;
 pub use root::{create_root, refuse_system, root_id};
 pub use roots::{Overlap, Roots};
-pub use types::{Cause, Desired, FileId, FileKind, GeneratedFile, Link, Mount, Note, Options, Reason};
+pub use types::{
+    Cause, Desired, FileId, FileKind, GeneratedFile, Link, Mount, Note, Options, Reason,
+};
 pub(crate) use walk::found;
 pub use walk::{LinkOnTheWay, LookupError, Walk};
 
@@ -100,7 +103,12 @@ impl std::hash::Hash for EntryId {
 impl Resolver {
     /// A resolver for `host`; generated files are to be written in the directory `generated`.
     pub fn new(host: &Host, generated: HostPath) -> Self {
-        Self { host: host.scope(), generated, parts: Mutex::default(), gathered: Mutex::default() }
+        Self {
+            host: host.scope(),
+            generated,
+            parts: Mutex::default(),
+            gathered: Mutex::default(),
+        }
     }
 
     /// Everything that `manifest` needs on this host now; `roots` are those of all sites.
@@ -110,9 +118,9 @@ impl Resolver {
         self.resolve_and_tell(manifest, roots).0
     }
 
-    /// As [`Resolver::resolve`]; besides, what the result depends on, also if it is an error. The lookups of what
-    /// sites have in common are common to them. They are empty unless the host is one that is
-    /// [`Host::recording`].
+    /// As [`Resolver::resolve`]; besides, what the result depends on, also if it is an error. The
+    /// lookups of what sites have in common are common to them. They are empty unless the host is
+    /// one that is [`Host::recording`].
     pub fn resolve_and_tell(
         &self,
         manifest: &Manifest,
@@ -122,8 +130,8 @@ impl Resolver {
         (desired.filter(|_| errors.is_empty()).ok_or(errors), lookups)
     }
 
-    /// As [`Resolver::resolve_and_tell`]; but what can be resolved is there although there are errors: lines with an error
-    /// bring nothing. `None`: not even the root is known.
+    /// As [`Resolver::resolve_and_tell`]; but what can be resolved is there although there are
+    /// errors: lines with an error bring nothing. `None`: not even the root is known.
     pub fn resolve_in_part(
         &self,
         manifest: &Manifest,
@@ -135,13 +143,22 @@ impl Resolver {
         let root = root::check(&host, manifest, roots);
         let root = root.map_err(|error| errors.insert(0, error)).ok();
         let mut more = vec![];
-        let desired = root.and_then(|root| self.with_root(&host, manifest, root, &gathered, &mut more));
+        let desired =
+            root.and_then(|root| self.with_root(&host, manifest, root, &gathered, &mut more));
         if errors.is_empty() {
             errors = more; // else these may be because of those
         }
         let own = Arc::new(host.into_lookups());
-        let lookups = common.iter().cloned().chain([own]).filter(|lookups| !lookups.is_empty()).collect();
-        let errors = errors.into_iter().map(|error| error.context(&manifest.site)).collect();
+        let lookups = common
+            .iter()
+            .cloned()
+            .chain([own])
+            .filter(|lookups| !lookups.is_empty())
+            .collect();
+        let errors = errors
+            .into_iter()
+            .map(|error| error.context(&manifest.site))
+            .collect();
         (desired, errors, lookups)
     }
 
@@ -153,7 +170,10 @@ impl Resolver {
         gathered: &Gathered,
         errors: &mut Vec<Error>,
     ) -> Option<Desired> {
-        let template = gathered.template(host, &root.path).map_err(|more| errors.extend(more)).ok()?;
+        let template = gathered
+            .template(host, &root.path)
+            .map_err(|more| errors.extend(more))
+            .ok()?;
         let mut desired = Desired {
             site: manifest.site.clone(),
             root: root.path,
@@ -164,7 +184,12 @@ impl Resolver {
             mounts: template.mounts.clone(),
             links: template.links.clone(),
             files: vec![],
-            notes: gathered.notes.iter().chain(&template.notes).cloned().collect(),
+            notes: gathered
+                .notes
+                .iter()
+                .chain(&template.notes)
+                .cloned()
+                .collect(),
             warnings: root.warnings,
         };
         errors.extend(self.add_users(host, &mut desired, gathered).err());
@@ -182,7 +207,12 @@ impl Resolver {
         Ok(ResolvedPreset {
             mounts: template.mounts.clone(),
             links: template.links.clone(),
-            notes: gathered.notes.iter().chain(&template.notes).cloned().collect(),
+            notes: gathered
+                .notes
+                .iter()
+                .chain(&template.notes)
+                .cloned()
+                .collect(),
         })
     }
 
@@ -227,23 +257,50 @@ impl Resolver {
 
     /// The generated passwd and group.
     fn add_users(&self, host: &Host, desired: &mut Desired, gathered: &Gathered) -> Result<()> {
-        let Some((_, origin)) = gathered.users.first() else { return Ok(()) };
-        let names: Vec<_> = gathered.users.iter().map(|(name, _)| name.clone()).collect();
-        let accounts =
-            host.accounts().map_err(|error| error.error("cannot read the host's users and groups"))?;
+        let Some((_, origin)) = gathered.users.first() else {
+            return Ok(());
+        };
+        let names: Vec<_> = gathered
+            .users
+            .iter()
+            .map(|(name, _)| name.clone())
+            .collect();
+        let accounts = host
+            .accounts()
+            .map_err(|error| error.error("cannot read the host's users and groups"))?;
         let (passwd, group) = accounts.files(host, &names)?;
-        if let Some(etc) = desired.mounts.iter().find(|mount| mount.target.as_path() == Path::new("/etc")) {
+        if let Some(etc) = desired
+            .mounts
+            .iter()
+            .find(|mount| mount.target.as_path() == Path::new("/etc"))
+        {
             let text = nested::in_the_way(Path::new("/etc/passwd"), 1, &etc.target);
-            desired.notes.push(Note { origin: origin.clone(), text, always: true });
+            desired.notes.push(Note {
+                origin: origin.clone(),
+                text,
+                always: true,
+            });
         }
         for (name, contents) in [("passwd", passwd), ("group", group)] {
-            let bad = |why| Error::usage(format!("cannot name the file for {name}")).because_of(why);
-            let path = self.generated.join(format!("{}.{name}", desired.site)).map_err(bad)?;
+            let bad =
+                |why| Error::usage(format!("cannot name the file for {name}")).because_of(why);
+            let path = self
+                .generated
+                .join(format!("{}.{name}", desired.site))
+                .map_err(bad)?;
             let target = JailPath::new(format!("/etc/{name}")).map_err(bad)?;
             if let Some(other) = desired.mounts.iter().find(|mount| mount.target == target) {
-                return Err(builder::conflict(&target, &other.source, &other.reasons, &path, origin));
+                return Err(builder::conflict(
+                    &target,
+                    &other.source,
+                    &other.reasons,
+                    &path,
+                    origin,
+                ));
             }
-            desired.mounts.push(Arc::new(generated_mount(host, &target, &path, &contents, gathered)?));
+            desired.mounts.push(Arc::new(generated_mount(
+                host, &target, &path, &contents, gathered,
+            )?));
             desired.files.push(GeneratedFile { path, contents });
         }
         desired.mounts.sort_by(|a, b| a.target.cmp(&b.target));
@@ -273,8 +330,10 @@ fn generated_mount(
         }
         None => None,
     };
-    let reason =
-        |(_, origin): &(String, Arc<Origin>)| Reason { origin: origin.clone(), chain: vec![Cause::Users] };
+    let reason = |(_, origin): &(String, Arc<Origin>)| Reason {
+        origin: origin.clone(),
+        chain: vec![Cause::Users],
+    };
     Ok(Mount {
         target: target.clone(),
         source: path.clone(),

@@ -7,12 +7,14 @@ use crate::manifest::HostPath;
 
 const CONF: &str = "/etc/nsswitch.conf";
 
-/// The services that the C library asks for `database` and the modules' files, where they are files:
-/// glibc 2.34 and later have `files` and `dns` built in, musl has no modules at all.
+/// The services that the C library asks for `database` and the modules' files, where they are
+/// files: glibc 2.34 and later have `files` and `dns` built in, musl has no modules at all.
 ///
 /// Errors: the file is there and cannot be read; it cannot be told where modules are.
 pub(super) fn modules(host: &Host, database: &str) -> Result<Vec<(String, HostPath)>> {
-    let Ok(path) = HostPath::new(CONF) else { return Ok(vec![]) };
+    let Ok(path) = HostPath::new(CONF) else {
+        return Ok(vec![]);
+    };
     let text = match host.read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.is_missing() => return Ok(vec![]),
@@ -27,21 +29,30 @@ pub(super) fn modules(host: &Host, database: &str) -> Result<Vec<(String, HostPa
     Ok(modules)
 }
 
-/// The services named for `database`, in order, each once; actions such as `[NOTFOUND=return]` are not.
+/// The services named for `database`, in order, each once; actions such as `[NOTFOUND=return]` are
+/// not.
 pub(crate) fn services(text: &str, database: &str) -> Vec<String> {
     let mut services: Vec<String> = vec![];
     for line in text.lines() {
         let line = line.split('#').next().unwrap_or_default();
-        let Some((name, rest)) = line.split_once(':') else { continue };
+        let Some((name, rest)) = line.split_once(':') else {
+            continue;
+        };
         if name.trim() != database {
             continue;
         }
         let mut action = false;
-        for word in rest.replace('[', " [ ").replace(']', " ] ").split_whitespace() {
+        for word in rest
+            .replace('[', " [ ")
+            .replace(']', " ] ")
+            .split_whitespace()
+        {
             match word {
                 "[" => action = true,
                 "]" => action = false,
-                _ if !action && !services.iter().any(|known| known == word) => services.push(word.to_owned()),
+                _ if !action && !services.iter().any(|known| known == word) => {
+                    services.push(word.to_owned())
+                }
                 _ => {}
             }
         }

@@ -1,8 +1,8 @@
 //! In whose hands a path is: who besides root can decide what it leads to.
 //!
-//! Whoever can write in a directory can put other things in it, and move things there that somebody else made: a link
-//! keeps its owner wherever it is moved. So a name is in the hands of those who can write in its directory, or in one
-//! above, whoever made what stands there.
+//! Whoever can write in a directory can put other things in it, and move things there that somebody
+//! else made: a link keeps its owner wherever it is moved. So a name is in the hands of those who
+//! can write in its directory, or in one above, whoever made what stands there.
 
 use std::fmt;
 
@@ -31,11 +31,19 @@ pub struct Others {
 
 impl Others {
     fn owner(at: &HostPath, uid: u32) -> Option<Self> {
-        (!is_roots(uid)).then(|| Self { at: at.clone(), user: Some(uid), owner: Some(uid) })
+        (!is_roots(uid)).then(|| Self {
+            at: at.clone(),
+            user: Some(uid),
+            owner: Some(uid),
+        })
     }
 
     fn anybody(at: &HostPath) -> Self {
-        Self { at: at.clone(), user: None, owner: None }
+        Self {
+            at: at.clone(),
+            user: None,
+            owner: None,
+        }
     }
 
     /// What makes it root's alone, as a command.
@@ -82,11 +90,16 @@ fn on_entry(at: &HostPath, directory: &Stat, name: &HostPath, entry: &Stat) -> O
     }
     // What is there nobody else can take away; but a link of root's anybody may have moved there.
     if directory.mode & STICKY != 0 && !link {
-        return either(Others::owner(at, directory.uid), Others::owner(name, entry.uid));
+        return either(
+            Others::owner(at, directory.uid),
+            Others::owner(name, entry.uid),
+        );
     }
     // The group of a user's directory may add to it, and is not trusted with it.
     let own = directory.mode & WRITABLE_BY_ALL == 0 && directory.uid == entry.uid;
-    Others::owner(at, directory.uid).filter(|_| own).or_else(|| Some(Others::anybody(at)))
+    Others::owner(at, directory.uid)
+        .filter(|_| own)
+        .or_else(|| Some(Others::anybody(at)))
 }
 
 impl Host {
@@ -94,7 +107,10 @@ impl Host {
     ///
     /// Errors: a directory on the way cannot be looked at.
     pub(super) fn others_on_name(&self, real: &HostPath) -> Result<Option<Others>, LookupError> {
-        Ok(self.others_on_each_name(real)?.into_iter().reduce(|one, other| and(one, &other)))
+        Ok(self
+            .others_on_each_name(real)?
+            .into_iter()
+            .reduce(|one, other| and(one, &other)))
     }
 
     /// As [`Host::others_on_name`], by each directory, the innermost first.
@@ -109,14 +125,17 @@ impl Host {
         Ok(others)
     }
 
-    /// Who besides root can put something else on the way to `path`, as far as there is something and no link.
+    /// Who besides root can put something else on the way to `path`, as far as there is something
+    /// and no link.
     ///
     /// Errors: what is on the way cannot be looked at.
     pub fn others_on_way(&self, path: &HostPath) -> Result<Option<Others>, LookupError> {
         let mut name = HostPath::slash();
         for component in path.as_path().iter().skip(1) {
             let next = name.join(component).unwrap_or_else(|_| path.clone());
-            let Some(stat) = found(self.known(&next))? else { break };
+            let Some(stat) = found(self.known(&next))? else {
+                break;
+            };
             name = next;
             if stat.kind == FileKind::Symlink {
                 break;
@@ -138,22 +157,27 @@ impl Host {
         for link in &walk.links {
             others = either(others, self.others_on_name(&link.path)?);
         }
-        let itself = if walk.stat.mode & WRITABLE_BY_OTHERS == 0 || walk.stat.kind == FileKind::Symlink {
-            Others::owner(&walk.real, walk.stat.uid)
-        } else {
-            Some(Others::anybody(&walk.real))
-        };
+        let itself =
+            if walk.stat.mode & WRITABLE_BY_OTHERS == 0 || walk.stat.kind == FileKind::Symlink {
+                Others::owner(&walk.real, walk.stat.uid)
+            } else {
+                Some(Others::anybody(&walk.real))
+            };
         Ok(either(others, itself))
     }
 
-    /// Refuses a walk by a link that is in others' hands than root's, unless it is in those of one user who owns what it
-    /// leads to, as Apache's `SymLinksIfOwnerMatch` does: whoever can put links somewhere must not have files of others
-    /// mounted.
+    /// Refuses a walk by a link that is in others' hands than root's, unless it is in those of one
+    /// user who owns what it leads to, as Apache's `SymLinksIfOwnerMatch` does: whoever can put
+    /// links somewhere must not have files of others mounted.
     pub(super) fn refuse_strange_links(&self, walk: &Walk) -> Result<(), LookupError> {
         for link in &walk.links {
             let others = self.others_on_name(&link.path)?;
             if let Some(others) = others.filter(|others| others.user != Some(walk.stat.uid)) {
-                return Err(LookupError::Strange { link: link.path.clone(), others, to: walk.real.clone() });
+                return Err(LookupError::Strange {
+                    link: link.path.clone(),
+                    others,
+                    to: walk.real.clone(),
+                });
             }
         }
         Ok(())
@@ -167,7 +191,11 @@ impl Host {
 
     fn known(&self, real: &HostPath) -> Result<Stat, LookupError> {
         let node = self.node(real.as_path());
-        node.map(|node| node.stat).map_err(|errno| LookupError::Unreadable { at: real.clone(), errno })
+        node.map(|node| node.stat)
+            .map_err(|errno| LookupError::Unreadable {
+                at: real.clone(),
+                errno,
+            })
     }
 }
 
@@ -214,9 +242,17 @@ mod tests {
             (0, 0o1777, directory, 1000, user(1000)),
             (1000, 0o1777, directory, 0, user(1000)),
         ] {
-            let found = on_entry(&at, &stat(directory, holder, mode), &name, &stat(kind, owner, 0o777));
+            let found = on_entry(
+                &at,
+                &stat(directory, holder, mode),
+                &name,
+                &stat(kind, owner, 0o777),
+            );
             let found = found.map_or(Ok(None), |others| others.user.map(Some).ok_or(()));
-            assert_eq!(found, expected, "{kind} of {owner} in a directory of {holder}, {mode:o}");
+            assert_eq!(
+                found, expected,
+                "{kind} of {owner} in a directory of {holder}, {mode:o}"
+            );
         }
     }
 }

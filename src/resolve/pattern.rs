@@ -30,11 +30,16 @@ impl Host {
     ///
     /// Errors: it is no pattern; a directory on the way cannot be looked at.
     pub(super) fn glob(&self, pattern: &HostPath) -> Result<Vec<HostPath>, Error> {
-        let bad = |why: String| Error::usage(format!("cannot use the pattern {pattern}")).because_of(why);
+        let bad =
+            |why: String| Error::usage(format!("cannot use the pattern {pattern}")).because_of(why);
         let mut parts = vec![];
         for component in pattern.as_path().components() {
-            let Component::Normal(name) = component else { continue };
-            let name = name.to_str().ok_or_else(|| bad("it is not UTF-8".to_owned()))?;
+            let Component::Normal(name) = component else {
+                continue;
+            };
+            let name = name
+                .to_str()
+                .ok_or_else(|| bad("it is not UTF-8".to_owned()))?;
             parts.push(match name {
                 "**" => Part::AnyDepth,
                 _ if name.contains(['*', '?', '[']) => {
@@ -53,11 +58,15 @@ impl Host {
 
     /// What `parts` stand for below `directory`.
     fn matching(&self, directory: &HostPath, parts: &[Part]) -> Result<Vec<HostPath>, LookupError> {
-        let Some((part, rest)) = parts.split_first() else { return Ok(vec![directory.clone()]) };
+        let Some((part, rest)) = parts.split_first() else {
+            return Ok(vec![directory.clone()]);
+        };
         let mut all = vec![];
         match part {
             Part::Name(name) => {
-                let Ok(path) = directory.join(name) else { return Ok(all) };
+                let Ok(path) = directory.join(name) else {
+                    return Ok(all);
+                };
                 // A link that dangles is there.
                 if found(self.walk(&path))?.is_some() || self.is_dangling(&path)? {
                     all.extend(self.matching(&path, rest)?);
@@ -74,9 +83,13 @@ impl Host {
             Part::AnyDepth => {
                 all.extend(self.matching(directory, rest)?);
                 for name in found(self.read_dir(directory))?.unwrap_or_default() {
-                    let Ok(path) = directory.join(&name) else { continue };
+                    let Ok(path) = directory.join(&name) else {
+                        continue;
+                    };
                     // Links to directories are not gone into: they may lead in a circle.
-                    let below = self.now(&path)?.filter(|node| node.stat.kind == FileKind::Directory);
+                    let below = self
+                        .now(&path)?
+                        .filter(|node| node.stat.kind == FileKind::Directory);
                     if below.is_some() && !name.to_string_lossy().starts_with('.') {
                         all.extend(self.matching(&path, parts)?);
                     }

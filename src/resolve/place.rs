@@ -17,8 +17,8 @@ use crate::sys::{self, StatMount};
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     pub id: FileId,
-    /// Where it is, innermost first: in its own file system; where that is mounted in another one; and so on. Empty
-    /// before Linux 6.8.
+    /// Where it is, innermost first: in its own file system; where that is mounted in another one;
+    /// and so on. Empty before Linux 6.8.
     pub levels: Vec<Level>,
     /// The directories above it on the way by which it was found, where there are no levels.
     pub above: Vec<FileId>,
@@ -36,26 +36,46 @@ pub(super) struct Level {
 pub(super) struct Mounts(Mutex<HashMap<u64, Option<StatMount>>>);
 
 impl Mounts {
-    /// The directory `path`, on the way to which is no link. Its server is not asked for what the kernel knows of it.
+    /// The directory `path`, on the way to which is no link. Its server is not asked for what the
+    /// kernel knows of it.
     ///
     /// Errors: as open(2); ELOOP: there is a link.
     pub(super) fn place(&self, path: &Path) -> io::Result<Place> {
-        let directory =
-            File::from(sys::open_host(path, libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW)?);
+        let directory = File::from(sys::open_host(
+            path,
+            libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW,
+        )?);
         let stat = sys::stat_fd_unsynced(&directory)?;
         let id = stat.mount_id.filter(|_| stat.mount_id_is_unique);
-        let levels = id.map(|id| self.levels(id, path.to_owned())).unwrap_or_default();
-        let above = if levels.is_empty() { above(directory)? } else { vec![] };
-        Ok(Place { id: stat.file, levels, above })
+        let levels = id
+            .map(|id| self.levels(id, path.to_owned()))
+            .unwrap_or_default();
+        let above = if levels.is_empty() {
+            above(directory)?
+        } else {
+            vec![]
+        };
+        Ok(Place {
+            id: stat.file,
+            levels,
+            above,
+        })
     }
 
     /// Where `at`, which is on the mount `id`, is.
     fn levels(&self, mut id: u64, mut at: PathBuf) -> Vec<Level> {
         let mut levels = vec![];
         while let Some(mount) = self.mount(id) {
-            let Ok(below) = at.strip_prefix(&mount.point) else { break };
-            let Ok(path) = HostPath::new(mount.root.join(below)) else { break };
-            levels.push(Level { file_system: mount.device, path });
+            let Ok(below) = at.strip_prefix(&mount.point) else {
+                break;
+            };
+            let Ok(path) = HostPath::new(mount.root.join(below)) else {
+                break;
+            };
+            levels.push(Level {
+                file_system: mount.device,
+                path,
+            });
             if mount.parent == id || mount.point == Path::new("/") {
                 break;
             }
@@ -66,15 +86,25 @@ impl Mounts {
 
     fn mount(&self, id: u64) -> Option<StatMount> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.entry(id).or_insert_with(|| sys::stat_mount(id).ok()).clone()
+        known
+            .entry(id)
+            .or_insert_with(|| sys::stat_mount(id).ok())
+            .clone()
     }
 }
 
 impl Level {
     /// Itself and all above it in its file system.
     pub(super) fn at_or_above(&self) -> impl Iterator<Item = Self> {
-        let paths = self.path.as_path().ancestors().filter_map(|above| HostPath::new(above).ok());
-        paths.map(|path| Self { file_system: self.file_system, path })
+        let paths = self
+            .path
+            .as_path()
+            .ancestors()
+            .filter_map(|above| HostPath::new(above).ok());
+        paths.map(|path| Self {
+            file_system: self.file_system,
+            path,
+        })
     }
 
     /// Whether it is `other` or in it.

@@ -1,5 +1,5 @@
-//! Programs, libraries and devices that the jail cannot use because the host itself cannot: they lie on a mount with
-//! `noexec` or `nodev`, which a jail's mount keeps.
+//! Programs, libraries and devices that the jail cannot use because the host itself cannot: they
+//! lie on a mount with `noexec` or `nodev`, which a jail's mount keeps.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,12 +30,21 @@ impl Builder<'_> {
         drafts.into_iter().filter_map(refused).collect()
     }
 
-    /// A note for each line and each mount of the host, where no other mount of the jail shows the files as they were
-    /// asked for.
+    /// A note for each line and each mount of the host, where no other mount of the jail shows the
+    /// files as they were asked for.
     pub(super) fn say(&self, all: Vec<Refused>) -> Vec<Note> {
         let mut alike: BTreeMap<_, Vec<HostPath>> = BTreeMap::new();
-        for Refused { target, source, origin, what } in all {
-            if self.shows(&target).is_none_or(|shown| what.is_forbidden(shown)) {
+        for Refused {
+            target,
+            source,
+            origin,
+            what,
+        } in all
+        {
+            if self
+                .shows(&target)
+                .is_none_or(|shown| what.is_forbidden(shown))
+            {
                 let point = self.host.mount_point(&source);
                 alike.entry((origin, what, point)).or_default().push(source);
             }
@@ -55,10 +64,17 @@ fn refused(draft: &Draft) -> Option<Refused> {
         .into_iter()
         .find(|what| what.is_forbidden(gets) && !what.is_forbidden(asked))?;
     // Most of what links lead to is no program, though the directory that it is for has some.
-    let by_link =
-        matches!(draft.item.chain.last(), Some(Cause::LinkedFrom(_) | Cause::ManyLinkedFrom { .. }));
+    let by_link = matches!(
+        draft.item.chain.last(),
+        Some(Cause::LinkedFrom(_) | Cause::ManyLinkedFrom { .. })
+    );
     let origin = draft.reasons.first().filter(|_| !by_link)?.origin.clone();
-    Some(Refused { target: draft.target.clone(), source: draft.item.source.clone(), origin, what })
+    Some(Refused {
+        target: draft.target.clone(),
+        source: draft.item.source.clone(),
+        origin,
+        what,
+    })
 }
 
 impl What {

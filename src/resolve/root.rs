@@ -69,7 +69,8 @@ const SYSTEM_BELOW: [&str; 15] = [
 /// Which directory the root of a site is.
 pub fn root_id(root: &HostPath) -> Result<FileId> {
     let stat = sys::open_host(root.as_path(), libc::O_PATH).and_then(sys::stat_fd);
-    let stat = stat.map_err(|error| Error::failed(format!("cannot open the root {root}")).because(&error))?;
+    let stat = stat
+        .map_err(|error| Error::failed(format!("cannot open the root {root}")).because(&error))?;
     Ok(stat.file)
 }
 
@@ -88,10 +89,16 @@ pub(super) fn check(host: &Host, manifest: &Manifest, roots: &Roots) -> Result<C
     let (Some(parent), Some(name)) = (root.parent(), root.file_name()) else {
         return Err(Error::usage(format!("the root {root} holds the system")));
     };
-    let parent = host.walk_strictly(&parent).map_err(|error| missing(root, &error))?;
-    let path =
-        parent.real.join(name).map_err(|why| Error::usage(format!("the root {root}")).because_of(why))?;
-    let there = host.now(&path).map_err(|error| error.error(format!("cannot look at the root {root}")))?;
+    let parent = host
+        .walk_strictly(&parent)
+        .map_err(|error| missing(root, &error))?;
+    let path = parent
+        .real
+        .join(name)
+        .map_err(|why| Error::usage(format!("the root {root}")).because_of(why))?;
+    let there = host
+        .now(&path)
+        .map_err(|error| error.error(format!("cannot look at the root {root}")))?;
     let there = there.ok_or_else(|| missing(root, &LookupError::Missing { at: root.clone() }))?;
     match there.stat.kind {
         FileKind::Directory => {}
@@ -99,7 +106,11 @@ pub(super) fn check(host: &Host, manifest: &Manifest, roots: &Roots) -> Result<C
             return Err(Error::usage(format!("the root {root} is a symbolic link"))
                 .hint("name the directory that it leads to"));
         }
-        kind => return Err(Error::usage(format!("the root {root} is a {kind}, not a directory"))),
+        kind => {
+            return Err(Error::usage(format!(
+                "the root {root} is a {kind}, not a directory"
+            )));
+        }
     }
     refuse_system(&path)?;
     let mut warnings = who_can_write(host, &path)?;
@@ -110,7 +121,9 @@ pub(super) fn check(host: &Host, manifest: &Manifest, roots: &Roots) -> Result<C
 /// Refuses a root that holds the system.
 pub fn refuse_system(root: &HostPath) -> Result<()> {
     let at = root.as_path();
-    let below = SYSTEM_BELOW.iter().find(|system| at.starts_with(system) && at != Path::new(system));
+    let below = SYSTEM_BELOW
+        .iter()
+        .find(|system| at.starts_with(system) && at != Path::new(system));
     if SYSTEM.iter().any(|system| at == Path::new(system))
         || SYSTEM_BELOW.iter().any(|system| at == Path::new(system))
     {
@@ -120,10 +133,10 @@ pub fn refuse_system(root: &HostPath) -> Result<()> {
         .hint("make a directory of the site's own, such as /srv/www/SITE"));
     }
     match below {
-        Some(system) => {
-            Err(Error::usage(format!("the root {root} is inside {system}, which holds the system"))
-                .hint("make a directory of the site's own, such as /srv/www/SITE"))
-        }
+        Some(system) => Err(Error::usage(format!(
+            "the root {root} is inside {system}, which holds the system"
+        ))
+        .hint("make a directory of the site's own, such as /srv/www/SITE")),
         None => Ok(()),
     }
 }
@@ -134,12 +147,15 @@ fn missing(root: &HostPath, error: &LookupError) -> Error {
     if refused {
         return error.hint("name the directory that is meant, without links");
     }
-    error.hint("mount the disk that it is on, make the directory, or let `mountjail up --create` make it")
+    error.hint(
+        "mount the disk that it is on, make the directory, or let `mountjail up --create` make it",
+    )
 }
 
 /// Who besides root could put something else in the root's place.
 fn who_can_write(host: &Host, root: &HostPath) -> Result<Vec<String>> {
-    let cannot = |error: LookupError| error.error(format!("cannot look at what leads to the root {root}"));
+    let cannot =
+        |error: LookupError| error.error(format!("cannot look at what leads to the root {root}"));
     let others = host.others_on_each_name(root).map_err(cannot)?;
     let warning = |others: Others| {
         format!(
@@ -159,15 +175,27 @@ pub(super) fn contains_a_source(desired: &Desired) -> Vec<Error> {
     });
     overlaps
         .map(|mount| {
-            let origin = mount.reasons.first().map(|reason| reason.origin.to_string()).unwrap_or_default();
-            let relation = if mount.source.starts_with(root) { "is in the root" } else { "holds the root" };
-            Error::usage(format!("the source {} {relation} {root}: {origin}", mount.source))
-                .hint("a jail cannot be shown to itself; name a source elsewhere")
+            let origin = mount
+                .reasons
+                .first()
+                .map(|reason| reason.origin.to_string())
+                .unwrap_or_default();
+            let relation = if mount.source.starts_with(root) {
+                "is in the root"
+            } else {
+                "holds the root"
+            };
+            Error::usage(format!(
+                "the source {} {relation} {root}: {origin}",
+                mount.source
+            ))
+            .hint("a jail cannot be shown to itself; name a source elsewhere")
         })
         .collect()
 }
 
-/// Makes the directory `root` and those above it (mode 0755) if it is missing: what `--create` does.
+/// Makes the directory `root` and those above it (mode 0755) if it is missing: what `--create`
+/// does.
 pub fn create_root(root: &HostPath) -> Result<bool> {
     refuse_system(root)?;
     let host = Host::new();
@@ -178,12 +206,18 @@ pub fn create_root(root: &HostPath) -> Result<bool> {
         match host.walk_strictly(&above) {
             Ok(_) if above == *root => return Ok(false),
             Ok(walk) => break walk.real,
-            Err(error) if error.is_missing() => above = above.parent().ok_or_else(|| cannot(&error))?,
+            Err(error) if error.is_missing() => {
+                above = above.parent().ok_or_else(|| cannot(&error))?
+            }
             Err(error) => return Err(cannot(&error)),
         }
     };
     let rest = root.below(&above).unwrap_or(Path::new(""));
-    refuse_system(&real.join(rest).map_err(|why| Error::usage(root.to_string()).because_of(why))?)?;
+    refuse_system(
+        &real
+            .join(rest)
+            .map_err(|why| Error::usage(root.to_string()).because_of(why))?,
+    )?;
     make_below(&real, rest)
         .map(|()| true)
         .map_err(|error| Error::failed(format!("cannot make the root {root}")).because(&error))

@@ -13,8 +13,8 @@ use super::walk::LookupError;
 use crate::manifest::{HostPath, SiteName};
 use crate::{Error, Result, patience};
 
-/// The roots of all sites. They are looked at when the first site is compared with them, each by itself: one that
-/// cannot be looked at is known by its path alone.
+/// The roots of all sites. They are looked at when the first site is compared with them, each by
+/// itself: one that cannot be looked at is known by its path alone.
 #[derive(Clone, Debug, Default)]
 pub struct Roots {
     all: Vec<(SiteName, HostPath)>,
@@ -85,7 +85,10 @@ enum Looked {
 impl Roots {
     /// None yet; `is_up` tells whether a site is up at a root.
     pub fn new(is_up: impl Fn(&SiteName, &HostPath) -> bool + Send + Sync + 'static) -> Self {
-        Self { up: Up(Some(Arc::new(is_up))), ..Self::default() }
+        Self {
+            up: Up(Some(Arc::new(is_up))),
+            ..Self::default()
+        }
     }
 
     /// Adds the root of `site`.
@@ -94,7 +97,8 @@ impl Roots {
         self.index = OnceLock::new();
     }
 
-    /// Adds the root of a site that only the records know: its manifest was renamed, removed, or is elsewhere.
+    /// Adds the root of a site that only the records know: its manifest was renamed, removed, or is
+    /// elsewhere.
     pub fn add_recorded(&mut self, site: SiteName, root: HostPath) {
         self.recorded.insert(site.clone());
         self.add(site, root);
@@ -102,9 +106,15 @@ impl Roots {
 
     /// The site that the path is in, if any.
     pub fn site_of(&self, path: &HostPath) -> Option<&SiteName> {
-        let at_or_above = path.as_path().ancestors().filter_map(|above| HostPath::new(above).ok());
+        let at_or_above = path
+            .as_path()
+            .ancestors()
+            .filter_map(|above| HostPath::new(above).ok());
         let by_path = &self.index().by_path;
-        let nth = at_or_above.filter_map(|above| by_path.get(&above)).flatten().next()?;
+        let nth = at_or_above
+            .filter_map(|above| by_path.get(&above))
+            .flatten()
+            .next()?;
         Some(&self.all[*nth].0)
     }
 
@@ -113,8 +123,8 @@ impl Roots {
         let _ = self.coming.set(sites.collect()); // a run says it once
     }
 
-    /// Why `site` cannot come up at `root`, or cannot stay alone there: other sites with the same root, one above or one
-    /// below, by whatever path.
+    /// Why `site` cannot come up at `root`, or cannot stay alone there: other sites with the same
+    /// root, one above or one below, by whatever path.
     ///
     /// Errors: it is not up, and another one is, or would have to be refused as well.
     pub(super) fn check(&self, site: &SiteName, root: &HostPath) -> Result<Vec<String>> {
@@ -129,12 +139,23 @@ impl Roots {
         }
     }
 
-    /// Whether `site`, which is not up, must not come up because of `overlap`. By their paths alone neither can, whatever
-    /// is mounted; else the first one does.
+    /// Whether `site`, which is not up, must not come up because of `overlap`. By their paths alone
+    /// neither can, whatever is mounted; else the first one does.
     fn refuses(&self, site: &SiteName, overlap: &Overlap) -> bool {
-        let Overlap { root, site: other, theirs, recorded, .. } = overlap;
+        let Overlap {
+            root,
+            site: other,
+            theirs,
+            recorded,
+            ..
+        } = overlap;
         let by_path = root.starts_with(theirs) || theirs.starts_with(root);
-        let comes_first = || self.coming.get().is_some_and(|coming| coming.contains(other)) && other < site;
+        let comes_first = || {
+            self.coming
+                .get()
+                .is_some_and(|coming| coming.contains(other))
+                && other < site
+        };
         by_path || *recorded || self.is_up(other, theirs) || comes_first()
     }
 
@@ -143,7 +164,8 @@ impl Roots {
         self.up.0.as_ref().is_some_and(|is_up| is_up(site, root))
     }
 
-    /// Other sites than `site` with the same root as `root`, one above or one below, by whatever path; each once.
+    /// Other sites than `site` with the same root as `root`, one above or one below, by whatever
+    /// path; each once.
     pub fn overlaps(&self, site: &SiteName, root: &HostPath) -> Vec<Overlap> {
         let mut overlaps: Vec<Overlap> = vec![];
         if self.all.iter().all(|(other, _)| other == site) {
@@ -152,11 +174,19 @@ impl Roots {
         let index = self.index();
         let place = index.mounts.place(root.as_path()).ok();
         for (nth, relation) in index.in_the_way(root, place.as_ref()) {
-            let (Some(theirs), (other, _)) = (index.paths.get(&nth), &self.all[nth]) else { continue };
+            let (Some(theirs), (other, _)) = (index.paths.get(&nth), &self.all[nth]) else {
+                continue;
+            };
             if other != site && overlaps.iter().all(|known| known.site != *other) {
                 let recorded = self.recorded.contains(other);
                 let (root, site, theirs) = (root.clone(), other.clone(), theirs.clone());
-                overlaps.push(Overlap { root, site, theirs, relation, recorded });
+                overlaps.push(Overlap {
+                    root,
+                    site,
+                    theirs,
+                    relation,
+                    recorded,
+                });
             }
         }
         overlaps
@@ -188,14 +218,16 @@ fn look(host: &Host, mounts: &Mounts, root: &HostPath) -> Looked {
     };
     match mounts.place(root.as_path()) {
         Ok(place) => Looked::At(root.clone(), Some(place)),
-        Err(error) if linked(&error) => match host.walk_strictly(&parent).map(|walk| walk.real.join(name)) {
-            Ok(Ok(path)) => {
-                let place = mounts.place(path.as_path()).ok();
-                Looked::At(path, place)
+        Err(error) if linked(&error) => {
+            match host.walk_strictly(&parent).map(|walk| walk.real.join(name)) {
+                Ok(Ok(path)) => {
+                    let place = mounts.place(path.as_path()).ok();
+                    Looked::At(path, place)
+                }
+                Err(LookupError::Strange { .. }) => Looked::Nobodys,
+                _ => Looked::At(root.clone(), None),
             }
-            Err(LookupError::Strange { .. }) => Looked::Nobodys,
-            _ => Looked::At(root.clone(), None),
-        },
+        }
         Err(_) => Looked::At(root.clone(), None),
     }
 }
@@ -204,7 +236,9 @@ impl Index {
     fn add(&mut self, nth: usize, path: HostPath, place: Option<Place>) {
         self.paths.insert(nth, path.clone());
         self.by_path.entry(path).or_default().push(nth);
-        let Some(Place { id, levels, above }) = place else { return };
+        let Some(Place { id, levels, above }) = place else {
+            return;
+        };
         self.by_id.entry(id).or_default().push(nth);
         let mut levels = levels.into_iter();
         if let Some(level) = levels.next() {
@@ -225,11 +259,21 @@ impl Index {
         place: Option<&Place>,
     ) -> impl Iterator<Item = (usize, Relation)> + 'i {
         let (mut same, mut around, mut inside) = (vec![], vec![], vec![]);
-        let ancestors = root.as_path().ancestors().skip(1).filter_map(|above| HostPath::new(above).ok());
+        let ancestors = root
+            .as_path()
+            .ancestors()
+            .skip(1)
+            .filter_map(|above| HostPath::new(above).ok());
         same.extend(self.by_path.get(root));
         around.extend(ancestors.filter_map(|above| self.by_path.get(&above)));
-        let below = self.by_path.range((Bound::Excluded(root), Bound::Unbounded));
-        inside.extend(below.take_while(|(path, _)| path.starts_with(root)).map(|(_, all)| all));
+        let below = self
+            .by_path
+            .range((Bound::Excluded(root), Bound::Unbounded));
+        inside.extend(
+            below
+                .take_while(|(path, _)| path.starts_with(root))
+                .map(|(_, all)| all),
+        );
         if let Some(Place { id, levels, above }) = place {
             same.extend(self.by_id.get(id));
             around.extend(above.iter().filter_map(|id| self.by_id.get(id)));
@@ -237,17 +281,22 @@ impl Index {
             for level in levels.iter().flat_map(Level::at_or_above) {
                 around.extend(self.by_level.get(&level));
             }
-            for (levels, level) in
-                [&self.by_level, &self.by_outer_level].into_iter().zip(levels.first().into_iter().cycle())
+            for (levels, level) in [&self.by_level, &self.by_outer_level]
+                .into_iter()
+                .zip(levels.first().into_iter().cycle())
             {
-                let below = levels.range(level..).take_while(|(other, _)| other.is_in(level));
+                let below = levels
+                    .range(level..)
+                    .take_while(|(other, _)| other.is_in(level));
                 inside.extend(below.map(|(_, all)| all));
             }
         }
         let all = |lists: Vec<&'i Vec<usize>>, relation| {
             lists.into_iter().flatten().map(move |nth| (*nth, relation))
         };
-        all(same, Relation::Same).chain(all(around, Relation::Inside)).chain(all(inside, Relation::Around))
+        all(same, Relation::Same)
+            .chain(all(around, Relation::Inside))
+            .chain(all(inside, Relation::Around))
     }
 }
 
@@ -261,10 +310,11 @@ impl Overlap {
     pub(super) fn error(&self) -> Error {
         let Self { site, .. } = self;
         match (self.relation, self.recorded) {
-            (Relation::Same, true) => {
-                Error::failed(self.to_string()).hint(format!("`mountjail down {site}`, then this again"))
+            (Relation::Same, true) => Error::failed(self.to_string())
+                .hint(format!("`mountjail down {site}`, then this again")),
+            (Relation::Same, false) => {
+                Error::usage(self.to_string()).hint("make one manifest of the two")
             }
-            (Relation::Same, false) => Error::usage(self.to_string()).hint("make one manifest of the two"),
             _ => Error::usage(self.to_string())
                 .hint("a jail inside another jail could be reached, and changed, from there"),
         }
@@ -274,8 +324,18 @@ impl Overlap {
 /// A sentence.
 impl fmt::Display for Overlap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { root, site, theirs, relation, recorded } = self;
-        let by = if theirs == root { String::new() } else { format!(", by the path {theirs}") };
+        let Self {
+            root,
+            site,
+            theirs,
+            relation,
+            recorded,
+        } = self;
+        let by = if theirs == root {
+            String::new()
+        } else {
+            format!(", by the path {theirs}")
+        };
         match (relation, recorded) {
             (Relation::Same, true) => {
                 write!(
@@ -284,13 +344,22 @@ impl fmt::Display for Overlap {
                 )
             }
             (Relation::Same, false) => {
-                write!(f, "the root {root} is the root of the site {site} as well{by}")
+                write!(
+                    f,
+                    "the root {root} is the root of the site {site} as well{by}"
+                )
             }
             (Relation::Inside, _) => {
-                write!(f, "the roots {root} and {theirs} (of the site {site}) overlap: {root} is in {theirs}")
+                write!(
+                    f,
+                    "the roots {root} and {theirs} (of the site {site}) overlap: {root} is in {theirs}"
+                )
             }
             (Relation::Around, _) => {
-                write!(f, "the roots {root} and {theirs} (of the site {site}) overlap: {theirs} is in {root}")
+                write!(
+                    f,
+                    "the roots {root} and {theirs} (of the site {site}) overlap: {theirs} is in {root}"
+                )
             }
         }
     }

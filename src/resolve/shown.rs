@@ -1,4 +1,5 @@
-//! What the finished jail shows at a path: through its own links, and through those inside what is mounted.
+//! What the finished jail shows at a path: through its own links, and through those inside what is
+//! mounted.
 
 use std::path::{Path, PathBuf};
 
@@ -27,8 +28,8 @@ enum Verdict {
 }
 
 impl Builder<'_> {
-    /// Drops what another mount shows already, also where links lead there. What would be mounted on a link inside
-    /// another mount, which cannot be, goes to where the link leads.
+    /// Drops what another mount shows already, also where links lead there. What would be mounted
+    /// on a link inside another mount, which cannot be, goes to where the link leads.
     pub(super) fn settle(&mut self) {
         let targets: Vec<_> = self.drafts.keys().cloned().collect();
         for target in targets {
@@ -68,7 +69,9 @@ impl Builder<'_> {
     }
 
     fn move_to(&mut self, target: &JailPath, at: &JailPath) {
-        let Some(draft) = self.drafts.remove(target) else { return };
+        let Some(draft) = self.drafts.remove(target) else {
+            return;
+        };
         for reason in draft.reasons {
             self.add(at.clone(), &draft.item, reason);
         }
@@ -76,7 +79,9 @@ impl Builder<'_> {
 
     /// The attributes of the mount that shows what `path` leads to in the finished jail.
     pub(super) fn shows(&self, path: &JailPath) -> Option<Options> {
-        self.shown(path, None).file.map(|(mount, _)| mount.effective())
+        self.shown(path, None)
+            .file
+            .map(|(mount, _)| mount.effective())
     }
 
     /// Where `path` leads in the finished jail, if `without` is not mounted.
@@ -88,7 +93,9 @@ impl Builder<'_> {
                 continue;
             }
             at.push(name);
-            let Some(text) = self.link_at(&at, without).filter(|_| links < MAX_LINKS) else { continue };
+            let Some(text) = self.link_at(&at, without).filter(|_| links < MAX_LINKS) else {
+                continue;
+            };
             links += 1;
             at.pop();
             if text.is_absolute() {
@@ -116,12 +123,17 @@ impl Builder<'_> {
     /// The nearest mount at or above `at`, and what of the host it would show there.
     fn over(&self, at: &JailPath, without: Option<&Draft>) -> Option<(&Item, HostPath)> {
         let at_or_above = at.ancestors().into_iter().chain([at.clone()]).rev();
-        let mut others = at_or_above.filter(|at| without.is_none_or(|without| *at != without.target));
+        let mut others =
+            at_or_above.filter(|at| without.is_none_or(|without| *at != without.target));
         let mount = others.find_map(|at| self.drafts.get(&at))?;
-        Some((&mount.item, mount.item.source.join(at.below(&mount.target)?).ok()?))
+        Some((
+            &mount.item,
+            mount.item.source.join(at.below(&mount.target)?).ok()?,
+        ))
     }
 
-    /// What the host's `file`, which is below the source of `mount`, is; `None`: the mount does not show it.
+    /// What the host's `file`, which is below the source of `mount`, is; `None`: the mount does not
+    /// show it.
     pub(super) fn in_mount(&self, mount: &Item, file: &HostPath) -> Option<Node> {
         let node = self.node(file)?;
         let source = self.node(&mount.source)?;

@@ -36,16 +36,33 @@ impl Desired {
     /// A site that needs nothing: what `down` makes so.
     pub fn nothing(site: SiteName, root: HostPath) -> Self {
         let (mounts, links, files, notes, warnings) = Default::default();
-        Self { site, root, manifest: None, mounts, links, files, notes, warnings }
+        Self {
+            site,
+            root,
+            manifest: None,
+            mounts,
+            links,
+            files,
+            notes,
+            warnings,
+        }
     }
 
     /// The root's own directories on the way to its mounts, parents first.
     pub fn ways(&self) -> Vec<JailPath> {
         let targets: BTreeSet<_> = self.mounts.iter().map(|mount| &mount.target).collect();
         let in_root = |path: &JailPath| {
-            !targets.contains(path) && path.ancestors().iter().all(|above| !targets.contains(above))
+            !targets.contains(path)
+                && path
+                    .ancestors()
+                    .iter()
+                    .all(|above| !targets.contains(above))
         };
-        let ways: BTreeSet<_> = self.mounts.iter().flat_map(|mount| mount.target.ancestors()).collect();
+        let ways: BTreeSet<_> = self
+            .mounts
+            .iter()
+            .flat_map(|mount| mount.target.ancestors())
+            .collect();
         ways.into_iter().filter(in_root).collect()
     }
 }
@@ -85,14 +102,34 @@ pub struct Options {
 
 impl Options {
     /// Libraries and programs: `ro,nosuid,nodev`.
-    pub const CODE: Self = Self { read_only: true, nosuid: true, nodev: true, noexec: false };
+    pub const CODE: Self = Self {
+        read_only: true,
+        nosuid: true,
+        nodev: true,
+        noexec: false,
+    };
     /// Devices: `ro,nosuid,noexec`; writing to `/dev/null` works on a read-only mount.
-    pub const DEVICE: Self = Self { read_only: true, nosuid: true, nodev: false, noexec: true };
+    pub const DEVICE: Self = Self {
+        read_only: true,
+        nosuid: true,
+        nodev: false,
+        noexec: true,
+    };
     /// Everything else: `ro,nosuid,nodev,noexec`.
-    pub const DATA: Self = Self { read_only: true, nosuid: true, nodev: true, noexec: true };
+    pub const DATA: Self = Self {
+        read_only: true,
+        nosuid: true,
+        nodev: true,
+        noexec: true,
+    };
 
     /// Nothing is forbidden.
-    pub const OPEN: Self = Self { read_only: false, nosuid: false, nodev: false, noexec: false };
+    pub const OPEN: Self = Self {
+        read_only: false,
+        nosuid: false,
+        nodev: false,
+        noexec: false,
+    };
 
     /// What `statfs(2)` says of a mount; `ro` also where its file system is.
     pub(crate) fn of_statfs(flags: FsFlags) -> Self {
@@ -115,7 +152,8 @@ impl Options {
         }
     }
 
-    /// The same, but set-user-ID bits, devices and programs work only where they do on a mount with `host` as well.
+    /// The same, but set-user-ID bits, devices and programs work only where they do on a mount with
+    /// `host` as well.
     pub(crate) fn within(self, host: Self) -> Self {
         Self {
             nosuid: self.nosuid || host.nosuid,
@@ -137,7 +175,11 @@ impl Options {
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.read_only { "ro" } else { "rw" })?;
-        for (set, name) in [(self.nosuid, "nosuid"), (self.nodev, "nodev"), (self.noexec, "noexec")] {
+        for (set, name) in [
+            (self.nosuid, "nosuid"),
+            (self.nodev, "nodev"),
+            (self.noexec, "noexec"),
+        ] {
             if set {
                 write!(f, ",{name}")?;
             }

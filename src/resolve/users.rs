@@ -46,7 +46,9 @@ impl Accounts {
     /// Errors: a file cannot be read.
     pub(super) fn read(host: &Host) -> Result<Self, LookupError> {
         let text = |path| -> Result<String, LookupError> {
-            let Ok(path) = HostPath::new(path) else { return Ok(String::new()) };
+            let Ok(path) = HostPath::new(path) else {
+                return Ok(String::new());
+            };
             let bytes = found(host.read(&path))?.unwrap_or_default();
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         };
@@ -58,22 +60,37 @@ impl Accounts {
         for line in passwd.lines() {
             let fields: Vec<_> = line.splitn(5, ':').collect();
             if let [name, _, uid, gid, rest] = fields[..] {
-                let account = Account { uid: uid.into(), gid: gid.into(), rest: rest.into() };
+                let account = Account {
+                    uid: uid.into(),
+                    gid: gid.into(),
+                    rest: rest.into(),
+                };
                 users.entry(name.to_owned()).or_insert(account);
             }
         }
-        let groups = group.lines().filter_map(|line| match line.split(':').collect::<Vec<_>>()[..] {
-            [name, _, gid, members] => Some(Group {
-                name: name.into(),
-                gid: gid.into(),
-                members: members.split(',').filter(|name| !name.is_empty()).map(Into::into).collect(),
-            }),
-            _ => None,
-        });
-        Self { users, groups: groups.collect() }
+        let groups =
+            group
+                .lines()
+                .filter_map(|line| match line.split(':').collect::<Vec<_>>()[..] {
+                    [name, _, gid, members] => Some(Group {
+                        name: name.into(),
+                        gid: gid.into(),
+                        members: members
+                            .split(',')
+                            .filter(|name| !name.is_empty())
+                            .map(Into::into)
+                            .collect(),
+                    }),
+                    _ => None,
+                });
+        Self {
+            users,
+            groups: groups.collect(),
+        }
     }
 
-    /// Whether there is a user of that name, in the files or, on this very host, in what NSS adds to them.
+    /// Whether there is a user of that name, in the files or, on this very host, in what NSS adds
+    /// to them.
     ///
     /// Errors: a name service cannot tell.
     pub(super) fn knows(&self, host: &Host, name: &str) -> Result<bool> {
@@ -84,7 +101,11 @@ impl Accounts {
         if let Some(account) = self.users.get(name) {
             return Ok(Some(account.clone()));
         }
-        let found = if host.is_real() { by_name_service(name)? } else { None };
+        let found = if host.is_real() {
+            by_name_service(name)?
+        } else {
+            None
+        };
         let Some(user) = found else { return Ok(None) };
         let rest = [
             user.gecos.to_string_lossy().into_owned(),
@@ -94,14 +115,22 @@ impl Accounts {
         // A name service can say anything, and a line must stay one of seven fields.
         let fits = rest.iter().all(|field| !field.contains([':', '\n']));
         let (uid, gid) = (user.uid.to_string(), user.gid.to_string());
-        Ok(fits.then(|| Account { uid, gid, rest: rest.join(":") }))
+        Ok(fits.then(|| Account {
+            uid,
+            gid,
+            rest: rest.join(":"),
+        }))
     }
 
     /// The texts of passwd and group for `names` and root.
     ///
     /// Errors: a name service cannot tell.
     pub(super) fn files(&self, host: &Host, names: &[String]) -> Result<(Vec<u8>, Vec<u8>)> {
-        let mut names: Vec<&str> = names.iter().map(String::as_str).filter(|name| *name != "root").collect();
+        let mut names: Vec<&str> = names
+            .iter()
+            .map(String::as_str)
+            .filter(|name| *name != "root")
+            .collect();
         names.sort_unstable();
         names.dedup();
         names.insert(0, "root");
@@ -114,8 +143,11 @@ impl Accounts {
             let _ = writeln!(passwd, "{name}:x:{uid}:{gid}:{rest}"); // a String takes everything
         }
         for Group { name, gid, members } in &self.groups {
-            let members: Vec<_> =
-                members.iter().map(String::as_str).filter(|member| names.contains(member)).collect();
+            let members: Vec<_> = members
+                .iter()
+                .map(String::as_str)
+                .filter(|member| names.contains(member))
+                .collect();
             if !members.is_empty() || accounts.iter().any(|(_, account)| account.gid == *gid) {
                 let _ = writeln!(group, "{name}:x:{gid}:{}", members.join(","));
             }
@@ -130,10 +162,8 @@ fn by_name_service(name: &str) -> Result<Option<User>> {
         Ok(user) => Ok(user),
         // All of them mean that there is no such user: getpwnam(3).
         Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Ok(None),
-        Err(errno) => {
-            Err(Error::failed(format!("cannot look up the user {name}"))
-                .because(&std::io::Error::from(errno)))
-        }
+        Err(errno) => Err(Error::failed(format!("cannot look up the user {name}"))
+            .because(&std::io::Error::from(errno))),
     }
 }
 
@@ -152,7 +182,10 @@ mod tests {
             String::from_utf8(passwd).unwrap(),
             "root:x:0:0:root:/root:/bin/bash\nbob:x:7:8:Bob,,,:/home/bob:/bin/sh\n"
         );
-        assert_eq!(String::from_utf8(group).unwrap(), "root:x:0:\nbobs:x:8:\nweb:x:33:bob\n");
+        assert_eq!(
+            String::from_utf8(group).unwrap(),
+            "root:x:0:\nbobs:x:8:\nweb:x:33:bob\n"
+        );
         assert_eq!(accounts.knows(&host, "mallory"), Ok(false));
     }
 }

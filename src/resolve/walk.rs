@@ -86,15 +86,20 @@ impl LookupError {
         matches!(self, Self::Missing { .. } | Self::NotDirectory { .. })
     }
 
-    /// Whether it is not known if anything has that name: the kernel, the disk or a server could not tell. It never counts
-    /// as absence. Who is not root cannot look everywhere: what is closed to them counts as absent.
+    /// Whether it is not known if anything has that name: the kernel, the disk or a server could
+    /// not tell. It never counts as absence. Who is not root cannot look everywhere: what is closed
+    /// to them counts as absent.
     pub fn is_unknown(&self) -> bool {
         use libc::{EACCES, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM};
         match self {
-            Self::Unreadable { errno: ENOENT | ENOTDIR | ELOOP | ENAMETOOLONG | EINVAL | EISDIR, .. } => {
-                false
-            }
-            Self::Unreadable { errno: EACCES | EPERM, .. } => may_look_everywhere(),
+            Self::Unreadable {
+                errno: ENOENT | ENOTDIR | ELOOP | ENAMETOOLONG | EINVAL | EISDIR,
+                ..
+            } => false,
+            Self::Unreadable {
+                errno: EACCES | EPERM,
+                ..
+            } => may_look_everywhere(),
             Self::Unreadable { .. } => true,
             _ => false,
         }
@@ -119,7 +124,8 @@ impl LookupError {
         }
     }
 
-    /// An error of the host's with this reason; `message` says what could not be done, on which paths.
+    /// An error of the host's with this reason; `message` says what could not be done, on which
+    /// paths.
     #[must_use]
     pub fn error(&self, message: impl Into<String>) -> Error {
         let message = message.into();
@@ -138,9 +144,15 @@ impl fmt::Display for LookupError {
             Self::Missing { at } => write!(f, "{at} does not exist"),
             Self::NotDirectory { at } => write!(f, "{at} is not a directory"),
             Self::Dangling { link, text } => {
-                write!(f, "the link {link} leads to {}, which does not exist", text.display())
+                write!(
+                    f,
+                    "the link {link} leads to {}, which does not exist",
+                    text.display()
+                )
             }
-            Self::Cycle { link } => write!(f, "too many links at {link}; do they lead in a circle?"),
+            Self::Cycle { link } => {
+                write!(f, "too many links at {link}; do they lead in a circle?")
+            }
             Self::Strange { link, others, to } => {
                 match others.user {
                     Some(uid) => write!(
@@ -152,7 +164,11 @@ impl fmt::Display for LookupError {
                 f.write_str(": it is not followed, or they could have anything mounted")
             }
             Self::Unreadable { at, errno } => {
-                write!(f, "cannot read {at}: {}", nix::errno::Errno::from_raw(*errno).desc())
+                write!(
+                    f,
+                    "cannot read {at}: {}",
+                    nix::errno::Errno::from_raw(*errno).desc()
+                )
             }
         }
     }
@@ -189,7 +205,12 @@ pub(super) struct Walker<'a> {
 
 impl<'a> Walker<'a> {
     pub(super) fn new(host: &'a Host, path: &HostPath) -> Self {
-        let mut walker = Self { host, at: PathBuf::from("/"), rest: VecDeque::new(), links: Vec::new() };
+        let mut walker = Self {
+            host,
+            at: PathBuf::from("/"),
+            rest: VecDeque::new(),
+            links: Vec::new(),
+        };
         walker.push(path.as_path(), None);
         walker
     }
@@ -214,10 +235,15 @@ impl<'a> Walker<'a> {
             }
         }
         if stat.kind == FileKind::Symlink {
-            // A link that led to its own directory (`.` or `/`) leaves no component behind to look at.
+            // A link that led to its own directory (`.` or `/`) leaves no component behind to look
+            // at.
             stat = self.look(None)?.stat;
         }
-        Ok(Walk { real: self.here()?, stat, links: self.links })
+        Ok(Walk {
+            real: self.here()?,
+            stat,
+            links: self.links,
+        })
     }
 
     fn look(&self, from: Option<usize>) -> Result<Node, LookupError> {
@@ -231,7 +257,10 @@ impl<'a> Walker<'a> {
 
     fn missing(&self, at: HostPath, from: Option<usize>) -> LookupError {
         match from.and_then(|index| self.links.get(index)) {
-            Some(link) => LookupError::Dangling { link: link.path.clone(), text: link.text.clone() },
+            Some(link) => LookupError::Dangling {
+                link: link.path.clone(),
+                text: link.text.clone(),
+            },
             None => LookupError::Missing { at },
         }
     }
@@ -247,7 +276,11 @@ impl<'a> Walker<'a> {
         }
         let last = self.rest.is_empty();
         self.push(&text, Some(self.links.len()));
-        self.links.push(LinkOnTheWay { path: link, text, last });
+        self.links.push(LinkOnTheWay {
+            path: link,
+            text,
+            last,
+        });
         Ok(())
     }
 
@@ -263,8 +296,10 @@ impl<'a> Walker<'a> {
 
     /// The path so far. Links can make it longer than the kernel takes in one piece.
     fn here(&self) -> Result<HostPath, LookupError> {
-        HostPath::new(&self.at)
-            .map_err(|_| LookupError::Unreadable { at: HostPath::slash(), errno: libc::ENAMETOOLONG })
+        HostPath::new(&self.at).map_err(|_| LookupError::Unreadable {
+            at: HostPath::slash(),
+            errno: libc::ENAMETOOLONG,
+        })
     }
 }
 
@@ -302,7 +337,10 @@ mod tests {
         for (start, links) in [
             ("/usr/lib/a.so", vec![]),
             ("/lib/a.so", vec![("/lib", "usr/lib", false)]),
-            ("/etc/a", vec![("/etc/a", "/lib/a.so", true), ("/lib", "usr/lib", false)]),
+            (
+                "/etc/a",
+                vec![("/etc/a", "/lib/a.so", true), ("/lib", "usr/lib", false)],
+            ),
             (
                 "/slash/etc/up",
                 vec![
@@ -316,9 +354,15 @@ mod tests {
             let walk = host.walk(&path(start)).unwrap();
             assert_eq!(walk.real, path("/usr/lib/a.so"), "{start}");
             assert_eq!(walk.stat.kind, FileKind::File);
-            let seen: Vec<_> =
-                walk.links.iter().map(|l| (l.path.to_string(), l.text.to_str().unwrap(), l.last)).collect();
-            let expected: Vec<_> = links.into_iter().map(|(p, t, last)| (p.to_owned(), t, last)).collect();
+            let seen: Vec<_> = walk
+                .links
+                .iter()
+                .map(|l| (l.path.to_string(), l.text.to_str().unwrap(), l.last))
+                .collect();
+            let expected: Vec<_> = links
+                .into_iter()
+                .map(|(p, t, last)| (p.to_owned(), t, last))
+                .collect();
             assert_eq!(seen, expected, "{start}");
         }
         assert_eq!(host.read(&path("/etc/up")).unwrap(), b"a");
@@ -327,9 +371,17 @@ mod tests {
     #[test]
     fn a_link_to_its_own_directory_is_that_directory() {
         let (_dir, host) = tree();
-        for (start, real) in [("/slash", "/"), ("/usr/here", "/usr"), ("/usr/here/here/lib", "/usr/lib")] {
+        for (start, real) in [
+            ("/slash", "/"),
+            ("/usr/here", "/usr"),
+            ("/usr/here/here/lib", "/usr/lib"),
+        ] {
             let walk = host.walk(&path(start)).unwrap();
-            assert_eq!((walk.real, walk.stat.kind), (path(real), FileKind::Directory), "{start}");
+            assert_eq!(
+                (walk.real, walk.stat.kind),
+                (path(real), FileKind::Directory),
+                "{start}"
+            );
         }
     }
 
@@ -344,13 +396,32 @@ mod tests {
             said("/etc/dangling"),
             "the link /etc/dangling leads to /run/none/stub, which does not exist"
         );
-        assert!(said("/etc/b").starts_with("too many links at /etc/"), "{}", said("/etc/b"));
+        assert!(
+            said("/etc/b").starts_with("too many links at /etc/"),
+            "{}",
+            said("/etc/b")
+        );
         assert_eq!(host.walk(&path("/etc/b")).unwrap_err().errno(), libc::ELOOP);
-        assert_eq!(host.read(&path("/etc")).unwrap_err().to_string(), "cannot read /etc: Is a directory");
-        let error = host.read(&path("/etc")).unwrap_err().error("cannot list the certificates in /etc");
-        assert_eq!(error.to_string(), "cannot list the certificates in /etc: Is a directory");
-        let error = host.walk(&path("/etc/none")).unwrap_err().error("cannot bind /etc/none");
-        assert_eq!(error.to_string(), "cannot bind /etc/none: /etc/none does not exist");
+        assert_eq!(
+            host.read(&path("/etc")).unwrap_err().to_string(),
+            "cannot read /etc: Is a directory"
+        );
+        let error = host
+            .read(&path("/etc"))
+            .unwrap_err()
+            .error("cannot list the certificates in /etc");
+        assert_eq!(
+            error.to_string(),
+            "cannot list the certificates in /etc: Is a directory"
+        );
+        let error = host
+            .walk(&path("/etc/none"))
+            .unwrap_err()
+            .error("cannot bind /etc/none");
+        assert_eq!(
+            error.to_string(),
+            "cannot bind /etc/none: /etc/none does not exist"
+        );
         assert_eq!(error.errno(), Some(libc::ENOENT));
         nix::unistd::mkfifo(&dir.path().join("fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
         assert_eq!(host.read(&path("/fifo")).unwrap_err().errno(), libc::EINVAL);
@@ -366,7 +437,13 @@ mod tests {
         let host = Host::at(dir.path());
         assert_eq!(host.walk(&path("/40")).unwrap().links.len(), 40);
         assert_eq!(host.walk(&path("/41")).unwrap_err().errno(), libc::ELOOP);
-        assert!(fs::metadata(dir.path().join("40")).is_ok(), "the kernel agrees");
-        assert!(fs::metadata(dir.path().join("41")).is_err(), "the kernel agrees");
+        assert!(
+            fs::metadata(dir.path().join("40")).is_ok(),
+            "the kernel agrees"
+        );
+        assert!(
+            fs::metadata(dir.path().join("41")).is_err(),
+            "the kernel agrees"
+        );
     }
 }

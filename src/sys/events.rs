@@ -28,7 +28,8 @@ pub enum MountEvent {
 /// Errors: EINVAL on an older kernel; EPERM without `CAP_SYS_ADMIN`; EMFILE.
 pub fn watch_mounts() -> io::Result<OwnedFd> {
     let flags = FAN_REPORT_MNT | libc::FAN_CLOEXEC | libc::FAN_NONBLOCK;
-    // SAFETY: no pointers; the flags of events' own descriptors do not count, because there are none.
+    // SAFETY: no pointers; the flags of events' own descriptors do not count, because there are
+    // none.
     let fd = unsafe { libc::fanotify_init(flags, 0) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
@@ -37,7 +38,8 @@ pub fn watch_mounts() -> io::Result<OwnedFd> {
     let group = unsafe { OwnedFd::from_raw_fd(fd) };
     let namespace = File::open("/proc/self/ns/mnt")?;
     let mask = FAN_MNT_ATTACH | FAN_MNT_DETACH;
-    // SAFETY: a null path makes the mark be for the descriptor itself, which is open across the call.
+    // SAFETY: a null path makes the mark be for the descriptor itself, which is open across the
+    // call.
     let result = unsafe {
         libc::fanotify_mark(
             group.as_raw_fd(),
@@ -47,10 +49,15 @@ pub fn watch_mounts() -> io::Result<OwnedFd> {
             std::ptr::null(),
         )
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(group) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(group)
+    }
 }
 
-/// The events that wait at a descriptor of [`watch_mounts`], in their order: `read(2)`, `fanotify(7)`.
+/// The events that wait at a descriptor of [`watch_mounts`], in their order: `read(2)`,
+/// `fanotify(7)`.
 pub fn read_mount_events(group: impl AsFd) -> io::Result<Vec<MountEvent>> {
     let mut events = vec![];
     let mut buffer = vec![0u8; 16 * 1024];
@@ -68,12 +75,15 @@ pub fn read_mount_events(group: impl AsFd) -> io::Result<Vec<MountEvent>> {
 fn parse(mut bytes: &[u8], events: &mut Vec<MountEvent>) {
     const METADATA: usize = 24;
     while let Some(length) = number::<4>(bytes, 0).map(|n| u32::from_ne_bytes(n) as usize) {
-        let Some(event) = bytes.get(..length).filter(|event| event.len() >= METADATA) else { return };
+        let Some(event) = bytes.get(..length).filter(|event| event.len() >= METADATA) else {
+            return;
+        };
         let mask = number(event, 8).map_or(0, u64::from_ne_bytes);
         if mask & libc::FAN_Q_OVERFLOW != 0 {
             events.push(MountEvent::Overflow);
         }
-        let info = &event[usize::from(number(event, 6).map_or(0, u16::from_ne_bytes)).min(length)..];
+        let info =
+            &event[usize::from(number(event, 6).map_or(0, u16::from_ne_bytes)).min(length)..];
         if let (Some(&FAN_EVENT_INFO_TYPE_MNT), Some(id)) = (info.first(), number(info, 8)) {
             let id = u64::from_ne_bytes(id);
             // A mount that is moved is both: it is gone from where it was first.
@@ -96,7 +106,15 @@ mod tests {
     fn event(mask: u64, id: Option<u64>) -> Vec<u8> {
         let length: u32 = if id.is_some() { 40 } else { 24 };
         let head = [&length.to_ne_bytes()[..], &[3, 0], &24u16.to_ne_bytes()].concat();
-        let info = id.map(|id| [&[7, 0][..], &16u16.to_ne_bytes(), &[0; 4], &id.to_ne_bytes()].concat());
+        let info = id.map(|id| {
+            [
+                &[7, 0][..],
+                &16u16.to_ne_bytes(),
+                &[0; 4],
+                &id.to_ne_bytes(),
+            ]
+            .concat()
+        });
         [
             head,
             mask.to_ne_bytes().to_vec(),
@@ -119,7 +137,12 @@ mod tests {
         let moved = [MountEvent::Detached(2), MountEvent::Attached(2)];
         assert_eq!(
             events,
-            [&[MountEvent::Attached(0x8018_f60f)][..], &moved, &[MountEvent::Overflow]].concat()
+            [
+                &[MountEvent::Attached(0x8018_f60f)][..],
+                &moved,
+                &[MountEvent::Overflow]
+            ]
+            .concat()
         );
     }
 

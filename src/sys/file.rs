@@ -49,8 +49,8 @@ impl FileKind {
         }
     }
 
-    /// Whether something of kind `self` can be mounted on something of kind `target`: the kernel wants
-    /// directory on directory and non-directory on non-directory.
+    /// Whether something of kind `self` can be mounted on something of kind `target`: the kernel
+    /// wants directory on directory and non-directory on non-directory.
     pub fn fits_on(self, target: FileKind) -> bool {
         target != Self::Symlink && (self == Self::Directory) == (target == Self::Directory)
     }
@@ -69,15 +69,18 @@ impl fmt::Display for FileKind {
     }
 }
 
-/// Opens the regular file at `path` for reading, links followed. Nothing else is opened, which could wait for another
-/// process, as a FIFO does, or act, as some devices do.
+/// Opens the regular file at `path` for reading, links followed. Nothing else is opened, which
+/// could wait for another process, as a FIFO does, or act, as some devices do.
 ///
 /// Errors: EISDIR for a directory, EINVAL for anything else that is no regular file; as open(2).
 pub fn open_regular(path: &Path) -> io::Result<File> {
     is_regular(&fs::metadata(path)?)?;
     // What is there may have changed meanwhile.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
     is_regular(&file.metadata()?)?;
     Ok(file)
 }
@@ -87,8 +90,14 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
 /// Errors: EFBIG if it has more than `limit` bytes; as [`open_regular`].
 pub fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![];
-    open_regular(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit { Err(io::Error::from_raw_os_error(libc::EFBIG)) } else { Ok(bytes) }
+    open_regular(path)?
+        .take(limit.saturating_add(1))
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        Err(io::Error::from_raw_os_error(libc::EFBIG))
+    } else {
+        Ok(bytes)
+    }
 }
 
 fn is_regular(metadata: &fs::Metadata) -> io::Result<()> {

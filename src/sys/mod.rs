@@ -1,10 +1,12 @@
 //! System calls that no crate wraps, or not fully: one small safe function each.
 //!
-//! The only folder with unsafe code. No policy here: what comes in goes to the kernel, what comes back is
-//! an [`std::io::Result`]. Each function names its manual page and the kernel that brought it.
+//! The only folder with unsafe code. No policy here: what comes in goes to the kernel, what comes
+//! back is an [`std::io::Result`]. Each function names its manual page and the kernel that brought
+//! it.
 
 #![allow(unsafe_code)]
-// Descriptors and flags cross the system call boundary as machine words; the kernel gives small values.
+// Descriptors and flags cross the system call boundary as machine words; the kernel gives small
+// values.
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
 mod descriptors;
@@ -28,8 +30,8 @@ pub use file::{FileId, FileKind, open_regular, read_regular};
 pub use leave::{abandon, is_ignored, leave};
 pub use memory::share_one_heap;
 pub use mount::{
-    MountAttr, clone_mount, clone_mount_recursive, mount_setattr, move_mount, move_mount_beneath, probe,
-    umount, umount_at, umount_expire_probe,
+    MountAttr, clone_mount, clone_mount_recursive, mount_setattr, move_mount, move_mount_beneath,
+    probe, umount, umount_at, umount_expire_probe,
 };
 pub use owner::{is_roots, may_look_everywhere};
 pub use privileges::{drop_capabilities, leave_session_keyring};
@@ -38,11 +40,13 @@ pub use schedule::undisturbed;
 pub use seccomp::forbid_typing;
 pub use stat::{
     Stat, StatMount, file_known_at, list_mounts, list_mounts_in, mount_exists, mount_id_in_table,
-    mount_point, open_beneath, open_host, open_unmounted, stat_at, stat_fd, stat_fd_unsynced, stat_mount,
+    mount_point, open_beneath, open_host, open_unmounted, stat_at, stat_fd, stat_fd_unsynced,
+    stat_mount,
 };
 pub use text::{iconv, load_locale};
 pub use trace::{Resume, SystemCall, fork, next_signal, resume, stopped_or_ended, system_call};
 
-/// Whether this program's C library is musl. It looks users and groups up in the files of `/etc` and by nscd, hosts in
-/// those files and by DNS, and asks no name service switch. Its character sets are built in, and it takes any locale.
+/// Whether this program's C library is musl. It looks users and groups up in the files of `/etc`
+/// and by nscd, hosts in those files and by DNS, and asks no name service switch. Its character
+/// sets are built in, and it takes any locale.
 pub const MUSL: bool = cfg!(target_env = "musl");

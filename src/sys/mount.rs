@@ -15,7 +15,8 @@ use nix::unistd::fchdir;
 const MOVE_MOUNT_BENEATH: libc::c_uint = 0x200; // linux/mount.h, Linux 6.5
 const SYS_OPEN_TREE_ATTR: libc::c_long = 467; // Linux 6.15; see `SYS_STATMOUNT`
 
-/// `struct mount_attr` of `mount_setattr(2)`: which `MOUNT_ATTR_*` to set and clear, which propagation.
+/// `struct mount_attr` of `mount_setattr(2)`: which `MOUNT_ATTR_*` to set and clear, which
+/// propagation.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MountAttr {
@@ -30,7 +31,11 @@ pub struct MountAttr {
 }
 
 fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 fn open_tree(dir: RawFd, path: &CStr, flags: libc::c_uint) -> io::Result<OwnedFd> {
@@ -43,18 +48,23 @@ fn open_tree(dir: RawFd, path: &CStr, flags: libc::c_uint) -> io::Result<OwnedFd
 const CLONE: libc::c_uint =
     libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint;
 
-/// A detached copy of the mount that `source` is on, with `source` as its root and without submounts:
-/// `open_tree(2)` with `OPEN_TREE_CLONE` (Linux 5.2; of a detached mount since 6.15).
+/// A detached copy of the mount that `source` is on, with `source` as its root and without
+/// submounts: `open_tree(2)` with `OPEN_TREE_CLONE` (Linux 5.2; of a detached mount since 6.15).
 pub fn clone_mount(source: impl AsFd) -> io::Result<OwnedFd> {
     open_tree(source.as_fd().as_raw_fd(), c"", CLONE)
 }
 
 /// As [`clone_mount`], with the submounts (`AT_RECURSIVE`).
 pub fn clone_mount_recursive(source: impl AsFd) -> io::Result<OwnedFd> {
-    open_tree(source.as_fd().as_raw_fd(), c"", CLONE | libc::AT_RECURSIVE as libc::c_uint)
+    open_tree(
+        source.as_fd().as_raw_fd(),
+        c"",
+        CLONE | libc::AT_RECURSIVE as libc::c_uint,
+    )
 }
 
-/// Changes attributes of the mount `mount`, with all below it if `recursive`: `mount_setattr(2)` (Linux 5.12).
+/// Changes attributes of the mount `mount`, with all below it if `recursive`: `mount_setattr(2)`
+/// (Linux 5.12).
 pub fn mount_setattr(mount: impl AsFd, recursive: bool, attr: &MountAttr) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: `attr` is a valid `struct mount_attr` of the size given; the kernel only reads it.
@@ -74,8 +84,17 @@ pub fn mount_setattr(mount: impl AsFd, recursive: bool, attr: &MountAttr) -> io:
 fn move_mount_flags(mount: RawFd, target: RawFd, flags: libc::c_uint) -> io::Result<()> {
     let flags = flags | libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
     // SAFETY: both paths are static and NUL-terminated; descriptors that are not open give EBADF.
-    checked(unsafe { libc::syscall(libc::SYS_move_mount, mount, c"".as_ptr(), target, c"".as_ptr(), flags) })
-        .map(drop)
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount,
+            c"".as_ptr(),
+            target,
+            c"".as_ptr(),
+            flags,
+        )
+    })
+    .map(drop)
 }
 
 /// Attaches the detached `mount` on `target`: `move_mount(2)` (Linux 5.2).
@@ -83,14 +102,19 @@ pub fn move_mount(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
     move_mount_flags(mount.as_fd().as_raw_fd(), target.as_fd().as_raw_fd(), 0)
 }
 
-/// Attaches the detached `mount` beneath the topmost mount at `target`, which must be that mount's root:
-/// `move_mount(2)` with `MOVE_MOUNT_BENEATH` (Linux 6.5).
+/// Attaches the detached `mount` beneath the topmost mount at `target`, which must be that mount's
+/// root: `move_mount(2)` with `MOVE_MOUNT_BENEATH` (Linux 6.5).
 pub fn move_mount_beneath(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
-    move_mount_flags(mount.as_fd().as_raw_fd(), target.as_fd().as_raw_fd(), MOVE_MOUNT_BENEATH)
+    move_mount_flags(
+        mount.as_fd().as_raw_fd(),
+        target.as_fd().as_raw_fd(),
+        MOVE_MOUNT_BENEATH,
+    )
 }
 
-/// Calls `call` with `dir` as the working directory of this thread alone, and puts the one before back: for calls
-/// that take no directory's descriptor. (By way of `/proc/self/fd` they take five times as long.)
+/// Calls `call` with `dir` as the working directory of this thread alone, and puts the one before
+/// back: for calls that take no directory's descriptor. (By way of `/proc/self/fd` they take five
+/// times as long.)
 fn in_directory<T>(dir: BorrowedFd<'_>, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     thread_local! {
         static BEFORE: OnceCell<OwnedFd> = const { OnceCell::new() };
@@ -98,7 +122,11 @@ fn in_directory<T>(dir: BorrowedFd<'_>, call: impl FnOnce() -> io::Result<T>) ->
     BEFORE.with(|before| {
         if before.get().is_none() {
             unshare(CloneFlags::CLONE_FS)?; // else all threads would be moved
-            let here = open(".", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+            let here = open(
+                ".",
+                OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+                Mode::empty(),
+            )?;
             before.get_or_init(|| here);
         }
         fchdir(dir)?;
@@ -118,13 +146,16 @@ pub fn umount(dir: impl AsFd, name: &Path, lazy: bool) -> io::Result<()> {
 fn umount_in(dir: BorrowedFd<'_>, name: &Path, flags: libc::c_int) -> io::Result<()> {
     let call = |name: &CStr| {
         // SAFETY: `name` is NUL-terminated and lives across the call.
-        in_directory(dir, || checked(unsafe { libc::umount2(name.as_ptr(), flags) }.into()).map(drop))
+        in_directory(dir, || {
+            checked(unsafe { libc::umount2(name.as_ptr(), flags) }.into()).map(drop)
+        })
     };
     name.with_nix_path(call)?
 }
 
-/// Detaches the mount whose root, or whose mount point, the open file `at` is: the topmost one there.
-/// `umount2(2)` with `MNT_DETACH` on the descriptor itself, so wherever the mount has been moved to.
+/// Detaches the mount whose root, or whose mount point, the open file `at` is: the topmost one
+/// there. `umount2(2)` with `MNT_DETACH` on the descriptor itself, so wherever the mount has been
+/// moved to.
 pub fn umount_at(at: impl AsFd) -> io::Result<()> {
     let path = CString::new(format!("/proc/self/fd/{}", at.as_fd().as_raw_fd()))?;
     // SAFETY: `path` is NUL-terminated and lives across the call.
@@ -132,19 +163,21 @@ pub fn umount_at(at: impl AsFd) -> io::Result<()> {
 }
 
 /// Asks whether the mount at `name` in `dir` is in use, without unmounting it: `umount2(2)` with
-/// `MNT_EXPIRE`, whose first call only marks, until somebody looks at the mount. `Ok(true)`: in use (or
-/// something is mounted on it).
+/// `MNT_EXPIRE`, whose first call only marks, until somebody looks at the mount. `Ok(true)`: in use
+/// (or something is mounted on it).
 pub fn umount_expire_probe(dir: impl AsFd, name: &Path) -> io::Result<bool> {
     match umount_in(dir.as_fd(), name, libc::UMOUNT_NOFOLLOW | libc::MNT_EXPIRE) {
         Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => Ok(false),
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Ok(true),
         Err(error) => Err(error),
-        Ok(()) => Err(io::Error::other("the mount was already marked and is now unmounted")),
+        Ok(()) => Err(io::Error::other(
+            "the mount was already marked and is now unmounted",
+        )),
     }
 }
 
-/// Which of the newer calls this kernel (and its seccomp filter) lets through. Each probe passes arguments
-/// that a kernel with the call refuses in a known way, so nothing happens.
+/// Which of the newer calls this kernel (and its seccomp filter) lets through. Each probe passes
+/// arguments that a kernel with the call refuses in a known way, so nothing happens.
 pub mod probe {
     use super::super::stat::{SYS_LISTMOUNT, SYS_STATMOUNT};
     use super::{MOVE_MOUNT_BENEATH, SYS_OPEN_TREE_ATTR, checked, move_mount_flags};
@@ -156,7 +189,8 @@ pub mod probe {
     /// `openat2(2)`, Linux 5.6.
     pub fn openat2() -> bool {
         // SAFETY: the null `how` with size 0 is refused with EINVAL before it is read.
-        errno(unsafe { libc::syscall(libc::SYS_openat2, -1, c"".as_ptr(), 0, 0) }) == Some(libc::EINVAL)
+        errno(unsafe { libc::syscall(libc::SYS_openat2, -1, c"".as_ptr(), 0, 0) })
+            == Some(libc::EINVAL)
     }
 
     /// `mount_setattr(2)`, Linux 5.12.
@@ -168,7 +202,10 @@ pub mod probe {
 
     /// `MOVE_MOUNT_BENEATH`, Linux 6.5: a kernel without it says EINVAL, one with it EBADF.
     pub fn move_mount_beneath() -> bool {
-        move_mount_flags(-1, -1, MOVE_MOUNT_BENEATH).err().and_then(|e| e.raw_os_error()) == Some(libc::EBADF)
+        move_mount_flags(-1, -1, MOVE_MOUNT_BENEATH)
+            .err()
+            .and_then(|e| e.raw_os_error())
+            == Some(libc::EBADF)
     }
 
     /// `statmount(2)` and `listmount(2)`, Linux 6.8.
@@ -182,7 +219,15 @@ pub mod probe {
     /// `open_tree_attr(2)`, Linux 6.15: the kernels that have it also clone detached mounts.
     pub fn clone_detached() -> bool {
         // SAFETY: the descriptor -1 is refused with EBADF; the null attr has size 0.
-        errno(unsafe { libc::syscall(SYS_OPEN_TREE_ATTR, -1, c"".as_ptr(), libc::AT_EMPTY_PATH, 0, 0) })
-            == Some(libc::EBADF)
+        errno(unsafe {
+            libc::syscall(
+                SYS_OPEN_TREE_ATTR,
+                -1,
+                c"".as_ptr(),
+                libc::AT_EMPTY_PATH,
+                0,
+                0,
+            )
+        }) == Some(libc::EBADF)
     }
 }

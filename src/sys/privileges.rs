@@ -1,25 +1,34 @@
-//! What a process can do besides by its user and groups: the keys that it possesses, and capabilities.
+//! What a process can do besides by its user and groups: the keys that it possesses, and
+//! capabilities.
 
 use std::io;
 
-/// `KEYCTL_GET_KEYRING_ID` and `KEYCTL_JOIN_SESSION_KEYRING` of linux/keyctl.h, and the session keyring's special id.
+/// `KEYCTL_GET_KEYRING_ID` and `KEYCTL_JOIN_SESSION_KEYRING` of linux/keyctl.h, and the session
+/// keyring's special id.
 const GET_KEYRING_ID: libc::c_long = 0;
 const JOIN_SESSION_KEYRING: libc::c_long = 1;
 const SESSION_KEYRING: libc::c_long = -3;
 
-/// Gives this process an empty session keyring of its own, so that neither it nor what it becomes possesses the keys that
-/// it has inherited: `keyctl_join_session_keyring(3)`.
+/// Gives this process an empty session keyring of its own, so that neither it nor what it becomes
+/// possesses the keys that it has inherited: `keyctl_join_session_keyring(3)`.
 ///
-/// Errors: EDQUOT, ENOMEM, and whatever else keeps the old keyring in place. A kernel without keys, and a filter that
-/// refuses keyctl(2) altogether, as containers have it, are none: nobody reaches a key there.
+/// Errors: EDQUOT, ENOMEM, and whatever else keeps the old keyring in place. A kernel without keys,
+/// and a filter that refuses keyctl(2) altogether, as containers have it, are none: nobody reaches
+/// a key there.
 pub fn leave_session_keyring() -> io::Result<()> {
     let keyctl = |operation: libc::c_long, argument: libc::c_long| {
-        // SAFETY: the argument is a special id or the null pointer, for which the kernel reads no name.
+        // SAFETY: the argument is a special id or the null pointer, for which the kernel reads no
+        // name.
         let result = unsafe { libc::syscall(libc::SYS_keyctl, operation, argument, 0, 0, 0) };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        if result < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
     };
     keyctl(JOIN_SESSION_KEYRING, 0).or_else(|error| {
-        let refused = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM));
+        let refused =
+            |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM));
         match keyctl(GET_KEYRING_ID, SESSION_KEYRING) {
             Err(also) if refused(&also) && refused(&error) => Ok(()),
             _ => Err(error),
@@ -27,18 +36,28 @@ pub fn leave_session_keyring() -> io::Result<()> {
     })
 }
 
-/// Gives up all capabilities of this thread: `capset(2)`. Ambient ones, which would outlive an execve(2), go with the
-/// inheritable ones. A change of the user does so itself only where the securebits of capabilities(7) do not say otherwise.
+/// Gives up all capabilities of this thread: `capset(2)`. Ambient ones, which would outlive an
+/// execve(2), go with the inheritable ones. A change of the user does so itself only where the
+/// securebits of capabilities(7) do not say otherwise.
 pub fn drop_capabilities() -> io::Result<()> {
-    /// `struct __user_cap_header_struct`, and `struct __user_cap_data_struct` twice, of linux/capability.h.
+    /// `struct __user_cap_header_struct`, and `struct __user_cap_data_struct` twice, of
+    /// linux/capability.h.
     #[repr(C)]
     struct Header {
         version: u32,
         pid: libc::c_int,
     }
-    let header = Header { version: 0x2008_0522, pid: 0 };
+    let header = Header {
+        version: 0x2008_0522,
+        pid: 0,
+    };
     let none = [0_u32; 6];
-    // SAFETY: both live across the call; the kernel reads a header, and as much of data as its version has.
+    // SAFETY: both live across the call; the kernel reads a header, and as much of data as its
+    // version has.
     let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, &raw const none) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

@@ -1,4 +1,5 @@
-//! What can be found out about mounts, and reached below others, without asking the server of a file system.
+//! What can be found out about mounts, and reached below others, without asking the server of a
+//! file system.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -18,20 +19,36 @@ pub struct OnMount {
     pub is_root: Option<bool>,
 }
 
-/// On which mount `path`, from the directory `dir`, is; a link at the end is not followed: `statx(2)` that asks for
-/// nothing else, so no server of a file system at `path` is asked, not even one that hangs, is dead, or is for its owner
-/// alone. Those of directories on the way are.
+/// On which mount `path`, from the directory `dir`, is; a link at the end is not followed:
+/// `statx(2)` that asks for nothing else, so no server of a file system at `path` is asked, not
+/// even one that hangs, is dead, or is for its owner alone. Those of directories on the way are.
 pub fn mount_of(dir: impl AsFd, path: &Path) -> io::Result<OnMount> {
     let flags = libc::AT_SYMLINK_NOFOLLOW
         | libc::AT_NO_AUTOMOUNT
         | libc::AT_STATX_DONT_SYNC
-        | if path.as_os_str().is_empty() { libc::AT_EMPTY_PATH } else { 0 };
+        | if path.as_os_str().is_empty() {
+            libc::AT_EMPTY_PATH
+        } else {
+            0
+        };
     let mut buffer = MaybeUninit::<libc::statx>::zeroed();
     path.with_nix_path(|path| {
-        // SAFETY: `path` is NUL-terminated; `buffer` has room for a `struct statx`, which the kernel fills.
-        let result =
-            unsafe { libc::statx(dir.as_fd().as_raw_fd(), path.as_ptr(), flags, 0, buffer.as_mut_ptr()) };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        // SAFETY: `path` is NUL-terminated; `buffer` has room for a `struct statx`, which the
+        // kernel fills.
+        let result = unsafe {
+            libc::statx(
+                dir.as_fd().as_raw_fd(),
+                path.as_ptr(),
+                flags,
+                0,
+                buffer.as_mut_ptr(),
+            )
+        };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     })??;
     // SAFETY: zeroed at first and filled by the successful call; every bit pattern is valid.
     let stx = unsafe { buffer.assume_init() };
@@ -39,7 +56,8 @@ pub fn mount_of(dir: impl AsFd, path: &Path) -> io::Result<OnMount> {
     Ok(OnMount {
         id: (stx.stx_mask & libc::STATX_MNT_ID != 0).then_some(stx.stx_mnt_id),
         device: libc::makedev(stx.stx_dev_major, stx.stx_dev_minor),
-        is_root: (stx.stx_attributes_mask & root_bit != 0).then_some(stx.stx_attributes & root_bit != 0),
+        is_root: (stx.stx_attributes_mask & root_bit != 0)
+            .then_some(stx.stx_attributes & root_bit != 0),
     })
 }
 
@@ -54,15 +72,21 @@ struct Handle {
     room: [u8; HANDLE],
 }
 
-/// The file `file` as it is on the mount that `mount` (open for reading, not `O_PATH`) is on, whatever is mounted on it
-/// there or above it: `name_to_handle_at(2)` and `open_by_handle_at(2)` with `O_PATH`, which needs
-/// `CAP_DAC_READ_SEARCH`. `file` is of the same file system, such as an entry of a copy of that mount.
+/// The file `file` as it is on the mount that `mount` (open for reading, not `O_PATH`) is on,
+/// whatever is mounted on it there or above it: `name_to_handle_at(2)` and `open_by_handle_at(2)`
+/// with `O_PATH`, which needs `CAP_DAC_READ_SEARCH`. `file` is of the same file system, such as an
+/// entry of a copy of that mount.
 ///
 /// Errors: EOPNOTSUPP of a file system without handles, ESTALE.
 pub fn reopen_on(mount: impl AsFd, file: impl AsFd) -> io::Result<OwnedFd> {
-    let mut handle = Handle { bytes: HANDLE as u32, kind: 0, room: [0; HANDLE] };
+    let mut handle = Handle {
+        bytes: HANDLE as u32,
+        kind: 0,
+        room: [0; HANDLE],
+    };
     let mut mount_id: libc::c_int = 0;
-    // SAFETY: the path is static; the handle has the room that it says; both are written to by the kernel.
+    // SAFETY: the path is static; the handle has the room that it says; both are written to by the
+    // kernel.
     let result = unsafe {
         libc::syscall(
             libc::SYS_name_to_handle_at,
@@ -102,7 +126,10 @@ mod tests {
         let root = File::open("/").unwrap();
         let proc = mount_of(&root, Path::new("proc")).unwrap();
         let inside = mount_of(&root, Path::new("proc/self/fd")).unwrap();
-        assert_eq!((proc.id, proc.is_root, inside.is_root), (inside.id, Some(true), Some(false)));
+        assert_eq!(
+            (proc.id, proc.is_root, inside.is_root),
+            (inside.id, Some(true), Some(false))
+        );
         assert_ne!(mount_of(&root, Path::new("")).unwrap().id, proc.id);
     }
 }

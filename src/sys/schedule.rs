@@ -2,8 +2,9 @@
 
 use std::mem::MaybeUninit;
 
-/// Does `work` without being interrupted by ordinary processes, for what must be over soon: this thread is scheduled as
-/// `SCHED_FIFO` meanwhile. Where that is not allowed (no `CAP_SYS_NICE`), it is done all the same.
+/// Does `work` without being interrupted by ordinary processes, for what must be over soon: this
+/// thread is scheduled as `SCHED_FIFO` meanwhile. Where that is not allowed (no `CAP_SYS_NICE`), it
+/// is done all the same.
 pub fn undisturbed<T>(work: impl FnOnce() -> T) -> T {
     // SAFETY: plain integers, for which zero is valid; the kernel fills it below.
     let mut before = unsafe { MaybeUninit::<libc::sched_param>::zeroed().assume_init() };
@@ -14,7 +15,8 @@ pub fn undisturbed<T>(work: impl FnOnce() -> T) -> T {
     let raised = known && {
         let mut first = before;
         first.sched_priority = 1;
-        // SAFETY: pid 0 is this thread; `first` is a valid `struct sched_param`, which is only read.
+        // SAFETY: pid 0 is this thread; `first` is a valid `struct sched_param`, which is only
+        // read.
         unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const first) == 0 }
     };
     let result = work();
@@ -35,7 +37,10 @@ mod tests {
         let policy = || unsafe { libc::sched_getscheduler(0) };
         let before = policy();
         let meanwhile = undisturbed(policy);
-        assert!(meanwhile == libc::SCHED_FIFO || meanwhile == before, "{meanwhile}");
+        assert!(
+            meanwhile == libc::SCHED_FIFO || meanwhile == before,
+            "{meanwhile}"
+        );
         assert_eq!(policy(), before);
     }
 }

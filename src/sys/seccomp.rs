@@ -5,43 +5,75 @@ use std::mem::offset_of;
 
 use libc::{seccomp_data, sock_filter};
 
-/// By what a program of this machine may call `ioctl(2)`: `AUDIT_ARCH_*` of linux/audit.h and the number there.
+/// By what a program of this machine may call `ioctl(2)`: `AUDIT_ARCH_*` of linux/audit.h and the
+/// number there.
 #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
 const IOCTL: &[(u32, u32)] = {
     const X86_64: u32 = 0xc000_003e;
     const X32: u32 = 0x4000_0000;
     // The kernel before Linux 5.4 takes each number of x86-64 and of x32 for the other as well.
-    &[(X86_64, 16), (X86_64, 514), (X86_64, X32 + 16), (X86_64, X32 + 514), (0x4000_0003, 54)]
+    &[
+        (X86_64, 16),
+        (X86_64, 514),
+        (X86_64, X32 + 16),
+        (X86_64, X32 + 514),
+        (0x4000_0003, 54),
+    ]
 };
 #[cfg(any(target_arch = "aarch64", target_arch = "arm"))]
 const IOCTL: &[(u32, u32)] = &[(0xc000_00b7, 29), (0x4000_0028, 54)];
-#[cfg(not(any(target_arch = "x86_64", target_arch = "x86", target_arch = "aarch64", target_arch = "arm")))]
+#[cfg(not(any(
+    target_arch = "x86_64",
+    target_arch = "x86",
+    target_arch = "aarch64",
+    target_arch = "arm"
+)))]
 const IOCTL: &[(u32, u32)] = &[];
 
 /// The second argument, of which the kernel takes the lower half for ioctl's request.
-const REQUEST: usize =
-    offset_of!(seccomp_data, args) + size_of::<u64>() + if cfg!(target_endian = "big") { 4 } else { 0 };
+const REQUEST: usize = offset_of!(seccomp_data, args)
+    + size_of::<u64>()
+    + if cfg!(target_endian = "big") { 4 } else { 0 };
 
-/// Refuses this thread, and all that it starts from now on, what would put text into a terminal as if it had been typed
-/// there: ioctl(2) with `TIOCSTI` or `TIOCLINUX` fails with EPERM. `seccomp(2)` (Linux 4.17).
+/// Refuses this thread, and all that it starts from now on, what would put text into a terminal as
+/// if it had been typed there: ioctl(2) with `TIOCSTI` or `TIOCLINUX` fails with EPERM.
+/// `seccomp(2)` (Linux 4.17).
 ///
-/// Errors: EACCES without `CAP_SYS_ADMIN`; ENOSYS where the kernel has no filters, or the machine's numbers are not known.
+/// Errors: EACCES without `CAP_SYS_ADMIN`; ENOSYS where the kernel has no filters, or the machine's
+/// numbers are not known.
 pub fn forbid_typing() -> io::Result<()> {
     if IOCTL.is_empty() {
         return Err(io::Error::from_raw_os_error(libc::ENOSYS));
     }
     let mut program = program();
-    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    // Without it a filter turns off some of the processor's speculation, on kernels before Linux 5.16.
+    let program = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    // Without it a filter turns off some of the processor's speculation, on kernels before Linux
+    // 5.16.
     let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
-    // SAFETY: `program` points to as many instructions as it says, which live across the call; the kernel copies them.
-    let result =
-        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    // SAFETY: `program` points to as many instructions as it says, which live across the call; the
+    // kernel copies them.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            &raw const program,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 fn program() -> Vec<sock_filter> {
-    let refused = IOCTL.iter().flat_map(|(arch, number)| refused(*arch, *number));
+    let refused = IOCTL
+        .iter()
+        .flat_map(|(arch, number)| refused(*arch, *number));
     refused.chain([give(libc::SECCOMP_RET_ALLOW)]).collect()
 }
 
@@ -61,16 +93,31 @@ fn refused(arch: u32, number: u32) -> [sock_filter; 8] {
 
 /// The word at this offset of a `struct seccomp_data`.
 fn load(offset: usize) -> sock_filter {
-    sock_filter { code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, jt: 0, jf: 0, k: offset as u32 }
+    sock_filter {
+        code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16,
+        jt: 0,
+        jf: 0,
+        k: offset as u32,
+    }
 }
 
 /// Skips `same` instructions if the loaded word is `value`, else `other`.
 fn jump(value: u32, same: u8, other: u8) -> sock_filter {
-    sock_filter { code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, jt: same, jf: other, k: value }
+    sock_filter {
+        code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+        jt: same,
+        jf: other,
+        k: value,
+    }
 }
 
 fn give(answer: u32) -> sock_filter {
-    sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: answer }
+    sock_filter {
+        code: (libc::BPF_RET | libc::BPF_K) as u16,
+        jt: 0,
+        jf: 0,
+        k: answer,
+    }
 }
 
 #[cfg(test)]
@@ -81,7 +128,13 @@ mod tests {
     fn run(arch: u32, number: u32, request: u64) -> u32 {
         let program = program();
         let args = [0, request, 0, 0, 0, 0].map(u64::to_ne_bytes).concat();
-        let data = [&number.to_ne_bytes()[..], &arch.to_ne_bytes(), &[0; 8], &args].concat();
+        let data = [
+            &number.to_ne_bytes()[..],
+            &arch.to_ne_bytes(),
+            &[0; 8],
+            &args,
+        ]
+        .concat();
         let (mut at, mut word) = (0, 0);
         loop {
             let sock_filter { code, jt, jf, k } = program[at];
@@ -112,15 +165,33 @@ mod tests {
         }
         for (arch, number) in refused {
             for request in [typing, console, typing | 1 << 32, console | u64::MAX << 32] {
-                assert_eq!(run(arch, number, request), 0x0005_0001, "{arch:#x} {number:#x} {request:#x}");
+                assert_eq!(
+                    run(arch, number, request),
+                    0x0005_0001,
+                    "{arch:#x} {number:#x} {request:#x}"
+                );
             }
             for request in [size, 0, u64::from(u32::MAX), typing << 32] {
-                assert_eq!(run(arch, number, request), 0x7fff_0000, "{arch:#x} {number:#x} {request:#x}");
+                assert_eq!(
+                    run(arch, number, request),
+                    0x7fff_0000,
+                    "{arch:#x} {number:#x} {request:#x}"
+                );
             }
         }
         // The same numbers are other calls elsewhere, with other arguments.
-        for (arch, number) in [(native, 54), (compat, own), (native, 0), (compat, 0), (0xc000_0015, 54)] {
-            assert_eq!(run(arch, number, typing), 0x7fff_0000, "{arch:#x} {number:#x}");
+        for (arch, number) in [
+            (native, 54),
+            (compat, own),
+            (native, 0),
+            (compat, 0),
+            (0xc000_0015, 54),
+        ] {
+            assert_eq!(
+                run(arch, number, typing),
+                0x7fff_0000,
+                "{arch:#x} {number:#x}"
+            );
         }
     }
 }

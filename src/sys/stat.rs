@@ -11,7 +11,8 @@ use nix::NixPath;
 
 use super::file::{FileId, FileKind};
 
-// Linux 6.8. The numbers are the same on every architecture that Rust knows but mips, where no call has them (ENOSYS).
+// Linux 6.8. The numbers are the same on every architecture that Rust knows but mips, where no call
+// has them (ENOSYS).
 pub(super) const SYS_STATMOUNT: libc::c_long = 457;
 pub(super) const SYS_LISTMOUNT: libc::c_long = 458;
 const LSMT_ROOT: u64 = u64::MAX; // linux/mount.h
@@ -30,10 +31,11 @@ pub struct Stat {
     pub uid: u32,
     /// Length in bytes.
     pub size: u64,
-    /// When it was made, in nanoseconds since 1970 (`STATX_BTIME`); `None` where the file system does not tell.
+    /// When it was made, in nanoseconds since 1970 (`STATX_BTIME`); `None` where the file system
+    /// does not tell.
     pub born: Option<i64>,
-    /// The mount it is on: the never reused id where the kernel has it (6.8), else mountinfo's (5.8);
-    /// `None` before.
+    /// The mount it is on: the never reused id where the kernel has it (6.8), else mountinfo's
+    /// (5.8); `None` before.
     pub mount_id: Option<u64>,
     /// Whether `mount_id` is the never reused one.
     pub mount_id_is_unique: bool,
@@ -52,10 +54,12 @@ impl Stat {
 }
 
 fn statx(dir: libc::c_int, path: &CStr, flags: libc::c_int) -> io::Result<Stat> {
-    let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME | libc::STATX_MNT_ID | STATX_MNT_ID_UNIQUE;
+    let mask =
+        libc::STATX_BASIC_STATS | libc::STATX_BTIME | libc::STATX_MNT_ID | STATX_MNT_ID_UNIQUE;
     let flags = flags | libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT;
     let mut buffer = MaybeUninit::<libc::statx>::zeroed();
-    // SAFETY: `path` is NUL-terminated; `buffer` has room for a `struct statx`, which the kernel fills.
+    // SAFETY: `path` is NUL-terminated; `buffer` has room for a `struct statx`, which the kernel
+    // fills.
     if unsafe { libc::statx(dir, path.as_ptr(), flags, mask, buffer.as_mut_ptr()) } != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -65,20 +69,27 @@ fn statx(dir: libc::c_int, path: &CStr, flags: libc::c_int) -> io::Result<Stat> 
     let unique = stx.stx_mask & STATX_MNT_ID_UNIQUE != 0;
     let root_bit = libc::STATX_ATTR_MOUNT_ROOT as u64;
     Ok(Stat {
-        file: FileId { dev: libc::makedev(stx.stx_dev_major, stx.stx_dev_minor), ino: stx.stx_ino },
-        kind: FileKind::from_mode(mode).ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?,
+        file: FileId {
+            dev: libc::makedev(stx.stx_dev_major, stx.stx_dev_minor),
+            ino: stx.stx_ino,
+        },
+        kind: FileKind::from_mode(mode)
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?,
         mode,
         uid: stx.stx_uid,
         size: stx.stx_size,
         born: (stx.stx_mask & libc::STATX_BTIME != 0).then(|| nanoseconds(&stx.stx_btime)),
         mount_id: (unique || stx.stx_mask & libc::STATX_MNT_ID != 0).then_some(stx.stx_mnt_id),
         mount_id_is_unique: unique,
-        mount_root: (stx.stx_attributes_mask & root_bit != 0).then_some(stx.stx_attributes & root_bit != 0),
+        mount_root: (stx.stx_attributes_mask & root_bit != 0)
+            .then_some(stx.stx_attributes & root_bit != 0),
     })
 }
 
 fn nanoseconds(time: &libc::statx_timestamp) -> i64 {
-    time.tv_sec.wrapping_mul(1_000_000_000).wrapping_add(i64::from(time.tv_nsec))
+    time.tv_sec
+        .wrapping_mul(1_000_000_000)
+        .wrapping_add(i64::from(time.tv_nsec))
 }
 
 /// Calls `call` with `path` as the kernel takes it, from the stack where it is short.
@@ -88,20 +99,28 @@ fn with_c_path<T>(path: &Path, call: impl FnOnce(&CStr) -> io::Result<T>) -> io:
     path.with_nix_path(call)?
 }
 
-/// `statx(2)` of `path` from the directory `dir`; a link at the end is not followed, links on the way are.
+/// `statx(2)` of `path` from the directory `dir`; a link at the end is not followed, links on the
+/// way are.
 pub fn stat_at(dir: impl AsFd, path: &Path) -> io::Result<Stat> {
     with_c_path(path, |path| statx(dir.as_fd().as_raw_fd(), path, 0))
 }
 
-/// Which file is at `path`, all links followed, as the kernel knows it already: `statx(2)` with `AT_STATX_DONT_SYNC`, so that
-/// no server is asked for the file itself.
+/// Which file is at `path`, all links followed, as the kernel knows it already: `statx(2)` with
+/// `AT_STATX_DONT_SYNC`, so that no server is asked for the file itself.
 pub fn file_known_at(path: &Path) -> io::Result<FileId> {
     let flags = libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
     let mut buffer = MaybeUninit::<libc::statx>::zeroed();
     with_c_path(path, |path| {
-        // SAFETY: `path` is NUL-terminated; `buffer` has room for a `struct statx`, which the kernel fills.
+        // SAFETY: `path` is NUL-terminated; `buffer` has room for a `struct statx`, which the
+        // kernel fills.
         match unsafe {
-            libc::statx(libc::AT_FDCWD, path.as_ptr(), flags, libc::STATX_INO, buffer.as_mut_ptr())
+            libc::statx(
+                libc::AT_FDCWD,
+                path.as_ptr(),
+                flags,
+                libc::STATX_INO,
+                buffer.as_mut_ptr(),
+            )
         } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
@@ -109,41 +128,56 @@ pub fn file_known_at(path: &Path) -> io::Result<FileId> {
     })?;
     // SAFETY: zeroed at first and filled by the successful call; every bit pattern is valid.
     let stx = unsafe { buffer.assume_init() };
-    Ok(FileId { dev: libc::makedev(stx.stx_dev_major, stx.stx_dev_minor), ino: stx.stx_ino })
+    Ok(FileId {
+        dev: libc::makedev(stx.stx_dev_major, stx.stx_dev_minor),
+        ino: stx.stx_ino,
+    })
 }
 
-/// `statx(2)` of an open file, also one opened with `O_PATH`. Before Linux 5.8 the mount's id comes from
-/// `/proc/self/fdinfo`.
+/// `statx(2)` of an open file, also one opened with `O_PATH`. Before Linux 5.8 the mount's id comes
+/// from `/proc/self/fdinfo`.
 pub fn stat_fd(fd: impl AsFd) -> io::Result<Stat> {
     let stat = statx(fd.as_fd().as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
     let mount_id = stat.mount_id.or_else(|| mount_id_in_table(fd).ok());
     Ok(Stat { mount_id, ..stat })
 }
 
-/// The id in `/proc/self/mountinfo` of the mount that an open file is on: `mnt_id` of `/proc/self/fdinfo` (Linux 3.15).
+/// The id in `/proc/self/mountinfo` of the mount that an open file is on: `mnt_id` of
+/// `/proc/self/fdinfo` (Linux 3.15).
 pub fn mount_id_in_table(fd: impl AsFd) -> io::Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()))?;
-    let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    let id = text
+        .lines()
+        .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
     id.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// As [`stat_fd`], with what the kernel knows already: a file system of a network does not ask its server
-/// (`AT_STATX_DONT_SYNC`).
+/// As [`stat_fd`], with what the kernel knows already: a file system of a network does not ask its
+/// server (`AT_STATX_DONT_SYNC`).
 pub fn stat_fd_unsynced(fd: impl AsFd) -> io::Result<Stat> {
-    statx(fd.as_fd().as_raw_fd(), c"", libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC)
+    statx(
+        fd.as_fd().as_raw_fd(),
+        c"",
+        libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC,
+    )
 }
 
-/// Opens `path` beneath the directory `root` with `flags` (`O_CLOEXEC` is added), where no component, the
-/// last one included, may be a link or lead out: `openat2(2)` with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
-/// RESOLVE_NO_MAGICLINKS` (Linux 5.6), else, and for a path that is longer than `PATH_MAX`, a walk by
-/// `openat(O_PATH | O_NOFOLLOW)`.
+/// Opens `path` beneath the directory `root` with `flags` (`O_CLOEXEC` is added), where no
+/// component, the last one included, may be a link or lead out: `openat2(2)` with `RESOLVE_BENEATH
+/// | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS` (Linux 5.6), else, and for a path that is longer
+/// than `PATH_MAX`, a walk by `openat(O_PATH | O_NOFOLLOW)`.
 ///
 /// Errors: ELOOP for a link, ENOENT, ENOTDIR, EACCES.
 pub fn open_beneath(root: impl AsFd, path: &Path, flags: i32) -> io::Result<OwnedFd> {
     let root = root.as_fd();
     let flags = flags | libc::O_CLOEXEC;
     match with_c_path(path, |path| openat2(root.as_raw_fd(), path, flags, BENEATH)) {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::ENAMETOOLONG)) => {
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ENOSYS | libc::ENAMETOOLONG)
+            ) =>
+        {
             walk_beneath(root.as_raw_fd(), path, flags)
         }
         result => result,
@@ -152,29 +186,53 @@ pub fn open_beneath(root: impl AsFd, path: &Path, flags: i32) -> io::Result<Owne
 
 /// Opens an absolute path of the host in which no component is a link; else as [`open_beneath`].
 pub fn open_host(path: &Path, flags: i32) -> io::Result<OwnedFd> {
-    let slash = open_at(libc::AT_FDCWD, c"/", libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC)?;
+    let slash = open_at(
+        libc::AT_FDCWD,
+        c"/",
+        libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC,
+    )?;
     let relative = path.strip_prefix("/").unwrap_or(path);
-    open_beneath(slash, if relative.as_os_str().is_empty() { Path::new(".") } else { relative }, flags)
+    open_beneath(
+        slash,
+        if relative.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            relative
+        },
+        flags,
+    )
 }
 
-/// Opens `name` in the directory `dir` with `flags` (`O_CLOEXEC` is added), if it is no link and on the mount that `dir` is
-/// on: as [`open_beneath`], with `RESOLVE_NO_XDEV`.
+/// Opens `name` in the directory `dir` with `flags` (`O_CLOEXEC` is added), if it is no link and on
+/// the mount that `dir` is on: as [`open_beneath`], with `RESOLVE_NO_XDEV`.
 ///
 /// Errors: EXDEV where something is mounted on it; ELOOP for a link, ENOENT.
 pub fn open_unmounted(dir: impl AsFd, name: &Path, flags: i32) -> io::Result<OwnedFd> {
     let dir = dir.as_fd();
     let flags = flags | libc::O_CLOEXEC;
-    match with_c_path(name, |name| openat2(dir.as_raw_fd(), name, flags, BENEATH | libc::RESOLVE_NO_XDEV)) {
+    match with_c_path(name, |name| {
+        openat2(
+            dir.as_raw_fd(),
+            name,
+            flags,
+            BENEATH | libc::RESOLVE_NO_XDEV,
+        )
+    }) {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
             let found = walk_beneath(dir.as_raw_fd(), name, flags)?;
             let same = stat_fd(&found)?.mount_id == stat_fd(dir)?.mount_id;
-            if same { Ok(found) } else { Err(io::Error::from_raw_os_error(libc::EXDEV)) }
+            if same {
+                Ok(found)
+            } else {
+                Err(io::Error::from_raw_os_error(libc::EXDEV))
+            }
         }
         result => result,
     }
 }
 
-const BENEATH: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
+const BENEATH: u64 =
+    libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
 
 fn openat2(dir: libc::c_int, path: &CStr, flags: i32, resolve: u64) -> io::Result<OwnedFd> {
     // SAFETY: `open_how` is plain integers, for which zero is valid.
@@ -182,16 +240,24 @@ fn openat2(dir: libc::c_int, path: &CStr, flags: i32, resolve: u64) -> io::Resul
     how.flags = flags as u64;
     how.resolve = resolve;
     loop {
-        // SAFETY: `path` is NUL-terminated and `how` is a valid `struct open_how` of the size given.
+        // SAFETY: `path` is NUL-terminated and `how` is a valid `struct open_how` of the size
+        // given.
         let fd = unsafe {
-            libc::syscall(libc::SYS_openat2, dir, path.as_ptr(), &raw const how, size_of::<libc::open_how>())
+            libc::syscall(
+                libc::SYS_openat2,
+                dir,
+                path.as_ptr(),
+                &raw const how,
+                size_of::<libc::open_how>(),
+            )
         };
         if fd >= 0 {
             // SAFETY: a new descriptor that nothing else owns.
             return Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) });
         }
         let error = io::Error::last_os_error();
-        // A rename elsewhere raced with the walk (openat2(2), EAGAIN): the manual says to try again.
+        // A rename elsewhere raced with the walk (openat2(2), EAGAIN): the manual says to try
+        // again.
         if !matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) {
             return Err(error);
         }
@@ -208,16 +274,24 @@ fn open_at(dir: libc::c_int, name: &CStr, flags: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The same promise without openat2: one component at a time, each opened with `O_NOFOLLOW` from the last.
+/// The same promise without openat2: one component at a time, each opened with `O_NOFOLLOW` from
+/// the last.
 fn walk_beneath(root: libc::c_int, path: &Path, flags: i32) -> io::Result<OwnedFd> {
     let on_the_way = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
-    let mut names = path.components().filter(|c| *c != std::path::Component::CurDir).peekable();
+    let mut names = path
+        .components()
+        .filter(|c| *c != std::path::Component::CurDir)
+        .peekable();
     let mut at = open_at(root, c".", on_the_way)?;
     while let Some(component) = names.next() {
         let std::path::Component::Normal(name) = component else {
             return Err(io::Error::from_raw_os_error(libc::EXDEV));
         };
-        let flags = if names.peek().is_none() { flags | libc::O_NOFOLLOW } else { on_the_way };
+        let flags = if names.peek().is_none() {
+            flags | libc::O_NOFOLLOW
+        } else {
+            on_the_way
+        };
         let next = with_c_path(Path::new(name), |name| open_at(at.as_raw_fd(), name, flags))?;
         if stat_fd(&next)?.kind == FileKind::Symlink {
             return Err(io::Error::from_raw_os_error(libc::ELOOP));
@@ -246,8 +320,8 @@ pub struct StatMount {
     pub propagation: u64,
     /// The path within its file system that is its root; empty if `point` is.
     pub root: PathBuf,
-    /// Where it is, from this process's root directory; empty if that takes more than 8 KiB to say, as after somebody
-    /// moved a directory on the way: then it is somewhere unknown.
+    /// Where it is, from this process's root directory; empty if that takes more than 8 KiB to say,
+    /// as after somebody moved a directory on the way: then it is somewhere unknown.
     pub point: PathBuf,
 }
 
@@ -267,8 +341,8 @@ const STATMOUNT_MNT_POINT: u64 = 0x10;
 
 /// Room for the paths of a mount, as a rule.
 const USUAL: usize = 8704;
-/// Room for the longest path that is asked for. The kernel has no bound, and who owns a directory can make the paths in
-/// it as long as he likes.
+/// Room for the longest path that is asked for. The kernel has no bound, and who owns a directory
+/// can make the paths in it as long as he likes.
 const LONGEST: usize = 1 << 20;
 
 /// `struct statmount`, without the strings that follow it.
@@ -307,13 +381,25 @@ impl Answer {
     ///
     /// Errors: EOVERFLOW when that is too little.
     fn of(unique_id: u64, mask: u64, room: usize) -> io::Result<Self> {
-        let request = MntIdReq { size: 24, spare: 0, mnt_id: unique_id, param: mask };
+        let request = MntIdReq {
+            size: 24,
+            spare: 0,
+            mnt_id: unique_id,
+            param: mask,
+        };
         let mut buffer = vec![0u64; (size_of::<RawStatMount>() + room).div_ceil(size_of::<u64>())];
         let size = size_of_val(buffer.as_slice());
-        // SAFETY: the request has the size it says (MNT_ID_REQ_SIZE_VER0); the kernel writes at most the
-        // buffer's size into it.
-        let result =
-            unsafe { libc::syscall(SYS_STATMOUNT, &raw const request, buffer.as_mut_ptr(), size, 0) };
+        // SAFETY: the request has the size it says (MNT_ID_REQ_SIZE_VER0); the kernel writes at
+        // most the buffer's size into it.
+        let result = unsafe {
+            libc::syscall(
+                SYS_STATMOUNT,
+                &raw const request,
+                buffer.as_mut_ptr(),
+                size,
+                0,
+            )
+        };
         if result != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -321,8 +407,8 @@ impl Answer {
     }
 
     fn fixed(&self) -> &RawStatMount {
-        // SAFETY: `of` made the buffer longer than the structure, aligned to its widest field, and initialised; every
-        // bit pattern is valid for plain integers.
+        // SAFETY: `of` made the buffer longer than the structure, aligned to its widest field, and
+        // initialised; every bit pattern is valid for plain integers.
         unsafe { &*self.0.as_ptr().cast() }
     }
 
@@ -331,7 +417,9 @@ impl Answer {
         let bytes = unsafe {
             std::slice::from_raw_parts(self.0.as_ptr().cast::<u8>(), size_of_val(self.0.as_slice()))
         };
-        let bytes = bytes.get(size_of::<RawStatMount>() + offset as usize..).unwrap_or_default();
+        let bytes = bytes
+            .get(size_of::<RawStatMount>() + offset as usize..)
+            .unwrap_or_default();
         let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
         PathBuf::from(OsString::from_vec(bytes[..end].to_vec()))
     }
@@ -354,7 +442,13 @@ pub fn stat_mount(unique_id: u64) -> io::Result<StatMount> {
     }
     let answer = answer?;
     let raw = answer.fixed();
-    let text = |offset| if whole { answer.text(offset) } else { PathBuf::new() };
+    let text = |offset| {
+        if whole {
+            answer.text(offset)
+        } else {
+            PathBuf::new()
+        }
+    };
     Ok(StatMount {
         device: libc::makedev(raw.sb_dev_major, raw.sb_dev_minor),
         fuse: raw.sb_magic == FUSE_SUPER_MAGIC,
@@ -382,32 +476,48 @@ pub fn mount_point(unique_id: u64) -> io::Result<PathBuf> {
     }
 }
 
-/// Whether there is a mount with the never reused id `unique_id` in this namespace. One that could not be asked for may
-/// be there; where the kernel or a seccomp filter has no `statmount(2)` at all, ids tell nothing.
+/// Whether there is a mount with the never reused id `unique_id` in this namespace. One that could
+/// not be asked for may be there; where the kernel or a seccomp filter has no `statmount(2)` at
+/// all, ids tell nothing.
 pub fn mount_exists(unique_id: u64) -> bool {
     match Answer::of(unique_id, STATMOUNT_MNT_BASIC, 0) {
         Ok(_) => true,
-        Err(error) => !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOSYS | libc::EPERM)),
+        Err(error) => !matches!(
+            error.raw_os_error(),
+            Some(libc::ENOENT | libc::ENOSYS | libc::EPERM)
+        ),
     }
 }
 
-/// The never reused ids of all mounts below this process's root directory, at any depth, without the one that it is on:
-/// `listmount(2)` with `LSMT_ROOT` (Linux 6.8).
+/// The never reused ids of all mounts below this process's root directory, at any depth, without
+/// the one that it is on: `listmount(2)` with `LSMT_ROOT` (Linux 6.8).
 pub fn list_mounts() -> io::Result<Vec<u64>> {
     list_mounts_in(LSMT_ROOT)
 }
 
-/// The never reused ids of all mounts in the one with the never reused id `unique_id`, at any depth: `listmount(2)`
-/// (Linux 6.8). The kernel looks at each mount of the namespace for it.
+/// The never reused ids of all mounts in the one with the never reused id `unique_id`, at any
+/// depth: `listmount(2)` (Linux 6.8). The kernel looks at each mount of the namespace for it.
 pub fn list_mounts_in(unique_id: u64) -> io::Result<Vec<u64>> {
     let mut ids = Vec::new();
     let mut chunk = vec![0u64; 4096];
     loop {
         let last = ids.last().copied().unwrap_or(0);
-        let request = MntIdReq { size: 24, spare: 0, mnt_id: unique_id, param: last };
+        let request = MntIdReq {
+            size: 24,
+            spare: 0,
+            mnt_id: unique_id,
+            param: last,
+        };
         // SAFETY: the request has the size it says; the kernel writes at most `chunk.len()` ids.
-        let count =
-            unsafe { libc::syscall(SYS_LISTMOUNT, &raw const request, chunk.as_mut_ptr(), chunk.len(), 0) };
+        let count = unsafe {
+            libc::syscall(
+                SYS_LISTMOUNT,
+                &raw const request,
+                chunk.as_mut_ptr(),
+                chunk.len(),
+                0,
+            )
+        };
         let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
         ids.extend_from_slice(&chunk[..count]);
         if count < chunk.len() {

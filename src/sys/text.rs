@@ -4,13 +4,15 @@ use std::ffi::CStr;
 use std::io;
 use std::ptr;
 
-/// glibc's `LC_ALL_MASK`. musl has the first six of these categories, in the same order, and looks at no others.
+/// glibc's `LC_ALL_MASK`. musl has the first six of these categories, in the same order, and looks
+/// at no others.
 const ALL_CATEGORIES: libc::c_int = 0x1fbf;
 
 /// `text` converted between two character sets: `iconv_open(3)`, `iconv(3)`.
 ///
-/// Errors: EINVAL: the conversion is not available, most likely for want of a gconv module; EILSEQ: `text` is not
-/// in the character set `from`; E2BIG: the result is longer than `iconv` ever makes it of such a text.
+/// Errors: EINVAL: the conversion is not available, most likely for want of a gconv module; EILSEQ:
+/// `text` is not in the character set `from`; E2BIG: the result is longer than `iconv` ever makes
+/// it of such a text.
 pub fn iconv(to: &CStr, from: &CStr, text: &[u8]) -> io::Result<Vec<u8>> {
     // SAFETY: both names are NUL-terminated and live across the call.
     let descriptor = unsafe { libc::iconv_open(to.as_ptr(), from.as_ptr()) };
@@ -21,10 +23,16 @@ pub fn iconv(to: &CStr, from: &CStr, text: &[u8]) -> io::Result<Vec<u8>> {
     let mut output = vec![0u8; text.len() * 4 + 16];
     let (mut source, mut source_left) = (input.as_mut_ptr().cast::<libc::c_char>(), input.len());
     let (mut target, mut target_left) = (output.as_mut_ptr().cast::<libc::c_char>(), output.len());
-    // SAFETY: `descriptor` is open; each pointer is to a buffer with as many bytes left as the length beside it
-    // says, and both buffers outlive the call.
+    // SAFETY: `descriptor` is open; each pointer is to a buffer with as many bytes left as the
+    // length beside it says, and both buffers outlive the call.
     let converted = unsafe {
-        libc::iconv(descriptor, &raw mut source, &raw mut source_left, &raw mut target, &raw mut target_left)
+        libc::iconv(
+            descriptor,
+            &raw mut source,
+            &raw mut source_left,
+            &raw mut target,
+            &raw mut target_left,
+        )
     };
     let failed = (converted == usize::MAX).then(io::Error::last_os_error);
     // SAFETY: `descriptor` is open and is not used afterwards.
@@ -37,7 +45,8 @@ pub fn iconv(to: &CStr, from: &CStr, text: &[u8]) -> io::Result<Vec<u8>> {
 ///
 /// Errors: ENOENT: its data is not there; never with musl, which goes on without data.
 pub fn load_locale(name: &CStr) -> io::Result<()> {
-    // SAFETY: `name` is NUL-terminated and lives across the call; a null base asks for a new locale.
+    // SAFETY: `name` is NUL-terminated and lives across the call; a null base asks for a new
+    // locale.
     let locale = unsafe { libc::newlocale(ALL_CATEGORIES, name.as_ptr(), ptr::null_mut()) };
     if locale.is_null() {
         return Err(io::Error::last_os_error());
@@ -53,15 +62,35 @@ mod tests {
 
     #[test]
     fn conversions() {
-        assert_eq!(iconv(c"UTF-16BE", c"UTF-8", "aß".as_bytes()).unwrap(), [0, b'a', 0, 0xdf]);
-        assert_eq!(iconv(c"NO-SUCH-SET", c"UTF-8", b"a").unwrap_err().raw_os_error(), Some(libc::EINVAL));
-        assert_eq!(iconv(c"UTF-16BE", c"UTF-8", b"\xff").unwrap_err().raw_os_error(), Some(libc::EILSEQ));
+        assert_eq!(
+            iconv(c"UTF-16BE", c"UTF-8", "aß".as_bytes()).unwrap(),
+            [0, b'a', 0, 0xdf]
+        );
+        assert_eq!(
+            iconv(c"NO-SUCH-SET", c"UTF-8", b"a")
+                .unwrap_err()
+                .raw_os_error(),
+            Some(libc::EINVAL)
+        );
+        assert_eq!(
+            iconv(c"UTF-16BE", c"UTF-8", b"\xff")
+                .unwrap_err()
+                .raw_os_error(),
+            Some(libc::EILSEQ)
+        );
     }
 
     #[test]
     fn locales() {
         assert!(load_locale(c"C").is_ok());
         let missing = load_locale(c"xx_XX.none").map_err(|error| error.raw_os_error());
-        assert_eq!(missing, if crate::sys::MUSL { Ok(()) } else { Err(Some(libc::ENOENT)) });
+        assert_eq!(
+            missing,
+            if crate::sys::MUSL {
+                Ok(())
+            } else {
+                Err(Some(libc::ENOENT))
+            }
+        );
     }
 }

@@ -1,6 +1,6 @@
-//! What following another process needs besides `nix::sys::ptrace`: real-time signals and stops of groups, which
-//! that module has no words for, system calls, for which it has words with glibc alone, and a wait that can end by a
-//! signal or a timeout without a race.
+//! What following another process needs besides `nix::sys::ptrace`: real-time signals and stops of
+//! groups, which that module has no words for, system calls, for which it has words with glibc
+//! alone, and a wait that can end by a signal or a timeout without a race.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -11,7 +11,8 @@ use nix::sys::signal::SigSet;
 use nix::sys::time::TimeSpec;
 use nix::unistd::Pid;
 
-// linux/ptrace.h, Linux 5.3. C libraries differ in the type of a request, and all their types hold these.
+// linux/ptrace.h, Linux 5.3. C libraries differ in the type of a request, and all their types hold
+// these.
 const PTRACE_GET_SYSCALL_INFO: u16 = 0x420e;
 const PTRACE_SYSCALL_INFO_ENTRY: u8 = 1;
 const PTRACE_SYSCALL_INFO_EXIT: u8 = 2;
@@ -36,7 +37,8 @@ pub fn resume(pid: Pid, how: Resume, signal: i32) -> io::Result<()> {
         Resume::Listen => libc::PTRACE_LISTEN,
         Resume::Free => libc::PTRACE_DETACH,
     };
-    // SAFETY: these requests take a signal's number, or nothing, in place of a pointer; no memory is touched.
+    // SAFETY: these requests take a signal's number, or nothing, in place of a pointer; no memory
+    // is touched.
     let result = unsafe {
         libc::ptrace(
             request,
@@ -45,11 +47,15 @@ pub fn resume(pid: Pid, how: Resume, signal: i32) -> io::Result<()> {
             signal as usize as *mut libc::c_void,
         )
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
-/// A child or tracee that stopped or ended, with its status word; `None`: none has now. `waitpid(2)` with `WNOHANG`
-/// and `__WALL`.
+/// A child or tracee that stopped or ended, with its status word; `None`: none has now.
+/// `waitpid(2)` with `WNOHANG` and `__WALL`.
 ///
 /// Errors: ECHILD when there is nothing to wait for.
 pub fn stopped_or_ended() -> io::Result<Option<(Pid, i32)>> {
@@ -79,8 +85,8 @@ pub fn next_signal(set: &SigSet, timeout: Duration) -> io::Result<Option<i32>> {
 
 /// `fork(2)`: the child's id in the parent, `None` in the child.
 ///
-/// Errors: EBUSY when this process has more than one thread, of which a child would have only one, with the
-/// others' locks held.
+/// Errors: EBUSY when this process has more than one thread, of which a child would have only one,
+/// with the others' locks held.
 pub fn fork() -> io::Result<Option<Pid>> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::from_raw_os_error(libc::EBUSY));
@@ -131,11 +137,17 @@ impl RawSystemCall {
         match self.op {
             PTRACE_SYSCALL_INFO_ENTRY => {
                 let [arguments @ .., _] = rest;
-                SystemCall::Entry { arch: self.arch, number: first, arguments }
+                SystemCall::Entry {
+                    arch: self.arch,
+                    number: first,
+                    arguments,
+                }
             }
             PTRACE_SYSCALL_INFO_EXIT => {
                 let is_error = rest[0].to_ne_bytes()[0] != 0; // one byte, whichever end of the word it is
-                SystemCall::Exit { errno: is_error.then_some((first as i32).wrapping_neg()) }
+                SystemCall::Exit {
+                    errno: is_error.then_some((first as i32).wrapping_neg()),
+                }
             }
             _ => SystemCall::Elsewhere,
         }
@@ -147,7 +159,8 @@ impl RawSystemCall {
 /// Errors: EIO before Linux 5.3, ESRCH when it is not stopped.
 pub fn system_call(pid: Pid) -> io::Result<SystemCall> {
     let mut info = MaybeUninit::<RawSystemCall>::zeroed();
-    // SAFETY: this request takes the buffer's size as its address, and the kernel writes at most as much into it.
+    // SAFETY: this request takes the buffer's size as its address, and the kernel writes at most as
+    // much into it.
     let result = unsafe {
         libc::ptrace(
             PTRACE_GET_SYSCALL_INFO.into(),
@@ -180,12 +193,28 @@ mod tests {
         assert_eq!(size_of::<RawSystemCall>(), 88);
         let entry = info(PTRACE_SYSCALL_INFO_ENTRY, [257, 1, 2, 3, 4, 5, 6, 7]).read();
         let arguments = [1, 2, 3, 4, 5, 6];
-        assert_eq!(entry, SystemCall::Entry { arch: 0xc000_003e, number: 257, arguments });
+        assert_eq!(
+            entry,
+            SystemCall::Entry {
+                arch: 0xc000_003e,
+                number: 257,
+                arguments
+            }
+        );
         let flag = |byte| u64::from_ne_bytes([byte, 0, 0, 0, 0, 0, 0, 0]);
         let exit = |value: i64, byte| {
-            info(PTRACE_SYSCALL_INFO_EXIT, [value as u64, flag(byte), 0, 0, 0, 0, 0, 0]).read()
+            info(
+                PTRACE_SYSCALL_INFO_EXIT,
+                [value as u64, flag(byte), 0, 0, 0, 0, 0, 0],
+            )
+            .read()
         };
-        assert_eq!(exit(-2, 1), SystemCall::Exit { errno: Some(libc::ENOENT) });
+        assert_eq!(
+            exit(-2, 1),
+            SystemCall::Exit {
+                errno: Some(libc::ENOENT)
+            }
+        );
         assert_eq!(exit(-2, 0), SystemCall::Exit { errno: None });
         assert_eq!(info(0, [0; 8]).read(), SystemCall::Elsewhere);
     }

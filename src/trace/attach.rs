@@ -18,7 +18,10 @@ pub fn attach(follower: &mut Follower, pid: u32) -> Result<()> {
     let (mut known, mut any) = (BTreeSet::new(), false);
     loop {
         // A thread that is not followed yet may start another one meanwhile.
-        let new: Vec<_> = threads(process).into_iter().filter(|thread| known.insert(*thread)).collect();
+        let new: Vec<_> = threads(process)
+            .into_iter()
+            .filter(|thread| known.insert(*thread))
+            .collect();
         if new.is_empty() {
             break;
         }
@@ -37,8 +40,13 @@ pub fn attach(follower: &mut Follower, pid: u32) -> Result<()> {
 }
 
 fn threads(process: Pid) -> Vec<Pid> {
-    let entries = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw)).collect()
+    let entries = fs::read_dir(format!("/proc/{process}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw))
+        .collect()
 }
 
 fn gone(pid: u32) -> Error {
@@ -49,12 +57,17 @@ fn gone(pid: u32) -> Error {
 /// A field of `proc_pid_status(5)`.
 fn status(thread: Pid, field: &str) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
-    text.lines().find_map(|line| line.strip_prefix(field)).map(|value| value.trim().to_owned())
+    text.lines()
+        .find_map(|line| line.strip_prefix(field))
+        .map(|value| value.trim().to_owned())
 }
 
 /// Who follows the thread.
 pub(super) fn tracer(thread: Pid) -> Option<u32> {
-    status(thread, "TracerPid:")?.parse().ok().filter(|pid| *pid != 0)
+    status(thread, "TracerPid:")?
+        .parse()
+        .ok()
+        .filter(|pid| *pid != 0)
 }
 
 /// Whether the thread is gone, but for its parent's last look at it.
@@ -65,7 +78,10 @@ fn has_ended(thread: Pid) -> bool {
 /// Why the kernel did not let us follow `pid`.
 pub(super) fn refused(pid: Pid, error: Errno) -> Error {
     let shown = u32::try_from(pid.as_raw()).ok().and_then(Process::of);
-    let shown = shown.map_or_else(|| format!("the process {pid}"), |process| process.to_string());
+    let shown = shown.map_or_else(
+        || format!("the process {pid}"),
+        |process| process.to_string(),
+    );
     let failed = Error::failed(format!("cannot follow {shown}")).because(&error.into());
     if error != Errno::EPERM {
         return failed;

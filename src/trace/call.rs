@@ -1,6 +1,7 @@
 //! The system calls that look paths up: which argument says what. Pure.
 //!
-//! The numbers are the machine's own; those calls that only older architectures have are left out elsewhere.
+//! The numbers are the machine's own; those calls that only older architectures have are left out
+//! elsewhere.
 
 /// `AUDIT_ARCH_*` of the programs whose calls are understood: linux/audit.h.
 #[cfg(target_arch = "x86_64")]
@@ -65,7 +66,12 @@ pub(super) enum Flags {
 }
 
 const fn kind(number: libc::c_long, name: &'static str, path: PathAt, flags: Flags) -> Kind {
-    Kind { number, name, path, flags }
+    Kind {
+        number,
+        name,
+        path,
+        flags,
+    }
 }
 
 #[cfg(target_pointer_width = "64")]
@@ -80,18 +86,43 @@ const KINDS: &[Kind] = &[
     kind(libc::SYS_statx, "stat", PathAt::Beside, Flags::None),
     kind(libc::SYS_faccessat, "access", PathAt::Beside, Flags::None),
     kind(libc::SYS_faccessat2, "access", PathAt::Beside, Flags::None),
-    kind(libc::SYS_readlinkat, "readlink", PathAt::Beside, Flags::None),
+    kind(
+        libc::SYS_readlinkat,
+        "readlink",
+        PathAt::Beside,
+        Flags::None,
+    ),
     kind(libc::SYS_execve, "exec", PathAt::Text(0), Flags::None),
     kind(libc::SYS_execveat, "exec", PathAt::Beside, Flags::None),
-    kind(libc::SYS_connect, "connect", PathAt::Address(1), Flags::None),
+    kind(
+        libc::SYS_connect,
+        "connect",
+        PathAt::Address(1),
+        Flags::None,
+    ),
     kind(libc::SYS_sendto, "connect", PathAt::Address(4), Flags::None),
-    kind(libc::SYS_sendmsg, "connect", PathAt::Message(1), Flags::None),
-    kind(libc::SYS_sendmmsg, "connect", PathAt::Message(1), Flags::None),
+    kind(
+        libc::SYS_sendmsg,
+        "connect",
+        PathAt::Message(1),
+        Flags::None,
+    ),
+    kind(
+        libc::SYS_sendmmsg,
+        "connect",
+        PathAt::Message(1),
+        Flags::None,
+    ),
     kind(libc::SYS_chdir, "chdir", PathAt::Text(0), Flags::None),
     kind(libc::SYS_statfs, "stat", PathAt::Text(0), Flags::None),
     kind(libc::SYS_getxattr, "stat", PathAt::Text(0), Flags::None),
     kind(libc::SYS_lgetxattr, "stat", PathAt::Text(0), Flags::None),
-    kind(libc::SYS_inotify_add_watch, "watch", PathAt::Second, Flags::None),
+    kind(
+        libc::SYS_inotify_add_watch,
+        "watch",
+        PathAt::Second,
+        Flags::None,
+    ),
 ];
 
 /// What newer architectures have only in the form with a directory.
@@ -121,7 +152,10 @@ impl Call {
     /// The call of this number, if it looks a path up.
     pub(super) fn new(number: u64, arguments: [u64; 6]) -> Option<Self> {
         let number = libc::c_long::try_from(number).ok()?;
-        let kind = KINDS.iter().chain(OLDER).find(|kind| kind.number == number)?;
+        let kind = KINDS
+            .iter()
+            .chain(OLDER)
+            .find(|kind| kind.number == number)?;
         Some(Self { kind, arguments })
     }
 
@@ -154,7 +188,10 @@ mod tests {
         // The upper half of a register is not part of an int.
         let call = Call::new(number, [0xffff_ff9c, 1, 2, 3, 4, 5]).unwrap();
         assert_eq!(call.descriptor(0), libc::AT_FDCWD);
-        assert_eq!(Call::new(u64::try_from(libc::SYS_getpid).unwrap(), [0; 6]), None);
+        assert_eq!(
+            Call::new(u64::try_from(libc::SYS_getpid).unwrap(), [0; 6]),
+            None
+        );
         assert_eq!(Call::new(u64::MAX, [0; 6]), None);
     }
 
@@ -177,7 +214,11 @@ mod tests {
     #[test]
     fn writing_is_by_the_flags() {
         let flags = |flags: i32| writes(u64::try_from(flags).unwrap());
-        assert!(!flags(libc::O_RDONLY | libc::O_CLOEXEC | libc::O_DIRECTORY | libc::O_PATH));
-        assert!(flags(libc::O_WRONLY) && flags(libc::O_RDWR) && flags(libc::O_RDONLY | libc::O_CREAT));
+        assert!(!flags(
+            libc::O_RDONLY | libc::O_CLOEXEC | libc::O_DIRECTORY | libc::O_PATH
+        ));
+        assert!(
+            flags(libc::O_WRONLY) && flags(libc::O_RDWR) && flags(libc::O_RDONLY | libc::O_CREAT)
+        );
     }
 }

@@ -21,7 +21,8 @@ const BATCH: usize = 64;
 /// How long nothing may happen before new processes are looked for.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long threads may take to stop before they are let go by this process's end, as one that waits for a disk.
+/// How long threads may take to stop before they are let go by this process's end, as one that
+/// waits for a disk.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// The signals that end a trace.
@@ -52,8 +53,8 @@ pub struct Followed {
 /// How a trace ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Everything that was followed ended, or the command that was started did, with this exit code: 128 and the
-    /// signal's number, if one ended it.
+    /// Everything that was followed ended, or the command that was started did, with this exit
+    /// code: 128 and the signal's number, if one ended it.
     Ended(Option<u8>),
     /// This signal asked to stop, and what is followed runs on.
     Signal(i32),
@@ -73,16 +74,27 @@ impl Follower {
     /// One that follows nothing yet. `root` is the directory that counts.
     pub fn new(root: FileId) -> Result<Self> {
         if !call::is_known_machine() {
-            return Err(Error::failed("the system calls of this machine's architecture are not known")
-                .hint("`trace` knows x86-64 and aarch64"));
+            return Err(Error::failed(
+                "the system calls of this machine's architecture are not known",
+            )
+            .hint("`trace` knows x86-64 and aarch64"));
         }
         let mut signals: SigSet = STOPS.into_iter().collect();
         signals.add(Signal::SIGCHLD);
         let mut before = SigSet::empty();
-        let cannot = |error: nix::Error| Error::failed("cannot wait for signals").because(&error.into());
+        let cannot =
+            |error: nix::Error| Error::failed("cannot wait for signals").because(&error.into());
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), Some(&mut before)).map_err(cannot)?;
         let followed = Followed::default();
-        Ok(Self { root, threads: HashMap::new(), command: None, code: None, followed, signals, before })
+        Ok(Self {
+            root,
+            threads: HashMap::new(),
+            command: None,
+            code: None,
+            followed,
+            signals,
+            before,
+        })
     }
 
     /// Starts to follow one thread.
@@ -108,14 +120,15 @@ impl Follower {
         self.threads.len()
     }
 
-    /// Starts a command and follows it: `become_it` runs in a new process, with the signal mask of before, and gives
-    /// an exit code if it comes back.
+    /// Starts a command and follows it: `become_it` runs in a new process, with the signal mask of
+    /// before, and gives an exit code if it comes back.
     pub fn start(&mut self, become_it: impl FnOnce() -> u8) -> Result<()> {
         let cannot = |error: io::Error| Error::failed("cannot start a process").because(&error);
         let (wait, go) = io::pipe().map_err(cannot)?;
         let Some(child) = sys::fork().map_err(cannot)? else {
             drop(go);
-            // It is followed once the other end was written to; if that was closed, there is nobody to follow it.
+            // It is followed once the other end was written to; if that was closed, there is nobody
+            // to follow it.
             let followed = io::Read::read_exact(&mut &wait, &mut [0]).is_ok();
             let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None); // it was valid when it was set
             std::process::exit(if followed { i32::from(become_it()) } else { 1 });
@@ -132,8 +145,9 @@ impl Follower {
         seized.map_err(|error| attach::refused(child, error))
     }
 
-    /// Follows until all has ended, or the command has, or a signal asks to stop. Each second `more` may start to follow further processes,
-    /// and says whether to wait for such when nothing is left.
+    /// Follows until all has ended, or the command has, or a signal asks to stop. Each second
+    /// `more` may start to follow further processes, and says whether to wait for such when nothing
+    /// is left.
     pub fn follow(&mut self, mut more: impl FnMut(&mut Self) -> bool) -> Result<End> {
         let mut looked = Instant::now();
         loop {
@@ -164,7 +178,9 @@ impl Follower {
     /// Looks at the stops that there are now; whether there may be more.
     fn stops(&mut self) -> Result<bool> {
         for _ in 0..BATCH {
-            let Some((thread, status)) = next_stop()? else { return Ok(false) };
+            let Some((thread, status)) = next_stop()? else {
+                return Ok(false);
+            };
             if let Some((how, signal)) = self.stop(thread, status)? {
                 let _ = sys::resume(thread, how, signal); // ESRCH: it was killed meanwhile, which is the next stop
             }
@@ -229,10 +245,20 @@ impl Follower {
             })?,
         };
         let next = match (stop, state) {
-            (SystemCall::Entry { arch, number, arguments }, _) => {
-                Thread::Within(self.entered(thread, arch, number, arguments))
-            }
-            (SystemCall::Exit { errno: Some(libc::ENOENT | libc::ENOTDIR) }, Thread::Within(Some(call))) => {
+            (
+                SystemCall::Entry {
+                    arch,
+                    number,
+                    arguments,
+                },
+                _,
+            ) => Thread::Within(self.entered(thread, arch, number, arguments)),
+            (
+                SystemCall::Exit {
+                    errno: Some(libc::ENOENT | libc::ENOTDIR),
+                },
+                Thread::Within(Some(call)),
+            ) => {
                 self.failed(thread, &call);
                 Thread::Outside
             }
@@ -242,7 +268,13 @@ impl Follower {
         Ok(())
     }
 
-    fn entered(&mut self, thread: Pid, arch: u32, number: u64, arguments: [u64; 6]) -> Option<Call> {
+    fn entered(
+        &mut self,
+        thread: Pid,
+        arch: u32,
+        number: u64,
+        arguments: [u64; 6],
+    ) -> Option<Call> {
         if call::is_understood(arch, number) {
             return Call::new(number, arguments);
         }
@@ -256,7 +288,9 @@ impl Follower {
         if lookup::is_inside(thread, self.root)
             && let Some(lookup) = lookup::failed(thread, call)
         {
-            self.followed.misses.add(lookup, thread.as_raw(), || (name(thread), user(thread)));
+            self.followed
+                .misses
+                .add(lookup, thread.as_raw(), || (name(thread), user(thread)));
         }
     }
 
@@ -297,7 +331,11 @@ impl Follower {
         }
         let (event, signal) = (status >> 16, libc::WSTOPSIG(status));
         self.event(thread, event);
-        let signal = if event == 0 && signal != libc::SIGTRAP | 0x80 { signal } else { 0 };
+        let signal = if event == 0 && signal != libc::SIGTRAP | 0x80 {
+            signal
+        } else {
+            0
+        };
         let _ = sys::resume(thread, Resume::Free, signal); // ESRCH: it was killed
         self.threads.remove(&thread);
     }
@@ -319,7 +357,10 @@ fn next_stop() -> Result<Option<(Pid, i32)>> {
 
 /// The id that comes with a stop at an event.
 fn message(thread: Pid) -> Option<Pid> {
-    ptrace::getevent(thread).ok().and_then(|id| id.try_into().ok()).map(Pid::from_raw)
+    ptrace::getevent(thread)
+        .ok()
+        .and_then(|id| id.try_into().ok())
+        .map(Pid::from_raw)
 }
 
 /// The program's name, as `ps` shows it.
@@ -332,5 +373,11 @@ fn name(thread: Pid) -> String {
 fn user(thread: Pid) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
     // Real, effective, saved and of the file system: proc_pid_status(5).
-    status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().nth(3)?.parse().ok()
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("Uid:"))?
+        .split_whitespace()
+        .nth(3)?
+        .parse()
+        .ok()
 }

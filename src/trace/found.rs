@@ -1,8 +1,8 @@
 //! A path that was missed → what it is on the host, and whether a jail should get it at all.
 //!
-//! A process in a jail can look up whatever it likes, so what it missed is no reason by itself to bring it in. What
-//! is not for everybody, or not root's, is shown, and left to the administrator; so is a daemon's socket that no preset
-//! brings ([`super::advise`]).
+//! A process in a jail can look up whatever it likes, so what it missed is no reason by itself to
+//! bring it in. What is not for everybody, or not root's, is shown, and left to the administrator;
+//! so is a daemon's socket that no preset brings ([`super::advise`]).
 
 use std::path::Path;
 
@@ -53,8 +53,16 @@ pub fn look(host: &Host, roots: &Roots, root: &HostPath, miss: &Miss) -> Option<
     let walk = host.walk(&path).ok()?;
     let nature = nature(host, &walk.real, walk.stat.kind, walk.stat.mode)?;
     let refusal = refusal(host, roots, root, miss, &walk.real, nature);
-    let directory = path.parent().is_some_and(|parent| is_brought(host, &parent) && is_roots(host, &parent));
-    Some(Found { miss: miss.clone(), real: walk.real, nature, directory, refusal })
+    let directory = path
+        .parent()
+        .is_some_and(|parent| is_brought(host, &parent) && is_roots(host, &parent));
+    Some(Found {
+        miss: miss.clone(),
+        real: walk.real,
+        nature,
+        directory,
+        refusal,
+    })
 }
 
 fn nature(host: &Host, real: &HostPath, kind: FileKind, mode: u32) -> Option<Nature> {
@@ -73,7 +81,9 @@ fn code(host: &Host, real: &HostPath, executable: bool) -> Option<Nature> {
     let shared = real.file_name()?.to_string_lossy().contains(".so");
     match Object::read(&file) {
         // The C library and the loader can be run as well.
-        Ok(object) if shared || (!object.program && object.interpreter.is_none() && object.dynamic) => {
+        Ok(object)
+            if shared || (!object.program && object.interpreter.is_none() && object.dynamic) =>
+        {
             Some(Nature::Library)
         }
         Ok(_) => executable.then_some(Nature::Program),
@@ -97,7 +107,10 @@ fn refusal(
     let path = miss.path.on_host();
     if let Some(inside) = path.below(root).or_else(|| real.below(root)) {
         let inside = Path::new("/").join(inside);
-        return Some(format!("it is the host's name of {} in this jail", inside.display()));
+        return Some(format!(
+            "it is the host's name of {} in this jail",
+            inside.display()
+        ));
     }
     if let Some(site) = roots.site_of(&path).or_else(|| roots.site_of(real)) {
         return Some(format!("it belongs to the site {site}"));
@@ -105,15 +118,18 @@ fn refusal(
     if path.as_path().to_str().is_none() {
         return Some("its name is not UTF-8, which no manifest can say".to_owned());
     }
-    if ["/proc", "/sys"].iter().any(|system| path.as_path().starts_with(system)) {
+    if ["/proc", "/sys"]
+        .iter()
+        .any(|system| path.as_path().starts_with(system))
+    {
         return Some("it shows the whole system".to_owned());
     }
     match nature {
         Nature::Device => device(&path),
         Nature::Socket => socket(host, &path),
-        _ if miss.writes => {
-            Some("it was opened for writing, and mounts are read-only unless told otherwise".to_owned())
-        }
+        _ if miss.writes => Some(
+            "it was opened for writing, and mounts are read-only unless told otherwise".to_owned(),
+        ),
         _ if !is_brought(host, &path) => {
             Some("it is not for everybody, or more than a site should get".to_owned())
         }
@@ -123,9 +139,14 @@ fn refusal(
 }
 
 fn device(path: &HostPath) -> Option<String> {
-    let name = path.as_path().strip_prefix("/dev").ok().and_then(Path::to_str);
+    let name = path
+        .as_path()
+        .strip_prefix("/dev")
+        .ok()
+        .and_then(Path::to_str);
     let harmless = name.is_some_and(|name| DEVICES.contains(&name));
-    (!harmless).then(|| "it is a device that can do more than those which every jail may have".to_owned())
+    (!harmless)
+        .then(|| "it is a device that can do more than those which every jail may have".to_owned())
 }
 
 /// The daemon's directory may be its own, but not what leads there.
@@ -136,15 +157,21 @@ fn socket(host: &Host, path: &HostPath) -> Option<String> {
             "its directory {directory} is not for everybody, or more than a site should get"
         ));
     }
-    let fixed = directory.parent().is_some_and(|above| is_roots(host, &above))
-        && host
-            .walk(&directory)
-            .is_ok_and(|walk| walk.real.parent().is_some_and(|above| is_roots(host, &above)));
-    (!fixed)
-        .then(|| format!("somebody other than root can put another directory in the place of {directory}"))
+    let fixed = directory
+        .parent()
+        .is_some_and(|above| is_roots(host, &above))
+        && host.walk(&directory).is_ok_and(|walk| {
+            walk.real
+                .parent()
+                .is_some_and(|above| is_roots(host, &above))
+        });
+    (!fixed).then(|| {
+        format!("somebody other than root can put another directory in the place of {directory}")
+    })
 }
 
-/// Whether nobody but root can change what is at `path`, or make it lead elsewhere: all on the way is root's alone.
+/// Whether nobody but root can change what is at `path`, or make it lead elsewhere: all on the way
+/// is root's alone.
 fn is_roots(host: &Host, path: &HostPath) -> bool {
     host.others(path).is_ok_and(|others| others.is_none())
 }

@@ -30,8 +30,8 @@ pub(super) fn is_inside(pid: Pid, root: FileId) -> bool {
     u32::try_from(pid.as_raw()).ok().and_then(observe::root_of) == Some(root)
 }
 
-/// What `call` of `pid`, which is inside and stopped after it, looked up in vain. `None`: nothing that has a name
-/// inside.
+/// What `call` of `pid`, which is inside and stopped after it, looked up in vain. `None`: nothing
+/// that has a name inside.
 pub(super) fn failed(pid: Pid, call: &Call) -> Option<Lookup> {
     let text = text(pid, call)?;
     let how = how(pid, call);
@@ -43,14 +43,22 @@ pub(super) fn failed(pid: Pid, call: &Call) -> Option<Lookup> {
     };
     let jail = Host::at(format!("/proc/{pid}/root"));
     let path = without_parents(&jail, &path)?;
-    let path = if call.kind.name == "exec" { not_found_by_exec(&jail, path)? } else { path };
+    let path = if call.kind.name == "exec" {
+        not_found_by_exec(&jail, path)?
+    } else {
+        path
+    };
     let writes = match call.kind.flags {
         Flags::None => false,
         Flags::Always => true,
         Flags::Open(nth) => call::writes(call.arguments[nth]),
         Flags::How(_) => how.is_some_and(|how| call::writes(how[0])),
     };
-    Some(Lookup { path: JailPath::new(path).ok()?, call: call.kind.name, writes })
+    Some(Lookup {
+        path: JailPath::new(path).ok()?,
+        call: call.kind.name,
+        writes,
+    })
 }
 
 /// The path as given; `None` for the empty one, which is about an open file.
@@ -69,13 +77,20 @@ fn text(pid: Pid, call: &Call) -> Option<PathBuf> {
 
 /// `struct open_how`: flags, mode, resolve.
 fn how(pid: Pid, call: &Call) -> Option<[u64; 3]> {
-    let Flags::How(nth) = call.kind.flags else { return None };
+    let Flags::How(nth) = call.kind.flags else {
+        return None;
+    };
     let bytes = read(pid, call.arguments[nth], 24)?;
-    let word = |nth: usize| Some(u64::from_ne_bytes(bytes.get(nth * 8..nth * 8 + 8)?.try_into().ok()?));
+    let word = |nth: usize| {
+        Some(u64::from_ne_bytes(
+            bytes.get(nth * 8..nth * 8 + 8)?.try_into().ok()?,
+        ))
+    };
     Some([word(0)?, word(1)?, word(2)?])
 }
 
-/// The directory that a relative path begins at, as the process sees it; `None` if that is not inside.
+/// The directory that a relative path begins at, as the process sees it; `None` if that is not
+/// inside.
 fn base(pid: Pid, call: &Call) -> Option<PathBuf> {
     let link = match call.kind.path {
         PathAt::Beside if call.descriptor(0) != libc::AT_FDCWD => {
@@ -89,7 +104,8 @@ fn base(pid: Pid, call: &Call) -> Option<PathBuf> {
     Some(Path::new("/").join(at.strip_prefix(root).ok()?))
 }
 
-/// Where the address of a `struct msghdr` is, and how long: its first two fields, as on 64-bit machines.
+/// Where the address of a `struct msghdr` is, and how long: its first two fields, as on 64-bit
+/// machines.
 fn addressee(pid: Pid, at: u64) -> Option<(u64, u64)> {
     let bytes = read(pid, at, 12)?;
     let (name, length) = bytes.split_at_checked(8)?;
@@ -97,13 +113,17 @@ fn addressee(pid: Pid, at: u64) -> Option<(u64, u64)> {
     Some((u64::from_ne_bytes(name.try_into().ok()?), length.into()))
 }
 
-/// The path in a `struct sockaddr_un`: `unix(7)`. `None` for another family, and for a name without a file.
+/// The path in a `struct sockaddr_un`: `unix(7)`. `None` for another family, and for a name without
+/// a file.
 fn unix_address(pid: Pid, at: u64, length: u64) -> Option<Vec<u8>> {
     let length = usize::try_from(length & u64::from(u32::MAX)).ok()?;
     let bytes = read(pid, at, length.min(size_of::<libc::sockaddr_un>()))?;
     let (family, path) = bytes.split_at_checked(2)?;
     let is_unix = i32::from(u16::from_ne_bytes(family.try_into().ok()?)) == libc::AF_UNIX;
-    let end = path.iter().position(|byte| *byte == 0).unwrap_or(path.len());
+    let end = path
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(path.len());
     is_unix.then(|| path[..end].to_vec())
 }
 
@@ -127,20 +147,25 @@ fn string(pid: Pid, at: u64) -> Option<Vec<u8>> {
 /// `length` bytes of the memory of `pid`, or as many as there are.
 fn read(pid: Pid, at: u64, length: usize) -> Option<Vec<u8>> {
     let mut bytes = vec![0; length];
-    let remote = RemoteIoVec { base: usize::try_from(at).ok()?, len: length };
+    let remote = RemoteIoVec {
+        base: usize::try_from(at).ok()?,
+        len: length,
+    };
     let count = process_vm_readv(pid, &mut [IoSliceMut::new(&mut bytes)], &[remote]).ok()?;
     bytes.truncate(count);
     (count > 0).then_some(bytes)
 }
 
-/// `path` with each `..` taken where the directory before it really is, as the kernel does; by the letters, where
-/// that is not there.
+/// `path` with each `..` taken where the directory before it really is, as the kernel does; by the
+/// letters, where that is not there.
 fn without_parents(jail: &Host, path: &Path) -> Option<HostPath> {
     let mut out = PathBuf::from("/");
     for component in path.components() {
         match component {
             Component::ParentDir => {
-                let real = jail.walk(&HostPath::new(&out).ok()?).map(|walk| walk.real.as_path().to_owned());
+                let real = jail
+                    .walk(&HostPath::new(&out).ok()?)
+                    .map(|walk| walk.real.as_path().to_owned());
                 out = real.unwrap_or(out);
                 out.pop();
             }
@@ -151,7 +176,8 @@ fn without_parents(jail: &Host, path: &Path) -> Option<HostPath> {
     HostPath::new(out).ok()
 }
 
-/// What an exec did not find: the file, or, if that is there, its interpreter or loader, or that one's.
+/// What an exec did not find: the file, or, if that is there, its interpreter or loader, or that
+/// one's.
 fn not_found_by_exec(jail: &Host, path: HostPath) -> Option<HostPath> {
     let mut at = path;
     for _ in 0..MOST_INTERPRETERS {
@@ -176,10 +202,17 @@ mod tests {
     fn texts_are_read_over_the_ends_of_pages() {
         for length in [0, 1, 100, 4094, 4095] {
             let text = [vec![b'x'; length], vec![0]].concat();
-            assert_eq!(string(own(), text.as_ptr() as u64), Some(vec![b'x'; length]));
+            assert_eq!(
+                string(own(), text.as_ptr() as u64),
+                Some(vec![b'x'; length])
+            );
         }
         let endless = vec![b'x'; 3 * PATH_MAX];
-        assert_eq!(string(own(), endless.as_ptr() as u64), None, "longer than a path may be");
+        assert_eq!(
+            string(own(), endless.as_ptr() as u64),
+            None,
+            "longer than a path may be"
+        );
         assert_eq!(string(own(), 8), None, "nothing is there");
     }
 
@@ -189,8 +222,14 @@ mod tests {
             let bytes = [&u16::try_from(family).unwrap().to_ne_bytes()[..], path].concat();
             unix_address(own(), bytes.as_ptr() as u64, bytes.len() as u64)
         };
-        assert_eq!(address(libc::AF_UNIX, b"/run/x.sock\0rest"), Some(b"/run/x.sock".to_vec()));
-        assert_eq!(address(libc::AF_UNIX, b"/run/y.sock"), Some(b"/run/y.sock".to_vec()));
+        assert_eq!(
+            address(libc::AF_UNIX, b"/run/x.sock\0rest"),
+            Some(b"/run/x.sock".to_vec())
+        );
+        assert_eq!(
+            address(libc::AF_UNIX, b"/run/y.sock"),
+            Some(b"/run/y.sock".to_vec())
+        );
         assert_eq!(address(libc::AF_UNIX, b"\0abstract"), Some(vec![]));
         assert_eq!(address(libc::AF_INET, b"\x00\x50\x7f\x00\x00\x01"), None);
         assert_eq!(unix_address(own(), 0, 0), None);

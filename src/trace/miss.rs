@@ -58,13 +58,22 @@ pub struct Misses {
 
 impl Misses {
     /// Takes in one more of a thread; `who`, asked once for each path, gives its name and its user.
-    pub(super) fn add(&mut self, lookup: Lookup, thread: i32, who: impl Fn() -> (String, Option<u32>)) {
+    pub(super) fn add(
+        &mut self,
+        lookup: Lookup,
+        thread: i32,
+        who: impl Fn() -> (String, Option<u32>),
+    ) {
         let Lookup { path, call, writes } = lookup;
         if !self.by_path.contains_key(&path) && self.by_path.len() >= MOST {
             self.dropped += 1;
             return;
         }
-        let new = || Miss { call, writes, ..Miss::of(path.clone()) };
+        let new = || Miss {
+            call,
+            writes,
+            ..Miss::of(path.clone())
+        };
         let miss = self.by_path.entry(path.clone()).or_insert_with(new);
         miss.lookups += 1;
         miss.writes &= writes;
@@ -91,7 +100,11 @@ mod tests {
     use super::*;
 
     fn lookup(path: &str, writes: bool) -> Lookup {
-        Lookup { path: JailPath::new(path).unwrap(), call: "open", writes }
+        Lookup {
+            path: JailPath::new(path).unwrap(),
+            call: "open",
+            writes,
+        }
     }
 
     #[test]
@@ -104,13 +117,18 @@ mod tests {
         let all: Vec<_> = misses.iter().collect();
         assert_eq!(all.len(), 2);
         assert!(all[0].writes && !all[1].writes, "one that reads is enough");
-        assert_eq!((all[1].lookups, all[1].programs.len(), all[1].users.len()), (3, 2, 1));
+        assert_eq!(
+            (all[1].lookups, all[1].programs.len(), all[1].users.len()),
+            (3, 2, 1)
+        );
     }
 
     #[test]
     fn there_is_an_end() {
         let mut misses = Misses::default();
-        (0..MOST + 5).for_each(|nth| misses.add(lookup(&format!("/{nth}"), false), 1, || ("x".into(), None)));
+        (0..MOST + 5).for_each(|nth| {
+            misses.add(lookup(&format!("/{nth}"), false), 1, || ("x".into(), None))
+        });
         misses.add(lookup("/0", false), 1, || ("x".into(), None));
         assert_eq!((misses.iter().count(), misses.dropped()), (MOST, 5));
     }

@@ -61,7 +61,11 @@ impl Directories {
     /// Why not everything can be watched, if so.
     pub(super) fn blindness(&self) -> Option<Error> {
         let (count, errno) = self.unwatched?;
-        let what = if count == 1 { "1 directory".to_owned() } else { format!("{count} directories") };
+        let what = if count == 1 {
+            "1 directory".to_owned()
+        } else {
+            format!("{count} directories")
+        };
         let error = Error::failed(format!(
             "cannot watch {what}, so changes are looked for every {} s",
             POLL.as_secs()
@@ -81,7 +85,13 @@ impl Directories {
     }
 
     /// Watches what `users` depend on, and `run`; stops watching what nobody needs any more.
-    pub(super) fn watch(&mut self, run: &Path, index: &Index, users: &[User], now: Instant) -> Unseen {
+    pub(super) fn watch(
+        &mut self,
+        run: &Path,
+        index: &Index,
+        users: &[User],
+        now: Instant,
+    ) -> Unseen {
         let mut unseen = Unseen::default();
         if self.files.is_none() {
             match Files::new() {
@@ -92,7 +102,9 @@ impl Directories {
                 }
             }
         }
-        let Some(files) = &mut self.files else { return unseen };
+        let Some(files) = &mut self.files else {
+            return unseen;
+        };
         // Where some could not be watched, all are tried again.
         let mut wanted: BTreeMap<&Path, bool> = if self.unwatched.is_some() {
             index.directories().collect()
@@ -103,12 +115,18 @@ impl Directories {
         files.retain(|path| path == run || index.has(path));
         let mut failed = None;
         self.silent.retain(|asking| !asking.is_over());
-        let silent: BTreeSet<_> =
-            self.silent.iter().flat_map(Asking::out).map(|(path, _)| path.clone()).collect();
+        let silent: BTreeSet<_> = self
+            .silent
+            .iter()
+            .flat_map(Asking::out)
+            .map(|(path, _)| path.clone())
+            .collect();
         for path in &silent {
             unseen.gone.extend(index.inside(path));
         }
-        let wanted = wanted.into_iter().map(|(path, contents)| (path.to_owned(), contents));
+        let wanted = wanted
+            .into_iter()
+            .map(|(path, contents)| (path.to_owned(), contents));
         let wanted = wanted.filter(|(path, _)| !silent.contains(path)).collect();
         let ask = files.asker();
         let ask = move |(path, contents): &(PathBuf, bool), _: &Stop| ask(path, *contents);
@@ -120,7 +138,9 @@ impl Directories {
                 }
                 Ok(Ok(_)) => {}
                 // Its site is going to be silent as well.
-                Err(_) | Ok(Err(Errno::ENOENT | Errno::ENOTDIR)) => unseen.gone.extend(index.inside(path)),
+                Err(_) | Ok(Err(Errno::ENOENT | Errno::ENOTDIR)) => {
+                    unseen.gone.extend(index.inside(path))
+                }
                 Ok(Err(errno)) => failed = Some((failed.map_or(0, |(count, _)| count) + 1, errno)),
             }
         }

@@ -17,13 +17,14 @@ const NAMES: AddWatchFlags = AddWatchFlags::IN_CREATE
     .union(AddWatchFlags::IN_MOVE)
     .union(AddWatchFlags::IN_ATTRIB);
 
-/// Directories alone, and what is in them still; added to what another path to the same directory wants to know.
+/// Directories alone, and what is in them still; added to what another path to the same directory
+/// wants to know.
 const HOW: AddWatchFlags = AddWatchFlags::from_bits_retain(
     libc::IN_ONLYDIR | libc::IN_DONT_FOLLOW | libc::IN_EXCL_UNLINK | libc::IN_MASK_ADD,
 );
 
-/// Directories that are watched. The kernel watches the directory, not its path: one that takes another's place has to
-/// be watched anew.
+/// Directories that are watched. The kernel watches the directory, not its path: one that takes
+/// another's place has to be watched anew.
 pub(super) struct Files {
     inotify: Arc<Inotify>,
     watches: HashMap<PathBuf, Watch>,
@@ -46,8 +47,8 @@ pub(super) enum Change {
         directory: PathBuf,
         name: OsString,
         event: Event,
-        /// More is likely to follow at once: a file that was made is written next, one that was moved away is
-        /// followed by another.
+        /// More is likely to follow at once: a file that was made is written next, one that was
+        /// moved away is followed by another.
         half_done: bool,
     },
     /// The directory is gone, or its file system.
@@ -59,38 +60,68 @@ pub(super) enum Change {
 impl Files {
     pub(super) fn new() -> Result<Self, Errno> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
-        Ok(Self { inotify: Arc::new(inotify), watches: HashMap::new(), paths: HashMap::new() })
+        Ok(Self {
+            inotify: Arc::new(inotify),
+            watches: HashMap::new(),
+            paths: HashMap::new(),
+        })
     }
 
-    /// Asks the kernel to watch the directory that is at a path now, also for contents: in any thread, since that may wait
-    /// for a server. The answer is for [`Files::take_in`].
+    /// Asks the kernel to watch the directory that is at a path now, also for contents: in any
+    /// thread, since that may wait for a server. The answer is for [`Files::take_in`].
     pub(super) fn asker(
         &self,
     ) -> impl Fn(&Path, bool) -> Result<WatchDescriptor, Errno> + Send + Sync + 'static {
         let inotify = self.inotify.clone();
         move |path, contents| {
-            let writes = if contents { AddWatchFlags::IN_CLOSE_WRITE } else { AddWatchFlags::empty() };
+            let writes = if contents {
+                AddWatchFlags::IN_CLOSE_WRITE
+            } else {
+                AddWatchFlags::empty()
+            };
             inotify.add_watch(path, NAMES | writes | HOW)
         }
     }
 
-    /// Takes in that `path` is watched. Whether that is news: what happened to it before was not seen.
-    pub(super) fn take_in(&mut self, path: &Path, contents: bool, descriptor: WatchDescriptor) -> bool {
+    /// Takes in that `path` is watched. Whether that is news: what happened to it before was not
+    /// seen.
+    pub(super) fn take_in(
+        &mut self,
+        path: &Path,
+        contents: bool,
+        descriptor: WatchDescriptor,
+    ) -> bool {
         let known = self.watches.get(path).copied();
-        if known.is_some_and(|known| known.descriptor == descriptor && (known.contents || !contents)) {
+        if known
+            .is_some_and(|known| known.descriptor == descriptor && (known.contents || !contents))
+        {
             return false;
         }
         if known.is_none_or(|known| known.descriptor != descriptor) {
             self.unwatch(path);
-            self.paths.entry(descriptor).or_default().push(path.to_owned());
+            self.paths
+                .entry(descriptor)
+                .or_default()
+                .push(path.to_owned());
         }
-        self.watches.insert(path.to_owned(), Watch { descriptor, contents });
+        self.watches.insert(
+            path.to_owned(),
+            Watch {
+                descriptor,
+                contents,
+            },
+        );
         true
     }
 
     /// Stops watching all directories but those that are `needed`.
     pub(super) fn retain(&mut self, needed: impl Fn(&Path) -> bool) {
-        let unneeded: Vec<_> = self.watches.keys().filter(|path| !needed(path)).cloned().collect();
+        let unneeded: Vec<_> = self
+            .watches
+            .keys()
+            .filter(|path| !needed(path))
+            .cloned()
+            .collect();
         for path in unneeded {
             self.unwatch(&path);
         }
@@ -106,7 +137,9 @@ impl Files {
         let mut changes = vec![];
         loop {
             match self.inotify.read_events() {
-                Ok(events) => events.into_iter().for_each(|event| self.change(event, &mut changes)),
+                Ok(events) => events
+                    .into_iter()
+                    .for_each(|event| self.change(event, &mut changes)),
                 Err(Errno::EAGAIN) => return Ok(changes),
                 Err(Errno::EINTR) => {}
                 Err(error) => return Err(error),
@@ -115,8 +148,12 @@ impl Files {
     }
 
     fn unwatch(&mut self, path: &Path) {
-        let Some(watch) = self.watches.remove(path) else { return };
-        let Some(paths) = self.paths.get_mut(&watch.descriptor) else { return };
+        let Some(watch) = self.watches.remove(path) else {
+            return;
+        };
+        let Some(paths) = self.paths.get_mut(&watch.descriptor) else {
+            return;
+        };
         paths.retain(|other| other != path);
         if paths.is_empty() {
             self.paths.remove(&watch.descriptor);
@@ -137,7 +174,8 @@ impl Files {
         }
         let Some(name) = event.name else { return };
         let wrote = event.mask.contains(AddWatchFlags::IN_CLOSE_WRITE);
-        let half_done = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM;
+        let half_done =
+            AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM;
         for directory in self.paths.get(&event.wd).into_iter().flatten() {
             changes.push(Change::Name {
                 directory: directory.clone(),
@@ -170,9 +208,12 @@ mod tests {
 
     fn names(changes: Vec<Change>) -> Vec<(String, Event, bool)> {
         let name = |change| match change {
-            Change::Name { name, event, half_done, .. } => {
-                Some((name.to_string_lossy().into_owned(), event, half_done))
-            }
+            Change::Name {
+                name,
+                event,
+                half_done,
+                ..
+            } => Some((name.to_string_lossy().into_owned(), event, half_done)),
             _ => None,
         };
         changes.into_iter().filter_map(name).collect()
@@ -191,11 +232,18 @@ mod tests {
         let seen = names(files.read().unwrap());
         assert_eq!(
             seen,
-            [of("hosts", Event::Name, true), of("hosts", Event::Name, true), of("moved", Event::Name, false)]
+            [
+                of("hosts", Event::Name, true),
+                of("hosts", Event::Name, true),
+                of("moved", Event::Name, false)
+            ]
         );
         assert_eq!(files.watch(dir.path(), true), Ok(true), "more is told now");
         fs::write(dir.path().join("moved"), "two").unwrap();
-        assert_eq!(names(files.read().unwrap()), [of("moved", Event::Contents, false)]);
+        assert_eq!(
+            names(files.read().unwrap()),
+            [of("moved", Event::Contents, false)]
+        );
     }
 
     #[test]
@@ -209,10 +257,17 @@ mod tests {
         fs::create_dir(&path).unwrap();
         assert_eq!(files.watch(&path, false), Ok(true));
         fs::write(dir.path().join("aside/x"), "").unwrap();
-        assert_eq!(names(files.read().unwrap()), [], "the one that was moved away is watched no more");
+        assert_eq!(
+            names(files.read().unwrap()),
+            [],
+            "the one that was moved away is watched no more"
+        );
         fs::remove_dir(&path).unwrap();
         assert!(files.read().unwrap().contains(&Change::Lost(path.clone())));
-        assert_eq!((files.count(), files.watch(&path, false)), (0, Err(Errno::ENOENT)));
+        assert_eq!(
+            (files.count(), files.watch(&path, false)),
+            (0, Err(Errno::ENOENT))
+        );
     }
 
     #[test]

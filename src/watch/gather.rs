@@ -1,5 +1,5 @@
-//! When to act: at once on the first change after quiet, together while changes keep coming, later and later on what
-//! fails. A state machine: time comes in as a value.
+//! When to act: at once on the first change after quiet, together while changes keep coming, later
+//! and later on what fails. A state machine: time comes in as a value.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -60,7 +60,10 @@ impl<U: Clone + Eq + Hash + Ord> Gather<U> {
 
     /// The user is due at `when`, if not before.
     pub fn at(&mut self, user: U, when: Instant) {
-        self.due.entry(user).and_modify(|due| *due = (*due).min(when)).or_insert(when);
+        self.due
+            .entry(user)
+            .and_modify(|due| *due = (*due).min(when))
+            .or_insert(when);
     }
 
     /// The user is due now, whatever has to settle.
@@ -80,14 +83,19 @@ impl<U: Clone + Eq + Hash + Ord> Gather<U> {
         if self.next().is_none_or(|next| next > now) {
             return vec![];
         }
-        let mut taken: Vec<U> = self.due.extract_if(|_, due| *due <= now).map(|(user, _)| user).collect();
+        let mut taken: Vec<U> = self
+            .due
+            .extract_if(|_, due| *due <= now)
+            .map(|(user, _)| user)
+            .collect();
         taken.sort();
         self.taken = std::mem::take(&mut self.events);
         taken
     }
 
-    /// What was taken was dealt with, which took `took`. The next batch may not begin before as much time has passed
-    /// again, so at most half of the time is spent on it; and not before a storm has settled.
+    /// What was taken was dealt with, which took `took`. The next batch may not begin before as
+    /// much time has passed again, so at most half of the time is spent on it; and not before a
+    /// storm has settled.
     pub fn dealt_with(&mut self, now: Instant, took: Duration) {
         self.settle = if self.taken > STORM {
             (self.settle * 2).clamp(SETTLE.0, SETTLE.1)
@@ -99,7 +107,8 @@ impl<U: Clone + Eq + Hash + Ord> Gather<U> {
         self.rest_until = Some(now + self.settle.max(took.min(SETTLE.1)));
     }
 
-    /// The user could not be dealt with. Gives how often that was so by now, and the time until it is tried again.
+    /// The user could not be dealt with. Gives how often that was so by now, and the time until it
+    /// is tried again.
     pub fn failed(&mut self, user: &U, now: Instant) -> (u32, Duration) {
         let delay = again(self.failures.entry(user.clone()).or_default(), RETRY);
         self.at(user.clone(), now + delay);
@@ -127,7 +136,9 @@ impl<U: Clone + Eq + Hash + Ord> Gather<U> {
 
 /// Counts one more attempt; the time until the next doubles with each.
 fn again(attempts: &mut u32, (least, most): (Duration, Duration)) -> Duration {
-    let delay = least.saturating_mul(1u32.checked_shl(*attempts).unwrap_or(u32::MAX)).min(most);
+    let delay = least
+        .saturating_mul(1u32.checked_shl(*attempts).unwrap_or(u32::MAX))
+        .min(most);
     *attempts += 1;
     delay
 }
@@ -182,7 +193,10 @@ mod tests {
                 gather.dealt_with(now, 2 * MS);
             }
         }
-        assert!((10..=20).contains(&passes), "200,000 events in 10 s made {passes} passes");
+        assert!(
+            (10..=20).contains(&passes),
+            "200,000 events in 10 s made {passes} passes"
+        );
         for _ in 0..10 {
             now = gather.next().unwrap_or(now) + MS;
             gather.event([1], now, NOW);
@@ -202,7 +216,11 @@ mod tests {
         gather.event([2], now, NOW);
         assert_eq!(gather.take(now), [2], "the other is not taken along");
         gather.event([1], now + 5 * MS, 20 * MS);
-        assert_eq!(gather.next(), Some(now + 20 * MS), "the wait is not prolonged");
+        assert_eq!(
+            gather.next(),
+            Some(now + 20 * MS),
+            "the wait is not prolonged"
+        );
         gather.event([1], now + 6 * MS, NOW);
         assert_eq!(gather.take(now + 6 * MS), [1]);
     }
@@ -210,7 +228,9 @@ mod tests {
     #[test]
     fn failures_are_retried_later_and_later_and_a_change_does_not_wait_for_that() {
         let (mut gather, now) = start();
-        let delays: Vec<_> = (0..40).map(|_| gather.failed(&1, now).1.as_secs()).collect();
+        let delays: Vec<_> = (0..40)
+            .map(|_| gather.failed(&1, now).1.as_secs())
+            .collect();
         assert_eq!(delays[..10], [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]);
         assert_eq!(delays[39], 300);
         gather.event([1], now, NOW);

@@ -33,8 +33,10 @@ pub struct MountIds {
 impl MountIds {
     /// The mounts of the site, as recorded.
     pub fn set(&mut self, site: &SiteName, ids: Vec<u64>) {
-        let key =
-            self.by_site.get_key_value(site).map_or_else(|| Arc::new(site.clone()), |(key, _)| key.clone());
+        let key = self
+            .by_site
+            .get_key_value(site)
+            .map_or_else(|| Arc::new(site.clone()), |(key, _)| key.clone());
         for id in self.by_site.remove(site).unwrap_or_default() {
             if !ids.contains(&id) {
                 self.ours.remove(&id);
@@ -84,7 +86,9 @@ impl MountIds {
         if let Some(site) = self.ours.get(&id) {
             return Affected::Site(SiteName::clone(site));
         }
-        self.others.remove(&id).map_or(Affected::Anybody, Affected::At)
+        self.others
+            .remove(&id)
+            .map_or(Affected::Anybody, Affected::At)
     }
 }
 
@@ -105,7 +109,10 @@ mod tests {
         assert_eq!(ids.detached(2), Affected::Nobody);
         assert_eq!(ids.detached(2), Affected::Anybody, "it was told once");
         ids.set(&site("a"), vec![]);
-        assert_eq!((ids.detached(1), ids.detached(3)), (Affected::Nobody, Affected::Nobody));
+        assert_eq!(
+            (ids.detached(1), ids.detached(3)),
+            (Affected::Nobody, Affected::Nobody)
+        );
         assert!(ids.ours.is_empty() && ids.others.is_empty() && ids.retired.is_empty());
     }
 
@@ -123,9 +130,16 @@ mod tests {
         ids.add_other(7, "/mnt".into());
         assert_eq!(ids.detached(7), Affected::At("/mnt".into()));
         assert_eq!(ids.detached(7), Affected::Anybody);
-        assert_eq!(ids.attached(8, || Some("/srv".into())), Affected::At("/srv".into()));
+        assert_eq!(
+            ids.attached(8, || Some("/srv".into())),
+            Affected::At("/srv".into())
+        );
         assert_eq!(ids.detached(8), Affected::At("/srv".into()));
-        assert_eq!(ids.attached(9, || None), Affected::Nobody, "mounted and unmounted meanwhile");
+        assert_eq!(
+            ids.attached(9, || None),
+            Affected::Nobody,
+            "mounted and unmounted meanwhile"
+        );
         assert_eq!(ids.detached(9), Affected::Nobody);
         ids.add_other(10, "/x".into());
         ids.lost();

@@ -66,7 +66,11 @@ impl Index {
         for (user, lookups) in all {
             let mut sets: Vec<u32> = lookups
                 .iter()
-                .map(|set| *known.entry(Arc::as_ptr(set)).or_insert_with(|| self.intern(set)))
+                .map(|set| {
+                    *known
+                        .entry(Arc::as_ptr(set))
+                        .or_insert_with(|| self.intern(set))
+                })
                 .collect();
             sets.sort_unstable();
             sets.dedup();
@@ -81,50 +85,89 @@ impl Index {
 
     /// Who depends on this event.
     pub fn at(&self, directory: &Path, name: &OsStr, event: Event) -> BTreeSet<User> {
-        let Some(directory) = self.directories.get(directory) else { return BTreeSet::new() };
+        let Some(directory) = self.directories.get(directory) else {
+            return BTreeSet::new();
+        };
         let named = directory.names.get(name).into_iter().flatten();
-        let named =
-            named.filter(|(_, interest)| event == Event::Name || interest.contents).map(|(set, _)| *set);
-        let listed = directory.listed.iter().copied().filter(|_| event == Event::Name);
+        let named = named
+            .filter(|(_, interest)| event == Event::Name || interest.contents)
+            .map(|(set, _)| *set);
+        let listed = directory
+            .listed
+            .iter()
+            .copied()
+            .filter(|_| event == Event::Name);
         self.users_of(named.chain(listed))
     }
 
     /// Who depends on anything in this directory.
     pub fn inside(&self, directory: &Path) -> BTreeSet<User> {
-        self.users_of(self.directories.get(directory).into_iter().flat_map(Directory::sets))
+        self.users_of(
+            self.directories
+                .get(directory)
+                .into_iter()
+                .flat_map(Directory::sets),
+        )
     }
 
     /// Who depends on the path or on anything below it.
     pub fn below(&self, path: &Path) -> BTreeSet<User> {
         let itself = path.parent().zip(path.file_name());
-        let mut users = itself.map(|(parent, name)| self.at(parent, name, Event::Name)).unwrap_or_default();
-        let below = self.directories.range(path.to_owned()..).take_while(|(at, _)| at.starts_with(path));
+        let mut users = itself
+            .map(|(parent, name)| self.at(parent, name, Event::Name))
+            .unwrap_or_default();
+        let below = self
+            .directories
+            .range(path.to_owned()..)
+            .take_while(|(at, _)| at.starts_with(path));
         users.extend(self.users_of(below.flat_map(|(_, directory)| directory.sets())));
         users
     }
 
-    /// Who depends on a mount that forbids something else now than it did; `now` tells it, if the mount is there.
+    /// Who depends on a mount that forbids something else now than it did; `now` tells it, if the
+    /// mount is there.
     pub fn remounted(&self, now: impl Fn(u64) -> Option<Options>) -> BTreeSet<User> {
-        let known = self.mounts.iter().filter_map(|(id, sets)| Some((now(*id)?, sets)));
-        let changed = known.flat_map(|(now, sets)| sets.iter().filter(move |(_, then)| *then != now));
+        let known = self
+            .mounts
+            .iter()
+            .filter_map(|(id, sets)| Some((now(*id)?, sets)));
+        let changed =
+            known.flat_map(|(now, sets)| sets.iter().filter(move |(_, then)| *then != now));
         self.users_of(changed.map(|(set, _)| *set))
     }
 
     /// All directories in which something is of interest; whether contents are.
     pub fn directories(&self) -> impl Iterator<Item = (&Path, bool)> {
-        self.directories.iter().map(|(path, directory)| (path.as_path(), directory.reads()))
+        self.directories
+            .iter()
+            .map(|(path, directory)| (path.as_path(), directory.reads()))
     }
 
-    /// The directories in which something is of interest to one of `users`; whether contents are, to anybody.
-    pub fn directories_of<'u>(&self, users: impl IntoIterator<Item = &'u User>) -> BTreeMap<&Path, bool> {
+    /// The directories in which something is of interest to one of `users`; whether contents are,
+    /// to anybody.
+    pub fn directories_of<'u>(
+        &self,
+        users: impl IntoIterator<Item = &'u User>,
+    ) -> BTreeMap<&Path, bool> {
         let numbers = users.into_iter().filter_map(|user| self.numbers.get(user));
-        let sets: BTreeSet<u32> =
-            numbers.filter_map(|number| self.sets_of.get(number)).flatten().copied().collect();
-        let lookups = sets.iter().filter_map(|set| self.sets.get(set)).flat_map(|set| set.lookups.iter());
-        let places = lookups
-            .flat_map(|(path, interest)| path.parent().into_iter().chain(interest.names.then_some(path)));
+        let sets: BTreeSet<u32> = numbers
+            .filter_map(|number| self.sets_of.get(number))
+            .flatten()
+            .copied()
+            .collect();
+        let lookups = sets
+            .iter()
+            .filter_map(|set| self.sets.get(set))
+            .flat_map(|set| set.lookups.iter());
+        let places = lookups.flat_map(|(path, interest)| {
+            path.parent()
+                .into_iter()
+                .chain(interest.names.then_some(path))
+        });
         let found = places.filter_map(|place| self.directories.get_key_value(place));
-        found.map(|(path, directory)| (path.as_path(), directory.reads())).collect()
+        found
+            .map(|(path, directory)| (path.as_path(), directory.reads()))
+            .collect()
     }
 
     /// Whether anybody depends on anything in this directory.
@@ -135,8 +178,13 @@ impl Index {
     /// The users of these sets.
     fn users_of(&self, sets: impl IntoIterator<Item = u32>) -> BTreeSet<User> {
         let sets: BTreeSet<u32> = sets.into_iter().collect();
-        let users = sets.iter().filter_map(|set| self.sets.get(set)).flat_map(|set| &set.users);
-        users.map(|user| self.names[*user as usize].clone()).collect()
+        let users = sets
+            .iter()
+            .filter_map(|set| self.sets.get(set))
+            .flat_map(|set| &set.users);
+        users
+            .map(|user| self.names[*user as usize].clone())
+            .collect()
     }
 
     fn set(&mut self, user: &User, sets: Vec<u32>) {
@@ -175,14 +223,28 @@ impl Index {
         let number = self.next;
         self.next += 1;
         self.by_contents.insert(lookups.clone(), number);
-        self.sets.insert(number, Set { lookups: lookups.clone(), users: vec![] });
+        self.sets.insert(
+            number,
+            Set {
+                lookups: lookups.clone(),
+                users: vec![],
+            },
+        );
         for (path, interest) in lookups.iter() {
             if let (Some(parent), Some(name)) = (path.parent(), path.file_name()) {
                 let directory = self.directories.entry(parent.to_owned()).or_default();
-                directory.names.entry(name.to_owned()).or_default().push((number, interest));
+                directory
+                    .names
+                    .entry(name.to_owned())
+                    .or_default()
+                    .push((number, interest));
             }
             if interest.names {
-                self.directories.entry(path.to_owned()).or_default().listed.push(number);
+                self.directories
+                    .entry(path.to_owned())
+                    .or_default()
+                    .listed
+                    .push(number);
             }
         }
         for (id, options) in lookups.mounts() {
@@ -193,19 +255,25 @@ impl Index {
 
     /// One user less; a set without users goes.
     fn release(&mut self, number: u32, user: u32) {
-        let Some(set) = self.sets.get_mut(&number) else { return };
+        let Some(set) = self.sets.get_mut(&number) else {
+            return;
+        };
         set.users.retain(|other| *other != user);
         if !set.users.is_empty() {
             return;
         }
-        let Some(set) = self.sets.remove(&number) else { return };
+        let Some(set) = self.sets.remove(&number) else {
+            return;
+        };
         self.by_contents.remove(&set.lookups);
         for (path, interest) in set.lookups.iter() {
             if let (Some(parent), Some(name)) = (path.parent(), path.file_name()) {
                 self.forget(parent, |directory| directory.forget_name(name, number));
             }
             if interest.names {
-                self.forget(path, |directory| directory.listed.retain(|set| *set != number));
+                self.forget(path, |directory| {
+                    directory.listed.retain(|set| *set != number)
+                });
             }
         }
         self.mounts.retain(|_, sets| {
@@ -215,7 +283,9 @@ impl Index {
     }
 
     fn forget(&mut self, at: &Path, change: impl FnOnce(&mut Directory)) {
-        let Some(directory) = self.directories.get_mut(at) else { return };
+        let Some(directory) = self.directories.get_mut(at) else {
+            return;
+        };
         change(directory);
         if directory.names.is_empty() && directory.listed.is_empty() {
             self.directories.remove(at);
@@ -225,11 +295,18 @@ impl Index {
 
 impl Directory {
     fn reads(&self) -> bool {
-        self.names.values().flatten().any(|(_, interest)| interest.contents)
+        self.names
+            .values()
+            .flatten()
+            .any(|(_, interest)| interest.contents)
     }
 
     fn sets(&self) -> impl Iterator<Item = u32> {
-        self.names.values().flatten().map(|(set, _)| *set).chain(self.listed.iter().copied())
+        self.names
+            .values()
+            .flatten()
+            .map(|(set, _)| *set)
+            .chain(self.listed.iter().copied())
     }
 
     fn forget_name(&mut self, name: &OsStr, number: u32) {
@@ -260,7 +337,10 @@ mod tests {
 
     fn at(index: &Index, path: &str, event: Event) -> Vec<User> {
         let path = Path::new(path);
-        index.at(path.parent().unwrap(), path.file_name().unwrap(), event).into_iter().collect()
+        index
+            .at(path.parent().unwrap(), path.file_name().unwrap(), event)
+            .into_iter()
+            .collect()
     }
 
     const NAME: Interest = Interest::NAME;
@@ -270,22 +350,41 @@ mod tests {
         let mut index = Index::default();
         let shared = lookups(&[("/etc", NAME), ("/etc/hosts", NAME)]);
         let own = lookups(&[("/etc", NAME), ("/etc/passwd", Interest::CONTENTS)]);
-        index.set_all(&[(site("a"), vec![shared.clone()]), (site("b"), vec![shared, own])]);
-        assert_eq!(at(&index, "/etc/hosts", Event::Name), [site("a"), site("b")]);
+        index.set_all(&[
+            (site("a"), vec![shared.clone()]),
+            (site("b"), vec![shared, own]),
+        ]);
+        assert_eq!(
+            at(&index, "/etc/hosts", Event::Name),
+            [site("a"), site("b")]
+        );
         assert_eq!(at(&index, "/etc/passwd", Event::Name), [site("b")]);
         assert_eq!(at(&index, "/etc/passwd", Event::Contents), [site("b")]);
-        assert_eq!(at(&index, "/etc/hosts", Event::Contents), [], "the jail sees what is written in place");
+        assert_eq!(
+            at(&index, "/etc/hosts", Event::Contents),
+            [],
+            "the jail sees what is written in place"
+        );
         assert_eq!(at(&index, "/etc/hosts.new", Event::Name), []);
         assert_eq!(at(&index, "/usr/hosts", Event::Name), []);
         let directories: Vec<_> = index.directories().collect();
-        assert_eq!(directories, [(Path::new("/"), false), (Path::new("/etc"), true)]);
+        assert_eq!(
+            directories,
+            [(Path::new("/"), false), (Path::new("/etc"), true)]
+        );
     }
 
     #[test]
     fn any_new_name_in_a_listed_directory_counts_and_no_write_does() {
         let mut index = Index::default();
-        index.set_all(&[(site("a"), vec![lookups(&[("/etc/ssl/certs", Interest::NAMES)])])]);
-        assert_eq!(at(&index, "/etc/ssl/certs/new.pem", Event::Name), [site("a")]);
+        index.set_all(&[(
+            site("a"),
+            vec![lookups(&[("/etc/ssl/certs", Interest::NAMES)])],
+        )]);
+        assert_eq!(
+            at(&index, "/etc/ssl/certs/new.pem", Event::Name),
+            [site("a")]
+        );
         assert_eq!(at(&index, "/etc/ssl/certs/new.pem", Event::Contents), []);
         assert_eq!(at(&index, "/etc/ssl/certs", Event::Name), [site("a")]);
     }
@@ -294,8 +393,18 @@ mod tests {
     fn a_mount_concerns_what_is_at_it_and_below_it() {
         let mut index = Index::default();
         index.set_all(&[
-            (site("a"), vec![lookups(&[("/srv", NAME), ("/srv/data", NAME), ("/srv/data/x", NAME)])]),
-            (site("b"), vec![lookups(&[("/srv", NAME), ("/srv/data.b", NAME)])]),
+            (
+                site("a"),
+                vec![lookups(&[
+                    ("/srv", NAME),
+                    ("/srv/data", NAME),
+                    ("/srv/data/x", NAME),
+                ])],
+            ),
+            (
+                site("b"),
+                vec![lookups(&[("/srv", NAME), ("/srv/data.b", NAME)])],
+            ),
         ]);
         let below = |path: &str| index.below(Path::new(path)).into_iter().collect::<Vec<_>>();
         assert_eq!(below("/srv/data"), [site("a")]);
@@ -303,7 +412,13 @@ mod tests {
         assert_eq!(below("/srv"), [site("a"), site("b")]);
         assert_eq!(below("/"), [site("a"), site("b")]);
         assert_eq!(below("/mnt"), []);
-        assert_eq!(index.inside(Path::new("/srv/data")).into_iter().collect::<Vec<_>>(), [site("a")]);
+        assert_eq!(
+            index
+                .inside(Path::new("/srv/data"))
+                .into_iter()
+                .collect::<Vec<_>>(),
+            [site("a")]
+        );
     }
 
     #[test]
@@ -314,10 +429,21 @@ mod tests {
             vec![Arc::new(lookups)]
         };
         let mut index = Index::default();
-        index.set_all(&[(site("a"), on(1, Options::OPEN)), (site("b"), on(2, Options::OPEN))]);
-        let due = |index: &Index, now: fn(u64) -> Option<Options>| Vec::from_iter(index.remounted(now));
+        index.set_all(&[
+            (site("a"), on(1, Options::OPEN)),
+            (site("b"), on(2, Options::OPEN)),
+        ]);
+        let due =
+            |index: &Index, now: fn(u64) -> Option<Options>| Vec::from_iter(index.remounted(now));
         assert_eq!(due(&index, |_| Some(Options::OPEN)), []);
-        assert_eq!(due(&index, |id| Some(if id == 2 { Options::CODE } else { Options::OPEN })), [site("b")]);
+        assert_eq!(
+            due(&index, |id| Some(if id == 2 {
+                Options::CODE
+            } else {
+                Options::OPEN
+            })),
+            [site("b")]
+        );
         assert_eq!(due(&index, |_| None), [], "an unmount is told otherwise");
         index.set_all(&[(site("b"), on(1, Options::CODE))]);
         assert_eq!(due(&index, |_| Some(Options::CODE)), [site("a")]);
@@ -328,10 +454,20 @@ mod tests {
         let mut index = Index::default();
         let one = || lookups(&[("/etc/hosts", NAME), ("/run", Interest::NAMES)]);
         index.set_all(&[(site("a"), vec![one()]), (site("b"), vec![one()])]);
-        assert_eq!(index.sets.len(), 1, "equal lookups of two passes are one set");
+        assert_eq!(
+            index.sets.len(),
+            1,
+            "equal lookups of two passes are one set"
+        );
         index.set_all(&[(site("a"), vec![lookups(&[("/etc/group", NAME)])])]);
         assert_eq!(at(&index, "/etc/hosts", Event::Name), [site("b")]);
-        assert_eq!(index.directories_of([&site("a")]).into_keys().collect::<Vec<_>>(), [Path::new("/etc")]);
+        assert_eq!(
+            index
+                .directories_of([&site("a")])
+                .into_keys()
+                .collect::<Vec<_>>(),
+            [Path::new("/etc")]
+        );
         index.remove(&site("b"));
         assert!(!index.has(Path::new("/run")));
         index.remove(&site("a"));

@@ -1,8 +1,9 @@
 //! What the sites depend on, and what the kernel says happened → which sites need a pass, and when.
 //!
-//! In: the [`Lookups`](crate::resolve::Lookups) of every site that is up, the ids of its mounts; events of
-//! inotify(7) and of the mount table. Out: who is due. It reads events and sets watches; it resolves, mounts and
-//! writes nothing, and does not know what a pass is. `index`, `gather` and `ids` are pure: time comes in as a value.
+//! In: the [`Lookups`](crate::resolve::Lookups) of every site that is up, the ids of its mounts;
+//! events of inotify(7) and of the mount table. Out: who is due. It reads events and sets watches;
+//! it resolves, mounts and writes nothing, and does not know what a pass is. `index`, `gather` and
+//! `ids` are pure: time comes in as a value.
 
 mod directories;
 mod files;

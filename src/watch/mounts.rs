@@ -36,8 +36,10 @@ impl MountSource {
             Some("poll") => None,
             None | Some("" | "fanotify") => sys::watch_mounts().ok(),
             Some(other) => {
-                return Err(Error::usage(format!("MOUNTJAIL_MOUNT_EVENTS={other} is not known"))
-                    .hint("it can be `fanotify` or `poll`"));
+                return Err(
+                    Error::usage(format!("MOUNTJAIL_MOUNT_EVENTS={other} is not known"))
+                        .hint("it can be `fanotify` or `poll`"),
+                );
             }
         };
         let cannot = |error: io::Error| {
@@ -45,12 +47,19 @@ impl MountSource {
                 .because(&error)
                 .hint("is /proc mounted?")
         };
-        Ok(Self { table: File::open(TABLE).map_err(cannot)?, group })
+        Ok(Self {
+            table: File::open(TABLE).map_err(cannot)?,
+            group,
+        })
     }
 
     /// `fanotify` or `poll`.
     pub fn name(&self) -> &'static str {
-        if self.tells_each() { "fanotify" } else { "poll" }
+        if self.tells_each() {
+            "fanotify"
+        } else {
+            "poll"
+        }
     }
 
     /// Whether each mount that comes or goes is told.
@@ -61,13 +70,18 @@ impl MountSource {
     /// What poll(2) has to wait for. That the table changed it tells once: `proc_pid_mountinfo(5)`.
     pub(super) fn poll_fds(&self) -> Vec<PollFd<'_>> {
         let table = PollFd::new(self.table.as_fd(), PollFlags::POLLPRI);
-        let group = self.group.iter().map(|group| PollFd::new(group.as_fd(), PollFlags::POLLIN));
+        let group = self
+            .group
+            .iter()
+            .map(|group| PollFd::new(group.as_fd(), PollFlags::POLLIN));
         [table].into_iter().chain(group).collect()
     }
 
     /// The events that wait; none where no mount is told.
     pub(super) fn read(&self) -> io::Result<Vec<MountEvent>> {
-        self.group.as_ref().map_or(Ok(vec![]), sys::read_mount_events)
+        self.group
+            .as_ref()
+            .map_or(Ok(vec![]), sys::read_mount_events)
     }
 }
 
@@ -75,6 +89,9 @@ impl MountsChanged {
     /// What was found of [`MountSource::poll_fds`].
     pub(super) fn of(fds: &[PollFd<'_>]) -> Self {
         let is_set = |fd: Option<&PollFd<'_>>| fd.is_some_and(|fd| fd.any().unwrap_or(true));
-        Self { table: is_set(fds.first()), events: is_set(fds.get(1)) }
+        Self {
+            table: is_set(fds.first()),
+            events: is_set(fds.get(1)),
+        }
     }
 }

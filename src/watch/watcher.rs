@@ -25,13 +25,12 @@ use crate::{Error, Result};
 /// How long a change that looks half done may take to be whole.
 const PATIENCE: Duration = Duration::from_millis(20);
 
-/// A directory that went during a pass is told of by the one above; if not, it is looked for after this time.
+/// A directory that went during a pass is told of by the one above; if not, it is looked for after
+/// this time.
 const GONE: Duration = Duration::from_secs(1);
 
-const LOST_FILES: &str =
-    "changes of files came faster than they could be read, and some were lost: all sites are looked at";
-const LOST_MOUNTS: &str =
-    "mounts came and went faster than they could be read, and some were lost: all sites are looked at";
+const LOST_FILES: &str = "changes of files came faster than they could be read, and some were lost: all sites are looked at";
+const LOST_MOUNTS: &str = "mounts came and went faster than they could be read, and some were lost: all sites are looked at";
 
 /// Waits for changes and tells who is due.
 pub struct Watcher {
@@ -86,15 +85,20 @@ impl Watcher {
         self.directories.blindness()
     }
 
-    /// Waits until something happens, `wake` can be read, somebody is due, or it is `until`. Returns what of the mount
-    /// table is new.
+    /// Waits until something happens, `wake` can be read, somebody is due, or it is `until`.
+    /// Returns what of the mount table is new.
     pub fn wait(&self, wake: BorrowedFd<'_>, until: Option<Instant>) -> io::Result<MountsChanged> {
         let mut fds = self.mounts.poll_fds();
         let mounts = fds.len();
         fds.push(PollFd::new(wake, PollFlags::POLLIN));
-        fds.extend(self.directories.fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        fds.extend(
+            self.directories
+                .fd()
+                .map(|fd| PollFd::new(fd, PollFlags::POLLIN)),
+        );
         let until = [until, self.next()].into_iter().flatten().min();
-        let timeout = until.map(|until| TimeSpec::from(until.saturating_duration_since(Instant::now())));
+        let timeout =
+            until.map(|until| TimeSpec::from(until.saturating_duration_since(Instant::now())));
         match ppoll(&mut fds, timeout, None) {
             Ok(_) => Ok(MountsChanged::of(&fds[..mounts])),
             Err(Errno::EINTR) => Ok(MountsChanged::default()),
@@ -104,13 +108,16 @@ impl Watcher {
 
     /// When somebody will be due.
     fn next(&self) -> Option<Instant> {
-        [self.gather.next(), self.directories.poll_at].into_iter().flatten().min()
+        [self.gather.next(), self.directories.poll_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Takes in what happened. Returns what an administrator should know of it: sentences.
     ///
-    /// `undone`: sites in whose roots mounts came and went just now because a pass failed and was undone. That is no
-    /// reason to try again at once.
+    /// `undone`: sites in whose roots mounts came and went just now because a pass failed and was
+    /// undone. That is no reason to try again at once.
     pub fn collect(
         &mut self,
         mounts: MountsChanged,
@@ -124,12 +131,15 @@ impl Watcher {
         }
         let failed = |what: &str| format!("cannot read the events of {what}");
         let changes = self.directories.read();
-        for change in changes.map_err(|error| Error::failed(failed("inotify")).because(&error.into()))? {
+        for change in
+            changes.map_err(|error| Error::failed(failed("inotify")).because(&error.into()))?
+        {
             self.change(change, now, &mut notes);
         }
         if mounts.events || self.swallows(undone) {
             let events = self.mounts.read();
-            let events = events.map_err(|error| Error::failed(failed("the mount table")).because(&error))?;
+            let events =
+                events.map_err(|error| Error::failed(failed("the mount table")).because(&error))?;
             self.mount_events(&events, undone, now, &mut notes)?;
         }
         if mounts.table {
@@ -151,18 +161,23 @@ impl Watcher {
 
     /// Configuration and sites are due.
     fn everything(&mut self, now: Instant) {
-        self.gather.event([User::Presets, User::Sites], now, Duration::ZERO);
+        self.gather
+            .event([User::Presets, User::Sites], now, Duration::ZERO);
     }
 
-    /// Whether events of the mount table are to be read because of what was undone. That the table changed is told
-    /// once, so asking is enough to be told no more.
+    /// Whether events of the mount table are to be read because of what was undone. That the table
+    /// changed is told once, so asking is enough to be told no more.
     fn swallows(&self, undone: &BTreeSet<SiteName>) -> bool {
         if undone.is_empty() {
             return false;
         }
         if !self.mounts.tells_each() {
             // At worst it is told once more.
-            let _ = ppoll(&mut self.mounts.poll_fds(), Some(TimeSpec::from(Duration::ZERO)), None);
+            let _ = ppoll(
+                &mut self.mounts.poll_fds(),
+                Some(TimeSpec::from(Duration::ZERO)),
+                None,
+            );
         }
         self.mounts.tells_each()
     }
@@ -170,19 +185,31 @@ impl Watcher {
     /// Where mounts are told one by one, only other attributes of one are not.
     fn table_changed(&mut self, now: Instant) {
         if self.mounts.tells_each() {
-            let forbids =
-                |id| Some(Options::OPEN.within(Options::of_attributes(sys::stat_mount(id).ok()?.attributes)));
-            self.gather.event(self.index.remounted(forbids), now, Duration::ZERO);
+            let forbids = |id| {
+                Some(
+                    Options::OPEN
+                        .within(Options::of_attributes(sys::stat_mount(id).ok()?.attributes)),
+                )
+            };
+            self.gather
+                .event(self.index.remounted(forbids), now, Duration::ZERO);
         } else {
             self.everybody(now);
         }
     }
 
-    /// Takes in what a pass found out. Who depends on a directory that is watched only from now on is due once more:
-    /// what happened before was not seen.
+    /// Takes in what a pass found out. Who depends on a directory that is watched only from now on
+    /// is due once more: what happened before was not seen.
     pub fn learn(&mut self, all: Vec<Learned>, now: Instant) {
         let mut lookups = vec![];
-        for Learned { user, lookups: set, root, ids, record } in all {
+        for Learned {
+            user,
+            lookups: set,
+            root,
+            ids,
+            record,
+        } in all
+        {
             if let User::Site(site) = &user {
                 self.learn_site(site, root, ids, record, !set.is_empty());
             }
@@ -191,8 +218,14 @@ impl Watcher {
         let users: Vec<User> = lookups.iter().map(|(user, _)| user.clone()).collect();
         self.index.set_all(&lookups);
         let unseen = self.directories.watch(&self.run, &self.index, &users, now);
-        unseen.before.into_iter().for_each(|user| self.gather.at(user, now));
-        unseen.gone.into_iter().for_each(|user| self.gather.at(user, now + GONE));
+        unseen
+            .before
+            .into_iter()
+            .for_each(|user| self.gather.at(user, now));
+        unseen
+            .gone
+            .into_iter()
+            .for_each(|user| self.gather.at(user, now + GONE));
     }
 
     fn learn_site(
@@ -208,14 +241,20 @@ impl Watcher {
         }
         self.ids.set(site, ids);
         if up {
-            self.roots.extend(root.clone().map(|root| (root, site.clone())));
+            self.roots
+                .extend(root.clone().map(|root| (root, site.clone())));
             self.sites.insert(site.clone(), Site { root, record });
         }
     }
 
     fn change(&mut self, change: Change, now: Instant, notes: &mut Vec<&'static str>) {
         match change {
-            Change::Name { directory, name, event, half_done } => {
+            Change::Name {
+                directory,
+                name,
+                event,
+                half_done,
+            } => {
                 let patience = if half_done { PATIENCE } else { Duration::ZERO };
                 if directory == self.run {
                     self.record_changed(Path::new(&name), now);
@@ -242,10 +281,19 @@ impl Watcher {
         if name.extension().is_none_or(|extension| extension != "json") {
             return;
         }
-        let stem = name.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        let Ok(site) = SiteName::new(&stem) else { return };
+        let stem = name
+            .file_stem()
+            .map(|stem| stem.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let Ok(site) = SiteName::new(&stem) else {
+            return;
+        };
         let found = RecordId::of(&self.run.join(name));
-        if self.sites.get(&site).is_none_or(|known| known.record != found) {
+        if self
+            .sites
+            .get(&site)
+            .is_none_or(|known| known.record != found)
+        {
             self.gather.event([User::Site(site)], now, Duration::ZERO);
         }
     }
@@ -259,7 +307,9 @@ impl Watcher {
     ) -> Result<()> {
         for event in events {
             let affected = match event {
-                MountEvent::Attached(id) => self.ids.attached(*id, || Some(sys::stat_mount(*id).ok()?.point)),
+                MountEvent::Attached(id) => self
+                    .ids
+                    .attached(*id, || Some(sys::stat_mount(*id).ok()?.point)),
                 MountEvent::Detached(id) => self.ids.detached(*id),
                 MountEvent::Overflow => {
                     notes.push(LOST_MOUNTS);
@@ -285,7 +335,9 @@ impl Watcher {
 
     /// Whose root is above the mount point, or who depends on what is below it.
     fn users_at(&self, point: &Path) -> BTreeSet<User> {
-        let above = point.ancestors().filter_map(|above| self.roots.get(&HostPath::new(above).ok()?));
+        let above = point
+            .ancestors()
+            .filter_map(|above| self.roots.get(&HostPath::new(above).ok()?));
         let mut users: BTreeSet<User> = above.cloned().map(User::Site).collect();
         users.extend(self.index.below(point));
         users
@@ -296,8 +348,9 @@ impl Watcher {
         if !self.mounts.tells_each() {
             return Ok(());
         }
-        let cannot =
-            |error: io::Error| Error::failed("cannot list the mounts of this namespace").because(&error);
+        let cannot = |error: io::Error| {
+            Error::failed("cannot list the mounts of this namespace").because(&error)
+        };
         for id in sys::list_mounts().map_err(cannot)? {
             if let Ok(mount) = sys::stat_mount(id) {
                 self.ids.add_other(id, mount.point);

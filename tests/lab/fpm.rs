@@ -27,8 +27,12 @@ impl Fpm {
             root = root.display()
         );
         let file = sandbox.file("fpm.conf", configuration);
-        let server =
-            Server::start(Command::new(program()).arg("--nodaemonize").arg("--fpm-config").arg(file));
+        let server = Server::start(
+            Command::new(program())
+                .arg("--nodaemonize")
+                .arg("--fpm-config")
+                .arg(file),
+        );
         wait_until("PHP-FPM listens", || UnixStream::connect(&socket).is_ok());
         Self { socket, server }
     }
@@ -55,7 +59,10 @@ impl Fpm {
                 .env("REQUEST_METHOD", "GET"),
         );
         fs::remove_file(script).unwrap();
-        let body = ran.stdout.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+        let body = ran
+            .stdout
+            .split_once("\r\n\r\n")
+            .map(|(_, body)| body.to_owned());
         body.unwrap_or_else(|| panic!("no answer from PHP-FPM\n{ran}"))
     }
 }
@@ -71,7 +78,12 @@ impl Drop for Fpm {
 
 /// `/usr/sbin/php-fpm8.2`, or whichever version is installed.
 fn program() -> PathBuf {
-    let mut found: Vec<_> = glob::glob("/usr/sbin/php-fpm*").unwrap().map(Result::unwrap).collect();
+    let mut found: Vec<_> = glob::glob("/usr/sbin/php-fpm*")
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
     found.sort();
-    found.pop().expect("php-fpm is installed: tests/install-dependencies")
+    found
+        .pop()
+        .expect("php-fpm is installed: tests/install-dependencies")
 }

@@ -1,4 +1,5 @@
-//! Real servers on a host that the test may change: overlays on `/etc` and friends in its own namespaces.
+//! Real servers on a host that the test may change: overlays on `/etc` and friends in its own
+//! namespaces.
 
 // Each test binary uses a part of this module.
 #![allow(dead_code, unused_imports)]
@@ -17,7 +18,8 @@ pub use servers::{MYSQL, REDIS, Server, dns, mysql, mysql_numbered, redis, tls};
 
 use crate::support::{Ran, Sandbox};
 
-/// The address of the name server, as systemd-resolved's: not the one that a resolver without configuration asks.
+/// The address of the name server, as systemd-resolved's: not the one that a resolver without
+/// configuration asks.
 pub const DNS: &str = "127.0.0.53";
 
 /// A name that only that server knows.
@@ -26,8 +28,8 @@ pub const NAME: &str = "tls.lab.test";
 /// The port of the TLS server.
 pub const PORT: u16 = 4433;
 
-/// Makes this process's host a laboratory: changeable, with a loopback device, a `resolv.conf` that is a link
-/// into `/run`, and an authority that `update-ca-certificates` has added.
+/// Makes this process's host a laboratory: changeable, with a loopback device, a `resolv.conf` that
+/// is a link into `/run`, and an authority that `update-ca-certificates` has added.
 pub fn prepare(sandbox: &Sandbox) {
     Ran::of(Command::new("ip").args(["link", "set", "lo", "up"])).exits(0);
     for path in ["/etc", "/usr/local/share", "/usr/share/ca-certificates"] {
@@ -41,9 +43,19 @@ pub fn prepare(sandbox: &Sandbox) {
     )
     .unwrap();
     // The file may be a mount of its own, as container tools make it.
-    while Command::new("umount").arg("/etc/resolv.conf").output().unwrap().status.success() {}
+    while Command::new("umount")
+        .arg("/etc/resolv.conf")
+        .output()
+        .unwrap()
+        .status
+        .success()
+    {}
     fs::remove_file("/etc/resolv.conf").unwrap();
-    symlink("../run/systemd/resolve/stub-resolv.conf", "/etc/resolv.conf").unwrap();
+    symlink(
+        "../run/systemd/resolve/stub-resolv.conf",
+        "/etc/resolv.conf",
+    )
+    .unwrap();
     add_authority(sandbox);
 }
 
@@ -52,14 +64,26 @@ pub fn overlay(sandbox: &Sandbox, path: &Path) {
     let name = path.to_string_lossy().replace('/', "-");
     let upper = sandbox.directory(format!("overlay/upper{name}"));
     let work = sandbox.directory(format!("overlay/work{name}"));
-    let options =
-        format!("lowerdir={},upperdir={},workdir={}", path.display(), upper.display(), work.display());
-    Ran::of(Command::new("mount").args(["-t", "overlay", "-o", &options, "lab"]).arg(path)).exits(0);
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        path.display(),
+        upper.display(),
+        work.display()
+    );
+    Ran::of(
+        Command::new("mount")
+            .args(["-t", "overlay", "-o", &options, "lab"])
+            .arg(path),
+    )
+    .exits(0);
 }
 
 /// The key and the certificate of the TLS server.
 pub fn certificate(sandbox: &Sandbox) -> (PathBuf, PathBuf) {
-    (sandbox.path("pki/server.key"), sandbox.path("pki/server.crt"))
+    (
+        sandbox.path("pki/server.key"),
+        sandbox.path("pki/server.crt"),
+    )
 }
 
 fn add_authority(sandbox: &Sandbox) {
@@ -114,7 +138,11 @@ fn add_authority(sandbox: &Sandbox) {
         "names",
     ]);
     fs::create_dir_all("/usr/local/share/ca-certificates").unwrap();
-    fs::copy(pki.join("ca.crt"), "/usr/local/share/ca-certificates/lab.crt").unwrap();
+    fs::copy(
+        pki.join("ca.crt"),
+        "/usr/local/share/ca-certificates/lab.crt",
+    )
+    .unwrap();
     Ran::of(&mut Command::new("update-ca-certificates")).exits(0);
 }
 
@@ -122,7 +150,10 @@ fn add_authority(sandbox: &Sandbox) {
 pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(30), "waited in vain: {what}");
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "waited in vain: {what}"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -29,7 +29,9 @@ impl std::fmt::Display for Ended {
         writeln!(f, "{}, exit code {:?}", self.line, self.code)?;
         for (name, text) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
             writeln!(f, "  {name}:")?;
-            text.lines().take(60).try_for_each(|line| writeln!(f, "    {line}"))?;
+            text.lines()
+                .take(60)
+                .try_for_each(|line| writeln!(f, "    {line}"))?;
         }
         Ok(())
     }
@@ -51,13 +53,30 @@ impl Running {
         let nth = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let output = world.sandbox.directory(format!("output/{nth}"));
         let mut command: Command = world.sandbox.command();
-        command.args(arguments).current_dir(world.sandbox.path("host/vault"));
-        command.stdout(file(&output, "out")).stderr(file(&output, "err")).stdin(Stdio::null());
+        command
+            .args(arguments)
+            .current_dir(world.sandbox.path("host/vault"));
+        command
+            .stdout(file(&output, "out"))
+            .stderr(file(&output, "err"))
+            .stdin(Stdio::null());
         let child = command.spawn().unwrap();
-        let command = arguments.iter().find(|argument| !argument.starts_with('-')).unwrap();
-        let hostile = world.owners.iter().any(|owner| arguments.contains(&owner.name));
+        let command = arguments
+            .iter()
+            .find(|argument| !argument.starts_with('-'))
+            .unwrap();
+        let hostile = world
+            .owners
+            .iter()
+            .any(|owner| arguments.contains(&owner.name));
         let kind = format!("{command}{}", if hostile { " of theirs" } else { "" });
-        Self { child, line: format!("mountjail {}", arguments.join(" ")), output, kind, signalled: false }
+        Self {
+            child,
+            line: format!("mountjail {}", arguments.join(" ")),
+            output,
+            kind,
+            signalled: false,
+        }
     }
 
     pub fn signal(&mut self, signal: Signal) {
@@ -81,7 +100,9 @@ impl Running {
         while self.runs() {
             if start.elapsed() > LIMIT {
                 let pid = self.child.id();
-                let of = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+                let of = |name: &str| {
+                    fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default()
+                };
                 let where_it_is = [of("stack"), of("wchan"), of("syscall")].join("\n");
                 journal.finds(
                     &format!("b: `{}` does not end", self.kind),
@@ -96,17 +117,28 @@ impl Running {
         let code = self.child.wait().unwrap().code();
         let (stdout, stderr) = (read(&self.output, "out"), read(&self.output, "err"));
         let _ = fs::remove_dir_all(&self.output); // its own
-        let ended = Ended { line: self.line, code, stdout, stderr };
+        let ended = Ended {
+            line: self.line,
+            code,
+            stdout,
+            stderr,
+        };
         let last = ended.stderr.lines().next().unwrap_or_default();
         let last: String = last.chars().take(300).collect();
-        journal.did("root", &self.kind, &format!("{}: {code:?} {last}", ended.line), code == Some(0));
+        journal.did(
+            "root",
+            &self.kind,
+            &format!("{}: {code:?} {last}", ended.line),
+            code == Some(0),
+        );
         ended.is_civil(self.signalled, journal);
         Some(ended)
     }
 }
 
 impl Ended {
-    /// Exit codes are those that are documented, and a panic or an error of the program's own is never shown.
+    /// Exit codes are those that are documented, and a panic or an error of the program's own is
+    /// never shown.
     fn is_civil(&self, signalled: bool, journal: &Journal) {
         let changes = ["up", "down"].contains(&command(&self.line));
         let fine = match self.code {
@@ -124,7 +156,10 @@ impl Ended {
             }
         }
         if text.contains("Invalid argument") {
-            journal.finds("e: the kernel was asked what makes no sense", &self.to_string());
+            journal.finds(
+                "e: the kernel was asked what makes no sense",
+                &self.to_string(),
+            );
         }
         if matches!(self.code, Some(1 | 2)) && !self.stderr.contains("error") {
             journal.finds("e: it failed without a word", &self.to_string());
@@ -134,11 +169,15 @@ impl Ended {
         }
     }
 
-    /// Whether the host replaced a source of this site in the midst of it, as the site's error says, and once more when it was
-    /// tried again: nobody's fault. `replaced`: how often the host replaced anything meanwhile.
+    /// Whether the host replaced a source of this site in the midst of it, as the site's error
+    /// says, and once more when it was tried again: nobody's fault. `replaced`: how often the host
+    /// replaced anything meanwhile.
     pub fn is_overtaken(&self, site: &str, replaced: usize) -> bool {
         let failed = self.stderr.contains(&format!("error: {site}: "));
-        let said = ["was replaced while it was being mounted", "removed or replaced meanwhile"];
+        let said = [
+            "was replaced while it was being mounted",
+            "removed or replaced meanwhile",
+        ];
         replaced > 1 && failed && said.iter().any(|said| self.stderr.contains(said))
     }
 
@@ -164,14 +203,22 @@ pub fn run_and_signal(
     std::thread::sleep(after);
     if running.runs() {
         running.signal(signal);
-        journal.did("root", signal.as_str(), &format!("{signal} to {}", running.line), true);
+        journal.did(
+            "root",
+            signal.as_str(),
+            &format!("{signal} to {}", running.line),
+            true,
+        );
     }
     running.ends(journal)
 }
 
 /// Which of mountjail's commands it is.
 fn command(line: &str) -> &str {
-    line.split(' ').skip(1).find(|word| !word.starts_with('-')).unwrap_or_default()
+    line.split(' ')
+        .skip(1)
+        .find(|word| !word.starts_with('-'))
+        .unwrap_or_default()
 }
 
 fn file(directory: &Path, name: &str) -> Stdio {

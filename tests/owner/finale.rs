@@ -1,4 +1,5 @@
-//! The end: the owners are gone, and every site goes down, comes up once more as in the beginning, and goes down.
+//! The end: the owners are gone, and every site goes down, comes up once more as in the beginning,
+//! and goes down.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,25 +22,40 @@ pub fn all_goes_down(riot: &Riot<'_>) {
     let finds = |kind: &str, ended: &Ended, what: &dyn std::fmt::Debug| {
         journal.finds(kind, &format!("{ended}\n{what:#?}"));
     };
-    let made: Vec<_> = world.owners.iter().map(|owner| made(world, owner)).collect();
-    let Some(down) = run(&["down", "--all", "--lazy"]) else { return };
+    let made: Vec<_> = world
+        .owners
+        .iter()
+        .map(|owner| made(world, owner))
+        .collect();
+    let Some(down) = run(&["down", "--all", "--lazy"]) else {
+        return;
+    };
     for owner in &world.owners {
         let ours = owner.sites_mounts();
         let owners_own = owner.mounts().into_iter().filter(is_owners).count();
         if !ours.is_empty() && (down.is_ok() || !down.stderr.contains(owner.name)) {
             finds("c: `down` leaves mounts without a word", &down, &ours);
         } else if !ours.is_empty() && owners_own == 0 {
-            finds("c: `down` leaves mounts, and nothing is in its way", &down, &ours);
+            finds(
+                "c: `down` leaves mounts, and nothing is in its way",
+                &down,
+                &ours,
+            );
         }
     }
     unmount(world, is_owners);
-    let Some(down) = run(&["down", "--all", "--lazy"]) else { return };
+    let Some(down) = run(&["down", "--all", "--lazy"]) else {
+        return;
+    };
     if !down.is_ok() {
         finds("c: `down` fails, and nothing is in its way", &down, &());
     }
     is_bare(riot, &down);
     for (owner, made) in world.owners.iter().zip(&made) {
-        let left: Vec<_> = made.iter().filter(|(path, file)| is_still_as_made(path, **file)).collect();
+        let left: Vec<_> = made
+            .iter()
+            .filter(|(path, file)| is_still_as_made(path, **file))
+            .collect();
         if !left.is_empty() {
             finds("c: placeholders are left", &down, &(owner.name, left));
         }
@@ -62,9 +78,18 @@ pub fn all_goes_down(riot: &Riot<'_>) {
     }
     let bare: Vec<_> = world.owners.iter().map(|owner| tree(&owner.root)).collect();
     for (command, kind) in [
-        (["up", "--all"].as_slice(), "e: `up` of sites that are as in the beginning"),
-        (&["status"], "e: `status` of sites that are as in the beginning"),
-        (&["down", "--all"], "c: `down` of sites that are as in the beginning"),
+        (
+            ["up", "--all"].as_slice(),
+            "e: `up` of sites that are as in the beginning",
+        ),
+        (
+            &["status"],
+            "e: `status` of sites that are as in the beginning",
+        ),
+        (
+            &["down", "--all"],
+            "c: `down` of sites that are as in the beginning",
+        ),
     ] {
         if let Some(ended) = run(command).filter(|ended| !ended.is_ok()) {
             finds(kind, &ended, &());
@@ -74,7 +99,10 @@ pub fn all_goes_down(riot: &Riot<'_>) {
     for (owner, before) in world.owners.iter().zip(bare) {
         let changes = before.changes(&tree(&owner.root));
         if !changes.is_empty() {
-            journal.finds("c: a root is not as before", &format!("{}:\n{changes}", owner.name));
+            journal.finds(
+                "c: a root is not as before",
+                &format!("{}:\n{changes}", owner.name),
+            );
         }
     }
     is_bare(riot, &down);
@@ -91,27 +119,55 @@ fn is_bare(riot: &Riot<'_>, down: &Ended) {
     }
     for (nth, name) in QUIET.iter().enumerate() {
         if let Err(why) = oracle.quiet_is_down(nth) {
-            journal.finds("c: a quiet site is not down", &format!("{name}: {why}\n{down}"));
+            journal.finds(
+                "c: a quiet site is not down",
+                &format!("{name}: {why}\n{down}"),
+            );
         }
     }
     // What was made in a root that is not there stays recorded.
     let is_there = |path: &Path| path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
-    let missing: Vec<_> = world.owners.iter().filter(|owner| !is_there(&owner.root)).collect();
-    let of_missing =
-        |path: &PathBuf| missing.iter().any(|owner| path.file_stem().is_some_and(|stem| stem == owner.name));
-    let records: Vec<_> = oracle.records().into_iter().filter(|path| !of_missing(path)).collect();
+    let missing: Vec<_> = world
+        .owners
+        .iter()
+        .filter(|owner| !is_there(&owner.root))
+        .collect();
+    let of_missing = |path: &PathBuf| {
+        missing
+            .iter()
+            .any(|owner| path.file_stem().is_some_and(|stem| stem == owner.name))
+    };
+    let records: Vec<_> = oracle
+        .records()
+        .into_iter()
+        .filter(|path| !of_missing(path))
+        .collect();
     if down.is_ok() && !records.is_empty() {
         let texts: Vec<_> = records.iter().map(fs::read_to_string).collect();
-        journal.finds("c: records are left", &format!("{down}\n{records:#?}\n{texts:#?}"));
+        journal.finds(
+            "c: records are left",
+            &format!("{down}\n{records:#?}\n{texts:#?}"),
+        );
     }
 }
 
-/// Unmounts these mounts of owners and their sites, as root has to who wants to be rid of them; nobody may act meanwhile.
+/// Unmounts these mounts of owners and their sites, as root has to who wants to be rid of them;
+/// nobody may act meanwhile.
 pub fn unmount(world: &World, which: impl Fn(&Mount) -> bool + Copy) {
-    let left = || world.owners.iter().flat_map(Owner::mounts).filter(which).collect::<Vec<_>>();
+    let left = || {
+        world
+            .owners
+            .iter()
+            .flat_map(Owner::mounts)
+            .filter(which)
+            .collect::<Vec<_>>()
+    };
     for _ in 0..20 {
         for mount in left().iter().rev() {
-            let _ = umount2(&mount.point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW); // another is on top of it
+            let _ = umount2(
+                &mount.point,
+                MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW,
+            ); // another is on top of it
         }
     }
     assert!(left().is_empty(), "the test cannot unmount {:#?}", left());
@@ -119,9 +175,14 @@ pub fn unmount(world: &World, which: impl Fn(&Mount) -> bool + Copy) {
 
 /// What is recorded to stand in the root.
 fn made(world: &World, owner: &Owner) -> Made {
-    let file = world.sandbox.state().join(format!("lib/{}.json", owner.name));
-    let record: serde_json::Value =
-        fs::read(file).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let file = world
+        .sandbox
+        .state()
+        .join(format!("lib/{}.json", owner.name));
+    let record: serde_json::Value = fs::read(file)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default();
     let entries = record["made"].as_array().into_iter().flatten();
     let entry = |made: &serde_json::Value| {
         let path = made["path"].as_str()?.trim_start_matches('/');
@@ -132,13 +193,18 @@ fn made(world: &World, owner: &Owner) -> Made {
 
 /// Whether the file that was made is there, and nobody put anything into it.
 fn is_still_as_made(path: &Path, file: u64) -> bool {
-    let Ok(meta) = path.symlink_metadata() else { return false };
+    let Ok(meta) = path.symlink_metadata() else {
+        return false;
+    };
     let is_empty = match fs::read_dir(path) {
         Ok(mut entries) => entries.next().is_none(),
         Err(_) => meta.len() == 0 || meta.is_symlink(),
     };
-    // By links of the owner's the path may lead to something else; it is the same file only where it was made.
-    let in_place = path.parent().is_some_and(|above| fs::canonicalize(above).is_ok_and(|real| real == above));
+    // By links of the owner's the path may lead to something else; it is the same file only where
+    // it was made.
+    let in_place = path
+        .parent()
+        .is_some_and(|above| fs::canonicalize(above).is_ok_and(|real| real == above));
     in_place && meta.ino() == file && is_empty
 }
 

@@ -28,7 +28,10 @@ struct Inner {
 
 impl Journal {
     pub fn new() -> Self {
-        Self { start: Instant::now(), inner: Arc::default() }
+        Self {
+            start: Instant::now(),
+            inner: Arc::default(),
+        }
     }
 
     fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -42,7 +45,9 @@ impl Journal {
         if inner.last.len() == KEPT {
             inner.last.pop_front();
         }
-        inner.last.push_back(format!("{time:>7} ms  {who:<6} {text}"));
+        inner
+            .last
+            .push_back(format!("{time:>7} ms  {who:<6} {text}"));
         let count = inner.counts.entry(kind.to_owned()).or_default();
         count.0 += u64::from(worked);
         count.1 += 1;
@@ -78,13 +83,19 @@ impl Journal {
     /// How often each thing was done, and how often it worked.
     pub fn summary(&self) -> String {
         let inner = self.inner();
-        let counts = inner.counts.iter().map(|(kind, (worked, all))| format!("{kind} {worked}/{all}"));
+        let counts = inner
+            .counts
+            .iter()
+            .map(|(kind, (worked, all))| format!("{kind} {worked}/{all}"));
         counts.collect::<Vec<_>>().join(", ")
     }
 
     /// How often something of this kind worked.
     pub fn worked(&self, kind: &str) -> u64 {
-        self.inner().counts.get(kind).map_or(0, |(worked, _)| *worked)
+        self.inner()
+            .counts
+            .get(kind)
+            .map_or(0, |(worked, _)| *worked)
     }
 
     /// All that was found; empty if nothing.

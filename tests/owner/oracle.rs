@@ -46,10 +46,19 @@ impl<'w> Oracle<'w> {
         Self {
             world,
             journal: journal.clone(),
-            trees: STILL.map(path).map(|path| (path.clone(), tree(&path))).into(),
-            listings: LISTED.map(path).map(|path| (path.clone(), listing(world, &path))).into(),
+            trees: STILL
+                .map(path)
+                .map(|path| (path.clone(), tree(&path)))
+                .into(),
+            listings: LISTED
+                .map(path)
+                .map(|path| (path.clone(), listing(world, &path)))
+                .into(),
             outside: outside(world),
-            bare: QUIET.iter().map(|name| tree(&world.sandbox.root(name))).collect(),
+            bare: QUIET
+                .iter()
+                .map(|name| tree(&world.sandbox.root(name)))
+                .collect(),
         }
     }
 
@@ -58,31 +67,40 @@ impl<'w> Oracle<'w> {
         for (path, before) in &self.trees {
             let changes = before.changes(&tree(path));
             if !changes.is_empty() {
-                self.journal
-                    .finds("a: a directory of the host changed", &format!("{}:\n{changes}", path.display()));
+                self.journal.finds(
+                    "a: a directory of the host changed",
+                    &format!("{}:\n{changes}", path.display()),
+                );
             }
         }
         for (path, before) in &self.listings {
             let now = listing(self.world, path);
             let changes: Vec<_> = before.symmetric_difference(&now).collect();
             if !changes.is_empty() {
-                self.journal
-                    .finds("a: names in the host's directories", &format!("{}: {changes:?}", path.display()));
+                self.journal.finds(
+                    "a: names in the host's directories",
+                    &format!("{}: {changes:?}", path.display()),
+                );
             }
         }
         for (name, text) in &*self.world.named.lock().unwrap() {
             let path = self.world.sandbox.path("host/named").join(name);
             let found = fs::read_to_string(&path);
             if !found.as_ref().is_ok_and(|found| found == text) {
-                self.journal
-                    .finds("a: a source changed", &format!("{}: {found:?}, not {text:?}", path.display()));
+                self.journal.finds(
+                    "a: a source changed",
+                    &format!("{}: {found:?}, not {text:?}", path.display()),
+                );
             }
         }
         for owner in &self.world.owners {
             let upload = self.world.upload(owner);
             let of_root = made_by_root(&upload);
             if !of_root.is_empty() {
-                self.journal.finds("a: something was made in a read-write source", &format!("{of_root:?}"));
+                self.journal.finds(
+                    "a: something was made in a read-write source",
+                    &format!("{of_root:?}"),
+                );
             }
         }
         self.looks_at_the_table();
@@ -94,7 +112,10 @@ impl<'w> Oracle<'w> {
         let now = outside(self.world);
         let changes: Vec<_> = self.outside.symmetric_difference(&now).collect();
         if !changes.is_empty() {
-            self.journal.finds("a: the mount table outside of the sites changed", &format!("{changes:#?}"));
+            self.journal.finds(
+                "a: the mount table outside of the sites changed",
+                &format!("{changes:#?}"),
+            );
         }
         for owner in &self.world.owners {
             for mount in owner.sites_mounts() {
@@ -122,25 +143,44 @@ impl<'w> Oracle<'w> {
             return Err("it is writable");
         }
         let host = |name: &str| self.world.sandbox.path("host").join(name);
-        let generated = self.world.sandbox.state().join("lib").join(format!("{}.", owner.name));
-        let named =
-            [host("named"), host("static"), host("tree"), upload, owner.home.clone(), owner.root.clone()];
+        let generated = self
+            .world
+            .sandbox
+            .state()
+            .join("lib")
+            .join(format!("{}.", owner.name));
+        let named = [
+            host("named"),
+            host("static"),
+            host("tree"),
+            upload,
+            owner.home.clone(),
+            owner.root.clone(),
+        ];
         let of_host = ["/usr", "/lib", "/etc/ld.so"]
             .iter()
             .any(|system| mount.root.to_string_lossy().starts_with(system));
         let device = mount.root.ends_with("null");
         let whole_tmpfs = mount.kind == "tmpfs" && mount.root == Path::new("/"); // what is in it, is searched
         let is_named = named.iter().any(|named| shown.starts_with(named))
-            || shown.to_string_lossy().starts_with(&*generated.to_string_lossy())
+            || shown
+                .to_string_lossy()
+                .starts_with(&*generated.to_string_lossy())
             || of_host
             || device
             || whole_tmpfs;
-        if is_named { Ok(()) } else { Err("no line names what it shows") }
+        if is_named {
+            Ok(())
+        } else {
+            Err("no line names what it shows")
+        }
     }
 
     /// Looks in the sites' roots, and in all that is their owners', as these would.
     fn searches(&self) {
-        let fuse = mounts().into_iter().filter(|mount| mount.kind.starts_with("fuse"));
+        let fuse = mounts()
+            .into_iter()
+            .filter(|mount| mount.kind.starts_with("fuse"));
         let without: Vec<_> = fuse.map(|mount| mount.point).collect();
         for owner in &self.world.owners {
             let directories = [&owner.home, &owner.root];
@@ -151,18 +191,30 @@ impl<'w> Oracle<'w> {
                 .filter(|path| !without.contains(path) && is_real(path))
                 .cloned()
                 .collect();
-            let found =
-                self.world.plays(owner, Act::Search { directories, without: without.clone() }).unwrap();
+            let found = self
+                .world
+                .plays(
+                    owner,
+                    Act::Search {
+                        directories,
+                        without: without.clone(),
+                    },
+                )
+                .unwrap();
             let own = format!("secret of {}'s", owner.name);
             for line in found.lines().filter(|line| !line.ends_with(&own)) {
-                self.journal.finds("d: a secret can be read", &format!("by {}: {line}", owner.name));
+                self.journal.finds(
+                    "d: a secret can be read",
+                    &format!("by {}: {line}", owner.name),
+                );
             }
         }
     }
 
     /// Whether the `nth` quiet site is up, and all of it is as it should be.
     ///
-    /// The watcher may be about to swap one of its mounts, which on some kernels is gone for a moment meanwhile.
+    /// The watcher may be about to swap one of its mounts, which on some kernels is gone for a
+    /// moment meanwhile.
     pub fn quiet_is_up(&self, nth: usize) -> Result<(), String> {
         let start = Instant::now();
         loop {
@@ -195,15 +247,21 @@ impl<'w> Oracle<'w> {
         let root = self.world.sandbox.root(QUIET[nth]);
         let mounts = mounts_below(&root);
         let changes = self.bare[nth].changes(&tree(&root));
-        if mounts.is_empty() && changes.is_empty() { Ok(()) } else { Err(format!("{mounts:#?}\n{changes}")) }
+        if mounts.is_empty() && changes.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{mounts:#?}\n{changes}"))
+        }
     }
 
     /// Files that should be gone once all sites are down.
     pub fn records(&self) -> Vec<PathBuf> {
         let mut left = vec![];
         for directory in ["run", "lib"] {
-            let entries =
-                fs::read_dir(self.world.sandbox.state().join(directory)).into_iter().flatten().flatten();
+            let entries = fs::read_dir(self.world.sandbox.state().join(directory))
+                .into_iter()
+                .flatten()
+                .flatten();
             let record = |path: &PathBuf| {
                 path.extension().is_none_or(|extension| extension != "lock") && !path.is_dir()
             };
@@ -217,35 +275,55 @@ impl<'w> Oracle<'w> {
 fn outside(world: &World) -> BTreeSet<String> {
     let base = world.sandbox.path("");
     let scratch = base.parent().unwrap();
-    let mut inside: Vec<_> =
-        world.owners.iter().flat_map(|owner| [owner.home.clone(), owner.root.clone()]).collect();
+    let mut inside: Vec<_> = world
+        .owners
+        .iter()
+        .flat_map(|owner| [owner.home.clone(), owner.root.clone()])
+        .collect();
     inside.extend(QUIET.map(|name| world.sandbox.root(name)));
     inside.push(world.sandbox.state());
     let mine = |mount: &Mount| {
-        let others =
-            mount.point.starts_with(scratch) && !mount.point.starts_with(&base) && mount.point != scratch;
+        let others = mount.point.starts_with(scratch)
+            && !mount.point.starts_with(&base)
+            && mount.point != scratch;
         !others && !inside.iter().any(|inside| mount.point.starts_with(inside))
     };
-    mounts().into_iter().filter(mine).map(|mount| format!("{mount:?}")).collect()
+    mounts()
+        .into_iter()
+        .filter(mine)
+        .map(|mount| format!("{mount:?}"))
+        .collect()
 }
 
-/// What is in a directory, with modes and owners but of what hostile owners have: these change it, and may have mounted
-/// there what does not answer.
+/// What is in a directory, with modes and owners but of what hostile owners have: these change it,
+/// and may have mounted there what does not answer.
 fn listing(world: &World, path: &Path) -> BTreeSet<String> {
     let describe = |entry: fs::DirEntry| {
         let (path, name) = (entry.path(), entry.file_name());
-        if world.owners.iter().any(|owner| [&owner.root, &owner.home, &world.upload(owner)].contains(&&path))
+        if world
+            .owners
+            .iter()
+            .any(|owner| [&owner.root, &owner.home, &world.upload(owner)].contains(&&path))
         {
             return format!("{}", name.display());
         }
         let meta = path.symlink_metadata().unwrap();
         format!("{} {:o} {}", name.display(), meta.mode(), meta.uid())
     };
-    fs::read_dir(path).unwrap().map(|entry| describe(entry.unwrap())).collect()
+    fs::read_dir(path)
+        .unwrap()
+        .map(|entry| describe(entry.unwrap()))
+        .collect()
 }
 
 /// What is root's in a directory that is not his.
 fn made_by_root(path: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
-    entries.filter(|path| path.symlink_metadata().is_ok_and(|meta| meta.uid() == 0)).collect()
+    let entries = fs::read_dir(path)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    entries
+        .filter(|path| path.symlink_metadata().is_ok_and(|meta| meta.uid() == 0))
+        .collect()
 }

@@ -30,20 +30,47 @@ const FAR: &str = "host/vault host/vault/dir host/vault/file host/unnamed host/n
 /// A part for the owner.
 pub fn part(world: &World, owner: &Owner, act: Act, seed: u64) -> Part {
     let (root, home) = (&owner.root, &owner.home);
-    let below =
-        |at: &Path, names: &str| names.split_ascii_whitespace().map(|name| at.join(name)).collect::<Vec<_>>();
-    let mut places = [below(root, IN_ROOT), below(home, IN_HOME), vec![root.clone()]].concat();
+    let below = |at: &Path, names: &str| {
+        names
+            .split_ascii_whitespace()
+            .map(|name| at.join(name))
+            .collect::<Vec<_>>()
+    };
+    let mut places = [
+        below(root, IN_ROOT),
+        below(home, IN_HOME),
+        vec![root.clone()],
+    ]
+    .concat();
     // Where mountjail makes a source's own path in the root.
     let inner = home.join("src/via").strip_prefix("/").unwrap().to_owned();
-    places.extend(inner.ancestors().filter(|above| above != &Path::new("")).map(|above| root.join(above)));
-    let ways = [below(root, WAYS[0]), below(home, WAYS[1]), vec![root.clone()]].concat();
+    places.extend(
+        inner
+            .ancestors()
+            .filter(|above| above != &Path::new(""))
+            .map(|above| root.join(above)),
+    );
+    let ways = [
+        below(root, WAYS[0]),
+        below(home, WAYS[1]),
+        vec![root.clone()],
+    ]
+    .concat();
     let far = below(&world.sandbox.path(""), FAR);
-    let by_proc = |path: &PathBuf| Path::new("/proc/self/root").join(path.strip_prefix("/").unwrap());
-    let mut texts = NEAR.split_ascii_whitespace().map(PathBuf::from).collect::<Vec<_>>();
+    let by_proc =
+        |path: &PathBuf| Path::new("/proc/self/root").join(path.strip_prefix("/").unwrap());
+    let mut texts = NEAR
+        .split_ascii_whitespace()
+        .map(PathBuf::from)
+        .collect::<Vec<_>>();
     texts.extend(far.iter().map(by_proc));
     texts.extend(far);
     for other in &world.owners {
-        texts.extend([other.root.clone(), other.home.join("private"), other.home.join("src/dir")]);
+        texts.extend([
+            other.root.clone(),
+            other.home.join("private"),
+            other.home.join("src/dir"),
+        ]);
     }
     texts.push(home.clone());
     Part {
@@ -61,6 +88,9 @@ pub fn part(world: &World, owner: &Owner, act: Act, seed: u64) -> Part {
 
 /// The first that the pattern means, no link.
 fn host_file(pattern: &str) -> PathBuf {
-    let found = glob::glob(pattern).unwrap().next().unwrap_or_else(|| panic!("no {pattern} on this host"));
+    let found = glob::glob(pattern)
+        .unwrap()
+        .next()
+        .unwrap_or_else(|| panic!("no {pattern} on this host"));
     fs::canonicalize(found.unwrap()).unwrap()
 }

@@ -1,6 +1,8 @@
-//! A site's owner: a process of his own that does random things where he may, with his rights alone.
+//! A site's owner: a process of his own that does random things where he may, with his rights
+//! alone.
 //!
-//! It is this test's program, started again as the owner. What it does comes to its standard output, a line an action.
+//! It is this test's program, started again as the owner. What it does comes to its standard
+//! output, a line an action.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs::{self, File, OpenOptions};
@@ -57,8 +59,12 @@ pub enum Act {
     Riot,
     /// Everything is as he had it in the beginning, once.
     Repair,
-    /// All files that can be read in these directories with the word `secret`, but not on these mounts.
-    Search { directories: Vec<PathBuf>, without: Vec<PathBuf> },
+    /// All files that can be read in these directories with the word `secret`, but not on these
+    /// mounts.
+    Search {
+        directories: Vec<PathBuf>,
+        without: Vec<PathBuf>,
+    },
 }
 
 /// Plays the part that the environment names, if it names one.
@@ -73,7 +79,10 @@ pub fn play() -> Option<ExitCode> {
                 return Some(ExitCode::FAILURE);
             }
         }
-        Act::Search { directories, without } => {
+        Act::Search {
+            directories,
+            without,
+        } => {
             for directory in directories {
                 search(directory, without);
             }
@@ -84,12 +93,20 @@ pub fn play() -> Option<ExitCode> {
 
 fn riot(part: &Part) {
     let inside = std::env::var(INSIDE).ok();
-    let seed = inside.as_ref().map_or(part.seed, |seed| seed.parse().unwrap());
-    let mut rioter =
-        Rioter { part, random: Random::new(seed), inside: inside.is_some(), children: vec![], count: 0 };
+    let seed = inside
+        .as_ref()
+        .map_or(part.seed, |seed| seed.parse().unwrap());
+    let mut rioter = Rioter {
+        part,
+        random: Random::new(seed),
+        inside: inside.is_some(),
+        children: vec![],
+        count: 0,
+    };
     // A namespace does not last, its processes end with it.
-    let end =
-        inside.is_some().then(|| Instant::now() + Duration::from_millis(100 + rioter.random.below(1500)));
+    let end = inside
+        .is_some()
+        .then(|| Instant::now() + Duration::from_millis(100 + rioter.random.below(1500)));
     while end.is_none_or(|end| Instant::now() < end) {
         rioter.acts();
     }
@@ -109,7 +126,8 @@ struct Rioter<'p> {
 }
 
 impl Rioter<'_> {
-    /// Often something that a command can work with, and then a few things that it has to bear, in its midst.
+    /// Often something that a command can work with, and then a few things that it has to bear, in
+    /// its midst.
     fn acts(&mut self) {
         if self.random.once_in(2) {
             let trash = format!("trash-{}-{}", std::process::id(), self.count);
@@ -124,14 +142,20 @@ impl Rioter<'_> {
                 std::thread::sleep(Duration::from_millis(self.random.below(15)));
             }
         }
-        self.children.retain_mut(|child| child.try_wait().is_ok_and(|ended| ended.is_none()));
+        self.children
+            .retain_mut(|child| child.try_wait().is_ok_and(|ended| ended.is_none()));
     }
 
     fn says(&mut self, what: &str, result: io::Result<()>) {
         self.count += 1;
-        let place = if self.inside { " (in his namespace)" } else { "" };
+        let place = if self.inside {
+            " (in his namespace)"
+        } else {
+            ""
+        };
         let result = result.map_or_else(|error| error.to_string(), |()| "ok".to_owned());
-        let line = format!("{what}{place}: {result}\n").replace(&*self.part.root.to_string_lossy(), "ROOT");
+        let line = format!("{what}{place}: {result}\n")
+            .replace(&*self.part.root.to_string_lossy(), "ROOT");
         // The reader ends with the trial.
         if io::stdout().write_all(line.as_bytes()).is_err() {
             std::process::exit(0);
@@ -148,7 +172,10 @@ impl Rioter<'_> {
             34..=37 => (format!("link {at} {to}"), fs::hard_link(&one, &other)),
             38..=48 => {
                 let text = self.random.pick(&self.part.texts).clone();
-                (format!("symlink {} {to}", text.display()), symlink(text, &other))
+                (
+                    format!("symlink {} {to}", text.display()),
+                    symlink(text, &other),
+                )
             }
             49..=53 => (format!("remove {at}"), remove(&one)),
             54..=61 => (format!("mkdir {at}"), fs::create_dir(&one)),
@@ -160,8 +187,13 @@ impl Rioter<'_> {
             ),
             68 => (format!("socket {at}"), UnixListener::bind(&one).map(drop)),
             69..=72 => {
-                let mode = *self.random.pick(&[0, 0o500, 0o700, 0o711, 0o755, 0o755, 0o755, 0o777, 0o1777]);
-                (format!("chmod {mode:o} {at}"), fs::set_permissions(&one, PermissionsExt::from_mode(mode)))
+                let mode = *self
+                    .random
+                    .pick(&[0, 0o500, 0o700, 0o711, 0o755, 0o755, 0o755, 0o777, 0o1777]);
+                (
+                    format!("chmod {mode:o} {at}"),
+                    fs::set_permissions(&one, PermissionsExt::from_mode(mode)),
+                )
             }
             73..=80 => self.program(),
             81..=84 => (format!("hold {at}"), self.hold(&one)),
@@ -190,7 +222,10 @@ impl Rioter<'_> {
         let (place, aside) = (self.random.pick(&self.part.ways).clone(), self.aside());
         let text = self.random.pick(&self.part.texts).clone();
         let _ = fs::rename(&place, aside); // there may be nothing
-        (format!("plant {} {}", text.display(), place.display()), symlink(text, place))
+        (
+            format!("plant {} {}", text.display(), place.display()),
+            symlink(text, place),
+        )
     }
 
     /// A link and what is looked at, to and fro.
@@ -210,18 +245,32 @@ impl Rioter<'_> {
 
     /// A link that mountjail made, or he, in the place of something that is looked at.
     fn move_link(&mut self) -> (String, io::Result<()>) {
-        let links = self.part.places.iter().filter(|place| place.is_symlink()).cloned().collect::<Vec<_>>();
+        let links = self
+            .part
+            .places
+            .iter()
+            .filter(|place| place.is_symlink())
+            .cloned()
+            .collect::<Vec<_>>();
         let Some(link) = (!links.is_empty()).then(|| self.random.pick(&links).clone()) else {
-            return ("move-link".to_owned(), Err(io::Error::other("there is none")));
+            return (
+                "move-link".to_owned(),
+                Err(io::Error::other("there is none")),
+            );
         };
         let (place, aside) = (self.random.pick(&self.part.ways).clone(), self.aside());
         let _ = fs::rename(&place, aside); // there may be nothing
-        (format!("move-link {} {}", link.display(), place.display()), fs::rename(link, place))
+        (
+            format!("move-link {} {}", link.display(), place.display()),
+            fs::rename(link, place),
+        )
     }
 
     /// Where something can be put that is in the way, on the same file system.
     fn aside(&self) -> PathBuf {
-        self.part.home.join(format!("aside-{}-{}", std::process::id(), self.count))
+        self.part
+            .home
+            .join(format!("aside-{}-{}", std::process::id(), self.count))
     }
 
     /// Something that is looked at as a program or a library, in the place of one, or of anything.
@@ -231,17 +280,25 @@ impl Rioter<'_> {
             1 => self.part.home.join("lib/libown.so"),
             _ => self.place(),
         };
-        let named = self.random.pick(&self.part.texts).join(self.random.clone().pick(&[
-            "",
-            "secret",
-            "dir",
-            "dir/secret",
-        ]));
+        let named = self
+            .random
+            .pick(&self.part.texts)
+            .join(
+                self.random
+                    .clone()
+                    .pick(&["", "secret", "dir", "dir/secret"]),
+            );
         let named = named.to_string_lossy().trim_end_matches('/').to_owned();
         let (what, bytes) = match self.random.below(4) {
             0 => ("script", format!("#!{named}\n").into_bytes()),
-            1 => ("interpreter", elf::program(&self.part.binaries[0], Some(&named), &[], "")),
-            2 => ("needed", elf::program(&self.part.binaries[0], None, &[&named, "secret"], &named)),
+            1 => (
+                "interpreter",
+                elf::program(&self.part.binaries[0], Some(&named), &[], ""),
+            ),
+            2 => (
+                "needed",
+                elf::program(&self.part.binaries[0], None, &[&named, "secret"], &named),
+            ),
             _ => ("garbage", b"\x7fELF\x02\x01\x01 and no more".to_vec()),
         };
         if self.random.once_in(2) {
@@ -249,7 +306,10 @@ impl Rioter<'_> {
         } else {
             place = place.with_file_name("prog");
         }
-        (format!("{what} {named} in {}", place.display()), write_new(&place, &bytes))
+        (
+            format!("{what} {named} in {}", place.display()),
+            write_new(&place, &bytes),
+        )
     }
 
     /// A process with its working directory there, or the file open.
@@ -258,7 +318,10 @@ impl Rioter<'_> {
             return Err(io::Error::other("enough of them"));
         }
         let mut sleep = Command::new("sleep");
-        sleep.arg(format!("0.{}", self.random.below(10))).stdin(Stdio::null()).stdout(Stdio::null());
+        sleep
+            .arg(format!("0.{}", self.random.below(10)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
         if at.symlink_metadata()?.is_dir() {
             sleep.current_dir(at);
         } else {
@@ -268,8 +331,8 @@ impl Rioter<'_> {
         Ok(())
     }
 
-    /// The same in a user and mount namespace of the owner's own, where he may also mount, and where no mount of the
-    /// host's keeps a file from being renamed or removed.
+    /// The same in a user and mount namespace of the owner's own, where he may also mount, and
+    /// where no mount of the host's keeps a file from being renamed or removed.
     fn namespace(&mut self) -> (String, io::Result<()>) {
         let what = "namespace".to_owned();
         if !self.part.namespaces || self.inside || self.children.len() > 3 {
@@ -277,8 +340,13 @@ impl Rioter<'_> {
         }
         let mut unshare = Command::new("unshare");
         unshare.args(["--user", "--map-root-user", "--mount", "--propagation"]);
-        unshare.arg(self.random.pick(&["private", "slave"])).arg(std::env::current_exe().unwrap());
-        unshare.env(INSIDE, self.random.next().to_string()).stdin(Stdio::null()).stderr(Stdio::null());
+        unshare
+            .arg(self.random.pick(&["private", "slave"]))
+            .arg(std::env::current_exe().unwrap());
+        unshare
+            .env(INSIDE, self.random.next().to_string())
+            .stdin(Stdio::null())
+            .stderr(Stdio::null());
         (what, unshare.spawn().map(|child| self.children.push(child)))
     }
 
@@ -286,12 +354,21 @@ impl Rioter<'_> {
         let none = None::<&str>;
         let (at, to) = (one.display(), other.display());
         let (what, result) = match self.random.below(5) {
-            0 | 1 => (format!("bind {at} {to}"), mount(Some(one), other, none, MsFlags::MS_BIND, none)),
+            0 | 1 => (
+                format!("bind {at} {to}"),
+                mount(Some(one), other, none, MsFlags::MS_BIND, none),
+            ),
             2 => {
                 let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-                (format!("rbind {at} {to}"), mount(Some(one), other, none, flags, none))
+                (
+                    format!("rbind {at} {to}"),
+                    mount(Some(one), other, none, flags, none),
+                )
             }
-            3 => (format!("tmpfs {at}"), mount(Some("own"), one, Some("tmpfs"), MsFlags::empty(), none)),
+            3 => (
+                format!("tmpfs {at}"),
+                mount(Some("own"), one, Some("tmpfs"), MsFlags::empty(), none),
+            ),
             _ => (format!("umount {at}"), umount2(one, MntFlags::MNT_DETACH)),
         };
         (what, result.map_err(io::Error::from))
@@ -301,13 +378,16 @@ impl Rioter<'_> {
         let length = self.random.below(2) * 40;
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = OpenOptions::new().write(true).custom_flags(flags).open(at);
-        (format!("truncate {} {length}", at.display()), file.and_then(|file| file.set_len(length)))
+        (
+            format!("truncate {} {length}", at.display()),
+            file.and_then(|file| file.set_len(length)),
+        )
     }
 }
 
 impl Part {
-    /// Moves what is in the way of how it was in the beginning to a new directory `trash` in the owner's home, with all
-    /// that is mounted in it, and makes it anew.
+    /// Moves what is in the way of how it was in the beginning to a new directory `trash` in the
+    /// owner's home, with all that is mounted in it, and makes it anew.
     fn repair(&self, trash: &str) -> io::Result<()> {
         let away = self.home.join(trash);
         let mut nth = 0;
@@ -321,7 +401,9 @@ impl Part {
         };
         for directory in ["src", "src/dir", "bin", "lib", "vault", "vault/dir", "web"] {
             let path = self.home.join(directory);
-            if !path.symlink_metadata().is_ok_and(|meta| meta.is_dir()) || fs::read_dir(&path).is_err() {
+            if !path.symlink_metadata().is_ok_and(|meta| meta.is_dir())
+                || fs::read_dir(&path).is_err()
+            {
                 clear(&path);
                 fs::create_dir(&path).map_err(|error| at(&path, &error))?;
             }
@@ -334,7 +416,10 @@ impl Part {
                 write_new(&path, b"the owner's own\n").map_err(|error| at(&path, &error))?;
             }
         }
-        for (file, original) in [("bin/tool", &self.binaries[0]), ("lib/libown.so", &self.binaries[1])] {
+        for (file, original) in [
+            ("bin/tool", &self.binaries[0]),
+            ("lib/libown.so", &self.binaries[1]),
+        ] {
             let path = self.home.join(file);
             if !is_copy(&path, original) {
                 clear(&path);
@@ -347,7 +432,11 @@ impl Part {
             clear(&via);
             symlink("../vault", &via)?;
         }
-        if self.root.parent().is_some_and(|above| above.starts_with(&self.home)) {
+        if self
+            .root
+            .parent()
+            .is_some_and(|above| above.starts_with(&self.home))
+        {
             let usable = self.root.symlink_metadata().is_ok_and(|meta| meta.is_dir());
             if !usable || fs::read_dir(&self.root).is_err() {
                 clear(&self.root);
@@ -385,25 +474,41 @@ fn exchange(one: &Path, other: &Path) -> io::Result<()> {
 
 /// Opens it for reading, without waiting for anybody.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    OpenOptions::new().write(true).create_new(true).mode(0o755).open(path)?.write_all(bytes)
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o755)
+        .open(path)?
+        .write_all(bytes)
 }
 
 fn remove(path: &Path) -> io::Result<()> {
-    if path.symlink_metadata()?.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) }
+    if path.symlink_metadata()?.is_dir() {
+        fs::remove_dir(path)
+    } else {
+        fs::remove_file(path)
+    }
 }
 
 /// Prints what can be read in `directory` and has the word `secret` in it; no link is followed.
 fn search(directory: &Path, without: &[PathBuf]) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
+    let Ok(entries) = fs::read_dir(directory) else {
+        return;
+    };
     for path in entries.flatten().map(|entry| entry.path()) {
         if without.contains(&path) {
             continue;
         }
-        let Ok(meta) = path.symlink_metadata() else { continue };
+        let Ok(meta) = path.symlink_metadata() else {
+            continue;
+        };
         if meta.is_dir() {
             search(&path, without);
         } else if meta.is_file() {
@@ -411,7 +516,11 @@ fn search(directory: &Path, without: &[PathBuf]) {
             let read = open(&path).and_then(|file| file.take(4096).read_to_end(&mut text));
             let text = String::from_utf8_lossy(&text);
             if read.is_ok() && text.starts_with("secret") {
-                println!("{}\t{}", path.display(), text.lines().next().unwrap_or_default());
+                println!(
+                    "{}\t{}",
+                    path.display(),
+                    text.lines().next().unwrap_or_default()
+                );
             }
         }
     }

@@ -29,7 +29,8 @@ pub struct Riot<'w> {
     owners: Vec<Process>,
 }
 
-/// What happens in one round: commands for `all` sites, the quiet ones too; `watch`, `fuse`, `hang`.
+/// What happens in one round: commands for `all` sites, the quiet ones too; `watch`, `fuse`,
+/// `hang`.
 struct Mood {
     what: Vec<&'static str>,
     until: Instant,
@@ -67,7 +68,14 @@ impl<'w> Riot<'w> {
             journal.follow(owner.name, child.stderr.take().unwrap());
             owners.push(Process(child));
         }
-        let riot = Self { world, oracle, journal, servers: Servers::default(), random, owners };
+        let riot = Self {
+            world,
+            oracle,
+            journal,
+            servers: Servers::default(),
+            random,
+            owners,
+        };
         riot.all(Signal::SIGSTOP);
         riot
     }
@@ -112,7 +120,9 @@ impl<'w> Riot<'w> {
         }
         self.all(Signal::SIGCONT);
         let before = mounts_below(&self.world.sandbox.root(QUIET[0]));
-        let watcher = mood.has("watch").then(|| Running::start(self.world, &["watch"]));
+        let watcher = mood
+            .has("watch")
+            .then(|| Running::start(self.world, &["watch"]));
         self.everybody_acts(&mood);
         if let Some(watcher) = watcher {
             self.watcher_ends(watcher);
@@ -162,26 +172,36 @@ impl<'w> Riot<'w> {
             if let Some(process) = self.owners.get(nth) {
                 process.signal(Signal::SIGSTOP);
             }
-            self.servers.mount(self.world, self.journal, owner, &mut self.random);
+            self.servers
+                .mount(self.world, self.journal, owner, &mut self.random);
             if let Some(process) = self.owners.get(nth) {
                 process.signal(Signal::SIGCONT);
             }
         } else if self.random.once_in(4) {
-            self.servers.turn(self.journal, &mut self.random, mood.has("hang"));
+            self.servers
+                .turn(self.journal, &mut self.random, mood.has("hang"));
         }
     }
 
     fn watcher_ends(&mut self, mut watcher: Running) {
         if !watcher.runs() {
-            self.journal.finds("b: the watcher ended by itself", &watcher.errors());
+            self.journal
+                .finds("b: the watcher ended by itself", &watcher.errors());
         }
         let began = watcher.errors().contains("watching ");
         let kill = self.random.once_in(4) && self.world.options.has("signals");
-        watcher.signal(if kill { Signal::SIGKILL } else { Signal::SIGTERM });
+        watcher.signal(if kill {
+            Signal::SIGKILL
+        } else {
+            Signal::SIGTERM
+        });
         match watcher.ends(self.journal) {
             None => self.servers.die(),
             Some(ended) if began && !kill && !ended.is_ok() => {
-                self.journal.finds("b: SIGTERM does not end the watcher well", &ended.to_string());
+                self.journal.finds(
+                    "b: SIGTERM does not end the watcher well",
+                    &ended.to_string(),
+                );
             }
             Some(_) => {}
         }
@@ -190,12 +210,18 @@ impl<'w> Riot<'w> {
     fn quiet_ones_are_fine(&self, mood: &Mood, before: &[Mount]) {
         let after = mounts_below(&self.world.sandbox.root(QUIET[0]));
         if !mood.has("all") && after != before {
-            self.journal.finds("b: a quiet site was touched", &format!("{before:#?}\nnow {after:#?}"));
+            self.journal.finds(
+                "b: a quiet site was touched",
+                &format!("{before:#?}\nnow {after:#?}"),
+            );
         }
         for command in ["up", "status"] {
             let ended = commands::run(self.world, self.journal, &[command, QUIET[0], QUIET[1]]);
             if let Some(ended) = ended.filter(|ended| !ended.is_ok()) {
-                self.journal.finds(&format!("b: `{command}` of quiet sites"), &ended.to_string());
+                self.journal.finds(
+                    &format!("b: `{command}` of quiet sites"),
+                    &ended.to_string(),
+                );
             }
         }
         for nth in 0..QUIET.len() {
@@ -216,23 +242,36 @@ impl<'w> Riot<'w> {
             {
                 let ours = owner.sites_mounts();
                 if !ours.is_empty() {
-                    self.journal.finds("c: `down` says that it is done", &format!("{down}\n{ours:#?}"));
+                    self.journal.finds(
+                        "c: `down` says that it is done",
+                        &format!("{down}\n{ours:#?}"),
+                    );
                 }
             }
             if let Some(up) = is_ok(&["up", owner.name])
-                && let Some(status) = commands::run(self.world, self.journal, &["status", owner.name])
+                && let Some(status) =
+                    commands::run(self.world, self.journal, &["status", owner.name])
                 && !status.is_ok()
             {
                 let plan = commands::run(self.world, self.journal, &["plan", owner.name]);
                 let plan = plan.map(|plan| plan.to_string()).unwrap_or_default();
-                self.journal.finds("e: `up` says that it is done", &format!("{up}\n{status}\n{plan}"));
+                self.journal.finds(
+                    "e: `up` says that it is done",
+                    &format!("{up}\n{status}\n{plan}"),
+                );
             }
         }
     }
 }
 
 /// Commands for the hostile sites.
-fn operator(world: &World, journal: &Journal, random: &mut Random, mood: &Mood, stuck: &AtomicBool) {
+fn operator(
+    world: &World,
+    journal: &Journal,
+    random: &mut Random,
+    mood: &Mood,
+    stuck: &AtomicBool,
+) {
     while Instant::now() < mood.until {
         let owner: &Owner = random.pick(&world.owners);
         let other = random.pick(&world.owners).name;
@@ -291,24 +330,39 @@ fn administrator(
             0 | 1 if mood.has("all") => {
                 if world.options.has("signals") && random.once_in(4) {
                     let after = Duration::from_millis(random.below(150));
-                    let ended =
-                        commands::run_and_signal(world, journal, &["up", "--all"], after, Signal::SIGTERM);
+                    let ended = commands::run_and_signal(
+                        world,
+                        journal,
+                        &["up", "--all"],
+                        after,
+                        Signal::SIGTERM,
+                    );
                     stuck.fetch_or(ended.is_none(), Ordering::Relaxed);
                 } else if let Some(up) = run(&["up", "--all"]) {
-                    for nth in (0..QUIET.len()).filter(|nth| !up.is_overtaken(QUIET[*nth], replaced())) {
-                        let is_up = oracle.quiet_is_up(nth).map_err(|why| format!("{up}\n{why}"));
+                    for nth in
+                        (0..QUIET.len()).filter(|nth| !up.is_overtaken(QUIET[*nth], replaced()))
+                    {
+                        let is_up = oracle
+                            .quiet_is_up(nth)
+                            .map_err(|why| format!("{up}\n{why}"));
                         judge(nth, is_up, "`up --all`");
                     }
                 }
             }
             2 | 3 if mood.has("all") => {
                 let lazy = random.once_in(2);
-                let arguments: &[&str] = if lazy { &["down", "--all", "--lazy"] } else { &["down", "--all"] };
+                let arguments: &[&str] = if lazy {
+                    &["down", "--all", "--lazy"]
+                } else {
+                    &["down", "--all"]
+                };
                 if let Some(down) = run(arguments) {
                     for nth in 0..QUIET.len() {
                         judge(
                             nth,
-                            oracle.quiet_is_down(nth).map_err(|why| format!("{down}\n{why}")),
+                            oracle
+                                .quiet_is_down(nth)
+                                .map_err(|why| format!("{down}\n{why}")),
                             "`down --all`",
                         );
                     }
@@ -325,7 +379,8 @@ fn administrator(
             nth => {
                 let nth = usize::from(nth == 9);
                 let up = run(&["up", QUIET[nth]]);
-                if let Some(ended) = up.filter(|ended| !ended.is_overtaken(QUIET[nth], replaced())) {
+                if let Some(ended) = up.filter(|ended| !ended.is_overtaken(QUIET[nth], replaced()))
+                {
                     if !ended.is_ok() {
                         journal.finds("b: `up` of a quiet site", &ended.to_string());
                     }
@@ -351,7 +406,12 @@ fn host(world: &World, journal: &Journal, random: &mut Random, mood: &Mood) {
             1 => {
                 let owner = random.pick(&world.owners);
                 world.toggle(owner, random);
-                journal.did("host", "toggle", &format!("changes a line of {}'s", owner.name), true);
+                journal.did(
+                    "host",
+                    "toggle",
+                    &format!("changes a line of {}'s", owner.name),
+                    true,
+                );
             }
             2 if random.once_in(4) => {
                 let (owner, share) = (random.pick(&world.owners), 1 + random.below(5));
@@ -370,7 +430,12 @@ fn host(world: &World, journal: &Journal, random: &mut Random, mood: &Mood) {
                     }
                     thread::sleep(Duration::from_millis(5));
                 }
-                journal.did("watch", "heal", &format!("quiet2 has it after {:?}", start.elapsed()), true);
+                journal.did(
+                    "watch",
+                    "heal",
+                    &format!("quiet2 has it after {:?}", start.elapsed()),
+                    true,
+                );
             }
             _ => {}
         }

@@ -48,13 +48,25 @@ impl Servers {
         // What he says of whose the files are, is his to say.
         let whose = *random.pick(&[owner.uid, owner.uid, 0, 61009]);
         let to_root = random.once_in(2);
-        let mounted =
-            is_possible(place, owner).and_then(|()| Fuse::of_user(place, owner.uid, whose, to_root));
-        let what = format!("FUSE on {}, files of {whose}, root may look: {to_root}", place.display());
-        journal.did(owner.name, "fuse", &format!("{what}: {:?}", mounted.as_ref().err()), mounted.is_ok());
+        let mounted = is_possible(place, owner)
+            .and_then(|()| Fuse::of_user(place, owner.uid, whose, to_root));
+        let what = format!(
+            "FUSE on {}, files of {whose}, root may look: {to_root}",
+            place.display()
+        );
+        journal.did(
+            owner.name,
+            "fuse",
+            &format!("{what}: {:?}", mounted.as_ref().err()),
+            mounted.is_ok(),
+        );
         if let Ok(fuse) = mounted {
             fill(&fuse.backing, world, owner, random);
-            self.0.push(Server { fuse: ManuallyDrop::new(fuse), hangs: false, dead: false });
+            self.0.push(Server {
+                fuse: ManuallyDrop::new(fuse),
+                hangs: false,
+                dead: false,
+            });
         }
     }
 
@@ -65,7 +77,12 @@ impl Servers {
             return;
         }
         let nth = random.index(alive);
-        let server = self.0.iter_mut().filter(|server| !server.dead).nth(nth).unwrap();
+        let server = self
+            .0
+            .iter_mut()
+            .filter(|server| !server.dead)
+            .nth(nth)
+            .unwrap();
         server.hangs = false;
         let what = match random.below(8) {
             0 | 1 => {
@@ -123,23 +140,31 @@ impl Drop for Servers {
     }
 }
 
-/// Whether fusermount3(1) lets the owner mount there: a directory of his that he can write in. No link is on the way, or
-/// the test itself would mount elsewhere.
+/// Whether fusermount3(1) lets the owner mount there: a directory of his that he can write in. No
+/// link is on the way, or the test itself would mount elsewhere.
 fn is_possible(place: &Path, owner: &Owner) -> Result<(), String> {
     // What does not answer must not be asked.
-    if mounts().iter().any(|mount| mount.kind.starts_with("fuse") && place.starts_with(&mount.point)) {
+    if mounts()
+        .iter()
+        .any(|mount| mount.kind.starts_with("fuse") && place.starts_with(&mount.point))
+    {
         return Err("it is on a FUSE file system already".into());
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let directory = openat2(CWD, place, flags, Mode::empty(), resolve).map_err(|error| error.to_string())?;
+    let directory =
+        openat2(CWD, place, flags, Mode::empty(), resolve).map_err(|error| error.to_string())?;
     let stat = mountjail::sys::stat_fd_unsynced(&directory).map_err(|error| error.to_string())?;
     if stat.uid != owner.uid || mounts().iter().any(|mount| mount.point == place) {
         return Err("it is not his, or a mount".into());
     }
     let mut test = Command::new("test");
     test.arg("-w").arg(place).uid(owner.uid).gid(owner.uid);
-    if test.status().unwrap().success() { Ok(()) } else { Err("he cannot write in it".into()) }
+    if test.status().unwrap().success() {
+        Ok(())
+    } else {
+        Err("he cannot write in it".into())
+    }
 }
 
 /// Puts in what sites look for, and links to where nobody should be led.

@@ -66,7 +66,8 @@ pub const QUIET: [&str; 2] = ["quiet1", "quiet2"];
 /// The files that the host replaces.
 pub const NAMED: [&str; 3] = ["conf", "share/one", "share/two"];
 
-/// Where secrets are that no manifest names, each with a name in it by which an owner's link or file could lead there.
+/// Where secrets are that no manifest names, each with a name in it by which an owner's link or
+/// file could lead there.
 const SECRETS: [&str; 4] = ["host/vault", "host/unnamed", "home/vault", "home/carol"];
 
 /// The manifest's lines of a hostile site.
@@ -77,7 +78,13 @@ impl World {
         let sandbox = Sandbox::with_engine(engine);
         let owner = |name, uid, root: PathBuf, roots_root| {
             let home = sandbox.path("home").join(name);
-            Owner { name, uid, home, root, roots_root }
+            Owner {
+                name,
+                uid,
+                home,
+                root,
+                roots_root,
+            }
         };
         let owners = vec![
             owner("alice", 61001, sandbox.path("home/alice/web/chroot"), false),
@@ -88,7 +95,15 @@ impl World {
         bind(&std::env::current_exe().unwrap(), &program);
         let (named, lines) = (Mutex::default(), Mutex::default());
         let replaced = AtomicUsize::new(0);
-        let world = Self { sandbox, owners, named, replaced, lines, options, program };
+        let world = Self {
+            sandbox,
+            owners,
+            named,
+            replaced,
+            lines,
+            options,
+            program,
+        };
         world.make_host();
         for owner in &world.owners {
             world.make_owner(owner);
@@ -100,12 +115,27 @@ impl World {
     fn make_host(&self) {
         let sandbox = &self.sandbox;
         for place in SECRETS {
-            for name in ["dir/secret", "dir/one", "conf", "one", "tool", "file", "inner"] {
-                sandbox.file(format!("{place}/{name}"), format!("secret in {place}/{name}\n"));
+            for name in [
+                "dir/secret",
+                "dir/one",
+                "conf",
+                "one",
+                "tool",
+                "file",
+                "inner",
+            ] {
+                sandbox.file(
+                    format!("{place}/{name}"),
+                    format!("secret in {place}/{name}\n"),
+                );
             }
         }
         chown_all(&sandbox.path("home/carol"), CAROL);
-        for (path, mode) in [("host/vault", 0o700), ("home/vault", 0o700), ("home/carol", 0o700)] {
+        for (path, mode) in [
+            ("host/vault", 0o700),
+            ("home/vault", 0o700),
+            ("home/carol", 0o700),
+        ] {
             set_mode(&sandbox.path(path), mode);
         }
         set_mode(&sandbox.file("host/secret", "secret of root's\n"), 0o600);
@@ -114,7 +144,14 @@ impl World {
             self.replace(name, "first");
         }
         let sub = sandbox.directory("host/tree/sub");
-        mount(Some("sub"), &sub, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        mount(
+            Some("sub"),
+            &sub,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            None::<&str>,
+        )
+        .unwrap();
         fs::write(sub.join("file"), "in a mount below").unwrap();
     }
 
@@ -168,11 +205,13 @@ impl World {
 
     /// A directory of the host's that the owner can write in, and that his site has read-write.
     pub fn upload(&self, owner: &Owner) -> PathBuf {
-        self.sandbox.path("host").join(format!("upload-{}", owner.name))
+        self.sandbox
+            .path("host")
+            .join(format!("upload-{}", owner.name))
     }
 
-    /// Puts a new file in the place of one that manifests name. For some microseconds of a swap the kernel keeps it from
-    /// being renamed; an owner may keep it so.
+    /// Puts a new file in the place of one that manifests name. For some microseconds of a swap the
+    /// kernel keeps it from being renamed; an owner may keep it so.
     pub fn replace(&self, name: &'static str, text: &str) -> bool {
         let mut named = self.named.lock().unwrap();
         let path = self.sandbox.path("host/named").join(name);
@@ -201,7 +240,10 @@ impl World {
 
     /// Gives the owner's site a manifest with some of the lines: one in `once_in`.
     pub fn some_lines(&self, owner: &Owner, random: &mut Random, once_in: u64) {
-        self.write_manifest(owner, (0..LINES).filter(|_| random.once_in(once_in)).collect());
+        self.write_manifest(
+            owner,
+            (0..LINES).filter(|_| random.once_in(once_in)).collect(),
+        );
     }
 
     /// Adds a line to the manifest of the owner's site, or takes it out.
@@ -221,47 +263,118 @@ impl World {
         let all: [(&str, String); LINES] = [
             ("users", "nobody".into()),
             ("devices", "null".into()),
-            ("programs", format!("{{ path: {home}/bin/tool, optional: true }}")),
-            ("libraries", format!("{{ path: {home}/lib/libown.so, optional: true }}")),
-            ("mounts", format!("{{ source: {host}/named/conf, target: /etc/conf }}")),
-            ("mounts", format!("{{ source: {host}/named/share, target: /usr/share/named }}")),
-            ("mounts", format!("{{ source: {host}/named/share/one, target: /usr/share/named/one }}")),
-            ("mounts", format!("{{ source: {host}/named/share/two, target: /own/www/two, optional: true }}")),
-            ("mounts", format!("{{ source: {host}/tree, target: /tree, recursive: true }}")),
-            ("mounts", format!("{{ source: {home}/src/dir, target: /own/dir, optional: true }}")),
-            ("mounts", format!("{{ source: {home}/src/file, target: /etc/own, optional: true }}")),
-            ("mounts", format!("{{ source: {home}/src/via/dir, optional: true }}")),
-            ("mounts", format!("{{ source: {home}/l2/dir, target: /l2, optional: true }}")),
-            ("mounts", format!("{{ source: {host}/static/conf, target: /etc/static }}")),
-            ("mounts", format!("{{ source: {upload}, target: /up/www, access: read-write }}")),
+            (
+                "programs",
+                format!("{{ path: {home}/bin/tool, optional: true }}"),
+            ),
+            (
+                "libraries",
+                format!("{{ path: {home}/lib/libown.so, optional: true }}"),
+            ),
+            (
+                "mounts",
+                format!("{{ source: {host}/named/conf, target: /etc/conf }}"),
+            ),
+            (
+                "mounts",
+                format!("{{ source: {host}/named/share, target: /usr/share/named }}"),
+            ),
+            (
+                "mounts",
+                format!("{{ source: {host}/named/share/one, target: /usr/share/named/one }}"),
+            ),
+            (
+                "mounts",
+                format!(
+                    "{{ source: {host}/named/share/two, target: /own/www/two, optional: true }}"
+                ),
+            ),
+            (
+                "mounts",
+                format!("{{ source: {host}/tree, target: /tree, recursive: true }}"),
+            ),
+            (
+                "mounts",
+                format!("{{ source: {home}/src/dir, target: /own/dir, optional: true }}"),
+            ),
+            (
+                "mounts",
+                format!("{{ source: {home}/src/file, target: /etc/own, optional: true }}"),
+            ),
+            (
+                "mounts",
+                format!("{{ source: {home}/src/via/dir, optional: true }}"),
+            ),
+            (
+                "mounts",
+                format!("{{ source: {home}/l2/dir, target: /l2, optional: true }}"),
+            ),
+            (
+                "mounts",
+                format!("{{ source: {host}/static/conf, target: /etc/static }}"),
+            ),
+            (
+                "mounts",
+                format!("{{ source: {upload}, target: /up/www, access: read-write }}"),
+            ),
         ];
         let mut text = format!("root: {}\n", owner.root.display());
         for key in ["users", "devices", "programs", "libraries", "mounts"] {
-            let items = lines.iter().map(|nth| &all[*nth]).filter(|(of, _)| *of == key);
+            let items = lines
+                .iter()
+                .map(|nth| &all[*nth])
+                .filter(|(of, _)| *of == key);
             let items: Vec<_> = items.map(|(_, item)| item.as_str()).collect();
             writeln!(text, "{key}: [{}]", items.join(", ")).unwrap();
         }
         self.lines.lock().unwrap().insert(owner.name, lines);
         // At once, as an editor does it.
-        let new = self.sandbox.file(format!("config/{}.new", owner.name), text);
-        fs::rename(new, self.sandbox.config().join(format!("sites/{}.yaml", owner.name))).unwrap();
+        let new = self
+            .sandbox
+            .file(format!("config/{}.new", owner.name), text);
+        fs::rename(
+            new,
+            self.sandbox
+                .config()
+                .join(format!("sites/{}.yaml", owner.name)),
+        )
+        .unwrap();
     }
 
     /// Starts to play a part of the owner's, in a process group of its own.
     pub fn start(&self, owner: &Owner, act: Act, seed: u64, output: Stdio) -> Child {
         let name = format!("parts/{}-{seed}.json", owner.name);
-        let file = self.sandbox.file(name, serde_json::to_vec(&part(self, owner, act, seed)).unwrap());
+        let file = self.sandbox.file(
+            name,
+            serde_json::to_vec(&part(self, owner, act, seed)).unwrap(),
+        );
         let mut command = Command::new(&self.program);
-        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env(PART, file);
+        command
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env(PART, file);
         command.process_group(0).uid(owner.uid).gid(owner.uid);
-        command.current_dir("/").stdin(Stdio::null()).stdout(output).stderr(Stdio::piped()).spawn().unwrap()
+        command
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
     }
 
     /// Plays a part of the owner's to its end; gives what it printed.
     pub fn plays(&self, owner: &Owner, act: Act) -> Result<String, String> {
-        let output = self.start(owner, act, 0, Stdio::piped()).wait_with_output().unwrap();
+        let output = self
+            .start(owner, act, 0, Stdio::piped())
+            .wait_with_output()
+            .unwrap();
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+        if output.status.success() {
+            Ok(text(&output.stdout))
+        } else {
+            Err(text(&output.stderr))
+        }
     }
 
     /// Everything of the owner's is as in the beginning.
@@ -273,13 +386,18 @@ impl World {
 impl Owner {
     /// The mounts of his and of his site, wherever he moved them.
     pub fn mounts(&self) -> Vec<Mount> {
-        let near = |mount: &Mount| mount.point.starts_with(&self.root) || mount.point.starts_with(&self.home);
+        let near = |mount: &Mount| {
+            mount.point.starts_with(&self.root) || mount.point.starts_with(&self.home)
+        };
         mounts().into_iter().filter(near).collect()
     }
 
     /// Those that are not his own.
     pub fn sites_mounts(&self) -> Vec<Mount> {
-        self.mounts().into_iter().filter(|mount| !is_owners(mount)).collect()
+        self.mounts()
+            .into_iter()
+            .filter(|mount| !is_owners(mount))
+            .collect()
     }
 }
 
@@ -289,7 +407,14 @@ pub fn is_owners(mount: &Mount) -> bool {
 }
 
 fn bind(source: &Path, target: &Path) {
-    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    mount(
+        Some(source),
+        target,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .unwrap();
 }
 
 fn set_mode(path: &Path, mode: u32) {

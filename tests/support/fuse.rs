@@ -16,14 +16,16 @@ use super::{mounts, scratch};
 pub struct Fuse {
     server: Child,
     point: PathBuf,
-    /// The directory that it shows: what is changed here is changed there, whatever the server does.
+    /// The directory that it shows: what is changed here is changed there, whatever the server
+    /// does.
     pub backing: PathBuf,
     control: PathBuf,
 }
 
 impl Fuse {
-    /// Mounts one on the directory `point`, for all users; what is in it belongs to `owner`. It shows the new directory
-    /// [`Fuse::backing`], with the files `data/file` ("hi\n") and `etc/hosts` (empty).
+    /// Mounts one on the directory `point`, for all users; what is in it belongs to `owner`. It
+    /// shows the new directory [`Fuse::backing`], with the files `data/file` ("hi\n") and
+    /// `etc/hosts` (empty).
     pub fn mount(point: &Path, owner: u32) -> Self {
         Self::start(point, owner, "fuse", "all", 0).unwrap()
     }
@@ -33,16 +35,22 @@ impl Fuse {
         Self::start(point, owner, kind, "all", 0).unwrap()
     }
 
-    /// As [`Fuse::mount`], as the unprivileged user `owner` mounts it by fusermount3(1): nobody else, not even root, can
-    /// look into it (EACCES).
+    /// As [`Fuse::mount`], as the unprivileged user `owner` mounts it by fusermount3(1): nobody
+    /// else, not even root, can look into it (EACCES).
     pub fn of_owner(point: &Path, owner: u32) -> Self {
         Self::start(point, owner, "fuse", "owner", owner).unwrap()
     }
 
-    /// As [`Fuse::of_owner`], of the user `user`, with files that it calls `owner`'s; `for_all`: as where `/etc/fuse.conf`
-    /// has `user_allow_other`. `Err`: it cannot be mounted there.
+    /// As [`Fuse::of_owner`], of the user `user`, with files that it calls `owner`'s; `for_all`: as
+    /// where `/etc/fuse.conf` has `user_allow_other`. `Err`: it cannot be mounted there.
     pub fn of_user(point: &Path, user: u32, owner: u32, for_all: bool) -> Result<Self, String> {
-        Self::start(point, owner, "fuse", if for_all { "all" } else { "owner" }, user)
+        Self::start(
+            point,
+            owner,
+            "fuse",
+            if for_all { "all" } else { "owner" },
+            user,
+        )
     }
 
     fn start(point: &Path, owner: u32, kind: &str, users: &str, user: u32) -> Result<Self, String> {
@@ -58,28 +66,42 @@ impl Fuse {
             chown(backing.join(name), Some(owner), Some(owner)).unwrap();
         }
         let mut command = Command::new(program());
-        command.args([&backing, &control]).arg(owner.to_string()).arg(point).args([
-            kind,
-            users,
-            &user.to_string(),
-        ]);
+        command
+            .args([&backing, &control])
+            .arg(owner.to_string())
+            .arg(point)
+            .args([kind, users, &user.to_string()]);
         command.stdin(Stdio::null()).current_dir("/");
         let server = command.spawn().unwrap();
-        let mut fuse = Self { server, point: point.to_owned(), backing, control };
+        let mut fuse = Self {
+            server,
+            point: point.to_owned(),
+            backing,
+            control,
+        };
         fuse.wait_until_mounted().map(|()| fuse)
     }
 
     fn wait_until_mounted(&mut self) -> Result<(), String> {
         for _ in 0..3000 {
-            if mounts().iter().any(|mount| mount.point == self.point && mount.kind.starts_with("fuse")) {
+            if mounts()
+                .iter()
+                .any(|mount| mount.point == self.point && mount.kind.starts_with("fuse"))
+            {
                 return Ok(());
             }
             if let Some(status) = self.server.try_wait().unwrap() {
-                return Err(format!("the FUSE server of {} ended: {status}", self.point.display()));
+                return Err(format!(
+                    "the FUSE server of {} ended: {status}",
+                    self.point.display()
+                ));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        Err(format!("no FUSE file system came to {}", self.point.display()))
+        Err(format!(
+            "no FUSE file system came to {}",
+            self.point.display()
+        ))
     }
 
     /// From now on no request is answered: who looks waits, and cannot be killed.
@@ -107,7 +129,10 @@ impl Fuse {
 impl Drop for Fuse {
     fn drop(&mut self) {
         self.die();
-        let _ = umount2(&self.point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW); // it may have been moved
+        let _ = umount2(
+            &self.point,
+            MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW,
+        ); // it may have been moved
     }
 }
 

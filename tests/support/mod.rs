@@ -1,8 +1,9 @@
 //! What the integration tests share: a mount namespace of their own, sandboxes, listings.
 //!
-//! A test binary has `harness = false` in `Cargo.toml` and hands its trials to [`main`], which leaves the
-//! host's mount namespace before any thread starts. Trials run in threads of one process, each with a
-//! [`Sandbox`] of its own on a tmpfs that goes with the namespace, so also a killed test leaves nothing.
+//! A test binary has `harness = false` in `Cargo.toml` and hands its trials to [`main`], which
+//! leaves the host's mount namespace before any thread starts. Trials run in threads of one
+//! process, each with a [`Sandbox`] of its own on a tmpfs that goes with the namespace, so also a
+//! killed test leaves nothing.
 
 // Each test binary uses a part of this module.
 #![allow(dead_code, unused_imports)]
@@ -73,7 +74,11 @@ fn skipped(trials: Vec<Trial>, reason: &str) -> Vec<Trial> {
         let reason = format!("SKIP: {reason}");
         Trial::ignorable_test(name.clone(), move || {
             eprintln!("{reason}: {name}");
-            if required { Err(reason.into()) } else { Ok(Completion::ignored_with(reason)) }
+            if required {
+                Err(reason.into())
+            } else {
+                Ok(Completion::ignored_with(reason))
+            }
         })
     };
     trials.into_iter().map(skip).collect()
@@ -105,12 +110,15 @@ pub fn for_each_engine(name: &str, body: fn(engine: &'static str)) -> Vec<Trial>
 pub fn for_each_engine_on_shared_root(name: &str, body: fn(engine: &'static str)) -> Vec<Trial> {
     let trial = |engine| {
         let name = format!("{name} ({engine})");
-        on_engine(name.clone(), engine, move || in_shared_child(&name, || body(engine)))
+        on_engine(name.clone(), engine, move || {
+            in_shared_child(&name, || body(engine))
+        })
     };
     ["classic", "detached"].into_iter().map(trial).collect()
 }
 
-/// A trial [`on_shared_root`] for each way to hear of mounts, with the value for `MOUNTJAIL_MOUNT_EVENTS`.
+/// A trial [`on_shared_root`] for each way to hear of mounts, with the value for
+/// `MOUNTJAIL_MOUNT_EVENTS`.
 pub fn for_each_source_of_mount_events(name: &str, body: fn(how: &'static str)) -> Vec<Trial> {
     let trial = |how| {
         let name = format!("{name} ({how})");
@@ -120,7 +128,9 @@ pub fn for_each_source_of_mount_events(name: &str, body: fn(how: &'static str)) 
             }
             Ok(())
         };
-        where_offered(name.clone(), offered, move || in_shared_child(&name, || body(how)))
+        where_offered(name.clone(), offered, move || {
+            in_shared_child(&name, || body(how))
+        })
     };
     ["fanotify", "poll"].into_iter().map(trial).collect()
 }
@@ -140,7 +150,8 @@ fn on_engine(
     where_offered(name, offered, body)
 }
 
-/// A trial that is ignored where the kernel does not offer what it needs: the reason is `offered`'s error.
+/// A trial that is ignored where the kernel does not offer what it needs: the reason is `offered`'s
+/// error.
 fn where_offered(
     name: String,
     offered: impl FnOnce() -> Result<(), &'static str> + Send + 'static,
@@ -178,7 +189,13 @@ fn in_shared_child(name: &str, body: impl FnOnce()) -> Result<(), Failed> {
 /// A new directory for one trial, below a tmpfs; not removed, since it goes with the namespace.
 pub fn scratch() -> PathBuf {
     let base = SCRATCH.get().expect("a trial runs inside support::main");
-    tempfile::Builder::new().prefix("").rand_bytes(6).disable_cleanup(true).tempdir_in(base).unwrap().keep()
+    tempfile::Builder::new()
+        .prefix("")
+        .rand_bytes(6)
+        .disable_cleanup(true)
+        .tempdir_in(base)
+        .unwrap()
+        .keep()
 }
 
 /// The namespace that this process left.
@@ -197,14 +214,24 @@ impl Outside {
         }
         nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
         let table = File::open("/proc/self/mountinfo").map_err(|e| format!("needs /proc: {e}"))?;
-        unshare(CloneFlags::CLONE_NEWNS | extra).map_err(|e| format!("needs a mount namespace: {e}"))?;
-        let scratch = tempfile::Builder::new().prefix("mountjail-test-").tempdir().unwrap();
+        unshare(CloneFlags::CLONE_NEWNS | extra)
+            .map_err(|e| format!("needs a mount namespace: {e}"))?;
+        let scratch = tempfile::Builder::new()
+            .prefix("mountjail-test-")
+            .tempdir()
+            .unwrap();
         set_propagation(MsFlags::MS_PRIVATE);
         if std::env::var_os(SHARED).is_some() {
             set_propagation(MsFlags::MS_SHARED);
         }
-        SCRATCH.set(mount_scratch(scratch.path())).expect("main runs once");
-        let mut outside = Self { table, before: String::new(), scratch };
+        SCRATCH
+            .set(mount_scratch(scratch.path()))
+            .expect("main runs once");
+        let mut outside = Self {
+            table,
+            before: String::new(),
+            scratch,
+        };
         outside.before = outside.now();
         Ok(outside)
     }
@@ -216,26 +243,46 @@ impl Outside {
         text
     }
 
-    /// `Err` with the lines that came and went. The child of [`on_shared_root`] leaves this to its parent,
-    /// whose other trials mount at the same time.
+    /// `Err` with the lines that came and went. The child of [`on_shared_root`] leaves this to its
+    /// parent, whose other trials mount at the same time.
     fn check(mut self) -> Result<(), String> {
         umount2(self.scratch.path(), MntFlags::MNT_DETACH).unwrap();
         let (before, after) = (std::mem::take(&mut self.before), self.now());
         if before == after || std::env::var_os(SHARED).is_some() {
             return Ok(());
         }
-        let gone = before.lines().filter(|line| !after.contains(line)).map(|line| format!("- {line}"));
-        let new = after.lines().filter(|line| !before.contains(line)).map(|line| format!("+ {line}"));
+        let gone = before
+            .lines()
+            .filter(|line| !after.contains(line))
+            .map(|line| format!("- {line}"));
+        let new = after
+            .lines()
+            .filter(|line| !before.contains(line))
+            .map(|line| format!("+ {line}"));
         Err(gone.chain(new).collect::<Vec<_>>().join("\n"))
     }
 }
 
 fn set_propagation(kind: MsFlags) {
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | kind, None::<&str>).unwrap();
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | kind,
+        None::<&str>,
+    )
+    .unwrap();
 }
 
 /// Mounts a tmpfs on `at`, readable to daemons that give up root, and returns its real path.
 fn mount_scratch(at: &Path) -> PathBuf {
-    mount(Some("mountjail-test"), at, Some("tmpfs"), MsFlags::empty(), Some("mode=755")).unwrap();
+    mount(
+        Some("mountjail-test"),
+        at,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("mode=755"),
+    )
+    .unwrap();
     fs::canonicalize(at).unwrap()
 }

@@ -32,24 +32,37 @@ impl Mount {
 /// Every mount of this namespace, in the table's order.
 pub fn mounts() -> Vec<Mount> {
     let table = fs::read("/proc/self/mountinfo").unwrap();
-    table.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(parse).collect()
+    table
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(parse)
+        .collect()
 }
 
 /// The mounts at and below `path`, in the table's order.
 pub fn mounts_below(path: &Path) -> Vec<Mount> {
-    mounts().into_iter().filter(|mount| mount.point.starts_with(path)).collect()
+    mounts()
+        .into_iter()
+        .filter(|mount| mount.point.starts_with(path))
+        .collect()
 }
 
 fn parse(line: &[u8]) -> Mount {
     let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     let text = |field: &[u8]| String::from_utf8(field.to_vec()).unwrap();
-    let separator = fields.iter().position(|field| *field == b"-").expect("the separator field");
+    let separator = fields
+        .iter()
+        .position(|field| *field == b"-")
+        .expect("the separator field");
     Mount {
         id: text(fields[0]).parse().unwrap(),
         root: unescape(fields[3]),
         point: unescape(fields[4]),
         options: text(fields[5]).split(',').map(str::to_owned).collect(),
-        propagation: fields[6..separator].iter().map(|field| text(field)).collect(),
+        propagation: fields[6..separator]
+            .iter()
+            .map(|field| text(field))
+            .collect(),
         kind: text(fields[separator + 1]),
     }
 }

@@ -15,9 +15,16 @@ pub struct Sandbox {
 impl Sandbox {
     /// An empty one.
     pub fn new() -> Self {
-        let sandbox = Self { dir: scratch(), engine: None };
+        let sandbox = Self {
+            dir: scratch(),
+            engine: None,
+        };
         // Other users' daemons have to get through to the sites' roots.
-        fs::set_permissions(&sandbox.dir, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        fs::set_permissions(
+            &sandbox.dir,
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )
+        .unwrap();
         for dir in ["config/sites", "config/presets", "srv"] {
             sandbox.directory(dir);
         }
@@ -26,7 +33,10 @@ impl Sandbox {
 
     /// As [`Sandbox::new`], with this `MOUNTJAIL_ENGINE`.
     pub fn with_engine(engine: &'static str) -> Self {
-        Self { engine: Some(engine), ..Self::new() }
+        Self {
+            engine: Some(engine),
+            ..Self::new()
+        }
     }
 
     /// A path in the sandbox.
@@ -57,11 +67,17 @@ impl Sandbox {
         path
     }
 
-    /// Writes the program `relative`. Another process does it: one that a thread forks in the meantime would keep
-    /// the file open for writing, and it could not be executed (`ETXTBSY`).
+    /// Writes the program `relative`. Another process does it: one that a thread forks in the
+    /// meantime would keep the file open for writing, and it could not be executed (`ETXTBSY`).
     pub fn program(&self, relative: impl AsRef<Path>, contents: impl AsRef<[u8]>) -> PathBuf {
         let (text, path) = (self.file("program.new", contents), self.path(relative));
-        Ran::of(Command::new("install").args(["-D", "-m755"]).arg(text).arg(&path)).exits(0);
+        Ran::of(
+            Command::new("install")
+                .args(["-D", "-m755"])
+                .arg(text)
+                .arg(&path),
+        )
+        .exits(0);
         path
     }
 
@@ -98,14 +114,19 @@ impl Sandbox {
     /// The program run by another one, such as `strace -f`.
     pub fn command_under(&self, runner: &[&str]) -> Command {
         let mut command = Command::new(runner[0]);
-        command.args(&runner[1..]).arg(env!("CARGO_BIN_EXE_mountjail"));
+        command
+            .args(&runner[1..])
+            .arg(env!("CARGO_BIN_EXE_mountjail"));
         self.prepared(command)
     }
 
-    /// A line of the shell, in which `$MOUNTJAIL` is the program, on a terminal of its own: script(1).
+    /// A line of the shell, in which `$MOUNTJAIL` is the program, on a terminal of its own:
+    /// script(1).
     pub fn command_on_a_terminal(&self, line: &str) -> Command {
         let mut script = self.prepared(Command::new("script"));
-        script.env("SHELL", "/bin/sh").env("MOUNTJAIL", env!("CARGO_BIN_EXE_mountjail"));
+        script
+            .env("SHELL", "/bin/sh")
+            .env("MOUNTJAIL", env!("CARGO_BIN_EXE_mountjail"));
         script.args(["--quiet", "--return", "--command", line, "/dev/null"]);
         script
     }
@@ -120,7 +141,13 @@ impl Sandbox {
     pub fn compile(&self, relative: impl AsRef<Path>, source: &str) -> PathBuf {
         let (text, path) = (self.file("program.c", source), self.path(relative));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        Ran::of(Command::new("gcc").args(["-static", "-pthread", "-w", "-o"]).arg(&path).arg(text)).exits(0);
+        Ran::of(
+            Command::new("gcc")
+                .args(["-static", "-pthread", "-w", "-o"])
+                .arg(&path)
+                .arg(text),
+        )
+        .exits(0);
         path
     }
 
@@ -168,8 +195,13 @@ impl Ran {
     /// Runs `command` to its end.
     #[track_caller]
     pub fn of(command: &mut Command) -> Self {
-        let Output { status, stdout, stderr } =
-            command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = command
+            .output()
+            .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
         let signal = std::os::unix::process::ExitStatusExt::signal(&status);
         Self {
             command: format!("{command:?}"),
@@ -182,7 +214,11 @@ impl Ran {
     /// Fails unless the exit code is `code`.
     #[track_caller]
     pub fn exits(self, code: i32) -> Self {
-        assert!(self.code == code, "exit code {} instead of {code}\n{self}", self.code);
+        assert!(
+            self.code == code,
+            "exit code {} instead of {code}\n{self}",
+            self.code
+        );
         self
     }
 
@@ -203,13 +239,22 @@ impl Ran {
     /// The standard output as JSON.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("not JSON: {error}\n{self}"))
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("not JSON: {error}\n{self}"))
     }
 }
 
 impl std::fmt::Display for Ran {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { command, code, stdout, stderr } = self;
-        write!(f, "{command}\nexit code {code}\n--- stdout\n{stdout}--- stderr\n{stderr}")
+        let Self {
+            command,
+            code,
+            stdout,
+            stderr,
+        } = self;
+        write!(
+            f,
+            "{command}\nexit code {code}\n--- stdout\n{stdout}--- stderr\n{stderr}"
+        )
     }
 }

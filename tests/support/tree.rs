@@ -14,10 +14,14 @@ pub struct Tree(BTreeMap<PathBuf, String>);
 
 /// Lists `path` and what is below it, without any mount on top: placeholders show as themselves.
 ///
-/// Of each entry: type, mode, owner, extended attributes; of a file also length, modification time and a
-/// hash of its contents; of a link its text; of a device its number.
+/// Of each entry: type, mode, owner, extended attributes; of a file also length, modification time
+/// and a hash of its contents; of a link its text; of a device its number.
 pub fn tree(path: &Path) -> Tree {
-    let dir = fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path).unwrap();
+    let dir = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY)
+        .open(path)
+        .unwrap();
     let bare = File::from(mountjail::sys::clone_mount(&dir).unwrap());
     let top = PathBuf::from(format!("/proc/self/fd/{}/.", bare.as_raw_fd()));
     let mut entries = BTreeMap::new();
@@ -34,7 +38,11 @@ impl Tree {
     /// The same without the modification times of empty files, which placeholders are.
     #[must_use]
     pub fn without_times_of_empty_files(mut self) -> Tree {
-        for line in self.0.values_mut().filter(|line| line.contains(" 0 bytes, ")) {
+        for line in self
+            .0
+            .values_mut()
+            .filter(|line| line.contains(" 0 bytes, "))
+        {
             line.truncate(line.find(", of ").unwrap());
         }
         self
@@ -44,7 +52,10 @@ impl Tree {
     #[track_caller]
     pub fn assert_same(&self, after: &Tree) {
         let changes = self.changes(after);
-        assert!(changes.is_empty(), "the directory is not as before:\n{changes}");
+        assert!(
+            changes.is_empty(),
+            "the directory is not as before:\n{changes}"
+        );
     }
 
     /// What came, went and changed until `after`; empty if nothing.
@@ -57,7 +68,11 @@ impl Tree {
                 None => writeln!(text, "- {}: {was}", path.display()).unwrap(),
             }
         }
-        for (path, is) in after.0.iter().filter(|(path, _)| !self.0.contains_key(*path)) {
+        for (path, is) in after
+            .0
+            .iter()
+            .filter(|(path, _)| !self.0.contains_key(*path))
+        {
             writeln!(text, "+ {}: {is}", path.display()).unwrap();
         }
         text
@@ -80,13 +95,25 @@ fn describe(path: &Path, meta: &Metadata) -> String {
     let what = if kind.is_symlink() {
         format!("-> {}", fs::read_link(path).unwrap().display())
     } else if kind.is_file() {
-        format!("{} bytes, {:016x}, of {}.{:09}", meta.len(), hash(path), meta.mtime(), meta.mtime_nsec())
+        format!(
+            "{} bytes, {:016x}, of {}.{:09}",
+            meta.len(),
+            hash(path),
+            meta.mtime(),
+            meta.mtime_nsec()
+        )
     } else if kind.is_char_device() || kind.is_block_device() {
         format!("device {:#x}", meta.rdev())
     } else {
         String::new()
     };
-    format!("{:o} {}:{} {what}{}", meta.mode(), meta.uid(), meta.gid(), attributes(path))
+    format!(
+        "{:o} {}:{} {what}{}",
+        meta.mode(),
+        meta.uid(),
+        meta.gid(),
+        attributes(path)
+    )
 }
 
 fn hash(path: &Path) -> u64 {
@@ -100,7 +127,10 @@ fn attributes(path: &Path) -> String {
     let mut names = vec![0u8; 64 * 1024];
     let length = rustix::fs::llistxattr(path, &mut names[..]).unwrap_or(0);
     let mut text = String::new();
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    for name in names[..length]
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+    {
         let name = std::str::from_utf8(name).unwrap();
         let mut value = vec![0u8; 64 * 1024];
         let length = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();

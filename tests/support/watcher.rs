@@ -35,9 +35,16 @@ impl Watcher {
 
     /// Starts `command`, which may not come to that.
     pub fn spawn(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let said = Arc::new(Mutex::new(String::new()));
-        let (lines, into) = (BufReader::new(child.stderr.take().unwrap()).lines(), said.clone());
+        let (lines, into) = (
+            BufReader::new(child.stderr.take().unwrap()).lines(),
+            said.clone(),
+        );
         let reader = std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 let mut said = into.lock().unwrap();
@@ -45,7 +52,11 @@ impl Watcher {
                 said.push('\n');
             }
         });
-        Self { child, said, reader: Some(reader) }
+        Self {
+            child,
+            said,
+            reader: Some(reader),
+        }
     }
 
     /// All that it said so far.
@@ -64,7 +75,11 @@ impl Watcher {
     pub fn says_times(&self, text: &str, times: usize) {
         soon(&format!("it says {text:?}"), || {
             let said = self.said();
-            if said.matches(text).count() >= times { Ok(()) } else { Err(said) }
+            if said.matches(text).count() >= times {
+                Ok(())
+            } else {
+                Err(said)
+            }
         });
     }
 
@@ -77,7 +92,12 @@ impl Watcher {
     pub fn worker(&self) -> u32 {
         let pid = self.pid();
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-        children.split_ascii_whitespace().next().unwrap().parse().unwrap()
+        children
+            .split_ascii_whitespace()
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap()
     }
 
     /// Sends it a signal.
@@ -88,16 +108,27 @@ impl Watcher {
     /// A number of `/proc/PID/status`.
     pub fn status(&self, name: &str) -> u64 {
         let text = fs::read_to_string(format!("/proc/{}/status", self.worker())).unwrap();
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
-        line.split_ascii_whitespace().next().unwrap().parse().unwrap()
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .unwrap();
+        line.split_ascii_whitespace()
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap()
     }
 
-    /// The processor time that it has used: fields 14 and 15 of `/proc/PID/stat`, in hundredths of a second.
+    /// The processor time that it has used: fields 14 and 15 of `/proc/PID/stat`, in hundredths of
+    /// a second.
     pub fn cpu_time(&self) -> Duration {
         let text = fs::read_to_string(format!("/proc/{}/stat", self.worker())).unwrap();
         let after_name = text.rsplit_once(')').unwrap().1;
-        let ticks =
-            after_name.split_ascii_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap());
+        let ticks = after_name
+            .split_ascii_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|ticks| ticks.parse::<u64>().unwrap());
         Duration::from_millis(ticks.sum::<u64>() * 10)
     }
 
@@ -113,11 +144,16 @@ impl Watcher {
     fn ticks(&self) -> u64 {
         let text = fs::read_to_string(format!("/proc/{}/stat", self.worker())).unwrap();
         let (_, fields) = text.rsplit_once(')').unwrap();
-        fields.split_ascii_whitespace().skip(11).take(2).map(|time| time.parse::<u64>().unwrap()).sum()
+        fields
+            .split_ascii_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|time| time.parse::<u64>().unwrap())
+            .sum()
     }
 
-    /// Waits until it has nothing to do, and all that it was told is dealt with. That it wakes up and sleeps again does
-    /// not count: others make files beside the sandbox.
+    /// Waits until it has nothing to do, and all that it was told is dealt with. That it wakes up
+    /// and sleeps again does not count: others make files beside the sandbox.
     pub fn settles(&self) {
         let start = Instant::now();
         loop {
@@ -126,7 +162,11 @@ impl Watcher {
             if self.ticks() == before {
                 return;
             }
-            assert!(start.elapsed() < Duration::from_secs(60), "it never sleeps:\n{}", self.said());
+            assert!(
+                start.elapsed() < Duration::from_secs(60),
+                "it never sleeps:\n{}",
+                self.said()
+            );
         }
     }
 
@@ -164,7 +204,10 @@ impl Drop for Watcher {
 pub fn soon(what: &str, check: impl Fn() -> Result<(), String>) {
     let start = Instant::now();
     while let Err(complaint) = check() {
-        assert!(start.elapsed() < Duration::from_secs(30), "waited in vain until {what}:\n{complaint}");
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "waited in vain until {what}:\n{complaint}"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -172,10 +215,13 @@ pub fn soon(what: &str, check: impl Fn() -> Result<(), String>) {
 /// Waits until the file at `path` holds `text`.
 #[track_caller]
 pub fn soon_reads(path: &Path, text: &str) {
-    soon(&format!("{} holds {text:?}", path.display()), || match fs::read_to_string(path) {
-        Ok(found) if found == text => Ok(()),
-        other => Err(format!("{other:?}")),
-    });
+    soon(
+        &format!("{} holds {text:?}", path.display()),
+        || match fs::read_to_string(path) {
+            Ok(found) if found == text => Ok(()),
+            other => Err(format!("{other:?}")),
+        },
+    );
 }
 
 /// A line of `mounts` that binds `source` on `target`.
@@ -183,8 +229,8 @@ pub fn line(source: &Path, target: &str) -> String {
     format!("  - {{ source: {}, target: {target} }}\n", source.display())
 }
 
-/// Puts a new file with `text` in the place of `path`, by rename(2). For some microseconds of a swap the old mount is on
-/// the new file, and the kernel lets nobody rename what is mounted on.
+/// Puts a new file with `text` in the place of `path`, by rename(2). For some microseconds of a
+/// swap the old mount is on the new file, and the kernel lets nobody rename what is mounted on.
 pub fn replace(path: &Path, text: &str) {
     let new = path.with_extension("new");
     fs::write(&new, text).unwrap();
@@ -197,7 +243,8 @@ pub fn replace(path: &Path, text: &str) {
     }
 }
 
-/// A sandbox with a site `s` that binds `host/conf` on /conf; the source, and where it is in the jail.
+/// A sandbox with a site `s` that binds `host/conf` on /conf; the source, and where it is in the
+/// jail.
 pub fn one_file(sandbox: &Sandbox) -> (PathBuf, PathBuf) {
     let source = sandbox.file("host/conf", "one");
     let root = sandbox.site("s", &format!("mounts:\n{}", line(&source, "/conf")));

@@ -1,5 +1,5 @@
-//! Promise: `trace` finds what a program misses in a jail, names the lines that bring it, and leaves what it followed
-//! as it was.
+//! Promise: `trace` finds what a program misses in a jail, names the lines that bring it, and
+//! leaves what it followed as it was.
 
 #[path = "../lab/mod.rs"]
 mod lab;
@@ -22,27 +22,60 @@ use support::{Sandbox, on_shared_root, trials};
 
 fn main() -> ExitCode {
     let mut all = trials([
-        ("a PHP script: what it misses, and with the lines written it works", finds::script),
+        (
+            "a PHP script: what it misses, and with the lines written it works",
+            finds::script,
+        ),
         ("a message to the service manager", finds::notified),
-        ("a running PHP-FPM worker, which goes on serving", finds::worker),
+        (
+            "a running PHP-FPM worker, which goes on serving",
+            finds::worker,
+        ),
         ("the streams and the exit code of a command", finds::streams),
-        ("a static program alone, and one of another kind of machine", finds::busybox),
-        ("interpreters and loaders that are missing", finds::interpreters),
-        ("threads, forks, stops and real-time signals", follows::threads),
-        ("a busy process with threads and children, again and again", follows::busy),
+        (
+            "a static program alone, and one of another kind of machine",
+            finds::busybox,
+        ),
+        (
+            "interpreters and loaders that are missing",
+            finds::interpreters,
+        ),
+        (
+            "threads, forks, stops and real-time signals",
+            follows::threads,
+        ),
+        (
+            "a busy process with threads and children, again and again",
+            follows::busy,
+        ),
         ("a command runs on after a signal", follows::interrupted),
-        ("what a command leaves running is let go", follows::left_running),
+        (
+            "what a command leaves running is let go",
+            follows::left_running,
+        ),
         ("processes that end at any moment", follows::endings),
         ("what cannot be followed is said", follows::refusals),
         ("what nobody should get for the asking", writes::private),
         ("sockets that no preset brings", writes::sockets),
         ("users have their names", writes::users),
-        ("what is in the manifest and not mounted", writes::not_mounted),
-        ("a manifest that cannot be added to stays as it is", writes::odd_manifest),
-        ("mode, owner and comments of the manifest stay", writes::kept),
+        (
+            "what is in the manifest and not mounted",
+            writes::not_mounted,
+        ),
+        (
+            "a manifest that cannot be added to stays as it is",
+            writes::odd_manifest,
+        ),
+        (
+            "mode, owner and comments of the manifest stay",
+            writes::kept,
+        ),
     ]);
     // In a process of its own, because it mounts on /run.
-    all.push(on_shared_root("the workers of a unit, also later ones", finds::unit));
+    all.push(on_shared_root(
+        "the workers of a unit, also later ones",
+        finds::unit,
+    ));
     support::main(all)
 }
 
@@ -56,7 +89,12 @@ fn site(manifest: &str) -> (Sandbox, PathBuf) {
 
 /// The lines of a report.
 fn lines(report: &Value) -> Vec<&str> {
-    report["lines"].as_array().unwrap().iter().map(|line| line["line"].as_str().unwrap()).collect()
+    report["lines"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| line["line"].as_str().unwrap())
+        .collect()
 }
 
 #[track_caller]
@@ -83,7 +121,11 @@ impl Trace {
     fn start(sandbox: &Sandbox, arguments: &[&str]) -> Self {
         let mut command = sandbox.command();
         command.args(["trace", "s", "--json"]).args(arguments);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         Self { child, stderr }
     }
@@ -119,5 +161,9 @@ fn pid(id: u32) -> Pid {
 /// A field of `/proc/PID/status`.
 fn status(pid: impl std::fmt::Display, field: &str) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    text.lines().find_map(|line| line.strip_prefix(field)).unwrap().trim().to_owned()
+    text.lines()
+        .find_map(|line| line.strip_prefix(field))
+        .unwrap()
+        .trim()
+        .to_owned()
 }

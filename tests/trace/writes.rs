@@ -34,10 +34,25 @@ pub fn private() {
         "/dev/mem",
         "/dev/null",
     ];
-    let command = [&["trace", "--json", "--write", "s", "--", "busybox", "ls", "-d"][..], &paths].concat();
+    let command = [
+        &[
+            "trace", "--json", "--write", "s", "--", "busybox", "ls", "-d",
+        ][..],
+        &paths,
+    ]
+    .concat();
     let report = sandbox.run(&command).exits(1).json();
     let written = sandbox
-        .run(&["trace", "--json", "s", "--", "busybox", "sh", "-c", "echo >/etc/hosts"])
+        .run(&[
+            "trace",
+            "--json",
+            "s",
+            "--",
+            "busybox",
+            "sh",
+            "-c",
+            "echo >/etc/hosts",
+        ])
         .exits(1)
         .json();
     fs::remove_file(&theirs).unwrap();
@@ -47,23 +62,46 @@ pub fn private() {
     refused(&report, "/root", "not for everybody");
     refused(&report, &own, "it is the host's name of /own in this jail");
     refused(&report, &secret, "it belongs to the site other");
-    refused(&report, theirs.to_str().unwrap(), "somebody other than root can change it");
-    refused(&report, link.to_str().unwrap(), "somebody other than root can change it");
+    refused(
+        &report,
+        theirs.to_str().unwrap(),
+        "somebody other than root can change it",
+    );
+    refused(
+        &report,
+        link.to_str().unwrap(),
+        "somebody other than root can change it",
+    );
     if Path::new("/dev/mem").exists() {
         refused(&report, "/dev/mem", "a device that can do more");
     }
     assert_eq!(lines(&report), ["presets: [base]"]);
     refused(&written, "/etc/hosts", "opened for writing");
     let manifest = fs::read_to_string(sandbox.path("config/sites/s.yaml")).unwrap();
-    assert!(manifest.ends_with("programs: [/bin/busybox]\npresets: [base]\n"), "{manifest}");
+    assert!(
+        manifest.ends_with("programs: [/bin/busybox]\npresets: [base]\n"),
+        "{manifest}"
+    );
 }
 
 /// A program that asks for the sockets of other sites, or of the whole system, does not get them.
 pub fn sockets() {
     let (sandbox, _) = site("programs: [/bin/busybox]\n");
     let _daemons = ["php", "dbus", "mysqld"].map(daemon);
-    let paths = ["/run/php", "/run/php/socket", "/run/dbus/socket", "/var/run/dbus", "/run/mysqld/socket"];
-    let command = [&["trace", "--json", "--write", "s", "--", "busybox", "ls", "-d"][..], &paths].concat();
+    let paths = [
+        "/run/php",
+        "/run/php/socket",
+        "/run/dbus/socket",
+        "/var/run/dbus",
+        "/run/mysqld/socket",
+    ];
+    let command = [
+        &[
+            "trace", "--json", "--write", "s", "--", "busybox", "ls", "-d",
+        ][..],
+        &paths,
+    ]
+    .concat();
     let report = sandbox.run(&command).exits(1).json();
     assert_eq!(lines(&report), ["presets: [mysql]"]);
     for (path, source) in [
@@ -76,19 +114,28 @@ pub fn sockets() {
         refused(&report, path, &line);
     }
     let manifest = fs::read_to_string(sandbox.path("config/sites/s.yaml")).unwrap();
-    assert!(manifest.ends_with("programs: [/bin/busybox]\npresets: [mysql]\n"), "{manifest}");
+    assert!(
+        manifest.ends_with("programs: [/bin/busybox]\npresets: [mysql]\n"),
+        "{manifest}"
+    );
 }
 
 pub fn users() {
     let (sandbox, _) = site("programs: [/bin/busybox]\n");
     let who = |user: &str| {
-        let command = ["trace", "--json", "--user", user, "s", "--", "busybox", "id", "-un"];
+        let command = [
+            "trace", "--json", "--user", user, "s", "--", "busybox", "id", "-un",
+        ];
         lines(&sandbox.run(&command).json()).join("; ")
     };
     assert_eq!(who("www-data"), "users: [www-data]");
     assert_eq!(who("root"), "users: [root]");
-    sandbox.run(&["trace", "--write", "--up", "-u", "www-data", "s", "--", "busybox", "id", "-un"]);
-    sandbox.ok(&["trace", "-u", "www-data", "s", "--", "busybox", "id", "-un"]).complains("www-data\n");
+    sandbox.run(&[
+        "trace", "--write", "--up", "-u", "www-data", "s", "--", "busybox", "id", "-un",
+    ]);
+    sandbox
+        .ok(&["trace", "-u", "www-data", "s", "--", "busybox", "id", "-un"])
+        .complains("www-data\n");
 }
 
 pub fn not_mounted() {
@@ -96,7 +143,10 @@ pub fn not_mounted() {
     nix::mount::umount(&root.join("etc/hosts")).unwrap();
     fs::remove_file(root.join("etc/hosts")).unwrap();
     let command = ["trace", "s", "--", "busybox", "cat", "/etc/hosts"];
-    let ran = sandbox.run(&command).exits(1).complains("not all of its mounts are as they should be");
+    let ran = sandbox
+        .run(&command)
+        .exits(1)
+        .complains("not all of its mounts are as they should be");
     ran.prints(
         "# in the manifest, but not mounted: `mountjail up s` brings it:\n#   /etc/hosts (open by busybox)\n",
     );
@@ -107,7 +157,10 @@ pub fn not_mounted() {
 pub fn odd_manifest() {
     let sandbox = Sandbox::new();
     let root = sandbox.site("s", "");
-    let odd = format!("root: {}\nprograms: &all [/bin/busybox]\nlibraries: *all\n", root.display());
+    let odd = format!(
+        "root: {}\nprograms: &all [/bin/busybox]\nlibraries: *all\n",
+        root.display()
+    );
     let file = sandbox.manifest("s", &odd);
     sandbox.ok(&["up", "s"]);
     sandbox
@@ -134,10 +187,17 @@ pub fn kept() {
     fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
     chown(&real, Some(0), Some(33)).unwrap();
     sandbox.ok(&["up", "s"]);
-    sandbox.run(&["trace", "--write", "--up", "s", "--", "busybox", "env", "perl", "-v"]).exits(127);
+    sandbox
+        .run(&[
+            "trace", "--write", "--up", "s", "--", "busybox", "env", "perl", "-v",
+        ])
+        .exits(127);
     let before = fs::metadata(&real).unwrap();
     assert_eq!((before.mode() & 0o7777, before.gid()), (0o640, 33));
     assert!(fs::symlink_metadata(&file).unwrap().is_symlink());
-    assert_eq!(fs::read_to_string(&real).unwrap(), format!("{text}- /usr/bin/perl\r\n"));
+    assert_eq!(
+        fs::read_to_string(&real).unwrap(),
+        format!("{text}- /usr/bin/perl\r\n")
+    );
     sandbox.ok(&["trace", "s", "--", "busybox", "env", "perl", "-v"]);
 }

@@ -32,8 +32,9 @@ struct Compared {
 impl Fstab {
     pub(super) fn check(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let sites = sites::which(context, &self.which)?;
-        let text = fs::read(&self.file)
-            .map_err(|error| Error::failed(format!("cannot read {}", self.file.display())).because(&error))?;
+        let text = fs::read(&self.file).map_err(|error| {
+            Error::failed(format!("cannot read {}", self.file.display())).because(&error)
+        })?;
         let block = block(&self.file, &text)?;
         let (run, boot) = (Run::new(context, &sites)?, observe::boot_id()?);
         let (mut codes, mut results, mut text) = (vec![], vec![], vec![]);
@@ -58,7 +59,9 @@ impl Fstab {
         let no_site = |name: &&SiteName| sites.iter().all(|site| site.name != **name);
         for name in block.sites().filter(|_| self.which.all).filter(no_site) {
             text.extend(format!("{}\n", no_manifest(context, name)).bytes());
-            results.push(json!({ "site": name, "in_sync": false, "errors": [no_manifest(context, name)] }));
+            results.push(
+                json!({ "site": name, "in_sync": false, "errors": [no_manifest(context, name)] }),
+            );
             codes.push(DIFFERENT);
         }
         Ok(self.finish(context, &results, &text, worst(codes)))
@@ -73,9 +76,14 @@ fn compare(
 ) -> Result<Compared, Failed> {
     let (has, wants) = (words(found.unwrap_or_default()), words(&rendered.section));
     let only = |these: &[Vec<u8>], those: &[Vec<u8>]| -> Vec<Vec<u8>> {
-        these.iter().filter(|line| !those.contains(line)).cloned().collect()
+        these
+            .iter()
+            .filter(|line| !those.contains(line))
+            .cloned()
+            .collect()
     };
-    let (observed, plan) = observe_and_plan(run.context, &rendered.desired, boot, Some(&run.table))?;
+    let (observed, plan) =
+        observe_and_plan(run.context, &rendered.desired, boot, Some(&run.table))?;
     Ok(Compared {
         site: rendered.desired.site.clone(),
         found: found.is_some(),
@@ -90,11 +98,16 @@ fn compare(
 /// The lines that are not empty, with single blanks.
 fn words(text: &[u8]) -> Vec<Vec<u8>> {
     let line = |line: &[u8]| -> Vec<u8> {
-        let words: Vec<_> =
-            line.split(|byte| b" \t".contains(byte)).filter(|word| !word.is_empty()).collect();
+        let words: Vec<_> = line
+            .split(|byte| b" \t".contains(byte))
+            .filter(|word| !word.is_empty())
+            .collect();
         words.join(&b' ')
     };
-    text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(line).collect()
+    text.split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(line)
+        .collect()
 }
 
 impl Compared {
@@ -127,7 +140,10 @@ impl Compared {
 
     fn json(&self) -> Value {
         let shown = |lines: &[Vec<u8>]| -> Vec<_> {
-            lines.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect()
+            lines
+                .iter()
+                .map(|line| String::from_utf8_lossy(line).into_owned())
+                .collect()
         };
         json!({
             "site": self.site, "in_sync": self.in_sync(), "missing": shown(&self.missing),

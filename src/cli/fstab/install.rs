@@ -1,4 +1,5 @@
-//! `mountjail fstab --install` and `--uninstall`: the block in the file, and what its lines mount on.
+//! `mountjail fstab --install` and `--uninstall`: the block in the file, and what its lines mount
+//! on.
 
 use std::path::{Path, PathBuf};
 
@@ -31,20 +32,28 @@ impl Fstab {
             if is_set(&stop) {
                 break;
             }
-            match run.rendered(site).and_then(|site| editor.prepare(&site, &Stop::by(&stop)).map(|()| site)) {
+            match run
+                .rendered(site)
+                .and_then(|site| editor.prepare(&site, &Stop::by(&stop)).map(|()| site))
+            {
                 Ok(rendered) => ready.push((site, rendered)),
                 Err(failed) => {
                     let (code, errors) = failed.report(context, site);
                     self.report_installed(context, site, &before);
                     codes.push(code);
-                    results.push(json!({ "site": site.name, "installed": false, "errors": errors }));
+                    results
+                        .push(json!({ "site": site.name, "installed": false, "errors": errors }));
                 }
             }
         }
         let keep: Vec<_> = sites.iter().map(|site| &site.name).collect();
         let mut gone = vec![];
         let put_in = |block: &mut Block| {
-            gone = block.sites().filter(|name| self.which.all && !keep.contains(name)).cloned().collect();
+            gone = block
+                .sites()
+                .filter(|name| self.which.all && !keep.contains(name))
+                .cloned()
+                .collect();
             for name in &gone {
                 block.remove(name);
             }
@@ -53,7 +62,9 @@ impl Fstab {
             }
         };
         let changed = if is_set(&stop) {
-            Err(Error::interrupted("stopped by a signal; the file is as it was"))
+            Err(Error::interrupted(
+                "stopped by a signal; the file is as it was",
+            ))
         } else {
             editor.edit(put_in, &ready)
         };
@@ -63,14 +74,22 @@ impl Fstab {
             }
         })?;
         for name in &gone {
-            context.out.info(format_args!("{name}: taken out of {}", self.file.display()));
+            context
+                .out
+                .info(format_args!("{name}: taken out of {}", self.file.display()));
             editor.release(name);
         }
         for (site, rendered) in &ready {
             rendered.say(context);
             let lines = plural(rendered.lines.len(), "line");
-            context.out.info(format_args!("{}: {lines} in {}", site.name, self.file.display()));
-            results.push(json!({ "site": site.name, "installed": true, "lines": rendered.lines.len() }));
+            context.out.info(format_args!(
+                "{}: {lines} in {}",
+                site.name,
+                self.file.display()
+            ));
+            results.push(
+                json!({ "site": site.name, "installed": true, "lines": rendered.lines.len() }),
+            );
             codes.push(0);
         }
         self.tell_systemd(context, changed);
@@ -80,7 +99,11 @@ impl Fstab {
     pub(super) fn uninstall(&self, context: &Context<'_>) -> anyhow::Result<u8> {
         let editor = Editor::new(context, &self.file)?;
         let known: Vec<_> = editor.block()?.sites().cloned().collect();
-        let names = if self.which.all { known.clone() } else { self.named(context)? };
+        let names = if self.which.all {
+            known.clone()
+        } else {
+            self.named(context)?
+        };
         let take_out = |block: &mut Block| {
             for name in &names {
                 block.remove(name);
@@ -91,8 +114,14 @@ impl Fstab {
         for name in &names {
             let was_there = known.contains(name);
             editor.release(name);
-            let what = if was_there { "taken out of" } else { "has no lines in" };
-            context.out.info(format_args!("{name}: {what} {}", self.file.display()));
+            let what = if was_there {
+                "taken out of"
+            } else {
+                "has no lines in"
+            };
+            context
+                .out
+                .info(format_args!("{name}: {what} {}", self.file.display()));
             results.push(json!({ "site": name, "uninstalled": was_there }));
         }
         self.tell_systemd(context, changed);
@@ -107,12 +136,18 @@ impl Fstab {
     /// systemd read the file at boot and makes units of its lines.
     fn tell_systemd(&self, context: &Context<'_>, changed: bool) {
         if changed && self.file == Path::new("/etc/fstab") && systemd::is_running() {
-            context.out.info(format_args!("systemd has not read it yet: systemctl daemon-reload"));
+            context.out.info(format_args!(
+                "systemd has not read it yet: systemctl daemon-reload"
+            ));
         }
     }
 
     fn finish_quietly(&self, context: &Context<'_>, results: &[Value], code: u8) -> u8 {
-        if self.json { self.finish(context, results, &[], code) } else { code }
+        if self.json {
+            self.finish(context, results, &[], code)
+        } else {
+            code
+        }
     }
 }
 
@@ -145,7 +180,10 @@ impl<'c> Editor<'c> {
 
     /// The block as it is, in a file that can be edited.
     fn block(&self) -> Result<Block> {
-        let mut found = Err(Error::failed(format!("cannot read {}", self.file.display())));
+        let mut found = Err(Error::failed(format!(
+            "cannot read {}",
+            self.file.display()
+        )));
         edit_file(&self.file, &self.lock, |text| {
             found = block(&self.file, text);
             Ok(text.to_vec())
@@ -159,7 +197,10 @@ impl<'c> Editor<'c> {
             let mut block = block(&self.file, text)?;
             for (line, target) in outside_targets(text) {
                 let same = |(_, rendered): &&(&Site, Rendered)| {
-                    rendered.lines.iter().any(|line| line.target.as_path() == target)
+                    rendered
+                        .lines
+                        .iter()
+                        .any(|line| line.target.as_path() == target)
                 };
                 if let Some((site, _)) = ready.iter().find(same) {
                     let (file, target) = (self.file.display(), target.display());
@@ -178,23 +219,40 @@ impl<'c> Editor<'c> {
     /// Makes what the site's lines mount on, and remembers why.
     fn prepare(&self, rendered: &Rendered, stop: &Stop) -> Result<(), Failed> {
         let desired = &rendered.desired;
-        let site = Site { name: desired.site.clone(), file: PathBuf::new() };
+        let site = Site {
+            name: desired.site.clone(),
+            file: PathBuf::new(),
+        };
         let _lock = lock(self.context, &self.engine, &site)?;
-        let (observed, plan) = observe_and_plan(self.context, desired, &self.boot, Some(&self.table))?;
+        let (observed, plan) =
+            observe_and_plan(self.context, desired, &self.boot, Some(&self.table))?;
         if !plan.conflicts.is_empty() {
             return Err(Failed::Errors(plan.conflicts));
         }
-        if plan.unfinished || plan.steps.iter().any(|step| matches!(step, Step::Detach { .. })) {
-            let drifted =
-                Error::failed(format!("{}: mounts that the manifest has no more are in the way", site.name));
-            return Err(drifted.hint(format!("run `mountjail up {}` first", site.name)).into());
+        if plan.unfinished
+            || plan
+                .steps
+                .iter()
+                .any(|step| matches!(step, Step::Detach { .. }))
+        {
+            let drifted = Error::failed(format!(
+                "{}: mounts that the manifest has no more are in the way",
+                site.name
+            ));
+            return Err(drifted
+                .hint(format!("run `mountjail up {}` first", site.name))
+                .into());
         }
         let file = HostPath::new(&self.file).map_err(|why| {
             Error::usage(format!("cannot use the file {}", self.file.display())).because_of(why)
         })?;
         let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
-        self.engine.up(&rendered.layout(plan, &observed), &observed, stop, &log).map_err(Failed::Engine)?;
-        Ok(self.engine.remember_fstab(&site.name, &desired.root, Some(file))?)
+        self.engine
+            .up(&rendered.layout(plan, &observed), &observed, stop, &log)
+            .map_err(Failed::Engine)?;
+        Ok(self
+            .engine
+            .remember_fstab(&site.name, &desired.root, Some(file))?)
     }
 
     /// The file no longer needs what was made for the site: it goes, unless the site is up.
@@ -205,11 +263,19 @@ impl<'c> Editor<'c> {
     }
 
     fn try_release(&self, name: &SiteName) -> Result<()> {
-        let site = Site { name: name.clone(), file: PathBuf::new() };
+        let site = Site {
+            name: name.clone(),
+            file: PathBuf::new(),
+        };
         let _lock = lock(self.context, &self.engine, &site)?;
         let records = self.context.state.read(name, &self.boot)?;
-        let Some(kept) = &records.kept else { return Ok(()) };
-        if Needs::default().file_of(name, kept.fstab.as_ref()).is_some() {
+        let Some(kept) = &records.kept else {
+            return Ok(());
+        };
+        if Needs::default()
+            .file_of(name, kept.fstab.as_ref())
+            .is_some()
+        {
             return Ok(());
         }
         let root = kept.root.clone();
@@ -225,6 +291,9 @@ impl<'c> Editor<'c> {
         }
         let plan = plan::down(name.clone(), root, None, &observed);
         let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
-        self.engine.down(&plan, &observed, false, &log).map(drop).map_err(|failure| failure.error)
+        self.engine
+            .down(&plan, &observed, false, &log)
+            .map(drop)
+            .map_err(|failure| failure.error)
     }
 }

@@ -1,4 +1,5 @@
-//! Which lines somebody besides root could have other files mounted by: mount(8) follows links in both fields.
+//! Which lines somebody besides root could have other files mounted by: mount(8) follows links in
+//! both fields.
 
 use std::collections::BTreeMap;
 
@@ -10,19 +11,22 @@ use crate::{Error, Result};
 /// What is below belongs to daemons of systemd's own, as which nobody else runs.
 const SYSTEMDS: &str = "/run/systemd";
 
-/// Refuses lines of which others than root can exchange the source, or a directory on the way to it or to the target:
-/// `up` follows no link that they could put there, and mount(8) does.
-pub(super) fn refuse_exchangeable(host: &Host, desired: &Desired, lines: &[Line]) -> Result<(), Vec<Error>> {
+/// Refuses lines of which others than root can exchange the source, or a directory on the way to it
+/// or to the target: `up` follows no link that they could put there, and mount(8) does.
+pub(super) fn refuse_exchangeable(
+    host: &Host,
+    desired: &Desired,
+    lines: &[Line],
+) -> Result<(), Vec<Error>> {
     let site = &desired.site;
     let mut found: BTreeMap<HostPath, (Others, usize)> = BTreeMap::new();
     for line in lines {
-        let cannot =
-            |error: LookupError| {
-                vec![error.error(format!(
-                    "{site}: cannot look at what leads to {} and {}",
-                    line.source, line.target
-                ))]
-            };
+        let cannot = |error: LookupError| {
+            vec![error.error(format!(
+                "{site}: cannot look at what leads to {} and {}",
+                line.source, line.target
+            ))]
+        };
         let on_source = host.others_on_way(&line.source).map_err(cannot)?;
         let on_source = on_source.filter(|others| !others.at.as_path().starts_with(SYSTEMDS));
         let on_target = host.others_on_way(&line.target).map_err(cannot)?;
@@ -30,14 +34,24 @@ pub(super) fn refuse_exchangeable(host: &Host, desired: &Desired, lines: &[Line]
             found.entry(others.at.clone()).or_insert((others, 0)).1 += 1;
         }
     }
-    let errors: Vec<_> =
-        found.into_values().map(|(others, lines)| refusal(desired, &others, lines)).collect();
-    if errors.is_empty() { Ok(()) } else { Err(errors) }
+    let errors: Vec<_> = found
+        .into_values()
+        .map(|(others, lines)| refusal(desired, &others, lines))
+        .collect();
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(errors)
+    }
 }
 
 fn refusal(desired: &Desired, others: &Others, lines: usize) -> Error {
     let Desired { site, .. } = desired;
-    let lines = if lines == 1 { "1 line".to_owned() } else { format!("{lines} lines") };
+    let lines = if lines == 1 {
+        "1 line".to_owned()
+    } else {
+        format!("{lines} lines")
+    };
     Error::failed(format!(
         "{site}: no lines for fstab: {others}, who can put a link there, and mount(8) would follow it: by {lines} any \
          file could be mounted, and over any file of the host"

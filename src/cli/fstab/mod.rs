@@ -28,8 +28,8 @@ use crate::{Error, Result};
 
 /// Print the sites' mounts as fstab(5) lines, or keep them in /etc/fstab
 ///
-/// `mount -a` gives the same mounts from these lines as `mountjail up` does. --install writes them to a block of
-/// their own, leaves all other lines as they are, and makes what the lines mount on.
+/// `mount -a` gives the same mounts from these lines as `mountjail up` does. --install writes them
+/// to a block of their own, leaves all other lines as they are, and makes what the lines mount on.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  mountjail fstab site1\n  mountjail fstab --all --install\n  mountjail fstab \
@@ -49,7 +49,12 @@ pub(super) struct Fstab {
     #[arg(long, group = "action")]
     check: bool,
     /// The file
-    #[arg(long, value_name = "FILE", default_value = "/etc/fstab", requires = "action")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/fstab",
+        requires = "action"
+    )]
     file: PathBuf,
     /// Print the result as JSON
     #[arg(long)]
@@ -101,7 +106,9 @@ impl Fstab {
 
     fn finish(&self, context: &Context<'_>, results: &[Value], text: &[u8], code: u8) -> u8 {
         if self.json {
-            return context.out.print_and(format!("{:#}\n", json!({ "sites": results })), code);
+            return context
+                .out
+                .print_and(format!("{:#}\n", json!({ "sites": results })), code);
         }
         context.out.print_and(text, code)
     }
@@ -129,20 +136,33 @@ impl<'c> Run<'c> {
         let manifests = boot::manifests(context, sites);
         let named = manifests.iter().map(|(_, manifest)| manifest);
         let orders = Boot::read(Path::new("/etc/systemd/system"), named).order_lines(&manifests);
-        Ok(Self { context, resolver: context.resolver()?, table: Table::read()?, orders })
+        Ok(Self {
+            context,
+            resolver: context.resolver()?,
+            table: Table::read()?,
+            orders,
+        })
     }
 
     fn rendered(&self, site: &Site) -> Result<Rendered, Failed> {
         let manifest = sites::load(self.context, site).map_err(Failed::Manifest)?;
         let desired = work::resolved(self.context, &self.resolver, &manifest)?;
         let order = self.orders.get(&site.name).cloned().unwrap_or_default();
-        let lines =
-            fstab::lines(&desired, &order.before, &order.not_after, systemd::in_container(), |source| {
-                self.table.points_below(source.as_path())
-            });
+        let lines = fstab::lines(
+            &desired,
+            &order.before,
+            &order.not_after,
+            systemd::in_container(),
+            |source| self.table.points_below(source.as_path()),
+        );
         links::refuse_exchangeable(&self.context.host, &desired, &lines).map_err(Failed::Errors)?;
         let section = fstab::section(&desired.site, &desired.root, &lines);
-        Ok(Rendered { desired, lines, section, refused: order.refused })
+        Ok(Rendered {
+            desired,
+            lines,
+            section,
+            refused: order.refused,
+        })
     }
 }
 
@@ -153,8 +173,12 @@ impl Rendered {
         for refused in &self.refused {
             context.out.warn(refused);
         }
-        let unknown: Vec<_> =
-            self.lines.iter().map(|line| &line.source).filter(|source| has_unknown_maker(source)).collect();
+        let unknown: Vec<_> = self
+            .lines
+            .iter()
+            .map(|line| &line.source)
+            .filter(|source| has_unknown_maker(source))
+            .collect();
         if let Some(first) = unknown.first() {
             let more = match unknown.len() - 1 {
                 0 => String::new(),
@@ -175,8 +199,8 @@ impl Rendered {
         plan
     }
 
-    /// The placeholders of submounts: in the placeholder of the recursive mount, where they are seen before it is
-    /// mounted (findmnt(8) `--verify` misses them else).
+    /// The placeholders of submounts: in the placeholder of the recursive mount, where they are
+    /// seen before it is mounted (findmnt(8) `--verify` misses them else).
     fn below_recursive(&self, observed: &Observed) -> Vec<Step> {
         let root = &self.desired.root;
         let mut made = BTreeSet::new();
@@ -186,15 +210,30 @@ impl Rendered {
                 continue;
             }
             for line in &self.lines {
-                let Some(path) = inside(root, &line.target).filter(|path| path.starts_with(&mount.target))
+                let Some(path) =
+                    inside(root, &line.target).filter(|path| path.starts_with(&mount.target))
                 else {
                     continue;
                 };
                 let is_file = line.source.as_path().is_file();
-                let way = path.ancestors().into_iter().map(|path| (path, FileKind::Directory));
-                let last = (path, if is_file { FileKind::File } else { FileKind::Directory });
-                for (path, kind) in way.chain([last]).filter(|(path, _)| path.starts_with(&mount.target)) {
-                    let is_there = path == mount.target || fs::symlink_metadata(root.inside(&path)).is_ok();
+                let way = path
+                    .ancestors()
+                    .into_iter()
+                    .map(|path| (path, FileKind::Directory));
+                let last = (
+                    path,
+                    if is_file {
+                        FileKind::File
+                    } else {
+                        FileKind::Directory
+                    },
+                );
+                for (path, kind) in way
+                    .chain([last])
+                    .filter(|(path, _)| path.starts_with(&mount.target))
+                {
+                    let is_there =
+                        path == mount.target || fs::symlink_metadata(root.inside(&path)).is_ok();
                     if !is_there && made.insert(path.clone()) {
                         steps.push(Step::CreatePlaceholder { path, kind });
                     }
@@ -231,7 +270,10 @@ fn block(file: &Path, text: &[u8]) -> Result<Block> {
 }
 
 fn no_manifest(context: &Context<'_>, name: &SiteName) -> String {
-    format!("{name} has lines, but no manifest in {}", context.config.join("sites").display())
+    format!(
+        "{name} has lines, but no manifest in {}",
+        context.config.join("sites").display()
+    )
 }
 
 /// Which sites have lines in which files; each file is read once.
@@ -239,15 +281,26 @@ fn no_manifest(context: &Context<'_>, name: &SiteName) -> String {
 pub(super) struct Needs(Mutex<HashMap<HostPath, Option<BTreeSet<SiteName>>>>);
 
 impl Needs {
-    /// `fstab`, the file that was recorded for `site`, if it still has lines for it: these need what was made. One
-    /// that cannot be taken apart may have them; one that is gone has none.
-    pub(super) fn file_of<'f>(&self, site: &SiteName, fstab: Option<&'f HostPath>) -> Option<&'f HostPath> {
+    /// `fstab`, the file that was recorded for `site`, if it still has lines for it: these need
+    /// what was made. One that cannot be taken apart may have them; one that is gone has none.
+    pub(super) fn file_of<'f>(
+        &self,
+        site: &SiteName,
+        fstab: Option<&'f HostPath>,
+    ) -> Option<&'f HostPath> {
         let file = fstab?;
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let sites = known.entry(file.clone()).or_insert_with(|| match fs::read(file) {
-            Ok(text) => Block::read(&text).ok().map(|block| block.sites().cloned().collect()),
-            Err(_) => Some(BTreeSet::new()),
-        });
-        sites.as_ref().is_none_or(|sites| sites.contains(site)).then_some(file)
+        let sites = known
+            .entry(file.clone())
+            .or_insert_with(|| match fs::read(file) {
+                Ok(text) => Block::read(&text)
+                    .ok()
+                    .map(|block| block.sites().cloned().collect()),
+                Err(_) => Some(BTreeSet::new()),
+            });
+        sites
+            .as_ref()
+            .is_none_or(|sites| sites.contains(site))
+            .then_some(file)
     }
 }

@@ -13,7 +13,8 @@ use crate::resolve::{Desired, root_id};
 use crate::trace::{Follower, attach};
 use crate::{Error, Result};
 
-/// Runs the command inside. What it prints goes to standard error, since the report has the other one.
+/// Runs the command inside. What it prints goes to standard error, since the report has the other
+/// one.
 pub(super) fn command(
     out: &Out,
     follower: &mut Follower,
@@ -22,12 +23,15 @@ pub(super) fn command(
 ) -> Result<()> {
     follower.start(|| {
         let redirected = dup2_stdout(io::stderr()).map_err(|error| {
-            Error::failed("cannot send the command's output to standard error").because(&error.into())
+            Error::failed("cannot send the command's output to standard error")
+                .because(&error.into())
         });
-        redirected.and_then(|()| inside.run(command, out)).unwrap_or_else(|error| {
-            out.error(&error);
-            error.exit_code()
-        })
+        redirected
+            .and_then(|()| inside.run(command, out))
+            .unwrap_or_else(|error| {
+                out.error(&error);
+                error.exit_code()
+            })
     })
 }
 
@@ -41,8 +45,12 @@ pub(super) fn process(desired: &Desired, follower: &mut Follower, pid: u32) -> R
         let insiders = observe::inside(root);
         let insiders: Vec<_> = insiders.iter().take(5).map(ToString::to_string).collect();
         return Err(match &process.unit {
-            _ if !insiders.is_empty() => outside.hint(format!("inside are {}", insiders.join(", "))),
-            Some(unit) => outside.hint(format!("`--service {unit}` follows those that enter it later")),
+            _ if !insiders.is_empty() => {
+                outside.hint(format!("inside are {}", insiders.join(", ")))
+            }
+            Some(unit) => outside.hint(format!(
+                "`--service {unit}` follows those that enter it later"
+            )),
             None => outside.hint("no process is inside now"),
         });
     }
@@ -50,16 +58,22 @@ pub(super) fn process(desired: &Desired, follower: &mut Follower, pid: u32) -> R
 }
 
 /// The processes of `unit`, also those outside: they start the ones that enter the root.
-pub(super) fn unit(out: &Out, desired: &Desired, follower: &mut Follower, unit: &str) -> Result<()> {
+pub(super) fn unit(
+    out: &Out,
+    desired: &Desired,
+    follower: &mut Follower,
+    unit: &str,
+) -> Result<()> {
     let name = full_name(unit);
     let (processes, units) = (observe::of_unit(&name), Units::read());
     if processes.is_empty() {
         let none = format!("no process of {name} is running");
         return Err(match units.nearest(&name) {
-            _ if units.has(&name) => Error::failed(none).hint(format!("start it: `systemctl start {name}`")),
-            Some(near) => {
-                Error::usage(format!("there is no unit {name}")).hint(format!("did you mean {near}?"))
+            _ if units.has(&name) => {
+                Error::failed(none).hint(format!("start it: `systemctl start {name}`"))
             }
+            Some(near) => Error::usage(format!("there is no unit {name}"))
+                .hint(format!("did you mean {near}?")),
             None => Error::usage(format!("there is no unit {name}")).hint("`systemctl` lists them"),
         });
     }
@@ -67,15 +81,20 @@ pub(super) fn unit(out: &Out, desired: &Desired, follower: &mut Follower, unit: 
     for process in &processes {
         follow(follower, process)?;
     }
-    if processes.iter().all(|process| observe::root_of(process.pid) != Some(root)) {
+    if processes
+        .iter()
+        .all(|process| observe::root_of(process.pid) != Some(root))
+    {
         let site = &desired.site;
-        out.info(format_args!("{site}: no process of {name} is inside yet; waiting for one to enter"));
+        out.info(format_args!(
+            "{site}: no process of {name} is inside yet; waiting for one to enter"
+        ));
     }
     Ok(())
 }
 
-/// Those processes of `unit` that the followed ones did not start, as after a restart. `seen` are those that were tried:
-/// one that cannot be followed is no reason to end a trace.
+/// Those processes of `unit` that the followed ones did not start, as after a restart. `seen` are
+/// those that were tried: one that cannot be followed is no reason to end a trace.
 pub(super) fn newcomers(
     out: &Out,
     desired: &Desired,

@@ -31,19 +31,22 @@ use crate::{Error, Result};
 
 /// Show what a program looks for in a jail and does not find, and which lines would bring it
 ///
-/// Runs a command inside as `exec` does, or follows what runs there already, with all that it starts, and reports the
-/// paths that were not there but are on the host, grouped by the line of the manifest that would bring them, the most
-/// useful first. What not everybody on the host may read, or somebody other than root can change, is shown and not
-/// advised, and so are sockets and what else is on /run, unless a preset brings them: a program inside can look for
-/// whatever it likes.
+/// Runs a command inside as `exec` does, or follows what runs there already, with all that it
+/// starts, and reports the paths that were not there but are on the host, grouped by the line of
+/// the manifest that would bring them, the most useful first. What not everybody on the host may
+/// read, or somebody other than root can change, is shown and not advised, and so are sockets and
+/// what else is on /run, unless a preset brings them: a program inside can look for whatever it
+/// likes.
 ///
-/// Standard output is the report's alone; what the command prints there goes to standard error. The exit code is the
-/// command's (127 if it is not in the jail, 126 if it cannot be run), 0 when a running process was followed. Ctrl-C or
-/// SIGTERM ends the trace, and what was followed runs on (then 128 and the signal's number stand for a command's code).
+/// Standard output is the report's alone; what the command prints there goes to standard error. The
+/// exit code is the command's (127 if it is not in the jail, 126 if it cannot be run), 0 when a
+/// running process was followed. Ctrl-C or SIGTERM ends the trace, and what was followed runs on
+/// (then 128 and the signal's number stand for a command's code).
 ///
-/// Each system call of a followed program stops it twice. Measured in CPU time: a PHP page that computes took 1.3 times
-/// as long, one that reads 1500 files 5 times, find(1), which does little else than system calls, 16 times. Programs of
-/// another architecture, such as 32-bit ones, and look-ups through an `io_uring` are not followed.
+/// Each system call of a followed program stops it twice. Measured in CPU time: a PHP page that
+/// computes took 1.3 times as long, one that reads 1500 files 5 times, find(1), which does little
+/// else than system calls, 16 times. Programs of another architecture, such as 32-bit ones, and
+/// look-ups through an `io_uring` are not followed.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "mountjail trace [OPTIONS] <SITE> <-- CMD...|--pid PID|--service UNIT>",
@@ -92,15 +95,17 @@ struct Start {
 }
 
 impl Trace {
-    /// Looks and reports in processes of their own, which can be given up, and follows in this one. Gives the exit code.
+    /// Looks and reports in processes of their own, which can be given up, and follows in this one.
+    /// Gives the exit code.
     pub(super) fn run(self, global: &Global, out: &'static Out) -> u8 {
         let trace = Arc::new(self);
         let (looks, settings) = (trace.clone(), global.clone());
-        let start =
-            match told(out, global.limit(), move || looks.look(settings.context(Trust::new(true), out)?)) {
-                Told::Code(code) => return code,
-                Told::Go(start) => start,
-            };
+        let start = match told(out, global.limit(), move || {
+            looks.look(settings.context(Trust::new(true), out)?)
+        }) {
+            Told::Code(code) => return code,
+            Told::Go(start) => start,
+        };
         let (end, followed) = match trace.follow(&start, out) {
             Ok(followed) => followed,
             Err(error) => return out.failure(&error.into()),
@@ -143,7 +148,11 @@ impl Trace {
         if is_down {
             context.out.warn(down);
         }
-        let start = Start { site: site.name, root: jail.desired.root, inside };
+        let start = Start {
+            site: site.name,
+            root: jail.desired.root,
+            inside,
+        };
         front::go(&serde_json::to_vec(&start)?);
         Ok(0)
     }
@@ -154,17 +163,20 @@ impl Trace {
         inside::prepare()?;
         let desired = &Desired::nothing(start.site, start.root);
         let mut follower = Follower::new(root_id(&desired.root)?)?;
-        let end = self.begin(out, desired, start.inside, &mut follower).and_then(|()| {
-            let mut seen = BTreeSet::new();
-            follower.follow(|follower| {
-                if let Some(unit) = &self.service {
-                    begin::newcomers(out, desired, follower, unit, &mut seen);
-                }
-                self.service.is_some()
-            })
-        });
+        let end = self
+            .begin(out, desired, start.inside, &mut follower)
+            .and_then(|()| {
+                let mut seen = BTreeSet::new();
+                follower.follow(|follower| {
+                    if let Some(unit) = &self.service {
+                        begin::newcomers(out, desired, follower, unit, &mut seen);
+                    }
+                    self.service.is_some()
+                })
+            });
         let result = follower.finish();
-        end.and_then(|end| Ok((end, result?))).map_err(|error| error.context(&desired.site))
+        end.and_then(|end| Ok((end, result?)))
+            .map_err(|error| error.context(&desired.site))
     }
 
     /// Starts the command, or begins to follow what runs.
@@ -184,11 +196,15 @@ impl Trace {
             (None, None) => {}
         }
         let threads = plural(follower.count(), "thread");
-        out.info(format_args!("{}: following {threads}; Ctrl-C ends it", desired.site));
+        out.info(format_args!(
+            "{}: following {threads}; Ctrl-C ends it",
+            desired.site
+        ));
         Ok(())
     }
 
-    /// The report; brings the site up with the new lines, where that was asked for. Gives the exit code.
+    /// The report; brings the site up with the new lines, where that was asked for. Gives the exit
+    /// code.
     fn report_and_up(
         &self,
         context: &'static Context<'static>,
@@ -207,7 +223,8 @@ impl Trace {
         Up::of(&self.site).run_with_own_umask(context)
     }
 
-    /// Says what was found; writes it to the manifest, where that was asked for. Gives the exit code.
+    /// Says what was found; writes it to the manifest, where that was asked for. Gives the exit
+    /// code.
     fn report(
         &self,
         context: &Context<'_>,
@@ -239,7 +256,10 @@ impl Trace {
                 Err(failed) => code = failed.report(context, site).0,
             }
         }
-        Ok(worst([code, report.print(context, self.json, self.all_misses, self.write)]))
+        Ok(worst([
+            code,
+            report.print(context, self.json, self.all_misses, self.write),
+        ]))
     }
 }
 
@@ -255,30 +275,64 @@ pub(super) fn advice(
         .names()
         .filter_map(|name| brings(&context.presets, resolver, desired, name))
         .collect();
-    let name = |id: u32| User::from_uid(Uid::from_raw(id)).ok().flatten().map(|user| user.name);
+    let name = |id: u32| {
+        User::from_uid(Uid::from_raw(id))
+            .ok()
+            .flatten()
+            .map(|user| user.name)
+    };
     let users = found.iter().flat_map(|found| &found.miss.users);
     let users = users.filter_map(|id| Some((*id, name(*id)?))).collect();
-    advise(found, &Known { desired, presets: &presets, users: &users })
+    advise(
+        found,
+        &Known {
+            desired,
+            presets: &presets,
+            users: &users,
+        },
+    )
 }
 
 /// What the preset would bring; `None`: it has mistakes, or is not for this host.
 fn brings(presets: &Presets, resolver: &Resolver, desired: &Desired, name: &str) -> Option<Brings> {
-    let preset = resolver.resolve_preset(&presets.entries(name)?.ok()?).ok()?;
+    let preset = resolver
+        .resolve_preset(&presets.entries(name)?.ok()?)
+        .ok()?;
     let names_it = |mount: &&Arc<Mount>| {
         let own = |origin: &Origin| origin.presets == [name] && origin.key.starts_with("programs");
-        mount.reasons.iter().any(|reason| reason.chain.is_empty() && own(&reason.origin))
+        mount
+            .reasons
+            .iter()
+            .any(|reason| reason.chain.is_empty() && own(&reason.origin))
     };
-    let programs = preset.mounts.iter().filter(names_it).map(|mount| mount.source.clone()).collect();
+    let programs = preset
+        .mounts
+        .iter()
+        .filter(names_it)
+        .map(|mount| mount.source.clone())
+        .collect();
     let nothing = Desired::nothing(desired.site.clone(), desired.root.clone());
-    let desired = Desired { mounts: preset.mounts, links: preset.links, ..nothing };
-    Some(Brings { preset: name.to_owned(), desired, programs })
+    let desired = Desired {
+        mounts: preset.mounts,
+        links: preset.links,
+        ..nothing
+    };
+    Some(Brings {
+        preset: name.to_owned(),
+        desired,
+        programs,
+    })
 }
 
 /// Why the line cannot be had on this host, such as a program of which a library is missing.
 fn failure(context: &Context<'_>, site: &Site, resolver: &Resolver, line: &Line) -> Option<String> {
     let text = format!("root: /srv\n{}\n", line.addition);
     match sites::load_text(context, site, &text) {
-        Ok(manifest) => resolver.resolve_preset(&manifest.entries).err()?.first().map(ToString::to_string),
+        Ok(manifest) => resolver
+            .resolve_preset(&manifest.entries)
+            .err()?
+            .first()
+            .map(ToString::to_string),
         Err(unusable) => Some(unusable.brief()),
     }
 }

@@ -36,7 +36,11 @@ impl Report {
         Self {
             site: site.name.to_string(),
             root: desired.root.clone(),
-            code: if let End::Ended(code) = end { code } else { None },
+            code: if let End::Ended(code) = end {
+                code
+            } else {
+                None
+            },
             advice: Advice::default(),
             nowhere: vec![],
             not_understood: BTreeSet::new(),
@@ -53,14 +57,22 @@ impl Report {
                 None => self.advice.lines.push(line),
                 Some(_) if !line.apart().is_empty() => lines.extend(line.apart()),
                 Some(why) => {
-                    self.advice.refused.extend(line.misses.into_iter().map(|miss| (miss, why.clone())));
+                    self.advice
+                        .refused
+                        .extend(line.misses.into_iter().map(|miss| (miss, why.clone())));
                 }
             }
         }
     }
 
     /// Prints it, and says on standard error what is not part of it. Gives the exit code.
-    pub(super) fn print(&self, context: &Context<'_>, as_json: bool, all_misses: bool, write: bool) -> u8 {
+    pub(super) fn print(
+        &self,
+        context: &Context<'_>,
+        as_json: bool,
+        all_misses: bool,
+        write: bool,
+    ) -> u8 {
         let out = context.out;
         for program in &self.not_understood {
             out.warn(format_args!(
@@ -76,9 +88,14 @@ impl Report {
                 plural_lookups(self.dropped)
             ));
         }
-        let Advice { lines, not_mounted, .. } = &self.advice;
+        let Advice {
+            lines, not_mounted, ..
+        } = &self.advice;
         if lines.is_empty() && not_mounted.is_empty() && self.refused(all_misses).next().is_none() {
-            out.info(format_args!("{}: nothing was missed that the host has", self.site));
+            out.info(format_args!(
+                "{}: nothing was missed that the host has",
+                self.site
+            ));
         }
         if !lines.is_empty() && !write {
             out.info(format_args!(
@@ -87,7 +104,11 @@ impl Report {
                 plural(lines.len(), "line")
             ));
         }
-        let text = if as_json { format!("{:#}\n", self.json(all_misses)) } else { self.text(all_misses) };
+        let text = if as_json {
+            format!("{:#}\n", self.json(all_misses))
+        } else {
+            self.text(all_misses)
+        };
         out.print_and(text, 0)
     }
 
@@ -99,7 +120,10 @@ impl Report {
                 text::line(&mut text, format_args!("  # {}", described(miss)));
             }
             if line.misses.len() > SHOWN {
-                text::line(&mut text, format_args!("  # and {} more", line.misses.len() - SHOWN));
+                text::line(
+                    &mut text,
+                    format_args!("  # and {} more", line.misses.len() - SHOWN),
+                );
             }
         }
         let mut section = |title: &str, lines: Vec<String>| {
@@ -110,21 +134,39 @@ impl Report {
                 }
             }
         };
-        let not_mounted = format!("in the manifest, but not mounted: `mountjail up {}` brings it", self.site);
-        section(&not_mounted, self.advice.not_mounted.iter().map(described).collect());
-        let refused = self.refused(all_misses).map(|(miss, why)| format!("{}: {why}", described(miss)));
+        let not_mounted = format!(
+            "in the manifest, but not mounted: `mountjail up {}` brings it",
+            self.site
+        );
+        section(
+            &not_mounted,
+            self.advice.not_mounted.iter().map(described).collect(),
+        );
+        let refused = self
+            .refused(all_misses)
+            .map(|(miss, why)| format!("{}: {why}", described(miss)));
         section("on the host, but not advised", refused.collect());
         if all_misses {
-            section("not on the host either", self.nowhere.iter().map(described).collect());
+            section(
+                "not on the host either",
+                self.nowhere.iter().map(described).collect(),
+            );
         }
         text
     }
 
-    /// Those that were refused and are worth a line: nearly every program looks for its own `/proc/self`.
+    /// Those that were refused and are worth a line: nearly every program looks for its own
+    /// `/proc/self`.
     fn refused(&self, all: bool) -> impl Iterator<Item = &(Miss, String)> {
-        let usual =
-            |miss: &Miss| ["/proc", "/sys"].iter().any(|system| miss.path.as_path().starts_with(system));
-        self.advice.refused.iter().filter(move |(miss, _)| all || !usual(miss))
+        let usual = |miss: &Miss| {
+            ["/proc", "/sys"]
+                .iter()
+                .any(|system| miss.path.as_path().starts_with(system))
+        };
+        self.advice
+            .refused
+            .iter()
+            .filter(move |(miss, _)| all || !usual(miss))
     }
 
     fn json(&self, all_misses: bool) -> Value {
@@ -157,8 +199,17 @@ impl Report {
 
 /// `/usr/share/zoneinfo/Europe/Zurich (open by php8.2, 3 times)`
 fn described(miss: &Miss) -> String {
-    let programs = miss.programs.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-    let times = if miss.lookups == 1 { String::new() } else { format!(", {} times", miss.lookups) };
+    let programs = miss
+        .programs
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
+    let times = if miss.lookups == 1 {
+        String::new()
+    } else {
+        format!(", {} times", miss.lookups)
+    };
     format!("{} ({} by {programs}{times})", miss.path, miss.call)
 }
 
@@ -169,5 +220,8 @@ fn miss(miss: &Miss) -> Value {
 }
 
 fn plural_lookups(count: u64) -> String {
-    usize::try_from(count).map_or_else(|_| "many look-ups".to_owned(), |count| plural(count, "look-up"))
+    usize::try_from(count).map_or_else(
+        |_| "many look-ups".to_owned(),
+        |count| plural(count, "look-up"),
+    )
 }

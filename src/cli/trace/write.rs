@@ -1,4 +1,5 @@
-//! The lines, into the manifest: the file is replaced as a whole, and only by one that can be resolved.
+//! The lines, into the manifest: the file is replaced as a whole, and only by one that can be
+//! resolved.
 
 use super::super::context::Context;
 use super::super::sites::{self, Site, Unusable};
@@ -27,7 +28,10 @@ pub(super) fn lines(
             Ok(()) => Ok(new.into_bytes()),
             Err(failed) => {
                 wrong = Some(failed);
-                Err(Error::failed(format!("{}: the lines cannot be added", site.name)))
+                Err(Error::failed(format!(
+                    "{}: the lines cannot be added",
+                    site.name
+                )))
             }
         }
     });
@@ -35,8 +39,16 @@ pub(super) fn lines(
         (Err(_), Some(wrong)) => Err(wrong),
         (Err(error), None) => Err(error.into()),
         (Ok(changed), _) => {
-            let what = if changed { plural(lines.len(), "line") } else { "nothing".to_owned() };
-            context.out.info(format_args!("{}: added {what} to {}", site.name, site.file.display()));
+            let what = if changed {
+                plural(lines.len(), "line")
+            } else {
+                "nothing".to_owned()
+            };
+            context.out.info(format_args!(
+                "{}: added {what} to {}",
+                site.name,
+                site.file.display()
+            ));
             Ok(changed)
         }
     }
@@ -50,12 +62,18 @@ fn added(context: &Context<'_>, site: &Site, old: &[u8], additions: &[Addition])
     };
     let text = manifest::decode(&SourceFile::File(site.file.clone()), old.to_vec())
         .map_err(|wrong| by_hand(&wrong.brief()))?;
-    let _: Manifest = sites::load_text(context, site, &text).map_err(|wrong| by_hand(&wrong.brief()))?;
+    let _: Manifest =
+        sites::load_text(context, site, &text).map_err(|wrong| by_hand(&wrong.brief()))?;
     add_items(&text, additions).map_err(|why| by_hand(&why))
 }
 
 /// Whether the manifest that came out can be resolved.
-fn check(context: &Context<'_>, site: &Site, resolver: &Resolver, text: &str) -> Result<(), Failed> {
+fn check(
+    context: &Context<'_>,
+    site: &Site,
+    resolver: &Resolver,
+    text: &str,
+) -> Result<(), Failed> {
     let manifest =
         sites::load_text(context, site, text).map_err(|wrong: Unusable| Failed::Manifest(wrong))?;
     resolved(context, resolver, &manifest).map(drop)

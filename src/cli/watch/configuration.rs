@@ -17,7 +17,10 @@ pub(super) fn learned(config: &Path) -> Vec<Learned> {
         ids: vec![],
         record: None,
     };
-    vec![learned(User::Presets, "presets"), learned(User::Sites, "sites")]
+    vec![
+        learned(User::Presets, "presets"),
+        learned(User::Sites, "sites"),
+    ]
 }
 
 /// The names in a directory, and what its manifests or presets say.

@@ -28,7 +28,8 @@ use crate::{Error, Result, observe};
 /// So often a site that changes while it is brought right is simply tried again.
 const PATIENCE: u32 = 10;
 
-/// So often another mountjail is found at work on a site until that is worth a word: some 15 seconds.
+/// So often another mountjail is found at work on a site until that is worth a word: some 15
+/// seconds.
 const LONG: u32 = 20;
 
 /// A site that sleeps for so long does not keep a pass.
@@ -52,9 +53,16 @@ pub(super) struct Daemon<'c> {
 
 impl<'c> Daemon<'c> {
     /// One that knows the configuration and nothing else yet.
-    pub(super) fn new(arguments: &'c Watch, context: &Context<'static>, signals: Signals) -> Result<Self> {
+    pub(super) fn new(
+        arguments: &'c Watch,
+        context: &Context<'static>,
+        signals: Signals,
+    ) -> Result<Self> {
         let forced = std::env::var("MOUNTJAIL_MOUNT_EVENTS").ok();
-        let watcher = Watcher::new(MountSource::open(forced.as_deref())?, context.state.run.clone())?;
+        let watcher = Watcher::new(
+            MountSource::open(forced.as_deref())?,
+            context.state.run.clone(),
+        )?;
         let mut daemon = Self {
             arguments,
             context: context.reloaded()?,
@@ -69,7 +77,8 @@ impl<'c> Daemon<'c> {
         Ok(daemon)
     }
 
-    /// Watches until a signal ends it. What cannot be done at first ends it, too; later it is tried again.
+    /// Watches until a signal ends it. What cannot be done at first ends it, too; later it is tried
+    /// again.
     pub(super) fn run(&mut self) -> anyhow::Result<u8> {
         self.pass_or_later();
         let out = self.context.out;
@@ -80,7 +89,10 @@ impl<'c> Daemon<'c> {
         ));
         self.tell.ready();
         loop {
-            let until = [self.tell.next(), self.next_look()].into_iter().flatten().min();
+            let until = [self.tell.next(), self.next_look()]
+                .into_iter()
+                .flatten()
+                .min();
             let changed = front::rest(|| self.watcher.wait(self.signals.as_fd(), until));
             let changed = changed.context("cannot wait for changes")?;
             let reload = self.signals.taken_reload();
@@ -104,24 +116,36 @@ impl<'c> Daemon<'c> {
 
     fn reload_by_hand(&mut self) {
         let since = NotifyState::monotonic_usec_now().into_iter();
-        notify(&[NotifyState::Reloading].into_iter().chain(since).collect::<Vec<_>>());
-        self.context.out.info(format_args!("looking at everything anew"));
+        notify(
+            &[NotifyState::Reloading]
+                .into_iter()
+                .chain(since)
+                .collect::<Vec<_>>(),
+        );
+        self.context
+            .out
+            .info(format_args!("looking at everything anew"));
         self.watcher.gather.hurry(User::Presets, Instant::now());
         self.pass_or_later();
         self.tell.ready();
     }
 
-    /// Reads the presets and the list of sites, and remembers on what these depend. All sites that were not in the
-    /// list before are due.
+    /// Reads the presets and the list of sites, and remembers on what these depend. All sites that
+    /// were not in the list before are due.
     fn reload(&mut self) -> Result<()> {
         let now = Instant::now();
-        self.watcher.learn(configuration::learned(&self.context.config), now);
+        self.watcher
+            .learn(configuration::learned(&self.context.config), now);
         let context = self.context.reloaded()?;
         let (sites, misnamed) = self.arguments.in_scope(&context)?;
         self.context = context;
         self.tell.misnamed(self.context.out, misnamed);
         for site in sites {
-            if self.sites.insert(site.name.clone(), site.clone()).is_none_or(|old| old != site) {
+            if self
+                .sites
+                .insert(site.name.clone(), site.clone())
+                .is_none_or(|old| old != site)
+            {
                 self.watcher.gather.at(User::Site(site.name), now);
             }
         }
@@ -137,7 +161,8 @@ impl<'c> Daemon<'c> {
         self.tell.trouble(self.context.out, Trouble::Pass, trouble);
     }
 
-    /// Deals with everybody who is due; whether there was anybody. If that cannot even begin, all are due later.
+    /// Deals with everybody who is due; whether there was anybody. If that cannot even begin, all
+    /// are due later.
     fn pass(&mut self) -> Result<bool> {
         let start = Instant::now();
         let mut users = self.watcher.gather.take(start);
@@ -146,15 +171,28 @@ impl<'c> Daemon<'c> {
         }
         self.context.out.forget_mistakes();
         self.reload_if_due(&mut users);
-        let sites: Vec<Site> = users.iter().filter_map(|user| self.site(user)).cloned().collect();
+        let sites: Vec<Site> = users
+            .iter()
+            .filter_map(|user| self.site(user))
+            .cloned()
+            .collect();
         // A site that is out is looked at again when it comes back.
-        let sites: Vec<Site> = sites.into_iter().filter(|site| !self.is_out(site)).collect();
-        let result = self.over(&sites, start).inspect_err(|error| self.put_off(&sites, error)).map(|()| true);
+        let sites: Vec<Site> = sites
+            .into_iter()
+            .filter(|site| !self.is_out(site))
+            .collect();
+        let result = self
+            .over(&sites, start)
+            .inspect_err(|error| self.put_off(&sites, error))
+            .map(|()| true);
         let now = Instant::now();
         self.watcher.gather.dealt_with(now, now - start);
         self.tell.state.passes += 1;
         if result.is_ok()
-            && self.watcher.sites().all(|site| sites.binary_search_by_key(&site, |done| &done.name).is_ok())
+            && self
+                .watcher
+                .sites()
+                .all(|site| sites.binary_search_by_key(&site, |done| &done.name).is_ok())
         {
             self.tell.state.last_full_pass = observe::now();
         }
@@ -170,8 +208,16 @@ impl<'c> Daemon<'c> {
         }
         let gone = self.gone.clone();
         let may_go = move |site: &SiteName, target: &JailPath| gone.may_go(site, target, start);
-        let policy = Policy { wait: false, may_go: Arc::new(may_go) };
-        let mut threads = pass::begin(self.context.afresh(), sites.to_vec(), &self.signals.stop, policy)?;
+        let policy = Policy {
+            wait: false,
+            may_go: Arc::new(may_go),
+        };
+        let mut threads = pass::begin(
+            self.context.afresh(),
+            sites.to_vec(),
+            &self.signals.stop,
+            policy,
+        )?;
         let (sites, found) = cloned(threads.finish_or_sleep(NAP));
         if !threads.is_over() {
             self.out.push(threads);
@@ -189,8 +235,8 @@ impl<'c> Daemon<'c> {
         (!self.out.is_empty()).then(|| Instant::now() + LOOK)
     }
 
-    /// What came of those that were out: a result, or they are given up. One whose thread comes back is due: what happened
-    /// meanwhile did not count.
+    /// What came of those that were out: a result, or they are given up. One whose thread comes
+    /// back is due: what happened meanwhile did not count.
     fn look_after_silent(&mut self) {
         let mut out = std::mem::take(&mut self.out);
         for threads in &mut out {
@@ -215,11 +261,13 @@ impl<'c> Daemon<'c> {
         self.sites.get(name)
     }
 
-    /// Reads the configuration anew, if it changed; if the presets did, all sites are due. If it cannot be read, the
-    /// sites are kept right as they were known.
+    /// Reads the configuration anew, if it changed; if the presets did, all sites are due. If it
+    /// cannot be read, the sites are kept right as they were known.
     fn reload_if_due(&mut self, users: &mut Vec<User>) {
-        let due: Vec<User> =
-            [User::Presets, User::Sites].into_iter().filter(|user| users.contains(user)).collect();
+        let due: Vec<User> = [User::Presets, User::Sites]
+            .into_iter()
+            .filter(|user| users.contains(user))
+            .collect();
         if due.is_empty() {
             return;
         }
@@ -236,7 +284,8 @@ impl<'c> Daemon<'c> {
             users.sort();
             users.dedup();
         }
-        self.tell.trouble(self.context.out, Trouble::Configuration, trouble);
+        self.tell
+            .trouble(self.context.out, Trouble::Configuration, trouble);
     }
 
     /// What came of a pass: what is known, what is to be said, when to try again.
@@ -247,10 +296,17 @@ impl<'c> Daemon<'c> {
             Err(why) => (Ended::Lost(lost(site, &why)), None),
         };
         let (ends, learned): (Vec<_>, Vec<_>) = sites.iter().zip(found).map(ended).unzip();
-        self.watcher.learn(learned.into_iter().flatten().collect(), now);
+        self.watcher
+            .learn(learned.into_iter().flatten().collect(), now);
         // What happened meanwhile, to tell a failure from a change that was not over.
-        let failed = sites.iter().zip(&ends).filter(|(_, ended)| matches!(ended, Ended::Failed(_)));
-        self.collect(MountsChanged::default(), &failed.map(|(site, _)| site.name.clone()).collect());
+        let failed = sites
+            .iter()
+            .zip(&ends)
+            .filter(|(_, ended)| matches!(ended, Ended::Failed(_)));
+        self.collect(
+            MountsChanged::default(),
+            &failed.map(|(site, _)| site.name.clone()).collect(),
+        );
         let (mut healed, mut failing, mut right) = (vec![], vec![], vec![]);
         for (site, ended) in sites.iter().zip(ends) {
             let user = User::Site(site.name.clone());
@@ -271,16 +327,25 @@ impl<'c> Daemon<'c> {
                 }
                 Ended::WithoutManifest => {
                     self.watcher.gather.succeeded(&user);
-                    failing.push(Failing { site, failed: pass::without_manifest(site), again: None });
+                    failing.push(Failing {
+                        site,
+                        failed: pass::without_manifest(site),
+                        again: None,
+                    });
                 }
                 Ended::Failed(failed) => failing.extend(self.fails(site, failed, now)),
-                Ended::Lost(failed) => failing.push(Failing { site, failed, again: None }),
+                Ended::Lost(failed) => failing.push(Failing {
+                    site,
+                    failed,
+                    again: None,
+                }),
             }
         }
         self.tell.failures(&self.context, failing);
         self.tell.right(self.context.out, right);
         self.tell.changes(&self.context, healed);
-        self.tell.trouble(self.context.out, Trouble::Blind, self.watcher.blindness());
+        self.tell
+            .trouble(self.context.out, Trouble::Blind, self.watcher.blindness());
     }
 
     /// What a pass left without its source goes later; what it could not look at is a failure.
@@ -293,11 +358,19 @@ impl<'c> Daemon<'c> {
 
     /// Another mountjail works on the site, which is usual, and over soon.
     fn is_busy<'s>(&mut self, site: &'s Site, now: Instant) -> Option<Failing<'s>> {
-        let attempts = self.watcher.gather.is_busy(&User::Site(site.name.clone()), now);
+        let attempts = self
+            .watcher
+            .gather
+            .is_busy(&User::Site(site.name.clone()), now);
         let failed = || {
             let name = &site.name;
-            let busy = Error::failed(format!("{name}: another mountjail has been working on it for a while"));
-            Failed::from(busy.hint(format!("it has the lock {}", self.context.state.lock(name).display())))
+            let busy = Error::failed(format!(
+                "{name}: another mountjail has been working on it for a while"
+            ));
+            Failed::from(busy.hint(format!(
+                "it has the lock {}",
+                self.context.state.lock(name).display()
+            )))
         };
         (attempts >= LONG).then(|| Failing {
             site,
@@ -313,7 +386,11 @@ impl<'c> Daemon<'c> {
             return None;
         }
         let again = self.watcher.gather.failed(&user, now);
-        Some(Failing { site, failed, again: Some(again) })
+        Some(Failing {
+            site,
+            failed,
+            again: Some(again),
+        })
     }
 
     /// The pass could not begin, because of `error`, which is told by itself.
@@ -338,12 +415,16 @@ impl<'c> Daemon<'c> {
             }
             Err(error) => Some(error),
         };
-        self.tell.trouble(self.context.out, Trouble::Events, trouble);
+        self.tell
+            .trouble(self.context.out, Trouble::Events, trouble);
     }
 }
 
 fn cloned(found: Vec<(&Site, Result<Found, Lost>)>) -> (Vec<Site>, Vec<Result<Found, Lost>>) {
-    let mut found: Vec<_> = found.into_iter().map(|(site, found)| (site.clone(), found)).collect();
+    let mut found: Vec<_> = found
+        .into_iter()
+        .map(|(site, found)| (site.clone(), found))
+        .collect();
     found.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
     found.into_iter().unzip()
 }

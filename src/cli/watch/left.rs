@@ -1,6 +1,6 @@
-//! Mounts that a pass leaves although their source is not there: for a while, if it is gone, because a file that is
-//! replaced in two steps, and the directory of a service that restarts, are away for a moment; as long as nobody can say
-//! whether it is there, if the kernel refuses to look.
+//! Mounts that a pass leaves although their source is not there: for a while, if it is gone,
+//! because a file that is replaced in two steps, and the directory of a service that restarts, are
+//! away for a moment; as long as nobody can say whether it is there, if the kernel refuses to look.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -37,7 +37,12 @@ impl Gone {
     }
 
     /// These are gone now, and no others. When the first of them has been so for long enough.
-    pub(super) fn set(&mut self, site: &SiteName, targets: Vec<JailPath>, now: Instant) -> Option<Instant> {
+    pub(super) fn set(
+        &mut self,
+        site: &SiteName,
+        targets: Vec<JailPath>,
+        now: Instant,
+    ) -> Option<Instant> {
         let mut before = self.0.remove(site).unwrap_or_default();
         let since = |target: JailPath| {
             let since = before.remove(&target).unwrap_or(now);
@@ -50,8 +55,8 @@ impl Gone {
     }
 }
 
-/// Adds to `desired` the recorded mounts that are left: those that still show what they showed, and whose source was
-/// asked for, as `lookups` tell, and not found.
+/// Adds to `desired` the recorded mounts that are left: those that still show what they showed, and
+/// whose source was asked for, as `lookups` tell, and not found.
 pub(super) fn keep(
     desired: &mut Desired,
     records: &Records,
@@ -62,15 +67,22 @@ pub(super) fn keep(
     let mut left = Left::default();
     let mut kept = vec![];
     for mount in recorded_besides(desired, records) {
-        let Err(error) = host.walk(&mount.source) else { continue };
-        if !lookups.iter().any(|lookups| lookups.has(error.at().as_path())) {
+        let Err(error) = host.walk(&mount.source) else {
+            continue;
+        };
+        if !lookups
+            .iter()
+            .any(|lookups| lookups.has(error.at().as_path()))
+        {
             continue; // the manifest does not ask for it any more
         }
         if !error.is_unknown() && may_go(&mount.target) {
             left.expired.push(mount.target.clone());
             continue;
         }
-        let Some(still) = still_there(&desired.root, mount) else { continue };
+        let Some(still) = still_there(&desired.root, mount) else {
+            continue;
+        };
         kept.push(still);
         left.gone.push(mount.target.clone());
     }
@@ -78,20 +90,36 @@ pub(super) fn keep(
     left
 }
 
-/// Adds to `desired`, which is what could be resolved although there were the errors `unseen`, all recorded mounts that are
-/// there: nobody can tell which of them the manifest asks for.
+/// Adds to `desired`, which is what could be resolved although there were the errors `unseen`, all
+/// recorded mounts that are there: nobody can tell which of them the manifest asks for.
 pub(super) fn keep_all(desired: &mut Desired, records: &Records, unseen: Vec<Error>) -> Left {
     let kept = recorded_besides(desired, records);
-    let kept = kept.into_iter().filter_map(|mount| still_there(&desired.root, mount)).collect();
+    let kept = kept
+        .into_iter()
+        .filter_map(|mount| still_there(&desired.root, mount))
+        .collect();
     add(desired, records, kept);
-    Left { unseen, ..Left::default() }
+    Left {
+        unseen,
+        ..Left::default()
+    }
 }
 
 /// The recorded mounts at targets that `desired` does not have.
 fn recorded_besides<'r>(desired: &Desired, records: &'r Records) -> Vec<&'r RecordedMount> {
-    let record = records.record.iter().filter(|record| record.root == desired.root);
+    let record = records
+        .record
+        .iter()
+        .filter(|record| record.root == desired.root);
     let mounts = record.flat_map(|record| &record.mounts);
-    mounts.filter(|mount| desired.mounts.iter().all(|known| known.target != mount.target)).collect()
+    mounts
+        .filter(|mount| {
+            desired
+                .mounts
+                .iter()
+                .all(|known| known.target != mount.target)
+        })
+        .collect()
 }
 
 fn add(desired: &mut Desired, records: &Records, kept: Vec<Arc<Mount>>) {
@@ -110,7 +138,11 @@ fn keep_links(desired: &mut Desired, records: &Records) {
         let taken = desired.links.iter().any(|link| link.path == made.path)
             || desired.mounts.iter().any(|mount| mount.target == made.path);
         if let (MadeKind::Link(text), false) = (&made.kind, taken) {
-            desired.links.push(Link { path: made.path.clone(), text: text.clone(), reasons: vec![] });
+            desired.links.push(Link {
+                path: made.path.clone(),
+                text: text.clone(),
+                reasons: vec![],
+            });
         }
     }
     desired.links.sort_by(|a, b| a.path.cmp(&b.path));
@@ -119,8 +151,9 @@ fn keep_links(desired: &mut Desired, records: &Records) {
 /// The recorded mount as one that is wanted, if it is there.
 fn still_there(root: &HostPath, mount: &RecordedMount) -> Option<Arc<Mount>> {
     let root = sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY).ok()?;
-    let found =
-        sys::open_beneath(&root, mount.target.relative(), libc::O_PATH).and_then(sys::stat_fd).ok()?;
+    let found = sys::open_beneath(&root, mount.target.relative(), libc::O_PATH)
+        .and_then(sys::stat_fd)
+        .ok()?;
     (found.file == mount.file).then(|| {
         Arc::new(Mount {
             target: mount.target.clone(),
@@ -145,7 +178,10 @@ mod tests {
         let mut gone = Gone::default();
         assert_eq!(gone.set(&site, vec![a.clone()], now), Some(now + GRACE));
         let later = now + GRACE / 2;
-        assert_eq!(gone.set(&site, vec![a.clone(), b.clone()], later), Some(now + GRACE));
+        assert_eq!(
+            gone.set(&site, vec![a.clone(), b.clone()], later),
+            Some(now + GRACE)
+        );
         assert!(!gone.may_go(&site, &a, later));
         let end = now + GRACE;
         assert!(gone.may_go(&site, &a, end) && !gone.may_go(&site, &b, end));

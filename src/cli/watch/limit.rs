@@ -1,4 +1,5 @@
-//! How much is said of one site: its owner can bring about as many changes and failures as he likes.
+//! How much is said of one site: its owner can bring about as many changes and failures as he
+//! likes.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -22,7 +23,11 @@ struct Said {
 impl Limit {
     /// Whether so many lines may be said of `site`; else they are counted as left out.
     pub(super) fn allows(&mut self, site: &SiteName, lines: usize, now: Instant) -> bool {
-        let new = || Said { since: now, lines: 0, left_out: 0 };
+        let new = || Said {
+            since: now,
+            lines: 0,
+            left_out: 0,
+        };
         let said = self.0.entry(site.clone()).or_insert_with(new);
         // What was left out is said before a new period begins.
         if now.saturating_duration_since(said.since) >= PERIOD && said.left_out == 0 {
@@ -52,7 +57,11 @@ impl Limit {
 
     /// When there is something to say of what was left out.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.0.values().filter(|said| said.left_out > 0).map(|said| said.since + PERIOD).min()
+        self.0
+            .values()
+            .filter(|said| said.left_out > 0)
+            .map(|said| said.since + PERIOD)
+            .min()
     }
 }
 
@@ -66,10 +75,19 @@ mod tests {
         let (mut limit, now) = (Limit::default(), Instant::now());
         let allowed = (0..1000).filter(|_| limit.allows(&a, 1, now)).count();
         assert_eq!((allowed, limit.allows(&b, 1, now)), (LINES, true));
-        assert_eq!((limit.over(now), limit.next()), (vec![], Some(now + PERIOD)));
+        assert_eq!(
+            (limit.over(now), limit.next()),
+            (vec![], Some(now + PERIOD))
+        );
         let later = now + PERIOD;
-        assert!(!limit.allows(&a, 3, later), "before it is said how many were left out");
-        assert_eq!((limit.over(later), limit.next()), (vec![(a.clone(), 1000 - LINES + 3)], None));
+        assert!(
+            !limit.allows(&a, 3, later),
+            "before it is said how many were left out"
+        );
+        assert_eq!(
+            (limit.over(later), limit.next()),
+            (vec![(a.clone(), 1000 - LINES + 3)], None)
+        );
         assert!(limit.allows(&a, 1, later) && limit.over(later).is_empty());
     }
 }

@@ -34,12 +34,14 @@ const DYING: Duration = Duration::from_secs(5);
 
 /// Keep sites right while the host changes
 ///
-/// Watches the sites that are up: a file that the host replaces is swapped in the jails without a gap, what somebody
-/// unmounts is mounted again, sources that come or go are followed, a changed manifest is applied. A site that is
-/// down stays down, until somebody brings it up. What fails is logged, tried again, and shown by `mountjail status`.
+/// Watches the sites that are up: a file that the host replaces is swapped in the jails without a
+/// gap, what somebody unmounts is mounted again, sources that come or go are followed, a changed
+/// manifest is applied. A site that is down stays down, until somebody brings it up. What fails is
+/// logged, tried again, and shown by `mountjail status`.
 ///
-/// SIGHUP looks at everything anew; SIGTERM ends, and leaves all sites up. As a systemd service (Type=notify) it says
-/// when it is ready and keeps the watchdog fed; lines for the journal begin with their priority, as in sd-daemon(3).
+/// SIGHUP looks at everything anew; SIGTERM ends, and leaves all sites up. As a systemd service
+/// (Type=notify) it says when it is ready and keeps the watchdog fed; lines for the journal begin
+/// with their priority, as in sd-daemon(3).
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  systemctl enable --now mountjail-watch\n  mountjail watch site1 site2\n  \
@@ -66,7 +68,11 @@ impl Watch {
                 return Err(error.into()); // most likely a slip of the pen; a mistake in it can be mended later
             }
         }
-        if self.once { self.look_once(context) } else { self.keep_watching(context) }
+        if self.once {
+            self.look_once(context)
+        } else {
+            self.keep_watching(context)
+        }
     }
 
     /// The sites, and why some files are none.
@@ -79,10 +85,16 @@ impl Watch {
     }
 
     fn look_once(&self, context: &Context<'static>) -> anyhow::Result<u8> {
-        let sites =
-            if self.sites.is_empty() { sites::every(context)? } else { sites::named(context, &self.sites)? };
+        let sites = if self.sites.is_empty() {
+            sites::every(context)?
+        } else {
+            sites::named(context, &self.sites)?
+        };
         let stop = stop_flag()?;
-        let policy = Policy { wait: true, may_go: Arc::new(|_, _| true) };
+        let policy = Policy {
+            wait: true,
+            may_go: Arc::new(|_, _| true),
+        };
         let ends = match sites.as_slice() {
             [] => vec![],
             sites => pass::begin(context.afresh(), sites.to_vec(), &stop, policy)?.finish(),
@@ -95,7 +107,9 @@ impl Watch {
         let mut codes: Vec<u8> = sites.iter().zip(ends).map(code).collect();
         if begun < sites.len() {
             let rest = plural(sites.len() - begun, "site");
-            context.out.error(&Error::interrupted(format!("stopped by a signal; {rest} not begun")));
+            context.out.error(&Error::interrupted(format!(
+                "stopped by a signal; {rest} not begun"
+            )));
             codes.push(1);
         }
         Ok(worst(codes))
@@ -113,13 +127,17 @@ impl Watch {
 fn report(context: &Context<'_>, site: &Site, ended: Ended) -> u8 {
     let failed = match ended {
         Ended::Right(done, left) => {
-            context.out.info(format_args!("{}: {}", site.name, summary(&done)));
+            context
+                .out
+                .info(format_args!("{}: {}", site.name, summary(&done)));
             Failed::Errors(left.unseen)
         }
         Ended::Failed(failed) | Ended::Lost(failed) => failed,
         Ended::WithoutManifest => pass::without_manifest(site),
         Ended::Busy | Ended::Down => {
-            context.out.info(format_args!("{}: down; left alone", site.name));
+            context
+                .out
+                .info(format_args!("{}: down; left alone", site.name));
             return 0;
         }
     };
@@ -135,7 +153,10 @@ fn only_one(context: &Context<'_>) -> Result<Lock> {
     // One that was killed is gone soon.
     Lock::take_within(&context.state.watch_lock(), DYING, || ()).map_err(|_| {
         let pid = WatchState::read(&context.state).map(|other| format!(" (pid {})", other.pid));
-        Error::failed(format!("another `mountjail watch` is running already{}", pid.unwrap_or_default()))
-            .hint("`systemctl status mountjail-watch`; `mountjail watch --once` can run beside it")
+        Error::failed(format!(
+            "another `mountjail watch` is running already{}",
+            pid.unwrap_or_default()
+        ))
+        .hint("`systemctl status mountjail-watch`; `mountjail watch --once` can run beside it")
     })
 }

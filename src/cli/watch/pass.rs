@@ -20,7 +20,8 @@ use super::left::{self, Left};
 /// From so many sites on a pass reads the mount table once instead of asking for each mount.
 const MANY: usize = 32;
 
-/// Taking the old mount off waits for a grace period of the kernel's, outside of any lock: threads wait together.
+/// Taking the old mount off waits for a grace period of the kernel's, outside of any lock: threads
+/// wait together.
 const THREADS: usize = 8;
 
 /// Tells of a site and a target.
@@ -56,7 +57,8 @@ pub(super) type Threads = Crew<Site, Found>;
 /// What came of a site, and what is known of it now; `None`: no more than before.
 pub(super) type Found = (Ended, Option<Learned>);
 
-/// Begins a pass over `sites`, until `stop`. One that is begun is finished: undoing would take as long.
+/// Begins a pass over `sites`, until `stop`. One that is begun is finished: undoing would take as
+/// long.
 pub(super) fn begin(
     context: Context<'static>,
     sites: Vec<Site>,
@@ -67,8 +69,16 @@ pub(super) fn begin(
     let engine = context.engine(boot.clone(), sites.len() > 1)?;
     let table = table(sites.len() >= MANY)?;
     let (limit, resolver) = (context.limit, context.resolver()?);
-    let run = Run { context, engine, resolver, boot, table, leave_down: false };
-    let work = move |each: &Site, stop: &Stop| site(&run, each, &policy, &stop.whatever_the_signal());
+    let run = Run {
+        context,
+        engine,
+        resolver,
+        boot,
+        table,
+        leave_down: false,
+    };
+    let work =
+        move |each: &Site, stop: &Stop| site(&run, each, &policy, &stop.whatever_the_signal());
     Ok(Crew::start(sites, THREADS, limit, stop, work))
 }
 
@@ -85,7 +95,9 @@ fn locked(run: &Run, site: &Site, policy: &Policy) -> Result<Option<Lock>> {
     if policy.wait {
         return lock(&run.context, &run.engine, site).map(Some);
     }
-    run.engine.lock_if_free(&site.name).map_err(|error| error.context(&site.name))
+    run.engine
+        .lock_if_free(&site.name)
+        .map_err(|error| error.context(&site.name))
 }
 
 fn under_lock(run: &Run, site: &Site, policy: &Policy, stop: &Stop, _lock: &Lock) -> Found {
@@ -110,7 +122,10 @@ fn under_lock(run: &Run, site: &Site, policy: &Policy, stop: &Stop, _lock: &Lock
 fn damaged(site: &Site, records: &Records) -> Option<Error> {
     let warning = records.warnings.first()?;
     let error = Error::failed(format!("{}: {warning}", site.name));
-    Some(error.hint(format!("if the site is to be up, `mountjail up {}` writes it anew", site.name)))
+    Some(error.hint(format!(
+        "if the site is to be up, `mountjail up {}` writes it anew",
+        site.name
+    )))
 }
 
 fn bring_right(
@@ -159,7 +174,9 @@ fn bring_right(
 
 /// Whether the kernel refused a look: what is there nobody knows, and all else can be kept right.
 fn could_not_look(error: &Error) -> bool {
-    error.errno().is_some_and(|errno| !matches!(errno, libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
+    error
+        .errno()
+        .is_some_and(|errno| !matches!(errno, libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
 }
 
 /// What there is to say of a site that is up and has no manifest.

@@ -22,7 +22,10 @@ pub(super) struct Signals {
 impl Signals {
     pub(super) fn new() -> anyhow::Result<Self> {
         front::leaves_off_by_itself();
-        let (stop, reload) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (stop, reload) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicBool::new(false)),
+        );
         let (pipe, tell) = UnixStream::pair().context("cannot wait for signals")?;
         pipe.set_nonblocking(true)?;
         for (signal, flag) in [(SIGTERM, &stop), (SIGINT, &stop), (SIGHUP, &reload)] {

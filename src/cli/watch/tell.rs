@@ -1,4 +1,5 @@
-//! What the watcher says: lines for people, its state for `status`, and how it is to the service manager.
+//! What the watcher says: lines for people, its state for `status`, and how it is to the service
+//! manager.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -80,9 +81,14 @@ impl Tell {
         }
     }
 
-    /// When there is something to tell by itself: to the service manager that we live, or what was left out.
+    /// When there is something to tell by itself: to the service manager that we live, or what was
+    /// left out.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.watchdog.map(|(_, next)| next).into_iter().chain(self.limit.next()).min()
+        self.watchdog
+            .map(|(_, next)| next)
+            .into_iter()
+            .chain(self.limit.next())
+            .min()
     }
 
     /// Says of how many lines sites' owners brought about too many.
@@ -152,42 +158,64 @@ impl Tell {
 
     /// Says which files cannot be sites, if that is news.
     pub(super) fn misnamed(&mut self, out: &Out, files: Vec<Error>) {
-        files.iter().filter(|file| !self.misnamed.contains(file)).for_each(|file| out.error(file));
+        files
+            .iter()
+            .filter(|file| !self.misnamed.contains(file))
+            .for_each(|file| out.error(file));
         self.misnamed = files;
     }
 
     /// Says what was changed; sites for which the same was done together.
-    pub(super) fn changes(&mut self, context: &Context<'_>, healed: Vec<(&Site, Vec<Changed>, Outcome)>) {
+    pub(super) fn changes(
+        &mut self,
+        context: &Context<'_>,
+        healed: Vec<(&Site, Vec<Changed>, Outcome)>,
+    ) {
         let mut alike: BTreeMap<Vec<Changed>, Vec<&SiteName>> = BTreeMap::new();
         let now = Instant::now();
         for (site, changed, outcome) in healed {
             self.state.attached += outcome.attached as u64;
             self.state.swapped += outcome.swapped as u64;
             self.state.detached += outcome.detached as u64;
-            if !self.limit.allows(&site.name, 1 + outcome.left.len().min(NAMED), now) {
+            if !self
+                .limit
+                .allows(&site.name, 1 + outcome.left.len().min(NAMED), now)
+            {
                 continue;
             }
             for left in outcome.left.iter().take(NAMED) {
                 context.out.warn(format_args!("{}: {left}", site.name));
             }
             if let more @ 1.. = outcome.left.len().saturating_sub(NAMED) {
-                context.out.warn(format_args!("{}: {} as well", site.name, plural(more, "more path")));
+                context.out.warn(format_args!(
+                    "{}: {} as well",
+                    site.name,
+                    plural(more, "more path")
+                ));
             }
             alike.entry(changed).or_default().push(&site.name);
         }
         for (changed, sites) in alike {
-            context.out.info(format_args!("{}: {}", names(&sites), what(&changed)));
+            context
+                .out
+                .info(format_args!("{}: {}", names(&sites), what(&changed)));
         }
     }
 
     /// Says why sites are not right, where that is news: of the first few in full.
     pub(super) fn failures(&mut self, context: &Context<'_>, failing: Vec<Failing<'_>>) {
         let mut news = vec![];
-        for Failing { site, failed, again } in failing {
+        for Failing {
+            site,
+            failed,
+            again,
+        } in failing
+        {
             let text = brief_text(&failed.text(site));
             let failed = failed.in_short(&site.name, NAMED);
             let lines = 1 + failed.text(site).lines().count().max(failed.count());
-            if self.remember(&site.name, text, again) && self.limit.allows(&site.name, lines, Instant::now())
+            if self.remember(&site.name, text, again)
+                && self.limit.allows(&site.name, lines, Instant::now())
             {
                 news.push((site, failed, again));
             }
@@ -197,10 +225,15 @@ impl Tell {
         }
         if let more @ 1.. = news.len().saturating_sub(NAMED) {
             let more = plural(more, "more site");
-            context.out.error(&Error::failed(format!("{more} failed")).hint("`mountjail status` says why"));
+            context.out.error(
+                &Error::failed(format!("{more} failed")).hint("`mountjail status` says why"),
+            );
         }
-        let again: Vec<_> =
-            news.iter().filter(|(.., again)| again.is_some()).map(|(site, ..)| &site.name).collect();
+        let again: Vec<_> = news
+            .iter()
+            .filter(|(.., again)| again.is_some())
+            .map(|(site, ..)| &site.name)
+            .collect();
         if !again.is_empty() {
             context.out.info(format_args!(
                 "{}: what is mounted stays; tried again from time to time, and at each change",
@@ -223,7 +256,15 @@ impl Tell {
             Some((attempts, delay)) => (attempts, Some(now() + delay.as_secs())),
             None => (1, None),
         };
-        self.state.failures.insert(site.clone(), WatchFailure { error, since, attempts, next_try });
+        self.state.failures.insert(
+            site.clone(),
+            WatchFailure {
+                error,
+                since,
+                attempts,
+                next_try,
+            },
+        );
         news
     }
 
@@ -231,7 +272,9 @@ impl Tell {
     pub(super) fn right(&mut self, out: &Out, sites: Vec<(&SiteName, u32)>) {
         let mut alike: BTreeMap<u32, Vec<&SiteName>> = BTreeMap::new();
         for (site, attempts) in sites {
-            if self.state.failures.remove(site).is_some() && self.limit.allows(site, 1, Instant::now()) {
+            if self.state.failures.remove(site).is_some()
+                && self.limit.allows(site, 1, Instant::now())
+            {
                 alike.entry(attempts).or_default().push(site);
             }
         }
@@ -250,10 +293,14 @@ impl Trouble {
     fn explain(self, error: Error) -> Error {
         match self {
             Self::Blind => error, // which says it
-            Self::Configuration => error.context("the configuration as it was read last stays in force"),
+            Self::Configuration => {
+                error.context("the configuration as it was read last stays in force")
+            }
             Self::Events => error.context("changes may have been missed"),
             Self::Pass => error.context("all sites stay as they are, and are looked at later"),
-            Self::State => error.context("what `mountjail status` says of the watcher is not up to date"),
+            Self::State => {
+                error.context("what `mountjail status` says of the watcher is not up to date")
+            }
         }
     }
 
@@ -284,28 +331,41 @@ fn names(sites: &[&SiteName]) -> String {
     if let [site] = sites {
         return site.to_string();
     }
-    format!("{} ({})", plural(sites.len(), "site"), some(sites.iter().map(ToString::to_string)))
+    format!(
+        "{} ({})",
+        plural(sites.len(), "site"),
+        some(sites.iter().map(ToString::to_string))
+    )
 }
 
-/// `attached /run/mysqld; swapped /etc/hosts`. What was taken off and put on again, because no mount can be swapped for
-/// one of another kind, was replaced.
+/// `attached /run/mysqld; swapped /etc/hosts`. What was taken off and put on again, because no
+/// mount can be swapped for one of another kind, was replaced.
 fn what(changed: &[Changed]) -> String {
-    let was = |verb: &str, path: &JailPath| changed.iter().any(|(done, at)| *done == verb && at == path);
+    let was =
+        |verb: &str, path: &JailPath| changed.iter().any(|(done, at)| *done == verb && at == path);
     let verb_of = |(done, path): &Changed| match *done {
         "attached" if was("detached", path) => Some("replaced"),
         "detached" if was("attached", path) => None,
         done => Some(done),
     };
-    let verbs = ["replaced", "attached", "swapped", "detached", "gone"].into_iter().filter_map(|verb| {
-        let paths = changed.iter().filter(|change| verb_of(change) == Some(verb));
-        let paths = some(paths.map(|(_, path)| path.to_string()));
-        (!paths.is_empty()).then(|| match verb {
-            "gone" => format!("detached {paths}, gone from the host"),
-            verb => format!("{verb} {paths}"),
-        })
-    });
+    let verbs = ["replaced", "attached", "swapped", "detached", "gone"]
+        .into_iter()
+        .filter_map(|verb| {
+            let paths = changed
+                .iter()
+                .filter(|change| verb_of(change) == Some(verb));
+            let paths = some(paths.map(|(_, path)| path.to_string()));
+            (!paths.is_empty()).then(|| match verb {
+                "gone" => format!("detached {paths}, gone from the host"),
+                verb => format!("{verb} {paths}"),
+            })
+        });
     let text = verbs.collect::<Vec<_>>().join("; ");
-    if text.is_empty() { "changed files and links".to_owned() } else { text }
+    if text.is_empty() {
+        "changed files and links".to_owned()
+    } else {
+        text
+    }
 }
 
 /// The first few, and how many more.
@@ -313,7 +373,11 @@ fn some(names: impl Iterator<Item = String>) -> String {
     let names: Vec<_> = names.collect();
     let more = names.len().saturating_sub(NAMED);
     let text = names[..names.len() - more].join(", ");
-    if more == 0 { text } else { format!("{text} and {more} more") }
+    if more == 0 {
+        text
+    } else {
+        format!("{text} and {more} more")
+    }
 }
 
 #[cfg(test)]
@@ -322,17 +386,34 @@ mod tests {
 
     #[test]
     fn many_sites_and_many_mounts_make_one_short_line() {
-        let sites: Vec<_> = (0..7).map(|nth| SiteName::new(&format!("s{nth}")).unwrap()).collect();
+        let sites: Vec<_> = (0..7)
+            .map(|nth| SiteName::new(&format!("s{nth}")).unwrap())
+            .collect();
         let sites: Vec<_> = sites.iter().collect();
         assert_eq!(names(&sites[..1]), "s0");
         assert_eq!(names(&sites), "7 sites (s0, s1, s2, s3, s4 and 2 more)");
         let at = |path: &str| JailPath::new(path).unwrap();
-        let changed = [("swapped", at("/a")), ("attached", at("/b")), ("swapped", at("/c"))];
+        let changed = [
+            ("swapped", at("/a")),
+            ("attached", at("/b")),
+            ("swapped", at("/c")),
+        ];
         assert_eq!(what(&changed), "attached /b; swapped /a, /c");
-        let renewed = [("detached", at("/a")), ("detached", at("/b")), ("attached", at("/a"))];
+        let renewed = [
+            ("detached", at("/a")),
+            ("detached", at("/b")),
+            ("attached", at("/a")),
+        ];
         assert_eq!(what(&renewed), "replaced /a; detached /b");
-        let gone = [("gone", at("/a")), ("gone", at("/b")), ("detached", at("/c"))];
-        assert_eq!(what(&gone), "detached /c; detached /a, /b, gone from the host");
+        let gone = [
+            ("gone", at("/a")),
+            ("gone", at("/b")),
+            ("detached", at("/c")),
+        ];
+        assert_eq!(
+            what(&gone),
+            "detached /c; detached /a, /b, gone from the host"
+        );
         assert_eq!(what(&[]), "changed files and links");
     }
 }

@@ -19,14 +19,25 @@ pub(super) fn timezone(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     if !exam.is_php() && !exam.brings(ZONES) {
         return Ok(Outcome::not_needed(format!("nothing brings {ZONES}")));
     }
-    let configured: BTreeSet<_> =
-        exam.patient.tenants.iter().filter_map(|tenant| tenant.settings.get("date.timezone")).collect();
-    let zones = if configured.is_empty() { BTreeSet::from(["UTC"]) } else { configured };
+    let configured: BTreeSet<_> = exam
+        .patient
+        .tenants
+        .iter()
+        .filter_map(|tenant| tenant.settings.get("date.timezone"))
+        .collect();
+    let zones = if configured.is_empty() {
+        BTreeSet::from(["UTC"])
+    } else {
+        configured
+    };
     let (mut problems, mut good) = (vec![], vec![]);
     for zone in zones {
         let Ok(file) = HostPath::new(ZONES).and_then(|zones| zones.join(zone)) else {
             let remedy = Remedy::act("name a zone such as Europe/Zurich as `date.timezone`");
-            problems.push(Problem::new(format!("`{zone}` cannot be a zone's name"), remedy));
+            problems.push(Problem::new(
+                format!("`{zone}` cannot be a zone's name"),
+                remedy,
+            ));
             continue;
         };
         match exam.ask(Zone { file: file.clone() })? {
@@ -55,8 +66,18 @@ struct CharacterSet {
 }
 
 const CHARACTER_SETS: [CharacterSet; 2] = [
-    CharacterSet { module: "EUC-JP.so", name: "EUC-JP", text: "\u{65e5}", bytes: &[0xc6, 0xfc] },
-    CharacterSet { module: "ISO8859-15.so", name: "ISO-8859-15", text: "\u{20ac}", bytes: &[0xa4] },
+    CharacterSet {
+        module: "EUC-JP.so",
+        name: "EUC-JP",
+        text: "\u{65e5}",
+        bytes: &[0xc6, 0xfc],
+    },
+    CharacterSet {
+        module: "ISO8859-15.so",
+        name: "ISO-8859-15",
+        text: "\u{20ac}",
+        bytes: &[0xa4],
+    },
 ];
 
 pub(super) fn iconv(exam: &Exam<'_>) -> Result<Outcome, Silence> {
@@ -64,9 +85,13 @@ pub(super) fn iconv(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         return Ok(Outcome::not_needed("this host has no gconv modules"));
     };
     if !exam.is_php() && exam.mount_of(&directory).is_none() {
-        return Ok(Outcome::not_needed(format!("nothing brings {}", directory.display())));
+        return Ok(Outcome::not_needed(format!(
+            "nothing brings {}",
+            directory.display()
+        )));
     }
-    let problem = |text: String| Problem::new(text, exam.bring(&directory, Remedy::preset("iconv")));
+    let problem =
+        |text: String| Problem::new(text, exam.bring(&directory, Remedy::preset("iconv")));
     if exam.other_c_library.is_some() {
         let module = directory.join(set.module);
         let there = exam.ask(Exist(vec![module.clone()]))?.contains(&true);
@@ -75,18 +100,36 @@ pub(super) fn iconv(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         return Ok(Outcome::of(problem.into_iter().collect(), good).unless(exam.other_c_library));
     }
     let (to, text) = (set.name, set.text.to_owned());
-    let probe = Convert { to: to.to_owned(), text, expected: set.bytes.to_owned() };
+    let probe = Convert {
+        to: to.to_owned(),
+        text,
+        expected: set.bytes.to_owned(),
+    };
     let trouble = exam.ask(probe)?.err();
-    let problem = trouble.map(|trouble| problem(format!("no conversion to {to}: {}", trouble.text)));
-    Ok(Outcome::of(problem.into_iter().collect(), format!("UTF-8 is converted to {to}")))
+    let problem =
+        trouble.map(|trouble| problem(format!("no conversion to {to}: {}", trouble.text)));
+    Ok(Outcome::of(
+        problem.into_iter().collect(),
+        format!("UTF-8 is converted to {to}"),
+    ))
 }
 
 /// The host's directory of modules, and a character set that it has.
 fn gconv() -> Option<(PathBuf, CharacterSet)> {
-    let places = ["/usr/lib/*-linux-gnu*/gconv", "/usr/lib64/gconv", "/usr/lib/gconv"];
-    let mut found = places.iter().filter_map(|place| glob::glob(place).ok()).flatten().flatten();
+    let places = [
+        "/usr/lib/*-linux-gnu*/gconv",
+        "/usr/lib64/gconv",
+        "/usr/lib/gconv",
+    ];
+    let mut found = places
+        .iter()
+        .filter_map(|place| glob::glob(place).ok())
+        .flatten()
+        .flatten();
     found.find_map(|directory| {
-        let set = CHARACTER_SETS.into_iter().find(|set| directory.join(set.module).exists())?;
+        let set = CHARACTER_SETS
+            .into_iter()
+            .find(|set| directory.join(set.module).exists())?;
         Some((directory, set))
     })
 }
@@ -97,7 +140,9 @@ pub(super) fn locale(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     }
     let names = locales(exam);
     if names.is_empty() {
-        return Ok(Outcome::not_needed("no locale is configured in a pool's `env`, or for the host"));
+        return Ok(Outcome::not_needed(
+            "no locale is configured in a pool's `env`, or for the host",
+        ));
     }
     if let Some(why) = exam.other_c_library {
         return Ok(Outcome::could_not_check(why));
@@ -111,27 +156,41 @@ pub(super) fn locale(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     }
     Ok(Outcome::of(
         problems,
-        format!("{} can be loaded", names.iter().cloned().collect::<Vec<_>>().join(", ")),
+        format!(
+            "{} can be loaded",
+            names.iter().cloned().collect::<Vec<_>>().join(", ")
+        ),
     ))
 }
 
 fn bring_locale(exam: &Exam<'_>, name: &str) -> Remedy {
-    let here = std::ffi::CString::new(name).is_ok_and(|name| crate::sys::load_locale(&name).is_ok());
+    let here =
+        std::ffi::CString::new(name).is_ok_and(|name| crate::sys::load_locale(&name).is_ok());
     if here {
         return exam.bring(Path::new("/usr/lib/locale"), Remedy::preset("locale"));
     }
-    Remedy::act(format!("generate it: this host has no locale {name} either (`locale -a`)"))
+    Remedy::act(format!(
+        "generate it: this host has no locale {name} either (`locale -a`)"
+    ))
 }
 
 /// Those that the pools and the host name.
 fn locales(exam: &Exam<'_>) -> BTreeSet<String> {
     let variables = ["env[LANG]", "env[LC_ALL]", "env[LC_CTYPE]"];
     let of_pools = exam.patient.tenants.iter().flat_map(|tenant| {
-        variables.iter().filter_map(|variable| tenant.pool.get(variable)).map(ToOwned::to_owned)
+        variables
+            .iter()
+            .filter_map(|variable| tenant.pool.get(variable))
+            .map(ToOwned::to_owned)
     });
-    let of_host = LOCALE_CONF.iter().filter_map(|file| fs::read_to_string(file).ok());
+    let of_host = LOCALE_CONF
+        .iter()
+        .filter_map(|file| fs::read_to_string(file).ok());
     let of_host = of_host.flat_map(|text| values(&text));
-    of_pools.chain(of_host).filter(|name| !["C", "POSIX"].contains(&name.as_str())).collect()
+    of_pools
+        .chain(of_host)
+        .filter(|name| !["C", "POSIX"].contains(&name.as_str()))
+        .collect()
 }
 
 /// The values of `LANG` and `LC_*` in a file of shell assignments (locale.conf(5)).

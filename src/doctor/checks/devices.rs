@@ -12,8 +12,17 @@ use crate::resolve::FileKind;
 const OF_PHP: [&str; 4] = ["null", "zero", "random", "urandom"];
 
 pub(super) fn devices(exam: &Exam<'_>) -> Result<Outcome, Silence> {
-    let mut names: Vec<String> = if exam.is_php() { OF_PHP.map(str::to_owned).to_vec() } else { vec![] };
-    let brought = exam.patient.desired.mounts.iter().filter(|mount| mount.kind == FileKind::Device);
+    let mut names: Vec<String> = if exam.is_php() {
+        OF_PHP.map(str::to_owned).to_vec()
+    } else {
+        vec![]
+    };
+    let brought = exam
+        .patient
+        .desired
+        .mounts
+        .iter()
+        .filter(|mount| mount.kind == FileKind::Device);
     let brought = brought.filter_map(|mount| mount.target.as_path().strip_prefix("/dev").ok());
     for name in brought.map(|name| name.display().to_string()) {
         if !names.contains(&name) {
@@ -27,15 +36,27 @@ pub(super) fn devices(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     let problem = |(name, trouble): (&String, Option<_>)| {
         let trouble: crate::doctor::inside::Trouble = trouble?;
         let path = Path::new("/dev").join(name);
-        let remedy = if exam.mount_of(&path).is_some_and(|mount| mount.options.nodev) {
+        let remedy = if exam
+            .mount_of(&path)
+            .is_some_and(|mount| mount.options.nodev)
+        {
             let site = &exam.patient.desired.site;
-            Remedy::act(format!("this host does not allow it either: see `mountjail check {site}`"))
+            Remedy::act(format!(
+                "this host does not allow it either: see `mountjail check {site}`"
+            ))
         } else if exam.mount_of(&path).is_none() && !trouble.is_missing() {
-            Remedy::act(format!("remove {}{}", exam.patient.desired.root, path.display()))
+            Remedy::act(format!(
+                "remove {}{}",
+                exam.patient.desired.root,
+                path.display()
+            ))
         } else {
             exam.bring(&path, Remedy::line("devices", name))
         };
-        Some(Problem::new(format!("{}: {}", path.display(), trouble.text), remedy))
+        Some(Problem::new(
+            format!("{}: {}", path.display(), trouble.text),
+            remedy,
+        ))
     };
     let problems = names.iter().zip(troubles).filter_map(problem).collect();
     Ok(Outcome::of(problems, names.join(", ")))

@@ -16,31 +16,47 @@ const SHELL: &str = "/bin/sh";
 pub(super) fn mail(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     let programs = mailers(exam);
     if programs.is_empty() {
-        return Ok(Outcome::not_needed("no `sendmail_path` is set, and nothing brings /usr/sbin/sendmail"));
+        return Ok(Outcome::not_needed(
+            "no `sendmail_path` is set, and nothing brings /usr/sbin/sendmail",
+        ));
     }
     let (mut problems, mut good) = (vec![], vec![]);
     for program in programs {
         let Ok(path) = HostPath::new(&program) else {
             let remedy = Remedy::act("name the program by its whole path in `sendmail_path`");
-            problems.push(Problem::new(format!("`{program}` is no absolute path"), remedy));
+            problems.push(Problem::new(
+                format!("`{program}` is no absolute path"),
+                remedy,
+            ));
             continue;
         };
         let is_sendmail = SENDMAIL.contains(&program.as_str());
         let bring = |path: &HostPath| {
-            let line =
-                if is_sendmail { Remedy::preset("mail") } else { Remedy::line("programs", path.to_string()) };
+            let line = if is_sendmail {
+                Remedy::preset("mail")
+            } else {
+                Remedy::line("programs", path.to_string())
+            };
             exam.bring(path.as_path(), line)
         };
-        let found = exam.ask(Mailer { program: path.clone() })?;
+        let found = exam.ask(Mailer {
+            program: path.clone(),
+        })?;
         let shell = HostPath::new(SHELL).ok().zip(found.shell);
         problems.extend(shell.map(|(shell, trouble)| {
-            Problem::new(format!("{SHELL}, which starts it: {}", trouble.text), bring(&shell))
+            Problem::new(
+                format!("{SHELL}, which starts it: {}", trouble.text),
+                bring(&shell),
+            )
         }));
         if found.missing {
             problems.push(Problem::new(format!("{path} is not inside"), bring(&path)));
         }
-        problems
-            .extend(found.broken.map(|why| Problem::new(format!("{path}: {why}"), code::bring(exam, &path))));
+        problems.extend(
+            found
+                .broken
+                .map(|why| Problem::new(format!("{path}: {why}"), code::bring(exam, &path))),
+        );
         good.push(format!("{path} starts"));
     }
     Ok(Outcome::of(problems, good.join("; ")))
@@ -49,16 +65,27 @@ pub(super) fn mail(exam: &Exam<'_>) -> Result<Outcome, Silence> {
 /// The programs of `sendmail_path`, or else a sendmail that the manifest brings.
 fn mailers(exam: &Exam<'_>) -> BTreeSet<String> {
     let tenants = exam.patient.tenants.iter();
-    let set: BTreeSet<_> =
-        tenants.filter_map(|tenant| tenant.settings.get("sendmail_path")).filter_map(program).collect();
-    let brought = SENDMAIL.iter().find(|path| exam.brings(path) || exam.presets.contains("mail"));
-    if set.is_empty() { brought.map(|path| (*path).to_owned()).into_iter().collect() } else { set }
+    let set: BTreeSet<_> = tenants
+        .filter_map(|tenant| tenant.settings.get("sendmail_path"))
+        .filter_map(program)
+        .collect();
+    let brought = SENDMAIL
+        .iter()
+        .find(|path| exam.brings(path) || exam.presets.contains("mail"));
+    if set.is_empty() {
+        brought.map(|path| (*path).to_owned()).into_iter().collect()
+    } else {
+        set
+    }
 }
 
 /// The first word of a shell's command line.
 fn program(line: &str) -> Option<String> {
     let line = line.trim_start();
-    let quote = line.chars().next().filter(|first| ['"', '\''].contains(first));
+    let quote = line
+        .chars()
+        .next()
+        .filter(|first| ['"', '\''].contains(first));
     let word = match quote {
         Some(quote) => line[1..].split(quote).next(),
         None => line.split_whitespace().next(),

@@ -42,17 +42,24 @@ impl Check {
     }
 }
 
-/// Whether the root can be entered, and what is mounted in it be reached, before all others: without that nothing is found
-/// inside.
+/// Whether the root can be entered, and what is mounted in it be reached, before all others:
+/// without that nothing is found inside.
 pub(super) fn entry(exam: &Exam<'_>) -> Outcome {
     let (desired, name) = (exam.patient.desired, &exam.patient.who.name);
     let root = &desired.root;
     match exam.ask(Enter(desired.ways())) {
         Ok(Ok(())) => Outcome::ok(format!("{name} can be in the root")),
         Ok(Err((way, trouble))) => {
-            let at = if way == JailPath::slash() { root.clone() } else { root.inside(&way) };
+            let at = if way == JailPath::slash() {
+                root.clone()
+            } else {
+                root.inside(&way)
+            };
             let text = format!("{name} may not be in {at}: {}", trouble.text);
-            Outcome::of(vec![Problem::new(text, Remedy::act(format!("chmod o+x {at}")))], "")
+            Outcome::of(
+                vec![Problem::new(text, Remedy::act(format!("chmod o+x {at}")))],
+                "",
+            )
         }
         Err(silence) => Outcome::could_not_check(silence.to_string()),
     }

@@ -13,16 +13,25 @@ use crate::jail::Who;
 use crate::manifest::HostPath;
 use crate::resolve::ldso::Loader;
 
-/// Part of the C library since glibc 2.34; where they are not, `dns` fails, if it can look names up.
+/// Part of the C library since glibc 2.34; where they are not, `dns` fails, if it can look names
+/// up.
 const BUILT_IN: [&str; 2] = ["files", "dns"];
 
 pub(super) fn users(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     if exam.patient.tenants.is_empty() && !exam.brings("/etc/passwd") {
-        return Ok(Outcome::not_needed("no PHP-FPM pool is in it, and nothing brings /etc/passwd"));
+        return Ok(Outcome::not_needed(
+            "no PHP-FPM pool is in it, and nothing brings /etc/passwd",
+        ));
     }
     let (mut problems, mut good) = (vec![], vec![]);
     for who in exam.everybody() {
-        let found = exam.ask_as(who, Account { uid: who.uid, gid: who.gid })?;
+        let found = exam.ask_as(
+            who,
+            Account {
+                uid: who.uid,
+                gid: who.gid,
+            },
+        )?;
         match found.user {
             Some(name) => good.push(format!("{} is {name}", who.uid)),
             None => problems.push(Problem::new(
@@ -32,8 +41,10 @@ pub(super) fn users(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         }
         match found.group {
             Some(name) => good.push(format!("the group {} is {name}", who.gid)),
-            None => problems
-                .push(Problem::new(format!("the group {} has no name inside", who.gid), bring_group(who))),
+            None => problems.push(Problem::new(
+                format!("the group {} has no name inside", who.gid),
+                bring_group(who),
+            )),
         }
     }
     Ok(Outcome::of(problems, good.join(", ")))
@@ -41,32 +52,46 @@ pub(super) fn users(exam: &Exam<'_>) -> Result<Outcome, Silence> {
 
 /// A group comes along with a user whose own it is.
 fn bring_group(who: &Who) -> Remedy {
-    let own = User::from_name(&who.name).ok().flatten().filter(|user| user.gid.as_raw() == who.gid);
+    let own = User::from_name(&who.name)
+        .ok()
+        .flatten()
+        .filter(|user| user.gid.as_raw() == who.gid);
     let passwd = fs::read("/etc/passwd").unwrap_or_default();
     let other = || user_of_group(&String::from_utf8_lossy(&passwd), who.gid);
     match own.map(|user| user.name).or_else(other) {
         Some(name) => Remedy::line("users", name),
-        None => {
-            Remedy::act(format!("give the pool a group that is some user's own: {} is nobody's", who.gid))
-        }
+        None => Remedy::act(format!(
+            "give the pool a group that is some user's own: {} is nobody's",
+            who.gid
+        )),
     }
 }
 
 fn user_of_group(passwd: &str, gid: u32) -> Option<String> {
-    let fields = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let fields = passwd
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>());
     let mut of_group = fields.filter(|fields| fields.get(3) == Some(&gid.to_string().as_str()));
     of_group.next()?.first().map(|name| (*name).to_owned())
 }
 
-/// The modules for host names: the C library goes on without one that it does not find, and knows less.
+/// The modules for host names: the C library goes on without one that it does not find, and knows
+/// less.
 pub(super) fn nss(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     const DATABASE: &str = "hosts";
-    let services = match exam.ask(NameServices { database: DATABASE.to_owned() })? {
+    let services = match exam.ask(NameServices {
+        database: DATABASE.to_owned(),
+    })? {
         Ok(services) => services,
         Err(trouble) if trouble.is_missing() => {
             return Ok(Outcome::not_needed("there is no /etc/nsswitch.conf inside"));
         }
-        Err(trouble) => return Ok(Outcome::could_not_check(format!("/etc/nsswitch.conf: {}", trouble.text))),
+        Err(trouble) => {
+            return Ok(Outcome::could_not_check(format!(
+                "/etc/nsswitch.conf: {}",
+                trouble.text
+            )));
+        }
     };
     let loader = Loader::read(exam.host);
     let module = |service: &String| loader.clone()?.library(&format!("libnss_{service}.so.2"));
@@ -77,17 +102,29 @@ pub(super) fn nss(exam: &Exam<'_>) -> Result<Outcome, Silence> {
             Err(error) => return Ok(Outcome::could_not_check(error.to_string())),
         }
     }
-    let paths: Vec<PathBuf> = modules.iter().map(|(_, path)| path.as_path().to_owned()).collect();
+    let paths: Vec<PathBuf> = modules
+        .iter()
+        .map(|(_, path)| path.as_path().to_owned())
+        .collect();
     let there = exam.ask(Exist(paths))?;
-    let missing = modules.iter().zip(there).filter(|(_, there)| !there).map(|(module, _)| module);
+    let missing = modules
+        .iter()
+        .zip(there)
+        .filter(|(_, there)| !there)
+        .map(|(module, _)| module);
     let (built_in, missing): (Vec<_>, Vec<_>) =
         missing.partition(|(service, _)| BUILT_IN.contains(&service.as_str()));
     let missing = missing.into_iter().map(|(service, path)| {
-        let text = format!("{path} is not inside: `{service}` answers for `{DATABASE}` in nsswitch.conf");
-        Problem::new(text, exam.bring(path.as_path(), Remedy::line("nss", DATABASE)))
+        let text =
+            format!("{path} is not inside: `{service}` answers for `{DATABASE}` in nsswitch.conf");
+        Problem::new(
+            text,
+            exam.bring(path.as_path(), Remedy::line("nss", DATABASE)),
+        )
     });
     let good = format!("{DATABASE}: {}", services.join(" "));
-    Ok(Outcome::of(missing.collect(), good).unless(exam.other_c_library.filter(|_| !built_in.is_empty())))
+    Ok(Outcome::of(missing.collect(), good)
+        .unless(exam.other_c_library.filter(|_| !built_in.is_empty())))
 }
 
 #[cfg(test)]

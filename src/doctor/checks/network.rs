@@ -25,7 +25,9 @@ pub(super) fn dns(exam: &Exam<'_>) -> Result<Outcome, Silence> {
             return Ok(Outcome::of(vec![problem], ""));
         }
     };
-    let names = [Some(HARMLESS), exam.options.name.as_deref()].into_iter().flatten();
+    let names = [Some(HARMLESS), exam.options.name.as_deref()]
+        .into_iter()
+        .flatten();
     let mut problems = servers_that_fail(exam, &servers);
     let dead = !problems.is_empty();
     let mut good = vec![format!("{} answers", servers.join(", "))];
@@ -39,7 +41,11 @@ pub(super) fn dns(exam: &Exam<'_>) -> Result<Outcome, Silence> {
 }
 
 fn resolve(exam: &Exam<'_>, name: &str) -> Result<Vec<String>, String> {
-    let found = exam.ask(Resolve { name: name.to_owned() }).map_err(|silence| silence.to_string())?;
+    let found = exam
+        .ask(Resolve {
+            name: name.to_owned(),
+        })
+        .map_err(|silence| silence.to_string())?;
     let mut found = found?;
     found.sort();
     found.dedup();
@@ -50,33 +56,56 @@ fn servers_that_fail(exam: &Exam<'_>, servers: &[String]) -> Vec<Problem> {
     let name = exam.options.name.as_deref().unwrap_or(HARMLESS);
     let ask = |address: &String| {
         let (address, limit) = (address.clone(), exam.inner_limit());
-        exam.ask(Nameserver { address, name: name.to_owned(), limit })
+        exam.ask(Nameserver {
+            address,
+            name: name.to_owned(),
+            limit,
+        })
     };
     let answers: Vec<_> = thread::scope(|scope| {
-        let asked: Vec<_> = servers.iter().map(|address| scope.spawn(move || ask(address))).collect();
+        let asked: Vec<_> = servers
+            .iter()
+            .map(|address| scope.spawn(move || ask(address)))
+            .collect();
         asked
             .into_iter()
-            .map(|asked| asked.join().unwrap_or(Err(Silence::TimedOut(exam.options.limit))))
+            .map(|asked| {
+                asked
+                    .join()
+                    .unwrap_or(Err(Silence::TimedOut(exam.options.limit)))
+            })
             .collect()
     });
     let failed = servers.iter().zip(answers).filter_map(|(address, answer)| {
         let why = match answer {
             // Only of a name that the caller means does a refusal say something.
-            Ok(Ok(code)) if exam.options.name.is_some() && ["Refused", "ServerFailure"].contains(&&*code) => {
+            Ok(Ok(code))
+                if exam.options.name.is_some()
+                    && ["Refused", "ServerFailure"].contains(&&*code) =>
+            {
                 format!("answers {code} for {name}")
             }
             Ok(Ok(_)) => return None,
             Ok(Err(trouble)) => format!("does not answer: {}", trouble.text),
             Err(silence) => format!("does not answer: {silence}"),
         };
-        Some(Problem::new(format!("name server {address} {why}"), other_server(exam)))
+        Some(Problem::new(
+            format!("name server {address} {why}"),
+            other_server(exam),
+        ))
     });
     failed.collect()
 }
 
 fn other_server(exam: &Exam<'_>) -> Remedy {
     let file = exam.mount_of(Path::new(CONF)).map_or_else(
-        || exam.patient.desired.root.as_path().join(CONF.trim_start_matches('/')),
+        || {
+            exam.patient
+                .desired
+                .root
+                .as_path()
+                .join(CONF.trim_start_matches('/'))
+        },
         |mount| mount.source.as_path().to_owned(),
     );
     Remedy::act(format!("name a server that answers in {}", file.display()))
@@ -84,7 +113,9 @@ fn other_server(exam: &Exam<'_>) -> Remedy {
 
 fn unresolved(exam: &Exam<'_>, name: &str, why: &str, dead: bool) -> Problem {
     let remedy = match name {
-        HARMLESS if !exam.brings("/etc/hosts") => exam.bring(Path::new("/etc/hosts"), Remedy::preset("dns")),
+        HARMLESS if !exam.brings("/etc/hosts") => {
+            exam.bring(Path::new("/etc/hosts"), Remedy::preset("dns"))
+        }
         HARMLESS => Remedy::act("give localhost an address in /etc/hosts"),
         _ if dead => other_server(exam),
         _ => Remedy::act(format!("ask on the host as well: `getent hosts {name}`")),

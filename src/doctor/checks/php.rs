@@ -1,4 +1,5 @@
-//! What PHP itself needs to be set: directories to write to, its cache of scripts, a web root that is not the jail's.
+//! What PHP itself needs to be set: directories to write to, its cache of scripts, a web root that
+//! is not the jail's.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -32,7 +33,12 @@ pub(super) fn directories(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     }
     let (mut problems, mut good) = (vec![], BTreeSet::new());
     // Root may write anywhere, and nothing is tried as root.
-    for tenant in exam.patient.tenants.iter().filter(|tenant| !tenant.who.is_root()) {
+    for tenant in exam
+        .patient
+        .tenants
+        .iter()
+        .filter(|tenant| !tenant.who.is_root())
+    {
         let wanted = wanted(tenant);
         let paths: Vec<_> = wanted.iter().map(|(path, _)| path.clone()).collect();
         let troubles = exam.ask_as(&tenant.who, Directories(paths))?;
@@ -42,25 +48,40 @@ pub(super) fn directories(exam: &Exam<'_>) -> Result<Outcome, Silence> {
                 good.insert(shown.to_string());
                 continue;
             };
-            let text = format!("{shown} for {what}, as {}: {}", tenant.who.name, trouble.text);
+            let text = format!(
+                "{shown} for {what}, as {}: {}",
+                tenant.who.name, trouble.text
+            );
             problems.push(Problem::new(text, make(exam, path)));
         }
     }
     let good: Vec<_> = good.into_iter().collect();
-    Ok(Outcome::of(problems, format!("{} can be written to", good.join(", "))))
+    Ok(Outcome::of(
+        problems,
+        format!("{} can be written to", good.join(", ")),
+    ))
 }
 
-/// Sessions of one user are not for another one to list; `/tmp` is everybody's. Whoever owns a directory on the way can
-/// put a link there, which root shall not follow.
+/// Sessions of one user are not for another one to list; `/tmp` is everybody's. Whoever owns a
+/// directory on the way can put a link there, which root shall not follow.
 fn make(exam: &Exam<'_>, path: &Path) -> Remedy {
-    let mode = if path.ends_with("tmp") { "1777" } else { "1733" };
+    let mode = if path.ends_with("tmp") {
+        "1777"
+    } else {
+        "1733"
+    };
     let root = exam.patient.desired.root.as_path();
     let path = root.join(path.strip_prefix("/").unwrap_or(path));
     let way = path.ancestors().take_while(|above| above.starts_with(root));
     let owners = way.filter_map(|above| above.symlink_metadata().ok());
     let owner = owners.filter(|owner| owner.uid() != 0).last();
-    let owner =
-        owner.map(|owner| format!("setpriv --reuid={} --regid={} --clear-groups ", owner.uid(), owner.gid()));
+    let owner = owner.map(|owner| {
+        format!(
+            "setpriv --reuid={} --regid={} --clear-groups ",
+            owner.uid(),
+            owner.gid()
+        )
+    });
     let command = format!("install -d -m {mode} {}", word(&path.to_string_lossy()));
     Remedy::act(owner.unwrap_or_default() + &command)
 }
@@ -71,28 +92,47 @@ fn wanted(tenant: &Tenant) -> Vec<(PathBuf, &'static str)> {
     let temporary = tenant.temporary_directory();
     let mut wanted = vec![(temporary, "temporary files")];
     if settings.flag("file_uploads") != Some(false) {
-        wanted.push((settings.get("upload_tmp_dir").unwrap_or(temporary), "uploads"));
+        wanted.push((
+            settings.get("upload_tmp_dir").unwrap_or(temporary),
+            "uploads",
+        ));
     }
-    if settings.get("session.save_handler").is_none_or(|handler| handler == "files") {
+    if settings
+        .get("session.save_handler")
+        .is_none_or(|handler| handler == "files")
+    {
         // "N;MODE;/path"
-        let set = settings.get("session.save_path").and_then(|path| path.rsplit(';').next());
-        let debian = Path::new(DEBIANS_SESSIONS).is_dir().then_some(DEBIANS_SESSIONS);
+        let set = settings
+            .get("session.save_path")
+            .and_then(|path| path.rsplit(';').next());
+        let debian = Path::new(DEBIANS_SESSIONS)
+            .is_dir()
+            .then_some(DEBIANS_SESSIONS);
         wanted.push((set.or(debian).unwrap_or(temporary), "sessions"));
     }
     let mut known = BTreeSet::new();
     wanted.retain(|(path, _)| known.insert(*path));
-    wanted.into_iter().map(|(path, what)| (PathBuf::from(path), what)).collect()
+    wanted
+        .into_iter()
+        .map(|(path, what)| (PathBuf::from(path), what))
+        .collect()
 }
 
 /// `OPcache` knows scripts by their paths, which sites in different roots share.
 pub(super) fn opcache(exam: &Exam<'_>) -> Outcome {
     let loaded = |tenant: &&Tenant| {
         let settings = &tenant.settings;
-        settings.flag("opcache.enable").unwrap_or_else(|| settings.loads("opcache"))
+        settings
+            .flag("opcache.enable")
+            .unwrap_or_else(|| settings.loads("opcache"))
     };
     let tenants: Vec<_> = exam.patient.tenants.iter().filter(loaded).collect();
     if tenants.is_empty() {
-        let why = if exam.patient.tenants.is_empty() { NO_POOL } else { "OPcache is not loaded" };
+        let why = if exam.patient.tenants.is_empty() {
+            NO_POOL
+        } else {
+            "OPcache is not loaded"
+        };
         return Outcome::not_needed(why);
     }
     let mut problems = vec![];
@@ -101,17 +141,29 @@ pub(super) fn opcache(exam: &Exam<'_>) -> Outcome {
             continue;
         }
         let others = tenant.others.join(", ");
-        let text =
-            format!("opcache.validate_root is off: scripts of the same path in pool {others} get mixed up");
-        let file =
-            tenant.settings.file.as_ref().map_or("php.ini".to_owned(), |file| file.display().to_string());
+        let text = format!(
+            "opcache.validate_root is off: scripts of the same path in pool {others} get mixed up"
+        );
+        let file = tenant
+            .settings
+            .file
+            .as_ref()
+            .map_or("php.ini".to_owned(), |file| file.display().to_string());
         let remedy = format!("`opcache.validate_root = 1` in {file}, then restart PHP-FPM");
         problems.push(Problem::new(text, Remedy::act(remedy)));
     }
-    let alone = exam.patient.tenants.iter().all(|tenant| tenant.others.is_empty());
+    let alone = exam
+        .patient
+        .tenants
+        .iter()
+        .all(|tenant| tenant.others.is_empty());
     Outcome::of(
         problems,
-        if alone { "no pool with another root shares it" } else { "opcache.validate_root is on" },
+        if alone {
+            "no pool with another root shares it"
+        } else {
+            "opcache.validate_root is on"
+        },
     )
 }
 
@@ -121,15 +173,27 @@ pub(super) fn web_root(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         return Ok(Outcome::not_needed(NO_POOL));
     }
     let root = exam.patient.desired.root.as_path();
-    let mut signs: Vec<String> =
-        exam.ask(WebRoot)?.into_iter().map(|file| format!("{file} is there")).collect();
-    let by_php = exam.patient.tenants.iter().any(|tenant| tenant.settings.get("doc_root") == Some("/"));
+    let mut signs: Vec<String> = exam
+        .ask(WebRoot)?
+        .into_iter()
+        .map(|file| format!("{file} is there"))
+        .collect();
+    let by_php = exam
+        .patient
+        .tenants
+        .iter()
+        .any(|tenant| tenant.settings.get("doc_root") == Some("/"));
     signs.extend(by_php.then(|| "doc_root is /".to_owned()));
     signs.extend(served_by(root).map(|file| format!("{} names it", file.display())));
     let problem = (!signs.is_empty()).then(|| {
-        let text = format!("the jail's root seems to be the web root, with /etc in it: {}", signs.join(", "));
-        let remedy =
-            format!("move the site's files to {}/htdocs, and name that in the web server", root.display());
+        let text = format!(
+            "the jail's root seems to be the web root, with /etc in it: {}",
+            signs.join(", ")
+        );
+        let remedy = format!(
+            "move the site's files to {}/htdocs, and name that in the web server",
+            root.display()
+        );
         Problem::new(text, Remedy::act(remedy))
     });
     Ok(Outcome::of(
@@ -140,10 +204,16 @@ pub(super) fn web_root(exam: &Exam<'_>) -> Result<Outcome, Silence> {
 
 /// The web server's configuration that has `root` for the root of a site.
 fn served_by(root: &Path) -> Option<PathBuf> {
-    let files = WEB_SERVERS.iter().filter_map(|pattern| glob::glob(pattern).ok()).flatten().flatten();
+    let files = WEB_SERVERS
+        .iter()
+        .filter_map(|pattern| glob::glob(pattern).ok())
+        .flatten()
+        .flatten();
     files.into_iter().find(|file| {
         let text = fs::read(file).unwrap_or_default();
-        String::from_utf8_lossy(&text).lines().any(|line| web_root_of(line).is_some_and(|path| path == root))
+        String::from_utf8_lossy(&text)
+            .lines()
+            .any(|line| web_root_of(line).is_some_and(|path| path == root))
     })
 }
 
@@ -163,8 +233,14 @@ mod tests {
     fn web_roots() {
         let root = |line| web_root_of(line).map(|path| path.display().to_string());
         assert_eq!(root("    root /srv/www/a/;"), Some("/srv/www/a/".into()));
-        assert_eq!(root("\tDocumentRoot \"/srv/www/a\""), Some("/srv/www/a".into()));
+        assert_eq!(
+            root("\tDocumentRoot \"/srv/www/a\""),
+            Some("/srv/www/a".into())
+        );
         assert_eq!(root("# root /srv/www/a;"), None);
-        assert_eq!(web_root_of("root /srv/www/a/;"), Some(Path::new("/srv/www/a")));
+        assert_eq!(
+            web_root_of("root /srv/www/a/;"),
+            Some(Path::new("/srv/www/a"))
+        );
     }
 }

@@ -10,7 +10,12 @@ use crate::manifest::HostPath;
 use crate::resolve::ldso::Loader;
 
 /// Programs that most likely use the OpenSSL that PHP uses.
-const USERS: [&str; 4] = ["/usr/sbin/php-fpm*", "/usr/bin/php-fpm*", "/usr/bin/openssl", "/usr/bin/curl"];
+const USERS: [&str; 4] = [
+    "/usr/sbin/php-fpm*",
+    "/usr/bin/php-fpm*",
+    "/usr/bin/openssl",
+    "/usr/bin/curl",
+];
 
 pub(super) fn tls(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     let Some(directory) = openssl_directory(exam) else {
@@ -23,15 +28,24 @@ pub(super) fn tls(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     let places = [&anchors.file, &anchors.directory].into_iter().flatten();
     let brought = places.clone().any(|path| exam.mount_of(path).is_some());
     if !exam.is_php() && !brought && exam.options.tls.is_none() {
-        return Ok(Outcome::not_needed(format!("nothing brings certificates to {}", directory.display())));
+        return Ok(Outcome::not_needed(format!(
+            "nothing brings certificates to {}",
+            directory.display()
+        )));
     }
     let found = exam.ask(Certificates(anchors.clone()))?;
     let mut problems = vec![];
     let shown: Vec<_> = places.map(|path| path.display().to_string()).collect();
     if found.trusted == 0 && found.unhashed > 0 {
-        let remedy = Remedy::act(format!("openssl rehash {}", directory.join("certs").display()));
+        let remedy = Remedy::act(format!(
+            "openssl rehash {}",
+            directory.join("certs").display()
+        ));
         problems.push(Problem::new(
-            format!("no certificate in {} has a hash for its name", shown.join(" or ")),
+            format!(
+                "no certificate in {} has a hash for its name",
+                shown.join(" or ")
+            ),
             remedy,
         ));
     } else if found.trusted == 0 && found.broken.is_empty() && found.dangling.is_empty() {
@@ -39,11 +53,17 @@ pub(super) fn tls(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         problems.push(Problem::new(text, bring_certificates(exam, &anchors)));
     }
     problems.extend(found.broken.into_iter().map(|text| {
-        Problem::new(text, Remedy::act("take the damaged file away, or run `update-ca-certificates --fresh`"))
+        Problem::new(
+            text,
+            Remedy::act("take the damaged file away, or run `update-ca-certificates --fresh`"),
+        )
     }));
     problems.extend(found.dangling.iter().map(|dangling| {
-        let text =
-            format!("the link {} leads to {}, which is not inside", dangling.link, dangling.text.display());
+        let text = format!(
+            "the link {} leads to {}, which is not inside",
+            dangling.link,
+            dangling.text.display()
+        );
         Problem::new(text, bring_target(exam, &dangling.text))
     }));
     let good = format!("{} certificates in {}", found.trusted, shown.join(" and "));
@@ -60,9 +80,16 @@ fn handshake(
     port: u16,
     good: &str,
 ) -> Result<Outcome, Silence> {
-    let probe = Handshake { host: host.to_owned(), port, anchors, limit: exam.inner_limit() };
+    let probe = Handshake {
+        host: host.to_owned(),
+        port,
+        anchors,
+        limit: exam.inner_limit(),
+    };
     Ok(match exam.ask(probe)? {
-        Shaken::Verified(version) => Outcome::ok(format!("{good}; {host}:{port} is trusted ({version})")),
+        Shaken::Verified(version) => {
+            Outcome::ok(format!("{good}; {host}:{port} is trusted ({version})"))
+        }
         Shaken::Unreachable(why) => {
             Outcome::could_not_check(format!("{good}; no connection to {host}:{port}: {why}"))
         }
@@ -70,13 +97,22 @@ fn handshake(
             let remedy = Remedy::act(format!(
                 "see what the host says: `openssl s_client -connect {host}:{port} -verify_return_error`"
             ));
-            Outcome::of(vec![Problem::new(format!("{host}:{port} is not trusted: {why}"), remedy)], "")
+            Outcome::of(
+                vec![Problem::new(
+                    format!("{host}:{port} is not trusted: {why}"),
+                    remedy,
+                )],
+                "",
+            )
         }
     })
 }
 
 fn bring_certificates(exam: &Exam<'_>, anchors: &Anchors) -> Remedy {
-    let there = [&anchors.directory, &anchors.file].into_iter().flatten().find(|path| exam.on_host(path));
+    let there = [&anchors.directory, &anchors.file]
+        .into_iter()
+        .flatten()
+        .find(|path| exam.on_host(path));
     match there {
         Some(path) => exam.bring(path, Remedy::preset("tls")),
         None => Remedy::act("install ca-certificates: this host has no certificates either"),
@@ -93,13 +129,18 @@ fn bring_target(exam: &Exam<'_>, target: &Path) -> Remedy {
 /// What PHP's settings name, or else what is compiled into OpenSSL.
 fn anchors(exam: &Exam<'_>, directory: &Path) -> Anchors {
     let setting = |key: &str| {
-        let mut values = exam.patient.tenants.iter().filter_map(|tenant| tenant.settings.get(key));
+        let mut values = exam
+            .patient
+            .tenants
+            .iter()
+            .filter_map(|tenant| tenant.settings.get(key));
         values.next().map(PathBuf::from)
     };
     match (setting("openssl.cafile"), setting("openssl.capath")) {
-        (None, None) => {
-            Anchors { file: Some(directory.join("cert.pem")), directory: Some(directory.join("certs")) }
-        }
+        (None, None) => Anchors {
+            file: Some(directory.join("cert.pem")),
+            directory: Some(directory.join("certs")),
+        },
         (file, directory) => Anchors { file, directory },
     }
 }
@@ -112,22 +153,38 @@ fn openssl_directory(exam: &Exam<'_>) -> Option<PathBuf> {
 
 fn directory_in(library: &[u8]) -> Option<PathBuf> {
     const MARK: &[u8] = b"OPENSSLDIR: \"";
-    let start = library.windows(MARK.len()).position(|window| window == MARK)? + MARK.len();
+    let start = library
+        .windows(MARK.len())
+        .position(|window| window == MARK)?
+        + MARK.len();
     let text = library[start..].split(|byte| *byte == b'"').next()?;
-    let text = std::str::from_utf8(text).ok().filter(|text| text.starts_with('/'))?;
+    let text = std::str::from_utf8(text)
+        .ok()
+        .filter(|text| text.starts_with('/'))?;
     Some(PathBuf::from(text))
 }
 
 /// The library of the first of [`USERS`] that has it, or else the one beside the C library.
 fn libcrypto(exam: &Exam<'_>) -> Option<HostPath> {
     let loader = Loader::read(exam.host).ok()?;
-    let users = USERS.iter().filter_map(|pattern| glob::glob(pattern).ok()).flatten().flatten();
+    let users = USERS
+        .iter()
+        .filter_map(|pattern| glob::glob(pattern).ok())
+        .flatten()
+        .flatten();
     let of_user = |user: PathBuf| {
         let closure = loader.closure(&HostPath::new(user).ok()?).ok()?;
-        closure.libraries.into_iter().find(|library| library.name.starts_with("libcrypto.so")).map(|l| l.path)
+        closure
+            .libraries
+            .into_iter()
+            .find(|library| library.name.starts_with("libcrypto.so"))
+            .map(|l| l.path)
     };
-    let beside =
-        || ["libcrypto.so.3", "libcrypto.so.1.1"].iter().find_map(|name| loader.library(name).ok()?);
+    let beside = || {
+        ["libcrypto.so.3", "libcrypto.so.1.1"]
+            .iter()
+            .find_map(|name| loader.library(name).ok()?)
+    };
     users.into_iter().find_map(of_user).or_else(beside)
 }
 
@@ -137,7 +194,8 @@ mod tests {
 
     #[test]
     fn the_directory_is_read_out_of_the_library() {
-        let library = b"\x7fELF\0OPENSSLDIR\0OPENSSLDIR: \"/etc/pki/tls\"\0ENGINESDIR: \"/usr/lib64\"\0";
+        let library =
+            b"\x7fELF\0OPENSSLDIR\0OPENSSLDIR: \"/etc/pki/tls\"\0ENGINESDIR: \"/usr/lib64\"\0";
         assert_eq!(directory_in(library), Some(PathBuf::from("/etc/pki/tls")));
         assert_eq!(directory_in(b"OPENSSLDIR: \"etc"), None);
         assert_eq!(directory_in(b"nothing"), None);

@@ -39,9 +39,13 @@ impl Probe for Libraries {
         let loader = Loader::read(&host);
         let mut checked = Checked::default();
         for file in self.0.iter().flat_map(|path| code_in(path)).take(MAX_FILES) {
-            let Ok(path) = HostPath::new(&file) else { continue };
+            let Ok(path) = HostPath::new(&file) else {
+                continue;
+            };
             match loader.clone().and_then(|loader| loader.closure(&path)) {
-                Ok(closure) if closure.interpreter.is_some() || !closure.script_interpreters.is_empty() => {
+                Ok(closure)
+                    if closure.interpreter.is_some() || !closure.script_interpreters.is_empty() =>
+                {
                     checked.programs += 1;
                 }
                 Ok(_) => checked.libraries += 1,
@@ -52,17 +56,25 @@ impl Probe for Libraries {
     }
 }
 
-/// `path`, if it is a program or library, or the programs in it. Libraries in a directory are left out: they are
-/// modules, opened by programs that most often have entered the jail with the C library in them.
+/// `path`, if it is a program or library, or the programs in it. Libraries in a directory are left
+/// out: they are modules, opened by programs that most often have entered the jail with the C
+/// library in them.
 fn code_in(path: &Path) -> Vec<PathBuf> {
-    let Ok(metadata) = fs::metadata(path) else { return vec![] };
+    let Ok(metadata) = fs::metadata(path) else {
+        return vec![];
+    };
     if metadata.is_file() {
-        return if kind(path) == Kind::Other { vec![] } else { vec![path.to_owned()] };
+        return if kind(path) == Kind::Other {
+            vec![]
+        } else {
+            vec![path.to_owned()]
+        };
     }
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
-    let executable =
-        |path: &PathBuf| fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o111 != 0);
+    let executable = |path: &PathBuf| {
+        fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o111 != 0)
+    };
     let mut files: Vec<_> = files.map(|entry| entry.path()).filter(executable).collect();
     files.retain(|path| kind(path) == Kind::Program);
     files.sort();
@@ -79,7 +91,10 @@ enum Kind {
 /// What a file is by its beginning.
 fn kind(path: &Path) -> Kind {
     let mut options = File::options();
-    let open = options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+    let open = options
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path);
     let Ok(file) = open else { return Kind::Other };
     match Object::read(&file) {
         // libc.so.6 can be run as a program, and never is.
@@ -92,7 +107,8 @@ fn kind(path: &Path) -> Kind {
 }
 
 fn is_library_name(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().contains(".so"))
+    path.file_name()
+        .is_some_and(|name| name.to_string_lossy().contains(".so"))
 }
 
 /// Whether what `mail()` starts can be started: `/bin/sh`, and by it this program.
@@ -116,39 +132,59 @@ impl Probe for Mailer {
     type Answer = Mailing;
 
     fn run(&self) -> Mailing {
-        let shell = succeeds(quiet(Command::new("/bin/sh").args(["-c", ":"]))).err().map(Trouble::from);
+        let shell = succeeds(quiet(Command::new("/bin/sh").args(["-c", ":"])))
+            .err()
+            .map(Trouble::from);
         let missing = fs::metadata(&self.program).is_err();
         let broken = if missing { None } else { self.start().err() };
-        Mailing { shell, missing, broken }
+        Mailing {
+            shell,
+            missing,
+            broken,
+        }
     }
 }
 
 impl Mailer {
-    /// Starts the program so that its loader maps it with its libraries and then ends (ld.so(8)): nothing is sent.
-    /// One without glibc's loader would really run; of that the file alone is looked at.
+    /// Starts the program so that its loader maps it with its libraries and then ends (ld.so(8)):
+    /// nothing is sent. One without glibc's loader would really run; of that the file alone is
+    /// looked at.
     fn start(&self) -> Result<(), String> {
         let host = Host::new();
         let closure = Loader::read(&host)
             .and_then(|loader| loader.closure(&self.program))
             .map_err(|error| error.to_string())?;
         let is_glibcs = |path: &HostPath| {
-            let name = path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"ld"));
+            let name = path
+                .file_name()
+                .is_some_and(|name| name.as_bytes().starts_with(b"ld"));
             name && !is_musls(path.as_path().as_os_str().as_bytes())
         };
         if !closure.interpreter.as_ref().is_some_and(is_glibcs) {
             return Ok(());
         }
         let mut command = Command::new(self.program.as_path());
-        let command = quiet(command.env("LD_TRACE_LOADED_OBJECTS", "1").env("LD_BIND_NOW", "1"));
+        let command = quiet(
+            command
+                .env("LD_TRACE_LOADED_OBJECTS", "1")
+                .env("LD_BIND_NOW", "1"),
+        );
         succeeds(command).map_err(super::reason)
     }
 }
 
 fn quiet(command: &mut Command) -> &mut Command {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
 }
 
 fn succeeds(command: &mut Command) -> io::Result<()> {
     let status = command.status()?;
-    if status.success() { Ok(()) } else { Err(io::Error::other(format!("it ended with {status}"))) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("it ended with {status}")))
+    }
 }

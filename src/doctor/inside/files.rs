@@ -52,7 +52,10 @@ impl Probe for Devices {
     type Answer = Vec<Option<Trouble>>;
 
     fn run(&self) -> Self::Answer {
-        self.0.iter().map(|name| device(name).err().map(Trouble::from)).collect()
+        self.0
+            .iter()
+            .map(|name| device(name).err().map(Trouble::from))
+            .collect()
     }
 }
 
@@ -148,7 +151,9 @@ impl Probe for Sockets {
 }
 
 fn sockets(path: &Path, depth: usize, left: &mut usize, found: &mut Vec<PathBuf>) {
-    let Ok(metadata) = fs::symlink_metadata(path) else { return };
+    let Ok(metadata) = fs::symlink_metadata(path) else {
+        return;
+    };
     if metadata.file_type().is_socket() {
         found.push(path.to_owned());
     }
@@ -157,7 +162,9 @@ fn sockets(path: &Path, depth: usize, left: &mut usize, found: &mut Vec<PathBuf>
     }
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         *left = left.saturating_sub(1);
-        let of_interest = entry.file_type().is_ok_and(|kind| kind.is_socket() || kind.is_dir());
+        let of_interest = entry
+            .file_type()
+            .is_ok_and(|kind| kind.is_socket() || kind.is_dir());
         if *left > 0 && of_interest {
             sockets(&entry.path(), depth - 1, left, found);
         }
@@ -172,7 +179,10 @@ impl Probe for Directories {
     type Answer = Vec<Option<Trouble>>;
 
     fn run(&self) -> Self::Answer {
-        self.0.iter().map(|path| writable(path).err().map(Trouble::from)).collect()
+        self.0
+            .iter()
+            .map(|path| writable(path).err().map(Trouble::from))
+            .collect()
     }
 }
 
@@ -192,7 +202,9 @@ impl Probe for WebRoot {
 
     fn run(&self) -> Vec<String> {
         let names = ["index.php", "index.html", "index.htm", ".htaccess"];
-        let there = names.iter().filter(|name| Path::new("/").join(name).is_file());
+        let there = names
+            .iter()
+            .filter(|name| Path::new("/").join(name).is_file());
         there.map(|name| format!("/{name}")).collect()
     }
 }

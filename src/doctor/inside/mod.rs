@@ -1,8 +1,9 @@
 //! What runs inside: one question a process, asked and answered as JSON.
 //!
-//! The process is this program, started anew by [`ask`](super::ask): it enters the root, becomes the user, looks,
-//! prints what it saw and ends. Modules that the C library opens meanwhile are the jail's, as in a worker of
-//! PHP-FPM. The answer counts as the site's word, not as the truth: the site's owner may have made it up.
+//! The process is this program, started anew by [`ask`](super::ask): it enters the root, becomes
+//! the user, looks, prints what it saw and ends. Modules that the C library opens meanwhile are the
+//! jail's, as in a worker of PHP-FPM. The answer counts as the site's word, not as the truth: the
+//! site's owner may have made it up.
 
 mod code;
 mod files;
@@ -106,7 +107,10 @@ impl From<io::Error> for Trouble {
     fn from(error: io::Error) -> Self {
         let errno = error.raw_os_error();
         let text = errno.map(|errno| nix::errno::Errno::from_raw(errno).desc().to_owned());
-        Self { text: text.unwrap_or_else(|| error.to_string()), errno }
+        Self {
+            text: text.unwrap_or_else(|| error.to_string()),
+            errno,
+        }
     }
 }
 
@@ -117,11 +121,12 @@ impl Trouble {
     }
 }
 
-/// The reason alone. Of what `getaddrinfo(3)` says the standard library makes "failed to lookup address
-/// information: Name or service not known".
+/// The reason alone. Of what `getaddrinfo(3)` says the standard library makes "failed to lookup
+/// address information: Name or service not known".
 fn reason(error: io::Error) -> String {
     let text = Trouble::from(error).text;
-    text.rsplit_once(": ").map_or(text.clone(), |(_, reason)| reason.to_owned())
+    text.rsplit_once(": ")
+        .map_or(text.clone(), |(_, reason)| reason.to_owned())
 }
 
 /// The process inside: reads its job from the standard input, and prints the reply.
@@ -136,14 +141,18 @@ pub fn main() -> ExitCode {
 
 fn work() -> Result<Value> {
     let for_doctor = || Error::usage("this command is for `mountjail doctor` alone");
-    // The jail's code shall have no terminal. A person's shell makes each command a group's leader, which cannot leave.
+    // The jail's code shall have no terminal. A person's shell makes each command a group's leader,
+    // which cannot leave.
     setsid().map_err(|error| for_doctor().because(&error.into()))?;
     let mut text = vec![];
     let read = io::stdin().take(MAX_BYTES).read_to_end(&mut text);
     read.map_err(|error| Error::failed("cannot read what to look for").because(&error))?;
     let job: Job = serde_json::from_slice(&text).map_err(|error| for_doctor().because_of(error))?;
     jail::enter(&job.root, &job.who)?;
-    // Only now, because a change of the user takes it back: nothing stays behind when doctor is killed.
+    // Only now, because a change of the user takes it back: nothing stays behind when doctor is
+    // killed.
     let _ = set_pdeathsig(Signal::SIGKILL);
-    job.question.answer().map_err(|error| Error::failed("cannot say what was seen inside").because_of(error))
+    job.question
+        .answer()
+        .map_err(|error| Error::failed("cannot say what was seen inside").because_of(error))
 }

@@ -34,7 +34,9 @@ impl Probe for Nameservers {
 fn nameservers(text: &str) -> Vec<String> {
     let address = |line: &str| {
         let mut words = line.split_whitespace();
-        (words.next()? == "nameserver").then(|| words.next().map(ToOwned::to_owned)).flatten()
+        (words.next()? == "nameserver")
+            .then(|| words.next().map(ToOwned::to_owned))
+            .flatten()
     };
     let mut found: Vec<_> = text.lines().filter_map(address).take(MOST).collect();
     if found.is_empty() {
@@ -64,8 +66,11 @@ impl Nameserver {
     fn ask(&self) -> io::Result<String> {
         let server = (self.address.as_str(), 53).to_socket_addrs()?.next();
         let server = server.ok_or_else(|| io::Error::other("it is no address"))?;
-        let any: IpAddr =
-            if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let any: IpAddr = if server.is_ipv4() {
+            Ipv4Addr::UNSPECIFIED.into()
+        } else {
+            Ipv6Addr::UNSPECIFIED.into()
+        };
         let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
         socket.connect(server)?; // so that a refusal is heard, and nobody else
         let id = u16::try_from(std::process::id() & 0xffff).unwrap_or(1);
@@ -86,7 +91,9 @@ fn query(id: u16, name: &str) -> io::Result<Vec<u8>> {
     let name = Name::new(name).map_err(io::Error::other)?;
     let mut packet = Packet::new_query(id);
     packet.set_flags(PacketFlag::RECURSION_DESIRED);
-    packet.questions.push(Question::new(name, TYPE::A.into(), CLASS::IN.into(), false));
+    packet
+        .questions
+        .push(Question::new(name, TYPE::A.into(), CLASS::IN.into(), false));
     packet.build_bytes_vec().map_err(io::Error::other)
 }
 

@@ -31,8 +31,14 @@ impl Probe for Account {
 
     fn run(&self) -> Accounts {
         Accounts {
-            user: User::from_uid(Uid::from_raw(self.uid)).ok().flatten().map(|user| user.name),
-            group: Group::from_gid(Gid::from_raw(self.gid)).ok().flatten().map(|group| group.name),
+            user: User::from_uid(Uid::from_raw(self.uid))
+                .ok()
+                .flatten()
+                .map(|user| user.name),
+            group: Group::from_gid(Gid::from_raw(self.gid))
+                .ok()
+                .flatten()
+                .map(|group| group.name),
         }
     }
 }
@@ -48,7 +54,10 @@ impl Probe for NameServices {
 
     fn run(&self) -> Self::Answer {
         let text = fs::read("/etc/nsswitch.conf")?;
-        Ok(name_services(&String::from_utf8_lossy(&text), &self.database))
+        Ok(name_services(
+            &String::from_utf8_lossy(&text),
+            &self.database,
+        ))
     }
 }
 
@@ -82,7 +91,11 @@ impl Probe for Convert {
     fn run(&self) -> Self::Answer {
         let to = CString::new(self.to.as_str()).map_err(io::Error::from)?;
         let found = sys::iconv(&to, c"UTF-8", self.text.as_bytes())?;
-        if found == self.expected { Ok(()) } else { Err(io::Error::other("the result is wrong").into()) }
+        if found == self.expected {
+            Ok(())
+        } else {
+            Err(io::Error::other("the result is wrong").into())
+        }
     }
 }
 

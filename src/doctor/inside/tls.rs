@@ -1,4 +1,5 @@
-//! Certificates of authorities where OpenSSL looks for them, and a handshake that trusts these alone.
+//! Certificates of authorities where OpenSSL looks for them, and a handshake that trusts these
+//! alone.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -18,7 +19,8 @@ use super::Probe;
 use crate::manifest::HostPath;
 use crate::resolve::{Host, LookupError};
 
-/// Where OpenSSL looks: one file of certificates, and a directory of files that are named by hashes.
+/// Where OpenSSL looks: one file of certificates, and a directory of files that are named by
+/// hashes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Anchors {
     pub file: Option<PathBuf>,
@@ -41,7 +43,8 @@ pub(in crate::doctor) struct Dangling {
 pub(in crate::doctor) struct Found {
     /// How many different ones it trusts.
     pub trusted: usize,
-    /// Files of the directory that have certificates but no hash for a name, so that OpenSSL opens none.
+    /// Files of the directory that have certificates but no hash for a name, so that OpenSSL opens
+    /// none.
     pub unhashed: usize,
     /// What cannot be used, each a clause.
     pub broken: Vec<String>,
@@ -68,10 +71,19 @@ struct Store {
 
 impl Store {
     fn read_all(&mut self, anchors: &Anchors) {
-        if let Some(file) = anchors.file.as_deref().filter(|file| file.symlink_metadata().is_ok()) {
+        if let Some(file) = anchors
+            .file
+            .as_deref()
+            .filter(|file| file.symlink_metadata().is_ok())
+        {
             self.entry(file, true);
         }
-        let entries = anchors.directory.iter().filter_map(|path| fs::read_dir(path).ok()).flatten().flatten();
+        let entries = anchors
+            .directory
+            .iter()
+            .filter_map(|path| fs::read_dir(path).ok())
+            .flatten()
+            .flatten();
         let mut entries: Vec<_> = entries.map(|entry| entry.path()).collect();
         entries.sort();
         // Those with hashes first: the files that they lead to are then known.
@@ -91,7 +103,9 @@ impl Store {
             return;
         }
         match certificates(path) {
-            Ok(found) if used && found.is_empty() => self.broken(path, "there is no certificate in it"),
+            Ok(found) if used && found.is_empty() => {
+                self.broken(path, "there is no certificate in it")
+            }
             Ok(found) if used => self.certificates.extend(found),
             Ok(found) => self.found.unhashed += usize::from(!found.is_empty()),
             Err(why) if used => self.broken(path, &why),
@@ -104,11 +118,16 @@ impl Store {
     }
 
     fn dangling(&mut self, path: &Path) {
-        let Ok(inside) = HostPath::new(path) else { return };
+        let Ok(inside) = HostPath::new(path) else {
+            return;
+        };
         if let Err(LookupError::Dangling { link, text }) = Host::new().walk(&inside) {
             let at = link.parent().unwrap_or_else(HostPath::slash);
             let text = crate::resolve::lexical(at.as_path(), &text);
-            self.found.dangling.push(Dangling { link: path.display().to_string(), text });
+            self.found.dangling.push(Dangling {
+                link: path.display().to_string(),
+                text,
+            });
         }
     }
 }
@@ -166,7 +185,9 @@ impl Probe for Handshake {
 
     fn run(&self) -> Shaken {
         match self.connect() {
-            Ok(mut stream) => self.shake(&mut stream).map_or_else(Shaken::Refused, Shaken::Verified),
+            Ok(mut stream) => self
+                .shake(&mut stream)
+                .map_or_else(Shaken::Refused, Shaken::Verified),
             Err(error) => Shaken::Unreachable(super::reason(error)),
         }
     }
@@ -203,9 +224,14 @@ impl Handshake {
         let mut connection =
             ClientConnection::new(Arc::new(config), name).map_err(|error| error.to_string())?;
         while connection.is_handshaking() {
-            connection.complete_io(stream).map_err(|error| error.to_string())?;
+            connection
+                .complete_io(stream)
+                .map_err(|error| error.to_string())?;
         }
-        Ok(connection.protocol_version().map(|version| format!("{version:?}")).unwrap_or_default())
+        Ok(connection
+            .protocol_version()
+            .map(|version| format!("{version:?}"))
+            .unwrap_or_default())
     }
 }
 
@@ -216,7 +242,14 @@ mod tests {
     #[test]
     fn names_by_hashes() {
         assert!(is_hashed(Path::new("/etc/ssl/certs/5ed36f99.0")));
-        for name in ["ca-certificates.crt", "5ed36f99", "5ed36f99.", "5ed36f9x.0", "5ed36f99.r0", "lab.pem"] {
+        for name in [
+            "ca-certificates.crt",
+            "5ed36f99",
+            "5ed36f99.",
+            "5ed36f9x.0",
+            "5ed36f99.r0",
+            "lab.pem",
+        ] {
             assert!(!is_hashed(Path::new(name)), "{name}");
         }
     }

@@ -35,16 +35,22 @@ impl std::fmt::Display for Place<'_> {
 }
 
 impl Read {
-    /// Adds the site whose root `place` names by `said`, such as `chroot = /srv/x`; `None`: no site can have that root.
+    /// Adds the site whose root `place` names by `said`, such as `chroot = /srv/x`; `None`: no site
+    /// can have that root.
     pub(super) fn site(&mut self, place: Place<'_>, said: &str, root: &str) -> Option<&mut Draft> {
         let root = match HostPath::new(root) {
             Ok(root) => root,
             Err(why) => {
-                self.warnings.push(format!("{place}: {said}: {why}; not imported"));
+                self.warnings
+                    .push(format!("{place}: {said}: {why}; not imported"));
                 return None;
             }
         };
-        if let Some(nth) = self.sites.iter().position(|site| site.root() == Some(&root)) {
+        if let Some(nth) = self
+            .sites
+            .iter()
+            .position(|site| site.root() == Some(&root))
+        {
             return self.sites.get_mut(nth);
         }
         let mut draft = Draft::new(super::name_of(&root), Kind::Site(root));
@@ -55,8 +61,15 @@ impl Read {
     }
 }
 
-/// Adds what most sites of a daemon need: presets (those that there are count), logins, and the first of `services` that this host has.
-pub(super) fn add(draft: &mut Draft, presets: &[&str], users: &[&str], services: &[&str], units: &Units) {
+/// Adds what most sites of a daemon need: presets (those that there are count), logins, and the
+/// first of `services` that this host has.
+pub(super) fn add(
+    draft: &mut Draft,
+    presets: &[&str],
+    users: &[&str],
+    services: &[&str],
+    units: &Units,
+) {
     for preset in presets {
         if !draft.presets.iter().any(|known| known == preset) {
             draft.presets.push((*preset).to_owned());
@@ -67,5 +80,10 @@ pub(super) fn add(draft: &mut Draft, presets: &[&str], users: &[&str], services:
             draft.users.push(user);
         }
     }
-    draft.services.extend(services.iter().find(|name| units.has(name)).map(|name| (*name).to_owned()));
+    draft.services.extend(
+        services
+            .iter()
+            .find(|name| units.has(name))
+            .map(|name| (*name).to_owned()),
+    );
 }

@@ -49,46 +49,87 @@ struct Block {
 
 /// Whether a line is one of `sshd_config`.
 pub(in crate::import) fn looks_like(line: &str) -> bool {
-    words(line).first().is_some_and(|word| KEYWORDS.contains(&word.to_ascii_lowercase().as_str()))
+    words(line)
+        .first()
+        .is_some_and(|word| KEYWORDS.contains(&word.to_ascii_lowercase().as_str()))
 }
 
 /// The sites of a file.
 pub(in crate::import) fn read(file: &Path, text: &str, logins: &Logins<'_>, units: &Units) -> Read {
     let mut read = Read::default();
     for block in blocks(text) {
-        let Some((line, root)) = block.root.as_ref().filter(|(_, root)| !root.eq_ignore_ascii_case("none"))
+        let Some((line, root)) = block
+            .root
+            .as_ref()
+            .filter(|(_, root)| !root.eq_ignore_ascii_case("none"))
         else {
             continue;
         };
         let place = Place { file, line: *line };
         let users = users(&block.criteria, logins);
-        let each = |what: &str| format!("{place}: ChrootDirectory {root}: {what}; write a manifest for each");
+        let each = |what: &str| {
+            format!("{place}: ChrootDirectory {root}: {what}; write a manifest for each")
+        };
         if !root.contains('%') {
             site(&mut read, place, root, &block, &users, units);
         } else if users.is_empty() {
-            read.warnings.push(each("whom it is for is not known from the file alone"));
+            read.warnings
+                .push(each("whom it is for is not known from the file alone"));
         }
         for login in users.iter().filter(|_| root.contains('%')) {
             let own = put_in(root, login);
-            site(&mut read, place, &own, &block, std::slice::from_ref(login), units);
+            site(
+                &mut read,
+                place,
+                &own,
+                &block,
+                std::slice::from_ref(login),
+                units,
+            );
         }
     }
     if read == Read::default() {
-        read.warnings.push(format!("{}: it has no ChrootDirectory: nothing to mount", file.display()));
+        read.warnings.push(format!(
+            "{}: it has no ChrootDirectory: nothing to mount",
+            file.display()
+        ));
     }
     read
 }
 
-fn site(read: &mut Read, place: Place<'_>, root: &str, block: &Block, users: &[Login], units: &Units) {
-    let for_whom =
-        if block.criteria.is_empty() { String::new() } else { format!(" for {}", block.criteria.join(" ")) };
-    let Some(draft) = read.site(place, &format!("The ChrootDirectory{for_whom}"), root) else { return };
-    let presets: &[&str] =
-        if block.sftp { &["sftp", "syslog", "timezone"] } else { &["ssh-shell", "shell", "timezone"] };
+fn site(
+    read: &mut Read,
+    place: Place<'_>,
+    root: &str,
+    block: &Block,
+    users: &[Login],
+    units: &Units,
+) {
+    let for_whom = if block.criteria.is_empty() {
+        String::new()
+    } else {
+        format!(" for {}", block.criteria.join(" "))
+    };
+    let Some(draft) = read.site(place, &format!("The ChrootDirectory{for_whom}"), root) else {
+        return;
+    };
+    let presets: &[&str] = if block.sftp {
+        &["sftp", "syslog", "timezone"]
+    } else {
+        &["ssh-shell", "shell", "timezone"]
+    };
     let names: Vec<_> = users.iter().map(|user| user.name.as_str()).collect();
-    add(draft, presets, &names, &["ssh.service", "sshd.service"], units);
+    add(
+        draft,
+        presets,
+        &names,
+        &["ssh.service", "sshd.service"],
+        units,
+    );
     if names.is_empty() {
-        draft.remarks.push(format!("{place}: whom it is for is not known: name the logins under `users`."));
+        draft.remarks.push(format!(
+            "{place}: whom it is for is not known: name the logins under `users`."
+        ));
     }
 }
 
@@ -98,7 +139,9 @@ fn words(line: &str) -> Vec<String> {
     if line.starts_with('#') {
         return vec![];
     }
-    let (keyword, rest) = line.split_once(|c: char| c.is_whitespace() || c == '=').unwrap_or((line, ""));
+    let (keyword, rest) = line
+        .split_once(|c: char| c.is_whitespace() || c == '=')
+        .unwrap_or((line, ""));
     let rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == '=');
     let rest = rest.split(" #").next().unwrap_or_default();
     [keyword.to_owned()]
@@ -112,17 +155,26 @@ fn blocks(text: &str) -> Vec<Block> {
     let mut blocks = vec![Block::default()];
     for (line, nth) in text.lines().zip(1..) {
         let mut words = words(line).into_iter();
-        let Some(keyword) = words.next() else { continue };
+        let Some(keyword) = words.next() else {
+            continue;
+        };
         let last = blocks.len() - 1;
         match keyword.to_ascii_lowercase().as_str() {
             "match" => {
-                let criteria: Vec<_> = words.filter(|word| !word.eq_ignore_ascii_case("all")).collect();
-                blocks.push(Block { criteria, ..Block::default() });
+                let criteria: Vec<_> = words
+                    .filter(|word| !word.eq_ignore_ascii_case("all"))
+                    .collect();
+                blocks.push(Block {
+                    criteria,
+                    ..Block::default()
+                });
             }
             "chrootdirectory" if blocks[last].root.is_none() => {
                 blocks[last].root = words.next().map(|root| (nth, root));
             }
-            "forcecommand" => blocks[last].sftp |= words.next().is_some_and(|word| word == "internal-sftp"),
+            "forcecommand" => {
+                blocks[last].sftp |= words.next().is_some_and(|word| word == "internal-sftp")
+            }
             _ => {}
         }
     }
@@ -134,7 +186,9 @@ fn users(criteria: &[String], logins: &Logins<'_>) -> Vec<Login> {
     let mut found = vec![];
     for pair in criteria.chunks(2) {
         let [criterion, list] = pair else { continue };
-        let names = list.split(',').filter(|name| !name.contains(['*', '?', '!']));
+        let names = list
+            .split(',')
+            .filter(|name| !name.contains(['*', '?', '!']));
         match criterion.to_ascii_lowercase().as_str() {
             "user" => found.extend(names.filter_map(logins.named)),
             "group" => found.extend(names.flat_map(logins.of_group)),
@@ -164,13 +218,26 @@ mod tests {
     use super::*;
 
     fn login(name: &str) -> Login {
-        Login { name: name.to_owned(), uid: 1000, home: format!("/home/{name}") }
+        Login {
+            name: name.to_owned(),
+            uid: 1000,
+            home: format!("/home/{name}"),
+        }
     }
 
     fn read_text(text: &str) -> Read {
         let named = |name: &str| (name != "nobody-here").then(|| login(name));
-        let of_group = |group: &str| if group == "sftp" { vec![login("a"), login("b")] } else { vec![] };
-        let logins = Logins { named: &named, of_group: &of_group };
+        let of_group = |group: &str| {
+            if group == "sftp" {
+                vec![login("a"), login("b")]
+            } else {
+                vec![]
+            }
+        };
+        let logins = Logins {
+            named: &named,
+            of_group: &of_group,
+        };
         read(Path::new("sshd_config"), text, &logins, &Units::default())
     }
 
@@ -180,7 +247,15 @@ mod tests {
         let of = |site: &'_ crate::import::Draft| site.root().unwrap().to_string();
         read.sites
             .iter()
-            .map(|site| (of(site), site.users.iter().map(|user| user.any_of[0].as_str()).collect()))
+            .map(|site| {
+                (
+                    of(site),
+                    site.users
+                        .iter()
+                        .map(|user| user.any_of[0].as_str())
+                        .collect(),
+                )
+            })
             .collect()
     }
 
@@ -200,7 +275,9 @@ mod tests {
                 ("/srv/all".to_owned(), vec![]),
             ]
         );
-        assert!(read.sites[1].presets.contains(&"sftp".to_owned()) && read.sites[3].remarks.len() == 1);
+        assert!(
+            read.sites[1].presets.contains(&"sftp".to_owned()) && read.sites[3].remarks.len() == 1
+        );
         assert!(
             read.sites[0].found[0]
                 .starts_with("The ChrootDirectory for User alice,bob,nobody-here of sshd_config:4")
@@ -210,7 +287,12 @@ mod tests {
     #[test]
     fn what_cannot_be_known_is_named() {
         assert_eq!(read_text("ChrootDirectory /srv/%u\n").warnings.len(), 1);
-        assert_eq!(read_text("Match User *\nChrootDirectory %h\n").warnings.len(), 1);
+        assert_eq!(
+            read_text("Match User *\nChrootDirectory %h\n")
+                .warnings
+                .len(),
+            1
+        );
         assert!(read_text("Port 22\n").warnings[0].contains("it has no ChrootDirectory"));
     }
 }

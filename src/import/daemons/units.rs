@@ -1,4 +1,5 @@
-//! systemd's units with a `RootDirectory=` (systemd.exec(5)), or whose program is told a root: `named -t`.
+//! systemd's units with a `RootDirectory=` (systemd.exec(5)), or whose program is told a root:
+//! `named -t`.
 
 use std::path::Path;
 
@@ -11,7 +12,10 @@ use crate::observe::Units;
 pub(in crate::import) fn read(file: &Path, unit: &Unit, units: &Units) -> Read {
     let mut read = Read::default();
     let Some((line, root)) = root(unit) else {
-        read.warnings.push(format!("{}: it has no RootDirectory=: nothing to mount", file.display()));
+        read.warnings.push(format!(
+            "{}: it has no RootDirectory=: nothing to mount",
+            file.display()
+        ));
         return read;
     };
     let place = Place { file, line };
@@ -21,8 +25,14 @@ pub(in crate::import) fn read(file: &Path, unit: &Unit, units: &Units) -> Read {
         ));
         return read;
     }
-    let users: Vec<_> = unit.get("Service", "User").map(|line| line.value.as_str()).into_iter().collect();
-    let named = users.into_iter().filter(|user| !user.contains('%') && user.parse::<u32>().is_err());
+    let users: Vec<_> = unit
+        .get("Service", "User")
+        .map(|line| line.value.as_str())
+        .into_iter()
+        .collect();
+    let named = users
+        .into_iter()
+        .filter(|user| !user.contains('%') && user.parse::<u32>().is_err());
     let users: Vec<_> = named.collect();
     let said = format!("The root of {}", unit.name);
     let mut warnings = vec![];
@@ -30,10 +40,14 @@ pub(in crate::import) fn read(file: &Path, unit: &Unit, units: &Units) -> Read {
         add(draft, &["base"], &users, &[&unit.name], units);
         draft.services.insert(unit.name.clone());
         for command in unit.commands() {
-            let program = command.first().filter(|program| Path::new(program).is_file());
-            draft
-                .programs
-                .extend(program.filter(|_| unit.get("Service", "RootDirectory").is_some()).map(Item::new));
+            let program = command
+                .first()
+                .filter(|program| Path::new(program).is_file());
+            draft.programs.extend(
+                program
+                    .filter(|_| unit.get("Service", "RootDirectory").is_some())
+                    .map(Item::new),
+            );
         }
         for (key, writable) in [("BindReadOnlyPaths", false), ("BindPaths", true)] {
             for line in unit.list("Service", key) {
@@ -47,8 +61,12 @@ pub(in crate::import) fn read(file: &Path, unit: &Unit, units: &Units) -> Read {
         }
         for key in ["MountAPIVFS", "PrivateTmp", "TemporaryFileSystem"] {
             if let Some(line) = unit.get("Service", key) {
-                let what =
-                    format!("{}:{}: {key}={} stays in the unit", file.display(), line.line, line.value);
+                let what = format!(
+                    "{}:{}: {key}={} stays in the unit",
+                    file.display(),
+                    line.line,
+                    line.value
+                );
                 warnings.push(format!("{what}: no manifest mounts a file system"));
             }
         }
@@ -63,20 +81,29 @@ fn root(unit: &Unit) -> Option<(usize, String)> {
     }
     let line = unit.get("Service", "ExecStart")?.line;
     let command = unit.commands().pop()?;
-    let named = Path::new(command.first()?).file_name().is_some_and(|name| name == "named");
-    let after = command.iter().position(|word| word == "-t").filter(|_| named)?;
+    let named = Path::new(command.first()?)
+        .file_name()
+        .is_some_and(|name| name == "named");
+    let after = command
+        .iter()
+        .position(|word| word == "-t")
+        .filter(|_| named)?;
     Some((line, command.get(after + 1)?.clone()))
 }
 
 /// `-SOURCE:TARGET:norbind`, as often as it is there.
 fn binds(line: &Assignment, writable: bool) -> Vec<Mount> {
     let mount = |word: String| {
-        let (optional, word) = word.strip_prefix('-').map_or((false, word.as_str()), |rest| (true, rest));
+        let (optional, word) = word
+            .strip_prefix('-')
+            .map_or((false, word.as_str()), |rest| (true, rest));
         let word = word.trim_start_matches('+');
         let mut fields = word.split(':');
         let source = fields.next().unwrap_or_default();
-        let target =
-            fields.next().filter(|target| !target.is_empty() && *target != source).map(ToOwned::to_owned);
+        let target = fields
+            .next()
+            .filter(|target| !target.is_empty() && *target != source)
+            .map(ToOwned::to_owned);
         let recursive = fields.next() != Some("norbind");
         Mount {
             target,
@@ -95,7 +122,10 @@ mod tests {
     use crate::import::unit;
 
     fn read_text(text: &str) -> Read {
-        let unit = Unit { name: "x.service".into(), lines: unit::read(text) };
+        let unit = Unit {
+            name: "x.service".into(),
+            lines: unit::read(text),
+        };
         read(Path::new("x.service"), &unit, &Units::default())
     }
 
@@ -106,16 +136,27 @@ mod tests {
              BindReadOnlyPaths=/etc/hosts -/srv/a:/b:norbind\nBindPaths=/no/data\nBindReadOnlyPaths=\n\
              BindReadOnlyPaths=\"/srv/a b\"\nMountAPIVFS=yes\n",
         );
-        let [site] = read.sites.as_slice() else { panic!("{read:?}") };
+        let [site] = read.sites.as_slice() else {
+            panic!("{read:?}")
+        };
         assert_eq!(site.root().unwrap().to_string(), "/srv/x");
         assert_eq!(
-            (site.users[0].any_of[0].as_str(), site.programs[0].any_of[0].as_str()),
+            (
+                site.users[0].any_of[0].as_str(),
+                site.programs[0].any_of[0].as_str()
+            ),
             ("www-data", "/bin/true")
         );
-        let sources: Vec<_> =
-            site.mounts.iter().map(|mount| (mount.source.as_str(), mount.writable)).collect();
+        let sources: Vec<_> = site
+            .mounts
+            .iter()
+            .map(|mount| (mount.source.as_str(), mount.writable))
+            .collect();
         assert_eq!(sources, [("/srv/a b", false), ("/no/data", true)]);
-        assert!(site.services.contains("x.service") && read.warnings.len() == 1, "{read:?}");
+        assert!(
+            site.services.contains("x.service") && read.warnings.len() == 1,
+            "{read:?}"
+        );
     }
 
     #[test]
@@ -124,7 +165,17 @@ mod tests {
             "[Service]\nEnvironment=OPTIONS=-t\\s/x\nExecStart=/usr/sbin/named -f -u bind -t /srv/named\n",
         );
         assert_eq!(read.sites[0].root().unwrap().to_string(), "/srv/named");
-        assert_eq!(read_text("[Service]\nExecStart=/bin/true -t /srv/x\n").warnings.len(), 1);
-        assert_eq!(read_text("[Service]\nRootDirectory=/srv/%i\n").warnings.len(), 1);
+        assert_eq!(
+            read_text("[Service]\nExecStart=/bin/true -t /srv/x\n")
+                .warnings
+                .len(),
+            1
+        );
+        assert_eq!(
+            read_text("[Service]\nRootDirectory=/srv/%i\n")
+                .warnings
+                .len(),
+            1
+        );
     }
 }

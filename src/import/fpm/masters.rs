@@ -1,4 +1,5 @@
-//! The master processes of PHP-FPM: those that run, those that units start, and where distributions have them.
+//! The master processes of PHP-FPM: those that run, those that units start, and where distributions
+//! have them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +10,8 @@ use crate::import::unit::{self, Unit};
 use crate::observe::{Process, root_of};
 use crate::sys::FileId;
 
-/// Where distributions and panels keep the configuration of a master, if nothing tells of one there.
+/// Where distributions and panels keep the configuration of a master, if nothing tells of one
+/// there.
 const PLACES: [&str; 12] = [
     "/etc/php/*/fpm/php-fpm.conf",
     "/etc/php-fpm.conf",
@@ -42,8 +44,14 @@ pub struct Master {
 pub fn masters() -> Vec<Master> {
     let units = of_units();
     let mut all = running(&units);
-    let places = PLACES.iter().filter_map(|place| glob::glob(place).ok()).flatten().flatten();
-    let more = units.into_iter().chain(places.map(|config| Master::guessed(&config)));
+    let places = PLACES
+        .iter()
+        .filter_map(|place| glob::glob(place).ok())
+        .flatten()
+        .flatten();
+    let more = units
+        .into_iter()
+        .chain(places.map(|config| Master::guessed(&config)));
     for master in more {
         if of_file(&all, &master.config).is_none() && master.config.exists() {
             all.push(master);
@@ -52,15 +60,20 @@ pub fn masters() -> Vec<Master> {
     all
 }
 
-/// The one of `masters` that reads `file`, by whatever links it is named: as its own file, or as one beside or below that.
+/// The one of `masters` that reads `file`, by whatever links it is named: as its own file, or as
+/// one beside or below that.
 pub(super) fn of_file<'m>(masters: &'m [Master], file: &Path) -> Option<&'m Master> {
     let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let file = real(file);
     let exact = masters.iter().find(|master| real(&master.config) == file);
     exact.or_else(|| {
         let directories = ["pool.d", "php-fpm.d", "fpm.d"];
-        let place = file.parent().filter(|place| directories.iter().any(|name| place.ends_with(name)))?;
-        let mut beside = masters.iter().filter(|master| real(&master.config).parent() == place.parent());
+        let place = file
+            .parent()
+            .filter(|place| directories.iter().any(|name| place.ends_with(name)))?;
+        let mut beside = masters
+            .iter()
+            .filter(|master| real(&master.config).parent() == place.parent());
         beside.next().filter(|_| beside.next().is_none())
     })
 }
@@ -72,12 +85,20 @@ impl Master {
         prefix: PathBuf,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Self {
-        Self { config, prefix, unit: None, environment: Some(environment.into_iter().collect()) }
+        Self {
+            config,
+            prefix,
+            unit: None,
+            environment: Some(environment.into_iter().collect()),
+        }
     }
 
     /// What the place of a configuration tells: its unit by the names of packages, and its prefix.
     pub(super) fn guessed(config: &Path) -> Self {
-        let parts: Vec<_> = config.components().filter_map(|part| part.as_os_str().to_str()).collect();
+        let parts: Vec<_> = config
+            .components()
+            .filter_map(|part| part.as_os_str().to_str())
+            .collect();
         let unit = match parts.as_slice() {
             [_, "etc", "php", version, "fpm", ..] => Some(format!("php{version}-fpm.service")),
             [_, "etc", "php", fpm, ..] if fpm.starts_with("fpm-php") => {
@@ -91,21 +112,31 @@ impl Master {
                 Some(format!("plesk-php{}-fpm.service", version.replace('.', "")))
             }
             [_, "opt", "alt", version, "etc", ..] => Some(format!("alt-{version}-fpm.service")),
-            [_, "etc", "php-fpm.conf" | "php-fpm.d" | "php" | "php7" | "php8", ..] => {
-                Some("php-fpm.service".to_owned())
-            }
+            [
+                _,
+                "etc",
+                "php-fpm.conf" | "php-fpm.d" | "php" | "php7" | "php8",
+                ..,
+            ] => Some("php-fpm.service".to_owned()),
             _ => None,
         };
-        let above = config.ancestors().find(|above| above.file_name().is_some_and(|name| name == "etc"));
+        let above = config
+            .ancestors()
+            .find(|above| above.file_name().is_some_and(|name| name == "etc"));
         let prefix = match above.and_then(Path::parent) {
             Some(prefix) if prefix != Path::new("/") => prefix.to_owned(),
             _ => "/usr".into(),
         };
-        Self { config: config.to_owned(), prefix, unit, environment: None }
+        Self {
+            config: config.to_owned(),
+            prefix,
+            unit,
+            environment: None,
+        }
     }
 
-    /// The value of `${NAME}`, and whether it is this process's own: where no master's environment can be seen, it is the
-    /// best that is known.
+    /// The value of `${NAME}`, and whether it is this process's own: where no master's environment
+    /// can be seen, it is the best that is known.
     pub(super) fn variable(&self, name: &str) -> Option<(String, bool)> {
         match &self.environment {
             Some(environment) => Some((environment.get(name).cloned().unwrap_or_default(), false)),
@@ -114,7 +145,8 @@ impl Master {
     }
 }
 
-/// Masters that run as root on this host's own root, with what the units among `units` tell of them.
+/// Masters that run as root on this host's own root, with what the units among `units` tell of
+/// them.
 fn running(units: &[Master]) -> Vec<Master> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -127,17 +159,28 @@ fn of_process(pid: u32, units: &[Master]) -> Option<Master> {
     let title = fs::read(proc.join("cmdline")).ok()?;
     let title = title.split(|byte| *byte == 0).next().unwrap_or_default();
     let title = String::from_utf8_lossy(title);
-    let config = title.strip_prefix("php-fpm: master process (")?.strip_suffix(')')?;
-    let root = fs::metadata("/").ok().map(|root| FileId { dev: root.dev(), ino: root.ino() });
+    let config = title
+        .strip_prefix("php-fpm: master process (")?
+        .strip_suffix(')')?;
+    let root = fs::metadata("/").ok().map(|root| FileId {
+        dev: root.dev(),
+        ino: root.ino(),
+    });
     if fs::metadata(&proc).ok()?.uid() != 0 || root_of(pid) != root {
         return None;
     }
-    let config = fs::read_link(proc.join("cwd")).unwrap_or_else(|_| "/".into()).join(config);
+    let config = fs::read_link(proc.join("cwd"))
+        .unwrap_or_else(|_| "/".into())
+        .join(config);
     if !config.exists() {
         return None; // it is of another mount namespace, such as a container's
     }
-    let unit = Process::of(pid).and_then(|process| process.unit).filter(|unit| unit.ends_with(".service"));
-    let told = units.iter().find(|known| known.config == config && (unit.is_none() || known.unit == unit));
+    let unit = Process::of(pid)
+        .and_then(|process| process.unit)
+        .filter(|unit| unit.ends_with(".service"));
+    let told = units
+        .iter()
+        .find(|known| known.config == config && (unit.is_none() || known.unit == unit));
     let program = fs::read_link(proc.join("exe")).ok()?;
     Some(Master {
         prefix: told.map_or_else(|| prefix_of(&program), |told| told.prefix.clone()),
@@ -176,16 +219,24 @@ fn of_units() -> Vec<Master> {
 /// The masters that a unit starts; more than one, if it is a template.
 fn of_unit(unit: &Unit) -> Vec<Master> {
     let is_fpm = |command: &&Vec<String>| {
-        let name = command.first().and_then(|program| Path::new(program).file_name()?.to_str());
+        let name = command
+            .first()
+            .and_then(|program| Path::new(program).file_name()?.to_str());
         name.is_some_and(|name| name.contains("php") && name.contains("fpm"))
     };
     let commands = unit.commands();
-    let Some(command) = commands.iter().find(is_fpm) else { return vec![] };
+    let Some(command) = commands.iter().find(is_fpm) else {
+        return vec![];
+    };
     let given = argument(command, &["-p", "--prefix"]).map(PathBuf::from);
-    let prefix = given.clone().unwrap_or_else(|| prefix_of(Path::new(&command[0])));
+    let prefix = given
+        .clone()
+        .unwrap_or_else(|| prefix_of(Path::new(&command[0])));
     let config = argument(command, &["-y", "--fpm-config"]);
     let config = config.or_else(|| built_in(&command[0], given.as_deref()));
-    let Some(config) = config.map(|config| Path::new("/").join(config)) else { return vec![] };
+    let Some(config) = config.map(|config| Path::new("/").join(config)) else {
+        return vec![];
+    };
     let master = |config: PathBuf, name: String| Master {
         config,
         prefix: prefix.clone(),
@@ -220,18 +271,33 @@ fn argument(command: &[String], names: &[&str]) -> Option<String> {
 /// The configuration that a program reads if it is told none.
 fn built_in(program: &str, given: Option<&Path>) -> Option<String> {
     if let Some(prefix) = given {
-        return Some(prefix.join("etc/php-fpm.conf").to_string_lossy().into_owned());
+        return Some(
+            prefix
+                .join("etc/php-fpm.conf")
+                .to_string_lossy()
+                .into_owned(),
+        );
     }
     let program = Path::new(program);
-    let version =
-        program.file_name()?.to_str()?.replace("php-fpm", "").replace("php", "").replace("-fpm", "");
+    let version = program
+        .file_name()?
+        .to_str()?
+        .replace("php-fpm", "")
+        .replace("php", "")
+        .replace("-fpm", "");
     let prefix = prefix_of(program);
     let vendor = prefix.strip_prefix("/opt").ok().and_then(|rest| {
         let mut names = rest.iter().filter_map(|name| name.to_str());
-        Some(format!("/etc/opt/{}/{}/php-fpm.conf", names.next()?, names.next()?))
+        Some(format!(
+            "/etc/opt/{}/{}/php-fpm.conf",
+            names.next()?,
+            names.next()?
+        ))
     });
     let own = format!("{}/etc/php-fpm.conf", prefix.display());
-    let above = prefix.parent().map(|above| format!("{}/etc/php-fpm.conf", above.display()));
+    let above = prefix
+        .parent()
+        .map(|above| format!("{}/etc/php-fpm.conf", above.display()));
     let distributions = [
         format!("/etc/php/{version}/fpm/php-fpm.conf"),
         format!("/etc/php{version}/php-fpm.conf"),
@@ -239,8 +305,14 @@ fn built_in(program: &str, given: Option<&Path>) -> Option<String> {
         "/etc/php/php-fpm.conf".to_owned(),
         "/etc/php8/fpm/php-fpm.conf".to_owned(),
     ];
-    let of_distributions = distributions.into_iter().filter(|_| prefix == Path::new("/usr"));
-    let mut all = vendor.into_iter().chain([own]).chain(above).chain(of_distributions);
+    let of_distributions = distributions
+        .into_iter()
+        .filter(|_| prefix == Path::new("/usr"));
+    let mut all = vendor
+        .into_iter()
+        .chain([own])
+        .chain(above)
+        .chain(of_distributions);
     all.find(|place| Path::new(place).exists())
 }
 
@@ -251,7 +323,10 @@ fn instances(config: &str) -> Vec<(String, PathBuf)> {
     };
     let escaped = [before, after].map(glob::Pattern::escape);
     let after_all = escaped[1].replace("%i", "*").replace("%I", "*");
-    let found = glob::glob(&format!("{}*{after_all}", escaped[0])).into_iter().flatten().flatten();
+    let found = glob::glob(&format!("{}*{after_all}", escaped[0]))
+        .into_iter()
+        .flatten()
+        .flatten();
     let instance = |path: PathBuf| {
         let text = path.to_str()?;
         let rest = text.strip_prefix(before)?;

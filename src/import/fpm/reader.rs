@@ -1,4 +1,5 @@
-//! Files → pools, line by line, as PHP-FPM does it: a section goes on into the next file, the last definition counts.
+//! Files → pools, line by line, as PHP-FPM does it: a section goes on into the next file, the last
+//! definition counts.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,13 @@ use crate::{Error, Result};
 const DEPTH: usize = 5;
 
 /// Names that php-fpm.conf(5) writes with a key in brackets.
-const ARRAYS: [&str; 5] = ["env", "php_value", "php_admin_value", "php_flag", "php_admin_flag"];
+const ARRAYS: [&str; 5] = [
+    "env",
+    "php_value",
+    "php_admin_value",
+    "php_flag",
+    "php_admin_flag",
+];
 
 /// Directives without which nothing can be said of a pool's jail.
 const NEEDED: [&str; 4] = ["prefix", "chroot", "user", "group"];
@@ -33,7 +40,11 @@ struct Reader<'m> {
 /// The pools of these files, which one master reads in this order.
 ///
 /// Errors: one of them cannot be read.
-pub(super) fn files(files: &[PathBuf], prefix: Option<&Path>, master: &Master) -> Result<Configuration> {
+pub(super) fn files(
+    files: &[PathBuf],
+    prefix: Option<&Path>,
+    master: &Master,
+) -> Result<Configuration> {
     let mut reader = Reader {
         master,
         prefix,
@@ -57,17 +68,20 @@ pub(super) fn matching(pattern: &Path) -> Result<Vec<PathBuf>> {
         require_literal_separator: true,
         require_literal_leading_dot: true,
     };
-    let cannot =
-        |why: &dyn std::fmt::Display| Error::failed(format!("cannot look for {text}")).because_of(why);
+    let cannot = |why: &dyn std::fmt::Display| {
+        Error::failed(format!("cannot look for {text}")).because_of(why)
+    };
     let paths = glob::glob_with(&as_glob3(&text), options).map_err(|error| cannot(&error))?;
-    let mut paths = paths.collect::<Result<Vec<_>, _>>().map_err(|error| cannot(&error))?;
+    let mut paths = paths
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| cannot(&error))?;
     paths.retain(|path| !path.is_dir());
     paths.sort_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
     Ok(paths)
 }
 
-/// glob(3)'s pattern in the words of the `glob` crate: no `**`, `\` takes the meaning of what follows, and a `[` that nothing
-/// closes means itself.
+/// glob(3)'s pattern in the words of the `glob` crate: no `**`, `\` takes the meaning of what
+/// follows, and a `[` that nothing closes means itself.
 fn as_glob3(text: &str) -> String {
     let (mut pattern, mut rest) = (String::new(), text);
     while let Some(c) = rest.chars().next() {
@@ -81,7 +95,11 @@ fn as_glob3(text: &str) -> String {
             '*' if pattern.ends_with('*') && !pattern.ends_with("[*") => {}
             '[' => {
                 let inner = rest.strip_prefix(['!', '^']).unwrap_or(rest);
-                let end = inner.char_indices().skip(1).find(|(_, c)| *c == ']').map(|(at, _)| at);
+                let end = inner
+                    .char_indices()
+                    .skip(1)
+                    .find(|(_, c)| *c == ']')
+                    .map(|(at, _)| at);
                 match end.filter(|end| !inner[..*end].contains('/')) {
                     Some(end) => {
                         let not = if inner.len() < rest.len() { "!" } else { "" };
@@ -101,7 +119,10 @@ impl Reader<'_> {
     fn file(&mut self, path: &Path) -> Result<()> {
         let text = crate::import::text(path)?;
         if self.depth == DEPTH {
-            let deep = format!("{}: files include each other more than {DEPTH} deep", path.display());
+            let deep = format!(
+                "{}: files include each other more than {DEPTH} deep",
+                path.display()
+            );
             return Err(Error::failed(deep).hint("PHP-FPM reads no more either: `php-fpm --test`"));
         }
         self.depth += 1;
@@ -133,8 +154,12 @@ impl Reader<'_> {
             Some(value)
         };
         let failed = |why: &str| {
-            Error::failed(format!("{}:{nth}: `{}`: {why}", path.display(), line.trim()))
-                .hint("`php-fpm --test` tells what PHP-FPM thinks of it")
+            Error::failed(format!(
+                "{}:{nth}: `{}`: {why}",
+                path.display(),
+                line.trim()
+            ))
+            .hint("`php-fpm --test` tells what PHP-FPM thinks of it")
         };
         let mut include = None;
         for statement in statements(&format!("{line}\n"), &variables) {
@@ -144,11 +169,15 @@ impl Reader<'_> {
                 Statement::Entry(name, Some(value)) if name == "include" => include = Some(value),
                 Statement::Entry(name, Some(value)) => self.set(name.to_ascii_lowercase(), value),
                 Statement::Item(name, key, mut value) if ARRAYS.contains(&name.as_str()) => {
-                    // A flag is a value that is on or off, of which the last counts, whatever they are called.
+                    // A flag is a value that is on or off, of which the last counts, whatever they
+                    // are called.
                     if name.ends_with("_flag") && value.text.is_empty() {
                         "0".clone_into(&mut value.text);
                     }
-                    self.set(format!("{}[{}]", name.replace("_flag", "_value"), key.text), value);
+                    self.set(
+                        format!("{}[{}]", name.replace("_flag", "_value"), key.text),
+                        value,
+                    );
                 }
                 Statement::Item(..) => return Err(failed("php-fpm.conf(5) has no such directive")),
             }
@@ -166,9 +195,18 @@ impl Reader<'_> {
             self.open = None;
             return;
         }
-        let known = self.found.pools.iter().position(|pool| pool.name.eq_ignore_ascii_case(name));
+        let known = self
+            .found
+            .pools
+            .iter()
+            .position(|pool| pool.name.eq_ignore_ascii_case(name));
         self.open = known.or_else(|| {
-            let pool = Pool { name: name.clone(), file: path.to_owned(), line, ..Pool::default() };
+            let pool = Pool {
+                name: name.clone(),
+                file: path.to_owned(),
+                line,
+                ..Pool::default()
+            };
             self.found.pools.push(pool);
             self.odd.push(None);
             Some(self.found.pools.len() - 1)
@@ -185,13 +223,22 @@ impl Reader<'_> {
     fn include(&mut self, value: &Value, place: &str) -> Result<()> {
         let named = format!("{place}: include = {}", value.text);
         if let Some(unknown) = &value.unknown {
-            return Err(Error::failed(format!("{place}: include: {}", not_known(unknown))));
+            return Err(Error::failed(format!(
+                "{place}: include: {}",
+                not_known(unknown)
+            )));
         }
         let pattern = full_path(&value.text, self.prefix());
         let files = matching(Path::new(&pattern)).map_err(|error| error.context(&named))?;
         if files.is_empty() {
-            let from = if pattern == value.text { String::new() } else { format!(", which is {pattern}") };
-            self.found.warnings.push(format!("{named}{from}: no file matches"));
+            let from = if pattern == value.text {
+                String::new()
+            } else {
+                format!(", which is {pattern}")
+            };
+            self.found
+                .warnings
+                .push(format!("{named}{from}: no file matches"));
         }
         for file in files {
             self.file(&file).map_err(|error| error.context(&named))?;
@@ -211,8 +258,14 @@ impl Reader<'_> {
             let named = format!("{}: pool {}", pool.place(), pool.name);
             match odd.map_or_else(|| pool.complete(&prefix), Err) {
                 Ok(()) => self.found.pools.push(pool),
-                Err(error) if error.to_string().starts_with(&pool.file.display().to_string()) => {
-                    self.found.errors.push(error.context(format_args!("pool {}", pool.name)));
+                Err(error)
+                    if error
+                        .to_string()
+                        .starts_with(&pool.file.display().to_string()) =>
+                {
+                    self.found
+                        .errors
+                        .push(error.context(format_args!("pool {}", pool.name)));
                 }
                 Err(error) => self.found.errors.push(error.context(named)),
             }
@@ -235,14 +288,19 @@ impl Pool {
     /// Errors: something cannot be known that the jail depends on.
     fn complete(&mut self, prefix: &Path) -> Result<()> {
         for name in NEEDED {
-            let Some(value) = self.directives.get(name) else { continue };
+            let Some(value) = self.directives.get(name) else {
+                continue;
+            };
             if let Some(unknown) = &value.unknown {
                 return Err(Error::failed(format!("{name}: {}", not_known(unknown))).hint(
                     "start its master process, or set the variable for this command as it is set for PHP-FPM",
                 ));
             }
             if value.text.contains('\u{fffd}') {
-                return Err(Error::failed(format!("{name} = {}: it is not UTF-8", value.text)));
+                return Err(Error::failed(format!(
+                    "{name} = {}: it is not UTF-8",
+                    value.text
+                )));
             }
         }
         if let Some(own) = self.get("prefix").map(|own| full_path(own, prefix)) {
@@ -250,7 +308,8 @@ impl Pool {
         }
         if let Some(chroot) = self.chroot() {
             let chroot = rooted(&chroot, self.known("prefix"), prefix)?;
-            self.directives.insert("chroot".to_owned(), Value::of(chroot));
+            self.directives
+                .insert("chroot".to_owned(), Value::of(chroot));
         }
         Ok(())
     }
@@ -258,10 +317,15 @@ impl Pool {
 
 /// `path` itself, if it is absolute, else below `prefix`.
 fn full_path(path: &str, prefix: &Path) -> String {
-    if path.starts_with('/') { path.to_owned() } else { format!("{}/{path}", prefix.display()) }
+    if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("{}/{path}", prefix.display())
+    }
 }
 
-/// A `chroot` that begins with `$prefix`, or is relative, below the pool's own prefix, else below the master's.
+/// A `chroot` that begins with `$prefix`, or is relative, below the pool's own prefix, else below
+/// the master's.
 fn rooted(chroot: &str, own: Option<&str>, prefix: &Path) -> Result<String> {
     if chroot.starts_with('/') {
         return Ok(chroot.to_owned());
@@ -281,7 +345,9 @@ fn rooted(chroot: &str, own: Option<&str>, prefix: &Path) -> Result<String> {
 
 fn not_known(what: &str) -> String {
     if what.starts_with("${") {
-        format!("{what} stands for a variable of the master's environment, which cannot be seen now")
+        format!(
+            "{what} stands for a variable of the master's environment, which cannot be seen now"
+        )
     } else {
         format!("{what} is a constant that each build of PHP has its own value of")
     }

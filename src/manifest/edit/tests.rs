@@ -3,28 +3,52 @@ use proptest::prelude::*;
 use super::*;
 
 fn addition(key: &'static str, name: &str) -> Addition {
-    Addition { key, name: name.to_owned(), optional: false }
+    Addition {
+        key,
+        name: name.to_owned(),
+        optional: false,
+    }
 }
 
 fn socket() -> Addition {
-    Addition { key: "mounts", name: "/run/app".to_owned(), optional: true }
+    Addition {
+        key: "mounts",
+        name: "/run/app".to_owned(),
+        optional: true,
+    }
 }
 
 #[track_caller]
 fn check(before: &str, additions: &[Addition], after: &str) {
     assert_eq!(add(before, additions).as_deref(), Ok(after));
     let twice = add(after, additions);
-    assert_eq!(twice.as_deref(), Ok(after), "a second time there is nothing to add");
+    assert_eq!(
+        twice.as_deref(),
+        Ok(after),
+        "a second time there is nothing to add"
+    );
 }
 
 #[test]
 fn a_list_in_brackets_grows_at_its_end() {
     let more = [addition("presets", "timezone"), addition("presets", "dns")];
     for (before, after) in [
-        ("root: /s\npresets: [base]\n", "root: /s\npresets: [base, timezone, dns]\n"),
-        ("presets: [ base ] # x ]\nroot: /s", "presets: [ base, timezone, dns ] # x ]\nroot: /s"),
-        ("root: /s\npresets: []\n", "root: /s\npresets: [timezone, dns]\n"),
-        ("root: /s\npresets: [base,]\n", "root: /s\npresets: [base, timezone, dns,]\n"),
+        (
+            "root: /s\npresets: [base]\n",
+            "root: /s\npresets: [base, timezone, dns]\n",
+        ),
+        (
+            "presets: [ base ] # x ]\nroot: /s",
+            "presets: [ base, timezone, dns ] # x ]\nroot: /s",
+        ),
+        (
+            "root: /s\npresets: []\n",
+            "root: /s\npresets: [timezone, dns]\n",
+        ),
+        (
+            "root: /s\npresets: [base,]\n",
+            "root: /s\npresets: [base, timezone, dns,]\n",
+        ),
         (
             "root: /s\npresets: [ # which, [ones]\n  base, # the 'first\n  users # it's \"last\n]\nservices: []\n",
             "root: /s\npresets: [ # which, [ones]\n  base, # the 'first\n  users, timezone, dns # it's \"last\n]\nservices: []\n",
@@ -59,15 +83,30 @@ fn a_list_of_lines_grows_below_its_last_item() {
 
 #[test]
 fn a_missing_key_comes_last() {
-    let all = [socket(), addition("presets", "dns"), addition("programs", "/usr/bin/perl")];
-    let lines =
-        "presets: [dns]\nprograms: [/usr/bin/perl]\nmounts:\n  - { source: /run/app, optional: true }\n";
+    let all = [
+        socket(),
+        addition("presets", "dns"),
+        addition("programs", "/usr/bin/perl"),
+    ];
+    let lines = "presets: [dns]\nprograms: [/usr/bin/perl]\nmounts:\n  - { source: /run/app, optional: true }\n";
     for (before, after) in [
-        ("# mine\nroot: /s # here\n".to_owned(), format!("# mine\nroot: /s # here\n{lines}")),
+        (
+            "# mine\nroot: /s # here\n".to_owned(),
+            format!("# mine\nroot: /s # here\n{lines}"),
+        ),
         ("root: /s".to_owned(), format!("root: /s\n{lines}")),
-        ("root: /s\r\n".to_owned(), format!("root: /s\n{lines}").replace('\n', "\r\n")),
-        ("\u{feff}root: /s\n# end\n".to_owned(), format!("\u{feff}root: /s\n# end\n{lines}")),
-        ("---\nroot: /s\n".to_owned(), format!("---\nroot: /s\n{lines}")),
+        (
+            "root: /s\r\n".to_owned(),
+            format!("root: /s\n{lines}").replace('\n', "\r\n"),
+        ),
+        (
+            "\u{feff}root: /s\n# end\n".to_owned(),
+            format!("\u{feff}root: /s\n# end\n{lines}"),
+        ),
+        (
+            "---\nroot: /s\n".to_owned(),
+            format!("---\nroot: /s\n{lines}"),
+        ),
     ] {
         check(&before, &all, &after);
     }
@@ -76,7 +115,11 @@ fn a_missing_key_comes_last() {
         &[addition("users", "www-data")],
         "  root: /s\n  etc: []\n  users: [www-data]\n",
     );
-    check("{ root: /s }\n", &[socket()], "{ root: /s, mounts: [{ source: /run/app, optional: true }] }\n");
+    check(
+        "{ root: /s }\n",
+        &[socket()],
+        "{ root: /s, mounts: [{ source: /run/app, optional: true }] }\n",
+    );
 }
 
 #[test]
@@ -85,7 +128,10 @@ fn json_stays_json() {
     let after = add(before, &[addition("presets", "dns"), socket()]).unwrap();
     let json: serde_json::Value = serde_json::from_str(&after).unwrap();
     assert_eq!(json["presets"], serde_json::json!(["base", "dns"]));
-    assert_eq!(json["mounts"], serde_json::json!([{ "source": "/run/app", "optional": true }]));
+    assert_eq!(
+        json["mounts"],
+        serde_json::json!([{ "source": "/run/app", "optional": true }])
+    );
 }
 
 #[test]
@@ -100,7 +146,15 @@ fn lines_end_as_they_did() {
 #[test]
 fn what_is_there_is_not_added() {
     let text = "root: /s\nprograms:\n  - \"/usr/bin/perl\"\npresets: [dns]\nmounts: [{source: /run/app, optional: true}]\n";
-    check(text, &[addition("programs", "/usr/bin/perl"), addition("presets", "dns"), socket()], text);
+    check(
+        text,
+        &[
+            addition("programs", "/usr/bin/perl"),
+            addition("presets", "dns"),
+            socket(),
+        ],
+        text,
+    );
 }
 
 #[test]
@@ -120,9 +174,16 @@ fn names_that_yaml_would_misread_are_quoted() {
         ("/usr/lib/x-1.0_a@b+c", "/usr/lib/x-1.0_a@b+c"),
     ] {
         assert_eq!(scalar(name, false), text);
-        assert_eq!(node::read(&scalar(name, false)), Ok(Node::Text(name.to_owned())));
+        assert_eq!(
+            node::read(&scalar(name, false)),
+            Ok(Node::Text(name.to_owned()))
+        );
     }
-    check("root: /s\n", &[addition("devices", "null")], "root: /s\ndevices: [\"null\"]\n");
+    check(
+        "root: /s\n",
+        &[addition("devices", "null")],
+        "root: /s\ndevices: [\"null\"]\n",
+    );
 }
 
 #[test]
@@ -135,24 +196,55 @@ fn what_cannot_be_added_to_is_left_alone() {
         "[]",
         "",
     ] {
-        assert_eq!(add(text, &[addition("etc", "fonts")]), Err(CannotAdd), "{text}");
+        assert_eq!(
+            add(text, &[addition("etc", "fonts")]),
+            Err(CannotAdd),
+            "{text}"
+        );
     }
 }
 
 /// A manifest in one of several styles, with comments all over.
 fn manifest() -> impl Strategy<Value = String> {
     let name = "[a-z'\"#, -]{0,6}[a-z]";
-    let list = (proptest::collection::vec(name, 1..4), 0..4_usize, any::<bool>());
+    let list = (
+        proptest::collection::vec(name, 1..4),
+        0..4_usize,
+        any::<bool>(),
+    );
     let keys = proptest::sample::subsequence(vec!["etc", "programs", "mounts", "libraries"], 0..4);
-    (keys, proptest::collection::vec(list, 4), any::<bool>(), any::<bool>()).prop_map(
-        |(keys, lists, crlf, end)| {
+    (
+        keys,
+        proptest::collection::vec(list, 4),
+        any::<bool>(),
+        any::<bool>(),
+    )
+        .prop_map(|(keys, lists, crlf, end)| {
             let mut text = "# top\nroot: /s # here\n".to_owned();
             for (key, (names, style, comment)) in keys.into_iter().zip(lists) {
-                let path = |name: &String| if key == "etc" { name.clone() } else { format!("/{name}") };
-                let names: Vec<_> = names.iter().map(path).map(|name| scalar(&name, true)).collect();
-                let comment = if comment { " # it's [a] \"comment\"" } else { "" };
+                let path = |name: &String| {
+                    if key == "etc" {
+                        name.clone()
+                    } else {
+                        format!("/{name}")
+                    }
+                };
+                let names: Vec<_> = names
+                    .iter()
+                    .map(path)
+                    .map(|name| scalar(&name, true))
+                    .collect();
+                let comment = if comment {
+                    " # it's [a] \"comment\""
+                } else {
+                    ""
+                };
                 let block = |dash: &str, end: &str| {
-                    names.iter().map(|n| format!("{dash}{n}{end}\n")).collect::<Vec<_>>().concat()
+                    names
+                        .iter()
+                        .map(|n| format!("{dash}{n}{end}\n"))
+                        .collect::<Vec<_>>()
+                        .concat()
                 };
                 let list = match style {
                     0 => format!("{key}: [{}]{comment}\n", names.join(", ")),
@@ -165,10 +257,17 @@ fn manifest() -> impl Strategy<Value = String> {
                 };
                 text.push_str(&list);
             }
-            let text = if end { text } else { text.trim_end().to_owned() };
-            if crlf { text.replace('\n', "\r\n") } else { text }
-        },
-    )
+            let text = if end {
+                text
+            } else {
+                text.trim_end().to_owned()
+            };
+            if crlf {
+                text.replace('\n', "\r\n")
+            } else {
+                text
+            }
+        })
 }
 
 fn additions() -> impl Strategy<Value = Vec<Addition>> {
@@ -177,16 +276,27 @@ fn additions() -> impl Strategy<Value = Vec<Addition>> {
         "[^/\0*?\\[]{1,8}",
     );
     let one = one.prop_map(|(key, name)| {
-        let name = if matches!(key, "etc" | "presets") { name } else { format!("/{name}") };
-        Addition { key, name, optional: key == "mounts" }
+        let name = if matches!(key, "etc" | "presets") {
+            name
+        } else {
+            format!("/{name}")
+        };
+        Addition {
+            key,
+            name,
+            optional: key == "mounts",
+        }
     });
     let usable = |addition: &Addition| meaning(addition).is_ok();
-    proptest::collection::vec(one.prop_filter("a name that a manifest takes", usable), 0..5)
+    proptest::collection::vec(
+        one.prop_filter("a name that a manifest takes", usable),
+        0..5,
+    )
 }
 
 proptest! {
-    /// The old text is there byte for byte, in its order, and the new one means the sum, which `add` itself
-    /// checks; here it must not give up.
+    /// The old text is there byte for byte, in its order, and the new one means the sum, which
+    /// `add` itself checks; here it must not give up.
     #[test]
     fn every_manifest_can_be_added_to(text in manifest(), mut more in additions()) {
         more.sort();

@@ -1,4 +1,5 @@
-//! mountjail's block in a file such as `/etc/fstab`: its lines between two markers, a section a site.
+//! mountjail's block in a file such as `/etc/fstab`: its lines between two markers, a section a
+//! site.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -59,7 +60,12 @@ impl Block {
         }
         match (begin, end) {
             (Some(begin), None) => Err(BadMarkers::NoEnd(begin)),
-            _ => Ok(Self { before, sections: sections(&inside), after, open_end }),
+            _ => Ok(Self {
+                before,
+                sections: sections(&inside),
+                after,
+                open_end,
+            }),
         }
     }
 
@@ -117,7 +123,9 @@ pub fn outside_lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
 pub fn outside_targets(text: &[u8]) -> Vec<(usize, PathBuf)> {
     let mut targets = vec![];
     for (nth, line) in outside_lines(text) {
-        let mut fields = line.split(|byte| b" \t".contains(byte)).filter(|field| !field.is_empty());
+        let mut fields = line
+            .split(|byte| b" \t".contains(byte))
+            .filter(|field| !field.is_empty());
         if let (Some(source), Some(target)) = (fields.next(), fields.next())
             && source[0] != b'#'
         {
@@ -130,10 +138,14 @@ pub fn outside_targets(text: &[u8]) -> Vec<(usize, PathBuf)> {
 /// Whether `line` is this marker, whatever follows its words.
 fn is_marker(line: &[u8], marker: &[u8]) -> bool {
     let rest = line.trim_ascii_start().strip_prefix(marker);
-    rest.is_some_and(|rest| rest.first().is_none_or(|next| !next.is_ascii_alphanumeric() && *next != b'-'))
+    rest.is_some_and(|rest| {
+        rest.first()
+            .is_none_or(|next| !next.is_ascii_alphanumeric() && *next != b'-')
+    })
 }
 
-/// Each begins with its site's comment, `# site1: /srv/www/site1`. What stands before the first is nobody's.
+/// Each begins with its site's comment, `# site1: /srv/www/site1`. What stands before the first is
+/// nobody's.
 fn sections(lines: &[&[u8]]) -> BTreeMap<SiteName, Vec<u8>> {
     let mut sections = BTreeMap::<SiteName, Vec<u8>>::new();
     let mut current = None;
@@ -147,7 +159,12 @@ fn sections(lines: &[&[u8]]) -> BTreeMap<SiteName, Vec<u8>> {
 }
 
 fn site_of(line: &[u8]) -> Option<SiteName> {
-    let line = std::str::from_utf8(line.strip_prefix(b"# ")?.split(|byte| *byte == b'/').next()?).ok()?;
+    let line = std::str::from_utf8(
+        line.strip_prefix(b"# ")?
+            .split(|byte| *byte == b'/')
+            .next()?,
+    )
+    .ok()?;
     SiteName::new(line.strip_suffix(": ")?).ok()
 }
 
@@ -171,7 +188,9 @@ mod tests {
             let mut again = Block::read(&installed).unwrap();
             assert_eq!(again.to_text(), installed, "the same bytes");
             assert_eq!(again.get(&site("a")).unwrap(), b"# a: /srv/a\ny\nz\n");
-            assert!(again.remove(&site("a")) && again.remove(&site("b")) && !again.remove(&site("c")));
+            assert!(
+                again.remove(&site("a")) && again.remove(&site("b")) && !again.remove(&site("c"))
+            );
             assert_eq!(again.to_text(), text.as_bytes(), "as before");
         }
     }
@@ -182,14 +201,26 @@ mod tests {
         for (text, error) in [
             (format!("a\n{begin}b\n"), BadMarkers::NoEnd(2)),
             ("a\n# END mountjail\n".to_owned(), BadMarkers::NoBegin(2)),
-            (format!("{begin}{begin}# END mountjail\n"), BadMarkers::Twice(1, 2)),
-            (format!("{begin}# END mountjail\n{begin}"), BadMarkers::Twice(1, 3)),
-            (format!("{begin}# END mountjail\n# END mountjail"), BadMarkers::Twice(2, 3)),
+            (
+                format!("{begin}{begin}# END mountjail\n"),
+                BadMarkers::Twice(1, 2),
+            ),
+            (
+                format!("{begin}# END mountjail\n{begin}"),
+                BadMarkers::Twice(1, 3),
+            ),
+            (
+                format!("{begin}# END mountjail\n# END mountjail"),
+                BadMarkers::Twice(2, 3),
+            ),
             (format!("# END mountjail\n{begin}"), BadMarkers::NoBegin(1)),
         ] {
             assert_eq!(Block::read(text.as_bytes()), Err(error), "{text}");
         }
-        assert!(Block::read(b"# BEGIN mountjails\n# BEGIN mountjail-extra\n").is_ok(), "not ours");
+        assert!(
+            Block::read(b"# BEGIN mountjails\n# BEGIN mountjail-extra\n").is_ok(),
+            "not ours"
+        );
     }
 
     #[test]

@@ -24,11 +24,12 @@ pub struct Line {
 
 /// The lines that give the same mounts as `up`, parents first.
 ///
-/// `before`: the services that must find the mounts when they start. `not_after`: the services that must not be
-/// waited for although they make a source, because they wait for the mounts in turn. `submounts`: the mount points below a
-/// source. `container`: systemd runs in one, where it ignores lines whose source is below `/dev`
-/// (systemd-fstab-generator(8)). A recursive mount becomes a line for each of its submounts, because not every mount(8) makes
-/// submounts read-only (util-linux before 2.39 ignores `ro=recursive`).
+/// `before`: the services that must find the mounts when they start. `not_after`: the services that
+/// must not be waited for although they make a source, because they wait for the mounts in turn.
+/// `submounts`: the mount points below a source. `container`: systemd runs in one, where it ignores
+/// lines whose source is below `/dev` (systemd-fstab-generator(8)). A recursive mount becomes a
+/// line for each of its submounts, because not every mount(8) makes submounts read-only (util-linux
+/// before 2.39 ignores `ro=recursive`).
 pub fn lines(
     desired: &Desired,
     before: &[String],
@@ -51,11 +52,18 @@ pub fn lines(
         lines.push(line(mount.source.clone(), target, mount, desired));
     }
     for line in &mut lines {
-        let makers = systemd::makers(&line.source).iter().filter(|unit| !not_after.contains(**unit));
-        line.options.extend(makers.map(|unit| format!("x-systemd.after={unit}")));
-        line.options.extend(before.iter().map(|unit| format!("x-systemd.before={unit}")));
+        let makers = systemd::makers(&line.source)
+            .iter()
+            .filter(|unit| !not_after.contains(**unit));
+        line.options
+            .extend(makers.map(|unit| format!("x-systemd.after={unit}")));
+        line.options
+            .extend(before.iter().map(|unit| format!("x-systemd.before={unit}")));
     }
-    for line in lines.iter_mut().filter(|line| container && line.source.as_path().starts_with("/dev")) {
+    for line in lines
+        .iter_mut()
+        .filter(|line| container && line.source.as_path().starts_with("/dev"))
+    {
         line.source = another_way(&line.source);
     }
     lines.sort_by(|a, b| a.target.cmp(&b.target));
@@ -64,26 +72,37 @@ pub fn lines(
 
 /// A path to the same file that does not begin with `/dev`.
 fn another_way(source: &HostPath) -> HostPath {
-    let below = source.as_path().strip_prefix("/").unwrap_or(source.as_path());
+    let below = source
+        .as_path()
+        .strip_prefix("/")
+        .unwrap_or(source.as_path());
     HostPath::new(Path::new("/proc/self/root").join(below)).unwrap_or_else(|_| source.clone())
 }
 
 fn below<'p>(point: &'p Path, source: &HostPath) -> Option<(HostPath, &'p Path)> {
-    let below = point.strip_prefix(source).ok().filter(|below| !below.as_os_str().is_empty())?;
+    let below = point
+        .strip_prefix(source)
+        .ok()
+        .filter(|below| !below.as_os_str().is_empty())?;
     Some((HostPath::new(point).ok()?, below))
 }
 
 fn line(source: HostPath, target: HostPath, mount: &Mount, desired: &Desired) -> Line {
     let mut options = vec!["bind".to_owned()];
     options.extend(attributes(mount.options).map(str::to_owned));
-    // Else the bind joins its source's peer group, and what the host mounts later appears in the jail, writable.
+    // Else the bind joins its source's peer group, and what the host mounts later appears in the
+    // jail, writable.
     options.push("private".to_owned());
     // A mount that fails at boot must not stop the boot.
     options.push("nofail".to_owned());
     for path in [&source, &desired.root] {
         options.extend(plain(path).map(|path| format!("x-systemd.requires-mounts-for={path}")));
     }
-    Line { source, target, options }
+    Line {
+        source,
+        target,
+        options,
+    }
 }
 
 /// Every attribute by name: mount(8) leaves what is not named as the source's file system has it.
@@ -96,8 +115,8 @@ fn attributes(options: Options) -> [&'static str; 4] {
     ]
 }
 
-/// A path that can be an option's value as it is. systemd orders a bind mount after its source's and its own
-/// parents' mounts in any case (systemd.mount(5)), so other paths lose nothing.
+/// A path that can be an option's value as it is. systemd orders a bind mount after its source's
+/// and its own parents' mounts in any case (systemd.mount(5)), so other paths lose nothing.
 fn plain(path: &HostPath) -> Option<&str> {
     let text = path.as_path().to_str()?;
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@:".contains(c);
@@ -106,9 +125,17 @@ fn plain(path: &HostPath) -> Option<&str> {
 
 /// The lines of one site, columns aligned, under a comment that names the site.
 pub fn section(site: &SiteName, root: &HostPath, lines: &[Line]) -> Vec<u8> {
-    let fields: Vec<_> =
-        lines.iter().map(|line| [&line.source, &line.target].map(|path| escaped(path.as_path()))).collect();
-    let widest = |column: usize| fields.iter().map(|line| line[column].len()).max().unwrap_or(0);
+    let fields: Vec<_> = lines
+        .iter()
+        .map(|line| [&line.source, &line.target].map(|path| escaped(path.as_path())))
+        .collect();
+    let widest = |column: usize| {
+        fields
+            .iter()
+            .map(|line| line[column].len())
+            .max()
+            .unwrap_or(0)
+    };
     let widths = [widest(0), widest(1)];
     let mut text = format!("# {site}: ").into_bytes();
     text.extend(escaped(root.as_path()));
@@ -123,8 +150,9 @@ pub fn section(site: &SiteName, root: &HostPath, lines: &[Line]) -> Vec<u8> {
     text
 }
 
-/// As fstab(5) writes a path: blanks, tabs, newlines and backslashes by their octal codes, and what else would command a
-/// terminal. Others stay as they are: a `#` is a comment only at the beginning of a line, where a path has its slash.
+/// As fstab(5) writes a path: blanks, tabs, newlines and backslashes by their octal codes, and what
+/// else would command a terminal. Others stay as they are: a `#` is a comment only at the beginning
+/// of a line, where a path has its slash.
 fn escaped(path: &Path) -> Vec<u8> {
     use std::os::unix::ffi::OsStrExt;
     let mut text = vec![];
@@ -132,7 +160,11 @@ fn escaped(path: &Path) -> Vec<u8> {
         for c in chunk.valid().chars() {
             let special = c == ' ' || c == '\\' || c.is_control();
             for byte in c.encode_utf8(&mut [0; 4]).bytes() {
-                let code = if special { format!("\\{byte:03o}").into_bytes() } else { vec![byte] };
+                let code = if special {
+                    format!("\\{byte:03o}").into_bytes()
+                } else {
+                    vec![byte]
+                };
                 text.extend(code);
             }
         }
@@ -147,7 +179,9 @@ pub fn unescaped(field: &[u8]) -> PathBuf {
     let mut bytes = vec![];
     let mut rest = field;
     while let Some((first, tail)) = rest.split_first() {
-        let octal = (*first == b'\\').then(|| tail.get(..3).and_then(octal)).flatten();
+        let octal = (*first == b'\\')
+            .then(|| tail.get(..3).and_then(octal))
+            .flatten();
         bytes.push(octal.unwrap_or(*first));
         rest = if octal.is_some() { &tail[3..] } else { tail };
     }
@@ -155,8 +189,9 @@ pub fn unescaped(field: &[u8]) -> PathBuf {
 }
 
 fn octal(digits: &[u8]) -> Option<u8> {
-    let digits =
-        std::str::from_utf8(digits).ok().filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
+    let digits = std::str::from_utf8(digits)
+        .ok()
+        .filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
     u8::from_str_radix(digits, 8).ok()
 }
 
@@ -177,7 +212,10 @@ mod tests {
             let path = Path::new(std::ffi::OsStr::from_bytes(text));
             let escaped = escaped(path);
             let special = |c: char| c == ' ' || c.is_control();
-            assert!(!String::from_utf8_lossy(&escaped).contains(special), "{escaped:?}");
+            assert!(
+                !String::from_utf8_lossy(&escaped).contains(special),
+                "{escaped:?}"
+            );
             assert_eq!(unescaped(&escaped), path);
         }
         assert_eq!(unescaped(b"/a\\9\\12"), Path::new("/a\\9\\12"));
@@ -185,7 +223,10 @@ mod tests {
 
     #[test]
     fn only_plain_paths_become_options() {
-        assert_eq!(plain(&HostPath::new("/srv/a-b_1.c").unwrap()), Some("/srv/a-b_1.c"));
+        assert_eq!(
+            plain(&HostPath::new("/srv/a-b_1.c").unwrap()),
+            Some("/srv/a-b_1.c")
+        );
         for path in ["/a,b", "/a b", "/a%b", "/a\\b", "/a\"b", "/\u{e4}"] {
             assert_eq!(plain(&HostPath::new(path).unwrap()), None, "{path}");
         }

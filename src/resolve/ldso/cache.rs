@@ -1,8 +1,8 @@
 //! `/etc/ld.so.cache`: bytes → which files ldconfig found for a name.
 //!
 //! Format `glibc-ld.so.cache1.1`, alone (the default since glibc 2.32) or behind the older
-//! `ld.so-1.7.0` part, in either byte order, with the extension for glibc-hwcaps subdirectories (2.33).
-//! Pure: nothing here reads a file. Layout: `sysdeps/generic/dl-cache.h` of glibc.
+//! `ld.so-1.7.0` part, in either byte order, with the extension for glibc-hwcaps subdirectories
+//! (2.33). Pure: nothing here reads a file. Layout: `sysdeps/generic/dl-cache.h` of glibc.
 
 use std::collections::HashMap;
 
@@ -67,16 +67,27 @@ pub fn parse(file: &[u8]) -> Result<Cache, BadCache> {
 }
 
 impl Cache {
-    /// The file that the loader takes for `name`: of those with `flags`, the best in `subdirectories`
-    /// (best first), else the first outside of such.
+    /// The file that the loader takes for `name`: of those with `flags`, the best in
+    /// `subdirectories` (best first), else the first outside of such.
     pub fn find(&self, name: &[u8], flags: u32, subdirectories: &[&str]) -> Option<&[u8]> {
-        let fitting = || self.entries.get(name).into_iter().flatten().filter(|entry| entry.flags == flags);
+        let fitting = || {
+            self.entries
+                .get(name)
+                .into_iter()
+                .flatten()
+                .filter(|entry| entry.flags == flags)
+        };
         let rank = |entry: &&Entry| {
             let wanted = entry.subdirectory.as_ref()?;
-            subdirectories.iter().position(|have| have.as_bytes() == wanted)
+            subdirectories
+                .iter()
+                .position(|have| have.as_bytes() == wanted)
         };
-        let best = fitting().filter(|entry| rank(entry).is_some()).min_by_key(rank);
-        best.or_else(|| fitting().find(|entry| entry.subdirectory.is_none())).map(|entry| &entry.path[..])
+        let best = fitting()
+            .filter(|entry| rank(entry).is_some())
+            .min_by_key(rank);
+        best.or_else(|| fitting().find(|entry| entry.subdirectory.is_none()))
+            .map(|entry| &entry.path[..])
     }
 
     /// How many names it has.
@@ -90,7 +101,8 @@ impl Cache {
     }
 }
 
-/// Where the new format begins: at once, or behind the old one, aligned as on the machine that wrote it.
+/// Where the new format begins: at once, or behind the old one, aligned as on the machine that
+/// wrote it.
 fn new_part(file: &[u8]) -> Option<usize> {
     if file.starts_with(NEW_MAGIC) {
         return Some(0);
@@ -98,11 +110,20 @@ fn new_part(file: &[u8]) -> Option<usize> {
     if !file.starts_with(OLD_MAGIC) {
         return None;
     }
-    let counts = [Order::Little, Order::Big].into_iter().filter_map(|order| order.u32(file, 12));
-    let ends = counts.filter_map(|count| OLD_ENTRY.checked_mul(count as usize)?.checked_add(OLD_HEADER));
+    let counts = [Order::Little, Order::Big]
+        .into_iter()
+        .filter_map(|order| order.u32(file, 12));
+    let ends = counts.filter_map(|count| {
+        OLD_ENTRY
+            .checked_mul(count as usize)?
+            .checked_add(OLD_HEADER)
+    });
     ends.flat_map(|end| [8, 4].map(|alignment: usize| end.checked_next_multiple_of(alignment)))
         .flatten()
-        .find(|start| file.get(*start..).is_some_and(|rest| rest.starts_with(NEW_MAGIC)))
+        .find(|start| {
+            file.get(*start..)
+                .is_some_and(|rest| rest.starts_with(NEW_MAGIC))
+        })
 }
 
 fn entry(
@@ -123,10 +144,18 @@ fn entry(
         // A bit mask of AT_HWCAP: legacy subdirectories, which glibc 2.37 dropped.
         _ => return None,
     };
-    Some((name, Entry { flags: order.u32(raw, 0)?, path, subdirectory }))
+    Some((
+        name,
+        Entry {
+            flags: order.u32(raw, 0)?,
+            path,
+            subdirectory,
+        },
+    ))
 }
 
-/// The names that entries refer to by index. Offsets in the extension count from the file's beginning.
+/// The names that entries refer to by index. Offsets in the extension count from the file's
+/// beginning.
 fn subdirectories(file: &[u8], new: &[u8], order: Order) -> Vec<Option<Vec<u8>>> {
     let section = || {
         let start = usize::try_from(order.u32(new, 32)?).ok()?;
@@ -136,7 +165,9 @@ fn subdirectories(file: &[u8], new: &[u8], order: Order) -> Vec<Option<Vec<u8>>>
         }
         let count = order.u32(directory, 4)? as usize;
         let sections = directory.get(8..)?.chunks_exact(16).take(count);
-        let found = sections.into_iter().find(|s| order.u32(s, 0) == Some(TAG_GLIBC_HWCAPS))?;
+        let found = sections
+            .into_iter()
+            .find(|s| order.u32(s, 0) == Some(TAG_GLIBC_HWCAPS))?;
         let start = order.u32(found, 8)? as usize;
         file.get(start..start.checked_add(order.u32(found, 12)? as usize)?)
     };
@@ -162,10 +193,13 @@ enum Order {
 }
 
 impl Order {
-    /// As the header's flag says (glibc 2.33); without a flag, whichever makes the table fit the file.
+    /// As the header's flag says (glibc 2.33); without a flag, whichever makes the table fit the
+    /// file.
     fn of(new: &[u8]) -> Option<Self> {
         let fits = |order: &Self| {
-            let count = order.u32(new, 20).map_or(usize::MAX, |count| count as usize);
+            let count = order
+                .u32(new, 20)
+                .map_or(usize::MAX, |count| count as usize);
             count.saturating_mul(NEW_ENTRY) <= new.len()
         };
         match new.get(28)? & 3 {
@@ -209,7 +243,14 @@ mod tests {
             Order::Little => n.to_le_bytes(),
             Order::Big => n.to_be_bytes(),
         };
-        let texts = ["libz.so.1", "/v3/libz.so.1", "/v2/libz.so.1", "/libz.so.1", "x86-64-v2", "x86-64-v3"];
+        let texts = [
+            "libz.so.1",
+            "/v3/libz.so.1",
+            "/v2/libz.so.1",
+            "/libz.so.1",
+            "x86-64-v2",
+            "x86-64-v3",
+        ];
         let texts = [&texts[..], &["libi.so.1", "/libi.so.1"]].concat();
         let rows: [(u32, usize, usize, u64); 4] = [
             (0x0303, 0, 2, (1 << 62) | (2 << 32)),
@@ -219,7 +260,8 @@ mod tests {
         ];
         let strings_at = NEW_HEADER + rows.len() * NEW_ENTRY;
         let offset = |text: usize| {
-            u32::try_from(strings_at + texts[..text].iter().map(|t| t.len() + 1).sum::<usize>()).unwrap()
+            u32::try_from(strings_at + texts[..text].iter().map(|t| t.len() + 1).sum::<usize>())
+                .unwrap()
         };
         let mut new = NEW_MAGIC.to_vec();
         new.extend(u32(4));
@@ -230,7 +272,11 @@ mod tests {
             new.extend([u32(flags), u32(offset(name)), u32(offset(path)), u32(0)].concat());
             new.extend(u64(hwcap));
         }
-        new.extend(texts.iter().flat_map(|text| [text.as_bytes(), b"\0"].concat()));
+        new.extend(
+            texts
+                .iter()
+                .flat_map(|text| [text.as_bytes(), b"\0"].concat()),
+        );
         let mut file = Vec::new();
         if old {
             file.extend([OLD_MAGIC, &u32(1), &[7; 12], &[0; 4]].concat());
@@ -238,7 +284,11 @@ mod tests {
         new.resize(new.len().next_multiple_of(4), 0);
         let extension = u32::try_from(file.len() + new.len()).unwrap();
         new[32..36].copy_from_slice(&u32(extension));
-        new.extend([EXTENSION_MAGIC, 1, TAG_GLIBC_HWCAPS, 0, extension + 24, 8].map(u32).concat());
+        new.extend(
+            [EXTENSION_MAGIC, 1, TAG_GLIBC_HWCAPS, 0, extension + 24, 8]
+                .map(u32)
+                .concat(),
+        );
         new.extend([u32(offset(4)), u32(offset(5))].concat());
         file.extend(new);
         file
@@ -246,17 +296,32 @@ mod tests {
 
     #[test]
     fn both_byte_orders_and_both_layouts_read_the_same() {
-        for (order, old) in
-            [(Order::Little, false), (Order::Big, false), (Order::Little, true), (Order::Big, true)]
-        {
+        for (order, old) in [
+            (Order::Little, false),
+            (Order::Big, false),
+            (Order::Little, true),
+            (Order::Big, true),
+        ] {
             let cache = parse(&sample(order, old)).unwrap();
             assert_eq!(cache.len(), 2);
-            assert_eq!(cache.find(b"libz.so.1", 0x0303, &[]), Some(&b"/libz.so.1"[..]));
-            assert_eq!(cache.find(b"libz.so.1", 0x0303, &["x86-64-v2"]), Some(&b"/v2/libz.so.1"[..]));
+            assert_eq!(
+                cache.find(b"libz.so.1", 0x0303, &[]),
+                Some(&b"/libz.so.1"[..])
+            );
+            assert_eq!(
+                cache.find(b"libz.so.1", 0x0303, &["x86-64-v2"]),
+                Some(&b"/v2/libz.so.1"[..])
+            );
             let best_first = ["x86-64-v4", "x86-64-v3", "x86-64-v2"];
-            assert_eq!(cache.find(b"libz.so.1", 0x0303, &best_first), Some(&b"/v3/libz.so.1"[..]));
+            assert_eq!(
+                cache.find(b"libz.so.1", 0x0303, &best_first),
+                Some(&b"/v3/libz.so.1"[..])
+            );
             assert_eq!(cache.find(b"libi.so.1", 0x0303, &[]), None, "another ABI");
-            assert_eq!(cache.find(b"libi.so.1", 0x0003, &[]), Some(&b"/libi.so.1"[..]));
+            assert_eq!(
+                cache.find(b"libi.so.1", 0x0003, &[]),
+                Some(&b"/libi.so.1"[..])
+            );
         }
     }
 

@@ -28,7 +28,8 @@ enum Line<'a> {
 }
 
 impl Conf {
-    /// Reads `file` and, following `include`, the rest. What is not there is passed over, as by ldconfig.
+    /// Reads `file` and, following `include`, the rest. What is not there is passed over, as by
+    /// ldconfig.
     ///
     /// Errors: a file cannot be read.
     pub fn read(host: &Host, file: &HostPath) -> Result<Self, LookupError> {
@@ -41,7 +42,9 @@ impl Conf {
         if self.files.contains(file) {
             return Ok(());
         }
-        let Some(text) = found(host.read(file))? else { return Ok(()) };
+        let Some(text) = found(host.read(file))? else {
+            return Ok(());
+        };
         self.files.insert(file.clone());
         for line in text.split(|byte| *byte == b'\n').filter_map(parse_line) {
             match line {
@@ -69,10 +72,13 @@ impl Conf {
 fn parse_line(line: &[u8]) -> Option<Line<'_>> {
     let line = line.split(|byte| *byte == b'#').next()?.trim_ascii();
     let keyword = |word: &[u8]| {
-        line.strip_prefix(word).filter(|rest| rest.starts_with(b" ") || rest.starts_with(b"\t"))
+        line.strip_prefix(word)
+            .filter(|rest| rest.starts_with(b" ") || rest.starts_with(b"\t"))
     };
     if let Some(rest) = keyword(b"include") {
-        let words = rest.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
+        let words = rest
+            .split(|byte| matches!(byte, b' ' | b'\t'))
+            .filter(|word| !word.is_empty());
         return Some(Line::Include(words.collect()));
     }
     if line.is_empty() || keyword(b"hwcap").is_some() {
@@ -87,7 +93,9 @@ fn parse_line(line: &[u8]) -> Option<Line<'_>> {
 fn matches(host: &Host, pattern: &Path) -> Result<Vec<HostPath>, LookupError> {
     let mut all = vec![HostPath::slash()];
     for component in pattern.components() {
-        let Component::Normal(name) = component else { continue };
+        let Component::Normal(name) = component else {
+            continue;
+        };
         let mut next = vec![];
         for directory in &all {
             next.extend(children(host, directory, name)?);
@@ -100,14 +108,25 @@ fn matches(host: &Host, pattern: &Path) -> Result<Vec<HostPath>, LookupError> {
 fn children(host: &Host, directory: &HostPath, name: &OsStr) -> Result<Vec<HostPath>, LookupError> {
     let text = name.to_string_lossy();
     if !text.contains(['*', '?', '[']) {
-        let Ok(path) = directory.join(name) else { return Ok(vec![]) };
+        let Ok(path) = directory.join(name) else {
+            return Ok(vec![]);
+        };
         return Ok(host.is_there(&path)?.then_some(path).into_iter().collect());
     }
-    let Ok(pattern) = glob::Pattern::new(&text) else { return Ok(vec![]) };
-    let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
+    let Ok(pattern) = glob::Pattern::new(&text) else {
+        return Ok(vec![]);
+    };
+    let options = glob::MatchOptions {
+        require_literal_leading_dot: true,
+        ..glob::MatchOptions::new()
+    };
     let names = found(host.read_dir(directory))?.unwrap_or_default();
-    let fitting = names.iter().filter(|name| pattern.matches_with(&name.to_string_lossy(), options));
-    Ok(fitting.filter_map(|name| directory.join(name).ok()).collect())
+    let fitting = names
+        .iter()
+        .filter(|name| pattern.matches_with(&name.to_string_lossy(), options));
+    Ok(fitting
+        .filter_map(|name| directory.join(name).ok())
+        .collect())
 }
 
 #[cfg(test)]
@@ -116,8 +135,14 @@ mod tests {
 
     #[test]
     fn lines_are_read_as_ldconfig_reads_them() {
-        assert_eq!(parse_line(b"  /opt/lib  # mine"), Some(Line::Directory(b"/opt/lib")));
-        assert_eq!(parse_line(b"/opt/lib = libc6"), Some(Line::Directory(b"/opt/lib")));
+        assert_eq!(
+            parse_line(b"  /opt/lib  # mine"),
+            Some(Line::Directory(b"/opt/lib"))
+        );
+        assert_eq!(
+            parse_line(b"/opt/lib = libc6"),
+            Some(Line::Directory(b"/opt/lib"))
+        );
         assert_eq!(
             parse_line(b"include a.conf\td/*.conf"),
             Some(Line::Include(vec![b"a.conf", b"d/*.conf"]))
@@ -132,13 +157,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let etc = dir.path().join("etc");
         std::fs::create_dir_all(etc.join("ld.so.conf.d")).unwrap();
-        std::fs::write(etc.join("ld.so.conf"), "include ld.so.conf.d/*.conf\n/last\n").unwrap();
-        std::fs::write(etc.join("ld.so.conf.d/b.conf"), "/b\ninclude /etc/ld.so.conf\n").unwrap();
+        std::fs::write(
+            etc.join("ld.so.conf"),
+            "include ld.so.conf.d/*.conf\n/last\n",
+        )
+        .unwrap();
+        std::fs::write(
+            etc.join("ld.so.conf.d/b.conf"),
+            "/b\ninclude /etc/ld.so.conf\n",
+        )
+        .unwrap();
         std::fs::write(etc.join("ld.so.conf.d/a.conf"), "/a\n").unwrap();
         std::fs::write(etc.join("ld.so.conf.d/.hidden.conf"), "/hidden\n").unwrap();
         let host = Host::at(dir.path());
         let conf = Conf::read(&host, &HostPath::new("/etc/ld.so.conf").unwrap()).unwrap();
-        let directories: Vec<_> = conf.directories.iter().map(|(d, _)| d.to_string()).collect();
+        let directories: Vec<_> = conf
+            .directories
+            .iter()
+            .map(|(d, _)| d.to_string())
+            .collect();
         assert_eq!(directories, ["/a", "/b", "/last"]);
         assert_eq!(conf.files.len(), 3);
     }

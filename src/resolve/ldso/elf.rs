@@ -1,7 +1,7 @@
 //! What the dynamic loader reads of an ELF file: header, interpreter, dynamic section.
 //!
-//! In: a file or its bytes, possibly hostile. Out: an [`Object`], or what is wrong with the file. Only the
-//! parts that count are read, each of bounded size, however large the file is.
+//! In: a file or its bytes, possibly hostile. Out: an [`Object`], or what is wrong with the file.
+//! Only the parts that count are read, each of bounded size, however large the file is.
 
 use std::fmt;
 use std::fs::File;
@@ -41,7 +41,8 @@ pub struct Abi {
 }
 
 impl Abi {
-    /// Whether an object of ABI `self` fits in a process of ABI `process`; the loader skips what does not.
+    /// Whether an object of ABI `self` fits in a process of ABI `process`; the loader skips what
+    /// does not.
     pub fn fits(self, process: Self) -> bool {
         (self.wide, self.machine) == (process.wide, process.machine)
     }
@@ -132,7 +133,9 @@ pub trait Bytes {
 
 impl Bytes for [u8] {
     fn at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.len());
+        let start = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(self.len());
         Ok(self[start..start.saturating_add(len).min(self.len())].to_vec())
     }
 }
@@ -204,7 +207,8 @@ impl Object {
         if segment.p_filesz > LARGEST_DYNAMIC {
             return Err(BadElf::Damaged("dynamic section"));
         }
-        let len = usize::try_from(segment.p_filesz).map_err(|_| BadElf::Damaged("dynamic section"))?;
+        let len =
+            usize::try_from(segment.p_filesz).map_err(|_| BadElf::Damaged("dynamic section"))?;
         let bytes = file.at(segment.p_offset, len)?;
         if bytes.len() < len {
             return Err(BadElf::Damaged("dynamic section"));
@@ -230,7 +234,10 @@ impl Object {
 
     /// Bytes of names and search paths.
     pub(super) fn text(&self) -> usize {
-        let paths = [&self.soname, &self.rpath, &self.runpath].into_iter().flatten().map(Vec::len);
+        let paths = [&self.soname, &self.rpath, &self.runpath]
+            .into_iter()
+            .flatten()
+            .map(Vec::len);
         paths.sum::<usize>() + self.named
     }
 
@@ -242,7 +249,10 @@ impl Object {
     ) -> Result<(), BadElf> {
         match tag {
             abi::DT_NEEDED | DT_FILTER | DT_AUXILIARY => {
-                let need = Need { name: strings.get(value)?, optional: tag == DT_AUXILIARY };
+                let need = Need {
+                    name: strings.get(value)?,
+                    optional: tag == DT_AUXILIARY,
+                };
                 self.named += need.name.len();
                 self.needs.push(need);
             }
@@ -264,16 +274,21 @@ fn header<B: Bytes + ?Sized>(file: &B) -> Result<FileHeader<AnyEndian>, BadElf> 
     if !bytes.starts_with(&abi::ELFMAGIC) {
         return Err(BadElf::NotElf);
     }
-    let (ident, tail) = bytes.split_at_checked(IDENT).ok_or(BadElf::Damaged("ELF header"))?;
+    let (ident, tail) = bytes
+        .split_at_checked(IDENT)
+        .ok_or(BadElf::Damaged("ELF header"))?;
     let osabi = ident[abi::EI_OSABI];
     if osabi != abi::ELFOSABI_SYSV && osabi != abi::ELFOSABI_GNU {
         return Err(BadElf::Invalid("OS ABI"));
     }
-    let parsed = parse_ident::<AnyEndian>(ident).map_err(|_| BadElf::Invalid("class or byte order"))?;
+    let parsed =
+        parse_ident::<AnyEndian>(ident).map_err(|_| BadElf::Invalid("class or byte order"))?;
     let header = FileHeader::parse_tail(parsed, tail).map_err(|_| BadElf::Damaged("ELF header"))?;
     match header.e_type {
         abi::ET_EXEC | abi::ET_DYN => Ok(header),
-        _ => Err(BadElf::Invalid("type; only programs and shared objects can be loaded")),
+        _ => Err(BadElf::Invalid(
+            "type; only programs and shared objects can be loaded",
+        )),
     }
 }
 
@@ -290,7 +305,9 @@ fn segments<B: Bytes + ?Sized>(
     if bytes.len() < len {
         return Err(BadElf::Damaged("program header table"));
     }
-    Ok(SegmentTable::new(header.endianness, header.class, &bytes).iter().collect())
+    Ok(SegmentTable::new(header.endianness, header.class, &bytes)
+        .iter()
+        .collect())
 }
 
 fn interpreter<B: Bytes + ?Sized>(file: &B, segment: &ProgramHeader) -> Result<Vec<u8>, BadElf> {
@@ -319,13 +336,22 @@ struct Strings<'a, B: Bytes + ?Sized> {
 impl<'a, B: Bytes + ?Sized> Strings<'a, B> {
     /// `DT_STRTAB` is an address: the `PT_LOAD` segment that holds it tells the offset in the file.
     fn find(file: &'a B, entries: &[(i64, u64)], segments: &[ProgramHeader]) -> Self {
-        let value = |wanted| entries.iter().rev().find(|(tag, _)| *tag == wanted).map(|(_, value)| *value);
+        let value = |wanted| {
+            entries
+                .iter()
+                .rev()
+                .find(|(tag, _)| *tag == wanted)
+                .map(|(_, value)| *value)
+        };
         let place = value(abi::DT_STRTAB).and_then(|address| {
-            let (offset, rest) = segments.iter().filter(|s| s.p_type == abi::PT_LOAD).find_map(|s| {
-                let into = address.checked_sub(s.p_vaddr)?;
-                let rest = s.p_filesz.checked_sub(into).filter(|rest| *rest > 0)?;
-                Some((s.p_offset.checked_add(into)?, rest))
-            })?;
+            let (offset, rest) = segments
+                .iter()
+                .filter(|s| s.p_type == abi::PT_LOAD)
+                .find_map(|s| {
+                    let into = address.checked_sub(s.p_vaddr)?;
+                    let rest = s.p_filesz.checked_sub(into).filter(|rest| *rest > 0)?;
+                    Some((s.p_offset.checked_add(into)?, rest))
+                })?;
             Some((offset, value(abi::DT_STRSZ).unwrap_or(rest).min(rest)))
         });
         Self { file, place }
@@ -364,7 +390,10 @@ mod tests {
     fn what_is_no_elf_file_is_told_from_what_is_a_broken_one() {
         assert_eq!(parse(b""), Err(BadElf::NotElf));
         assert_eq!(parse(b"#!/bin/sh\n"), Err(BadElf::NotElf));
-        assert_eq!(parse(b"\x7fELF\x02\x01\x01"), Err(BadElf::Damaged("ELF header")));
+        assert_eq!(
+            parse(b"\x7fELF\x02\x01\x01"),
+            Err(BadElf::Damaged("ELF header"))
+        );
         let mut bytes = real();
         bytes[abi::EI_OSABI] = 9;
         assert_eq!(parse(&bytes), Err(BadElf::Invalid("OS ABI")));

@@ -18,17 +18,28 @@ use crate::{Error, Result};
 /// The most objects in one process; no program comes near, a hostile tree could go on for ever.
 const MAX_OBJECTS: usize = 1024;
 
-/// The most look-ups for one program, its names and search paths counted as well: some hundred libraries, each in some
-/// ten directories with their subdirectories for processors, are a third of it.
+/// The most look-ups for one program, its names and search paths counted as well: some hundred
+/// libraries, each in some ten directories with their subdirectories for processors, are a third of
+/// it.
 const MAX_WORK: usize = 32_768;
 
 /// So many bytes of names and paths count as one look-up.
 const TEXT_A_LOOKUP: usize = 64;
 
 /// The libraries of `root` in the order that the loader opens them.
-pub(super) fn libraries(loader: &Loader<'_>, process: &Process, root: Opened) -> Result<Vec<Needed>> {
+pub(super) fn libraries(
+    loader: &Loader<'_>,
+    process: &Process,
+    root: Opened,
+) -> Result<Vec<Needed>> {
     let (objects, work) = (vec![Loaded::root(root)], Cell::new(0));
-    let mut load = Load { loader, process, objects, libraries: Vec::new(), work };
+    let mut load = Load {
+        loader,
+        process,
+        objects,
+        libraries: Vec::new(),
+        work,
+    };
     let mut next = 0;
     while next < load.objects.len() {
         if next == MAX_OBJECTS {
@@ -69,7 +80,8 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    /// The kernel tells a program its real directory (`/proc/self/exe`); a library is where it was opened.
+    /// The kernel tells a program its real directory (`/proc/self/exe`); a library is where it was
+    /// opened.
     fn root(opened: Opened) -> Self {
         let program = opened.object.program || opened.object.interpreter.is_some();
         let place = if program { &opened.real } else { &opened.path };
@@ -78,7 +90,14 @@ impl Loaded {
     }
 
     fn new(opened: Opened, origin: Vec<u8>, by: Option<usize>, names: Vec<Vec<u8>>) -> Self {
-        Self { path: opened.path, origin, object: opened.object, by, file: opened.file, names }
+        Self {
+            path: opened.path,
+            origin,
+            object: opened.object,
+            by,
+            file: opened.file,
+            names,
+        }
     }
 }
 
@@ -90,7 +109,9 @@ fn directory(path: &HostPath) -> Vec<u8> {
 impl Load<'_> {
     /// From the object at `index` to the root.
     pub fn chain(&self, index: usize) -> impl Iterator<Item = &Loaded> {
-        std::iter::successors(self.objects.get(index), |loaded| self.objects.get(loaded.by?))
+        std::iter::successors(self.objects.get(index), |loaded| {
+            self.objects.get(loaded.by?)
+        })
     }
 
     /// glibc's tokens for one object.
@@ -116,8 +137,10 @@ impl Load<'_> {
 
     fn too_much(&self, what: &str) -> Error {
         let program = &self.objects[0].path;
-        Error::failed(format!("{program} needs more than {what}; no ordinary program does"))
-            .hint("look what it is; without its line in the manifest the site can do")
+        Error::failed(format!(
+            "{program} needs more than {what}; no ordinary program does"
+        ))
+        .hint("look what it is; without its line in the manifest the site can do")
     }
 
     fn need(&mut self, index: usize, need: &Need) -> Result<()> {
@@ -139,21 +162,31 @@ impl Load<'_> {
 
     fn is_loaded(&self, name: &[u8]) -> bool {
         let is_interpreter = || {
-            let path = self.process.interpreter.as_ref().map(|path| path.as_path().as_os_str().as_bytes());
+            let path = self
+                .process
+                .interpreter
+                .as_ref()
+                .map(|path| path.as_path().as_os_str().as_bytes());
             system::is_loader_name(name) || path == Some(name)
         };
         let known = |loaded: &Loaded| loaded.names.iter().any(|known| known == name);
         match self.process.family {
             Family::Glibc => {
                 let soname = |loaded: &Loaded| loaded.object.soname.as_deref() == Some(name);
-                is_interpreter() || self.objects.iter().any(|loaded| known(loaded) || soname(loaded))
+                is_interpreter()
+                    || self
+                        .objects
+                        .iter()
+                        .any(|loaded| known(loaded) || soname(loaded))
             }
-            Family::Musl => is_interpreter() || is_musl_itself(name) || self.objects.iter().any(known),
+            Family::Musl => {
+                is_interpreter() || is_musl_itself(name) || self.objects.iter().any(known)
+            }
         }
     }
 
-    /// Takes an opened file in. The same file by another name is not loaded again, but the jail must have
-    /// the other name too.
+    /// Takes an opened file in. The same file by another name is not loaded again, but the jail
+    /// must have the other name too.
     fn add(&mut self, index: usize, opened: Opened, name: Vec<u8>) {
         let by = &self.objects[index].path;
         if self.libraries.iter().all(|known| known.path != opened.path) && *by != opened.path {
@@ -163,17 +196,23 @@ impl Load<'_> {
                 needed_by: by.clone(),
             });
         }
-        if let Some(same) = self.objects.iter_mut().find(|loaded| loaded.file == opened.file) {
+        if let Some(same) = self
+            .objects
+            .iter_mut()
+            .find(|loaded| loaded.file == opened.file)
+        {
             same.names.push(name);
             return;
         }
         let origin = directory(&opened.path);
-        self.objects.push(Loaded::new(opened, origin, Some(index), vec![name]));
+        self.objects
+            .push(Loaded::new(opened, origin, Some(index), vec![name]));
     }
 }
 
 /// musl's libc is its loader; `load_library` in `ldso/dynlink.c` takes all these names for itself.
 fn is_musl_itself(name: &[u8]) -> bool {
     let parts = ["c.", "pthread.", "rt.", "m.", "dl.", "util.", "xnet."];
-    name.strip_prefix(b"lib").is_some_and(|rest| parts.iter().any(|part| rest.starts_with(part.as_bytes())))
+    name.strip_prefix(b"lib")
+        .is_some_and(|rest| parts.iter().any(|part| rest.starts_with(part.as_bytes())))
 }

@@ -38,13 +38,19 @@ impl Process {
     /// The process that runs `opened`, or would load it.
     pub fn of(loader: &Loader<'_>, opened: &Opened) -> Result<Self> {
         let cannot = |error: &LookupError| {
-            error.error(format!("cannot tell which dynamic loader {} has", opened.path))
+            error.error(format!(
+                "cannot tell which dynamic loader {} has",
+                opened.path
+            ))
         };
         let interpreter = match &opened.object.interpreter {
             Some(text) => Some(written(loader, text, &opened.path)?),
             None => usual_interpreter(loader, opened).map_err(|error| cannot(&error))?,
         };
-        let name = interpreter.as_ref().and_then(HostPath::file_name).unwrap_or_default();
+        let name = interpreter
+            .as_ref()
+            .and_then(HostPath::file_name)
+            .unwrap_or_default();
         match Family::of(name.as_bytes()) {
             Family::Glibc => Self::glibc(loader, opened.object.abi, interpreter),
             Family::Musl => Self::musl(loader, opened.object.abi, interpreter),
@@ -52,7 +58,11 @@ impl Process {
         .map_err(|error| cannot(&error))
     }
 
-    fn glibc(loader: &Loader<'_>, abi: Abi, interpreter: Option<HostPath>) -> Result<Self, LookupError> {
+    fn glibc(
+        loader: &Loader<'_>,
+        abi: Abi,
+        interpreter: Option<HostPath>,
+    ) -> Result<Self, LookupError> {
         let compiled = match &interpreter {
             Some(path) => compiled_in(loader, path)?,
             None => None,
@@ -66,22 +76,35 @@ impl Process {
             lib: system::lib_token(&directories).to_owned(),
             default_directories: directories.into_iter().map(String::into_bytes).collect(),
             hwcaps: system::hwcaps(abi),
-            configuration: cache.into_iter().chain(loader.state.conf.files.iter().cloned()).collect(),
+            configuration: cache
+                .into_iter()
+                .chain(loader.state.conf.files.iter().cloned())
+                .collect(),
         })
     }
 
-    fn musl(loader: &Loader<'_>, abi: Abi, interpreter: Option<HostPath>) -> Result<Self, LookupError> {
+    fn musl(
+        loader: &Loader<'_>,
+        abi: Abi,
+        interpreter: Option<HostPath>,
+    ) -> Result<Self, LookupError> {
         let path_file = interpreter.as_ref().and_then(musl_path_file);
         let text = match &path_file {
             Some(path) => found(loader.host.read(path))?,
             None => None,
         };
-        let directories = text.as_deref().unwrap_or(MUSL_PATH).split(|byte| matches!(byte, b':' | b'\n'));
+        let directories = text
+            .as_deref()
+            .unwrap_or(MUSL_PATH)
+            .split(|byte| matches!(byte, b':' | b'\n'));
         Ok(Self {
             family: Family::Musl,
             abi,
             interpreter,
-            default_directories: directories.filter(|d| !d.is_empty()).map(<[u8]>::to_vec).collect(),
+            default_directories: directories
+                .filter(|d| !d.is_empty())
+                .map(<[u8]>::to_vec)
+                .collect(),
             lib: String::new(),
             hwcaps: Vec::new(),
             configuration: path_file.filter(|_| text.is_some()).into_iter().collect(),
@@ -93,21 +116,26 @@ impl Process {
 fn written(loader: &Loader<'_>, text: &[u8], program: &HostPath) -> Result<HostPath> {
     let shown = String::from_utf8_lossy(text);
     let message = format!("cannot find the ELF interpreter {shown} of {program}");
-    let path =
-        HostPath::new(OsStr::from_bytes(text)).map_err(|bad| Error::failed(&message).because_of(bad))?;
+    let path = HostPath::new(OsStr::from_bytes(text))
+        .map_err(|bad| Error::failed(&message).because_of(bad))?;
     match loader.open(&path) {
         Ok(_) => Ok(path),
         Err(Refused::Elf(reason)) => Err(Error::failed(message).because_of(reason)),
-        Err(Refused::Lookup(reason)) => Err(reason
-            .error(message)
-            .hint("install the C library that the program was built for, such as libc6:i386 or musl")),
+        Err(Refused::Lookup(reason)) => Err(reason.error(message).hint(
+            "install the C library that the program was built for, such as libc6:i386 or musl",
+        )),
     }
 }
 
-/// The loader that a shared object's processes most likely have: musl's where the object asks for musl's
-/// libc or there is no other.
-fn usual_interpreter(loader: &Loader<'_>, opened: &Opened) -> Result<Option<HostPath>, LookupError> {
-    let Some((glibc, musl)) = usual_names(opened.object.abi) else { return Ok(None) };
+/// The loader that a shared object's processes most likely have: musl's where the object asks for
+/// musl's libc or there is no other.
+fn usual_interpreter(
+    loader: &Loader<'_>,
+    opened: &Opened,
+) -> Result<Option<HostPath>, LookupError> {
+    let Some((glibc, musl)) = usual_names(opened.object.abi) else {
+        return Ok(None);
+    };
     let is_musl = |name: &[u8]| name == b"libc.so" || name.starts_with(b"libc.musl-");
     let (first, second) = if opened.object.needs.iter().any(|need| is_musl(&need.name)) {
         (musl, glibc)
@@ -122,7 +150,9 @@ fn usual_interpreter(loader: &Loader<'_>, opened: &Opened) -> Result<Option<Host
 
 /// `path`, if something is there.
 fn existing(loader: &Loader<'_>, path: &str) -> Result<Option<HostPath>, LookupError> {
-    let Ok(path) = HostPath::new(path) else { return Ok(None) };
+    let Ok(path) = HostPath::new(path) else {
+        return Ok(None);
+    };
     Ok(loader.host.is_there(&path)?.then_some(path))
 }
 
@@ -133,7 +163,10 @@ fn usual_names(abi: Abi) -> Option<(&'static str, &'static str)> {
         (abi::EM_386, _) => ("/lib/ld-linux.so.2", "/lib/ld-musl-i386.so.1"),
         (abi::EM_AARCH64, _) => ("/lib/ld-linux-aarch64.so.1", "/lib/ld-musl-aarch64.so.1"),
         (abi::EM_ARM, _) => ("/lib/ld-linux-armhf.so.3", "/lib/ld-musl-armhf.so.1"),
-        (abi::EM_RISCV, true) => ("/lib/ld-linux-riscv64-lp64d.so.1", "/lib/ld-musl-riscv64.so.1"),
+        (abi::EM_RISCV, true) => (
+            "/lib/ld-linux-riscv64-lp64d.so.1",
+            "/lib/ld-musl-riscv64.so.1",
+        ),
         (abi::EM_PPC64, true) => ("/lib64/ld64.so.2", "/lib/ld-musl-powerpc64le.so.1"),
         (abi::EM_S390, true) => ("/lib/ld64.so.1", "/lib/ld-musl-s390x.so.1"),
         _ => return None,
@@ -141,18 +174,28 @@ fn usual_names(abi: Abi) -> Option<(&'static str, &'static str)> {
 }
 
 /// The default directories in the loader's file, read once a run.
-fn compiled_in(loader: &Loader<'_>, interpreter: &HostPath) -> Result<Option<Vec<String>>, LookupError> {
+fn compiled_in(
+    loader: &Loader<'_>,
+    interpreter: &HostPath,
+) -> Result<Option<Vec<String>>, LookupError> {
     if let Some(known) = lock(&loader.state.directories).get(interpreter) {
         return Ok(known.clone());
     }
     let bytes = found(loader.host.read_up_to(interpreter, LARGEST_LOADER))?;
     let directories = bytes.and_then(|bytes| system::default_directories(&bytes));
-    Ok(lock(&loader.state.directories).entry(interpreter.clone()).or_insert(directories).clone())
+    Ok(lock(&loader.state.directories)
+        .entry(interpreter.clone())
+        .or_insert(directories)
+        .clone())
 }
 
 /// `/lib/ld-musl-x86_64.so.1` → `/etc/ld-musl-x86_64.path`; the prefix before `/lib` stays.
 fn musl_path_file(interpreter: &HostPath) -> Option<HostPath> {
     let name = interpreter.file_name()?.to_str()?;
     let arch = name.strip_prefix("ld-musl-")?.strip_suffix(".so.1")?;
-    interpreter.parent()?.parent()?.join(format!("etc/ld-musl-{arch}.path")).ok()
+    interpreter
+        .parent()?
+        .parent()?
+        .join(format!("etc/ld-musl-{arch}.path"))
+        .ok()
 }

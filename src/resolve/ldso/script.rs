@@ -1,4 +1,5 @@
-//! `#!` lines as the kernel parses them (`fs/binfmt_script.c`), and what `env` is told to run. Pure.
+//! `#!` lines as the kernel parses them (`fs/binfmt_script.c`), and what `env` is told to run.
+//! Pure.
 
 /// `BINPRM_BUF_SIZE` (Linux 5.1): what the kernel looks at, less the byte that ends it.
 pub(super) const LINE: usize = 255;
@@ -21,22 +22,35 @@ pub fn parse(file: &[u8]) -> Option<Script> {
     let line = buffer.strip_prefix(b"#!")?;
     let line = match line.iter().position(|byte| *byte == b'\n') {
         Some(end) => &line[..end],
-        // Without a newline in the kernel's buffer the name must end within it, or could be cut off.
+        // Without a newline in the kernel's buffer the name must end within it, or could be cut
+        // off.
         None if buffer.len() == LINE => {
-            line.trim_ascii_start().iter().position(|byte| is_end(*byte))?;
+            line.trim_ascii_start()
+                .iter()
+                .position(|byte| is_end(*byte))?;
             line
         }
         None => line,
     };
     let line = trim(line);
-    let end = line.iter().position(|byte| is_end(*byte)).unwrap_or(line.len());
+    let end = line
+        .iter()
+        .position(|byte| is_end(*byte))
+        .unwrap_or(line.len());
     let (interpreter, rest) = line.split_at(end);
     if interpreter.is_empty() {
         return None;
     }
-    let rest = if rest.first() == Some(&0) { &[] } else { trim(rest) };
+    let rest = if rest.first() == Some(&0) {
+        &[]
+    } else {
+        trim(rest)
+    };
     let rest = rest.split(|byte| *byte == 0).next().unwrap_or_default();
-    Some(Script { interpreter: interpreter.to_vec(), argument: (!rest.is_empty()).then(|| rest.to_vec()) })
+    Some(Script {
+        interpreter: interpreter.to_vec(),
+        argument: (!rest.is_empty()).then(|| rest.to_vec()),
+    })
 }
 
 fn is_end(byte: u8) -> bool {
@@ -57,7 +71,9 @@ impl Script {
             return None;
         }
         let argument = self.argument.as_deref()?;
-        let split = [&b"-S"[..], b"--split-string=", b"-vS"].iter().find_map(|o| argument.strip_prefix(*o));
+        let split = [&b"-S"[..], b"--split-string=", b"-vS"]
+            .iter()
+            .find_map(|o| argument.strip_prefix(*o));
         let Some(words) = split else {
             // One argument without -S: all of it is the name, blanks too.
             return (!argument.starts_with(b"-") && !argument.contains(&b'=')).then_some(argument);
@@ -79,9 +95,13 @@ mod tests {
 
     #[test]
     fn lines_are_split_as_the_kernel_splits_them() {
-        let some = |name: &str, arg: Option<&str>| Some((name.to_owned(), arg.map(ToOwned::to_owned)));
+        let some =
+            |name: &str, arg: Option<&str>| Some((name.to_owned(), arg.map(ToOwned::to_owned)));
         assert_eq!(parsed(b"#!/bin/sh\necho"), some("/bin/sh", None));
-        assert_eq!(parsed(b"#! \t/bin/sh -e  -x \t\n"), some("/bin/sh", Some("-e  -x")));
+        assert_eq!(
+            parsed(b"#! \t/bin/sh -e  -x \t\n"),
+            some("/bin/sh", Some("-e  -x"))
+        );
         assert_eq!(parsed(b"#!/bin/sh"), some("/bin/sh", None));
         assert_eq!(parsed(b"#!/bin/sh\0-e\n"), some("/bin/sh", None));
         assert_eq!(parsed(b"#!\n/bin/sh"), None);
@@ -92,22 +112,36 @@ mod tests {
     #[test]
     fn a_name_that_the_kernel_would_cut_off_is_refused() {
         let name = |len: usize| [b"#!/".to_vec(), vec![b'x'; len]].concat();
-        assert_eq!(parse(&[name(251), b"\n".to_vec()].concat()).unwrap().interpreter.len(), 252);
+        assert_eq!(
+            parse(&[name(251), b"\n".to_vec()].concat())
+                .unwrap()
+                .interpreter
+                .len(),
+            252
+        );
         assert_eq!(parse(&[name(300), b"\n".to_vec()].concat()), None);
         let long_argument = [b"#!/bin/sh ".to_vec(), vec![b'y'; 300]].concat();
-        assert_eq!(parse(&long_argument).unwrap().argument.unwrap().len(), LINE - 10);
+        assert_eq!(
+            parse(&long_argument).unwrap().argument.unwrap().len(),
+            LINE - 10
+        );
     }
 
     #[test]
     fn env_names_one_more_program() {
         let env = |argument: &str| {
             let script = parse(format!("#!/usr/bin/env {argument}\n").as_bytes()).unwrap();
-            script.program_of_env().map(|name| String::from_utf8(name.to_vec()).unwrap())
+            script
+                .program_of_env()
+                .map(|name| String::from_utf8(name.to_vec()).unwrap())
         };
         assert_eq!(env("python3").as_deref(), Some("python3"));
         assert_eq!(env("-S perl -w").as_deref(), Some("perl"));
         assert_eq!(env("-S -i A=b node --x").as_deref(), Some("node"));
         assert_eq!(env("-i"), None);
-        assert_eq!(parse(b"#!/bin/sh python3\n").unwrap().program_of_env(), None);
+        assert_eq!(
+            parse(b"#!/bin/sh python3\n").unwrap().program_of_env(),
+            None
+        );
     }
 }

@@ -22,7 +22,13 @@ pub(super) enum Missed {
 
 /// Finds `name` for the object at `index`.
 pub(super) fn find(load: &Load<'_>, index: usize, name: &[u8]) -> Result<Opened, Missed> {
-    let search = Search { load, index, name, searched: RefCell::default(), skipped: RefCell::default() };
+    let search = Search {
+        load,
+        index,
+        name,
+        searched: RefCell::default(),
+        skipped: RefCell::default(),
+    };
     let found = match load.process.family {
         _ if name.contains(&b'/') => search.try_file(name)?,
         Family::Glibc => search.glibc()?,
@@ -77,11 +83,18 @@ impl Search<'_> {
     /// `load_library` in musl's `ldso/dynlink.c`: `RPATH` and `RUNPATH` alike, both inherited.
     fn musl(&self) -> Result<Option<Opened>, Missed> {
         for loaded in self.load.chain(self.index) {
-            let path = loaded.object.runpath.as_deref().or(loaded.object.rpath.as_deref());
+            let path = loaded
+                .object
+                .runpath
+                .as_deref()
+                .or(loaded.object.rpath.as_deref());
             let Some(path) = path.and_then(|text| tokens::expand_musl(text, &loaded.origin)) else {
                 continue;
             };
-            let directories: Vec<_> = split(&path).filter(|d| !d.is_empty()).map(<[u8]>::to_vec).collect();
+            let directories: Vec<_> = split(&path)
+                .filter(|d| !d.is_empty())
+                .map(<[u8]>::to_vec)
+                .collect();
             if let Some(found) = self.try_directories(&directories)? {
                 return Ok(Some(found));
             }
@@ -108,13 +121,18 @@ impl Search<'_> {
     /// The cache's file, unless `DF_1_NODEFLIB` forbids it because it is in a default directory.
     fn try_cache(&self) -> Result<Option<Opened>, Missed> {
         let process = self.load.process;
-        let Some(cache) = &self.load.loader.state.cache else { return Ok(None) };
+        let Some(cache) = &self.load.loader.state.cache else {
+            return Ok(None);
+        };
         self.searched.borrow_mut().push(super::CACHE.to_owned());
         let flags = system::cache_flags(process.abi);
-        let Some(path) = cache.find(self.name, flags, &process.hwcaps) else { return Ok(None) };
+        let Some(path) = cache.find(self.name, flags, &process.hwcaps) else {
+            return Ok(None);
+        };
         let is_default = || {
             let below = |directory: &Vec<u8>| {
-                path.strip_prefix(&directory[..]).is_some_and(|rest| rest.starts_with(b"/"))
+                path.strip_prefix(&directory[..])
+                    .is_some_and(|rest| rest.starts_with(b"/"))
             };
             process.default_directories.iter().any(below)
         };
@@ -128,13 +146,20 @@ impl Search<'_> {
         for directory in directories {
             let shown = String::from_utf8_lossy(directory);
             if directory.first() != Some(&b'/') {
-                let place = format!("`{shown}` (relative to a working directory that is not known)");
+                let place =
+                    format!("`{shown}` (relative to a working directory that is not known)");
                 self.searched.borrow_mut().push(place);
                 continue;
             }
             for subdirectory in &self.load.process.hwcaps {
-                let file =
-                    [directory, &b"/glibc-hwcaps/"[..], subdirectory.as_bytes(), b"/", self.name].concat();
+                let file = [
+                    directory,
+                    &b"/glibc-hwcaps/"[..],
+                    subdirectory.as_bytes(),
+                    b"/",
+                    self.name,
+                ]
+                .concat();
                 if let Some(found) = self.try_file(&file)? {
                     return Ok(Some(found));
                 }
@@ -147,16 +172,22 @@ impl Search<'_> {
         Ok(None)
     }
 
-    /// `open_verify`: what is not there or for another machine is passed over; what is broken is fatal.
+    /// `open_verify`: what is not there or for another machine is passed over; what is broken is
+    /// fatal.
     fn try_file(&self, text: &[u8]) -> Result<Option<Opened>, Missed> {
         self.load.work(1).map_err(Missed::Unknown)?;
         let unknown = |reason: &LookupError| {
             Missed::Unknown(reason.error(format!("cannot look for the library {}", self.chain())))
         };
-        let path = self.load.loader.absolute(text).map_err(|reason| unknown(&reason))?;
+        let path = self
+            .load
+            .loader
+            .absolute(text)
+            .map_err(|reason| unknown(&reason))?;
         let Some(path) = path else { return Ok(None) };
-        let broken =
-            |reason: &dyn std::fmt::Display| Err(Missed::ByLoader(self.broken(&path).because_of(reason)));
+        let broken = |reason: &dyn std::fmt::Display| {
+            Err(Missed::ByLoader(self.broken(&path).because_of(reason)))
+        };
         let opened = match self.load.loader.open(&path) {
             Ok(opened) => opened,
             Err(Refused::Lookup(reason)) if reason.errno() == libc::EISDIR => {
@@ -171,8 +202,11 @@ impl Search<'_> {
             }
             Err(Refused::Elf(BadElf::Unreadable(reason))) => {
                 return Err(Missed::Unknown(
-                    Error::failed(format!("cannot read {path} as the library {}", self.chain()))
-                        .because_of(reason),
+                    Error::failed(format!(
+                        "cannot read {path} as the library {}",
+                        self.chain()
+                    ))
+                    .because_of(reason),
                 ));
             }
             Err(Refused::Elf(reason)) => return broken(&reason),
@@ -214,10 +248,16 @@ impl Search<'_> {
             [b'/', ..] => format!("library {}, does not exist for this machine", self.chain()),
             name if name.contains(&b'/') => {
                 let chain = self.chain();
-                format!("library {chain}, is a path relative to a working directory that is not known")
+                format!(
+                    "library {chain}, is a path relative to a working directory that is not known"
+                )
             }
             _ => {
-                format!("library {}, was not found in: {}", self.chain(), self.searched.borrow().join(", "))
+                format!(
+                    "library {}, was not found in: {}",
+                    self.chain(),
+                    self.searched.borrow().join(", ")
+                )
             }
         };
         Error::failed(message).hint(self.not_found_hint())
@@ -234,7 +274,9 @@ impl Search<'_> {
         if let Some(hint) = self.skipped.borrow().first() {
             return hint.clone();
         }
-        format!("install the package that has {name} (`apt-file search {name}`, `dnf provides '*/{name}'`)")
+        format!(
+            "install the package that has {name} (`apt-file search {name}`, `dnf provides '*/{name}'`)"
+        )
     }
 
     /// A directory that ldconfig would take the library from, were it run.
@@ -246,7 +288,14 @@ impl Search<'_> {
             opened.object.abi.fits(self.load.process.abi).then_some(())
         };
         let glibc = self.load.process.family == Family::Glibc && !self.name.contains(&b'/');
-        self.load.loader.state.conf.directories.iter().filter(|_| glibc).find(|(d, _)| fits(d).is_some())
+        self.load
+            .loader
+            .state
+            .conf
+            .directories
+            .iter()
+            .filter(|_| glibc)
+            .find(|(d, _)| fits(d).is_some())
     }
 }
 

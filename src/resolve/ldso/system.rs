@@ -17,7 +17,11 @@ pub(super) enum Family {
 impl Family {
     /// By the interpreter's file name, which musl fixes: `ld-musl-x86_64.so.1`.
     pub fn of(interpreter_name: &[u8]) -> Self {
-        if interpreter_name.starts_with(b"ld-musl-") { Self::Musl } else { Self::Glibc }
+        if interpreter_name.starts_with(b"ld-musl-") {
+            Self::Musl
+        } else {
+            Self::Glibc
+        }
     }
 }
 
@@ -27,8 +31,9 @@ pub(super) fn is_loader_name(name: &[u8]) -> bool {
     exact.contains(&name) || name.starts_with(b"ld-linux") || name.starts_with(b"ld-musl-")
 }
 
-/// glibc's default directories as the loader's file has them: `SYSTEM_DIRS`, one text of directories that
-/// end in `/`, each followed by a NUL. `None` where the file has nothing that looks so.
+/// glibc's default directories as the loader's file has them: `SYSTEM_DIRS`, one text of
+/// directories that end in `/`, each followed by a NUL. `None` where the file has nothing that
+/// looks so.
 pub(super) fn default_directories(loader: &[u8]) -> Option<Vec<String>> {
     let texts: Vec<_> = loader.split(|byte| *byte == 0).map(directory).collect();
     let runs = texts.split(Option::is_none);
@@ -37,15 +42,19 @@ pub(super) fn default_directories(loader: &[u8]) -> Option<Vec<String>> {
     (!longest.is_empty()).then(|| longest.iter().flatten().cloned().collect())
 }
 
-/// `/lib/x86_64-linux-gnu/` and the like; the slash at the end tells it from any other path in the file.
+/// `/lib/x86_64-linux-gnu/` and the like; the slash at the end tells it from any other path in the
+/// file.
 fn directory(text: &[u8]) -> Option<String> {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+".contains(byte);
-    let shape = text.len() > 2 && text.len() < 256 && text.starts_with(b"/") && text.ends_with(b"/");
+    let shape =
+        text.len() > 2 && text.len() < 256 && text.starts_with(b"/") && text.ends_with(b"/");
     if !shape || !text.iter().all(plain) {
         return None;
     }
     let text = std::str::from_utf8(text).ok()?;
-    text.split('/').any(|name| name.starts_with("lib")).then(|| text.trim_end_matches('/').to_owned())
+    text.split('/')
+        .any(|name| name.starts_with("lib"))
+        .then(|| text.trim_end_matches('/').to_owned())
 }
 
 /// The default directories where the loader's file does not tell: all that distributions use.
@@ -75,11 +84,19 @@ fn triplet(process: Abi) -> Option<&'static str> {
     })
 }
 
-/// `$LIB`: the directory of glibc's own libraries without its prefix, which is the first default one.
+/// `$LIB`: the directory of glibc's own libraries without its prefix, which is the first default
+/// one.
 pub(super) fn lib_token(default_directories: &[String]) -> &str {
     let first = default_directories.first().map_or("lib", String::as_str);
-    let short = first.strip_prefix("/usr/").or_else(|| first.strip_prefix('/')).unwrap_or(first);
-    if short.starts_with("lib") { short } else { short.rsplit('/').next().unwrap_or("lib") }
+    let short = first
+        .strip_prefix("/usr/")
+        .or_else(|| first.strip_prefix('/'))
+        .unwrap_or(first);
+    if short.starts_with("lib") {
+        short
+    } else {
+        short.rsplit('/').next().unwrap_or("lib")
+    }
 }
 
 /// `$PLATFORM`: what the kernel says in `AT_PLATFORM`.
@@ -95,7 +112,8 @@ pub(super) fn platform_token(process: Abi) -> &'static str {
     }
 }
 
-/// The flags that the entries of this ABI have in the cache: `_DL_CACHE_DEFAULT_ID` of glibc's ports.
+/// The flags that the entries of this ABI have in the cache: `_DL_CACHE_DEFAULT_ID` of glibc's
+/// ports.
 pub(super) fn cache_flags(process: Abi) -> u32 {
     const ELF_LIBC6: u32 = 3;
     const ARM_HARD_FLOAT: u32 = 0x400;
@@ -121,7 +139,12 @@ pub(super) fn hwcaps(process: Abi) -> Vec<&'static str> {
         return Vec::new();
     }
     let names = ["x86-64-v2", "x86-64-v3", "x86-64-v4"];
-    let mut have: Vec<_> = names.into_iter().zip(levels()).take_while(|(_, has)| *has).map(|l| l.0).collect();
+    let mut have: Vec<_> = names
+        .into_iter()
+        .zip(levels())
+        .take_while(|(_, has)| *has)
+        .map(|l| l.0)
+        .collect();
     have.reverse();
     have
 }
@@ -134,7 +157,9 @@ fn levels() -> [bool; 3] {
     }
     [
         all!("cmpxchg16b", "popcnt", "sse3", "sse4.1", "sse4.2", "ssse3"),
-        all!("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "lzcnt", "movbe"),
+        all!(
+            "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "lzcnt", "movbe"
+        ),
         all!("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
     ]
 }
@@ -154,7 +179,15 @@ mod tests {
         let directories = b"/lib/x86_64-linux-gnu/\0/usr/lib/x86_64-linux-gnu/\0/lib/\0/usr/lib/\0";
         let debian = &[before, directories, b"\0/proc/self/lib/x/\0"].concat();
         let found = default_directories(debian).unwrap();
-        assert_eq!(found, ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib", "/usr/lib"]);
+        assert_eq!(
+            found,
+            [
+                "/lib/x86_64-linux-gnu",
+                "/usr/lib/x86_64-linux-gnu",
+                "/lib",
+                "/usr/lib"
+            ]
+        );
         assert_eq!(lib_token(&found), "lib/x86_64-linux-gnu");
         assert_eq!(default_directories(b"\0/var/tmp/\0nothing\0"), None);
     }

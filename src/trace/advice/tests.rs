@@ -23,7 +23,13 @@ fn found(path: &str, nature: Nature) -> Found {
         users: BTreeSet::from([33]),
         threads: BTreeSet::new(),
     };
-    Found { miss, real: host(path), nature, directory: true, refusal: None }
+    Found {
+        miss,
+        real: host(path),
+        nature,
+        directory: true,
+        refusal: None,
+    }
 }
 
 fn mount(path: &str, kind: FileKind, named: bool) -> Arc<Mount> {
@@ -33,7 +39,11 @@ fn mount(path: &str, kind: FileKind, named: bool) -> Arc<Mount> {
         text: path.into(),
         presets: vec![],
     };
-    let chain = if named { vec![] } else { vec![Cause::LoaderConfiguration] };
+    let chain = if named {
+        vec![]
+    } else {
+        vec![Cause::LoaderConfiguration]
+    };
     Arc::new(Mount {
         target: jail(path),
         source: host(path),
@@ -41,18 +51,34 @@ fn mount(path: &str, kind: FileKind, named: bool) -> Arc<Mount> {
         kind,
         options: Options::DATA,
         recursive: false,
-        reasons: vec![Reason { origin: Arc::new(origin), chain }],
+        reasons: vec![Reason {
+            origin: Arc::new(origin),
+            chain,
+        }],
     })
 }
 
 fn desired(mounts: Vec<Arc<Mount>>) -> Desired {
-    Desired { mounts, ..Desired::nothing(SiteName::new("s").unwrap(), host("/srv/s")) }
+    Desired {
+        mounts,
+        ..Desired::nothing(SiteName::new("s").unwrap(), host("/srv/s"))
+    }
 }
 
 /// A preset with these directories, files, programs and dependencies.
-fn preset(name: &str, directories: &[&str], files: &[&str], programs: &[&str], needs: &[&str]) -> Brings {
-    let of =
-        |paths: &[&str], kind, named| paths.iter().map(|path| mount(path, kind, named)).collect::<Vec<_>>();
+fn preset(
+    name: &str,
+    directories: &[&str],
+    files: &[&str],
+    programs: &[&str],
+    needs: &[&str],
+) -> Brings {
+    let of = |paths: &[&str], kind, named| {
+        paths
+            .iter()
+            .map(|path| mount(path, kind, named))
+            .collect::<Vec<_>>()
+    };
     let mut mounts = [
         of(directories, FileKind::Directory, true),
         of(files, FileKind::File, true),
@@ -62,16 +88,32 @@ fn preset(name: &str, directories: &[&str], files: &[&str], programs: &[&str], n
     .concat();
     mounts.sort_by(|a, b| a.target.cmp(&b.target));
     let programs = programs.iter().map(|path| host(path)).collect();
-    Brings { preset: name.to_owned(), desired: desired(mounts), programs }
+    Brings {
+        preset: name.to_owned(),
+        desired: desired(mounts),
+        programs,
+    }
 }
 
 fn presets() -> Vec<Brings> {
     let libc = ["/usr/lib/libc.so.6"];
     vec![
         preset("base", &[], &["/dev/null", "/etc/ld.so.cache"], &[], &[]),
-        preset("dns", &[], &["/dev/null", "/etc/hosts", "/etc/ld.so.cache"], &[], &libc),
+        preset(
+            "dns",
+            &[],
+            &["/dev/null", "/etc/hosts", "/etc/ld.so.cache"],
+            &[],
+            &libc,
+        ),
         preset("mysql", &["/run/mysqld"], &[], &[], &[]),
-        preset("timezone", &["/usr/share/zoneinfo"], &["/etc/localtime"], &[], &[]),
+        preset(
+            "timezone",
+            &["/usr/share/zoneinfo"],
+            &["/etc/localtime"],
+            &[],
+            &[],
+        ),
         preset(
             "php-fpm",
             &["/usr/share/zoneinfo"],
@@ -79,7 +121,13 @@ fn presets() -> Vec<Brings> {
             &[],
             &libc,
         ),
-        preset("git", &["/usr/lib/git-core"], &["/dev/null"], &["/usr/bin/git", "/usr/bin/sh"], &libc),
+        preset(
+            "git",
+            &["/usr/lib/git-core"],
+            &["/dev/null"],
+            &["/usr/bin/git", "/usr/bin/sh"],
+            &libc,
+        ),
         preset(
             "shell",
             &[],
@@ -93,37 +141,78 @@ fn presets() -> Vec<Brings> {
 fn advice(found: Vec<Found>) -> Advice {
     let users = BTreeMap::from([(33, "www-data".to_owned())]);
     let desired = desired(vec![mount("/etc/fonts", FileKind::Directory, true)]);
-    advise(found, &Known { desired: &desired, presets: &presets(), users: &users })
+    advise(
+        found,
+        &Known {
+            desired: &desired,
+            presets: &presets(),
+            users: &users,
+        },
+    )
 }
 
 #[track_caller]
 fn check(missed: &[(&str, Nature)], lines: &[&str]) {
-    let found = missed.iter().map(|(path, nature)| found(path, *nature)).collect();
-    let advised: Vec<_> = advice(found).lines.iter().map(|line| line.addition.to_string()).collect();
+    let found = missed
+        .iter()
+        .map(|(path, nature)| found(path, *nature))
+        .collect();
+    let advised: Vec<_> = advice(found)
+        .lines
+        .iter()
+        .map(|line| line.addition.to_string())
+        .collect();
     assert_eq!(advised, lines);
 }
 
 #[test]
 fn the_smallest_preset_that_names_a_path_is_advised() {
-    check(&[("/usr/share/zoneinfo/Europe/Zurich", Nature::Data)], &["presets: [timezone]"]);
+    check(
+        &[("/usr/share/zoneinfo/Europe/Zurich", Nature::Data)],
+        &["presets: [timezone]"],
+    );
     check(&[("/etc/hosts", Nature::Data)], &["presets: [dns]"]);
     check(&[("/dev/null", Nature::Device)], &["presets: [base]"]);
-    check(&[("/usr/lib/libc.so.6", Nature::Library)], &["libraries: [/usr/lib/libc.so.6]"]);
-    check(&[("/usr/lib/git-core/git-x", Nature::Program)], &["presets: [git]"]);
+    check(
+        &[("/usr/lib/libc.so.6", Nature::Library)],
+        &["libraries: [/usr/lib/libc.so.6]"],
+    );
+    check(
+        &[("/usr/lib/git-core/git-x", Nature::Program)],
+        &["presets: [git]"],
+    );
 }
 
 #[test]
 fn a_preset_that_another_one_includes_is_not_needed() {
-    check(&[("/dev/null", Nature::Device), ("/etc/hosts", Nature::Data)], &["presets: [dns]"]);
+    check(
+        &[("/dev/null", Nature::Device), ("/etc/hosts", Nature::Data)],
+        &["presets: [dns]"],
+    );
 }
 
 #[test]
 fn a_program_means_its_preset_only_where_it_is_much_of_it() {
     check(&[("/usr/bin/git", Nature::Program)], &["presets: [git]"]);
-    check(&[("/usr/bin/sh", Nature::Program)], &["programs: [/usr/bin/sh]"]);
-    check(&[("/usr/bin/cat", Nature::Program)], &["programs: [/usr/bin/cat]"]);
-    check(&[("/usr/bin/cat", Nature::Program), ("/usr/bin/ls", Nature::Program)], &["presets: [shell]"]);
-    check(&[("/usr/bin/perl", Nature::Program)], &["programs: [/usr/bin/perl]"]);
+    check(
+        &[("/usr/bin/sh", Nature::Program)],
+        &["programs: [/usr/bin/sh]"],
+    );
+    check(
+        &[("/usr/bin/cat", Nature::Program)],
+        &["programs: [/usr/bin/cat]"],
+    );
+    check(
+        &[
+            ("/usr/bin/cat", Nature::Program),
+            ("/usr/bin/ls", Nature::Program),
+        ],
+        &["presets: [shell]"],
+    );
+    check(
+        &[("/usr/bin/perl", Nature::Program)],
+        &["programs: [/usr/bin/perl]"],
+    );
 }
 
 #[test]
@@ -132,10 +221,18 @@ fn each_kind_of_file_has_its_key() {
         ("/etc/x/y.conf", Nature::Data, "etc: [x/y.conf]"),
         ("/etc/a*", Nature::Data, "mounts: [\"/etc/a[*]\"]"),
         ("/usr/share/x", Nature::Directory, "mounts: [/usr/share/x]"),
-        ("/usr/share/a[1]", Nature::Data, "mounts: [\"/usr/share/a[[]1[]]\"]"),
+        (
+            "/usr/share/a[1]",
+            Nature::Data,
+            "mounts: [\"/usr/share/a[[]1[]]\"]",
+        ),
         ("/dev/zero", Nature::Device, "devices: [zero]"),
         ("/usr/bin/[", Nature::Program, "programs: [\"/usr/bin/[\"]"),
-        ("/usr/lib/x.so", Nature::Library, "libraries: [/usr/lib/x.so]"),
+        (
+            "/usr/lib/x.so",
+            Nature::Library,
+            "libraries: [/usr/lib/x.so]",
+        ),
         ("/etc/passwd", Nature::Data, "users: [www-data]"),
     ] {
         check(&[(path, nature)], &[line]);
@@ -149,10 +246,26 @@ fn what_a_daemon_keeps_is_advised_as_a_preset_or_left_to_the_administrator() {
         check(&[(path, Nature::Data)], &["presets: [mysql]"]);
     }
     for (path, nature, line) in [
-        ("/run/app/x.sock", Nature::Socket, "mounts: [{ source: /run/app, optional: true }]"),
-        ("/var/run/app", Nature::Directory, "mounts: [{ source: /var/run/app, optional: true }]"),
-        ("/run/app/state", Nature::Data, "mounts: [{ source: /run/app/state, optional: true }]"),
-        ("/var/lib/app/x.sock", Nature::Socket, "mounts: [/var/lib/app]"),
+        (
+            "/run/app/x.sock",
+            Nature::Socket,
+            "mounts: [{ source: /run/app, optional: true }]",
+        ),
+        (
+            "/var/run/app",
+            Nature::Directory,
+            "mounts: [{ source: /var/run/app, optional: true }]",
+        ),
+        (
+            "/run/app/state",
+            Nature::Data,
+            "mounts: [{ source: /run/app/state, optional: true }]",
+        ),
+        (
+            "/var/lib/app/x.sock",
+            Nature::Socket,
+            "mounts: [/var/lib/app]",
+        ),
     ] {
         let advice = advice(vec![found(path, nature)]);
         assert!(advice.lines.is_empty(), "{path}");
@@ -167,13 +280,18 @@ fn what_a_daemon_keeps_is_advised_as_a_preset_or_left_to_the_administrator() {
 fn users_without_a_name_get_the_preset() {
     let mut passwd = found("/etc/passwd", Nature::Data);
     passwd.miss.users = BTreeSet::from([4711]);
-    assert_eq!(advice(vec![passwd]).lines[0].addition.to_string(), "presets: [users]");
+    assert_eq!(
+        advice(vec![passwd]).lines[0].addition.to_string(),
+        "presets: [users]"
+    );
 }
 
 #[test]
 fn many_of_one_directory_become_one_line() {
     let many = |directory: &str, end: &str, nature| {
-        (0..MANY).map(|nth| found(&format!("{directory}/{nth}{end}"), nature)).collect::<Vec<_>>()
+        (0..MANY)
+            .map(|nth| found(&format!("{directory}/{nth}{end}"), nature))
+            .collect::<Vec<_>>()
     };
     let lines = |found| advice(found).lines;
     let data = lines(many("/usr/share/x", ".txt", Nature::Data));
@@ -183,9 +301,19 @@ fn many_of_one_directory_become_one_line() {
     );
     assert!(data[0].apart().is_empty());
     let code = lines(many("/usr/lib/php", ".so", Nature::Library));
-    assert_eq!(code[0].addition.to_string(), "libraries: [\"/usr/lib/php/*.so\"]");
-    let apart: Vec<_> = code[0].apart().iter().map(|line| line.addition.to_string()).collect();
-    assert_eq!((apart.len(), apart[0].as_str()), (MANY, "libraries: [/usr/lib/php/0.so]"));
+    assert_eq!(
+        code[0].addition.to_string(),
+        "libraries: [\"/usr/lib/php/*.so\"]"
+    );
+    let apart: Vec<_> = code[0]
+        .apart()
+        .iter()
+        .map(|line| line.addition.to_string())
+        .collect();
+    assert_eq!(
+        (apart.len(), apart[0].as_str()),
+        (MANY, "libraries: [/usr/lib/php/0.so]")
+    );
     let mut private = many("/usr/share/x", ".txt", Nature::Data);
     for found in &mut private {
         found.directory = false;
@@ -203,7 +331,11 @@ fn what_is_below_comes_along() {
             ("/etc/php/8/php.ini", Nature::Data),
             ("/usr/share/xy", Nature::Data),
         ],
-        &["etc: [php]", "mounts: [/usr/share/x]", "mounts: [/usr/share/xy]"],
+        &[
+            "etc: [php]",
+            "mounts: [/usr/share/x]",
+            "mounts: [/usr/share/xy]",
+        ],
     );
 }
 
@@ -214,7 +346,10 @@ fn a_file_is_brought_by_its_real_name() {
     let lines = advice(vec![other.clone(), found("/usr/bin/perl", Nature::Program)]).lines;
     assert_eq!(lines.len(), 1);
     assert_eq!(lines[0].addition.to_string(), "programs: [/usr/bin/perl]");
-    assert_eq!(advice(vec![other]).lines[0].addition.to_string(), "programs: [/bin/perl]");
+    assert_eq!(
+        advice(vec![other]).lines[0].addition.to_string(),
+        "programs: [/bin/perl]"
+    );
 }
 
 #[test]
@@ -224,21 +359,56 @@ fn what_is_refused_or_asked_for_already_is_not_advised() {
     let mut above = found("/usr/share", Nature::Directory);
     above.refusal = Some("too much".to_owned());
     let there = found("/etc/fonts/fonts.conf", Nature::Data);
-    let advice = advice(vec![shadow, above, there, found("/usr/share/x", Nature::Data)]);
-    let paths = |misses: Vec<&Miss>| misses.iter().map(|miss| miss.path.to_string()).collect::<Vec<_>>();
-    assert_eq!(paths(advice.refused.iter().map(|(miss, _)| miss).collect()), ["/etc/shadow"]);
-    assert_eq!(paths(advice.not_mounted.iter().collect()), ["/etc/fonts/fonts.conf"]);
-    assert_eq!(advice.lines.len(), 1, "a directory on the way to something is no news");
+    let advice = advice(vec![
+        shadow,
+        above,
+        there,
+        found("/usr/share/x", Nature::Data),
+    ]);
+    let paths = |misses: Vec<&Miss>| {
+        misses
+            .iter()
+            .map(|miss| miss.path.to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        paths(advice.refused.iter().map(|(miss, _)| miss).collect()),
+        ["/etc/shadow"]
+    );
+    assert_eq!(
+        paths(advice.not_mounted.iter().collect()),
+        ["/etc/fonts/fonts.conf"]
+    );
+    assert_eq!(
+        advice.lines.len(),
+        1,
+        "a directory on the way to something is no news"
+    );
 }
 
 #[test]
 fn the_most_useful_is_first() {
     let mut often = found("/usr/share/a", Nature::Data);
     often.miss.lookups = 9;
-    let zones =
-        ["/usr/share/zoneinfo/UTC", "/usr/share/zoneinfo/tzdata.zi"].map(|path| found(path, Nature::Data));
-    let all = [vec![found("/usr/bin/perl", Nature::Program), often], zones.to_vec()].concat();
-    let lines: Vec<_> = advice(all).lines.iter().map(|line| line.addition.to_string()).collect();
-    assert_eq!(lines, ["presets: [timezone]", "mounts: [/usr/share/a]", "programs: [/usr/bin/perl]"]);
+    let zones = ["/usr/share/zoneinfo/UTC", "/usr/share/zoneinfo/tzdata.zi"]
+        .map(|path| found(path, Nature::Data));
+    let all = [
+        vec![found("/usr/bin/perl", Nature::Program), often],
+        zones.to_vec(),
+    ]
+    .concat();
+    let lines: Vec<_> = advice(all)
+        .lines
+        .iter()
+        .map(|line| line.addition.to_string())
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "presets: [timezone]",
+            "mounts: [/usr/share/a]",
+            "programs: [/usr/bin/perl]"
+        ]
+    );
     assert_eq!(pattern(Path::new("/a")), "/a");
 }
