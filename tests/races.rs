@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -41,6 +42,14 @@ fn main() -> ExitCode {
             for_each_engine(
                 "a source that is replaced meanwhile is looked at once more",
                 replaced_meanwhile,
+            ),
+            for_each_engine(
+                "a source that is replaced during a swap is swapped in all the same",
+                replaced_in_swap,
+            ),
+            for_each_engine(
+                "what came along with a mount is known wherever its root is moved meanwhile",
+                moved_meanwhile,
             ),
         ]
         .into_iter()
@@ -115,58 +124,75 @@ fn never_writable(engine: &'static str) {
     );
 }
 
+/// Runs `up s`, stopped at each of its system calls that strace(1) filters by `filter`; calls
+/// `at_stop` with the number of each stop and the thread's id before it goes on. Returns its exit code, what it
+/// complained, and how often it stopped.
+fn up_with_stops(
+    sandbox: &Sandbox,
+    filter: &[&str],
+    mut at_stop: impl FnMut(usize, Pid),
+) -> (Option<i32>, String, usize) {
+    let log = sandbox.path("strace");
+    let mut runner = vec!["strace", "-f", "-q", "-o", log.to_str().unwrap()];
+    runner.extend(filter);
+    let mut command = sandbox.command_under(&runner);
+    let mut up = command
+        .args(["up", "s"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+
+    let mut stops = 0;
+    let status = loop {
+        if let Some(status) = up.try_wait().unwrap() {
+            break status;
+        }
+        let said = fs::read_to_string(&log).unwrap_or_default();
+        // Each thread stops; the one that was sent the signal is to be among them.
+        let (mut sent, mut stopped) = ("", vec![]);
+        for line in said.lines() {
+            let thread = line.split_whitespace().next().unwrap_or_default();
+            if line.contains("--- SIGSTOP {") {
+                sent = thread;
+            } else if line.contains("--- stopped by SIGSTOP") && sent == thread {
+                stopped.push(thread);
+                sent = "";
+            }
+        }
+        if let Some(pid) = stopped.get(stops) {
+            stops += 1;
+            let pid = Pid::from_raw(pid.parse().unwrap());
+            at_stop(stops, pid);
+            let _ = kill(pid, Signal::SIGCONT); // it may have been killed
+        }
+        thread::sleep(Duration::from_millis(1));
+    };
+
+    let mut said = String::new();
+    up.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    fs::remove_file(log).unwrap();
+    (status.code(), said, stops)
+}
+
 /// The source is replaced once: after `up` looked at it, or once more; then after each look.
 fn replaced_meanwhile(engine: &'static str) {
     for (when, code) in [(Some(1), 0), (Some(2), 0), (None, 1)] {
         let sandbox = Sandbox::with_engine(engine);
         let (source, target) = one_file(&sandbox, "number 0");
-        let log = sandbox.path("strace");
-        let mut runner = vec![
-            "strace",
-            "-f",
-            "-q",
-            "-o",
-            log.to_str().unwrap(),
+        let filter = [
             "-P",
             source.to_str().unwrap(),
+            "-e",
+            "trace=statx",
+            "-e",
+            "inject=statx:signal=SIGSTOP",
         ];
-        runner.extend(["-e", "trace=statx", "-e", "inject=statx:signal=SIGSTOP"]);
-        let mut command = sandbox.command_under(&runner);
-        let mut up = command
-            .args(["up", "s"])
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stops = 0;
-        let status = loop {
-            if let Some(status) = up.try_wait().unwrap() {
-                break status;
+        let (ended, said, stops) = up_with_stops(&sandbox, &filter, |stop, _| {
+            if when.is_none_or(|when| when == stop) {
+                fs::rename(sandbox.file("host/new", format!("number {stop}")), &source).unwrap();
             }
-            let said = fs::read_to_string(&log).unwrap_or_default();
-            // Each thread stops; the one that was sent the signal is to be among them.
-            let (mut sent, mut stopped) = ("", vec![]);
-            for line in said.lines() {
-                let thread = line.split_whitespace().next().unwrap_or_default();
-                if line.contains("--- SIGSTOP {") {
-                    sent = thread;
-                } else if line.contains("--- stopped by SIGSTOP") && sent == thread {
-                    stopped.push(thread);
-                    sent = "";
-                }
-            }
-            if let Some(pid) = stopped.get(stops) {
-                stops += 1;
-                if when.is_none_or(|when| when == stops) {
-                    fs::rename(sandbox.file("host/new", format!("number {stops}")), &source)
-                        .unwrap();
-                }
-                kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGCONT).unwrap();
-            }
-            thread::sleep(Duration::from_millis(1));
-        };
-        let mut said = String::new();
-        up.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        assert_eq!(status.code(), Some(code), "{when:?}: {said}");
+        });
+        assert_eq!(ended, Some(code), "{when:?}: {said}");
         assert!(stops > 2, "{when:?}: it was looked at {stops} times only");
         if let Some(when) = when {
             assert_eq!(
@@ -180,6 +206,111 @@ fn replaced_meanwhile(engine: &'static str) {
             assert_eq!(mounts_below(&sandbox.root("s")), []);
         }
     }
+}
+
+/// For strace(1): SIGSTOP at each call that mounts or unmounts.
+const AT_MOUNT_CALLS: [&str; 4] = [
+    "-e",
+    "trace=mount,umount2,open_tree,move_mount",
+    "-e",
+    "inject=mount,umount2,open_tree,move_mount:signal=SIGSTOP",
+];
+
+/// The source of a mount that is to be swapped is replaced, and so deleted: at each call of the
+/// first swap in turn, then at all of the first calls. The old file is deleted as well, so the old
+/// mount could not be brought back.
+fn replaced_in_swap(engine: &'static str) {
+    let mut calls = 1;
+    let mut when = 1..=1;
+    loop {
+        let sandbox = Sandbox::with_engine(engine);
+        let (source, target) = one_file(&sandbox, "before");
+        // While a mount is on the file (EBUSY), nobody replaces it.
+        let replace = |text: &str| match fs::rename(sandbox.file("host/new", text), &source) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => false,
+            result => result.is_ok(),
+        };
+        sandbox.ok(&["up", "s"]);
+        assert!(replace("number 0"));
+        let mut last = 0;
+        let (code, said, stops) = up_with_stops(&sandbox, &AT_MOUNT_CALLS, |stop, _| {
+            if when.contains(&stop) && replace(&format!("number {stop}")) {
+                last = stop;
+            }
+        });
+        assert_eq!(code, Some(0), "{when:?} of {stops}: {said}");
+        assert_eq!(
+            mounts_below(&target).len(),
+            1,
+            "{when:?} of {stops}: {said}"
+        );
+        sandbox.ok(&["up", "s"]);
+        assert_eq!(
+            fs::read_to_string(&target).unwrap(),
+            format!("number {last}"),
+            "{when:?} of {stops}: {said}"
+        );
+        sandbox.ok(&["down", "s"]);
+
+        calls = calls.max(stops);
+        when = match (*when.start(), *when.end()) {
+            (1, end) if end > 1 => return,
+            (nth, _) if nth < calls => nth + 1..=nth + 1,
+            _ => 1..=6,
+        };
+    }
+}
+
+/// The root is moved at each call of `up` that mounts: `down` finds the mounts there, and all of
+/// them, also if the run was killed then. (One of the classic engine knows no ids before it mounts,
+/// so nothing tells where a root is that is moved then.)
+fn moved_meanwhile(engine: &'static str) {
+    let filter = [
+        "-e",
+        "trace=mount,move_mount",
+        "-e",
+        "inject=mount,move_mount:signal=SIGSTOP",
+    ];
+    for killed in [false, true] {
+        let (mut when, mut calls) = (1, 1);
+        while when <= calls && !(killed && engine == "classic") {
+            let sandbox = Sandbox::with_engine(engine);
+            let tree = sandbox.directory("host/tree");
+            mount_tmpfs(&sandbox.directory("host/tree/sub"));
+            let line = format!(
+                "mounts: [{{ source: {}, target: /tree, recursive: true }}]\n",
+                tree.display()
+            );
+            let (root, aside) = (sandbox.site("s", &line), sandbox.path("aside/chroot"));
+            sandbox.directory("aside");
+            let (_, said, stops) = up_with_stops(&sandbox, &filter, |stop, pid| {
+                if stop == when {
+                    fs::rename(&root, &aside).unwrap();
+                    if killed {
+                        kill(pid, Signal::SIGKILL).unwrap();
+                    }
+                }
+            });
+            calls = calls.max(stops);
+            let what = format!("{when} of {calls}, killed: {killed}: {said}");
+            let down = sandbox.run(&["down", "s"]);
+            let left = [mounts_below(&root), mounts_below(&aside)].concat();
+            assert_eq!(left, [], "{what}\n{down}");
+            assert_eq!(down.code, 0, "{what}\n{down}");
+            when += 1;
+        }
+    }
+}
+
+fn mount_tmpfs(at: &Path) {
+    mount(
+        Some("sub"),
+        at,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .unwrap();
 }
 
 fn no_gap() {

@@ -49,6 +49,10 @@ pub(super) trait Backend: Send + Sync {
     /// Attaches `ready` on `target`, whose type fits.
     fn attach(&self, ready: &Ready, target: BorrowedFd<'_>, recursive: bool) -> io::Result<()>;
 
+    /// Makes sure that `ready` can be attached: the kernel attaches no mount of a file that has been
+    /// deleted (ENOENT). For a swap with a gap, before the old mount is taken off.
+    fn stage(&self, ready: &Ready) -> io::Result<()>;
+
     /// Attaches `ready` beneath the mount whose root `top` is; `Ok(false)` where that cannot be
     /// done.
     fn attach_beneath(&self, ready: &Ready, top: BorrowedFd<'_>) -> io::Result<bool>;

@@ -136,6 +136,16 @@ impl Backend for Classic {
         bind(scratch_path(ready)?, &proc_path(target), recursive)
     }
 
+    fn stage(&self, ready: &Ready) -> io::Result<()> {
+        let path = scratch_path(ready)?;
+        let kind = sys::stat_fd(sys::open_host(path, libc::O_PATH)?)?.kind;
+        bind(
+            path,
+            &self.scratch_dir.get(&self.scratch)?.spot(kind)?,
+            false,
+        )
+    }
+
     fn attach_beneath(&self, _ready: &Ready, _top: BorrowedFd<'_>) -> io::Result<bool> {
         Ok(false)
     }

@@ -28,6 +28,15 @@ impl Detached {
             scratch: OnceLock::new(),
         }
     }
+
+    fn attach_in_scratch(&self, mount: BorrowedFd<'_>) -> io::Result<()> {
+        let spot = self
+            .scratch_dir
+            .get(&self.scratch)?
+            .spot(sys::stat_fd(mount)?.kind)?;
+        let target = nix::fcntl::open(&spot, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+        sys::move_mount(mount, target)
+    }
 }
 
 fn detached(ready: &Ready) -> io::Result<BorrowedFd<'_>> {
@@ -67,6 +76,10 @@ impl Backend for Detached {
         sys::move_mount(detached(ready)?, target)
     }
 
+    fn stage(&self, ready: &Ready) -> io::Result<()> {
+        self.attach_in_scratch(detached(ready)?)
+    }
+
     fn attach_beneath(&self, ready: &Ready, top: BorrowedFd<'_>) -> io::Result<bool> {
         if !self.features.beneath {
             return Ok(false);
@@ -78,12 +91,6 @@ impl Backend for Detached {
         if self.features.clone_detached {
             return Ok(());
         }
-        let prepared = detached(prepared)?;
-        let spot = self
-            .scratch_dir
-            .get(&self.scratch)?
-            .spot(sys::stat_fd(prepared)?.kind)?;
-        let target = nix::fcntl::open(&spot, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-        sys::move_mount(prepared, target)
+        self.attach_in_scratch(detached(prepared)?)
     }
 }

@@ -152,6 +152,7 @@ impl<'a> Work<'a> {
                 Err(failed(error))
             }
             Swapped::NotOffered => {
+                backend.stage(&self.ready).map_err(failed)?;
                 sys::umount_at(&on).map_err(failed)?;
                 let stays = saved.is_none();
                 undo.push(Old::undo(target, id, recursive, saved));
@@ -206,7 +207,7 @@ impl<'a> Work<'a> {
             let target = &self.mount.target;
             let id = unique_id_at(root, target)
                 .map_err(|error| cannot(root, "look at", target, &error))?;
-            self.submounts = Some(observe::submounts(root.path(), target, id)?);
+            self.submounts = observe::submounts(root.path(), target, id)?;
         }
         Ok(())
     }

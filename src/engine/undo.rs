@@ -249,7 +249,7 @@ fn renew(root: &Root, old: &Old, before: &mut Told) {
     {
         mount.unique_id = id;
         if old.recursive {
-            mount.submounts = observe::submounts(root.path(), &old.target, id).ok();
+            mount.submounts = observe::submounts(root.path(), &old.target, id).unwrap_or_default();
             root.came_along(mount);
         }
     }

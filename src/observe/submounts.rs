@@ -1,6 +1,7 @@
 //! What came along with recursive mounts.
 
 use std::collections::{BTreeMap, HashSet};
+use std::io;
 use std::path::Path;
 
 use super::mountinfo::MountInfo;
@@ -11,25 +12,52 @@ use crate::base::{HostPath, JailPath};
 use crate::resolve::{Desired, FileId};
 use crate::{Error, Result, sys};
 
-/// The mounts in the one at `target`, whose never reused id is `unique_id`.
+/// How often the mounts in one that is moved meanwhile are asked for.
+const ATTEMPTS: usize = 10;
+
+/// The mounts in the one at `target`, whose never reused id is `unique_id`; `None`: a directory
+/// above it was moved while they were looked for, so it is not known which are in it.
 pub fn submounts(
     root: &HostPath,
     target: &JailPath,
     unique_id: Option<u64>,
-) -> Result<Vec<Submount>> {
+) -> Result<Option<Vec<Submount>>> {
     let point = root.inside(target);
-    let table = match unique_id {
-        Some(id) => Table::inside(id).map_err(|error| {
-            Error::failed(format!("cannot ask for the mounts in {point}")).because(&error)
-        })?,
-        None => Table::read_text()?,
+    let Some(id) = unique_id else {
+        return Ok(in_table(&Table::read_text()?, point.as_path(), target));
     };
-    let submount = |mount: &MountInfo| Submount {
-        target: in_the_jail(root, &mount.point),
-        unique_id: mount.unique_id,
-        more: Unknown::new(),
+    let cannot = |error: io::Error| {
+        Error::failed(format!("cannot ask for the mounts in {point}")).because(&error)
     };
-    Ok(table.below(point.as_path()).iter().map(submount).collect())
+    for _ in 0..ATTEMPTS {
+        let point = sys::mount_point(id).map_err(cannot)?;
+        let inside = Table::inside(id).map_err(cannot)?;
+        let found = submounts_of(inside.mounts(), &point, target);
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// The mounts in the one at `point`, by the whole table; `None`: nothing is mounted there.
+fn in_table(table: &Table, point: &Path, target: &JailPath) -> Option<Vec<Submount>> {
+    let is_there = table.mounts().iter().any(|mount| mount.point == point);
+    is_there.then(|| submounts_of(table.below(point), point, target))?
+}
+
+/// What `mounts` are to the recursive mount at `point`, whose target is `target`; `None`: one of
+/// them is not below it.
+fn submounts_of(mounts: &[MountInfo], point: &Path, target: &JailPath) -> Option<Vec<Submount>> {
+    let submount = |mount: &MountInfo| {
+        let below = mount.point.strip_prefix(point).ok()?;
+        Some(Submount {
+            target: JailPath::normal(target.as_path().join(below)),
+            unique_id: mount.unique_id,
+            more: Unknown::new(),
+        })
+    };
+    mounts.iter().map(submount).collect()
 }
 
 /// Where the mount point `point`, which is below `root`, is as seen from there.

@@ -272,29 +272,39 @@ pub(super) fn record_of(
         file,
         options: seen.options,
         recursive: mount.recursive,
-        submounts: mount.recursive.then(|| submounts(known, mount, observed)),
+        submounts: submounts(known, mount, observed),
         unique_id: seen.unique_id.or(known.and_then(|known| known.unique_id)),
         since: known.and_then(|known| known.since),
         more: known.map(|known| known.more.clone()).unwrap_or_default(),
     })
 }
 
-/// What came along with a mount that stays: as recorded, else as it is seen.
-fn submounts(known: Option<&RecordedMount>, mount: &Mount, observed: &Observed) -> Vec<Submount> {
-    if let Some(recorded) = known.and_then(|known| known.submounts.clone()) {
-        return recorded;
+/// What came along with a mount that stays: as recorded, else as it is seen. Where nothing is seen,
+/// it is not known that there is nothing: a directory above may have been moved meanwhile.
+fn submounts(
+    known: Option<&RecordedMount>,
+    mount: &Mount,
+    observed: &Observed,
+) -> Option<Vec<Submount>> {
+    if !mount.recursive {
+        return None;
     }
-    let inside = observed
-        .elsewhere
-        .iter()
-        .filter(|(path, _)| path.starts_with(&mount.target));
-    let ours = inside.flat_map(|(path, stack)| {
-        let ours = stack.iter().filter(|seen| came_along(observed, path, seen));
-        ours.map(|seen| Submount {
+    if let Some(recorded) = known.and_then(|known| known.submounts.clone()) {
+        return Some(recorded);
+    }
+    let mut seen = vec![];
+    for (path, stack) in &observed.elsewhere {
+        if !path.starts_with(&mount.target) {
+            continue;
+        }
+        let ours = stack
+            .iter()
+            .filter(|mount| came_along(observed, path, mount));
+        seen.extend(ours.map(|mount| Submount {
             target: path.clone(),
-            unique_id: seen.unique_id,
+            unique_id: mount.unique_id,
             more: Unknown::new(),
-        })
-    });
-    ours.collect()
+        }));
+    }
+    (!seen.is_empty()).then_some(seen)
 }

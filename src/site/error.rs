@@ -97,17 +97,13 @@ impl SiteError {
         }
     }
 
-    /// Whether it failed because of something that changed after it was looked at, and left the
-    /// site as it was before.
+    /// Whether it failed because of something that changed after it was looked at, and all that can
+    /// be undone was undone.
     pub(crate) fn is_overtaken(&self) -> bool {
         match self {
             Self::Manifest(_) => false,
             Self::Errors(errors) => errors.iter().any(Error::is_overtaken),
-            Self::Engine(failure) => {
-                failure.error.is_overtaken()
-                    && failure.also.is_empty()
-                    && failure.lasting.is_empty()
-            }
+            Self::Engine(failure) => failure.error.is_overtaken() && failure.also.is_empty(),
         }
     }
 

@@ -14,6 +14,9 @@ use crate::patience::Stop;
 use crate::plan::{SiteState, Step};
 use crate::resolve::{Desired, Resolver, create_root};
 
+/// How often a site is brought up that changes meanwhile.
+const ATTEMPTS: usize = 6;
+
 /// What all sites of one run share.
 pub(crate) struct Run {
     pub context: Context,
@@ -103,30 +106,35 @@ impl Run {
 
     /// Makes the site, whose lock is held, as `desired`. `None`: it is down, and was left alone.
     ///
-    /// What fails while something was changed is tried once more, with a new look at it: somebody
-    /// may have mounted after the table was read, before the lock was taken; or the failure says so
-    /// itself, and then `anew` tells what is desired now.
+    /// A run that fails because something changed meanwhile is tried again, with a new look at
+    /// what is mounted: somebody may have mounted after the table was read, before the lock was
+    /// taken; or the failure itself reports a change, and then `anew` tells what is desired now.
     pub(crate) fn make_so(
         &self,
         mut desired: Desired,
         services: Vec<String>,
         stop: &Stop,
-        anew: impl FnOnce(Desired) -> Result<Desired, SiteError>,
+        mut anew: impl FnMut(Desired) -> Result<Desired, SiteError>,
     ) -> Result<Option<Done>, SiteError> {
-        let applied = match self.apply(&desired, self.table.as_ref(), stop) {
-            Err(failed) if !stop.is_set() && (failed.is_overtaken() || self.table.is_some()) => {
-                self.context.out.detail(format_args!(
-                    "{}: tried once more: something changed after it was looked at",
-                    desired.site
-                ));
-                if failed.is_overtaken() {
-                    desired = anew(desired)?;
-                }
-                self.apply(&desired, table(false)?.as_ref(), stop)
+        let mut applied = self.apply(&desired, self.table.as_ref(), stop);
+        for attempt in 1..ATTEMPTS {
+            let Err(failed) = &applied else { break };
+            let is_overtaken = failed.is_overtaken();
+            let table_is_old = attempt == 1 && self.table.is_some();
+            if stop.is_set() || !(is_overtaken || table_is_old) {
+                break;
             }
-            result => result,
-        }?;
-        Ok(applied.map(|(outcome, changed)| Done {
+
+            self.context.out.detail(format_args!(
+                "{}: trying again: something changed after it was looked at",
+                desired.site
+            ));
+            if is_overtaken {
+                desired = anew(desired)?;
+            }
+            applied = self.apply(&desired, table(false)?.as_ref(), stop);
+        }
+        Ok(applied?.map(|(outcome, changed)| Done {
             desired,
             services,
             outcome,
