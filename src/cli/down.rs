@@ -14,7 +14,7 @@ use super::work::{self, Failed, lock, plural};
 use super::{Which, parallel};
 use crate::engine::{Engine, Outcome};
 use crate::manifest::{HostPath, SiteName};
-use crate::observe::{self, BootId, Observed, Records, Table};
+use crate::observe::{self, BootId, Depth, Observed, Records, Table};
 use crate::patience::{self, Stop};
 use crate::plan::{self, Step};
 use crate::resolve::{Desired, Host, Resolver};
@@ -91,7 +91,7 @@ impl Down {
     }
 
     /// With --all also those that only the records know, of this configuration.
-    fn sites(&self, context: &Context<'_>) -> Result<Vec<Site>> {
+    fn sites(&self, context: &'static Context<'static>) -> Result<Vec<Site>> {
         if !self.which.all {
             return sites::which(context, &self.which);
         }
@@ -106,17 +106,30 @@ impl Down {
             }
         }
         let boot = observe::boot_id()?;
-        sites.retain(
-            |site| match sites::of_another_configuration(context, site, &boot) {
-                Some(why) => {
-                    context.out.warn(format_args!("{}: left: {why}", site.name));
-                    false
-                }
-                None => true,
-            },
-        );
-        Ok(sites)
+        let look = move |site: &Site| sites::of_another_configuration(context, site, &boot);
+        let others = patience::each_within(sites.clone(), Some(patience::SHORT), look);
+        let goes = |(site, other): (Site, Option<Option<String>>)| {
+            match &other {
+                Some(None) => return Some(site),
+                Some(Some(why)) => context.out.warn(format_args!("{}: left: {why}", site.name)),
+                None => context.out.error_aside(&unknown_configuration(&site)),
+            }
+            None
+        };
+        Ok(sites.into_iter().zip(others).filter_map(goes).collect())
     }
+}
+
+/// The manifest that brought the site up, or the one that it has here, cannot be looked at.
+fn unknown_configuration(site: &Site) -> Error {
+    let name = &site.name;
+    Error::silent(format!(
+        "{name}: left: its manifest does not answer, so whether this configuration brought it up \
+         is not known"
+    ))
+    .hint(format!(
+        "`mountjail down {name}` takes it away all the same"
+    ))
 }
 
 struct Run {
@@ -183,11 +196,11 @@ impl Run {
                 site.name, site.name
             ));
         }
-        let shared = self.users.shared_storage(&root).map_err(named)?;
+        let shared = observe::shared_storage(&root).map_err(named)?;
         let shared = shared.filter(|_| !self.arguments.remove_placeholders);
         let plan = |known: Option<&Desired>, observed: &Observed| {
             let plan = plan::down(site.name.clone(), root.clone(), known, observed);
-            match (&needed_by, shared) {
+            match (&needed_by, &shared) {
                 (Some(_), _) => (plan.only_mounts(), None),
                 (None, Some(kind)) => {
                     let left = stays_on(kind, &site.name, &root, plan.removals());
@@ -199,7 +212,7 @@ impl Run {
         let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
         // The usual case, for which the mount table need not be read.
         if let Some(observed) = observe::as_recorded(&records).filter(|_| !self.arguments.lazy) {
-            self.stop_if_in_use(site, &root, &observed)?;
+            self.stop_if_in_use(site, &root, &observed, Depth::BesidesKernel)?;
             let (plan, left) = plan(None, &observed);
             let done = self
                 .engine
@@ -230,7 +243,7 @@ impl Run {
             (observed, (plan, left)) = look(self.known(site));
         }
         if plan.steps.iter().any(unmounts) {
-            self.stop_if_in_use(site, &root, &observed)?;
+            self.stop_if_in_use(site, &root, &observed, Depth::All)?;
         }
         let outcome = self
             .engine
@@ -246,10 +259,11 @@ impl Run {
         site: &Site,
         root: &HostPath,
         observed: &Observed,
+        depth: Depth,
     ) -> Result<(), Stays> {
         let found = self
             .users
-            .of(root, observed)
+            .of(root, observed, depth)
             .map_err(|error| error.context(&site.name))?;
         if found.by.is_empty() {
             return Ok(());
@@ -301,7 +315,7 @@ impl Run {
         let nothing = Desired::nothing(site.name.clone(), root.clone());
         let observed = observe::standing(&nothing, records, &Table::default());
         if !observed.strays.is_empty() {
-            self.stop_if_in_use(site, &root, &observed)?;
+            self.stop_if_in_use(site, &root, &observed, Depth::All)?;
         }
         let detached = self
             .engine

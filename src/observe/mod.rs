@@ -41,5 +41,5 @@ pub use submounts::submounts;
 pub use table::Table;
 pub use types::{Holder, Observed, Seen, SeenMount, Stray};
 pub use units::Units;
-pub use users::{User, Users, shared_storage};
+pub use users::{Depth, Used, User, Users, shared_storage};
 pub use watching::{WatchFailure, WatchState, start_time};
