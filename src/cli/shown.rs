@@ -8,7 +8,6 @@ use std::sync::Arc;
 use super::context::Context;
 use super::sites::{self, Site};
 use super::work::{Failed, elsewhere, readable};
-use crate::error::Kind;
 use crate::manifest::JailPath;
 use crate::observe::{self, BootId, MadeKind, RecordedMount, Records, Table};
 use crate::plan::{self, Plan, Step};
@@ -36,8 +35,7 @@ impl Shown {
 
     /// Whether it was given up because something did not answer.
     pub(super) fn is_silent(&self) -> bool {
-        let silent = |failed: &Failed| matches!(failed, Failed::Errors(errors) if errors.iter().any(|error| error.kind() == Kind::Silent));
-        self.plan.is_none() && self.failed.iter().any(silent)
+        self.plan.is_none() && self.failed.iter().any(Failed::is_silent)
     }
 }
 

@@ -4,6 +4,7 @@ use super::context::Context;
 use super::out::worst;
 use super::sites::{self, Site, Unusable};
 use crate::engine::{Engine, Failure, Lock};
+use crate::error::Kind;
 use crate::manifest::{HostPath, Manifest, SiteName};
 use crate::observe::{self, BootId, Records, Table};
 use crate::plan::{self, Plan};
@@ -211,6 +212,14 @@ impl Failed {
                     && failure.lasting.is_empty()
             }
         }
+    }
+
+    /// Whether it was given up because something did not answer.
+    pub(super) fn is_silent(&self) -> bool {
+        let Self::Errors(errors) = self else {
+            return false;
+        };
+        errors.iter().any(|error| error.kind() == Kind::Silent)
     }
 
     /// How many errors there are.

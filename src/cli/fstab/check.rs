@@ -2,17 +2,19 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Fstab, Rendered, Run, block, no_manifest};
-use crate::cli::DIFFERENT;
+use super::{Fstab, NoLines, Rendered, Run, block, no_manifest};
 use crate::cli::context::Context;
 use crate::cli::out::worst;
-use crate::cli::sites;
+use crate::cli::sites::{self, Site};
 use crate::cli::work::{Failed, observe_and_plan, plural};
+use crate::cli::{DIFFERENT, parallel};
 use crate::manifest::SiteName;
 use crate::observe::{self, BootId};
+use crate::patience::Stop;
 use crate::{Error, Result};
 
 /// The lines that one site has in the file, and should have.
@@ -30,28 +32,34 @@ struct Compared {
 }
 
 impl Fstab {
-    pub(super) fn check(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+    pub(super) fn check(&self, context: &Context<'static>) -> anyhow::Result<u8> {
         let sites = sites::which(context, &self.which)?;
         let text = fs::read(&self.file).map_err(|error| {
             Error::failed(format!("cannot read {}", self.file.display())).because(&error)
         })?;
-        let block = block(&self.file, &text)?;
+        let block = Arc::new(block(&self.file, &text)?);
         let (run, boot) = (Run::new(context, &sites)?, observe::boot_id()?);
+        let found = block.clone();
+        let check = move |site: &Site, _: &Stop| {
+            let rendered = run.rendered(site)?;
+            Ok(compare(&run, &rendered, found.get(&site.name), &boot)?)
+        };
+        let threads = parallel::processors();
+        let checked = parallel::each(context, &sites, threads, &Arc::default(), check);
         let (mut codes, mut results, mut text) = (vec![], vec![], vec![]);
-        for site in &sites {
-            match run
-                .rendered(site)
-                .and_then(|site| compare(&run, &site, block.get(&site.desired.site), &boot))
-            {
+        for (site, checked) in sites.iter().zip(checked) {
+            match checked {
                 Ok(compared) => {
                     codes.push(if compared.in_sync() { 0 } else { DIFFERENT });
                     text.extend(compared.text(&self.file));
                     results.push(compared.json());
                 }
-                Err(failed) => {
+                Err(why) => {
+                    let refused = matches!(why, NoLines::Refused(_));
+                    let failed = Failed::from(why);
                     let (code, errors) = failed.report(context, site);
-                    self.report_installed(context, site, &block);
-                    codes.push(code);
+                    self.report_installed(context, site, &block, failed.is_silent());
+                    codes.push(if refused { DIFFERENT } else { code });
                     results.push(json!({ "site": site.name, "errors": errors }));
                 }
             }
@@ -69,7 +77,7 @@ impl Fstab {
 }
 
 fn compare(
-    run: &Run<'_>,
+    run: &Run,
     rendered: &Rendered,
     found: Option<&[u8]>,
     boot: &BootId,
@@ -83,7 +91,7 @@ fn compare(
             .collect()
     };
     let (observed, plan) =
-        observe_and_plan(run.context, &rendered.desired, boot, Some(&run.table))?;
+        observe_and_plan(&run.context, &rendered.desired, boot, Some(&run.table))?;
     Ok(Compared {
         site: rendered.desired.site.clone(),
         found: found.is_some(),

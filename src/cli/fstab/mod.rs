@@ -7,7 +7,7 @@ mod links;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -17,9 +17,10 @@ use super::context::Context;
 use super::out::worst;
 use super::sites::{self, Site};
 use super::work::{Failed, notes};
-use super::{Which, systemd, work};
+use super::{Which, parallel, systemd, work};
 use crate::manifest::{HostPath, JailPath, SiteName};
 use crate::observe::{Observed, Table};
+use crate::patience::Stop;
 use crate::plan::{Plan, Step};
 use crate::render::fstab::{self, Block, Line};
 use crate::render::systemd::has_unknown_maker;
@@ -62,7 +63,7 @@ pub(super) struct Fstab {
 }
 
 impl Fstab {
-    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+    pub(super) fn run(&self, context: &Context<'static>) -> anyhow::Result<u8> {
         match (self.install, self.uninstall, self.check) {
             (true, ..) => self.install(context),
             (_, true, _) => self.uninstall(context),
@@ -71,12 +72,15 @@ impl Fstab {
         }
     }
 
-    fn print(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+    fn print(&self, context: &Context<'static>) -> anyhow::Result<u8> {
         let sites = sites::which(context, &self.which)?;
         let run = Run::new(context, &sites)?;
+        let render = move |site: &Site, _: &Stop| run.rendered(site).map_err(Failed::from);
+        let threads = parallel::processors();
+        let rendered = parallel::each(context, &sites, threads, &Arc::default(), render);
         let (mut codes, mut results, mut text) = (vec![], vec![], vec![]);
-        for site in &sites {
-            match run.rendered(site) {
+        for (site, rendered) in sites.iter().zip(rendered) {
+            match rendered {
                 Ok(rendered) => {
                     rendered.say(context);
                     text.extend(&rendered.section);
@@ -93,13 +97,20 @@ impl Fstab {
         Ok(self.finish(context, &results, &text, worst(codes)))
     }
 
-    /// Names lines of the site's that were installed before it was found that there must be none.
-    fn report_installed(&self, context: &Context<'_>, site: &Site, block: &Block) {
-        if block.get(&site.name).is_some() {
+    /// Names lines that the site has in the file, although now it gets none.
+    fn report_installed(&self, context: &Context<'_>, site: &Site, block: &Block, silent: bool) {
+        let (name, file) = (&site.name, self.file.display());
+        if block.get(name).is_none() {
+            return;
+        }
+        if silent {
+            context.out.info(format_args!(
+                "{name}: its lines in {file} are kept as they are"
+            ));
+        } else {
             context.out.warn(format_args!(
-                "{0}: its lines are still in {1}; `mountjail fstab --uninstall {0}` takes them out",
-                site.name,
-                self.file.display()
+                "{name}: its lines are still in {file}; `mountjail fstab --uninstall {name}` takes \
+                 them out"
             ));
         }
     }
@@ -115,8 +126,8 @@ impl Fstab {
 }
 
 /// What renders sites.
-struct Run<'c> {
-    context: &'c Context<'c>,
+struct Run {
+    context: Context<'static>,
     resolver: Resolver,
     table: Table,
     orders: BTreeMap<SiteName, LineOrder>,
@@ -131,22 +142,50 @@ struct Rendered {
     refused: Vec<String>,
 }
 
-impl<'c> Run<'c> {
-    fn new(context: &'c Context<'c>, sites: &[Site]) -> Result<Self> {
-        let manifests = boot::manifests(context, sites);
+/// Why a site has no lines.
+enum NoLines {
+    Failed(Failed),
+    /// mount(8) would follow links that others can put there.
+    Refused(Vec<Error>),
+}
+
+impl From<Failed> for NoLines {
+    fn from(failed: Failed) -> Self {
+        Self::Failed(failed)
+    }
+}
+
+impl From<Error> for NoLines {
+    fn from(error: Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<NoLines> for Failed {
+    fn from(why: NoLines) -> Self {
+        match why {
+            NoLines::Failed(failed) => failed,
+            NoLines::Refused(errors) => Self::Errors(errors),
+        }
+    }
+}
+
+impl Run {
+    fn new(context: &Context<'static>, sites: &[Site]) -> Result<Self> {
+        let (manifests, _) = boot::manifests(context, sites);
         let named = manifests.iter().map(|(_, manifest)| manifest);
         let orders = Boot::read(Path::new("/etc/systemd/system"), named).order_lines(&manifests);
         Ok(Self {
-            context,
+            context: context.again(),
             resolver: context.resolver()?,
             table: Table::read()?,
             orders,
         })
     }
 
-    fn rendered(&self, site: &Site) -> Result<Rendered, Failed> {
-        let manifest = sites::load(self.context, site).map_err(Failed::Manifest)?;
-        let desired = work::resolved(self.context, &self.resolver, &manifest)?;
+    fn rendered(&self, site: &Site) -> Result<Rendered, NoLines> {
+        let manifest = sites::load(&self.context, site).map_err(Failed::Manifest)?;
+        let desired = work::resolved(&self.context, &self.resolver, &manifest)?;
         let order = self.orders.get(&site.name).cloned().unwrap_or_default();
         let lines = fstab::lines(
             &desired,
@@ -155,7 +194,8 @@ impl<'c> Run<'c> {
             systemd::in_container(),
             |source| self.table.points_below(source.as_path()),
         );
-        links::refuse_exchangeable(&self.context.host, &desired, &lines).map_err(Failed::Errors)?;
+        links::refuse_exchangeable(&self.context.host, &desired, &lines)
+            .map_err(NoLines::Refused)?;
         let section = fstab::section(&desired.site, &desired.root, &lines);
         Ok(Rendered {
             desired,
