@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use lab::{Fpm, NAME, PORT, Server};
-use mountjail::manifest::HostPath;
+use mountjail::base::HostPath;
 use mountjail::observe::{self, Process};
 use mountjail::resolve::root_id;
 use nix::sched::CloneFlags;

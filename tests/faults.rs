@@ -24,22 +24,22 @@ fn main() -> ExitCode {
     support::main(
         [
             for_each_engine("up, each call failing", |engine| {
-                each_call(engine, Run::Up, Fault::Error)
+                each_call(engine, Run::Up, Fault::Error);
             }),
             for_each_engine("up, killed at each call", |engine| {
-                each_call(engine, Run::Up, Fault::Kill)
+                each_call(engine, Run::Up, Fault::Kill);
             }),
             for_each_engine("swap, each call failing", |engine| {
-                each_call(engine, Run::Swap, Fault::Error)
+                each_call(engine, Run::Swap, Fault::Error);
             }),
             for_each_engine("swap, each call failing twice", |engine| {
                 each_call(engine, Run::Swap, Fault::Errors);
             }),
             for_each_engine("swap, stopped at each call", |engine| {
-                each_call(engine, Run::Swap, Fault::Stop)
+                each_call(engine, Run::Swap, Fault::Stop);
             }),
             for_each_engine("swap, killed at each call", |engine| {
-                each_call(engine, Run::Swap, Fault::Kill)
+                each_call(engine, Run::Swap, Fault::Kill);
             }),
             for_each_engine("swap of deleted files, each call failing", |engine| {
                 each_call(engine, Run::SwapDeleted, Fault::Error);
@@ -47,10 +47,10 @@ fn main() -> ExitCode {
             for_each_engine("swap, killed while it is undone", killed_in_undo),
             for_each_engine("swap, without RENAME_EXCHANGE", without_exchange),
             for_each_engine("down, each call failing", |engine| {
-                each_call(engine, Run::Down, Fault::Error)
+                each_call(engine, Run::Down, Fault::Error);
             }),
             for_each_engine("down, killed at each call", |engine| {
-                each_call(engine, Run::Down, Fault::Kill)
+                each_call(engine, Run::Down, Fault::Kill);
             }),
         ]
         .into_iter()
@@ -323,7 +323,7 @@ impl Site {
         match fault {
             Fault::Kill => assert!(ran.code == 137, "{what}: it was not killed\n{ran}"),
             Fault::Error | Fault::Errors | Fault::Stop => {
-                self.told_the_truth(run, &what, &before, &ran)
+                self.told_the_truth(run, &what, &before, &ran);
             }
         }
         let status = self.sandbox.run(&["status", "s"]);

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
             Ok(())
         }),
         on_shared_root("the root mount is shared where asked", || {
-            root_is_shared(true)
+            root_is_shared(true);
         }),
         Trial::test("a listing shows what is below a mount", || {
             below_a_mount();
@@ -83,13 +83,13 @@ fn every_change() {
     let changes: [(&str, &dyn Fn()); 5] = [
         ("contents", &|| fs::write(&file, "two").unwrap()),
         ("mode", &|| {
-            fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap()
+            fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
         }),
         ("owner", &|| {
-            std::os::unix::fs::chown(&file, Some(12), None).unwrap()
+            std::os::unix::fs::chown(&file, Some(12), None).unwrap();
         }),
         ("a link", &|| {
-            std::os::unix::fs::symlink("file", dir.join("link")).unwrap()
+            std::os::unix::fs::symlink("file", dir.join("link")).unwrap();
         }),
         ("a removal", &|| fs::remove_file(&file).unwrap()),
     ];

@@ -26,16 +26,16 @@ const END: Duration = Duration::from_secs(60);
 fn main() -> ExitCode {
     let engines = [
         for_each_engine("up --all, sources hang", |engine| {
-            up_all(engine, Where::Source)
+            up_all(engine, Where::Source);
         }),
         for_each_engine("up --all, roots hang", |engine| up_all(engine, Where::Root)),
     ];
     let others = trials([
         ("every command ends, a source hangs", || {
-            every_command(Where::Source)
+            every_command(Where::Source);
         }),
         ("every command ends, a root hangs", || {
-            every_command(Where::Root)
+            every_command(Where::Root);
         }),
         ("what waits for a command's output ends", captured),
         ("a signal ends a command that waits", signals),

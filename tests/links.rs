@@ -8,8 +8,8 @@ use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use mountjail::base::HostPath;
 use mountjail::import::fpm;
-use mountjail::manifest::HostPath;
 use mountjail::resolve::Host;
 use support::{Sandbox, Watcher, for_each_engine, mounts_below, replace, soon_reads, trials};
 

@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use mountjail::base::SiteName;
 use mountjail::manifest::{
-    Access, Diagnostics, Manifest, Presets, Request, SiteName, SourceFile, decode, parse, root_of,
+    Access, Diagnostics, Manifest, Presets, Request, SourceFile, decode, parse, root_of,
 };
 
 fn read_with(text: &str, presets: &Presets) -> Result<Manifest, Diagnostics> {

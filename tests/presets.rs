@@ -95,7 +95,7 @@ const SOCKETS: [(&str, &str); 4] = [
 fn main() -> ExitCode {
     let programs = PROGRAMS.map(|(presets, lines, command, prints)| {
         trial(format!("{presets}: {}", command[0]), move || {
-            program(presets, lines, command, prints)
+            program(presets, lines, command, prints);
         })
     });
     let sockets = SOCKETS

@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         [
             for_each_engine("a mounted file is never open to writers", never_writable),
             for_each_engine("nothing lands outside while a link flips", |engine| {
-                flips(engine, By::Link)
+                flips(engine, By::Link);
             }),
             for_each_engine(
                 "nothing stays outside while a directory moves out",
@@ -90,7 +90,11 @@ fn never_writable(engine: &'static str) {
                     // The placeholder can be opened: it is the site's own empty file.
                     match OpenOptions::new().write(true).open(&target) {
                         Ok(file) => {
-                            assert_ne!(file.metadata().unwrap().ino(), precious, "open for writing")
+                            assert_ne!(
+                                file.metadata().unwrap().ino(),
+                                precious,
+                                "open for writing"
+                            );
                         }
                         Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
                             refused.fetch_add(1, Ordering::Relaxed);

@@ -36,11 +36,11 @@ fn main() -> ExitCode {
         ));
     };
     rebooted("on another device (ext4)", |engine| {
-        on_a_disk("ext4", engine)
+        on_a_disk("ext4", engine);
     });
     rebooted("on another device (xfs)", |engine| on_a_disk("xfs", engine));
     rebooted("on another device (btrfs)", |engine| {
-        on_a_disk("btrfs", engine)
+        on_a_disk("btrfs", engine);
     });
     rebooted("with other inode numbers (overlay)", on_an_overlay);
     support::main(all)
@@ -174,7 +174,7 @@ fn on_an_overlay(engine: &'static str) {
         drop(run(
             "mount",
             &["-t", "overlay", "overlay", "-o", &options, text(&merged)],
-        ))
+        ));
     };
     mount();
     survives(&sandbox, &merged.join("site"), &merged, mount);

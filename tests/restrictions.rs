@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     ));
     trials.extend(["fanotify", "poll"].map(|how| {
         on_shared_root(format!("watch follows a remount ({how})"), move || {
-            watched(how)
+            watched(how);
         })
     }));
     trials.push(on_shared_root(

@@ -286,7 +286,7 @@ fn records() {
             &aside,
             RenameFlags::RENAME_EXCHANGE,
         )
-        .unwrap()
+        .unwrap();
     };
     exchange();
     watcher.says("s.json: Is a directory");

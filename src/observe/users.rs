@@ -21,7 +21,7 @@ use std::thread;
 
 use super::mountinfo::{self, Line};
 use super::processes::{Process, all, root_of};
-use crate::manifest::{HostPath, JailPath};
+use crate::base::{HostPath, JailPath};
 use crate::sys::{self, FileId, MountOutline};
 use crate::{Error, Result};
 

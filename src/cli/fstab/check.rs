@@ -7,14 +7,15 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{Fstab, NoLines, Rendered, Run, block, no_manifest};
-use crate::cli::context::Context;
-use crate::cli::out::worst;
-use crate::cli::sites::{self, Site};
-use crate::cli::work::{Failed, observe_and_plan, plural};
-use crate::cli::{DIFFERENT, parallel};
-use crate::manifest::SiteName;
+use crate::base::SiteName;
+use crate::base::text::plural;
+use crate::cli::DIFFERENT;
 use crate::observe::{self, BootId};
 use crate::patience::Stop;
+use crate::site::context::Context;
+use crate::site::out::worst;
+use crate::site::pipeline::observe_and_plan;
+use crate::site::{Failed, Site, parallel};
 use crate::{Error, Result};
 
 /// The lines that one site has in the file, and should have.
@@ -32,8 +33,8 @@ struct Compared {
 }
 
 impl Fstab {
-    pub(super) fn check(&self, context: &Context<'static>) -> anyhow::Result<u8> {
-        let sites = sites::which(context, &self.which)?;
+    pub(super) fn check(&self, context: &Context) -> anyhow::Result<u8> {
+        let sites = self.which.selection().sites(context)?;
         let text = fs::read(&self.file).map_err(|error| {
             Error::failed(format!("cannot read {}", self.file.display())).because(&error)
         })?;
@@ -57,7 +58,7 @@ impl Fstab {
                 Err(why) => {
                     let refused = matches!(why, NoLines::Refused(_));
                     let failed = Failed::from(why);
-                    let (code, errors) = failed.report(context, site);
+                    let (code, errors) = failed.report(context.out, site);
                     self.report_installed(context, site, &block, failed.is_silent());
                     codes.push(if refused { DIFFERENT } else { code });
                     results.push(json!({ "site": site.name, "errors": errors }));

@@ -6,24 +6,25 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Fstab, Needs, Rendered, Run, block};
-use crate::cli::context::{Context, is_set, stop_flag};
-use crate::cli::out::worst;
-use crate::cli::sites::{self, Site};
-use crate::cli::work::{Failed, lock, observe_and_plan, plural};
-use crate::cli::{parallel, systemd};
+use super::{Fstab, Rendered, Run, block};
+use crate::base::text::plural;
+use crate::base::{HostPath, SiteName};
 use crate::engine::{Engine, Lock, edit_file};
-use crate::manifest::{HostPath, SiteName};
 use crate::observe::{self, BootId, Table};
 use crate::patience::Stop;
 use crate::plan::{self, Step};
 use crate::render::fstab::{Block, outside_targets};
 use crate::resolve::Desired;
+use crate::site::context::{Context, is_set, stop_flag};
+use crate::site::fstab_lines::FstabLines;
+use crate::site::out::worst;
+use crate::site::pipeline::{lock, observe_and_plan};
+use crate::site::{Failed, Site, parallel, select, systemctl};
 use crate::{Error, Result};
 
 impl Fstab {
-    pub(super) fn install(&self, context: &Context<'static>) -> anyhow::Result<u8> {
-        let sites = sites::which(context, &self.which)?;
+    pub(super) fn install(&self, context: &Context) -> anyhow::Result<u8> {
+        let sites = self.which.selection().sites(context)?;
         let editor = Arc::new(Editor::new(context, &self.file)?);
         let before = editor.block()?; // before anything is made
         let run = Run::new(context, &sites)?;
@@ -40,7 +41,7 @@ impl Fstab {
             match prepared {
                 Ok(rendered) => ready.push((site, rendered)),
                 Err(failed) => {
-                    let (code, errors) = failed.report(context, site);
+                    let (code, errors) = failed.report(context.out, site);
                     self.report_installed(context, site, &before, failed.is_silent());
                     codes.push(code);
                     results
@@ -98,7 +99,7 @@ impl Fstab {
         Ok(self.finish_quietly(context, &results, worst(codes)))
     }
 
-    pub(super) fn uninstall(&self, context: &Context<'static>) -> anyhow::Result<u8> {
+    pub(super) fn uninstall(&self, context: &Context) -> anyhow::Result<u8> {
         let editor = Arc::new(Editor::new(context, &self.file)?);
         let known: Vec<_> = editor.block()?.sites().cloned().collect();
         let names = if self.which.all {
@@ -130,21 +131,21 @@ impl Fstab {
         Ok(self.finish_quietly(context, &results, 0))
     }
 
-    fn named(&self, context: &Context<'_>) -> Result<Vec<SiteName>> {
-        let sites: Vec<Site> = sites::named(context, &self.which.sites)?;
+    fn named(&self, context: &Context) -> Result<Vec<SiteName>> {
+        let sites: Vec<Site> = select::named(context, &self.which.sites)?;
         Ok(sites.into_iter().map(|site| site.name).collect())
     }
 
     /// systemd read the file at boot and makes units of its lines.
-    fn tell_systemd(&self, context: &Context<'_>, changed: bool) {
-        if changed && self.file == Path::new("/etc/fstab") && systemd::is_running() {
+    fn tell_systemd(&self, context: &Context, changed: bool) {
+        if changed && self.file == Path::new("/etc/fstab") && systemctl::is_running() {
             context.out.info(format_args!(
                 "systemd has not read it yet: systemctl daemon-reload"
             ));
         }
     }
 
-    fn finish_quietly(&self, context: &Context<'_>, results: &[Value], code: u8) -> u8 {
+    fn finish_quietly(&self, context: &Context, results: &[Value], code: u8) -> u8 {
         if self.json {
             self.finish(context, results, &[], code)
         } else {
@@ -155,7 +156,7 @@ impl Fstab {
 
 /// The file, and the engine that makes what its lines mount on.
 struct Editor {
-    context: Context<'static>,
+    context: Context,
     engine: Engine,
     boot: BootId,
     /// As it was at the start.
@@ -165,7 +166,7 @@ struct Editor {
 }
 
 impl Editor {
-    fn new(context: &Context<'static>, file: &Path) -> Result<Self> {
+    fn new(context: &Context, file: &Path) -> Result<Self> {
         let boot = observe::boot_id()?;
         let file = std::path::absolute(file).map_err(|error| {
             Error::failed(format!("cannot use the file {}", file.display())).because(&error)
@@ -268,7 +269,7 @@ impl Editor {
         let Some(kept) = &records.kept else {
             return Ok(());
         };
-        if Needs::default()
+        if FstabLines::default()
             .file_of(name, kept.fstab.as_ref())
             .is_some()
         {
