@@ -19,7 +19,7 @@ use crate::render::systemd::{
 use crate::site::boot::{self, Boot, is_service};
 use crate::site::context::Context;
 use crate::site::out::worst;
-use crate::site::{Failed, Site, select, systemctl};
+use crate::site::{Site, SiteError, select, systemctl};
 use crate::{Error, Result};
 use check::Difference;
 
@@ -186,7 +186,7 @@ impl Units {
                 .push(error.hint(hint));
         }
         Planned {
-            some_are_silent: unusable.values().any(Failed::is_silent),
+            some_are_silent: unusable.values().any(SiteError::is_silent),
             drop_ins,
             wishes,
             errors,
@@ -353,7 +353,7 @@ struct Planned {
     errors: BTreeMap<SiteName, Vec<Error>>,
     manifests: Vec<(Site, Manifest)>,
     /// Why a site has no manifest.
-    unusable: BTreeMap<SiteName, Failed>,
+    unusable: BTreeMap<SiteName, SiteError>,
     some_are_silent: bool,
     known: Boot,
 }
@@ -394,11 +394,11 @@ impl Planned {
     }
 
     /// Why the site has not all that it asks for; given once.
-    fn failed(&mut self, site: &Site) -> Option<Failed> {
+    fn failed(&mut self, site: &Site) -> Option<SiteError> {
         let unusable = self.unusable.remove(&site.name);
         unusable.or_else(|| {
             let errors = self.errors.get(&site.name)?;
-            (!errors.is_empty()).then(|| Failed::Errors(errors.clone()))
+            (!errors.is_empty()).then(|| SiteError::Errors(errors.clone()))
         })
     }
 

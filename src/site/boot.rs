@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::SiteError;
 use super::context::Context;
-use super::error::Failed;
 use super::{Site, parallel, select};
 use crate::base::{HostPath, SiteName};
 use crate::manifest::{Manifest, Request};
@@ -204,7 +204,7 @@ pub(crate) fn is_service(unit: &str) -> bool {
 pub(crate) fn manifests(
     context: &Context,
     others: &[Site],
-) -> (Vec<(Site, Manifest)>, BTreeMap<SiteName, Failed>) {
+) -> (Vec<(Site, Manifest)>, BTreeMap<SiteName, SiteError>) {
     let mut all = select::known(context);
     all.extend(
         others
@@ -214,7 +214,7 @@ pub(crate) fn manifests(
             .collect::<Vec<_>>(),
     );
     let own = context.again();
-    let load = move |site: &Site, _: &Stop| select::load(&own, site).map_err(Failed::Manifest);
+    let load = move |site: &Site, _: &Stop| select::load(&own, site).map_err(SiteError::Manifest);
     let threads = parallel::processors();
     let loaded = parallel::each(context, &all, threads, &Arc::default(), load);
     let (mut manifests, mut unusable) = (vec![], BTreeMap::new());

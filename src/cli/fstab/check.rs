@@ -15,7 +15,7 @@ use crate::patience::Stop;
 use crate::site::context::Context;
 use crate::site::out::worst;
 use crate::site::pipeline::observe_and_plan;
-use crate::site::{Failed, Site, parallel};
+use crate::site::{Site, SiteError, parallel};
 use crate::{Error, Result};
 
 /// The lines that one site has in the file, and should have.
@@ -57,7 +57,7 @@ impl Fstab {
                 }
                 Err(why) => {
                     let refused = matches!(why, NoLines::Refused(_));
-                    let failed = Failed::from(why);
+                    let failed = SiteError::from(why);
                     let (code, errors) = failed.report(context.out, site);
                     self.report_installed(context, site, &block, failed.is_silent());
                     codes.push(if refused { DIFFERENT } else { code });
@@ -82,7 +82,7 @@ fn compare(
     rendered: &Rendered,
     found: Option<&[u8]>,
     boot: &BootId,
-) -> Result<Compared, Failed> {
+) -> Result<Compared, SiteError> {
     let (has, wants) = (words(found.unwrap_or_default()), words(&rendered.section));
     let only = |these: &[Vec<u8>], those: &[Vec<u8>]| -> Vec<Vec<u8>> {
         these

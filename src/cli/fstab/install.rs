@@ -19,7 +19,7 @@ use crate::site::context::{Context, is_set, stop_flag};
 use crate::site::fstab_lines::FstabLines;
 use crate::site::out::worst;
 use crate::site::pipeline::{lock, observe_and_plan};
-use crate::site::{Failed, Site, parallel, select, systemctl};
+use crate::site::{Site, SiteError, parallel, select, systemctl};
 use crate::{Error, Result};
 
 impl Fstab {
@@ -33,7 +33,7 @@ impl Fstab {
         let prepare = move |site: &Site, stop: &Stop| {
             let rendered = run.rendered(site)?;
             preparing.prepare(&rendered, stop)?;
-            Ok::<_, Failed>(rendered)
+            Ok::<_, SiteError>(rendered)
         };
         let prepared = parallel::each(context, &sites, parallel::processors(), &stop, prepare);
         let (mut codes, mut results, mut ready) = (vec![], vec![], vec![]);
@@ -220,7 +220,7 @@ impl Editor {
     }
 
     /// Makes what the site's lines mount on, and remembers why.
-    fn prepare(&self, rendered: &Rendered, stop: &Stop) -> Result<(), Failed> {
+    fn prepare(&self, rendered: &Rendered, stop: &Stop) -> Result<(), SiteError> {
         let desired = &rendered.desired;
         let site = Site {
             name: desired.site.clone(),
@@ -230,7 +230,7 @@ impl Editor {
         let (observed, plan) =
             observe_and_plan(&self.context, desired, &self.boot, Some(&self.table))?;
         if !plan.conflicts.is_empty() {
-            return Err(Failed::Errors(plan.conflicts));
+            return Err(SiteError::Errors(plan.conflicts));
         }
         if plan.unfinished
             || plan
@@ -252,7 +252,7 @@ impl Editor {
         let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
         self.engine
             .up(&rendered.layout(plan, &observed), &observed, stop, &log)
-            .map_err(Failed::Engine)?;
+            .map_err(SiteError::Engine)?;
         Ok(self
             .engine
             .remember_fstab(&site.name, &desired.root, Some(file))?)

@@ -24,7 +24,7 @@ use crate::site::boot::{self, Boot, LineOrder};
 use crate::site::context::Context;
 use crate::site::out::worst;
 use crate::site::pipeline::{self, notes};
-use crate::site::{Failed, Site, parallel, select, systemctl};
+use crate::site::{Site, SiteError, parallel, select, systemctl};
 use crate::{Error, Result};
 
 /// Print the sites' mounts as fstab(5) lines, or keep them in /etc/fstab
@@ -75,7 +75,7 @@ impl Fstab {
     fn print(&self, context: &Context) -> anyhow::Result<u8> {
         let sites = self.which.selection().sites(context)?;
         let run = Run::new(context, &sites)?;
-        let render = move |site: &Site, _: &Stop| run.rendered(site).map_err(Failed::from);
+        let render = move |site: &Site, _: &Stop| run.rendered(site).map_err(SiteError::from);
         let threads = parallel::processors();
         let rendered = parallel::each(context, &sites, threads, &Arc::default(), render);
         let (mut codes, mut results, mut text) = (vec![], vec![], vec![]);
@@ -144,13 +144,13 @@ struct Rendered {
 
 /// Why a site has no lines.
 enum NoLines {
-    Failed(Failed),
+    Failed(SiteError),
     /// mount(8) would follow links that others can put there.
     Refused(Vec<Error>),
 }
 
-impl From<Failed> for NoLines {
-    fn from(failed: Failed) -> Self {
+impl From<SiteError> for NoLines {
+    fn from(failed: SiteError) -> Self {
         Self::Failed(failed)
     }
 }
@@ -161,7 +161,7 @@ impl From<Error> for NoLines {
     }
 }
 
-impl From<NoLines> for Failed {
+impl From<NoLines> for SiteError {
     fn from(why: NoLines) -> Self {
         match why {
             NoLines::Failed(failed) => failed,
@@ -184,7 +184,7 @@ impl Run {
     }
 
     fn rendered(&self, site: &Site) -> Result<Rendered, NoLines> {
-        let manifest = select::load(&self.context, site).map_err(Failed::Manifest)?;
+        let manifest = select::load(&self.context, site).map_err(SiteError::Manifest)?;
         let desired = pipeline::resolved(&self.context, &self.resolver, &manifest)?;
         let order = self.orders.get(&site.name).cloned().unwrap_or_default();
         let lines = fstab::lines(
