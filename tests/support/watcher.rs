@@ -1,5 +1,7 @@
 //! A running `mountjail watch`.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -105,33 +107,6 @@ impl Watcher {
         kill(Pid::from_raw(self.pid().try_into().unwrap()), signal).unwrap();
     }
 
-    /// A number of `/proc/PID/status`.
-    pub fn status(&self, name: &str) -> u64 {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.worker())).unwrap();
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-            .unwrap();
-        line.split_ascii_whitespace()
-            .next()
-            .unwrap()
-            .parse()
-            .unwrap()
-    }
-
-    /// The processor time that it has used: fields 14 and 15 of `/proc/PID/stat`, in hundredths of
-    /// a second.
-    pub fn cpu_time(&self) -> Duration {
-        let text = fs::read_to_string(format!("/proc/{}/stat", self.worker())).unwrap();
-        let after_name = text.rsplit_once(')').unwrap().1;
-        let ticks = after_name
-            .split_ascii_whitespace()
-            .skip(11)
-            .take(2)
-            .map(|ticks| ticks.parse::<u64>().unwrap());
-        Duration::from_millis(ticks.sum::<u64>() * 10)
-    }
-
     /// What it says of itself in its state file.
     pub fn state(&self, sandbox: &Sandbox) -> serde_json::Value {
         let file = sandbox.state().join("run/watch/state.json");
@@ -168,6 +143,32 @@ impl Watcher {
                 self.said()
             );
         }
+    }
+
+    /// Waits until none of its threads has run for two seconds.
+    #[track_caller]
+    pub fn sleeps(&self) {
+        soon("it sleeps", || {
+            let before = self.wakeups();
+            std::thread::sleep(Duration::from_secs(2));
+            match self.wakeups() {
+                after if after == before => Ok(()),
+                after => Err(format!("woken: {before:?}, then {after:?}")),
+            }
+        });
+    }
+
+    /// How often each of its threads has gone to sleep.
+    pub fn wakeups(&self) -> BTreeMap<OsString, u64> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.worker())).unwrap();
+        let threads = tasks.flatten().filter_map(|task| {
+            let status = fs::read_to_string(task.path().join("status")).ok()?; // it may have ended
+            let count = status
+                .lines()
+                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+            Some((task.file_name(), count.trim().parse().unwrap()))
+        });
+        threads.collect()
     }
 
     /// Ends it with SIGTERM, which it has to obey cleanly; gives all that it said.
