@@ -180,7 +180,7 @@ fn any_line() {
             fpm::read(&file, None, &[master(&file)]).unwrap(),
         )
     };
-    runner(cases(400))
+    runner(cases(150))
         .run(&line(), |line| {
             if let (Ok(theirs), ours) = ask(&line) {
                 prop_assert!(ours.errors.is_empty(), "{:?}", ours.errors);
@@ -261,7 +261,7 @@ fn any_configuration() {
     let main = sandbox.path("php-fpm.conf");
     let lines = |most| prop::collection::vec(directive(), 0..most);
     let accepted = std::cell::Cell::new(0);
-    runner(cases(400))
+    runner(cases(150))
         .run(&(lines(4), lines(6), lines(6), lines(2)), |(first, a, b, inner)| {
             let write = |name: &str, head: &str, lines: &[String]| {
                 sandbox.file(name, format!("{head}\n{}\n", lines.join("\n")).replace("SANDBOX", place));

@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Mount, Ran, Sandbox, Tree, for_each_engine, mounts_below, tree};
+use crate::support::{Mount, Ran, Sandbox, Tree, for_each_engine, mounts_below, replace, tree};
 use libtest_mimic::Trial;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
@@ -211,7 +211,11 @@ impl Site {
             site.sandbox.ok(&["up", "s"]);
         }
         if matches!(run, Run::Swap | Run::SwapDeleted) {
-            site.replace("host/one", "one, replaced", run == Run::SwapDeleted);
+            let one = site.sandbox.path("host/one");
+            if run == Run::Swap {
+                fs::rename(&one, one.with_extension("old")).unwrap();
+            }
+            replace(&one, "one, replaced");
             fs::rename(
                 site.sandbox.path("host/tree"),
                 site.sandbox.path("host/tree.old"),
@@ -249,18 +253,6 @@ impl Site {
         self.sandbox.manifest("s", text);
     }
 
-    fn replace(&self, path: &str, contents: &str, delete: bool) {
-        let new = self.sandbox.file(format!("{path}.new"), contents);
-        if !delete {
-            fs::rename(
-                self.sandbox.path(path),
-                self.sandbox.path(format!("{path}.old")),
-            )
-            .unwrap();
-        }
-        fs::rename(new, self.sandbox.path(path)).unwrap();
-    }
-
     fn arguments(run: Run) -> [&'static str; 2] {
         [if run == Run::Down { "down" } else { "up" }, "s"]
     }
@@ -271,6 +263,7 @@ impl Site {
         let log = log.to_str().unwrap();
         let mut runner = vec![
             "strace",
+            "--seccomp-bpf",
             "-f",
             "-q",
             "-e",

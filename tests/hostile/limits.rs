@@ -9,8 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Fuse, Mount, Ran, Sandbox, Watcher, alone, for_each_engine_alone, line, mounts_below, replace,
-    soon, soon_reads,
+    Fuse, Mount, Ran, Sandbox, Watcher, alone, cores, for_each_engine_alone, line, mounts_below,
+    replace, soon, soon_reads,
 };
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 const LIMIT: &str = "1";
 
 /// No command may take so long, on a busy machine either.
-const END: Duration = Duration::from_secs(60);
+const END: Duration = Duration::from_secs(300);
 
 pub fn all() -> Vec<Trial> {
     let engines = [
@@ -149,16 +149,12 @@ fn bounded(command: &mut Command) -> Ran {
     ran
 }
 
-fn cores() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
-}
-
 fn up_all(engine: &'static str, place: Where) {
     for bad in [1, cores(), 2 * cores() + 1] {
         let sites = Sites::new(Sandbox::with_engine(engine), place, bad, 4);
         sites.hang();
         let mut up = sites.sandbox.command();
-        up.args(["up", "--all", "--timeout", "20"])
+        up.args(["up", "--all", "--timeout", "600"])
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let mut up = up.spawn().unwrap();

@@ -3,13 +3,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Sandbox, for_each_engine, mounts_below, tree, trials};
+use crate::support::{Sandbox, for_each_engine, mounts_below, site_of_one_file, tree, trials};
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -56,21 +56,9 @@ impl Drop for Stop<'_> {
     }
 }
 
-fn one_file(sandbox: &Sandbox, contents: &str) -> (PathBuf, PathBuf) {
-    let source = sandbox.file("host/file", contents);
-    let root = sandbox.site(
-        "s",
-        &format!(
-            "mounts: [{{ source: {}, target: /file }}]\n",
-            source.display()
-        ),
-    );
-    (source, root.join("file"))
-}
-
 fn never_writable(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
-    let (source, target) = one_file(&sandbox, "not for you");
+    let (source, target) = site_of_one_file(&sandbox, "not for you");
     let precious = fs::metadata(&source).unwrap().ino();
     let (stop, refused) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
@@ -106,7 +94,7 @@ fn never_writable(engine: &'static str) {
 fn replaced_meanwhile(engine: &'static str) {
     for (when, code) in [(Some(1), 0), (Some(2), 0), (None, 1)] {
         let sandbox = Sandbox::with_engine(engine);
-        let (source, target) = one_file(&sandbox, "number 0");
+        let (source, target) = site_of_one_file(&sandbox, "number 0");
         let log = sandbox.path("strace");
         let mut runner = vec![
             "strace",
@@ -175,7 +163,7 @@ fn no_gap() {
         "this kernel cannot swap without a gap"
     );
     let sandbox = Sandbox::with_engine("detached");
-    let (source, target) = one_file(&sandbox, "version 0");
+    let (source, target) = site_of_one_file(&sandbox, "version 0");
     sandbox.ok(&["up", "s"]);
     let (stop, reads) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
@@ -326,7 +314,7 @@ fn nothing_at(outside: &Path) {
 
 fn two_at_once(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
-    let (_, target) = one_file(&sandbox, "text");
+    let (_, target) = site_of_one_file(&sandbox, "text");
     for _ in 0..50 {
         thread::scope(|scope| {
             for _ in 0..4 {

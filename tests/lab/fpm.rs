@@ -5,8 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Server, wait_until};
-use crate::support::{Ran, Sandbox};
+use super::Server;
+use crate::support::{Ran, Sandbox, wait_until};
 
 /// A running PHP-FPM whose single worker lives in a root.
 pub struct Fpm {

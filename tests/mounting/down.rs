@@ -5,11 +5,11 @@ use std::fs;
 use std::os::unix::fs::{chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Command;
 
 use crate::support::{
-    Fuse, Mount, Ran, Sandbox, Tree, for_each_engine, for_each_engine_alone,
-    for_each_engine_on_shared_root, mounts, mounts_below, soon, tree,
+    Fuse, Mount, Ran, Running, Sandbox, Tree, for_each_engine, for_each_engine_alone,
+    for_each_engine_on_shared_root, mounts, mounts_below, tree,
 };
 use libtest_mimic::Trial;
 
@@ -73,45 +73,14 @@ pub fn all() -> Vec<Trial> {
     trials
 }
 
-/// A process that ends with the trial.
-struct Running(Child);
-
-impl Running {
-    /// Starts `command`, and waits until `begun` with its id.
-    fn start(command: &mut Command, begun: impl Fn(u32) -> bool) -> Self {
-        let running = Self(command.spawn().unwrap());
-        let pid = running.pid();
-        soon("it has begun", || {
-            if begun(pid) {
-                Ok(())
-            } else {
-                Err(format!("pid {pid}"))
-            }
-        });
-        running
-    }
-
-    /// Starts `script` by the shell in a mount namespace of its own; in the end it executes
-    /// `sleep`.
-    fn in_namespace(propagation: &str, script: &str) -> Self {
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", propagation, "sh", "-ec", script]);
-        Self::start(&mut command, |pid| {
-            fs::read(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| line.windows(6).any(|w| w == b"\x001000\0"))
-        })
-    }
-
-    fn pid(&self) -> u32 {
-        self.0.id()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Starts `script` by the shell in a mount namespace of its own; in the end it executes `sleep`.
+fn in_namespace(propagation: &str, script: &str) -> Running {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", propagation, "sh", "-ec", script]);
+    Running::start_until(&mut command, |pid| {
+        fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.windows(6).any(|w| w == b"\x001000\0"))
+    })
 }
 
 /// A site `s` that binds a directory, a file, and a directory recursively that has a file system in
@@ -223,7 +192,7 @@ fn other_namespace(engine: &'static str) {
         for used in ["cd dir", "exec < etc/file", "cd deep/sub"] {
             let site = Site::new(engine);
             let script = format!("cd {}; {used}; exec sleep 1000", site.root.display());
-            let user = Running::in_namespace(propagation, &script);
+            let user = in_namespace(propagation, &script);
             let target = used.split_whitespace().last().unwrap();
             site.is_used_by(user, &format!("in use: /{target}"));
         }
@@ -242,7 +211,7 @@ fn root_directory(engine: &'static str) {
             "mount --rbind {root} {root}; cd {root}; pivot_root . .; exec /busybox sh -ec 'cd /; /busybox umount -l .; \
              {used}; exec /busybox sleep 1000'"
         );
-        site.is_used_by(Running::in_namespace("private", &script), says);
+        site.is_used_by(in_namespace("private", &script), says);
     }
 }
 
@@ -275,7 +244,7 @@ fn copy_elsewhere(engine: &'static str) {
 fn runs_inside(engine: &'static str) {
     let site = Site::new(engine);
     let mut command = Command::new("chroot");
-    let user = Running::start(
+    let user = Running::start_until(
         command.arg(&site.root).args(["/busybox", "sleep", "1000"]),
         |pid| fs::read_link(format!("/proc/{pid}/root")).is_ok_and(|at| at == site.root),
     );
@@ -311,11 +280,11 @@ fn master(engine: &'static str) {
         command
     };
     // Anybody can have such a title.
-    let _owners = Running::start(sleep().uid(OWNER).gid(OWNER), titled);
+    let _owners = Running::start_until(sleep().uid(OWNER).gid(OWNER), titled);
     site.sandbox.ok(&["down", "s"]);
     site.sandbox.ok(&["up", "s"]);
     site.is_used_by(
-        Running::start(&mut sleep(), titled),
+        Running::start_until(&mut sleep(), titled),
         "whose pool shop has this root",
     );
 }
@@ -533,7 +502,7 @@ fn shared_storage(engine: &'static str) {
         sandbox.manifest("s", format!("root: {}\nmounts:\n{lines}", root.display()));
     };
     manifest(&["/etc/file", "/more"]);
-    let there = Running::in_namespace("private", "exec sleep 1000");
+    let there = in_namespace("private", "exec sleep 1000");
     let pid = there.pid().to_string();
     let there = |arguments: &[&str]| {
         let enter = ["nsenter", "--target", &pid, "--mount", "--"];

@@ -3,10 +3,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Command;
 
 use crate::support::{
-    Ran, Sandbox, Tree, for_each_engine, for_each_engine_on_shared_root, mounts_below, tree,
+    Ran, Running, Sandbox, Tree, bind, for_each_engine, for_each_engine_on_shared_root,
+    mounts_below, site_of_one_file, tree,
 };
 use libtest_mimic::Trial;
 
@@ -68,10 +69,6 @@ pub fn all() -> Vec<Trial> {
         for_each_engine_on_shared_root(&format!("{name}, where / is shared"), body)
     });
     private.chain(shared).collect()
-}
-
-fn bind(source: &Path, at: &Path) {
-    Ran::of(Command::new("mount").arg("--bind").args([source, at])).exits(0);
 }
 
 /// `up` names the mount at `theirs` and changes nothing, again and again; so do the commands that
@@ -227,22 +224,17 @@ fn on_the_way(engine: &'static str) {
     assert_eq!(mounts_below(&root), []);
 }
 
-/// A site with one file, and where that is.
-fn one_file(engine: &'static str) -> (Sandbox, PathBuf, PathBuf) {
+/// A site with one file, which has a placeholder, and where that is.
+fn with_placeholder(engine: &'static str) -> (Sandbox, PathBuf, PathBuf) {
     let sandbox = Sandbox::with_engine(engine);
-    let source = sandbox.file("host/file", "text");
-    let line = format!(
-        "mounts: [{{ source: {}, target: /etc/file }}]\n",
-        source.display()
-    );
-    let root = sandbox.site("s", &line);
-    sandbox.file("srv/s/etc/file", "");
-    (sandbox, source, root.join("etc/file"))
+    let (source, target) = site_of_one_file(&sandbox, "text");
+    fs::write(&target, "").unwrap();
+    (sandbox, source, target)
 }
 
 fn stacked_before(engine: &'static str) {
     for sites in ["s", "--all"] {
-        let (sandbox, source, target) = one_file(engine);
+        let (sandbox, source, target) = with_placeholder(engine);
         for stacked in 1..4 {
             for _ in 0..stacked {
                 bind(&source, &target);
@@ -285,7 +277,7 @@ fn stacked_before(engine: &'static str) {
 
 fn stacked_while_up(engine: &'static str) {
     for sites in ["s", "--all"] {
-        let (sandbox, source, target) = one_file(engine);
+        let (sandbox, source, target) = with_placeholder(engine);
         sandbox.ok(&["up", sites]);
         bind(&source, &target);
         bind(&source, &target);
@@ -368,26 +360,9 @@ fn umount(at: &Path) {
     Ran::of(Command::new("umount").arg(at)).exits(0);
 }
 
-/// A process with its working directory in a mount; it ends with the trial.
-struct User(Child);
-
-impl User {
-    fn of(directory: &Path) -> Self {
-        Self(
-            Command::new("sleep")
-                .arg("1000")
-                .current_dir(directory)
-                .spawn()
-                .unwrap(),
-        )
-    }
-}
-
-impl Drop for User {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// A process whose working directory this is.
+fn user_of(directory: &Path) -> Running {
+    Running::start(Command::new("sleep").arg("1000").current_dir(directory))
 }
 
 /// A site `s` that binds a directory with an empty one, and one that another file system is mounted
@@ -539,7 +514,7 @@ fn without_the_record(engine: &'static str) {
 
 fn busy_submount(engine: &'static str) {
     let site = Site::new(engine, true);
-    let _user = User::of(&site.root.join("dir/sub"));
+    let _user = user_of(&site.root.join("dir/sub"));
     let before = mounts_below(&site.root);
     site.sandbox
         .run(&["down", "s"])
@@ -581,7 +556,7 @@ fn in_a_stale_one(engine: &'static str) {
 
 fn lazy(engine: &'static str) {
     let site = Site::new(engine, false);
-    let _user = User::of(&site.root.join("dir"));
+    let _user = user_of(&site.root.join("dir"));
     let theirs = site.theirs();
     site.is_stopped(
         &["down", "--lazy", "s"],

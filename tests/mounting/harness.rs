@@ -5,9 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::support::{Fuse, Sandbox, alone, mounts, mounts_below, on_shared_root, tree, trials};
+use crate::support::{
+    Fuse, Sandbox, alone, bind, mounts, mounts_below, on_shared_root, tree, trials,
+};
 use libtest_mimic::Trial;
-use nix::mount::{MsFlags, mount};
 
 pub fn all() -> Vec<Trial> {
     let mut all = trials([
@@ -40,17 +41,6 @@ fn root_is_shared(expected: bool) {
         expected,
         "{root:?}"
     );
-}
-
-fn bind(source: &Path, target: &Path) {
-    mount(
-        Some(source),
-        target,
-        None::<&str>,
-        MsFlags::MS_BIND,
-        None::<&str>,
-    )
-    .unwrap();
 }
 
 fn below_a_mount() {

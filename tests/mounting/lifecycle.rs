@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::support::{Ran, Sandbox, for_each_engine, mounts, mounts_below, tree};
+use crate::support::{Ran, Sandbox, for_each_engine, mounts, mounts_below, replace, tree};
 use libtest_mimic::Trial;
 use mountjail::observe::Table;
 
@@ -310,12 +310,6 @@ fn live_changes(engine: &'static str) {
     bare.assert_same(&tree(&root));
 }
 
-/// Replaces a file as editors and package managers do: by rename.
-fn replace(sandbox: &Sandbox, path: &str, contents: &str) {
-    let new = sandbox.file(format!("{path}.new"), contents);
-    fs::rename(new, sandbox.path(path)).unwrap();
-}
-
 fn stale(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let source = sandbox.file("host/resolv.conf", "old");
@@ -330,7 +324,7 @@ fn stale(engine: &'static str) {
     );
     sandbox.ok(&["up", "s"]);
     let read = || fs::read_to_string(root.join("etc/resolv.conf")).unwrap();
-    replace(&sandbox, "host/resolv.conf", "new");
+    replace(&sandbox.path("host/resolv.conf"), "new");
     assert_eq!(read(), "old");
     sandbox.run(&["status", "s"]).exits(3).prints("stale");
     sandbox.ok(&["up", "s"]).says("1 swapped");
@@ -677,7 +671,7 @@ fn kept_link(engine: &'static str) {
     sandbox.ok(&["up", "s"]);
     let inside = root.join(conf.strip_prefix("/").unwrap());
     assert_eq!(fs::read_link(&inside).unwrap(), Path::new("resolve/stub"));
-    replace(&sandbox, "host/resolve/stub", "two");
+    replace(&sandbox.path("host/resolve/stub"), "two");
     assert_eq!(fs::read_to_string(&inside).unwrap(), "two", "never stale");
     sandbox.ok(&["status", "s"]);
     sandbox

@@ -4,9 +4,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use crate::support::{Ran, Sandbox, for_each_engine_on_shared_root, mounts_below, on_shared_root};
+use crate::support::{
+    Ran, Sandbox, for_each_engine_on_shared_root, mounts_below, on_shared_root, wait_until,
+};
 use libtest_mimic::Trial;
 
 pub fn all() -> Vec<Trial> {
@@ -147,7 +148,7 @@ impl Service {
             .unwrap();
         let service = Self(child);
         let own = fs::read_link("/proc/self/ns/mnt").unwrap();
-        wait_until(|| {
+        wait_until("it has a mount namespace of its own", || {
             let comm = fs::read_to_string(service.proc("comm")).unwrap();
             comm.trim() != "unshare" && fs::read_link(service.proc("ns/mnt")).unwrap() != own
         });
@@ -169,17 +170,6 @@ impl Drop for Service {
     fn drop(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
-    }
-}
-
-fn wait_until(condition: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "it did not come true"
-        );
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -265,7 +255,9 @@ fn blind_process() {
             "1000",
         ],
     );
-    wait_until(|| fs::read_link(service.proc("root")).is_ok_and(|at| at == root));
+    wait_until("it is inside", || {
+        fs::read_link(service.proc("root")).is_ok_and(|at| at == root)
+    });
     let ran = sandbox.ok(&["up", "s"]).says("does not see the mounts");
     ran.says(&format!("(pid {}", service.0.id()));
     sandbox.ok(&["down", "s"]);

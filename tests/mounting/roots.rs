@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::{
-    Sandbox, Watcher, for_each_engine, mounts_below, replace, soon_reads, trials,
+    Sandbox, Watcher, bind, for_each_engine, mounts_below, replace, soon_reads, trials,
 };
 use libtest_mimic::Trial;
 
@@ -31,16 +31,10 @@ pub fn all() -> Vec<Trial> {
     all
 }
 
-fn bind(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    assert!(
-        Command::new("mount")
-            .arg("--bind")
-            .args([from, to])
-            .status()
-            .unwrap()
-            .success()
-    );
+/// Makes the directory `at` show `directory` as well.
+fn also_at(directory: &Path, at: &Path) {
+    fs::create_dir_all(at).unwrap();
+    bind(directory, at);
 }
 
 fn manifest(sandbox: &Sandbox, name: &str, root: &Path, lines: &str) {
@@ -51,7 +45,7 @@ fn manifest(sandbox: &Sandbox, name: &str, root: &Path, lines: &str) {
 fn two_paths(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let (real, www) = (sandbox.directory("real"), sandbox.path("www"));
-    bind(&real, &www);
+    also_at(&real, &www);
     manifest(&sandbox, "q", &real.join("a"), "etc: [hosts]\n");
     manifest(&sandbox, "p", &www.join("a"), "etc: [hosts, services]\n");
     for (first, second, root) in [("p", "q", www.join("a")), ("q", "p", real.join("a"))] {
@@ -77,7 +71,7 @@ fn inside_by_another_path() {
     let sandbox = Sandbox::new();
     let outer = sandbox.directory("srv/outer");
     let inner = sandbox.path("mnt/inner");
-    bind(&sandbox.directory("srv/outer/deep/inner"), &inner);
+    also_at(&sandbox.directory("srv/outer/deep/inner"), &inner);
     manifest(&sandbox, "outer", &outer, "etc: [hosts]\n");
     manifest(&sandbox, "inner", &inner, "etc: [hosts]\n");
     for (first, second) in [("outer", "inner"), ("inner", "outer")] {
@@ -94,7 +88,7 @@ fn inside_by_another_path() {
         .status();
     assert!(tmpfs.unwrap().success());
     let by_another_path = sandbox.path("mnt/outer");
-    bind(&outer, &by_another_path);
+    also_at(&outer, &by_another_path);
     manifest(&sandbox, "outer", &by_another_path, "etc: [hosts]\n");
     manifest(&sandbox, "inner", &volume.join("site"), "etc: [hosts]\n");
     sandbox.ok(&["up", "inner"]);
@@ -130,7 +124,7 @@ fn up_stays() {
 fn together() {
     let sandbox = Sandbox::new();
     let (real, www) = (sandbox.directory("real"), sandbox.path("www"));
-    bind(&real, &www);
+    also_at(&real, &www);
     for name in ["a", "b"] {
         manifest(
             &sandbox,
@@ -215,7 +209,7 @@ fn import_names_them() {
     let one = sandbox.file("one.conf", pool("s1", &outer));
     sandbox.ok(&["import", "--write", one.to_str().unwrap()]);
     let www = sandbox.path("www");
-    bind(&sandbox.path("srv"), &www);
+    also_at(&sandbox.path("srv"), &www);
     let other = sandbox.file("other.conf", pool("inner", &www.join("shared/inner")));
     sandbox
         .ok(&["import", other.to_str().unwrap()])

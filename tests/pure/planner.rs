@@ -136,17 +136,7 @@ impl World {
                 _ => None,
             })
             .collect();
-        let new = |mount: &Arc<Mount>| RecordedMount {
-            target: mount.target.clone(),
-            source: mount.source.clone(),
-            file: mount.file.unwrap(),
-            options: mount.options,
-            recursive: mount.recursive,
-            submounts: None,
-            unique_id: Some(ids[&mount.target]),
-            since: None,
-            more: Unknown::new(),
-        };
+        let new = |mount: &Arc<Mount>| recorded(mount, ids[&mount.target]);
         let will_be: Vec<_> = plan
             .steps
             .iter()
@@ -302,17 +292,7 @@ impl World {
         let id = self.id();
         self.mounts
             .insert(mount.target.clone(), vec![mounted(mount, id)]);
-        self.record.push(RecordedMount {
-            target: mount.target.clone(),
-            source: mount.source.clone(),
-            file: mount.file.unwrap(),
-            options: mount.options,
-            recursive: mount.recursive,
-            submounts: None,
-            unique_id: Some(id),
-            since: None,
-            more: Unknown::new(),
-        });
+        self.record.push(recorded(mount, id));
     }
 
     fn create(&mut self, path: &JailPath, kind: FileKind, link: Option<String>) {
@@ -386,6 +366,21 @@ fn stray(target: &JailPath, seen: &SeenMount) -> Stray {
         target: target.clone(),
         unique_id: seen.unique_id.unwrap(),
         point,
+    }
+}
+
+/// How the record has a mount with this id.
+fn recorded(mount: &Mount, id: u64) -> RecordedMount {
+    RecordedMount {
+        target: mount.target.clone(),
+        source: mount.source.clone(),
+        file: mount.file.unwrap(),
+        options: mount.options,
+        recursive: mount.recursive,
+        submounts: None,
+        unique_id: Some(id),
+        since: None,
+        more: Unknown::new(),
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod fuse;
 mod mounts;
+mod running;
 mod sandbox;
 mod tree;
 mod watcher;
@@ -28,14 +29,20 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 
 pub use fuse::Fuse;
-pub use mounts::{Mount, mounts, mounts_below};
+pub use mounts::{Mount, bind, mounts, mounts_below};
+pub use running::Running;
 pub use sandbox::{Ran, Sandbox};
 pub use tree::{Tree, tree};
-pub use watcher::{Watcher, line, one_file, replace, soon, soon_reads};
+pub use watcher::{
+    PATIENCE, Watcher, line, one_file, replace, site_of_one_file, soon, soon_reads, wait_until,
+};
 
 /// Set in the process of a trial that runs [`alone`]: how mounts propagate there, as [`PRIVATE`] or
 /// [`SHARED`].
 const ALONE: &str = "MOUNTJAIL_TEST_ALONE";
+
+/// Set as well there: the directory of [`made_once`].
+const COMMON: &str = "MOUNTJAIL_TEST_COMMON";
 
 const PRIVATE: &str = "private";
 const SHARED: &str = "shared";
@@ -54,8 +61,10 @@ pub fn main<const N: usize>(files: [(&str, Vec<Trial>); N]) -> ExitCode {
 
 /// As [`main`], with the namespaces `extra` as well (such as `CLONE_NEWNET`).
 pub fn main_in<const N: usize>(extra: CloneFlags, files: [(&str, Vec<Trial>); N]) -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
     let trials = of_files(files);
+    // Trials wait for the kernel and for servers more than they compute.
+    arguments.test_threads.get_or_insert(4 * cores());
     if arguments.list {
         return libtest_mimic::run(&arguments, trials).exit_code();
     }
@@ -72,6 +81,11 @@ pub fn main_in<const N: usize>(extra: CloneFlags, files: [(&str, Vec<Trial>); N]
             }
         }
     }
+}
+
+/// How many threads run at once.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// All trials, each with its file's name as its kind.
@@ -222,6 +236,7 @@ fn in_child(name: &str, propagation: &str, body: impl FnOnce()) -> Result<(), Fa
     let output = Command::new(std::env::current_exe()?)
         .args(["--exact", name, "--test-threads=1"])
         .env(ALONE, propagation)
+        .env(COMMON, common())
         .output()?;
     if output.status.success() {
         return Ok(());
@@ -232,14 +247,40 @@ fn in_child(name: &str, propagation: &str, body: impl FnOnce()) -> Result<(), Fa
 
 /// A new directory for one trial, below a tmpfs; not removed, since it goes with the namespace.
 pub fn scratch() -> PathBuf {
-    let base = SCRATCH.get().expect("a trial runs inside support::main");
     tempfile::Builder::new()
         .prefix("")
         .rand_bytes(6)
         .disable_cleanup(true)
-        .tempdir_in(base)
+        .tempdir_in(scratch_base())
         .unwrap()
         .keep()
+}
+
+/// The directory `name`, which the first trial that needs it has `make` fill, for all trials of this
+/// binary, also those that run [`alone`].
+pub fn made_once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
+    let path = |name: String| common().join(name);
+    let lock = File::create(path(format!("{name}.lock"))).unwrap();
+    lock.lock().unwrap();
+    let directory = path(name.to_owned());
+    if !directory.exists() {
+        let new = path(format!("{name}.new"));
+        fs::create_dir_all(&new).unwrap();
+        make(&new);
+        fs::rename(&new, &directory).unwrap();
+    }
+    directory
+}
+
+/// What trials have in common is in this directory: of the process that started this one, if it runs
+/// [`alone`].
+fn common() -> PathBuf {
+    let of_parent = std::env::var_os(COMMON).map(PathBuf::from);
+    of_parent.unwrap_or_else(|| scratch_base().join("common"))
+}
+
+fn scratch_base() -> &'static Path {
+    SCRATCH.get().expect("a trial runs inside support::main")
 }
 
 /// Mounts an empty directory on `/run`, for the daemons of a trial that runs [`alone`].
@@ -281,9 +322,9 @@ impl Outside {
         if std::env::var_os(ALONE).is_some_and(|how| how == SHARED) {
             set_propagation(MsFlags::MS_SHARED);
         }
-        SCRATCH
-            .set(mount_scratch(scratch.path()))
-            .expect("main runs once");
+        let base = mount_scratch(scratch.path());
+        fs::create_dir(base.join("common")).unwrap();
+        SCRATCH.set(base).expect("main runs once");
         let mut outside = Self {
             table,
             before: String::new(),

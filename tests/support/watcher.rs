@@ -138,7 +138,7 @@ impl Watcher {
                 return;
             }
             assert!(
-                start.elapsed() < Duration::from_secs(60),
+                start.elapsed() < PATIENCE,
                 "it never sleeps:\n{}",
                 self.said()
             );
@@ -200,17 +200,26 @@ impl Drop for Watcher {
     }
 }
 
+/// How long a condition is waited for: more than a busy machine takes for anything.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Waits until `check` is content; fails with its last complaint.
 #[track_caller]
 pub fn soon(what: &str, check: impl Fn() -> Result<(), String>) {
     let start = Instant::now();
     while let Err(complaint) = check() {
         assert!(
-            start.elapsed() < Duration::from_secs(30),
+            start.elapsed() < PATIENCE,
             "waited in vain until {what}:\n{complaint}"
         );
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Waits until `condition` holds.
+#[track_caller]
+pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    soon(what, || condition().then_some(()).ok_or_else(String::new));
 }
 
 /// Waits until the file at `path` holds `text`.
@@ -238,17 +247,23 @@ pub fn replace(path: &Path, text: &str) {
     let start = Instant::now();
     while let Err(error) = fs::rename(&new, path) {
         assert!(
-            error.raw_os_error() == Some(libc::EBUSY) && start.elapsed() < Duration::from_secs(5),
+            error.raw_os_error() == Some(libc::EBUSY) && start.elapsed() < PATIENCE,
             "{error}"
         );
     }
 }
 
-/// A sandbox with a site `s` that binds `host/conf` on /conf; the source, and where it is in the
-/// jail.
-pub fn one_file(sandbox: &Sandbox) -> (PathBuf, PathBuf) {
-    let source = sandbox.file("host/conf", "one");
+/// Makes the site `s`, which binds `host/conf`, with this text, on /conf: the source, and where it is
+/// in the jail.
+pub fn site_of_one_file(sandbox: &Sandbox, text: &str) -> (PathBuf, PathBuf) {
+    let source = sandbox.file("host/conf", text);
     let root = sandbox.site("s", &format!("mounts:\n{}", line(&source, "/conf")));
-    sandbox.ok(&["up", "s"]);
     (source, root.join("conf"))
+}
+
+/// As [`site_of_one_file`], with the text `one`; and the site is up.
+pub fn one_file(sandbox: &Sandbox) -> (PathBuf, PathBuf) {
+    let paths = site_of_one_file(sandbox, "one");
+    sandbox.ok(&["up", "s"]);
+    paths
 }

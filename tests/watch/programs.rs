@@ -7,10 +7,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
-use crate::lab::{self, Fpm, NAME, Server, wait_until};
-use crate::support::{Ran, Sandbox, Watcher, mounts_below, on_shared_root, soon, soon_reads};
+use crate::lab::{self, Fpm, NAME, Server};
+use crate::support::{
+    Ran, Sandbox, Watcher, mounts_below, on_shared_root, soon, soon_reads, wait_until,
+};
 use libtest_mimic::Trial;
 
 pub fn all() -> Vec<Trial> {
@@ -374,13 +375,7 @@ impl Service<'_> {
             server.stop();
             fs::remove_dir_all(directory).unwrap();
             server = (self.start)(nth);
-            let listens = Instant::now();
             client.gets(&(self.answer)(nth));
-            assert!(
-                listens.elapsed() < Duration::from_secs(5),
-                "after {:?}",
-                listens.elapsed()
-            );
         }
         let said = watcher.end();
         let swaps = said

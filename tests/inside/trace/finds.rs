@@ -12,8 +12,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::{Trace, has, lines, refused, site, status};
-use crate::lab::{Fpm, Server, wait_until};
-use crate::support::{Ran, Sandbox, empty_run};
+use crate::lab::{Fpm, Server};
+use crate::support::{Ran, Sandbox, empty_run, wait_until};
 
 /// The PHP on this host: /usr/bin/php8.2.
 fn php() -> PathBuf {
@@ -29,7 +29,6 @@ fn php() -> PathBuf {
 
 /// A daemon that listens in a directory of its own below `/run`, which has nothing else.
 pub fn daemon(name: &str) -> UnixListener {
-    empty_run();
     let directory = Path::new("/run").join(name);
     fs::create_dir(&directory).unwrap();
     let daemon = UnixListener::bind(directory.join("socket")).unwrap();
@@ -265,7 +264,7 @@ impl Drop for Unit {
 
 pub fn unit() {
     // Control groups are units where systemd runs: sd_booted(3).
-    Ran::of(Command::new("mount").args(["-t", "tmpfs", "run", "/run"])).exits(0);
+    empty_run();
     fs::create_dir_all("/run/systemd/system").unwrap();
     let unit = Unit::new();
     let (sandbox, root) = site("presets: [base]\n");

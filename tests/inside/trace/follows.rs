@@ -9,8 +9,8 @@ use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
 use super::{Trace, lines, pid, refused, site, status};
-use crate::lab::{Server, wait_until};
-use crate::support::Ran;
+use crate::lab::Server;
+use crate::support::{Ran, wait_until};
 
 const THREADS: &str = include_str!("threads.c");
 

@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
-use crate::support::{Sandbox, alone, on_shared_root, trials};
+use crate::support::{Sandbox, alone, empty_run, on_shared_root, trials};
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -70,7 +70,12 @@ pub fn all() -> Vec<Trial> {
         ),
         ("sockets that no preset brings", writes::sockets),
     ];
-    all.extend(with_daemons.map(|(name, body)| alone(name, body)));
+    all.extend(with_daemons.map(|(name, body)| {
+        alone(name, move || {
+            empty_run();
+            body();
+        })
+    }));
     all.push(on_shared_root(
         "the workers of a unit, also later ones",
         finds::unit,
