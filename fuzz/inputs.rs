@@ -1,7 +1,8 @@
 // What each target does with an input; the ordinary tests replay the corpus through the same
 // functions.
 
-use mountjail::manifest::{Presets, SiteName, SourceFile, parse, root_of};
+use mountjail::base::SiteName;
+use mountjail::manifest::{Presets, SourceFile, parse, root_of};
 use mountjail::observe::{Kept, Record, Unreadable, VERSION, WatchState, parse_mountinfo};
 use mountjail::resolve::ldso::{cache, elf, script};
 

@@ -10,7 +10,7 @@ use nix::unistd::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::{HostPath, JailPath};
+use crate::base::{HostPath, JailPath};
 use crate::resolve::WHERE_USERS_ARE;
 use crate::{Error, Result, sys};
 

@@ -7,15 +7,15 @@ use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
 use super::complete;
-use super::context::Context;
-use super::out::worst;
-use super::parallel;
-use super::sites::{self, Site};
-use super::work::{Failed, desired, notes, observe_and_plan, plural};
+use super::report::Report;
+use crate::base::text::plural;
 use crate::observe::{self, BootId, Table};
 use crate::patience::Stop;
 use crate::render;
 use crate::resolve::{Desired, Note, Resolver};
+use crate::site::context::Context;
+use crate::site::pipeline::{desired, notes, observe_and_plan};
+use crate::site::{Failed, Selection, Site, parallel};
 
 /// Validate manifests, resolve them on this host and see what is in the way, touching nothing
 #[derive(Debug, Args)]
@@ -33,13 +33,8 @@ pub(super) struct Check {
 }
 
 impl Check {
-    pub(super) fn run(&self, context: &Context<'static>) -> anyhow::Result<u8> {
-        let everything = self.all || self.sites.is_empty();
-        let sites = if everything {
-            sites::every(context)?
-        } else {
-            sites::named(context, &self.sites)?
-        };
+    pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
+        let sites = Selection::named_or_all(&self.sites).sites(context)?;
         let (resolver, boot, table) = (context.resolver()?, observe::boot_id()?, Table::read()?);
         let look = Look {
             context: context.again(),
@@ -49,31 +44,24 @@ impl Check {
         };
         let at = move |site: &Site, _: &Stop| look.at(site);
         let found = parallel::each(context, &sites, parallel::processors(), &Arc::default(), at);
-        let (mut codes, mut results, mut text) = (vec![], vec![], String::new());
+
+        let mut report = Report::new(context, self.json);
         for (site, found) in sites.iter().zip(found) {
             match found {
                 Ok(desired) => {
-                    codes.push(0);
-                    notes(context, &desired);
-                    render::text::line(&mut text, format_args!("{}", summary(&desired)));
-                    results.push(as_json(&desired));
+                    notes(context.out, &desired);
+                    render::text::line(report.text(), format_args!("{}", summary(&desired)));
+                    report.site(0, as_json(&desired));
                 }
-                Err(failed) => {
-                    let (code, errors) = failed.report(context, site);
-                    codes.push(code);
-                    results.push(json!({ "site": site.name, "ok": false, "errors": errors }));
-                }
+                Err(failed) => report.failed(site, &failed, json!({ "ok": false })),
             }
         }
-        if self.json {
-            text = format!("{:#}\n", json!({ "sites": results }));
-        }
-        Ok(context.out.print_and(&text, worst(codes)))
+        Ok(report.finish())
     }
 }
 
 struct Look {
-    context: Context<'static>,
+    context: Context,
     resolver: Resolver,
     boot: BootId,
     table: Table,

@@ -11,9 +11,9 @@ use clap_complete::engine::{
 };
 use clap_complete::{CompleteEnv, Shell, env};
 
-use super::sites;
-use super::trust::Trust;
 use crate::manifest::Presets;
+use crate::site::configuration;
+use crate::site::trust::Trust;
 
 /// Set by the scripts: the shell's name.
 const VARIABLE: &str = "MOUNTJAIL_COMPLETE";
@@ -47,7 +47,7 @@ pub fn script(shell: Shell) -> Vec<u8> {
 /// Sites by name, or paths of manifests.
 pub(super) fn site() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| {
-        let files = sites::yaml_files(&config().join("sites")).unwrap_or_default();
+        let files = configuration::yaml_files(&config().join("sites")).unwrap_or_default();
         let names = files.iter().filter_map(|file| file.file_stem());
         let mut candidates = starting_with(typed, names.map(OsStr::to_owned));
         if candidates.is_empty() {
@@ -60,8 +60,8 @@ pub(super) fn site() -> ArgValueCompleter {
 /// Presets by name.
 pub(super) fn preset() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
-        let presets =
-            sites::presets(&config(), &Trust::default()).unwrap_or_else(|_| Presets::built_in());
+        let presets = configuration::presets(&config(), &Trust::default())
+            .unwrap_or_else(|_| Presets::built_in());
         let one = |name: &str| {
             CompletionCandidate::new(name).help(
                 presets

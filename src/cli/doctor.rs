@@ -10,21 +10,19 @@ use clap::Args;
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
-use super::DIFFERENT;
-use super::complete;
-use super::context::{Context, is_set, stop_flag};
-use super::inside;
-use super::parallel;
-use super::sites::{self, Site};
-use super::work::{Failed, observe_and_plan, plural, resolved};
+use super::{DIFFERENT, complete, inside};
+use crate::base::text::plural;
+use crate::base::{HostPath, SiteName};
 use crate::doctor::{self, Finding, Machine, Options, Patient, Verdict};
 use crate::import::fpm;
-use crate::manifest::{HostPath, SiteName};
 use crate::observe::{self, Record, Table};
 use crate::patience::Stop;
 use crate::plan::SiteState;
 use crate::render::text::line;
 use crate::resolve::Desired;
+use crate::site::context::{Context, is_set, stop_flag};
+use crate::site::pipeline::{observe_and_plan, resolved};
+use crate::site::{Failed, Site, configuration, parallel, select};
 use crate::{Error, Result};
 
 /// Try whether a site works inside; exit code 3 if a check failed
@@ -83,11 +81,11 @@ fn host_and_port(text: &str) -> Result<(String, u16), String> {
 }
 
 impl Doctor {
-    pub(super) fn run(&self, context: &'static Context<'static>) -> anyhow::Result<u8> {
+    pub(super) fn run(&self, context: &'static Context) -> anyhow::Result<u8> {
         let Some(site) = &self.site else {
             return Ok(self.machine(context)?);
         };
-        let site = sites::one(context, site)?;
+        let site = select::one(context, site)?;
         inside::prepare()?;
         let (doctor, stop) = (self.clone(), stop_flag()?);
         let signal = stop.clone();
@@ -95,7 +93,7 @@ impl Doctor {
         match parallel::one(context, &site, &stop, examine) {
             Ok(code) => Ok(code),
             Err(failed) => {
-                let (code, errors) = failed.report(context, &site);
+                let (code, errors) = failed.report(context.out, &site);
                 Ok(self.print(
                     context,
                     &json!({ "site": site.name, "errors": errors }),
@@ -106,13 +104,8 @@ impl Doctor {
         }
     }
 
-    fn site(
-        &self,
-        context: &Context<'_>,
-        site: &Site,
-        stop: &Arc<AtomicBool>,
-    ) -> Result<u8, Failed> {
-        let manifest = sites::load(context, site).map_err(Failed::Manifest)?;
+    fn site(&self, context: &Context, site: &Site, stop: &Arc<AtomicBool>) -> Result<u8, Failed> {
+        let manifest = select::load(context, site).map_err(Failed::Manifest)?;
         let desired = resolved(context, &context.resolver()?, &manifest)?;
         let table = Table::read()?;
         let (observed, plan) =
@@ -155,7 +148,7 @@ impl Doctor {
 
     fn examine(
         &self,
-        context: &Context<'_>,
+        context: &Context,
         patient: &Patient<'_>,
         stop: &Arc<AtomicBool>,
     ) -> Result<u8> {
@@ -183,7 +176,7 @@ impl Doctor {
         Ok(self.print(context, &json, &text, if failed { DIFFERENT } else { 0 }))
     }
 
-    fn print(&self, context: &Context<'_>, json: &Value, text: &str, code: u8) -> u8 {
+    fn print(&self, context: &Context, json: &Value, text: &str, code: u8) -> u8 {
         if self.json {
             return context
                 .out
@@ -200,9 +193,9 @@ impl Doctor {
         }
     }
 
-    fn machine(&self, context: &Context<'_>) -> Result<u8> {
+    fn machine(&self, context: &Context) -> Result<u8> {
         let machine = Machine::look(std::env::var("MOUNTJAIL_ENGINE").ok().as_deref())?;
-        let sites = sites::all(context);
+        let sites = select::all(context);
         let sites = sites.as_ref().map(|sites| {
             sites
                 .iter()
@@ -260,9 +253,9 @@ impl Doctor {
     }
 
     /// The pools with a chroot that is no site's root. What cannot be read is said.
-    fn without_site(&self, context: &Context<'_>) -> Vec<(String, HostPath)> {
-        let roots = sites::known(context);
-        let roots: Vec<_> = roots.iter().filter_map(sites::root_of).collect();
+    fn without_site(&self, context: &Context) -> Vec<(String, HostPath)> {
+        let roots = select::known(context);
+        let roots: Vec<_> = roots.iter().filter_map(configuration::root_of).collect();
         let mut found = vec![];
         for master in self.masters() {
             match fpm::pools(&master) {

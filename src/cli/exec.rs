@@ -4,13 +4,14 @@ use std::ffi::OsString;
 
 use clap::Args;
 
-use super::complete;
-use super::context::Context;
 use super::inside::{self, Inside};
-use super::out::Out;
-use super::{front, sites, up};
+use super::{complete, up};
 use crate::Error;
+use crate::patience::front;
 use crate::plan::SiteState;
+use crate::site::context::Context;
+use crate::site::out::Out;
+use crate::site::select;
 
 /// Run a command inside a site's root, as its daemon would
 ///
@@ -42,8 +43,8 @@ pub(super) struct Exec {
 
 impl Exec {
     /// Looks for what [`Exec::enter`] needs, in a process that can be given up, and hands it on.
-    pub(super) fn look(&self, context: &Context<'static>) -> anyhow::Result<u8> {
-        let site = sites::one(context, &self.site)?;
+    pub(super) fn look(&self, context: &Context) -> anyhow::Result<u8> {
+        let site = select::one(context, &self.site)?;
         inside::prepare()?;
         if self.up {
             let code = up::Up::of(&self.site).run_with_own_umask(context)?;
@@ -53,7 +54,7 @@ impl Exec {
         }
         let jail = match inside::look(context, &context.resolver()?, &site) {
             Ok(found) => found,
-            Err(failed) => return Ok(failed.report(context, &site).0),
+            Err(failed) => return Ok(failed.report(context.out, &site).0),
         };
         if jail.state == SiteState::Down {
             let down = Error::failed(format!("{}: the site is not up", site.name));

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::context::Context;
-use super::out::worst;
-use super::sites;
+use crate::base::{HostPath, SiteName};
 use crate::import::{Draft, Found, Kind};
-use crate::manifest::{self, HostPath, Presets, Request, SiteName, SourceFile};
+use crate::manifest::{self, Presets, Request, SourceFile};
 use crate::resolve::{Overlap, Roots};
+use crate::site::context::Context;
+use crate::site::out::worst;
+use crate::site::{configuration, select};
 use crate::{Error, Result};
 
 /// Write manifests from what there is: PHP-FPM's pools, bind mounts in fstab, jailkit's sections,
@@ -50,7 +51,7 @@ pub(super) struct Import {
 }
 
 impl Import {
-    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+    pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         let mut found = Found::new(self.prefix.clone());
         let files = match self.files.as_slice() {
             [] => found.masters().map(Path::to_owned).collect(),
@@ -84,7 +85,7 @@ impl Import {
     }
 
     /// Prints or writes each; what is wrong with one does not stop the others.
-    fn each(&self, context: &Context<'_>, drafts: &[Draft]) -> anyhow::Result<u8> {
+    fn each(&self, context: &Context, drafts: &[Draft]) -> anyhow::Result<u8> {
         warn_of_overlaps(context, drafts);
         let presets = with_new(context, drafts)?;
         let (mut codes, mut results, mut text) = (vec![0], vec![], String::new());
@@ -113,7 +114,7 @@ impl Import {
     /// there yet.
     fn one(
         &self,
-        context: &Context<'_>,
+        context: &Context,
         draft: &Draft,
         file: &Path,
         presets: &Presets,
@@ -155,7 +156,7 @@ impl Import {
 }
 
 /// The file that there is for the draft already: that of another name, if a site has its root.
-fn existing(context: &Context<'_>, draft: &Draft, file: &Path) -> Option<PathBuf> {
+fn existing(context: &Context, draft: &Draft, file: &Path) -> Option<PathBuf> {
     let same = overlaps(context, draft)
         .into_iter()
         .filter(Overlap::is_same);
@@ -169,7 +170,7 @@ fn existing(context: &Context<'_>, draft: &Draft, file: &Path) -> Option<PathBuf
 }
 
 /// The sites whose root is that of `draft`, in it or around it.
-fn overlaps(context: &Context<'_>, draft: &Draft) -> Vec<Overlap> {
+fn overlaps(context: &Context, draft: &Draft) -> Vec<Overlap> {
     let name = SiteName::new(&draft.name).ok();
     let both = name.as_ref().zip(draft.root());
     both.map(|(name, root)| context.roots().overlaps(name, root))
@@ -177,14 +178,14 @@ fn overlaps(context: &Context<'_>, draft: &Draft) -> Vec<Overlap> {
 }
 
 /// Whether what is in `file` has what the draft needs: its root, its users, its services.
-fn compare(context: &Context<'_>, draft: &Draft, file: &Path) -> Result<()> {
+fn compare(context: &Context, draft: &Draft, file: &Path) -> Result<()> {
     let Some(root) = draft.root() else {
         return Ok(());
     };
     let failed =
         |what: String| Error::failed(format!("{}: {}: {what}", draft.place, file.display()));
-    let site = sites::one(context, &file.to_string_lossy())?;
-    let there = sites::load(context, &site).map_err(|wrong| {
+    let site = select::one(context, &file.to_string_lossy())?;
+    let there = select::load(context, &site).map_err(|wrong| {
         failed("it is there already, and is no manifest".into()).because_of(wrong.brief())
     })?;
     if there.root != *root {
@@ -228,7 +229,7 @@ fn compare(context: &Context<'_>, draft: &Draft, file: &Path) -> Result<()> {
 
 /// Says which of the roots that are to be are one directory, or one in the other: such sites cannot
 /// both be up.
-fn warn_of_overlaps(context: &Context<'_>, drafts: &[Draft]) {
+fn warn_of_overlaps(context: &Context, drafts: &[Draft]) {
     let named = drafts
         .iter()
         .filter_map(|draft| Some((draft, SiteName::new(&draft.name).ok()?, draft.root()?)));
@@ -251,7 +252,7 @@ fn warn_of_overlaps(context: &Context<'_>, drafts: &[Draft]) {
 }
 
 /// Says what is wrong; gives the exit code.
-fn report(context: &Context<'_>, errors: &[Error]) -> u8 {
+fn report(context: &Context, errors: &[Error]) -> u8 {
     for error in errors {
         context.out.error(error);
     }
@@ -272,7 +273,7 @@ fn as_json(results: Vec<(&Draft, Value)>) -> Value {
     json!({ "sites": sites, "presets": presets })
 }
 
-fn file_of(context: &Context<'_>, draft: &Draft) -> PathBuf {
+fn file_of(context: &Context, draft: &Draft) -> PathBuf {
     let directory = match draft.kind {
         Kind::Site(_) => "sites",
         Kind::Preset(_) => "presets",
@@ -284,8 +285,8 @@ fn file_of(context: &Context<'_>, draft: &Draft) -> PathBuf {
 }
 
 /// The presets that there will be: those that there are, and the new ones.
-fn with_new(context: &Context<'_>, drafts: &[Draft]) -> Result<Presets> {
-    let mut presets = sites::presets(&context.config, &context.trust)?;
+fn with_new(context: &Context, drafts: &[Draft]) -> Result<Presets> {
+    let mut presets = configuration::presets(&context.config, &context.trust)?;
     for draft in drafts
         .iter()
         .filter(|draft| matches!(draft.kind, Kind::Preset(_)))

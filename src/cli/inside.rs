@@ -11,18 +11,19 @@ use std::process::Command;
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
-use super::context::Context;
-use super::out::Out;
-use super::sites::{self, Site};
-use super::work::{Failed, observe_and_plan, resolved};
+use crate::base::{HostPath, JailPath, SiteName};
 use crate::doctor::{self, Tenant};
 use crate::import::fpm;
 use crate::jail::{self, Who};
-use crate::manifest::{HostPath, JailPath, Manifest, Request, SiteName};
+use crate::manifest::{Manifest, Request};
 use crate::observe::{self, Table};
 use crate::plan::SiteState;
 use crate::render::why;
 use crate::resolve::{Desired, FileKind, Resolver};
+use crate::site::context::Context;
+use crate::site::out::Out;
+use crate::site::pipeline::{observe_and_plan, resolved};
+use crate::site::{Failed, Site, select};
 use crate::{Error, Result, sys};
 
 /// What is kept of the caller's environment.
@@ -53,12 +54,8 @@ pub(super) struct Inside {
 }
 
 /// The site, and how it stands; says so if that is not as it should be.
-pub(super) fn look(
-    context: &Context<'_>,
-    resolver: &Resolver,
-    site: &Site,
-) -> Result<Jail, Failed> {
-    let manifest = sites::load(context, site).map_err(Failed::Manifest)?;
+pub(super) fn look(context: &Context, resolver: &Resolver, site: &Site) -> Result<Jail, Failed> {
+    let manifest = select::load(context, site).map_err(Failed::Manifest)?;
     let desired = resolved(context, resolver, &manifest)?;
     let (_, plan) = observe_and_plan(
         context,

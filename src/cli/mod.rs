@@ -1,50 +1,39 @@
 //! The command line: arguments in, an exit code out. One file a command, its arguments beside its
 //! work.
 
-mod apply;
-mod boot;
 mod check;
 mod complete;
-mod context;
 mod doctor;
 mod down;
 mod exec;
-mod front;
 mod fstab;
 mod import;
 mod inside;
-mod out;
-mod parallel;
 mod plan;
 mod presets;
+mod report;
 mod schema;
-mod shown;
-mod sites;
 mod status;
-mod systemd;
 mod trace;
-mod trust;
 mod units;
 mod up;
-mod users;
 mod watch;
 mod why;
-mod work;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Error;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use nix::sys::stat::Mode;
 
+use crate::Error;
+
+use crate::patience::front::{self, Told};
+use crate::site::trust::Trust;
+use crate::site::{Context, Out, Selection};
 pub use complete::script as completion_script;
-use context::Context;
-use front::Told;
-use out::Out;
-use trust::Trust;
 
 /// How many seconds a site's file systems may be silent.
 const DEFAULT_LIMIT: u64 = 10;
@@ -152,6 +141,16 @@ struct Which {
     all: bool,
 }
 
+impl Which {
+    fn selection(&self) -> Selection {
+        if self.all {
+            Selection::All
+        } else {
+            Selection::Named(self.sites.clone())
+        }
+    }
+}
+
 /// The command line's definition, for manual pages and completions.
 pub fn command() -> clap::Command {
     Cli::command()
@@ -203,7 +202,7 @@ fn told(
     command: impl FnOnce() -> anyhow::Result<u8> + Send + 'static,
 ) -> Told {
     let command = move || out.exit_code(command().unwrap_or_else(|error| out.failure(&error)));
-    front::run(out, limit, command).unwrap_or_else(|error| {
+    front::run(&|error| out.error(error), limit, command).unwrap_or_else(|error| {
         out.error(&Error::failed("cannot start a process").because(&error));
         Told::Code(1)
     })
@@ -231,7 +230,7 @@ impl Global {
     /// What the commands share, for as long as this process lives.
     ///
     /// `trust`: whose manifests count.
-    fn context(self, trust: Trust, out: &'static Out) -> crate::Result<&'static Context<'static>> {
+    fn context(self, trust: Trust, out: &'static Out) -> crate::Result<&'static Context> {
         let limit = self.limit();
         let context = Context::new(self.config_dir, self.state_dir, limit, trust, out)?;
         Ok(Box::leak(Box::new(context)))

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::json;
 
-use super::context::Context;
-use super::out::worst;
-use super::sites::{self, Site};
-use super::work::{notes, planned};
-use super::{DIFFERENT, Which, parallel};
+use super::report::Report;
+use super::{DIFFERENT, Which};
 use crate::observe::{self, Table};
 use crate::patience::Stop;
 use crate::render;
+use crate::site::context::Context;
+use crate::site::pipeline::{notes, planned};
+use crate::site::{Site, parallel};
 
 /// Show the steps that `up` would take; exit code 3 if there are any
 #[derive(Debug, Args)]
@@ -37,39 +37,35 @@ impl Plan {
         }
     }
 
-    pub(super) fn run(&self, context: &Context<'static>) -> anyhow::Result<u8> {
-        let sites = sites::which(context, &self.which)?;
+    pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
+        let sites = self.which.selection().sites(context)?;
         let (resolver, boot) = (context.resolver()?, observe::boot_id()?);
         let table = Table::read()?;
         let (own, stop) = (context.again(), Arc::default());
         let look = move |site: &Site, _: &Stop| planned(&own, &resolver, site, &boot, &table);
         let plans = parallel::each(context, &sites, parallel::processors(), &stop, look);
-        let (mut codes, mut results, mut text) = (vec![], vec![], String::new());
+
+        let mut report = Report::new(context, self.json);
         for (site, planned) in sites.iter().zip(plans) {
-            match planned {
-                Ok((desired, plan)) => {
-                    notes(context, &desired);
-                    for conflict in &plan.conflicts {
-                        context.out.error(conflict);
-                    }
-                    codes.push(match (plan.conflicts.is_empty(), plan.steps.is_empty()) {
-                        (false, _) => 1,
-                        (true, false) => DIFFERENT,
-                        (true, true) => 0,
-                    });
-                    text.push_str(&render::text::plan(&plan));
-                    results.push(render::json::plan(&plan));
-                }
+            let (desired, plan) = match planned {
+                Ok(planned) => planned,
                 Err(failed) => {
-                    let (code, errors) = failed.report(context, site);
-                    codes.push(code);
-                    results.push(json!({ "site": site.name, "errors": errors }));
+                    report.failed(site, &failed, json!({}));
+                    continue;
                 }
+            };
+            notes(context.out, &desired);
+            for conflict in &plan.conflicts {
+                context.out.error(conflict);
             }
+            report.text().push_str(&render::text::plan(&plan));
+            let code = match (plan.conflicts.is_empty(), plan.steps.is_empty()) {
+                (false, _) => 1,
+                (true, false) => DIFFERENT,
+                (true, true) => 0,
+            };
+            report.site(code, render::json::plan(&plan));
         }
-        if self.json {
-            text = format!("{:#}\n", json!({ "sites": results }));
-        }
-        Ok(context.out.print_and(&text, worst(codes)))
+        Ok(report.finish())
     }
 }

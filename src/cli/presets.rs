@@ -4,11 +4,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::complete;
-use super::context::Context;
-use super::out::worst;
-use super::sites::Unusable;
-use crate::render;
-use crate::{Error, Result};
+use crate::site::Unusable;
+use crate::site::context::Context;
+use crate::site::out::worst;
+use crate::{Error, Result, render};
 
 /// List the presets, or show what one brings on this host
 #[derive(Debug, Args)]
@@ -23,20 +22,20 @@ pub(super) struct Presets {
 }
 
 impl Presets {
-    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+    pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         match &self.name {
             None => Ok(self.list(context)),
             Some(name) => Ok(self.one(context, name)?),
         }
     }
 
-    fn list(&self, context: &Context<'_>) -> u8 {
+    fn list(&self, context: &Context) -> u8 {
         let presets = &context.presets;
         let names: Vec<_> = presets.names().collect();
         let mut codes = vec![0];
         for name in &names {
             if let Some(Err(mistakes)) = presets.entries(name) {
-                codes.push(Unusable::Mistakes(mistakes).report(context, &name));
+                codes.push(Unusable::Mistakes(mistakes).report(context.out, &name));
             }
         }
         let described = |name| presets.description(name).unwrap_or("(has mistakes)");
@@ -59,11 +58,13 @@ impl Presets {
         context.out.print_and(&text, worst(codes))
     }
 
-    fn one(&self, context: &Context<'_>, name: &str) -> Result<u8> {
+    fn one(&self, context: &Context, name: &str) -> Result<u8> {
         let presets = &context.presets;
         let entries = match presets.entries(name) {
             Some(Ok(entries)) => entries,
-            Some(Err(mistakes)) => return Ok(Unusable::Mistakes(mistakes).report(context, &name)),
+            Some(Err(mistakes)) => {
+                return Ok(Unusable::Mistakes(mistakes).report(context.out, &name));
+            }
             None => {
                 let missing = Error::usage(format!("there is no preset {name}"));
                 return Err(match presets.nearest(name) {

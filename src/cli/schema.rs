@@ -4,8 +4,8 @@ use clap::Args;
 use clap_complete::Shell;
 
 use super::complete;
-use super::out::Out;
 use crate::manifest::{preset_schema, site_schema};
+use crate::site::out::Out;
 
 /// Print the JSON schema of manifests, for editors
 ///

@@ -5,19 +5,17 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::DIFFERENT;
-use super::complete;
-use super::context::Context;
-use super::out::worst;
-use super::parallel;
-use super::shown::{self, Shown};
-use super::sites::{self, Site};
+use super::{DIFFERENT, complete};
 use crate::Result;
 use crate::observe::{self, BootId, Inside, Table, WatchState, now};
 use crate::patience::{self, Stop};
 use crate::plan::{Plan, SiteState};
 use crate::render::text::Detail;
 use crate::render::{self, prometheus};
+use crate::site::context::Context;
+use crate::site::out::worst;
+use crate::site::status::{self, Shown};
+use crate::site::{Site, parallel, select};
 
 /// Show every mount and its state; exit code 3 if any is not ok
 ///
@@ -64,7 +62,7 @@ struct Seen {
 }
 
 impl Status {
-    pub(super) fn run(&self, context: &Context<'static>) -> anyhow::Result<u8> {
+    pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         let boot = observe::boot_id()?;
         let seen = self.look(context, &boot)?;
         let format = if self.json { Format::Json } else { self.format };
@@ -85,16 +83,16 @@ impl Status {
         Ok(context.out.print_and(text, code))
     }
 
-    fn look(&self, context: &Context<'static>, boot: &BootId) -> Result<Seen> {
+    fn look(&self, context: &Context, boot: &BootId) -> Result<Seen> {
         let everything = self.all || self.sites.is_empty();
         let (mut sites, recorded) = if everything {
-            let sites = sites::every(context)?;
+            let sites = select::every(context)?;
             let recorded = context.state.recorded_sites();
             let without_manifest = |name: &_| sites.iter().all(|site: &Site| site.name != *name);
             let recorded: Vec<_> = recorded.into_iter().filter(without_manifest).collect();
             (sites, recorded)
         } else {
-            (sites::named(context, &self.sites)?, vec![])
+            (select::named(context, &self.sites)?, vec![])
         };
         let mut watch = WatchState::read(&context.state);
         if let Some(watch) = watch.as_mut().filter(|_| !everything) {
@@ -107,7 +105,7 @@ impl Status {
         let (table, stop) = (Arc::new(table), Arc::default());
         let recorded = recorded
             .iter()
-            .map(|name| sites::one(&context, name.as_str()));
+            .map(|name| select::one(&context, name.as_str()));
         let recorded = recorded.collect::<Result<Vec<_>>>()?;
         let own = (
             context.again(),
@@ -119,9 +117,9 @@ impl Status {
         let look = move |site: &Site, _: &Stop| {
             let (context, resolver, boot, table, recorded) = &own;
             Ok(if recorded.contains(site) {
-                shown::without_manifest(site.clone(), context, boot, table)
+                status::without_manifest(site.clone(), context, boot, table)
             } else {
-                shown::site(context, resolver, site.clone(), boot, table)
+                status::site(context, resolver, site.clone(), boot, table)
             })
         };
         sites.extend(recorded);
@@ -156,18 +154,18 @@ impl Status {
 }
 
 /// Says what failed; gives the exit code and the messages.
-fn report(context: &Context<'_>, shown: &Shown) -> (u8, Vec<String>) {
+fn report(context: &Context, shown: &Shown) -> (u8, Vec<String>) {
     let reports = shown
         .failed
         .iter()
-        .map(|failed| failed.report(context, &shown.site));
+        .map(|failed| failed.report(context.out, &shown.site));
     let (codes, errors): (Vec<_>, Vec<_>) = reports.unzip();
     (worst(codes), errors.concat())
 }
 
 impl Detail {
     /// How much to show of each of so many sites.
-    fn of(context: &Context<'_>, sites: usize) -> Self {
+    fn of(context: &Context, sites: usize) -> Self {
         match () {
             () if context.out.is_quiet() => Self::Wrong,
             () if sites > 1 && !context.out.is_verbose() => Self::Sites,
@@ -224,7 +222,7 @@ impl Seen {
         format!("{:#}\n", json!({ "sites": sites, "watch": self.watch }))
     }
 
-    fn metrics(&self, context: &Context<'_>, boot: &BootId) -> String {
+    fn metrics(&self, context: &Context, boot: &BootId) -> String {
         let history = |name| context.state.read(name, boot).ok()?.record?.history;
         let processes =
             |inside: &Inside| inside.outdated.iter().map(|one| one.processes.len()).sum();

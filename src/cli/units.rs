@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::boot::{self, Boot, is_service};
-use super::context::Context;
-use super::out::worst;
-use super::sites::{self, Site};
-use super::work::Failed;
-use super::{Which, systemd};
+use super::Which;
+use crate::base::SiteName;
 use crate::engine::{remove_drop_in, write_drop_in};
-use crate::manifest::{Manifest, SiteName};
+use crate::manifest::Manifest;
 use crate::render::systemd::{
     ALL, DropIn, DropIns, HEADER, Unordered, Wishes, drop_in_of, drop_ins, unit_of,
 };
+use crate::site::boot::{self, Boot, is_service};
+use crate::site::context::Context;
+use crate::site::out::worst;
+use crate::site::{Failed, Site, select, systemctl};
 use crate::{Error, Result};
 
 /// Print or write the systemd drop-ins that start a site's services after its mounts
@@ -49,11 +49,11 @@ pub(super) struct Units {
 }
 
 impl Units {
-    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+    pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         if self.uninstall {
             return Ok(self.uninstall(context)?);
         }
-        let sites = sites::which(context, &self.which)?;
+        let sites = self.which.selection().sites(context)?;
         let planned = self.planned(context, &sites, |_| true);
         let (mut codes, mut results) = (vec![], vec![]);
         let mut written = planned.always();
@@ -70,7 +70,7 @@ impl Units {
                     planned.say(context, site);
                 }
                 Some(failed) => {
-                    let (code, errors) = failed.report(context, site);
+                    let (code, errors) = failed.report(context.out, site);
                     codes.push(code);
                     results.push(json!({ "site": site.name, "files": paths, "errors": errors }));
                 }
@@ -102,7 +102,7 @@ impl Units {
     /// The drop-ins of all sites of the configuration that `counts`, and of `named`.
     fn planned(
         &self,
-        context: &Context<'_>,
+        context: &Context,
         named: &[Site],
         counts: impl Fn(&Site) -> bool,
     ) -> Planned {
@@ -177,7 +177,7 @@ impl Units {
     /// Writes `drop_ins`, and removes those of the `unneeded` that are ours.
     fn install(
         &self,
-        context: &Context<'_>,
+        context: &Context,
         drop_ins: &BTreeMap<PathBuf, &str>,
         unneeded: impl Iterator<Item = PathBuf>,
     ) -> Result<()> {
@@ -196,7 +196,7 @@ impl Units {
     }
 
     /// Those of a service that another site names as well stay, unless all go.
-    fn uninstall(&self, context: &Context<'_>) -> Result<u8> {
+    fn uninstall(&self, context: &Context) -> Result<u8> {
         let files = if self.which.all {
             self.all_written()
         } else {
@@ -222,11 +222,11 @@ impl Units {
         files
     }
 
-    fn written_for(&self, context: &Context<'_>) -> Result<Vec<PathBuf>> {
+    fn written_for(&self, context: &Context) -> Result<Vec<PathBuf>> {
         let names =
-            |site: &Site| sites::load(context, site).map_or(vec![], |manifest| manifest.services);
-        let going = sites::named(context, &self.which.sites)?;
-        let staying = sites::known(context);
+            |site: &Site| select::load(context, site).map_or(vec![], |manifest| manifest.services);
+        let going = select::named(context, &self.which.sites)?;
+        let staying = select::known(context);
         let needed: BTreeSet<_> = staying
             .iter()
             .filter(|site| !going.contains(site))
@@ -244,12 +244,12 @@ impl Units {
 
     /// Has the drop-in of mountjail.service, if there is one of ours, say nothing of the sites
     /// whose own are removed.
-    fn rewrite_all(&self, context: &Context<'_>, removed: &mut Vec<PathBuf>) -> Result<bool> {
+    fn rewrite_all(&self, context: &Context, removed: &mut Vec<PathBuf>) -> Result<bool> {
         let path = self.dir.join(drop_in_of(ALL));
         if !path.exists() {
             return Ok(false);
         }
-        let going = sites::named(context, &self.which.sites)?;
+        let going = select::named(context, &self.which.sites)?;
         match self
             .planned(context, &[], |site| !going.contains(site))
             .drop_ins
@@ -264,18 +264,18 @@ impl Units {
     }
 
     /// Lets systemd read what changed.
-    fn reload(&self, context: &Context<'_>, changed: bool) {
-        if !changed || self.dir != Path::new("/etc/systemd/system") || !systemd::is_running() {
+    fn reload(&self, context: &Context, changed: bool) {
+        if !changed || self.dir != Path::new("/etc/systemd/system") || !systemctl::is_running() {
             return;
         }
-        if let Err(error) = systemd::systemctl(&["daemon-reload"]) {
+        if let Err(error) = systemctl::systemctl(&["daemon-reload"]) {
             context.out.warn(error);
         }
     }
 }
 
 /// Removes those of `files` that are ours; returns them.
-fn remove(context: &Context<'_>, files: impl IntoIterator<Item = PathBuf>) -> Result<Vec<PathBuf>> {
+fn remove(context: &Context, files: impl IntoIterator<Item = PathBuf>) -> Result<Vec<PathBuf>> {
     let mut removed = vec![];
     for file in files {
         if remove_drop_in(&file, HEADER)? {
@@ -331,14 +331,14 @@ impl Planned {
             .collect()
     }
 
-    fn failed(&self, context: &Context<'_>, site: &Site) -> Option<Failed> {
+    fn failed(&self, context: &Context, site: &Site) -> Option<Failed> {
         let Some(errors) = self.errors.get(&site.name) else {
-            return sites::load(context, site).err().map(Failed::Manifest);
+            return select::load(context, site).err().map(Failed::Manifest);
         };
         (!errors.is_empty()).then(|| Failed::Errors(errors.clone()))
     }
 
-    fn say(&self, context: &Context<'_>, site: &Site) {
+    fn say(&self, context: &Context, site: &Site) {
         let (name, out) = (&site.name, context.out);
         let wishes = self.wishes.iter().find(|wishes| wishes.site == *name);
         match wishes.map(|wishes| wishes.services.as_slice()) {

@@ -5,19 +5,20 @@ use std::sync::Arc;
 
 use clap::Args;
 use nix::sys::stat::umask;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::apply::{Done, Run, summary};
-use super::context::{Context, is_set, stop_flag, table};
-use super::out::worst;
-use super::sites::{self, Site};
-use super::work::{Failed, notes, plural};
-use super::{Which, parallel, placeholders_umask, plan, systemd};
+use super::report::Report;
+use super::{Which, placeholders_umask, plan};
+use crate::base::HostPath;
 use crate::engine::Outcome;
-use crate::manifest::HostPath;
+use crate::observe;
 use crate::patience::{self, Stop};
 use crate::resolve::Mount;
-use crate::{Error, observe};
+use crate::site::context::{Context, stop_flag, table};
+use crate::site::out::worst;
+use crate::site::pipeline::notes;
+use crate::site::up::{Done, Run};
+use crate::site::{Failed, Site, parallel, systemctl};
 
 /// Mount what sites need; a second time there is nothing to do
 ///
@@ -69,18 +70,18 @@ impl Up {
 
     /// As [`run`](Self::run), from a command that keeps the caller's umask for the program that it
     /// runs.
-    pub(super) fn run_with_own_umask(&self, context: &Context<'static>) -> anyhow::Result<u8> {
+    pub(super) fn run_with_own_umask(&self, context: &Context) -> anyhow::Result<u8> {
         let callers = umask(placeholders_umask());
         let result = self.run(context);
         umask(callers);
         result
     }
 
-    pub(super) fn run(&self, context: &Context<'static>) -> anyhow::Result<u8> {
+    pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         if self.dry_run {
             return plan::Plan::of(&self.which, self.json).run(context);
         }
-        let mut sites = sites::which(context, &self.which)?;
+        let mut sites = self.which.selection().sites(context)?;
         sites.retain(|site| !self.except.iter().any(|name| name == site.name.as_str()));
         let stop = stop_flag()?;
         let boot = observe::boot_id()?;
@@ -102,57 +103,39 @@ impl Up {
         let create = self.create;
         let up = move |site: &Site, stop: &Stop| run.site(site, create, stop);
         let done = parallel::each(context, &sites, parallel::processors(), &stop, up);
-        let (mut codes, mut results, mut up) = (vec![], vec![], vec![]);
+
+        let mut report = Report::new(context, self.json);
+        report.not_begun(sites.len() - done.len());
+        let mut changed = vec![];
         for (site, result) in sites.iter().zip(done) {
-            let (code, json) = report(context, site, &result);
-            codes.push(code);
-            if self.json {
-                results.push(json);
-            }
-            let changed = result
-                .ok()
-                .flatten()
-                .filter(|done| done.outcome != Outcome::default());
-            up.extend(changed.map(|done| (site, done)));
+            add(&mut report, context, site, &result);
+            let done = result.ok().flatten();
+            let done = done.filter(|done| done.outcome != Outcome::default());
+            changed.extend(done.map(|done| (site, done)));
         }
-        let blind = name_blind_processes(context, &up);
+
+        let blind = name_blind_processes(context, &changed);
         if self.restart {
-            codes.push(restart(context, &up, &blind));
+            report.code(restart(context, &changed, &blind));
         }
-        if is_set(&stop) && codes.len() < sites.len() {
-            let rest = plural(sites.len() - codes.len(), "site");
-            context.out.error(&Error::interrupted(format!(
-                "stopped by a signal; {rest} not begun"
-            )));
-            codes.push(1);
-        }
-        let code = worst(codes);
-        if self.json {
-            let text = format!("{:#}\n", json!({ "sites": results }));
-            return Ok(context.out.print_and(&text, code));
-        }
-        Ok(code)
+        Ok(report.finish())
     }
 }
 
-/// Says how it went; gives the exit code and the same as JSON.
-fn report(
-    context: &Context<'_>,
-    site: &Site,
-    result: &Result<Option<Done>, Failed>,
-) -> (u8, Value) {
-    let out = context.out;
+/// Reports what became of `site`.
+fn add(report: &mut Report, context: &Context, site: &Site, result: &Result<Option<Done>, Failed>) {
+    let (out, name) = (context.out, &site.name);
     match result {
         Ok(None) => {
-            out.info(format_args!("{}: down; left alone", site.name));
-            (0, json!({ "site": site.name, "up": false }))
+            out.info(format_args!("{name}: down; left alone"));
+            report.site(0, json!({ "site": name, "up": false }));
         }
         Ok(Some(done)) => {
-            notes(context, &done.desired);
+            notes(out, &done.desired);
             for left in &done.outcome.left {
-                out.warn(format_args!("{}: {left}", site.name));
+                out.warn(format_args!("{name}: {left}"));
             }
-            out.info(format_args!("{}: {}", site.name, summary(done)));
+            out.info(format_args!("{name}: {}", done.summary()));
             let Outcome {
                 attached,
                 swapped,
@@ -160,25 +143,25 @@ fn report(
                 detached,
                 ..
             } = done.outcome;
-            let json = json!({
-                "site": site.name, "root": done.desired.root, "up": true, "mounts": done.desired.mounts.len(),
-                "attached": attached, "swapped": swapped, "gaps": gaps, "detached": detached,
+            let object = json!({
+                "site": name,
+                "root": done.desired.root,
+                "up": true,
+                "mounts": done.desired.mounts.len(),
+                "attached": attached,
+                "swapped": swapped,
+                "gaps": gaps,
+                "detached": detached,
             });
-            (0, json)
+            report.site(0, object);
         }
-        Err(failed) => {
-            let (code, errors) = failed.report(context, site);
-            (
-                code,
-                json!({ "site": site.name, "up": false, "errors": errors }),
-            )
-        }
+        Err(failed) => report.failed(site, failed, json!({ "up": false })),
     }
 }
 
 /// Names processes inside a root that live in a mount namespace which did not receive the mounts,
 /// and returns their units.
-fn name_blind_processes(context: &Context<'_>, up: &[(&Site, Done)]) -> BTreeSet<String> {
+fn name_blind_processes(context: &Context, up: &[(&Site, Done)]) -> BTreeSet<String> {
     let mut units = BTreeSet::new();
     if up.is_empty() {
         return units;
@@ -210,7 +193,7 @@ fn name_blind_processes(context: &Context<'_>, up: &[(&Site, Done)]) -> BTreeSet
 
 /// Reloads the running services of the sites `up`; those that cannot do that, and the `blind`, are
 /// restarted. Gives the exit code.
-fn restart(context: &Context<'_>, up: &[(&Site, Done)], blind: &BTreeSet<String>) -> u8 {
+fn restart(context: &Context, up: &[(&Site, Done)], blind: &BTreeSet<String>) -> u8 {
     let services: BTreeSet<_> = up.iter().flat_map(|(_, done)| &done.services).collect();
     let mut codes = vec![];
     for service in services {
@@ -219,7 +202,7 @@ fn restart(context: &Context<'_>, up: &[(&Site, Done)], blind: &BTreeSet<String>
         } else {
             "try-reload-or-restart"
         };
-        codes.push(match systemd::systemctl(&[verb, service]) {
+        codes.push(match systemctl::systemctl(&[verb, service]) {
             Ok(()) => {
                 context.out.info(format_args!("{verb} {service}"));
                 0

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::complete;
-use super::context::Context;
-use super::sites::{self, Site};
-use super::trace;
-use super::work::desired;
-use crate::manifest::{Entry, JailPath, Origin, Pattern, Request};
+use super::{complete, trace};
+use crate::base::JailPath;
+use crate::manifest::{Entry, Origin, Pattern, Request};
 use crate::resolve::Desired;
+use crate::site::context::Context;
+use crate::site::pipeline::desired;
+use crate::site::{Site, select};
 use crate::trace::{Miss, look};
 use crate::{Error, render};
 
@@ -31,7 +31,7 @@ pub(super) struct Why {
 }
 
 impl Why {
-    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+    pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         let path = JailPath::new(&self.path).map_err(|why| {
             Error::usage(format!(
                 "{} cannot be a path in a jail",
@@ -39,10 +39,10 @@ impl Why {
             ))
             .because_of(why)
         })?;
-        let site = sites::one(context, &self.site)?;
+        let site = select::one(context, &self.site)?;
         let desired = match desired(context, &context.resolver()?, &site) {
             Ok(desired) => desired,
-            Err(failed) => return Ok(failed.report(context, &site).0),
+            Err(failed) => return Ok(failed.report(context.out, &site).0),
         };
         let answer = render::why(&desired, &path);
         if answer.mount.is_none() && answer.link.is_none() {
@@ -58,7 +58,7 @@ impl Why {
 }
 
 /// That nothing brings `path`, with the line that would.
-fn nothing_brings(context: &Context<'_>, site: &Site, desired: &Desired, path: JailPath) -> Error {
+fn nothing_brings(context: &Context, site: &Site, desired: &Desired, path: JailPath) -> Error {
     let nothing = Error::failed(format!(
         "{}: nothing brings {path} into {}",
         site.name, desired.root
@@ -93,8 +93,8 @@ fn nothing_brings(context: &Context<'_>, site: &Site, desired: &Desired, path: J
 }
 
 /// The optional line that names `path`, or a directory above it, which is not there.
-fn waiting_for(context: &Context<'_>, site: &Site, path: &JailPath) -> Option<Arc<Origin>> {
-    let manifest = sites::load(context, site).ok()?;
+fn waiting_for(context: &Context, site: &Site, path: &JailPath) -> Option<Arc<Origin>> {
+    let manifest = select::load(context, site).ok()?;
     let names = |entry: &&Arc<Entry>| match &entry.request {
         Request::Mount(mount) => {
             let source = |pattern: &Pattern| path.on_host().starts_with(pattern.path());

@@ -13,8 +13,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use super::inside::{Job, MAX_BYTES, Probe, Reply};
+use crate::base::HostPath;
 use crate::jail::Who;
-use crate::manifest::HostPath;
 
 /// The argument by which this program knows that it is to look inside.
 pub const SUBCOMMAND: &str = "probe-inside";

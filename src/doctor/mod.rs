@@ -8,10 +8,10 @@
 
 mod ask;
 mod checks;
+mod finding;
 mod inside;
 mod machine;
-mod tenant;
-mod types;
+mod pool_user;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -20,8 +20,9 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
+use crate::base::{HostPath, JailPath};
 use crate::jail::Who;
-use crate::manifest::{HostPath, JailPath, Manifest};
+use crate::manifest::Manifest;
 use crate::observe::{self, Process, Table};
 use crate::plan::Plan;
 use crate::render::why;
@@ -30,10 +31,10 @@ use crate::resolve::{Desired, Host, Mount, interpreter_of, root_id};
 use crate::sys;
 
 pub use ask::SUBCOMMAND;
+pub use finding::{Finding, Remedy, Verdict};
 pub use inside::main as inside_main;
 pub use machine::Machine;
-pub use tenant::{Tenant, tenants};
-pub use types::{Finding, Remedy, Verdict};
+pub use pool_user::{Tenant, tenants};
 
 use ask::{Patience, Silence};
 use inside::Probe;
@@ -86,7 +87,7 @@ pub fn examine(patient: &Patient<'_>, options: &Options, host: &Host) -> Vec<Fin
     };
     let entry = checks::entry(&exam);
     let closed = entry.verdict != Verdict::Ok;
-    let broken = || types::Outcome::could_not_check("the check itself failed");
+    let broken = || finding::Outcome::could_not_check("the check itself failed");
     let outcomes: Vec<_> = thread::scope(|scope| {
         let exam = &exam;
         let start =

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use crate::resolve::Options;
+use crate::base::MountAttributes;
 use crate::sys;
 
 /// A finished mount that nothing shows yet.
@@ -35,7 +35,7 @@ pub(super) trait Backend: Send + Sync {
     fn prepare(
         &self,
         source: BorrowedFd<'_>,
-        options: Options,
+        options: MountAttributes,
         recursive: bool,
     ) -> io::Result<Ready>;
 
@@ -58,7 +58,7 @@ pub(super) trait Backend: Send + Sync {
 }
 
 /// `mount_setattr`'s argument for exactly these options and `MS_PRIVATE`.
-pub(super) fn attributes(options: Options) -> sys::MountAttr {
+pub(super) fn attributes(options: MountAttributes) -> sys::MountAttr {
     let mut attr = sys::MountAttr {
         propagation: libc::MS_PRIVATE,
         ..Default::default()
@@ -70,9 +70,9 @@ pub(super) fn attributes(options: Options) -> sys::MountAttr {
         (options.noexec, libc::MOUNT_ATTR_NOEXEC),
     ] {
         if wanted {
-            attr.set |= flag
+            attr.set |= flag;
         } else {
-            attr.clear |= flag
+            attr.clear |= flag;
         }
     }
     attr
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn attributes_set_what_is_wanted_and_clear_the_rest() {
-        let attr = attributes(Options::DEVICE);
+        let attr = attributes(MountAttributes::DEVICE);
         assert_eq!(
             attr.set,
             libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC

@@ -14,8 +14,8 @@ use sys_mount::{Mount, MountFlags};
 use super::backend::{Backend, Ready};
 use super::root::proc_path;
 use super::scratch::{Scratch, ScratchDir};
+use crate::base::MountAttributes;
 use crate::observe::Table;
-use crate::resolve::Options;
 use crate::sys;
 
 pub(super) struct Classic {
@@ -80,7 +80,7 @@ fn bind(source: &Path, target: &Path, recursive: bool) -> io::Result<()> {
     mount(source, target, flags)
 }
 
-fn flags(options: Options) -> MountFlags {
+fn flags(options: MountAttributes) -> MountFlags {
     let mut flags = MountFlags::empty();
     flags.set(MountFlags::RDONLY, options.read_only);
     flags.set(MountFlags::NOSUID, options.nosuid);
@@ -91,7 +91,7 @@ fn flags(options: Options) -> MountFlags {
 
 /// Remounts the bind at `path` with `options`, and every mount below it if `recursive`: the kernel
 /// ignores `MS_REC` on a remount, so each is remounted by itself; none may be missed.
-fn set_options(path: &Path, options: Options, recursive: bool) -> io::Result<()> {
+fn set_options(path: &Path, options: MountAttributes, recursive: bool) -> io::Result<()> {
     let remount = MountFlags::REMOUNT | MountFlags::BIND | flags(options);
     mount(Path::new("none"), path, remount)?;
     if recursive {
@@ -116,7 +116,7 @@ impl Backend for Classic {
     fn prepare(
         &self,
         source: BorrowedFd<'_>,
-        options: Options,
+        options: MountAttributes,
         recursive: bool,
     ) -> io::Result<Ready> {
         let spot = self.bind_aside(source, recursive)?;
@@ -152,12 +152,12 @@ mod tests {
     #[test]
     fn options_become_the_flags_of_mount_2() {
         assert_eq!(
-            flags(Options::CODE),
+            flags(MountAttributes::CODE),
             MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV
         );
-        let writable = Options {
+        let writable = MountAttributes {
             read_only: false,
-            ..Options::DATA
+            ..MountAttributes::DATA
         };
         assert_eq!(
             flags(writable),

@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 use super::backend::{Backend, Ready, attributes, clone_of};
 use super::features::Features;
 use super::scratch::{Scratch, ScratchDir};
-use crate::resolve::Options;
+use crate::base::MountAttributes;
 use crate::sys;
 
 pub(super) struct Detached {
@@ -41,7 +41,7 @@ impl Backend for Detached {
     fn prepare(
         &self,
         source: BorrowedFd<'_>,
-        options: Options,
+        options: MountAttributes,
         recursive: bool,
     ) -> io::Result<Ready> {
         let clone = clone_of(source, recursive)?;

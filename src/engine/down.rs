@@ -16,11 +16,10 @@ use super::target::{
     still_there,
 };
 use super::{Engine, Failure, Log, Outcome, hidden, journal};
-use crate::error::{Error, Result};
-use crate::manifest::{HostPath, JailPath};
+use crate::base::quote::word;
+use crate::base::{Error, HostPath, JailPath, Result};
 use crate::observe::{self, Identity, Kept, MadeKind, Observed, Record, RecordedMount, SeenMount};
 use crate::plan::{Plan, State, Step};
-use crate::quote::word;
 use crate::sys;
 
 pub(super) fn carry_out(

@@ -1,6 +1,6 @@
 //! What this kernel offers, found by probing system calls, never by version strings.
 
-use crate::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::sys;
 
 /// The system calls that decide how mountjail mounts. `doctor` shows them.

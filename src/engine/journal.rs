@@ -13,8 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::Serialize;
 
-use crate::error::{Error, Result};
-use crate::manifest::SiteName;
+use crate::base::{Error, Result, SiteName};
 use crate::observe::{Kept, Record, StateDir, WatchState};
 
 /// Whether a file must survive a power cut.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
+use crate::base::{Error, Result};
 
 /// So often a lock that may not be waited for without an end is tried.
 const PAUSE: Duration = Duration::from_millis(5);

@@ -9,36 +9,35 @@ mod backend;
 mod classic;
 mod detached;
 mod down;
+mod drop_in;
+mod edit;
 mod features;
-mod fstab;
 mod hidden;
 mod journal;
 mod lock;
+mod mount_op;
 mod ours;
 mod root;
 mod scratch;
 mod sources;
 mod target;
 mod undo;
-mod units;
 mod up;
-mod work;
 
 use std::fmt;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
-use crate::manifest::{HostPath, SiteName};
+use crate::base::{Error, HostPath, Result, SiteName};
 use crate::observe::{BootId, Kept, Observed, StateDir};
 use crate::patience::Stop;
 use crate::plan::Plan;
 
+pub use drop_in::{remove_drop_in, write_drop_in};
+pub use edit::edit as edit_file;
 pub use features::{Choice, Features};
-pub use fstab::edit as edit_file;
 pub use journal::{remove_watch_state, write_watch_state};
 pub use lock::Lock;
-pub use units::{remove_drop_in, write_drop_in};
 
 use backend::Backend;
 use scratch::ScratchDir;

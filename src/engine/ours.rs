@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use crate::manifest::{HostPath, JailPath};
+use crate::base::{HostPath, JailPath};
 use crate::observe::{Observed, RecordedMount, SeenMount, Table};
 use crate::plan::{Plan, Step};
 use crate::sys::Stat;

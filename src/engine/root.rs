@@ -14,8 +14,7 @@ use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
 use super::ours::Ours;
-use crate::error::{Error, Result};
-use crate::manifest::{HostPath, JailPath};
+use crate::base::{Error, HostPath, JailPath, Result};
 use crate::observe::{Identity, MadeKind, Observed, RecordedMount, SeenMount};
 use crate::plan::Plan;
 use crate::sys::{self, FileId, FileKind, OnMount, Stat};

@@ -8,9 +8,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::backend::{Backend, Ready};
-use super::work::options_of;
-use crate::error::{Error, Result};
-use crate::resolve::{FileId, Mount, Options};
+use super::mount_op::options_of;
+use crate::base::{Error, MountAttributes, Result};
+use crate::resolve::{FileId, Mount};
 use crate::sys;
 
 /// The prepared mounts of this run.
@@ -23,7 +23,7 @@ pub(super) struct Sources {
 #[derive(PartialEq, Eq, Hash)]
 struct Key {
     file: FileId,
-    options: Options,
+    options: MountAttributes,
     recursive: bool,
 }
 

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::hidden;
 use super::root::Root;
-use crate::error::{Error, Result};
-use crate::manifest::{HostPath, JailPath};
+use crate::base::quote::word;
+use crate::base::{Error, HostPath, JailPath, Result};
 use crate::observe::{Identity, MadeKind, SeenMount, Stray};
-use crate::quote::word;
 use crate::resolve::FileKind;
 use crate::sys::{self, OnMount, Stat};
 

@@ -7,10 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::backend::{Backend, Ready};
 use super::journal;
+use super::mount_op::unique_id_at;
 use super::root::{Root, Spot, proc_path};
-use super::work::unique_id_at;
-use crate::error::{Error, Result};
-use crate::manifest::{HostPath, JailPath};
+use crate::base::{Error, HostPath, JailPath, Result};
 use crate::observe::{self, Kept, Made, MadeKind, RecordedMount};
 use crate::sys;
 

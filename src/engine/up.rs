@@ -4,14 +4,12 @@
 use std::io;
 
 use super::backend::{Backend, Ready};
-use super::journal;
+use super::mount_op::{self, Work};
 use super::root::{Root, Spots};
 use super::target::{cannot, clear_after, detach_stray, made_kind, nothing_inside, still_there};
 use super::undo::{Old, Told, Undo, save};
-use super::work::{self, Work};
-use super::{Engine, Failure, Log, Outcome, check_signal};
-use crate::error::{Error, Result};
-use crate::manifest::{HostPath, JailPath};
+use super::{Engine, Failure, Log, Outcome, check_signal, journal};
+use crate::base::{Error, HostPath, JailPath, Result};
 use crate::observe::{
     self, History, Identity, Kept, Made, MadeKind, Observed, Record, RecordedMount, SeenMount,
     VERSION,
@@ -19,7 +17,7 @@ use crate::observe::{
 use crate::patience::Stop;
 use crate::plan::{Plan, Step};
 use crate::resolve::GeneratedFile;
-use crate::sys::{self};
+use crate::sys;
 
 pub(super) fn carry_out(
     engine: &Engine,
@@ -142,7 +140,7 @@ impl<'a> Run<'a> {
         let mut work = self.prepare()?;
         self.record_intent(&work)?;
         self.clear_and_create()?;
-        work::open_targets(&self.root, &mut work)?;
+        mount_op::open_targets(&self.root, &mut work)?;
         for item in &mut work {
             check_signal(self.stop)?;
             self.mount(item)?;
@@ -349,10 +347,10 @@ impl<'a> Run<'a> {
                 }
                 Step::RemoveFile(path) => self.remove_file(step, path)?,
                 Step::CreatePlaceholder { path, kind } => {
-                    self.create(step, path, &made_kind(*kind))?
+                    self.create(step, path, &made_kind(*kind))?;
                 }
                 Step::CreateLink { path, text } => {
-                    self.create(step, path, &MadeKind::Link(text.clone()))?
+                    self.create(step, path, &MadeKind::Link(text.clone()))?;
                 }
                 Step::WriteFile(_) | Step::Attach(_) | Step::Swap { .. } => {}
             }
@@ -402,7 +400,7 @@ impl<'a> Run<'a> {
             .spot(target)
             .and_then(|spot| spot.open_mounted())
             .map_err(cannot)?;
-        work::must_be(
+        mount_op::must_be(
             &self.root,
             target,
             expected,
@@ -512,9 +510,9 @@ impl<'a> Run<'a> {
                 Ok(said) => {
                     (self.log)(format_args!("{}: undo: {said}", self.plan.site));
                     if lasts {
-                        failure.lasting.push(said)
+                        failure.lasting.push(said);
                     } else {
-                        failure.undone.push(said)
+                        failure.undone.push(said);
                     }
                 }
                 Err(error) => failure.also.push(error),

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use crate::manifest::HostPath;
-use crate::quote::printable;
+use crate::base::HostPath;
+use crate::base::quote::printable;
 
 /// How wide a list in one line may be.
 const WIDTH: usize = 100;
@@ -285,7 +285,8 @@ pub(crate) fn scalar(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::{Presets, Request, SiteName, SourceFile, parse};
+    use crate::base::SiteName;
+    use crate::manifest::{Presets, Request, SourceFile, parse};
 
     fn read(draft: &Draft) -> crate::manifest::Manifest {
         let text = draft.to_yaml();

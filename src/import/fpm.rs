@@ -12,7 +12,7 @@ pub(crate) use drafts::shared_cache;
 pub use masters::{Master, masters};
 
 use super::php_ini::Value;
-use crate::manifest::HostPath;
+use crate::base::HostPath;
 use crate::resolve::Host;
 use crate::{Error, Result};
 

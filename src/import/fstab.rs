@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::manifest::HostPath;
+use crate::base::HostPath;
 use crate::render::fstab::{Block, outside_lines, unescaped};
 use crate::{Error, Result};
 
@@ -52,7 +52,7 @@ pub struct Bind {
     pub nodev: bool,
     /// `noexec`.
     pub noexec: bool,
-    /// Options that neither the kernel nor a manifest knows, such as
+    /// `MountAttributes` that neither the kernel nor a manifest knows, such as
     /// `x-systemd.requires=a.service`.
     pub userspace: Vec<String>,
 }

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use super::draft::{Draft, Item, Kind, Mount};
 use super::ini;
 use super::look::{What, is_object_name, look, objects_below, what};
-use crate::manifest::{Presets, SiteName};
+use crate::base::SiteName;
+use crate::manifest::Presets;
 use crate::{Error, Result};
 
 /// Keys with paths: the second and those after it are older names of the first.

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::draft::{Draft, Item, Mount};
 use super::fstab::Bind;
 use super::look::{Look, What, look};
-use crate::manifest::{Access, Entry, HostPath, Pattern, Presets, Request, Wanted};
+use crate::base::HostPath;
+use crate::manifest::{Access, Entry, Pattern, Presets, Request, Wanted};
 
 /// One line, with what it mounts.
 struct Line<'b> {
@@ -206,7 +207,7 @@ impl Line<'_> {
             (true, What::Program) if self.executable() => draft.programs.push(Item::new(source)),
             (true, What::Library) if self.executable() => draft.libraries.push(Item::new(source)),
             (true, What::Device) if source.starts_with("/dev/") => {
-                draft.devices.extend(below("/dev/"))
+                draft.devices.extend(below("/dev/"));
             }
             (true, What::File | What::Directory)
                 if !self.executable() && source.starts_with("/etc/") =>

@@ -27,7 +27,8 @@ use std::path::{Path, PathBuf};
 pub(crate) use draft::scalar;
 pub use draft::{Draft, Item, Kind, Mount};
 
-use crate::manifest::{HostPath, Presets, SiteName};
+use crate::base::{HostPath, SiteName};
+use crate::manifest::Presets;
 use crate::observe::Units;
 use crate::resolve::refuse_system;
 use crate::{Error, Result, sys};

@@ -45,7 +45,7 @@ impl Settings {
                 // [PATH=…] and [HOST=…] are about some requests alone.
                 Ok(Statement::Section(name)) => applies = !name.text.contains('='),
                 Ok(Statement::Entry(key, Some(value))) if applies => {
-                    self.values.push((key, value.text))
+                    self.values.push((key, value.text));
                 }
                 _ => {}
             }

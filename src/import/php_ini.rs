@@ -107,7 +107,7 @@ impl Scanner<'_> {
                 None => return Ok(None),
                 Some(b'\n' | b'\r') => self.at += blanks + 1,
                 Some(b';') => {
-                    self.at += blanks + self.span(self.at + blanks, |byte| !is_newline(byte))
+                    self.at += blanks + self.span(self.at + blanks, |byte| !is_newline(byte));
                 }
                 Some(_) if label == 0 && blanks > 0 => self.at += blanks,
                 Some(b'[') if blanks == 0 => {

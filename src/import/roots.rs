@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 
 use super::fstab::Bind;
-use crate::manifest::HostPath;
+use crate::base::HostPath;
 use crate::resolve::refuse_system;
 
 /// Directories that a system has at its top: a jail that has one too mirrors the host.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
+use super::entries::SourceFile;
 use super::locate::{self, Part, Step};
-use super::types::SourceFile;
-use crate::quote::printable;
+use crate::base::quote::printable;
 
 /// How many errors of one file are shown; the rest are counted.
 const MAX_SHOWN: usize = 50;

@@ -6,11 +6,11 @@
 
 use std::fmt;
 
+use super::entries::Request;
 use super::grammar::{Draft, Kind, SITE_KEYS};
 use super::locate::{self, Part, Step};
 use super::node::{self, Node};
 use super::source;
-use super::types::Request;
 
 /// One item for one of the lists of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

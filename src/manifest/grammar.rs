@@ -2,11 +2,11 @@
 
 use super::check::{At, Checker, Field, did_you_mean, found};
 use super::diagnostic::quoted;
+use super::entries::{Access, MountRequest, Pattern, Request, Wanted};
 use super::locate::{self, Part, Step};
 use super::node::Node;
-use super::path::{HostPath, JailPath};
-use super::types::{Access, MountRequest, Pattern, Request, Wanted};
 use super::words::{self, BadWord};
+use crate::base::{HostPath, JailPath};
 
 pub(super) const SITE_KEYS: [&str; 10] = [
     "root",
@@ -418,7 +418,7 @@ impl<'t, 'c> File<'t, 'c> {
                 "target" => request.target = self.target(&at, field.value, &request.sources),
                 "access" => request.access = self.access(&at, field.value).unwrap_or_default(),
                 "recursive" => {
-                    request.recursive = self.checker.flag(&at, field.value).unwrap_or_default()
+                    request.recursive = self.checker.flag(&at, field.value).unwrap_or_default();
                 }
                 "executable" => request.executable = self.checker.flag(&at, field.value),
                 "devices" => request.devices = self.checker.flag(&at, field.value),
@@ -546,14 +546,21 @@ impl<'t, 'c> File<'t, 'c> {
         Some(pattern)
     }
 
-    fn path<T>(&mut self, at: &At<'_>, text: &str, path: Result<T, super::BadPath>) -> Option<T> {
+    fn path<T>(
+        &mut self,
+        at: &At<'_>,
+        text: &str,
+        path: Result<T, crate::base::BadPath>,
+    ) -> Option<T> {
         path.map_err(|why| {
             let help = match why {
-                super::BadPath::NotAbsolute if text.starts_with('~') => {
+                crate::base::BadPath::NotAbsolute if text.starts_with('~') => {
                     Some("write the home directory out".to_owned())
                 }
-                super::BadPath::NotAbsolute => Some("paths begin with `/`".to_owned()),
-                super::BadPath::ParentComponent => Some("write the path without `..`".to_owned()),
+                crate::base::BadPath::NotAbsolute => Some("paths begin with `/`".to_owned()),
+                crate::base::BadPath::ParentComponent => {
+                    Some("write the path without `..`".to_owned())
+                }
                 _ => None,
             };
             self.checker.fault(

@@ -6,23 +6,22 @@
 mod check;
 mod diagnostic;
 mod edit;
+mod entries;
 mod grammar;
 mod locate;
 mod node;
-mod path;
 mod presets;
 mod schema;
 mod source;
-mod types;
 mod words;
 
+pub use crate::base::{BadPath, HostPath, JailPath, SiteName};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use edit::{Addition, CannotAdd, add as add_items};
+pub use entries::{
+    Access, Entry, Manifest, MountRequest, Origin, Pattern, Request, SourceFile, Wanted,
+};
 pub use locate::{key_position, position};
-pub use path::{BadPath, HostPath, JailPath, SiteName};
 pub use presets::Presets;
 pub use schema::{preset_schema, site_schema};
 pub use source::{MAX_BYTES, decode, parse, root_of};
-pub use types::{
-    Access, Entry, Manifest, MountRequest, Origin, Pattern, Request, SourceFile, Wanted,
-};

@@ -7,11 +7,11 @@ use std::sync::{Arc, OnceLock};
 
 use super::check::{did_you_mean, nearest};
 use super::diagnostic::{Diagnostics, Fault, Note, quoted};
+use super::entries::{Entry, Origin, SourceFile};
 use super::grammar::{Draft, Include, Kind, Line};
 use super::locate::Part;
 use super::node::Refused;
 use super::source::{self, Read};
-use super::types::{Entry, Origin, SourceFile};
 
 macro_rules! embedded {
     ($($name:literal),* $(,)?) => {

@@ -2,12 +2,12 @@
 
 use super::check::Checker;
 use super::diagnostic::{Diagnostic, Diagnostics, Fault, Note};
+use super::entries::{Manifest, SourceFile};
 use super::grammar::{self, Draft, Kind};
 use super::locate;
 use super::node::{self, Refused};
-use super::path::{HostPath, SiteName};
 use super::presets::{Presets, entries_of};
-use super::types::{Manifest, SourceFile};
+use crate::base::{HostPath, SiteName};
 
 /// The largest file that is read, in bytes.
 pub const MAX_BYTES: usize = node::MAX_BYTES;

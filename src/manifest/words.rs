@@ -4,7 +4,7 @@
 //! Each check takes the text and gives it back normal, or says what is wrong in a [`BadWord`].
 
 use super::check::{listed, nearest};
-use super::path::HostPath;
+use crate::base::HostPath;
 
 /// Why a word is not usable.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,9 +6,9 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::mountinfo::MountInfo;
+use super::observed::{Holder, Observed};
 use super::table::Table;
-use super::types::{Holder, Observed};
-use crate::manifest::{HostPath, JailPath};
+use crate::base::{HostPath, JailPath};
 use crate::sys::{self, Stat};
 use crate::{Error, Result};
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::record::{Identity, Made, RecordedMount};
 use super::state::Records;
-use crate::manifest::{HostPath, JailPath};
+use crate::base::{HostPath, JailPath};
 use crate::sys;
 
 impl Records {

@@ -14,12 +14,12 @@ use nix::fcntl::readlinkat;
 
 use super::holders::{self, Apart};
 use super::mountinfo::MountInfo;
+use super::observed::{Observed, Seen, SeenMount, Stray};
 use super::record::Identity;
 use super::state::Records;
 use super::submounts::{self, in_the_jail};
 use super::table::{self, Table};
-use super::types::{Observed, Seen, SeenMount, Stray};
-use crate::manifest::{HostPath, JailPath};
+use crate::base::{HostPath, JailPath};
 use crate::resolve::{Desired, FileKind};
 use crate::sys::{self, Stat};
 use crate::{Error, Result};

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use crate::resolve::Options;
+use crate::base::MountAttributes;
 use crate::sys::StatMount;
 
 /// One line.
@@ -25,7 +25,7 @@ pub struct MountInfo {
     /// Where it is mounted, as seen from the process's root.
     pub point: PathBuf,
     /// Its own attributes, not those of its file system.
-    pub options: Options,
+    pub options: MountAttributes,
     /// It is in a peer group (`mount_namespaces(7)`).
     pub shared: bool,
 }
@@ -41,7 +41,7 @@ impl MountInfo {
             fuse: mount.fuse,
             root: mount.root,
             point: mount.point,
-            options: Options::of_attributes(mount.attributes),
+            options: MountAttributes::of_attributes(mount.attributes),
             shared: mount.propagation & libc::MS_SHARED != 0,
         }
     }
@@ -117,8 +117,8 @@ fn number(field: &[u8]) -> Option<u64> {
     std::str::from_utf8(field).ok()?.parse().ok()
 }
 
-fn options(field: &[u8]) -> Options {
-    let mut options = Options::OPEN;
+fn options(field: &[u8]) -> MountAttributes {
+    let mut options = MountAttributes::OPEN;
     for option in field.split(|byte| *byte == b',') {
         match option {
             b"ro" => options.read_only = true,
@@ -176,7 +176,7 @@ mod tests {
                 "36 35 98:0 /mnt1 /mnt2 ro,nosuid,relatime {optional}- ext3 /dev/root rw,nodev\n"
             );
             let found = parse(text.as_bytes()).unwrap();
-            let options = Options {
+            let options = MountAttributes {
                 read_only: true,
                 nosuid: true,
                 nodev: false,

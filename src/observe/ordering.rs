@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::units::{DIRECTORIES, names_in, template};
+use super::unit_files::{DIRECTORIES, names_in, template};
 
 /// What every service waits for that does not say `DefaultDependencies=no`: systemd.service(5).
 const EARLY_TARGETS: [&str; 2] = ["sysinit.target", "basic.target"];
@@ -247,12 +247,12 @@ impl Unit {
                 self.no_defaults = ["no", "false", "off", "0"].contains(&value);
             }
             ("Socket", "Service") | ("Timer" | "Path", "Unit") => {
-                self.starts = Some(value.to_owned())
+                self.starts = Some(value.to_owned());
             }
             ("Service", "BusName") => self.on_bus = true,
             ("Service", "Type") => self.on_bus |= value == "dbus",
-            ("Mount", "Options") => {
-                self.is_remote |= value.split(',').any(|option| option == "_netdev")
+            ("Mount", "MountAttributes") => {
+                self.is_remote |= value.split(',').any(|option| option == "_netdev");
             }
             ("Mount", "Type") => self.is_remote |= is_network_type(value),
             _ => {}
@@ -364,7 +364,7 @@ fn mount_unit(path: &Path) -> Option<String> {
             b'/' => name.push('-'),
             b'.' if at > 0 => name.push('.'),
             byte if byte.is_ascii_alphanumeric() || b":_".contains(byte) => {
-                name.push(char::from(*byte))
+                name.push(char::from(*byte));
             }
             byte => write!(name, "\\x{byte:02x}").ok()?,
         }

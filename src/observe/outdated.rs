@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use super::Table;
 use super::processes::{Process, all, same_namespace};
-use crate::manifest::HostPath;
-use crate::quote::word;
+use crate::base::HostPath;
+use crate::base::quote::word;
 use crate::resolve::ldso::elf::Object;
 use crate::sys::{self, FileId};
 

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::watching::start_time;
-use crate::manifest::HostPath;
-use crate::quote::word;
+use crate::base::HostPath;
+use crate::base::quote::word;
 use crate::resolve::Mount;
 use crate::sys::{self, FileId};
 

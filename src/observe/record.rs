@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::manifest::{HostPath, JailPath};
-use crate::resolve::{FileId, Options};
+use crate::base::{HostPath, JailPath, MountAttributes};
+use crate::resolve::FileId;
 use crate::sys::Stat;
 
 /// The version of the records that this mountjail writes; it reads all up to this one.
@@ -173,7 +173,7 @@ pub struct RecordedMount {
     /// Which file that was.
     pub file: FileId,
     /// The attributes that it was given.
-    pub options: Options,
+    pub options: MountAttributes,
     /// Whether submounts came along.
     pub recursive: bool,
     /// Which; `None` where none can, and where it is not known: then it is told by what they show.

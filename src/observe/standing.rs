@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use super::look::{find_strays, listed, only_of};
+use super::observed::{Observed, SeenMount};
 use super::state::Records;
 use super::submounts::{self, in_the_jail};
 use super::table::{self, Table};
-use super::types::{Observed, SeenMount};
-use crate::manifest::{HostPath, JailPath};
+use crate::base::{HostPath, JailPath};
 use crate::resolve::Desired;
 use crate::sys::{self, Stat};
 

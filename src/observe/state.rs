@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::time::{ClockId, clock_gettime};
 
 use super::record::{BootId, Kept, Record, Unreadable};
-use crate::manifest::{HostPath, SiteName};
+use crate::base::{HostPath, SiteName};
 use crate::{Error, Result};
 
 /// The directories of records and locks (`run`, gone with the boot) and of what outlives one

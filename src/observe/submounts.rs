@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use super::mountinfo::MountInfo;
+use super::observed::{Observed, SeenMount};
 use super::record::{RecordedMount, Submount, Unknown};
 use super::table::Table;
-use super::types::{Observed, SeenMount};
-use crate::manifest::{HostPath, JailPath};
+use crate::base::{HostPath, JailPath};
 use crate::resolve::{Desired, FileId};
 use crate::{Error, Result, sys};
 

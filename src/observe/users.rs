@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use super::mountinfo::{self, Line};
 use super::processes::{Process, all};
-use crate::manifest::{HostPath, JailPath};
+use crate::base::{HostPath, JailPath};
 use crate::{Error, Result};
 
 /// So many open files of a process are looked at, and so many mapped ones.

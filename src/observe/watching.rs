@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::state::{StateDir, read_regular};
-use crate::manifest::SiteName;
+use crate::base::SiteName;
 
 /// The file `<run>/watch/state.json`: replaced atomically after each pass, removed at a clean end.
 /// Times are seconds since 1970.
@@ -114,7 +114,7 @@ mod tests {
         };
         said.start_time = start_time(said.pid).unwrap();
         let write = |said: &WatchState| {
-            fs::write(state.watch_state(), serde_json::to_vec(said).unwrap()).unwrap()
+            fs::write(state.watch_state(), serde_json::to_vec(said).unwrap()).unwrap();
         };
         write(&said);
         assert_eq!(WatchState::read(&state), Some(said.clone()));

@@ -10,6 +10,7 @@
 //! ([`glimpse`]).
 
 mod crew;
+pub(crate) mod front;
 mod glimpse;
 mod question;
 
@@ -20,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::Error;
-use crate::quote::word;
+use crate::base::quote::word;
 
 pub use crew::{Crew, Lost};
 pub use glimpse::{Glimpse, Sleep};

@@ -1,10 +1,9 @@
 //! One target: what shall be there against what is.
 
-use crate::manifest::{HostPath, JailPath};
+use super::step::State;
+use crate::base::{HostPath, JailPath};
 use crate::observe::{Observed, RecordedMount, SeenMount, Submount, Unknown};
 use crate::resolve::Mount;
-
-use super::types::State;
 
 /// Whether `seen` is a mount that mountjail recorded as made at the target of `recorded`.
 ///

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::compare::{came_along, is_right, recorded, shown};
 use super::placeholders::removal;
-use super::types::{MountState, Plan, State, Step};
-use crate::manifest::{HostPath, JailPath, SiteName};
+use super::step::{MountState, Plan, State, Step};
+use crate::base::{HostPath, JailPath, SiteName};
 use crate::observe::{Observed, SeenMount};
 use crate::resolve::{Desired, Mount};
 

@@ -7,11 +7,11 @@ mod compare;
 mod down;
 mod placeholders;
 mod site;
-mod types;
+mod step;
 mod up;
 
 pub use down::down;
 
 pub use site::SiteState;
-pub use types::{MountState, Plan, State, Step};
+pub use step::{MountState, Plan, State, Step};
 pub use up::up;

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::types::Step;
+use super::step::Step;
 use crate::Error;
-use crate::manifest::{HostPath, JailPath};
+use crate::base::{HostPath, JailPath};
 use crate::observe::{Made, MadeKind, Observed, Seen};
 use crate::resolve::{Desired, FileKind, Mount};
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::types::{MountState, Plan, State, Step};
+use super::step::{MountState, Plan, State, Step};
 use crate::resolve::FileKind;
 
 /// How a whole site stands.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::compare::{Verdict, came_along, record_of, recorded, verdict};
 use super::placeholders;
-use super::types::{MountState, Plan, State, Step};
+use super::step::{MountState, Plan, State, Step};
 use crate::Error;
-use crate::manifest::{HostPath, JailPath};
+use crate::base::{HostPath, JailPath};
 use crate::observe::{Holder, Observed, RecordedMount, SeenMount};
 use crate::resolve::{Desired, Mount};
 

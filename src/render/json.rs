@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Answer;
-use crate::manifest::JailPath;
+use crate::base::JailPath;
 use crate::observe::{Inside, Outdated, Process};
 use crate::plan::{MountState, Plan, Step};
 use crate::resolve::{FileKind, Link, Mount, Reason, ResolvedPreset};

@@ -6,7 +6,7 @@ pub mod prometheus;
 pub mod systemd;
 pub mod text;
 
-use crate::manifest::JailPath;
+use crate::base::JailPath;
 use crate::resolve::{Desired, Link, Mount};
 
 /// What brought a path into a jail.

@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write};
 
-use crate::manifest::SiteName;
+use crate::base::SiteName;
 use crate::observe::{History, WatchState};
 use crate::plan::{Plan, SiteState, State};
 

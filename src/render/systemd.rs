@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use crate::manifest::{HostPath, SiteName};
+use crate::base::{HostPath, SiteName};
 use crate::observe::{Ordering, mounts_of};
 
 /// The units that make what lies below a directory of `/run` at boot.

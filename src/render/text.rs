@@ -3,10 +3,10 @@
 use std::fmt;
 
 use super::Answer;
-use crate::manifest::{JailPath, SiteName};
+use crate::base::quote::{brief, printable};
+use crate::base::{JailPath, SiteName};
 use crate::observe::{Inside, Process, WatchFailure, WatchState};
 use crate::plan::{MountState, Plan, SiteState, State};
-use crate::quote::{brief, printable};
 use crate::resolve::{Mount, Reason, ResolvedPreset};
 
 /// A reason is not longer, whatever paths and texts of links are in it.

@@ -6,12 +6,13 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::desired::{Cause, FileKind, Link, Mount, Reason};
+use super::expand::{Item, Part, Way, lexical};
 use super::host::{Host, Node};
-use super::part::{Item, Part, Way, lexical};
 use super::template::{Own, Template};
-use super::types::{Cause, FileKind, Link, Mount, Options, Reason};
 use super::walk::{LookupError, found};
-use crate::manifest::{HostPath, JailPath, Origin};
+use crate::base::{HostPath, JailPath, MountAttributes};
+use crate::manifest::Origin;
 use crate::{Error, Result};
 
 /// One target's mount while it is put together.
@@ -474,13 +475,13 @@ pub(super) fn names(path: &Path) -> VecDeque<OsString> {
 /// Whether the directory `above` gives `item` what it needs, and no more but to execute.
 pub(super) fn stands_in(above: &Item, item: &Item) -> bool {
     let (shown, wanted) = (above.effective(), item.effective());
-    let same = |noexec| Options { noexec, ..shown } == Options { noexec, ..wanted };
+    let same = |noexec| MountAttributes { noexec, ..shown } == MountAttributes { noexec, ..wanted };
     shown == wanted || (!item.fixed && !shown.noexec && same(false))
 }
 
 /// What allows all that either allows.
-fn widest(a: Options, b: Options) -> Options {
-    Options {
+fn widest(a: MountAttributes, b: MountAttributes) -> MountAttributes {
+    MountAttributes {
         read_only: a.read_only && b.read_only,
         nosuid: a.nosuid && b.nosuid,
         nodev: a.nodev && b.nodev,

@@ -17,13 +17,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use nix::fcntl::AT_FDCWD;
 use nix::sys::statvfs::fstatvfs;
 
+use super::dependencies::{Interest, Lookups};
+use super::expand::lexical;
 use super::ldso::State;
-use super::lookups::{Interest, Lookups};
-use super::part::lexical;
-use super::types::Options;
 use super::users::Accounts;
 use super::walk::{LookupError, Walk, Walker, found};
-use crate::manifest::HostPath;
+use crate::base::{HostPath, MountAttributes};
 use crate::patience;
 use crate::sys::{self, FileKind, Stat};
 
@@ -50,7 +49,7 @@ struct Known {
     top: Once<Vec<TopLink>>,
     run: Once<Vec<TopLink>>,
     /// What mounts forbid, by their ids.
-    mounts: Mutex<HashMap<u64, Options>>,
+    mounts: Mutex<HashMap<u64, MountAttributes>>,
 }
 
 /// A link straight to a directory: `/lib -> usr/lib`.
@@ -199,7 +198,7 @@ impl Host {
         &self,
         real: &HostPath,
         stat: &Stat,
-    ) -> Result<Options, LookupError> {
+    ) -> Result<MountAttributes, LookupError> {
         let mounts = || {
             self.known
                 .mounts
@@ -557,7 +556,7 @@ fn by_text(path: HostPath, text: PathBuf) -> Option<TopLink> {
 }
 
 /// What the mount of the file at `path` forbids, if that still is the file of `stat`.
-fn options_at(path: &Path, stat: &Stat) -> io::Result<Options> {
+fn options_at(path: &Path, stat: &Stat) -> io::Result<MountAttributes> {
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_PATH | libc::O_NOFOLLOW)
@@ -566,7 +565,7 @@ fn options_at(path: &Path, stat: &Stat) -> io::Result<Options> {
     if (found.file, found.mount_id) != (stat.file, stat.mount_id) {
         return Err(io::Error::from_raw_os_error(libc::ESTALE)); // somebody changes it just now
     }
-    Ok(Options::OPEN.within(Options::of_statfs(fstatvfs(&file)?.flags())))
+    Ok(MountAttributes::OPEN.within(MountAttributes::of_statfs(fstatvfs(&file)?.flags())))
 }
 
 fn errno_of(error: &io::Error) -> i32 {

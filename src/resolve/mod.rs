@@ -7,22 +7,22 @@
 //! anything.
 
 mod builder;
+mod dedup;
+mod dependencies;
+mod desired;
+mod expand;
 mod host;
-mod inside;
 pub mod ldso;
-mod lookups;
+mod link_targets;
 mod nested;
 mod nss;
 mod others;
-mod part;
 mod pattern;
 mod place;
-mod refused;
+mod restrictions;
 mod root;
 mod roots;
-mod shown;
 mod template;
-mod types;
 mod users;
 mod walk;
 
@@ -31,26 +31,26 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::manifest::{Entry, HostPath, JailPath, Manifest, Origin, Request, SourceFile};
+use crate::base::{HostPath, JailPath};
+use crate::manifest::{Entry, Manifest, Origin, Request, SourceFile};
 use crate::{Error, Result, sys};
 
 pub(crate) use nss::services as name_services;
 
+pub use crate::base::MountAttributes;
+pub use dependencies::{Interest, Lookups};
+pub use desired::{Cause, Desired, FileId, FileKind, GeneratedFile, Link, Mount, Note, Reason};
 pub use host::Host;
-pub use inside::may_be_brought;
 pub use ldso::interpreter_of;
-pub use lookups::{Interest, Lookups};
+pub use link_targets::may_be_brought;
 pub use others::Others;
 pub use root::{create_root, refuse_system, root_id};
 pub use roots::{Overlap, Roots};
-pub use types::{
-    Cause, Desired, FileId, FileKind, GeneratedFile, Link, Mount, Note, Options, Reason,
-};
 pub(crate) use walk::found;
 pub use walk::{LinkOnTheWay, LookupError, Walk};
 
-use part::Part;
-pub(crate) use part::lexical;
+use expand::Part;
+pub(crate) use expand::lexical;
 use root::Checked;
 use template::Gathered;
 pub(crate) use users::WHERE as WHERE_USERS_ARE;
@@ -250,7 +250,7 @@ impl Resolver {
             return known.clone();
         }
         let host = self.host.scope();
-        let part = part::expand(&host, request).map(Arc::new);
+        let part = expand::expand(&host, request).map(Arc::new);
         let expanded = (part, Arc::new(host.into_lookups()));
         lock().entry(request.clone()).or_insert(expanded).clone()
     }
@@ -339,7 +339,7 @@ fn generated_mount(
         source: path.clone(),
         file,
         kind: FileKind::File,
-        options: Options::DATA,
+        options: MountAttributes::DATA,
         recursive: false,
         reasons: gathered.users.iter().map(reason).collect(),
     })

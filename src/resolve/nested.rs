@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::builder::{Builder, Draft};
-use super::types::{Note, Options};
-use crate::manifest::JailPath;
+use super::desired::Note;
+use crate::base::{JailPath, MountAttributes};
 
 impl Builder<'_> {
     /// A note for each mount inside which files of its own are mounted once more, with other
@@ -40,7 +40,7 @@ fn note(above: &Draft, inside: &[&Draft]) -> Option<Note> {
         inside.len() - 1,
         &above.target,
     );
-    let executable = Options {
+    let executable = MountAttributes {
         noexec: false,
         ..above.item.effective()
     };

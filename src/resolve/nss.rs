@@ -3,7 +3,7 @@
 use super::host::Host;
 use super::ldso::Loader;
 use crate::Result;
-use crate::manifest::HostPath;
+use crate::base::HostPath;
 
 const CONF: &str = "/etc/nsswitch.conf";
 
@@ -51,7 +51,7 @@ pub(crate) fn services(text: &str, database: &str) -> Vec<String> {
                 "[" => action = true,
                 "]" => action = false,
                 _ if !action && !services.iter().any(|known| known == word) => {
-                    services.push(word.to_owned())
+                    services.push(word.to_owned());
                 }
                 _ => {}
             }

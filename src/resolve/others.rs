@@ -6,11 +6,11 @@
 
 use std::fmt;
 
+use super::desired::FileKind;
 use super::host::Host;
-use super::types::FileKind;
 use super::walk::{LookupError, Walk, found};
-use crate::manifest::HostPath;
-use crate::quote::word;
+use crate::base::HostPath;
+use crate::base::quote::word;
 use crate::sys::{Stat, is_roots};
 
 const STICKY: u32 = 0o1000;

@@ -2,11 +2,11 @@
 
 use std::path::Component;
 
+use super::desired::FileKind;
 use super::host::Host;
-use super::types::FileKind;
 use super::walk::{LookupError, found};
 use crate::Error;
-use crate::manifest::HostPath;
+use crate::base::HostPath;
 
 /// A leading dot is matched only by a dot.
 const OPTIONS: glob::MatchOptions = glob::MatchOptions {

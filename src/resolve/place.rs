@@ -9,8 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
-use super::types::FileId;
-use crate::manifest::HostPath;
+use super::desired::FileId;
+use crate::base::HostPath;
 use crate::sys::{self, StatMount};
 
 /// A directory.

@@ -6,12 +6,13 @@ use std::path::Path;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 
+use super::desired::{Desired, FileId, FileKind};
 use super::host::Host;
 use super::others::Others;
 use super::roots::Roots;
-use super::types::{Desired, FileId, FileKind};
 use super::walk::LookupError;
-use crate::manifest::{HostPath, Manifest};
+use crate::base::HostPath;
+use crate::manifest::Manifest;
 use crate::{Error, Result, sys};
 
 /// Directories that hold the system, and those in which sites are kept.
@@ -207,7 +208,7 @@ pub fn create_root(root: &HostPath) -> Result<bool> {
             Ok(_) if above == *root => return Ok(false),
             Ok(walk) => break walk.real,
             Err(error) if error.is_missing() => {
-                above = above.parent().ok_or_else(|| cannot(&error))?
+                above = above.parent().ok_or_else(|| cannot(&error))?;
             }
             Err(error) => return Err(cannot(&error)),
         }

@@ -6,11 +6,11 @@ use std::io;
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
+use super::desired::FileId;
 use super::host::Host;
 use super::place::{Level, Mounts, Place};
-use super::types::FileId;
 use super::walk::LookupError;
-use crate::manifest::{HostPath, SiteName};
+use crate::base::{HostPath, SiteName};
 use crate::{Error, Result, patience};
 
 /// The roots of all sites. They are looked at when the first site is compared with them, each by

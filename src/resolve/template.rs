@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::builder::Builder;
+use super::dependencies::{Interest, Lookups};
+use super::desired::{Cause, FileKind, Link, Mount, Note, Reason};
+use super::expand::{Part, lexical};
 use super::host::{Host, Node};
-use super::lookups::{Interest, Lookups};
-use super::part::{Part, lexical};
-use super::types::{Cause, FileKind, Link, Mount, Note, Reason};
 use super::walk::LookupError;
-use crate::manifest::{HostPath, JailPath, Origin};
+use crate::base::{HostPath, JailPath};
+use crate::manifest::Origin;
 use crate::{Error, Result};
 
 /// What some entries bring, before it is known what stands in the root.

@@ -8,7 +8,7 @@ use nix::unistd::User;
 
 use super::host::Host;
 use super::walk::{LookupError, found};
-use crate::manifest::HostPath;
+use crate::base::HostPath;
 use crate::{Error, Result, sys};
 
 /// Where this program looks for users and groups, for messages about those that it does not find.

@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use super::host::{Host, Node};
 use super::others::Others;
 use crate::Error;
-use crate::manifest::HostPath;
+use crate::base::HostPath;
 use crate::sys::{FileKind, Stat, may_look_everywhere};
 
 /// Links followed in one lookup before the kernel says ELOOP (`path_resolution(7)`).

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::found::{Found, Nature};
 use super::miss::Miss;
-use crate::manifest::{Addition, HostPath, JailPath, Pattern};
+use crate::base::{HostPath, JailPath};
+use crate::manifest::{Addition, Pattern};
 use crate::render::why;
 use crate::resolve::{Desired, FileKind, Mount};
 

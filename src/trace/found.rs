@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use super::miss::Miss;
-use crate::manifest::HostPath;
+use crate::base::HostPath;
 use crate::resolve::ldso::elf::Object;
 use crate::resolve::{Host, Roots, may_be_brought};
 use crate::sys::FileKind;

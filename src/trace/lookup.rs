@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use super::call::{self, Call, Flags, PathAt};
 use super::miss::Lookup;
-use crate::manifest::{HostPath, JailPath};
+use crate::base::{HostPath, JailPath};
 use crate::observe;
 use crate::resolve::{Host, interpreter_of};
 use crate::sys::FileId;

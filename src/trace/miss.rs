@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::manifest::JailPath;
+use crate::base::JailPath;
 
 /// How many paths are kept: a program inside could make up names without end.
 const MOST: usize = 20_000;
@@ -127,7 +127,7 @@ mod tests {
     fn there_is_an_end() {
         let mut misses = Misses::default();
         (0..MOST + 5).for_each(|nth| {
-            misses.add(lookup(&format!("/{nth}"), false), 1, || ("x".into(), None))
+            misses.add(lookup(&format!("/{nth}"), false), 1, || ("x".into(), None));
         });
         misses.add(lookup("/0", false), 1, || ("x".into(), None));
         assert_eq!((misses.iter().count(), misses.dropped()), (MOST, 5));

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::inotify::WatchDescriptor;
 
-use super::files::{Change, Files};
 use super::index::{Index, User};
+use super::inotify::{Change, Files};
 use crate::Error;
 use crate::patience::{self, Crew, Stop};
 
@@ -19,7 +19,7 @@ const POLL: Duration = Duration::from_secs(5);
 
 /// Watches on directories, and why some are not watched.
 #[derive(Default)]
-pub(super) struct Directories {
+pub(crate) struct Directories {
     /// `None`: the kernel gives no inotify instance.
     files: Option<Files>,
     /// How many could not be watched, and why.
@@ -35,7 +35,7 @@ type Asking = Crew<(PathBuf, bool), Result<WatchDescriptor, Errno>>;
 
 /// Who has to look again because of what is watched now.
 #[derive(Default)]
-pub(super) struct Unseen {
+pub(crate) struct Unseen {
     /// A directory is watched only from now on: what happened before was not seen.
     pub before: BTreeSet<User>,
     /// A directory went while the pass was under way.
@@ -44,22 +44,22 @@ pub(super) struct Unseen {
 
 impl Directories {
     /// How many are watched.
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.files.as_ref().map_or(0, Files::count)
     }
 
     /// What can be read when something happened.
-    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.files.as_ref().map(AsFd::as_fd)
     }
 
     /// What happened.
-    pub(super) fn read(&mut self) -> Result<Vec<Change>, Errno> {
+    pub(crate) fn read(&mut self) -> Result<Vec<Change>, Errno> {
         self.files.as_mut().map_or(Ok(vec![]), Files::read)
     }
 
     /// Why not everything can be watched, if so.
-    pub(super) fn blindness(&self) -> Option<Error> {
+    pub(crate) fn blindness(&self) -> Option<Error> {
         let (count, errno) = self.unwatched?;
         let what = if count == 1 {
             "1 directory".to_owned()
@@ -85,7 +85,7 @@ impl Directories {
     }
 
     /// Watches what `users` depend on, and `run`; stops watching what nobody needs any more.
-    pub(super) fn watch(
+    pub(crate) fn watch(
         &mut self,
         run: &Path,
         index: &Index,
@@ -139,7 +139,7 @@ impl Directories {
                 Ok(Ok(_)) => {}
                 // Its site is going to be silent as well.
                 Err(_) | Ok(Err(Errno::ENOENT | Errno::ENOTDIR)) => {
-                    unseen.gone.extend(index.inside(path))
+                    unseen.gone.extend(index.inside(path));
                 }
                 Ok(Err(errno)) => failed = Some((failed.map_or(0, |(count, _)| count) + 1, errno)),
             }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::manifest::SiteName;
+use crate::base::SiteName;
 
 /// Whom a mount event concerns.
 #[derive(Clone, Debug, PartialEq, Eq)]

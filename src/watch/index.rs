@@ -5,8 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::manifest::SiteName;
-use crate::resolve::{Interest, Lookups, Options};
+use crate::base::{MountAttributes, SiteName};
+use crate::resolve::{Interest, Lookups};
 
 /// Who depends on files of the host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,7 +41,7 @@ pub struct Index {
     next: u32,
     directories: BTreeMap<PathBuf, Directory>,
     /// Mounts by their never reused ids, with what they forbade for each set.
-    mounts: BTreeMap<u64, Vec<(u32, Options)>>,
+    mounts: BTreeMap<u64, Vec<(u32, MountAttributes)>>,
 }
 
 #[derive(Debug)]
@@ -76,11 +76,6 @@ impl Index {
             sets.dedup();
             self.set(user, sets);
         }
-    }
-
-    /// The user depends on nothing any more.
-    pub fn remove(&mut self, user: &User) {
-        self.set(user, vec![]);
     }
 
     /// Who depends on this event.
@@ -126,7 +121,7 @@ impl Index {
 
     /// Who depends on a mount that forbids something else now than it did; `now` tells it, if the
     /// mount is there.
-    pub fn remounted(&self, now: impl Fn(u64) -> Option<Options>) -> BTreeSet<User> {
+    pub fn remounted(&self, now: impl Fn(u64) -> Option<MountAttributes>) -> BTreeSet<User> {
         let known = self
             .mounts
             .iter()
@@ -272,7 +267,7 @@ impl Index {
             }
             if interest.names {
                 self.forget(path, |directory| {
-                    directory.listed.retain(|set| *set != number)
+                    directory.listed.retain(|set| *set != number);
                 });
             }
         }
@@ -430,23 +425,24 @@ mod tests {
         };
         let mut index = Index::default();
         index.set_all(&[
-            (site("a"), on(1, Options::OPEN)),
-            (site("b"), on(2, Options::OPEN)),
+            (site("a"), on(1, MountAttributes::OPEN)),
+            (site("b"), on(2, MountAttributes::OPEN)),
         ]);
-        let due =
-            |index: &Index, now: fn(u64) -> Option<Options>| Vec::from_iter(index.remounted(now));
-        assert_eq!(due(&index, |_| Some(Options::OPEN)), []);
+        let due = |index: &Index, now: fn(u64) -> Option<MountAttributes>| {
+            Vec::from_iter(index.remounted(now))
+        };
+        assert_eq!(due(&index, |_| Some(MountAttributes::OPEN)), []);
         assert_eq!(
             due(&index, |id| Some(if id == 2 {
-                Options::CODE
+                MountAttributes::CODE
             } else {
-                Options::OPEN
+                MountAttributes::OPEN
             })),
             [site("b")]
         );
         assert_eq!(due(&index, |_| None), [], "an unmount is told otherwise");
-        index.set_all(&[(site("b"), on(1, Options::CODE))]);
-        assert_eq!(due(&index, |_| Some(Options::CODE)), [site("a")]);
+        index.set_all(&[(site("b"), on(1, MountAttributes::CODE))]);
+        assert_eq!(due(&index, |_| Some(MountAttributes::CODE)), [site("a")]);
     }
 
     #[test]
@@ -468,9 +464,9 @@ mod tests {
                 .collect::<Vec<_>>(),
             [Path::new("/etc")]
         );
-        index.remove(&site("b"));
+        index.set(&site("b"), vec![]);
         assert!(!index.has(Path::new("/run")));
-        index.remove(&site("a"));
+        index.set(&site("a"), vec![]);
         assert_eq!(index.directories().count(), 0);
         assert!(index.sets.is_empty() && index.by_contents.is_empty() && index.mounts.is_empty());
     }

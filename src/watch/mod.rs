@@ -1,22 +1,27 @@
-//! What the sites depend on, and what the kernel says happened → which sites need a pass, and when.
+//! Keeps sites right while the host changes: what they depend on, what the kernel reports, and the
+//! passes that follow from it.
 //!
-//! In: the [`Lookups`](crate::resolve::Lookups) of every site that is up, the ids of its mounts;
-//! events of inotify(7) and of the mount table. Out: who is due. It reads events and sets watches;
-//! it resolves, mounts and writes nothing, and does not know what a pass is. `index`, `gather` and
-//! `ids` are pure: time comes in as a value.
+//! In: the [`Dependencies`](crate::resolve::Lookups) of every site that is up and the ids of its
+//! mounts; events of inotify(7) and of the mount table. Out: the sites that are due, taken through
+//! [`site`](crate::site) again; lines for the journal; the watcher's state for `status`. `index`,
+//! `scheduler`, `ids` and `rate_limit` are pure: time comes in as a value.
 
+mod configuration;
+mod daemon;
 mod directories;
-mod files;
-mod gather;
+mod grace;
 mod ids;
 mod index;
-mod learned;
-mod mounts;
+mod inotify;
+mod mount_events;
+mod once;
+mod pass;
+mod pass_result;
+mod rate_limit;
+mod reporter;
+mod scheduler;
+mod signals;
 mod watcher;
 
-pub use gather::Gather;
-pub use ids::{Affected, MountIds};
-pub use index::{Event, Index, User};
-pub use learned::{Learned, RecordId};
-pub use mounts::{MountSource, MountsChanged};
-pub use watcher::Watcher;
+pub(crate) use daemon::keep_watching;
+pub(crate) use once::{Looked, look_once};

@@ -11,14 +11,13 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
 use super::directories::Directories;
-use super::files::Change;
-use super::gather::Gather;
 use super::ids::{Affected, MountIds};
 use super::index::{Index, User};
-use super::learned::{Learned, RecordId};
-use super::mounts::{MountSource, MountsChanged};
-use crate::manifest::{HostPath, SiteName};
-use crate::resolve::Options;
+use super::inotify::Change;
+use super::mount_events::{MountSource, MountsChanged};
+use super::pass_result::{Learned, RecordId};
+use super::scheduler::Gather;
+use crate::base::{HostPath, MountAttributes, SiteName};
 use crate::sys::{self, MountEvent};
 use crate::{Error, Result};
 
@@ -186,10 +185,9 @@ impl Watcher {
     fn table_changed(&mut self, now: Instant) {
         if self.mounts.tells_each() {
             let forbids = |id| {
-                Some(
-                    Options::OPEN
-                        .within(Options::of_attributes(sys::stat_mount(id).ok()?.attributes)),
-                )
+                Some(MountAttributes::OPEN.within(MountAttributes::of_attributes(
+                    sys::stat_mount(id).ok()?.attributes,
+                )))
             };
             self.gather
                 .event(self.index.remounted(forbids), now, Duration::ZERO);

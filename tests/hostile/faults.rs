@@ -312,7 +312,7 @@ impl Site {
         match fault {
             Fault::Kill => assert!(ran.code == 137, "{what}: it was not killed\n{ran}"),
             Fault::Error | Fault::Errors | Fault::Stop => {
-                self.told_the_truth(run, &what, &before, &ran)
+                self.told_the_truth(run, &what, &before, &ran);
             }
         }
         let status = self.sandbox.run(&["status", "s"]);

@@ -31,10 +31,10 @@ pub fn all() -> Vec<Trial> {
     ];
     let others: [(&str, fn()); 10] = [
         ("every command ends, a source hangs", || {
-            every_command(Where::Source)
+            every_command(Where::Source);
         }),
         ("every command ends, a root hangs", || {
-            every_command(Where::Root)
+            every_command(Where::Root);
         }),
         ("what waits for a command's output ends", captured),
         ("a signal ends a command that waits", signals),

@@ -10,8 +10,8 @@ use crate::support::{
     Sandbox, Watcher, for_each_engine, mounts_below, replace, soon_reads, trials,
 };
 use libtest_mimic::Trial;
+use mountjail::base::HostPath;
 use mountjail::import::fpm;
-use mountjail::manifest::HostPath;
 use mountjail::resolve::Host;
 
 const OWNER: u32 = 61001;

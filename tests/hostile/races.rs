@@ -69,7 +69,11 @@ fn never_writable(engine: &'static str) {
                     // The placeholder can be opened: it is the site's own empty file.
                     match OpenOptions::new().write(true).open(&target) {
                         Ok(file) => {
-                            assert_ne!(file.metadata().unwrap().ino(), precious, "open for writing")
+                            assert_ne!(
+                                file.metadata().unwrap().ino(),
+                                precious,
+                                "open for writing"
+                            );
                         }
                         Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => {
                             refused.fetch_add(1, Ordering::Relaxed);

@@ -179,7 +179,7 @@ fn broken_getent() {
                 .status()
                 .unwrap()
                 .success()
-        )
+        );
     };
     bind(&["--bind", broken.to_str().unwrap(), "/usr/bin/getent"]);
     let ran = sandbox.run(&["up", "s"]);

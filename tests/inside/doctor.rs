@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use crate::lab::{self, Fpm, NAME, PORT, Server};
 use crate::support::{Ran, Sandbox, on_shared_root, tree, wait_until};
 use libtest_mimic::Trial;
-use mountjail::manifest::HostPath;
+use mountjail::base::HostPath;
 use mountjail::observe::{self, Process};
 use mountjail::resolve::root_id;
 use nix::sys::signal::{Signal, kill};

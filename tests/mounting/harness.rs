@@ -18,7 +18,7 @@ pub fn all() -> Vec<Trial> {
         ("mounts below a directory are found", found_mounts),
     ]);
     all.push(alone("the root mount is private in a child", || {
-        root_is_shared(false)
+        root_is_shared(false);
     }));
     all.push(on_shared_root(
         "the root mount is shared where asked",
@@ -61,13 +61,13 @@ fn every_change() {
     let changes: [(&str, &dyn Fn()); 5] = [
         ("contents", &|| fs::write(&file, "two").unwrap()),
         ("mode", &|| {
-            fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap()
+            fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
         }),
         ("owner", &|| {
-            std::os::unix::fs::chown(&file, Some(12), None).unwrap()
+            std::os::unix::fs::chown(&file, Some(12), None).unwrap();
         }),
         ("a link", &|| {
-            std::os::unix::fs::symlink("file", dir.join("link")).unwrap()
+            std::os::unix::fs::symlink("file", dir.join("link")).unwrap();
         }),
         ("a removal", &|| fs::remove_file(&file).unwrap()),
     ];

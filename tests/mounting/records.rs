@@ -35,11 +35,11 @@ pub fn all() -> Vec<Trial> {
         ));
     };
     rebooted("on another device (ext4)", |engine| {
-        on_a_disk("ext4", engine)
+        on_a_disk("ext4", engine);
     });
     rebooted("on another device (xfs)", |engine| on_a_disk("xfs", engine));
     rebooted("on another device (btrfs)", |engine| {
-        on_a_disk("btrfs", engine)
+        on_a_disk("btrfs", engine);
     });
     rebooted("with other inode numbers (overlay)", on_an_overlay);
     all
@@ -173,7 +173,7 @@ fn on_an_overlay(engine: &'static str) {
         drop(run(
             "mount",
             &["-t", "overlay", "overlay", "-o", &options, text(&merged)],
-        ))
+        ));
     };
     mount();
     survives(&sandbox, &merged.join("site"), &merged, mount);

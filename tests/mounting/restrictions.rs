@@ -31,7 +31,7 @@ pub fn all() -> Vec<Trial> {
     ));
     trials.extend(["fanotify", "poll"].map(|how| {
         on_shared_root(format!("watch follows a remount ({how})"), move || {
-            watched(how)
+            watched(how);
         })
     }));
     trials.push(on_shared_root(

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use mountjail::manifest::HostPath;
+use mountjail::base::HostPath;
 use mountjail::resolve::Host;
 use mountjail::resolve::ldso::{Closure, Loader, Origin, cache, elf};
 

@@ -1,8 +1,9 @@
 //! The grammar: what is accepted, and for every kind of mistake the place, the words and the
 //! nearest spelling.
 
+use mountjail::base::SiteName;
 use mountjail::manifest::{
-    Access, Diagnostics, Manifest, Presets, Request, SiteName, SourceFile, decode, parse, root_of,
+    Access, Diagnostics, Manifest, Presets, Request, SourceFile, decode, parse, root_of,
 };
 
 fn read_with(text: &str, presets: &Presets) -> Result<Manifest, Diagnostics> {

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mountjail::manifest::{HostPath, JailPath, SiteName};
+use mountjail::base::MountAttributes;
+use mountjail::base::{HostPath, JailPath, SiteName};
 use mountjail::observe::{
     BootId, Identity, Kept, Made, MadeKind, Observed, Record, RecordedMount, Seen, SeenMount,
     Stray, Unknown,
 };
 use mountjail::plan::{self, Plan, State, Step};
-use mountjail::resolve::{Desired, FileId, FileKind, Link, Mount, Options};
+use mountjail::resolve::{Desired, FileId, FileKind, Link, Mount};
 use proptest::prelude::*;
 
 fn jail(path: &str) -> JailPath {
@@ -440,7 +441,11 @@ fn desired((mounts, link): &Choice) -> Desired {
             } else {
                 FileKind::File
             },
-            options: if *exec { Options::CODE } else { Options::DATA },
+            options: if *exec {
+                MountAttributes::CODE
+            } else {
+                MountAttributes::DATA
+            },
             recursive: false,
             reasons: vec![],
         }));
@@ -487,7 +492,7 @@ fn bare(own: [bool; 4]) -> World {
         file: Some(file(999)),
         kind: Some(FileKind::File),
         fs_root: None,
-        options: Options::DATA,
+        options: MountAttributes::DATA,
         made_shared: false,
     };
     world.mounts.insert(jail("/theirs"), vec![theirs]);
@@ -522,7 +527,7 @@ fn down(world: &mut World) {
 }
 
 /// What is mounted, without the ids.
-fn table(world: &World) -> BTreeMap<JailPath, Vec<(Option<FileId>, Options)>> {
+fn table(world: &World) -> BTreeMap<JailPath, Vec<(Option<FileId>, MountAttributes)>> {
     let shown =
         |stack: &Vec<SeenMount>| stack.iter().map(|seen| (seen.file, seen.options)).collect();
     world
@@ -565,7 +570,7 @@ proptest! {
             source: HostPath::new("/host/over").unwrap(),
             file: Some(file(500)),
             kind: FileKind::Directory,
-            options: Options::DATA,
+            options: MountAttributes::DATA,
             recursive: false,
             reasons: vec![],
         };

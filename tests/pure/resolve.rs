@@ -5,7 +5,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-use mountjail::manifest::{HostPath, Presets, SiteName, SourceFile, parse};
+use mountjail::base::{HostPath, SiteName};
+use mountjail::manifest::{Presets, SourceFile, parse};
 use mountjail::resolve::{Desired, Host, Resolver, Roots};
 
 /// A made host.

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use jsonschema::Validator;
-use mountjail::manifest::{Presets, SiteName, SourceFile, parse, preset_schema, site_schema};
+use mountjail::base::SiteName;
+use mountjail::manifest::{Presets, SourceFile, parse, preset_schema, site_schema};
 use serde_json::Value;
 
 fn validator(schema: &Value) -> Validator {

@@ -263,7 +263,7 @@ fn submounts_are_read_only() {
             MsFlags::empty(),
             None::<&str>,
         )
-        .unwrap()
+        .unwrap();
     };
     for directory in ["host/data/a b", "host/data/c/d"] {
         tmpfs(&sandbox.directory(directory));
@@ -370,7 +370,7 @@ fn systemd_units() {
             assert!(
                 unit.lines().any(|found| found == line),
                 "no {line:?} in\n{unit}"
-            )
+            );
         };
         has("Before=one.service two@x.service");
         has(&format!(
@@ -721,7 +721,7 @@ fn bad_places() {
             fs::read_dir(sandbox.root("s")).unwrap().count(),
             0,
             "nothing was made"
-        )
+        );
     };
     let absent = sandbox.path("etc/absent");
     fstab(&sandbox, &absent, &["s", "--install"])

@@ -283,7 +283,7 @@ fn records() {
             &aside,
             RenameFlags::RENAME_EXCHANGE,
         )
-        .unwrap()
+        .unwrap();
     };
     exchange();
     watcher.says("s.json: Is a directory");

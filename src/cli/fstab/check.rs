@@ -6,13 +6,14 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{Fstab, Rendered, Run, block, no_manifest};
+use crate::base::SiteName;
+use crate::base::text::plural;
 use crate::cli::DIFFERENT;
-use crate::cli::context::Context;
-use crate::cli::out::worst;
-use crate::cli::sites;
-use crate::cli::work::{Failed, observe_and_plan, plural};
-use crate::manifest::SiteName;
 use crate::observe::{self, BootId};
+use crate::site::Failed;
+use crate::site::context::Context;
+use crate::site::out::worst;
+use crate::site::pipeline::observe_and_plan;
 use crate::{Error, Result};
 
 /// The lines that one site has in the file, and should have.
@@ -30,8 +31,8 @@ struct Compared {
 }
 
 impl Fstab {
-    pub(super) fn check(&self, context: &Context<'_>) -> anyhow::Result<u8> {
-        let sites = sites::which(context, &self.which)?;
+    pub(super) fn check(&self, context: &Context) -> anyhow::Result<u8> {
+        let sites = self.which.selection().sites(context)?;
         let text = fs::read(&self.file).map_err(|error| {
             Error::failed(format!("cannot read {}", self.file.display())).because(&error)
         })?;
@@ -49,7 +50,7 @@ impl Fstab {
                     results.push(compared.json());
                 }
                 Err(failed) => {
-                    let (code, errors) = failed.report(context, site);
+                    let (code, errors) = failed.report(context.out, site);
                     self.report_installed(context, site, &block);
                     codes.push(code);
                     results.push(json!({ "site": site.name, "errors": errors }));

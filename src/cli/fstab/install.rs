@@ -5,24 +5,25 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{Fstab, Needs, Rendered, Run, block};
-use crate::cli::context::{Context, is_set, stop_flag};
-use crate::cli::out::worst;
-use crate::cli::sites::{self, Site};
-use crate::cli::systemd;
-use crate::cli::work::{Failed, lock, observe_and_plan, plural};
+use super::{Fstab, Rendered, Run, block};
+use crate::base::text::plural;
+use crate::base::{HostPath, SiteName};
 use crate::engine::{Engine, Lock, edit_file};
-use crate::manifest::{HostPath, SiteName};
 use crate::observe::{self, BootId, Table};
 use crate::patience::Stop;
 use crate::plan::{self, Step};
 use crate::render::fstab::{Block, outside_targets};
 use crate::resolve::Desired;
+use crate::site::context::{Context, is_set, stop_flag};
+use crate::site::fstab_lines::FstabLines;
+use crate::site::out::worst;
+use crate::site::pipeline::{lock, observe_and_plan};
+use crate::site::{Failed, Site, select, systemctl};
 use crate::{Error, Result};
 
 impl Fstab {
-    pub(super) fn install(&self, context: &Context<'_>) -> anyhow::Result<u8> {
-        let sites = sites::which(context, &self.which)?;
+    pub(super) fn install(&self, context: &Context) -> anyhow::Result<u8> {
+        let sites = self.which.selection().sites(context)?;
         let editor = Editor::new(context, &self.file)?;
         let before = editor.block()?; // before anything is made
         let run = Run::new(context, &sites)?;
@@ -38,7 +39,7 @@ impl Fstab {
             {
                 Ok(rendered) => ready.push((site, rendered)),
                 Err(failed) => {
-                    let (code, errors) = failed.report(context, site);
+                    let (code, errors) = failed.report(context.out, site);
                     self.report_installed(context, site, &before);
                     codes.push(code);
                     results
@@ -96,7 +97,7 @@ impl Fstab {
         Ok(self.finish_quietly(context, &results, worst(codes)))
     }
 
-    pub(super) fn uninstall(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+    pub(super) fn uninstall(&self, context: &Context) -> anyhow::Result<u8> {
         let editor = Editor::new(context, &self.file)?;
         let known: Vec<_> = editor.block()?.sites().cloned().collect();
         let names = if self.which.all {
@@ -128,21 +129,21 @@ impl Fstab {
         Ok(self.finish_quietly(context, &results, 0))
     }
 
-    fn named(&self, context: &Context<'_>) -> Result<Vec<SiteName>> {
-        let sites: Vec<Site> = sites::named(context, &self.which.sites)?;
+    fn named(&self, context: &Context) -> Result<Vec<SiteName>> {
+        let sites: Vec<Site> = select::named(context, &self.which.sites)?;
         Ok(sites.into_iter().map(|site| site.name).collect())
     }
 
     /// systemd read the file at boot and makes units of its lines.
-    fn tell_systemd(&self, context: &Context<'_>, changed: bool) {
-        if changed && self.file == Path::new("/etc/fstab") && systemd::is_running() {
+    fn tell_systemd(&self, context: &Context, changed: bool) {
+        if changed && self.file == Path::new("/etc/fstab") && systemctl::is_running() {
             context.out.info(format_args!(
                 "systemd has not read it yet: systemctl daemon-reload"
             ));
         }
     }
 
-    fn finish_quietly(&self, context: &Context<'_>, results: &[Value], code: u8) -> u8 {
+    fn finish_quietly(&self, context: &Context, results: &[Value], code: u8) -> u8 {
         if self.json {
             self.finish(context, results, &[], code)
         } else {
@@ -153,7 +154,7 @@ impl Fstab {
 
 /// The file, and the engine that makes what its lines mount on.
 struct Editor<'c> {
-    context: &'c Context<'c>,
+    context: &'c Context,
     engine: Engine,
     boot: BootId,
     /// As it was at the start.
@@ -163,7 +164,7 @@ struct Editor<'c> {
 }
 
 impl<'c> Editor<'c> {
-    fn new(context: &'c Context<'c>, file: &Path) -> Result<Self> {
+    fn new(context: &'c Context, file: &Path) -> Result<Self> {
         let boot = observe::boot_id()?;
         let file = std::path::absolute(file).map_err(|error| {
             Error::failed(format!("cannot use the file {}", file.display())).because(&error)
@@ -272,7 +273,7 @@ impl<'c> Editor<'c> {
         let Some(kept) = &records.kept else {
             return Ok(());
         };
-        if Needs::default()
+        if FstabLines::default()
             .file_of(name, kept.fstab.as_ref())
             .is_some()
         {

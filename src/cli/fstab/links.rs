@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::manifest::HostPath;
+use crate::base::HostPath;
 use crate::render::fstab::Line;
 use crate::resolve::{Desired, Host, LookupError, Others};
 use crate::{Error, Result};

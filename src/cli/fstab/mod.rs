@@ -4,26 +4,25 @@ mod check;
 mod install;
 mod links;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::boot::{self, Boot, LineOrder};
-use super::context::Context;
-use super::out::worst;
-use super::sites::{self, Site};
-use super::work::{Failed, notes};
-use super::{Which, systemd, work};
-use crate::manifest::{HostPath, JailPath, SiteName};
+use super::Which;
+use crate::base::{HostPath, JailPath, SiteName};
 use crate::observe::{Observed, Table};
 use crate::plan::{Plan, Step};
 use crate::render::fstab::{self, Block, Line};
 use crate::render::systemd::has_unknown_maker;
 use crate::resolve::{Desired, FileKind, Resolver};
+use crate::site::boot::{self, Boot, LineOrder};
+use crate::site::context::Context;
+use crate::site::out::worst;
+use crate::site::pipeline::{self, notes};
+use crate::site::{Failed, Site, select, systemctl};
 use crate::{Error, Result};
 
 /// Print the sites' mounts as fstab(5) lines, or keep them in /etc/fstab
@@ -62,7 +61,7 @@ pub(super) struct Fstab {
 }
 
 impl Fstab {
-    pub(super) fn run(&self, context: &Context<'_>) -> anyhow::Result<u8> {
+    pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         match (self.install, self.uninstall, self.check) {
             (true, ..) => self.install(context),
             (_, true, _) => self.uninstall(context),
@@ -71,8 +70,8 @@ impl Fstab {
         }
     }
 
-    fn print(&self, context: &Context<'_>) -> anyhow::Result<u8> {
-        let sites = sites::which(context, &self.which)?;
+    fn print(&self, context: &Context) -> anyhow::Result<u8> {
+        let sites = self.which.selection().sites(context)?;
         let run = Run::new(context, &sites)?;
         let (mut codes, mut results, mut text) = (vec![], vec![], vec![]);
         for site in &sites {
@@ -84,7 +83,7 @@ impl Fstab {
                     codes.push(0);
                 }
                 Err(failed) => {
-                    let (code, errors) = failed.report(context, site);
+                    let (code, errors) = failed.report(context.out, site);
                     codes.push(code);
                     results.push(json!({ "site": site.name, "errors": errors }));
                 }
@@ -94,7 +93,7 @@ impl Fstab {
     }
 
     /// Names lines of the site's that were installed before it was found that there must be none.
-    fn report_installed(&self, context: &Context<'_>, site: &Site, block: &Block) {
+    fn report_installed(&self, context: &Context, site: &Site, block: &Block) {
         if block.get(&site.name).is_some() {
             context.out.warn(format_args!(
                 "{0}: its lines are still in {1}; `mountjail fstab --uninstall {0}` takes them out",
@@ -104,7 +103,7 @@ impl Fstab {
         }
     }
 
-    fn finish(&self, context: &Context<'_>, results: &[Value], text: &[u8], code: u8) -> u8 {
+    fn finish(&self, context: &Context, results: &[Value], text: &[u8], code: u8) -> u8 {
         if self.json {
             return context
                 .out
@@ -116,7 +115,7 @@ impl Fstab {
 
 /// What renders sites.
 struct Run<'c> {
-    context: &'c Context<'c>,
+    context: &'c Context,
     resolver: Resolver,
     table: Table,
     orders: BTreeMap<SiteName, LineOrder>,
@@ -132,7 +131,7 @@ struct Rendered {
 }
 
 impl<'c> Run<'c> {
-    fn new(context: &'c Context<'c>, sites: &[Site]) -> Result<Self> {
+    fn new(context: &'c Context, sites: &[Site]) -> Result<Self> {
         let manifests = boot::manifests(context, sites);
         let named = manifests.iter().map(|(_, manifest)| manifest);
         let orders = Boot::read(Path::new("/etc/systemd/system"), named).order_lines(&manifests);
@@ -145,14 +144,14 @@ impl<'c> Run<'c> {
     }
 
     fn rendered(&self, site: &Site) -> Result<Rendered, Failed> {
-        let manifest = sites::load(self.context, site).map_err(Failed::Manifest)?;
-        let desired = work::resolved(self.context, &self.resolver, &manifest)?;
+        let manifest = select::load(self.context, site).map_err(Failed::Manifest)?;
+        let desired = pipeline::resolved(self.context, &self.resolver, &manifest)?;
         let order = self.orders.get(&site.name).cloned().unwrap_or_default();
         let lines = fstab::lines(
             &desired,
             &order.before,
             &order.not_after,
-            systemd::in_container(),
+            systemctl::in_container(),
             |source| self.table.points_below(source.as_path()),
         );
         links::refuse_exchangeable(&self.context.host, &desired, &lines).map_err(Failed::Errors)?;
@@ -168,8 +167,8 @@ impl<'c> Run<'c> {
 
 impl Rendered {
     /// What the user should know of the site and its lines.
-    fn say(&self, context: &Context<'_>) {
-        notes(context, &self.desired);
+    fn say(&self, context: &Context) {
+        notes(context.out, &self.desired);
         for refused in &self.refused {
             context.out.warn(refused);
         }
@@ -269,38 +268,9 @@ fn block(file: &Path, text: &[u8]) -> Result<Block> {
     })
 }
 
-fn no_manifest(context: &Context<'_>, name: &SiteName) -> String {
+fn no_manifest(context: &Context, name: &SiteName) -> String {
     format!(
         "{name} has lines, but no manifest in {}",
         context.config.join("sites").display()
     )
-}
-
-/// Which sites have lines in which files; each file is read once.
-#[derive(Default)]
-pub(super) struct Needs(Mutex<HashMap<HostPath, Option<BTreeSet<SiteName>>>>);
-
-impl Needs {
-    /// `fstab`, the file that was recorded for `site`, if it still has lines for it: these need
-    /// what was made. One that cannot be taken apart may have them; one that is gone has none.
-    pub(super) fn file_of<'f>(
-        &self,
-        site: &SiteName,
-        fstab: Option<&'f HostPath>,
-    ) -> Option<&'f HostPath> {
-        let file = fstab?;
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let sites = known
-            .entry(file.clone())
-            .or_insert_with(|| match fs::read(file) {
-                Ok(text) => Block::read(&text)
-                    .ok()
-                    .map(|block| block.sites().cloned().collect()),
-                Err(_) => Some(BTreeSet::new()),
-            });
-        sites
-            .as_ref()
-            .is_none_or(|sites| sites.contains(site))
-            .then_some(file)
-    }
 }

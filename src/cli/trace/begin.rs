@@ -7,9 +7,9 @@ use std::io;
 use nix::unistd::{Pid, dup2_stdout};
 
 use super::super::inside::Inside;
-use super::super::out::Out;
 use crate::observe::{self, Process, Units};
 use crate::resolve::{Desired, root_id};
+use crate::site::out::Out;
 use crate::trace::{Follower, attach};
 use crate::{Error, Result};
 

@@ -8,24 +8,25 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::sync::Arc;
 
+use self::report::Report;
 use clap::Args;
 use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
 
-use self::report::Report;
-use super::complete;
-use super::context::Context;
-use super::front::{self, Told};
 use super::inside::{self, Inside};
-use super::out::{Out, worst};
-use super::sites::{self, Site};
-use super::trust::Trust;
 use super::up::Up;
-use super::work::{Failed, plural, resolved};
-use super::{Global, behind_front, told};
-use crate::manifest::{HostPath, Origin, Presets, SiteName};
+use super::{Global, behind_front, complete, told};
+use crate::base::text::plural;
+use crate::base::{HostPath, SiteName};
+use crate::manifest::{Origin, Presets};
+use crate::patience::front::{self, Told};
 use crate::plan::SiteState;
 use crate::resolve::{Desired, Mount, Resolver, root_id};
+use crate::site::context::Context;
+use crate::site::out::{Out, worst};
+use crate::site::pipeline::resolved;
+use crate::site::trust::Trust;
+use crate::site::{Failed, Site, select};
 use crate::trace::{Advice, Brings, End, Followed, Follower, Found, Known, Line, advise, look};
 use crate::{Error, Result};
 
@@ -127,12 +128,12 @@ impl Trace {
     }
 
     /// Finds out where to begin, and hands it on.
-    fn look(&self, context: &Context<'_>) -> anyhow::Result<u8> {
-        let site = sites::one(context, &self.site)?;
+    fn look(&self, context: &Context) -> anyhow::Result<u8> {
+        let site = select::one(context, &self.site)?;
         inside::prepare()?;
         let jail = match inside::look(context, &context.resolver()?, &site) {
             Ok(found) => found,
-            Err(failed) => return Ok(failed.report(context, &site).0),
+            Err(failed) => return Ok(failed.report(context.out, &site).0),
         };
         let is_down = jail.state == SiteState::Down;
         let down = Error::failed(format!("{}: the site is not up", site.name));
@@ -207,19 +208,19 @@ impl Trace {
     /// code.
     fn report_and_up(
         &self,
-        context: &'static Context<'static>,
+        context: &'static Context,
         followed: Followed,
         end: End,
     ) -> anyhow::Result<u8> {
-        let site = sites::one(context, &self.site)?;
+        let site = select::one(context, &self.site)?;
         let code = match self.report(context, &site, followed, end) {
             Ok(code) => code,
-            Err(failed) => failed.report(context, &site).0,
+            Err(failed) => failed.report(context.out, &site).0,
         };
         if code != 0 || !self.up {
             return Ok(code);
         }
-        let context: &'static Context<'static> = Box::leak(Box::new(context.reloaded()?));
+        let context: &'static Context = Box::leak(Box::new(context.reloaded()?));
         Up::of(&self.site).run_with_own_umask(context)
     }
 
@@ -227,13 +228,13 @@ impl Trace {
     /// code.
     fn report(
         &self,
-        context: &Context<'_>,
+        context: &Context,
         site: &Site,
         followed: Followed,
         end: End,
     ) -> std::result::Result<u8, Failed> {
         let resolver = context.resolver()?;
-        let manifest = sites::load(context, site).map_err(Failed::Manifest)?;
+        let manifest = select::load(context, site).map_err(Failed::Manifest)?;
         let desired = resolved(context, &resolver, &manifest)?;
         let mut report = Report::of(site, &desired, end);
         report.not_understood = followed.not_understood;
@@ -253,7 +254,7 @@ impl Trace {
         if self.write {
             match write::lines(context, site, &resolver, &report.advice.lines) {
                 Ok(written) => report.written = written,
-                Err(failed) => code = failed.report(context, site).0,
+                Err(failed) => code = failed.report(context.out, site).0,
             }
         }
         Ok(worst([
@@ -265,7 +266,7 @@ impl Trace {
 
 /// The lines for what was `found`, with all presets in view.
 pub(super) fn advice(
-    context: &Context<'_>,
+    context: &Context,
     resolver: &Resolver,
     desired: &Desired,
     found: Vec<Found>,
@@ -325,9 +326,9 @@ fn brings(presets: &Presets, resolver: &Resolver, desired: &Desired, name: &str)
 }
 
 /// Why the line cannot be had on this host, such as a program of which a library is missing.
-fn failure(context: &Context<'_>, site: &Site, resolver: &Resolver, line: &Line) -> Option<String> {
+fn failure(context: &Context, site: &Site, resolver: &Resolver, line: &Line) -> Option<String> {
     let text = format!("root: /srv\n{}\n", line.addition);
-    match sites::load_text(context, site, &text) {
+    match select::load_text(context, site, &text) {
         Ok(manifest) => resolver
             .resolve_preset(&manifest.entries)
             .err()?

@@ -4,12 +4,12 @@ use std::collections::{BTreeSet, VecDeque};
 
 use serde_json::{Value, json};
 
-use super::super::context::Context;
-use super::super::sites::Site;
-use super::super::work::plural;
-use crate::manifest::HostPath;
+use crate::base::HostPath;
+use crate::base::text::plural;
 use crate::render::text;
 use crate::resolve::Desired;
+use crate::site::Site;
+use crate::site::context::Context;
 use crate::trace::{Advice, End, Line, Miss};
 
 /// How many paths of one line are shown.
@@ -68,7 +68,7 @@ impl Report {
     /// Prints it, and says on standard error what is not part of it. Gives the exit code.
     pub(super) fn print(
         &self,
-        context: &Context<'_>,
+        context: &Context,
         as_json: bool,
         all_misses: bool,
         write: bool,

@@ -1,18 +1,19 @@
 //! The lines, into the manifest: the file is replaced as a whole, and only by one that can be
 //! resolved.
 
-use super::super::context::Context;
-use super::super::sites::{self, Site, Unusable};
-use super::super::work::{Failed, plural, resolved};
+use crate::base::text::plural;
 use crate::engine::edit_file;
 use crate::manifest::{self, Addition, Manifest, SourceFile, add_items};
 use crate::resolve::Resolver;
+use crate::site::context::Context;
+use crate::site::pipeline::resolved;
+use crate::site::{Failed, Site, Unusable, select};
 use crate::trace::Line;
 use crate::{Error, Result};
 
 /// Adds `lines` to the manifest of `site`; how many were not there.
 pub(super) fn lines(
-    context: &Context<'_>,
+    context: &Context,
     site: &Site,
     resolver: &Resolver,
     lines: &[Line],
@@ -54,7 +55,7 @@ pub(super) fn lines(
     }
 }
 
-fn added(context: &Context<'_>, site: &Site, old: &[u8], additions: &[Addition]) -> Result<String> {
+fn added(context: &Context, site: &Site, old: &[u8], additions: &[Addition]) -> Result<String> {
     let by_hand = |why: &dyn std::fmt::Display| {
         Error::failed(format!("cannot add to {}", site.file.display()))
             .because_of(why)
@@ -63,18 +64,13 @@ fn added(context: &Context<'_>, site: &Site, old: &[u8], additions: &[Addition])
     let text = manifest::decode(&SourceFile::File(site.file.clone()), old.to_vec())
         .map_err(|wrong| by_hand(&wrong.brief()))?;
     let _: Manifest =
-        sites::load_text(context, site, &text).map_err(|wrong| by_hand(&wrong.brief()))?;
+        select::load_text(context, site, &text).map_err(|wrong| by_hand(&wrong.brief()))?;
     add_items(&text, additions).map_err(|why| by_hand(&why))
 }
 
 /// Whether the manifest that came out can be resolved.
-fn check(
-    context: &Context<'_>,
-    site: &Site,
-    resolver: &Resolver,
-    text: &str,
-) -> Result<(), Failed> {
-    let manifest =
-        sites::load_text(context, site, text).map_err(|wrong: Unusable| Failed::Manifest(wrong))?;
+fn check(context: &Context, site: &Site, resolver: &Resolver, text: &str) -> Result<(), Failed> {
+    let manifest = select::load_text(context, site, text)
+        .map_err(|wrong: Unusable| Failed::Manifest(wrong))?;
     resolved(context, resolver, &manifest).map(drop)
 }

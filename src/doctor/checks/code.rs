@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::Exam;
+use crate::base::quote::word;
+use crate::base::{HostPath, JailPath};
 use crate::doctor::ask::Silence;
+use crate::doctor::finding::{Outcome, Problem, Remedy};
 use crate::doctor::inside::Libraries;
-use crate::doctor::types::{Outcome, Problem, Remedy};
-use crate::manifest::{HostPath, JailPath};
-use crate::quote::word;
 use crate::resolve::FileKind;
 use crate::resolve::ldso::Loader;
 

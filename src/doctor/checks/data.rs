@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Exam;
+use crate::base::HostPath;
 use crate::doctor::ask::Silence;
+use crate::doctor::finding::{Outcome, Problem, Remedy};
 use crate::doctor::inside::{Convert, Exist, Locale, Zone};
-use crate::doctor::types::{Outcome, Problem, Remedy};
-use crate::manifest::HostPath;
 
 const ZONES: &str = "/usr/share/zoneinfo";
 

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::Exam;
 use crate::doctor::ask::Silence;
+use crate::doctor::finding::{Outcome, Problem, Remedy};
 use crate::doctor::inside::Devices;
-use crate::doctor::types::{Outcome, Problem, Remedy};
 use crate::resolve::FileKind;
 
 /// What PHP and the libraries that it uses open.

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::{Exam, code};
+use crate::base::HostPath;
 use crate::doctor::ask::Silence;
+use crate::doctor::finding::{Outcome, Problem, Remedy};
 use crate::doctor::inside::Mailer;
-use crate::doctor::types::{Outcome, Problem, Remedy};
-use crate::manifest::HostPath;
 
 /// What PHP is built with, most often.
 const SENDMAIL: [&str; 2] = ["/usr/sbin/sendmail", "/usr/lib/sendmail"];

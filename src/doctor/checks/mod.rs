@@ -11,12 +11,13 @@ mod php;
 mod sockets;
 mod tls;
 
+use Check::{Asks, Looks};
+
 use super::Exam;
 use super::ask::Silence;
+use super::finding::{Outcome, Problem, Remedy};
 use super::inside::Enter;
-use super::types::{Outcome, Problem, Remedy};
-use crate::manifest::JailPath;
-use Check::{Asks, Looks};
+use crate::base::JailPath;
 
 /// A check's work.
 pub(super) enum Check {

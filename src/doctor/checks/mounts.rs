@@ -1,7 +1,7 @@
 //! The mounts themselves, and the processes that do not see them.
 
 use super::Exam;
-use crate::doctor::types::{Outcome, Problem, Remedy};
+use crate::doctor::finding::{Outcome, Problem, Remedy};
 use crate::observe::{self, Process};
 use crate::plan::State;
 

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use nix::unistd::User;
 
 use super::Exam;
+use crate::base::HostPath;
 use crate::doctor::ask::Silence;
+use crate::doctor::finding::{Outcome, Problem, Remedy};
 use crate::doctor::inside::{Account, Exist, NameServices};
-use crate::doctor::types::{Outcome, Problem, Remedy};
 use crate::jail::Who;
-use crate::manifest::HostPath;
 use crate::resolve::ldso::Loader;
 
 /// Part of the C library since glibc 2.34; where they are not, `dns` fails, if it can look names

@@ -5,8 +5,8 @@ use std::thread;
 
 use super::Exam;
 use crate::doctor::ask::Silence;
+use crate::doctor::finding::{Outcome, Problem, Remedy};
 use crate::doctor::inside::{Nameserver, Nameservers, Resolve};
-use crate::doctor::types::{Outcome, Problem, Remedy};
 
 const CONF: &str = "/etc/resolv.conf";
 

@@ -7,11 +7,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Exam;
+use crate::base::quote::word;
 use crate::doctor::ask::Silence;
+use crate::doctor::finding::{Outcome, Problem, Remedy};
 use crate::doctor::inside::{Directories, WebRoot};
-use crate::doctor::tenant::Tenant;
-use crate::doctor::types::{Outcome, Problem, Remedy};
-use crate::quote::word;
+use crate::doctor::pool_user::Tenant;
 
 /// Where Debian's PHP keeps sessions when nothing is set.
 const DEBIANS_SESSIONS: &str = "/var/lib/php/sessions";

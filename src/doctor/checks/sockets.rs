@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::Exam;
+use crate::base::quote::word;
 use crate::doctor::ask::Silence;
+use crate::doctor::finding::{Outcome, Problem, Remedy};
 use crate::doctor::inside::{Connect, Sockets, Trouble};
-use crate::doctor::types::{Outcome, Problem, Remedy};
-use crate::quote::word;
 use crate::resolve::{FileKind, Mount};
 
 /// Presets that are there for a socket, and whose it is.

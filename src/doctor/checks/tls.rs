@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::Exam;
+use crate::base::HostPath;
 use crate::doctor::ask::Silence;
+use crate::doctor::finding::{Outcome, Problem, Remedy};
 use crate::doctor::inside::{Anchors, Certificates, Handshake, Shaken};
-use crate::doctor::types::{Outcome, Problem, Remedy};
-use crate::manifest::HostPath;
 use crate::resolve::ldso::Loader;
 
 /// Programs that most likely use the OpenSSL that PHP uses.

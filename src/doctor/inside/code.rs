@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 
 use super::{Probe, Trouble};
-use crate::manifest::HostPath;
+use crate::base::HostPath;
 use crate::resolve::Host;
 use crate::resolve::ldso::elf::{BadElf, Bytes, Object};
 use crate::resolve::ldso::{Loader, is_musls};

@@ -10,8 +10,8 @@ use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 
 use super::{Probe, Trouble};
+use crate::base::JailPath;
 use crate::jail;
-use crate::manifest::JailPath;
 
 /// How deep sockets are looked for, and among how many entries.
 const DEPTH: usize = 2;

@@ -21,8 +21,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::base::HostPath;
 use crate::jail::{self, Who};
-use crate::manifest::HostPath;
 use crate::{Error, Result};
 
 pub(super) use code::{Libraries, Mailer};

@@ -8,7 +8,7 @@ use nix::unistd::{Gid, Group, Uid, User};
 use serde::{Deserialize, Serialize};
 
 use super::{Probe, Trouble};
-use crate::manifest::HostPath;
+use crate::base::HostPath;
 use crate::resolve::name_services;
 use crate::sys;
 

@@ -16,7 +16,7 @@ use rustls::{CertificateError, ClientConfig, ClientConnection, RootCertStore};
 use serde::{Deserialize, Serialize};
 
 use super::Probe;
-use crate::manifest::HostPath;
+use crate::base::HostPath;
 use crate::resolve::{Host, LookupError};
 
 /// Where OpenSSL looks: one file of certificates, and a directory of files that are named by
@@ -104,7 +104,7 @@ impl Store {
         }
         match certificates(path) {
             Ok(found) if used && found.is_empty() => {
-                self.broken(path, "there is no certificate in it")
+                self.broken(path, "there is no certificate in it");
             }
             Ok(found) if used => self.certificates.extend(found),
             Ok(found) => self.found.unhashed += usize::from(!found.is_empty()),

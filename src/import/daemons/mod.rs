@@ -8,7 +8,7 @@ pub(super) mod units;
 use std::path::Path;
 
 use super::draft::{Draft, Item, Kind};
-use crate::manifest::HostPath;
+use crate::base::HostPath;
 use crate::observe::Units;
 
 /// What a file has.

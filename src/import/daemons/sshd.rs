@@ -173,7 +173,7 @@ fn blocks(text: &str) -> Vec<Block> {
                 blocks[last].root = words.next().map(|root| (nth, root));
             }
             "forcecommand" => {
-                blocks[last].sftp |= words.next().is_some_and(|word| word == "internal-sftp")
+                blocks[last].sftp |= words.next().is_some_and(|word| word == "internal-sftp");
             }
             _ => {}
         }

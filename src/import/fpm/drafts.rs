@@ -5,9 +5,9 @@ use std::path::{Component, Path};
 use nix::unistd::{Group, User};
 
 use super::Pool;
+use crate::base::HostPath;
 use crate::import::draft::{Draft, Item, Kind};
 use crate::import::php::Settings;
-use crate::manifest::HostPath;
 use crate::resolve::{Host, LookupError, refuse_system};
 use crate::{Error, Result};
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::unescaped;
-use crate::manifest::SiteName;
+use crate::base::SiteName;
 
 const BEGIN: &[u8] = b"# BEGIN mountjail";
 const END: &[u8] = b"# END mountjail";

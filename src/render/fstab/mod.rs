@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::systemd;
-use crate::manifest::{HostPath, SiteName};
-use crate::resolve::{Desired, Mount, Options};
+use crate::base::{HostPath, MountAttributes, SiteName};
+use crate::resolve::{Desired, Mount};
 
 /// One mount as fstab(5) has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +106,7 @@ fn line(source: HostPath, target: HostPath, mount: &Mount, desired: &Desired) ->
 }
 
 /// Every attribute by name: mount(8) leaves what is not named as the source's file system has it.
-fn attributes(options: Options) -> [&'static str; 4] {
+fn attributes(options: MountAttributes) -> [&'static str; 4] {
     [
         if options.read_only { "ro" } else { "rw" },
         if options.nosuid { "nosuid" } else { "suid" },

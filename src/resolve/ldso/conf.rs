@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
-use crate::manifest::HostPath;
+use crate::base::HostPath;
 use crate::resolve::{Host, LookupError, found};
 
 /// ldconfig's directories, and the files that name them.

@@ -11,7 +11,7 @@ use super::search::{self, Missed};
 use super::system::{self, Family};
 use super::tokens::{self, Tokens};
 use super::{Loader, Needed, Opened};
-use crate::manifest::HostPath;
+use crate::base::HostPath;
 use crate::sys::FileId;
 use crate::{Error, Result};
 

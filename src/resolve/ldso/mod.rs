@@ -29,12 +29,12 @@ use self::elf::{BadElf, Bytes, Object};
 use self::process::Process;
 use self::script::Script;
 use self::system::Family;
+use super::dependencies::Interest;
 use super::host::Host;
-use super::inside::everybody_may_read;
-use super::lookups::Interest;
+use super::link_targets::everybody_may_read;
 use super::others::{self, Others};
 use super::walk::{LookupError, found};
-use crate::manifest::HostPath;
+use crate::base::HostPath;
 use crate::sys::{FileId, FileKind};
 use crate::{Error, Result};
 

@@ -8,7 +8,7 @@ use elf::abi;
 use super::elf::Abi;
 use super::system::{self, Family};
 use super::{CACHE, Loader, Opened, Refused, lock};
-use crate::manifest::HostPath;
+use crate::base::HostPath;
 use crate::resolve::{LookupError, found};
 use crate::{Error, Result};
 

@@ -6,9 +6,8 @@ use std::fmt::Write;
 use super::elf::BadElf;
 use super::load::{Load, Loaded};
 use super::system::{self, Family};
-use super::tokens;
-use super::{Opened, Refused};
-use crate::manifest::HostPath;
+use super::{Opened, Refused, tokens};
+use crate::base::HostPath;
 use crate::resolve::LookupError;
 use crate::{Error, Result};
 

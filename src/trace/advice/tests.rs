@@ -2,8 +2,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
-use crate::manifest::{Origin, SiteName, SourceFile};
-use crate::resolve::{Cause, Options, Reason};
+use crate::base::{MountAttributes, SiteName};
+use crate::manifest::{Origin, SourceFile};
+use crate::resolve::{Cause, Reason};
 
 fn jail(path: &str) -> JailPath {
     JailPath::new(path).unwrap()
@@ -49,7 +50,7 @@ fn mount(path: &str, kind: FileKind, named: bool) -> Arc<Mount> {
         source: host(path),
         file: None,
         kind,
-        options: Options::DATA,
+        options: MountAttributes::DATA,
         recursive: false,
         reasons: vec![Reason {
             origin: Arc::new(origin),

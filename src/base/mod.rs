@@ -1,0 +1,14 @@
+//! The vocabulary of all other rooms: paths and names that are valid, mount attributes, the error
+//! type, text.
+//!
+//! Nothing here knows a manifest, asks the kernel or reads a file.
+
+mod attributes;
+mod error;
+mod path;
+pub mod quote;
+pub(crate) mod text;
+
+pub use attributes::MountAttributes;
+pub use error::{Error, Kind, Result};
+pub use path::{BadPath, HostPath, JailPath, SiteName};

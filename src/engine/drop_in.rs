@@ -1,0 +1,68 @@
+//! systemd drop-ins: files that are written and removed, and are known to be ours by their first
+//! line.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use super::journal::{Durability, replace};
+use crate::base::{Error, Result};
+
+/// Writes the drop-in `path`, whose contents begin with `header`; whether that changed anything.
+///
+/// Errors: a file is there that does not begin with `header`; it cannot be written.
+pub fn write_drop_in(path: &Path, header: &str, contents: &str) -> Result<bool> {
+    match fs::read_to_string(path) {
+        Ok(old) if old == contents => return Ok(false),
+        Ok(old) if !old.starts_with(header) => {
+            return Err(Error::failed(format!("{} is not mountjail's", path.display())).hint(
+                "move it away, or give it another name; a drop-in may have any name that ends in .conf",
+            ));
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(Error::failed(format!("cannot read {}", path.display())).because(&error));
+        }
+        _ => {}
+    }
+    replace(path, contents.as_bytes(), 0o644, Durability::Reboot).map(|()| true)
+}
+
+/// Removes the drop-in `path` if it begins with `header`, and its directory if that is empty then;
+/// whether it was there.
+pub fn remove_drop_in(path: &Path, header: &str) -> Result<bool> {
+    if !fs::read_to_string(path).is_ok_and(|text| text.starts_with(header)) {
+        return Ok(false);
+    }
+    crate::engine::journal::remove(path)?;
+    if let Some(directory) = path.parent() {
+        let _ = fs::remove_dir(directory); // other drop-ins may be in it
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_ours_is_replaced_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.service.d/50-mountjail.conf");
+        assert!(write_drop_in(&path, "# ours", "# ours\none\n").unwrap());
+        assert!(!write_drop_in(&path, "# ours", "# ours\none\n").unwrap());
+        assert!(write_drop_in(&path, "# ours", "# ours\ntwo\n").unwrap());
+        assert!(remove_drop_in(&path, "# ours").unwrap());
+        assert!(!path.parent().unwrap().exists());
+        assert!(!remove_drop_in(&path, "# ours").unwrap());
+        fs::create_dir(path.parent().unwrap()).unwrap();
+        fs::write(&path, "[Unit]\n").unwrap();
+        assert!(!remove_drop_in(&path, "# ours").unwrap());
+        assert!(
+            write_drop_in(&path, "# ours", "# ours\n")
+                .unwrap_err()
+                .to_string()
+                .ends_with("is not mountjail's")
+        );
+        assert_eq!(fs::read(&path).unwrap(), b"[Unit]\n");
+    }
+}

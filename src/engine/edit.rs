@@ -1,0 +1,219 @@
+//! Replacing a file of fstab(5) lines, which others also write: whole or not at all.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use super::Lock;
+use crate::base::{Error, Result};
+
+/// Replaces the contents of the file `path` by what `change` makes of them; whether they changed.
+///
+/// A link is followed to the file that it names. The lock keeps other mountjails from editing
+/// meanwhile. The new file is written beside the old one, with its owner and mode, synced and
+/// renamed over it; after a crash there is the old file or the new one, and perhaps
+/// `.NAME.mountjail`, which the next run removes. What somebody else wrote meanwhile is not
+/// overwritten.
+pub fn edit(
+    path: &Path,
+    _lock: &Lock,
+    change: impl FnOnce(&[u8]) -> Result<Vec<u8>>,
+) -> Result<bool> {
+    let real = real_path(path)?;
+    let cannot = |error: io::Error| {
+        explain(
+            Error::failed(format!("cannot write {}", path.display())),
+            &error,
+        )
+    };
+    let directory = real.parent().unwrap_or(Path::new("/"));
+    let directory = File::open(directory).map_err(cannot)?;
+    let before = fs::metadata(&real).map_err(cannot)?;
+    let old = fs::read(&real).map_err(cannot)?;
+    let new = change(&old)?;
+    if new == old {
+        return Ok(false);
+    }
+    let temporary = temporary_of(&real);
+    let result = write(&temporary, &new, &before).and_then(|()| {
+        let now = fs::metadata(&real)?;
+        if identity(&now) != identity(&before) {
+            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        }
+        fs::rename(&temporary, &real)
+    });
+    if let Err(error) = result {
+        let _ = fs::remove_file(&temporary); // the error to report is the first one
+        return Err(cannot(error));
+    }
+    directory.sync_all().map_err(cannot)?;
+    Ok(true)
+}
+
+/// The regular file that `path` leads to.
+fn real_path(path: &Path) -> Result<PathBuf> {
+    let cannot = |error: io::Error| {
+        explain(
+            Error::failed(format!("cannot open {}", path.display())),
+            &error,
+        )
+    };
+    let real = fs::canonicalize(path).map_err(cannot)?;
+    if fs::metadata(&real).map_err(cannot)?.is_file() {
+        return Ok(real);
+    }
+    Err(Error::failed(format!(
+        "{} is not a regular file",
+        path.display()
+    )))
+}
+
+fn temporary_of(real: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(real.file_name().unwrap_or_default());
+    name.push(".mountjail");
+    real.with_file_name(name)
+}
+
+fn write(path: &Path, contents: &[u8], like: &fs::Metadata) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {} // what a killed run left: the lock is ours
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)?;
+    file.write_all(contents)?;
+    fchown(&file, Some(like.uid()), Some(like.gid()))?;
+    file.set_permissions(fs::Permissions::from_mode(like.mode() & 0o7777))?;
+    file.sync_all()
+}
+
+/// Differs when the file was replaced or written to.
+fn identity(file: &fs::Metadata) -> (u64, u64, u64, i64, i64) {
+    (
+        file.dev(),
+        file.ino(),
+        file.size(),
+        file.mtime(),
+        file.mtime_nsec(),
+    )
+}
+
+fn explain(failed: Error, error: &io::Error) -> Error {
+    let failed = failed.because(error);
+    match error.raw_os_error() {
+        Some(libc::ENOENT) => failed.hint("make an empty file, or name another one with --file"),
+        Some(libc::ENOSPC | libc::EDQUOT) => {
+            failed.hint("make room on its disk; the file is as it was")
+        }
+        Some(libc::EROFS) => failed.hint("its disk is mounted read-only; the file is as it was"),
+        Some(libc::EPERM) => failed.hint("is it immutable? see `lsattr`; the file is as it was"),
+        Some(libc::EBUSY) => failed
+            .hint("something is mounted on it, so it cannot be replaced; the file is as it was"),
+        Some(libc::EAGAIN) => failed
+            .because_of("somebody else wrote it at the same moment")
+            .hint("run the command again; the file is as the other one wrote it"),
+        _ => failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(contents: &str) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("etc/fstab");
+        fs::create_dir(dir.path().join("etc")).unwrap();
+        fs::write(&path, contents).unwrap();
+        (dir, path)
+    }
+
+    fn lock(path: &Path) -> Lock {
+        Lock::take(&path.parent().unwrap().with_file_name("lock"), || ()).unwrap()
+    }
+
+    fn add_to(path: &Path) -> Result<bool> {
+        edit(path, &lock(path), |old| Ok([old, b"new\n"].concat()))
+    }
+
+    #[test]
+    fn mode_and_owner_stay_and_nothing_is_left_beside_it() {
+        let (dir, path) = file("old\n");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        fs::write(temporary_of(&path), "left by a crash").unwrap();
+        assert!(add_to(&path).unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"old\nnew\n");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
+        assert_eq!(fs::read_dir(dir.path().join("etc")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_same_contents_are_not_written() {
+        let (_dir, path) = file("old\n");
+        let before = identity(&fs::metadata(&path).unwrap());
+        assert!(!edit(&path, &lock(&path), |old| Ok(old.to_vec())).unwrap());
+        assert_eq!(identity(&fs::metadata(&path).unwrap()), before);
+    }
+
+    #[test]
+    fn a_link_is_followed_and_stays_one() {
+        let (dir, path) = file("old\n");
+        let link = dir.path().join("etc/link");
+        std::os::unix::fs::symlink("fstab", &link).unwrap();
+        assert!(add_to(&link).unwrap());
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read(&path).unwrap(), b"old\nnew\n");
+    }
+
+    #[test]
+    fn what_another_writer_wrote_meanwhile_is_not_lost() {
+        let (dir, path) = file("old\n");
+        let error = edit(&path, &lock(&path), |_| {
+            fs::write(&path, "theirs\n").unwrap();
+            Ok(b"ours\n".to_vec())
+        })
+        .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("somebody else wrote it at the same moment"),
+            "{error}"
+        );
+        assert_eq!(fs::read(&path).unwrap(), b"theirs\n");
+        assert_eq!(fs::read_dir(dir.path().join("etc")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn absent_and_odd_files_are_refused() {
+        let (dir, path) = file("");
+        let absent = add_to(&dir.path().join("etc/no")).unwrap_err();
+        assert!(
+            absent.to_string().starts_with("cannot open ") && absent.hint_text().is_some(),
+            "{absent}"
+        );
+        assert!(
+            add_to(&dir.path().join("etc"))
+                .unwrap_err()
+                .to_string()
+                .ends_with("is not a regular file")
+        );
+        assert_eq!(fs::read(&path).unwrap(), b"");
+    }
+
+    #[test]
+    fn two_writers_wait_for_each_other() {
+        let (_dir, path) = file("");
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..20).for_each(|_| assert!(add_to(&path).unwrap())));
+            }
+        });
+        assert_eq!(fs::read(&path).unwrap().len(), 8 * 20 * 4);
+    }
+}

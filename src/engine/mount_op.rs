@@ -1,0 +1,334 @@
+//! One mount of a run: prepared out of sight, attached or swapped in, verified.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::sys::statvfs::fstatvfs;
+
+use super::Engine;
+use super::backend::{Backend, Ready};
+use super::root::{Root, Spot, Spots};
+use super::target::{cannot, is_mount, nothing_inside};
+use super::undo::{Old, Swapped, Undo, save, swap};
+use crate::base::{Error, JailPath, MountAttributes, Result};
+use crate::observe::{self, RecordedMount, SeenMount, Submount, Unknown};
+use crate::plan::Step;
+use crate::resolve::{FileId, Mount};
+use crate::sys::{self, Stat};
+
+pub(super) struct Work<'a> {
+    pub(super) step: &'a Step,
+    pub(super) mount: &'a Arc<Mount>,
+    /// The mount that it replaces, and whether that one has submounts.
+    replaces: Option<(&'a SeenMount, bool)>,
+    pub(super) ready: Ready,
+    file: FileId,
+    pub(super) unique_id: Option<u64>,
+    /// What came along, when it is attached.
+    pub(super) submounts: Option<Vec<Submount>>,
+    /// Since when the target shows something.
+    since: Option<u64>,
+    /// The open target; `None` where another mount of this run must be attached first.
+    target: Option<OwnedFd>,
+    /// Other mounts of this run are made in it.
+    holds: bool,
+}
+
+impl<'a> Work<'a> {
+    /// The work of a step that mounts; `None` for any other step. `since`: when a target came to
+    /// show something.
+    pub(super) fn prepare(
+        engine: &Engine,
+        backend: &dyn Backend,
+        step: &'a Step,
+        since: impl FnOnce(&JailPath) -> Option<u64>,
+    ) -> Result<Option<Self>> {
+        let (mount, replaces) = match step {
+            Step::Attach(mount) => (mount, None),
+            Step::Swap {
+                mount,
+                expected,
+                recursive,
+                ..
+            } => (mount, Some((expected, *recursive))),
+            _ => return Ok(None),
+        };
+        let (ready, file) = engine.sources.ready(backend, mount)?;
+        let unique_id = ready.unique_id();
+        let since = since(&mount.target);
+        Ok(Some(Self {
+            step,
+            mount,
+            replaces,
+            ready,
+            file,
+            unique_id,
+            submounts: None,
+            since,
+            target: None,
+            holds: false,
+        }))
+    }
+
+    pub(super) fn record(&self) -> RecordedMount {
+        RecordedMount {
+            target: self.mount.target.clone(),
+            source: self.mount.source.clone(),
+            file: self.file,
+            options: self.mount.options,
+            recursive: self.mount.recursive,
+            submounts: self.submounts.clone(),
+            unique_id: self.unique_id,
+            since: self.since,
+            more: Unknown::new(),
+        }
+    }
+
+    /// Opens the target, which is no link, in its directory `spot`: with nothing mounted on it, or
+    /// exactly the mount to replace. That its type fits was seen when the plan was made, and the
+    /// kernel puts no file on a directory.
+    fn open_target(&self, root: &Root, spot: io::Result<&Spot>) -> Result<OwnedFd> {
+        let target = &self.mount.target;
+        let failed = |error: io::Error| explain(cannot(root, "mount on", target, &error));
+        let Some((expected, recursive)) = self.replaces else {
+            return spot.and_then(Spot::open_bare).map_err(failed);
+        };
+        let fd = spot.and_then(Spot::open_mounted).map_err(failed)?;
+        must_be(root, target, expected, &sys::stat_fd(&fd).map_err(failed)?)?;
+        if !recursive {
+            nothing_inside(root, "replace", target, expected)?;
+        }
+        Ok(fd)
+    }
+
+    /// Attaches the mount, or swaps it in; whether a swap had a gap (`None`: it was no swap). What
+    /// was done, also before an error, is added to `undo`.
+    pub(super) fn carry_out(
+        &mut self,
+        backend: &dyn Backend,
+        root: &Root,
+        undo: &mut Vec<Undo>,
+    ) -> Result<Option<bool>> {
+        let on = match self.target.take() {
+            Some(target) => target,
+            None => match root.spot(&self.mount.target) {
+                Ok(spot) => self.open_target(root, Ok(&spot))?,
+                Err(error) => self.open_target(root, Err(error))?,
+            },
+        };
+        let failed = |error: io::Error| explain(self.failed(root, &error));
+        let Some((expected, recursive)) = self.replaces else {
+            self.attach(backend, on, undo).map_err(failed)?;
+            return Ok(None);
+        };
+        let (target, new, id) = (&self.mount.target, self.record(), expected.unique_id);
+        let saved = save(backend, &on, recursive).map_err(failed)?;
+        match swap(backend, &self.ready, &on).map_err(failed)? {
+            Swapped::Whole => {
+                let target = target.clone();
+                undo.push(match saved {
+                    Some(saved) => Undo::SwapBack {
+                        old: Old {
+                            target,
+                            id,
+                            recursive,
+                            saved,
+                        },
+                        new,
+                    },
+                    None => Undo::Stays {
+                        target,
+                        id,
+                        new: Some(new),
+                    },
+                });
+                Ok(Some(false))
+            }
+            Swapped::Beneath(error) => {
+                undo.push(Undo::Beneath(new));
+                Err(failed(error))
+            }
+            Swapped::NotOffered => {
+                sys::umount_at(&on).map_err(failed)?;
+                let stays = saved.is_none();
+                undo.push(Old::undo(target, id, recursive, saved));
+                let on = root
+                    .spot(target)
+                    .and_then(|spot| spot.open_bare())
+                    .map_err(failed)?;
+                self.attach(backend, on, undo).map_err(failed)?;
+                if stays {
+                    undo.truncate(undo.len() - 2); // better the new one than none
+                    undo.push(Undo::Stays {
+                        target: target.clone(),
+                        id,
+                        new: Some(new),
+                    });
+                }
+                Ok(Some(true))
+            }
+        }
+    }
+
+    fn attach(&self, backend: &dyn Backend, on: OwnedFd, undo: &mut Vec<Undo>) -> io::Result<()> {
+        backend.attach(&self.ready, on.as_fd(), self.mount.recursive)?;
+        undo.push(Undo::Unmount {
+            mount: self.record(),
+            on,
+        });
+        Ok(())
+    }
+
+    /// Makes what was attached just now known as one that others may be made in, with what came
+    /// along.
+    pub(super) fn make_known(&mut self, root: &Root) -> Result<()> {
+        self.find_submounts(root)?;
+        if let Some((expected, _)) = self.replaces {
+            root.unmounted(&self.mount.target, Some(expected));
+        }
+        if self.holds {
+            let target = &self.mount.target;
+            let failed =
+                |error: io::Error| cannot(root, "look at the new mount at", target, &error);
+            root.mounted(target, self.unique_id, Some(self.file))
+                .map_err(failed)?;
+            root.came_along(&self.record());
+        }
+        Ok(())
+    }
+
+    /// Looks what came along with a recursive mount.
+    fn find_submounts(&mut self, root: &Root) -> Result<()> {
+        if self.mount.recursive {
+            let target = &self.mount.target;
+            let id = unique_id_at(root, target)
+                .map_err(|error| cannot(root, "look at", target, &error))?;
+            self.submounts = Some(observe::submounts(root.path(), target, id)?);
+        }
+        Ok(())
+    }
+
+    fn failed(&self, root: &Root, error: &io::Error) -> Error {
+        let verb = if self.replaces.is_some() {
+            "swap"
+        } else {
+            "attach"
+        };
+        let target = root.path().inside(&self.mount.target);
+        Error::failed(format!("cannot {verb} {} on {target}", self.mount.source)).because(error)
+    }
+
+    /// Looks from the root again: our mount, and no other, must be visible at the target, as
+    /// restricted as it was asked to be. It is not if somebody moved a directory on the way while
+    /// we mounted. A mount whose id was known before has the attributes that it was prepared with;
+    /// of another one they are looked at.
+    pub(super) fn verify(&mut self, root: &Root, spots: &mut Spots<'_>) -> Result<()> {
+        let target = &self.mount.target;
+        let failed = |error: io::Error| cannot(root, "find the new mount at", target, &error);
+        let spot = spots.get(target).map_err(failed)?;
+        let stat = spot.stat().map_err(failed)?;
+        let is_ours = spot.is_at_home()
+            && match self.unique_id {
+                Some(id) => stat.mount_id == Some(id),
+                None => stat.file == self.file && stat.mount_root != Some(false),
+            };
+        if !is_ours {
+            let path = root.path().inside(target);
+            return Err(Error::failed(format!(
+                "{path} was moved away while it was being mounted on"
+            ))
+            .hint(
+                "somebody changes the directories of this root; find out who before trying again",
+            ));
+        }
+        if self.unique_id.is_none() {
+            self.verify_options(root, root.open_at(target).map_err(failed)?)?;
+        }
+        if stat.mount_id_is_unique {
+            self.unique_id = stat.mount_id;
+        }
+        Ok(())
+    }
+
+    fn verify_options(&self, root: &Root, fd: OwnedFd) -> Result<()> {
+        let target = &self.mount.target;
+        let found = options_of(fd)
+            .map_err(|error| cannot(root, "look at the new mount at", target, &error))?;
+        if self.mount.options.allows(found) {
+            return Ok(());
+        }
+        let (path, wanted) = (root.path().inside(target), self.mount.options);
+        Err(Error::failed(format!(
+            "{path} is mounted {found} in place of {wanted}"
+        )))
+    }
+}
+
+/// The attributes of an open file's mount.
+pub(super) fn options_of(fd: impl AsFd) -> io::Result<MountAttributes> {
+    Ok(MountAttributes::of_statfs(fstatvfs(fd)?.flags()))
+}
+
+/// Opens every target that does not lie in a mount which this run makes itself.
+pub(super) fn open_targets(root: &Root, work: &mut [Work<'_>]) -> Result<()> {
+    let targets: HashSet<&Path> = work
+        .iter()
+        .map(|item| item.mount.target.as_path())
+        .collect();
+    let above = |item: &Work<'_>| {
+        let mut above = item.mount.target.as_path().ancestors().skip(1);
+        above
+            .find(|path| targets.contains(path))
+            .map(Path::to_owned)
+    };
+    let above: Vec<_> = work.iter().map(above).collect();
+    let holding: HashSet<_> = above.iter().flatten().map(PathBuf::as_path).collect();
+    let mut spots = Spots::new(root);
+    for (item, above) in work.iter_mut().zip(&above) {
+        item.holds = holding.contains(item.mount.target.as_path());
+        if above.is_none() {
+            item.target = Some(item.open_target(root, spots.get(&item.mount.target))?);
+        }
+    }
+    Ok(())
+}
+
+/// The never reused id of the mount at `target`.
+pub(super) fn unique_id_at(root: &Root, target: &JailPath) -> io::Result<Option<u64>> {
+    let stat = sys::stat_fd(root.open_at(target)?)?;
+    Ok(stat.mount_id.filter(|_| stat.mount_id_is_unique))
+}
+
+/// Makes sure that the mount to take away or to replace still is the one that the plan saw.
+pub(super) fn must_be(
+    root: &Root,
+    target: &JailPath,
+    expected: &SeenMount,
+    found: &Stat,
+) -> Result<()> {
+    if is_mount(expected, found) {
+        return Ok(());
+    }
+    let path = root.path().inside(target);
+    Err(Error::failed(format!("the mount at {path} changed while the command ran")).overtaken())
+}
+
+fn explain(error: Error) -> Error {
+    match error.errno() {
+        Some(libc::ENOSPC) => {
+            error.hint("the limit fs.mount-max is reached: see `sysctl fs.mount-max`")
+        }
+        Some(libc::ELOOP | libc::ENOTDIR) => error.hint(
+            "a symbolic link or a file is in its way; mountjail follows no link inside a root",
+        ),
+        Some(libc::ENOENT) => error
+            .overtaken()
+            .hint("one of them was removed or replaced meanwhile; run the command again"),
+        Some(libc::EPERM) => error
+            .hint("mountjail needs CAP_SYS_ADMIN in the host's mount namespace; run it as root"),
+        _ => error,
+    }
+}

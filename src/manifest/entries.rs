@@ -1,0 +1,172 @@
+//! What a manifest says, after validation and after its presets have been merged in.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::{HostPath, JailPath, SiteName};
+
+/// One site: its root and everything asked for, by itself and by its presets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// The site's name.
+    pub site: SiteName,
+    /// The file it came from.
+    pub file: SourceFile,
+    /// The jail's directory on the host, as written.
+    pub root: HostPath,
+    /// What is asked for: the site's own lines first, then each preset's once, in the order of
+    /// inclusion. Shared, because a preset's entries are the same for every site that includes it.
+    pub entries: Vec<Arc<Entry>>,
+    /// systemd units that run inside.
+    pub services: Vec<String>,
+}
+
+/// One line of a manifest or preset, and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What it asks for.
+    pub request: Request,
+    /// Where it stands.
+    pub origin: Arc<Origin>,
+}
+
+/// What one line asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Request {
+    /// `devices`: names under `/dev`, without the prefix.
+    Device(Wanted<String>),
+    /// `etc`: names under `/etc`, without the prefix; may contain `/`.
+    Etc(Wanted<String>),
+    /// `programs`: executables, with interpreter and shared libraries.
+    Program(Wanted<Pattern>),
+    /// `libraries`: objects opened at run time, with the libraries they need.
+    Library(Wanted<Pattern>),
+    /// `users`: one login name of the generated passwd and group.
+    User(Wanted<String>),
+    /// `nss`: one database of nsswitch.conf(5), whose modules come along.
+    NameService(String),
+    /// `mounts`: a file or directory.
+    Mount(MountRequest),
+}
+
+/// One thing, or alternatives of which the first that exists on this host is taken.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Wanted<T> {
+    /// At least one; more where the file says `any_of`.
+    pub any_of: Vec<T>,
+    /// Absent on this host: skipped, and said so, in place of an error.
+    pub optional: bool,
+}
+
+/// An absolute path in which `*`, `?` and `[…]` may stand for more than one file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pattern {
+    path: HostPath,
+    glob: bool,
+}
+
+impl Pattern {
+    /// A pattern from an already validated path.
+    pub fn new(path: HostPath) -> Self {
+        let text = path.as_path().to_string_lossy();
+        // glob(7): a bracket that is never closed is itself, as in /usr/bin/[.
+        let range = text
+            .split_once('[')
+            .is_some_and(|(_, rest)| rest.contains(']'));
+        let glob = range || text.contains(['*', '?']);
+        Self { path, glob }
+    }
+
+    /// The path as written.
+    pub fn path(&self) -> &HostPath {
+        &self.path
+    }
+
+    /// Whether it may match more than one file.
+    pub fn is_glob(&self) -> bool {
+        self.glob
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.fmt(f)
+    }
+}
+
+/// An item of `mounts`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MountRequest {
+    /// `source` or `any_of`, and `optional`.
+    pub sources: Wanted<Pattern>,
+    /// Where inside; `None`: the same path as the source. Never set together with a glob.
+    pub target: Option<JailPath>,
+    /// May the jail write through it.
+    pub access: Access,
+    /// Take submounts along.
+    pub recursive: bool,
+    /// May files in it be executed; `None`: by class.
+    pub executable: Option<bool>,
+    /// Do device nodes in it work; `None`: by class.
+    pub devices: Option<bool>,
+    /// Do setuid bits in it count; `None`: by class.
+    pub setuid: Option<bool>,
+}
+
+/// `access:` of a mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// The default.
+    #[default]
+    ReadOnly,
+    /// Only ever by saying so.
+    ReadWrite,
+}
+
+/// The file that a line stands in.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SourceFile {
+    /// A file on disk.
+    File(PathBuf),
+    /// A preset that is part of the binary, by name.
+    BuiltIn(String),
+}
+
+impl fmt::Display for SourceFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::BuiltIn(name) => write!(f, "<built-in preset {name}>"),
+        }
+    }
+}
+
+/// Where an entry stands: the answer to "which line brought this in".
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Origin {
+    /// The file.
+    pub file: SourceFile,
+    /// The key's path in it: `mounts[3]`.
+    pub key: String,
+    /// The item as the user wrote it, on one line: `/usr/share/fonts`.
+    pub text: String,
+    /// The presets that led here, outermost first: `["php-fpm", "dns"]`; empty for the site's own
+    /// lines.
+    pub presets: Vec<String>,
+}
+
+impl fmt::Display for Origin {
+    /// `etc[2] (resolv.conf) of preset dns, included by php-fpm` or `/etc/mountjail/sites/a.yaml:
+    /// etc[2] (hosts)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((preset, including)) = self.presets.split_last() else {
+            return write!(f, "{}: {} ({})", self.file, self.key, self.text);
+        };
+        write!(f, "{} ({}) of preset {preset}", self.key, self.text)?;
+        for outer in including.iter().rev() {
+            write!(f, ", included by {outer}")?;
+        }
+        Ok(())
+    }
+}

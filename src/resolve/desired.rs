@@ -1,0 +1,180 @@
+//! What a site needs: the output of this stage and the vocabulary of all later ones.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::{HostPath, JailPath, MountAttributes, SiteName};
+use crate::manifest::Origin;
+pub use crate::sys::{FileId, FileKind};
+
+/// Everything that a site needs on this host now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Desired {
+    /// The site.
+    pub site: SiteName,
+    /// The jail's directory on the host.
+    pub root: HostPath,
+    /// The file that asks for it, if one does.
+    pub manifest: Option<PathBuf>,
+    /// Sorted by target, so parents come before children; one mount a target.
+    pub mounts: Vec<Arc<Mount>>,
+    /// Symbolic links to reproduce, sorted by path.
+    pub links: Vec<Link>,
+    /// Files to write on the host before they are bound, sorted by path.
+    pub files: Vec<GeneratedFile>,
+    /// What was left out and why: optional sources that are absent, links that were not followed.
+    pub notes: Vec<Note>,
+    /// Who else could harm the site: sentences.
+    pub warnings: Vec<String>,
+}
+
+impl Desired {
+    /// A site that needs nothing: what `down` makes so.
+    pub fn nothing(site: SiteName, root: HostPath) -> Self {
+        let (mounts, links, files, notes, warnings) = Default::default();
+        Self {
+            site,
+            root,
+            manifest: None,
+            mounts,
+            links,
+            files,
+            notes,
+            warnings,
+        }
+    }
+
+    /// The root's own directories on the way to its mounts, parents first.
+    pub fn ways(&self) -> Vec<JailPath> {
+        let targets: BTreeSet<_> = self.mounts.iter().map(|mount| &mount.target).collect();
+        let in_root = |path: &JailPath| {
+            !targets.contains(path)
+                && path
+                    .ancestors()
+                    .iter()
+                    .all(|above| !targets.contains(above))
+        };
+        let ways: BTreeSet<_> = self
+            .mounts
+            .iter()
+            .flat_map(|mount| mount.target.ancestors())
+            .collect();
+        ways.into_iter().filter(in_root).collect()
+    }
+}
+
+/// One bind mount.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Mount {
+    /// Where inside; no component of it is a link in the finished jail.
+    pub target: JailPath,
+    /// The real file on the host: all links followed.
+    pub source: HostPath,
+    /// Which file `source` is; `None` for a generated file that is not written yet.
+    pub file: Option<FileId>,
+    /// What `source` is, and so what the placeholder must be.
+    pub kind: FileKind,
+    /// The mount's attributes.
+    pub options: MountAttributes,
+    /// Submounts come along, with the same attributes.
+    pub recursive: bool,
+    /// Why it is here; at least one.
+    pub reasons: Vec<Reason>,
+}
+
+/// A symbolic link in the jail, with the host's text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Link {
+    /// Where inside.
+    pub path: JailPath,
+    /// What it says: `usr/lib`.
+    pub text: PathBuf,
+    /// Why it is here.
+    pub reasons: Vec<Reason>,
+}
+
+/// A file that mountjail writes on the host: the site's passwd or group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GeneratedFile {
+    /// Where on the host; below the state directory that a reboot keeps.
+    pub path: HostPath,
+    /// All of it.
+    pub contents: Vec<u8>,
+}
+
+/// Something that the user should know, though nothing failed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Note {
+    /// The line it is about.
+    pub origin: Arc<Origin>,
+    /// A sentence: `/run/mysqld is not on this host; skipped, because it is optional`.
+    pub text: String,
+    /// It is to be said of a preset's line as well: something will not work.
+    pub always: bool,
+}
+
+/// Why something is in the jail: the line that asked, and the steps from there.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reason {
+    /// The line.
+    pub origin: Arc<Origin>,
+    /// From the line's own file outwards; empty for what the line names itself.
+    pub chain: Vec<Cause>,
+}
+
+/// One step from something asked for to something it needs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// The ELF interpreter or the `#!` interpreter of this file.
+    InterpreterOf(PathBuf),
+    /// Needed as `name` by this object.
+    LibraryOf {
+        /// The `DT_NEEDED` text.
+        name: String,
+        /// The object that needs it.
+        object: PathBuf,
+    },
+    /// The loader's own configuration, which every program needs.
+    LoaderConfiguration,
+    /// This link inside a bound directory leads there.
+    LinkedFrom(PathBuf),
+    /// This many links inside a bound directory lead into this directory.
+    ManyLinkedFrom {
+        /// The bound directory.
+        directory: PathBuf,
+        /// How many of its links lead there.
+        links: usize,
+    },
+    /// A directory link on the way to this path.
+    OnTheWayTo(PathBuf),
+    /// The module for this database of nsswitch.conf.
+    NameService {
+        /// `hosts`.
+        database: String,
+        /// `dns`.
+        service: String,
+    },
+    /// The generated passwd or group.
+    Users,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InterpreterOf(file) => write!(f, "interpreter of {}", file.display()),
+            Self::LibraryOf { name, object } => write!(f, "{name} needed by {}", object.display()),
+            Self::LoaderConfiguration => f.write_str("configuration of the dynamic loader"),
+            Self::LinkedFrom(link) => write!(f, "the link {} leads there", link.display()),
+            Self::ManyLinkedFrom { directory, links } => {
+                write!(f, "{links} links in {} lead there", directory.display())
+            }
+            Self::OnTheWayTo(path) => write!(f, "on the way to {}", path.display()),
+            Self::NameService { database, service } => {
+                write!(f, "`{service}` answers for `{database}` in nsswitch.conf")
+            }
+            Self::Users => f.write_str("the site's own users and groups"),
+        }
+    }
+}

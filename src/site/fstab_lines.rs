@@ -1,0 +1,37 @@
+//! Which sites have lines in a file like fstab(5).
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::sync::{Mutex, PoisonError};
+
+use crate::base::{HostPath, SiteName};
+use crate::render::fstab::Block;
+
+/// Which sites have lines in which files; each file is read once.
+#[derive(Default)]
+pub(crate) struct FstabLines(Mutex<HashMap<HostPath, Option<BTreeSet<SiteName>>>>);
+
+impl FstabLines {
+    /// `fstab`, the file that was recorded for `site`, if it still has lines for it: these need
+    /// what was made. One that cannot be taken apart may have them; one that is gone has none.
+    pub(crate) fn file_of<'f>(
+        &self,
+        site: &SiteName,
+        fstab: Option<&'f HostPath>,
+    ) -> Option<&'f HostPath> {
+        let file = fstab?;
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sites = known
+            .entry(file.clone())
+            .or_insert_with(|| match fs::read(file) {
+                Ok(text) => Block::read(&text)
+                    .ok()
+                    .map(|block| block.sites().cloned().collect()),
+                Err(_) => Some(BTreeSet::new()),
+            });
+        sites
+            .as_ref()
+            .is_none_or(|sites| sites.contains(site))
+            .then_some(file)
+    }
+}

@@ -1,0 +1,28 @@
+//! One site's way through the stages: load its manifest, lock it, resolve, observe, plan, carry
+//! out.
+//!
+//! In: the names of sites, the configuration, the host. Out: what became of each site, in the order
+//! of the sites. `up`, `down`, `plan`, `status`, `check`, `fstab` and the watcher all go this way;
+//! what they print and how they exit is theirs.
+
+pub(crate) mod boot;
+pub(crate) mod configuration;
+pub(crate) mod context;
+pub(crate) mod down;
+pub(crate) mod error;
+pub(crate) mod fstab_lines;
+pub(crate) mod out;
+pub(crate) mod parallel;
+pub(crate) mod pipeline;
+pub(crate) mod select;
+pub(crate) mod status;
+pub(crate) mod systemctl;
+pub(crate) mod trust;
+pub(crate) mod up;
+pub(crate) mod users;
+
+pub(crate) use configuration::Site;
+pub(crate) use context::Context;
+pub(crate) use error::{Failed, Unusable};
+pub(crate) use out::Out;
+pub(crate) use select::Selection;

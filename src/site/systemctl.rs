@@ -1,0 +1,36 @@
+//! systemctl(1), where systemd is the system manager.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::{Error, Result};
+
+/// Whether this machine was booted with systemd: `sd_booted(3)`.
+pub(crate) fn is_running() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+/// Whether this is a container that systemd manages: it writes the kind of container there.
+pub(crate) fn in_container() -> bool {
+    Path::new("/run/systemd/container").exists()
+}
+
+/// Runs systemctl with these arguments; the error has what it complained.
+pub(crate) fn systemctl(arguments: &[&str]) -> Result<()> {
+    let failed = || Error::failed(format!("`systemctl {}` failed", arguments.join(" ")));
+    let output = Command::new("systemctl")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| failed().because(&error).hint("this needs systemd"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let complaint = complaint.trim();
+    Err(if complaint.is_empty() {
+        failed().because_of(output.status)
+    } else {
+        failed().because_of(complaint.replace('\n', "; "))
+    })
+}

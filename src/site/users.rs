@@ -1,0 +1,121 @@
+//! Who uses a site, in words.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use crate::Result;
+use crate::base::{HostPath, JailPath};
+use crate::import::fpm;
+use crate::observe::{self, Observed, Process, User};
+use crate::resolve::Host;
+
+/// So many targets of one process are named.
+const NAMED: usize = 3;
+
+/// All that uses sites, looked at once in a run.
+#[derive(Default)]
+pub(crate) struct Users {
+    processes: OnceLock<Result<observe::Users>>,
+    pools: OnceLock<Vec<Pool>>,
+}
+
+/// A pool of a PHP-FPM that runs.
+struct Pool {
+    root: HostPath,
+    name: String,
+    master: Process,
+}
+
+/// What uses one site.
+#[derive(Default)]
+pub(crate) struct Use {
+    /// Who: a line for each.
+    pub by: Vec<String>,
+    /// The targets of the mounts that are used.
+    pub targets: Vec<JailPath>,
+}
+
+impl Users {
+    /// Who uses the site at `root`, whose mounts are those of `observed`. A master of PHP-FPM
+    /// counts as well that has a pool with this root: its workers may not have been started yet,
+    /// and the next request is served by one.
+    pub(crate) fn of(&self, root: &HostPath, observed: &Observed) -> Result<Use> {
+        let here = observed.mounts.keys().chain(observed.elsewhere.keys());
+        let here = here.map(|target| (target, root.inside(target).as_path().to_owned()));
+        let strays = observed
+            .strays
+            .iter()
+            .filter_map(|stray| Some((&stray.target, stray.point.clone()?)));
+        let users = self.processes()?.of(root, here.chain(strays));
+        let mut found = Use::default();
+        found
+            .targets
+            .extend(users.iter().flat_map(|user| user.targets.iter().cloned()));
+        found.targets.sort();
+        found.targets.dedup();
+        found.by.extend(users.iter().map(in_words));
+        for pool in self.pools().iter().filter(|pool| pool.root == *root) {
+            found.by.push(format!(
+                "{}, whose pool {} has this root",
+                pool.master, pool.name
+            ));
+        }
+        Ok(found)
+    }
+
+    /// The type of the file system that `root` is on, if other hosts may have it mounted as well.
+    pub(crate) fn shared_storage(&self, root: &HostPath) -> Result<Option<&str>> {
+        Ok(self.processes()?.shared_storage(root))
+    }
+
+    fn processes(&self) -> Result<&observe::Users> {
+        self.processes
+            .get_or_init(observe::Users::look)
+            .as_ref()
+            .map_err(Clone::clone)
+    }
+
+    fn pools(&self) -> &[Pool] {
+        self.pools.get_or_init(|| {
+            let host = Host::new();
+            let masters = observe::php_fpm_masters();
+            masters
+                .into_iter()
+                .flat_map(|(master, file)| pools_of(&host, &master, &file))
+                .collect()
+        })
+    }
+}
+
+/// The pools with a root. Of a configuration that cannot be read none is known.
+fn pools_of(host: &Host, master: &Process, file: &Path) -> Vec<Pool> {
+    let pool = |pool: &fpm::Pool| {
+        let root = HostPath::new(pool.chroot()?).ok()?;
+        let root = host.walk(&root).map_or(root, |walk| walk.real);
+        Some(Pool {
+            root,
+            name: pool.name.clone(),
+            master: master.clone(),
+        })
+    };
+    fpm::pools(file)
+        .unwrap_or_default()
+        .iter()
+        .filter_map(pool)
+        .collect()
+}
+
+fn in_words(user: &User) -> String {
+    let targets: Vec<_> = user
+        .targets
+        .iter()
+        .take(NAMED)
+        .map(ToString::to_string)
+        .collect();
+    let more = user.targets.len() - targets.len();
+    match targets.as_slice() {
+        [] => format!("{}, which runs inside", user.process),
+        targets if more > 0 => format!("{}: {} and {more} more", user.process, targets.join(", ")),
+        targets => format!("{}: {}", user.process, targets.join(", ")),
+    }
+}

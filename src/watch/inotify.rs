@@ -1,0 +1,282 @@
+//! inotify(7) on directories.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+
+use super::index::Event;
+
+/// What gives a name another meaning.
+const NAMES: AddWatchFlags = AddWatchFlags::IN_CREATE
+    .union(AddWatchFlags::IN_DELETE)
+    .union(AddWatchFlags::IN_MOVE)
+    .union(AddWatchFlags::IN_ATTRIB);
+
+/// Directories alone, and what is in them still; added to what another path to the same directory
+/// wants to know.
+const HOW: AddWatchFlags = AddWatchFlags::from_bits_retain(
+    libc::IN_ONLYDIR | libc::IN_DONT_FOLLOW | libc::IN_EXCL_UNLINK | libc::IN_MASK_ADD,
+);
+
+/// Directories that are watched. The kernel watches the directory, not its path: one that takes
+/// another's place has to be watched anew.
+pub(crate) struct Files {
+    inotify: Arc<Inotify>,
+    watches: HashMap<PathBuf, Watch>,
+    /// Two paths can lead to one directory, by a bind mount.
+    paths: HashMap<WatchDescriptor, Vec<PathBuf>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Watch {
+    descriptor: WatchDescriptor,
+    /// Also what is written is told.
+    contents: bool,
+}
+
+/// What happened.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// To a name in a directory.
+    Name {
+        directory: PathBuf,
+        name: OsString,
+        event: Event,
+        /// More is likely to follow at once: a file that was made is written next, one that was
+        /// moved away is followed by another.
+        half_done: bool,
+    },
+    /// The directory is gone, or its file system.
+    Lost(PathBuf),
+    /// Changes were lost, because too many were waiting.
+    Overflow,
+}
+
+impl Files {
+    pub(crate) fn new() -> Result<Self, Errno> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        Ok(Self {
+            inotify: Arc::new(inotify),
+            watches: HashMap::new(),
+            paths: HashMap::new(),
+        })
+    }
+
+    /// Asks the kernel to watch the directory that is at a path now, also for contents: in any
+    /// thread, since that may wait for a server. The answer is for [`Files::take_in`].
+    pub(crate) fn asker(
+        &self,
+    ) -> impl Fn(&Path, bool) -> Result<WatchDescriptor, Errno> + Send + Sync + 'static {
+        let inotify = self.inotify.clone();
+        move |path, contents| {
+            let writes = if contents {
+                AddWatchFlags::IN_CLOSE_WRITE
+            } else {
+                AddWatchFlags::empty()
+            };
+            inotify.add_watch(path, NAMES | writes | HOW)
+        }
+    }
+
+    /// Takes in that `path` is watched. Whether that is news: what happened to it before was not
+    /// seen.
+    pub(crate) fn take_in(
+        &mut self,
+        path: &Path,
+        contents: bool,
+        descriptor: WatchDescriptor,
+    ) -> bool {
+        let known = self.watches.get(path).copied();
+        if known
+            .is_some_and(|known| known.descriptor == descriptor && (known.contents || !contents))
+        {
+            return false;
+        }
+        if known.is_none_or(|known| known.descriptor != descriptor) {
+            self.unwatch(path);
+            self.paths
+                .entry(descriptor)
+                .or_default()
+                .push(path.to_owned());
+        }
+        self.watches.insert(
+            path.to_owned(),
+            Watch {
+                descriptor,
+                contents,
+            },
+        );
+        true
+    }
+
+    /// Stops watching all directories but those that are `needed`.
+    pub(crate) fn retain(&mut self, needed: impl Fn(&Path) -> bool) {
+        let unneeded: Vec<_> = self
+            .watches
+            .keys()
+            .filter(|path| !needed(path))
+            .cloned()
+            .collect();
+        for path in unneeded {
+            self.unwatch(&path);
+        }
+    }
+
+    /// How many directories are watched.
+    pub(crate) fn count(&self) -> usize {
+        self.watches.len()
+    }
+
+    /// All changes that wait.
+    pub(crate) fn read(&mut self) -> Result<Vec<Change>, Errno> {
+        let mut changes = vec![];
+        loop {
+            match self.inotify.read_events() {
+                Ok(events) => events
+                    .into_iter()
+                    .for_each(|event| self.change(event, &mut changes)),
+                Err(Errno::EAGAIN) => return Ok(changes),
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn unwatch(&mut self, path: &Path) {
+        let Some(watch) = self.watches.remove(path) else {
+            return;
+        };
+        let Some(paths) = self.paths.get_mut(&watch.descriptor) else {
+            return;
+        };
+        paths.retain(|other| other != path);
+        if paths.is_empty() {
+            self.paths.remove(&watch.descriptor);
+            let _ = self.inotify.rm_watch(watch.descriptor); // the directory may be gone, and its watch with it
+        }
+    }
+
+    fn change(&mut self, event: InotifyEvent, changes: &mut Vec<Change>) {
+        if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+            changes.push(Change::Overflow);
+        }
+        if event.mask.contains(AddWatchFlags::IN_IGNORED) {
+            for path in self.paths.remove(&event.wd).unwrap_or_default() {
+                self.watches.remove(&path);
+                changes.push(Change::Lost(path));
+            }
+            return;
+        }
+        let Some(name) = event.name else { return };
+        let wrote = event.mask.contains(AddWatchFlags::IN_CLOSE_WRITE);
+        let half_done =
+            AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM;
+        for directory in self.paths.get(&event.wd).into_iter().flatten() {
+            changes.push(Change::Name {
+                directory: directory.clone(),
+                name: name.clone(),
+                event: if wrote { Event::Contents } else { Event::Name },
+                half_done: event.mask.intersects(half_done),
+            });
+        }
+    }
+}
+
+impl AsFd for Files {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    impl Files {
+        fn watch(&mut self, path: &Path, contents: bool) -> Result<bool, Errno> {
+            let descriptor = self.asker()(path, contents)?;
+            Ok(self.take_in(path, contents, descriptor))
+        }
+    }
+
+    fn names(changes: Vec<Change>) -> Vec<(String, Event, bool)> {
+        let name = |change| match change {
+            Change::Name {
+                name,
+                event,
+                half_done,
+                ..
+            } => Some((name.to_string_lossy().into_owned(), event, half_done)),
+            _ => None,
+        };
+        changes.into_iter().filter_map(name).collect()
+    }
+
+    #[test]
+    fn names_are_told_and_writes_only_where_they_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hosts");
+        let mut files = Files::new().unwrap();
+        assert_eq!(files.watch(dir.path(), false), Ok(true));
+        assert_eq!(files.watch(dir.path(), false), Ok(false));
+        fs::write(&path, "one").unwrap();
+        fs::rename(&path, dir.path().join("moved")).unwrap();
+        let of = |name: &str, event, half| (name.to_owned(), event, half);
+        let seen = names(files.read().unwrap());
+        assert_eq!(
+            seen,
+            [
+                of("hosts", Event::Name, true),
+                of("hosts", Event::Name, true),
+                of("moved", Event::Name, false)
+            ]
+        );
+        assert_eq!(files.watch(dir.path(), true), Ok(true), "more is told now");
+        fs::write(dir.path().join("moved"), "two").unwrap();
+        assert_eq!(
+            names(files.read().unwrap()),
+            [of("moved", Event::Contents, false)]
+        );
+    }
+
+    #[test]
+    fn a_directory_in_anothers_place_is_news_and_one_that_goes_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run");
+        fs::create_dir(&path).unwrap();
+        let mut files = Files::new().unwrap();
+        files.watch(&path, false).unwrap();
+        fs::rename(&path, dir.path().join("aside")).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert_eq!(files.watch(&path, false), Ok(true));
+        fs::write(dir.path().join("aside/x"), "").unwrap();
+        assert_eq!(
+            names(files.read().unwrap()),
+            [],
+            "the one that was moved away is watched no more"
+        );
+        fs::remove_dir(&path).unwrap();
+        assert!(files.read().unwrap().contains(&Change::Lost(path.clone())));
+        assert_eq!(
+            (files.count(), files.watch(&path, false)),
+            (0, Err(Errno::ENOENT))
+        );
+    }
+
+    #[test]
+    fn what_is_not_needed_is_not_watched() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = Files::new().unwrap();
+        files.watch(dir.path(), true).unwrap();
+        files.retain(|_| false);
+        fs::write(dir.path().join("x"), "").unwrap();
+        assert_eq!((names(files.read().unwrap()), files.count()), (vec![], 0));
+    }
+}

@@ -1,0 +1,52 @@
+//! One pass over the sites that are up, without watching.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::pass::{self, Ended, Policy};
+use crate::Error;
+use crate::site::up::Done;
+use crate::site::{Context, Failed, Site, parallel};
+
+/// What became of a site.
+pub(crate) enum Looked {
+    /// It is right, but for sources that could not be looked at.
+    Right(Box<Done>, Vec<Error>),
+    /// It was down, and was left alone.
+    LeftDown,
+    Failed(Failed),
+}
+
+/// Brings those of `sites` right that are up, until `stop` is set. Returns what became of those that
+/// were begun, in the order of the sites.
+///
+/// Errors: the pass cannot begin.
+pub(crate) fn look_once(
+    context: &Context,
+    sites: &[Site],
+    stop: &Arc<AtomicBool>,
+) -> anyhow::Result<Vec<Looked>> {
+    if sites.is_empty() {
+        return Ok(vec![]);
+    }
+    let policy = Policy {
+        wait: true,
+        may_go: Arc::new(|_, _| true),
+    };
+    let ends = pass::begin(context.afresh(), sites.to_vec(), stop, policy)?.finish();
+
+    let looked = |(site, ended)| match ended {
+        Ok((ended, _)) => looked(site, ended),
+        Err(why) => Looked::Failed(parallel::lost(site, &why)),
+    };
+    Ok(sites.iter().zip(ends).map(looked).collect())
+}
+
+fn looked(site: &Site, ended: Ended) -> Looked {
+    match ended {
+        Ended::Right(done, left) => Looked::Right(done, left.unseen),
+        Ended::Failed(failed) | Ended::Lost(failed) => Looked::Failed(failed),
+        Ended::WithoutManifest => Looked::Failed(pass::without_manifest(site)),
+        Ended::Busy | Ended::Down => Looked::LeftDown,
+    }
+}

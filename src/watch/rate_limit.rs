@@ -1,0 +1,93 @@
+//! How much is said of one site: its owner can bring about as many changes and failures as he
+//! likes.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::base::SiteName;
+
+/// So many lines are said of a site in one period; then the rest of it is only counted.
+const LINES: usize = 20;
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// What was said of each site of late.
+#[derive(Default)]
+pub(crate) struct Limit(BTreeMap<SiteName, Said>);
+
+struct Said {
+    since: Instant,
+    lines: usize,
+    left_out: usize,
+}
+
+impl Limit {
+    /// Whether so many lines may be said of `site`; else they are counted as left out.
+    pub(crate) fn allows(&mut self, site: &SiteName, lines: usize, now: Instant) -> bool {
+        let new = || Said {
+            since: now,
+            lines: 0,
+            left_out: 0,
+        };
+        let said = self.0.entry(site.clone()).or_insert_with(new);
+        // What was left out is said before a new period begins.
+        if now.saturating_duration_since(said.since) >= PERIOD && said.left_out == 0 {
+            *said = new();
+        }
+        let allowed = said.lines < LINES;
+        if allowed {
+            said.lines += lines;
+        } else {
+            said.left_out += lines;
+        }
+        allowed
+    }
+
+    /// The sites whose period is over, with the number of lines that were left out in it.
+    pub(crate) fn over(&mut self, now: Instant) -> Vec<(SiteName, usize)> {
+        let mut left_out = vec![];
+        self.0.retain(|site, said| {
+            let goes_on = now.saturating_duration_since(said.since) < PERIOD;
+            if !goes_on && said.left_out > 0 {
+                left_out.push((site.clone(), said.left_out));
+            }
+            goes_on
+        });
+        left_out
+    }
+
+    /// When there is something to say of what was left out.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.0
+            .values()
+            .filter(|said| said.left_out > 0)
+            .map(|said| said.since + PERIOD)
+            .min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_much_is_counted_for_each_site_alone() {
+        let [a, b] = ["a", "b"].map(|name| SiteName::new(name).unwrap());
+        let (mut limit, now) = (Limit::default(), Instant::now());
+        let allowed = (0..1000).filter(|_| limit.allows(&a, 1, now)).count();
+        assert_eq!((allowed, limit.allows(&b, 1, now)), (LINES, true));
+        assert_eq!(
+            (limit.over(now), limit.next()),
+            (vec![], Some(now + PERIOD))
+        );
+        let later = now + PERIOD;
+        assert!(
+            !limit.allows(&a, 3, later),
+            "before it is said how many were left out"
+        );
+        assert_eq!(
+            (limit.over(later), limit.next()),
+            (vec![(a.clone(), 1000 - LINES + 3)], None)
+        );
+        assert!(limit.allows(&a, 1, later) && limit.over(later).is_empty());
+    }
+}

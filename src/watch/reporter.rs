@@ -1,0 +1,419 @@
+//! What the watcher says: lines for people, its state for `status`, and how it is to the service
+//! manager.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use sd_notify::NotifyState;
+
+use super::rate_limit::Limit;
+use super::watcher::Watcher;
+use crate::Error;
+use crate::base::quote::brief;
+use crate::base::text::plural;
+use crate::base::{JailPath, SiteName};
+use crate::engine::{self, Outcome};
+use crate::observe::{WatchFailure, WatchState, now, start_time};
+use crate::patience::front;
+use crate::site::context::Context;
+use crate::site::out::Out;
+use crate::site::up::Changed;
+use crate::site::{Failed, Site};
+
+/// So many names are enough in one line.
+const NAMED: usize = 5;
+
+/// What was said, and when.
+pub(crate) struct Tell {
+    pub state: WatchState,
+    /// How often the service manager wants to hear of us, and when next.
+    watchdog: Option<(Duration, Instant)>,
+    /// How it goes, in the words that the service manager was told.
+    status: String,
+    troubles: BTreeMap<Trouble, Error>,
+    /// Files that cannot be sites.
+    misnamed: Vec<Error>,
+    limit: Limit,
+}
+
+/// What can be wrong with the watcher's own work, whatever the sites.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Trouble {
+    /// Not everything can be watched.
+    Blind,
+    /// The configuration cannot be read.
+    Configuration,
+    /// What happens cannot be read.
+    Events,
+    /// No site can be looked at.
+    Pass,
+    /// The watcher's own state cannot be written.
+    State,
+}
+
+/// A site that could not be brought right.
+pub(crate) struct Failing<'s> {
+    pub site: &'s Site,
+    pub failed: Failed,
+    /// How often it was tried, and the time until it is again; `None`: only a change can help.
+    pub again: Option<(u32, Duration)>,
+}
+
+impl Tell {
+    pub(crate) fn new(watcher: &Watcher) -> Self {
+        let pid = front::pid().as_raw().unsigned_abs();
+        let state = WatchState {
+            version: 1,
+            pid,
+            start_time: start_time(pid).unwrap_or(0),
+            since: now(),
+            mount_events: watcher.mount_source().to_owned(),
+            ..WatchState::default()
+        };
+        let watchdog = front::watchdog().map(|limit| (limit / 2, Instant::now()));
+        Self {
+            state,
+            watchdog,
+            status: String::new(),
+            troubles: BTreeMap::new(),
+            misnamed: vec![],
+            limit: Limit::default(),
+        }
+    }
+
+    /// When there is something to tell by itself: to the service manager that we live, or what was
+    /// left out.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.watchdog
+            .map(|(_, next)| next)
+            .into_iter()
+            .chain(self.limit.next())
+            .min()
+    }
+
+    /// Says of how many lines sites' owners brought about too many.
+    pub(crate) fn left_out(&mut self, out: &Out) {
+        for (site, count) in self.limit.over(Instant::now()) {
+            out.warn(format_args!(
+                "{site}: {} left out, because there were too many; `mountjail status {site}` shows how it stands",
+                plural(count, "more line")
+            ));
+        }
+    }
+
+    /// Tells the service manager that we are alive, if it is time.
+    pub(crate) fn ping(&mut self) {
+        let now = Instant::now();
+        if let Some((every, next)) = &mut self.watchdog
+            && *next <= now
+        {
+            notify(&[NotifyState::Watchdog]);
+            *next = now + *every;
+        }
+    }
+
+    /// Tells `status` and the service manager how it goes.
+    pub(crate) fn write(&mut self, context: &Context, watcher: &Watcher) {
+        self.state.directories = watcher.directories();
+        self.state.sites = watcher.sites().count();
+        let trouble = engine::write_watch_state(&context.state, &self.state).err();
+        self.trouble(context.out, Trouble::State, trouble);
+        // Before it is ready it has told nothing, and has nothing to correct.
+        if !self.status.is_empty() && self.status != self.status() {
+            self.status = self.status();
+            notify(&[NotifyState::Status(&self.status)]);
+        }
+    }
+
+    /// Tells the service manager that we work, or work again.
+    pub(crate) fn ready(&mut self) {
+        self.status = self.status();
+        notify(&[NotifyState::Ready, NotifyState::Status(&self.status)]);
+    }
+
+    fn status(&self) -> String {
+        let sites = plural(self.state.sites, "site");
+        match self.state.failures.len() {
+            0 => format!("{sites} kept right"),
+            count => format!("{sites} kept right, {count} of them not right"),
+        }
+    }
+
+    /// Says what is wrong with the watcher's own work, or that it is over, if that is news.
+    pub(crate) fn trouble(&mut self, out: &Out, trouble: Trouble, error: Option<Error>) {
+        if trouble == Trouble::Blind {
+            self.state.blind = error.as_ref().map(ToString::to_string);
+        }
+        if self.troubles.get(&trouble) == error.as_ref() {
+            return;
+        }
+        if let Some(error) = error {
+            out.error(&trouble.explain(error.clone()));
+            self.troubles.insert(trouble, error);
+        } else {
+            self.troubles.remove(&trouble);
+            out.info(format_args!("{}", trouble.is_over()));
+        }
+    }
+
+    /// Says which files cannot be sites, if that is news.
+    pub(crate) fn misnamed(&mut self, out: &Out, files: Vec<Error>) {
+        files
+            .iter()
+            .filter(|file| !self.misnamed.contains(file))
+            .for_each(|file| out.error(file));
+        self.misnamed = files;
+    }
+
+    /// Says what was changed; sites for which the same was done together.
+    pub(crate) fn changes(
+        &mut self,
+        context: &Context,
+        healed: Vec<(&Site, Vec<Changed>, Outcome)>,
+    ) {
+        let mut alike: BTreeMap<Vec<Changed>, Vec<&SiteName>> = BTreeMap::new();
+        let now = Instant::now();
+        for (site, changed, outcome) in healed {
+            self.state.attached += outcome.attached as u64;
+            self.state.swapped += outcome.swapped as u64;
+            self.state.detached += outcome.detached as u64;
+            if !self
+                .limit
+                .allows(&site.name, 1 + outcome.left.len().min(NAMED), now)
+            {
+                continue;
+            }
+            for left in outcome.left.iter().take(NAMED) {
+                context.out.warn(format_args!("{}: {left}", site.name));
+            }
+            if let more @ 1.. = outcome.left.len().saturating_sub(NAMED) {
+                context.out.warn(format_args!(
+                    "{}: {} as well",
+                    site.name,
+                    plural(more, "more path")
+                ));
+            }
+            alike.entry(changed).or_default().push(&site.name);
+        }
+        for (changed, sites) in alike {
+            context
+                .out
+                .info(format_args!("{}: {}", names(&sites), what(&changed)));
+        }
+    }
+
+    /// Says why sites are not right, where that is news: of the first few in full.
+    pub(crate) fn failures(&mut self, context: &Context, failing: Vec<Failing<'_>>) {
+        let mut news = vec![];
+        for Failing {
+            site,
+            failed,
+            again,
+        } in failing
+        {
+            let text = brief_text(&failed.text(site));
+            let failed = failed.in_short(&site.name, NAMED);
+            let lines = 1 + failed.text(site).lines().count().max(failed.count());
+            if self.remember(&site.name, text, again)
+                && self.limit.allows(&site.name, lines, Instant::now())
+            {
+                news.push((site, failed, again));
+            }
+        }
+        for (site, failed, _) in news.iter().take(NAMED) {
+            failed.report(context.out, site);
+        }
+        if let more @ 1.. = news.len().saturating_sub(NAMED) {
+            let more = plural(more, "more site");
+            context.out.error(
+                &Error::failed(format!("{more} failed")).hint("`mountjail status` says why"),
+            );
+        }
+        let again: Vec<_> = news
+            .iter()
+            .filter(|(.., again)| again.is_some())
+            .map(|(site, ..)| &site.name)
+            .collect();
+        if !again.is_empty() {
+            context.out.info(format_args!(
+                "{}: what is mounted stays; tried again from time to time, and at each change",
+                names(&again)
+            ));
+        }
+    }
+
+    /// Remembers why the site is not right; whether that is news.
+    pub(crate) fn remember(
+        &mut self,
+        site: &SiteName,
+        error: String,
+        again: Option<(u32, Duration)>,
+    ) -> bool {
+        let known = self.state.failures.get(site);
+        let since = known.map_or_else(now, |known| known.since);
+        let news = known.is_none_or(|known| known.error != error);
+        let (attempts, next_try) = match again {
+            Some((attempts, delay)) => (attempts, Some(now() + delay.as_secs())),
+            None => (1, None),
+        };
+        self.state.failures.insert(
+            site.clone(),
+            WatchFailure {
+                error,
+                since,
+                attempts,
+                next_try,
+            },
+        );
+        news
+    }
+
+    /// These sites are right, each after so many failures.
+    pub(crate) fn right(&mut self, out: &Out, sites: Vec<(&SiteName, u32)>) {
+        let mut alike: BTreeMap<u32, Vec<&SiteName>> = BTreeMap::new();
+        for (site, attempts) in sites {
+            if self.state.failures.remove(site).is_some()
+                && self.limit.allows(site, 1, Instant::now())
+            {
+                alike.entry(attempts).or_default().push(site);
+            }
+        }
+        for (attempts, sites) in alike {
+            let after = match attempts {
+                0 => String::new(), // it waited for a change
+                count => format!(" after {}", plural(count as usize, "failed attempt")),
+            };
+            out.info(format_args!("{}: right again{after}", names(&sites)));
+        }
+    }
+}
+
+impl Trouble {
+    /// The error, after what it means.
+    fn explain(self, error: Error) -> Error {
+        match self {
+            Self::Blind => error, // which says it
+            Self::Configuration => {
+                error.context("the configuration as it was read last stays in force")
+            }
+            Self::Events => error.context("changes may have been missed"),
+            Self::Pass => error.context("all sites stay as they are, and are looked at later"),
+            Self::State => {
+                error.context("what `mountjail status` says of the watcher is not up to date")
+            }
+        }
+    }
+
+    fn is_over(self) -> &'static str {
+        match self {
+            Self::Blind => "everything can be watched again",
+            Self::Configuration => "the configuration can be read again",
+            Self::Events => "changes can be read again",
+            Self::Pass => "sites are looked at again",
+            Self::State => "what `mountjail status` says of the watcher is up to date again",
+        }
+    }
+}
+
+/// Within what can be read and kept, each line by itself.
+fn brief_text(text: &str) -> String {
+    let lines = text.lines().take(50).map(|line| brief(line, 2000));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Without a service manager there is nobody to tell.
+pub(crate) fn notify(states: &[NotifyState<'_>]) {
+    front::notify(states);
+}
+
+/// `site1`, or `1000 sites (site0, site1, …)`.
+fn names(sites: &[&SiteName]) -> String {
+    if let [site] = sites {
+        return site.to_string();
+    }
+    format!(
+        "{} ({})",
+        plural(sites.len(), "site"),
+        some(sites.iter().map(ToString::to_string))
+    )
+}
+
+/// `attached /run/mysqld; swapped /etc/hosts`. What was taken off and put on again, because no
+/// mount can be swapped for one of another kind, was replaced.
+fn what(changed: &[Changed]) -> String {
+    let was =
+        |verb: &str, path: &JailPath| changed.iter().any(|(done, at)| *done == verb && at == path);
+    let verb_of = |(done, path): &Changed| match *done {
+        "attached" if was("detached", path) => Some("replaced"),
+        "detached" if was("attached", path) => None,
+        done => Some(done),
+    };
+    let verbs = ["replaced", "attached", "swapped", "detached", "gone"]
+        .into_iter()
+        .filter_map(|verb| {
+            let paths = changed
+                .iter()
+                .filter(|change| verb_of(change) == Some(verb));
+            let paths = some(paths.map(|(_, path)| path.to_string()));
+            (!paths.is_empty()).then(|| match verb {
+                "gone" => format!("detached {paths}, gone from the host"),
+                verb => format!("{verb} {paths}"),
+            })
+        });
+    let text = verbs.collect::<Vec<_>>().join("; ");
+    if text.is_empty() {
+        "changed files and links".to_owned()
+    } else {
+        text
+    }
+}
+
+/// The first few, and how many more.
+fn some(names: impl Iterator<Item = String>) -> String {
+    let names: Vec<_> = names.collect();
+    let more = names.len().saturating_sub(NAMED);
+    let text = names[..names.len() - more].join(", ");
+    if more == 0 {
+        text
+    } else {
+        format!("{text} and {more} more")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_sites_and_many_mounts_make_one_short_line() {
+        let sites: Vec<_> = (0..7)
+            .map(|nth| SiteName::new(&format!("s{nth}")).unwrap())
+            .collect();
+        let sites: Vec<_> = sites.iter().collect();
+        assert_eq!(names(&sites[..1]), "s0");
+        assert_eq!(names(&sites), "7 sites (s0, s1, s2, s3, s4 and 2 more)");
+        let at = |path: &str| JailPath::new(path).unwrap();
+        let changed = [
+            ("swapped", at("/a")),
+            ("attached", at("/b")),
+            ("swapped", at("/c")),
+        ];
+        assert_eq!(what(&changed), "attached /b; swapped /a, /c");
+        let renewed = [
+            ("detached", at("/a")),
+            ("detached", at("/b")),
+            ("attached", at("/a")),
+        ];
+        assert_eq!(what(&renewed), "replaced /a; detached /b");
+        let gone = [
+            ("gone", at("/a")),
+            ("gone", at("/b")),
+            ("detached", at("/c")),
+        ];
+        assert_eq!(
+            what(&gone),
+            "detached /c; detached /a, /b, gone from the host"
+        );
+        assert_eq!(what(&[]), "changed files and links");
+    }
+}

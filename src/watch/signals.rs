@@ -1,0 +1,52 @@
+//! What the service manager and the administrator send.
+
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context as _;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::patience::front;
+
+/// SIGTERM, SIGINT and SIGHUP as flags, and as something to wait for.
+pub(crate) struct Signals {
+    /// End.
+    pub stop: Arc<AtomicBool>,
+    reload: Arc<AtomicBool>,
+    pipe: UnixStream,
+}
+
+impl Signals {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        front::leaves_off_by_itself();
+        let (stop, reload) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let (pipe, tell) = UnixStream::pair().context("cannot wait for signals")?;
+        pipe.set_nonblocking(true)?;
+        for (signal, flag) in [(SIGTERM, &stop), (SIGINT, &stop), (SIGHUP, &reload)] {
+            // The flag is set before the pipe tells of it.
+            signal_hook::flag::register(signal, flag.clone()).context("cannot wait for signals")?;
+            signal_hook::low_level::pipe::register(signal, tell.try_clone()?)
+                .context("cannot wait for signals")?;
+        }
+        Ok(Self { stop, reload, pipe })
+    }
+
+    /// Whether to look at everything anew.
+    pub(crate) fn taken_reload(&mut self) -> bool {
+        while self.pipe.read(&mut [0; 64]).is_ok_and(|length| length > 0) {}
+        self.reload.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl AsFd for Signals {
+    /// Can be read once there was a signal.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+}
