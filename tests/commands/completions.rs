@@ -18,8 +18,10 @@ fn offered(sandbox: &Sandbox, words: &str) -> Vec<String> {
     let program = sandbox.command().get_program().to_owned();
     let directory = Path::new(&program).parent().unwrap();
     let script = format!(
-        "source <(mountjail completions bash); COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
-         $(complete -p mountjail | sed 's/.*-F \\([^ ]*\\) .*/\\1/') mountjail \"${{COMP_WORDS[COMP_CWORD]}}\"; \
+        "source <(mountjail completions bash); COMP_WORDS=({words}); \
+         COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+         $(complete -p mountjail | sed 's/.*-F \\([^ ]*\\) .*/\\1/') mountjail \
+         \"${{COMP_WORDS[COMP_CWORD]}}\"; \
          printf '%s\\n' \"${{COMPREPLY[@]}}\""
     );
     let mut bash = Command::new("bash");

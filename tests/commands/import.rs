@@ -49,7 +49,8 @@ fn fpm(sandbox: &Sandbox) -> PathBuf {
     sandbox.file(
         "fpm/php-fpm.conf",
         format!(
-            "; a comment\n[global]\npid = /run/php/php-fpm.pid\nerror_log = \"/var/log/php.log\" ; quoted\n\
+            "; a comment\n[global]\npid = /run/php/php-fpm.pid\n\
+             error_log = \"/var/log/php.log\" ; quoted\n\
              include={}\n",
             sandbox.path("fpm/pool.d/*.conf").display()
         ),
@@ -63,7 +64,8 @@ fn fpm(sandbox: &Sandbox) -> PathBuf {
     pool(
         "one",
         format!(
-            "[one]\nuser = $pool\nuser = www-data\nchroot = {srv}/$pool/ ; its own\nlisten = 127.0.0.1:9000\n"
+            "[one]\nuser = $pool\nuser = www-data\nchroot = {srv}/$pool/ ; its own\n\
+             listen = 127.0.0.1:9000\n"
         ),
     );
     pool(
@@ -97,7 +99,8 @@ fn pools_become_sites() {
     );
     let file = sandbox.config().join("sites/one.yaml");
     let first = format!(
-        "# {}\n# The pool one of {}/pool.d/one.conf.\nroot: {}\npresets: [php-fpm]\nusers: [www-data]\n",
+        "# {}\n# The pool one of {}/pool.d/one.conf.\nroot: {}\npresets: [php-fpm]\n\
+         users: [www-data]\n",
         file.display(),
         fpm.display(),
         sandbox.root("one").display()
@@ -225,7 +228,8 @@ fn fstab_as_mount() {
         "/etc/hosts SRV/a/etc/hosts none bind,ro=recursive 0 0\n/usr/lib SRV/a/lib none rbind 0 0\n\
          none SRV/a/lib none remount,bind,ro 0 0\nSRV/../data SRV/a/data none bind\n\
          SRV/data SRV/a/data none bind,x-systemd.requires=data-init.service,nofail 0 0\n\
-         proc SRV/a/proc proc defaults,hidepid=2 0 0\ntmpfs SRV/a/tmp tmpfs size=64m 0 0\nnonsense\n\
+         proc SRV/a/proc proc defaults,hidepid=2 0 0\ntmpfs SRV/a/tmp tmpfs size=64m 0 0\n\
+         nonsense\n\
          tmpfs /tmp tmpfs defaults\n/dev SRV/a/dev none bind 0 0\nnone SRV/b none remount,bind,ro\n\
          SRV/x[1] SRV/a/x none bind 0 0\n",
     );
@@ -234,7 +238,8 @@ fn fstab_as_mount() {
         "fstab:6: proc on ",
         "fstab:7: tmpfs on ",
         "no bind, not imported: the line has to stay",
-        "fstab:8: `nonsense`: it has fewer fields than fstab(5) needs: what, where, type and options; passed over",
+        "fstab:8: `nonsense`: it has fewer fields than fstab(5) needs: what, where, type and \
+         options; passed over",
         "fstab:11: ",
         "it remounts what no line before it mounts; passed over",
         "1 line of fstab without `bind`: not of a jail",
@@ -263,23 +268,78 @@ fn daemons() {
             .to_string()
     };
     let files = [
-        sandbox.file("haproxy.cfg", format!("global\n\tlog /dev/log local0\n\tchroot {}\n\tuser nobody\n", root("haproxy"))),
-        sandbox.file("unbound.conf", format!("server:\n\tchroot: \"{}\"\n\tusername: \"nobody\"\n", root("unbound"))),
-        sandbox.file("nsd.conf", format!("server:\n  zonesdir: /x\n  chroot: {}\n", root("nsd"))),
-        sandbox.file("squid.conf", format!("http_port 3128\nchroot {}\ncache_effective_user proxy\n", root("squid"))),
-        sandbox.file("rsyncd.conf", format!("uid = games\n[m]\npath = {}\n", root("module"))),
-        sandbox.file("vsftpd.conf", format!("local_enable=YES\nchroot_local_user=YES\nlocal_root={}\n", root("ftp"))),
-        sandbox.file("app.ini", format!("[uwsgi]\nchroot = {}\nuid = www-data\n", root("app"))),
-        sandbox.file("default/named", format!("OPTIONS=\"-u nobody -t {}\"\n", root("named"))),
+        sandbox.file(
+            "haproxy.cfg",
+            format!(
+                "global\n\tlog /dev/log local0\n\tchroot {}\n\
+                 \tuser nobody\n",
+                root("haproxy")
+            ),
+        ),
+        sandbox.file(
+            "unbound.conf",
+            format!(
+                "server:\n\tchroot: \"{}\"\n\
+                 \tusername: \"nobody\"\n",
+                root("unbound")
+            ),
+        ),
+        sandbox.file(
+            "nsd.conf",
+            format!("server:\n  zonesdir: /x\n  chroot: {}\n", root("nsd")),
+        ),
+        sandbox.file(
+            "squid.conf",
+            format!(
+                "http_port 3128\nchroot {}\n\
+                 cache_effective_user proxy\n",
+                root("squid")
+            ),
+        ),
+        sandbox.file(
+            "rsyncd.conf",
+            format!("uid = games\n[m]\npath = {}\n", root("module")),
+        ),
+        sandbox.file(
+            "vsftpd.conf",
+            format!(
+                "local_enable=YES\nchroot_local_user=YES\n\
+                 local_root={}\n",
+                root("ftp")
+            ),
+        ),
+        sandbox.file(
+            "app.ini",
+            format!("[uwsgi]\nchroot = {}\nuid = www-data\n", root("app")),
+        ),
+        sandbox.file(
+            "default/named",
+            format!("OPTIONS=\"-u nobody -t {}\"\n", root("named")),
+        ),
         sandbox.file(
             "sshd_config",
-            format!("UsePAM yes\nMatch User games\n  ChrootDirectory {}/%u\n  ForceCommand internal-sftp\n", root("sftp")),
+            format!(
+                "UsePAM yes\nMatch User games\n  ChrootDirectory {}/%u\n  ForceCommand \
+                 internal-sftp\n",
+                root("sftp")
+            ),
         ),
         sandbox.file("postfix/master.cf", "smtp inet n - y - - smtpd\n"),
-        sandbox.file("postfix/main.cf", format!("queue_directory = {}\nmail_owner = mail\n", root("queue"))),
+        sandbox.file(
+            "postfix/main.cf",
+            format!(
+                "queue_directory = {}\n\
+                 mail_owner = mail\n",
+                root("queue")
+            ),
+        ),
         sandbox.file(
             "x.service",
-            format!("[Service]\nRootDirectory={}\nUser=games\nExecStart=/bin/true\nBindReadOnlyPaths=/etc/hosts\n", root("x")),
+            format!(
+                "[Service]\nRootDirectory={}\nUser=games\nExecStart=/bin/true\n\
+                 BindReadOnlyPaths=/etc/hosts\n",
+                root("x")
+            ),
         ),
     ];
     fs::create_dir(sandbox.path("srv/sftp/games")).unwrap();
@@ -581,7 +641,8 @@ fn an_fstab() {
     sandbox.ok(&["status"]);
     let shell = [
         "-c",
-        "exec 3>/dev/null && read hosts </etc/hosts && echo >/uploads/new && ! echo 2>&- >/etc/hosts",
+        "exec 3>/dev/null && read hosts </etc/hosts && echo >/uploads/new && ! echo 2>&- \
+         >/etc/hosts",
     ];
     crate::support::Ran::of(
         Command::new("chroot")
@@ -712,7 +773,8 @@ fn jailkits_own() {
     let root = sandbox.site("all", &format!("presets: [{}]\n", names.join(", ")));
     sandbox.ok(&["check", "all"]);
     sandbox.ok(&["up", "all"]);
-    let shell = "ls / | grep -q usr && id -un && git --version && [ -w /dev/null ] && perl -e 'print 6 * 7'";
+    let shell = "ls / | grep -q usr && id -un && git --version && [ -w /dev/null ] && perl -e \
+                 'print 6 * 7'";
     let ran = crate::support::Ran::of(Command::new("chroot").arg(&root).args([
         "/usr/bin/bash",
         "-c",
@@ -742,11 +804,13 @@ fn jailkit_keys() {
         "jk_init.ini",
         format!(
             "# everything\n[DEFAULT]\nComment: of all\n[everything]\n\
-             paths = true, /etc/passwd, /etc/hosts,\n  /usr/lib/*-linux-gnu/libz.so.1, /no/such/file, nosuchprogram\n\
+             paths = true, /etc/passwd, /etc/hosts,\n  /usr/lib/*-linux-gnu/libz.so.1, \
+             /no/such/file, nosuchprogram\n\
              executables = /bin/sh\nregularfiles = /etc/services\nlibraries = /no/lib/x.so.1\n\
              directories = {}\npaths_w_owner = /usr/share/zoneinfo\npaths_w_setuid = {}\n\
              includesections = dns, other, missing\nusers = root, www-data\ngroups = root, disk\n\
-             devices = /dev/null, /dev/urandom\nemptydirs = /svr, /tmp\nneed_logsocket = 1\nneed_proc = 1\n\
+             devices = /dev/null, /dev/urandom\nemptydirs = /svr, /tmp\nneed_logsocket = 1\n\
+             need_proc = 1\n\
              odd = 1\n[dns]\nneed_logsocket = 0\n[other]\ncomment = a: \"quoted\" # one\n",
             directory.display(),
             setuid.display()
@@ -819,7 +883,10 @@ fn wrong_lines() {
     );
     let ini = sandbox.file("ini", "[a]\npaths = x\n\n[b\nnothing\n[a]\n");
     import(&[&good, &fstab, &ini])
-        .says("tab:2: `/a b /c none bind 0 0`: `bind` is no number: a blank in a path is written \\040; passed over")
+        .says(
+            "tab:2: `/a b /c none bind 0 0`: `bind` is no number: a blank in a path is written \
+             \\040; passed over",
+        )
         .says("tab:3: `/etc/x /srv/a`: it has fewer fields")
         .says("ini:4: `[b` begins a section without a name and a `]`")
         .says("ini:5: `nothing` is neither `[section]` nor `key = value`")

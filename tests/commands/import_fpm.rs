@@ -136,16 +136,71 @@ fn cases(usual: u32) -> u32 {
         .unwrap_or(usual)
 }
 
+/// What means something in PHP's dialect of ini files.
+const ODD: &[&str] = &[
+    "yes",
+    "No",
+    "on",
+    "OFF",
+    "none",
+    "null",
+    "true",
+    "False",
+    "E_ALL",
+    "PHP_OS",
+    "M_PI",
+    "$pool",
+    "${MJ_TEST}",
+    "${MJ_NONE}",
+    "$",
+    "${",
+    "}",
+    "\"",
+    "\"",
+    "'",
+    "'a b'",
+    "\"c d\"",
+    "\\",
+    "\\\\",
+    "\\\"",
+    "\\$",
+    ";",
+    " ;",
+    "=",
+    "&",
+    "|",
+    "^",
+    "~",
+    "!",
+    "(",
+    ")",
+    "1",
+    "-5",
+    "1.5",
+    "[",
+    "]",
+    "{",
+    "#",
+    ",",
+    ":",
+    "\t",
+    " ",
+    "  ",
+    "ä",
+    "?",
+    "*",
+    "%",
+    "@",
+    "+",
+    "<",
+    "\r",
+];
+
 /// Pieces of which PHP's dialect makes something else than it seems.
 fn piece() -> impl Strategy<Value = String> {
     prop_oneof![
         3 => "[a-z/0-9._-]{1,5}",
-        2 => prop::sample::select(vec![
-            "yes", "No", "on", "OFF", "none", "null", "true", "False", "E_ALL", "PHP_OS", "M_PI", "$pool", "${MJ_TEST}",
-            "${MJ_NONE}", "$", "${", "}", "\"", "\"", "'", "'a b'", "\"c d\"", "\\", "\\\\", "\\\"", "\\$", ";", " ;", "=",
-            "&", "|", "^", "~", "!", "(", ")", "1", "-5", "1.5", "[", "]", "{", "#", ",", ":", "\t", " ", "  ", "ä", "?", "*",
-            "%", "@", "+", "<", "\r",
-        ]).prop_map(str::to_owned),
+        2 => prop::sample::select(ODD.to_vec()).prop_map(str::to_owned),
     ]
 }
 
@@ -171,8 +226,10 @@ fn any_line() {
     // Safe: the trials of this program neither read nor change the environment meanwhile.
     let ask = |line: &str| {
         let text = format!(
-            "[global]\nerror_log = /dev/null\n[a]\nuser = www-data\nlisten = 127.0.0.1:9377\npm = ondemand\npm.max_children \
-             = 1\n{line}\nuser = www-data\nlisten = 127.0.0.1:9377\npm = ondemand\npm.max_children = 1\n"
+            "[global]\nerror_log = /dev/null\n[a]\nuser = www-data\nlisten = 127.0.0.1:9377\n\
+             pm = ondemand\npm.max_children \
+             = 1\n{line}\nuser = www-data\nlisten = 127.0.0.1:9377\npm = ondemand\n\
+             pm.max_children = 1\n"
         );
         std::fs::write(&file, text).unwrap();
         (
@@ -230,7 +287,8 @@ fn directive() -> impl Strategy<Value = String> {
         "inn[e-f]r.inc",
     ]);
     prop_oneof![
-        2 => section.prop_map(|name| format!("[{name}]\nuser = nobody\nlisten = $pool.sock\npm = static\npm.max_children=1")),
+        2 => section.prop_map(|name| format!("[{name}]\nuser = nobody\nlisten = $pool.sock\n\
+                                              pm = static\npm.max_children=1")),
         2 => user.prop_map(|user| format!("user = {user}")),
         1 => Just("Group = games".to_owned()),
         3 => path.prop_map(|path| format!("chroot = {path}")),
@@ -262,27 +320,40 @@ fn any_configuration() {
     let lines = |most| prop::collection::vec(directive(), 0..most);
     let accepted = std::cell::Cell::new(0);
     runner(cases(150))
-        .run(&(lines(4), lines(6), lines(6), lines(2)), |(first, a, b, inner)| {
-            let write = |name: &str, head: &str, lines: &[String]| {
-                sandbox.file(name, format!("{head}\n{}\n", lines.join("\n")).replace("SANDBOX", place));
-            };
-            let head = "[global]\nerror_log = /dev/null\ninclude = inc/*.conf\n[one]\nuser = nobody\nlisten = o.sock\npm = \
+        .run(
+            &(lines(4), lines(6), lines(6), lines(2)),
+            |(first, a, b, inner)| {
+                let write = |name: &str, head: &str, lines: &[String]| {
+                    sandbox.file(
+                        name,
+                        format!(
+                            "{head}\n\
+                             {}\n",
+                            lines.join("\n")
+                        )
+                        .replace("SANDBOX", place),
+                    );
+                };
+                let head = "[global]\nerror_log = /dev/null\ninclude = inc/*.conf\n[one]\n\
+                        user = nobody\nlisten = o.sock\npm = \
                         static\npm.max_children = 1";
-            write("php-fpm.conf", head, &first);
-            write("inc/a.conf", "", &a);
-            write("inc/b.conf", "", &b);
-            write("inc/.c.conf", "[hidden]", &b);
-            write("inner.inc", "", &inner);
-            if let Ok(theirs) = dump(&main, Some(&prefix)) {
-                accepted.set(accepted.get() + 1);
-                let variables = [("MJ_SANDBOX".to_owned(), place.to_owned())];
-                let master = fpm::Master::with_environment(main.clone(), prefix.clone(), variables);
-                let ours = fpm::read(&main, None, &[master]).unwrap();
-                prop_assert!(ours.errors.is_empty(), "{:?}", ours.errors);
-                assert_same(&theirs, &ours.pools);
-            }
-            Ok(())
-        })
+                write("php-fpm.conf", head, &first);
+                write("inc/a.conf", "", &a);
+                write("inc/b.conf", "", &b);
+                write("inc/.c.conf", "[hidden]", &b);
+                write("inner.inc", "", &inner);
+                if let Ok(theirs) = dump(&main, Some(&prefix)) {
+                    accepted.set(accepted.get() + 1);
+                    let variables = [("MJ_SANDBOX".to_owned(), place.to_owned())];
+                    let master =
+                        fpm::Master::with_environment(main.clone(), prefix.clone(), variables);
+                    let ours = fpm::read(&main, None, &[master]).unwrap();
+                    prop_assert!(ours.errors.is_empty(), "{:?}", ours.errors);
+                    assert_same(&theirs, &ours.pools);
+                }
+                Ok(())
+            },
+        )
         .unwrap();
     assert!(accepted.get() > 0, "PHP-FPM refused all");
     eprintln!("{} accepted", accepted.get());
@@ -346,14 +417,18 @@ fn real_ones() {
         ),
         (
             "etc/php/8.2/fpm/pool.d/web1.conf",
-            "[web1]\n\nlisten = PREFIX/run/web1.sock\nlisten.owner = www-data\nlisten.mode = 0660\n\nuser = games\ngroup = \
-             www-data\n\nREST\nchroot = PREFIX/srv/one\nphp_admin_value[sendmail_path] = \"/usr/sbin/sendmail -t -i -f \
-             webmaster@example.org\"\nphp_admin_value[open_basedir] = /web:/tmp ; inside\nphp_admin_flag[allow_url_fopen] = \
+            "[web1]\n\nlisten = PREFIX/run/web1.sock\nlisten.owner = www-data\nlisten.mode = 0660\n\
+             \nuser = games\ngroup = \
+             www-data\n\nREST\nchroot = PREFIX/srv/one\n\
+             php_admin_value[sendmail_path] = \"/usr/sbin/sendmail -t -i -f \
+             webmaster@example.org\"\nphp_admin_value[open_basedir] = /web:/tmp ; inside\n\
+             php_admin_flag[allow_url_fopen] = \
              on\n",
         ),
         (
             "etc/php/8.2/fpm/pool.d/1612345.conf",
-            "[1612345]\nuser = \"nobody\"\ngroup = 'nogroup'\nlisten = 127.0.0.1:8000\nREST\nphp_value[upload_tmp_dir] = \
+            "[1612345]\nuser = \"nobody\"\ngroup = 'nogroup'\nlisten = 127.0.0.1:8000\nREST\n\
+             php_value[upload_tmp_dir] = \
              /tmp\n",
         ),
         (
@@ -396,11 +471,13 @@ fn real_ones() {
         ),
         (
             "pool.d/two.conf",
-            "[two]\nuser = ${MJ_NONE}games\ninclude = \"PREFIX/\"common.inc\nlisten = run/$pool.sock\nprefix = web\n",
+            "[two]\nuser = ${MJ_NONE}games\ninclude = \"PREFIX/\"common.inc\n\
+             listen = run/$pool.sock\nprefix = web\n",
         ),
         (
             "pool.d/three.conf",
-            "[three]\nuser = games\nlisten = 9003\nREST\nprefix = web\nchroot = var\nuser = nobody\n",
+            "[three]\nuser = games\nlisten = 9003\nREST\nprefix = web\nchroot = var\n\
+             user = nobody\n",
         ),
     ]);
     // Gentoo, Arch, Remi: one file with everything; a section that the next file goes on with;
@@ -432,9 +509,12 @@ fn one_odd_pool() {
     let file = sandbox.file(
         "php-fpm.conf",
         format!(
-            "[global]\ninclude = {srv}/none*.conf\n[good]\nuser = games\nchroot = {srv}/good\n[env]\nuser = games\nchroot = \
-             ${{MJ_NOBODY_SETS}}/x\n[dots]\nuser = games\nchroot = {srv}/good/../dots\n[link]\nuser = games\nchroot = \
-             {srv}/link\n[broken]\nchroot = \"x\n[pre]\nchroot = {srv}/$prefix\n[mid]\nchroot = x/$prefix\n[Ünï]\nuser = \
+            "[global]\ninclude = {srv}/none*.conf\n[good]\nuser = games\nchroot = {srv}/good\n\
+             [env]\nuser = games\nchroot = \
+             ${{MJ_NOBODY_SETS}}/x\n[dots]\nuser = games\nchroot = {srv}/good/../dots\n[link]\n\
+             user = games\nchroot = \
+             {srv}/link\n[broken]\nchroot = \"x\n[pre]\nchroot = {srv}/$prefix\n[mid]\n\
+             chroot = x/$prefix\n[Ünï]\nuser = \
              games\nchroot = {srv}/fine\n[system]\nchroot = /usr\n[build]\nchroot = PHP_PREFIX\n"
         ),
     );
@@ -467,7 +547,8 @@ fn reported() {
     let file = sandbox.file(
         "php-fpm.conf",
         format!(
-            "[one]\nuser = games\ngroup = www-data\nchroot = {}\n[two]\nuser = nobody-here\ngroup = none-here\nchroot = {}\n",
+            "[one]\nuser = games\ngroup = www-data\nchroot = {}\n[two]\nuser = nobody-here\n\
+             group = none-here\nchroot = {}\n",
             one.display(),
             two.display()
         ),
@@ -515,14 +596,16 @@ fn found_masters() {
     let pool = |name: &str, chroot: &str| {
         sandbox.directory(format!("srv/{name}"));
         format!(
-            "[{name}]\nuser = games\nlisten = PLACE/{name}.sock\npm = ondemand\npm.max_children = 1\nchroot = {chroot}\n"
+            "[{name}]\nuser = games\nlisten = PLACE/{name}.sock\npm = ondemand\n\
+             pm.max_children = 1\nchroot = {chroot}\n"
         )
     };
     let php = php_fpm();
     write(
         "/etc/systemd/system/php8.2-fpm@.service",
         &format!(
-            "[Service]\nExecStart={} --nodaemonize \\\n  --fpm-config /etc/php/8.2/fpm/fpm-%i.conf\n",
+            "[Service]\nExecStart={} --nodaemonize \\\n  --fpm-config \
+             /etc/php/8.2/fpm/fpm-%i.conf\n",
             php.display()
         ),
     );

@@ -7,6 +7,7 @@ mod completions;
 mod import;
 mod import_fpm;
 mod presets;
+mod snapshots;
 mod status;
 
 use std::process::ExitCode;
@@ -17,6 +18,7 @@ fn main() -> ExitCode {
         ("import", import::all()),
         ("import_fpm", import_fpm::all()),
         ("presets", presets::all()),
+        ("snapshots", snapshots::all()),
         ("status", status::all()),
     ])
 }

@@ -480,7 +480,8 @@ fn absent() {
         let sandbox = Sandbox::new();
         let source = sandbox.directory("host/run/service");
         let manifest = format!(
-            "etc: [hosts]\nprograms: [/bin/true]\nmounts:\n- {{ source: {}, target: /service, optional: {optional} }}\n",
+            "etc: [hosts]\nprograms: [/bin/true]\nmounts:\n\
+             - {{ source: {}, target: /service, optional: {optional} }}\n",
             source.display()
         );
         sandbox.site("s", &manifest);

@@ -764,7 +764,8 @@ fn hostile_text() {
 
     // A process's name.
     let program = "#include <unistd.h>\n#include <sys/prctl.h>\n\
-                   int main(void) { prctl(PR_SET_NAME, \"\\033]0;owned\\a\\n<3>\"); write(1, \"x\", 1); pause(); }\n";
+                   int main(void) { prctl(PR_SET_NAME, \"\\033]0;owned\\a\\n<3>\"); write(1, \
+                   \"x\", 1); pause(); }\n";
     let program = sandbox.compile("named", program);
     let mut named = Command::new(program)
         .stdout(Stdio::piped())

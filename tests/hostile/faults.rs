@@ -15,28 +15,28 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// The calls that mount, that look where to, and that write down what was done. An older strace
 /// does not know statmount(2): `?`.
-const CALLS: &str = "open_tree,mount_setattr,move_mount,mount,umount2,openat2,mkdirat,mkdir,symlinkat,\
-                     unlinkat,unlink,rename,renameat2,fsync,?statmount,?listmount,flock,fstatfs";
+const CALLS: &str = "open_tree,mount_setattr,move_mount,mount,umount2,openat2,mkdirat,mkdir,\
+                     symlinkat,unlinkat,unlink,rename,renameat2,fsync,?statmount,?listmount,flock,fstatfs";
 
 pub fn all() -> Vec<Trial> {
     [
         for_each_engine("up, each call failing", |engine| {
-            each_call(engine, Run::Up, Fault::Error)
+            each_call(engine, Run::Up, Fault::Error);
         }),
         for_each_engine("up, killed at each call", |engine| {
-            each_call(engine, Run::Up, Fault::Kill)
+            each_call(engine, Run::Up, Fault::Kill);
         }),
         for_each_engine("swap, each call failing", |engine| {
-            each_call(engine, Run::Swap, Fault::Error)
+            each_call(engine, Run::Swap, Fault::Error);
         }),
         for_each_engine("swap, each call failing twice", |engine| {
             each_call(engine, Run::Swap, Fault::Errors);
         }),
         for_each_engine("swap, stopped at each call", |engine| {
-            each_call(engine, Run::Swap, Fault::Stop)
+            each_call(engine, Run::Swap, Fault::Stop);
         }),
         for_each_engine("swap, killed at each call", |engine| {
-            each_call(engine, Run::Swap, Fault::Kill)
+            each_call(engine, Run::Swap, Fault::Kill);
         }),
         for_each_engine("swap of deleted files, each call failing", |engine| {
             each_call(engine, Run::SwapDeleted, Fault::Error);
@@ -44,10 +44,10 @@ pub fn all() -> Vec<Trial> {
         for_each_engine("swap, killed while it is undone", killed_in_undo),
         for_each_engine("swap, without RENAME_EXCHANGE", without_exchange),
         for_each_engine("down, each call failing", |engine| {
-            each_call(engine, Run::Down, Fault::Error)
+            each_call(engine, Run::Down, Fault::Error);
         }),
         for_each_engine("down, killed at each call", |engine| {
-            each_call(engine, Run::Down, Fault::Kill)
+            each_call(engine, Run::Down, Fault::Kill);
         }),
     ]
     .into_iter()

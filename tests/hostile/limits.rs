@@ -25,7 +25,7 @@ const END: Duration = Duration::from_secs(300);
 pub fn all() -> Vec<Trial> {
     let engines = [
         for_each_engine_alone("up --all, sources hang", |engine| {
-            up_all(engine, Where::Source)
+            up_all(engine, Where::Source);
         }),
         for_each_engine_alone("up --all, roots hang", |engine| up_all(engine, Where::Root)),
     ];
@@ -435,8 +435,10 @@ fn link_in_slash() {
     let target = sites.sandbox.path("remote0/data");
     // Seen in this command's mount namespace alone: `/` is the host's.
     let script = format!(
-        "mkdir -p {0}/upper {0}/work {0}/all && mount -t overlay -o lowerdir=/,upperdir={0}/upper,workdir={0}/work \
-         overlay {0}/all && ln -s {1} {0}/all{2} && mount --rbind {3} {0}/all{3} && mount -t proc proc {0}/all/proc && \
+        "mkdir -p {0}/upper {0}/work {0}/all && mount -t overlay -o \
+         lowerdir=/,upperdir={0}/upper,workdir={0}/work \
+         overlay {0}/all && ln -s {1} {0}/all{2} && mount --rbind {3} {0}/all{3} && mount -t proc \
+         proc {0}/all/proc && \
          exec chroot {0}/all \"$0\" \"$@\"",
         sites.sandbox.directory("overlay").display(),
         target.display(),

@@ -1,5 +1,5 @@
-//! What others do, break or refuse does no harm: wrong input, owners who mean harm, system calls and
-//! file systems that fail or hang.
+//! No harm comes from wrong input, from owners who mean harm, or from system calls and file systems
+//! that fail or hang.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -23,7 +23,7 @@ pub fn all() -> Vec<Trial> {
     [
         for_each_engine("a mounted file is never open to writers", never_writable),
         for_each_engine("nothing lands outside while a link flips", |engine| {
-            flips(engine, By::Link)
+            flips(engine, By::Link);
         }),
         for_each_engine(
             "nothing stays outside while a directory moves out",
@@ -212,7 +212,8 @@ fn flips(engine: &'static str, by: By) {
     let root = sandbox.site(
         "s",
         &format!(
-            "mounts:\n  - {{ source: {source}, target: /etc/a }}\n  - {{ source: {source}, target: /etc/b }}\n"
+            "mounts:\n  - {{ source: {source}, target: /etc/a }}\n  - {{ source: {source}, target: \
+             /etc/b }}\n"
         ),
     );
     fs::create_dir(root.join("etc")).unwrap();
@@ -255,7 +256,8 @@ fn exchanges(engine: &'static str) {
     let root = sandbox.site(
         "s",
         &format!(
-            "mounts:\n  - {{ source: {}, target: /var/www, access: read-write }}\n  - {{ source: {}, target: \
+            "mounts:\n  - {{ source: {}, target: /var/www, access: read-write }}\n  - {{ source: \
+             {}, target: \
              /srv/www/icons }}\n",
             host.display(),
             icons.display()

@@ -122,8 +122,10 @@ fn failing_calls() {
     std::os::unix::fs::symlink(sandbox.file("host/aside", "y"), &link).unwrap();
     let bound = data.parent().unwrap();
     let text = format!(
-        "presets: [dns]\nusers: [{{ name: nobody, optional: true }}]\nprograms: [/bin/sh]\nmounts:\n- {{ source: {}, \
-         optional: true }}\n- {{ source: {}, target: /f, optional: true }}\n- {{ source: \"{}/f*\", optional: true }}\n",
+        "presets: [dns]\nusers: [{{ name: nobody, optional: true }}]\nprograms: [/bin/sh]\n\
+         mounts:\n- {{ source: {}, \
+         optional: true }}\n- {{ source: {}, target: /f, optional: true }}\n\
+         - {{ source: \"{}/f*\", optional: true }}\n",
         bound.display(),
         file.display(),
         data.display(),

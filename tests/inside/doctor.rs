@@ -138,7 +138,8 @@ impl Site {
     /// Writes the pool `name` in the site's root.
     fn pool(&self, name: &str, directives: &str) {
         let text = format!(
-            "[{name}]\nuser = www-data\ngroup = www-data\nlisten = /run/{name}.sock\nchroot = {}\n{directives}",
+            "[{name}]\nuser = www-data\ngroup = www-data\nlisten = /run/{name}.sock\nchroot = {}\n\
+             {directives}",
             self.root.display()
         );
         fs::write(pools().join(format!("{name}.conf")), text).unwrap();
@@ -267,7 +268,8 @@ fn checks(ran: &Ran) -> Vec<Value> {
 
 fn well() {
     let site = Site::with(
-        "presets: [php-fpm, mail, mysql, shell]\nusers: [www-data]\nlibraries: [/usr/lib/php/*/*.so]\n",
+        "presets: [php-fpm, mail, mysql, shell]\nusers: [www-data]\n\
+         libraries: [/usr/lib/php/*/*.so]\n",
     );
     site.pool(
         "site1",
@@ -401,7 +403,8 @@ fn no_time_zones() {
 
 /// Debian's C library has two modules as files; `hesiod` stands for those of other packages.
 fn missing_nss_module() {
-    let by_hand = "presets: [base, tls, timezone, locale, iconv]\netc: [resolv.conf, hosts, nsswitch.conf]\n\
+    let by_hand = "presets: [base, tls, timezone, locale, iconv]\n\
+                   etc: [resolv.conf, hosts, nsswitch.conf]\n\
                    users: [www-data]\n";
     let mut site = Site::with(by_hand);
     site.is_well(&[]);
@@ -460,7 +463,8 @@ fn missing_library() {
 }
 
 fn no_urandom() {
-    let by_hand = "presets: [tls, timezone, locale, iconv]\netc: [resolv.conf, hosts, nsswitch.conf, ld.so.cache]\n\
+    let by_hand = "presets: [tls, timezone, locale, iconv]\n\
+                   etc: [resolv.conf, hosts, nsswitch.conf, ld.so.cache]\n\
                    nss: [hosts]\ndevices: [\"null\", zero, random]\nusers: [www-data]\n";
     let mut site = Site::with(by_hand);
     let detail = site.is_mended_by("devices", "devices: [urandom]");
@@ -766,7 +770,8 @@ fn led_elsewhere() {
     let site = Site::new();
     let enter = |root: &Path| {
         let job = format!(
-            r#"{{"root": "{}", "who": {{"name": "www-data", "uid": 33, "gid": 33, "home": "/"}}, "question": {{"Enter": []}}}}"#,
+            r#"{{"root": "{}", "question": {{"Enter": []}},
+                "who": {{"name": "www-data", "uid": 33, "gid": 33, "home": "/"}}}}"#,
             root.display()
         );
         let job = File::open(site.sandbox.file("job", job)).unwrap();
@@ -997,8 +1002,10 @@ fn hostile() {
     // Two in a session of their own, with nothing open; one of them is another process each moment.
     let shell = |last: &str| {
         let program = format!(
-            "#include <unistd.h>\nint main(void) {{ if (!fork()) {{ setsid(); for (int fd = 0; fd < 1024; fd++) close(fd); \
-             if (!fork()) for (;;) pause(); for (;;) if (fork()) _exit(0); else usleep(1000); }} {last} }}\n"
+            "#include <unistd.h>\nint main(void) {{ if (!fork()) {{ setsid(); for (int fd = 0; fd \
+             < 1024; fd++) close(fd); \
+             if (!fork()) for (;;) pause(); for (;;) if (fork()) _exit(0); else usleep(1000); }} \
+             {last} }}\n"
         );
         site.sandbox.compile("srv/site1/bin/sh.new", &program);
         fs::rename(site.root.join("bin/sh.new"), site.root.join("bin/sh")).unwrap();

@@ -47,7 +47,8 @@ fn sandbox() -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.site(
         "s",
-        "presets: [shell]\nprograms: [/usr/bin/id, /usr/bin/env, /usr/bin/tty]\nusers: [www-data]\n",
+        "presets: [shell]\nprograms: [/usr/bin/id, /usr/bin/env, /usr/bin/tty]\n\
+         users: [www-data]\n",
     );
     sandbox.ok(&["up", "s"]);
     sandbox
@@ -151,7 +152,8 @@ fn typing() {
     let refused = run(old, "plain").exits(1);
     refused
         .prints(
-            "error: s: cannot keep what runs inside from typing into this terminal: Function not implemented",
+            "error: s: cannot keep what runs inside from typing into this terminal: Function not \
+             implemented",
         )
         .prints("try: run it without this terminal: `setsid --wait mountjail");
     sandbox
@@ -209,7 +211,8 @@ fn keys() {
     let with_key = |command: &str| {
         let line = format!(
             "keyctl add user secret token @s >&2 && keyctl newring inner @s >&2 && \
-             keyctl add user inner-secret token %:inner >&2 && keyctl search @s user inner-secret >&2 && {command}"
+             keyctl add user inner-secret token %:inner >&2 && keyctl search @s user inner-secret \
+             >&2 && {command}"
         );
         let mut session = Command::new("keyctl");
         session
@@ -309,7 +312,8 @@ fn capabilities() {
             "--",
             "sh",
             "-c",
-            "while read name set; do case $name in CapBnd:) ;; Cap*) echo $name $set;; esac; done </proc/self/status >&2",
+            "while read name set; do case $name in CapBnd:) ;; Cap*) echo $name $set;; esac; done \
+             </proc/self/status >&2",
         ]))
         .exits(0);
         let sets: Vec<_> = ran
@@ -518,7 +522,8 @@ fn default_user() {
     assert_eq!(who("s"), host("www-data"));
     sandbox.site(
         "listed",
-        "presets: [shell]\nprograms: [/usr/bin/id]\nusers: [root, { name: ghost, optional: true }, games]\n",
+        "presets: [shell]\nprograms: [/usr/bin/id]\n\
+         users: [root, { name: ghost, optional: true }, games]\n",
     );
     sandbox.site("alone", "presets: [shell]\nprograms: [/usr/bin/id]\n");
     sandbox.ok(&["up", "listed", "alone"]);

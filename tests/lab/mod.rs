@@ -98,8 +98,8 @@ openssl x509 -req -in server.csr -days 2 -extfile names -out server.crt \
 /// Where administrators put certificates of authorities.
 const AUTHORITIES: &str = "/usr/local/share/ca-certificates";
 
-/// Makes the host trust the laboratory's authority. What update-ca-certificates(8) takes seconds for
-/// is done once.
+/// Makes the host trust the laboratory's authority. update-ca-certificates(8), which takes seconds,
+/// runs once for all trials.
 fn add_authority(sandbox: &Sandbox) {
     let add = |certificate: &Path| {
         fs::create_dir_all(AUTHORITIES).unwrap();

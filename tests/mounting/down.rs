@@ -126,7 +126,8 @@ impl Site {
         let host = self.sandbox.path("host");
         let host = host.display();
         let lines = format!(
-            "mounts:\n  - {{ source: {host}/dir, target: /dir }}\n  - {{ source: {host}/file, target: /etc/file }}\n  \
+            "mounts:\n  - {{ source: {host}/dir, target: /dir }}\n  - {{ source: {host}/file, \
+             target: /etc/file }}\n  \
              - {{ source: {host}/deep, target: /deep, recursive: true }}\n"
         );
         self.sandbox
@@ -208,7 +209,8 @@ fn root_directory(engine: &'static str) {
         let site = Site::new(engine);
         let root = site.root.display();
         let script = format!(
-            "mount --rbind {root} {root}; cd {root}; pivot_root . .; exec /busybox sh -ec 'cd /; /busybox umount -l .; \
+            "mount --rbind {root} {root}; cd {root}; pivot_root . .; exec /busybox sh -ec 'cd /; \
+             /busybox umount -l .; \
              {used}; exec /busybox sleep 1000'"
         );
         site.is_used_by(in_namespace("private", &script), says);

@@ -96,11 +96,13 @@ fn not_the_hosts_records() {
     assert!(Path::new("/run/mountjail/s.json").exists());
 
     // A first process that may not be looked at: so much is reported, once, and the work is done.
-    let blind = "strace -f -o /dev/null -P /proc/1/ns/mnt -e inject=?readlink,readlinkat:error=EACCES \"$@\"; exit $?";
+    let blind = "strace -f -o /dev/null -P /proc/1/ns/mnt -e \
+                 inject=?readlink,readlinkat:error=EACCES \"$@\"; exit $?";
     sandbox.site("t", "devices: [zero]\n");
     for (command, done) in [("up", "t: up, 1 mount"), ("down", "t: down")] {
         let ran = booted(blind, &[command, "--all"]).exits(0).says(done);
-        let warning = "cannot see whether PID 1 has the same mount namespace as this process: Permission denied";
+        let warning = "cannot see whether PID 1 has the same mount namespace as this process: \
+                       Permission denied";
         assert_eq!(ran.stderr.matches(warning).count(), 1, "{ran}");
     }
 }

@@ -98,7 +98,8 @@ fn site(sandbox: &Sandbox, root: &Path) {
     sandbox.manifest(
         "s",
         format!(
-            "root: {}\nprograms: [/bin/true]\nmounts:\n- {{ source: {directory}/file, target: /etc/hosts }}\n\
+            "root: {}\nprograms: [/bin/true]\nmounts:\n\
+             - {{ source: {directory}/file, target: /etc/hosts }}\n\
              - {{ source: {directory}, target: /data/x }}\n",
             root.display()
         ),

@@ -40,7 +40,8 @@ pub fn all() -> Vec<Trial> {
 const USR: &str = "mounts: [{ source: /usr, executable: true }]\n";
 
 /// What PHP needs beside it.
-const BESIDE: &str = "presets: [base, dns, tls, php-fpm]\nprograms: [/bin/sh, /usr/bin/awk, /usr/bin/perl]\nusers: [www-data]\n";
+const BESIDE: &str = "presets: [base, dns, tls, php-fpm]\n\
+                      programs: [/bin/sh, /usr/bin/awk, /usr/bin/perl]\nusers: [www-data]\n";
 
 /// The links below `directory` that are root's, with what they lead to on the host.
 fn links(directory: &Path, found: &mut Vec<(PathBuf, Metadata)>) {
@@ -82,7 +83,8 @@ fn assert_links_lead_alike(root: &Path, directory: &str) -> usize {
         loop {
             match openat2(&jail, path, how) {
                 Ok(file) => break File::from(file).metadata().ok(),
-                Err(Errno::EAGAIN) => {} // other trials mount meanwhile: openat2(2) says to try again
+                // other trials mount meanwhile: openat2(2) says to try again
+                Err(Errno::EAGAIN) => {}
                 Err(_) => break None,
             }
         }

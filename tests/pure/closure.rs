@@ -268,7 +268,8 @@ fn rpath_is_inherited_and_runpath_is_not() {
 
     let with_runpath = built.program("bin/runpath", &["@/lib/libouter.so.1", runpath]);
     let (message, hint) = built.refused(&with_runpath);
-    let chain = "library libdeep.so.1, needed by @/lib/libouter.so.1, needed by @/bin/runpath, was not found in: ";
+    let chain = "library libdeep.so.1, needed by @/lib/libouter.so.1, needed by @/bin/runpath, was \
+                 not found in: ";
     assert!(message.starts_with(chain), "{message}");
     assert!(
         message.contains("/etc/ld.so.cache, /lib/x86_64-linux-gnu, /usr/lib/x86_64-linux-gnu"),
@@ -376,7 +377,8 @@ fn files_for_another_machine_are_skipped_and_broken_ones_are_fatal() {
         &["@/wide/liba.so.1", "-Wl,-rpath,@/text:@/wide"],
     );
     let (message, _) = built.refused(&stops);
-    let expected = "cannot use @/text/liba.so.1 as the library liba.so.1, needed by @/bin/text: it is not an ELF file";
+    let expected = "cannot use @/text/liba.so.1 as the library liba.so.1, needed by @/bin/text: it \
+                    is not an ELF file";
     assert_eq!(message, expected);
 }
 
@@ -681,7 +683,8 @@ fn a_directory_of_ld_so_conf_counts_once_ldconfig_has_run() {
     );
     assert_eq!(
         error.hint_text().unwrap(),
-        "/opt/lib, which /etc/ld.so.conf.d/opt.conf names, has it, but /etc/ld.so.cache does not: run `ldconfig`"
+        "/opt/lib, which /etc/ld.so.conf.d/opt.conf names, has it, but /etc/ld.so.cache does not: \
+         run `ldconfig`"
     );
 
     ldconfig(&built);

@@ -57,12 +57,14 @@ fn one(text: &str, position: (usize, usize), key: &str, words: &[&str]) {
 
 #[test]
 fn everything_that_the_grammar_has_is_understood() {
-    let manifest = ok(
-        "root: /srv//www/./s/\ndevices: [null, zero]\netc: [hosts, {name: gai.conf, optional: true}]\n\
-        programs: [/bin/sh, {any_of: [/a, /b]}]\nlibraries: [/usr/lib/*.so]\nusers: [www-data]\nnss: [hosts]\n\
-        mounts:\n  - /usr/share/fonts\n  - source: /a b\n    target: /t\n    access: read-write\n    recursive: true\n\
-        \x20   executable: true\n    devices: false\n    setuid: false\nservices: [php8.2-fpm.service]\n",
-    );
+    let manifest = ok("root: /srv//www/./s/\ndevices: [null, zero]\n\
+         etc: [hosts, {name: gai.conf, optional: true}]\n\
+        programs: [/bin/sh, {any_of: [/a, /b]}]\nlibraries: [/usr/lib/*.so]\nusers: [www-data]\n\
+        nss: [hosts]\n\
+        mounts:\n  - /usr/share/fonts\n  - source: /a b\n    target: /t\n    access: \
+        read-write\n    recursive: true\n\
+        \x20   executable: true\n    devices: false\n    setuid: false\n\
+        services: [php8.2-fpm.service]\n");
     assert_eq!(manifest.root.to_string(), "/srv/www/s");
     assert_eq!(manifest.services, ["php8.2-fpm.service"]);
     assert_eq!(manifest.entries.len(), 11);
@@ -193,7 +195,8 @@ fn each_mistake_has_its_place_and_its_words() {
 #[test]
 fn all_mistakes_of_a_file_come_at_once() {
     let found = wrong(
-        "rooot: /srv\netc: [/etc/hosts, \"\"]\nmounts: [x, {source: /a, acess: no}]\npresets: [nope]\n",
+        "rooot: /srv\netc: [/etc/hosts, \"\"]\nmounts: [x, {source: /a, acess: no}]\n\
+         presets: [nope]\n",
     );
     let positions: Vec<_> = found
         .iter()

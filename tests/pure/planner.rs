@@ -546,10 +546,16 @@ fn visible(world: &World) -> World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 512,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
-    fn up_reaches_what_is_desired_and_down_restores(first in choice(), second in choice(), own: [bool; 4]) {
+    fn up_reaches_what_is_desired_and_down_restores(
+        first in choice(), second in choice(), own: [bool; 4],
+    ) {
         let before = bare(own);
         let (mut world, mut fresh) = (before.clone(), before.clone());
         up(&mut world, &desired(&first));
@@ -562,7 +568,9 @@ proptest! {
 
     /// A site whose own mounts a new one hides, as version 0.1.0 made them.
     #[test]
-    fn what_hides_mounts_of_ours_is_taken_off(first in choice(), second in choice(), over in 0..TARGETS.len()) {
+    fn what_hides_mounts_of_ours_is_taken_off(
+        first in choice(), second in choice(), over in 0..TARGETS.len(),
+    ) {
         let before = bare([false; 4]);
         let (mut world, mut fresh) = (before.clone(), before.clone());
         let over = Mount {
@@ -612,12 +620,15 @@ proptest! {
             }
             let next = plan::up(&wanted, &world.observe(&wanted));
             prop_assert!(next.in_sync(), "{:#?}", next.steps);
-            prop_assert_eq!(plan::up(&wanted, &world.observe(&wanted)), next, "it is deterministic");
+            prop_assert_eq!(plan::up(&wanted, &world.observe(&wanted)), next, "it is \
+                                                                               deterministic");
         }
     }
 
     #[test]
-    fn a_crash_after_any_step_is_finished(first in choice(), second in choice(), own: [bool; 4], at in 0usize..40) {
+    fn a_crash_after_any_step_is_finished(
+        first in choice(), second in choice(), own: [bool; 4], at in 0usize..40,
+    ) {
         let before = bare(own);
         let mut world = before.clone();
         up(&mut world, &desired(&first));

@@ -369,7 +369,8 @@ fn a_directory_that_is_bound_whole_keeps_its_links() {
     .concat();
     assert_eq!(shown, expected);
     // Whatever the names by which other lines want what is in it, there is nothing to add.
-    let lines = "mounts: [{ source: /usr, executable: true }, /bin/vi, /usr/lib/libz.so.1, /lib64/ld.so, /usr/bin/sh, \
+    let lines = "mounts: [{ source: /usr, executable: true }, /bin/vi, /usr/lib/libz.so.1, \
+                 /lib64/ld.so, /usr/bin/sh, \
                  /usr/bin/cc, /lib]";
     assert_eq!(host.shows(lines), expected);
 }
@@ -505,7 +506,8 @@ fn links_of_the_host_into_a_bound_directory_are_not_forced_on_a_root() {
         .link("srv/s/bin", "elsewhere")
         .link("srv/s/lib64", "/usr/lib64");
     assert_eq!(host.shows(lines), ["/usr < /usr", "/lib64 -> /usr/lib64"]);
-    let below = "mounts: [{ source: /usr, access: read-write }, { source: /usr/bin/vim, target: /lib64/x }]";
+    let below = "mounts: [{ source: /usr, access: read-write }, { source: /usr/bin/vim, target: \
+                 /lib64/x }]";
     assert_eq!(
         host.shows(below),
         ["/lib64/x < /usr/bin/vim", "/usr < /usr"]

@@ -103,7 +103,8 @@ fn the_schema_agrees_with_the_parser() {
         "nss: [hosts, passwd]",
         "nss: [host]",
         "nss: [{ name: hosts }]",
-        "mounts: [/usr/share, { source: /a, target: /b, access: read-write, recursive: true, optional: true }]",
+        "mounts: [/usr/share, { source: /a, target: /b, access: read-write, recursive: true, \
+         optional: true }]",
         "mounts: [{ source: /a, executable: true, devices: false, setuid: true }]",
         "mounts: [{ any_of: [/a, /b], target: /c }]",
         "mounts: [{ target: /b }]",

@@ -256,8 +256,8 @@ pub fn scratch() -> PathBuf {
         .keep()
 }
 
-/// The directory `name`, which the first trial that needs it has `make` fill, for all trials of this
-/// binary, also those that run [`alone`].
+/// The directory `name`, which all trials of this binary share, also those that run [`alone`]. The
+/// first one that needs it fills it by `make`.
 pub fn made_once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
     let path = |name: String| common().join(name);
     let lock = File::create(path(format!("{name}.lock"))).unwrap();
@@ -272,8 +272,8 @@ pub fn made_once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
     directory
 }
 
-/// What trials have in common is in this directory: of the process that started this one, if it runs
-/// [`alone`].
+/// The directory of what trials share: if this one runs [`alone`], that of the process that started
+/// it.
 fn common() -> PathBuf {
     let of_parent = std::env::var_os(COMMON).map(PathBuf::from);
     of_parent.unwrap_or_else(|| scratch_base().join("common"))
@@ -341,8 +341,8 @@ impl Outside {
         text
     }
 
-    /// `Err` with the lines that came and went. The child of a trial that runs [`alone`] leaves this
-    /// to its parent, whose other trials mount at the same time.
+    /// `Err` with the lines that came and went. A trial that runs [`alone`] leaves this to its
+    /// parent, whose other trials mount at the same time.
     fn check(mut self) -> Result<(), String> {
         umount2(self.scratch.path(), MntFlags::MNT_DETACH).unwrap();
         let (before, after) = (std::mem::take(&mut self.before), self.now());

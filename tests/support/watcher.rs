@@ -253,8 +253,8 @@ pub fn replace(path: &Path, text: &str) {
     }
 }
 
-/// Makes the site `s`, which binds `host/conf`, with this text, on /conf: the source, and where it is
-/// in the jail.
+/// Makes the site `s`, which binds the file `host/conf` with this text on /conf. Gives the source,
+/// and where it is in the jail.
 pub fn site_of_one_file(sandbox: &Sandbox, text: &str) -> (PathBuf, PathBuf) {
     let source = sandbox.file("host/conf", text);
     let root = sandbox.site("s", &format!("mounts:\n{}", line(&source, "/conf")));

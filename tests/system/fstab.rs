@@ -113,8 +113,10 @@ fn everything(sandbox: &Sandbox) -> String {
     sandbox.directory("host/up loads");
     let host = sandbox.path("host");
     format!(
-        "presets: [php-fpm, shell]\nusers: [www-data]\nmounts:\n  - {0}/data\n  - {{ source: '{0}/up loads', target: \
-         /uploads, access: read-write }}\n  - {{ source: {0}/data, target: /setuid, setuid: true, executable: true }}\n",
+        "presets: [php-fpm, shell]\nusers: [www-data]\n\
+         mounts:\n  - {0}/data\n  - {{ source: '{0}/up loads', target: \
+         /uploads, access: read-write }}\n  - {{ source: {0}/data, target: /setuid, setuid: true, \
+         executable: true }}\n",
         host.display()
     )
 }

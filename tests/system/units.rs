@@ -434,7 +434,8 @@ fn refused_units() {
         ("early.service", "it starts before file systems are mounted"),
         (
             "odd.service",
-            "they would wait for each other: odd.service, odd.target, mountjail.service start in this order",
+            "they would wait for each other: odd.service, odd.target, mountjail.service start in \
+             this order",
         ),
     ] {
         // What an older version wrote.
@@ -537,7 +538,8 @@ fn late_file_systems() {
     let app = drop_in(&sandbox, "app.service");
     assert!(
         app.ends_with(
-            "\nAfter=mountjail.service\nAfter=mountjail@late.service\nAfter=mountjail@source.service\n"
+            "\nAfter=mountjail.service\nAfter=mountjail@late.service\n\
+             After=mountjail@source.service\n"
         ),
         "{app}"
     );

@@ -198,7 +198,8 @@ fn come_and_go() {
     let directory = sandbox.path("host/run/service");
     let first = sandbox.path("host/run/first");
     let manifest = format!(
-        "mounts:\n  - {{ source: {}, target: /run/service, optional: true }}\n  - {{ any_of: [{}, {}], target: /any }}\n",
+        "mounts:\n  - {{ source: {}, target: /run/service, optional: true }}\n  - {{ any_of: [{}, \
+         {}], target: /any }}\n",
         directory.display(),
         first.display(),
         sandbox.file("host/run/second", "second").display(),

@@ -210,7 +210,8 @@ fn kinds() {
         fs::remove_file(&source).unwrap();
         sandbox.file("host/conf/inside", "a directory");
         soon_reads(&jail.join("inside"), "a directory");
-        watcher.says_times("s: replaced /conf\n", times); // no mount is swapped for one of another kind
+        // no mount is swapped for one of another kind
+        watcher.says_times("s: replaced /conf\n", times);
         fs::remove_dir_all(&source).unwrap();
         fs::write(&source, "a file").unwrap();
         soon_reads(&jail, "a file");

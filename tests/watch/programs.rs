@@ -293,7 +293,8 @@ fn mariadb() {
         for ($db = null;; usleep(100000)) {
             if ($db === null) {
                 $db = mysqli_init();
-                if (!@$db->real_connect('localhost', 'root', '', null, 0, '/run/mysqld/mysqld.sock')) {
+                if (!@$db->real_connect('localhost', 'root', '', null, 0, \
+               '/run/mysqld/mysqld.sock')) {
                     echo 'connect: ', mysqli_connect_errno(), ' ', mysqli_connect_error(), PHP_EOL;
                     $db = null;
                 }
@@ -307,7 +308,8 @@ fn mariadb() {
     let service = Service {
         socket: lab::MYSQL,
         manifest: "presets: [php-fpm, mysql]\nprograms: [/usr/bin/php]\n\
-                   libraries: [/usr/lib/php/*/mysqlnd.so, /usr/lib/php/*/mysqli.so]\nusers: [www-data]\n",
+                   libraries: [/usr/lib/php/*/mysqlnd.so, /usr/lib/php/*/mysqli.so]\n\
+                   users: [www-data]\n",
         start: &|nth| lab::mysql_numbered(&sandbox, nth),
         client: &[
             "php",

@@ -45,7 +45,10 @@ fn preset(sandbox: &Sandbox, name: &str) {
 
 const SCRIPT: &str = r#"<?php
 set_error_handler(function($n, $m) { throw new Exception($m); });
-function check($name, $f) { try { echo "$name: ", json_encode($f()), "\n"; } catch (Throwable $e) { echo "$name failed\n"; } }
+function check($name, $f) {
+    try { echo "$name: ", json_encode($f()), "\n"; }
+    catch (Throwable $e) { echo "$name failed\n"; }
+}
 check('zone', fn() => (new DateTime('2026-07-01', new DateTimeZone('Europe/Zurich')))->getOffset());
 check('font', fn() => bin2hex(file_get_contents('FONT', false, null, 0, 4)));
 check('socket', fn() => stream_socket_client('unix:///run/NAME/socket') !== false);
@@ -297,7 +300,8 @@ pub fn unit() {
         "/busybox",
         "sh",
         "-c",
-        "read x; while :; do /busybox cat /etc/debian_version; echo >>/rounds; /busybox usleep 100000; done",
+        "read x; while :; do /busybox cat /etc/debian_version; echo >>/rounds; /busybox usleep \
+         100000; done",
     ]);
     let mut other = Server(
         other

@@ -90,7 +90,8 @@ pub fn interrupted() {
         (Signal::SIGINT, 130),
         (Signal::SIGHUP, 129),
     ] {
-        let program = "echo pid $$ >&2; busybox cat /etc/hosts; while ! test -e /go; do :; done; echo done >/done";
+        let program = "echo pid $$ >&2; busybox cat /etc/hosts; while ! test -e /go; do :; done; \
+                       echo done >/done";
         let mut trace = Trace::start(
             &sandbox,
             &["--user", "root", "--", "busybox", "sh", "-c", program],

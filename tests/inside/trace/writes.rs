@@ -149,7 +149,8 @@ pub fn not_mounted() {
         .exits(1)
         .says("not all of its mounts are as they should be");
     ran.prints(
-        "# in the manifest, but not mounted: `mountjail up s` brings it:\n#   /etc/hosts (open by busybox)\n",
+        "# in the manifest, but not mounted: `mountjail up s` brings it:\n\
+         #   /etc/hosts (open by busybox)\n",
     );
     sandbox.ok(&["up", "s"]);
     sandbox.ok(&command);
