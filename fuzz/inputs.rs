@@ -3,7 +3,9 @@
 
 use mountjail::base::SiteName;
 use mountjail::manifest::{Presets, SourceFile, parse, root_of};
-use mountjail::observe::{Kept, Record, Unreadable, VERSION, WatchState, parse_mountinfo};
+use mountjail::observe::{
+    BootRecord, PersistentRecord, Unreadable, VERSION, WatchState, parse_mountinfo,
+};
 use mountjail::resolve::ldso::{cache, elf, script};
 
 /// A manifest: read or refused, and a refusal can be shown.
@@ -54,12 +56,18 @@ pub fn record(bytes: &[u8]) {
         Unreadable::Newer(version) => *version > VERSION,
         Unreadable::Damaged(why) => !why.is_empty(),
     };
-    match Record::parse(bytes) {
-        Ok(record) => assert_eq!(Record::parse(&again(bytes, &record)).as_ref(), Ok(&record)),
+    match BootRecord::parse(bytes) {
+        Ok(record) => assert_eq!(
+            BootRecord::parse(&again(bytes, &record)).as_ref(),
+            Ok(&record)
+        ),
         Err(unreadable) => assert!(named(&unreadable)),
     }
-    match Kept::parse(bytes) {
-        Ok(kept) => assert_eq!(Kept::parse(&again(bytes, &kept)).as_ref(), Ok(&kept)),
+    match PersistentRecord::parse(bytes) {
+        Ok(kept) => assert_eq!(
+            PersistentRecord::parse(&again(bytes, &kept)).as_ref(),
+            Ok(&kept)
+        ),
         Err(unreadable) => assert!(named(&unreadable)),
     }
     if let Some(state) = WatchState::parse(bytes) {

@@ -15,7 +15,7 @@ use crate::render;
 use crate::resolve::{Desired, Note, Resolver};
 use crate::site::context::Context;
 use crate::site::pipeline::{desired, notes, observe_and_plan};
-use crate::site::{Failed, Selection, Site, parallel};
+use crate::site::{Selection, Site, SiteError, parallel};
 
 /// Validate manifests, resolve them on this host and see what is in the way, touching nothing
 #[derive(Debug, Args)]
@@ -70,11 +70,11 @@ struct Look {
 impl Look {
     /// What the site needs. Errors: what keeps it from coming up, as far as can be seen without
     /// doing it. What is in the root, only root can be sure to see.
-    fn at(&self, site: &Site) -> Result<Desired, Failed> {
+    fn at(&self, site: &Site) -> Result<Desired, SiteError> {
         let desired = desired(&self.context, &self.resolver, site)?;
         match observe_and_plan(&self.context, &desired, &self.boot, Some(&self.table)) {
             Ok((_, plan)) if plan.conflicts.is_empty() => Ok(desired),
-            Ok((_, plan)) => Err(Failed::Errors(plan.conflicts)),
+            Ok((_, plan)) => Err(SiteError::Errors(plan.conflicts)),
             Err(_) if !geteuid().is_root() => Ok(desired),
             Err(error) => Err(error.into()),
         }

@@ -15,14 +15,14 @@ use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
 use crate::doctor::{self, Finding, Machine, Options, Patient, Verdict};
 use crate::import::fpm;
-use crate::observe::{self, Record, Table};
+use crate::observe::{self, BootRecord, Table};
 use crate::patience::Stop;
 use crate::plan::SiteState;
 use crate::render::text::line;
 use crate::resolve::Desired;
 use crate::site::context::{Context, is_set, stop_flag};
 use crate::site::pipeline::{observe_and_plan, resolved};
-use crate::site::{Failed, Site, configuration, parallel, select};
+use crate::site::{Site, SiteError, configuration, parallel, select};
 use crate::{Error, Result};
 
 /// Try whether a site works inside; exit code 3 if a check failed
@@ -104,8 +104,13 @@ impl Doctor {
         }
     }
 
-    fn site(&self, context: &Context, site: &Site, stop: &Arc<AtomicBool>) -> Result<u8, Failed> {
-        let manifest = select::load(context, site).map_err(Failed::Manifest)?;
+    fn site(
+        &self,
+        context: &Context,
+        site: &Site,
+        stop: &Arc<AtomicBool>,
+    ) -> Result<u8, SiteError> {
+        let manifest = select::load(context, site).map_err(SiteError::Manifest)?;
         let desired = resolved(context, &context.resolver()?, &manifest)?;
         let table = Table::read()?;
         let (observed, plan) =
@@ -117,18 +122,20 @@ impl Doctor {
             ));
             return Err(down.hint(format!("mountjail up {}", site.name)).into());
         }
-        let (tenants, odd) = doctor::tenants(&self.masters(), &desired.root).map_err(|error| {
-            inside::unreadable(error, "the right one with --fpm").context(&site.name)
-        })?;
+        let (pool_users, odd) =
+            doctor::pool_users(&self.masters(), &desired.root).map_err(|error| {
+                inside::unreadable(error, "the right one with --fpm").context(&site.name)
+            })?;
         for error in &odd {
             context
                 .out
                 .warn(format_args!("{}: left out: {error}", site.name));
         }
-        let who = inside::who(self.user.as_deref(), &tenants, &manifest)
+        let who = inside::who(self.user.as_deref(), &pool_users, &manifest)
             .map_err(|error| error.context(&site.name))?;
-        let since = observed.record.as_ref().and_then(Record::since);
-        let (manifest, desired, plan, tenants) = (&manifest, &desired, &plan, tenants.as_slice());
+        let since = observed.record.as_ref().and_then(BootRecord::since);
+        let (manifest, desired, plan, pool_users) =
+            (&manifest, &desired, &plan, pool_users.as_slice());
         let table = &table;
         self.examine(
             context,
@@ -136,14 +143,14 @@ impl Doctor {
                 manifest,
                 desired,
                 plan,
-                tenants,
+                pool_users,
                 table,
                 who,
                 since,
             },
             stop,
         )
-        .map_err(Failed::from)
+        .map_err(SiteError::from)
     }
 
     fn examine(

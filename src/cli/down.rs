@@ -13,7 +13,7 @@ use crate::engine::Outcome;
 use crate::patience::Stop;
 use crate::site::context::stop_flag;
 use crate::site::down::{Options, Run, Stays};
-use crate::site::{Context, Failed, Site, parallel, select};
+use crate::site::{Context, Site, SiteError, parallel, select};
 use crate::{Result, observe};
 
 /// An unmount waits for a grace period of the kernel's, outside of any lock: threads wait together.
@@ -140,7 +140,7 @@ fn add(
         }
         Err(Stays::Failed(failed)) => {
             report.failed(site, &failed, json!({ "down": false }));
-            if matches!(&failed, Failed::Engine(failure) if failure.busy) {
+            if matches!(&failed, SiteError::Engine(failure) if failure.busy) {
                 out.info(format_args!(
                     "{name}: no process shows it: one that began just now uses them, or the \
                      kernel (a loop device, a swap file, an export)"

@@ -12,7 +12,7 @@ use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{HostPath, JailPath, SiteName};
-use crate::doctor::{self, Tenant};
+use crate::doctor::{self, PoolUser};
 use crate::import::fpm;
 use crate::jail::{self, Who};
 use crate::manifest::{Manifest, Request};
@@ -23,7 +23,7 @@ use crate::resolve::{Desired, FileKind, Resolver};
 use crate::site::context::Context;
 use crate::site::out::Out;
 use crate::site::pipeline::{observe_and_plan, resolved};
-use crate::site::{Failed, Site, select};
+use crate::site::{Site, SiteError, select};
 use crate::{Error, Result, sys};
 
 /// What is kept of the caller's environment.
@@ -54,8 +54,8 @@ pub(super) struct Inside {
 }
 
 /// The site, and how it stands; says so if that is not as it should be.
-pub(super) fn look(context: &Context, resolver: &Resolver, site: &Site) -> Result<Jail, Failed> {
-    let manifest = select::load(context, site).map_err(Failed::Manifest)?;
+pub(super) fn look(context: &Context, resolver: &Resolver, site: &Site) -> Result<Jail, SiteError> {
+    let manifest = select::load(context, site).map_err(SiteError::Manifest)?;
     let desired = resolved(context, resolver, &manifest)?;
     let (_, plan) = observe_and_plan(
         context,
@@ -111,22 +111,26 @@ fn streams_are_no_directories() -> Result<()> {
 impl Jail {
     /// As whom a command runs here; `asked` is the user's name or id.
     pub(super) fn who(&self, asked: Option<&str>) -> Result<Who> {
-        let tenants = if asked.is_some() {
+        let pool_users = if asked.is_some() {
             vec![]
         } else {
-            let found = doctor::tenants(&fpm::configurations(), &self.desired.root);
+            let found = doctor::pool_users(&fpm::configurations(), &self.desired.root);
             found
                 .map_err(|error| unreadable(error, "the user with --user"))?
                 .0
         };
-        who(asked, &tenants, &self.manifest)
+        who(asked, &pool_users, &self.manifest)
     }
 }
 
 /// As whom something runs inside: the user that was asked for, else that of the first pool, else
 /// the first of the manifest's `users`, else nobody. Never root by itself: what lies in a root is
 /// its owner's, and a chroot does not hold root.
-pub(super) fn who(asked: Option<&str>, tenants: &[Tenant], manifest: &Manifest) -> Result<Who> {
+pub(super) fn who(
+    asked: Option<&str>,
+    pool_users: &[PoolUser],
+    manifest: &Manifest,
+) -> Result<Who> {
     let named = |name: &str| jail::user(name).map(|user| Who::from(&user));
     if let Some(name) = asked {
         return named(name);
@@ -139,7 +143,7 @@ pub(super) fn who(asked: Option<&str>, tenants: &[Tenant], manifest: &Manifest) 
             _ => None,
         });
     let listed = listed.flatten().filter_map(|name| named(name).ok());
-    let mut all = tenants
+    let mut all = pool_users
         .iter()
         .map(|tenant| tenant.who.clone())
         .chain(listed);

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::complete;
-use crate::site::Unusable;
+use crate::site::ManifestError;
 use crate::site::context::Context;
 use crate::site::out::worst;
 use crate::{Error, Result, render};
@@ -35,7 +35,7 @@ impl Presets {
         let mut codes = vec![0];
         for name in &names {
             if let Some(Err(mistakes)) = presets.entries(name) {
-                codes.push(Unusable::Mistakes(mistakes).report(context.out, &name));
+                codes.push(ManifestError::Mistakes(mistakes).report(context.out, &name));
             }
         }
         let described = |name| presets.description(name).unwrap_or("(has mistakes)");
@@ -63,7 +63,7 @@ impl Presets {
         let entries = match presets.entries(name) {
             Some(Ok(entries)) => entries,
             Some(Err(mistakes)) => {
-                return Ok(Unusable::Mistakes(mistakes).report(context.out, &name));
+                return Ok(ManifestError::Mistakes(mistakes).report(context.out, &name));
             }
             None => {
                 let missing = Error::usage(format!("there is no preset {name}"));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::Error;
 use crate::base::text::plural;
 use crate::site::out::{Out, worst};
-use crate::site::{Context, Failed, Site};
+use crate::site::{Context, Site, SiteError};
 
 /// Collects what is printed on the standard output, and the exit code.
 pub(super) struct Report {
@@ -36,7 +36,7 @@ impl Report {
     }
 
     /// Adds a site that failed, and reports its errors. `more`: the other keys of its object.
-    pub(super) fn failed(&mut self, site: &Site, failed: &Failed, more: Value) {
+    pub(super) fn failed(&mut self, site: &Site, failed: &SiteError, more: Value) {
         let (code, errors) = failed.report(self.out, site);
         let mut object = more;
         object["site"] = json!(site.name);

@@ -17,7 +17,7 @@ use crate::render::systemd::{
 use crate::site::boot::{self, Boot, is_service};
 use crate::site::context::Context;
 use crate::site::out::worst;
-use crate::site::{Failed, Site, select, systemctl};
+use crate::site::{Site, SiteError, select, systemctl};
 use crate::{Error, Result};
 
 /// Print or write the systemd drop-ins that start a site's services after its mounts
@@ -331,11 +331,11 @@ impl Planned {
             .collect()
     }
 
-    fn failed(&self, context: &Context, site: &Site) -> Option<Failed> {
+    fn failed(&self, context: &Context, site: &Site) -> Option<SiteError> {
         let Some(errors) = self.errors.get(&site.name) else {
-            return select::load(context, site).err().map(Failed::Manifest);
+            return select::load(context, site).err().map(SiteError::Manifest);
         };
-        (!errors.is_empty()).then(|| Failed::Errors(errors.clone()))
+        (!errors.is_empty()).then(|| SiteError::Errors(errors.clone()))
     }
 
     fn say(&self, context: &Context, site: &Site) {

@@ -18,7 +18,7 @@ use crate::site::context::{Context, stop_flag, table};
 use crate::site::out::worst;
 use crate::site::pipeline::notes;
 use crate::site::up::{Done, Run};
-use crate::site::{Failed, Site, parallel, systemctl};
+use crate::site::{Site, SiteError, parallel, systemctl};
 
 /// Mount what sites need; a second time there is nothing to do
 ///
@@ -123,7 +123,12 @@ impl Up {
 }
 
 /// Reports what became of `site`.
-fn add(report: &mut Report, context: &Context, site: &Site, result: &Result<Option<Done>, Failed>) {
+fn add(
+    report: &mut Report,
+    context: &Context,
+    site: &Site,
+    result: &Result<Option<Done>, SiteError>,
+) {
     let (out, name) = (context.out, &site.name);
     match result {
         Ok(None) => {

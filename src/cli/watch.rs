@@ -7,7 +7,7 @@ use super::complete;
 use super::report::Report;
 use crate::observe;
 use crate::site::context::stop_flag;
-use crate::site::{Context, Failed, Selection, Unusable, select};
+use crate::site::{Context, ManifestError, Selection, SiteError, select};
 use crate::watch::{self, Looked};
 
 /// Keep sites right while the host changes
@@ -42,7 +42,7 @@ impl Watch {
         // Says so if this is not root, and makes the directories.
         drop(context.engine(observe::boot_id()?, false)?);
         for site in select::named(context, &self.sites)? {
-            if let Err(Unusable::Error(error)) = select::load(context, &site) {
+            if let Err(ManifestError::Error(error)) = select::load(context, &site) {
                 return Err(error.into()); // most likely a slip of the pen; a mistake in it can be mended later
             }
         }
@@ -67,7 +67,7 @@ fn look_once(context: &'static Context, selection: &Selection) -> anyhow::Result
                 context
                     .out
                     .info(format_args!("{}: {}", site.name, done.summary()));
-                report.failed(site, &Failed::Errors(unseen), json!({}));
+                report.failed(site, &SiteError::Errors(unseen), json!({}));
             }
             Looked::LeftDown => context
                 .out

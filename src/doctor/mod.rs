@@ -34,7 +34,7 @@ pub use ask::SUBCOMMAND;
 pub use finding::{Finding, Remedy, Verdict};
 pub use inside::main as inside_main;
 pub use machine::Machine;
-pub use pool_user::{Tenant, tenants};
+pub use pool_user::{PoolUser, pool_users};
 
 use ask::{Patience, Silence};
 use inside::Probe;
@@ -49,7 +49,7 @@ pub struct Patient<'p> {
     /// How its mounts stand.
     pub plan: &'p Plan,
     /// The pools in it.
-    pub tenants: &'p [Tenant],
+    pub pool_users: &'p [PoolUser],
     /// The mount table.
     pub table: &'p Table,
     /// As whom it is looked at.
@@ -147,7 +147,7 @@ impl Exam<'_> {
     /// Not root.
     fn everybody(&self) -> Vec<&Who> {
         let mut all = vec![&self.patient.who];
-        let whos = self.patient.tenants.iter().map(|tenant| &tenant.who);
+        let whos = self.patient.pool_users.iter().map(|tenant| &tenant.who);
         let whos: Vec<_> = whos.filter(|who| !who.is_root()).collect();
         if whos.first() == all.first() {
             for who in whos {
@@ -174,7 +174,7 @@ impl Exam<'_> {
 
     /// Whether PHP-FPM runs inside, or shall.
     fn is_php(&self) -> bool {
-        !self.patient.tenants.is_empty() || self.presets.contains("php-fpm")
+        !self.patient.pool_users.is_empty() || self.presets.contains("php-fpm")
     }
 
     /// The mount that shows `path` once the site is as it should be.

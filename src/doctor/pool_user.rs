@@ -13,7 +13,7 @@ use crate::{Error, Result};
 
 /// A pool in the root.
 #[derive(Clone, Debug)]
-pub struct Tenant {
+pub struct PoolUser {
     /// Its directives.
     pub pool: Pool,
     /// PHP's settings in it.
@@ -30,14 +30,14 @@ pub struct Tenant {
 ///
 /// Errors: a configuration cannot be read, which may be the one with the site's pool; a pool's user
 /// is none.
-pub fn tenants(masters: &[PathBuf], root: &HostPath) -> Result<(Vec<Tenant>, Vec<Error>)> {
-    let (mut tenants, mut odd, host) = (vec![], vec![], Host::new());
+pub fn pool_users(masters: &[PathBuf], root: &HostPath) -> Result<(Vec<PoolUser>, Vec<Error>)> {
+    let (mut pool_users, mut odd, host) = (vec![], vec![], Host::new());
     for master in masters {
         let Configuration { pools, errors, .. } = fpm::configuration(master)?;
         odd.extend(errors);
         for pool in pools.iter().filter(|pool| pool.lives_in(&host, root)) {
             let elsewhere = pools.iter().filter(|other| !other.lives_in(&host, root));
-            tenants.push(Tenant {
+            pool_users.push(PoolUser {
                 pool: pool.clone(),
                 settings: Settings::of(pool),
                 who: who(pool)?,
@@ -45,7 +45,7 @@ pub fn tenants(masters: &[PathBuf], root: &HostPath) -> Result<(Vec<Tenant>, Vec
             });
         }
     }
-    Ok((tenants, odd))
+    Ok((pool_users, odd))
 }
 
 fn who(pool: &Pool) -> Result<Who> {
@@ -73,7 +73,7 @@ fn who(pool: &Pool) -> Result<Who> {
     })
 }
 
-impl Tenant {
+impl PoolUser {
     /// A setting that is the same in all that asks for it, or the default.
     pub(super) fn temporary_directory(&self) -> &str {
         self.settings

@@ -15,10 +15,13 @@ use super::target::{
     cannot, cannot_reach, clear_after, detach_stray, hides, is_found, made_kind, nothing_inside,
     still_there,
 };
-use super::{Engine, Failure, Log, Outcome, hidden, journal};
+use super::{Engine, EngineFailure, Log, Outcome, hidden, journal};
 use crate::base::quote::word;
 use crate::base::{Error, HostPath, JailPath, Result};
-use crate::observe::{self, Identity, Kept, MadeKind, Observed, Record, RecordedMount, SeenMount};
+use crate::observe::{
+    self, BootRecord, CreatedKind, Identity, Observed, ObservedMount, PersistentRecord,
+    RecordedMount,
+};
 use crate::plan::{Plan, State, Step};
 use crate::sys;
 
@@ -28,7 +31,7 @@ pub(super) fn carry_out(
     observed: &Observed,
     lazy: bool,
     log: Log<'_>,
-) -> Result<Outcome, Box<Failure>> {
+) -> Result<Outcome, Box<EngineFailure>> {
     let run = Run::new(engine, plan, lazy, log)?;
     if !lazy {
         run.stop_if_in_use()?;
@@ -43,7 +46,7 @@ pub(super) fn carry_out_if_quiet(
     plan: &Plan,
     observed: &Observed,
     log: Log<'_>,
-) -> Result<Option<Outcome>, Box<Failure>> {
+) -> Result<Option<Outcome>, Box<EngineFailure>> {
     let run = Run::new(engine, plan, false, log)?;
     if run.is_quiet() {
         run.carry_out(observed).map(Some)
@@ -83,7 +86,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn carry_out(mut self, observed: &Observed) -> Result<Outcome, Box<Failure>> {
+    fn carry_out(mut self, observed: &Observed) -> Result<Outcome, Box<EngineFailure>> {
         let (remaining, kept) = self.all(observed);
         let (state, site) = (&self.engine.state, &self.plan.site);
         let records = journal::write_kept(state, site, &kept).and_then(|()| {
@@ -96,7 +99,7 @@ impl<'a> Run<'a> {
         self.finish()
     }
 
-    fn finish(mut self) -> Result<Outcome, Box<Failure>> {
+    fn finish(mut self) -> Result<Outcome, Box<EngineFailure>> {
         self.outcome
             .left
             .extend(still_there(&self.root, &self.left));
@@ -104,13 +107,13 @@ impl<'a> Run<'a> {
             return Ok(self.outcome);
         }
         let error = self.failed.remove(0);
-        Err(Box::new(Failure {
+        Err(Box::new(EngineFailure {
             also: self.failed,
-            ..Failure::from(error)
+            ..EngineFailure::from(error)
         }))
     }
 
-    fn detaches(&self) -> impl Iterator<Item = (&'a JailPath, &'a SeenMount)> + use<'a> {
+    fn detaches(&self) -> impl Iterator<Item = (&'a JailPath, &'a ObservedMount)> + use<'a> {
         detaches(self.plan)
     }
 
@@ -125,15 +128,15 @@ impl<'a> Run<'a> {
     /// Asks the kernel about each mount before any is taken away: it knows of users that are no
     /// processes. A mount with others of ours on it counts as used by these, so it is not asked;
     /// nor is one with another one at the same place.
-    fn stop_if_in_use(&self) -> Result<(), Box<Failure>> {
+    fn stop_if_in_use(&self) -> Result<(), Box<EngineFailure>> {
         let foreign = self
             .detaches()
             .filter_map(|(target, _)| self.foreign_in(target));
         let mut errors = self.shadowed().chain(foreign);
         if let Some(error) = errors.next() {
-            return Err(Box::new(Failure {
+            return Err(Box::new(EngineFailure {
                 also: errors.collect(),
-                ..Failure::from(error)
+                ..EngineFailure::from(error)
             }));
         }
         let mut spots = Spots::new(&self.root);
@@ -158,9 +161,9 @@ impl<'a> Run<'a> {
             busy.join(", ")
         ))
         .hint("end what uses them, or detach them all the same with `mountjail down --lazy`");
-        Err(Box::new(Failure {
+        Err(Box::new(EngineFailure {
             busy: true,
-            ..Failure::from(error)
+            ..EngineFailure::from(error)
         }))
     }
 
@@ -194,7 +197,7 @@ impl<'a> Run<'a> {
     }
 
     /// Carries out every step that can be; returns what is still to be remembered.
-    fn all(&mut self, observed: &Observed) -> (Record, Kept) {
+    fn all(&mut self, observed: &Observed) -> (BootRecord, PersistentRecord) {
         let root = Rc::clone(&self.root);
         let mut spots = Spots::new(&root);
         let mut gone = HashSet::new();
@@ -244,14 +247,14 @@ impl<'a> Run<'a> {
         let mut kept = observed
             .kept
             .clone()
-            .unwrap_or_else(|| Kept::nothing(self.plan.root.clone()));
+            .unwrap_or_else(|| PersistentRecord::nothing(self.plan.root.clone()));
         kept.made.retain(|made| !forgotten.contains(&made.path));
         kept.files.retain(|file| !self.removed(file));
         (record, kept)
     }
 
-    fn no_record(&self) -> Record {
-        Record::nothing(self.engine.boot.clone(), self.plan.root.clone())
+    fn no_record(&self) -> BootRecord {
+        BootRecord::nothing(self.engine.boot.clone(), self.plan.root.clone())
     }
 
     fn removed(&self, file: &HostPath) -> bool {
@@ -280,7 +283,7 @@ impl<'a> Run<'a> {
                 self.remove(path, &made_kind(*kind), *file, spots)
             }
             Step::RemoveLink { path, text } => {
-                self.remove(path, &MadeKind::Link(text.clone()), None, spots)
+                self.remove(path, &CreatedKind::Link(text.clone()), None, spots)
             }
             Step::RemoveFile(path) => journal::remove(path.as_path()),
             Step::WriteFile(_)
@@ -294,7 +297,7 @@ impl<'a> Run<'a> {
     fn detach(
         &mut self,
         target: &JailPath,
-        expected: &SeenMount,
+        expected: &ObservedMount,
         spots: &mut Spots<'_>,
     ) -> Result<()> {
         if let Some(error) = self.foreign_in(target) {
@@ -332,7 +335,7 @@ impl<'a> Run<'a> {
     fn detach_hidden(
         &self,
         target: &JailPath,
-        expected: &SeenMount,
+        expected: &ObservedMount,
         why: &io::Error,
     ) -> Result<()> {
         let Some(id) = expected.unique_id else {
@@ -352,7 +355,7 @@ impl<'a> Run<'a> {
                 &self.root,
                 "unmount",
                 target,
-                &SeenMount {
+                &ObservedMount {
                     kind: None,
                     ..expected.clone()
                 },
@@ -434,7 +437,7 @@ impl<'a> Run<'a> {
     fn remove(
         &mut self,
         path: &JailPath,
-        kind: &MadeKind,
+        kind: &CreatedKind,
         file: Option<Identity>,
         spots: &mut Spots<'_>,
     ) -> Result<()> {
@@ -450,7 +453,7 @@ impl<'a> Run<'a> {
     fn remove_at(
         &self,
         path: &JailPath,
-        kind: &MadeKind,
+        kind: &CreatedKind,
         file: Option<Identity>,
         spots: &mut Spots<'_>,
     ) -> io::Result<bool> {
@@ -513,7 +516,7 @@ fn open(plan: &Plan) -> Result<Root> {
         .or(visible)
 }
 
-fn detaches(plan: &Plan) -> impl Iterator<Item = (&JailPath, &SeenMount)> {
+fn detaches(plan: &Plan) -> impl Iterator<Item = (&JailPath, &ObservedMount)> {
     plan.steps.iter().filter_map(|step| match step {
         Step::Detach {
             target, expected, ..
@@ -523,7 +526,7 @@ fn detaches(plan: &Plan) -> impl Iterator<Item = (&JailPath, &SeenMount)> {
 }
 
 /// Whether the mount `expected` is visible at `spot`.
-fn is_at(spot: &Spot, expected: &SeenMount) -> io::Result<bool> {
+fn is_at(spot: &Spot, expected: &ObservedMount) -> io::Result<bool> {
     is_found(expected, spot.mount()?, || spot.stat())
 }
 

@@ -14,7 +14,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::Serialize;
 
 use crate::base::{Error, Result, SiteName};
-use crate::observe::{Kept, Record, StateDir, WatchState};
+use crate::observe::{BootRecord, PersistentRecord, StateDir, WatchState};
 
 /// Whether a file must survive a power cut.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(super) enum Durability {
 }
 
 /// Writes the record of a site that is up, or about to be.
-pub(super) fn write_record(state: &StateDir, site: &SiteName, record: &Record) -> Result<()> {
+pub(super) fn write_record(state: &StateDir, site: &SiteName, record: &BootRecord) -> Result<()> {
     write_json(&state.record(site), record, Durability::ThisBoot)
 }
 
@@ -34,7 +34,7 @@ pub(super) fn remove_record(state: &StateDir, site: &SiteName) -> Result<()> {
 }
 
 /// Writes the record of placeholders, links and generated files; an empty one is removed.
-pub(super) fn write_kept(state: &StateDir, site: &SiteName, kept: &Kept) -> Result<()> {
+pub(super) fn write_kept(state: &StateDir, site: &SiteName, kept: &PersistentRecord) -> Result<()> {
     let path = state.kept(site);
     if kept.is_empty() {
         remove(&path)

@@ -29,7 +29,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::base::{Error, HostPath, Result, SiteName};
-use crate::observe::{BootId, Kept, Observed, StateDir};
+use crate::observe::{BootId, Observed, PersistentRecord, StateDir};
 use crate::patience::Stop;
 use crate::plan::Plan;
 
@@ -78,7 +78,7 @@ impl Outcome {
 
 /// A run that did not reach its goal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct EngineFailure {
     /// What stopped it.
     pub error: Error,
     /// For `up`: the steps undone, last first. Empty if nothing had been changed.
@@ -91,7 +91,7 @@ pub struct Failure {
     pub busy: bool,
 }
 
-impl From<Error> for Failure {
+impl From<Error> for EngineFailure {
     fn from(error: Error) -> Self {
         Self {
             error,
@@ -103,7 +103,7 @@ impl From<Error> for Failure {
     }
 }
 
-impl From<Error> for Box<Failure> {
+impl From<Error> for Box<EngineFailure> {
     fn from(error: Error) -> Self {
         Self::new(error.into())
     }
@@ -186,7 +186,7 @@ impl Engine {
         observed: &Observed,
         stop: &Stop,
         log: Log<'_>,
-    ) -> Result<Outcome, Box<Failure>> {
+    ) -> Result<Outcome, Box<EngineFailure>> {
         up::carry_out(self, plan, observed, stop, log)
     }
 
@@ -224,11 +224,11 @@ impl Engine {
             .read(site, &self.boot)?
             .kept
             .filter(|kept| kept.root == *root);
-        let kept = kept.unwrap_or_else(|| Kept::nothing(root.clone()));
+        let kept = kept.unwrap_or_else(|| PersistentRecord::nothing(root.clone()));
         if kept.fstab == fstab {
             return Ok(());
         }
-        journal::write_kept(&self.state, site, &Kept { fstab, ..kept })
+        journal::write_kept(&self.state, site, &PersistentRecord { fstab, ..kept })
     }
 
     /// Takes the site down: goes on past what fails, and collects it. Not `lazy`: stops before the
@@ -239,7 +239,7 @@ impl Engine {
         observed: &Observed,
         lazy: bool,
         log: Log<'_>,
-    ) -> Result<Outcome, Box<Failure>> {
+    ) -> Result<Outcome, Box<EngineFailure>> {
         down::carry_out(self, plan, observed, lazy, log)
     }
 
@@ -250,7 +250,7 @@ impl Engine {
         plan: &Plan,
         observed: &Observed,
         log: Log<'_>,
-    ) -> Result<Option<Outcome>, Box<Failure>> {
+    ) -> Result<Option<Outcome>, Box<EngineFailure>> {
         down::carry_out_if_quiet(self, plan, observed, log)
     }
 }

@@ -14,7 +14,7 @@ use super::root::{Root, Spot, Spots};
 use super::target::{cannot, is_mount, nothing_inside};
 use super::undo::{Old, Swapped, Undo, save, swap};
 use crate::base::{Error, JailPath, MountAttributes, Result};
-use crate::observe::{self, RecordedMount, SeenMount, Submount, Unknown};
+use crate::observe::{self, ObservedMount, RecordedMount, Submount, Unknown};
 use crate::plan::Step;
 use crate::resolve::{FileId, Mount};
 use crate::sys::{self, Stat};
@@ -23,7 +23,7 @@ pub(super) struct Work<'a> {
     pub(super) step: &'a Step,
     pub(super) mount: &'a Arc<Mount>,
     /// The mount that it replaces, and whether that one has submounts.
-    replaces: Option<(&'a SeenMount, bool)>,
+    replaces: Option<(&'a ObservedMount, bool)>,
     pub(super) ready: Ready,
     file: FileId,
     pub(super) unique_id: Option<u64>,
@@ -306,7 +306,7 @@ pub(super) fn unique_id_at(root: &Root, target: &JailPath) -> io::Result<Option<
 pub(super) fn must_be(
     root: &Root,
     target: &JailPath,
-    expected: &SeenMount,
+    expected: &ObservedMount,
     found: &Stat,
 ) -> Result<()> {
     if is_mount(expected, found) {

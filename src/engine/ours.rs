@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::base::{HostPath, JailPath};
-use crate::observe::{Observed, RecordedMount, SeenMount, Table};
+use crate::observe::{Observed, ObservedMount, RecordedMount, Table};
 use crate::plan::{Plan, Step};
 use crate::sys::Stat;
 
@@ -79,7 +79,7 @@ impl Ours {
     }
 
     /// Forgets one that was taken away at `target`, or all; and what was in the last one.
-    pub(super) fn remove(&mut self, target: &JailPath, gone: Option<&SeenMount>) {
+    pub(super) fn remove(&mut self, target: &JailPath, gone: Option<&ObservedMount>) {
         let known = self.mounts.entry(target.clone()).or_default();
         match gone {
             Some(gone) => known.retain(|id| ids(gone.id, gone.unique_id).all(|gone| gone != *id)),
@@ -130,7 +130,10 @@ fn ids(id: u64, unique_id: Option<u64>) -> impl Iterator<Item = Id> {
 }
 
 /// The mounts that were seen at `target`.
-fn seen_at<'o>(observed: &'o Observed, target: &JailPath) -> impl Iterator<Item = &'o SeenMount> {
+fn seen_at<'o>(
+    observed: &'o Observed,
+    target: &JailPath,
+) -> impl Iterator<Item = &'o ObservedMount> {
     let stacks = [observed.mounts.get(target), observed.elsewhere.get(target)];
     stacks.into_iter().flatten().flatten()
 }

@@ -15,7 +15,7 @@ use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
 use super::ours::Ours;
 use crate::base::{Error, HostPath, JailPath, Result};
-use crate::observe::{Identity, MadeKind, Observed, RecordedMount, SeenMount};
+use crate::observe::{CreatedKind, Identity, Observed, ObservedMount, RecordedMount};
 use crate::plan::Plan;
 use crate::sys::{self, FileId, FileKind, OnMount, Stat};
 
@@ -170,7 +170,7 @@ impl Root {
     }
 
     /// Remembers that this run took the mount `gone` at `target` away; `None`: all that were there.
-    pub(super) fn unmounted(&self, target: &JailPath, gone: Option<&SeenMount>) {
+    pub(super) fn unmounted(&self, target: &JailPath, gone: Option<&ObservedMount>) {
         if let Some(ours) = &self.ours {
             ours.borrow_mut().remove(target, gone);
         }
@@ -284,10 +284,10 @@ impl Spot {
     /// Makes an empty directory (0755), an empty file (0644) or a link; fails with EEXIST if
     /// anything is there, with EXDEV if the directory is not at home. The mode is that, and there
     /// is no ACL, whatever the directory passes on.
-    pub(super) fn create(&self, kind: &MadeKind) -> io::Result<Identity> {
+    pub(super) fn create(&self, kind: &CreatedKind) -> io::Result<Identity> {
         self.must_be_at_home()?;
         let result = match kind {
-            MadeKind::Directory => {
+            CreatedKind::Directory => {
                 let mode = Mode::from_bits_truncate(0o755);
                 mkdirat(&self.dir, self.name(), mode)?;
                 let flags =
@@ -297,7 +297,7 @@ impl Spot {
                     .map_err(io::Error::from)
                     .and_then(|directory| set_mode(&directory, mode))
             }
-            MadeKind::File => {
+            CreatedKind::File => {
                 let flags = OFlag::O_WRONLY
                     | OFlag::O_CREAT
                     | OFlag::O_EXCL
@@ -306,7 +306,7 @@ impl Spot {
                 let mode = Mode::from_bits_truncate(0o644);
                 set_mode(&openat(&self.dir, self.name(), flags, mode)?, mode)
             }
-            MadeKind::Link(text) => {
+            CreatedKind::Link(text) => {
                 symlinkat(text.as_path(), &self.dir, self.name())?;
                 Ok(())
             }
@@ -322,7 +322,7 @@ impl Spot {
     /// Removes what [`Self::create`] made, if it is unchanged: the same file (if `file` says
     /// which), of that kind, still empty, the link's text the same. `Ok(false)`: it is not, or the
     /// directory is not at home, and it stays.
-    pub(super) fn remove(&self, kind: &MadeKind, file: Option<Identity>) -> io::Result<bool> {
+    pub(super) fn remove(&self, kind: &CreatedKind, file: Option<Identity>) -> io::Result<bool> {
         if !self.at_home {
             return Ok(false);
         }
@@ -335,8 +335,8 @@ impl Spot {
             return Ok(false);
         }
         let flag = match kind {
-            MadeKind::Directory => UnlinkatFlags::RemoveDir,
-            MadeKind::File | MadeKind::Link(_) => UnlinkatFlags::NoRemoveDir,
+            CreatedKind::Directory => UnlinkatFlags::RemoveDir,
+            CreatedKind::File | CreatedKind::Link(_) => UnlinkatFlags::NoRemoveDir,
         };
         match unlinkat(&self.dir, self.name(), flag).map_err(io::Error::from) {
             Ok(()) => Ok(true),
@@ -348,11 +348,11 @@ impl Spot {
         }
     }
 
-    fn is_unchanged(&self, kind: &MadeKind, stat: &Stat) -> io::Result<bool> {
+    fn is_unchanged(&self, kind: &CreatedKind, stat: &Stat) -> io::Result<bool> {
         Ok(match kind {
-            MadeKind::Directory => stat.kind == FileKind::Directory,
-            MadeKind::File => stat.kind == FileKind::File && stat.size == 0,
-            MadeKind::Link(text) => stat.kind == FileKind::Symlink && self.link()? == *text,
+            CreatedKind::Directory => stat.kind == FileKind::Directory,
+            CreatedKind::File => stat.kind == FileKind::File && stat.size == 0,
+            CreatedKind::Link(text) => stat.kind == FileKind::Symlink && self.link()? == *text,
         })
     }
 
@@ -437,9 +437,9 @@ mod tests {
     fn made_things_are_removed_only_while_unchanged() {
         let (dir, root) = root();
         for kind in [
-            MadeKind::Directory,
-            MadeKind::File,
-            MadeKind::Link("usr/lib".into()),
+            CreatedKind::Directory,
+            CreatedKind::File,
+            CreatedKind::Link("usr/lib".into()),
         ] {
             let spot = spot(&root, "/x").unwrap();
             let file = spot.create(&kind).unwrap();
@@ -463,21 +463,21 @@ mod tests {
         assert!(
             !spot(&root, "/x")
                 .unwrap()
-                .remove(&MadeKind::File, None)
+                .remove(&CreatedKind::File, None)
                 .unwrap()
         );
         fs::create_dir_all(dir.path().join("d/e")).unwrap();
         assert!(
             !spot(&root, "/d")
                 .unwrap()
-                .remove(&MadeKind::Directory, None)
+                .remove(&CreatedKind::Directory, None)
                 .unwrap()
         );
         symlink("else", dir.path().join("l")).unwrap();
         assert!(
             !spot(&root, "/l")
                 .unwrap()
-                .remove(&MadeKind::Link("usr/lib".into()), None)
+                .remove(&CreatedKind::Link("usr/lib".into()), None)
                 .unwrap()
         );
     }

@@ -7,7 +7,7 @@ use super::hidden;
 use super::root::Root;
 use crate::base::quote::word;
 use crate::base::{Error, HostPath, JailPath, Result};
-use crate::observe::{Identity, MadeKind, SeenMount, Stray};
+use crate::observe::{CreatedKind, Identity, ObservedMount, Stray};
 use crate::resolve::FileKind;
 use crate::sys::{self, OnMount, Stat};
 
@@ -24,16 +24,16 @@ pub(super) fn cannot(root: &Root, what: &str, path: &JailPath, error: &io::Error
     failed.because(error)
 }
 
-pub(super) fn made_kind(kind: FileKind) -> MadeKind {
+pub(super) fn made_kind(kind: FileKind) -> CreatedKind {
     if kind == FileKind::Directory {
-        MadeKind::Directory
+        CreatedKind::Directory
     } else {
-        MadeKind::File
+        CreatedKind::File
     }
 }
 
 /// Whether the file `found` is the root of the mount `expected`.
-pub(super) fn is_mount(expected: &SeenMount, found: &Stat) -> bool {
+pub(super) fn is_mount(expected: &ObservedMount, found: &Stat) -> bool {
     let id = if found.mount_id_is_unique {
         expected.unique_id
     } else {
@@ -50,7 +50,7 @@ pub(super) fn is_mount(expected: &SeenMount, found: &Stat) -> bool {
 /// Whether the mount that was found at a path is the mount `expected`; `look` tells which file is
 /// visible there.
 pub(super) fn is_found(
-    expected: &SeenMount,
+    expected: &ObservedMount,
     found: OnMount,
     look: impl FnOnce() -> io::Result<Stat>,
 ) -> io::Result<bool> {
@@ -71,7 +71,7 @@ pub(super) fn nothing_inside(
     root: &Root,
     what: &str,
     target: &JailPath,
-    mount: &SeenMount,
+    mount: &ObservedMount,
 ) -> Result<()> {
     let Some(id) = mount
         .unique_id
@@ -177,7 +177,7 @@ pub(super) fn detach_stray(root: &HostPath, stray: &Stray) -> Result<()> {
 pub(super) fn clear_after<'m>(
     root: &Root,
     stray: &Stray,
-    made: impl Iterator<Item = (&'m JailPath, MadeKind, Identity)>,
+    made: impl Iterator<Item = (&'m JailPath, CreatedKind, Identity)>,
 ) {
     let Some(point) = &stray.point else { return };
     for (path, kind, file) in made {

@@ -10,7 +10,7 @@ use super::journal;
 use super::mount_op::unique_id_at;
 use super::root::{Root, Spot, proc_path};
 use crate::base::{Error, HostPath, JailPath, Result};
-use crate::observe::{self, Kept, Made, MadeKind, RecordedMount};
+use crate::observe::{self, CreatedKind, CreatedPath, PersistentRecord, RecordedMount};
 use crate::sys;
 
 pub(super) enum Undo {
@@ -31,9 +31,9 @@ pub(super) enum Undo {
     /// can go no more without the other one: the next run takes that off.
     Beneath(RecordedMount),
     /// A placeholder or link was made at `spot`, wherever that has been moved to since.
-    Remove { made: Made, spot: Spot },
+    Remove { made: CreatedPath, spot: Spot },
     /// A placeholder or link was removed.
-    Recreate { path: JailPath, kind: MadeKind },
+    Recreate { path: JailPath, kind: CreatedKind },
     /// A generated file was written or removed.
     Restore {
         path: HostPath,
@@ -91,7 +91,7 @@ impl Old {
 /// What the records say.
 pub(super) struct Told {
     pub(super) mounts: Vec<RecordedMount>,
-    pub(super) kept: Kept,
+    pub(super) kept: PersistentRecord,
 }
 
 fn is_at(mount: &RecordedMount, target: &JailPath, id: Option<u64>) -> bool {
@@ -114,7 +114,7 @@ impl Undo {
                 intent
                     .kept
                     .made
-                    .push(Made::planned(path.clone(), kind.clone()));
+                    .push(CreatedPath::planned(path.clone(), kind.clone()));
             }
             _ => {}
         }
@@ -255,7 +255,7 @@ fn renew(root: &Root, old: &Old, before: &mut Told) {
     }
 }
 
-fn recreate(root: &Root, path: &JailPath, kind: &MadeKind, before: &mut Told) -> io::Result<()> {
+fn recreate(root: &Root, path: &JailPath, kind: &CreatedKind, before: &mut Told) -> io::Result<()> {
     let file = root.spot(path)?.create(kind)?;
     for made in before
         .kept

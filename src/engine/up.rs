@@ -8,11 +8,11 @@ use super::mount_op::{self, Work};
 use super::root::{Root, Spots};
 use super::target::{cannot, clear_after, detach_stray, made_kind, nothing_inside, still_there};
 use super::undo::{Old, Told, Undo, save};
-use super::{Engine, Failure, Log, Outcome, check_signal, journal};
+use super::{Engine, EngineFailure, Log, Outcome, check_signal, journal};
 use crate::base::{Error, HostPath, JailPath, Result};
 use crate::observe::{
-    self, History, Identity, Kept, Made, MadeKind, Observed, Record, RecordedMount, SeenMount,
-    VERSION,
+    self, BootRecord, CreatedKind, CreatedPath, History, Identity, Observed, ObservedMount,
+    PersistentRecord, RecordedMount, VERSION,
 };
 use crate::patience::Stop;
 use crate::plan::{Plan, Step};
@@ -25,7 +25,7 @@ pub(super) fn carry_out(
     observed: &Observed,
     stop: &Stop,
     log: Log<'_>,
-) -> Result<Outcome, Box<Failure>> {
+) -> Result<Outcome, Box<EngineFailure>> {
     if plan.steps.is_empty() {
         return adopt(engine, plan, observed).map_err(Box::from);
     }
@@ -42,7 +42,7 @@ pub(super) fn carry_out(
         written: observed
             .kept
             .clone()
-            .unwrap_or_else(|| Kept::nothing(plan.root.clone())),
+            .unwrap_or_else(|| PersistentRecord::nothing(plan.root.clone())),
         intent: vec![],
         undo: vec![],
         left: vec![],
@@ -74,11 +74,11 @@ fn record_of(
     observed: &Observed,
     mounts: Vec<RecordedMount>,
     history: Option<History>,
-) -> Record {
-    let nothing = || Record::nothing(engine.boot.clone(), plan.root.clone());
+) -> BootRecord {
+    let nothing = || BootRecord::nothing(engine.boot.clone(), plan.root.clone());
     let before = observed.record.clone().unwrap_or_else(nothing);
     let manifest = plan.manifest.clone();
-    Record {
+    BootRecord {
         version: VERSION,
         manifest,
         mounts,
@@ -97,11 +97,11 @@ fn history(observed: &Observed) -> Option<History> {
 
 /// What is recorded of what was made and is not gone, with what was found of it as it is known now:
 /// a reboot gives it other numbers.
-fn kept_before(plan: &Plan, observed: &Observed) -> Kept {
+fn kept_before(plan: &Plan, observed: &Observed) -> PersistentRecord {
     let mut kept = observed
         .kept
         .clone()
-        .unwrap_or_else(|| Kept::nothing(plan.root.clone()));
+        .unwrap_or_else(|| PersistentRecord::nothing(plan.root.clone()));
     kept.version = VERSION;
     kept.manifest.clone_from(&plan.manifest);
     kept.made.retain(|made| !observed.is_gone(made));
@@ -123,9 +123,9 @@ struct Run<'a> {
     root: Root,
     stop: &'a Stop,
     log: Log<'a>,
-    kept: Kept,
+    kept: PersistentRecord,
     /// As it was written last.
-    written: Kept,
+    written: PersistentRecord,
     /// The mounts that were recorded before the first change: those that stood, and those to come.
     intent: Vec<RecordedMount>,
     undo: Vec<Undo>,
@@ -310,7 +310,7 @@ impl<'a> Run<'a> {
         self.write_as_kept(self.kept.clone())
     }
 
-    fn write_as_kept(&mut self, kept: Kept) -> Result<()> {
+    fn write_as_kept(&mut self, kept: PersistentRecord) -> Result<()> {
         journal::write_kept(&self.engine.state, &self.plan.site, &kept)?;
         self.written = kept;
         Ok(())
@@ -343,14 +343,14 @@ impl<'a> Run<'a> {
                     self.remove(step, path, made_kind(*kind), *file)?;
                 }
                 Step::RemoveLink { path, text } => {
-                    self.remove(step, path, MadeKind::Link(text.clone()), None)?;
+                    self.remove(step, path, CreatedKind::Link(text.clone()), None)?;
                 }
                 Step::RemoveFile(path) => self.remove_file(step, path)?,
                 Step::CreatePlaceholder { path, kind } => {
                     self.create(step, path, &made_kind(*kind))?;
                 }
                 Step::CreateLink { path, text } => {
-                    self.create(step, path, &MadeKind::Link(text.clone()))?;
+                    self.create(step, path, &CreatedKind::Link(text.clone()))?;
                 }
                 Step::WriteFile(_) | Step::Attach(_) | Step::Swap { .. } => {}
             }
@@ -367,11 +367,11 @@ impl<'a> Run<'a> {
     fn record_planned_placeholders(&mut self) -> Result<()> {
         let made = self.plan.steps.iter().filter_map(|step| match step {
             Step::CreatePlaceholder { path, kind } => Some((path, made_kind(*kind))),
-            Step::CreateLink { path, text } => Some((path, MadeKind::Link(text.clone()))),
+            Step::CreateLink { path, text } => Some((path, CreatedKind::Link(text.clone()))),
             _ => None,
         });
         let planned: Vec<_> = made
-            .map(|(path, kind)| Made::planned(path.clone(), kind))
+            .map(|(path, kind)| CreatedPath::planned(path.clone(), kind))
             .collect();
         if planned.is_empty() {
             return Ok(());
@@ -390,7 +390,7 @@ impl<'a> Run<'a> {
         &mut self,
         step: &Step,
         target: &JailPath,
-        expected: &SeenMount,
+        expected: &ObservedMount,
         recursive: bool,
     ) -> Result<()> {
         self.step(step);
@@ -442,7 +442,7 @@ impl<'a> Run<'a> {
         &mut self,
         step: &Step,
         path: &JailPath,
-        kind: MadeKind,
+        kind: CreatedKind,
         file: Option<Identity>,
     ) -> Result<()> {
         self.step(step);
@@ -481,23 +481,23 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn create(&mut self, step: &Step, path: &JailPath, kind: &MadeKind) -> Result<()> {
+    fn create(&mut self, step: &Step, path: &JailPath, kind: &CreatedKind) -> Result<()> {
         self.step(step);
         let explained =
             |error: io::Error| explain_create(cannot(&self.root, "create", path, &error));
         let spot = self.root.spot(path).map_err(explained)?;
         let file = spot.create(kind).map_err(explained)?;
-        let made = Made {
+        let made = CreatedPath {
             file: Some(file),
-            ..Made::planned(path.clone(), kind.clone())
+            ..CreatedPath::planned(path.clone(), kind.clone())
         };
         self.kept.made.push(made.clone());
         self.undo.push(Undo::Remove { made, spot });
         Ok(())
     }
 
-    fn roll_back(mut self, error: Error) -> Failure {
-        let mut failure = Failure::from(error);
+    fn roll_back(mut self, error: Error) -> EngineFailure {
+        let mut failure = EngineFailure::from(error);
         // What fails here fails again at the end, and is said then.
         let _ = self.record_undo();
         let mut before = Told {

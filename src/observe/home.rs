@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::record::{Identity, Made, RecordedMount};
+use super::record::{CreatedPath, Identity, RecordedMount};
 use super::state::Records;
 use crate::base::{HostPath, JailPath};
 use crate::sys;
@@ -87,7 +87,7 @@ fn is_directory(path: &HostPath) -> bool {
 }
 
 /// Whether it is in the directory `root`. What is mounted there is not looked at.
-fn is_there(made: &Made, root: &HostPath) -> bool {
+fn is_there(made: &CreatedPath, root: &HostPath) -> bool {
     let (Some(file), Some(name)) = (made.file, made.path.file_name()) else {
         return false;
     };

@@ -14,7 +14,7 @@ use nix::fcntl::readlinkat;
 
 use super::holders::{self, Apart};
 use super::mountinfo::MountInfo;
-use super::observed::{Observed, Seen, SeenMount, Stray};
+use super::observed::{Observed, ObservedMount, PathState, Stray};
 use super::record::Identity;
 use super::state::Records;
 use super::submounts::{self, in_the_jail};
@@ -94,7 +94,7 @@ pub fn as_recorded(records: &Records) -> Option<Observed> {
         ..Observed::default()
     };
     for mount in &record.mounts {
-        let seen = SeenMount {
+        let seen = ObservedMount {
             id: 0,
             unique_id: Some(mount.unique_id?),
             file: Some(mount.file),
@@ -251,7 +251,7 @@ impl<'a> Site<'a> {
     }
 
     /// The mounts at `target`, where `stat` was found, bottom first.
-    fn mounts(&self, target: &JailPath, stat: Option<&Stat>) -> Result<Vec<SeenMount>> {
+    fn mounts(&self, target: &JailPath, stat: Option<&Stat>) -> Result<Vec<ObservedMount>> {
         let in_table = self.table.map(|table| {
             let at = |mount: &MountInfo| {
                 self.in_the_jail(mount)
@@ -286,7 +286,7 @@ impl<'a> Site<'a> {
         &self,
         target: &JailPath,
         stat: Option<&Stat>,
-    ) -> io::Result<Vec<SeenMount>> {
+    ) -> io::Result<Vec<ObservedMount>> {
         let Some(stat) = stat else { return Ok(vec![]) };
         let (Some(true), Some(id)) = (stat.mount_root, stat.mount_id) else {
             return Ok(vec![]);
@@ -366,7 +366,7 @@ impl<'a> Site<'a> {
         &self,
         path: &JailPath,
         stat: Option<Stat>,
-        paths: &mut BTreeMap<JailPath, Seen>,
+        paths: &mut BTreeMap<JailPath, PathState>,
     ) -> Result<()> {
         if self.look_at_ancestors(path, paths)?
             && let Some(stat) = stat
@@ -384,7 +384,7 @@ impl<'a> Site<'a> {
     fn look_at_ancestors(
         &self,
         path: &JailPath,
-        paths: &mut BTreeMap<JailPath, Seen>,
+        paths: &mut BTreeMap<JailPath, PathState>,
     ) -> Result<bool> {
         let Some(parent) = path.parent().filter(|parent| *parent != JailPath::slash()) else {
             return Ok(true);
@@ -406,7 +406,7 @@ impl<'a> Site<'a> {
         Ok(stat.kind == FileKind::Directory)
     }
 
-    fn seen(&self, path: &JailPath, stat: &Stat, look_inside: bool) -> io::Result<Seen> {
+    fn seen(&self, path: &JailPath, stat: &Stat, look_inside: bool) -> io::Result<PathState> {
         let link = match (stat.kind, path.file_name()) {
             (FileKind::Symlink, Some(name)) => {
                 Some(readlinkat(self.directory_of(path)?, name)?.into())
@@ -417,7 +417,7 @@ impl<'a> Site<'a> {
             FileKind::Directory => !look_inside || self.is_empty(path)?,
             _ => stat.size == 0,
         };
-        Ok(Seen {
+        Ok(PathState {
             kind: stat.kind,
             file: Identity::of(stat, self.root_device),
             empty,
@@ -507,7 +507,7 @@ fn mounts_by_table(
     mounts: &[MountInfo],
     stat: Option<&Stat>,
     private: Option<u64>,
-) -> Option<Vec<SeenMount>> {
+) -> Option<Vec<ObservedMount>> {
     let stat = stat.filter(|stat| stat.mount_root != Some(false))?;
     let stack = table::stack_below(mounts, |mount| is_found(mount, stat))?;
     let mut seen = shown(&stack, stat, private);
@@ -519,7 +519,7 @@ fn mounts_by_table(
 
 /// A stack of mounts, bottom first, of whose topmost one's root `stat` was found. `private`: the id
 /// of the root's own mount, if what is mounted on that is not shared by itself.
-fn shown(stack: &[&MountInfo], stat: &Stat, private: Option<u64>) -> Vec<SeenMount> {
+fn shown(stack: &[&MountInfo], stat: &Stat, private: Option<u64>) -> Vec<ObservedMount> {
     let top = stack.last().map(|top| (top.device, &top.root));
     let is_whole = |root: &Path| !root.as_os_str().as_bytes().ends_with(b"//deleted");
     let seen = stack.iter().enumerate().map(|(nth, mount)| {
@@ -531,7 +531,7 @@ fn shown(stack: &[&MountInfo], stat: &Stat, private: Option<u64>) -> Vec<SeenMou
             (None, None)
         };
         let made_shared = mount.shared && private == Some(mount.parent);
-        SeenMount {
+        ObservedMount {
             file,
             kind,
             made_shared,
@@ -553,8 +553,8 @@ fn is_found(mount: &MountInfo, stat: &Stat) -> bool {
 }
 
 /// A mount of the table, without what is visible at its root.
-pub(super) fn listed(mount: &MountInfo) -> SeenMount {
-    SeenMount {
+pub(super) fn listed(mount: &MountInfo) -> ObservedMount {
+    ObservedMount {
         id: mount.id,
         unique_id: mount.unique_id,
         file: None,

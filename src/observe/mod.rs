@@ -25,7 +25,7 @@ mod watching;
 pub use late::FileSystems;
 pub use look::{as_recorded, observe};
 pub use mountinfo::{MountInfo, parse as parse_mountinfo};
-pub use observed::{Holder, Observed, Seen, SeenMount, Stray};
+pub use observed::{Holder, Observed, ObservedMount, PathState, Stray};
 pub use ordering::{Ordering, is_network_type, mounts_of};
 pub use outdated::{Inside, Outdated, outdated};
 pub use processes::{
@@ -33,8 +33,8 @@ pub use processes::{
     without_mounts,
 };
 pub use record::{
-    BootId, History, Identity, Kept, Made, MadeKind, Record, RecordedMount, Submount, Unknown,
-    Unreadable, VERSION,
+    BootId, BootRecord, CreatedKind, CreatedPath, History, Identity, PersistentRecord,
+    RecordedMount, Submount, Unknown, Unreadable, VERSION,
 };
 pub use standing::standing;
 pub use state::{Records, StateDir, boot_id, now, since_boot};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::record::{Identity, Kept, Made, MadeKind, Record};
+use super::record::{BootRecord, CreatedKind, CreatedPath, Identity, PersistentRecord};
 use crate::base::{HostPath, JailPath, MountAttributes};
 use crate::resolve::{FileId, FileKind};
 use crate::sys::Stat;
@@ -12,15 +12,15 @@ use crate::sys::Stat;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
     /// What stands at each path of interest: every target (desired or recorded), every directory on
-    /// the way, every link, everything that [`Kept`] lists. A path with no entry is absent. Where a
+    /// the way, every link, everything that [`PersistentRecord`] lists. A path with no entry is absent. Where a
     /// mount covers the path this is the mount's root, not what lies beneath.
-    pub paths: BTreeMap<JailPath, Seen>,
+    pub paths: BTreeMap<JailPath, PathState>,
     /// The mounts at each target (desired or recorded), bottom first; a target with none has no
     /// entry.
-    pub mounts: BTreeMap<JailPath, Vec<SeenMount>>,
+    pub mounts: BTreeMap<JailPath, Vec<ObservedMount>>,
     /// Mounts below the root at other paths; when each target was asked alone, only those in
     /// recursive mounts.
-    pub elsewhere: BTreeMap<JailPath, Vec<SeenMount>>,
+    pub elsewhere: BTreeMap<JailPath, Vec<ObservedMount>>,
     /// The directories that are to be mounted or made something in, and that lie neither on the
     /// root's own mount nor on the one at the nearest target above.
     pub holders: BTreeMap<JailPath, Holder>,
@@ -35,15 +35,15 @@ pub struct Observed {
     /// Targets of recorded mounts whose source is not there, though the manifest names it.
     pub absent: BTreeSet<JailPath>,
     /// What was recorded, if it is of this boot and this root.
-    pub record: Option<Record>,
+    pub record: Option<BootRecord>,
     /// What was recorded to outlive a boot.
-    pub kept: Option<Kept>,
+    pub kept: Option<PersistentRecord>,
 }
 
 impl Observed {
     /// Whether something else stands now where `made` was made: then that is not there any more.
     /// What a mount covers may be.
-    pub fn is_gone(&self, made: &Made) -> bool {
+    pub fn is_gone(&self, made: &CreatedPath) -> bool {
         let Some(seen) = self
             .paths
             .get(&made.path)
@@ -52,9 +52,9 @@ impl Observed {
             return false;
         };
         let same_kind = match made.kind {
-            MadeKind::Directory => seen.kind == FileKind::Directory,
-            MadeKind::File => seen.kind == FileKind::File,
-            MadeKind::Link(_) => seen.kind == FileKind::Symlink,
+            CreatedKind::Directory => seen.kind == FileKind::Directory,
+            CreatedKind::File => seen.kind == FileKind::File,
+            CreatedKind::Link(_) => seen.kind == FileKind::Symlink,
         };
         !same_kind || made.file.is_some_and(|file| !file.is(&seen.file))
     }
@@ -72,12 +72,12 @@ impl Observed {
 
 /// What stands at one path inside the root, no link followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct PathState {
     /// Its type.
     pub kind: FileKind,
     /// Its identity.
     pub file: Identity,
-    /// `st_size` is 0, or the directory has no entries but what [`Kept`] lists.
+    /// `st_size` is 0, or the directory has no entries but what [`PersistentRecord`] lists.
     pub empty: bool,
     /// The text of a symbolic link.
     pub link: Option<PathBuf>,
@@ -85,7 +85,7 @@ pub struct Seen {
 
 /// One mount at one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SeenMount {
+pub struct ObservedMount {
     /// The id in `/proc/self/mountinfo`, reused after an unmount.
     pub id: u64,
     /// The id that is never reused (Linux 6.8).
@@ -105,7 +105,7 @@ pub struct SeenMount {
     pub made_shared: bool,
 }
 
-impl SeenMount {
+impl ObservedMount {
     /// Whether the file `found` is on this mount, as far as the kernel tells.
     pub fn holds(&self, found: &Stat) -> bool {
         let id = if found.mount_id_is_unique {
@@ -133,7 +133,7 @@ pub struct Holder {
 
 impl Holder {
     /// Whether it is the mount `seen`.
-    pub fn is(&self, seen: &SeenMount) -> bool {
+    pub fn is(&self, seen: &ObservedMount) -> bool {
         match (self.unique_id, seen.unique_id) {
             (Some(mine), Some(theirs)) => mine == theirs,
             _ => self.id == seen.id,

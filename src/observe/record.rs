@@ -1,6 +1,6 @@
 //! What mountjail wrote down about what it made.
 //!
-//! A [`Record`] is about mounts and dies with the boot (`/run/mountjail/<site>.json`); a [`Kept`]
+//! A [`BootRecord`] is about mounts and dies with the boot (`/run/mountjail/<site>.json`); a [`PersistentRecord`]
 //! is about what stands in the root's file system and outlives it
 //! (`/var/lib/mountjail/<site>.json`). Both are replaced atomically by the engine, before and after
 //! each change.
@@ -77,7 +77,7 @@ pub struct BootId(pub String);
 /// That a site is up in this boot: its mounts, or those that a run was about to make. There may be
 /// none, where all that it needs is absent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct BootRecord {
     /// [`VERSION`], or what an older mountjail wrote.
     pub version: u32,
     /// The boot in which the mount ids mean something.
@@ -98,7 +98,7 @@ pub struct Record {
     pub more: Unknown,
 }
 
-impl Record {
+impl BootRecord {
     /// Of a site at `root` without mounts.
     pub fn nothing(boot: BootId, root: HostPath) -> Self {
         Self {
@@ -206,7 +206,7 @@ pub struct Submount {
 
 /// What mountjail made in the root's file system, in the order of making.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
+pub struct PersistentRecord {
     /// [`VERSION`], or what an older mountjail wrote.
     pub version: u32,
     /// The site's root when they were made.
@@ -215,7 +215,7 @@ pub struct Kept {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<PathBuf>,
     /// Parents before children.
-    pub made: Vec<Made>,
+    pub made: Vec<CreatedPath>,
     /// Generated files on the host.
     pub files: Vec<HostPath>,
     /// The file with fstab(5) lines that need all this, also while the site is down.
@@ -226,10 +226,10 @@ pub struct Kept {
     pub more: Unknown,
 }
 
-impl Kept {
+impl PersistentRecord {
     /// Reads what was recorded.
     ///
-    /// Errors: as [`Record::parse`].
+    /// Errors: as [`BootRecord::parse`].
     pub fn parse(bytes: &[u8]) -> Result<Self, Unreadable> {
         parse(bytes)
     }
@@ -255,11 +255,11 @@ impl Kept {
 
 /// One placeholder or link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Made {
+pub struct CreatedPath {
     /// Where inside.
     pub path: JailPath,
     /// What it is.
-    pub kind: MadeKind,
+    pub kind: CreatedKind,
     /// Which file it is; `None` while planned: then it is ours only if still empty.
     pub file: Option<Identity>,
     /// What a newer mountjail wrote besides.
@@ -267,9 +267,9 @@ pub struct Made {
     pub more: Unknown,
 }
 
-impl Made {
+impl CreatedPath {
     /// Something that is about to be made.
-    pub fn planned(path: JailPath, kind: MadeKind) -> Self {
+    pub fn planned(path: JailPath, kind: CreatedKind) -> Self {
         Self {
             path,
             kind,
@@ -323,7 +323,7 @@ impl Identity {
 /// What was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum MadeKind {
+pub enum CreatedKind {
     /// An empty directory.
     Directory,
     /// An empty file.

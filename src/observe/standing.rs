@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::look::{find_strays, listed, only_of};
-use super::observed::{Observed, SeenMount};
+use super::observed::{Observed, ObservedMount};
 use super::state::Records;
 use super::submounts::{self, in_the_jail};
 use super::table::{self, Table};
@@ -48,7 +48,7 @@ pub fn standing(known: &Desired, records: Records, table: &Table) -> Observed {
 
 /// Adds what is visible at the root of the topmost mount at `target`; nothing, if that cannot be
 /// found out.
-fn look_at(root: &HostPath, target: &JailPath, top: &mut SeenMount) {
+fn look_at(root: &HostPath, target: &JailPath, top: &mut ObservedMount) {
     if let Some(stat) = stat(root, target).filter(|stat| stat.mount_root != Some(false)) {
         top.file = Some(stat.file);
         top.kind = Some(stat.kind);

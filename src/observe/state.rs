@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::record::{BootId, Kept, Record, Unreadable};
+use super::record::{BootId, BootRecord, PersistentRecord, Unreadable};
 use crate::base::{HostPath, SiteName};
 use crate::{Error, Result};
 
@@ -116,8 +116,8 @@ impl StateDir {
         let (run, lib) = (self.record(site), self.kept(site));
         let (record, kept) = (file(&run)?, file(&lib)?);
         let (record, kept) = (
-            record.map(|bytes| Record::parse(&bytes)),
-            kept.map(|bytes| Kept::parse(&bytes)),
+            record.map(|bytes| BootRecord::parse(&bytes)),
+            kept.map(|bytes| PersistentRecord::parse(&bytes)),
         );
         let versions = [
             (&run, record.as_ref().and_then(newer)),
@@ -171,9 +171,9 @@ fn close(dir: &Path) -> Result<()> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Records {
     /// Of this boot.
-    pub record: Option<Record>,
+    pub record: Option<BootRecord>,
     /// Over all boots.
-    pub kept: Option<Kept>,
+    pub kept: Option<PersistentRecord>,
     /// What could not be read: sentences.
     pub warnings: Vec<String>,
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use super::mountinfo::MountInfo;
-use super::observed::{Observed, SeenMount};
+use super::observed::{Observed, ObservedMount};
 use super::record::{RecordedMount, Submount, Unknown};
 use super::table::Table;
 use crate::base::{HostPath, JailPath};
@@ -43,7 +43,7 @@ fn unknown(desired: &Desired, observed: &Observed) -> Vec<(JailPath, HostPath)> 
     let recorded = || observed.record.iter().flat_map(|record| &record.mounts);
     let moved_to = |mount: &RecordedMount| {
         let is_it =
-            |seen: &SeenMount| mount.unique_id.is_some() && seen.unique_id == mount.unique_id;
+            |seen: &ObservedMount| mount.unique_id.is_some() && seen.unique_id == mount.unique_id;
         let found = observed
             .elsewhere
             .iter()
@@ -99,7 +99,10 @@ pub(super) fn name_moved(observed: &mut Observed, file_at: impl Fn(&JailPath) ->
 }
 
 /// Whether a mount is recorded without an id, and nothing is where it was made.
-pub(super) fn is_lost(mount: &RecordedMount, mounts: &BTreeMap<JailPath, Vec<SeenMount>>) -> bool {
+pub(super) fn is_lost(
+    mount: &RecordedMount,
+    mounts: &BTreeMap<JailPath, Vec<ObservedMount>>,
+) -> bool {
     mount.unique_id.is_none() && !mounts.contains_key(&mount.target)
 }
 

@@ -436,7 +436,7 @@ mod tests {
             key(&service, "/lib/b.so"),
             "mounted elsewhere"
         );
-        // Seen by a process inside, which does not see what its root directory is on.
+        // PathState by a process inside, which does not see what its root directory is on.
         let inside = b"32 31 8:1 /usr/lib/a.so /lib/a.so ro - ext4 d rw\n";
         let inside = Namespace::of(inside, Path::new("/srv/s"));
         let found = inside.nearest(Path::new("/srv/s/lib/a.so")).unwrap();

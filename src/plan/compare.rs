@@ -2,14 +2,14 @@
 
 use super::step::State;
 use crate::base::{HostPath, JailPath};
-use crate::observe::{Observed, RecordedMount, SeenMount, Submount, Unknown};
+use crate::observe::{Observed, ObservedMount, RecordedMount, Submount, Unknown};
 use crate::resolve::Mount;
 
 /// Whether `seen` is a mount that mountjail recorded as made at the target of `recorded`.
 ///
 /// The never reused ids decide where both have one. Else it is the file that it shows, or, for a
 /// mount that another one covers, the path within its file system.
-pub(super) fn is_recorded(seen: &SeenMount, recorded: &RecordedMount) -> bool {
+pub(super) fn is_recorded(seen: &ObservedMount, recorded: &RecordedMount) -> bool {
     if let (Some(seen), Some(recorded)) = (seen.unique_id, recorded.unique_id) {
         return seen == recorded;
     }
@@ -27,7 +27,7 @@ pub(super) fn is_recorded(seen: &SeenMount, recorded: &RecordedMount) -> bool {
 pub(super) fn recorded<'o>(
     observed: &'o Observed,
     target: &JailPath,
-    seen: &SeenMount,
+    seen: &ObservedMount,
 ) -> Option<&'o RecordedMount> {
     let mounts = observed.record.iter().flat_map(|record| &record.mounts);
     mounts
@@ -36,7 +36,7 @@ pub(super) fn recorded<'o>(
 }
 
 /// Whether `seen`, at `target`, came along with a recursive mount of ours.
-pub(super) fn came_along(observed: &Observed, target: &JailPath, seen: &SeenMount) -> bool {
+pub(super) fn came_along(observed: &Observed, target: &JailPath, seen: &ObservedMount) -> bool {
     let recorded = observed.record.iter().flat_map(|record| &record.mounts);
     let mut submounts = recorded.flat_map(|mount| {
         mount
@@ -56,11 +56,11 @@ pub(super) fn came_along(observed: &Observed, target: &JailPath, seen: &SeenMoun
 }
 
 /// Whether `seen` shows the very file of `mount`, with its attributes.
-pub(super) fn is_right(seen: &SeenMount, mount: &Mount) -> bool {
+pub(super) fn is_right(seen: &ObservedMount, mount: &Mount) -> bool {
     shows_its_file(seen, mount) && seen.options == mount.options
 }
 
-fn shows_its_file(seen: &SeenMount, mount: &Mount) -> bool {
+fn shows_its_file(seen: &ObservedMount, mount: &Mount) -> bool {
     seen.file.is_some() && seen.file == mount.file
 }
 
@@ -68,24 +68,27 @@ fn shows_its_file(seen: &SeenMount, mount: &Mount) -> bool {
 #[derive(Clone, Debug)]
 pub(super) enum Verdict {
     /// The top is right. The mounts that stay: ours, bottom first.
-    Keep(Vec<SeenMount>),
+    Keep(Vec<ObservedMount>),
     /// Nothing is there.
     Attach,
     /// The top is ours and not right.
     Swap {
-        top: SeenMount,
+        top: ObservedMount,
         because: State,
         detail: String,
     },
     /// All of these are ours, bottom first, and one mount cannot take the place of them: it is of
     /// another type, or they are several.
     Replace {
-        stack: Vec<SeenMount>,
+        stack: Vec<ObservedMount>,
         because: State,
         detail: String,
     },
     /// The one below the top is right and the top ours: a swap that a crash stopped half way.
-    FinishSwap { top: SeenMount, below: SeenMount },
+    FinishSwap {
+        top: ObservedMount,
+        below: ObservedMount,
+    },
     /// The topmost ones, so many, are not ours.
     NotOurs {
         state: State,
@@ -105,7 +108,7 @@ pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
     let Some((top, below)) = stack.split_last() else {
         return Verdict::Attach;
     };
-    let is_recorded = |seen: &SeenMount| recorded(observed, &mount.target, seen).is_some();
+    let is_recorded = |seen: &ObservedMount| recorded(observed, &mount.target, seen).is_some();
     let ours = recorded(observed, &mount.target, top);
     let change = |because, detail| change(observed, mount, stack, because, detail);
     if let Some(known) =
@@ -181,11 +184,11 @@ pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
 fn change(
     observed: &Observed,
     mount: &Mount,
-    stack: &[SeenMount],
+    stack: &[ObservedMount],
     because: State,
     detail: String,
 ) -> Verdict {
-    let ours = |seen: &&SeenMount| {
+    let ours = |seen: &&ObservedMount| {
         recorded(observed, &mount.target, seen).is_some() || shows_its_file(seen, mount)
     };
     match stack {
@@ -217,12 +220,12 @@ fn change(
 
 /// Whether the covered mount `seen` is the one that a swap put beneath: recorded as being of the
 /// file that is desired now.
-fn is_the_new_one(observed: &Observed, seen: &SeenMount, mount: &Mount) -> bool {
+fn is_the_new_one(observed: &Observed, seen: &ObservedMount, mount: &Mount) -> bool {
     let known = recorded(observed, &mount.target, seen);
     known.is_some_and(|known| Some(known.file) == mount.file && seen.options == mount.options)
 }
 
-fn difference(top: &SeenMount, mount: &Mount, source: Option<&HostPath>) -> (State, String) {
+fn difference(top: &ObservedMount, mount: &Mount, source: Option<&HostPath>) -> (State, String) {
     if shows_its_file(top, mount) {
         return (
             State::WrongOptions,
@@ -245,7 +248,7 @@ fn difference(top: &SeenMount, mount: &Mount, source: Option<&HostPath>) -> (Sta
 }
 
 /// What a mount of somebody else's is, where `mount` shall be.
-pub(super) fn shown(seen: &SeenMount, mount: Option<&Mount>) -> String {
+pub(super) fn shown(seen: &ObservedMount, mount: Option<&Mount>) -> String {
     if mount.is_some_and(|mount| shows_its_file(seen, mount)) {
         return "the same file once more".to_owned();
     }
@@ -257,7 +260,7 @@ pub(super) fn shown(seen: &SeenMount, mount: Option<&Mount>) -> String {
 
 /// The record of a mount that stays.
 pub(super) fn record_of(
-    seen: &SeenMount,
+    seen: &ObservedMount,
     mount: &Mount,
     observed: &Observed,
 ) -> Option<RecordedMount> {

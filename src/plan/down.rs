@@ -6,7 +6,7 @@ use super::compare::{came_along, is_right, recorded, shown};
 use super::placeholders::removal;
 use super::step::{MountState, Plan, State, Step};
 use crate::base::{HostPath, JailPath, SiteName};
-use crate::observe::{Observed, SeenMount};
+use crate::observe::{Observed, ObservedMount};
 use crate::resolve::{Desired, Mount};
 
 /// What takes the site away: all that is recorded and still is what was recorded. Where the records
@@ -97,7 +97,7 @@ fn is_part_of_one_that_stays(observed: &Observed, step: &Step, foreign: &[JailPa
 fn source_of(
     observed: &Observed,
     target: &JailPath,
-    seen: &SeenMount,
+    seen: &ObservedMount,
     mount: Option<&Mount>,
 ) -> Option<HostPath> {
     if let Some(known) = recorded(observed, target, seen) {
@@ -109,7 +109,7 @@ fn source_of(
 }
 
 /// A mount of somebody else's; `covers`: it is on one of ours.
-fn not_ours(target: &JailPath, seen: &SeenMount, covers: bool) -> MountState {
+fn not_ours(target: &JailPath, seen: &ObservedMount, covers: bool) -> MountState {
     let (state, detail) = if covers {
         (
             State::Shadowed,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::step::Step;
 use crate::Error;
 use crate::base::{HostPath, JailPath};
-use crate::observe::{Made, MadeKind, Observed, Seen};
+use crate::observe::{CreatedKind, CreatedPath, Observed, PathState};
 use crate::resolve::{Desired, FileKind, Mount};
 
 /// Steps on the root's own file system.
@@ -113,12 +113,12 @@ fn removals(
     let mut removed = BTreeSet::new();
     for made in observed.kept.iter().flat_map(|kept| &kept.made).rev() {
         let fits = match (needs.get(&made.path), &made.kind) {
-            (Some(Need::Way), kind) => *kind == MadeKind::Directory,
+            (Some(Need::Way), kind) => *kind == CreatedKind::Directory,
             (Some(Need::Target(mount)), kind) => {
-                (mount.kind == FileKind::Directory) == (*kind == MadeKind::Directory)
-                    && !matches!(kind, MadeKind::Link(_))
+                (mount.kind == FileKind::Directory) == (*kind == CreatedKind::Directory)
+                    && !matches!(kind, CreatedKind::Link(_))
             }
-            (Some(Need::Link(text)), MadeKind::Link(made)) => *text == made,
+            (Some(Need::Link(text)), CreatedKind::Link(made)) => *text == made,
             (None, _) => is_below_a_mount(&made.path, needs, observed),
             (Some(Need::Link(_)), _) => false,
         };
@@ -143,19 +143,19 @@ fn is_below_a_mount(
     })
 }
 
-pub(super) fn removal(made: &Made) -> Step {
+pub(super) fn removal(made: &CreatedPath) -> Step {
     match &made.kind {
-        MadeKind::Directory => Step::RemovePlaceholder {
+        CreatedKind::Directory => Step::RemovePlaceholder {
             path: made.path.clone(),
             kind: FileKind::Directory,
             file: made.file,
         },
-        MadeKind::File => Step::RemovePlaceholder {
+        CreatedKind::File => Step::RemovePlaceholder {
             path: made.path.clone(),
             kind: FileKind::File,
             file: made.file,
         },
-        MadeKind::Link(text) => Step::RemoveLink {
+        CreatedKind::Link(text) => Step::RemoveLink {
             path: made.path.clone(),
             text: text.clone(),
         },
@@ -180,7 +180,7 @@ fn create(path: &JailPath, need: Need<'_>) -> Step {
 }
 
 /// Why what stands there cannot be used.
-fn conflict(desired: &Desired, path: &JailPath, need: Need<'_>, seen: &Seen) -> Option<Error> {
+fn conflict(desired: &Desired, path: &JailPath, need: Need<'_>, seen: &PathState) -> Option<Error> {
     let at = desired.root.inside(path);
     match need {
         Need::Way if seen.kind == FileKind::Directory => None,
@@ -236,7 +236,7 @@ fn wrong_type(desired: &Desired, path: &JailPath, mount: &Mount) -> Error {
     )
 }
 
-fn in_the_way(desired: &Desired, at: &HostPath, seen: &Seen, needed: &str) -> Error {
+fn in_the_way(desired: &Desired, at: &HostPath, seen: &PathState, needed: &str) -> Error {
     let found = match &seen.link {
         Some(text) => format!("a symbolic link to {}", text.display()),
         None => format!("a {}", seen.kind),

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::base::{HostPath, JailPath, SiteName};
-use crate::observe::{Identity, RecordedMount, SeenMount, Stray};
+use crate::observe::{Identity, ObservedMount, RecordedMount, Stray};
 use crate::resolve::{FileKind, GeneratedFile, Mount};
 
 /// The steps from observed to desired for one site, and how every mount stood.
@@ -79,7 +79,7 @@ pub enum Step {
         /// Where inside.
         target: JailPath,
         /// Which mount it must be.
-        expected: SeenMount,
+        expected: ObservedMount,
         /// What it shows, for people.
         source: Option<HostPath>,
         /// It has submounts that came along.
@@ -126,7 +126,7 @@ pub enum Step {
         /// What shall be there.
         mount: Arc<Mount>,
         /// Which mount is replaced.
-        expected: SeenMount,
+        expected: ObservedMount,
         /// That one has submounts that came along.
         recursive: bool,
         /// Why.

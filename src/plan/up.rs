@@ -9,7 +9,7 @@ use super::placeholders;
 use super::step::{MountState, Plan, State, Step};
 use crate::Error;
 use crate::base::{HostPath, JailPath};
-use crate::observe::{Holder, Observed, RecordedMount, SeenMount};
+use crate::observe::{Holder, Observed, ObservedMount, RecordedMount};
 use crate::resolve::{Desired, Mount};
 
 /// What makes `observed` as `desired`. Carried out, it leaves a site whose next plan is empty.
@@ -160,11 +160,11 @@ impl Planner<'_> {
     }
 
     /// Whether submounts came along with `seen`; `wanted`: with what shall be there.
-    fn is_recursive(&self, target: &JailPath, seen: &SeenMount, wanted: bool) -> bool {
+    fn is_recursive(&self, target: &JailPath, seen: &ObservedMount, wanted: bool) -> bool {
         recorded(self.observed, target, seen).map_or(wanted, |known| known.recursive)
     }
 
-    fn detach(&mut self, target: &JailPath, expected: SeenMount, recursive: bool) {
+    fn detach(&mut self, target: &JailPath, expected: ObservedMount, recursive: bool) {
         let known = |(at, step): &(JailPath, Step)| {
             at == target
                 && matches!(step, Step::Detach { expected: known, .. } if *known == expected)
@@ -347,7 +347,7 @@ impl Planner<'_> {
         }
     }
 
-    fn foreign(&mut self, target: &JailPath, seen: &SeenMount, covers_ours: bool) {
+    fn foreign(&mut self, target: &JailPath, seen: &ObservedMount, covers_ours: bool) {
         let root = seen
             .fs_root
             .as_ref()
@@ -372,7 +372,7 @@ impl Planner<'_> {
     /// Mounts at other places below the root; what came along with a recursive one is part of it.
     fn elsewhere(&mut self) {
         for (target, stack) in &self.observed.elsewhere {
-            // Seen in the table, and not in the jail.
+            // PathState in the table, and not in the jail.
             let hidden = stack
                 .iter()
                 .filter_map(|seen| recorded(self.observed, target, seen));

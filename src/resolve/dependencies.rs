@@ -8,24 +8,24 @@ use crate::base::MountAttributes;
 /// Paths that were asked for, whether or not there was anything. The directory of each was a real
 /// one, with no link on the way to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Lookups {
-    paths: BTreeMap<PathBuf, Interest>,
+pub struct Dependencies {
+    paths: BTreeMap<PathBuf, Aspect>,
     /// By the mount's never reused id, what it forbade.
     mounts: BTreeMap<u64, MountAttributes>,
 }
 
 /// What besides its name was of interest in a path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Interest {
+pub struct Aspect {
     /// The file was read: other contents can mean another result.
     pub contents: bool,
     /// The directory was listed: any new name in it can mean another result.
     pub names: bool,
 }
 
-impl Lookups {
+impl Dependencies {
     /// Every path, with what was of interest in it; sorted.
-    pub fn iter(&self) -> impl Iterator<Item = (&Path, Interest)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&Path, Aspect)> {
         self.paths
             .iter()
             .map(|(path, interest)| (path.as_path(), *interest))
@@ -57,7 +57,7 @@ impl Lookups {
     }
 
     /// Adds `path`.
-    pub fn add(&mut self, path: &Path, interest: Interest) {
+    pub fn add(&mut self, path: &Path, interest: Aspect) {
         // Most are known already: no copy of the path for those.
         if let Some(known) = self.paths.get_mut(path) {
             *known = known.and(interest);
@@ -75,7 +75,7 @@ impl Lookups {
     }
 }
 
-impl Interest {
+impl Aspect {
     /// Only whether there is something, and what.
     pub const NAME: Self = Self {
         contents: false,
@@ -113,7 +113,7 @@ mod tests {
     use crate::resolve::{Host, Resolver, Roots};
 
     /// What was looked up for `lines` on a host with a link `/etc/hosts -> ../run/hosts`.
-    fn looked_up(lines: &str) -> Vec<Arc<Lookups>> {
+    fn looked_up(lines: &str) -> Vec<Arc<Dependencies>> {
         let dir = tempfile::tempdir().unwrap();
         for directory in ["etc/many", "run", "usr/lib/a", "usr/lib/b", "srv/site"] {
             fs::create_dir_all(dir.path().join(directory)).unwrap();
@@ -128,16 +128,16 @@ mod tests {
         let manifest: Manifest =
             manifest::parse(SiteName::new("s").unwrap(), file, &text, &presets)
                 .expect("a good manifest");
-        let host = Host::at(dir.path()).recording();
+        let host = Host::at(dir.path()).tracked();
         let resolver = Resolver::new(&host, HostPath::new("/var/lib/mountjail").unwrap());
         resolver.resolve_and_tell(&manifest, &Roots::default()).1
     }
 
-    fn interest(lookups: &[Arc<Lookups>], path: &str) -> Option<Interest> {
+    fn interest(lookups: &[Arc<Dependencies>], path: &str) -> Option<Aspect> {
         let found = lookups
             .iter()
             .filter_map(|lookups| lookups.paths.get(Path::new(path)));
-        found.copied().reduce(Interest::and)
+        found.copied().reduce(Aspect::and)
     }
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
             "/srv",
             "/srv/site",
         ] {
-            assert_eq!(interest(&lookups, path), Some(Interest::NAME), "{path}");
+            assert_eq!(interest(&lookups, path), Some(Aspect::NAME), "{path}");
         }
         assert_eq!(interest(&lookups, "/etc/passwd"), None);
     }
@@ -160,15 +160,15 @@ mod tests {
     fn what_is_absent_counts_up_to_the_first_name_that_is_not_there() {
         let lookups =
             looked_up("mounts: [{ source: /run/none/deeper, optional: true }, /run/required]");
-        assert_eq!(interest(&lookups, "/run/none"), Some(Interest::NAME));
+        assert_eq!(interest(&lookups, "/run/none"), Some(Aspect::NAME));
         assert_eq!(interest(&lookups, "/run/none/deeper"), None);
         assert_eq!(
             interest(&lookups, "/run/required"),
-            Some(Interest::NAME),
+            Some(Aspect::NAME),
             "although it is an error"
         );
         let lookups = looked_up("etc: [{ any_of: [first, hosts, third] }]");
-        assert_eq!(interest(&lookups, "/etc/first"), Some(Interest::NAME));
+        assert_eq!(interest(&lookups, "/etc/first"), Some(Aspect::NAME));
         assert_eq!(
             interest(&lookups, "/etc/third"),
             None,
@@ -183,10 +183,10 @@ mod tests {
             interest(&lookups, "/etc/many").unwrap().names,
             "a new link in it brings more along"
         );
-        assert_eq!(interest(&lookups, "/etc/passwd"), Some(Interest::CONTENTS));
+        assert_eq!(interest(&lookups, "/etc/passwd"), Some(Aspect::CONTENTS));
         let lookups = looked_up("mounts: [{ source: '/usr/lib/*/deep/x.so', optional: true }]");
         assert!(interest(&lookups, "/usr/lib").unwrap().names);
-        assert_eq!(interest(&lookups, "/usr/lib/b/deep"), Some(Interest::NAME));
+        assert_eq!(interest(&lookups, "/usr/lib/b/deep"), Some(Aspect::NAME));
         let has = |path: &str| lookups.iter().any(|lookups| lookups.has(Path::new(path)));
         assert!(has("/usr/lib/b/deep") && has("/usr/lib/new") && !has("/usr/lib/new/deep"));
     }

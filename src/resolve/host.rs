@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use nix::fcntl::AT_FDCWD;
 use nix::sys::statvfs::fstatvfs;
 
-use super::dependencies::{Interest, Lookups};
+use super::dependencies::{Aspect, Dependencies};
 use super::expand::lexical;
 use super::ldso::State;
 use super::users::Accounts;
@@ -34,11 +34,11 @@ const MAX_READ: u64 = 64 << 20;
 pub struct Host {
     known: Arc<Known>,
     /// What was asked for through this value; `None`: nobody wants to know.
-    lookups: Option<Mutex<Lookups>>,
+    lookups: Option<Mutex<Dependencies>>,
 }
 
 /// Something that is made of the host once, with what it looked up; or why it cannot be.
-type Once<T> = OnceLock<(Result<T, LookupError>, Lookups)>;
+type Once<T> = OnceLock<(Result<T, LookupError>, Dependencies)>;
 
 /// What was found out, whoever asked.
 struct Known {
@@ -107,7 +107,7 @@ impl Host {
 
     /// The same, but what is looked up is written down.
     #[must_use]
-    pub fn recording(mut self) -> Self {
+    pub fn tracked(mut self) -> Self {
         self.lookups = Some(Mutex::default());
         self
     }
@@ -122,14 +122,14 @@ impl Host {
     }
 
     /// What was looked up through this value; nothing, if nobody wanted to know.
-    pub fn into_lookups(self) -> Lookups {
+    pub fn into_lookups(self) -> Dependencies {
         self.lookups
             .map(|lookups| lookups.into_inner().unwrap_or_else(PoisonError::into_inner))
             .unwrap_or_default()
     }
 
     /// Remembers that `real`, whose directory has no links in it, was looked up.
-    pub(super) fn note(&self, real: &Path, interest: Interest) {
+    pub(super) fn note(&self, real: &Path, interest: Aspect) {
         if let Some(lookups) = &self.lookups {
             lookups
                 .lock()
@@ -139,14 +139,14 @@ impl Host {
     }
 
     /// Remembers that somebody depends on `path` who reads it by himself.
-    pub fn depend_on(&self, path: &HostPath, interest: Interest) {
+    pub fn depend_on(&self, path: &HostPath, interest: Aspect) {
         if let Ok(walk) = self.walk(path) {
             self.note(walk.real.as_path(), interest);
         }
     }
 
     /// Remembers what somebody else looked up, whose result is used again.
-    pub(super) fn note_all(&self, others: &Lookups) {
+    pub(super) fn note_all(&self, others: &Dependencies) {
         if let Some(lookups) = &self.lookups {
             lookups
                 .lock()
@@ -258,7 +258,7 @@ impl Host {
             FileKind::Directory => return Err(refused(libc::EISDIR)),
             _ => return Err(refused(libc::EINVAL)),
         }
-        self.note(walk.real.as_path(), Interest::CONTENTS);
+        self.note(walk.real.as_path(), Aspect::CONTENTS);
         OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY)
@@ -292,7 +292,7 @@ impl Host {
     /// The names in the directory that `path` leads to, sorted by byte, without `.` and `..`.
     pub fn read_dir(&self, path: &HostPath) -> Result<Vec<OsString>, LookupError> {
         let real = self.walk(path)?.real;
-        self.note(real.as_path(), Interest::NAMES);
+        self.note(real.as_path(), Aspect::NAMES);
         let list = || -> io::Result<Vec<OsString>> {
             std::fs::read_dir(self.on_disk(real.as_path()))?
                 .map(|entry| entry.map(|entry| entry.file_name()))
@@ -315,7 +315,7 @@ impl Host {
     pub(super) fn top_links(&self) -> Result<&Vec<TopLink>, LookupError> {
         self.once(&self.known.top, |host| {
             let slash = HostPath::slash();
-            host.note(slash.as_path(), Interest::NAMES);
+            host.note(slash.as_path(), Aspect::NAMES);
             let unreadable = |error| LookupError::Unreadable {
                 at: slash.clone(),
                 errno: errno_of(&error),
@@ -422,7 +422,7 @@ impl Host {
         if stat.kind != FileKind::Directory || !sys::is_roots(stat.uid) || stat.mode & 0o022 != 0 {
             return Ok(None);
         }
-        self.note(path.as_path(), Interest::NAMES);
+        self.note(path.as_path(), Aspect::NAMES);
         let Some(listed) = found(std::fs::read_dir(&on_disk).map_err(unreadable))? else {
             return Ok(None);
         };
@@ -452,7 +452,7 @@ impl Host {
     ///
     /// Errors: that cannot be told.
     pub(super) fn now(&self, path: &HostPath) -> Result<Option<Node>, LookupError> {
-        self.note(path.as_path(), Interest::NAME);
+        self.note(path.as_path(), Aspect::NAME);
         seen(path, look(&self.on_disk(path.as_path())))
     }
 
@@ -469,7 +469,7 @@ impl Host {
 
     /// What `real`, whose directory has no links in it, is; a link is not followed.
     pub(super) fn node(&self, real: &Path) -> Result<Node, i32> {
-        self.note(real, Interest::NAME);
+        self.note(real, Aspect::NAME);
         let nodes = &self.known.nodes;
         if let Some(known) = nodes
             .lock()

@@ -38,7 +38,7 @@ use crate::{Error, Result, sys};
 pub(crate) use nss::services as name_services;
 
 pub use crate::base::MountAttributes;
-pub use dependencies::{Interest, Lookups};
+pub use dependencies::{Aspect, Dependencies};
 pub use desired::{Cause, Desired, FileId, FileKind, GeneratedFile, Link, Mount, Note, Reason};
 pub use host::Host;
 pub use ldso::interpreter_of;
@@ -66,10 +66,10 @@ pub struct Resolver {
 }
 
 /// What one request brings, and what that depends on.
-type Expanded = (Result<Arc<Part>>, Arc<Lookups>);
+type Expanded = (Result<Arc<Part>>, Arc<Dependencies>);
 
 /// What several bring, as far as they can be resolved; why some cannot; and what that depends on.
-type Gatherings = (Arc<Gathered>, Arc<[Error]>, Arc<[Arc<Lookups>]>);
+type Gatherings = (Arc<Gathered>, Arc<[Error]>, Arc<[Arc<Dependencies>]>);
 
 /// What a preset brings by itself.
 #[derive(Clone, Debug)]
@@ -120,12 +120,12 @@ impl Resolver {
 
     /// As [`Resolver::resolve`]; besides, what the result depends on, also if it is an error. The
     /// lookups of what sites have in common are common to them. They are empty unless the host is
-    /// one that is [`Host::recording`].
+    /// one that is [`Host::tracked`].
     pub fn resolve_and_tell(
         &self,
         manifest: &Manifest,
         roots: &Roots,
-    ) -> (Result<Desired, Vec<Error>>, Vec<Arc<Lookups>>) {
+    ) -> (Result<Desired, Vec<Error>>, Vec<Arc<Dependencies>>) {
         let (desired, errors, lookups) = self.resolve_in_part(manifest, roots);
         (desired.filter(|_| errors.is_empty()).ok_or(errors), lookups)
     }
@@ -136,7 +136,7 @@ impl Resolver {
         &self,
         manifest: &Manifest,
         roots: &Roots,
-    ) -> (Option<Desired>, Vec<Error>, Vec<Arc<Lookups>>) {
+    ) -> (Option<Desired>, Vec<Error>, Vec<Arc<Dependencies>>) {
         let host = self.host.scope();
         let (gathered, wrong, common) = self.gather(&manifest.entries);
         let mut errors: Vec<_> = wrong.iter().cloned().collect();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::builder::Builder;
-use super::dependencies::{Interest, Lookups};
+use super::dependencies::{Aspect, Dependencies};
 use super::desired::{Cause, FileKind, Link, Mount, Note, Reason};
 use super::expand::{Part, lexical};
 use super::host::{Host, Node};
@@ -33,7 +33,7 @@ pub(super) struct Gathered {
 }
 
 /// What is not found out yet, only those wait for who ask for it.
-type Cell = OnceLock<(Templated, Lookups)>;
+type Cell = OnceLock<(Templated, Dependencies)>;
 
 type Templated = Result<Arc<Template>, Vec<Error>>;
 
@@ -200,7 +200,7 @@ fn own_file(host: &Host, root: &HostPath, at: &Path) -> Result<Option<Own>, Look
         return Ok(None);
     };
     let inside = root.inside(&path);
-    host.note(inside.as_path(), Interest::NAME);
+    host.note(inside.as_path(), Aspect::NAME);
     let found = host.glimpse(&inside)?;
     let file = found.filter(|node| node.stat.kind == FileKind::File);
     Ok(file.map(|_| Own {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
-use super::error::Unusable;
+use super::error::ManifestError;
 use super::trust::Trust;
 use crate::base::{HostPath, SiteName};
 use crate::manifest::{self, Presets, SourceFile};
@@ -123,7 +123,7 @@ pub(crate) fn presets(config: &Path, trust: &Trust) -> Result<Presets> {
             .into_owned();
         match trust
             .admit(&file)
-            .map_err(Unusable::Error)
+            .map_err(ManifestError::Error)
             .and_then(|()| text(&file))
         {
             Ok(text) => presets.add(&name, SourceFile::File(file), text),
@@ -183,7 +183,7 @@ fn named_roots(trust: &Trust, sites: &[Site]) -> Vec<Option<HostPath>> {
 
 /// The text of a manifest or preset. A FIFO or device is refused, and no more is read than can be
 /// used.
-pub(super) fn text(file: &Path) -> Result<String, Unusable> {
+pub(super) fn text(file: &Path) -> Result<String, ManifestError> {
     let cannot = |error: io::Error| match error.raw_os_error() {
         Some(libc::EISDIR | libc::EINVAL) => {
             Error::usage(format!("{} is not a regular file", file.display()))
@@ -197,7 +197,7 @@ pub(super) fn text(file: &Path) -> Result<String, Unusable> {
                 .read_to_end(&mut bytes)
         })
         .map_err(cannot)?;
-    manifest::decode(&SourceFile::File(file.to_owned()), bytes).map_err(Unusable::Mistakes)
+    manifest::decode(&SourceFile::File(file.to_owned()), bytes).map_err(ManifestError::Mistakes)
 }
 
 /// The root that a manifest names, whatever else is wrong with it.

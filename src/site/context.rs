@@ -98,7 +98,7 @@ impl Context {
     /// The same configuration for another look at the host, which writes down what it looks up.
     pub(crate) fn afresh(&self) -> Self {
         Self {
-            host: Host::new().recording(),
+            host: Host::new().tracked(),
             ..self.again()
         }
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use super::fstab_lines::FstabLines;
 use super::pipeline::{self, lock};
 use super::users::Users;
-use super::{Context, Failed, Site, configuration, select};
+use super::{Context, Site, SiteError, configuration, select};
 use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
 use crate::engine::{Engine, Outcome};
@@ -40,12 +40,12 @@ pub(crate) struct Run {
 
 /// Why a site is not down.
 pub(crate) enum Stays {
-    Failed(Failed),
+    Failed(SiteError),
     /// It is in use: what says so, and a line for each user. Nothing was changed.
     InUse(Error, Vec<String>),
 }
 
-impl<E: Into<Failed>> From<E> for Stays {
+impl<E: Into<SiteError>> From<E> for Stays {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
     }
@@ -130,7 +130,7 @@ impl Run {
             let done = self
                 .engine
                 .down_if_quiet(&plan, &observed, &log)
-                .map_err(Failed::Engine)?;
+                .map_err(SiteError::Engine)?;
             if let Some(outcome) = done {
                 return Ok((root, with(outcome, left)));
             }
@@ -161,7 +161,7 @@ impl Run {
         let outcome = self
             .engine
             .down(&plan, &observed, self.options.lazy, &log)
-            .map_err(Failed::Engine)?;
+            .map_err(SiteError::Engine)?;
         Ok((root, with(outcome, left)))
     }
 
@@ -276,7 +276,7 @@ impl Run {
         site: &Site,
         records: &Records,
         known: Option<&Desired>,
-    ) -> Result<Option<HostPath>, Failed> {
+    ) -> Result<Option<HostPath>, SiteError> {
         if records.root().is_some() {
             let manifest = || Some(Host::new().walk(&configuration::root_of(site)?).ok()?.real);
             return Ok(records.home(manifest));
@@ -286,7 +286,7 @@ impl Run {
         }
         // Neither recorded nor resolvable: a site that is not there is an error, one with a wrong
         // manifest has nothing that could be recognised as ours.
-        let manifest = select::load(self.context, site).map_err(Failed::Manifest)?;
+        let manifest = select::load(self.context, site).map_err(SiteError::Manifest)?;
         Ok(Host::new().walk(&manifest.root).ok().map(|walk| walk.real))
     }
 }

@@ -7,23 +7,23 @@ use super::out::{Out, worst};
 use crate::Error;
 use crate::base::SiteName;
 use crate::base::text::plural;
-use crate::engine::Failure;
+use crate::engine::EngineFailure;
 use crate::manifest::{Diagnostic, Diagnostics};
 
 /// Why there is no manifest.
 #[derive(Debug)]
-pub(crate) enum Unusable {
+pub(crate) enum ManifestError {
     Error(Error),
     Mistakes(Diagnostics),
 }
 
-impl From<Error> for Unusable {
+impl From<Error> for ManifestError {
     fn from(error: Error) -> Self {
         Self::Error(error)
     }
 }
 
-impl Unusable {
+impl ManifestError {
     /// Says it of `what`, a site or a preset; gives the exit code.
     pub(crate) fn report(&self, out: &Out, what: &dyn fmt::Display) -> u8 {
         match self {
@@ -71,19 +71,19 @@ impl Unusable {
 }
 
 /// Why a command did not do what it was for on one site.
-pub(crate) enum Failed {
-    Manifest(Unusable),
+pub(crate) enum SiteError {
+    Manifest(ManifestError),
     Errors(Vec<Error>),
-    Engine(Box<Failure>),
+    Engine(Box<EngineFailure>),
 }
 
-impl From<Error> for Failed {
+impl From<Error> for SiteError {
     fn from(error: Error) -> Self {
         Self::Errors(vec![error])
     }
 }
 
-impl Failed {
+impl SiteError {
     /// What failed, in one piece of text.
     pub(crate) fn text(&self, site: &Site) -> String {
         match self {
@@ -184,7 +184,7 @@ impl Failed {
     }
 }
 
-fn say_undone(out: &Out, site: &Site, failure: &Failure) {
+fn say_undone(out: &Out, site: &Site, failure: &EngineFailure) {
     let (name, steps) = (&site.name, plural(failure.undone.len(), "step"));
     if !failure.lasting.is_empty() {
         let lasting = failure.lasting.join("; ");

@@ -23,6 +23,6 @@ pub(crate) mod users;
 
 pub(crate) use configuration::Site;
 pub(crate) use context::Context;
-pub(crate) use error::{Failed, Unusable};
+pub(crate) use error::{ManifestError, SiteError};
 pub(crate) use out::Out;
 pub(crate) use select::Selection;

@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::Site;
+use super::SiteError;
 use super::context::Context;
-use super::error::Failed;
 use crate::Error;
 use crate::patience::{Crew, Lost, Stop};
 
 /// Does `work` for each of `sites`, `threads` at a time, until `stop`. Returns the results of those
 /// that were begun, in the order of the sites. One whose file systems do not answer is given up, as
 /// an error of its own.
-pub(crate) fn each<R: Send + 'static, E: From<Failed> + Send + 'static>(
+pub(crate) fn each<R: Send + 'static, E: From<SiteError> + Send + 'static>(
     context: &Context,
     sites: &[Site],
     threads: usize,
@@ -38,8 +38,8 @@ pub(crate) fn one<R: Send + 'static>(
     context: &Context,
     site: &Site,
     stop: &Arc<AtomicBool>,
-    work: impl Fn(&Site, &Stop) -> Result<R, Failed> + Send + Sync + 'static,
-) -> Result<R, Failed> {
+    work: impl Fn(&Site, &Stop) -> Result<R, SiteError> + Send + Sync + 'static,
+) -> Result<R, SiteError> {
     let results = each(context, std::slice::from_ref(site), 1, stop, work);
     let stopped = || Error::interrupted(format!("{}: stopped by a signal", site.name));
     results
@@ -49,7 +49,7 @@ pub(crate) fn one<R: Send + 'static>(
 }
 
 /// Why there is no result of a site.
-pub(crate) fn lost(site: &Site, why: &Lost) -> Failed {
+pub(crate) fn lost(site: &Site, why: &Lost) -> SiteError {
     match why {
         Lost::Silent(silence) => silence.error().context(&site.name),
         Lost::Broken => Error::failed(format!("{}: mountjail itself failed, see above", site.name)),

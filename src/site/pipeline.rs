@@ -1,6 +1,6 @@
 //! What several commands do with one site: resolve it, look at it, say what failed.
 
-use super::{Context, Failed, Out, Site, select};
+use super::{Context, Out, Site, SiteError, select};
 use crate::base::{HostPath, SiteName};
 use crate::engine::{Engine, Lock};
 use crate::manifest::Manifest;
@@ -14,8 +14,8 @@ pub(crate) fn desired(
     context: &Context,
     resolver: &Resolver,
     site: &Site,
-) -> Result<Desired, Failed> {
-    let manifest = select::load(context, site).map_err(Failed::Manifest)?;
+) -> Result<Desired, SiteError> {
+    let manifest = select::load(context, site).map_err(SiteError::Manifest)?;
     resolved(context, resolver, &manifest)
 }
 
@@ -24,10 +24,10 @@ pub(crate) fn resolved(
     context: &Context,
     resolver: &Resolver,
     manifest: &Manifest,
-) -> Result<Desired, Failed> {
+) -> Result<Desired, SiteError> {
     resolver
         .resolve(manifest, context.roots())
-        .map_err(Failed::Errors)
+        .map_err(SiteError::Errors)
 }
 
 /// What the site needs, and the plan for it by the whole table: what `plan` and `status` show.
@@ -37,7 +37,7 @@ pub(crate) fn planned(
     site: &Site,
     boot: &BootId,
     table: &Table,
-) -> Result<(Desired, Plan), Failed> {
+) -> Result<(Desired, Plan), SiteError> {
     let desired = desired(context, resolver, site)?;
     let (_, plan) = observe_and_plan(context, &desired, boot, Some(table))?;
     Ok((desired, plan))

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::Site;
 use super::configuration::{absolute, list, root_of, site_of, text};
 use super::context::Context;
-use super::error::Unusable;
+use super::error::ManifestError;
 use crate::base::SiteName;
 use crate::manifest::{self, Manifest, SourceFile};
 use crate::observe::BootId;
@@ -132,12 +132,12 @@ pub(crate) fn of_another_configuration(
 
 /// The site's manifest. It is refused where the command changes something as root and others than
 /// root can change it.
-pub(crate) fn load(context: &Context, site: &Site) -> Result<Manifest, Unusable> {
+pub(crate) fn load(context: &Context, site: &Site) -> Result<Manifest, ManifestError> {
     if let Some(warning) = context.trust.admit_or_warn(&site.file)? {
         context.out.warn(format_args!("{}: {warning}", site.name));
     }
     let text = text(&site.file).map_err(|unusable| match unusable {
-        Unusable::Error(error) if error.errno() == Some(libc::ENOENT) => {
+        ManifestError::Error(error) if error.errno() == Some(libc::ENOENT) => {
             no_such_site(context, site, error).into()
         }
         other => other,
@@ -188,7 +188,12 @@ fn no_such_site(context: &Context, site: &Site, error: Error) -> Error {
 }
 
 /// As [`load`], from this text of the site's file.
-pub(crate) fn load_text(context: &Context, site: &Site, text: &str) -> Result<Manifest, Unusable> {
+pub(crate) fn load_text(
+    context: &Context,
+    site: &Site,
+    text: &str,
+) -> Result<Manifest, ManifestError> {
     let file = SourceFile::File(site.file.clone());
-    manifest::parse(site.name.clone(), file, text, &context.presets).map_err(Unusable::Mistakes)
+    manifest::parse(site.name.clone(), file, text, &context.presets)
+        .map_err(ManifestError::Mistakes)
 }

@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Arc;
 
+use super::SiteError;
 use super::context::Context;
-use super::error::Failed;
 use super::pipeline::{elsewhere, readable};
 use super::{Site, configuration, select};
 use crate::base::{JailPath, Kind};
-use crate::observe::{self, BootId, MadeKind, RecordedMount, Records, Table};
+use crate::observe::{self, BootId, CreatedKind, RecordedMount, Records, Table};
 use crate::plan::{self, Plan, Step};
-use crate::resolve::{Desired, FileKind, Host, Link, LookupError, Lookups, Mount, Resolver};
+use crate::resolve::{Dependencies, Desired, FileKind, Host, Link, LookupError, Mount, Resolver};
 use crate::{Error, Result};
 
 /// How a site stands.
@@ -21,12 +21,12 @@ pub(crate) struct Shown {
     /// `None`: nothing is known of it.
     pub plan: Option<Plan>,
     /// Why not all could be looked at.
-    pub failed: Vec<Failed>,
+    pub failed: Vec<SiteError>,
 }
 
 impl Shown {
     /// A site that was given up.
-    pub(crate) fn lost(site: Site, failed: Failed) -> Self {
+    pub(crate) fn lost(site: Site, failed: SiteError) -> Self {
         Self {
             site,
             plan: None,
@@ -36,7 +36,7 @@ impl Shown {
 
     /// Whether it was given up because something did not answer.
     pub(crate) fn is_silent(&self) -> bool {
-        let silent = |failed: &Failed| matches!(failed, Failed::Errors(errors) if errors.iter().any(|error| error.kind() == Kind::Silent));
+        let silent = |failed: &SiteError| matches!(failed, SiteError::Errors(errors) if errors.iter().any(|error| error.kind() == Kind::Silent));
         self.plan.is_none() && self.failed.iter().any(silent)
     }
 }
@@ -50,7 +50,7 @@ pub(crate) fn site(
     table: &Table,
 ) -> Shown {
     let mut failed = vec![];
-    let mut note = |error: Error| failed.push(Failed::from(error.context(&site.name)));
+    let mut note = |error: Error| failed.push(SiteError::from(error.context(&site.name)));
     let records = readable(context, &site.name, boot)
         .map_err(&mut note)
         .unwrap_or_default();
@@ -77,7 +77,7 @@ pub(crate) fn site(
     let mut plan = match plan.transpose() {
         Ok(plan) => plan,
         Err(error) => {
-            failed.push(Failed::from(error.context(&site.name)));
+            failed.push(SiteError::from(error.context(&site.name)));
             None
         }
     };
@@ -118,7 +118,7 @@ pub(crate) fn without_manifest(
             failed: vec![],
         },
         Err(error) => {
-            let failed = vec![Failed::from(error.context(&site.name))];
+            let failed = vec![SiteError::from(error.context(&site.name))];
             Shown {
                 site,
                 plan: None,
@@ -134,12 +134,12 @@ fn desired(
     resolver: &Resolver,
     site: &Site,
     records: &Records,
-    failed: &mut Vec<Failed>,
-) -> (Option<Desired>, Vec<Arc<Lookups>>) {
+    failed: &mut Vec<SiteError>,
+) -> (Option<Desired>, Vec<Arc<Dependencies>>) {
     let manifest = match select::load(context, site) {
         Ok(manifest) => manifest,
         Err(unusable) => {
-            failed.push(Failed::Manifest(unusable));
+            failed.push(SiteError::Manifest(unusable));
             return (None, vec![]);
         }
     };
@@ -151,7 +151,7 @@ fn desired(
         desired = None;
     }
     if !errors.is_empty() {
-        failed.push(Failed::Errors(errors));
+        failed.push(SiteError::Errors(errors));
     }
     (desired, lookups)
 }
@@ -204,7 +204,7 @@ fn named_and_absent(
     desired: &Desired,
     records: &Records,
     host: &Host,
-    lookups: &[Arc<Lookups>],
+    lookups: &[Arc<Dependencies>],
 ) -> BTreeSet<JailPath> {
     let is_named =
         |error: &LookupError| lookups.iter().any(|known| known.has(error.at().as_path()));
@@ -243,7 +243,7 @@ fn keep_what_is_recorded(
     desired.mounts.dedup_by(|a, b| a.target == b.target);
     for made in records.kept.iter().flat_map(|kept| &kept.made) {
         let known = desired.links.iter().any(|link| link.path == made.path);
-        if let (MadeKind::Link(text), false) = (&made.kind, known) {
+        if let (CreatedKind::Link(text), false) = (&made.kind, known) {
             desired.links.push(Link {
                 path: made.path.clone(),
                 text: text.clone(),

@@ -1,8 +1,8 @@
 //! One site brought to what its manifest asks for: what `up` does once, and `watch` again and
 //! again.
 
+use super::SiteError;
 use super::context::{Context, table};
-use super::error::Failed;
 use super::pipeline::{lock, observe_and_plan, resolved};
 use super::{Site, select};
 use crate::Result;
@@ -73,8 +73,8 @@ impl Run {
         site: &Site,
         create: bool,
         stop: &Stop,
-    ) -> Result<Option<Done>, Failed> {
-        let manifest = select::load(&self.context, site).map_err(Failed::Manifest)?;
+    ) -> Result<Option<Done>, SiteError> {
+        let manifest = select::load(&self.context, site).map_err(SiteError::Manifest)?;
         let _lock = lock(&self.context, &self.engine, site)?;
         if create && create_root(&manifest.root).map_err(|error| error.context(&site.name))? {
             self.context.out.info(format_args!(
@@ -84,7 +84,7 @@ impl Run {
         }
         match self.resolver.resolve(&manifest, self.context.roots()) {
             Err(_) if self.leave_down && self.was_never_up(site)? => Ok(None),
-            Err(errors) => Err(Failed::Errors(errors)),
+            Err(errors) => Err(SiteError::Errors(errors)),
             Ok(desired) => {
                 let anew =
                     |_| resolved(&self.context, &self.context.afresh().resolver()?, &manifest);
@@ -111,8 +111,8 @@ impl Run {
         mut desired: Desired,
         services: Vec<String>,
         stop: &Stop,
-        anew: impl FnOnce(Desired) -> Result<Desired, Failed>,
-    ) -> Result<Option<Done>, Failed> {
+        anew: impl FnOnce(Desired) -> Result<Desired, SiteError>,
+    ) -> Result<Option<Done>, SiteError> {
         let applied = match self.apply(&desired, self.table.as_ref(), stop) {
             Err(failed) if !stop.is_set() && (failed.is_overtaken() || self.table.is_some()) => {
                 self.context.out.detail(format_args!(
@@ -141,7 +141,7 @@ impl Run {
         desired: &Desired,
         table: Option<&Table>,
         stop: &Stop,
-    ) -> Result<Option<(Outcome, Vec<Changed>)>, Failed> {
+    ) -> Result<Option<(Outcome, Vec<Changed>)>, SiteError> {
         let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
         let (observed, plan) = observe_and_plan(&self.context, desired, &self.boot, table)?;
         // One that is recorded with no mounts is up: all that it needs was absent.
@@ -153,12 +153,12 @@ impl Run {
             return Ok(None);
         }
         if !plan.conflicts.is_empty() {
-            return Err(Failed::Errors(plan.conflicts));
+            return Err(SiteError::Errors(plan.conflicts));
         }
         let mut outcome = self
             .engine
             .up(&plan, &observed, stop, &log)
-            .map_err(Failed::Engine)?;
+            .map_err(SiteError::Engine)?;
         let mut changed: Vec<_> = plan.steps.iter().filter_map(change).collect();
         if plan.unfinished {
             let table = table.map(|_| Table::read()).transpose()?;

@@ -3,15 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::index::User;
-use super::pass_result::Learned;
+use super::index::Dependent;
+use super::pass_result::PassResult;
 use crate::base::HostPath;
-use crate::resolve::{Host, Interest, Lookups};
+use crate::resolve::{Aspect, Dependencies, Host};
 use crate::site::configuration;
 
 /// What the configuration in `config` is read from.
-pub(crate) fn learned(config: &Path) -> Vec<Learned> {
-    let learned = |user, directory| Learned {
+pub(crate) fn learned(config: &Path) -> Vec<PassResult> {
+    let learned = |user, directory| PassResult {
         user,
         lookups: vec![Arc::new(yaml_files(&config.join(directory)))],
         root: None,
@@ -19,22 +19,22 @@ pub(crate) fn learned(config: &Path) -> Vec<Learned> {
         record: None,
     };
     vec![
-        learned(User::Presets, "presets"),
-        learned(User::Sites, "sites"),
+        learned(Dependent::Presets, "presets"),
+        learned(Dependent::Sites, "sites"),
     ]
 }
 
 /// The names in a directory, and what its manifests or presets say.
-fn yaml_files(directory: &Path) -> Lookups {
-    let host = Host::new().recording();
+fn yaml_files(directory: &Path) -> Dependencies {
+    let host = Host::new().tracked();
     let depend = |path: &Path, interest| {
         if let Ok(path) = HostPath::new(path) {
             host.depend_on(&path, interest);
         }
     };
-    depend(directory, Interest::NAMES);
+    depend(directory, Aspect::NAMES);
     for file in configuration::yaml_files(directory).unwrap_or_default() {
-        depend(&file, Interest::CONTENTS);
+        depend(&file, Aspect::CONTENTS);
     }
     host.into_lookups()
 }

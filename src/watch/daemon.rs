@@ -10,10 +10,10 @@ use sd_notify::NotifyState;
 
 use super::configuration;
 use super::grace::{Gone, Left};
-use super::index::User;
+use super::index::Dependent;
 use super::mount_events::{MountSource, MountsChanged};
 use super::pass::{self, Ended, Found, Policy, Threads};
-use super::reporter::{Failing, Tell, Trouble, notify};
+use super::reporter::{Failing, Reporter, Trouble, notify};
 use super::signals::Signals;
 use super::watcher::Watcher;
 use crate::base::text::plural;
@@ -23,7 +23,7 @@ use crate::observe::{self, WatchState};
 use crate::patience::{Lost, front};
 use crate::site::context::{Context, is_set};
 use crate::site::parallel::lost;
-use crate::site::{Failed, Selection, Site, configuration as sites, select};
+use crate::site::{Selection, Site, SiteError, configuration as sites, select};
 use crate::{Error, Result, sys};
 
 /// How long the watcher before may take to end.
@@ -76,7 +76,7 @@ struct Daemon {
     /// Those that may be kept right, up or not.
     sites: BTreeMap<SiteName, Site>,
     gone: Gone,
-    tell: Tell,
+    tell: Reporter,
     signals: Signals,
     /// Of passes that are over but for sites whose file systems have not answered yet.
     out: Vec<Threads>,
@@ -93,7 +93,7 @@ impl Daemon {
         let mut daemon = Self {
             selection,
             context: context.reloaded()?,
-            tell: Tell::new(&watcher),
+            tell: Reporter::new(&watcher),
             watcher,
             sites: BTreeMap::new(),
             gone: Gone::default(),
@@ -152,7 +152,9 @@ impl Daemon {
         self.context
             .out
             .info(format_args!("looking at everything anew"));
-        self.watcher.gather.hurry(User::Presets, Instant::now());
+        self.watcher
+            .gather
+            .hurry(Dependent::Presets, Instant::now());
         self.pass_or_later();
         self.tell.ready();
     }
@@ -173,7 +175,7 @@ impl Daemon {
                 .insert(site.name.clone(), site.clone())
                 .is_none_or(|old| old != site)
             {
-                self.watcher.gather.at(User::Site(site.name), now);
+                self.watcher.gather.at(Dependent::Site(site.name), now);
             }
         }
         Ok(())
@@ -284,22 +286,26 @@ impl Daemon {
             let back: Vec<Site> = threads.back().into_iter().cloned().collect();
             let out = threads.out();
             for site in sites.iter().filter(|site| !out.contains(site)).chain(&back) {
-                self.watcher.gather.at(User::Site(site.name.clone()), now);
+                self.watcher
+                    .gather
+                    .at(Dependent::Site(site.name.clone()), now);
             }
         }
         out.retain(|threads| !threads.is_over());
         self.out.extend(out);
     }
 
-    fn site(&self, user: &User) -> Option<&Site> {
-        let User::Site(name) = user else { return None };
+    fn site(&self, user: &Dependent) -> Option<&Site> {
+        let Dependent::Site(name) = user else {
+            return None;
+        };
         self.sites.get(name)
     }
 
     /// Reads the configuration anew, if it changed; if the presets did, all sites are due. If it
     /// cannot be read, the sites are kept right as they were known.
-    fn reload_if_due(&mut self, users: &mut Vec<User>) {
-        let due: Vec<User> = [User::Presets, User::Sites]
+    fn reload_if_due(&mut self, users: &mut Vec<Dependent>) {
+        let due: Vec<Dependent> = [Dependent::Presets, Dependent::Sites]
             .into_iter()
             .filter(|user| users.contains(user))
             .collect();
@@ -314,8 +320,8 @@ impl Daemon {
                 None => drop(self.watcher.gather.succeeded(user)),
             }
         }
-        if trouble.is_none() && due.contains(&User::Presets) {
-            users.extend(self.sites.keys().cloned().map(User::Site));
+        if trouble.is_none() && due.contains(&Dependent::Presets) {
+            users.extend(self.sites.keys().cloned().map(Dependent::Site));
             users.sort();
             users.dedup();
         }
@@ -344,7 +350,7 @@ impl Daemon {
         );
         let (mut healed, mut failing, mut right) = (vec![], vec![], vec![]);
         for (site, ended) in sites.iter().zip(ends) {
-            let user = User::Site(site.name.clone());
+            let user = Dependent::Site(site.name.clone());
             match ended {
                 Ended::Right(done, left) => {
                     let changed = done.outcome != Outcome::default();
@@ -384,11 +390,11 @@ impl Daemon {
     }
 
     /// What a pass left without its source goes later; what it could not look at is a failure.
-    fn take_in_left(&mut self, site: &SiteName, left: Left, now: Instant) -> Option<Failed> {
+    fn take_in_left(&mut self, site: &SiteName, left: Left, now: Instant) -> Option<SiteError> {
         if let Some(when) = self.gone.set(site, left.gone, now) {
-            self.watcher.gather.at(User::Site(site.clone()), when);
+            self.watcher.gather.at(Dependent::Site(site.clone()), when);
         }
-        (!left.unseen.is_empty()).then_some(Failed::Errors(left.unseen))
+        (!left.unseen.is_empty()).then_some(SiteError::Errors(left.unseen))
     }
 
     /// Another mountjail works on the site, which is usual, and over soon.
@@ -396,13 +402,13 @@ impl Daemon {
         let attempts = self
             .watcher
             .gather
-            .is_busy(&User::Site(site.name.clone()), now);
+            .is_busy(&Dependent::Site(site.name.clone()), now);
         let failed = || {
             let name = &site.name;
             let busy = Error::failed(format!(
                 "{name}: another mountjail has been working on it for a while"
             ));
-            Failed::from(busy.hint(format!(
+            SiteError::from(busy.hint(format!(
                 "it has the lock {}",
                 self.context.state.lock(name).display()
             )))
@@ -415,8 +421,13 @@ impl Daemon {
     }
 
     /// A failure to be told; `None`: the site is changing, and simply tried again.
-    fn fails<'s>(&mut self, site: &'s Site, failed: Failed, now: Instant) -> Option<Failing<'s>> {
-        let user = User::Site(site.name.clone());
+    fn fails<'s>(
+        &mut self,
+        site: &'s Site,
+        failed: SiteError,
+        now: Instant,
+    ) -> Option<Failing<'s>> {
+        let user = Dependent::Site(site.name.clone());
         if self.watcher.gather.is_due(&user) && self.watcher.gather.is_busy(&user, now) < PATIENCE {
             return None;
         }
@@ -432,7 +443,10 @@ impl Daemon {
     fn put_off(&mut self, sites: &[Site], error: &Error) {
         let now = Instant::now();
         for Site { name, .. } in sites {
-            let again = self.watcher.gather.failed(&User::Site(name.clone()), now);
+            let again = self
+                .watcher
+                .gather
+                .failed(&Dependent::Site(name.clone()), now);
             if self.watcher.sites().any(|up| up == name) {
                 self.tell.remember(name, error.to_string(), Some(again));
             }

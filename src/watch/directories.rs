@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::inotify::WatchDescriptor;
 
-use super::index::{Index, User};
+use super::index::{Dependent, Index};
 use super::inotify::{Change, Files};
 use crate::Error;
 use crate::patience::{self, Crew, Stop};
@@ -37,9 +37,9 @@ type Asking = Crew<(PathBuf, bool), Result<WatchDescriptor, Errno>>;
 #[derive(Default)]
 pub(crate) struct Unseen {
     /// A directory is watched only from now on: what happened before was not seen.
-    pub before: BTreeSet<User>,
+    pub before: BTreeSet<Dependent>,
     /// A directory went while the pass was under way.
-    pub gone: BTreeSet<User>,
+    pub gone: BTreeSet<Dependent>,
 }
 
 impl Directories {
@@ -89,7 +89,7 @@ impl Directories {
         &mut self,
         run: &Path,
         index: &Index,
-        users: &[User],
+        users: &[Dependent],
         now: Instant,
     ) -> Unseen {
         let mut unseen = Unseen::default();

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::{HostPath, JailPath, SiteName};
-use crate::observe::{MadeKind, RecordedMount, Records};
-use crate::resolve::{Desired, Host, Link, Lookups, Mount};
+use crate::observe::{CreatedKind, RecordedMount, Records};
+use crate::resolve::{Dependencies, Desired, Host, Link, Mount};
 use crate::{Error, sys};
 
 /// A mount whose source is gone is left for so long.
@@ -61,7 +61,7 @@ pub(crate) fn keep(
     desired: &mut Desired,
     records: &Records,
     host: &Host,
-    lookups: &[Arc<Lookups>],
+    lookups: &[Arc<Dependencies>],
     may_go: impl Fn(&JailPath) -> bool,
 ) -> Left {
     let mut left = Left::default();
@@ -137,7 +137,7 @@ fn keep_links(desired: &mut Desired, records: &Records) {
     for made in records.kept.iter().flat_map(|kept| &kept.made) {
         let taken = desired.links.iter().any(|link| link.path == made.path)
             || desired.mounts.iter().any(|mount| mount.target == made.path);
-        if let (MadeKind::Link(text), false) = (&made.kind, taken) {
+        if let (CreatedKind::Link(text), false) = (&made.kind, taken) {
             desired.links.push(Link {
                 path: made.path.clone(),
                 text: text.clone(),

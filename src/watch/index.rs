@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::{MountAttributes, SiteName};
-use crate::resolve::{Interest, Lookups};
+use crate::resolve::{Aspect, Dependencies};
 
 /// Who depends on files of the host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum User {
+pub enum Dependent {
     /// The built-in and the configuration's presets, as all sites see them.
     Presets,
     /// The list of sites, and where their roots are.
@@ -28,16 +28,16 @@ pub enum Event {
     Contents,
 }
 
-/// Lookups by directory. What several users have in common is kept once.
+/// Dependencies by directory. What several users have in common is kept once.
 #[derive(Debug, Default)]
 pub struct Index {
     /// By number; a number is never given twice.
-    names: Vec<User>,
-    numbers: HashMap<User, u32>,
+    names: Vec<Dependent>,
+    numbers: HashMap<Dependent, u32>,
     /// Which sets each user has.
     sets_of: HashMap<u32, Vec<u32>>,
     sets: HashMap<u32, Set>,
-    by_contents: HashMap<Arc<Lookups>, u32>,
+    by_contents: HashMap<Arc<Dependencies>, u32>,
     next: u32,
     directories: BTreeMap<PathBuf, Directory>,
     /// Mounts by their never reused ids, with what they forbade for each set.
@@ -46,7 +46,7 @@ pub struct Index {
 
 #[derive(Debug)]
 struct Set {
-    lookups: Arc<Lookups>,
+    lookups: Arc<Dependencies>,
     /// Sorted.
     users: Vec<u32>,
 }
@@ -54,15 +54,15 @@ struct Set {
 /// What of one directory is of interest, each with the set that has it.
 #[derive(Debug, Default)]
 struct Directory {
-    names: HashMap<OsString, Vec<(u32, Interest)>>,
+    names: HashMap<OsString, Vec<(u32, Aspect)>>,
     listed: Vec<u32>,
 }
 
 impl Index {
     /// From now on these users depend on these lookups alone.
-    pub fn set_all(&mut self, all: &[(User, Vec<Arc<Lookups>>)]) {
+    pub fn set_all(&mut self, all: &[(Dependent, Vec<Arc<Dependencies>>)]) {
         // What is shared is shared by pointer within one pass: hash the contents once.
-        let mut known: HashMap<*const Lookups, u32> = HashMap::new();
+        let mut known: HashMap<*const Dependencies, u32> = HashMap::new();
         for (user, lookups) in all {
             let mut sets: Vec<u32> = lookups
                 .iter()
@@ -79,7 +79,7 @@ impl Index {
     }
 
     /// Who depends on this event.
-    pub fn at(&self, directory: &Path, name: &OsStr, event: Event) -> BTreeSet<User> {
+    pub fn at(&self, directory: &Path, name: &OsStr, event: Event) -> BTreeSet<Dependent> {
         let Some(directory) = self.directories.get(directory) else {
             return BTreeSet::new();
         };
@@ -96,7 +96,7 @@ impl Index {
     }
 
     /// Who depends on anything in this directory.
-    pub fn inside(&self, directory: &Path) -> BTreeSet<User> {
+    pub fn inside(&self, directory: &Path) -> BTreeSet<Dependent> {
         self.users_of(
             self.directories
                 .get(directory)
@@ -106,7 +106,7 @@ impl Index {
     }
 
     /// Who depends on the path or on anything below it.
-    pub fn below(&self, path: &Path) -> BTreeSet<User> {
+    pub fn below(&self, path: &Path) -> BTreeSet<Dependent> {
         let itself = path.parent().zip(path.file_name());
         let mut users = itself
             .map(|(parent, name)| self.at(parent, name, Event::Name))
@@ -121,7 +121,7 @@ impl Index {
 
     /// Who depends on a mount that forbids something else now than it did; `now` tells it, if the
     /// mount is there.
-    pub fn remounted(&self, now: impl Fn(u64) -> Option<MountAttributes>) -> BTreeSet<User> {
+    pub fn remounted(&self, now: impl Fn(u64) -> Option<MountAttributes>) -> BTreeSet<Dependent> {
         let known = self
             .mounts
             .iter()
@@ -142,7 +142,7 @@ impl Index {
     /// to anybody.
     pub fn directories_of<'u>(
         &self,
-        users: impl IntoIterator<Item = &'u User>,
+        users: impl IntoIterator<Item = &'u Dependent>,
     ) -> BTreeMap<&Path, bool> {
         let numbers = users.into_iter().filter_map(|user| self.numbers.get(user));
         let sets: BTreeSet<u32> = numbers
@@ -171,7 +171,7 @@ impl Index {
     }
 
     /// The users of these sets.
-    fn users_of(&self, sets: impl IntoIterator<Item = u32>) -> BTreeSet<User> {
+    fn users_of(&self, sets: impl IntoIterator<Item = u32>) -> BTreeSet<Dependent> {
         let sets: BTreeSet<u32> = sets.into_iter().collect();
         let users = sets
             .iter()
@@ -182,7 +182,7 @@ impl Index {
             .collect()
     }
 
-    fn set(&mut self, user: &User, sets: Vec<u32>) {
+    fn set(&mut self, user: &Dependent, sets: Vec<u32>) {
         let number = self.number(user);
         let old = self.sets_of.remove(&number).unwrap_or_default();
         for set in sets.iter().filter(|set| !old.contains(set)) {
@@ -201,7 +201,7 @@ impl Index {
         }
     }
 
-    fn number(&mut self, user: &User) -> u32 {
+    fn number(&mut self, user: &Dependent) -> u32 {
         if let Some(number) = self.numbers.get(user) {
             return *number;
         }
@@ -211,7 +211,7 @@ impl Index {
         number
     }
 
-    fn intern(&mut self, lookups: &Arc<Lookups>) -> u32 {
+    fn intern(&mut self, lookups: &Arc<Dependencies>) -> u32 {
         if let Some(known) = self.by_contents.get(lookups) {
             return *known;
         }
@@ -318,19 +318,19 @@ impl Directory {
 mod tests {
     use super::*;
 
-    fn site(name: &str) -> User {
-        User::Site(SiteName::new(name).unwrap())
+    fn site(name: &str) -> Dependent {
+        Dependent::Site(SiteName::new(name).unwrap())
     }
 
-    fn lookups(paths: &[(&str, Interest)]) -> Arc<Lookups> {
-        let mut lookups = Lookups::default();
+    fn lookups(paths: &[(&str, Aspect)]) -> Arc<Dependencies> {
+        let mut lookups = Dependencies::default();
         for (path, interest) in paths {
             lookups.add(Path::new(path), *interest);
         }
         Arc::new(lookups)
     }
 
-    fn at(index: &Index, path: &str, event: Event) -> Vec<User> {
+    fn at(index: &Index, path: &str, event: Event) -> Vec<Dependent> {
         let path = Path::new(path);
         index
             .at(path.parent().unwrap(), path.file_name().unwrap(), event)
@@ -338,13 +338,13 @@ mod tests {
             .collect()
     }
 
-    const NAME: Interest = Interest::NAME;
+    const NAME: Aspect = Aspect::NAME;
 
     #[test]
     fn only_those_are_due_whose_lookups_had_that_very_name() {
         let mut index = Index::default();
         let shared = lookups(&[("/etc", NAME), ("/etc/hosts", NAME)]);
-        let own = lookups(&[("/etc", NAME), ("/etc/passwd", Interest::CONTENTS)]);
+        let own = lookups(&[("/etc", NAME), ("/etc/passwd", Aspect::CONTENTS)]);
         index.set_all(&[
             (site("a"), vec![shared.clone()]),
             (site("b"), vec![shared, own]),
@@ -374,7 +374,7 @@ mod tests {
         let mut index = Index::default();
         index.set_all(&[(
             site("a"),
-            vec![lookups(&[("/etc/ssl/certs", Interest::NAMES)])],
+            vec![lookups(&[("/etc/ssl/certs", Aspect::NAMES)])],
         )]);
         assert_eq!(
             at(&index, "/etc/ssl/certs/new.pem", Event::Name),
@@ -419,7 +419,7 @@ mod tests {
     #[test]
     fn a_mount_with_other_attributes_concerns_who_depends_on_them() {
         let on = |id, options| {
-            let mut lookups = Lookups::default();
+            let mut lookups = Dependencies::default();
             lookups.add_mount(id, options);
             vec![Arc::new(lookups)]
         };
@@ -448,7 +448,7 @@ mod tests {
     #[test]
     fn what_nobody_needs_any_more_is_forgotten() {
         let mut index = Index::default();
-        let one = || lookups(&[("/etc/hosts", NAME), ("/run", Interest::NAMES)]);
+        let one = || lookups(&[("/etc/hosts", NAME), ("/run", Aspect::NAMES)]);
         index.set_all(&[(site("a"), vec![one()]), (site("b"), vec![one()])]);
         assert_eq!(
             index.sets.len(),

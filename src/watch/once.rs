@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use super::pass::{self, Ended, Policy};
 use crate::Error;
 use crate::site::up::Done;
-use crate::site::{Context, Failed, Site, parallel};
+use crate::site::{Context, Site, SiteError, parallel};
 
 /// What became of a site.
 pub(crate) enum Looked {
@@ -14,7 +14,7 @@ pub(crate) enum Looked {
     Right(Box<Done>, Vec<Error>),
     /// It was down, and was left alone.
     LeftDown,
-    Failed(Failed),
+    Failed(SiteError),
 }
 
 /// Brings those of `sites` right that are up, until `stop` is set. Returns what became of those that

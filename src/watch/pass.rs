@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::grace::{self, Left};
-use super::index::User;
-use super::pass_result::{Learned, RecordId};
+use super::index::Dependent;
+use super::pass_result::{PassResult, RecordId};
 use crate::base::{HostPath, JailPath, SiteName};
 use crate::engine::Lock;
 use crate::observe::{self, Records};
 use crate::patience::{Crew, Stop};
-use crate::resolve::{Host, Interest, Lookups};
+use crate::resolve::{Aspect, Dependencies, Host};
 use crate::site::context::{Context, table};
 use crate::site::pipeline::lock;
 use crate::site::up::{Done, Run};
-use crate::site::{Failed, Site, Unusable, select};
+use crate::site::{ManifestError, Site, SiteError, select};
 use crate::{Error, Result};
 
 /// From so many sites on a pass reads the mount table once instead of asking for each mount.
@@ -46,16 +46,16 @@ pub(crate) enum Ended {
     WithoutManifest,
     /// It is right, but for what was left.
     Right(Box<Done>, Left),
-    Failed(Failed),
+    Failed(SiteError),
     /// Its file systems do not answer, and a thread waits for them.
-    Lost(Failed),
+    Lost(SiteError),
 }
 
 /// The threads of a pass.
 pub(crate) type Threads = Crew<Site, Found>;
 
 /// What came of a site, and what is known of it now; `None`: no more than before.
-pub(crate) type Found = (Ended, Option<Learned>);
+pub(crate) type Found = (Ended, Option<PassResult>);
 
 /// Begins a pass over `sites`, until `stop`. One that is begun is finished: undoing would take as
 /// long.
@@ -134,15 +134,15 @@ fn bring_right(
     (policy, stop): (&Policy, &Stop),
     records: &Records,
     host: &Host,
-    lookups: &mut Vec<Arc<Lookups>>,
+    lookups: &mut Vec<Arc<Dependencies>>,
 ) -> Ended {
     if let Ok(file) = HostPath::new(&site.file) {
-        host.depend_on(&file, Interest::CONTENTS);
+        host.depend_on(&file, Aspect::CONTENTS);
     }
     let manifest = match select::load(&run.context, site) {
         Ok(manifest) => manifest,
         Err(unusable) if is_gone(&unusable, site) => return Ended::WithoutManifest,
-        Err(unusable) => return Ended::Failed(Failed::Manifest(unusable)),
+        Err(unusable) => return Ended::Failed(SiteError::Manifest(unusable)),
     };
     let (desired, errors, found) = run.resolver.resolve_in_part(&manifest, run.context.roots());
     *lookups = found;
@@ -156,7 +156,7 @@ fn bring_right(
             let left = grace::keep_all(&mut desired, records, errors);
             (desired, left)
         }
-        _ => return Ended::Failed(Failed::Errors(errors)),
+        _ => return Ended::Failed(SiteError::Errors(errors)),
     };
     match run.make_so(desired, manifest.services, stop, Ok) {
         Ok(Some(mut done)) => {
@@ -180,27 +180,27 @@ fn could_not_look(error: &Error) -> bool {
 }
 
 /// What there is to say of a site that is up and has no manifest.
-pub(crate) fn without_manifest(Site { name, file }: &Site) -> Failed {
+pub(crate) fn without_manifest(Site { name, file }: &Site) -> SiteError {
     let gone = Error::failed(format!("{name}: the manifest {} is gone", file.display()))
         .because_of("what is mounted stays, and is not kept right any more")
         .hint(format!("`mountjail down {name}` takes it away"));
-    Failed::Errors(vec![gone])
+    SiteError::Errors(vec![gone])
 }
 
-fn is_gone(unusable: &Unusable, site: &Site) -> bool {
-    matches!(unusable, Unusable::Error(_)) && std::fs::symlink_metadata(&site.file).is_err()
+fn is_gone(unusable: &ManifestError, site: &Site) -> bool {
+    matches!(unusable, ManifestError::Error(_)) && std::fs::symlink_metadata(&site.file).is_err()
 }
 
 /// `None`: the record cannot be read just now.
-fn learned(run: &Run, site: &Site, lookups: Vec<Arc<Lookups>>) -> Option<Learned> {
+fn learned(run: &Run, site: &Site, lookups: Vec<Arc<Dependencies>>) -> Option<PassResult> {
     let path = run.context.state.record(&site.name);
     // Before it is read: what comes later is news.
     let id = RecordId::of(&path);
     let records = run.context.state.read(&site.name, &run.boot).ok()?;
     let record = records.record.as_ref();
     let mounts = record.into_iter().flat_map(|record| &record.mounts);
-    Some(Learned {
-        user: User::Site(site.name.clone()),
+    Some(PassResult {
+        user: Dependent::Site(site.name.clone()),
         lookups,
         root: record.map(|record| record.root.clone()),
         ids: mounts.filter_map(|mount| mount.unique_id).collect(),

@@ -5,16 +5,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::index::User;
+use super::index::Dependent;
 use crate::base::HostPath;
-use crate::resolve::Lookups;
+use crate::resolve::Dependencies;
 
 /// What a pass found out about one user.
-pub struct Learned {
+pub struct PassResult {
     /// Who.
-    pub user: User,
+    pub user: Dependent,
     /// What its state depends on; nothing, if it is not of interest any more.
-    pub lookups: Vec<Arc<Lookups>>,
+    pub lookups: Vec<Arc<Dependencies>>,
     /// Of a site: where it is.
     pub root: Option<HostPath>,
     /// The never reused ids of its mounts.

@@ -18,13 +18,13 @@ use crate::patience::front;
 use crate::site::context::Context;
 use crate::site::out::Out;
 use crate::site::up::Changed;
-use crate::site::{Failed, Site};
+use crate::site::{Site, SiteError};
 
 /// So many names are enough in one line.
 const NAMED: usize = 5;
 
 /// What was said, and when.
-pub(crate) struct Tell {
+pub(crate) struct Reporter {
     pub state: WatchState,
     /// How often the service manager wants to hear of us, and when next.
     watchdog: Option<(Duration, Instant)>,
@@ -54,12 +54,12 @@ pub(crate) enum Trouble {
 /// A site that could not be brought right.
 pub(crate) struct Failing<'s> {
     pub site: &'s Site,
-    pub failed: Failed,
+    pub failed: SiteError,
     /// How often it was tried, and the time until it is again; `None`: only a change can help.
     pub again: Option<(u32, Duration)>,
 }
 
-impl Tell {
+impl Reporter {
     pub(crate) fn new(watcher: &Watcher) -> Self {
         let pid = front::pid().as_raw().unsigned_abs();
         let state = WatchState {

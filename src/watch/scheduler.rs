@@ -19,7 +19,7 @@ const BUSY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_se
 
 /// Who is due, and when.
 #[derive(Debug)]
-pub struct Gather<U> {
+pub struct Scheduler<U> {
     due: HashMap<U, Instant>,
     /// Events since the last batch was taken.
     events: usize,
@@ -32,7 +32,7 @@ pub struct Gather<U> {
     busy: HashMap<U, u32>,
 }
 
-impl<U> Default for Gather<U> {
+impl<U> Default for Scheduler<U> {
     fn default() -> Self {
         Self {
             due: HashMap::new(),
@@ -46,7 +46,7 @@ impl<U> Default for Gather<U> {
     }
 }
 
-impl<U: Clone + Eq + Hash + Ord> Gather<U> {
+impl<U: Clone + Eq + Hash + Ord> Scheduler<U> {
     /// One event that concerns `users`; they are due when `patience` has passed, if not before.
     pub fn event(&mut self, users: impl IntoIterator<Item = U>, now: Instant, patience: Duration) {
         let before = self.due.len();
@@ -150,8 +150,8 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const NOW: Duration = Duration::ZERO;
 
-    fn start() -> (Gather<u8>, Instant) {
-        (Gather::default(), Instant::now())
+    fn start() -> (Scheduler<u8>, Instant) {
+        (Scheduler::default(), Instant::now())
     }
 
     #[test]

@@ -12,11 +12,11 @@ use nix::sys::time::TimeSpec;
 
 use super::directories::Directories;
 use super::ids::{Affected, MountIds};
-use super::index::{Index, User};
+use super::index::{Dependent, Index};
 use super::inotify::Change;
 use super::mount_events::{MountSource, MountsChanged};
-use super::pass_result::{Learned, RecordId};
-use super::scheduler::Gather;
+use super::pass_result::{PassResult, RecordId};
+use super::scheduler::Scheduler;
 use crate::base::{HostPath, MountAttributes, SiteName};
 use crate::sys::{self, MountEvent};
 use crate::{Error, Result};
@@ -34,7 +34,7 @@ const LOST_MOUNTS: &str = "mounts came and went faster than they could be read, 
 /// Waits for changes and tells who is due.
 pub struct Watcher {
     /// Who is due, and when.
-    pub gather: Gather<User>,
+    pub gather: Scheduler<Dependent>,
     index: Index,
     directories: Directories,
     mounts: MountSource,
@@ -56,7 +56,7 @@ impl Watcher {
     /// A watcher of nothing yet, but for the records in the directory `run`.
     pub fn new(mounts: MountSource, run: PathBuf) -> Result<Self> {
         let mut watcher = Self {
-            gather: Gather::default(),
+            gather: Scheduler::default(),
             index: Index::default(),
             directories: Directories::default(),
             mounts,
@@ -154,14 +154,14 @@ impl Watcher {
 
     /// All sites that are up are due.
     pub fn everybody(&mut self, now: Instant) {
-        let users: Vec<_> = self.sites.keys().cloned().map(User::Site).collect();
+        let users: Vec<_> = self.sites.keys().cloned().map(Dependent::Site).collect();
         self.gather.event(users, now, Duration::ZERO);
     }
 
     /// Configuration and sites are due.
     fn everything(&mut self, now: Instant) {
         self.gather
-            .event([User::Presets, User::Sites], now, Duration::ZERO);
+            .event([Dependent::Presets, Dependent::Sites], now, Duration::ZERO);
     }
 
     /// Whether events of the mount table are to be read because of what was undone. That the table
@@ -198,9 +198,9 @@ impl Watcher {
 
     /// Takes in what a pass found out. Who depends on a directory that is watched only from now on
     /// is due once more: what happened before was not seen.
-    pub fn learn(&mut self, all: Vec<Learned>, now: Instant) {
+    pub fn learn(&mut self, all: Vec<PassResult>, now: Instant) {
         let mut lookups = vec![];
-        for Learned {
+        for PassResult {
             user,
             lookups: set,
             root,
@@ -208,12 +208,12 @@ impl Watcher {
             record,
         } in all
         {
-            if let User::Site(site) = &user {
+            if let Dependent::Site(site) = &user {
                 self.learn_site(site, root, ids, record, !set.is_empty());
             }
             lookups.push((user, set));
         }
-        let users: Vec<User> = lookups.iter().map(|(user, _)| user.clone()).collect();
+        let users: Vec<Dependent> = lookups.iter().map(|(user, _)| user.clone()).collect();
         self.index.set_all(&lookups);
         let unseen = self.directories.watch(&self.run, &self.index, &users, now);
         unseen
@@ -292,7 +292,8 @@ impl Watcher {
             .get(&site)
             .is_none_or(|known| known.record != found)
         {
-            self.gather.event([User::Site(site)], now, Duration::ZERO);
+            self.gather
+                .event([Dependent::Site(site)], now, Duration::ZERO);
         }
     }
 
@@ -319,10 +320,15 @@ impl Watcher {
             match affected {
                 Affected::Nobody => {}
                 Affected::Site(site) if undone.contains(&site) => {}
-                Affected::Site(site) => self.gather.event([User::Site(site)], now, Duration::ZERO),
+                Affected::Site(site) => {
+                    self.gather
+                        .event([Dependent::Site(site)], now, Duration::ZERO)
+                }
                 Affected::At(point) => {
                     let mut users = self.users_at(&point);
-                    users.retain(|user| !matches!(user, User::Site(site) if undone.contains(site)));
+                    users.retain(
+                        |user| !matches!(user, Dependent::Site(site) if undone.contains(site)),
+                    );
                     self.gather.event(users, now, Duration::ZERO);
                 }
                 Affected::Anybody => self.everybody(now),
@@ -332,11 +338,11 @@ impl Watcher {
     }
 
     /// Whose root is above the mount point, or who depends on what is below it.
-    fn users_at(&self, point: &Path) -> BTreeSet<User> {
+    fn users_at(&self, point: &Path) -> BTreeSet<Dependent> {
         let above = point
             .ancestors()
             .filter_map(|above| self.roots.get(&HostPath::new(above).ok()?));
-        let mut users: BTreeSet<User> = above.cloned().map(User::Site).collect();
+        let mut users: BTreeSet<Dependent> = above.cloned().map(Dependent::Site).collect();
         users.extend(self.index.below(point));
         users
     }

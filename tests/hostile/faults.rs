@@ -16,7 +16,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 /// The calls that mount, that look where to, and that write down what was done. An older strace
 /// does not know statmount(2): `?`.
 const CALLS: &str = "open_tree,mount_setattr,move_mount,mount,umount2,openat2,mkdirat,mkdir,\
-                     symlinkat,unlinkat,unlink,rename,renameat2,fsync,?statmount,?listmount,flock,fstatfs";
+                     symlinkat,unlinkat,unlink,rename,renameat2,fsync,?statmount,?listmount,\
+                     flock,fstatfs";
 
 pub fn all() -> Vec<Trial> {
     [
@@ -263,7 +264,6 @@ impl Site {
         let log = log.to_str().unwrap();
         let mut runner = vec![
             "strace",
-            "--seccomp-bpf",
             "-f",
             "-q",
             "-e",

@@ -14,7 +14,7 @@ use super::world::{Owner, QUIET, World, is_owners};
 use crate::support::{Mount, mounts_below, tree};
 
 /// What mountjail wrote down to have made: the path, and the number of the file.
-type Made = BTreeMap<PathBuf, u64>;
+type CreatedPath = BTreeMap<PathBuf, u64>;
 
 pub fn all_goes_down(riot: &Riot<'_>) {
     let (world, journal, oracle) = (riot.world, riot.journal, riot.oracle);
@@ -174,7 +174,7 @@ pub fn unmount(world: &World, which: impl Fn(&Mount) -> bool + Copy) {
 }
 
 /// What is recorded to stand in the root.
-fn made(world: &World, owner: &Owner) -> Made {
+fn made(world: &World, owner: &Owner) -> CreatedPath {
     let file = world
         .sandbox
         .state()

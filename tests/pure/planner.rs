@@ -7,8 +7,8 @@ use std::sync::Arc;
 use mountjail::base::MountAttributes;
 use mountjail::base::{HostPath, JailPath, SiteName};
 use mountjail::observe::{
-    BootId, Identity, Kept, Made, MadeKind, Observed, Record, RecordedMount, Seen, SeenMount,
-    Stray, Unknown,
+    BootId, BootRecord, CreatedKind, CreatedPath, Identity, Observed, ObservedMount, PathState,
+    PersistentRecord, RecordedMount, Stray, Unknown,
 };
 use mountjail::plan::{self, Plan, State, Step};
 use mountjail::resolve::{Desired, FileId, FileKind, Link, Mount};
@@ -42,11 +42,11 @@ struct Node {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct World {
     files: BTreeMap<JailPath, Node>,
-    mounts: BTreeMap<JailPath, Vec<SeenMount>>,
+    mounts: BTreeMap<JailPath, Vec<ObservedMount>>,
     /// What the mount at a path above hides: that path, and what it is.
-    buried: Vec<(JailPath, JailPath, SeenMount)>,
+    buried: Vec<(JailPath, JailPath, ObservedMount)>,
     record: Vec<RecordedMount>,
-    kept: Vec<Made>,
+    kept: Vec<CreatedPath>,
     next: u64,
 }
 
@@ -65,13 +65,13 @@ impl World {
 
     fn observe(&self, desired: &Desired) -> Observed {
         let mut observed = Observed {
-            record: (!self.record.is_empty()).then(|| Record {
+            record: (!self.record.is_empty()).then(|| BootRecord {
                 mounts: self.record.clone(),
-                ..Record::nothing(BootId("b".into()), root())
+                ..BootRecord::nothing(BootId("b".into()), root())
             }),
-            kept: (!self.kept.is_empty()).then(|| Kept {
+            kept: (!self.kept.is_empty()).then(|| PersistentRecord {
                 made: self.kept.clone(),
-                ..Kept::nothing(root())
+                ..PersistentRecord::nothing(root())
             }),
             ..Observed::default()
         };
@@ -113,10 +113,10 @@ impl World {
         observed
     }
 
-    fn seen(&self, path: &JailPath, node: &Node) -> Seen {
+    fn seen(&self, path: &JailPath, node: &Node) -> PathState {
         let below = |other: &JailPath| other != path && other.starts_with(path);
         let made = |other: &JailPath| self.kept.iter().any(|made| made.path == *other);
-        Seen {
+        PathState {
             kind: node.kind,
             file: identity(node.ino),
             empty: !self.files.keys().any(|other| below(other) && !made(other)),
@@ -157,15 +157,17 @@ impl World {
         for step in &plan.steps {
             if let Step::CreatePlaceholder { path, kind } = step {
                 let kind = if *kind == FileKind::Directory {
-                    MadeKind::Directory
+                    CreatedKind::Directory
                 } else {
-                    MadeKind::File
+                    CreatedKind::File
                 };
-                self.kept.push(Made::planned(path.clone(), kind));
+                self.kept.push(CreatedPath::planned(path.clone(), kind));
             }
             if let Step::CreateLink { path, text } = step {
-                self.kept
-                    .push(Made::planned(path.clone(), MadeKind::Link(text.clone())));
+                self.kept.push(CreatedPath::planned(
+                    path.clone(),
+                    CreatedKind::Link(text.clone()),
+                ));
             }
         }
         let mut done = 0;
@@ -225,7 +227,7 @@ impl World {
                 stack.push(mounted(mount, id));
             }
             (Step::DetachStray(stray), _) => {
-                let is_it = |seen: &SeenMount| seen.unique_id == Some(stray.unique_id);
+                let is_it = |seen: &ObservedMount| seen.unique_id == Some(stray.unique_id);
                 let top = self
                     .mounts
                     .get(&stray.target)
@@ -312,15 +314,15 @@ impl World {
         );
         let node = &self.files[path];
         let kind = match (&node.link, kind) {
-            (Some(text), _) => MadeKind::Link(text.into()),
-            (None, FileKind::Directory) => MadeKind::Directory,
-            (None, _) => MadeKind::File,
+            (Some(text), _) => CreatedKind::Link(text.into()),
+            (None, FileKind::Directory) => CreatedKind::Directory,
+            (None, _) => CreatedKind::File,
         };
         self.kept
             .retain(|made| made.path != *path || made.file.is_some());
-        self.kept.push(Made {
+        self.kept.push(CreatedPath {
             file: Some(identity(ino)),
-            ..Made::planned(path.clone(), kind)
+            ..CreatedPath::planned(path.clone(), kind)
         });
     }
 
@@ -352,7 +354,7 @@ fn identity(ino: u64) -> Identity {
     }
 }
 
-fn covered(stack: &[SeenMount]) -> Vec<SeenMount> {
+fn covered(stack: &[ObservedMount]) -> Vec<ObservedMount> {
     let mut seen = stack.to_vec();
     let last = seen.len() - 1;
     for mount in &mut seen[..last] {
@@ -361,7 +363,7 @@ fn covered(stack: &[SeenMount]) -> Vec<SeenMount> {
     seen
 }
 
-fn stray(target: &JailPath, seen: &SeenMount) -> Stray {
+fn stray(target: &JailPath, seen: &ObservedMount) -> Stray {
     let point = Some(root().inside(target).as_path().to_owned());
     Stray {
         target: target.clone(),
@@ -385,8 +387,8 @@ fn recorded(mount: &Mount, id: u64) -> RecordedMount {
     }
 }
 
-fn mounted(mount: &Mount, id: u64) -> SeenMount {
-    SeenMount {
+fn mounted(mount: &Mount, id: u64) -> ObservedMount {
+    ObservedMount {
         id,
         unique_id: Some(id),
         file: mount.file,
@@ -486,7 +488,7 @@ fn bare(own: [bool; 4]) -> World {
         }
     }
     let id = world.id();
-    let theirs = SeenMount {
+    let theirs = ObservedMount {
         id,
         unique_id: Some(id),
         file: Some(file(999)),
@@ -529,7 +531,7 @@ fn down(world: &mut World) {
 /// What is mounted, without the ids.
 fn table(world: &World) -> BTreeMap<JailPath, Vec<(Option<FileId>, MountAttributes)>> {
     let shown =
-        |stack: &Vec<SeenMount>| stack.iter().map(|seen| (seen.file, seen.options)).collect();
+        |stack: &Vec<ObservedMount>| stack.iter().map(|seen| (seen.file, seen.options)).collect();
     world
         .mounts
         .iter()

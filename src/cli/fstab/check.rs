@@ -10,7 +10,7 @@ use crate::base::SiteName;
 use crate::base::text::plural;
 use crate::cli::DIFFERENT;
 use crate::observe::{self, BootId};
-use crate::site::Failed;
+use crate::site::SiteError;
 use crate::site::context::Context;
 use crate::site::out::worst;
 use crate::site::pipeline::observe_and_plan;
@@ -74,7 +74,7 @@ fn compare(
     rendered: &Rendered,
     found: Option<&[u8]>,
     boot: &BootId,
-) -> Result<Compared, Failed> {
+) -> Result<Compared, SiteError> {
     let (has, wants) = (words(found.unwrap_or_default()), words(&rendered.section));
     let only = |these: &[Vec<u8>], those: &[Vec<u8>]| -> Vec<Vec<u8>> {
         these

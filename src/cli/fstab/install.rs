@@ -18,7 +18,7 @@ use crate::site::context::{Context, is_set, stop_flag};
 use crate::site::fstab_lines::FstabLines;
 use crate::site::out::worst;
 use crate::site::pipeline::{lock, observe_and_plan};
-use crate::site::{Failed, Site, select, systemctl};
+use crate::site::{Site, SiteError, select, systemctl};
 use crate::{Error, Result};
 
 impl Fstab {
@@ -218,7 +218,7 @@ impl<'c> Editor<'c> {
     }
 
     /// Makes what the site's lines mount on, and remembers why.
-    fn prepare(&self, rendered: &Rendered, stop: &Stop) -> Result<(), Failed> {
+    fn prepare(&self, rendered: &Rendered, stop: &Stop) -> Result<(), SiteError> {
         let desired = &rendered.desired;
         let site = Site {
             name: desired.site.clone(),
@@ -228,7 +228,7 @@ impl<'c> Editor<'c> {
         let (observed, plan) =
             observe_and_plan(self.context, desired, &self.boot, Some(&self.table))?;
         if !plan.conflicts.is_empty() {
-            return Err(Failed::Errors(plan.conflicts));
+            return Err(SiteError::Errors(plan.conflicts));
         }
         if plan.unfinished
             || plan
@@ -250,7 +250,7 @@ impl<'c> Editor<'c> {
         let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
         self.engine
             .up(&rendered.layout(plan, &observed), &observed, stop, &log)
-            .map_err(Failed::Engine)?;
+            .map_err(SiteError::Engine)?;
         Ok(self
             .engine
             .remember_fstab(&site.name, &desired.root, Some(file))?)

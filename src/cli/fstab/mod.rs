@@ -22,7 +22,7 @@ use crate::site::boot::{self, Boot, LineOrder};
 use crate::site::context::Context;
 use crate::site::out::worst;
 use crate::site::pipeline::{self, notes};
-use crate::site::{Failed, Site, select, systemctl};
+use crate::site::{Site, SiteError, select, systemctl};
 use crate::{Error, Result};
 
 /// Print the sites' mounts as fstab(5) lines, or keep them in /etc/fstab
@@ -143,8 +143,8 @@ impl<'c> Run<'c> {
         })
     }
 
-    fn rendered(&self, site: &Site) -> Result<Rendered, Failed> {
-        let manifest = select::load(self.context, site).map_err(Failed::Manifest)?;
+    fn rendered(&self, site: &Site) -> Result<Rendered, SiteError> {
+        let manifest = select::load(self.context, site).map_err(SiteError::Manifest)?;
         let desired = pipeline::resolved(self.context, &self.resolver, &manifest)?;
         let order = self.orders.get(&site.name).cloned().unwrap_or_default();
         let lines = fstab::lines(
@@ -154,7 +154,8 @@ impl<'c> Run<'c> {
             systemctl::in_container(),
             |source| self.table.points_below(source.as_path()),
         );
-        links::refuse_exchangeable(&self.context.host, &desired, &lines).map_err(Failed::Errors)?;
+        links::refuse_exchangeable(&self.context.host, &desired, &lines)
+            .map_err(SiteError::Errors)?;
         let section = fstab::section(&desired.site, &desired.root, &lines);
         Ok(Rendered {
             desired,

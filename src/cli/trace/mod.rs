@@ -26,7 +26,7 @@ use crate::site::context::Context;
 use crate::site::out::{Out, worst};
 use crate::site::pipeline::resolved;
 use crate::site::trust::Trust;
-use crate::site::{Failed, Site, select};
+use crate::site::{Site, SiteError, select};
 use crate::trace::{Advice, Brings, End, Followed, Follower, Found, Known, Line, advise, look};
 use crate::{Error, Result};
 
@@ -232,9 +232,9 @@ impl Trace {
         site: &Site,
         followed: Followed,
         end: End,
-    ) -> std::result::Result<u8, Failed> {
+    ) -> std::result::Result<u8, SiteError> {
         let resolver = context.resolver()?;
-        let manifest = select::load(context, site).map_err(Failed::Manifest)?;
+        let manifest = select::load(context, site).map_err(SiteError::Manifest)?;
         let desired = resolved(context, &resolver, &manifest)?;
         let mut report = Report::of(site, &desired, end);
         report.not_understood = followed.not_understood;

@@ -7,7 +7,7 @@ use crate::manifest::{self, Addition, Manifest, SourceFile, add_items};
 use crate::resolve::Resolver;
 use crate::site::context::Context;
 use crate::site::pipeline::resolved;
-use crate::site::{Failed, Site, Unusable, select};
+use crate::site::{ManifestError, Site, SiteError, select};
 use crate::trace::Line;
 use crate::{Error, Result};
 
@@ -17,7 +17,7 @@ pub(super) fn lines(
     site: &Site,
     resolver: &Resolver,
     lines: &[Line],
-) -> Result<bool, Failed> {
+) -> Result<bool, SiteError> {
     if lines.is_empty() {
         return Ok(false);
     }
@@ -69,8 +69,8 @@ fn added(context: &Context, site: &Site, old: &[u8], additions: &[Addition]) -> 
 }
 
 /// Whether the manifest that came out can be resolved.
-fn check(context: &Context, site: &Site, resolver: &Resolver, text: &str) -> Result<(), Failed> {
+fn check(context: &Context, site: &Site, resolver: &Resolver, text: &str) -> Result<(), SiteError> {
     let manifest = select::load_text(context, site, text)
-        .map_err(|wrong: Unusable| Failed::Manifest(wrong))?;
+        .map_err(|wrong: ManifestError| SiteError::Manifest(wrong))?;
     resolved(context, resolver, &manifest).map(drop)
 }

@@ -21,7 +21,7 @@ pub(super) fn timezone(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     }
     let configured: BTreeSet<_> = exam
         .patient
-        .tenants
+        .pool_users
         .iter()
         .filter_map(|tenant| tenant.settings.get("date.timezone"))
         .collect();
@@ -177,7 +177,7 @@ fn bring_locale(exam: &Exam<'_>, name: &str) -> Remedy {
 /// Those that the pools and the host name.
 fn locales(exam: &Exam<'_>) -> BTreeSet<String> {
     let variables = ["env[LANG]", "env[LC_ALL]", "env[LC_CTYPE]"];
-    let of_pools = exam.patient.tenants.iter().flat_map(|tenant| {
+    let of_pools = exam.patient.pool_users.iter().flat_map(|tenant| {
         variables
             .iter()
             .filter_map(|variable| tenant.pool.get(variable))

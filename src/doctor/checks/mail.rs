@@ -64,8 +64,8 @@ pub(super) fn mail(exam: &Exam<'_>) -> Result<Outcome, Silence> {
 
 /// The programs of `sendmail_path`, or else a sendmail that the manifest brings.
 fn mailers(exam: &Exam<'_>) -> BTreeSet<String> {
-    let tenants = exam.patient.tenants.iter();
-    let set: BTreeSet<_> = tenants
+    let pool_users = exam.patient.pool_users.iter();
+    let set: BTreeSet<_> = pool_users
         .filter_map(|tenant| tenant.settings.get("sendmail_path"))
         .filter_map(program)
         .collect();

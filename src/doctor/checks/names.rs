@@ -18,7 +18,7 @@ use crate::resolve::ldso::Loader;
 const BUILT_IN: [&str; 2] = ["files", "dns"];
 
 pub(super) fn users(exam: &Exam<'_>) -> Result<Outcome, Silence> {
-    if exam.patient.tenants.is_empty() && !exam.brings("/etc/passwd") {
+    if exam.patient.pool_users.is_empty() && !exam.brings("/etc/passwd") {
         return Ok(Outcome::not_needed(
             "no PHP-FPM pool is in it, and nothing brings /etc/passwd",
         ));

@@ -11,7 +11,7 @@ use crate::base::quote::word;
 use crate::doctor::ask::Silence;
 use crate::doctor::finding::{Outcome, Problem, Remedy};
 use crate::doctor::inside::{Directories, WebRoot};
-use crate::doctor::pool_user::Tenant;
+use crate::doctor::pool_user::PoolUser;
 
 /// Where Debian's PHP keeps sessions when nothing is set.
 const DEBIANS_SESSIONS: &str = "/var/lib/php/sessions";
@@ -28,14 +28,14 @@ const WEB_SERVERS: [&str; 5] = [
 const NO_POOL: &str = "no PHP-FPM pool has this chroot";
 
 pub(super) fn directories(exam: &Exam<'_>) -> Result<Outcome, Silence> {
-    if exam.patient.tenants.is_empty() {
+    if exam.patient.pool_users.is_empty() {
         return Ok(Outcome::not_needed(NO_POOL));
     }
     let (mut problems, mut good) = (vec![], BTreeSet::new());
     // Root may write anywhere, and nothing is tried as root.
     for tenant in exam
         .patient
-        .tenants
+        .pool_users
         .iter()
         .filter(|tenant| !tenant.who.is_root())
     {
@@ -87,7 +87,7 @@ fn make(exam: &Exam<'_>, path: &Path) -> Remedy {
 }
 
 /// The directories that PHP writes to, each once, with what it does there.
-fn wanted(tenant: &Tenant) -> Vec<(PathBuf, &'static str)> {
+fn wanted(tenant: &PoolUser) -> Vec<(PathBuf, &'static str)> {
     let settings = &tenant.settings;
     let temporary = tenant.temporary_directory();
     let mut wanted = vec![(temporary, "temporary files")];
@@ -120,15 +120,15 @@ fn wanted(tenant: &Tenant) -> Vec<(PathBuf, &'static str)> {
 
 /// `OPcache` knows scripts by their paths, which sites in different roots share.
 pub(super) fn opcache(exam: &Exam<'_>) -> Outcome {
-    let loaded = |tenant: &&Tenant| {
+    let loaded = |tenant: &&PoolUser| {
         let settings = &tenant.settings;
         settings
             .flag("opcache.enable")
             .unwrap_or_else(|| settings.loads("opcache"))
     };
-    let tenants: Vec<_> = exam.patient.tenants.iter().filter(loaded).collect();
-    if tenants.is_empty() {
-        let why = if exam.patient.tenants.is_empty() {
+    let pool_users: Vec<_> = exam.patient.pool_users.iter().filter(loaded).collect();
+    if pool_users.is_empty() {
+        let why = if exam.patient.pool_users.is_empty() {
             NO_POOL
         } else {
             "OPcache is not loaded"
@@ -136,7 +136,7 @@ pub(super) fn opcache(exam: &Exam<'_>) -> Outcome {
         return Outcome::not_needed(why);
     }
     let mut problems = vec![];
-    for tenant in tenants {
+    for tenant in pool_users {
         if tenant.others.is_empty() || tenant.settings.flag("opcache.validate_root") == Some(true) {
             continue;
         }
@@ -154,7 +154,7 @@ pub(super) fn opcache(exam: &Exam<'_>) -> Outcome {
     }
     let alone = exam
         .patient
-        .tenants
+        .pool_users
         .iter()
         .all(|tenant| tenant.others.is_empty());
     Outcome::of(
@@ -169,7 +169,7 @@ pub(super) fn opcache(exam: &Exam<'_>) -> Outcome {
 
 /// A web server whose root is the jail's serves `/etc` and all other mounts to everybody.
 pub(super) fn web_root(exam: &Exam<'_>) -> Result<Outcome, Silence> {
-    if exam.patient.tenants.is_empty() {
+    if exam.patient.pool_users.is_empty() {
         return Ok(Outcome::not_needed(NO_POOL));
     }
     let root = exam.patient.desired.root.as_path();
@@ -180,7 +180,7 @@ pub(super) fn web_root(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         .collect();
     let by_php = exam
         .patient
-        .tenants
+        .pool_users
         .iter()
         .any(|tenant| tenant.settings.get("doc_root") == Some("/"));
     signs.extend(by_php.then(|| "doc_root is /".to_owned()));

@@ -79,7 +79,11 @@ fn may_have_one(mount: &Mount) -> bool {
 }
 
 fn named_by_php(exam: &Exam<'_>) -> BTreeSet<PathBuf> {
-    let settings = exam.patient.tenants.iter().map(|tenant| &tenant.settings);
+    let settings = exam
+        .patient
+        .pool_users
+        .iter()
+        .map(|tenant| &tenant.settings);
     let values = settings.flat_map(|settings| SETTINGS.iter().filter_map(|key| settings.get(key)));
     values
         .filter(|value| value.starts_with('/'))
@@ -160,7 +164,7 @@ pub(super) fn syslog(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     const LOG: &str = "/dev/log";
     let configured = exam
         .patient
-        .tenants
+        .pool_users
         .iter()
         .any(|tenant| tenant.settings.get("error_log") == Some("syslog"));
     if !configured && !exam.brings(LOG) && !exam.presets.contains("syslog") {

@@ -131,7 +131,7 @@ fn anchors(exam: &Exam<'_>, directory: &Path) -> Anchors {
     let setting = |key: &str| {
         let mut values = exam
             .patient
-            .tenants
+            .pool_users
             .iter()
             .filter_map(|tenant| tenant.settings.get(key));
         values.next().map(PathBuf::from)

@@ -29,7 +29,7 @@ use self::elf::{BadElf, Bytes, Object};
 use self::process::Process;
 use self::script::Script;
 use self::system::Family;
-use super::dependencies::Interest;
+use super::dependencies::Aspect;
 use super::host::Host;
 use super::link_targets::everybody_may_read;
 use super::others::{self, Others};
@@ -427,7 +427,7 @@ impl<'h> Loader<'h> {
         let walk = self.host.walk(path).map_err(Refused::Lookup)?;
         let known = lock(&self.state.objects).get(&walk.real).cloned();
         let object = if let Some(known) = known {
-            self.host.note(walk.real.as_path(), Interest::CONTENTS);
+            self.host.note(walk.real.as_path(), Aspect::CONTENTS);
             known
         } else {
             let file = self.host.open(path).map_err(Refused::Lookup)?;
