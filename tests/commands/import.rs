@@ -13,28 +13,25 @@ pub fn all() -> Vec<Trial> {
     let mut trials = trials([
         ("pools become sites, and they come up", pools_become_sites),
         ("nothing is overwritten", nothing_is_overwritten),
-        ("run again, it leaves what is there", again),
-        ("what cannot be read is named", mistakes),
+        ("a second import leaves existing manifests alone", again),
+        ("files that cannot be read are named", mistakes),
         ("fstab is read as mount reads it", fstab_as_mount),
         ("daemons whose configuration names a root", daemons),
-        ("a file of another kind is called that", other_kinds),
-        ("nothing but regular files is opened", opens_files_alone),
+        ("a file of another format is named as such", other_kinds),
+        ("only regular files are opened", opens_files_alone),
         ("an fstab becomes sites with the same mounts", an_fstab),
-        ("mounts that stand already are taken over", taken_over),
+        ("mounts that exist already are taken over", taken_over),
         ("a pool and its bind lines become one site", merged),
         (
             "jailkit's own sections become presets that work",
             jailkits_own,
         ),
-        (
-            "every key of jailkit's is said or pointed out",
-            jailkit_keys,
-        ),
+        ("every key of jailkit is imported or reported", jailkit_keys),
         (
             "mistakes in fstab and in sections are named by line",
             wrong_lines,
         ),
-        ("names that are taken are said", names_that_are_taken),
+        ("names that are taken are reported", names_that_are_taken),
     ]);
     // In a process of its own, because it mounts on /etc/php.
     trials.push(on_shared_root("Debian's own configuration", debians_own));

@@ -19,8 +19,8 @@ pub fn all() -> Vec<Trial> {
             "configurations as panels and distributions write them",
             real_ones,
         ),
-        ("one odd pool loses no other", one_odd_pool),
-        ("what will not work is reported at once", reported),
+        ("an odd pool does not hide the others", one_odd_pool),
+        ("pools that cannot work are reported at once", reported),
     ]);
     // In a process of its own, because it mounts on /etc.
     trials.push(on_shared_root(

@@ -24,7 +24,7 @@ pub fn all() -> Vec<Trial> {
             "a library from before the process entered its root is named",
             from_before,
         ),
-        ("metrics are what promtool and the states say", metrics),
+        ("metrics satisfy promtool and match the states", metrics),
         (
             "metrics of sites that are down, gone or wrong",
             metrics_of_others,
@@ -34,16 +34,19 @@ pub fn all() -> Vec<Trial> {
             "a source that is gone is absent, and every other mount is shown",
             absent,
         ),
-        ("why a site is drifted is told where no mount does", reasons),
+        (
+            "the reason is shown where no mount shows why a site drifted",
+            reasons,
+        ),
         (
             "a site is shown by its record when its manifest is wrong, gone or has moved",
             by_the_record,
         ),
         (
-            "a mount that somebody made shared, or covered, is shown so",
+            "a mount that somebody made shared or covered is shown as such",
             shared_or_covered,
         ),
-        ("of several sites what is not ok is shown", in_short),
+        ("of several sites only the problems are shown", in_short),
         (
             "a process chooses neither commands nor the length of a line",
             names_of_processes,

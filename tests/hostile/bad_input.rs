@@ -27,29 +27,29 @@ pub fn all() -> Vec<Trial> {
         ),
         ("a source that leads nowhere is named", sources),
         (
-            "a link of a site's owner leads to nothing of others",
+            "a site owner's link does not lead to files of others",
             strange_links,
         ),
-        ("what is in /proc brings nothing along", proc_alone),
+        ("files in /proc bring nothing along", proc_alone),
         (
             "sources that contradict each other are both named",
             conflicts,
         ),
-        ("a site that is not there is said so", no_such_site),
+        ("an unknown site is reported", no_such_site),
         (
-            "what nothing brings is said with the line that would",
+            "for a missing path, `why` suggests the line that brings it",
             why_not,
         ),
         ("without privileges nothing happens", no_privileges),
         ("one site's error does not stop the others", all_goes_on),
+        ("without more threads, one thread does the work", no_threads),
         (
-            "where there can be no more threads, one does the work",
-            no_threads,
+            "a path that is not a directory of sites is reported",
+            configuration,
         ),
-        ("what is no directory of sites is said so", configuration),
         ("a reader that closes the pipe is no error", closed_pipe),
         (
-            "what a site's owner chose commands no terminal, and is no line of its own",
+            "text of a site's owner controls no terminal and starts no line",
             hostile_text,
         ),
     ];

@@ -36,13 +36,10 @@ pub fn all() -> Vec<Trial> {
         ("every command ends, a root hangs", || {
             every_command(Where::Root);
         }),
-        ("what waits for a command's output ends", captured),
+        ("a shell that captures the output is not held up", captured),
         ("a signal ends a command that waits", signals),
         ("an answer in time counts", slow),
-        (
-            "one that has the lock is not waited for without an end",
-            lock,
-        ),
+        ("waiting for a lock has an end", lock),
         ("a link in / leads to one that hangs", link_in_slash),
         ("the watcher, sources hang", || watch(Where::Source)),
         ("the watcher, roots hang", || watch(Where::Root)),

@@ -24,16 +24,16 @@ pub fn all() -> Vec<Trial> {
     );
     all.extend(trials([
         (
-            "a link in a directory that others can write is nobody's",
+            "a link in a directory that others can write counts as nobody's",
             writable_directories,
         ),
         ("a directory above a link counts as well", directory_above),
         (
-            "a link above a root is in no other site's way",
+            "a link above a root does not get in another site's way",
             link_above_a_root,
         ),
         (
-            "a pool is not a site's by a link of its owner's",
+            "an owner's link does not make a pool the site's",
             pool_by_a_link,
         ),
         ("an ELF interpreter is an ELF file", interpreters),

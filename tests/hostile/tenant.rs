@@ -15,7 +15,10 @@ use nix::sys::signal::Signal;
 use rustix::fs::{Mode, OFlags, mkdirat, openat, renameat};
 
 pub fn all() -> Vec<Trial> {
-    let mut all = for_each_engine("a directory in the place of ours stops no up", in_its_place);
+    let mut all = for_each_engine(
+        "a directory in place of ours does not stop up",
+        in_its_place,
+    );
     if mountjail::sys::probe::statmount() {
         // Without ids that are never reused (Linux 6.8) a mount that was moved away is nobody's.
         all.extend(for_each_engine(
@@ -23,15 +26,15 @@ pub fn all() -> Vec<Trial> {
             out_of_reach,
         ));
         all.extend(for_each_engine(
-            "what a killed run mounted is found where it was moved to",
+            "mounts of a killed run are found where they were moved to",
             killed,
         ));
         all.extend(for_each_engine(
-            "what is moved deeper than can be told is not forgotten",
+            "mounts that are moved too deep for a path are not forgotten",
             too_deep,
         ));
         all.extend(for_each_engine(
-            "one that is moved away from under an unmount is found",
+            "a mount that is moved during an unmount is found",
             moved_meanwhile,
         ));
         all.push(on_shared_root(

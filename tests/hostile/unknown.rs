@@ -10,14 +10,11 @@ use libtest_mimic::Trial;
 
 pub fn all() -> Vec<Trial> {
     let mut all = for_each_engine(
-        "an error of a file system is none of absence",
+        "an error of a file system does not count as absence",
         failing_source,
     );
     all.extend(trials([
-        (
-            "an error of one system call takes nothing away",
-            failing_calls,
-        ),
+        ("a failing system call takes nothing away", failing_calls),
         (
             "a program that is broken hides no name services",
             broken_getent,

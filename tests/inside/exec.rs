@@ -19,24 +19,24 @@ pub fn all() -> Vec<Trial> {
         ("signals reach the command", signals),
         ("the terminal is kept", terminal),
         ("nothing is typed into the terminal", typing),
-        ("nothing that the caller has open", descriptors),
-        ("no key that the caller possesses", keys),
+        ("nothing that the caller has open is passed on", descriptors),
+        ("no key of the caller is passed on", keys),
         (
-            "no capability, whatever the caller's securebits say",
+            "no capability is passed on, whatever the caller's securebits are",
             capabilities,
         ),
         ("the user's ids and a new environment", user),
         ("a site that is down is refused, or brought up", up_first),
         (
-            "what is not there is said, and what would bring it",
+            "a missing program is reported with the line that brings it",
             missing,
         ),
-        ("a jail of a static program alone", busybox),
-        ("nothing is left of mountjail's own settings", settings),
+        ("a jail with a static program only", busybox),
+        ("no setting of mountjail's own is passed on", settings),
     ]);
     // In a process of its own, because it mounts on /etc/php.
     trials.push(on_shared_root(
-        "whom a command runs as, and that it is never root",
+        "a command runs as the right user, and never as root by default",
         default_user,
     ));
     trials

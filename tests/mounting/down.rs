@@ -22,15 +22,18 @@ const OWNER: u32 = 61003;
 pub fn all() -> Vec<Trial> {
     let used: [(&str, OnEngine); 4] = [
         (
-            "a user in a mount namespace of its own stops down",
+            "a process in its own mount namespace stops down",
             other_namespace,
         ),
         (
-            "a user whose namespace has the root at / stops down",
+            "a process whose namespace has the root at / stops down",
             root_directory,
         ),
-        ("a user of a copy elsewhere stops down", copy_elsewhere),
-        ("what runs inside stops down", runs_inside),
+        (
+            "a process that uses a copy elsewhere stops down",
+            copy_elsewhere,
+        ),
+        ("a process inside stops down", runs_inside),
     ];
     let always: [(&str, OnEngine); 8] = [
         ("a recursive mount in use stays whole", recursive),
@@ -42,14 +45,14 @@ pub fn all() -> Vec<Trial> {
             "a root that was moved is taken down where it is, and up takes it over",
             moved,
         ),
-        ("a root that is gone is no dead end", gone),
-        ("what something mounted over hides goes down", mounted_over),
+        ("a root that is gone can be taken down", gone),
+        ("mounts that another mount hides go down", mounted_over),
         (
             "an owner's file system over a directory or the root",
             owners_file_system,
         ),
         (
-            "something else in the place of a placeholder's directory",
+            "another directory in place of a placeholder's",
             replaced_directory,
         ),
         (

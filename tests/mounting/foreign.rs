@@ -16,20 +16,23 @@ type OnEngine = fn(&'static str);
 
 pub fn all() -> Vec<Trial> {
     let trials: [(&str, OnEngine); 7] = [
-        ("one in a recursive mount stops down", in_a_recursive_one),
         (
-            "one in a recursive mount is told apart without the record",
+            "a foreign mount in a recursive one stops down",
+            in_a_recursive_one,
+        ),
+        (
+            "a foreign mount in a recursive one is recognised without the record",
             without_the_record,
         ),
         ("a submount in use stops down", busy_submount),
         (
-            "one in a mount that is to be replaced stops up",
+            "a foreign mount in one to be replaced stops up",
             in_a_stale_one,
         ),
-        ("one in a mount that is in use stops a lazy down", lazy),
-        ("one on top of ours stops down", on_top),
+        ("a foreign mount in one in use stops a lazy down", lazy),
+        ("a foreign mount on top of ours stops down", on_top),
         (
-            "one on a placeholder keeps it, until it is gone",
+            "a placeholder stays until the foreign mount on it is gone",
             on_a_placeholder,
         ),
     ];
@@ -50,13 +53,16 @@ pub fn all() -> Vec<Trial> {
             "a volume of the site's own is as good as the root",
             own_volume,
         ),
-        ("one on the way of a site that is up is named", on_the_way),
+        (
+            "a foreign mount above the targets of a site that is up is named",
+            on_the_way,
+        ),
         (
             "the same file mounted before is taken over, or named",
             stacked_before,
         ),
         (
-            "the same file mounted once more on ours is named",
+            "the same file mounted on ours again is named",
             stacked_while_up,
         ),
         ("no mount of ours hides another", none_hides_another),

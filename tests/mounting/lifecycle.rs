@@ -19,19 +19,22 @@ pub fn all() -> Vec<Trial> {
         ("a second up makes no mount call", idempotent),
         ("programs find the same libraries inside", loader_inside),
         (
-            "what the manifest gains and loses is followed while the site is up",
+            "a site that is up follows changes of its manifest",
             live_changes,
         ),
         ("a replaced source is swapped", stale),
-        ("a lost record is no loss", lost_record),
-        ("a damaged record is said and no loss", damaged_record),
+        ("a lost record does no harm", lost_record),
+        (
+            "a damaged record is reported and does no harm",
+            damaged_record,
+        ),
         (
             "submounts of a recursive mount are read-only and stay on the host",
             recursive,
         ),
         ("read-write only where the manifest says so", access),
         ("a generated passwd has the named users alone", users),
-        ("what others mounted is reported and never touched", foreign),
+        ("foreign mounts are reported and never touched", foreign),
         (
             "down goes by the record when the manifest is gone",
             manifest_gone,
@@ -42,7 +45,7 @@ pub fn all() -> Vec<Trial> {
         ),
         ("placeholders survive a reboot and go with down", reboot),
         (
-            "what the owner put in a placeholder's place stays",
+            "files that the owner put in place of a placeholder stay",
             placeholder_changed,
         ),
         (

@@ -32,7 +32,7 @@ pub fn all() -> Vec<Trial> {
         user_namespace,
     ));
     trials.push(on_shared_root(
-        "a record that another mount namespace left is as good as lost",
+        "a record of another mount namespace counts as lost",
         strange_record,
     ));
     trials

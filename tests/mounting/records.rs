@@ -13,17 +13,14 @@ use serde_json::{Value, json};
 pub fn all() -> Vec<Trial> {
     let mut all = trials([
         ("records of version 1 are read, and renewed", version_1),
-        ("a field that is not known is kept", unknown_fields),
+        ("an unknown field is kept", unknown_fields),
         (
-            "a record of a newer mountjail is named, and there is a way on",
+            "a record of a newer mountjail is reported with a way out",
             newer,
         ),
+        ("an unreadable record affects its own site only", unreadable),
         (
-            "a record that cannot be read is its site's trouble alone",
-            unreadable,
-        ),
-        (
-            "somebody else's empty file in the place of a placeholder stays",
+            "somebody else's empty file in place of a placeholder stays",
             replaced,
         ),
         ("a mount keeps its time while it is swapped", times),

@@ -12,15 +12,15 @@ use nix::mount::{MsFlags, mount};
 
 pub fn all() -> Vec<Trial> {
     let mut trials = for_each_engine(
-        "a program on a noexec mount does not run, and it is said",
+        "a program on a noexec mount does not run, and this is reported",
         noexec,
     );
     trials.extend(for_each_engine(
-        "what an administrator says of a mount counts more",
+        "an administrator's setting for a mount takes precedence",
         lifted,
     ));
     trials.extend(for_each_engine(
-        "a remounted host makes other mounts",
+        "mounts follow a remount on the host",
         remounted,
     ));
     // These change mounts of the host's own files.
@@ -35,11 +35,11 @@ pub fn all() -> Vec<Trial> {
         })
     }));
     trials.push(on_shared_root(
-        "what links bring along is as on the host",
+        "files that links bring along are as on the host",
         brought,
     ));
     trials.extend(crate::support::trials([(
-        "each mount is asked once",
+        "each mount is examined once",
         asked_once,
     )]));
     trials

@@ -11,17 +11,20 @@ use crate::support::{
 use libtest_mimic::Trial;
 
 pub fn all() -> Vec<Trial> {
-    let mut all = for_each_engine("one directory by two paths is one site's", two_paths);
+    let mut all = for_each_engine("a directory with two paths belongs to one site", two_paths);
     all.extend(trials([
         (
             "a root in another one by another path is refused",
             inside_by_another_path,
         ),
         (
-            "what is up stays right when another root comes into its way",
+            "a site that is up stays right when another root gets in its way",
             up_stays,
         ),
-        ("of two that come up together the first does", together),
+        (
+            "of two sites that come up together the first wins",
+            together,
+        ),
         (
             "down --all takes the sites of its configuration",
             other_configuration,

@@ -28,9 +28,12 @@ pub fn all() -> Vec<Trial> {
     ));
     trials.extend(crate::support::trials([
         ("system directories one by one", one_by_one),
-        ("what keeps the host from replacing files is said", nested),
         (
-            "what the host has mounted inside is not shown by itself",
+            "mounts that keep the host from replacing files are reported",
+            nested,
+        ),
+        (
+            "mounts of the host inside are not shown on their own",
             submounts,
         ),
     ]));

@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     }
     support::main([(
         "owner",
-        for_each_engine("owners who mean harm do none", owners),
+        for_each_engine("hostile owners do no harm", owners),
     )])
 }
 

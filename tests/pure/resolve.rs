@@ -9,10 +9,10 @@ use mountjail::base::{HostPath, SiteName};
 use mountjail::manifest::{Presets, SourceFile, parse};
 use mountjail::resolve::{Desired, Host, Resolver, Roots};
 
-/// A made host.
-struct CreatedPath(tempfile::TempDir);
+/// A host in a temporary directory.
+struct MadeHost(tempfile::TempDir);
 
-impl CreatedPath {
+impl MadeHost {
     fn new() -> Self {
         let made = Self(tempfile::tempdir().unwrap());
         made.dir("srv/s");
@@ -76,7 +76,7 @@ impl CreatedPath {
 
 #[test]
 fn what_is_below_run_is_known_below_var_run_too() {
-    let host = CreatedPath::new();
+    let host = MadeHost::new();
     host.dir("run/mysqld")
         .dir("run/lock")
         .link("var/run", "/run")
@@ -103,7 +103,7 @@ fn what_is_below_run_is_known_below_var_run_too() {
 
 #[test]
 fn a_link_at_the_end_is_followed() {
-    let host = CreatedPath::new();
+    let host = MadeHost::new();
     host.file("run/resolve/stub")
         .link("etc/resolv.conf", "../run/resolve/stub");
     assert_eq!(
@@ -114,7 +114,7 @@ fn a_link_at_the_end_is_followed() {
 
 #[test]
 fn directory_links_on_the_way_are_reproduced() {
-    let host = CreatedPath::new();
+    let host = MadeHost::new();
     host.file("usr/lib/x.so").link("lib", "usr/lib");
     assert_eq!(
         host.shows("mounts: [/lib/x.so]"),
@@ -124,7 +124,7 @@ fn directory_links_on_the_way_are_reproduced() {
 
 #[test]
 fn a_real_directory_in_the_root_is_used_as_it_is() {
-    let host = CreatedPath::new();
+    let host = MadeHost::new();
     host.file("usr/lib/x.so")
         .link("lib", "usr/lib")
         .dir("srv/s/lib");
@@ -132,7 +132,7 @@ fn a_real_directory_in_the_root_is_used_as_it_is() {
         host.shows("mounts: [/lib/x.so]"),
         ["/lib/x.so < /usr/lib/x.so"]
     );
-    let host = CreatedPath::new();
+    let host = MadeHost::new();
     host.file("usr/lib/x.so")
         .link("lib", "usr/lib")
         .link("srv/s/lib", "/usr/lib");
@@ -144,7 +144,7 @@ fn a_real_directory_in_the_root_is_used_as_it_is() {
 
 #[test]
 fn explicit_targets_follow_the_links_of_the_jail() {
-    let host = CreatedPath::new();
+    let host = MadeHost::new();
     host.file("usr/lib/x.so")
         .link("lib", "usr/lib")
         .file("opt/y");
@@ -161,7 +161,7 @@ fn explicit_targets_follow_the_links_of_the_jail() {
 
 #[test]
 fn a_chain_of_links_is_walked_to_its_end() {
-    let host = CreatedPath::new();
+    let host = MadeHost::new();
     host.file("real/dir/file")
         .link("b", "real/dir")
         .link("a", "/b")
@@ -179,7 +179,7 @@ fn a_chain_of_links_is_walked_to_its_end() {
 
 #[test]
 fn the_first_alternative_that_exists_is_taken() {
-    let host = CreatedPath::new();
+    let host = MadeHost::new();
     host.file("b").file("c");
     assert_eq!(
         host.shows("mounts: [{ any_of: [/a, /b, /c] }]"),
@@ -198,7 +198,7 @@ fn the_first_alternative_that_exists_is_taken() {
 
 #[test]
 fn patterns_stand_for_what_they_match() {
-    let host = CreatedPath::new();
+    let host = MadeHost::new();
     host.file("lib/php/1/a")
         .file("lib/php/2/b")
         .file("lib/php/.hidden/c");
@@ -210,7 +210,7 @@ fn patterns_stand_for_what_they_match() {
 
 #[test]
 fn what_another_mount_shows_already_is_dropped() {
-    let host = CreatedPath::new();
+    let host = MadeHost::new();
     host.file("data/a").file("data/sub/b").file("other");
     assert_eq!(
         host.shows("mounts: [/data, /data/a, /data/sub, /data/sub/b]"),
@@ -228,7 +228,7 @@ fn what_another_mount_shows_already_is_dropped() {
 
 #[test]
 fn a_link_whose_file_is_there_anyway_stays_a_link() {
-    let host = CreatedPath::new();
+    let host = MadeHost::new();
     host.file("run/resolve/stub")
         .link("etc/resolv.conf", "../run/resolve/stub");
     let shown = host.shows("etc: [resolv.conf]\nmounts: [/run/resolve]");
@@ -243,7 +243,7 @@ fn a_link_whose_file_is_there_anyway_stays_a_link() {
 
 #[test]
 fn links_that_lead_nowhere_are_errors_and_all_are_told() {
-    let host = CreatedPath::new();
+    let host = MadeHost::new();
     host.link("a", "b")
         .link("b", "a")
         .link("c", "nowhere")
@@ -267,7 +267,7 @@ fn links_that_lead_nowhere_are_errors_and_all_are_told() {
 
 #[test]
 fn two_sources_for_one_target_are_both_named() {
-    let host = CreatedPath::new();
+    let host = MadeHost::new();
     host.file("a").file("b");
     let errors = host
         .resolve("mounts: [{ source: /a, target: /x }, { source: /b, target: /x }]")
@@ -282,7 +282,7 @@ fn two_sources_for_one_target_are_both_named() {
 fn links_inside_a_bound_directory_bring_their_targets_along() {
     // Only links of root's count, so this needs to be root to say anything.
     let is_root = nix::unistd::geteuid().is_root();
-    let host = CreatedPath::new();
+    let host = MadeHost::new();
     for directory in ["certs", "share/ca", "private"] {
         host.dir(directory);
     }
@@ -321,8 +321,8 @@ fn links_inside_a_bound_directory_bring_their_targets_along() {
 
 /// A host with one directory for programs and libraries, and alternatives by links, as Debian has
 /// them.
-fn merged_usr() -> CreatedPath {
-    let host = CreatedPath::new();
+fn merged_usr() -> MadeHost {
+    let host = MadeHost::new();
     host.file("usr/bin/vim")
         .file("usr/bin/gcc-12")
         .file("usr/lib/libz.so.1.2")
@@ -380,7 +380,7 @@ fn many_alternatives_come_by_their_directory_and_bring_only_what_is_needed() {
     if !nix::unistd::geteuid().is_root() {
         return; // only links of root's count
     }
-    let host = CreatedPath::new();
+    let host = MadeHost::new();
     for n in 0..4 {
         host.link(&format!("usr/bin/{n}"), &format!("/etc/alternatives/{n}"));
         host.link(
@@ -422,7 +422,7 @@ fn only_links_of_roots_bring_anything_from_a_directory_that_they_share() {
     if !nix::unistd::geteuid().is_root() {
         return;
     }
-    let host = CreatedPath::new();
+    let host = MadeHost::new();
     for n in 0..5 {
         host.link(&format!("usr/bin/{n}"), &format!("/srv/bin/{n}"))
             .file(&format!("opt/{n}"));
@@ -516,7 +516,7 @@ fn links_of_the_host_into_a_bound_directory_are_not_forced_on_a_root() {
 
 #[test]
 fn a_socket_behind_a_link_comes_by_its_directory() {
-    let host = CreatedPath::new();
+    let host = MadeHost::new();
     host.dir("run/systemd/journal")
         .link("dev/log", "/run/systemd/journal/dev-log");
     let _daemon =
@@ -578,7 +578,7 @@ fn name_services_bring_their_modules() {
 
 #[test]
 fn the_same_host_gives_the_same_answer() {
-    let host = CreatedPath::new();
+    let host = MadeHost::new();
     host.file("b").file("a").link("lib", "usr").file("usr/x");
     let manifest = "mounts: [/b, /lib/x, /a]";
     assert_eq!(

@@ -25,7 +25,7 @@ pub fn all() -> Vec<Trial> {
     ));
     // In a process of its own, because it mounts on /run.
     trials.push(on_shared_root(
-        "what is made on /run is waited for",
+        "the lines wait for what is made on /run",
         waits_for_makers,
     ));
     trials.push(on_shared_root(
@@ -42,8 +42,8 @@ pub fn all() -> Vec<Trial> {
             down_leaves_what_is_needed,
         ),
         ("install, check, uninstall", install_check_uninstall),
-        ("all replaces the block", all_replaces_the_block),
-        ("nobody else can keep it from being edited", locks_of_others),
+        ("--all replaces the block", all_replaces_the_block),
+        ("nobody else can block an edit", locks_of_others),
         (
             "lines that others could exchange files of are refused",
             lines_of_others,
@@ -55,7 +55,10 @@ pub fn all() -> Vec<Trial> {
         ("broken markers are refused", broken_markers),
         ("a line for the same target is refused", double_lines),
         ("a link to the file is followed", link_is_followed),
-        ("absent, read-only and full", bad_places),
+        (
+            "a file that is absent, read-only or on a full disk",
+            bad_places,
+        ),
         ("two writers at once", two_writers),
         ("killed at each call", || at_each_call("signal=SIGKILL")),
         ("each call failing", || at_each_call("error=ENOSPC")),

@@ -28,7 +28,7 @@ pub fn all() -> Vec<Trial> {
         silent,
     ));
     trials.push(on_shared_root(
-        "a failure is said and does not fail",
+        "a failure is reported and does not fail the hook",
         never_fails,
     ));
     trials.push(on_shared_root("apk's hook acts after commits alone", apk));

@@ -23,14 +23,14 @@ pub fn all() -> Vec<Trial> {
             no_cycle,
         ),
         (
-            "what cannot start after the mounts is refused, and its old drop-in goes",
+            "units that cannot start after the mounts are refused, and old drop-ins go",
             refused_units,
         ),
         (
             "a site on a file system that comes late waits for it alone",
             late_file_systems,
         ),
-        ("a file of somebody else's is not replaced", not_ours),
+        ("a file of somebody else is not replaced", not_ours),
         ("the units have no namespace of their own", no_namespace),
         ("the watcher's unit leaves it what it needs", watch_unit),
         ("up --restart reloads only what changed", restart),

@@ -46,7 +46,7 @@ pub fn all() -> Vec<Trial> {
             "signals, and what the service manager hears",
             service_manager,
         ),
-        ("it sleeps while nothing happens", idle),
+        ("the watcher sleeps while nothing happens", idle),
         ("one pass on demand", once),
         ("one watcher at a time", only_one),
     ];
@@ -63,7 +63,7 @@ pub fn all() -> Vec<Trial> {
         ten_thousand,
     ));
     all.extend(for_each_source_of_mount_events(
-        "what somebody unmounts is put back",
+        "an unmounted file is mounted again",
         put_back,
     ));
     all.extend(for_each_source_of_mount_events(

@@ -19,10 +19,10 @@ use nix::mount::{MsFlags, mount, umount};
 pub fn all() -> Vec<Trial> {
     let alone: [(&str, fn()); 15] = [
         (
-            "a site is up also when nothing of it is there",
+            "a site can be up while none of its sources exist",
             nothing_there,
         ),
-        ("each source that is gone has its own time", own_time),
+        ("each missing source has its own grace period", own_time),
         (
             "a source that cannot be looked at keeps its mount",
             dead_file_system,
@@ -34,7 +34,7 @@ pub fn all() -> Vec<Trial> {
             "presets that change while sites cannot be listed",
             configuration,
         ),
-        ("a file that cannot be a site stops no other", misnamed),
+        ("a misnamed file does not stop other sites", misnamed),
         ("a preset that cannot be read is named", unreadable_preset),
         ("a full state directory", full_state),
         ("too few descriptors", few_descriptors),

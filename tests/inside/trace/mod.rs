@@ -37,15 +37,21 @@ pub fn all() -> Vec<Trial> {
         ),
         ("a command runs on after a signal", follows::interrupted),
         (
-            "what a command leaves running is let go",
+            "processes that a command leaves running are let go",
             follows::left_running,
         ),
         ("processes that end at any moment", follows::endings),
-        ("what cannot be followed is said", follows::refusals),
-        ("what nobody should get for the asking", writes::private),
+        (
+            "processes that cannot be followed are reported",
+            follows::refusals,
+        ),
+        (
+            "paths that no site should get just because it asks",
+            writes::private,
+        ),
         ("users have their names", writes::users),
         (
-            "what is in the manifest and not mounted",
+            "files that the manifest names but that are not mounted",
             writes::not_mounted,
         ),
         (
@@ -60,7 +66,7 @@ pub fn all() -> Vec<Trial> {
     // Each with a `/run` of its own.
     let with_daemons: [(&str, fn()); 4] = [
         (
-            "a PHP script: what it misses, and with the lines written it works",
+            "a PHP script misses files, and works with the lines written",
             finds::script,
         ),
         ("a message to the service manager", finds::notified),
@@ -77,7 +83,7 @@ pub fn all() -> Vec<Trial> {
         })
     }));
     all.push(on_shared_root(
-        "the workers of a unit, also later ones",
+        "the workers of a unit, including later ones",
         finds::unit,
     ));
     all
