@@ -5,8 +5,8 @@ use std::fmt;
 use super::Site;
 use super::out::{Out, worst};
 use crate::Error;
-use crate::base::SiteName;
 use crate::base::text::plural;
+use crate::base::{Kind, SiteName};
 use crate::engine::EngineFailure;
 use crate::manifest::{Diagnostic, Diagnostics};
 
@@ -105,6 +105,14 @@ impl SiteError {
             Self::Errors(errors) => errors.iter().any(Error::is_overtaken),
             Self::Engine(failure) => failure.error.is_overtaken() && failure.also.is_empty(),
         }
+    }
+
+    /// Whether it was given up because something did not answer.
+    pub(crate) fn is_silent(&self) -> bool {
+        let Self::Errors(errors) = self else {
+            return false;
+        };
+        errors.iter().any(|error| error.kind() == Kind::Silent)
     }
 
     /// How many errors there are.
