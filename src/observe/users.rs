@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use super::mountinfo::{self, Line};
 use super::processes::{Process, all};
+use crate::base::text::unescape_octal;
 use crate::base::{HostPath, JailPath};
 use crate::{Error, Result};
 
@@ -264,7 +265,7 @@ impl Used {
             .collect();
         *before += files.len();
         for path in files {
-            add(&mountinfo::unescaped(path));
+            add(&unescape_octal(path));
         }
     }
 }

@@ -10,7 +10,6 @@ use super::{Site, select};
 use crate::base::{HostPath, SiteName};
 use crate::manifest::{Manifest, Request};
 use crate::observe::{FileSystems, Ordering, Units};
-use crate::render::fstab::unescaped;
 use crate::render::systemd::{HEADER, Wishes, all_makers, makers, unit_of};
 use crate::{Error, Result};
 
@@ -50,7 +49,7 @@ impl Boot {
         Self {
             units: Units::read(),
             ordering,
-            systems: FileSystems::read(unescaped),
+            systems: FileSystems::read(),
         }
     }
 
