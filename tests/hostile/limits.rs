@@ -29,7 +29,7 @@ pub fn all() -> Vec<Trial> {
         }),
         for_each_engine_alone("up --all, roots hang", |engine| up_all(engine, Where::Root)),
     ];
-    let others: [(&str, fn()); 10] = [
+    let others: [(&str, fn()); 14] = [
         ("every command ends, a source hangs", || {
             every_command(Where::Source);
         }),
