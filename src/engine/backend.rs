@@ -3,33 +3,27 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::Path;
+
+use sys_mount::{Mount, MountFlags};
 
 use crate::base::MountAttributes;
 use crate::sys;
 
 /// A finished mount that nothing shows yet.
-#[derive(Debug)]
-pub(super) enum Ready {
-    /// Detached, in an anonymous namespace of its own.
-    Detached(OwnedFd),
-    /// At this path of the private scratch mount.
-    Scratch(PathBuf),
-}
+pub(super) trait Prepared: Send + Sync {
+    /// The unique id that the mount will have when it is attached, if that is known before.
+    fn unique_id(&self) -> Option<u64>;
 
-impl Ready {
-    /// The id that the mount will have when attached, if that is known before.
-    pub(super) fn unique_id(&self) -> Option<u64> {
-        let Self::Detached(fd) = self else {
-            return None;
-        };
-        let stat = sys::stat_fd(fd).ok()?;
-        stat.mount_id.filter(|_| stat.mount_id_is_unique)
-    }
+    /// Its attributes, as the kernel made it, if they can be asked for before it is attached.
+    fn attributes(&self) -> io::Result<Option<MountAttributes>>;
 }
 
 /// How mounts are copied and attached.
 pub(super) trait Backend: Send + Sync {
+    /// What it prepares.
+    type Ready: Prepared;
+
     /// A copy of the mount that `source` is on, with `source` as its root, exactly `options`, and
     /// private: cut from the host's peer groups. With its submounts if `recursive`.
     fn prepare(
@@ -37,28 +31,60 @@ pub(super) trait Backend: Send + Sync {
         source: BorrowedFd<'_>,
         options: MountAttributes,
         recursive: bool,
-    ) -> io::Result<Ready>;
+    ) -> io::Result<Self::Ready>;
 
     /// A copy as it is of the mount whose root `top` is, private: to bring it back if the run
     /// fails.
-    fn save(&self, top: BorrowedFd<'_>, recursive: bool) -> io::Result<Ready>;
+    fn save(&self, top: BorrowedFd<'_>, recursive: bool) -> io::Result<Self::Ready>;
 
     /// One more copy of a prepared mount.
-    fn copy(&self, prepared: &Ready, recursive: bool) -> io::Result<Ready>;
+    fn copy(&self, prepared: &Self::Ready, recursive: bool) -> io::Result<Self::Ready>;
 
     /// Attaches `ready` on `target`, whose type fits.
-    fn attach(&self, ready: &Ready, target: BorrowedFd<'_>, recursive: bool) -> io::Result<()>;
+    fn attach(
+        &self,
+        ready: &Self::Ready,
+        target: BorrowedFd<'_>,
+        recursive: bool,
+    ) -> io::Result<()>;
 
     /// Makes sure that `ready` can be attached: the kernel attaches no mount of a file that has been
     /// deleted (ENOENT). For a swap with a gap, before the old mount is taken off.
-    fn stage(&self, ready: &Ready) -> io::Result<()>;
+    fn stage(&self, ready: &Self::Ready) -> io::Result<()>;
 
     /// Attaches `ready` beneath the mount whose root `top` is; `Ok(false)` where that cannot be
     /// done.
-    fn attach_beneath(&self, ready: &Ready, top: BorrowedFd<'_>) -> io::Result<bool>;
+    fn attach_beneath(&self, ready: &Self::Ready, top: BorrowedFd<'_>) -> io::Result<bool>;
 
     /// Makes a prepared mount ready to be copied many times, where that needs something.
-    fn share(&self, prepared: &Ready, recursive: bool) -> io::Result<()>;
+    fn share(&self, prepared: &Self::Ready, recursive: bool) -> io::Result<()>;
+}
+
+/// One `mount(2)` through sys-mount. The type is named always: without one the crate would try them
+/// all.
+pub(super) fn mount(source: &Path, target: &Path, flags: MountFlags) -> io::Result<()> {
+    Mount::builder()
+        .fstype("none")
+        .flags(flags)
+        .mount(source, target)
+        .map(drop)
+}
+
+/// Cuts the mount at `target` from its peer group, with all below it if `recursive`.
+pub(super) fn make_private(target: &Path, recursive: bool) -> io::Result<()> {
+    // sys-mount's flags have no name for the propagation types; its type takes the bits as they
+    // are.
+    let private = MountFlags::from_bits_retain(libc::MS_PRIVATE);
+    mount(
+        Path::new("none"),
+        target,
+        private
+            | if recursive {
+                MountFlags::REC
+            } else {
+                MountFlags::empty()
+            },
+    )
 }
 
 /// `mount_setattr`'s argument for exactly these options and `MS_PRIVATE`.

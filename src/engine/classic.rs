@@ -9,9 +9,9 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use sys_mount::{Mount, MountFlags};
+use sys_mount::MountFlags;
 
-use super::backend::{Backend, Ready};
+use super::backend::{Backend, Prepared, make_private, mount};
 use super::root::proc_path;
 use super::scratch::{Scratch, ScratchDir};
 use crate::base::MountAttributes;
@@ -41,33 +41,6 @@ impl Classic {
         make_private(&spot, recursive)?;
         Ok(spot)
     }
-}
-
-/// One `mount(2)` through sys-mount. The type is named always: without one the crate would try them
-/// all.
-fn mount(source: &Path, target: &Path, flags: MountFlags) -> io::Result<()> {
-    Mount::builder()
-        .fstype("none")
-        .flags(flags)
-        .mount(source, target)
-        .map(drop)
-}
-
-/// Cuts the mount at `target` from its peer group, with all below it if `recursive`.
-pub(super) fn make_private(target: &Path, recursive: bool) -> io::Result<()> {
-    // sys-mount's flags have no name for the propagation types; its type takes the bits as they
-    // are.
-    let private = MountFlags::from_bits_retain(libc::MS_PRIVATE);
-    mount(
-        Path::new("none"),
-        target,
-        private
-            | if recursive {
-                MountFlags::REC
-            } else {
-                MountFlags::empty()
-            },
-    )
 }
 
 fn bind(source: &Path, target: &Path, recursive: bool) -> io::Result<()> {
@@ -105,39 +78,48 @@ fn set_options(path: &Path, options: MountAttributes, recursive: bool) -> io::Re
     Ok(())
 }
 
-fn scratch_path(ready: &Ready) -> io::Result<&Path> {
-    match ready {
-        Ready::Scratch(path) => Ok(path),
-        Ready::Detached(_) => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+/// A mount at this path of the private scratch mount.
+pub(super) struct InScratch(PathBuf);
+
+impl Prepared for InScratch {
+    /// It is attached as a copy, which has an id of its own.
+    fn unique_id(&self) -> Option<u64> {
+        None
+    }
+
+    fn attributes(&self) -> io::Result<Option<MountAttributes>> {
+        Ok(None) // what is attached is verified
     }
 }
 
 impl Backend for Classic {
+    type Ready = InScratch;
+
     fn prepare(
         &self,
         source: BorrowedFd<'_>,
         options: MountAttributes,
         recursive: bool,
-    ) -> io::Result<Ready> {
+    ) -> io::Result<InScratch> {
         let spot = self.bind_aside(source, recursive)?;
         set_options(&spot, options, recursive)?;
-        Ok(Ready::Scratch(spot))
+        Ok(InScratch(spot))
     }
 
-    fn save(&self, top: BorrowedFd<'_>, recursive: bool) -> io::Result<Ready> {
-        self.bind_aside(top, recursive).map(Ready::Scratch)
+    fn save(&self, top: BorrowedFd<'_>, recursive: bool) -> io::Result<InScratch> {
+        self.bind_aside(top, recursive).map(InScratch)
     }
 
-    fn copy(&self, prepared: &Ready, _recursive: bool) -> io::Result<Ready> {
-        scratch_path(prepared).map(|path| Ready::Scratch(path.to_owned()))
+    fn copy(&self, prepared: &InScratch, _recursive: bool) -> io::Result<InScratch> {
+        Ok(InScratch(prepared.0.clone()))
     }
 
-    fn attach(&self, ready: &Ready, target: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
-        bind(scratch_path(ready)?, &proc_path(target), recursive)
+    fn attach(&self, ready: &InScratch, target: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
+        bind(&ready.0, &proc_path(target), recursive)
     }
 
-    fn stage(&self, ready: &Ready) -> io::Result<()> {
-        let path = scratch_path(ready)?;
+    fn stage(&self, ready: &InScratch) -> io::Result<()> {
+        let path = &ready.0;
         let kind = sys::stat_fd(sys::open_host(path, libc::O_PATH)?)?.kind;
         bind(
             path,
@@ -146,11 +128,11 @@ impl Backend for Classic {
         )
     }
 
-    fn attach_beneath(&self, _ready: &Ready, _top: BorrowedFd<'_>) -> io::Result<bool> {
+    fn attach_beneath(&self, _ready: &InScratch, _top: BorrowedFd<'_>) -> io::Result<bool> {
         Ok(false)
     }
 
-    fn share(&self, _prepared: &Ready, _recursive: bool) -> io::Result<()> {
+    fn share(&self, _prepared: &InScratch, _recursive: bool) -> io::Result<()> {
         Ok(())
     }
 }

@@ -1,15 +1,16 @@
 //! The detached engine: `open_tree(2)`, `mount_setattr(2)`, `move_mount(2)` (Linux 5.12).
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
-use super::backend::{Backend, Ready, attributes, clone_of};
+use super::backend::{Backend, Prepared, attributes, clone_of};
 use super::features::Features;
 use super::scratch::{Scratch, ScratchDir};
+use super::target::options_of;
 use crate::base::MountAttributes;
 use crate::sys;
 
@@ -39,58 +40,72 @@ impl Detached {
     }
 }
 
-fn detached(ready: &Ready) -> io::Result<BorrowedFd<'_>> {
-    match ready {
-        Ready::Detached(fd) => Ok(fd.as_fd()),
-        Ready::Scratch(_) => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+/// A mount in an anonymous namespace of its own.
+pub(super) struct DetachedMount(OwnedFd);
+
+impl Prepared for DetachedMount {
+    fn unique_id(&self) -> Option<u64> {
+        let stat = sys::stat_fd(&self.0).ok()?;
+        stat.mount_id.filter(|_| stat.mount_id_is_unique)
+    }
+
+    fn attributes(&self) -> io::Result<Option<MountAttributes>> {
+        options_of(&self.0).map(Some)
     }
 }
 
 impl Backend for Detached {
+    type Ready = DetachedMount;
+
     fn prepare(
         &self,
         source: BorrowedFd<'_>,
         options: MountAttributes,
         recursive: bool,
-    ) -> io::Result<Ready> {
+    ) -> io::Result<DetachedMount> {
         let clone = clone_of(source, recursive)?;
         sys::mount_setattr(&clone, recursive, &attributes(options))?;
-        Ok(Ready::Detached(clone))
+        Ok(DetachedMount(clone))
     }
 
-    fn save(&self, top: BorrowedFd<'_>, recursive: bool) -> io::Result<Ready> {
+    fn save(&self, top: BorrowedFd<'_>, recursive: bool) -> io::Result<DetachedMount> {
         let clone = clone_of(top, recursive)?;
         let private = sys::MountAttr {
             propagation: libc::MS_PRIVATE,
             ..Default::default()
         };
         sys::mount_setattr(&clone, recursive, &private)?;
-        Ok(Ready::Detached(clone))
+        Ok(DetachedMount(clone))
     }
 
-    fn copy(&self, prepared: &Ready, recursive: bool) -> io::Result<Ready> {
-        clone_of(detached(prepared)?, recursive).map(Ready::Detached)
+    fn copy(&self, prepared: &DetachedMount, recursive: bool) -> io::Result<DetachedMount> {
+        clone_of(&prepared.0, recursive).map(DetachedMount)
     }
 
-    fn attach(&self, ready: &Ready, target: BorrowedFd<'_>, _recursive: bool) -> io::Result<()> {
-        sys::move_mount(detached(ready)?, target)
+    fn attach(
+        &self,
+        ready: &DetachedMount,
+        target: BorrowedFd<'_>,
+        _recursive: bool,
+    ) -> io::Result<()> {
+        sys::move_mount(&ready.0, target)
     }
 
-    fn stage(&self, ready: &Ready) -> io::Result<()> {
-        self.attach_in_scratch(detached(ready)?)
+    fn stage(&self, ready: &DetachedMount) -> io::Result<()> {
+        self.attach_in_scratch(ready.0.as_fd())
     }
 
-    fn attach_beneath(&self, ready: &Ready, top: BorrowedFd<'_>) -> io::Result<bool> {
+    fn attach_beneath(&self, ready: &DetachedMount, top: BorrowedFd<'_>) -> io::Result<bool> {
         if !self.features.beneath {
             return Ok(false);
         }
-        sys::move_mount_beneath(detached(ready)?, top).map(|()| true)
+        sys::move_mount_beneath(&ready.0, top).map(|()| true)
     }
 
-    fn share(&self, prepared: &Ready, _recursive: bool) -> io::Result<()> {
+    fn share(&self, prepared: &DetachedMount, _recursive: bool) -> io::Result<()> {
         if self.features.clone_detached {
             return Ok(());
         }
-        self.attach_in_scratch(detached(prepared)?)
+        self.attach_in_scratch(prepared.0.as_fd())
     }
 }

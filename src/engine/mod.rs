@@ -42,6 +42,8 @@ pub use journal::{remove_watch_state, write_watch_state};
 pub use lock::Lock;
 
 use backend::Backend;
+use classic::Classic;
+use detached::Detached;
 use scratch::ScratchDir;
 use sources::Sources;
 
@@ -111,14 +113,34 @@ impl From<Error> for Box<EngineFailure> {
     }
 }
 
+/// A backend, and what is prepared for it.
+struct Mounter<B: Backend> {
+    backend: B,
+    sources: Sources<B>,
+}
+
+impl<B: Backend> Mounter<B> {
+    fn new(backend: B, many: bool) -> Self {
+        let sources = Sources::new(many);
+        Self { backend, sources }
+    }
+}
+
+/// The two ways to mount.
+enum Way {
+    Detached(Mounter<Detached>),
+    Classic(Mounter<Classic>),
+}
+
 /// Carries out plans; one for a run over any number of sites, from any number of threads.
 pub struct Engine {
     /// The engine that the environment asks for.
     forced: Option<String>,
     /// Chosen when it is first needed: a run with nothing to do makes no mount call, not even to
     /// probe.
-    backend: OnceLock<Result<Box<dyn Backend>>>,
-    sources: Sources,
+    way: OnceLock<Result<Way>>,
+    /// It will serve more than one site.
+    many: bool,
     state: StateDir,
     boot: BootId,
     scratch: ScratchDir,
@@ -131,8 +153,8 @@ impl Engine {
         let scratch = ScratchDir::below(&state.run);
         Self {
             forced,
-            backend: OnceLock::new(),
-            sources: Sources::new(many),
+            way: OnceLock::new(),
+            many,
             state,
             boot,
             scratch,
@@ -140,20 +162,18 @@ impl Engine {
     }
 
     /// The way to mount.
-    fn backend(&self) -> Result<&dyn Backend> {
-        let choose = || -> Result<Box<dyn Backend>> {
+    fn way(&self) -> Result<&Way> {
+        let choose = || -> Result<Way> {
             let features = Features::probe();
+            let scratch = self.scratch.clone();
             Ok(match Choice::select(self.forced.as_deref(), features)? {
                 Choice::Detached => {
-                    Box::new(detached::Detached::new(features, self.scratch.clone()))
+                    Way::Detached(Mounter::new(Detached::new(features, scratch), self.many))
                 }
-                Choice::Classic => Box::new(classic::Classic::new(self.scratch.clone())),
+                Choice::Classic => Way::Classic(Mounter::new(Classic::new(scratch), self.many)),
             })
         };
-        self.backend
-            .get_or_init(choose)
-            .as_deref()
-            .map_err(Clone::clone)
+        self.way.get_or_init(choose).as_ref().map_err(Clone::clone)
     }
 
     /// Takes away what killed runs left outside every root. Call it once, before the first plan.

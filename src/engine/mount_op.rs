@@ -6,25 +6,23 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nix::sys::statvfs::fstatvfs;
-
-use super::Engine;
-use super::backend::{Backend, Ready};
+use super::Mounter;
+use super::backend::{Backend, Prepared};
 use super::root::{Root, Spot, Spots};
-use super::target::{cannot, is_mount, nothing_inside};
+use super::target::{cannot, is_mount, nothing_inside, options_of, unique_id_at};
 use super::undo::{Old, Swapped, Undo, save, swap};
-use crate::base::{Error, JailPath, MountAttributes, Result};
+use crate::base::{Error, JailPath, Result};
 use crate::observe::{self, ObservedMount, RecordedMount, Submount, Unknown};
 use crate::plan::Step;
 use crate::resolve::{FileId, Mount};
 use crate::sys::{self, Stat};
 
-pub(super) struct Work<'a> {
+pub(super) struct Work<'a, B: Backend> {
     pub(super) step: &'a Step,
     pub(super) mount: &'a Arc<Mount>,
     /// The mount that it replaces, and whether that one has submounts.
     replaces: Option<(&'a ObservedMount, bool)>,
-    pub(super) ready: Ready,
+    pub(super) ready: B::Ready,
     file: FileId,
     pub(super) unique_id: Option<u64>,
     /// What came along, when it is attached.
@@ -37,12 +35,11 @@ pub(super) struct Work<'a> {
     holds: bool,
 }
 
-impl<'a> Work<'a> {
+impl<'a, B: Backend> Work<'a, B> {
     /// The work of a step that mounts; `None` for any other step. `since`: when a target came to
     /// show something.
     pub(super) fn prepare(
-        engine: &Engine,
-        backend: &dyn Backend,
+        mounter: &Mounter<B>,
         step: &'a Step,
         since: impl FnOnce(&JailPath) -> Option<u64>,
     ) -> Result<Option<Self>> {
@@ -56,7 +53,7 @@ impl<'a> Work<'a> {
             } => (mount, Some((expected, *recursive))),
             _ => return Ok(None),
         };
-        let (ready, file) = engine.sources.ready(backend, mount)?;
+        let (ready, file) = mounter.sources.ready(&mounter.backend, mount)?;
         let unique_id = ready.unique_id();
         let since = since(&mount.target);
         Ok(Some(Self {
@@ -108,9 +105,9 @@ impl<'a> Work<'a> {
     /// was done, also before an error, is added to `undo`.
     pub(super) fn carry_out(
         &mut self,
-        backend: &dyn Backend,
+        backend: &B,
         root: &Root,
-        undo: &mut Vec<Undo>,
+        undo: &mut Vec<Undo<B>>,
     ) -> Result<Option<bool>> {
         let on = match self.target.take() {
             Some(target) => target,
@@ -174,7 +171,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn attach(&self, backend: &dyn Backend, on: OwnedFd, undo: &mut Vec<Undo>) -> io::Result<()> {
+    fn attach(&self, backend: &B, on: OwnedFd, undo: &mut Vec<Undo<B>>) -> io::Result<()> {
         backend.attach(&self.ready, on.as_fd(), self.mount.recursive)?;
         undo.push(Undo::Unmount {
             mount: self.record(),
@@ -268,18 +265,13 @@ impl<'a> Work<'a> {
     }
 }
 
-/// The attributes of an open file's mount.
-pub(super) fn options_of(fd: impl AsFd) -> io::Result<MountAttributes> {
-    Ok(MountAttributes::of_statfs(fstatvfs(fd)?.flags()))
-}
-
 /// Opens every target that does not lie in a mount which this run makes itself.
-pub(super) fn open_targets(root: &Root, work: &mut [Work<'_>]) -> Result<()> {
+pub(super) fn open_targets<B: Backend>(root: &Root, work: &mut [Work<'_, B>]) -> Result<()> {
     let targets: HashSet<&Path> = work
         .iter()
         .map(|item| item.mount.target.as_path())
         .collect();
-    let above = |item: &Work<'_>| {
+    let above = |item: &Work<'_, B>| {
         let mut above = item.mount.target.as_path().ancestors().skip(1);
         above
             .find(|path| targets.contains(path))
@@ -295,12 +287,6 @@ pub(super) fn open_targets(root: &Root, work: &mut [Work<'_>]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The never reused id of the mount at `target`.
-pub(super) fn unique_id_at(root: &Root, target: &JailPath) -> io::Result<Option<u64>> {
-    let stat = sys::stat_fd(root.open_at(target)?)?;
-    Ok(stat.mount_id.filter(|_| stat.mount_id_is_unique))
 }
 
 /// Makes sure that the mount to take away or to replace still is the one that the plan saw.

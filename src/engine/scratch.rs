@@ -14,7 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use sys_mount::{Mount, MountFlags};
 
-use super::classic::make_private;
+use super::backend::make_private;
 use super::lock::Lock;
 use crate::sys::{self, FileKind};
 

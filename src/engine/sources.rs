@@ -5,19 +5,19 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use super::backend::{Backend, Ready};
-use super::mount_op::options_of;
+use super::backend::{Backend, Prepared};
+use crate::base::sync::lock;
 use crate::base::{Error, MountAttributes, Result};
 use crate::resolve::{FileId, Mount};
 use crate::sys;
 
 /// The prepared mounts of this run.
-pub(super) struct Sources {
+pub(super) struct Sources<B: Backend> {
     /// More than one site will ask: keep what is prepared.
     sharing: bool,
-    prepared: Mutex<HashMap<Key, Arc<OnceLock<Result<Ready>>>>>,
+    prepared: Mutex<HashMap<Key, Arc<OnceLock<Result<B::Ready>>>>>,
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -27,7 +27,7 @@ struct Key {
     recursive: bool,
 }
 
-impl Sources {
+impl<B: Backend> Sources<B> {
     pub(super) fn new(sharing: bool) -> Self {
         Self {
             sharing,
@@ -36,7 +36,7 @@ impl Sources {
     }
 
     /// A finished mount for `mount`, and which file it shows.
-    pub(super) fn ready(&self, backend: &dyn Backend, mount: &Mount) -> Result<(Ready, FileId)> {
+    pub(super) fn ready(&self, backend: &B, mount: &Mount) -> Result<(B::Ready, FileId)> {
         match mount.file {
             Some(file) if self.sharing => self
                 .copy_of_prepared(backend, mount, file)
@@ -45,21 +45,13 @@ impl Sources {
         }
     }
 
-    fn copy_of_prepared(
-        &self,
-        backend: &dyn Backend,
-        mount: &Mount,
-        file: FileId,
-    ) -> Result<Ready> {
+    fn copy_of_prepared(&self, backend: &B, mount: &Mount, file: FileId) -> Result<B::Ready> {
         let key = Key {
             file,
             options: mount.options,
             recursive: mount.recursive,
         };
-        let cell = {
-            let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(prepared.entry(key).or_default())
-        };
+        let cell = Arc::clone(lock(&self.prepared).entry(key).or_default());
         let prepared = cell.get_or_init(|| {
             let (ready, _) = prepare(backend, mount)?;
             backend
@@ -74,16 +66,16 @@ impl Sources {
     }
 }
 
-fn prepare(backend: &dyn Backend, mount: &Mount) -> Result<(Ready, FileId)> {
+fn prepare<B: Backend>(backend: &B, mount: &Mount) -> Result<(B::Ready, FileId)> {
     let (source, file) = open(mount)?;
     let ready = backend
         .prepare(source.as_fd(), mount.options, mount.recursive)
         .map_err(|error| explain(cannot_copy(mount).because(&error), mount))?;
-    if let Ready::Detached(fd) = &ready {
-        let found = options_of(fd).map_err(|error| cannot_copy(mount).because(&error))?;
-        if !mount.options.allows(found) {
-            return Err(cannot_copy(mount).because_of(format!("the kernel made it {found}")));
-        }
+    let found = ready
+        .attributes()
+        .map_err(|error| cannot_copy(mount).because(&error))?;
+    if let Some(found) = found.filter(|found| !mount.options.allows(*found)) {
+        return Err(cannot_copy(mount).because_of(format!("the kernel made it {found}")));
     }
     Ok((ready, file))
 }

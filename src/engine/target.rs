@@ -1,12 +1,15 @@
 //! What `up` and `down` ask about a target, and say about it.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+
+use nix::sys::statvfs::fstatvfs;
 
 use super::hidden;
 use super::root::Root;
 use crate::base::quote::word;
-use crate::base::{Error, HostPath, JailPath, Result};
+use crate::base::{Error, HostPath, JailPath, MountAttributes, Result};
 use crate::observe::{CreatedKind, Identity, ObservedMount, Stray};
 use crate::resolve::FileKind;
 use crate::sys::{self, OnMount, Stat};
@@ -30,6 +33,17 @@ pub(super) fn made_kind(kind: FileKind) -> CreatedKind {
     } else {
         CreatedKind::File
     }
+}
+
+/// The attributes of an open file's mount.
+pub(super) fn options_of(fd: impl AsFd) -> io::Result<MountAttributes> {
+    Ok(MountAttributes::of_statfs(fstatvfs(fd)?.flags()))
+}
+
+/// The never reused id of the mount at `target`.
+pub(super) fn unique_id_at(root: &Root, target: &JailPath) -> io::Result<Option<u64>> {
+    let stat = sys::stat_fd(root.open_at(target)?)?;
+    Ok(stat.mount_id.filter(|_| stat.mount_id_is_unique))
 }
 
 /// Whether the file `found` is the root of the mount `expected`.

@@ -5,21 +5,21 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use super::backend::{Backend, Ready};
+use super::backend::{Backend, Prepared};
 use super::journal;
-use super::mount_op::unique_id_at;
 use super::root::{Root, Spot, proc_path};
+use super::target::unique_id_at;
 use crate::base::{Error, HostPath, JailPath, Result};
 use crate::observe::{self, CreatedKind, CreatedPath, PersistentRecord, RecordedMount};
 use crate::sys;
 
-pub(super) enum Undo {
+pub(super) enum Undo<B: Backend> {
     /// A mount was attached on the open file `on`.
     Unmount { mount: RecordedMount, on: OwnedFd },
     /// A mount was taken off.
-    Reattach(Old),
+    Reattach(Old<B>),
     /// A mount was replaced by `new`.
-    SwapBack { old: Old, new: RecordedMount },
+    SwapBack { old: Old<B>, new: RecordedMount },
     /// A mount was taken off whose file has been deleted, and `new` is in its place, if it was
     /// replaced. The kernel attaches no mount of a deleted file, so it stays so.
     Stays {
@@ -42,24 +42,24 @@ pub(super) enum Undo {
 }
 
 /// A mount that was taken off.
-pub(super) struct Old {
+pub(super) struct Old<B: Backend> {
     pub(super) target: JailPath,
     /// Its never reused id.
     pub(super) id: Option<u64>,
     pub(super) recursive: bool,
     /// A copy, to attach again.
-    pub(super) saved: Ready,
+    pub(super) saved: B::Ready,
 }
 
-impl Old {
+impl<B: Backend> Old<B> {
     /// What takes back that the mount with the never reused id `id` was taken off; `saved` is a
     /// copy of it.
     pub(super) fn undo(
         target: &JailPath,
         id: Option<u64>,
         recursive: bool,
-        saved: Option<Ready>,
-    ) -> Undo {
+        saved: Option<B::Ready>,
+    ) -> Undo<B> {
         let target = target.clone();
         match saved {
             Some(saved) => Undo::Reattach(Self {
@@ -98,7 +98,7 @@ fn is_at(mount: &RecordedMount, target: &JailPath, id: Option<u64>) -> bool {
     mount.target == *target && id.is_some() && mount.unique_id == id
 }
 
-impl Undo {
+impl<B: Backend> Undo<B> {
     /// Whether it only says what cannot be taken back.
     pub(super) fn lasts(&self) -> bool {
         matches!(self, Self::Stays { .. } | Self::Beneath(_))
@@ -122,12 +122,7 @@ impl Undo {
 
     /// Takes the change back; what was done, in words. `before`, what the records said before the
     /// run, is brought in line with what that leaves.
-    pub(super) fn apply(
-        self,
-        backend: &dyn Backend,
-        root: &Root,
-        before: &mut Told,
-    ) -> Result<String> {
+    pub(super) fn apply(self, backend: &B, root: &Root, before: &mut Told) -> Result<String> {
         let (what, result) = match self {
             Self::Unmount { mount, on } => {
                 let (what, result) = (format!("detached {}", mount.target), sys::umount_at(on));
@@ -193,11 +188,11 @@ impl Undo {
 
 /// A copy of the mount that the open file `top` is on, to attach again; `None`: its file has been
 /// deleted, and the kernel attaches no mount of a deleted file (ENOENT).
-pub(super) fn save(
-    backend: &dyn Backend,
+pub(super) fn save<B: Backend>(
+    backend: &B,
     top: &OwnedFd,
     recursive: bool,
-) -> io::Result<Option<Ready>> {
+) -> io::Result<Option<B::Ready>> {
     let shown = std::fs::read_link(proc_path(top))?;
     if shown.as_os_str().as_bytes().ends_with(b" (deleted)") {
         return Ok(None);
@@ -205,7 +200,12 @@ pub(super) fn save(
     backend.save(top.as_fd(), recursive).map(Some)
 }
 
-fn reattach(backend: &dyn Backend, root: &Root, old: &Old, before: &mut Told) -> io::Result<()> {
+fn reattach<B: Backend>(
+    backend: &B,
+    root: &Root,
+    old: &Old<B>,
+    before: &mut Told,
+) -> io::Result<()> {
     backend.attach(
         &old.saved,
         root.spot(&old.target)?.open_bare()?.as_fd(),
@@ -215,10 +215,10 @@ fn reattach(backend: &dyn Backend, root: &Root, old: &Old, before: &mut Told) ->
     root.mounted(&old.target, old.saved.unique_id(), None)
 }
 
-fn swap_back(
-    backend: &dyn Backend,
+fn swap_back<B: Backend>(
+    backend: &B,
     root: &Root,
-    old: &Old,
+    old: &Old<B>,
     new: &RecordedMount,
     before: &mut Told,
 ) -> io::Result<()> {
@@ -237,7 +237,7 @@ fn swap_back(
 
 /// A copy that was attached in the place of the old mount has another id, and so has what came
 /// along with it. What cannot be found out is told by what is seen.
-fn renew(root: &Root, old: &Old, before: &mut Told) {
+fn renew<B: Backend>(root: &Root, old: &Old<B>, before: &mut Told) {
     let id = old
         .saved
         .unique_id()
@@ -279,7 +279,7 @@ pub(super) enum Swapped {
 }
 
 /// Replaces the mount whose root `top` is by `new`: beneath it, and the old one off.
-pub(super) fn swap(backend: &dyn Backend, new: &Ready, top: &OwnedFd) -> io::Result<Swapped> {
+pub(super) fn swap<B: Backend>(backend: &B, new: &B::Ready, top: &OwnedFd) -> io::Result<Swapped> {
     // Between the two calls the old mount is on the very file that the new one shows, and the
     // kernel lets nobody rename or remove a file that is mounted on: EBUSY, for whoever replaces it
     // again just now.

@@ -3,12 +3,12 @@
 
 use std::io;
 
-use super::backend::{Backend, Ready};
+use super::backend::{Backend, Prepared};
 use super::mount_op::{self, Work};
 use super::root::{Root, Spots};
 use super::target::{cannot, clear_after, detach_stray, made_kind, nothing_inside, still_there};
 use super::undo::{Old, Told, Undo, save};
-use super::{Engine, EngineFailure, Log, Outcome, check_signal, journal};
+use super::{Engine, EngineFailure, Log, Mounter, Outcome, Way, check_signal, journal};
 use crate::base::{Error, HostPath, JailPath, Result};
 use crate::observe::{
     self, BootRecord, CreatedKind, CreatedPath, History, Identity, Observed, ObservedMount,
@@ -29,32 +29,9 @@ pub(super) fn carry_out(
     if plan.steps.is_empty() {
         return adopt(engine, plan, observed).map_err(Box::from);
     }
-    let root = Root::of_plan(plan, observed)?;
-    let mut run = Run {
-        engine,
-        backend: engine.backend()?,
-        plan,
-        observed,
-        root,
-        stop,
-        log,
-        kept: kept_before(plan, observed),
-        written: observed
-            .kept
-            .clone()
-            .unwrap_or_else(|| PersistentRecord::nothing(plan.root.clone())),
-        intent: vec![],
-        undo: vec![],
-        left: vec![],
-        outcome: Outcome::default(),
-    };
-    match run.all() {
-        Ok(()) => {
-            run.outcome.left = still_there(&run.root, &run.left);
-            run.forget_old_files();
-            Ok(run.outcome)
-        }
-        Err(error) => Err(Box::new(run.roll_back(error))),
+    match engine.way()? {
+        Way::Detached(mounter) => Run::new(engine, mounter, plan, observed, stop, log)?.carry_out(),
+        Way::Classic(mounter) => Run::new(engine, mounter, plan, observed, stop, log)?.carry_out(),
     }
 }
 
@@ -115,9 +92,9 @@ fn kept_before(plan: &Plan, observed: &Observed) -> PersistentRecord {
     kept
 }
 
-struct Run<'a> {
+struct Run<'a, B: Backend> {
     engine: &'a Engine,
-    backend: &'a dyn Backend,
+    mounter: &'a Mounter<B>,
     plan: &'a Plan,
     observed: &'a Observed,
     root: Root,
@@ -128,13 +105,50 @@ struct Run<'a> {
     written: PersistentRecord,
     /// The mounts that were recorded before the first change: those that stood, and those to come.
     intent: Vec<RecordedMount>,
-    undo: Vec<Undo>,
+    undo: Vec<Undo<B>>,
     /// What was to be removed and was not as it was made.
     left: Vec<JailPath>,
     outcome: Outcome,
 }
 
-impl<'a> Run<'a> {
+impl<'a, B: Backend> Run<'a, B> {
+    fn new(
+        engine: &'a Engine,
+        mounter: &'a Mounter<B>,
+        plan: &'a Plan,
+        observed: &'a Observed,
+        stop: &'a Stop,
+        log: Log<'a>,
+    ) -> Result<Self> {
+        let nothing = || PersistentRecord::nothing(plan.root.clone());
+        Ok(Self {
+            engine,
+            mounter,
+            plan,
+            observed,
+            root: Root::of_plan(plan, observed)?,
+            stop,
+            log,
+            kept: kept_before(plan, observed),
+            written: observed.kept.clone().unwrap_or_else(nothing),
+            intent: vec![],
+            undo: vec![],
+            left: vec![],
+            outcome: Outcome::default(),
+        })
+    }
+
+    fn carry_out(mut self) -> Result<Outcome, Box<EngineFailure>> {
+        match self.all() {
+            Ok(()) => {
+                self.outcome.left = still_there(&self.root, &self.left);
+                self.forget_old_files();
+                Ok(self.outcome)
+            }
+            Err(error) => Err(Box::new(self.roll_back(error))),
+        }
+    }
+
     fn all(&mut self) -> Result<()> {
         self.write_files()?;
         let mut work = self.prepare()?;
@@ -207,11 +221,11 @@ impl<'a> Run<'a> {
             .extend(failed.iter().map(ToString::to_string));
     }
 
-    fn prepare(&self) -> Result<Vec<Work<'a>>> {
+    fn prepare(&self) -> Result<Vec<Work<'a, B>>> {
         let (mut work, now) = (vec![], observe::since_boot());
         for step in &self.plan.steps {
             check_signal(self.stop)?;
-            work.extend(Work::prepare(self.engine, self.backend, step, |target| {
+            work.extend(Work::prepare(self.mounter, step, |target| {
                 self.since(target, now)
             })?);
         }
@@ -236,7 +250,7 @@ impl<'a> Run<'a> {
 
     /// Before the first change: what stands, what will go and what will come, with its ids where
     /// they are known.
-    fn record_intent(&mut self, work: &[Work<'_>]) -> Result<()> {
+    fn record_intent(&mut self, work: &[Work<'_, B>]) -> Result<()> {
         let kept = self
             .plan
             .keep
@@ -276,12 +290,9 @@ impl<'a> Run<'a> {
             .is_some_and(|record| record.mounts.contains(mount))
     }
 
-    fn record_result(&self, work: &[Work<'_>]) -> Result<()> {
-        let was_known = |item: &Work<'_>| {
-            matches!(item.ready, Ready::Detached(_))
-                && item.unique_id.is_some()
-                && item.submounts.is_none()
-        };
+    fn record_result(&self, work: &[Work<'_, B>]) -> Result<()> {
+        let was_known =
+            |item: &Work<'_, B>| item.ready.unique_id().is_some() && item.submounts.is_none();
         let ids_were_known = work.iter().all(was_known);
         let old_is_gone = self
             .observed
@@ -411,7 +422,7 @@ impl<'a> Run<'a> {
         if !recursive {
             nothing_inside(&self.root, "detach", target, expected)?;
         }
-        let saved = save(self.backend, &top, recursive).map_err(cannot)?;
+        let saved = save(&self.mounter.backend, &top, recursive).map_err(cannot)?;
         sys::umount_at(&top).map_err(cannot)?;
         self.root.unmounted(target, Some(expected));
         self.undo
@@ -420,9 +431,9 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn mount(&mut self, item: &mut Work<'_>) -> Result<()> {
+    fn mount(&mut self, item: &mut Work<'_, B>) -> Result<()> {
         self.step(item.step);
-        let gap = item.carry_out(self.backend, &self.root, &mut self.undo)?;
+        let gap = item.carry_out(&self.mounter.backend, &self.root, &mut self.undo)?;
         item.make_known(&self.root)?;
         match gap {
             None => self.outcome.attached += 1,
@@ -508,7 +519,7 @@ impl<'a> Run<'a> {
         };
         while let Some(undo) = self.undo.pop() {
             let lasts = undo.lasts();
-            match undo.apply(self.backend, &self.root, &mut before) {
+            match undo.apply(&self.mounter.backend, &self.root, &mut before) {
                 Ok(said) => {
                     (self.log)(format_args!("{}: undo: {said}", self.plan.site));
                     if lasts {
