@@ -15,12 +15,18 @@ use crate::base::{Error, Result};
 /// renamed over it; after a crash there is the old file or the new one, and perhaps
 /// `.NAME.mountjail`, which the next run removes. What somebody else wrote meanwhile is not
 /// overwritten.
+///
+/// Errors: there is no such file, with the hint `if_absent`; it cannot be read or replaced.
 pub fn edit(
     path: &Path,
     _lock: &Lock,
+    if_absent: &str,
     change: impl FnOnce(&[u8]) -> Result<Vec<u8>>,
 ) -> Result<bool> {
-    let real = real_path(path)?;
+    let real = real_path(path).map_err(|error| match error.errno() {
+        Some(libc::ENOENT) => error.hint(if_absent),
+        _ => error,
+    })?;
     let cannot = |error: io::Error| {
         explain(
             Error::failed(format!("cannot write {}", path.display())),
@@ -107,7 +113,6 @@ fn identity(file: &fs::Metadata) -> (u64, u64, u64, i64, i64) {
 fn explain(failed: Error, error: &io::Error) -> Error {
     let failed = failed.because(error);
     match error.raw_os_error() {
-        Some(libc::ENOENT) => failed.hint("make an empty file, or name another one with --file"),
         Some(libc::ENOSPC | libc::EDQUOT) => {
             failed.hint("make room on its disk; the file is as it was")
         }
@@ -139,7 +144,9 @@ mod tests {
     }
 
     fn add_to(path: &Path) -> Result<bool> {
-        edit(path, &lock(path), |old| Ok([old, b"new\n"].concat()))
+        edit(path, &lock(path), "make it", |old| {
+            Ok([old, b"new\n"].concat())
+        })
     }
 
     #[test]
@@ -157,7 +164,7 @@ mod tests {
     fn the_same_contents_are_not_written() {
         let (_dir, path) = file("old\n");
         let before = identity(&fs::metadata(&path).unwrap());
-        assert!(!edit(&path, &lock(&path), |old| Ok(old.to_vec())).unwrap());
+        assert!(!edit(&path, &lock(&path), "make it", |old| Ok(old.to_vec())).unwrap());
         assert_eq!(identity(&fs::metadata(&path).unwrap()), before);
     }
 
@@ -174,7 +181,7 @@ mod tests {
     #[test]
     fn what_another_writer_wrote_meanwhile_is_not_lost() {
         let (dir, path) = file("old\n");
-        let error = edit(&path, &lock(&path), |_| {
+        let error = edit(&path, &lock(&path), "make it", |_| {
             fs::write(&path, "theirs\n").unwrap();
             Ok(b"ours\n".to_vec())
         })

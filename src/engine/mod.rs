@@ -21,6 +21,7 @@ mod ours;
 mod root;
 mod scratch;
 mod sources;
+mod state_directories;
 mod target;
 mod undo;
 mod up;
@@ -40,6 +41,7 @@ pub use edit::edit as edit_file;
 pub use features::{Choice, Features};
 pub use journal::{remove_watch_state, write_watch_state};
 pub use lock::Lock;
+pub(crate) use state_directories::{make_state_directories, make_watch_directory};
 
 use backend::Backend;
 use classic::Classic;
@@ -224,10 +226,10 @@ impl Engine {
             .strays
             .iter()
             .try_for_each(|stray| target::detach_stray(root, stray))?;
-        let recorded = observed.record.iter().flat_map(|record| &record.mounts);
+        let mut recorded = observed.recorded_mounts();
         // Without ids that are never reused, moved mounts cannot be told from gone ones: remember
         // them.
-        if recorded.into_iter().all(|mount| mount.unique_id.is_some()) {
+        if recorded.all(|mount| mount.unique_id.is_some()) {
             journal::remove(&self.state.record(site))?;
         }
         Ok(observed.strays.len())

@@ -42,7 +42,7 @@ impl Ours {
             .iter()
             .filter(|step| matches!(step, Step::Detach { .. } | Step::Swap { .. }));
         let targets = plan
-            .keep
+            .unchanged
             .iter()
             .map(|keep| &keep.target)
             .chain(going.filter_map(Step::path));
@@ -54,8 +54,8 @@ impl Ours {
                     .extend(ids(seen.id, seen.unique_id));
             }
         }
-        let recorded = observed.record.iter().flat_map(|record| &record.mounts);
-        for mount in recorded.chain(&plan.keep) {
+        let recorded = observed.recorded_mounts();
+        for mount in recorded.chain(&plan.unchanged) {
             ours.came_along(mount, observed);
         }
         ours

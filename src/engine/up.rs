@@ -38,7 +38,13 @@ pub(super) fn carry_out(
 /// Nothing to mount; but the site is up from now on, and what an fstab or an earlier kernel session
 /// mounted is ours.
 fn adopt(engine: &Engine, plan: &Plan, observed: &Observed) -> Result<Outcome> {
-    let record = record_of(engine, plan, observed, plan.keep.clone(), history(observed));
+    let record = record_of(
+        engine,
+        plan,
+        observed,
+        plan.unchanged.clone(),
+        history(observed),
+    );
     if observed.record.as_ref() != Some(&record) {
         journal::write_record(&engine.state, &plan.site, &record)?;
     }
@@ -238,11 +244,7 @@ impl<'a, B: Backend> Run<'a, B> {
         if !self.observed.mounts.contains_key(target) {
             return Some(now);
         }
-        let recorded = self
-            .observed
-            .record
-            .iter()
-            .flat_map(|record| &record.mounts);
+        let recorded = self.observed.recorded_mounts();
         recorded
             .filter(|mount| mount.target == *target)
             .find_map(|mount| mount.since)
@@ -253,7 +255,7 @@ impl<'a, B: Backend> Run<'a, B> {
     fn record_intent(&mut self, work: &[Work<'_, B>]) -> Result<()> {
         let kept = self
             .plan
-            .keep
+            .unchanged
             .iter()
             .filter(|keep| !self.recorded(keep))
             .cloned();
@@ -298,13 +300,13 @@ impl<'a, B: Backend> Run<'a, B> {
             .observed
             .record
             .as_ref()
-            .is_some_and(|record| record.mounts != self.plan.keep);
+            .is_some_and(|record| record.mounts != self.plan.unchanged);
         if ids_were_known && !old_is_gone {
             return Ok(()); // what was written as intent has come true to the letter
         }
         let mounts = self
             .plan
-            .keep
+            .unchanged
             .iter()
             .cloned()
             .chain(work.iter().map(Work::record))

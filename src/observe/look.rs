@@ -153,9 +153,7 @@ impl<'a> Site<'a> {
             .map(|made| made.path.clone())
             .collect();
         let recorded: BTreeSet<_> = observed
-            .record
-            .iter()
-            .flat_map(|record| &record.mounts)
+            .recorded_mounts()
             .map(|mount| mount.target.clone())
             .collect();
         let below = table.map(|table| table.below(desired.root.as_path()));
@@ -206,7 +204,7 @@ impl<'a> Site<'a> {
 
     fn look_elsewhere(&self, desired: &Desired, observed: &mut Observed) -> io::Result<()> {
         let Some(table) = self.table else {
-            let recorded = || observed.record.iter().flat_map(|record| &record.mounts);
+            let recorded = || observed.recorded_mounts();
             if recorded().any(|mount| submounts::is_lost(mount, &observed.mounts)) {
                 let table = Table::read().map_err(io::Error::other)?;
                 self.list(table.below(self.path.as_path()), observed);
@@ -464,7 +462,7 @@ impl<'a> Site<'a> {
 /// meanwhile counts as well: somebody moves it to and fro, and what is not in this list would be
 /// forgotten.
 fn strays(observed: &Observed) -> Vec<Stray> {
-    let recorded = observed.record.iter().flat_map(|record| &record.mounts);
+    let recorded = observed.recorded_mounts();
     let elsewhere = recorded.filter_map(|mount| {
         let id = mount.unique_id?;
         let here = observed.mounts.get(&mount.target).into_iter().flatten();

@@ -42,4 +42,4 @@ pub use submounts::submounts;
 pub use table::Table;
 pub use unit_files::Units;
 pub use users::{Depth, Used, User, Users, shared_storage};
-pub use watching::{WatchFailure, WatchState, start_time};
+pub use watching::{WatchFailure, WatchState};

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::record::{BootRecord, CreatedKind, CreatedPath, Identity, PersistentRecord};
+use super::record::{
+    BootRecord, CreatedKind, CreatedPath, Identity, PersistentRecord, RecordedMount,
+};
 use crate::base::{HostPath, JailPath, MountAttributes};
 use crate::resolve::{FileId, FileKind};
 use crate::sys::Stat;
@@ -41,6 +43,11 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// The mounts that are recorded.
+    pub(crate) fn recorded_mounts(&self) -> impl Iterator<Item = &RecordedMount> {
+        self.record.iter().flat_map(|record| &record.mounts)
+    }
+
     /// Whether something else stands now where `made` was made: then that is not there any more.
     /// What a mount covers may be.
     pub fn is_gone(&self, made: &CreatedPath) -> bool {

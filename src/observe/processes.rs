@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{SysconfVar, sysconf};
 
-use super::watching::start_time;
 use crate::base::HostPath;
 use crate::base::quote::word;
 use crate::resolve::Mount;
@@ -81,7 +80,7 @@ impl Process {
     /// counts; its clock has ticks of some 10 ms.
     pub fn started(&self) -> Option<u64> {
         let a_second = u64::try_from(sysconf(SysconfVar::CLK_TCK).ok()??).ok()?;
-        start_time(self.pid)?
+        sys::start_time(self.pid)?
             .checked_mul(1000)?
             .checked_div(a_second)
     }

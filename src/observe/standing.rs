@@ -18,7 +18,7 @@ use crate::sys::{self, Stat};
 pub fn standing(known: &Desired, records: Records, table: &Table) -> Observed {
     let mut observed = only_of(&known.root, records);
     let targets: HashSet<_> = known.mounts.iter().map(|mount| &mount.target).collect();
-    let recorded = observed.record.iter().flat_map(|record| &record.mounts);
+    let recorded = observed.recorded_mounts();
     let recorded: HashSet<_> = recorded.map(|mount| mount.target.clone()).collect();
     for mounts in table
         .below(known.root.as_path())

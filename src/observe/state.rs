@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -60,31 +60,6 @@ impl StateDir {
         self.lib.join(format!("{site}.json"))
     }
 
-    /// Makes the directories, with mode 0700, which those that are there get as well: who can look
-    /// into them hears, by inotify(7), when something is about to be made in his root.
-    pub fn create(&self) -> Result<()> {
-        for dir in [&self.run, &self.lib] {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(dir)
-                .map_err(|error| {
-                    let failed =
-                        Error::failed(format!("cannot make the state directory {}", dir.display()))
-                            .because(&error);
-                    match error.raw_os_error() {
-                        Some(libc::EACCES | libc::EPERM) => {
-                            failed.hint("mountjail needs to run as root")
-                        }
-                        _ => failed.hint("another one can be named with --state-dir"),
-                    }
-                })?;
-            refuse_others(dir)?;
-            close(dir)?;
-        }
-        Ok(())
-    }
-
     /// The sites of which there is a record.
     pub fn recorded_sites(&self) -> Vec<SiteName> {
         let names = |dir: &PathBuf| {
@@ -133,38 +108,6 @@ impl StateDir {
             warnings,
         })
     }
-}
-
-/// Refuses a directory in which somebody else could write records: these say what is unmounted and
-/// removed.
-fn refuse_others(dir: &Path) -> Result<()> {
-    let cannot = || Error::failed(format!("cannot use the state directory {}", dir.display()));
-    let found = fs::metadata(dir).map_err(|error| cannot().because(&error))?;
-    let own = nix::unistd::geteuid().as_raw();
-    if found.uid() == own && found.mode() & 0o022 == 0 {
-        return Ok(());
-    }
-    Err(cannot()
-        .because_of("somebody else can write in it, and so have anything unmounted and removed")
-        .hint(format!(
-            "make it root's alone: `chown root {0} && chmod go-w {0}`",
-            dir.display()
-        )))
-}
-
-/// Lets nobody else look into a directory of ours.
-fn close(dir: &Path) -> Result<()> {
-    let cannot = |error: io::Error| {
-        Error::failed(format!(
-            "cannot keep others from looking into the state directory {}",
-            dir.display()
-        ))
-        .because(&error)
-    };
-    if fs::metadata(dir).map_err(cannot)?.mode() & 0o777 == 0o700 {
-        return Ok(());
-    }
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(cannot)
 }
 
 /// What is recorded of one site.
@@ -302,11 +245,16 @@ pub fn boot_id() -> Result<BootId> {
 mod tests {
     use super::*;
 
+    fn make_directories(state: &StateDir) {
+        fs::create_dir_all(&state.run).unwrap();
+        fs::create_dir_all(&state.lib).unwrap();
+    }
+
     #[test]
     fn a_damaged_record_counts_as_lost_and_is_said_so() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::under(dir.path());
-        state.create().unwrap();
+        make_directories(&state);
         let site = SiteName::new("a").unwrap();
         let boot = BootId("b".into());
         assert_eq!(state.read(&site, &boot), Ok(Records::default()));
@@ -321,28 +269,10 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_others_can_write_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = StateDir::under(dir.path());
-        state.create().unwrap();
-        for mode in [0o775, 0o757, 0o755] {
-            fs::set_permissions(&state.lib, fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(state.create().is_ok(), mode == 0o755, "{mode:o}");
-        }
-        for dir in [&state.run, &state.lib] {
-            assert_eq!(
-                fs::metadata(dir).unwrap().mode() & 0o777,
-                0o700,
-                "nobody else looks into it"
-            );
-        }
-    }
-
-    #[test]
     fn a_record_of_a_newer_mountjail_is_not_lost() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::under(dir.path());
-        state.create().unwrap();
+        make_directories(&state);
         let (site, boot) = (SiteName::new("a").unwrap(), BootId("b".into()));
         fs::write(
             state.kept(&site),
@@ -378,7 +308,7 @@ mod tests {
     fn a_record_of_another_boot_tells_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::under(dir.path());
-        state.create().unwrap();
+        make_directories(&state);
         let site = SiteName::new("a").unwrap();
         fs::write(
             state.record(&site),

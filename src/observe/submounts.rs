@@ -68,7 +68,7 @@ pub(super) fn in_the_jail(root: &HostPath, point: &Path) -> JailPath {
 /// The recursive mounts of the site of which it is not recorded what came along: where they are
 /// now, and their sources.
 fn unknown(desired: &Desired, observed: &Observed) -> Vec<(JailPath, HostPath)> {
-    let recorded = || observed.record.iter().flat_map(|record| &record.mounts);
+    let recorded = || observed.recorded_mounts();
     let moved_to = |mount: &RecordedMount| {
         let is_it =
             |seen: &ObservedMount| mount.unique_id.is_some() && seen.unique_id == mount.unique_id;

@@ -1,13 +1,13 @@
 //! What a running `mountjail watch` says of itself.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::state::{StateDir, read_regular};
 use crate::base::SiteName;
+use crate::sys::start_time;
 
 /// The file `<run>/watch/state.json`: replaced atomically after each pass, removed at a clean end.
 /// Times are seconds since 1970.
@@ -89,17 +89,10 @@ impl StateDir {
     }
 }
 
-/// When the process `pid` began, in ticks since boot: `proc_pid_stat(5)`.
-pub fn start_time(pid: u32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in parentheses, which may hold anything.
-    let (_, after_name) = text.rsplit_once(')')?;
-    after_name.split_ascii_whitespace().nth(19)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn only_a_watcher_that_runs_says_something() {

@@ -29,7 +29,7 @@ pub(super) fn recorded<'o>(
     target: &JailPath,
     seen: &ObservedMount,
 ) -> Option<&'o RecordedMount> {
-    let mounts = observed.record.iter().flat_map(|record| &record.mounts);
+    let mounts = observed.recorded_mounts();
     mounts
         .filter(|mount| mount.target == *target)
         .find(|mount| is_recorded(seen, mount))
@@ -37,7 +37,7 @@ pub(super) fn recorded<'o>(
 
 /// Whether `seen`, at `target`, came along with a recursive mount of ours.
 pub(super) fn came_along(observed: &Observed, target: &JailPath, seen: &ObservedMount) -> bool {
-    let recorded = observed.record.iter().flat_map(|record| &record.mounts);
+    let recorded = observed.recorded_mounts();
     let mut submounts = recorded.flat_map(|mount| {
         mount
             .submounts

@@ -19,7 +19,7 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
         manifest: None,
         steps: vec![],
         states: vec![],
-        keep: vec![],
+        unchanged: vec![],
         unfinished: false,
         conflicts: vec![],
     };
@@ -84,7 +84,7 @@ fn is_part_of_one_that_stays(observed: &Observed, step: &Step, foreign: &[JailPa
     else {
         return false;
     };
-    let recorded = observed.record.iter().flat_map(|record| &record.mounts);
+    let recorded = observed.recorded_mounts();
     let mut above = recorded.filter(|mount| mount.recursive && target.starts_with(&mount.target));
     above.any(|mount| {
         foreign

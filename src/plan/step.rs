@@ -26,7 +26,7 @@ pub struct Plan {
     pub states: Vec<MountState>,
     /// The mounts that are ours and stay as they are; with the steps' results they are the new
     /// record.
-    pub keep: Vec<RecordedMount>,
+    pub unchanged: Vec<RecordedMount>,
     /// Some mounts can only be planned once these steps are done, because a mount that goes hides
     /// what stands at their targets: plan again after them.
     pub unfinished: bool,

@@ -23,11 +23,11 @@ pub fn up(desired: &Desired, observed: &Observed) -> Plan {
             manifest: desired.manifest.clone(),
             steps: vec![],
             states: vec![],
-            keep: vec![],
+            unchanged: vec![],
             unfinished: false,
             conflicts: vec![],
         },
-        detach: vec![],
+        detach: BTreeMap::new(),
         mount: BTreeMap::new(),
         uncovered: BTreeSet::new(),
         hidden: BTreeSet::new(),
@@ -35,11 +35,11 @@ pub fn up(desired: &Desired, observed: &Observed) -> Plan {
         strays: vec![],
     };
     for mount in &desired.mounts {
-        planner.mount(mount);
+        planner.plan_mount(mount);
     }
-    planner.orphans();
-    planner.strays();
-    planner.elsewhere();
+    planner.plan_orphans();
+    planner.plan_strays();
+    planner.plan_elsewhere();
     planner.renew_children();
     planner.finish()
 }
@@ -48,8 +48,8 @@ struct Planner<'a> {
     desired: &'a Desired,
     observed: &'a Observed,
     plan: Plan,
-    /// In any order; sorted at the end.
-    detach: Vec<(JailPath, Step)>,
+    /// At each target the topmost mount first, in which order they are unmounted.
+    detach: BTreeMap<JailPath, Vec<Step>>,
     /// Attaches and swaps.
     mount: BTreeMap<JailPath, Step>,
     /// Where mounts of ours go because they hide others of ours.
@@ -63,14 +63,14 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    fn mount(&mut self, mount: &Arc<Mount>) {
+    fn plan_mount(&mut self, mount: &Arc<Mount>) {
         if self.observed.absent.contains(&mount.target) {
             self.state(mount, State::Absent, Some(absent(&mount.source)));
             return;
         }
         match verdict(self.observed, mount) {
             Verdict::Keep(seen) => {
-                self.plan.keep.extend(
+                self.plan.unchanged.extend(
                     seen.iter()
                         .filter_map(|seen| record_of(seen, mount, self.observed)),
                 );
@@ -111,7 +111,7 @@ impl Planner<'_> {
             Verdict::FinishSwap { top, below } => {
                 self.detach(&mount.target, top, mount.recursive);
                 self.plan
-                    .keep
+                    .unchanged
                     .extend(record_of(&below, mount, self.observed));
                 let detail = "the new file is mounted beneath the old one: a swap was interrupted"
                     .to_owned();
@@ -165,28 +165,25 @@ impl Planner<'_> {
     }
 
     fn detach(&mut self, target: &JailPath, expected: ObservedMount, recursive: bool) {
-        let known = |(at, step): &(JailPath, Step)| {
-            at == target
-                && matches!(step, Step::Detach { expected: known, .. } if *known == expected)
-        };
-        if self.detach.iter().any(known) {
+        let is_planned = |step: &Step| matches!(step, Step::Detach { expected: planned, .. } if *planned == expected);
+        let planned = self.detach.get(target);
+        if planned.is_some_and(|steps| steps.iter().any(is_planned)) {
             return;
         }
+
         let source = recorded(self.observed, target, &expected).map(|known| known.source.clone());
         let recursive = self.is_recursive(target, &expected, recursive);
-        self.detach.push((
-            target.clone(),
-            Step::Detach {
-                target: target.clone(),
-                expected,
-                source,
-                recursive,
-            },
-        ));
+        let steps = self.detach.entry(target.clone()).or_default();
+        steps.push(Step::Detach {
+            target: target.clone(),
+            expected,
+            source,
+            recursive,
+        });
     }
 
     /// Recorded mounts that the manifest no longer asks for.
-    fn orphans(&mut self) {
+    fn plan_orphans(&mut self) {
         let desired: BTreeSet<_> = self
             .desired
             .mounts
@@ -195,9 +192,7 @@ impl Planner<'_> {
             .collect();
         let recorded_at: BTreeSet<_> = self
             .observed
-            .record
-            .iter()
-            .flat_map(|record| &record.mounts)
+            .recorded_mounts()
             .map(|mount| &mount.target)
             .collect();
         for target in recorded_at.difference(&desired) {
@@ -233,16 +228,12 @@ impl Planner<'_> {
     }
 
     /// Recorded mounts that are not to be seen where they were made.
-    fn strays(&mut self) {
+    fn plan_strays(&mut self) {
         for stray in &self.observed.strays {
             let hidden =
                 stray.point.as_deref() == Some(self.desired.root.inside(&stray.target).as_path());
             if hidden {
-                let recorded = self
-                    .observed
-                    .record
-                    .iter()
-                    .flat_map(|record| &record.mounts);
+                let recorded = self.observed.recorded_mounts();
                 let mut recorded =
                     recorded.filter(|mount| mount.unique_id == Some(stray.unique_id));
                 self.hidden(&stray.target, recorded.next());
@@ -370,7 +361,7 @@ impl Planner<'_> {
     }
 
     /// Mounts at other places below the root; what came along with a recursive one is part of it.
-    fn elsewhere(&mut self) {
+    fn plan_elsewhere(&mut self) {
         for (target, stack) in &self.observed.elsewhere {
             // PathState in the table, and not in the jail.
             let hidden = stack
@@ -399,13 +390,13 @@ impl Planner<'_> {
             for seen in self.observed.mounts.get(&above).into_iter().flatten().rev() {
                 self.detach(&above, seen.clone(), false);
             }
-            self.plan.keep.retain(|keep| keep.target != above);
+            self.plan.unchanged.retain(|keep| keep.target != above);
             self.mount.remove(&above);
         }
         let changing: BTreeSet<JailPath> = self
             .mount
             .keys()
-            .chain(self.detach.iter().map(|(target, _)| target))
+            .chain(self.detach.keys())
             .cloned()
             .collect();
         let inside_of = |target: &JailPath| {
@@ -428,7 +419,9 @@ impl Planner<'_> {
             for seen in stack.iter().rev() {
                 self.detach(&mount.target, seen.clone(), mount.recursive);
             }
-            self.plan.keep.retain(|keep| keep.target != mount.target);
+            self.plan
+                .unchanged
+                .retain(|keep| keep.target != mount.target);
             self.mount
                 .insert(mount.target.clone(), Step::Attach(mount.clone()));
         }
@@ -461,7 +454,7 @@ impl Planner<'_> {
 
     /// Puts off what lies below a mount that goes and that nothing follows, or that was moved
     /// there: only then it is seen what stands there. Returns those mounts' targets.
-    fn hide(&mut self, attach: &mut BTreeSet<JailPath>) -> BTreeSet<JailPath> {
+    fn postpone_hidden(&mut self, attach: &mut BTreeSet<JailPath>) -> BTreeSet<JailPath> {
         let stays = |target: &JailPath| {
             self.desired
                 .mounts
@@ -469,11 +462,7 @@ impl Planner<'_> {
                 .any(|mount| mount.target == *target)
                 && !self.uncovered.contains(target)
         };
-        let going = self
-            .detach
-            .iter()
-            .map(|(target, _)| target)
-            .filter(|target| !stays(target));
+        let going = self.detach.keys().filter(|target| !stays(target));
         let moved = self.observed.strays.iter().filter_map(|stray| {
             self.desired
                 .root
@@ -518,10 +507,7 @@ impl Planner<'_> {
         if self.observed.holders.is_empty() && !self.plan.states.iter().any(theirs) {
             return;
         }
-        let paths = self
-            .mount
-            .keys()
-            .chain(self.detach.iter().map(|(target, _)| target));
+        let paths = self.mount.keys().chain(self.detach.keys());
         let created = made.create.iter().filter_map(Step::path);
         let mut found: BTreeMap<PathBuf, Vec<&JailPath>> = BTreeMap::new();
         for path in paths.chain(created) {
@@ -569,7 +555,7 @@ impl Planner<'_> {
             .filter(|(_, step)| matches!(step, Step::Attach(_)))
             .map(|(target, _)| target.clone())
             .collect();
-        let hidden = self.hide(&mut attach);
+        let hidden = self.postpone_hidden(&mut attach);
         let mut made = placeholders::plan(self.desired, self.observed, &attach, &hidden);
         self.outside(&mut made);
         // Something of ours is still on it.
@@ -584,17 +570,16 @@ impl Planner<'_> {
         let steps = &mut self.plan.steps;
         steps.extend(writes.cloned().map(Step::WriteFile));
         steps.extend(self.strays);
-        // The deepest first; of one place the topmost first, as they were found.
-        self.detach.sort_by(|a, b| b.0.cmp(&a.0));
-        steps.extend(self.detach.into_iter().map(|(_, step)| step));
+        // What is mounted in another mount goes before that.
+        steps.extend(self.detach.into_values().rev().flatten());
         steps.extend(made.remove);
         steps.extend(unneeded_files(self.desired, self.observed));
         steps.extend(made.create);
         steps.extend(self.mount.into_values());
         self.plan.conflicts.extend(made.conflicts);
         self.plan.states.sort_by(|a, b| a.target.cmp(&b.target));
-        self.plan.keep.extend(self.buried);
-        sort_by_target(&mut self.plan.keep);
+        self.plan.unchanged.extend(self.buried);
+        sort_by_target(&mut self.plan.unchanged);
         self.plan
     }
 }

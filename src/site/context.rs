@@ -12,7 +12,7 @@ use super::configuration;
 use super::out::Out;
 use super::trust::Trust;
 use crate::base::HostPath;
-use crate::engine::{Engine, Lock};
+use crate::engine::{Engine, Lock, make_state_directories};
 use crate::manifest::Presets;
 use crate::observe::{self, BootId, StateDir, Table};
 use crate::patience::front;
@@ -163,7 +163,7 @@ impl Context {
 
     /// What keeps other mountjails from editing files of the host; says so before it waits for one.
     pub(crate) fn editing(&self) -> Result<Lock> {
-        self.state.create()?;
+        make_state_directories(&self.state)?;
         let waiting = || {
             self.out.info(format_args!(
                 "waiting for another mountjail to finish editing"
@@ -179,7 +179,7 @@ impl Context {
             return Err(Error::failed("mounting needs root").hint("run the command with sudo"));
         }
         let forced = std::env::var("MOUNTJAIL_ENGINE").ok();
-        self.state.create()?;
+        make_state_directories(&self.state)?;
         let engine = Engine::new(forced, self.state.clone(), boot, many);
         engine.sweep();
         Ok(engine)

@@ -18,7 +18,7 @@ use super::signals::Signals;
 use super::watcher::Watcher;
 use crate::base::text::plural;
 use crate::base::{JailPath, SiteName};
-use crate::engine::{self, Lock, Outcome};
+use crate::engine::{self, Lock, Outcome, make_watch_directory};
 use crate::observe::{self, WatchState};
 use crate::patience::{Lost, front};
 use crate::site::context::{Context, is_set};
@@ -54,10 +54,7 @@ pub(crate) fn keep_watching(context: &Context, selection: Selection) -> anyhow::
 
 /// Held by the one watcher of a state directory.
 fn only_one(context: &Context) -> Result<Lock> {
-    let directory = context.state.watch();
-    std::fs::create_dir_all(&directory).map_err(|error| {
-        Error::failed(format!("cannot make the directory {}", directory.display())).because(&error)
-    })?;
+    make_watch_directory(&context.state)?;
     // One that was killed is gone soon.
     Lock::take_within(&context.state.watch_lock(), DYING, || ()).map_err(|_| {
         let pid = WatchState::read(&context.state).map(|other| format!(" (pid {})", other.pid));

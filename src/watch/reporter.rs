@@ -14,7 +14,7 @@ use crate::base::text::few;
 use crate::base::text::plural;
 use crate::base::{JailPath, SiteName};
 use crate::engine::{self, Outcome};
-use crate::observe::{WatchFailure, WatchState, now, start_time};
+use crate::observe::{WatchFailure, WatchState, now};
 use crate::patience::front;
 use crate::site::context::Context;
 use crate::site::out::Out;
@@ -66,7 +66,7 @@ impl Reporter {
         let state = WatchState {
             version: 1,
             pid,
-            start_time: start_time(pid).unwrap_or(0),
+            start_time: crate::sys::start_time(pid).unwrap_or(0),
             since: now(),
             mount_events: watcher.mount_source().to_owned(),
             ..WatchState::default()

@@ -147,7 +147,7 @@ impl World {
             })
             .collect();
         let kept = plan
-            .keep
+            .unchanged
             .iter()
             .filter(|keep| !self.record.contains(keep))
             .cloned()
@@ -180,7 +180,7 @@ impl World {
                 self.half(step, half, &ids);
             }
         }
-        self.record = plan.keep.iter().cloned().chain(will_be).collect();
+        self.record = plan.unchanged.iter().cloned().chain(will_be).collect();
     }
 
     fn half(&mut self, step: &Step, half: usize, ids: &BTreeMap<JailPath, u64>) {

@@ -154,6 +154,9 @@ impl Fstab {
     }
 }
 
+/// What to do where there is no fstab.
+const IF_ABSENT: &str = "make an empty file, or name another one with --file";
+
 /// The file, and the engine that makes what its lines mount on.
 struct Editor {
     context: Context,
@@ -187,7 +190,7 @@ impl Editor {
             "cannot read {}",
             self.file.display()
         )));
-        edit_file(&self.file, &self.lock, |text| {
+        edit_file(&self.file, &self.lock, IF_ABSENT, |text| {
             found = block(&self.file, text);
             Ok(text.to_vec())
         })?;
@@ -196,7 +199,7 @@ impl Editor {
 
     /// Changes the block; `ready` must not be mounted by lines outside of it.
     fn edit(&self, change: impl FnOnce(&mut Block), ready: &[(&Site, Rendered)]) -> Result<bool> {
-        edit_file(&self.file, &self.lock, |text| {
+        edit_file(&self.file, &self.lock, IF_ABSENT, |text| {
             let mut block = block(&self.file, text)?;
             for (line, target) in outside_targets(text) {
                 let same = |(_, rendered): &&(&Site, Rendered)| {

@@ -11,6 +11,9 @@ use crate::site::{ManifestError, Site, SiteError, select};
 use crate::trace::Line;
 use crate::{Error, Result};
 
+/// What to do where the manifest is gone.
+const IF_ABSENT: &str = "the manifest was removed meanwhile; write it again";
+
 /// Adds `lines` to the manifest of `site`; how many were not there.
 pub(super) fn lines(
     context: &Context,
@@ -23,7 +26,7 @@ pub(super) fn lines(
     }
     let additions: Vec<_> = lines.iter().map(|line| line.addition.clone()).collect();
     let mut wrong = None;
-    let edited = edit_file(&site.file, &context.editing()?, |old| {
+    let edited = edit_file(&site.file, &context.editing()?, IF_ABSENT, |old| {
         let new = added(context, site, old, &additions)?;
         match check(context, site, resolver, &new) {
             Ok(()) => Ok(new.into_bytes()),

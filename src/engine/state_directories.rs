@@ -1,0 +1,101 @@
+//! The directories of records and locks: made so that nobody else looks into them.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use crate::base::{Error, Result};
+use crate::observe::StateDir;
+
+/// Makes the directories, with mode 0700, which those that are there get as well: who can look
+/// into them hears, by inotify(7), when something is about to be made in his root.
+pub(crate) fn make_state_directories(state: &StateDir) -> Result<()> {
+    for dir in [&state.run, &state.lib] {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(|error| {
+                let failed =
+                    Error::failed(format!("cannot make the state directory {}", dir.display()))
+                        .because(&error);
+                match error.raw_os_error() {
+                    Some(libc::EACCES | libc::EPERM) => {
+                        failed.hint("mountjail needs to run as root")
+                    }
+                    _ => failed.hint("another one can be named with --state-dir"),
+                }
+            })?;
+        refuse_others(dir)?;
+        close(dir)?;
+    }
+    Ok(())
+}
+
+/// Makes the directory of the watcher, below those of the state.
+pub(crate) fn make_watch_directory(state: &StateDir) -> Result<()> {
+    let directory = state.watch();
+    fs::create_dir_all(&directory).map_err(|error| {
+        Error::failed(format!("cannot make the directory {}", directory.display())).because(&error)
+    })
+}
+
+/// Refuses a directory in which somebody else could write records: these say what is unmounted and
+/// removed.
+fn refuse_others(dir: &Path) -> Result<()> {
+    let cannot = || Error::failed(format!("cannot use the state directory {}", dir.display()));
+    let found = fs::metadata(dir).map_err(|error| cannot().because(&error))?;
+    let own = nix::unistd::geteuid().as_raw();
+    if found.uid() == own && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(cannot()
+        .because_of("somebody else can write in it, and so have anything unmounted and removed")
+        .hint(format!(
+            "make it root's alone: `chown root {0} && chmod go-w {0}`",
+            dir.display()
+        )))
+}
+
+/// Lets nobody else look into a directory of ours.
+fn close(dir: &Path) -> Result<()> {
+    let cannot = |error: io::Error| {
+        Error::failed(format!(
+            "cannot keep others from looking into the state directory {}",
+            dir.display()
+        ))
+        .because(&error)
+    };
+    if fs::metadata(dir).map_err(cannot)?.mode() & 0o777 == 0o700 {
+        return Ok(());
+    }
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(cannot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_others_can_write_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::under(dir.path());
+        make_state_directories(&state).unwrap();
+        for mode in [0o775, 0o757, 0o755] {
+            fs::set_permissions(&state.lib, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(
+                make_state_directories(&state).is_ok(),
+                mode == 0o755,
+                "{mode:o}"
+            );
+        }
+        for dir in [&state.run, &state.lib] {
+            assert_eq!(
+                fs::metadata(dir).unwrap().mode() & 0o777,
+                0o700,
+                "nobody else looks into it"
+            );
+        }
+    }
+}
