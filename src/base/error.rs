@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use super::hints::{self, Doing};
+
 /// What went wrong, which decides the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -75,6 +77,11 @@ impl Error {
             Some(code) => nix::errno::Errno::from_raw(code).desc().to_owned(),
             None => reason.to_string(),
         });
+        let of_server = || hints::of_server(self.errno).map(ToOwned::to_owned);
+        self.hint = match hints::of_limit(self.errno) {
+            Some(limit) => Some(limit.to_owned()),
+            None => self.hint.or_else(of_server),
+        };
         self
     }
 
@@ -85,11 +92,22 @@ impl Error {
         self
     }
 
-    /// Adds what to do next.
+    /// Adds what to do next; of a limit that is reached that is known already.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        if hints::of_limit(self.errno).is_none() {
+            self.hint = Some(hint.into());
+        }
         self
+    }
+
+    /// Adds what to do next about what the kernel said, where something helps.
+    #[must_use]
+    pub(crate) fn hint_while(self, doing: Doing) -> Self {
+        match self.errno.and_then(|errno| hints::hint(doing, errno)) {
+            Some(hint) => self.hint(hint),
+            None => self,
+        }
     }
 
     /// Says that something changed after it was looked at: the same command may succeed now, which
@@ -119,18 +137,7 @@ impl Error {
 
     /// What to do next, where that is known.
     pub fn hint_text(&self) -> Option<&str> {
-        match self.errno {
-            // Whatever was being done.
-            Some(libc::EMFILE) => {
-                Some("raise the limit: `LimitNOFILE=` of the service, `ulimit -n` in a shell")
-            }
-            Some(libc::ENFILE) => Some("raise the limit: `sysctl fs.file-max`"),
-            Some(libc::ENOTCONN | libc::ESTALE) if self.hint.is_none() => Some(
-                "the server of the file system there is gone: start it again, or unmount the file system with `umount \
-                 --lazy`; `findmnt --types fuse,nfs,nfs4,cifs` lists such",
-            ),
-            _ => self.hint.as_deref(),
-        }
+        self.hint.as_deref()
     }
 
     /// The errno that the kernel gave, where there was one.

@@ -5,6 +5,7 @@
 
 mod attributes;
 mod error;
+pub(crate) mod hints;
 mod path;
 pub mod quote;
 pub(crate) mod sync;

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use super::Lock;
+use crate::base::hints::Doing;
 use crate::base::{Error, Result};
 
 /// Replaces the contents of the file `path` by what `change` makes of them; whether they changed.
@@ -111,18 +112,9 @@ fn identity(file: &fs::Metadata) -> (u64, u64, u64, i64, i64) {
 }
 
 fn explain(failed: Error, error: &io::Error) -> Error {
-    let failed = failed.because(error);
+    let failed = failed.because(error).hint_while(Doing::Editing);
     match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => {
-            failed.hint("make room on its disk; the file is as it was")
-        }
-        Some(libc::EROFS) => failed.hint("its disk is mounted read-only; the file is as it was"),
-        Some(libc::EPERM) => failed.hint("is it immutable? see `lsattr`; the file is as it was"),
-        Some(libc::EBUSY) => failed
-            .hint("something is mounted on it, so it cannot be replaced; the file is as it was"),
-        Some(libc::EAGAIN) => failed
-            .because_of("somebody else wrote it at the same moment")
-            .hint("run the command again; the file is as the other one wrote it"),
+        Some(libc::EAGAIN) => failed.because_of("somebody else wrote it at the same moment"),
         _ => failed,
     }
 }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::Serialize;
 
+use crate::base::hints::Doing;
 use crate::base::{Error, Result, SiteName};
 use crate::observe::{BootRecord, PersistentRecord, StateDir, WatchState};
 
@@ -164,14 +165,9 @@ pub(super) fn replace(
 
 fn explained<T>(path: &Path, result: io::Result<T>) -> Result<T> {
     result.map_err(|error| {
-        let failed = Error::failed(format!("cannot write {}", path.display())).because(&error);
-        match error.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT) => failed.hint("make room on the disk that holds it"),
-            Some(libc::EROFS) => {
-                failed.hint("the disk is mounted read-only; name another with --state-dir")
-            }
-            _ => failed,
-        }
+        Error::failed(format!("cannot write {}", path.display()))
+            .because(&error)
+            .hint_while(Doing::Recording)
     })
 }
 

@@ -11,6 +11,7 @@ use super::backend::{Backend, Prepared};
 use super::root::{Root, Spot, Spots};
 use super::target::{cannot, is_mount, nothing_inside, options_of, unique_id_at};
 use super::undo::{Old, Swapped, Undo, save, swap};
+use crate::base::hints::Doing;
 use crate::base::{Error, JailPath, Result};
 use crate::observe::{self, ObservedMount, RecordedMount, Submount, Unknown};
 use crate::plan::Step;
@@ -304,18 +305,9 @@ pub(super) fn must_be(
 }
 
 fn explain(error: Error) -> Error {
-    match error.errno() {
-        Some(libc::ENOSPC) => {
-            error.hint("the limit fs.mount-max is reached: see `sysctl fs.mount-max`")
-        }
-        Some(libc::ELOOP | libc::ENOTDIR) => error.hint(
-            "a symbolic link or a file is in its way; mountjail follows no link inside a root",
-        ),
-        Some(libc::ENOENT) => error
-            .overtaken()
-            .hint("one of them was removed or replaced meanwhile; run the command again"),
-        Some(libc::EPERM) => error
-            .hint("mountjail needs CAP_SYS_ADMIN in the host's mount namespace; run it as root"),
+    let error = match error.errno() {
+        Some(libc::ENOENT) => error.overtaken(),
         _ => error,
-    }
+    };
+    error.hint_while(Doing::Mounting)
 }

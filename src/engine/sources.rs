@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::backend::{Backend, Prepared};
+use crate::base::hints::Doing;
 use crate::base::sync::lock;
 use crate::base::{Error, MountAttributes, Result};
 use crate::resolve::{FileId, Mount};
@@ -109,15 +110,11 @@ fn cannot_copy(mount: &Mount) -> Error {
 fn explain(error: Error, mount: &Mount) -> Error {
     match error.errno() {
         Some(libc::ENOENT | libc::ESTALE) => error.overtaken(), // it was there when it was resolved
-        Some(libc::EPERM) => error
-            .hint("mountjail needs CAP_SYS_ADMIN in the host's mount namespace; run it as root"),
         Some(libc::EINVAL) => error.hint(format!(
             "{} may lie on an unbindable mount: see `findmnt -o TARGET,PROPAGATION`",
             mount.source
         )),
-        Some(libc::ENOSPC) => {
-            error.hint("the limit fs.mount-max is reached: see `sysctl fs.mount-max`")
-        }
+        Some(libc::EPERM | libc::ENOSPC) => error.hint_while(Doing::Mounting),
         _ => error,
     }
 }

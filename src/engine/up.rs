@@ -9,6 +9,7 @@ use super::root::{Root, Spots};
 use super::target::{cannot, clear_after, detach_stray, made_kind, nothing_inside, still_there};
 use super::undo::{Old, Told, Undo, save};
 use super::{Engine, EngineFailure, Log, Mounter, Outcome, Way, check_signal, journal};
+use crate::base::hints::Doing;
 use crate::base::{Error, HostPath, JailPath, Result};
 use crate::observe::{
     self, BootRecord, CreatedKind, CreatedPath, History, Identity, Observed, ObservedMount,
@@ -579,17 +580,9 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 fn explain_create(error: Error) -> Error {
-    match error.errno() {
-        Some(libc::ELOOP | libc::ENOTDIR) => error.hint(
-            "a symbolic link or a file is in its way; mountjail follows no link inside a root",
-        ),
-        Some(libc::ENOSPC | libc::EDQUOT) => {
-            error.hint("make room on the disk that holds the root")
-        }
-        Some(libc::EROFS) => error.hint("the root is on a disk that is mounted read-only"),
-        Some(libc::EEXIST) => error
-            .overtaken()
-            .hint("it appeared while the command ran; run the command again"),
+    let error = match error.errno() {
+        Some(libc::EEXIST) => error.overtaken(),
         _ => error,
-    }
+    };
+    error.hint_while(Doing::Creating)
 }

@@ -67,8 +67,20 @@ impl Done {
     }
 }
 
-/// What was done to one mount, in a word, and where it is.
-pub(crate) type Changed = (&'static str, JailPath);
+/// What was done to a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Change {
+    /// It was taken off and put on again, because no mount can be swapped for one of another type.
+    Replaced,
+    Attached,
+    Swapped,
+    Detached,
+    /// It was taken off because its source is gone from the host.
+    Gone,
+}
+
+/// What was done to one mount, and where it is.
+pub(crate) type Changed = (Change, JailPath);
 
 impl Run {
     /// Brings the site up. `create`: makes a missing root. `None`: it is down, and was left alone.
@@ -182,10 +194,10 @@ impl Run {
 
 fn change(step: &Step) -> Option<Changed> {
     match step {
-        Step::Attach(mount) => Some(("attached", mount.target.clone())),
-        Step::Swap { mount, .. } => Some(("swapped", mount.target.clone())),
-        Step::Detach { target, .. } => Some(("detached", target.clone())),
-        Step::DetachStray(stray) => Some(("detached", stray.target.clone())),
+        Step::Attach(mount) => Some((Change::Attached, mount.target.clone())),
+        Step::Swap { mount, .. } => Some((Change::Swapped, mount.target.clone())),
+        Step::Detach { target, .. } => Some((Change::Detached, target.clone())),
+        Step::DetachStray(stray) => Some((Change::Detached, stray.target.clone())),
         _ => None,
     }
 }

@@ -13,7 +13,7 @@ use crate::patience::{Crew, Stop};
 use crate::resolve::{Aspect, Dependencies, Host, Resolution};
 use crate::site::context::{Context, table};
 use crate::site::pipeline::lock;
-use crate::site::up::{Done, Run};
+use crate::site::up::{Change, Done, Run};
 use crate::site::{ManifestError, Site, SiteError, select};
 use crate::{Error, Result};
 
@@ -164,9 +164,9 @@ fn bring_right(
     };
     match run.make_so(desired, manifest.services, stop, Ok) {
         Ok(Some(mut done)) => {
-            for (verb, target) in &mut done.changed {
-                if *verb == "detached" && left.expired.contains(target) {
-                    *verb = "gone";
+            for (change, target) in &mut done.changed {
+                if *change == Change::Detached && left.expired.contains(target) {
+                    *change = Change::Gone;
                 }
             }
             Ended::Right(Box::new(done), left)

@@ -18,7 +18,7 @@ use crate::observe::{WatchFailure, WatchState, now};
 use crate::patience::front;
 use crate::site::context::Context;
 use crate::site::out::Out;
-use crate::site::up::Changed;
+use crate::site::up::{Change, Changed};
 use crate::site::{Site, SiteError};
 
 /// So many names are enough in one line.
@@ -339,34 +339,37 @@ fn names(sites: &[&SiteName]) -> String {
     )
 }
 
-/// `attached /run/mysqld; swapped /etc/hosts`. What was taken off and put on again, because no
-/// mount can be swapped for one of another kind, was replaced.
+/// `attached /run/mysqld; swapped /etc/hosts`. What was detached and attached again was replaced.
 fn what(changed: &[Changed]) -> String {
-    let was =
-        |verb: &str, path: &JailPath| changed.iter().any(|(done, at)| *done == verb && at == path);
-    let verb_of = |(done, path): &Changed| match *done {
-        "attached" if was("detached", path) => Some("replaced"),
-        "detached" if was("attached", path) => None,
-        done => Some(done),
+    let was = |change: Change, path: &JailPath| {
+        let mut changes = changed.iter();
+        changes.any(|(done, at)| *done == change && at == path)
     };
-    let verbs = ["replaced", "attached", "swapped", "detached", "gone"]
-        .into_iter()
-        .filter_map(|verb| {
-            let paths = changed
-                .iter()
-                .filter(|change| verb_of(change) == Some(verb));
-            let paths = some(paths.map(|(_, path)| path.to_string()));
-            (!paths.is_empty()).then(|| match verb {
-                "gone" => format!("detached {paths}, gone from the host"),
-                verb => format!("{verb} {paths}"),
-            })
-        });
-    let text = verbs.collect::<Vec<_>>().join("; ");
-    if text.is_empty() {
-        "changed files and links".to_owned()
-    } else {
-        text
+    let mut by_change: BTreeMap<Change, Vec<&JailPath>> = BTreeMap::new();
+    for (change, path) in changed {
+        let change = match change {
+            Change::Attached if was(Change::Detached, path) => Change::Replaced,
+            Change::Detached if was(Change::Attached, path) => continue,
+            change => *change,
+        };
+        by_change.entry(change).or_default().push(path);
     }
+
+    let mut parts = vec![];
+    for (change, paths) in by_change {
+        let paths = some(paths.iter().map(ToString::to_string));
+        parts.push(match change {
+            Change::Replaced => format!("replaced {paths}"),
+            Change::Attached => format!("attached {paths}"),
+            Change::Swapped => format!("swapped {paths}"),
+            Change::Detached => format!("detached {paths}"),
+            Change::Gone => format!("detached {paths}, gone from the host"),
+        });
+    }
+    if parts.is_empty() {
+        return "changed files and links".to_owned();
+    }
+    parts.join("; ")
 }
 
 /// The first few, and how many more.
@@ -388,21 +391,21 @@ mod tests {
         assert_eq!(names(&sites), "7 sites (s0, s1, s2, s3, s4 and 2 more)");
         let at = |path: &str| JailPath::new(path).unwrap();
         let changed = [
-            ("swapped", at("/a")),
-            ("attached", at("/b")),
-            ("swapped", at("/c")),
+            (Change::Swapped, at("/a")),
+            (Change::Attached, at("/b")),
+            (Change::Swapped, at("/c")),
         ];
         assert_eq!(what(&changed), "attached /b; swapped /a, /c");
         let renewed = [
-            ("detached", at("/a")),
-            ("detached", at("/b")),
-            ("attached", at("/a")),
+            (Change::Detached, at("/a")),
+            (Change::Detached, at("/b")),
+            (Change::Attached, at("/a")),
         ];
         assert_eq!(what(&renewed), "replaced /a; detached /b");
         let gone = [
-            ("gone", at("/a")),
-            ("gone", at("/b")),
-            ("detached", at("/c")),
+            (Change::Gone, at("/a")),
+            (Change::Gone, at("/b")),
+            (Change::Detached, at("/c")),
         ];
         assert_eq!(
             what(&gone),

@@ -1,0 +1,63 @@
+//! What to do next about what the kernel said: one table.
+
+/// What was being done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doing {
+    /// Mounting a source on a target.
+    Mounting,
+    /// Making a placeholder or a link in a root.
+    Creating,
+    /// Writing a record or a generated file.
+    Recording,
+    /// Replacing a file that others write as well.
+    Editing,
+}
+
+/// The hint about `errno`, where one helps.
+pub(crate) fn hint(doing: Doing, errno: i32) -> Option<&'static str> {
+    use Doing::{Creating, Editing, Mounting, Recording};
+    Some(match (doing, errno) {
+        (Mounting, libc::ENOSPC) => "the limit fs.mount-max is reached: see `sysctl fs.mount-max`",
+        (Mounting, libc::EPERM) => {
+            "mountjail needs CAP_SYS_ADMIN in the host's mount namespace; run it as root"
+        }
+        (Mounting, libc::ENOENT) => {
+            "one of them was removed or replaced meanwhile; run the command again"
+        }
+        (Mounting | Creating, libc::ELOOP | libc::ENOTDIR) => {
+            "a symbolic link or a file is in its way; mountjail follows no link inside a root"
+        }
+        (Creating, libc::ENOSPC | libc::EDQUOT) => "make room on the disk that holds the root",
+        (Creating, libc::EROFS) => "the root is on a disk that is mounted read-only",
+        (Creating, libc::EEXIST) => "it appeared while the command ran; run the command again",
+        (Recording, libc::ENOSPC | libc::EDQUOT) => "make room on the disk that holds it",
+        (Recording, libc::EROFS) => "the disk is mounted read-only; name another with --state-dir",
+        (Editing, libc::ENOSPC | libc::EDQUOT) => "make room on its disk; the file is as it was",
+        (Editing, libc::EROFS) => "its disk is mounted read-only; the file is as it was",
+        (Editing, libc::EPERM) => "is it immutable? see `lsattr`; the file is as it was",
+        (Editing, libc::EBUSY) => {
+            "something is mounted on it, so it cannot be replaced; the file is as it was"
+        }
+        (Editing, libc::EAGAIN) => "run the command again; the file is as the other one wrote it",
+        _ => return None,
+    })
+}
+
+/// The hint about a limit of this process or the host, whatever was being done: no other helps.
+pub(super) fn of_limit(errno: Option<i32>) -> Option<&'static str> {
+    match errno? {
+        libc::EMFILE => {
+            Some("raise the limit: `LimitNOFILE=` of the service, `ulimit -n` in a shell")
+        }
+        libc::ENFILE => Some("raise the limit: `sysctl fs.file-max`"),
+        _ => None,
+    }
+}
+
+/// The hint about a file system whose server is gone, where nothing more is known.
+pub(super) fn of_server(errno: Option<i32>) -> Option<&'static str> {
+    matches!(errno?, libc::ENOTCONN | libc::ESTALE).then_some(
+        "the server of the file system there is gone: start it again, or unmount the file system \
+         with `umount --lazy`; `findmnt --types fuse,nfs,nfs4,cifs` lists such",
+    )
+}
