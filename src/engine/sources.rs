@@ -18,8 +18,11 @@ use crate::sys;
 pub(super) struct Sources<B: Backend> {
     /// More than one site will ask: keep what is prepared.
     sharing: bool,
-    prepared: Mutex<HashMap<Key, Arc<OnceLock<Result<B::Ready>>>>>,
+    prepared: Mutex<HashMap<Key, Cell<B::Ready>>>,
 }
+
+/// What the first who asks for it prepares, while others wait.
+type Cell<T> = Arc<OnceLock<Result<T>>>;
 
 #[derive(PartialEq, Eq, Hash)]
 struct Key {

@@ -342,8 +342,8 @@ fn names(sites: &[&SiteName]) -> String {
 /// `attached /run/mysqld; swapped /etc/hosts`. What was detached and attached again was replaced.
 fn what(changed: &[Changed]) -> String {
     let was = |change: Change, path: &JailPath| {
-        let mut changes = changed.iter();
-        changes.any(|(done, at)| *done == change && at == path)
+        let mut all = changed.iter();
+        all.any(|(done, at)| *done == change && at == path)
     };
     let mut by_change: BTreeMap<Change, Vec<&JailPath>> = BTreeMap::new();
     for (change, path) in changed {

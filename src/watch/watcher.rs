@@ -322,7 +322,7 @@ impl Watcher {
                 Affected::Site(site) if undone.contains(&site) => {}
                 Affected::Site(site) => {
                     self.gather
-                        .event([Dependent::Site(site)], now, Duration::ZERO)
+                        .event([Dependent::Site(site)], now, Duration::ZERO);
                 }
                 Affected::At(point) => {
                     let mut users = self.users_at(&point);
