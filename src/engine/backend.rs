@@ -48,8 +48,8 @@ pub(super) trait Backend: Send + Sync {
         recursive: bool,
     ) -> io::Result<()>;
 
-    /// Makes sure that `ready` can be attached: the kernel attaches no mount of a file that has been
-    /// deleted (ENOENT). For a swap with a gap, before the old mount is taken off.
+    /// Makes sure that `ready` can be attached: the kernel attaches no mount of a file that has
+    /// been deleted (ENOENT). For a swap with a gap, before the old mount is taken off.
     fn stage(&self, ready: &Self::Ready) -> io::Result<()>;
 
     /// Attaches `ready` beneath the mount whose root `top` is; `Ok(false)` where that cannot be

@@ -374,7 +374,8 @@ impl<'a> Run<'a> {
         let parent = sys::stat_mount(id).and_then(|mount| sys::stat_mount(mount.parent));
         let hint = match parent {
             Ok(on) => format!(
-                "the file system that it is on may not answer: `umount -l {}` takes that away with what is in it; then run \
+                "the file system that it is on may not answer: `umount -l {}` takes that \
+                 away with what is in it; then run \
                  the command again",
                 word(&on.point.to_string_lossy())
             ),

@@ -15,9 +15,12 @@ pub fn write_drop_in(path: &Path, header: &str, contents: &str) -> Result<bool> 
     match fs::read_to_string(path) {
         Ok(old) if old == contents => return Ok(false),
         Ok(old) if !old.starts_with(header) => {
-            return Err(Error::failed(format!("{} is not mountjail's", path.display())).hint(
-                "move it away, or give it another name; a drop-in may have any name that ends in .conf",
-            ));
+            return Err(
+                Error::failed(format!("{} is not mountjail's", path.display())).hint(
+                    "move it away, or give it another name; a drop-in may have any name that ends \
+                 in .conf",
+                ),
+            );
         }
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(Error::failed(format!("cannot read {}", path.display())).because(&error));

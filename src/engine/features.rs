@@ -50,12 +50,17 @@ impl Choice {
             None | Some("detached") if features.mount_setattr => Ok(Self::Detached),
             None | Some("classic") => Ok(Self::Classic),
             Some("detached") => Err(Error::failed(
-                "MOUNTJAIL_ENGINE=detached cannot be used: this kernel has no mount_setattr(2) (Linux 5.12), \
+                "MOUNTJAIL_ENGINE=detached cannot be used: this kernel has no \
+                 mount_setattr(2) (Linux 5.12), \
                  or a seccomp filter forbids it",
             )
             .hint("unset MOUNTJAIL_ENGINE; the classic engine keeps the same promises")),
-            Some(other) => Err(Error::usage(format!("MOUNTJAIL_ENGINE={other} is not an engine"))
-                .hint("the engines are `detached` and `classic`; unset it to choose by the kernel")),
+            Some(other) => Err(
+                Error::usage(format!("MOUNTJAIL_ENGINE={other} is not an engine")).hint(
+                    "the engines are `detached` and `classic`; unset it to choose by the \
+                       kernel",
+                ),
+            ),
         }
     }
 

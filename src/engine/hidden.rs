@@ -62,7 +62,8 @@ pub(super) fn detach(id: u64) -> io::Result<()> {
         let bare = Bare::of(mount.parent)?;
         let on = sys::reopen_on(&bare.mount, bare.open(&mount.point)?)?;
         if std::fs::read_link(proc_path(&on))? != mount.point {
-            return Err(io::Error::other("it has moved")); // or another name of the same file was found
+            // Or another name of the same file was found.
+            return Err(io::Error::other("it has moved"));
         }
         sys::umount_at(on.as_fd())
     });

@@ -320,8 +320,8 @@ impl Spot {
     }
 
     /// Removes what [`Self::create`] made, if it is unchanged: the same file (if `file` says
-    /// which), of that kind, still empty, the link's destination the same. `Ok(false)`: it is not, or the
-    /// directory is not at home, and it stays.
+    /// which), of that kind, still empty, the link's destination the same. `Ok(false)`: it is not,
+    /// or the directory is not at home, and it stays.
     pub(super) fn remove(&self, kind: &CreatedKind, file: Option<Identity>) -> io::Result<bool> {
         if !self.at_home {
             return Ok(false);

@@ -176,14 +176,20 @@ pub(super) fn detach_stray(root: &HostPath, stray: &Stray) -> Result<()> {
         return Err(hides(&stray.place(), &above));
     }
     if stray.point.as_deref() == Some(root.inside(target).as_path()) {
-        return Err(cannot_reach(&Root::open(root)?, "detach", target, &last)); // it is where it was made
+        // It is where it was made.
+        return Err(cannot_reach(&Root::open(root)?, "detach", target, &last));
     }
-    Err(Error::failed(format!("cannot detach what was moved away from {target} to {}", stray.place()))
-        .because(&last)
-        .hint(
-            "something may be mounted over the root, which hides it (`findmnt`); or somebody moves the directories of \
+    Err(Error::failed(format!(
+        "cannot detach what was moved away from {target} \
+         to {}",
+        stray.place()
+    ))
+    .because(&last)
+    .hint(
+        "something may be mounted over the root, which hides it (`findmnt`); or \
+             somebody moves the directories of \
              this root: find out who before trying again",
-        ))
+    ))
 }
 
 /// Removes what was moved away with a mount: its placeholder, and the directories that were made

@@ -445,7 +445,8 @@ impl<'a, B: Backend> Run<'a, B> {
                 self.outcome.gaps += usize::from(gap);
                 if gap {
                     (self.log)(format_args!(
-                        "{}: {} was absent for a moment: this kernel or engine has no MOVE_MOUNT_BENEATH",
+                        "{}: {} was absent for a moment: this kernel or engine has no \
+                         MOVE_MOUNT_BENEATH",
                         self.plan.site, item.mount.target
                     ));
                 }

@@ -82,8 +82,10 @@ mod tests {
 
     #[test]
     fn what_the_boot_does_not_wait_for_is_late() {
-        let text = b"# /dev/x /comment ext4 nofail 0 0\n/dev/a / ext4 errors=remount-ro 0 1\n/dev/b /srv ext4 defaults 0 2\n\
-            /dev/c\t/srv/late  xfs rw,nofail 0 0\nnas:/x /nfs nfs4 rw\n/dev/d /auto ext4 x-systemd.automount\n";
+        let text = b"# /dev/x /comment ext4 nofail 0 0\n/dev/a / ext4 errors=remount-ro 0 1\n\
+            /dev/b /srv ext4 defaults 0 2\n\
+            /dev/c\t/srv/late  xfs rw,nofail 0 0\nnas:/x /nfs nfs4 rw\n\
+            /dev/d /auto ext4 x-systemd.automount\n";
         let systems = FileSystems {
             listed: listed(text),
         };

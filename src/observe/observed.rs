@@ -14,8 +14,8 @@ use crate::sys::Stat;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
     /// What stands at each path of interest: every target (desired or recorded), every directory on
-    /// the way, every link, everything that [`PersistentRecord`] lists. A path with no entry is absent. Where a
-    /// mount covers the path this is the mount's root, not what lies beneath.
+    /// the way, every link, everything that [`PersistentRecord`] lists. A path with no entry is
+    /// absent. Where a mount covers the path this is the mount's root, not what lies beneath.
     pub paths: BTreeMap<JailPath, PathState>,
     /// The mounts at each target (desired or recorded), bottom first; a target with none has no
     /// entry.

@@ -447,7 +447,8 @@ mod tests {
         let ordering = ordering(&[
             (
                 "a.service",
-                "[Unit]\n# After=x\nAfter=b.service \\\n  c.service\n[Service]\nBefore=no.service\n",
+                "[Unit]\n# After=x\nAfter=b.service \\\n  c.service\n\
+                 [Service]\nBefore=no.service\n",
             ),
             (
                 "b.service",

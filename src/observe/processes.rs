@@ -104,7 +104,8 @@ fn unit(text: &str) -> Option<String> {
     let name = path
         .split('/')
         .find(|name| !name.is_empty() && !is_slice(name))?;
-    let name = name.strip_prefix('_').unwrap_or(name); // systemd escapes what looks like a file of the kernel's
+    // systemd escapes what looks like a file of the kernel's.
+    let name = name.strip_prefix('_').unwrap_or(name);
     let is_unit =
         matches!(name.rsplit_once('.'), Some((prefix, "service" | "scope")) if !prefix.is_empty());
     let valid = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);

@@ -1,7 +1,7 @@
 //! What mountjail wrote down about what it made.
 //!
-//! A [`BootRecord`] is about mounts and dies with the boot (`/run/mountjail/<site>.json`); a [`PersistentRecord`]
-//! is about what stands in the root's file system and outlives it
+//! A [`BootRecord`] is about mounts and dies with the boot (`/run/mountjail/<site>.json`); a
+//! [`PersistentRecord`] is about what stands in the root's file system and outlives it
 //! (`/var/lib/mountjail/<site>.json`). Both are replaced atomically by the engine, before and after
 //! each change.
 

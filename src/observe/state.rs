@@ -148,7 +148,10 @@ fn file(path: &Path) -> Result<Option<Vec<u8>>> {
     let cannot = |error: &io::Error| {
         Error::failed(format!("cannot read the record {}", path.display()))
             .because(error)
-            .hint("if that lasts, remove it: mounts are found by looking, placeholders that it told of stay")
+            .hint(
+                "if that lasts, remove it: mounts are found by looking, \
+                   placeholders that it told of stay",
+            )
     };
     match read_regular(path) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -195,20 +198,24 @@ fn refuse_newer(site: &SiteName, versions: &[(&PathBuf, Option<u32>)]) -> Result
         .iter()
         .map(|(path, _)| format!("mv {path} {path}.newer"))
         .collect();
-    Err(Error::failed(format!("the record {first} was written by a newer mountjail"))
-        .because_of(Unreadable::Newer(*version))
-        .hint(format!(
-            "use the newer one; or go on without its records: `{}`; `mountjail down {site}` finds the mounts by looking \
+    Err(Error::failed(format!(
+        "the record {first} was written by a newer mountjail"
+    ))
+    .because_of(Unreadable::Newer(*version))
+    .hint(format!(
+        "use the newer one; or go on without its records: `{}`; `mountjail \
+             down {site}` finds the mounts by looking \
              then, and placeholders stay",
-            aside.join(" && ")
-        )))
+        aside.join(" && ")
+    )))
 }
 
 /// What was read; one that is damaged is lost.
 fn or_lost<T>(read: Result<T, Unreadable>, path: &Path, warnings: &mut Vec<String>) -> Option<T> {
     let damaged = |why| {
         warnings.push(format!(
-            "the record {} is damaged ({why}) and counts as lost: what it told of is found by looking at the mounts; \
+            "the record {} is damaged ({why}) and counts as lost: what it told of is found by \
+             looking at the mounts; \
              placeholders that it told of stay",
             path.display()
         ));

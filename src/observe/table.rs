@@ -99,7 +99,8 @@ impl Table {
         let count =
             self.mounts[start..].partition_point(|mount| bytes(&mount.point).starts_with(&prefix));
         let found = &self.mounts[start..start + count];
-        &found[found.partition_point(|mount| mount.point == path)..] // only `/` is below itself by its bytes
+        // Only `/` is below itself by its bytes.
+        &found[found.partition_point(|mount| mount.point == path)..]
     }
 }
 
@@ -145,8 +146,10 @@ fn ask_for(ids: &[u64]) -> io::Result<Vec<MountInfo>> {
     let mounts = ids
         .iter()
         .map(|id| sys::stat_mount(*id).map(|mount| MountInfo::asked(*id, mount)));
-    let still_there = |mount: &io::Result<_>| !matches!(mount, Err(error) if error.kind() == io::ErrorKind::NotFound);
-    mounts.filter(still_there).collect()
+    let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    mounts
+        .filter(|mount| !mount.as_ref().is_err_and(is_gone))
+        .collect()
 }
 
 fn bytes(path: &Path) -> &[u8] {

@@ -230,11 +230,13 @@ fn conflict(desired: &Desired, path: &JailPath, need: Need<'_>, seen: &PathState
 fn wrong_type(desired: &Desired, path: &JailPath, mount: &Mount) -> Error {
     let at = desired.root.inside(path);
     Error::failed(format!(
-        "{}: cannot mount {}, a {}, on {at}: what stands there is of another type, and not mountjail's",
+        "{}: cannot mount {}, a {}, on {at}: what stands there is of another \
+         type, and not mountjail's",
         desired.site, mount.source, mount.kind
     ))
     .hint(
-        "take the line out of the manifest, run `mountjail up`, move away what stands there, and put it back",
+        "take the line out of the manifest, run `mountjail up`, move away what stands there, \
+         and put it back",
     )
 }
 

@@ -165,7 +165,12 @@ impl Planner<'_> {
     }
 
     fn detach(&mut self, target: &JailPath, expected: ObservedMount, recursive: bool) {
-        let is_planned = |step: &Step| matches!(step, Step::Detach { expected: planned, .. } if *planned == expected);
+        let is_planned = |step: &Step| match step {
+            Step::Detach {
+                expected: planned, ..
+            } => *planned == expected,
+            _ => false,
+        };
         let planned = self.detach.get(target);
         if planned.is_some_and(|steps| steps.iter().any(is_planned)) {
             return;
@@ -444,7 +449,8 @@ impl Planner<'_> {
             );
             self.plan.conflicts.push(
                 Error::failed(format!(
-                    "{}: {above} cannot be {cannot}: {foreign} is mounted in it, and not by mountjail",
+                    "{}: {above} cannot be {cannot}: {foreign} is mounted in it, and \
+                     not by mountjail",
                     self.desired.site
                 ))
                 .hint(format!("unmount it: `umount {foreign}`")),
@@ -543,9 +549,13 @@ impl Planner<'_> {
         };
         Error::failed(format!("{site}: cannot change {}{also}", paths[0]))
             .because_of(format!(
-                "{above} is mounted above it, and not by mountjail: what is done there may be done outside the root as well"
+                "{above} is mounted above it, and not by mountjail: what is done there may \
+                 be done outside the root as well"
             ))
-            .hint(format!("unmount it: `umount {above}`; or take what lies in it out of the manifest"))
+            .hint(format!(
+                "unmount it: `umount {above}`; or take what lies in it out of the \
+                 manifest"
+            ))
     }
 
     fn finish(mut self) -> Plan {

@@ -144,7 +144,8 @@ impl RawSystemCall {
                 }
             }
             PTRACE_SYSCALL_INFO_EXIT => {
-                let is_error = rest[0].to_ne_bytes()[0] != 0; // one byte, whichever end of the word it is
+                // One byte, whichever end of the word it is.
+                let is_error = rest[0].to_ne_bytes()[0] != 0;
                 SystemCall::Exit {
                     errno: is_error.then_some((first as i32).wrapping_neg()),
                 }
