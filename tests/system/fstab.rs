@@ -931,7 +931,8 @@ fn lines_of_others() {
                 .says("mountjail up");
         }
         fstab(&sandbox, &file, &["s", "--check"])
-            .exits(1)
+            .exits(3)
+            .says("mount(8) would follow it")
             .says("its lines are still in")
             .says("--uninstall s");
         assert_eq!(fs::read(&file).unwrap(), installed);
