@@ -23,8 +23,8 @@ const REPLACED: usize = 1000;
 fn main() {
     let base = apart();
     println!(
-        "from rename(2) on the host to the new file in the jail; {MOUNTS} mounts per site; times in \
-         ms\n"
+        "from rename(2) on the host to the new file in the jail; {MOUNTS} mounts per site; \
+         times in ms\n"
     );
     println!(
         "{:<40} {:>9} {:>9} {:>9}  goal",

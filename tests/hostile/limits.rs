@@ -435,7 +435,7 @@ fn lock() {
     sites.run(&["down", "--all"]).exits(0);
 }
 
-/// What all sites look at.
+/// A path that all sites look at.
 fn link_in_slash() {
     let sites = Sites::new(Sandbox::new(), Where::Source, 1, 1);
     sites.hang();

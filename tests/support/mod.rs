@@ -187,7 +187,7 @@ pub fn for_each_source_of_mount_events(name: &str, body: fn(how: &'static str)) 
     ["fanotify", "poll"].into_iter().map(trial).collect()
 }
 
-/// A trial that is ignored, and says so, where the kernel does not offer `engine`.
+/// A trial that is reported as ignored where the kernel does not offer `engine`.
 fn on_engine(
     name: String,
     engine: &'static str,
@@ -202,8 +202,7 @@ fn on_engine(
     where_offered(name, offered, body)
 }
 
-/// A trial that is ignored where the kernel does not offer what it needs: the reason is `offered`'s
-/// error.
+/// A trial that is ignored if `offered` fails: the error is the reason.
 fn where_offered(
     name: String,
     offered: impl FnOnce() -> Result<(), &'static str> + Send + 'static,
