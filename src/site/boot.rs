@@ -13,7 +13,6 @@ use crate::base::{HostPath, SiteName};
 use crate::manifest::{Manifest, Request};
 use crate::observe::{FileSystems, Ordering, Units};
 use crate::patience::{self, Stop};
-use crate::render::fstab::unescaped;
 use crate::render::systemd::{HEADER, Wishes, all_makers, makers, unit_of};
 use crate::{Error, Result};
 
@@ -53,7 +52,7 @@ impl Boot {
         Self {
             units: Units::read(),
             ordering,
-            systems: FileSystems::read(unescaped),
+            systems: FileSystems::read(),
         }
     }
 

@@ -6,6 +6,7 @@ use super::fstab_lines::FstabLines;
 use super::pipeline::{self, lock};
 use super::users::Users;
 use super::{Context, Site, SiteError, configuration, select};
+use crate::base::text::few;
 use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
 use crate::engine::{Engine, Outcome};
@@ -190,17 +191,10 @@ impl Run {
             }
             return Ok(());
         }
-        let targets: Vec<_> = found
-            .targets
-            .iter()
-            .take(SHOWN)
-            .map(ToString::to_string)
-            .collect();
-        let more = found.targets.len() - targets.len();
-        let what = match (targets.is_empty(), more) {
-            (true, _) => "in use by what runs inside".to_owned(),
-            (false, 0) => format!("in use: {}", targets.join(", ")),
-            (false, more) => format!("in use: {} and {more} more", targets.join(", ")),
+        let what = if found.targets.is_empty() {
+            "in use by what runs inside".to_owned()
+        } else {
+            format!("in use: {}", few(&found.targets, SHOWN))
         };
         let error = Error::failed(format!("{}: {what}; nothing was unmounted", site.name))
             .hint("end what uses them, or detach them all the same with `mountjail down --lazy`");

@@ -16,7 +16,7 @@ use std::thread;
 
 use mountjail::base::HostPath;
 use mountjail::resolve::Host;
-use mountjail::resolve::ldso::{Closure, Loader, Origin, cache, elf};
+use mountjail::resolve::ldso::{Closure, Loader, RealProgram, cache, elf};
 
 const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 
@@ -339,7 +339,7 @@ fn origin_and_lib_stand_for_what_the_loader_puts_there() {
         expected,
         "the kernel tells a program its real directory"
     );
-    let origin = Origin {
+    let origin = RealProgram {
         program: host_path(&link),
         real: host_path(&program),
     };

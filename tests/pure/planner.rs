@@ -58,7 +58,7 @@ impl World {
 
     /// The innermost mount above `path`, if there is one.
     fn mounted_above(&self, path: &JailPath) -> bool {
-        path.ancestors()
+        path.directories_above()
             .iter()
             .any(|above| self.mounts.contains_key(above))
     }
@@ -100,7 +100,7 @@ impl World {
             .filter(|target| !self.mounts.contains_key(target))
             .chain(links)
         {
-            for at in path.ancestors().iter().chain([path]) {
+            for at in path.directories_above().iter().chain([path]) {
                 if self.mounted_above(at) {
                     break; // what is seen there is in a source
                 }
@@ -163,10 +163,10 @@ impl World {
                 };
                 self.kept.push(CreatedPath::planned(path.clone(), kind));
             }
-            if let Step::CreateLink { path, text } = step {
+            if let Step::CreateLink { path, destination } = step {
                 self.kept.push(CreatedPath::planned(
                     path.clone(),
-                    CreatedKind::Link(text.clone()),
+                    CreatedKind::Link(destination.clone()),
                 ));
             }
         }
@@ -236,11 +236,11 @@ impl World {
                 self.pop(&stray.target);
             }
             (Step::CreatePlaceholder { path, kind }, _) => self.create(path, *kind, None),
-            (Step::CreateLink { path, text }, _) => {
+            (Step::CreateLink { path, destination }, _) => {
                 self.create(
                     path,
                     FileKind::Symlink,
-                    Some(text.to_str().unwrap().to_owned()),
+                    Some(destination.to_str().unwrap().to_owned()),
                 );
             }
             (Step::RemovePlaceholder { path, kind, file }, _) => self.remove(path, *kind, *file),
@@ -276,7 +276,12 @@ impl World {
 
     /// Mounts `mount`, a directory, over all mounts in its target, as no plan does.
     fn bury(&mut self, mount: &Arc<Mount>) {
-        for path in mount.target.ancestors().iter().chain([&mount.target]) {
+        for path in mount
+            .target
+            .directories_above()
+            .iter()
+            .chain([&mount.target])
+        {
             if !self.files.contains_key(path) {
                 self.create(path, FileKind::Directory, None);
             }
@@ -456,7 +461,7 @@ fn desired((mounts, link): &Choice) -> Desired {
         let text = if *first { "c" } else { "d/e" };
         desired.links.push(Link {
             path: jail("/l/link"),
-            text: text.into(),
+            destination: text.into(),
             reasons: vec![],
         });
     }

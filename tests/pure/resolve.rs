@@ -69,7 +69,7 @@ impl MadeHost {
         let links = desired
             .links
             .iter()
-            .map(|link| format!("{} -> {}", link.path, link.text.display()));
+            .map(|link| format!("{} -> {}", link.path, link.destination.display()));
         mounts.chain(links).collect()
     }
 }

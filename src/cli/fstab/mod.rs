@@ -257,7 +257,7 @@ impl Rendered {
                 };
                 let is_file = line.source.as_path().is_file();
                 let way = path
-                    .ancestors()
+                    .directories_above()
                     .into_iter()
                     .map(|path| (path, FileKind::Directory));
                 let last = (
