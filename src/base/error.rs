@@ -126,8 +126,8 @@ impl Error {
             }
             Some(libc::ENFILE) => Some("raise the limit: `sysctl fs.file-max`"),
             Some(libc::ENOTCONN | libc::ESTALE) if self.hint.is_none() => Some(
-                "the server of the file system there is gone: start it again, or unmount the file system with `umount \
-                 --lazy`; `findmnt --types fuse,nfs,nfs4,cifs` lists such",
+                "the server of the file system there is gone: start it again, or unmount the file \
+                 system with `umount --lazy`; `findmnt --types fuse,nfs,nfs4,cifs` lists such",
             ),
             _ => self.hint.as_deref(),
         }

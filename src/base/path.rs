@@ -43,7 +43,8 @@ pub enum BadPath {
     TooLong,
     /// A site's name that could not be a file's name, an fstab comment or a unit instance.
     #[error(
-        "a site's name has letters, digits, `.`, `_`, `-` and `@`, and begins with a letter or digit"
+        "a site's name has letters, digits, `.`, `_`, `-` and `@`, \
+         and begins with a letter or digit"
     )]
     SiteName,
 }

@@ -331,7 +331,8 @@ impl fmt::Display for Overlap {
             (Relation::Same, true) => {
                 write!(
                     f,
-                    "the root {root} is set up as the site {site}{by}, whose manifest is gone or elsewhere"
+                    "the root {root} is set up as the site {site}{by}, \
+                     whose manifest is gone or elsewhere"
                 )
             }
             (Relation::Same, false) => {
@@ -343,13 +344,15 @@ impl fmt::Display for Overlap {
             (Relation::Inside, _) => {
                 write!(
                     f,
-                    "the roots {root} and {theirs} (of the site {site}) overlap: {root} is in {theirs}"
+                    "the roots {root} and {theirs} (of the site {site}) overlap: \
+                     {root} is in {theirs}"
                 )
             }
             (Relation::Around, _) => {
                 write!(
                     f,
-                    "the roots {root} and {theirs} (of the site {site}) overlap: {theirs} is in {root}"
+                    "the roots {root} and {theirs} (of the site {site}) overlap: \
+                     {theirs} is in {root}"
                 )
             }
         }

@@ -107,7 +107,8 @@ impl Load<'_> {
     }
 }
 
-/// musl's libc is its loader; `load_library` in `ldso/dynlink.c` takes all these names to mean itself.
+/// musl's libc is its loader; `load_library` in `ldso/dynlink.c` takes all these names to mean
+/// itself.
 fn is_musl_itself(name: &[u8]) -> bool {
     let parts = ["c.", "pthread.", "rt.", "m.", "dl.", "util.", "xnet."];
     name.strip_prefix(b"lib")

@@ -3,9 +3,9 @@
 //!
 //! In: a program or shared object on the [`Host`](super::Host). Out: its [`Closure`]. Files are
 //! parsed, never executed, and never read whole. glibc's loader is followed as of 2.33 and later
-//! (`elf/dl-load.c`), musl's as of 1.2 (`ldso/dynlink.c`). The environment does not count: a service
-//! has its own. Two things are left out on purpose: `/etc/ld.so.preload`, which a jail does not
-//! have, and the legacy hwcap subdirectories (`tls`, `haswell`) that glibc 2.37 dropped.
+//! (`elf/dl-load.c`), musl's as of 1.2 (`ldso/dynlink.c`). The environment does not count: a
+//! service has its own. Two things are left out on purpose: `/etc/ld.so.preload`, which a jail does
+//! not have, and the legacy hwcap subdirectories (`tls`, `haswell`) that glibc 2.37 dropped.
 
 pub mod cache;
 mod closure;
