@@ -9,7 +9,7 @@ use super::SiteError;
 use super::context::Context;
 use super::pipeline::{elsewhere, readable};
 use super::{Site, configuration, select};
-use crate::base::{ErrorKind, JailPath};
+use crate::base::JailPath;
 use crate::observe::{self, BootId, CreatedKind, RecordedMount, Records, Table};
 use crate::plan::{self, Plan, Step};
 use crate::resolve::{
@@ -38,8 +38,7 @@ impl Shown {
 
     /// Whether it was given up because something did not answer.
     pub(crate) fn is_silent(&self) -> bool {
-        let silent = |failed: &SiteError| matches!(failed, SiteError::Errors(errors) if errors.iter().any(|error| error.kind() == ErrorKind::Silent));
-        self.plan.is_none() && self.failed.iter().any(silent)
+        self.plan.is_none() && self.failed.iter().any(SiteError::is_silent)
     }
 }
 
