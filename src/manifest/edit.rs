@@ -37,7 +37,7 @@ impl fmt::Display for Addition {
 }
 
 impl Addition {
-    /// The item as it stands in a list.
+    /// The item as text in a list.
     fn item(&self, quoted: bool) -> String {
         let name = scalar(&self.name, quoted);
         match (self.optional, quoted) {

@@ -1,8 +1,8 @@
-//! Where a key or value stands in a text.
+//! Where a key or value is in a text.
 //!
-//! The YAML reader gives no positions with its values, but it puts the current one into an error.
-//! So the text is read a second time, only when a position is wanted, by a visitor that walks to
-//! the place and fails there.
+//! The YAML parser returns no positions with its values, but each of its errors has one. So the
+//! text is read a second time, only when a position is needed, by a visitor that walks to the place
+//! and fails there.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ pub(super) enum PairPart {
     Value,
 }
 
-/// The byte offset in `text` of what `steps` lead to; `None` if nothing is there.
+/// The byte offset in `text` of what `steps` lead to; `None`: nothing is there.
 pub(super) fn offset(text: &str, steps: &[PathStep<'_>], part: PairPart) -> Option<usize> {
     let body = text.strip_prefix('\u{feff}').unwrap_or(text);
     let document = serde_yaml::Deserializer::from_str(body).next()?;
@@ -42,7 +42,7 @@ pub(super) fn offset(text: &str, steps: &[PathStep<'_>], part: PairPart) -> Opti
     Some(text.len() - body.len() + byte_offset(body, location.index()))
 }
 
-/// The reader's index, which counts bytes, as an offset at which `text` can be cut.
+/// The parser's index, which counts bytes, as an offset at which `text` can be split.
 pub(super) fn byte_offset(text: &str, index: usize) -> usize {
     let index = index.min(text.len());
     (0..=index)
@@ -67,12 +67,12 @@ pub(super) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
 /// The line and column, both from 1, of the value that `key` leads to: `mounts[3].target`,
 /// `etc[2]`, `root`.
 ///
-/// `None` if the text is no YAML or has nothing there. Columns count characters.
+/// `None`: the text is not YAML, or nothing is there. Columns count characters.
 pub fn position(text: &str, key: &str) -> Option<(usize, usize)> {
     located(text, key, PairPart::Value)
 }
 
-/// As [`position`], but of the key itself; for an item of a list, which has none, of the item.
+/// As [`position`], but for the key itself; an item of a list has no key, so for the item.
 pub fn key_position(text: &str, key: &str) -> Option<(usize, usize)> {
     located(text, key, PairPart::Key)
 }
@@ -207,7 +207,7 @@ impl<'de> Visitor<'de> for Finder<'_> {
     }
 }
 
-/// Says whether the key in turn is the wanted one, or stops there.
+/// Compares one key with the wanted one, or stops there.
 #[derive(Clone, Copy)]
 struct KeyFinder<'s> {
     inner: Finder<'s>,

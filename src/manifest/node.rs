@@ -29,7 +29,7 @@ pub(super) enum Node {
     Text(String),
     List(Vec<Node>),
     Map(Vec<(Node, Node)>),
-    /// `!name value`: nothing in a manifest has one.
+    /// `!name value`, which no manifest needs.
     Tagged(String),
 }
 
@@ -94,7 +94,7 @@ fn too_costly() -> YamlError {
     }
 }
 
-/// The byte where `[` and `{` nest deeper than a manifest in any style could.
+/// The byte at which `[` and `{` nest deeper than in any manifest.
 ///
 /// libyaml's scanner takes time quadratic in the open brackets before serde sees the first event.
 /// Brackets in quotes and comments count too, which is why the bound is far above [`MAX_DEPTH`].
@@ -146,7 +146,7 @@ fn more_than_one_document(text: &str) -> YamlError {
             .map(|location| location.index()),
         message: "the file has more than one YAML document",
         label: "a second document begins before this".to_owned(),
-        help: Some("write one file for each site, and no `---` between its lines"),
+        help: Some("write one file per site, without `---` between its lines"),
     }
 }
 
@@ -175,12 +175,10 @@ fn without_position(message: &str) -> String {
 
 fn yaml_help(message: &str) -> Option<&'static str> {
     if message.contains("cannot start any token") {
-        return Some(
-            "indent with spaces, and put a text that begins with such a character in quotes",
-        );
+        return Some("indent with spaces, and quote a text that begins with such a character");
     }
     if message.contains("mapping values are not allowed") {
-        return Some("check the indentation, and put a text that contains `: ` in quotes");
+        return Some("check the indentation, and quote a text that contains `: `");
     }
     if message.contains("unknown anchor") {
         return Some("a text that begins with `*` needs quotes");
@@ -188,7 +186,7 @@ fn yaml_help(message: &str) -> Option<&'static str> {
     None
 }
 
-/// What reading may still cost, and which limit was hit.
+/// What reading may still cost, and the limit that was exceeded.
 struct Limits {
     left: Cell<usize>,
     hit: Cell<Option<fn() -> YamlError>>,

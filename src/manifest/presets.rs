@@ -58,7 +58,7 @@ struct Preset {
     expanded: OnceLock<Result<Vec<PresetSection>, Diagnostics>>,
 }
 
-/// What one preset itself asks for, within an expansion.
+/// What one preset itself asks for, without its includes.
 #[derive(Clone, Debug)]
 struct PresetSection {
     preset: String,

@@ -9,6 +9,7 @@
 
 pub mod cache;
 mod closure;
+mod code;
 mod conf;
 pub mod elf;
 mod interpreter;
@@ -22,6 +23,7 @@ mod system;
 mod tokens;
 
 pub use closure::{Closure, Interpreter, RealProgram, ScriptInterpreter};
+pub(crate) use code::{Code, is_library_name};
 pub(crate) use interpreter::{interpreter_of, is_musls};
 pub use loader::Loader;
 pub(super) use loader::LoaderCache;
