@@ -37,7 +37,7 @@ pub(super) fn made_kind(kind: FileKind) -> CreatedKind {
 
 /// The attributes of an open file's mount.
 pub(super) fn options_of(fd: impl AsFd) -> io::Result<MountAttributes> {
-    Ok(MountAttributes::of_statfs(fstatvfs(fd)?.flags()))
+    Ok(MountAttributes::from_statfs(fstatvfs(fd)?.flags()))
 }
 
 /// The never reused id of the mount at `target`.
