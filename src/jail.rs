@@ -16,7 +16,7 @@ use crate::{Error, Result, sys};
 
 /// Whom a process inside runs as.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Who {
+pub struct JailUser {
     /// The login name on the host, by which the groups are found.
     pub name: String,
     /// Its id.
@@ -27,7 +27,7 @@ pub struct Who {
     pub home: PathBuf,
 }
 
-impl From<&User> for Who {
+impl From<&User> for JailUser {
     fn from(user: &User) -> Self {
         Self {
             name: user.name.clone(),
@@ -38,7 +38,7 @@ impl From<&User> for Who {
     }
 }
 
-impl Who {
+impl JailUser {
     /// Whether a chroot does not hold it.
     pub fn is_root(&self) -> bool {
         self.uid == 0
@@ -70,7 +70,7 @@ pub fn group(name: &str) -> Result<Gid> {
 
 /// Enters the root and gives up what `who` does not have: the caller's groups, which are looked up
 /// on the host, keys and capabilities. Nothing of the jail runs before that.
-pub fn enter(root: &HostPath, who: &Who) -> Result<()> {
+pub fn enter(root: &HostPath, who: &JailUser) -> Result<()> {
     let cannot_enter =
         |error: io::Error| Error::failed(format!("cannot enter the root {root}")).because(&error);
     let cannot_become = |error: nix::Error| {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::{HostPath, JailPath, SiteName};
 use crate::doctor::{self, PoolUser};
 use crate::import::fpm;
-use crate::jail::{self, Who};
+use crate::jail::{self, JailUser};
 use crate::manifest::{Manifest, Request};
 use crate::observe::{self, Table};
 use crate::plan::SiteState;
@@ -46,7 +46,7 @@ pub(super) struct Jail {
 pub(super) struct Inside {
     pub site: SiteName,
     pub root: HostPath,
-    pub who: Who,
+    pub who: JailUser,
     /// Of the places where the command may be, those that are mounted.
     mounted: Vec<PathBuf>,
     /// The directories on the ways to what is mounted.
@@ -110,7 +110,7 @@ fn streams_are_no_directories() -> Result<()> {
 
 impl Jail {
     /// As whom a command runs here; `asked` is the user's name or id.
-    pub(super) fn who(&self, asked: Option<&str>) -> Result<Who> {
+    pub(super) fn who(&self, asked: Option<&str>) -> Result<JailUser> {
         let pool_users = if asked.is_some() {
             vec![]
         } else {
@@ -130,8 +130,8 @@ pub(super) fn who(
     asked: Option<&str>,
     pool_users: &[PoolUser],
     manifest: &Manifest,
-) -> Result<Who> {
-    let named = |name: &str| jail::user(name).map(|user| Who::from(&user));
+) -> Result<JailUser> {
+    let named = |name: &str| jail::user(name).map(|user| JailUser::from(&user));
     if let Some(name) = asked {
         return named(name);
     }
@@ -218,7 +218,7 @@ impl Inside {
             key.to_str()
                 .is_some_and(|key| KEPT.contains(&key) || key.starts_with("LC_"))
         });
-        let Who { name, home, .. } = &self.who;
+        let JailUser { name, home, .. } = &self.who;
         let mut process = Command::new(program(command));
         process.args(command.iter().skip(1)).env_clear().envs(kept);
         process

@@ -14,7 +14,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use super::inside::{Job, MAX_BYTES, Probe, Reply};
 use crate::base::HostPath;
-use crate::jail::Who;
+use crate::jail::JailUser;
 
 /// The argument by which this program knows that it is to look inside.
 pub const SUBCOMMAND: &str = "probe-inside";
@@ -27,14 +27,14 @@ const HEARING: Duration = Duration::from_millis(100);
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) enum Silence {
+pub(super) enum NoAnswer {
     /// It took longer than it may.
     TimedOut(Duration),
     /// The process could not be started or ended before its answer.
     Broken(String),
 }
 
-impl std::fmt::Display for Silence {
+impl std::fmt::Display for NoAnswer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::TimedOut(limit) => write!(f, "no answer within {} s", limit.as_secs_f32()),
@@ -45,7 +45,7 @@ impl std::fmt::Display for Silence {
 
 /// How long to wait.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience<'p> {
+pub(super) struct AnswerLimit<'p> {
     /// At most this long,
     pub limit: Duration,
     /// and no longer once this is set.
@@ -55,19 +55,19 @@ pub(super) struct Patience<'p> {
 /// Asks `probe` in the jail at `root` as `who`.
 pub(super) fn ask<P: Probe>(
     root: &HostPath,
-    who: &Who,
+    who: &JailUser,
     probe: P,
-    patience: Patience<'_>,
-) -> Result<P::Answer, Silence> {
+    patience: AnswerLimit<'_>,
+) -> Result<P::Answer, NoAnswer> {
     let broken =
-        |why: &dyn std::fmt::Display| Silence::Broken(format!("cannot look inside: {why}"));
+        |why: &dyn std::fmt::Display| NoAnswer::Broken(format!("cannot look inside: {why}"));
     let job = Job {
         root: root.clone(),
         who: who.clone(),
         question: probe.into(),
     };
     let job = serde_json::to_vec(&job).map_err(|error| broken(&error))?;
-    let mut running = Running::start().map_err(|error| broken(&error))?;
+    let mut running = ProbeProcess::start().map_err(|error| broken(&error))?;
     if let Some(mut stdin) = running.0.stdin.take() {
         stdin.write_all(&job).map_err(|error| broken(&error))?;
     }
@@ -75,15 +75,15 @@ pub(super) fn ask<P: Probe>(
         Some(stdout) => read(stdout, patience).map_err(|error| broken(&error))?,
         None => None,
     };
-    let text = text.ok_or(Silence::TimedOut(patience.limit))?;
+    let text = text.ok_or(NoAnswer::TimedOut(patience.limit))?;
     drop(running);
     let reply: Reply = serde_json::from_slice(&text)
         .map_err(|_| broken(&"the process that looks ended before it had an answer"))?;
-    serde_json::from_value(reply.map_err(Silence::Broken)?).map_err(|error| broken(&error))
+    serde_json::from_value(reply.map_err(NoAnswer::Broken)?).map_err(|error| broken(&error))
 }
 
 /// All that is written until the other end is closed; `None` if that takes too long.
-fn read(mut stdout: ChildStdout, patience: Patience<'_>) -> std::io::Result<Option<Vec<u8>>> {
+fn read(mut stdout: ChildStdout, patience: AnswerLimit<'_>) -> std::io::Result<Option<Vec<u8>>> {
     let (start, mut text, mut buffer) = (Instant::now(), vec![], vec![0; 64 << 10]);
     loop {
         if patience.stop.load(Ordering::Relaxed) {
@@ -112,9 +112,9 @@ fn read(mut stdout: ChildStdout, patience: Patience<'_>) -> std::io::Result<Opti
 
 /// The process inside, the first of a PID namespace of its own: with it the kernel ends all that it
 /// started, wherever that tried to hide. Dropped, none of it is left.
-struct Running(Child);
+struct ProbeProcess(Child);
 
-impl Running {
+impl ProbeProcess {
     /// An environment would be the administrator's, not the daemon's.
     fn start() -> std::io::Result<Self> {
         let mut command = Command::new("/proc/self/exe");
@@ -137,7 +137,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for ProbeProcess {
     fn drop(&mut self) {
         let _ = self.0.kill(); // it may have ended by itself
         let start = Instant::now();

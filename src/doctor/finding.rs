@@ -9,7 +9,7 @@ use crate::import::scalar;
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verdict {
+pub enum CheckVerdict {
     /// It works inside.
     Ok,
     /// It does not.
@@ -20,7 +20,7 @@ pub enum Verdict {
     NotNeeded,
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for CheckVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Ok => "ok",
@@ -84,7 +84,7 @@ pub struct Finding {
     /// The check's name: `dns`.
     pub check: &'static str,
     /// How it ended.
-    pub verdict: Verdict,
+    pub verdict: CheckVerdict,
     /// What was tried, or why not: clauses.
     pub detail: String,
     /// What would make it pass, where it failed.
@@ -93,8 +93,8 @@ pub struct Finding {
 
 /// A [`Finding`] that does not know its check's name yet.
 #[derive(Debug)]
-pub(super) struct Outcome {
-    pub verdict: Verdict,
+pub(super) struct CheckOutcome {
+    pub verdict: CheckVerdict,
     pub detail: String,
     pub remedies: Vec<Remedy>,
 }
@@ -115,8 +115,8 @@ impl Problem {
     }
 }
 
-impl Outcome {
-    fn new(verdict: Verdict, detail: impl Into<String>) -> Self {
+impl CheckOutcome {
+    fn new(verdict: CheckVerdict, detail: impl Into<String>) -> Self {
         Self {
             verdict,
             detail: detail.into(),
@@ -125,15 +125,15 @@ impl Outcome {
     }
 
     pub fn ok(detail: impl Into<String>) -> Self {
-        Self::new(Verdict::Ok, detail)
+        Self::new(CheckVerdict::Ok, detail)
     }
 
     pub fn could_not_check(why: impl Into<String>) -> Self {
-        Self::new(Verdict::CouldNotCheck, why)
+        Self::new(CheckVerdict::CouldNotCheck, why)
     }
 
     pub fn not_needed(why: impl Into<String>) -> Self {
-        Self::new(Verdict::NotNeeded, why)
+        Self::new(CheckVerdict::NotNeeded, why)
     }
 
     /// Failed if there is a problem, else ok with the text `ok`.
@@ -148,14 +148,14 @@ impl Outcome {
         let texts: Vec<_> = problems.into_iter().map(|problem| problem.text).collect();
         Self {
             remedies,
-            ..Self::new(Verdict::Failed, texts.join("; "))
+            ..Self::new(CheckVerdict::Failed, texts.join("; "))
         }
     }
 
     /// What is well as far as it was tried could not be tried to its end, if there is a reason.
     pub fn unless(self, untried: Option<&str>) -> Self {
         match untried {
-            Some(why) if self.verdict == Verdict::Ok => {
+            Some(why) if self.verdict == CheckVerdict::Ok => {
                 Self::could_not_check(format!("{}; more cannot be tried: {why}", self.detail))
             }
             _ => self,
@@ -206,7 +206,7 @@ mod tests {
         let problem =
             |item: &str| Problem::new(format!("no {item}"), Remedy::line("devices", item));
         let act = || Problem::new("it is dead", Remedy::act("start it"));
-        let outcome = Outcome::of(
+        let outcome = CheckOutcome::of(
             vec![
                 problem("zero"),
                 act(),
@@ -222,19 +222,22 @@ mod tests {
             outcome.detail,
             "no zero; it is dead; no null; it is dead; no zero"
         );
-        assert_eq!(Outcome::of(vec![], "fine").verdict, Verdict::Ok);
+        assert_eq!(CheckOutcome::of(vec![], "fine").verdict, CheckVerdict::Ok);
     }
 
     #[test]
     fn what_was_not_tried_is_neither_well_nor_hides_what_fails() {
-        let outcome = Outcome::ok("it answers").unless(Some("it is dark"));
-        assert_eq!(outcome.verdict, Verdict::CouldNotCheck);
+        let outcome = CheckOutcome::ok("it answers").unless(Some("it is dark"));
+        assert_eq!(outcome.verdict, CheckVerdict::CouldNotCheck);
         assert_eq!(
             outcome.detail,
             "it answers; more cannot be tried: it is dark"
         );
-        assert_eq!(Outcome::ok("it answers").unless(None).verdict, Verdict::Ok);
-        let failed = Outcome::of(
+        assert_eq!(
+            CheckOutcome::ok("it answers").unless(None).verdict,
+            CheckVerdict::Ok
+        );
+        let failed = CheckOutcome::of(
             vec![Problem::new("it is dead", Remedy::act("start it"))],
             "",
         );

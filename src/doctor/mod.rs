@@ -21,7 +21,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::base::{HostPath, JailPath};
-use crate::jail::Who;
+use crate::jail::JailUser;
 use crate::manifest::Manifest;
 use crate::observe::{self, Process, Table};
 use crate::plan::Plan;
@@ -31,17 +31,17 @@ use crate::resolve::{Desired, Host, Mount, interpreter_of, root_id};
 use crate::sys;
 
 pub use ask::SUBCOMMAND;
-pub use finding::{Finding, Remedy, Verdict};
+pub use finding::{CheckVerdict, Finding, Remedy};
 pub use inside::main as inside_main;
 pub use machine::Machine;
 pub use pool_user::{PoolUser, pool_users};
 
-use ask::{Patience, Silence};
+use ask::{AnswerLimit, NoAnswer};
 use inside::Probe;
 
 /// The site that is examined.
 #[derive(Debug)]
-pub struct Patient<'p> {
+pub struct ExaminedSite<'p> {
     /// What the manifest says.
     pub manifest: &'p Manifest,
     /// What it should have.
@@ -53,7 +53,7 @@ pub struct Patient<'p> {
     /// The mount table.
     pub table: &'p Table,
     /// As whom it is looked at.
-    pub who: Who,
+    pub who: JailUser,
     /// When it came up, in milliseconds since boot; `None` where that is not known, as of what
     /// mount(8) mounted.
     pub since: Option<u64>,
@@ -61,7 +61,7 @@ pub struct Patient<'p> {
 
 /// What the caller wants to know besides.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct ExamOptions {
     /// How long one look may take.
     pub limit: Duration,
     /// A name that should resolve.
@@ -73,7 +73,7 @@ pub struct Options {
 }
 
 /// All checks, side by side.
-pub fn examine(patient: &Patient<'_>, options: &Options, host: &Host) -> Vec<Finding> {
+pub fn examine(patient: &ExaminedSite<'_>, options: &ExamOptions, host: &Host) -> Vec<Finding> {
     // Before processes that look are inside as well.
     let inside = root_id(&patient.desired.root).map_or(vec![], observe::inside);
     let (presets, other_c_library) = (presets(patient.manifest), other_c_library(host));
@@ -86,8 +86,8 @@ pub fn examine(patient: &Patient<'_>, options: &Options, host: &Host) -> Vec<Fin
         other_c_library,
     };
     let entry = checks::entry(&exam);
-    let closed = entry.verdict != Verdict::Ok;
-    let broken = || finding::Outcome::could_not_check("the check itself failed");
+    let closed = entry.verdict != CheckVerdict::Ok;
+    let broken = || finding::CheckOutcome::could_not_check("the check itself failed");
     let outcomes: Vec<_> = thread::scope(|scope| {
         let exam = &exam;
         let start =
@@ -116,8 +116,8 @@ fn presets(manifest: &Manifest) -> BTreeSet<&str> {
 
 /// One examination.
 struct Exam<'e> {
-    patient: &'e Patient<'e>,
-    options: &'e Options,
+    patient: &'e ExaminedSite<'e>,
+    options: &'e ExamOptions,
     host: &'e Host,
     /// All presets that the manifest includes.
     presets: BTreeSet<&'e str>,
@@ -139,13 +139,13 @@ fn other_c_library(host: &Host) -> Option<&'static str> {
 
 impl Exam<'_> {
     /// Asks inside.
-    fn ask<P: Probe>(&self, probe: P) -> Result<P::Answer, Silence> {
+    fn ask<P: Probe>(&self, probe: P) -> Result<P::Answer, NoAnswer> {
         self.ask_as(&self.patient.who, probe)
     }
 
     /// All as whom something runs inside: the users of all pools, unless the caller named another.
     /// Not root.
-    fn everybody(&self) -> Vec<&Who> {
+    fn everybody(&self) -> Vec<&JailUser> {
         let mut all = vec![&self.patient.who];
         let whos = self.patient.pool_users.iter().map(|tenant| &tenant.who);
         let whos: Vec<_> = whos.filter(|who| !who.is_root()).collect();
@@ -159,8 +159,8 @@ impl Exam<'_> {
         all
     }
 
-    fn ask_as<P: Probe>(&self, who: &Who, probe: P) -> Result<P::Answer, Silence> {
-        let patience = Patience {
+    fn ask_as<P: Probe>(&self, who: &JailUser, probe: P) -> Result<P::Answer, NoAnswer> {
+        let patience = AnswerLimit {
             limit: self.options.limit,
             stop: &self.options.stop,
         };

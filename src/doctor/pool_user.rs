@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use nix::unistd::User;
 
 use crate::base::HostPath;
-use crate::import::fpm::{self, Configuration, Pool};
-use crate::import::php::Settings;
-use crate::jail::{self, Who};
+use crate::import::fpm::{self, FpmConfiguration, Pool};
+use crate::import::php::PhpSettings;
+use crate::jail::{self, JailUser};
 use crate::resolve::Host;
 use crate::{Error, Result};
 
@@ -17,9 +17,9 @@ pub struct PoolUser {
     /// Its directives.
     pub pool: Pool,
     /// PHP's settings in it.
-    pub settings: Settings,
+    pub settings: PhpSettings,
     /// Whom its workers run as.
-    pub who: Who,
+    pub who: JailUser,
     /// The other pools of the same master process that see another root, by name: they share its
     /// cache of scripts.
     pub others: Vec<String>,
@@ -33,13 +33,13 @@ pub struct PoolUser {
 pub fn pool_users(masters: &[PathBuf], root: &HostPath) -> Result<(Vec<PoolUser>, Vec<Error>)> {
     let (mut pool_users, mut odd, host) = (vec![], vec![], Host::new());
     for master in masters {
-        let Configuration { pools, errors, .. } = fpm::configuration(master)?;
+        let FpmConfiguration { pools, errors, .. } = fpm::configuration(master)?;
         odd.extend(errors);
         for pool in pools.iter().filter(|pool| pool.lives_in(&host, root)) {
             let elsewhere = pools.iter().filter(|other| !other.lives_in(&host, root));
             pool_users.push(PoolUser {
                 pool: pool.clone(),
-                settings: Settings::of(pool),
+                settings: PhpSettings::of(pool),
                 who: who(pool)?,
                 others: elsewhere.map(|other| other.name.clone()).collect(),
             });
@@ -48,7 +48,7 @@ pub fn pool_users(masters: &[PathBuf], root: &HostPath) -> Result<(Vec<PoolUser>
     Ok((pool_users, odd))
 }
 
-fn who(pool: &Pool) -> Result<Who> {
+fn who(pool: &Pool) -> Result<JailUser> {
     let of_pool = |error: Error| {
         error.context(format_args!(
             "pool {} of {}",
@@ -67,9 +67,9 @@ fn who(pool: &Pool) -> Result<Who> {
         .map(jail::group)
         .transpose()
         .map_err(of_pool)?;
-    Ok(Who {
+    Ok(JailUser {
         gid: group.unwrap_or(user.gid).as_raw(),
-        ..Who::from(&user)
+        ..JailUser::from(&user)
     })
 }
 

@@ -15,7 +15,7 @@ pub struct Draft {
     /// A name for it, not yet checked.
     pub name: String,
     /// Which of the two it is.
-    pub kind: Kind,
+    pub kind: DraftKind,
     /// `FILE:LINE` of what it is made of, or of the first of it.
     pub place: String,
     /// Why it is not called as there.
@@ -23,19 +23,19 @@ pub struct Draft {
     /// Presets that it needs.
     pub presets: Vec<String>,
     /// Names under `/dev`.
-    pub devices: Vec<Item>,
+    pub devices: Vec<DraftItem>,
     /// Names under `/etc`.
-    pub etc: Vec<Item>,
+    pub etc: Vec<DraftItem>,
     /// Executables.
-    pub programs: Vec<Item>,
+    pub programs: Vec<DraftItem>,
     /// Objects opened at run time.
-    pub libraries: Vec<Item>,
+    pub libraries: Vec<DraftItem>,
     /// Logins that run inside.
-    pub users: Vec<Item>,
+    pub users: Vec<DraftItem>,
     /// Databases of nsswitch.conf(5).
     pub nss: Vec<String>,
     /// Everything else.
-    pub mounts: Vec<Mount>,
+    pub mounts: Vec<DraftMount>,
     /// Units that run inside.
     pub services: BTreeSet<String>,
     /// What it is made of: sentences.
@@ -46,7 +46,7 @@ pub struct Draft {
 
 /// What a draft is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum DraftKind {
     /// A site, with the jail's directory.
     Site(HostPath),
     /// A preset, with its description.
@@ -55,7 +55,7 @@ pub enum Kind {
 
 /// One item of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item {
+pub struct DraftItem {
     /// Alternatives; mostly one.
     pub any_of: Vec<String>,
     /// A host may lack it.
@@ -65,7 +65,7 @@ pub struct Item {
 /// One item of `mounts`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // the manifest's own keys
-pub struct Mount {
+pub struct DraftMount {
     /// A path, or a pattern.
     pub source: String,
     /// Where inside, if not at the same path.
@@ -84,7 +84,7 @@ pub struct Mount {
     pub setuid: bool,
 }
 
-impl Item {
+impl DraftItem {
     /// One that has to be there.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
@@ -126,7 +126,7 @@ impl Item {
     }
 }
 
-impl Mount {
+impl DraftMount {
     /// `source` at the same path, read-only.
     pub fn new(source: impl Into<String>) -> Self {
         Self {
@@ -175,7 +175,7 @@ impl Mount {
 
 impl Draft {
     /// One that asks for nothing yet.
-    pub fn new(name: impl Into<String>, kind: Kind) -> Self {
+    pub fn new(name: impl Into<String>, kind: DraftKind) -> Self {
         Self {
             name: name.into(),
             kind,
@@ -198,8 +198,8 @@ impl Draft {
     /// The jail's directory, if it is a site.
     pub fn root(&self) -> Option<&HostPath> {
         match &self.kind {
-            Kind::Site(root) => Some(root),
-            Kind::Preset(_) => None,
+            DraftKind::Site(root) => Some(root),
+            DraftKind::Preset(_) => None,
         }
     }
 
@@ -232,12 +232,14 @@ impl Draft {
             let _ = writeln!(text, "# {}", printable(remark));
         }
         let _ = match &self.kind {
-            Kind::Site(root) => writeln!(text, "root: {}", scalar(&root.to_string())),
-            Kind::Preset(description) => writeln!(text, "description: {}", scalar(description)),
+            DraftKind::Site(root) => writeln!(text, "root: {}", scalar(&root.to_string())),
+            DraftKind::Preset(description) => {
+                writeln!(text, "description: {}", scalar(description))
+            }
         };
         let plain =
             |names: &mut dyn Iterator<Item = &String>| names.map(|name| scalar(name)).collect();
-        let items = |items: &[Item], key| items.iter().map(|item| item.to_yaml(key)).collect();
+        let items = |items: &[DraftItem], key| items.iter().map(|item| item.to_yaml(key)).collect();
         let lists: [(&str, Vec<String>); 9] = [
             ("presets", plain(&mut self.presets.iter())),
             ("devices", items(&self.devices, "name")),
@@ -246,7 +248,10 @@ impl Draft {
             ("libraries", items(&self.libraries, "path")),
             ("users", items(&self.users, "name")),
             ("nss", plain(&mut self.nss.iter())),
-            ("mounts", self.mounts.iter().map(Mount::to_yaml).collect()),
+            (
+                "mounts",
+                self.mounts.iter().map(DraftMount::to_yaml).collect(),
+            ),
             ("services", plain(&mut self.services.iter())),
         ];
         for (key, items) in lists.into_iter().filter(|(_, items)| !items.is_empty()) {
@@ -301,7 +306,7 @@ mod tests {
     }
 
     fn site(root: &str) -> Draft {
-        Draft::new("s", Kind::Site(HostPath::new(root).unwrap()))
+        Draft::new("s", DraftKind::Site(HostPath::new(root).unwrap()))
     }
 
     #[test]
@@ -309,7 +314,7 @@ mod tests {
         for name in ["www-data", "no", "null", "0x10", "host$", "a.b"] {
             let draft = Draft {
                 presets: vec!["php-fpm".into()],
-                users: vec![Item::new(name)],
+                users: vec![DraftItem::new(name)],
                 services: ["php8.2-fpm.service".to_owned()].into(),
                 remarks: vec!["found\nroot: /in/a/remark".into()],
                 ..site("/srv/a b: #c")
@@ -324,18 +329,18 @@ mod tests {
 
     #[test]
     fn every_key_says_what_it_should() {
-        let mut mount = Mount::new("/srv/a, b");
+        let mut mount = DraftMount::new("/srv/a, b");
         mount.target = Some("/{in}".into());
         (mount.writable, mount.recursive, mount.optional) = (true, true, true);
         (mount.executable, mount.devices, mount.setuid) = (true, true, true);
-        let several = Item {
+        let several = DraftItem {
             any_of: vec!["/usr/bin/x".into(), "/bin/[".into()],
             optional: true,
         };
         let draft = Draft {
-            devices: vec![Item::new("null"), Item::optional("log")],
+            devices: vec![DraftItem::new("null"), DraftItem::optional("log")],
             programs: vec![several],
-            mounts: vec![mount, Mount::new("/usr/share/x*")],
+            mounts: vec![mount, DraftMount::new("/usr/share/x*")],
             ..site("/srv/a")
         };
         let entries = read(&draft).entries;

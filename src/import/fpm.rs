@@ -11,7 +11,7 @@ pub use drafts::drafts;
 pub(crate) use drafts::shared_cache;
 pub use masters::{Master, masters};
 
-use super::php_ini::Value;
+use super::php_ini::PhpValue;
 use crate::base::HostPath;
 use crate::resolve::Host;
 use crate::{Error, Result};
@@ -30,12 +30,12 @@ pub struct Pool {
     /// What the administrator should look at: sentences.
     pub remarks: Vec<String>,
     /// The values by their names in lower case.
-    directives: HashMap<String, Value>,
+    directives: HashMap<String, PhpValue>,
 }
 
 /// What one master process reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Configuration {
+pub struct FpmConfiguration {
     /// The pools, but the odd ones, in the order in which they are begun.
     pub pools: Vec<Pool>,
     /// What is wrong: with a pool, which is left out then, or with what no pool is about.
@@ -108,7 +108,7 @@ pub fn pools(path: &Path) -> Result<Vec<Pool>> {
 }
 
 /// As [`pools`], with what is wrong with those that are left out.
-pub fn configuration(path: &Path) -> Result<Configuration> {
+pub fn configuration(path: &Path) -> Result<FpmConfiguration> {
     let mut configuration = read(path, None, &masters())?;
     match configuration.errors.pop() {
         Some(error) if configuration.pools.is_empty() => Err(error),
@@ -128,7 +128,7 @@ pub fn configurations() -> Vec<PathBuf> {
 /// from `prefix`, else from the master's, else from what the place tells.
 ///
 /// Errors: `path` itself cannot be read.
-pub fn read(path: &Path, prefix: Option<&Path>, masters: &[Master]) -> Result<Configuration> {
+pub fn read(path: &Path, prefix: Option<&Path>, masters: &[Master]) -> Result<FpmConfiguration> {
     let file = if path.is_dir() {
         path.join("php-fpm.conf")
     } else {

@@ -8,11 +8,11 @@ use crate::{Error, Result};
 
 /// What a file has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fstab {
+pub struct FstabFile {
     /// Bind mounts, in the file's order.
     pub binds: Vec<Bind>,
     /// Lines that mount something else.
-    pub others: Vec<Other>,
+    pub others: Vec<OtherMount>,
     /// How many lines mountjail itself wrote.
     pub ours: usize,
     /// What is no mount at boot: sentences.
@@ -23,7 +23,7 @@ pub struct Fstab {
 
 /// A line that mounts a file system, and no directory of another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Other {
+pub struct OtherMount {
     /// `FILE:LINE`, for messages.
     pub place: String,
     /// The second field; `None`: it is no path, as for swap.
@@ -92,16 +92,16 @@ pub(super) fn looks_like(line: &[u8]) -> bool {
 ///
 /// Lines that are none of fstab(5) are named, and passed over. Errors: mountjail's own block is not
 /// whole.
-pub fn read(file: &Path, text: &[u8]) -> Result<Fstab, Vec<Error>> {
+pub fn read(file: &Path, text: &[u8]) -> Result<FstabFile, Vec<Error>> {
     Block::read(text).map_err(|wrong| {
         let failed = Error::failed(format!("{}: {wrong}", file.display()));
         vec![failed.hint(
             "take the odd marker out, or write the block anew with `mountjail fstab --install`",
         )]
     })?;
-    let mut fstab = Fstab {
+    let mut fstab = FstabFile {
         ours: lines_inside(text),
-        ..Fstab::default()
+        ..FstabFile::default()
     };
     for (nth, line) in outside_lines(text) {
         if line.trim_ascii().is_empty() || line.trim_ascii_start().starts_with(b"#") {
@@ -135,7 +135,7 @@ fn fields(line: &[u8]) -> Vec<&[u8]> {
         .collect()
 }
 
-impl Fstab {
+impl FstabFile {
     fn add(&mut self, place: &str, line: &[u8]) -> Result<(), String> {
         let fields = fields(line);
         let [source, target, fstype, rest @ ..] = fields.as_slice() else {
@@ -160,7 +160,7 @@ impl Fstab {
         if !has("bind") && !has("rbind") {
             let target = host_path(&unescaped(target)).ok();
             let fstype = String::from_utf8_lossy(fstype).into_owned();
-            self.others.push(Other {
+            self.others.push(OtherMount {
                 place: place.to_owned(),
                 target,
                 fstype,
@@ -264,7 +264,7 @@ fn host_path(path: &PathBuf) -> Result<HostPath, String> {
 mod tests {
     use super::*;
 
-    fn read_text(text: &str) -> Result<Fstab, Vec<Error>> {
+    fn read_text(text: &str) -> Result<FstabFile, Vec<Error>> {
         read(Path::new("fstab"), text.as_bytes())
     }
 

@@ -10,16 +10,16 @@ use crate::{Error, Result};
 
 /// One section.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Section {
+pub(super) struct IniSection {
     pub name: String,
     /// Its line, from 1.
     pub line: usize,
-    pub values: Vec<Value>,
+    pub values: Vec<IniValue>,
 }
 
 /// One `key = value`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Value {
+pub(super) struct IniValue {
     /// In lower case.
     pub key: String,
     pub line: usize,
@@ -27,8 +27,8 @@ pub(super) struct Value {
     pub text: String,
 }
 
-impl Section {
-    pub fn get(&self, key: &str) -> Option<&Value> {
+impl IniSection {
+    pub fn get(&self, key: &str) -> Option<&IniValue> {
         self.values.iter().find(|value| value.key == key)
     }
 }
@@ -36,12 +36,12 @@ impl Section {
 /// The sections, each with what `[DEFAULT]` says in addition.
 ///
 /// Errors: every line that is wrong, with file and line.
-pub(super) fn read(file: &Path, text: &str) -> Result<Vec<Section>, Vec<Error>> {
-    let mut reader = Reader::default();
+pub(super) fn read(file: &Path, text: &str) -> Result<Vec<IniSection>, Vec<Error>> {
+    let mut reader = IniReader::default();
     for (line, nth) in text.lines().zip(1..) {
         reader.line(nth, line);
     }
-    let Reader {
+    let IniReader {
         mut sections,
         mut errors,
         ..
@@ -73,7 +73,7 @@ pub(super) fn read(file: &Path, text: &str) -> Result<Vec<Section>, Vec<Error>> 
 }
 
 /// `text` with `%%` as a percent sign, and `%(name)s` as the value of `name` in the same section.
-fn put_together(text: &str, section: &Section, depth: usize) -> Result<String, String> {
+fn put_together(text: &str, section: &IniSection, depth: usize) -> Result<String, String> {
     let Some((before, rest)) = text.split_once('%') else {
         return Ok(text.to_owned());
     };
@@ -94,14 +94,14 @@ fn put_together(text: &str, section: &Section, depth: usize) -> Result<String, S
 }
 
 #[derive(Default)]
-struct Reader {
-    sections: Vec<Section>,
+struct IniReader {
+    sections: Vec<IniSection>,
     errors: Vec<(usize, String)>,
     /// The last line began or went on with a value, which an indented line goes on with.
     open: bool,
 }
 
-impl Reader {
+impl IniReader {
     fn line(&mut self, nth: usize, line: &str) {
         let text = line.trim();
         if text.is_empty() || text.starts_with(['#', ';']) {
@@ -140,7 +140,7 @@ impl Reader {
                 ),
             ));
         }
-        self.sections.push(Section {
+        self.sections.push(IniSection {
             name: name.to_owned(),
             line: nth,
             values: vec![],
@@ -171,7 +171,7 @@ impl Reader {
                 format!("`{key}` is there already, in line {}", first.line),
             ));
         }
-        section.values.push(Value {
+        section.values.push(IniValue {
             key,
             line: nth,
             text: value.trim().to_owned(),

@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::draft::{Draft, Item, Kind, Mount};
+use super::draft::{Draft, DraftItem, DraftKind, DraftMount};
 use super::ini;
-use super::look::{What, is_object_name, look, objects_below, what};
+use super::source_properties::{SourceKind, is_object_name, look, objects_below, what};
 use crate::base::SiteName;
 use crate::manifest::Presets;
 use crate::{Error, Result};
@@ -67,9 +67,9 @@ const OBJECTS: usize = 50;
 
 /// One section of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Section {
+pub struct JailkitSection {
     file: PathBuf,
-    section: ini::Section,
+    section: ini::IniSection,
 }
 
 /// Whether a line of a file that is not known yet is one that only jailkit has.
@@ -81,7 +81,7 @@ pub(super) fn looks_like(line: &str) -> bool {
 /// The sections of a file.
 ///
 /// Errors: every line that is wrong, with file and line.
-pub fn read(file: &Path, text: &[u8]) -> Result<Vec<Section>, Vec<Error>> {
+pub fn read(file: &Path, text: &[u8]) -> Result<Vec<JailkitSection>, Vec<Error>> {
     let text = std::str::from_utf8(text).map_err(|error| {
         let nth = text[..error.valid_up_to()]
             .split(|byte| *byte == b'\n')
@@ -94,7 +94,7 @@ pub fn read(file: &Path, text: &[u8]) -> Result<Vec<Section>, Vec<Error>> {
     let sections = ini::read(file, text)?;
     Ok(sections
         .into_iter()
-        .map(|section| Section {
+        .map(|section| JailkitSection {
             file: file.to_owned(),
             section,
         })
@@ -105,7 +105,7 @@ pub fn read(file: &Path, text: &[u8]) -> Result<Vec<Section>, Vec<Error>> {
 ///
 /// No name is one of `presets`' built-in ones: a file of that name would take its place. Errors:
 /// two files have a section of the same name.
-pub fn drafts(sections: &[Section], presets: &Presets) -> Result<Vec<Draft>, Vec<Error>> {
+pub fn drafts(sections: &[JailkitSection], presets: &Presets) -> Result<Vec<Draft>, Vec<Error>> {
     let names = names(sections, presets)?;
     Ok(sections
         .iter()
@@ -114,9 +114,12 @@ pub fn drafts(sections: &[Section], presets: &Presets) -> Result<Vec<Draft>, Vec
 }
 
 /// The name of the preset for each section.
-fn names(sections: &[Section], presets: &Presets) -> Result<BTreeMap<String, String>, Vec<Error>> {
+fn names(
+    sections: &[JailkitSection],
+    presets: &Presets,
+) -> Result<BTreeMap<String, String>, Vec<Error>> {
     let mut errors = vec![];
-    let mut all: BTreeMap<&str, &Section> = BTreeMap::new();
+    let mut all: BTreeMap<&str, &JailkitSection> = BTreeMap::new();
     for section in sections {
         if let Some(first) = all.insert(section.name(), section) {
             errors.push(
@@ -164,7 +167,7 @@ fn names(sections: &[Section], presets: &Presets) -> Result<BTreeMap<String, Str
     Ok(names)
 }
 
-impl Section {
+impl JailkitSection {
     fn name(&self) -> &str {
         &self.section.name
     }
@@ -201,9 +204,9 @@ impl Section {
         let comment = comment.filter(|comment| !comment.is_empty());
         let description =
             comment.unwrap_or_else(|| format!("what jailkit's section [{}] lists", self.name()));
-        let mut draft = Draft::new(names[self.name()].clone(), Kind::Preset(description));
+        let mut draft = Draft::new(names[self.name()].clone(), DraftKind::Preset(description));
         draft.found.push(format!(
-            "The section [{}] of {}. What a host lacks is skipped.",
+            "The section [{}] of {}. SourceKind a host lacks is skipped.",
             self.name(),
             self.place(self.section.line)
         ));
@@ -281,11 +284,11 @@ impl Section {
                 let program = program.to_string_lossy();
                 // As a program, for the libraries that it needs.
                 push(&mut draft.programs, &program);
-                let mount = Mount {
+                let mount = DraftMount {
                     optional: true,
                     executable: true,
                     setuid: true,
-                    ..Mount::new(program)
+                    ..DraftMount::new(program)
                 };
                 push_mount(draft, mount);
             }
@@ -306,10 +309,10 @@ impl Section {
             } else {
                 push_mount(
                     draft,
-                    Mount {
+                    DraftMount {
                         optional: true,
                         devices: true,
-                        ..Mount::new(path)
+                        ..DraftMount::new(path)
                     },
                 );
             }
@@ -373,13 +376,13 @@ fn add_path(draft: &mut Draft, text: &str) {
         return add_program(draft, text);
     }
     let paths = found(text);
-    let kinds: BTreeSet<_> = paths.iter().map(|path| Class::of(path)).collect();
+    let kinds: BTreeSet<_> = paths.iter().map(|path| PathClass::of(path)).collect();
     match kinds.first() {
         // A pattern stays one, where it stands for things of one class.
-        Some(class) if kinds.len() == 1 && *class != Class::Directory => class.add(draft, text),
+        Some(class) if kinds.len() == 1 && *class != PathClass::Directory => class.add(draft, text),
         _ => paths
             .iter()
-            .for_each(|path| Class::of(path).add(draft, &path.to_string_lossy())),
+            .for_each(|path| PathClass::of(path).add(draft, &path.to_string_lossy())),
     }
 }
 
@@ -398,7 +401,7 @@ fn add_program(draft: &mut Draft, name: &str) {
     let places = PATH.map(|directory| format!("{directory}/{name}"));
     match places.iter().find(|place| Path::new(place).exists()) {
         Some(place) => add_path(draft, place),
-        None => draft.programs.push(Item {
+        None => draft.programs.push(DraftItem {
             any_of: places.to_vec(),
             optional: true,
         }),
@@ -407,7 +410,7 @@ fn add_program(draft: &mut Draft, name: &str) {
 
 /// Under which key a path belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Class {
+enum PathClass {
     Program,
     Library,
     Etc,
@@ -417,7 +420,7 @@ enum Class {
     Data,
 }
 
-impl Class {
+impl PathClass {
     /// By what it is, or, where this host lacks it, by its name.
     fn of(path: &Path) -> Self {
         let programs = ["bin", "sbin", "libexec"].map(Some);
@@ -427,18 +430,18 @@ impl Class {
             .and_then(|name| name.to_str());
         let etc = path.starts_with("/etc");
         match what(path) {
-            What::Program => Self::Program,
-            What::Library => Self::Library,
-            What::Device if path.starts_with("/dev") => Self::Device,
-            What::Missing if is_object_name(path) => Self::Library,
-            What::Missing if programs.contains(&place) => Self::Program,
-            What::File | What::Missing if etc => Self::Etc,
-            What::Missing if CODE.iter().any(|directory| path.starts_with(directory)) => {
+            SourceKind::Program => Self::Program,
+            SourceKind::Library => Self::Library,
+            SourceKind::Device if path.starts_with("/dev") => Self::Device,
+            SourceKind::Missing if is_object_name(path) => Self::Library,
+            SourceKind::Missing if programs.contains(&place) => Self::Program,
+            SourceKind::File | SourceKind::Missing if etc => Self::Etc,
+            SourceKind::Missing if CODE.iter().any(|directory| path.starts_with(directory)) => {
                 Self::Executable
             }
-            What::Directory if etc && !look(path).code => Self::Etc,
-            What::Directory => Self::Directory,
-            What::File | What::Device if look(path).code => Self::Executable,
+            SourceKind::Directory if etc && !look(path).code => Self::Etc,
+            SourceKind::Directory => Self::Directory,
+            SourceKind::File | SourceKind::Device if look(path).code => Self::Executable,
             _ => Self::Data,
         }
     }
@@ -456,18 +459,18 @@ impl Class {
             Self::Executable => {
                 push_mount(
                     draft,
-                    Mount {
+                    DraftMount {
                         optional: true,
                         executable: true,
-                        ..Mount::new(text)
+                        ..DraftMount::new(text)
                     },
                 );
             }
             Self::Etc | Self::Data => push_mount(
                 draft,
-                Mount {
+                DraftMount {
                     optional: true,
-                    ..Mount::new(text)
+                    ..DraftMount::new(text)
                 },
             ),
         }
@@ -479,10 +482,10 @@ fn directory(draft: &mut Draft, text: &str) {
     let look = look(Path::new(text));
     push_mount(
         draft,
-        Mount {
+        DraftMount {
             optional: true,
             executable: look.code,
-            ..Mount::new(text)
+            ..DraftMount::new(text)
         },
     );
     match objects_below(Path::new(text), OBJECTS) {
@@ -498,14 +501,14 @@ fn directory(draft: &mut Draft, text: &str) {
     }
 }
 
-fn push(items: &mut Vec<Item>, name: &str) {
-    let item = Item::optional(name);
+fn push(items: &mut Vec<DraftItem>, name: &str) {
+    let item = DraftItem::optional(name);
     if !items.contains(&item) {
         items.push(item);
     }
 }
 
-fn push_mount(draft: &mut Draft, mount: Mount) {
+fn push_mount(draft: &mut Draft, mount: DraftMount) {
     if !draft.mounts.contains(&mount) {
         draft.mounts.push(mount);
     }

@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::draft::{Draft, Item, Mount};
+use super::draft::{Draft, DraftItem, DraftMount};
 use super::fstab::Bind;
-use super::look::{Look, What, look};
+use super::source_properties::{SourceKind, SourceProperties, look};
 use crate::base::HostPath;
 use crate::manifest::{Access, Entry, Pattern, Presets, Request, Wanted};
 
 /// One line, with what it mounts.
-struct Line<'b> {
+struct BindLine<'b> {
     bind: &'b Bind,
     /// Where inside, if that is another path than on the host.
     target: Option<String>,
-    look: Look,
+    look: SourceProperties,
 }
 
 /// Adds what the lines `binds` mount in the jail at `root`: presets where they are what a preset
@@ -23,7 +23,7 @@ struct Line<'b> {
 pub(super) fn add(draft: &mut Draft, root: &HostPath, binds: &[&Bind], presets: &Presets) {
     let mut lines = visible(draft, root, binds);
     draft.found.push(summary(&lines));
-    for Line { bind, .. } in lines.iter().filter(|line| !line.bind.userspace.is_empty()) {
+    for BindLine { bind, .. } in lines.iter().filter(|line| !line.bind.userspace.is_empty()) {
         draft.remarks.push(format!(
             "{}: {}: what fstab told systemd or mount(8) besides is not in a manifest; units are named under `services`, or \
              order mountjail.service after them.",
@@ -52,7 +52,7 @@ pub(super) fn add(draft: &mut Draft, root: &HostPath, binds: &[&Bind], presets: 
 }
 
 /// One line a target: a later one covers an earlier one.
-fn visible<'b>(draft: &mut Draft, root: &HostPath, binds: &[&'b Bind]) -> Vec<Line<'b>> {
+fn visible<'b>(draft: &mut Draft, root: &HostPath, binds: &[&'b Bind]) -> Vec<BindLine<'b>> {
     let mut last: BTreeMap<&HostPath, &Bind> = BTreeMap::new();
     last.extend(binds.iter().map(|bind| (&bind.target, *bind)));
     let mut lines = vec![];
@@ -62,7 +62,7 @@ fn visible<'b>(draft: &mut Draft, root: &HostPath, binds: &[&'b Bind]) -> Vec<Li
             let inside = Path::new("/").join(bind.target.below(root).unwrap_or(Path::new("")));
             let target =
                 (inside != bind.source.as_path()).then(|| inside.to_string_lossy().into_owned());
-            lines.push(Line {
+            lines.push(BindLine {
                 bind,
                 target,
                 look: look(bind.source.as_path()),
@@ -77,7 +77,7 @@ fn visible<'b>(draft: &mut Draft, root: &HostPath, binds: &[&'b Bind]) -> Vec<Li
     lines
 }
 
-fn summary(lines: &[Line<'_>]) -> String {
+fn summary(lines: &[BindLine<'_>]) -> String {
     let places: Vec<_> = lines.iter().map(|line| line.bind.place.as_str()).collect();
     match places.as_slice() {
         [only] => format!("The bind line {only}: only one line leads here; is it a jail?"),
@@ -99,7 +99,7 @@ fn entries(presets: &Presets, name: &str) -> Vec<Arc<Entry>> {
 
 /// The preset that stands for most of `lines`: those have all that it must have itself, and not
 /// just one of several things that it could bring.
-fn best(presets: &Presets, draft: &Draft, lines: &[Line<'_>]) -> Option<String> {
+fn best(presets: &Presets, draft: &Draft, lines: &[BindLine<'_>]) -> Option<String> {
     let fits = |name: &str| {
         let entries = entries(presets, name);
         let own: Vec<_> = entries
@@ -142,7 +142,7 @@ fn is_optional(request: &Request) -> bool {
 }
 
 /// Whether `entry` mounts what `line` mounts, with all that a process inside could do with it.
-fn brings(entry: &Entry, line: &Line<'_>) -> bool {
+fn brings(entry: &Entry, line: &BindLine<'_>) -> bool {
     let source = &line.bind.source;
     let is = |base: &str, wanted: &Wanted<String>| {
         wanted
@@ -183,10 +183,10 @@ fn matches_any(wanted: &Wanted<Pattern>, path: &HostPath) -> bool {
     })
 }
 
-impl Line<'_> {
+impl BindLine<'_> {
     /// A device node works the same on a read-only mount.
     fn is_read_only(&self) -> bool {
-        self.bind.read_only || self.look.kind == What::Device
+        self.bind.read_only || self.look.kind == SourceKind::Device
     }
 
     fn executable(&self) -> bool {
@@ -202,14 +202,18 @@ impl Line<'_> {
         let source = self.bind.source.to_string();
         let plain =
             self.target.is_none() && !self.bind.recursive && self.is_read_only() && !self.setuid();
-        let below = |base: &str| source.strip_prefix(base).map(Item::new);
+        let below = |base: &str| source.strip_prefix(base).map(DraftItem::new);
         match (plain, self.look.kind) {
-            (true, What::Program) if self.executable() => draft.programs.push(Item::new(source)),
-            (true, What::Library) if self.executable() => draft.libraries.push(Item::new(source)),
-            (true, What::Device) if source.starts_with("/dev/") => {
+            (true, SourceKind::Program) if self.executable() => {
+                draft.programs.push(DraftItem::new(source))
+            }
+            (true, SourceKind::Library) if self.executable() => {
+                draft.libraries.push(DraftItem::new(source))
+            }
+            (true, SourceKind::Device) if source.starts_with("/dev/") => {
                 draft.devices.extend(below("/dev/"));
             }
-            (true, What::File | What::Directory)
+            (true, SourceKind::File | SourceKind::Directory)
                 if !self.executable() && source.starts_with("/etc/") =>
             {
                 draft.etc.extend(below("/etc/"));
@@ -220,13 +224,13 @@ impl Line<'_> {
 
     fn mount(&self, draft: &mut Draft) {
         let Bind { place, source, .. } = self.bind;
-        let directory = self.look.kind == What::Directory;
-        let mount = Mount {
+        let directory = self.look.kind == SourceKind::Directory;
+        let mount = DraftMount {
             source: glob::Pattern::escape(&source.to_string()),
             target: self.target.clone(),
             writable: !self.is_read_only(),
             recursive: self.bind.recursive && directory,
-            optional: self.look.kind == What::Missing,
+            optional: self.look.kind == SourceKind::Missing,
             executable: self.executable(),
             devices: self.look.devices && !self.bind.nodev,
             setuid: self.setuid(),

@@ -8,24 +8,24 @@
 
 mod daemons;
 mod draft;
+mod file_format;
 pub mod fpm;
 pub mod fstab;
 mod ini;
 pub mod jailkit;
-mod kind;
 mod lines;
 mod logins;
-mod look;
 pub mod php;
 mod php_ini;
 mod roots;
-mod unit;
+mod source_properties;
+mod unit_file;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 pub(crate) use draft::scalar;
-pub use draft::{Draft, Item, Kind, Mount};
+pub use draft::{Draft, DraftItem, DraftKind, DraftMount};
 
 use crate::base::{HostPath, SiteName};
 use crate::manifest::Presets;
@@ -42,14 +42,14 @@ const NAMELESS: [&str; 6] = ["chroot", "jail", "root", "rootfs", "fs", "htdocs"]
 
 /// What the files have.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct Importer {
     /// The masters of PHP-FPM on this host, which tell how their files are read.
     masters: Vec<fpm::Master>,
     /// Where relative paths of PHP-FPM count from, if that is given.
     prefix: Option<PathBuf>,
     pools: Vec<fpm::Pool>,
-    fstabs: Vec<fstab::Fstab>,
-    sections: Vec<jailkit::Section>,
+    fstabs: Vec<fstab::FstabFile>,
+    sections: Vec<jailkit::JailkitSection>,
     /// Sites of all other kinds.
     sites: Vec<Draft>,
     warnings: Vec<String>,
@@ -68,7 +68,7 @@ pub struct Imported {
     pub errors: Vec<Error>,
 }
 
-impl Found {
+impl Importer {
     /// Nothing yet. `prefix` is where relative paths of PHP-FPM count from, in place of what its
     /// masters are told.
     pub fn new(prefix: Option<PathBuf>) -> Self {
@@ -94,38 +94,42 @@ impl Found {
             return self.fpm(path);
         }
         let text = text(path).map_err(one)?;
-        match kind::of(path, &text) {
-            Some(kind::Format::Fpm) => return self.fpm(path),
-            Some(kind::Format::Fstab) => add_new(&mut self.fstabs, [fstab::read(path, &text)?]),
-            Some(kind::Format::Jailkit) => add_new(&mut self.sections, jailkit::read(path, &text)?),
+        match file_format::of(path, &text) {
+            Some(file_format::FileFormat::Fpm) => return self.fpm(path),
+            Some(file_format::FileFormat::Fstab) => {
+                add_new(&mut self.fstabs, [fstab::read(path, &text)?])
+            }
+            Some(file_format::FileFormat::Jailkit) => {
+                add_new(&mut self.sections, jailkit::read(path, &text)?)
+            }
             Some(kind) => self.daemon(kind, path, &String::from_utf8_lossy(&text)),
             None => {
                 let failed = Error::failed(format!(
                     "{} is not of a kind that import knows",
                     path.display()
                 ));
-                return Err(one(failed.because_of(kind::KNOWN)));
+                return Err(one(failed.because_of(file_format::KNOWN)));
             }
         }
         Ok(())
     }
 
-    fn daemon(&mut self, kind: kind::Format, path: &Path, text: &str) {
+    fn daemon(&mut self, kind: file_format::FileFormat, path: &Path, text: &str) {
         let units = Units::read();
         let read = match kind {
-            kind::Format::Sshd => {
+            file_format::FileFormat::Sshd => {
                 let logins = sshd::Logins {
                     named: &logins::named,
                     of_group: &logins::of_group,
                 };
                 sshd::read(path, text, &logins, &units)
             }
-            kind::Format::Postfix => {
+            file_format::FileFormat::Postfix => {
                 let main = self::text(&path.with_file_name("main.cf")).unwrap_or_default();
                 postfix::read(path, text, &String::from_utf8_lossy(&main), &units)
             }
-            kind::Format::Daemon(daemon) => keys::read(daemon, path, text, &units),
-            _ => daemons::units::read(path, &unit::of_file(path, text), &units),
+            file_format::FileFormat::Daemon(daemon) => keys::read(daemon, path, text, &units),
+            _ => daemons::units::read(path, &unit_file::of_file(path, text), &units),
         };
         add_new(&mut self.sites, read.sites);
         add_new(&mut self.warnings, read.warnings);
@@ -179,15 +183,16 @@ impl Found {
     }
 
     fn count(&self, roots: &[&HostPath], notes: &mut Vec<String>) {
-        let outside = |fstab: &fstab::Fstab| {
+        let outside = |fstab: &fstab::FstabFile| {
             fstab
                 .others
                 .iter()
                 .filter(|other| root_above(other, roots).is_none())
                 .count()
         };
-        let sum =
-            |count: &dyn Fn(&fstab::Fstab) -> usize| self.fstabs.iter().map(count).sum::<usize>();
+        let sum = |count: &dyn Fn(&fstab::FstabFile) -> usize| {
+            self.fstabs.iter().map(count).sum::<usize>()
+        };
         let counts = [
             (
                 self.pools
@@ -257,7 +262,7 @@ impl Found {
                     let place = binds[0].place.clone();
                     drafts.push(Draft {
                         place,
-                        ..Draft::new(name_of(root), Kind::Site(root.clone()))
+                        ..Draft::new(name_of(root), DraftKind::Site(root.clone()))
                     });
                     drafts.len() - 1
                 });
@@ -272,7 +277,7 @@ impl Found {
 }
 
 /// The root that the line mounts something in.
-fn root_above<'r>(other: &fstab::Other, roots: &[&'r HostPath]) -> Option<&'r HostPath> {
+fn root_above<'r>(other: &fstab::OtherMount, roots: &[&'r HostPath]) -> Option<&'r HostPath> {
     roots
         .iter()
         .find(|root| {
@@ -285,7 +290,7 @@ fn root_above<'r>(other: &fstab::Other, roots: &[&'r HostPath]) -> Option<&'r Ho
 }
 
 /// What becomes of a line that mounts a file system in a jail.
-fn in_jail(other: &fstab::Other, roots: &[&HostPath]) -> Option<String> {
+fn in_jail(other: &fstab::OtherMount, roots: &[&HostPath]) -> Option<String> {
     let root = root_above(other, roots)?;
     let (place, fstype, target) = (&other.place, &other.fstype, other.target.as_ref()?);
     let below_dev = target.as_path().ends_with("dev/pts") || target.as_path().ends_with("dev/shm");
@@ -395,9 +400,9 @@ mod tests {
             let text = lines.join("\n");
             let file = Path::new("f");
             let presets = Presets::built_in();
-            let _ = kind::of(file, text.as_bytes());
+            let _ = file_format::of(file, text.as_bytes());
             if let Ok(fstab) = fstab::read(file, text.as_bytes()) {
-                let found = Found { fstabs: vec![fstab], ..Found::default() };
+                let found = Importer { fstabs: vec![fstab], ..Importer::default() };
                 for draft in found.drafts(&presets).drafts {
                     let site = SiteName::new(&draft.name).unwrap();
                     let source = crate::manifest::SourceFile::File("f".into());
@@ -405,7 +410,7 @@ mod tests {
                 }
             }
             if let Ok(sections) = jailkit::read(file, text.as_bytes()) {
-                let _ = Found { sections, ..Found::default() }.drafts(&presets);
+                let _ = Importer { sections, ..Importer::default() }.drafts(&presets);
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::found::{Found, Nature};
 use super::miss::Miss;
+use super::on_host::{MissKind, MissOnHost};
 use crate::base::{HostPath, JailPath};
 use crate::manifest::{Addition, Pattern};
 use crate::render::why;
@@ -14,7 +14,7 @@ const MANY: usize = 4;
 
 /// What a preset would bring.
 #[derive(Clone, Debug)]
-pub struct Brings {
+pub struct PresetContents {
     /// Its name.
     pub preset: String,
     /// As if it were all of a site.
@@ -25,18 +25,18 @@ pub struct Brings {
 
 /// What is known besides the paths.
 #[derive(Clone, Debug)]
-pub struct Known<'k> {
+pub struct AdviceContext<'k> {
     /// What the site's manifest asks for already.
     pub desired: &'k Desired,
     /// The presets that it does not include.
-    pub presets: &'k [Brings],
+    pub presets: &'k [PresetContents],
     /// The names of the users that ran what missed something.
     pub users: &'k BTreeMap<u32, String>,
 }
 
 /// A line of a manifest, and what it would bring.
 #[derive(Clone, Debug)]
-pub struct Line {
+pub struct AdvisedLine {
     /// The line.
     pub addition: Addition,
     /// What was missed, most often looked up first.
@@ -47,7 +47,7 @@ pub struct Line {
 #[derive(Clone, Debug, Default)]
 pub struct Advice {
     /// The lines to add, the most useful first.
-    pub lines: Vec<Line>,
+    pub lines: Vec<AdvisedLine>,
     /// What the manifest asks for already: the site is not as it should be.
     pub not_mounted: Vec<Miss>,
     /// What nobody should get for the asking, with the reason.
@@ -55,7 +55,7 @@ pub struct Advice {
 }
 
 /// The lines for what was `found`.
-pub fn advise(found: Vec<Found>, known: &Known<'_>) -> Advice {
+pub fn advise(found: Vec<MissOnHost>, known: &AdviceContext<'_>) -> Advice {
     let mut advice = Advice::default();
     let mut wanted = vec![];
     for found in found {
@@ -81,7 +81,7 @@ pub fn advise(found: Vec<Found>, known: &Known<'_>) -> Advice {
     advice.refused.retain(|(miss, _)| !is_above(miss));
     let wanted = by_file(wanted);
     let own = shares(&wanted, known.presets);
-    let mut lines: BTreeMap<Addition, Vec<Found>> = BTreeMap::new();
+    let mut lines: BTreeMap<Addition, Vec<MissOnHost>> = BTreeMap::new();
     for found in wanted {
         for addition in additions(&found, known, &own) {
             lines.entry(addition).or_default().push(found.clone());
@@ -97,7 +97,7 @@ pub fn advise(found: Vec<Found>, known: &Known<'_>) -> Advice {
     advice
 }
 
-impl Line {
+impl AdvisedLine {
     /// A line for each file of a pattern, for where the pattern has more than can be had. None for
     /// another line.
     pub fn apart(&self) -> Vec<Self> {
@@ -114,17 +114,17 @@ fn lookups(misses: &[Miss]) -> u64 {
     misses.iter().map(|miss| miss.lookups).sum()
 }
 
-fn line((addition, found): (Addition, Vec<Found>)) -> Line {
+fn line((addition, found): (Addition, Vec<MissOnHost>)) -> AdvisedLine {
     let mut misses: Vec<_> = found.into_iter().map(|found| found.miss).collect();
     misses.sort_by(|a, b| b.lookups.cmp(&a.lookups).then_with(|| a.path.cmp(&b.path)));
-    Line { addition, misses }
+    AdvisedLine { addition, misses }
 }
 
 /// Each program and library once, where it was looked for by several names, as by `/usr/bin` and
 /// `/bin`: by its real name, if that is one of them.
-fn by_file(mut wanted: Vec<Found>) -> Vec<Found> {
-    let code = |found: &Found| matches!(found.nature, Nature::Program | Nature::Library);
-    let real_name = |found: &Found| found.miss.path.as_path() == found.real.as_path();
+fn by_file(mut wanted: Vec<MissOnHost>) -> Vec<MissOnHost> {
+    let code = |found: &MissOnHost| matches!(found.nature, MissKind::Program | MissKind::Library);
+    let real_name = |found: &MissOnHost| found.miss.path.as_path() == found.real.as_path();
     wanted.sort_by_key(|found| !real_name(found));
     let mut seen = BTreeSet::new();
     wanted.retain(|found| !code(found) || seen.insert(found.real.clone()));
@@ -133,8 +133,8 @@ fn by_file(mut wanted: Vec<Found>) -> Vec<Found> {
 
 /// The presets of whose own programs at least half were missed. A preset's own are those that no
 /// other one names: the shell, which many bring, is no sign of any of them.
-fn shares(wanted: &[Found], presets: &[Brings]) -> BTreeSet<String> {
-    let half = |preset: &&Brings| {
+fn shares(wanted: &[MissOnHost], presets: &[PresetContents]) -> BTreeSet<String> {
+    let half = |preset: &&PresetContents| {
         let is_own = |path: &&HostPath| {
             presets
                 .iter()
@@ -156,9 +156,9 @@ fn shares(wanted: &[Found], presets: &[Brings]) -> BTreeSet<String> {
 
 /// Whether it is a socket, or what else daemons keep where their sockets are, that no preset was
 /// made for: what its daemon would do for a site, only the administrator knows.
-fn is_a_daemons(found: &Found, known: &Known<'_>) -> bool {
-    let kept = found.nature == Nature::Socket
-        || (found.nature != Nature::Device && is_on_run(&found.miss.path));
+fn is_a_daemons(found: &MissOnHost, known: &AdviceContext<'_>) -> bool {
+    let kept = found.nature == MissKind::Socket
+        || (found.nature != MissKind::Device && is_on_run(&found.miss.path));
     kept && !known
         .presets
         .iter()
@@ -172,7 +172,11 @@ fn is_on_run(path: &JailPath) -> bool {
 }
 
 /// The lines for one path: more than one only for the names of several users.
-fn additions(found: &Found, known: &Known<'_>, own: &BTreeSet<String>) -> Vec<Addition> {
+fn additions(
+    found: &MissOnHost,
+    known: &AdviceContext<'_>,
+    own: &BTreeSet<String>,
+) -> Vec<Addition> {
     let path = found.miss.path.as_path();
     if ["/etc/passwd", "/etc/group"]
         .iter()
@@ -190,7 +194,7 @@ fn additions(found: &Found, known: &Known<'_>, own: &BTreeSet<String>) -> Vec<Ad
             names
         };
     }
-    let fits = |preset: &&Brings| fits(preset, found, own);
+    let fits = |preset: &&PresetContents| fits(preset, found, own);
     let smallest = known
         .presets
         .iter()
@@ -204,7 +208,7 @@ fn additions(found: &Found, known: &Known<'_>, own: &BTreeSet<String>) -> Vec<Ad
 
 /// Whether the preset is the right one for the path: a line of it names the path, or a directory
 /// above, and it is not about other programs.
-fn fits(preset: &Brings, found: &Found, own: &BTreeSet<String>) -> bool {
+fn fits(preset: &PresetContents, found: &MissOnHost, own: &BTreeSet<String>) -> bool {
     let Some(mount) = why(&preset.desired, &found.miss.path)
         .mount
         .filter(|mount| is_named(mount))
@@ -212,8 +216,8 @@ fn fits(preset: &Brings, found: &Found, own: &BTreeSet<String>) -> bool {
         return false;
     };
     match found.nature {
-        Nature::Program => mount.kind == FileKind::Directory || own.contains(&preset.preset),
-        Nature::Library => mount.kind == FileKind::Directory,
+        MissKind::Program => mount.kind == FileKind::Directory || own.contains(&preset.preset),
+        MissKind::Library => mount.kind == FileKind::Directory,
         _ => {
             preset.programs.is_empty()
                 || own.contains(&preset.preset)
@@ -236,7 +240,7 @@ fn addition(key: &'static str, name: String) -> Addition {
 }
 
 /// The line that brings the path by itself.
-fn alone(found: &Found) -> Addition {
+fn alone(found: &MissOnHost) -> Addition {
     let path = &found.miss.path;
     let below = |base: &str| {
         path.as_path()
@@ -245,15 +249,15 @@ fn alone(found: &Found) -> Addition {
             .map(|name| name.display().to_string())
     };
     match found.nature {
-        Nature::Program => addition("programs", pattern(path.as_path())),
-        Nature::Library => addition("libraries", pattern(path.as_path())),
+        MissKind::Program => addition("programs", pattern(path.as_path())),
+        MissKind::Library => addition("libraries", pattern(path.as_path())),
         // Its directory: a bound socket is dead when its daemon restarts.
-        Nature::Socket => mount_of(&path.parent().unwrap_or_else(JailPath::slash)),
-        Nature::Device => match below("/dev") {
+        MissKind::Socket => mount_of(&path.parent().unwrap_or_else(JailPath::slash)),
+        MissKind::Device => match below("/dev") {
             Some(name) => addition("devices", name),
             None => addition("mounts", pattern(path.as_path())),
         },
-        Nature::Directory | Nature::Data => {
+        MissKind::Directory | MissKind::Data => {
             match below("/etc").filter(|name| !name.contains(['*', '?'])) {
                 Some(name) => addition("etc", name),
                 None => mount_of(path),
@@ -284,18 +288,18 @@ fn pattern(path: &std::path::Path) -> String {
 }
 
 /// A preset whose paths another advised preset brings as well is not needed.
-fn merge_presets(lines: &mut BTreeMap<Addition, Vec<Found>>, presets: &[Brings]) {
+fn merge_presets(lines: &mut BTreeMap<Addition, Vec<MissOnHost>>, presets: &[PresetContents]) {
     let by_name = |addition: &Addition| {
         let of_name =
-            |preset: &&Brings| addition.key == "presets" && preset.preset == addition.name;
+            |preset: &&PresetContents| addition.key == "presets" && preset.preset == addition.name;
         presets.iter().find(of_name)
     };
     let mut advised: Vec<_> = lines.keys().filter_map(by_name).collect();
     advised.sort_by_key(|preset| preset.desired.mounts.len());
     for (nth, small) in advised.iter().enumerate() {
         let key = addition("presets", small.preset.clone());
-        let has_all = |large: &&&Brings| {
-            let brings = |found: &Found| why(&large.desired, &found.miss.path).mount.is_some();
+        let has_all = |large: &&&PresetContents| {
+            let brings = |found: &MissOnHost| why(&large.desired, &found.miss.path).mount.is_some();
             lines
                 .get(&key)
                 .is_some_and(|found| found.iter().all(brings))
@@ -311,7 +315,7 @@ fn merge_presets(lines: &mut BTreeMap<Addition, Vec<Found>>, presets: &[Brings])
 }
 
 /// Many files of one directory become that directory, many of its libraries a pattern.
-fn merge_files(lines: &mut BTreeMap<Addition, Vec<Found>>) {
+fn merge_files(lines: &mut BTreeMap<Addition, Vec<MissOnHost>>) {
     let mut many: BTreeMap<Addition, Vec<Addition>> = BTreeMap::new();
     for (line, found) in &*lines {
         let [one] = found.as_slice() else { continue };
@@ -320,7 +324,7 @@ fn merge_files(lines: &mut BTreeMap<Addition, Vec<Found>>) {
         };
         let directory = pattern(directory.as_path());
         let together = match (line.key, one.nature) {
-            ("mounts", Nature::Data) => addition("mounts", directory),
+            ("mounts", MissKind::Data) => addition("mounts", directory),
             ("libraries", _)
                 if one
                     .miss
@@ -346,7 +350,7 @@ fn merge_files(lines: &mut BTreeMap<Addition, Vec<Found>>) {
 }
 
 /// What is below a directory that is advised as well comes with it.
-fn merge_below(lines: &mut BTreeMap<Addition, Vec<Found>>) {
+fn merge_below(lines: &mut BTreeMap<Addition, Vec<MissOnHost>>) {
     let place = |line: &Addition| match line.key {
         "mounts" => JailPath::new(&line.name).ok(),
         "etc" => JailPath::new(format!("/etc/{}", line.name)).ok(),

@@ -19,14 +19,14 @@ const OTHER_ABI: u64 = 0;
 
 /// A system call that was entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Call {
-    pub kind: &'static Kind,
+pub(super) struct PathCall {
+    pub kind: &'static PathCallKind,
     pub arguments: [u64; 6],
 }
 
 /// What a call does with a path.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Kind {
+pub(super) struct PathCallKind {
     number: libc::c_long,
     pub name: &'static str,
     pub path: PathAt,
@@ -65,8 +65,13 @@ pub(super) enum Flags {
     How(usize),
 }
 
-const fn kind(number: libc::c_long, name: &'static str, path: PathAt, flags: Flags) -> Kind {
-    Kind {
+const fn kind(
+    number: libc::c_long,
+    name: &'static str,
+    path: PathAt,
+    flags: Flags,
+) -> PathCallKind {
+    PathCallKind {
         number,
         name,
         path,
@@ -79,7 +84,7 @@ const FSTATAT: libc::c_long = libc::SYS_newfstatat;
 #[cfg(not(target_pointer_width = "64"))]
 const FSTATAT: libc::c_long = libc::SYS_fstatat64;
 
-const KINDS: &[Kind] = &[
+const KINDS: &[PathCallKind] = &[
     kind(libc::SYS_openat, "open", PathAt::Beside, Flags::Open(2)),
     kind(libc::SYS_openat2, "open", PathAt::Beside, Flags::How(2)),
     kind(FSTATAT, "stat", PathAt::Beside, Flags::None),
@@ -127,7 +132,7 @@ const KINDS: &[Kind] = &[
 
 /// What newer architectures have only in the form with a directory.
 #[cfg(target_arch = "x86_64")]
-const OLDER: &[Kind] = &[
+const OLDER: &[PathCallKind] = &[
     kind(libc::SYS_open, "open", PathAt::Text(0), Flags::Open(1)),
     kind(libc::SYS_creat, "open", PathAt::Text(0), Flags::Always),
     kind(libc::SYS_stat, "stat", PathAt::Text(0), Flags::None),
@@ -136,7 +141,7 @@ const OLDER: &[Kind] = &[
     kind(libc::SYS_readlink, "readlink", PathAt::Text(0), Flags::None),
 ];
 #[cfg(not(target_arch = "x86_64"))]
-const OLDER: &[Kind] = &[];
+const OLDER: &[PathCallKind] = &[];
 
 /// Whether programs of this machine are understood at all.
 pub(super) fn is_known_machine() -> bool {
@@ -148,7 +153,7 @@ pub(super) fn is_understood(arch: u32, number: u64) -> bool {
     arch == ARCHITECTURE && number & OTHER_ABI == 0
 }
 
-impl Call {
+impl PathCall {
     /// The call of this number, if it looks a path up.
     pub(super) fn new(number: u64, arguments: [u64; 6]) -> Option<Self> {
         let number = libc::c_long::try_from(number).ok()?;
@@ -180,19 +185,19 @@ mod tests {
     #[test]
     fn calls_are_known_by_their_numbers() {
         let number = u64::try_from(libc::SYS_openat).unwrap();
-        let call = Call::new(number, [0xffff_ffff_ffff_ff9c, 1, 2, 3, 4, 5]).unwrap();
+        let call = PathCall::new(number, [0xffff_ffff_ffff_ff9c, 1, 2, 3, 4, 5]).unwrap();
         assert_eq!(
             (call.kind.name, call.kind.path, call.descriptor(0)),
             ("open", PathAt::Beside, libc::AT_FDCWD)
         );
         // The upper half of a register is not part of an int.
-        let call = Call::new(number, [0xffff_ff9c, 1, 2, 3, 4, 5]).unwrap();
+        let call = PathCall::new(number, [0xffff_ff9c, 1, 2, 3, 4, 5]).unwrap();
         assert_eq!(call.descriptor(0), libc::AT_FDCWD);
         assert_eq!(
-            Call::new(u64::try_from(libc::SYS_getpid).unwrap(), [0; 6]),
+            PathCall::new(u64::try_from(libc::SYS_getpid).unwrap(), [0; 6]),
             None
         );
-        assert_eq!(Call::new(u64::MAX, [0; 6]), None);
+        assert_eq!(PathCall::new(u64::MAX, [0; 6]), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::Pid;
 
-use super::call::{self, Call};
+use super::call::{self, PathCall};
 use super::miss::Misses;
 use super::{attach, lookup};
 use crate::sys::{self, FileId, Resume, SystemCall};
@@ -35,7 +35,7 @@ pub struct Follower {
     /// The command that was started, and how it ended.
     command: Option<Pid>,
     code: Option<u8>,
-    followed: Followed,
+    followed: TraceResult,
     /// Those of [`STOPS`], and SIGCHLD: blocked as long as this lives.
     signals: SigSet,
     before: SigSet,
@@ -43,7 +43,7 @@ pub struct Follower {
 
 /// What a trace gives.
 #[derive(Debug, Default)]
-pub struct Followed {
+pub struct TraceResult {
     /// What was not found.
     pub misses: Misses,
     /// Programs whose system calls have other numbers than this machine's, such as 32-bit ones.
@@ -52,7 +52,7 @@ pub struct Followed {
 
 /// How a trace ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum TraceEnd {
     /// Everything that was followed ended, or the command that was started did, with this exit
     /// code: 128 and the signal's number, if one ended it.
     Ended(Option<u8>),
@@ -67,7 +67,7 @@ enum Thread {
     #[default]
     Outside,
     /// A system call that looks a path up, or another one.
-    Within(Option<Call>),
+    Within(Option<PathCall>),
 }
 
 impl Follower {
@@ -85,7 +85,7 @@ impl Follower {
         let cannot =
             |error: nix::Error| Error::failed("cannot wait for signals").because(&error.into());
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), Some(&mut before)).map_err(cannot)?;
-        let followed = Followed::default();
+        let followed = TraceResult::default();
         Ok(Self {
             root,
             threads: HashMap::new(),
@@ -148,19 +148,21 @@ impl Follower {
     /// Follows until all has ended, or the command has, or a signal asks to stop. Each second
     /// `more` may start to follow further processes, and says whether to wait for such when nothing
     /// is left.
-    pub fn follow(&mut self, mut more: impl FnMut(&mut Self) -> bool) -> Result<End> {
+    pub fn follow(&mut self, mut more: impl FnMut(&mut Self) -> bool) -> Result<TraceEnd> {
         let mut looked = Instant::now();
         loop {
             let busy = self.stops()?;
             let timeout = if busy { Duration::ZERO } else { PAUSE };
             if self.code.is_some() {
-                return Ok(End::Ended(self.code)); // what the command left running is nobody's concern
+                return Ok(TraceEnd::Ended(self.code)); // what the command left running is nobody's concern
             }
             if self.threads.is_empty() && !more(self) {
-                return Ok(End::Ended(self.code));
+                return Ok(TraceEnd::Ended(self.code));
             }
             match self.signal(timeout)? {
-                Some(signal) if signal != Signal::SIGCHLD as i32 => return Ok(End::Signal(signal)),
+                Some(signal) if signal != Signal::SIGCHLD as i32 => {
+                    return Ok(TraceEnd::Signal(signal));
+                }
                 _ => {}
             }
             if looked.elapsed() >= PAUSE {
@@ -274,9 +276,9 @@ impl Follower {
         arch: u32,
         number: u64,
         arguments: [u64; 6],
-    ) -> Option<Call> {
+    ) -> Option<PathCall> {
         if call::is_understood(arch, number) {
-            return Call::new(number, arguments);
+            return PathCall::new(number, arguments);
         }
         if lookup::is_inside(thread, self.root) {
             self.followed.not_understood.insert(name(thread));
@@ -284,7 +286,7 @@ impl Follower {
         None
     }
 
-    fn failed(&mut self, thread: Pid, call: &Call) {
+    fn failed(&mut self, thread: Pid, call: &PathCall) {
         if lookup::is_inside(thread, self.root)
             && let Some(lookup) = lookup::failed(thread, call)
         {
@@ -307,7 +309,7 @@ impl Follower {
     }
 
     /// Lets everything go on by itself, and gives what was found.
-    pub fn finish(mut self) -> Result<Followed> {
+    pub fn finish(mut self) -> Result<TraceResult> {
         let threads: Vec<_> = self.threads.keys().copied().collect();
         for thread in threads {
             let _ = ptrace::interrupt(thread); // ESRCH: it is ending, which is its next stop

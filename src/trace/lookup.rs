@@ -9,8 +9,8 @@ use std::path::{Component, Path, PathBuf};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 
-use super::call::{self, Call, Flags, PathAt};
-use super::miss::Lookup;
+use super::call::{self, Flags, PathAt, PathCall};
+use super::miss::FailedLookup;
 use crate::base::{HostPath, JailPath};
 use crate::observe;
 use crate::resolve::{Host, interpreter_of};
@@ -32,7 +32,7 @@ pub(super) fn is_inside(pid: Pid, root: FileId) -> bool {
 
 /// What `call` of `pid`, which is inside and stopped after it, looked up in vain. `None`: nothing
 /// that has a name inside.
-pub(super) fn failed(pid: Pid, call: &Call) -> Option<Lookup> {
+pub(super) fn failed(pid: Pid, call: &PathCall) -> Option<FailedLookup> {
     let text = text(pid, call)?;
     let how = how(pid, call);
     let beneath = how.is_some_and(|how| how[2] & libc::RESOLVE_IN_ROOT != 0);
@@ -54,7 +54,7 @@ pub(super) fn failed(pid: Pid, call: &Call) -> Option<Lookup> {
         Flags::Open(nth) => call::writes(call.arguments[nth]),
         Flags::How(_) => how.is_some_and(|how| call::writes(how[0])),
     };
-    Some(Lookup {
+    Some(FailedLookup {
         path: JailPath::new(path).ok()?,
         call: call.kind.name,
         writes,
@@ -62,7 +62,7 @@ pub(super) fn failed(pid: Pid, call: &Call) -> Option<Lookup> {
 }
 
 /// The path as given; `None` for the empty one, which is about an open file.
-fn text(pid: Pid, call: &Call) -> Option<PathBuf> {
+fn text(pid: Pid, call: &PathCall) -> Option<PathBuf> {
     let bytes = match call.kind.path {
         PathAt::Text(nth) => string(pid, call.arguments[nth])?,
         PathAt::Beside | PathAt::Second => string(pid, call.arguments[1])?,
@@ -76,7 +76,7 @@ fn text(pid: Pid, call: &Call) -> Option<PathBuf> {
 }
 
 /// `struct open_how`: flags, mode, resolve.
-fn how(pid: Pid, call: &Call) -> Option<[u64; 3]> {
+fn how(pid: Pid, call: &PathCall) -> Option<[u64; 3]> {
     let Flags::How(nth) = call.kind.flags else {
         return None;
     };
@@ -91,7 +91,7 @@ fn how(pid: Pid, call: &Call) -> Option<[u64; 3]> {
 
 /// The directory that a relative path begins at, as the process sees it; `None` if that is not
 /// inside.
-fn base(pid: Pid, call: &Call) -> Option<PathBuf> {
+fn base(pid: Pid, call: &PathCall) -> Option<PathBuf> {
     let link = match call.kind.path {
         PathAt::Beside if call.descriptor(0) != libc::AT_FDCWD => {
             format!("/proc/{pid}/fd/{}", call.descriptor(0))

@@ -43,7 +43,7 @@ impl Miss {
 
 /// One failed look-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Lookup {
+pub(super) struct FailedLookup {
     pub path: JailPath,
     pub call: &'static str,
     pub writes: bool,
@@ -60,11 +60,11 @@ impl Misses {
     /// Takes in one more of a thread; `who`, asked once for each path, gives its name and its user.
     pub(super) fn add(
         &mut self,
-        lookup: Lookup,
+        lookup: FailedLookup,
         thread: i32,
         who: impl Fn() -> (String, Option<u32>),
     ) {
-        let Lookup { path, call, writes } = lookup;
+        let FailedLookup { path, call, writes } = lookup;
         if !self.by_path.contains_key(&path) && self.by_path.len() >= MOST {
             self.dropped += 1;
             return;
@@ -99,8 +99,8 @@ impl Misses {
 mod tests {
     use super::*;
 
-    fn lookup(path: &str, writes: bool) -> Lookup {
-        Lookup {
+    fn lookup(path: &str, writes: bool) -> FailedLookup {
+        FailedLookup {
             path: JailPath::new(path).unwrap(),
             call: "open",
             writes,

@@ -11,12 +11,12 @@ mod advice;
 mod attach;
 mod call;
 mod follow;
-mod found;
 mod lookup;
 mod miss;
+mod on_host;
 
-pub use advice::{Advice, Brings, Known, Line, advise};
+pub use advice::{Advice, AdviceContext, AdvisedLine, PresetContents, advise};
 pub use attach::attach;
-pub use follow::{End, Followed, Follower};
-pub use found::{Found, Nature, look};
+pub use follow::{Follower, TraceEnd, TraceResult};
 pub use miss::{Miss, Misses};
+pub use on_host::{MissKind, MissOnHost, look};

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use super::Exam;
 use crate::base::quote::word;
 use crate::base::{HostPath, JailPath};
-use crate::doctor::ask::Silence;
-use crate::doctor::finding::{Outcome, Problem, Remedy};
+use crate::doctor::ask::NoAnswer;
+use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::Libraries;
 use crate::resolve::FileKind;
 use crate::resolve::ldso::Loader;
@@ -21,7 +21,7 @@ const PATH: [&str; 6] = [
     "/bin",
 ];
 
-pub(super) fn libraries(exam: &Exam<'_>) -> Result<Outcome, Silence> {
+pub(super) fn libraries(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     let mounts = exam.patient.desired.mounts.iter().filter(|mount| {
         !mount.options.noexec && matches!(mount.kind, FileKind::File | FileKind::Directory)
     });
@@ -38,7 +38,9 @@ pub(super) fn libraries(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         }
     }
     if problems.is_empty() && checked.programs + checked.libraries == 0 {
-        return Ok(Outcome::not_needed("no program and no library is inside"));
+        return Ok(CheckOutcome::not_needed(
+            "no program and no library is inside",
+        ));
     }
     let counts = [
         (checked.programs, "programs"),
@@ -49,7 +51,7 @@ pub(super) fn libraries(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         .filter(|(count, _)| *count > 0)
         .map(|(count, what)| format!("{count} {what}"))
         .collect();
-    Ok(Outcome::of(
+    Ok(CheckOutcome::of(
         problems,
         format!("{} find all that they need", counts.join(" and ")),
     ))

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::Exam;
 use crate::base::HostPath;
-use crate::doctor::ask::Silence;
-use crate::doctor::finding::{Outcome, Problem, Remedy};
+use crate::doctor::ask::NoAnswer;
+use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::{Convert, Exist, Locale, Zone};
 
 const ZONES: &str = "/usr/share/zoneinfo";
@@ -15,9 +15,9 @@ const ZONES: &str = "/usr/share/zoneinfo";
 /// Files of the host that name its locale.
 const LOCALE_CONF: [&str; 2] = ["/etc/default/locale", "/etc/locale.conf"];
 
-pub(super) fn timezone(exam: &Exam<'_>) -> Result<Outcome, Silence> {
+pub(super) fn timezone(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     if !exam.is_php() && !exam.brings(ZONES) {
-        return Ok(Outcome::not_needed(format!("nothing brings {ZONES}")));
+        return Ok(CheckOutcome::not_needed(format!("nothing brings {ZONES}")));
     }
     let configured: BTreeSet<_> = exam
         .patient
@@ -54,7 +54,7 @@ pub(super) fn timezone(exam: &Exam<'_>) -> Result<Outcome, Silence> {
             }
         }
     }
-    Ok(Outcome::of(problems, good.join("; ")))
+    Ok(CheckOutcome::of(problems, good.join("; ")))
 }
 
 /// A character set of a gconv module, with a text in it.
@@ -80,12 +80,12 @@ const CHARACTER_SETS: [CharacterSet; 2] = [
     },
 ];
 
-pub(super) fn iconv(exam: &Exam<'_>) -> Result<Outcome, Silence> {
+pub(super) fn iconv(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     let Some((directory, set)) = gconv() else {
-        return Ok(Outcome::not_needed("this host has no gconv modules"));
+        return Ok(CheckOutcome::not_needed("this host has no gconv modules"));
     };
     if !exam.is_php() && exam.mount_of(&directory).is_none() {
-        return Ok(Outcome::not_needed(format!(
+        return Ok(CheckOutcome::not_needed(format!(
             "nothing brings {}",
             directory.display()
         )));
@@ -97,7 +97,9 @@ pub(super) fn iconv(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         let there = exam.ask(Exist(vec![module.clone()]))?.contains(&true);
         let problem = (!there).then(|| problem(format!("{} is not inside", module.display())));
         let good = format!("{} is inside", module.display());
-        return Ok(Outcome::of(problem.into_iter().collect(), good).unless(exam.other_c_library));
+        return Ok(
+            CheckOutcome::of(problem.into_iter().collect(), good).unless(exam.other_c_library)
+        );
     }
     let (to, text) = (set.name, set.text.to_owned());
     let probe = Convert {
@@ -108,7 +110,7 @@ pub(super) fn iconv(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     let trouble = exam.ask(probe)?.err();
     let problem =
         trouble.map(|trouble| problem(format!("no conversion to {to}: {}", trouble.text)));
-    Ok(Outcome::of(
+    Ok(CheckOutcome::of(
         problem.into_iter().collect(),
         format!("UTF-8 is converted to {to}"),
     ))
@@ -134,18 +136,18 @@ fn gconv() -> Option<(PathBuf, CharacterSet)> {
     })
 }
 
-pub(super) fn locale(exam: &Exam<'_>) -> Result<Outcome, Silence> {
+pub(super) fn locale(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     if !exam.is_php() && !exam.brings("/usr/lib/locale") {
-        return Ok(Outcome::not_needed("nothing brings /usr/lib/locale"));
+        return Ok(CheckOutcome::not_needed("nothing brings /usr/lib/locale"));
     }
     let names = locales(exam);
     if names.is_empty() {
-        return Ok(Outcome::not_needed(
+        return Ok(CheckOutcome::not_needed(
             "no locale is configured in a pool's `env`, or for the host",
         ));
     }
     if let Some(why) = exam.other_c_library {
-        return Ok(Outcome::could_not_check(why));
+        return Ok(CheckOutcome::could_not_check(why));
     }
     let mut problems = vec![];
     for name in &names {
@@ -154,7 +156,7 @@ pub(super) fn locale(exam: &Exam<'_>) -> Result<Outcome, Silence> {
             problems.push(Problem::new(text, bring_locale(exam, name)));
         }
     }
-    Ok(Outcome::of(
+    Ok(CheckOutcome::of(
         problems,
         format!(
             "{} can be loaded",

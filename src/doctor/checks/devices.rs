@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use super::Exam;
-use crate::doctor::ask::Silence;
-use crate::doctor::finding::{Outcome, Problem, Remedy};
+use crate::doctor::ask::NoAnswer;
+use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::Devices;
 use crate::resolve::FileKind;
 
 /// What PHP and the libraries that it uses open.
 const OF_PHP: [&str; 4] = ["null", "zero", "random", "urandom"];
 
-pub(super) fn devices(exam: &Exam<'_>) -> Result<Outcome, Silence> {
+pub(super) fn devices(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     let mut names: Vec<String> = if exam.is_php() {
         OF_PHP.map(str::to_owned).to_vec()
     } else {
@@ -30,11 +30,11 @@ pub(super) fn devices(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         }
     }
     if names.is_empty() {
-        return Ok(Outcome::not_needed("nothing brings a device"));
+        return Ok(CheckOutcome::not_needed("nothing brings a device"));
     }
     let troubles = exam.ask(Devices(names.clone()))?;
     let problem = |(name, trouble): (&String, Option<_>)| {
-        let trouble: crate::doctor::inside::Trouble = trouble?;
+        let trouble: crate::doctor::inside::InsideError = trouble?;
         let path = Path::new("/dev").join(name);
         let remedy = if exam
             .mount_of(&path)
@@ -59,5 +59,5 @@ pub(super) fn devices(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         ))
     };
     let problems = names.iter().zip(troubles).filter_map(problem).collect();
-    Ok(Outcome::of(problems, names.join(", ")))
+    Ok(CheckOutcome::of(problems, names.join(", ")))
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::{Exam, code};
 use crate::base::HostPath;
-use crate::doctor::ask::Silence;
-use crate::doctor::finding::{Outcome, Problem, Remedy};
+use crate::doctor::ask::NoAnswer;
+use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::Mailer;
 
 /// What PHP is built with, most often.
@@ -13,10 +13,10 @@ const SENDMAIL: [&str; 2] = ["/usr/sbin/sendmail", "/usr/lib/sendmail"];
 
 const SHELL: &str = "/bin/sh";
 
-pub(super) fn mail(exam: &Exam<'_>) -> Result<Outcome, Silence> {
+pub(super) fn mail(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     let programs = mailers(exam);
     if programs.is_empty() {
-        return Ok(Outcome::not_needed(
+        return Ok(CheckOutcome::not_needed(
             "no `sendmail_path` is set, and nothing brings /usr/sbin/sendmail",
         ));
     }
@@ -59,7 +59,7 @@ pub(super) fn mail(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         );
         good.push(format!("{path} starts"));
     }
-    Ok(Outcome::of(problems, good.join("; ")))
+    Ok(CheckOutcome::of(problems, good.join("; ")))
 }
 
 /// The programs of `sendmail_path`, or else a sendmail that the manifest brings.

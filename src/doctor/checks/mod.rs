@@ -14,17 +14,17 @@ mod tls;
 use Check::{Asks, Looks};
 
 use super::Exam;
-use super::ask::Silence;
-use super::finding::{Outcome, Problem, Remedy};
+use super::ask::NoAnswer;
+use super::finding::{CheckOutcome, Problem, Remedy};
 use super::inside::Enter;
 use crate::base::JailPath;
 
 /// A check's work.
 pub(super) enum Check {
     /// It looks from outside alone.
-    Looks(fn(&Exam<'_>) -> Outcome),
+    Looks(fn(&Exam<'_>) -> CheckOutcome),
     /// It asks inside.
-    Asks(fn(&Exam<'_>) -> Result<Outcome, Silence>),
+    Asks(fn(&Exam<'_>) -> Result<CheckOutcome, NoAnswer>),
 }
 
 /// A check and its name.
@@ -32,24 +32,23 @@ pub(super) type Named = (&'static str, Check);
 
 impl Check {
     /// `closed`: nobody can look inside.
-    pub(super) fn run(&self, exam: &Exam<'_>, closed: bool) -> Outcome {
+    pub(super) fn run(&self, exam: &Exam<'_>, closed: bool) -> CheckOutcome {
         match self {
             Self::Looks(look) => look(exam),
-            Self::Asks(_) if closed => Outcome::could_not_check("the root cannot be entered"),
-            Self::Asks(ask) => {
-                ask(exam).unwrap_or_else(|silence| Outcome::could_not_check(silence.to_string()))
-            }
+            Self::Asks(_) if closed => CheckOutcome::could_not_check("the root cannot be entered"),
+            Self::Asks(ask) => ask(exam)
+                .unwrap_or_else(|silence| CheckOutcome::could_not_check(silence.to_string())),
         }
     }
 }
 
 /// Whether the root can be entered, and what is mounted in it be reached, before all others:
 /// without that nothing is found inside.
-pub(super) fn entry(exam: &Exam<'_>) -> Outcome {
+pub(super) fn entry(exam: &Exam<'_>) -> CheckOutcome {
     let (desired, name) = (exam.patient.desired, &exam.patient.who.name);
     let root = &desired.root;
     match exam.ask(Enter(desired.ways())) {
-        Ok(Ok(())) => Outcome::ok(format!("{name} can be in the root")),
+        Ok(Ok(())) => CheckOutcome::ok(format!("{name} can be in the root")),
         Ok(Err((way, trouble))) => {
             let at = if way == JailPath::slash() {
                 root.clone()
@@ -57,12 +56,12 @@ pub(super) fn entry(exam: &Exam<'_>) -> Outcome {
                 root.inside(&way)
             };
             let text = format!("{name} may not be in {at}: {}", trouble.text);
-            Outcome::of(
+            CheckOutcome::of(
                 vec![Problem::new(text, Remedy::act(format!("chmod o+x {at}")))],
                 "",
             )
         }
-        Err(silence) => Outcome::could_not_check(silence.to_string()),
+        Err(silence) => CheckOutcome::could_not_check(silence.to_string()),
     }
 }
 

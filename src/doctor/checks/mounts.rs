@@ -1,14 +1,14 @@
 //! The mounts themselves, and the processes that do not see them.
 
 use super::Exam;
-use crate::doctor::finding::{Outcome, Problem, Remedy};
+use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::observe::{self, Process};
 use crate::plan::State;
 
 /// How many are named.
 const SHOWN: usize = 5;
 
-pub(super) fn mounts(exam: &Exam<'_>) -> Outcome {
+pub(super) fn mounts(exam: &Exam<'_>) -> CheckOutcome {
     let states = exam
         .patient
         .plan
@@ -41,7 +41,7 @@ pub(super) fn mounts(exam: &Exam<'_>) -> Outcome {
         let what = conflict.hint_text().unwrap_or("see `mountjail plan`");
         problems.push(Problem::new(conflict.to_string(), Remedy::act(what)));
     }
-    Outcome::of(problems, format!("{} as they should be", states.count()))
+    CheckOutcome::of(problems, format!("{} as they should be", states.count()))
 }
 
 fn few(texts: &[String]) -> String {
@@ -61,11 +61,11 @@ fn few(texts: &[String]) -> String {
 /// Those in another mount namespace that does not receive the mounts; those that were inside before
 /// the site first came up, because the C library remembers what was not there; those that use files
 /// which have been replaced.
-pub(super) fn processes(exam: &Exam<'_>) -> Outcome {
+pub(super) fn processes(exam: &Exam<'_>) -> CheckOutcome {
     let desired = exam.patient.desired;
     let inside = &exam.inside;
     if inside.is_empty() {
-        return Outcome::not_needed("no process is inside");
+        return CheckOutcome::not_needed("no process is inside");
     }
     let blind: Vec<_> = observe::without_mounts(&[(&desired.root, &desired.mounts)])
         .into_iter()
@@ -98,7 +98,7 @@ pub(super) fn processes(exam: &Exam<'_>) -> Outcome {
         problems.push(Problem::new(old.to_string(), Remedy::act(restart)));
     }
     let count = inside.len();
-    Outcome::of(
+    CheckOutcome::of(
         problems,
         format!("{count} inside, all of which see the mounts"),
     )

@@ -7,19 +7,19 @@ use nix::unistd::User;
 
 use super::Exam;
 use crate::base::HostPath;
-use crate::doctor::ask::Silence;
-use crate::doctor::finding::{Outcome, Problem, Remedy};
+use crate::doctor::ask::NoAnswer;
+use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::{Account, Exist, NameServices};
-use crate::jail::Who;
+use crate::jail::JailUser;
 use crate::resolve::ldso::Loader;
 
 /// Part of the C library since glibc 2.34; where they are not, `dns` fails, if it can look names
 /// up.
 const BUILT_IN: [&str; 2] = ["files", "dns"];
 
-pub(super) fn users(exam: &Exam<'_>) -> Result<Outcome, Silence> {
+pub(super) fn users(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     if exam.patient.pool_users.is_empty() && !exam.brings("/etc/passwd") {
-        return Ok(Outcome::not_needed(
+        return Ok(CheckOutcome::not_needed(
             "no PHP-FPM pool is in it, and nothing brings /etc/passwd",
         ));
     }
@@ -47,11 +47,11 @@ pub(super) fn users(exam: &Exam<'_>) -> Result<Outcome, Silence> {
             )),
         }
     }
-    Ok(Outcome::of(problems, good.join(", ")))
+    Ok(CheckOutcome::of(problems, good.join(", ")))
 }
 
 /// A group comes along with a user whose own it is.
-fn bring_group(who: &Who) -> Remedy {
+fn bring_group(who: &JailUser) -> Remedy {
     let own = User::from_name(&who.name)
         .ok()
         .flatten()
@@ -77,17 +77,19 @@ fn user_of_group(passwd: &str, gid: u32) -> Option<String> {
 
 /// The modules for host names: the C library goes on without one that it does not find, and knows
 /// less.
-pub(super) fn nss(exam: &Exam<'_>) -> Result<Outcome, Silence> {
+pub(super) fn nss(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     const DATABASE: &str = "hosts";
     let services = match exam.ask(NameServices {
         database: DATABASE.to_owned(),
     })? {
         Ok(services) => services,
         Err(trouble) if trouble.is_missing() => {
-            return Ok(Outcome::not_needed("there is no /etc/nsswitch.conf inside"));
+            return Ok(CheckOutcome::not_needed(
+                "there is no /etc/nsswitch.conf inside",
+            ));
         }
         Err(trouble) => {
-            return Ok(Outcome::could_not_check(format!(
+            return Ok(CheckOutcome::could_not_check(format!(
                 "/etc/nsswitch.conf: {}",
                 trouble.text
             )));
@@ -99,7 +101,7 @@ pub(super) fn nss(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     for service in &services {
         match module(service) {
             Ok(path) => modules.extend(path.map(|path| (service, path))),
-            Err(error) => return Ok(Outcome::could_not_check(error.to_string())),
+            Err(error) => return Ok(CheckOutcome::could_not_check(error.to_string())),
         }
     }
     let paths: Vec<PathBuf> = modules
@@ -123,7 +125,7 @@ pub(super) fn nss(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         )
     });
     let good = format!("{DATABASE}: {}", services.join(" "));
-    Ok(Outcome::of(missing.collect(), good)
+    Ok(CheckOutcome::of(missing.collect(), good)
         .unless(exam.other_c_library.filter(|_| !built_in.is_empty())))
 }
 

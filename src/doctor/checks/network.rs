@@ -4,8 +4,8 @@ use std::path::Path;
 use std::thread;
 
 use super::Exam;
-use crate::doctor::ask::Silence;
-use crate::doctor::finding::{Outcome, Problem, Remedy};
+use crate::doctor::ask::NoAnswer;
+use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::{Nameserver, Nameservers, Resolve};
 
 const CONF: &str = "/etc/resolv.conf";
@@ -13,16 +13,16 @@ const CONF: &str = "/etc/resolv.conf";
 /// Asked when the caller names nothing: every server can answer, and no one learns anything.
 const HARMLESS: &str = "localhost";
 
-pub(super) fn dns(exam: &Exam<'_>) -> Result<Outcome, Silence> {
+pub(super) fn dns(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     if !exam.is_php() && !exam.brings(CONF) && exam.options.name.is_none() {
-        return Ok(Outcome::not_needed(format!("nothing brings {CONF}")));
+        return Ok(CheckOutcome::not_needed(format!("nothing brings {CONF}")));
     }
     let servers = match exam.ask(Nameservers)? {
         Ok(servers) => servers,
         Err(trouble) => {
             let remedy = exam.bring(Path::new(CONF), Remedy::preset("dns"));
             let problem = Problem::new(format!("{CONF}: {}", trouble.text), remedy);
-            return Ok(Outcome::of(vec![problem], ""));
+            return Ok(CheckOutcome::of(vec![problem], ""));
         }
     };
     let names = [Some(HARMLESS), exam.options.name.as_deref()]
@@ -37,7 +37,7 @@ pub(super) fn dns(exam: &Exam<'_>) -> Result<Outcome, Silence> {
             Err(why) => problems.push(unresolved(exam, name, &why, dead)),
         }
     }
-    Ok(Outcome::of(problems, good.join("; ")).unless(exam.other_c_library))
+    Ok(CheckOutcome::of(problems, good.join("; ")).unless(exam.other_c_library))
 }
 
 fn resolve(exam: &Exam<'_>, name: &str) -> Result<Vec<String>, String> {
@@ -72,7 +72,7 @@ fn servers_that_fail(exam: &Exam<'_>, servers: &[String]) -> Vec<Problem> {
             .map(|asked| {
                 asked
                     .join()
-                    .unwrap_or(Err(Silence::TimedOut(exam.options.limit)))
+                    .unwrap_or(Err(NoAnswer::TimedOut(exam.options.limit)))
             })
             .collect()
     });

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::Exam;
 use crate::base::quote::word;
-use crate::doctor::ask::Silence;
-use crate::doctor::finding::{Outcome, Problem, Remedy};
+use crate::doctor::ask::NoAnswer;
+use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::{Directories, WebRoot};
 use crate::doctor::pool_user::PoolUser;
 
@@ -27,9 +27,9 @@ const WEB_SERVERS: [&str; 5] = [
 
 const NO_POOL: &str = "no PHP-FPM pool has this chroot";
 
-pub(super) fn directories(exam: &Exam<'_>) -> Result<Outcome, Silence> {
+pub(super) fn directories(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     if exam.patient.pool_users.is_empty() {
-        return Ok(Outcome::not_needed(NO_POOL));
+        return Ok(CheckOutcome::not_needed(NO_POOL));
     }
     let (mut problems, mut good) = (vec![], BTreeSet::new());
     // Root may write anywhere, and nothing is tried as root.
@@ -56,7 +56,7 @@ pub(super) fn directories(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         }
     }
     let good: Vec<_> = good.into_iter().collect();
-    Ok(Outcome::of(
+    Ok(CheckOutcome::of(
         problems,
         format!("{} can be written to", good.join(", ")),
     ))
@@ -119,7 +119,7 @@ fn wanted(tenant: &PoolUser) -> Vec<(PathBuf, &'static str)> {
 }
 
 /// `OPcache` knows scripts by their paths, which sites in different roots share.
-pub(super) fn opcache(exam: &Exam<'_>) -> Outcome {
+pub(super) fn opcache(exam: &Exam<'_>) -> CheckOutcome {
     let loaded = |tenant: &&PoolUser| {
         let settings = &tenant.settings;
         settings
@@ -133,7 +133,7 @@ pub(super) fn opcache(exam: &Exam<'_>) -> Outcome {
         } else {
             "OPcache is not loaded"
         };
-        return Outcome::not_needed(why);
+        return CheckOutcome::not_needed(why);
     }
     let mut problems = vec![];
     for tenant in pool_users {
@@ -157,7 +157,7 @@ pub(super) fn opcache(exam: &Exam<'_>) -> Outcome {
         .pool_users
         .iter()
         .all(|tenant| tenant.others.is_empty());
-    Outcome::of(
+    CheckOutcome::of(
         problems,
         if alone {
             "no pool with another root shares it"
@@ -168,9 +168,9 @@ pub(super) fn opcache(exam: &Exam<'_>) -> Outcome {
 }
 
 /// A web server whose root is the jail's serves `/etc` and all other mounts to everybody.
-pub(super) fn web_root(exam: &Exam<'_>) -> Result<Outcome, Silence> {
+pub(super) fn web_root(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     if exam.patient.pool_users.is_empty() {
-        return Ok(Outcome::not_needed(NO_POOL));
+        return Ok(CheckOutcome::not_needed(NO_POOL));
     }
     let root = exam.patient.desired.root.as_path();
     let mut signs: Vec<String> = exam
@@ -196,7 +196,7 @@ pub(super) fn web_root(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         );
         Problem::new(text, Remedy::act(remedy))
     });
-    Ok(Outcome::of(
+    Ok(CheckOutcome::of(
         problem.into_iter().collect(),
         "the jail's root is not the web root, as far as can be seen",
     ))

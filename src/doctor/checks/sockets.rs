@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::Exam;
 use crate::base::quote::word;
-use crate::doctor::ask::Silence;
-use crate::doctor::finding::{Outcome, Problem, Remedy};
-use crate::doctor::inside::{Connect, Sockets, Trouble};
+use crate::doctor::ask::NoAnswer;
+use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
+use crate::doctor::inside::{Connect, InsideError, Sockets};
 use crate::resolve::{FileKind, Mount};
 
 /// Presets that are there for a socket, and whose it is.
@@ -25,7 +25,7 @@ const SYSTEMD: &str = "/run/systemd";
 /// Settings of PHP that name a socket.
 const SETTINGS: [&str; 2] = ["mysqli.default_socket", "pdo_mysql.default_socket"];
 
-pub(super) fn sockets(exam: &Exam<'_>) -> Result<Outcome, Silence> {
+pub(super) fn sockets(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     let named = named_by_php(exam);
     let bound = exam
         .patient
@@ -60,13 +60,13 @@ pub(super) fn sockets(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         }
     }
     if problems.is_empty() && found.is_empty() {
-        return Ok(Outcome::not_needed("no bound directory has a socket"));
+        return Ok(CheckOutcome::not_needed("no bound directory has a socket"));
     }
     let listen: Vec<_> = found
         .iter()
         .map(|socket| socket.path.display().to_string())
         .collect();
-    Ok(Outcome::of(
+    Ok(CheckOutcome::of(
         problems,
         format!("somebody listens at {}", listen.join(", ")),
     ))
@@ -125,7 +125,7 @@ fn silent_servers(exam: &Exam<'_>, found: &BTreeSet<PathBuf>) -> Vec<Problem> {
     problems
 }
 
-fn mend(exam: &Exam<'_>, path: &Path, trouble: &Trouble) -> Remedy {
+fn mend(exam: &Exam<'_>, path: &Path, trouble: &InsideError) -> Remedy {
     let who = &exam.patient.who.name;
     match trouble.errno {
         Some(libc::EACCES | libc::EPERM) => Remedy::act(format!(
@@ -160,7 +160,7 @@ fn bring_socket(exam: &Exam<'_>, path: &Path) -> Remedy {
 }
 
 /// `/dev/log`, where syslog(3) writes.
-pub(super) fn syslog(exam: &Exam<'_>) -> Result<Outcome, Silence> {
+pub(super) fn syslog(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     const LOG: &str = "/dev/log";
     let configured = exam
         .patient
@@ -168,7 +168,7 @@ pub(super) fn syslog(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         .iter()
         .any(|tenant| tenant.settings.get("error_log") == Some("syslog"));
     if !configured && !exam.brings(LOG) && !exam.presets.contains("syslog") {
-        return Ok(Outcome::not_needed(
+        return Ok(CheckOutcome::not_needed(
             "no `error_log = syslog`, and nothing brings /dev/log",
         ));
     }
@@ -182,7 +182,7 @@ pub(super) fn syslog(exam: &Exam<'_>) -> Result<Outcome, Silence> {
         };
         Problem::new(format!("{LOG}: {}", trouble.text), remedy)
     });
-    Ok(Outcome::of(
+    Ok(CheckOutcome::of(
         problem.into_iter().collect(),
         format!("somebody listens at {LOG}"),
     ))

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::Exam;
 use crate::base::HostPath;
-use crate::doctor::ask::Silence;
-use crate::doctor::finding::{Outcome, Problem, Remedy};
-use crate::doctor::inside::{Anchors, Certificates, Handshake, Shaken};
+use crate::doctor::ask::NoAnswer;
+use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
+use crate::doctor::inside::{Anchors, Certificates, Handshake, HandshakeResult};
 use crate::resolve::ldso::Loader;
 
 /// Programs that most likely use the OpenSSL that PHP uses.
@@ -17,18 +17,20 @@ const USERS: [&str; 4] = [
     "/usr/bin/curl",
 ];
 
-pub(super) fn tls(exam: &Exam<'_>) -> Result<Outcome, Silence> {
+pub(super) fn tls(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     let Some(directory) = openssl_directory(exam) else {
         return Ok(match exam.options.tls {
-            Some(_) => Outcome::could_not_check("no libcrypto of OpenSSL was found on this host"),
-            None => Outcome::not_needed("this host has no libcrypto of OpenSSL"),
+            Some(_) => {
+                CheckOutcome::could_not_check("no libcrypto of OpenSSL was found on this host")
+            }
+            None => CheckOutcome::not_needed("this host has no libcrypto of OpenSSL"),
         });
     };
     let anchors = anchors(exam, &directory);
     let places = [&anchors.file, &anchors.directory].into_iter().flatten();
     let brought = places.clone().any(|path| exam.mount_of(path).is_some());
     if !exam.is_php() && !brought && exam.options.tls.is_none() {
-        return Ok(Outcome::not_needed(format!(
+        return Ok(CheckOutcome::not_needed(format!(
             "nothing brings certificates to {}",
             directory.display()
         )));
@@ -69,7 +71,7 @@ pub(super) fn tls(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     let good = format!("{} certificates in {}", found.trusted, shown.join(" and "));
     match &exam.options.tls {
         Some((host, port)) if problems.is_empty() => handshake(exam, anchors, host, *port, &good),
-        _ => Ok(Outcome::of(problems, good)),
+        _ => Ok(CheckOutcome::of(problems, good)),
     }
 }
 
@@ -79,7 +81,7 @@ fn handshake(
     host: &str,
     port: u16,
     good: &str,
-) -> Result<Outcome, Silence> {
+) -> Result<CheckOutcome, NoAnswer> {
     let probe = Handshake {
         host: host.to_owned(),
         port,
@@ -87,17 +89,17 @@ fn handshake(
         limit: exam.inner_limit(),
     };
     Ok(match exam.ask(probe)? {
-        Shaken::Verified(version) => {
-            Outcome::ok(format!("{good}; {host}:{port} is trusted ({version})"))
+        HandshakeResult::Verified(version) => {
+            CheckOutcome::ok(format!("{good}; {host}:{port} is trusted ({version})"))
         }
-        Shaken::Unreachable(why) => {
-            Outcome::could_not_check(format!("{good}; no connection to {host}:{port}: {why}"))
+        HandshakeResult::Unreachable(why) => {
+            CheckOutcome::could_not_check(format!("{good}; no connection to {host}:{port}: {why}"))
         }
-        Shaken::Refused(why) => {
+        HandshakeResult::Refused(why) => {
             let remedy = Remedy::act(format!(
                 "see what the host says: `openssl s_client -connect {host}:{port} -verify_return_error`"
             ));
-            Outcome::of(
+            CheckOutcome::of(
                 vec![Problem::new(
                     format!("{host}:{port} is not trusted: {why}"),
                     remedy,

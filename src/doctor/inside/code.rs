@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Probe, Trouble};
+use super::{InsideError, Probe};
 use crate::base::HostPath;
 use crate::resolve::Host;
 use crate::resolve::ldso::elf::{BadElf, Bytes, Object};
@@ -24,7 +24,7 @@ pub(in crate::doctor) struct Libraries(pub Vec<PathBuf>);
 
 /// What was found.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(in crate::doctor) struct Checked {
+pub(in crate::doctor) struct CheckedCode {
     pub programs: usize,
     pub libraries: usize,
     /// What does not find something, each with the reason.
@@ -32,12 +32,12 @@ pub(in crate::doctor) struct Checked {
 }
 
 impl Probe for Libraries {
-    type Answer = Checked;
+    type Answer = CheckedCode;
 
-    fn run(&self) -> Checked {
+    fn run(&self) -> CheckedCode {
         let host = Host::new();
         let loader = Loader::read(&host);
-        let mut checked = Checked::default();
+        let mut checked = CheckedCode::default();
         for file in self.0.iter().flat_map(|path| code_in(path)).take(MAX_FILES) {
             let Ok(path) = HostPath::new(&file) else {
                 continue;
@@ -64,7 +64,7 @@ fn code_in(path: &Path) -> Vec<PathBuf> {
         return vec![];
     };
     if metadata.is_file() {
-        return if kind(path) == Kind::Other {
+        return if kind(path) == CodeKind::Other {
             vec![]
         } else {
             vec![path.to_owned()]
@@ -76,33 +76,35 @@ fn code_in(path: &Path) -> Vec<PathBuf> {
         fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o111 != 0)
     };
     let mut files: Vec<_> = files.map(|entry| entry.path()).filter(executable).collect();
-    files.retain(|path| kind(path) == Kind::Program);
+    files.retain(|path| kind(path) == CodeKind::Program);
     files.sort();
     files
 }
 
 #[derive(PartialEq, Eq)]
-enum Kind {
+enum CodeKind {
     Program,
     Library,
     Other,
 }
 
 /// What a file is by its beginning.
-fn kind(path: &Path) -> Kind {
+fn kind(path: &Path) -> CodeKind {
     let mut options = File::options();
     let open = options
         .read(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path);
-    let Ok(file) = open else { return Kind::Other };
+    let Ok(file) = open else {
+        return CodeKind::Other;
+    };
     match Object::read(&file) {
         // libc.so.6 can be run as a program, and never is.
-        Ok(object) if object.interpreter.is_some() && is_library_name(path) => Kind::Other,
-        Ok(object) if object.interpreter.is_some() => Kind::Program,
-        Err(BadElf::NotElf) if file.at(0, 2).is_ok_and(|start| start == b"#!") => Kind::Program,
-        Err(BadElf::NotElf) => Kind::Other,
-        Ok(_) | Err(_) => Kind::Library, // also a damaged one: the loader says so
+        Ok(object) if object.interpreter.is_some() && is_library_name(path) => CodeKind::Other,
+        Ok(object) if object.interpreter.is_some() => CodeKind::Program,
+        Err(BadElf::NotElf) if file.at(0, 2).is_ok_and(|start| start == b"#!") => CodeKind::Program,
+        Err(BadElf::NotElf) => CodeKind::Other,
+        Ok(_) | Err(_) => CodeKind::Library, // also a damaged one: the loader says so
     }
 }
 
@@ -119,9 +121,9 @@ pub(in crate::doctor) struct Mailer {
 
 /// What of it does not work.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(in crate::doctor) struct Mailing {
+pub(in crate::doctor) struct MailerState {
     /// `/bin/sh` cannot be started.
-    pub shell: Option<Trouble>,
+    pub shell: Option<InsideError>,
     /// The program is not there.
     pub missing: bool,
     /// It is there and does not find what it needs, or cannot be started.
@@ -129,15 +131,15 @@ pub(in crate::doctor) struct Mailing {
 }
 
 impl Probe for Mailer {
-    type Answer = Mailing;
+    type Answer = MailerState;
 
-    fn run(&self) -> Mailing {
+    fn run(&self) -> MailerState {
         let shell = succeeds(quiet(Command::new("/bin/sh").args(["-c", ":"])))
             .err()
-            .map(Trouble::from);
+            .map(InsideError::from);
         let missing = fs::metadata(&self.program).is_err();
         let broken = if missing { None } else { self.start().err() };
-        Mailing {
+        MailerState {
             shell,
             missing,
             broken,

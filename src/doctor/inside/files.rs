@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 
-use super::{Probe, Trouble};
+use super::{InsideError, Probe};
 use crate::base::JailPath;
 use crate::jail;
 
@@ -23,11 +23,11 @@ pub(in crate::doctor) struct Enter(pub Vec<JailPath>);
 
 impl Probe for Enter {
     /// The first one that is closed, and why.
-    type Answer = Result<(), (JailPath, Trouble)>;
+    type Answer = Result<(), (JailPath, InsideError)>;
 
     fn run(&self) -> Self::Answer {
         access("/", AccessFlags::X_OK)
-            .map_err(|error| (JailPath::slash(), Trouble::from(io::Error::from(error))))?;
+            .map_err(|error| (JailPath::slash(), InsideError::from(io::Error::from(error))))?;
         jail::first_closed(&self.0).map_or(Ok(()), |(way, error)| Err((way, error.into())))
     }
 }
@@ -49,12 +49,12 @@ impl Probe for Exist {
 pub(in crate::doctor) struct Devices(pub Vec<String>);
 
 impl Probe for Devices {
-    type Answer = Vec<Option<Trouble>>;
+    type Answer = Vec<Option<InsideError>>;
 
     fn run(&self) -> Self::Answer {
         self.0
             .iter()
-            .map(|name| device(name).err().map(Trouble::from))
+            .map(|name| device(name).err().map(InsideError::from))
             .collect()
     }
 }
@@ -101,7 +101,7 @@ fn device(name: &str) -> io::Result<()> {
 pub(in crate::doctor) struct Connect(pub PathBuf);
 
 impl Probe for Connect {
-    type Answer = Result<(), Trouble>;
+    type Answer = Result<(), InsideError>;
 
     fn run(&self) -> Self::Answer {
         Ok(connect(&self.0)?)
@@ -129,7 +129,7 @@ pub(in crate::doctor) struct Sockets(pub Vec<PathBuf>);
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Socket {
     pub path: PathBuf,
-    pub trouble: Option<Trouble>,
+    pub trouble: Option<InsideError>,
 }
 
 impl Probe for Sockets {
@@ -143,7 +143,7 @@ impl Probe for Sockets {
         found.sort();
         found.dedup();
         let tried = found.into_iter().map(|path| {
-            let trouble = connect(&path).err().map(Trouble::from);
+            let trouble = connect(&path).err().map(InsideError::from);
             Socket { path, trouble }
         });
         tried.collect()
@@ -176,12 +176,12 @@ fn sockets(path: &Path, depth: usize, left: &mut usize, found: &mut Vec<PathBuf>
 pub(in crate::doctor) struct Directories(pub Vec<PathBuf>);
 
 impl Probe for Directories {
-    type Answer = Vec<Option<Trouble>>;
+    type Answer = Vec<Option<InsideError>>;
 
     fn run(&self) -> Self::Answer {
         self.0
             .iter()
-            .map(|path| writable(path).err().map(Trouble::from))
+            .map(|path| writable(path).err().map(InsideError::from))
             .collect()
     }
 }

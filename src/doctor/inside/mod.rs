@@ -22,14 +22,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::base::HostPath;
-use crate::jail::{self, Who};
+use crate::jail::{self, JailUser};
 use crate::{Error, Result};
 
 pub(super) use code::{Libraries, Mailer};
 pub(super) use files::{Connect, Devices, Directories, Enter, Exist, Sockets, WebRoot};
 pub(super) use network::{Nameserver, Nameservers, Resolve};
 pub(super) use text::{Account, Convert, Locale, NameServices, Zone};
-pub(super) use tls::{Anchors, Certificates, Handshake, Shaken};
+pub(super) use tls::{Anchors, Certificates, Handshake, HandshakeResult};
 
 /// The most bytes of a job or an answer.
 pub(super) const MAX_BYTES: u64 = 4 << 20;
@@ -89,7 +89,7 @@ questions!(
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Job {
     pub root: HostPath,
-    pub who: Who,
+    pub who: JailUser,
     pub question: Question,
 }
 
@@ -98,12 +98,12 @@ pub(super) type Reply = std::result::Result<Value, String>;
 
 /// What went wrong inside, in the kernel's words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Trouble {
+pub(super) struct InsideError {
     pub text: String,
     pub errno: Option<i32>,
 }
 
-impl From<io::Error> for Trouble {
+impl From<io::Error> for InsideError {
     fn from(error: io::Error) -> Self {
         let errno = error.raw_os_error();
         let text = errno.map(|errno| nix::errno::Errno::from_raw(errno).desc().to_owned());
@@ -114,7 +114,7 @@ impl From<io::Error> for Trouble {
     }
 }
 
-impl Trouble {
+impl InsideError {
     /// Whether simply nothing has that name.
     pub fn is_missing(&self) -> bool {
         matches!(self.errno, Some(libc::ENOENT | libc::ENOTDIR))
@@ -124,7 +124,7 @@ impl Trouble {
 /// The reason alone. Of what `getaddrinfo(3)` says the standard library makes "failed to lookup
 /// address information: Name or service not known".
 fn reason(error: io::Error) -> String {
-    let text = Trouble::from(error).text;
+    let text = InsideError::from(error).text;
     text.rsplit_once(": ")
         .map_or(text.clone(), |(_, reason)| reason.to_owned())
 }

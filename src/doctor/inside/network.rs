@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, Question, TYPE};
 
-use super::{Probe, Trouble};
+use super::{InsideError, Probe};
 
 const CONF: &str = "/etc/resolv.conf";
 
@@ -23,7 +23,7 @@ const TRIES: u32 = 2;
 pub(in crate::doctor) struct Nameservers;
 
 impl Probe for Nameservers {
-    type Answer = Result<Vec<String>, Trouble>;
+    type Answer = Result<Vec<String>, InsideError>;
 
     fn run(&self) -> Self::Answer {
         Ok(nameservers(&String::from_utf8_lossy(&fs::read(CONF)?)))
@@ -55,7 +55,7 @@ pub(in crate::doctor) struct Nameserver {
 
 impl Probe for Nameserver {
     /// The response code, as RFC 1035 names it.
-    type Answer = Result<String, Trouble>;
+    type Answer = Result<String, InsideError>;
 
     fn run(&self) -> Self::Answer {
         Ok(self.ask()?)

@@ -7,7 +7,7 @@ use std::io;
 use nix::unistd::{Gid, Group, Uid, User};
 use serde::{Deserialize, Serialize};
 
-use super::{Probe, Trouble};
+use super::{InsideError, Probe};
 use crate::base::HostPath;
 use crate::resolve::name_services;
 use crate::sys;
@@ -50,7 +50,7 @@ pub(in crate::doctor) struct NameServices {
 }
 
 impl Probe for NameServices {
-    type Answer = Result<Vec<String>, Trouble>;
+    type Answer = Result<Vec<String>, InsideError>;
 
     fn run(&self) -> Self::Answer {
         let text = fs::read("/etc/nsswitch.conf")?;
@@ -68,7 +68,7 @@ pub(in crate::doctor) struct Zone {
 }
 
 impl Probe for Zone {
-    type Answer = Result<(), Trouble>;
+    type Answer = Result<(), InsideError>;
 
     fn run(&self) -> Self::Answer {
         let bytes = fs::read(&self.file)?;
@@ -86,7 +86,7 @@ pub(in crate::doctor) struct Convert {
 }
 
 impl Probe for Convert {
-    type Answer = Result<(), Trouble>;
+    type Answer = Result<(), InsideError>;
 
     fn run(&self) -> Self::Answer {
         let to = CString::new(self.to.as_str()).map_err(io::Error::from)?;
@@ -106,7 +106,7 @@ pub(in crate::doctor) struct Locale {
 }
 
 impl Probe for Locale {
-    type Answer = Result<(), Trouble>;
+    type Answer = Result<(), InsideError>;
 
     fn run(&self) -> Self::Answer {
         let name = CString::new(self.name.as_str()).map_err(io::Error::from)?;

@@ -40,7 +40,7 @@ pub(in crate::doctor) struct Dangling {
 
 /// The certificates that OpenSSL would find.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(in crate::doctor) struct Found {
+pub(in crate::doctor) struct TrustedCertificates {
     /// How many different ones it trusts.
     pub trusted: usize,
     /// Files of the directory that have certificates but no hash for a name, so that OpenSSL opens
@@ -52,10 +52,10 @@ pub(in crate::doctor) struct Found {
 }
 
 impl Probe for Certificates {
-    type Answer = Found;
+    type Answer = TrustedCertificates;
 
-    fn run(&self) -> Found {
-        let mut store = Store::default();
+    fn run(&self) -> TrustedCertificates {
+        let mut store = TrustStore::default();
         store.read_all(&self.0);
         store.found.trusted = store.certificates.len();
         store.found
@@ -63,13 +63,13 @@ impl Probe for Certificates {
 }
 
 #[derive(Default)]
-struct Store {
+struct TrustStore {
     certificates: BTreeSet<Vec<u8>>,
     files: HashSet<(u64, u64)>,
-    found: Found,
+    found: TrustedCertificates,
 }
 
-impl Store {
+impl TrustStore {
     fn read_all(&mut self, anchors: &Anchors) {
         if let Some(file) = anchors
             .file
@@ -97,7 +97,7 @@ impl Store {
         let metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return self.dangling(path),
-            Err(error) => return self.broken(path, &super::Trouble::from(error).text),
+            Err(error) => return self.broken(path, &super::InsideError::from(error).text),
         };
         if !metadata.is_file() || !self.files.insert((metadata.dev(), metadata.ino())) {
             return;
@@ -145,7 +145,7 @@ fn is_hashed(path: &Path) -> bool {
 
 /// The certificates of a file that parse as authorities, or why one does not.
 fn certificates(path: &Path) -> Result<Vec<Vec<u8>>, String> {
-    let bytes = fs::read(path).map_err(|error| super::Trouble::from(error).text)?;
+    let bytes = fs::read(path).map_err(|error| super::InsideError::from(error).text)?;
     let mut found = vec![];
     for certificate in CertificateDer::pem_slice_iter(&bytes) {
         let certificate = certificate.map_err(|error| format!("it is damaged: {error}"))?;
@@ -171,7 +171,7 @@ pub(in crate::doctor) struct Handshake {
 
 /// How the handshake went.
 #[derive(Debug, Serialize, Deserialize)]
-pub(in crate::doctor) enum Shaken {
+pub(in crate::doctor) enum HandshakeResult {
     /// The server's certificate is good; the protocol's version.
     Verified(String),
     /// There was no connection.
@@ -181,14 +181,14 @@ pub(in crate::doctor) enum Shaken {
 }
 
 impl Probe for Handshake {
-    type Answer = Shaken;
+    type Answer = HandshakeResult;
 
-    fn run(&self) -> Shaken {
+    fn run(&self) -> HandshakeResult {
         match self.connect() {
             Ok(mut stream) => self
                 .shake(&mut stream)
-                .map_or_else(Shaken::Refused, Shaken::Verified),
-            Err(error) => Shaken::Unreachable(super::reason(error)),
+                .map_or_else(HandshakeResult::Refused, HandshakeResult::Verified),
+            Err(error) => HandshakeResult::Unreachable(super::reason(error)),
         }
     }
 }
@@ -210,7 +210,7 @@ impl Handshake {
     }
 
     fn shake(&self, stream: &mut TcpStream) -> Result<String, String> {
-        let mut store = Store::default();
+        let mut store = TrustStore::default();
         store.read_all(&self.anchors);
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(store.certificates.into_iter().map(CertificateDer::from));

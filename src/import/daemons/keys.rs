@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::{Place, Read, add};
+use super::{DaemonSites, FileLine, add};
 use crate::observe::Units;
 
 /// One of these daemons.
@@ -22,7 +22,7 @@ pub(in crate::import) enum Daemon {
 }
 
 /// A line that says something.
-struct Line<'t> {
+struct KeyLine<'t> {
     nth: usize,
     key: String,
     value: &'t str,
@@ -64,13 +64,18 @@ impl Daemon {
 }
 
 /// The sites of a file.
-pub(in crate::import) fn read(daemon: Daemon, file: &Path, text: &str, units: &Units) -> Read {
+pub(in crate::import) fn read(
+    daemon: Daemon,
+    file: &Path,
+    text: &str,
+    units: &Units,
+) -> DaemonSites {
     let lines: Vec<_> = text
         .lines()
         .zip(1..)
         .filter_map(|(line, nth)| split(line, nth))
         .collect();
-    let mut read = Read::default();
+    let mut read = DaemonSites::default();
     let (root_key, user_key) = daemon.keys();
     let roots = match daemon {
         Daemon::Named => of_options(&lines, root_key),
@@ -86,7 +91,7 @@ pub(in crate::import) fn read(daemon: Daemon, file: &Path, text: &str, units: &U
         .into_iter()
         .filter(|(_, root)| !root.is_empty() && root != "/")
     {
-        let place = Place { file, line: nth };
+        let place = FileLine { file, line: nth };
         if root.contains(['$', '%']) {
             let each = "it differs from user to user; write a manifest for each";
             read.warnings.push(format!("{place}: {root}: {each}"));
@@ -114,13 +119,13 @@ pub(in crate::import) fn read(daemon: Daemon, file: &Path, text: &str, units: &U
 }
 
 /// The key and the value of a line, without quotes and comments.
-fn split(line: &str, nth: usize) -> Option<Line<'_>> {
+fn split(line: &str, nth: usize) -> Option<KeyLine<'_>> {
     let line = line.trim();
     if line.is_empty() || line.starts_with(['#', ';']) {
         return None;
     }
     if line.starts_with('[') {
-        return Some(Line {
+        return Some(KeyLine {
             nth,
             key: line.to_owned(),
             value: "",
@@ -143,23 +148,23 @@ fn split(line: &str, nth: usize) -> Option<Line<'_>> {
         Some(quote @ ('"' | '\'')) => value[1..].split(quote).next().unwrap_or_default(),
         _ => value.split(" #").next().unwrap_or_default().trim(),
     };
-    Some(Line {
+    Some(KeyLine {
         nth,
         key: line[..end].trim().to_ascii_lowercase(),
         value,
     })
 }
 
-fn last<'l, 't>(lines: &'l [Line<'t>], key: &str) -> Option<&'l Line<'t>> {
+fn last<'l, 't>(lines: &'l [KeyLine<'t>], key: &str) -> Option<&'l KeyLine<'t>> {
     lines.iter().rev().find(|line| line.key == key)
 }
 
-fn is_on(lines: &[Line<'_>], key: &str) -> bool {
+fn is_on(lines: &[KeyLine<'_>], key: &str) -> bool {
     let value = last(lines, key).map(|line| line.value.to_ascii_lowercase());
     value.is_some_and(|value| ["yes", "true", "1", "on"].contains(&value.as_str()))
 }
 
-fn of_key(lines: &[Line<'_>], key: &str) -> Vec<(usize, String)> {
+fn of_key(lines: &[KeyLine<'_>], key: &str) -> Vec<(usize, String)> {
     last(lines, key)
         .map(|line| (line.nth, line.value.to_owned()))
         .into_iter()
@@ -167,7 +172,7 @@ fn of_key(lines: &[Line<'_>], key: &str) -> Vec<(usize, String)> {
 }
 
 /// The value of an option in `OPTIONS="…"`, or RHEL's `ROOTDIR=`.
-fn of_options(lines: &[Line<'_>], option: &str) -> Vec<(usize, String)> {
+fn of_options(lines: &[KeyLine<'_>], option: &str) -> Vec<(usize, String)> {
     let rootdir = of_key(lines, "rootdir")
         .into_iter()
         .filter(|_| option == "-t");
@@ -184,7 +189,7 @@ fn of_options(lines: &[Line<'_>], option: &str) -> Vec<(usize, String)> {
 }
 
 /// The paths of rsync's modules that it enters; what follows `/./` is inside.
-fn of_modules(lines: &[Line<'_>]) -> Vec<(usize, String)> {
+fn of_modules(lines: &[KeyLine<'_>]) -> Vec<(usize, String)> {
     let begins: Vec<_> = (0..lines.len())
         .filter(|at| lines[*at].key.starts_with('['))
         .collect();
@@ -194,13 +199,13 @@ fn of_modules(lines: &[Line<'_>]) -> Vec<(usize, String)> {
         .iter()
         .zip(ends)
         .map(|(begin, end)| &lines[*begin..end]);
-    let entered = |module: &&[Line<'_>]| {
+    let entered = |module: &&[KeyLine<'_>]| {
         let set = last(module, "use chroot").or_else(|| last(global, "use chroot"));
         set.is_none_or(|line| {
             ["yes", "true", "1"].contains(&line.value.to_ascii_lowercase().as_str())
         })
     };
-    let path = |module: &[Line<'_>]| {
+    let path = |module: &[KeyLine<'_>]| {
         let line = last(module, "path")?;
         Some((
             line.nth,
@@ -214,7 +219,7 @@ fn of_modules(lines: &[Line<'_>]) -> Vec<(usize, String)> {
     modules.filter(entered).filter_map(path).collect()
 }
 
-fn of_vsftpd(lines: &[Line<'_>]) -> Vec<(usize, String)> {
+fn of_vsftpd(lines: &[KeyLine<'_>]) -> Vec<(usize, String)> {
     let mut roots = of_key(lines, "secure_chroot_dir");
     if is_on(lines, "chroot_local_user") {
         roots.extend(of_key(lines, "local_root"));

@@ -7,13 +7,13 @@ pub(super) mod units;
 
 use std::path::Path;
 
-use super::draft::{Draft, Item, Kind};
+use super::draft::{Draft, DraftItem, DraftKind};
 use crate::base::HostPath;
 use crate::observe::Units;
 
 /// What a file has.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Read {
+pub(super) struct DaemonSites {
     /// The sites that it names a root of.
     pub sites: Vec<Draft>,
     /// What the administrator should look at: sentences.
@@ -22,22 +22,27 @@ pub(super) struct Read {
 
 /// Where something stands.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'f> {
+pub(super) struct FileLine<'f> {
     pub file: &'f Path,
     /// From 1.
     pub line: usize,
 }
 
-impl std::fmt::Display for Place<'_> {
+impl std::fmt::Display for FileLine<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:{}", self.file.display(), self.line)
     }
 }
 
-impl Read {
+impl DaemonSites {
     /// Adds the site whose root `place` names by `said`, such as `chroot = /srv/x`; `None`: no site
     /// can have that root.
-    pub(super) fn site(&mut self, place: Place<'_>, said: &str, root: &str) -> Option<&mut Draft> {
+    pub(super) fn site(
+        &mut self,
+        place: FileLine<'_>,
+        said: &str,
+        root: &str,
+    ) -> Option<&mut Draft> {
         let root = match HostPath::new(root) {
             Ok(root) => root,
             Err(why) => {
@@ -53,7 +58,7 @@ impl Read {
         {
             return self.sites.get_mut(nth);
         }
-        let mut draft = Draft::new(super::name_of(&root), Kind::Site(root));
+        let mut draft = Draft::new(super::name_of(&root), DraftKind::Site(root));
         draft.place = place.to_string();
         draft.found.push(format!("{said} of {place}."));
         self.sites.push(draft);
@@ -75,7 +80,7 @@ pub(super) fn add(
             draft.presets.push((*preset).to_owned());
         }
     }
-    for user in users.iter().map(|user| Item::new(*user)) {
+    for user in users.iter().map(|user| DraftItem::new(*user)) {
         if !draft.users.contains(&user) {
             draft.users.push(user);
         }

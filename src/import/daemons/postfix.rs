@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::{Place, Read, add};
+use super::{DaemonSites, FileLine, add};
 use crate::observe::Units;
 
 /// Where Postfix's queue is, if main.cf does not tell.
@@ -21,7 +21,7 @@ pub(in crate::import) fn looks_like(line: &str) -> bool {
 }
 
 /// The site of a master.cf. `main` is the text of the main.cf beside it.
-pub(in crate::import) fn read(file: &Path, text: &str, main: &str, units: &Units) -> Read {
+pub(in crate::import) fn read(file: &Path, text: &str, main: &str, units: &Units) -> DaemonSites {
     let of_main = |key: &str| {
         let lines = main
             .lines()
@@ -44,7 +44,7 @@ pub(in crate::import) fn read(file: &Path, text: &str, main: &str, units: &Units
             (fields[4] == "y" || (fields[4] == "-" && default)).then(|| (fields[0].to_owned(), nth))
         })
         .collect();
-    let mut read = Read::default();
+    let mut read = DaemonSites::default();
     let Some((_, line)) = jailed.first() else {
         read.warnings.push(format!(
             "{}: no service has `y` in the column chroot: nothing to mount",
@@ -60,7 +60,7 @@ pub(in crate::import) fn read(file: &Path, text: &str, main: &str, units: &Units
         if names.len() == 1 { "runs" } else { "run" }
     );
     if let Some(draft) = read.site(
-        Place { file, line: *line },
+        FileLine { file, line: *line },
         said.trim_end_matches(", of"),
         &root,
     ) {
@@ -89,7 +89,7 @@ mod tests {
                           cleanup   unix  n       -       -       -       0       cleanup\n\
                           uucp      unix  -       n       n       -       -       pipe\n  flags=Fqhu user=uucp\n";
 
-    fn read_with(main: &str) -> Read {
+    fn read_with(main: &str) -> DaemonSites {
         read(Path::new("master.cf"), MASTER, main, &Units::default())
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Place, Read, add};
+use super::{DaemonSites, FileLine, add};
 use crate::observe::Units;
 
 /// Keywords that only `sshd_config` has.
@@ -39,7 +39,7 @@ pub(in crate::import) struct Logins<'l> {
 
 /// What a `Match` block, or the part before the first, says.
 #[derive(Default)]
-struct Block {
+struct MatchBlock {
     /// The criteria; empty: it is about everybody.
     criteria: Vec<String>,
     /// The line and the value of `ChrootDirectory`: the first counts.
@@ -55,8 +55,13 @@ pub(in crate::import) fn looks_like(line: &str) -> bool {
 }
 
 /// The sites of a file.
-pub(in crate::import) fn read(file: &Path, text: &str, logins: &Logins<'_>, units: &Units) -> Read {
-    let mut read = Read::default();
+pub(in crate::import) fn read(
+    file: &Path,
+    text: &str,
+    logins: &Logins<'_>,
+    units: &Units,
+) -> DaemonSites {
+    let mut read = DaemonSites::default();
     for block in blocks(text) {
         let Some((line, root)) = block
             .root
@@ -65,7 +70,7 @@ pub(in crate::import) fn read(file: &Path, text: &str, logins: &Logins<'_>, unit
         else {
             continue;
         };
-        let place = Place { file, line: *line };
+        let place = FileLine { file, line: *line };
         let users = users(&block.criteria, logins);
         let each = |what: &str| {
             format!("{place}: ChrootDirectory {root}: {what}; write a manifest for each")
@@ -88,7 +93,7 @@ pub(in crate::import) fn read(file: &Path, text: &str, logins: &Logins<'_>, unit
             );
         }
     }
-    if read == Read::default() {
+    if read == DaemonSites::default() {
         read.warnings.push(format!(
             "{}: it has no ChrootDirectory: nothing to mount",
             file.display()
@@ -98,10 +103,10 @@ pub(in crate::import) fn read(file: &Path, text: &str, logins: &Logins<'_>, unit
 }
 
 fn site(
-    read: &mut Read,
-    place: Place<'_>,
+    read: &mut DaemonSites,
+    place: FileLine<'_>,
     root: &str,
-    block: &Block,
+    block: &MatchBlock,
     users: &[Login],
     units: &Units,
 ) {
@@ -146,13 +151,13 @@ fn words(line: &str) -> Vec<String> {
     let rest = rest.split(" #").next().unwrap_or_default();
     [keyword.to_owned()]
         .into_iter()
-        .chain(crate::import::unit::words(rest))
+        .chain(crate::import::unit_file::words(rest))
         .filter(|word| !word.is_empty())
         .collect()
 }
 
-fn blocks(text: &str) -> Vec<Block> {
-    let mut blocks = vec![Block::default()];
+fn blocks(text: &str) -> Vec<MatchBlock> {
+    let mut blocks = vec![MatchBlock::default()];
     for (line, nth) in text.lines().zip(1..) {
         let mut words = words(line).into_iter();
         let Some(keyword) = words.next() else {
@@ -164,9 +169,9 @@ fn blocks(text: &str) -> Vec<Block> {
                 let criteria: Vec<_> = words
                     .filter(|word| !word.eq_ignore_ascii_case("all"))
                     .collect();
-                blocks.push(Block {
+                blocks.push(MatchBlock {
                     criteria,
-                    ..Block::default()
+                    ..MatchBlock::default()
                 });
             }
             "chrootdirectory" if blocks[last].root.is_none() => {
@@ -225,7 +230,7 @@ mod tests {
         }
     }
 
-    fn read_text(text: &str) -> Read {
+    fn read_text(text: &str) -> DaemonSites {
         let named = |name: &str| (name != "nobody-here").then(|| login(name));
         let of_group = |group: &str| {
             if group == "sftp" {
@@ -241,7 +246,7 @@ mod tests {
         read(Path::new("sshd_config"), text, &logins, &Units::default())
     }
 
-    fn roots(read: &Read) -> Vec<(String, Vec<&str>)> {
+    fn roots(read: &DaemonSites) -> Vec<(String, Vec<&str>)> {
         let users = |site: &crate::import::Draft| site.users.len();
         assert!(read.sites.iter().all(|site| users(site) < 9));
         let of = |site: &'_ crate::import::Draft| site.root().unwrap().to_string();

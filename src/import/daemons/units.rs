@@ -3,14 +3,14 @@
 
 use std::path::Path;
 
-use super::{Place, Read, add};
-use crate::import::draft::{Item, Mount};
-use crate::import::unit::{Assignment, Unit, words};
+use super::{DaemonSites, FileLine, add};
+use crate::import::draft::{DraftItem, DraftMount};
+use crate::import::unit_file::{Assignment, UnitFile, words};
 use crate::observe::Units;
 
 /// The site of a unit with its drop-ins, called `name`.
-pub(in crate::import) fn read(file: &Path, unit: &Unit, units: &Units) -> Read {
-    let mut read = Read::default();
+pub(in crate::import) fn read(file: &Path, unit: &UnitFile, units: &Units) -> DaemonSites {
+    let mut read = DaemonSites::default();
     let Some((line, root)) = root(unit) else {
         read.warnings.push(format!(
             "{}: it has no RootDirectory=: nothing to mount",
@@ -18,7 +18,7 @@ pub(in crate::import) fn read(file: &Path, unit: &Unit, units: &Units) -> Read {
         ));
         return read;
     };
-    let place = Place { file, line };
+    let place = FileLine { file, line };
     if root.contains('%') {
         read.warnings.push(format!(
             "{place}: {root}: it differs from instance to instance; write a manifest for each"
@@ -46,7 +46,7 @@ pub(in crate::import) fn read(file: &Path, unit: &Unit, units: &Units) -> Read {
             draft.programs.extend(
                 program
                     .filter(|_| unit.get("Service", "RootDirectory").is_some())
-                    .map(Item::new),
+                    .map(DraftItem::new),
             );
         }
         for (key, writable) in [("BindReadOnlyPaths", false), ("BindPaths", true)] {
@@ -75,7 +75,7 @@ pub(in crate::import) fn read(file: &Path, unit: &Unit, units: &Units) -> Read {
     read
 }
 
-fn root(unit: &Unit) -> Option<(usize, String)> {
+fn root(unit: &UnitFile) -> Option<(usize, String)> {
     if let Some(line) = unit.get("Service", "RootDirectory") {
         return Some((line.line, words(&line.value).into_iter().next()?));
     }
@@ -92,7 +92,7 @@ fn root(unit: &Unit) -> Option<(usize, String)> {
 }
 
 /// `-SOURCE:TARGET:norbind`, as often as it is there.
-fn binds(line: &Assignment, writable: bool) -> Vec<Mount> {
+fn binds(line: &Assignment, writable: bool) -> Vec<DraftMount> {
     let mount = |word: String| {
         let (optional, word) = word
             .strip_prefix('-')
@@ -105,12 +105,12 @@ fn binds(line: &Assignment, writable: bool) -> Vec<Mount> {
             .filter(|target| !target.is_empty() && *target != source)
             .map(ToOwned::to_owned);
         let recursive = fields.next() != Some("norbind");
-        Mount {
+        DraftMount {
             target,
             writable,
             optional,
             recursive: recursive && Path::new(source).is_dir(),
-            ..Mount::new(glob::Pattern::escape(source))
+            ..DraftMount::new(glob::Pattern::escape(source))
         }
     };
     words(&line.value).into_iter().map(mount).collect()
@@ -119,12 +119,12 @@ fn binds(line: &Assignment, writable: bool) -> Vec<Mount> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::import::unit;
+    use crate::import::unit_file;
 
-    fn read_text(text: &str) -> Read {
-        let unit = Unit {
+    fn read_text(text: &str) -> DaemonSites {
+        let unit = UnitFile {
             name: "x.service".into(),
-            lines: unit::read(text),
+            lines: unit_file::read(text),
         };
         read(Path::new("x.service"), &unit, &Units::default())
     }

@@ -6,8 +6,8 @@ use nix::unistd::{Group, User};
 
 use super::Pool;
 use crate::base::HostPath;
-use crate::import::draft::{Draft, Item, Kind};
-use crate::import::php::Settings;
+use crate::import::draft::{Draft, DraftItem, DraftKind};
+use crate::import::php::PhpSettings;
 use crate::resolve::{Host, LookupError, refuse_system};
 use crate::{Error, Result};
 
@@ -86,7 +86,7 @@ fn draft_at<'d>(drafts: &'d mut Vec<Draft>, pool: &Pool, root: &HostPath) -> &'d
         .iter()
         .position(|draft| draft.root() == Some(root))
         .unwrap_or_else(|| {
-            let draft = Draft::new(pool.name.clone(), Kind::Site(root.clone()));
+            let draft = Draft::new(pool.name.clone(), DraftKind::Site(root.clone()));
             drafts.push(Draft {
                 place: pool.place(),
                 presets: vec!["php-fpm".to_owned()],
@@ -110,7 +110,7 @@ fn add(draft: &mut Draft, root: &HostPath, pool: &Pool) {
             pool.name
         )),
         Some(user) if draft.users.iter().all(|known| known.any_of != [user]) => {
-            draft.users.push(Item::new(user));
+            draft.users.push(DraftItem::new(user));
             draft.users.sort_by(|a, b| a.any_of.cmp(&b.any_of));
         }
         _ => {}
@@ -174,7 +174,7 @@ pub(crate) fn shared_cache(pools: &[Pool]) -> Option<String> {
         .iter()
         .find(|pool| pool.chroot().is_some())
         .filter(|_| roots.len() > 1)?;
-    let settings = Settings::of(jailed);
+    let settings = PhpSettings::of(jailed);
     let mixed = settings.loads("opcache")
         && settings.flag("opcache.enable") != Some(false)
         && settings.flag("opcache.validate_root") != Some(true);

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::import::unit::{self, Unit};
+use crate::import::unit_file::{self, UnitFile};
 use crate::observe::{Process, root_of};
 use crate::sys::FileId;
 
@@ -213,11 +213,11 @@ fn prefix_of(program: &Path) -> PathBuf {
 }
 
 fn of_units() -> Vec<Master> {
-    unit::of_host("fpm").iter().flat_map(of_unit).collect()
+    unit_file::of_host("fpm").iter().flat_map(of_unit).collect()
 }
 
 /// The masters that a unit starts; more than one, if it is a template.
-fn of_unit(unit: &Unit) -> Vec<Master> {
+fn of_unit(unit: &UnitFile) -> Vec<Master> {
     let is_fpm = |command: &&Vec<String>| {
         let name = command
             .first()

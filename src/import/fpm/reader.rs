@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::masters::Master;
-use super::{Configuration, Pool};
-use crate::import::php_ini::{Statement, Value, statements};
+use super::{FpmConfiguration, Pool};
+use crate::import::php_ini::{PhpValue, Statement, statements};
 use crate::{Error, Result};
 
 /// How deep PHP-FPM lets files include each other.
@@ -24,10 +24,10 @@ const ARRAYS: [&str; 5] = [
 /// Directives without which nothing can be said of a pool's jail.
 const NEEDED: [&str; 4] = ["prefix", "chroot", "user", "group"];
 
-struct Reader<'m> {
+struct FpmReader<'m> {
     master: &'m Master,
     prefix: Option<&'m Path>,
-    found: Configuration,
+    found: FpmConfiguration,
     /// What is wrong with each pool, if something is.
     odd: Vec<Option<Error>>,
     /// The section that is open; `None`: `[global]`.
@@ -44,11 +44,11 @@ pub(super) fn files(
     files: &[PathBuf],
     prefix: Option<&Path>,
     master: &Master,
-) -> Result<Configuration> {
-    let mut reader = Reader {
+) -> Result<FpmConfiguration> {
+    let mut reader = FpmReader {
         master,
         prefix,
-        found: Configuration::default(),
+        found: FpmConfiguration::default(),
         odd: vec![],
         open: None,
         depth: 0,
@@ -115,7 +115,7 @@ fn as_glob3(text: &str) -> String {
     pattern
 }
 
-impl Reader<'_> {
+impl FpmReader<'_> {
     fn file(&mut self, path: &Path) -> Result<()> {
         let text = crate::import::text(path)?;
         if self.depth == DEPTH {
@@ -189,7 +189,7 @@ impl Reader<'_> {
     }
 
     /// Begins a pool, or goes on with the one of this name, in whatever case.
-    fn section(&mut self, name: &Value, path: &Path, line: usize) {
+    fn section(&mut self, name: &PhpValue, path: &Path, line: usize) {
         let name = &name.text;
         if name.eq_ignore_ascii_case("global") {
             self.open = None;
@@ -213,14 +213,14 @@ impl Reader<'_> {
         });
     }
 
-    fn set(&mut self, name: String, mut value: Value) {
+    fn set(&mut self, name: String, mut value: PhpValue) {
         if let Some(pool) = self.open.map(|nth| &mut self.found.pools[nth]) {
             value.text = value.text.replace("$pool", &pool.name);
             pool.directives.insert(name, value);
         }
     }
 
-    fn include(&mut self, value: &Value, place: &str) -> Result<()> {
+    fn include(&mut self, value: &PhpValue, place: &str) -> Result<()> {
         let named = format!("{place}: include = {}", value.text);
         if let Some(unknown) = &value.unknown {
             return Err(Error::failed(format!(
@@ -251,7 +251,7 @@ impl Reader<'_> {
         self.prefix.unwrap_or(&self.master.prefix)
     }
 
-    fn finish(mut self) -> Configuration {
+    fn finish(mut self) -> FpmConfiguration {
         let prefix = self.prefix().to_owned();
         let pools = std::mem::take(&mut self.found.pools);
         for (mut pool, odd) in pools.into_iter().zip(self.odd) {
@@ -304,12 +304,13 @@ impl Pool {
             }
         }
         if let Some(own) = self.get("prefix").map(|own| full_path(own, prefix)) {
-            self.directives.insert("prefix".to_owned(), Value::of(own));
+            self.directives
+                .insert("prefix".to_owned(), PhpValue::of(own));
         }
         if let Some(chroot) = self.chroot() {
             let chroot = rooted(&chroot, self.known("prefix"), prefix)?;
             self.directives
-                .insert("chroot".to_owned(), Value::of(chroot));
+                .insert("chroot".to_owned(), PhpValue::of(chroot));
         }
         Ok(())
     }

@@ -12,8 +12,8 @@ const MANY: usize = 20_000;
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Look {
-    pub kind: What,
+pub(super) struct SourceProperties {
+    pub kind: SourceKind,
     /// It is, or holds, something that can be executed or mapped as code.
     pub code: bool,
     /// It has, or holds something with, a setuid or setgid bit.
@@ -24,7 +24,7 @@ pub(super) struct Look {
 
 /// What kind of file, links followed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum What {
+pub(super) enum SourceKind {
     /// Nothing is there.
     #[default]
     Missing,
@@ -39,12 +39,12 @@ pub(super) enum What {
 }
 
 /// Looks at `path`, and, if it is a directory, at what is in it.
-pub(super) fn look(path: &Path) -> Look {
-    let mut look = Look {
+pub(super) fn look(path: &Path) -> SourceProperties {
+    let mut look = SourceProperties {
         kind: what(path),
-        ..Look::default()
+        ..SourceProperties::default()
     };
-    if look.kind == What::Directory {
+    if look.kind == SourceKind::Directory {
         let files = files_below(path);
         look.code = files.len() >= MANY;
         for file in &files {
@@ -56,7 +56,7 @@ pub(super) fn look(path: &Path) -> Look {
     look
 }
 
-impl Look {
+impl SourceProperties {
     fn add(&mut self, path: &Path) {
         let Ok(metadata) = fs::metadata(path) else {
             return;
@@ -69,24 +69,24 @@ impl Look {
 }
 
 /// What kind of file `path` is.
-pub(super) fn what(path: &Path) -> What {
+pub(super) fn what(path: &Path) -> SourceKind {
     let Ok(metadata) = fs::metadata(path) else {
-        return What::Missing;
+        return SourceKind::Missing;
     };
     let kind = metadata.file_type();
     if kind.is_dir() {
-        return What::Directory;
+        return SourceKind::Directory;
     }
     if kind.is_char_device() || kind.is_block_device() {
-        return What::Device;
+        return SourceKind::Device;
     }
     if !kind.is_file() {
-        return What::File;
+        return SourceKind::File;
     }
     match &magic(path) {
-        b"\x7fELF" if is_object_name(path) => What::Library,
-        _ if is_code(path, metadata.mode()) && !is_object_name(path) => What::Program,
-        _ => What::File,
+        b"\x7fELF" if is_object_name(path) => SourceKind::Library,
+        _ if is_code(path, metadata.mode()) && !is_object_name(path) => SourceKind::Program,
+        _ => SourceKind::File,
     }
 }
 
@@ -155,18 +155,21 @@ mod tests {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             path
         };
-        assert_eq!(what(&file("script", b"#!/bin/sh\n", 0o755)), What::Program);
+        assert_eq!(
+            what(&file("script", b"#!/bin/sh\n", 0o755)),
+            SourceKind::Program
+        );
         assert_eq!(
             what(&file("liba.so.1", b"\x7fELF\x02", 0o644)),
-            What::Library
+            SourceKind::Library
         );
-        assert_eq!(what(&file("text", b"x", 0o755)), What::File);
-        assert_eq!(what(&file("elf", b"\x7fELF\x02", 0o644)), What::File);
+        assert_eq!(what(&file("text", b"x", 0o755)), SourceKind::File);
+        assert_eq!(what(&file("elf", b"\x7fELF\x02", 0o644)), SourceKind::File);
         assert_eq!(
             (what(dir.path()), what(Path::new("/dev/null"))),
-            (What::Directory, What::Device)
+            (SourceKind::Directory, SourceKind::Device)
         );
-        assert_eq!(what(&dir.path().join("none")), What::Missing);
+        assert_eq!(what(&dir.path().join("none")), SourceKind::Missing);
         let found = look(dir.path());
         assert!(found.code && !found.setuid && !found.devices, "{found:?}");
         file("setuid", b"x", 0o4755);

@@ -21,7 +21,7 @@ const DIRECTORIES: [&str; 7] = [
 
 /// One unit, with its drop-ins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Unit {
+pub(super) struct UnitFile {
     /// `php8.2-fpm.service`
     pub name: String,
     /// All assignments in their order.
@@ -100,7 +100,7 @@ pub(super) fn words(value: &str) -> Vec<String> {
     words
 }
 
-impl Unit {
+impl UnitFile {
     /// The values of a list such as `ExecStart=` or `BindPaths=`: an empty one takes those before
     /// it away.
     pub fn list(&self, section: &str, key: &str) -> Vec<&Assignment> {
@@ -188,7 +188,7 @@ fn put_in(word: &str, environment: &BTreeMap<String, String>) -> Vec<String> {
 
 /// The services of this host whose text has `word`, with their drop-ins; a template is called
 /// `name@.service`.
-pub(super) fn of_host(word: &str) -> Vec<Unit> {
+pub(super) fn of_host(word: &str) -> Vec<UnitFile> {
     let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
     for directory in DIRECTORIES {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
@@ -212,7 +212,7 @@ pub(super) fn of_host(word: &str) -> Vec<Unit> {
             .map(|text| String::from_utf8_lossy(&text).into_owned())
             .collect();
         let found = texts.iter().any(|text| text.contains(word));
-        found.then(|| Unit {
+        found.then(|| UnitFile {
             name,
             lines: texts.iter().flat_map(|text| read(text)).collect(),
         })
@@ -221,7 +221,7 @@ pub(super) fn of_host(word: &str) -> Vec<Unit> {
 }
 
 /// The unit of a file, with its drop-ins.
-pub(super) fn of_file(file: &Path, text: &str) -> Unit {
+pub(super) fn of_file(file: &Path, text: &str) -> UnitFile {
     let name = file
         .file_name()
         .unwrap_or_default()
@@ -234,7 +234,7 @@ pub(super) fn of_file(file: &Path, text: &str) -> Unit {
         .into_iter()
         .chain(more.flat_map(|text| read(&String::from_utf8_lossy(&text))))
         .collect();
-    Unit { name, lines }
+    UnitFile { name, lines }
 }
 
 /// The `*.conf` of `NAME.d`, sorted by their names.

@@ -16,7 +16,7 @@ type Any<'a> = &'a dyn Fn(&dyn Fn(&str) -> bool) -> bool;
 
 /// Whose a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+pub(super) enum FileFormat {
     Fpm,
     Fstab,
     Jailkit,
@@ -89,46 +89,46 @@ fn lines(text: &[u8]) -> Vec<String> {
 }
 
 /// The kind of the file `path`; `None`: of none that is known.
-pub(super) fn of(path: &Path, text: &[u8]) -> Option<Format> {
+pub(super) fn of(path: &Path, text: &[u8]) -> Option<FileFormat> {
     let lines = lines(text);
     let any = |is: &dyn Fn(&str) -> bool| lines.iter().any(|line| is(line));
     if any(&|line| line.starts_with('[')) {
         return with_sections(&any);
     }
     if any(&postfix::looks_like) {
-        return Some(Format::Postfix);
+        return Some(FileFormat::Postfix);
     }
     if let Some(daemon) = daemon(path, &any) {
-        return Some(Format::Daemon(daemon));
+        return Some(FileFormat::Daemon(daemon));
     }
     if any(&sshd::looks_like) {
-        return Some(Format::Sshd);
+        return Some(FileFormat::Sshd);
     }
     if any(&|line| fstab::looks_like(line.as_bytes())) {
-        return Some(Format::Fstab);
+        return Some(FileFormat::Fstab);
     }
-    any(&is_fpm).then_some(Format::Fpm)
+    any(&is_fpm).then_some(FileFormat::Fpm)
 }
 
-fn with_sections(any: Any<'_>) -> Option<Format> {
+fn with_sections(any: Any<'_>) -> Option<FileFormat> {
     let key = |line: &str| {
         line.split_once(['=', ':'])
             .map(|(key, _)| key.trim().to_ascii_lowercase())
     };
     let has_key = |wanted: &str| any(&|line| key(line).as_deref() == Some(wanted));
     if any(&|line| ["[Unit]", "[Service]", "[Install]"].contains(&line)) {
-        return Some(Format::Unit);
+        return Some(FileFormat::Unit);
     }
     if any(&|line| line == "[uwsgi]") {
-        return Some(Format::Daemon(Daemon::Uwsgi));
+        return Some(FileFormat::Daemon(Daemon::Uwsgi));
     }
     if has_key("path") && !has_key("pm") {
-        return Some(Format::Daemon(Daemon::Rsyncd));
+        return Some(FileFormat::Daemon(Daemon::Rsyncd));
     }
     if any(&jailkit::looks_like) {
-        return Some(Format::Jailkit);
+        return Some(FileFormat::Jailkit);
     }
-    any(&is_fpm).then_some(Format::Fpm)
+    any(&is_fpm).then_some(FileFormat::Fpm)
 }
 
 fn daemon(path: &Path, any: Any<'_>) -> Option<Daemon> {
@@ -193,62 +193,68 @@ mod tests {
             ("[client]\nport = 3306\n", None),
             ("options {\n  directory \"/var/cache/bind\";\n};\n", None),
             ("server {\n  listen 80;\n  root /srv/www;\n}\n", None),
-            ("; a\n[www]\nuser = x\n", Some(Format::Fpm)),
-            ("include=/etc/php-fpm.d/*.conf\n", Some(Format::Fpm)),
-            ("[GLOBAL]\n", Some(Format::Fpm)),
+            ("; a\n[www]\nuser = x\n", Some(FileFormat::Fpm)),
+            ("include=/etc/php-fpm.d/*.conf\n", Some(FileFormat::Fpm)),
+            ("[GLOBAL]\n", Some(FileFormat::Fpm)),
             (
                 "# x\n[ssh]\ncomment = y\npaths = ssh\n",
-                Some(Format::Jailkit),
+                Some(FileFormat::Jailkit),
             ),
-            ("[ssh]\nnonsense\nPaths: ssh\n", Some(Format::Jailkit)),
+            ("[ssh]\nnonsense\nPaths: ssh\n", Some(FileFormat::Jailkit)),
             (
                 "# /etc/fstab\nUUID=1-2 / ext4 defaults 0 1\n",
-                Some(Format::Fstab),
+                Some(FileFormat::Fstab),
             ),
-            ("/etc/x\t/srv/a/etc/x\n", Some(Format::Fstab)),
-            ("broken\n/dev/sda2 none swap sw 0 0\n", Some(Format::Fstab)),
-            ("proc /srv/a/proc proc defaults 0 0\n", Some(Format::Fstab)),
+            ("/etc/x\t/srv/a/etc/x\n", Some(FileFormat::Fstab)),
+            (
+                "broken\n/dev/sda2 none swap sw 0 0\n",
+                Some(FileFormat::Fstab),
+            ),
+            (
+                "proc /srv/a/proc proc defaults 0 0\n",
+                Some(FileFormat::Fstab),
+            ),
             (
                 "Include /etc/ssh/sshd_config.d/*.conf\nUsePAM yes\n",
-                Some(Format::Sshd),
+                Some(FileFormat::Sshd),
             ),
-            ("smtp inet n - y - - smtpd\n", Some(Format::Postfix)),
+            ("smtp inet n - y - - smtpd\n", Some(FileFormat::Postfix)),
             (
                 "[Unit]\nDescription=x\n[Service]\nRootDirectory=/srv/x\n",
-                Some(Format::Unit),
+                Some(FileFormat::Unit),
             ),
             (
                 "global\n\tlog /dev/log local0\ndefaults\n\tmode http\n",
-                Some(Format::Daemon(Daemon::Haproxy)),
+                Some(FileFormat::Daemon(Daemon::Haproxy)),
             ),
             (
                 "http_port 3128\naccess_log /var/log/squid/a.log squid\n",
-                Some(Format::Daemon(Daemon::Squid)),
+                Some(FileFormat::Daemon(Daemon::Squid)),
             ),
             (
                 "server:\n  chroot: \"\"\n",
-                Some(Format::Daemon(Daemon::Unbound)),
+                Some(FileFormat::Daemon(Daemon::Unbound)),
             ),
             (
                 "server:\n  zonesdir: /x\n",
-                Some(Format::Daemon(Daemon::Nsd)),
+                Some(FileFormat::Daemon(Daemon::Nsd)),
             ),
             (
                 "uid = nobody\n[x]\npath = /srv/x\n",
-                Some(Format::Daemon(Daemon::Rsyncd)),
+                Some(FileFormat::Daemon(Daemon::Rsyncd)),
             ),
             (
                 "listen=NO\nlocal_enable=YES\n",
-                Some(Format::Daemon(Daemon::Vsftpd)),
+                Some(FileFormat::Daemon(Daemon::Vsftpd)),
             ),
             (
                 "[uwsgi]\nchroot = /srv/x\n",
-                Some(Format::Daemon(Daemon::Uwsgi)),
+                Some(FileFormat::Daemon(Daemon::Uwsgi)),
             ),
         ] {
             assert_eq!(of(Path::new("f"), text.as_bytes()), expected, "{text:?}");
         }
         let named = of(Path::new("/etc/default/named"), b"OPTIONS=\"-u bind\"\n");
-        assert_eq!(named, Some(Format::Daemon(Daemon::Named)));
+        assert_eq!(named, Some(FileFormat::Daemon(Daemon::Named)));
     }
 }

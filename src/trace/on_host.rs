@@ -17,13 +17,13 @@ const DEVICES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
 
 /// A path that a jail missed and that is on the host.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct MissOnHost {
     /// What was looked up.
     pub miss: Miss,
     /// The same file on the host, all links followed.
     pub real: HostPath,
     /// What it is.
-    pub nature: Nature,
+    pub nature: MissKind,
     /// Its directory may be brought as a whole.
     pub directory: bool,
     /// Why it is not for a program to ask for it.
@@ -32,7 +32,7 @@ pub struct Found {
 
 /// What a path is on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Nature {
+pub enum MissKind {
     /// A node below `/dev`.
     Device,
     /// A daemon listens there.
@@ -48,7 +48,7 @@ pub enum Nature {
 }
 
 /// What `miss` is on the host, for the jail at `root`; `None`: it is not there either.
-pub fn look(host: &Host, roots: &Roots, root: &HostPath, miss: &Miss) -> Option<Found> {
+pub fn look(host: &Host, roots: &Roots, root: &HostPath, miss: &Miss) -> Option<MissOnHost> {
     let path = miss.path.on_host();
     let walk = host.walk(&path).ok()?;
     let nature = nature(host, &walk.real, walk.stat.kind, walk.stat.mode)?;
@@ -56,7 +56,7 @@ pub fn look(host: &Host, roots: &Roots, root: &HostPath, miss: &Miss) -> Option<
     let directory = path
         .parent()
         .is_some_and(|parent| is_brought(host, &parent) && is_roots(host, &parent));
-    Some(Found {
+    Some(MissOnHost {
         miss: miss.clone(),
         real: walk.real,
         nature,
@@ -65,18 +65,18 @@ pub fn look(host: &Host, roots: &Roots, root: &HostPath, miss: &Miss) -> Option<
     })
 }
 
-fn nature(host: &Host, real: &HostPath, kind: FileKind, mode: u32) -> Option<Nature> {
+fn nature(host: &Host, real: &HostPath, kind: FileKind, mode: u32) -> Option<MissKind> {
     match kind {
-        FileKind::Device => Some(Nature::Device),
-        FileKind::Socket => Some(Nature::Socket),
-        FileKind::Directory => Some(Nature::Directory),
-        FileKind::File => Some(code(host, real, mode & 0o111 != 0).unwrap_or(Nature::Data)),
+        FileKind::Device => Some(MissKind::Device),
+        FileKind::Socket => Some(MissKind::Socket),
+        FileKind::Directory => Some(MissKind::Directory),
+        FileKind::File => Some(code(host, real, mode & 0o111 != 0).unwrap_or(MissKind::Data)),
         FileKind::Fifo | FileKind::Symlink => None,
     }
 }
 
 /// What a file of code is; `None`: it is none.
-fn code(host: &Host, real: &HostPath, executable: bool) -> Option<Nature> {
+fn code(host: &Host, real: &HostPath, executable: bool) -> Option<MissKind> {
     let file = host.open(real).ok()?;
     let shared = real.file_name()?.to_string_lossy().contains(".so");
     match Object::read(&file) {
@@ -84,14 +84,14 @@ fn code(host: &Host, real: &HostPath, executable: bool) -> Option<Nature> {
         Ok(object)
             if shared || (!object.program && object.interpreter.is_none() && object.dynamic) =>
         {
-            Some(Nature::Library)
+            Some(MissKind::Library)
         }
-        Ok(_) => executable.then_some(Nature::Program),
+        Ok(_) => executable.then_some(MissKind::Program),
         Err(_) => {
             use std::io::Read;
             let mut start = [0; 2];
             (&file).read_exact(&mut start).ok()?;
-            (executable && start == *b"#!").then_some(Nature::Program)
+            (executable && start == *b"#!").then_some(MissKind::Program)
         }
     }
 }
@@ -102,7 +102,7 @@ fn refusal(
     root: &HostPath,
     miss: &Miss,
     real: &HostPath,
-    nature: Nature,
+    nature: MissKind,
 ) -> Option<String> {
     let path = miss.path.on_host();
     if let Some(inside) = path.below(root).or_else(|| real.below(root)) {
@@ -125,8 +125,8 @@ fn refusal(
         return Some("it shows the whole system".to_owned());
     }
     match nature {
-        Nature::Device => device(&path),
-        Nature::Socket => socket(host, &path),
+        MissKind::Device => device(&path),
+        MissKind::Socket => socket(host, &path),
         _ if miss.writes => Some(
             "it was opened for writing, and mounts are read-only unless told otherwise".to_owned(),
         ),
