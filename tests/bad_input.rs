@@ -285,7 +285,7 @@ fn why_not() {
         .complains("mounts[0]");
     nothing("/usr/bin/env").complains("this line would bring it: programs: [/usr/bin/env]");
     nothing("/etc/hosts").complains("this line would bring it: presets: [dns]");
-    nothing("/etc/shadow").complains("no line is advised: it is not for everybody");
+    nothing("/etc/shadow").complains("no line is advised: not everybody may read it");
 }
 
 /// A site's owner makes links; what they lead to is others'.

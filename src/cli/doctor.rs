@@ -131,7 +131,7 @@ impl Doctor {
                 .out
                 .warn(format_args!("{}: left out: {error}", site.name));
         }
-        let who = inside::who(self.user.as_deref(), &pool_users, &manifest)
+        let user = inside::who(self.user.as_deref(), &pool_users, &manifest)
             .map_err(|error| error.context(&site.name))?;
         let since = observed.record.as_ref().and_then(BootRecord::since);
         let (manifest, desired, plan, pool_users) =
@@ -145,7 +145,7 @@ impl Doctor {
                 plan,
                 pool_users,
                 table,
-                who,
+                user,
                 since,
             },
             stop,
@@ -156,7 +156,7 @@ impl Doctor {
     fn examine(
         &self,
         context: &Context,
-        patient: &ExaminedSite<'_>,
+        examined: &ExaminedSite<'_>,
         stop: &Arc<AtomicBool>,
     ) -> Result<u8> {
         let limit = context.limit.unwrap_or(LONGEST_LOOK).min(LONGEST_LOOK);
@@ -166,15 +166,15 @@ impl Doctor {
             tls: self.tls.clone(),
             stop: stop.clone(),
         };
-        let findings = doctor::examine(patient, &options, &context.host);
-        let Desired { site, root, .. } = patient.desired;
+        let findings = doctor::examine(examined, &options, &context.host);
+        let Desired { site, root, .. } = examined.desired;
         if is_set(&options.stop) {
             return Err(Error::interrupted(format!("{site}: stopped by a signal")));
         }
         let failed = findings
             .iter()
             .any(|finding| finding.verdict == CheckVerdict::Failed);
-        let user = &patient.who.name;
+        let user = &examined.user.name;
         let json = json!({
             "site": site, "root": root, "user": user, "ok": !failed,
             "checks": findings.iter().map(as_json).collect::<Vec<_>>(),

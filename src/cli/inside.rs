@@ -145,7 +145,7 @@ pub(super) fn who(
     let listed = listed.flatten().filter_map(|name| named(name).ok());
     let mut all = pool_users
         .iter()
-        .map(|tenant| tenant.who.clone())
+        .map(|pool_user| pool_user.user.clone())
         .chain(listed);
     all.find(|who| !who.is_root())
         .map_or_else(|| named("nobody"), Ok)

@@ -7,7 +7,7 @@ mod reader;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-pub use drafts::drafts;
+pub(crate) use drafts::drafts;
 pub(crate) use drafts::shared_cache;
 pub use masters::{Master, masters};
 
@@ -108,7 +108,7 @@ pub fn pools(path: &Path) -> Result<Vec<Pool>> {
 }
 
 /// As [`pools`], with what is wrong with those that are left out.
-pub fn configuration(path: &Path) -> Result<FpmConfiguration> {
+pub(crate) fn configuration(path: &Path) -> Result<FpmConfiguration> {
     let mut configuration = read(path, None, &masters())?;
     match configuration.errors.pop() {
         Some(error) if configuration.pools.is_empty() => Err(error),
@@ -120,7 +120,7 @@ pub fn configuration(path: &Path) -> Result<FpmConfiguration> {
 }
 
 /// The configurations of this host, one a master process.
-pub fn configurations() -> Vec<PathBuf> {
+pub(crate) fn configurations() -> Vec<PathBuf> {
     masters().into_iter().map(|master| master.config).collect()
 }
 

@@ -8,7 +8,7 @@ use crate::{Error, Result};
 
 /// What a file has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FstabFile {
+pub(crate) struct FstabFile {
     /// Bind mounts, in the file's order.
     pub binds: Vec<Bind>,
     /// Lines that mount something else.
@@ -23,7 +23,7 @@ pub struct FstabFile {
 
 /// A line that mounts a file system, and no directory of another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OtherMount {
+pub(crate) struct OtherMount {
     /// `FILE:LINE`, for messages.
     pub place: String,
     /// The second field; `None`: it is no path, as for swap.
@@ -35,7 +35,7 @@ pub struct OtherMount {
 /// One bind mount as the line says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // the options of mount(8)
-pub struct Bind {
+pub(crate) struct Bind {
     /// `FILE:LINE`, for messages.
     pub place: String,
     /// The first field.
@@ -92,7 +92,7 @@ pub(super) fn looks_like(line: &[u8]) -> bool {
 ///
 /// Lines that are none of fstab(5) are named, and passed over. Errors: mountjail's own block is not
 /// whole.
-pub fn read(file: &Path, text: &[u8]) -> Result<FstabFile, Vec<Error>> {
+pub(crate) fn read(file: &Path, text: &[u8]) -> Result<FstabFile, Vec<Error>> {
     Block::read(text).map_err(|wrong| {
         let failed = Error::failed(format!("{}: {wrong}", file.display()));
         vec![failed.hint(

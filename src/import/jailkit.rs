@@ -67,7 +67,7 @@ const OBJECTS: usize = 50;
 
 /// One section of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JailkitSection {
+pub(crate) struct JailkitSection {
     file: PathBuf,
     section: ini::IniSection,
 }
@@ -81,7 +81,7 @@ pub(super) fn looks_like(line: &str) -> bool {
 /// The sections of a file.
 ///
 /// Errors: every line that is wrong, with file and line.
-pub fn read(file: &Path, text: &[u8]) -> Result<Vec<JailkitSection>, Vec<Error>> {
+pub(crate) fn read(file: &Path, text: &[u8]) -> Result<Vec<JailkitSection>, Vec<Error>> {
     let text = std::str::from_utf8(text).map_err(|error| {
         let nth = text[..error.valid_up_to()]
             .split(|byte| *byte == b'\n')
@@ -105,7 +105,10 @@ pub fn read(file: &Path, text: &[u8]) -> Result<Vec<JailkitSection>, Vec<Error>>
 ///
 /// No name is one of `presets`' built-in ones: a file of that name would take its place. Errors:
 /// two files have a section of the same name.
-pub fn drafts(sections: &[JailkitSection], presets: &Presets) -> Result<Vec<Draft>, Vec<Error>> {
+pub(crate) fn drafts(
+    sections: &[JailkitSection],
+    presets: &Presets,
+) -> Result<Vec<Draft>, Vec<Error>> {
     let names = names(sections, presets)?;
     Ok(sections
         .iter()

@@ -10,12 +10,12 @@ mod daemons;
 mod draft;
 mod file_format;
 pub mod fpm;
-pub mod fstab;
+mod fstab;
 mod ini;
-pub mod jailkit;
+mod jailkit;
 mod lines;
 mod logins;
-pub mod php;
+pub(crate) mod php;
 mod php_ini;
 mod roots;
 mod source_properties;
@@ -24,8 +24,7 @@ mod unit_file;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-pub(crate) use draft::scalar;
-pub use draft::{Draft, DraftItem, DraftKind, DraftMount};
+pub(crate) use draft::{Draft, DraftKind};
 
 use crate::base::{HostPath, SiteName};
 use crate::manifest::Presets;
@@ -42,7 +41,7 @@ const NAMELESS: [&str; 6] = ["chroot", "jail", "root", "rootfs", "fs", "htdocs"]
 
 /// What the files have.
 #[derive(Debug, Default)]
-pub struct Importer {
+pub(crate) struct Importer {
     /// The masters of PHP-FPM on this host, which tell how their files are read.
     masters: Vec<fpm::Master>,
     /// Where relative paths of PHP-FPM count from, if that is given.
@@ -57,7 +56,7 @@ pub struct Importer {
 
 /// What became of it.
 #[derive(Debug, Default)]
-pub struct Imported {
+pub(crate) struct Imported {
     /// Sites first, in the order of the files; then presets.
     pub drafts: Vec<Draft>,
     /// What needs nothing: sentences.

@@ -9,7 +9,7 @@ use super::php_ini::{Statement, statements};
 
 /// PHP's settings in one pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PhpSettings {
+pub(crate) struct PhpSettings {
     /// The php.ini that was found.
     pub file: Option<PathBuf>,
     /// In the order in which they are read: the last one counts.
@@ -19,7 +19,7 @@ pub struct PhpSettings {
 impl PhpSettings {
     /// The settings of `pool`: php.ini beside or above its file, the directory of further files,
     /// the pool's own. A file that cannot be read says nothing, as for PHP.
-    pub fn of(pool: &Pool) -> Self {
+    pub fn new(pool: &Pool) -> Self {
         let mut settings = Self::default();
         let above = pool.file.ancestors().skip(1);
         if let Some(file) = above
@@ -127,7 +127,7 @@ mod tests {
         let pool = "[a]\nphp_admin_value[sys_temp_dir] = /mine\nphp_value[sys_temp_dir] = /less\n";
         fs::write(fpm.join("pool.d/a.conf"), pool).unwrap();
         let pools = pools(&fpm.join("pool.d/a.conf")).unwrap();
-        let settings = PhpSettings::of(&pools[0]);
+        let settings = PhpSettings::new(&pools[0]);
         assert_eq!(settings.file, Some(fpm.join("php.ini")));
         assert_eq!(settings.get("session.save_path"), Some("1;/a"));
         assert_eq!(settings.get("sys_temp_dir"), Some("/mine"));

@@ -1,9 +1,8 @@
-//! The system calls that look paths up: which argument says what. Pure.
+//! The system calls that look up paths, and the meaning of their arguments. Pure.
 //!
-//! The numbers are the machine's own; those calls that only older architectures have are left out
-//! elsewhere.
+//! The numbers are the machine's own. Newer architectures lack some of the older calls.
 
-/// `AUDIT_ARCH_*` of the programs whose calls are understood: linux/audit.h.
+/// `AUDIT_ARCH_*` (linux/audit.h) of the programs whose calls are understood.
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
@@ -11,7 +10,7 @@ const ARCHITECTURE: u32 = 0xc000_00b7;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const ARCHITECTURE: u32 = 0;
 
-/// The bit of calls of the x32 ABI, which share x86-64's architecture and not its numbers.
+/// The bit that marks calls of the x32 ABI. It shares x86-64's architecture, but not its numbers.
 #[cfg(target_arch = "x86_64")]
 const OTHER_ABI: u64 = 0x4000_0000;
 #[cfg(not(target_arch = "x86_64"))]
@@ -24,7 +23,7 @@ pub(super) struct PathCall {
     pub arguments: [u64; 6],
 }
 
-/// What a call does with a path.
+/// How a call takes a path.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PathCallKind {
     number: libc::c_long,
@@ -36,22 +35,23 @@ pub(super) struct PathCallKind {
 /// Where the path is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PathAt {
-    /// The argument points to it; relative ones are from the working directory.
+    /// The argument points to it; a relative path begins at the working directory.
     Text(usize),
-    /// The first argument is the directory that it is relative to, the second points to it.
+    /// The second argument points to it; a relative path begins at the directory that the first one
+    /// is.
     Beside,
-    /// As the second argument, whatever the first is.
+    /// The second argument points to it; a relative path begins at the working directory.
     Second,
-    /// In the `sockaddr` that the argument points to, of the length in the next one.
+    /// In the `sockaddr` that the argument points to; the next argument is its length.
     Address(usize),
-    /// In the `sockaddr` of the `msghdr` that the argument points to; of several, the first.
+    /// In the `sockaddr` of the first `msghdr` that the argument points to.
     Message(usize),
 }
 
-/// Where a call says that it is about writing.
+/// Where a call says whether it is to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flags {
-    /// It is not.
+    /// It never is.
     None,
     /// It always is.
     #[cfg_attr(
@@ -130,7 +130,7 @@ const KINDS: &[PathCallKind] = &[
     ),
 ];
 
-/// What newer architectures have only in the form with a directory.
+/// Newer architectures only have the forms of these with a directory.
 #[cfg(target_arch = "x86_64")]
 const OLDER: &[PathCallKind] = &[
     kind(libc::SYS_open, "open", PathAt::Text(0), Flags::Open(1)),
@@ -143,18 +143,18 @@ const OLDER: &[PathCallKind] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER: &[PathCallKind] = &[];
 
-/// Whether programs of this machine are understood at all.
+/// Whether calls of this machine's programs are understood.
 pub(super) fn is_known_machine() -> bool {
     ARCHITECTURE != 0
 }
 
-/// Whether the numbers here are those of a call with this `arch` and `number`.
+/// Whether the numbers here are those of the call `number` of the architecture `arch`.
 pub(super) fn is_understood(arch: u32, number: u64) -> bool {
     arch == ARCHITECTURE && number & OTHER_ABI == 0
 }
 
 impl PathCall {
-    /// The call of this number, if it looks a path up.
+    /// The call of this number, if it looks up a path.
     pub(super) fn new(number: u64, arguments: [u64; 6]) -> Option<Self> {
         let number = libc::c_long::try_from(number).ok()?;
         let kind = KINDS
@@ -171,9 +171,10 @@ impl PathCall {
     }
 }
 
-/// Whether `open` with these flags is for writing.
+/// Whether `open` with these flags is to write.
 pub(super) fn writes(flags: u64) -> bool {
-    let accesses = u64::from((libc::O_WRONLY | libc::O_RDWR).unsigned_abs()); // musl's O_ACCMODE has O_PATH as well
+    // Not O_ACCMODE, which includes O_PATH in musl.
+    let accesses = u64::from((libc::O_WRONLY | libc::O_RDWR).unsigned_abs());
     let creates = u64::from((libc::O_CREAT | libc::O_TRUNC).unsigned_abs());
     flags & accesses != u64::from(libc::O_RDONLY.unsigned_abs()) || flags & creates != 0
 }

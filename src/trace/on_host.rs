@@ -1,182 +1,171 @@
 //! A path that was missed → what it is on the host, and whether a jail should get it at all.
 //!
-//! A process in a jail can look up whatever it likes, so what it missed is no reason by itself to
-//! bring it in. What is not for everybody, or not root's, is shown, and left to the administrator;
-//! so is a daemon's socket that no preset brings ([`super::advise`]).
+//! A process in a jail can look up whatever it likes, so a miss alone is not a reason to bring the
+//! path in. Paths that not everybody may read, or that users other than root can change, are shown
+//! and left to the administrator. So is a daemon's socket that no preset brings
+//! ([`super::advise`]).
 
 use std::path::Path;
 
 use super::miss::Miss;
 use crate::base::HostPath;
-use crate::resolve::ldso::elf::Object;
+use crate::resolve::ldso::elf::{Bytes, Object};
 use crate::resolve::{Host, Roots, may_be_brought};
 use crate::sys::FileKind;
 
-/// Devices that harm nobody.
+/// Harmless devices.
 const DEVICES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
 
-/// A path that a jail missed and that is on the host.
+/// A path that a jail missed and that the host has.
 #[derive(Clone, Debug)]
-pub struct MissOnHost {
-    /// What was looked up.
+pub(crate) struct MissOnHost {
     pub miss: Miss,
     /// The same file on the host, all links followed.
     pub real: HostPath,
-    /// What it is.
-    pub nature: MissKind,
+    pub kind: MissKind,
     /// Its directory may be brought as a whole.
-    pub directory: bool,
-    /// Why it is not for a program to ask for it.
+    pub whole_directory: bool,
+    /// Why the jail should not get it just because a program looked for it.
     pub refusal: Option<String>,
 }
 
-/// What a path is on the host.
+/// What a missed path is on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MissKind {
-    /// A node below `/dev`.
+pub(crate) enum MissKind {
     Device,
-    /// A daemon listens there.
     Socket,
     /// It can be executed.
     Program,
     /// An ELF object that programs load.
     Library,
-    /// A directory.
     Directory,
     /// Any other file.
     Data,
 }
 
-/// What `miss` is on the host, for the jail at `root`; `None`: it is not there either.
-pub fn look(host: &Host, roots: &Roots, root: &HostPath, miss: &Miss) -> Option<MissOnHost> {
+/// What `miss` is on the host, for the jail at `root`; `None`: the host does not have it either.
+pub(crate) fn look(host: &Host, roots: &Roots, root: &HostPath, miss: &Miss) -> Option<MissOnHost> {
     let path = miss.path.on_host();
     let walk = host.walk(&path).ok()?;
-    let nature = nature(host, &walk.real, walk.stat.kind, walk.stat.mode)?;
-    let refusal = refusal(host, roots, root, miss, &walk.real, nature);
-    let directory = path
+    let is_executable = walk.stat.mode & 0o111 != 0;
+    let kind = match walk.stat.kind {
+        FileKind::Device => MissKind::Device,
+        FileKind::Socket => MissKind::Socket,
+        FileKind::Directory => MissKind::Directory,
+        FileKind::File => code_kind(host, &walk.real, is_executable).unwrap_or(MissKind::Data),
+        FileKind::Fifo | FileKind::Symlink => return None,
+    };
+
+    let refusal = refusal(host, roots, root, miss, &walk.real, kind);
+    let whole_directory = path
         .parent()
-        .is_some_and(|parent| is_brought(host, &parent) && is_roots(host, &parent));
+        .is_some_and(|parent| may_be_given(host, &parent) && is_only_roots(host, &parent));
     Some(MissOnHost {
         miss: miss.clone(),
         real: walk.real,
-        nature,
-        directory,
+        kind,
+        whole_directory,
         refusal,
     })
 }
 
-fn nature(host: &Host, real: &HostPath, kind: FileKind, mode: u32) -> Option<MissKind> {
-    match kind {
-        FileKind::Device => Some(MissKind::Device),
-        FileKind::Socket => Some(MissKind::Socket),
-        FileKind::Directory => Some(MissKind::Directory),
-        FileKind::File => Some(code(host, real, mode & 0o111 != 0).unwrap_or(MissKind::Data)),
-        FileKind::Fifo | FileKind::Symlink => None,
-    }
-}
-
-/// What a file of code is; `None`: it is none.
-fn code(host: &Host, real: &HostPath, executable: bool) -> Option<MissKind> {
+/// What a file with code is; `None`: it has none.
+fn code_kind(host: &Host, real: &HostPath, is_executable: bool) -> Option<MissKind> {
     let file = host.open(real).ok()?;
-    let shared = real.file_name()?.to_string_lossy().contains(".so");
-    match Object::read(&file) {
-        // The C library and the loader can be run as well.
-        Ok(object)
-            if shared || (!object.program && object.interpreter.is_none() && object.dynamic) =>
-        {
-            Some(MissKind::Library)
+    let has_library_name = real.file_name()?.to_string_lossy().contains(".so");
+    let is_program = match Object::read(&file) {
+        // The C library and the loader can be executed as well.
+        Ok(_) if has_library_name => return Some(MissKind::Library),
+        Ok(object) if !object.program && object.interpreter.is_none() && object.dynamic => {
+            return Some(MissKind::Library);
         }
-        Ok(_) => executable.then_some(MissKind::Program),
-        Err(_) => {
-            use std::io::Read;
-            let mut start = [0; 2];
-            (&file).read_exact(&mut start).ok()?;
-            (executable && start == *b"#!").then_some(MissKind::Program)
-        }
-    }
+        Ok(_) => true,
+        Err(_) => file.at(0, 2).is_ok_and(|start| start == b"#!"),
+    };
+    (is_program && is_executable).then_some(MissKind::Program)
 }
 
+/// Why a jail should not get the path.
 fn refusal(
     host: &Host,
     roots: &Roots,
     root: &HostPath,
     miss: &Miss,
     real: &HostPath,
-    nature: MissKind,
+    kind: MissKind,
 ) -> Option<String> {
     let path = miss.path.on_host();
-    if let Some(inside) = path.below(root).or_else(|| real.below(root)) {
+    let in_jail = path.below(root).or_else(|| real.below(root));
+    if let Some(inside) = in_jail {
         let inside = Path::new("/").join(inside);
-        return Some(format!(
-            "it is the host's name of {} in this jail",
-            inside.display()
-        ));
+        let inside = inside.display();
+        return Some(format!("it is the host's name of {inside} in this jail"));
     }
     if let Some(site) = roots.site_of(&path).or_else(|| roots.site_of(real)) {
         return Some(format!("it belongs to the site {site}"));
     }
     if path.as_path().to_str().is_none() {
-        return Some("its name is not UTF-8, which no manifest can say".to_owned());
+        return Some("its name is not UTF-8, as a manifest has to be".to_owned());
     }
-    if ["/proc", "/sys"]
-        .iter()
-        .any(|system| path.as_path().starts_with(system))
-    {
+    if path.as_path().starts_with("/proc") || path.as_path().starts_with("/sys") {
         return Some("it shows the whole system".to_owned());
     }
-    match nature {
-        MissKind::Device => device(&path),
-        MissKind::Socket => socket(host, &path),
+
+    match kind {
+        MissKind::Device => refusal_of_device(&path),
+        MissKind::Socket => refusal_of_socket(host, &path),
         _ if miss.writes => Some(
-            "it was opened for writing, and mounts are read-only unless told otherwise".to_owned(),
+            "it was opened for writing, and mounts are read-only unless the manifest says otherwise"
+                .to_owned(),
         ),
-        _ if !is_brought(host, &path) => {
-            Some("it is not for everybody, or more than a site should get".to_owned())
+        _ if !may_be_given(host, &path) => {
+            Some("not everybody may read it, or it is more than a site should get".to_owned())
         }
-        _ if !is_roots(host, &path) => Some("somebody other than root can change it".to_owned()),
+        _ if !is_only_roots(host, &path) => Some("users other than root can change it".to_owned()),
         _ => None,
     }
 }
 
-fn device(path: &HostPath) -> Option<String> {
-    let name = path
-        .as_path()
-        .strip_prefix("/dev")
-        .ok()
-        .and_then(Path::to_str);
-    let harmless = name.is_some_and(|name| DEVICES.contains(&name));
-    (!harmless)
-        .then(|| "it is a device that can do more than those which every jail may have".to_owned())
+fn refusal_of_device(path: &HostPath) -> Option<String> {
+    let is_harmless = DEVICES
+        .iter()
+        .any(|name| path.as_path() == Path::new("/dev").join(name));
+    if is_harmless {
+        return None;
+    }
+    Some("it is a device that can do more than those that every jail may have".to_owned())
 }
 
-/// The daemon's directory may be its own, but not what leads there.
-fn socket(host: &Host, path: &HostPath) -> Option<String> {
+/// The daemon's directory may be its own, but what is above it must be root's.
+fn refusal_of_socket(host: &Host, path: &HostPath) -> Option<String> {
     let directory = path.parent()?;
-    if !is_brought(host, &directory) {
+    if !may_be_given(host, &directory) {
         return Some(format!(
-            "its directory {directory} is not for everybody, or more than a site should get"
+            "not everybody may read its directory {directory}, or it is more than a site should get"
         ));
     }
-    let fixed = directory
-        .parent()
-        .is_some_and(|above| is_roots(host, &above))
-        && host.walk(&directory).is_ok_and(|walk| {
-            walk.real
-                .parent()
-                .is_some_and(|above| is_roots(host, &above))
-        });
-    (!fixed).then(|| {
-        format!("somebody other than root can put another directory in the place of {directory}")
-    })
+
+    let above_is_roots = |directory: &HostPath| {
+        directory
+            .parent()
+            .is_some_and(|above| is_only_roots(host, &above))
+    };
+    let real = host.walk(&directory).map(|walk| walk.real);
+    if above_is_roots(&directory) && real.is_ok_and(|real| above_is_roots(&real)) {
+        return None;
+    }
+    Some(format!(
+        "users other than root can put another directory in the place of {directory}"
+    ))
 }
 
-/// Whether nobody but root can change what is at `path`, or make it lead elsewhere: all on the way
-/// is root's alone.
-fn is_roots(host: &Host, path: &HostPath) -> bool {
+/// Whether only root can change what is at `path`, or make it lead elsewhere: everything on the way
+/// is root's.
+fn is_only_roots(host: &Host, path: &HostPath) -> bool {
     host.others(path).is_ok_and(|others| others.is_none())
 }
 
-/// As [`may_be_brought`]; what cannot be looked at may not.
-fn is_brought(host: &Host, path: &HostPath) -> bool {
+/// [`may_be_brought`], and no for a path that cannot be examined.
+fn may_be_given(host: &Host, path: &HostPath) -> bool {
     may_be_brought(host, path).unwrap_or(false)
 }

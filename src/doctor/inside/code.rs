@@ -1,4 +1,4 @@
-//! Programs and libraries, with the jail for the whole host: what the dynamic loader would find.
+//! Programs and libraries: what the dynamic loader finds, with the jail as the whole host.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,21 +13,20 @@ use super::{InsideError, Probe};
 use crate::base::HostPath;
 use crate::resolve::Host;
 use crate::resolve::ldso::elf::{BadElf, Bytes, Object};
-use crate::resolve::ldso::{Loader, is_musls};
+use crate::resolve::ldso::{Closure, Loader, is_musls};
 
 /// The most files that are looked at.
 const MAX_FILES: usize = 10_000;
 
-/// Whether these files, and those in these directories, find all that they need.
+/// Whether these files, and the programs in these directories, find all that they need.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Libraries(pub Vec<PathBuf>);
 
-/// What was found.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(in crate::doctor) struct CheckedCode {
     pub programs: usize,
     pub libraries: usize,
-    /// What does not find something, each with the reason.
+    /// The files that do not find something, and what.
     pub broken: Vec<(HostPath, String)>,
 }
 
@@ -42,12 +41,12 @@ impl Probe for Libraries {
             let Ok(path) = HostPath::new(&file) else {
                 continue;
             };
-            match loader.clone().and_then(|loader| loader.closure(&path)) {
-                Ok(closure)
-                    if closure.interpreter.is_some() || !closure.script_interpreters.is_empty() =>
-                {
-                    checked.programs += 1;
-                }
+            let closure = match &loader {
+                Ok(loader) => loader.closure(&path),
+                Err(error) => Err(error.clone()),
+            };
+            match closure {
+                Ok(closure) if is_program(&closure) => checked.programs += 1,
                 Ok(_) => checked.libraries += 1,
                 Err(error) => checked.broken.push((path, error.to_string())),
             }
@@ -56,29 +55,38 @@ impl Probe for Libraries {
     }
 }
 
-/// `path`, if it is a program or library, or the programs in it. Libraries in a directory are left
-/// out: they are modules, opened by programs that most often have entered the jail with the C
-/// library in them.
+fn is_program(closure: &Closure) -> bool {
+    closure.interpreter.is_some() || !closure.script_interpreters.is_empty()
+}
+
+/// `path`, if it is a program or library, or the programs in the directory `path`. Libraries in a
+/// directory are left out: they are modules, and the programs that open them have mostly loaded the
+/// C library before they entered the jail.
 fn code_in(path: &Path) -> Vec<PathBuf> {
     let Ok(metadata) = fs::metadata(path) else {
         return vec![];
     };
     if metadata.is_file() {
-        return if kind(path) == CodeKind::Other {
-            vec![]
-        } else {
-            vec![path.to_owned()]
+        return match kind(path) {
+            CodeKind::Other => vec![],
+            CodeKind::Program | CodeKind::Library => vec![path.to_owned()],
         };
     }
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
-    let executable = |path: &PathBuf| {
-        fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o111 != 0)
-    };
-    let mut files: Vec<_> = files.map(|entry| entry.path()).filter(executable).collect();
-    files.retain(|path| kind(path) == CodeKind::Program);
-    files.sort();
-    files
+
+    let mut programs = vec![];
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_file && is_executable(&path) && kind(&path) == CodeKind::Program {
+            programs.push(path);
+        }
+    }
+    programs.sort();
+    programs
+}
+
+fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o111 != 0)
 }
 
 #[derive(PartialEq, Eq)]
@@ -88,10 +96,9 @@ enum CodeKind {
     Other,
 }
 
-/// What a file is by its beginning.
+/// What a file is, by how it begins.
 fn kind(path: &Path) -> CodeKind {
-    let mut options = File::options();
-    let open = options
+    let open = File::options()
         .read(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path);
@@ -104,29 +111,28 @@ fn kind(path: &Path) -> CodeKind {
         Ok(object) if object.interpreter.is_some() => CodeKind::Program,
         Err(BadElf::NotElf) if file.at(0, 2).is_ok_and(|start| start == b"#!") => CodeKind::Program,
         Err(BadElf::NotElf) => CodeKind::Other,
-        Ok(_) | Err(_) => CodeKind::Library, // also a damaged one: the loader says so
+        Ok(_) | Err(_) => CodeKind::Library, // also a damaged one, which the loader then reports
     }
 }
 
 fn is_library_name(path: &Path) -> bool {
-    path.file_name()
-        .is_some_and(|name| name.to_string_lossy().contains(".so"))
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().contains(".so")
 }
 
-/// Whether what `mail()` starts can be started: `/bin/sh`, and by it this program.
+/// Whether `mail()` can start `/bin/sh` and, by it, this program.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Mailer {
     pub program: HostPath,
 }
 
-/// What of it does not work.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(in crate::doctor) struct MailerState {
-    /// `/bin/sh` cannot be started.
+    /// Why `/bin/sh` cannot be started.
     pub shell: Option<InsideError>,
-    /// The program is not there.
+    /// Whether the program is not there.
     pub missing: bool,
-    /// It is there and does not find what it needs, or cannot be started.
+    /// Why the program, which is there, cannot be started.
     pub broken: Option<String>,
 }
 
@@ -149,30 +155,28 @@ impl Probe for Mailer {
 
 impl Mailer {
     /// Starts the program so that its loader maps it with its libraries and then ends (ld.so(8)):
-    /// nothing is sent. One without glibc's loader would really run; of that the file alone is
-    /// looked at.
+    /// nothing is sent. A program without glibc's loader would really run, so only its file is
+    /// examined.
     fn start(&self) -> Result<(), String> {
         let host = Host::new();
         let closure = Loader::read(&host)
             .and_then(|loader| loader.closure(&self.program))
             .map_err(|error| error.to_string())?;
-        let is_glibcs = |path: &HostPath| {
-            let name = path
-                .file_name()
-                .is_some_and(|name| name.as_bytes().starts_with(b"ld"));
-            name && !is_musls(path.as_path().as_os_str().as_bytes())
-        };
         if !closure.interpreter.as_ref().is_some_and(is_glibcs) {
             return Ok(());
         }
+
         let mut command = Command::new(self.program.as_path());
-        let command = quiet(
-            command
-                .env("LD_TRACE_LOADED_OBJECTS", "1")
-                .env("LD_BIND_NOW", "1"),
-        );
-        succeeds(command).map_err(super::reason)
+        command.env("LD_TRACE_LOADED_OBJECTS", "1");
+        command.env("LD_BIND_NOW", "1");
+        succeeds(quiet(&mut command)).map_err(super::reason)
     }
+}
+
+fn is_glibcs(interpreter: &HostPath) -> bool {
+    let name = interpreter.file_name().unwrap_or_default();
+    let is_loader = name.as_bytes().starts_with(b"ld");
+    is_loader && !is_musls(interpreter.as_path().as_os_str().as_bytes())
 }
 
 fn quiet(command: &mut Command) -> &mut Command {

@@ -12,38 +12,33 @@ use crate::base::HostPath;
 use crate::resolve::name_services;
 use crate::sys;
 
-/// Whether a user and a group have names: `getpwuid(3)`, `getgrgid(3)`.
+/// The names of a user and a group: `getpwuid(3)`, `getgrgid(3)`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Account {
     pub uid: u32,
     pub gid: u32,
 }
 
-/// What was found.
 #[derive(Debug, Serialize, Deserialize)]
-pub(in crate::doctor) struct Accounts {
+pub(in crate::doctor) struct AccountNames {
     pub user: Option<String>,
     pub group: Option<String>,
 }
 
 impl Probe for Account {
-    type Answer = Accounts;
+    type Answer = AccountNames;
 
-    fn run(&self) -> Accounts {
-        Accounts {
-            user: User::from_uid(Uid::from_raw(self.uid))
-                .ok()
-                .flatten()
-                .map(|user| user.name),
-            group: Group::from_gid(Gid::from_raw(self.gid))
-                .ok()
-                .flatten()
-                .map(|group| group.name),
+    fn run(&self) -> AccountNames {
+        let user = User::from_uid(Uid::from_raw(self.uid)).ok().flatten();
+        let group = Group::from_gid(Gid::from_raw(self.gid)).ok().flatten();
+        AccountNames {
+            user: user.map(|user| user.name),
+            group: group.map(|group| group.name),
         }
     }
 }
 
-/// Which services nsswitch.conf(5) names for a database.
+/// The services that nsswitch.conf(5) names for a database.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct NameServices {
     pub database: String,
@@ -77,7 +72,7 @@ impl Probe for Zone {
     }
 }
 
-/// Whether a conversion gives what it should: `iconv(3)`.
+/// Whether a conversion by `iconv(3)` has the expected result.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Convert {
     pub to: String,

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 
 /// The sites of these pools: one a chroot, with the users and services of all its pools. And what
 /// is wrong with those that no manifest can say.
-pub fn drafts(pools: &[Pool]) -> (Vec<Draft>, Vec<Error>) {
+pub(crate) fn drafts(pools: &[Pool]) -> (Vec<Draft>, Vec<Error>) {
     let host = Host::new();
     let (mut drafts, mut errors) = (vec![], vec![]);
     for pool in pools.iter().filter(|pool| pool.chroot().is_some()) {
@@ -174,7 +174,7 @@ pub(crate) fn shared_cache(pools: &[Pool]) -> Option<String> {
         .iter()
         .find(|pool| pool.chroot().is_some())
         .filter(|_| roots.len() > 1)?;
-    let settings = PhpSettings::of(jailed);
+    let settings = PhpSettings::new(jailed);
     let mixed = settings.loads("opcache")
         && settings.flag("opcache.enable") != Some(false)
         && settings.flag("opcache.validate_root") != Some(true);

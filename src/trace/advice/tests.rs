@@ -1,4 +1,3 @@
-use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
@@ -14,7 +13,7 @@ fn host(path: &str) -> HostPath {
     HostPath::new(path).unwrap()
 }
 
-fn found(path: &str, nature: MissKind) -> MissOnHost {
+fn found(path: &str, kind: MissKind) -> MissOnHost {
     let miss = Miss {
         path: jail(path),
         call: "open",
@@ -27,8 +26,8 @@ fn found(path: &str, nature: MissKind) -> MissOnHost {
     MissOnHost {
         miss,
         real: host(path),
-        nature,
-        directory: true,
+        kind,
+        whole_directory: true,
         refusal: None,
     }
 }
@@ -156,7 +155,7 @@ fn advice(found: Vec<MissOnHost>) -> Advice {
 fn check(missed: &[(&str, MissKind)], lines: &[&str]) {
     let found = missed
         .iter()
-        .map(|(path, nature)| found(path, *nature))
+        .map(|(path, kind)| found(path, *kind))
         .collect();
     let advised: Vec<_> = advice(found)
         .lines
@@ -221,7 +220,7 @@ fn a_program_means_its_preset_only_where_it_is_much_of_it() {
 
 #[test]
 fn each_kind_of_file_has_its_key() {
-    for (path, nature, line) in [
+    for (path, kind, line) in [
         ("/etc/x/y.conf", MissKind::Data, "etc: [x/y.conf]"),
         ("/etc/a*", MissKind::Data, "mounts: [\"/etc/a[*]\"]"),
         (
@@ -247,7 +246,7 @@ fn each_kind_of_file_has_its_key() {
         ),
         ("/etc/passwd", MissKind::Data, "users: [www-data]"),
     ] {
-        check(&[(path, nature)], &[line]);
+        check(&[(path, kind)], &[line]);
     }
 }
 
@@ -257,7 +256,7 @@ fn what_a_daemon_keeps_is_advised_as_a_preset_or_left_to_the_administrator() {
         check(&[(path, MissKind::Socket)], &["presets: [mysql]"]);
         check(&[(path, MissKind::Data)], &["presets: [mysql]"]);
     }
-    for (path, nature, line) in [
+    for (path, kind, line) in [
         (
             "/run/app/x.sock",
             MissKind::Socket,
@@ -279,7 +278,7 @@ fn what_a_daemon_keeps_is_advised_as_a_preset_or_left_to_the_administrator() {
             "mounts: [/var/lib/app]",
         ),
     ] {
-        let advice = advice(vec![found(path, nature)]);
+        let advice = advice(vec![found(path, kind)]);
         assert!(advice.lines.is_empty(), "{path}");
         assert_eq!(
             advice.refused[0].1,
@@ -300,9 +299,9 @@ fn users_without_a_name_get_the_preset() {
 
 #[test]
 fn many_of_one_directory_become_one_line() {
-    let many = |directory: &str, end: &str, nature| {
+    let many = |directory: &str, end: &str, kind| {
         (0..MANY)
-            .map(|nth| found(&format!("{directory}/{nth}{end}"), nature))
+            .map(|nth| found(&format!("{directory}/{nth}{end}"), kind))
             .collect::<Vec<_>>()
     };
     let lines = |found| advice(found).lines;
@@ -328,7 +327,7 @@ fn many_of_one_directory_become_one_line() {
     );
     let mut private = many("/usr/share/x", ".txt", MissKind::Data);
     for found in &mut private {
-        found.directory = false;
+        found.whole_directory = false;
     }
     assert_eq!(lines(private).len(), MANY);
 }
