@@ -920,7 +920,7 @@ fn bad_input() {
     site.sandbox
         .run(&["probe-inside"])
         .exits(0)
-        .prints("this command is for `mountjail doctor` alone");
+        .prints("this command is only for `mountjail doctor`");
     site.sandbox.ok(&["down", "site1"]);
     doctor(&["site1"])
         .exits(1)

@@ -234,7 +234,7 @@ fn fstab_as_mount() {
     for said in [
         "fstab:6: proc on ",
         "fstab:7: tmpfs on ",
-        "no bind, not imported: the line has to stay",
+        "it is not a bind mount and not imported: the line has to stay",
         "fstab:8: `nonsense`: it has fewer fields than fstab(5) needs: what, where, type and options; passed over",
         "fstab:11: ",
         "it remounts what no line before it mounts; passed over",
@@ -331,7 +331,7 @@ fn other_kinds() {
     ] {
         let file = sandbox.file(name, text);
         let ran = sandbox.run(&["import", file.to_str().unwrap()]).exits(1);
-        ran.complains(&format!("{name} is not of a kind that import knows"));
+        ran.complains(&format!("{name} is not in a format that import knows"));
     }
     let unit = sandbox.file(
         "plain.service",
@@ -837,8 +837,8 @@ fn wrong_lines() {
     import(&[&marker])
         .complains("marker: line 2 ends mountjail's block, and no line before it begins it");
     import(&[&sandbox.file("empty", "# nothing\n")])
-        .complains("empty is not of a kind that import knows: those are PHP-FPM's");
-    import(&[&sandbox.file("noise", [0; 5000])]).complains("noise is not of a kind");
+        .complains("empty is not in a format that import knows: those are PHP-FPM's");
+    import(&[&sandbox.file("noise", [0; 5000])]).complains("noise is not in a format");
     import(&[&"/dev/zero".into()]).complains("/dev/zero is not a regular file");
     import(&[&sandbox.file(
         "nojail",
@@ -870,7 +870,7 @@ fn names_that_are_taken() {
         format!("root: {}\n", sandbox.path("srv/c/taken").display()),
     );
     let ran = sandbox.ok(&["import", "--write", fstab.to_str().unwrap()]);
-    ran.complains("fstab:2: another site is called www already; this one is called www-2")
+    ran.complains("fstab:2: another site already has the name www; this one gets the name www-2")
         .complains("www: wrote ")
         .complains("www-2: wrote ")
         .complains("config/sites/other.yaml: is there already, left as it is");

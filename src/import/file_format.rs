@@ -1,4 +1,4 @@
-//! Which program's a file is, by what is in it: pure.
+//! The format of a configuration file, detected from its contents: pure.
 
 use std::path::Path;
 
@@ -6,15 +6,12 @@ use super::daemons::keys::Daemon;
 use super::daemons::{postfix, sshd};
 use super::{fstab, jailkit};
 
-/// The kinds of files, for the message about one of another kind.
-pub(super) const KNOWN: &str = "those are PHP-FPM's configuration, fstab(5), jailkit's jk_init.ini, sshd_config(5), \
-                                Postfix's master.cf, units of systemd, and the configuration of named (its options), \
-                                unbound, nsd, haproxy, squid, rsyncd, vsftpd and uwsgi";
+/// The known formats, for the message about a file in another one.
+pub(super) const KNOWN: &str = "those are PHP-FPM's configuration, fstab(5), jailkit's \
+                                jk_init.ini, sshd_config(5), Postfix's master.cf, systemd's units, \
+                                and the configuration of named (its options), unbound, nsd, \
+                                haproxy, squid, rsyncd, vsftpd and uwsgi";
 
-/// Whether a line of the file is as asked.
-type Any<'a> = &'a dyn Fn(&dyn Fn(&str) -> bool) -> bool;
-
-/// Whose a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileFormat {
     Fpm,
@@ -26,7 +23,7 @@ pub(super) enum FileFormat {
     Daemon(Daemon),
 }
 
-/// What only PHP-FPM's files set, besides `include` and what is in brackets.
+/// Directives that only PHP-FPM's files have.
 const FPM: [&str; 14] = [
     "access.log",
     "catch_workers_output",
@@ -44,7 +41,17 @@ const FPM: [&str; 14] = [
     "user",
 ];
 
-/// Words that begin a line of squid.conf alone.
+/// How other directives of PHP-FPM begin.
+const FPM_PREFIXES: [&str; 6] = [
+    "pm.",
+    "listen.",
+    "php_value[",
+    "php_flag[",
+    "php_admin_",
+    "env[",
+];
+
+/// Words that begin a line only in squid.conf.
 const SQUID: [&str; 8] = [
     "acl",
     "cache_dir",
@@ -56,7 +63,7 @@ const SQUID: [&str; 8] = [
     "refresh_pattern",
 ];
 
-/// Keys of vsftpd.conf alone.
+/// Keys that only vsftpd.conf has.
 const VSFTPD: [&str; 8] = [
     "anon_root",
     "anonymous_enable",
@@ -68,7 +75,7 @@ const VSFTPD: [&str; 8] = [
     "userlist_enable",
 ];
 
-/// Keys of nsd.conf that unbound.conf has not.
+/// Keys of nsd.conf that unbound.conf does not have.
 const NSD: [&str; 6] = [
     "database:",
     "pattern:",
@@ -78,105 +85,116 @@ const NSD: [&str; 6] = [
     "zonesdir:",
 ];
 
-/// The lines that say something, without blanks around them.
-fn lines(text: &[u8]) -> Vec<String> {
-    let lines = text
-        .split(|byte| *byte == b'\n')
-        .map(|line| String::from_utf8_lossy(line.trim_ascii()).into_owned());
-    lines
-        .filter(|line| !line.is_empty() && !line.starts_with(['#', ';']))
-        .collect()
+/// The lines of a file that are not comments.
+struct Lines(Vec<String>);
+
+impl Lines {
+    fn new(text: &[u8]) -> Self {
+        let mut lines = vec![];
+        for line in text.split(|byte| *byte == b'\n') {
+            let line = String::from_utf8_lossy(line.trim_ascii());
+            if !line.is_empty() && !line.starts_with(['#', ';']) {
+                lines.push(line.into_owned());
+            }
+        }
+        Self(lines)
+    }
+
+    fn any(&self, is: impl Fn(&str) -> bool) -> bool {
+        self.0.iter().any(|line| is(line))
+    }
+
+    /// Whether a line begins with one of these words.
+    fn begin_with(&self, words: &[&str]) -> bool {
+        self.any(|line| {
+            let first = line.split_whitespace().next();
+            first.is_some_and(|first| words.contains(&first))
+        })
+    }
+
+    /// Whether a line sets one of these keys: `key = value`.
+    fn set(&self, keys: &[&str]) -> bool {
+        self.any(|line| {
+            let pair = line.split_once('=');
+            pair.is_some_and(|(key, _)| keys.contains(&key.trim()))
+        })
+    }
 }
 
-/// The kind of the file `path`; `None`: of none that is known.
-pub(super) fn of(path: &Path, text: &[u8]) -> Option<FileFormat> {
-    let lines = lines(text);
-    let any = |is: &dyn Fn(&str) -> bool| lines.iter().any(|line| is(line));
-    if any(&|line| line.starts_with('[')) {
-        return with_sections(&any);
+impl FileFormat {
+    /// The format of the file `path` with the contents `text`; `None`: it is not known.
+    pub fn detect(path: &Path, text: &[u8]) -> Option<Self> {
+        let lines = Lines::new(text);
+        if lines.any(|line| line.starts_with('[')) {
+            return with_sections(&lines);
+        }
+        if lines.any(postfix::looks_like) {
+            return Some(Self::Postfix);
+        }
+        if let Some(daemon) = daemon(path, &lines) {
+            return Some(Self::Daemon(daemon));
+        }
+        if lines.any(sshd::looks_like) {
+            return Some(Self::Sshd);
+        }
+        if lines.any(|line| fstab::looks_like(line.as_bytes())) {
+            return Some(Self::Fstab);
+        }
+        lines.any(is_fpm).then_some(Self::Fpm)
     }
-    if any(&postfix::looks_like) {
-        return Some(FileFormat::Postfix);
-    }
-    if let Some(daemon) = daemon(path, &any) {
-        return Some(FileFormat::Daemon(daemon));
-    }
-    if any(&sshd::looks_like) {
-        return Some(FileFormat::Sshd);
-    }
-    if any(&|line| fstab::looks_like(line.as_bytes())) {
-        return Some(FileFormat::Fstab);
-    }
-    any(&is_fpm).then_some(FileFormat::Fpm)
 }
 
-fn with_sections(any: Any<'_>) -> Option<FileFormat> {
-    let key = |line: &str| {
-        line.split_once(['=', ':'])
-            .map(|(key, _)| key.trim().to_ascii_lowercase())
+fn with_sections(lines: &Lines) -> Option<FileFormat> {
+    let has_key = |wanted: &str| {
+        lines.any(|line| {
+            let pair = line.split_once(['=', ':']);
+            pair.is_some_and(|(key, _)| key.trim().eq_ignore_ascii_case(wanted))
+        })
     };
-    let has_key = |wanted: &str| any(&|line| key(line).as_deref() == Some(wanted));
-    if any(&|line| ["[Unit]", "[Service]", "[Install]"].contains(&line)) {
+    if lines.any(|line| ["[Unit]", "[Service]", "[Install]"].contains(&line)) {
         return Some(FileFormat::Unit);
     }
-    if any(&|line| line == "[uwsgi]") {
+    if lines.any(|line| line == "[uwsgi]") {
         return Some(FileFormat::Daemon(Daemon::Uwsgi));
     }
     if has_key("path") && !has_key("pm") {
         return Some(FileFormat::Daemon(Daemon::Rsyncd));
     }
-    if any(&jailkit::looks_like) {
+    if lines.any(jailkit::looks_like) {
         return Some(FileFormat::Jailkit);
     }
-    any(&is_fpm).then_some(FileFormat::Fpm)
+    lines.any(is_fpm).then_some(FileFormat::Fpm)
 }
 
-fn daemon(path: &Path, any: Any<'_>) -> Option<Daemon> {
-    let first = |line: &str| {
-        line.split(char::is_whitespace)
-            .next()
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let begins = |words: &[&str]| any(&|line| words.contains(&first(line).as_str()));
-    let key = |line: &str| line.split_once('=').map(|(key, _)| key.trim().to_owned());
-    if begins(&["server:"]) {
-        let nsd = begins(&NSD) || path.to_string_lossy().contains("nsd");
-        return Some(if nsd { Daemon::Nsd } else { Daemon::Unbound });
+fn daemon(path: &Path, lines: &Lines) -> Option<Daemon> {
+    if lines.begin_with(&["server:"]) {
+        let is_nsd = lines.begin_with(&NSD) || path.to_string_lossy().contains("nsd");
+        return Some(if is_nsd { Daemon::Nsd } else { Daemon::Unbound });
     }
-    if begins(&["global"]) || begins(&["frontend", "backend"]) {
+    if lines.begin_with(&["global", "frontend", "backend"]) {
         return Some(Daemon::Haproxy);
     }
-    if begins(&SQUID) {
+    if lines.begin_with(&SQUID) {
         return Some(Daemon::Squid);
     }
-    if any(&|line| key(line).is_some_and(|key| VSFTPD.contains(&key.as_str()))) {
+    if lines.set(&VSFTPD) {
         return Some(Daemon::Vsftpd);
     }
-    let options = |line: &str| key(line).is_some_and(|key| key == "OPTIONS" || key == "ROOTDIR");
-    let named = path
-        .file_name()
-        .is_some_and(|name| name == "named" || name == "bind9");
-    (named && any(&options)).then_some(Daemon::Named)
+    let name = path.file_name().unwrap_or_default();
+    let is_named = name == "named" || name == "bind9";
+    (is_named && lines.set(&["OPTIONS", "ROOTDIR"])).then_some(Daemon::Named)
 }
 
-/// Whether a line is one of PHP-FPM's: `[global]`, or a directive of its own.
+/// Whether a line is one of PHP-FPM's: `[global]`, or a directive that only PHP-FPM has.
 fn is_fpm(line: &str) -> bool {
     if line.starts_with('[') {
         return line.eq_ignore_ascii_case("[global]");
     }
-    let key = line
-        .split_once('=')
-        .map(|(key, _)| key.trim().to_ascii_lowercase());
-    let own = [
-        "pm.",
-        "listen.",
-        "php_value[",
-        "php_flag[",
-        "php_admin_",
-        "env[",
-    ];
-    key.is_some_and(|key| FPM.contains(&key.as_str()) || own.iter().any(|own| key.starts_with(own)))
+    let Some((key, _)) = line.split_once('=') else {
+        return false;
+    };
+    let key = key.trim().to_ascii_lowercase();
+    FPM.contains(&key.as_str()) || FPM_PREFIXES.iter().any(|prefix| key.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -184,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_are_told_by_what_is_in_the_file() {
+    fn formats_are_detected_from_the_contents() {
         for (text, expected) in [
             ("", None),
             ("# only\n; comments\n", None),
@@ -252,9 +270,11 @@ mod tests {
                 Some(FileFormat::Daemon(Daemon::Uwsgi)),
             ),
         ] {
-            assert_eq!(of(Path::new("f"), text.as_bytes()), expected, "{text:?}");
+            let detected = FileFormat::detect(Path::new("f"), text.as_bytes());
+            assert_eq!(detected, expected, "{text:?}");
         }
-        let named = of(Path::new("/etc/default/named"), b"OPTIONS=\"-u bind\"\n");
+        let text = b"OPTIONS=\"-u bind\"\n";
+        let named = FileFormat::detect(Path::new("/etc/default/named"), text);
         assert_eq!(named, Some(FileFormat::Daemon(Daemon::Named)));
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::draft::{Draft, DraftItem, DraftKind, DraftMount};
 use super::ini;
-use super::source_properties::{SourceKind, is_object_name, look, objects_below, what};
+use super::source_properties::{SourceKind, SourceProperties, is_object_name, objects_below};
 use crate::base::SiteName;
 use crate::manifest::Presets;
 use crate::{Error, Result};
@@ -432,7 +432,7 @@ impl PathClass {
             .and_then(Path::file_name)
             .and_then(|name| name.to_str());
         let etc = path.starts_with("/etc");
-        match what(path) {
+        match SourceKind::of(path) {
             SourceKind::Program => Self::Program,
             SourceKind::Library => Self::Library,
             SourceKind::Device if path.starts_with("/dev") => Self::Device,
@@ -442,9 +442,11 @@ impl PathClass {
             SourceKind::Missing if CODE.iter().any(|directory| path.starts_with(directory)) => {
                 Self::Executable
             }
-            SourceKind::Directory if etc && !look(path).code => Self::Etc,
+            SourceKind::Directory if etc && !SourceProperties::of(path).code => Self::Etc,
             SourceKind::Directory => Self::Directory,
-            SourceKind::File | SourceKind::Device if look(path).code => Self::Executable,
+            SourceKind::File | SourceKind::Device if SourceProperties::of(path).code => {
+                Self::Executable
+            }
             _ => Self::Data,
         }
     }
@@ -482,12 +484,12 @@ impl PathClass {
 
 /// A directory, with the libraries that programs in it need.
 fn directory(draft: &mut Draft, text: &str) {
-    let look = look(Path::new(text));
+    let properties = SourceProperties::of(Path::new(text));
     push_mount(
         draft,
         DraftMount {
             optional: true,
-            executable: look.code,
+            executable: properties.code,
             ..DraftMount::new(text)
         },
     );

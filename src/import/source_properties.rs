@@ -1,4 +1,4 @@
-//! What a path is on this host, as far as a manifest's keys differ by it.
+//! The properties of a source on this host, as far as the manifest's keys depend on them.
 
 use std::fs;
 use std::io::Read;
@@ -7,25 +7,23 @@ use std::path::{Path, PathBuf};
 
 use crate::sys;
 
-/// How many files of a directory are looked at. In one with more there are surely programs.
-const MANY: usize = 20_000;
+/// How many files of a directory are examined. A directory with more is taken to have programs.
+const MAX_FILES: usize = 20_000;
 
-/// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SourceProperties {
     pub kind: SourceKind,
-    /// It is, or holds, something that can be executed or mapped as code.
+    /// It is or holds something that can be executed or mapped as code.
     pub code: bool,
-    /// It has, or holds something with, a setuid or setgid bit.
+    /// It has or holds a setuid or setgid bit.
     pub setuid: bool,
-    /// It is, or holds, a device node.
+    /// It is or holds a device node.
     pub devices: bool,
 }
 
-/// What kind of file, links followed.
+/// What kind of file it is, links followed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum SourceKind {
-    /// Nothing is there.
     #[default]
     Missing,
     Directory,
@@ -38,25 +36,25 @@ pub(super) enum SourceKind {
     File,
 }
 
-/// Looks at `path`, and, if it is a directory, at what is in it.
-pub(super) fn look(path: &Path) -> SourceProperties {
-    let mut look = SourceProperties {
-        kind: what(path),
-        ..SourceProperties::default()
-    };
-    if look.kind == SourceKind::Directory {
-        let files = files_below(path);
-        look.code = files.len() >= MANY;
-        for file in &files {
-            look.add(file);
-        }
-    } else {
-        look.add(path);
-    }
-    look
-}
-
 impl SourceProperties {
+    /// The properties of `path` and, if it is a directory, of its files.
+    pub fn of(path: &Path) -> Self {
+        let mut properties = Self {
+            kind: SourceKind::of(path),
+            ..Self::default()
+        };
+        if properties.kind == SourceKind::Directory {
+            let files = files_below(path);
+            properties.code = files.len() >= MAX_FILES;
+            for file in &files {
+                properties.add(file);
+            }
+        } else {
+            properties.add(path);
+        }
+        properties
+    }
+
     fn add(&mut self, path: &Path) {
         let Ok(metadata) = fs::metadata(path) else {
             return;
@@ -68,32 +66,36 @@ impl SourceProperties {
     }
 }
 
-/// What kind of file `path` is.
-pub(super) fn what(path: &Path) -> SourceKind {
-    let Ok(metadata) = fs::metadata(path) else {
-        return SourceKind::Missing;
-    };
-    let kind = metadata.file_type();
-    if kind.is_dir() {
-        return SourceKind::Directory;
-    }
-    if kind.is_char_device() || kind.is_block_device() {
-        return SourceKind::Device;
-    }
-    if !kind.is_file() {
-        return SourceKind::File;
-    }
-    match &magic(path) {
-        b"\x7fELF" if is_object_name(path) => SourceKind::Library,
-        _ if is_code(path, metadata.mode()) && !is_object_name(path) => SourceKind::Program,
-        _ => SourceKind::File,
+impl SourceKind {
+    pub fn of(path: &Path) -> Self {
+        let Ok(metadata) = fs::metadata(path) else {
+            return Self::Missing;
+        };
+        let kind = metadata.file_type();
+        if kind.is_dir() {
+            Self::Directory
+        } else if kind.is_char_device() || kind.is_block_device() {
+            Self::Device
+        } else if !kind.is_file() {
+            Self::File
+        } else if is_object_name(path) {
+            let is_elf = magic(path) == *b"\x7fELF";
+            if is_elf { Self::Library } else { Self::File }
+        } else if is_code(path, metadata.mode()) {
+            Self::Program
+        } else {
+            Self::File
+        }
     }
 }
 
-/// A script or program, or what may be loaded by one. Text with its bits set by accident is none.
+/// Whether it is a script or program, or may be loaded by one. A text whose executable bits are set
+/// by accident is not code.
 fn is_code(path: &Path, mode: u32) -> bool {
-    let begins = || matches!(&magic(path), b"\x7fELF" | [b'#', b'!', ..]);
-    is_object_name(path) || (mode & 0o111 != 0 && begins())
+    if is_object_name(path) {
+        return true;
+    }
+    mode & 0o111 != 0 && matches!(&magic(path), b"\x7fELF" | [b'#', b'!', ..])
 }
 
 /// Whether a file of this name is a shared object: `libc.so.6`, `mod_a.so`.
@@ -102,16 +104,17 @@ pub(super) fn is_object_name(path: &Path) -> bool {
     name.ends_with(".so") || name.contains(".so.")
 }
 
+/// The first four bytes; zeros if the file has fewer.
 fn magic(path: &Path) -> [u8; 4] {
     let mut magic = [0; 4];
-    // Too short to be either: nothing of it counts.
     let read = sys::open_regular(path).and_then(|mut file| file.read_exact(&mut magic));
     if read.is_ok() { magic } else { [0; 4] }
 }
 
-/// The files in the directory `top` and below, links not followed, no more than [`MANY`].
+/// The files in the directory `top` and below, links not followed, no more than [`MAX_FILES`].
 fn files_below(top: &Path) -> Vec<PathBuf> {
-    let (mut files, mut directories) = (vec![], vec![top.to_owned()]);
+    let mut files = vec![];
+    let mut directories = vec![top.to_owned()];
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
             match entry.file_type() {
@@ -119,7 +122,7 @@ fn files_below(top: &Path) -> Vec<PathBuf> {
                 Ok(kind) if !kind.is_symlink() => files.push(entry.path()),
                 _ => {}
             }
-            if files.len() >= MANY {
+            if files.len() >= MAX_FILES {
                 return files;
             }
         }
@@ -130,15 +133,21 @@ fn files_below(top: &Path) -> Vec<PathBuf> {
 /// The programs and shared objects in a directory and below; `None`: there are more than `most`.
 pub(super) fn objects_below(top: &Path, most: usize) -> Option<Vec<PathBuf>> {
     let files = files_below(top);
-    let is_elf = |file: &PathBuf| &magic(file) == b"\x7fELF";
-    let mut objects: Vec<_> = files
-        .iter()
-        .filter(|file| is_elf(file))
-        .take(most + 1)
-        .cloned()
-        .collect();
+    if files.len() >= MAX_FILES {
+        return None;
+    }
+
+    let mut objects = vec![];
+    for file in files {
+        if magic(&file) == *b"\x7fELF" {
+            objects.push(file);
+        }
+        if objects.len() > most {
+            return None;
+        }
+    }
     objects.sort();
-    (files.len() < MANY && objects.len() <= most).then_some(objects)
+    Some(objects)
 }
 
 #[cfg(test)]
@@ -147,7 +156,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn files_are_told_by_what_they_are() {
+    fn files_are_known_by_their_contents_and_names() {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &[u8], mode: u32| {
             let path = dir.path().join(name);
@@ -156,24 +165,33 @@ mod tests {
             path
         };
         assert_eq!(
-            what(&file("script", b"#!/bin/sh\n", 0o755)),
+            SourceKind::of(&file("script", b"#!/bin/sh\n", 0o755)),
             SourceKind::Program
         );
         assert_eq!(
-            what(&file("liba.so.1", b"\x7fELF\x02", 0o644)),
+            SourceKind::of(&file("liba.so.1", b"\x7fELF\x02", 0o644)),
             SourceKind::Library
         );
-        assert_eq!(what(&file("text", b"x", 0o755)), SourceKind::File);
-        assert_eq!(what(&file("elf", b"\x7fELF\x02", 0o644)), SourceKind::File);
+        assert_eq!(SourceKind::of(&file("text", b"x", 0o755)), SourceKind::File);
         assert_eq!(
-            (what(dir.path()), what(Path::new("/dev/null"))),
+            SourceKind::of(&file("elf", b"\x7fELF\x02", 0o644)),
+            SourceKind::File
+        );
+        assert_eq!(
+            (
+                SourceKind::of(dir.path()),
+                SourceKind::of(Path::new("/dev/null"))
+            ),
             (SourceKind::Directory, SourceKind::Device)
         );
-        assert_eq!(what(&dir.path().join("none")), SourceKind::Missing);
-        let found = look(dir.path());
+        assert_eq!(
+            SourceKind::of(&dir.path().join("none")),
+            SourceKind::Missing
+        );
+        let found = SourceProperties::of(dir.path());
         assert!(found.code && !found.setuid && !found.devices, "{found:?}");
         file("setuid", b"x", 0o4755);
-        assert!(look(dir.path()).setuid);
+        assert!(SourceProperties::of(dir.path()).setuid);
         assert_eq!(
             objects_below(dir.path(), 2).unwrap(),
             [dir.path().join("elf"), dir.path().join("liba.so.1")]
