@@ -235,9 +235,9 @@ fn fstab_as_mount() {
         "fstab:6: proc on ",
         "fstab:7: tmpfs on ",
         "it is not a bind mount and not imported: the line has to stay",
-        "fstab:8: `nonsense`: it has fewer fields than fstab(5) needs: what, where, type and options; passed over",
+        "fstab:8: `nonsense`: it has fewer fields than fstab(5) needs: source, target, type and options; ignored",
         "fstab:11: ",
-        "it remounts what no line before it mounts; passed over",
+        "no line before it mounts what it remounts; ignored",
         "1 line of fstab without `bind`: not of a jail",
         "fstab:12: ",
         "has characters of patterns in its name",
@@ -246,7 +246,7 @@ fn fstab_as_mount() {
         assert!(ran.stderr.contains(said), "{said}\n{ran}");
     }
     for line in [
-        "fstab:5: x-systemd.requires=data-init.service: what fstab told",
+        "fstab:5: x-systemd.requires=data-init.service: a manifest has no such options",
         "etc: [hosts]\n",
         "{ source: /usr/lib, target: /lib, recursive: true, executable: true",
         "fstab:10: all of /dev is more than a jail needs: `presets: [base]`",
@@ -818,7 +818,7 @@ fn wrong_lines() {
     );
     let ini = sandbox.file("ini", "[a]\npaths = x\n\n[b\nnothing\n[a]\n");
     import(&[&good, &fstab, &ini])
-        .complains("tab:2: `/a b /c none bind 0 0`: `bind` is no number: a blank in a path is written \\040; passed over")
+        .complains("tab:2: `/a b /c none bind 0 0`: `bind` is not a number: a blank in a path is written as \\040; ignored")
         .complains("tab:3: `/etc/x /srv/a`: it has fewer fields")
         .complains("ini:4: `[b` begins a section without a name and a `]`")
         .complains("ini:5: `nothing` is neither `[section]` nor `key = value`")

@@ -484,7 +484,7 @@ fn reported() {
     }
     let ran =
         ran.complains("opcache.validate_root is off: PHP-FPM serves one site's scripts in another");
-    ran.complains("no unit is known that starts its master process");
+    ran.complains("the unit that starts its master process is not known");
     sandbox.file("php.ini", "opcache.validate_root = On\n");
     let ran = sandbox.ok(&["import", file.to_str().unwrap()]);
     assert!(!ran.stderr.contains("validate_root"), "{ran}");

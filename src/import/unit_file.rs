@@ -1,14 +1,14 @@
-//! Unit files as systemd.syntax(7) describes them: pure, but for the looking in [`of_host`] and
-//! [`of_file`].
+//! Unit files as systemd.syntax(7) describes them. Only [`of_host`], [`of_file`] and
+//! [`UnitFile::environment`] read files.
 //!
-//! A reader of our own: the crates for it either need systemd's libraries or do not know quotes and
-//! drop-ins.
+//! It has its own parser, because the crates for unit files either need systemd's libraries or do
+//! not know quotes and drop-ins.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where units are, in the order in which systemd prefers them.
+/// The directories of units, in the order in which systemd prefers them.
 const DIRECTORIES: [&str; 7] = [
     "/etc/systemd/system",
     "/run/systemd/transient",
@@ -24,25 +24,28 @@ const DIRECTORIES: [&str; 7] = [
 pub(super) struct UnitFile {
     /// `php8.2-fpm.service`
     pub name: String,
-    /// All assignments in their order.
+    /// All assignments, in their order.
     pub lines: Vec<Assignment>,
 }
 
-/// `Key=value` of a section.
+/// `Key=value`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Assignment {
-    /// Its line, from 1.
+    /// From 1.
     pub line: usize,
     /// `Service`
     pub section: String,
     pub key: String,
-    /// Lines that go on are joined.
+    /// Continuation lines are joined.
     pub value: String,
 }
 
-/// The assignments of a unit file. Lines that are none are passed over, as systemd does.
+/// The assignments of a unit file. Other lines are ignored, as by systemd.
 pub(super) fn read(text: &str) -> Vec<Assignment> {
-    let (mut lines, mut section, mut open) = (vec![], String::new(), None::<(usize, String)>);
+    let mut lines = vec![];
+    let mut section = String::new();
+    // A line that ends in a backslash: its number, and its text so far.
+    let mut open: Option<(usize, String)> = None;
     for (line, nth) in text.lines().zip(1..) {
         let trimmed = line.trim();
         if trimmed.starts_with(['#', ';']) || (trimmed.is_empty() && open.is_none()) {
@@ -56,6 +59,7 @@ pub(super) fn read(text: &str) -> Vec<Assignment> {
             continue;
         }
         whole.push_str(trimmed);
+
         if let Some(name) = whole
             .strip_prefix('[')
             .and_then(|rest| rest.strip_suffix(']'))
@@ -74,9 +78,11 @@ pub(super) fn read(text: &str) -> Vec<Assignment> {
     lines
 }
 
-/// The words of a value, quotes and escapes taken out.
+/// The words of a value, without quotes and escapes.
 pub(super) fn words(value: &str) -> Vec<String> {
-    let (mut words, mut word, mut quote) = (vec![], None::<String>, None);
+    let mut words = vec![];
+    let mut word: Option<String> = None;
+    let mut quote = None;
     let mut chars = value.chars();
     while let Some(c) = chars.next() {
         match (c, quote) {
@@ -101,15 +107,14 @@ pub(super) fn words(value: &str) -> Vec<String> {
 }
 
 impl UnitFile {
-    /// The values of a list such as `ExecStart=` or `BindPaths=`: an empty one takes those before
-    /// it away.
+    /// The values of a list such as `ExecStart=` or `BindPaths=`. An empty value removes those before
+    /// it.
     pub fn list(&self, section: &str, key: &str) -> Vec<&Assignment> {
         let mut values = vec![];
-        for line in self
-            .lines
-            .iter()
-            .filter(|line| line.section == section && line.key == key)
-        {
+        for line in &self.lines {
+            if line.section != section || line.key != key {
+                continue;
+            }
             if line.value.is_empty() {
                 values.clear();
             } else {
@@ -124,72 +129,84 @@ impl UnitFile {
         self.list(section, key).pop()
     }
 
-    /// The command lines that start it, as words, with the variables that the unit itself sets put
-    /// in.
+    /// The command lines that start the service, as words. The variables that the unit itself sets
+    /// are replaced.
     pub fn commands(&self) -> Vec<Vec<String>> {
         let environment = self.environment();
-        let command = |line: &&Assignment| {
+        let mut commands = vec![];
+        for line in self.list("Service", "ExecStart") {
             let line = line.value.trim_start_matches(['-', '@', ':', '+', '!']);
-            words(line)
-                .iter()
-                .flat_map(|word| put_in(word, &environment))
-                .collect()
-        };
-        self.list("Service", "ExecStart")
-            .iter()
-            .map(command)
-            .collect()
+            let mut command = vec![];
+            for word in words(line) {
+                command.extend(expand(&word, &environment));
+            }
+            commands.push(command);
+        }
+        commands
     }
 
-    /// What `Environment=` and the files of `EnvironmentFile=` set.
+    /// The variables that `Environment=` and the files of `EnvironmentFile=` set.
     pub fn environment(&self) -> BTreeMap<String, String> {
-        let set = self
-            .list("Service", "Environment")
-            .into_iter()
-            .flat_map(|line| words(&line.value));
-        let mut variables: Vec<String> = set.collect();
+        let mut variables = BTreeMap::new();
+        for line in self.list("Service", "Environment") {
+            for word in words(&line.value) {
+                if let Some((name, value)) = word.split_once('=') {
+                    variables.insert(name.to_owned(), value.to_owned());
+                }
+            }
+        }
         for line in self.list("Service", "EnvironmentFile") {
             let file = line.value.trim_start_matches('-');
-            let text = super::text(Path::new(file)).unwrap_or_default();
-            let text = String::from_utf8_lossy(&text).into_owned();
-            let lines = text
-                .lines()
-                .map(str::trim)
-                .filter(|line| !line.starts_with(['#', ';']));
-            variables.extend(lines.filter_map(|line| {
-                let (name, value) = line.split_once('=')?;
-                Some(format!("{}={}", name.trim(), words(value).join(" ")))
-            }));
+            let text = text_of(Path::new(file)).unwrap_or_default();
+            for line in text.lines().map(str::trim) {
+                if let Some((name, value)) = line.split_once('=')
+                    && !line.starts_with(['#', ';'])
+                {
+                    variables.insert(name.trim().to_owned(), words(value).join(" "));
+                }
+            }
         }
-        let pairs = variables
-            .iter()
-            .filter_map(|variable| variable.split_once('='));
-        pairs
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect()
+        variables
     }
 }
 
-/// `$NAME` alone becomes the words of its value, `${NAME}` its value.
-fn put_in(word: &str, environment: &BTreeMap<String, String>) -> Vec<String> {
-    let value = |name: &str| environment.get(name).cloned().unwrap_or_default();
-    if let Some(name) = word
-        .strip_prefix('$')
-        .filter(|name| !name.starts_with(['{', '$']))
-    {
-        return words(&value(name));
+/// `$NAME` alone becomes the words of its value, `${NAME}` becomes its value.
+fn expand(word: &str, environment: &BTreeMap<String, String>) -> Vec<String> {
+    match word.strip_prefix('$') {
+        Some(name) if !name.starts_with(['{', '$']) => {
+            return match environment.get(name) {
+                Some(value) => words(value),
+                None => vec![],
+            };
+        }
+        _ => {}
     }
     let mut text = word.to_owned();
-    for name in environment.keys() {
-        text = text.replace(&format!("${{{name}}}"), &value(name));
+    for (name, value) in environment {
+        text = text.replace(&format!("${{{name}}}"), value);
     }
     vec![text]
 }
 
-/// The services of this host whose text has `word`, with their drop-ins; a template is called
+/// The services of this host whose text contains `word`, with their drop-ins. A template's name is
 /// `name@.service`.
 pub(super) fn of_host(word: &str) -> Vec<UnitFile> {
-    let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
+    let mut units = vec![];
+    for (name, file) in service_files() {
+        let mut texts = vec![];
+        texts.extend(text_of(&file));
+        texts.extend(drop_ins(&name).iter().filter_map(|file| text_of(file)));
+        if texts.iter().any(|text| text.contains(word)) {
+            let lines = texts.iter().flat_map(|text| read(text)).collect();
+            units.push(UnitFile { name, lines });
+        }
+    }
+    units
+}
+
+/// The file of each service, by name.
+fn service_files() -> BTreeMap<String, PathBuf> {
+    let mut files = BTreeMap::new();
     for directory in DIRECTORIES {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             if let Ok(name) = entry.file_name().into_string()
@@ -200,40 +217,17 @@ pub(super) fn of_host(word: &str) -> Vec<UnitFile> {
             }
         }
     }
-    let unit = |(name, file): (String, PathBuf)| {
-        let texts: Vec<_> = [file]
-            .into_iter()
-            .chain(drop_ins(&name))
-            .map(|file| super::text(&file))
-            .collect();
-        let texts: Vec<_> = texts
-            .into_iter()
-            .flatten()
-            .map(|text| String::from_utf8_lossy(&text).into_owned())
-            .collect();
-        let found = texts.iter().any(|text| text.contains(word));
-        found.then(|| UnitFile {
-            name,
-            lines: texts.iter().flat_map(|text| read(text)).collect(),
-        })
-    };
-    files.into_iter().filter_map(unit).collect()
+    files
 }
 
 /// The unit of a file, with its drop-ins.
 pub(super) fn of_file(file: &Path, text: &str) -> UnitFile {
-    let name = file
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
-    let more = drop_ins(&name)
-        .into_iter()
-        .filter_map(|file| super::text(&file).ok());
-    let lines = read(text)
-        .into_iter()
-        .chain(more.flat_map(|text| read(&String::from_utf8_lossy(&text))))
-        .collect();
+    let name = file.file_name().unwrap_or_default();
+    let name = name.to_string_lossy().into_owned();
+    let mut lines = read(text);
+    for file in drop_ins(&name) {
+        lines.extend(read(&text_of(&file).unwrap_or_default()));
+    }
     UnitFile { name, lines }
 }
 
@@ -241,18 +235,22 @@ pub(super) fn of_file(file: &Path, text: &str) -> UnitFile {
 fn drop_ins(name: &str) -> Vec<PathBuf> {
     let mut files: BTreeMap<_, PathBuf> = BTreeMap::new();
     for directory in DIRECTORIES {
-        let place = Path::new(directory).join(format!("{name}.d"));
-        for entry in fs::read_dir(place).into_iter().flatten().flatten() {
-            if entry
-                .path()
+        let directory = Path::new(directory).join(format!("{name}.d"));
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let file = entry.path();
+            if file
                 .extension()
                 .is_some_and(|extension| extension == "conf")
             {
-                files
-                    .entry(entry.file_name())
-                    .or_insert_with(|| entry.path());
+                files.entry(entry.file_name()).or_insert(file);
             }
         }
     }
     files.into_values().collect()
+}
+
+/// The text of a file that can be read.
+fn text_of(file: &Path) -> Option<String> {
+    let text = super::text(file).ok()?;
+    Some(String::from_utf8_lossy(&text).into_owned())
 }
