@@ -670,7 +670,7 @@ fn jailkits_own() {
     let ini = "/etc/jailkit/jk_init.ini";
     let imported = sandbox
         .ok(&["import", "--write", ini])
-        .complains("[git] becomes the preset jk-git, because a built-in preset is called so")
+        .complains("[git] becomes the preset jk-git, because a built-in preset has that name")
         .complains("[ping] becomes the preset jk-ping");
     let sections = fs::read_to_string(ini)
         .unwrap()
@@ -753,13 +753,13 @@ fn jailkit_keys() {
     );
     let ran = sandbox.ok(&["import", "--write", ini.to_str().unwrap()]);
     for remark in [
-        "jk_init.ini:20: [dns] becomes the preset jk-dns, because a built-in preset is called so",
+        "jk_init.ini:20: [dns] becomes the preset jk-dns, because a built-in preset has that name",
         "jk_init.ini:13: `includesections`: there is no section [missing]; left out",
         "jk_init.ini:11: `paths_w_owner`: /usr/share/zoneinfo: owner and mode are the host's",
         "jk_init.ini:12: `paths_w_setuid`: ",
-        "jk_init.ini:15: `groups`: disk: no manifest can name groups",
-        "jk_init.ini:17: `emptydirs`: /svr, /tmp: no manifest makes directories",
-        "jk_init.ini:19: `need_proc`: no manifest mounts a file system",
+        "jk_init.ini:15: `groups`: disk: a manifest cannot name groups",
+        "jk_init.ini:17: `emptydirs`: /svr, /tmp: a manifest cannot make directories",
+        "jk_init.ini:19: `need_proc`: a manifest cannot mount a file system",
         "jk_init.ini:20: `odd`: jailkit has no such key; left out",
     ] {
         let remark = remark.replace(":20: [dns]", ":21: [dns]");

@@ -1,11 +1,9 @@
-//! PHP's dialect of ini files, as its scanner and its grammar have it: pure.
+//! PHP's dialect of ini files, as PHP's scanner and grammar define it: pure.
 //!
-//! A reader of our own: no crate knows this dialect, in which values are put together of words,
-//! quoted text, variables and constants, and in which words of letters alone mean something else
-//! than `/yes` or `no-one`. The longest match counts, and of equal ones the first, as in PHP's
-//! scanner.
+//! It has its own parser, because no crate knows this dialect. A value consists of words, quoted
+//! text, variables and constants, and `yes` alone means something else than `/yes` or `yes-man`. As
+//! in PHP's scanner, the longest match counts, and among equally long ones the first.
 
-/// What one statement says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Statement {
     /// `[name]`
@@ -16,18 +14,18 @@ pub(super) enum Statement {
     Item(String, PhpValue, PhpValue),
 }
 
-/// A text, as far as it can be known without PHP's process.
+/// A text, as far as it can be known outside PHP's process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct PhpValue {
     pub text: String,
-    /// What stands in it and is not known, such as `${SITES}`: then `text` is not what PHP reads.
+    /// A part that is not known, such as `${SITES}`: then `text` is not what PHP reads.
     pub unknown: Option<String>,
 }
 
 /// The value of `${NAME}`; `None`: it is not known.
 pub(super) type Variables<'v> = &'v dyn Fn(&str) -> Option<String>;
 
-/// The statements of `text`, up to the first that is none: there, what PHP did not expect.
+/// The statements of `text`, up to the first thing that PHP does not expect, which is the error.
 pub(super) fn statements(text: &str, variables: Variables<'_>) -> Vec<Result<Statement, String>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut scanner = Scanner {
@@ -46,7 +44,7 @@ pub(super) fn statements(text: &str, variables: Variables<'_>) -> Vec<Result<Sta
     statements
 }
 
-/// What is between quotes, brackets and line ends: which characters a word may have.
+/// Where the scanner is, which decides which characters a word may have.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ScannerState {
     Value,
@@ -60,7 +58,7 @@ struct Scanner<'t> {
     variables: Variables<'t>,
 }
 
-/// The token that was found, and where it ends.
+/// What the scanner finds next.
 enum Token {
     Text(PhpValue),
     Operator(u8),
@@ -74,7 +72,7 @@ impl Scanner<'_> {
         self.text.get(self.at + ahead).copied()
     }
 
-    /// How many bytes from `at` on are of `kind`.
+    /// How many bytes from `from` on are of `kind`.
     fn span(&self, from: usize, kind: impl Fn(u8) -> bool) -> usize {
         self.text[from.min(self.text.len())..]
             .iter()
@@ -170,7 +168,7 @@ impl Scanner<'_> {
         Ok(Statement::Entry(name, Some(self.value()?)))
     }
 
-    /// Whether `=` follows, which is taken with the blanks around it.
+    /// Whether `=` follows. If so, it is skipped, with the blanks around it.
     fn equals(&mut self) -> bool {
         let blanks = self.span(self.at, is_blank);
         let found = self.peek(blanks) == Some(b'=');
@@ -206,7 +204,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// The longest run of words and operators, and the token after it.
+    /// A sequence of operands and operators, and the token after it.
     fn expression(&mut self) -> Result<(PhpValue, Token), String> {
         let (mut left, mut next) = self.operand()?;
         while let Token::Operator(operator @ (b'|' | b'&' | b'^')) = next {
@@ -226,12 +224,9 @@ impl Scanner<'_> {
             Token::Operator(operator @ (b'~' | b'!')) => {
                 let (value, next) = self.operand()?;
                 let zero = PhpValue::known("0");
-                let inverse = |a: i32, _| {
-                    if operator == b'~' {
-                        !a
-                    } else {
-                        i32::from(a == 0)
-                    }
+                let inverse = |a: i32, _| match operator {
+                    b'~' => !a,
+                    _ => i32::from(a == 0),
                 };
                 Ok((calculate(&value, &zero, inverse), next))
             }
@@ -253,8 +248,8 @@ impl Scanner<'_> {
         }
     }
 
-    /// A word that stands for a value of its own, unless a longer one begins there: its length and
-    /// the value.
+    /// A word that stands for another value, unless a longer word begins here: its length and the
+    /// value.
     fn keyword(&self) -> (usize, Option<&'static str>) {
         let word = self.span(self.at, |byte| byte.is_ascii_alphabetic());
         let name = self.slice(self.at, self.at + word).to_ascii_lowercase();
@@ -321,7 +316,7 @@ impl Scanner<'_> {
                 let closed = self.peek(1 + length).is_some();
                 if length > 0 && closed {
                     self.at += length + 2;
-                    return Token::Text(PhpValue::of(self.slice(begin + 1, begin + 1 + length)));
+                    return Token::Text(PhpValue::new(self.slice(begin + 1, begin + 1 + length)));
                 }
                 if place != ScannerState::Value {
                     return Token::Wrong("the quote does not end".to_owned());
@@ -344,7 +339,7 @@ impl Scanner<'_> {
         }
         if blanks > 0 {
             self.at += blanks;
-            return Token::Text(PhpValue::of(self.slice(begin, self.at)));
+            return Token::Text(PhpValue::new(self.slice(begin, self.at)));
         }
         match self.peek(0) {
             Some(operator) if place == ScannerState::Value && b"&|^~()!".contains(&operator) => {
@@ -356,7 +351,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// The value of the word from `begin` on: a constant's, where a name stands alone.
+    /// The value of the word from `begin` on. A name alone may be a constant.
     fn meaning(&self, place: ScannerState, begin: usize) -> PhpValue {
         let text = self.slice(begin, self.at);
         let is_name = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
@@ -366,11 +361,11 @@ impl Scanner<'_> {
         if is_name && place != ScannerState::Section {
             constant(text)
         } else {
-            PhpValue::of(text)
+            PhpValue::new(text)
         }
     }
 
-    /// How long the word is that begins here: the longest of all ways to read it.
+    /// The length of the word that begins here: the longest of all ways to read it.
     fn word(&self, place: ScannerState) -> usize {
         let allowed = |byte: u8| match place {
             ScannerState::Value => !b"$= \t\n\r;&|^~()!\"'\0".contains(&byte),
@@ -404,7 +399,7 @@ impl Scanner<'_> {
         let name = name.trim_matches([' ', '\t', '\r', '\n']);
         self.at += length + 1;
         Ok((self.variables)(name)
-            .map_or_else(|| PhpValue::unknown(format!("${{{name}}}")), PhpValue::of))
+            .map_or_else(|| PhpValue::unknown(format!("${{{name}}}")), PhpValue::new))
     }
 
     /// Text with escapes and variables, up to the quote that ends it.
@@ -425,12 +420,12 @@ impl Scanner<'_> {
                         Err(why) => return Token::Wrong(why),
                     }
                 }
-                _ => value.push(PhpValue::of(self.piece())),
+                _ => value.push(PhpValue::new(self.piece())),
             }
         }
     }
 
-    /// What stands before the next quote or variable, its escapes taken out.
+    /// The text up to the next quote or variable, without escapes.
     fn piece(&mut self) -> String {
         let begin = self.at;
         let mut bytes = vec![];
@@ -462,7 +457,7 @@ impl Scanner<'_> {
 }
 
 impl PhpValue {
-    pub(super) fn of(text: String) -> Self {
+    pub(super) fn new(text: String) -> Self {
         Self {
             text,
             unknown: None,
@@ -470,7 +465,7 @@ impl PhpValue {
     }
 
     fn known(text: &str) -> Self {
-        Self::of(text.to_owned())
+        Self::new(text.to_owned())
     }
 
     fn unknown(what: String) -> Self {
@@ -507,7 +502,7 @@ fn is_label(byte: u8) -> bool {
     !b"=\n\r\t;&|^$~(){}!\"[]\0".contains(&byte)
 }
 
-/// Numbers as atoi(3) reads them, put together.
+/// The result of an operator on two numbers, which are read as by atoi(3).
 fn calculate(left: &PhpValue, right: &PhpValue, with: impl Fn(i32, i32) -> i32) -> PhpValue {
     let unknown = left.unknown.clone().or_else(|| right.unknown.clone());
     PhpValue {
@@ -561,7 +556,7 @@ const CONSTANTS: [(&str, &str); 26] = [
     ("PATH_SEPARATOR", ":"),
 ];
 
-/// Constants that each build of PHP has its own value of.
+/// Constants whose values depend on the build of PHP.
 const OF_BUILDS: [&str; 21] = [
     "PEAR_EXTENSION_DIR",
     "PEAR_INSTALL_DIR",
@@ -586,7 +581,7 @@ const OF_BUILDS: [&str; 21] = [
     "PHP_VERSION_ID",
 ];
 
-/// What a name alone stands for: a constant's value, or itself.
+/// The value of a name that stands alone: a constant's value, or the name itself.
 fn constant(name: String) -> PhpValue {
     match name.to_ascii_lowercase().as_str() {
         "true" => return PhpValue::known("1"),
@@ -596,6 +591,6 @@ fn constant(name: String) -> PhpValue {
     match CONSTANTS.iter().find(|(known, _)| *known == name) {
         Some((_, value)) => PhpValue::known(value),
         None if OF_BUILDS.contains(&name.as_str()) => PhpValue::unknown(name),
-        None => PhpValue::of(name),
+        None => PhpValue::new(name),
     }
 }

@@ -325,12 +325,12 @@ impl Pool {
         }
         if let Some(own) = self.get("prefix").map(|own| full_path(own, prefix)) {
             self.directives
-                .insert("prefix".to_owned(), PhpValue::of(own));
+                .insert("prefix".to_owned(), PhpValue::new(own));
         }
         if let Some(chroot) = self.chroot() {
             let chroot = rooted(&chroot, self.known("prefix"), prefix)?;
             self.directives
-                .insert("chroot".to_owned(), PhpValue::of(chroot));
+                .insert("chroot".to_owned(), PhpValue::new(chroot));
         }
         Ok(())
     }
