@@ -164,7 +164,8 @@ fn files_and_environment() -> Roff {
             ),
             (
                 "MOUNTJAIL_MOUNT_EVENTS",
-                "How watch learns of mounts, fanotify or poll, in place of what the kernel decides.",
+                "How watch learns of mounts, fanotify or poll, in place of what the kernel \
+                 decides.",
             ),
             ("NO_COLOR", "No colours, if it is not empty."),
         ],
@@ -198,19 +199,26 @@ fn manifest_page() -> Roff {
     page.text([italic("/etc/mountjail/presets/NAME.yaml")]);
     page.control("SH", ["DESCRIPTION"]);
     page.text([roman(
-        "A site is one jail: a root directory and what it needs of the host. Its manifest is a YAML file. Every path \
-         that a process in the jail looks up leads to the same file as on the host: links are followed, directory \
-         links on the way are reproduced, links inside a mounted directory bring along what they lead to, programs come \
-         with their interpreter and libraries. What another mount shows already is not mounted again.",
+        "A site is one jail: a root directory and what it needs of the host. Its manifest is a \
+         YAML file. Every path \
+         that a process in the jail looks up leads to the same file as on the host: links are \
+         followed, directory \
+         links on the way are reproduced, links inside a mounted directory bring along what they \
+         lead to, programs come \
+         with their interpreter and libraries. What another mount shows already is not mounted \
+         again.",
     )]);
     page.control("PP", []);
     page.text([roman(
-        "Libraries and programs are mounted ro,nosuid,nodev; devices ro,nosuid,noexec; everything else \
-         ro,nosuid,nodev,noexec. Where the host's own mount is noexec or nodev, the jail's is as well.",
+        "Libraries and programs are mounted ro,nosuid,nodev; devices ro,nosuid,noexec; everything \
+         else \
+         ro,nosuid,nodev,noexec. Where the host's own mount is noexec or nodev, the jail's is as \
+         well.",
     )]);
     page.control("PP", []);
     page.text([roman(
-        "A site is called as its file, without .yaml: 1 to 200 letters, digits, dots, underscores, hyphens and @, \
+        "A site is called as its file, without .yaml: 1 to 200 letters, digits, dots, underscores, \
+         hyphens and @, \
          the first a letter or a digit.",
     )]);
     page.control("SH", ["KEYS OF A SITE"]);

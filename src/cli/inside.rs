@@ -11,6 +11,7 @@ use std::process::Command;
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
+use crate::base::SEARCH_PATH;
 use crate::base::{HostPath, JailPath, SiteName};
 use crate::doctor::{self, PoolUser};
 use crate::import::fpm;
@@ -18,8 +19,7 @@ use crate::jail::{self, JailUser};
 use crate::manifest::{Manifest, Request};
 use crate::observe::{self, Table};
 use crate::plan::SiteState;
-use crate::render::why;
-use crate::resolve::{Desired, FileKind, Resolver};
+use crate::resolve::{Desired, FileKind, Resolver, why};
 use crate::site::context::Context;
 use crate::site::out::Out;
 use crate::site::pipeline::{observe_and_plan, resolved};
@@ -28,9 +28,6 @@ use crate::{Error, Result, sys};
 
 /// What is kept of the caller's environment.
 const KEPT: [&str; 4] = ["TERM", "COLORTERM", "LANG", "TZ"];
-
-/// Where commands without a slash are looked for.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A site that something is to be run in.
 pub(super) struct Jail {
@@ -222,7 +219,7 @@ impl Inside {
         let mut process = Command::new(program(command));
         process.args(command.iter().skip(1)).env_clear().envs(kept);
         process
-            .env("PATH", PATH)
+            .env("PATH", SEARCH_PATH.join(":"))
             .env("HOME", home)
             .env("USER", name)
             .env("LOGNAME", name);
@@ -277,8 +274,12 @@ fn is_bare(program: &Path) -> bool {
 
 /// Where the program may be.
 fn places(program: &Path) -> impl Iterator<Item = PathBuf> {
-    let directories = if is_bare(program) { PATH } else { "/" };
+    let directories: &[&str] = if is_bare(program) {
+        &SEARCH_PATH
+    } else {
+        &["/"]
+    };
     directories
-        .split(':')
+        .iter()
         .map(move |directory| Path::new(directory).join(program))
 }

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::base::HostPath;
-use crate::render::fstab::{Block, outside_lines, unescaped};
+use crate::base::text::unescape_octal;
+use crate::render::fstab::{Block, outside_lines};
 use crate::{Error, Result};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -166,7 +167,7 @@ impl FstabFile {
         if !options.has("bind") && !options.has("rbind") {
             self.others.push(OtherMount {
                 place: place.to_owned(),
-                target: host_path(&unescaped(target)).ok(),
+                target: host_path(&unescape_octal(target)).ok(),
                 fstype: String::from_utf8_lossy(fstype).into_owned(),
             });
             return Ok(());
@@ -177,7 +178,7 @@ impl FstabFile {
             ));
             return Ok(());
         }
-        let target = host_path(&unescaped(target))?;
+        let target = host_path(&unescape_octal(target))?;
         if options.has("remount") {
             // The source does not matter: it may be `none`, or the one that is mounted.
             return self.remount(&target, &options);
@@ -185,7 +186,7 @@ impl FstabFile {
 
         let mut bind = Bind {
             place: place.to_owned(),
-            source: host_path(&unescaped(source))?,
+            source: host_path(&unescape_octal(source))?,
             target,
             recursive: options.has("rbind"),
             read_only: false,

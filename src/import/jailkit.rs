@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::draft::{Draft, DraftItem, DraftKind, DraftMount};
 use super::ini;
 use super::source_properties::{SourceKind, SourceProperties, is_object_name, objects_below};
-use crate::base::SiteName;
+use crate::base::{SEARCH_PATH, SiteName};
 use crate::manifest::Presets;
 use crate::{Error, Result};
 
@@ -39,16 +39,6 @@ const KEYS: [&str; 15] = [
     "emptydirs",
     "need_logsocket",
     "need_proc",
-];
-
-/// The directories of root's programs, in the order of Debian's `PATH`.
-const PATH: [&str; 6] = [
-    "/usr/local/sbin",
-    "/usr/local/bin",
-    "/usr/sbin",
-    "/usr/bin",
-    "/sbin",
-    "/bin",
 ];
 
 /// The directories of programs, libraries and modules. What is missing there is most likely one.
@@ -404,7 +394,7 @@ fn found(text: &str) -> Vec<PathBuf> {
 /// Adds a program that is looked up in `PATH`: where this host has it, otherwise wherever a host
 /// may have it.
 fn add_program(draft: &mut Draft, name: &str) {
-    let places = PATH.map(|directory| format!("{directory}/{name}"));
+    let places = SEARCH_PATH.map(|directory| format!("{directory}/{name}"));
     match places.iter().find(|place| Path::new(place).exists()) {
         Some(place) => add_path(draft, place),
         None => draft.programs.push(DraftItem {

@@ -72,14 +72,7 @@ fn add(roots: &mut BTreeSet<HostPath>, more: BTreeSet<HostPath>) {
 
 /// The innermost of `roots` that `path` is in or is.
 fn root_above(path: &HostPath, roots: &BTreeSet<HostPath>) -> Option<HostPath> {
-    for above in path.as_path().ancestors() {
-        if let Ok(above) = HostPath::new(above)
-            && roots.contains(&above)
-        {
-            return Some(above);
-        }
-    }
-    None
+    path.ancestors().find(|above| roots.contains(above))
 }
 
 fn begins_as_a_system(source: &HostPath) -> bool {

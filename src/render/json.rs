@@ -2,11 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::Answer;
 use crate::base::JailPath;
 use crate::observe::{Inside, Outdated, Process};
 use crate::plan::{MountState, Plan, Step};
-use crate::resolve::{FileKind, Link, Mount, Reason, ResolvedPreset};
+use crate::resolve::{Explanation, FileKind, Link, Mount, Reason, ResolvedPreset};
 
 /// `{site, root, steps: [{step, …}], conflicts: […]}`
 pub fn plan(plan: &Plan) -> Value {
@@ -28,8 +27,8 @@ fn step(step: &Step) -> Value {
         Step::RemovePlaceholder { path, .. } => {
             json!({ "step": "remove-placeholder", "path": path })
         }
-        Step::RemoveLink { path, text } => {
-            json!({ "step": "remove-link", "path": path, "text": text.to_string_lossy() })
+        Step::RemoveLink { path, destination } => {
+            json!({ "step": "remove-link", "path": path, "text": destination.to_string_lossy() })
         }
         Step::RemoveFile(path) => json!({ "step": "remove-file", "path": path }),
         Step::CreatePlaceholder { path, kind } => {
@@ -40,8 +39,8 @@ fn step(step: &Step) -> Value {
             };
             json!({ "step": "create-placeholder", "path": path, "kind": kind })
         }
-        Step::CreateLink { path, text } => {
-            json!({ "step": "create-link", "path": path, "text": text.to_string_lossy() })
+        Step::CreateLink { path, destination } => {
+            json!({ "step": "create-link", "path": path, "text": destination.to_string_lossy() })
         }
         Step::Attach(mount) => with(json!({ "step": "attach" }), mount_of(mount)),
         Step::Swap { mount, because, .. } => with(
@@ -109,11 +108,11 @@ pub fn preset(resolved: &ResolvedPreset) -> Value {
 }
 
 fn link(link: &Link) -> Value {
-    json!({ "path": link.path, "text": link.text.to_string_lossy() })
+    json!({ "path": link.path, "text": link.destination.to_string_lossy() })
 }
 
 /// `{path, leads_to, link, mount, reasons: [{line, file, key, presets, chain}]}`
-pub fn why(path: &JailPath, answer: &Answer<'_>) -> Value {
+pub(crate) fn why(path: &JailPath, answer: &Explanation<'_>) -> Value {
     let reasons = answer
         .mount
         .map(|mount| &mount.reasons)

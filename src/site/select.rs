@@ -8,6 +8,7 @@ use super::configuration::{absolute, list, root_of, site_of, text};
 use super::context::Context;
 use super::error::ManifestError;
 use crate::base::SiteName;
+use crate::base::text::nearest;
 use crate::manifest::{self, Manifest, SourceFile};
 use crate::observe::BootId;
 use crate::{Error, Result};
@@ -176,11 +177,8 @@ fn no_such_site(context: &Context, site: &Site, error: Error) -> Error {
              `mountjail down {name}` works from the record"
         ));
     }
-    let near = known
-        .iter()
-        .map(|known| known.name.as_str())
-        .min_by_key(|known| strsim::damerau_levenshtein(known, name.as_str()));
-    match near.filter(|near| strsim::damerau_levenshtein(near, name.as_str()) <= 2) {
+    let known = known.iter().map(|known| known.name.as_str());
+    match nearest(name.as_str(), known) {
         Some(near) => missing.hint(format!("did you mean {near}?")),
         None => missing
             .hint("`mountjail status` lists the sites; --config-dir names another configuration"),

@@ -9,10 +9,12 @@ use super::SiteError;
 use super::context::Context;
 use super::pipeline::{elsewhere, readable};
 use super::{Site, configuration, select};
-use crate::base::{JailPath, Kind};
+use crate::base::JailPath;
 use crate::observe::{self, BootId, CreatedKind, RecordedMount, Records, Table};
 use crate::plan::{self, Plan, Step};
-use crate::resolve::{Dependencies, Desired, FileKind, Host, Link, LookupError, Mount, Resolver};
+use crate::resolve::{
+    Dependencies, Desired, FileKind, Host, Link, LookupError, Mount, Resolution, Resolver,
+};
 use crate::{Error, Result};
 
 /// How a site stands.
@@ -36,8 +38,7 @@ impl Shown {
 
     /// Whether it was given up because something did not answer.
     pub(crate) fn is_silent(&self) -> bool {
-        let silent = |failed: &SiteError| matches!(failed, SiteError::Errors(errors) if errors.iter().any(|error| error.kind() == Kind::Silent));
-        self.plan.is_none() && self.failed.iter().any(silent)
+        self.plan.is_none() && self.failed.iter().any(SiteError::is_silent)
     }
 }
 
@@ -143,7 +144,11 @@ fn desired(
             return (None, vec![]);
         }
     };
-    let (mut desired, mut errors, lookups) = resolver.resolve_in_part(&manifest, context.roots());
+    let Resolution {
+        mut desired,
+        mut errors,
+        dependencies,
+    } = resolver.resolve_partly(&manifest, context.roots());
     if let (Some(found), Some(root)) = (&desired, records.root())
         && found.root != *root
     {
@@ -153,7 +158,7 @@ fn desired(
     if !errors.is_empty() {
         failed.push(SiteError::Errors(errors));
     }
-    (desired, lookups)
+    (desired, dependencies)
 }
 
 fn planned(
@@ -243,10 +248,10 @@ fn keep_what_is_recorded(
     desired.mounts.dedup_by(|a, b| a.target == b.target);
     for made in records.kept.iter().flat_map(|kept| &kept.made) {
         let known = desired.links.iter().any(|link| link.path == made.path);
-        if let (CreatedKind::Link(text), false) = (&made.kind, known) {
+        if let (CreatedKind::Link(destination), false) = (&made.kind, known) {
             desired.links.push(Link {
                 path: made.path.clone(),
-                text: text.clone(),
+                destination: destination.clone(),
                 reasons: vec![],
             });
         }

@@ -8,11 +8,12 @@ use super::{Site, select};
 use crate::Result;
 use crate::base::JailPath;
 use crate::base::text::plural;
+use crate::engine::create_root;
 use crate::engine::{Engine, Outcome};
 use crate::observe::{BootId, Table};
 use crate::patience::Stop;
 use crate::plan::{SiteState, Step};
-use crate::resolve::{Desired, Resolver, create_root};
+use crate::resolve::{Desired, Resolver};
 
 /// What all sites of one run share.
 pub(crate) struct Run {

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use crate::Result;
+use crate::base::text::few;
 use crate::base::{HostPath, JailPath};
 use crate::import::fpm;
-use crate::observe::{self, Observed, Process, User};
+use crate::observe::{self, Depth, Observed, Process, Used, User};
 use crate::resolve::Host;
 
 /// So many targets of one process are named.
@@ -15,7 +16,7 @@ const NAMED: usize = 3;
 /// All that uses sites, looked at once in a run.
 #[derive(Default)]
 pub(crate) struct Users {
-    processes: OnceLock<Result<observe::Users>>,
+    processes: OnceLock<observe::Users>,
     pools: OnceLock<Vec<Pool>>,
 }
 
@@ -39,14 +40,27 @@ impl Users {
     /// Who uses the site at `root`, whose mounts are those of `observed`. A master of PHP-FPM
     /// counts as well that has a pool with this root: its workers may not have been started yet,
     /// and the next request is served by one.
-    pub(crate) fn of(&self, root: &HostPath, observed: &Observed) -> Result<Use> {
-        let here = observed.mounts.keys().chain(observed.elsewhere.keys());
-        let here = here.map(|target| (target, root.inside(target).as_path().to_owned()));
-        let strays = observed
-            .strays
-            .iter()
-            .filter_map(|stray| Some((&stray.target, stray.point.clone()?)));
-        let users = self.processes()?.of(root, here.chain(strays));
+    pub(crate) fn of(&self, root: &HostPath, observed: &Observed, depth: Depth) -> Result<Use> {
+        let here = observed.mounts.iter().chain(&observed.elsewhere);
+        let here = here.flat_map(|(target, stack)| {
+            stack.iter().map(|seen| Used {
+                target,
+                point: root.inside(target).as_path().to_owned(),
+                unique_id: seen.unique_id,
+            })
+        });
+        let strays = observed.strays.iter().filter_map(|stray| {
+            Some(Used {
+                target: &stray.target,
+                point: stray.point.clone()?,
+                unique_id: Some(stray.unique_id),
+            })
+        });
+        let mounts: Vec<_> = here.chain(strays).collect();
+        let users = self
+            .processes
+            .get_or_init(observe::Users::look)
+            .of(root, &mounts, depth)?;
         let mut found = Use::default();
         found
             .targets
@@ -61,18 +75,6 @@ impl Users {
             ));
         }
         Ok(found)
-    }
-
-    /// The type of the file system that `root` is on, if other hosts may have it mounted as well.
-    pub(crate) fn shared_storage(&self, root: &HostPath) -> Result<Option<&str>> {
-        Ok(self.processes()?.shared_storage(root))
-    }
-
-    fn processes(&self) -> Result<&observe::Users> {
-        self.processes
-            .get_or_init(observe::Users::look)
-            .as_ref()
-            .map_err(Clone::clone)
     }
 
     fn pools(&self) -> &[Pool] {
@@ -106,16 +108,9 @@ fn pools_of(host: &Host, master: &Process, file: &Path) -> Vec<Pool> {
 }
 
 fn in_words(user: &User) -> String {
-    let targets: Vec<_> = user
-        .targets
-        .iter()
-        .take(NAMED)
-        .map(ToString::to_string)
-        .collect();
-    let more = user.targets.len() - targets.len();
-    match targets.as_slice() {
-        [] => format!("{}, which runs inside", user.process),
-        targets if more > 0 => format!("{}: {} and {more} more", user.process, targets.join(", ")),
-        targets => format!("{}: {}", user.process, targets.join(", ")),
+    if user.targets.is_empty() {
+        format!("{}, which runs inside", user.process)
+    } else {
+        format!("{}: {}", user.process, few(&user.targets, NAMED))
     }
 }

@@ -8,8 +8,7 @@ use super::miss::Miss;
 use super::on_host::{MissKind, MissOnHost};
 use crate::base::{HostPath, JailPath};
 use crate::manifest::{Addition, Pattern};
-use crate::render::why;
-use crate::resolve::{Desired, FileKind, Mount};
+use crate::resolve::{Desired, FileKind, Mount, why};
 
 /// If this many files of one directory were missed, the directory or a pattern is advised.
 const MANY: usize = 4;
@@ -379,7 +378,7 @@ fn merge_below(lines: &mut BTreeMap<Addition, Vec<MissOnHost>>) {
     }
 
     for (path, line) in &by_path {
-        let mut ancestors = path.ancestors().into_iter();
+        let mut ancestors = path.directories_above().into_iter();
         let above = ancestors.find_map(|above| by_path.get(&above));
         if let Some(above) = above
             && let Some(found) = lines.remove(line)

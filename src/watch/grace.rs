@@ -137,10 +137,10 @@ fn keep_links(desired: &mut Desired, records: &Records) {
     for made in records.kept.iter().flat_map(|kept| &kept.made) {
         let taken = desired.links.iter().any(|link| link.path == made.path)
             || desired.mounts.iter().any(|mount| mount.target == made.path);
-        if let (CreatedKind::Link(text), false) = (&made.kind, taken) {
+        if let (CreatedKind::Link(destination), false) = (&made.kind, taken) {
             desired.links.push(Link {
                 path: made.path.clone(),
-                text: text.clone(),
+                destination: destination.clone(),
                 reasons: vec![],
             });
         }

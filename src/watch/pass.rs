@@ -10,7 +10,7 @@ use crate::base::{HostPath, JailPath, SiteName};
 use crate::engine::Lock;
 use crate::observe::{self, Records};
 use crate::patience::{Crew, Stop};
-use crate::resolve::{Aspect, Dependencies, Host};
+use crate::resolve::{Aspect, Dependencies, Host, Resolution};
 use crate::site::context::{Context, table};
 use crate::site::pipeline::lock;
 use crate::site::up::{Done, Run};
@@ -114,7 +114,7 @@ fn under_lock(run: &Run, site: &Site, policy: &Policy, stop: &Stop, _lock: &Lock
     let host = run.context.host.scope();
     let mut lookups = vec![];
     let ended = bring_right(run, site, (policy, stop), &records, &host, &mut lookups);
-    lookups.push(Arc::new(host.into_lookups()));
+    lookups.push(Arc::new(host.into_dependencies()));
     (ended, learned(run, site, lookups))
 }
 
@@ -144,8 +144,12 @@ fn bring_right(
         Err(unusable) if is_gone(&unusable, site) => return Ended::WithoutManifest,
         Err(unusable) => return Ended::Failed(SiteError::Manifest(unusable)),
     };
-    let (desired, errors, found) = run.resolver.resolve_in_part(&manifest, run.context.roots());
-    *lookups = found;
+    let Resolution {
+        desired,
+        errors,
+        dependencies,
+    } = run.resolver.resolve_partly(&manifest, run.context.roots());
+    *lookups = dependencies;
     let may_go = |target: &JailPath| (policy.may_go)(&site.name, target);
     let (desired, left) = match desired {
         Some(mut desired) if errors.is_empty() => {

@@ -5,22 +5,12 @@ use std::path::PathBuf;
 use super::Exam;
 use crate::base::quote::word;
 use crate::base::text::plural;
-use crate::base::{HostPath, JailPath};
+use crate::base::{HostPath, JailPath, SEARCH_PATH};
 use crate::doctor::ask::NoAnswer;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::Libraries;
 use crate::resolve::FileKind;
 use crate::resolve::ldso::Loader;
-
-/// Programs may also be here that nobody mounted: copies, which get old.
-const PATH: [&str; 6] = [
-    "/usr/local/sbin",
-    "/usr/local/bin",
-    "/usr/sbin",
-    "/usr/bin",
-    "/sbin",
-    "/bin",
-];
 
 pub(super) fn libraries(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     let checked = exam.ask(Libraries(places(exam)))?;
@@ -71,7 +61,8 @@ fn places(exam: &Exam<'_>) -> Vec<PathBuf> {
             places.push(mount.target.as_path().to_owned());
         }
     }
-    places.extend(PATH.map(PathBuf::from));
+    // Copies of programs, which nobody mounted and which get old.
+    places.extend(SEARCH_PATH.map(PathBuf::from));
     places
 }
 

@@ -1,6 +1,7 @@
 //! The mounts themselves, and the processes that do not see them.
 
 use super::Exam;
+use crate::base::text::few;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::observe::{self, Process};
 use crate::plan::State;
@@ -30,7 +31,7 @@ pub(super) fn mounts(exam: &Exam<'_>) -> CheckOutcome {
 
     let mut problems = vec![];
     if !bad.is_empty() {
-        problems.push(Problem::new(first_few(&bad), exam.up()));
+        problems.push(Problem::new(few(&bad, SHOWN), exam.up()));
     } else if !plan.in_sync() {
         let text = "the site is not as the manifest says";
         problems.push(Problem::new(text, exam.up()));
@@ -40,14 +41,6 @@ pub(super) fn mounts(exam: &Exam<'_>) -> CheckOutcome {
         problems.push(Problem::new(conflict.to_string(), Remedy::act(remedy)));
     }
     CheckOutcome::judge(problems, format!("{desired} as they should be"))
-}
-
-fn first_few(texts: &[String]) -> String {
-    if texts.len() <= SHOWN {
-        return texts.join(", ");
-    }
-    let more = texts.len() - SHOWN;
-    format!("{} and {more} more", texts[..SHOWN].join(", "))
 }
 
 /// Three kinds of processes inside are reported: those in another mount namespace that does not

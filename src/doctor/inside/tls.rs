@@ -16,8 +16,8 @@ use rustls::{CertificateError, ClientConfig, ClientConnection, RootCertStore};
 use serde::{Deserialize, Serialize};
 
 use super::{InsideError, Probe};
-use crate::base::HostPath;
-use crate::resolve::{Host, LookupError, lexical};
+use crate::base::{HostPath, lexical};
+use crate::resolve::{Host, LookupError};
 
 /// Where OpenSSL looks: in one file of certificates, and in a directory of files whose names are
 /// hashes.
@@ -126,11 +126,11 @@ impl TrustStore {
         let Ok(inside) = HostPath::new(path) else {
             return;
         };
-        if let Err(LookupError::Dangling { link, text }) = Host::new().walk(&inside) {
+        if let Err(LookupError::Dangling { link, destination }) = Host::new().walk(&inside) {
             let directory = link.parent().unwrap_or_else(HostPath::slash);
             self.found.dangling.push(DanglingLink {
                 link: path.display().to_string(),
-                target: lexical(directory.as_path(), &text),
+                target: lexical(directory.as_path(), &destination),
             });
         }
     }

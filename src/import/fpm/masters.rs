@@ -218,10 +218,7 @@ fn config_of_process(proc: &Path) -> Option<PathBuf> {
 
 fn own_root() -> Option<FileId> {
     let root = fs::metadata("/").ok()?;
-    Some(FileId {
-        dev: root.dev(),
-        ino: root.ino(),
-    })
+    Some(FileId::of(&root))
 }
 
 /// The contents of `/proc/PID/environ`; `None` if there is nothing, since PHP-FPM mostly writes its
