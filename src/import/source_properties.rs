@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use crate::resolve::ldso::{Code, is_library_name};
 use crate::sys;
 
 /// How many files of a directory are examined. A directory with more is taken to have programs.
@@ -78,13 +79,12 @@ impl SourceKind {
             Self::Device
         } else if !kind.is_file() {
             Self::File
-        } else if is_object_name(path) {
-            let is_elf = magic(path) == *b"\x7fELF";
-            if is_elf { Self::Library } else { Self::File }
-        } else if is_code(path, metadata.mode()) {
-            Self::Program
         } else {
-            Self::File
+            match code_of(path, metadata.mode()) {
+                Some(Code::Program) => Self::Program,
+                Some(Code::Library | Code::RunnableLibrary) => Self::Library,
+                None => Self::File,
+            }
         }
     }
 }
@@ -92,23 +92,23 @@ impl SourceKind {
 /// Whether it is a script or program, or may be loaded by one. A text whose executable bits are set
 /// by accident is not code.
 fn is_code(path: &Path, mode: u32) -> bool {
-    if is_object_name(path) {
-        return true;
-    }
-    mode & 0o111 != 0 && matches!(&magic(path), b"\x7fELF" | [b'#', b'!', ..])
+    is_object_name(path) || code_of(path, mode).is_some()
+}
+
+fn code_of(path: &Path, mode: u32) -> Option<Code> {
+    let file = sys::open_regular(path).ok()?;
+    Code::of(&file, path.file_name()?, mode & 0o111 != 0)
 }
 
 /// Whether a file of this name is a shared object: `libc.so.6`, `mod_a.so`.
 pub(super) fn is_object_name(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.ends_with(".so") || name.contains(".so.")
+    path.file_name().is_some_and(is_library_name)
 }
 
-/// The first four bytes; zeros if the file has fewer.
-fn magic(path: &Path) -> [u8; 4] {
+fn is_elf(path: &Path) -> bool {
     let mut magic = [0; 4];
     let read = sys::open_regular(path).and_then(|mut file| file.read_exact(&mut magic));
-    if read.is_ok() { magic } else { [0; 4] }
+    read.is_ok() && &magic == b"\x7fELF"
 }
 
 /// The files in the directory `top` and below, links not followed, no more than [`MAX_FILES`].
@@ -139,7 +139,7 @@ pub(super) fn objects_below(top: &Path, most: usize) -> Option<Vec<PathBuf>> {
 
     let mut objects = vec![];
     for file in files {
-        if magic(&file) == *b"\x7fELF" {
+        if is_elf(&file) {
             objects.push(file);
         }
         if objects.len() > most {

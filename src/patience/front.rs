@@ -12,7 +12,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ use sd_notify::NotifyState;
 use signal_hook::flag;
 use signal_hook::low_level::pipe;
 
+use crate::base::sync::lock;
 use crate::patience::{self, Glimpse, LAST_WAIT, Silence, Sleep};
 use crate::{Error, sys};
 
@@ -141,7 +142,7 @@ pub(crate) fn run(
 /// Runs `command` in this process.
 fn alone(command: impl FnOnce() -> u8) -> Told {
     let code = command();
-    let go = GO.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let go = lock(&GO).take();
     go.filter(|_| code == 0).map_or(Told::Code(code), Told::Go)
 }
 
@@ -423,7 +424,7 @@ pub(crate) fn watchdog() -> Option<Duration> {
 /// Has the process in front go on with `what`, once this one has ended with the exit code 0.
 pub(crate) fn go(what: &[u8]) {
     if FRONT.get().is_none() {
-        *GO.lock().unwrap_or_else(PoisonError::into_inner) = Some(what.to_vec());
+        *lock(&GO) = Some(what.to_vec());
     }
     tell(&[&[message::GO], what].concat());
 }

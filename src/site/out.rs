@@ -7,13 +7,14 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::Error;
 use crate::base::quote::brief;
+use crate::base::sync::lock;
 use crate::manifest::Diagnostics;
 
 /// syslog(3)'s priorities.
@@ -172,12 +173,7 @@ impl Out {
     /// each site.
     pub(crate) fn diagnostics(&self, what: &dyn fmt::Display, diagnostics: &Diagnostics) {
         let text = diagnostics.render(self.colour);
-        if self
-            .shown
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(text.clone())
-        {
+        if lock(&self.shown).insert(text.clone()) {
             self.say(ERROR, text.trim_end());
         } else {
             self.error(&Error::usage(format!(
@@ -188,10 +184,7 @@ impl Out {
 
     /// Mistakes that come again are to be shown again.
     pub(crate) fn forget_mistakes(&self) {
-        self.shown
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        lock(&self.shown).clear();
     }
 
     fn style(&self, code: &str) -> (String, &'static str) {

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::miss::Miss;
 use crate::base::HostPath;
-use crate::resolve::ldso::elf::{Bytes, Object};
+use crate::resolve::ldso::Code;
 use crate::resolve::{Host, Roots, may_be_brought};
 use crate::sys::FileKind;
 
@@ -72,17 +72,10 @@ pub(crate) fn look(host: &Host, roots: &Roots, root: &HostPath, miss: &Miss) -> 
 /// What a file with code is; `None`: it has none.
 fn code_kind(host: &Host, real: &HostPath, is_executable: bool) -> Option<MissKind> {
     let file = host.open(real).ok()?;
-    let has_library_name = real.file_name()?.to_string_lossy().contains(".so");
-    let is_program = match Object::read(&file) {
-        // The C library and the loader can be executed as well.
-        Ok(_) if has_library_name => return Some(MissKind::Library),
-        Ok(object) if !object.program && object.interpreter.is_none() && object.dynamic => {
-            return Some(MissKind::Library);
-        }
-        Ok(_) => true,
-        Err(_) => file.at(0, 2).is_ok_and(|start| start == b"#!"),
-    };
-    (is_program && is_executable).then_some(MissKind::Program)
+    match Code::of(&file, real.file_name()?, is_executable)? {
+        Code::Program => Some(MissKind::Program),
+        Code::Library | Code::RunnableLibrary => Some(MissKind::Library),
+    }
 }
 
 /// Why a jail should not get the path.

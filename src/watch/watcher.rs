@@ -185,9 +185,11 @@ impl Watcher {
     fn table_changed(&mut self, now: Instant) {
         if self.mounts.tells_each() {
             let forbids = |id| {
-                Some(MountAttributes::OPEN.within(MountAttributes::of_attributes(
-                    sys::stat_mount(id).ok()?.attributes,
-                )))
+                Some(
+                    MountAttributes::OPEN.within(MountAttributes::from_statmount(
+                        sys::stat_mount(id).ok()?.attributes,
+                    )),
+                )
             };
             self.gather
                 .event(self.index.remounted(forbids), now, Duration::ZERO);

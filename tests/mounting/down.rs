@@ -336,7 +336,7 @@ fn moved(engine: &'static str) {
             }
         }
     }
-    // The manifest names yet another one: what is advised helps.
+    // The manifest names yet another one: the advice helps.
     let site = Site::new(engine);
     let other = site.sandbox.directory("srv/other");
     site.names(&other);
@@ -491,7 +491,7 @@ fn replaced_directory(engine: &'static str) {
     }
 }
 
-/// A mount namespace in place of another host: what is unlinked there is unmounted here.
+/// A mount namespace stands for another host: a file that is unlinked there is unmounted here.
 fn shared_storage(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let point = sandbox.directory("srv/volume");

@@ -1,9 +1,9 @@
 //! Programs and libraries: what the dynamic loader finds, with the jail as the whole host.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::{InsideError, Probe};
 use crate::base::HostPath;
 use crate::resolve::Host;
-use crate::resolve::ldso::elf::{BadElf, Bytes, Object};
-use crate::resolve::ldso::{Closure, Loader, is_musls};
+use crate::resolve::ldso::{Closure, Code, Loader, is_musls};
+use crate::sys;
 
 /// The most files that are looked at.
 const MAX_FILES: usize = 10_000;
@@ -67,9 +67,9 @@ fn code_in(path: &Path) -> Vec<PathBuf> {
         return vec![];
     };
     if metadata.is_file() {
-        return match kind(path) {
-            CodeKind::Other => vec![],
-            CodeKind::Program | CodeKind::Library => vec![path.to_owned()],
+        return match code_of(path) {
+            Some(Code::Program | Code::Library) => vec![path.to_owned()],
+            Some(Code::RunnableLibrary) | None => vec![],
         };
     }
 
@@ -77,7 +77,7 @@ fn code_in(path: &Path) -> Vec<PathBuf> {
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         let path = entry.path();
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-        if is_file && is_executable(&path) && kind(&path) == CodeKind::Program {
+        if is_file && code_of(&path) == Some(Code::Program) {
             programs.push(path);
         }
     }
@@ -85,39 +85,10 @@ fn code_in(path: &Path) -> Vec<PathBuf> {
     programs
 }
 
-fn is_executable(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o111 != 0)
-}
-
-#[derive(PartialEq, Eq)]
-enum CodeKind {
-    Program,
-    Library,
-    Other,
-}
-
-/// What a file is, by how it begins.
-fn kind(path: &Path) -> CodeKind {
-    let open = File::options()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path);
-    let Ok(file) = open else {
-        return CodeKind::Other;
-    };
-    match Object::read(&file) {
-        // libc.so.6 can be run as a program, and never is.
-        Ok(object) if object.interpreter.is_some() && is_library_name(path) => CodeKind::Other,
-        Ok(object) if object.interpreter.is_some() => CodeKind::Program,
-        Err(BadElf::NotElf) if file.at(0, 2).is_ok_and(|start| start == b"#!") => CodeKind::Program,
-        Err(BadElf::NotElf) => CodeKind::Other,
-        Ok(_) | Err(_) => CodeKind::Library, // also a damaged one, which the loader then reports
-    }
-}
-
-fn is_library_name(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default();
-    name.to_string_lossy().contains(".so")
+fn code_of(path: &Path) -> Option<Code> {
+    let file = sys::open_regular(path).ok()?;
+    let executable = file.metadata().ok()?.permissions().mode() & 0o111 != 0;
+    Code::of(&file, path.file_name()?, executable)
 }
 
 /// Whether `mail()` can start `/bin/sh` and, by it, this program.
