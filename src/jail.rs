@@ -139,11 +139,10 @@ fn has_terminal() -> bool {
 /// The first of `directories` that this process, which is inside, may not pass through, and why.
 pub(crate) fn first_closed(directories: &[JailPath]) -> Option<(JailPath, io::Error)> {
     for directory in directories {
-        match access(directory.as_path(), AccessFlags::X_OK) {
-            Err(error @ (nix::Error::EACCES | nix::Error::EPERM)) => {
-                return Some((directory.clone(), error.into()));
-            }
-            _ => {}
+        if let Err(error @ (nix::Error::EACCES | nix::Error::EPERM)) =
+            access(directory.as_path(), AccessFlags::X_OK)
+        {
+            return Some((directory.clone(), error.into()));
         }
     }
     None

@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// it is let go when this process ends.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
-/// The signal of a stop at a system call, as PTRACE_O_TRACESYSGOOD marks it.
+/// The signal of a stop at a system call, as `PTRACE_O_TRACESYSGOOD` marks it.
 const SYSTEM_CALL_STOP: i32 = libc::SIGTRAP | 0x80;
 
 /// The signals that end a trace.

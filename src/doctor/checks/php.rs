@@ -130,7 +130,12 @@ pub(super) fn opcache(exam: &Exam<'_>) -> CheckOutcome {
     if exam.site.pool_users.is_empty() {
         return CheckOutcome::not_needed(NO_POOL);
     }
-    let with_opcache: Vec<_> = exam.site.pool_users.iter().filter(loads_opcache).collect();
+    let with_opcache: Vec<_> = exam
+        .site
+        .pool_users
+        .iter()
+        .filter(|pool_user| loads_opcache(pool_user))
+        .collect();
     if with_opcache.is_empty() {
         return CheckOutcome::not_needed("OPcache is not loaded");
     }
@@ -163,7 +168,7 @@ pub(super) fn opcache(exam: &Exam<'_>) -> CheckOutcome {
     CheckOutcome::judge(problems, good)
 }
 
-fn loads_opcache(pool_user: &&PoolUser) -> bool {
+fn loads_opcache(pool_user: &PoolUser) -> bool {
     let settings = &pool_user.settings;
     settings
         .flag("opcache.enable")

@@ -53,7 +53,7 @@ fn root_of(host: &Host, chroot: &str) -> Result<HostPath> {
     Ok(root)
 }
 
-/// Where `path` leads, as path_resolution(7) describes it, with `..`.
+/// Where `path` leads, as `path_resolution(7)` describes it, with `..`.
 fn real(host: &Host, path: &Path) -> Result<HostPath, LookupError> {
     let mut at = HostPath::slash();
     for component in path.components() {
