@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{DIFFERENT, complete, inside};
 use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
-use crate::doctor::{self, Finding, Machine, Options, Patient, Verdict};
+use crate::doctor::{self, CheckVerdict, ExamOptions, ExaminedSite, Finding, Machine};
 use crate::import::fpm;
 use crate::observe::{self, BootRecord, Table};
 use crate::patience::Stop;
@@ -131,7 +131,7 @@ impl Doctor {
                 .out
                 .warn(format_args!("{}: left out: {error}", site.name));
         }
-        let who = inside::who(self.user.as_deref(), &pool_users, &manifest)
+        let user = inside::who(self.user.as_deref(), &pool_users, &manifest)
             .map_err(|error| error.context(&site.name))?;
         let since = observed.record.as_ref().and_then(BootRecord::since);
         let (manifest, desired, plan, pool_users) =
@@ -139,13 +139,13 @@ impl Doctor {
         let table = &table;
         self.examine(
             context,
-            &Patient {
+            &ExaminedSite {
                 manifest,
                 desired,
                 plan,
                 pool_users,
                 table,
-                who,
+                user,
                 since,
             },
             stop,
@@ -156,25 +156,25 @@ impl Doctor {
     fn examine(
         &self,
         context: &Context,
-        patient: &Patient<'_>,
+        examined: &ExaminedSite<'_>,
         stop: &Arc<AtomicBool>,
     ) -> Result<u8> {
         let limit = context.limit.unwrap_or(LONGEST_LOOK).min(LONGEST_LOOK);
-        let options = Options {
+        let options = ExamOptions {
             limit,
             name: self.host.clone(),
             tls: self.tls.clone(),
             stop: stop.clone(),
         };
-        let findings = doctor::examine(patient, &options, &context.host);
-        let Desired { site, root, .. } = patient.desired;
+        let findings = doctor::examine(examined, &options, &context.host);
+        let Desired { site, root, .. } = examined.desired;
         if is_set(&options.stop) {
             return Err(Error::interrupted(format!("{site}: stopped by a signal")));
         }
         let failed = findings
             .iter()
-            .any(|finding| finding.verdict == Verdict::Failed);
-        let user = &patient.who.name;
+            .any(|finding| finding.verdict == CheckVerdict::Failed);
+        let user = &examined.user.name;
         let json = json!({
             "site": site, "root": root, "user": user, "ok": !failed,
             "checks": findings.iter().map(as_json).collect::<Vec<_>>(),
@@ -294,15 +294,19 @@ fn text(site: &SiteName, root: &HostPath, user: &str, findings: &[Finding]) -> S
             .count()
     };
     let (failed, needed) = (
-        count(Verdict::Failed),
-        findings.len() - count(Verdict::NotNeeded),
+        count(CheckVerdict::Failed),
+        findings.len() - count(CheckVerdict::NotNeeded),
     );
     let mut summary = match failed {
-        0 => format!("{} ok", plural(count(Verdict::Ok), "check")),
+        0 => format!("{} ok", plural(count(CheckVerdict::Ok), "check")),
         failed => format!("{failed} of {} failed", plural(needed, "check")),
     };
-    if count(Verdict::CouldNotCheck) > 0 {
-        let _ = write!(summary, ", {} not possible", count(Verdict::CouldNotCheck));
+    if count(CheckVerdict::CouldNotCheck) > 0 {
+        let _ = write!(
+            summary,
+            ", {} not possible",
+            count(CheckVerdict::CouldNotCheck)
+        );
     }
     let mut text = String::new();
     line(

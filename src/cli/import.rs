@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::base::{HostPath, SiteName};
-use crate::import::{Draft, Found, Kind};
+use crate::import::{Draft, DraftKind, Importer};
 use crate::manifest::{self, Presets, Request, SourceFile};
 use crate::resolve::{Overlap, Roots};
 use crate::site::context::Context;
@@ -52,7 +52,7 @@ pub(super) struct Import {
 
 impl Import {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
-        let mut found = Found::new(self.prefix.clone());
+        let mut found = Importer::new(self.prefix.clone());
         let files = match self.files.as_slice() {
             [] => found.masters().map(Path::to_owned).collect(),
             files => files.to_owned(),
@@ -264,8 +264,8 @@ fn as_json(results: Vec<(&Draft, Value)>) -> Value {
     let (mut sites, mut presets) = (vec![], vec![]);
     for (draft, mut json) in results {
         let (key, list) = match draft.kind {
-            Kind::Site(_) => ("site", &mut sites),
-            Kind::Preset(_) => ("preset", &mut presets),
+            DraftKind::Site(_) => ("site", &mut sites),
+            DraftKind::Preset(_) => ("preset", &mut presets),
         };
         json[key] = json!(draft.name);
         list.push(json);
@@ -275,8 +275,8 @@ fn as_json(results: Vec<(&Draft, Value)>) -> Value {
 
 fn file_of(context: &Context, draft: &Draft) -> PathBuf {
     let directory = match draft.kind {
-        Kind::Site(_) => "sites",
-        Kind::Preset(_) => "presets",
+        DraftKind::Site(_) => "sites",
+        DraftKind::Preset(_) => "presets",
     };
     context
         .config
@@ -289,7 +289,7 @@ fn with_new(context: &Context, drafts: &[Draft]) -> Result<Presets> {
     let mut presets = configuration::presets(&context.config, &context.trust)?;
     for draft in drafts
         .iter()
-        .filter(|draft| matches!(draft.kind, Kind::Preset(_)))
+        .filter(|draft| matches!(draft.kind, DraftKind::Preset(_)))
     {
         let file = file_of(context, draft);
         if !file.exists() {
@@ -309,10 +309,10 @@ fn check(draft: &Draft, yaml: &str, presets: &Presets) -> Result<()> {
         .because_of(why)
     })?;
     let wrong = match draft.kind {
-        Kind::Site(_) => {
+        DraftKind::Site(_) => {
             manifest::parse(name, SourceFile::File("import".into()), yaml, presets).err()
         }
-        Kind::Preset(_) => presets.entries(&draft.name).and_then(Result::err),
+        DraftKind::Preset(_) => presets.entries(&draft.name).and_then(Result::err),
     };
     wrong.map_or(Ok(()), |wrong| {
         let failed = Error::failed(format!(

@@ -15,7 +15,7 @@ use crate::base::SEARCH_PATH;
 use crate::base::{HostPath, JailPath, SiteName};
 use crate::doctor::{self, PoolUser};
 use crate::import::fpm;
-use crate::jail::{self, Who};
+use crate::jail::{self, JailUser};
 use crate::manifest::{Manifest, Request};
 use crate::observe::{self, Table};
 use crate::plan::SiteState;
@@ -43,7 +43,7 @@ pub(super) struct Jail {
 pub(super) struct Inside {
     pub site: SiteName,
     pub root: HostPath,
-    pub who: Who,
+    pub who: JailUser,
     /// Of the places where the command may be, those that are mounted.
     mounted: Vec<PathBuf>,
     /// The directories on the ways to what is mounted.
@@ -107,7 +107,7 @@ fn streams_are_no_directories() -> Result<()> {
 
 impl Jail {
     /// As whom a command runs here; `asked` is the user's name or id.
-    pub(super) fn who(&self, asked: Option<&str>) -> Result<Who> {
+    pub(super) fn who(&self, asked: Option<&str>) -> Result<JailUser> {
         let pool_users = if asked.is_some() {
             vec![]
         } else {
@@ -127,8 +127,8 @@ pub(super) fn who(
     asked: Option<&str>,
     pool_users: &[PoolUser],
     manifest: &Manifest,
-) -> Result<Who> {
-    let named = |name: &str| jail::user(name).map(|user| Who::from(&user));
+) -> Result<JailUser> {
+    let named = |name: &str| jail::user(name).map(|user| JailUser::from(&user));
     if let Some(name) = asked {
         return named(name);
     }
@@ -142,7 +142,7 @@ pub(super) fn who(
     let listed = listed.flatten().filter_map(|name| named(name).ok());
     let mut all = pool_users
         .iter()
-        .map(|tenant| tenant.who.clone())
+        .map(|pool_user| pool_user.user.clone())
         .chain(listed);
     all.find(|who| !who.is_root())
         .map_or_else(|| named("nobody"), Ok)
@@ -215,7 +215,7 @@ impl Inside {
             key.to_str()
                 .is_some_and(|key| KEPT.contains(&key) || key.starts_with("LC_"))
         });
-        let Who { name, home, .. } = &self.who;
+        let JailUser { name, home, .. } = &self.who;
         let mut process = Command::new(program(command));
         process.args(command.iter().skip(1)).env_clear().envs(kept);
         process

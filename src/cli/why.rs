@@ -75,7 +75,7 @@ fn nothing_brings(context: &Context, site: &Site, desired: &Desired, path: JailP
         &context.host,
         context.roots(),
         &desired.root,
-        &Miss::of(path),
+        &Miss::new(path),
     ) else {
         return nothing.hint("it is not on the host either");
     };

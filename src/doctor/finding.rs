@@ -1,26 +1,25 @@
-//! What doctor says.
+//! The result of a check, and what would remedy a failed one.
 
 use std::fmt;
 
 use serde::Serialize;
 
-use crate::import::scalar;
+use crate::manifest::yaml_scalar;
 
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verdict {
+pub(crate) enum CheckVerdict {
     /// It works inside.
     Ok,
-    /// It does not.
+    /// It does not work inside.
     Failed,
-    /// It could not be tried.
     CouldNotCheck,
     /// The site has no use for it.
     NotNeeded,
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for CheckVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Ok => "ok",
@@ -34,34 +33,29 @@ impl fmt::Display for Verdict {
 /// What would make a failed check pass. `Display` is the line to add to the manifest, or what else
 /// to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Remedy {
+pub(crate) enum Remedy {
     /// Items for one of the manifest's lists.
     Manifest {
-        /// `presets`.
+        /// Such as `presets`.
         key: &'static str,
-        /// `["dns"]`.
         items: Vec<String>,
     },
-    /// Something else: a command, a setting.
+    /// Something outside the manifest: a command, a setting.
     Do(String),
 }
 
 impl Remedy {
     /// `key: [item]` in the manifest.
-    pub(super) fn line(key: &'static str, item: impl Into<String>) -> Self {
-        Self::Manifest {
-            key,
-            items: vec![item.into()],
-        }
+    pub fn line(key: &'static str, item: impl Into<String>) -> Self {
+        let items = vec![item.into()];
+        Self::Manifest { key, items }
     }
 
-    /// The preset of this name.
-    pub(super) fn preset(name: &str) -> Self {
+    pub fn preset(name: &str) -> Self {
         Self::line("presets", name)
     }
 
-    /// Something outside of the manifest.
-    pub(super) fn act(what: impl Into<String>) -> Self {
+    pub fn act(what: impl Into<String>) -> Self {
         Self::Do(what.into())
     }
 }
@@ -70,7 +64,7 @@ impl fmt::Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Manifest { key, items } => {
-                let items: Vec<_> = items.iter().map(|item| scalar(item)).collect();
+                let items: Vec<_> = items.iter().map(|item| yaml_scalar(item)).collect();
                 write!(f, "{key}: [{}]", items.join(", "))
             }
             Self::Do(what) => f.write_str(what),
@@ -78,28 +72,27 @@ impl fmt::Display for Remedy {
     }
 }
 
-/// What one check found.
+/// The result of one check, with the check's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// The check's name: `dns`.
+pub(crate) struct Finding {
+    /// Such as `dns`.
     pub check: &'static str,
-    /// How it ended.
-    pub verdict: Verdict,
-    /// What was tried, or why not: clauses.
+    pub verdict: CheckVerdict,
+    /// What was tried, or why nothing was: clauses.
     pub detail: String,
-    /// What would make it pass, where it failed.
+    /// What would make a failed check pass.
     pub remedies: Vec<Remedy>,
 }
 
-/// A [`Finding`] that does not know its check's name yet.
+/// A [`Finding`] without the check's name.
 #[derive(Debug)]
-pub(super) struct Outcome {
-    pub verdict: Verdict,
+pub(super) struct CheckOutcome {
+    pub verdict: CheckVerdict,
     pub detail: String,
     pub remedies: Vec<Remedy>,
 }
 
-/// One thing that is wrong, and what would mend it.
+/// One thing that is wrong, and what would remedy it.
 #[derive(Debug)]
 pub(super) struct Problem {
     pub text: String,
@@ -108,15 +101,13 @@ pub(super) struct Problem {
 
 impl Problem {
     pub fn new(text: impl Into<String>, remedy: Remedy) -> Self {
-        Self {
-            text: text.into(),
-            remedy,
-        }
+        let text = text.into();
+        Self { text, remedy }
     }
 }
 
-impl Outcome {
-    fn new(verdict: Verdict, detail: impl Into<String>) -> Self {
+impl CheckOutcome {
+    fn new(verdict: CheckVerdict, detail: impl Into<String>) -> Self {
         Self {
             verdict,
             detail: detail.into(),
@@ -125,37 +116,43 @@ impl Outcome {
     }
 
     pub fn ok(detail: impl Into<String>) -> Self {
-        Self::new(Verdict::Ok, detail)
+        Self::new(CheckVerdict::Ok, detail)
     }
 
     pub fn could_not_check(why: impl Into<String>) -> Self {
-        Self::new(Verdict::CouldNotCheck, why)
+        Self::new(CheckVerdict::CouldNotCheck, why)
     }
 
     pub fn not_needed(why: impl Into<String>) -> Self {
-        Self::new(Verdict::NotNeeded, why)
+        Self::new(CheckVerdict::NotNeeded, why)
     }
 
-    /// Failed if there is a problem, else ok with the text `ok`.
-    pub fn of(problems: Vec<Problem>, ok: impl Into<String>) -> Self {
-        if problems.is_empty() {
+    pub fn failed(problem: Problem) -> Self {
+        Self::judge([problem], "")
+    }
+
+    /// Failed if there is a problem, otherwise ok with the text `ok`.
+    pub fn judge(problems: impl IntoIterator<Item = Problem>, ok: impl Into<String>) -> Self {
+        let mut texts = vec![];
+        let mut remedies = vec![];
+        for problem in problems {
+            texts.push(problem.text);
+            add_remedy(&mut remedies, problem.remedy);
+        }
+
+        if texts.is_empty() {
             return Self::ok(ok);
         }
-        let mut remedies = vec![];
-        for problem in &problems {
-            add(&mut remedies, &problem.remedy);
-        }
-        let texts: Vec<_> = problems.into_iter().map(|problem| problem.text).collect();
         Self {
             remedies,
-            ..Self::new(Verdict::Failed, texts.join("; "))
+            ..Self::new(CheckVerdict::Failed, texts.join("; "))
         }
     }
 
-    /// What is well as far as it was tried could not be tried to its end, if there is a reason.
+    /// An ok check that could not be tried to its end, because of `untried`, was not possible.
     pub fn unless(self, untried: Option<&str>) -> Self {
         match untried {
-            Some(why) if self.verdict == Verdict::Ok => {
+            Some(why) if self.verdict == CheckVerdict::Ok => {
                 Self::could_not_check(format!("{}; more cannot be tried: {why}", self.detail))
             }
             _ => self,
@@ -172,29 +169,27 @@ impl Outcome {
     }
 }
 
-/// Adds a remedy: items of one list go on one line, and nothing is said twice.
-fn add(remedies: &mut Vec<Remedy>, more: &Remedy) {
-    if let Remedy::Manifest { key, items } = more {
-        for known in remedies.iter_mut() {
-            if let Remedy::Manifest {
-                key: same,
-                items: known,
-            } = known
-                && same == key
-            {
-                let new: Vec<_> = items
-                    .iter()
-                    .filter(|item| !known.contains(item))
-                    .cloned()
-                    .collect();
-                known.extend(new);
-                return;
+/// Items of one list share one line, and no remedy is given twice.
+fn add_remedy(remedies: &mut Vec<Remedy>, more: Remedy) {
+    if let Remedy::Manifest { key, items } = &more
+        && let Some(known) = items_of(remedies, key)
+    {
+        for item in items {
+            if !known.contains(item) {
+                known.push(item.clone());
             }
         }
+    } else if !remedies.contains(&more) {
+        remedies.push(more);
     }
-    if !remedies.contains(more) {
-        remedies.push(more.clone());
-    }
+}
+
+/// The items of the remedy for the list `wanted`.
+fn items_of<'r>(remedies: &'r mut [Remedy], wanted: &str) -> Option<&'r mut Vec<String>> {
+    remedies.iter_mut().find_map(|remedy| match remedy {
+        Remedy::Manifest { key, items } if *key == wanted => Some(items),
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -206,7 +201,7 @@ mod tests {
         let problem =
             |item: &str| Problem::new(format!("no {item}"), Remedy::line("devices", item));
         let act = || Problem::new("it is dead", Remedy::act("start it"));
-        let outcome = Outcome::of(
+        let outcome = CheckOutcome::judge(
             vec![
                 problem("zero"),
                 act(),
@@ -222,22 +217,25 @@ mod tests {
             outcome.detail,
             "no zero; it is dead; no null; it is dead; no zero"
         );
-        assert_eq!(Outcome::of(vec![], "fine").verdict, Verdict::Ok);
+        assert_eq!(
+            CheckOutcome::judge(vec![], "fine").verdict,
+            CheckVerdict::Ok
+        );
     }
 
     #[test]
     fn what_was_not_tried_is_neither_well_nor_hides_what_fails() {
-        let outcome = Outcome::ok("it answers").unless(Some("it is dark"));
-        assert_eq!(outcome.verdict, Verdict::CouldNotCheck);
+        let outcome = CheckOutcome::ok("it answers").unless(Some("it is dark"));
+        assert_eq!(outcome.verdict, CheckVerdict::CouldNotCheck);
         assert_eq!(
             outcome.detail,
             "it answers; more cannot be tried: it is dark"
         );
-        assert_eq!(Outcome::ok("it answers").unless(None).verdict, Verdict::Ok);
-        let failed = Outcome::of(
-            vec![Problem::new("it is dead", Remedy::act("start it"))],
-            "",
+        assert_eq!(
+            CheckOutcome::ok("it answers").unless(None).verdict,
+            CheckVerdict::Ok
         );
+        let failed = CheckOutcome::failed(Problem::new("it is dead", Remedy::act("start it")));
         assert_eq!(failed.unless(Some("it is dark")).detail, "it is dead");
     }
 }

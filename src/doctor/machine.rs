@@ -1,25 +1,24 @@
-//! The machine itself: what its kernel offers, which engine mounts, how much room there is.
+//! The machine itself: what its kernel offers, which engine is used, how much room is left for
+//! mounts.
 
 use std::fs;
 
 use crate::engine::{Choice, Features};
 use crate::{Error, Result};
 
-/// With less of `fs.mount-max` left than this share, something is said.
+/// The machine is full if less than this part of `fs.mount-max` is left: a tenth.
 const SCARCE: usize = 10;
 
-/// What this machine offers.
 #[derive(Debug)]
-pub struct Machine {
-    /// The kernel's release, for people: nothing is decided by it.
+pub(crate) struct Machine {
+    /// The kernel's release. It is only shown; nothing is decided by it.
     pub kernel: String,
-    /// Which system calls there are.
     pub features: Features,
     /// The engine's name, or why none can be used.
     pub engine: Result<&'static str>,
-    /// The mounts of this mount namespace.
+    /// The number of mounts in this mount namespace.
     pub mounts: usize,
-    /// How many it may have (`fs.mount-max`, Linux 4.9).
+    /// `fs.mount-max` (Linux 4.9).
     pub mount_max: Option<usize>,
 }
 
@@ -30,22 +29,18 @@ impl Machine {
         let table = fs::read("/proc/self/mountinfo").map_err(|error| {
             Error::failed("cannot read the mount table /proc/self/mountinfo").because(&error)
         })?;
-        let number = |path| {
-            fs::read_to_string(path)
-                .ok()
-                .and_then(|text| text.trim().parse().ok())
-        };
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let mount_max = fs::read_to_string("/proc/sys/fs/mount-max").unwrap_or_default();
         Ok(Self {
             kernel: release.trim().to_owned(),
             features,
             engine: Choice::select(forced, features).map(Choice::name),
             mounts: String::from_utf8_lossy(&table).lines().count(),
-            mount_max: number("/proc/sys/fs/mount-max"),
+            mount_max: mount_max.trim().parse().ok(),
         })
     }
 
-    /// Each system call with whether it is there, and what it is for.
+    /// The system calls by name, whether each is there, and what it is used for.
     pub fn calls(&self) -> [(&'static str, bool, &'static str); 5] {
         let Features {
             openat2,
@@ -63,7 +58,7 @@ impl Machine {
             (
                 "mount_setattr",
                 mount_setattr,
-                "read-only before it is mounted: the detached engine (Linux 5.12)",
+                "makes a mount read-only before it is attached: the detached engine (Linux 5.12)",
             ),
             (
                 "move_mount_beneath",
@@ -73,17 +68,17 @@ impl Machine {
             (
                 "statmount",
                 statmount,
-                "mount ids that are never reused (Linux 6.8)",
+                "gives unique mount IDs, which are never reused (Linux 6.8)",
             ),
             (
                 "clone_detached",
                 clone_detached,
-                "many sites without a scratch mount (Linux 6.15)",
+                "clones detached mounts: no scratch mount is needed (Linux 6.15)",
             ),
         ]
     }
 
-    /// Whether there is hardly room for more mounts.
+    /// Whether there is little room for more mounts.
     pub fn is_full(&self) -> bool {
         self.mount_max
             .is_some_and(|most| most.saturating_sub(self.mounts) < most / SCARCE)

@@ -1,10 +1,10 @@
 //! A site that is up → does it work inside?
 //!
-//! In: what the site should have ([`Desired`]), how its mounts stand ([`Plan`]), the PHP-FPM pools
-//! in it, the host. Out: a [`Finding`] a check. What counts is tried inside, as the pool's user, by
-//! a process that enters the root as a worker of PHP-FPM does ([`inside`]); it gets a limited time
-//! and leaves nothing behind ([`ask`]). It only looks: it changes nothing on the host or in the
-//! site.
+//! In: what the site should have ([`Desired`]), the state of its mounts ([`Plan`]), the PHP-FPM
+//! pools in it, the host. Out: one [`Finding`] per check. Whatever matters inside is tried there,
+//! as the pool's user, by a process that enters the root as a worker of PHP-FPM does ([`inside`]).
+//! The process has a time limit and leaves nothing behind ([`ask`]). Nothing is changed on the host
+//! or in the site.
 
 mod ask;
 mod checks;
@@ -21,7 +21,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::base::{HostPath, JailPath};
-use crate::jail::Who;
+use crate::jail::JailUser;
 use crate::manifest::Manifest;
 use crate::observe::{self, Process, Table};
 use crate::plan::Plan;
@@ -29,158 +29,166 @@ use crate::resolve::ldso::is_musls;
 use crate::resolve::{Desired, Host, Mount, interpreter_of, root_id, why};
 use crate::sys;
 
-pub use ask::SUBCOMMAND;
-pub use finding::{Finding, Remedy, Verdict};
-pub use inside::main as inside_main;
-pub use machine::Machine;
-pub use pool_user::{PoolUser, pool_users};
+pub(crate) use ask::SUBCOMMAND;
+pub(crate) use finding::{CheckVerdict, Finding, Remedy};
+pub(crate) use inside::main as inside_main;
+pub(crate) use machine::Machine;
+pub(crate) use pool_user::{PoolUser, pool_users};
 
-use ask::{Patience, Silence};
+use ask::{AnswerLimit, NoAnswer};
+use checks::NamedCheck;
+use finding::CheckOutcome;
 use inside::Probe;
 
 /// The site that is examined.
 #[derive(Debug)]
-pub struct Patient<'p> {
-    /// What the manifest says.
-    pub manifest: &'p Manifest,
-    /// What it should have.
-    pub desired: &'p Desired,
-    /// How its mounts stand.
-    pub plan: &'p Plan,
+pub(crate) struct ExaminedSite<'s> {
+    pub manifest: &'s Manifest,
+    pub desired: &'s Desired,
+    /// The state of its mounts.
+    pub plan: &'s Plan,
     /// The pools in it.
-    pub pool_users: &'p [PoolUser],
-    /// The mount table.
-    pub table: &'p Table,
-    /// As whom it is looked at.
-    pub who: Who,
-    /// When it came up, in milliseconds since boot; `None` where that is not known, as of what
-    /// mount(8) mounted.
+    pub pool_users: &'s [PoolUser],
+    /// The mount table of the host.
+    pub table: &'s Table,
+    /// The user that probes run as.
+    pub user: JailUser,
+    /// When it came up, in milliseconds since boot; `None` if that is not known, as for mounts that
+    /// mount(8) made.
     pub since: Option<u64>,
 }
 
-/// What the caller wants to know besides.
+/// What the caller asks for in addition.
 #[derive(Clone, Debug)]
-pub struct Options {
-    /// How long one look may take.
+pub(crate) struct ExamOptions {
+    /// The time limit of one probe.
     pub limit: Duration,
     /// A name that should resolve.
     pub name: Option<String>,
     /// A TLS server that should be trusted: host and port.
     pub tls: Option<(String, u16)>,
-    /// Once it is set, nothing more is looked at.
+    /// Once it is set, no more probes are run.
     pub stop: Arc<AtomicBool>,
 }
 
-/// All checks, side by side.
-pub fn examine(patient: &Patient<'_>, options: &Options, host: &Host) -> Vec<Finding> {
-    // Before processes that look are inside as well.
-    let inside = root_id(&patient.desired.root).map_or(vec![], observe::inside);
-    let (presets, other_c_library) = (presets(patient.manifest), other_c_library(host));
+/// Runs all checks in parallel. The result is in the order in which they are shown.
+pub(crate) fn examine(site: &ExaminedSite<'_>, options: &ExamOptions, host: &Host) -> Vec<Finding> {
     let exam = Exam {
-        patient,
+        site,
         options,
         host,
-        presets,
-        inside,
-        other_c_library,
+        presets: presets(site.manifest),
+        // Read before the probes are inside as well.
+        inside: root_id(&site.desired.root).map_or(vec![], observe::inside),
+        other_c_library: other_c_library(host),
     };
+
     let entry = checks::entry(&exam);
-    let closed = entry.verdict != Verdict::Ok;
-    let broken = || finding::Outcome::could_not_check("the check itself failed");
-    let outcomes: Vec<_> = thread::scope(|scope| {
-        let exam = &exam;
-        let start =
-            |(_, check): &'static checks::Named| scope.spawn(move || check.run(exam, closed));
-        let running: Vec<_> = checks::ALL.iter().map(start).collect();
-        running
-            .into_iter()
-            .map(|check| check.join().unwrap_or_else(|_| broken()))
-            .collect()
+    let can_enter = entry.verdict == CheckVerdict::Ok;
+
+    let mut findings = vec![entry.named("entry")];
+    thread::scope(|scope| {
+        let mut running = vec![];
+        for check in &checks::ALL {
+            let exam = &exam;
+            running.push((check, scope.spawn(move || check.run(exam, can_enter))));
+        }
+        for (NamedCheck { name, .. }, outcome) in running {
+            let outcome = outcome
+                .join()
+                .unwrap_or_else(|_| CheckOutcome::could_not_check("the check itself failed"));
+            findings.push(outcome.named(name));
+        }
     });
-    let names = checks::ALL.iter().map(|(name, _)| *name);
-    let findings = names
-        .zip(outcomes)
-        .map(|(name, outcome)| outcome.named(name));
-    [entry.named("entry")].into_iter().chain(findings).collect()
+    findings
 }
 
+/// All presets that the manifest includes, directly or by other presets.
 fn presets(manifest: &Manifest) -> BTreeSet<&str> {
-    manifest
-        .entries
-        .iter()
-        .flat_map(|entry| &entry.origin.presets)
-        .map(String::as_str)
-        .collect()
+    let mut presets = BTreeSet::new();
+    for entry in &manifest.entries {
+        presets.extend(entry.origin.presets.iter().map(String::as_str));
+    }
+    presets
 }
 
-/// One examination.
+/// musl answers by itself what glibc asks the jail's modules for. Most likely, the processes inside
+/// have the C library of the host's shell.
+fn other_c_library(host: &Host) -> Option<&'static str> {
+    if !sys::MUSL {
+        return None;
+    }
+    let shell = HostPath::new("/bin/sh").ok()?;
+    match interpreter_of(host, &shell) {
+        Some(loader) if is_musls(&loader) => None,
+        _ => Some("this mountjail is built with musl, and the programs of this host are not"),
+    }
+}
+
+/// What the checks share.
 struct Exam<'e> {
-    patient: &'e Patient<'e>,
-    options: &'e Options,
+    site: &'e ExaminedSite<'e>,
+    options: &'e ExamOptions,
     host: &'e Host,
     /// All presets that the manifest includes.
     presets: BTreeSet<&'e str>,
     /// The processes that live in the root.
     inside: Vec<Process>,
-    /// Why the C library's answers inside are not those that the site's processes get.
+    /// Why the C library's answers to a probe are not those that the site's processes get.
     other_c_library: Option<&'static str>,
 }
 
-/// musl answers by itself what glibc asks the jail's modules for. Most likely the processes inside
-/// have the C library of the host's shell.
-fn other_c_library(host: &Host) -> Option<&'static str> {
-    let loader = HostPath::new("/bin/sh")
-        .ok()
-        .and_then(|shell| interpreter_of(host, &shell));
-    let same = !sys::MUSL || loader.is_some_and(|loader| is_musls(&loader));
-    (!same).then_some("this mountjail is built with musl, and the programs of this host are not")
-}
-
 impl Exam<'_> {
-    /// Asks inside.
-    fn ask<P: Probe>(&self, probe: P) -> Result<P::Answer, Silence> {
-        self.ask_as(&self.patient.who, probe)
+    /// Runs a probe inside.
+    fn ask<P: Probe>(&self, probe: P) -> Result<P::Answer, NoAnswer> {
+        self.ask_as(&self.site.user, probe)
     }
 
-    /// All as whom something runs inside: the users of all pools, unless the caller named another.
-    /// Not root.
-    fn everybody(&self) -> Vec<&Who> {
-        let mut all = vec![&self.patient.who];
-        let whos = self.patient.pool_users.iter().map(|tenant| &tenant.who);
-        let whos: Vec<_> = whos.filter(|who| !who.is_root()).collect();
-        if whos.first() == all.first() {
-            for who in whos {
-                if !all.contains(&who) {
-                    all.push(who);
-                }
-            }
-        }
-        all
-    }
-
-    fn ask_as<P: Probe>(&self, who: &Who, probe: P) -> Result<P::Answer, Silence> {
-        let patience = Patience {
+    fn ask_as<P: Probe>(&self, user: &JailUser, probe: P) -> Result<P::Answer, NoAnswer> {
+        let limit = AnswerLimit {
             limit: self.options.limit,
             stop: &self.options.stop,
         };
-        ask::ask(&self.patient.desired.root, who, probe, patience)
+        ask::ask(&self.site.desired.root, user, probe, limit)
     }
 
-    /// Whether a look without an end of its own ends before it is killed.
+    /// A limit for probes that wait, so that they end before they are killed.
     fn inner_limit(&self) -> Duration {
         self.options.limit * 4 / 5
     }
 
-    /// Whether PHP-FPM runs inside, or shall.
+    /// The users of all pools, or only the one that the caller named. Never root.
+    fn users(&self) -> Vec<&JailUser> {
+        let of_pools: Vec<_> = self
+            .site
+            .pool_users
+            .iter()
+            .map(|pool_user| &pool_user.user)
+            .filter(|user| !user.is_root())
+            .collect();
+
+        let mut users = vec![&self.site.user];
+        if of_pools.first() == users.first() {
+            for user in of_pools {
+                if !users.contains(&user) {
+                    users.push(user);
+                }
+            }
+        }
+        users
+    }
+
+    /// Whether PHP-FPM runs inside, or is to run there.
     fn is_php(&self) -> bool {
-        !self.patient.pool_users.is_empty() || self.presets.contains("php-fpm")
+        !self.site.pool_users.is_empty() || self.presets.contains("php-fpm")
     }
 
-    /// The mount that shows `path` once the site is as it should be.
+    /// The desired mount that shows `path`.
     fn mount_of(&self, path: &Path) -> Option<&Mount> {
-        why(self.patient.desired, &JailPath::new(path).ok()?).mount
+        why(self.site.desired, &JailPath::new(path).ok()?).mount
     }
 
+    /// Whether a desired mount shows `path`.
     fn brings(&self, path: &str) -> bool {
         self.mount_of(Path::new(path)).is_some()
     }
@@ -190,19 +198,21 @@ impl Exam<'_> {
     }
 
     fn up(&self) -> Remedy {
-        Remedy::act(format!("mountjail up {}", self.patient.desired.site))
+        Remedy::act(format!("mountjail up {}", self.site.desired.site))
     }
 
     /// What brings a path that is missing inside: `line`, if the host has it and the manifest does
     /// not ask for it.
     fn bring(&self, path: &Path, line: Remedy) -> Remedy {
-        match () {
-            () if self.mount_of(path).is_some() => self.up(),
-            () if self.on_host(path) => line,
-            () => Remedy::act(format!(
-                "install what has {}: it is not on this host either",
+        if self.mount_of(path).is_some() {
+            self.up()
+        } else if self.on_host(path) {
+            line
+        } else {
+            Remedy::act(format!(
+                "install the package that has {}: it is not on this host either",
                 path.display()
-            )),
+            ))
         }
     }
 }

@@ -1,42 +1,35 @@
-//! A manifest or preset while it is put together, and its text.
+//! A manifest or preset that is being put together, and its text.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::base::HostPath;
 use crate::base::quote::printable;
+use crate::manifest::yaml_scalar;
 
-/// How wide a list in one line may be.
+/// How wide a list on one line may be.
 const WIDTH: usize = 100;
 
-/// A site or a preset that was found, as a manifest says it.
+/// A site or a preset, as its manifest will have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Draft {
-    /// A name for it, not yet checked.
+pub(crate) struct Draft {
+    /// Not yet checked.
     pub name: String,
-    /// Which of the two it is.
-    pub kind: Kind,
-    /// `FILE:LINE` of what it is made of, or of the first of it.
+    pub kind: DraftKind,
+    /// `FILE:LINE` of what it is made of, or of the first line of that.
     pub place: String,
-    /// Why it is not called as there.
+    /// Why its name is not the one that it has there.
     pub renamed: Option<String>,
-    /// Presets that it needs.
     pub presets: Vec<String>,
-    /// Names under `/dev`.
-    pub devices: Vec<Item>,
-    /// Names under `/etc`.
-    pub etc: Vec<Item>,
-    /// Executables.
-    pub programs: Vec<Item>,
-    /// Objects opened at run time.
-    pub libraries: Vec<Item>,
-    /// Logins that run inside.
-    pub users: Vec<Item>,
-    /// Databases of nsswitch.conf(5).
+    /// Names below `/dev`.
+    pub devices: Vec<DraftItem>,
+    /// Names below `/etc`.
+    pub etc: Vec<DraftItem>,
+    pub programs: Vec<DraftItem>,
+    pub libraries: Vec<DraftItem>,
+    pub users: Vec<DraftItem>,
     pub nss: Vec<String>,
-    /// Everything else.
-    pub mounts: Vec<Mount>,
-    /// Units that run inside.
+    pub mounts: Vec<DraftMount>,
     pub services: BTreeSet<String>,
     /// What it is made of: sentences.
     pub found: Vec<String>,
@@ -44,48 +37,42 @@ pub struct Draft {
     pub remarks: Vec<String>,
 }
 
-/// What a draft is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A site, with the jail's directory.
+pub(crate) enum DraftKind {
+    /// A site, with its root.
     Site(HostPath),
     /// A preset, with its description.
     Preset(String),
 }
 
-/// One item of a list.
+/// An item of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Item {
+pub(crate) struct DraftItem {
     /// Alternatives; mostly one.
     pub any_of: Vec<String>,
     /// A host may lack it.
     pub optional: bool,
 }
 
-/// One item of `mounts`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An item of `mounts`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // the manifest's own keys
-pub struct Mount {
-    /// A path, or a pattern.
+pub(crate) struct DraftMount {
+    /// A path or a pattern.
     pub source: String,
-    /// Where inside, if not at the same path.
+    /// The path inside, if it is not the same.
     pub target: Option<String>,
-    /// `access: read-write`.
+    /// `access: read-write`
     pub writable: bool,
-    /// Submounts come along.
     pub recursive: bool,
-    /// A host may lack it.
     pub optional: bool,
-    /// Files in it may be executed.
     pub executable: bool,
-    /// Device nodes in it work.
     pub devices: bool,
-    /// Setuid bits in it count.
     pub setuid: bool,
 }
 
-impl Item {
-    /// One that has to be there.
+impl DraftItem {
+    /// An item that the host must have.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             any_of: vec![name.into()],
@@ -93,7 +80,7 @@ impl Item {
         }
     }
 
-    /// One that a host may lack.
+    /// An item that a host may lack.
     pub fn optional(name: impl Into<String>) -> Self {
         Self {
             optional: true,
@@ -101,81 +88,64 @@ impl Item {
         }
     }
 
+    /// `key`: the manifest's key for the name, if the item is written as a mapping.
     fn to_yaml(&self, key: &str) -> String {
-        let (name, alternatives) = match self.any_of.as_slice() {
-            [one] if !self.optional => return scalar(one),
-            [one] => (format!("{key}: {}", scalar(one)), None),
-            several => (String::new(), Some(several)),
+        let name = match self.any_of.as_slice() {
+            [name] if !self.optional => return yaml_scalar(name),
+            [name] => format!("{key}: {}", yaml_scalar(name)),
+            names => {
+                let names: Vec<_> = names.iter().map(|name| yaml_scalar(name)).collect();
+                format!("any_of: [{}]", names.join(", "))
+            }
         };
-        let any_of = alternatives.map(|names| {
-            format!(
-                "any_of: [{}]",
-                names
-                    .iter()
-                    .map(|name| scalar(name))
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            )
-        });
         let optional = if self.optional {
             ", optional: true"
         } else {
             ""
         };
-        format!("{{ {name}{}{optional} }}", any_of.unwrap_or_default())
+        format!("{{ {name}{optional} }}")
     }
 }
 
-impl Mount {
+impl DraftMount {
     /// `source` at the same path, read-only.
     pub fn new(source: impl Into<String>) -> Self {
         Self {
             source: source.into(),
-            target: None,
-            writable: false,
-            recursive: false,
-            optional: false,
-            executable: false,
-            devices: false,
-            setuid: false,
+            ..Self::default()
         }
     }
 
     fn to_yaml(&self) -> String {
-        let mut keys = vec![];
-        keys.extend(
-            self.target
-                .as_ref()
-                .map(|target| format!("target: {}", scalar(target))),
-        );
-        let flags = [
-            (self.writable, "access: read-write"),
-            (self.recursive, "recursive: true"),
-            (self.executable, "executable: true"),
-            (self.devices, "devices: true"),
-            (self.setuid, "setuid: true"),
-            (self.optional, "optional: true"),
-        ];
-        keys.extend(
-            flags
-                .into_iter()
-                .filter(|(set, _)| *set)
-                .map(|(_, key)| key.to_owned()),
-        );
-        if keys.is_empty() {
-            return scalar(&self.source);
+        let source = yaml_scalar(&self.source);
+        let mut keys = String::new();
+        if let Some(target) = &self.target {
+            keys = format!(", target: {}", yaml_scalar(target));
         }
-        format!(
-            "{{ source: {}, {} }}",
-            scalar(&self.source),
-            keys.join(", ")
-        )
+        for (is_set, key) in [
+            (self.writable, ", access: read-write"),
+            (self.recursive, ", recursive: true"),
+            (self.executable, ", executable: true"),
+            (self.devices, ", devices: true"),
+            (self.setuid, ", setuid: true"),
+            (self.optional, ", optional: true"),
+        ] {
+            if is_set {
+                keys.push_str(key);
+            }
+        }
+
+        if keys.is_empty() {
+            source
+        } else {
+            format!("{{ source: {source}{keys} }}")
+        }
     }
 }
 
 impl Draft {
-    /// One that asks for nothing yet.
-    pub fn new(name: impl Into<String>, kind: Kind) -> Self {
+    /// A draft that asks for nothing.
+    pub fn new(name: impl Into<String>, kind: DraftKind) -> Self {
         Self {
             name: name.into(),
             kind,
@@ -195,33 +165,26 @@ impl Draft {
         }
     }
 
-    /// The jail's directory, if it is a site.
+    /// The root, if it is a site.
     pub fn root(&self) -> Option<&HostPath> {
         match &self.kind {
-            Kind::Site(root) => Some(root),
-            Kind::Preset(_) => None,
+            DraftKind::Site(root) => Some(root),
+            DraftKind::Preset(_) => None,
         }
     }
 
     /// Adds what another draft of the same root asks for.
     pub fn merge(&mut self, other: &Self) {
-        fn add<T: PartialEq + Clone>(known: &mut Vec<T>, more: &[T]) {
-            for one in more {
-                if !known.contains(one) {
-                    known.push(one.clone());
-                }
-            }
-        }
-        add(&mut self.presets, &other.presets);
-        add(&mut self.devices, &other.devices);
-        add(&mut self.etc, &other.etc);
-        add(&mut self.programs, &other.programs);
-        add(&mut self.libraries, &other.libraries);
-        add(&mut self.users, &other.users);
-        add(&mut self.nss, &other.nss);
-        add(&mut self.mounts, &other.mounts);
-        add(&mut self.found, &other.found);
-        add(&mut self.remarks, &other.remarks);
+        add_new(&mut self.presets, &other.presets);
+        add_new(&mut self.devices, &other.devices);
+        add_new(&mut self.etc, &other.etc);
+        add_new(&mut self.programs, &other.programs);
+        add_new(&mut self.libraries, &other.libraries);
+        add_new(&mut self.users, &other.users);
+        add_new(&mut self.nss, &other.nss);
+        add_new(&mut self.mounts, &other.mounts);
+        add_new(&mut self.found, &other.found);
+        add_new(&mut self.remarks, &other.remarks);
         self.services.extend(other.services.iter().cloned());
     }
 
@@ -232,54 +195,81 @@ impl Draft {
             let _ = writeln!(text, "# {}", printable(remark));
         }
         let _ = match &self.kind {
-            Kind::Site(root) => writeln!(text, "root: {}", scalar(&root.to_string())),
-            Kind::Preset(description) => writeln!(text, "description: {}", scalar(description)),
+            DraftKind::Site(root) => writeln!(text, "root: {}", yaml_scalar(&root.to_string())),
+            DraftKind::Preset(description) => {
+                writeln!(text, "description: {}", yaml_scalar(description))
+            }
         };
-        let plain =
-            |names: &mut dyn Iterator<Item = &String>| names.map(|name| scalar(name)).collect();
-        let items = |items: &[Item], key| items.iter().map(|item| item.to_yaml(key)).collect();
-        let lists: [(&str, Vec<String>); 9] = [
-            ("presets", plain(&mut self.presets.iter())),
-            ("devices", items(&self.devices, "name")),
-            ("etc", items(&self.etc, "name")),
-            ("programs", items(&self.programs, "path")),
-            ("libraries", items(&self.libraries, "path")),
-            ("users", items(&self.users, "name")),
-            ("nss", plain(&mut self.nss.iter())),
-            ("mounts", self.mounts.iter().map(Mount::to_yaml).collect()),
-            ("services", plain(&mut self.services.iter())),
-        ];
-        for (key, items) in lists.into_iter().filter(|(_, items)| !items.is_empty()) {
-            text.push_str(&list(key, &items));
-        }
+
+        let mut list = |key, items: Vec<String>| text.push_str(&list(key, &items));
+        list(
+            "presets",
+            self.presets.iter().map(|name| yaml_scalar(name)).collect(),
+        );
+        list(
+            "devices",
+            self.devices
+                .iter()
+                .map(|item| item.to_yaml("name"))
+                .collect(),
+        );
+        list(
+            "etc",
+            self.etc.iter().map(|item| item.to_yaml("name")).collect(),
+        );
+        list(
+            "programs",
+            self.programs
+                .iter()
+                .map(|item| item.to_yaml("path"))
+                .collect(),
+        );
+        list(
+            "libraries",
+            self.libraries
+                .iter()
+                .map(|item| item.to_yaml("path"))
+                .collect(),
+        );
+        list(
+            "users",
+            self.users.iter().map(|item| item.to_yaml("name")).collect(),
+        );
+        list(
+            "nss",
+            self.nss.iter().map(|name| yaml_scalar(name)).collect(),
+        );
+        list(
+            "mounts",
+            self.mounts.iter().map(DraftMount::to_yaml).collect(),
+        );
+        list(
+            "services",
+            self.services.iter().map(|name| yaml_scalar(name)).collect(),
+        );
         text
     }
 }
 
-/// Short and simple items in one line, others one a line.
-fn list(key: &str, items: &[String]) -> String {
-    let line = format!("{key}: [{}]\n", items.join(", "));
-    if line.len() <= WIDTH && items.iter().all(|item| !item.starts_with('{')) && key != "mounts" {
-        return line;
+fn add_new<T: PartialEq + Clone>(known: &mut Vec<T>, more: &[T]) {
+    for one in more {
+        if !known.contains(one) {
+            known.push(one.clone());
+        }
     }
-    let lines = items.iter().map(|item| format!("  - {item}\n"));
-    [format!("{key}:\n")].into_iter().chain(lines).collect()
 }
 
-/// A YAML scalar: as it is where it is surely read as that text, else quoted as JSON, which YAML
-/// reads as well.
-pub(crate) fn scalar(text: &str) -> String {
-    let plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "/._-@".contains(c))
-        && !["null", "true", "false", "yes", "no", "on", "off", "y", "n"]
-            .contains(&&*text.to_lowercase());
-    if plain {
-        text.to_owned()
-    } else {
-        serde_json::Value::from(text).to_string()
+/// A list of the manifest: short and simple items on one line, others on a line each.
+fn list(key: &str, items: &[String]) -> String {
+    if items.is_empty() {
+        return String::new();
     }
+    let line = format!("{key}: [{}]\n", items.join(", "));
+    let is_simple = key != "mounts" && items.iter().all(|item| !item.starts_with('{'));
+    if is_simple && line.len() <= WIDTH {
+        return line;
+    }
+    format!("{key}:\n  - {}\n", items.join("\n  - "))
 }
 
 #[cfg(test)]
@@ -301,7 +291,7 @@ mod tests {
     }
 
     fn site(root: &str) -> Draft {
-        Draft::new("s", Kind::Site(HostPath::new(root).unwrap()))
+        Draft::new("s", DraftKind::Site(HostPath::new(root).unwrap()))
     }
 
     #[test]
@@ -309,7 +299,7 @@ mod tests {
         for name in ["www-data", "no", "null", "0x10", "host$", "a.b"] {
             let draft = Draft {
                 presets: vec!["php-fpm".into()],
-                users: vec![Item::new(name)],
+                users: vec![DraftItem::new(name)],
                 services: ["php8.2-fpm.service".to_owned()].into(),
                 remarks: vec!["found\nroot: /in/a/remark".into()],
                 ..site("/srv/a b: #c")
@@ -324,18 +314,18 @@ mod tests {
 
     #[test]
     fn every_key_says_what_it_should() {
-        let mut mount = Mount::new("/srv/a, b");
+        let mut mount = DraftMount::new("/srv/a, b");
         mount.target = Some("/{in}".into());
         (mount.writable, mount.recursive, mount.optional) = (true, true, true);
         (mount.executable, mount.devices, mount.setuid) = (true, true, true);
-        let several = Item {
+        let several = DraftItem {
             any_of: vec!["/usr/bin/x".into(), "/bin/[".into()],
             optional: true,
         };
         let draft = Draft {
-            devices: vec![Item::new("null"), Item::optional("log")],
+            devices: vec![DraftItem::new("null"), DraftItem::optional("log")],
             programs: vec![several],
-            mounts: vec![mount, Mount::new("/usr/share/x*")],
+            mounts: vec![mount, DraftMount::new("/usr/share/x*")],
             ..site("/srv/a")
         };
         let entries = read(&draft).entries;

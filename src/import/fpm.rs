@@ -1,4 +1,4 @@
-//! PHP-FPM's configuration, read as PHP-FPM reads it: `php-fpm -tt` prints the same.
+//! PHP-FPM's configuration, read as PHP-FPM reads it. `php-fpm -tt` prints the same values.
 
 mod drafts;
 mod masters;
@@ -7,38 +7,36 @@ mod reader;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-pub use drafts::drafts;
+pub(crate) use drafts::drafts;
 pub(crate) use drafts::shared_cache;
 pub use masters::{Master, masters};
 
-use super::php_ini::Value;
+use super::php_ini::PhpValue;
 use crate::base::HostPath;
 use crate::resolve::Host;
 use crate::{Error, Result};
 
-/// One pool, its directives with `$pool`, `$prefix` and variables filled in.
+/// A pool, its directives with `$pool`, `$prefix` and variables replaced.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pool {
     /// `[www]`
     pub name: String,
-    /// Where its section begins.
+    /// The file with the beginning of its section.
     pub file: PathBuf,
-    /// The line of it, from 1.
+    /// The line of that, from 1.
     pub line: usize,
     /// The unit of its master process.
     pub unit: Option<String>,
-    /// What the administrator should look at: sentences.
-    pub remarks: Vec<String>,
     /// The values by their names in lower case.
-    directives: HashMap<String, Value>,
+    directives: HashMap<String, PhpValue>,
 }
 
-/// What one master process reads.
+/// The configuration of one master process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Configuration {
-    /// The pools, but the odd ones, in the order in which they are begun.
+pub struct FpmConfiguration {
+    /// The pools in the order of their beginnings, without those that are wrong.
     pub pools: Vec<Pool>,
-    /// What is wrong: with a pool, which is left out then, or with what no pool is about.
+    /// What is wrong: with a pool, which is then left out, or with a line outside the pools.
     pub errors: Vec<Error>,
     /// What the administrator should look at: sentences.
     pub warnings: Vec<String>,
@@ -52,13 +50,12 @@ impl Pool {
         self.known(directive).filter(|value| !value.is_empty())
     }
 
-    /// As [`Pool::get`], also where it is set and empty.
+    /// The value of a directive, which may be empty.
     fn known(&self, directive: &str) -> Option<&str> {
-        let value = self
-            .directives
-            .get(directive)
-            .filter(|value| value.unknown.is_none())?;
-        Some(value.text.as_str())
+        match self.directives.get(directive) {
+            Some(value) if value.unknown.is_none() => Some(&value.text),
+            _ => None,
+        }
     }
 
     /// The absolute path of its `chroot`, if it has one.
@@ -73,42 +70,45 @@ impl Pool {
 
     /// The PHP settings that the pool makes by `kind`, such as `php_admin_value`.
     pub(super) fn php_values(&self, kind: &str) -> Vec<(String, String)> {
-        let setting = |key: &str| {
-            Some(
-                key.strip_prefix(kind)?
-                    .strip_prefix('[')?
-                    .strip_suffix(']')?
-                    .to_owned(),
-            )
-        };
-        let values = self.directives.iter();
+        let mut values = vec![];
+        for (directive, value) in &self.directives {
+            let setting = directive
+                .strip_prefix(kind)
+                .and_then(|rest| rest.strip_prefix('['))
+                .and_then(|rest| rest.strip_suffix(']'));
+            if let Some(setting) = setting {
+                values.push((setting.to_owned(), value.text.clone()));
+            }
+        }
         values
-            .filter_map(|(key, value)| Some((setting(key)?, value.text.clone())))
-            .collect()
     }
 
-    /// Whether its chroot is the directory `root`, by whatever links of root's it gets there. A
-    /// link in the hands of others is none's word for whose the root is.
+    /// Whether its chroot is the directory `root`, possibly through links that are root's. A link
+    /// that others can change does not decide whose pool it is.
     pub fn lives_in(&self, host: &Host, root: &HostPath) -> bool {
-        let Some(chroot) = self.chroot().and_then(|chroot| HostPath::new(chroot).ok()) else {
+        let Some(Ok(chroot)) = self.chroot().map(HostPath::new) else {
             return false;
         };
-        let directory = |path: &HostPath| host.walk_strictly(path).ok().map(|walk| walk.stat.file);
-        chroot == *root || directory(&chroot).is_some_and(|found| Some(found) == directory(root))
+        if chroot == *root {
+            return true;
+        }
+        match (host.walk_strictly(&chroot), host.walk_strictly(root)) {
+            (Ok(chroot), Ok(root)) => chroot.stat.file == root.stat.file,
+            _ => false,
+        }
     }
 }
 
 /// The pools of `path`: a php-fpm.conf, a single pool's file, or a directory such as
 /// `/etc/php/8.2/fpm`.
 ///
-/// Errors: a file cannot be read; the first thing that is wrong, where no pool could be read at
-/// all.
+/// Errors: a file cannot be read; no pool could be read at all, and what is wrong.
 pub fn pools(path: &Path) -> Result<Vec<Pool>> {
     configuration(path).map(|configuration| configuration.pools)
 }
 
-/// As [`pools`], with what is wrong with those that are left out.
-pub fn configuration(path: &Path) -> Result<Configuration> {
+/// Like [`pools`], and also what is wrong with pools that are left out.
+pub(crate) fn configuration(path: &Path) -> Result<FpmConfiguration> {
     let mut configuration = read(path, None, &masters())?;
     match configuration.errors.pop() {
         Some(error) if configuration.pools.is_empty() => Err(error),
@@ -119,45 +119,44 @@ pub fn configuration(path: &Path) -> Result<Configuration> {
     }
 }
 
-/// The configurations of this host, one a master process.
-pub fn configurations() -> Vec<PathBuf> {
+/// The configurations of this host, one per master process.
+pub(crate) fn configurations() -> Vec<PathBuf> {
     masters().into_iter().map(|master| master.config).collect()
 }
 
-/// What is in `path`, as the master process of it among `masters` reads it. Relative paths count
-/// from `prefix`, else from the master's, else from what the place tells.
+/// The configuration `path`, as its master process among `masters` reads it. Relative paths begin
+/// at `prefix`, otherwise at the master's prefix, otherwise at the one that the path suggests.
 ///
 /// Errors: `path` itself cannot be read.
-pub fn read(path: &Path, prefix: Option<&Path>, masters: &[Master]) -> Result<Configuration> {
+pub fn read(path: &Path, prefix: Option<&Path>, masters: &[Master]) -> Result<FpmConfiguration> {
     let file = if path.is_dir() {
         path.join("php-fpm.conf")
     } else {
         path.to_owned()
     };
-    let master = masters::of_file(masters, &file)
-        .cloned()
-        .unwrap_or_else(|| Master::guessed(&file));
-    let mut configuration = if path.is_dir() && !file.exists() {
-        reader::files(&reader::matching(&path.join("*.conf"))?, prefix, &master)?
-    } else {
-        reader::files(std::slice::from_ref(&file), prefix, &master)?
+    let master = match masters::of_file(masters, &file) {
+        Some(master) => master.clone(),
+        None => Master::guessed(&file),
     };
+    let files = if path.is_dir() && !file.exists() {
+        reader::matching(&path.join("*.conf"))?
+    } else {
+        vec![file.clone()]
+    };
+
+    let mut configuration = reader::files(&files, prefix, &master)?;
     for pool in &mut configuration.pools {
         pool.unit.clone_from(&master.unit);
     }
-    let jailed = configuration
-        .pools
-        .iter()
-        .any(|pool| pool.chroot().is_some());
-    if jailed && master.unit.is_none() {
+    let is_jailed = |pool: &Pool| pool.chroot().is_some();
+    if master.unit.is_none() && configuration.pools.iter().any(is_jailed) {
         configuration.warnings.push(format!(
-            "{}: no unit is known that starts its master process: name it under `services`, so that it starts after the \
-             mounts",
+            "{}: the unit that starts its master process is not known: name it under `services`, so \
+             that it starts after the mounts",
             file.display()
         ));
     }
-    configuration
-        .warnings
-        .extend(shared_cache(&configuration.pools));
+    let shared_cache = shared_cache(&configuration.pools);
+    configuration.warnings.extend(shared_cache);
     Ok(configuration)
 }

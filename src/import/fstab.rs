@@ -7,127 +7,115 @@ use crate::base::text::unescape_octal;
 use crate::render::fstab::{Block, outside_lines};
 use crate::{Error, Result};
 
-/// What a file has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fstab {
+pub(crate) struct FstabFile {
     /// Bind mounts, in the file's order.
     pub binds: Vec<Bind>,
     /// Lines that mount something else.
-    pub others: Vec<Other>,
+    pub others: Vec<OtherMount>,
     /// How many lines mountjail itself wrote.
     pub ours: usize,
-    /// What is no mount at boot: sentences.
+    /// Lines that are not mounted at boot: sentences.
     pub remarks: Vec<String>,
-    /// Lines that mount(8) passes over as well, with the reason: sentences.
+    /// Lines that mount(8) ignores as well, and why: sentences.
     pub odd: Vec<String>,
 }
 
-/// A line that mounts a file system, and no directory of another one.
+/// A line that mounts a file system, not a directory of another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Other {
-    /// `FILE:LINE`, for messages.
+pub(crate) struct OtherMount {
+    /// `FILE:LINE`
     pub place: String,
-    /// The second field; `None`: it is no path, as for swap.
+    /// The second field; `None`: it is not a path, as for swap.
     pub target: Option<HostPath>,
     /// The third field.
     pub fstype: String,
 }
 
-/// One bind mount as the line says it.
+/// The bind mount of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // the options of mount(8)
-pub struct Bind {
-    /// `FILE:LINE`, for messages.
+pub(crate) struct Bind {
+    /// `FILE:LINE`
     pub place: String,
     /// The first field.
     pub source: HostPath,
     /// The second field.
     pub target: HostPath,
-    /// `rbind`.
+    /// `rbind`
     pub recursive: bool,
-    /// `ro`.
     pub read_only: bool,
-    /// `nosuid`.
     pub nosuid: bool,
-    /// `nodev`.
     pub nodev: bool,
-    /// `noexec`.
     pub noexec: bool,
-    /// `MountAttributes` that neither the kernel nor a manifest knows, such as
-    /// `x-systemd.requires=a.service`.
+    /// Options for systemd or mount(8) itself, such as `x-systemd.requires=a.service`. A manifest
+    /// does not have them.
     pub userspace: Vec<String>,
 }
 
-/// Whether this line, of a file that is not known yet, could be one of fstab(5): what is mounted is
-/// named as such, and the second field is a mount point.
+/// The kinds of sources that the first field can have, by their beginnings.
+const SOURCES: [&[u8]; 7] = [
+    b"/",
+    b"UUID=",
+    b"LABEL=",
+    b"PARTUUID=",
+    b"PARTLABEL=",
+    b"ID=",
+    b"//",
+];
+
+/// What stands in the first field for file systems without a device.
+const NO_SOURCES: [&[u8]; 6] = [b"none", b"proc", b"sysfs", b"tmpfs", b"devpts", b"overlay"];
+
+/// Whether this line, of a file of unknown format, could be one of fstab(5): the first field is a
+/// source, and the second one a mount point.
 pub(super) fn looks_like(line: &[u8]) -> bool {
     let fields = fields(line);
     let [source, target, ..] = fields.as_slice() else {
         return false;
     };
-    let is_tag = |tag: &&[u8]| source.starts_with(tag);
-    let tags: [&[u8]; 7] = [
-        b"/",
-        b"UUID=",
-        b"LABEL=",
-        b"PARTUUID=",
-        b"PARTLABEL=",
-        b"ID=",
-        b"//",
-    ];
-    let is_source = tags.iter().any(is_tag)
-        || source.windows(2).any(|two| two == b":/")
-        || [
-            &b"none"[..],
-            b"proc",
-            b"sysfs",
-            b"tmpfs",
-            b"devpts",
-            b"overlay",
-        ]
-        .contains(source);
-    is_source && (target.starts_with(b"/") || [&b"none"[..], b"swap"].contains(target))
+    let is_source = SOURCES.iter().any(|begin| source.starts_with(begin))
+        || NO_SOURCES.contains(source)
+        || source.windows(2).any(|two| two == b":/");
+    let is_target = target.starts_with(b"/") || *target == b"none" || *target == b"swap";
+    is_source && is_target
 }
 
-/// The bind lines of `text`, but those that mountjail manages.
+/// The bind lines of `text`, except those that mountjail manages.
 ///
-/// Lines that are none of fstab(5) are named, and passed over. Errors: mountjail's own block is not
-/// whole.
-pub fn read(file: &Path, text: &[u8]) -> Result<Fstab, Vec<Error>> {
+/// Lines that are not in the format of fstab(5) are reported and ignored. Errors: a marker of
+/// mountjail's own block is missing.
+pub(crate) fn read(file: &Path, text: &[u8]) -> Result<FstabFile, Vec<Error>> {
     Block::read(text).map_err(|wrong| {
         let failed = Error::failed(format!("{}: {wrong}", file.display()));
-        vec![failed.hint(
-            "take the odd marker out, or write the block anew with `mountjail fstab --install`",
-        )]
+        let hint = "remove the odd marker, or write the block again with \
+                    `mountjail fstab --install`";
+        vec![failed.hint(hint)]
     })?;
-    let mut fstab = Fstab {
-        ours: lines_inside(text),
-        ..Fstab::default()
-    };
+
+    let mut fstab = FstabFile::default();
+    let mut outside = 0;
     for (nth, line) in outside_lines(text) {
-        if line.trim_ascii().is_empty() || line.trim_ascii_start().starts_with(b"#") {
+        if !is_entry(line) {
             continue;
         }
+        outside += 1;
         let place = format!("{}:{nth}", file.display());
         if let Err(why) = fstab.add(&place, line) {
-            let line = String::from_utf8_lossy(line.trim_ascii()).into_owned();
-            fstab
-                .odd
-                .push(format!("{place}: `{line}`: {why}; passed over"));
+            let line = String::from_utf8_lossy(line.trim_ascii());
+            fstab.odd.push(format!("{place}: `{line}`: {why}; ignored"));
         }
     }
+
+    let all = text.split(|byte| *byte == b'\n');
+    fstab.ours = all.filter(|line| is_entry(line)).count() - outside;
     Ok(fstab)
 }
 
-/// How many lines of mounts are in mountjail's own block.
-fn lines_inside(text: &[u8]) -> usize {
-    let mounts =
-        |line: &&[u8]| !line.trim_ascii().is_empty() && !line.trim_ascii_start().starts_with(b"#");
-    let all = text.split(|byte| *byte == b'\n').filter(mounts).count();
-    all - outside_lines(text)
-        .map(|(_, line)| line)
-        .filter(mounts)
-        .count()
+/// Whether a line is neither empty nor a comment.
+fn is_entry(line: &[u8]) -> bool {
+    let line = line.trim_ascii();
+    !line.is_empty() && !line.starts_with(b"#")
 }
 
 fn fields(line: &[u8]) -> Vec<&[u8]> {
@@ -136,88 +124,114 @@ fn fields(line: &[u8]) -> Vec<&[u8]> {
         .collect()
 }
 
-impl Fstab {
+/// The options of a line.
+struct FstabOptions<'l>(Vec<&'l [u8]>);
+
+impl FstabOptions<'_> {
+    fn has(&self, option: &str) -> bool {
+        self.0.contains(&option.as_bytes())
+    }
+
+    /// Those for systemd or mount(8) itself. `x-gvfs-*` and others are for desktops.
+    fn userspace(&self) -> Vec<String> {
+        let mut userspace = vec![];
+        for option in &self.0 {
+            if is_userspace(option) {
+                userspace.push(String::from_utf8_lossy(option).into_owned());
+            }
+        }
+        userspace
+    }
+}
+
+fn is_userspace(option: &[u8]) -> bool {
+    let prefixes: [&[u8]; 4] = [b"x-systemd.", b"X-mount.", b"x-mount.", b"x-initrd."];
+    let makes_directory = option == b"X-mount.mkdir" || option == b"x-mount.mkdir";
+    !makes_directory && prefixes.iter().any(|prefix| option.starts_with(prefix))
+}
+
+impl FstabFile {
     fn add(&mut self, place: &str, line: &[u8]) -> Result<(), String> {
         let fields = fields(line);
         let [source, target, fstype, rest @ ..] = fields.as_slice() else {
-            return Err(
-                "it has fewer fields than fstab(5) needs: what, where, type and options".to_owned(),
-            );
+            let why = "it has fewer fields than fstab(5) needs: source, target, type and options";
+            return Err(why.to_owned());
         };
-        let numbers = rest.get(1..).unwrap_or_default();
-        let is_number = |field: &&[u8]| field.iter().all(u8::is_ascii_digit);
-        let numbers = numbers.iter().take_while(|field| !field.starts_with(b"#"));
-        if let Some(odd) = numbers.clone().take(2).find(|field| !is_number(field)) {
-            return Err(format!(
-                "{} is no number: a blank in a path is written \\040",
-                shown(odd)
-            ));
-        }
-        let options: Vec<_> = rest
-            .first()
-            .map(|field| field.split(|byte| *byte == b',').collect())
-            .unwrap_or_default();
-        let has = |name: &str| options.contains(&name.as_bytes());
-        if !has("bind") && !has("rbind") {
-            let target = host_path(&unescape_octal(target)).ok();
-            let fstype = String::from_utf8_lossy(fstype).into_owned();
-            self.others.push(Other {
+        check_numbers(rest.get(1..).unwrap_or_default())?;
+        let options = match rest.first() {
+            Some(options) => options.split(|byte| *byte == b',').collect(),
+            None => vec![],
+        };
+        let options = FstabOptions(options);
+
+        if !options.has("bind") && !options.has("rbind") {
+            self.others.push(OtherMount {
                 place: place.to_owned(),
-                target,
-                fstype,
+                target: host_path(&unescape_octal(target)).ok(),
+                fstype: String::from_utf8_lossy(fstype).into_owned(),
             });
             return Ok(());
         }
-        if has("noauto") && !has("x-systemd.automount") {
+        if options.has("noauto") && !options.has("x-systemd.automount") {
             self.remarks.push(format!(
                 "{place}: `noauto`: it is not mounted at boot; not imported"
             ));
             return Ok(());
         }
         let target = host_path(&unescape_octal(target))?;
-        if has("remount") {
-            // Its source counts for nothing: `none` as well as the one that is mounted.
+        if options.has("remount") {
+            // The source does not matter: it may be `none`, or the one that is mounted.
             return self.remount(&target, &options);
         }
-        let userspace = options.iter().filter(|option| is_userspace(option));
+
         let mut bind = Bind {
             place: place.to_owned(),
             source: host_path(&unescape_octal(source))?,
             target,
-            recursive: has("rbind"),
+            recursive: options.has("rbind"),
             read_only: false,
             nosuid: false,
             nodev: false,
             noexec: false,
-            userspace: userspace
-                .map(|option| String::from_utf8_lossy(option).into_owned())
-                .collect(),
+            userspace: options.userspace(),
         };
         bind.apply(&options);
         self.binds.push(bind);
         Ok(())
     }
 
-    /// `remount,bind,ro`, by which older systems make the bind of the line before read-only.
-    fn remount(&mut self, target: &HostPath, options: &[&[u8]]) -> Result<(), String> {
-        let bind = self
-            .binds
-            .iter_mut()
-            .rev()
-            .find(|bind| bind.target == *target);
-        match bind {
+    /// `remount,bind,ro`, by which older systems make the bind mount of an earlier line read-only.
+    fn remount(&mut self, target: &HostPath, options: &FstabOptions<'_>) -> Result<(), String> {
+        let earlier = self.binds.iter_mut().rfind(|bind| bind.target == *target);
+        match earlier {
             Some(bind) => bind.apply(options),
-            None => return Err("it remounts what no line before it mounts".to_owned()),
+            None => return Err("no line before it mounts what it remounts".to_owned()),
         }
         Ok(())
     }
 }
 
+/// Checks the fifth and sixth fields, which a blank in a path shifts.
+fn check_numbers(fields: &[&[u8]]) -> Result<(), String> {
+    for field in fields.iter().take(2) {
+        if field.starts_with(b"#") {
+            break;
+        }
+        if !field.iter().all(u8::is_ascii_digit) {
+            return Err(format!(
+                "`{}` is not a number: a blank in a path is written as \\040",
+                String::from_utf8_lossy(field)
+            ));
+        }
+    }
+    Ok(())
+}
+
 impl Bind {
-    /// What the options say, the last one first, as mount(8) takes them.
-    fn apply(&mut self, options: &[&[u8]]) {
-        for option in options {
-            // Since 2.38, mount(8) has flags for all that is mounted below as well.
+    /// Of contradictory options the last one counts, as for mount(8).
+    fn apply(&mut self, options: &FstabOptions<'_>) {
+        for option in &options.0 {
+            // mount(8) 2.38 and later can also set flags on the mounts below.
             match option.strip_suffix(b"=recursive").unwrap_or(option) {
                 b"ro" => self.read_only = true,
                 b"rw" => self.read_only = false,
@@ -239,23 +253,11 @@ impl Bind {
     }
 }
 
-/// Whether an option is for systemd or mount(8) itself; `x-gvfs-*` and its like are for desktops.
-fn is_userspace(option: &[u8]) -> bool {
-    let known: [&[u8]; 4] = [b"x-systemd.", b"X-mount.", b"x-mount.", b"x-initrd."];
-    known.iter().any(|known| option.starts_with(known))
-        && option != b"X-mount.mkdir"
-        && option != b"x-mount.mkdir"
-}
-
-fn shown(field: &[u8]) -> String {
-    format!("`{}`", String::from_utf8_lossy(field))
-}
-
 fn host_path(path: &PathBuf) -> Result<HostPath, String> {
     if path.to_str().is_none() {
+        let path = path.display();
         return Err(format!(
-            "the path {} is not UTF-8, which a manifest is",
-            path.display()
+            "the path {path} is not UTF-8, as a manifest has to be"
         ));
     }
     HostPath::new(path).map_err(|why| format!("the path {}: {why}", path.display()))
@@ -265,7 +267,7 @@ fn host_path(path: &PathBuf) -> Result<HostPath, String> {
 mod tests {
     use super::*;
 
-    fn read_text(text: &str) -> Result<Fstab, Vec<Error>> {
+    fn read_text(text: &str) -> Result<FstabFile, Vec<Error>> {
         read(Path::new("fstab"), text.as_bytes())
     }
 
@@ -347,16 +349,23 @@ mod tests {
 
     #[test]
     fn every_broken_line_is_named() {
-        let text = read_text("/a /b\nsrv/x /b none bind\n/a b /c none bind 0 0\n/a /b none bind x\n/a /b none remount,bind,ro\n/a /b/../c none bind")
-            .unwrap()
-            .odd;
+        let text = read_text(
+            "/a /b\nsrv/x /b none bind\n/a b /c none bind 0 0\n/a /b none bind x\n\
+             /a /b none remount,bind,ro\n/a /b/../c none bind",
+        )
+        .unwrap()
+        .odd;
         let expected = [
-            "fstab:1: `/a /b`: it has fewer fields than fstab(5) needs: what, where, type and options; passed over",
-            "fstab:2: `srv/x /b none bind`: the path srv/x: it is not absolute; passed over",
-            "fstab:3: `/a b /c none bind 0 0`: `bind` is no number: a blank in a path is written \\040; passed over",
-            "fstab:4: `/a /b none bind x`: `x` is no number: a blank in a path is written \\040; passed over",
-            "fstab:5: `/a /b none remount,bind,ro`: it remounts what no line before it mounts; passed over",
-            "fstab:6: `/a /b/../c none bind`: the path /b/../c: it contains `..`; passed over",
+            "fstab:1: `/a /b`: it has fewer fields than fstab(5) needs: source, target, type and \
+             options; ignored",
+            "fstab:2: `srv/x /b none bind`: the path srv/x: it is not absolute; ignored",
+            "fstab:3: `/a b /c none bind 0 0`: `bind` is not a number: a blank in a path is written \
+             as \\040; ignored",
+            "fstab:4: `/a /b none bind x`: `x` is not a number: a blank in a path is written as \
+             \\040; ignored",
+            "fstab:5: `/a /b none remount,bind,ro`: no line before it mounts what it remounts; \
+             ignored",
+            "fstab:6: `/a /b/../c none bind`: the path /b/../c: it contains `..`; ignored",
         ];
         assert_eq!(text, expected);
         let marker = read_text("# BEGIN mountjail\n/a /b none bind\n").unwrap_err();

@@ -1,70 +1,64 @@
 //! The dialect of ini files that Python's `configparser` reads, which jailkit uses: pure.
 //!
-//! A reader of our own: the crates that read ini files know neither this dialect (values go on in
-//! indented lines, comments only at a line's beginning, `=` and `:`, `[DEFAULT]`) nor the line that
-//! a value stands in.
+//! It has its own parser, because the crates for ini files do not know this dialect (indented lines
+//! continue a value, comments only at the beginning of a line, `=` and `:`, `[DEFAULT]`), nor the
+//! line of a value.
 
 use std::path::Path;
 
 use crate::{Error, Result};
 
-/// One section.
+/// How deep values may refer to others, as in Python.
+const MAX_DEPTH: usize = 10;
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Section {
+pub(super) struct IniSection {
     pub name: String,
-    /// Its line, from 1.
+    /// From 1.
     pub line: usize,
-    pub values: Vec<Value>,
+    pub values: Vec<IniValue>,
 }
 
 /// One `key = value`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Value {
+pub(super) struct IniValue {
     /// In lower case.
     pub key: String,
     pub line: usize,
-    /// Lines that go on are joined by newlines.
+    /// Continuation lines are joined by newlines.
     pub text: String,
 }
 
-impl Section {
-    pub fn get(&self, key: &str) -> Option<&Value> {
+impl IniSection {
+    pub fn get(&self, key: &str) -> Option<&IniValue> {
         self.values.iter().find(|value| value.key == key)
     }
 }
 
-/// The sections, each with what `[DEFAULT]` says in addition.
+/// The sections, each with the values of `[DEFAULT]` that it does not set itself.
 ///
 /// Errors: every line that is wrong, with file and line.
-pub(super) fn read(file: &Path, text: &str) -> Result<Vec<Section>, Vec<Error>> {
-    let mut reader = Reader::default();
+pub(super) fn read(file: &Path, text: &str) -> Result<Vec<IniSection>, Vec<Error>> {
+    let mut reader = IniReader::default();
     for (line, nth) in text.lines().zip(1..) {
         reader.line(nth, line);
     }
-    let Reader {
-        mut sections,
+
+    let IniReader {
+        sections,
         mut errors,
         ..
     } = reader;
-    let (defaults, mut named): (Vec<_>, Vec<_>) = sections
-        .drain(..)
+    let (defaults, mut sections): (Vec<_>, Vec<_>) = sections
+        .into_iter()
         .partition(|section| section.name == "DEFAULT");
-    for section in &mut named {
-        for value in defaults.iter().flat_map(|defaults| &defaults.values) {
-            if section.get(&value.key).is_none() {
-                section.values.push(value.clone());
-            }
-        }
-        let raw = section.clone();
-        for value in &mut section.values {
-            match put_together(&value.text, &raw, 0) {
-                Ok(text) => value.text = text,
-                Err(why) => errors.push((value.line, format!("`{}` has {why}", value.key))),
-            }
-        }
+    for section in &mut sections {
+        add_defaults(section, &defaults);
+        errors.extend(interpolate(section));
     }
+
     if errors.is_empty() {
-        return Ok(named);
+        return Ok(sections);
     }
     errors.sort();
     errors.dedup();
@@ -72,75 +66,100 @@ pub(super) fn read(file: &Path, text: &str) -> Result<Vec<Section>, Vec<Error>> 
     Err(errors.into_iter().map(error).collect())
 }
 
+fn add_defaults(section: &mut IniSection, defaults: &[IniSection]) {
+    for value in defaults.iter().flat_map(|defaults| &defaults.values) {
+        if section.get(&value.key).is_none() {
+            section.values.push(value.clone());
+        }
+    }
+}
+
+/// Replaces `%(name)s` in all values of the section. Returns the values that cannot be understood,
+/// by their lines.
+fn interpolate(section: &mut IniSection) -> Vec<(usize, String)> {
+    let raw = section.clone();
+    let mut errors = vec![];
+    for value in &mut section.values {
+        match interpolated(&value.text, &raw, 0) {
+            Ok(text) => value.text = text,
+            Err(why) => errors.push((value.line, format!("`{}` has {why}", value.key))),
+        }
+    }
+    errors
+}
+
 /// `text` with `%%` as a percent sign, and `%(name)s` as the value of `name` in the same section.
-fn put_together(text: &str, section: &Section, depth: usize) -> Result<String, String> {
+fn interpolated(text: &str, section: &IniSection, depth: usize) -> Result<String, String> {
     let Some((before, rest)) = text.split_once('%') else {
         return Ok(text.to_owned());
     };
     if let Some(rest) = rest.strip_prefix('%') {
-        return Ok(format!("{before}%{}", put_together(rest, section, depth)?));
+        let rest = interpolated(rest, section, depth)?;
+        return Ok(format!("{before}%{rest}"));
     }
-    let (name, rest) = rest
+
+    let name_and_rest = rest
         .strip_prefix('(')
-        .and_then(|rest| rest.split_once(")s"))
-        .ok_or("a `%`, which is neither `%%` nor the beginning of `%(name)s`")?;
-    let value = section.get(&name.to_lowercase()).filter(|_| depth < 10);
-    let value = value.ok_or(format!("%({name})s, and there is no such value"))?;
-    let value = put_together(&value.text, section, depth + 1)?;
-    Ok(format!(
-        "{before}{value}{}",
-        put_together(rest, section, depth)?
-    ))
+        .and_then(|rest| rest.split_once(")s"));
+    let Some((name, rest)) = name_and_rest else {
+        return Err("a `%`, which is neither `%%` nor the beginning of `%(name)s`".to_owned());
+    };
+    let value = match section.get(&name.to_lowercase()) {
+        Some(value) if depth < MAX_DEPTH => value,
+        _ => return Err(format!("%({name})s, and there is no such value")),
+    };
+    let value = interpolated(&value.text, section, depth + 1)?;
+    let rest = interpolated(rest, section, depth)?;
+    Ok(format!("{before}{value}{rest}"))
 }
 
 #[derive(Default)]
-struct Reader {
-    sections: Vec<Section>,
+struct IniReader {
+    sections: Vec<IniSection>,
+    /// By their lines.
     errors: Vec<(usize, String)>,
-    /// The last line began or went on with a value, which an indented line goes on with.
-    open: bool,
+    /// Whether an indented line continues the last value.
+    continues: bool,
 }
 
-impl Reader {
+impl IniReader {
     fn line(&mut self, nth: usize, line: &str) {
         let text = line.trim();
         if text.is_empty() || text.starts_with(['#', ';']) {
             return;
         }
-        if line.starts_with([' ', '\t']) && self.open {
-            if let Some(value) = self
-                .sections
-                .last_mut()
-                .and_then(|section| section.values.last_mut())
-            {
+        if line.starts_with([' ', '\t']) && self.continues {
+            let section = self.sections.last_mut();
+            if let Some(value) = section.and_then(|section| section.values.last_mut()) {
                 value.text.push('\n');
                 value.text.push_str(text);
             }
         } else if let Some(rest) = text.strip_prefix('[') {
-            self.open = false;
+            self.continues = false;
             match rest.split_once(']') {
                 Some((name, _)) if !name.trim().is_empty() => self.section(nth, name.trim()),
-                _ => self.errors.push((
-                    nth,
-                    format!("`{text}` begins a section without a name and a `]`"),
-                )),
+                _ => {
+                    let why = format!("`{text}` begins a section without a name and a `]`");
+                    self.wrong(nth, why);
+                }
             }
         } else {
+            self.continues = true;
             self.value(nth, text);
         }
     }
 
+    fn wrong(&mut self, nth: usize, why: String) {
+        self.errors.push((nth, why));
+    }
+
     fn section(&mut self, nth: usize, name: &str) {
         if let Some(first) = self.sections.iter().find(|section| section.name == name) {
-            self.errors.push((
-                nth,
-                format!(
-                    "the section [{name}] is there already, in line {}",
-                    first.line
-                ),
-            ));
+            let line = first.line;
+            let why = format!("the section [{name}] is there already, in line {line}");
+            self.wrong(nth, why);
         }
-        self.sections.push(Section {
+        self.sections.push(IniSection {
             name: name.to_owned(),
             line: nth,
             values: vec![],
@@ -148,34 +167,26 @@ impl Reader {
     }
 
     fn value(&mut self, nth: usize, text: &str) {
-        self.open = true;
-        let Some((key, value)) = text
-            .split_once(['=', ':'])
-            .filter(|(key, _)| !key.trim().is_empty())
-        else {
-            self.errors.push((
-                nth,
-                format!("`{text}` is neither `[section]` nor `key = value`"),
-            ));
-            return;
+        let (key, value) = match text.split_once(['=', ':']) {
+            Some((key, value)) if !key.trim().is_empty() => (key.trim().to_lowercase(), value),
+            _ => {
+                let why = format!("`{text}` is neither `[section]` nor `key = value`");
+                return self.wrong(nth, why);
+            }
         };
-        let key = key.trim().to_lowercase();
         let Some(section) = self.sections.last_mut() else {
-            self.errors
-                .push((nth, format!("`{text}` stands before the first section")));
-            return;
+            return self.wrong(nth, format!("`{text}` stands before the first section"));
         };
-        if let Some(first) = section.get(&key) {
-            self.errors.push((
-                nth,
-                format!("`{key}` is there already, in line {}", first.line),
-            ));
-        }
-        section.values.push(Value {
-            key,
+
+        let first = section.get(&key).map(|first| first.line);
+        section.values.push(IniValue {
+            key: key.clone(),
             line: nth,
             text: value.trim().to_owned(),
         });
+        if let Some(line) = first {
+            self.wrong(nth, format!("`{key}` is there already, in line {line}"));
+        }
     }
 }
 

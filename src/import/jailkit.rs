@@ -1,20 +1,19 @@
 //! The sections of jailkit's `jk_init.ini` → presets.
 //!
-//! jailkit copies what a section lists, and skips what the host lacks; so everything here is
-//! optional.
+//! jailkit copies the files that a section lists, and skips those that the host lacks. So everything
+//! here is optional.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::draft::{Draft, Item, Kind, Mount};
+use super::draft::{Draft, DraftItem, DraftKind, DraftMount};
 use super::ini;
-use super::look::{What, is_object_name, look, objects_below, what};
-use crate::base::SEARCH_PATH;
-use crate::base::SiteName;
+use super::source_properties::{SourceKind, SourceProperties, is_object_name, objects_below};
+use crate::base::{SEARCH_PATH, SiteName};
 use crate::manifest::Presets;
 use crate::{Error, Result};
 
-/// Keys with paths: the second and those after it are older names of the first.
+/// Keys with paths. All but the first are its older names.
 const PATHS: [&str; 5] = [
     "paths",
     "executables",
@@ -42,7 +41,7 @@ const KEYS: [&str; 15] = [
     "need_proc",
 ];
 
-/// Where programs, libraries and modules are, so that what is missing there is likely one.
+/// The directories of programs, libraries and modules. What is missing there is most likely one.
 const CODE: [&str; 6] = [
     "/lib",
     "/lib64",
@@ -52,18 +51,16 @@ const CODE: [&str; 6] = [
     "/usr/libexec",
 ];
 
-/// How many programs and libraries of a bound directory are named, for the libraries that they
-/// need.
-const OBJECTS: usize = 50;
+/// How many programs and libraries of a bound directory are listed, for the libraries that they need.
+const MAX_OBJECTS: usize = 50;
 
-/// One section of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Section {
+pub(crate) struct JailkitSection {
     file: PathBuf,
-    section: ini::Section,
+    section: ini::IniSection,
 }
 
-/// Whether a line of a file that is not known yet is one that only jailkit has.
+/// Whether a line, of a file of unknown format, is one that only jailkit has.
 pub(super) fn looks_like(line: &str) -> bool {
     line.split_once(['=', ':'])
         .is_some_and(|(key, _)| KEYS.contains(&key.trim().to_lowercase().as_str()))
@@ -72,90 +69,86 @@ pub(super) fn looks_like(line: &str) -> bool {
 /// The sections of a file.
 ///
 /// Errors: every line that is wrong, with file and line.
-pub fn read(file: &Path, text: &[u8]) -> Result<Vec<Section>, Vec<Error>> {
+pub(crate) fn read(file: &Path, text: &[u8]) -> Result<Vec<JailkitSection>, Vec<Error>> {
     let text = std::str::from_utf8(text).map_err(|error| {
-        let nth = text[..error.valid_up_to()]
-            .split(|byte| *byte == b'\n')
-            .count();
-        vec![Error::failed(format!(
-            "{}:{nth}: it is not UTF-8",
-            file.display()
-        ))]
+        let valid = text[..error.valid_up_to()].split(|byte| *byte == b'\n');
+        let place = format!("{}:{}", file.display(), valid.count());
+        vec![Error::failed(format!("{place}: it is not UTF-8"))]
     })?;
-    let sections = ini::read(file, text)?;
-    Ok(sections
-        .into_iter()
-        .map(|section| Section {
-            file: file.to_owned(),
-            section,
-        })
-        .collect())
+
+    let mut sections = vec![];
+    for section in ini::read(file, text)? {
+        let file = file.to_owned();
+        sections.push(JailkitSection { file, section });
+    }
+    Ok(sections)
 }
 
 /// A preset for each section.
 ///
-/// No name is one of `presets`' built-in ones: a file of that name would take its place. Errors:
-/// two files have a section of the same name.
-pub fn drafts(sections: &[Section], presets: &Presets) -> Result<Vec<Draft>, Vec<Error>> {
-    let names = names(sections, presets)?;
+/// No preset gets the name of a built-in one of `presets`, which it would replace. Errors: two
+/// files have a section of the same name.
+pub(crate) fn drafts(
+    sections: &[JailkitSection],
+    presets: &Presets,
+) -> Result<Vec<Draft>, Vec<Error>> {
+    check_names(sections)?;
+    let names = preset_names(sections, presets);
     Ok(sections
         .iter()
         .map(|section| section.draft(&names))
         .collect())
 }
 
-/// The name of the preset for each section.
-fn names(sections: &[Section], presets: &Presets) -> Result<BTreeMap<String, String>, Vec<Error>> {
+fn check_names(sections: &[JailkitSection]) -> Result<(), Vec<Error>> {
+    let mut first_of: BTreeMap<&str, &JailkitSection> = BTreeMap::new();
     let mut errors = vec![];
-    let mut all: BTreeMap<&str, &Section> = BTreeMap::new();
     for section in sections {
-        if let Some(first) = all.insert(section.name(), section) {
-            errors.push(
-                Error::failed(format!(
-                    "{}: the section [{}] is in {} already",
-                    section.place(section.section.line),
-                    section.name(),
-                    first.place(first.section.line)
-                ))
-                .hint("import one of the two, or give it another name"),
-            );
+        let name = section.name();
+        if let Some(first) = first_of.insert(name, section) {
+            let (place, first) = (section.own_place(), first.own_place());
+            let why = format!("{place}: the section [{name}] is in {first} already");
+            errors.push(Error::failed(why).hint("import one of the two, or rename its section"));
         }
     }
-    if !errors.is_empty() {
-        return Err(errors);
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(errors)
     }
-    let built_in = |name: &str| presets.is_built_in(name);
-    let usable = |name: &str| SiteName::new(name).is_ok() && !built_in(name);
-    let mut taken: BTreeSet<String> = all
-        .keys()
-        .filter(|name| usable(name))
-        .map(|name| (*name).to_owned())
-        .collect();
-    let mut names = BTreeMap::new();
-    for name in all.keys() {
-        let own = if usable(name) {
-            (*name).to_owned()
-        } else {
-            let word: String = name
-                .chars()
-                .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-                .collect();
-            let first = format!("jk-{word}");
-            let more = (2..=all.len() + 2).map(|nth| format!("{first}-{nth}"));
-            let free = |name: &String| !built_in(name) && !taken.contains(name);
-            [first.clone()]
-                .into_iter()
-                .chain(more)
-                .find(free)
-                .unwrap_or(first)
-        };
-        taken.insert(own.clone());
-        names.insert((*name).to_owned(), own);
-    }
-    Ok(names)
 }
 
-impl Section {
+/// The name of the preset for each section.
+fn preset_names(sections: &[JailkitSection], presets: &Presets) -> BTreeMap<String, String> {
+    let is_usable = |name: &str| SiteName::new(name).is_ok() && !presets.is_built_in(name);
+    let sections: BTreeSet<&str> = sections.iter().map(JailkitSection::name).collect();
+    let (usable, others): (Vec<&str>, Vec<&str>) =
+        sections.into_iter().partition(|name| is_usable(name));
+
+    let mut names = BTreeMap::new();
+    let mut taken = BTreeSet::new();
+    for name in usable {
+        names.insert(name.to_owned(), name.to_owned());
+        taken.insert(name.to_owned());
+    }
+    for name in others {
+        let base = format!(
+            "jk-{}",
+            name.replace(|c: char| !c.is_ascii_alphanumeric(), "-")
+        );
+        let mut new = base.clone();
+        let mut number = 2;
+        while presets.is_built_in(&new) || taken.contains(&new) {
+            new = format!("{base}-{number}");
+            number += 1;
+        }
+        taken.insert(new.clone());
+        names.insert(name.to_owned(), new);
+    }
+    names
+}
+
+impl JailkitSection {
     fn name(&self) -> &str {
         &self.section.name
     }
@@ -164,77 +157,86 @@ impl Section {
         format!("{}:{line}", self.file.display())
     }
 
-    /// The items of a list, each with the place of its key.
+    fn own_place(&self) -> String {
+        self.place(self.section.line)
+    }
+
+    /// The items of a list.
     fn list(&self, key: &str) -> Vec<&str> {
-        let text = self
-            .section
-            .get(key)
-            .map(|value| value.text.as_str())
-            .unwrap_or_default();
-        text.split([',', '\n'])
-            .map(str::trim)
-            .filter(|item| !item.is_empty())
-            .collect()
+        let Some(value) = self.section.get(key) else {
+            return vec![];
+        };
+        let items = value.text.split([',', '\n']).map(str::trim);
+        items.filter(|item| !item.is_empty()).collect()
     }
 
     fn is_set(&self, key: &str) -> bool {
         let off = ["", "0", "no", "off", "false"];
-        self.section
-            .get(key)
-            .is_some_and(|value| !off.contains(&value.text.to_lowercase().as_str()))
+        match self.section.get(key) {
+            Some(value) => !off.contains(&value.text.to_lowercase().as_str()),
+            None => false,
+        }
     }
 
     fn draft(&self, names: &BTreeMap<String, String>) -> Draft {
-        let comment = self
-            .section
-            .get("comment")
-            .map(|value| value.text.replace('\n', " "));
-        let comment = comment.filter(|comment| !comment.is_empty());
-        let description =
-            comment.unwrap_or_else(|| format!("what jailkit's section [{}] lists", self.name()));
-        let mut draft = Draft::new(names[self.name()].clone(), Kind::Preset(description));
+        let mut draft = Draft::new(
+            names[self.name()].clone(),
+            DraftKind::Preset(self.description()),
+        );
         draft.found.push(format!(
-            "The section [{}] of {}. What a host lacks is skipped.",
+            "The section [{}] of {}. Files that a host lacks are skipped.",
             self.name(),
-            self.place(self.section.line)
+            self.own_place()
         ));
-        draft.place = self.place(self.section.line);
+        draft.place = self.own_place();
         draft.renamed = self.renamed(&draft.name);
         draft.remarks.extend(draft.renamed.clone());
+
         self.includes(&mut draft, names);
         for key in PATHS {
-            self.list(key)
-                .into_iter()
-                .for_each(|path| add_path(&mut draft, path));
+            for path in self.list(key) {
+                add_path(&mut draft, path);
+            }
         }
-        self.owned_and_setuid(&mut draft);
+        self.owned_paths(&mut draft);
+        self.setuid_paths(&mut draft);
         self.devices(&mut draft);
         self.accounts(&mut draft);
-        self.unsayable(&mut draft);
+        self.remark_the_rest(&mut draft);
         draft.remarks.dedup();
         draft
     }
 
-    fn renamed(&self, name: &str) -> Option<String> {
-        let because = match SiteName::new(self.name()) {
-            Ok(_) => "a built-in preset is called so",
-            Err(_) => "that is no name of a preset's file",
-        };
-        let renamed = format!(
-            "[{}] becomes the preset {name}, because {because}",
-            self.name()
-        );
-        (name != self.name()).then_some(renamed)
+    fn description(&self) -> String {
+        match self.section.get("comment") {
+            Some(comment) if !comment.text.is_empty() => comment.text.replace('\n', " "),
+            _ => format!("files of jailkit's section [{}]", self.name()),
+        }
     }
 
+    /// Why the preset has another name than the section.
+    fn renamed(&self, name: &str) -> Option<String> {
+        if name == self.name() {
+            return None;
+        }
+        let because = match SiteName::new(self.name()) {
+            Ok(_) => "a built-in preset has that name",
+            Err(_) => "a preset's file cannot have that name",
+        };
+        let section = self.name();
+        Some(format!(
+            "[{section}] becomes the preset {name}, because {because}"
+        ))
+    }
+
+    /// Adds a remark about a key.
     fn remark(&self, draft: &mut Draft, key: &str, text: &str) {
-        let line = self
-            .section
-            .get(key)
-            .map_or(self.section.line, |value| value.line);
-        draft
-            .remarks
-            .push(format!("{}: `{key}`: {text}", self.place(line)));
+        let line = match self.section.get(key) {
+            Some(value) => value.line,
+            None => self.section.line,
+        };
+        let place = self.place(line);
+        draft.remarks.push(format!("{place}: `{key}`: {text}"));
     }
 
     fn includes(&self, draft: &mut Draft, names: &BTreeMap<String, String>) {
@@ -253,37 +255,40 @@ impl Section {
         }
     }
 
-    fn owned_and_setuid(&self, draft: &mut Draft) {
+    fn owned_paths(&self, draft: &mut Draft) {
         let owned = self.list("paths_w_owner");
         for path in &owned {
             add_path(draft, path);
         }
         if !owned.is_empty() {
             let text = format!(
-                "{}: owner and mode are the host's, as it is the host's file; if the site has to write to it, \
-                 name it in the site's `mounts` with `access: read-write`",
+                "{}: owner and mode are the host's, since it is the host's file; if the site has to \
+                 write to it, name it in the site's `mounts` with `access: read-write`",
                 owned.join(", ")
             );
             self.remark(draft, "paths_w_owner", &text);
         }
+    }
+
+    fn setuid_paths(&self, draft: &mut Draft) {
         let setuid = self.list("paths_w_setuid");
         for path in &setuid {
             for program in found(path) {
                 let program = program.to_string_lossy();
                 // As a program, for the libraries that it needs.
                 push(&mut draft.programs, &program);
-                let mount = Mount {
+                let mount = DraftMount {
                     optional: true,
                     executable: true,
                     setuid: true,
-                    ..Mount::new(program)
+                    ..DraftMount::new(program)
                 };
                 push_mount(draft, mount);
             }
         }
         if !setuid.is_empty() {
             let text = format!(
-                "{}: setuid bits count in the jail, as jailkit had it",
+                "{}: setuid bits are effective in the jail, as with jailkit",
                 setuid.join(", ")
             );
             self.remark(draft, "paths_w_setuid", &text);
@@ -297,10 +302,10 @@ impl Section {
             } else {
                 push_mount(
                     draft,
-                    Mount {
+                    DraftMount {
                         optional: true,
                         devices: true,
-                        ..Mount::new(path)
+                        ..DraftMount::new(path)
                     },
                 );
             }
@@ -314,67 +319,69 @@ impl Section {
         }
         if !users.is_empty() {
             draft.nss = vec!["passwd".to_owned(), "group".to_owned()];
-            // They are made of `users`.
+            // Both are generated from `users`.
             draft
                 .etc
                 .retain(|item| !["passwd", "group"].contains(&item.any_of[0].as_str()));
         }
-        let groups: Vec<_> = self
-            .list("groups")
-            .into_iter()
-            .filter(|group| !users.contains(group))
-            .collect();
+        let mut groups = self.list("groups");
+        groups.retain(|group| !users.contains(group));
         if !groups.is_empty() {
             let text = format!(
-                "{}: no manifest can name groups; the groups of `users`, and root's, are there anyway",
+                "{}: a manifest cannot name groups; the groups of `users`, and root's, are there anyway",
                 groups.join(", ")
             );
             self.remark(draft, "groups", &text);
         }
     }
 
-    /// Says what no manifest can say.
-    fn unsayable(&self, draft: &mut Draft) {
+    /// Remarks on what a manifest cannot express.
+    fn remark_the_rest(&self, draft: &mut Draft) {
         let empty = self.list("emptydirs");
         if !empty.is_empty() {
             let text = format!(
-                "{}: no manifest makes directories; make them in the site's root",
+                "{}: a manifest cannot make directories; make them in the site's root",
                 empty.join(", ")
             );
             self.remark(draft, "emptydirs", &text);
         }
         if self.is_set("need_proc") {
-            let text = "no manifest mounts a file system; a line in fstab can: proc ROOT/proc proc nosuid,nodev,noexec";
+            let text = "a manifest cannot mount a file system, but a line in fstab can: \
+                        proc ROOT/proc proc nosuid,nodev,noexec";
             self.remark(draft, "need_proc", text);
         }
-        for value in self
-            .section
-            .values
-            .iter()
-            .filter(|value| !KEYS.contains(&value.key.as_str()))
-        {
-            self.remark(draft, &value.key, "jailkit has no such key; left out");
+        for value in &self.section.values {
+            if !KEYS.contains(&value.key.as_str()) {
+                self.remark(draft, &value.key, "jailkit has no such key; left out");
+            }
         }
     }
 }
 
-/// Puts a path, a pattern or a program's name under the key for what it is.
+/// Adds a path, a pattern or a program's name under the key for it.
 fn add_path(draft: &mut Draft, text: &str) {
     if !text.starts_with('/') {
         return add_program(draft, text);
     }
     let paths = found(text);
-    let kinds: BTreeSet<_> = paths.iter().map(|path| Class::of(path)).collect();
-    match kinds.first() {
-        // A pattern stays one, where it stands for things of one class.
-        Some(class) if kinds.len() == 1 && *class != Class::Directory => class.add(draft, text),
-        _ => paths
-            .iter()
-            .for_each(|path| Class::of(path).add(draft, &path.to_string_lossy())),
+    let classes: BTreeSet<_> = paths.iter().map(|path| PathClass::of(path)).collect();
+    let only = if classes.len() == 1 {
+        classes.first()
+    } else {
+        None
+    };
+    match only {
+        // A pattern for paths of one class stays a pattern.
+        Some(class) if *class != PathClass::Directory => class.add(draft, text),
+        _ => {
+            for path in &paths {
+                PathClass::of(path).add(draft, &path.to_string_lossy());
+            }
+        }
     }
 }
 
-/// What `text` stands for on this host; itself, if that is nothing.
+/// The paths on this host that `text` stands for; without any, `text` itself.
 fn found(text: &str) -> Vec<PathBuf> {
     let paths: Vec<_> = glob::glob(text).into_iter().flatten().flatten().collect();
     if paths.is_empty() || Path::new(text).exists() {
@@ -384,21 +391,22 @@ fn found(text: &str) -> Vec<PathBuf> {
     }
 }
 
-/// A program that is looked up in `PATH`: where this host has it, else wherever a host has it.
+/// Adds a program that is looked up in `PATH`: where this host has it, otherwise wherever a host
+/// may have it.
 fn add_program(draft: &mut Draft, name: &str) {
     let places = SEARCH_PATH.map(|directory| format!("{directory}/{name}"));
     match places.iter().find(|place| Path::new(place).exists()) {
         Some(place) => add_path(draft, place),
-        None => draft.programs.push(Item {
+        None => draft.programs.push(DraftItem {
             any_of: places.to_vec(),
             optional: true,
         }),
     }
 }
 
-/// Under which key a path belongs.
+/// What decides under which key a path belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Class {
+enum PathClass {
     Program,
     Library,
     Etc,
@@ -408,28 +416,29 @@ enum Class {
     Data,
 }
 
-impl Class {
-    /// By what it is, or, where this host lacks it, by its name.
+impl PathClass {
+    /// By its properties or, if this host lacks it, by its name.
     fn of(path: &Path) -> Self {
         let programs = ["bin", "sbin", "libexec"].map(Some);
         let place = path
             .parent()
-            .and_then(Path::file_name)
-            .and_then(|name| name.to_str());
+            .and_then(|parent| parent.file_name()?.to_str());
         let etc = path.starts_with("/etc");
-        match what(path) {
-            What::Program => Self::Program,
-            What::Library => Self::Library,
-            What::Device if path.starts_with("/dev") => Self::Device,
-            What::Missing if is_object_name(path) => Self::Library,
-            What::Missing if programs.contains(&place) => Self::Program,
-            What::File | What::Missing if etc => Self::Etc,
-            What::Missing if CODE.iter().any(|directory| path.starts_with(directory)) => {
+        match SourceKind::of(path) {
+            SourceKind::Program => Self::Program,
+            SourceKind::Library => Self::Library,
+            SourceKind::Device if path.starts_with("/dev") => Self::Device,
+            SourceKind::Missing if is_object_name(path) => Self::Library,
+            SourceKind::Missing if programs.contains(&place) => Self::Program,
+            SourceKind::File | SourceKind::Missing if etc => Self::Etc,
+            SourceKind::Missing if CODE.iter().any(|directory| path.starts_with(directory)) => {
                 Self::Executable
             }
-            What::Directory if etc && !look(path).code => Self::Etc,
-            What::Directory => Self::Directory,
-            What::File | What::Device if look(path).code => Self::Executable,
+            SourceKind::Directory if etc && !SourceProperties::of(path).code => Self::Etc,
+            SourceKind::Directory => Self::Directory,
+            SourceKind::File | SourceKind::Device if SourceProperties::of(path).code => {
+                Self::Executable
+            }
             _ => Self::Data,
         }
     }
@@ -443,60 +452,60 @@ impl Class {
             Self::Etc if !is_pattern && text.len() > "/etc/".len() => {
                 push(&mut draft.etc, &text["/etc/".len()..]);
             }
-            Self::Directory => directory(draft, text),
+            Self::Directory => add_directory(draft, text),
             Self::Executable => {
                 push_mount(
                     draft,
-                    Mount {
+                    DraftMount {
                         optional: true,
                         executable: true,
-                        ..Mount::new(text)
+                        ..DraftMount::new(text)
                     },
                 );
             }
             Self::Etc | Self::Data => push_mount(
                 draft,
-                Mount {
+                DraftMount {
                     optional: true,
-                    ..Mount::new(text)
+                    ..DraftMount::new(text)
                 },
             ),
         }
     }
 }
 
-/// A directory, with the libraries that programs in it need.
-fn directory(draft: &mut Draft, text: &str) {
-    let look = look(Path::new(text));
+/// Adds a directory, with the libraries that programs in it need.
+fn add_directory(draft: &mut Draft, text: &str) {
+    let properties = SourceProperties::of(Path::new(text));
     push_mount(
         draft,
-        Mount {
+        DraftMount {
             optional: true,
-            executable: look.code,
-            ..Mount::new(text)
+            executable: properties.code,
+            ..DraftMount::new(text)
         },
     );
-    match objects_below(Path::new(text), OBJECTS) {
+    match objects_below(Path::new(text), MAX_OBJECTS) {
         Some(objects) => {
             for object in objects {
                 push(&mut draft.libraries, &object.to_string_lossy());
             }
         }
         None => draft.remarks.push(format!(
-            "{text} has more than {OBJECTS} programs and libraries: name those that need libraries of elsewhere under \
-             `libraries`."
+            "{text} has more than {MAX_OBJECTS} programs and libraries: name those that need \
+             libraries from elsewhere under `libraries`."
         )),
     }
 }
 
-fn push(items: &mut Vec<Item>, name: &str) {
-    let item = Item::optional(name);
+fn push(items: &mut Vec<DraftItem>, name: &str) {
+    let item = DraftItem::optional(name);
     if !items.contains(&item) {
         items.push(item);
     }
 }
 
-fn push_mount(draft: &mut Draft, mount: Mount) {
+fn push_mount(draft: &mut Draft, mount: DraftMount) {
     if !draft.mounts.contains(&mount) {
         draft.mounts.push(mount);
     }

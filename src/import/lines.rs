@@ -1,72 +1,57 @@
 //! The bind lines of one jail → the keys of its manifest.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::draft::{Draft, Item, Mount};
+use super::draft::{Draft, DraftItem, DraftMount};
 use super::fstab::Bind;
-use super::look::{Look, What, look};
+use super::source_properties::{SourceKind, SourceProperties};
 use crate::base::HostPath;
-use crate::manifest::{Access, Entry, Pattern, Presets, Request, Wanted};
+use crate::manifest::{Access, Entry, MountRequest, Pattern, Presets, Request, Wanted};
 
-/// One line, with what it mounts.
-struct Line<'b> {
+/// A bind line, and what it mounts.
+struct BindLine<'b> {
     bind: &'b Bind,
-    /// Where inside, if that is another path than on the host.
+    /// The path inside, if it is not the same as on the host.
     target: Option<String>,
-    look: Look,
+    source: SourceProperties,
 }
 
-/// Adds what the lines `binds` mount in the jail at `root`: presets where they are what a preset
-/// brings, and else as they are.
+/// Adds what the lines `binds` mount in the jail at `root`: presets for the lines that they cover,
+/// and the other lines as they are.
 pub(super) fn add(draft: &mut Draft, root: &HostPath, binds: &[&Bind], presets: &Presets) {
     let mut lines = visible(draft, root, binds);
     draft.found.push(summary(&lines));
-    for Line { bind, .. } in lines.iter().filter(|line| !line.bind.userspace.is_empty()) {
-        draft.remarks.push(format!(
-            "{}: {}: what fstab told systemd or mount(8) besides is not in a manifest; units are named under `services`, or \
-             order mountjail.service after them.",
-            bind.place,
-            bind.userspace.join(", ")
-        ));
+    draft
+        .remarks
+        .extend(lines.iter().filter_map(userspace_remark));
+
+    for name in &draft.presets {
+        remove_covered(&mut lines, presets, name);
     }
-    for name in draft.presets.clone() {
-        lines.retain(|line| {
-            !entries(presets, &name)
-                .iter()
-                .any(|entry| brings(entry, line))
-        });
-    }
-    while let Some(name) = best(presets, draft, &lines) {
-        lines.retain(|line| {
-            !entries(presets, &name)
-                .iter()
-                .any(|entry| brings(entry, line))
-        });
+    while let Some(name) = best_preset(presets, draft, &lines) {
+        remove_covered(&mut lines, presets, &name);
         draft.presets.push(name);
     }
     for line in &lines {
-        line.say(draft);
+        line.add_to(draft);
     }
 }
 
-/// One line a target: a later one covers an earlier one.
-fn visible<'b>(draft: &mut Draft, root: &HostPath, binds: &[&'b Bind]) -> Vec<Line<'b>> {
+/// One line per target: a later one covers an earlier one.
+fn visible<'b>(draft: &mut Draft, root: &HostPath, binds: &[&'b Bind]) -> Vec<BindLine<'b>> {
     let mut last: BTreeMap<&HostPath, &Bind> = BTreeMap::new();
-    last.extend(binds.iter().map(|bind| (&bind.target, *bind)));
+    for bind in binds {
+        last.insert(&bind.target, bind);
+    }
+
     let mut lines = vec![];
     for bind in binds {
         let covering = last[&bind.target];
         if covering.place == bind.place {
-            let inside = Path::new("/").join(bind.target.below(root).unwrap_or(Path::new("")));
-            let target =
-                (inside != bind.source.as_path()).then(|| inside.to_string_lossy().into_owned());
-            lines.push(Line {
-                bind,
-                target,
-                look: look(bind.source.as_path()),
-            });
+            lines.push(BindLine::new(bind, root));
         } else if covering.source != bind.source {
             draft.remarks.push(format!(
                 "{}: {} covers it, so it is left out.",
@@ -77,54 +62,83 @@ fn visible<'b>(draft: &mut Draft, root: &HostPath, binds: &[&'b Bind]) -> Vec<Li
     lines
 }
 
-fn summary(lines: &[Line<'_>]) -> String {
-    let places: Vec<_> = lines.iter().map(|line| line.bind.place.as_str()).collect();
-    match places.as_slice() {
-        [only] => format!("The bind line {only}: only one line leads here; is it a jail?"),
-        [first, .., last] => format!(
-            "{} bind lines, from {first} to {last}; once the site is up, fstab can do without them.",
-            places.len()
-        ),
+fn summary(lines: &[BindLine<'_>]) -> String {
+    match lines {
         [] => String::new(),
+        [only] => {
+            let place = &only.bind.place;
+            format!("The bind line {place}: only one line leads here; is it a jail?")
+        }
+        [first, .., last] => format!(
+            "{} bind lines, from {} to {}; once the site is up, fstab can do without them.",
+            lines.len(),
+            first.bind.place,
+            last.bind.place
+        ),
     }
 }
 
-/// What the preset asks for, with all that it includes. One with mistakes brings nothing.
-fn entries(presets: &Presets, name: &str) -> Vec<Arc<Entry>> {
-    presets
-        .entries(name)
-        .and_then(Result::ok)
-        .unwrap_or_default()
+/// The remark about options for systemd or mount(8) itself.
+fn userspace_remark(line: &BindLine<'_>) -> Option<String> {
+    let Bind {
+        place, userspace, ..
+    } = line.bind;
+    if userspace.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "{place}: {}: a manifest has no such options; name units under `services`, or order \
+         mountjail.service after them.",
+        userspace.join(", ")
+    ))
 }
 
-/// The preset that stands for most of `lines`: those have all that it must have itself, and not
-/// just one of several things that it could bring.
-fn best(presets: &Presets, draft: &Draft, lines: &[Line<'_>]) -> Option<String> {
-    let fits = |name: &str| {
-        let entries = entries(presets, name);
-        let own: Vec<_> = entries
-            .iter()
-            .filter(|entry| entry.origin.presets.len() == 1)
-            .collect();
-        let brought = |entry: &&Arc<Entry>| lines.iter().any(|line| brings(entry, line));
-        let all = own
-            .iter()
-            .filter(|entry| !is_optional(&entry.request))
-            .all(&brought);
-        let count = own.iter().filter(|entry| brought(entry)).count();
-        let paths = own
-            .iter()
-            .filter(|entry| names_paths(&entry.request))
-            .count();
-        (all && count > 0 && count >= paths.min(2)).then_some(count)
-    };
-    let names = presets
-        .names()
-        .filter(|name| !draft.presets.iter().any(|known| known == name));
-    let fitting = names.filter_map(|name| Some((fits(name)?, name)));
-    fitting
-        .min_by_key(|(count, name)| (usize::MAX - count, *name))
-        .map(|(_, name)| name.to_owned())
+/// Removes the lines that the preset brings.
+fn remove_covered(lines: &mut Vec<BindLine<'_>>, presets: &Presets, name: &str) {
+    let entries = entries(presets, name);
+    lines.retain(|line| !entries.iter().any(|entry| brings(entry, line)));
+}
+
+/// The entries of the preset, with all that it includes. A preset with mistakes has none.
+fn entries(presets: &Presets, name: &str) -> Vec<Arc<Entry>> {
+    match presets.entries(name) {
+        Some(Ok(entries)) => entries,
+        _ => vec![],
+    }
+}
+
+/// The preset that covers most of `lines`, among those that are right for them. If several cover
+/// as many, the first by name.
+fn best_preset(presets: &Presets, draft: &Draft, lines: &[BindLine<'_>]) -> Option<String> {
+    let mut candidates = vec![];
+    for name in presets.names() {
+        let is_new = draft.presets.iter().all(|known| known != name);
+        if is_new && let Some(covered) = covered_by(&entries(presets, name), lines) {
+            candidates.push((Reverse(covered), name));
+        }
+    }
+    let (_, best) = candidates.into_iter().min()?;
+    Some(best.to_owned())
+}
+
+/// How many of the preset's own entries bring a line; `None`: the preset is not right for the
+/// lines. It is right if they have all that the preset must have, and not just one of several
+/// paths that it could bring.
+fn covered_by(entries: &[Arc<Entry>], lines: &[BindLine<'_>]) -> Option<usize> {
+    let (mut covered, mut paths) = (0, 0);
+    for entry in entries {
+        let is_own = entry.origin.presets.len() == 1;
+        if !is_own {
+            continue;
+        }
+        let is_covered = lines.iter().any(|line| brings(entry, line));
+        if !is_covered && !is_optional(&entry.request) {
+            return None;
+        }
+        covered += usize::from(is_covered);
+        paths += usize::from(names_paths(&entry.request));
+    }
+    (covered > 0 && covered >= paths.min(2)).then_some(covered)
 }
 
 fn names_paths(request: &Request) -> bool {
@@ -141,120 +155,159 @@ fn is_optional(request: &Request) -> bool {
     }
 }
 
-/// Whether `entry` mounts what `line` mounts, with all that a process inside could do with it.
-fn brings(entry: &Entry, line: &Line<'_>) -> bool {
+/// Whether `entry` mounts what `line` mounts, and a process inside can do all with it that the line
+/// allows.
+fn brings(entry: &Entry, line: &BindLine<'_>) -> bool {
+    if line.target.is_some() || line.bind.recursive {
+        return false;
+    }
     let source = &line.bind.source;
-    let is = |base: &str, wanted: &Wanted<String>| {
-        wanted
-            .any_of
-            .iter()
-            .any(|name| source.as_path() == Path::new(base).join(name))
-    };
-    let data = line.is_read_only() && !line.executable() && !line.setuid();
-    line.target.is_none()
-        && !line.bind.recursive
-        && match &entry.request {
-            Request::Device(wanted) => is("/dev", wanted),
-            Request::Etc(wanted) => data && is("/etc", wanted),
-            Request::Program(wanted) | Request::Library(wanted) => {
-                line.is_read_only() && !line.setuid() && matches_any(wanted, source)
-            }
-            Request::Mount(mount) => {
-                mount.target.is_none()
-                    && (line.is_read_only() || mount.access == Access::ReadWrite)
-                    && (!line.executable() || mount.executable == Some(true))
-                    && (!line.setuid() || mount.setuid == Some(true))
-                    && matches_any(&mount.sources, source)
-            }
-            Request::User(_) | Request::NameService(_) => false,
+    let is_read_only = line.is_read_only();
+    let is_data = is_read_only && !line.is_executable() && !line.has_setuid();
+    match &entry.request {
+        Request::Device(wanted) => is_below("/dev", wanted, source),
+        Request::Etc(wanted) => is_data && is_below("/etc", wanted, source),
+        Request::Program(wanted) | Request::Library(wanted) => {
+            is_read_only && !line.has_setuid() && matches_any(wanted, source)
         }
+        Request::Mount(mount) => allows(mount, line) && matches_any(&mount.sources, source),
+        Request::User(_) | Request::NameService(_) => false,
+    }
+}
+
+/// Whether the entry of `mounts` allows a process inside all that the line allows it.
+fn allows(mount: &MountRequest, line: &BindLine<'_>) -> bool {
+    mount.target.is_none()
+        && (line.is_read_only() || mount.access == Access::ReadWrite)
+        && (!line.is_executable() || mount.executable == Some(true))
+        && (!line.has_setuid() || mount.setuid == Some(true))
+}
+
+/// Whether `path` is one of the wanted names in `directory`.
+fn is_below(directory: &str, wanted: &Wanted<String>, path: &HostPath) -> bool {
+    let mut names = wanted.any_of.iter();
+    names.any(|name| path.as_path() == Path::new(directory).join(name))
 }
 
 fn matches_any(wanted: &Wanted<Pattern>, path: &HostPath) -> bool {
+    wanted.any_of.iter().any(|pattern| matches(pattern, path))
+}
+
+fn matches(pattern: &Pattern, path: &HostPath) -> bool {
+    if pattern.path() == path {
+        return true;
+    }
     let options = glob::MatchOptions {
         require_literal_separator: true,
         ..glob::MatchOptions::new()
     };
-    wanted.any_of.iter().any(|pattern| {
-        let glob = || glob::Pattern::new(&pattern.to_string()).ok();
-        pattern.path() == path
-            || pattern.is_glob()
-                && glob().is_some_and(|glob| glob.matches_path_with(path.as_path(), options))
-    })
+    match glob::Pattern::new(&pattern.to_string()) {
+        Ok(glob) => pattern.is_glob() && glob.matches_path_with(path.as_path(), options),
+        Err(_) => false,
+    }
 }
 
-impl Line<'_> {
-    /// A device node works the same on a read-only mount.
-    fn is_read_only(&self) -> bool {
-        self.bind.read_only || self.look.kind == What::Device
-    }
-
-    fn executable(&self) -> bool {
-        self.look.code && !self.bind.noexec
-    }
-
-    fn setuid(&self) -> bool {
-        self.look.setuid && !self.bind.nosuid
-    }
-
-    /// Puts the line under the manifest's key for it.
-    fn say(&self, draft: &mut Draft) {
-        let source = self.bind.source.to_string();
-        let plain =
-            self.target.is_none() && !self.bind.recursive && self.is_read_only() && !self.setuid();
-        let below = |base: &str| source.strip_prefix(base).map(Item::new);
-        match (plain, self.look.kind) {
-            (true, What::Program) if self.executable() => draft.programs.push(Item::new(source)),
-            (true, What::Library) if self.executable() => draft.libraries.push(Item::new(source)),
-            (true, What::Device) if source.starts_with("/dev/") => {
-                draft.devices.extend(below("/dev/"));
-            }
-            (true, What::File | What::Directory)
-                if !self.executable() && source.starts_with("/etc/") =>
-            {
-                draft.etc.extend(below("/etc/"));
-            }
-            _ => self.mount(draft),
+impl<'b> BindLine<'b> {
+    fn new(bind: &'b Bind, root: &HostPath) -> Self {
+        let inside = bind.target.below(root).unwrap_or(Path::new(""));
+        let inside = Path::new("/").join(inside);
+        let source = bind.source.as_path();
+        Self {
+            bind,
+            target: (inside != source).then(|| inside.to_string_lossy().into_owned()),
+            source: SourceProperties::of(source),
         }
     }
 
-    fn mount(&self, draft: &mut Draft) {
-        let Bind { place, source, .. } = self.bind;
-        let directory = self.look.kind == What::Directory;
-        let mount = Mount {
-            source: glob::Pattern::escape(&source.to_string()),
+    /// A device node works the same on a read-only mount.
+    fn is_read_only(&self) -> bool {
+        self.bind.read_only || self.source.kind == SourceKind::Device
+    }
+
+    fn is_executable(&self) -> bool {
+        self.source.code && !self.bind.noexec
+    }
+
+    fn has_setuid(&self) -> bool {
+        self.source.setuid && !self.bind.nosuid
+    }
+
+    /// Adds the line under the manifest's key for it.
+    fn add_to(&self, draft: &mut Draft) {
+        let is_simple = self.target.is_none()
+            && !self.bind.recursive
+            && self.is_read_only()
+            && !self.has_setuid();
+        if !is_simple {
+            return self.add_mount(draft);
+        }
+
+        let source = self.bind.source.to_string();
+        let is_executable = self.is_executable();
+        match self.source.kind {
+            SourceKind::Program if is_executable => draft.programs.push(DraftItem::new(source)),
+            SourceKind::Library if is_executable => draft.libraries.push(DraftItem::new(source)),
+            SourceKind::Device => match source.strip_prefix("/dev/") {
+                Some(name) => draft.devices.push(DraftItem::new(name)),
+                None => self.add_mount(draft),
+            },
+            SourceKind::File | SourceKind::Directory => match source.strip_prefix("/etc/") {
+                Some(name) if !is_executable => draft.etc.push(DraftItem::new(name)),
+                _ => self.add_mount(draft),
+            },
+            _ => self.add_mount(draft),
+        }
+    }
+
+    fn add_mount(&self, draft: &mut Draft) {
+        let mount = DraftMount {
+            source: glob::Pattern::escape(&self.bind.source.to_string()),
             target: self.target.clone(),
             writable: !self.is_read_only(),
-            recursive: self.bind.recursive && directory,
-            optional: self.look.kind == What::Missing,
-            executable: self.executable(),
-            devices: self.look.devices && !self.bind.nodev,
-            setuid: self.setuid(),
+            recursive: self.bind.recursive && self.source.kind == SourceKind::Directory,
+            optional: self.source.kind == SourceKind::Missing,
+            executable: self.is_executable(),
+            devices: self.source.devices && !self.bind.nodev,
+            setuid: self.has_setuid(),
         };
-        let mut remark = |text: String| draft.remarks.push(format!("{place}: {text}"));
+        for remark in self.remarks(&mount) {
+            draft.remarks.push(format!("{}: {remark}", self.bind.place));
+        }
+        draft.mounts.push(mount);
+    }
+
+    /// What the administrator should know about the line's entry of `mounts`.
+    fn remarks(&self, mount: &DraftMount) -> Vec<String> {
+        let source = &self.bind.source;
+        let mut remarks = vec![];
         if mount.optional {
-            remark(format!(
+            remarks.push(format!(
                 "{source} is not on this host now, so it is optional."
             ));
         }
         if mount.writable {
-            remark(format!(
-                "{source} is writable, as there; without `access: read-write` the site can only read it."
+            remarks.push(format!(
+                "{source} is writable, as in fstab; without `access: read-write` the site can only \
+                 read it."
             ));
         }
         if mount.recursive && self.bind.read_only {
-            remark(format!(
-                "what is mounted below {source} is read-only now as well; mount(8) leaves it writable."
+            remarks.push(format!(
+                "the mounts below {source} become read-only as well; mount(8) leaves them writable."
             ));
         }
-        if *source == HostPath::new("/dev").unwrap_or_else(|_| HostPath::slash()) {
-            remark("all of /dev is more than a jail needs: `presets: [base]` has null, zero, random, urandom, full.".to_owned());
+        if source.as_path() == Path::new("/dev") {
+            remarks.push(
+                "all of /dev is more than a jail needs: `presets: [base]` has null, zero, random, \
+                 urandom, full."
+                    .to_owned(),
+            );
         }
         if mount.setuid {
-            remark(format!(
-                "setuid programs of {source} keep their bits, as there."
+            remarks.push(format!(
+                "setuid programs of {source} keep their bits, as in fstab."
             ));
         }
-        draft.mounts.push(mount);
+        remarks
     }
 }

@@ -1,12 +1,13 @@
-//! The host's logins, for configuration that names groups of them.
+//! The host's users, for configuration that names them or their groups.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use nix::unistd::{Group, User};
 
 use super::daemons::sshd::Login;
 
-/// The login of this name.
+/// The user with this name.
 pub(super) fn named(name: &str) -> Option<Login> {
     let user = User::from_name(name).ok().flatten()?;
     Some(Login {
@@ -16,19 +17,20 @@ pub(super) fn named(name: &str) -> Option<Login> {
     })
 }
 
-/// The members of a group, and those of `/etc/passwd` whose first group it is.
+/// The members of a group, and the users of `/etc/passwd` whose primary group it is.
 pub(super) fn of_group(name: &str) -> Vec<Login> {
     let Some(group) = Group::from_name(name).ok().flatten() else {
         return vec![];
     };
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let gid = group.gid.to_string();
-    let first = passwd
-        .lines()
-        .filter(|line| line.split(':').nth(3) == Some(&gid))
-        .filter_map(|line| line.split(':').next());
-    let mut names: Vec<_> = group.mem.iter().map(String::as_str).chain(first).collect();
-    names.sort_unstable();
-    names.dedup();
+
+    let mut names: BTreeSet<&str> = group.mem.iter().map(String::as_str).collect();
+    for line in passwd.lines() {
+        let fields: Vec<_> = line.split(':').collect();
+        if fields.get(3) == Some(&gid.as_str()) {
+            names.insert(fields[0]);
+        }
+    }
     names.into_iter().filter_map(named).collect()
 }

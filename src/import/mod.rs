@@ -1,76 +1,77 @@
-//! What people have already → manifests and presets: the pools of PHP-FPM, bind lines of fstab(5),
-//! jailkit's sections, and the roots that the configuration of other daemons and the units of
-//! systemd name.
+//! Existing configuration → manifests and presets: the pools of PHP-FPM, bind lines of fstab(5),
+//! jailkit's sections, and the roots that the configuration of other daemons and systemd's units
+//! name.
 //!
-//! In: configuration files of other programs, told apart by what is in them. Out: a [`Draft`] for
-//! each site and preset, to be shown or written. It reads the files, and looks at what their paths
-//! are on this host; it never changes anything.
+//! In: configuration files of other programs; the format is detected from the contents. Out: a
+//! [`Draft`] for each site and preset, to be shown or written. The files are read, and their paths
+//! are looked up on this host; nothing is changed.
 
 mod daemons;
 mod draft;
+mod file_format;
 pub mod fpm;
-pub mod fstab;
+mod fstab;
 mod ini;
-pub mod jailkit;
-mod kind;
+mod jailkit;
 mod lines;
 mod logins;
-mod look;
-pub mod php;
+pub(crate) mod php;
 mod php_ini;
 mod roots;
-mod unit;
+mod source_properties;
+mod unit_file;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-pub(crate) use draft::scalar;
-pub use draft::{Draft, Item, Kind, Mount};
+pub(crate) use draft::{Draft, DraftKind};
 
+use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
 use crate::manifest::Presets;
 use crate::observe::Units;
 use crate::resolve::refuse_system;
 use crate::{Error, Result, sys};
-use daemons::{keys, postfix, sshd};
+use daemons::{DaemonSites, keys, postfix, sshd};
+use file_format::FileFormat;
+use fstab::{Bind, FstabFile, OtherMount};
 
-/// No file of these formats is longer.
+/// No configuration file is longer.
 const MAX_BYTES: u64 = 4 << 20;
 
-/// Names of directories that tell nothing about the site that they are for.
+/// Names of directories that do not tell which site they are for.
 const NAMELESS: [&str; 6] = ["chroot", "jail", "root", "rootfs", "fs", "htdocs"];
 
-/// What the files have.
+/// Reads configuration files, and then makes drafts of all that they have.
 #[derive(Debug, Default)]
-pub struct Found {
-    /// The masters of PHP-FPM on this host, which tell how their files are read.
+pub(crate) struct Importer {
+    /// The masters of PHP-FPM on this host, which decide how their files are read.
     masters: Vec<fpm::Master>,
-    /// Where relative paths of PHP-FPM count from, if that is given.
+    /// Where relative paths of PHP-FPM begin, if that is given.
     prefix: Option<PathBuf>,
     pools: Vec<fpm::Pool>,
-    fstabs: Vec<fstab::Fstab>,
-    sections: Vec<jailkit::Section>,
-    /// Sites of all other kinds.
+    fstabs: Vec<FstabFile>,
+    sections: Vec<jailkit::JailkitSection>,
+    /// Sites of all other formats.
     sites: Vec<Draft>,
     warnings: Vec<String>,
 }
 
-/// What became of it.
+/// The result of an import.
 #[derive(Debug, Default)]
-pub struct Imported {
+pub(crate) struct Imported {
     /// Sites first, in the order of the files; then presets.
     pub drafts: Vec<Draft>,
-    /// What needs nothing: sentences.
+    /// What needs no attention: sentences.
     pub notes: Vec<String>,
     /// What the administrator should look at: sentences.
     pub warnings: Vec<String>,
-    /// What could not be imported; it keeps nothing else from being so.
+    /// What could not be imported. The rest is imported all the same.
     pub errors: Vec<Error>,
 }
 
-impl Found {
-    /// Nothing yet. `prefix` is where relative paths of PHP-FPM count from, in place of what its
-    /// masters are told.
+impl Importer {
+    /// `prefix`: where relative paths of PHP-FPM begin, whatever its masters are told.
     pub fn new(prefix: Option<PathBuf>) -> Self {
         Self {
             masters: fpm::masters(),
@@ -79,61 +80,61 @@ impl Found {
         }
     }
 
-    /// The configurations of this host's masters of PHP-FPM.
+    /// The configurations of the masters of PHP-FPM on this host.
     pub fn masters(&self) -> impl Iterator<Item = &Path> {
         self.masters.iter().map(|master| master.config.as_path())
     }
 
-    /// Adds what is in `path`: a file of a known kind, or a directory of PHP-FPM's.
+    /// Adds the contents of `path`: a file of a known format, or a directory of PHP-FPM's.
     ///
-    /// Errors: it cannot be read, or is of no known kind; what is wrong in it, with file and line.
+    /// Errors: it cannot be read, or has no known format; what is wrong in it, with file and line.
     /// The rest of the file is added all the same.
     pub fn read(&mut self, path: &Path) -> Result<(), Vec<Error>> {
-        let one = |error| vec![error];
         if path.is_dir() {
-            return self.fpm(path);
+            return self.read_fpm(path);
         }
-        let text = text(path).map_err(one)?;
-        match kind::of(path, &text) {
-            Some(kind::Format::Fpm) => return self.fpm(path),
-            Some(kind::Format::Fstab) => add_new(&mut self.fstabs, [fstab::read(path, &text)?]),
-            Some(kind::Format::Jailkit) => add_new(&mut self.sections, jailkit::read(path, &text)?),
-            Some(kind) => self.daemon(kind, path, &String::from_utf8_lossy(&text)),
-            None => {
-                let failed = Error::failed(format!(
-                    "{} is not of a kind that import knows",
-                    path.display()
-                ));
-                return Err(one(failed.because_of(kind::KNOWN)));
+        let text = text(path).map_err(|error| vec![error])?;
+        let Some(format) = FileFormat::detect(path, &text) else {
+            let failed = format!("{} is not in a format that import knows", path.display());
+            return Err(vec![Error::failed(failed).because_of(file_format::KNOWN)]);
+        };
+
+        let utf8 = String::from_utf8_lossy(&text);
+        match format {
+            FileFormat::Fpm => return self.read_fpm(path),
+            FileFormat::Fstab => add_new(&mut self.fstabs, [fstab::read(path, &text)?]),
+            FileFormat::Jailkit => add_new(&mut self.sections, jailkit::read(path, &text)?),
+            FileFormat::Sshd => {
+                let logins = sshd::Logins {
+                    named: &logins::named,
+                    of_group: &logins::of_group,
+                };
+                self.add_sites(sshd::read(path, &utf8, &logins, &Units::read()));
+            }
+            FileFormat::Postfix => {
+                let main = self::text(&path.with_file_name("main.cf")).unwrap_or_default();
+                let main = String::from_utf8_lossy(&main);
+                self.add_sites(postfix::read(path, &utf8, &main, &Units::read()));
+            }
+            FileFormat::Daemon(daemon) => {
+                self.add_sites(keys::read(daemon, path, &utf8, &Units::read()));
+            }
+            FileFormat::Unit => {
+                let unit = unit_file::of_file(path, &utf8);
+                self.add_sites(daemons::units::read(path, &unit, &Units::read()));
             }
         }
         Ok(())
     }
 
-    fn daemon(&mut self, kind: kind::Format, path: &Path, text: &str) {
-        let units = Units::read();
-        let read = match kind {
-            kind::Format::Sshd => {
-                let logins = sshd::Logins {
-                    named: &logins::named,
-                    of_group: &logins::of_group,
-                };
-                sshd::read(path, text, &logins, &units)
-            }
-            kind::Format::Postfix => {
-                let main = self::text(&path.with_file_name("main.cf")).unwrap_or_default();
-                postfix::read(path, text, &String::from_utf8_lossy(&main), &units)
-            }
-            kind::Format::Daemon(daemon) => keys::read(daemon, path, text, &units),
-            _ => daemons::units::read(path, &unit::of_file(path, text), &units),
-        };
+    fn add_sites(&mut self, read: DaemonSites) {
         add_new(&mut self.sites, read.sites);
         add_new(&mut self.warnings, read.warnings);
     }
 
-    fn fpm(&mut self, path: &Path) -> Result<(), Vec<Error>> {
-        let read =
-            fpm::read(path, self.prefix.as_deref(), &self.masters).map_err(|error| vec![error])?;
+    fn read_fpm(&mut self, path: &Path) -> Result<(), Vec<Error>> {
+        let read = fpm::read(path, self.prefix.as_deref(), &self.masters);
+        let read = read.map_err(|error| vec![error])?;
         add_new(&mut self.pools, read.pools);
         add_new(&mut self.warnings, read.warnings);
         if read.errors.is_empty() {
@@ -143,34 +144,33 @@ impl Found {
         }
     }
 
-    /// The sites, one a root whatever files tell of it, and the presets. `presets` are those that
-    /// there are.
+    /// The sites, one per root whatever number of files name it, and the presets. `presets`: those
+    /// that exist already.
     pub fn drafts(&self, presets: &Presets) -> Imported {
         let mut imported = Imported {
             warnings: self.warnings.clone(),
             ..Imported::default()
         };
-        imported.warnings.extend(
-            self.fstabs
-                .iter()
-                .flat_map(|fstab| fstab.odd.iter().cloned()),
-        );
-        self.sites(presets, &mut imported);
-        let roots: Vec<_> = imported.drafts.iter().filter_map(Draft::root).collect();
-        self.count(&roots, &mut imported.notes);
-        let others = self.fstabs.iter().flat_map(|fstab| &fstab.others);
-        imported
-            .warnings
-            .extend(others.filter_map(|other| in_jail(other, &roots)));
+        for fstab in &self.fstabs {
+            imported.warnings.extend(fstab.odd.iter().cloned());
+        }
+
+        let drafts = self.site_drafts(presets, &mut imported);
+        let roots: Vec<_> = drafts.iter().filter_map(Draft::root).collect();
+        self.count_others(&roots, &mut imported.notes);
+        for mount in self.fstabs.iter().flat_map(|fstab| &fstab.others) {
+            imported.warnings.extend(warning_in_jail(mount, &roots));
+        }
+        imported.drafts = drafts;
         unique_names(&mut imported);
+
         match jailkit::drafts(&self.sections, presets) {
             Ok(drafts) => {
-                let renamed = drafts
-                    .iter()
-                    .filter_map(|draft| Some((draft, draft.renamed.as_ref()?)));
-                imported
-                    .warnings
-                    .extend(renamed.map(|(draft, why)| format!("{}: {why}", draft.place)));
+                for draft in &drafts {
+                    if let Some(why) = &draft.renamed {
+                        imported.warnings.push(format!("{}: {why}", draft.place));
+                    }
+                }
                 imported.drafts.extend(drafts);
             }
             Err(errors) => imported.errors.extend(errors),
@@ -178,124 +178,107 @@ impl Found {
         imported
     }
 
-    fn count(&self, roots: &[&HostPath], notes: &mut Vec<String>) {
-        let outside = |fstab: &fstab::Fstab| {
-            fstab
-                .others
-                .iter()
-                .filter(|other| root_above(other, roots).is_none())
-                .count()
-        };
-        let sum =
-            |count: &dyn Fn(&fstab::Fstab) -> usize| self.fstabs.iter().map(count).sum::<usize>();
-        let counts = [
+    /// Notes how much was read that is not of any jail.
+    fn count_others(&self, roots: &[&HostPath], notes: &mut Vec<String>) {
+        let pools = self.pools.iter().filter(|pool| pool.chroot().is_none());
+        let others = self.fstabs.iter().flat_map(|fstab| &fstab.others);
+        let others = others.filter(|mount| root_above(mount, roots).is_none());
+        let ours: usize = self.fstabs.iter().map(|fstab| fstab.ours).sum();
+
+        for (count, what, rest) in [
+            (pools.count(), "pool", "without a chroot: nothing to mount"),
             (
-                self.pools
-                    .iter()
-                    .filter(|pool| pool.chroot().is_none())
-                    .count(),
-                "pool",
-                "without a chroot: nothing to mount",
-            ),
-            (
-                sum(&outside),
+                others.count(),
                 "line",
                 "of fstab without `bind`: not of a jail",
             ),
-            (
-                sum(&|fstab| fstab.ours),
-                "line",
-                "in mountjail's own block of fstab",
-            ),
-        ];
-        for (count, what, rest) in counts.into_iter().filter(|(count, ..)| *count > 0) {
-            notes.push(format!(
-                "{count} {what}{} {rest}",
-                if count == 1 { "" } else { "s" }
-            ));
+            (ours, "line", "in mountjail's own block of fstab"),
+        ] {
+            if count > 0 {
+                notes.push(format!("{} {rest}", plural(count, what)));
+            }
         }
-        notes.extend(
-            self.fstabs
-                .iter()
-                .flat_map(|fstab| fstab.remarks.iter().cloned()),
-        );
+        for fstab in &self.fstabs {
+            notes.extend(fstab.remarks.iter().cloned());
+        }
     }
 
-    fn sites(&self, presets: &Presets, imported: &mut Imported) {
+    fn site_drafts(&self, presets: &Presets, imported: &mut Imported) -> Vec<Draft> {
         let (mut drafts, errors) = fpm::drafts(&self.pools);
         imported.errors.extend(errors);
+
         for site in &self.sites {
             let mut site = site.clone();
             site.presets
-                .retain(|preset| presets.names().any(|known| known == preset));
+                .retain(|name| presets.names().any(|known| known == name));
             if let Some(Err(why)) = site.root().map(refuse_system) {
-                imported
-                    .warnings
-                    .push(format!("{}: {why}; not imported", site.place));
-            } else if let Some(draft) = drafts.iter_mut().find(|draft| draft.root() == site.root())
-            {
-                draft.merge(&site);
-            } else {
-                drafts.push(site);
+                let warning = format!("{}: {why}; not imported", site.place);
+                imported.warnings.push(warning);
+                continue;
+            }
+            match drafts.iter_mut().find(|draft| draft.root() == site.root()) {
+                Some(draft) => draft.merge(&site),
+                None => drafts.push(site),
             }
         }
-        let binds: Vec<_> = self
-            .fstabs
-            .iter()
-            .flat_map(|fstab| fstab.binds.iter().cloned())
-            .collect();
-        let known: Vec<_> = drafts
-            .iter()
-            .filter_map(|draft| draft.root().cloned())
-            .collect();
-        let assigned = roots::assign(&binds, &known);
-        for (root, binds) in &assigned.by_root {
-            let nth = drafts
-                .iter()
-                .position(|draft| draft.root() == Some(root))
-                .unwrap_or_else(|| {
-                    let place = binds[0].place.clone();
-                    drafts.push(Draft {
-                        place,
-                        ..Draft::new(name_of(root), Kind::Site(root.clone()))
-                    });
-                    drafts.len() - 1
-                });
-            lines::add(&mut drafts[nth], root, binds, presets);
+
+        self.add_binds(presets, &mut drafts, &mut imported.warnings);
+        drafts
+    }
+
+    /// Adds the bind lines of fstab to the drafts of their roots.
+    fn add_binds(&self, presets: &Presets, drafts: &mut Vec<Draft>, warnings: &mut Vec<String>) {
+        let mut binds = vec![];
+        for fstab in &self.fstabs {
+            binds.extend(fstab.binds.iter().cloned());
         }
-        let left = assigned.left.iter().map(|(bind, why)| {
-            format!("{}: {} on {}: {why}", bind.place, bind.source, bind.target)
-        });
-        imported.warnings.extend(left);
-        imported.drafts = drafts;
+        let known: Vec<_> = drafts.iter().filter_map(Draft::root).cloned().collect();
+        let assigned = roots::assign(&binds, &known);
+
+        for (root, binds) in &assigned.by_root {
+            let at = drafts.iter().position(|draft| draft.root() == Some(root));
+            let at = at.unwrap_or_else(|| {
+                let mut draft = Draft::new(name_of(root), DraftKind::Site(root.clone()));
+                draft.place.clone_from(&binds[0].place);
+                drafts.push(draft);
+                drafts.len() - 1
+            });
+            lines::add(&mut drafts[at], root, binds, presets);
+        }
+        for (bind, why) in &assigned.left {
+            let Bind {
+                place,
+                source,
+                target,
+                ..
+            } = bind;
+            warnings.push(format!("{place}: {source} on {target}: {why}"));
+        }
     }
 }
 
 /// The root that the line mounts something in.
-fn root_above<'r>(other: &fstab::Other, roots: &[&'r HostPath]) -> Option<&'r HostPath> {
-    roots
-        .iter()
-        .find(|root| {
-            other
-                .target
-                .as_ref()
-                .is_some_and(|target| target.starts_with(root))
-        })
-        .copied()
+fn root_above<'r>(mount: &OtherMount, roots: &[&'r HostPath]) -> Option<&'r HostPath> {
+    let target = mount.target.as_ref()?;
+    roots.iter().copied().find(|root| target.starts_with(root))
 }
 
-/// What becomes of a line that mounts a file system in a jail.
-fn in_jail(other: &fstab::Other, roots: &[&HostPath]) -> Option<String> {
-    let root = root_above(other, roots)?;
-    let (place, fstype, target) = (&other.place, &other.fstype, other.target.as_ref()?);
-    let below_dev = target.as_path().ends_with("dev/pts") || target.as_path().ends_with("dev/shm");
-    let order = if below_dev {
-        "; take it off before the site comes up, since it lies on the mount of /dev, and mount it again after"
+/// The warning about a line that mounts a file system in a jail.
+fn warning_in_jail(mount: &OtherMount, roots: &[&HostPath]) -> Option<String> {
+    let root = root_above(mount, roots)?;
+    let OtherMount { place, fstype, .. } = mount;
+    let target = mount.target.as_ref()?;
+
+    let path = target.as_path();
+    let order = if path.ends_with("dev/pts") || path.ends_with("dev/shm") {
+        "; unmount it before the site comes up, because it lies on the mount of /dev, and mount it \
+         again afterwards"
     } else {
         ""
     };
     Some(format!(
-        "{place}: {fstype} on {target} is in the root {root}; no bind, not imported: the line has to stay{order}"
+        "{place}: {fstype} on {target} is in the root {root}; it is not a bind mount and not \
+         imported: the line has to stay{order}"
     ))
 }
 
@@ -309,66 +292,57 @@ fn add_new<T: PartialEq>(known: &mut Vec<T>, more: impl IntoIterator<Item = T>) 
     }
 }
 
-/// The text of a file. A FIFO or device is refused, and no more is read than such a file can have.
+/// The text of a file. A FIFO or device is refused, and so is a file that is too long for a
+/// configuration.
 fn text(path: &Path) -> Result<Vec<u8>> {
     let file = path.display();
     sys::read_regular(path, MAX_BYTES).map_err(|error| match error.raw_os_error() {
         Some(libc::EISDIR | libc::EINVAL) => Error::failed(format!("{file} is not a regular file")),
-        Some(libc::EFBIG) => {
-            Error::failed(format!("{file} is longer than 4 MiB: no configuration is"))
-        }
+        Some(libc::EFBIG) => Error::failed(format!(
+            "{file} is longer than 4 MiB, which no configuration is"
+        )),
         _ => Error::failed(format!("cannot read {file}")).because(&error),
     })
 }
 
-/// A site's name out of its root: `site1` for `/srv/www/site1` and for `/srv/www/site1/chroot`.
+/// A site's name made from its root: `site1` for `/srv/www/site1` and for `/srv/www/site1/chroot`.
 fn name_of(root: &HostPath) -> String {
-    let names: Vec<_> = root
-        .as_path()
-        .iter()
-        .skip(1)
-        .map(|name| word(&name.to_string_lossy()))
-        .collect();
-    let telling = names
-        .iter()
-        .rev()
-        .find(|name| !NAMELESS.contains(&name.as_str()));
-    telling
-        .or(names.last())
-        .cloned()
-        .unwrap_or_else(|| "site".to_owned())
-}
+    let mut names = vec![];
+    for name in root.as_path().iter().skip(1) {
+        names.push(as_site_name(&name.to_string_lossy()));
+    }
 
-/// `text` with what no site's name may have replaced.
-fn word(text: &str) -> String {
-    let allowed = |c: char| {
-        if c.is_ascii_alphanumeric() || "._-@".contains(c) {
-            c
-        } else {
-            '-'
-        }
-    };
-    let word: String = text.chars().map(allowed).collect();
-    if SiteName::new(&word).is_ok() {
-        word
-    } else {
-        format!("site{word}")
+    let is_telling = |name: &&String| !NAMELESS.contains(&name.as_str());
+    match names.iter().rfind(is_telling).or(names.last()) {
+        Some(name) => name.clone(),
+        None => "site".to_owned(),
     }
 }
 
-/// Gives a site whose name another one has already a name with a number, and says so.
+/// `text` as a site's name: other characters become `-`.
+fn as_site_name(text: &str) -> String {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
+    let name = text.replace(|c| !is_allowed(c), "-");
+    if SiteName::new(&name).is_ok() {
+        name
+    } else {
+        format!("site{name}")
+    }
+}
+
+/// Appends a number to a name that another site has already, and warns about it.
 fn unique_names(imported: &mut Imported) {
     let mut taken: BTreeSet<String> = BTreeSet::new();
     for draft in &mut imported.drafts {
         let mut name = draft.name.clone();
-        let mut nth = 2;
+        let mut number = 2;
         while taken.contains(&name) {
-            name = format!("{}-{nth}", draft.name);
-            nth += 1;
+            name = format!("{}-{number}", draft.name);
+            number += 1;
         }
         if name != draft.name {
             imported.warnings.push(format!(
-                "{}: another site is called {} already; this one is called {name}",
+                "{}: another site already has the name {}; this one gets the name {name}",
                 draft.place, draft.name
             ));
             draft.name.clone_from(&name);
@@ -395,9 +369,9 @@ mod tests {
             let text = lines.join("\n");
             let file = Path::new("f");
             let presets = Presets::built_in();
-            let _ = kind::of(file, text.as_bytes());
+            let _ = FileFormat::detect(file, text.as_bytes());
             if let Ok(fstab) = fstab::read(file, text.as_bytes()) {
-                let found = Found { fstabs: vec![fstab], ..Found::default() };
+                let found = Importer { fstabs: vec![fstab], ..Importer::default() };
                 for draft in found.drafts(&presets).drafts {
                     let site = SiteName::new(&draft.name).unwrap();
                     let source = crate::manifest::SourceFile::File("f".into());
@@ -405,7 +379,7 @@ mod tests {
                 }
             }
             if let Ok(sections) = jailkit::read(file, text.as_bytes()) {
-                let _ = Found { sections, ..Found::default() }.drafts(&presets);
+                let _ = Importer { sections, ..Importer::default() }.drafts(&presets);
             }
         }
     }

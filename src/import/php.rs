@@ -1,5 +1,5 @@
-//! php.ini as PHP-FPM reads it for a pool, with the pool's own `php_value` and `php_admin_value` on
-//! top.
+//! PHP's settings in a pool: php.ini as PHP-FPM reads it, and then the pool's own `php_value` and
+//! `php_admin_value`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,27 +9,24 @@ use super::php_ini::{Statement, statements};
 
 /// PHP's settings in one pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
+pub(crate) struct PhpSettings {
     /// The php.ini that was found.
     pub file: Option<PathBuf>,
-    /// In the order in which they are read: the last one counts.
+    /// In the order in which they are read; the last one counts.
     values: Vec<(String, String)>,
 }
 
-impl Settings {
-    /// The settings of `pool`: php.ini beside or above its file, the directory of further files,
-    /// the pool's own. A file that cannot be read says nothing, as for PHP.
-    pub fn of(pool: &Pool) -> Self {
+impl PhpSettings {
+    /// The settings of `pool`: from php.ini beside or above the pool's file, from the directory of
+    /// further files, and the pool's own. A file that cannot be read is ignored, as by PHP.
+    pub fn new(pool: &Pool) -> Self {
         let mut settings = Self::default();
-        let above = pool.file.ancestors().skip(1);
-        if let Some(file) = above
-            .map(|directory| directory.join("php.ini"))
-            .find(|file| file.is_file())
-        {
-            for file in [vec![file.clone()], further_files(&file)].concat() {
-                settings.add(&super::text(&file).unwrap_or_default());
+        if let Some(php_ini) = php_ini_above(&pool.file) {
+            settings.add(&php_ini);
+            for file in further_files(&php_ini) {
+                settings.add(&file);
             }
-            settings.file = Some(file);
+            settings.file = Some(php_ini);
         }
         for kind in ["php_value", "php_admin_value"] {
             settings.values.extend(pool.php_values(kind));
@@ -37,12 +34,13 @@ impl Settings {
         settings
     }
 
-    fn add(&mut self, text: &[u8]) {
+    fn add(&mut self, file: &Path) {
+        let text = super::text(file).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
         let mut applies = true;
-        let text = String::from_utf8_lossy(text);
         for statement in statements(&text, &|name| std::env::var(name).ok()) {
             match statement {
-                // [PATH=…] and [HOST=…] are about some requests alone.
+                // [PATH=…] and [HOST=…] only apply to some requests.
                 Ok(Statement::Section(name)) => applies = !name.text.contains('='),
                 Ok(Statement::Entry(key, Some(value))) if applies => {
                     self.values.push((key, value.text));
@@ -54,51 +52,63 @@ impl Settings {
 
     /// The value of a setting such as `session.save_path`, if it is set and not empty.
     pub fn get(&self, key: &str) -> Option<&str> {
-        let value = self
-            .values
-            .iter()
-            .rev()
-            .find(|(known, _)| known == key)
-            .map(|(_, value)| value.as_str());
-        value.filter(|value| !value.is_empty())
+        self.last(key).filter(|value| !value.is_empty())
     }
 
-    /// Whether a switch is on, where it is set.
+    /// Whether a switch is on; `None`: it is not set.
     pub fn flag(&self, key: &str) -> Option<bool> {
-        let (_, value) = self.values.iter().rev().find(|(known, _)| known == key)?;
-        let value = value.to_ascii_lowercase();
+        let value = self.last(key)?.to_ascii_lowercase();
         Some(["1", "on", "yes", "true"].contains(&value.as_str()))
+    }
+
+    fn last(&self, key: &str) -> Option<&str> {
+        let (_, value) = self.values.iter().rfind(|(known, _)| known == key)?;
+        Some(value)
     }
 
     /// Whether a Zend extension such as `opcache` is loaded.
     pub fn loads(&self, extension: &str) -> bool {
-        let is_it = |value: &str| {
-            Path::new(value)
-                .file_stem()
-                .is_some_and(|stem| stem == extension)
-        };
-        self.values
-            .iter()
-            .any(|(key, value)| key == "zend_extension" && is_it(value))
+        self.values.iter().any(|(key, value)| {
+            let name = Path::new(value).file_stem();
+            key == "zend_extension" && name.is_some_and(|name| name == extension)
+        })
     }
 }
 
-/// The `*.ini` files of the directory that distributions keep beside php.ini, or beside its
-/// directory.
+/// The php.ini in the directory of `file`, or in the nearest one above that has one.
+fn php_ini_above(file: &Path) -> Option<PathBuf> {
+    for directory in file.ancestors().skip(1) {
+        let php_ini = directory.join("php.ini");
+        if php_ini.is_file() {
+            return Some(php_ini);
+        }
+    }
+    None
+}
+
+/// The `*.ini` files of the directory that distributions keep beside php.ini, or beside the
+/// directory of php.ini.
 fn further_files(php_ini: &Path) -> Vec<PathBuf> {
-    let directories = php_ini.ancestors().skip(1).take(2);
-    let places =
-        directories.flat_map(|directory| [directory.join("conf.d"), directory.join("php.d")]);
-    let Some(place) = places.into_iter().find(|place| place.is_dir()) else {
-        return vec![];
-    };
-    let mut files: Vec<_> = fs::read_dir(place)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "ini"));
+    for above in php_ini.ancestors().skip(1).take(2) {
+        for name in ["conf.d", "php.d"] {
+            let directory = above.join(name);
+            if directory.is_dir() {
+                return ini_files(&directory);
+            }
+        }
+    }
+    vec![]
+}
+
+/// Sorted, as PHP reads them.
+fn ini_files(directory: &Path) -> Vec<PathBuf> {
+    let mut files = vec![];
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let file = entry.path();
+        if file.extension().is_some_and(|extension| extension == "ini") {
+            files.push(file);
+        }
+    }
     files.sort();
     files
 }
@@ -109,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_word_is_the_pools_own() {
+    fn the_pools_own_settings_count_most() {
         let dir = tempfile::tempdir().unwrap();
         let fpm = dir.path().join("fpm");
         for below in ["pool.d", "conf.d"] {
@@ -127,7 +137,7 @@ mod tests {
         let pool = "[a]\nphp_admin_value[sys_temp_dir] = /mine\nphp_value[sys_temp_dir] = /less\n";
         fs::write(fpm.join("pool.d/a.conf"), pool).unwrap();
         let pools = pools(&fpm.join("pool.d/a.conf")).unwrap();
-        let settings = Settings::of(&pools[0]);
+        let settings = PhpSettings::new(&pools[0]);
         assert_eq!(settings.file, Some(fpm.join("php.ini")));
         assert_eq!(settings.get("session.save_path"), Some("1;/a"));
         assert_eq!(settings.get("sys_temp_dir"), Some("/mine"));

@@ -1,33 +1,31 @@
-//! PHP's dialect of ini files, as its scanner and its grammar have it: pure.
+//! PHP's dialect of ini files, as PHP's scanner and grammar define it: pure.
 //!
-//! A reader of our own: no crate knows this dialect, in which values are put together of words,
-//! quoted text, variables and constants, and in which words of letters alone mean something else
-//! than `/yes` or `no-one`. The longest match counts, and of equal ones the first, as in PHP's
-//! scanner.
+//! It has its own parser, because no crate knows this dialect. A value consists of words, quoted
+//! text, variables and constants, and `yes` alone means something else than `/yes` or `yes-man`. As
+//! in PHP's scanner, the longest match counts, and among equally long ones the first.
 
-/// What one statement says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Statement {
     /// `[name]`
-    Section(Value),
+    Section(PhpValue),
     /// `name = value`, or a name alone.
-    Entry(String, Option<Value>),
+    Entry(String, Option<PhpValue>),
     /// `name[key] = value`
-    Item(String, Value, Value),
+    Item(String, PhpValue, PhpValue),
 }
 
-/// A text, as far as it can be known without PHP's process.
+/// A text, as far as it can be known outside PHP's process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Value {
+pub(super) struct PhpValue {
     pub text: String,
-    /// What stands in it and is not known, such as `${SITES}`: then `text` is not what PHP reads.
+    /// A part that is not known, such as `${SITES}`: then `text` is not what PHP reads.
     pub unknown: Option<String>,
 }
 
 /// The value of `${NAME}`; `None`: it is not known.
 pub(super) type Variables<'v> = &'v dyn Fn(&str) -> Option<String>;
 
-/// The statements of `text`, up to the first that is none: there, what PHP did not expect.
+/// The statements of `text`, up to the first thing that PHP does not expect, which is the error.
 pub(super) fn statements(text: &str, variables: Variables<'_>) -> Vec<Result<Statement, String>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut scanner = Scanner {
@@ -46,9 +44,9 @@ pub(super) fn statements(text: &str, variables: Variables<'_>) -> Vec<Result<Sta
     statements
 }
 
-/// What is between quotes, brackets and line ends: which characters a word may have.
+/// Where the scanner is, which decides which characters a word may have.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum ScannerState {
     Value,
     Section,
     Offset,
@@ -60,9 +58,9 @@ struct Scanner<'t> {
     variables: Variables<'t>,
 }
 
-/// The token that was found, and where it ends.
+/// What the scanner finds next.
 enum Token {
-    Text(Value),
+    Text(PhpValue),
     Operator(u8),
     /// The end of the value, section or key.
     End,
@@ -74,7 +72,7 @@ impl Scanner<'_> {
         self.text.get(self.at + ahead).copied()
     }
 
-    /// How many bytes from `at` on are of `kind`.
+    /// How many bytes from `from` on are of `kind`.
     fn span(&self, from: usize, kind: impl Fn(u8) -> bool) -> usize {
         self.text[from.min(self.text.len())..]
             .iter()
@@ -124,9 +122,9 @@ impl Scanner<'_> {
     }
 
     fn section(&mut self) -> Result<Statement, String> {
-        let mut name = Value::default();
+        let mut name = PhpValue::default();
         loop {
-            match self.token(Place::Section) {
+            match self.token(ScannerState::Section) {
                 Token::Text(text) => name.push(text),
                 Token::End => break,
                 Token::Operator(_) => return Err(self.unexpected()),
@@ -142,9 +140,9 @@ impl Scanner<'_> {
         if self.peek(label) == Some(b'[') {
             self.at += label + 1;
             self.at += self.span(self.at, is_blank);
-            let mut key = Value::default();
+            let mut key = PhpValue::default();
             loop {
-                match self.token(Place::Offset) {
+                match self.token(ScannerState::Offset) {
                     Token::Text(text) => key.push(text),
                     Token::End => break,
                     Token::Operator(_) => return Err(self.unexpected()),
@@ -170,7 +168,7 @@ impl Scanner<'_> {
         Ok(Statement::Entry(name, Some(self.value()?)))
     }
 
-    /// Whether `=` follows, which is taken with the blanks around it.
+    /// Whether `=` follows. If so, it is skipped, with the blanks around it.
     fn equals(&mut self) -> bool {
         let blanks = self.span(self.at, is_blank);
         let found = self.peek(blanks) == Some(b'=');
@@ -181,21 +179,21 @@ impl Scanner<'_> {
         found
     }
 
-    fn value(&mut self) -> Result<Value, String> {
+    fn value(&mut self) -> Result<PhpValue, String> {
         let (length, word) = self.keyword();
         if let Some(word) = word {
             self.at += length;
-            return match self.token(Place::Value) {
-                Token::End => Ok(Value::known(word)),
+            return match self.token(ScannerState::Value) {
+                Token::End => Ok(PhpValue::known(word)),
                 _ => Err(self.unexpected()),
             };
         }
         let begin = self.at;
-        if matches!(self.token(Place::Value), Token::End) {
+        if matches!(self.token(ScannerState::Value), Token::End) {
             if self.text[begin..].starts_with(b"'") && !self.text[begin..].starts_with(b"''") {
                 return Err("the quote does not end".to_owned());
             }
-            return Ok(Value::default());
+            return Ok(PhpValue::default());
         }
         self.at = begin;
         let (value, end) = self.expression()?;
@@ -206,8 +204,8 @@ impl Scanner<'_> {
         }
     }
 
-    /// The longest run of words and operators, and the token after it.
-    fn expression(&mut self) -> Result<(Value, Token), String> {
+    /// A sequence of operands and operators, and the token after it.
+    fn expression(&mut self) -> Result<(PhpValue, Token), String> {
         let (mut left, mut next) = self.operand()?;
         while let Token::Operator(operator @ (b'|' | b'&' | b'^')) = next {
             let (right, after) = self.operand()?;
@@ -221,29 +219,26 @@ impl Scanner<'_> {
         Ok((left, next))
     }
 
-    fn operand(&mut self) -> Result<(Value, Token), String> {
-        match self.token(Place::Value) {
+    fn operand(&mut self) -> Result<(PhpValue, Token), String> {
+        match self.token(ScannerState::Value) {
             Token::Operator(operator @ (b'~' | b'!')) => {
                 let (value, next) = self.operand()?;
-                let zero = Value::known("0");
-                let inverse = |a: i32, _| {
-                    if operator == b'~' {
-                        !a
-                    } else {
-                        i32::from(a == 0)
-                    }
+                let zero = PhpValue::known("0");
+                let inverse = |a: i32, _| match operator {
+                    b'~' => !a,
+                    _ => i32::from(a == 0),
                 };
                 Ok((calculate(&value, &zero, inverse), next))
             }
             Token::Operator(b'(') => {
                 let (value, end) = self.expression()?;
                 match end {
-                    Token::Operator(b')') => Ok((value, self.token(Place::Value))),
+                    Token::Operator(b')') => Ok((value, self.token(ScannerState::Value))),
                     _ => Err(self.unexpected()),
                 }
             }
             Token::Text(mut text) => loop {
-                match self.token(Place::Value) {
+                match self.token(ScannerState::Value) {
                     Token::Text(more) => text.push(more),
                     next => break Ok((text, next)),
                 }
@@ -253,8 +248,8 @@ impl Scanner<'_> {
         }
     }
 
-    /// A word that stands for a value of its own, unless a longer one begins there: its length and
-    /// the value.
+    /// A word that stands for another value, unless a longer word begins here: its length and the
+    /// value.
     fn keyword(&self) -> (usize, Option<&'static str>) {
         let word = self.span(self.at, |byte| byte.is_ascii_alphabetic());
         let name = self.slice(self.at, self.at + word).to_ascii_lowercase();
@@ -264,37 +259,40 @@ impl Scanner<'_> {
             name if FALSE.contains(&name) || name == "null" => Some(""),
             _ => None,
         };
-        (length, value.filter(|_| self.word(Place::Value) <= length))
+        (
+            length,
+            value.filter(|_| self.word(ScannerState::Value) <= length),
+        )
     }
 
     /// The next token of a value, a section's name or a key.
-    fn token(&mut self, place: Place) -> Token {
+    fn token(&mut self, place: ScannerState) -> Token {
         let blanks = self.span(self.at, is_blank);
         let after = self.text.get(self.at + blanks).copied();
         match (place, after) {
-            (_, Some(b'"')) if place == Place::Value || blanks >= self.word(place) => {
+            (_, Some(b'"')) if place == ScannerState::Value || blanks >= self.word(place) => {
                 self.at += blanks + 1;
                 return self.quoted();
             }
-            (Place::Value, None) => {
+            (ScannerState::Value, None) => {
                 self.at += blanks;
                 return Token::End;
             }
-            (Place::Value, Some(b'\n' | b'\r')) => {
+            (ScannerState::Value, Some(b'\n' | b'\r')) => {
                 self.at += blanks + 1;
                 return Token::End;
             }
-            (Place::Value, Some(b';')) => {
+            (ScannerState::Value, Some(b';')) => {
                 self.at += blanks;
                 self.at += self.span(self.at, |byte| !is_newline(byte));
                 return Token::End;
             }
-            (Place::Section, Some(b']')) if blanks == 0 => {
+            (ScannerState::Section, Some(b']')) if blanks == 0 => {
                 self.at += 1;
                 self.at += self.span(self.at, is_blank);
                 return Token::End;
             }
-            (Place::Offset, Some(b']')) if blanks >= self.word(place) => {
+            (ScannerState::Offset, Some(b']')) if blanks >= self.word(place) => {
                 self.at += blanks + 1;
                 return Token::End;
             }
@@ -303,9 +301,9 @@ impl Scanner<'_> {
         self.other(place, blanks)
     }
 
-    fn other(&mut self, place: Place, blanks: usize) -> Token {
+    fn other(&mut self, place: ScannerState, blanks: usize) -> Token {
         let begin = self.at;
-        if place == Place::Value && self.keyword().1.is_some() {
+        if place == ScannerState::Value && self.keyword().1.is_some() {
             return Token::Wrong(self.unexpected());
         }
         match self.peek(0) {
@@ -318,9 +316,9 @@ impl Scanner<'_> {
                 let closed = self.peek(1 + length).is_some();
                 if length > 0 && closed {
                     self.at += length + 2;
-                    return Token::Text(Value::of(self.slice(begin + 1, begin + 1 + length)));
+                    return Token::Text(PhpValue::new(self.slice(begin + 1, begin + 1 + length)));
                 }
-                if place != Place::Value {
+                if place != ScannerState::Value {
                     return Token::Wrong("the quote does not end".to_owned());
                 }
                 // PHP ends the value there: at a quote that nothing closes with the line, at two of
@@ -341,10 +339,10 @@ impl Scanner<'_> {
         }
         if blanks > 0 {
             self.at += blanks;
-            return Token::Text(Value::of(self.slice(begin, self.at)));
+            return Token::Text(PhpValue::new(self.slice(begin, self.at)));
         }
         match self.peek(0) {
-            Some(operator) if place == Place::Value && b"&|^~()!".contains(&operator) => {
+            Some(operator) if place == ScannerState::Value && b"&|^~()!".contains(&operator) => {
                 self.at += 1;
                 self.at += self.span(self.at, is_blank);
                 Token::Operator(operator)
@@ -353,25 +351,25 @@ impl Scanner<'_> {
         }
     }
 
-    /// The value of the word from `begin` on: a constant's, where a name stands alone.
-    fn meaning(&self, place: Place, begin: usize) -> Value {
+    /// The value of the word from `begin` on. A name alone may be a constant.
+    fn meaning(&self, place: ScannerState, begin: usize) -> PhpValue {
         let text = self.slice(begin, self.at);
         let is_name = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             && text
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if is_name && place != Place::Section {
+        if is_name && place != ScannerState::Section {
             constant(text)
         } else {
-            Value::of(text)
+            PhpValue::new(text)
         }
     }
 
-    /// How long the word is that begins here: the longest of all ways to read it.
-    fn word(&self, place: Place) -> usize {
+    /// The length of the word that begins here: the longest of all ways to read it.
+    fn word(&self, place: ScannerState) -> usize {
         let allowed = |byte: u8| match place {
-            Place::Value => !b"$= \t\n\r;&|^~()!\"'\0".contains(&byte),
-            Place::Section | Place::Offset => !b"$\n\r;\"']\\".contains(&byte),
+            ScannerState::Value => !b"$= \t\n\r;&|^~()!\"'\0".contains(&byte),
+            ScannerState::Section | ScannerState::Offset => !b"$\n\r;\"']\\".contains(&byte),
         };
         let (mut ends, mut longest) = (vec![self.at], 0);
         let mut seen = std::collections::BTreeSet::new();
@@ -383,7 +381,7 @@ impl Scanner<'_> {
             match self.text[end..] {
                 [b'$', b'\\', _, ..] => ends.extend([end + 2, end + 3]),
                 [b'$', next, ..] if !b"{\0".contains(&next) => ends.push(end + 2),
-                [b'\\', _, ..] if place != Place::Value => ends.push(end + 2),
+                [b'\\', _, ..] if place != ScannerState::Value => ends.push(end + 2),
                 [byte, ..] if allowed(byte) => ends.push(end + 1),
                 _ => {}
             }
@@ -392,7 +390,7 @@ impl Scanner<'_> {
     }
 
     /// `NAME}`, after `${`.
-    fn variable(&mut self) -> Result<Value, String> {
+    fn variable(&mut self) -> Result<PhpValue, String> {
         let length = self.span(self.at, is_label);
         if length == 0 || self.peek(length) != Some(b'}') {
             return Err("`${` needs a name and `}`".to_owned());
@@ -400,15 +398,13 @@ impl Scanner<'_> {
         let name = self.slice(self.at, self.at + length);
         let name = name.trim_matches([' ', '\t', '\r', '\n']);
         self.at += length + 1;
-        Ok(
-            (self.variables)(name)
-                .map_or_else(|| Value::unknown(format!("${{{name}}}")), Value::of),
-        )
+        Ok((self.variables)(name)
+            .map_or_else(|| PhpValue::unknown(format!("${{{name}}}")), PhpValue::new))
     }
 
     /// Text with escapes and variables, up to the quote that ends it.
     fn quoted(&mut self) -> Token {
-        let mut value = Value::default();
+        let mut value = PhpValue::default();
         loop {
             match (self.peek(0), self.peek(1)) {
                 (None, _) => return Token::Wrong("the quote does not end".to_owned()),
@@ -424,12 +420,12 @@ impl Scanner<'_> {
                         Err(why) => return Token::Wrong(why),
                     }
                 }
-                _ => value.push(Value::of(self.piece())),
+                _ => value.push(PhpValue::new(self.piece())),
             }
         }
     }
 
-    /// What stands before the next quote or variable, its escapes taken out.
+    /// The text up to the next quote or variable, without escapes.
     fn piece(&mut self) -> String {
         let begin = self.at;
         let mut bytes = vec![];
@@ -460,8 +456,8 @@ impl Scanner<'_> {
     }
 }
 
-impl Value {
-    pub(super) fn of(text: String) -> Self {
+impl PhpValue {
+    pub(super) fn new(text: String) -> Self {
         Self {
             text,
             unknown: None,
@@ -469,7 +465,7 @@ impl Value {
     }
 
     fn known(text: &str) -> Self {
-        Self::of(text.to_owned())
+        Self::new(text.to_owned())
     }
 
     fn unknown(what: String) -> Self {
@@ -506,10 +502,10 @@ fn is_label(byte: u8) -> bool {
     !b"=\n\r\t;&|^$~(){}!\"[]\0".contains(&byte)
 }
 
-/// Numbers as atoi(3) reads them, put together.
-fn calculate(left: &Value, right: &Value, with: impl Fn(i32, i32) -> i32) -> Value {
+/// The result of an operator on two numbers, which are read as by atoi(3).
+fn calculate(left: &PhpValue, right: &PhpValue, with: impl Fn(i32, i32) -> i32) -> PhpValue {
     let unknown = left.unknown.clone().or_else(|| right.unknown.clone());
-    Value {
+    PhpValue {
         text: with(number(&left.text), number(&right.text)).to_string(),
         unknown,
     }
@@ -560,7 +556,7 @@ const CONSTANTS: [(&str, &str); 26] = [
     ("PATH_SEPARATOR", ":"),
 ];
 
-/// Constants that each build of PHP has its own value of.
+/// Constants whose values depend on the build of PHP.
 const OF_BUILDS: [&str; 21] = [
     "PEAR_EXTENSION_DIR",
     "PEAR_INSTALL_DIR",
@@ -585,16 +581,16 @@ const OF_BUILDS: [&str; 21] = [
     "PHP_VERSION_ID",
 ];
 
-/// What a name alone stands for: a constant's value, or itself.
-fn constant(name: String) -> Value {
+/// The value of a name that stands alone: a constant's value, or the name itself.
+fn constant(name: String) -> PhpValue {
     match name.to_ascii_lowercase().as_str() {
-        "true" => return Value::known("1"),
-        "false" | "null" => return Value::default(),
+        "true" => return PhpValue::known("1"),
+        "false" | "null" => return PhpValue::default(),
         _ => {}
     }
     match CONSTANTS.iter().find(|(known, _)| *known == name) {
-        Some((_, value)) => Value::known(value),
-        None if OF_BUILDS.contains(&name.as_str()) => Value::unknown(name),
-        None => Value::of(name),
+        Some((_, value)) => PhpValue::known(value),
+        None if OF_BUILDS.contains(&name.as_str()) => PhpValue::unknown(name),
+        None => PhpValue::new(name),
     }
 }

@@ -1,4 +1,4 @@
-//! Into which jail each bind line leads: pure.
+//! The jail that each bind line mounts something in: pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
@@ -7,45 +7,48 @@ use super::fstab::Bind;
 use crate::base::HostPath;
 use crate::resolve::refuse_system;
 
-/// Directories that a system has at its top: a jail that has one too mirrors the host.
+/// Directories at the top of a system. A jail that has such a directory as well mirrors the host.
 const SYSTEM: [&str; 14] = [
     "bin", "dev", "etc", "lib", "lib32", "lib64", "libx32", "opt", "proc", "run", "sbin", "sys",
     "usr", "var",
 ];
 
-/// Those of them that nothing else is called.
+/// Those of them whose names nothing else has.
 const UNMISTAKABLE: [&str; 8] = ["bin", "dev", "etc", "lib", "lib64", "proc", "sbin", "usr"];
 
-/// Lines by the root that they lead into.
+/// The lines by the root that they mount something in.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Assigned<'b> {
     pub by_root: BTreeMap<HostPath, Vec<&'b Bind>>,
-    /// Those of no jail, or that no manifest can say, with the reason.
+    /// The lines that are not for a jail, or that no manifest can express, and why.
     pub left: Vec<(&'b Bind, String)>,
 }
 
-/// Finds the roots: `known` ones, those that lines with the host's paths inside show (`/etc/hosts`
-/// on `/srv/a/etc/hosts`: the root is `/srv/a`), and then those that at least the layout of a
-/// target shows.
+/// Finds the roots: first the `known` ones and those that lines with the host's paths inside show
+/// (`/etc/hosts` on `/srv/a/etc/hosts`: the root is `/srv/a`), then those that only the layout of a
+/// target suggests.
 pub(super) fn assign<'b>(binds: &'b [Bind], known: &[HostPath]) -> Assigned<'b> {
     let mut roots: BTreeSet<_> = known.iter().cloned().collect();
-    let strong = binds
-        .iter()
-        .filter(|bind| begins_as_a_system(&bind.source))
-        .filter_map(mirrored);
-    add(&mut roots, strong.collect());
-    let outside = |bind: &&Bind, roots: &BTreeSet<_>| above(&bind.target, roots).is_none();
-    let weak = binds.iter().filter(|bind| outside(bind, &roots));
-    let weak = weak
-        .filter_map(|bind| mirrored(bind).or_else(|| by_layout(&bind.target)))
-        .collect();
-    add(&mut roots, weak);
+
+    let mut shown = BTreeSet::new();
+    for bind in binds {
+        if begins_as_a_system(&bind.source) {
+            shown.extend(mirrored(bind));
+        }
+    }
+    add(&mut roots, shown);
+
+    let mut suggested = BTreeSet::new();
+    for bind in binds {
+        if root_above(&bind.target, &roots).is_none() {
+            suggested.extend(mirrored(bind).or_else(|| by_layout(&bind.target)));
+        }
+    }
+    add(&mut roots, suggested);
+
     let mut assigned = Assigned::default();
     for bind in binds {
-        match above(&bind.target, &roots)
-            .ok_or_else(nowhere)
-            .and_then(|root| sayable(bind, root))
-        {
+        match root_of(bind, &roots) {
             Ok(root) => assigned.by_root.entry(root).or_default().push(bind),
             Err(why) => assigned.left.push((bind, why)),
         }
@@ -53,68 +56,53 @@ pub(super) fn assign<'b>(binds: &'b [Bind], known: &[HostPath]) -> Assigned<'b> 
     assigned
 }
 
-/// Adds those of `more` that could be jails. What is inside another root is a part of that one, and
-/// what holds one that is known already is no jail.
+/// Adds those of `more` that can be jails. A path inside another root is a part of that root, and a
+/// directory that holds a known root is not a jail.
 fn add(roots: &mut BTreeSet<HostPath>, more: BTreeSet<HostPath>) {
-    let holds = |root: &HostPath| roots.iter().any(|known| known.starts_with(root));
-    let possible: Vec<_> = more
-        .into_iter()
-        .filter(|root| refuse_system(root).is_ok() && !holds(root))
-        .collect();
-    for root in possible {
-        // Sorted: what holds another comes before it.
-        if above(&root, roots).is_none() {
+    let known = roots.clone();
+    // Sorted: a directory comes before those inside it.
+    for root in more {
+        let holds_known = known.iter().any(|known| known.starts_with(&root));
+        let is_possible = !holds_known && refuse_system(&root).is_ok();
+        if is_possible && root_above(&root, roots).is_none() {
             roots.insert(root);
         }
     }
 }
 
 /// The innermost of `roots` that `path` is in or is.
-fn above(path: &HostPath, roots: &BTreeSet<HostPath>) -> Option<HostPath> {
+fn root_above(path: &HostPath, roots: &BTreeSet<HostPath>) -> Option<HostPath> {
     path.ancestors().find(|above| roots.contains(above))
 }
 
 fn begins_as_a_system(source: &HostPath) -> bool {
-    names(source.as_path())
-        .next()
-        .is_some_and(|first| SYSTEM.contains(&first))
+    let first = names(source.as_path()).next();
+    first.is_some_and(|first| SYSTEM.contains(&first))
 }
 
 /// The root in which the target has the source's path.
 fn mirrored(bind: &Bind) -> Option<HostPath> {
-    let inside = bind
-        .source
-        .as_path()
-        .strip_prefix("/")
-        .ok()
-        .filter(|inside| !inside.as_os_str().is_empty())?;
-    if !bind.target.as_path().ends_with(inside) {
+    let target = bind.target.as_path();
+    let inside = bind.source.as_path().strip_prefix("/").ok()?;
+    if inside.as_os_str().is_empty() || !target.ends_with(inside) {
         return None;
     }
-    let root = bind
-        .target
-        .as_path()
-        .ancestors()
-        .nth(inside.components().count())?;
+    let root = target.ancestors().nth(inside.components().count())?;
     HostPath::new(root).ok()
 }
 
-/// What is above the first directory that is called as one at a system's top.
+/// The directory above the first one whose name is that of a directory at a system's top.
 fn by_layout(target: &HostPath) -> Option<HostPath> {
-    let all: Vec<_> = names(target.as_path()).collect();
-    // The host's own /usr/local/lib and /opt/x/lib are no jails.
-    if all
-        .first()
-        .is_none_or(|first| SYSTEM.contains(first) && *first != "var")
-    {
+    let names: Vec<_> = names(target.as_path()).collect();
+    let first = names.first()?;
+    // The host's own /usr/local/lib and /opt/x/lib are not in jails.
+    if SYSTEM.contains(first) && *first != "var" {
         return None;
     }
-    let depth = all
-        .iter()
-        .skip(1)
-        .position(|name| UNMISTAKABLE.contains(name))?
-        + 1;
-    HostPath::new(target.as_path().ancestors().nth(all.len() - depth)?).ok()
+    let mut below_first = names.iter().skip(1);
+    let depth = 1 + below_first.position(|name| UNMISTAKABLE.contains(name))?;
+    let root = target.as_path().ancestors().nth(names.len() - depth)?;
+    HostPath::new(root).ok()
 }
 
 fn names(path: &Path) -> impl Iterator<Item = &str> {
@@ -124,36 +112,35 @@ fn names(path: &Path) -> impl Iterator<Item = &str> {
     })
 }
 
-fn nowhere() -> String {
-    "no other line and no pool shows a jail there; not imported".to_owned()
-}
+/// The root that the line mounts something in; or why the line cannot be imported.
+fn root_of(bind: &Bind, roots: &BTreeSet<HostPath>) -> Result<HostPath, String> {
+    let Bind { source, target, .. } = bind;
+    let Some(root) = root_above(target, roots) else {
+        return Err("no other line and no pool shows a jail there; not imported".to_owned());
+    };
 
-/// `root`, if the manifest of a site there can say the line.
-fn sayable(bind: &Bind, root: HostPath) -> Result<HostPath, String> {
-    if bind.target == root {
+    if *target == root {
         return Err(format!(
-            "it mounts the root {root} itself, which no manifest can say: it stays in fstab"
+            "it mounts the root {root} itself, which a manifest cannot express: it stays in fstab"
         ));
     }
-    let text = bind.source.to_string();
-    if text.contains(['*', '?', '['])
-        && bind.target.as_path() != root.as_path().join(text.trim_start_matches('/'))
-    {
+    let text = source.to_string();
+    let same_path = root.as_path().join(text.trim_start_matches('/'));
+    if text.contains(['*', '?', '[']) && target.as_path() != same_path {
         return Err(format!(
-            "{} has characters of patterns in its name, and no manifest can say another target for it: it stays in fstab",
-            bind.source
+            "{source} has characters of patterns in its name, so a manifest cannot name another \
+             target for it: it stays in fstab"
         ));
     }
-    if root.starts_with(&bind.source) {
+    if root.starts_with(source) {
         return Err(format!(
-            "{} holds the root {root}, and no jail may hold itself; not imported",
-            bind.source
+            "{source} holds the root {root}, and no jail may hold itself; not imported"
         ));
     }
-    if bind.source.starts_with(&root) {
+    if source.starts_with(&root) {
         return Err(format!(
-            "{} is in the root {root} already, which no manifest can say: it stays in fstab",
-            bind.source
+            "{source} is in the root {root} already, which a manifest cannot express: it stays in \
+             fstab"
         ));
     }
     Ok(root)
@@ -251,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_manifest_can_say_is_left() {
+    fn lines_that_no_manifest_can_express_are_left() {
         expect(
             &[
                 "/srv/base /srv/a",

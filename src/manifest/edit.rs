@@ -325,6 +325,11 @@ fn newline(text: &str) -> &'static str {
 /// What other YAML parsers take for a truth value.
 const TRUTH_WORDS: [&str; 6] = ["y", "n", "yes", "no", "on", "off"];
 
+/// `text` as a YAML scalar, quoted where YAML would read something else.
+pub(crate) fn yaml_scalar(text: &str) -> String {
+    scalar(text, false)
+}
+
 /// `name` as a YAML scalar that is a text.
 fn scalar(name: &str, quoted: bool) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._@+-".contains(c);

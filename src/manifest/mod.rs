@@ -20,6 +20,7 @@ mod words;
 
 pub use crate::base::{BadPath, HostPath, JailPath, SiteName};
 pub use diagnostic::{Diagnostic, Diagnostics};
+pub(crate) use edit::yaml_scalar;
 pub use edit::{Addition, CannotAdd, add as add_items};
 pub use entries::{
     Access, Entry, Manifest, MountRequest, Origin, Pattern, Request, SourceFile, Wanted,

@@ -1,69 +1,98 @@
-//! What was missed and is on the host → the lines that would bring it. Pure.
+//! The misses that are on the host → the lines that would bring them. Pure.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-use super::found::{Found, Nature};
 use super::miss::Miss;
+use super::on_host::{MissKind, MissOnHost};
 use crate::base::{HostPath, JailPath};
 use crate::manifest::{Addition, Pattern};
 use crate::resolve::{Desired, FileKind, Mount, why};
 
-/// From this many files of one directory on, the directory itself is advised, or a pattern.
+/// If this many files of one directory were missed, the directory or a pattern is advised.
 const MANY: usize = 4;
 
 /// What a preset would bring.
 #[derive(Clone, Debug)]
-pub struct Brings {
-    /// Its name.
+pub(crate) struct PresetContents {
     pub preset: String,
-    /// As if it were all of a site.
+    /// As if the preset were a whole site.
     pub desired: Desired,
-    /// The programs that lines of its own name, by where they really are on the host.
+    /// The programs that the preset's own lines name, by their real paths on the host.
     pub programs: BTreeSet<HostPath>,
 }
 
-/// What is known besides the paths.
+/// What the advice depends on besides the misses.
 #[derive(Clone, Debug)]
-pub struct Known<'k> {
+pub(crate) struct AdviceContext<'c> {
     /// What the site's manifest asks for already.
-    pub desired: &'k Desired,
+    pub desired: &'c Desired,
     /// The presets that it does not include.
-    pub presets: &'k [Brings],
-    /// The names of the users that ran what missed something.
-    pub users: &'k BTreeMap<u32, String>,
+    pub presets: &'c [PresetContents],
+    /// The names of the users that the programs ran as.
+    pub users: &'c BTreeMap<u32, String>,
 }
 
-/// A line of a manifest, and what it would bring.
+/// A line of a manifest, and the misses that it would bring.
 #[derive(Clone, Debug)]
-pub struct Line {
-    /// The line.
+pub(crate) struct AdvisedLine {
     pub addition: Addition,
-    /// What was missed, most often looked up first.
+    /// The one that was looked up most often comes first.
     pub misses: Vec<Miss>,
 }
 
-/// What to do about what was missed.
+/// What to do about the misses.
 #[derive(Clone, Debug, Default)]
-pub struct Advice {
+pub(crate) struct Advice {
     /// The lines to add, the most useful first.
-    pub lines: Vec<Line>,
+    pub lines: Vec<AdvisedLine>,
     /// What the manifest asks for already: the site is not as it should be.
     pub not_mounted: Vec<Miss>,
-    /// What nobody should get for the asking, with the reason.
+    /// What a jail should not get just because a program looked for it, and why.
     pub refused: Vec<(Miss, String)>,
 }
 
-/// The lines for what was `found`.
-pub fn advise(found: Vec<Found>, known: &Known<'_>) -> Advice {
+/// The lines for the misses that are on the host.
+pub(crate) fn advise(found: Vec<MissOnHost>, context: &AdviceContext<'_>) -> Advice {
     let mut advice = Advice::default();
-    let mut wanted = vec![];
+    let wanted = sort_out(found, context, &mut advice);
+
+    let presets = presets_by_programs(&wanted, context.presets);
+    let mut lines: BTreeMap<Addition, Vec<MissOnHost>> = BTreeMap::new();
+    for found in wanted {
+        for addition in additions(&found, context, &presets) {
+            lines.entry(addition).or_default().push(found.clone());
+        }
+    }
+    merge_presets(&mut lines, context.presets);
+    merge_files(&mut lines);
+    merge_below(&mut lines);
+
+    advice.lines = lines
+        .into_iter()
+        .map(|(addition, found)| AdvisedLine::new(addition, found))
+        .collect();
+    advice
+        .lines
+        .sort_by_key(|line| Reverse((line.misses.len(), lookups(&line.misses))));
+    advice
+}
+
+/// The misses that need a line. The others are added to `advice`.
+fn sort_out(
+    found: Vec<MissOnHost>,
+    context: &AdviceContext<'_>,
+    advice: &mut Advice,
+) -> Vec<MissOnHost> {
+    let mut wanted: Vec<MissOnHost> = vec![];
     for found in found {
-        if why(known.desired, &found.miss.path).mount.is_some() {
+        if why(context.desired, &found.miss.path).mount.is_some() {
             advice.not_mounted.push(found.miss);
         } else if let Some(why) = found.refusal {
             advice.refused.push((found.miss, why));
-        } else if is_a_daemons(&found, known) {
-            let line = alone(&found);
+        } else if is_a_daemons(&found, context) {
+            let line = own_line(&found);
             let why =
                 format!("it is a daemon's; if this site is to reach it, add `{line}` by hand");
             advice.refused.push((found.miss, why));
@@ -71,41 +100,36 @@ pub fn advise(found: Vec<Found>, known: &Known<'_>) -> Advice {
             wanted.push(found);
         }
     }
+
     // A directory on the way to something comes with it.
-    let is_above = |miss: &Miss| {
-        wanted
-            .iter()
-            .any(|found| found.miss.path.starts_with(&miss.path))
-    };
-    advice.refused.retain(|(miss, _)| !is_above(miss));
-    let wanted = by_file(wanted);
-    let own = shares(&wanted, known.presets);
-    let mut lines: BTreeMap<Addition, Vec<Found>> = BTreeMap::new();
-    for found in wanted {
-        for addition in additions(&found, known, &own) {
-            lines.entry(addition).or_default().push(found.clone());
-        }
-    }
-    merge_presets(&mut lines, known.presets);
-    merge_files(&mut lines);
-    merge_below(&mut lines);
-    advice.lines = lines.into_iter().map(line).collect();
-    advice
-        .lines
-        .sort_by_key(|line| std::cmp::Reverse((line.misses.len(), lookups(&line.misses))));
-    advice
+    advice.refused.retain(|(miss, _)| {
+        let mut paths = wanted.iter().map(|found| &found.miss.path);
+        !paths.any(|path| path.starts_with(&miss.path))
+    });
+    without_aliases(wanted)
 }
 
-impl Line {
-    /// A line for each file of a pattern, for where the pattern has more than can be had. None for
-    /// another line.
+impl AdvisedLine {
+    fn new(addition: Addition, found: Vec<MissOnHost>) -> Self {
+        let mut misses: Vec<_> = found.into_iter().map(|found| found.miss).collect();
+        misses.sort_by(|a, b| b.lookups.cmp(&a.lookups).then_with(|| a.path.cmp(&b.path)));
+        Self { addition, misses }
+    }
+
+    /// For a pattern of libraries: a line for each of the files, in case the pattern matches files
+    /// that cannot be brought. No lines for other keys.
     pub fn apart(&self) -> Vec<Self> {
-        let is_pattern = self.addition.key == "libraries" && self.misses.len() >= MANY;
-        let one = |miss: &Miss| Self {
-            addition: addition("libraries", pattern(miss.path.as_path())),
-            misses: vec![miss.clone()],
-        };
-        self.misses.iter().filter(|_| is_pattern).map(one).collect()
+        if self.addition.key != "libraries" || self.misses.len() < MANY {
+            return vec![];
+        }
+        let mut lines = vec![];
+        for miss in &self.misses {
+            lines.push(Self {
+                addition: addition("libraries", pattern(miss.path.as_path())),
+                misses: vec![miss.clone()],
+            });
+        }
+        lines
     }
 }
 
@@ -113,115 +137,117 @@ fn lookups(misses: &[Miss]) -> u64 {
     misses.iter().map(|miss| miss.lookups).sum()
 }
 
-fn line((addition, found): (Addition, Vec<Found>)) -> Line {
-    let mut misses: Vec<_> = found.into_iter().map(|found| found.miss).collect();
-    misses.sort_by(|a, b| b.lookups.cmp(&a.lookups).then_with(|| a.path.cmp(&b.path)));
-    Line { addition, misses }
-}
-
-/// Each program and library once, where it was looked for by several names, as by `/usr/bin` and
-/// `/bin`: by its real name, if that is one of them.
-fn by_file(mut wanted: Vec<Found>) -> Vec<Found> {
-    let code = |found: &Found| matches!(found.nature, Nature::Program | Nature::Library);
-    let real_name = |found: &Found| found.miss.path.as_path() == found.real.as_path();
-    wanted.sort_by_key(|found| !real_name(found));
+/// Each program and library once, even if it was looked for by several names, such as in `/usr/bin`
+/// and `/bin`: by its real path, if that is one of them.
+fn without_aliases(mut wanted: Vec<MissOnHost>) -> Vec<MissOnHost> {
+    wanted.sort_by_key(|found| found.miss.path.as_path() != found.real.as_path());
     let mut seen = BTreeSet::new();
-    wanted.retain(|found| !code(found) || seen.insert(found.real.clone()));
+    wanted.retain(|found| match found.kind {
+        MissKind::Program | MissKind::Library => seen.insert(found.real.clone()),
+        _ => true,
+    });
     wanted
 }
 
-/// The presets of whose own programs at least half were missed. A preset's own are those that no
-/// other one names: the shell, which many bring, is no sign of any of them.
-fn shares(wanted: &[Found], presets: &[Brings]) -> BTreeSet<String> {
-    let half = |preset: &&Brings| {
-        let is_own = |path: &&HostPath| {
+/// The presets of which at least half of the programs were missed. Only programs that no other
+/// preset names count: the shell, which many bring, is not a sign of any of them.
+fn presets_by_programs(wanted: &[MissOnHost], presets: &[PresetContents]) -> BTreeSet<String> {
+    let mut missed_presets = BTreeSet::new();
+    for preset in presets {
+        let is_others = |program: &HostPath| {
             presets
                 .iter()
-                .all(|other| other.preset == preset.preset || !other.programs.contains(path))
+                .any(|other| other.preset != preset.preset && other.programs.contains(program))
         };
-        let own: Vec<_> = preset.programs.iter().filter(is_own).collect();
-        let missed = own
-            .iter()
-            .filter(|path| wanted.iter().any(|found| found.real == ***path))
-            .count();
-        missed > 0 && 2 * missed >= own.len()
-    };
-    presets
-        .iter()
-        .filter(half)
-        .map(|preset| preset.preset.clone())
-        .collect()
+        let (mut own, mut missed) = (0, 0);
+        for program in &preset.programs {
+            if !is_others(program) {
+                own += 1;
+                missed += usize::from(wanted.iter().any(|found| found.real == *program));
+            }
+        }
+        if missed > 0 && 2 * missed >= own {
+            missed_presets.insert(preset.preset.clone());
+        }
+    }
+    missed_presets
 }
 
-/// Whether it is a socket, or what else daemons keep where their sockets are, that no preset was
-/// made for: what its daemon would do for a site, only the administrator knows.
-fn is_a_daemons(found: &Found, known: &Known<'_>) -> bool {
-    let kept = found.nature == Nature::Socket
-        || (found.nature != Nature::Device && is_on_run(&found.miss.path));
-    kept && !known
-        .presets
-        .iter()
-        .any(|preset| fits(preset, found, &BTreeSet::new()))
+/// Whether it is a socket, or something else that daemons keep where their sockets are, and no
+/// preset was made for it. Only the administrator knows what the daemon would do for a site.
+fn is_a_daemons(found: &MissOnHost, context: &AdviceContext<'_>) -> bool {
+    let is_kept_by_daemons = match found.kind {
+        MissKind::Socket => true,
+        MissKind::Device => false,
+        _ => is_on_run(&found.miss.path),
+    };
+    let mut presets = context.presets.iter();
+    is_kept_by_daemons && !presets.any(|preset| fits(preset, found, &BTreeSet::new()))
 }
 
 fn is_on_run(path: &JailPath) -> bool {
-    ["/run", "/var/run"]
-        .iter()
-        .any(|run| path.as_path().starts_with(run))
+    path.as_path().starts_with("/run") || path.as_path().starts_with("/var/run")
 }
 
-/// The lines for one path: more than one only for the names of several users.
-fn additions(found: &Found, known: &Known<'_>, own: &BTreeSet<String>) -> Vec<Addition> {
+/// The lines for one path. There are several only to give several users a name.
+fn additions(
+    found: &MissOnHost,
+    context: &AdviceContext<'_>,
+    presets_by_programs: &BTreeSet<String>,
+) -> Vec<Addition> {
     let path = found.miss.path.as_path();
-    if ["/etc/passwd", "/etc/group"]
-        .iter()
-        .any(|file| path.as_os_str() == *file)
-    {
-        let names = found
-            .miss
-            .users
-            .iter()
-            .filter_map(|user| known.users.get(user));
-        let names: Vec<_> = names.map(|name| addition("users", name.clone())).collect();
-        return if names.is_empty() {
-            vec![addition("presets", "users".to_owned())]
-        } else {
-            names
-        };
+    if path == Path::new("/etc/passwd") || path == Path::new("/etc/group") {
+        return user_additions(&found.miss, context.users);
     }
-    let fits = |preset: &&Brings| fits(preset, found, own);
-    let smallest = known
+
+    let smallest = context
         .presets
         .iter()
-        .filter(fits)
+        .filter(|preset| fits(preset, found, presets_by_programs))
         .min_by_key(|preset| preset.desired.mounts.len());
     vec![match smallest {
         Some(preset) => addition("presets", preset.preset.clone()),
-        None => alone(found),
+        None => own_line(found),
     }]
 }
 
-/// Whether the preset is the right one for the path: a line of it names the path, or a directory
-/// above, and it is not about other programs.
-fn fits(preset: &Brings, found: &Found, own: &BTreeSet<String>) -> bool {
-    let Some(mount) = why(&preset.desired, &found.miss.path)
-        .mount
-        .filter(|mount| is_named(mount))
-    else {
+/// The lines that give the users who looked up their own name an account inside.
+fn user_additions(miss: &Miss, names: &BTreeMap<u32, String>) -> Vec<Addition> {
+    let mut lines = vec![];
+    for user in &miss.users {
+        if let Some(name) = names.get(user) {
+            lines.push(addition("users", name.clone()));
+        }
+    }
+    if lines.is_empty() {
+        lines.push(addition("presets", "users".to_owned()));
+    }
+    lines
+}
+
+/// Whether the preset is right for the path: one of its lines names the path, or a directory above,
+/// and the preset is not for other programs.
+fn fits(
+    preset: &PresetContents,
+    found: &MissOnHost,
+    presets_by_programs: &BTreeSet<String>,
+) -> bool {
+    let Some(mount) = why(&preset.desired, &found.miss.path).mount else {
         return false;
     };
-    match found.nature {
-        Nature::Program => mount.kind == FileKind::Directory || own.contains(&preset.preset),
-        Nature::Library => mount.kind == FileKind::Directory,
-        _ => {
-            preset.programs.is_empty()
-                || own.contains(&preset.preset)
-                || mount.kind == FileKind::Directory
-        }
+    if !is_named(mount) {
+        return false;
+    }
+    let is_missed = presets_by_programs.contains(&preset.preset);
+    let is_directory = mount.kind == FileKind::Directory;
+    match found.kind {
+        MissKind::Library => is_directory,
+        MissKind::Program => is_directory || is_missed,
+        _ => is_directory || is_missed || preset.programs.is_empty(),
     }
 }
 
-/// Whether a line names it, not only something else that needs it.
+/// Whether a line names it; otherwise, only something else needs it.
 fn is_named(mount: &Mount) -> bool {
     mount.reasons.iter().any(|reason| reason.chain.is_empty())
 }
@@ -234,35 +260,31 @@ fn addition(key: &'static str, name: String) -> Addition {
     }
 }
 
-/// The line that brings the path by itself.
-fn alone(found: &Found) -> Addition {
+/// The line that brings only this path.
+fn own_line(found: &MissOnHost) -> Addition {
     let path = &found.miss.path;
-    let below = |base: &str| {
-        path.as_path()
-            .strip_prefix(base)
-            .ok()
-            .map(|name| name.display().to_string())
+    let below = |base| {
+        let name = path.as_path().strip_prefix(base).ok()?;
+        Some(name.display().to_string())
     };
-    match found.nature {
-        Nature::Program => addition("programs", pattern(path.as_path())),
-        Nature::Library => addition("libraries", pattern(path.as_path())),
-        // Its directory: a bound socket is dead when its daemon restarts.
-        Nature::Socket => mount_of(&path.parent().unwrap_or_else(JailPath::slash)),
-        Nature::Device => match below("/dev") {
+    match found.kind {
+        MissKind::Program => addition("programs", pattern(path.as_path())),
+        MissKind::Library => addition("libraries", pattern(path.as_path())),
+        // Its directory: a bound socket is dead once its daemon restarts.
+        MissKind::Socket => mount_of(&path.parent().unwrap_or_else(JailPath::slash)),
+        MissKind::Device => match below("/dev") {
             Some(name) => addition("devices", name),
             None => addition("mounts", pattern(path.as_path())),
         },
-        Nature::Directory | Nature::Data => {
-            match below("/etc").filter(|name| !name.contains(['*', '?'])) {
-                Some(name) => addition("etc", name),
-                None => mount_of(path),
-            }
-        }
+        MissKind::Directory | MissKind::Data => match below("/etc") {
+            Some(name) if !name.contains(['*', '?']) => addition("etc", name),
+            _ => mount_of(path),
+        },
     }
 }
 
-/// What is on `/run` is there only once its daemon was started, which may be after the site came
-/// up.
+/// Optional on `/run`: what is there exists only once its daemon has started, which may be after the
+/// site came up.
 fn mount_of(path: &JailPath) -> Addition {
     Addition {
         key: "mounts",
@@ -271,8 +293,8 @@ fn mount_of(path: &JailPath) -> Addition {
     }
 }
 
-/// The path as it stands where patterns may.
-fn pattern(path: &std::path::Path) -> String {
+/// The path, escaped for a key that takes patterns.
+fn pattern(path: &Path) -> String {
     let text = path.display().to_string();
     let is_glob = HostPath::new(path).is_ok_and(|path| Pattern::new(path).is_glob());
     if is_glob {
@@ -282,84 +304,82 @@ fn pattern(path: &std::path::Path) -> String {
     }
 }
 
-/// A preset whose paths another advised preset brings as well is not needed.
-fn merge_presets(lines: &mut BTreeMap<Addition, Vec<Found>>, presets: &[Brings]) {
-    let by_name = |addition: &Addition| {
-        let of_name =
-            |preset: &&Brings| addition.key == "presets" && preset.preset == addition.name;
-        presets.iter().find(of_name)
-    };
-    let mut advised: Vec<_> = lines.keys().filter_map(by_name).collect();
+/// A preset is not needed if a larger advised preset brings all its paths as well.
+fn merge_presets(lines: &mut BTreeMap<Addition, Vec<MissOnHost>>, presets: &[PresetContents]) {
+    let mut advised: Vec<_> = presets
+        .iter()
+        .filter(|preset| lines.contains_key(&addition("presets", preset.preset.clone())))
+        .collect();
     advised.sort_by_key(|preset| preset.desired.mounts.len());
+
     for (nth, small) in advised.iter().enumerate() {
-        let key = addition("presets", small.preset.clone());
-        let has_all = |large: &&&Brings| {
-            let brings = |found: &Found| why(&large.desired, &found.miss.path).mount.is_some();
-            lines
-                .get(&key)
-                .is_some_and(|found| found.iter().all(brings))
+        let small = addition("presets", small.preset.clone());
+        let Some(found) = lines.get(&small) else {
+            continue;
         };
-        if let Some(large) = advised[nth + 1..].iter().find(has_all) {
-            let found = lines.remove(&key).unwrap_or_default();
-            lines
-                .entry(addition("presets", large.preset.clone()))
-                .or_default()
-                .extend(found);
+        let brings = |preset: &PresetContents, found: &MissOnHost| {
+            why(&preset.desired, &found.miss.path).mount.is_some()
+        };
+        let mut larger = advised[nth + 1..].iter();
+        let large = larger.find(|preset| found.iter().all(|found| brings(preset, found)));
+        if let Some(large) = large {
+            let large = addition("presets", large.preset.clone());
+            let found = lines.remove(&small).unwrap_or_default();
+            lines.entry(large).or_default().extend(found);
         }
     }
 }
 
-/// Many files of one directory become that directory, many of its libraries a pattern.
-fn merge_files(lines: &mut BTreeMap<Addition, Vec<Found>>) {
-    let mut many: BTreeMap<Addition, Vec<Addition>> = BTreeMap::new();
-    for (line, found) in &*lines {
-        let [one] = found.as_slice() else { continue };
-        let Some(directory) = one.miss.path.parent().filter(|_| one.directory) else {
-            continue;
-        };
-        let directory = pattern(directory.as_path());
-        let together = match (line.key, one.nature) {
-            ("mounts", Nature::Data) => addition("mounts", directory),
-            ("libraries", _)
-                if one
-                    .miss
-                    .path
-                    .as_path()
-                    .extension()
-                    .is_some_and(|end| end == "so") =>
-            {
-                addition("libraries", format!("{directory}/*.so"))
-            }
-            _ => continue,
-        };
-        many.entry(together).or_default().push(line.clone());
+/// Many files of one directory become that directory; many of its libraries become a pattern.
+fn merge_files(lines: &mut BTreeMap<Addition, Vec<MissOnHost>>) {
+    let mut by_directory: BTreeMap<Addition, Vec<Addition>> = BTreeMap::new();
+    for (line, found) in lines.iter() {
+        if let [only] = found.as_slice()
+            && let Some(merged) = line_of_directory(line, only)
+        {
+            by_directory.entry(merged).or_default().push(line.clone());
+        }
     }
-    for (together, files) in many.into_iter().filter(|(_, files)| files.len() >= MANY) {
-        let found: Vec<_> = files
-            .iter()
-            .filter_map(|file| lines.remove(file))
-            .flatten()
-            .collect();
-        lines.entry(together).or_default().extend(found);
+
+    for (merged, files) in by_directory {
+        if files.len() >= MANY {
+            let found: Vec<_> = files.iter().filter_map(|file| lines.remove(file)).collect();
+            let found = found.into_iter().flatten();
+            lines.entry(merged).or_default().extend(found);
+        }
     }
 }
 
-/// What is below a directory that is advised as well comes with it.
-fn merge_below(lines: &mut BTreeMap<Addition, Vec<Found>>) {
-    let place = |line: &Addition| match line.key {
-        "mounts" => JailPath::new(&line.name).ok(),
-        "etc" => JailPath::new(format!("/etc/{}", line.name)).ok(),
+/// The line that brings the whole directory of a file.
+fn line_of_directory(line: &Addition, found: &MissOnHost) -> Option<Addition> {
+    let path = &found.miss.path;
+    let directory = path.parent().filter(|_| found.whole_directory)?;
+    let directory = pattern(directory.as_path());
+    let is_object = path.as_path().extension().is_some_and(|end| end == "so");
+    match line.key {
+        "mounts" if found.kind == MissKind::Data => Some(addition("mounts", directory)),
+        "libraries" if is_object => Some(addition("libraries", format!("{directory}/*.so"))),
         _ => None,
-    };
-    let places: BTreeMap<JailPath, Addition> = lines
-        .keys()
-        .filter_map(|line| Some((place(line)?, line.clone())))
-        .collect();
-    for (path, line) in &places {
-        let above = path
-            .directories_above()
-            .into_iter()
-            .find_map(|above| places.get(&above));
+    }
+}
+
+/// What is below an advised directory comes with it.
+fn merge_below(lines: &mut BTreeMap<Addition, Vec<MissOnHost>>) {
+    let mut by_path = BTreeMap::new();
+    for line in lines.keys() {
+        let path = match line.key {
+            "mounts" => JailPath::new(&line.name),
+            "etc" => JailPath::new(format!("/etc/{}", line.name)),
+            _ => continue,
+        };
+        if let Ok(path) = path {
+            by_path.insert(path, line.clone());
+        }
+    }
+
+    for (path, line) in &by_path {
+        let mut ancestors = path.directories_above().into_iter();
+        let above = ancestors.find_map(|above| by_path.get(&above));
         if let Some(above) = above
             && let Some(found) = lines.remove(line)
         {

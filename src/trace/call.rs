@@ -1,9 +1,8 @@
-//! The system calls that look paths up: which argument says what. Pure.
+//! The system calls that look up paths, and the meaning of their arguments. Pure.
 //!
-//! The numbers are the machine's own; those calls that only older architectures have are left out
-//! elsewhere.
+//! The numbers are the machine's own. Newer architectures lack some of the older calls.
 
-/// `AUDIT_ARCH_*` of the programs whose calls are understood: linux/audit.h.
+/// `AUDIT_ARCH_*` (linux/audit.h) of the programs whose calls are understood.
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
@@ -11,7 +10,7 @@ const ARCHITECTURE: u32 = 0xc000_00b7;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const ARCHITECTURE: u32 = 0;
 
-/// The bit of calls of the x32 ABI, which share x86-64's architecture and not its numbers.
+/// The bit that marks calls of the x32 ABI. It shares x86-64's architecture, but not its numbers.
 #[cfg(target_arch = "x86_64")]
 const OTHER_ABI: u64 = 0x4000_0000;
 #[cfg(not(target_arch = "x86_64"))]
@@ -19,14 +18,14 @@ const OTHER_ABI: u64 = 0;
 
 /// A system call that was entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Call {
-    pub kind: &'static Kind,
+pub(super) struct PathCall {
+    pub kind: &'static PathCallKind,
     pub arguments: [u64; 6],
 }
 
-/// What a call does with a path.
+/// How a call takes a path.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Kind {
+pub(super) struct PathCallKind {
     number: libc::c_long,
     pub name: &'static str,
     pub path: PathAt,
@@ -36,22 +35,23 @@ pub(super) struct Kind {
 /// Where the path is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PathAt {
-    /// The argument points to it; relative ones are from the working directory.
+    /// The argument points to it; a relative path begins at the working directory.
     Text(usize),
-    /// The first argument is the directory that it is relative to, the second points to it.
+    /// The second argument points to it; a relative path begins at the directory that the first one
+    /// is.
     Beside,
-    /// As the second argument, whatever the first is.
+    /// The second argument points to it; a relative path begins at the working directory.
     Second,
-    /// In the `sockaddr` that the argument points to, of the length in the next one.
+    /// In the `sockaddr` that the argument points to; the next argument is its length.
     Address(usize),
-    /// In the `sockaddr` of the `msghdr` that the argument points to; of several, the first.
+    /// In the `sockaddr` of the first `msghdr` that the argument points to.
     Message(usize),
 }
 
-/// Where a call says that it is about writing.
+/// Where a call says whether it is to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flags {
-    /// It is not.
+    /// It never is.
     None,
     /// It always is.
     #[cfg_attr(
@@ -65,8 +65,13 @@ pub(super) enum Flags {
     How(usize),
 }
 
-const fn kind(number: libc::c_long, name: &'static str, path: PathAt, flags: Flags) -> Kind {
-    Kind {
+const fn kind(
+    number: libc::c_long,
+    name: &'static str,
+    path: PathAt,
+    flags: Flags,
+) -> PathCallKind {
+    PathCallKind {
         number,
         name,
         path,
@@ -79,7 +84,7 @@ const FSTATAT: libc::c_long = libc::SYS_newfstatat;
 #[cfg(not(target_pointer_width = "64"))]
 const FSTATAT: libc::c_long = libc::SYS_fstatat64;
 
-const KINDS: &[Kind] = &[
+const KINDS: &[PathCallKind] = &[
     kind(libc::SYS_openat, "open", PathAt::Beside, Flags::Open(2)),
     kind(libc::SYS_openat2, "open", PathAt::Beside, Flags::How(2)),
     kind(FSTATAT, "stat", PathAt::Beside, Flags::None),
@@ -125,9 +130,9 @@ const KINDS: &[Kind] = &[
     ),
 ];
 
-/// What newer architectures have only in the form with a directory.
+/// Newer architectures only have the forms of these with a directory.
 #[cfg(target_arch = "x86_64")]
-const OLDER: &[Kind] = &[
+const OLDER: &[PathCallKind] = &[
     kind(libc::SYS_open, "open", PathAt::Text(0), Flags::Open(1)),
     kind(libc::SYS_creat, "open", PathAt::Text(0), Flags::Always),
     kind(libc::SYS_stat, "stat", PathAt::Text(0), Flags::None),
@@ -136,20 +141,20 @@ const OLDER: &[Kind] = &[
     kind(libc::SYS_readlink, "readlink", PathAt::Text(0), Flags::None),
 ];
 #[cfg(not(target_arch = "x86_64"))]
-const OLDER: &[Kind] = &[];
+const OLDER: &[PathCallKind] = &[];
 
-/// Whether programs of this machine are understood at all.
+/// Whether calls of this machine's programs are understood.
 pub(super) fn is_known_machine() -> bool {
     ARCHITECTURE != 0
 }
 
-/// Whether the numbers here are those of a call with this `arch` and `number`.
+/// Whether the numbers here are those of the call `number` of the architecture `arch`.
 pub(super) fn is_understood(arch: u32, number: u64) -> bool {
     arch == ARCHITECTURE && number & OTHER_ABI == 0
 }
 
-impl Call {
-    /// The call of this number, if it looks a path up.
+impl PathCall {
+    /// The call of this number, if it looks up a path.
     pub(super) fn new(number: u64, arguments: [u64; 6]) -> Option<Self> {
         let number = libc::c_long::try_from(number).ok()?;
         let kind = KINDS
@@ -166,9 +171,10 @@ impl Call {
     }
 }
 
-/// Whether `open` with these flags is for writing.
+/// Whether `open` with these flags is to write.
 pub(super) fn writes(flags: u64) -> bool {
-    let accesses = u64::from((libc::O_WRONLY | libc::O_RDWR).unsigned_abs()); // musl's O_ACCMODE has O_PATH as well
+    // Not O_ACCMODE, which includes O_PATH in musl.
+    let accesses = u64::from((libc::O_WRONLY | libc::O_RDWR).unsigned_abs());
     let creates = u64::from((libc::O_CREAT | libc::O_TRUNC).unsigned_abs());
     flags & accesses != u64::from(libc::O_RDONLY.unsigned_abs()) || flags & creates != 0
 }
@@ -180,19 +186,19 @@ mod tests {
     #[test]
     fn calls_are_known_by_their_numbers() {
         let number = u64::try_from(libc::SYS_openat).unwrap();
-        let call = Call::new(number, [0xffff_ffff_ffff_ff9c, 1, 2, 3, 4, 5]).unwrap();
+        let call = PathCall::new(number, [0xffff_ffff_ffff_ff9c, 1, 2, 3, 4, 5]).unwrap();
         assert_eq!(
             (call.kind.name, call.kind.path, call.descriptor(0)),
             ("open", PathAt::Beside, libc::AT_FDCWD)
         );
         // The upper half of a register is not part of an int.
-        let call = Call::new(number, [0xffff_ff9c, 1, 2, 3, 4, 5]).unwrap();
+        let call = PathCall::new(number, [0xffff_ff9c, 1, 2, 3, 4, 5]).unwrap();
         assert_eq!(call.descriptor(0), libc::AT_FDCWD);
         assert_eq!(
-            Call::new(u64::try_from(libc::SYS_getpid).unwrap(), [0; 6]),
+            PathCall::new(u64::try_from(libc::SYS_getpid).unwrap(), [0; 6]),
             None
         );
-        assert_eq!(Call::new(u64::MAX, [0; 6]), None);
+        assert_eq!(PathCall::new(u64::MAX, [0; 6]), None);
     }
 
     #[test]

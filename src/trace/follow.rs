@@ -1,83 +1,82 @@
-//! The loop: each stop of a followed thread is looked at, and the thread goes on.
+//! The loop: each stop of a followed thread is examined, and the thread goes on.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs;
-use std::io;
+use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::Pid;
 
-use super::call::{self, Call};
+use super::call::{self, PathCall};
 use super::miss::Misses;
-use super::{attach, lookup};
+use super::{lookup, tracee};
 use crate::sys::{self, FileId, Resume, SystemCall};
 use crate::{Error, Result};
 
-/// How many stops are looked at before signals are.
+/// How many stops are examined before signals are.
 const BATCH: usize = 64;
 
-/// How long nothing may happen before new processes are looked for.
+/// How long to wait for a stop or a signal, and how often to look for new processes.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long threads may take to stop before they are let go by this process's end, as one that
-/// waits for a disk.
+/// How long threads may take to stop at the end of a trace. One that waits for a disk takes longer;
+/// it is let go when this process ends.
 const LAST_WAIT: Duration = Duration::from_secs(5);
+
+/// The signal of a stop at a system call, as `PTRACE_O_TRACESYSGOOD` marks it.
+const SYSTEM_CALL_STOP: i32 = libc::SIGTRAP | 0x80;
 
 /// The signals that end a trace.
 const STOPS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
-/// Follows threads and collects what those inside a root look up in vain.
-pub struct Follower {
+/// Follows threads, and collects the paths that those inside a root look up in vain.
+pub(crate) struct Follower {
     root: FileId,
     threads: HashMap<Pid, Thread>,
     /// The command that was started, and how it ended.
     command: Option<Pid>,
     code: Option<u8>,
-    followed: Followed,
-    /// Those of [`STOPS`], and SIGCHLD: blocked as long as this lives.
+    result: TraceResult,
+    /// Those of [`STOPS`], and SIGCHLD: blocked as long as the follower exists.
     signals: SigSet,
+    /// The signal mask before that.
     before: SigSet,
 }
 
-/// What a trace gives.
 #[derive(Debug, Default)]
-pub struct Followed {
-    /// What was not found.
+pub(crate) struct TraceResult {
     pub misses: Misses,
-    /// Programs whose system calls have other numbers than this machine's, such as 32-bit ones.
+    /// Programs of another architecture, such as 32-bit ones: their system calls have other numbers.
     pub not_understood: BTreeSet<String>,
 }
 
 /// How a trace ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum TraceEnd {
     /// Everything that was followed ended, or the command that was started did, with this exit
     /// code: 128 and the signal's number, if one ended it.
     Ended(Option<u8>),
-    /// This signal asked to stop, and what is followed runs on.
+    /// This signal asked to stop; the followed processes run on.
     Signal(i32),
 }
 
-/// One followed thread, by what it is in.
+/// Where a followed thread is.
 #[derive(Clone, Copy, Debug, Default)]
 enum Thread {
-    /// Nothing that is known.
+    /// In no system call, as far as is known.
     #[default]
     Outside,
-    /// A system call that looks a path up, or another one.
-    Within(Option<Call>),
+    /// In a system call that looks up a path, or in another one.
+    Within(Option<PathCall>),
 }
 
 impl Follower {
-    /// One that follows nothing yet. `root` is the directory that counts.
+    /// A follower without threads. `root`: the directory that is the root of those to examine.
     pub fn new(root: FileId) -> Result<Self> {
         if !call::is_known_machine() {
-            return Err(Error::failed(
-                "the system calls of this machine's architecture are not known",
-            )
-            .hint("`trace` knows x86-64 and aarch64"));
+            let why = "the system calls of this machine's architecture are not known";
+            return Err(Error::failed(why).hint("`trace` works on x86-64 and aarch64"));
         }
         let mut signals: SigSet = STOPS.into_iter().collect();
         signals.add(Signal::SIGCHLD);
@@ -85,13 +84,13 @@ impl Follower {
         let cannot =
             |error: nix::Error| Error::failed("cannot wait for signals").because(&error.into());
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), Some(&mut before)).map_err(cannot)?;
-        let followed = Followed::default();
+
         Ok(Self {
             root,
             threads: HashMap::new(),
             command: None,
             code: None,
-            followed,
+            result: TraceResult::default(),
             signals,
             before,
         })
@@ -106,7 +105,7 @@ impl Follower {
             | Options::PTRACE_O_TRACEEXEC;
         ptrace::seize(thread, options)?;
         self.threads.insert(thread, Thread::default());
-        let _ = ptrace::interrupt(thread); // ESRCH: it ended since, which is its next stop
+        let _ = ptrace::interrupt(thread); // ESRCH: it has ended, which its next stop tells
         Ok(())
     }
 
@@ -120,47 +119,54 @@ impl Follower {
         self.threads.len()
     }
 
-    /// Starts a command and follows it: `become_it` runs in a new process, with the signal mask of
-    /// before, and gives an exit code if it comes back.
+    /// Starts a command and follows it. `become_it` runs in a new process, with the original signal
+    /// mask. It becomes the command, or returns an exit code.
     pub fn start(&mut self, become_it: impl FnOnce() -> u8) -> Result<()> {
         let cannot = |error: io::Error| Error::failed("cannot start a process").because(&error);
         let (wait, go) = io::pipe().map_err(cannot)?;
         let Some(child) = sys::fork().map_err(cannot)? else {
             drop(go);
-            // It is followed once the other end was written to; if that was closed, there is nobody
-            // to follow it.
-            let followed = io::Read::read_exact(&mut &wait, &mut [0]).is_ok();
-            let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None); // it was valid when it was set
-            std::process::exit(if followed { i32::from(become_it()) } else { 1 });
+            // A byte comes once this process is followed; if none comes, nobody follows it.
+            let is_followed = (&wait).read_exact(&mut [0]).is_ok();
+            self.restore_signals();
+            std::process::exit(if is_followed {
+                i32::from(become_it())
+            } else {
+                1
+            });
         };
+
         self.command = Some(child);
         let seized = self.seize(child);
         if seized.is_ok() {
-            io::Write::write_all(&mut &go, &[1]).map_err(cannot)?;
+            (&go).write_all(&[1]).map_err(cannot)?;
             return Ok(());
         }
         drop(go);
         let _ = nix::sys::wait::waitpid(child, None); // it ends by itself
         self.command = None;
-        seized.map_err(|error| attach::refused(child, error))
+        seized.map_err(|error| tracee::refused(child, error))
     }
 
-    /// Follows until all has ended, or the command has, or a signal asks to stop. Each second
-    /// `more` may start to follow further processes, and says whether to wait for such when nothing
-    /// is left.
-    pub fn follow(&mut self, mut more: impl FnMut(&mut Self) -> bool) -> Result<End> {
+    /// Follows until the command or everything has ended, or a signal asks to stop. Each second
+    /// `more` may attach to further processes. It returns whether to wait for such processes when
+    /// nothing is left to follow.
+    pub fn follow(&mut self, mut more: impl FnMut(&mut Self) -> bool) -> Result<TraceEnd> {
         let mut looked = Instant::now();
         loop {
             let busy = self.stops()?;
             let timeout = if busy { Duration::ZERO } else { PAUSE };
             if self.code.is_some() {
-                return Ok(End::Ended(self.code)); // what the command left running is nobody's concern
+                // Processes that the command left running do not count.
+                return Ok(TraceEnd::Ended(self.code));
             }
             if self.threads.is_empty() && !more(self) {
-                return Ok(End::Ended(self.code));
+                return Ok(TraceEnd::Ended(self.code));
             }
             match self.signal(timeout)? {
-                Some(signal) if signal != Signal::SIGCHLD as i32 => return Ok(End::Signal(signal)),
+                Some(signal) if signal != Signal::SIGCHLD as i32 => {
+                    return Ok(TraceEnd::Signal(signal));
+                }
                 _ => {}
             }
             if looked.elapsed() >= PAUSE {
@@ -175,14 +181,15 @@ impl Follower {
             .map_err(|error| Error::failed("cannot wait for signals").because(&error))
     }
 
-    /// Looks at the stops that there are now; whether there may be more.
+    /// Examines the stops that there are now. Returns whether there may be more.
     fn stops(&mut self) -> Result<bool> {
         for _ in 0..BATCH {
             let Some((thread, status)) = next_stop()? else {
                 return Ok(false);
             };
             if let Some((how, signal)) = self.stop(thread, status)? {
-                let _ = sys::resume(thread, how, signal); // ESRCH: it was killed meanwhile, which is the next stop
+                // ESRCH: it was killed meanwhile, which its next stop tells.
+                let _ = sys::resume(thread, how, signal);
             }
         }
         Ok(true)
@@ -195,33 +202,35 @@ impl Follower {
             return Ok(None);
         }
         let signal = libc::WSTOPSIG(status);
-        let on = |signal| Ok(Some((Resume::UntilSystemCall, signal)));
-        match status >> 16 {
-            0 if signal == libc::SIGTRAP | 0x80 => {
+        let resume = match status >> 16 {
+            0 if signal == SYSTEM_CALL_STOP => {
                 self.at_system_call(thread)?;
-                on(0)
+                (Resume::UntilSystemCall, 0)
             }
-            0 => on(signal),
-            libc::PTRACE_EVENT_STOP if signal != libc::SIGTRAP => Ok(Some((Resume::Listen, 0))),
+            0 => (Resume::UntilSystemCall, signal),
+            libc::PTRACE_EVENT_STOP if signal != libc::SIGTRAP => (Resume::Listen, 0),
             event => {
                 self.event(thread, event);
-                on(0)
+                (Resume::UntilSystemCall, 0)
             }
-        }
+        };
+        Ok(Some(resume))
     }
 
     fn event(&mut self, thread: Pid, event: i32) {
-        // A new thread's own first stop can come before or after.
+        // A new thread's own first stop can come before or after this event.
         self.threads.entry(thread).or_default();
-        let Some(other) = message(thread) else { return };
+        let Some(other) = message(thread) else {
+            return;
+        };
         match event {
-            // It may have run to its end already, which then was seen.
+            // A new thread that has run to its end already is not followed any more.
             libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK | libc::PTRACE_EVENT_CLONE
-                if attach::tracer(other) == Some(std::process::id()) =>
+                if tracee::is_ours(other) =>
             {
                 self.threads.entry(other).or_default();
             }
-            // The other threads of its process are gone, and it has the id of the first now.
+            // The other threads of its process are gone, and it now has the id of the first.
             libc::PTRACE_EVENT_EXEC if other != thread => {
                 self.threads.remove(&other);
                 self.threads.insert(thread, Thread::default());
@@ -244,22 +253,19 @@ impl Follower {
                     .hint("this needs Linux 5.3")
             })?,
         };
-        let next = match (stop, state) {
-            (
-                SystemCall::Entry {
-                    arch,
-                    number,
-                    arguments,
-                },
-                _,
-            ) => Thread::Within(self.entered(thread, arch, number, arguments)),
-            (
-                SystemCall::Exit {
-                    errno: Some(libc::ENOENT | libc::ENOTDIR),
-                },
-                Thread::Within(Some(call)),
-            ) => {
-                self.failed(thread, &call);
+
+        let next = match stop {
+            SystemCall::Entry {
+                arch,
+                number,
+                arguments,
+            } => Thread::Within(self.entered(thread, arch, number, arguments)),
+            SystemCall::Exit {
+                errno: Some(libc::ENOENT | libc::ENOTDIR),
+            } => {
+                if let Thread::Within(Some(call)) = state {
+                    self.failed(thread, &call);
+                }
                 Thread::Outside
             }
             _ => Thread::Outside,
@@ -274,23 +280,22 @@ impl Follower {
         arch: u32,
         number: u64,
         arguments: [u64; 6],
-    ) -> Option<Call> {
+    ) -> Option<PathCall> {
         if call::is_understood(arch, number) {
-            return Call::new(number, arguments);
+            return PathCall::new(number, arguments);
         }
         if lookup::is_inside(thread, self.root) {
-            self.followed.not_understood.insert(name(thread));
+            self.result.not_understood.insert(tracee::name(thread));
         }
         None
     }
 
-    fn failed(&mut self, thread: Pid, call: &Call) {
+    fn failed(&mut self, thread: Pid, call: &PathCall) {
         if lookup::is_inside(thread, self.root)
             && let Some(lookup) = lookup::failed(thread, call)
         {
-            self.followed
-                .misses
-                .add(lookup, thread.as_raw(), || (name(thread), user(thread)));
+            let program = || (tracee::name(thread), tracee::user(thread));
+            self.result.misses.add(lookup, thread.as_raw(), program);
         }
     }
 
@@ -306,11 +311,11 @@ impl Follower {
         }
     }
 
-    /// Lets everything go on by itself, and gives what was found.
-    pub fn finish(mut self) -> Result<Followed> {
+    /// Lets everything run on without being followed, and returns what was found.
+    pub fn finish(mut self) -> Result<TraceResult> {
         let threads: Vec<_> = self.threads.keys().copied().collect();
         for thread in threads {
-            let _ = ptrace::interrupt(thread); // ESRCH: it is ending, which is its next stop
+            let _ = ptrace::interrupt(thread); // ESRCH: it is ending, which its next stop tells
         }
         let begun = Instant::now();
         while !self.threads.is_empty() && begun.elapsed() < LAST_WAIT {
@@ -321,7 +326,7 @@ impl Follower {
                 self.signal(Duration::from_millis(100))?;
             }
         }
-        Ok(std::mem::take(&mut self.followed))
+        Ok(std::mem::take(&mut self.result))
     }
 
     fn let_go(&mut self, thread: Pid, status: i32) {
@@ -329,21 +334,27 @@ impl Follower {
             self.ended(thread, status);
             return;
         }
-        let (event, signal) = (status >> 16, libc::WSTOPSIG(status));
+        let event = status >> 16;
         self.event(thread, event);
-        let signal = if event == 0 && signal != libc::SIGTRAP | 0x80 {
-            signal
-        } else {
-            0
+
+        // The signal is passed on, unless it only stands for a stop.
+        let signal = match libc::WSTOPSIG(status) {
+            signal if event == 0 && signal != SYSTEM_CALL_STOP => signal,
+            _ => 0,
         };
         let _ = sys::resume(thread, Resume::Free, signal); // ESRCH: it was killed
         self.threads.remove(&thread);
+    }
+
+    fn restore_signals(&self) {
+        // This cannot fail: the kernel gave this mask.
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
     }
 }
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None); // it was valid when it was set
+        self.restore_signals();
     }
 }
 
@@ -357,27 +368,6 @@ fn next_stop() -> Result<Option<(Pid, i32)>> {
 
 /// The id that comes with a stop at an event.
 fn message(thread: Pid) -> Option<Pid> {
-    ptrace::getevent(thread)
-        .ok()
-        .and_then(|id| id.try_into().ok())
-        .map(Pid::from_raw)
-}
-
-/// The program's name, as `ps` shows it.
-fn name(thread: Pid) -> String {
-    let name = fs::read(format!("/proc/{thread}/comm")).unwrap_or_default();
-    String::from_utf8_lossy(&name).trim_end().to_owned()
-}
-
-/// The id of the user that it looks files up as.
-fn user(thread: Pid) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
-    // Real, effective, saved and of the file system: proc_pid_status(5).
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("Uid:"))?
-        .split_whitespace()
-        .nth(3)?
-        .parse()
-        .ok()
+    let id = ptrace::getevent(thread).ok()?;
+    Some(Pid::from_raw(id.try_into().ok()?))
 }

@@ -1,4 +1,5 @@
-//! A failed call of a stopped process → the path that it looked up in the root, as it sees it.
+//! A failed call of a stopped process → the path that it looked up in the root, as the process sees
+//! it.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -9,8 +10,8 @@ use std::path::{Component, Path, PathBuf};
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 
-use super::call::{self, Call, Flags, PathAt};
-use super::miss::Lookup;
+use super::call::{self, Flags, PathAt, PathCall};
+use super::miss::FailedLookup;
 use crate::base::{HostPath, JailPath};
 use crate::observe;
 use crate::resolve::{Host, interpreter_of};
@@ -19,10 +20,11 @@ use crate::sys::FileId;
 /// `PATH_MAX`, with the byte that ends the path.
 const PATH_MAX: usize = 4096;
 
-/// The least a page is; what is read in one piece does not cross a multiple of it.
+/// The smallest size of a page. No single read crosses a multiple of it, since the next page may not
+/// be there.
 const PAGE: u64 = 4096;
 
-/// The `#!` lines and the loader that one exec may need, one after the other.
+/// How many interpreters (`#!` lines and the loader) one exec may need, one after the other.
 const MOST_INTERPRETERS: usize = 6;
 
 /// Whether the process `pid` has the directory `root` as its root.
@@ -30,17 +32,18 @@ pub(super) fn is_inside(pid: Pid, root: FileId) -> bool {
     u32::try_from(pid.as_raw()).ok().and_then(observe::root_of) == Some(root)
 }
 
-/// What `call` of `pid`, which is inside and stopped after it, looked up in vain. `None`: nothing
-/// that has a name inside.
-pub(super) fn failed(pid: Pid, call: &Call) -> Option<Lookup> {
+/// What `call` looked up in vain. The process `pid` is inside, and is stopped after the call. `None`:
+/// it has no name inside.
+pub(super) fn failed(pid: Pid, call: &PathCall) -> Option<FailedLookup> {
     let text = text(pid, call)?;
-    let how = how(pid, call);
-    let beneath = how.is_some_and(|how| how[2] & libc::RESOLVE_IN_ROOT != 0);
-    let path = if text.is_absolute() && !beneath {
+    let how = open_how(pid, call);
+    let in_root = how.is_some_and(|how| how.resolve & libc::RESOLVE_IN_ROOT != 0);
+    let path = if text.is_absolute() && !in_root {
         text
     } else {
         base(pid, call)?.join(text.strip_prefix("/").unwrap_or(&text))
     };
+
     let jail = Host::at(format!("/proc/{pid}/root"));
     let path = without_parents(&jail, &path)?;
     let path = if call.kind.name == "exec" {
@@ -48,21 +51,22 @@ pub(super) fn failed(pid: Pid, call: &Call) -> Option<Lookup> {
     } else {
         path
     };
+
     let writes = match call.kind.flags {
         Flags::None => false,
         Flags::Always => true,
         Flags::Open(nth) => call::writes(call.arguments[nth]),
-        Flags::How(_) => how.is_some_and(|how| call::writes(how[0])),
+        Flags::How(_) => how.is_some_and(|how| call::writes(how.flags)),
     };
-    Some(Lookup {
+    Some(FailedLookup {
         path: JailPath::new(path).ok()?,
         call: call.kind.name,
         writes,
     })
 }
 
-/// The path as given; `None` for the empty one, which is about an open file.
-fn text(pid: Pid, call: &Call) -> Option<PathBuf> {
+/// The path as given; `None` for an empty path, which stands for an open file.
+fn text(pid: Pid, call: &PathCall) -> Option<PathBuf> {
     let bytes = match call.kind.path {
         PathAt::Text(nth) => string(pid, call.arguments[nth])?,
         PathAt::Beside | PathAt::Second => string(pid, call.arguments[1])?,
@@ -75,37 +79,41 @@ fn text(pid: Pid, call: &Call) -> Option<PathBuf> {
     (!bytes.is_empty()).then(|| PathBuf::from(OsString::from_vec(bytes)))
 }
 
-/// `struct open_how`: flags, mode, resolve.
-fn how(pid: Pid, call: &Call) -> Option<[u64; 3]> {
+/// `struct open_how`, without its second field, the mode.
+#[derive(Clone, Copy)]
+struct OpenHow {
+    flags: u64,
+    resolve: u64,
+}
+
+fn open_how(pid: Pid, call: &PathCall) -> Option<OpenHow> {
     let Flags::How(nth) = call.kind.flags else {
         return None;
     };
     let bytes = read(pid, call.arguments[nth], 24)?;
-    let word = |nth: usize| {
-        Some(u64::from_ne_bytes(
-            bytes.get(nth * 8..nth * 8 + 8)?.try_into().ok()?,
-        ))
-    };
-    Some([word(0)?, word(1)?, word(2)?])
+    let word = |at: usize| Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    Some(OpenHow {
+        flags: word(0)?,
+        resolve: word(16)?,
+    })
 }
 
-/// The directory that a relative path begins at, as the process sees it; `None` if that is not
-/// inside.
-fn base(pid: Pid, call: &Call) -> Option<PathBuf> {
+/// The directory where a relative path begins, as the process sees it; `None` if it is not inside.
+fn base(pid: Pid, call: &PathCall) -> Option<PathBuf> {
     let link = match call.kind.path {
         PathAt::Beside if call.descriptor(0) != libc::AT_FDCWD => {
             format!("/proc/{pid}/fd/{}", call.descriptor(0))
         }
         _ => format!("/proc/{pid}/cwd"),
     };
-    // Both as they are called here, so that what they have in common falls away.
+    // Both are links to the host's names.
     let root = fs::read_link(format!("/proc/{pid}/root")).ok()?;
     let at = fs::read_link(link).ok()?;
     Some(Path::new("/").join(at.strip_prefix(root).ok()?))
 }
 
-/// Where the address of a `struct msghdr` is, and how long: its first two fields, as on 64-bit
-/// machines.
+/// Where the address of a `struct msghdr` is, and its length: the first two fields, as 64-bit
+/// machines have them.
 fn addressee(pid: Pid, at: u64) -> Option<(u64, u64)> {
     let bytes = read(pid, at, 12)?;
     let (name, length) = bytes.split_at_checked(8)?;
@@ -113,8 +121,8 @@ fn addressee(pid: Pid, at: u64) -> Option<(u64, u64)> {
     Some((u64::from_ne_bytes(name.try_into().ok()?), length.into()))
 }
 
-/// The path in a `struct sockaddr_un`: `unix(7)`. `None` for another family, and for a name without
-/// a file.
+/// The path in a `struct sockaddr_un` (`unix(7)`), which is empty for an abstract name; `None` for
+/// another family.
 fn unix_address(pid: Pid, at: u64, length: u64) -> Option<Vec<u8>> {
     let length = usize::try_from(length & u64::from(u32::MAX)).ok()?;
     let bytes = read(pid, at, length.min(size_of::<libc::sockaddr_un>()))?;
@@ -144,7 +152,7 @@ fn string(pid: Pid, at: u64) -> Option<Vec<u8>> {
     None
 }
 
-/// `length` bytes of the memory of `pid`, or as many as there are.
+/// `length` bytes of the memory of `pid`, or as many as can be read.
 fn read(pid: Pid, at: u64, length: usize) -> Option<Vec<u8>> {
     let mut bytes = vec![0; length];
     let remote = RemoteIoVec {
@@ -156,8 +164,8 @@ fn read(pid: Pid, at: u64, length: usize) -> Option<Vec<u8>> {
     (count > 0).then_some(bytes)
 }
 
-/// `path` with each `..` taken where the directory before it really is, as the kernel does; by the
-/// letters, where that is not there.
+/// `path` without `..`. As the kernel does, each `..` leads to the parent of the real directory
+/// before it, or if that is not there, to the one that the path names.
 fn without_parents(jail: &Host, path: &Path) -> Option<HostPath> {
     let mut out = PathBuf::from("/");
     for component in path.components() {
@@ -176,8 +184,7 @@ fn without_parents(jail: &Host, path: &Path) -> Option<HostPath> {
     HostPath::new(out).ok()
 }
 
-/// What an exec did not find: the file, or, if that is there, its interpreter or loader, or that
-/// one's.
+/// What an exec did not find: the file, or if that is there, its interpreter or loader, and so on.
 fn not_found_by_exec(jail: &Host, path: HostPath) -> Option<HostPath> {
     let mut at = path;
     for _ in 0..MOST_INTERPRETERS {

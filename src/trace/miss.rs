@@ -1,34 +1,33 @@
-//! What was looked up and not found.
+//! The paths that were looked up and not found.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::JailPath;
 
-/// How many paths are kept: a program inside could make up names without end.
+/// How many paths are kept. A program inside could invent names without end.
 const MOST: usize = 20_000;
 
-/// A path that was looked up inside and was not there.
+/// A path that was looked up inside and is not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Miss {
-    /// As a process inside sees it.
+pub(crate) struct Miss {
     pub path: JailPath,
-    /// What was to be done with it first: `open`, `exec`, `connect`.
+    /// The first call that looked it up, such as `open`, `exec`, `connect`.
     pub call: &'static str,
-    /// Whether all that looked it up wanted to write.
+    /// Whether each call that looked it up was to write.
     pub writes: bool,
-    /// How often.
+    /// How often it was looked up.
     pub lookups: u64,
     /// The names of the programs, as `ps` shows them.
     pub programs: BTreeSet<String>,
-    /// The ids of the users that these ran as.
+    /// The ids of the users that they ran as.
     pub users: BTreeSet<u32>,
-    /// Their threads.
+    /// The ids of their threads.
     pub(super) threads: BTreeSet<i32>,
 }
 
 impl Miss {
-    /// That `path` is not there, whoever may look for it.
-    pub fn of(path: JailPath) -> Self {
+    /// A path that nobody has looked up yet.
+    pub fn new(path: JailPath) -> Self {
         Self {
             path,
             call: "open",
@@ -41,44 +40,45 @@ impl Miss {
     }
 }
 
-/// One failed look-up.
+/// One look-up that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Lookup {
+pub(super) struct FailedLookup {
     pub path: JailPath,
     pub call: &'static str,
     pub writes: bool,
 }
 
-/// All of a trace, each path once.
+/// All misses of a trace, each path once.
 #[derive(Debug, Default)]
-pub struct Misses {
+pub(crate) struct Misses {
     by_path: BTreeMap<JailPath, Miss>,
     dropped: u64,
 }
 
 impl Misses {
-    /// Takes in one more of a thread; `who`, asked once for each path, gives its name and its user.
+    /// Adds a look-up of a thread. `program`, which is called once per path and thread, gives the
+    /// program's name and its user.
     pub(super) fn add(
         &mut self,
-        lookup: Lookup,
+        lookup: FailedLookup,
         thread: i32,
-        who: impl Fn() -> (String, Option<u32>),
+        program: impl Fn() -> (String, Option<u32>),
     ) {
-        let Lookup { path, call, writes } = lookup;
+        let FailedLookup { path, call, writes } = lookup;
         if !self.by_path.contains_key(&path) && self.by_path.len() >= MOST {
             self.dropped += 1;
             return;
         }
-        let new = || Miss {
+
+        let miss = self.by_path.entry(path.clone()).or_insert_with(|| Miss {
             call,
             writes,
-            ..Miss::of(path.clone())
-        };
-        let miss = self.by_path.entry(path.clone()).or_insert_with(new);
+            ..Miss::new(path)
+        });
         miss.lookups += 1;
         miss.writes &= writes;
         if miss.threads.insert(thread) {
-            let (program, user) = who();
+            let (program, user) = program();
             miss.programs.insert(program);
             miss.users.extend(user);
         }
@@ -89,7 +89,7 @@ impl Misses {
         self.by_path.values()
     }
 
-    /// How many look-ups of further paths were not kept.
+    /// How many look-ups of other paths were not kept.
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
@@ -99,8 +99,8 @@ impl Misses {
 mod tests {
     use super::*;
 
-    fn lookup(path: &str, writes: bool) -> Lookup {
-        Lookup {
+    fn lookup(path: &str, writes: bool) -> FailedLookup {
+        FailedLookup {
             path: JailPath::new(path).unwrap(),
             call: "open",
             writes,

@@ -1,22 +1,23 @@
-//! A running process and a root → the paths that it looked up inside and did not find, and what
-//! would bring them.
+//! A running process and a root → the paths that the process looked up inside and did not find, and
+//! the lines of a manifest that would bring them.
 //!
-//! In: processes to follow, the root that counts, the host. Out: [`Misses`], then [`Advice`]: which
-//! line of a manifest brings which of them. Following is by ptrace(2), one stop at each entry into
-//! a system call and one at its exit. A seccomp filter would stop at the few calls that matter
-//! alone, but once nobody traces any more, it makes them fail with ENOSYS, and a program has to
-//! outlive its trace. Nothing here writes to a file or changes what it follows.
+//! In: processes to follow, the root, the host. Out: [`Misses`](miss::Misses), then [`Advice`]. Processes are
+//! followed by ptrace(2), which stops them at the beginning and at the end of each system call. A
+//! seccomp filter would stop them only at the few calls that matter, but it makes these calls fail
+//! with ENOSYS once the tracer is gone, and a program must outlive its trace. Nothing here writes to
+//! a file or changes what it follows.
 
 mod advice;
 mod attach;
 mod call;
 mod follow;
-mod found;
 mod lookup;
 mod miss;
+mod on_host;
+mod tracee;
 
-pub use advice::{Advice, Brings, Known, Line, advise};
-pub use attach::attach;
-pub use follow::{End, Followed, Follower};
-pub use found::{Found, Nature, look};
-pub use miss::{Miss, Misses};
+pub(crate) use advice::{Advice, AdviceContext, AdvisedLine, PresetContents, advise};
+pub(crate) use attach::attach;
+pub(crate) use follow::{Follower, TraceEnd, TraceResult};
+pub(crate) use miss::Miss;
+pub(crate) use on_host::{MissOnHost, look};

@@ -234,11 +234,11 @@ fn fstab_as_mount() {
     for said in [
         "fstab:6: proc on ",
         "fstab:7: tmpfs on ",
-        "no bind, not imported: the line has to stay",
-        "fstab:8: `nonsense`: it has fewer fields than fstab(5) needs: what, where, type and \
-         options; passed over",
+        "it is not a bind mount and not imported: the line has to stay",
+        "fstab:8: `nonsense`: it has fewer fields than fstab(5) needs: source, target, type \
+         and options; ignored",
         "fstab:11: ",
-        "it remounts what no line before it mounts; passed over",
+        "no line before it mounts what it remounts; ignored",
         "1 line of fstab without `bind`: not of a jail",
         "fstab:12: ",
         "has characters of patterns in its name",
@@ -247,7 +247,7 @@ fn fstab_as_mount() {
         assert!(ran.stderr.contains(said), "{said}\n{ran}");
     }
     for line in [
-        "fstab:5: x-systemd.requires=data-init.service: what fstab told",
+        "fstab:5: x-systemd.requires=data-init.service: a manifest has no such options",
         "etc: [hosts]\n",
         "{ source: /usr/lib, target: /lib, recursive: true, executable: true",
         "fstab:10: all of /dev is more than a jail needs: `presets: [base]`",
@@ -387,7 +387,7 @@ fn other_kinds() {
     ] {
         let file = sandbox.file(name, text);
         let ran = sandbox.run(&["import", file.to_str().unwrap()]).exits(1);
-        ran.says(&format!("{name} is not of a kind that import knows"));
+        ran.says(&format!("{name} is not in a format that import knows"));
     }
     let unit = sandbox.file(
         "plain.service",
@@ -599,7 +599,7 @@ fn an_fstab() {
         .says("no other line and no pool shows a jail there")
         .says("site1: wrote ")
         .says("fstab:22: ")
-        .says("/shared files is writable, as there")
+        .says("/shared files is writable, as in fstab")
         .says("site2: wrote ");
     let site1 = fs::read_to_string(sandbox.config().join("sites/site1.yaml")).unwrap();
     assert!(
@@ -729,7 +729,7 @@ fn jailkits_own() {
     let ini = "/etc/jailkit/jk_init.ini";
     let imported = sandbox
         .ok(&["import", "--write", ini])
-        .says("[git] becomes the preset jk-git, because a built-in preset is called so")
+        .says("[git] becomes the preset jk-git, because a built-in preset has that name")
         .says("[ping] becomes the preset jk-ping");
     let sections = fs::read_to_string(ini)
         .unwrap()
@@ -815,13 +815,13 @@ fn jailkit_keys() {
     );
     let ran = sandbox.ok(&["import", "--write", ini.to_str().unwrap()]);
     for remark in [
-        "jk_init.ini:20: [dns] becomes the preset jk-dns, because a built-in preset is called so",
+        "jk_init.ini:20: [dns] becomes the preset jk-dns, because a built-in preset has that name",
         "jk_init.ini:13: `includesections`: there is no section [missing]; left out",
         "jk_init.ini:11: `paths_w_owner`: /usr/share/zoneinfo: owner and mode are the host's",
         "jk_init.ini:12: `paths_w_setuid`: ",
-        "jk_init.ini:15: `groups`: disk: no manifest can name groups",
-        "jk_init.ini:17: `emptydirs`: /svr, /tmp: no manifest makes directories",
-        "jk_init.ini:19: `need_proc`: no manifest mounts a file system",
+        "jk_init.ini:15: `groups`: disk: a manifest cannot name groups",
+        "jk_init.ini:17: `emptydirs`: /svr, /tmp: a manifest cannot make directories",
+        "jk_init.ini:19: `need_proc`: a manifest cannot mount a file system",
         "jk_init.ini:20: `odd`: jailkit has no such key; left out",
     ] {
         let remark = remark.replace(":20: [dns]", ":21: [dns]");
@@ -881,8 +881,8 @@ fn wrong_lines() {
     let ini = sandbox.file("ini", "[a]\npaths = x\n\n[b\nnothing\n[a]\n");
     import(&[&good, &fstab, &ini])
         .says(
-            "tab:2: `/a b /c none bind 0 0`: `bind` is no number: a blank in a path is written \
-             \\040; passed over",
+            "tab:2: `/a b /c none bind 0 0`: `bind` is not a number: a blank in a path is written as \
+             \\040; ignored",
         )
         .says("tab:3: `/etc/x /srv/a`: it has fewer fields")
         .says("ini:4: `[b` begins a section without a name and a `]`")
@@ -902,8 +902,8 @@ fn wrong_lines() {
     import(&[&marker])
         .says("marker: line 2 ends mountjail's block, and no line before it begins it");
     import(&[&sandbox.file("empty", "# nothing\n")])
-        .says("empty is not of a kind that import knows: those are PHP-FPM's");
-    import(&[&sandbox.file("noise", [0; 5000])]).says("noise is not of a kind");
+        .says("empty is not in a format that import knows: those are PHP-FPM's");
+    import(&[&sandbox.file("noise", [0; 5000])]).says("noise is not in a format");
     import(&[&"/dev/zero".into()]).says("/dev/zero is not a regular file");
     import(&[&sandbox.file(
         "nojail",
@@ -935,7 +935,7 @@ fn names_that_are_taken() {
         format!("root: {}\n", sandbox.path("srv/c/taken").display()),
     );
     let ran = sandbox.ok(&["import", "--write", fstab.to_str().unwrap()]);
-    ran.says("fstab:2: another site is called www already; this one is called www-2")
+    ran.says("fstab:2: another site already has the name www; this one gets the name www-2")
         .says("www: wrote ")
         .says("www-2: wrote ")
         .says("config/sites/other.yaml: is there already, left as it is");

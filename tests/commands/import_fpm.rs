@@ -525,7 +525,7 @@ fn one_odd_pool() {
         "none*.conf: no file matches",
         "pool env: chroot: ${MJ_NOBODY_SETS} stands for a variable",
         "php-fpm.conf:16: `chroot = \"x`: the quote does not end",
-        "pool mid: chroot = x/$prefix: PHP-FPM knows `$prefix` at the beginning of a value alone",
+        "pool mid: chroot = x/$prefix: PHP-FPM knows `$prefix` only at the beginning of a value",
         "pool system: chroot = /usr: ",
         "pool build: chroot: PHP_PREFIX is a constant",
         "/link of the pool link leads to ",
@@ -555,7 +555,7 @@ fn reported() {
     );
     let ran = sandbox.run(&["import", file.to_str().unwrap()]).exits(0);
     for said in [
-        "The pool one runs with the group www-data, which its user is not in",
+        "The pool one runs with the group www-data, which its user is not a member of",
         "The pool two runs as the user nobody-here, whom this host does not have",
         "The pool two runs with the group none-here, which this host does not have",
         "two of the pool two is not there: `mountjail up --create` makes it",
@@ -564,7 +564,7 @@ fn reported() {
     }
     let ran =
         ran.says("opcache.validate_root is off: PHP-FPM serves one site's scripts in another");
-    ran.says("no unit is known that starts its master process");
+    ran.says("the unit that starts its master process is not known");
     sandbox.file("php.ini", "opcache.validate_root = On\n");
     let ran = sandbox.ok(&["import", file.to_str().unwrap()]);
     assert!(!ran.stderr.contains("validate_root"), "{ran}");

@@ -264,7 +264,7 @@ fn why_not() {
         .says("mounts[0]");
     nothing("/usr/bin/env").says("this line would bring it: programs: [/usr/bin/env]");
     nothing("/etc/hosts").says("this line would bring it: presets: [dns]");
-    nothing("/etc/shadow").says("no line is advised: it is not for everybody");
+    nothing("/etc/shadow").says("no line is advised: not everybody may read it");
 }
 
 /// A site's owner makes links; what they lead to is others'.

@@ -362,7 +362,7 @@ fn no_certificates() {
     let detail = site.is_mended_for_php("tls", "presets: [tls]", &php);
     assert_eq!(
         detail,
-        "no certificate of an authority in /usr/lib/ssl/cert.pem or /usr/lib/ssl/certs"
+        "no certificate of an authority is in /usr/lib/ssl/cert.pem or /usr/lib/ssl/certs"
     );
 }
 
@@ -380,7 +380,7 @@ fn dangling_certificate() {
     symlink("/nowhere/at-all.pem", "/etc/ssl/certs/deadbeef.1").unwrap();
     site.fails(
         "tls",
-        "the link dangles on the host, too: `update-ca-certificates --fresh` there",
+        "run `update-ca-certificates --fresh`: the link dangles on the host as well",
     );
     fs::remove_file("/etc/ssl/certs/deadbeef.1").unwrap();
     fs::write(
@@ -388,7 +388,7 @@ fn dangling_certificate() {
         "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
     )
     .unwrap();
-    let remedy = "take the damaged file away, or run `update-ca-certificates --fresh`";
+    let remedy = "remove the damaged file, or run `update-ca-certificates --fresh`";
     let detail = site.fails("tls", remedy);
     assert_eq!(
         detail,
@@ -461,7 +461,7 @@ fn missing_library() {
         .program("srv/site1/usr/local/bin/$(id)", "#!/nowhere/at-all\n");
     let file = format!("'{}/usr/local/bin/$(id)'", site.root.display());
     let remedy =
-        format!("take it away, or bring what it needs: `readelf -d {file}` names its libraries");
+        format!("remove it, or bring what it needs: `readelf -d {file}` lists its libraries");
     site.fails("libraries", &remedy);
 }
 
@@ -482,10 +482,7 @@ fn dead_mysql() {
     drop(mysql);
     let detail = site.fails(
         "sockets",
-        &format!(
-            "start the server of {}, which nobody listens at",
-            lab::MYSQL
-        ),
+        &format!("start the server of {}: nothing listens there", lab::MYSQL),
     );
     assert_eq!(detail, format!("{}: Connection refused", lab::MYSQL));
     fs::set_permissions(lab::MYSQL, fs::Permissions::from_mode(0o700)).unwrap();
@@ -497,7 +494,7 @@ fn dead_mysql() {
     fs::remove_file(lab::MYSQL).unwrap();
     let detail = site.fails(
         "sockets",
-        "start MySQL or MariaDB, then `mountjail up site1`",
+        "start MySQL or MariaDB, then run `mountjail up site1`",
     );
     assert_eq!(
         detail,
@@ -599,7 +596,7 @@ fn no_locale() {
     site.pool("site1", "env[LC_ALL] = tlh_QO\n");
     site.fails(
         "locale",
-        "generate it: this host has no locale tlh_QO either (`locale -a`)",
+        "generate it: the host has no locale tlh_QO either (`locale -a`)",
     );
 }
 
@@ -614,7 +611,7 @@ fn syslog() {
     drop(server);
     let detail = site.fails(
         "syslog",
-        "start the system's log, then `mountjail up site1`",
+        "start the system's log service, then run `mountjail up site1`",
     );
     assert_eq!(detail, "/dev/log: Connection refused");
 }
@@ -647,12 +644,13 @@ fn php_settings() {
     let detail = site.fails(
         "web-root",
         &format!(
-            "move the site's files to {0}/htdocs, and name that in the web server",
+            "move the site's files to {0}/htdocs, and name that directory in the web server's \
+             configuration",
             site.root.display()
         ),
     );
     assert!(
-        detail.ends_with("with /etc in it: /index.php is there"),
+        detail.ends_with("seems to be the web root: /index.php is there"),
         "{detail}"
     );
     fs::remove_file(site.root.join("index.php")).unwrap();
@@ -666,12 +664,12 @@ fn php_settings() {
     let detail = site.fails(
         "opcache",
         &format!(
-            "`opcache.validate_root = 1` in {}, then restart PHP-FPM",
+            "set `opcache.validate_root = 1` in {}, then restart PHP-FPM",
             ini.display()
         ),
     );
     assert!(
-        detail.ends_with("scripts of the same path in pool other get mixed up"),
+        detail.ends_with("scripts are mixed up with those of the same path in pool other"),
         "{detail}"
     );
     let text = fs::read_to_string(&ini).unwrap();
@@ -681,7 +679,7 @@ fn php_settings() {
     site.pool("site1", "php_admin_value[date.timezone] = Mars/Olympus\n");
     site.fails(
         "timezone",
-        "the host does not know the zone Mars/Olympus either: correct `date.timezone`",
+        "correct `date.timezone`: the host has no time zone Mars/Olympus either",
     );
     site.pool("site1", "php_admin_value[error_log] = syslog\n");
     let ran = site.doctor(&[]).exits(3);
@@ -756,7 +754,7 @@ fn closed() {
     fs::set_permissions(&site.root, fs::Permissions::from_mode(0o700)).unwrap();
     let detail = site.fails("entry", &format!("chmod o+x {}", site.root.display()));
     assert!(
-        detail.starts_with("www-data may not be in ") && detail.ends_with(": Permission denied"),
+        detail.starts_with("www-data may not enter ") && detail.ends_with(": Permission denied"),
         "{detail}"
     );
     site.sandbox
@@ -845,7 +843,7 @@ fn strangers() {
     }
     ran.exits(3)
         .prints("absent.lab.test does not resolve")
-        .prints("try:        ask on the host as well: `getent hosts absent.lab.test`");
+        .prints("try:        try it on the host: `getent hosts absent.lab.test`");
 }
 
 /// Where the host's shell has musl's loader, musl's answers are those that programs get.
@@ -919,7 +917,7 @@ fn bad_input() {
     site.sandbox
         .run(&["probe-inside"])
         .exits(0)
-        .prints("this command is for `mountjail doctor` alone");
+        .prints("this command is only for `mountjail doctor`");
     site.sandbox.ok(&["down", "site1"]);
     doctor(&["site1"])
         .exits(1)

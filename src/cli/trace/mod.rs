@@ -27,7 +27,10 @@ use crate::site::out::{Out, worst};
 use crate::site::pipeline::resolved;
 use crate::site::trust::Trust;
 use crate::site::{Site, SiteError, select};
-use crate::trace::{Advice, Brings, End, Followed, Follower, Found, Known, Line, advise, look};
+use crate::trace::{
+    Advice, AdviceContext, AdvisedLine, Follower, MissOnHost, PresetContents, TraceEnd,
+    TraceResult, advise, look,
+};
 use crate::{Error, Result};
 
 /// Show what a program looks for in a jail and does not find, and which lines would bring it
@@ -119,11 +122,11 @@ impl Trace {
             return code;
         }
         match end {
-            End::Ended(code) => code.unwrap_or(0),
-            End::Signal(signal) if trace.pid.is_none() && trace.service.is_none() => {
+            TraceEnd::Ended(code) => code.unwrap_or(0),
+            TraceEnd::Signal(signal) if trace.pid.is_none() && trace.service.is_none() => {
                 u8::try_from(128 + signal).unwrap_or(1)
             }
-            End::Signal(_) => 0,
+            TraceEnd::Signal(_) => 0,
         }
     }
 
@@ -158,7 +161,7 @@ impl Trace {
         Ok(0)
     }
 
-    fn follow(&self, start: &[u8], out: &Out) -> Result<(End, Followed)> {
+    fn follow(&self, start: &[u8], out: &Out) -> Result<(TraceEnd, TraceResult)> {
         let start: Start = serde_json::from_slice(start)
             .map_err(|error| Error::failed("cannot begin to follow").because_of(error))?;
         inside::prepare()?;
@@ -209,8 +212,8 @@ impl Trace {
     fn report_and_up(
         &self,
         context: &'static Context,
-        followed: Followed,
-        end: End,
+        followed: TraceResult,
+        end: TraceEnd,
     ) -> anyhow::Result<u8> {
         let site = select::one(context, &self.site)?;
         let code = match self.report(context, &site, followed, end) {
@@ -230,8 +233,8 @@ impl Trace {
         &self,
         context: &Context,
         site: &Site,
-        followed: Followed,
-        end: End,
+        followed: TraceResult,
+        end: TraceEnd,
     ) -> std::result::Result<u8, SiteError> {
         let resolver = context.resolver()?;
         let manifest = select::load(context, site).map_err(SiteError::Manifest)?;
@@ -269,7 +272,7 @@ pub(super) fn advice(
     context: &Context,
     resolver: &Resolver,
     desired: &Desired,
-    found: Vec<Found>,
+    found: Vec<MissOnHost>,
 ) -> Advice {
     let presets: Vec<_> = context
         .presets
@@ -286,7 +289,7 @@ pub(super) fn advice(
     let users = users.filter_map(|id| Some((*id, name(*id)?))).collect();
     advise(
         found,
-        &Known {
+        &AdviceContext {
             desired,
             presets: &presets,
             users: &users,
@@ -295,7 +298,12 @@ pub(super) fn advice(
 }
 
 /// What the preset would bring; `None`: it has mistakes, or is not for this host.
-fn brings(presets: &Presets, resolver: &Resolver, desired: &Desired, name: &str) -> Option<Brings> {
+fn brings(
+    presets: &Presets,
+    resolver: &Resolver,
+    desired: &Desired,
+    name: &str,
+) -> Option<PresetContents> {
     let preset = resolver
         .resolve_preset(&presets.entries(name)?.ok()?)
         .ok()?;
@@ -318,7 +326,7 @@ fn brings(presets: &Presets, resolver: &Resolver, desired: &Desired, name: &str)
         links: preset.links,
         ..nothing
     };
-    Some(Brings {
+    Some(PresetContents {
         preset: name.to_owned(),
         desired,
         programs,
@@ -326,7 +334,12 @@ fn brings(presets: &Presets, resolver: &Resolver, desired: &Desired, name: &str)
 }
 
 /// Why the line cannot be had on this host, such as a program of which a library is missing.
-fn failure(context: &Context, site: &Site, resolver: &Resolver, line: &Line) -> Option<String> {
+fn failure(
+    context: &Context,
+    site: &Site,
+    resolver: &Resolver,
+    line: &AdvisedLine,
+) -> Option<String> {
     let text = format!("root: /srv\n{}\n", line.addition);
     match select::load_text(context, site, &text) {
         Ok(manifest) => resolver

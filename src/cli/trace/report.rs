@@ -10,7 +10,7 @@ use crate::render::text;
 use crate::resolve::Desired;
 use crate::site::Site;
 use crate::site::context::Context;
-use crate::trace::{Advice, End, Line, Miss};
+use crate::trace::{Advice, AdvisedLine, Miss, TraceEnd};
 
 /// How many paths of one line are shown.
 const SHOWN: usize = 8;
@@ -32,11 +32,11 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn of(site: &Site, desired: &Desired, end: End) -> Self {
+    pub(super) fn of(site: &Site, desired: &Desired, end: TraceEnd) -> Self {
         Self {
             site: site.name.to_string(),
             root: desired.root.clone(),
-            code: if let End::Ended(code) = end {
+            code: if let TraceEnd::Ended(code) = end {
                 code
             } else {
                 None
@@ -50,7 +50,7 @@ impl Report {
     }
 
     /// Takes lines for which `failure` knows a reason not to add them out of the advice.
-    pub(super) fn take_out(&mut self, failure: impl Fn(&Line) -> Option<String>) {
+    pub(super) fn take_out(&mut self, failure: impl Fn(&AdvisedLine) -> Option<String>) {
         let mut lines: VecDeque<_> = std::mem::take(&mut self.advice.lines).into();
         while let Some(line) = lines.pop_front() {
             match failure(&line) {
@@ -171,7 +171,7 @@ impl Report {
 
     fn json(&self, all_misses: bool) -> Value {
         let misses = |list: &[Miss]| list.iter().map(miss).collect::<Vec<_>>();
-        let line = |line: &Line| {
+        let line = |line: &AdvisedLine| {
             let addition = &line.addition;
             json!({
                 "line": addition.to_string(), "key": addition.key, "name": addition.name,

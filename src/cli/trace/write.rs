@@ -8,7 +8,7 @@ use crate::resolve::Resolver;
 use crate::site::context::Context;
 use crate::site::pipeline::resolved;
 use crate::site::{ManifestError, Site, SiteError, select};
-use crate::trace::Line;
+use crate::trace::AdvisedLine;
 use crate::{Error, Result};
 
 /// What to do where the manifest is gone.
@@ -19,7 +19,7 @@ pub(super) fn lines(
     context: &Context,
     site: &Site,
     resolver: &Resolver,
-    lines: &[Line],
+    lines: &[AdvisedLine],
 ) -> Result<bool, SiteError> {
     if lines.is_empty() {
         return Ok(false);

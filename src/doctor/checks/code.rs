@@ -1,26 +1,20 @@
-//! Programs and libraries: whatever is in the jail finds there what it needs.
+//! Programs and libraries: each finds in the jail what it needs.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::Exam;
 use crate::base::quote::word;
+use crate::base::text::plural;
 use crate::base::{HostPath, JailPath, SEARCH_PATH};
-use crate::doctor::ask::Silence;
-use crate::doctor::finding::{Outcome, Problem, Remedy};
+use crate::doctor::ask::NoAnswer;
+use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::Libraries;
 use crate::resolve::FileKind;
 use crate::resolve::ldso::Loader;
 
-pub(super) fn libraries(exam: &Exam<'_>) -> Result<Outcome, Silence> {
-    let mounts = exam.patient.desired.mounts.iter().filter(|mount| {
-        !mount.options.noexec && matches!(mount.kind, FileKind::File | FileKind::Directory)
-    });
-    let mut places: Vec<PathBuf> = mounts
-        .map(|mount| mount.target.as_path().to_owned())
-        .collect();
-    // Copies of programs, which nobody mounted and which get old.
-    places.extend(SEARCH_PATH.map(PathBuf::from));
-    let checked = exam.ask(Libraries(places))?;
+pub(super) fn libraries(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
+    let checked = exam.ask(Libraries(places(exam)))?;
+
     let mut problems: Vec<Problem> = vec![];
     for (path, text) in &checked.broken {
         // By two names, such as /bin and /usr/bin, it is one problem.
@@ -28,54 +22,66 @@ pub(super) fn libraries(exam: &Exam<'_>) -> Result<Outcome, Silence> {
             problems.push(Problem::new(text, bring(exam, path)));
         }
     }
-    if problems.is_empty() && checked.programs + checked.libraries == 0 {
-        return Ok(Outcome::not_needed("no program and no library is inside"));
-    }
-    let counts = [
-        (checked.programs, "programs"),
-        (checked.libraries, "libraries"),
-    ];
-    let counts: Vec<_> = counts
-        .iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, what)| format!("{count} {what}"))
-        .collect();
-    Ok(Outcome::of(
+
+    let counts = match (checked.programs, checked.libraries) {
+        (0, 0) if problems.is_empty() => {
+            return Ok(CheckOutcome::not_needed(
+                "no program and no library is inside",
+            ));
+        }
+        (programs, 0) => plural(programs, "program"),
+        (0, libraries) => libraries_count(libraries),
+        (programs, libraries) => {
+            format!(
+                "{} and {}",
+                plural(programs, "program"),
+                libraries_count(libraries)
+            )
+        }
+    };
+    Ok(CheckOutcome::judge(
         problems,
-        format!("{} find all that they need", counts.join(" and ")),
+        format!("nothing is missing for {counts}"),
     ))
 }
 
-/// A program that the manifest mounts needs to be listed as one; of a copy, what it lacks is
-/// brought.
-pub(super) fn bring(exam: &Exam<'_>, path: &HostPath) -> Remedy {
-    let key = if path.to_string().contains(".so") {
-        "libraries"
-    } else {
-        "programs"
-    };
-    if exam.mount_of(path.as_path()).is_some() {
-        let listed = exam.patient.desired.mounts.iter().any(|mount| {
-            mount.target.as_path() == path.as_path()
-                && mount
-                    .reasons
-                    .iter()
-                    .any(|reason| reason.origin.key.starts_with(key))
-        });
-        return if listed {
-            exam.up()
-        } else {
-            Remedy::line(key, path.to_string())
-        };
+fn libraries_count(count: usize) -> String {
+    format!(
+        "{count} {}",
+        if count == 1 { "library" } else { "libraries" }
+    )
+}
+
+/// Where to look for programs and libraries inside.
+fn places(exam: &Exam<'_>) -> Vec<PathBuf> {
+    let mut places = vec![];
+    for mount in &exam.site.desired.mounts {
+        let may_have_code = matches!(mount.kind, FileKind::File | FileKind::Directory);
+        if may_have_code && !mount.options.noexec {
+            places.push(mount.target.as_path().to_owned());
+        }
     }
-    let missing = JailPath::new(path.as_path())
-        .map(|path| missing(exam, &path))
-        .unwrap_or_default();
+    // Copies of programs, which nobody mounted and which get old.
+    places.extend(SEARCH_PATH.map(PathBuf::from));
+    places
+}
+
+/// What brings what the program or library at `path` lacks. One that the manifest mounts needs to
+/// be listed under `programs` or `libraries`; of a copy, only what it lacks is brought.
+pub(super) fn bring(exam: &Exam<'_>, path: &HostPath) -> Remedy {
+    if exam.mount_of(path.as_path()).is_some() {
+        return list(exam, path);
+    }
+
+    let missing = match JailPath::new(path.as_path()) {
+        Ok(path) => missing(exam, &path),
+        Err(_) => vec![],
+    };
     if missing.is_empty() {
         // Not ldd(1): it runs the program.
-        let file = format!("{}{path}", exam.patient.desired.root);
+        let file = format!("{}{path}", exam.site.desired.root);
         return Remedy::act(format!(
-            "take it away, or bring what it needs: `readelf -d {}` names its libraries",
+            "remove it, or bring what it needs: `readelf -d {}` lists its libraries",
             word(&file)
         ));
     }
@@ -85,21 +91,49 @@ pub(super) fn bring(exam: &Exam<'_>, path: &HostPath) -> Remedy {
     }
 }
 
-/// What the host would load for a program in the root, as far as it is not inside.
-fn missing(exam: &Exam<'_>, path: &JailPath) -> Vec<String> {
-    let root = &exam.patient.desired.root;
-    let closure = Loader::read(exam.host).and_then(|loader| loader.closure(&root.inside(path)));
-    let Ok(closure) = closure else { return vec![] };
-    let needed = closure.libraries.into_iter().map(|library| library.path);
-    let needed = needed
-        .chain(closure.interpreter)
-        .chain(closure.script_interpreters.into_iter().map(|s| s.path));
-    let inside = |path: &HostPath| {
-        let inside = JailPath::new(path.as_path()).map(|path| root.inside(&path));
-        inside.is_ok_and(|inside| Path::new(inside.as_path()).symlink_metadata().is_ok())
+/// The line that lists a mounted program or library; if it is listed already, the site only has to
+/// be brought up.
+fn list(exam: &Exam<'_>, path: &HostPath) -> Remedy {
+    let key = if path.to_string().contains(".so") {
+        "libraries"
+    } else {
+        "programs"
     };
+    let is_listed = exam.site.desired.mounts.iter().any(|mount| {
+        let mut reasons = mount.reasons.iter();
+        mount.target.as_path() == path.as_path()
+            && reasons.any(|reason| reason.origin.key.starts_with(key))
+    });
+    if is_listed {
+        exam.up()
+    } else {
+        Remedy::line(key, path.to_string())
+    }
+}
+
+/// The files that the host would load for a program in the root and that are not inside.
+fn missing(exam: &Exam<'_>, path: &JailPath) -> Vec<String> {
+    let root = &exam.site.desired.root;
+    let closure = Loader::read(exam.host).and_then(|loader| loader.closure(&root.inside(path)));
+    let Ok(closure) = closure else {
+        return vec![];
+    };
+
+    let libraries = closure.libraries.into_iter().map(|library| library.path);
+    let scripts = closure
+        .script_interpreters
+        .into_iter()
+        .map(|script| script.path);
+    let needed = libraries.chain(closure.interpreter).chain(scripts);
     needed
-        .filter(|path| !inside(path))
+        .filter(|path| !is_inside(root, path))
         .map(|path| path.to_string())
         .collect()
+}
+
+fn is_inside(root: &HostPath, path: &HostPath) -> bool {
+    match JailPath::new(path.as_path()) {
+        Ok(path) => root.inside(&path).as_path().symlink_metadata().is_ok(),
+        Err(_) => false,
+    }
 }

@@ -1,63 +1,69 @@
 //! Time zones, character sets, locales.
 
 use std::collections::BTreeSet;
+use std::ffi::CString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Exam;
 use crate::base::HostPath;
-use crate::doctor::ask::Silence;
-use crate::doctor::finding::{Outcome, Problem, Remedy};
+use crate::doctor::ask::NoAnswer;
+use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::{Convert, Exist, Locale, Zone};
+use crate::sys;
 
 const ZONES: &str = "/usr/share/zoneinfo";
 
-/// Files of the host that name its locale.
+/// The host's files that set its locale.
 const LOCALE_CONF: [&str; 2] = ["/etc/default/locale", "/etc/locale.conf"];
 
-pub(super) fn timezone(exam: &Exam<'_>) -> Result<Outcome, Silence> {
+pub(super) fn timezone(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     if !exam.is_php() && !exam.brings(ZONES) {
-        return Ok(Outcome::not_needed(format!("nothing brings {ZONES}")));
+        return Ok(CheckOutcome::not_needed(format!("nothing brings {ZONES}")));
     }
-    let configured: BTreeSet<_> = exam
-        .patient
-        .pool_users
-        .iter()
-        .filter_map(|tenant| tenant.settings.get("date.timezone"))
-        .collect();
-    let zones = if configured.is_empty() {
-        BTreeSet::from(["UTC"])
-    } else {
-        configured
-    };
+
     let (mut problems, mut good) = (vec![], vec![]);
-    for zone in zones {
+    for zone in zones(exam) {
         let Ok(file) = HostPath::new(ZONES).and_then(|zones| zones.join(zone)) else {
-            let remedy = Remedy::act("name a zone such as Europe/Zurich as `date.timezone`");
-            problems.push(Problem::new(
-                format!("`{zone}` cannot be a zone's name"),
-                remedy,
-            ));
+            let remedy = Remedy::act("set `date.timezone` to a zone such as Europe/Zurich");
+            let text = format!("`{zone}` cannot be a zone's name");
+            problems.push(Problem::new(text, remedy));
             continue;
         };
         match exam.ask(Zone { file: file.clone() })? {
             Ok(()) => good.push(format!("{file} can be read")),
-            Err(trouble) => {
-                let remedy = if exam.on_host(Path::new(ZONES)) && !exam.on_host(file.as_path()) {
-                    Remedy::act(format!(
-                        "the host does not know the zone {zone} either: correct `date.timezone`"
-                    ))
-                } else {
-                    exam.bring(file.as_path(), Remedy::preset("timezone"))
-                };
-                problems.push(Problem::new(format!("{file}: {}", trouble.text), remedy));
+            Err(error) => {
+                let text = format!("{file}: {error}");
+                problems.push(Problem::new(text, bring_zone(exam, zone, &file)));
             }
         }
     }
-    Ok(Outcome::of(problems, good.join("; ")))
+    Ok(CheckOutcome::judge(problems, good.join("; ")))
 }
 
-/// A character set of a gconv module, with a text in it.
+/// The zones that the pools set; without any, the one that PHP uses.
+fn zones<'e>(exam: &Exam<'e>) -> BTreeSet<&'e str> {
+    let mut zones = BTreeSet::new();
+    for pool_user in exam.site.pool_users {
+        zones.extend(pool_user.settings.get("date.timezone"));
+    }
+    if zones.is_empty() {
+        zones.insert("UTC");
+    }
+    zones
+}
+
+fn bring_zone(exam: &Exam<'_>, zone: &str, file: &HostPath) -> Remedy {
+    if exam.on_host(Path::new(ZONES)) && !exam.on_host(file.as_path()) {
+        return Remedy::act(format!(
+            "correct `date.timezone`: the host has no time zone {zone} either"
+        ));
+    }
+    exam.bring(file.as_path(), Remedy::preset("timezone"))
+}
+
+/// A character set of a gconv module, and a text in it.
+#[derive(Clone, Copy)]
 struct CharacterSet {
     module: &'static str,
     name: &'static str,
@@ -80,117 +86,113 @@ const CHARACTER_SETS: [CharacterSet; 2] = [
     },
 ];
 
-pub(super) fn iconv(exam: &Exam<'_>) -> Result<Outcome, Silence> {
+pub(super) fn iconv(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     let Some((directory, set)) = gconv() else {
-        return Ok(Outcome::not_needed("this host has no gconv modules"));
+        return Ok(CheckOutcome::not_needed("this host has no gconv modules"));
     };
     if !exam.is_php() && exam.mount_of(&directory).is_none() {
-        return Ok(Outcome::not_needed(format!(
-            "nothing brings {}",
-            directory.display()
-        )));
+        let why = format!("nothing brings {}", directory.display());
+        return Ok(CheckOutcome::not_needed(why));
     }
-    let problem =
-        |text: String| Problem::new(text, exam.bring(&directory, Remedy::preset("iconv")));
+
+    let remedy = exam.bring(&directory, Remedy::preset("iconv"));
     if exam.other_c_library.is_some() {
         let module = directory.join(set.module);
-        let there = exam.ask(Exist(vec![module.clone()]))?.contains(&true);
-        let problem = (!there).then(|| problem(format!("{} is not inside", module.display())));
-        let good = format!("{} is inside", module.display());
-        return Ok(Outcome::of(problem.into_iter().collect(), good).unless(exam.other_c_library));
+        let is_there = exam.ask(Exist(vec![module.clone()]))?.contains(&true);
+        let module = module.display();
+        if !is_there {
+            let problem = Problem::new(format!("{module} is not inside"), remedy);
+            return Ok(CheckOutcome::failed(problem));
+        }
+        return Ok(CheckOutcome::ok(format!("{module} is inside")).unless(exam.other_c_library));
     }
-    let (to, text) = (set.name, set.text.to_owned());
+
     let probe = Convert {
-        to: to.to_owned(),
-        text,
+        to: set.name.to_owned(),
+        text: set.text.to_owned(),
         expected: set.bytes.to_owned(),
     };
-    let trouble = exam.ask(probe)?.err();
-    let problem =
-        trouble.map(|trouble| problem(format!("no conversion to {to}: {}", trouble.text)));
-    Ok(Outcome::of(
-        problem.into_iter().collect(),
-        format!("UTF-8 is converted to {to}"),
-    ))
+    Ok(match exam.ask(probe)? {
+        Ok(()) => CheckOutcome::ok(format!("UTF-8 is converted to {}", set.name)),
+        Err(error) => {
+            let text = format!("no conversion to {}: {error}", set.name);
+            CheckOutcome::failed(Problem::new(text, remedy))
+        }
+    })
 }
 
-/// The host's directory of modules, and a character set that it has.
+/// The host's directory of gconv modules, and a character set that it has.
 fn gconv() -> Option<(PathBuf, CharacterSet)> {
-    let places = [
+    let patterns = [
         "/usr/lib/*-linux-gnu*/gconv",
         "/usr/lib64/gconv",
         "/usr/lib/gconv",
     ];
-    let mut found = places
-        .iter()
-        .filter_map(|place| glob::glob(place).ok())
-        .flatten()
-        .flatten();
-    found.find_map(|directory| {
-        let set = CHARACTER_SETS
-            .into_iter()
-            .find(|set| directory.join(set.module).exists())?;
-        Some((directory, set))
-    })
+    for pattern in patterns {
+        for directory in glob::glob(pattern).ok()?.flatten() {
+            for set in CHARACTER_SETS {
+                if directory.join(set.module).exists() {
+                    return Some((directory, set));
+                }
+            }
+        }
+    }
+    None
 }
 
-pub(super) fn locale(exam: &Exam<'_>) -> Result<Outcome, Silence> {
+pub(super) fn locale(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     if !exam.is_php() && !exam.brings("/usr/lib/locale") {
-        return Ok(Outcome::not_needed("nothing brings /usr/lib/locale"));
+        return Ok(CheckOutcome::not_needed("nothing brings /usr/lib/locale"));
     }
     let names = locales(exam);
     if names.is_empty() {
-        return Ok(Outcome::not_needed(
-            "no locale is configured in a pool's `env`, or for the host",
+        return Ok(CheckOutcome::not_needed(
+            "no locale is set in a pool's `env`, nor for the host",
         ));
     }
     if let Some(why) = exam.other_c_library {
-        return Ok(Outcome::could_not_check(why));
+        return Ok(CheckOutcome::could_not_check(why));
     }
+
     let mut problems = vec![];
     for name in &names {
-        if let Err(trouble) = exam.ask(Locale { name: name.clone() })? {
-            let text = format!("the locale {name} cannot be loaded: {}", trouble.text);
+        if let Err(error) = exam.ask(Locale { name: name.clone() })? {
+            let text = format!("the locale {name} cannot be loaded: {error}");
             problems.push(Problem::new(text, bring_locale(exam, name)));
         }
     }
-    Ok(Outcome::of(
+    let names: Vec<_> = names.into_iter().collect();
+    Ok(CheckOutcome::judge(
         problems,
-        format!(
-            "{} can be loaded",
-            names.iter().cloned().collect::<Vec<_>>().join(", ")
-        ),
+        format!("{} can be loaded", names.join(", ")),
     ))
 }
 
 fn bring_locale(exam: &Exam<'_>, name: &str) -> Remedy {
-    let here =
-        std::ffi::CString::new(name).is_ok_and(|name| crate::sys::load_locale(&name).is_ok());
-    if here {
+    let is_on_host = CString::new(name).is_ok_and(|name| sys::load_locale(&name).is_ok());
+    if is_on_host {
         return exam.bring(Path::new("/usr/lib/locale"), Remedy::preset("locale"));
     }
     Remedy::act(format!(
-        "generate it: this host has no locale {name} either (`locale -a`)"
+        "generate it: the host has no locale {name} either (`locale -a`)"
     ))
 }
 
-/// Those that the pools and the host name.
+/// The locales that the pools and the host set.
 fn locales(exam: &Exam<'_>) -> BTreeSet<String> {
-    let variables = ["env[LANG]", "env[LC_ALL]", "env[LC_CTYPE]"];
-    let of_pools = exam.patient.pool_users.iter().flat_map(|tenant| {
-        variables
-            .iter()
-            .filter_map(|variable| tenant.pool.get(variable))
-            .map(ToOwned::to_owned)
-    });
-    let of_host = LOCALE_CONF
-        .iter()
-        .filter_map(|file| fs::read_to_string(file).ok());
-    let of_host = of_host.flat_map(|text| values(&text));
-    of_pools
-        .chain(of_host)
-        .filter(|name| !["C", "POSIX"].contains(&name.as_str()))
-        .collect()
+    let mut names = BTreeSet::new();
+    for pool_user in exam.site.pool_users {
+        for variable in ["env[LANG]", "env[LC_ALL]", "env[LC_CTYPE]"] {
+            names.extend(pool_user.pool.get(variable).map(ToOwned::to_owned));
+        }
+    }
+    for file in LOCALE_CONF {
+        if let Ok(text) = fs::read_to_string(file) {
+            names.extend(values(&text));
+        }
+    }
+    names.retain(|name| name != "C" && name != "POSIX");
+    names
 }
 
 /// The values of `LANG` and `LC_*` in a file of shell assignments (locale.conf(5)).

@@ -1,63 +1,64 @@
-//! Devices: there, the right ones, and usable.
+//! Devices: they are there, they are the right ones, and they can be used.
 
 use std::path::Path;
 
 use super::Exam;
-use crate::doctor::ask::Silence;
-use crate::doctor::finding::{Outcome, Problem, Remedy};
-use crate::doctor::inside::Devices;
+use crate::doctor::ask::NoAnswer;
+use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
+use crate::doctor::inside::{Devices, InsideError};
 use crate::resolve::FileKind;
 
-/// What PHP and the libraries that it uses open.
+/// The devices that PHP and its libraries open.
 const OF_PHP: [&str; 4] = ["null", "zero", "random", "urandom"];
 
-pub(super) fn devices(exam: &Exam<'_>) -> Result<Outcome, Silence> {
-    let mut names: Vec<String> = if exam.is_php() {
-        OF_PHP.map(str::to_owned).to_vec()
-    } else {
-        vec![]
-    };
-    let brought = exam
-        .patient
-        .desired
-        .mounts
-        .iter()
-        .filter(|mount| mount.kind == FileKind::Device);
-    let brought = brought.filter_map(|mount| mount.target.as_path().strip_prefix("/dev").ok());
-    for name in brought.map(|name| name.display().to_string()) {
-        if !names.contains(&name) {
-            names.push(name);
+pub(super) fn devices(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
+    let names = needed(exam);
+    if names.is_empty() {
+        return Ok(CheckOutcome::not_needed("the manifest brings no device"));
+    }
+
+    let mut problems = vec![];
+    let errors = exam.ask(Devices(names.clone()))?;
+    for (name, error) in names.iter().zip(errors) {
+        if let Some(error) = error {
+            let text = format!("/dev/{name}: {error}");
+            problems.push(Problem::new(text, remedy(exam, name, &error)));
         }
     }
-    if names.is_empty() {
-        return Ok(Outcome::not_needed("nothing brings a device"));
+    Ok(CheckOutcome::judge(problems, names.join(", ")))
+}
+
+/// The names below `/dev`.
+fn needed(exam: &Exam<'_>) -> Vec<String> {
+    let mut names = vec![];
+    if exam.is_php() {
+        names.extend(OF_PHP.map(str::to_owned));
     }
-    let troubles = exam.ask(Devices(names.clone()))?;
-    let problem = |(name, trouble): (&String, Option<_>)| {
-        let trouble: crate::doctor::inside::Trouble = trouble?;
-        let path = Path::new("/dev").join(name);
-        let remedy = if exam
-            .mount_of(&path)
-            .is_some_and(|mount| mount.options.nodev)
+    for mount in &exam.site.desired.mounts {
+        let path = mount.target.as_path();
+        if mount.kind == FileKind::Device
+            && let Ok(name) = path.strip_prefix("/dev")
         {
-            let site = &exam.patient.desired.site;
-            Remedy::act(format!(
-                "this host does not allow it either: see `mountjail check {site}`"
-            ))
-        } else if exam.mount_of(&path).is_none() && !trouble.is_missing() {
-            Remedy::act(format!(
-                "remove {}{}",
-                exam.patient.desired.root,
-                path.display()
-            ))
-        } else {
-            exam.bring(&path, Remedy::line("devices", name))
-        };
-        Some(Problem::new(
-            format!("{}: {}", path.display(), trouble.text),
-            remedy,
-        ))
-    };
-    let problems = names.iter().zip(troubles).filter_map(problem).collect();
-    Ok(Outcome::of(problems, names.join(", ")))
+            let name = name.display().to_string();
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+    }
+    names
+}
+
+fn remedy(exam: &Exam<'_>, name: &str, error: &InsideError) -> Remedy {
+    let path = Path::new("/dev").join(name);
+    match exam.mount_of(&path) {
+        Some(mount) if mount.options.nodev => Remedy::act(format!(
+            "devices on this file system do not work on the host either: see `mountjail check {}`",
+            exam.site.desired.site
+        )),
+        None if !error.is_missing() => {
+            let root = &exam.site.desired.root;
+            Remedy::act(format!("remove {root}{}", path.display()))
+        }
+        _ => exam.bring(&path, Remedy::line("devices", name)),
+    }
 }

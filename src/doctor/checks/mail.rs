@@ -1,86 +1,94 @@
-//! `mail()`: what it starts is there and starts.
+//! `mail()`: the programs that it starts are there and start.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use super::{Exam, code};
 use crate::base::HostPath;
-use crate::doctor::ask::Silence;
-use crate::doctor::finding::{Outcome, Problem, Remedy};
+use crate::doctor::ask::NoAnswer;
+use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::Mailer;
 
-/// What PHP is built with, most often.
+/// The programs that PHP is most often built for.
 const SENDMAIL: [&str; 2] = ["/usr/sbin/sendmail", "/usr/lib/sendmail"];
 
 const SHELL: &str = "/bin/sh";
 
-pub(super) fn mail(exam: &Exam<'_>) -> Result<Outcome, Silence> {
+pub(super) fn mail(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     let programs = mailers(exam);
     if programs.is_empty() {
-        return Ok(Outcome::not_needed(
+        return Ok(CheckOutcome::not_needed(
             "no `sendmail_path` is set, and nothing brings /usr/sbin/sendmail",
         ));
     }
+
     let (mut problems, mut good) = (vec![], vec![]);
     for program in programs {
-        let Ok(path) = HostPath::new(&program) else {
-            let remedy = Remedy::act("name the program by its whole path in `sendmail_path`");
-            problems.push(Problem::new(
-                format!("`{program}` is no absolute path"),
-                remedy,
-            ));
-            continue;
-        };
-        let is_sendmail = SENDMAIL.contains(&program.as_str());
-        let bring = |path: &HostPath| {
-            let line = if is_sendmail {
-                Remedy::preset("mail")
-            } else {
-                Remedy::line("programs", path.to_string())
-            };
-            exam.bring(path.as_path(), line)
-        };
-        let found = exam.ask(Mailer {
-            program: path.clone(),
-        })?;
-        let shell = HostPath::new(SHELL).ok().zip(found.shell);
-        problems.extend(shell.map(|(shell, trouble)| {
-            Problem::new(
-                format!("{SHELL}, which starts it: {}", trouble.text),
-                bring(&shell),
-            )
-        }));
-        if found.missing {
-            problems.push(Problem::new(format!("{path} is not inside"), bring(&path)));
+        match HostPath::new(&program) {
+            Ok(path) => {
+                problems.extend(try_mailer(exam, &path)?);
+                good.push(format!("{path} starts"));
+            }
+            Err(_) => problems.push(Problem::new(
+                format!("`{program}` is not an absolute path"),
+                Remedy::act("name the program in `sendmail_path` by its absolute path"),
+            )),
         }
-        problems.extend(
-            found
-                .broken
-                .map(|why| Problem::new(format!("{path}: {why}"), code::bring(exam, &path))),
-        );
-        good.push(format!("{path} starts"));
     }
-    Ok(Outcome::of(problems, good.join("; ")))
+    Ok(CheckOutcome::judge(problems, good.join("; ")))
 }
 
-/// The programs of `sendmail_path`, or else a sendmail that the manifest brings.
-fn mailers(exam: &Exam<'_>) -> BTreeSet<String> {
-    let pool_users = exam.patient.pool_users.iter();
-    let set: BTreeSet<_> = pool_users
-        .filter_map(|tenant| tenant.settings.get("sendmail_path"))
-        .filter_map(program)
-        .collect();
-    let brought = SENDMAIL
+/// PHP starts the program by a shell.
+fn try_mailer(exam: &Exam<'_>, program: &HostPath) -> Result<Vec<Problem>, NoAnswer> {
+    let is_sendmail = SENDMAIL
         .iter()
-        .find(|path| exam.brings(path) || exam.presets.contains("mail"));
-    if set.is_empty() {
-        brought.map(|path| (*path).to_owned()).into_iter().collect()
-    } else {
-        set
+        .any(|path| program.as_path() == Path::new(path));
+    let bring = |path: &str| {
+        let line = if is_sendmail {
+            Remedy::preset("mail")
+        } else {
+            Remedy::line("programs", path)
+        };
+        exam.bring(Path::new(path), line)
+    };
+
+    let state = exam.ask(Mailer {
+        program: program.clone(),
+    })?;
+    let mut problems = vec![];
+    if let Some(error) = state.shell {
+        let text = format!("{SHELL}, which starts it: {error}");
+        problems.push(Problem::new(text, bring(SHELL)));
     }
+    if state.missing {
+        let text = format!("{program} is not inside");
+        problems.push(Problem::new(text, bring(&program.to_string())));
+    }
+    if let Some(why) = state.broken {
+        let text = format!("{program}: {why}");
+        problems.push(Problem::new(text, code::bring(exam, program)));
+    }
+    Ok(problems)
+}
+
+/// The programs that the pools' `sendmail_path` names; without any, a sendmail that the manifest
+/// brings.
+fn mailers(exam: &Exam<'_>) -> BTreeSet<String> {
+    let mut programs = BTreeSet::new();
+    for pool_user in exam.site.pool_users {
+        let command = pool_user.settings.get("sendmail_path");
+        programs.extend(command.and_then(first_word));
+    }
+    if programs.is_empty() {
+        let is_brought = |path: &&str| exam.brings(path) || exam.presets.contains("mail");
+        let brought = SENDMAIL.into_iter().find(is_brought);
+        programs.extend(brought.map(ToOwned::to_owned));
+    }
+    programs
 }
 
 /// The first word of a shell's command line.
-fn program(line: &str) -> Option<String> {
+fn first_word(line: &str) -> Option<String> {
     let line = line.trim_start();
     let quote = line
         .chars()
@@ -97,7 +105,7 @@ fn program(line: &str) -> Option<String> {
 mod tests {
     #[test]
     fn the_program_is_the_first_word() {
-        let program = |line| super::program(line).unwrap_or_default();
+        let program = |line| super::first_word(line).unwrap_or_default();
         assert_eq!(program("/usr/sbin/sendmail -t -i"), "/usr/sbin/sendmail");
         assert_eq!(program("  '/opt/my mail/send' -t"), "/opt/my mail/send");
         assert_eq!(program(""), "");

@@ -1,4 +1,4 @@
-//! The checks: each decides whether the site needs it, asks, and judges the answers.
+//! The checks: each decides whether the site needs it, asks inside, and judges the answers.
 
 mod code;
 mod data;
@@ -11,78 +11,86 @@ mod php;
 mod sockets;
 mod tls;
 
-use Check::{Asks, Looks};
+use CheckFunction::{Inside, Outside};
 
 use super::Exam;
-use super::ask::Silence;
-use super::finding::{Outcome, Problem, Remedy};
+use super::ask::NoAnswer;
+use super::finding::{CheckOutcome, Problem, Remedy};
 use super::inside::Enter;
 use crate::base::JailPath;
 
-/// A check's work.
-pub(super) enum Check {
-    /// It looks from outside alone.
-    Looks(fn(&Exam<'_>) -> Outcome),
-    /// It asks inside.
-    Asks(fn(&Exam<'_>) -> Result<Outcome, Silence>),
+/// A check, and the name that users know it by.
+pub(super) struct NamedCheck {
+    pub name: &'static str,
+    function: CheckFunction,
 }
 
-/// A check and its name.
-pub(super) type Named = (&'static str, Check);
+enum CheckFunction {
+    /// It looks only from outside.
+    Outside(fn(&Exam<'_>) -> CheckOutcome),
+    /// It runs probes inside.
+    Inside(fn(&Exam<'_>) -> Result<CheckOutcome, NoAnswer>),
+}
 
-impl Check {
-    /// `closed`: nobody can look inside.
-    pub(super) fn run(&self, exam: &Exam<'_>, closed: bool) -> Outcome {
-        match self {
-            Self::Looks(look) => look(exam),
-            Self::Asks(_) if closed => Outcome::could_not_check("the root cannot be entered"),
-            Self::Asks(ask) => {
-                ask(exam).unwrap_or_else(|silence| Outcome::could_not_check(silence.to_string()))
-            }
+impl NamedCheck {
+    const fn new(name: &'static str, function: CheckFunction) -> Self {
+        Self { name, function }
+    }
+
+    /// Runs the check. `can_enter`: whether probes can enter the root at all.
+    pub(super) fn run(&self, exam: &Exam<'_>, can_enter: bool) -> CheckOutcome {
+        match self.function {
+            Outside(check) => check(exam),
+            Inside(_) if !can_enter => CheckOutcome::could_not_check("the root cannot be entered"),
+            Inside(check) => match check(exam) {
+                Ok(outcome) => outcome,
+                Err(no_answer) => CheckOutcome::could_not_check(no_answer.to_string()),
+            },
         }
     }
 }
 
-/// Whether the root can be entered, and what is mounted in it be reached, before all others:
-/// without that nothing is found inside.
-pub(super) fn entry(exam: &Exam<'_>) -> Outcome {
-    let (desired, name) = (exam.patient.desired, &exam.patient.who.name);
+/// Whether the user can enter the root and reach what is mounted in it. It comes before all others:
+/// without it, nothing is found inside.
+pub(super) fn entry(exam: &Exam<'_>) -> CheckOutcome {
+    let desired = exam.site.desired;
     let root = &desired.root;
-    match exam.ask(Enter(desired.ways())) {
-        Ok(Ok(())) => Outcome::ok(format!("{name} can be in the root")),
-        Ok(Err((way, trouble))) => {
-            let at = if way == JailPath::slash() {
-                root.clone()
-            } else {
-                root.inside(&way)
-            };
-            let text = format!("{name} may not be in {at}: {}", trouble.text);
-            Outcome::of(
-                vec![Problem::new(text, Remedy::act(format!("chmod o+x {at}")))],
-                "",
-            )
-        }
-        Err(silence) => Outcome::could_not_check(silence.to_string()),
-    }
+    let user = &exam.site.user.name;
+
+    let (closed, error) = match exam.ask(Enter(desired.ways())) {
+        Ok(Ok(())) => return CheckOutcome::ok(format!("{user} can enter the root")),
+        Ok(Err(closed)) => closed,
+        Err(no_answer) => return CheckOutcome::could_not_check(no_answer.to_string()),
+    };
+
+    let directory = if closed == JailPath::slash() {
+        root.clone()
+    } else {
+        root.inside(&closed)
+    };
+    CheckOutcome::failed(Problem::new(
+        format!("{user} may not enter {directory}: {error}"),
+        Remedy::act(format!("chmod o+x {directory}")),
+    ))
 }
 
-/// By name, in the order in which they are shown.
-pub(super) static ALL: [Named; 17] = [
-    ("mounts", Looks(mounts::mounts)),
-    ("processes", Looks(mounts::processes)),
-    ("libraries", Asks(code::libraries)),
-    ("devices", Asks(devices::devices)),
-    ("dns", Asks(network::dns)),
-    ("nss", Asks(names::nss)),
-    ("tls", Asks(tls::tls)),
-    ("users", Asks(names::users)),
-    ("timezone", Asks(data::timezone)),
-    ("iconv", Asks(data::iconv)),
-    ("locale", Asks(data::locale)),
-    ("mail", Asks(mail::mail)),
-    ("syslog", Asks(sockets::syslog)),
-    ("sockets", Asks(sockets::sockets)),
-    ("directories", Asks(php::directories)),
-    ("opcache", Looks(php::opcache)),
-    ("web-root", Asks(php::web_root)),
+/// In the order in which they are shown.
+pub(super) static ALL: [NamedCheck; 17] = [
+    NamedCheck::new("mounts", Outside(mounts::mounts)),
+    NamedCheck::new("processes", Outside(mounts::processes)),
+    NamedCheck::new("libraries", Inside(code::libraries)),
+    NamedCheck::new("devices", Inside(devices::devices)),
+    NamedCheck::new("dns", Inside(network::dns)),
+    NamedCheck::new("nss", Inside(names::nss)),
+    NamedCheck::new("tls", Inside(tls::tls)),
+    NamedCheck::new("users", Inside(names::users)),
+    NamedCheck::new("timezone", Inside(data::timezone)),
+    NamedCheck::new("iconv", Inside(data::iconv)),
+    NamedCheck::new("locale", Inside(data::locale)),
+    NamedCheck::new("mail", Inside(mail::mail)),
+    NamedCheck::new("syslog", Inside(sockets::syslog)),
+    NamedCheck::new("sockets", Inside(sockets::sockets)),
+    NamedCheck::new("directories", Inside(php::directories)),
+    NamedCheck::new("opcache", Outside(php::opcache)),
+    NamedCheck::new("web-root", Inside(php::web_root)),
 ];

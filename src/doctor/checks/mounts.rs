@@ -2,98 +2,88 @@
 
 use super::Exam;
 use crate::base::text::few;
-use crate::doctor::finding::{Outcome, Problem, Remedy};
+use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::observe::{self, Process};
 use crate::plan::State;
 
-/// How many are named.
+/// How many mounts are named.
 const SHOWN: usize = 5;
 
-pub(super) fn mounts(exam: &Exam<'_>) -> Outcome {
-    let states = exam
-        .patient
-        .plan
-        .states
-        .iter()
-        .filter(|state| state.mount.is_some());
-    let bad = exam
-        .patient
-        .plan
-        .states
-        .iter()
-        .filter(|state| match state.state {
-            State::Ok => false,
-            State::Foreign => state.mount.is_some(),
-            _ => true,
-        });
-    let bad: Vec<_> = bad
-        .map(|state| format!("{} is {}", state.target, state.state))
-        .collect();
-    let mut problems = vec![];
-    if !bad.is_empty() || !exam.patient.plan.in_sync() {
-        let text = if bad.is_empty() {
-            "not all is as the manifest says".to_owned()
-        } else {
-            few(&bad, SHOWN)
-        };
-        problems.push(Problem::new(text, exam.up()));
-    }
-    for conflict in &exam.patient.plan.conflicts {
-        let what = conflict.hint_text().unwrap_or("see `mountjail plan`");
-        problems.push(Problem::new(conflict.to_string(), Remedy::act(what)));
-    }
-    Outcome::of(problems, format!("{} as they should be", states.count()))
-}
+/// The clock of processes has ticks of 10 ms; this is how far it may be off, in ms.
+const CLOCK_ERROR: u64 = 20;
 
-/// Those in another mount namespace that does not receive the mounts; those that were inside before
-/// the site first came up, because the C library remembers what was not there; those that use files
-/// which have been replaced.
-pub(super) fn processes(exam: &Exam<'_>) -> Outcome {
-    let desired = exam.patient.desired;
-    let inside = &exam.inside;
-    if inside.is_empty() {
-        return Outcome::not_needed("no process is inside");
-    }
-    let blind: Vec<_> = observe::without_mounts(&[(&desired.root, &desired.mounts)])
-        .into_iter()
-        .map(|(_, process)| process)
-        .collect();
-    let mut problems = vec![];
-    for process in inside {
-        if blind.iter().any(|other| other.pid == process.pid) {
-            let text = format!("{process} has a mount namespace that does not receive the mounts");
-            problems.push(Problem::new(text, Remedy::act(process.restart())));
-        } else if exam
-            .patient
-            .since
-            .is_some_and(|since| is_older(process, since))
-        {
-            let text = format!(
-                "{process} was inside before the site came up, and remembers what it did not find"
-            );
-            problems.push(Problem::new(text, Remedy::act(process.restart())));
+pub(super) fn mounts(exam: &Exam<'_>) -> CheckOutcome {
+    let plan = exam.site.plan;
+    let mut desired = 0;
+    let mut bad = vec![];
+    for target in &plan.states {
+        desired += usize::from(target.mount.is_some());
+        let is_bad = match target.state {
+            State::Ok => false,
+            // Foreign mounts elsewhere in the root are not the site's concern.
+            State::Foreign => target.mount.is_some(),
+            _ => true,
+        };
+        if is_bad {
+            bad.push(format!("{} is {}", target.target, target.state));
         }
     }
-    let old = observe::outdated(&[&desired.root], exam.patient.table);
-    for old in old.iter().flat_map(|inside| &inside.outdated) {
-        let restart = old
-            .processes
-            .iter()
-            .map(Process::restart)
-            .next()
-            .unwrap_or_default();
-        problems.push(Problem::new(old.to_string(), Remedy::act(restart)));
+
+    let mut problems = vec![];
+    if !bad.is_empty() {
+        problems.push(Problem::new(few(&bad, SHOWN), exam.up()));
+    } else if !plan.in_sync() {
+        let text = "the site is not as the manifest says";
+        problems.push(Problem::new(text, exam.up()));
     }
-    let count = inside.len();
-    Outcome::of(
+    for conflict in &plan.conflicts {
+        let remedy = conflict.hint_text().unwrap_or("see `mountjail plan`");
+        problems.push(Problem::new(conflict.to_string(), Remedy::act(remedy)));
+    }
+    CheckOutcome::judge(problems, format!("{desired} as they should be"))
+}
+
+/// Three kinds of processes inside are reported: those in another mount namespace that does not
+/// receive the mounts; those that were inside before the site came up, because the C library
+/// remembers which files it did not find; those that use files which have been replaced.
+pub(super) fn processes(exam: &Exam<'_>) -> CheckOutcome {
+    let desired = exam.site.desired;
+    if exam.inside.is_empty() {
+        return CheckOutcome::not_needed("no process is inside");
+    }
+
+    let blind = observe::without_mounts(&[(&desired.root, &desired.mounts)]);
+    let is_blind = |process: &Process| blind.iter().any(|(_, other)| other.pid == process.pid);
+
+    let mut problems = vec![];
+    for process in &exam.inside {
+        let text = if is_blind(process) {
+            format!("{process} has a mount namespace that does not receive the mounts")
+        } else if was_there_before(process, exam.site.since) {
+            format!("{process} was inside before the site came up, and remembers files as missing")
+        } else {
+            continue;
+        };
+        problems.push(Problem::new(text, Remedy::act(process.restart())));
+    }
+    for root in observe::outdated(&[&desired.root], exam.site.table) {
+        for outdated in &root.outdated {
+            let restart = outdated.processes.first().map(Process::restart);
+            let remedy = Remedy::act(restart.unwrap_or_default());
+            problems.push(Problem::new(outdated.to_string(), remedy));
+        }
+    }
+
+    let count = exam.inside.len();
+    CheckOutcome::judge(
         problems,
         format!("{count} inside, all of which see the mounts"),
     )
 }
 
-/// The clock of processes has ticks of 10 ms.
-fn is_older(process: &Process, since: u64) -> bool {
-    process
-        .started()
-        .is_some_and(|started| started + 20 < since)
+fn was_there_before(process: &Process, since: Option<u64>) -> bool {
+    match (process.started(), since) {
+        (Some(started), Some(since)) => started + CLOCK_ERROR < since,
+        _ => false,
+    }
 }

@@ -1,130 +1,141 @@
 //! Users and groups, and the modules of the name service switch.
 
 use std::fs;
-use std::path::PathBuf;
 
 use nix::unistd::User;
 
 use super::Exam;
+use crate::Result;
 use crate::base::HostPath;
-use crate::doctor::ask::Silence;
-use crate::doctor::finding::{Outcome, Problem, Remedy};
+use crate::doctor::ask::NoAnswer;
+use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::{Account, Exist, NameServices};
-use crate::jail::Who;
+use crate::jail::JailUser;
 use crate::resolve::ldso::Loader;
 
-/// Part of the C library since glibc 2.34; where they are not, `dns` fails, if it can look names
-/// up.
+/// The database of nsswitch.conf(5) that is examined.
+const DATABASE: &str = "hosts";
+
+/// These are part of the C library since glibc 2.34. Where they are not, the check `dns` fails, if
+/// it can look names up.
 const BUILT_IN: [&str; 2] = ["files", "dns"];
 
-pub(super) fn users(exam: &Exam<'_>) -> Result<Outcome, Silence> {
-    if exam.patient.pool_users.is_empty() && !exam.brings("/etc/passwd") {
-        return Ok(Outcome::not_needed(
-            "no PHP-FPM pool is in it, and nothing brings /etc/passwd",
+pub(super) fn users(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
+    if exam.site.pool_users.is_empty() && !exam.brings("/etc/passwd") {
+        return Ok(CheckOutcome::not_needed(
+            "no PHP-FPM pool has this chroot, and nothing brings /etc/passwd",
         ));
     }
+
     let (mut problems, mut good) = (vec![], vec![]);
-    for who in exam.everybody() {
-        let found = exam.ask_as(
-            who,
-            Account {
-                uid: who.uid,
-                gid: who.gid,
-            },
-        )?;
-        match found.user {
-            Some(name) => good.push(format!("{} is {name}", who.uid)),
+    for user in exam.users() {
+        let JailUser { uid, gid, .. } = *user;
+        let names = exam.ask_as(user, Account { uid, gid })?;
+        match names.user {
+            Some(name) => good.push(format!("{uid} is {name}")),
             None => problems.push(Problem::new(
-                format!("the user {} has no name inside", who.uid),
-                Remedy::line("users", &who.name),
+                format!("the user {uid} has no name inside"),
+                Remedy::line("users", &user.name),
             )),
         }
-        match found.group {
-            Some(name) => good.push(format!("the group {} is {name}", who.gid)),
+        match names.group {
+            Some(name) => good.push(format!("the group {gid} is {name}")),
             None => problems.push(Problem::new(
-                format!("the group {} has no name inside", who.gid),
-                bring_group(who),
+                format!("the group {gid} has no name inside"),
+                bring_group(user),
             )),
         }
     }
-    Ok(Outcome::of(problems, good.join(", ")))
+    Ok(CheckOutcome::judge(problems, good.join(", ")))
 }
 
-/// A group comes along with a user whose own it is.
-fn bring_group(who: &Who) -> Remedy {
-    let own = User::from_name(&who.name)
-        .ok()
-        .flatten()
-        .filter(|user| user.gid.as_raw() == who.gid);
+/// A generated group file has the primary groups of the manifest's users.
+fn bring_group(user: &JailUser) -> Remedy {
+    let account = User::from_name(&user.name).ok().flatten();
+    if account.is_some_and(|account| account.gid.as_raw() == user.gid) {
+        return Remedy::line("users", &user.name);
+    }
     let passwd = fs::read("/etc/passwd").unwrap_or_default();
-    let other = || user_of_group(&String::from_utf8_lossy(&passwd), who.gid);
-    match own.map(|user| user.name).or_else(other) {
+    match user_with_group(&String::from_utf8_lossy(&passwd), user.gid) {
         Some(name) => Remedy::line("users", name),
         None => Remedy::act(format!(
-            "give the pool a group that is some user's own: {} is nobody's",
-            who.gid
+            "give the pool a group that is some user's primary group: {} is nobody's",
+            user.gid
         )),
     }
 }
 
-fn user_of_group(passwd: &str, gid: u32) -> Option<String> {
-    let fields = passwd
-        .lines()
-        .map(|line| line.split(':').collect::<Vec<_>>());
-    let mut of_group = fields.filter(|fields| fields.get(3) == Some(&gid.to_string().as_str()));
-    of_group.next()?.first().map(|name| (*name).to_owned())
-}
-
-/// The modules for host names: the C library goes on without one that it does not find, and knows
-/// less.
-pub(super) fn nss(exam: &Exam<'_>) -> Result<Outcome, Silence> {
-    const DATABASE: &str = "hosts";
-    let services = match exam.ask(NameServices {
-        database: DATABASE.to_owned(),
-    })? {
-        Ok(services) => services,
-        Err(trouble) if trouble.is_missing() => {
-            return Ok(Outcome::not_needed("there is no /etc/nsswitch.conf inside"));
-        }
-        Err(trouble) => {
-            return Ok(Outcome::could_not_check(format!(
-                "/etc/nsswitch.conf: {}",
-                trouble.text
-            )));
-        }
-    };
-    let loader = Loader::read(exam.host);
-    let module = |service: &String| loader.clone()?.library(&format!("libnss_{service}.so.2"));
-    let mut modules: Vec<(&String, HostPath)> = vec![];
-    for service in &services {
-        match module(service) {
-            Ok(path) => modules.extend(path.map(|path| (service, path))),
-            Err(error) => return Ok(Outcome::could_not_check(error.to_string())),
+/// The first user of passwd(5) with this primary group.
+fn user_with_group(passwd: &str, gid: u32) -> Option<&str> {
+    let gid = gid.to_string();
+    for line in passwd.lines() {
+        let fields: Vec<_> = line.split(':').collect();
+        if fields.get(3) == Some(&gid.as_str()) {
+            return fields.first().copied();
         }
     }
-    let paths: Vec<PathBuf> = modules
+    None
+}
+
+/// The modules for host names. The C library goes on without a module that it does not find, and
+/// then finds fewer names.
+pub(super) fn nss(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
+    let probe = NameServices {
+        database: DATABASE.to_owned(),
+    };
+    let services = match exam.ask(probe)? {
+        Ok(services) => services,
+        Err(error) if error.is_missing() => {
+            let why = "there is no /etc/nsswitch.conf inside";
+            return Ok(CheckOutcome::not_needed(why));
+        }
+        Err(error) => {
+            let why = format!("/etc/nsswitch.conf: {error}");
+            return Ok(CheckOutcome::could_not_check(why));
+        }
+    };
+    let modules = match modules(exam, &services) {
+        Ok(modules) => modules,
+        Err(error) => return Ok(CheckOutcome::could_not_check(error.to_string())),
+    };
+
+    let paths: Vec<_> = modules
         .iter()
         .map(|(_, path)| path.as_path().to_owned())
         .collect();
-    let there = exam.ask(Exist(paths))?;
-    let missing = modules
-        .iter()
-        .zip(there)
-        .filter(|(_, there)| !there)
-        .map(|(module, _)| module);
-    let (built_in, missing): (Vec<_>, Vec<_>) =
-        missing.partition(|(service, _)| BUILT_IN.contains(&service.as_str()));
-    let missing = missing.into_iter().map(|(service, path)| {
+    let is_there = exam.ask(Exist(paths))?;
+    let mut problems = vec![];
+    let mut untried = None;
+    for ((service, path), is_there) in modules.into_iter().zip(is_there) {
+        if is_there {
+            continue;
+        }
+        if BUILT_IN.contains(&service) {
+            untried = exam.other_c_library;
+            continue;
+        }
         let text =
             format!("{path} is not inside: `{service}` answers for `{DATABASE}` in nsswitch.conf");
-        Problem::new(
-            text,
-            exam.bring(path.as_path(), Remedy::line("nss", DATABASE)),
-        )
-    });
+        let remedy = exam.bring(path.as_path(), Remedy::line("nss", DATABASE));
+        problems.push(Problem::new(text, remedy));
+    }
     let good = format!("{DATABASE}: {}", services.join(" "));
-    Ok(Outcome::of(missing.collect(), good)
-        .unless(exam.other_c_library.filter(|_| !built_in.is_empty())))
+    Ok(CheckOutcome::judge(problems, good).unless(untried))
+}
+
+/// The host's modules for these services, as far as it has any.
+fn modules<'s>(exam: &Exam<'_>, services: &'s [String]) -> Result<Vec<(&'s str, HostPath)>> {
+    let mut modules = vec![];
+    if services.is_empty() {
+        return Ok(modules);
+    }
+    let loader = Loader::read(exam.host)?;
+    for service in services {
+        if let Some(path) = loader.library(&format!("libnss_{service}.so.2"))? {
+            modules.push((service.as_str(), path));
+        }
+    }
+    Ok(modules)
 }
 
 #[cfg(test)]
@@ -132,7 +143,7 @@ mod tests {
     #[test]
     fn a_group_is_found_by_its_user() {
         let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\nmail:x:8:8:mail:/var/mail:/bin/sh\n";
-        assert_eq!(super::user_of_group(passwd, 8), Some("mail".into()));
-        assert_eq!(super::user_of_group(passwd, 9), None);
+        assert_eq!(super::user_with_group(passwd, 8), Some("mail"));
+        assert_eq!(super::user_with_group(passwd, 9), None);
     }
 }

@@ -1,124 +1,117 @@
-//! DNS: the name servers of the jail's resolv.conf, and what names resolve to.
+//! DNS: the name servers of the jail's resolv.conf, and how names resolve.
 
 use std::path::Path;
 use std::thread;
 
 use super::Exam;
-use crate::doctor::ask::Silence;
-use crate::doctor::finding::{Outcome, Problem, Remedy};
+use crate::doctor::ask::NoAnswer;
+use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::{Nameserver, Nameservers, Resolve};
 
 const CONF: &str = "/etc/resolv.conf";
 
-/// Asked when the caller names nothing: every server can answer, and no one learns anything.
+/// Looked up if the caller names nothing: every server can answer it, and nobody learns anything.
 const HARMLESS: &str = "localhost";
 
-pub(super) fn dns(exam: &Exam<'_>) -> Result<Outcome, Silence> {
-    if !exam.is_php() && !exam.brings(CONF) && exam.options.name.is_none() {
-        return Ok(Outcome::not_needed(format!("nothing brings {CONF}")));
+pub(super) fn dns(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
+    let wanted = exam.options.name.as_deref();
+    if !exam.is_php() && !exam.brings(CONF) && wanted.is_none() {
+        return Ok(CheckOutcome::not_needed(format!("nothing brings {CONF}")));
     }
+
     let servers = match exam.ask(Nameservers)? {
         Ok(servers) => servers,
-        Err(trouble) => {
+        Err(error) => {
             let remedy = exam.bring(Path::new(CONF), Remedy::preset("dns"));
-            let problem = Problem::new(format!("{CONF}: {}", trouble.text), remedy);
-            return Ok(Outcome::of(vec![problem], ""));
+            let problem = Problem::new(format!("{CONF}: {error}"), remedy);
+            return Ok(CheckOutcome::failed(problem));
         }
     };
-    let names = [Some(HARMLESS), exam.options.name.as_deref()]
-        .into_iter()
-        .flatten();
-    let mut problems = servers_that_fail(exam, &servers);
-    let dead = !problems.is_empty();
+
+    let mut problems = failing_servers(exam, &servers);
     let mut good = vec![format!("{} answers", servers.join(", "))];
-    for name in names.filter(|_| exam.other_c_library.is_none()) {
-        match resolve(exam, name) {
-            Ok(addresses) => good.push(format!("{name} is {}", addresses.join(", "))),
-            Err(why) => problems.push(unresolved(exam, name, &why, dead)),
+    if exam.other_c_library.is_none() {
+        let servers_fail = !problems.is_empty();
+        for name in [Some(HARMLESS), wanted].into_iter().flatten() {
+            match resolve(exam, name) {
+                Ok(addresses) => good.push(format!("{name} is {}", addresses.join(", "))),
+                Err(why) => problems.push(unresolved(exam, name, &why, servers_fail)),
+            }
         }
     }
-    Ok(Outcome::of(problems, good.join("; ")).unless(exam.other_c_library))
+    Ok(CheckOutcome::judge(problems, good.join("; ")).unless(exam.other_c_library))
 }
 
 fn resolve(exam: &Exam<'_>, name: &str) -> Result<Vec<String>, String> {
-    let found = exam
-        .ask(Resolve {
-            name: name.to_owned(),
-        })
-        .map_err(|silence| silence.to_string())?;
-    let mut found = found?;
-    found.sort();
-    found.dedup();
-    Ok(found)
+    let probe = Resolve {
+        name: name.to_owned(),
+    };
+    let mut addresses = match exam.ask(probe) {
+        Ok(answer) => answer?,
+        Err(no_answer) => return Err(no_answer.to_string()),
+    };
+    addresses.sort();
+    addresses.dedup();
+    Ok(addresses)
 }
 
-fn servers_that_fail(exam: &Exam<'_>, servers: &[String]) -> Vec<Problem> {
-    let name = exam.options.name.as_deref().unwrap_or(HARMLESS);
-    let ask = |address: &String| {
-        let (address, limit) = (address.clone(), exam.inner_limit());
-        exam.ask(Nameserver {
-            address,
-            name: name.to_owned(),
-            limit,
-        })
-    };
-    let answers: Vec<_> = thread::scope(|scope| {
-        let asked: Vec<_> = servers
-            .iter()
-            .map(|address| scope.spawn(move || ask(address)))
-            .collect();
-        asked
-            .into_iter()
-            .map(|asked| {
-                asked
-                    .join()
-                    .unwrap_or(Err(Silence::TimedOut(exam.options.limit)))
-            })
-            .collect()
-    });
-    let failed = servers.iter().zip(answers).filter_map(|(address, answer)| {
-        let why = match answer {
-            // Only of a name that the caller means does a refusal say something.
-            Ok(Ok(code))
-                if exam.options.name.is_some()
-                    && ["Refused", "ServerFailure"].contains(&&*code) =>
-            {
-                format!("answers {code} for {name}")
+/// Asks all servers at once, since each may take the whole time limit.
+fn failing_servers(exam: &Exam<'_>, servers: &[String]) -> Vec<Problem> {
+    let mut problems = vec![];
+    thread::scope(|scope| {
+        let mut running = vec![];
+        for server in servers {
+            running.push((server, scope.spawn(move || why_it_fails(exam, server))));
+        }
+        for (server, check) in running {
+            let why = check
+                .join()
+                .unwrap_or_else(|_| Some("could not be asked".to_owned()));
+            if let Some(why) = why {
+                let text = format!("name server {server} {why}");
+                problems.push(Problem::new(text, other_server(exam)));
             }
-            Ok(Ok(_)) => return None,
-            Ok(Err(trouble)) => format!("does not answer: {}", trouble.text),
-            Err(silence) => format!("does not answer: {silence}"),
-        };
-        Some(Problem::new(
-            format!("name server {address} {why}"),
-            other_server(exam),
-        ))
+        }
     });
-    failed.collect()
+    problems
+}
+
+/// `None`: the server answers.
+fn why_it_fails(exam: &Exam<'_>, server: &str) -> Option<String> {
+    let wanted = exam.options.name.as_deref();
+    let name = wanted.unwrap_or(HARMLESS);
+    let probe = Nameserver {
+        address: server.to_owned(),
+        name: name.to_owned(),
+        limit: exam.inner_limit(),
+    };
+    match exam.ask(probe) {
+        // A refusal only means something for a name that the caller asked for.
+        Ok(Ok(code)) if wanted.is_some() && ["Refused", "ServerFailure"].contains(&&*code) => {
+            Some(format!("answers {code} for {name}"))
+        }
+        Ok(Ok(_)) => None,
+        Ok(Err(error)) => Some(format!("does not answer: {error}")),
+        Err(no_answer) => Some(format!("does not answer: {no_answer}")),
+    }
 }
 
 fn other_server(exam: &Exam<'_>) -> Remedy {
-    let file = exam.mount_of(Path::new(CONF)).map_or_else(
-        || {
-            exam.patient
-                .desired
-                .root
-                .as_path()
-                .join(CONF.trim_start_matches('/'))
-        },
-        |mount| mount.source.as_path().to_owned(),
-    );
-    Remedy::act(format!("name a server that answers in {}", file.display()))
+    let file = match exam.mount_of(Path::new(CONF)) {
+        Some(mount) => mount.source.to_string(),
+        None => format!("{}{CONF}", exam.site.desired.root),
+    };
+    Remedy::act(format!("name a server that answers in {file}"))
 }
 
-fn unresolved(exam: &Exam<'_>, name: &str, why: &str, dead: bool) -> Problem {
+fn unresolved(exam: &Exam<'_>, name: &str, why: &str, servers_fail: bool) -> Problem {
     let remedy = match name {
         HARMLESS if !exam.brings("/etc/hosts") => {
             exam.bring(Path::new("/etc/hosts"), Remedy::preset("dns"))
         }
         HARMLESS => Remedy::act("give localhost an address in /etc/hosts"),
-        _ if dead => other_server(exam),
-        _ => Remedy::act(format!("ask on the host as well: `getent hosts {name}`")),
+        _ if servers_fail => other_server(exam),
+        _ => Remedy::act(format!("try it on the host: `getent hosts {name}`")),
     };
     Problem::new(format!("{name} does not resolve: {why}"), remedy)
 }

@@ -1,5 +1,5 @@
-//! What PHP itself needs to be set: directories to write to, its cache of scripts, a web root that
-//! is not the jail's.
+//! PHP's own needs: directories to write to, a cache of scripts that tells roots apart, a web root
+//! that is not the jail's.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use super::Exam;
 use crate::base::quote::word;
-use crate::doctor::ask::Silence;
-use crate::doctor::finding::{Outcome, Problem, Remedy};
+use crate::doctor::ask::NoAnswer;
+use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::{Directories, WebRoot};
 use crate::doctor::pool_user::PoolUser;
+use crate::import::php::PhpSettings;
 
 /// Where Debian's PHP keeps sessions when nothing is set.
 const DEBIANS_SESSIONS: &str = "/var/lib/php/sessions";
@@ -27,194 +28,200 @@ const WEB_SERVERS: [&str; 5] = [
 
 const NO_POOL: &str = "no PHP-FPM pool has this chroot";
 
-pub(super) fn directories(exam: &Exam<'_>) -> Result<Outcome, Silence> {
-    if exam.patient.pool_users.is_empty() {
-        return Ok(Outcome::not_needed(NO_POOL));
+pub(super) fn directories(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
+    if exam.site.pool_users.is_empty() {
+        return Ok(CheckOutcome::not_needed(NO_POOL));
     }
+
     let (mut problems, mut good) = (vec![], BTreeSet::new());
-    // Root may write anywhere, and nothing is tried as root.
-    for tenant in exam
-        .patient
-        .pool_users
-        .iter()
-        .filter(|tenant| !tenant.who.is_root())
-    {
-        let wanted = wanted(tenant);
-        let paths: Vec<_> = wanted.iter().map(|(path, _)| path.clone()).collect();
-        let troubles = exam.ask_as(&tenant.who, Directories(paths))?;
-        for ((path, what), trouble) in wanted.iter().zip(troubles) {
+    for pool_user in exam.site.pool_users {
+        // Root may write anywhere, and nothing is tried as root.
+        if pool_user.user.is_root() {
+            continue;
+        }
+        let needed = written_by(pool_user);
+        let paths: Vec<_> = needed.iter().map(|(path, _)| path.clone()).collect();
+        let errors = exam.ask_as(&pool_user.user, Directories(paths))?;
+        for ((path, use_), error) in needed.iter().zip(errors) {
             let shown = path.display();
-            let Some(trouble) = trouble else {
-                good.insert(shown.to_string());
-                continue;
-            };
-            let text = format!(
-                "{shown} for {what}, as {}: {}",
-                tenant.who.name, trouble.text
-            );
-            problems.push(Problem::new(text, make(exam, path)));
+            match error {
+                None => drop(good.insert(shown.to_string())),
+                Some(error) => {
+                    let user = &pool_user.user.name;
+                    let text = format!("{shown} for {use_}, as {user}: {error}");
+                    problems.push(Problem::new(text, make_directory(exam, path)));
+                }
+            }
         }
     }
+
     let good: Vec<_> = good.into_iter().collect();
-    Ok(Outcome::of(
-        problems,
-        format!("{} can be written to", good.join(", ")),
-    ))
+    let good = format!("{} can be written to", good.join(", "));
+    Ok(CheckOutcome::judge(problems, good))
 }
 
-/// Sessions of one user are not for another one to list; `/tmp` is everybody's. Whoever owns a
-/// directory on the way can put a link there, which root shall not follow.
-fn make(exam: &Exam<'_>, path: &Path) -> Remedy {
+/// The command that makes the directory. `/tmp` is everybody's; session files of one user are not
+/// for another to list.
+fn make_directory(exam: &Exam<'_>, path: &Path) -> Remedy {
     let mode = if path.ends_with("tmp") {
         "1777"
     } else {
         "1733"
     };
-    let root = exam.patient.desired.root.as_path();
+    let root = exam.site.desired.root.as_path();
     let path = root.join(path.strip_prefix("/").unwrap_or(path));
-    let way = path.ancestors().take_while(|above| above.starts_with(root));
-    let owners = way.filter_map(|above| above.symlink_metadata().ok());
-    let owner = owners.filter(|owner| owner.uid() != 0).last();
-    let owner = owner.map(|owner| {
-        format!(
-            "setpriv --reuid={} --regid={} --clear-groups ",
-            owner.uid(),
-            owner.gid()
-        )
-    });
     let command = format!("install -d -m {mode} {}", word(&path.to_string_lossy()));
-    Remedy::act(owner.unwrap_or_default() + &command)
+
+    match owner_on_the_way(root, &path) {
+        Some((uid, gid)) => Remedy::act(format!(
+            "setpriv --reuid={uid} --regid={gid} --clear-groups {command}"
+        )),
+        None => Remedy::act(command),
+    }
 }
 
-/// The directories that PHP writes to, each once, with what it does there.
-fn wanted(tenant: &PoolUser) -> Vec<(PathBuf, &'static str)> {
-    let settings = &tenant.settings;
-    let temporary = tenant.temporary_directory();
-    let mut wanted = vec![(temporary, "temporary files")];
+/// The user and group, other than root, of the topmost directory from `root` to `path` that is not
+/// root's. Its owner can put a link there, which root must not follow.
+fn owner_on_the_way(root: &Path, path: &Path) -> Option<(u32, u32)> {
+    let mut owner = None;
+    for above in path.ancestors().take_while(|above| above.starts_with(root)) {
+        if let Ok(metadata) = above.symlink_metadata()
+            && metadata.uid() != 0
+        {
+            owner = Some((metadata.uid(), metadata.gid()));
+        }
+    }
+    owner
+}
+
+/// The directories that PHP writes to, each once, and what for.
+fn written_by(pool_user: &PoolUser) -> Vec<(PathBuf, &'static str)> {
+    let settings = &pool_user.settings;
+    let temporary = pool_user.temporary_directory();
+
+    let mut needed = vec![(temporary, "temporary files")];
     if settings.flag("file_uploads") != Some(false) {
-        wanted.push((
-            settings.get("upload_tmp_dir").unwrap_or(temporary),
-            "uploads",
-        ));
+        let uploads = settings.get("upload_tmp_dir").unwrap_or(temporary);
+        needed.push((uploads, "uploads"));
     }
-    if settings
-        .get("session.save_handler")
-        .is_none_or(|handler| handler == "files")
-    {
-        // "N;MODE;/path"
-        let set = settings
-            .get("session.save_path")
-            .and_then(|path| path.rsplit(';').next());
-        let debian = Path::new(DEBIANS_SESSIONS)
-            .is_dir()
-            .then_some(DEBIANS_SESSIONS);
-        wanted.push((set.or(debian).unwrap_or(temporary), "sessions"));
+    if matches!(settings.get("session.save_handler"), None | Some("files")) {
+        needed.push((session_directory(settings).unwrap_or(temporary), "sessions"));
     }
+
     let mut known = BTreeSet::new();
-    wanted.retain(|(path, _)| known.insert(*path));
-    wanted
+    needed.retain(|(path, _)| known.insert(*path));
+    needed
         .into_iter()
-        .map(|(path, what)| (PathBuf::from(path), what))
+        .map(|(path, use_)| (PathBuf::from(path), use_))
         .collect()
 }
 
-/// `OPcache` knows scripts by their paths, which sites in different roots share.
-pub(super) fn opcache(exam: &Exam<'_>) -> Outcome {
-    let loaded = |tenant: &&PoolUser| {
-        let settings = &tenant.settings;
-        settings
-            .flag("opcache.enable")
-            .unwrap_or_else(|| settings.loads("opcache"))
-    };
-    let pool_users: Vec<_> = exam.patient.pool_users.iter().filter(loaded).collect();
-    if pool_users.is_empty() {
-        let why = if exam.patient.pool_users.is_empty() {
-            NO_POOL
-        } else {
-            "OPcache is not loaded"
-        };
-        return Outcome::not_needed(why);
+fn session_directory(settings: &PhpSettings) -> Option<&str> {
+    if let Some(set) = settings.get("session.save_path") {
+        return set.rsplit(';').next(); // "N;MODE;/path"
     }
+    Path::new(DEBIANS_SESSIONS)
+        .is_dir()
+        .then_some(DEBIANS_SESSIONS)
+}
+
+/// `OPcache` knows scripts by their paths, which sites in different roots share.
+pub(super) fn opcache(exam: &Exam<'_>) -> CheckOutcome {
+    if exam.site.pool_users.is_empty() {
+        return CheckOutcome::not_needed(NO_POOL);
+    }
+    let with_opcache: Vec<_> = exam
+        .site
+        .pool_users
+        .iter()
+        .filter(|pool_user| loads_opcache(pool_user))
+        .collect();
+    if with_opcache.is_empty() {
+        return CheckOutcome::not_needed("OPcache is not loaded");
+    }
+
     let mut problems = vec![];
-    for tenant in pool_users {
-        if tenant.others.is_empty() || tenant.settings.flag("opcache.validate_root") == Some(true) {
+    for pool_user in with_opcache {
+        let settings = &pool_user.settings;
+        if pool_user.others.is_empty() || settings.flag("opcache.validate_root") == Some(true) {
             continue;
         }
-        let others = tenant.others.join(", ");
         let text = format!(
-            "opcache.validate_root is off: scripts of the same path in pool {others} get mixed up"
+            "opcache.validate_root is off: scripts are mixed up with those of the same path in \
+             pool {}",
+            pool_user.others.join(", ")
         );
-        let file = tenant
-            .settings
-            .file
-            .as_ref()
-            .map_or("php.ini".to_owned(), |file| file.display().to_string());
-        let remedy = format!("`opcache.validate_root = 1` in {file}, then restart PHP-FPM");
+        let file = match &settings.file {
+            Some(file) => file.display().to_string(),
+            None => "php.ini".to_owned(),
+        };
+        let remedy = format!("set `opcache.validate_root = 1` in {file}, then restart PHP-FPM");
         problems.push(Problem::new(text, Remedy::act(remedy)));
     }
-    let alone = exam
-        .patient
-        .pool_users
-        .iter()
-        .all(|tenant| tenant.others.is_empty());
-    Outcome::of(
-        problems,
-        if alone {
-            "no pool with another root shares it"
-        } else {
-            "opcache.validate_root is on"
-        },
-    )
+
+    let mut pool_users = exam.site.pool_users.iter();
+    let good = if pool_users.all(|pool_user| pool_user.others.is_empty()) {
+        "no pool with another root shares it"
+    } else {
+        "opcache.validate_root is on"
+    };
+    CheckOutcome::judge(problems, good)
 }
 
-/// A web server whose root is the jail's serves `/etc` and all other mounts to everybody.
-pub(super) fn web_root(exam: &Exam<'_>) -> Result<Outcome, Silence> {
-    if exam.patient.pool_users.is_empty() {
-        return Ok(Outcome::not_needed(NO_POOL));
+fn loads_opcache(pool_user: &PoolUser) -> bool {
+    let settings = &pool_user.settings;
+    settings
+        .flag("opcache.enable")
+        .unwrap_or_else(|| settings.loads("opcache"))
+}
+
+/// A web server whose document root is the jail's root serves `/etc` and all other mounts to
+/// everybody.
+pub(super) fn web_root(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
+    if exam.site.pool_users.is_empty() {
+        return Ok(CheckOutcome::not_needed(NO_POOL));
     }
-    let root = exam.patient.desired.root.as_path();
-    let mut signs: Vec<String> = exam
-        .ask(WebRoot)?
-        .into_iter()
-        .map(|file| format!("{file} is there"))
-        .collect();
-    let by_php = exam
-        .patient
-        .pool_users
-        .iter()
-        .any(|tenant| tenant.settings.get("doc_root") == Some("/"));
-    signs.extend(by_php.then(|| "doc_root is /".to_owned()));
-    signs.extend(served_by(root).map(|file| format!("{} names it", file.display())));
-    let problem = (!signs.is_empty()).then(|| {
-        let text = format!(
-            "the jail's root seems to be the web root, with /etc in it: {}",
-            signs.join(", ")
-        );
-        let remedy = format!(
-            "move the site's files to {}/htdocs, and name that in the web server",
-            root.display()
-        );
-        Problem::new(text, Remedy::act(remedy))
-    });
-    Ok(Outcome::of(
-        problem.into_iter().collect(),
-        "the jail's root is not the web root, as far as can be seen",
-    ))
+
+    let root = exam.site.desired.root.as_path();
+    let mut signs = vec![];
+    for file in exam.ask(WebRoot)? {
+        signs.push(format!("{file} is there"));
+    }
+    let mut pool_users = exam.site.pool_users.iter();
+    if pool_users.any(|pool_user| pool_user.settings.get("doc_root") == Some("/")) {
+        signs.push("doc_root is /".to_owned());
+    }
+    if let Some(file) = served_by(root) {
+        signs.push(format!("{} names it", file.display()));
+    }
+
+    if signs.is_empty() {
+        let text = "the jail's root is not the web root, as far as can be seen";
+        return Ok(CheckOutcome::ok(text));
+    }
+    let signs = signs.join(", ");
+    let root = root.display();
+    Ok(CheckOutcome::failed(Problem::new(
+        format!("the jail's root, with /etc in it, seems to be the web root: {signs}"),
+        Remedy::act(format!(
+            "move the site's files to {root}/htdocs, and name that directory in the web server's \
+             configuration"
+        )),
+    )))
 }
 
-/// The web server's configuration that has `root` for the root of a site.
+/// The web server's file that has `root` as the document root of a site.
 fn served_by(root: &Path) -> Option<PathBuf> {
-    let files = WEB_SERVERS
-        .iter()
-        .filter_map(|pattern| glob::glob(pattern).ok())
-        .flatten()
-        .flatten();
-    files.into_iter().find(|file| {
-        let text = fs::read(file).unwrap_or_default();
-        String::from_utf8_lossy(&text)
-            .lines()
-            .any(|line| web_root_of(line).is_some_and(|path| path == root))
-    })
+    for pattern in WEB_SERVERS {
+        for file in glob::glob(pattern).ok()?.flatten() {
+            let text = fs::read(&file).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            if text.lines().any(|line| web_root_of(line) == Some(root)) {
+                return Some(file);
+            }
+        }
+    }
+    None
 }
 
 /// `root /srv/www/site1;` of nginx, `DocumentRoot "/srv/www/site1"` of Apache.

@@ -1,16 +1,16 @@
-//! Unix sockets in bound directories: somebody listens, and the user may talk to them.
+//! Unix sockets in bound directories: a server listens, and the user may connect.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::Exam;
 use crate::base::quote::word;
-use crate::doctor::ask::Silence;
-use crate::doctor::finding::{Outcome, Problem, Remedy};
-use crate::doctor::inside::{Connect, Sockets, Trouble};
+use crate::doctor::ask::NoAnswer;
+use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
+use crate::doctor::inside::{Connect, InsideError, Socket, Sockets};
 use crate::resolve::{FileKind, Mount};
 
-/// Presets that are there for a socket, and whose it is.
+/// The presets that bring a socket, and the server that it belongs to.
 const SERVERS: [(&str, &str); 4] = [
     ("mysql", "MySQL or MariaDB"),
     ("postgresql", "PostgreSQL"),
@@ -18,172 +18,157 @@ const SERVERS: [(&str, &str); 4] = [
     ("memcached", "memcached"),
 ];
 
-/// Sockets of systemd's own, which not everybody may use; what of them counts has a check of its
-/// own.
+/// systemd's own sockets, which not everybody may use. Those that matter have checks of their own.
 const SYSTEMD: &str = "/run/systemd";
+
+const LOG: &str = "/dev/log";
 
 /// Settings of PHP that name a socket.
 const SETTINGS: [&str; 2] = ["mysqli.default_socket", "pdo_mysql.default_socket"];
 
-pub(super) fn sockets(exam: &Exam<'_>) -> Result<Outcome, Silence> {
+pub(super) fn sockets(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     let named = named_by_php(exam);
-    let bound = exam
-        .patient
-        .desired
-        .mounts
-        .iter()
-        .filter(|mount| may_have_one(mount));
-    let places = bound
-        .map(|mount| mount.target.as_path().to_owned())
-        .chain(named.iter().cloned())
-        .collect();
-    let mut found = exam.ask(Sockets(places))?;
-    found.retain(|socket| socket.path != Path::new("/dev/log"));
-    let mut problems = silent_servers(
-        exam,
-        &found.iter().map(|socket| socket.path.clone()).collect(),
-    );
-    for path in named
-        .iter()
-        .filter(|path| found.iter().all(|socket| socket.path != **path))
-    {
-        let text = format!(
-            "{}, which PHP's settings name, is no socket inside",
-            path.display()
-        );
-        problems.push(Problem::new(text, bring_socket(exam, path)));
-    }
-    for socket in &found {
-        if let Some(trouble) = &socket.trouble {
-            let text = format!("{}: {}", socket.path.display(), trouble.text);
-            problems.push(Problem::new(text, mend(exam, &socket.path, trouble)));
+    let mut places: Vec<_> = named.iter().cloned().collect();
+    for mount in &exam.site.desired.mounts {
+        if may_have_sockets(mount) {
+            places.push(mount.target.as_path().to_owned());
         }
     }
-    if problems.is_empty() && found.is_empty() {
-        return Ok(Outcome::not_needed("no bound directory has a socket"));
+    let mut found = exam.ask(Sockets(places))?;
+    found.retain(|socket| socket.path != Path::new(LOG));
+
+    let mut problems = missing_servers(exam, &found);
+    for path in &named {
+        if found.iter().all(|socket| socket.path != *path) {
+            let shown = path.display();
+            let text = format!("{shown}, which PHP's settings name, is not a socket inside");
+            problems.push(Problem::new(text, bring_socket(exam, path)));
+        }
     }
-    let listen: Vec<_> = found
+    for socket in &found {
+        if let Some(error) = &socket.error {
+            let text = format!("{}: {error}", socket.path.display());
+            problems.push(Problem::new(text, repair_socket(exam, &socket.path, error)));
+        }
+    }
+
+    if problems.is_empty() && found.is_empty() {
+        let why = "no bound directory has a socket";
+        return Ok(CheckOutcome::not_needed(why));
+    }
+    let paths: Vec<_> = found
         .iter()
         .map(|socket| socket.path.display().to_string())
         .collect();
-    Ok(Outcome::of(
-        problems,
-        format!("somebody listens at {}", listen.join(", ")),
-    ))
+    let good = format!("a server listens at {}", paths.join(", "));
+    Ok(CheckOutcome::judge(problems, good))
 }
 
 /// Sockets are in directories of data, or mounted by themselves; systemd's are left out.
-fn may_have_one(mount: &Mount) -> bool {
-    let kind = matches!(mount.kind, FileKind::Directory | FileKind::Socket) && mount.options.noexec;
-    kind && !mount.source.as_path().starts_with(SYSTEMD)
+fn may_have_sockets(mount: &Mount) -> bool {
+    let is_data = matches!(mount.kind, FileKind::Directory | FileKind::Socket);
+    is_data && mount.options.noexec && !mount.source.as_path().starts_with(SYSTEMD)
 }
 
+/// The sockets that the pools' PHP settings name.
 fn named_by_php(exam: &Exam<'_>) -> BTreeSet<PathBuf> {
-    let settings = exam
-        .patient
-        .pool_users
-        .iter()
-        .map(|tenant| &tenant.settings);
-    let values = settings.flat_map(|settings| SETTINGS.iter().filter_map(|key| settings.get(key)));
-    values
-        .filter(|value| value.starts_with('/'))
-        .map(PathBuf::from)
-        .collect()
+    let mut named = BTreeSet::new();
+    for pool_user in exam.site.pool_users {
+        for key in SETTINGS {
+            match pool_user.settings.get(key) {
+                Some(path) if path.starts_with('/') => drop(named.insert(PathBuf::from(path))),
+                _ => {}
+            }
+        }
+    }
+    named
 }
 
 /// The presets that should have brought a socket and did not.
-fn silent_servers(exam: &Exam<'_>, found: &BTreeSet<PathBuf>) -> Vec<Problem> {
+fn missing_servers(exam: &Exam<'_>, found: &[Socket]) -> Vec<Problem> {
     let mut problems = vec![];
-    for (preset, server) in SERVERS
-        .iter()
-        .filter(|(preset, _)| exam.presets.contains(preset))
-    {
-        let mounts = exam.patient.desired.mounts.iter().filter(|mount| {
-            mount
-                .reasons
-                .iter()
-                .any(|reason| reason.origin.presets.iter().any(|name| name == preset))
-        });
-        let mut directories = mounts.map(|mount| mount.target.as_path());
-        if !directories.any(|directory| found.iter().any(|socket| socket.starts_with(directory))) {
-            let text = format!("preset {preset}: there is no socket of {server}");
-            let start = format!(
-                "start {server}, then `mountjail up {}`",
-                exam.patient.desired.site
-            );
-            let in_sync = exam.patient.plan.in_sync();
-            problems.push(Problem::new(
-                text,
-                if in_sync {
-                    Remedy::act(start)
-                } else {
-                    exam.up()
-                },
-            ));
+    for (preset, server) in SERVERS {
+        if !exam.presets.contains(preset) || has_socket_of(exam, preset, found) {
+            continue;
         }
+        let remedy = if exam.site.plan.in_sync() {
+            let site = &exam.site.desired.site;
+            Remedy::act(format!("start {server}, then run `mountjail up {site}`"))
+        } else {
+            exam.up()
+        };
+        let text = format!("preset {preset}: there is no socket of {server}");
+        problems.push(Problem::new(text, remedy));
     }
     problems
 }
 
-fn mend(exam: &Exam<'_>, path: &Path, trouble: &Trouble) -> Remedy {
-    let who = &exam.patient.who.name;
-    match trouble.errno {
-        Some(libc::EACCES | libc::EPERM) => Remedy::act(format!(
-            "give {who} the right to it, most often by its group: `ls -l {}`",
+/// Whether a socket was found in a mount that the preset brings.
+fn has_socket_of(exam: &Exam<'_>, preset: &str, found: &[Socket]) -> bool {
+    exam.site.desired.mounts.iter().any(|mount| {
+        let mut reasons = mount.reasons.iter();
+        reasons.any(|reason| reason.origin.presets.iter().any(|name| name == preset))
+            && found
+                .iter()
+                .any(|socket| socket.path.starts_with(mount.target.as_path()))
+    })
+}
+
+/// What to do about a socket that cannot be connected to.
+fn repair_socket(exam: &Exam<'_>, path: &Path, error: &InsideError) -> Remedy {
+    let shown = path.display();
+    if matches!(error.errno, Some(libc::EACCES | libc::EPERM)) {
+        return Remedy::act(format!(
+            "give {} the right to it, most often by its group: `ls -l {}`",
+            exam.site.user.name,
             word(&path.to_string_lossy())
+        ));
+    }
+    match exam.mount_of(path) {
+        Some(mount) if mount.kind == FileKind::Socket => Remedy::act(format!(
+            "bind the directory {} instead: the server makes a new socket when it restarts",
+            path.parent().unwrap_or(path).display()
         )),
-        _ if exam
-            .mount_of(path)
-            .is_some_and(|mount| mount.kind == FileKind::Socket) =>
-        {
-            let directory = path.parent().unwrap_or(path);
-            Remedy::act(format!(
-                "bind the directory {} instead: a socket is another one after its server's restart",
-                directory.display()
-            ))
-        }
         _ => Remedy::act(format!(
-            "start the server of {}, which nobody listens at",
-            path.display()
+            "start the server of {shown}: nothing listens there"
         )),
     }
 }
 
 fn bring_socket(exam: &Exam<'_>, path: &Path) -> Remedy {
     let directory = path.parent().unwrap_or(path);
-    let preset = if directory.starts_with("/run/mysqld") || directory.starts_with("/run/mariadb") {
+    let is_mysqls = directory.starts_with("/run/mysqld") || directory.starts_with("/run/mariadb");
+    let line = if is_mysqls {
         Remedy::preset("mysql")
     } else {
         Remedy::line("mounts", directory.display().to_string())
     };
-    exam.bring(directory, preset)
+    exam.bring(directory, line)
 }
 
 /// `/dev/log`, where syslog(3) writes.
-pub(super) fn syslog(exam: &Exam<'_>) -> Result<Outcome, Silence> {
-    const LOG: &str = "/dev/log";
-    let configured = exam
-        .patient
-        .pool_users
-        .iter()
-        .any(|tenant| tenant.settings.get("error_log") == Some("syslog"));
-    if !configured && !exam.brings(LOG) && !exam.presets.contains("syslog") {
-        return Ok(Outcome::not_needed(
+pub(super) fn syslog(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
+    let mut pool_users = exam.site.pool_users.iter();
+    let is_set = pool_users.any(|user| user.settings.get("error_log") == Some("syslog"));
+    if !is_set && !exam.brings(LOG) && !exam.presets.contains("syslog") {
+        return Ok(CheckOutcome::not_needed(
             "no `error_log = syslog`, and nothing brings /dev/log",
         ));
     }
-    let problem = exam.ask(Connect(LOG.into()))?.err().map(|trouble| {
-        let remedy = match trouble.errno {
-            Some(libc::ECONNREFUSED) => Remedy::act(format!(
-                "start the system's log, then `mountjail up {}`",
-                exam.patient.desired.site
-            )),
-            _ => exam.bring(Path::new(LOG), Remedy::preset("syslog")),
-        };
-        Problem::new(format!("{LOG}: {}", trouble.text), remedy)
-    });
-    Ok(Outcome::of(
-        problem.into_iter().collect(),
-        format!("somebody listens at {LOG}"),
-    ))
+
+    let Err(error) = exam.ask(Connect(LOG.into()))? else {
+        return Ok(CheckOutcome::ok(format!("a server listens at {LOG}")));
+    };
+    let remedy = if error.errno == Some(libc::ECONNREFUSED) {
+        let site = &exam.site.desired.site;
+        Remedy::act(format!(
+            "start the system's log service, then run `mountjail up {site}`"
+        ))
+    } else {
+        exam.bring(Path::new(LOG), Remedy::preset("syslog"))
+    };
+    Ok(CheckOutcome::failed(Problem::new(
+        format!("{LOG}: {error}"),
+        remedy,
+    )))
 }

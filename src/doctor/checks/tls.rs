@@ -1,12 +1,15 @@
-//! TLS: the certificates that OpenSSL trusts, where the installed one looks for them.
+//! TLS: the certificates that OpenSSL trusts, in the places where the host's OpenSSL looks.
 
 use std::path::{Path, PathBuf};
 
 use super::Exam;
 use crate::base::HostPath;
-use crate::doctor::ask::Silence;
-use crate::doctor::finding::{Outcome, Problem, Remedy};
-use crate::doctor::inside::{Anchors, Certificates, Handshake, Shaken};
+use crate::base::text::plural;
+use crate::doctor::ask::NoAnswer;
+use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
+use crate::doctor::inside::{
+    Anchors, Certificates, DanglingLink, FoundCertificates, Handshake, HandshakeResult,
+};
 use crate::resolve::ldso::Loader;
 
 /// Programs that most likely use the OpenSSL that PHP uses.
@@ -17,60 +20,69 @@ const USERS: [&str; 4] = [
     "/usr/bin/curl",
 ];
 
-pub(super) fn tls(exam: &Exam<'_>) -> Result<Outcome, Silence> {
+pub(super) fn tls(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     let Some(directory) = openssl_directory(exam) else {
         return Ok(match exam.options.tls {
-            Some(_) => Outcome::could_not_check("no libcrypto of OpenSSL was found on this host"),
-            None => Outcome::not_needed("this host has no libcrypto of OpenSSL"),
+            Some(_) => {
+                CheckOutcome::could_not_check("no libcrypto of OpenSSL was found on this host")
+            }
+            None => CheckOutcome::not_needed("this host has no libcrypto of OpenSSL"),
         });
     };
+
     let anchors = anchors(exam, &directory);
-    let places = [&anchors.file, &anchors.directory].into_iter().flatten();
-    let brought = places.clone().any(|path| exam.mount_of(path).is_some());
-    if !exam.is_php() && !brought && exam.options.tls.is_none() {
-        return Ok(Outcome::not_needed(format!(
-            "nothing brings certificates to {}",
-            directory.display()
-        )));
+    let is_brought = anchors.paths().any(|path| exam.mount_of(path).is_some());
+    if !exam.is_php() && !is_brought && exam.options.tls.is_none() {
+        let why = format!("nothing brings certificates to {}", directory.display());
+        return Ok(CheckOutcome::not_needed(why));
     }
+
     let found = exam.ask(Certificates(anchors.clone()))?;
-    let mut problems = vec![];
-    let shown: Vec<_> = places.map(|path| path.display().to_string()).collect();
-    if found.trusted == 0 && found.unhashed > 0 {
-        let remedy = Remedy::act(format!(
-            "openssl rehash {}",
-            directory.join("certs").display()
-        ));
-        problems.push(Problem::new(
-            format!(
-                "no certificate in {} has a hash for its name",
-                shown.join(" or ")
-            ),
-            remedy,
-        ));
-    } else if found.trusted == 0 && found.broken.is_empty() && found.dangling.is_empty() {
-        let text = format!("no certificate of an authority in {}", shown.join(" or "));
-        problems.push(Problem::new(text, bring_certificates(exam, &anchors)));
-    }
-    problems.extend(found.broken.into_iter().map(|text| {
-        Problem::new(
-            text,
-            Remedy::act("take the damaged file away, or run `update-ca-certificates --fresh`"),
-        )
-    }));
-    problems.extend(found.dangling.iter().map(|dangling| {
-        let text = format!(
-            "the link {} leads to {}, which is not inside",
-            dangling.link,
-            dangling.text.display()
-        );
-        Problem::new(text, bring_target(exam, &dangling.text))
-    }));
-    let good = format!("{} certificates in {}", found.trusted, shown.join(" and "));
+    let shown: Vec<_> = anchors
+        .paths()
+        .map(|path| path.display().to_string())
+        .collect();
+    let problems = problems(exam, &anchors, &shown.join(" or "), &found);
+    let good = format!(
+        "{} in {}",
+        plural(found.trusted, "certificate"),
+        shown.join(" and ")
+    );
     match &exam.options.tls {
         Some((host, port)) if problems.is_empty() => handshake(exam, anchors, host, *port, &good),
-        _ => Ok(Outcome::of(problems, good)),
+        _ => Ok(CheckOutcome::judge(problems, good)),
     }
+}
+
+fn problems(
+    exam: &Exam<'_>,
+    anchors: &Anchors,
+    shown: &str,
+    found: &FoundCertificates,
+) -> Vec<Problem> {
+    let mut problems = vec![];
+    if let Some(directory) = &anchors.directory
+        && found.trusted == 0
+        && found.unhashed > 0
+    {
+        problems.push(Problem::new(
+            format!("no certificate in {shown} has a hash as its name"),
+            Remedy::act(format!("openssl rehash {}", directory.display())),
+        ));
+    } else if found.trusted == 0 && found.broken.is_empty() && found.dangling.is_empty() {
+        let text = format!("no certificate of an authority is in {shown}");
+        problems.push(Problem::new(text, bring_certificates(exam, anchors)));
+    }
+    for text in &found.broken {
+        let remedy = "remove the damaged file, or run `update-ca-certificates --fresh`";
+        problems.push(Problem::new(text, Remedy::act(remedy)));
+    }
+    for DanglingLink { link, target } in &found.dangling {
+        let shown = target.display();
+        let text = format!("the link {link} leads to {shown}, which is not inside");
+        problems.push(Problem::new(text, bring_target(exam, target)));
+    }
+    problems
 }
 
 fn handshake(
@@ -79,7 +91,7 @@ fn handshake(
     host: &str,
     port: u16,
     good: &str,
-) -> Result<Outcome, Silence> {
+) -> Result<CheckOutcome, NoAnswer> {
     let probe = Handshake {
         host: host.to_owned(),
         port,
@@ -87,35 +99,27 @@ fn handshake(
         limit: exam.inner_limit(),
     };
     Ok(match exam.ask(probe)? {
-        Shaken::Verified(version) => {
-            Outcome::ok(format!("{good}; {host}:{port} is trusted ({version})"))
+        HandshakeResult::Verified(version) => {
+            CheckOutcome::ok(format!("{good}; {host}:{port} is trusted ({version})"))
         }
-        Shaken::Unreachable(why) => {
-            Outcome::could_not_check(format!("{good}; no connection to {host}:{port}: {why}"))
+        HandshakeResult::Unreachable(why) => {
+            CheckOutcome::could_not_check(format!("{good}; no connection to {host}:{port}: {why}"))
         }
-        Shaken::Refused(why) => {
-            let remedy = Remedy::act(format!(
-                "see what the host says: `openssl s_client -connect {host}:{port} -verify_return_error`"
-            ));
-            Outcome::of(
-                vec![Problem::new(
-                    format!("{host}:{port} is not trusted: {why}"),
-                    remedy,
-                )],
-                "",
-            )
-        }
+        HandshakeResult::Refused(why) => CheckOutcome::failed(Problem::new(
+            format!("{host}:{port} is not trusted: {why}"),
+            Remedy::act(format!(
+                "try it on the host: `openssl s_client -connect {host}:{port} \
+                 -verify_return_error`"
+            )),
+        )),
     })
 }
 
 fn bring_certificates(exam: &Exam<'_>, anchors: &Anchors) -> Remedy {
-    let there = [&anchors.directory, &anchors.file]
-        .into_iter()
-        .flatten()
-        .find(|path| exam.on_host(path));
-    match there {
+    let mut paths = [&anchors.directory, &anchors.file].into_iter().flatten();
+    match paths.find(|path| exam.on_host(path)) {
         Some(path) => exam.bring(path, Remedy::preset("tls")),
-        None => Remedy::act("install ca-certificates: this host has no certificates either"),
+        None => Remedy::act("install ca-certificates: the host has no certificates either"),
     }
 }
 
@@ -123,18 +127,15 @@ fn bring_target(exam: &Exam<'_>, target: &Path) -> Remedy {
     if exam.on_host(target) {
         return exam.bring(target, Remedy::line("mounts", target.display().to_string()));
     }
-    Remedy::act("the link dangles on the host, too: `update-ca-certificates --fresh` there")
+    Remedy::act("run `update-ca-certificates --fresh`: the link dangles on the host as well")
 }
 
-/// What PHP's settings name, or else what is compiled into OpenSSL.
+/// The places that PHP's settings name; without any, those that are compiled into OpenSSL.
 fn anchors(exam: &Exam<'_>, directory: &Path) -> Anchors {
-    let setting = |key: &str| {
-        let mut values = exam
-            .patient
-            .pool_users
-            .iter()
-            .filter_map(|tenant| tenant.settings.get(key));
-        values.next().map(PathBuf::from)
+    let setting = |key| {
+        let mut pool_users = exam.site.pool_users.iter();
+        let value = pool_users.find_map(|pool_user| pool_user.settings.get(key));
+        value.map(PathBuf::from)
     };
     match (setting("openssl.cafile"), setting("openssl.capath")) {
         (None, None) => Anchors {
@@ -145,7 +146,7 @@ fn anchors(exam: &Exam<'_>, directory: &Path) -> Anchors {
     }
 }
 
-/// `OPENSSLDIR`, as the library's file has it: `OPENSSLDIR: "/usr/lib/ssl"`.
+/// `OPENSSLDIR`, as it stands in the library's file: `OPENSSLDIR: "/usr/lib/ssl"`.
 fn openssl_directory(exam: &Exam<'_>) -> Option<PathBuf> {
     let library = libcrypto(exam)?;
     directory_in(&exam.host.read(&library).ok()?)
@@ -164,28 +165,29 @@ fn directory_in(library: &[u8]) -> Option<PathBuf> {
     Some(PathBuf::from(text))
 }
 
-/// The library of the first of [`USERS`] that has it, or else the one beside the C library.
+/// The libcrypto of the first of [`USERS`] that has one, or else the one beside the C library.
 fn libcrypto(exam: &Exam<'_>) -> Option<HostPath> {
     let loader = Loader::read(exam.host).ok()?;
-    let users = USERS
+    for pattern in USERS {
+        for program in glob::glob(pattern).ok()?.flatten() {
+            let library = HostPath::new(program)
+                .ok()
+                .and_then(|program| libcrypto_of(&loader, &program));
+            if library.is_some() {
+                return library;
+            }
+        }
+    }
+    ["libcrypto.so.3", "libcrypto.so.1.1"]
         .iter()
-        .filter_map(|pattern| glob::glob(pattern).ok())
-        .flatten()
-        .flatten();
-    let of_user = |user: PathBuf| {
-        let closure = loader.closure(&HostPath::new(user).ok()?).ok()?;
-        closure
-            .libraries
-            .into_iter()
-            .find(|library| library.name.starts_with("libcrypto.so"))
-            .map(|l| l.path)
-    };
-    let beside = || {
-        ["libcrypto.so.3", "libcrypto.so.1.1"]
-            .iter()
-            .find_map(|name| loader.library(name).ok()?)
-    };
-    users.into_iter().find_map(of_user).or_else(beside)
+        .find_map(|name| loader.library(name).ok()?)
+}
+
+fn libcrypto_of(loader: &Loader<'_>, program: &HostPath) -> Option<HostPath> {
+    let libraries = loader.closure(program).ok()?.libraries;
+    let mut libraries = libraries.into_iter();
+    let library = libraries.find(|library| library.name.starts_with("libcrypto.so"))?;
+    Some(library.path)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Programs and libraries, with the jail for the whole host: what the dynamic loader would find.
+//! Programs and libraries: what the dynamic loader finds, with the jail as the whole host.
 
 use std::fs;
 use std::io;
@@ -9,45 +9,44 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Probe, Trouble};
+use super::{InsideError, Probe};
 use crate::base::HostPath;
 use crate::resolve::Host;
-use crate::resolve::ldso::{Code, Loader, is_musls};
+use crate::resolve::ldso::{Closure, Code, Loader, is_musls};
 use crate::sys;
 
 /// The most files that are looked at.
 const MAX_FILES: usize = 10_000;
 
-/// Whether these files, and those in these directories, find all that they need.
+/// Whether these files, and the programs in these directories, find all that they need.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Libraries(pub Vec<PathBuf>);
 
-/// What was found.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(in crate::doctor) struct Checked {
+pub(in crate::doctor) struct CheckedCode {
     pub programs: usize,
     pub libraries: usize,
-    /// What does not find something, each with the reason.
+    /// The files that do not find something, and what.
     pub broken: Vec<(HostPath, String)>,
 }
 
 impl Probe for Libraries {
-    type Answer = Checked;
+    type Answer = CheckedCode;
 
-    fn run(&self) -> Checked {
+    fn run(&self) -> CheckedCode {
         let host = Host::new();
         let loader = Loader::read(&host);
-        let mut checked = Checked::default();
+        let mut checked = CheckedCode::default();
         for file in self.0.iter().flat_map(|path| code_in(path)).take(MAX_FILES) {
             let Ok(path) = HostPath::new(&file) else {
                 continue;
             };
-            match loader.clone().and_then(|loader| loader.closure(&path)) {
-                Ok(closure)
-                    if closure.interpreter.is_some() || !closure.script_interpreters.is_empty() =>
-                {
-                    checked.programs += 1;
-                }
+            let closure = match &loader {
+                Ok(loader) => loader.closure(&path),
+                Err(error) => Err(error.clone()),
+            };
+            match closure {
+                Ok(closure) if is_program(&closure) => checked.programs += 1,
                 Ok(_) => checked.libraries += 1,
                 Err(error) => checked.broken.push((path, error.to_string())),
             }
@@ -56,9 +55,13 @@ impl Probe for Libraries {
     }
 }
 
-/// `path`, if it is a program or library, or the programs in it. Libraries in a directory are left
-/// out: they are modules, opened by programs that most often have entered the jail with the C
-/// library in them.
+fn is_program(closure: &Closure) -> bool {
+    closure.interpreter.is_some() || !closure.script_interpreters.is_empty()
+}
+
+/// `path`, if it is a program or library, or the programs in the directory `path`. Libraries in a
+/// directory are left out: they are modules, and the programs that open them have mostly loaded the
+/// C library before they entered the jail.
 fn code_in(path: &Path) -> Vec<PathBuf> {
     let Ok(metadata) = fs::metadata(path) else {
         return vec![];
@@ -69,12 +72,17 @@ fn code_in(path: &Path) -> Vec<PathBuf> {
             Some(Code::RunnableLibrary) | None => vec![],
         };
     }
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
-    let mut files: Vec<_> = files.map(|entry| entry.path()).collect();
-    files.retain(|path| code_of(path) == Some(Code::Program));
-    files.sort();
-    files
+
+    let mut programs = vec![];
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_file && code_of(&path) == Some(Code::Program) {
+            programs.push(path);
+        }
+    }
+    programs.sort();
+    programs
 }
 
 fn code_of(path: &Path) -> Option<Code> {
@@ -83,33 +91,32 @@ fn code_of(path: &Path) -> Option<Code> {
     Code::of(&file, path.file_name()?, executable)
 }
 
-/// Whether what `mail()` starts can be started: `/bin/sh`, and by it this program.
+/// Whether `mail()` can start `/bin/sh` and, by it, this program.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Mailer {
     pub program: HostPath,
 }
 
-/// What of it does not work.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(in crate::doctor) struct Mailing {
-    /// `/bin/sh` cannot be started.
-    pub shell: Option<Trouble>,
-    /// The program is not there.
+pub(in crate::doctor) struct MailerState {
+    /// Why `/bin/sh` cannot be started.
+    pub shell: Option<InsideError>,
+    /// Whether the program is not there.
     pub missing: bool,
-    /// It is there and does not find what it needs, or cannot be started.
+    /// Why the program, which is there, cannot be started.
     pub broken: Option<String>,
 }
 
 impl Probe for Mailer {
-    type Answer = Mailing;
+    type Answer = MailerState;
 
-    fn run(&self) -> Mailing {
+    fn run(&self) -> MailerState {
         let shell = succeeds(quiet(Command::new("/bin/sh").args(["-c", ":"])))
             .err()
-            .map(Trouble::from);
+            .map(InsideError::from);
         let missing = fs::metadata(&self.program).is_err();
         let broken = if missing { None } else { self.start().err() };
-        Mailing {
+        MailerState {
             shell,
             missing,
             broken,
@@ -119,30 +126,28 @@ impl Probe for Mailer {
 
 impl Mailer {
     /// Starts the program so that its loader maps it with its libraries and then ends (ld.so(8)):
-    /// nothing is sent. One without glibc's loader would really run; of that the file alone is
-    /// looked at.
+    /// nothing is sent. A program without glibc's loader would really run, so only its file is
+    /// examined.
     fn start(&self) -> Result<(), String> {
         let host = Host::new();
         let closure = Loader::read(&host)
             .and_then(|loader| loader.closure(&self.program))
             .map_err(|error| error.to_string())?;
-        let is_glibcs = |path: &HostPath| {
-            let name = path
-                .file_name()
-                .is_some_and(|name| name.as_bytes().starts_with(b"ld"));
-            name && !is_musls(path.as_path().as_os_str().as_bytes())
-        };
         if !closure.interpreter.as_ref().is_some_and(is_glibcs) {
             return Ok(());
         }
+
         let mut command = Command::new(self.program.as_path());
-        let command = quiet(
-            command
-                .env("LD_TRACE_LOADED_OBJECTS", "1")
-                .env("LD_BIND_NOW", "1"),
-        );
-        succeeds(command).map_err(super::reason)
+        command.env("LD_TRACE_LOADED_OBJECTS", "1");
+        command.env("LD_BIND_NOW", "1");
+        succeeds(quiet(&mut command)).map_err(super::reason)
     }
+}
+
+fn is_glibcs(interpreter: &HostPath) -> bool {
+    let name = interpreter.file_name().unwrap_or_default();
+    let is_loader = name.as_bytes().starts_with(b"ld");
+    is_loader && !is_musls(interpreter.as_path().as_os_str().as_bytes())
 }
 
 fn quiet(command: &mut Command) -> &mut Command {

@@ -1,4 +1,4 @@
-//! Devices, sockets and directories, tried with the rights of the user.
+//! Devices, sockets and directories, tried with the user's rights.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
@@ -9,30 +9,36 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 
-use super::{Probe, Trouble};
+use super::{InsideError, Probe};
 use crate::base::JailPath;
 use crate::jail;
 
-/// How deep sockets are looked for, and among how many entries.
+/// How deep sockets are looked for.
 const DEPTH: usize = 2;
+
+/// Among how many entries of directories.
 const MAX_ENTRIES: usize = 20_000;
 
-/// Whether the user may be in the root at all, and go through these directories.
+/// Whether the user may enter the root, and pass through these directories.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Enter(pub Vec<JailPath>);
 
 impl Probe for Enter {
-    /// The first one that is closed, and why.
-    type Answer = Result<(), (JailPath, Trouble)>;
+    /// The first directory that is closed, and why.
+    type Answer = Result<(), (JailPath, InsideError)>;
 
     fn run(&self) -> Self::Answer {
-        access("/", AccessFlags::X_OK)
-            .map_err(|error| (JailPath::slash(), Trouble::from(io::Error::from(error))))?;
-        jail::first_closed(&self.0).map_or(Ok(()), |(way, error)| Err((way, error.into())))
+        if let Err(error) = access("/", AccessFlags::X_OK) {
+            return Err((JailPath::slash(), io::Error::from(error).into()));
+        }
+        match jail::first_closed(&self.0) {
+            Some((directory, error)) => Err((directory, error.into())),
+            None => Ok(()),
+        }
     }
 }
 
-/// Which of these paths are there.
+/// Whether each of these paths is there.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Exist(pub Vec<PathBuf>);
 
@@ -44,17 +50,17 @@ impl Probe for Exist {
     }
 }
 
-/// What is wrong with devices, by their names below `/dev`.
+/// What is wrong with each of these devices, which are named as below `/dev`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Devices(pub Vec<String>);
 
 impl Probe for Devices {
-    type Answer = Vec<Option<Trouble>>;
+    type Answer = Vec<Option<InsideError>>;
 
     fn run(&self) -> Self::Answer {
         self.0
             .iter()
-            .map(|name| device(name).err().map(Trouble::from))
+            .map(|name| device(name).err().map(InsideError::from))
             .collect()
     }
 }
@@ -76,7 +82,7 @@ fn device(name: &str) -> io::Result<()> {
     let path = Path::new("/dev").join(name);
     let metadata = fs::metadata(&path)?;
     if !metadata.file_type().is_char_device() {
-        return Err(io::Error::other("it is no device"));
+        return Err(io::Error::other("it is not a device"));
     }
     if number(name).is_some_and(|number| number != metadata.rdev()) {
         return Err(io::Error::other("it is another device"));
@@ -92,23 +98,24 @@ fn device(name: &str) -> io::Result<()> {
         "null" => open(true)?.write_all(b"x"),
         "zero" | "urandom" => open(false)?.read_exact(&mut [0]),
         "random" | "full" => open(false).map(drop),
-        _ => Ok(()), // to open another one may do something
+        _ => Ok(()), // opening another device may have an effect
     }
 }
 
-/// Whether somebody listens at a socket.
+/// Whether a server listens at a socket.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Connect(pub PathBuf);
 
 impl Probe for Connect {
-    type Answer = Result<(), Trouble>;
+    type Answer = Result<(), InsideError>;
 
     fn run(&self) -> Self::Answer {
         Ok(connect(&self.0)?)
     }
 }
 
-/// A socket's type is only known by trying. A packet socket is taken as good when it refuses both.
+/// A socket's type can only be found out by trying. A socket that refuses both types is one for
+/// sequenced packets, which is taken as good.
 fn connect(path: &Path) -> io::Result<()> {
     let wrong_type = |error: &io::Error| error.raw_os_error() == Some(libc::EPROTOTYPE);
     match UnixStream::connect(path) {
@@ -121,15 +128,15 @@ fn connect(path: &Path) -> io::Result<()> {
     }
 }
 
-/// All sockets in these directories, and those that these paths are.
+/// All sockets in these directories, and those of these paths that are sockets themselves.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Sockets(pub Vec<PathBuf>);
 
-/// One socket.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Socket {
     pub path: PathBuf,
-    pub trouble: Option<Trouble>,
+    /// Why it cannot be connected to.
+    pub error: Option<InsideError>,
 }
 
 impl Probe for Sockets {
@@ -138,19 +145,21 @@ impl Probe for Sockets {
     fn run(&self) -> Vec<Socket> {
         let (mut found, mut left) = (vec![], MAX_ENTRIES);
         for path in &self.0 {
-            sockets(path, DEPTH, &mut left, &mut found);
+            find_sockets(path, DEPTH, &mut left, &mut found);
         }
         found.sort();
         found.dedup();
-        let tried = found.into_iter().map(|path| {
-            let trouble = connect(&path).err().map(Trouble::from);
-            Socket { path, trouble }
-        });
-        tried.collect()
+        found
+            .into_iter()
+            .map(|path| {
+                let error = connect(&path).err().map(InsideError::from);
+                Socket { path, error }
+            })
+            .collect()
     }
 }
 
-fn sockets(path: &Path, depth: usize, left: &mut usize, found: &mut Vec<PathBuf>) {
+fn find_sockets(path: &Path, depth: usize, left: &mut usize, found: &mut Vec<PathBuf>) {
     let Ok(metadata) = fs::symlink_metadata(path) else {
         return;
     };
@@ -162,26 +171,26 @@ fn sockets(path: &Path, depth: usize, left: &mut usize, found: &mut Vec<PathBuf>
     }
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         *left = left.saturating_sub(1);
-        let of_interest = entry
+        let may_be_one = entry
             .file_type()
             .is_ok_and(|kind| kind.is_socket() || kind.is_dir());
-        if *left > 0 && of_interest {
-            sockets(&entry.path(), depth - 1, left, found);
+        if *left > 0 && may_be_one {
+            find_sockets(&entry.path(), depth - 1, left, found);
         }
     }
 }
 
-/// Whether these are directories that the user can write to.
+/// Whether each of these is a directory that the user can write to.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Directories(pub Vec<PathBuf>);
 
 impl Probe for Directories {
-    type Answer = Vec<Option<Trouble>>;
+    type Answer = Vec<Option<InsideError>>;
 
     fn run(&self) -> Self::Answer {
         self.0
             .iter()
-            .map(|path| writable(path).err().map(Trouble::from))
+            .map(|path| writable(path).err().map(InsideError::from))
             .collect()
     }
 }
@@ -193,7 +202,7 @@ fn writable(path: &Path) -> io::Result<()> {
     access(path, AccessFlags::W_OK | AccessFlags::X_OK).map_err(io::Error::from)
 }
 
-/// Files in `/` that a web server would serve as a site's first page.
+/// The files in `/` that a web server would serve as a site's first page.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct WebRoot;
 
@@ -202,9 +211,10 @@ impl Probe for WebRoot {
 
     fn run(&self) -> Vec<String> {
         let names = ["index.php", "index.html", "index.htm", ".htaccess"];
-        let there = names
+        names
             .iter()
-            .filter(|name| Path::new("/").join(name).is_file());
-        there.map(|name| format!("/{name}")).collect()
+            .map(|name| format!("/{name}"))
+            .filter(|path| Path::new(path).is_file())
+            .collect()
     }
 }

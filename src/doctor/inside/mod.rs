@@ -1,9 +1,9 @@
-//! What runs inside: one question a process, asked and answered as JSON.
+//! The probes that run inside: one process per question, asked and answered as JSON.
 //!
-//! The process is this program, started anew by [`ask`](super::ask): it enters the root, becomes
-//! the user, looks, prints what it saw and ends. Modules that the C library opens meanwhile are the
-//! jail's, as in a worker of PHP-FPM. The answer counts as the site's word, not as the truth: the
-//! site's owner may have made it up.
+//! The process is this program, started again by [`ask`](super::ask): it enters the root, becomes
+//! the user, looks, prints its answer and ends. Modules that the C library opens meanwhile are the
+//! jail's, as in a worker of PHP-FPM. The answer is the site's word, not the truth: the site's
+//! owner may have made it up.
 
 mod code;
 mod files;
@@ -11,9 +11,11 @@ mod network;
 mod text;
 mod tls;
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
+use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::setsid;
@@ -22,30 +24,31 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::base::HostPath;
-use crate::jail::{self, Who};
+use crate::jail::{self, JailUser};
 use crate::{Error, Result};
 
 pub(super) use code::{Libraries, Mailer};
-pub(super) use files::{Connect, Devices, Directories, Enter, Exist, Sockets, WebRoot};
+pub(super) use files::{Connect, Devices, Directories, Enter, Exist, Socket, Sockets, WebRoot};
 pub(super) use network::{Nameserver, Nameservers, Resolve};
 pub(super) use text::{Account, Convert, Locale, NameServices, Zone};
-pub(super) use tls::{Anchors, Certificates, Handshake, Shaken};
+pub(super) use tls::{
+    Anchors, Certificates, DanglingLink, FoundCertificates, Handshake, HandshakeResult,
+};
 
-/// The most bytes of a job or an answer.
+/// The most bytes of a job or a reply.
 pub(super) const MAX_BYTES: u64 = 4 << 20;
 
 /// A question that is answered inside.
 pub(super) trait Probe: Into<Question> {
-    /// What comes back.
     type Answer: Serialize + DeserializeOwned;
 
-    /// Looks, inside.
+    /// Finds the answer. It runs inside.
     fn run(&self) -> Self::Answer;
 }
 
 macro_rules! questions {
     ($($name:ident),* $(,)?) => {
-        /// Any question, as it travels.
+        /// Any question, as it is sent to the process inside.
         #[derive(Debug, Serialize, Deserialize)]
         pub(super) enum Question { $($name($name)),* }
 
@@ -85,74 +88,88 @@ questions!(
     Zone,
 );
 
-/// What the process is told.
+/// What the process inside gets on its standard input.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Job {
     pub root: HostPath,
-    pub who: Who,
+    pub who: JailUser,
     pub question: Question,
 }
 
-/// What the process says: its answer, or why it has none.
+/// What the process inside prints: its answer, or why it has none.
 pub(super) type Reply = std::result::Result<Value, String>;
 
-/// What went wrong inside, in the kernel's words.
+/// Why something failed inside, in the kernel's words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Trouble {
-    pub text: String,
+pub(super) struct InsideError {
+    text: String,
     pub errno: Option<i32>,
 }
 
-impl From<io::Error> for Trouble {
-    fn from(error: io::Error) -> Self {
-        let errno = error.raw_os_error();
-        let text = errno.map(|errno| nix::errno::Errno::from_raw(errno).desc().to_owned());
-        Self {
-            text: text.unwrap_or_else(|| error.to_string()),
-            errno,
-        }
+impl fmt::Display for InsideError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }
 
-impl Trouble {
-    /// Whether simply nothing has that name.
+impl From<io::Error> for InsideError {
+    fn from(error: io::Error) -> Self {
+        let errno = error.raw_os_error();
+        let text = match errno {
+            Some(errno) => Errno::from_raw(errno).desc().to_owned(),
+            None => error.to_string(),
+        };
+        Self { text, errno }
+    }
+}
+
+impl InsideError {
+    /// Whether there is nothing by that name.
     pub fn is_missing(&self) -> bool {
         matches!(self.errno, Some(libc::ENOENT | libc::ENOTDIR))
     }
 }
 
-/// The reason alone. Of what `getaddrinfo(3)` says the standard library makes "failed to lookup
-/// address information: Name or service not known".
+/// Only the reason. The standard library turns the errors of `getaddrinfo(3)` into "failed to
+/// lookup address information: Name or service not known".
 fn reason(error: io::Error) -> String {
-    let text = Trouble::from(error).text;
-    text.rsplit_once(": ")
-        .map_or(text.clone(), |(_, reason)| reason.to_owned())
-}
-
-/// The process inside: reads its job from the standard input, and prints the reply.
-pub fn main() -> ExitCode {
-    let reply: Reply = work().map_err(|error| error.to_string());
-    let text = serde_json::to_vec(&reply).unwrap_or_default(); // it is JSON already
-    match io::stdout().write_all(&text) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE, // whoever asked is gone
+    let text = InsideError::from(error).text;
+    match text.rsplit_once(": ") {
+        Some((_, reason)) => reason.to_owned(),
+        None => text,
     }
 }
 
-fn work() -> Result<Value> {
-    let for_doctor = || Error::usage("this command is for `mountjail doctor` alone");
-    // The jail's code shall have no terminal. A person's shell makes each command a group's leader,
-    // which cannot leave.
-    setsid().map_err(|error| for_doctor().because(&error.into()))?;
+/// The process inside: reads its job from standard input, and prints the reply.
+pub(crate) fn main() -> ExitCode {
+    let reply: Reply = enter_and_answer().map_err(|error| error.to_string());
+    let text = serde_json::to_vec(&reply).unwrap_or_default(); // it is JSON already
+    match io::stdout().write_all(&text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE, // the other end is gone
+    }
+}
+
+fn enter_and_answer() -> Result<Value> {
+    let not_by_hand = || Error::usage("this command is only for `mountjail doctor`");
+
+    // The jail's code must not have a terminal. This fails in a command that a shell starts, because
+    // the shell makes each command the leader of a process group.
+    setsid().map_err(|error| not_by_hand().because(&error.into()))?;
+
     let mut text = vec![];
-    let read = io::stdin().take(MAX_BYTES).read_to_end(&mut text);
-    read.map_err(|error| Error::failed("cannot read what to look for").because(&error))?;
-    let job: Job = serde_json::from_slice(&text).map_err(|error| for_doctor().because_of(error))?;
+    io::stdin()
+        .take(MAX_BYTES)
+        .read_to_end(&mut text)
+        .map_err(|error| Error::failed("cannot read the question").because(&error))?;
+    let job: Job =
+        serde_json::from_slice(&text).map_err(|error| not_by_hand().because_of(error))?;
+
     jail::enter(&job.root, &job.who)?;
-    // Only now, because a change of the user takes it back: nothing stays behind when doctor is
-    // killed.
+    // After the change of user, which would clear it: nothing stays behind if doctor is killed.
     let _ = set_pdeathsig(Signal::SIGKILL);
+
     job.question
         .answer()
-        .map_err(|error| Error::failed("cannot say what was seen inside").because_of(error))
+        .map_err(|error| Error::failed("cannot write the answer").because_of(error))
 }

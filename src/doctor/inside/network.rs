@@ -1,4 +1,4 @@
-//! Names: which servers the resolver asks, whether they answer, what `getaddrinfo(3)` finds.
+//! Host names: the servers that the resolver asks, whether they answer, what `getaddrinfo(3)` finds.
 
 use std::fs;
 use std::io;
@@ -8,22 +8,22 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, Question, TYPE};
 
-use super::{Probe, Trouble};
+use super::{InsideError, Probe};
 
 const CONF: &str = "/etc/resolv.conf";
 
 /// `MAXNS` of resolv.conf(5): the C library ignores more.
-const MOST: usize = 3;
+const MAX_SERVERS: usize = 3;
 
 /// How often a question is sent: a datagram may get lost.
 const TRIES: u32 = 2;
 
-/// Which name servers the resolver asks.
+/// The name servers that the resolver asks.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Nameservers;
 
 impl Probe for Nameservers {
-    type Answer = Result<Vec<String>, Trouble>;
+    type Answer = Result<Vec<String>, InsideError>;
 
     fn run(&self) -> Self::Answer {
         Ok(nameservers(&String::from_utf8_lossy(&fs::read(CONF)?)))
@@ -32,20 +32,23 @@ impl Probe for Nameservers {
 
 /// As resolv.conf(5) has it; without any, the C library asks this machine.
 fn nameservers(text: &str) -> Vec<String> {
-    let address = |line: &str| {
+    let mut servers = vec![];
+    for line in text.lines() {
         let mut words = line.split_whitespace();
-        (words.next()? == "nameserver")
-            .then(|| words.next().map(ToOwned::to_owned))
-            .flatten()
-    };
-    let mut found: Vec<_> = text.lines().filter_map(address).take(MOST).collect();
-    if found.is_empty() {
-        found.push(Ipv4Addr::LOCALHOST.to_string());
+        if words.next() == Some("nameserver")
+            && let Some(address) = words.next()
+        {
+            servers.push(address.to_owned());
+        }
     }
-    found
+    servers.truncate(MAX_SERVERS);
+    if servers.is_empty() {
+        servers.push(Ipv4Addr::LOCALHOST.to_string());
+    }
+    servers
 }
 
-/// Whether a name server answers a question about a name.
+/// What a name server answers to a question about a name.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Nameserver {
     pub address: String,
@@ -54,8 +57,8 @@ pub(in crate::doctor) struct Nameserver {
 }
 
 impl Probe for Nameserver {
-    /// The response code, as RFC 1035 names it.
-    type Answer = Result<String, Trouble>;
+    /// The response code, such as `NoError`.
+    type Answer = Result<String, InsideError>;
 
     fn run(&self) -> Self::Answer {
         Ok(self.ask()?)
@@ -65,25 +68,25 @@ impl Probe for Nameserver {
 impl Nameserver {
     fn ask(&self) -> io::Result<String> {
         let server = (self.address.as_str(), 53).to_socket_addrs()?.next();
-        let server = server.ok_or_else(|| io::Error::other("it is no address"))?;
+        let server = server.ok_or_else(|| io::Error::other("it is not an address"))?;
         let any: IpAddr = if server.is_ipv4() {
             Ipv4Addr::UNSPECIFIED.into()
         } else {
             Ipv6Addr::UNSPECIFIED.into()
         };
         let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
-        socket.connect(server)?; // so that a refusal is heard, and nobody else
+        socket.connect(server)?; // so that a refusal is received, and no datagram of others is
+
         let id = u16::try_from(std::process::id() & 0xffff).unwrap_or(1);
         let query = query(id, &self.name)?;
-        let mut outcome = Err(io::ErrorKind::TimedOut.into());
         for _ in 0..TRIES {
             socket.send(&query)?;
-            outcome = receive(&socket, id, self.limit / TRIES);
-            if !matches!(&outcome, Err(error) if error.kind() == io::ErrorKind::TimedOut) {
-                break;
+            match receive(&socket, id, self.limit / TRIES) {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+                result => return result,
             }
         }
-        outcome
+        Err(io::ErrorKind::TimedOut.into())
     }
 }
 
@@ -98,7 +101,8 @@ fn query(id: u16, name: &str) -> io::Result<Vec<u8>> {
 }
 
 fn receive(socket: &UdpSocket, id: u16, limit: Duration) -> io::Result<String> {
-    let (start, mut buffer) = (Instant::now(), [0; 4096]);
+    let start = Instant::now();
+    let mut buffer = [0; 4096];
     loop {
         let left = limit.saturating_sub(start.elapsed());
         if left.is_zero() {
@@ -110,7 +114,7 @@ fn receive(socket: &UdpSocket, id: u16, limit: Duration) -> io::Result<String> {
                 Ok(packet) if packet.id() == id && packet.has_flags(PacketFlag::RESPONSE) => {
                     return Ok(format!("{:?}", packet.rcode()));
                 }
-                _ => {} // somebody's late or broken answer
+                _ => {} // a late or broken answer
             },
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),

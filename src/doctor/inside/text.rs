@@ -7,50 +7,45 @@ use std::io;
 use nix::unistd::{Gid, Group, Uid, User};
 use serde::{Deserialize, Serialize};
 
-use super::{Probe, Trouble};
+use super::{InsideError, Probe};
 use crate::base::HostPath;
 use crate::resolve::name_services;
 use crate::sys;
 
-/// Whether a user and a group have names: `getpwuid(3)`, `getgrgid(3)`.
+/// The names of a user and a group: `getpwuid(3)`, `getgrgid(3)`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Account {
     pub uid: u32,
     pub gid: u32,
 }
 
-/// What was found.
 #[derive(Debug, Serialize, Deserialize)]
-pub(in crate::doctor) struct Accounts {
+pub(in crate::doctor) struct AccountNames {
     pub user: Option<String>,
     pub group: Option<String>,
 }
 
 impl Probe for Account {
-    type Answer = Accounts;
+    type Answer = AccountNames;
 
-    fn run(&self) -> Accounts {
-        Accounts {
-            user: User::from_uid(Uid::from_raw(self.uid))
-                .ok()
-                .flatten()
-                .map(|user| user.name),
-            group: Group::from_gid(Gid::from_raw(self.gid))
-                .ok()
-                .flatten()
-                .map(|group| group.name),
+    fn run(&self) -> AccountNames {
+        let user = User::from_uid(Uid::from_raw(self.uid)).ok().flatten();
+        let group = Group::from_gid(Gid::from_raw(self.gid)).ok().flatten();
+        AccountNames {
+            user: user.map(|user| user.name),
+            group: group.map(|group| group.name),
         }
     }
 }
 
-/// Which services nsswitch.conf(5) names for a database.
+/// The services that nsswitch.conf(5) names for a database.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct NameServices {
     pub database: String,
 }
 
 impl Probe for NameServices {
-    type Answer = Result<Vec<String>, Trouble>;
+    type Answer = Result<Vec<String>, InsideError>;
 
     fn run(&self) -> Self::Answer {
         let text = fs::read("/etc/nsswitch.conf")?;
@@ -68,7 +63,7 @@ pub(in crate::doctor) struct Zone {
 }
 
 impl Probe for Zone {
-    type Answer = Result<(), Trouble>;
+    type Answer = Result<(), InsideError>;
 
     fn run(&self) -> Self::Answer {
         let bytes = fs::read(&self.file)?;
@@ -77,7 +72,7 @@ impl Probe for Zone {
     }
 }
 
-/// Whether a conversion gives what it should: `iconv(3)`.
+/// Whether a conversion by `iconv(3)` has the expected result.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Convert {
     pub to: String,
@@ -86,7 +81,7 @@ pub(in crate::doctor) struct Convert {
 }
 
 impl Probe for Convert {
-    type Answer = Result<(), Trouble>;
+    type Answer = Result<(), InsideError>;
 
     fn run(&self) -> Self::Answer {
         let to = CString::new(self.to.as_str()).map_err(io::Error::from)?;
@@ -106,7 +101,7 @@ pub(in crate::doctor) struct Locale {
 }
 
 impl Probe for Locale {
-    type Answer = Result<(), Trouble>;
+    type Answer = Result<(), InsideError>;
 
     fn run(&self) -> Self::Answer {
         let name = CString::new(self.name.as_str()).map_err(io::Error::from)?;

@@ -1,5 +1,5 @@
-//! Certificates of authorities where OpenSSL looks for them, and a handshake that trusts these
-//! alone.
+//! The certificates of authorities in the places where OpenSSL looks, and a handshake that trusts
+//! only these.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -15,11 +15,11 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConfig, ClientConnection, RootCertStore};
 use serde::{Deserialize, Serialize};
 
-use super::Probe;
+use super::{InsideError, Probe};
 use crate::base::{HostPath, lexical};
 use crate::resolve::{Host, LookupError};
 
-/// Where OpenSSL looks: one file of certificates, and a directory of files that are named by
+/// Where OpenSSL looks: in one file of certificates, and in a directory of files whose names are
 /// hashes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Anchors {
@@ -27,89 +27,94 @@ pub(in crate::doctor) struct Anchors {
     pub directory: Option<PathBuf>,
 }
 
-/// What is there.
+impl Anchors {
+    pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        self.file.iter().chain(&self.directory)
+    }
+}
+
+/// Which certificates are there.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Certificates(pub Anchors);
 
-/// A link that leads nowhere.
+/// A link to a file that is not inside.
 #[derive(Debug, Serialize, Deserialize)]
-pub(in crate::doctor) struct Dangling {
+pub(in crate::doctor) struct DanglingLink {
     pub link: String,
-    pub text: PathBuf,
+    pub target: PathBuf,
 }
 
-/// The certificates that OpenSSL would find.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(in crate::doctor) struct Found {
-    /// How many different ones it trusts.
+pub(in crate::doctor) struct FoundCertificates {
+    /// How many different certificates OpenSSL trusts.
     pub trusted: usize,
-    /// Files of the directory that have certificates but no hash for a name, so that OpenSSL opens
-    /// none.
+    /// How many files of the directory have certificates and no hash as their name: OpenSSL does
+    /// not open them.
     pub unhashed: usize,
-    /// What cannot be used, each a clause.
+    /// The files that cannot be used, and why: clauses.
     pub broken: Vec<String>,
-    pub dangling: Vec<Dangling>,
+    pub dangling: Vec<DanglingLink>,
 }
 
 impl Probe for Certificates {
-    type Answer = Found;
+    type Answer = FoundCertificates;
 
-    fn run(&self) -> Found {
-        let mut store = Store::default();
-        store.read_all(&self.0);
+    fn run(&self) -> FoundCertificates {
+        let mut store = TrustStore::read(&self.0);
         store.found.trusted = store.certificates.len();
         store.found
     }
 }
 
 #[derive(Default)]
-struct Store {
+struct TrustStore {
     certificates: BTreeSet<Vec<u8>>,
+    /// The files that were read, by device and inode.
     files: HashSet<(u64, u64)>,
-    found: Found,
+    found: FoundCertificates,
 }
 
-impl Store {
-    fn read_all(&mut self, anchors: &Anchors) {
-        if let Some(file) = anchors
-            .file
-            .as_deref()
-            .filter(|file| file.symlink_metadata().is_ok())
+impl TrustStore {
+    fn read(anchors: &Anchors) -> Self {
+        let mut store = Self::default();
+        if let Some(file) = &anchors.file
+            && file.symlink_metadata().is_ok()
         {
-            self.entry(file, true);
+            store.add(file, true);
         }
-        let entries = anchors
-            .directory
-            .iter()
-            .filter_map(|path| fs::read_dir(path).ok())
-            .flatten()
-            .flatten();
-        let mut entries: Vec<_> = entries.map(|entry| entry.path()).collect();
-        entries.sort();
-        // Those with hashes first: the files that they lead to are then known.
-        entries.sort_by_key(|path| !is_hashed(path));
-        for path in entries {
-            self.entry(&path, is_hashed(&path));
+
+        let mut paths = vec![];
+        if let Some(directory) = &anchors.directory {
+            let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+            paths.extend(entries.map(|entry| entry.path()));
         }
+        // Those with hashes first, so that a file which one of them links to is known by then.
+        paths.sort();
+        paths.sort_by_key(|path| !is_hashed(path));
+        for path in paths {
+            store.add(&path, is_hashed(&path));
+        }
+        store
     }
 
-    fn entry(&mut self, path: &Path, used: bool) {
+    /// `opened`: whether OpenSSL opens the file.
+    fn add(&mut self, path: &Path, opened: bool) {
         let metadata = match fs::metadata(path) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return self.dangling(path),
-            Err(error) => return self.broken(path, &super::Trouble::from(error).text),
+            Err(error) => return self.broken(path, &InsideError::from(error).to_string()),
         };
-        if !metadata.is_file() || !self.files.insert((metadata.dev(), metadata.ino())) {
+        let is_new = self.files.insert((metadata.dev(), metadata.ino()));
+        if !metadata.is_file() || !is_new {
             return;
         }
+
         match certificates(path) {
-            Ok(found) if used && found.is_empty() => {
-                self.broken(path, "there is no certificate in it");
-            }
-            Ok(found) if used => self.certificates.extend(found),
-            Ok(found) => self.found.unhashed += usize::from(!found.is_empty()),
-            Err(why) if used => self.broken(path, &why),
-            Err(_) => {} // OpenSSL never opens it
+            Ok(found) if !opened => self.found.unhashed += usize::from(!found.is_empty()),
+            Ok(found) if found.is_empty() => self.broken(path, "there is no certificate in it"),
+            Ok(found) => self.certificates.extend(found),
+            Err(why) if opened => self.broken(path, &why),
+            Err(_) => {}
         }
     }
 
@@ -122,17 +127,16 @@ impl Store {
             return;
         };
         if let Err(LookupError::Dangling { link, destination }) = Host::new().walk(&inside) {
-            let at = link.parent().unwrap_or_else(HostPath::slash);
-            let text = lexical(at.as_path(), &destination);
-            self.found.dangling.push(Dangling {
+            let directory = link.parent().unwrap_or_else(HostPath::slash);
+            self.found.dangling.push(DanglingLink {
                 link: path.display().to_string(),
-                text,
+                target: lexical(directory.as_path(), &destination),
             });
         }
     }
 }
 
-/// `5ed36f99.0`: the only names that OpenSSL looks up in a directory.
+/// Whether a name is one such as `5ed36f99.0`: OpenSSL looks up no others in a directory.
 fn is_hashed(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.split_once('.').is_some_and(|(hash, nth)| {
@@ -143,9 +147,9 @@ fn is_hashed(path: &Path) -> bool {
     })
 }
 
-/// The certificates of a file that parse as authorities, or why one does not.
+/// The certificates of a file, or why it is damaged.
 fn certificates(path: &Path) -> Result<Vec<Vec<u8>>, String> {
-    let bytes = fs::read(path).map_err(|error| super::Trouble::from(error).text)?;
+    let bytes = fs::read(path).map_err(|error| InsideError::from(error).to_string())?;
     let mut found = vec![];
     for certificate in CertificateDer::pem_slice_iter(&bytes) {
         let certificate = certificate.map_err(|error| format!("it is damaged: {error}"))?;
@@ -153,7 +157,7 @@ fn certificates(path: &Path) -> Result<Vec<Vec<u8>>, String> {
             Err(rustls::Error::InvalidCertificate(CertificateError::BadEncoding)) => {
                 return Err("a certificate in it is damaged".to_owned());
             }
-            // What this library does not take for an authority, OpenSSL may.
+            // OpenSSL may take it for an authority even where this library does not.
             Ok(()) | Err(_) => found.push(certificate.to_vec()),
         }
     }
@@ -169,26 +173,26 @@ pub(in crate::doctor) struct Handshake {
     pub limit: Duration,
 }
 
-/// How the handshake went.
 #[derive(Debug, Serialize, Deserialize)]
-pub(in crate::doctor) enum Shaken {
-    /// The server's certificate is good; the protocol's version.
+pub(in crate::doctor) enum HandshakeResult {
+    /// The server's certificate is trusted; the version of the protocol.
     Verified(String),
-    /// There was no connection.
+    /// There was no connection, and why.
     Unreachable(String),
-    /// There was one, and then this.
+    /// There was a connection, and the handshake failed.
     Refused(String),
 }
 
 impl Probe for Handshake {
-    type Answer = Shaken;
+    type Answer = HandshakeResult;
 
-    fn run(&self) -> Shaken {
+    fn run(&self) -> HandshakeResult {
         match self.connect() {
-            Ok(mut stream) => self
-                .shake(&mut stream)
-                .map_or_else(Shaken::Refused, Shaken::Verified),
-            Err(error) => Shaken::Unreachable(super::reason(error)),
+            Ok(mut stream) => match self.shake(&mut stream) {
+                Ok(version) => HandshakeResult::Verified(version),
+                Err(why) => HandshakeResult::Refused(why),
+            },
+            Err(error) => HandshakeResult::Unreachable(super::reason(error)),
         }
     }
 }
@@ -210,10 +214,10 @@ impl Handshake {
     }
 
     fn shake(&self, stream: &mut TcpStream) -> Result<String, String> {
-        let mut store = Store::default();
-        store.read_all(&self.anchors);
+        let trusted = TrustStore::read(&self.anchors).certificates;
         let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(store.certificates.into_iter().map(CertificateDer::from));
+        roots.add_parsable_certificates(trusted.into_iter().map(CertificateDer::from));
+
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -228,10 +232,10 @@ impl Handshake {
                 .complete_io(stream)
                 .map_err(|error| error.to_string())?;
         }
-        Ok(connection
-            .protocol_version()
-            .map(|version| format!("{version:?}"))
-            .unwrap_or_default())
+        Ok(match connection.protocol_version() {
+            Some(version) => format!("{version:?}"),
+            None => String::new(),
+        })
     }
 }
 

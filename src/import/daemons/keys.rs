@@ -1,11 +1,11 @@
 //! Daemons whose configuration names a root by one key: named, unbound, nsd, haproxy, squid,
 //! rsyncd, vsftpd, uwsgi.
 //!
-//! Their files have a key and a value in a line, whatever stands between the two.
+//! Their files have a key and a value per line, with different separators.
 
 use std::path::Path;
 
-use super::{Place, Read, add};
+use super::{DaemonSites, FileLine, Needs};
 use crate::observe::Units;
 
 /// One of these daemons.
@@ -21,12 +21,15 @@ pub(in crate::import) enum Daemon {
     Uwsgi,
 }
 
-/// A line that says something.
-struct Line<'t> {
-    nth: usize,
+/// A line with a key and a value. The key of a section is `[name]`.
+struct KeyLine<'t> {
+    line: usize,
     key: String,
     value: &'t str,
 }
+
+/// A root that a file names, and the line.
+type RootLine = (usize, String);
 
 impl Daemon {
     /// The key of its root, and that of its user.
@@ -42,179 +45,208 @@ impl Daemon {
         }
     }
 
-    /// Presets, and the names that distributions have for its unit.
-    fn needs(self) -> (&'static [&'static str], &'static [&'static str]) {
+    fn presets(self) -> &'static [&'static str] {
         match self {
-            Self::Named => (
-                &["named"],
-                &["named.service", "named-chroot.service", "bind9.service"],
-            ),
-            Self::Unbound => (&["unbound"], &["unbound.service"]),
-            Self::Nsd => (&["nsd"], &["nsd.service"]),
-            Self::Haproxy => (&["haproxy", "syslog"], &["haproxy.service"]),
-            Self::Squid => (&["squid", "dns", "tls"], &["squid.service"]),
-            Self::Rsyncd => (&["timezone"], &["rsync.service", "rsyncd.service"]),
-            Self::Vsftpd => (&["timezone", "syslog"], &["vsftpd.service"]),
-            Self::Uwsgi => (
-                &["base", "dns", "tls", "timezone", "systemd-notify"],
-                &["uwsgi.service"],
-            ),
+            Self::Named => &["named"],
+            Self::Unbound => &["unbound"],
+            Self::Nsd => &["nsd"],
+            Self::Haproxy => &["haproxy", "syslog"],
+            Self::Squid => &["squid", "dns", "tls"],
+            Self::Rsyncd => &["timezone"],
+            Self::Vsftpd => &["timezone", "syslog"],
+            Self::Uwsgi => &["base", "dns", "tls", "timezone", "systemd-notify"],
         }
+    }
+
+    /// The names that distributions have for its unit.
+    fn services(self) -> &'static [&'static str] {
+        match self {
+            Self::Named => &["named.service", "named-chroot.service", "bind9.service"],
+            Self::Unbound => &["unbound.service"],
+            Self::Nsd => &["nsd.service"],
+            Self::Haproxy => &["haproxy.service"],
+            Self::Squid => &["squid.service"],
+            Self::Rsyncd => &["rsync.service", "rsyncd.service"],
+            Self::Vsftpd => &["vsftpd.service"],
+            Self::Uwsgi => &["uwsgi.service"],
+        }
+    }
+
+    fn roots(self, lines: &[KeyLine<'_>]) -> Vec<RootLine> {
+        let (key, _) = self.keys();
+        match self {
+            Self::Named => of_options(lines, key),
+            Self::Rsyncd => of_modules(lines),
+            Self::Vsftpd => of_vsftpd(lines),
+            _ => of_key(lines, key),
+        }
+    }
+
+    /// The name of its user; `None` if the file gives an id or nothing.
+    fn user(self, lines: &[KeyLine<'_>]) -> Option<String> {
+        let (_, key) = self.keys();
+        let user = match self {
+            Self::Named => of_options(lines, key).pop()?.1,
+            _ => last(lines, key)?.value.to_owned(),
+        };
+        let is_id = user.bytes().all(|byte| byte.is_ascii_digit());
+        (!is_id).then_some(user)
     }
 }
 
 /// The sites of a file.
-pub(in crate::import) fn read(daemon: Daemon, file: &Path, text: &str, units: &Units) -> Read {
+pub(in crate::import) fn read(
+    daemon: Daemon,
+    file: &Path,
+    text: &str,
+    units: &Units,
+) -> DaemonSites {
     let lines: Vec<_> = text
         .lines()
         .zip(1..)
         .filter_map(|(line, nth)| split(line, nth))
         .collect();
-    let mut read = Read::default();
-    let (root_key, user_key) = daemon.keys();
-    let roots = match daemon {
-        Daemon::Named => of_options(&lines, root_key),
-        Daemon::Rsyncd => of_modules(&lines),
-        Daemon::Vsftpd => of_vsftpd(&lines),
-        _ => of_key(&lines, root_key),
+    let user = daemon.user(&lines);
+    let users: Vec<_> = user.iter().map(String::as_str).collect();
+    let needs = Needs {
+        presets: daemon.presets(),
+        users: &users,
+        services: daemon.services(),
     };
-    let user = match daemon {
-        Daemon::Named => of_options(&lines, user_key).pop().map(|(_, user)| user),
-        _ => last(&lines, user_key).map(|line| line.value.to_owned()),
-    };
-    for (nth, root) in roots
-        .into_iter()
-        .filter(|(_, root)| !root.is_empty() && root != "/")
-    {
-        let place = Place { file, line: nth };
-        if root.contains(['$', '%']) {
-            let each = "it differs from user to user; write a manifest for each";
-            read.warnings.push(format!("{place}: {root}: {each}"));
+
+    let mut read = DaemonSites::default();
+    for (line, root) in daemon.roots(&lines) {
+        if root.is_empty() || root == "/" {
             continue;
         }
-        let said = format!("The {root_key} {root}");
-        let Some(draft) = read.site(place, &said, &root) else {
+        let place = FileLine { file, line };
+        if root.contains(['$', '%']) {
+            read.warnings.push(format!(
+                "{place}: {root}: it differs from user to user; write a manifest for each"
+            ));
             continue;
-        };
-        let (presets, services) = daemon.needs();
-        let named = user
-            .iter()
-            .filter(|user| !user.bytes().all(|byte| byte.is_ascii_digit()));
-        let users: Vec<_> = named.map(String::as_str).collect();
-        add(draft, presets, &users, services, units);
+        }
+        let (key, _) = daemon.keys();
+        if let Some(draft) = read.site(place, &format!("The {key} {root}"), &root) {
+            needs.add_to(draft, units);
+        }
     }
-    if daemon == Daemon::Vsftpd
+
+    let homes_are_roots = daemon == Daemon::Vsftpd
         && is_on(&lines, "chroot_local_user")
-        && last(&lines, "local_root").is_none()
-    {
-        let homes = "chroot_local_user: each user's home is a root; write a manifest for each";
-        read.warnings.push(format!("{}: {homes}", file.display()));
+        && last(&lines, "local_root").is_none();
+    if homes_are_roots {
+        read.warnings.push(format!(
+            "{}: chroot_local_user: each user's home is a root; write a manifest for each",
+            file.display()
+        ));
     }
     read
 }
 
 /// The key and the value of a line, without quotes and comments.
-fn split(line: &str, nth: usize) -> Option<Line<'_>> {
+fn split(line: &str, nth: usize) -> Option<KeyLine<'_>> {
     let line = line.trim();
     if line.is_empty() || line.starts_with(['#', ';']) {
         return None;
     }
     if line.starts_with('[') {
-        return Some(Line {
-            nth,
+        return Some(KeyLine {
+            line: nth,
             key: line.to_owned(),
             value: "",
         });
     }
-    let between = |c: char| c.is_whitespace() || c == ':' || c == '=';
-    // rsyncd's keys have blanks in them.
+
+    let is_separator = |c: char| c.is_whitespace() || c == ':' || c == '=';
     let end = match line.find('=') {
-        Some(end)
-            if line[..end]
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "_- ".contains(c)) =>
-        {
-            end
-        }
-        _ => line.find(between).unwrap_or(line.len()),
+        // rsyncd's keys have blanks in them.
+        Some(end) if line[..end].chars().all(is_key_char) => end,
+        _ => line.find(is_separator).unwrap_or(line.len()),
     };
-    let value = line[end..].trim_start_matches(between);
+    let value = line[end..].trim_start_matches(is_separator);
     let value = match value.chars().next() {
         Some(quote @ ('"' | '\'')) => value[1..].split(quote).next().unwrap_or_default(),
         _ => value.split(" #").next().unwrap_or_default().trim(),
     };
-    Some(Line {
-        nth,
+    Some(KeyLine {
+        line: nth,
         key: line[..end].trim().to_ascii_lowercase(),
         value,
     })
 }
 
-fn last<'l, 't>(lines: &'l [Line<'t>], key: &str) -> Option<&'l Line<'t>> {
-    lines.iter().rev().find(|line| line.key == key)
+fn is_key_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "_- ".contains(c)
 }
 
-fn is_on(lines: &[Line<'_>], key: &str) -> bool {
-    let value = last(lines, key).map(|line| line.value.to_ascii_lowercase());
-    value.is_some_and(|value| ["yes", "true", "1", "on"].contains(&value.as_str()))
+fn last<'l, 't>(lines: &'l [KeyLine<'t>], key: &str) -> Option<&'l KeyLine<'t>> {
+    lines.iter().rfind(|line| line.key == key)
 }
 
-fn of_key(lines: &[Line<'_>], key: &str) -> Vec<(usize, String)> {
-    last(lines, key)
-        .map(|line| (line.nth, line.value.to_owned()))
-        .into_iter()
-        .collect()
+fn is_on(lines: &[KeyLine<'_>], key: &str) -> bool {
+    last(lines, key).is_some_and(|line| is_yes(line.value) || line.value.eq_ignore_ascii_case("on"))
 }
 
-/// The value of an option in `OPTIONS="…"`, or RHEL's `ROOTDIR=`.
-fn of_options(lines: &[Line<'_>], option: &str) -> Vec<(usize, String)> {
-    let rootdir = of_key(lines, "rootdir")
-        .into_iter()
-        .filter(|_| option == "-t");
-    let options = last(lines, "options").and_then(|line| {
-        let words: Vec<_> = line.value.split_whitespace().collect();
-        let after = words
-            .iter()
-            .position(|word| *word == option)
-            .and_then(|at| words.get(at + 1).copied());
-        let value = after.or_else(|| words.iter().find_map(|word| word.strip_prefix(option)))?;
-        Some((line.nth, value.to_owned()))
-    });
-    rootdir.chain(options).collect()
+fn is_yes(value: &str) -> bool {
+    let yes = ["yes", "true", "1"];
+    yes.iter().any(|yes| value.eq_ignore_ascii_case(yes))
 }
 
-/// The paths of rsync's modules that it enters; what follows `/./` is inside.
-fn of_modules(lines: &[Line<'_>]) -> Vec<(usize, String)> {
-    let begins: Vec<_> = (0..lines.len())
-        .filter(|at| lines[*at].key.starts_with('['))
-        .collect();
-    let global = &lines[..begins.first().copied().unwrap_or(lines.len())];
-    let ends = begins.iter().skip(1).copied().chain([lines.len()]);
-    let modules = begins
-        .iter()
-        .zip(ends)
-        .map(|(begin, end)| &lines[*begin..end]);
-    let entered = |module: &&[Line<'_>]| {
-        let set = last(module, "use chroot").or_else(|| last(global, "use chroot"));
-        set.is_none_or(|line| {
-            ["yes", "true", "1"].contains(&line.value.to_ascii_lowercase().as_str())
-        })
-    };
-    let path = |module: &[Line<'_>]| {
-        let line = last(module, "path")?;
-        Some((
-            line.nth,
-            line.value
-                .split("/./")
-                .next()
-                .unwrap_or_default()
-                .to_owned(),
-        ))
-    };
-    modules.filter(entered).filter_map(path).collect()
+fn of_key(lines: &[KeyLine<'_>], key: &str) -> Vec<RootLine> {
+    match last(lines, key) {
+        Some(line) => vec![(line.line, line.value.to_owned())],
+        None => vec![],
+    }
 }
 
-fn of_vsftpd(lines: &[Line<'_>]) -> Vec<(usize, String)> {
+/// The value of an option in `OPTIONS="…"`, and for the root also RHEL's `ROOTDIR=`.
+fn of_options(lines: &[KeyLine<'_>], option: &str) -> Vec<RootLine> {
+    let mut values = vec![];
+    if option == "-t" {
+        values.extend(of_key(lines, "rootdir"));
+    }
+    if let Some(line) = last(lines, "options")
+        && let Some(value) = option_value(line.value, option)
+    {
+        values.push((line.line, value.to_owned()));
+    }
+    values
+}
+
+/// The value of `-t VALUE` or `-tVALUE`.
+fn option_value<'o>(options: &'o str, option: &str) -> Option<&'o str> {
+    let words: Vec<_> = options.split_whitespace().collect();
+    if let Some(at) = words.iter().position(|word| *word == option)
+        && let Some(value) = words.get(at + 1)
+    {
+        return Some(value);
+    }
+    words.iter().find_map(|word| word.strip_prefix(option))
+}
+
+/// The paths of rsync's modules that it enters.
+fn of_modules(lines: &[KeyLine<'_>]) -> Vec<RootLine> {
+    let is_begin = |line: &KeyLine<'_>| line.key.starts_with('[');
+    let first = lines.iter().position(is_begin).unwrap_or(lines.len());
+    let (global, modules) = lines.split_at(first);
+
+    let mut roots = vec![];
+    for module in modules.chunk_by(|_, next| !is_begin(next)) {
+        let chroot = last(module, "use chroot").or_else(|| last(global, "use chroot"));
+        let is_entered = chroot.is_none_or(|line| is_yes(line.value));
+        if let Some(path) = last(module, "path")
+            && is_entered
+        {
+            // What follows `/./` is inside.
+            let root = path.value.split("/./").next().unwrap_or_default();
+            roots.push((path.line, root.to_owned()));
+        }
+    }
+    roots
+}
+
+fn of_vsftpd(lines: &[KeyLine<'_>]) -> Vec<RootLine> {
     let mut roots = of_key(lines, "secure_chroot_dir");
     if is_on(lines, "chroot_local_user") {
         roots.extend(of_key(lines, "local_root"));

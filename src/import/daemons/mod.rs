@@ -1,4 +1,5 @@
-//! Other daemons whose configuration names a root: text → drafts and notes, a file per syntax.
+//! Other daemons whose configuration names a root: text → drafts and warnings. Each syntax has its
+//! own file.
 
 pub(super) mod keys;
 pub(super) mod postfix;
@@ -7,83 +8,91 @@ pub(super) mod units;
 
 use std::path::Path;
 
-use super::draft::{Draft, Item, Kind};
+use super::draft::{Draft, DraftItem, DraftKind};
 use crate::base::HostPath;
 use crate::observe::Units;
 
-/// What a file has.
+/// What a daemon's file has.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Read {
-    /// The sites that it names a root of.
+pub(super) struct DaemonSites {
+    /// The sites whose roots it names.
     pub sites: Vec<Draft>,
     /// What the administrator should look at: sentences.
     pub warnings: Vec<String>,
 }
 
-/// Where something stands.
+/// A line of a file. `Display`: `FILE:LINE`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'f> {
+pub(super) struct FileLine<'f> {
     pub file: &'f Path,
     /// From 1.
     pub line: usize,
 }
 
-impl std::fmt::Display for Place<'_> {
+impl std::fmt::Display for FileLine<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:{}", self.file.display(), self.line)
     }
 }
 
-impl Read {
-    /// Adds the site whose root `place` names by `said`, such as `chroot = /srv/x`; `None`: no site
-    /// can have that root.
-    pub(super) fn site(&mut self, place: Place<'_>, said: &str, root: &str) -> Option<&mut Draft> {
+impl DaemonSites {
+    /// The site with this root, which is added if there is none yet. `place` names the root, and
+    /// `what` describes it, such as `The ChrootDirectory`. `None`: no site can have that root.
+    pub(super) fn site(
+        &mut self,
+        place: FileLine<'_>,
+        what: &str,
+        root: &str,
+    ) -> Option<&mut Draft> {
         let root = match HostPath::new(root) {
             Ok(root) => root,
             Err(why) => {
-                self.warnings
-                    .push(format!("{place}: {said}: {why}; not imported"));
+                let warning = format!("{place}: {what}: {why}; not imported");
+                self.warnings.push(warning);
                 return None;
             }
         };
-        if let Some(nth) = self
+        let at = self
             .sites
             .iter()
-            .position(|site| site.root() == Some(&root))
-        {
-            return self.sites.get_mut(nth);
+            .position(|site| site.root() == Some(&root));
+        if let Some(at) = at {
+            return self.sites.get_mut(at);
         }
-        let mut draft = Draft::new(super::name_of(&root), Kind::Site(root));
+
+        let mut draft = Draft::new(super::name_of(&root), DraftKind::Site(root));
         draft.place = place.to_string();
-        draft.found.push(format!("{said} of {place}."));
+        draft.found.push(format!("{what} of {place}."));
         self.sites.push(draft);
         self.sites.last_mut()
     }
 }
 
-/// Adds what most sites of a daemon need: presets (those that there are count), logins, and the
-/// first of `services` that this host has.
-pub(super) fn add(
-    draft: &mut Draft,
-    presets: &[&str],
-    users: &[&str],
-    services: &[&str],
-    units: &Units,
-) {
-    for preset in presets {
-        if !draft.presets.iter().any(|known| known == preset) {
-            draft.presets.push((*preset).to_owned());
+/// What most sites of a daemon need.
+pub(super) struct Needs<'n> {
+    /// Those that exist are used.
+    pub presets: &'n [&'n str],
+    pub users: &'n [&'n str],
+    /// The names that distributions have for the daemon's unit. The first that this host has is
+    /// used.
+    pub services: &'n [&'n str],
+}
+
+impl Needs<'_> {
+    pub(super) fn add_to(&self, draft: &mut Draft, units: &Units) {
+        for preset in self.presets {
+            if draft.presets.iter().all(|known| known != preset) {
+                draft.presets.push((*preset).to_owned());
+            }
+        }
+        for user in self.users {
+            let user = DraftItem::new(*user);
+            if !draft.users.contains(&user) {
+                draft.users.push(user);
+            }
+        }
+        if let Some(service) = self.services.iter().find(|name| units.has(name)) {
+            draft.services.insert((*service).to_owned());
         }
     }
-    for user in users.iter().map(|user| Item::new(*user)) {
-        if !draft.users.contains(&user) {
-            draft.users.push(user);
-        }
-    }
-    draft.services.extend(
-        services
-            .iter()
-            .find(|name| units.has(name))
-            .map(|name| (*name).to_owned()),
-    );
 }

@@ -3,10 +3,10 @@
 
 use std::path::Path;
 
-use super::{Place, Read, add};
+use super::{DaemonSites, FileLine, Needs};
 use crate::observe::Units;
 
-/// Where Postfix's queue is, if main.cf does not tell.
+/// The queue directory, if main.cf does not set it.
 const QUEUE: &str = "/var/spool/postfix";
 
 /// Whether a line is one of master.cf.
@@ -20,62 +20,63 @@ pub(in crate::import) fn looks_like(line: &str) -> bool {
             .all(|field| ["y", "n", "-"].contains(field))
 }
 
-/// The site of a master.cf. `main` is the text of the main.cf beside it.
-pub(in crate::import) fn read(file: &Path, text: &str, main: &str, units: &Units) -> Read {
-    let of_main = |key: &str| {
-        let lines = main
-            .lines()
-            .filter(|line| !line.starts_with(['#', ' ', '\t']));
-        let mut pairs = lines
-            .filter_map(|line| line.split_once('='))
-            .map(|(key, value)| (key.trim(), value.trim()));
-        pairs
-            .rfind(|(known, _)| *known == key)
-            .map(|(_, value)| value.to_owned())
-    };
-    // `-` is `n` since Postfix 3.0, unless main.cf asks for what was before.
-    let default = of_main("compatibility_level").is_some_and(|level| level == "0");
-    let jailed: Vec<_> = text
-        .lines()
-        .zip(1..)
-        .filter(|(line, _)| !line.starts_with([' ', '\t', '#']) && looks_like(line))
-        .filter_map(|(line, nth)| {
-            let fields: Vec<_> = line.split_whitespace().collect();
-            (fields[4] == "y" || (fields[4] == "-" && default)).then(|| (fields[0].to_owned(), nth))
-        })
-        .collect();
-    let mut read = Read::default();
-    let Some((_, line)) = jailed.first() else {
+/// The site of a master.cf. `main`: the text of the main.cf beside it.
+pub(in crate::import) fn read(file: &Path, text: &str, main: &str, units: &Units) -> DaemonSites {
+    let mut read = DaemonSites::default();
+    let jailed = jailed_services(text, main);
+    let Some((line, _)) = jailed.first() else {
         read.warnings.push(format!(
             "{}: no service has `y` in the column chroot: nothing to mount",
             file.display()
         ));
         return read;
     };
-    let root = of_main("queue_directory").unwrap_or_else(|| QUEUE.to_owned());
-    let names: Vec<_> = jailed.iter().map(|(name, _)| name.as_str()).collect();
-    let said = format!(
-        "{} {} in {root}, of",
-        names.join(", "),
-        if names.len() == 1 { "runs" } else { "run" }
-    );
-    if let Some(draft) = read.site(
-        Place { file, line: *line },
-        said.trim_end_matches(", of"),
-        &root,
-    ) {
+
+    let root = parameter(main, "queue_directory").unwrap_or(QUEUE);
+    let names: Vec<_> = jailed.iter().map(|(_, name)| *name).collect();
+    let verb = if names.len() == 1 { "runs" } else { "run" };
+    let what = format!("{} {verb} in {root}", names.join(", "));
+    let place = FileLine { file, line: *line };
+    if let Some(draft) = read.site(place, &what, root) {
         "postfix".clone_into(&mut draft.name);
-        let owner = of_main("mail_owner").unwrap_or_else(|| "postfix".to_owned());
-        let services = ["postfix@-.service", "postfix.service"];
-        add(
-            draft,
-            &["postfix", "dns", "tls", "timezone"],
-            &[&owner],
-            &services,
-            units,
-        );
+        let needs = Needs {
+            presets: &["postfix", "dns", "tls", "timezone"],
+            users: &[parameter(main, "mail_owner").unwrap_or("postfix")],
+            services: &["postfix@-.service", "postfix.service"],
+        };
+        needs.add_to(draft, units);
     }
     read
+}
+
+/// The services that run in the queue directory, with their lines.
+fn jailed_services<'t>(text: &'t str, main: &str) -> Vec<(usize, &'t str)> {
+    // `-` is `n` since Postfix 3.0, unless main.cf asks for the older defaults.
+    let default_is_yes = parameter(main, "compatibility_level") == Some("0");
+    let mut services = vec![];
+    for (line, nth) in text.lines().zip(1..) {
+        if line.starts_with([' ', '\t', '#']) || !looks_like(line) {
+            continue;
+        }
+        let fields: Vec<_> = line.split_whitespace().collect();
+        if fields[4] == "y" || (fields[4] == "-" && default_is_yes) {
+            services.push((nth, fields[0]));
+        }
+    }
+    services
+}
+
+/// The last value of a parameter in main.cf.
+fn parameter<'m>(main: &'m str, name: &str) -> Option<&'m str> {
+    let mut last = None;
+    for line in main.lines() {
+        if let Some((key, value)) = line.split_once('=')
+            && key.trim_end() == name
+        {
+            last = Some(value.trim());
+        }
+    }
+    last
 }
 
 #[cfg(test)]
@@ -89,7 +90,7 @@ mod tests {
                           cleanup   unix  n       -       -       -       0       cleanup\n\
                           uucp      unix  -       n       n       -       -       pipe\n  flags=Fqhu user=uucp\n";
 
-    fn read_with(main: &str) -> Read {
+    fn read_with(main: &str) -> DaemonSites {
         read(Path::new("master.cf"), MASTER, main, &Units::default())
     }
 

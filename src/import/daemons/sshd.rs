@@ -1,8 +1,8 @@
-//! `ChrootDirectory` of `sshd_config(5)`, for all and in `Match` blocks.
+//! `ChrootDirectory` of `sshd_config(5)`, for everybody and in `Match` blocks.
 
 use std::path::Path;
 
-use super::{Place, Read, add};
+use super::{DaemonSites, FileLine, Needs};
 use crate::observe::Units;
 
 /// Keywords that only `sshd_config` has.
@@ -23,7 +23,7 @@ const KEYWORDS: [&str; 14] = [
     "x11forwarding",
 ];
 
-/// A login with what the tokens of `ChrootDirectory` stand for.
+/// A user, with the values of the tokens of `ChrootDirectory`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::import) struct Login {
     pub name: String,
@@ -31,18 +31,18 @@ pub(in crate::import) struct Login {
     pub home: String,
 }
 
-/// The logins of this host: by name, and those of a group.
+/// The users of this host: by name, and those of a group.
 pub(in crate::import) struct Logins<'l> {
     pub named: &'l dyn Fn(&str) -> Option<Login>,
     pub of_group: &'l dyn Fn(&str) -> Vec<Login>,
 }
 
-/// What a `Match` block, or the part before the first, says.
+/// A `Match` block, or the part before the first one.
 #[derive(Default)]
-struct Block {
-    /// The criteria; empty: it is about everybody.
+struct MatchBlock {
+    /// Empty: the block applies to everybody.
     criteria: Vec<String>,
-    /// The line and the value of `ChrootDirectory`: the first counts.
+    /// The line and the value of the first `ChrootDirectory`, which counts.
     root: Option<(usize, String)>,
     sftp: bool,
 }
@@ -55,40 +55,37 @@ pub(in crate::import) fn looks_like(line: &str) -> bool {
 }
 
 /// The sites of a file.
-pub(in crate::import) fn read(file: &Path, text: &str, logins: &Logins<'_>, units: &Units) -> Read {
-    let mut read = Read::default();
+pub(in crate::import) fn read(
+    file: &Path,
+    text: &str,
+    logins: &Logins<'_>,
+    units: &Units,
+) -> DaemonSites {
+    let mut read = DaemonSites::default();
     for block in blocks(text) {
-        let Some((line, root)) = block
-            .root
-            .as_ref()
-            .filter(|(_, root)| !root.eq_ignore_ascii_case("none"))
-        else {
+        let Some((line, root)) = &block.root else {
             continue;
         };
-        let place = Place { file, line: *line };
-        let users = users(&block.criteria, logins);
-        let each = |what: &str| {
-            format!("{place}: ChrootDirectory {root}: {what}; write a manifest for each")
-        };
-        if !root.contains('%') {
-            site(&mut read, place, root, &block, &users, units);
-        } else if users.is_empty() {
-            read.warnings
-                .push(each("whom it is for is not known from the file alone"));
+        if root.eq_ignore_ascii_case("none") {
+            continue;
         }
-        for login in users.iter().filter(|_| root.contains('%')) {
-            let own = put_in(root, login);
-            site(
-                &mut read,
-                place,
-                &own,
-                &block,
-                std::slice::from_ref(login),
-                units,
-            );
+        let place = FileLine { file, line: *line };
+        let users = users(&block.criteria, logins);
+        if !root.contains('%') {
+            add_site(&mut read, place, root, &block, &users, units);
+        } else if users.is_empty() {
+            read.warnings.push(format!(
+                "{place}: ChrootDirectory {root}: the file does not tell for which users; write a \
+                 manifest for each"
+            ));
+        } else {
+            for user in users {
+                let root = expand(root, &user);
+                add_site(&mut read, place, &root, &block, &[user], units);
+            }
         }
     }
-    if read == Read::default() {
+    if read == DaemonSites::default() {
         read.warnings.push(format!(
             "{}: it has no ChrootDirectory: nothing to mount",
             file.display()
@@ -97,43 +94,42 @@ pub(in crate::import) fn read(file: &Path, text: &str, logins: &Logins<'_>, unit
     read
 }
 
-fn site(
-    read: &mut Read,
-    place: Place<'_>,
+fn add_site(
+    read: &mut DaemonSites,
+    place: FileLine<'_>,
     root: &str,
-    block: &Block,
+    block: &MatchBlock,
     users: &[Login],
     units: &Units,
 ) {
-    let for_whom = if block.criteria.is_empty() {
-        String::new()
+    let what = if block.criteria.is_empty() {
+        "The ChrootDirectory".to_owned()
     } else {
-        format!(" for {}", block.criteria.join(" "))
+        format!("The ChrootDirectory for {}", block.criteria.join(" "))
     };
-    let Some(draft) = read.site(place, &format!("The ChrootDirectory{for_whom}"), root) else {
+    let Some(draft) = read.site(place, &what, root) else {
         return;
     };
-    let presets: &[&str] = if block.sftp {
-        &["sftp", "syslog", "timezone"]
-    } else {
-        &["ssh-shell", "shell", "timezone"]
+
+    let users: Vec<_> = users.iter().map(|user| user.name.as_str()).collect();
+    let needs = Needs {
+        presets: if block.sftp {
+            &["sftp", "syslog", "timezone"]
+        } else {
+            &["ssh-shell", "shell", "timezone"]
+        },
+        users: &users,
+        services: &["ssh.service", "sshd.service"],
     };
-    let names: Vec<_> = users.iter().map(|user| user.name.as_str()).collect();
-    add(
-        draft,
-        presets,
-        &names,
-        &["ssh.service", "sshd.service"],
-        units,
-    );
-    if names.is_empty() {
+    needs.add_to(draft, units);
+    if users.is_empty() {
         draft.remarks.push(format!(
-            "{place}: whom it is for is not known: name the logins under `users`."
+            "{place}: the file does not tell for which users it is: name them under `users`."
         ));
     }
 }
 
-/// The words of a line, which blanks or one `=` separate; `"…"` is one.
+/// The words of a line. Blanks or one `=` separate them, and `"…"` is one word.
 fn words(line: &str) -> Vec<String> {
     let line = line.trim();
     if line.starts_with('#') {
@@ -146,13 +142,13 @@ fn words(line: &str) -> Vec<String> {
     let rest = rest.split(" #").next().unwrap_or_default();
     [keyword.to_owned()]
         .into_iter()
-        .chain(crate::import::unit::words(rest))
+        .chain(crate::import::unit_file::words(rest))
         .filter(|word| !word.is_empty())
         .collect()
 }
 
-fn blocks(text: &str) -> Vec<Block> {
-    let mut blocks = vec![Block::default()];
+fn blocks(text: &str) -> Vec<MatchBlock> {
+    let mut blocks = vec![MatchBlock::default()];
     for (line, nth) in text.lines().zip(1..) {
         let mut words = words(line).into_iter();
         let Some(keyword) = words.next() else {
@@ -164,9 +160,9 @@ fn blocks(text: &str) -> Vec<Block> {
                 let criteria: Vec<_> = words
                     .filter(|word| !word.eq_ignore_ascii_case("all"))
                     .collect();
-                blocks.push(Block {
+                blocks.push(MatchBlock {
                     criteria,
-                    ..Block::default()
+                    ..MatchBlock::default()
                 });
             }
             "chrootdirectory" if blocks[last].root.is_none() => {
@@ -181,7 +177,7 @@ fn blocks(text: &str) -> Vec<Block> {
     blocks
 }
 
-/// Whom a block is for, as far as its criteria tell: `User a,b`, `Group g`.
+/// The users that a block applies to, as far as its criteria tell: `User a,b`, `Group g`.
 fn users(criteria: &[String], logins: &Logins<'_>) -> Vec<Login> {
     let mut found = vec![];
     for pair in criteria.chunks(2) {
@@ -198,16 +194,21 @@ fn users(criteria: &[String], logins: &Logins<'_>) -> Vec<Login> {
     found
 }
 
-fn put_in(root: &str, login: &Login) -> String {
-    let (mut text, mut chars) = (String::new(), root.chars());
+/// `root` with its tokens replaced.
+fn expand(root: &str, login: &Login) -> String {
+    let mut text = String::new();
+    let mut chars = root.chars();
     while let Some(c) = chars.next() {
-        match (c, (c == '%').then(|| chars.next()).flatten()) {
-            ('%', Some('u')) => text.push_str(&login.name),
-            ('%', Some('h')) => text.push_str(&login.home),
-            ('%', Some('U')) => text.push_str(&login.uid.to_string()),
-            ('%', Some('%')) => text.push('%'),
-            ('%', Some(other)) => text.extend(['%', other]),
-            (c, _) => text.push(c),
+        if c != '%' {
+            text.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some('u') => text.push_str(&login.name),
+            Some('h') => text.push_str(&login.home),
+            Some('U') => text.push_str(&login.uid.to_string()),
+            Some('%') | None => text.push('%'),
+            Some(other) => text.extend(['%', other]),
         }
     }
     text
@@ -225,7 +226,7 @@ mod tests {
         }
     }
 
-    fn read_text(text: &str) -> Read {
+    fn read_text(text: &str) -> DaemonSites {
         let named = |name: &str| (name != "nobody-here").then(|| login(name));
         let of_group = |group: &str| {
             if group == "sftp" {
@@ -241,7 +242,7 @@ mod tests {
         read(Path::new("sshd_config"), text, &logins, &Units::default())
     }
 
-    fn roots(read: &Read) -> Vec<(String, Vec<&str>)> {
+    fn roots(read: &DaemonSites) -> Vec<(String, Vec<&str>)> {
         let users = |site: &crate::import::Draft| site.users.len();
         assert!(read.sites.iter().all(|site| users(site) < 9));
         let of = |site: &'_ crate::import::Draft| site.root().unwrap().to_string();

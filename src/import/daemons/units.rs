@@ -1,16 +1,16 @@
-//! systemd's units with a `RootDirectory=` (systemd.exec(5)), or whose program is told a root:
+//! systemd's units with a `RootDirectory=` (systemd.exec(5)), or whose command names a root:
 //! `named -t`.
 
 use std::path::Path;
 
-use super::{Place, Read, add};
-use crate::import::draft::{Item, Mount};
-use crate::import::unit::{Assignment, Unit, words};
+use super::{DaemonSites, FileLine, Needs};
+use crate::import::draft::{Draft, DraftItem, DraftMount};
+use crate::import::unit_file::{Assignment, UnitFile, words};
 use crate::observe::Units;
 
-/// The site of a unit with its drop-ins, called `name`.
-pub(in crate::import) fn read(file: &Path, unit: &Unit, units: &Units) -> Read {
-    let mut read = Read::default();
+/// The site of a unit with its drop-ins.
+pub(in crate::import) fn read(file: &Path, unit: &UnitFile, units: &Units) -> DaemonSites {
+    let mut read = DaemonSites::default();
     let Some((line, root)) = root(unit) else {
         read.warnings.push(format!(
             "{}: it has no RootDirectory=: nothing to mount",
@@ -18,113 +18,114 @@ pub(in crate::import) fn read(file: &Path, unit: &Unit, units: &Units) -> Read {
         ));
         return read;
     };
-    let place = Place { file, line };
+    let place = FileLine { file, line };
     if root.contains('%') {
         read.warnings.push(format!(
             "{place}: {root}: it differs from instance to instance; write a manifest for each"
         ));
         return read;
     }
-    let users: Vec<_> = unit
-        .get("Service", "User")
-        .map(|line| line.value.as_str())
-        .into_iter()
-        .collect();
-    let named = users
-        .into_iter()
-        .filter(|user| !user.contains('%') && user.parse::<u32>().is_err());
-    let users: Vec<_> = named.collect();
-    let said = format!("The root of {}", unit.name);
-    let mut warnings = vec![];
-    if let Some(draft) = read.site(place, &said, &root) {
-        add(draft, &["base"], &users, &[&unit.name], units);
-        draft.services.insert(unit.name.clone());
-        for command in unit.commands() {
-            let program = command
-                .first()
-                .filter(|program| Path::new(program).is_file());
-            draft.programs.extend(
-                program
-                    .filter(|_| unit.get("Service", "RootDirectory").is_some())
-                    .map(Item::new),
-            );
-        }
-        for (key, writable) in [("BindReadOnlyPaths", false), ("BindPaths", true)] {
-            for line in unit.list("Service", key) {
-                draft.mounts.extend(binds(line, writable));
-                draft.remarks.push(format!(
-                    "{}:{}: {key}= stays in the unit; what the manifest mounts as well can be taken out there.",
-                    file.display(),
-                    line.line
-                ));
-            }
-        }
-        for key in ["MountAPIVFS", "PrivateTmp", "TemporaryFileSystem"] {
-            if let Some(line) = unit.get("Service", key) {
-                let what = format!(
-                    "{}:{}: {key}={} stays in the unit",
-                    file.display(),
-                    line.line,
-                    line.value
-                );
-                warnings.push(format!("{what}: no manifest mounts a file system"));
-            }
+    let Some(draft) = read.site(place, &format!("The root of {}", unit.name), &root) else {
+        return read;
+    };
+
+    let user = unit.get("Service", "User").map(|line| line.value.as_str());
+    let user = user.filter(|user| !user.contains('%') && user.parse::<u32>().is_err());
+    let needs = Needs {
+        presets: &["base"],
+        users: user.as_slice(),
+        services: &[],
+    };
+    needs.add_to(draft, units);
+    draft.services.insert(unit.name.clone());
+    add_programs(draft, unit);
+    add_binds(draft, file, unit);
+    for key in ["MountAPIVFS", "PrivateTmp", "TemporaryFileSystem"] {
+        if let Some(Assignment { line, value, .. }) = unit.get("Service", key) {
+            let place = FileLine { file, line: *line };
+            read.warnings.push(format!(
+                "{place}: {key}={value} stays in the unit: a manifest cannot mount a file system"
+            ));
         }
     }
-    read.warnings.extend(warnings);
     read
 }
 
-fn root(unit: &Unit) -> Option<(usize, String)> {
+/// The root, and the line that names it: `RootDirectory=`, or the option `-t` of named.
+fn root(unit: &UnitFile) -> Option<(usize, String)> {
     if let Some(line) = unit.get("Service", "RootDirectory") {
         return Some((line.line, words(&line.value).into_iter().next()?));
     }
     let line = unit.get("Service", "ExecStart")?.line;
     let command = unit.commands().pop()?;
-    let named = Path::new(command.first()?)
-        .file_name()
-        .is_some_and(|name| name == "named");
-    let after = command
-        .iter()
-        .position(|word| word == "-t")
-        .filter(|_| named)?;
-    Some((line, command.get(after + 1)?.clone()))
+    let program = Path::new(command.first()?);
+    if program.file_name()? != "named" {
+        return None;
+    }
+    let option = command.iter().position(|word| word == "-t")?;
+    Some((line, command.get(option + 1)?.clone()))
 }
 
-/// `-SOURCE:TARGET:norbind`, as often as it is there.
-fn binds(line: &Assignment, writable: bool) -> Vec<Mount> {
-    let mount = |word: String| {
-        let (optional, word) = word
-            .strip_prefix('-')
-            .map_or((false, word.as_str()), |rest| (true, rest));
-        let word = word.trim_start_matches('+');
-        let mut fields = word.split(':');
-        let source = fields.next().unwrap_or_default();
-        let target = fields
-            .next()
-            .filter(|target| !target.is_empty() && *target != source)
-            .map(ToOwned::to_owned);
-        let recursive = fields.next() != Some("norbind");
-        Mount {
-            target,
-            writable,
-            optional,
-            recursive: recursive && Path::new(source).is_dir(),
-            ..Mount::new(glob::Pattern::escape(source))
+/// With `RootDirectory=`, systemd looks for the program inside.
+fn add_programs(draft: &mut Draft, unit: &UnitFile) {
+    if unit.get("Service", "RootDirectory").is_none() {
+        return;
+    }
+    for command in unit.commands() {
+        if let Some(program) = command.first()
+            && Path::new(program).is_file()
+        {
+            draft.programs.push(DraftItem::new(program));
         }
-    };
-    words(&line.value).into_iter().map(mount).collect()
+    }
+}
+
+fn add_binds(draft: &mut Draft, file: &Path, unit: &UnitFile) {
+    for (key, writable) in [("BindReadOnlyPaths", false), ("BindPaths", true)] {
+        for assignment in unit.list("Service", key) {
+            for word in words(&assignment.value) {
+                draft.mounts.push(bind(&word, writable));
+            }
+            let line = assignment.line;
+            let place = FileLine { file, line };
+            draft.remarks.push(format!(
+                "{place}: {key}= stays in the unit; paths that the manifest mounts as well can be \
+                 removed there."
+            ));
+        }
+    }
+}
+
+/// `-SOURCE:TARGET:norbind`, of which only the source is required.
+fn bind(word: &str, writable: bool) -> DraftMount {
+    let optional = word.starts_with('-');
+    let word = word.strip_prefix('-').unwrap_or(word);
+    let word = word.trim_start_matches('+');
+
+    let mut fields = word.split(':');
+    let source = fields.next().unwrap_or_default();
+    let target = fields.next().unwrap_or_default();
+    let is_recursive = fields.next() != Some("norbind");
+
+    let has_target = !target.is_empty() && target != source;
+    DraftMount {
+        target: has_target.then(|| target.to_owned()),
+        writable,
+        optional,
+        recursive: is_recursive && Path::new(source).is_dir(),
+        ..DraftMount::new(glob::Pattern::escape(source))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::import::unit;
+    use crate::import::unit_file;
 
-    fn read_text(text: &str) -> Read {
-        let unit = Unit {
+    fn read_text(text: &str) -> DaemonSites {
+        let unit = UnitFile {
             name: "x.service".into(),
-            lines: unit::read(text),
+            lines: unit_file::read(text),
         };
         read(Path::new("x.service"), &unit, &Units::default())
     }

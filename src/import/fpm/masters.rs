@@ -1,17 +1,16 @@
-//! The master processes of PHP-FPM: those that run, those that units start, and where distributions
-//! have them.
+//! The master processes of PHP-FPM: those that are running, those that units start, and those whose
+//! configuration is where distributions keep it.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::import::unit::{self, Unit};
+use crate::import::unit_file::{self, UnitFile};
 use crate::observe::{Process, root_of};
 use crate::sys::FileId;
 
-/// Where distributions and panels keep the configuration of a master, if nothing tells of one
-/// there.
+/// Where distributions and control panels keep the configuration of a master.
 const PLACES: [&str; 12] = [
     "/etc/php/*/fpm/php-fpm.conf",
     "/etc/php-fpm.conf",
@@ -27,59 +26,67 @@ const PLACES: [&str; 12] = [
     "/usr/local/etc/php-fpm.conf",
 ];
 
-/// What a master process is told when it starts.
+/// The names of the directories of pools.
+const POOL_DIRECTORIES: [&str; 3] = ["pool.d", "php-fpm.d", "fpm.d"];
+
+/// A master process, as it is started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Master {
     /// `--fpm-config`
     pub config: PathBuf,
-    /// `--prefix`, else that of the program's build, as the program's place tells it.
+    /// `--prefix`, otherwise the prefix of the build, which the program's path shows.
     pub prefix: PathBuf,
-    /// Its unit.
+    /// Its systemd unit.
     pub unit: Option<String>,
-    /// What it has in its environment, as far as that can be seen; `None`: nothing can.
+    /// Its environment; `None`: it cannot be read.
     environment: Option<BTreeMap<String, String>>,
 }
 
-/// All of this host, each configuration once.
+/// All masters of this host, each configuration once.
 pub fn masters() -> Vec<Master> {
     let units = of_units();
-    let mut all = running(&units);
-    let places = PLACES
-        .iter()
-        .filter_map(|place| glob::glob(place).ok())
-        .flatten()
-        .flatten();
-    let more = units
-        .into_iter()
-        .chain(places.map(|config| Master::guessed(&config)));
-    for master in more {
-        if of_file(&all, &master.config).is_none() && master.config.exists() {
-            all.push(master);
+    let mut masters = running(&units);
+
+    let mut others = units;
+    for pattern in PLACES {
+        let configs = glob::glob(pattern).into_iter().flatten().flatten();
+        others.extend(configs.map(|config| Master::guessed(&config)));
+    }
+    for master in others {
+        if of_file(&masters, &master.config).is_none() && master.config.exists() {
+            masters.push(master);
         }
     }
-    all
+    masters
 }
 
-/// The one of `masters` that reads `file`, by whatever links it is named: as its own file, or as
-/// one beside or below that.
+/// The one of `masters` that reads `file`, also if `file` is a link: it is the master's own file, or
+/// the file is in a directory of pools beside the master's file.
 pub(super) fn of_file<'m>(masters: &'m [Master], file: &Path) -> Option<&'m Master> {
     let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let file = real(file);
-    let exact = masters.iter().find(|master| real(&master.config) == file);
-    exact.or_else(|| {
-        let directories = ["pool.d", "php-fpm.d", "fpm.d"];
-        let place = file
-            .parent()
-            .filter(|place| directories.iter().any(|name| place.ends_with(name)))?;
-        let mut beside = masters
-            .iter()
-            .filter(|master| real(&master.config).parent() == place.parent());
-        beside.next().filter(|_| beside.next().is_none())
-    })
+    if let Some(exact) = masters.iter().find(|master| real(&master.config) == file) {
+        return Some(exact);
+    }
+
+    let directory = file.parent()?;
+    if !POOL_DIRECTORIES
+        .iter()
+        .any(|name| directory.ends_with(name))
+    {
+        return None;
+    }
+    let mut beside = masters
+        .iter()
+        .filter(|master| real(&master.config).parent() == directory.parent());
+    match (beside.next(), beside.next()) {
+        (Some(only), None) => Some(only),
+        _ => None,
+    }
 }
 
 impl Master {
-    /// One that reads `config`, with this in its environment.
+    /// A master that reads `config`, with this environment.
     pub fn with_environment(
         config: PathBuf,
         prefix: PathBuf,
@@ -93,50 +100,19 @@ impl Master {
         }
     }
 
-    /// What the place of a configuration tells: its unit by the names of packages, and its prefix.
+    /// What the path of a configuration suggests: the unit, from the names of packages, and the
+    /// prefix.
     pub(super) fn guessed(config: &Path) -> Self {
-        let parts: Vec<_> = config
-            .components()
-            .filter_map(|part| part.as_os_str().to_str())
-            .collect();
-        let unit = match parts.as_slice() {
-            [_, "etc", "php", version, "fpm", ..] => Some(format!("php{version}-fpm.service")),
-            [_, "etc", "php", fpm, ..] if fpm.starts_with("fpm-php") => {
-                Some(format!("php-fpm@{}.service", &fpm["fpm-php".len()..]))
-            }
-            [_, "etc", "opt", "remi", version, ..]
-            | [_, "opt", "remi" | "cpanel", version, "root", "etc", ..] => {
-                Some(format!("{version}-php-fpm.service"))
-            }
-            [_, "opt", "plesk", "php", version, "etc", ..] => {
-                Some(format!("plesk-php{}-fpm.service", version.replace('.', "")))
-            }
-            [_, "opt", "alt", version, "etc", ..] => Some(format!("alt-{version}-fpm.service")),
-            [
-                _,
-                "etc",
-                "php-fpm.conf" | "php-fpm.d" | "php" | "php7" | "php8",
-                ..,
-            ] => Some("php-fpm.service".to_owned()),
-            _ => None,
-        };
-        let above = config
-            .ancestors()
-            .find(|above| above.file_name().is_some_and(|name| name == "etc"));
-        let prefix = match above.and_then(Path::parent) {
-            Some(prefix) if prefix != Path::new("/") => prefix.to_owned(),
-            _ => "/usr".into(),
-        };
         Self {
             config: config.to_owned(),
-            prefix,
-            unit,
+            prefix: guessed_prefix(config),
+            unit: guessed_unit(config),
             environment: None,
         }
     }
 
-    /// The value of `${NAME}`, and whether it is this process's own: where no master's environment
-    /// can be seen, it is the best that is known.
+    /// The value of `${NAME}`, and whether it is from this process's own environment: that is the
+    /// best guess where no master's environment can be read.
     pub(super) fn variable(&self, name: &str) -> Option<(String, bool)> {
         match &self.environment {
             Some(environment) => Some((environment.get(name).cloned().unwrap_or_default(), false)),
@@ -145,108 +121,167 @@ impl Master {
     }
 }
 
-/// Masters that run as root on this host's own root, with what the units among `units` tell of
-/// them.
+/// The unit that reads a configuration, from the names of packages.
+fn guessed_unit(config: &Path) -> Option<String> {
+    let parts: Vec<_> = config
+        .components()
+        .filter_map(|part| part.as_os_str().to_str())
+        .collect();
+    match parts.as_slice() {
+        [_, "etc", "php", version, "fpm", ..] => Some(format!("php{version}-fpm.service")),
+        [_, "etc", "php", fpm, ..] if fpm.starts_with("fpm-php") => {
+            Some(format!("php-fpm@{}.service", &fpm["fpm-php".len()..]))
+        }
+        [_, "etc", "opt", "remi", version, ..]
+        | [_, "opt", "remi" | "cpanel", version, "root", "etc", ..] => {
+            Some(format!("{version}-php-fpm.service"))
+        }
+        [_, "opt", "plesk", "php", version, "etc", ..] => {
+            Some(format!("plesk-php{}-fpm.service", version.replace('.', "")))
+        }
+        [_, "opt", "alt", version, "etc", ..] => Some(format!("alt-{version}-fpm.service")),
+        [
+            _,
+            "etc",
+            "php-fpm.conf" | "php-fpm.d" | "php" | "php7" | "php8",
+            ..,
+        ] => Some("php-fpm.service".to_owned()),
+        _ => None,
+    }
+}
+
+/// The prefix of a configuration: `/opt/x` of `/opt/x/etc/php-fpm.conf`.
+fn guessed_prefix(config: &Path) -> PathBuf {
+    let mut ancestors = config.ancestors();
+    let etc = ancestors.find(|above| above.file_name().is_some_and(|name| name == "etc"));
+    match etc.and_then(Path::parent) {
+        Some(prefix) if prefix != Path::new("/") => prefix.to_owned(),
+        _ => "/usr".into(),
+    }
+}
+
+/// The masters that run as root in this host's own root. `units`: the masters that units start, for
+/// what the processes do not tell.
 fn running(units: &[Master]) -> Vec<Master> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter_map(|pid| of_process(pid, units)).collect()
+    let mut masters = vec![];
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        if let Some(name) = entry.file_name().to_str()
+            && let Ok(pid) = name.parse()
+        {
+            masters.extend(of_process(pid, units));
+        }
+    }
+    masters
 }
 
 fn of_process(pid: u32, units: &[Master]) -> Option<Master> {
     let proc = PathBuf::from(format!("/proc/{pid}"));
-    // Anybody can call a process so; only root's can enter a chroot.
+    let config = config_of_process(&proc)?;
+    // Any user can give a process such a title; only a process of root's can enter a chroot.
+    let is_roots = fs::metadata(&proc).ok()?.uid() == 0;
+    if !is_roots || root_of(pid) != Some(own_root()?) {
+        return None;
+    }
+    if !config.exists() {
+        return None; // it is in another mount namespace, such as a container's
+    }
+
+    let unit = Process::of(pid)
+        .and_then(|process| process.unit)
+        .filter(|unit| unit.ends_with(".service"));
+    let of_unit = units
+        .iter()
+        .find(|known| known.config == config && (unit.is_none() || known.unit == unit));
+    let program = fs::read_link(proc.join("exe")).ok()?;
+    Some(Master {
+        prefix: match of_unit {
+            Some(known) => known.prefix.clone(),
+            None => prefix_of(&program),
+        },
+        environment: environment(&proc).or_else(|| of_unit?.environment.clone()),
+        unit: unit.or_else(|| of_unit?.unit.clone()),
+        config,
+    })
+}
+
+/// The configuration that a master has in its title.
+fn config_of_process(proc: &Path) -> Option<PathBuf> {
     let title = fs::read(proc.join("cmdline")).ok()?;
     let title = title.split(|byte| *byte == 0).next().unwrap_or_default();
     let title = String::from_utf8_lossy(title);
     let config = title
         .strip_prefix("php-fpm: master process (")?
         .strip_suffix(')')?;
-    let root = fs::metadata("/").ok().map(|root| FileId::of(&root));
-    if fs::metadata(&proc).ok()?.uid() != 0 || root_of(pid) != root {
-        return None;
-    }
-    let config = fs::read_link(proc.join("cwd"))
-        .unwrap_or_else(|_| "/".into())
-        .join(config);
-    if !config.exists() {
-        return None; // it is of another mount namespace, such as a container's
-    }
-    let unit = Process::of(pid)
-        .and_then(|process| process.unit)
-        .filter(|unit| unit.ends_with(".service"));
-    let told = units
-        .iter()
-        .find(|known| known.config == config && (unit.is_none() || known.unit == unit));
-    let program = fs::read_link(proc.join("exe")).ok()?;
-    Some(Master {
-        prefix: told.map_or_else(|| prefix_of(&program), |told| told.prefix.clone()),
-        environment: environment(&proc).or_else(|| told?.environment.clone()),
-        unit: unit.or_else(|| told?.unit.clone()),
-        config,
-    })
+    let directory = fs::read_link(proc.join("cwd")).unwrap_or_else(|_| "/".into());
+    Some(directory.join(config))
 }
 
-/// What `/proc/PID/environ` has. PHP-FPM writes its title over it, mostly.
+fn own_root() -> Option<FileId> {
+    let root = fs::metadata("/").ok()?;
+    Some(FileId::of(&root))
+}
+
+/// The contents of `/proc/PID/environ`; `None` if there is nothing, since PHP-FPM mostly writes its
+/// title over it.
 fn environment(proc: &Path) -> Option<BTreeMap<String, String>> {
     let text = fs::read(proc.join("environ")).ok()?;
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let variables: BTreeMap<_, _> = text
-        .split('\0')
-        .filter_map(|variable| variable.split_once('='))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
+    let mut variables = BTreeMap::new();
+    for variable in String::from_utf8_lossy(&text).split('\0') {
+        if let Some((name, value)) = variable.split_once('=') {
+            variables.insert(name.to_owned(), value.to_owned());
+        }
+    }
     (!variables.is_empty()).then_some(variables)
 }
 
-/// The prefix of a build, by the place of its program: `PREFIX/sbin/php-fpm`.
+/// The prefix of a build, from the path of its program: `PREFIX/sbin/php-fpm`.
 fn prefix_of(program: &Path) -> PathBuf {
-    program
-        .ancestors()
-        .nth(2)
-        .filter(|prefix| *prefix != Path::new("/"))
-        .unwrap_or(Path::new("/usr"))
-        .to_owned()
+    match program.ancestors().nth(2) {
+        Some(prefix) if prefix != Path::new("/") => prefix.to_owned(),
+        _ => "/usr".into(),
+    }
 }
 
 fn of_units() -> Vec<Master> {
-    unit::of_host("fpm").iter().flat_map(of_unit).collect()
+    unit_file::of_host("fpm").iter().flat_map(of_unit).collect()
 }
 
-/// The masters that a unit starts; more than one, if it is a template.
-fn of_unit(unit: &Unit) -> Vec<Master> {
-    let is_fpm = |command: &&Vec<String>| {
-        let name = command
-            .first()
-            .and_then(|program| Path::new(program).file_name()?.to_str());
-        name.is_some_and(|name| name.contains("php") && name.contains("fpm"))
-    };
+/// The masters that a unit starts. A template may start several.
+fn of_unit(unit: &UnitFile) -> Vec<Master> {
     let commands = unit.commands();
-    let Some(command) = commands.iter().find(is_fpm) else {
+    let Some(command) = commands.iter().find(|command| is_fpm(command)) else {
         return vec![];
     };
+    let program = &command[0];
     let given = argument(command, &["-p", "--prefix"]).map(PathBuf::from);
-    let prefix = given
-        .clone()
-        .unwrap_or_else(|| prefix_of(Path::new(&command[0])));
-    let config = argument(command, &["-y", "--fpm-config"]);
-    let config = config.or_else(|| built_in(&command[0], given.as_deref()));
+    let config = argument(command, &["-y", "--fpm-config"])
+        .or_else(|| built_in_config(program, given.as_deref()));
     let Some(config) = config.map(|config| Path::new("/").join(config)) else {
         return vec![];
     };
+
+    let prefix = given.unwrap_or_else(|| prefix_of(Path::new(program)));
     let master = |config: PathBuf, name: String| Master {
         config,
         prefix: prefix.clone(),
         unit: Some(name),
         environment: Some(unit.environment()),
     };
-    match unit.name.split_once("@.") {
-        Some((name, suffix)) => instances(&config.to_string_lossy())
-            .into_iter()
-            .map(|(instance, config)| master(config, format!("{name}@{instance}.{suffix}")))
-            .collect(),
-        None => vec![master(config, unit.name.clone())],
+    let Some((name, suffix)) = unit.name.split_once("@.") else {
+        return vec![master(config, unit.name.clone())];
+    };
+    let mut masters = vec![];
+    for (instance, config) in instances(&config.to_string_lossy()) {
+        masters.push(master(config, format!("{name}@{instance}.{suffix}")));
     }
+    masters
+}
+
+/// Whether a command starts PHP-FPM.
+fn is_fpm(command: &[String]) -> bool {
+    let program = command.first().map(Path::new);
+    let name = program.and_then(|program| program.file_name()?.to_str());
+    name.is_some_and(|name| name.contains("php") && name.contains("fpm"))
 }
 
 /// The value of an option: `-y FILE`, `-yFILE`, `--fpm-config FILE`, `--fpm-config=FILE`.
@@ -265,73 +300,70 @@ fn argument(command: &[String], names: &[&str]) -> Option<String> {
     None
 }
 
-/// The configuration that a program reads if it is told none.
-fn built_in(program: &str, given: Option<&Path>) -> Option<String> {
+/// The configuration that a program reads if its command names none. `given`: `--prefix`.
+fn built_in_config(program: &str, given: Option<&Path>) -> Option<String> {
     if let Some(prefix) = given {
-        return Some(
-            prefix
-                .join("etc/php-fpm.conf")
-                .to_string_lossy()
-                .into_owned(),
-        );
+        let config = prefix.join("etc/php-fpm.conf");
+        return Some(config.to_string_lossy().into_owned());
     }
+
     let program = Path::new(program);
-    let version = program
-        .file_name()?
-        .to_str()?
-        .replace("php-fpm", "")
-        .replace("php", "")
-        .replace("-fpm", "");
+    let name = program.file_name()?.to_str()?;
     let prefix = prefix_of(program);
-    let vendor = prefix.strip_prefix("/opt").ok().and_then(|rest| {
-        let mut names = rest.iter().filter_map(|name| name.to_str());
-        Some(format!(
-            "/etc/opt/{}/{}/php-fpm.conf",
-            names.next()?,
-            names.next()?
-        ))
-    });
-    let own = format!("{}/etc/php-fpm.conf", prefix.display());
-    let above = prefix
-        .parent()
-        .map(|above| format!("{}/etc/php-fpm.conf", above.display()));
-    let distributions = [
-        format!("/etc/php/{version}/fpm/php-fpm.conf"),
-        format!("/etc/php{version}/php-fpm.conf"),
-        "/etc/php-fpm.conf".to_owned(),
-        "/etc/php/php-fpm.conf".to_owned(),
-        "/etc/php8/fpm/php-fpm.conf".to_owned(),
-    ];
-    let of_distributions = distributions
-        .into_iter()
-        .filter(|_| prefix == Path::new("/usr"));
-    let mut all = vendor
-        .into_iter()
-        .chain([own])
-        .chain(above)
-        .chain(of_distributions);
-    all.find(|place| Path::new(place).exists())
+
+    let mut places = vec![];
+    places.extend(vendor_config(&prefix));
+    places.push(format!("{}/etc/php-fpm.conf", prefix.display()));
+    if let Some(above) = prefix.parent() {
+        places.push(format!("{}/etc/php-fpm.conf", above.display()));
+    }
+    if prefix == Path::new("/usr") {
+        let version = name
+            .replace("php-fpm", "")
+            .replace("php", "")
+            .replace("-fpm", "");
+        places.extend([
+            format!("/etc/php/{version}/fpm/php-fpm.conf"),
+            format!("/etc/php{version}/php-fpm.conf"),
+            "/etc/php-fpm.conf".to_owned(),
+            "/etc/php/php-fpm.conf".to_owned(),
+            "/etc/php8/fpm/php-fpm.conf".to_owned(),
+        ]);
+    }
+    places.into_iter().find(|place| Path::new(place).exists())
 }
 
-/// The instances of a template whose configuration is there: `%i` stands for what differs.
+/// `/etc/opt/VENDOR/NAME/php-fpm.conf` for a prefix below `/opt/VENDOR/NAME`.
+fn vendor_config(prefix: &Path) -> Option<String> {
+    let rest = prefix.strip_prefix("/opt").ok()?;
+    let mut names = rest.iter().filter_map(|name| name.to_str());
+    let (vendor, name) = (names.next()?, names.next()?);
+    Some(format!("/etc/opt/{vendor}/{name}/php-fpm.conf"))
+}
+
+/// The instances of a template whose configurations exist: `%i` stands for their names.
 fn instances(config: &str) -> Vec<(String, PathBuf)> {
-    let Some((before, after)) = config.split_once("%i").or_else(|| config.split_once("%I")) else {
+    let config = config.replace("%I", "%i");
+    let Some((before, after)) = config.split_once("%i") else {
         return vec![];
     };
-    let escaped = [before, after].map(glob::Pattern::escape);
-    let after_all = escaped[1].replace("%i", "*").replace("%I", "*");
-    let found = glob::glob(&format!("{}*{after_all}", escaped[0]))
-        .into_iter()
-        .flatten()
-        .flatten();
-    let instance = |path: PathBuf| {
-        let text = path.to_str()?;
-        let rest = text.strip_prefix(before)?;
-        let length = match after.split_once("%i").or_else(|| after.split_once("%I")) {
-            None => rest.len().checked_sub(after.len())?,
-            Some((between, _)) => rest.find(between)?,
-        };
-        Some((rest[..length].to_owned(), path.clone()))
+    let pattern = glob::Pattern::escape(&config).replace("%i", "*");
+
+    let mut instances = vec![];
+    for path in glob::glob(&pattern).into_iter().flatten().flatten() {
+        if let Some(name) = instance_name(&path, before, after) {
+            instances.push((name, path));
+        }
+    }
+    instances
+}
+
+/// What stands in `path` between `before` and `after`, up to the next `%i` of `after`.
+fn instance_name(path: &Path, before: &str, after: &str) -> Option<String> {
+    let rest = path.to_str()?.strip_prefix(before)?;
+    let length = match after.split_once("%i") {
+        None => rest.len().checked_sub(after.len())?,
+        Some((between, _)) => rest.find(between)?,
     };
-    found.filter_map(instance).collect()
+    Some(rest[..length].to_owned())
 }

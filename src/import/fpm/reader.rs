@@ -1,18 +1,19 @@
-//! Files → pools, line by line, as PHP-FPM does it: a section goes on into the next file, the last
-//! definition counts.
+//! Files → pools, line by line, as PHP-FPM reads them: a section continues in the next file, and the
+//! last definition counts.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::masters::Master;
-use super::{Configuration, Pool};
-use crate::import::php_ini::{Statement, Value, statements};
+use super::{FpmConfiguration, Pool};
+use crate::import::php_ini::{PhpValue, Statement, statements};
 use crate::{Error, Result};
 
 /// How deep PHP-FPM lets files include each other.
-const DEPTH: usize = 5;
+const MAX_DEPTH: usize = 5;
 
-/// Names that php-fpm.conf(5) writes with a key in brackets.
+/// The names that php-fpm.conf(5) has with a key in brackets.
 const ARRAYS: [&str; 5] = [
     "env",
     "php_value",
@@ -21,38 +22,38 @@ const ARRAYS: [&str; 5] = [
     "php_admin_flag",
 ];
 
-/// Directives without which nothing can be said of a pool's jail.
+/// The directives that a pool's jail depends on.
 const NEEDED: [&str; 4] = ["prefix", "chroot", "user", "group"];
 
-struct Reader<'m> {
+struct FpmReader<'m> {
     master: &'m Master,
     prefix: Option<&'m Path>,
-    found: Configuration,
+    result: FpmConfiguration,
     /// What is wrong with each pool, if something is.
-    odd: Vec<Option<Error>>,
-    /// The section that is open; `None`: `[global]`.
+    pool_errors: Vec<Option<Error>>,
+    /// The pool whose section is open; `None`: `[global]`.
     open: Option<usize>,
     depth: usize,
-    /// Variables that were taken out of this process's own environment.
-    borrowed: std::cell::RefCell<BTreeSet<String>>,
+    /// The variables that were taken from this process's own environment.
+    borrowed: RefCell<BTreeSet<String>>,
 }
 
 /// The pools of these files, which one master reads in this order.
 ///
-/// Errors: one of them cannot be read.
+/// Errors: one of the files cannot be read.
 pub(super) fn files(
     files: &[PathBuf],
     prefix: Option<&Path>,
     master: &Master,
-) -> Result<Configuration> {
-    let mut reader = Reader {
+) -> Result<FpmConfiguration> {
+    let mut reader = FpmReader {
         master,
         prefix,
-        found: Configuration::default(),
-        odd: vec![],
+        result: FpmConfiguration::default(),
+        pool_errors: vec![],
         open: None,
         depth: 0,
-        borrowed: std::cell::RefCell::default(),
+        borrowed: RefCell::default(),
     };
     for file in files {
         reader.file(file)?;
@@ -60,7 +61,7 @@ pub(super) fn files(
     Ok(reader.finish())
 }
 
-/// The files that glob(3) finds, in its order: a leading dot is matched by a dot alone.
+/// The files that glob(3) finds, in its order. Only a dot matches a leading dot.
 pub(super) fn matching(pattern: &Path) -> Result<Vec<PathBuf>> {
     let text = pattern.to_string_lossy();
     let options = glob::MatchOptions {
@@ -80,10 +81,11 @@ pub(super) fn matching(pattern: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// glob(3)'s pattern in the words of the `glob` crate: no `**`, `\` takes the meaning of what
-/// follows, and a `[` that nothing closes means itself.
+/// glob(3)'s pattern, as the `glob` crate writes it. glob(3) has no `**`; `\` removes the meaning of
+/// the next character, and a `[` without a `]` means itself.
 fn as_glob3(text: &str) -> String {
-    let (mut pattern, mut rest) = (String::new(), text);
+    let mut pattern = String::new();
+    let mut rest = text;
     while let Some(c) = rest.chars().next() {
         rest = &rest[c.len_utf8()..];
         match c {
@@ -93,40 +95,45 @@ fn as_glob3(text: &str) -> String {
                 rest = &rest[escaped.len_utf8()..];
             }
             '*' if pattern.ends_with('*') && !pattern.ends_with("[*") => {}
-            '[' => {
-                let inner = rest.strip_prefix(['!', '^']).unwrap_or(rest);
-                let end = inner
-                    .char_indices()
-                    .skip(1)
-                    .find(|(_, c)| *c == ']')
-                    .map(|(at, _)| at);
-                match end.filter(|end| !inner[..*end].contains('/')) {
-                    Some(end) => {
-                        let not = if inner.len() < rest.len() { "!" } else { "" };
-                        pattern.extend(["[", not, &inner[..end], "]"]);
-                        rest = &inner[end + 1..];
-                    }
-                    None => pattern.push_str("[[]"),
+            '[' => match bracket(rest) {
+                Some((not, class, after)) => {
+                    pattern.extend([if not { "[!" } else { "[" }, class, "]"]);
+                    rest = after;
                 }
-            }
+                None => pattern.push_str("[[]"),
+            },
             c => pattern.push(c),
         }
     }
     pattern
 }
 
-impl Reader<'_> {
+/// The character class that `text` begins with, after its `[`: whether it is negated, its
+/// characters, and the text after its `]`.
+fn bracket(text: &str) -> Option<(bool, &str, &str)> {
+    let inner = text.strip_prefix(['!', '^']).unwrap_or(text);
+    let mut after_first = inner.char_indices().skip(1);
+    let (end, _) = after_first.find(|(_, c)| *c == ']')?;
+    let class = &inner[..end];
+    if class.contains('/') {
+        return None;
+    }
+    Some((inner.len() < text.len(), class, &inner[end + 1..]))
+}
+
+impl FpmReader<'_> {
     fn file(&mut self, path: &Path) -> Result<()> {
         let text = crate::import::text(path)?;
-        if self.depth == DEPTH {
+        if self.depth == MAX_DEPTH {
             let deep = format!(
-                "{}: files include each other more than {DEPTH} deep",
+                "{}: files include each other more than {MAX_DEPTH} deep",
                 path.display()
             );
-            return Err(Error::failed(deep).hint("PHP-FPM reads no more either: `php-fpm --test`"));
+            let hint = "PHP-FPM refuses that as well: see `php-fpm --test`";
+            return Err(Error::failed(deep).hint(hint));
         }
         self.depth += 1;
-        self.found.files.push(path.to_owned());
+        self.result.files.push(path.to_owned());
         for (line, nth) in text.split(|byte| *byte == b'\n').zip(1..) {
             let line = line.split(|byte| *byte == 0).next().unwrap_or_default();
             if let Err(error) = self.line(path, nth, &String::from_utf8_lossy(line)) {
@@ -137,66 +144,60 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// What is wrong is the open pool's trouble alone.
+    /// What is wrong concerns only the open pool.
     fn wrong(&mut self, error: Error) {
         match self.open {
-            Some(nth) => drop(self.odd[nth].get_or_insert(error)),
-            None => self.found.errors.push(error),
+            Some(nth) => drop(self.pool_errors[nth].get_or_insert(error)),
+            None => self.result.errors.push(error),
         }
     }
 
     fn line(&mut self, path: &Path, nth: usize, line: &str) -> Result<()> {
-        let variables = |name: &str| {
-            let (value, own) = self.master.variable(name)?;
-            if own {
-                self.borrowed.borrow_mut().insert(name.to_owned());
-            }
-            Some(value)
-        };
+        let place = format!("{}:{nth}", path.display());
         let failed = |why: &str| {
-            Error::failed(format!(
-                "{}:{nth}: `{}`: {why}",
-                path.display(),
-                line.trim()
-            ))
-            .hint("`php-fpm --test` tells what PHP-FPM thinks of it")
+            Error::failed(format!("{place}: `{}`: {why}", line.trim()))
+                .hint("see what PHP-FPM reports: `php-fpm --test`")
         };
+
         let mut include = None;
-        for statement in statements(&format!("{line}\n"), &variables) {
+        for statement in self.statements(line) {
             match statement.map_err(|why| failed(&why))? {
                 Statement::Section(name) => self.section(&name, path, nth),
                 Statement::Entry(_, None) => return Err(failed("it has no value")),
                 Statement::Entry(name, Some(value)) if name == "include" => include = Some(value),
                 Statement::Entry(name, Some(value)) => self.set(name.to_ascii_lowercase(), value),
-                Statement::Item(name, key, mut value) if ARRAYS.contains(&name.as_str()) => {
-                    // A flag is a value that is on or off, of which the last counts, whatever they
-                    // are called.
-                    if name.ends_with("_flag") && value.text.is_empty() {
-                        "0".clone_into(&mut value.text);
-                    }
-                    self.set(
-                        format!("{}[{}]", name.replace("_flag", "_value"), key.text),
-                        value,
-                    );
+                Statement::Item(name, key, value) if ARRAYS.contains(&name.as_str()) => {
+                    self.set_item(&name, &key.text, value);
                 }
                 Statement::Item(..) => return Err(failed("php-fpm.conf(5) has no such directive")),
             }
         }
         match include {
-            Some(value) => self.include(&value, &format!("{}:{nth}", path.display())),
+            Some(value) => self.include(&value, &place),
             None => Ok(()),
         }
     }
 
-    /// Begins a pool, or goes on with the one of this name, in whatever case.
-    fn section(&mut self, name: &Value, path: &Path, line: usize) {
+    fn statements(&self, line: &str) -> Vec<Result<Statement, String>> {
+        let variable = |name: &str| {
+            let (value, is_borrowed) = self.master.variable(name)?;
+            if is_borrowed {
+                self.borrowed.borrow_mut().insert(name.to_owned());
+            }
+            Some(value)
+        };
+        statements(&format!("{line}\n"), &variable)
+    }
+
+    /// Begins a pool, or continues the one with this name, in upper or lower case.
+    fn section(&mut self, name: &PhpValue, path: &Path, line: usize) {
         let name = &name.text;
         if name.eq_ignore_ascii_case("global") {
             self.open = None;
             return;
         }
         let known = self
-            .found
+            .result
             .pools
             .iter()
             .position(|pool| pool.name.eq_ignore_ascii_case(name));
@@ -207,27 +208,35 @@ impl Reader<'_> {
                 line,
                 ..Pool::default()
             };
-            self.found.pools.push(pool);
-            self.odd.push(None);
-            Some(self.found.pools.len() - 1)
+            self.result.pools.push(pool);
+            self.pool_errors.push(None);
+            Some(self.result.pools.len() - 1)
         });
     }
 
-    fn set(&mut self, name: String, mut value: Value) {
-        if let Some(pool) = self.open.map(|nth| &mut self.found.pools[nth]) {
+    fn set(&mut self, name: String, mut value: PhpValue) {
+        if let Some(pool) = self.open.map(|nth| &mut self.result.pools[nth]) {
             value.text = value.text.replace("$pool", &pool.name);
             pool.directives.insert(name, value);
         }
     }
 
-    fn include(&mut self, value: &Value, place: &str) -> Result<()> {
+    /// `name[key] = value`. A flag is a value that is on or off, and the last of both counts.
+    fn set_item(&mut self, name: &str, key: &str, mut value: PhpValue) {
+        if name.ends_with("_flag") && value.text.is_empty() {
+            "0".clone_into(&mut value.text);
+        }
+        let name = name.replace("_flag", "_value");
+        self.set(format!("{name}[{key}]"), value);
+    }
+
+    fn include(&mut self, value: &PhpValue, place: &str) -> Result<()> {
         let named = format!("{place}: include = {}", value.text);
         if let Some(unknown) = &value.unknown {
-            return Err(Error::failed(format!(
-                "{place}: include: {}",
-                not_known(unknown)
-            )));
+            let why = not_known(unknown);
+            return Err(Error::failed(format!("{place}: include: {why}")));
         }
+
         let pattern = full_path(&value.text, self.prefix());
         let files = matching(Path::new(&pattern)).map_err(|error| error.context(&named))?;
         if files.is_empty() {
@@ -236,7 +245,7 @@ impl Reader<'_> {
             } else {
                 format!(", which is {pattern}")
             };
-            self.found
+            self.result
                 .warnings
                 .push(format!("{named}{from}: no file matches"));
         }
@@ -246,76 +255,88 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Where relative paths count from.
+    /// Where relative paths begin.
     fn prefix(&self) -> &Path {
         self.prefix.unwrap_or(&self.master.prefix)
     }
 
-    fn finish(mut self) -> Configuration {
+    fn finish(mut self) -> FpmConfiguration {
         let prefix = self.prefix().to_owned();
-        let pools = std::mem::take(&mut self.found.pools);
-        for (mut pool, odd) in pools.into_iter().zip(self.odd) {
-            let named = format!("{}: pool {}", pool.place(), pool.name);
-            match odd.map_or_else(|| pool.complete(&prefix), Err) {
-                Ok(()) => self.found.pools.push(pool),
-                Err(error)
-                    if error
-                        .to_string()
-                        .starts_with(&pool.file.display().to_string()) =>
-                {
-                    self.found
-                        .errors
-                        .push(error.context(format_args!("pool {}", pool.name)));
-                }
-                Err(error) => self.found.errors.push(error.context(named)),
+        let pools = std::mem::take(&mut self.result.pools);
+        for (mut pool, error) in pools.into_iter().zip(self.pool_errors) {
+            let completed = match error {
+                Some(error) => Err(error),
+                None => pool.complete(&prefix),
+            };
+            match completed {
+                Ok(()) => self.result.pools.push(pool),
+                Err(error) => self.result.errors.push(of_pool(&pool, error)),
             }
         }
+
+        let first = self.result.files.first();
+        let file = first
+            .map(|file| file.display().to_string())
+            .unwrap_or_default();
         for name in self.borrowed.into_inner() {
             let value = std::env::var(&name).unwrap_or_default();
-            self.found.warnings.push(format!(
-                "{}: no master process runs that could tell its environment; ${{{name}}} is {value}, as in the \
-                 environment of this command",
-                self.found.files.first().map(|file| file.display().to_string()).unwrap_or_default()
+            self.result.warnings.push(format!(
+                "{file}: no master process is running whose environment could be read; ${{{name}}} \
+                 is {value}, as in the environment of this command"
             ));
         }
-        self.found
+        self.result
+    }
+}
+
+/// The error names the pool, and its place if it does not begin with a place already.
+fn of_pool(pool: &Pool, error: Error) -> Error {
+    let name = &pool.name;
+    let has_place = error
+        .to_string()
+        .starts_with(&pool.file.display().to_string());
+    if has_place {
+        error.context(format_args!("pool {name}"))
+    } else {
+        error.context(format_args!("{}: pool {name}", pool.place()))
     }
 }
 
 impl Pool {
-    /// Fills in what PHP-FPM fills in once all is read: paths that count from a prefix.
+    /// Makes paths that begin at a prefix absolute, which PHP-FPM does after it has read everything.
     ///
-    /// Errors: something cannot be known that the jail depends on.
+    /// Errors: a value that the jail depends on cannot be known.
     fn complete(&mut self, prefix: &Path) -> Result<()> {
         for name in NEEDED {
             let Some(value) = self.directives.get(name) else {
                 continue;
             };
             if let Some(unknown) = &value.unknown {
-                return Err(Error::failed(format!("{name}: {}", not_known(unknown))).hint(
-                    "start its master process, or set the variable for this command as it is set for PHP-FPM",
+                let failed = Error::failed(format!("{name}: {}", not_known(unknown)));
+                return Err(failed.hint(
+                    "start its master process, or set the variable for this command as it is set \
+                     for PHP-FPM",
                 ));
             }
             if value.text.contains('\u{fffd}') {
-                return Err(Error::failed(format!(
-                    "{name} = {}: it is not UTF-8",
-                    value.text
-                )));
+                let text = &value.text;
+                return Err(Error::failed(format!("{name} = {text}: it is not UTF-8")));
             }
         }
         if let Some(own) = self.get("prefix").map(|own| full_path(own, prefix)) {
-            self.directives.insert("prefix".to_owned(), Value::of(own));
+            self.directives
+                .insert("prefix".to_owned(), PhpValue::new(own));
         }
         if let Some(chroot) = self.chroot() {
             let chroot = rooted(&chroot, self.known("prefix"), prefix)?;
             self.directives
-                .insert("chroot".to_owned(), Value::of(chroot));
+                .insert("chroot".to_owned(), PhpValue::new(chroot));
         }
         Ok(())
     }
 }
 
-/// `path` itself, if it is absolute, else below `prefix`.
+/// An absolute path as it is, another one below `prefix`.
 fn full_path(path: &str, prefix: &Path) -> String {
     if path.starts_with('/') {
         path.to_owned()
@@ -324,8 +345,8 @@ fn full_path(path: &str, prefix: &Path) -> String {
     }
 }
 
-/// A `chroot` that begins with `$prefix`, or is relative, below the pool's own prefix, else below
-/// the master's.
+/// The absolute path of a `chroot`. If it is relative or begins with `$prefix`, it is below the pool's
+/// own prefix, or if there is none, below the master's.
 fn rooted(chroot: &str, own: Option<&str>, prefix: &Path) -> Result<String> {
     if chroot.starts_with('/') {
         return Ok(chroot.to_owned());
@@ -335,7 +356,7 @@ fn rooted(chroot: &str, own: Option<&str>, prefix: &Path) -> Result<String> {
         Some(("", "")) => base,
         Some(("", rest)) => format!("{base}/{rest}"),
         Some(_) => {
-            let why = "PHP-FPM knows `$prefix` at the beginning of a value alone";
+            let why = "PHP-FPM knows `$prefix` only at the beginning of a value";
             return Err(Error::failed(format!("chroot = {chroot}")).because_of(why));
         }
         None => format!("{base}/{chroot}"),
@@ -346,9 +367,9 @@ fn rooted(chroot: &str, own: Option<&str>, prefix: &Path) -> Result<String> {
 fn not_known(what: &str) -> String {
     if what.starts_with("${") {
         format!(
-            "{what} stands for a variable of the master's environment, which cannot be seen now"
+            "{what} stands for a variable of the master's environment, which cannot be read now"
         )
     } else {
-        format!("{what} is a constant that each build of PHP has its own value of")
+        format!("{what} is a constant, whose value depends on the build of PHP")
     }
 }

@@ -1,4 +1,3 @@
-use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
@@ -14,7 +13,7 @@ fn host(path: &str) -> HostPath {
     HostPath::new(path).unwrap()
 }
 
-fn found(path: &str, nature: Nature) -> Found {
+fn found(path: &str, kind: MissKind) -> MissOnHost {
     let miss = Miss {
         path: jail(path),
         call: "open",
@@ -24,11 +23,11 @@ fn found(path: &str, nature: Nature) -> Found {
         users: BTreeSet::from([33]),
         threads: BTreeSet::new(),
     };
-    Found {
+    MissOnHost {
         miss,
         real: host(path),
-        nature,
-        directory: true,
+        kind,
+        whole_directory: true,
         refusal: None,
     }
 }
@@ -73,7 +72,7 @@ fn preset(
     files: &[&str],
     programs: &[&str],
     needs: &[&str],
-) -> Brings {
+) -> PresetContents {
     let of = |paths: &[&str], kind, named| {
         paths
             .iter()
@@ -89,14 +88,14 @@ fn preset(
     .concat();
     mounts.sort_by(|a, b| a.target.cmp(&b.target));
     let programs = programs.iter().map(|path| host(path)).collect();
-    Brings {
+    PresetContents {
         preset: name.to_owned(),
         desired: desired(mounts),
         programs,
     }
 }
 
-fn presets() -> Vec<Brings> {
+fn presets() -> Vec<PresetContents> {
     let libc = ["/usr/lib/libc.so.6"];
     vec![
         preset("base", &[], &["/dev/null", "/etc/ld.so.cache"], &[], &[]),
@@ -139,12 +138,12 @@ fn presets() -> Vec<Brings> {
     ]
 }
 
-fn advice(found: Vec<Found>) -> Advice {
+fn advice(found: Vec<MissOnHost>) -> Advice {
     let users = BTreeMap::from([(33, "www-data".to_owned())]);
     let desired = desired(vec![mount("/etc/fonts", FileKind::Directory, true)]);
     advise(
         found,
-        &Known {
+        &AdviceContext {
             desired: &desired,
             presets: &presets(),
             users: &users,
@@ -153,10 +152,10 @@ fn advice(found: Vec<Found>) -> Advice {
 }
 
 #[track_caller]
-fn check(missed: &[(&str, Nature)], lines: &[&str]) {
+fn check(missed: &[(&str, MissKind)], lines: &[&str]) {
     let found = missed
         .iter()
-        .map(|(path, nature)| found(path, *nature))
+        .map(|(path, kind)| found(path, *kind))
         .collect();
     let advised: Vec<_> = advice(found)
         .lines
@@ -169,17 +168,17 @@ fn check(missed: &[(&str, Nature)], lines: &[&str]) {
 #[test]
 fn the_smallest_preset_that_names_a_path_is_advised() {
     check(
-        &[("/usr/share/zoneinfo/Europe/Zurich", Nature::Data)],
+        &[("/usr/share/zoneinfo/Europe/Zurich", MissKind::Data)],
         &["presets: [timezone]"],
     );
-    check(&[("/etc/hosts", Nature::Data)], &["presets: [dns]"]);
-    check(&[("/dev/null", Nature::Device)], &["presets: [base]"]);
+    check(&[("/etc/hosts", MissKind::Data)], &["presets: [dns]"]);
+    check(&[("/dev/null", MissKind::Device)], &["presets: [base]"]);
     check(
-        &[("/usr/lib/libc.so.6", Nature::Library)],
+        &[("/usr/lib/libc.so.6", MissKind::Library)],
         &["libraries: [/usr/lib/libc.so.6]"],
     );
     check(
-        &[("/usr/lib/git-core/git-x", Nature::Program)],
+        &[("/usr/lib/git-core/git-x", MissKind::Program)],
         &["presets: [git]"],
     );
 }
@@ -187,88 +186,99 @@ fn the_smallest_preset_that_names_a_path_is_advised() {
 #[test]
 fn a_preset_that_another_one_includes_is_not_needed() {
     check(
-        &[("/dev/null", Nature::Device), ("/etc/hosts", Nature::Data)],
+        &[
+            ("/dev/null", MissKind::Device),
+            ("/etc/hosts", MissKind::Data),
+        ],
         &["presets: [dns]"],
     );
 }
 
 #[test]
 fn a_program_means_its_preset_only_where_it_is_much_of_it() {
-    check(&[("/usr/bin/git", Nature::Program)], &["presets: [git]"]);
+    check(&[("/usr/bin/git", MissKind::Program)], &["presets: [git]"]);
     check(
-        &[("/usr/bin/sh", Nature::Program)],
+        &[("/usr/bin/sh", MissKind::Program)],
         &["programs: [/usr/bin/sh]"],
     );
     check(
-        &[("/usr/bin/cat", Nature::Program)],
+        &[("/usr/bin/cat", MissKind::Program)],
         &["programs: [/usr/bin/cat]"],
     );
     check(
         &[
-            ("/usr/bin/cat", Nature::Program),
-            ("/usr/bin/ls", Nature::Program),
+            ("/usr/bin/cat", MissKind::Program),
+            ("/usr/bin/ls", MissKind::Program),
         ],
         &["presets: [shell]"],
     );
     check(
-        &[("/usr/bin/perl", Nature::Program)],
+        &[("/usr/bin/perl", MissKind::Program)],
         &["programs: [/usr/bin/perl]"],
     );
 }
 
 #[test]
 fn each_kind_of_file_has_its_key() {
-    for (path, nature, line) in [
-        ("/etc/x/y.conf", Nature::Data, "etc: [x/y.conf]"),
-        ("/etc/a*", Nature::Data, "mounts: [\"/etc/a[*]\"]"),
-        ("/usr/share/x", Nature::Directory, "mounts: [/usr/share/x]"),
+    for (path, kind, line) in [
+        ("/etc/x/y.conf", MissKind::Data, "etc: [x/y.conf]"),
+        ("/etc/a*", MissKind::Data, "mounts: [\"/etc/a[*]\"]"),
+        (
+            "/usr/share/x",
+            MissKind::Directory,
+            "mounts: [/usr/share/x]",
+        ),
         (
             "/usr/share/a[1]",
-            Nature::Data,
+            MissKind::Data,
             "mounts: [\"/usr/share/a[[]1[]]\"]",
         ),
-        ("/dev/zero", Nature::Device, "devices: [zero]"),
-        ("/usr/bin/[", Nature::Program, "programs: [\"/usr/bin/[\"]"),
+        ("/dev/zero", MissKind::Device, "devices: [zero]"),
+        (
+            "/usr/bin/[",
+            MissKind::Program,
+            "programs: [\"/usr/bin/[\"]",
+        ),
         (
             "/usr/lib/x.so",
-            Nature::Library,
+            MissKind::Library,
             "libraries: [/usr/lib/x.so]",
         ),
-        ("/etc/passwd", Nature::Data, "users: [www-data]"),
+        ("/etc/passwd", MissKind::Data, "users: [www-data]"),
     ] {
-        check(&[(path, nature)], &[line]);
+        check(&[(path, kind)], &[line]);
     }
 }
 
 #[test]
 fn what_a_daemon_keeps_is_advised_as_a_preset_or_left_to_the_administrator() {
     for path in ["/run/mysqld/mysqld.sock", "/run/mysqld/x"] {
-        check(&[(path, Nature::Socket)], &["presets: [mysql]"]);
-        check(&[(path, Nature::Data)], &["presets: [mysql]"]);
+        check(&[(path, MissKind::Socket)], &["presets: [mysql]"]);
+        check(&[(path, MissKind::Data)], &["presets: [mysql]"]);
     }
-    for (path, nature, line) in [
+    for (path, kind, line) in [
         (
             "/run/app/x.sock",
-            Nature::Socket,
+            MissKind::Socket,
             "mounts: [{ source: /run/app, optional: true }]",
         ),
         (
             "/var/run/app",
-            Nature::Directory,
+            MissKind::Directory,
             "mounts: [{ source: /var/run/app, optional: true }]",
         ),
         (
             "/run/app/state",
-            Nature::Data,
+            MissKind::Data,
             "mounts: [{ source: /run/app/state, optional: true }]",
         ),
         (
             "/var/lib/app/x.sock",
-            Nature::Socket,
+            MissKind::Socket,
             "mounts: [/var/lib/app]",
         ),
     ] {
-        let advice = advice(vec![found(path, nature)]);
+        let advice = advice(vec![found(path, kind)]);
         assert!(advice.lines.is_empty(), "{path}");
         assert_eq!(
             advice.refused[0].1,
@@ -279,7 +289,7 @@ fn what_a_daemon_keeps_is_advised_as_a_preset_or_left_to_the_administrator() {
 
 #[test]
 fn users_without_a_name_get_the_preset() {
-    let mut passwd = found("/etc/passwd", Nature::Data);
+    let mut passwd = found("/etc/passwd", MissKind::Data);
     passwd.miss.users = BTreeSet::from([4711]);
     assert_eq!(
         advice(vec![passwd]).lines[0].addition.to_string(),
@@ -289,19 +299,19 @@ fn users_without_a_name_get_the_preset() {
 
 #[test]
 fn many_of_one_directory_become_one_line() {
-    let many = |directory: &str, end: &str, nature| {
+    let many = |directory: &str, end: &str, kind| {
         (0..MANY)
-            .map(|nth| found(&format!("{directory}/{nth}{end}"), nature))
+            .map(|nth| found(&format!("{directory}/{nth}{end}"), kind))
             .collect::<Vec<_>>()
     };
     let lines = |found| advice(found).lines;
-    let data = lines(many("/usr/share/x", ".txt", Nature::Data));
+    let data = lines(many("/usr/share/x", ".txt", MissKind::Data));
     assert_eq!(
         (data[0].addition.to_string().as_str(), data[0].misses.len()),
         ("mounts: [/usr/share/x]", MANY)
     );
     assert!(data[0].apart().is_empty());
-    let code = lines(many("/usr/lib/php", ".so", Nature::Library));
+    let code = lines(many("/usr/lib/php", ".so", MissKind::Library));
     assert_eq!(
         code[0].addition.to_string(),
         "libraries: [\"/usr/lib/php/*.so\"]"
@@ -315,9 +325,9 @@ fn many_of_one_directory_become_one_line() {
         (apart.len(), apart[0].as_str()),
         (MANY, "libraries: [/usr/lib/php/0.so]")
     );
-    let mut private = many("/usr/share/x", ".txt", Nature::Data);
+    let mut private = many("/usr/share/x", ".txt", MissKind::Data);
     for found in &mut private {
-        found.directory = false;
+        found.whole_directory = false;
     }
     assert_eq!(lines(private).len(), MANY);
 }
@@ -326,11 +336,11 @@ fn many_of_one_directory_become_one_line() {
 fn what_is_below_comes_along() {
     check(
         &[
-            ("/usr/share/x", Nature::Directory),
-            ("/usr/share/x/a/b", Nature::Data),
-            ("/etc/php", Nature::Directory),
-            ("/etc/php/8/php.ini", Nature::Data),
-            ("/usr/share/xy", Nature::Data),
+            ("/usr/share/x", MissKind::Directory),
+            ("/usr/share/x/a/b", MissKind::Data),
+            ("/etc/php", MissKind::Directory),
+            ("/etc/php/8/php.ini", MissKind::Data),
+            ("/usr/share/xy", MissKind::Data),
         ],
         &[
             "etc: [php]",
@@ -342,9 +352,13 @@ fn what_is_below_comes_along() {
 
 #[test]
 fn a_file_is_brought_by_its_real_name() {
-    let mut other = found("/bin/perl", Nature::Program);
+    let mut other = found("/bin/perl", MissKind::Program);
     other.real = host("/usr/bin/perl");
-    let lines = advice(vec![other.clone(), found("/usr/bin/perl", Nature::Program)]).lines;
+    let lines = advice(vec![
+        other.clone(),
+        found("/usr/bin/perl", MissKind::Program),
+    ])
+    .lines;
     assert_eq!(lines.len(), 1);
     assert_eq!(lines[0].addition.to_string(), "programs: [/usr/bin/perl]");
     assert_eq!(
@@ -355,16 +369,16 @@ fn a_file_is_brought_by_its_real_name() {
 
 #[test]
 fn what_is_refused_or_asked_for_already_is_not_advised() {
-    let mut shadow = found("/etc/shadow", Nature::Data);
+    let mut shadow = found("/etc/shadow", MissKind::Data);
     shadow.refusal = Some("no".to_owned());
-    let mut above = found("/usr/share", Nature::Directory);
+    let mut above = found("/usr/share", MissKind::Directory);
     above.refusal = Some("too much".to_owned());
-    let there = found("/etc/fonts/fonts.conf", Nature::Data);
+    let there = found("/etc/fonts/fonts.conf", MissKind::Data);
     let advice = advice(vec![
         shadow,
         above,
         there,
-        found("/usr/share/x", Nature::Data),
+        found("/usr/share/x", MissKind::Data),
     ]);
     let paths = |misses: Vec<&Miss>| {
         misses
@@ -389,12 +403,12 @@ fn what_is_refused_or_asked_for_already_is_not_advised() {
 
 #[test]
 fn the_most_useful_is_first() {
-    let mut often = found("/usr/share/a", Nature::Data);
+    let mut often = found("/usr/share/a", MissKind::Data);
     often.miss.lookups = 9;
     let zones = ["/usr/share/zoneinfo/UTC", "/usr/share/zoneinfo/tzdata.zi"]
-        .map(|path| found(path, Nature::Data));
+        .map(|path| found(path, MissKind::Data));
     let all = [
-        vec![found("/usr/bin/perl", Nature::Program), often],
+        vec![found("/usr/bin/perl", MissKind::Program), often],
         zones.to_vec(),
     ]
     .concat();

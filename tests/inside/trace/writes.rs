@@ -57,20 +57,20 @@ pub fn private() {
         .json();
     fs::remove_file(&theirs).unwrap();
     fs::remove_dir_all(link.parent().unwrap()).unwrap();
-    refused(&report, "/etc/shadow", "it is not for everybody");
+    refused(&report, "/etc/shadow", "not everybody may read it");
     refused(&report, "/proc/version", "the whole system");
-    refused(&report, "/root", "not for everybody");
+    refused(&report, "/root", "not everybody may read it");
     refused(&report, &own, "it is the host's name of /own in this jail");
     refused(&report, &secret, "it belongs to the site other");
     refused(
         &report,
         theirs.to_str().unwrap(),
-        "somebody other than root can change it",
+        "users other than root can change it",
     );
     refused(
         &report,
         link.to_str().unwrap(),
-        "somebody other than root can change it",
+        "users other than root can change it",
     );
     if Path::new("/dev/mem").exists() {
         refused(&report, "/dev/mem", "a device that can do more");

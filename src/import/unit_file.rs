@@ -1,0 +1,256 @@
+//! Unit files as systemd.syntax(7) describes them. Only [`of_host`], [`of_file`] and
+//! [`UnitFile::environment`] read files.
+//!
+//! It has its own parser, because the crates for unit files either need systemd's libraries or do
+//! not know quotes and drop-ins.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The directories of units, in the order in which systemd prefers them.
+const DIRECTORIES: [&str; 7] = [
+    "/etc/systemd/system",
+    "/run/systemd/transient",
+    "/run/systemd/system",
+    "/run/systemd/generator",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+
+/// One unit, with its drop-ins.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct UnitFile {
+    /// `php8.2-fpm.service`
+    pub name: String,
+    /// All assignments, in their order.
+    pub lines: Vec<Assignment>,
+}
+
+/// `Key=value`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Assignment {
+    /// From 1.
+    pub line: usize,
+    /// `Service`
+    pub section: String,
+    pub key: String,
+    /// Continuation lines are joined.
+    pub value: String,
+}
+
+/// The assignments of a unit file. Other lines are ignored, as by systemd.
+pub(super) fn read(text: &str) -> Vec<Assignment> {
+    let mut lines = vec![];
+    let mut section = String::new();
+    // A line that ends in a backslash: its number, and its text so far.
+    let mut open: Option<(usize, String)> = None;
+    for (line, nth) in text.lines().zip(1..) {
+        let trimmed = line.trim();
+        if trimmed.starts_with(['#', ';']) || (trimmed.is_empty() && open.is_none()) {
+            continue;
+        }
+        let (first, mut whole) = open.take().unwrap_or((nth, String::new()));
+        if let Some(begun) = trimmed.strip_suffix('\\') {
+            whole.push_str(begun);
+            whole.push(' ');
+            open = Some((first, whole));
+            continue;
+        }
+        whole.push_str(trimmed);
+
+        if let Some(name) = whole
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
+            name.clone_into(&mut section);
+        } else if let Some((key, value)) = whole.split_once('=') {
+            let (key, value) = (key.trim().to_owned(), value.trim().to_owned());
+            lines.push(Assignment {
+                line: first,
+                section: section.clone(),
+                key,
+                value,
+            });
+        }
+    }
+    lines
+}
+
+/// The words of a value, without quotes and escapes.
+pub(super) fn words(value: &str) -> Vec<String> {
+    let mut words = vec![];
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut chars = value.chars();
+    while let Some(c) = chars.next() {
+        match (c, quote) {
+            (c, Some(open)) if c == open => quote = None,
+            ('"' | '\'', None) => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            ('\\', _) => word.get_or_insert_default().push(match chars.next() {
+                Some('n') => '\n',
+                Some('t') => '\t',
+                Some('s') => ' ',
+                Some(other) => other,
+                None => '\\',
+            }),
+            (c, None) if c.is_whitespace() => words.extend(word.take()),
+            (c, _) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+impl UnitFile {
+    /// The values of a list such as `ExecStart=` or `BindPaths=`. An empty value removes those before
+    /// it.
+    pub fn list(&self, section: &str, key: &str) -> Vec<&Assignment> {
+        let mut values = vec![];
+        for line in &self.lines {
+            if line.section != section || line.key != key {
+                continue;
+            }
+            if line.value.is_empty() {
+                values.clear();
+            } else {
+                values.push(line);
+            }
+        }
+        values
+    }
+
+    /// The last value, if it is not empty.
+    pub fn get(&self, section: &str, key: &str) -> Option<&Assignment> {
+        self.list(section, key).pop()
+    }
+
+    /// The command lines that start the service, as words. The variables that the unit itself sets
+    /// are replaced.
+    pub fn commands(&self) -> Vec<Vec<String>> {
+        let environment = self.environment();
+        let mut commands = vec![];
+        for line in self.list("Service", "ExecStart") {
+            let line = line.value.trim_start_matches(['-', '@', ':', '+', '!']);
+            let mut command = vec![];
+            for word in words(line) {
+                command.extend(expand(&word, &environment));
+            }
+            commands.push(command);
+        }
+        commands
+    }
+
+    /// The variables that `Environment=` and the files of `EnvironmentFile=` set.
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        let mut variables = BTreeMap::new();
+        for line in self.list("Service", "Environment") {
+            for word in words(&line.value) {
+                if let Some((name, value)) = word.split_once('=') {
+                    variables.insert(name.to_owned(), value.to_owned());
+                }
+            }
+        }
+        for line in self.list("Service", "EnvironmentFile") {
+            let file = line.value.trim_start_matches('-');
+            let text = text_of(Path::new(file)).unwrap_or_default();
+            for line in text.lines().map(str::trim) {
+                if let Some((name, value)) = line.split_once('=')
+                    && !line.starts_with(['#', ';'])
+                {
+                    variables.insert(name.trim().to_owned(), words(value).join(" "));
+                }
+            }
+        }
+        variables
+    }
+}
+
+/// `$NAME` alone becomes the words of its value, `${NAME}` becomes its value.
+fn expand(word: &str, environment: &BTreeMap<String, String>) -> Vec<String> {
+    match word.strip_prefix('$') {
+        Some(name) if !name.starts_with(['{', '$']) => {
+            return match environment.get(name) {
+                Some(value) => words(value),
+                None => vec![],
+            };
+        }
+        _ => {}
+    }
+    let mut text = word.to_owned();
+    for (name, value) in environment {
+        text = text.replace(&format!("${{{name}}}"), value);
+    }
+    vec![text]
+}
+
+/// The services of this host whose text contains `word`, with their drop-ins. A template's name is
+/// `name@.service`.
+pub(super) fn of_host(word: &str) -> Vec<UnitFile> {
+    let mut units = vec![];
+    for (name, file) in service_files() {
+        let mut texts = vec![];
+        texts.extend(text_of(&file));
+        texts.extend(drop_ins(&name).iter().filter_map(|file| text_of(file)));
+        if texts.iter().any(|text| text.contains(word)) {
+            let lines = texts.iter().flat_map(|text| read(text)).collect();
+            units.push(UnitFile { name, lines });
+        }
+    }
+    units
+}
+
+/// The file of each service, by name.
+fn service_files() -> BTreeMap<String, PathBuf> {
+    let mut files = BTreeMap::new();
+    for directory in DIRECTORIES {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            if let Ok(name) = entry.file_name().into_string()
+                && name.ends_with(".service")
+                && entry.path().is_file()
+            {
+                files.entry(name).or_insert_with(|| entry.path());
+            }
+        }
+    }
+    files
+}
+
+/// The unit of a file, with its drop-ins.
+pub(super) fn of_file(file: &Path, text: &str) -> UnitFile {
+    let name = file.file_name().unwrap_or_default();
+    let name = name.to_string_lossy().into_owned();
+    let mut lines = read(text);
+    for file in drop_ins(&name) {
+        lines.extend(read(&text_of(&file).unwrap_or_default()));
+    }
+    UnitFile { name, lines }
+}
+
+/// The `*.conf` of `NAME.d`, sorted by their names.
+fn drop_ins(name: &str) -> Vec<PathBuf> {
+    let mut files: BTreeMap<_, PathBuf> = BTreeMap::new();
+    for directory in DIRECTORIES {
+        let directory = Path::new(directory).join(format!("{name}.d"));
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let file = entry.path();
+            if file
+                .extension()
+                .is_some_and(|extension| extension == "conf")
+            {
+                files.entry(entry.file_name()).or_insert(file);
+            }
+        }
+    }
+    files.into_values().collect()
+}
+
+/// The text of a file that can be read.
+fn text_of(file: &Path) -> Option<String> {
+    let text = super::text(file).ok()?;
+    Some(String::from_utf8_lossy(&text).into_owned())
+}

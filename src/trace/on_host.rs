@@ -1,0 +1,164 @@
+//! A path that was missed → what it is on the host, and whether a jail should get it at all.
+//!
+//! A process in a jail can look up whatever it likes, so a miss alone is not a reason to bring the
+//! path in. Paths that not everybody may read, or that users other than root can change, are shown
+//! and left to the administrator. So is a daemon's socket that no preset brings
+//! ([`super::advise`]).
+
+use std::path::Path;
+
+use super::miss::Miss;
+use crate::base::HostPath;
+use crate::resolve::ldso::Code;
+use crate::resolve::{Host, Roots, may_be_brought};
+use crate::sys::FileKind;
+
+/// Harmless devices.
+const DEVICES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
+
+/// A path that a jail missed and that the host has.
+#[derive(Clone, Debug)]
+pub(crate) struct MissOnHost {
+    pub miss: Miss,
+    /// The same file on the host, all links followed.
+    pub real: HostPath,
+    pub kind: MissKind,
+    /// Its directory may be brought as a whole.
+    pub whole_directory: bool,
+    /// Why the jail should not get it just because a program looked for it.
+    pub refusal: Option<String>,
+}
+
+/// What a missed path is on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MissKind {
+    Device,
+    Socket,
+    /// It can be executed.
+    Program,
+    /// An ELF object that programs load.
+    Library,
+    Directory,
+    /// Any other file.
+    Data,
+}
+
+/// What `miss` is on the host, for the jail at `root`; `None`: the host does not have it either.
+pub(crate) fn look(host: &Host, roots: &Roots, root: &HostPath, miss: &Miss) -> Option<MissOnHost> {
+    let path = miss.path.on_host();
+    let walk = host.walk(&path).ok()?;
+    let is_executable = walk.stat.mode & 0o111 != 0;
+    let kind = match walk.stat.kind {
+        FileKind::Device => MissKind::Device,
+        FileKind::Socket => MissKind::Socket,
+        FileKind::Directory => MissKind::Directory,
+        FileKind::File => code_kind(host, &walk.real, is_executable).unwrap_or(MissKind::Data),
+        FileKind::Fifo | FileKind::Symlink => return None,
+    };
+
+    let refusal = refusal(host, roots, root, miss, &walk.real, kind);
+    let whole_directory = path
+        .parent()
+        .is_some_and(|parent| may_be_given(host, &parent) && is_only_roots(host, &parent));
+    Some(MissOnHost {
+        miss: miss.clone(),
+        real: walk.real,
+        kind,
+        whole_directory,
+        refusal,
+    })
+}
+
+/// What a file with code is; `None`: it has none.
+fn code_kind(host: &Host, real: &HostPath, is_executable: bool) -> Option<MissKind> {
+    let file = host.open(real).ok()?;
+    match Code::of(&file, real.file_name()?, is_executable)? {
+        Code::Program => Some(MissKind::Program),
+        Code::Library | Code::RunnableLibrary => Some(MissKind::Library),
+    }
+}
+
+/// Why a jail should not get the path.
+fn refusal(
+    host: &Host,
+    roots: &Roots,
+    root: &HostPath,
+    miss: &Miss,
+    real: &HostPath,
+    kind: MissKind,
+) -> Option<String> {
+    let path = miss.path.on_host();
+    let in_jail = path.below(root).or_else(|| real.below(root));
+    if let Some(inside) = in_jail {
+        let inside = Path::new("/").join(inside);
+        let inside = inside.display();
+        return Some(format!("it is the host's name of {inside} in this jail"));
+    }
+    if let Some(site) = roots.site_of(&path).or_else(|| roots.site_of(real)) {
+        return Some(format!("it belongs to the site {site}"));
+    }
+    if path.as_path().to_str().is_none() {
+        return Some("its name is not UTF-8, as a manifest has to be".to_owned());
+    }
+    if path.as_path().starts_with("/proc") || path.as_path().starts_with("/sys") {
+        return Some("it shows the whole system".to_owned());
+    }
+
+    match kind {
+        MissKind::Device => refusal_of_device(&path),
+        MissKind::Socket => refusal_of_socket(host, &path),
+        _ if miss.writes => Some(
+            "it was opened for writing, and mounts are read-only unless the manifest says otherwise"
+                .to_owned(),
+        ),
+        _ if !may_be_given(host, &path) => {
+            Some("not everybody may read it, or it is more than a site should get".to_owned())
+        }
+        _ if !is_only_roots(host, &path) => Some("users other than root can change it".to_owned()),
+        _ => None,
+    }
+}
+
+fn refusal_of_device(path: &HostPath) -> Option<String> {
+    let is_harmless = DEVICES
+        .iter()
+        .any(|name| path.as_path() == Path::new("/dev").join(name));
+    if is_harmless {
+        return None;
+    }
+    Some("it is a device that can do more than those that every jail may have".to_owned())
+}
+
+/// The daemon's directory may be its own, but what is above it must be root's.
+fn refusal_of_socket(host: &Host, path: &HostPath) -> Option<String> {
+    let directory = path.parent()?;
+    if !may_be_given(host, &directory) {
+        return Some(format!(
+            "not everybody may read its directory {directory}, or it is more than a site should get"
+        ));
+    }
+
+    let above_is_roots = |directory: &HostPath| {
+        directory
+            .parent()
+            .is_some_and(|above| is_only_roots(host, &above))
+    };
+    let real = host.walk(&directory).map(|walk| walk.real);
+    if above_is_roots(&directory) && real.is_ok_and(|real| above_is_roots(&real)) {
+        return None;
+    }
+    Some(format!(
+        "users other than root can put another directory in the place of {directory}"
+    ))
+}
+
+/// Whether only root can change what is at `path`, or make it lead elsewhere: everything on the way
+/// is root's.
+fn is_only_roots(host: &Host, path: &HostPath) -> bool {
+    host.others(path).is_ok_and(|others| others.is_none())
+}
+
+/// [`may_be_brought`], and no for a path that cannot be examined.
+fn may_be_given(host: &Host, path: &HostPath) -> bool {
+    may_be_brought(host, path).unwrap_or(false)
+}

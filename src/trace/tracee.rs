@@ -1,0 +1,100 @@
+//! What /proc tells about a thread that is followed, or is to be followed.
+
+use std::fs;
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+use crate::Error;
+use crate::observe::Process;
+
+/// The threads that the process has now.
+pub(super) fn threads(process: Pid) -> Vec<Pid> {
+    let mut threads = vec![];
+    let tasks = fs::read_dir(format!("/proc/{process}/task"));
+    for task in tasks.into_iter().flatten().flatten() {
+        if let Some(name) = task.file_name().to_str()
+            && let Ok(id) = name.parse()
+        {
+            threads.push(Pid::from_raw(id));
+        }
+    }
+    threads
+}
+
+/// The value of a field of `proc_pid_status(5)`.
+fn status(thread: Pid, field: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix(field))?;
+    Some(value.trim().to_owned())
+}
+
+/// The process that follows the thread.
+pub(super) fn tracer(thread: Pid) -> Option<u32> {
+    let tracer = status(thread, "TracerPid:")?.parse().ok()?;
+    (tracer != 0).then_some(tracer)
+}
+
+/// Whether this process follows the thread.
+pub(super) fn is_ours(thread: Pid) -> bool {
+    tracer(thread) == Some(std::process::id())
+}
+
+/// Whether the thread has ended, even if its parent has not waited for it yet.
+pub(super) fn has_ended(thread: Pid) -> bool {
+    match status(thread, "State:") {
+        Some(state) => state.starts_with(['Z', 'X']),
+        None => true,
+    }
+}
+
+/// The program's name, as `ps` shows it.
+pub(super) fn name(thread: Pid) -> String {
+    let name = fs::read(format!("/proc/{thread}/comm")).unwrap_or_default();
+    String::from_utf8_lossy(&name).trim_end().to_owned()
+}
+
+/// The id of the user that the thread looks up files as.
+pub(super) fn user(thread: Pid) -> Option<u32> {
+    // Real, effective, saved, and that for the file system.
+    let ids = status(thread, "Uid:")?;
+    ids.split_whitespace().nth(3)?.parse().ok()
+}
+
+/// The error for a process that has ended or never was there.
+pub(super) fn gone(pid: u32) -> Error {
+    Error::failed(format!("cannot follow the process {pid}"))
+        .because_of("there is no such process, or it has ended")
+}
+
+/// The error for a process that the kernel does not allow to follow.
+pub(super) fn refused(pid: Pid, error: Errno) -> Error {
+    let process = u32::try_from(pid.as_raw()).ok().and_then(Process::of);
+    let failed = match process {
+        Some(process) => Error::failed(format!("cannot follow {process}")),
+        None => Error::failed(format!("cannot follow the process {pid}")),
+    };
+    let failed = failed.because(&error.into());
+
+    if error != Errno::EPERM {
+        return failed;
+    }
+    if pid == Pid::this() {
+        return failed.because_of("it is this mountjail itself");
+    }
+    match tracer(pid) {
+        Some(tracer) => {
+            let tracer = match Process::of(tracer) {
+                Some(process) => process.to_string(),
+                None => format!("the process {tracer}"),
+            };
+            failed
+                .because_of(format_args!("{tracer} follows it already"))
+                .hint("end that process first")
+        }
+        None => failed.hint(
+            "following another user's process needs CAP_SYS_PTRACE, which a container may \
+             withhold; kernel.yama.ptrace_scope = 3 forbids it to everybody",
+        ),
+    }
+}
