@@ -10,7 +10,7 @@ use clap::Args;
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
-use super::{DIFFERENT, complete, inside};
+use super::{DIFFERENT, complete, run_as};
 use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
 use crate::doctor::{self, Finding, Machine, Options, Patient, Verdict};
@@ -86,7 +86,7 @@ impl Doctor {
             return Ok(self.machine(context)?);
         };
         let site = select::one(context, site)?;
-        inside::prepare()?;
+        run_as::prepare()?;
         let (doctor, stop) = (self.clone(), stop_flag()?);
         let signal = stop.clone();
         let examine = move |site: &Site, _: &Stop| doctor.site(context, site, &signal);
@@ -124,14 +124,14 @@ impl Doctor {
         }
         let (pool_users, odd) =
             doctor::pool_users(&self.masters(), &desired.root).map_err(|error| {
-                inside::unreadable(error, "the right one with --fpm").context(&site.name)
+                run_as::unreadable(error, "the right one with --fpm").context(&site.name)
             })?;
         for error in &odd {
             context
                 .out
                 .warn(format_args!("{}: left out: {error}", site.name));
         }
-        let who = inside::who(self.user.as_deref(), &pool_users, &manifest)
+        let who = run_as::who(self.user.as_deref(), &pool_users, &manifest)
             .map_err(|error| error.context(&site.name))?;
         let since = observed.record.as_ref().and_then(BootRecord::since);
         let (manifest, desired, plan, pool_users) =

@@ -12,7 +12,7 @@ use crate::base::text::plural;
 use crate::engine::Outcome;
 use crate::patience::Stop;
 use crate::site::context::stop_flag;
-use crate::site::down::{Options, Run, Stays};
+use crate::site::down::{DownError, DownOptions, TakeDown};
 use crate::site::{Context, Site, SiteError, parallel, select};
 use crate::{Result, observe};
 
@@ -50,11 +50,11 @@ impl Down {
     pub(super) fn run(&self, context: &'static Context) -> anyhow::Result<u8> {
         let sites = self.sites(context)?;
         let stop = stop_flag()?;
-        let options = Options {
+        let options = DownOptions {
             lazy: self.lazy,
             remove_placeholders: self.remove_placeholders,
         };
-        let run = Arc::new(Run::new(context, sites.len() > 1, options)?);
+        let run = Arc::new(TakeDown::new(context, sites.len() > 1, options)?);
 
         context.out.progress(sites.len());
         let down = move |site: &Site, _: &Stop| run.site(site);
@@ -103,7 +103,7 @@ fn add(
     report: &mut Report,
     context: &Context,
     site: &Site,
-    result: Result<(HostPath, Outcome), Stays>,
+    result: Result<(HostPath, Outcome), DownError>,
 ) {
     let (out, name) = (context.out, &site.name);
     match result {
@@ -124,7 +124,7 @@ fn add(
             });
             report.site(0, object);
         }
-        Err(Stays::InUse(error, by)) => {
+        Err(DownError::InUse(error, by)) => {
             out.error(&error);
             let by: Vec<_> = by.iter().map(|user| format!("used by {user}")).collect();
             for line in by.iter().take(SHOWN) {
@@ -138,7 +138,7 @@ fn add(
             let object = json!({ "site": name, "down": false, "errors": errors });
             report.site(error.exit_code(), object);
         }
-        Err(Stays::Failed(failed)) => {
+        Err(DownError::Failed(failed)) => {
             report.failed(site, &failed, json!({ "down": false }));
             if matches!(&failed, SiteError::Engine(failure) if failure.busy) {
                 out.info(format_args!(

@@ -4,10 +4,10 @@ use std::ffi::OsString;
 
 use clap::Args;
 
-use super::inside::{self, Inside};
+use super::run_as::{self, JailCommand};
 use super::{complete, up};
 use crate::Error;
-use crate::patience::front;
+use crate::patience::worker;
 use crate::plan::SiteState;
 use crate::site::context::Context;
 use crate::site::out::Out;
@@ -45,14 +45,14 @@ impl Exec {
     /// Looks for what [`Exec::enter`] needs, in a process that can be given up, and hands it on.
     pub(super) fn look(&self, context: &Context) -> anyhow::Result<u8> {
         let site = select::one(context, &self.site)?;
-        inside::prepare()?;
+        run_as::prepare()?;
         if self.up {
             let code = up::Up::of(&self.site).run_with_own_umask(context)?;
             if code != 0 {
                 return Ok(code);
             }
         }
-        let jail = match inside::look(context, &context.resolver()?, &site) {
+        let jail = match run_as::look(context, &context.resolver()?, &site) {
             Ok(found) => found,
             Err(failed) => return Ok(failed.report(context.out, &site).0),
         };
@@ -62,8 +62,8 @@ impl Exec {
                 .hint("bring it up with `mountjail up`, or give --up")
                 .into());
         }
-        let inside = Inside::of(&jail, self.user.as_deref(), &self.command);
-        front::go(&serde_json::to_vec(
+        let inside = JailCommand::new(&jail, self.user.as_deref(), &self.command);
+        worker::hand_over(&serde_json::to_vec(
             &inside.map_err(|error| error.context(&site.name))?,
         )?);
         Ok(0)
@@ -72,8 +72,8 @@ impl Exec {
     /// Becomes the command, as `look` found it; gives the exit code if that cannot be.
     pub(super) fn enter(&self, found: &[u8], out: &Out) -> u8 {
         let enter = || -> anyhow::Result<u8> {
-            inside::prepare()?;
-            let inside: Inside = serde_json::from_slice(found)?;
+            run_as::prepare()?;
+            let inside: JailCommand = serde_json::from_slice(found)?;
             Ok(inside.run(&self.command, out)?)
         };
         enter().unwrap_or_else(|error| out.failure(&error))

@@ -8,10 +8,10 @@ mod down;
 mod exec;
 mod fstab;
 mod import;
-mod inside;
 mod plan;
 mod presets;
 mod report;
+mod run_as;
 mod schema;
 mod status;
 mod trace;
@@ -30,7 +30,8 @@ use nix::sys::stat::Mode;
 
 use crate::Error;
 
-use crate::patience::front::{self, Told};
+use crate::patience::supervisor;
+use crate::patience::worker::WorkerEnd;
 use crate::site::trust::Trust;
 use crate::site::{Context, Out, Selection};
 pub use complete::script as completion_script;
@@ -183,28 +184,28 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// Runs `command`, as [`front::run`] does; gives the exit code.
+/// Runs `command`, as [`supervisor::run`] does; gives the exit code.
 fn behind_front(
     out: &'static Out,
     limit: Option<Duration>,
     command: impl FnOnce() -> anyhow::Result<u8> + Send + 'static,
 ) -> u8 {
     match told(out, limit, command) {
-        Told::Code(code) => code,
-        Told::Go(_) => 1, // nobody asked for it
+        WorkerEnd::Exit(code) => code,
+        WorkerEnd::HandOver(_) => 1, // nobody asked for it
     }
 }
 
-/// As [`front::run`].
+/// As [`supervisor::run`].
 fn told(
     out: &'static Out,
     limit: Option<Duration>,
     command: impl FnOnce() -> anyhow::Result<u8> + Send + 'static,
-) -> Told {
+) -> WorkerEnd {
     let command = move || out.exit_code(command().unwrap_or_else(|error| out.failure(&error)));
-    front::run(&|error| out.error(error), limit, command).unwrap_or_else(|error| {
+    supervisor::run(&|error| out.error(error), limit, command).unwrap_or_else(|error| {
         out.error(&Error::failed("cannot start a process").because(&error));
-        Told::Code(1)
+        WorkerEnd::Exit(1)
     })
 }
 
@@ -215,8 +216,8 @@ fn exec_in_front(global: Global, exec: exec::Exec, out: &'static Out) -> u8 {
     match told(out, global.limit(), move || {
         look.look(global.context(Trust::new(true), out)?)
     }) {
-        Told::Code(code) => code,
-        Told::Go(entry) => exec.enter(&entry, out),
+        WorkerEnd::Exit(code) => code,
+        WorkerEnd::HandOver(entry) => exec.enter(&entry, out),
     }
 }
 
@@ -252,7 +253,7 @@ fn run(global: Global, command: Command, out: &'static Out) -> anyhow::Result<u8
         Command::Fstab(fstab) => fstab.run(context),
         Command::Units(units) => units.run(context),
         Command::Import(import) => import.run(context),
-        // These do not run behind a process in front, or not as a whole.
+        // These do not run behind a process in supervisor, or not as a whole.
         Command::Exec(_) | Command::Trace(_) | Command::Schema(_) | Command::Completions(_) => {
             Ok(1)
         }

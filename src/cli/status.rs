@@ -14,7 +14,7 @@ use crate::render::text::Detail;
 use crate::render::{self, prometheus};
 use crate::site::context::Context;
 use crate::site::out::worst;
-use crate::site::status::{self, Shown};
+use crate::site::status::{self, SiteStatus};
 use crate::site::{Site, parallel, select};
 
 /// Show every mount and its state; exit code 3 if any is not ok
@@ -39,22 +39,22 @@ pub(super) struct Status {
     all: bool,
     /// How to print; prometheus: metrics for the textfile collector of Prometheus
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    format: Format,
+    format: StatusFormat,
     /// Print the states as JSON, as --format json does
     #[arg(long, conflicts_with = "format")]
     json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
+enum StatusFormat {
     Text,
     Json,
     Prometheus,
 }
 
 /// What was seen.
-struct Seen {
-    sites: Vec<Shown>,
+struct StatusReport {
+    sites: Vec<SiteStatus>,
     /// Of each site, who uses old files.
     inside: Vec<Inside>,
     /// What a running watcher says of these sites.
@@ -65,7 +65,11 @@ impl Status {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         let boot = observe::boot_id()?;
         let seen = self.look(context, &boot)?;
-        let format = if self.json { Format::Json } else { self.format };
+        let format = if self.json {
+            StatusFormat::Json
+        } else {
+            self.format
+        };
         let (failed, errors): (Vec<_>, Vec<_>) = seen
             .sites
             .iter()
@@ -76,14 +80,14 @@ impl Status {
         let states = plans.map(|plan| if different(plan) { DIFFERENT } else { 0 });
         let code = worst(states.chain(failed));
         let text = match format {
-            Format::Text => seen.text(Detail::of(context, seen.sites.len())),
-            Format::Json => seen.json(&errors),
-            Format::Prometheus => seen.metrics(context, &boot),
+            StatusFormat::Text => seen.text(Detail::of(context, seen.sites.len())),
+            StatusFormat::Json => seen.json(&errors),
+            StatusFormat::Prometheus => seen.metrics(context, &boot),
         };
         Ok(context.out.print_and(text, code))
     }
 
-    fn look(&self, context: &Context, boot: &BootId) -> Result<Seen> {
+    fn look(&self, context: &Context, boot: &BootId) -> Result<StatusReport> {
         let everything = self.all || self.sites.is_empty();
         let (mut sites, recorded) = if everything {
             let sites = select::every(context)?;
@@ -125,7 +129,7 @@ impl Status {
         sites.extend(recorded);
         let results = parallel::each(&context, &sites, parallel::processors(), &stop, look);
         let shown = |(site, result): (Site, Result<_, _>)| {
-            result.unwrap_or_else(|failed| Shown::lost(site, failed))
+            result.unwrap_or_else(|failed| SiteStatus::lost(site, failed))
         };
         let mut shown: Vec<_> = sites.into_iter().zip(results).map(shown).collect();
         // Of some there is only a record of a boot that is over.
@@ -145,7 +149,7 @@ impl Status {
         for (nth, found) in nths.into_iter().zip(found.unwrap_or_default()) {
             inside[nth] = found;
         }
-        Ok(Seen {
+        Ok(StatusReport {
             sites: shown,
             inside,
             watch,
@@ -154,7 +158,7 @@ impl Status {
 }
 
 /// Says what failed; gives the exit code and the messages.
-fn report(context: &Context, shown: &Shown) -> (u8, Vec<String>) {
+fn report(context: &Context, shown: &SiteStatus) -> (u8, Vec<String>) {
     let reports = shown
         .failed
         .iter()
@@ -174,9 +178,9 @@ impl Detail {
     }
 }
 
-impl Seen {
+impl StatusReport {
     fn text(&self, detail: Detail) -> String {
-        let site = |(shown, inside): (&Shown, &Inside)| {
+        let site = |(shown, inside): (&SiteStatus, &Inside)| {
             let Some(plan) = &shown.plan else {
                 return shown
                     .is_silent()
@@ -198,7 +202,7 @@ impl Seen {
 
     /// `errors` are those of each site.
     fn json(&self, errors: &[Vec<String>]) -> String {
-        let site = |((shown, inside), errors): ((&Shown, &Inside), &Vec<String>)| {
+        let site = |((shown, inside), errors): ((&SiteStatus, &Inside), &Vec<String>)| {
             let plan = shown
                 .plan
                 .as_ref()

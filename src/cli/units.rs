@@ -12,9 +12,9 @@ use crate::base::SiteName;
 use crate::engine::{remove_drop_in, write_drop_in};
 use crate::manifest::Manifest;
 use crate::render::systemd::{
-    ALL, DropIn, DropIns, HEADER, Unordered, Wishes, drop_in_of, drop_ins, unit_of,
+    ALL, DropIn, DropIns, HEADER, OrderingConflict, UnitNeeds, drop_in_of, drop_ins, unit_of,
 };
-use crate::site::boot::{self, Boot, is_service};
+use crate::site::boot::{self, BootUnits, is_service};
 use crate::site::context::Context;
 use crate::site::out::worst;
 use crate::site::{Site, SiteError, select, systemctl};
@@ -105,11 +105,11 @@ impl Units {
         context: &Context,
         named: &[Site],
         counts: impl Fn(&Site) -> bool,
-    ) -> Planned {
+    ) -> PlannedUnits {
         let mut manifests = boot::manifests(context, named);
         manifests.retain(|(site, _)| counts(site));
         let manifests_alone = manifests.iter().map(|(_, manifest)| manifest);
-        let mut boot = Boot::read(&self.dir, manifests_alone);
+        let mut boot = BootUnits::read(&self.dir, manifests_alone);
         let (mut wishes, mut errors) = (vec![], BTreeMap::new());
         for (site, manifest) in &manifests {
             let (wish, refused) = boot.wishes(site, manifest);
@@ -117,7 +117,7 @@ impl Units {
             errors.insert(site.name.clone(), refused);
         }
         let drop_ins = drop_ins(&wishes, &mut boot.ordering);
-        for Unordered { site, unit, way } in &drop_ins.refused {
+        for OrderingConflict { site, unit, way } in &drop_ins.refused {
             let file = manifests
                 .iter()
                 .find(|(known, _)| known.name == *site)
@@ -137,7 +137,7 @@ impl Units {
                 .or_default()
                 .push(error.hint(hint));
         }
-        Planned {
+        PlannedUnits {
             drop_ins,
             wishes,
             errors,
@@ -148,7 +148,7 @@ impl Units {
 
     /// Those of our files that no site needs; with --all whoever's they were, unless a site is not
     /// known whose they may be.
-    fn unneeded(&self, planned: &Planned, sites: &[Site]) -> Vec<PathBuf> {
+    fn unneeded(&self, planned: &PlannedUnits, sites: &[Site]) -> Vec<PathBuf> {
         let all_known = sites.iter().all(|site| planned.manifest(site).is_some());
         if !self.which.all || !all_known {
             let manifests = sites.iter().filter_map(|site| planned.manifest(site));
@@ -287,16 +287,16 @@ fn remove(context: &Context, files: impl IntoIterator<Item = PathBuf>) -> Result
 }
 
 /// The drop-ins of all sites, and what was found on the way.
-struct Planned {
+struct PlannedUnits {
     drop_ins: DropIns,
-    wishes: Vec<Wishes>,
+    wishes: Vec<UnitNeeds>,
     /// Why a site has not all that its manifest names.
     errors: BTreeMap<SiteName, Vec<Error>>,
     manifests: Vec<(Site, Manifest)>,
-    known: Boot,
+    known: BootUnits,
 }
 
-impl Planned {
+impl PlannedUnits {
     fn manifest(&self, site: &Site) -> Option<&Manifest> {
         self.manifests
             .iter()

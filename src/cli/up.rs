@@ -17,7 +17,7 @@ use crate::resolve::Mount;
 use crate::site::context::{Context, stop_flag, table};
 use crate::site::out::worst;
 use crate::site::pipeline::notes;
-use crate::site::up::{Done, Run};
+use crate::site::up::{BringUp, Done};
 use crate::site::{Site, SiteError, parallel, systemctl};
 
 /// Mount what sites need; a second time there is nothing to do
@@ -91,7 +91,7 @@ impl Up {
             .roots()
             .come_up(sites.iter().map(|site| site.name.clone()));
         let table = table(sites.len() > 1)?;
-        let run = Run {
+        let run = BringUp {
             context: context.again(),
             engine,
             resolver,

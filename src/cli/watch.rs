@@ -8,7 +8,7 @@ use super::report::Report;
 use crate::observe;
 use crate::site::context::stop_flag;
 use crate::site::{Context, ManifestError, Selection, SiteError, select};
-use crate::watch::{self, Looked};
+use crate::watch::{self, CheckedOnce};
 
 /// Keep sites right while the host changes
 ///
@@ -63,16 +63,16 @@ fn look_once(context: &'static Context, selection: &Selection) -> anyhow::Result
     report.not_begun(sites.len() - found.len());
     for (site, looked) in sites.iter().zip(found) {
         match looked {
-            Looked::Right(done, unseen) => {
+            CheckedOnce::Right(done, unseen) => {
                 context
                     .out
                     .info(format_args!("{}: {}", site.name, done.summary()));
                 report.failed(site, &SiteError::Errors(unseen), json!({}));
             }
-            Looked::LeftDown => context
+            CheckedOnce::LeftDown => context
                 .out
                 .info(format_args!("{}: down; left alone", site.name)),
-            Looked::Failed(failed) => report.failed(site, &failed, json!({})),
+            CheckedOnce::Failed(failed) => report.failed(site, &failed, json!({})),
         }
     }
     Ok(report.finish())

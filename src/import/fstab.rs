@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::base::HostPath;
-use crate::render::fstab::{Block, outside_lines, unescaped};
+use crate::render::fstab::{FstabBlock, outside_lines, unescaped};
 use crate::{Error, Result};
 
 /// What a file has.
@@ -93,7 +93,7 @@ pub(super) fn looks_like(line: &[u8]) -> bool {
 /// Lines that are none of fstab(5) are named, and passed over. Errors: mountjail's own block is not
 /// whole.
 pub fn read(file: &Path, text: &[u8]) -> Result<Fstab, Vec<Error>> {
-    Block::read(text).map_err(|wrong| {
+    FstabBlock::read(text).map_err(|wrong| {
         let failed = Error::failed(format!("{}: {wrong}", file.display()));
         vec![failed.hint(
             "take the odd marker out, or write the block anew with `mountjail fstab --install`",

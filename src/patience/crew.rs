@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::{Pid, gettid};
 
-use super::glimpse::{Glimpse, Others, Sleep, waits_for_another};
+use super::glimpse::{Glimpse, OtherThreads, Sleep, waits_for_another};
 use super::{LAST_WAIT, LEFT_BEHIND, Silence, Stop, question};
 
 /// So often threads are looked at.
@@ -27,32 +27,32 @@ pub enum Lost {
 /// Threads at work on `items`. As many as there are to be at first; more while those sleep in the
 /// kernel.
 pub struct Crew<T, R> {
-    shared: Arc<Shared<T, R>>,
+    shared: Arc<CrewShared<T, R>>,
     /// How many threads are to work.
     threads: usize,
     limit: Option<Duration>,
     sleeps: BTreeMap<usize, Sleep>,
     looked: Instant,
     /// All threads of this process, as they were last looked at.
-    others: Others,
+    others: OtherThreads,
     handles: Vec<JoinHandle<()>>,
 }
 
-type Work<T, R> = Box<dyn Fn(&T, &Stop) -> R + Send + Sync>;
+type ItemWork<T, R> = Box<dyn Fn(&T, &Stop) -> R + Send + Sync>;
 
-struct Shared<T, R> {
+struct CrewShared<T, R> {
     items: Vec<T>,
-    work: Work<T, R>,
+    work: ItemWork<T, R>,
     signal: Arc<AtomicBool>,
-    state: Mutex<State<R>>,
+    state: Mutex<CrewState<R>>,
     news: Condvar,
 }
 
 /// Items are told by their places in the list.
-struct State<R> {
+struct CrewState<R> {
     /// The next item.
     next: usize,
-    running: BTreeMap<usize, Running>,
+    running: BTreeMap<usize, RunningItem>,
     ended: Vec<(usize, Result<R, Lost>)>,
     /// Those that were given up and whose threads have not come back.
     lost: Vec<usize>,
@@ -61,7 +61,7 @@ struct State<R> {
 }
 
 #[derive(Clone)]
-struct Running {
+struct RunningItem {
     thread: Pid,
     stop: Stop,
 }
@@ -77,14 +77,14 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         signal: &Arc<AtomicBool>,
         work: impl Fn(&T, &Stop) -> R + Send + Sync + 'static,
     ) -> Self {
-        let state = State {
+        let state = CrewState {
             next: 0,
             running: BTreeMap::new(),
             ended: vec![],
             lost: vec![],
             back: vec![],
         };
-        let shared = Shared {
+        let shared = CrewShared {
             items,
             work: Box::new(work),
             signal: signal.clone(),
@@ -98,7 +98,7 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
             limit,
             sleeps,
             looked: Instant::now(),
-            others: Others::default(),
+            others: OtherThreads::default(),
             handles: vec![],
         };
         crew.add_threads(threads);
@@ -177,7 +177,8 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
     fn wait(&mut self) {
         let until_look = PERIOD.saturating_sub(self.looked.elapsed());
         let state = self.shared.lock();
-        let works = |state: &mut State<R>| !state.running.is_empty() || self.shared.has_next(state);
+        let works =
+            |state: &mut CrewState<R>| !state.running.is_empty() || self.shared.has_next(state);
         let (state, _) = self
             .shared
             .news
@@ -196,7 +197,7 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         let running = self.shared.lock().running.clone();
         self.sleeps.retain(|nth, _| running.contains_key(nth));
         let (mut awake, mut waiting) = (0, vec![]);
-        for (nth, Running { thread, .. }) in &running {
+        for (nth, RunningItem { thread, .. }) in &running {
             let sleep = self.sleeps.entry(*nth).or_default();
             if Glimpse::of(*thread).is_none_or(|glimpse| sleep.look(glimpse, Instant::now())) {
                 awake += 1;
@@ -231,7 +232,12 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
 
     /// Gives up those that have slept as long as `limit`. Who is `waiting` for another thread waits
     /// for what that one asks.
-    fn give_up(&mut self, limit: Duration, running: &BTreeMap<usize, Running>, waiting: &[usize]) {
+    fn give_up(
+        &mut self,
+        limit: Duration,
+        running: &BTreeMap<usize, RunningItem>,
+        waiting: &[usize],
+    ) {
         let asked = |nth: &usize| question::asked_by(running.get(nth)?.thread);
         let common = || self.others.known().find_map(question::asked_by);
         let silent = self.sleeps.iter().filter(|(_, sleep)| sleep.exceeds(limit));
@@ -246,7 +252,7 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         let mut state = self.shared.lock();
         for (nth, path) in silent {
             // It may have ended just now.
-            let Some(Running { stop, .. }) = state.running.remove(&nth) else {
+            let Some(RunningItem { stop, .. }) = state.running.remove(&nth) else {
                 continue;
             };
             stop.give_up();
@@ -286,7 +292,7 @@ impl<T, R> Drop for Crew<T, R> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.next = self.shared.items.len();
-        for (nth, Running { stop, .. }) in std::mem::take(&mut state.running) {
+        for (nth, RunningItem { stop, .. }) in std::mem::take(&mut state.running) {
             stop.give_up();
             LEFT_BEHIND.fetch_add(1, Ordering::SeqCst);
             state.lost.push(nth);
@@ -301,13 +307,13 @@ impl<T, R> Drop for Crew<T, R> {
     }
 }
 
-impl<T, R> Shared<T, R> {
-    fn lock(&self) -> MutexGuard<'_, State<R>> {
+impl<T, R> CrewShared<T, R> {
+    fn lock(&self) -> MutexGuard<'_, CrewState<R>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether there is an item to be begun.
-    fn has_next(&self, state: &State<R>) -> bool {
+    fn has_next(&self, state: &CrewState<R>) -> bool {
         state.next < self.items.len() && !self.signal.load(Ordering::SeqCst)
     }
 
@@ -323,7 +329,7 @@ impl<T, R> Shared<T, R> {
                 state.next += 1;
                 state.running.insert(
                     nth,
-                    Running {
+                    RunningItem {
                         thread: gettid(),
                         stop: stop.clone(),
                     },

@@ -83,9 +83,9 @@ impl Sleep {
 /// All threads of this process but the first one, which looks after the others, and the one that
 /// looks.
 #[derive(Debug, Default)]
-pub(super) struct Others(HashMap<Pid, Glimpse>);
+pub(super) struct OtherThreads(HashMap<Pid, Glimpse>);
 
-impl Others {
+impl OtherThreads {
     /// Whether any of them was awake since this was asked the last time.
     pub(super) fn are_awake(&mut self) -> bool {
         let threads = fs::read_dir("/proc/self/task")

@@ -10,9 +10,10 @@
 //! ([`glimpse`]).
 
 mod crew;
-pub(crate) mod front;
 mod glimpse;
 mod question;
+pub(crate) mod supervisor;
+pub(crate) mod worker;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -17,29 +17,29 @@ const PIECE: usize = 256;
 
 /// A system call that a thread is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Call {
+pub(super) struct SystemCall {
     pub number: libc::c_long,
     arguments: [u64; 6],
 }
 
 /// The system call in which the thread sleeps; `None`: it does not, or the kernel does not tell.
-pub(super) fn call(thread: Pid) -> Option<Call> {
+pub(super) fn call(thread: Pid) -> Option<SystemCall> {
     parse(&fs::read_to_string(format!("/proc/self/task/{thread}/syscall")).ok()?)
 }
 
 /// `332 0xffffff9c 0x7ffe… …`: number, six arguments, stack pointer, program counter; or `running`.
-fn parse(text: &str) -> Option<Call> {
+fn parse(text: &str) -> Option<SystemCall> {
     let mut fields = text.split_ascii_whitespace();
     let number = fields.next()?.parse().ok().filter(|number| *number >= 0)?;
     let mut arguments = [0; 6];
     for argument in &mut arguments {
         *argument = u64::from_str_radix(fields.next()?.strip_prefix("0x")?, 16).ok()?;
     }
-    Some(Call { number, arguments })
+    Some(SystemCall { number, arguments })
 }
 
 /// How a system call names the file that it is about: the positions of its arguments.
-enum Names {
+enum NamedBy {
     /// A directory's descriptor and a path from there.
     At(usize, usize),
     Path(usize),
@@ -48,7 +48,7 @@ enum Names {
 
 /// The calls by which this program asks file systems. Those that wait for something else by design
 /// are not among them.
-fn names(number: libc::c_long) -> Option<Names> {
+fn names(number: libc::c_long) -> Option<NamedBy> {
     Some(match number {
         libc::SYS_statx
         | libc::SYS_newfstatat
@@ -65,11 +65,11 @@ fn names(number: libc::c_long) -> Option<Names> {
         | libc::SYS_utimensat
         | libc::SYS_renameat2
         | libc::SYS_open_tree
-        | libc::SYS_mount_setattr => Names::At(0, 1),
-        libc::SYS_symlinkat => Names::At(1, 2),
-        libc::SYS_move_mount => Names::At(2, 3),
-        libc::SYS_fanotify_mark => Names::At(3, 4),
-        libc::SYS_mount | libc::SYS_inotify_add_watch => Names::Path(1),
+        | libc::SYS_mount_setattr => NamedBy::At(0, 1),
+        libc::SYS_symlinkat => NamedBy::At(1, 2),
+        libc::SYS_move_mount => NamedBy::At(2, 3),
+        libc::SYS_fanotify_mark => NamedBy::At(3, 4),
+        libc::SYS_mount | libc::SYS_inotify_add_watch => NamedBy::Path(1),
         libc::SYS_statfs
         | libc::SYS_chdir
         | libc::SYS_chroot
@@ -77,7 +77,7 @@ fn names(number: libc::c_long) -> Option<Names> {
         | libc::SYS_getxattr
         | libc::SYS_lgetxattr
         | libc::SYS_listxattr
-        | libc::SYS_execve => Names::Path(0),
+        | libc::SYS_execve => NamedBy::Path(0),
         libc::SYS_fstat
         | libc::SYS_fstatfs
         | libc::SYS_getdents64
@@ -94,14 +94,14 @@ fn names(number: libc::c_long) -> Option<Names> {
         | libc::SYS_fchmod
         | libc::SYS_fchown
         | libc::SYS_ftruncate
-        | libc::SYS_fgetxattr => Names::Descriptor(0),
+        | libc::SYS_fgetxattr => NamedBy::Descriptor(0),
         other => return older_names(other),
     })
 }
 
 /// Calls that newer architectures do not have any more.
 #[cfg(target_arch = "x86_64")]
-fn older_names(number: libc::c_long) -> Option<Names> {
+fn older_names(number: libc::c_long) -> Option<NamedBy> {
     match number {
         libc::SYS_stat
         | libc::SYS_lstat
@@ -113,25 +113,25 @@ fn older_names(number: libc::c_long) -> Option<Names> {
         | libc::SYS_unlink
         | libc::SYS_rename
         | libc::SYS_chmod
-        | libc::SYS_chown => Some(Names::Path(0)),
-        libc::SYS_getdents => Some(Names::Descriptor(0)),
+        | libc::SYS_chown => Some(NamedBy::Path(0)),
+        libc::SYS_getdents => Some(NamedBy::Descriptor(0)),
         _ => None,
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn older_names(_number: libc::c_long) -> Option<Names> {
+fn older_names(_number: libc::c_long) -> Option<NamedBy> {
     None
 }
 
 /// The path of the file that the thread asks a file system about; `None`: it waits for something
 /// else.
 pub fn asked_by(thread: Pid) -> Option<PathBuf> {
-    let Call { number, arguments } = call(thread)?;
+    let SystemCall { number, arguments } = call(thread)?;
     let path = match names(number)? {
-        Names::Descriptor(fd) => of_descriptor(arguments[fd])?,
-        Names::Path(path) => text_at(arguments[path])?,
-        Names::At(directory, path) => {
+        NamedBy::Descriptor(fd) => of_descriptor(arguments[fd])?,
+        NamedBy::Path(path) => text_at(arguments[path])?,
+        NamedBy::At(directory, path) => {
             // With AT_EMPTY_PATH there may be none.
             let path = text_at(arguments[path]).unwrap_or_default();
             let name = || of_descriptor(arguments[directory]).unwrap_or_default();
@@ -295,7 +295,8 @@ mod tests {
                 wait();
             });
             let (thread, start) = (told.recv().unwrap(), std::time::Instant::now());
-            let waits = |call: Call| [libc::SYS_read, libc::SYS_openat].contains(&call.number);
+            let waits =
+                |call: SystemCall| [libc::SYS_read, libc::SYS_openat].contains(&call.number);
             while !call(thread).is_some_and(waits) {
                 assert!(start.elapsed().as_secs() < 30);
                 std::thread::yield_now();

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Answer;
+use super::WhyAnswer;
 use crate::base::JailPath;
 use crate::observe::{Inside, Outdated, Process};
 use crate::plan::{MountState, Plan, Step};
@@ -113,7 +113,7 @@ fn link(link: &Link) -> Value {
 }
 
 /// `{path, leads_to, link, mount, reasons: [{line, file, key, presets, chain}]}`
-pub fn why(path: &JailPath, answer: &Answer<'_>) -> Value {
+pub fn why(path: &JailPath, answer: &WhyAnswer<'_>) -> Value {
     let reasons = answer
         .mount
         .map(|mount| &mount.reasons)

@@ -11,7 +11,7 @@ use crate::resolve::{Desired, Link, Mount};
 
 /// What brought a path into a jail.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer<'d> {
+pub struct WhyAnswer<'d> {
     /// The links that the path goes through or is.
     pub link: Option<&'d Link>,
     /// The path with the links of the jail followed.
@@ -21,7 +21,7 @@ pub struct Answer<'d> {
 }
 
 /// What of `desired` brings `path`.
-pub fn why<'d>(desired: &'d Desired, path: &JailPath) -> Answer<'d> {
+pub fn why<'d>(desired: &'d Desired, path: &JailPath) -> WhyAnswer<'d> {
     let mut at = path.clone();
     let mut first = None;
     for _ in 0..40 {
@@ -41,7 +41,7 @@ pub fn why<'d>(desired: &'d Desired, path: &JailPath) -> Answer<'d> {
         .iter()
         .rev()
         .find(|mount| at.starts_with(&mount.target));
-    Answer {
+    WhyAnswer {
         link: first,
         leads_to: at,
         mount: covering.map(|mount| &**mount),

@@ -66,7 +66,7 @@ pub fn unit_of(site: &SiteName) -> String {
 
 /// What one site asks of systemd.
 #[derive(Clone, Debug)]
-pub struct Wishes {
+pub struct UnitNeeds {
     /// The site.
     pub site: SiteName,
     /// Its root.
@@ -83,7 +83,7 @@ pub struct Wishes {
 
 /// What `up` at boot cannot wait for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unordered {
+pub struct OrderingConflict {
     /// The site that wishes it.
     pub site: SiteName,
     /// What the site would start after, or before if it is one of its services.
@@ -102,9 +102,9 @@ pub struct DropIns {
     /// Of each service.
     pub services: BTreeMap<String, DropIn>,
     /// Services that cannot start after their sites.
-    pub refused: Vec<Unordered>,
+    pub refused: Vec<OrderingConflict>,
     /// Makers and mounts that start after the sites that wait for them.
-    pub missed: Vec<Unordered>,
+    pub missed: Vec<OrderingConflict>,
     /// The sites that mountjail.service leaves to their own units, because these wait for something
     /// that others may not.
     pub apart: BTreeSet<SiteName>,
@@ -116,7 +116,7 @@ pub struct DropIns {
 /// what sites bind, unless one of them starts after a service of any site; and for no file system
 /// that comes late, because all sites would wait with it. A site that needs such is left to its own
 /// unit. `ordering` is that of the host's units; it is added to.
-pub fn drop_ins(sites: &[Wishes], ordering: &mut Ordering) -> DropIns {
+pub fn drop_ins(sites: &[UnitNeeds], ordering: &mut Ordering) -> DropIns {
     let mut plan = DropIns::default();
     let mut users: BTreeMap<&str, Vec<&SiteName>> = BTreeMap::new();
     for early in ["basic.target", "local-fs.target"] {
@@ -138,7 +138,7 @@ pub fn drop_ins(sites: &[Wishes], ordering: &mut Ordering) -> DropIns {
         match ordered {
             Ok(()) => users.entry(service).or_default().push(&wishes.site),
             Err(way) => {
-                plan.refused.push(Unordered {
+                plan.refused.push(OrderingConflict {
                     site: wishes.site.clone(),
                     unit: service.clone(),
                     way,
@@ -171,7 +171,7 @@ pub fn drop_ins(sites: &[Wishes], ordering: &mut Ordering) -> DropIns {
                     }
                 }
                 Err(way) => {
-                    plan.missed.push(Unordered {
+                    plan.missed.push(OrderingConflict {
                         site: wishes.site.clone(),
                         unit: maker.clone(),
                         way,
@@ -195,7 +195,7 @@ pub fn drop_ins(sites: &[Wishes], ordering: &mut Ordering) -> DropIns {
                     }
                 }
                 Some((mount, way)) => {
-                    plan.missed.push(Unordered {
+                    plan.missed.push(OrderingConflict {
                         site: wishes.site.clone(),
                         unit: mount.clone(),
                         way,

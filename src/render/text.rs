@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Answer;
+use super::WhyAnswer;
 use crate::base::quote::{brief, printable};
 use crate::base::{JailPath, SiteName};
 use crate::observe::{Inside, Process, WatchFailure, WatchState};
@@ -238,7 +238,7 @@ pub fn preset(resolved: &ResolvedPreset) -> String {
 }
 
 /// Why a path is in the jail.
-pub fn why(path: &JailPath, answer: &Answer<'_>) -> String {
+pub fn why(path: &JailPath, answer: &WhyAnswer<'_>) -> String {
     let mut text = String::new();
     if let Some(link) = answer.link {
         line(

@@ -11,11 +11,11 @@ use crate::base::{HostPath, SiteName};
 use crate::manifest::{Manifest, Request};
 use crate::observe::{FileSystems, Ordering, Units};
 use crate::render::fstab::unescaped;
-use crate::render::systemd::{HEADER, Wishes, all_makers, makers, unit_of};
+use crate::render::systemd::{HEADER, UnitNeeds, all_makers, makers, unit_of};
 use crate::{Error, Result};
 
 /// What systemd and the host tell, read once a run.
-pub(crate) struct Boot {
+pub(crate) struct BootUnits {
     units: Units,
     /// Without our own drop-ins.
     pub ordering: Ordering,
@@ -24,7 +24,7 @@ pub(crate) struct Boot {
 
 /// What the lines of a site in fstab(5) are ordered by.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LineOrder {
+pub(crate) struct FstabOrder {
     /// The services that start after the mounts.
     pub before: Vec<String>,
     /// The services that wait for the mounts, directly or in turn, and make sources.
@@ -33,7 +33,7 @@ pub(crate) struct LineOrder {
     pub refused: Vec<String>,
 }
 
-impl Boot {
+impl BootUnits {
     /// `directory`: of units, which is looked into first. `manifests`: whose services will be asked
     /// about.
     pub(crate) fn read<'m>(
@@ -55,7 +55,7 @@ impl Boot {
     }
 
     /// What the site asks, and an error for each of its services that cannot be ordered after it.
-    pub(crate) fn wishes(&self, site: &Site, manifest: &Manifest) -> (Wishes, Vec<Error>) {
+    pub(crate) fn wishes(&self, site: &Site, manifest: &Manifest) -> (UnitNeeds, Vec<Error>) {
         let (mut services, mut errors): (Vec<String>, _) = (vec![], vec![]);
         for service in &manifest.services {
             match self.refuse(site, service) {
@@ -79,7 +79,7 @@ impl Boot {
             .filter(|path| self.systems.may_come_late(path.as_path(), &self.ordering))
             .cloned()
             .collect();
-        let wishes = Wishes {
+        let wishes = UnitNeeds {
             site: site.name.clone(),
             root: manifest.root.clone(),
             services,
@@ -94,12 +94,12 @@ impl Boot {
     pub(crate) fn order_lines(
         &mut self,
         manifests: &[(Site, Manifest)],
-    ) -> BTreeMap<SiteName, LineOrder> {
+    ) -> BTreeMap<SiteName, FstabOrder> {
         let mut orders = BTreeMap::new();
         // No unit has a name with a slash.
         let mounts = |site: &SiteName| format!("/{site}");
         for (site, manifest) in manifests {
-            let mut order = LineOrder::default();
+            let mut order = FstabOrder::default();
             for service in &manifest.services {
                 let refused = self.refuse_order(site, service).err();
                 let refused = refused.or_else(|| {

@@ -15,7 +15,7 @@ use crate::base::HostPath;
 use crate::engine::{Engine, Lock};
 use crate::manifest::Presets;
 use crate::observe::{self, BootId, StateDir, Table};
-use crate::patience::front;
+use crate::patience::worker;
 use crate::resolve::{Host, Resolver, Roots};
 use crate::{Error, Result, sys};
 
@@ -199,7 +199,7 @@ pub(crate) fn table(whole: bool) -> Result<Option<Table>> {
 /// Set by the first SIGINT, SIGTERM or SIGHUP: stop, and leave nothing half done.
 pub(crate) fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
-    front::leaves_off_by_itself();
+    worker::stops_on_signals();
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, stop.clone()).context("cannot wait for signals")?;
     }

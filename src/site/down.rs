@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::fstab_lines::FstabLines;
 use super::pipeline::{self, lock};
-use super::users::Users;
+use super::users::SiteUsers;
 use super::{Context, Site, SiteError, configuration, select};
 use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
@@ -19,7 +19,7 @@ const SHOWN: usize = 20;
 
 /// What a run does where it has a choice.
 #[derive(Clone, Copy)]
-pub(crate) struct Options {
+pub(crate) struct DownOptions {
     /// Detach also what is in use.
     pub lazy: bool,
     /// Remove placeholders also from storage that hosts share.
@@ -27,33 +27,33 @@ pub(crate) struct Options {
 }
 
 /// What all sites of one run share.
-pub(crate) struct Run {
+pub(crate) struct TakeDown {
     context: &'static Context,
-    options: Options,
+    options: DownOptions,
     engine: Engine,
     resolver: Arc<Resolver>,
     boot: BootId,
     table: OnceLock<Table>,
-    users: Users,
+    users: SiteUsers,
     fstab_lines: FstabLines,
 }
 
 /// Why a site is not down.
-pub(crate) enum Stays {
+pub(crate) enum DownError {
     Failed(SiteError),
     /// It is in use: what says so, and a line for each user. Nothing was changed.
     InUse(Error, Vec<String>),
 }
 
-impl<E: Into<SiteError>> From<E> for Stays {
+impl<E: Into<SiteError>> From<E> for DownError {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
     }
 }
 
-impl Run {
+impl TakeDown {
     /// A run over `many` sites or one.
-    pub(crate) fn new(context: &'static Context, many: bool, options: Options) -> Result<Self> {
+    pub(crate) fn new(context: &'static Context, many: bool, options: DownOptions) -> Result<Self> {
         let boot = observe::boot_id()?;
         Ok(Self {
             context,
@@ -62,7 +62,7 @@ impl Run {
             resolver: Arc::new(context.resolver()?),
             boot,
             table: OnceLock::new(),
-            users: Users::default(),
+            users: SiteUsers::default(),
             fstab_lines: FstabLines::default(),
         })
     }
@@ -70,7 +70,7 @@ impl Run {
     /// Takes the site down. Returns its root and what was done.
     ///
     /// Errors: it is in use, or something of it could not be taken away.
-    pub(crate) fn site(&self, site: &Site) -> Result<(HostPath, Outcome), Stays> {
+    pub(crate) fn site(&self, site: &Site) -> Result<(HostPath, Outcome), DownError> {
         let named = |error: Error| error.context(&site.name);
         let _lock = lock(self.context, &self.engine, site)?;
         let records = self
@@ -172,7 +172,7 @@ impl Run {
         site: &Site,
         root: &HostPath,
         observed: &Observed,
-    ) -> Result<(), Stays> {
+    ) -> Result<(), DownError> {
         let found = self
             .users
             .of(root, observed)
@@ -203,7 +203,7 @@ impl Run {
         };
         let error = Error::failed(format!("{}: {what}; nothing was unmounted", site.name))
             .hint("end what uses them, or detach them all the same with `mountjail down --lazy`");
-        Err(Stays::InUse(error, found.by))
+        Err(DownError::InUse(error, found.by))
     }
 
     /// The mount table, read when the first site asks for it.
@@ -217,7 +217,11 @@ impl Run {
 
     /// A root that is nowhere was removed, or is on a disk that is not mounted now: what was made
     /// in it stays recorded.
-    fn root_is_gone(&self, site: &Site, records: Records) -> Result<(HostPath, Outcome), Stays> {
+    fn root_is_gone(
+        &self,
+        site: &Site,
+        records: Records,
+    ) -> Result<(HostPath, Outcome), DownError> {
         let named = |error: Error| error.context(&site.name);
         let root = records
             .root()

@@ -5,7 +5,7 @@ use std::fs;
 use std::sync::{Mutex, PoisonError};
 
 use crate::base::{HostPath, SiteName};
-use crate::render::fstab::Block;
+use crate::render::fstab::FstabBlock;
 
 /// Which sites have lines in which files; each file is read once.
 #[derive(Default)]
@@ -24,7 +24,7 @@ impl FstabLines {
         let sites = known
             .entry(file.clone())
             .or_insert_with(|| match fs::read(file) {
-                Ok(text) => Block::read(&text)
+                Ok(text) => FstabBlock::read(&text)
                     .ok()
                     .map(|block| block.sites().cloned().collect()),
                 Err(_) => Some(BTreeSet::new()),

@@ -16,7 +16,7 @@ use crate::resolve::{Dependencies, Desired, FileKind, Host, Link, LookupError, M
 use crate::{Error, Result};
 
 /// How a site stands.
-pub(crate) struct Shown {
+pub(crate) struct SiteStatus {
     pub site: Site,
     /// `None`: nothing is known of it.
     pub plan: Option<Plan>,
@@ -24,7 +24,7 @@ pub(crate) struct Shown {
     pub failed: Vec<SiteError>,
 }
 
-impl Shown {
+impl SiteStatus {
     /// A site that was given up.
     pub(crate) fn lost(site: Site, failed: SiteError) -> Self {
         Self {
@@ -48,7 +48,7 @@ pub(crate) fn site(
     site: Site,
     boot: &BootId,
     table: &Table,
-) -> Shown {
+) -> SiteStatus {
     let mut failed = vec![];
     let mut note = |error: Error| failed.push(SiteError::from(error.context(&site.name)));
     let records = readable(context, &site.name, boot)
@@ -85,7 +85,7 @@ pub(crate) fn site(
         plan.conflicts
             .extend(failed.iter().map(|failed| failed.as_error(&site)));
     }
-    Shown { site, plan, failed }
+    SiteStatus { site, plan, failed }
 }
 
 /// The site of this name, of which there is a record and no manifest.
@@ -94,7 +94,7 @@ pub(crate) fn without_manifest(
     context: &Context,
     boot: &BootId,
     table: &Table,
-) -> Shown {
+) -> SiteStatus {
     let look = || -> Result<Option<Plan>> {
         let records = readable(context, &site.name, boot)?;
         let Some(root) = records.root().cloned() else {
@@ -112,14 +112,14 @@ pub(crate) fn without_manifest(
         Ok(Some(plan))
     };
     match look() {
-        Ok(plan) => Shown {
+        Ok(plan) => SiteStatus {
             site,
             plan,
             failed: vec![],
         },
         Err(error) => {
             let failed = vec![SiteError::from(error.context(&site.name))];
-            Shown {
+            SiteStatus {
                 site,
                 plan: None,
                 failed,

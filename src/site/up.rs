@@ -15,7 +15,7 @@ use crate::plan::{SiteState, Step};
 use crate::resolve::{Desired, Resolver, create_root};
 
 /// What all sites of one run share.
-pub(crate) struct Run {
+pub(crate) struct BringUp {
     pub context: Context,
     pub engine: Engine,
     pub resolver: Resolver,
@@ -66,7 +66,7 @@ impl Done {
 /// What was done to one mount, in a word, and where it is.
 pub(crate) type Changed = (&'static str, JailPath);
 
-impl Run {
+impl BringUp {
     /// Brings the site up. `create`: makes a missing root. `None`: it is down, and was left alone.
     pub(crate) fn site(
         &self,

@@ -14,13 +14,13 @@ const NAMED: usize = 3;
 
 /// All that uses sites, looked at once in a run.
 #[derive(Default)]
-pub(crate) struct Users {
+pub(crate) struct SiteUsers {
     processes: OnceLock<Result<observe::Users>>,
-    pools: OnceLock<Vec<Pool>>,
+    pools: OnceLock<Vec<RunningPool>>,
 }
 
 /// A pool of a PHP-FPM that runs.
-struct Pool {
+struct RunningPool {
     root: HostPath,
     name: String,
     master: Process,
@@ -28,18 +28,18 @@ struct Pool {
 
 /// What uses one site.
 #[derive(Default)]
-pub(crate) struct Use {
+pub(crate) struct InUse {
     /// Who: a line for each.
     pub by: Vec<String>,
     /// The targets of the mounts that are used.
     pub targets: Vec<JailPath>,
 }
 
-impl Users {
+impl SiteUsers {
     /// Who uses the site at `root`, whose mounts are those of `observed`. A master of PHP-FPM
     /// counts as well that has a pool with this root: its workers may not have been started yet,
     /// and the next request is served by one.
-    pub(crate) fn of(&self, root: &HostPath, observed: &Observed) -> Result<Use> {
+    pub(crate) fn of(&self, root: &HostPath, observed: &Observed) -> Result<InUse> {
         let here = observed.mounts.keys().chain(observed.elsewhere.keys());
         let here = here.map(|target| (target, root.inside(target).as_path().to_owned()));
         let strays = observed
@@ -47,7 +47,7 @@ impl Users {
             .iter()
             .filter_map(|stray| Some((&stray.target, stray.point.clone()?)));
         let users = self.processes()?.of(root, here.chain(strays));
-        let mut found = Use::default();
+        let mut found = InUse::default();
         found
             .targets
             .extend(users.iter().flat_map(|user| user.targets.iter().cloned()));
@@ -75,7 +75,7 @@ impl Users {
             .map_err(Clone::clone)
     }
 
-    fn pools(&self) -> &[Pool] {
+    fn pools(&self) -> &[RunningPool] {
         self.pools.get_or_init(|| {
             let host = Host::new();
             let masters = observe::php_fpm_masters();
@@ -88,11 +88,11 @@ impl Users {
 }
 
 /// The pools with a root. Of a configuration that cannot be read none is known.
-fn pools_of(host: &Host, master: &Process, file: &Path) -> Vec<Pool> {
+fn pools_of(host: &Host, master: &Process, file: &Path) -> Vec<RunningPool> {
     let pool = |pool: &fpm::Pool| {
         let root = HostPath::new(pool.chroot()?).ok()?;
         let root = host.walk(&root).map_or(root, |walk| walk.real);
-        Some(Pool {
+        Some(RunningPool {
             root,
             name: pool.name.clone(),
             master: master.clone(),

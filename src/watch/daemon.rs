@@ -9,18 +9,18 @@ use anyhow::Context as _;
 use sd_notify::NotifyState;
 
 use super::configuration;
-use super::grace::{Gone, Left};
+use super::grace::{GracePeriods, Retained};
 use super::index::Dependent;
 use super::mount_events::{MountSource, MountsChanged};
-use super::pass::{self, Ended, Found, Policy, Threads};
-use super::reporter::{Failing, Reporter, Trouble, notify};
-use super::signals::Signals;
+use super::pass::{self, PassOutcome, PassPolicy, PassThreads, SiteFound};
+use super::reporter::{Reporter, SiteFailure, WatcherTrouble, notify};
+use super::signals::WatchSignals;
 use super::watcher::Watcher;
 use crate::base::text::plural;
 use crate::base::{JailPath, SiteName};
 use crate::engine::{self, Lock, Outcome};
 use crate::observe::{self, WatchState};
-use crate::patience::{Lost, front};
+use crate::patience::{Lost, worker};
 use crate::site::context::{Context, is_set};
 use crate::site::parallel::lost;
 use crate::site::{Selection, Site, SiteError, configuration as sites, select};
@@ -47,7 +47,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Errors: another watcher runs, or the kernel's events cannot be had.
 pub(crate) fn keep_watching(context: &Context, selection: Selection) -> anyhow::Result<u8> {
     sys::share_one_heap();
-    let signals = Signals::new()?;
+    let signals = WatchSignals::new()?;
     let _only = only_one(context)?;
     Daemon::new(selection, context, signals)?.run()
 }
@@ -75,16 +75,20 @@ struct Daemon {
     watcher: Watcher,
     /// Those that may be kept right, up or not.
     sites: BTreeMap<SiteName, Site>,
-    gone: Gone,
+    gone: GracePeriods,
     tell: Reporter,
-    signals: Signals,
+    signals: WatchSignals,
     /// Of passes that are over but for sites whose file systems have not answered yet.
-    out: Vec<Threads>,
+    out: Vec<PassThreads>,
 }
 
 impl Daemon {
     /// One that knows the configuration and nothing else yet.
-    pub(crate) fn new(selection: Selection, context: &Context, signals: Signals) -> Result<Self> {
+    pub(crate) fn new(
+        selection: Selection,
+        context: &Context,
+        signals: WatchSignals,
+    ) -> Result<Self> {
         let forced = std::env::var("MOUNTJAIL_MOUNT_EVENTS").ok();
         let watcher = Watcher::new(
             MountSource::open(forced.as_deref())?,
@@ -96,7 +100,7 @@ impl Daemon {
             tell: Reporter::new(&watcher),
             watcher,
             sites: BTreeMap::new(),
-            gone: Gone::default(),
+            gone: GracePeriods::default(),
             signals,
             out: vec![],
         };
@@ -120,7 +124,7 @@ impl Daemon {
                 .into_iter()
                 .flatten()
                 .min();
-            let changed = front::rest(|| self.watcher.wait(self.signals.as_fd(), until));
+            let changed = worker::while_idle(|| self.watcher.wait(self.signals.as_fd(), until));
             let changed = changed.context("cannot wait for changes")?;
             let reload = self.signals.taken_reload();
             if is_set(&self.signals.stop) {
@@ -195,7 +199,8 @@ impl Daemon {
             Ok(true) => None,
             Err(error) => Some(error),
         };
-        self.tell.trouble(self.context.out, Trouble::Pass, trouble);
+        self.tell
+            .trouble(self.context.out, WatcherTrouble::Pass, trouble);
     }
 
     /// Deals with everybody who is due; whether there was anybody. If that cannot even begin, all
@@ -244,10 +249,11 @@ impl Daemon {
             return Ok(());
         }
         let gone = self.gone.clone();
-        let may_go = move |site: &SiteName, target: &JailPath| gone.may_go(site, target, start);
-        let policy = Policy {
+        let grace_is_over =
+            move |site: &SiteName, target: &JailPath| gone.grace_is_over(site, target, start);
+        let policy = PassPolicy {
             wait: false,
-            may_go: Arc::new(may_go),
+            grace_is_over: Arc::new(grace_is_over),
         };
         let mut threads = pass::begin(
             self.context.afresh(),
@@ -326,15 +332,15 @@ impl Daemon {
             users.dedup();
         }
         self.tell
-            .trouble(self.context.out, Trouble::Configuration, trouble);
+            .trouble(self.context.out, WatcherTrouble::Configuration, trouble);
     }
 
     /// What came of a pass: what is known, what is to be said, when to try again.
-    fn take_in(&mut self, sites: &[Site], found: Vec<Result<Found, Lost>>) {
+    fn take_in(&mut self, sites: &[Site], found: Vec<Result<SiteFound, Lost>>) {
         let now = Instant::now();
-        let ended = |(site, found): (&Site, Result<Found, Lost>)| match found {
+        let ended = |(site, found): (&Site, Result<SiteFound, Lost>)| match found {
             Ok(found) => found,
-            Err(why) => (Ended::Lost(lost(site, &why)), None),
+            Err(why) => (PassOutcome::Lost(lost(site, &why)), None),
         };
         let (ends, learned): (Vec<_>, Vec<_>) = sites.iter().zip(found).map(ended).unzip();
         self.watcher
@@ -343,7 +349,7 @@ impl Daemon {
         let failed = sites
             .iter()
             .zip(&ends)
-            .filter(|(_, ended)| matches!(ended, Ended::Failed(_)));
+            .filter(|(_, ended)| matches!(ended, PassOutcome::Failed(_)));
         self.collect(
             MountsChanged::default(),
             &failed.map(|(site, _)| site.name.clone()).collect(),
@@ -352,7 +358,7 @@ impl Daemon {
         for (site, ended) in sites.iter().zip(ends) {
             let user = Dependent::Site(site.name.clone());
             match ended {
-                Ended::Right(done, left) => {
+                PassOutcome::Right(done, left) => {
                     let changed = done.outcome != Outcome::default();
                     healed.extend(changed.then_some((site, done.changed, done.outcome)));
                     match self.take_in_left(&site.name, left, now) {
@@ -360,22 +366,22 @@ impl Daemon {
                         Some(failed) => failing.extend(self.fails(site, failed, now)),
                     }
                 }
-                Ended::Busy => failing.extend(self.is_busy(site, now)),
-                Ended::Down => {
+                PassOutcome::Busy => failing.extend(self.is_busy(site, now)),
+                PassOutcome::Down => {
                     self.gone.set(&site.name, vec![], now);
                     self.watcher.gather.succeeded(&user);
                     self.tell.state.failures.remove(&site.name);
                 }
-                Ended::WithoutManifest => {
+                PassOutcome::WithoutManifest => {
                     self.watcher.gather.succeeded(&user);
-                    failing.push(Failing {
+                    failing.push(SiteFailure {
                         site,
                         failed: pass::without_manifest(site),
                         again: None,
                     });
                 }
-                Ended::Failed(failed) => failing.extend(self.fails(site, failed, now)),
-                Ended::Lost(failed) => failing.push(Failing {
+                PassOutcome::Failed(failed) => failing.extend(self.fails(site, failed, now)),
+                PassOutcome::Lost(failed) => failing.push(SiteFailure {
                     site,
                     failed,
                     again: None,
@@ -385,12 +391,15 @@ impl Daemon {
         self.tell.failures(&self.context, failing);
         self.tell.right(self.context.out, right);
         self.tell.changes(&self.context, healed);
-        self.tell
-            .trouble(self.context.out, Trouble::Blind, self.watcher.blindness());
+        self.tell.trouble(
+            self.context.out,
+            WatcherTrouble::Blind,
+            self.watcher.blindness(),
+        );
     }
 
     /// What a pass left without its source goes later; what it could not look at is a failure.
-    fn take_in_left(&mut self, site: &SiteName, left: Left, now: Instant) -> Option<SiteError> {
+    fn take_in_left(&mut self, site: &SiteName, left: Retained, now: Instant) -> Option<SiteError> {
         if let Some(when) = self.gone.set(site, left.gone, now) {
             self.watcher.gather.at(Dependent::Site(site.clone()), when);
         }
@@ -398,7 +407,7 @@ impl Daemon {
     }
 
     /// Another mountjail works on the site, which is usual, and over soon.
-    fn is_busy<'s>(&mut self, site: &'s Site, now: Instant) -> Option<Failing<'s>> {
+    fn is_busy<'s>(&mut self, site: &'s Site, now: Instant) -> Option<SiteFailure<'s>> {
         let attempts = self
             .watcher
             .gather
@@ -413,7 +422,7 @@ impl Daemon {
                 self.context.state.lock(name).display()
             )))
         };
-        (attempts >= LONG).then(|| Failing {
+        (attempts >= LONG).then(|| SiteFailure {
             site,
             failed: failed(),
             again: Some((attempts, Duration::ZERO)),
@@ -426,13 +435,13 @@ impl Daemon {
         site: &'s Site,
         failed: SiteError,
         now: Instant,
-    ) -> Option<Failing<'s>> {
+    ) -> Option<SiteFailure<'s>> {
         let user = Dependent::Site(site.name.clone());
         if self.watcher.gather.is_due(&user) && self.watcher.gather.is_busy(&user, now) < PATIENCE {
             return None;
         }
         let again = self.watcher.gather.failed(&user, now);
-        Some(Failing {
+        Some(SiteFailure {
             site,
             failed,
             again: Some(again),
@@ -465,11 +474,13 @@ impl Daemon {
             Err(error) => Some(error),
         };
         self.tell
-            .trouble(self.context.out, Trouble::Events, trouble);
+            .trouble(self.context.out, WatcherTrouble::Events, trouble);
     }
 }
 
-fn cloned(found: Vec<(&Site, Result<Found, Lost>)>) -> (Vec<Site>, Vec<Result<Found, Lost>>) {
+fn cloned(
+    found: Vec<(&Site, Result<SiteFound, Lost>)>,
+) -> (Vec<Site>, Vec<Result<SiteFound, Lost>>) {
     let mut found: Vec<_> = found
         .into_iter()
         .map(|(site, found)| (site.clone(), found))

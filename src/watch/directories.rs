@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::sys::inotify::WatchDescriptor;
 
 use super::index::{Dependent, Index};
-use super::inotify::{Change, Files};
+use super::inotify::{DirectoryWatches, FileChange};
 use crate::Error;
 use crate::patience::{self, Crew, Stop};
 
@@ -19,9 +19,9 @@ const POLL: Duration = Duration::from_secs(5);
 
 /// Watches on directories, and why some are not watched.
 #[derive(Default)]
-pub(crate) struct Directories {
+pub(crate) struct WatchedDirectories {
     /// `None`: the kernel gives no inotify instance.
-    files: Option<Files>,
+    files: Option<DirectoryWatches>,
     /// How many could not be watched, and why.
     unwatched: Option<(usize, Errno)>,
     /// Questions that were not answered in time.
@@ -30,22 +30,22 @@ pub(crate) struct Directories {
     pub poll_at: Option<Instant>,
 }
 
-/// Threads that ask for directories to be watched, also for contents.
+/// PassThreads that ask for directories to be watched, also for contents.
 type Asking = Crew<(PathBuf, bool), Result<WatchDescriptor, Errno>>;
 
 /// Who has to look again because of what is watched now.
 #[derive(Default)]
-pub(crate) struct Unseen {
+pub(crate) struct MissedChanges {
     /// A directory is watched only from now on: what happened before was not seen.
     pub before: BTreeSet<Dependent>,
     /// A directory went while the pass was under way.
     pub gone: BTreeSet<Dependent>,
 }
 
-impl Directories {
+impl WatchedDirectories {
     /// How many are watched.
     pub(crate) fn count(&self) -> usize {
-        self.files.as_ref().map_or(0, Files::count)
+        self.files.as_ref().map_or(0, DirectoryWatches::count)
     }
 
     /// What can be read when something happened.
@@ -54,8 +54,10 @@ impl Directories {
     }
 
     /// What happened.
-    pub(crate) fn read(&mut self) -> Result<Vec<Change>, Errno> {
-        self.files.as_mut().map_or(Ok(vec![]), Files::read)
+    pub(crate) fn read(&mut self) -> Result<Vec<FileChange>, Errno> {
+        self.files
+            .as_mut()
+            .map_or(Ok(vec![]), DirectoryWatches::read)
     }
 
     /// Why not everything can be watched, if so.
@@ -91,10 +93,10 @@ impl Directories {
         index: &Index,
         users: &[Dependent],
         now: Instant,
-    ) -> Unseen {
-        let mut unseen = Unseen::default();
+    ) -> MissedChanges {
+        let mut unseen = MissedChanges::default();
         if self.files.is_none() {
-            match Files::new() {
+            match DirectoryWatches::new() {
                 Ok(files) => self.files = Some(files),
                 Err(errno) => {
                     self.is_blind(Some((index.directories().count(), errno)), now);

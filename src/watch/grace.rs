@@ -16,7 +16,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// What was left of one site.
 #[derive(Default)]
-pub(crate) struct Left {
+pub(crate) struct Retained {
     /// The targets whose source is gone.
     pub gone: Vec<JailPath>,
     /// Those whose source has been gone for long enough, and which are not left.
@@ -27,11 +27,11 @@ pub(crate) struct Left {
 
 /// Since when sources are gone, by target.
 #[derive(Clone, Default)]
-pub(crate) struct Gone(HashMap<SiteName, BTreeMap<JailPath, Instant>>);
+pub(crate) struct GracePeriods(HashMap<SiteName, BTreeMap<JailPath, Instant>>);
 
-impl Gone {
+impl GracePeriods {
     /// Whether that was long enough ago.
-    pub(crate) fn may_go(&self, site: &SiteName, target: &JailPath, now: Instant) -> bool {
+    pub(crate) fn grace_is_over(&self, site: &SiteName, target: &JailPath, now: Instant) -> bool {
         let since = self.0.get(site).and_then(|targets| targets.get(target));
         since.is_some_and(|since| now.saturating_duration_since(*since) >= GRACE)
     }
@@ -62,9 +62,9 @@ pub(crate) fn keep(
     records: &Records,
     host: &Host,
     lookups: &[Arc<Dependencies>],
-    may_go: impl Fn(&JailPath) -> bool,
-) -> Left {
-    let mut left = Left::default();
+    grace_is_over: impl Fn(&JailPath) -> bool,
+) -> Retained {
+    let mut left = Retained::default();
     let mut kept = vec![];
     for mount in recorded_besides(desired, records) {
         let Err(error) = host.walk(&mount.source) else {
@@ -76,7 +76,7 @@ pub(crate) fn keep(
         {
             continue; // the manifest does not ask for it any more
         }
-        if !error.is_unknown() && may_go(&mount.target) {
+        if !error.is_unknown() && grace_is_over(&mount.target) {
             left.expired.push(mount.target.clone());
             continue;
         }
@@ -92,16 +92,16 @@ pub(crate) fn keep(
 
 /// Adds to `desired`, which is what could be resolved although there were the errors `unseen`, all
 /// recorded mounts that are there: nobody can tell which of them the manifest asks for.
-pub(crate) fn keep_all(desired: &mut Desired, records: &Records, unseen: Vec<Error>) -> Left {
+pub(crate) fn keep_all(desired: &mut Desired, records: &Records, unseen: Vec<Error>) -> Retained {
     let kept = recorded_besides(desired, records);
     let kept = kept
         .into_iter()
         .filter_map(|mount| still_there(&desired.root, mount))
         .collect();
     add(desired, records, kept);
-    Left {
+    Retained {
         unseen,
-        ..Left::default()
+        ..Retained::default()
     }
 }
 
@@ -175,19 +175,19 @@ mod tests {
     fn each_source_has_its_own_time() {
         let (site, now) = (SiteName::new("s").unwrap(), Instant::now());
         let [a, b] = ["/a", "/b"].map(|path| JailPath::new(path).unwrap());
-        let mut gone = Gone::default();
+        let mut gone = GracePeriods::default();
         assert_eq!(gone.set(&site, vec![a.clone()], now), Some(now + GRACE));
         let later = now + GRACE / 2;
         assert_eq!(
             gone.set(&site, vec![a.clone(), b.clone()], later),
             Some(now + GRACE)
         );
-        assert!(!gone.may_go(&site, &a, later));
+        assert!(!gone.grace_is_over(&site, &a, later));
         let end = now + GRACE;
-        assert!(gone.may_go(&site, &a, end) && !gone.may_go(&site, &b, end));
+        assert!(gone.grace_is_over(&site, &a, end) && !gone.grace_is_over(&site, &b, end));
         assert_eq!(gone.set(&site, vec![b.clone()], end), Some(later + GRACE));
-        assert!(!gone.may_go(&site, &a, end + GRACE), "it is back");
+        assert!(!gone.grace_is_over(&site, &a, end + GRACE), "it is back");
         assert_eq!(gone.set(&site, vec![], end), None);
-        assert!(gone.0.is_empty() && !gone.may_go(&site, &b, end + GRACE));
+        assert!(gone.0.is_empty() && !gone.grace_is_over(&site, &b, end + GRACE));
     }
 }

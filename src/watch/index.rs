@@ -21,7 +21,7 @@ pub enum Dependent {
 
 /// What can happen to a name in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum NameEvent {
     /// It came, went or was changed in kind: another file may have the name now.
     Name,
     /// What it is now was written to.
@@ -36,16 +36,16 @@ pub struct Index {
     numbers: HashMap<Dependent, u32>,
     /// Which sets each user has.
     sets_of: HashMap<u32, Vec<u32>>,
-    sets: HashMap<u32, Set>,
+    sets: HashMap<u32, DependencySet>,
     by_contents: HashMap<Arc<Dependencies>, u32>,
     next: u32,
-    directories: BTreeMap<PathBuf, Directory>,
+    directories: BTreeMap<PathBuf, DirectoryIndex>,
     /// Mounts by their never reused ids, with what they forbade for each set.
     mounts: BTreeMap<u64, Vec<(u32, MountAttributes)>>,
 }
 
 #[derive(Debug)]
-struct Set {
+struct DependencySet {
     lookups: Arc<Dependencies>,
     /// Sorted.
     users: Vec<u32>,
@@ -53,7 +53,7 @@ struct Set {
 
 /// What of one directory is of interest, each with the set that has it.
 #[derive(Debug, Default)]
-struct Directory {
+struct DirectoryIndex {
     names: HashMap<OsString, Vec<(u32, Aspect)>>,
     listed: Vec<u32>,
 }
@@ -79,19 +79,19 @@ impl Index {
     }
 
     /// Who depends on this event.
-    pub fn at(&self, directory: &Path, name: &OsStr, event: Event) -> BTreeSet<Dependent> {
+    pub fn at(&self, directory: &Path, name: &OsStr, event: NameEvent) -> BTreeSet<Dependent> {
         let Some(directory) = self.directories.get(directory) else {
             return BTreeSet::new();
         };
         let named = directory.names.get(name).into_iter().flatten();
         let named = named
-            .filter(|(_, interest)| event == Event::Name || interest.contents)
+            .filter(|(_, interest)| event == NameEvent::Name || interest.contents)
             .map(|(set, _)| *set);
         let listed = directory
             .listed
             .iter()
             .copied()
-            .filter(|_| event == Event::Name);
+            .filter(|_| event == NameEvent::Name);
         self.users_of(named.chain(listed))
     }
 
@@ -101,7 +101,7 @@ impl Index {
             self.directories
                 .get(directory)
                 .into_iter()
-                .flat_map(Directory::sets),
+                .flat_map(DirectoryIndex::sets),
         )
     }
 
@@ -109,7 +109,7 @@ impl Index {
     pub fn below(&self, path: &Path) -> BTreeSet<Dependent> {
         let itself = path.parent().zip(path.file_name());
         let mut users = itself
-            .map(|(parent, name)| self.at(parent, name, Event::Name))
+            .map(|(parent, name)| self.at(parent, name, NameEvent::Name))
             .unwrap_or_default();
         let below = self
             .directories
@@ -220,7 +220,7 @@ impl Index {
         self.by_contents.insert(lookups.clone(), number);
         self.sets.insert(
             number,
-            Set {
+            DependencySet {
                 lookups: lookups.clone(),
                 users: vec![],
             },
@@ -277,7 +277,7 @@ impl Index {
         });
     }
 
-    fn forget(&mut self, at: &Path, change: impl FnOnce(&mut Directory)) {
+    fn forget(&mut self, at: &Path, change: impl FnOnce(&mut DirectoryIndex)) {
         let Some(directory) = self.directories.get_mut(at) else {
             return;
         };
@@ -288,7 +288,7 @@ impl Index {
     }
 }
 
-impl Directory {
+impl DirectoryIndex {
     fn reads(&self) -> bool {
         self.names
             .values()
@@ -330,7 +330,7 @@ mod tests {
         Arc::new(lookups)
     }
 
-    fn at(index: &Index, path: &str, event: Event) -> Vec<Dependent> {
+    fn at(index: &Index, path: &str, event: NameEvent) -> Vec<Dependent> {
         let path = Path::new(path);
         index
             .at(path.parent().unwrap(), path.file_name().unwrap(), event)
@@ -350,18 +350,18 @@ mod tests {
             (site("b"), vec![shared, own]),
         ]);
         assert_eq!(
-            at(&index, "/etc/hosts", Event::Name),
+            at(&index, "/etc/hosts", NameEvent::Name),
             [site("a"), site("b")]
         );
-        assert_eq!(at(&index, "/etc/passwd", Event::Name), [site("b")]);
-        assert_eq!(at(&index, "/etc/passwd", Event::Contents), [site("b")]);
+        assert_eq!(at(&index, "/etc/passwd", NameEvent::Name), [site("b")]);
+        assert_eq!(at(&index, "/etc/passwd", NameEvent::Contents), [site("b")]);
         assert_eq!(
-            at(&index, "/etc/hosts", Event::Contents),
+            at(&index, "/etc/hosts", NameEvent::Contents),
             [],
             "the jail sees what is written in place"
         );
-        assert_eq!(at(&index, "/etc/hosts.new", Event::Name), []);
-        assert_eq!(at(&index, "/usr/hosts", Event::Name), []);
+        assert_eq!(at(&index, "/etc/hosts.new", NameEvent::Name), []);
+        assert_eq!(at(&index, "/usr/hosts", NameEvent::Name), []);
         let directories: Vec<_> = index.directories().collect();
         assert_eq!(
             directories,
@@ -377,11 +377,14 @@ mod tests {
             vec![lookups(&[("/etc/ssl/certs", Aspect::NAMES)])],
         )]);
         assert_eq!(
-            at(&index, "/etc/ssl/certs/new.pem", Event::Name),
+            at(&index, "/etc/ssl/certs/new.pem", NameEvent::Name),
             [site("a")]
         );
-        assert_eq!(at(&index, "/etc/ssl/certs/new.pem", Event::Contents), []);
-        assert_eq!(at(&index, "/etc/ssl/certs", Event::Name), [site("a")]);
+        assert_eq!(
+            at(&index, "/etc/ssl/certs/new.pem", NameEvent::Contents),
+            []
+        );
+        assert_eq!(at(&index, "/etc/ssl/certs", NameEvent::Name), [site("a")]);
     }
 
     #[test]
@@ -456,7 +459,7 @@ mod tests {
             "equal lookups of two passes are one set"
         );
         index.set_all(&[(site("a"), vec![lookups(&[("/etc/group", NAME)])])]);
-        assert_eq!(at(&index, "/etc/hosts", Event::Name), [site("b")]);
+        assert_eq!(at(&index, "/etc/hosts", NameEvent::Name), [site("b")]);
         assert_eq!(
             index
                 .directories_of([&site("a")])

@@ -24,4 +24,4 @@ mod signals;
 mod watcher;
 
 pub(crate) use daemon::keep_watching;
-pub(crate) use once::{Looked, look_once};
+pub(crate) use once::{CheckedOnce, look_once};

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::pass::{self, Ended, Policy};
+use super::pass::{self, PassOutcome, PassPolicy};
 use crate::Error;
 use crate::site::up::Done;
 use crate::site::{Context, Site, SiteError, parallel};
 
 /// What became of a site.
-pub(crate) enum Looked {
+pub(crate) enum CheckedOnce {
     /// It is right, but for sources that could not be looked at.
     Right(Box<Done>, Vec<Error>),
     /// It was down, and was left alone.
@@ -25,28 +25,28 @@ pub(crate) fn look_once(
     context: &Context,
     sites: &[Site],
     stop: &Arc<AtomicBool>,
-) -> anyhow::Result<Vec<Looked>> {
+) -> anyhow::Result<Vec<CheckedOnce>> {
     if sites.is_empty() {
         return Ok(vec![]);
     }
-    let policy = Policy {
+    let policy = PassPolicy {
         wait: true,
-        may_go: Arc::new(|_, _| true),
+        grace_is_over: Arc::new(|_, _| true),
     };
     let ends = pass::begin(context.afresh(), sites.to_vec(), stop, policy)?.finish();
 
     let looked = |(site, ended)| match ended {
         Ok((ended, _)) => looked(site, ended),
-        Err(why) => Looked::Failed(parallel::lost(site, &why)),
+        Err(why) => CheckedOnce::Failed(parallel::lost(site, &why)),
     };
     Ok(sites.iter().zip(ends).map(looked).collect())
 }
 
-fn looked(site: &Site, ended: Ended) -> Looked {
+fn looked(site: &Site, ended: PassOutcome) -> CheckedOnce {
     match ended {
-        Ended::Right(done, left) => Looked::Right(done, left.unseen),
-        Ended::Failed(failed) | Ended::Lost(failed) => Looked::Failed(failed),
-        Ended::WithoutManifest => Looked::Failed(pass::without_manifest(site)),
-        Ended::Busy | Ended::Down => Looked::LeftDown,
+        PassOutcome::Right(done, left) => CheckedOnce::Right(done, left.unseen),
+        PassOutcome::Failed(failed) | PassOutcome::Lost(failed) => CheckedOnce::Failed(failed),
+        PassOutcome::WithoutManifest => CheckedOnce::Failed(pass::without_manifest(site)),
+        PassOutcome::Busy | PassOutcome::Down => CheckedOnce::LeftDown,
     }
 }

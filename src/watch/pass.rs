@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::grace::{self, Left};
+use super::grace::{self, Retained};
 use super::index::Dependent;
 use super::pass_result::{PassResult, RecordId};
 use crate::base::{HostPath, JailPath, SiteName};
@@ -13,7 +13,7 @@ use crate::patience::{Crew, Stop};
 use crate::resolve::{Aspect, Dependencies, Host};
 use crate::site::context::{Context, table};
 use crate::site::pipeline::lock;
-use crate::site::up::{Done, Run};
+use crate::site::up::{BringUp, Done};
 use crate::site::{ManifestError, Site, SiteError, select};
 use crate::{Error, Result};
 
@@ -25,19 +25,19 @@ const MANY: usize = 32;
 const THREADS: usize = 8;
 
 /// Tells of a site and a target.
-pub(crate) type MayGo = dyn Fn(&SiteName, &JailPath) -> bool + Send + Sync;
+pub(crate) type GraceIsOver = dyn Fn(&SiteName, &JailPath) -> bool + Send + Sync;
 
 /// What a pass does where it has a choice.
 #[derive(Clone)]
-pub(crate) struct Policy {
+pub(crate) struct PassPolicy {
     /// Wait for another mountjail that works on the site.
     pub wait: bool,
     /// Whether a mount whose source is gone is taken off by now.
-    pub may_go: Arc<MayGo>,
+    pub grace_is_over: Arc<GraceIsOver>,
 }
 
 /// What became of the site.
-pub(crate) enum Ended {
+pub(crate) enum PassOutcome {
     /// Another mountjail works on it.
     Busy,
     /// It is not up, and stays so.
@@ -45,17 +45,17 @@ pub(crate) enum Ended {
     /// It is up and its manifest is gone.
     WithoutManifest,
     /// It is right, but for what was left.
-    Right(Box<Done>, Left),
+    Right(Box<Done>, Retained),
     Failed(SiteError),
     /// Its file systems do not answer, and a thread waits for them.
     Lost(SiteError),
 }
 
 /// The threads of a pass.
-pub(crate) type Threads = Crew<Site, Found>;
+pub(crate) type PassThreads = Crew<Site, SiteFound>;
 
 /// What came of a site, and what is known of it now; `None`: no more than before.
-pub(crate) type Found = (Ended, Option<PassResult>);
+pub(crate) type SiteFound = (PassOutcome, Option<PassResult>);
 
 /// Begins a pass over `sites`, until `stop`. One that is begun is finished: undoing would take as
 /// long.
@@ -63,13 +63,13 @@ pub(crate) fn begin(
     context: Context,
     sites: Vec<Site>,
     stop: &Arc<AtomicBool>,
-    policy: Policy,
-) -> Result<Threads> {
+    policy: PassPolicy,
+) -> Result<PassThreads> {
     let boot = observe::boot_id()?;
     let engine = context.engine(boot.clone(), sites.len() > 1)?;
     let table = table(sites.len() >= MANY)?;
     let (limit, resolver) = (context.limit, context.resolver()?);
-    let run = Run {
+    let run = BringUp {
         context,
         engine,
         resolver,
@@ -83,15 +83,15 @@ pub(crate) fn begin(
 }
 
 /// Brings the site right, if it is up.
-fn site(run: &Run, site: &Site, policy: &Policy, stop: &Stop) -> Found {
+fn site(run: &BringUp, site: &Site, policy: &PassPolicy, stop: &Stop) -> SiteFound {
     match locked(run, site, policy) {
-        Ok(None) => (Ended::Busy, None),
+        Ok(None) => (PassOutcome::Busy, None),
         Ok(Some(lock)) => under_lock(run, site, policy, stop, &lock),
-        Err(error) => (Ended::Failed(error.into()), None),
+        Err(error) => (PassOutcome::Failed(error.into()), None),
     }
 }
 
-fn locked(run: &Run, site: &Site, policy: &Policy) -> Result<Option<Lock>> {
+fn locked(run: &BringUp, site: &Site, policy: &PassPolicy) -> Result<Option<Lock>> {
     if policy.wait {
         return lock(&run.context, &run.engine, site).map(Some);
     }
@@ -100,15 +100,21 @@ fn locked(run: &Run, site: &Site, policy: &Policy) -> Result<Option<Lock>> {
         .map_err(|error| error.context(&site.name))
 }
 
-fn under_lock(run: &Run, site: &Site, policy: &Policy, stop: &Stop, _lock: &Lock) -> Found {
+fn under_lock(
+    run: &BringUp,
+    site: &Site,
+    policy: &PassPolicy,
+    stop: &Stop,
+    _lock: &Lock,
+) -> SiteFound {
     let records = match run.context.state.read(&site.name, &run.boot) {
         Ok(records) => records,
-        Err(error) => return (Ended::Failed(error.context(&site.name).into()), None),
+        Err(error) => return (PassOutcome::Failed(error.context(&site.name).into()), None),
     };
     if records.record.is_none() {
         return match damaged(site, &records) {
-            None => (Ended::Down, learned(run, site, vec![])),
-            Some(error) => (Ended::Failed(error.into()), None),
+            None => (PassOutcome::Down, learned(run, site, vec![])),
+            Some(error) => (PassOutcome::Failed(error.into()), None),
         };
     }
     let host = run.context.host.scope();
@@ -129,34 +135,34 @@ fn damaged(site: &Site, records: &Records) -> Option<Error> {
 }
 
 fn bring_right(
-    run: &Run,
+    run: &BringUp,
     site: &Site,
-    (policy, stop): (&Policy, &Stop),
+    (policy, stop): (&PassPolicy, &Stop),
     records: &Records,
     host: &Host,
     lookups: &mut Vec<Arc<Dependencies>>,
-) -> Ended {
+) -> PassOutcome {
     if let Ok(file) = HostPath::new(&site.file) {
         host.depend_on(&file, Aspect::CONTENTS);
     }
     let manifest = match select::load(&run.context, site) {
         Ok(manifest) => manifest,
-        Err(unusable) if is_gone(&unusable, site) => return Ended::WithoutManifest,
-        Err(unusable) => return Ended::Failed(SiteError::Manifest(unusable)),
+        Err(unusable) if is_gone(&unusable, site) => return PassOutcome::WithoutManifest,
+        Err(unusable) => return PassOutcome::Failed(SiteError::Manifest(unusable)),
     };
     let (desired, errors, found) = run.resolver.resolve_in_part(&manifest, run.context.roots());
     *lookups = found;
-    let may_go = |target: &JailPath| (policy.may_go)(&site.name, target);
+    let grace_is_over = |target: &JailPath| (policy.grace_is_over)(&site.name, target);
     let (desired, left) = match desired {
         Some(mut desired) if errors.is_empty() => {
-            let left = grace::keep(&mut desired, records, host, lookups, may_go);
+            let left = grace::keep(&mut desired, records, host, lookups, grace_is_over);
             (desired, left)
         }
         Some(mut desired) if errors.iter().all(could_not_look) => {
             let left = grace::keep_all(&mut desired, records, errors);
             (desired, left)
         }
-        _ => return Ended::Failed(SiteError::Errors(errors)),
+        _ => return PassOutcome::Failed(SiteError::Errors(errors)),
     };
     match run.make_so(desired, manifest.services, stop, Ok) {
         Ok(Some(mut done)) => {
@@ -165,10 +171,10 @@ fn bring_right(
                     *verb = "gone";
                 }
             }
-            Ended::Right(Box::new(done), left)
+            PassOutcome::Right(Box::new(done), left)
         }
-        Ok(None) => Ended::Down,
-        Err(failed) => Ended::Failed(failed),
+        Ok(None) => PassOutcome::Down,
+        Err(failed) => PassOutcome::Failed(failed),
     }
 }
 
@@ -192,7 +198,7 @@ fn is_gone(unusable: &ManifestError, site: &Site) -> bool {
 }
 
 /// `None`: the record cannot be read just now.
-fn learned(run: &Run, site: &Site, lookups: Vec<Arc<Dependencies>>) -> Option<PassResult> {
+fn learned(run: &BringUp, site: &Site, lookups: Vec<Arc<Dependencies>>) -> Option<PassResult> {
     let path = run.context.state.record(&site.name);
     // Before it is read: what comes later is news.
     let id = RecordId::of(&path);

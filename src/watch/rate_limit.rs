@@ -12,18 +12,18 @@ const PERIOD: Duration = Duration::from_secs(60);
 
 /// What was said of each site of late.
 #[derive(Default)]
-pub(crate) struct Limit(BTreeMap<SiteName, Said>);
+pub(crate) struct RateLimit(BTreeMap<SiteName, LineCount>);
 
-struct Said {
+struct LineCount {
     since: Instant,
     lines: usize,
     left_out: usize,
 }
 
-impl Limit {
+impl RateLimit {
     /// Whether so many lines may be said of `site`; else they are counted as left out.
     pub(crate) fn allows(&mut self, site: &SiteName, lines: usize, now: Instant) -> bool {
-        let new = || Said {
+        let new = || LineCount {
             since: now,
             lines: 0,
             left_out: 0,
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn what_is_too_much_is_counted_for_each_site_alone() {
         let [a, b] = ["a", "b"].map(|name| SiteName::new(name).unwrap());
-        let (mut limit, now) = (Limit::default(), Instant::now());
+        let (mut limit, now) = (RateLimit::default(), Instant::now());
         let allowed = (0..1000).filter(|_| limit.allows(&a, 1, now)).count();
         assert_eq!((allowed, limit.allows(&b, 1, now)), (LINES, true));
         assert_eq!(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-use super::rate_limit::Limit;
+use super::rate_limit::RateLimit;
 use super::watcher::Watcher;
 use crate::Error;
 use crate::base::quote::brief;
@@ -14,7 +14,7 @@ use crate::base::text::plural;
 use crate::base::{JailPath, SiteName};
 use crate::engine::{self, Outcome};
 use crate::observe::{WatchFailure, WatchState, now, start_time};
-use crate::patience::front;
+use crate::patience::worker;
 use crate::site::context::Context;
 use crate::site::out::Out;
 use crate::site::up::Changed;
@@ -30,15 +30,15 @@ pub(crate) struct Reporter {
     watchdog: Option<(Duration, Instant)>,
     /// How it goes, in the words that the service manager was told.
     status: String,
-    troubles: BTreeMap<Trouble, Error>,
-    /// Files that cannot be sites.
+    troubles: BTreeMap<WatcherTrouble, Error>,
+    /// DirectoryWatches that cannot be sites.
     misnamed: Vec<Error>,
-    limit: Limit,
+    limit: RateLimit,
 }
 
 /// What can be wrong with the watcher's own work, whatever the sites.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Trouble {
+pub(crate) enum WatcherTrouble {
     /// Not everything can be watched.
     Blind,
     /// The configuration cannot be read.
@@ -52,7 +52,7 @@ pub(crate) enum Trouble {
 }
 
 /// A site that could not be brought right.
-pub(crate) struct Failing<'s> {
+pub(crate) struct SiteFailure<'s> {
     pub site: &'s Site,
     pub failed: SiteError,
     /// How often it was tried, and the time until it is again; `None`: only a change can help.
@@ -61,7 +61,7 @@ pub(crate) struct Failing<'s> {
 
 impl Reporter {
     pub(crate) fn new(watcher: &Watcher) -> Self {
-        let pid = front::pid().as_raw().unsigned_abs();
+        let pid = worker::main_pid().as_raw().unsigned_abs();
         let state = WatchState {
             version: 1,
             pid,
@@ -70,14 +70,14 @@ impl Reporter {
             mount_events: watcher.mount_source().to_owned(),
             ..WatchState::default()
         };
-        let watchdog = front::watchdog().map(|limit| (limit / 2, Instant::now()));
+        let watchdog = worker::watchdog().map(|limit| (limit / 2, Instant::now()));
         Self {
             state,
             watchdog,
             status: String::new(),
             troubles: BTreeMap::new(),
             misnamed: vec![],
-            limit: Limit::default(),
+            limit: RateLimit::default(),
         }
     }
 
@@ -117,7 +117,7 @@ impl Reporter {
         self.state.directories = watcher.directories();
         self.state.sites = watcher.sites().count();
         let trouble = engine::write_watch_state(&context.state, &self.state).err();
-        self.trouble(context.out, Trouble::State, trouble);
+        self.trouble(context.out, WatcherTrouble::State, trouble);
         // Before it is ready it has told nothing, and has nothing to correct.
         if !self.status.is_empty() && self.status != self.status() {
             self.status = self.status();
@@ -140,8 +140,8 @@ impl Reporter {
     }
 
     /// Says what is wrong with the watcher's own work, or that it is over, if that is news.
-    pub(crate) fn trouble(&mut self, out: &Out, trouble: Trouble, error: Option<Error>) {
-        if trouble == Trouble::Blind {
+    pub(crate) fn trouble(&mut self, out: &Out, trouble: WatcherTrouble, error: Option<Error>) {
+        if trouble == WatcherTrouble::Blind {
             self.state.blind = error.as_ref().map(ToString::to_string);
         }
         if self.troubles.get(&trouble) == error.as_ref() {
@@ -203,9 +203,9 @@ impl Reporter {
     }
 
     /// Says why sites are not right, where that is news: of the first few in full.
-    pub(crate) fn failures(&mut self, context: &Context, failing: Vec<Failing<'_>>) {
+    pub(crate) fn failures(&mut self, context: &Context, failing: Vec<SiteFailure<'_>>) {
         let mut news = vec![];
-        for Failing {
+        for SiteFailure {
             site,
             failed,
             again,
@@ -288,7 +288,7 @@ impl Reporter {
     }
 }
 
-impl Trouble {
+impl WatcherTrouble {
     /// The error, after what it means.
     fn explain(self, error: Error) -> Error {
         match self {
@@ -323,7 +323,7 @@ fn brief_text(text: &str) -> String {
 
 /// Without a service manager there is nobody to tell.
 pub(crate) fn notify(states: &[NotifyState<'_>]) {
-    front::notify(states);
+    worker::notify(states);
 }
 
 /// `site1`, or `1000 sites (site0, site1, …)`.

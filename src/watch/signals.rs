@@ -9,19 +9,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::patience::front;
+use crate::patience::worker;
 
 /// SIGTERM, SIGINT and SIGHUP as flags, and as something to wait for.
-pub(crate) struct Signals {
+pub(crate) struct WatchSignals {
     /// End.
     pub stop: Arc<AtomicBool>,
     reload: Arc<AtomicBool>,
     pipe: UnixStream,
 }
 
-impl Signals {
+impl WatchSignals {
     pub(crate) fn new() -> anyhow::Result<Self> {
-        front::leaves_off_by_itself();
+        worker::stops_on_signals();
         let (stop, reload) = (
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicBool::new(false)),
@@ -44,7 +44,7 @@ impl Signals {
     }
 }
 
-impl AsFd for Signals {
+impl AsFd for WatchSignals {
     /// Can be read once there was a signal.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pipe.as_fd()

@@ -10,10 +10,10 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
-use super::directories::Directories;
+use super::directories::WatchedDirectories;
 use super::ids::{Affected, MountIds};
 use super::index::{Dependent, Index};
-use super::inotify::Change;
+use super::inotify::FileChange;
 use super::mount_events::{MountSource, MountsChanged};
 use super::pass_result::{PassResult, RecordId};
 use super::scheduler::Scheduler;
@@ -36,10 +36,10 @@ pub struct Watcher {
     /// Who is due, and when.
     pub gather: Scheduler<Dependent>,
     index: Index,
-    directories: Directories,
+    directories: WatchedDirectories,
     mounts: MountSource,
     ids: MountIds,
-    sites: HashMap<SiteName, Site>,
+    sites: HashMap<SiteName, WatchedSite>,
     /// Of the sites that are up.
     roots: BTreeMap<HostPath, SiteName>,
     /// Where records are.
@@ -47,7 +47,7 @@ pub struct Watcher {
 }
 
 /// What is known of a site that is up.
-struct Site {
+struct WatchedSite {
     root: Option<HostPath>,
     record: Option<RecordId>,
 }
@@ -58,7 +58,7 @@ impl Watcher {
         let mut watcher = Self {
             gather: Scheduler::default(),
             index: Index::default(),
-            directories: Directories::default(),
+            directories: WatchedDirectories::default(),
             mounts,
             ids: MountIds::default(),
             sites: HashMap::new(),
@@ -241,13 +241,14 @@ impl Watcher {
         if up {
             self.roots
                 .extend(root.clone().map(|root| (root, site.clone())));
-            self.sites.insert(site.clone(), Site { root, record });
+            self.sites
+                .insert(site.clone(), WatchedSite { root, record });
         }
     }
 
-    fn change(&mut self, change: Change, now: Instant, notes: &mut Vec<&'static str>) {
+    fn change(&mut self, change: FileChange, now: Instant, notes: &mut Vec<&'static str>) {
         match change {
-            Change::Name {
+            FileChange::Name {
                 directory,
                 name,
                 event,
@@ -260,14 +261,14 @@ impl Watcher {
                 let users = self.index.at(&directory, &name, event);
                 self.gather.event(users, now, patience);
             }
-            Change::Lost(directory) => {
+            FileChange::Lost(directory) => {
                 if directory == self.run {
                     self.everything(now);
                 }
                 let users = self.index.inside(&directory);
                 self.gather.event(users, now, PATIENCE);
             }
-            Change::Overflow => {
+            FileChange::Overflow => {
                 notes.push(LOST_FILES);
                 self.everything(now);
             }

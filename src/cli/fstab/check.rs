@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Fstab, Rendered, Run, block, no_manifest};
+use super::{Fstab, FstabRun, SiteLines, block, no_manifest};
 use crate::base::SiteName;
 use crate::base::text::plural;
 use crate::cli::DIFFERENT;
@@ -17,7 +17,7 @@ use crate::site::pipeline::observe_and_plan;
 use crate::{Error, Result};
 
 /// The lines that one site has in the file, and should have.
-struct Compared {
+struct Comparison {
     site: SiteName,
     /// The file has lines for the site.
     found: bool,
@@ -37,7 +37,7 @@ impl Fstab {
             Error::failed(format!("cannot read {}", self.file.display())).because(&error)
         })?;
         let block = block(&self.file, &text)?;
-        let (run, boot) = (Run::new(context, &sites)?, observe::boot_id()?);
+        let (run, boot) = (FstabRun::new(context, &sites)?, observe::boot_id()?);
         let (mut codes, mut results, mut text) = (vec![], vec![], vec![]);
         for site in &sites {
             match run
@@ -70,11 +70,11 @@ impl Fstab {
 }
 
 fn compare(
-    run: &Run<'_>,
-    rendered: &Rendered,
+    run: &FstabRun<'_>,
+    rendered: &SiteLines,
     found: Option<&[u8]>,
     boot: &BootId,
-) -> Result<Compared, SiteError> {
+) -> Result<Comparison, SiteError> {
     let (has, wants) = (words(found.unwrap_or_default()), words(&rendered.section));
     let only = |these: &[Vec<u8>], those: &[Vec<u8>]| -> Vec<Vec<u8>> {
         these
@@ -85,7 +85,7 @@ fn compare(
     };
     let (observed, plan) =
         observe_and_plan(run.context, &rendered.desired, boot, Some(&run.table))?;
-    Ok(Compared {
+    Ok(Comparison {
         site: rendered.desired.site.clone(),
         found: found.is_some(),
         same: found == Some(rendered.section.as_slice()),
@@ -111,7 +111,7 @@ fn words(text: &[u8]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-impl Compared {
+impl Comparison {
     fn in_sync(&self) -> bool {
         self.same && self.absent == 0
     }

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{Fstab, Rendered, Run, block};
+use super::{Fstab, FstabRun, SiteLines, block};
 use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
 use crate::engine::{Engine, Lock, edit_file};
 use crate::observe::{self, BootId, Table};
 use crate::patience::Stop;
 use crate::plan::{self, Step};
-use crate::render::fstab::{Block, outside_targets};
+use crate::render::fstab::{FstabBlock, outside_targets};
 use crate::resolve::Desired;
 use crate::site::context::{Context, is_set, stop_flag};
 use crate::site::fstab_lines::FstabLines;
@@ -24,9 +24,9 @@ use crate::{Error, Result};
 impl Fstab {
     pub(super) fn install(&self, context: &Context) -> anyhow::Result<u8> {
         let sites = self.which.selection().sites(context)?;
-        let editor = Editor::new(context, &self.file)?;
+        let editor = FstabEditor::new(context, &self.file)?;
         let before = editor.block()?; // before anything is made
-        let run = Run::new(context, &sites)?;
+        let run = FstabRun::new(context, &sites)?;
         let stop = stop_flag()?;
         let (mut codes, mut results, mut ready) = (vec![], vec![], vec![]);
         for site in &sites {
@@ -49,7 +49,7 @@ impl Fstab {
         }
         let keep: Vec<_> = sites.iter().map(|site| &site.name).collect();
         let mut gone = vec![];
-        let put_in = |block: &mut Block| {
+        let put_in = |block: &mut FstabBlock| {
             gone = block
                 .sites()
                 .filter(|name| self.which.all && !keep.contains(name))
@@ -98,14 +98,14 @@ impl Fstab {
     }
 
     pub(super) fn uninstall(&self, context: &Context) -> anyhow::Result<u8> {
-        let editor = Editor::new(context, &self.file)?;
+        let editor = FstabEditor::new(context, &self.file)?;
         let known: Vec<_> = editor.block()?.sites().cloned().collect();
         let names = if self.which.all {
             known.clone()
         } else {
             self.named(context)?
         };
-        let take_out = |block: &mut Block| {
+        let take_out = |block: &mut FstabBlock| {
             for name in &names {
                 block.remove(name);
             }
@@ -153,7 +153,7 @@ impl Fstab {
 }
 
 /// The file, and the engine that makes what its lines mount on.
-struct Editor<'c> {
+struct FstabEditor<'c> {
     context: &'c Context,
     engine: Engine,
     boot: BootId,
@@ -163,7 +163,7 @@ struct Editor<'c> {
     lock: Lock,
 }
 
-impl<'c> Editor<'c> {
+impl<'c> FstabEditor<'c> {
     fn new(context: &'c Context, file: &Path) -> Result<Self> {
         let boot = observe::boot_id()?;
         let file = std::path::absolute(file).map_err(|error| {
@@ -180,7 +180,7 @@ impl<'c> Editor<'c> {
     }
 
     /// The block as it is, in a file that can be edited.
-    fn block(&self) -> Result<Block> {
+    fn block(&self) -> Result<FstabBlock> {
         let mut found = Err(Error::failed(format!(
             "cannot read {}",
             self.file.display()
@@ -193,11 +193,15 @@ impl<'c> Editor<'c> {
     }
 
     /// Changes the block; `ready` must not be mounted by lines outside of it.
-    fn edit(&self, change: impl FnOnce(&mut Block), ready: &[(&Site, Rendered)]) -> Result<bool> {
+    fn edit(
+        &self,
+        change: impl FnOnce(&mut FstabBlock),
+        ready: &[(&Site, SiteLines)],
+    ) -> Result<bool> {
         edit_file(&self.file, &self.lock, |text| {
             let mut block = block(&self.file, text)?;
             for (line, target) in outside_targets(text) {
-                let same = |(_, rendered): &&(&Site, Rendered)| {
+                let same = |(_, rendered): &&(&Site, SiteLines)| {
                     rendered
                         .lines
                         .iter()
@@ -218,7 +222,7 @@ impl<'c> Editor<'c> {
     }
 
     /// Makes what the site's lines mount on, and remembers why.
-    fn prepare(&self, rendered: &Rendered, stop: &Stop) -> Result<(), SiteError> {
+    fn prepare(&self, rendered: &SiteLines, stop: &Stop) -> Result<(), SiteError> {
         let desired = &rendered.desired;
         let site = Site {
             name: desired.site.clone(),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::base::HostPath;
-use crate::render::fstab::Line;
+use crate::render::fstab::FstabLine;
 use crate::resolve::{Desired, Host, LookupError, Others};
 use crate::{Error, Result};
 
@@ -16,7 +16,7 @@ const SYSTEMDS: &str = "/run/systemd";
 pub(super) fn refuse_exchangeable(
     host: &Host,
     desired: &Desired,
-    lines: &[Line],
+    lines: &[FstabLine],
 ) -> Result<(), Vec<Error>> {
     let site = &desired.site;
     let mut found: BTreeMap<HostPath, (Others, usize)> = BTreeMap::new();

@@ -15,10 +15,10 @@ use super::Which;
 use crate::base::{HostPath, JailPath, SiteName};
 use crate::observe::{Observed, Table};
 use crate::plan::{Plan, Step};
-use crate::render::fstab::{self, Block, Line};
+use crate::render::fstab::{self, FstabBlock, FstabLine};
 use crate::render::systemd::has_unknown_maker;
 use crate::resolve::{Desired, FileKind, Resolver};
-use crate::site::boot::{self, Boot, LineOrder};
+use crate::site::boot::{self, BootUnits, FstabOrder};
 use crate::site::context::Context;
 use crate::site::out::worst;
 use crate::site::pipeline::{self, notes};
@@ -72,7 +72,7 @@ impl Fstab {
 
     fn print(&self, context: &Context) -> anyhow::Result<u8> {
         let sites = self.which.selection().sites(context)?;
-        let run = Run::new(context, &sites)?;
+        let run = FstabRun::new(context, &sites)?;
         let (mut codes, mut results, mut text) = (vec![], vec![], vec![]);
         for site in &sites {
             match run.rendered(site) {
@@ -93,7 +93,7 @@ impl Fstab {
     }
 
     /// Names lines of the site's that were installed before it was found that there must be none.
-    fn report_installed(&self, context: &Context, site: &Site, block: &Block) {
+    fn report_installed(&self, context: &Context, site: &Site, block: &FstabBlock) {
         if block.get(&site.name).is_some() {
             context.out.warn(format_args!(
                 "{0}: its lines are still in {1}; `mountjail fstab --uninstall {0}` takes them out",
@@ -114,27 +114,28 @@ impl Fstab {
 }
 
 /// What renders sites.
-struct Run<'c> {
+struct FstabRun<'c> {
     context: &'c Context,
     resolver: Resolver,
     table: Table,
-    orders: BTreeMap<SiteName, LineOrder>,
+    orders: BTreeMap<SiteName, FstabOrder>,
 }
 
 /// One site as lines.
-struct Rendered {
+struct SiteLines {
     desired: Desired,
-    lines: Vec<Line>,
+    lines: Vec<FstabLine>,
     section: Vec<u8>,
     /// Why services of the manifest are not ordered after the lines.
     refused: Vec<String>,
 }
 
-impl<'c> Run<'c> {
+impl<'c> FstabRun<'c> {
     fn new(context: &'c Context, sites: &[Site]) -> Result<Self> {
         let manifests = boot::manifests(context, sites);
         let named = manifests.iter().map(|(_, manifest)| manifest);
-        let orders = Boot::read(Path::new("/etc/systemd/system"), named).order_lines(&manifests);
+        let orders =
+            BootUnits::read(Path::new("/etc/systemd/system"), named).order_lines(&manifests);
         Ok(Self {
             context,
             resolver: context.resolver()?,
@@ -143,7 +144,7 @@ impl<'c> Run<'c> {
         })
     }
 
-    fn rendered(&self, site: &Site) -> Result<Rendered, SiteError> {
+    fn rendered(&self, site: &Site) -> Result<SiteLines, SiteError> {
         let manifest = select::load(self.context, site).map_err(SiteError::Manifest)?;
         let desired = pipeline::resolved(self.context, &self.resolver, &manifest)?;
         let order = self.orders.get(&site.name).cloned().unwrap_or_default();
@@ -157,7 +158,7 @@ impl<'c> Run<'c> {
         links::refuse_exchangeable(&self.context.host, &desired, &lines)
             .map_err(SiteError::Errors)?;
         let section = fstab::section(&desired.site, &desired.root, &lines);
-        Ok(Rendered {
+        Ok(SiteLines {
             desired,
             lines,
             section,
@@ -166,7 +167,7 @@ impl<'c> Run<'c> {
     }
 }
 
-impl Rendered {
+impl SiteLines {
     /// What the user should know of the site and its lines.
     fn say(&self, context: &Context) {
         notes(context.out, &self.desired);
@@ -261,8 +262,8 @@ fn inside(root: &HostPath, path: &HostPath) -> Option<JailPath> {
 }
 
 /// The block in `text`, the contents of `file`.
-fn block(file: &Path, text: &[u8]) -> Result<Block> {
-    Block::read(text).map_err(|why| {
+fn block(file: &Path, text: &[u8]) -> Result<FstabBlock> {
+    FstabBlock::read(text).map_err(|why| {
         Error::failed(format!("cannot use {}", file.display())).because_of(why).hint(
             "mountjail does not guess which lines are its own: repair the lines with BEGIN and END by hand",
         )

@@ -6,7 +6,7 @@ use std::io;
 
 use nix::unistd::{Pid, dup2_stdout};
 
-use super::super::inside::Inside;
+use super::super::run_as::JailCommand;
 use crate::observe::{self, Process, Units};
 use crate::resolve::{Desired, root_id};
 use crate::site::out::Out;
@@ -18,7 +18,7 @@ use crate::{Error, Result};
 pub(super) fn command(
     out: &Out,
     follower: &mut Follower,
-    inside: &Inside,
+    inside: &JailCommand,
     command: &[OsString],
 ) -> Result<()> {
     follower.start(|| {

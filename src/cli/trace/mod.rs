@@ -8,18 +8,18 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use self::report::Report;
+use self::report::TraceReport;
 use clap::Args;
 use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
 
-use super::inside::{self, Inside};
+use super::run_as::{self, JailCommand};
 use super::up::Up;
 use super::{Global, behind_front, complete, told};
 use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
 use crate::manifest::{Origin, Presets};
-use crate::patience::front::{self, Told};
+use crate::patience::worker::{self, WorkerEnd};
 use crate::plan::SiteState;
 use crate::resolve::{Desired, Mount, Resolver, root_id};
 use crate::site::context::Context;
@@ -88,11 +88,11 @@ pub(super) struct Trace {
 
 /// What is to be followed, found out by a process that can be given up.
 #[derive(Serialize, Deserialize)]
-struct Start {
+struct TraceStart {
     site: SiteName,
     root: HostPath,
     /// Where a command is run.
-    inside: Option<Inside>,
+    inside: Option<JailCommand>,
 }
 
 impl Trace {
@@ -104,8 +104,8 @@ impl Trace {
         let start = match told(out, global.limit(), move || {
             looks.look(settings.context(Trust::new(true), out)?)
         }) {
-            Told::Code(code) => return code,
-            Told::Go(start) => start,
+            WorkerEnd::Exit(code) => return code,
+            WorkerEnd::HandOver(start) => start,
         };
         let (end, followed) = match trace.follow(&start, out) {
             Ok(followed) => followed,
@@ -130,8 +130,8 @@ impl Trace {
     /// Finds out where to begin, and hands it on.
     fn look(&self, context: &Context) -> anyhow::Result<u8> {
         let site = select::one(context, &self.site)?;
-        inside::prepare()?;
-        let jail = match inside::look(context, &context.resolver()?, &site) {
+        run_as::prepare()?;
+        let jail = match run_as::look(context, &context.resolver()?, &site) {
             Ok(found) => found,
             Err(failed) => return Ok(failed.report(context.out, &site).0),
         };
@@ -142,26 +142,26 @@ impl Trace {
             [] => None,
             _ if is_down => return Err(down.into()),
             command => {
-                let inside = Inside::of(&jail, self.user.as_deref(), command);
+                let inside = JailCommand::new(&jail, self.user.as_deref(), command);
                 Some(inside.map_err(|error| error.context(&site.name))?)
             }
         };
         if is_down {
             context.out.warn(down);
         }
-        let start = Start {
+        let start = TraceStart {
             site: site.name,
             root: jail.desired.root,
             inside,
         };
-        front::go(&serde_json::to_vec(&start)?);
+        worker::hand_over(&serde_json::to_vec(&start)?);
         Ok(0)
     }
 
     fn follow(&self, start: &[u8], out: &Out) -> Result<(End, Followed)> {
-        let start: Start = serde_json::from_slice(start)
+        let start: TraceStart = serde_json::from_slice(start)
             .map_err(|error| Error::failed("cannot begin to follow").because_of(error))?;
-        inside::prepare()?;
+        run_as::prepare()?;
         let desired = &Desired::nothing(start.site, start.root);
         let mut follower = Follower::new(root_id(&desired.root)?)?;
         let end = self
@@ -185,7 +185,7 @@ impl Trace {
         &self,
         out: &Out,
         desired: &Desired,
-        inside: Option<Inside>,
+        inside: Option<JailCommand>,
         follower: &mut Follower,
     ) -> Result<()> {
         if let Some(inside) = inside {
@@ -236,7 +236,7 @@ impl Trace {
         let resolver = context.resolver()?;
         let manifest = select::load(context, site).map_err(SiteError::Manifest)?;
         let desired = resolved(context, &resolver, &manifest)?;
-        let mut report = Report::of(site, &desired, end);
+        let mut report = TraceReport::of(site, &desired, end);
         report.not_understood = followed.not_understood;
         report.dropped = followed.misses.dropped();
         let mut found = vec![];

@@ -16,7 +16,7 @@ use crate::trace::{Advice, End, Line, Miss};
 const SHOWN: usize = 8;
 
 /// All that a trace has to say.
-pub(super) struct Report {
+pub(super) struct TraceReport {
     site: String,
     root: HostPath,
     code: Option<u8>,
@@ -31,7 +31,7 @@ pub(super) struct Report {
     pub written: bool,
 }
 
-impl Report {
+impl TraceReport {
     pub(super) fn of(site: &Site, desired: &Desired, end: End) -> Self {
         Self {
             site: site.name.to_string(),

@@ -28,7 +28,7 @@ pub enum BadMarkers {
 
 /// A file's text, taken apart: what is before and after the block stays byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Block {
+pub struct FstabBlock {
     before: Vec<u8>,
     sections: BTreeMap<SiteName, Vec<u8>>,
     after: Vec<u8>,
@@ -36,7 +36,7 @@ pub struct Block {
     open_end: bool,
 }
 
-impl Block {
+impl FstabBlock {
     /// Takes `text` apart. Without a block all of it is before the place of one.
     pub fn read(text: &[u8]) -> Result<Self, BadMarkers> {
         let open_end = text.last().is_some_and(|last| *last != b'\n');
@@ -180,12 +180,12 @@ mod tests {
     #[test]
     fn a_block_is_put_in_replaced_and_taken_out() {
         for text in ["", "a\n", "a", "a\n\n", "# a\nb", "\n"] {
-            let mut block = Block::read(text.as_bytes()).unwrap();
+            let mut block = FstabBlock::read(text.as_bytes()).unwrap();
             assert_eq!(block.to_text(), text.as_bytes());
             block.set(site("b"), b"# b: /srv/b\nx\n".to_vec());
             block.set(site("a"), b"# a: /srv/a\ny\nz\n".to_vec());
             let installed = block.to_text();
-            let mut again = Block::read(&installed).unwrap();
+            let mut again = FstabBlock::read(&installed).unwrap();
             assert_eq!(again.to_text(), installed, "the same bytes");
             assert_eq!(again.get(&site("a")).unwrap(), b"# a: /srv/a\ny\nz\n");
             assert!(
@@ -215,10 +215,10 @@ mod tests {
             ),
             (format!("# END mountjail\n{begin}"), BadMarkers::NoBegin(1)),
         ] {
-            assert_eq!(Block::read(text.as_bytes()), Err(error), "{text}");
+            assert_eq!(FstabBlock::read(text.as_bytes()), Err(error), "{text}");
         }
         assert!(
-            Block::read(b"# BEGIN mountjails\n# BEGIN mountjail-extra\n").is_ok(),
+            FstabBlock::read(b"# BEGIN mountjails\n# BEGIN mountjail-extra\n").is_ok(),
             "not ours"
         );
     }
@@ -243,7 +243,7 @@ mod tests {
             let start = text.len();
             text.extend(b"# BEGIN mountjail\n# a: /x\nold\n# END mountjail\n");
             text.extend(&after);
-            let mut block = Block::read(&text).unwrap();
+            let mut block = FstabBlock::read(&text).unwrap();
             block.set(site("a"), b"# a: /x\nnew\n".to_vec());
             let now = block.to_text();
             prop_assert_eq!(&now[..start], &text[..start]);

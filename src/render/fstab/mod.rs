@@ -2,7 +2,7 @@
 
 mod block;
 
-pub use block::{BadMarkers, Block, outside_lines, outside_targets};
+pub use block::{BadMarkers, FstabBlock, outside_lines, outside_targets};
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::resolve::{Desired, Mount};
 
 /// One mount as fstab(5) has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct FstabLine {
     /// The first field.
     pub source: HostPath,
     /// The second field: the mount point on the host.
@@ -36,7 +36,7 @@ pub fn lines(
     not_after: &BTreeSet<String>,
     container: bool,
     submounts: impl Fn(&HostPath) -> Vec<PathBuf>,
-) -> Vec<Line> {
+) -> Vec<FstabLine> {
     let mut lines = vec![];
     for mount in &desired.mounts {
         let target = desired.root.inside(&mount.target);
@@ -87,7 +87,7 @@ fn below<'p>(point: &'p Path, source: &HostPath) -> Option<(HostPath, &'p Path)>
     Some((HostPath::new(point).ok()?, below))
 }
 
-fn line(source: HostPath, target: HostPath, mount: &Mount, desired: &Desired) -> Line {
+fn line(source: HostPath, target: HostPath, mount: &Mount, desired: &Desired) -> FstabLine {
     let mut options = vec!["bind".to_owned()];
     options.extend(attributes(mount.options).map(str::to_owned));
     // Else the bind joins its source's peer group, and what the host mounts later appears in the
@@ -98,7 +98,7 @@ fn line(source: HostPath, target: HostPath, mount: &Mount, desired: &Desired) ->
     for path in [&source, &desired.root] {
         options.extend(plain(path).map(|path| format!("x-systemd.requires-mounts-for={path}")));
     }
-    Line {
+    FstabLine {
         source,
         target,
         options,
@@ -124,7 +124,7 @@ fn plain(path: &HostPath) -> Option<&str> {
 }
 
 /// The lines of one site, columns aligned, under a comment that names the site.
-pub fn section(site: &SiteName, root: &HostPath, lines: &[Line]) -> Vec<u8> {
+pub fn section(site: &SiteName, root: &HostPath, lines: &[FstabLine]) -> Vec<u8> {
     let fields: Vec<_> = lines
         .iter()
         .map(|line| [&line.source, &line.target].map(|path| escaped(path.as_path())))

@@ -33,7 +33,7 @@ const KEPT: [&str; 4] = ["TERM", "COLORTERM", "LANG", "TZ"];
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A site that something is to be run in.
-pub(super) struct Jail {
+pub(super) struct ResolvedJail {
     pub manifest: Manifest,
     /// What the site needs.
     pub desired: Desired,
@@ -43,7 +43,7 @@ pub(super) struct Jail {
 
 /// Where a command is run, and as whom.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Inside {
+pub(super) struct JailCommand {
     pub site: SiteName,
     pub root: HostPath,
     pub who: Who,
@@ -54,7 +54,11 @@ pub(super) struct Inside {
 }
 
 /// The site, and how it stands; says so if that is not as it should be.
-pub(super) fn look(context: &Context, resolver: &Resolver, site: &Site) -> Result<Jail, SiteError> {
+pub(super) fn look(
+    context: &Context,
+    resolver: &Resolver,
+    site: &Site,
+) -> Result<ResolvedJail, SiteError> {
     let manifest = select::load(context, site).map_err(SiteError::Manifest)?;
     let desired = resolved(context, resolver, &manifest)?;
     let (_, plan) = observe_and_plan(
@@ -73,7 +77,7 @@ pub(super) fn look(context: &Context, resolver: &Resolver, site: &Site) -> Resul
             site.name
         ));
     }
-    Ok(Jail {
+    Ok(ResolvedJail {
         manifest,
         desired,
         state,
@@ -108,7 +112,7 @@ fn streams_are_no_directories() -> Result<()> {
     refuse("error", io::stderr().as_fd())
 }
 
-impl Jail {
+impl ResolvedJail {
     /// As whom a command runs here; `asked` is the user's name or id.
     pub(super) fn who(&self, asked: Option<&str>) -> Result<Who> {
         let pool_users = if asked.is_some() {
@@ -160,9 +164,13 @@ pub(super) fn unreadable(error: Error, instead: &str) -> Error {
     }
 }
 
-impl Inside {
-    /// `command` in `jail` as the user `asked`, or as [`Jail::who`] finds.
-    pub(super) fn of(jail: &Jail, asked: Option<&str>, command: &[OsString]) -> Result<Self> {
+impl JailCommand {
+    /// `command` in `jail` as the user `asked`, or as [`ResolvedJail::who`] finds.
+    pub(super) fn new(
+        jail: &ResolvedJail,
+        asked: Option<&str>,
+        command: &[OsString],
+    ) -> Result<Self> {
         let desired = &jail.desired;
         let is_mounted = |place: &PathBuf| {
             JailPath::new(place).is_ok_and(|path| why(desired, &path).mount.is_some())
