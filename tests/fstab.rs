@@ -929,7 +929,8 @@ fn lines_of_others() {
                 .complains("mountjail up");
         }
         fstab(&sandbox, &file, &["s", "--check"])
-            .exits(1)
+            .exits(3)
+            .complains("mount(8) would follow it")
             .complains("its lines are still in")
             .complains("--uninstall s");
         assert_eq!(fs::read(&file).unwrap(), installed);

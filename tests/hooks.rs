@@ -33,6 +33,10 @@ fn main() -> ExitCode {
         "a failure is said and does not fail",
         never_fails,
     ));
+    trials.push(on_shared_root(
+        "before the package goes, its sites go, and others are named",
+        removed,
+    ));
     trials.push(on_shared_root("apk's hook acts after commits alone", apk));
     support::main(trials)
 }
@@ -165,6 +169,58 @@ fn apk() {
     assert_eq!(
         (run("pre-commit").as_str(), run("post-commit").as_str()),
         ("", "called\n")
+    );
+}
+
+/// The hook in this mount namespace, as if this was the host's: the first process of a PID
+/// namespace has it.
+fn before_removal(sandbox: &Sandbox) -> Ran {
+    let like = sandbox.command();
+    let program = Path::new(like.get_program()).parent().unwrap();
+    let script = "mount -t proc proc /proc && sh \"$0\"; code=$?; umount /proc; exit $code";
+    let mut hook = Command::new("unshare");
+    hook.args(["--pid", "--fork", "sh", "-c", script])
+        .arg(hooks().join("before-removal"))
+        .envs(
+            like.get_envs()
+                .filter_map(|(key, value)| Some((key, value?))),
+        )
+        .env(
+            "PATH",
+            format!("{}:{}", program.display(), std::env::var("PATH").unwrap()),
+        );
+    Ran::of(&mut hook).exits(0)
+}
+
+fn removed() {
+    booted();
+    let sandbox = Sandbox::new();
+    overlay(&sandbox, Path::new("/etc"));
+    let (mine, theirs) = (
+        sandbox.site("mine", "etc: [hosts]\n"),
+        sandbox.directory("srv/theirs"),
+    );
+    sandbox.ok(&["up", "--all"]);
+    let ran = before_removal(&sandbox);
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""));
+    assert_eq!(mounts_below(&mine).len(), 0);
+    sandbox.ok(&["up", "--all"]);
+    let file = sandbox.file(
+        "other/sites/theirs.yaml",
+        format!("root: {}\netc: [hosts]\n", theirs.display()),
+    );
+    let other = sandbox.path("other").display().to_string();
+    sandbox.ok(&["--config-dir", &other, "up", "theirs"]);
+    before_removal(&sandbox)
+        .complains("mountjail: these sites are left as they are")
+        .complains(&format!(
+            "\n  theirs: {} brought it up, in {}\n",
+            file.display(),
+            theirs.display()
+        ));
+    assert_eq!(
+        (mounts_below(&mine).len(), mounts_below(&theirs).len()),
+        (0, 1)
     );
 }
 

@@ -45,6 +45,20 @@ fn main() -> ExitCode {
             lock,
         ),
         ("a link in / leads to one that hangs", link_in_slash),
+        ("lines for fstab of the others, a source hangs", || {
+            lines_of_the_others(Where::Source)
+        }),
+        ("lines for fstab of the others, a root hangs", || {
+            lines_of_the_others(Where::Root)
+        }),
+        (
+            "drop-ins of the others, a manifest hangs",
+            drop_ins_of_the_others,
+        ),
+        (
+            "down --all, a manifest that is recorded hangs",
+            recorded_manifest,
+        ),
         ("the watcher, sources hang", || watch(Where::Source)),
         ("the watcher, roots hang", || watch(Where::Root)),
         ("the watcher ends and its successor starts", successor),
@@ -520,4 +534,129 @@ fn successor() {
     soon_reads(&sites.conf("good0"), "two");
     watcher.end();
     sites.run(&["status"]).exits(0);
+}
+
+/// `fstab` prints, compares and writes the lines of the sites that answer; those of the other one
+/// stay.
+fn lines_of_the_others(place: Where) {
+    let sites = Sites::new(Sandbox::new(), place, 1, 1);
+    let file = sites.sandbox.file("fstab", "# mine\n");
+    let path = file.to_str().unwrap();
+    let on_file = |action| sites.run(&["fstab", "--all", action, "--file", path]);
+    on_file("--install").exits(0);
+    let before = fs::read_to_string(&file).unwrap();
+    let mut manifest = fs::OpenOptions::new()
+        .append(true)
+        .open(sites.sandbox.path("config/sites/good0.yaml"))
+        .unwrap();
+    std::io::Write::write_all(&mut manifest, b"devices: [zero]\n").unwrap();
+    sites.hang();
+    let silent = |ran: Ran| {
+        ran.exits(1)
+            .complains("bad0: ")
+            .complains("did not answer within 1 s")
+    };
+    let printed = silent(sites.run(&["fstab", "--all"]));
+    assert!(
+        printed.stdout.contains("/dev/zero") && !printed.stdout.contains("bad0"),
+        "{printed}"
+    );
+    silent(on_file("--check")).prints("good0: differs in ");
+    silent(on_file("--install")).complains("bad0: its lines in ");
+    let after = fs::read_to_string(&file).unwrap();
+    let of_bad = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| line.contains("bad0"));
+        lines.map(ToOwned::to_owned).collect()
+    };
+    assert!(after.contains("/dev/zero"), "{after}");
+    assert!(
+        !of_bad(&before).is_empty() && of_bad(&before) == of_bad(&after),
+        "{after}"
+    );
+    let ran = on_file("--uninstall").exits(0);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "# mine\n", "{ran}");
+    assert!(
+        fs::read_dir(sites.sandbox.root("good0"))
+            .unwrap()
+            .next()
+            .is_none()
+    );
+    if place == Where::Root {
+        ran.complains("`mountjail down bad0` removes it");
+    }
+    sites.resume();
+    sites.run(&["down", "bad0"]).exits(0);
+}
+
+/// A site whose manifest is a link to a file that does not answer.
+fn with_a_manifest_that_hangs(sandbox: Sandbox) -> Sites {
+    let mut sites = Sites::new(sandbox, Where::Source, 1, 1);
+    let link = sites.sandbox.path("config/sites/bad0.yaml");
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(sites.sandbox.path("remote0/data"), link).unwrap();
+    sites.bad = vec!["bad0".to_owned()];
+    sites
+}
+
+fn drop_ins_of_the_others() {
+    let sites = with_a_manifest_that_hangs(Sandbox::new());
+    let units = sites.sandbox.directory("units");
+    let ours = "# Written by `mountjail units --install`.\n[Unit]\nAfter=bad-maker.service\n";
+    let all = sites
+        .sandbox
+        .file("units/mountjail.service.d/50-mountjail.conf", ours);
+    let service = units.join("good.service");
+    fs::write(&service, "[Service]\nExecStart=/bin/true\n").unwrap();
+    let root = sites.sandbox.root("good0");
+    sites.sandbox.manifest(
+        "good0",
+        format!("root: {}\nservices: [good.service]\n", root.display()),
+    );
+    sites.hang();
+    let run = |arguments: &[&str]| {
+        let mut command = sites.sandbox.command();
+        command
+            .args(["--timeout", LIMIT, "units", "--dir"])
+            .arg(&units);
+        bounded(command.args(arguments))
+            .exits(1)
+            .complains("bad0: ")
+            .complains("did not answer within 1 s")
+    };
+    run(&["--all"]).prints("\nAfter=mountjail.service\n");
+    run(&["--all", "--check"]).prints("good.service.d/50-mountjail.conf is missing");
+    run(&["--all", "--install"]).complains("no line is taken out");
+    let written = units.join("good.service.d/50-mountjail.conf");
+    assert!(
+        fs::read_to_string(written)
+            .unwrap()
+            .contains("After=mountjail.service")
+    );
+    assert_eq!(
+        fs::read_to_string(all).unwrap(),
+        ours,
+        "it may be the site's that hangs"
+    );
+    sites.resume();
+}
+
+/// Whether another configuration brought up a site is asked of its manifest: without an answer it
+/// stays, and no other does.
+fn recorded_manifest() {
+    let sites = Sites::new(Sandbox::new(), Where::Source, 1, 1);
+    let theirs = sites.sandbox.path("remote0/data.yaml");
+    sites.run(&["up", "--all"]).exits(0);
+    let record = sites.sandbox.state().join("run/bad0.json");
+    let text = fs::read_to_string(&record).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    json["manifest"] = theirs.to_str().unwrap().into();
+    fs::write(&record, json.to_string()).unwrap();
+    sites.hang();
+    let ran = sites.run(&["down", "--all"]).exits(1);
+    ran.complains("bad0: left: its manifest does not answer")
+        .complains("good0: down");
+    assert!(!sites.is_up("good0"));
+    assert_eq!(mounts_below(&sites.sandbox.root("bad0")).len(), 1);
+    sites.run(&["down", "bad0"]).exits(0);
+    sites.resume();
 }

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
             "drop-ins are written, kept and removed",
             written_and_removed,
         ),
+        ("what is installed is compared with the manifests", compared),
         ("a service of two sites keeps its drop-in", shared_service),
         ("a unit that does not exist is an error", unknown_unit),
         (
@@ -201,6 +202,40 @@ fn written_and_removed() {
         .complains("removed ");
     assert_eq!(fs::read_dir(sandbox.path("units")).unwrap().count(), 0);
     units(&sandbox, &["--all", "--uninstall"]).exits(0);
+}
+
+fn compared() {
+    let sandbox = sandbox();
+    let manifest = |text: &str| sandbox.site("s", text);
+    manifest("devices: [zero]\nservices: [jail-a.service]\n");
+    let check = |code| units(&sandbox, &["--all", "--check"]).exits(code);
+    check(3).prints("/jail-a.service.d/50-mountjail.conf is missing\n");
+    assert!(!sandbox.path("units").exists(), "it writes nothing");
+    units(&sandbox, &["--all", "--install"]).exits(0);
+    check(0).prints("in sync, in ");
+    units(&sandbox, &["s", "--check", "--quiet"]).exits(0);
+    manifest("devices: [zero]\nservices: [jail-b@x.service]\n");
+    let ran = check(3)
+        .prints("/jail-b@x.service.d/50-mountjail.conf is missing\n")
+        .prints("/jail-a.service.d/50-mountjail.conf: no site needs it any more\n")
+        .prints("/mountjail@s.service.d/50-mountjail.conf differs\n");
+    ran.prints("\n  - Before=jail-a.service\n")
+        .prints("\n  + Before=jail-b@x.service\n");
+    let ran = units(&sandbox, &["--all", "--check", "--json"]).exits(3);
+    let json = ran.json();
+    let hows: Vec<_> = json["files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|file| file["how"].as_str().unwrap())
+        .collect();
+    assert_eq!(json["in_sync"], false);
+    assert_eq!(hows, ["missing", "differs", "unneeded"], "{ran}");
+    units(&sandbox, &["--all", "--install"]).exits(0);
+    check(0);
+    units(&sandbox, &["--all", "--check", "--install"]).exits(2);
+    manifest("services: [no-such.service]\n");
+    check(1).complains("no unit no-such.service");
 }
 
 fn shared_service() {

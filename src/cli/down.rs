@@ -10,11 +10,11 @@ use super::report::Report;
 use crate::base::HostPath;
 use crate::base::text::plural;
 use crate::engine::Outcome;
-use crate::patience::Stop;
+use crate::patience::{self, Stop};
 use crate::site::context::stop_flag;
 use crate::site::down::{DownError, DownOptions, TakeDown};
 use crate::site::{Context, Site, SiteError, parallel, select};
-use crate::{Result, observe};
+use crate::{Error, Result, observe};
 
 /// An unmount waits for a grace period of the kernel's, outside of any lock: threads wait together.
 const THREADS: usize = 32;
@@ -85,17 +85,31 @@ impl Down {
             }
         }
         let boot = observe::boot_id()?;
-        sites.retain(
-            |site| match select::of_another_configuration(context, site, &boot) {
-                Some(why) => {
-                    context.out.warn(format_args!("{}: left: {why}", site.name));
-                    false
-                }
-                None => true,
-            },
-        );
-        Ok(sites)
+        let own = context.again();
+        let look = move |site: &Site| select::of_another_configuration(&own, site, &boot);
+        let others = patience::each_within(sites.clone(), Some(patience::SHORT), look);
+        let goes = |(site, other): (Site, Option<Option<String>>)| {
+            match &other {
+                Some(None) => return Some(site),
+                Some(Some(why)) => context.out.warn(format_args!("{}: left: {why}", site.name)),
+                None => context.out.error_aside(&unknown_configuration(&site)),
+            }
+            None
+        };
+        Ok(sites.into_iter().zip(others).filter_map(goes).collect())
     }
+}
+
+/// The manifest that brought the site up, or the one that it has here, cannot be looked at.
+fn unknown_configuration(site: &Site) -> Error {
+    let name = &site.name;
+    Error::silent(format!(
+        "{name}: left: its manifest does not answer, so whether this configuration brought it up \
+         is not known"
+    ))
+    .hint(format!(
+        "`mountjail down {name}` takes it away all the same"
+    ))
 }
 
 /// Reports what became of `site`.

@@ -1,13 +1,15 @@
 //! `mountjail units`: the sites' services start after their mounts.
 
+mod check;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::Which;
+use super::{DIFFERENT, Which};
 use crate::base::SiteName;
 use crate::engine::{remove_drop_in, write_drop_in};
 use crate::manifest::Manifest;
@@ -19,6 +21,7 @@ use crate::site::context::Context;
 use crate::site::out::worst;
 use crate::site::{Site, SiteError, select, systemctl};
 use crate::{Error, Result};
+use check::Difference;
 
 /// Print or write the systemd drop-ins that start a site's services after its mounts
 ///
@@ -29,17 +32,27 @@ use crate::{Error, Result};
 /// network, gets its mounts from mountjail@SITE.service at boot. No unit comes to wait for itself:
 /// what cannot be ordered is named. What usually lives in a jail, PHP-FPM as distributions name it,
 /// is ordered by mountjail.service itself.
+///
+/// Run it again with --install when manifests change, or units of the host; --check tells whether
+/// that is necessary.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  mountjail units site1\n  mountjail units --all --install")]
+#[command(
+    after_help = "Example:\n  mountjail units site1\n  mountjail units --all --install\n  \
+                        mountjail units --all --check"
+)]
+#[allow(clippy::struct_excessive_bools)] // the flags of the command line
 pub(super) struct Units {
     #[command(flatten)]
     which: Which,
     /// Write them; with --all also remove those that no site needs any more
-    #[arg(long, conflicts_with = "uninstall")]
+    #[arg(long, group = "action")]
     install: bool,
     /// Remove them; with --all every one that mountjail wrote
-    #[arg(long)]
+    #[arg(long, group = "action")]
     uninstall: bool,
+    /// Compare them with what --install would write; exit code 3 if they differ
+    #[arg(long, group = "action")]
+    check: bool,
     /// The directory of units
     #[arg(long, value_name = "DIR", default_value = "/etc/systemd/system")]
     dir: PathBuf,
@@ -54,17 +67,18 @@ impl Units {
             return Ok(self.uninstall(context)?);
         }
         let sites = self.which.selection().sites(context)?;
-        let planned = self.planned(context, &sites, |_| true);
+        let mut planned = self.planned(context, &sites, |_| true);
         let (mut codes, mut results) = (vec![], vec![]);
+        let failed: Vec<_> = sites.iter().map(|site| planned.failed(site)).collect();
         let mut written = planned.always();
-        for site in &sites {
+        for (site, failed) in sites.iter().zip(failed) {
             let files = planned.of(site);
             let paths: Vec<_> = files
                 .iter()
                 .map(|drop_in| self.dir.join(&drop_in.path))
                 .collect();
             written.extend(files);
-            match planned.failed(context, site) {
+            match failed {
                 None => {
                     results.push(json!({ "site": site.name, "files": paths }));
                     planned.say(context, site);
@@ -76,16 +90,28 @@ impl Units {
                 }
             }
         }
-        let drop_ins: BTreeMap<_, _> = written
+        let mut drop_ins: BTreeMap<_, _> = written
             .into_iter()
             .map(|drop_in| (self.dir.join(&drop_in.path), drop_in.text.as_str()))
             .collect();
+        let unneeded = self.unneeded(&planned, &sites).into_iter();
+        let mut unneeded: Vec<_> = unneeded
+            .filter(|path| !drop_ins.contains_key(path))
+            .collect();
+        if planned.some_are_silent && (self.install || self.check) {
+            drop_ins.retain(|path, text| !loses_lines(path, text));
+            unneeded.clear();
+            context.out.warn(
+                "while a site does not answer, no line is taken out of any drop-in: it may be that \
+                 site's",
+            );
+        }
+        if self.check {
+            let differences = check::differences(&drop_ins, unneeded.into_iter());
+            return Ok(self.report(context, &results, &differences, worst(codes)));
+        }
         if self.install {
-            let unneeded = self
-                .unneeded(&planned, &sites)
-                .into_iter()
-                .filter(|path| !drop_ins.contains_key(path));
-            self.install(context, &drop_ins, unneeded)?;
+            self.install(context, &drop_ins, unneeded.into_iter())?;
         }
         let text = match (self.json, self.install) {
             (true, _) => format!("{:#}\n", json!({ "sites": results })),
@@ -99,6 +125,28 @@ impl Units {
         Ok(context.out.print_and(text, worst(codes)))
     }
 
+    /// Prints what differs; gives the exit code, where that of the sites is `code`.
+    fn report(
+        &self,
+        context: &Context,
+        sites: &[Value],
+        differences: &[Difference],
+        code: u8,
+    ) -> u8 {
+        let in_sync = differences.is_empty();
+        let text = if self.json {
+            let files: Vec<_> = differences.iter().map(Difference::json).collect();
+            let json = json!({ "in_sync": in_sync, "files": files, "sites": sites });
+            format!("{json:#}\n")
+        } else if in_sync && code == 0 {
+            format!("in sync, in {}\n", self.dir.display())
+        } else {
+            differences.iter().map(Difference::text).collect()
+        };
+        let different = if in_sync { 0 } else { DIFFERENT };
+        context.out.print_and(text, worst([code, different]))
+    }
+
     /// The drop-ins of all sites of the configuration that `counts`, and of `named`.
     fn planned(
         &self,
@@ -106,7 +154,7 @@ impl Units {
         named: &[Site],
         counts: impl Fn(&Site) -> bool,
     ) -> PlannedUnits {
-        let mut manifests = boot::manifests(context, named);
+        let (mut manifests, unusable) = boot::manifests(context, named);
         manifests.retain(|(site, _)| counts(site));
         let manifests_alone = manifests.iter().map(|(_, manifest)| manifest);
         let mut boot = BootUnits::read(&self.dir, manifests_alone);
@@ -138,10 +186,12 @@ impl Units {
                 .push(error.hint(hint));
         }
         PlannedUnits {
+            some_are_silent: unusable.values().any(SiteError::is_silent),
             drop_ins,
             wishes,
             errors,
             manifests,
+            unusable,
             known: boot,
         }
     }
@@ -223,19 +273,21 @@ impl Units {
     }
 
     fn written_for(&self, context: &Context) -> Result<Vec<PathBuf>> {
-        let names =
-            |site: &Site| select::load(context, site).map_or(vec![], |manifest| manifest.services);
         let going = select::named(context, &self.which.sites)?;
-        let staying = select::known(context);
-        let needed: BTreeSet<_> = staying
+        let (manifests, _) = boot::manifests(context, &going);
+        let names = |site: &Site| {
+            let manifest = manifests.iter().find(|(known, _)| known == site);
+            manifest.map_or(&[][..], |(_, manifest)| &manifest.services)
+        };
+        let needed: BTreeSet<_> = manifests
             .iter()
-            .filter(|site| !going.contains(site))
-            .flat_map(names)
+            .filter(|(site, _)| !going.contains(site))
+            .flat_map(|(_, manifest)| &manifest.services)
             .collect();
         let mut files = vec![];
         for site in &going {
-            let own = names(site);
-            let unneeded = own.iter().filter(|service| !needed.contains(*service));
+            let own = names(site).iter();
+            let unneeded = own.filter(|service| !needed.contains(service));
             files.extend(unneeded.map(|service| self.dir.join(drop_in_of(service))));
             files.push(self.dir.join(drop_in_of(&unit_of(&site.name))));
         }
@@ -274,6 +326,13 @@ impl Units {
     }
 }
 
+/// Whether the file at `path` has lines that are not in `text`.
+fn loses_lines(path: &Path, text: &str) -> bool {
+    let lines: BTreeSet<_> = text.lines().collect();
+    let found = fs::read_to_string(path).unwrap_or_default();
+    found.lines().any(|line| !lines.contains(line))
+}
+
 /// Removes those of `files` that are ours; returns them.
 fn remove(context: &Context, files: impl IntoIterator<Item = PathBuf>) -> Result<Vec<PathBuf>> {
     let mut removed = vec![];
@@ -293,6 +352,9 @@ struct PlannedUnits {
     /// Why a site has not all that its manifest names.
     errors: BTreeMap<SiteName, Vec<Error>>,
     manifests: Vec<(Site, Manifest)>,
+    /// Why a site has no manifest.
+    unusable: BTreeMap<SiteName, SiteError>,
+    some_are_silent: bool,
     known: BootUnits,
 }
 
@@ -331,11 +393,13 @@ impl PlannedUnits {
             .collect()
     }
 
-    fn failed(&self, context: &Context, site: &Site) -> Option<SiteError> {
-        let Some(errors) = self.errors.get(&site.name) else {
-            return select::load(context, site).err().map(SiteError::Manifest);
-        };
-        (!errors.is_empty()).then(|| SiteError::Errors(errors.clone()))
+    /// Why the site has not all that it asks for; given once.
+    fn failed(&mut self, site: &Site) -> Option<SiteError> {
+        let unusable = self.unusable.remove(&site.name);
+        unusable.or_else(|| {
+            let errors = self.errors.get(&site.name)?;
+            (!errors.is_empty()).then(|| SiteError::Errors(errors.clone()))
+        })
     }
 
     fn say(&self, context: &Context, site: &Site) {

@@ -41,5 +41,5 @@ pub use state::{Records, StateDir, boot_id, now, since_boot};
 pub use submounts::submounts;
 pub use table::Table;
 pub use unit_files::Units;
-pub use users::{User, Users, shared_storage};
+pub use users::{Depth, Used, User, Users, shared_storage};
 pub use watching::{WatchFailure, WatchState, start_time};

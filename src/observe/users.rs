@@ -10,15 +10,19 @@
 //! is not seen.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::Read;
-use std::ops::Bound;
+use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
 
 use super::mountinfo::{self, Line};
-use super::processes::{Process, all};
+use super::processes::{Process, all, root_of};
 use crate::base::{HostPath, JailPath};
+use crate::sys::{self, FileId, MountOutline};
 use crate::{Error, Result};
 
 /// So many open files of a process are looked at, and so many mapped ones.
@@ -40,67 +44,77 @@ pub struct User {
     pub targets: Vec<JailPath>,
 }
 
-/// What all processes use, looked at once.
+/// A mount of a site, whose users are asked for.
+#[derive(Clone, Debug)]
+pub struct Used<'t> {
+    /// Its target.
+    pub target: &'t JailPath,
+    /// Where it is on the host now.
+    pub point: PathBuf,
+    /// Its never reused id, where that is known.
+    pub unique_id: Option<u64>,
+}
+
+/// Which users are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Those that the kernel does not know of when it is asked whether the mounts are in use: who
+    /// runs inside, and who uses copies.
+    BesidesKernel,
+    /// All.
+    All,
+}
+
+/// What all processes use. Each is looked at once, and not before it matters.
+///
+/// Where there are many mounts, reading a table of them is what takes time, and each mount
+/// namespace has one. That of this process is read only where a mount may have a copy in it; and
+/// files of processes are looked at only where the table of their namespace has one of the mounts.
 ///
 /// Of a process with very many files ([`FILES`], [`FILES_OF_USER`]) not all are looked at: then its
 /// root and working directory and its program tell.
 #[derive(Debug)]
 pub struct Users {
-    own: Namespace,
-    /// Where mounts of this namespace are → the processes that use them or a copy of them.
-    by_mount: HashMap<PathBuf, BTreeSet<u32>>,
-    /// Root directories with mounts in them → processes.
-    by_root: HashMap<On, BTreeSet<u32>>,
+    own: Space,
+    others: Vec<Space>,
+    outline: OnceLock<Option<Outline>>,
+    /// How many files of each user were looked at.
+    files: Mutex<HashMap<u32, usize>>,
 }
 
 impl Users {
-    /// Looks at all processes but this one. Only root sees those of all users.
-    ///
-    /// Errors: this process's own table of mounts cannot be read.
-    pub fn look() -> Result<Self> {
-        let own = Namespace::own()?;
-        let mut used = Used::default();
-        for processes in by_namespace().into_values() {
-            used.add_namespace(&processes);
-        }
-        let mut by_mount: HashMap<_, BTreeSet<u32>> = HashMap::new();
-        for line in &own.lines {
-            let (shows, on) = own.key(line);
-            let as_path = (shows.clone(), On::Path(line.mount.point.clone()));
-            for pids in [(shows, on), as_path]
-                .iter()
-                .filter_map(|key| used.by_mount.get(key))
-            {
-                by_mount
-                    .entry(line.mount.point.clone())
-                    .or_default()
-                    .extend(pids);
+    /// Looks which processes there are besides this one. Only root sees those of all users.
+    pub fn look() -> Self {
+        let (own, others) = spaces();
+        let share = others.len().div_ceil(processors()).max(1);
+        thread::scope(|scope| {
+            for spaces in others.chunks(share).skip(1) {
+                // Without a thread each is read when it is asked for.
+                let read = move || spaces.iter().for_each(|space| drop(space.table()));
+                let _ = thread::Builder::new().spawn_scoped(scope, read);
             }
-        }
-        Ok(Self {
+            let first = others.iter().take(share);
+            first.for_each(|space| drop(space.table()));
+        });
+        Self {
             own,
-            by_mount,
-            by_root: used.by_root,
-        })
+            others,
+            outline: OnceLock::new(),
+            files: Mutex::default(),
+        }
     }
 
-    /// The users of the site at `root`, by their ids; `mounts` are the targets of its mounts, each
-    /// with where it is on the host now.
-    pub fn of<'t>(
-        &self,
-        root: &HostPath,
-        mounts: impl IntoIterator<Item = (&'t JailPath, PathBuf)>,
-    ) -> Vec<User> {
+    /// The users of the site at `root` with these `mounts`, by their ids.
+    ///
+    /// Errors: this process's own table of mounts cannot be read.
+    pub fn of(&self, root: &HostPath, mounts: &[Used<'_>], depth: Depth) -> Result<Vec<User>> {
         let mut found: BTreeMap<u32, BTreeSet<&JailPath>> = BTreeMap::new();
-        let as_path = On::Path(root.as_path().to_owned());
-        for place in [self.own.place_of(root.as_path()), as_path] {
-            for pid in self.by_root.get(&place).into_iter().flatten() {
-                found.entry(*pid).or_default();
-            }
+        for pid in self.inside(root)? {
+            found.entry(pid).or_default();
         }
-        for (target, point) in mounts {
-            for pid in self.by_mount.get(&point).into_iter().flatten() {
-                found.entry(*pid).or_default().insert(target);
+        for mount in mounts {
+            for pid in self.users_of(mount, depth)? {
+                found.entry(pid).or_default().insert(mount.target);
             }
         }
         let user = |(pid, targets): (u32, BTreeSet<&JailPath>)| {
@@ -109,13 +123,100 @@ impl Users {
                 targets: targets.into_iter().cloned().collect(),
             })
         };
-        found.into_iter().filter_map(user).collect()
+        Ok(found.into_iter().filter_map(user).collect())
     }
 
-    /// As [`shared_storage`], by the table that was read.
-    pub fn shared_storage(&self, root: &HostPath) -> Option<&str> {
-        self.own.shared_storage(root)
+    /// The processes whose root directory is `root`. In one without mounts, as a copy of it may be,
+    /// nobody has any to lose.
+    fn inside(&self, root: &HostPath) -> Result<Vec<u32>> {
+        let id = sys::file_known_at(root.as_path()).ok();
+        let mut pids = vec![];
+        for found in &self.own.processes {
+            if found.root == root.as_path()
+                || (id.is_some()
+                    && found.root_id == id
+                    && self.own_table()?.has_mounts_in(&found.root))
+            {
+                pids.push(found.pid);
+            }
+        }
+        for space in &self.others {
+            let mut inside = space
+                .processes
+                .iter()
+                .filter(|found| id.is_some() && found.root_id == id)
+                .peekable();
+            if inside.peek().is_some()
+                && let Some(table) = space.table()?
+            {
+                pids.extend(
+                    inside
+                        .filter(|found| table.has_mounts_in(&found.root))
+                        .map(|found| found.pid),
+                );
+            }
+        }
+        Ok(pids)
     }
+
+    /// The processes that use the mount or a copy of it.
+    fn users_of(&self, mount: &Used<'_>, depth: Depth) -> Result<BTreeSet<u32>> {
+        let outline = self.outline().filter(|_| depth == Depth::BesidesKernel);
+        let pair = outline.and_then(|outline| outline.pair(mount.unique_id?));
+        let mut pids = BTreeSet::new();
+        let mut keys = None;
+        let has_copy = |outline: &Outline| pair.is_some_and(|pair| outline.has_several(pair));
+        if outline.is_none_or(has_copy) {
+            let table = self.own_table()?;
+            for point in table.points_of(keys.get_or_insert(self.keys(mount, outline)?)) {
+                if outline.is_none() || point != mount.point.as_os_str() {
+                    pids.extend(self.own.users_at(table, point, &self.files));
+                }
+            }
+        }
+        for space in &self.others {
+            let Some(table) = space.table()?.filter(|table| table.may_have(pair)) else {
+                continue;
+            };
+            let keys = match &keys {
+                Some(keys) => keys,
+                None => keys.insert(self.keys(mount, outline)?),
+            };
+            for point in table.points_of(keys) {
+                pids.extend(space.users_at(table, point, &self.files));
+            }
+        }
+        Ok(pids)
+    }
+
+    /// What identifies the mount; by the own table, there may be several at its place.
+    fn keys(&self, mount: &Used<'_>, outline: Option<&Outline>) -> Result<Vec<Key>> {
+        let asked = outline
+            .and(mount.unique_id)
+            .and_then(|id| asked_key(id).ok());
+        let keys = match asked {
+            Some(key) => vec![key],
+            None => self.own_table()?.keys_at(mount.point.as_os_str()),
+        };
+        let as_path = |(shows, _): &Key| (shows.clone(), On::Path(mount.point.clone().into()));
+        let as_paths: Vec<_> = keys.iter().map(as_path).collect();
+        Ok(keys.into_iter().chain(as_paths).collect())
+    }
+
+    fn own_table(&self) -> Result<&Namespace> {
+        self.own
+            .table()?
+            .ok_or_else(|| Error::failed(format!("cannot read the mount table {SELF}")))
+    }
+
+    /// `None`: the kernel has none (before Linux 6.8).
+    fn outline(&self) -> Option<&Outline> {
+        self.outline.get_or_init(|| Outline::read().ok()).as_ref()
+    }
+}
+
+fn processors() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The type of the file system that `root` is on, if other hosts may have it mounted as well: NFS
@@ -123,10 +224,36 @@ impl Users {
 ///
 /// Errors: this process's own table of mounts cannot be read.
 pub fn shared_storage(root: &HostPath) -> Result<Option<String>> {
+    if is_on_local_storage(root).unwrap_or(false) {
+        return Ok(None);
+    }
     Ok(Namespace::own()?
         .shared_storage(root)
         .map(ToOwned::to_owned))
 }
+
+/// Whether the file system that `root` is on is of a type that no other kernel mounts at the same
+/// time, as statmount(2) tells; of others the whole table knows the type.
+fn is_on_local_storage(root: &HostPath) -> io::Result<bool> {
+    let root = sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY)?;
+    let stat = sys::stat_fd_unsynced(root)?;
+    let id = stat.mount_id.filter(|_| stat.mount_id_is_unique);
+    let magic = sys::mount_outline(id.ok_or(io::ErrorKind::Unsupported)?)?.magic;
+    Ok(LOCAL.contains(&magic))
+}
+
+/// Magic numbers of such types, of statfs(2): ext2 to ext4, XFS, btrfs, tmpfs, F2FS, overlay, ZFS,
+/// bcachefs.
+const LOCAL: [u64; 8] = [
+    0xef53,
+    0x5846_5342,
+    0x9123_683e,
+    0x0102_1994,
+    0xf2f5_2010,
+    0x794c_7630,
+    0x2fc1_2fc1,
+    0xca45_1a4e,
+];
 
 /// Types of file systems that several kernels mount at once.
 const SHARED: [&str; 34] = [
@@ -166,106 +293,148 @@ const SHARED: [&str; 34] = [
     "virtiofs",
 ];
 
-/// A process: its id, its directory in `/proc`, its root directory.
-type Found = (u32, PathBuf, PathBuf);
+/// A process.
+#[derive(Debug)]
+struct Found {
+    pid: u32,
+    /// Its directory in `/proc`.
+    proc: PathBuf,
+    /// Its root directory, as its mount namespace has it.
+    root: PathBuf,
+    /// Which directory that is; not asked where it is plain.
+    root_id: Option<FileId>,
+}
 
-/// The processes of each mount namespace.
-fn by_namespace() -> BTreeMap<PathBuf, Vec<Found>> {
-    let own = std::process::id();
+/// The processes of this mount namespace, and of each other one.
+fn spaces() -> (Space, Vec<Space>) {
+    let own_pid = std::process::id();
+    let own_namespace = fs::read_link("/proc/self/ns/mnt").unwrap_or_default();
     let mut namespaces: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for (pid, proc) in all().filter(|(pid, _)| *pid != own) {
+    for (pid, proc) in all().filter(|(pid, _)| *pid != own_pid) {
         if let (Ok(namespace), Ok(root)) = (
             fs::read_link(proc.join("ns/mnt")),
             fs::read_link(proc.join("root")),
         ) {
-            namespaces
-                .entry(namespace)
-                .or_default()
-                .push((pid, proc, root));
+            let is_plain = namespace == own_namespace && root == Path::new("/");
+            let found = Found {
+                pid,
+                proc,
+                root,
+                root_id: if is_plain { None } else { root_of(pid) },
+            };
+            namespaces.entry(namespace).or_default().push(found);
         }
     }
-    namespaces
+    let own = namespaces.remove(&own_namespace).unwrap_or_default();
+    let others = namespaces
+        .into_values()
+        .map(|processes| Space::of(processes, false));
+    (Space::of(own, true), others.collect())
 }
 
-/// What is used, while the processes are looked at.
-#[derive(Default)]
-struct Used {
-    by_mount: HashMap<Key, BTreeSet<u32>>,
-    by_root: HashMap<On, BTreeSet<u32>>,
-    /// How many files of each user were looked at.
-    files: HashMap<u32, usize>,
+/// A mount namespace with its processes.
+#[derive(Debug)]
+struct Space {
+    is_own: bool,
+    processes: Vec<Found>,
+    /// `None`: all its processes have ended.
+    table: OnceLock<Result<Option<Namespace>>>,
+    /// Mount points → the processes that use what is there.
+    used: OnceLock<HashMap<OsString, BTreeSet<u32>>>,
 }
 
-impl Used {
-    /// Looks at the processes of one mount namespace.
-    fn add_namespace(&mut self, processes: &[Found]) {
+impl Space {
+    fn of(mut processes: Vec<Found>, is_own: bool) -> Self {
         // A process shows what is mounted below its own root directory: best is one that has the
         // namespace's.
-        let mut by_root: Vec<_> = processes.iter().collect();
-        by_root.sort_by_key(|(_, _, root)| root.as_os_str().len());
-        let table = |(_, proc, root): &&Found| {
-            Some(Namespace::of(&fs::read(proc.join("mountinfo")).ok()?, root))
-        };
-        let Some(namespace) = by_root.iter().find_map(table) else {
-            return;
-        }; // all have ended
-        for (pid, proc, root) in processes {
-            if namespace.has_mounts_in(root) {
-                self.by_root
-                    .entry(namespace.place_of(root))
-                    .or_default()
-                    .insert(*pid);
-            }
-            let mut points = HashSet::new();
-            self.each_file(proc, |path| points.extend(namespace.nearest(path)));
-            for nth in points
-                .into_iter()
-                .flat_map(|point| &namespace.by_point[point])
-            {
-                let key = namespace.key(&namespace.lines[*nth]);
-                self.by_mount.entry(key).or_default().insert(*pid);
-            }
+        processes.sort_by_key(|found| found.root.as_os_str().len());
+        Self {
+            is_own,
+            processes,
+            table: OnceLock::new(),
+            used: OnceLock::new(),
         }
     }
 
-    /// Calls `add` with the path of each file that the process uses, as its own mount namespace has
-    /// it.
-    fn each_file(&mut self, proc: &Path, mut add: impl FnMut(&Path)) {
-        let mut look = |link: PathBuf| fs::read_link(link).map(|path| add(&path));
-        for link in ["root", "cwd", "exe"] {
-            let _ = look(proc.join(link)); // it has ended, or is the kernel's
-        }
-        let uid = fs::metadata(proc).map_or(u32::MAX, |found| found.uid());
-        let before = self.files.entry(uid).or_default();
-        let room = if uid == 0 {
-            FILES
-        } else {
-            FILES.min(FILES_OF_USER.saturating_sub(*before))
+    fn table(&self) -> Result<Option<&Namespace>> {
+        let read = |found: &Found| {
+            let text = fs::read(found.proc.join("mountinfo")).ok()?;
+            Some(Namespace::of(&text, &found.root))
         };
-        for entry in fs::read_dir(proc.join("fd"))
-            .into_iter()
-            .flatten()
-            .flatten()
-            .take(room)
-        {
-            let _ = look(entry.path()); // it has been closed
-            *before += 1;
-        }
-        let mut maps = vec![];
-        if room > 0 {
-            // What was read before an error counts.
-            let _ = File::open(proc.join("maps"))
-                .and_then(|file| file.take(MAPS).read_to_end(&mut maps));
-        }
-        let files: HashSet<_> = maps
-            .split(|byte| *byte == b'\n')
-            .filter_map(mapped)
-            .take(room)
-            .collect();
-        *before += files.len();
-        for path in files {
-            add(&mountinfo::unescaped(path));
-        }
+        let table = self.table.get_or_init(|| {
+            if self.is_own {
+                Namespace::own().map(Some)
+            } else {
+                Ok(self.processes.iter().find_map(read))
+            }
+        });
+        table.as_ref().map(Option::as_ref).map_err(Clone::clone)
+    }
+
+    /// The processes that use what is mounted at `point`. `looked`: how many files of each user
+    /// were looked at.
+    fn users_at(
+        &self,
+        table: &Namespace,
+        point: &OsStr,
+        looked: &Mutex<HashMap<u32, usize>>,
+    ) -> impl Iterator<Item = u32> {
+        let look = || {
+            let mut used: HashMap<OsString, BTreeSet<u32>> = HashMap::new();
+            let mut looked = looked.lock().unwrap_or_else(PoisonError::into_inner);
+            for found in &self.processes {
+                let mut points = HashSet::new();
+                each_file(&found.proc, &mut looked, |path| {
+                    points.extend(table.nearest(path));
+                });
+                for point in points {
+                    used.entry(point.to_owned()).or_default().insert(found.pid);
+                }
+            }
+            used
+        };
+        let used = self.used.get_or_init(look);
+        used.get(point).into_iter().flatten().copied()
+    }
+}
+
+/// Calls `add` with the path of each file that the process uses, as its own mount namespace has it.
+/// `looked`: how many files of each user were looked at.
+fn each_file(proc: &Path, looked: &mut HashMap<u32, usize>, mut add: impl FnMut(&Path)) {
+    let mut look = |link: PathBuf| fs::read_link(link).map(|path| add(&path));
+    for link in ["root", "cwd", "exe"] {
+        let _ = look(proc.join(link)); // it has ended, or is the kernel's
+    }
+    let uid = fs::metadata(proc).map_or(u32::MAX, |found| found.uid());
+    let before = looked.entry(uid).or_default();
+    let room = if uid == 0 {
+        FILES
+    } else {
+        FILES.min(FILES_OF_USER.saturating_sub(*before))
+    };
+    for entry in fs::read_dir(proc.join("fd"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .take(room)
+    {
+        let _ = look(entry.path()); // it has been closed
+        *before += 1;
+    }
+    let mut maps = vec![];
+    if room > 0 {
+        // What was read before an error counts.
+        let _ =
+            File::open(proc.join("maps")).and_then(|file| file.take(MAPS).read_to_end(&mut maps));
+    }
+    let files: HashSet<_> = maps
+        .split(|byte| *byte == b'\n')
+        .filter_map(mapped)
+        .take(room)
+        .collect();
+    *before += files.len();
+    for path in files {
+        add(&mountinfo::unescaped(path));
     }
 }
 
@@ -281,20 +450,84 @@ fn mapped(line: &[u8]) -> Option<&[u8]> {
 /// is not shown, the path in the namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum On {
-    Place(u64, PathBuf),
-    Path(PathBuf),
+    Place(u64, OsString),
+    Path(OsString),
 }
 
 /// What identifies a mount in all namespaces that have a copy of it: what it shows, and what it is
 /// mounted on.
 type Key = (On, On);
 
+/// The devices of a mount and of what it is mounted on, if that is known: as far as a mount is told
+/// from most others without its paths.
+type Pair = (Option<u64>, u64);
+
+/// The key of the mount with this never reused id.
+fn asked_key(unique_id: u64) -> io::Result<Key> {
+    let mount = sys::stat_mount(unique_id)?;
+    let on = sys::stat_mount(mount.parent)?;
+    let shows = On::Place(mount.device, mount.root.into());
+    let on = place(on.device, &on.root, &on.point, &mount.point);
+    Ok((shows, on))
+}
+
+/// The mounts of this namespace without their paths, which the kernel tells quickly.
+#[derive(Debug)]
+struct Outline {
+    mounts: HashMap<u64, MountOutline>,
+    /// The mounts that others are on.
+    parents: HashMap<Pair, HashSet<u64>>,
+}
+
+impl Outline {
+    fn read() -> io::Result<Self> {
+        let mut mounts = HashMap::new();
+        for id in sys::list_mounts()? {
+            // It may be gone by now.
+            mounts.extend(sys::mount_outline(id).ok().map(|mount| (id, mount)));
+        }
+        let above: HashSet<_> = mounts.values().map(|mount| mount.parent).collect();
+        for id in above {
+            if !mounts.contains_key(&id) {
+                mounts.extend(sys::mount_outline(id).ok().map(|mount| (id, mount)));
+            }
+        }
+        let mut parents: HashMap<_, HashSet<_>> = HashMap::new();
+        for mount in mounts.values() {
+            let pair = pair_of(&mounts, mount);
+            parents.entry(pair).or_default().insert(mount.parent);
+        }
+        Ok(Self { mounts, parents })
+    }
+
+    /// `None`: there is no such mount.
+    fn pair(&self, unique_id: u64) -> Option<Pair> {
+        let mount = self.mounts.get(&unique_id)?;
+        Some(pair_of(&self.mounts, mount))
+    }
+
+    /// Whether such mounts are on more than one other: a copy at another place is on a copy of what
+    /// the first one is on.
+    fn has_several(&self, pair: Pair) -> bool {
+        self.parents
+            .get(&pair)
+            .is_some_and(|parents| parents.len() > 1)
+    }
+}
+
+fn pair_of(mounts: &HashMap<u64, MountOutline>, mount: &MountOutline) -> Pair {
+    let on = mounts.get(&mount.parent).map(|on| on.device);
+    (on, mount.device)
+}
+
 /// The mounts of one namespace.
 #[derive(Debug)]
 struct Namespace {
     lines: Vec<Line>,
     by_id: HashMap<u64, usize>,
-    by_point: BTreeMap<PathBuf, Vec<usize>>,
+    by_point: HashMap<OsString, Vec<usize>>,
+    pairs: HashSet<Pair>,
+    by_key: OnceLock<HashMap<Key, Vec<usize>>>,
 }
 
 impl Namespace {
@@ -310,35 +543,83 @@ impl Namespace {
     /// below that.
     fn of(text: &[u8], root: &Path) -> Self {
         let mut lines: Vec<_> = mountinfo::lines(text).collect();
-        let (mut by_id, mut by_point) = (HashMap::new(), BTreeMap::<_, Vec<_>>::new());
+        let (mut by_id, mut by_point) = (HashMap::new(), HashMap::<_, Vec<_>>::new());
         for (nth, line) in lines.iter_mut().enumerate() {
             let point = &mut line.mount.point;
-            *point = joined(root, point.strip_prefix("/").unwrap_or(point));
+            if root != Path::new("/") {
+                *point = joined(root, below(point, Path::new("/")).unwrap_or_default()).into();
+            }
             by_id.insert(line.mount.id, nth);
-            by_point.entry(point.clone()).or_default().push(nth);
+            by_point
+                .entry(point.clone().into_os_string())
+                .or_default()
+                .push(nth);
         }
-        Self {
+        let mut namespace = Self {
             lines,
             by_id,
             by_point,
-        }
+            pairs: HashSet::new(),
+            by_key: OnceLock::new(),
+        };
+        let pair = |line| {
+            let on = namespace.parent(line).map(|on| on.mount.device);
+            (on, line.mount.device)
+        };
+        namespace.pairs = namespace.lines.iter().map(pair).collect();
+        namespace
+    }
+
+    /// The mount that a mount is on, if that is shown.
+    fn parent(&self, line: &Line) -> Option<&Line> {
+        let parent = self.by_id.get(&line.mount.parent)?;
+        (line.mount.parent != line.mount.id).then(|| &self.lines[*parent])
+    }
+
+    /// Whether a copy of a mount with this pair may be here; `None`: it is not known.
+    fn may_have(&self, pair: Option<Pair>) -> bool {
+        pair.is_none_or(|(on, device)| {
+            self.pairs.contains(&(on, device)) || self.pairs.contains(&(None, device))
+        })
+    }
+
+    /// Where mounts with one of `keys` are.
+    fn points_of(&self, keys: &[Key]) -> BTreeSet<&OsStr> {
+        let by_key = self.by_key.get_or_init(|| {
+            let mut by_key: HashMap<_, Vec<_>> = HashMap::new();
+            for (nth, line) in self.lines.iter().enumerate() {
+                by_key.entry(self.key(line)).or_default().push(nth);
+            }
+            by_key
+        });
+        keys.iter()
+            .filter_map(|key| by_key.get(key))
+            .flatten()
+            .map(|nth| self.lines[*nth].mount.point.as_os_str())
+            .collect()
+    }
+
+    /// The keys of the mounts at `point`.
+    fn keys_at(&self, point: &OsStr) -> Vec<Key> {
+        let at = self.by_point.get(point).into_iter().flatten();
+        at.map(|nth| self.key(&self.lines[*nth])).collect()
     }
 
     /// The mount point that `path` is at or below.
-    fn nearest(&self, path: &Path) -> Option<&PathBuf> {
+    fn nearest(&self, path: &Path) -> Option<&OsStr> {
         let mut above = path.ancestors().filter(|_| path.is_absolute());
-        above.find_map(|above| self.by_point.get_key_value(above).map(|(point, _)| point))
+        above.find_map(|above| {
+            self.by_point
+                .get_key_value(above.as_os_str())
+                .map(|(point, _)| point.as_os_str())
+        })
     }
 
-    /// Whether anything is mounted below `path`: in a directory without mounts nobody has any to
-    /// lose.
+    /// Whether anything is mounted below `path`.
     fn has_mounts_in(&self, path: &Path) -> bool {
-        let mut after = self
-            .by_point
-            .range::<Path, _>((Bound::Excluded(path), Bound::Unbounded));
-        after
-            .next()
-            .is_some_and(|(point, _)| point.starts_with(path))
+        self.lines
+            .iter()
+            .any(|line| below(&line.mount.point, path).is_some_and(|rest| !rest.is_empty()))
     }
 
     /// The mount that is visible at `path`.
@@ -351,48 +632,55 @@ impl Namespace {
         lines().find(|line| !is_covered(line))
     }
 
-    /// What is visible at `path`.
-    fn place_of(&self, path: &Path) -> On {
-        self.mount_of(path).map_or_else(
-            || On::Path(path.to_owned()),
-            |line| in_file_system(line, path),
-        )
-    }
-
     fn shared_storage(&self, path: &HostPath) -> Option<&str> {
         let kind = self.mount_of(path.as_path())?.kind.as_str();
         SHARED.contains(&kind).then_some(kind)
     }
 
     fn key(&self, line: &Line) -> Key {
-        let point = &line.mount.point;
-        let parent = self
-            .by_id
-            .get(&line.mount.parent)
-            .filter(|_| line.mount.parent != line.mount.id);
-        let on = parent.map(|parent| in_file_system(&self.lines[*parent], point));
+        let mount = &line.mount;
+        let shows = On::Place(mount.device, mount.root.clone().into());
+        let on = self.parent(line).map(|on| {
+            let on = &on.mount;
+            place(on.device, &on.root, &on.point, &mount.point)
+        });
         (
-            in_file_system(line, point),
-            on.unwrap_or_else(|| On::Path(point.clone())),
+            shows,
+            on.unwrap_or_else(|| On::Path(mount.point.clone().into())),
         )
     }
 }
 
-/// What of the file system of a mount `path` is, which is at or below its mount point.
-fn in_file_system(line: &Line, path: &Path) -> On {
-    match path.strip_prefix(&line.mount.point) {
-        Ok(below) => On::Place(line.mount.device, joined(&line.mount.root, below)),
-        Err(_) => On::Path(path.to_owned()),
+/// What `path` is on the file system of `device` whose directory `root` is mounted at `point`, at
+/// or above it.
+fn place(device: u64, root: &Path, point: &Path, path: &Path) -> On {
+    match below(path, point) {
+        Some(rest) => On::Place(device, joined(root, rest)),
+        None => On::Path(path.into()),
     }
 }
 
-/// As [`Path::join`], but without a slash at the end.
-fn joined(path: &Path, below: &Path) -> PathBuf {
-    if below.as_os_str().is_empty() {
-        path.to_owned()
-    } else {
-        path.join(below)
+/// What of `path` is below `above`, byte by byte: tables are long, and their paths have a form.
+fn below<'p>(path: &'p Path, above: &Path) -> Option<&'p [u8]> {
+    let (path, above) = (path.as_os_str().as_bytes(), above.as_os_str().as_bytes());
+    let rest = path.strip_prefix(above.strip_suffix(b"/").unwrap_or(above))?;
+    match rest {
+        [] => Some(rest),
+        [b'/', rest @ ..] => Some(rest),
+        _ => None,
     }
+}
+
+/// `path` and what is below it, without a slash at the end.
+fn joined(path: &Path, below: &[u8]) -> OsString {
+    let mut bytes = path.as_os_str().as_bytes().to_vec();
+    if !below.is_empty() {
+        if !bytes.ends_with(b"/") {
+            bytes.push(b'/');
+        }
+        bytes.extend(below);
+    }
+    OsString::from_vec(bytes)
 }
 
 #[cfg(test)]
@@ -406,8 +694,7 @@ mod tests {
         5 1 8:1 /srv/s /mnt/copy rw - ext4 d rw\n";
 
     fn key(namespace: &Namespace, point: &str) -> Key {
-        let nth = namespace.by_point[Path::new(point)][0];
-        namespace.key(&namespace.lines[nth])
+        namespace.keys_at(OsStr::new(point)).remove(0)
     }
 
     #[test]
@@ -427,10 +714,6 @@ mod tests {
                 "{target}"
             );
         }
-        assert_eq!(
-            host.place_of(Path::new("/srv/s")),
-            service.place_of(Path::new("/"))
-        );
         assert_ne!(
             key(&host, "/srv/s/lib/a.so"),
             key(&service, "/lib/b.so"),
@@ -440,10 +723,10 @@ mod tests {
         let inside = b"32 31 8:1 /usr/lib/a.so /lib/a.so ro - ext4 d rw\n";
         let inside = Namespace::of(inside, Path::new("/srv/s"));
         let found = inside.nearest(Path::new("/srv/s/lib/a.so")).unwrap();
-        assert_eq!(found, Path::new("/srv/s/lib/a.so"));
+        assert_eq!(found, "/srv/s/lib/a.so");
         assert_eq!(
-            inside.place_of(Path::new("/srv/s")),
-            On::Path("/srv/s".into())
+            key(&inside, "/srv/s/lib/a.so").1,
+            On::Path("/srv/s/lib/a.so".into())
         );
         assert!(
             inside.has_mounts_in(Path::new("/srv/s"))
@@ -464,9 +747,6 @@ mod tests {
         );
         assert_eq!(nearest("/srv/s/dirt"), Some("/"));
         assert_eq!(nearest("socket:[7]"), None);
-        let same = On::Place(libc::makedev(8, 1), "/srv/s/etc".into());
-        assert_eq!(host.place_of(Path::new("/mnt/copy/etc")), same);
-        assert_eq!(host.place_of(Path::new("/srv/s/etc")), same);
     }
 
     #[test]

@@ -345,9 +345,8 @@ impl<T, R> CrewShared<T, R> {
                 return;
             }
             state.ended.push((nth, result.map_err(|_| Lost::Broken)));
-            drop(state);
-            self.news.notify_all();
         }
+        // Who waits, waits for the last of them: waking it for each takes longer than many a look.
         self.news.notify_all();
     }
 }

@@ -4,12 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
+use super::SiteError;
 use super::context::Context;
-use super::{Site, select};
+use super::{Site, parallel, select};
 use crate::base::{HostPath, SiteName};
 use crate::manifest::{Manifest, Request};
 use crate::observe::{FileSystems, Ordering, Units};
+use crate::patience::{self, Stop};
 use crate::render::fstab::unescaped;
 use crate::render::systemd::{HEADER, UnitNeeds, all_makers, makers, unit_of};
 use crate::{Error, Result};
@@ -196,8 +199,12 @@ pub(crate) fn is_service(unit: &str) -> bool {
         .is_some_and(|(_, kind)| kind == "service")
 }
 
-/// The manifests that can be read of all sites of the configuration, and of `others`.
-pub(crate) fn manifests(context: &Context, others: &[Site]) -> Vec<(Site, Manifest)> {
+/// The manifests of all sites of the configuration and of `others`, and why there is none of a
+/// site. One that does not answer keeps no other.
+pub(crate) fn manifests(
+    context: &Context,
+    others: &[Site],
+) -> (Vec<(Site, Manifest)>, BTreeMap<SiteName, SiteError>) {
     let mut all = select::known(context);
     all.extend(
         others
@@ -206,12 +213,18 @@ pub(crate) fn manifests(context: &Context, others: &[Site]) -> Vec<(Site, Manife
             .cloned()
             .collect::<Vec<_>>(),
     );
-    let load = |site: Site| {
-        select::load(context, &site)
-            .ok()
-            .map(|manifest| (site, manifest))
-    };
-    all.into_iter().filter_map(load).collect()
+    let own = context.again();
+    let load = move |site: &Site, _: &Stop| select::load(&own, site).map_err(SiteError::Manifest);
+    let threads = parallel::processors();
+    let loaded = parallel::each(context, &all, threads, &Arc::default(), load);
+    let (mut manifests, mut unusable) = (vec![], BTreeMap::new());
+    for (site, loaded) in all.into_iter().zip(loaded) {
+        match loaded {
+            Ok(manifest) => manifests.push((site, manifest)),
+            Err(failed) => drop(unusable.insert(site.name, failed)),
+        }
+    }
+    (manifests, unusable)
 }
 
 /// The sources that the manifest names as they are, and whether the site comes up without each.
@@ -239,10 +252,9 @@ fn sources_of(request: &Request) -> Vec<(HostPath, bool)> {
             let end = |name: &String| {
                 HostPath::new(fs::canonicalize(Path::new("/etc").join(name)).ok()?).ok()
             };
-            wanted
-                .any_of
-                .iter()
-                .filter_map(end)
+            let ends = patience::each_within(wanted.any_of.clone(), Some(patience::SHORT), end);
+            ends.into_iter()
+                .filter_map(Option::flatten)
                 .map(|path| (path, true))
                 .collect()
         }

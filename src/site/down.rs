@@ -9,7 +9,7 @@ use super::{Context, Site, SiteError, configuration, select};
 use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
 use crate::engine::{Engine, Outcome};
-use crate::observe::{self, BootId, Observed, Records, Table};
+use crate::observe::{self, BootId, Depth, Observed, Records, Table};
 use crate::plan::{self, Step};
 use crate::resolve::{Desired, Host, Resolver};
 use crate::{Error, Result, patience};
@@ -109,11 +109,11 @@ impl TakeDown {
                 site.name, site.name
             ));
         }
-        let shared = self.users.shared_storage(&root).map_err(named)?;
+        let shared = observe::shared_storage(&root).map_err(named)?;
         let shared = shared.filter(|_| !self.options.remove_placeholders);
         let plan = |known: Option<&Desired>, observed: &Observed| {
             let plan = plan::down(site.name.clone(), root.clone(), known, observed);
-            match (&needed_by, shared) {
+            match (&needed_by, &shared) {
                 (Some(_), _) => (plan.only_mounts(), None),
                 (None, Some(kind)) => {
                     let left = stays_on(kind, &site.name, &root, plan.removals());
@@ -125,7 +125,7 @@ impl TakeDown {
         let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
         // The usual case, for which the mount table need not be read.
         if let Some(observed) = observe::as_recorded(&records).filter(|_| !self.options.lazy) {
-            self.stop_if_in_use(site, &root, &observed)?;
+            self.stop_if_in_use(site, &root, &observed, Depth::BesidesKernel)?;
             let (plan, left) = plan(None, &observed);
             let done = self
                 .engine
@@ -156,7 +156,7 @@ impl TakeDown {
             (observed, (plan, left)) = look(self.known(site));
         }
         if plan.steps.iter().any(unmounts) {
-            self.stop_if_in_use(site, &root, &observed)?;
+            self.stop_if_in_use(site, &root, &observed, Depth::All)?;
         }
         let outcome = self
             .engine
@@ -172,10 +172,11 @@ impl TakeDown {
         site: &Site,
         root: &HostPath,
         observed: &Observed,
+        depth: Depth,
     ) -> Result<(), DownError> {
         let found = self
             .users
-            .of(root, observed)
+            .of(root, observed, depth)
             .map_err(|error| error.context(&site.name))?;
         if found.by.is_empty() {
             return Ok(());
@@ -231,7 +232,7 @@ impl TakeDown {
         let nothing = Desired::nothing(site.name.clone(), root.clone());
         let observed = observe::standing(&nothing, records, &Table::default());
         if !observed.strays.is_empty() {
-            self.stop_if_in_use(site, &root, &observed)?;
+            self.stop_if_in_use(site, &root, &observed, Depth::All)?;
         }
         let detached = self
             .engine

@@ -5,8 +5,8 @@ use std::fmt;
 use super::Site;
 use super::out::{Out, worst};
 use crate::Error;
-use crate::base::SiteName;
 use crate::base::text::plural;
+use crate::base::{Kind, SiteName};
 use crate::engine::EngineFailure;
 use crate::manifest::{Diagnostic, Diagnostics};
 
@@ -109,6 +109,14 @@ impl SiteError {
                     && failure.lasting.is_empty()
             }
         }
+    }
+
+    /// Whether it was given up because something did not answer.
+    pub(crate) fn is_silent(&self) -> bool {
+        let Self::Errors(errors) = self else {
+            return false;
+        };
+        errors.iter().any(|error| error.kind() == Kind::Silent)
     }
 
     /// How many errors there are.

@@ -9,7 +9,7 @@ use super::SiteError;
 use super::context::Context;
 use super::pipeline::{elsewhere, readable};
 use super::{Site, configuration, select};
-use crate::base::{JailPath, Kind};
+use crate::base::JailPath;
 use crate::observe::{self, BootId, CreatedKind, RecordedMount, Records, Table};
 use crate::plan::{self, Plan, Step};
 use crate::resolve::{Dependencies, Desired, FileKind, Host, Link, LookupError, Mount, Resolver};
@@ -36,8 +36,7 @@ impl SiteStatus {
 
     /// Whether it was given up because something did not answer.
     pub(crate) fn is_silent(&self) -> bool {
-        let silent = |failed: &SiteError| matches!(failed, SiteError::Errors(errors) if errors.iter().any(|error| error.kind() == Kind::Silent));
-        self.plan.is_none() && self.failed.iter().any(silent)
+        self.plan.is_none() && self.failed.iter().any(SiteError::is_silent)
     }
 }
 

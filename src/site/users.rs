@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use crate::Result;
 use crate::base::{HostPath, JailPath};
 use crate::import::fpm;
-use crate::observe::{self, Observed, Process, User};
+use crate::observe::{self, Depth, Observed, Process, Used, User};
 use crate::resolve::Host;
 
 /// So many targets of one process are named.
@@ -15,7 +15,7 @@ const NAMED: usize = 3;
 /// All that uses sites, looked at once in a run.
 #[derive(Default)]
 pub(crate) struct SiteUsers {
-    processes: OnceLock<Result<observe::Users>>,
+    processes: OnceLock<observe::Users>,
     pools: OnceLock<Vec<RunningPool>>,
 }
 
@@ -39,14 +39,27 @@ impl SiteUsers {
     /// Who uses the site at `root`, whose mounts are those of `observed`. A master of PHP-FPM
     /// counts as well that has a pool with this root: its workers may not have been started yet,
     /// and the next request is served by one.
-    pub(crate) fn of(&self, root: &HostPath, observed: &Observed) -> Result<InUse> {
-        let here = observed.mounts.keys().chain(observed.elsewhere.keys());
-        let here = here.map(|target| (target, root.inside(target).as_path().to_owned()));
-        let strays = observed
-            .strays
-            .iter()
-            .filter_map(|stray| Some((&stray.target, stray.point.clone()?)));
-        let users = self.processes()?.of(root, here.chain(strays));
+    pub(crate) fn of(&self, root: &HostPath, observed: &Observed, depth: Depth) -> Result<InUse> {
+        let here = observed.mounts.iter().chain(&observed.elsewhere);
+        let here = here.flat_map(|(target, stack)| {
+            stack.iter().map(|seen| Used {
+                target,
+                point: root.inside(target).as_path().to_owned(),
+                unique_id: seen.unique_id,
+            })
+        });
+        let strays = observed.strays.iter().filter_map(|stray| {
+            Some(Used {
+                target: &stray.target,
+                point: stray.point.clone()?,
+                unique_id: Some(stray.unique_id),
+            })
+        });
+        let mounts: Vec<_> = here.chain(strays).collect();
+        let users = self
+            .processes
+            .get_or_init(observe::Users::look)
+            .of(root, &mounts, depth)?;
         let mut found = InUse::default();
         found
             .targets
@@ -61,18 +74,6 @@ impl SiteUsers {
             ));
         }
         Ok(found)
-    }
-
-    /// The type of the file system that `root` is on, if other hosts may have it mounted as well.
-    pub(crate) fn shared_storage(&self, root: &HostPath) -> Result<Option<&str>> {
-        Ok(self.processes()?.shared_storage(root))
-    }
-
-    fn processes(&self) -> Result<&observe::Users> {
-        self.processes
-            .get_or_init(observe::Users::look)
-            .as_ref()
-            .map_err(Clone::clone)
     }
 
     fn pools(&self) -> &[RunningPool] {

@@ -462,6 +462,30 @@ pub fn stat_mount(unique_id: u64) -> io::Result<StatMount> {
     })
 }
 
+/// What `statmount(2)` tells of a mount without walking any path, which takes most of its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MountOutline {
+    /// As [`StatMount::device`].
+    pub device: u64,
+    /// The type of its file system, as in `statfs(2)`.
+    pub magic: u64,
+    /// The never reused id of the mount it is attached to.
+    pub parent: u64,
+}
+
+/// The outline of the mount with the never reused id `unique_id`.
+///
+/// Errors: as [`stat_mount`].
+pub fn mount_outline(unique_id: u64) -> io::Result<MountOutline> {
+    let answer = Answer::of(unique_id, STATMOUNT_SB_BASIC | STATMOUNT_MNT_BASIC, 0)?;
+    let raw = answer.fixed();
+    Ok(MountOutline {
+        device: libc::makedev(raw.sb_dev_major, raw.sb_dev_minor),
+        magic: raw.sb_magic,
+        parent: raw.mnt_parent_id,
+    })
+}
+
 /// Where the mount with the never reused id `unique_id` is, from this process's root directory.
 ///
 /// Errors: as [`stat_mount`]; EOVERFLOW when that is longer than 1 MiB.

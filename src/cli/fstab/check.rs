@@ -2,18 +2,20 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Fstab, FstabRun, SiteLines, block, no_manifest};
+use super::{Fstab, FstabRun, NoLines, SiteLines, block, no_manifest};
 use crate::base::SiteName;
 use crate::base::text::plural;
 use crate::cli::DIFFERENT;
 use crate::observe::{self, BootId};
-use crate::site::SiteError;
+use crate::patience::Stop;
 use crate::site::context::Context;
 use crate::site::out::worst;
 use crate::site::pipeline::observe_and_plan;
+use crate::site::{Site, SiteError, parallel};
 use crate::{Error, Result};
 
 /// The lines that one site has in the file, and should have.
@@ -36,23 +38,29 @@ impl Fstab {
         let text = fs::read(&self.file).map_err(|error| {
             Error::failed(format!("cannot read {}", self.file.display())).because(&error)
         })?;
-        let block = block(&self.file, &text)?;
+        let block = Arc::new(block(&self.file, &text)?);
         let (run, boot) = (FstabRun::new(context, &sites)?, observe::boot_id()?);
+        let found = block.clone();
+        let check = move |site: &Site, _: &Stop| {
+            let rendered = run.rendered(site)?;
+            Ok(compare(&run, &rendered, found.get(&site.name), &boot)?)
+        };
+        let threads = parallel::processors();
+        let checked = parallel::each(context, &sites, threads, &Arc::default(), check);
         let (mut codes, mut results, mut text) = (vec![], vec![], vec![]);
-        for site in &sites {
-            match run
-                .rendered(site)
-                .and_then(|site| compare(&run, &site, block.get(&site.desired.site), &boot))
-            {
+        for (site, checked) in sites.iter().zip(checked) {
+            match checked {
                 Ok(compared) => {
                     codes.push(if compared.in_sync() { 0 } else { DIFFERENT });
                     text.extend(compared.text(&self.file));
                     results.push(compared.json());
                 }
-                Err(failed) => {
+                Err(why) => {
+                    let refused = matches!(why, NoLines::Refused(_));
+                    let failed = SiteError::from(why);
                     let (code, errors) = failed.report(context.out, site);
-                    self.report_installed(context, site, &block);
-                    codes.push(code);
+                    self.report_installed(context, site, &block, failed.is_silent());
+                    codes.push(if refused { DIFFERENT } else { code });
                     results.push(json!({ "site": site.name, "errors": errors }));
                 }
             }
@@ -70,7 +78,7 @@ impl Fstab {
 }
 
 fn compare(
-    run: &FstabRun<'_>,
+    run: &FstabRun,
     rendered: &SiteLines,
     found: Option<&[u8]>,
     boot: &BootId,
@@ -84,7 +92,7 @@ fn compare(
             .collect()
     };
     let (observed, plan) =
-        observe_and_plan(run.context, &rendered.desired, boot, Some(&run.table))?;
+        observe_and_plan(&run.context, &rendered.desired, boot, Some(&run.table))?;
     Ok(Comparison {
         site: rendered.desired.site.clone(),
         found: found.is_some(),

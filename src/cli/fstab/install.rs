@@ -2,6 +2,7 @@
 //! on.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -18,29 +19,30 @@ use crate::site::context::{Context, is_set, stop_flag};
 use crate::site::fstab_lines::FstabLines;
 use crate::site::out::worst;
 use crate::site::pipeline::{lock, observe_and_plan};
-use crate::site::{Site, SiteError, select, systemctl};
+use crate::site::{Site, SiteError, parallel, select, systemctl};
 use crate::{Error, Result};
 
 impl Fstab {
     pub(super) fn install(&self, context: &Context) -> anyhow::Result<u8> {
         let sites = self.which.selection().sites(context)?;
-        let editor = FstabEditor::new(context, &self.file)?;
+        let editor = Arc::new(FstabEditor::new(context, &self.file)?);
         let before = editor.block()?; // before anything is made
         let run = FstabRun::new(context, &sites)?;
         let stop = stop_flag()?;
+        let preparing = editor.clone();
+        let prepare = move |site: &Site, stop: &Stop| {
+            let rendered = run.rendered(site)?;
+            preparing.prepare(&rendered, stop)?;
+            Ok::<_, SiteError>(rendered)
+        };
+        let prepared = parallel::each(context, &sites, parallel::processors(), &stop, prepare);
         let (mut codes, mut results, mut ready) = (vec![], vec![], vec![]);
-        for site in &sites {
-            if is_set(&stop) {
-                break;
-            }
-            match run
-                .rendered(site)
-                .and_then(|site| editor.prepare(&site, &Stop::by(&stop)).map(|()| site))
-            {
+        for (site, prepared) in sites.iter().zip(prepared) {
+            match prepared {
                 Ok(rendered) => ready.push((site, rendered)),
                 Err(failed) => {
                     let (code, errors) = failed.report(context.out, site);
-                    self.report_installed(context, site, &before);
+                    self.report_installed(context, site, &before, failed.is_silent());
                     codes.push(code);
                     results
                         .push(json!({ "site": site.name, "installed": false, "errors": errors }));
@@ -71,14 +73,14 @@ impl Fstab {
         };
         let changed = changed.inspect_err(|_| {
             for (site, _) in &ready {
-                editor.release(&site.name);
+                release(&editor, &site.name);
             }
         })?;
         for name in &gone {
             context
                 .out
                 .info(format_args!("{name}: taken out of {}", self.file.display()));
-            editor.release(name);
+            release(&editor, name);
         }
         for (site, rendered) in &ready {
             rendered.say(context);
@@ -98,7 +100,7 @@ impl Fstab {
     }
 
     pub(super) fn uninstall(&self, context: &Context) -> anyhow::Result<u8> {
-        let editor = FstabEditor::new(context, &self.file)?;
+        let editor = Arc::new(FstabEditor::new(context, &self.file)?);
         let known: Vec<_> = editor.block()?.sites().cloned().collect();
         let names = if self.which.all {
             known.clone()
@@ -114,7 +116,7 @@ impl Fstab {
         let mut results = vec![];
         for name in &names {
             let was_there = known.contains(name);
-            editor.release(name);
+            release(&editor, name);
             let what = if was_there {
                 "taken out of"
             } else {
@@ -153,8 +155,8 @@ impl Fstab {
 }
 
 /// The file, and the engine that makes what its lines mount on.
-struct FstabEditor<'c> {
-    context: &'c Context,
+struct FstabEditor {
+    context: Context,
     engine: Engine,
     boot: BootId,
     /// As it was at the start.
@@ -163,14 +165,14 @@ struct FstabEditor<'c> {
     lock: Lock,
 }
 
-impl<'c> FstabEditor<'c> {
-    fn new(context: &'c Context, file: &Path) -> Result<Self> {
+impl FstabEditor {
+    fn new(context: &Context, file: &Path) -> Result<Self> {
         let boot = observe::boot_id()?;
         let file = std::path::absolute(file).map_err(|error| {
             Error::failed(format!("cannot use the file {}", file.display())).because(&error)
         })?;
         Ok(Self {
-            context,
+            context: context.again(),
             engine: context.engine_anywhere(boot.clone(), false)?,
             boot,
             table: Table::read()?,
@@ -228,9 +230,9 @@ impl<'c> FstabEditor<'c> {
             name: desired.site.clone(),
             file: PathBuf::new(),
         };
-        let _lock = lock(self.context, &self.engine, &site)?;
+        let _lock = lock(&self.context, &self.engine, &site)?;
         let (observed, plan) =
-            observe_and_plan(self.context, desired, &self.boot, Some(&self.table))?;
+            observe_and_plan(&self.context, desired, &self.boot, Some(&self.table))?;
         if !plan.conflicts.is_empty() {
             return Err(SiteError::Errors(plan.conflicts));
         }
@@ -261,18 +263,12 @@ impl<'c> FstabEditor<'c> {
     }
 
     /// The file no longer needs what was made for the site: it goes, unless the site is up.
-    fn release(&self, name: &SiteName) {
-        if let Err(error) = self.try_release(name) {
-            self.context.out.warn(error.context(name));
-        }
-    }
-
-    fn try_release(&self, name: &SiteName) -> Result<()> {
+    fn release(&self, name: &SiteName) -> Result<()> {
         let site = Site {
             name: name.clone(),
             file: PathBuf::new(),
         };
-        let _lock = lock(self.context, &self.engine, &site)?;
+        let _lock = lock(&self.context, &self.engine, &site)?;
         let records = self.context.state.read(name, &self.boot)?;
         let Some(kept) = &records.kept else {
             return Ok(());
@@ -300,5 +296,24 @@ impl<'c> FstabEditor<'c> {
             .down(&plan, &observed, false, &log)
             .map(drop)
             .map_err(|failure| failure.error)
+    }
+}
+
+/// As [`FstabEditor::release`], of a site that may not answer: then what was made for it stays.
+fn release(editor: &Arc<FstabEditor>, name: &SiteName) {
+    let site = Site {
+        name: name.clone(),
+        file: PathBuf::new(),
+    };
+    let (releasing, out) = (editor.clone(), editor.context.out);
+    let work = move |site: &Site, _: &Stop| {
+        let released = releasing.release(&site.name);
+        released.map_err(|error| error.context(&site.name).into())
+    };
+    if let Err(failed) = parallel::one(&editor.context, &site, &Arc::default(), work) {
+        out.warn(failed.text(&site));
+        out.info(format_args!(
+            "{name}: what its lines mounted on stays; `mountjail down {name}` removes it"
+        ));
     }
 }

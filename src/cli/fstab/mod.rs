@@ -7,6 +7,7 @@ mod links;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 use super::Which;
 use crate::base::{HostPath, JailPath, SiteName};
 use crate::observe::{Observed, Table};
+use crate::patience::Stop;
 use crate::plan::{Plan, Step};
 use crate::render::fstab::{self, FstabBlock, FstabLine};
 use crate::render::systemd::has_unknown_maker;
@@ -22,7 +24,7 @@ use crate::site::boot::{self, BootUnits, FstabOrder};
 use crate::site::context::Context;
 use crate::site::out::worst;
 use crate::site::pipeline::{self, notes};
-use crate::site::{Site, SiteError, select, systemctl};
+use crate::site::{Site, SiteError, parallel, select, systemctl};
 use crate::{Error, Result};
 
 /// Print the sites' mounts as fstab(5) lines, or keep them in /etc/fstab
@@ -73,9 +75,12 @@ impl Fstab {
     fn print(&self, context: &Context) -> anyhow::Result<u8> {
         let sites = self.which.selection().sites(context)?;
         let run = FstabRun::new(context, &sites)?;
+        let render = move |site: &Site, _: &Stop| run.rendered(site).map_err(SiteError::from);
+        let threads = parallel::processors();
+        let rendered = parallel::each(context, &sites, threads, &Arc::default(), render);
         let (mut codes, mut results, mut text) = (vec![], vec![], vec![]);
-        for site in &sites {
-            match run.rendered(site) {
+        for (site, rendered) in sites.iter().zip(rendered) {
+            match rendered {
                 Ok(rendered) => {
                     rendered.say(context);
                     text.extend(&rendered.section);
@@ -92,13 +97,20 @@ impl Fstab {
         Ok(self.finish(context, &results, &text, worst(codes)))
     }
 
-    /// Names lines of the site's that were installed before it was found that there must be none.
-    fn report_installed(&self, context: &Context, site: &Site, block: &FstabBlock) {
-        if block.get(&site.name).is_some() {
+    /// Names lines that the site has in the file, although now it gets none.
+    fn report_installed(&self, context: &Context, site: &Site, block: &FstabBlock, silent: bool) {
+        let (name, file) = (&site.name, self.file.display());
+        if block.get(name).is_none() {
+            return;
+        }
+        if silent {
+            context.out.info(format_args!(
+                "{name}: its lines in {file} are kept as they are"
+            ));
+        } else {
             context.out.warn(format_args!(
-                "{0}: its lines are still in {1}; `mountjail fstab --uninstall {0}` takes them out",
-                site.name,
-                self.file.display()
+                "{name}: its lines are still in {file}; `mountjail fstab --uninstall {name}` takes \
+                 them out"
             ));
         }
     }
@@ -114,8 +126,8 @@ impl Fstab {
 }
 
 /// What renders sites.
-struct FstabRun<'c> {
-    context: &'c Context,
+struct FstabRun {
+    context: Context,
     resolver: Resolver,
     table: Table,
     orders: BTreeMap<SiteName, FstabOrder>,
@@ -130,23 +142,51 @@ struct SiteLines {
     refused: Vec<String>,
 }
 
-impl<'c> FstabRun<'c> {
-    fn new(context: &'c Context, sites: &[Site]) -> Result<Self> {
-        let manifests = boot::manifests(context, sites);
+/// Why a site has no lines.
+enum NoLines {
+    Failed(SiteError),
+    /// mount(8) would follow links that others can put there.
+    Refused(Vec<Error>),
+}
+
+impl From<SiteError> for NoLines {
+    fn from(failed: SiteError) -> Self {
+        Self::Failed(failed)
+    }
+}
+
+impl From<Error> for NoLines {
+    fn from(error: Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<NoLines> for SiteError {
+    fn from(why: NoLines) -> Self {
+        match why {
+            NoLines::Failed(failed) => failed,
+            NoLines::Refused(errors) => Self::Errors(errors),
+        }
+    }
+}
+
+impl FstabRun {
+    fn new(context: &Context, sites: &[Site]) -> Result<Self> {
+        let (manifests, _) = boot::manifests(context, sites);
         let named = manifests.iter().map(|(_, manifest)| manifest);
         let orders =
             BootUnits::read(Path::new("/etc/systemd/system"), named).order_lines(&manifests);
         Ok(Self {
-            context,
+            context: context.again(),
             resolver: context.resolver()?,
             table: Table::read()?,
             orders,
         })
     }
 
-    fn rendered(&self, site: &Site) -> Result<SiteLines, SiteError> {
-        let manifest = select::load(self.context, site).map_err(SiteError::Manifest)?;
-        let desired = pipeline::resolved(self.context, &self.resolver, &manifest)?;
+    fn rendered(&self, site: &Site) -> Result<SiteLines, NoLines> {
+        let manifest = select::load(&self.context, site).map_err(SiteError::Manifest)?;
+        let desired = pipeline::resolved(&self.context, &self.resolver, &manifest)?;
         let order = self.orders.get(&site.name).cloned().unwrap_or_default();
         let lines = fstab::lines(
             &desired,
@@ -156,7 +196,7 @@ impl<'c> FstabRun<'c> {
             |source| self.table.points_below(source.as_path()),
         );
         links::refuse_exchangeable(&self.context.host, &desired, &lines)
-            .map_err(SiteError::Errors)?;
+            .map_err(NoLines::Refused)?;
         let section = fstab::section(&desired.site, &desired.root, &lines);
         Ok(SiteLines {
             desired,

@@ -1,0 +1,113 @@
+//! `mountjail units --check`: the drop-ins that are there against what `--install` would write.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::render::systemd::HEADER;
+use crate::render::text::line;
+
+/// How a file differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    Missing,
+    Differs,
+    /// No site needs it any more.
+    Unneeded,
+}
+
+/// A file that is not as the manifests ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Difference {
+    path: PathBuf,
+    how: How,
+    /// Lines that only the one side has.
+    missing: Vec<String>,
+    unexpected: Vec<String>,
+}
+
+/// What `--install` would write of `drop_ins`, and remove of the `unneeded`.
+pub(super) fn differences(
+    drop_ins: &BTreeMap<PathBuf, &str>,
+    unneeded: impl Iterator<Item = PathBuf>,
+) -> Vec<Difference> {
+    let wanted = drop_ins
+        .iter()
+        .filter_map(|(path, text)| Difference::of(path, text));
+    let unneeded = unneeded.filter_map(Difference::of_unneeded);
+    wanted.chain(unneeded).collect()
+}
+
+impl Difference {
+    fn of(path: &Path, wanted: &str) -> Option<Self> {
+        let Ok(found) = fs::read(path) else {
+            return Some(Self {
+                path: path.to_owned(),
+                how: How::Missing,
+                missing: vec![],
+                unexpected: vec![],
+            });
+        };
+        let found = String::from_utf8_lossy(&found);
+        (found != wanted).then(|| Self {
+            path: path.to_owned(),
+            how: How::Differs,
+            missing: only(wanted, &found),
+            unexpected: only(&found, wanted),
+        })
+    }
+
+    /// `None`: it is not there, or not ours.
+    fn of_unneeded(path: PathBuf) -> Option<Self> {
+        let is_ours = fs::read_to_string(&path).is_ok_and(|text| text.starts_with(HEADER));
+        is_ours.then_some(Self {
+            path,
+            how: How::Unneeded,
+            missing: vec![],
+            unexpected: vec![],
+        })
+    }
+
+    /// A sentence, and the lines that differ.
+    pub(super) fn text(&self) -> String {
+        let path = self.path.display();
+        let mut text = String::new();
+        match self.how {
+            How::Missing => line(&mut text, format_args!("{path} is missing")),
+            How::Unneeded => line(&mut text, format_args!("{path}: no site needs it any more")),
+            How::Differs if self.missing.is_empty() && self.unexpected.is_empty() => {
+                line(
+                    &mut text,
+                    format_args!("{path} has its lines in another order"),
+                );
+            }
+            How::Differs => line(&mut text, format_args!("{path} differs")),
+        }
+        for (sign, lines) in [('-', &self.unexpected), ('+', &self.missing)] {
+            for only in lines {
+                line(&mut text, format_args!("  {sign} {only}"));
+            }
+        }
+        text
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let how = match self.how {
+            How::Missing => "missing",
+            How::Differs => "differs",
+            How::Unneeded => "unneeded",
+        };
+        json!({
+            "file": self.path, "how": how, "missing": self.missing, "unexpected": self.unexpected,
+        })
+    }
+}
+
+/// The lines of `text` that `other` has not.
+fn only(text: &str, other: &str) -> Vec<String> {
+    let known: Vec<_> = other.lines().collect();
+    let only = text.lines().filter(|line| !known.contains(line));
+    only.map(ToOwned::to_owned).collect()
+}
