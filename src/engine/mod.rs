@@ -109,6 +109,15 @@ impl From<Error> for Box<EngineFailure> {
     }
 }
 
+/// How many sites an engine will serve.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Serves {
+    /// One.
+    OneSite,
+    /// More than one: it keeps what it prepares for the next ones.
+    ManySites,
+}
+
 /// Carries out plans; one for a run over any number of sites, from any number of threads.
 pub struct Engine {
     /// The engine that the environment asks for.
@@ -124,13 +133,13 @@ pub struct Engine {
 
 impl Engine {
     /// An engine that keeps its records in `state`: the one named `forced`, else what the kernel
-    /// offers. `many`: it will serve more than one site, so it keeps what it prepares.
-    pub fn new(forced: Option<String>, state: StateDir, boot: BootId, many: bool) -> Self {
+    /// offers.
+    pub fn new(forced: Option<String>, state: StateDir, boot: BootId, serves: Serves) -> Self {
         let scratch = ScratchDir::below(&state.run);
         Self {
             forced,
             backend: OnceLock::new(),
-            sources: Sources::new(many),
+            sources: Sources::new(serves == Serves::ManySites),
             state,
             boot,
             scratch,

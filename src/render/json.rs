@@ -3,16 +3,52 @@
 use serde_json::{Value, json};
 
 use super::WhyAnswer;
+use super::fstab::FstabLine;
 use crate::base::JailPath;
 use crate::observe::{Inside, Outdated, Process};
 use crate::plan::{MountState, Plan, Step};
-use crate::resolve::{FileKind, Link, Mount, Reason, ResolvedPreset};
+use crate::resolve::{Desired, FileKind, Link, Mount, Note, Reason, ResolvedPreset};
 
 /// `{site, root, steps: [{step, …}], conflicts: […]}`
 pub fn plan(plan: &Plan) -> Value {
     let conflicts: Vec<_> = plan.conflicts.iter().map(ToString::to_string).collect();
     let steps: Vec<_> = plan.steps.iter().map(step).collect();
     json!({ "site": plan.site, "root": plan.root, "steps": steps, "conflicts": conflicts })
+}
+
+/// `{site, ok, root, mounts, links, notes: [{text, line}], warnings: […]}`
+pub fn checked(desired: &Desired) -> Value {
+    let note = |note: &Note| json!({ "text": note.text, "line": note.origin.to_string() });
+    json!({
+        "site": desired.site,
+        "ok": true,
+        "root": desired.root,
+        "mounts": desired.mounts.len(),
+        "links": desired.links.len(),
+        "notes": desired.notes.iter().map(note).collect::<Vec<_>>(),
+        "warnings": desired.warnings,
+    })
+}
+
+/// `{site, root, lines: [{source, target, options}]}`
+pub fn fstab(desired: &Desired, lines: &[FstabLine]) -> Value {
+    let line = |line: &FstabLine| {
+        json!({
+            "source": line.source,
+            "target": line.target,
+            "options": line.options.join(","),
+        })
+    };
+    let lines: Vec<_> = lines.iter().map(line).collect();
+    json!({ "site": desired.site, "root": desired.root, "lines": lines })
+}
+
+/// The lines of an fstab(5) as text.
+pub fn fstab_text(lines: &[Vec<u8>]) -> Vec<String> {
+    lines
+        .iter()
+        .map(|line| String::from_utf8_lossy(line).into_owned())
+        .collect()
 }
 
 fn step(step: &Step) -> Value {

@@ -8,7 +8,7 @@ use crate::plan::{Plan, SiteState, State};
 
 /// What is known of one site.
 #[derive(Clone, Debug)]
-pub struct Site<'p> {
+pub struct SiteMetrics<'p> {
     /// The site.
     pub name: &'p SiteName,
     /// How its mounts stand; `None`: that cannot be said, because its manifest is wrong or
@@ -20,7 +20,7 @@ pub struct Site<'p> {
     pub outdated: usize,
 }
 
-impl Site<'_> {
+impl SiteMetrics<'_> {
     fn state(&self) -> Option<SiteState> {
         self.plan.map(Plan::site_state)
     }
@@ -40,7 +40,7 @@ const STATES: [State; 9] = [
 
 /// All metrics, one family after the other. `watch` is what a running watcher says of itself; `now`
 /// is the time of the check, in seconds since 1970.
-pub fn metrics(sites: &[Site<'_>], watch: Option<&WatchState>, now: u64) -> String {
+pub fn metrics(sites: &[SiteMetrics<'_>], watch: Option<&WatchState>, now: u64) -> String {
     let mut text = Exposition::default();
     text.family(
         "mountjail_sites",
@@ -107,7 +107,7 @@ pub fn metrics(sites: &[Site<'_>], watch: Option<&WatchState>, now: u64) -> Stri
 }
 
 /// What the records tell.
-fn histories(text: &mut Exposition, sites: &[Site<'_>]) {
+fn histories(text: &mut Exposition, sites: &[SiteMetrics<'_>]) {
     let known: Vec<_> = sites
         .iter()
         .filter_map(|site| Some((site.name, site.history.as_ref()?)))
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn what_is_not_known_is_left_out() {
         let name = SiteName::new("a").unwrap();
-        let site = Site {
+        let site = SiteMetrics {
             name: &name,
             plan: None,
             history: None,

@@ -4,10 +4,11 @@ use std::fmt;
 
 use super::WhyAnswer;
 use crate::base::quote::{brief, printable};
+use crate::base::text::plural;
 use crate::base::{JailPath, SiteName};
 use crate::observe::{Inside, Process, WatchFailure, WatchState};
 use crate::plan::{MountState, Plan, SiteState, State};
-use crate::resolve::{Mount, Reason, ResolvedPreset};
+use crate::resolve::{Desired, Mount, Reason, ResolvedPreset};
 
 /// A reason is not longer, whatever paths and texts of links are in it.
 const LONGEST: usize = 1000;
@@ -45,9 +46,24 @@ pub fn plan(plan: &Plan) -> String {
     text
 }
 
+/// What `check` found to be right.
+pub fn checked(desired: &Desired) -> String {
+    let mut text = String::new();
+    let mounts = plural(desired.mounts.len(), "mount");
+    let links = plural(desired.links.len(), "link");
+    line(
+        &mut text,
+        format_args!(
+            "{}: ok, {mounts} and {links} in {}",
+            desired.site, desired.root
+        ),
+    );
+    text
+}
+
 /// How much is shown of a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Detail {
+pub enum StatusDetail {
     /// Every mount.
     Mounts,
     /// Mounts that are not ok, of a site that is not down.
@@ -56,14 +72,14 @@ pub enum Detail {
     Wrong,
 }
 
-impl Detail {
+impl StatusDetail {
     fn shows(self, state: State, of: SiteState) -> bool {
         self == Self::Mounts || state != State::Ok && of != SiteState::Down
     }
 }
 
 /// A line for the site, one for each mount that is to be shown, and why else it is not up.
-pub fn status(plan: &Plan, detail: Detail) -> String {
+pub fn status(plan: &Plan, detail: StatusDetail) -> String {
     let ok = plan
         .states
         .iter()
@@ -76,7 +92,7 @@ pub fn status(plan: &Plan, detail: Detail) -> String {
         .count();
     let state = plan.site_state();
     let mut text = String::new();
-    if detail == Detail::Wrong && state == SiteState::Up {
+    if detail == StatusDetail::Wrong && state == SiteState::Up {
         return text;
     }
     line(

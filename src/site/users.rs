@@ -1,4 +1,4 @@
-//! Who uses a site, in words.
+//! The users of a site: processes that use its mounts or run inside, in words.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -9,36 +9,35 @@ use crate::import::fpm;
 use crate::observe::{self, Depth, Observed, Process, Used, User};
 use crate::resolve::Host;
 
-/// So many targets of one process are named.
+/// How many targets of one process are named.
 const NAMED: usize = 3;
 
-/// All that uses sites, looked at once in a run.
+/// Whatever uses sites, looked up once per run.
 #[derive(Default)]
 pub(crate) struct SiteUsers {
     processes: OnceLock<observe::Users>,
     pools: OnceLock<Vec<RunningPool>>,
 }
 
-/// A pool of a PHP-FPM that runs.
+/// A pool of a running PHP-FPM.
 struct RunningPool {
     root: HostPath,
     name: String,
     master: Process,
 }
 
-/// What uses one site.
+/// How one site is used.
 #[derive(Default)]
 pub(crate) struct InUse {
-    /// Who: a line for each.
+    /// A line per user.
     pub by: Vec<String>,
     /// The targets of the mounts that are used.
     pub targets: Vec<JailPath>,
 }
 
 impl SiteUsers {
-    /// Who uses the site at `root`, whose mounts are those of `observed`. A master of PHP-FPM
-    /// counts as well that has a pool with this root: its workers may not have been started yet,
-    /// and the next request is served by one.
+    /// The users of the site at `root`, whose mounts are those of `observed`. A master of PHP-FPM
+    /// with a pool in this root is one, too: it may start a worker for the next request.
     pub(crate) fn of(&self, root: &HostPath, observed: &Observed, depth: Depth) -> Result<InUse> {
         let here = observed.mounts.iter().chain(&observed.elsewhere);
         let here = here.flat_map(|(target, stack)| {

@@ -12,12 +12,12 @@ use crate::Error;
 use crate::base::quote::brief;
 use crate::base::text::plural;
 use crate::base::{JailPath, SiteName};
-use crate::engine::{self, Outcome};
+use crate::engine;
 use crate::observe::{WatchFailure, WatchState, now, start_time};
 use crate::patience::worker;
 use crate::site::context::Context;
 use crate::site::out::Out;
-use crate::site::up::Changed;
+use crate::site::up::{Changed, Changes};
 use crate::site::{Site, SiteError};
 
 /// So many names are enough in one line.
@@ -166,14 +166,10 @@ impl Reporter {
     }
 
     /// Says what was changed; sites for which the same was done together.
-    pub(crate) fn changes(
-        &mut self,
-        context: &Context,
-        healed: Vec<(&Site, Vec<Changed>, Outcome)>,
-    ) {
+    pub(crate) fn changes(&mut self, context: &Context, healed: Vec<(&Site, Changes)>) {
         let mut alike: BTreeMap<Vec<Changed>, Vec<&SiteName>> = BTreeMap::new();
         let now = Instant::now();
-        for (site, changed, outcome) in healed {
+        for (site, Changes { outcome, mounts }) in healed {
             self.state.attached += outcome.attached as u64;
             self.state.swapped += outcome.swapped as u64;
             self.state.detached += outcome.detached as u64;
@@ -193,7 +189,7 @@ impl Reporter {
                     plural(more, "more path")
                 ));
             }
-            alike.entry(changed).or_default().push(&site.name);
+            alike.entry(mounts).or_default().push(&site.name);
         }
         for (changed, sites) in alike {
             context
@@ -212,7 +208,7 @@ impl Reporter {
         } in failing
         {
             let text = brief_text(&failed.text(site));
-            let failed = failed.in_short(&site.name, NAMED);
+            let failed = failed.shortened(&site.name, NAMED);
             let lines = 1 + failed.text(site).lines().count().max(failed.count());
             if self.remember(&site.name, text, again)
                 && self.limit.allows(&site.name, lines, Instant::now())
