@@ -42,7 +42,8 @@ fn main() {
     )
     .unwrap();
     println!(
-        "from rename(2) on the host to the new file in the jail; {MOUNTS} mounts a site; times in ms\n"
+        "from rename(2) on the host to the new file in the jail; {MOUNTS} mounts a site; times in \
+         ms\n"
     );
     println!(
         "{:<40} {:>9} {:>9} {:>9}  goal",
@@ -206,7 +207,8 @@ impl Farm {
             .map_while(Result::ok);
         assert!(lines.any(|line| line.contains(&format!("watching {} site", self.sites))));
         thread::spawn(move || lines.for_each(drop)); // so that it never waits for a reader
-        thread::sleep(Duration::from_secs(2)); // the second look, at what happened while it looked first
+        // the second look, at what happened while it looked first
+        thread::sleep(Duration::from_secs(2));
         Watcher(child)
     }
 

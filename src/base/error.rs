@@ -5,7 +5,7 @@ use std::io;
 
 /// What went wrong, which decides the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ErrorKind {
     /// The command line or a manifest is wrong: exit code 2.
     Usage,
     /// The host did not allow it, or something is missing: exit code 1.
@@ -23,7 +23,7 @@ pub enum Kind {
 /// words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    kind: Kind,
+    kind: ErrorKind,
     message: String,
     reason: Option<String>,
     errno: Option<i32>,
@@ -37,25 +37,25 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of the host's: `message` says what could not be done, on which paths.
     pub fn failed(message: impl Into<String>) -> Self {
-        Self::new(Kind::Failed, message)
+        Self::new(ErrorKind::Failed, message)
     }
 
     /// An error in what the user wrote: on the command line or in a manifest.
     pub fn usage(message: impl Into<String>) -> Self {
-        Self::new(Kind::Usage, message)
+        Self::new(ErrorKind::Usage, message)
     }
 
     /// The work was stopped by a signal.
     pub fn interrupted(message: impl Into<String>) -> Self {
-        Self::new(Kind::Interrupted, message)
+        Self::new(ErrorKind::Interrupted, message)
     }
 
     /// Something did not answer within the time that it may take.
     pub fn silent(message: impl Into<String>) -> Self {
-        Self::new(Kind::Silent, message)
+        Self::new(ErrorKind::Silent, message)
     }
 
-    fn new(kind: Kind, message: impl Into<String>) -> Self {
+    fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
             message: message.into(),
@@ -113,7 +113,7 @@ impl Error {
     }
 
     /// What went wrong, as a class.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
@@ -141,8 +141,8 @@ impl Error {
     /// The process's exit code for this error, as the manual's table has it.
     pub fn exit_code(&self) -> u8 {
         match self.kind {
-            Kind::Usage => 2,
-            Kind::Failed | Kind::Interrupted | Kind::Silent => 1,
+            ErrorKind::Usage => 2,
+            ErrorKind::Failed | ErrorKind::Interrupted | ErrorKind::Silent => 1,
         }
     }
 }

@@ -7,8 +7,10 @@ mod attributes;
 mod error;
 mod path;
 pub mod quote;
+pub(crate) mod sync;
 pub(crate) mod text;
 
 pub use attributes::MountAttributes;
-pub use error::{Error, Kind, Result};
+pub use error::{Error, ErrorKind, Result};
 pub use path::{BadPath, HostPath, JailPath, SiteName};
+pub(crate) use path::{MAX_LINKS, SEARCH_PATH, lexical};

@@ -9,6 +9,20 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+/// The links that the kernel follows in one lookup; one more is ELOOP (`path_resolution(7)`).
+pub(crate) const MAX_LINKS: usize = 40;
+
+/// Where programs are looked for when nothing else is configured, as Debian and systemd have it for
+/// services.
+pub(crate) const SEARCH_PATH: [&str; 6] = [
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+];
+
 /// Why a text is not a usable path or name; `Display` ends a sentence ("… is not absolute").
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadPath {
@@ -68,6 +82,24 @@ fn normal(path: &Path) -> Result<PathBuf, BadPath> {
 fn is_normal(bytes: &[u8]) -> bool {
     let is_name = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && name.len() <= 255;
     bytes == b"/" || bytes[1..].split(|byte| *byte == b'/').all(is_name)
+}
+
+/// Where a link in `directory` leads that says `destination`, if no name on the way is itself a
+/// link.
+pub(crate) fn lexical(directory: &Path, destination: &Path) -> PathBuf {
+    let mut path = if destination.is_absolute() {
+        PathBuf::from("/")
+    } else {
+        directory.to_owned()
+    };
+    for component in destination.components() {
+        match component {
+            Component::ParentDir => drop(path.pop()),
+            Component::Normal(name) => path.push(name),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    path
 }
 
 /// The order of normal paths by their components: `/` sorts before every other byte.
@@ -209,6 +241,11 @@ absolute_path! {
 }
 
 impl HostPath {
+    /// The path itself and all directories above it, innermost first; the last is `/`.
+    pub fn ancestors(&self) -> impl Iterator<Item = HostPath> {
+        self.0.ancestors().map(|path| Self(path.to_owned()))
+    }
+
     /// Where `path` of the jail rooted at `self` is on the host. The one place that joins the two.
     ///
     /// For showing and comparing; what mounts and writes opens [`JailPath::relative`] beneath the
@@ -243,7 +280,7 @@ impl JailPath {
     }
 
     /// All directories on the way, outermost first, without `/` and without the path itself.
-    pub fn ancestors(&self) -> Vec<JailPath> {
+    pub fn directories_above(&self) -> Vec<JailPath> {
         let bytes = self.bytes();
         let ends = (1..bytes.len()).filter(|end| bytes[*end] == b'/');
         ends.map(|end| Self(PathBuf::from(OsStr::from_bytes(&bytes[..end]))))
@@ -359,7 +396,7 @@ mod tests {
         assert_eq!(root.inside(&path).to_string(), "/srv/www/site1/etc/hosts");
         let names: Vec<_> = JailPath::new("/a/b/c")
             .unwrap()
-            .ancestors()
+            .directories_above()
             .iter()
             .map(ToString::to_string)
             .collect();

@@ -1,6 +1,114 @@
-//! Words for numbers and names.
+//! Words for numbers and names, and how others write names.
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use strsim::damerau_levenshtein;
 
 /// `1 mount`, `30 mounts`.
 pub(crate) fn plural(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// ` and 3 more`, to follow the last item that is named; nothing if all are.
+pub(crate) fn and_more(more: usize) -> String {
+    if more == 0 {
+        String::new()
+    } else {
+        format!(" and {more} more")
+    }
+}
+
+/// `a, b and 3 more`: at most `named` of the items, and how many others there are.
+pub(crate) fn few<T: Display>(items: impl IntoIterator<Item = T>, named: usize) -> String {
+    let mut items = items.into_iter();
+    let first: Vec<_> = (items.by_ref().take(named))
+        .map(|item| item.to_string())
+        .collect();
+    format!("{}{}", first.join(", "), and_more(items.count()))
+}
+
+/// The one of `known` that `word` was probably meant to be. A third of its letters may differ, one
+/// to three of them; capitals, and `_` for `-`, do not count.
+pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    let plain = word.to_lowercase().replace('_', "-");
+    let limit = (word.chars().count() / 3).clamp(1, 3);
+    let distance =
+        |name: &str| damerau_levenshtein(word, name).min(damerau_levenshtein(&plain, name));
+
+    known
+        .into_iter()
+        .map(|name| (distance(name), name))
+        .filter(|(distance, _)| *distance <= limit)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// The path in a field of fstab(5) or of the kernel's mount table, in which blanks and the like are
+/// written as `\040`. A backslash that begins no such code stays.
+pub(crate) fn unescape_octal(field: &[u8]) -> PathBuf {
+    let mut path = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, after @ ..] = rest {
+        match after {
+            [
+                a @ b'0'..=b'3',
+                b @ b'0'..=b'7',
+                c @ b'0'..=b'7',
+                after @ ..,
+            ] if *first == b'\\' => {
+                path.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest = after;
+            }
+            _ => {
+                path.push(*first);
+                rest = after;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn counts_are_words() {
+        assert_eq!(plural(1, "mount"), "1 mount");
+        assert_eq!(plural(0, "more file"), "0 more files");
+        assert_eq!(few(["a", "b", "c"], 3), "a, b, c");
+        assert_eq!(few(["a", "b", "c"], 1), "a and 2 more");
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_finds_the_word_and_another_word_does_not() {
+        let known = ["null", "urandom", "php8.2-fpm.service", "README"];
+        for (word, expected) in [
+            ("nul", Some("null")),
+            ("unradom", Some("urandom")),
+            ("URandom", Some("urandom")),
+            ("php82_fpm.service", Some("php8.2-fpm.service")),
+            ("READMEE", Some("README")),
+            ("zero", None),
+            ("nginx.service", None),
+        ] {
+            assert_eq!(nearest(word, known), expected, "{word}");
+        }
+    }
+
+    #[test]
+    fn octal_codes_are_undone_and_nothing_else() {
+        for (field, path) in [
+            ("/srv/a\\040b", "/srv/a b"),
+            ("/a\\134040", "/a\\040"),
+            ("/a\\9\\12\\777", "/a\\9\\12\\777"),
+        ] {
+            assert_eq!(unescape_octal(field.as_bytes()), Path::new(path), "{field}");
+        }
+    }
 }

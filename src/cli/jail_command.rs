@@ -12,12 +12,11 @@ use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::run_as::command_user;
-use crate::base::{HostPath, JailPath, SiteName};
+use crate::base::{HostPath, JailPath, SEARCH_PATH, SiteName};
 use crate::jail::{self, Who};
 use crate::manifest::Manifest;
 use crate::plan::SiteState;
-use crate::render::why;
-use crate::resolve::{Desired, FileKind};
+use crate::resolve::{Desired, FileKind, why};
 use crate::site::out::Out;
 use crate::site::pipeline::{Pipeline, Planned};
 use crate::site::{Site, SiteError};
@@ -25,9 +24,6 @@ use crate::{Error, Result, sys};
 
 /// The variables of the caller's environment that are kept.
 const KEPT: [&str; 4] = ["TERM", "COLORTERM", "LANG", "TZ"];
-
-/// Where commands without a slash are searched.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A site in whose root a command is to run.
 pub(super) struct ResolvedJail {
@@ -166,7 +162,7 @@ impl JailCommand {
         let mut process = Command::new(program(command));
         process.args(command.iter().skip(1)).env_clear().envs(kept);
         process
-            .env("PATH", PATH)
+            .env("PATH", SEARCH_PATH.join(":"))
             .env("HOME", home)
             .env("USER", name)
             .env("LOGNAME", name);
@@ -217,8 +213,12 @@ fn is_bare(program: &Path) -> bool {
 
 /// The paths at which the program may be.
 fn places(program: &Path) -> impl Iterator<Item = PathBuf> {
-    let directories = if is_bare(program) { PATH } else { "/" };
+    let directories: &[&str] = if is_bare(program) {
+        &SEARCH_PATH
+    } else {
+        &["/"]
+    };
     directories
-        .split(':')
+        .iter()
         .map(move |directory| Path::new(directory).join(program))
 }

@@ -13,7 +13,7 @@ use crate::site::context::Context;
 use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::{Site, load, select};
 use crate::trace::{Miss, look};
-use crate::{Error, render};
+use crate::{Error, render, resolve};
 
 /// Show which line, preset, program or link brings a path into a jail
 #[derive(Debug, Args)]
@@ -45,7 +45,7 @@ impl Why {
             Ok(desired) => desired,
             Err(failed) => return Ok(failed.report(context.out, &site).0),
         };
-        let answer = render::why(&desired, &path);
+        let answer = resolve::why(&desired, &path);
         if answer.mount.is_none() && answer.link.is_none() {
             return Err(nothing_brings(context, &site, &desired, path).into());
         }

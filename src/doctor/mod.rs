@@ -25,9 +25,8 @@ use crate::jail::Who;
 use crate::manifest::Manifest;
 use crate::observe::{self, Process, Table};
 use crate::plan::Plan;
-use crate::render::why;
 use crate::resolve::ldso::is_musls;
-use crate::resolve::{Desired, Host, Mount, interpreter_of, root_id};
+use crate::resolve::{Desired, Host, Mount, interpreter_of, root_id, why};
 use crate::sys;
 
 pub use ask::SUBCOMMAND;

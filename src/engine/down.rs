@@ -282,8 +282,8 @@ impl<'a> Run<'a> {
             Step::RemovePlaceholder { path, kind, file } => {
                 self.remove(path, &made_kind(*kind), *file, spots)
             }
-            Step::RemoveLink { path, text } => {
-                self.remove(path, &CreatedKind::Link(text.clone()), None, spots)
+            Step::RemoveLink { path, destination } => {
+                self.remove(path, &CreatedKind::Link(destination.clone()), None, spots)
             }
             Step::RemoveFile(path) => journal::remove(path.as_path()),
             Step::WriteFile(_)

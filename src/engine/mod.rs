@@ -7,6 +7,7 @@
 
 mod backend;
 mod classic;
+mod create_root;
 mod detached;
 mod down;
 mod drop_in;
@@ -33,6 +34,7 @@ use crate::observe::{BootId, Observed, PersistentRecord, StateDir};
 use crate::patience::Stop;
 use crate::plan::Plan;
 
+pub(crate) use create_root::create_root;
 pub use drop_in::{remove_drop_in, write_drop_in};
 pub use edit::edit as edit_file;
 pub use features::{Choice, Features};

@@ -96,7 +96,7 @@ impl Ours {
         let Some(id) = found.mount_id.map(|id| (id, found.mount_id_is_unique)) else {
             return self.root.is_none(); // without /proc, before Linux 5.8
         };
-        let above = path.ancestors();
+        let above = path.directories_above();
         let Some(target) = [path]
             .into_iter()
             .chain(above.iter().rev())

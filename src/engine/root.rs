@@ -306,8 +306,8 @@ impl Spot {
                 let mode = Mode::from_bits_truncate(0o644);
                 set_mode(&openat(&self.dir, self.name(), flags, mode)?, mode)
             }
-            CreatedKind::Link(text) => {
-                symlinkat(text.as_path(), &self.dir, self.name())?;
+            CreatedKind::Link(destination) => {
+                symlinkat(destination.as_path(), &self.dir, self.name())?;
                 Ok(())
             }
         };
@@ -320,7 +320,7 @@ impl Spot {
     }
 
     /// Removes what [`Self::create`] made, if it is unchanged: the same file (if `file` says
-    /// which), of that kind, still empty, the link's text the same. `Ok(false)`: it is not, or the
+    /// which), of that kind, still empty, the link's destination the same. `Ok(false)`: it is not, or the
     /// directory is not at home, and it stays.
     pub(super) fn remove(&self, kind: &CreatedKind, file: Option<Identity>) -> io::Result<bool> {
         if !self.at_home {
@@ -352,7 +352,9 @@ impl Spot {
         Ok(match kind {
             CreatedKind::Directory => stat.kind == FileKind::Directory,
             CreatedKind::File => stat.kind == FileKind::File && stat.size == 0,
-            CreatedKind::Link(text) => stat.kind == FileKind::Symlink && self.link()? == *text,
+            CreatedKind::Link(destination) => {
+                stat.kind == FileKind::Symlink && self.link()? == *destination
+            }
         })
     }
 

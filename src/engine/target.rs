@@ -127,7 +127,7 @@ pub(super) fn hides(path: &str, above: &Path) -> Error {
 
 /// The mount that the nearest directory above `path` is on, if that is below the root.
 fn hidden_by(root: &Root, path: &JailPath) -> Option<PathBuf> {
-    let mut above = path.ancestors().into_iter().rev();
+    let mut above = path.directories_above().into_iter().rev();
     let nearest = above.find_map(|above| root.open_at(&above).and_then(sys::stat_fd).ok())?;
     let point = sys::stat_mount(nearest.mount_id.filter(|_| nearest.mount_id_is_unique)?)
         .ok()?

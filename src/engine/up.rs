@@ -342,15 +342,15 @@ impl<'a> Run<'a> {
                 Step::RemovePlaceholder { path, kind, file } => {
                     self.remove(step, path, made_kind(*kind), *file)?;
                 }
-                Step::RemoveLink { path, text } => {
-                    self.remove(step, path, CreatedKind::Link(text.clone()), None)?;
+                Step::RemoveLink { path, destination } => {
+                    self.remove(step, path, CreatedKind::Link(destination.clone()), None)?;
                 }
                 Step::RemoveFile(path) => self.remove_file(step, path)?,
                 Step::CreatePlaceholder { path, kind } => {
                     self.create(step, path, &made_kind(*kind))?;
                 }
-                Step::CreateLink { path, text } => {
-                    self.create(step, path, &CreatedKind::Link(text.clone()))?;
+                Step::CreateLink { path, destination } => {
+                    self.create(step, path, &CreatedKind::Link(destination.clone()))?;
                 }
                 Step::WriteFile(_) | Step::Attach(_) | Step::Swap { .. } => {}
             }
@@ -367,7 +367,9 @@ impl<'a> Run<'a> {
     fn record_planned_placeholders(&mut self) -> Result<()> {
         let made = self.plan.steps.iter().filter_map(|step| match step {
             Step::CreatePlaceholder { path, kind } => Some((path, made_kind(*kind))),
-            Step::CreateLink { path, text } => Some((path, CreatedKind::Link(text.clone()))),
+            Step::CreateLink { path, destination } => {
+                Some((path, CreatedKind::Link(destination.clone())))
+            }
             _ => None,
         });
         let planned: Vec<_> = made

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::base::HostPath;
-use crate::render::fstab::{FstabBlock, outside_lines, unescaped};
+use crate::base::text::unescape_octal;
+use crate::render::fstab::{FstabBlock, outside_lines};
 use crate::{Error, Result};
 
 /// What a file has.
@@ -158,7 +159,7 @@ impl Fstab {
             .unwrap_or_default();
         let has = |name: &str| options.contains(&name.as_bytes());
         if !has("bind") && !has("rbind") {
-            let target = host_path(&unescaped(target)).ok();
+            let target = host_path(&unescape_octal(target)).ok();
             let fstype = String::from_utf8_lossy(fstype).into_owned();
             self.others.push(Other {
                 place: place.to_owned(),
@@ -173,7 +174,7 @@ impl Fstab {
             ));
             return Ok(());
         }
-        let target = host_path(&unescaped(target))?;
+        let target = host_path(&unescape_octal(target))?;
         if has("remount") {
             // Its source counts for nothing: `none` as well as the one that is mounted.
             return self.remount(&target, &options);
@@ -181,7 +182,7 @@ impl Fstab {
         let userspace = options.iter().filter(|option| is_userspace(option));
         let mut bind = Bind {
             place: place.to_owned(),
-            source: host_path(&unescaped(source))?,
+            source: host_path(&unescape_octal(source))?,
             target,
             recursive: has("rbind"),
             read_only: false,

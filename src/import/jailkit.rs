@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::draft::{Draft, Item, Kind, Mount};
 use super::ini;
 use super::look::{What, is_object_name, look, objects_below, what};
+use crate::base::SEARCH_PATH;
 use crate::base::SiteName;
 use crate::manifest::Presets;
 use crate::{Error, Result};
@@ -39,16 +40,6 @@ const KEYS: [&str; 15] = [
     "emptydirs",
     "need_logsocket",
     "need_proc",
-];
-
-/// Where root's programs are, in the order of Debian's `PATH`.
-const PATH: [&str; 6] = [
-    "/usr/local/sbin",
-    "/usr/local/bin",
-    "/usr/sbin",
-    "/usr/bin",
-    "/sbin",
-    "/bin",
 ];
 
 /// Where programs, libraries and modules are, so that what is missing there is likely one.
@@ -395,7 +386,7 @@ fn found(text: &str) -> Vec<PathBuf> {
 
 /// A program that is looked up in `PATH`: where this host has it, else wherever a host has it.
 fn add_program(draft: &mut Draft, name: &str) {
-    let places = PATH.map(|directory| format!("{directory}/{name}"));
+    let places = SEARCH_PATH.map(|directory| format!("{directory}/{name}"));
     match places.iter().find(|place| Path::new(place).exists()) {
         Some(place) => add_path(draft, place),
         None => draft.programs.push(Item {

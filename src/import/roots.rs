@@ -71,11 +71,7 @@ fn add(roots: &mut BTreeSet<HostPath>, more: BTreeSet<HostPath>) {
 
 /// The innermost of `roots` that `path` is in or is.
 fn above(path: &HostPath, roots: &BTreeSet<HostPath>) -> Option<HostPath> {
-    let ancestors = path
-        .as_path()
-        .ancestors()
-        .filter_map(|above| HostPath::new(above).ok());
-    ancestors.into_iter().find(|above| roots.contains(above))
+    path.ancestors().find(|above| roots.contains(above))
 }
 
 fn begins_as_a_system(source: &HostPath) -> bool {

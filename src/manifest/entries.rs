@@ -23,7 +23,7 @@ pub struct Manifest {
 }
 
 /// One line of a manifest or preset, and where it stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// What it asks for.
     pub request: Request,

@@ -55,7 +55,11 @@ pub(super) fn holders(
     table: Option<&Table>,
 ) -> Result<BTreeMap<JailPath, Holder>> {
     let is_on_target = |path: &JailPath, apart: &Apart| {
-        let mut target = path.ancestors().into_iter().chain([path.clone()]).rev();
+        let mut target = path
+            .directories_above()
+            .into_iter()
+            .chain([path.clone()])
+            .rev();
         let stack = target.find_map(|path| observed.mounts.get(&path));
         stack
             .and_then(|stack| stack.last())

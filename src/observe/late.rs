@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::ordering::{Ordering, is_network_type, mounts_of};
+use crate::base::text::unescape_octal;
 
 /// What fstab(5) tells of the file systems that a path may be on.
 #[derive(Debug, Default)]
@@ -14,11 +15,11 @@ pub struct FileSystems {
 }
 
 impl FileSystems {
-    /// Reads `/etc/fstab`, whose `unescaped` undoes its octal codes; without it nothing is listed.
-    pub fn read(unescaped: impl Fn(&[u8]) -> PathBuf) -> Self {
+    /// Reads `/etc/fstab`; without it nothing is listed.
+    pub fn read() -> Self {
         let text = fs::read("/etc/fstab").unwrap_or_default();
         Self {
-            listed: listed(&text, unescaped),
+            listed: listed(&text),
         }
     }
 
@@ -47,7 +48,7 @@ fn is_systems(point: &Path) -> bool {
         .any(|early| point.starts_with(early))
 }
 
-fn listed(text: &[u8], unescaped: impl Fn(&[u8]) -> PathBuf) -> BTreeMap<PathBuf, bool> {
+fn listed(text: &[u8]) -> BTreeMap<PathBuf, bool> {
     let lines = text
         .split(|byte| *byte == b'\n')
         .filter(|line| !line.trim_ascii_start().starts_with(b"#"));
@@ -70,7 +71,7 @@ fn listed(text: &[u8], unescaped: impl Fn(&[u8]) -> PathBuf) -> BTreeMap<PathBuf
         };
         let late =
             options.split(',').any(is_late) || is_network_type(&String::from_utf8_lossy(kind));
-        Some((unescaped(point), !late))
+        Some((unescape_octal(point), !late))
     };
     lines.filter_map(entry).collect()
 }
@@ -83,10 +84,9 @@ mod tests {
     fn what_the_boot_does_not_wait_for_is_late() {
         let text = b"# /dev/x /comment ext4 nofail 0 0\n/dev/a / ext4 errors=remount-ro 0 1\n/dev/b /srv ext4 defaults 0 2\n\
             /dev/c\t/srv/late  xfs rw,nofail 0 0\nnas:/x /nfs nfs4 rw\n/dev/d /auto ext4 x-systemd.automount\n";
-        let listed = listed(text, |field| {
-            String::from_utf8_lossy(field).into_owned().into()
-        });
-        let systems = FileSystems { listed };
+        let systems = FileSystems {
+            listed: listed(text),
+        };
         let late = |path: &str| systems.may_come_late(Path::new(path), &Ordering::default());
         assert!(
             ["/srv/late/a", "/srv/late", "/nfs/a/b", "/auto/a"]

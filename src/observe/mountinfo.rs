@@ -1,10 +1,9 @@
 //! `/proc/PID/mountinfo`, as `proc_pid_mountinfo(5)` describes it.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use crate::base::MountAttributes;
+use crate::base::text::unescape_octal;
 use crate::sys::StatMount;
 
 /// One line.
@@ -84,8 +83,8 @@ fn parse_whole(line: &[u8]) -> Option<Line> {
     let id = number(fields.next()?)?;
     let parent = number(fields.next()?)?;
     let device = device(fields.next()?)?;
-    let root = unescaped(fields.next()?);
-    let point = unescaped(fields.next()?);
+    let root = unescape_octal(fields.next()?);
+    let point = unescape_octal(fields.next()?);
     let options = options(fields.next()?);
     let mut shared = false;
     while let Some(field) = Some(fields.next()?).filter(|field| *field != b"-") {
@@ -129,34 +128,6 @@ fn options(field: &[u8]) -> MountAttributes {
         }
     }
     options
-}
-
-/// A path in which space, tab, newline, backslash and `#` stand as `\ooo`; anything else is itself.
-pub(super) fn unescaped(field: &[u8]) -> PathBuf {
-    if !field.contains(&b'\\') {
-        return PathBuf::from(OsString::from_vec(field.to_vec()));
-    }
-    let mut path = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let [first, after @ ..] = rest {
-        if let (
-            b'\\',
-            [
-                a @ b'0'..=b'3',
-                b @ b'0'..=b'7',
-                c @ b'0'..=b'7',
-                after @ ..,
-            ],
-        ) = (first, after)
-        {
-            path.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
-            rest = after;
-        } else {
-            path.push(*first);
-            rest = after;
-        }
-    }
-    PathBuf::from(OsString::from_vec(path))
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ impl Observed {
                 || self.elsewhere.contains_key(path)
                 || self.holders.contains_key(path)
         };
-        is_mounted(path) || path.ancestors().iter().any(is_mounted)
+        is_mounted(path) || path.directories_above().iter().any(is_mounted)
     }
 }
 
@@ -79,7 +79,7 @@ pub struct PathState {
     pub file: Identity,
     /// `st_size` is 0, or the directory has no entries but what [`PersistentRecord`] lists.
     pub empty: bool,
-    /// The text of a symbolic link.
+    /// The destination of a symbolic link.
     pub link: Option<PathBuf>,
 }
 

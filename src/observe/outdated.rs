@@ -15,6 +15,7 @@ use super::Table;
 use super::processes::{Process, all, same_namespace};
 use crate::base::HostPath;
 use crate::base::quote::word;
+use crate::base::text::and_more;
 use crate::resolve::ldso::elf::Object;
 use crate::sys::{self, FileId};
 
@@ -74,11 +75,7 @@ impl fmt::Display for Outdated {
             .map(|process| process.pid.to_string())
             .collect();
         let others = self.processes.len() - pids.len();
-        let others = if others > 0 {
-            format!(" and {others} more")
-        } else {
-            String::new()
-        };
+        let others = and_more(others);
         let unit = process
             .unit
             .as_ref()
@@ -223,10 +220,7 @@ impl Maps<'_> {
         let Ok(used) = fs::metadata(self.link(mapped)) else {
             return false;
         };
-        let used = FileId {
-            dev: used.dev(),
-            ino: used.ino(),
-        };
+        let used = FileId::of(&used);
         match self.found_now(mapped.path()) {
             Some(now) if now == used => false,
             None if is_temporary(&self.path_inside(mapped)) => false,
@@ -242,10 +236,7 @@ impl Maps<'_> {
             return found.ok().map(|stat| stat.file);
         }
         // Mapped before the process entered its root, as the pools of PHP-FPM do.
-        fs::metadata(path).ok().map(|now| FileId {
-            dev: now.dev(),
-            ino: now.ino(),
-        })
+        fs::metadata(path).ok().map(|now| FileId::of(&now))
     }
 
     /// Whether the file is on a mount that is in no place any more: one that was swapped. Known of

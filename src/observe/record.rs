@@ -328,6 +328,6 @@ pub enum CreatedKind {
     Directory,
     /// An empty file.
     File,
-    /// A symbolic link with this text.
+    /// A symbolic link with this destination.
     Link(PathBuf),
 }

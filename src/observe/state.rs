@@ -227,7 +227,7 @@ pub(super) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
         () if metadata.len() > LONGEST => return Err(io::Error::from_raw_os_error(libc::EFBIG)),
         () => {}
     }
-    let mut bytes = vec![];
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
     file.take(LONGEST).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

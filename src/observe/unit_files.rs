@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use crate::base::text::nearest;
+
 /// Where systemd looks for units of the system: systemd.unit(5), and the scripts of `/etc/init.d`
 /// that it makes units of.
 pub(super) const DIRECTORIES: [&str; 11] = [
@@ -43,13 +45,11 @@ impl Units {
 
     /// The unit whose name is nearest to `name`, if it is near.
     pub fn nearest(&self, name: &str) -> Option<&str> {
-        let distance = |known: &&String| strsim::damerau_levenshtein(known, name);
-        let nearest = self
+        let units = self
             .0
             .iter()
-            .filter(|known| Path::new(known).extension().is_some())
-            .min_by_key(distance)?;
-        (distance(&nearest) <= 3).then_some(nearest)
+            .filter(|known| Path::new(known).extension().is_some());
+        nearest(name, units.map(String::as_str))
     }
 }
 

@@ -21,6 +21,7 @@ use std::thread;
 
 use super::mountinfo::{self, Line};
 use super::processes::{Process, all, root_of};
+use crate::base::text::unescape_octal;
 use crate::base::{HostPath, JailPath};
 use crate::sys::{self, FileId, MountOutline};
 use crate::{Error, Result};
@@ -434,7 +435,7 @@ fn each_file(proc: &Path, looked: &mut HashMap<u32, usize>, mut add: impl FnMut(
         .collect();
     *before += files.len();
     for path in files {
-        add(&mountinfo::unescaped(path));
+        add(&unescape_octal(path));
     }
 }
 

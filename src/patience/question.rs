@@ -3,11 +3,13 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
+
+use crate::base::text::unescape_octal;
 
 /// No path that is given to the kernel is longer.
 const PATH_MAX: usize = libc::PATH_MAX as usize;
@@ -193,7 +195,7 @@ fn find(table: &[u8], path: &Path) -> Option<(PathBuf, String)> {
     let mut best: Option<(bool, PathBuf, String)> = None;
     for line in table.split(|byte| *byte == b'\n') {
         let mut fields = line.split(|byte| *byte == b' ');
-        let Some(point) = fields.nth(4).map(unescaped) else {
+        let Some(point) = fields.nth(4).map(unescape_octal) else {
             continue;
         };
         if !path.starts_with(&point) {
@@ -234,25 +236,6 @@ fn has_server(kind: &str) -> bool {
         "virtiofs",
     ];
     kind.starts_with("fuse.") || KINDS.contains(&kind)
-}
-
-/// `\040` is a space, as in `proc_pid_mountinfo(5)`.
-fn unescaped(field: &[u8]) -> PathBuf {
-    let (mut bytes, mut rest) = (vec![], field);
-    while let [first, more @ ..] = rest {
-        let octal = more
-            .get(..3)
-            .filter(|_| *first == b'\\')
-            .and_then(|digits| std::str::from_utf8(digits).ok());
-        if let Some(byte) = octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            bytes.push(byte);
-            rest = &more[3..];
-        } else {
-            bytes.push(*first);
-            rest = more;
-        }
-    }
-    PathBuf::from(std::ffi::OsStr::from_bytes(&bytes))
 }
 
 #[cfg(test)]

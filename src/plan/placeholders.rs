@@ -42,7 +42,7 @@ pub(super) fn plan(
     let removed = removals(&needs, observed, &mut steps.remove);
     for (path, need) in &needs {
         if path
-            .ancestors()
+            .directories_above()
             .iter()
             .any(|above| targets.contains(above) || going.contains(above))
         {
@@ -76,9 +76,9 @@ fn needs(desired: &Desired) -> BTreeMap<JailPath, Need<'_>> {
         needs.insert(mount.target.clone(), Need::Target(mount));
     }
     for link in &desired.links {
-        needs.insert(link.path.clone(), Need::Link(&link.text));
+        needs.insert(link.path.clone(), Need::Link(&link.destination));
     }
-    let paths: Vec<_> = needs.keys().flat_map(JailPath::ancestors).collect();
+    let paths: Vec<_> = needs.keys().flat_map(JailPath::directories_above).collect();
     for path in paths {
         needs.entry(path).or_insert(Need::Way);
     }
@@ -118,7 +118,7 @@ fn removals(
                 (mount.kind == FileKind::Directory) == (*kind == CreatedKind::Directory)
                     && !matches!(kind, CreatedKind::Link(_))
             }
-            (Some(Need::Link(text)), CreatedKind::Link(made)) => *text == made,
+            (Some(Need::Link(destination)), CreatedKind::Link(made)) => *destination == made,
             (None, _) => is_below_a_mount(&made.path, needs, observed),
             (Some(Need::Link(_)), _) => false,
         };
@@ -137,10 +137,12 @@ fn is_below_a_mount(
     needs: &BTreeMap<JailPath, Need<'_>>,
     observed: &Observed,
 ) -> bool {
-    path.ancestors().iter().any(|above| match needs.get(above) {
-        Some(Need::Target(mount)) => mount.recursive || observed.mounts.contains_key(above),
-        _ => false,
-    })
+    path.directories_above()
+        .iter()
+        .any(|above| match needs.get(above) {
+            Some(Need::Target(mount)) => mount.recursive || observed.mounts.contains_key(above),
+            _ => false,
+        })
 }
 
 pub(super) fn removal(made: &CreatedPath) -> Step {
@@ -155,19 +157,19 @@ pub(super) fn removal(made: &CreatedPath) -> Step {
             kind: FileKind::File,
             file: made.file,
         },
-        CreatedKind::Link(text) => Step::RemoveLink {
+        CreatedKind::Link(destination) => Step::RemoveLink {
             path: made.path.clone(),
-            text: text.clone(),
+            destination: destination.clone(),
         },
     }
 }
 
 fn create(path: &JailPath, need: Need<'_>) -> Step {
     let kind = match need {
-        Need::Link(text) => {
+        Need::Link(destination) => {
             return Step::CreateLink {
                 path: path.clone(),
-                text: text.to_owned(),
+                destination: destination.to_owned(),
             };
         }
         Need::Target(mount) if mount.kind != FileKind::Directory => FileKind::File,
@@ -184,7 +186,7 @@ fn conflict(desired: &Desired, path: &JailPath, need: Need<'_>, seen: &PathState
     let at = desired.root.inside(path);
     match need {
         Need::Way if seen.kind == FileKind::Directory => None,
-        Need::Link(text) if seen.link.as_deref() == Some(text) => None,
+        Need::Link(destination) if seen.link.as_deref() == Some(destination) => None,
         Need::Target(mount) if mount.kind.fits_on(seen.kind) && seen.empty => None,
         Need::Way => Some(in_the_way(
             desired,
@@ -192,11 +194,11 @@ fn conflict(desired: &Desired, path: &JailPath, need: Need<'_>, seen: &PathState
             seen,
             "a directory is needed there",
         )),
-        Need::Link(text) => Some(in_the_way(
+        Need::Link(destination) => Some(in_the_way(
             desired,
             &at,
             seen,
-            &format!("a link to {} is needed there", text.display()),
+            &format!("a link to {} is needed there", destination.display()),
         )),
         Need::Target(mount) if mount.kind.fits_on(seen.kind) => {
             let what = if seen.kind == FileKind::Directory {
@@ -238,7 +240,7 @@ fn wrong_type(desired: &Desired, path: &JailPath, mount: &Mount) -> Error {
 
 fn in_the_way(desired: &Desired, at: &HostPath, seen: &PathState, needed: &str) -> Error {
     let found = match &seen.link {
-        Some(text) => format!("a symbolic link to {}", text.display()),
+        Some(destination) => format!("a symbolic link to {}", destination.display()),
         None => format!("a {}", seen.kind),
     };
     Error::failed(format!("{}: {at} is {found}, but {needed}", desired.site)).hint(

@@ -71,9 +71,9 @@ impl Plan {
             Step::RemoveLink { path, .. } => {
                 Some(format!("the link {path} is not needed any more"))
             }
-            Step::CreateLink { path, text } => Some(format!(
+            Step::CreateLink { path, destination } => Some(format!(
                 "the link {path} -> {} is not there",
-                text.display()
+                destination.display()
             )),
             Step::CreatePlaceholder { path, kind } => {
                 let kind = if *kind == FileKind::Directory {

@@ -96,12 +96,12 @@ pub enum Step {
         /// Which file it must be; `None` when a crash left it unrecorded: then only if empty.
         file: Option<Identity>,
     },
-    /// Remove a link that mountjail made, if it still says `text`.
+    /// Remove a link that mountjail made, if it still leads to `destination`.
     RemoveLink {
         /// Where inside.
         path: JailPath,
-        /// What it must say.
-        text: PathBuf,
+        /// Where it must lead.
+        destination: PathBuf,
     },
     /// Remove a generated file from the host.
     RemoveFile(HostPath),
@@ -117,7 +117,7 @@ pub enum Step {
         /// Where inside.
         path: JailPath,
         /// What it says.
-        text: PathBuf,
+        destination: PathBuf,
     },
     /// Mount on a target that has no mount.
     Attach(Arc<Mount>),
@@ -243,8 +243,8 @@ impl fmt::Display for Step {
                 )
             }
             Self::RemovePlaceholder { path, .. } => write!(f, "remove placeholder {path}"),
-            Self::RemoveLink { path, text } => {
-                write!(f, "remove link {path} -> {}", text.display())
+            Self::RemoveLink { path, destination } => {
+                write!(f, "remove link {path} -> {}", destination.display())
             }
             Self::RemoveFile(path) => write!(f, "delete {path}"),
             Self::CreatePlaceholder {
@@ -254,8 +254,8 @@ impl fmt::Display for Step {
                 write!(f, "create directory {path}")
             }
             Self::CreatePlaceholder { path, .. } => write!(f, "create file {path}"),
-            Self::CreateLink { path, text } => {
-                write!(f, "create link {path} -> {}", text.display())
+            Self::CreateLink { path, destination } => {
+                write!(f, "create link {path} -> {}", destination.display())
             }
             Self::Attach(mount) => write!(
                 f,

@@ -306,7 +306,7 @@ impl Planner<'_> {
 
     /// What the directory that holds `path` lies on, as far as there is one now.
     fn held_by(&self, path: &JailPath) -> Held {
-        let above = path.ancestors();
+        let above = path.directories_above();
         let mounted = above
             .iter()
             .rposition(|above| self.observed.mounts.contains_key(above));
@@ -410,7 +410,7 @@ impl Planner<'_> {
             .collect();
         let inside_of = |target: &JailPath| {
             target
-                .ancestors()
+                .directories_above()
                 .into_iter()
                 .rev()
                 .find(|above| changing.contains(above))
@@ -625,7 +625,7 @@ fn is_hidden(
     going: &BTreeSet<JailPath>,
     hidden: &BTreeSet<&JailPath>,
 ) -> bool {
-    let above = path.ancestors();
+    let above = path.directories_above();
     match above.iter().rev().find(|above| targets.contains(above)) {
         Some(target) => hidden.contains(target),
         None => above.iter().any(|above| going.contains(above)),

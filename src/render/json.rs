@@ -2,12 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::WhyAnswer;
 use super::fstab::FstabLine;
 use crate::base::JailPath;
 use crate::observe::{Inside, Outdated, Process};
 use crate::plan::{MountState, Plan, Step};
-use crate::resolve::{Desired, FileKind, Link, Mount, Note, Reason, ResolvedPreset};
+use crate::resolve::{Desired, Explanation, FileKind, Link, Mount, Note, Reason, ResolvedPreset};
 
 /// `{site, root, steps: [{step, …}], conflicts: […]}`
 pub fn plan(plan: &Plan) -> Value {
@@ -64,8 +63,8 @@ fn step(step: &Step) -> Value {
         Step::RemovePlaceholder { path, .. } => {
             json!({ "step": "remove-placeholder", "path": path })
         }
-        Step::RemoveLink { path, text } => {
-            json!({ "step": "remove-link", "path": path, "text": text.to_string_lossy() })
+        Step::RemoveLink { path, destination } => {
+            json!({ "step": "remove-link", "path": path, "text": destination.to_string_lossy() })
         }
         Step::RemoveFile(path) => json!({ "step": "remove-file", "path": path }),
         Step::CreatePlaceholder { path, kind } => {
@@ -76,8 +75,8 @@ fn step(step: &Step) -> Value {
             };
             json!({ "step": "create-placeholder", "path": path, "kind": kind })
         }
-        Step::CreateLink { path, text } => {
-            json!({ "step": "create-link", "path": path, "text": text.to_string_lossy() })
+        Step::CreateLink { path, destination } => {
+            json!({ "step": "create-link", "path": path, "text": destination.to_string_lossy() })
         }
         Step::Attach(mount) => with(json!({ "step": "attach" }), mount_of(mount)),
         Step::Swap { mount, because, .. } => with(
@@ -145,11 +144,11 @@ pub fn preset(resolved: &ResolvedPreset) -> Value {
 }
 
 fn link(link: &Link) -> Value {
-    json!({ "path": link.path, "text": link.text.to_string_lossy() })
+    json!({ "path": link.path, "text": link.destination.to_string_lossy() })
 }
 
 /// `{path, leads_to, link, mount, reasons: [{line, file, key, presets, chain}]}`
-pub fn why(path: &JailPath, answer: &WhyAnswer<'_>) -> Value {
+pub(crate) fn why(path: &JailPath, answer: &Explanation<'_>) -> Value {
     let reasons = answer
         .mount
         .map(|mount| &mount.reasons)

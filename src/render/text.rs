@@ -2,13 +2,12 @@
 
 use std::fmt;
 
-use super::WhyAnswer;
 use crate::base::quote::{brief, printable};
 use crate::base::text::plural;
 use crate::base::{JailPath, SiteName};
 use crate::observe::{Inside, Process, WatchFailure, WatchState};
 use crate::plan::{MountState, Plan, SiteState, State};
-use crate::resolve::{Desired, Mount, Reason, ResolvedPreset};
+use crate::resolve::{Desired, Explanation, Mount, Reason, ResolvedPreset};
 
 /// A reason is not longer, whatever paths and texts of links are in it.
 const LONGEST: usize = 1000;
@@ -244,7 +243,7 @@ pub fn preset(resolved: &ResolvedPreset) -> String {
     for link in &resolved.links {
         line(
             &mut text,
-            format_args!("{} -> {}", link.path, link.text.display()),
+            format_args!("{} -> {}", link.path, link.destination.display()),
         );
     }
     for note in &resolved.notes {
@@ -254,7 +253,7 @@ pub fn preset(resolved: &ResolvedPreset) -> String {
 }
 
 /// Why a path is in the jail.
-pub fn why(path: &JailPath, answer: &WhyAnswer<'_>) -> String {
+pub(crate) fn why(path: &JailPath, answer: &Explanation<'_>) -> String {
     let mut text = String::new();
     if let Some(link) = answer.link {
         line(
@@ -262,7 +261,7 @@ pub fn why(path: &JailPath, answer: &WhyAnswer<'_>) -> String {
             format_args!(
                 "{path} goes through the link {} -> {}",
                 link.path,
-                link.text.display()
+                link.destination.display()
             ),
         );
         if answer.mount.is_none() {

@@ -1,141 +1,98 @@
-//! What the finished jail shows at a path: through its own links, and through those inside what is
-//! mounted.
+//! Drops mounts that another mount shows already, through links as well.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::builder::{Builder, Draft, names, stands_in};
-use super::expand::Item;
-use super::host::Node;
+use super::item::Item;
+use super::layout::{Layout, MountDraft, stands_in};
+use super::route::Route;
 use crate::base::{HostPath, JailPath, MountAttributes};
 
-/// Links followed in one lookup before the kernel says ELOOP.
-const MAX_LINKS: usize = 40;
-
 /// Where a lookup in the finished jail ends.
-struct Shown<'b> {
-    /// The path without the links.
+struct JailLookup<'l> {
+    /// The path with the links followed.
     at: JailPath,
-    /// The mount that shows something there, and what of the host that is; `None`: no mount does.
-    file: Option<(&'b Item, HostPath)>,
+    /// The mount that shows something there, and which file of the host; `None`: no mount does.
+    file: Option<(&'l Item, HostPath)>,
 }
 
-/// What is to be done about a mount inside another one.
-enum Verdict {
+/// What becomes of a mount inside another one.
+enum Fate {
     Stays,
     IsDropped,
-    GoesTo(JailPath),
+    MovesTo(JailPath),
 }
 
-impl Builder<'_> {
-    /// Drops what another mount shows already, also where links lead there. What would be mounted
-    /// on a link inside another mount, which cannot be, goes to where the link leads.
-    pub(super) fn settle(&mut self) {
-        let targets: Vec<_> = self.drafts.keys().cloned().collect();
-        for target in targets {
-            match self.verdict(&target) {
-                Verdict::Stays => {}
-                Verdict::IsDropped => drop(self.drafts.remove(&target)),
-                Verdict::GoesTo(at) => self.move_to(&target, &at),
+/// Drops what another mount shows already, also where links lead there. Nothing can be mounted on a
+/// link inside another mount: such a mount moves to where the link leads.
+pub(super) fn dedup(layout: &mut Layout<'_>) {
+    let targets: Vec<_> = layout.mounts.keys().cloned().collect();
+    for target in targets {
+        match fate(layout, &target) {
+            Fate::Stays => {}
+            Fate::IsDropped => drop(layout.mounts.remove(&target)),
+            Fate::MovesTo(at) => layout.move_to(&target, &at),
+        }
+    }
+}
+
+fn fate(layout: &Layout<'_>, target: &JailPath) -> Fate {
+    let draft = &layout.mounts[target];
+    if layout.above(target).is_none() {
+        return Fate::Stays;
+    }
+    let JailLookup { at, file } = look_up(layout, target, Some(draft));
+    let moves = at != *target;
+    match file {
+        Some((mount, file)) if file == draft.item.source => {
+            let with_submounts = mount.recursive || !draft.item.recursive;
+            if with_submounts && stands_in(mount, &draft.item) {
+                Fate::IsDropped
+            } else if moves {
+                Fate::MovesTo(at)
+            } else {
+                Fate::Stays
             }
         }
+        // Another line put something else there. It has precedence over what only comes along; and
+        // with another line there is a conflict at `at`.
+        Some(_) if moves && !draft.item.chain.is_empty() => Fate::IsDropped,
+        Some(_) if moves && layout.mounts.contains_key(&at) => Fate::MovesTo(at),
+        None if moves => Fate::MovesTo(at),
+        _ => Fate::Stays,
     }
+}
 
-    fn verdict(&self, target: &JailPath) -> Verdict {
-        let draft = &self.drafts[target];
-        if self.above(target).is_none() {
-            return Verdict::Stays;
-        }
-        let Shown { at, file } = self.shown(target, Some(draft));
-        let moved = at != *target;
-        match file {
-            Some((mount, file)) if file == draft.item.source => {
-                let with_submounts = mount.recursive || !draft.item.recursive;
-                if with_submounts && stands_in(mount, &draft.item) {
-                    Verdict::IsDropped
-                } else if moved {
-                    Verdict::GoesTo(at)
-                } else {
-                    Verdict::Stays
-                }
-            }
-            // Another line put something else there: what only comes along gives way.
-            Some(_) if moved && !draft.item.chain.is_empty() => Verdict::IsDropped,
-            // At `at` it is a matter between two lines.
-            Some(_) if moved && self.drafts.contains_key(&at) => Verdict::GoesTo(at),
-            None if moved => Verdict::GoesTo(at),
-            _ => Verdict::Stays,
-        }
-    }
+/// The attributes of the mount that shows what `path` leads to in the finished jail.
+pub(super) fn attributes_at(layout: &Layout<'_>, path: &JailPath) -> Option<MountAttributes> {
+    let (mount, _) = look_up(layout, path, None).file?;
+    Some(mount.effective())
+}
 
-    fn move_to(&mut self, target: &JailPath, at: &JailPath) {
-        let Some(draft) = self.drafts.remove(target) else {
-            return;
-        };
-        for reason in draft.reasons {
-            self.add(at.clone(), &draft.item, reason);
+/// Where `path` leads in the finished jail, if `without` is not mounted.
+fn look_up<'l>(
+    layout: &'l Layout<'_>,
+    path: &JailPath,
+    without: Option<&MountDraft>,
+) -> JailLookup<'l> {
+    let mut route = Route::new(path.as_path());
+    while let Some(at) = route.next() {
+        let at = JailPath::new(at).ok();
+        if let Some(destination) = at.and_then(|at| link_at(layout, &at, without)) {
+            route.follow(&destination);
         }
     }
 
-    /// The attributes of the mount that shows what `path` leads to in the finished jail.
-    pub(super) fn shows(&self, path: &JailPath) -> Option<MountAttributes> {
-        self.shown(path, None)
-            .file
-            .map(|(mount, _)| mount.effective())
-    }
+    let at = JailPath::new(route.end()).unwrap_or_else(|_| path.clone());
+    let file = layout
+        .shown_at(&at, without)
+        .filter(|(mount, file)| layout.in_mount(mount, file).is_some());
+    JailLookup { at, file }
+}
 
-    /// Where `path` leads in the finished jail, if `without` is not mounted.
-    fn shown(&self, path: &JailPath, without: Option<&Draft>) -> Shown<'_> {
-        let (mut at, mut rest, mut links) = (PathBuf::from("/"), names(path.as_path()), 0);
-        while let Some(name) = rest.pop_front() {
-            if name == ".." {
-                at.pop();
-                continue;
-            }
-            at.push(name);
-            let Some(text) = self.link_at(&at, without).filter(|_| links < MAX_LINKS) else {
-                continue;
-            };
-            links += 1;
-            at.pop();
-            if text.is_absolute() {
-                at = PathBuf::from("/");
-            }
-            for name in names(&text).into_iter().rev() {
-                rest.push_front(name);
-            }
-        }
-        let at = JailPath::new(at).unwrap_or_else(|_| path.clone());
-        let over = self.over(&at, without);
-        let file = over.filter(|(mount, file)| self.in_mount(mount, file).is_some());
-        Shown { at, file }
-    }
-
-    /// The text of the link at `at`, whose directory has no links in it.
-    fn link_at(&self, at: &Path, without: Option<&Draft>) -> Option<PathBuf> {
-        let at = JailPath::new(at).ok()?;
-        match self.over(&at, without) {
-            Some((mount, file)) => self.in_mount(mount, &file)?.link,
-            None => self.links.get(&at).map(|link| link.text.clone()),
-        }
-    }
-
-    /// The nearest mount at or above `at`, and what of the host it would show there.
-    fn over(&self, at: &JailPath, without: Option<&Draft>) -> Option<(&Item, HostPath)> {
-        let at_or_above = at.ancestors().into_iter().chain([at.clone()]).rev();
-        let mut others =
-            at_or_above.filter(|at| without.is_none_or(|without| *at != without.target));
-        let mount = others.find_map(|at| self.drafts.get(&at))?;
-        Some((
-            &mount.item,
-            mount.item.source.join(at.below(&mount.target)?).ok()?,
-        ))
-    }
-
-    /// What the host's `file`, which is below the source of `mount`, is; `None`: the mount does not
-    /// show it.
-    pub(super) fn in_mount(&self, mount: &Item, file: &HostPath) -> Option<Node> {
-        let node = self.node(file)?;
-        let source = self.node(&mount.source)?;
-        (mount.recursive || node.stat.is_on_mount_of(&source.stat)).then_some(node)
+/// The destination of the link at `at`, on the way to which is no link.
+fn link_at(layout: &Layout<'_>, at: &JailPath, without: Option<&MountDraft>) -> Option<PathBuf> {
+    match layout.shown_at(at, without) {
+        Some((mount, file)) => layout.in_mount(mount, &file)?.link,
+        None => Some(layout.links.get(at)?.destination.clone()),
     }
 }

@@ -130,7 +130,9 @@ mod tests {
                 .expect("a good manifest");
         let host = Host::at(dir.path()).tracked();
         let resolver = Resolver::new(&host, HostPath::new("/var/lib/mountjail").unwrap());
-        resolver.resolve_and_tell(&manifest, &Roots::default()).1
+        resolver
+            .resolve_partly(&manifest, &Roots::default())
+            .dependencies
     }
 
     fn interest(lookups: &[Arc<Dependencies>], path: &str) -> Option<Aspect> {
@@ -195,6 +197,6 @@ mod tests {
     fn nothing_is_written_down_where_nobody_wants_to_know() {
         let host = Host::at("/nowhere");
         let _ = host.is_there(&HostPath::new("/etc/hosts").unwrap());
-        assert!(host.into_lookups().is_empty());
+        assert!(host.into_dependencies().is_empty());
     }
 }

@@ -12,13 +12,13 @@ pub use crate::sys::{FileId, FileKind};
 /// Everything that a site needs on this host now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Desired {
-    /// The site.
+    /// Its name.
     pub site: SiteName,
     /// The jail's directory on the host.
     pub root: HostPath,
-    /// The file that asks for it, if one does.
+    /// The file that asks for the site, if one does.
     pub manifest: Option<PathBuf>,
-    /// Sorted by target, so parents come before children; one mount a target.
+    /// Sorted by target, so parents come before children; one mount per target.
     pub mounts: Vec<Arc<Mount>>,
     /// Symbolic links to reproduce, sorted by path.
     pub links: Vec<Link>,
@@ -26,55 +26,50 @@ pub struct Desired {
     pub files: Vec<GeneratedFile>,
     /// What was left out and why: optional sources that are absent, links that were not followed.
     pub notes: Vec<Note>,
-    /// Who else could harm the site: sentences.
+    /// Sentences about who else could harm the site.
     pub warnings: Vec<String>,
 }
 
 impl Desired {
-    /// A site that needs nothing: what `down` makes so.
+    /// A site that needs nothing, as after `down`.
     pub fn nothing(site: SiteName, root: HostPath) -> Self {
-        let (mounts, links, files, notes, warnings) = Default::default();
         Self {
             site,
             root,
             manifest: None,
-            mounts,
-            links,
-            files,
-            notes,
-            warnings,
+            mounts: vec![],
+            links: vec![],
+            files: vec![],
+            notes: vec![],
+            warnings: vec![],
         }
     }
 
     /// The root's own directories on the way to its mounts, parents first.
     pub fn ways(&self) -> Vec<JailPath> {
         let targets: BTreeSet<_> = self.mounts.iter().map(|mount| &mount.target).collect();
-        let in_root = |path: &JailPath| {
-            !targets.contains(path)
-                && path
-                    .ancestors()
-                    .iter()
-                    .all(|above| !targets.contains(above))
+        let is_in_root = |path: &JailPath| {
+            let above = path.directories_above();
+            !targets.contains(path) && !above.iter().any(|above| targets.contains(above))
         };
-        let ways: BTreeSet<_> = self
-            .mounts
-            .iter()
-            .flat_map(|mount| mount.target.ancestors())
-            .collect();
-        ways.into_iter().filter(in_root).collect()
+        let mut ways = BTreeSet::new();
+        for mount in &self.mounts {
+            ways.extend(mount.target.directories_above());
+        }
+        ways.into_iter().filter(is_in_root).collect()
     }
 }
 
 /// One bind mount.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Mount {
-    /// Where inside; no component of it is a link in the finished jail.
+    /// The mount point inside; none of its components is a link in the finished jail.
     pub target: JailPath,
     /// The real file on the host: all links followed.
     pub source: HostPath,
-    /// Which file `source` is; `None` for a generated file that is not written yet.
+    /// The identity of `source`; `None` for a generated file that is not written yet.
     pub file: Option<FileId>,
-    /// What `source` is, and so what the placeholder must be.
+    /// What `source` is, and therefore what the placeholder must be.
     pub kind: FileKind,
     /// The mount's attributes.
     pub options: MountAttributes,
@@ -84,13 +79,13 @@ pub struct Mount {
     pub reasons: Vec<Reason>,
 }
 
-/// A symbolic link in the jail, with the host's text.
+/// A symbolic link in the jail, as on the host.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Link {
-    /// Where inside.
+    /// Where it is inside.
     pub path: JailPath,
-    /// What it says: `usr/lib`.
-    pub text: PathBuf,
+    /// Where it leads, as readlink(2) has it: `usr/lib`.
+    pub destination: PathBuf,
     /// Why it is here.
     pub reasons: Vec<Reason>,
 }
@@ -111,7 +106,7 @@ pub struct Note {
     pub origin: Arc<Origin>,
     /// A sentence: `/run/mysqld is not on this host; skipped, because it is optional`.
     pub text: String,
-    /// It is to be said of a preset's line as well: something will not work.
+    /// It is reported for a preset's line too, because something will not work.
     pub always: bool,
 }
 
@@ -120,7 +115,7 @@ pub struct Note {
 pub struct Reason {
     /// The line.
     pub origin: Arc<Origin>,
-    /// From the line's own file outwards; empty for what the line names itself.
+    /// From the line's own file outwards; empty for what the line itself names.
     pub chain: Vec<Cause>,
 }
 

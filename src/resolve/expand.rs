@@ -1,61 +1,29 @@
 //! One request → what it brings on this host, whatever site asks for it.
 
-use std::borrow::Cow;
-use std::ffi::OsString;
-use std::path::{Component, Path, PathBuf};
-
-use super::desired::{Cause, FileId, FileKind};
-use super::host::{Host, TopLink};
-use super::ldso::{Closure, Loader};
+use super::desired::{Cause, FileKind};
+use super::host::Host;
+use super::item::Item;
+use super::ldso::Closure;
+use super::lookup_error::{LookupError, found};
+use super::shared::Shared;
+use super::top_links::TopLink;
 use super::users::WHERE;
-use super::walk::{LinkOnTheWay, LookupError, Walk, found};
 use super::{link_targets, nss};
-use crate::base::{HostPath, JailPath, MountAttributes};
-use crate::manifest::{Access, MountRequest, Origin, Pattern, Request, SourceFile, Wanted};
+use crate::base::text::nearest;
+use crate::base::{HostPath, MountAttributes};
+use crate::manifest::{Access, MountRequest, Pattern, Request, Wanted};
 use crate::{Error, Result};
 
 /// What to do about a file that this host does not have.
 const MAY_DO_WITHOUT: &str = "if this host may do without it, say `optional: true`";
 
-/// One file or directory that shall be found in the jail.
-#[derive(Clone, Debug)]
-pub(super) struct Item {
-    /// The name by which the jail looks it up.
-    pub path: JailPath,
-    /// The host's directory links on the way to `path`, and where its directory really is; `None`:
-    /// the manifest names a target of its own, so the host's links do not count.
-    pub way: Option<Way>,
-    /// The real file.
-    pub source: HostPath,
-    pub file: FileId,
-    pub kind: FileKind,
-    /// As asked for.
-    pub options: MountAttributes,
-    /// The attributes of the host's mount that `source` lies on; all of them where nothing is asked
-    /// for that one could forbid.
-    pub host: MountAttributes,
-    /// The manifest says so, in place of the class.
-    pub fixed: bool,
-    pub recursive: bool,
-    /// The one link that `path` itself is, if it leads straight to `source`.
-    pub leaf: Option<LinkOnTheWay>,
-    pub chain: Vec<Cause>,
-}
-
-/// How the host comes to the directory that holds a path.
-#[derive(Clone, Debug)]
-pub(super) struct Way {
-    pub links: Vec<LinkOnTheWay>,
-    pub directory: HostPath,
-}
-
 /// All that a request brings.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Part {
+pub(super) struct Expansion {
     pub items: Vec<Item>,
     /// Links that no line names: those in `/` that lead to a directory of the items or into it, and
-    /// by which else items are known.
-    pub tops: Vec<TopLink>,
+    /// those by which items are also known.
+    pub top_links: Vec<TopLink>,
     /// A login name for the generated passwd.
     pub user: Option<String>,
     /// What was left out and why.
@@ -63,286 +31,206 @@ pub(super) struct Part {
 }
 
 /// What `request` brings.
-pub(super) fn expand(host: &Host, request: &Request) -> Result<Part> {
-    let mut part = Part::default();
+pub(super) fn expand(host: &Host, shared: &Shared, request: &Request) -> Result<Expansion> {
+    let mut expander = Expander {
+        host,
+        shared,
+        out: Expansion::default(),
+    };
     match request {
-        Request::Device(wanted) => part.names(host, wanted, "/dev", MountAttributes::DEVICE)?,
-        Request::Etc(wanted) => part.names(host, wanted, "/etc", MountAttributes::DATA)?,
+        Request::Device(wanted) => expander.names(wanted, "/dev", MountAttributes::DEVICE)?,
+        Request::Etc(wanted) => expander.names(wanted, "/etc", MountAttributes::DATA)?,
         Request::Program(wanted) | Request::Library(wanted) => {
-            for path in part.matches(host, wanted)? {
-                part.code(host, &path)?;
+            for path in expander.matches(wanted)? {
+                expander.code(&path, None)?;
             }
         }
-        Request::User(wanted) => part.login(host, wanted)?,
-        Request::NameService(database) => {
-            for (service, path) in nss::modules(host, database)? {
-                let cause = Cause::NameService {
-                    database: database.clone(),
-                    service,
-                };
-                part.code_because(host, &path, Some(&cause))?;
-            }
-        }
-        Request::Mount(request) => part.mount(host, request)?,
+        Request::User(wanted) => expander.user(wanted)?,
+        Request::NameService(database) => expander.name_service(database)?,
+        Request::Mount(request) => expander.mount(request)?,
     }
-    Ok(part)
+    Ok(expander.out)
 }
 
-impl Item {
-    /// What the jail has to find at `path`, the host's own name for it.
-    pub(super) fn at(
-        host: &Host,
-        path: &HostPath,
-        options: MountAttributes,
-        chain: Vec<Cause>,
-    ) -> Result<Self, LookupError> {
-        Self::named(
-            host,
-            path,
-            JailPath::new(path.as_path()).unwrap_or_else(|_| JailPath::slash()),
-            options,
-            chain,
-        )
-    }
-
-    /// What stands at `source` on the host, for the jail at `name`, which is the host's name as
-    /// well.
-    pub(super) fn named(
-        host: &Host,
-        source: &HostPath,
-        name: JailPath,
-        options: MountAttributes,
-        chain: Vec<Cause>,
-    ) -> Result<Self, LookupError> {
-        let walk = host.walk(source)?;
-        let way = match name.on_host().parent() {
-            Some(directory) => found(host.walk(&directory))?.map(|walk| Way {
-                links: walk.links,
-                directory: walk.real,
-            }),
-            None => None,
-        };
-        Self::of(host, walk, name, way, options, chain)
-    }
-
-    fn of(
-        host: &Host,
-        walk: Walk,
-        path: JailPath,
-        way: Option<Way>,
-        options: MountAttributes,
-        chain: Vec<Cause>,
-    ) -> Result<Self, LookupError> {
-        host.refuse_strange_links(&walk)?;
-        let (file, kind) = (walk.stat.file, walk.stat.kind);
-        let leaf = walk
-            .links
-            .last()
-            .filter(|link| leads_straight(link, &walk.real))
-            .cloned();
-        let host = if options.within(MountAttributes::DATA) == options {
-            MountAttributes::DATA
-        } else {
-            host.mount_options(&walk.real, &walk.stat)?
-        };
-        Ok(Self {
-            path,
-            way,
-            source: walk.real,
-            file,
-            kind,
-            options,
-            host,
-            fixed: false,
-            recursive: false,
-            leaf,
-            chain,
-        })
-    }
-
-    /// The attributes that its mount gets.
-    pub(super) fn effective(&self) -> MountAttributes {
-        self.options.within(self.host)
-    }
-
-    /// The same as the line at `origin` asks for it: what an administrator says of a mount counts
-    /// more than what the host's mount forbids, what comes along with it and what a built-in preset
-    /// says does not.
-    pub(super) fn asked_at(&self, origin: &Origin) -> Cow<'_, Self> {
-        let said =
-            self.fixed && self.chain.is_empty() && matches!(origin.file, SourceFile::File(_));
-        if said {
-            Cow::Owned(Self {
-                host: MountAttributes::OPEN,
-                ..self.clone()
-            })
-        } else {
-            Cow::Borrowed(self)
-        }
-    }
+/// A request on its way to an [`Expansion`].
+struct Expander<'h> {
+    host: &'h Host,
+    shared: &'h Shared,
+    out: Expansion,
 }
 
-impl Part {
+impl Expander<'_> {
     /// `devices` and `etc`.
     fn names(
         &mut self,
-        host: &Host,
         wanted: &Wanted<String>,
         base: &str,
-        options: MountAttributes,
+        attributes: MountAttributes,
     ) -> Result<()> {
         let paths = wanted
             .any_of
             .iter()
             .map(|name| absolute(base, name))
             .collect::<Result<Vec<_>>>()?;
-        let Some(path) = self.first(host, &paths, wanted.optional)? else {
+        let Some(path) = self.first(&paths, wanted.optional)? else {
             return Ok(());
         };
-        self.data(
-            host,
-            Item::at(host, &path, options, vec![]).map_err(|error| missing(host, &path, &error))?,
-        )
+        let item = Item::at(self.host, &path, attributes, vec![])
+            .map_err(|error| self.missing(&path, &error))?;
+        self.data(item)
+    }
+
+    fn user(&mut self, wanted: &Wanted<String>) -> Result<()> {
+        let accounts = self.shared.accounts(self.host)?;
+        for name in &wanted.any_of {
+            if accounts.knows(self.host, name)? {
+                self.out.user = Some(name.clone());
+                return Ok(());
+            }
+        }
+
+        let all = wanted.any_of.join(", ");
+        let is_one = wanted.any_of.len() == 1;
+        if wanted.optional {
+            self.out.notes.push(if is_one {
+                format!("there is no user {all} {WHERE}; skipped, because it is optional")
+            } else {
+                format!(
+                    "there is none of the users {all} {WHERE}; skipped, because they are optional"
+                )
+            });
+            Ok(())
+        } else if is_one {
+            Err(Error::failed(format!("there is no user {all} {WHERE}"))
+                .hint("create the user, or take the line out"))
+        } else {
+            Err(Error::failed(format!("none of the users {all} is {WHERE}"))
+                .hint("create one of them, or take the line out"))
+        }
+    }
+
+    fn name_service(&mut self, database: &str) -> Result<()> {
+        for (service, path) in nss::modules(self.host, self.shared, database)? {
+            let cause = Cause::NameService {
+                database: database.to_owned(),
+                service,
+            };
+            self.code(&path, Some(&cause))?;
+        }
+        Ok(())
+    }
+
+    fn mount(&mut self, request: &MountRequest) -> Result<()> {
+        let base = MountAttributes {
+            read_only: request.access == Access::ReadOnly,
+            ..MountAttributes::DATA
+        };
+        let attributes = MountAttributes {
+            noexec: !request.executable.unwrap_or(!base.noexec),
+            nodev: !request.devices.unwrap_or(!base.nodev),
+            nosuid: !request.setuid.unwrap_or(!base.nosuid),
+            ..base
+        };
+        for path in self.matches(&request.sources)? {
+            let item = match &request.target {
+                None => Item::at(self.host, &path, attributes, vec![]),
+                Some(target) => Item::with_target(self.host, &path, target.clone(), attributes),
+            };
+            let mut item = item.map_err(|error| self.missing(&path, &error))?;
+            item.fixed = attributes != MountAttributes::DATA;
+            item.recursive = request.recursive && item.kind == FileKind::Directory;
+            self.data(item)?;
+        }
+        Ok(())
     }
 
     /// The item, and, if it is a directory, what links inside it lead to.
-    fn data(&mut self, host: &Host, item: Item) -> Result<()> {
+    fn data(&mut self, item: Item) -> Result<()> {
         if item.kind == FileKind::Symlink {
             return Err(Error::failed(format!("{} leads to no file", item.source)));
         }
         let source = item.source.clone();
         let cannot = |error: LookupError| error.error(format!("cannot tell what {source} needs"));
         if item.kind == FileKind::Socket {
-            let item = self.socket(host, item).map_err(cannot)?;
-            self.items.push(item);
+            let item = self.socket(item).map_err(cannot)?;
+            self.out.items.push(item);
             return Ok(());
         }
-        // Links in /proc lead to whatever processes happen to use.
-        let lasting = !["/proc", "/sys"]
-            .iter()
-            .any(|kernels| item.source.as_path().starts_with(kernels));
-        if item.kind == FileKind::Directory && item.options.read_only && lasting {
-            let brought = link_targets::bring(host, &item).map_err(cannot)?;
-            self.items.extend(brought.items);
-            self.notes.extend(brought.notes);
+
+        if item.kind == FileKind::Directory && item.attributes.read_only && has_lasting_links(&item)
+        {
+            let brought = link_targets::bring(self.host, &item).map_err(cannot)?;
+            self.out.items.extend(brought.items);
+            self.out.notes.extend(brought.notes);
         }
         if item.path.as_path() == item.source.as_path() {
-            let directory = item.kind == FileKind::Directory;
-            let (tops, runs) = (
-                host.top_links().map_err(cannot)?,
-                host.run_links().map_err(cannot)?,
-            );
-            let into = tops
-                .iter()
-                .filter(|link| directory && link.real.starts_with(&item.source));
-            let known_by = runs
-                .iter()
-                .filter(|link| item.source.starts_with(&link.real));
-            self.tops.extend(into.chain(known_by).cloned());
+            self.add_top_links(&item).map_err(cannot)?;
         }
-        self.items.push(item);
+        self.out.items.push(item);
+        Ok(())
+    }
+
+    /// Links in `/` into the item, and those to `/run` by which it is also known.
+    fn add_top_links(&mut self, item: &Item) -> Result<(), LookupError> {
+        if item.kind == FileKind::Directory {
+            for link in self.shared.top_links(self.host)? {
+                if link.real.starts_with(&item.source) {
+                    self.out.top_links.push(link.clone());
+                }
+            }
+        }
+        for link in self.shared.run_links(self.host)? {
+            if item.source.starts_with(&link.real) {
+                self.out.top_links.push(link.clone());
+            }
+        }
         Ok(())
     }
 
     /// A socket that is reached by a link, such as `/dev/log`: the link and the socket's directory,
     /// which outlives a restart of the daemon. A bound socket file is dead after one.
-    fn socket(&mut self, host: &Host, item: Item) -> Result<Item, LookupError> {
-        let link = item.leaf.clone().filter(|_| item.way.is_some());
-        if let (Some(link), Some(directory)) = (link, item.source.parent())
-            && link_targets::may_be_brought(host, &directory)?
-        {
-            let cause = Cause::LinkedFrom(link.path.as_path().to_owned());
-            if let Some(mut through) = found(Item::at(host, &directory, item.options, vec![cause]))?
-            {
-                through.options.noexec = true;
-                through.options.nodev = true;
-                if let Some(way) = &mut through.way {
-                    way.links.push(link);
-                }
-                return Ok(through);
-            }
+    fn socket(&mut self, item: Item) -> Result<Item, LookupError> {
+        if let Some(directory) = self.directory_of_socket(&item)? {
+            return Ok(directory);
         }
-        self.notes.push(format!(
-            "{} is a socket: when its daemon restarts, the jail keeps the dead one; bind its directory instead",
+        self.out.notes.push(format!(
+            "{} is a socket: when its daemon restarts, the jail keeps the dead one; \
+             bind its directory instead",
             item.source
         ));
         Ok(item)
     }
 
-    fn login(&mut self, host: &Host, wanted: &Wanted<String>) -> Result<()> {
-        let accounts = host
-            .accounts()
-            .map_err(|error| error.error("cannot read the host's users and groups"))?;
-        for name in &wanted.any_of {
-            if self.user.is_none() && accounts.knows(host, name)? {
-                self.user = Some(name.clone());
-            }
-        }
-        match (&self.user, wanted.any_of.as_slice()) {
-            (Some(_), _) => {}
-            (None, [one]) if wanted.optional => {
-                self.notes.push(format!(
-                    "there is no user {one} {WHERE}; skipped, because it is optional"
-                ));
-            }
-            (None, several) if wanted.optional => self.notes.push(format!(
-                "there is none of the users {} {WHERE}; skipped, because they are optional",
-                several.join(", ")
-            )),
-            (None, [one]) => {
-                return Err(Error::failed(format!("there is no user {one} {WHERE}"))
-                    .hint("create the user, or take the line out"));
-            }
-            (None, several) => {
-                return Err(Error::failed(format!(
-                    "none of the users {} is {WHERE}",
-                    several.join(", ")
-                )));
-            }
-        }
-        Ok(())
-    }
-
-    fn mount(&mut self, host: &Host, request: &MountRequest) -> Result<()> {
-        let base = MountAttributes {
-            read_only: request.access == Access::ReadOnly,
-            ..MountAttributes::DATA
+    /// The directory to bind in place of the socket, if there is one that can be.
+    fn directory_of_socket(&self, socket: &Item) -> Result<Option<Item>, LookupError> {
+        let (Some(link), Some(_), Some(directory)) =
+            (&socket.leaf, &socket.way, socket.source.parent())
+        else {
+            return Ok(None);
         };
-        let options = MountAttributes {
-            noexec: !request.executable.unwrap_or(!base.noexec),
-            nodev: !request.devices.unwrap_or(!base.nodev),
-            nosuid: !request.setuid.unwrap_or(!base.nosuid),
-            ..base
-        };
-        for path in self.matches(host, &request.sources)? {
-            let found = |error| missing(host, &path, &error);
-            let mut item = match &request.target {
-                None => Item::at(host, &path, options, vec![]).map_err(found)?,
-                Some(target) => {
-                    let walk = host.walk(&path).map_err(found)?;
-                    Item::of(host, walk, target.clone(), None, options, vec![]).map_err(found)?
-                }
-            };
-            item.fixed = options != MountAttributes::DATA;
-            item.recursive = request.recursive && item.kind == FileKind::Directory;
-            self.data(host, item)?;
+        if !link_targets::may_be_brought(self.host, &directory)? {
+            return Ok(None);
         }
-        Ok(())
+
+        let cause = Cause::LinkedFrom(link.path.as_path().to_owned());
+        let item = Item::at(self.host, &directory, socket.attributes, vec![cause]);
+        let Some(mut item) = found(item)? else {
+            return Ok(None);
+        };
+        item.attributes.noexec = true;
+        item.attributes.nodev = true;
+        if let Some(way) = &mut item.way {
+            way.links.push(link.clone());
+        }
+        Ok(Some(item))
     }
 
-    fn code(&mut self, host: &Host, path: &HostPath) -> Result<()> {
-        self.code_because(host, path, None)
-    }
-
-    /// A program or shared object with everything that the loader opens for it.
-    fn code_because(&mut self, host: &Host, path: &HostPath, cause: Option<&Cause>) -> Result<()> {
-        let item = Item::at(
-            host,
-            path,
-            MountAttributes::CODE,
-            cause.into_iter().cloned().collect(),
-        )
-        .map_err(|error| missing(host, path, &error))?;
+    /// A program or shared object with everything that the loader opens for it. `cause`: what
+    /// brought it, unless a line names it.
+    fn code(&mut self, path: &HostPath, cause: Option<&Cause>) -> Result<()> {
+        let chain = Vec::from_iter(cause.cloned());
+        let item = Item::at(self.host, path, MountAttributes::CODE, chain)
+            .map_err(|error| self.missing(path, &error))?;
         if item.kind != FileKind::File {
             return Err(Error::failed(format!(
                 "{path} is a {}, not a program or shared object",
@@ -350,111 +238,49 @@ impl Part {
             ))
             .hint("a directory belongs under `mounts`"));
         }
-        self.items.push(item);
-        let loader = Loader::read(host)?;
+        self.out.items.push(item);
+
+        let loader = self.shared.loader(self.host)?;
         let closure = loader.closure(path)?;
         loader.refuse_private(path, &closure)?;
-        for (path, step) in needs(&closure) {
-            let options = if step == Cause::LoaderConfiguration {
-                MountAttributes::DATA
-            } else {
-                MountAttributes::CODE
+        for (path, step) in needed_by(&closure) {
+            let attributes = match step {
+                Cause::LoaderConfiguration => MountAttributes::DATA,
+                _ => MountAttributes::CODE,
             };
             let chain = cause.into_iter().cloned().chain([step]).collect();
-            match Item::at(host, &path, options, chain) {
-                Ok(item) if item.kind == FileKind::Directory => self.data(host, item)?,
-                Ok(item) => self.items.push(item),
-                Err(error) => return Err(missing(host, &path, &error)),
+            let item = Item::at(self.host, &path, attributes, chain)
+                .map_err(|error| self.missing(&path, &error))?;
+            if item.kind == FileKind::Directory {
+                self.data(item)?;
+            } else {
+                self.out.items.push(item);
             }
         }
         Ok(())
     }
 
-    /// The first of `paths` that exists. `None`: none does, which is no error, and is noted.
-    fn first(
-        &mut self,
-        host: &Host,
-        paths: &[HostPath],
-        optional: bool,
-    ) -> Result<Option<HostPath>> {
-        let mut refusals = vec![];
-        for path in paths {
-            match host.walk(path) {
-                Ok(_) => return Ok(Some(path.clone())),
-                Err(error) if error.is_unknown() => return Err(missing(host, path, &error)),
-                Err(error) => refusals.push(error),
-            }
-        }
-        self.none_of(host, paths, &refusals, optional)
-            .map(|()| None)
-    }
-
-    fn none_of(
-        &mut self,
-        host: &Host,
-        paths: &[HostPath],
-        refusals: &[LookupError],
-        optional: bool,
-    ) -> Result<()> {
-        let all = paths
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(", ");
-        match (paths, refusals) {
-            ([_], [error]) if optional => {
-                self.notes
-                    .push(format!("{error}; skipped, because it is optional"));
-                Ok(())
-            }
-            _ if optional => {
-                self.notes.push(format!(
-                    "none of {all} is on this host; skipped, because they are optional"
-                ));
-                Ok(())
-            }
-            ([path], [error]) => Err(missing(host, path, error)),
-            _ => Err(
-                Error::failed(format!("none of these is on this host: {all}"))
-                    .hint("name the file that this host has, or say `optional: true`"),
-            ),
-        }
-    }
-
-    /// The files that the first alternative with any stands for.
-    fn matches(&mut self, host: &Host, wanted: &Wanted<Pattern>) -> Result<Vec<HostPath>> {
-        let mut refusals = vec![];
+    /// The files that the first alternative stands for that has any.
+    fn matches(&mut self, wanted: &Wanted<Pattern>) -> Result<Vec<HostPath>> {
         if let [pattern] = wanted.any_of.as_slice()
             && pattern.is_glob()
         {
-            let found = host.glob(pattern.path())?;
-            let nothing = format!("nothing on this host matches {}", pattern.path());
-            match (found.is_empty(), wanted.optional) {
-                (false, _) => {}
-                (true, true) => self
-                    .notes
-                    .push(format!("{nothing}; skipped, because it is optional")),
-                (true, false) => return Err(Error::failed(nothing).hint(MAY_DO_WITHOUT)),
-            }
-            return Ok(found);
+            return self.matches_of_one(pattern.path(), wanted.optional);
         }
+
+        let mut reasons = vec![];
         for pattern in &wanted.any_of {
+            let path = pattern.path();
             if pattern.is_glob() {
-                let found = host.glob(pattern.path())?;
+                let found = self.host.glob(path)?;
                 if !found.is_empty() {
                     return Ok(found);
                 }
-                refusals.push(LookupError::Missing {
-                    at: pattern.path().clone(),
-                });
+                reasons.push(LookupError::Missing { at: path.clone() });
+            } else if let Some(reason) = self.why_not(path)? {
+                reasons.push(reason);
             } else {
-                match host.walk(pattern.path()) {
-                    Ok(_) => return Ok(vec![pattern.path().clone()]),
-                    Err(error) if error.is_unknown() => {
-                        return Err(missing(host, pattern.path(), &error));
-                    }
-                    Err(error) => refusals.push(error),
-                }
+                return Ok(vec![path.clone()]);
             }
         }
         let paths: Vec<_> = wanted
@@ -462,99 +288,142 @@ impl Part {
             .iter()
             .map(|pattern| pattern.path().clone())
             .collect();
-        self.none_of(host, &paths, &refusals, wanted.optional)
-            .map(|()| vec![])
+        self.none_of(&paths, &reasons, wanted.optional)?;
+        Ok(vec![])
+    }
+
+    /// The files that a pattern without alternatives stands for.
+    fn matches_of_one(&mut self, pattern: &HostPath, optional: bool) -> Result<Vec<HostPath>> {
+        let found = self.host.glob(pattern)?;
+        if found.is_empty() {
+            let nothing = format!("nothing on this host matches {pattern}");
+            if !optional {
+                return Err(Error::failed(nothing).hint(MAY_DO_WITHOUT));
+            }
+            let note = format!("{nothing}; skipped, because it is optional");
+            self.out.notes.push(note);
+        }
+        Ok(found)
+    }
+
+    /// The first of `paths` that exists. `None`: none does, and that is noted.
+    fn first(&mut self, paths: &[HostPath], optional: bool) -> Result<Option<HostPath>> {
+        let mut reasons = vec![];
+        for path in paths {
+            match self.why_not(path)? {
+                None => return Ok(Some(path.clone())),
+                Some(reason) => reasons.push(reason),
+            }
+        }
+        self.none_of(paths, &reasons, optional)?;
+        Ok(None)
+    }
+
+    /// Why `path` is not there; `None`: it is.
+    ///
+    /// Errors: it is unknown.
+    fn why_not(&self, path: &HostPath) -> Result<Option<LookupError>> {
+        match self.host.walk(path) {
+            Ok(_) => Ok(None),
+            Err(error) if error.is_unknown() => Err(self.missing(path, &error)),
+            Err(error) => Ok(Some(error)),
+        }
+    }
+
+    /// A note that none of `paths` is there, or, unless it is optional, an error.
+    fn none_of(
+        &mut self,
+        paths: &[HostPath],
+        reasons: &[LookupError],
+        optional: bool,
+    ) -> Result<()> {
+        let names: Vec<_> = paths.iter().map(ToString::to_string).collect();
+        let all = names.join(", ");
+        match (paths, reasons) {
+            ([_], [reason]) if optional => {
+                let note = format!("{reason}; skipped, because it is optional");
+                self.out.notes.push(note);
+            }
+            _ if optional => self.out.notes.push(format!(
+                "none of {all} is on this host; skipped, because they are optional"
+            )),
+            ([path], [reason]) => return Err(self.missing(path, reason)),
+            _ => {
+                return Err(
+                    Error::failed(format!("none of these is on this host: {all}"))
+                        .hint("name the file that this host has, or say `optional: true`"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn missing(&self, path: &HostPath, reason: &LookupError) -> Error {
+        let error = reason.error(format!("cannot find {path}"));
+        match reason {
+            LookupError::Missing { at } => match self.near(at) {
+                Some(near) => {
+                    error.hint(format!("did you mean {near}? Otherwise, {MAY_DO_WITHOUT}"))
+                }
+                None => error.hint(MAY_DO_WITHOUT),
+            },
+            LookupError::Strange { .. } => error.hint(
+                "find out who made that link; \
+                 a directory of that user's own can be named without it",
+            ),
+            _ if reason.is_missing() => error.hint(MAY_DO_WITHOUT),
+            _ => error,
+        }
+    }
+
+    /// What is beside `missing` with almost the same name.
+    fn near(&self, missing: &HostPath) -> Option<HostPath> {
+        let directory = missing.parent()?;
+        let names = self.host.read_dir(&directory).ok()?;
+        let known = names.iter().filter_map(|name| name.to_str());
+        let near = nearest(missing.file_name()?.to_str()?, known)?;
+        directory.join(near).ok()
     }
 }
 
-/// Whether a link stands for a file itself, and no other link comes after it.
-fn leads_straight(link: &LinkOnTheWay, real: &HostPath) -> bool {
-    let directory = link.path.as_path().parent().unwrap_or(Path::new("/"));
-    link.last && lexical(directory, &link.text) == real.as_path()
+/// Whether links in the directory lead to the same place for long: those in `/proc` lead to
+/// whatever processes happen to use.
+fn has_lasting_links(directory: &Item) -> bool {
+    !["/proc", "/sys"]
+        .iter()
+        .any(|kernels| directory.source.as_path().starts_with(kernels))
 }
 
 /// What a closure names, with the reason.
-fn needs(closure: &Closure) -> Vec<(HostPath, Cause)> {
-    let buf = |path: &HostPath| path.as_path().to_owned();
-    let interpreters = closure
-        .interpreters
-        .iter()
-        .map(|i| (i.path.clone(), Cause::InterpreterOf(buf(&i.needed_by))));
-    let scripts = closure
-        .script_interpreters
-        .iter()
-        .map(|i| (i.path.clone(), Cause::InterpreterOf(buf(&i.needed_by))));
-    let libraries = closure.libraries.iter().map(|library| {
+fn needed_by(closure: &Closure) -> Vec<(HostPath, Cause)> {
+    let owned = |path: &HostPath| path.as_path().to_owned();
+    let mut needed = vec![];
+    for interpreter in &closure.interpreters {
+        let cause = Cause::InterpreterOf(owned(&interpreter.needed_by));
+        needed.push((interpreter.path.clone(), cause));
+    }
+    for interpreter in &closure.script_interpreters {
+        let cause = Cause::InterpreterOf(owned(&interpreter.needed_by));
+        needed.push((interpreter.path.clone(), cause));
+    }
+    for library in &closure.libraries {
         let cause = Cause::LibraryOf {
             name: library.name.clone(),
-            object: buf(&library.needed_by),
+            object: owned(&library.needed_by),
         };
-        (library.path.clone(), cause)
-    });
-    let configuration = closure
-        .loader_configuration
-        .iter()
-        .map(|path| (path.clone(), Cause::LoaderConfiguration));
-    let origins = closure
-        .origins
-        .iter()
-        .map(|o| (o.real.clone(), Cause::LinkedFrom(buf(&o.program))));
-    interpreters
-        .chain(scripts)
-        .chain(libraries)
-        .chain(configuration)
-        .chain(origins)
-        .collect()
-}
-
-fn missing(host: &Host, path: &HostPath, error: &LookupError) -> Error {
-    let message = error.error(format!("cannot find {path}"));
-    match error {
-        LookupError::Missing { at } => match near(host, at) {
-            Some(near) => message.hint(format!("did you mean {near}? Otherwise, {MAY_DO_WITHOUT}")),
-            None => message.hint(MAY_DO_WITHOUT),
-        },
-        LookupError::Strange { .. } => message.hint(
-            "find out who made that link; a directory of that user's own can be named without it",
-        ),
-        _ if error.is_missing() => message.hint(MAY_DO_WITHOUT),
-        _ => message,
+        needed.push((library.path.clone(), cause));
     }
-}
-
-/// What stands beside `missing` with a name that is hardly different.
-fn near(host: &Host, missing: &HostPath) -> Option<HostPath> {
-    let (directory, wanted) = (missing.parent()?, missing.file_name()?.to_str()?);
-    let distance =
-        |name: &OsString| strsim::damerau_levenshtein(name.to_str().unwrap_or_default(), wanted);
-    let names = host.read_dir(&directory).ok()?;
-    let nearest = names.iter().min_by_key(|name| distance(name))?;
-    let far = distance(nearest) > if wanted.len() < 5 { 1 } else { 2 };
-    if far {
-        None
-    } else {
-        directory.join(nearest).ok()
+    for path in &closure.loader_configuration {
+        needed.push((path.clone(), Cause::LoaderConfiguration));
     }
+    for origin in &closure.origins {
+        let cause = Cause::LinkedFrom(owned(&origin.program));
+        needed.push((origin.real.clone(), cause));
+    }
+    needed
 }
 
 fn absolute(base: &str, name: &str) -> Result<HostPath> {
     HostPath::new(format!("{base}/{name}"))
         .map_err(|why| Error::usage(format!("{base}/{name}: {why}")))
-}
-
-/// `text` as a link in the directory `at` means it, by its letters alone.
-pub(crate) fn lexical(at: &Path, text: &Path) -> PathBuf {
-    let mut path = if text.is_absolute() {
-        PathBuf::from("/")
-    } else {
-        at.to_owned()
-    };
-    for component in text.components() {
-        match component {
-            Component::ParentDir => drop(path.pop()),
-            Component::Normal(name) => path.push(name),
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    path
 }

@@ -1,21 +1,23 @@
 //! Links inside a bound directory that would dangle in the jail bring their targets along.
 //!
-//! Only links that root made count: they must be root's, in directories that only root can write,
-//! or a site's owner could ask for any file of the host by a link.
+//! Only links that root made count: they must belong to root, in directories that only root can
+//! write to. Otherwise a site's owner could obtain any file of the host by a link.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::desired::{Cause, FileKind};
-use super::expand::{Item, lexical};
-use super::host::{Entry, Host};
-use super::walk::{LookupError, Walk, found};
-use crate::base::{HostPath, JailPath};
+use super::files::RootsEntry;
+use super::host::Host;
+use super::item::Item;
+use super::lookup_error::{LookupError, found};
+use crate::base::text::plural;
+use crate::base::{HostPath, JailPath, lexical};
 
-/// From this many links into one directory on, the directory itself is brought.
+/// With this many links into one directory or more, the directory itself is brought.
 const MANY: usize = 4;
 
-/// The most entries that are looked at below one mount.
+/// The most entries that are searched below one mount.
 const MAX_ENTRIES: usize = 200_000;
 
 /// Never brought by a link, as a whole.
@@ -52,44 +54,50 @@ pub(super) struct Brought {
     pub notes: Vec<String>,
 }
 
-/// A link, and what it says.
-type LinkText = (PathBuf, PathBuf);
+/// A link, and its destination.
+type LinkAndDestination = (PathBuf, PathBuf);
 
 /// A directory that the jail has, and through which links may lead.
-struct Directory {
+struct BoundDirectory {
     item: Item,
-    /// It is here for the names alone that links lead to; what else is in it need not lead
-    /// anywhere.
-    for_names: bool,
+    links: Follow,
 }
 
-/// What a link that leads out of the directory it is in leads to.
+/// Which links in a directory are followed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Follow {
+    All,
+    /// Only those on the way of other links: the directory is bound for their sake.
+    OnTheWay,
+}
+
+/// Where a link leads that leaves its directory.
 struct Outward {
     /// Where the link is on the host.
     link: PathBuf,
     /// What a process in the jail then looks up.
     looked_up: HostPath,
-    /// Where that is on the host: the same, but for a directory that is mounted elsewhere.
+    /// Where that is on the host: the same, unless the directory is mounted elsewhere.
     real: HostPath,
 }
 
-/// The links below one directory, and below what they lead to, on their way.
-struct Search<'h> {
+/// A search through the links below one directory, and below what they lead to.
+struct LinkSearch<'h> {
     host: &'h Host,
-    directories: Vec<Directory>,
-    /// Links to follow, each batch with the directory that it is in.
-    queue: Vec<(usize, Vec<LinkText>)>,
+    directories: Vec<BoundDirectory>,
+    /// Links to follow, each batch with the index of the directory that it is in.
+    queue: Vec<(usize, Vec<LinkAndDestination>)>,
     seen: HashSet<PathBuf>,
-    /// By source of the directory, how many links lead to what is not brought along.
+    /// By source of the directory, how many links lead to files that are not brought along.
     refused: BTreeMap<PathBuf, usize>,
     brought: Brought,
 }
 
 /// Everything that links inside `top` lead to, and what links inside that lead to.
 ///
-/// Errors: where a link leads cannot be told.
+/// Errors: it is unknown where a link leads.
 pub(super) fn bring(host: &Host, top: &Item) -> Result<Brought, LookupError> {
-    let mut search = Search {
+    let mut search = LinkSearch {
         host,
         directories: vec![],
         queue: vec![],
@@ -104,40 +112,41 @@ pub(super) fn bring(host: &Host, top: &Item) -> Result<Brought, LookupError> {
     Ok(search.finish())
 }
 
-impl Search<'_> {
-    /// All links below `directory` count.
+impl LinkSearch<'_> {
+    /// Follows all links below `directory`.
     fn add(&mut self, directory: Item) -> Result<(), LookupError> {
-        if self
+        let known = self
             .directories
             .iter()
-            .any(|known| !known.for_names && known.item.path == directory.path)
-        {
+            .any(|known| known.links == Follow::All && known.item.path == directory.path);
+        if known {
             return Ok(());
         }
         let links = links_below(self.host, &directory.source, &mut self.brought.notes)?;
         self.queue.push((self.directories.len(), links));
-        self.directories.push(Directory {
+        self.directories.push(BoundDirectory {
             item: directory,
-            for_names: false,
+            links: Follow::All,
         });
         Ok(())
     }
 
-    fn follow(&mut self, directory: usize, links: Vec<LinkText>) -> Result<(), LookupError> {
+    fn follow(
+        &mut self,
+        directory: usize,
+        links: Vec<LinkAndDestination>,
+    ) -> Result<(), LookupError> {
         let mut by_parent: BTreeMap<(PathBuf, PathBuf), Vec<Outward>> = BTreeMap::new();
         let mut through: BTreeMap<usize, Vec<HostPath>> = BTreeMap::new();
-        for (link, text) in links {
+        for (link, destination) in links {
             if !self.seen.insert(link.clone()) {
                 continue;
             }
-            let Some(outward) = outward(&self.directories[directory].item, link, &text) else {
+            let from = &self.directories[directory].item;
+            let Some(outward) = outward(from, link, &destination) else {
                 continue;
             };
-            if let Some(there) = self
-                .directories
-                .iter()
-                .position(|there| shows(&there.item, &outward))
-            {
+            if let Some(there) = self.shown_by(&outward) {
                 through.entry(there).or_default().push(outward.real);
                 continue;
             }
@@ -145,17 +154,16 @@ impl Search<'_> {
                 continue; // it dangles on the host as well
             }
             if may_be_brought(self.host, &outward.real)? {
-                let parent =
-                    |path: &HostPath| path.as_path().parent().unwrap_or(Path::new("/")).to_owned();
                 let key = (parent(&outward.looked_up), parent(&outward.real));
                 by_parent.entry(key).or_default().push(outward);
             } else {
-                let source = self.directories[directory].item.source.as_path().to_owned();
+                let source = from.source.as_path().to_owned();
                 *self.refused.entry(source).or_default() += 1;
             }
         }
+
         for (there, paths) in through {
-            self.through(there, &paths)?;
+            self.follow_on_the_way(there, &paths)?;
         }
         for ((looked_up, real), links) in by_parent {
             self.bring(directory, &looked_up, &real, links)?;
@@ -163,8 +171,19 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// What `links` lead to in one directory, which is `parent` on the host: the files, or, if it
-    /// is many, the directory.
+    /// The directory in which the jail has what the link leads to.
+    fn shown_by(&self, outward: &Outward) -> Option<usize> {
+        self.directories
+            .iter()
+            .position(|BoundDirectory { item, .. }| {
+                let target = item.path.as_path();
+                outward.looked_up.as_path().starts_with(target)
+                    && outward.real.starts_with(&item.source)
+            })
+    }
+
+    /// Brings what `links` lead to in the directory `looked_up`, which is `parent` on the host: the
+    /// files, or, if there are many, the directory.
     fn bring(
         &mut self,
         from: usize,
@@ -172,41 +191,28 @@ impl Search<'_> {
         parent: &Path,
         links: Vec<Outward>,
     ) -> Result<(), LookupError> {
-        let Item {
-            source,
-            options,
-            chain,
-            ..
-        } = self.directories[from].item.clone();
-        let chain = |cause| chain.iter().cloned().chain([cause]).collect::<Vec<_>>();
-        let host = self.host;
-        let item = |real: &HostPath, looked_up: &Path, cause| {
-            let Ok(name) = JailPath::new(looked_up) else {
-                return Ok(None);
-            };
-            found(Item::named(host, real, name, options, chain(cause)))
-        };
         if links.len() >= MANY
             && let Ok(parent) = HostPath::new(parent)
-            && may_be_brought(host, &parent)?
+            && may_be_brought(self.host, &parent)?
         {
             let cause = Cause::ManyLinkedFrom {
-                directory: source.as_path().to_owned(),
+                directory: self.directories[from].item.source.as_path().to_owned(),
                 links: links.len(),
             };
-            if let Some(item) = item(&parent, looked_up, cause)? {
+            if let Some(item) = self.item(from, &parent, looked_up, cause)? {
                 self.brought.items.push(item.clone());
-                self.directories.push(Directory {
+                self.directories.push(BoundDirectory {
                     item,
-                    for_names: true,
+                    links: Follow::OnTheWay,
                 });
                 let paths: Vec<_> = links.into_iter().map(|link| link.real).collect();
-                return self.through(self.directories.len() - 1, &paths);
+                return self.follow_on_the_way(self.directories.len() - 1, &paths);
             }
         }
+
         for link in links {
             let cause = Cause::LinkedFrom(link.link);
-            let Some(item) = item(&link.real, link.looked_up.as_path(), cause)? else {
+            let Some(item) = self.item(from, &link.real, link.looked_up.as_path(), cause)? else {
                 continue;
             };
             self.brought.items.push(item.clone());
@@ -217,28 +223,43 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Links lead to `paths`, in a directory that the jail has: the links on the way there count,
-    /// and, of a directory, all below it.
-    fn through(&mut self, there: usize, paths: &[HostPath]) -> Result<(), LookupError> {
-        let Directory {
-            item,
-            for_names: true,
-        } = &self.directories[there]
-        else {
-            return Ok(());
+    /// What is at `real` on the host and `looked_up` in the jail, because of a link in the directory
+    /// `from`.
+    fn item(
+        &self,
+        from: usize,
+        real: &HostPath,
+        looked_up: &Path,
+        cause: Cause,
+    ) -> Result<Option<Item>, LookupError> {
+        let Ok(name) = JailPath::new(looked_up) else {
+            return Ok(None);
         };
-        let inside = |path: &HostPath| path.starts_with(&item.source);
+        let from = &self.directories[from].item;
+        let mut chain = from.chain.clone();
+        chain.push(cause);
+        found(Item::named(self.host, real, name, from.attributes, chain))
+    }
+
+    /// Follows the links on the way to `paths`, which are in a directory that the jail has, and, if
+    /// one is a directory, all links below it.
+    fn follow_on_the_way(&mut self, there: usize, paths: &[HostPath]) -> Result<(), LookupError> {
+        let BoundDirectory { item, links } = &self.directories[there];
+        if *links == Follow::All {
+            return Ok(());
+        }
         let mut links = vec![];
         for path in paths {
             let Some(walk) = found(self.host.walk(path))? else {
                 continue;
             };
-            for link in walk.links.into_iter().filter(|link| inside(&link.path)) {
-                if self.host.others_on_name(&link.path)?.is_none() {
-                    links.push((link.path.as_path().to_owned(), link.text));
+            for link in walk.links {
+                let inside = link.path.starts_with(&item.source);
+                if inside && self.host.others_on_name(&link.path)?.is_none() {
+                    links.push((link.path.as_path().to_owned(), link.destination));
                 }
             }
-            if walk.stat.kind == FileKind::Directory && inside(&walk.real) {
+            if walk.stat.kind == FileKind::Directory && walk.real.starts_with(&item.source) {
                 links.extend(links_below(self.host, &walk.real, &mut self.brought.notes)?);
             }
         }
@@ -248,14 +269,11 @@ impl Search<'_> {
 
     fn finish(mut self) -> Brought {
         for (directory, refused) in self.refused {
-            let (s, verb) = if refused == 1 {
-                ("", "leads")
-            } else {
-                ("s", "lead")
-            };
+            let links = plural(refused, "link");
+            let lead = if refused == 1 { "leads" } else { "lead" };
             self.brought.notes.push(format!(
-                "{refused} link{s} in {} {verb} to files that are not brought along by a link alone: private ones, \
-                 or below {}",
+                "{links} in {} {lead} to files that are not brought along by a link alone: \
+                 private ones, or below {}",
                 directory.display(),
                 NEVER_BELOW.join(", ")
             ));
@@ -264,21 +282,12 @@ impl Search<'_> {
     }
 }
 
-/// Whether the jail has in `directory` what the link leads to.
-fn shows(directory: &Item, outward: &Outward) -> bool {
-    outward
-        .looked_up
-        .as_path()
-        .starts_with(directory.path.as_path())
-        && outward.real.starts_with(&directory.source)
-}
-
-/// Where a link leads.
-fn outward(directory: &Item, link: PathBuf, text: &Path) -> Option<Outward> {
+/// Where a link in `directory` leads.
+fn outward(directory: &Item, link: PathBuf, destination: &Path) -> Option<Outward> {
     let below = link.strip_prefix(directory.source.as_path()).ok()?;
-    let holder = directory.path.as_path().join(below);
-    let looked_up = HostPath::new(lexical(holder.parent()?, text)).ok()?;
-    let real = HostPath::new(lexical(link.parent()?, text)).ok()?;
+    let in_jail = directory.path.as_path().join(below);
+    let looked_up = HostPath::new(lexical(in_jail.parent()?, destination)).ok()?;
+    let real = HostPath::new(lexical(link.parent()?, destination)).ok()?;
     Some(Outward {
         link,
         looked_up,
@@ -286,48 +295,44 @@ fn outward(directory: &Item, link: PathBuf, text: &Path) -> Option<Outward> {
     })
 }
 
-/// Whether something may come along though no line names it, because a link leads to it or a
+fn parent(path: &HostPath) -> PathBuf {
+    let parent = path.parent().unwrap_or_else(HostPath::slash);
+    parent.as_path().to_owned()
+}
+
+/// Whether something may come along although no line names it, because a link leads to it or a
 /// program looked for it: everybody on the host may read it, and it is not more than a site should
 /// get.
 ///
-/// Errors: what is there cannot be told.
-pub fn may_be_brought(host: &Host, path: &HostPath) -> Result<bool, LookupError> {
+/// Errors: it is unknown what is there.
+pub(crate) fn may_be_brought(host: &Host, path: &HostPath) -> Result<bool, LookupError> {
     let Some(walk) = found(host.walk(path))? else {
         return Ok(false);
     };
-    let real = walk.real.as_path();
-    let ordinary = matches!(walk.stat.kind, FileKind::File | FileKind::Directory);
-    let whole = |never: &&str| real == Path::new(never) || path.as_path() == Path::new(never);
-    let below = |never: &&str| real.starts_with(never) || path.as_path().starts_with(never);
-    let little = ordinary && !NEVER.iter().any(whole) && !NEVER_BELOW.iter().any(below);
-    Ok(little && everybody_may_read(host, &walk)?)
-}
-
-/// Whether everybody on the host may read what was walked to, and enter the directories on the way.
-pub(super) fn everybody_may_read(host: &Host, walk: &Walk) -> Result<bool, LookupError> {
-    if walk.stat.mode & 0o004 == 0 {
+    if !matches!(walk.stat.kind, FileKind::File | FileKind::Directory) {
         return Ok(false);
     }
-    let mut above = walk.real.parent();
-    while let Some(directory) = above {
-        if host.stat(&directory)?.mode & 0o001 == 0 {
+    for path in [walk.real.as_path(), path.as_path()] {
+        let too_much = NEVER.iter().any(|never| path == Path::new(never))
+            || NEVER_BELOW.iter().any(|never| path.starts_with(never));
+        if too_much {
             return Ok(false);
         }
-        above = directory.parent();
     }
-    Ok(true)
+    host.everybody_may_read(&walk)
 }
 
-/// All trustworthy links below the directory, each with its text, sorted.
+/// All trustworthy links below the directory, sorted.
 fn links_below(
     host: &Host,
     directory: &HostPath,
     notes: &mut Vec<String>,
-) -> Result<Vec<LinkText>, LookupError> {
+) -> Result<Vec<LinkAndDestination>, LookupError> {
     let mut links = vec![];
     if host.others_on_name(directory)?.is_some() {
-        return Ok(links); // somebody may have moved it here
+        return Ok(links); // others may have moved it here
     }
+
     let mut seen = 0;
     let mut queue = vec![directory.clone()];
     while let Some(path) = queue.pop() {
@@ -337,14 +342,14 @@ fn links_below(
         seen += entries.len();
         if seen > MAX_ENTRIES {
             notes.push(format!(
-                "{directory} has too many files to look at each for links"
+                "{directory} has too many files to search each for links"
             ));
             break;
         }
         for entry in entries {
             match entry {
-                Entry::Directory(path) => queue.push(path),
-                Entry::Link(path, text) => links.push((path, text)),
+                RootsEntry::Directory(path) => queue.push(path),
+                RootsEntry::Link(path, destination) => links.push((path, destination)),
             }
         }
     }

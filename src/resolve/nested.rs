@@ -1,60 +1,50 @@
-//! Mounts inside other mounts that lie on files which the host uses itself: while they are there,
-//! the kernel answers EBUSY to whoever replaces or removes such a file, a package manager above
-//! all.
+//! Mounts inside other mounts that lie on files which the host uses itself. While they are there, a
+//! process that replaces or removes such a file gets EBUSY: a package manager above all.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::builder::{Builder, Draft};
 use super::desired::Note;
+use super::layout::{Layout, MountDraft};
+use crate::base::text::plural;
 use crate::base::{JailPath, MountAttributes};
 
-impl Builder<'_> {
-    /// A note for each mount inside which files of its own are mounted once more, with other
-    /// attributes.
-    pub(super) fn nested(&self) -> Vec<Note> {
-        let mut inside: BTreeMap<&JailPath, Vec<&Draft>> = BTreeMap::new();
-        for draft in self.drafts.values() {
-            let Some((above, rest)) = self.above(&draft.target) else {
-                continue;
-            };
-            let same = above
-                .item
-                .source
-                .join(rest)
-                .is_ok_and(|shown| shown == draft.item.source);
-            if same && self.in_mount(&above.item, &draft.item.source).is_some() {
-                inside.entry(&above.target).or_default().push(draft);
-            }
+/// A note for each mount inside which files of its own are mounted once more, with other
+/// attributes.
+pub(super) fn notes(layout: &Layout<'_>) -> Vec<Note> {
+    let mut inside: BTreeMap<&JailPath, Vec<&MountDraft>> = BTreeMap::new();
+    for draft in layout.mounts.values() {
+        let Some((above, rest)) = layout.above(&draft.target) else {
+            continue;
+        };
+        let source = &draft.item.source;
+        let is_its_own = above.item.source.join(rest).as_ref() == Ok(source);
+        if is_its_own && layout.in_mount(&above.item, source).is_some() {
+            inside.entry(&above.target).or_default().push(draft);
         }
-        inside
-            .into_iter()
-            .filter_map(|(above, drafts)| note(&self.drafts[above], &drafts))
-            .collect()
     }
+    inside
+        .into_iter()
+        .filter_map(|(above, drafts)| note(&layout.mounts[above], &drafts))
+        .collect()
 }
 
-fn note(above: &Draft, inside: &[&Draft]) -> Option<Note> {
-    let text = in_the_way(
-        inside.first()?.target.as_path(),
-        inside.len() - 1,
-        &above.target,
-    );
+fn note(above: &MountDraft, inside: &[&MountDraft]) -> Option<Note> {
+    let first = inside.first()?.target.as_path();
+    let mut text = busy(first, inside.len() - 1, &above.target);
     let executable = MountAttributes {
         noexec: false,
         ..above.item.effective()
     };
-    let text = if inside
+    if inside
         .iter()
         .all(|draft| draft.item.effective() == executable)
     {
-        format!(
+        text = format!(
             "{text}; with `executable: true`, {} would show all of it by itself",
             above.item.source
-        )
-    } else {
-        text
-    };
+        );
+    }
     Some(Note {
         origin: above.reasons.first()?.origin.clone(),
         text,
@@ -62,16 +52,16 @@ fn note(above: &Draft, inside: &[&Draft]) -> Option<Note> {
     })
 }
 
-/// That the host cannot replace what is at `first`, and as many more places, in the jail's `above`.
-pub(super) fn in_the_way(first: &Path, more: usize, above: &JailPath) -> String {
-    let more = match more {
-        0 => " is".to_owned(),
-        1 => " and 1 more file are".to_owned(),
-        more => format!(" and {more} more files are"),
+/// The host cannot replace what is at `first`, and at `more` other places, in the jail's `above`.
+pub(super) fn busy(first: &Path, more: usize, above: &JailPath) -> String {
+    let files = if more == 0 {
+        " is".to_owned()
+    } else {
+        format!(" and {} are", plural(more, "more file"))
     };
     format!(
-        "{}{more} mounted inside {above}, on the host's own: while the site is up, the host cannot replace or remove \
-         what is there (EBUSY)",
+        "{}{files} mounted inside {above}, on the host's own: \
+         while the site is up, the host cannot replace or remove what is there (EBUSY)",
         first.display()
     )
 }

@@ -1,17 +1,21 @@
 //! nsswitch.conf(5): which modules answer for a database.
 
 use super::host::Host;
-use super::ldso::Loader;
+use super::shared::Shared;
 use crate::Result;
 use crate::base::HostPath;
 
 const CONF: &str = "/etc/nsswitch.conf";
 
-/// The services that the C library asks for `database` and the modules' files, where they are
-/// files: glibc 2.34 and later have `files` and `dns` built in, musl has no modules at all.
+/// The services that the C library asks for `database`, each with the file of its module, where it
+/// has one: glibc 2.34 and later have `files` and `dns` built in, musl has no modules at all.
 ///
-/// Errors: the file is there and cannot be read; it cannot be told where modules are.
-pub(super) fn modules(host: &Host, database: &str) -> Result<Vec<(String, HostPath)>> {
+/// Errors: the configuration exists and cannot be read; it is unknown where modules are.
+pub(super) fn modules(
+    host: &Host,
+    shared: &Shared,
+    database: &str,
+) -> Result<Vec<(String, HostPath)>> {
     let Ok(path) = HostPath::new(CONF) else {
         return Ok(vec![]);
     };
@@ -20,17 +24,19 @@ pub(super) fn modules(host: &Host, database: &str) -> Result<Vec<(String, HostPa
         Err(error) if error.is_missing() => return Ok(vec![]),
         Err(error) => return Err(error.error(format!("cannot read {CONF}"))),
     };
-    let loader = Loader::read(host)?;
+
+    let loader = shared.loader(host)?;
     let mut modules = vec![];
     for service in services(&String::from_utf8_lossy(&text), database) {
-        let path = loader.library(&format!("libnss_{service}.so.2"))?;
-        modules.extend(path.map(|path| (service, path)));
+        if let Some(path) = loader.library(&format!("libnss_{service}.so.2"))? {
+            modules.push((service, path));
+        }
     }
     Ok(modules)
 }
 
-/// The services named for `database`, in order, each once; actions such as `[NOTFOUND=return]` are
-/// not.
+/// The services named for `database`, in order, each once, without actions such as
+/// `[NOTFOUND=return]`.
 pub(crate) fn services(text: &str, database: &str) -> Vec<String> {
     let mut services: Vec<String> = vec![];
     for line in text.lines() {

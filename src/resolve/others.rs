@@ -1,36 +1,33 @@
-//! In whose hands a path is: who besides root can decide what it leads to.
+//! Who besides root can decide what a name in a directory leads to.
 //!
-//! Whoever can write in a directory can put other things in it, and move things there that somebody
-//! else made: a link keeps its owner wherever it is moved. So a name is in the hands of those who
-//! can write in its directory, or in one above, whoever made what stands there.
+//! Whoever can write to a directory can put other things in it, and move things there that somebody
+//! else made: a link keeps its owner wherever it is moved. So the users who control a name are those
+//! who can write to its directory or to one above it, whoever made the entry itself.
 
 use std::fmt;
 
-use super::desired::FileKind;
-use super::host::Host;
-use super::walk::{LookupError, Walk, found};
 use crate::base::HostPath;
 use crate::base::quote::word;
-use crate::sys::{Stat, is_roots};
+use crate::sys::{FileKind, Stat, is_roots};
 
 const STICKY: u32 = 0o1000;
 const WRITABLE_BY_ALL: u32 = 0o002;
-/// By its group as well, whose bits are the mask of an access list, if there is one (`acl(5)`).
-const WRITABLE_BY_OTHERS: u32 = 0o022;
+/// By all, or by its group, whose bits are the mask of an access list if there is one (`acl(5)`).
+pub(super) const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// Somebody besides root who can put something else at a path, or write in what is there.
+/// Users besides root who can put something else at a path, or write to what is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Others {
     /// The directory or file that they can write.
     pub at: HostPath,
-    /// The one user who can; `None`: there may be several.
+    /// The one such user; `None`: there may be several.
     pub user: Option<u32>,
-    /// They can because it belongs to this user.
+    /// The owner of `at`, if that is why.
     owner: Option<u32>,
 }
 
 impl Others {
-    fn owner(at: &HostPath, uid: u32) -> Option<Self> {
+    pub(super) fn owner(at: &HostPath, uid: u32) -> Option<Self> {
         (!is_roots(uid)).then(|| Self {
             at: at.clone(),
             user: Some(uid),
@@ -38,7 +35,13 @@ impl Others {
         })
     }
 
-    fn anybody(at: &HostPath) -> Self {
+    /// The users of both: two different ones are several.
+    pub(super) fn merged_with(self, other: &Self) -> Self {
+        let user = self.user.filter(|_| self.user == other.user);
+        Self { user, ..self }
+    }
+
+    pub(super) fn anybody(at: &HostPath) -> Self {
         Self {
             at: at.clone(),
             user: None,
@@ -46,8 +49,8 @@ impl Others {
         }
     }
 
-    /// What makes it root's alone, as a command.
-    pub fn remedy(&self) -> String {
+    /// The command after which only root can.
+    pub(crate) fn remedy(&self) -> String {
         let at = self.at.to_string();
         let at = word(&at);
         match self.owner {
@@ -67,136 +70,42 @@ impl fmt::Display for Others {
     }
 }
 
-/// Both: two users are several.
-pub(super) fn and(one: Others, other: &Others) -> Others {
-    let user = one.user.filter(|_| one.user == other.user);
-    Others { user, ..one }
-}
-
-fn either(one: Option<Others>, other: Option<Others>) -> Option<Others> {
+/// The users of both; where there is one.
+pub(super) fn merge(one: Option<Others>, other: Option<Others>) -> Option<Others> {
     match (one, other) {
-        (Some(one), Some(other)) => Some(and(one, &other)),
+        (Some(one), Some(other)) => Some(one.merged_with(&other)),
         (one, other) => one.or(other),
     }
 }
 
 /// Who can put something else in the place of `entry`, which is `name` in the directory `at`.
-fn on_entry(at: &HostPath, directory: &Stat, name: &HostPath, entry: &Stat) -> Option<Others> {
+pub(super) fn on_entry(
+    at: &HostPath,
+    directory: &Stat,
+    name: &HostPath,
+    entry: &Stat,
+) -> Option<Others> {
     let link = entry.kind == FileKind::Symlink;
     if directory.mode & WRITABLE_BY_OTHERS == 0 {
         let owner = Others::owner(at, directory.uid);
-        // In a directory of root's alone it is the one who made it, or root who moved it there.
-        return owner.or_else(|| Others::owner(name, entry.uid).filter(|_| link));
+        if owner.is_none() && link {
+            // The link counts as its owner's, even if root moved it there.
+            return Others::owner(name, entry.uid);
+        }
+        return owner;
     }
-    // What is there nobody else can take away; but a link of root's anybody may have moved there.
+    // Nobody else can remove the entry; but anybody may have moved a link of root's there.
     if directory.mode & STICKY != 0 && !link {
-        return either(
+        return merge(
             Others::owner(at, directory.uid),
             Others::owner(name, entry.uid),
         );
     }
-    // The group of a user's directory may add to it, and is not trusted with it.
+    // The group of a user's directory can add entries, so the owner is not the only one.
     let own = directory.mode & WRITABLE_BY_ALL == 0 && directory.uid == entry.uid;
     Others::owner(at, directory.uid)
         .filter(|_| own)
         .or_else(|| Some(Others::anybody(at)))
-}
-
-impl Host {
-    /// Who besides root can put something else at `real`, on the way to which is no link.
-    ///
-    /// Errors: a directory on the way cannot be looked at.
-    pub(super) fn others_on_name(&self, real: &HostPath) -> Result<Option<Others>, LookupError> {
-        Ok(self
-            .others_on_each_name(real)?
-            .into_iter()
-            .reduce(|one, other| and(one, &other)))
-    }
-
-    /// As [`Host::others_on_name`], by each directory, the innermost first.
-    pub(super) fn others_on_each_name(&self, real: &HostPath) -> Result<Vec<Others>, LookupError> {
-        let mut others = vec![];
-        let mut name = real.clone();
-        while let Some(directory) = name.parent() {
-            let (above, entry) = (self.known(&directory)?, self.known(&name)?);
-            others.extend(on_entry(&directory, &above, &name, &entry));
-            name = directory;
-        }
-        Ok(others)
-    }
-
-    /// Who besides root can put something else on the way to `path`, as far as there is something
-    /// and no link.
-    ///
-    /// Errors: what is on the way cannot be looked at.
-    pub fn others_on_way(&self, path: &HostPath) -> Result<Option<Others>, LookupError> {
-        let mut name = HostPath::slash();
-        for component in path.as_path().iter().skip(1) {
-            let next = name.join(component).unwrap_or_else(|_| path.clone());
-            let Some(stat) = found(self.known(&next))? else {
-                break;
-            };
-            name = next;
-            if stat.kind == FileKind::Symlink {
-                break;
-            }
-        }
-        self.others_on_name(&name)
-    }
-
-    /// Who besides root can make `path` lead elsewhere, or write in what it leads to.
-    ///
-    /// Errors: it leads nowhere, or something on the way cannot be looked at.
-    pub fn others(&self, path: &HostPath) -> Result<Option<Others>, LookupError> {
-        self.others_on_walk(&self.walk(path)?)
-    }
-
-    /// As [`Host::others`], of what was walked.
-    pub(super) fn others_on_walk(&self, walk: &Walk) -> Result<Option<Others>, LookupError> {
-        let mut others = self.others_on_name(&walk.real)?;
-        for link in &walk.links {
-            others = either(others, self.others_on_name(&link.path)?);
-        }
-        let itself =
-            if walk.stat.mode & WRITABLE_BY_OTHERS == 0 || walk.stat.kind == FileKind::Symlink {
-                Others::owner(&walk.real, walk.stat.uid)
-            } else {
-                Some(Others::anybody(&walk.real))
-            };
-        Ok(either(others, itself))
-    }
-
-    /// Refuses a walk by a link that is in others' hands than root's, unless it is in those of one
-    /// user who owns what it leads to, as Apache's `SymLinksIfOwnerMatch` does: whoever can put
-    /// links somewhere must not have files of others mounted.
-    pub(super) fn refuse_strange_links(&self, walk: &Walk) -> Result<(), LookupError> {
-        for link in &walk.links {
-            let others = self.others_on_name(&link.path)?;
-            if let Some(others) = others.filter(|others| others.user != Some(walk.stat.uid)) {
-                return Err(LookupError::Strange {
-                    link: link.path.clone(),
-                    others,
-                    to: walk.real.clone(),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// As [`Host::walk`]; refuses links that are in others' hands.
-    pub fn walk_strictly(&self, path: &HostPath) -> Result<Walk, LookupError> {
-        let walk = self.walk(path)?;
-        self.refuse_strange_links(&walk).map(|()| walk)
-    }
-
-    fn known(&self, real: &HostPath) -> Result<Stat, LookupError> {
-        let node = self.node(real.as_path());
-        node.map(|node| node.stat)
-            .map_err(|errno| LookupError::Unreadable {
-                at: real.clone(),
-                errno,
-            })
-    }
 }
 
 #[cfg(test)]
@@ -219,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_in_the_hands_of_those_who_can_write_its_directory() {
+    fn a_name_is_controlled_by_those_who_can_write_to_its_directory() {
         let (at, name) = (HostPath::new("/d").unwrap(), HostPath::new("/d/x").unwrap());
         let (link, directory) = (FileKind::Symlink, FileKind::Directory);
         let root = Ok(None);

@@ -4,7 +4,7 @@ use std::path::Component;
 
 use super::desired::FileKind;
 use super::host::Host;
-use super::walk::{LookupError, found};
+use super::lookup_error::{LookupError, found};
 use crate::Error;
 use crate::base::HostPath;
 
@@ -16,7 +16,7 @@ const OPTIONS: glob::MatchOptions = glob::MatchOptions {
 };
 
 /// One component of a pattern.
-enum Part {
+enum PatternPart {
     /// A name as it is.
     Name(String),
     /// Names that match.
@@ -28,7 +28,7 @@ enum Part {
 impl Host {
     /// The paths that `pattern` (`glob(7)`) stands for, sorted.
     ///
-    /// Errors: it is no pattern; a directory on the way cannot be looked at.
+    /// Errors: it is not a pattern; a directory on the way cannot be looked at.
     pub(super) fn glob(&self, pattern: &HostPath) -> Result<Vec<HostPath>, Error> {
         let bad =
             |why: String| Error::usage(format!("cannot use the pattern {pattern}")).because_of(why);
@@ -41,11 +41,11 @@ impl Host {
                 .to_str()
                 .ok_or_else(|| bad("it is not UTF-8".to_owned()))?;
             parts.push(match name {
-                "**" => Part::AnyDepth,
-                _ if name.contains(['*', '?', '[']) => {
-                    Part::Names(glob::Pattern::new(name).map_err(|error| bad(error.to_string()))?)
-                }
-                _ => Part::Name(name.to_owned()),
+                "**" => PatternPart::AnyDepth,
+                _ if name.contains(['*', '?', '[']) => PatternPart::Names(
+                    glob::Pattern::new(name).map_err(|error| bad(error.to_string()))?,
+                ),
+                _ => PatternPart::Name(name.to_owned()),
             });
         }
         let mut paths = self
@@ -56,23 +56,27 @@ impl Host {
         Ok(paths)
     }
 
-    /// What `parts` stand for below `directory`.
-    fn matching(&self, directory: &HostPath, parts: &[Part]) -> Result<Vec<HostPath>, LookupError> {
+    /// The paths below `directory` that `parts` stand for.
+    fn matching(
+        &self,
+        directory: &HostPath,
+        parts: &[PatternPart],
+    ) -> Result<Vec<HostPath>, LookupError> {
         let Some((part, rest)) = parts.split_first() else {
             return Ok(vec![directory.clone()]);
         };
         let mut all = vec![];
         match part {
-            Part::Name(name) => {
+            PatternPart::Name(name) => {
                 let Ok(path) = directory.join(name) else {
                     return Ok(all);
                 };
-                // A link that dangles is there.
+                // A dangling link exists.
                 if found(self.walk(&path))?.is_some() || self.is_dangling(&path)? {
                     all.extend(self.matching(&path, rest)?);
                 }
             }
-            Part::Names(pattern) => {
+            PatternPart::Names(pattern) => {
                 for name in found(self.read_dir(directory))?.unwrap_or_default() {
                     let fits = pattern.matches_with(&name.to_string_lossy(), OPTIONS);
                     if let (true, Ok(path)) = (fits, directory.join(&name)) {
@@ -80,13 +84,13 @@ impl Host {
                     }
                 }
             }
-            Part::AnyDepth => {
+            PatternPart::AnyDepth => {
                 all.extend(self.matching(directory, rest)?);
                 for name in found(self.read_dir(directory))?.unwrap_or_default() {
                     let Ok(path) = directory.join(&name) else {
                         continue;
                     };
-                    // Links to directories are not gone into: they may lead in a circle.
+                    // Links to directories are not followed: they may lead in a circle.
                     let below = self
                         .now(&path)?
                         .filter(|node| node.stat.kind == FileKind::Directory);

@@ -96,12 +96,7 @@ impl Mounts {
 impl Level {
     /// Itself and all above it in its file system.
     pub(super) fn at_or_above(&self) -> impl Iterator<Item = Self> {
-        let paths = self
-            .path
-            .as_path()
-            .ancestors()
-            .filter_map(|above| HostPath::new(above).ok());
-        paths.map(|path| Self {
+        self.path.ancestors().map(|path| Self {
             file_system: self.file_system,
             path,
         })

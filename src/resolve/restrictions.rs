@@ -4,85 +4,92 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::builder::{Builder, Draft};
+use super::dedup;
 use super::desired::{Cause, Note};
+use super::layout::{Layout, MountDraft};
+use crate::base::text::plural;
 use crate::base::{HostPath, JailPath, MountAttributes};
 use crate::manifest::Origin;
 
-/// What was asked for of one file and is forbidden on its mount of the host.
-pub(super) struct Refused {
+/// A use of one file that was requested, and that the mount on the host forbids.
+pub(super) struct Restriction {
     target: JailPath,
     source: HostPath,
     origin: Arc<Origin>,
-    what: What,
+    forbidden: Use,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum What {
+enum Use {
     Execution,
     Devices,
 }
 
-impl Builder<'_> {
-    /// Everything that the host forbids, before it is known what else shows it.
-    pub(super) fn refused(&self) -> Vec<Refused> {
-        let mut drafts: Vec<_> = self.drafts.values().collect();
-        drafts.sort_by_key(|draft| draft.item.chain.len()); // what a line names itself is said first
-        drafts.into_iter().filter_map(refused).collect()
-    }
-
-    /// A note for each line and each mount of the host, where no other mount of the jail shows the
-    /// files as they were asked for.
-    pub(super) fn say(&self, all: Vec<Refused>) -> Vec<Note> {
-        let mut alike: BTreeMap<_, Vec<HostPath>> = BTreeMap::new();
-        for Refused {
-            target,
-            source,
-            origin,
-            what,
-        } in all
-        {
-            if self
-                .shows(&target)
-                .is_none_or(|shown| what.is_forbidden(shown))
-            {
-                let point = self.host.mount_point(&source);
-                alike.entry((origin, what, point)).or_default().push(source);
-            }
-        }
-        let note = |((origin, what, point), files): ((_, What, HostPath), Vec<HostPath>)| Note {
-            origin,
-            text: what.text(&point, &files),
-            always: true,
-        };
-        alike.into_iter().map(note).collect()
-    }
+/// Everything that the host forbids, before it is known what else shows the files.
+pub(super) fn find(layout: &Layout<'_>) -> Vec<Restriction> {
+    let mut drafts: Vec<_> = layout.mounts.values().collect();
+    drafts.sort_by_key(|draft| draft.item.chain.len()); // a note names the line's own files first
+    drafts.into_iter().filter_map(restriction).collect()
 }
 
-fn refused(draft: &Draft) -> Option<Refused> {
-    let (asked, gets) = (draft.item.options, draft.item.effective());
-    let what = [What::Execution, What::Devices]
+fn restriction(draft: &MountDraft) -> Option<Restriction> {
+    let (requested, gets) = (draft.item.attributes, draft.item.effective());
+    let forbidden = [Use::Execution, Use::Devices]
         .into_iter()
-        .find(|what| what.is_forbidden(gets) && !what.is_forbidden(asked))?;
-    // Most of what links lead to is no program, though the directory that it is for has some.
+        .find(|usage| usage.is_forbidden_by(gets) && !usage.is_forbidden_by(requested))?;
+
+    // Most of what links lead to is not a program, although the directory that it is for has some.
     let by_link = matches!(
         draft.item.chain.last(),
         Some(Cause::LinkedFrom(_) | Cause::ManyLinkedFrom { .. })
     );
-    let origin = draft.reasons.first().filter(|_| !by_link)?.origin.clone();
-    Some(Refused {
+    if by_link {
+        return None;
+    }
+    Some(Restriction {
         target: draft.target.clone(),
         source: draft.item.source.clone(),
-        origin,
-        what,
+        origin: draft.reasons.first()?.origin.clone(),
+        forbidden,
     })
 }
 
-impl What {
-    fn is_forbidden(self, options: MountAttributes) -> bool {
+/// A note for each line and each mount of the host, unless another mount of the jail shows the
+/// files as requested.
+pub(super) fn notes(layout: &Layout<'_>, restrictions: Vec<Restriction>) -> Vec<Note> {
+    let mut alike: BTreeMap<_, Vec<HostPath>> = BTreeMap::new();
+    for restriction in restrictions {
+        let Restriction {
+            target,
+            source,
+            origin,
+            forbidden,
+        } = restriction;
+        let allowed = dedup::attributes_at(layout, &target)
+            .is_some_and(|shown| !forbidden.is_forbidden_by(shown));
+        if !allowed {
+            let point = layout.host.mount_point(&source);
+            let key = (origin, forbidden, point);
+            alike.entry(key).or_default().push(source);
+        }
+    }
+
+    let mut notes = vec![];
+    for ((origin, forbidden, point), files) in alike {
+        notes.push(Note {
+            origin,
+            text: forbidden.text(&point, &files),
+            always: true,
+        });
+    }
+    notes
+}
+
+impl Use {
+    fn is_forbidden_by(self, attributes: MountAttributes) -> bool {
         match self {
-            Self::Execution => options.noexec,
-            Self::Devices => options.nodev,
+            Self::Execution => attributes.noexec,
+            Self::Devices => attributes.nodev,
         }
     }
 
@@ -92,14 +99,15 @@ impl What {
             Self::Devices => ("be opened", "nodev", "devices"),
         };
         let first = &files[0];
-        let more = match files.len() - 1 {
-            0 => String::new(),
-            1 => " and 1 more file".to_owned(),
-            more => format!(" and {more} more files"),
+        let more = if files.len() == 1 {
+            String::new()
+        } else {
+            format!(" and {}", plural(files.len() - 1, "more file"))
         };
         format!(
-            "{first}{more} cannot {cannot} in the jail, because this host does not allow it either: {point} is \
-             mounted {option}; `mounts: [{{ source: {first}, {key}: true }}]` would allow it in the jail alone"
+            "{first}{more} cannot {cannot} in the jail, because this host does not allow it \
+             either: {point} is mounted {option}; \
+             `mounts: [{{ source: {first}, {key}: true }}]` would allow it in the jail alone"
         )
     }
 }

@@ -8,8 +8,8 @@ use std::sync::{Arc, OnceLock};
 
 use super::desired::FileId;
 use super::host::Host;
+use super::lookup_error::LookupError;
 use super::place::{Level, Mounts, Place};
-use super::walk::LookupError;
 use crate::base::{HostPath, SiteName};
 use crate::{Error, Result, patience};
 
@@ -106,15 +106,10 @@ impl Roots {
 
     /// The site that the path is in, if any.
     pub fn site_of(&self, path: &HostPath) -> Option<&SiteName> {
-        let at_or_above = path
-            .as_path()
-            .ancestors()
-            .filter_map(|above| HostPath::new(above).ok());
         let by_path = &self.index().by_path;
-        let nth = at_or_above
-            .filter_map(|above| by_path.get(&above))
-            .flatten()
-            .next()?;
+        let nth = path
+            .ancestors()
+            .find_map(|above| by_path.get(&above)?.first())?;
         Some(&self.all[*nth].0)
     }
 
@@ -259,11 +254,7 @@ impl Index {
         place: Option<&Place>,
     ) -> impl Iterator<Item = (usize, Relation)> + 'i {
         let (mut same, mut around, mut inside) = (vec![], vec![], vec![]);
-        let ancestors = root
-            .as_path()
-            .ancestors()
-            .skip(1)
-            .filter_map(|above| HostPath::new(above).ok());
+        let ancestors = root.ancestors().skip(1);
         same.extend(self.by_path.get(root));
         around.extend(ancestors.filter_map(|above| self.by_path.get(&above)));
         let below = self

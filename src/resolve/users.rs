@@ -7,23 +7,23 @@ use nix::errno::Errno;
 use nix::unistd::User;
 
 use super::host::Host;
-use super::walk::{LookupError, found};
+use super::lookup_error::{LookupError, found};
 use crate::base::HostPath;
 use crate::{Error, Result, sys};
 
-/// Where this program looks for users and groups, for messages about those that it does not find.
+/// Where this program looks for users and groups: part of messages about those not found.
 pub(crate) const WHERE: &str = if sys::MUSL {
     "in the host's files (built with musl, mountjail asks no name service but nscd)"
 } else {
     "on this host"
 };
 
-/// The host's accounts, as `/etc/passwd` and `/etc/group` have them.
+/// The host's accounts, as they are in `/etc/passwd` and `/etc/group`.
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
     /// By name: all fields but the password.
     users: HashMap<String, Account>,
-    groups: Vec<Group>,
+    groups: Vec<GroupLine>,
 }
 
 #[derive(Clone, Debug)]
@@ -34,14 +34,29 @@ struct Account {
 }
 
 #[derive(Clone, Debug)]
-struct Group {
+struct GroupLine {
     name: String,
     gid: String,
     members: Vec<String>,
 }
 
+impl GroupLine {
+    fn parse(line: &str) -> Option<Self> {
+        let fields: Vec<_> = line.split(':').collect();
+        let [name, _, gid, members] = fields[..] else {
+            return None;
+        };
+        let members = members.split(',').filter(|name| !name.is_empty());
+        Some(Self {
+            name: name.into(),
+            gid: gid.into(),
+            members: members.map(Into::into).collect(),
+        })
+    }
+}
+
 impl Accounts {
-    /// Those in the host's files; one that is not there has none.
+    /// Reads the host's files; a missing one has none.
     ///
     /// Errors: a file cannot be read.
     pub(super) fn read(host: &Host) -> Result<Self, LookupError> {
@@ -68,31 +83,14 @@ impl Accounts {
                 users.entry(name.to_owned()).or_insert(account);
             }
         }
-        let groups =
-            group
-                .lines()
-                .filter_map(|line| match line.split(':').collect::<Vec<_>>()[..] {
-                    [name, _, gid, members] => Some(Group {
-                        name: name.into(),
-                        gid: gid.into(),
-                        members: members
-                            .split(',')
-                            .filter(|name| !name.is_empty())
-                            .map(Into::into)
-                            .collect(),
-                    }),
-                    _ => None,
-                });
-        Self {
-            users,
-            groups: groups.collect(),
-        }
+        let groups = group.lines().filter_map(GroupLine::parse).collect();
+        Self { users, groups }
     }
 
-    /// Whether there is a user of that name, in the files or, on this very host, in what NSS adds
-    /// to them.
+    /// Whether there is a user of that name, in the files or, unless this is a made tree, in what
+    /// NSS adds to them.
     ///
-    /// Errors: a name service cannot tell.
+    /// Errors: a name service does not answer.
     pub(super) fn knows(&self, host: &Host, name: &str) -> Result<bool> {
         self.account(host, name).map(|account| account.is_some())
     }
@@ -112,7 +110,7 @@ impl Accounts {
             user.dir.display().to_string(),
             user.shell.display().to_string(),
         ];
-        // A name service can say anything, and a line must stay one of seven fields.
+        // A name service can return anything, and a line must keep its seven fields.
         let fits = rest.iter().all(|field| !field.contains([':', '\n']));
         let (uid, gid) = (user.uid.to_string(), user.gid.to_string());
         Ok(fits.then(|| Account {
@@ -122,15 +120,12 @@ impl Accounts {
         }))
     }
 
-    /// The texts of passwd and group for `names` and root.
+    /// The contents of passwd and group for `names` and root.
     ///
-    /// Errors: a name service cannot tell.
-    pub(super) fn files(&self, host: &Host, names: &[String]) -> Result<(Vec<u8>, Vec<u8>)> {
-        let mut names: Vec<&str> = names
-            .iter()
-            .map(String::as_str)
-            .filter(|name| *name != "root")
-            .collect();
+    /// Errors: a name service does not answer.
+    pub(super) fn files(&self, host: &Host, names: &[&str]) -> Result<(Vec<u8>, Vec<u8>)> {
+        let mut names = names.to_vec();
+        names.retain(|name| *name != "root");
         names.sort_unstable();
         names.dedup();
         names.insert(0, "root");
@@ -142,7 +137,7 @@ impl Accounts {
         for (name, Account { uid, gid, rest }) in &accounts {
             let _ = writeln!(passwd, "{name}:x:{uid}:{gid}:{rest}"); // a String takes everything
         }
-        for Group { name, gid, members } in &self.groups {
+        for GroupLine { name, gid, members } in &self.groups {
             let members: Vec<_> = members
                 .iter()
                 .map(String::as_str)
@@ -156,11 +151,11 @@ impl Accounts {
     }
 }
 
-/// What NSS says of the user `name`.
+/// The user `name`, as NSS has it.
 fn by_name_service(name: &str) -> Result<Option<User>> {
     match User::from_name(name) {
         Ok(user) => Ok(user),
-        // All of them mean that there is no such user: getpwnam(3).
+        // Each of these means that there is no such user: getpwnam(3).
         Err(Errno::ENOENT | Errno::ESRCH | Errno::EBADF | Errno::EPERM) => Ok(None),
         Err(errno) => Err(Error::failed(format!("cannot look up the user {name}"))
             .because(&std::io::Error::from(errno))),
@@ -177,7 +172,7 @@ mod tests {
         let group = "root:x:0:\nbobs:!:8:\nweb:x:33:eve,bob\neves:x:9:eve\n";
         let accounts = Accounts::parse(passwd, group);
         let host = Host::at("/nonexistent");
-        let (passwd, group) = accounts.files(&host, &["bob".into()]).unwrap();
+        let (passwd, group) = accounts.files(&host, &["bob"]).unwrap();
         assert_eq!(
             String::from_utf8(passwd).unwrap(),
             "root:x:0:0:root:/root:/bin/bash\nbob:x:7:8:Bob,,,:/home/bob:/bin/sh\n"

@@ -1,210 +1,74 @@
-//! One path looked up on the host, component by component, with every symbolic link met on the way.
+//! One path looked up on the host, component by component, with every symbolic link on the way.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::fmt;
-use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use super::dependencies::Aspect;
 use super::host::{Host, Node};
-use super::others::Others;
-use crate::Error;
-use crate::base::HostPath;
-use crate::sys::{FileKind, Stat, may_look_everywhere};
-
-/// Links followed in one lookup before the kernel says ELOOP (`path_resolution(7)`).
-const MAX_LINKS: usize = 40;
+use super::lookup_error::{LookupError, found};
+use crate::base::{HostPath, MAX_LINKS};
+use crate::sys::{FileKind, Stat};
 
 /// Where a path leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Walk {
     /// The path with all links followed.
     pub real: HostPath,
-    /// What is there.
-    pub stat: Stat,
-    /// The links met, in order.
+    pub(crate) stat: Stat,
+    /// The links on the way, in order.
     pub links: Vec<LinkOnTheWay>,
 }
 
-/// A symbolic link met in a lookup.
+/// A symbolic link on the way of a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkOnTheWay {
-    /// Where the link is; the directories before it are real ones.
+    /// Where the link is; the directories above it are real ones.
     pub path: HostPath,
-    /// What it says.
-    pub text: PathBuf,
+    /// Where it leads, as readlink(2) has it.
+    pub destination: PathBuf,
     /// Nothing of the path was left behind it: it stands for the file itself, not for a directory.
     pub last: bool,
 }
 
-/// Why a path leads nowhere; `Display` is a clause that can follow `path: `.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LookupError {
-    /// `at` does not exist (ENOENT).
-    Missing {
-        /// The first component that is not there.
-        at: HostPath,
-    },
-    /// `at` exists and is not a directory, although the path goes on (ENOTDIR).
-    NotDirectory {
-        /// The component in the way.
-        at: HostPath,
-    },
-    /// A link exists, what it says does not (ENOENT).
-    Dangling {
-        /// The link.
-        link: HostPath,
-        /// What it says.
-        text: PathBuf,
-    },
-    /// More links than the kernel follows, most likely a cycle (ELOOP).
-    Cycle {
-        /// The link that was one too many.
-        link: HostPath,
-    },
-    /// The link is in the hands of others than root, who do not own what it leads to.
-    Strange {
-        /// The link.
-        link: HostPath,
-        /// In whose hands it is, and why.
-        others: Others,
-        /// Where it leads.
-        to: HostPath,
-    },
-    /// The kernel refused for another reason: no permission, a failing disk, a file too large.
-    Unreadable {
-        /// What could not be read.
-        at: HostPath,
-        /// The errno.
-        errno: i32,
-    },
-}
-
-impl LookupError {
-    /// Whether simply nothing has that name: neither a broken link nor a refusal.
-    pub fn is_missing(&self) -> bool {
-        matches!(self, Self::Missing { .. } | Self::NotDirectory { .. })
+impl Host {
+    /// Follows `path` component by component.
+    pub fn walk(&self, path: &HostPath) -> Result<Walk, LookupError> {
+        Walker::new(self, path).run()
     }
 
-    /// Whether it is not known if anything has that name: the kernel, the disk or a server could
-    /// not tell. It never counts as absence. Who is not root cannot look everywhere: what is closed
-    /// to them counts as absent.
-    pub fn is_unknown(&self) -> bool {
-        use libc::{EACCES, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM};
-        match self {
-            Self::Unreadable {
-                errno: ENOENT | ENOTDIR | ELOOP | ENAMETOOLONG | EINVAL | EISDIR,
-                ..
-            } => false,
-            Self::Unreadable {
-                errno: EACCES | EPERM,
-                ..
-            } => may_look_everywhere(),
-            Self::Unreadable { .. } => true,
-            _ => false,
-        }
+    /// What `path` is, all links followed.
+    pub fn stat(&self, path: &HostPath) -> Result<Stat, LookupError> {
+        self.walk(path).map(|walk| walk.stat)
     }
 
-    /// The component that it ended at.
-    pub fn at(&self) -> &HostPath {
-        match self {
-            Self::Missing { at } | Self::NotDirectory { at } | Self::Unreadable { at, .. } => at,
-            Self::Dangling { link, .. } | Self::Cycle { link } | Self::Strange { link, .. } => link,
-        }
+    /// Whether `path` leads to something.
+    ///
+    /// Errors: it is unknown.
+    pub fn is_there(&self, path: &HostPath) -> Result<bool, LookupError> {
+        found(self.walk(path)).map(|walk| walk.is_some())
     }
 
-    /// What the kernel answers to such a lookup.
-    pub fn errno(&self) -> i32 {
-        match self {
-            Self::Missing { .. } | Self::Dangling { .. } => libc::ENOENT,
-            Self::NotDirectory { .. } => libc::ENOTDIR,
-            Self::Cycle { .. } => libc::ELOOP,
-            Self::Strange { .. } => libc::EACCES, // as of links in /tmp: protected_symlinks in proc_sys_fs(5)
-            Self::Unreadable { errno, .. } => *errno,
-        }
-    }
-
-    /// An error of the host's with this reason; `message` says what could not be done, on which
-    /// paths.
-    #[must_use]
-    pub fn error(&self, message: impl Into<String>) -> Error {
-        let message = message.into();
-        let reason = io::Error::from_raw_os_error(self.errno());
-        let error = Error::failed(&message).because(&reason);
-        match self {
-            Self::Unreadable { at, .. } if message.contains(&at.to_string()) => error,
-            _ => error.because_of(self),
+    /// Remembers that something depends on `path` that reads it without this value.
+    pub fn depend_on(&self, path: &HostPath, aspect: Aspect) {
+        if let Ok(walk) = self.walk(path) {
+            self.note(walk.real.as_path(), aspect);
         }
     }
 }
 
-impl fmt::Display for LookupError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing { at } => write!(f, "{at} does not exist"),
-            Self::NotDirectory { at } => write!(f, "{at} is not a directory"),
-            Self::Dangling { link, text } => {
-                write!(
-                    f,
-                    "the link {link} leads to {}, which does not exist",
-                    text.display()
-                )
-            }
-            Self::Cycle { link } => {
-                write!(f, "too many links at {link}; do they lead in a circle?")
-            }
-            Self::Strange { link, others, to } => {
-                match others.user {
-                    Some(uid) => write!(
-                        f,
-                        "the link {link} is user {uid}'s, who does not own {to}, to which it leads ({others})"
-                    ),
-                    None => write!(f, "the link {link} leads to {to}, and {others}"),
-                }?;
-                f.write_str(": it is not followed, or they could have anything mounted")
-            }
-            Self::Unreadable { at, errno } => {
-                write!(
-                    f,
-                    "cannot read {at}: {}",
-                    nix::errno::Errno::from_raw(*errno).desc()
-                )
-            }
-        }
-    }
-}
-
-impl std::error::Error for LookupError {}
-
-impl From<LookupError> for io::Error {
-    fn from(error: LookupError) -> Self {
-        Self::from_raw_os_error(error.errno())
-    }
-}
-
-/// What was found; `None`: it is certain that nothing is there, or not what was looked for.
-///
-/// Errors: it could not be told ([`LookupError::is_unknown`]).
-pub(crate) fn found<T>(result: Result<T, LookupError>) -> Result<Option<T>, LookupError> {
-    match result {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if error.is_unknown() => Err(error),
-        Err(_) => Ok(None),
-    }
-}
-
-/// One lookup on its way.
-pub(super) struct Walker<'a> {
+/// A lookup in progress.
+struct Walker<'a> {
     host: &'a Host,
     /// Real directories all the way.
     at: PathBuf,
-    /// What is still to follow, each with the index of the link whose text it is from.
+    /// The names still to follow, each with the index of the link that it is from.
     rest: VecDeque<(OsString, Option<usize>)>,
     links: Vec<LinkOnTheWay>,
 }
 
 impl<'a> Walker<'a> {
-    pub(super) fn new(host: &'a Host, path: &HostPath) -> Self {
+    fn new(host: &'a Host, path: &HostPath) -> Self {
         let mut walker = Self {
             host,
             at: PathBuf::from("/"),
@@ -215,7 +79,7 @@ impl<'a> Walker<'a> {
         walker
     }
 
-    pub(super) fn run(mut self) -> Result<Walk, LookupError> {
+    fn run(mut self) -> Result<Walk, LookupError> {
         let mut stat = self.look(None)?.stat;
         while let Some((name, from)) = self.rest.pop_front() {
             if name == ".." {
@@ -227,7 +91,7 @@ impl<'a> Walker<'a> {
             let node = self.look(from)?;
             stat = node.stat;
             match node.link {
-                Some(text) => self.follow(text)?,
+                Some(destination) => self.follow(destination)?,
                 None if stat.kind != FileKind::Directory && !self.rest.is_empty() => {
                     return Err(LookupError::NotDirectory { at: self.here()? });
                 }
@@ -235,8 +99,7 @@ impl<'a> Walker<'a> {
             }
         }
         if stat.kind == FileKind::Symlink {
-            // A link that led to its own directory (`.` or `/`) leaves no component behind to look
-            // at.
+            // A link to its own directory (`.` or `/`) leaves no component to look at.
             stat = self.look(None)?.stat;
         }
         Ok(Walk {
@@ -259,33 +122,33 @@ impl<'a> Walker<'a> {
         match from.and_then(|index| self.links.get(index)) {
             Some(link) => LookupError::Dangling {
                 link: link.path.clone(),
-                text: link.text.clone(),
+                destination: link.destination.clone(),
             },
             None => LookupError::Missing { at },
         }
     }
 
-    fn follow(&mut self, text: PathBuf) -> Result<(), LookupError> {
+    fn follow(&mut self, destination: PathBuf) -> Result<(), LookupError> {
         let link = self.here()?;
         if self.links.len() == MAX_LINKS {
             return Err(LookupError::Cycle { link });
         }
         self.at.pop();
-        if text.is_absolute() {
+        if destination.is_absolute() {
             self.at = PathBuf::from("/");
         }
         let last = self.rest.is_empty();
-        self.push(&text, Some(self.links.len()));
+        self.push(&destination, Some(self.links.len()));
         self.links.push(LinkOnTheWay {
             path: link,
-            text,
+            destination,
             last,
         });
         Ok(())
     }
 
-    fn push(&mut self, text: &Path, from: Option<usize>) {
-        for component in text.components().rev() {
+    fn push(&mut self, path: &Path, from: Option<usize>) {
+        for component in path.components().rev() {
             match component {
                 Component::Normal(name) => self.rest.push_front((name.to_owned(), from)),
                 Component::ParentDir => self.rest.push_front(("..".into(), from)),
@@ -294,7 +157,7 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// The path so far. Links can make it longer than the kernel takes in one piece.
+    /// The path so far. Links can make it longer than the kernel accepts.
     fn here(&self) -> Result<HostPath, LookupError> {
         HostPath::new(&self.at).map_err(|_| LookupError::Unreadable {
             at: HostPath::slash(),
@@ -357,7 +220,7 @@ mod tests {
             let seen: Vec<_> = walk
                 .links
                 .iter()
-                .map(|l| (l.path.to_string(), l.text.to_str().unwrap(), l.last))
+                .map(|l| (l.path.to_string(), l.destination.to_str().unwrap(), l.last))
                 .collect();
             let expected: Vec<_> = links
                 .into_iter()

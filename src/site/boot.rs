@@ -12,7 +12,6 @@ use crate::base::{HostPath, SiteName};
 use crate::manifest::{Manifest, Request};
 use crate::observe::{FileSystems, Ordering, Units};
 use crate::patience;
-use crate::render::fstab::unescaped;
 use crate::render::systemd::{HEADER, UnitNeeds, all_makers, makers, unit_of};
 use crate::{Error, Result};
 
@@ -51,7 +50,7 @@ impl BootUnits {
         Self {
             units: Units::read(),
             ordering,
-            systems: FileSystems::read(unescaped),
+            systems: FileSystems::read(),
         }
     }
 

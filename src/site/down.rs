@@ -8,7 +8,7 @@ use super::pipeline::{self, lock};
 use super::users::SiteUsers;
 use super::{Context, Site, SiteError, configuration, load};
 use crate::base::HostPath;
-use crate::base::text::plural;
+use crate::base::text::{few, plural};
 use crate::engine::{Engine, Outcome};
 use crate::observe::{self, BootId, Depth, Observed, Records, Table};
 use crate::plan::{self, Plan, Step};
@@ -247,13 +247,10 @@ impl TakeDown {
             }
             return Ok(());
         }
-        let shown = found.targets.iter().take(SHOWN);
-        let targets: Vec<_> = shown.map(ToString::to_string).collect();
-        let more = found.targets.len() - targets.len();
-        let what = match (targets.is_empty(), more) {
-            (true, _) => "in use by what runs inside".to_owned(),
-            (false, 0) => format!("in use: {}", targets.join(", ")),
-            (false, more) => format!("in use: {} and {more} more", targets.join(", ")),
+        let what = if found.targets.is_empty() {
+            "in use by what runs inside".to_owned()
+        } else {
+            format!("in use: {}", few(&found.targets, SHOWN))
         };
         let error = Error::failed(format!("{}: {what}; nothing was unmounted", site.name))
             .hint("end what uses them, or detach them all the same with `mountjail down --lazy`");

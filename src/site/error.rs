@@ -6,7 +6,7 @@ use super::Site;
 use super::out::{Out, SiteOut, worst};
 use crate::Error;
 use crate::base::text::plural;
-use crate::base::{Kind, SiteName};
+use crate::base::{ErrorKind, SiteName};
 use crate::engine::EngineFailure;
 use crate::manifest::Diagnostics;
 
@@ -101,7 +101,7 @@ impl SiteError {
         let Self::Errors(errors) = self else {
             return false;
         };
-        errors.iter().any(|error| error.kind() == Kind::Silent)
+        errors.iter().any(|error| error.kind() == ErrorKind::Silent)
     }
 
     /// How many errors there are.

@@ -7,10 +7,8 @@ use super::configuration::{self, text};
 use super::context::Context;
 use super::error::ManifestError;
 use crate::Error;
+use crate::base::text::nearest;
 use crate::manifest::{self, Manifest, SourceFile};
-
-/// How many letters a name may differ in to be suggested.
-const NEAR: usize = 2;
 
 /// The site's manifest. If the command acts as root, a manifest is refused that users other than
 /// root can change.
@@ -73,13 +71,8 @@ fn no_such_site(context: &Context, site: &Site, error: Error) -> Error {
              file's path; `mountjail down {name}` works from the record"
         ));
     }
-    let distance = |known: &&str| strsim::damerau_levenshtein(known, name.as_str());
-    let near = known
-        .iter()
-        .map(|known| known.name.as_str())
-        .min_by_key(distance)
-        .filter(|near| distance(near) <= NEAR);
-    missing.hint(match near {
+    let known = known.iter().map(|known| known.name.as_str());
+    missing.hint(match nearest(name.as_str(), known) {
         Some(near) => format!("did you mean {near}?"),
         None => "`mountjail status` lists the sites; --config-dir names another configuration"
             .to_owned(),

@@ -7,12 +7,12 @@ use super::context::{Context, Purpose};
 use super::up::{Changes, Done};
 use super::{ManifestError, Site, SiteError, load, records};
 use crate::base::{HostPath, SiteName};
-use crate::engine::{Engine, Lock};
+use crate::engine::{Engine, Lock, create_root};
 use crate::manifest::Manifest;
 use crate::observe::{self, BootId, Observed, Table};
 use crate::patience::Stop;
 use crate::plan::{self, Plan, SiteState};
-use crate::resolve::{Desired, Resolver, create_root};
+use crate::resolve::{Desired, Resolver};
 use crate::{Result, sys};
 
 /// How mounts are looked up.

@@ -90,7 +90,7 @@ pub(crate) fn add_recorded(desired: &mut Desired, records: &Records, mounts: Vec
     desired.mounts.dedup_by(|a, b| a.target == b.target);
 
     for created in records.kept.iter().flat_map(|kept| &kept.made) {
-        let CreatedKind::Link(text) = &created.kind else {
+        let CreatedKind::Link(destination) = &created.kind else {
             continue;
         };
         let is_taken = desired.links.iter().any(|link| link.path == created.path)
@@ -101,7 +101,7 @@ pub(crate) fn add_recorded(desired: &mut Desired, records: &Records, mounts: Vec
         if !is_taken {
             desired.links.push(Link {
                 path: created.path.clone(),
-                text: text.clone(),
+                destination: destination.clone(),
                 reasons: vec![],
             });
         }

@@ -12,7 +12,7 @@ use super::{Site, configuration};
 use crate::base::JailPath;
 use crate::observe::{self, Records};
 use crate::plan::{self, Plan, Step};
-use crate::resolve::{Dependencies, Desired, FileKind, Host, Mount};
+use crate::resolve::{Dependencies, Desired, FileKind, Host, Mount, Resolution};
 use crate::{Error, Result};
 
 pub(crate) struct SiteStatus {
@@ -148,7 +148,11 @@ fn desired(
         }
     };
     let roots = pipeline.context.roots();
-    let (mut desired, mut errors, lookups) = pipeline.resolver.resolve_in_part(&manifest, roots);
+    let Resolution {
+        mut desired,
+        mut errors,
+        dependencies,
+    } = pipeline.resolver.resolve_partly(&manifest, roots);
     if let (Some(found), Some(root)) = (&desired, records.root())
         && found.root != *root
     {
@@ -158,7 +162,7 @@ fn desired(
     if !errors.is_empty() {
         failed.push(SiteError::Errors(errors));
     }
-    (desired, lookups)
+    (desired, dependencies)
 }
 
 fn plan_status(

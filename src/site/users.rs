@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use crate::Result;
+use crate::base::text::few;
 use crate::base::{HostPath, JailPath};
 use crate::import::fpm;
 use crate::observe::{self, Depth, Observed, Process, Used, User};
@@ -106,16 +107,9 @@ fn pools_of(host: &Host, master: &Process, file: &Path) -> Vec<RunningPool> {
 }
 
 fn in_words(user: &User) -> String {
-    let targets: Vec<_> = user
-        .targets
-        .iter()
-        .take(NAMED)
-        .map(ToString::to_string)
-        .collect();
-    let more = user.targets.len() - targets.len();
-    match targets.as_slice() {
-        [] => format!("{}, which runs inside", user.process),
-        targets if more > 0 => format!("{}: {} and {more} more", user.process, targets.join(", ")),
-        targets => format!("{}: {}", user.process, targets.join(", ")),
+    if user.targets.is_empty() {
+        format!("{}, which runs inside", user.process)
+    } else {
+        format!("{}: {}", user.process, few(&user.targets, NAMED))
     }
 }

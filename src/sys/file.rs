@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,16 @@ pub struct FileId {
     pub dev: u64,
     /// `st_ino`.
     pub ino: u64,
+}
+
+impl FileId {
+    /// Which file has this metadata.
+    pub fn of(metadata: &fs::Metadata) -> Self {
+        Self {
+            dev: metadata.dev(),
+            ino: metadata.ino(),
+        }
+    }
 }
 
 /// What a path is, as far as mounting cares.
@@ -89,10 +99,15 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
 ///
 /// Errors: EFBIG if it has more than `limit` bytes; as [`open_regular`].
 pub fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    read_at_most(open_regular(path)?, limit)
+}
+
+/// All that `file` has.
+///
+/// Errors: EFBIG if it has more than `limit` bytes; as read(2).
+pub fn read_at_most(file: impl Read, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![];
-    open_regular(path)?
-        .take(limit.saturating_add(1))
-        .read_to_end(&mut bytes)?;
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         Err(io::Error::from_raw_os_error(libc::EFBIG))
     } else {

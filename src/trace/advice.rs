@@ -6,8 +6,7 @@ use super::found::{Found, Nature};
 use super::miss::Miss;
 use crate::base::{HostPath, JailPath};
 use crate::manifest::{Addition, Pattern};
-use crate::render::why;
-use crate::resolve::{Desired, FileKind, Mount};
+use crate::resolve::{Desired, FileKind, Mount, why};
 
 /// From this many files of one directory on, the directory itself is advised, or a pattern.
 const MANY: usize = 4;
@@ -358,7 +357,7 @@ fn merge_below(lines: &mut BTreeMap<Addition, Vec<Found>>) {
         .collect();
     for (path, line) in &places {
         let above = path
-            .ancestors()
+            .directories_above()
             .into_iter()
             .find_map(|above| places.get(&above));
         if let Some(above) = above

@@ -36,5 +36,5 @@ fn yaml_files(directory: &Path) -> Dependencies {
     for file in configuration::yaml_files(directory).unwrap_or_default() {
         depend(&file, Aspect::CONTENTS);
     }
-    host.into_lookups()
+    host.into_dependencies()
 }

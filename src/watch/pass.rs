@@ -10,7 +10,7 @@ use crate::base::{HostPath, JailPath, SiteName};
 use crate::engine::Lock;
 use crate::observe::Records;
 use crate::patience::{Crew, Stop};
-use crate::resolve::{Aspect, Dependencies, Host};
+use crate::resolve::{Aspect, Dependencies, Host, Resolution};
 use crate::site::context::Context;
 use crate::site::pipeline::{BringUp, MountLookup, lock};
 use crate::site::up::Done;
@@ -126,7 +126,7 @@ fn under_lock(
     let host = run.pipeline.context.host.scope();
     let mut lookups = vec![];
     let ended = bring_right(run, site, (policy, stop), &records, &host, &mut lookups);
-    lookups.push(Arc::new(host.into_lookups()));
+    lookups.push(Arc::new(host.into_dependencies()));
     (ended, learned(run, site, lookups))
 }
 
@@ -157,8 +157,12 @@ fn bring_right(
         Err(error) => return PassOutcome::Failed(SiteError::Manifest(error)),
     };
     let roots = run.pipeline.context.roots();
-    let (desired, errors, found) = run.pipeline.resolver.resolve_in_part(&manifest, roots);
-    *lookups = found;
+    let Resolution {
+        desired,
+        errors,
+        dependencies,
+    } = run.pipeline.resolver.resolve_partly(&manifest, roots);
+    *lookups = dependencies;
 
     let is_over = |target: &JailPath| (policy.grace_is_over)(&site.name, target);
     let (desired, retained) = match desired {

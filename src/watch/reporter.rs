@@ -10,6 +10,7 @@ use super::rate_limit::RateLimit;
 use super::watcher::Watcher;
 use crate::Error;
 use crate::base::quote::brief;
+use crate::base::text::few;
 use crate::base::text::plural;
 use crate::base::{JailPath, SiteName};
 use crate::engine;
@@ -366,14 +367,7 @@ fn what(changed: &[Changed]) -> String {
 
 /// The first few, and how many more.
 fn some(names: impl Iterator<Item = String>) -> String {
-    let names: Vec<_> = names.collect();
-    let more = names.len().saturating_sub(NAMED);
-    let text = names[..names.len() - more].join(", ");
-    if more == 0 {
-        text
-    } else {
-        format!("{text} and {more} more")
-    }
+    few(names, NAMED)
 }
 
 #[cfg(test)]

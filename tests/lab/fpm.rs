@@ -5,8 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Server, wait_until};
-use crate::support::{Ran, Sandbox};
+use super::Server;
+use crate::support::{Ran, Sandbox, wait_until};
 
 /// A running PHP-FPM whose single worker lives in a root.
 pub struct Fpm {
@@ -19,7 +19,8 @@ impl Fpm {
     pub fn start(sandbox: &Sandbox, root: &Path) -> Self {
         let socket = sandbox.path("fpm.sock");
         let configuration = format!(
-            "[global]\nerror_log = {log}\ndaemonize = no\n[site]\nuser = www-data\ngroup = www-data\n\
+            "[global]\nerror_log = {log}\ndaemonize = no\n[site]\nuser = www-data\n\
+             group = www-data\n\
              listen = {socket}\nchroot = {root}\nchdir = /\npm = static\npm.max_children = 1\n\
              catch_workers_output = yes\nphp_admin_value[date.timezone] = UTC\n",
             log = sandbox.path("fpm.log").display(),
@@ -46,7 +47,8 @@ impl Fpm {
     pub fn eval(&self, root: &Path, php: &str) -> String {
         let code = format!(
             "<?php set_error_handler(function($n, $m) {{ throw new Exception($m); }});\n\
-             try {{ $r = ({php}); echo 'OK: ', json_encode($r); }} catch (Throwable $e) {{ echo 'FAILED: ', $e->getMessage(); }}"
+             try {{ $r = ({php}); echo 'OK: ', json_encode($r); }} catch (Throwable $e) {{ echo \
+             'FAILED: ', $e->getMessage(); }}"
         );
         let script = root.join("probe.php");
         fs::write(&script, code).unwrap();

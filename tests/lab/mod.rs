@@ -11,12 +11,11 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 pub use fpm::Fpm;
 pub use servers::{MYSQL, REDIS, Server, dns, mysql, mysql_numbered, redis, tls};
 
-use crate::support::{Ran, Sandbox};
+use crate::support::{Ran, Sandbox, made_once};
 
 /// The address of the name server, as systemd-resolved's: not the one that a resolver without
 /// configuration asks.
@@ -86,74 +85,43 @@ pub fn certificate(sandbox: &Sandbox) -> (PathBuf, PathBuf) {
     )
 }
 
+/// An authority, and a certificate of it for the TLS server.
+const AUTHORITY: &str = "
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj '/CN=lab authority' \
+    -keyout ca.key -out ca.crt
+openssl req -newkey rsa:2048 -nodes -subj /CN=$0 -keyout server.key -out server.csr
+echo subjectAltName=DNS:$0 >names
+openssl x509 -req -in server.csr -days 2 -extfile names -out server.crt \
+    -CA ca.crt -CAkey ca.key -CAcreateserial
+";
+
+/// Where administrators put certificates of authorities.
+const AUTHORITIES: &str = "/usr/local/share/ca-certificates";
+
+/// Makes the host trust the laboratory's authority. update-ca-certificates(8), which takes seconds,
+/// runs once for all trials.
 fn add_authority(sandbox: &Sandbox) {
-    let pki = sandbox.directory("pki");
-    let openssl = |arguments: &[&str]| {
-        Ran::of(Command::new("openssl").args(arguments).current_dir(&pki)).exits(0);
+    let add = |certificate: &Path| {
+        fs::create_dir_all(AUTHORITIES).unwrap();
+        fs::copy(certificate, Path::new(AUTHORITIES).join("lab.crt")).unwrap();
     };
-    let subject = format!("/CN={NAME}");
-    openssl(&[
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-keyout",
-        "ca.key",
-        "-out",
-        "ca.crt",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=lab authority",
-    ]);
-    openssl(&[
-        "req",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-keyout",
-        "server.key",
-        "-out",
-        "server.csr",
-        "-subj",
-        &subject,
-    ]);
-    fs::write(pki.join("names"), format!("subjectAltName=DNS:{NAME}\n")).unwrap();
-    openssl(&[
-        "x509",
-        "-req",
-        "-in",
-        "server.csr",
-        "-CA",
-        "ca.crt",
-        "-CAkey",
-        "ca.key",
-        "-CAcreateserial",
-        "-out",
-        "server.crt",
-        "-days",
-        "2",
-        "-extfile",
-        "names",
-    ]);
-    fs::create_dir_all("/usr/local/share/ca-certificates").unwrap();
-    fs::copy(
-        pki.join("ca.crt"),
-        "/usr/local/share/ca-certificates/lab.crt",
-    )
-    .unwrap();
-    Ran::of(&mut Command::new("update-ca-certificates")).exits(0);
+    let made = made_once("authority", |directory| {
+        let pki = directory.join("pki");
+        fs::create_dir_all(&pki).unwrap();
+        let mut openssl = Command::new("sh");
+        Ran::of(openssl.args(["-ec", AUTHORITY, NAME]).current_dir(&pki)).exits(0);
+        add(&pki.join("ca.crt"));
+        Ran::of(&mut Command::new("update-ca-certificates")).exits(0);
+        copy(Path::new("/etc/ssl/certs"), &directory.join("certs"));
+    });
+    copy(&made.join("pki"), &sandbox.path("pki"));
+    add(&made.join("pki/ca.crt"));
+    copy(&made.join("certs"), Path::new("/etc/ssl/certs"));
 }
 
-/// Waits until `condition` holds.
-pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(
-            start.elapsed() < Duration::from_secs(30),
-            "waited in vain: {what}"
-        );
-        std::thread::sleep(Duration::from_millis(10));
-    }
+/// Copies what is in the directory `from`, in place of files of the same names in `to`.
+fn copy(from: &Path, to: &Path) {
+    let mut cp = Command::new("cp");
+    cp.args(["--archive", "--remove-destination", "--no-target-directory"]);
+    Ran::of(cp.arg(from).arg(to)).exits(0);
 }

@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{DNS, NAME, PORT, certificate, wait_until};
-use crate::support::Sandbox;
+use super::{DNS, NAME, PORT, certificate};
+use crate::support::{Sandbox, wait_until};
 
 /// A running server; ended when dropped.
 pub struct Server(pub Child);

@@ -81,7 +81,8 @@ impl Running {
 
     pub fn signal(&mut self, signal: Signal) {
         self.signalled = true;
-        let _ = kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal); // it may have ended
+        // it may have ended
+        let _ = kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal);
     }
 
     /// Whether it still runs.

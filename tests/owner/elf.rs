@@ -42,7 +42,8 @@ pub fn program(like: &Path, interpreter: Option<&str>, needed: &[&str], path: &s
     };
     let mut bytes = model[..HEADER].to_vec(); // class, machine and version
     bytes[16..18].copy_from_slice(&3u16.to_le_bytes()); // ET_DYN
-    bytes[24..48].copy_from_slice(&words(&[0, HEADER as u64, 0])); // no entry, the segments, no sections
+    // no entry, the segments, no sections
+    bytes[24..48].copy_from_slice(&words(&[0, HEADER as u64, 0]));
     bytes[54..64].copy_from_slice(&[56, 0, count, 0, 64, 0, 0, 0, 0, 0]);
     for [kind, offset, size] in segments {
         bytes.extend(words(&[

@@ -52,7 +52,10 @@ fn main() -> ExitCode {
     if let Some(code) = player::play() {
         return code;
     }
-    support::main(for_each_engine("owners who mean harm do none", owners))
+    support::main([(
+        "owner",
+        for_each_engine("hostile owners do no harm", owners),
+    )])
 }
 
 fn options() -> Options {

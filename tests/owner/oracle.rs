@@ -161,7 +161,8 @@ impl<'w> Oracle<'w> {
             .iter()
             .any(|system| mount.root.to_string_lossy().starts_with(system));
         let device = mount.root.ends_with("null");
-        let whole_tmpfs = mount.kind == "tmpfs" && mount.root == Path::new("/"); // what is in it, is searched
+        // what is in it, is searched
+        let whole_tmpfs = mount.kind == "tmpfs" && mount.root == Path::new("/");
         let is_named = named.iter().any(|named| shown.starts_with(named))
             || shown
                 .to_string_lossy()

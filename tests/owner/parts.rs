@@ -7,11 +7,13 @@ use super::player::{Act, Part};
 use super::world::{Owner, World};
 
 /// In the root: targets, what they lie in, and other names.
-const IN_ROOT: &str = "etc etc/conf etc/own etc/passwd usr usr/share usr/share/named own own/dir own/www own/www/two tree \
+const IN_ROOT: &str = "etc etc/conf etc/own etc/passwd usr usr/share usr/share/named own own/dir \
+                       own/www own/www/two tree \
                        tree/sub up up/www dev dev/null lib64 l2 x1 x2 etc/x3 own/x4";
 
 /// In the home: sources, what they lie in, and other names.
-const IN_HOME: &str = "src src/dir src/dir/one src/file src/via bin bin/tool lib lib/libown.so vault vault/dir web l2 y1 y2 \
+const IN_HOME: &str = "src src/dir src/dir/one src/file src/via bin bin/tool lib lib/libown.so \
+                       vault vault/dir web l2 y1 y2 \
                        src/y3 private/dir";
 
 /// What mountjail has to go through, in the root and in the home.
@@ -24,8 +26,10 @@ const WAYS: [&str; 2] = [
 const NEAR: &str = ".. ../.. ../vault ../../vault . x1 nowhere /proc/self/cwd /proc/self/cwd/dir";
 
 /// and in the sandbox.
-const FAR: &str = "host/vault host/vault/dir host/vault/file host/unnamed host/named host/secret home/vault/dir home/carol \
-                   home/carol/dir/secret home srv/quiet1 srv/quiet1/etc srv/quiet2 host srv config/sites";
+const FAR: &str = "host/vault host/vault/dir host/vault/file host/unnamed host/named host/secret \
+                   home/vault/dir home/carol \
+                   home/carol/dir/secret home srv/quiet1 srv/quiet1/etc srv/quiet2 host srv \
+                   config/sites";
 
 /// A part for the owner.
 pub fn part(world: &World, owner: &Owner, act: Act, seed: u64) -> Part {

@@ -395,7 +395,8 @@ impl Part {
             nth += 1;
             let _ = fs::create_dir(&away); // it may be there
             if !path.is_symlink() {
-                let _ = fs::set_permissions(path, PermissionsExt::from_mode(0o755)); // or it could not be moved
+                // or it could not be moved
+                let _ = fs::set_permissions(path, PermissionsExt::from_mode(0o755));
             }
             let _ = fs::rename(path, away.join(nth.to_string())); // or nothing may be in the way
         };
@@ -407,7 +408,8 @@ impl Part {
                 clear(&path);
                 fs::create_dir(&path).map_err(|error| at(&path, &error))?;
             }
-            let _ = fs::set_permissions(&path, PermissionsExt::from_mode(0o755)); // it may be a mount of a host's directory
+            // it may be a mount of a host's directory
+            let _ = fs::set_permissions(&path, PermissionsExt::from_mode(0o755));
         }
         for file in ["src/file", "src/dir/one", "vault/dir/one"] {
             let path = self.home.join(file);

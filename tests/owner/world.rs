@@ -197,7 +197,8 @@ impl World {
         let named = sandbox.path("host/named");
         let named = named.display();
         let lines = format!(
-            "mounts: [{{ source: {named}/conf, target: /etc/conf }}, {{ source: {named}/share, target: /share }}]\n"
+            "mounts: [{{ source: {named}/conf, target: /etc/conf }}, {{ source: {named}/share, \
+             target: /share }}]\n"
         );
         let root = sandbox.site("quiet2", &lines);
         chown(root, Some(CAROL), Some(CAROL)).unwrap();

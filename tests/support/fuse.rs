@@ -4,13 +4,12 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
 
 use super::sandbox::Ran;
-use super::{mounts, scratch};
+use super::{made_once, mounts, scratch};
 
 /// A mounted FUSE file system. When it is dropped, its server is killed and it is unmounted.
 pub struct Fuse {
@@ -136,24 +135,14 @@ impl Drop for Fuse {
     }
 }
 
-/// The server, compiled once.
-fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let directory = scratch();
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
-        let program = directory.join("fuse");
-        let line = "gcc -O1 -Wall -o \"$0\" -x c - $(pkg-config --cflags --libs fuse3)";
+/// The server's program, which is compiled once.
+fn program() -> PathBuf {
+    let directory = made_once("fuse", |directory| {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(directory.join("fuse.c"), include_str!("fuse.c")).unwrap();
+        let line = "gcc -O1 -Wall -o fuse fuse.c $(pkg-config --cflags --libs fuse3)";
         let mut gcc = Command::new("sh");
-        gcc.args(["-c", line]).arg(&program).stdin(source());
-        Ran::of(&mut gcc).exits(0);
-        program
-    })
-}
-
-/// The server's source as an open file.
-fn source() -> Stdio {
-    let path = scratch().join("fuse.c");
-    fs::write(&path, include_str!("fuse.c")).unwrap();
-    fs::File::open(path).unwrap().into()
+        Ran::of(gcc.args(["-c", line]).current_dir(directory)).exits(0);
+    });
+    directory.join("fuse")
 }

@@ -2,18 +2,21 @@
 //!
 //! A test binary has `harness = false` in `Cargo.toml` and hands its trials to [`main`], which
 //! leaves the host's mount namespace before any thread starts. Trials run in threads of one
-//! process, each with a [`Sandbox`] of its own on a tmpfs that goes with the namespace, so also a
-//! killed test leaves nothing.
+//! process, each with a [`Sandbox`] of its own on a tmpfs that goes with the namespace, so even a
+//! killed test leaves nothing. A trial that mounts on the host's paths, or that mounts a file
+//! system that does not answer, runs [`alone`].
 
 // Each test binary uses a part of this module.
 #![allow(dead_code, unused_imports)]
 
 mod fuse;
 mod mounts;
+mod running;
 mod sandbox;
 mod tree;
 mod watcher;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
@@ -26,13 +29,23 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 
 pub use fuse::Fuse;
-pub use mounts::{Mount, mounts, mounts_below};
+pub use mounts::{Mount, bind, mounts, mounts_below};
+pub use running::Running;
 pub use sandbox::{Ran, Sandbox};
 pub use tree::{Tree, tree};
-pub use watcher::{Watcher, line, one_file, replace, soon, soon_reads};
+pub use watcher::{
+    PATIENCE, Watcher, line, one_file, replace, site_of_one_file, soon, soon_reads, wait_until,
+};
 
-/// In a child that [`on_shared_root`] started: `/` is made shared there.
-const SHARED: &str = "MOUNTJAIL_TEST_SHARED_ROOT";
+/// Set in the process of a trial that runs [`alone`]: how mounts propagate there, as [`PRIVATE`] or
+/// [`SHARED`].
+const ALONE: &str = "MOUNTJAIL_TEST_ALONE";
+
+/// Set as well there: the directory of [`made_once`].
+const COMMON: &str = "MOUNTJAIL_TEST_COMMON";
+
+const PRIVATE: &str = "private";
+const SHARED: &str = "shared";
 
 /// Set where a test that cannot run has to fail, as on a build server.
 const REQUIRE_ROOT: &str = "MOUNTJAIL_REQUIRE_ROOT";
@@ -40,14 +53,18 @@ const REQUIRE_ROOT: &str = "MOUNTJAIL_REQUIRE_ROOT";
 /// The directory of this process's sandboxes, a tmpfs in its own namespace.
 static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
 
-/// Runs `trials` in a mount namespace of their own whose `/` is private.
-pub fn main(trials: Vec<Trial>) -> ExitCode {
-    main_in(CloneFlags::empty(), trials)
+/// Runs the trials of each file in a mount namespace of their own whose `/` is private. The file's
+/// name is the trials' kind: `-- '[NAME]'` runs those of one file.
+pub fn main<const N: usize>(files: [(&str, Vec<Trial>); N]) -> ExitCode {
+    main_in(CloneFlags::empty(), files)
 }
 
-/// As [`main`], in the namespaces `extra` besides (such as `CLONE_NEWNET`).
-pub fn main_in(extra: CloneFlags, trials: Vec<Trial>) -> ExitCode {
-    let arguments = Arguments::from_args();
+/// As [`main`], with the namespaces `extra` as well (such as `CLONE_NEWNET`).
+pub fn main_in<const N: usize>(extra: CloneFlags, files: [(&str, Vec<Trial>); N]) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    let trials = of_files(files);
+    // Trials wait for the kernel and for servers more than they compute.
+    arguments.test_threads.get_or_insert(4 * cores());
     if arguments.list {
         return libtest_mimic::run(&arguments, trials).exit_code();
     }
@@ -66,20 +83,42 @@ pub fn main_in(extra: CloneFlags, trials: Vec<Trial>) -> ExitCode {
     }
 }
 
+/// How many threads run at once.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// All trials, each with its file's name as its kind.
+fn of_files<const N: usize>(files: [(&str, Vec<Trial>); N]) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for (file, of_file) in files {
+        trials.extend(of_file.into_iter().map(|trial| trial.with_kind(file)));
+    }
+
+    let mut names = BTreeSet::new();
+    for trial in &trials {
+        // A trial that runs alone is found by its name.
+        assert!(names.insert(trial.name()), "two trials: {}", trial.name());
+    }
+    trials
+}
+
 /// Trials of the same names that do nothing but say why; they fail where [`REQUIRE_ROOT`] is set.
 fn skipped(trials: Vec<Trial>, reason: &str) -> Vec<Trial> {
     let required = std::env::var_os(REQUIRE_ROOT).is_some_and(|value| value == "1");
     let skip = |trial: Trial| {
         let name = trial.name().to_owned();
+        let kind = trial.kind().to_owned();
         let reason = format!("SKIP: {reason}");
-        Trial::ignorable_test(name.clone(), move || {
+        let skipped = Trial::ignorable_test(name.clone(), move || {
             eprintln!("{reason}: {name}");
             if required {
                 Err(reason.into())
             } else {
                 Ok(Completion::ignored_with(reason))
             }
-        })
+        });
+        skipped.with_kind(kind)
     };
     trials.into_iter().map(skip).collect()
 }
@@ -108,10 +147,23 @@ pub fn for_each_engine(name: &str, body: fn(engine: &'static str)) -> Vec<Trial>
 
 /// As [`for_each_engine`], each [`on_shared_root`].
 pub fn for_each_engine_on_shared_root(name: &str, body: fn(engine: &'static str)) -> Vec<Trial> {
+    for_each_engine_in_a_child(name, SHARED, body)
+}
+
+/// As [`for_each_engine`], each [`alone`].
+pub fn for_each_engine_alone(name: &str, body: fn(engine: &'static str)) -> Vec<Trial> {
+    for_each_engine_in_a_child(name, PRIVATE, body)
+}
+
+fn for_each_engine_in_a_child(
+    name: &str,
+    propagation: &'static str,
+    body: fn(engine: &'static str),
+) -> Vec<Trial> {
     let trial = |engine| {
         let name = format!("{name} ({engine})");
         on_engine(name.clone(), engine, move || {
-            in_shared_child(&name, || body(engine))
+            in_child(&name, propagation, || body(engine))
         })
     };
     ["classic", "detached"].into_iter().map(trial).collect()
@@ -129,7 +181,7 @@ pub fn for_each_source_of_mount_events(name: &str, body: fn(how: &'static str)) 
             Ok(())
         };
         where_offered(name.clone(), offered, move || {
-            in_shared_child(&name, || body(how))
+            in_child(&name, SHARED, || body(how))
         })
     };
     ["fanotify", "poll"].into_iter().map(trial).collect()
@@ -163,21 +215,28 @@ fn where_offered(
     })
 }
 
-/// A trial in a process and mount namespace of its own, where `/` is shared as systemd makes it.
-pub fn on_shared_root(name: impl Into<String>, body: impl FnOnce() + Send + 'static) -> Trial {
+/// A trial in a process and namespaces of its own, where `/` is private.
+pub fn alone(name: impl Into<String>, body: impl FnOnce() + Send + 'static) -> Trial {
     let name = name.into();
-    Trial::test(name.clone(), move || in_shared_child(&name, body))
+    Trial::test(name.clone(), move || in_child(&name, PRIVATE, body))
 }
 
-/// Runs this trial again in a child of this program whose `/` is shared; there, runs `body`.
-fn in_shared_child(name: &str, body: impl FnOnce()) -> Result<(), Failed> {
-    if std::env::var_os(SHARED).is_some() {
+/// A trial in a process and namespaces of its own, where `/` is shared as systemd makes it.
+pub fn on_shared_root(name: impl Into<String>, body: impl FnOnce() + Send + 'static) -> Trial {
+    let name = name.into();
+    Trial::test(name.clone(), move || in_child(&name, SHARED, body))
+}
+
+/// Runs this trial again in a child of this program with namespaces of its own; there, runs `body`.
+fn in_child(name: &str, propagation: &str, body: impl FnOnce()) -> Result<(), Failed> {
+    if std::env::var_os(ALONE).is_some() {
         body();
         return Ok(());
     }
     let output = Command::new(std::env::current_exe()?)
         .args(["--exact", name, "--test-threads=1"])
-        .env(SHARED, "1")
+        .env(ALONE, propagation)
+        .env(COMMON, common())
         .output()?;
     if output.status.success() {
         return Ok(());
@@ -188,14 +247,53 @@ fn in_shared_child(name: &str, body: impl FnOnce()) -> Result<(), Failed> {
 
 /// A new directory for one trial, below a tmpfs; not removed, since it goes with the namespace.
 pub fn scratch() -> PathBuf {
-    let base = SCRATCH.get().expect("a trial runs inside support::main");
     tempfile::Builder::new()
         .prefix("")
         .rand_bytes(6)
         .disable_cleanup(true)
-        .tempdir_in(base)
+        .tempdir_in(scratch_base())
         .unwrap()
         .keep()
+}
+
+/// The directory `name`, which all trials of this binary share, also those that run [`alone`]. The
+/// first one that needs it fills it by `make`.
+pub fn made_once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
+    let path = |name: String| common().join(name);
+    let lock = File::create(path(format!("{name}.lock"))).unwrap();
+    lock.lock().unwrap();
+    let directory = path(name.to_owned());
+    if !directory.exists() {
+        let new = path(format!("{name}.new"));
+        fs::create_dir_all(&new).unwrap();
+        make(&new);
+        fs::rename(&new, &directory).unwrap();
+    }
+    directory
+}
+
+/// The directory of what trials share: if this one runs [`alone`], that of the process that started
+/// it.
+fn common() -> PathBuf {
+    let of_parent = std::env::var_os(COMMON).map(PathBuf::from);
+    of_parent.unwrap_or_else(|| scratch_base().join("common"))
+}
+
+fn scratch_base() -> &'static Path {
+    SCRATCH.get().expect("a trial runs inside support::main")
+}
+
+/// Mounts an empty directory on `/run`, for the daemons of a trial that runs [`alone`].
+pub fn empty_run() {
+    let options = Some("mode=755");
+    mount(
+        Some("run"),
+        "/run",
+        Some("tmpfs"),
+        MsFlags::empty(),
+        options,
+    )
+    .unwrap();
 }
 
 /// The namespace that this process left.
@@ -221,12 +319,12 @@ impl Outside {
             .tempdir()
             .unwrap();
         set_propagation(MsFlags::MS_PRIVATE);
-        if std::env::var_os(SHARED).is_some() {
+        if std::env::var_os(ALONE).is_some_and(|how| how == SHARED) {
             set_propagation(MsFlags::MS_SHARED);
         }
-        SCRATCH
-            .set(mount_scratch(scratch.path()))
-            .expect("main runs once");
+        let base = mount_scratch(scratch.path());
+        fs::create_dir(base.join("common")).unwrap();
+        SCRATCH.set(base).expect("main runs once");
         let mut outside = Self {
             table,
             before: String::new(),
@@ -243,12 +341,12 @@ impl Outside {
         text
     }
 
-    /// `Err` with the lines that came and went. The child of [`on_shared_root`] leaves this to its
+    /// `Err` with the lines that came and went. A trial that runs [`alone`] leaves this to its
     /// parent, whose other trials mount at the same time.
     fn check(mut self) -> Result<(), String> {
         umount2(self.scratch.path(), MntFlags::MNT_DETACH).unwrap();
         let (before, after) = (std::mem::take(&mut self.before), self.now());
-        if before == after || std::env::var_os(SHARED).is_some() {
+        if before == after || std::env::var_os(ALONE).is_some() {
             return Ok(());
         }
         let gone = before

@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use nix::mount::{MsFlags, mount};
+
 /// One line of `/proc/self/mountinfo`, as `proc_pid_mountinfo(5)` has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
@@ -27,6 +29,12 @@ impl Mount {
     pub fn has(&self, option: &str) -> bool {
         self.options.iter().any(|o| o == option)
     }
+}
+
+/// Mounts `source` on `target` as well.
+pub fn bind(source: &Path, target: &Path) {
+    let no_text = None::<&str>;
+    mount(Some(source), target, no_text, MsFlags::MS_BIND, no_text).unwrap();
 }
 
 /// Every mount of this namespace, in the table's order.

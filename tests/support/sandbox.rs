@@ -6,6 +6,9 @@ use std::process::{Command, Output};
 
 use super::scratch;
 
+/// What a command gets of the environment of `cargo test`.
+const KEPT: [&str; 4] = ["PATH", "HOME", "RUST_BACKTRACE", "LLVM_PROFILE_FILE"];
+
 /// A configuration directory, a state directory and room for sites, all new.
 pub struct Sandbox {
     dir: PathBuf,
@@ -132,6 +135,7 @@ impl Sandbox {
     }
 
     /// Runs a line of the shell as [`Sandbox::command_on_a_terminal`].
+    #[must_use = "check the exit code, or what it wrote"]
     #[track_caller]
     pub fn on_a_terminal(&self, line: &str) -> Ran {
         Ran::of(&mut self.command_on_a_terminal(line))
@@ -152,8 +156,14 @@ impl Sandbox {
     }
 
     fn prepared(&self, mut command: Command) -> Command {
+        let passed_on = KEPT.map(|name| (name, std::env::var_os(name)));
         command
-            .env_remove("MOUNTJAIL_ENGINE")
+            .env_clear()
+            .envs(
+                passed_on
+                    .into_iter()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            )
             .env("MOUNTJAIL_CONFIG_DIR", self.config())
             .env("MOUNTJAIL_STATE_DIR", self.state())
             .env("NO_COLOR", "1")
@@ -166,6 +176,7 @@ impl Sandbox {
     }
 
     /// Runs `mountjail` with these arguments.
+    #[must_use = "check the exit code, or what it wrote"]
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> Ran {
         Ran::of(self.command().args(arguments))
@@ -187,12 +198,13 @@ pub struct Ran {
     pub code: i32,
     /// What it printed.
     pub stdout: String,
-    /// What it complained.
+    /// What it wrote to standard error.
     pub stderr: String,
 }
 
 impl Ran {
     /// Runs `command` to its end.
+    #[must_use = "check the exit code, or what it wrote"]
     #[track_caller]
     pub fn of(command: &mut Command) -> Self {
         let Output {
@@ -231,7 +243,7 @@ impl Ran {
 
     /// Fails unless the standard error contains `text`.
     #[track_caller]
-    pub fn complains(self, text: &str) -> Self {
+    pub fn says(self, text: &str) -> Self {
         assert!(self.stderr.contains(text), "stderr lacks {text:?}\n{self}");
         self
     }

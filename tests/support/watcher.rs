@@ -1,5 +1,7 @@
 //! A running `mountjail watch`.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -105,33 +107,6 @@ impl Watcher {
         kill(Pid::from_raw(self.pid().try_into().unwrap()), signal).unwrap();
     }
 
-    /// A number of `/proc/PID/status`.
-    pub fn status(&self, name: &str) -> u64 {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.worker())).unwrap();
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-            .unwrap();
-        line.split_ascii_whitespace()
-            .next()
-            .unwrap()
-            .parse()
-            .unwrap()
-    }
-
-    /// The processor time that it has used: fields 14 and 15 of `/proc/PID/stat`, in hundredths of
-    /// a second.
-    pub fn cpu_time(&self) -> Duration {
-        let text = fs::read_to_string(format!("/proc/{}/stat", self.worker())).unwrap();
-        let after_name = text.rsplit_once(')').unwrap().1;
-        let ticks = after_name
-            .split_ascii_whitespace()
-            .skip(11)
-            .take(2)
-            .map(|ticks| ticks.parse::<u64>().unwrap());
-        Duration::from_millis(ticks.sum::<u64>() * 10)
-    }
-
     /// What it says of itself in its state file.
     pub fn state(&self, sandbox: &Sandbox) -> serde_json::Value {
         let file = sandbox.state().join("run/watch/state.json");
@@ -163,11 +138,37 @@ impl Watcher {
                 return;
             }
             assert!(
-                start.elapsed() < Duration::from_secs(60),
+                start.elapsed() < PATIENCE,
                 "it never sleeps:\n{}",
                 self.said()
             );
         }
+    }
+
+    /// Waits until none of its threads has run for two seconds.
+    #[track_caller]
+    pub fn sleeps(&self) {
+        soon("it sleeps", || {
+            let before = self.wakeups();
+            std::thread::sleep(Duration::from_secs(2));
+            match self.wakeups() {
+                after if after == before => Ok(()),
+                after => Err(format!("woken: {before:?}, then {after:?}")),
+            }
+        });
+    }
+
+    /// How often each of its threads has gone to sleep.
+    pub fn wakeups(&self) -> BTreeMap<OsString, u64> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.worker())).unwrap();
+        let threads = tasks.flatten().filter_map(|task| {
+            let status = fs::read_to_string(task.path().join("status")).ok()?; // it may have ended
+            let count = status
+                .lines()
+                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+            Some((task.file_name(), count.trim().parse().unwrap()))
+        });
+        threads.collect()
     }
 
     /// Ends it with SIGTERM, which it has to obey cleanly; gives all that it said.
@@ -199,17 +200,26 @@ impl Drop for Watcher {
     }
 }
 
+/// How long a condition is waited for: more than a busy machine takes for anything.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Waits until `check` is content; fails with its last complaint.
 #[track_caller]
 pub fn soon(what: &str, check: impl Fn() -> Result<(), String>) {
     let start = Instant::now();
     while let Err(complaint) = check() {
         assert!(
-            start.elapsed() < Duration::from_secs(30),
+            start.elapsed() < PATIENCE,
             "waited in vain until {what}:\n{complaint}"
         );
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Waits until `condition` holds.
+#[track_caller]
+pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    soon(what, || condition().then_some(()).ok_or_else(String::new));
 }
 
 /// Waits until the file at `path` holds `text`.
@@ -237,17 +247,23 @@ pub fn replace(path: &Path, text: &str) {
     let start = Instant::now();
     while let Err(error) = fs::rename(&new, path) {
         assert!(
-            error.raw_os_error() == Some(libc::EBUSY) && start.elapsed() < Duration::from_secs(5),
+            error.raw_os_error() == Some(libc::EBUSY) && start.elapsed() < PATIENCE,
             "{error}"
         );
     }
 }
 
-/// A sandbox with a site `s` that binds `host/conf` on /conf; the source, and where it is in the
-/// jail.
-pub fn one_file(sandbox: &Sandbox) -> (PathBuf, PathBuf) {
-    let source = sandbox.file("host/conf", "one");
+/// Makes the site `s`, which binds the file `host/conf` with this text on /conf. Gives the source,
+/// and where it is in the jail.
+pub fn site_of_one_file(sandbox: &Sandbox, text: &str) -> (PathBuf, PathBuf) {
+    let source = sandbox.file("host/conf", text);
     let root = sandbox.site("s", &format!("mounts:\n{}", line(&source, "/conf")));
-    sandbox.ok(&["up", "s"]);
     (source, root.join("conf"))
+}
+
+/// As [`site_of_one_file`], with the text `one`; and the site is up.
+pub fn one_file(sandbox: &Sandbox) -> (PathBuf, PathBuf) {
+    let paths = site_of_one_file(sandbox, "one");
+    sandbox.ok(&["up", "s"]);
+    paths
 }

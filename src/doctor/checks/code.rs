@@ -4,22 +4,12 @@ use std::path::{Path, PathBuf};
 
 use super::Exam;
 use crate::base::quote::word;
-use crate::base::{HostPath, JailPath};
+use crate::base::{HostPath, JailPath, SEARCH_PATH};
 use crate::doctor::ask::Silence;
 use crate::doctor::finding::{Outcome, Problem, Remedy};
 use crate::doctor::inside::Libraries;
 use crate::resolve::FileKind;
 use crate::resolve::ldso::Loader;
-
-/// Where also programs are found that nobody mounted: copies, which get old.
-const PATH: [&str; 6] = [
-    "/usr/local/sbin",
-    "/usr/local/bin",
-    "/usr/sbin",
-    "/usr/bin",
-    "/sbin",
-    "/bin",
-];
 
 pub(super) fn libraries(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     let mounts = exam.patient.desired.mounts.iter().filter(|mount| {
@@ -28,7 +18,8 @@ pub(super) fn libraries(exam: &Exam<'_>) -> Result<Outcome, Silence> {
     let mut places: Vec<PathBuf> = mounts
         .map(|mount| mount.target.as_path().to_owned())
         .collect();
-    places.extend(PATH.map(PathBuf::from));
+    // Copies of programs, which nobody mounted and which get old.
+    places.extend(SEARCH_PATH.map(PathBuf::from));
     let checked = exam.ask(Libraries(places))?;
     let mut problems: Vec<Problem> = vec![];
     for (path, text) in &checked.broken {

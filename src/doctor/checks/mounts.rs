@@ -1,6 +1,7 @@
 //! The mounts themselves, and the processes that do not see them.
 
 use super::Exam;
+use crate::base::text::few;
 use crate::doctor::finding::{Outcome, Problem, Remedy};
 use crate::observe::{self, Process};
 use crate::plan::State;
@@ -33,7 +34,7 @@ pub(super) fn mounts(exam: &Exam<'_>) -> Outcome {
         let text = if bad.is_empty() {
             "not all is as the manifest says".to_owned()
         } else {
-            few(&bad)
+            few(&bad, SHOWN)
         };
         problems.push(Problem::new(text, exam.up()));
     }
@@ -42,20 +43,6 @@ pub(super) fn mounts(exam: &Exam<'_>) -> Outcome {
         problems.push(Problem::new(conflict.to_string(), Remedy::act(what)));
     }
     Outcome::of(problems, format!("{} as they should be", states.count()))
-}
-
-fn few(texts: &[String]) -> String {
-    let shown = texts
-        .iter()
-        .take(SHOWN)
-        .cloned()
-        .collect::<Vec<_>>()
-        .join(", ");
-    if texts.len() > SHOWN {
-        format!("{shown} and {} more", texts.len() - SHOWN)
-    } else {
-        shown
-    }
 }
 
 /// Those in another mount namespace that does not receive the mounts; those that were inside before

@@ -16,7 +16,7 @@ use rustls::{CertificateError, ClientConfig, ClientConnection, RootCertStore};
 use serde::{Deserialize, Serialize};
 
 use super::Probe;
-use crate::base::HostPath;
+use crate::base::{HostPath, lexical};
 use crate::resolve::{Host, LookupError};
 
 /// Where OpenSSL looks: one file of certificates, and a directory of files that are named by
@@ -121,9 +121,9 @@ impl Store {
         let Ok(inside) = HostPath::new(path) else {
             return;
         };
-        if let Err(LookupError::Dangling { link, text }) = Host::new().walk(&inside) {
+        if let Err(LookupError::Dangling { link, destination }) = Host::new().walk(&inside) {
             let at = link.parent().unwrap_or_else(HostPath::slash);
-            let text = crate::resolve::lexical(at.as_path(), &text);
+            let text = lexical(at.as_path(), &destination);
             self.found.dangling.push(Dangling {
                 link: path.display().to_string(),
                 text,

@@ -162,10 +162,7 @@ fn of_process(pid: u32, units: &[Master]) -> Option<Master> {
     let config = title
         .strip_prefix("php-fpm: master process (")?
         .strip_suffix(')')?;
-    let root = fs::metadata("/").ok().map(|root| FileId {
-        dev: root.dev(),
-        ino: root.ino(),
-    });
+    let root = fs::metadata("/").ok().map(|root| FileId::of(&root));
     if fs::metadata(&proc).ok()?.uid() != 0 || root_of(pid) != root {
         return None;
     }

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::unescaped;
 use crate::base::SiteName;
+use crate::base::text::unescape_octal;
 
 const BEGIN: &[u8] = b"# BEGIN mountjail";
 const END: &[u8] = b"# END mountjail";
@@ -129,7 +129,7 @@ pub fn outside_targets(text: &[u8]) -> Vec<(usize, PathBuf)> {
         if let (Some(source), Some(target)) = (fields.next(), fields.next())
             && source[0] != b'#'
         {
-            targets.push((nth, unescaped(target)));
+            targets.push((nth, unescape_octal(target)));
         }
     }
     targets

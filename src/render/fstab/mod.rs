@@ -173,31 +173,10 @@ fn escaped(path: &Path) -> Vec<u8> {
     text
 }
 
-/// A path as fstab(5) writes it, with any `\ooo` undone.
-pub fn unescaped(field: &[u8]) -> PathBuf {
-    use std::os::unix::ffi::OsStringExt;
-    let mut bytes = vec![];
-    let mut rest = field;
-    while let Some((first, tail)) = rest.split_first() {
-        let octal = (*first == b'\\')
-            .then(|| tail.get(..3).and_then(octal))
-            .flatten();
-        bytes.push(octal.unwrap_or(*first));
-        rest = if octal.is_some() { &tail[3..] } else { tail };
-    }
-    std::ffi::OsString::from_vec(bytes).into()
-}
-
-fn octal(digits: &[u8]) -> Option<u8> {
-    let digits = std::str::from_utf8(digits)
-        .ok()
-        .filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
-    u8::from_str_radix(digits, 8).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::text::unescape_octal;
     use std::os::unix::ffi::OsStrExt;
 
     #[test]
@@ -216,9 +195,8 @@ mod tests {
                 !String::from_utf8_lossy(&escaped).contains(special),
                 "{escaped:?}"
             );
-            assert_eq!(unescaped(&escaped), path);
+            assert_eq!(unescape_octal(&escaped), path);
         }
-        assert_eq!(unescaped(b"/a\\9\\12"), Path::new("/a\\9\\12"));
     }
 
     #[test]

@@ -9,7 +9,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 use crate::base::HostPath;
-use crate::resolve::{Host, LookupError, found};
+use crate::resolve::host::Host;
+use crate::resolve::lookup_error::{LookupError, found};
 
 /// ldconfig's directories, and the files that name them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub(super) struct Conf {
 
 /// One line that means something.
 #[derive(Debug, PartialEq, Eq)]
-enum Line<'a> {
+enum ConfLine<'a> {
     Directory(&'a [u8]),
     Include(Vec<&'a [u8]>),
 }
@@ -48,12 +49,12 @@ impl Conf {
         self.files.insert(file.clone());
         for line in text.split(|byte| *byte == b'\n').filter_map(parse_line) {
             match line {
-                Line::Directory(text) => {
+                ConfLine::Directory(text) => {
                     if let Ok(directory) = HostPath::new(OsStr::from_bytes(text)) {
                         self.directories.push((directory, file.clone()));
                     }
                 }
-                Line::Include(patterns) => {
+                ConfLine::Include(patterns) => {
                     for pattern in patterns {
                         let pattern = Path::new(OsStr::from_bytes(pattern));
                         let base = file.parent().unwrap_or_else(HostPath::slash);
@@ -69,7 +70,7 @@ impl Conf {
 }
 
 /// As `parse_conf` of glibc's `elf/ldconfig.c`; `hwcap` lines do nothing since glibc 2.33.
-fn parse_line(line: &[u8]) -> Option<Line<'_>> {
+fn parse_line(line: &[u8]) -> Option<ConfLine<'_>> {
     let line = line.split(|byte| *byte == b'#').next()?.trim_ascii();
     let keyword = |word: &[u8]| {
         line.strip_prefix(word)
@@ -79,14 +80,14 @@ fn parse_line(line: &[u8]) -> Option<Line<'_>> {
         let words = rest
             .split(|byte| matches!(byte, b' ' | b'\t'))
             .filter(|word| !word.is_empty());
-        return Some(Line::Include(words.collect()));
+        return Some(ConfLine::Include(words.collect()));
     }
     if line.is_empty() || keyword(b"hwcap").is_some() {
         return None;
     }
     // `directory=libc6` of old: a type after the path.
     let path = line.split(|byte| *byte == b'=').next()?.trim_ascii_end();
-    path.starts_with(b"/").then_some(Line::Directory(path))
+    path.starts_with(b"/").then_some(ConfLine::Directory(path))
 }
 
 /// The files that a pattern of `glob(7)` matches, sorted.
@@ -137,15 +138,15 @@ mod tests {
     fn lines_are_read_as_ldconfig_reads_them() {
         assert_eq!(
             parse_line(b"  /opt/lib  # mine"),
-            Some(Line::Directory(b"/opt/lib"))
+            Some(ConfLine::Directory(b"/opt/lib"))
         );
         assert_eq!(
             parse_line(b"/opt/lib = libc6"),
-            Some(Line::Directory(b"/opt/lib"))
+            Some(ConfLine::Directory(b"/opt/lib"))
         );
         assert_eq!(
             parse_line(b"include a.conf\td/*.conf"),
-            Some(Line::Include(vec![b"a.conf", b"d/*.conf"]))
+            Some(ConfLine::Include(vec![b"a.conf", b"d/*.conf"]))
         );
         assert_eq!(parse_line(b"hwcap 1 nosegneg"), None);
         assert_eq!(parse_line(b"# /opt/lib"), None);

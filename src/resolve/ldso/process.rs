@@ -6,10 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 use elf::abi;
 
 use super::elf::Abi;
+use super::loader::{CACHE, Loader, OpenError, Opened};
 use super::system::{self, Family};
-use super::{CACHE, Loader, Opened, Refused, lock};
 use crate::base::HostPath;
-use crate::resolve::{LookupError, found};
+use crate::base::sync::lock;
+use crate::resolve::lookup_error::{LookupError, found};
 use crate::{Error, Result};
 
 /// musl's search path where `/etc/ld-musl-*.path` does not exist.
@@ -22,7 +23,7 @@ const LARGEST_LOADER: u64 = 8 << 20;
 pub(super) struct Process {
     pub family: Family,
     pub abi: Abi,
-    /// The loader; `None` where a shared object does not tell and no usual one exists.
+    /// The loader; `None`: a shared object, which names none, and no usual loader exists.
     pub interpreter: Option<HostPath>,
     /// glibc: the compiled-in directories; musl: those of its `.path` file.
     pub default_directories: Vec<Vec<u8>>,
@@ -36,7 +37,7 @@ pub(super) struct Process {
 
 impl Process {
     /// The process that runs `opened`, or would load it.
-    pub fn of(loader: &Loader<'_>, opened: &Opened) -> Result<Self> {
+    pub(super) fn new(loader: &Loader<'_>, opened: &Opened) -> Result<Self> {
         let cannot = |error: &LookupError| {
             error.error(format!(
                 "cannot tell which dynamic loader {} has",
@@ -120,8 +121,8 @@ fn written(loader: &Loader<'_>, text: &[u8], program: &HostPath) -> Result<HostP
         .map_err(|bad| Error::failed(&message).because_of(bad))?;
     match loader.open(&path) {
         Ok(_) => Ok(path),
-        Err(Refused::Elf(reason)) => Err(Error::failed(message).because_of(reason)),
-        Err(Refused::Lookup(reason)) => Err(reason.error(message).hint(
+        Err(OpenError::Elf(reason)) => Err(Error::failed(message).because_of(reason)),
+        Err(OpenError::Lookup(reason)) => Err(reason.error(message).hint(
             "install the C library that the program was built for, such as libc6:i386 or musl",
         )),
     }

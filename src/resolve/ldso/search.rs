@@ -1,55 +1,56 @@
-//! Where a loader looks for one library, in its order, and what to say when it is nowhere.
+//! Where a loader looks for one library, in its order, and the error for one that is nowhere.
 
 use std::cell::RefCell;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use super::elf::BadElf;
-use super::load::{Load, Loaded};
+use super::loader::{CACHE, OpenError, Opened};
+use super::objects::{Loaded, Objects};
 use super::system::{self, Family};
-use super::{Opened, Refused, tokens};
+use super::tokens;
 use crate::base::HostPath;
-use crate::resolve::LookupError;
+use crate::resolve::lookup_error::LookupError;
 use crate::{Error, Result};
 
 /// Why there is no library.
-pub(super) enum Missed {
-    /// The loader does not find it, or cannot use it: without one that is optional it goes on.
+pub(super) enum NotFound {
+    /// The loader does not find it, or cannot use it. Without an optional one it goes on.
     ByLoader(Error),
     /// It could not be looked for.
     Unknown(Error),
 }
 
 /// Finds `name` for the object at `index`.
-pub(super) fn find(load: &Load<'_>, index: usize, name: &[u8]) -> Result<Opened, Missed> {
-    let search = Search {
-        load,
+pub(super) fn find(objects: &Objects<'_>, index: usize, name: &[u8]) -> Result<Opened, NotFound> {
+    let search = LibrarySearch {
+        objects,
         index,
         name,
         searched: RefCell::default(),
         skipped: RefCell::default(),
     };
-    let found = match load.process.family {
+    let found = match objects.process.family {
         _ if name.contains(&b'/') => search.try_file(name)?,
         Family::Glibc => search.glibc()?,
         Family::Musl => search.musl()?,
     };
-    found.ok_or_else(|| Missed::ByLoader(search.not_found()))
+    found.ok_or_else(|| NotFound::ByLoader(search.not_found()))
 }
 
-/// One search, with what the error will need.
-struct Search<'a> {
-    load: &'a Load<'a>,
+/// One search, with what its error needs.
+struct LibrarySearch<'a> {
+    objects: &'a Objects<'a>,
     index: usize,
     name: &'a [u8],
-    /// Places that did not have it, in order.
+    /// Where it was not, in order.
     searched: RefCell<Vec<String>>,
-    /// What has that name and was passed over, each as a hint.
+    /// Files of that name that were passed over, each as a hint.
     skipped: RefCell<Vec<String>>,
 }
 
-impl Search<'_> {
+impl LibrarySearch<'_> {
     fn loaded(&self) -> &Loaded {
-        &self.load.objects[self.index]
+        &self.objects.list[self.index]
     }
 
     fn shown(&self) -> String {
@@ -57,9 +58,9 @@ impl Search<'_> {
     }
 
     /// `_dl_map_object` in glibc's `elf/dl-load.c`.
-    fn glibc(&self) -> Result<Option<Opened>, Missed> {
+    fn glibc(&self) -> Result<Option<Opened>, NotFound> {
         if self.loaded().object.runpath.is_none() {
-            for loaded in self.load.chain(self.index) {
+            for loaded in self.objects.chain(self.index) {
                 let path = loaded.object.rpath.as_deref();
                 if let Some(found) = self.try_search_path("RPATH", path, loaded)? {
                     return Ok(Some(found));
@@ -76,12 +77,12 @@ impl Search<'_> {
         if self.loaded().object.no_default_directories {
             return Ok(None);
         }
-        self.try_directories(&self.load.process.default_directories)
+        self.try_directories(&self.objects.process.default_directories)
     }
 
     /// `load_library` in musl's `ldso/dynlink.c`: `RPATH` and `RUNPATH` alike, both inherited.
-    fn musl(&self) -> Result<Option<Opened>, Missed> {
-        for loaded in self.load.chain(self.index) {
+    fn musl(&self) -> Result<Option<Opened>, NotFound> {
+        for loaded in self.objects.chain(self.index) {
             let path = loaded
                 .object
                 .runpath
@@ -98,7 +99,7 @@ impl Search<'_> {
                 return Ok(Some(found));
             }
         }
-        self.try_directories(&self.load.process.default_directories)
+        self.try_directories(&self.objects.process.default_directories)
     }
 
     fn try_search_path(
@@ -106,9 +107,11 @@ impl Search<'_> {
         kind: &str,
         text: Option<&[u8]>,
         of: &Loaded,
-    ) -> Result<Option<Opened>, Missed> {
+    ) -> Result<Option<Opened>, NotFound> {
         let Some(text) = text else { return Ok(None) };
-        let directories: Vec<_> = split(text).map(|part| self.load.expand(part, of)).collect();
+        let directories: Vec<_> = split(text)
+            .map(|part| self.objects.expand(part, of))
+            .collect();
         let count = self.searched.borrow().len();
         let found = self.try_directories(&directories)?;
         for place in self.searched.borrow_mut().iter_mut().skip(count) {
@@ -118,30 +121,27 @@ impl Search<'_> {
     }
 
     /// The cache's file, unless `DF_1_NODEFLIB` forbids it because it is in a default directory.
-    fn try_cache(&self) -> Result<Option<Opened>, Missed> {
-        let process = self.load.process;
-        let Some(cache) = &self.load.loader.state.cache else {
+    fn try_cache(&self) -> Result<Option<Opened>, NotFound> {
+        let process = self.objects.process;
+        let Some(cache) = &self.objects.loader.state.cache else {
             return Ok(None);
         };
-        self.searched.borrow_mut().push(super::CACHE.to_owned());
+        self.searched.borrow_mut().push(CACHE.to_owned());
         let flags = system::cache_flags(process.abi);
         let Some(path) = cache.find(self.name, flags, &process.hwcaps) else {
             return Ok(None);
         };
-        let is_default = || {
-            let below = |directory: &Vec<u8>| {
-                path.strip_prefix(&directory[..])
-                    .is_some_and(|rest| rest.starts_with(b"/"))
-            };
-            process.default_directories.iter().any(below)
-        };
-        if self.loaded().object.no_default_directories && is_default() {
+        let is_default = process.default_directories.iter().any(|directory| {
+            path.strip_prefix(&directory[..])
+                .is_some_and(|rest| rest.starts_with(b"/"))
+        });
+        if self.loaded().object.no_default_directories && is_default {
             return Ok(None);
         }
         self.try_file(path)
     }
 
-    fn try_directories(&self, directories: &[Vec<u8>]) -> Result<Option<Opened>, Missed> {
+    fn try_directories(&self, directories: &[Vec<u8>]) -> Result<Option<Opened>, NotFound> {
         for directory in directories {
             let shown = String::from_utf8_lossy(directory);
             if directory.first() != Some(&b'/') {
@@ -150,7 +150,7 @@ impl Search<'_> {
                 self.searched.borrow_mut().push(place);
                 continue;
             }
-            for subdirectory in &self.load.process.hwcaps {
+            for subdirectory in &self.objects.process.hwcaps {
                 let file = [
                     directory,
                     &b"/glibc-hwcaps/"[..],
@@ -171,72 +171,74 @@ impl Search<'_> {
         Ok(None)
     }
 
-    /// `open_verify`: what is not there or for another machine is passed over; what is broken is
+    /// `open_verify`: a file that is missing or for another machine is passed over, a broken one is
     /// fatal.
-    fn try_file(&self, text: &[u8]) -> Result<Option<Opened>, Missed> {
-        self.load.work(1).map_err(Missed::Unknown)?;
-        let unknown = |reason: &LookupError| {
-            Missed::Unknown(reason.error(format!("cannot look for the library {}", self.chain())))
-        };
-        let path = self
-            .load
-            .loader
+    fn try_file(&self, text: &[u8]) -> Result<Option<Opened>, NotFound> {
+        self.objects.count_lookup().map_err(NotFound::Unknown)?;
+        let loader = self.objects.loader;
+        let path = loader
             .absolute(text)
-            .map_err(|reason| unknown(&reason))?;
+            .map_err(|reason| self.unknown(&reason))?;
         let Some(path) = path else { return Ok(None) };
-        let broken = |reason: &dyn std::fmt::Display| {
-            Err(Missed::ByLoader(self.broken(&path).because_of(reason)))
-        };
-        let opened = match self.load.loader.open(&path) {
-            Ok(opened) => opened,
-            Err(Refused::Lookup(reason)) if reason.errno() == libc::EISDIR => {
-                return broken(&reason);
+
+        match loader.open(&path) {
+            Ok(opened) => self.fits(&path, opened),
+            Err(OpenError::Lookup(reason)) if reason.errno() == libc::EISDIR => {
+                Err(self.broken(&path, reason))
             }
-            Err(Refused::Lookup(reason)) if reason.is_unknown() => return Err(unknown(&reason)),
-            Err(Refused::Lookup(reason)) => {
+            Err(OpenError::Lookup(reason)) if reason.is_unknown() => Err(self.unknown(&reason)),
+            Err(OpenError::Lookup(reason)) => {
                 if !reason.is_missing() {
                     self.skipped.borrow_mut().push(reason.to_string());
                 }
-                return Ok(None);
+                Ok(None)
             }
-            Err(Refused::Elf(BadElf::Unreadable(reason))) => {
-                return Err(Missed::Unknown(
-                    Error::failed(format!(
-                        "cannot read {path} as the library {}",
-                        self.chain()
-                    ))
-                    .because_of(reason),
-                ));
+            Err(OpenError::Elf(BadElf::Unreadable(reason))) => {
+                let library = self.chain();
+                let error = Error::failed(format!("cannot read {path} as the library {library}"));
+                Err(NotFound::Unknown(error.because_of(reason)))
             }
-            Err(Refused::Elf(reason)) => return broken(&reason),
-        };
-        if !opened.object.abi.fits(self.load.process.abi) {
-            if self.load.process.family == Family::Musl {
-                return broken(&format!("it is for {}", opened.object.abi));
+            Err(OpenError::Elf(reason)) => Err(self.broken(&path, reason)),
+        }
+    }
+
+    /// The opened file, if the process can load it.
+    fn fits(&self, path: &HostPath, opened: Opened) -> Result<Option<Opened>, NotFound> {
+        let process = self.objects.process;
+        let (have, want) = (opened.object.abi, process.abi);
+        if !have.fits(want) {
+            if process.family == Family::Musl {
+                return Err(self.broken(path, format!("it is for {have}")));
             }
-            let (have, want) = (opened.object.abi, self.load.process.abi);
             let hint = format!("{path} is for {have}; install {} for {want}", self.shown());
             self.skipped.borrow_mut().push(hint);
             return Ok(None);
         }
-        if opened.object.abi.big_endian != self.load.process.abi.big_endian {
-            return broken(&"its byte order is another machine's");
+        if have.big_endian != want.big_endian {
+            return Err(self.broken(path, "its byte order is another machine's"));
         }
         if opened.object.program {
-            return broken(&"it is a program, not a shared library");
+            return Err(self.broken(path, "it is a program, not a shared library"));
         }
         Ok(Some(opened))
     }
 
-    fn broken(&self, path: &HostPath) -> Error {
-        Error::failed(format!("cannot use {path} as the library {}", self.chain()))
-            .hint("the dynamic loader stops at it too; repair the file or take it away")
+    fn unknown(&self, reason: &LookupError) -> NotFound {
+        let message = format!("cannot look for the library {}", self.chain());
+        NotFound::Unknown(reason.error(message))
+    }
+
+    fn broken(&self, path: &HostPath, reason: impl fmt::Display) -> NotFound {
+        let error = Error::failed(format!("cannot use {path} as the library {}", self.chain()))
+            .because_of(reason)
+            .hint("the dynamic loader stops at it too; repair the file or take it away");
+        NotFound::ByLoader(error)
     }
 
     /// `libfoo.so.1, needed by /usr/lib/libbar.so, needed by /usr/bin/prog,`
     fn chain(&self) -> String {
         let mut text = self.shown();
-        for loaded in self.load.chain(self.index) {
+        for loaded in self.objects.chain(self.index) {
             let _ = write!(text, ", needed by {}", loaded.path);
         }
         text
@@ -266,35 +268,40 @@ impl Search<'_> {
         let name = self.shown();
         if let Some((directory, file)) = self.only_in_configuration() {
             return format!(
-                "{directory}, which {file} names, has it, but {} does not: run `ldconfig`",
-                super::CACHE
+                "{directory}, which {file} names, has it, but {CACHE} does not: run `ldconfig`"
             );
         }
         if let Some(hint) = self.skipped.borrow().first() {
             return hint.clone();
         }
         format!(
-            "install the package that has {name} (`apt-file search {name}`, `dnf provides '*/{name}'`)"
+            "install the package that has {name} \
+             (`apt-file search {name}`, `dnf provides '*/{name}'`)"
         )
     }
 
-    /// A directory that ldconfig would take the library from, were it run.
+    /// The directory from which ldconfig would take the library, were it run, and the file that
+    /// names it.
     fn only_in_configuration(&self) -> Option<&(HostPath, HostPath)> {
-        let fits = |directory: &HostPath| {
-            let text = [directory.to_string().as_bytes(), b"/", self.name].concat();
-            let path = self.load.loader.absolute(&text).ok().flatten()?;
-            let opened = self.load.loader.open(&path).ok()?;
-            opened.object.abi.fits(self.load.process.abi).then_some(())
-        };
-        let glibc = self.load.process.family == Family::Glibc && !self.name.contains(&b'/');
-        self.load
-            .loader
-            .state
-            .conf
-            .directories
+        let is_glibc = self.objects.process.family == Family::Glibc;
+        if !is_glibc || self.name.contains(&b'/') {
+            return None;
+        }
+        let directories = &self.objects.loader.state.conf.directories;
+        directories
             .iter()
-            .filter(|_| glibc)
-            .find(|(d, _)| fits(d).is_some())
+            .find(|(directory, _)| self.is_usable_in(directory))
+    }
+
+    fn is_usable_in(&self, directory: &HostPath) -> bool {
+        let loader = self.objects.loader;
+        let text = [directory.to_string().as_bytes(), b"/", self.name].concat();
+        let Ok(Some(path)) = loader.absolute(&text) else {
+            return false;
+        };
+        loader
+            .open(&path)
+            .is_ok_and(|opened| opened.object.abi.fits(self.objects.process.abi))
     }
 }
 

@@ -180,7 +180,7 @@ impl SiteLines {
         source: &HostPath,
     ) -> Vec<(JailPath, FileKind)> {
         let mut wanted = vec![];
-        for directory in path.ancestors() {
+        for directory in path.directories_above() {
             wanted.push((directory, FileKind::Directory));
         }
         let kind = if source.as_path().is_file() {

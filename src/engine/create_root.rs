@@ -1,0 +1,61 @@
+//! The directory of a new site.
+
+use std::io;
+use std::path::Path;
+
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, mkdirat};
+
+use crate::base::HostPath;
+use crate::resolve::{Host, not_found, refuse_system};
+use crate::{Error, Result, sys};
+
+/// Makes the directory `root` and those above it (mode 0755), as `up --create` does. `false`: it is
+/// there already.
+pub(crate) fn create_root(root: &HostPath) -> Result<bool> {
+    refuse_system(root)?;
+    let Some((existing, rest)) = nearest_existing(root)? else {
+        return Ok(false);
+    };
+
+    // Links on the way may lead into the system: checked before anything is made there.
+    let real = existing
+        .join(rest)
+        .map_err(|why| Error::usage(root.to_string()).because_of(why))?;
+    refuse_system(&real)?;
+
+    make_below(&existing, rest)
+        .map(|()| true)
+        .map_err(|error| Error::failed(format!("cannot make the root {root}")).because(&error))
+}
+
+/// The nearest directory above `root` that is there, with links followed, and what is missing below
+/// it. `None`: nothing is.
+fn nearest_existing(root: &HostPath) -> Result<Option<(HostPath, &Path)>> {
+    let host = Host::new();
+    let mut above = root.clone();
+    loop {
+        match host.walk_strictly(&above) {
+            Ok(_) if above == *root => return Ok(None),
+            Ok(walk) => {
+                let rest = root.below(&above).unwrap_or(Path::new(""));
+                return Ok(Some((walk.real, rest)));
+            }
+            Err(error) if error.is_missing() => {
+                above = above.parent().ok_or_else(|| not_found(root, &error))?;
+            }
+            Err(error) => return Err(not_found(root, &error)),
+        }
+    }
+}
+
+/// Makes the directories `path` in `directory`, following no link.
+fn make_below(directory: &HostPath, path: &Path) -> io::Result<()> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut at = sys::open_host(directory.as_path(), libc::O_PATH | libc::O_DIRECTORY)?;
+    for name in path {
+        mkdirat(&at, name, Mode::from_bits_truncate(0o755))?;
+        at = openat(&at, name, flags, Mode::empty())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! What some entries bring together, before it is known what is in the root.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use super::dependencies::Dependencies;
+use super::desired::{Cause, Link, Note, Reason};
+use super::expand::Expansion;
+use super::host::Host;
+use super::lookup_error::LookupError;
+use super::own::{self, Own};
+use super::template::{self, Template};
+use super::top_links::TopLink;
+use crate::base::sync::lock;
+use crate::base::{HostPath, JailPath};
+use crate::manifest::Origin;
+use crate::{Error, Result};
+
+/// The expansions of some entries, and the templates made of them.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    expansions: Vec<(Arc<Origin>, Arc<Expansion>)>,
+    /// The host's directory links on the way to anything, with their destinations.
+    ways: BTreeMap<PathBuf, PathBuf>,
+    /// Other links that lead to what is mounted: `/lib` with `/usr`, `/var/run` with `/run/mysqld`.
+    top_links: BTreeMap<PathBuf, Link>,
+    /// The links that data such as `/etc/localtime` are.
+    leaves: BTreeSet<PathBuf>,
+    pub users: Vec<(String, Arc<Origin>)>,
+    pub notes: Vec<Note>,
+    /// By the links that a root has in another form. Each has a cell of its own, so that only those
+    /// wait for a template that need it.
+    templates: Mutex<HashMap<Vec<Own>, Arc<TemplateCell>>>,
+}
+
+type TemplateCell = OnceLock<(TemplateResult, Dependencies)>;
+
+type TemplateResult = Result<Arc<Template>, Vec<Error>>;
+
+impl Gathered {
+    pub(super) fn add(&mut self, origin: &Arc<Origin>, expansion: Arc<Expansion>) {
+        for item in &expansion.items {
+            for link in item.way.iter().flat_map(|way| &way.links) {
+                let path = link.path.as_path().to_owned();
+                self.ways.insert(path, link.destination.clone());
+            }
+            if item.attributes.noexec
+                && let Some(leaf) = &item.leaf
+            {
+                self.leaves.insert(leaf.path.as_path().to_owned());
+            }
+        }
+        for link in &expansion.top_links {
+            self.add_top_link(origin, link);
+        }
+        if let Some(user) = &expansion.user {
+            self.users.push((user.clone(), origin.clone()));
+        }
+        for text in &expansion.notes {
+            self.notes.push(Note {
+                origin: origin.clone(),
+                text: text.clone(),
+                always: false,
+            });
+        }
+        self.expansions.push((origin.clone(), expansion));
+    }
+
+    fn add_top_link(&mut self, origin: &Arc<Origin>, link: &TopLink) {
+        let Ok(path) = JailPath::new(link.path.as_path()) else {
+            return;
+        };
+        let reason = Reason {
+            origin: origin.clone(),
+            chain: vec![Cause::OnTheWayTo(link.real.as_path().to_owned())],
+        };
+        let key = path.as_path().to_owned();
+        let link = self.top_links.entry(key).or_insert_with(|| Link {
+            path,
+            destination: link.destination.clone(),
+            reasons: vec![],
+        });
+        if !link.reasons.contains(&reason) {
+            link.reasons.push(reason);
+        }
+    }
+
+    /// What the root at `root` needs.
+    pub(super) fn template(&self, host: &Host, root: &HostPath) -> TemplateResult {
+        let own = self
+            .own(host, root)
+            .map_err(|error| vec![error.error(format!("cannot look into the root {root}"))])?;
+        self.template_for(host, &own)
+    }
+
+    /// What the root at `root` has of its own in the places of the host's links.
+    fn own(&self, host: &Host, root: &HostPath) -> Result<Vec<Own>, LookupError> {
+        let mut all = vec![];
+        for (at, destination) in &self.ways {
+            all.extend(own::in_place_of_needed(host, root, at, destination)?);
+        }
+        for (at, link) in &self.top_links {
+            if !self.ways.contains_key(at) {
+                let destination = &link.destination;
+                all.extend(own::in_place_of_optional(host, root, at, destination)?);
+            }
+        }
+        for at in &self.leaves {
+            all.extend(own::file_in_place_of(host, root, at)?);
+        }
+        Ok(all)
+    }
+
+    /// What a root that has `own` needs.
+    pub(super) fn template_for(&self, host: &Host, own: &[Own]) -> TemplateResult {
+        let cell = lock(&self.templates)
+            .entry(own.to_vec())
+            .or_default()
+            .clone();
+        let (template, dependencies) = cell.get_or_init(|| {
+            let scope = host.scope();
+            let template = template::build(&scope, own, &self.expansions, &self.top_links);
+            (template.map(Arc::new), scope.into_dependencies())
+        });
+        host.note_all(dependencies);
+        template.clone()
+    }
+}

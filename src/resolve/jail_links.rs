@@ -1,0 +1,174 @@
+//! The links of a jail: those of the host on the way to its mounts, and those that spare a mount.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::desired::{Cause, FileKind, Link, Reason};
+use super::item::{Item, Way};
+use super::layout::{Layout, MountDraft, stands_in};
+use super::route::Route;
+use super::walk::LinkOnTheWay;
+use crate::base::{HostPath, JailPath, MAX_LINKS, lexical};
+use crate::manifest::Origin;
+
+/// Adds the host's directory links on the way to the item, and gives its target.
+pub(super) fn add_way(layout: &mut Layout<'_>, origin: &Arc<Origin>, item: &Item) -> JailPath {
+    let Some(way) = item.way.as_ref().filter(|way| !way.links.is_empty()) else {
+        return item.path.clone();
+    };
+    let Some(name) = item.path.file_name() else {
+        return item.path.clone();
+    };
+
+    let keeps_one = way
+        .links
+        .iter()
+        .any(|link| layout.has_own_file(link.path.as_path()));
+    let (directory, count) = if keeps_one {
+        way_until_own(layout, &item.path, way)
+    } else {
+        (way.directory.as_path().to_owned(), way.links.len())
+    };
+    for link in &way.links[..count] {
+        add_link(layout, origin, item, link);
+    }
+    JailPath::new(directory.join(name)).unwrap_or_else(|_| item.path.clone())
+}
+
+/// Where a path's directory is if some of the links on the way are directories in the root, and how
+/// many links are passed before the first of those.
+fn way_until_own(layout: &Layout<'_>, path: &JailPath, way: &Way) -> (PathBuf, usize) {
+    let mut passed = 0;
+    let mut route = Route::new(path.as_path().parent().unwrap_or(Path::new("/")));
+    while let Some(at) = route.next() {
+        let Some(link) = way
+            .links
+            .get(passed)
+            .filter(|link| link.path.as_path() == at)
+        else {
+            continue;
+        };
+        if layout.has_own_file(at) {
+            break;
+        }
+        route.follow(&link.destination);
+        passed += 1;
+    }
+    (route.end(), passed)
+}
+
+fn add_link(layout: &mut Layout<'_>, origin: &Arc<Origin>, item: &Item, link: &LinkOnTheWay) {
+    let Ok(path) = JailPath::new(link.path.as_path()) else {
+        return;
+    };
+    let own = layout.own_link(link.path.as_path());
+    let link = layout.links.entry(path.clone()).or_insert_with(|| Link {
+        path,
+        destination: own.unwrap_or(&link.destination).to_owned(),
+        reasons: vec![],
+    });
+
+    // One reason per line is enough: a link such as /lib is on the way to everything.
+    if link.reasons.iter().all(|known| known.origin != *origin) {
+        let mut chain = item.chain.clone();
+        chain.push(Cause::OnTheWayTo(item.path.as_path().to_owned()));
+        link.reasons.push(Reason {
+            origin: origin.clone(),
+            chain,
+        });
+    }
+}
+
+/// `target` with the links above it followed, so that none of its components is one.
+pub(super) fn follow_links_above(layout: &Layout<'_>, mut target: JailPath) -> JailPath {
+    for _ in 0..MAX_LINKS {
+        match follow_link_above(layout, &target) {
+            Some(next) if next != target => target = next,
+            _ => break,
+        }
+    }
+    target
+}
+
+fn follow_link_above(layout: &Layout<'_>, target: &JailPath) -> Option<JailPath> {
+    let above = target.directories_above();
+    let link = above.iter().find_map(|above| layout.links.get(above))?;
+    let directory = link.path.parent()?;
+    let rest = target.below(&link.path)?;
+    JailPath::new(lexical(directory.as_path(), &link.destination).join(rest)).ok()
+}
+
+/// Adds a link of the host's that leads to what is mounted, unless something else is to be there.
+pub(super) fn add_top_link(layout: &mut Layout<'_>, link: &Link) {
+    let mut at_or_below = layout
+        .mounts
+        .range(&link.path..)
+        .take_while(|(at, _)| at.starts_with(&link.path));
+    if layout.has_own_file(link.path.as_path()) || at_or_below.next().is_some() {
+        return;
+    }
+    let destination = layout.own_link(link.path.as_path());
+    let link = Link {
+        destination: destination.unwrap_or(&link.destination).to_owned(),
+        ..link.clone()
+    };
+    layout.links.entry(link.path.clone()).or_insert(link);
+}
+
+/// Replaces mounts by links: a link to a file that the jail has anyway, in a bound directory, stays
+/// a link. That is one mount less, and the file behind it is always the host's newest.
+pub(super) fn keep_links(layout: &mut Layout<'_>) {
+    let mut kept = vec![];
+    for draft in layout.mounts.values() {
+        if let Some(link) = spared_by(layout, draft) {
+            kept.push((draft.target.clone(), link.destination.clone()));
+        }
+    }
+    for (path, destination) in kept {
+        if let Some(draft) = layout.mounts.remove(&path) {
+            let link = Link {
+                path: path.clone(),
+                destination,
+                reasons: draft.reasons,
+            };
+            layout.links.insert(path, link);
+        }
+    }
+}
+
+/// The host's link that can stand in the place of the mount.
+fn spared_by<'d>(layout: &Layout<'_>, draft: &'d MountDraft) -> Option<&'d LinkOnTheWay> {
+    let item = &draft.item;
+    let link = item.leaf.as_ref()?;
+    let is_free = !item.fixed
+        && !item.recursive
+        && link.path.as_path() == draft.target.as_path()
+        && !layout.has_own(link.path.as_path())
+        && layout.above(&draft.target).is_none();
+    if !is_free {
+        return None;
+    }
+    let shown_elsewhere = layout.mounts.values().any(|other| {
+        other.target != draft.target
+            && shows_under_same_name(other, &item.source)
+            && stands_in(&other.item, item)
+    });
+    shown_elsewhere.then_some(link)
+}
+
+/// Whether the jail has the host's `file` by its own name because of the mount.
+fn shows_under_same_name(mount: &MountDraft, file: &HostPath) -> bool {
+    mount.item.kind == FileKind::Directory
+        && mount.target.as_path() == mount.item.source.as_path()
+        && file.starts_with(&mount.item.source)
+}
+
+/// Drops links that a mount covers.
+pub(super) fn drop_covered(layout: &mut Layout<'_>) {
+    let paths: Vec<_> = layout.links.keys().cloned().collect();
+    for path in paths {
+        if layout.above(&path).is_some() || layout.mounts.contains_key(&path) {
+            layout.links.remove(&path);
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! What a program needs before its first line runs.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::elf::{BadElf, Bytes};
+use super::load;
+use super::loader::{Loader, OpenError, Opened};
+use super::objects::Needed;
+use super::process::Process;
+use super::script::{self, Script};
+use crate::base::{HostPath, SEARCH_PATH};
+use crate::resolve::lookup_error::{LookupError, found};
+use crate::resolve::others::Others;
+use crate::sys::FileKind;
+use crate::{Error, Result};
+
+/// Programs of which every host has one that uses the C library.
+const PROGRAMS: [&str; 4] = ["/usr/bin/getent", "/bin/sh", "/usr/bin/env", "/bin/ls"];
+
+/// What a program or shared object needs before its first line runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Closure {
+    /// The ELF interpreter (`PT_INTERP`) as written; for a script, that of its last interpreter.
+    pub interpreter: Option<HostPath>,
+    /// The ELF interpreters of everything below, each once, with the first object that names it.
+    pub interpreters: Vec<Interpreter>,
+    /// The programs that a script needs, in the order in which the kernel and `env` start them.
+    pub script_interpreters: Vec<ScriptInterpreter>,
+    /// The libraries, in the order in which the loader opens them, each path once.
+    pub libraries: Vec<Needed>,
+    /// The loader's own files: the cache and its configuration. Empty for a static program.
+    pub loader_configuration: Vec<HostPath>,
+    /// Programs that must also be at their real path to find their libraries.
+    pub origins: Vec<RealProgram>,
+    /// The first file that decides what is needed and that others than root can change, and all who
+    /// can change such files.
+    changeable: Option<(HostPath, Others)>,
+}
+
+/// A program that is named by a link and searches for libraries relative to `$ORIGIN`, its real
+/// directory. Under the name of the link alone it would search elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RealProgram {
+    /// The program as named: a link.
+    pub program: HostPath,
+    /// Where it is.
+    pub real: HostPath,
+}
+
+/// An ELF interpreter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interpreter {
+    /// As written in `PT_INTERP`.
+    pub path: HostPath,
+    /// The program that names it.
+    pub needed_by: HostPath,
+}
+
+/// A program that a script needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScriptInterpreter {
+    /// As in the `#!` line, or as found for `env`.
+    pub path: HostPath,
+    /// The script.
+    pub needed_by: HostPath,
+}
+
+impl Closure {
+    /// Adds what the program itself names, before its libraries.
+    fn note_program(&mut self, opened: &Opened, process: &Process) {
+        if let Some(path) = &process.interpreter {
+            let interpreter = Interpreter {
+                path: path.clone(),
+                needed_by: opened.path.clone(),
+            };
+            add_new(&mut self.interpreters, interpreter, |known| &known.path);
+        }
+        self.interpreter.clone_from(&process.interpreter);
+
+        let object = &opened.object;
+        let search_path = object.runpath.as_ref().or(object.rpath.as_ref());
+        let is_relative =
+            search_path.is_some_and(|text| text.windows(6).any(|token| token == b"ORIGIN"));
+        if is_relative && opened.path.parent() != opened.real.parent() {
+            let program = RealProgram {
+                program: opened.path.clone(),
+                real: opened.real.clone(),
+            };
+            add_new(&mut self.origins, program, |known| &known.program);
+        }
+    }
+
+    /// Everything but the loader's configuration, each with its name in the jail.
+    fn needed(&self) -> Vec<&HostPath> {
+        let mut needed = vec![];
+        needed.extend(self.interpreters.iter().map(|needed| &needed.path));
+        needed.extend(self.script_interpreters.iter().map(|needed| &needed.path));
+        needed.extend(self.libraries.iter().map(|needed| &needed.path));
+        needed.extend(self.origins.iter().map(|program| &program.real));
+        needed
+    }
+}
+
+impl Loader<'_> {
+    /// What `path`, a program, script or shared object, needs.
+    ///
+    /// Errors: something of it is not there, is broken or cannot be looked at; it asks for more
+    /// work than any program does.
+    pub fn closure(&self, path: &HostPath) -> Result<Closure> {
+        let mut closure = Closure::default();
+        self.add(path, &mut closure, 0)?;
+        Ok(closure)
+    }
+
+    /// The library `name` from the directory of the C library, where glibc has its own modules;
+    /// `None`: it is not there.
+    ///
+    /// Errors: it is unknown where the C library is.
+    pub fn library(&self, name: &str) -> Result<Option<HostPath>> {
+        let cannot =
+            |error: LookupError| error.error(format!("cannot look for the library {name}"));
+        let mut broken = None;
+        for program in PROGRAMS.iter().filter_map(|path| HostPath::new(path).ok()) {
+            if !self.host.is_there(&program).map_err(cannot)? {
+                continue;
+            }
+            match self.closure(&program) {
+                Ok(closure) => {
+                    let Some(path) = beside_c_library(&closure, name) else {
+                        return Ok(None);
+                    };
+                    let exists = self.host.is_there(&path).map_err(cannot)?;
+                    return Ok(exists.then_some(path));
+                }
+                Err(error) => broken = broken.or(Some(error)),
+            }
+        }
+        match broken {
+            Some(error) => Err(error.context(format!("cannot look for the library {name}"))),
+            None => Ok(None),
+        }
+    }
+
+    /// Records who besides root can change the file at `path`, which decides what else is needed.
+    fn note_others(&self, path: &HostPath, closure: &mut Closure) -> Result<()> {
+        let others = found(self.host.others(path))
+            .map_err(|error| error.error(format!("cannot look at {path}")))?;
+        if let Some(more) = others.flatten() {
+            closure.changeable = Some(match closure.changeable.take() {
+                Some((first, others)) => (first, others.merged_with(&more)),
+                None => (path.clone(), more),
+            });
+        }
+        Ok(())
+    }
+
+    /// Refuses the closure of `program` if it has a file that not everybody may read, while users
+    /// besides root decide what is needed: they could have any file of the host brought along.
+    /// Their own files they may show.
+    pub(in crate::resolve) fn refuse_private(
+        &self,
+        program: &HostPath,
+        closure: &Closure,
+    ) -> Result<()> {
+        let Some((object, others)) = &closure.changeable else {
+            return Ok(());
+        };
+        for path in closure.needed() {
+            if path == program {
+                continue;
+            }
+            let cannot = |error: LookupError| error.error(format!("cannot look at {path}"));
+            let walk = self.host.walk_strictly(path).map_err(cannot)?;
+            let is_theirs = others.user == Some(walk.stat.uid);
+            if !is_theirs && !self.host.everybody_may_read(&walk).map_err(cannot)? {
+                return Err(Error::failed(format!(
+                    "{program} asks for {path}, which not everybody may read; \
+                     {object} has a say in that, and {others}"
+                ))
+                .hint(format!(
+                    "let root alone change it: `{}`; or take {program} out",
+                    others.remedy()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&self, path: &HostPath, closure: &mut Closure, nested: usize) -> Result<()> {
+        self.note_others(path, closure)?;
+        match self.open(path) {
+            Ok(opened) => self.add_object(opened, closure),
+            Err(OpenError::Lookup(reason)) => Err(reason.error(format!("cannot read {path}"))),
+            Err(OpenError::Elf(BadElf::NotElf)) => match self.script(path)? {
+                Some(_) if nested == script::MAX_NESTED => Err(Error::failed(format!(
+                    "the script {path} is more than {} scripts deep; the kernel will not run it",
+                    script::MAX_NESTED
+                ))),
+                Some(script) => self.add_script(path, &script, closure, nested + 1),
+                None => Err(Error::failed(format!(
+                    "{path} is neither an ELF file nor a script that begins with `#!`"
+                ))
+                .hint("list it under `mounts` if it is data")),
+            },
+            Err(OpenError::Elf(reason)) => Err(Error::failed(format!(
+                "cannot use {path} as a program or library"
+            ))
+            .because_of(reason)),
+        }
+    }
+
+    fn add_object(&self, opened: Opened, closure: &mut Closure) -> Result<()> {
+        let object = opened.object.clone();
+        if object.interpreter.is_none() && object.needs.is_empty() {
+            return Ok(()); // static, also static PIE, or a library that stands alone
+        }
+        let process = Process::new(self, &opened)?;
+        if object.interpreter.is_some() {
+            closure.note_program(&opened, &process);
+        }
+        for path in &process.configuration {
+            add_new(&mut closure.loader_configuration, path.clone(), |path| path);
+        }
+        closure.loader_configuration.sort();
+        if let Some(interpreter) = &process.interpreter {
+            self.note_others(interpreter, closure)?;
+        }
+        let libraries = load::libraries(self, &process, opened)?;
+        for library in libraries {
+            self.note_others(&library.path, closure)?;
+            add_new(&mut closure.libraries, library, |known| &known.path);
+        }
+        Ok(())
+    }
+
+    /// The `#!` line of `path`, if it has one.
+    fn script(&self, path: &HostPath) -> Result<Option<Script>> {
+        let cannot =
+            |reason: &std::io::Error| Error::failed(format!("cannot read {path}")).because(reason);
+        let file = self
+            .host
+            .open(path)
+            .map_err(|reason| reason.error(format!("cannot read {path}")))?;
+        let start = file.at(0, script::LINE).map_err(|reason| cannot(&reason))?;
+        Ok(script::parse(&start))
+    }
+
+    fn add_script(
+        &self,
+        path: &HostPath,
+        script: &Script,
+        closure: &mut Closure,
+        nested: usize,
+    ) -> Result<()> {
+        let interpreter = HostPath::new(OsStr::from_bytes(&script.interpreter)).map_err(|bad| {
+            let written = String::from_utf8_lossy(&script.interpreter);
+            Error::failed(format!(
+                "cannot find the interpreter {written} of the script {path}"
+            ))
+            .because_of(bad)
+            .hint("write an absolute path after `#!`")
+        })?;
+        let mut programs = vec![interpreter];
+        if let Some(name) = script.program_of_env() {
+            programs.push(self.program(name, path)?);
+        }
+        for program in programs {
+            let needed = ScriptInterpreter {
+                path: program.clone(),
+                needed_by: path.clone(),
+            };
+            add_new(&mut closure.script_interpreters, needed, |known| {
+                &known.path
+            });
+            self.add(&program, closure, nested)
+                .map_err(|error| error.context(format!("interpreter of the script {path}")))?;
+        }
+        Ok(())
+    }
+
+    /// What `env` finds for `name`.
+    fn program(&self, name: &[u8], script: &HostPath) -> Result<HostPath> {
+        let name = Path::new(OsStr::from_bytes(name));
+        if let Ok(path) = HostPath::new(name) {
+            return Ok(path);
+        }
+        if name.components().count() > 1 {
+            return Err(Error::failed(format!(
+                "cannot find {} for the script {script}",
+                name.display()
+            ))
+            .because_of("env takes it from a working directory that is not known")
+            .hint("write an absolute path in the script's first line"));
+        }
+        let message = format!(
+            "program {}, needed by the script {script} through env,",
+            name.display()
+        );
+        for directory in SEARCH_PATH {
+            let Ok(path) = HostPath::new(Path::new(directory).join(name)) else {
+                continue;
+            };
+            let cannot = |error: LookupError| {
+                error.error(format!("cannot look for the {message} at {path}"))
+            };
+            let stat = found(self.host.stat(&path)).map_err(cannot)?;
+            if stat.is_some_and(|stat| stat.kind == FileKind::File && stat.mode & 0o111 != 0) {
+                return Ok(path);
+            }
+        }
+        Err(Error::failed(format!(
+            "{message} was not found in {}",
+            SEARCH_PATH.join(":")
+        ))
+        .hint("install it, or name the interpreter by its path in the script's first line"))
+    }
+}
+
+/// Where `name` is if it is beside the C library of `closure`.
+fn beside_c_library(closure: &Closure, name: &str) -> Option<HostPath> {
+    let c_library = closure
+        .libraries
+        .iter()
+        .find(|library| library.name.starts_with("libc.so"))?;
+    c_library.path.parent()?.join(name).ok()
+}
+
+/// Adds `item` unless one with the same path is there.
+fn add_new<T>(known: &mut Vec<T>, item: T, path: impl Fn(&T) -> &HostPath) {
+    if known.iter().all(|old| path(old) != path(&item)) {
+        known.push(item);
+    }
+}

@@ -1,0 +1,27 @@
+//! Which loader or interpreter the kernel starts for a program.
+
+use super::elf::{Bytes, Object};
+use super::script;
+use super::system::Family;
+use crate::base::HostPath;
+use crate::resolve::host::Host;
+
+/// The interpreter that the kernel starts for the program `path`: that of its `#!` line, or the
+/// loader that its ELF headers name. `None`: it needs none, or cannot be read.
+pub(crate) fn interpreter_of(host: &Host, path: &HostPath) -> Option<Vec<u8>> {
+    let file = host.open(path).ok()?;
+    if let Ok(object) = Object::read(&file) {
+        return object.interpreter;
+    }
+    let start = file.at(0, script::LINE).ok()?;
+    script::parse(&start).map(|script| script.interpreter)
+}
+
+/// Whether the loader `interpreter` is musl's.
+pub(crate) fn is_musls(interpreter: &[u8]) -> bool {
+    let name = interpreter
+        .rsplit(|byte| *byte == b'/')
+        .next()
+        .unwrap_or_default();
+    Family::of(name) == Family::Musl
+}

@@ -1,0 +1,226 @@
+//! Resolves sites on one host. What several sites ask for is looked up once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use super::dependencies::Dependencies;
+use super::desired::{Desired, Link, Mount, Note};
+use super::expand::{self, Expansion};
+use super::gathered::Gathered;
+use super::generated;
+use super::host::Host;
+use super::root::{self, CheckedRoot};
+use super::roots::Roots;
+use super::shared::Shared;
+use super::template::Template;
+use crate::base::HostPath;
+use crate::base::sync::lock;
+use crate::manifest::{Entry, Manifest, Request, SourceFile};
+use crate::{Error, Result};
+
+/// Resolves sites on one host.
+pub struct Resolver {
+    host: Host,
+    shared: Shared,
+    /// The directory in which generated files are kept.
+    generated: HostPath,
+    expanded: Mutex<HashMap<Request, Expanded>>,
+    /// What presets bring together. Each has a cell of its own, so that only those wait for it that
+    /// need it.
+    gathered: Mutex<HashMap<Vec<Arc<Entry>>, GatheringCell>>,
+}
+
+/// What one request brings, and what that depends on.
+type Expanded = (Result<Arc<Expansion>>, Arc<Dependencies>);
+
+type GatheringCell = Arc<OnceLock<Gathering>>;
+
+/// What several entries bring.
+#[derive(Clone)]
+struct Gathering {
+    /// As far as they can be resolved.
+    gathered: Arc<Gathered>,
+    /// Why some cannot be.
+    errors: Arc<[Error]>,
+    dependencies: Arc<[Arc<Dependencies>]>,
+}
+
+/// What a manifest needs, as far as it can be resolved.
+pub struct Resolution {
+    /// `None`: not even the root is known. Lines with an error bring nothing.
+    pub desired: Option<Desired>,
+    /// All that is wrong, each naming the line that it comes from.
+    pub errors: Vec<Error>,
+    /// What the result depends on, even if it is an error. What sites have in common is shared.
+    /// Empty unless the host is [tracked](Host::tracked).
+    pub dependencies: Vec<Arc<Dependencies>>,
+}
+
+/// What a preset brings by itself.
+#[derive(Clone, Debug)]
+pub struct ResolvedPreset {
+    /// Sorted by target.
+    pub mounts: Vec<Arc<Mount>>,
+    /// The links on the way.
+    pub links: Vec<Link>,
+    /// What was left out and why.
+    pub notes: Vec<Note>,
+}
+
+impl Resolver {
+    /// A resolver for `host`; generated files are to be written to the directory `generated`.
+    pub fn new(host: &Host, generated: HostPath) -> Self {
+        Self {
+            host: host.scope(),
+            shared: Shared::default(),
+            generated,
+            expanded: Mutex::default(),
+            gathered: Mutex::default(),
+        }
+    }
+
+    /// Everything that `manifest` needs on this host now; `roots` are those of all sites.
+    ///
+    /// Errors: all that is wrong, each naming the line that it comes from.
+    pub fn resolve(&self, manifest: &Manifest, roots: &Roots) -> Result<Desired, Vec<Error>> {
+        let Resolution {
+            desired, errors, ..
+        } = self.resolve_partly(manifest, roots);
+        match desired {
+            Some(desired) if errors.is_empty() => Ok(desired),
+            _ => Err(errors),
+        }
+    }
+
+    /// As [`Resolver::resolve`], but with all that can be resolved although there are errors.
+    pub fn resolve_partly(&self, manifest: &Manifest, roots: &Roots) -> Resolution {
+        let host = self.host.scope();
+        let Gathering {
+            gathered,
+            errors,
+            dependencies,
+        } = self.gather(&manifest.entries);
+        let mut errors = errors.to_vec();
+
+        let desired = match root::check(&host, manifest, roots) {
+            Ok(root) => {
+                let (desired, more) = self.with_root(&host, manifest, root, &gathered);
+                if errors.is_empty() {
+                    errors = more; // otherwise these may follow from those of the lines
+                }
+                desired
+            }
+            Err(error) => {
+                errors.insert(0, error);
+                None
+            }
+        };
+
+        let mut dependencies = dependencies.to_vec();
+        dependencies.push(Arc::new(host.into_dependencies()));
+        dependencies.retain(|dependencies| !dependencies.is_empty());
+        let in_site = |error: Error| error.context(&manifest.site);
+        Resolution {
+            desired,
+            errors: errors.into_iter().map(in_site).collect(),
+            dependencies,
+        }
+    }
+
+    fn with_root(
+        &self,
+        host: &Host,
+        manifest: &Manifest,
+        root: CheckedRoot,
+        gathered: &Gathered,
+    ) -> (Option<Desired>, Vec<Error>) {
+        let template = match gathered.template(host, &root.path) {
+            Ok(template) => template,
+            Err(errors) => return (None, errors),
+        };
+        let mut desired = Desired {
+            site: manifest.site.clone(),
+            root: root.path,
+            manifest: match &manifest.file {
+                SourceFile::File(file) => Some(file.clone()),
+                SourceFile::BuiltIn(_) => None,
+            },
+            mounts: template.mounts.clone(),
+            links: template.links.clone(),
+            files: vec![],
+            notes: notes(gathered, &template),
+            warnings: root.warnings,
+        };
+
+        let users = &gathered.users;
+        let added = generated::add_users(&mut desired, users, host, &self.shared, &self.generated);
+        let mut errors = Vec::from_iter(added.err());
+        errors.extend(root::contains_a_source(&desired));
+        (Some(desired), errors)
+    }
+
+    /// What `entries`, those of a preset, bring on this host, in a root that is empty.
+    pub fn resolve_preset(&self, entries: &[Arc<Entry>]) -> Result<ResolvedPreset, Vec<Error>> {
+        let Gathering {
+            gathered, errors, ..
+        } = self.gather(entries);
+        if !errors.is_empty() {
+            return Err(errors.to_vec());
+        }
+        let template = gathered.template_for(&self.host, &[])?;
+        Ok(ResolvedPreset {
+            mounts: template.mounts.clone(),
+            links: template.links.clone(),
+            notes: notes(&gathered, &template),
+        })
+    }
+
+    /// What all entries bring together. It is remembered if all are from presets, which sites
+    /// share.
+    fn gather(&self, entries: &[Arc<Entry>]) -> Gathering {
+        let shared = entries.iter().all(|entry| !entry.origin.presets.is_empty());
+        if !shared {
+            return self.gather_anew(entries);
+        }
+        let cell = lock(&self.gathered)
+            .entry(entries.to_vec())
+            .or_default()
+            .clone();
+        cell.get_or_init(|| self.gather_anew(entries)).clone()
+    }
+
+    fn gather_anew(&self, entries: &[Arc<Entry>]) -> Gathering {
+        let mut gathered = Gathered::default();
+        let mut errors = vec![];
+        let mut dependencies = vec![];
+        for entry in entries {
+            let (expansion, of_entry) = self.expand(&entry.request);
+            match expansion {
+                Ok(expansion) => gathered.add(&entry.origin, expansion),
+                Err(error) => errors.push(error.context(&entry.origin)),
+            }
+            dependencies.push(of_entry);
+        }
+        Gathering {
+            gathered: Arc::new(gathered),
+            errors: errors.into(),
+            dependencies: dependencies.into(),
+        }
+    }
+
+    fn expand(&self, request: &Request) -> Expanded {
+        if let Some(known) = lock(&self.expanded).get(request) {
+            return known.clone();
+        }
+        let host = self.host.scope();
+        let expansion = expand::expand(&host, &self.shared, request).map(Arc::new);
+        let expanded = (expansion, Arc::new(host.into_dependencies()));
+
+        let mut known = lock(&self.expanded);
+        known.entry(request.clone()).or_insert(expanded).clone()
+    }
+}
+
+fn notes(gathered: &Gathered, template: &Template) -> Vec<Note> {
+    [gathered.notes.as_slice(), &template.notes].concat()
+}

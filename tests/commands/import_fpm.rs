@@ -1,0 +1,674 @@
+//! Promise: `import` reads PHP-FPM's configuration as PHP-FPM does. `php-fpm -tt` is asked about
+//! each configuration too.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::{Sandbox, on_shared_root, soon, trials};
+use libtest_mimic::Trial;
+use mountjail::import::fpm::{self, Pool};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
+
+pub fn all() -> Vec<Trial> {
+    let mut trials = trials([
+        ("any value, key and section", any_line),
+        ("any configuration of many files", any_configuration),
+        (
+            "configurations as panels and distributions write them",
+            real_ones,
+        ),
+        ("an odd pool does not hide the others", one_odd_pool),
+        ("pools that cannot work are reported at once", reported),
+    ]);
+    // In a process of its own, because it mounts on /etc.
+    trials.push(on_shared_root(
+        "masters are found by what runs and by units",
+        found_masters,
+    ));
+    trials
+}
+
+/// The program of Debian's package.
+fn php_fpm() -> PathBuf {
+    glob::glob("/usr/sbin/php-fpm*")
+        .unwrap()
+        .next()
+        .expect("Debian's php-fpm is installed")
+        .unwrap()
+}
+
+/// What PHP-FPM makes of a configuration: its pools, each with its directives; `Err`: why it
+/// refuses it.
+type Dump = Result<BTreeMap<String, BTreeMap<String, String>>, String>;
+
+/// `php-fpm -tt`, with `MJ_TEST=/from/env`.
+fn dump(file: &Path, prefix: Option<&Path>) -> Dump {
+    let mut command = Command::new(php_fpm());
+    command.env("MJ_SANDBOX", prefix.unwrap_or(Path::new("/")));
+    command
+        .args(["-tt", "-n", "-y"])
+        .arg(file)
+        .env("MJ_TEST", "/from/env")
+        .env_remove("MJ_NONE");
+    if let Some(prefix) = prefix {
+        command.arg("-p").arg(prefix);
+    }
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    if !output.status.success() {
+        return Err(text);
+    }
+    let mut pools: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    let mut open = None;
+    for line in text.lines() {
+        let Some((_, line)) = line.split_once("] NOTICE: ") else {
+            continue;
+        };
+        if let Some(directive) = line.strip_prefix('\t') {
+            if let Some((key, value)) = directive.split_once(" = ") {
+                let pool: &mut BTreeMap<_, _> =
+                    pools.entry(open.clone().unwrap_or_default()).or_default();
+                // Of an array the last definition is printed first, and counts.
+                pool.entry(key.to_owned())
+                    .or_insert_with(|| value.to_owned());
+            }
+        } else if let Some(name) = line
+            .strip_prefix('[')
+            .and_then(|line| line.strip_suffix(']'))
+        {
+            open = Some(name.to_owned());
+        }
+    }
+    pools.remove("global");
+    Ok(pools)
+}
+
+/// Fails unless `pools` have the names and the values that PHP-FPM has.
+fn assert_same(theirs: &BTreeMap<String, BTreeMap<String, String>>, ours: &[Pool]) {
+    let names: Vec<_> = ours.iter().map(|pool| pool.name.as_str()).collect();
+    let mut sorted = names.clone();
+    sorted.sort_unstable();
+    assert_eq!(
+        sorted,
+        theirs.keys().map(String::as_str).collect::<Vec<_>>()
+    );
+    for pool in ours {
+        for (key, value) in &theirs[&pool.name] {
+            let simple = [
+                "prefix",
+                "user",
+                "group",
+                "chroot",
+                "listen.owner",
+                "access.format",
+            ]
+            .contains(&key.as_str());
+            if simple || key.starts_with("env[") || key.starts_with("php_admin_value[") {
+                // A line end can be a part of a value, and is one in what is printed.
+                let ours = pool
+                    .get(key)
+                    .and_then(|value| value.lines().next())
+                    .unwrap_or("undefined");
+                let theirs = if value.is_empty() { "undefined" } else { value };
+                assert_eq!(ours, theirs, "{key} of {}", pool.name);
+            }
+        }
+    }
+}
+
+fn runner(cases: u32) -> TestRunner {
+    let persistence = Some(Box::new(FileFailurePersistence::Off) as Box<_>);
+    TestRunner::new(Config {
+        cases,
+        failure_persistence: persistence,
+        max_shrink_iters: 400,
+        ..Config::default()
+    })
+}
+
+/// As many cases as `MJ_CASES` says.
+fn cases(usual: u32) -> u32 {
+    std::env::var("MJ_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok())
+        .unwrap_or(usual)
+}
+
+/// What means something in PHP's dialect of ini files.
+const ODD: &[&str] = &[
+    "yes",
+    "No",
+    "on",
+    "OFF",
+    "none",
+    "null",
+    "true",
+    "False",
+    "E_ALL",
+    "PHP_OS",
+    "M_PI",
+    "$pool",
+    "${MJ_TEST}",
+    "${MJ_NONE}",
+    "$",
+    "${",
+    "}",
+    "\"",
+    "\"",
+    "'",
+    "'a b'",
+    "\"c d\"",
+    "\\",
+    "\\\\",
+    "\\\"",
+    "\\$",
+    ";",
+    " ;",
+    "=",
+    "&",
+    "|",
+    "^",
+    "~",
+    "!",
+    "(",
+    ")",
+    "1",
+    "-5",
+    "1.5",
+    "[",
+    "]",
+    "{",
+    "#",
+    ",",
+    ":",
+    "\t",
+    " ",
+    "  ",
+    "ä",
+    "?",
+    "*",
+    "%",
+    "@",
+    "+",
+    "<",
+    "\r",
+];
+
+/// Pieces of which PHP's dialect makes something else than it seems.
+fn piece() -> impl Strategy<Value = String> {
+    prop_oneof![
+        3 => "[a-z/0-9._-]{1,5}",
+        2 => prop::sample::select(ODD.to_vec()).prop_map(str::to_owned),
+    ]
+}
+
+fn text(most: usize) -> impl Strategy<Value = String> {
+    prop::collection::vec(piece(), 0..most).prop_map(|pieces| pieces.concat())
+}
+
+/// A line for a pool.
+fn line() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => text(6).prop_map(|value| format!("env[X] = {value}")),
+        2 => text(6).prop_map(|value| format!("access.format={value}")),
+        2 => (text(4), text(3)).prop_map(|(key, value)| format!("env[{key}] = x{value}")),
+        1 => (text(3), text(3)).prop_map(|(name, value)| format!("{name}listen.owner{value} = x")),
+        1 => text(4).prop_map(|name| format!("[{name}]")),
+        1 => text(6),
+    ]
+}
+
+fn any_line() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.path("fpm.conf");
+    // Safe: the trials of this program neither read nor change the environment meanwhile.
+    let ask = |line: &str| {
+        let text = format!(
+            "[global]\nerror_log = /dev/null\n[a]\nuser = www-data\nlisten = 127.0.0.1:9377\n\
+             pm = ondemand\npm.max_children \
+             = 1\n{line}\nuser = www-data\nlisten = 127.0.0.1:9377\npm = ondemand\n\
+             pm.max_children = 1\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        (
+            dump(&file, None),
+            fpm::read(&file, None, &[master(&file)]).unwrap(),
+        )
+    };
+    runner(cases(150))
+        .run(&line(), |line| {
+            if let (Ok(theirs), ours) = ask(&line) {
+                prop_assert!(ours.errors.is_empty(), "{:?}", ours.errors);
+                assert_same(&theirs, &ours.pools);
+            }
+            Ok(())
+        })
+        .unwrap();
+}
+
+/// A master whose environment is what [`dump`] sets.
+fn master(file: &Path) -> fpm::Master {
+    fpm::Master::with_environment(
+        file.to_owned(),
+        "/usr".into(),
+        [("MJ_TEST".to_owned(), "/from/env".to_owned())],
+    )
+}
+
+/// Directives of a pool that PHP-FPM accepts, most of the time, and a section now and then.
+fn directive() -> impl Strategy<Value = String> {
+    let user = prop::sample::select(vec!["www-data", "'games'", "\"nobody\"", "33", "$pool"]);
+    let path = prop::sample::select(vec![
+        "SANDBOX/srv/one",
+        "SANDBOX/srv/$pool",
+        "'SANDBOX/srv/two'",
+        "\"SANDBOX/srv/\"two",
+        "srv/one",
+        "$prefix/srv/two",
+        "$prefix",
+        "SANDBOX/srv/../srv/one",
+        "SANDBOX/srv/two/",
+        "srv/$pool ; its own",
+        "${MJ_SANDBOX}/srv/one",
+        "\"\"",
+        "SANDBOX/link",
+        "/",
+    ]);
+    let prefix = prop::sample::select(vec!["SANDBOX", "SANDBOX/other", "other", "\"\"", "$pool"]);
+    let section = prop::sample::select(vec!["one", "ONE", "two", "Two", "global", "GLOBAL", "a b"]);
+    let include = prop::sample::select(vec![
+        "inner.inc",
+        "SANDBOX/inner.inc",
+        "none*.conf",
+        "\"inn*r.inc\"",
+        "${MJ_SANDBOX}/inner.inc",
+        "inn[e-f]r.inc",
+    ]);
+    prop_oneof![
+        2 => section.prop_map(|name| format!("[{name}]\nuser = nobody\nlisten = $pool.sock\n\
+                                              pm = static\npm.max_children=1")),
+        2 => user.prop_map(|user| format!("user = {user}")),
+        1 => Just("Group = games".to_owned()),
+        3 => path.prop_map(|path| format!("chroot = {path}")),
+        1 => prefix.prop_map(|prefix| format!("PREFIX = {prefix}")),
+        1 => include.prop_map(|include| format!("include = {include}")),
+        1 => Just("php_admin_value[sendmail_path] = /log/$pool".to_owned()),
+        1 => Just("; a comment\n\n".to_owned()),
+    ]
+}
+
+fn any_configuration() {
+    let sandbox = Sandbox::new();
+    for directory in ["one", "ONE", "two", "Two", "a b", "global"] {
+        for above in [
+            "srv",
+            "other/srv",
+            "one/srv",
+            "ONE/srv",
+            "two/srv",
+            "Two/srv",
+        ] {
+            sandbox.directory(format!("{above}/{directory}"));
+        }
+    }
+    std::os::unix::fs::symlink("srv/one", sandbox.path("link")).unwrap();
+    let prefix = sandbox.path("").components().collect::<PathBuf>();
+    let place = prefix.to_str().unwrap();
+    let main = sandbox.path("php-fpm.conf");
+    let lines = |most| prop::collection::vec(directive(), 0..most);
+    let accepted = std::cell::Cell::new(0);
+    runner(cases(150))
+        .run(
+            &(lines(4), lines(6), lines(6), lines(2)),
+            |(first, a, b, inner)| {
+                let write = |name: &str, head: &str, lines: &[String]| {
+                    sandbox.file(
+                        name,
+                        format!(
+                            "{head}\n\
+                             {}\n",
+                            lines.join("\n")
+                        )
+                        .replace("SANDBOX", place),
+                    );
+                };
+                let head = "[global]\nerror_log = /dev/null\ninclude = inc/*.conf\n[one]\n\
+                        user = nobody\nlisten = o.sock\npm = \
+                        static\npm.max_children = 1";
+                write("php-fpm.conf", head, &first);
+                write("inc/a.conf", "", &a);
+                write("inc/b.conf", "", &b);
+                write("inc/.c.conf", "[hidden]", &b);
+                write("inner.inc", "", &inner);
+                if let Ok(theirs) = dump(&main, Some(&prefix)) {
+                    accepted.set(accepted.get() + 1);
+                    let variables = [("MJ_SANDBOX".to_owned(), place.to_owned())];
+                    let master =
+                        fpm::Master::with_environment(main.clone(), prefix.clone(), variables);
+                    let ours = fpm::read(&main, None, &[master]).unwrap();
+                    prop_assert!(ours.errors.is_empty(), "{:?}", ours.errors);
+                    assert_same(&theirs, &ours.pools);
+                }
+                Ok(())
+            },
+        )
+        .unwrap();
+    assert!(accepted.get() > 0, "PHP-FPM refused all");
+    eprintln!("{} accepted", accepted.get());
+}
+
+/// What `import` and `php-fpm -tt` are given: files below a prefix, `PREFIX` in them standing for
+/// it, and the first of them.
+fn same(files: &[(&str, &str)]) {
+    let sandbox = Sandbox::new();
+    let prefix = sandbox.path("").components().collect::<PathBuf>();
+    for root in [
+        "srv/one",
+        "srv/two",
+        "srv/link-end",
+        "srv/a b",
+        "web/var",
+        "run",
+    ] {
+        sandbox.directory(root);
+    }
+    for (name, text) in files {
+        let rest = "pm = ondemand\npm.max_children = 2\n";
+        let text = text
+            .replace("PREFIX", prefix.to_str().unwrap())
+            .replace("REST\n", rest);
+        sandbox.file(name, text);
+    }
+    let main = prefix.join(files[0].0);
+    let theirs = dump(&main, Some(&prefix))
+        .unwrap_or_else(|why| panic!("PHP-FPM refuses {}: {why}", files[0].1));
+    let variables = [("MJ_SANDBOX".to_owned(), prefix.display().to_string())];
+    let master = fpm::Master::with_environment(main.clone(), prefix.clone(), variables);
+    let ours = fpm::read(&main, Some(&prefix), &[master]).unwrap();
+    assert!(ours.errors.is_empty(), "{:?}", ours.errors);
+    assert_same(&theirs, &ours.pools);
+    // By the command as well, which is told the prefix.
+    let mut import = sandbox.command();
+    import
+        .env("MJ_NONE", "")
+        .args(["import", "--prefix"])
+        .arg(&prefix)
+        .arg(&main);
+    let text = crate::support::Ran::of(&mut import).exits(0).stdout;
+    for pool in ours.pools.iter().filter_map(Pool::chroot) {
+        let root = std::fs::canonicalize(pool).unwrap();
+        let line = format!("root: {}", root.display());
+        assert!(
+            text.contains(&line) || text.contains(&format!("root: \"{}\"", root.display())),
+            "{line}\n{text}"
+        );
+    }
+}
+
+fn real_ones() {
+    let global = "; FPM\n[global]\npid = run/fpm.pid\nerror_log = /dev/null\n";
+    // Debian, and Virtualmin and ISPConfig on it: an absolute include, one file a site.
+    same(&[
+        (
+            "etc/php/8.2/fpm/php-fpm.conf",
+            &format!("{global}include=PREFIX/etc/php/8.2/fpm/pool.d/*.conf\n"),
+        ),
+        (
+            "etc/php/8.2/fpm/pool.d/web1.conf",
+            "[web1]\n\nlisten = PREFIX/run/web1.sock\nlisten.owner = www-data\nlisten.mode = 0660\n\
+             \nuser = games\ngroup = \
+             www-data\n\nREST\nchroot = PREFIX/srv/one\n\
+             php_admin_value[sendmail_path] = \"/usr/sbin/sendmail -t -i -f \
+             webmaster@example.org\"\nphp_admin_value[open_basedir] = /web:/tmp ; inside\n\
+             php_admin_flag[allow_url_fopen] = \
+             on\n",
+        ),
+        (
+            "etc/php/8.2/fpm/pool.d/1612345.conf",
+            "[1612345]\nuser = \"nobody\"\ngroup = 'nogroup'\nlisten = 127.0.0.1:8000\nREST\n\
+             php_value[upload_tmp_dir] = \
+             /tmp\n",
+        ),
+        (
+            "etc/php/8.2/fpm/pool.d/.old.conf",
+            "[old]\nchroot = /nowhere\n",
+        ),
+        ("etc/php/8.2/fpm/pool.d/readme.txt", "not read at all\n"),
+    ]);
+    // PHP's own build, as in docker-library's images: a relative include, pools in several files
+    // that are read in order.
+    same(&[
+        (
+            "etc/php-fpm.conf",
+            &format!("{global}include=etc/php-fpm.d/*.conf\n"),
+        ),
+        (
+            "etc/php-fpm.d/docker.conf",
+            "[global]\nerror_log = /dev/null\n[www]\nclear_env = no\ncatch_workers_output = yes\n",
+        ),
+        (
+            "etc/php-fpm.d/www.conf",
+            "[www]\nuser = www-data\ngroup = www-data\nlisten = 127.0.0.1:9000\nREST\n",
+        ),
+        (
+            "etc/php-fpm.d/zz-docker.conf",
+            "[global]\ndaemonize = no\n\n[WWW]\nListen = 9000\nchroot = $prefix/srv/$pool/../one\n",
+        ),
+        ("srv/www/x", ""),
+    ]);
+    // HestiaCP and Froxlor: `$pool`, comments behind values, variables, a common file in each pool.
+    same(&[
+        ("php-fpm.conf", &format!("{global}include = pool.d/*\n")),
+        (
+            "common.inc",
+            "REST\nchroot = PREFIX/srv/$pool\nenv[TMP] = /tmp\n",
+        ),
+        (
+            "pool.d/one.conf",
+            "[one]\nlisten = run/$pool.sock\nuser = games ; the owner\ninclude = common.inc\n",
+        ),
+        (
+            "pool.d/two.conf",
+            "[two]\nuser = ${MJ_NONE}games\ninclude = \"PREFIX/\"common.inc\n\
+             listen = run/$pool.sock\nprefix = web\n",
+        ),
+        (
+            "pool.d/three.conf",
+            "[three]\nuser = games\nlisten = 9003\nREST\nprefix = web\nchroot = var\n\
+             user = nobody\n",
+        ),
+    ]);
+    // Gentoo, Arch, Remi: one file with everything; a section that the next file goes on with;
+    // quotes; Windows' line ends.
+    same(&[
+        (
+            "php-fpm.conf",
+            &format!("{global}[one]\r\nuser = games\r\nlisten = 9001\ninclude = more/*.conf\n"),
+        ),
+        ("more/1.conf", "REST\nchroot = 'PREFIX/srv/one'\n"),
+        (
+            "more/2.conf",
+            "access.format = \"%R - \\\"%m\\\" $pool\"\n[two]\nuser=games\nlisten=9002\nREST\n",
+        ),
+        (
+            "more/3.conf",
+            "chroot = \"PREFIX/srv/\"two\n[a b]\nuser = games\nlisten = 9003\nREST\n",
+        ),
+    ]);
+}
+
+fn one_odd_pool() {
+    let sandbox = Sandbox::new();
+    for root in ["good", "dots", "fine"] {
+        sandbox.directory(format!("srv/{root}"));
+    }
+    std::os::unix::fs::symlink("fine", sandbox.path("srv/link")).unwrap();
+    let srv = sandbox.path("srv").display().to_string();
+    let file = sandbox.file(
+        "php-fpm.conf",
+        format!(
+            "[global]\ninclude = {srv}/none*.conf\n[good]\nuser = games\nchroot = {srv}/good\n\
+             [env]\nuser = games\nchroot = \
+             ${{MJ_NOBODY_SETS}}/x\n[dots]\nuser = games\nchroot = {srv}/good/../dots\n[link]\n\
+             user = games\nchroot = \
+             {srv}/link\n[broken]\nchroot = \"x\n[pre]\nchroot = {srv}/$prefix\n[mid]\n\
+             chroot = x/$prefix\n[Ünï]\nuser = \
+             games\nchroot = {srv}/fine\n[system]\nchroot = /usr\n[build]\nchroot = PHP_PREFIX\n"
+        ),
+    );
+    let ran = sandbox
+        .run(&["import", "--write", file.to_str().unwrap()])
+        .exits(1);
+    for said in [
+        "none*.conf: no file matches",
+        "pool env: chroot: ${MJ_NOBODY_SETS} stands for a variable",
+        "php-fpm.conf:16: `chroot = \"x`: the quote does not end",
+        "pool mid: chroot = x/$prefix: PHP-FPM knows `$prefix` at the beginning of a value alone",
+        "pool system: chroot = /usr: ",
+        "pool build: chroot: PHP_PREFIX is a constant",
+        "/link of the pool link leads to ",
+    ] {
+        assert!(ran.stderr.contains(said), "{said}\n{ran}");
+    }
+    for (site, root) in [("good", "good"), ("dots", "dots"), ("link", "fine")] {
+        let text =
+            std::fs::read_to_string(sandbox.config().join(format!("sites/{site}.yaml"))).unwrap();
+        assert!(text.contains(&format!("root: {srv}/{root}\n")), "{text}");
+    }
+}
+
+fn reported() {
+    let sandbox = Sandbox::new();
+    let (one, two) = (sandbox.directory("srv/one"), sandbox.root("two"));
+    sandbox.file("conf.d/10-opcache.ini", "zend_extension=opcache.so\n");
+    sandbox.file("php.ini", "[opcache]\n;opcache.validate_root=0\n");
+    let file = sandbox.file(
+        "php-fpm.conf",
+        format!(
+            "[one]\nuser = games\ngroup = www-data\nchroot = {}\n[two]\nuser = nobody-here\n\
+             group = none-here\nchroot = {}\n",
+            one.display(),
+            two.display()
+        ),
+    );
+    let ran = sandbox.run(&["import", file.to_str().unwrap()]).exits(0);
+    for said in [
+        "The pool one runs with the group www-data, which its user is not in",
+        "The pool two runs as the user nobody-here, whom this host does not have",
+        "The pool two runs with the group none-here, which this host does not have",
+        "two of the pool two is not there: `mountjail up --create` makes it",
+    ] {
+        assert!(ran.stdout.contains(said), "{said}\n{ran}");
+    }
+    let ran =
+        ran.says("opcache.validate_root is off: PHP-FPM serves one site's scripts in another");
+    ran.says("no unit is known that starts its master process");
+    sandbox.file("php.ini", "opcache.validate_root = On\n");
+    let ran = sandbox.ok(&["import", file.to_str().unwrap()]);
+    assert!(!ran.stderr.contains("validate_root"), "{ran}");
+}
+
+/// A master that runs, an instance of a template, a unit with a prefix, and places without either.
+fn found_masters() {
+    let sandbox = Sandbox::new();
+    let options = format!(
+        "lowerdir=/etc,upperdir={},workdir={}",
+        sandbox.directory("upper").display(),
+        sandbox.directory("work").display()
+    );
+    crate::support::Ran::of(
+        Command::new("mount").args(["-t", "overlay", "-o", &options, "etc", "/etc"]),
+    )
+    .exits(0);
+    let place = sandbox
+        .path("")
+        .components()
+        .collect::<PathBuf>()
+        .display()
+        .to_string();
+    let write = |path: &str, text: &str| {
+        let path = Path::new(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text.replace("PLACE", &place)).unwrap();
+    };
+    let pool = |name: &str, chroot: &str| {
+        sandbox.directory(format!("srv/{name}"));
+        format!(
+            "[{name}]\nuser = games\nlisten = PLACE/{name}.sock\npm = ondemand\n\
+             pm.max_children = 1\nchroot = {chroot}\n"
+        )
+    };
+    let php = php_fpm();
+    write(
+        "/etc/systemd/system/php8.2-fpm@.service",
+        &format!(
+            "[Service]\nExecStart={} --nodaemonize \\\n  --fpm-config \
+             /etc/php/8.2/fpm/fpm-%i.conf\n",
+            php.display()
+        ),
+    );
+    write(
+        "/etc/php/8.2/fpm/fpm-KEY.conf",
+        &pool("instance", "PLACE/srv/instance"),
+    );
+    write(
+        "/etc/systemd/system/shop.service",
+        "[Service]\nExecStart=-/opt/shop/sbin/php-fpm -y /etc/shop.conf $OPTIONS\n",
+    );
+    write(
+        "/etc/systemd/system/shop.service.d/more.conf",
+        "[Service]\nEnvironment=\"SITES=PLACE/srv\" \"OPTIONS=-p PLACE/prefix\"\n",
+    );
+    write(
+        "/etc/shop.conf",
+        &format!("include = pools/*.conf\n{}", pool("shop", "${SITES}/$pool")),
+    );
+    sandbox.directory("prefix/srv/relative");
+    write(
+        &format!("{place}/prefix/pools/relative.conf"),
+        &pool("relative", "srv/$pool"),
+    );
+    write(
+        "/etc/opt/remi/php83/php-fpm.conf",
+        &pool("remi", "PLACE/srv/remi"),
+    );
+    write(
+        &format!("{place}/running.conf"),
+        &format!(
+            "[global]\nerror_log = /dev/null\n{}",
+            pool("running", "PLACE/srv/running")
+        ),
+    );
+    let mut master = Command::new(&php)
+        .args(["-n", "-F", "-y", &format!("{place}/running.conf")])
+        .spawn()
+        .unwrap();
+    let title = format!("/proc/{}/cmdline", master.id());
+    soon("the master runs", || {
+        let text = std::fs::read_to_string(&title).unwrap_or_default();
+        if text.contains("master process") {
+            Ok(())
+        } else {
+            Err(text)
+        }
+    });
+    let ran = sandbox.run(&["import"]);
+    master.kill().unwrap();
+    master.wait().unwrap();
+    for (root, unit) in [
+        ("srv/instance", "services: [php8.2-fpm@KEY.service]"),
+        ("srv/shop", "services: [shop.service]"),
+        ("prefix/srv/relative", "services: [shop.service]"),
+        ("srv/remi", "services: [php83-php-fpm.service]"),
+        ("srv/running", ""),
+    ] {
+        let (_, manifest) = ran
+            .stdout
+            .split_once(&format!("root: {place}/{root}\n"))
+            .unwrap_or_else(|| panic!("{root}\n{ran}"));
+        let manifest = manifest.split("\n# /").next().unwrap();
+        assert!(manifest.contains(unit), "{unit}\n{manifest}");
+    }
+}

@@ -1,0 +1,27 @@
+//! No harm comes from wrong input, from owners who mean harm, or from system calls and file systems
+//! that fail or hang.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod faults;
+mod limits;
+mod links;
+mod races;
+mod tenant;
+mod unknown;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    support::main([
+        ("bad_input", bad_input::all()),
+        ("faults", faults::all()),
+        ("limits", limits::all()),
+        ("links", links::all()),
+        ("races", races::all()),
+        ("tenant", tenant::all()),
+        ("unknown", unknown::all()),
+    ])
+}

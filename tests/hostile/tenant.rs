@@ -1,0 +1,335 @@
+//! Promise: whatever the owner of a root does in it, no mount of ours is forgotten, and no other
+//! site suffers.
+
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use crate::support::{
+    Ran, Sandbox, Watcher, for_each_engine, mounts, mounts_below, on_shared_root, soon, soon_reads,
+};
+use libtest_mimic::Trial;
+use nix::mount::{MsFlags, mount};
+use nix::sys::signal::Signal;
+use rustix::fs::{Mode, OFlags, mkdirat, openat, renameat};
+
+pub fn all() -> Vec<Trial> {
+    let mut all = for_each_engine(
+        "a directory in place of ours does not stop up",
+        in_its_place,
+    );
+    if mountjail::sys::probe::statmount() {
+        // Without ids that are never reused (Linux 6.8) a mount that was moved away is nobody's.
+        all.extend(for_each_engine(
+            "mounts that are moved out of a path's reach are found",
+            out_of_reach,
+        ));
+        all.extend(for_each_engine(
+            "mounts of a killed run are found where they were moved to",
+            killed,
+        ));
+        all.extend(for_each_engine(
+            "mounts that are moved too deep for a path are not forgotten",
+            too_deep,
+        ));
+        all.extend(for_each_engine(
+            "a mount that is moved during an unmount is found",
+            moved_meanwhile,
+        ));
+        all.push(on_shared_root(
+            "the watcher finds them and lives on",
+            watched,
+        ));
+        all.push(on_shared_root(
+            "a pass of the watcher that fails is tried again",
+            failed_pass,
+        ));
+    }
+    all
+}
+
+/// Puts something at a path.
+type Put = fn(&Path);
+
+/// What is not needed any more has been moved away, and something else is there: what mountjail
+/// made there is gone.
+fn in_its_place(engine: &'static str) {
+    let put: [(&str, Put); 3] = [
+        ("nothing", |_| ()),
+        ("a file", |path| fs::write(path, "his").unwrap()),
+        ("a link", |path| symlink("nowhere", path).unwrap()),
+    ];
+    for (what, put) in put {
+        let sandbox = Sandbox::with_engine(engine);
+        let (one, two) = (
+            sandbox.file("host/one", "one"),
+            sandbox.file("host/two", "two"),
+        );
+        let line =
+            |source: &Path, target| format!("{{ source: {}, target: {target} }}", source.display());
+        let both = format!(
+            "mounts: [{}, {}]\n",
+            line(&one, "/x/y/one"),
+            line(&two, "/two")
+        );
+        let root = sandbox.site("s", &both);
+        sandbox.ok(&["up", "s"]);
+        fs::rename(root.join("x"), root.join("moved")).unwrap();
+        put(&root.join("x"));
+        sandbox.site("s", &format!("mounts: [{}]\n", line(&two, "/two")));
+        sandbox.ok(&["up", "s"]).says("1 mount: 1 detached");
+        sandbox.ok(&["status", "s"]);
+        if mountjail::sys::probe::statmount() {
+            assert!(
+                !root.join("moved").exists(),
+                "{what}: what was made there is found where it is now"
+            );
+        }
+        sandbox.ok(&["down", "s"]);
+        assert_eq!(mounts_below(&root), [], "{what}");
+    }
+}
+
+/// Moves the directory `etc` of `root` below so many new directories with long names in it, the
+/// topmost called `top`; gives the lowest.
+fn bury(root: &Path, top: &str, depth: usize) -> OwnedFd {
+    let long = "x".repeat(250);
+    let root: OwnedFd = File::open(root).unwrap().into();
+    let mut at = root.try_clone().unwrap();
+    for nth in 0..depth {
+        let name = if nth == 0 { top } else { &long };
+        mkdirat(&at, name, Mode::RWXU).unwrap();
+        at = openat(&at, name, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    }
+    renameat(&root, "etc", &at, "etc").unwrap();
+    at
+}
+
+/// A site `s` that binds a file, and one beside it.
+struct Two {
+    sandbox: Sandbox,
+    root: PathBuf,
+    /// Of the file that `s` binds, and no other trial.
+    name: String,
+}
+
+impl Two {
+    fn new(sandbox: Sandbox) -> Self {
+        let name = format!(
+            "of-{}",
+            sandbox.path("").file_name().unwrap().to_str().unwrap()
+        );
+        let source = sandbox.file(format!("host/{name}"), "text");
+        let line = format!(
+            "mounts: [{{ source: {}, target: /etc/file }}]\n",
+            source.display()
+        );
+        let root = sandbox.site("s", &line);
+        sandbox.site("other", "devices: [zero]\n");
+        sandbox.ok(&["up", "--all"]);
+        Self {
+            sandbox,
+            root,
+            name,
+        }
+    }
+
+    /// How many mounts of the file there are, wherever.
+    fn mounts(&self) -> usize {
+        mounts()
+            .iter()
+            .filter(|mount| mount.root.ends_with(&self.name))
+            .count()
+    }
+
+    fn is_recorded(&self) -> bool {
+        self.sandbox.state().join("run/s.json").exists()
+    }
+}
+
+fn out_of_reach(engine: &'static str) {
+    // More than PATH_MAX; more than statmount(2) is asked for at first.
+    for depth in [18, 40] {
+        let two = Two::new(Sandbox::with_engine(engine));
+        bury(&two.root, "one", depth);
+        let status = two
+            .sandbox
+            .run(&["status", "s"])
+            .exits(3)
+            .prints("moved away with a directory");
+        assert!(
+            !status.stdout.contains("foreign"),
+            "it is ours wherever it is"
+        );
+        two.sandbox.ok(&["status", "other"]);
+        two.sandbox.ok(&["up", "s"]).says("1 attached, 1 detached");
+        assert_eq!(two.mounts(), 1);
+        bury(&two.root, "two", depth);
+        two.sandbox.ok(&["up", "--all"]);
+        assert_eq!(two.mounts(), 1);
+        two.sandbox.ok(&["status"]);
+        bury(&two.root, "three", depth);
+        two.sandbox
+            .ok(&["down", "--all", "--lazy"])
+            .says("s: down, 1 mount detached");
+        assert_eq!(two.mounts(), 0);
+        assert!(!two.is_recorded());
+    }
+}
+
+/// `up` is killed at each call of one kind, also before it wrote down what came of its mount and
+/// what came along.
+fn killed(engine: &'static str) {
+    for again in [false, true] {
+        let mut found = 0;
+        for nth in 1.. {
+            let sandbox = Sandbox::with_engine(engine);
+            let (tree, sub) = (
+                sandbox.directory("host/tree"),
+                sandbox.directory("host/tree/sub"),
+            );
+            mount(
+                Some("sub"),
+                &sub,
+                Some("tmpfs"),
+                MsFlags::empty(),
+                None::<&str>,
+            )
+            .unwrap();
+            let line = format!(
+                "{{ source: {}, target: /d/tree, recursive: true }}",
+                tree.display()
+            );
+            let root = sandbox.site("s", &format!("mounts: [{line}]\n"));
+            let fault = format!("inject=openat2:signal=KILL:when={nth}");
+            let runner = [
+                "strace",
+                "-q",
+                "-f",
+                "-o",
+                "/dev/null",
+                "-e",
+                "trace=openat2",
+                "-e",
+                &fault,
+            ];
+            if Ran::of(sandbox.command_under(&runner).args(["up", "s"])).code == 0 {
+                break;
+            }
+            if mounts_below(&root).is_empty() {
+                continue;
+            }
+            found += 1;
+            fs::rename(root.join("d"), root.join("x")).unwrap();
+            let status = sandbox
+                .run(&["status", "s"])
+                .exits(3)
+                .prints("moved away with a directory");
+            assert!(!status.stdout.contains("foreign"), "{status}");
+            if again {
+                sandbox.ok(&["up", "s"]);
+                assert_eq!(mounts_below(&root).len(), 2);
+                sandbox.ok(&["status", "s"]);
+            }
+            sandbox.ok(&["down", "--lazy", "s"]);
+            assert_eq!(mounts_below(&root), [], "killed at call {nth}");
+            assert!(!sandbox.state().join("run/s.json").exists());
+        }
+        assert!(found > 1, "it was never killed in time");
+    }
+}
+
+/// umount(2) finds no mount, where there was one when `down` looked.
+fn moved_meanwhile(engine: &'static str) {
+    let two = Two::new(Sandbox::with_engine(engine));
+    // The first call only asks whether the mount is in use.
+    let runner = [
+        "strace",
+        "-q",
+        "-o",
+        "/dev/null",
+        "-f",
+        "-e",
+        "inject=umount2:error=EINVAL:when=2",
+    ];
+    Ran::of(two.sandbox.command_under(&runner).args(["down", "s"]))
+        .exits(0)
+        .says("1 mount detached");
+    assert_eq!(two.mounts(), 0);
+    assert!(!two.is_recorded());
+}
+
+/// Nobody is asked for a path of more than 1 MiB.
+fn too_deep(engine: &'static str) {
+    let two = Two::new(Sandbox::with_engine(engine));
+    let at = bury(&two.root, "deep", 4500);
+    for command in ["up", "down"] {
+        two.sandbox
+            .run(&[command, "s"])
+            .exits(1)
+            .says("moved away from /etc/file")
+            .says("1 MiB");
+        assert_eq!(two.mounts(), 1, "none is added to it");
+        assert!(two.is_recorded(), "it is not forgotten");
+        two.sandbox.ok(&[command, "other"]);
+    }
+    two.sandbox
+        .run(&["status", "s"])
+        .exits(3)
+        .prints("too deep");
+    let root: OwnedFd = File::open(&two.root).unwrap().into();
+    renameat(&at, "etc", &root, "etc").unwrap();
+    two.sandbox.ok(&["down", "s"]);
+    assert_eq!(two.mounts(), 0);
+    assert!(!two.is_recorded());
+}
+
+fn watched() {
+    let two = Two::new(Sandbox::new());
+    let watcher = Watcher::start(&two.sandbox);
+    for (nth, depth) in [18, 40, 18, 40].into_iter().enumerate() {
+        bury(&two.root, &format!("nth-{nth}"), depth);
+        let target = two.root.join("etc/file");
+        // A rename says nothing to the watcher; its next pass does.
+        watcher.signal(Signal::SIGHUP);
+        soon_reads(&target, "text");
+        assert_eq!(two.mounts(), 1, "{}", watcher.said());
+    }
+    watcher.end();
+}
+
+fn failed_pass() {
+    let two = Two::new(Sandbox::new());
+    // It is read when the watcher starts, and once more in each pass.
+    let path = "/proc/sys/kernel/random/boot_id";
+    let fault = "inject=openat:error=EMFILE:when=2";
+    // -D: the process that is started is the watcher's own.
+    let runner = [
+        "strace",
+        "-D",
+        "-f",
+        "-q",
+        "-o",
+        "/dev/null",
+        "-P",
+        path,
+        "-e",
+        "trace=openat",
+        "-e",
+        fault,
+    ];
+    let watcher = Watcher::with(two.sandbox.command_under(&runner).arg("watch"));
+    watcher.says("boot_id: Too many open files");
+    soon("the pass is made up for", || {
+        let state = fs::read_to_string(two.sandbox.state().join("run/watch/state.json"));
+        if state
+            .as_ref()
+            .is_ok_and(|state| state.contains("\"sites\":2"))
+        {
+            return Ok(());
+        }
+        Err(format!("{state:?}\n{}", watcher.said()))
+    });
+    watcher.end();
+}

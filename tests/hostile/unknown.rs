@@ -1,0 +1,192 @@
+//! Promise: what cannot be looked at is never taken for absent: the site stays as it is, and no
+//! other one is concerned.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::Fuse;
+use crate::support::{Ran, Sandbox, for_each_engine, mounts_below, trials};
+use libtest_mimic::Trial;
+
+pub fn all() -> Vec<Trial> {
+    let mut all = for_each_engine(
+        "an error of a file system does not count as absence",
+        failing_source,
+    );
+    all.extend(trials([
+        ("a failing system call takes nothing away", failing_calls),
+        (
+            "a program that is broken hides no name services",
+            broken_getent,
+        ),
+    ]));
+    all
+}
+
+fn failing_source(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let point = sandbox.directory("fuse");
+    let mut fuse = Fuse::mount(&point, 0);
+    let data = point.join("data");
+    let lines = [
+        format!(
+            "mounts: [{{ source: {}, target: /x, optional: true }}]\n",
+            data.display()
+        ),
+        format!(
+            "mounts:\n- any_of: [{}, /etc/hosts]\n  target: /x\n",
+            data.join("file").display()
+        ),
+        format!(
+            "mounts: [{{ source: \"{}/*\", optional: true }}]\n",
+            point.display()
+        ),
+        format!(
+            "etc: [hosts]\nprograms: [{{ path: {}/prog, optional: true }}]\n",
+            data.display()
+        ),
+    ];
+    std::fs::copy("/bin/true", fuse.backing.join("data/prog")).unwrap();
+    let roots: Vec<_> = lines
+        .iter()
+        .enumerate()
+        .map(|(nth, lines)| sandbox.site(&format!("s{nth}"), lines))
+        .collect();
+    let other = sandbox.site("other", "etc: [hosts]\n");
+    sandbox.ok(&["up", "--all"]);
+    let mounts = || {
+        roots
+            .iter()
+            .map(|root| mounts_below(root).len())
+            .collect::<Vec<_>>()
+    };
+    let before = mounts();
+    assert!(before.iter().all(|count| *count > 0), "{before:?}");
+    for errno in [
+        libc::EIO,
+        libc::EACCES,
+        libc::ESTALE,
+        libc::ENOMEM,
+        libc::ENOTCONN,
+    ] {
+        fuse.fail(errno);
+        for nth in 0..lines.len() {
+            sandbox.run(&["up", &format!("s{nth}")]).exits(1);
+        }
+        sandbox.ok(&["up", "other"]);
+        assert_eq!(mounts(), before, "{errno}");
+    }
+    fuse.resume();
+    sandbox.ok(&["up", "--all"]);
+    fuse.die();
+    sandbox
+        .run(&["up", "s0"])
+        .exits(1)
+        .says("Transport endpoint is not connected");
+    sandbox.ok(&["up", "other"]);
+    assert_eq!(mounts(), before);
+    assert_eq!(mounts_below(&other).len(), 1);
+}
+
+/// `up` of the site `s` when the system call `call` fails on `path`.
+fn up_with_fault(sandbox: &Sandbox, call: &str, path: &Path, errno: &str) -> Ran {
+    let (trace, fault) = (
+        format!("trace={call}"),
+        format!("inject={call}:error={errno}"),
+    );
+    let path = path.to_str().unwrap();
+    let runner = [
+        "strace",
+        "-f",
+        "-q",
+        "-o",
+        "/dev/null",
+        "-P",
+        path,
+        "-e",
+        &trace,
+        "-e",
+        &fault,
+    ];
+    Ran::of(sandbox.command_under(&runner).args(["up", "s"]))
+}
+
+fn failing_calls() {
+    let sandbox = Sandbox::new();
+    let data = sandbox.directory("host/data/below");
+    let file = sandbox.file("host/data/below/file", "x");
+    let link = sandbox.path("host/data/link");
+    std::os::unix::fs::symlink(sandbox.file("host/aside", "y"), &link).unwrap();
+    let bound = data.parent().unwrap();
+    let text = format!(
+        "presets: [dns]\nusers: [{{ name: nobody, optional: true }}]\nprograms: [/bin/sh]\n\
+         mounts:\n- {{ source: {}, \
+         optional: true }}\n- {{ source: {}, target: /f, optional: true }}\n\
+         - {{ source: \"{}/f*\", optional: true }}\n",
+        bound.display(),
+        file.display(),
+        data.display(),
+    );
+    let root = sandbox.site("s", &text);
+    sandbox.ok(&["up", "s"]);
+    let before = mounts_below(&root).len();
+    for (call, path) in [
+        ("read", Path::new("/etc/passwd")),
+        ("read", Path::new("/etc/nsswitch.conf")),
+        ("openat", Path::new("/etc/ld.so.conf")),
+        ("read", Path::new("/etc/ld.so.cache")),
+        ("pread64", Path::new("/bin/sh")),
+        ("pread64", Path::new("/usr/bin/getent")),
+        ("getdents64", Path::new("/")),
+        ("getdents64", bound),
+        ("getdents64", &data),
+        ("statx", &file),
+        ("statx", &data),
+        ("readlink", &link),
+        ("statx", &sandbox.path("host/aside")),
+    ] {
+        for errno in ["EIO", "EMFILE", "ENOMEM"] {
+            let ran = up_with_fault(&sandbox, call, path, errno);
+            let after = mounts_below(&root).len();
+            assert_eq!(
+                after,
+                before,
+                "{call} of {}: {errno}\n{ran}",
+                path.display()
+            );
+            assert!(
+                ran.code == 1 || ran.stderr.contains("nothing to do"),
+                "{call} of {}\n{ran}",
+                path.display()
+            );
+        }
+    }
+    sandbox.ok(&["up", "s"]).says("nothing to do");
+}
+
+fn broken_getent() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.site("s", "nss: [hosts]\n");
+    sandbox.ok(&["up", "s"]);
+    let before = mounts_below(&root).len();
+    let broken = sandbox.program("broken", "\x7fELF");
+    // In this mount namespace of the trials alone.
+    let bind = |arguments: &[&str]| {
+        assert!(
+            Command::new("mount")
+                .args(arguments)
+                .status()
+                .unwrap()
+                .success()
+        );
+    };
+    bind(&["--bind", broken.to_str().unwrap(), "/usr/bin/getent"]);
+    let ran = sandbox.run(&["up", "s"]);
+    let unmounted = Command::new("umount")
+        .arg("/usr/bin/getent")
+        .status()
+        .unwrap();
+    assert!(unmounted.success());
+    assert_eq!(mounts_below(&root).len(), before, "{ran}");
+    ran.exits(0).says("nothing to do");
+}

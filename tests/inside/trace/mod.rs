@@ -1,0 +1,179 @@
+//! Promise: `trace` finds what a program misses in a jail, names the lines that bring it, and
+//! leaves what it followed as it was.
+
+mod finds;
+mod follows;
+mod writes;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+
+use crate::support::{Sandbox, alone, empty_run, on_shared_root, trials};
+use libtest_mimic::Trial;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+pub fn all() -> Vec<Trial> {
+    let mut all = trials([
+        ("the streams and the exit code of a command", finds::streams),
+        (
+            "a static program alone, and one of another kind of machine",
+            finds::busybox,
+        ),
+        (
+            "interpreters and loaders that are missing",
+            finds::interpreters,
+        ),
+        (
+            "threads, forks, stops and real-time signals",
+            follows::threads,
+        ),
+        (
+            "a busy process with threads and children, again and again",
+            follows::busy,
+        ),
+        ("a command runs on after a signal", follows::interrupted),
+        (
+            "processes that a command leaves running are let go",
+            follows::left_running,
+        ),
+        ("processes that end at any moment", follows::endings),
+        (
+            "processes that cannot be followed are reported",
+            follows::refusals,
+        ),
+        (
+            "paths that no site should get just because it asks",
+            writes::private,
+        ),
+        ("users have their names", writes::users),
+        (
+            "files that the manifest names but that are not mounted",
+            writes::not_mounted,
+        ),
+        (
+            "a manifest that cannot be added to stays as it is",
+            writes::odd_manifest,
+        ),
+        (
+            "mode, owner and comments of the manifest stay",
+            writes::kept,
+        ),
+    ]);
+    // Each with a `/run` of its own.
+    let with_daemons: [(&str, fn()); 4] = [
+        (
+            "a PHP script misses files, and works with the lines written",
+            finds::script,
+        ),
+        ("a message to the service manager", finds::notified),
+        (
+            "a running PHP-FPM worker, which goes on serving",
+            finds::worker,
+        ),
+        ("sockets that no preset brings", writes::sockets),
+    ];
+    all.extend(with_daemons.map(|(name, body)| {
+        alone(name, move || {
+            empty_run();
+            body();
+        })
+    }));
+    all.push(on_shared_root(
+        "the workers of a unit, including later ones",
+        finds::unit,
+    ));
+    all
+}
+
+/// A site that is up, with its root.
+fn site(manifest: &str) -> (Sandbox, PathBuf) {
+    let sandbox = Sandbox::new();
+    let root = sandbox.site("s", manifest);
+    sandbox.ok(&["up", "s"]);
+    (sandbox, root)
+}
+
+/// The lines of a report.
+fn lines(report: &Value) -> Vec<&str> {
+    report["lines"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| line["line"].as_str().unwrap())
+        .collect()
+}
+
+#[track_caller]
+fn has(report: &Value, line: &str) {
+    assert!(lines(report).contains(&line), "{line} is not in {report:#}");
+}
+
+/// `path` among those that were not advised, with a reason that contains `why`.
+#[track_caller]
+fn refused(report: &Value, path: &str, why: &str) {
+    let of_path = |refused: &&Value| refused["path"] == path;
+    let found = report["refused"].as_array().unwrap().iter().find(of_path);
+    let found = found.unwrap_or_else(|| panic!("{path} is not refused in {report:#}"));
+    assert!(found["why"].as_str().unwrap().contains(why), "{found}");
+}
+
+/// A running `mountjail trace`.
+struct Trace {
+    child: Child,
+    stderr: BufReader<std::process::ChildStderr>,
+}
+
+impl Trace {
+    fn start(sandbox: &Sandbox, arguments: &[&str]) -> Self {
+        let mut command = sandbox.command();
+        command.args(["trace", "s", "--json"]).args(arguments);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        Self { child, stderr }
+    }
+
+    /// Reads standard error up to a line that contains `text`.
+    fn until(&mut self, text: &str) -> &mut Self {
+        let mut all = String::new();
+        while !all.contains(text) {
+            let read = self.stderr.read_line(&mut all).unwrap();
+            assert!(read > 0, "ended without {text:?}: {all}");
+        }
+        self
+    }
+
+    fn pid(&self) -> Pid {
+        pid(self.child.id())
+    }
+
+    /// Ends it by a signal; its exit code and report.
+    fn end(self, signal: Signal) -> (i32, Value) {
+        kill(self.pid(), signal).unwrap();
+        let output = self.child.wait_with_output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let report = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        (output.status.code().unwrap(), report)
+    }
+}
+
+fn pid(id: u32) -> Pid {
+    Pid::from_raw(i32::try_from(id).unwrap())
+}
+
+/// A field of `/proc/PID/status`.
+fn status(pid: impl std::fmt::Display, field: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    text.lines()
+        .find_map(|line| line.strip_prefix(field))
+        .unwrap()
+        .trim()
+        .to_owned()
+}

@@ -1,0 +1,547 @@
+//! Promise: `down` takes nothing from a site that anybody uses, in whatever mount namespace; and it
+//! always ends with the site down, whatever became of the root and of the file systems in it.
+
+use std::fs;
+use std::os::unix::fs::{chown, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::{
+    Fuse, Mount, Ran, Running, Sandbox, Tree, for_each_engine, for_each_engine_alone,
+    for_each_engine_on_shared_root, mounts, mounts_below, tree,
+};
+use libtest_mimic::Trial;
+
+/// A trial that is made for each engine.
+type OnEngine = fn(&'static str);
+
+/// The owner of roots.
+const OWNER: u32 = 61003;
+
+pub fn all() -> Vec<Trial> {
+    let used: [(&str, OnEngine); 4] = [
+        (
+            "a process in its own mount namespace stops down",
+            other_namespace,
+        ),
+        (
+            "a process whose namespace has the root at / stops down",
+            root_directory,
+        ),
+        (
+            "a process that uses a copy elsewhere stops down",
+            copy_elsewhere,
+        ),
+        ("a process inside stops down", runs_inside),
+    ];
+    let always: [(&str, OnEngine); 8] = [
+        ("a recursive mount in use stays whole", recursive),
+        (
+            "a running PHP-FPM with a pool in the root stops down",
+            master,
+        ),
+        (
+            "a root that was moved is taken down where it is, and up takes it over",
+            moved,
+        ),
+        ("a root that is gone can be taken down", gone),
+        ("mounts that another mount hides go down", mounted_over),
+        (
+            "an owner's file system over a directory or the root",
+            owners_file_system,
+        ),
+        (
+            "another directory in place of a placeholder's",
+            replaced_directory,
+        ),
+        (
+            "placeholders on storage that hosts share stay",
+            shared_storage,
+        ),
+    ];
+    let mut trials: Vec<_> = used
+        .into_iter()
+        .flat_map(|(name, body)| for_each_engine_on_shared_root(name, body))
+        .collect();
+    trials.extend(
+        always
+            .into_iter()
+            .flat_map(|(name, body)| for_each_engine(name, body)),
+    );
+    trials.extend(for_each_engine_alone(
+        "a source whose server is dead, fails or hangs",
+        dead_source,
+    ));
+    trials
+}
+
+/// Starts `script` by the shell in a mount namespace of its own; in the end it executes `sleep`.
+fn in_namespace(propagation: &str, script: &str) -> Running {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", propagation, "sh", "-ec", script]);
+    Running::start_until(&mut command, |pid| {
+        fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.windows(6).any(|w| w == b"\x001000\0"))
+    })
+}
+
+/// A site `s` that binds a directory, a file, and a directory recursively that has a file system in
+/// it.
+struct Site {
+    sandbox: Sandbox,
+    root: PathBuf,
+    bare: Tree,
+}
+
+impl Site {
+    fn new(engine: &'static str) -> Self {
+        let sandbox = Sandbox::with_engine(engine);
+        let root = sandbox.root("s");
+        fs::create_dir_all(&root).unwrap();
+        sandbox.program(root.join("busybox"), fs::read("/bin/busybox").unwrap());
+        Self::of(sandbox, root)
+    }
+
+    fn of(sandbox: Sandbox, root: PathBuf) -> Self {
+        sandbox.file("host/dir/file", "the host's");
+        sandbox.file("host/file", "the host's");
+        sandbox.directory("host/deep/sub");
+        Ran::of(
+            Command::new("mount")
+                .args(["-t", "tmpfs", "sub"])
+                .arg(sandbox.path("host/deep/sub")),
+        )
+        .exits(0);
+        let site = Self {
+            bare: tree(&root),
+            sandbox,
+            root,
+        };
+        site.names(&site.root);
+        site.sandbox.ok(&["up", "s"]);
+        assert_eq!(mounts_below(&site.root).len(), 4);
+        site
+    }
+
+    /// Writes the manifest with this root.
+    fn names(&self, root: &Path) {
+        let host = self.sandbox.path("host");
+        let host = host.display();
+        let lines = format!(
+            "mounts:\n  - {{ source: {host}/dir, target: /dir }}\n  - {{ source: {host}/file, \
+             target: /etc/file }}\n  \
+             - {{ source: {host}/deep, target: /deep, recursive: true }}\n"
+        );
+        self.sandbox
+            .manifest("s", format!("root: {}\n{lines}", root.display()));
+    }
+
+    /// `down` changes nothing and names the process, until it has ended; --lazy says whom it
+    /// leaves.
+    #[track_caller]
+    fn is_used_by(&self, user: Running, says: &str) {
+        let before = mounts_below(&self.root);
+        for _ in 0..2 {
+            let ran = self
+                .sandbox
+                .run(&["down", "s"])
+                .exits(1)
+                .says("nothing was unmounted");
+            ran.says(&format!("(pid {}", user.pid())).says(says);
+            assert_eq!(before, mounts_below(&self.root));
+        }
+        self.sandbox.run(&["down", "--all"]).exits(1);
+        let json = self.sandbox.run(&["down", "s", "--json"]).exits(1).json();
+        assert!(
+            json["sites"][0]["errors"]
+                .to_string()
+                .contains(&format!("(pid {}", user.pid())),
+            "{json}"
+        );
+        assert_eq!(before, mounts_below(&self.root));
+        let ran = self
+            .sandbox
+            .ok(&["down", "--lazy", "s"])
+            .says("left without the mounts");
+        ran.says(&format!("(pid {}", user.pid()));
+        assert_eq!(mounts_below(&self.root), []);
+        drop(user);
+        self.sandbox.ok(&["up", "s"]);
+        self.sandbox.ok(&["down", "s"]);
+        self.is_bare();
+    }
+
+    #[track_caller]
+    fn is_bare(&self) {
+        self.is_down();
+        self.bare.assert_same(&tree(&self.root));
+    }
+
+    #[track_caller]
+    fn is_down(&self) {
+        let ours = |mount: &Mount| mount.point.starts_with(&self.root);
+        assert_eq!(mounts().into_iter().filter(ours).collect::<Vec<_>>(), []);
+        for record in ["run/s.json", "lib/s.json"] {
+            assert!(
+                !self.sandbox.state().join(record).exists(),
+                "{record} is left"
+            );
+        }
+    }
+}
+
+fn other_namespace(engine: &'static str) {
+    for propagation in ["private", "slave"] {
+        for used in ["cd dir", "exec < etc/file", "cd deep/sub"] {
+            let site = Site::new(engine);
+            let script = format!("cd {}; {used}; exec sleep 1000", site.root.display());
+            let user = in_namespace(propagation, &script);
+            let target = used.split_whitespace().last().unwrap();
+            site.is_used_by(user, &format!("in use: /{target}"));
+        }
+    }
+}
+
+/// As `RootDirectory=` of systemd makes it.
+fn root_directory(engine: &'static str) {
+    for (used, says) in [
+        ("cd /dir", "in use: /dir"),
+        ("cd /", "in use by what runs inside"),
+    ] {
+        let site = Site::new(engine);
+        let root = site.root.display();
+        let script = format!(
+            "mount --rbind {root} {root}; cd {root}; pivot_root . .; exec /busybox sh -ec 'cd /; \
+             /busybox umount -l .; \
+             {used}; exec /busybox sleep 1000'"
+        );
+        site.is_used_by(in_namespace("private", &script), says);
+    }
+}
+
+/// The root is bound elsewhere, where the mounts are seen as well.
+fn copy_elsewhere(engine: &'static str) {
+    let site = Site::new(engine);
+    let copy = site.sandbox.directory("copy");
+    Ran::of(
+        Command::new("mount")
+            .arg("--rbind")
+            .arg(site.sandbox.path("srv"))
+            .arg(&copy),
+    )
+    .exits(0);
+    let user = Command::new("sleep")
+        .arg("1000")
+        .current_dir(copy.join("s/dir"))
+        .spawn()
+        .map(Running)
+        .unwrap();
+    site.is_used_by(user, "in use: /dir");
+    Ran::of(
+        Command::new("umount")
+            .args(["--recursive", "--lazy"])
+            .arg(&copy),
+    )
+    .exits(0);
+}
+
+fn runs_inside(engine: &'static str) {
+    let site = Site::new(engine);
+    let mut command = Command::new("chroot");
+    let user = Running::start_until(
+        command.arg(&site.root).args(["/busybox", "sleep", "1000"]),
+        |pid| fs::read_link(format!("/proc/{pid}/root")).is_ok_and(|at| at == site.root),
+    );
+    site.is_used_by(user, "which runs inside");
+}
+
+fn recursive(engine: &'static str) {
+    let site = Site::new(engine);
+    let user = Command::new("sleep")
+        .arg("1000")
+        .current_dir(site.root.join("deep"))
+        .spawn()
+        .map(Running)
+        .unwrap();
+    site.is_used_by(user, "in use: /deep");
+}
+
+fn master(engine: &'static str) {
+    let site = Site::new(engine);
+    let pool = format!(
+        "[global]\n[shop]\nuser = www-data\nlisten = /run/x\nchroot = {}\n",
+        site.root.display()
+    );
+    let file = site.sandbox.file("php-fpm.conf", pool);
+    let title = format!("php-fpm: master process ({})", file.display());
+    let titled = |pid: u32| {
+        fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.starts_with(b"php-fpm: master"))
+    };
+    let sleep = || {
+        let mut command = Command::new("sleep");
+        command.arg0(&title).arg("1000");
+        command
+    };
+    // Anybody can have such a title.
+    let _owners = Running::start_until(sleep().uid(OWNER).gid(OWNER), titled);
+    site.sandbox.ok(&["down", "s"]);
+    site.sandbox.ok(&["up", "s"]);
+    site.is_used_by(
+        Running::start_until(&mut sleep(), titled),
+        "whose pool shop has this root",
+    );
+}
+
+fn moved(engine: &'static str) {
+    let reboot = |site: &Site| {
+        let lazy = ["--recursive", "--lazy"];
+        for mount in mounts_below(&site.sandbox.path("srv")).iter().rev() {
+            Ran::of(Command::new("umount").args(&lazy[1..]).arg(&mount.point)).exits(0);
+        }
+        fs::remove_dir_all(site.sandbox.state().join("run")).unwrap();
+    };
+    for replaced in [false, true] {
+        for edited in [false, true] {
+            for rebooted in [false, true] {
+                if rebooted && !edited {
+                    continue; // nothing tells where it is
+                }
+                let mut site = Site::new(engine);
+                let new = site.sandbox.path("srv/new/place");
+                fs::create_dir_all(new.parent().unwrap()).unwrap();
+                fs::rename(&site.root, &new).unwrap();
+                if replaced {
+                    fs::create_dir(&site.root).unwrap();
+                }
+                let old = std::mem::replace(&mut site.root, new);
+                if rebooted {
+                    reboot(&site);
+                }
+                if edited {
+                    site.names(&site.root);
+                    let up = site.sandbox.ok(&["up", "s"]);
+                    assert_eq!(up.stderr.contains("in sync"), !rebooted, "{up}");
+                    site.sandbox.ok(&["status", "s"]);
+                    site.sandbox.ok(&["up", "s"]).says("in sync");
+                }
+                site.sandbox.ok(&["down", "s"]);
+                site.is_bare();
+                assert_eq!(old.exists(), replaced);
+                site.names(&site.root);
+                site.sandbox.ok(&["up", "s"]);
+                site.sandbox.ok(&["down", "s"]);
+                site.is_bare();
+            }
+        }
+    }
+    // The manifest names yet another one: what is advised helps.
+    let site = Site::new(engine);
+    let other = site.sandbox.directory("srv/other");
+    site.names(&other);
+    site.sandbox
+        .run(&["up", "s"])
+        .exits(1)
+        .says("take it away there first: `mountjail down s`");
+    site.sandbox.ok(&["down", "s"]);
+    site.is_bare();
+    site.sandbox.ok(&["up", "s"]);
+    site.sandbox.ok(&["down", "s"]);
+}
+
+fn gone(engine: &'static str) {
+    let mut site = Site::new(engine);
+    for mount in mounts_below(&site.root).iter().rev() {
+        Ran::of(Command::new("umount").arg(&mount.point)).exits(0);
+    }
+    fs::remove_dir_all(&site.root).unwrap();
+    site.sandbox.ok(&["down", "s"]).says("is not there");
+    site.root = site.sandbox.directory("srv/other");
+    site.bare = tree(&site.root);
+    site.names(&site.root);
+    site.sandbox.ok(&["up", "s"]).says("is forgotten");
+    site.sandbox.ok(&["down", "s"]);
+    site.is_bare();
+}
+
+fn mounted_over(engine: &'static str) {
+    // The root itself, a directory above it, one in it; with a directory of the root's name, and
+    // without.
+    for (over, with_root) in [
+        ("srv/s", true),
+        ("srv", false),
+        ("srv", true),
+        ("srv/s/etc", true),
+    ] {
+        let site = Site::new(engine);
+        let over = site.sandbox.path(over);
+        Ran::of(
+            Command::new("mount")
+                .args(["-t", "tmpfs", "theirs"])
+                .arg(&over),
+        )
+        .exits(0);
+        if with_root {
+            fs::create_dir_all(&site.root).unwrap();
+        }
+        fs::write(over.join("precious"), "theirs").unwrap();
+        site.sandbox
+            .ok(&["down", "s"])
+            .says("s: down, 4 mounts detached");
+        let left = mounts_below(&site.sandbox.path("srv"));
+        assert_eq!(left.len(), 1, "theirs stays: {left:?}");
+        assert_eq!(fs::read_to_string(over.join("precious")).unwrap(), "theirs");
+        Ran::of(Command::new("umount").arg(&over)).exits(0);
+        site.sandbox.ok(&["down", "s"]);
+        site.is_bare();
+    }
+}
+
+fn owners_file_system(engine: &'static str) {
+    for over in ["etc", "", "dir"] {
+        for hangs in [false, true] {
+            let site = Site::new(engine);
+            let point = site.root.join(over);
+            if over == "dir" {
+                site.sandbox.ok(&["down", "s"]);
+                fs::create_dir(&point).unwrap();
+            }
+            chown(&point, Some(OWNER), Some(OWNER)).unwrap();
+            let fuse = Fuse::of_owner(&point, OWNER);
+            if hangs {
+                fuse.hang();
+            }
+            site.sandbox.ok(&["down", "s"]);
+            assert_eq!(mounts_below(&site.root).len(), 1, "the owner's stays");
+            fuse.resume();
+            drop(fuse);
+            chown(&point, Some(0), Some(0)).unwrap();
+            site.sandbox.ok(&["down", "s"]);
+            site.is_down();
+            if over != "dir" {
+                site.bare.assert_same(&tree(&site.root));
+            }
+        }
+    }
+}
+
+fn dead_source(engine: &'static str) {
+    let ways: [fn(&mut Fuse); 4] = [
+        Fuse::die,
+        |fuse| fuse.fail(libc::EIO),
+        |fuse| fuse.fail(libc::ESTALE),
+        |fuse| fuse.hang(),
+    ];
+    for way in ways {
+        for arguments in [
+            &["down", "s"][..],
+            &["down", "--lazy", "s"],
+            &["down", "--all"],
+        ] {
+            let sandbox = Sandbox::with_engine(engine);
+            let point = sandbox.directory("remote");
+            let mut fuse = Fuse::mount(&point, 0);
+            let line = format!(
+                "mounts: [{{ source: {0}/data, target: /data }}]\netc: [hosts]\n",
+                point.display()
+            );
+            let root = sandbox.site("s", &line);
+            let bare = tree(&root);
+            sandbox.ok(&["up", "s"]);
+            way(&mut fuse);
+            let limit = ["timeout", "--kill-after=1", "60"];
+            let ran = Ran::of(sandbox.command_under(&limit).args(arguments)).exits(0);
+            ran.says("s: down, 2 mounts detached");
+            assert_eq!(mounts_below(&root), []);
+            bare.assert_same(&tree(&root));
+            fuse.resume();
+        }
+    }
+}
+
+fn replaced_directory(engine: &'static str) {
+    let in_its_place: [fn(&Path); 4] = [
+        |path| symlink("nowhere", path).unwrap(),
+        |path| symlink("/", path).unwrap(),
+        |path| fs::write(path, "a file").unwrap(),
+        |_| {},
+    ];
+    for put in in_its_place {
+        let site = Site::new(engine);
+        let old = site.root.join("old");
+        fs::rename(site.root.join("etc"), &old).unwrap();
+        put(&site.root.join("etc"));
+        let is_there = fs::symlink_metadata(site.root.join("etc")).is_ok();
+        site.sandbox
+            .ok(&["down", "s"])
+            .says("s: down, 4 mounts detached");
+        site.is_down();
+        assert_eq!(
+            fs::symlink_metadata(site.root.join("etc")).is_ok(),
+            is_there
+        );
+        if is_there {
+            fs::remove_file(site.root.join("etc")).unwrap();
+        }
+        site.bare.assert_same(&tree(&site.root));
+        site.sandbox.ok(&["up", "s"]);
+        site.sandbox.ok(&["down", "s"]);
+        site.is_bare();
+    }
+}
+
+/// A mount namespace in place of another host: what is unlinked there is unmounted here.
+fn shared_storage(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let point = sandbox.directory("srv/volume");
+    let _fuse = Fuse::of_type(&point, 0, "fuse.glusterfs");
+    let root = point.join("s");
+    fs::create_dir(&root).unwrap();
+    let bare: Vec<_> = tree(&root).paths().map(Path::to_owned).collect();
+    let source = sandbox.file("host/file", "the host's");
+    let manifest = |targets: &[&str]| {
+        let line =
+            |target: &&str| format!("  - {{ source: {}, target: {target} }}\n", source.display());
+        let lines: String = targets.iter().map(line).collect();
+        sandbox.manifest("s", format!("root: {}\nmounts:\n{lines}", root.display()));
+    };
+    manifest(&["/etc/file", "/more"]);
+    let there = in_namespace("private", "exec sleep 1000");
+    let pid = there.pid().to_string();
+    let there = |arguments: &[&str]| {
+        let enter = ["nsenter", "--target", &pid, "--mount", "--"];
+        let state = sandbox.path("state-there");
+        Ran::of(
+            sandbox
+                .command_under(&enter)
+                .args(arguments)
+                .env("MOUNTJAIL_STATE_DIR", state),
+        )
+    };
+    there(&["up", "s"]).exits(0);
+    sandbox.ok(&["up", "s"]);
+    assert_eq!(mounts_below(&root).len(), 2);
+    let says =
+        "3 placeholders in ".to_owned() + root.to_str().unwrap() + " stay: it is on fuse.glusterfs";
+    let ran = there(&["down", "s"])
+        .exits(0)
+        .says(&says)
+        .says("down --remove-placeholders s");
+    assert!(ran.stderr.contains("2 mounts detached"), "{ran}");
+    assert_eq!(mounts_below(&root).len(), 2, "they stay here");
+    // A line that goes takes its mount along, not what it was on.
+    there(&["up", "s"]).exits(0);
+    manifest(&["/etc/file"]);
+    there(&["up", "s"]).exits(0);
+    assert_eq!(mounts_below(&root).len(), 2);
+    sandbox.ok(&["up", "s"]).says("1 detached");
+    sandbox.ok(&["down", "s"]);
+    sandbox.ok(&["up", "s"]);
+    // When it is asked for, it is done: and it is what would have been done without being asked.
+    there(&["down", "--remove-placeholders", "s"]).exits(0);
+    assert_eq!(mounts_below(&root), []);
+    let left: Vec<_> = tree(&root).paths().map(Path::to_owned).collect();
+    assert_eq!(left, bare);
+    sandbox.ok(&["down", "--remove-placeholders", "s"]);
+}

@@ -1,0 +1,30 @@
+//! Sites are mounted and taken down, on each engine: what `up` and `down` promise.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod down;
+mod foreign;
+mod harness;
+mod lifecycle;
+mod propagation;
+mod records;
+mod restrictions;
+mod roots;
+mod whole_usr;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    support::main([
+        ("down", down::all()),
+        ("foreign", foreign::all()),
+        ("harness", harness::all()),
+        ("lifecycle", lifecycle::all()),
+        ("propagation", propagation::all()),
+        ("records", records::all()),
+        ("restrictions", restrictions::all()),
+        ("roots", roots::all()),
+        ("whole_usr", whole_usr::all()),
+    ])
+}

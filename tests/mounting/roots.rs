@@ -1,0 +1,220 @@
+//! Promise: one directory is one root, whatever paths lead to it; the site that is up stays right,
+//! the other is refused.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::{
+    Sandbox, Watcher, bind, for_each_engine, mounts_below, replace, soon_reads, trials,
+};
+use libtest_mimic::Trial;
+
+pub fn all() -> Vec<Trial> {
+    let mut all = for_each_engine("a directory with two paths belongs to one site", two_paths);
+    all.extend(trials([
+        (
+            "a root in another one by another path is refused",
+            inside_by_another_path,
+        ),
+        (
+            "a site that is up stays right when another root gets in its way",
+            up_stays,
+        ),
+        (
+            "of two sites that come up together the first wins",
+            together,
+        ),
+        (
+            "down --all takes the sites of its configuration",
+            other_configuration,
+        ),
+        ("import names roots that overlap", import_names_them),
+    ]));
+    all
+}
+
+/// Makes the directory `at` show `directory` as well.
+fn also_at(directory: &Path, at: &Path) {
+    fs::create_dir_all(at).unwrap();
+    bind(directory, at);
+}
+
+fn manifest(sandbox: &Sandbox, name: &str, root: &Path, lines: &str) {
+    fs::create_dir_all(root).unwrap();
+    sandbox.manifest(name, format!("root: {}\n{lines}", root.display()));
+}
+
+fn two_paths(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let (real, www) = (sandbox.directory("real"), sandbox.path("www"));
+    also_at(&real, &www);
+    manifest(&sandbox, "q", &real.join("a"), "etc: [hosts]\n");
+    manifest(&sandbox, "p", &www.join("a"), "etc: [hosts, services]\n");
+    for (first, second, root) in [("p", "q", www.join("a")), ("q", "p", real.join("a"))] {
+        sandbox.ok(&["up", first]).says("as well, by the path");
+        let mounts = mounts_below(&root);
+        for command in ["up", "check", "status", "plan"] {
+            sandbox
+                .run(&[command, second])
+                .exits(2)
+                .says(&format!("the root of the site {first} as well"));
+        }
+        sandbox.run(&["up", "--all"]).exits(2);
+        sandbox.ok(&["down", second]);
+        assert_eq!(mounts_below(&root), mounts);
+        sandbox.ok(&["status", first]);
+        sandbox.ok(&["up", first]).says("nothing to do");
+        sandbox.ok(&["down", first]);
+        assert!(mounts_below(&root).is_empty());
+    }
+}
+
+fn inside_by_another_path() {
+    let sandbox = Sandbox::new();
+    let outer = sandbox.directory("srv/outer");
+    let inner = sandbox.path("mnt/inner");
+    also_at(&sandbox.directory("srv/outer/deep/inner"), &inner);
+    manifest(&sandbox, "outer", &outer, "etc: [hosts]\n");
+    manifest(&sandbox, "inner", &inner, "etc: [hosts]\n");
+    for (first, second) in [("outer", "inner"), ("inner", "outer")] {
+        sandbox.ok(&["up", first]).says("overlap");
+        sandbox.run(&["up", second]).exits(2).says("overlap");
+        sandbox.ok(&["status", first]);
+        sandbox.ok(&["down", first]);
+    }
+    // A root on another file system, mounted in one that has another path.
+    let volume = sandbox.directory("srv/outer/volume");
+    let tmpfs = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "mode=755", "tmpfs"])
+        .arg(&volume)
+        .status();
+    assert!(tmpfs.unwrap().success());
+    let by_another_path = sandbox.path("mnt/outer");
+    also_at(&outer, &by_another_path);
+    manifest(&sandbox, "outer", &by_another_path, "etc: [hosts]\n");
+    manifest(&sandbox, "inner", &volume.join("site"), "etc: [hosts]\n");
+    sandbox.ok(&["up", "inner"]);
+    sandbox.run(&["up", "outer"]).exits(2).says("overlap");
+    sandbox.ok(&["down", "inner"]);
+}
+
+fn up_stays() {
+    let sandbox = Sandbox::new();
+    let file = sandbox.file("host/file", "1");
+    let root = sandbox.site(
+        "s",
+        &format!("mounts: [{{ source: {}, target: /f }}]\n", file.display()),
+    );
+    sandbox.ok(&["up", "s"]);
+    let watcher = Watcher::start(&sandbox);
+    manifest(&sandbox, "inner", &root.join("inner"), "etc: [hosts]\n");
+    sandbox.ok(&["status", "s"]).prints("up, 1 of 1 mounts ok");
+    sandbox.run(&["up", "inner"]).exits(2).says("overlap");
+    replace(&file, "2");
+    soon_reads(&root.join("f"), "2");
+    watcher.end();
+    replace(&file, "3");
+    sandbox.ok(&["watch", "--once", "s"]);
+    assert_eq!(fs::read_to_string(root.join("f")).unwrap(), "3");
+    sandbox
+        .ok(&["up", "s"])
+        .says("nothing to do")
+        .says("overlap");
+    sandbox.ok(&["down", "s"]);
+}
+
+fn together() {
+    let sandbox = Sandbox::new();
+    let (real, www) = (sandbox.directory("real"), sandbox.path("www"));
+    also_at(&real, &www);
+    for name in ["a", "b"] {
+        manifest(
+            &sandbox,
+            name,
+            &if name == "a" {
+                www.join("x")
+            } else {
+                real.join("x")
+            },
+            "etc: [hosts]\n",
+        );
+    }
+    sandbox
+        .run(&["up", "--all"])
+        .exits(2)
+        .says("a: up, 1 mount")
+        .says("b: the root");
+    assert_eq!(mounts_below(&www.join("x")).len(), 1);
+    sandbox.ok(&["down", "--all"]);
+}
+
+fn other_configuration() {
+    let sandbox = Sandbox::new();
+    let (mine, gone) = (
+        sandbox.site("mine", "etc: [hosts]\n"),
+        sandbox.site("gone", "etc: [hosts]\n"),
+    );
+    let other = sandbox.path("other/sites");
+    fs::create_dir_all(&other).unwrap();
+    let theirs: Vec<_> = ["theirs", "mine2"]
+        .iter()
+        .map(|name| sandbox.directory(format!("srv/{name}")))
+        .collect();
+    for (name, root) in ["theirs", "mine2"].iter().zip(&theirs) {
+        fs::write(
+            other.join(format!("{name}.yaml")),
+            format!("root: {}\netc: [hosts]\n", root.display()),
+        )
+        .unwrap();
+    }
+    sandbox.ok(&["up", "--all"]);
+    let config = sandbox.path("other").display().to_string();
+    sandbox.ok(&["--config-dir", &config, "up", "--all"]);
+    // A site of the same name as one of theirs.
+    sandbox.site("mine2", "etc: [hosts]\n");
+    manifest(
+        &sandbox,
+        "mine2",
+        &sandbox.path("srv/another"),
+        "etc: [hosts]\n",
+    );
+    fs::remove_file(sandbox.path("config/sites/gone.yaml")).unwrap();
+    sandbox
+        .ok(&["down", "--all"])
+        .says("theirs: left: ")
+        .says("mine2: left: ")
+        .says("other/sites/theirs.yaml brought it up")
+        .says("`mountjail down theirs`");
+    for root in [&mine, &gone] {
+        assert!(mounts_below(root).is_empty());
+    }
+    for root in &theirs {
+        assert_eq!(mounts_below(root).len(), 1);
+    }
+    sandbox.ok(&["down", "theirs"]);
+    sandbox.ok(&["--config-dir", &config, "down", "--all"]);
+    assert!(theirs.iter().all(|root| mounts_below(root).is_empty()));
+}
+
+fn import_names_them() {
+    let sandbox = Sandbox::new();
+    let pool =
+        |name: &str, root: &Path| format!("[{name}]\nuser = nobody\nchroot = {}\n", root.display());
+    let (outer, inner) = (
+        sandbox.directory("srv/shared"),
+        sandbox.directory("srv/shared/inner"),
+    );
+    let both = sandbox.file("both.conf", pool("s1", &outer) + &pool("inner", &inner));
+    sandbox
+        .ok(&["import", both.to_str().unwrap()])
+        .says("overlap");
+    let one = sandbox.file("one.conf", pool("s1", &outer));
+    sandbox.ok(&["import", "--write", one.to_str().unwrap()]);
+    let www = sandbox.path("www");
+    also_at(&sandbox.path("srv"), &www);
+    let other = sandbox.file("other.conf", pool("inner", &www.join("shared/inner")));
+    sandbox
+        .ok(&["import", other.to_str().unwrap()])
+        .says("overlap");
+}

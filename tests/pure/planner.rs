@@ -1,0 +1,664 @@
+//! The planner against a model of a root: applying a plan reaches what is desired, the next plan is
+//! empty, up and then down restores, and a crash after any step is finished by the next run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mountjail::base::MountAttributes;
+use mountjail::base::{HostPath, JailPath, SiteName};
+use mountjail::observe::{
+    BootId, BootRecord, CreatedKind, CreatedPath, Identity, Observed, ObservedMount, PathState,
+    PersistentRecord, RecordedMount, Stray, Unknown,
+};
+use mountjail::plan::{self, Plan, State, Step};
+use mountjail::resolve::{Desired, FileId, FileKind, Link, Mount};
+use proptest::prelude::*;
+
+fn jail(path: &str) -> JailPath {
+    JailPath::new(path).unwrap()
+}
+
+fn root() -> HostPath {
+    HostPath::new("/srv/s").unwrap()
+}
+
+fn site() -> SiteName {
+    SiteName::new("s").unwrap()
+}
+
+fn file(ino: u64) -> FileId {
+    FileId { dev: 1, ino }
+}
+
+/// What is in a root's own file system at one path.
+#[derive(Clone, Debug, PartialEq)]
+struct Node {
+    kind: FileKind,
+    ino: u64,
+    link: Option<String>,
+}
+
+/// A root: its files, the mounts in it, the records.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct World {
+    files: BTreeMap<JailPath, Node>,
+    mounts: BTreeMap<JailPath, Vec<ObservedMount>>,
+    /// What the mount at a path above hides: that path, and what it is.
+    buried: Vec<(JailPath, JailPath, ObservedMount)>,
+    record: Vec<RecordedMount>,
+    kept: Vec<CreatedPath>,
+    next: u64,
+}
+
+impl World {
+    fn id(&mut self) -> u64 {
+        self.next += 1;
+        1000 + self.next
+    }
+
+    /// The innermost mount above `path`, if there is one.
+    fn mounted_above(&self, path: &JailPath) -> bool {
+        path.directories_above()
+            .iter()
+            .any(|above| self.mounts.contains_key(above))
+    }
+
+    fn observe(&self, desired: &Desired) -> Observed {
+        let mut observed = Observed {
+            record: (!self.record.is_empty()).then(|| BootRecord {
+                mounts: self.record.clone(),
+                ..BootRecord::nothing(BootId("b".into()), root())
+            }),
+            kept: (!self.kept.is_empty()).then(|| PersistentRecord {
+                made: self.kept.clone(),
+                ..PersistentRecord::nothing(root())
+            }),
+            ..Observed::default()
+        };
+        let desired_at = desired.mounts.iter().map(|mount| mount.target.clone());
+        let known: Vec<_> = desired_at
+            .chain(self.record.iter().map(|mount| mount.target.clone()))
+            .collect();
+        for target in &known {
+            if let Some(stack) = self.mounts.get(target) {
+                observed.mounts.insert(target.clone(), covered(stack));
+            }
+        }
+        observed.strays = self
+            .buried
+            .iter()
+            .map(|(_, target, seen)| stray(target, seen))
+            .collect();
+        for (path, stack) in &self.mounts {
+            if !known.contains(path) {
+                observed.elsewhere.insert(path.clone(), covered(stack));
+            }
+        }
+        let links = desired.links.iter().map(|link| &link.path);
+        for path in known
+            .iter()
+            .filter(|target| !self.mounts.contains_key(target))
+            .chain(links)
+        {
+            for at in path.directories_above().iter().chain([path]) {
+                if self.mounted_above(at) {
+                    break; // what is seen there is in a source
+                }
+                match self.files.get(at) {
+                    Some(node) => drop(observed.paths.insert(at.clone(), self.seen(at, node))),
+                    None => break,
+                }
+            }
+        }
+        observed
+    }
+
+    fn seen(&self, path: &JailPath, node: &Node) -> PathState {
+        let below = |other: &JailPath| other != path && other.starts_with(path);
+        let made = |other: &JailPath| self.kept.iter().any(|made| made.path == *other);
+        PathState {
+            kind: node.kind,
+            file: identity(node.ino),
+            empty: !self.files.keys().any(|other| below(other) && !made(other)),
+            link: node.link.as_ref().map(Into::into),
+        }
+    }
+
+    /// Carries out the first `steps` steps as the engine does, with half of a swap as one.
+    fn apply(&mut self, plan: &Plan, steps: usize) {
+        assert!(plan.conflicts.is_empty(), "{:?}", plan.conflicts);
+        let ids: BTreeMap<_, _> = plan
+            .steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::Attach(mount) | Step::Swap { mount, .. } => {
+                    Some((mount.target.clone(), self.id()))
+                }
+                _ => None,
+            })
+            .collect();
+        let new = |mount: &Arc<Mount>| recorded(mount, ids[&mount.target]);
+        let will_be: Vec<_> = plan
+            .steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::Attach(mount) | Step::Swap { mount, .. } => Some(new(mount)),
+                _ => None,
+            })
+            .collect();
+        let kept = plan
+            .keep
+            .iter()
+            .filter(|keep| !self.record.contains(keep))
+            .cloned()
+            .collect::<Vec<_>>();
+        self.record
+            .extend(kept.into_iter().chain(will_be.iter().cloned()));
+        for step in &plan.steps {
+            if let Step::CreatePlaceholder { path, kind } = step {
+                let kind = if *kind == FileKind::Directory {
+                    CreatedKind::Directory
+                } else {
+                    CreatedKind::File
+                };
+                self.kept.push(CreatedPath::planned(path.clone(), kind));
+            }
+            if let Step::CreateLink { path, destination } = step {
+                self.kept.push(CreatedPath::planned(
+                    path.clone(),
+                    CreatedKind::Link(destination.clone()),
+                ));
+            }
+        }
+        let mut done = 0;
+        for step in &plan.steps {
+            for half in 0..2 {
+                if done == steps {
+                    return;
+                }
+                done += 1;
+                self.half(step, half, &ids);
+            }
+        }
+        self.record = plan.keep.iter().cloned().chain(will_be).collect();
+    }
+
+    fn half(&mut self, step: &Step, half: usize, ids: &BTreeMap<JailPath, u64>) {
+        match (step, half) {
+            (
+                Step::Swap {
+                    mount, expected, ..
+                },
+                0,
+            ) => {
+                let id = ids[&mount.target];
+                let stack = self.mounts.get_mut(&mount.target).unwrap();
+                assert_eq!(stack.last().unwrap().unique_id, expected.unique_id);
+                stack.insert(stack.len() - 1, mounted(mount, id));
+            }
+            (Step::Swap { mount, .. }, _) => self.pop(&mount.target),
+            (_, 1) => {}
+            (
+                Step::Detach {
+                    target, expected, ..
+                },
+                _,
+            ) => {
+                assert_eq!(
+                    self.mounts[target].last().unwrap().unique_id,
+                    expected.unique_id
+                );
+                self.pop(target);
+            }
+            (Step::Attach(mount), _) => {
+                let exists = self.files.get(&mount.target);
+                assert!(
+                    self.mounted_above(&mount.target)
+                        || exists.is_some_and(|node| mount.kind.fits_on(node.kind))
+                );
+                assert!(
+                    !self.has_mounts_in(&mount.target),
+                    "{} hides mounts",
+                    mount.target
+                );
+                let id = ids[&mount.target];
+                let stack = self.mounts.entry(mount.target.clone()).or_default();
+                assert!(stack.is_empty(), "stacked on {}", mount.target);
+                stack.push(mounted(mount, id));
+            }
+            (Step::DetachStray(stray), _) => {
+                let is_it = |seen: &ObservedMount| seen.unique_id == Some(stray.unique_id);
+                let top = self
+                    .mounts
+                    .get(&stray.target)
+                    .and_then(|stack| stack.last());
+                assert!(top.is_some_and(is_it), "{} is hidden", stray.target);
+                self.pop(&stray.target);
+            }
+            (Step::CreatePlaceholder { path, kind }, _) => self.create(path, *kind, None),
+            (Step::CreateLink { path, destination }, _) => {
+                self.create(
+                    path,
+                    FileKind::Symlink,
+                    Some(destination.to_str().unwrap().to_owned()),
+                );
+            }
+            (Step::RemovePlaceholder { path, kind, file }, _) => self.remove(path, *kind, *file),
+            (Step::RemoveLink { path, .. }, _) => self.remove(path, FileKind::Symlink, None),
+            (Step::WriteFile(_) | Step::RemoveFile(_), _) => {
+                unreachable!("no site of the model has users")
+            }
+        }
+    }
+
+    fn has_mounts_in(&self, target: &JailPath) -> bool {
+        self.mounts
+            .keys()
+            .any(|other| other != target && other.starts_with(target))
+    }
+
+    fn pop(&mut self, target: &JailPath) {
+        assert!(!self.has_mounts_in(target), "{target} has mounts on it");
+        let stack = self.mounts.get_mut(target).unwrap();
+        stack.pop();
+        if stack.is_empty() {
+            self.mounts.remove(target);
+            let buried = std::mem::take(&mut self.buried);
+            for (above, at, seen) in buried {
+                if above == *target {
+                    self.mounts.insert(at, vec![seen]);
+                } else {
+                    self.buried.push((above, at, seen));
+                }
+            }
+        }
+    }
+
+    /// Mounts `mount`, a directory, over all mounts in its target, as no plan does.
+    fn bury(&mut self, mount: &Arc<Mount>) {
+        for path in mount
+            .target
+            .directories_above()
+            .iter()
+            .chain([&mount.target])
+        {
+            if !self.files.contains_key(path) {
+                self.create(path, FileKind::Directory, None);
+            }
+        }
+        let inside = |path: &JailPath| *path != mount.target && path.starts_with(&mount.target);
+        let paths: Vec<_> = self
+            .mounts
+            .keys()
+            .filter(|path| inside(path))
+            .cloned()
+            .collect();
+        for path in paths {
+            let [seen] = self.mounts.remove(&path).unwrap().try_into().unwrap();
+            self.buried.push((mount.target.clone(), path, seen));
+        }
+        let id = self.id();
+        self.mounts
+            .insert(mount.target.clone(), vec![mounted(mount, id)]);
+        self.record.push(recorded(mount, id));
+    }
+
+    fn create(&mut self, path: &JailPath, kind: FileKind, link: Option<String>) {
+        assert!(
+            !self.mounted_above(path),
+            "{path} would be made in a source"
+        );
+        let parent = path.parent().filter(|parent| *parent != JailPath::slash());
+        assert!(parent.is_none_or(|parent| self.files[&parent].kind == FileKind::Directory));
+        let ino = self.id();
+        assert!(
+            self.files
+                .insert(path.clone(), Node { kind, ino, link })
+                .is_none(),
+            "{path} is there already"
+        );
+        let node = &self.files[path];
+        let kind = match (&node.link, kind) {
+            (Some(text), _) => CreatedKind::Link(text.into()),
+            (None, FileKind::Directory) => CreatedKind::Directory,
+            (None, _) => CreatedKind::File,
+        };
+        self.kept
+            .retain(|made| made.path != *path || made.file.is_some());
+        self.kept.push(CreatedPath {
+            file: Some(identity(ino)),
+            ..CreatedPath::planned(path.clone(), kind)
+        });
+    }
+
+    /// As the engine: only what is empty, unchanged, not mounted on, and not in a source.
+    fn remove(&mut self, path: &JailPath, kind: FileKind, made: Option<Identity>) {
+        let below = self
+            .files
+            .keys()
+            .any(|other| other != path && other.starts_with(path));
+        let same =
+            |node: &Node| node.kind == kind && made.is_none_or(|made| made.is(&identity(node.ino)));
+        if self.files.get(path).is_some_and(same)
+            && !below
+            && !self.mounts.contains_key(path)
+            && !self.mounted_above(path)
+        {
+            self.files.remove(path);
+        }
+        self.kept.retain(|made| made.path != *path);
+    }
+}
+
+/// As a file system tells it that does not say when files were made.
+fn identity(ino: u64) -> Identity {
+    Identity {
+        ino,
+        on_root: Some(true),
+        born: None,
+    }
+}
+
+fn covered(stack: &[ObservedMount]) -> Vec<ObservedMount> {
+    let mut seen = stack.to_vec();
+    let last = seen.len() - 1;
+    for mount in &mut seen[..last] {
+        (mount.file, mount.kind) = (None, None);
+    }
+    seen
+}
+
+fn stray(target: &JailPath, seen: &ObservedMount) -> Stray {
+    let point = Some(root().inside(target).as_path().to_owned());
+    Stray {
+        target: target.clone(),
+        unique_id: seen.unique_id.unwrap(),
+        point,
+    }
+}
+
+/// How the record has a mount with this id.
+fn recorded(mount: &Mount, id: u64) -> RecordedMount {
+    RecordedMount {
+        target: mount.target.clone(),
+        source: mount.source.clone(),
+        file: mount.file.unwrap(),
+        options: mount.options,
+        recursive: mount.recursive,
+        submounts: None,
+        unique_id: Some(id),
+        since: None,
+        more: Unknown::new(),
+    }
+}
+
+fn mounted(mount: &Mount, id: u64) -> ObservedMount {
+    ObservedMount {
+        id,
+        unique_id: Some(id),
+        file: mount.file,
+        kind: Some(mount.kind),
+        fs_root: None,
+        options: mount.options,
+        made_shared: false,
+    }
+}
+
+/// The targets that a site of the model may have: some inside others, some whose type changes,
+/// names that sort oddly.
+const TARGETS: [&str; 10] = [
+    "/a", "/a/b", "/a/b/c", "/a.b", "/c", "/d", "/d/e", "/d/f", "/x/y", "/x/y/z",
+];
+
+/// For each target: which of three files, with which attributes; `None`: not asked for.
+type Choice = (Vec<Option<(u64, bool)>>, Option<bool>);
+
+fn choice() -> impl Strategy<Value = Choice> {
+    let mount = proptest::option::of((0..3u64, any::<bool>()));
+    (
+        proptest::collection::vec(mount, TARGETS.len()),
+        proptest::option::of(any::<bool>()),
+    )
+}
+
+fn desired((mounts, link): &Choice) -> Desired {
+    let mut desired = Desired::nothing(site(), root());
+    for (nth, (target, wanted)) in TARGETS.iter().zip(mounts).enumerate() {
+        let Some((which, exec)) = wanted else {
+            continue;
+        };
+        let directory = match *target {
+            "/a" | "/a.b" | "/d" | "/d/f" => true,
+            "/a/b" | "/x/y" => which % 2 == 0,
+            _ => false,
+        };
+        // Nothing is in a file.
+        if desired.mounts.iter().any(|above: &Arc<Mount>| {
+            above.kind == FileKind::File && jail(target).starts_with(&above.target)
+        }) {
+            continue;
+        }
+        desired.mounts.push(Arc::new(Mount {
+            target: jail(target),
+            // Two files of one path (stale) and one of another (wrong source).
+            source: HostPath::new(format!("/host/{nth}/{}", which / 2)).unwrap(),
+            file: Some(file(nth as u64 * 10 + which)),
+            kind: if directory {
+                FileKind::Directory
+            } else {
+                FileKind::File
+            },
+            options: if *exec {
+                MountAttributes::CODE
+            } else {
+                MountAttributes::DATA
+            },
+            recursive: false,
+            reasons: vec![],
+        }));
+    }
+    if let Some(first) = link {
+        let text = if *first { "c" } else { "d/e" };
+        desired.links.push(Link {
+            path: jail("/l/link"),
+            destination: text.into(),
+            reasons: vec![],
+        });
+    }
+    desired.mounts.sort_by(|a, b| a.target.cmp(&b.target));
+    desired
+}
+
+/// A root before the first `up`: some of the placeholders are there already, and somebody else's
+/// mount.
+fn bare(own: [bool; 4]) -> World {
+    let mut world = World::default();
+    let nodes = [
+        ("/a", FileKind::Directory),
+        ("/c", FileKind::File),
+        ("/d", FileKind::Directory),
+        ("/l", FileKind::Directory),
+    ];
+    for ((path, kind), present) in nodes.into_iter().zip(own) {
+        if present {
+            let ino = world.id();
+            world.files.insert(
+                jail(path),
+                Node {
+                    kind,
+                    ino,
+                    link: None,
+                },
+            );
+        }
+    }
+    let id = world.id();
+    let theirs = ObservedMount {
+        id,
+        unique_id: Some(id),
+        file: Some(file(999)),
+        kind: Some(FileKind::File),
+        fs_root: None,
+        options: MountAttributes::DATA,
+        made_shared: false,
+    };
+    world.mounts.insert(jail("/theirs"), vec![theirs]);
+    world
+}
+
+fn up(world: &mut World, desired: &Desired) {
+    // A run after a crash may first finish a swap, whose result the next plan sees.
+    for run in 0.. {
+        let plan = plan::up(desired, &world.observe(desired));
+        world.apply(&plan, usize::MAX);
+        assert!(!plan.unfinished || run < 4, "it comes to no end");
+        if !plan.unfinished && run > 0 {
+            break;
+        }
+    }
+    let plan = plan::up(desired, &world.observe(desired));
+    assert!(plan.in_sync(), "not in sync: {:#?}", plan.steps);
+    let ours = plan.states.iter().filter(|state| state.mount.is_some());
+    assert!(
+        ours.clone().all(|state| state.state == State::Ok),
+        "{:?}",
+        plan.states
+    );
+    assert_eq!(ours.count(), desired.mounts.len());
+}
+
+fn down(world: &mut World) {
+    let nothing = Desired::nothing(site(), root());
+    let plan = plan::down(site(), root(), None, &world.observe(&nothing));
+    world.apply(&plan, usize::MAX);
+}
+
+/// What is mounted, without the ids.
+fn table(world: &World) -> BTreeMap<JailPath, Vec<(Option<FileId>, MountAttributes)>> {
+    let shown =
+        |stack: &Vec<ObservedMount>| stack.iter().map(|seen| (seen.file, seen.options)).collect();
+    world
+        .mounts
+        .iter()
+        .map(|(path, stack)| (path.clone(), shown(stack)))
+        .collect()
+}
+
+/// The world without its counter.
+fn visible(world: &World) -> World {
+    World {
+        next: 0,
+        ..world.clone()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 512,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn up_reaches_what_is_desired_and_down_restores(
+        first in choice(), second in choice(), own: [bool; 4],
+    ) {
+        let before = bare(own);
+        let (mut world, mut fresh) = (before.clone(), before.clone());
+        up(&mut world, &desired(&first));
+        up(&mut world, &desired(&second));
+        up(&mut fresh, &desired(&second));
+        prop_assert_eq!(table(&world), table(&fresh), "as from nothing");
+        down(&mut world);
+        prop_assert_eq!(visible(&world), visible(&before));
+    }
+
+    /// A site whose own mounts a new one hides, as version 0.1.0 made them.
+    #[test]
+    fn what_hides_mounts_of_ours_is_taken_off(
+        first in choice(), second in choice(), over in 0..TARGETS.len(),
+    ) {
+        let before = bare([false; 4]);
+        let (mut world, mut fresh) = (before.clone(), before.clone());
+        let over = Mount {
+            target: jail(TARGETS[over]),
+            source: HostPath::new("/host/over").unwrap(),
+            file: Some(file(500)),
+            kind: FileKind::Directory,
+            options: MountAttributes::DATA,
+            recursive: false,
+            reasons: vec![],
+        };
+        let (mut first, mut second) = (desired(&first), desired(&second));
+        first.mounts.retain(|mount| mount.target != over.target);
+        up(&mut world, &first);
+        let over = Arc::new(over);
+        if world.mounted_above(&over.target) {
+            return Ok(()); // what it hides has its mounts in another one
+        }
+        world.bury(&over);
+        let mut stuck = world.clone();
+        up(&mut world, &second);
+        up(&mut fresh, &second);
+        prop_assert_eq!(table(&world), table(&fresh), "as from nothing");
+        down(&mut world);
+        prop_assert_eq!(visible(&world), visible(&before));
+        // The manifest that made it so.
+        second = first.clone();
+        second.mounts.retain(|mount| !mount.target.starts_with(&over.target));
+        second.mounts.push(over);
+        second.mounts.sort_by(|a, b| a.target.cmp(&b.target));
+        up(&mut stuck, &second);
+        down(&mut stuck);
+        prop_assert_eq!(visible(&stuck), visible(&before));
+    }
+
+    #[test]
+    fn one_run_is_enough(first in choice(), second in choice(), own: [bool; 4]) {
+        let mut world = bare(own);
+        for wanted in [first, second] {
+            let wanted = desired(&wanted);
+            let plan = plan::up(&wanted, &world.observe(&wanted));
+            world.apply(&plan, usize::MAX);
+            if plan.unfinished {
+                let rest = plan::up(&wanted, &world.observe(&wanted));
+                prop_assert!(!rest.unfinished);
+                world.apply(&rest, usize::MAX);
+            }
+            let next = plan::up(&wanted, &world.observe(&wanted));
+            prop_assert!(next.in_sync(), "{:#?}", next.steps);
+            prop_assert_eq!(plan::up(&wanted, &world.observe(&wanted)), next, "it is \
+                                                                               deterministic");
+        }
+    }
+
+    #[test]
+    fn a_crash_after_any_step_is_finished(
+        first in choice(), second in choice(), own: [bool; 4], at in 0usize..40,
+    ) {
+        let before = bare(own);
+        let mut world = before.clone();
+        up(&mut world, &desired(&first));
+        let wanted = desired(&second);
+        let plan = plan::up(&wanted, &world.observe(&wanted));
+        world.apply(&plan, at);
+        let mut crashed = world.clone();
+        up(&mut world, &wanted);
+        down(&mut world);
+        prop_assert_eq!(visible(&world), visible(&before), "up, then down");
+        down(&mut crashed);
+        prop_assert_eq!(visible(&crashed), visible(&before), "down at once");
+    }
+
+    #[test]
+    fn a_crash_of_down_is_finished(first in choice(), own: [bool; 4], at in 0usize..40) {
+        let before = bare(own);
+        let mut world = before.clone();
+        up(&mut world, &desired(&first));
+        let nothing = Desired::nothing(site(), root());
+        let plan = plan::down(site(), root(), None, &world.observe(&nothing));
+        world.apply(&plan, at);
+        down(&mut world);
+        prop_assert_eq!(visible(&world), visible(&before));
+    }
+}

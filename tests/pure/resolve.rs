@@ -1,0 +1,588 @@
+//! The rule: every path that a process in the jail looks up leads to the same file as on the host.
+//! The hosts are made for the tests, by an ordinary user.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use mountjail::base::{HostPath, SiteName};
+use mountjail::manifest::{Presets, SourceFile, parse};
+use mountjail::resolve::{Desired, Host, Resolver, Roots};
+
+/// A host in a temporary directory.
+struct MadeHost(tempfile::TempDir);
+
+impl MadeHost {
+    fn new() -> Self {
+        let made = Self(tempfile::tempdir().unwrap());
+        made.dir("srv/s");
+        made
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    fn dir(&self, path: &str) -> &Self {
+        fs::create_dir_all(self.at(path)).unwrap();
+        self
+    }
+
+    fn file(&self, path: &str) -> &Self {
+        fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
+        fs::write(self.at(path), path).unwrap();
+        self
+    }
+
+    fn link(&self, path: &str, text: &str) -> &Self {
+        fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
+        symlink(text, self.at(path)).unwrap();
+        self
+    }
+
+    fn resolve(&self, manifest: &str) -> Result<Desired, Vec<String>> {
+        let host = Host::at(self.0.path());
+        let resolver = Resolver::new(&host, HostPath::new("/var/lib/mountjail").unwrap());
+        let file = SourceFile::File("s.yaml".into());
+        let text = format!("root: /srv/s\n{manifest}");
+        let manifest = parse(
+            SiteName::new("s").unwrap(),
+            file,
+            &text,
+            &Presets::built_in(),
+        );
+        let manifest = manifest.unwrap_or_else(|wrong| panic!("{}", wrong.render(false)));
+        resolver
+            .resolve(&manifest, &Roots::default())
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    }
+
+    /// `target < source` for each mount, `path -> text` for each link.
+    fn shows(&self, manifest: &str) -> Vec<String> {
+        let desired = self
+            .resolve(manifest)
+            .unwrap_or_else(|errors| panic!("{errors:#?}"));
+        let mounts = desired
+            .mounts
+            .iter()
+            .map(|mount| format!("{} < {}", mount.target, mount.source));
+        let links = desired
+            .links
+            .iter()
+            .map(|link| format!("{} -> {}", link.path, link.destination.display()));
+        mounts.chain(links).collect()
+    }
+}
+
+#[test]
+fn what_is_below_run_is_known_below_var_run_too() {
+    let host = MadeHost::new();
+    host.dir("run/mysqld")
+        .dir("run/lock")
+        .link("var/run", "/run")
+        .link("var/lock", "/run/lock");
+    assert_eq!(
+        host.shows("mounts: [/run/mysqld]"),
+        ["/run/mysqld < /run/mysqld", "/var/run -> /run"]
+    );
+    assert_eq!(
+        host.shows("mounts: [/var/run/mysqld]"),
+        ["/run/mysqld < /run/mysqld", "/var/run -> /run"]
+    );
+    assert_eq!(
+        host.shows("mounts: [{ source: /run/mysqld, target: /db }]"),
+        ["/db < /run/mysqld"]
+    );
+    // What the root has there stays.
+    host.dir("srv/s/var/run");
+    assert_eq!(
+        host.shows("mounts: [/run/mysqld]"),
+        ["/run/mysqld < /run/mysqld"]
+    );
+}
+
+#[test]
+fn a_link_at_the_end_is_followed() {
+    let host = MadeHost::new();
+    host.file("run/resolve/stub")
+        .link("etc/resolv.conf", "../run/resolve/stub");
+    assert_eq!(
+        host.shows("etc: [resolv.conf]"),
+        ["/etc/resolv.conf < /run/resolve/stub"]
+    );
+}
+
+#[test]
+fn directory_links_on_the_way_are_reproduced() {
+    let host = MadeHost::new();
+    host.file("usr/lib/x.so").link("lib", "usr/lib");
+    assert_eq!(
+        host.shows("mounts: [/lib/x.so]"),
+        ["/usr/lib/x.so < /usr/lib/x.so", "/lib -> usr/lib"]
+    );
+}
+
+#[test]
+fn a_real_directory_in_the_root_is_used_as_it_is() {
+    let host = MadeHost::new();
+    host.file("usr/lib/x.so")
+        .link("lib", "usr/lib")
+        .dir("srv/s/lib");
+    assert_eq!(
+        host.shows("mounts: [/lib/x.so]"),
+        ["/lib/x.so < /usr/lib/x.so"]
+    );
+    let host = MadeHost::new();
+    host.file("usr/lib/x.so")
+        .link("lib", "usr/lib")
+        .link("srv/s/lib", "/usr/lib");
+    assert_eq!(
+        host.shows("mounts: [/lib/x.so]"),
+        ["/usr/lib/x.so < /usr/lib/x.so", "/lib -> /usr/lib"]
+    );
+}
+
+#[test]
+fn explicit_targets_follow_the_links_of_the_jail() {
+    let host = MadeHost::new();
+    host.file("usr/lib/x.so")
+        .link("lib", "usr/lib")
+        .file("opt/y");
+    let shown = host.shows("mounts: [/lib/x.so, { source: /opt/y, target: /lib/y }]");
+    assert_eq!(
+        shown,
+        [
+            "/usr/lib/x.so < /usr/lib/x.so",
+            "/usr/lib/y < /opt/y",
+            "/lib -> usr/lib"
+        ]
+    );
+}
+
+#[test]
+fn a_chain_of_links_is_walked_to_its_end() {
+    let host = MadeHost::new();
+    host.file("real/dir/file")
+        .link("b", "real/dir")
+        .link("a", "/b")
+        .link("etc/x", "/a/file");
+    assert_eq!(host.shows("etc: [x]"), ["/etc/x < /real/dir/file"]);
+    assert_eq!(
+        host.shows("mounts: [/a/file]"),
+        [
+            "/real/dir/file < /real/dir/file",
+            "/a -> /b",
+            "/b -> real/dir"
+        ]
+    );
+}
+
+#[test]
+fn the_first_alternative_that_exists_is_taken() {
+    let host = MadeHost::new();
+    host.file("b").file("c");
+    assert_eq!(
+        host.shows("mounts: [{ any_of: [/a, /b, /c] }]"),
+        ["/b < /b"]
+    );
+    let errors = host.resolve("mounts: [{ any_of: [/x, /y] }]").unwrap_err();
+    assert!(
+        errors[0].contains("none of these is on this host: /x, /y"),
+        "{errors:?}"
+    );
+    let desired = host
+        .resolve("mounts: [{ any_of: [/x, /y], optional: true }]")
+        .unwrap();
+    assert!(desired.notes[0].text.contains("/x, /y"));
+}
+
+#[test]
+fn patterns_stand_for_what_they_match() {
+    let host = MadeHost::new();
+    host.file("lib/php/1/a")
+        .file("lib/php/2/b")
+        .file("lib/php/.hidden/c");
+    assert_eq!(
+        host.shows("mounts: [\"/lib/php/*/*\"]"),
+        ["/lib/php/1/a < /lib/php/1/a", "/lib/php/2/b < /lib/php/2/b"]
+    );
+}
+
+#[test]
+fn what_another_mount_shows_already_is_dropped() {
+    let host = MadeHost::new();
+    host.file("data/a").file("data/sub/b").file("other");
+    assert_eq!(
+        host.shows("mounts: [/data, /data/a, /data/sub, /data/sub/b]"),
+        ["/data < /data"]
+    );
+    let rw = "mounts: [{ source: /data, access: read-write }, /data/a]";
+    assert_eq!(
+        host.shows(rw),
+        ["/data < /data", "/data/a < /data/a"],
+        "a read-only file in a writable directory"
+    );
+    let over = "mounts: [/data, { source: /other, target: /data/a }]";
+    assert_eq!(host.shows(over), ["/data < /data", "/data/a < /other"]);
+}
+
+#[test]
+fn a_link_whose_file_is_there_anyway_stays_a_link() {
+    let host = MadeHost::new();
+    host.file("run/resolve/stub")
+        .link("etc/resolv.conf", "../run/resolve/stub");
+    let shown = host.shows("etc: [resolv.conf]\nmounts: [/run/resolve]");
+    assert_eq!(
+        shown,
+        [
+            "/run/resolve < /run/resolve",
+            "/etc/resolv.conf -> ../run/resolve/stub"
+        ]
+    );
+}
+
+#[test]
+fn links_that_lead_nowhere_are_errors_and_all_are_told() {
+    let host = MadeHost::new();
+    host.link("a", "b")
+        .link("b", "a")
+        .link("c", "nowhere")
+        .file("f");
+    let errors = host
+        .resolve("mounts: [/a, /c, /f/x, /missing]")
+        .unwrap_err();
+    assert_eq!(errors.len(), 4, "{errors:#?}");
+    for (error, words) in errors.iter().zip([
+        "circle",
+        "/c leads to nowhere",
+        "/f is not a directory",
+        "/missing does not exist",
+    ]) {
+        assert!(
+            error.contains(words) && error.starts_with("s: s.yaml: mounts["),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn two_sources_for_one_target_are_both_named() {
+    let host = MadeHost::new();
+    host.file("a").file("b");
+    let errors = host
+        .resolve("mounts: [{ source: /a, target: /x }, { source: /b, target: /x }]")
+        .unwrap_err();
+    assert!(
+        errors[0].contains("/a, from s.yaml: mounts[0]")
+            && errors[0].contains("/b, from s.yaml: mounts[1]")
+    );
+}
+
+#[test]
+fn links_inside_a_bound_directory_bring_their_targets_along() {
+    // Only links of root's count, so this needs to be root to say anything.
+    let is_root = nix::unistd::geteuid().is_root();
+    let host = MadeHost::new();
+    for directory in ["certs", "share/ca", "private"] {
+        host.dir(directory);
+    }
+    host.link("certs/one", "/single/one").file("single/one");
+    for n in 0..5 {
+        host.file(&format!("share/ca/{n}.crt"))
+            .link(&format!("certs/{n}.pem"), &format!("../share/ca/{n}.crt"));
+    }
+    // What is in a directory that others cannot enter is private, whatever its own mode.
+    host.file("private/key").link("certs/key", "../private/key");
+    fs::set_permissions(
+        host.at("private"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o710),
+    )
+    .unwrap();
+    host.link("certs/inside", "one")
+        .link("certs/dangling", "/nowhere")
+        .link("certs/proc", "/proc/self");
+    let expected: &[&str] = if is_root {
+        &[
+            "/certs < /certs",
+            "/share/ca < /share/ca",
+            "/single/one < /single/one",
+        ]
+    } else {
+        &["/certs < /certs"]
+    };
+    assert_eq!(host.shows("mounts: [/certs]"), expected);
+    let writable = host.shows("mounts: [{ source: /certs, access: read-write }]");
+    assert_eq!(
+        writable,
+        ["/certs < /certs"],
+        "never for what the jail can write"
+    );
+}
+
+/// A host with one directory for programs and libraries, and alternatives by links, as Debian has
+/// them.
+fn merged_usr() -> MadeHost {
+    let host = MadeHost::new();
+    host.file("usr/bin/vim")
+        .file("usr/bin/gcc-12")
+        .file("usr/lib/libz.so.1.2")
+        .file("usr/lib/ld.so");
+    host.link("bin", "usr/bin")
+        .link("lib", "usr/lib")
+        .link("lib64", "usr/lib64");
+    host.link("usr/bin/vi", "/etc/alternatives/vi")
+        .link("etc/alternatives/vi", "/usr/bin/vim");
+    host.link("usr/bin/cc", "/etc/alternatives/cc")
+        .link("etc/alternatives/cc", "/usr/bin/gcc");
+    host.link("usr/bin/gcc", "gcc-12")
+        .link("usr/lib/libz.so.1", "libz.so.1.2");
+    host.link("usr/lib64/ld.so", "/lib/ld.so")
+        .link("usr/bin/sh", "/bin/vim");
+    host
+}
+
+#[test]
+fn a_directory_that_is_bound_whole_keeps_its_links() {
+    let host = merged_usr();
+    let tops = ["/bin -> usr/bin", "/lib -> usr/lib", "/lib64 -> usr/lib64"];
+    let shown = host.shows("mounts: [{ source: /usr, executable: true }]");
+    if !nix::unistd::geteuid().is_root() {
+        assert_eq!(
+            shown,
+            [&["/usr < /usr"][..], &tops].concat(),
+            "only links of root's count"
+        );
+        return;
+    }
+    // What a link of the host's leads to straight stays a link; through more links the file itself
+    // is brought.
+    let expected = [
+        "/etc/alternatives/cc < /usr/bin/gcc-12",
+        "/usr < /usr",
+        tops[0],
+    ];
+    let expected = [
+        &expected[..],
+        &["/etc/alternatives/vi -> /usr/bin/vim"],
+        &tops[1..],
+    ]
+    .concat();
+    assert_eq!(shown, expected);
+    // Whatever the names by which other lines want what is in it, there is nothing to add.
+    let lines = "mounts: [{ source: /usr, executable: true }, /bin/vi, /usr/lib/libz.so.1, \
+                 /lib64/ld.so, /usr/bin/sh, \
+                 /usr/bin/cc, /lib]";
+    assert_eq!(host.shows(lines), expected);
+}
+
+#[test]
+fn many_alternatives_come_by_their_directory_and_bring_only_what_is_needed() {
+    if !nix::unistd::geteuid().is_root() {
+        return; // only links of root's count
+    }
+    let host = MadeHost::new();
+    for n in 0..4 {
+        host.link(&format!("usr/bin/{n}"), &format!("/etc/alternatives/{n}"));
+        host.link(
+            &format!("etc/alternatives/{n}"),
+            &format!("/usr/bin/{n}.real"),
+        )
+        .file(&format!("usr/bin/{n}.real"));
+    }
+    host.link("usr/bin/dir", "/etc/alternatives/dir")
+        .link("etc/alternatives/dir", "../../opt/app/lib");
+    host.link("opt/app/lib/out", "/opt/other/file")
+        .file("opt/other/file");
+    host.link("etc/alternatives/unused", "/opt/unused")
+        .file("opt/unused");
+    let expected = [
+        "/etc/alternatives < /etc/alternatives",
+        "/opt/app/lib < /opt/app/lib",
+    ];
+    let expected = [
+        &expected[..],
+        &["/opt/other/file < /opt/other/file", "/usr < /usr"],
+    ]
+    .concat();
+    assert_eq!(host.shows("mounts: [/usr]"), expected);
+    // Under another name absolute links lead to the host's names, others to what is beside the new
+    // one.
+    host.link("usr/bin/up", "../../srv/up").file("srv/up");
+    let mut elsewhere: Vec<_> = expected[..3].iter().map(ToString::to_string).collect();
+    elsewhere.extend((0..4).map(|n| format!("/usr/bin/{n}.real < /usr/bin/{n}.real")));
+    elsewhere.extend(["/x/srv/up < /srv/up".to_owned(), "/x/y < /usr".to_owned()]);
+    assert_eq!(
+        host.shows("mounts: [{ source: /usr, target: /x/y }]"),
+        elsewhere
+    );
+}
+
+#[test]
+fn only_links_of_roots_bring_anything_from_a_directory_that_they_share() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let host = MadeHost::new();
+    for n in 0..5 {
+        host.link(&format!("usr/bin/{n}"), &format!("/srv/bin/{n}"))
+            .file(&format!("opt/{n}"));
+        host.link(&format!("srv/bin/{n}"), &format!("/opt/{n}"));
+    }
+    let bound = ["/srv/bin < /srv/bin", "/usr < /usr"];
+    let opt: Vec<_> = (0..5).map(|n| format!("/opt/{n} < /opt/{n}")).collect();
+    std::os::unix::fs::lchown(host.at("srv/bin/3"), Some(33), None).unwrap();
+    let expected = [&opt[..3], &opt[4..], &bound.map(str::to_owned)[..]].concat();
+    assert_eq!(
+        host.shows("mounts: [/usr]"),
+        expected,
+        "a link of another user's"
+    );
+    std::os::unix::fs::chown(host.at("srv/bin"), Some(33), None).unwrap();
+    assert_eq!(
+        host.shows("mounts: [/usr]"),
+        bound,
+        "links in another user's directory"
+    );
+}
+
+#[test]
+fn what_is_a_link_inside_another_mount_is_mounted_where_the_link_leads() {
+    let host = merged_usr();
+    // Nothing in a writable directory brings anything along, and on a link nothing can be mounted.
+    let usr = "{ source: /usr, access: read-write }";
+    assert_eq!(
+        host.shows(&format!("mounts: [{usr}, /usr/bin/vi, /lib/libz.so.1]")),
+        [
+            "/etc/alternatives/vi < /usr/bin/vim",
+            "/usr < /usr",
+            "/usr/lib/libz.so.1.2 < /usr/lib/libz.so.1.2",
+            "/bin -> usr/bin",
+            "/lib -> usr/lib",
+            "/lib64 -> usr/lib64",
+        ]
+    );
+}
+
+#[test]
+fn a_target_that_is_a_link_to_something_else_is_an_error() {
+    let host = merged_usr();
+    host.file("own");
+    let errors = |lines: &str| host.resolve(lines).unwrap_err().join("; ");
+    let own = "{ source: /own, target: /usr/bin/gcc }";
+    let said = errors(&format!("mounts: [/usr, {own}]"));
+    assert!(
+        said.contains("/usr/bin/gcc is a link there, to gcc-12"),
+        "{said}"
+    );
+    // Where the link leads out of what is mounted, the file is found by its name; but not in place
+    // of another line's.
+    let elsewhere = "{ source: /own, target: /srv/out/there }";
+    host.link("usr/out", "/srv/out").file("other");
+    let other = "{ source: /other, target: /usr/out/there }";
+    let usr = "{ source: /usr, access: read-write }";
+    assert!(
+        host.shows(&format!("mounts: [{usr}, {other}]"))
+            .contains(&"/srv/out/there < /other".to_owned())
+    );
+    let said = errors(&format!(
+        "mounts: [{usr}, /usr/bin/vi, {{ source: /own, target: /etc/alternatives/vi }}]"
+    ));
+    assert!(
+        said.contains("two sources for /etc/alternatives/vi"),
+        "{said}"
+    );
+    let said = errors(&format!("mounts: [{usr}, {elsewhere}, {other}]"));
+    assert!(
+        said.contains("/srv/out/there") && said.contains("mounts[1]") && said.contains("mounts[2]"),
+        "{said}"
+    );
+}
+
+#[test]
+fn links_of_the_host_into_a_bound_directory_are_not_forced_on_a_root() {
+    let host = merged_usr();
+    let lines = "mounts: [{ source: /usr, access: read-write }]";
+    host.dir("srv/s/lib")
+        .link("srv/s/bin", "elsewhere")
+        .link("srv/s/lib64", "/usr/lib64");
+    assert_eq!(host.shows(lines), ["/usr < /usr", "/lib64 -> /usr/lib64"]);
+    let below = "mounts: [{ source: /usr, access: read-write }, { source: /usr/bin/vim, target: \
+                 /lib64/x }]";
+    assert_eq!(
+        host.shows(below),
+        ["/lib64/x < /usr/bin/vim", "/usr < /usr"]
+    );
+}
+
+#[test]
+fn a_socket_behind_a_link_comes_by_its_directory() {
+    let host = MadeHost::new();
+    host.dir("run/systemd/journal")
+        .link("dev/log", "/run/systemd/journal/dev-log");
+    let _daemon =
+        std::os::unix::net::UnixListener::bind(host.at("run/systemd/journal/dev-log")).unwrap();
+    let expected = [
+        "/run/systemd/journal < /run/systemd/journal",
+        "/dev/log -> /run/systemd/journal/dev-log",
+    ];
+    assert_eq!(host.shows("presets: [syslog]"), expected);
+    // A socket that is no link can only be bound itself, which is said.
+    let desired = host
+        .resolve("mounts: [/run/systemd/journal/dev-log]")
+        .unwrap();
+    assert!(
+        desired.notes[0].text.contains("bind its directory instead"),
+        "{:?}",
+        desired.notes
+    );
+}
+
+#[test]
+fn name_services_bring_their_modules() {
+    let host = Host::new();
+    let manifest = "root: /srv/mountjail-no-such-root\nnss: [passwd]\n";
+    let file = SourceFile::File("s.yaml".into());
+    let manifest = parse(
+        SiteName::new("s").unwrap(),
+        file,
+        manifest,
+        &Presets::built_in(),
+    )
+    .unwrap();
+    let resolver = Resolver::new(&host, HostPath::new("/var/lib/mountjail").unwrap());
+    let brought = resolver.resolve_preset(&manifest.entries).unwrap();
+    let modules: Vec<_> = brought
+        .mounts
+        .iter()
+        .filter_map(|mount| mount.target.file_name()?.to_str())
+        .collect();
+    let named = fs::read_to_string("/etc/nsswitch.conf").unwrap();
+    let named = named
+        .lines()
+        .find_map(|line| line.strip_prefix("passwd:"))
+        .unwrap()
+        .to_owned();
+    for service in named.split_whitespace() {
+        let module = format!("libnss_{service}.so.2");
+        let exists = glob::glob(&format!("/usr/lib/*/{module}"))
+            .unwrap()
+            .next()
+            .is_some();
+        assert_eq!(
+            modules.iter().any(|found| *found == module),
+            exists,
+            "{module}: {modules:?}"
+        );
+    }
+}
+
+#[test]
+fn the_same_host_gives_the_same_answer() {
+    let host = MadeHost::new();
+    host.file("b").file("a").link("lib", "usr").file("usr/x");
+    let manifest = "mounts: [/b, /lib/x, /a]";
+    assert_eq!(
+        host.resolve(manifest).unwrap(),
+        host.resolve(manifest).unwrap()
+    );
+}

@@ -1,0 +1,164 @@
+//! Promise: the schema that editors use takes what mountjail takes, and refuses what a schema can
+//! tell.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use jsonschema::Validator;
+use mountjail::base::SiteName;
+use mountjail::manifest::{Presets, SourceFile, parse, preset_schema, site_schema};
+use serde_json::Value;
+
+fn validator(schema: &Value) -> Validator {
+    jsonschema::draft7::meta::validate(schema)
+        .unwrap_or_else(|error| panic!("not a schema: {error}"));
+    jsonschema::draft7::new(schema).unwrap()
+}
+
+fn mistakes(validator: &Validator, yaml: &str) -> Vec<String> {
+    let value: Value = serde_yaml::from_str(yaml).unwrap_or_else(|error| panic!("{yaml}\n{error}"));
+    validator
+        .iter_errors(&value)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect()
+}
+
+fn files(directory: &str) -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
+    fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect()
+}
+
+#[test]
+fn every_example_and_preset_is_valid() {
+    for (directory, schema, least) in [
+        ("manifests/sites", site_schema(), 2),
+        ("manifests/presets", preset_schema(), 21),
+    ] {
+        let (validator, files) = (validator(&schema), files(directory));
+        assert!(files.len() >= least);
+        for file in files {
+            let found = mistakes(&validator, &fs::read_to_string(&file).unwrap());
+            assert!(found.is_empty(), "{}: {found:?}", file.display());
+        }
+    }
+}
+
+#[test]
+fn the_manifests_of_the_readme_are_valid() {
+    let readme =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let examples: Vec<_> = readme
+        .split("```yaml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
+    assert!(examples.len() >= 2);
+    let validator = validator(&site_schema());
+    for example in examples {
+        assert_eq!(
+            mistakes(&validator, example),
+            Vec::<String>::new(),
+            "{example}"
+        );
+    }
+}
+
+/// What the parser takes or refuses, the schema takes or refuses as well.
+#[test]
+fn the_schema_agrees_with_the_parser() {
+    let validator = validator(&site_schema());
+    let presets = Presets::built_in();
+    let long = format!("users: [{}]", "a".repeat(33));
+    let lines = [
+        "presets: [dns]",
+        "presets: dns",
+        "presets: [3]",
+        "presets: ['']",
+        "devices: [null, 'null', zero, { name: null, optional: true }]",
+        "devices: [/dev/null]",
+        "devices: [{ any_of: [a, b], optional: yes }]",
+        "devices: [{ any_of: [a, b], optional: true }]",
+        "devices: [{ any_of: [] }]",
+        "devices: [{ name: a, any_of: [b] }]",
+        "devices: [{ optional: true }]",
+        "devices: [{ path: zero }]",
+        "devices: null",
+        "etc: [hosts, ssl/certs, { any_of: [pki, ssl] }]",
+        "etc: [/etc/hosts]",
+        "etc: ['*.conf']",
+        "programs: [/bin/sh, { path: '/usr/bin/*', optional: true }]",
+        "programs: [sh]",
+        "programs: [/bin/../sh]",
+        "programs: [/bin/..]",
+        "programs: [/bin/..sh, /bin/sh..]",
+        "programs: [{ name: /bin/sh }]",
+        "libraries: [/usr/lib/*/x.so]",
+        "users: [www-data, site1.example, _a, host$]",
+        "users: ['a b']",
+        "users: [-a]",
+        &long,
+        "nss: [hosts, passwd]",
+        "nss: [host]",
+        "nss: [{ name: hosts }]",
+        "mounts: [/usr/share, { source: /a, target: /b, access: read-write, recursive: true, \
+         optional: true }]",
+        "mounts: [{ source: /a, executable: true, devices: false, setuid: true }]",
+        "mounts: [{ any_of: [/a, /b], target: /c }]",
+        "mounts: [{ target: /b }]",
+        "mounts: [{ source: a }]",
+        "mounts: [{ source: /a, target: b }]",
+        "mounts: [{ source: /a, access: rw }]",
+        "mounts: [{ source: /a, optional: 'true' }]",
+        "mounts: [{ source: /a, mode: ro }]",
+        "mounts: [{ source: /a, any_of: [/b] }]",
+        "mounts: [[/a]]",
+        "mounts: { source: /a }",
+        "services: [php8.2-fpm.service, 'a@b.socket']",
+        "services: [php fpm.service]",
+        "services: [php-fpm]",
+        "preset: [dns]",
+        "description: x",
+    ];
+    let mut taken = 0;
+    for line in lines {
+        let text = format!("root: /srv/s\n{line}\n");
+        let parsed = parse(
+            SiteName::new("s").unwrap(),
+            SourceFile::File("s.yaml".into()),
+            &text,
+            &presets,
+        );
+        let found = mistakes(&validator, &text);
+        match &parsed {
+            Ok(_) => assert!(
+                found.is_empty(),
+                "the parser takes it, the schema does not: {line}: {found:?}"
+            ),
+            Err(wrong) => {
+                assert!(
+                    !found.is_empty(),
+                    "the schema takes what is wrong: {line}\n{}",
+                    wrong.render(false)
+                );
+            }
+        }
+        taken += usize::from(parsed.is_ok());
+    }
+    assert_eq!(
+        (taken, lines.len()),
+        (13, 47),
+        "as many right ones and wrong ones as were written"
+    );
+    for text in [
+        "presets: [dns]",
+        "root: srv",
+        "root: null",
+        "root: /srv/../x",
+        "[]",
+    ] {
+        assert!(!mistakes(&validator, text).is_empty(), "{text}");
+    }
+}

@@ -1,0 +1,20 @@
+//! The service manager, fstab and package managers.
+
+#[path = "../lab/mod.rs"]
+mod lab;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod fstab;
+mod hooks;
+mod units;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    support::main([
+        ("fstab", fstab::all()),
+        ("hooks", hooks::all()),
+        ("units", units::all()),
+    ])
+}
