@@ -1,4 +1,4 @@
-//! Threads for the same work on many items, any of which may be given up.
+//! Threads that do the same work on many items, and that can be given up.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,21 +12,20 @@ use nix::unistd::{Pid, gettid};
 use super::glimpse::{Glimpse, OtherThreads, Sleep, waits_for_another};
 use super::{LAST_WAIT, LEFT_BEHIND, Silence, Stop, question};
 
-/// So often threads are looked at.
+/// How often the threads are looked at.
 const PERIOD: Duration = Duration::from_millis(100);
 
-/// Why there is no result.
+/// Why an item has no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lost {
+pub(crate) enum Lost {
     /// The work was given up.
     Silent(Silence),
     /// It panicked, which has been reported.
     Broken,
 }
 
-/// Threads at work on `items`. As many as there are to be at first; more while those sleep in the
-/// kernel.
-pub struct Crew<T, R> {
+/// Threads at work on items. While some of them sleep in the kernel, there are more than usual.
+pub(crate) struct Crew<T, R> {
     shared: Arc<CrewShared<T, R>>,
     /// How many threads are to work.
     threads: usize,
@@ -48,15 +47,15 @@ struct CrewShared<T, R> {
     news: Condvar,
 }
 
-/// Items are told by their places in the list.
+/// Items are known by their positions in the list.
 struct CrewState<R> {
     /// The next item.
     next: usize,
     running: BTreeMap<usize, RunningItem>,
     ended: Vec<(usize, Result<R, Lost>)>,
-    /// Those that were given up and whose threads have not come back.
+    /// Items that were given up and whose threads have not woken up.
     lost: Vec<usize>,
-    /// Those whose threads have.
+    /// Items that were given up and whose threads have woken up.
     back: Vec<usize>,
 }
 
@@ -67,10 +66,9 @@ struct RunningItem {
 }
 
 impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
-    /// Starts `threads` threads that do `work` for each of `items`, in their order, until `signal`
-    /// is set. One that sleeps as long as `limit` is given up; `None`: never. `work` gets what
-    /// tells it to leave off.
-    pub fn start(
+    /// Starts `threads` threads that do `work` for each of `items`, in their order, until `signal` is
+    /// set. A thread that sleeps as long as `limit` is given up; `None`: never.
+    pub(crate) fn start(
         items: Vec<T>,
         threads: usize,
         limit: Option<Duration>,
@@ -105,9 +103,9 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         crew
     }
 
-    /// Waits until all that was begun has ended or was given up; what came of each, in the order of
-    /// the items.
-    pub fn finish(mut self) -> Vec<Result<R, Lost>> {
+    /// Waits until all items that were begun have ended or were given up; returns the results in the
+    /// order of the items.
+    pub(crate) fn finish(mut self) -> Vec<Result<R, Lost>> {
         while self.has_work() {
             self.wait();
         }
@@ -116,18 +114,18 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         ended.into_iter().map(|(_, ended)| ended).collect()
     }
 
-    /// Waits until all has ended, but no longer than until those that have not have slept for
-    /// `patience`; what came of each since the last time. `limit` counts all the same.
-    pub fn finish_or_sleep(&mut self, patience: Duration) -> Vec<(&T, Result<R, Lost>)> {
+    /// Waits until all items have ended, or until the threads of the others have slept for `patience`;
+    /// returns the results since the last call. The `limit` applies, too.
+    pub(crate) fn finish_or_sleep(&mut self, patience: Duration) -> Vec<(&T, Result<R, Lost>)> {
         while self.has_work() && !self.all_sleep(patience) {
             self.wait();
         }
         self.news()
     }
 
-    /// What came of each since the last time. To be asked often, as the threads are looked at
-    /// meanwhile.
-    pub fn news(&mut self) -> Vec<(&T, Result<R, Lost>)> {
+    /// Returns the results since the last call. It must be called often, because it also looks at the
+    /// threads.
+    pub(crate) fn news(&mut self) -> Vec<(&T, Result<R, Lost>)> {
         if self.has_work() && self.looked.elapsed() >= PERIOD {
             self.look();
         }
@@ -139,20 +137,20 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
     }
 
     /// Whether no thread is at work any more, not even one that was given up.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         !self.has_work() && self.shared.lock().lost.is_empty()
     }
 
-    /// Those that were given up and whose threads have come back since the last time.
-    pub fn back(&mut self) -> Vec<&T> {
+    /// The items that were given up and whose threads have woken up since the last call.
+    pub(crate) fn back(&mut self) -> Vec<&T> {
         let back = std::mem::take(&mut self.shared.lock().back);
         back.into_iter()
             .map(|nth| &self.shared.items[nth])
             .collect()
     }
 
-    /// Those on which a thread is at work, given up or not.
-    pub fn out(&self) -> Vec<&T> {
+    /// The items that a thread is at work on, given up or not.
+    pub(crate) fn out(&self) -> Vec<&T> {
         let state = self.shared.lock();
         let out = state.running.keys().chain(&state.lost).copied();
         out.map(|nth| &self.shared.items[nth]).collect()
@@ -173,7 +171,7 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         !self.shared.has_next(&state) && state.running.keys().all(sleeps)
     }
 
-    /// Waits a moment, or until all is done; then looks at the threads, if it is time.
+    /// Waits a moment, or until all is done; then looks at the threads if it is time.
     fn wait(&mut self) {
         let until_look = PERIOD.saturating_sub(self.looked.elapsed());
         let state = self.shared.lock();
@@ -190,7 +188,7 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         }
     }
 
-    /// Looks at all threads: gives up those that have slept for too long, and adds some for those
+    /// Looks at all threads: gives up those that have slept for too long, and starts others for those
     /// that sleep.
     fn look(&mut self) {
         self.looked = Instant::now();
@@ -205,7 +203,7 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
                 waiting.push(*nth);
             }
         }
-        // What they wait for may be under way.
+        // The thread that they wait for may be at work.
         if !waiting.is_empty() && self.others.are_awake() {
             for nth in &waiting {
                 self.sleeps.entry(*nth).or_default().forgive();
@@ -221,7 +219,7 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         }
         let asleep = running.len() - awake;
         if awake < self.threads {
-            // Twice as many each time: there may be as many silent servers as there are sites.
+            // Twice as many each time, because every site may have a silent server.
             self.add_threads(if awake == 0 {
                 asleep.max(self.threads)
             } else {
@@ -230,8 +228,8 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         }
     }
 
-    /// Gives up those that have slept as long as `limit`. Who is `waiting` for another thread waits
-    /// for what that one asks.
+    /// Gives up the threads that have slept as long as `limit`. Those that are `waiting` for another
+    /// thread wait for what that one asks for.
     fn give_up(
         &mut self,
         limit: Duration,
@@ -287,7 +285,7 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
 }
 
 impl<T, R> Drop for Crew<T, R> {
-    /// Who has not ended by now is given up. If there is nobody, what the threads had is dropped
+    /// Gives up the threads that have not ended. If there are none, all that the threads had is dropped
     /// when this returns.
     fn drop(&mut self) {
         let mut state = self.shared.lock();
@@ -312,12 +310,12 @@ impl<T, R> CrewShared<T, R> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is an item to be begun.
+    /// Whether there is an item to begin.
     fn has_next(&self, state: &CrewState<R>) -> bool {
         state.next < self.items.len() && !self.signal.load(Ordering::SeqCst)
     }
 
-    /// What each thread does: item after item, until there are no more or it was given up.
+    /// The work of each thread: item after item, until there are no more or the thread was given up.
     fn work(&self) {
         loop {
             let (nth, stop) = {

@@ -1,5 +1,6 @@
-//! What a thread of this process waits for in the kernel, found out without asking anybody: the
-//! arguments of its system call, the links in `/proc/self/fd`, the mount table as text.
+//! What a thread of this process waits for in the kernel, found out without asking a file system:
+//! from the arguments of its system call, the links in `/proc/self/fd`, and the text of the mount
+//! table.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -11,7 +12,7 @@ use nix::unistd::Pid;
 
 use crate::base::text::unescape_octal;
 
-/// No path that is given to the kernel is longer.
+/// The longest path that the kernel accepts.
 const PATH_MAX: usize = libc::PATH_MAX as usize;
 
 /// Less than a page.
@@ -24,7 +25,7 @@ pub(super) struct SystemCall {
     arguments: [u64; 6],
 }
 
-/// The system call in which the thread sleeps; `None`: it does not, or the kernel does not tell.
+/// The system call in which the thread sleeps; `None`: it does not sleep, or this is not known.
 pub(super) fn call(thread: Pid) -> Option<SystemCall> {
     parse(&fs::read_to_string(format!("/proc/self/task/{thread}/syscall")).ok()?)
 }
@@ -40,7 +41,7 @@ fn parse(text: &str) -> Option<SystemCall> {
     Some(SystemCall { number, arguments })
 }
 
-/// How a system call names the file that it is about: the positions of its arguments.
+/// How a system call names its file: the positions of the arguments.
 enum NamedBy {
     /// A directory's descriptor and a path from there.
     At(usize, usize),
@@ -48,8 +49,8 @@ enum NamedBy {
     Descriptor(usize),
 }
 
-/// The calls by which this program asks file systems. Those that wait for something else by design
-/// are not among them.
+/// The calls by which this program asks file systems, without those that wait for something else by
+/// design.
 fn names(number: libc::c_long) -> Option<NamedBy> {
     Some(match number {
         libc::SYS_statx
@@ -101,7 +102,7 @@ fn names(number: libc::c_long) -> Option<NamedBy> {
     })
 }
 
-/// Calls that newer architectures do not have any more.
+/// Calls that newer architectures do not have.
 #[cfg(target_arch = "x86_64")]
 fn older_names(number: libc::c_long) -> Option<NamedBy> {
     match number {
@@ -126,9 +127,8 @@ fn older_names(_number: libc::c_long) -> Option<NamedBy> {
     None
 }
 
-/// The path of the file that the thread asks a file system about; `None`: it waits for something
-/// else.
-pub fn asked_by(thread: Pid) -> Option<PathBuf> {
+/// The path about which the thread asks a file system; `None`: it waits for something else.
+pub(crate) fn asked_by(thread: Pid) -> Option<PathBuf> {
     let SystemCall { number, arguments } = call(thread)?;
     let path = match names(number)? {
         NamedBy::Descriptor(fd) => of_descriptor(arguments[fd])?,
@@ -149,29 +149,28 @@ pub fn asked_by(thread: Pid) -> Option<PathBuf> {
         .ok()
         .and_then(|fd| fd.to_str()?.parse().ok());
     let path = through_a_descriptor.map_or(Some(path), of_descriptor)?;
-    // Pipes, sockets, terminals are no files of a server.
+    // Pipes, sockets and terminals have no server.
     let of_the_kernel = ["/dev", "/proc", "/sys"]
         .iter()
         .any(|kernels| path.starts_with(kernels));
     (path.is_absolute() && !of_the_kernel).then_some(path)
 }
 
-/// Where the open file is, as the kernel has it in its memory.
+/// The path of an open file, which the kernel knows without asking.
 fn of_descriptor(fd: u64) -> Option<PathBuf> {
     #[allow(clippy::cast_possible_truncation)] // an int in a register
     let fd = fd as i32;
     fs::read_link(format!("/proc/self/fd/{fd}")).ok()
 }
 
-/// The text in this process's memory that another thread has given to the kernel, which still reads
-/// it.
+/// The text at an address of this process's memory that another thread has passed to the kernel.
 fn text_at(address: u64) -> Option<PathBuf> {
     if address == 0 {
         return None;
     }
     let (memory, mut text) = (File::open("/proc/self/mem").ok()?, vec![]);
     while text.len() < PATH_MAX {
-        // Not beyond the page, behind which there may be nothing.
+        // Not beyond the page: the next one may not be mapped.
         let at = address + text.len() as u64;
         let mut piece = [0; PIECE];
         let room = PIECE - usize::try_from(at).ok()? % PIECE;
@@ -185,8 +184,8 @@ fn text_at(address: u64) -> Option<PathBuf> {
     None
 }
 
-/// The mount that `path` lies on by its text, and its file system type: of those on the way the
-/// last one that may be a server's, if there is any.
+/// The mount point and the type of the file system that `path` lies on, by its text. If mounts on the
+/// way have a server, it is the last one of these.
 pub(super) fn mount_of(path: &Path) -> Option<(PathBuf, String)> {
     find(&fs::read("/proc/self/mountinfo").ok()?, path)
 }
@@ -216,7 +215,7 @@ fn find(table: &[u8], path: &Path) -> Option<(PathBuf, String)> {
     best.map(|(_, point, kind)| (point, kind))
 }
 
-/// Whether a file system of this type is asked of a process or another machine.
+/// Whether a file system of this type has a server: another process or machine.
 fn has_server(kind: &str) -> bool {
     const KINDS: [&str; 15] = [
         "9p",

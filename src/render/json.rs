@@ -1,4 +1,4 @@
-//! For programs: stable keys, paths as text where they are UTF-8.
+//! JSON for programs: stable keys; paths are text, with replacement characters if they are not UTF-8.
 
 use serde_json::{Value, json};
 
@@ -9,14 +9,14 @@ use crate::plan::{MountState, Plan, Step};
 use crate::resolve::{Desired, Explanation, FileKind, Link, Mount, Note, Reason, ResolvedPreset};
 
 /// `{site, root, steps: [{step, …}], conflicts: […]}`
-pub fn plan(plan: &Plan) -> Value {
+pub(crate) fn plan(plan: &Plan) -> Value {
     let conflicts: Vec<_> = plan.conflicts.iter().map(ToString::to_string).collect();
     let steps: Vec<_> = plan.steps.iter().map(step).collect();
     json!({ "site": plan.site, "root": plan.root, "steps": steps, "conflicts": conflicts })
 }
 
 /// `{site, ok, root, mounts, links, notes: [{text, line}], warnings: […]}`
-pub fn checked(desired: &Desired) -> Value {
+pub(crate) fn checked(desired: &Desired) -> Value {
     let note = |note: &Note| json!({ "text": note.text, "line": note.origin.to_string() });
     json!({
         "site": desired.site,
@@ -30,7 +30,7 @@ pub fn checked(desired: &Desired) -> Value {
 }
 
 /// `{site, root, lines: [{source, target, options}]}`
-pub fn fstab(desired: &Desired, lines: &[FstabLine]) -> Value {
+pub(crate) fn fstab(desired: &Desired, lines: &[FstabLine]) -> Value {
     let line = |line: &FstabLine| {
         json!({
             "source": line.source,
@@ -43,7 +43,7 @@ pub fn fstab(desired: &Desired, lines: &[FstabLine]) -> Value {
 }
 
 /// The lines of an fstab(5) as text.
-pub fn fstab_text(lines: &[Vec<u8>]) -> Vec<String> {
+pub(crate) fn fstab_text(lines: &[Vec<u8>]) -> Vec<String> {
     lines
         .iter()
         .map(|line| String::from_utf8_lossy(line).into_owned())
@@ -102,7 +102,7 @@ fn with(mut value: Value, more: Value) -> Value {
 
 /// `{site, root, state, reasons, mounts: [{target, source, state, detail, options}], outdated:
 /// [{unit, pids, name, files, more_files, hint}], processes_not_looked_at}`
-pub fn status(plan: &Plan, inside: &Inside) -> Value {
+pub(crate) fn status(plan: &Plan, inside: &Inside) -> Value {
     let mounts: Vec<_> = plan.states.iter().map(state).collect();
     let outdated: Vec<_> = inside.outdated.iter().map(old).collect();
     json!({
@@ -132,7 +132,7 @@ fn state(state: &MountState) -> Value {
 }
 
 /// `{mounts: […], links: […], notes: […]}`
-pub fn preset(resolved: &ResolvedPreset) -> Value {
+pub(crate) fn preset(resolved: &ResolvedPreset) -> Value {
     let mounts: Vec<_> = resolved
         .mounts
         .iter()

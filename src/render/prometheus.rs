@@ -6,13 +6,12 @@ use crate::base::SiteName;
 use crate::observe::{History, WatchState};
 use crate::plan::{Plan, SiteState, State};
 
-/// What is known of one site.
+/// What is known about one site.
 #[derive(Clone, Debug)]
-pub struct SiteMetrics<'p> {
-    /// The site.
+pub(crate) struct SiteMetrics<'p> {
     pub name: &'p SiteName,
-    /// How its mounts stand; `None`: that cannot be said, because its manifest is wrong or
-    /// something failed.
+    /// The states of its mounts; `None`: unknown, because its manifest has mistakes or something
+    /// failed.
     pub plan: Option<&'p Plan>,
     /// What was done to its mounts.
     pub history: Option<History>,
@@ -38,9 +37,9 @@ const STATES: [State; 9] = [
     State::Foreign,
 ];
 
-/// All metrics, one family after the other. `watch` is what a running watcher says of itself; `now`
-/// is the time of the check, in seconds since 1970.
-pub fn metrics(sites: &[SiteMetrics<'_>], watch: Option<&WatchState>, now: u64) -> String {
+/// All metrics, family by family. `watch` is what a running watcher reports; `now` is the time of the
+/// check, in seconds since 1970.
+pub(crate) fn metrics(sites: &[SiteMetrics<'_>], watch: Option<&WatchState>, now: u64) -> String {
     let mut text = Exposition::default();
     text.family(
         "mountjail_sites",

@@ -1,4 +1,4 @@
-//! What systemd has to know about a site.
+//! The systemd drop-ins of the sites: pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -6,9 +6,13 @@ use std::path::PathBuf;
 use crate::base::{HostPath, SiteName};
 use crate::observe::{Ordering, mounts_of};
 
+/// These two start before every ordinary service. The shipped units start after them.
+const TMPFILES: &str = "systemd-tmpfiles-setup.service";
+const RESOLVED: &str = "systemd-resolved.service";
+
 /// The units that make what lies below a directory of `/run` at boot.
 const MAKERS: [(&str, &[&str]); 13] = [
-    ("/run/systemd/resolve", &["systemd-resolved.service"]),
+    ("/run/systemd/resolve", &[RESOLVED]),
     ("/run/systemd/journal", &["systemd-journald.socket"]),
     ("/run/NetworkManager", &["NetworkManager.service"]),
     ("/run/connman", &["connman.service"]),
@@ -20,13 +24,12 @@ const MAKERS: [(&str, &[&str]); 13] = [
     ("/run/redis", &["redis-server.service"]),
     ("/run/valkey", &["valkey-server.service"]),
     ("/run/memcached", &["memcached.service"]),
-    ("/run", &["systemd-tmpfiles-setup.service"]),
+    ("/run", &[TMPFILES]),
 ];
 
-/// The units after which `source` can be expected after a boot: none for what is on a disk, and for
-/// what is on `/run` those that make it, as far as they are known. A unit that the host has not is
-/// ignored by systemd.
-pub fn makers(source: &HostPath) -> &'static [&'static str] {
+/// The units that make `source` at boot, as far as they are known: none for what is on a disk.
+/// systemd ignores units that the host does not have.
+pub(crate) fn makers(source: &HostPath) -> &'static [&'static str] {
     let known = MAKERS
         .iter()
         .find(|(directory, _)| source.as_path().starts_with(directory));
@@ -34,89 +37,83 @@ pub fn makers(source: &HostPath) -> &'static [&'static str] {
 }
 
 /// All units that [`makers`] knows.
-pub fn all_makers() -> impl Iterator<Item = &'static str> {
+pub(crate) fn all_makers() -> impl Iterator<Item = &'static str> {
     MAKERS.iter().flat_map(|(_, units)| *units).copied()
 }
 
-/// Whether a service that is not known here makes `source` after a boot.
-pub fn has_unknown_maker(source: &HostPath) -> bool {
+/// Whether `source` is made at boot by a service that is not known here.
+pub(crate) fn has_unknown_maker(source: &HostPath) -> bool {
     let (_, any) = MAKERS[MAKERS.len() - 1];
     makers(source) == any || source.as_path().starts_with("/dev/shm")
 }
 
-/// The first line of every drop-in of ours: what has it may be replaced and removed.
-pub const HEADER: &str = "# Written by `mountjail units --install`.";
+/// The first line of mountjail's drop-ins: files that begin with it may be replaced and removed.
+pub(crate) const HEADER: &str = "# Written by `mountjail units --install`.";
 
 /// A drop-in file of systemd.unit(5).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DropIn {
+pub(crate) struct DropIn {
     /// `php8.2-fpm.service.d/50-mountjail.conf`, below the directory of units.
     pub path: PathBuf,
-    /// All of it.
     pub text: String,
 }
 
 /// The unit of all sites.
-pub const ALL: &str = "mountjail.service";
+pub(crate) const ALL: &str = "mountjail.service";
 
 /// The unit of one site.
-pub fn unit_of(site: &SiteName) -> String {
+pub(crate) fn unit_of(site: &SiteName) -> String {
     format!("mountjail@{site}.service")
 }
 
-/// What one site asks of systemd.
+/// What one site needs from systemd.
 #[derive(Clone, Debug)]
-pub struct UnitNeeds {
-    /// The site.
+pub(crate) struct UnitNeeds {
     pub site: SiteName,
-    /// Its root.
     pub root: HostPath,
     /// The services that run inside.
     pub services: Vec<String>,
-    /// The services that make what it binds, where they are not too early to be waited for: see
-    /// [`makers`].
+    /// The services that make its sources ([`makers`]), without those that start early anyway.
     pub makers: BTreeSet<String>,
-    /// Its root and sources, those of them that are on file systems which the boot does not wait
-    /// for.
+    /// The root and the sources that are on file systems which the boot does not wait for.
     pub late: Vec<HostPath>,
 }
 
-/// What `up` at boot cannot wait for.
+/// Two units that cannot be ordered as a site needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OrderingConflict {
-    /// The site that wishes it.
+pub(crate) struct OrderingConflict {
     pub site: SiteName,
-    /// What the site would start after, or before if it is one of its services.
+    /// The unit that the site would start after, or before if it is one of its services.
     pub unit: String,
-    /// The units by which it would start after itself.
+    /// The units through which it would start after itself.
     pub way: Vec<String>,
 }
 
-/// The drop-ins of all sites, and what has none.
+/// The drop-ins of all sites, and what could not be ordered.
 #[derive(Clone, Debug, Default)]
-pub struct DropIns {
-    /// Of mountjail.service, if it needs any.
+pub(crate) struct DropIns {
+    /// That of mountjail.service, if it needs one.
     pub all: Option<DropIn>,
-    /// Of each site's own unit, if it needs any.
+    /// Those of the sites' own units, where needed.
     pub sites: BTreeMap<SiteName, DropIn>,
-    /// Of each service.
+    /// Those of the services.
     pub services: BTreeMap<String, DropIn>,
     /// Services that cannot start after their sites.
     pub refused: Vec<OrderingConflict>,
-    /// Makers and mounts that start after the sites that wait for them.
+    /// Makers and mounts that cannot start before the sites that need them.
     pub missed: Vec<OrderingConflict>,
-    /// The sites that mountjail.service leaves to their own units, because these wait for something
-    /// that others may not.
+    /// The sites that mountjail.service leaves to their own units, because they wait for something
+    /// that other sites must not wait for.
     pub apart: BTreeSet<SiteName>,
 }
 
 /// The drop-ins that order all `sites`, so that no unit starts after itself.
 ///
-/// Services start after their sites: that comes first. mountjail.service waits for the makers of
-/// what sites bind, unless one of them starts after a service of any site; and for no file system
-/// that comes late, because all sites would wait with it. A site that needs such is left to its own
-/// unit. `ordering` is that of the host's units; it is added to.
-pub fn drop_ins(sites: &[UnitNeeds], ordering: &mut Ordering) -> DropIns {
+/// Services start after their sites: this has priority. mountjail.service waits for the makers of
+/// the sites' sources, except for those that start after a service of any site. It never waits for
+/// a file system that comes late, because all sites would wait with it; a site on such a file system
+/// is left to its own unit. `ordering` is that of the host's units, and is extended.
+pub(crate) fn drop_ins(sites: &[UnitNeeds], ordering: &mut Ordering) -> DropIns {
     let mut plan = DropIns::default();
     let mut users: BTreeMap<&str, Vec<&SiteName>> = BTreeMap::new();
     for early in ["basic.target", "local-fs.target"] {
@@ -125,7 +122,7 @@ pub fn drop_ins(sites: &[UnitNeeds], ordering: &mut Ordering) -> DropIns {
             .map(|wishes| unit_of(&wishes.site))
             .chain([ALL.to_owned()])
         {
-            let _ = ordering.order(early, &unit); // if it is the other way round already, that is not ours
+            let _ = ordering.order(early, &unit); // another order is not mountjail's
         }
     }
     for (wishes, service) in sites
@@ -251,7 +248,7 @@ pub fn drop_ins(sites: &[UnitNeeds], ordering: &mut Ordering) -> DropIns {
     plan
 }
 
-/// A drop-in of `unit`; `lines` begin in its section `[Unit]`.
+/// A drop-in of `unit`; the `lines` begin in the section `[Unit]`.
 fn drop_in(unit: &str, about: &str, lines: &[String]) -> DropIn {
     DropIn {
         path: drop_in_of(unit),
@@ -259,13 +256,13 @@ fn drop_in(unit: &str, about: &str, lines: &[String]) -> DropIn {
     }
 }
 
-/// Where the drop-in of `unit` is, below the directory of units.
-pub fn drop_in_of(unit: &str) -> PathBuf {
+/// The path of the drop-in of `unit`, below the directory of units.
+pub(crate) fn drop_in_of(unit: &str) -> PathBuf {
     format!("{unit}.d/50-mountjail.conf").into()
 }
 
-/// A path as a unit's file has it: systemd.syntax(7), systemd.unit(5) on specifiers. `None` if it
-/// cannot.
+/// A path as it is written in a unit file: systemd.syntax(7), systemd.unit(5) on specifiers. `None`:
+/// it cannot be written there.
 fn quoted(path: &HostPath) -> Option<String> {
     let text = path
         .as_path()
@@ -280,4 +277,34 @@ fn quoted(path: &HostPath) -> Option<String> {
     } else {
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The versions of PHP whose FPM distributions name `phpVERSION-fpm.service`.
+    const PHP: [&str; 7] = ["7.4", "8.0", "8.1", "8.2", "8.3", "8.4", "8.5"];
+
+    fn ordering(unit: &str, key: &str) -> Vec<String> {
+        let values = unit.lines().filter_map(|line| line.strip_prefix(key));
+        values
+            .flat_map(str::split_whitespace)
+            .map(str::to_owned)
+            .collect()
+    }
+
+    #[test]
+    fn the_shipped_units_are_ordered_alike() {
+        let after = ["local-fs.target", TMPFILES, RESOLVED];
+        let mut before = vec!["php-fpm.service".to_owned()];
+        before.extend(PHP.map(|version| format!("php{version}-fpm.service")));
+        for unit in [
+            include_str!("../../packaging/systemd/mountjail.service"),
+            include_str!("../../packaging/systemd/mountjail@.service"),
+        ] {
+            assert_eq!(ordering(unit, "After="), after);
+            assert_eq!(ordering(unit, "Before="), before);
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! The directories in which something is of interest, as far as the kernel tells of them.
+//! The directories that something depends on, as far as the kernel can watch them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,10 +14,10 @@ use super::inotify::{DirectoryWatches, FileChange};
 use crate::Error;
 use crate::patience::{self, Crew, Stop};
 
-/// Where the kernel cannot tell of changes, they are looked for so often.
+/// How often changes are looked for that the kernel cannot report.
 const POLL: Duration = Duration::from_secs(5);
 
-/// Watches on directories, and why some are not watched.
+/// The watched directories, and why some are not watched.
 #[derive(Default)]
 pub(crate) struct WatchedDirectories {
     /// `None`: the kernel gives no inotify instance.
@@ -26,41 +26,39 @@ pub(crate) struct WatchedDirectories {
     unwatched: Option<(usize, Errno)>,
     /// Questions that were not answered in time.
     silent: Vec<Asking>,
-    /// When changes are to be looked for.
+    /// When to look for changes.
     pub poll_at: Option<Instant>,
 }
 
-/// PassThreads that ask for directories to be watched, also for contents.
+/// Threads that add watches to directories, with or without contents.
 type Asking = Crew<(PathBuf, bool), Result<WatchDescriptor, Errno>>;
 
-/// Who has to look again because of what is watched now.
+/// What must be looked at again because of what is watched now.
 #[derive(Default)]
 pub(crate) struct MissedChanges {
-    /// A directory is watched only from now on: what happened before was not seen.
+    /// These depend on a directory that is watched only from now on: earlier events were not seen.
     pub before: BTreeSet<Dependent>,
-    /// A directory went while the pass was under way.
+    /// These depend on a directory that disappeared during the pass.
     pub gone: BTreeSet<Dependent>,
 }
 
 impl WatchedDirectories {
-    /// How many are watched.
     pub(crate) fn count(&self) -> usize {
         self.files.as_ref().map_or(0, DirectoryWatches::count)
     }
 
-    /// What can be read when something happened.
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.files.as_ref().map(AsFd::as_fd)
     }
 
-    /// What happened.
+    /// Reads all pending events.
     pub(crate) fn read(&mut self) -> Result<Vec<FileChange>, Errno> {
         self.files
             .as_mut()
             .map_or(Ok(vec![]), DirectoryWatches::read)
     }
 
-    /// Why not everything can be watched, if so.
+    /// Why not everything can be watched; `None`: it can.
     pub(crate) fn blindness(&self) -> Option<Error> {
         let (count, errno) = self.unwatched?;
         let what = if count == 1 {
@@ -86,7 +84,7 @@ impl WatchedDirectories {
         })
     }
 
-    /// Watches what `users` depend on, and `run`; stops watching what nobody needs any more.
+    /// Watches what `users` depend on, and `run`; stops watching what nothing depends on any more.
     pub(crate) fn watch(
         &mut self,
         run: &Path,
@@ -107,7 +105,7 @@ impl WatchedDirectories {
         let Some(files) = &mut self.files else {
             return unseen;
         };
-        // Where some could not be watched, all are tried again.
+        // If some could not be watched, all are tried again.
         let mut wanted: BTreeMap<&Path, bool> = if self.unwatched.is_some() {
             index.directories().collect()
         } else {
@@ -139,7 +137,7 @@ impl WatchedDirectories {
                     unseen.before.extend(index.inside(path));
                 }
                 Ok(Ok(_)) => {}
-                // Its site is going to be silent as well.
+                // A site that depends on a silent directory will be silent, too.
                 Err(_) | Ok(Err(Errno::ENOENT | Errno::ENOTDIR)) => {
                     unseen.gone.extend(index.inside(path));
                 }

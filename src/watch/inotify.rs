@@ -11,31 +11,31 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDe
 
 use super::index::NameEvent;
 
-/// What gives a name another meaning.
+/// The events by which a name may lead to another file.
 const NAMES: AddWatchFlags = AddWatchFlags::IN_CREATE
     .union(AddWatchFlags::IN_DELETE)
     .union(AddWatchFlags::IN_MOVE)
     .union(AddWatchFlags::IN_ATTRIB);
 
-/// WatchedDirectories alone, and what is in them still; added to what another path to the same directory
-/// wants to know.
+/// Only directories are watched, and only files that still have a name in them. The events are added
+/// to those of other paths to the same directory.
 const HOW: AddWatchFlags = AddWatchFlags::from_bits_retain(
     libc::IN_ONLYDIR | libc::IN_DONT_FOLLOW | libc::IN_EXCL_UNLINK | libc::IN_MASK_ADD,
 );
 
-/// WatchedDirectories that are watched. The kernel watches the directory, not its path: one that takes
-/// another's place has to be watched anew.
+/// The watched directories. The kernel watches a directory, not its path: another directory at the
+/// same path needs a watch of its own.
 pub(crate) struct DirectoryWatches {
     inotify: Arc<Inotify>,
     watches: HashMap<PathBuf, DirectoryWatch>,
-    /// Two paths can lead to one directory, by a bind mount.
+    /// With bind mounts, two paths can lead to one directory.
     paths: HashMap<WatchDescriptor, Vec<PathBuf>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct DirectoryWatch {
     descriptor: WatchDescriptor,
-    /// Also what is written is told.
+    /// Writes to files are reported, too.
     contents: bool,
 }
 
@@ -47,8 +47,8 @@ pub(crate) enum FileChange {
         directory: PathBuf,
         name: OsString,
         event: NameEvent,
-        /// More is likely to follow at once: a file that was made is written next, one that was
-        /// moved away is followed by another.
+        /// More events are likely to follow at once: a new file is written next, and a file that was
+        /// moved away is replaced.
         half_done: bool,
     },
     /// The directory is gone, or its file system.
@@ -67,8 +67,9 @@ impl DirectoryWatches {
         })
     }
 
-    /// Asks the kernel to watch the directory that is at a path now, also for contents: in any
-    /// thread, since that may wait for a server. The answer is for [`DirectoryWatches::take_in`].
+    /// A function that has the kernel watch the directory which is at a path now, with or without
+    /// contents. It may run in any thread, because it may wait for a server. Its result is for
+    /// [`DirectoryWatches::take_in`].
     pub(crate) fn asker(
         &self,
     ) -> impl Fn(&Path, bool) -> Result<WatchDescriptor, Errno> + Send + Sync + 'static {
@@ -83,7 +84,7 @@ impl DirectoryWatches {
         }
     }
 
-    /// Takes in that `path` is watched. Whether that is news: what happened to it before was not
+    /// Notes that `path` is watched; returns whether that is new, so that earlier events were not
     /// seen.
     pub(crate) fn take_in(
         &mut self,
@@ -114,7 +115,7 @@ impl DirectoryWatches {
         true
     }
 
-    /// Stops watching all directories but those that are `needed`.
+    /// Stops watching all directories that are not `needed`.
     pub(crate) fn retain(&mut self, needed: impl Fn(&Path) -> bool) {
         let unneeded: Vec<_> = self
             .watches
@@ -127,12 +128,11 @@ impl DirectoryWatches {
         }
     }
 
-    /// How many directories are watched.
     pub(crate) fn count(&self) -> usize {
         self.watches.len()
     }
 
-    /// All changes that wait.
+    /// Reads all pending events.
     pub(crate) fn read(&mut self) -> Result<Vec<FileChange>, Errno> {
         let mut changes = vec![];
         loop {
@@ -157,7 +157,7 @@ impl DirectoryWatches {
         paths.retain(|other| other != path);
         if paths.is_empty() {
             self.paths.remove(&watch.descriptor);
-            let _ = self.inotify.rm_watch(watch.descriptor); // the directory may be gone, and its watch with it
+            let _ = self.inotify.rm_watch(watch.descriptor); // it is gone if the directory is
         }
     }
 

@@ -1,5 +1,5 @@
 //! Keeps sites right while the host changes: what they depend on, what the kernel reports, and the
-//! passes that follow from it.
+//! passes over sites that follow.
 //!
 //! In: the [`Dependencies`](crate::resolve::Dependencies) of every site that is up and the ids of its
 //! mounts; events of inotify(7) and of the mount table. Out: the sites that are due, taken through

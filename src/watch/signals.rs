@@ -1,4 +1,4 @@
-//! What the service manager and the administrator send.
+//! Signals of the service manager and the administrator.
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,7 +13,7 @@ use crate::patience::worker;
 
 /// SIGTERM, SIGINT and SIGHUP as flags, and as something to wait for.
 pub(crate) struct WatchSignals {
-    /// End.
+    /// The watcher is to end.
     pub stop: Arc<AtomicBool>,
     reload: Arc<AtomicBool>,
     pipe: UnixStream,
@@ -29,7 +29,7 @@ impl WatchSignals {
         let (pipe, tell) = UnixStream::pair().context("cannot wait for signals")?;
         pipe.set_nonblocking(true)?;
         for (signal, flag) in [(SIGTERM, &stop), (SIGINT, &stop), (SIGHUP, &reload)] {
-            // The flag is set before the pipe tells of it.
+            // The flag is set before the pipe can be read.
             signal_hook::flag::register(signal, flag.clone()).context("cannot wait for signals")?;
             signal_hook::low_level::pipe::register(signal, tell.try_clone()?)
                 .context("cannot wait for signals")?;
@@ -37,7 +37,7 @@ impl WatchSignals {
         Ok(Self { stop, reload, pipe })
     }
 
-    /// Whether to look at everything anew.
+    /// Whether everything is to be checked again.
     pub(crate) fn taken_reload(&mut self) -> bool {
         while self.pipe.read(&mut [0; 64]).is_ok_and(|length| length > 0) {}
         self.reload.swap(false, Ordering::Relaxed)
@@ -45,7 +45,7 @@ impl WatchSignals {
 }
 
 impl AsFd for WatchSignals {
-    /// Can be read once there was a signal.
+    /// It can be read after a signal.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pipe.as_fd()
     }

@@ -54,7 +54,7 @@ struct WatchedSite {
 
 impl Watcher {
     /// A watcher of nothing yet but the records in the directory `run`.
-    pub fn new(mounts: MountSource, run: PathBuf) -> Result<Self> {
+    pub(crate) fn new(mounts: MountSource, run: PathBuf) -> Result<Self> {
         let mut watcher = Self {
             index: Index::default(),
             directories: WatchedDirectories::default(),
@@ -68,22 +68,26 @@ impl Watcher {
         Ok(watcher)
     }
 
-    pub fn mount_source(&self) -> &'static str {
+    pub(crate) fn mount_source(&self) -> &'static str {
         self.mounts.name()
     }
 
-    pub fn directories(&self) -> usize {
+    pub(crate) fn directories(&self) -> usize {
         self.directories.count()
     }
 
     /// Why not everything can be watched; `None`: it can.
-    pub fn blindness(&self) -> Option<Error> {
+    pub(crate) fn blindness(&self) -> Option<Error> {
         self.directories.blindness()
     }
 
     /// Waits until something happens, `wake` can be read, or it is `until`. Returns what of the mount
     /// table can be read.
-    pub fn wait(&self, wake: BorrowedFd<'_>, until: Option<Instant>) -> io::Result<MountsChanged> {
+    pub(crate) fn wait(
+        &self,
+        wake: BorrowedFd<'_>,
+        until: Option<Instant>,
+    ) -> io::Result<MountsChanged> {
         let mut fds = self.mounts.poll_fds();
         let mounts = fds.len();
         fds.push(PollFd::new(wake, PollFlags::POLLIN));
@@ -110,7 +114,7 @@ impl Watcher {
     ///
     /// `undone`: sites in whose roots mounts came and went just now because a pass failed and was
     /// undone. That is no reason to try again at once.
-    pub fn collect(
+    pub(crate) fn collect(
         &mut self,
         scheduler: &mut Scheduler<Dependent>,
         mounts: MountsChanged,
@@ -142,7 +146,7 @@ impl Watcher {
     }
 
     /// The sites that are up.
-    pub fn sites(&self) -> impl Iterator<Item = &SiteName> {
+    pub(crate) fn sites(&self) -> impl Iterator<Item = &SiteName> {
         self.sites.keys()
     }
 
@@ -184,7 +188,7 @@ impl Watcher {
 
     /// Takes in what a pass found out. Those that depend on a directory which is watched only from
     /// now on are due once more: what happened before was not seen.
-    pub fn learn(
+    pub(crate) fn learn(
         &mut self,
         scheduler: &mut Scheduler<Dependent>,
         all: Vec<PassResult>,

@@ -473,7 +473,7 @@ fn no_such_site() {
     sandbox
         .run(&["up", "link"])
         .exits(1)
-        .says("is a link to away.yaml, which is not there");
+        .says("is a link to away.yaml, which does not exist");
     sandbox
         .run(&["up", "a b"])
         .exits(2)

@@ -356,7 +356,7 @@ fn gone(engine: &'static str) {
         Ran::of(Command::new("umount").arg(&mount.point)).exits(0);
     }
     fs::remove_dir_all(&site.root).unwrap();
-    site.sandbox.ok(&["down", "s"]).says("is not there");
+    site.sandbox.ok(&["down", "s"]).says("does not exist");
     site.root = site.sandbox.directory("srv/other");
     site.bare = tree(&site.root);
     site.names(&site.root);
