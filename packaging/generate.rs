@@ -117,6 +117,7 @@ fn command_page(
     fs::write(
         file,
         text.replace("\nExample:\n", "\n")
+            .replace("\nExamples:\n", "\n")
             .replace("\nExit codes:\n", "\n"),
     )
 }
@@ -160,7 +161,8 @@ fn files_and_environment() -> Roff {
             ("MOUNTJAIL_STATE_DIR", "The default of --state-dir."),
             (
                 "MOUNTJAIL_ENGINE",
-                "How to mount, detached or classic, instead of the best way that the kernel offers.",
+                "How to mount, detached or classic, instead of the best way that the kernel \
+                 offers.",
             ),
             (
                 "MOUNTJAIL_MOUNT_EVENTS",
@@ -208,7 +210,8 @@ fn manifest_page() -> Roff {
     page.control("PP", []);
     page.text([roman(
         "Libraries and programs are mounted ro,nosuid,nodev; devices ro,nosuid,noexec; everything \
-         else ro,nosuid,nodev,noexec. If the host's own mount is noexec or nodev, so is the jail's.",
+         else ro,nosuid,nodev,noexec. If the host's own mount is noexec or nodev, so is the \
+         jail's.",
     )]);
     page.control("PP", []);
     page.text([roman(

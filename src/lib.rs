@@ -1,9 +1,10 @@
 //! mountjail: read-only bind mounts for chrooted services.
 //!
-//! Data flows one way. A site's YAML text becomes a [`manifest::Manifest`]; with the host it becomes
-//! a [`resolve::Desired`]; the kernel's mount table and the records become an [`observe::Observed`];
-//! both together become a [`plan::Plan`], which [`engine`] carries out and [`render`] shows. [`site`]
-//! takes one site this way, for [`cli`] once and for [`watch`] again and again.
+//! Data flows one way. A site's YAML text becomes a [`manifest::Manifest`]; with the host it
+//! becomes a [`resolve::Desired`]; the kernel's mount table and the records become an
+//! [`observe::Observed`]; both together become a [`plan::Plan`], which [`engine`] carries out and
+//! [`render`] shows. [`site`] takes one site this way, for [`cli`] once and for [`watch`] again and
+//! again.
 //!
 //! Beside this way, [`import`] makes manifests from other programs' configuration; [`doctor`] tests
 //! from inside whether a site works, by processes that enter its root as [`jail`] does; [`trace`]

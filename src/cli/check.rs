@@ -14,7 +14,7 @@ use crate::site::{Selection, Site, SiteError, parallel};
 
 /// Validate manifests and report whatever would keep `up` from working; change nothing
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  mountjail check\n  mountjail check ./site1.yaml")]
+#[command(after_help = "Examples:\n  mountjail check\n  mountjail check ./site1.yaml")]
 pub(super) struct Check {
     /// Names of sites, or paths of manifests [default: all sites]
     #[arg(value_name = "SITE|FILE", add = complete::site())]

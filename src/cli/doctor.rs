@@ -27,20 +27,20 @@ use crate::{Error, Result};
 
 /// Test whether a site works inside; exit code 3 if a check failed
 ///
-/// All checks are made in the site's root, as the user of its PHP-FPM pool, by a process that enters
-/// the root as a worker of PHP-FPM does: name servers, certificates, users, time zones, character
-/// sets, locales, devices, mail, sockets, libraries, and PHP's own settings. Each failed check is
-/// shown with the line that the manifest lacks, or with another remedy. Nothing is changed. Without
-/// a site it shows what this kernel offers, how much room there is for mounts, and the
-/// configuration.
+/// All checks are made in the site's root, as the user of its PHP-FPM pool, by a process that
+/// enters the root as a worker of PHP-FPM does: name servers, certificates, users, time zones,
+/// character sets, locales, devices, mail, sockets, libraries, and PHP's own settings. Each failed
+/// check is shown with the line that the manifest lacks, or with another remedy. Nothing is
+/// changed. Without a site it shows what this kernel offers, how much room there is for mounts, and
+/// the configuration.
 ///
-/// Without --user the checks run as the user of the PHP-FPM pool with this chroot, else as the first
-/// of the manifest's `users`, else as nobody. Modules of the C library inside run as that user.
+/// Without --user the checks run as the user of the PHP-FPM pool with this chroot, else as the
+/// first of the manifest's `users`, else as nobody. Modules of the C library inside run as that
+/// user.
 #[derive(Clone, Debug, Args)]
-#[command(
-    after_help = "Example:\n  mountjail doctor site1\n  mountjail doctor --host db.example.org --tls example.org:443 \
-                  site1\n  mountjail doctor"
-)]
+#[command(after_help = "Examples:\n  mountjail doctor site1\n  \
+                  mountjail doctor --host db.example.org --tls example.org:443 site1\n  \
+                  mountjail doctor")]
 pub(super) struct Doctor {
     /// A name that must resolve inside, besides localhost
     #[arg(long, value_name = "NAME", requires = "site")]
@@ -239,8 +239,13 @@ impl Doctor {
             text = format!(
                 "{:#}\n",
                 json!({
-                    "kernel": machine.kernel, "calls": calls, "engine": engine.ok(), "mounts": machine.mounts,
-                    "mount_max": machine.mount_max, "config_dir": context.config, "sites": sites.ok(),
+                    "kernel": machine.kernel,
+                    "calls": calls,
+                    "engine": engine.ok(),
+                    "mounts": machine.mounts,
+                    "mount_max": machine.mount_max,
+                    "config_dir": context.config,
+                    "sites": sites.ok(),
                     "pools_without_site": unserved,
                 })
             );
@@ -274,7 +279,10 @@ impl Doctor {
 fn as_json(finding: &Finding) -> Value {
     let remedy: Vec<_> = finding.remedies.iter().map(ToString::to_string).collect();
     json!({
-        "check": finding.check, "verdict": finding.verdict, "detail": finding.detail, "remedy": remedy,
+        "check": finding.check,
+        "verdict": finding.verdict,
+        "detail": finding.detail,
+        "remedy": remedy,
     })
 }
 

@@ -15,8 +15,8 @@ use crate::site::down::{DownError, DownOptions, TakeDown, TakenDown};
 use crate::site::{Context, Site, SiteError, parallel, select};
 use crate::{Error, Result, observe};
 
-/// An unmount waits for the kernel's RCU grace period, outside of any lock: many threads can wait at
-/// the same time.
+/// An unmount waits for the kernel's RCU grace period, outside of any lock: many threads can wait
+/// at the same time.
 const THREADS: usize = 32;
 
 /// How many users are named.
@@ -28,8 +28,8 @@ const SHOWN: usize = 20;
 /// use the mounts, in any mount namespace, or run inside, it names them and changes nothing. A
 /// running PHP-FPM that has a pool in the site's root is such a process, too.
 ///
-/// On storage that other hosts may have mounted, such as NFS, what mountjail made in the root stays:
-/// removing a placeholder detaches the mount on it on all other hosts.
+/// On storage that other hosts may have mounted, such as NFS, what mountjail made in the root
+/// stays: removing a placeholder detaches the mount on it on all other hosts.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:\n  mountjail down site1\n  mountjail down --all --lazy")]
 pub(super) struct Down {

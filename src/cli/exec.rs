@@ -16,8 +16,8 @@ use crate::site::select;
 
 /// Run a command inside a site's root, as its daemon would
 ///
-/// The command replaces mountjail as a process: signals, the terminal and the exit code are its own,
-/// but neither it nor what it starts can type into that terminal. It starts in / with a new
+/// The command replaces mountjail as a process: signals, the terminal and the exit code are its
+/// own, but neither it nor what it starts can type into that terminal. It starts in / with a new
 /// environment (PATH, HOME, USER, LOGNAME; TERM, COLORTERM, LANG, LC_* and TZ are kept). mountjail
 /// itself exits with 127 if the command is not in the jail, and with 126 if it cannot be run.
 ///
@@ -25,8 +25,10 @@ use crate::site::select;
 /// first of the manifest's `users`, else as nobody; never as root, because root can leave a chroot.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  mountjail exec site1 -- ping -c1 example.org\n  mountjail exec --user www-data site1 \
-                  -- php -r 'echo gethostbyname(\"example.org\");'\n  mountjail exec --up site1 -- busybox sh"
+    after_help = "Examples:\n  mountjail exec site1 -- ping -c1 example.org\n  \
+                  mountjail exec --user www-data site1 -- \
+                  php -r 'echo gethostbyname(\"example.org\");'\n  \
+                  mountjail exec --up site1 -- busybox sh"
 )]
 pub(super) struct Exec {
     /// Run as this user of the host, by name or id, with its groups [default: the pool's user]
@@ -71,7 +73,8 @@ impl Exec {
         Ok(0)
     }
 
-    /// In the supervisor: becomes the command that was `found`; returns the exit code if that fails.
+    /// In the supervisor: becomes the command that was `found`; returns the exit code if that
+    /// fails.
     pub(super) fn enter(&self, found: &[u8], out: &Out) -> u8 {
         let enter = || -> anyhow::Result<u8> {
             jail_command::prepare()?;

@@ -26,13 +26,14 @@ use crate::{Error, Result};
 /// detected from the contents. Without a FILE, PHP-FPM's configurations are found by its running
 /// processes, by its units, and at the places that distributions use.
 ///
-/// Pools with the same chroot and bind mounts into it become one site, and jailkit's sections become
-/// presets. They are printed. --write writes new files and never overwrites one, so it can be run
-/// again.
+/// Pools with the same chroot and bind mounts into it become one site, and jailkit's sections
+/// become presets. They are printed. --write writes new files and never overwrites one, so it can
+/// be run again.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  mountjail import --write && mountjail up --all\n  mountjail import \
-                  /etc/fstab\n  mountjail import --write /etc/jailkit/jk_init.ini && mountjail presets"
+    after_help = "Examples:\n  mountjail import --write && mountjail up --all\n  \
+                  mountjail import /etc/fstab\n  \
+                  mountjail import --write /etc/jailkit/jk_init.ini && mountjail presets"
 )]
 pub(super) struct Import {
     /// Write the manifests to the configuration's sites/ and presets/
@@ -75,9 +76,13 @@ impl Import {
                 return Ok(code);
             }
             return Err(Error::failed(
-                "no pool with a chroot, no bind line into a jail, no section and no other root was found",
+                "no pool with a chroot, no bind line into a jail, no section and no other root was \
+                 found",
             )
-            .hint("name a directory such as /etc/php/8.2/fpm, /etc/fstab, /etc/jailkit/jk_init.ini, or a daemon's file")
+            .hint(
+                "name a directory such as /etc/php/8.2/fpm, /etc/fstab, /etc/jailkit/jk_init.ini, \
+                 or a daemon's file",
+            )
             .into());
         }
         Ok(worst([code, self.each(context, &imported.drafts)?]))

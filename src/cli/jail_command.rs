@@ -119,7 +119,8 @@ impl JailCommand {
         })
     }
 
-    /// Becomes the command. Returns only if that fails: the exit code, after the error was reported.
+    /// Becomes the command. Returns only if that fails: the exit code, after the error was
+    /// reported.
     pub(super) fn run(&self, command: &[OsString], out: &Out) -> Result<u8> {
         let entered =
             refuse_directories_as_streams().and_then(|()| jail::enter(&self.root, &self.who));

@@ -77,7 +77,12 @@ struct Global {
     #[arg(long, global = true, value_name = "DIR", env = "MOUNTJAIL_STATE_DIR")]
     state_dir: Option<PathBuf>,
     /// Give up a site whose file systems do not answer for so long; 0: never [default: 10]
-    #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86400))]
+    #[arg(
+        long,
+        global = true,
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(..=86400)
+    )]
     timeout: Option<u64>,
     /// Report each step
     #[arg(short, long, global = true, conflicts_with = "quiet")]

@@ -11,7 +11,7 @@ use crate::{Error, Result, render};
 
 /// List the presets, or show what one brings on this host
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  mountjail presets\n  mountjail presets dns")]
+#[command(after_help = "Examples:\n  mountjail presets\n  mountjail presets dns")]
 pub(super) struct Presets {
     /// The preset to show
     #[arg(value_name = "NAME", add = complete::preset())]

@@ -53,7 +53,8 @@ fn named(name: &str) -> Result<Who> {
     jail::user(name).map(|user| Who::from(&user))
 }
 
-/// Adds a hint to the error of a configuration of PHP-FPM that cannot be read: it may name the user.
+/// Adds a hint to the error of a configuration of PHP-FPM that cannot be read: it may name the
+/// user.
 pub(super) fn unreadable(error: Error, instead: &str) -> Error {
     match error.hint_text() {
         Some(_) => error,

@@ -24,15 +24,14 @@ use crate::site::{Selection, Site, SiteError, parallel, select};
 /// The states: ok, missing, stale (the source is another file now), wrong-source, wrong-options,
 /// shadowed (something else is on top), absent (the source is gone, but the manifest names it),
 /// orphan (mountjail's, but no longer in the manifest), foreign (not mountjail's: never touched).
-/// Other reasons why a site is drifted are in lines that begin with `because`. Of several sites only
-/// mounts that are not ok are shown; with -v all mounts, with -q nothing of sites that are up. A
-/// note names processes inside that still use a file which was replaced, such as a library after an
-/// upgrade.
+/// Other reasons why a site is drifted are in lines that begin with `because`. Of several sites
+/// only mounts that are not ok are shown; with -v all mounts, with -q nothing of sites that are up.
+/// A note names processes inside that still use a file which was replaced, such as a library after
+/// an upgrade.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  mountjail status site1\n  mountjail status --json | jq '.sites[].state'\n  mountjail status \
-                  --format prometheus"
-)]
+#[command(after_help = "Examples:\n  mountjail status site1\n  \
+                  mountjail status --json | jq '.sites[].state'\n  \
+                  mountjail status --format prometheus")]
 pub(super) struct Status {
     /// Names of sites, or paths of manifests [default: all sites]
     #[arg(value_name = "SITE", add = complete::site())]
@@ -40,7 +39,7 @@ pub(super) struct Status {
     /// All sites, which is the default
     #[arg(long, conflicts_with = "sites")]
     all: bool,
-    /// How to print; prometheus: metrics for the textfile collector of node_exporter
+    /// How to print; prometheus: metrics for Prometheus (textfile collector)
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: StatusFormat,
     /// Print the states as JSON, as --format json does

@@ -30,14 +30,14 @@ use check::Difference;
 /// that make their sources on /run, and after the file systems that they are on. A site that must
 /// wait for something that other sites must not wait for, such as a file system with `nofail` or on
 /// the network, is mounted by mountjail@SITE.service at boot. No unit ever waits for itself:
-/// services that cannot be ordered are named. mountjail.service itself is ordered before PHP-FPM, as
-/// distributions name it.
+/// services that cannot be ordered are named. mountjail.service itself is ordered before PHP-FPM,
+/// as distributions name it.
 ///
-/// Run it again with --install when manifests or the host's units change; --check tells whether that
-/// is necessary.
+/// Run it again with --install when manifests or the host's units change; --check tells whether
+/// that is necessary.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  mountjail units site1\n  mountjail units --all --install\n  \
+    after_help = "Examples:\n  mountjail units site1\n  mountjail units --all --install\n  \
                         mountjail units --all --check"
 )]
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line

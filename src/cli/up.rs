@@ -25,7 +25,7 @@ use crate::site::{Site, SiteError, parallel, systemctl};
 /// A site is either up or as it was before: if something fails, all that was begun is undone. With
 /// --all a site that fails does not stop the others.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  mountjail up site1\n  mountjail up --all --quiet")]
+#[command(after_help = "Examples:\n  mountjail up site1\n  mountjail up --all --quiet")]
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line
 pub(super) struct Up {
     #[command(flatten)]

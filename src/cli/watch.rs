@@ -12,8 +12,8 @@ use crate::watch::{self, CheckedOnce};
 
 /// Keep sites right while the host changes
 ///
-/// It watches the sites that are up. Files that the host replaces are swapped in the jails without a
-/// gap, unmounted mounts are mounted again, sources that appear or disappear are followed, and
+/// It watches the sites that are up. Files that the host replaces are swapped in the jails without
+/// a gap, unmounted mounts are mounted again, sources that appear or disappear are followed, and
 /// changed manifests are applied. A site that is down stays down until it is brought up. Failures
 /// are logged, retried, and shown by `mountjail status`.
 ///
@@ -21,10 +21,8 @@ use crate::watch::{self, CheckedOnce};
 /// (Type=notify) it reports when it is ready, and answers the watchdog. Lines for the journal begin
 /// with their priority, as in sd-daemon(3).
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  systemctl enable --now mountjail-watch\n  mountjail watch site1 site2\n  \
-                  mountjail watch --once"
-)]
+#[command(after_help = "Examples:\n  systemctl enable --now mountjail-watch\n  \
+                  mountjail watch site1 site2\n  mountjail watch --once")]
 pub(super) struct Watch {
     /// Names of sites, or paths of manifests [default: all sites]
     #[arg(value_name = "SITE", add = complete::site())]
@@ -44,8 +42,8 @@ impl Watch {
         let selection = Selection::named_or_all(&self.sites);
         if let Selection::Named(_) = selection {
             for site in selection.sites(context)? {
-                // A name without a manifest is probably a typing mistake; mistakes in a manifest can
-                // be corrected later.
+                // A name without a manifest is probably a typing mistake; mistakes in a manifest
+                // can be corrected later.
                 if let Err(ManifestError::Error(error)) = load::manifest(context, &site) {
                     return Err(error.into());
                 }

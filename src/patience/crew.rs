@@ -66,8 +66,8 @@ struct RunningItem {
 }
 
 impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
-    /// Starts `threads` threads that do `work` for each of `items`, in their order, until `signal` is
-    /// set. A thread that sleeps as long as `limit` is given up; `None`: never.
+    /// Starts `threads` threads that do `work` for each of `items`, in their order, until `signal`
+    /// is set. A thread that sleeps as long as `limit` is given up; `None`: never.
     pub(crate) fn start(
         items: Vec<T>,
         threads: usize,
@@ -103,8 +103,8 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         crew
     }
 
-    /// Waits until all items that were begun have ended or were given up; returns the results in the
-    /// order of the items.
+    /// Waits until all items that were begun have ended or were given up; returns the results in
+    /// the order of the items.
     pub(crate) fn finish(mut self) -> Vec<Result<R, Lost>> {
         while self.has_work() {
             self.wait();
@@ -114,8 +114,8 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         ended.into_iter().map(|(_, ended)| ended).collect()
     }
 
-    /// Waits until all items have ended, or until the threads of the others have slept for `patience`;
-    /// returns the results since the last call. The `limit` applies, too.
+    /// Waits until all items have ended, or until the threads of the others have slept for
+    /// `patience`; returns the results since the last call. The `limit` applies, too.
     pub(crate) fn finish_or_sleep(&mut self, patience: Duration) -> Vec<(&T, Result<R, Lost>)> {
         while self.has_work() && !self.all_sleep(patience) {
             self.wait();
@@ -123,8 +123,8 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         self.news()
     }
 
-    /// Returns the results since the last call. It must be called often, because it also looks at the
-    /// threads.
+    /// Returns the results since the last call. It must be called often, because it also looks at
+    /// the threads.
     pub(crate) fn news(&mut self) -> Vec<(&T, Result<R, Lost>)> {
         if self.has_work() && self.looked.elapsed() >= PERIOD {
             self.look();
@@ -188,8 +188,8 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         }
     }
 
-    /// Looks at all threads: gives up those that have slept for too long, and starts others for those
-    /// that sleep.
+    /// Looks at all threads: gives up those that have slept for too long, and starts others for
+    /// those that sleep.
     fn look(&mut self) {
         self.looked = Instant::now();
         let running = self.shared.lock().running.clone();
@@ -228,8 +228,8 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         }
     }
 
-    /// Gives up the threads that have slept as long as `limit`. Those that are `waiting` for another
-    /// thread wait for what that one asks for.
+    /// Gives up the threads that have slept as long as `limit`. Those that are `waiting` for
+    /// another thread wait for what that one asks for.
     fn give_up(
         &mut self,
         limit: Duration,
@@ -277,16 +277,17 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
             let started = thread::Builder::new().spawn(move || shared.work());
             match started {
                 Ok(handle) => self.handles.push(handle),
-                Err(_) if nth == 0 && self.sleeps.is_empty() => return self.shared.work(), // not even one can be had
-                Err(_) => return, // else there are fewer
+                // Without a single thread, this one does the work.
+                Err(_) if nth == 0 && self.sleeps.is_empty() => return self.shared.work(),
+                Err(_) => return, // there are fewer threads
             }
         }
     }
 }
 
 impl<T, R> Drop for Crew<T, R> {
-    /// Gives up the threads that have not ended. If there are none, all that the threads had is dropped
-    /// when this returns.
+    /// Gives up the threads that have not ended. If there are none, all that the threads had is
+    /// dropped when this returns.
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.next = self.shared.items.len();
@@ -315,7 +316,8 @@ impl<T, R> CrewShared<T, R> {
         state.next < self.items.len() && !self.signal.load(Ordering::SeqCst)
     }
 
-    /// The work of each thread: item after item, until there are no more or the thread was given up.
+    /// The work of each thread: item after item, until there are no more or the thread was given
+    /// up.
     fn work(&self) {
         loop {
             let (nth, stop) = {

@@ -68,12 +68,11 @@ impl Sleep {
         (self.now, self.all) = (Duration::ZERO, self.all.saturating_sub(self.now));
     }
 
-    /// Whether the current sleep has lasted as long as `limit`, or all sleeps three times as long: a
-    /// server that needs nearly the limit for each answer is no better than one that gives none.
+    /// Whether the current sleep has lasted as long as `limit`, or all sleeps three times as long:
+    /// a server that needs nearly the limit for each answer is no better than one that gives none.
     pub(crate) fn exceeds(&self, limit: Duration) -> bool {
         self.now >= limit || self.all >= limit * 3
     }
-
 }
 
 /// All threads of this process except the first one, which watches the others, and the calling one.

@@ -2,8 +2,8 @@
 //! that are given up after a limit.
 //!
 //! In: items, the work per item, a limit. Out: the result per item or, after the limit, what the
-//! thread waits for. A thread that waits in the kernel cannot be ended, not even by SIGKILL. So it is
-//! left behind, told to do nothing more if it ever wakes up, and other threads do the rest.
+//! thread waits for. A thread that waits in the kernel cannot be ended, not even by SIGKILL. So it
+//! is left behind, told to do nothing more if it ever wakes up, and other threads do the rest.
 //!
 //! The time that work takes says nothing: a machine may be busy, and a site may have a thousand
 //! mounts. What counts is how long a thread sleeps in the kernel without being woken up once
@@ -43,8 +43,8 @@ pub(crate) fn leaves_threads_behind() -> bool {
     LEFT_BEHIND.load(Ordering::SeqCst) > 0
 }
 
-/// The result of `work` for each of `items`, one after the other; `None` for those that sleep as long
-/// as `limit`. These do not keep the others waiting.
+/// The result of `work` for each of `items`, one after the other; `None` for those that sleep as
+/// long as `limit`. These do not keep the others waiting.
 pub(crate) fn each_within<T: Send + Sync + 'static, R: Send + 'static>(
     items: Vec<T>,
     limit: Option<Duration>,

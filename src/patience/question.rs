@@ -184,8 +184,8 @@ fn text_at(address: u64) -> Option<PathBuf> {
     None
 }
 
-/// The mount point and the type of the file system that `path` lies on, by its text. If mounts on the
-/// way have a server, it is the last one of these.
+/// The mount point and the type of the file system that `path` lies on, by its text. If mounts on
+/// the way have a server, it is the last one of these.
 pub(super) fn mount_of(path: &Path) -> Option<(PathBuf, String)> {
     find(&fs::read("/proc/self/mountinfo").ok()?, path)
 }

@@ -1,4 +1,5 @@
-//! JSON for programs: stable keys; paths are text, with replacement characters if they are not UTF-8.
+//! JSON for programs: stable keys; paths are text, with replacement characters if they are not
+//! UTF-8.
 
 use serde_json::{Value, json};
 
@@ -106,8 +107,13 @@ pub(crate) fn status(plan: &Plan, inside: &Inside) -> Value {
     let mounts: Vec<_> = plan.states.iter().map(state).collect();
     let outdated: Vec<_> = inside.outdated.iter().map(old).collect();
     json!({
-        "site": plan.site, "root": plan.root, "state": plan.site_state(), "reasons": plan.reasons(), "mounts": mounts,
-        "outdated": outdated, "processes_not_looked_at": inside.not_looked_at,
+        "site": plan.site,
+        "root": plan.root,
+        "state": plan.site_state(),
+        "reasons": plan.reasons(),
+        "mounts": mounts,
+        "outdated": outdated,
+        "processes_not_looked_at": inside.not_looked_at,
     })
 }
 
@@ -119,14 +125,21 @@ fn old(outdated: &Outdated) -> Value {
         .collect();
     let process = outdated.processes.first();
     json!({
-        "name": process.map(|process| &process.name), "unit": process.and_then(|process| process.unit.as_ref()),
-        "pids": pids, "files": outdated.files, "more_files": outdated.more, "hint": process.map(Process::restart),
+        "name": process.map(|process| &process.name),
+        "unit": process.and_then(|process| process.unit.as_ref()),
+        "pids": pids,
+        "files": outdated.files,
+        "more_files": outdated.more,
+        "hint": process.map(Process::restart),
     })
 }
 
 fn state(state: &MountState) -> Value {
     json!({
-        "target": state.target, "source": state.source, "state": state.state, "detail": state.detail,
+        "target": state.target,
+        "source": state.source,
+        "state": state.state,
+        "detail": state.detail,
         "options": state.mount.as_ref().map(|mount| mount.options.to_string()),
     })
 }
@@ -164,7 +177,10 @@ fn reason(reason: &Reason) -> Value {
     let chain: Vec<_> = reason.chain.iter().map(ToString::to_string).collect();
     let origin = &reason.origin;
     json!({
-        "line": origin.to_string(), "file": origin.file.to_string(), "key": origin.key, "presets": origin.presets,
+        "line": origin.to_string(),
+        "file": origin.file.to_string(),
+        "key": origin.key,
+        "presets": origin.presets,
         "chain": chain,
     })
 }

@@ -37,8 +37,8 @@ const STATES: [State; 9] = [
     State::Foreign,
 ];
 
-/// All metrics, family by family. `watch` is what a running watcher reports; `now` is the time of the
-/// check, in seconds since 1970.
+/// All metrics, family by family. `watch` is what a running watcher reports; `now` is the time of
+/// the check, in seconds since 1970.
 pub(crate) fn metrics(sites: &[SiteMetrics<'_>], watch: Option<&WatchState>, now: u64) -> String {
     let mut text = Exposition::default();
     text.family(
@@ -123,7 +123,8 @@ fn histories(text: &mut Exposition, sites: &[SiteMetrics<'_>]) {
     for (site, history) in &known {
         text.sample(&[("site", site)], history.changed);
     }
-    let help = "Mounts made (attach), replaced (swap: most often a stale one was healed) and taken away (detach), \
+    let help = "Mounts made (attach), replaced (swap: most often a stale one was healed) and taken \
+                away (detach), \
                 since the site came up.";
     text.family("mountjail_site_mount_changes_total", "counter", help);
     for (site, history) in &known {
@@ -143,7 +144,8 @@ fn watcher(text: &mut Exposition, watch: Option<&WatchState>) {
     text.family("mountjail_watch_up", "gauge", "Whether a watcher runs.");
     text.sample(&[], u8::from(watch.is_some()));
     let Some(watch) = watch else { return };
-    let help = "Mounts that the watcher made (attach), replaced (swap) and took away (detach), since it began.";
+    let help = "Mounts that the watcher made (attach), replaced (swap) and took away (detach), \
+                since it began.";
     text.family("mountjail_watch_heals_total", "counter", help);
     for (change, count) in [
         ("attach", watch.attached),

@@ -111,141 +111,174 @@ pub(crate) struct DropIns {
 ///
 /// Services start after their sites: this has priority. mountjail.service waits for the makers of
 /// the sites' sources, except for those that start after a service of any site. It never waits for
-/// a file system that comes late, because all sites would wait with it; a site on such a file system
-/// is left to its own unit. `ordering` is that of the host's units, and is extended.
+/// a file system that comes late, because all sites would wait with it; a site on such a file
+/// system is left to its own unit. `ordering` is that of the host's units, and is extended.
 pub(crate) fn drop_ins(sites: &[UnitNeeds], ordering: &mut Ordering) -> DropIns {
     let mut plan = DropIns::default();
-    let mut users: BTreeMap<&str, Vec<&SiteName>> = BTreeMap::new();
-    for early in ["basic.target", "local-fs.target"] {
-        for unit in sites
-            .iter()
-            .map(|wishes| unit_of(&wishes.site))
-            .chain([ALL.to_owned()])
-        {
-            let _ = ordering.order(early, &unit); // another order is not mountjail's
-        }
-    }
-    for (wishes, service) in sites
-        .iter()
-        .flat_map(|wishes| wishes.services.iter().map(move |one| (wishes, one)))
-    {
-        let ordered = ordering
-            .order(ALL, service)
-            .and_then(|()| ordering.order(&unit_of(&wishes.site), service));
-        match ordered {
-            Ok(()) => users.entry(service).or_default().push(&wishes.site),
-            Err(way) => {
-                plan.refused.push(OrderingConflict {
-                    site: wishes.site.clone(),
-                    unit: service.clone(),
-                    way,
-                });
-            }
-        }
-    }
-    let makers: BTreeSet<_> = sites.iter().flat_map(|wishes| &wishes.makers).collect();
-    let makers: BTreeMap<_, _> = makers
+    order_early(sites, ordering);
+
+    // Services after their sites.
+    let users = order_services(sites, ordering, &mut plan);
+
+    // Sites after the makers of their sources and the mounts that they are on.
+    let makers: BTreeSet<_> = sites.iter().flat_map(|needs| &needs.makers).collect();
+    let makers: Makers<'_> = makers
         .into_iter()
         .map(|maker| (maker, ordering.order(maker, ALL).is_ok()))
         .collect();
-    for wishes in sites {
-        let own = unit_of(&wishes.site);
-        let mut lines = vec![];
-        let services: Vec<_> = users
-            .iter()
-            .filter(|(_, sites)| sites.contains(&&wishes.site))
-            .map(|(service, _)| *service)
-            .collect();
-        if !services.is_empty() {
-            lines.push(format!("Before={}", services.join(" ")));
-        }
-        for maker in &wishes.makers {
-            match ordering.order(maker, &own) {
-                Ok(()) => {
-                    lines.push(format!("After={maker}"));
-                    if !makers[maker] {
-                        plan.apart.insert(wishes.site.clone());
-                    }
-                }
-                Err(way) => {
-                    plan.missed.push(OrderingConflict {
-                        site: wishes.site.clone(),
-                        unit: maker.clone(),
-                        way,
-                    });
-                }
-            }
-        }
-        let root =
-            (!lines.is_empty() && !wishes.late.contains(&wishes.root)).then_some(&wishes.root);
-        for path in root.into_iter().chain(&wishes.late) {
-            let Some(text) = quoted(path) else { continue };
-            let mounts = mounts_of(path.as_path());
-            match mounts
-                .iter()
-                .find_map(|mount| Some((mount, ordering.order(mount, &own).err()?)))
-            {
-                None => {
-                    lines.push(format!("RequiresMountsFor={text}"));
-                    if wishes.late.contains(path) {
-                        plan.apart.insert(wishes.site.clone());
-                    }
-                }
-                Some((mount, way)) => {
-                    plan.missed.push(OrderingConflict {
-                        site: wishes.site.clone(),
-                        unit: mount.clone(),
-                        way,
-                    });
-                }
-            }
-        }
-        if plan.apart.contains(&wishes.site) {
+    for needs in sites {
+        let mut lines = before_services(&needs.site, &users);
+        order_makers(needs, &makers, ordering, &mut plan, &mut lines);
+        order_mounts(needs, ordering, &mut plan, &mut lines);
+        if plan.apart.contains(&needs.site) {
             lines.push(format!("PartOf={ALL}"));
         }
         if !lines.is_empty() {
             let about = "Mounted after what it binds and before the services that run in it.";
-            plan.sites
-                .insert(wishes.site.clone(), drop_in(&own, about, &lines));
+            let drop_in = drop_in(&unit_of(&needs.site), about, &lines);
+            plan.sites.insert(needs.site.clone(), drop_in);
         }
     }
+
     for (service, sites) in users {
-        let mut after = vec![format!("After={ALL}")];
-        after.extend(
-            sites
-                .iter()
-                .filter(|site| plan.apart.contains(site))
-                .map(|site| format!("After={}", unit_of(site))),
-        );
-        let text = drop_in(
-            service,
-            "Sites that it runs in are mounted before it starts.",
-            &after,
-        );
-        plan.services.insert(service.to_owned(), text);
+        let mut lines = vec![format!("After={ALL}")];
+        for site in sites {
+            if plan.apart.contains(site) {
+                lines.push(format!("After={}", unit_of(site)));
+            }
+        }
+        let about = "Sites that it runs in are mounted before it starts.";
+        let drop_in = drop_in(service, about, &lines);
+        plan.services.insert(service.to_owned(), drop_in);
     }
-    let waited = makers
-        .iter()
-        .filter(|(_, ordered)| **ordered)
-        .map(|(maker, _)| format!("After={maker}"));
-    let mut lines: Vec<_> = waited.collect();
-    lines.extend(
-        plan.apart
-            .iter()
-            .map(|site| format!("Wants={}", unit_of(site))),
-    );
-    if !plan.apart.is_empty() {
-        let names: Vec<_> = plan.apart.iter().map(SiteName::as_str).collect();
-        lines.push(format!(
-            "[Service]\nEnvironment=EXCEPT=--except={}",
-            names.join(",")
-        ));
-    }
-    if !lines.is_empty() {
-        let about = "Daemons that make what sites bind; sites that wait for something else, by their own units.";
-        plan.all = Some(drop_in(ALL, about, &lines));
-    }
+    plan.all = drop_in_of_all(&makers, &plan.apart);
     plan
+}
+
+/// The sites of each service.
+type Users<'s> = BTreeMap<&'s str, Vec<&'s SiteName>>;
+
+/// The makers of all sites' sources, and whether mountjail.service can wait for each.
+type Makers<'s> = BTreeMap<&'s String, bool>;
+
+/// Notes that the sites' units start after the targets that every service starts after.
+fn order_early(sites: &[UnitNeeds], ordering: &mut Ordering) {
+    for early in ["basic.target", "local-fs.target"] {
+        // Another order that exists already is not mountjail's.
+        let _ = ordering.order(early, ALL);
+        for needs in sites {
+            let _ = ordering.order(early, &unit_of(&needs.site));
+        }
+    }
+}
+
+fn order_services<'s>(
+    sites: &'s [UnitNeeds],
+    ordering: &mut Ordering,
+    plan: &mut DropIns,
+) -> Users<'s> {
+    let mut users: Users<'s> = BTreeMap::new();
+    for needs in sites {
+        for service in &needs.services {
+            let ordered = ordering
+                .order(ALL, service)
+                .and_then(|()| ordering.order(&unit_of(&needs.site), service));
+            match ordered {
+                Ok(()) => users.entry(service).or_default().push(&needs.site),
+                Err(way) => plan.refused.push(conflict(needs, service, way)),
+            }
+        }
+    }
+    users
+}
+
+fn before_services(site: &SiteName, users: &Users<'_>) -> Vec<String> {
+    let mut services = vec![];
+    for (service, sites) in users {
+        if sites.contains(&site) {
+            services.push(*service);
+        }
+    }
+    if services.is_empty() {
+        vec![]
+    } else {
+        vec![format!("Before={}", services.join(" "))]
+    }
+}
+
+fn order_makers(
+    needs: &UnitNeeds,
+    makers: &Makers<'_>,
+    ordering: &mut Ordering,
+    plan: &mut DropIns,
+    lines: &mut Vec<String>,
+) {
+    for maker in &needs.makers {
+        match ordering.order(maker, &unit_of(&needs.site)) {
+            Ok(()) => {
+                lines.push(format!("After={maker}"));
+                if !makers[maker] {
+                    plan.apart.insert(needs.site.clone());
+                }
+            }
+            Err(way) => plan.missed.push(conflict(needs, maker, way)),
+        }
+    }
+}
+
+fn order_mounts(
+    needs: &UnitNeeds,
+    ordering: &mut Ordering,
+    plan: &mut DropIns,
+    lines: &mut Vec<String>,
+) {
+    let own = unit_of(&needs.site);
+    let is_late = needs.late.contains(&needs.root);
+    let root = (!lines.is_empty() && !is_late).then_some(&needs.root);
+    for path in root.into_iter().chain(&needs.late) {
+        let Some(text) = quoted(path) else { continue };
+        let mounts = mounts_of(path.as_path());
+        let too_late = mounts
+            .iter()
+            .find_map(|mount| Some((mount, ordering.order(mount, &own).err()?)));
+        if let Some((mount, way)) = too_late {
+            plan.missed.push(conflict(needs, mount, way));
+            continue;
+        }
+        lines.push(format!("RequiresMountsFor={text}"));
+        if needs.late.contains(path) {
+            plan.apart.insert(needs.site.clone());
+        }
+    }
+}
+
+fn conflict(needs: &UnitNeeds, unit: &str, way: Vec<String>) -> OrderingConflict {
+    OrderingConflict {
+        site: needs.site.clone(),
+        unit: unit.to_owned(),
+        way,
+    }
+}
+
+/// The drop-in of mountjail.service, if it needs one.
+fn drop_in_of_all(makers: &Makers<'_>, apart: &BTreeSet<SiteName>) -> Option<DropIn> {
+    let mut lines = vec![];
+    for (maker, can_wait) in makers {
+        if *can_wait {
+            lines.push(format!("After={maker}"));
+        }
+    }
+    for site in apart {
+        lines.push(format!("Wants={}", unit_of(site)));
+    }
+    if !apart.is_empty() {
+        let names: Vec<_> = apart.iter().map(SiteName::as_str).collect();
+        let names = names.join(",");
+        lines.push(format!("[Service]\nEnvironment=EXCEPT=--except={names}"));
+    }
+    let about = "After daemons that make the sites' sources. Sites that wait for something else \
+                 have their own units.";
+    (!lines.is_empty()).then(|| drop_in(ALL, about, &lines))
 }
 
 /// A drop-in of `unit`; the `lines` begin in the section `[Unit]`.
@@ -261,8 +294,8 @@ pub(crate) fn drop_in_of(unit: &str) -> PathBuf {
     format!("{unit}.d/50-mountjail.conf").into()
 }
 
-/// A path as it is written in a unit file: systemd.syntax(7), systemd.unit(5) on specifiers. `None`:
-/// it cannot be written there.
+/// A path as it is written in a unit file: systemd.syntax(7), systemd.unit(5) on specifiers.
+/// `None`: it cannot be written there.
 fn quoted(path: &HostPath) -> Option<String> {
     let text = path
         .as_path()

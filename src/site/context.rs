@@ -200,8 +200,8 @@ impl Context {
     pub(crate) fn lock_edits(&self) -> Result<Lock> {
         self.state.create()?;
         let waiting = || {
-            self.out
-                .info("waiting for another mountjail to finish editing")
+            let text = "waiting for another mountjail to finish editing";
+            self.out.info(text);
         };
         Lock::take(&self.state.edit_lock(), waiting)
     }

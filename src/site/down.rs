@@ -322,8 +322,8 @@ impl<'r> Down<'r> {
         }))
     }
 
-    /// What of the site is in the mount table, and how to take it away. `desired`: what the manifest
-    /// asks for, if the record is lost.
+    /// What of the site is in the mount table, and how to take it away. `desired`: what the
+    /// manifest asks for, if the record is lost.
     fn observe_and_plan(&self, desired: Option<Desired>) -> Result<(Observed, Plan)> {
         let (name, root) = (&self.site.name, &self.root);
         let desired = desired

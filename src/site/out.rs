@@ -169,8 +169,8 @@ impl Out {
         }
     }
 
-    /// Mistakes in the manifest or presets of `what`. Those of a preset are shown once, not once per
-    /// site.
+    /// Mistakes in the manifest or presets of `what`. Those of a preset are shown once, not once
+    /// per site.
     pub(crate) fn diagnostics(&self, what: &dyn fmt::Display, diagnostics: &Diagnostics) {
         let text = diagnostics.render(self.colour);
         if self

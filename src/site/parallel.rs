@@ -9,9 +9,9 @@ use super::context::Context;
 use crate::Error;
 use crate::patience::{Crew, Lost, Stop};
 
-/// Does `work` for each of `sites` in `threads` threads, until `stop` is set. Returns the results of
-/// the sites that were begun, in their order. A site whose file systems do not answer is given up,
-/// which is an error of that site.
+/// Does `work` for each of `sites` in `threads` threads, until `stop` is set. Returns the results
+/// of the sites that were begun, in their order. A site whose file systems do not answer is given
+/// up, which is an error of that site.
 pub(crate) fn each<R: Send + 'static, E: From<SiteError> + Send + 'static>(
     context: &Context,
     sites: &[Site],

@@ -162,8 +162,8 @@ impl Daemon {
         self.reporter.ready();
     }
 
-    /// Reads the presets and the list of sites, and notes what these depend on. Sites that were not in
-    /// the list before are due.
+    /// Reads the presets and the list of sites, and notes what these depend on. Sites that were not
+    /// in the list before are due.
     fn reload(&mut self) -> Result<()> {
         let now = Instant::now();
         let learned = configuration::learned(&self.context.config);
@@ -270,8 +270,8 @@ impl Daemon {
         asleep.any(|threads| threads.out().contains(&site))
     }
 
-    /// Takes in the results of sites that were asleep: they are done, or were given up. A site whose
-    /// thread has woken up is due: events in the meantime did not count.
+    /// Takes in the results of sites that were asleep: they are done, or were given up. A site
+    /// whose thread has woken up is due: events in the meantime did not count.
     fn look_at_sleepers(&mut self) {
         let mut asleep = std::mem::take(&mut self.asleep);
         for threads in &mut asleep {
@@ -299,8 +299,8 @@ impl Daemon {
         self.sites.get(name)
     }
 
-    /// Reads the configuration again if it changed; if the presets did, all sites are due. If it cannot
-    /// be read, the sites are kept right as they were known before.
+    /// Reads the configuration again if it changed; if the presets did, all sites are due. If it
+    /// cannot be read, the sites are kept right as they were known before.
     fn reload_if_due(&mut self, users: &mut Vec<Dependent>) {
         let due: Vec<Dependent> = [Dependent::Presets, Dependent::Sites]
             .into_iter()

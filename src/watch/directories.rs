@@ -71,14 +71,19 @@ impl WatchedDirectories {
             POLL.as_secs()
         ));
         Some(match errno {
-            Errno::ENOSPC => error.because_of("the limit fs.inotify.max_user_watches is reached").hint(
-                "raise it: `sysctl fs.inotify.max_user_watches=524288`, and in /etc/sysctl.d to keep it",
-            ),
-            Errno::EMFILE => error
-                .because_of("the limit fs.inotify.max_user_instances, or that of open files, is reached")
+            Errno::ENOSPC => error
+                .because_of("the limit fs.inotify.max_user_watches is reached")
                 .hint(
-                    "raise it: `sysctl fs.inotify.max_user_instances=1024`, and in /etc/sysctl.d to keep it; or \
-                     `LimitNOFILE=` of the service",
+                    "raise it: `sysctl fs.inotify.max_user_watches=524288`, and in /etc/sysctl.d \
+                     to keep it",
+                ),
+            Errno::EMFILE => error
+                .because_of(
+                    "the limit fs.inotify.max_user_instances, or that of open files, is reached",
+                )
+                .hint(
+                    "raise it: `sysctl fs.inotify.max_user_instances=1024`, and in /etc/sysctl.d \
+                     to keep it; or `LimitNOFILE=` of the service",
                 ),
             errno => error.because_of(errno.desc()),
         })

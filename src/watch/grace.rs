@@ -1,7 +1,7 @@
 //! Mounts that are retained although their source is missing. If the source is gone, they are
 //! retained for a grace period, because a file that is replaced in two steps, or the directory of a
-//! service that restarts, is missing for a moment. If the kernel refuses to look at the source, they
-//! are retained as long as it does.
+//! service that restarts, is missing for a moment. If the kernel refuses to look at the source,
+//! they are retained as long as it does.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -58,8 +58,8 @@ impl GracePeriods {
     }
 }
 
-/// Adds to `desired` the recorded mounts that are retained: they still show what they showed, and the
-/// manifest asks for their source, as `lookups` tell, but it is not found.
+/// Adds to `desired` the recorded mounts that are retained: they still show what they showed, and
+/// the manifest asks for their source, as `lookups` tell, but it is not found.
 pub(crate) fn retain(
     desired: &mut Desired,
     records: &Records,

@@ -30,8 +30,8 @@ pub(crate) enum NameEvent {
 /// Dependencies by directory. A set of them that several users have is kept once.
 ///
 /// Each user has a number (`names`, `numbers`), and so has each set. `sets_of` (user to sets) and
-/// `DependencySet::users` (set to users) always agree, and `directories` and `mounts` name only sets
-/// that have users.
+/// `DependencySet::users` (set to users) always agree, and `directories` and `mounts` name only
+/// sets that have users.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     /// The users by number; a number is never used again.

@@ -17,8 +17,8 @@ const NAMES: AddWatchFlags = AddWatchFlags::IN_CREATE
     .union(AddWatchFlags::IN_MOVE)
     .union(AddWatchFlags::IN_ATTRIB);
 
-/// Only directories are watched, and only files that still have a name in them. The events are added
-/// to those of other paths to the same directory.
+/// Only directories are watched, and only files that still have a name in them. The events are
+/// added to those of other paths to the same directory.
 const HOW: AddWatchFlags = AddWatchFlags::from_bits_retain(
     libc::IN_ONLYDIR | libc::IN_DONT_FOLLOW | libc::IN_EXCL_UNLINK | libc::IN_MASK_ADD,
 );
@@ -47,8 +47,8 @@ pub(crate) enum FileChange {
         directory: PathBuf,
         name: OsString,
         event: NameEvent,
-        /// More events are likely to follow at once: a new file is written next, and a file that was
-        /// moved away is replaced.
+        /// More events are likely to follow at once: a new file is written next, and a file that
+        /// was moved away is replaced.
         half_done: bool,
     },
     /// The directory is gone, or its file system.

@@ -67,7 +67,8 @@ impl MountSource {
         self.group.is_some()
     }
 
-    /// What poll(2) has to wait for. It reports a change of the table once: `proc_pid_mountinfo(5)`.
+    /// What poll(2) has to wait for. It reports a change of the table once:
+    /// `proc_pid_mountinfo(5)`.
     pub(crate) fn poll_fds(&self) -> Vec<PollFd<'_>> {
         let table = PollFd::new(self.table.as_fd(), PollFlags::POLLPRI);
         let group = self

@@ -62,8 +62,8 @@ pub(crate) type PassThreads = Crew<Site, SiteFound>;
 /// What became of a site, and what is known about it now; `None`: no more than before.
 pub(crate) type SiteFound = (PassOutcome, Option<PassResult>);
 
-/// Begins a pass over `sites`, until `stop` is set. A site that was begun is finished: undoing would
-/// take as long.
+/// Begins a pass over `sites`, until `stop` is set. A site that was begun is finished: undoing
+/// would take as long.
 pub(crate) fn begin(
     context: Context,
     sites: Vec<Site>,

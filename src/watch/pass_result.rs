@@ -22,7 +22,8 @@ pub(crate) struct PassResult {
     pub record: Option<RecordId>,
 }
 
-/// Identifies the file of a record. Records are replaced, never changed, and an inode may be reused.
+/// Identifies the file of a record. Records are replaced, never changed, and an inode may be
+/// reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecordId(u64, i64, i64);
 

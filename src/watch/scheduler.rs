@@ -1,5 +1,5 @@
-//! When to act: at once on the first change after quiet, in batches while changes keep coming, later
-//! and later after failures. It is a state machine: time comes in as a value.
+//! When to act: at once on the first change after quiet, in batches while changes keep coming,
+//! later and later after failures. It is a state machine: time comes in as a value.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -98,9 +98,9 @@ impl<U: Clone + Eq + Hash + Ord> Scheduler<U> {
         taken
     }
 
-    /// Notes that the batch was dealt with in the time `took`. The next one may not begin before the
-    /// same time has passed again, so that at most half of the time is spent on batches, and not
-    /// before a storm has settled.
+    /// Notes that the batch was dealt with in the time `took`. The next one may not begin before
+    /// the same time has passed again, so that at most half of the time is spent on batches, and
+    /// not before a storm has settled.
     pub(crate) fn dealt_with(&mut self, now: Instant, took: Duration) {
         self.settle = if self.taken > STORM {
             (self.settle * 2).clamp(SETTLE.0, SETTLE.1)
@@ -112,7 +112,8 @@ impl<U: Clone + Eq + Hash + Ord> Scheduler<U> {
         self.rest_until = Some(now + self.settle.max(took.min(SETTLE.1)));
     }
 
-    /// Notes a failure of the user. Returns the number of failures, and the time until the next try.
+    /// Notes a failure of the user. Returns the number of failures, and the time until the next
+    /// try.
     pub(crate) fn failed(&mut self, user: &U, now: Instant) -> (u32, Duration) {
         let delay = next_delay(self.failures.entry(user.clone()).or_default(), RETRY);
         self.at(user.clone(), now + delay);

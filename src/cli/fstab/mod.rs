@@ -23,8 +23,8 @@ use crate::site::{Site, SiteError, parallel};
 /// block of their own, leaves all other lines as they are, and makes what the lines mount on.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  mountjail fstab site1\n  mountjail fstab --all --install\n  mountjail fstab \
-                        --all --check"
+    after_help = "Examples:\n  mountjail fstab site1\n  mountjail fstab --all --install\n  \
+                  mountjail fstab --all --check"
 )]
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line
 pub(super) struct Fstab {

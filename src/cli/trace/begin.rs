@@ -13,8 +13,8 @@ use crate::site::out::Out;
 use crate::trace::{Follower, attach};
 use crate::{Error, Result};
 
-/// Runs the command inside. Its output goes to the standard error, because the standard output is for
-/// the report.
+/// Runs the command inside. Its output goes to the standard error, because the standard output is
+/// for the report.
 pub(super) fn command(
     out: &Out,
     follower: &mut Follower,
@@ -92,8 +92,8 @@ pub(super) fn unit(
     Ok(())
 }
 
-/// The processes of `unit` that the followed ones did not start, as after a restart. `seen` are those
-/// that were tried: a process that cannot be followed does not end the trace.
+/// The processes of `unit` that the followed ones did not start, as after a restart. `seen` are
+/// those that were tried: a process that cannot be followed does not end the trace.
 pub(super) fn newcomers(
     out: &Out,
     desired: &Desired,

@@ -33,26 +33,28 @@ use crate::{Error, Result};
 /// Show what a program does not find in a jail, and which lines would bring it
 ///
 /// It runs a command inside as `exec` does, or attaches to a running process, and follows all that
-/// is started from there. It reports the paths that were missing although the host has them, grouped
-/// by the line of the manifest that would bring them, the most useful line first. Some paths are
-/// shown but not advised, because a program inside can look up whatever it likes: files that not
-/// everybody on the host may read, or that users other than root can change; sockets, and all else
-/// on /run, unless a preset brings them.
+/// is started from there. It reports the paths that were missing although the host has them,
+/// grouped by the line of the manifest that would bring them, the most useful line first. Some
+/// paths are shown but not advised, because a program inside can look up whatever it likes: files
+/// that not everybody on the host may read, or that users other than root can change; sockets, and
+/// all else on /run, unless a preset brings them.
 ///
 /// The standard output has the report only; what the command prints goes to the standard error. The
 /// exit code is that of the command (127 if it is not in the jail, 126 if it cannot be run), or 0
 /// after a running process was followed. Ctrl-C or SIGTERM ends the trace, and the programs run on;
 /// the exit code of a command is then 128 plus the signal's number.
 ///
-/// Every system call stops a followed program twice. A PHP page that computes took 1.3 times as much
-/// CPU time, one that reads 1500 files 5 times, and find(1), which does little but system calls, 16
-/// times. Programs of another architecture, such as 32-bit ones, and look-ups through `io_uring` are
-/// not followed.
+/// Every system call stops a followed program twice. A PHP page that computes took 1.3 times as
+/// much CPU time, one that reads 1500 files 5 times, and find(1), which does little but system
+/// calls, 16 times. Programs of another architecture, such as 32-bit ones, and look-ups through
+/// `io_uring` are not followed.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "mountjail trace [OPTIONS] <SITE> <-- CMD...|--pid PID|--service UNIT>",
-    after_help = "Example:\n  mountjail trace site1 -- php -r 'new DateTimeZone(\"Europe/Zurich\");'\n  mountjail trace --service \
-                  php8.2-fpm site1\n  timeout 60 mountjail trace --pid 812 --json site1 | jq '.lines[].line'"
+    after_help = "Examples:\n  \
+                  mountjail trace site1 -- php -r 'new DateTimeZone(\"Europe/Zurich\");'\n  \
+                  mountjail trace --service php8.2-fpm site1\n  \
+                  timeout 60 mountjail trace --pid 812 --json site1 | jq '.lines[].line'"
 )]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["command", "pid", "service"]))]
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line
@@ -96,8 +98,8 @@ struct TraceStart {
 }
 
 impl Trace {
-    /// Looks and reports in workers, which can be given up, and follows in this process. Returns the
-    /// exit code.
+    /// Looks and reports in workers, which can be given up, and follows in this process. Returns
+    /// the exit code.
     pub(super) fn run(self, global: &Global, out: &'static Out) -> u8 {
         let trace = Arc::new(self);
         let (looks, settings) = (trace.clone(), global.clone());
@@ -227,8 +229,8 @@ impl Trace {
         Up::of(&self.site).run_with_own_umask(context)
     }
 
-    /// Reports what was found, and writes it to the manifest if that was asked for. Returns the exit
-    /// code.
+    /// Reports what was found, and writes it to the manifest if that was asked for. Returns the
+    /// exit code.
     fn report(
         &self,
         context: &Context,

@@ -208,7 +208,10 @@ fn described(miss: &Miss) -> String {
 
 fn miss(miss: &Miss) -> Value {
     json!({
-        "path": miss.path.to_string(), "call": miss.call, "lookups": miss.lookups, "programs": miss.programs,
+        "path": miss.path.to_string(),
+        "call": miss.call,
+        "lookups": miss.lookups,
+        "programs": miss.programs,
     })
 }
 

@@ -222,8 +222,8 @@ mod tests {
 
     #[test]
     fn lines_outside_are_found_by_their_number() {
-        let text =
-            b"# c\n/dev/a / ext4\n# BEGIN mountjail\nx /in none\n# END mountjail\n\n  y\t/o\\040t none bind";
+        let text = b"# c\n/dev/a / ext4\n# BEGIN mountjail\nx /in none\n# END mountjail\n\n  \
+              y\t/o\\040t none bind";
         assert_eq!(outside_targets(text), [(2, "/".into()), (7, "/o t".into())]);
     }
 

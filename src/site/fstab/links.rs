@@ -12,8 +12,8 @@ use crate::{Error, Result};
 /// What is below belongs to systemd's own daemons, whose users run nothing else.
 const SYSTEMDS: &str = "/run/systemd";
 
-/// Refuses lines if users other than root can replace the source, or a directory on the way to it or
-/// to the target: mount(8) follows links that they could put there, and `up` does not.
+/// Refuses lines if users other than root can replace the source, or a directory on the way to it
+/// or to the target: mount(8) follows links that they could put there, and `up` does not.
 pub(super) fn refuse_exchangeable(
     host: &Host,
     desired: &Desired,

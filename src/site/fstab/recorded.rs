@@ -12,8 +12,8 @@ use crate::render::fstab::FstabBlock;
 pub(crate) struct FstabLines(Mutex<HashMap<HostPath, Option<BTreeSet<SiteName>>>>);
 
 impl FstabLines {
-    /// `fstab`, the file that was recorded for `site`, if it still has lines for it, which need what
-    /// was made. A file that cannot be parsed may have some; one that does not exist has none.
+    /// `fstab`, the file that was recorded for `site`, if it still has lines for it, which need
+    /// what was made. A file that cannot be parsed may have some; one that does not exist has none.
     pub(crate) fn file_of<'f>(
         &self,
         site: &SiteName,
