@@ -346,6 +346,11 @@ impl Daemon {
         // Events of the meantime, to tell a failure from a change that was not complete.
         self.collect(MountsChanged::default(), &failed);
 
+        self.take_in_ends(sites, ends, now);
+    }
+
+    /// Reports what became of the sites, and notes when to try again.
+    fn take_in_ends(&mut self, sites: &[Site], ends: Vec<PassOutcome>, now: Instant) {
         let (mut healed, mut failing, mut right) = (vec![], vec![], vec![]);
         for (site, ended) in sites.iter().zip(ends) {
             let user = Dependent::Site(site.name.clone());

@@ -98,18 +98,14 @@ impl WatchedDirectories {
         now: Instant,
     ) -> MissedChanges {
         let mut unseen = MissedChanges::default();
-        if self.files.is_none() {
-            match DirectoryWatches::new() {
-                Ok(files) => self.files = Some(files),
-                Err(errno) => {
-                    self.is_blind(Some((index.directories().count(), errno)), now);
-                    return unseen;
-                }
+        let files = match self.files.take().map_or_else(DirectoryWatches::new, Ok) {
+            Ok(files) => self.files.insert(files),
+            Err(errno) => {
+                self.is_blind(Some((index.directories().count(), errno)), now);
+                return unseen;
             }
-        }
-        let Some(files) = &mut self.files else {
-            return unseen;
         };
+
         // If some could not be watched, all are tried again.
         let mut wanted: BTreeMap<&Path, bool> = if self.unwatched.is_some() {
             index.directories().collect()
@@ -118,7 +114,8 @@ impl WatchedDirectories {
         };
         wanted.insert(run, false);
         files.retain(|path| path == run || index.has(path));
-        let mut failed = None;
+
+        // Directories of servers that have not answered before are not asked for again.
         self.silent.retain(|asking| !asking.is_over());
         let silent: BTreeSet<_> = self
             .silent
@@ -129,13 +126,17 @@ impl WatchedDirectories {
         for path in &silent {
             unseen.gone.extend(index.inside(path));
         }
-        let wanted = wanted
-            .into_iter()
-            .map(|(path, contents)| (path.to_owned(), contents));
-        let wanted = wanted.filter(|(path, _)| !silent.contains(path)).collect();
+        let mut asked = vec![];
+        for (path, contents) in wanted {
+            if !silent.contains(path) {
+                asked.push((path.to_owned(), contents));
+            }
+        }
+
         let ask = files.asker();
         let ask = move |(path, contents): &(PathBuf, bool), _: &Stop| ask(path, *contents);
-        let mut asking = Crew::start(wanted, 1, Some(patience::SHORT), &Arc::default(), ask);
+        let mut asking = Crew::start(asked, 1, Some(patience::SHORT), &Arc::default(), ask);
+        let mut failed = None;
         for ((path, contents), answer) in asking.finish_or_sleep(patience::SHORT) {
             match answer {
                 Ok(Ok(descriptor)) if files.take_in(path, *contents, descriptor) => {

@@ -360,7 +360,7 @@ fn gone(engine: &'static str) {
     site.root = site.sandbox.directory("srv/other");
     site.bare = tree(&site.root);
     site.names(&site.root);
-    site.sandbox.ok(&["up", "s"]).says("is forgotten");
+    site.sandbox.ok(&["up", "s"]).says("mountjail forgets what it made there");
     site.sandbox.ok(&["down", "s"]);
     site.is_bare();
 }

@@ -13,7 +13,7 @@ use crate::cli::report::Report;
 use crate::patience::Stop;
 use crate::render::fstab::FstabBlock;
 use crate::site::context::{Context, is_set, stop_flag};
-use crate::site::fstab::{FstabEditor, FstabRun};
+use crate::site::fstab::{FstabEditor, FstabRun, SiteLines};
 use crate::site::{Site, SiteError, parallel, systemctl};
 use crate::{Error, Result};
 
@@ -45,28 +45,14 @@ impl Fstab {
             }
         }
 
-        // Write the lines, and take out those of sites that do not exist any more.
-        let is_gone = |name: &SiteName| sites.iter().all(|site| site.name != *name);
-        let mut gone = vec![];
-        let write = |block: &mut FstabBlock| {
-            if self.which.all {
-                gone.extend(block.sites().filter(|name| is_gone(name)).cloned());
-            }
-            for name in &gone {
-                block.remove(name);
-            }
-            for (site, lines) in &ready {
-                block.set(site.name.clone(), lines.section.clone());
-            }
-        };
-        let changed = if is_set(&stop) {
+        let written = if is_set(&stop) {
             Err(Error::interrupted(
                 "stopped by a signal; the file is as it was",
             ))
         } else {
-            editor.edit(write, &ready)
+            self.write(&editor, &sites, &ready)
         };
-        let changed = changed.inspect_err(|_| {
+        let (changed, gone) = written.inspect_err(|_| {
             for (site, _) in &ready {
                 editor.release(&site.name);
             }
@@ -87,6 +73,31 @@ impl Fstab {
         }
         self.hint_at_reload(context, changed);
         Ok(report.finish())
+    }
+
+    /// Writes the lines, and takes out those of sites that do not exist any more. Returns whether the
+    /// file changed, and these sites.
+    fn write(
+        &self,
+        editor: &FstabEditor,
+        sites: &[Site],
+        ready: &[(&Site, SiteLines)],
+    ) -> Result<(bool, Vec<SiteName>)> {
+        let is_gone = |name: &SiteName| sites.iter().all(|site| site.name != *name);
+        let mut gone = vec![];
+        let write = |block: &mut FstabBlock| {
+            if self.which.all {
+                gone.extend(block.sites().filter(|name| is_gone(name)).cloned());
+            }
+            for name in &gone {
+                block.remove(name);
+            }
+            for (site, lines) in ready {
+                block.set(site.name.clone(), lines.section.clone());
+            }
+        };
+        let changed = editor.edit(write, ready)?;
+        Ok((changed, gone))
     }
 
     pub(super) fn uninstall(&self, context: &Context) -> anyhow::Result<u8> {
