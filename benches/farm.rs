@@ -4,22 +4,21 @@
 //! already. All of it happens in a mount namespace of its own. Ratios of one run are what counts;
 //! times are of this machine.
 
+mod support;
+
 use std::env;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mountjail::sys::{self, MountAttr};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::mount::{MntFlags, umount2};
 use nix::sys::resource::{UsageWho, getrusage};
-
-/// Mounts a site.
-const MOUNTS: usize = 30;
+use support::{Farm, MOUNTS, apart};
 
 /// Sites of the large farm.
 const MANY: usize = 1000;
@@ -28,90 +27,50 @@ fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        ["--raw-up", dir, sites] => raw_up(Path::new(dir), sites.parse().unwrap()),
-        ["--raw-down", dir, sites] => raw_down(Path::new(dir), sites.parse().unwrap()),
+        ["--raw-up", dir, sites] => raw_up(&farm(dir, sites)),
+        ["--raw-down", dir, sites] => raw_down(&farm(dir, sites)),
         ["--peak", program, ref rest @ ..] => peak(program, rest),
         _ => table(),
     }
 }
 
-/// A directory with sources, sites and their configuration.
-struct Farm {
-    dir: PathBuf,
-    sites: usize,
+/// This program again, for the raw calls.
+fn raw(farm: &Farm, command: &str) -> Command {
+    let mut raw = Command::new(env::current_exe().unwrap());
+    raw.arg(command).arg(&farm.dir).arg(farm.sites.to_string());
+    raw
 }
 
-impl Farm {
-    fn new(base: &Path, sites: usize) -> Self {
-        let dir = base.join(sites.to_string());
-        let write = |path: PathBuf, text: String| {
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
-        let mut preset = "description: thirty files\nmounts:\n".to_owned();
+/// The same mounts as lines for mount(8).
+fn fstab(farm: &Farm) -> PathBuf {
+    let mut text = String::new();
+    for site in 0..farm.sites {
         for nth in 0..MOUNTS {
-            let source = dir.join(format!("host/file{nth}"));
+            let (source, target) = (farm.source(nth), farm.target(site, nth));
             let _ = writeln!(
-                preset,
-                "  - {{ source: {}, target: /etc/file{nth} }}",
-                source.display()
+                text,
+                "{} {} none bind,ro,nosuid,nodev,noexec 0 0",
+                source.display(),
+                target.display()
             );
-            write(source, format!("contents of {nth}"));
         }
-        write(dir.join("config/presets/thirty.yaml"), preset);
-        for site in 0..sites {
-            let root = dir.join(format!("srv/{site}"));
-            for nth in 0..MOUNTS {
-                write(root.join(format!("etc/file{nth}")), String::new());
-            }
-            let manifest = format!("root: {}\npresets: [thirty]\n", root.display());
-            write(dir.join(format!("config/sites/site{site}.yaml")), manifest);
-        }
-        Self { dir, sites }
     }
-
-    fn mountjail(&self, command: &str) -> Command {
-        let mut mountjail = Command::new(env!("CARGO_BIN_EXE_mountjail"));
-        mountjail
-            .arg("--config-dir")
-            .arg(self.dir.join("config"))
-            .arg("--state-dir")
-            .arg(self.dir.join("state"));
-        mountjail.args([command, "--all", "--quiet"]);
-        mountjail
-    }
-
-    fn raw(&self, command: &str) -> Command {
-        let mut raw = Command::new(env::current_exe().unwrap());
-        raw.arg(command).arg(&self.dir).arg(self.sites.to_string());
-        raw
-    }
-
-    /// The same mounts as lines for mount(8).
-    fn fstab(&self) -> PathBuf {
-        let mut text = String::new();
-        for site in 0..self.sites {
-            for nth in 0..MOUNTS {
-                let (source, target) = (
-                    self.dir.join(format!("host/file{nth}")),
-                    target(&self.dir, site, nth),
-                );
-                let _ = writeln!(
-                    text,
-                    "{} {} none bind,ro,nosuid,nodev,noexec 0 0",
-                    source.display(),
-                    target.display()
-                );
-            }
-        }
-        let path = self.dir.join("fstab");
-        fs::write(&path, text).unwrap();
-        path
-    }
+    let path = farm.dir.join("fstab");
+    fs::write(&path, text).unwrap();
+    path
 }
 
-fn target(dir: &Path, site: usize, nth: usize) -> PathBuf {
-    dir.join(format!("srv/{site}/etc/file{nth}"))
+/// This command, on all sites of the farm.
+fn all(farm: &Farm, command: &str) -> Command {
+    farm.mountjail(&[command, "--all", "--quiet"])
+}
+
+/// The farm that another process has made.
+fn farm(dir: &str, sites: &str) -> Farm {
+    Farm {
+        dir: dir.into(),
+        sites: sites.parse().unwrap(),
+    }
 }
 
 /// Runs a command to its end and takes the time.
@@ -141,11 +100,11 @@ struct Life {
 fn life(farm: &Farm, rounds: usize) -> Life {
     let mut times: [Vec<Duration>; 5] = Default::default();
     for _ in 0..rounds {
-        times[0].push(time(&mut farm.mountjail("up")));
-        times[1].push(time(&mut farm.mountjail("up")));
-        times[2].push(time(&mut farm.mountjail("down")));
-        times[3].push(time(&mut farm.raw("--raw-up")));
-        times[4].push(time(&mut farm.raw("--raw-down")));
+        times[0].push(time(&mut all(farm, "up")));
+        times[1].push(time(&mut all(farm, "up")));
+        times[2].push(time(&mut all(farm, "down")));
+        times[3].push(time(&mut raw(farm, "--raw-up")));
+        times[4].push(time(&mut raw(farm, "--raw-down")));
     }
     let [up, again, down, raw_up, raw_down] = times.map(median);
     Life {
@@ -158,24 +117,7 @@ fn life(farm: &Farm, rounds: usize) -> Life {
 }
 
 fn table() {
-    unshare(CloneFlags::CLONE_NEWNS).expect("needs root: mount namespaces");
-    mount(
-        None::<&str>,
-        "/",
-        None::<&str>,
-        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-        None::<&str>,
-    )
-    .unwrap();
-    let base = tempfile::tempdir().unwrap();
-    mount(
-        Some("farm"),
-        base.path(),
-        Some("tmpfs"),
-        MsFlags::empty(),
-        Some("mode=755"),
-    )
-    .unwrap();
+    let base = apart();
     let farm = |sites| Farm::new(base.path(), sites);
 
     let (one, ten, hundred, many) = (farm(1), farm(10), farm(100), farm(MANY));
@@ -187,13 +129,13 @@ fn table() {
         Command::new("mount")
             .arg("-a")
             .arg("-T")
-            .arg(hundred.fstab()),
+            .arg(fstab(&hundred)),
     );
-    raw_down(&hundred.dir, hundred.sites);
+    raw_down(&hundred);
     let of_many = life(&many, 5);
     let resident = peak_of(&many);
 
-    println!("{MOUNTS} mounts a site; medians; times in ms\n");
+    println!("{MOUNTS} mounts per site; medians; times in ms\n");
     println!(
         "{:<34} {:>10} {:>10} {:>7}  goal",
         "", "mountjail", "reference", "ratio"
@@ -258,8 +200,8 @@ fn bubblewrap(farm: &Farm) -> Command {
     for nth in 0..MOUNTS {
         command
             .arg("--ro-bind")
-            .arg(farm.dir.join(format!("host/file{nth}")))
-            .arg(target(&farm.dir, 0, nth));
+            .arg(farm.source(nth))
+            .arg(farm.target(0, nth));
     }
     command.arg("true");
     command
@@ -268,7 +210,7 @@ fn bubblewrap(farm: &Farm) -> Command {
 /// Peak resident memory of an `up --all` and of one with nothing to do, the larger, in MiB.
 fn peak_of(farm: &Farm) -> i64 {
     let measure = |command: &str| {
-        let inner = farm.mountjail(command);
+        let inner = all(farm, command);
         let mut outer = Command::new(env::current_exe().unwrap());
         outer
             .arg("--peak")
@@ -296,7 +238,7 @@ fn peak(program: &str, arguments: &[&str]) {
 
 /// The shortest loop that makes the same mounts safely: sources prepared once, targets opened
 /// beneath the root, a clone and one `move_mount` each.
-fn raw_up(dir: &Path, sites: usize) {
+fn raw_up(farm: &Farm) {
     let attributes = MountAttr {
         set: libc::MOUNT_ATTR_RDONLY
             | libc::MOUNT_ATTR_NOSUID
@@ -306,7 +248,7 @@ fn raw_up(dir: &Path, sites: usize) {
         ..MountAttr::default()
     };
     let prepare = |nth: usize| -> io::Result<OwnedFd> {
-        let clone = sys::clone_mount(File::open(dir.join(format!("host/file{nth}")))?)?;
+        let clone = sys::clone_mount(File::open(farm.source(nth))?)?;
         sys::mount_setattr(&clone, false, &attributes)?;
         Ok(clone)
     };
@@ -314,9 +256,9 @@ fn raw_up(dir: &Path, sites: usize) {
     let names: Vec<_> = (0..MOUNTS)
         .map(|nth| PathBuf::from(format!("etc/file{nth}")))
         .collect();
-    for site in 0..sites {
+    for site in 0..farm.sites {
         let root = sys::open_host(
-            &dir.join(format!("srv/{site}")),
+            &farm.dir.join(format!("srv/{site}")),
             libc::O_PATH | libc::O_DIRECTORY,
         )
         .unwrap();
@@ -327,10 +269,10 @@ fn raw_up(dir: &Path, sites: usize) {
     }
 }
 
-fn raw_down(dir: &Path, sites: usize) {
-    for site in 0..sites {
+fn raw_down(farm: &Farm) {
+    for site in 0..farm.sites {
         for nth in 0..MOUNTS {
-            umount2(&target(dir, site, nth), MntFlags::UMOUNT_NOFOLLOW).unwrap();
+            umount2(&farm.target(site, nth), MntFlags::UMOUNT_NOFOLLOW).unwrap();
         }
     }
 }

@@ -4,46 +4,27 @@
 //! `cargo bench --bench watch`, as root, on a quiet machine. All of it happens in a mount namespace
 //! of its own. Quantiles of one run; times are of this machine.
 
-use std::fmt::Write as _;
+mod support;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
-
-/// Mounts a site.
-const MOUNTS: usize = 30;
+use nix::mount::{MntFlags, umount2};
+use support::{Farm, MOUNTS, apart};
 
 /// How often the file is replaced.
 const REPLACED: usize = 1000;
 
 fn main() {
-    unshare(CloneFlags::CLONE_NEWNS).expect("needs root: mount namespaces");
-    mount(
-        None::<&str>,
-        "/",
-        None::<&str>,
-        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-        None::<&str>,
-    )
-    .unwrap();
-    let base = tempfile::tempdir().unwrap();
-    mount(
-        Some("farm"),
-        base.path(),
-        Some("tmpfs"),
-        MsFlags::empty(),
-        Some("mode=755"),
-    )
-    .unwrap();
+    let base = apart();
     println!(
-        "from rename(2) on the host to the new file in the jail; {MOUNTS} mounts a site; times in \
-         ms\n"
+        "from rename(2) on the host to the new file in the jail; {MOUNTS} mounts per site; \
+         times in ms\n"
     );
     println!(
         "{:<40} {:>9} {:>9} {:>9}  goal",
@@ -67,12 +48,12 @@ fn row(what: &str, mut times: Vec<Duration>, goal: &str) {
 
 fn one_site(base: &Path) {
     let farm = Farm::new(base, 1);
-    let watcher = farm.watch();
+    let watcher = watch(&farm);
     let (done, reads) = (AtomicBool::new(false), AtomicUsize::new(0));
     let times = |pause: Duration, from: usize| -> Vec<Duration> {
         let one = |nth| {
             thread::sleep(pause);
-            farm.replaced(nth, &[0])
+            replaced(&farm, nth, &[0])
         };
         (from..from + REPLACED).map(one).collect()
     };
@@ -87,7 +68,7 @@ fn one_site(base: &Path) {
         "<= 10, worst <= 100",
     );
     thread::scope(|scope| {
-        scope.spawn(|| read_all_the_time(&farm.target(0), &done, &reads));
+        scope.spawn(|| read_all_the_time(&farm.target(0, 0), &done, &reads));
         row(
             "1 site, and a reader that never stops",
             times(Duration::from_millis(1), 4001),
@@ -105,11 +86,11 @@ fn one_site(base: &Path) {
 
 fn many_sites(base: &Path) {
     let farm = Farm::new(base, 1000);
-    let watcher = farm.watch();
+    let watcher = watch(&farm);
     let all: Vec<usize> = (0..1000).collect();
     let times = (1..=10).map(|nth| {
         thread::sleep(Duration::from_secs(2));
-        farm.replaced(nth, &all)
+        replaced(&farm, nth, &all)
     });
     row(
         "1000 sites, until the last one has it",
@@ -133,105 +114,44 @@ fn read_all_the_time(path: &Path, done: &AtomicBool, reads: &AtomicUsize) {
     }
 }
 
-/// Sites that all bind the same files.
-struct Farm {
-    dir: PathBuf,
-    sites: usize,
+/// Brings all sites up and starts the watcher.
+fn watch(farm: &Farm) -> Watcher {
+    let up = farm.mountjail(&["up", "--all", "--quiet"]).status();
+    assert!(up.unwrap().success());
+    let mut child = farm
+        .mountjail(&["watch"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    assert!(lines.any(|line| line.contains(&format!("watching {} site", farm.sites))));
+    thread::spawn(move || lines.for_each(drop)); // so that it never waits for a reader
+    // the second look, at what happened while it looked first
+    thread::sleep(Duration::from_secs(2));
+    Watcher(child)
 }
 
-impl Farm {
-    fn new(base: &Path, sites: usize) -> Self {
-        let farm = Self {
-            dir: base.join(sites.to_string()),
-            sites,
-        };
-        let write = |path: PathBuf, text: String| {
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
-        let mut preset = "description: thirty files\nmounts:\n".to_owned();
-        for nth in 0..MOUNTS {
-            let source = farm.source(nth);
-            let _ = writeln!(
-                preset,
-                "  - {{ source: {}, target: /etc/file{nth} }}",
-                source.display()
+/// Replaces the first file by the contents number `nth`, and takes the time until all of
+/// `sites` have it.
+fn replaced(farm: &Farm, nth: usize, sites: &[usize]) -> Duration {
+    let (new, text) = (farm.dir.join("host/file0.new"), contents(nth));
+    fs::write(&new, &text).unwrap();
+    let start = Instant::now();
+    fs::rename(&new, farm.source(0)).unwrap();
+    for site in sites {
+        let target = farm.target(*site, 0);
+        while fs::read_to_string(&target).unwrap() != text {
+            assert!(
+                start.elapsed() < Duration::from_secs(60),
+                "{} stays stale",
+                target.display()
             );
-            write(source, contents(0));
+            thread::yield_now();
         }
-        write(farm.dir.join("config/presets/thirty.yaml"), preset);
-        for site in 0..sites {
-            let root = farm.dir.join(format!("srv/{site}"));
-            fs::create_dir_all(&root).unwrap();
-            let manifest = format!("root: {}\npresets: [thirty]\n", root.display());
-            write(
-                farm.dir.join(format!("config/sites/site{site}.yaml")),
-                manifest,
-            );
-        }
-        assert!(
-            farm.mountjail(&["up", "--all", "--quiet"])
-                .status()
-                .unwrap()
-                .success()
-        );
-        farm
     }
-
-    fn source(&self, nth: usize) -> PathBuf {
-        self.dir.join(format!("host/file{nth}"))
-    }
-
-    fn target(&self, site: usize) -> PathBuf {
-        self.dir.join(format!("srv/{site}/etc/file0"))
-    }
-
-    fn mountjail(&self, arguments: &[&str]) -> Command {
-        let mut mountjail = Command::new(env!("CARGO_BIN_EXE_mountjail"));
-        mountjail.arg("--config-dir").arg(self.dir.join("config"));
-        mountjail
-            .arg("--state-dir")
-            .arg(self.dir.join("state"))
-            .args(arguments);
-        mountjail
-    }
-
-    fn watch(&self) -> Watcher {
-        let mut child = self
-            .mountjail(&["watch"])
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap())
-            .lines()
-            .map_while(Result::ok);
-        assert!(lines.any(|line| line.contains(&format!("watching {} site", self.sites))));
-        thread::spawn(move || lines.for_each(drop)); // so that it never waits for a reader
-        // the second look, at what happened while it looked first
-        thread::sleep(Duration::from_secs(2));
-        Watcher(child)
-    }
-
-    /// Replaces the first file by the contents number `nth`, and takes the time until all of
-    /// `sites` have it.
-    fn replaced(&self, nth: usize, sites: &[usize]) -> Duration {
-        let (new, text) = (self.dir.join("host/file0.new"), contents(nth));
-        fs::write(&new, &text).unwrap();
-        let start = Instant::now();
-        fs::rename(&new, self.source(0)).unwrap();
-        for site in sites {
-            let target = self.target(*site);
-            while fs::read_to_string(&target).unwrap() != text {
-                assert!(
-                    start.elapsed() < Duration::from_secs(60),
-                    "{} stays stale",
-                    target.display()
-                );
-                thread::yield_now();
-            }
-        }
-        start.elapsed()
-    }
+    start.elapsed()
 }
 
 fn contents(nth: usize) -> String {

@@ -50,8 +50,8 @@ impl MountAttributes {
         noexec: false,
     };
 
-    /// What `statfs(2)` says of a mount; `ro` also where its file system is.
-    pub(crate) fn of_statfs(flags: FsFlags) -> Self {
+    /// The attributes of a mount from `statfs(2)`; `ro` also if its file system is read-only.
+    pub(crate) fn from_statfs(flags: FsFlags) -> Self {
         Self {
             read_only: flags.contains(FsFlags::ST_RDONLY),
             nosuid: flags.contains(FsFlags::ST_NOSUID),
@@ -60,8 +60,8 @@ impl MountAttributes {
         }
     }
 
-    /// What `statmount(2)` says of a mount: `MOUNT_ATTR_*`.
-    pub(crate) fn of_attributes(attributes: u64) -> Self {
+    /// The attributes of a mount from `statmount(2)`: `MOUNT_ATTR_*`.
+    pub(crate) fn from_statmount(attributes: u64) -> Self {
         let has = |attribute| attributes & attribute != 0;
         Self {
             read_only: has(libc::MOUNT_ATTR_RDONLY),
@@ -71,8 +71,8 @@ impl MountAttributes {
         }
     }
 
-    /// The same, but set-user-ID bits, devices and programs work only where they do on a mount with
-    /// `host` as well.
+    /// The same, but set-user-ID bits, devices and programs work only if they also do on a mount
+    /// with `host`.
     pub(crate) fn within(self, host: Self) -> Self {
         Self {
             nosuid: self.nosuid || host.nosuid,

@@ -1,4 +1,4 @@
-//! The one error type: what was being done, what the system said, what to do next.
+//! The error type: what was being done, why that failed, what to do next.
 
 use std::fmt;
 use std::io;
@@ -10,17 +10,16 @@ pub enum ErrorKind {
     Usage,
     /// The host did not allow it, or something is missing: exit code 1.
     Failed,
-    /// A signal asked to stop; what was begun has been undone: exit code 1.
+    /// A signal stopped the work, and what was begun has been undone: exit code 1.
     Interrupted,
-    /// Something did not answer within the time that it may take: exit code 1.
+    /// Something did not answer in time: exit code 1.
     Silent,
 }
 
 /// An error as an administrator reads it.
 ///
-/// `Display` gives `message: reason`, without the hint; the command line prints the hint on a line
-/// of its own. `message` names the operation, the site and the paths; `reason` is the kernel's in
-/// words.
+/// `Display` gives `message: reason`. The command line prints the hint on a line of its own. The
+/// message names the operation, the site and the paths; the reason is the kernel's, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     kind: ErrorKind,
@@ -35,22 +34,22 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error of the host's: `message` says what could not be done, on which paths.
+    /// The host did not allow something: `message` tells what could not be done, on which paths.
     pub fn failed(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Failed, message)
     }
 
-    /// An error in what the user wrote: on the command line or in a manifest.
+    /// The command line or a manifest is wrong.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Usage, message)
     }
 
-    /// The work was stopped by a signal.
+    /// A signal stopped the work.
     pub fn interrupted(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Interrupted, message)
     }
 
-    /// Something did not answer within the time that it may take.
+    /// Something did not answer in time.
     pub fn silent(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Silent, message)
     }
@@ -71,7 +70,7 @@ impl Error {
     pub fn because(mut self, reason: &io::Error) -> Self {
         self.errno = reason.raw_os_error();
         self.reason = Some(match self.errno {
-            // io::Error appends "(os error N)", which helps nobody at three in the morning.
+            // io::Error appends "(os error N)", which tells an administrator nothing.
             Some(code) => nix::errno::Errno::from_raw(code).desc().to_owned(),
             None => reason.to_string(),
         });
@@ -92,8 +91,8 @@ impl Error {
         self
     }
 
-    /// Says that something changed after it was looked at: the same command may succeed now, which
-    /// is the hint.
+    /// Marks an error because something changed after it was looked at: the same command may
+    /// succeed now, which is the hint.
     #[must_use]
     pub fn overtaken(mut self) -> Self {
         self.overtaken = true;
@@ -117,17 +116,16 @@ impl Error {
         self.kind
     }
 
-    /// What to do next, where that is known.
+    /// What to do next, if that is known. Some reasons have the same remedy for every operation.
     pub fn hint_text(&self) -> Option<&str> {
         match self.errno {
-            // Whatever was being done.
             Some(libc::EMFILE) => {
                 Some("raise the limit: `LimitNOFILE=` of the service, `ulimit -n` in a shell")
             }
             Some(libc::ENFILE) => Some("raise the limit: `sysctl fs.file-max`"),
             Some(libc::ENOTCONN | libc::ESTALE) if self.hint.is_none() => Some(
-                "the server of the file system there is gone: start it again, or unmount the file system with `umount \
-                 --lazy`; `findmnt --types fuse,nfs,nfs4,cifs` lists such",
+                "the server of the file system there is gone: start it again, or unmount the file \
+                 system with `umount --lazy`; `findmnt --types fuse,nfs,nfs4,cifs` lists such",
             ),
             _ => self.hint.as_deref(),
         }
@@ -138,7 +136,7 @@ impl Error {
         self.errno
     }
 
-    /// The process's exit code for this error, as the manual's table has it.
+    /// The exit code of a process that ends because of this error.
     pub fn exit_code(&self) -> u8 {
         match self.kind {
             ErrorKind::Usage => 2,

@@ -23,7 +23,7 @@ pub(crate) const SEARCH_PATH: [&str; 6] = [
     "/bin",
 ];
 
-/// Why a text is not a usable path or name; `Display` ends a sentence ("… is not absolute").
+/// Why a text is not a usable path or name; `Display` is a clause: "it is not absolute".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadPath {
     /// The empty text.
@@ -43,12 +43,13 @@ pub enum BadPath {
     TooLong,
     /// A site's name that could not be a file's name, an fstab comment or a unit instance.
     #[error(
-        "a site's name has letters, digits, `.`, `_`, `-` and `@`, and begins with a letter or digit"
+        "a site's name has letters, digits, `.`, `_`, `-` and `@`, \
+         and begins with a letter or digit"
     )]
     SiteName,
 }
 
-/// Checks `path` and takes out `.` components, doubled and trailing slashes.
+/// Checks `path`, and removes `.` components, doubled and trailing slashes.
 fn normal(path: &Path) -> Result<PathBuf, BadPath> {
     let bytes = path.as_os_str().as_bytes();
     if bytes.is_empty() {
@@ -246,17 +247,18 @@ impl HostPath {
         self.0.ancestors().map(|path| Self(path.to_owned()))
     }
 
-    /// Where `path` of the jail rooted at `self` is on the host. The one place that joins the two.
+    /// Where `path` of the jail with the root `self` is on the host.
     ///
-    /// For showing and comparing; what mounts and writes opens [`JailPath::relative`] beneath the
-    /// root's file descriptor instead, so that no link can lead it elsewhere.
+    /// This is for display and comparison. Code that mounts or writes opens
+    /// [`JailPath::relative`] beneath the root's file descriptor, so that no link can lead
+    /// elsewhere.
     #[must_use]
     pub fn inside(&self, path: &JailPath) -> HostPath {
         HostPath(self.0.join(path.relative()))
     }
 
-    /// Where the host's `path`, as the kernel gave it, is inside a jail whose root is this: the
-    /// inverse of [`inside`](Self::inside); `None` where it is not below.
+    /// Where the host's `path`, as the kernel gave it, is inside the jail with the root `self`: the
+    /// inverse of [`inside`](Self::inside). `None`: it is not below the root.
     pub fn path_inside(&self, path: &Path) -> Option<JailPath> {
         let below = path.strip_prefix(&self.0).ok()?;
         Some(JailPath::normal(Path::new("/").join(below)))
@@ -264,8 +266,8 @@ impl HostPath {
 }
 
 impl JailPath {
-    /// A path that is known to be absolute and normal, because the kernel gave it. It may be longer
-    /// than a path that the kernel takes.
+    /// A path that is absolute and normal, because the kernel gave it. It may be longer than the
+    /// paths that the kernel accepts.
     pub(crate) fn normal(path: PathBuf) -> Self {
         debug_assert!(is_normal(path.as_os_str().as_bytes()));
         Self(path)
@@ -287,14 +289,13 @@ impl JailPath {
             .collect()
     }
 
-    /// The same path on the host: what `source:` alone means.
+    /// The same path on the host, which is what `source:` alone means.
     pub fn on_host(&self) -> HostPath {
         HostPath(self.0.clone())
     }
 }
 
-/// How a path stands in JSON: plain text where it is UTF-8, else `{"bytes": [..]}`, so nothing is
-/// lost.
+/// A path in JSON: text if it is UTF-8, otherwise `{"bytes": [..]}`, so nothing is lost.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum PathText {

@@ -1,5 +1,4 @@
-//! Text that somebody else chose, such as a site's owner, in what an administrator reads and
-//! copies.
+//! Text that others chose, such as a site's owner, in what an administrator reads and copies.
 
 use std::borrow::Cow;
 
@@ -12,34 +11,34 @@ pub fn word(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("'{}'", text.replace('\'', r"'\''")))
 }
 
-/// `text` within one line, and with nothing in it that commands a terminal or changes the order of
-/// what is shown: what is no printable character by itself is escaped.
+/// `text` on one line, with nothing in it that commands a terminal or changes the order of what is
+/// shown: every character that is not printable by itself is escaped.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unprintable) {
         return Cow::Borrowed(text);
     }
-    let escaped = |c: char| {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
         if is_unprintable(c) {
-            c.escape_default().collect()
+            escaped.extend(c.escape_default());
         } else {
-            c.to_string()
+            escaped.push(c);
         }
-    };
-    Cow::Owned(text.chars().map(escaped).collect())
+    }
+    Cow::Owned(escaped)
 }
 
-/// As [`printable`], and not longer than can be read: what is beyond `longest` characters is left
-/// out in the middle.
+/// As [`printable`], but with the middle left out if it is longer than `longest` characters.
 pub fn brief(text: &str, longest: usize) -> Cow<'_, str> {
     let text = printable(text);
-    let count = if text.len() <= longest {
-        0
-    } else {
-        text.chars().count()
-    };
+    if text.len() <= longest {
+        return text;
+    }
+    let count = text.chars().count();
     if count <= longest {
         return text;
     }
+
     let (first, last) = (longest * 3 / 4, longest / 4);
     let begin: String = text.chars().take(first).collect();
     let end: String = text.chars().skip(count - last).collect();
@@ -49,8 +48,8 @@ pub fn brief(text: &str, longest: usize) -> Cow<'_, str> {
     ))
 }
 
-/// Controls, and of Unicode besides: what is invisible (U+200B), ends a line (U+2028), turns the
-/// direction of writing around (U+202E), stands on the character before it, or means nothing.
+/// Control characters, and those of Unicode that are invisible (U+200B), end a line (U+2028),
+/// change the direction of writing (U+202E), combine with the character before, or are unassigned.
 fn is_unprintable(c: char) -> bool {
     // The standard library escapes exactly these, and of ASCII also quotes and backslashes.
     c.is_control() || !c.is_ascii() && c.escape_debug().len() > 1
@@ -61,7 +60,7 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn the_terminal_is_not_commanded() {
+    fn no_text_commands_the_terminal() {
         assert_eq!(
             super::printable("a\\ü\x1b[2J\n\tb\u{9b}"),
             "a\\ü\\u{1b}[2J\\n\\tb\\u{9b}"
@@ -84,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_text_keeps_its_begin_and_end() {
+    fn a_long_text_keeps_its_beginning_and_end() {
         assert_eq!(super::brief("äöü\n", 5), "äöü\\n");
         let long = super::brief(&"ä".repeat(20_000), 100).into_owned();
         assert_eq!(

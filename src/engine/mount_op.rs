@@ -269,7 +269,7 @@ impl<'a> Work<'a> {
 
 /// The attributes of an open file's mount.
 pub(super) fn options_of(fd: impl AsFd) -> io::Result<MountAttributes> {
-    Ok(MountAttributes::of_statfs(fstatvfs(fd)?.flags()))
+    Ok(MountAttributes::from_statfs(fstatvfs(fd)?.flags()))
 }
 
 /// Opens every target that does not lie in a mount which this run makes itself.

@@ -5,10 +5,11 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::backend::{Backend, Ready};
 use super::mount_op::options_of;
+use crate::base::sync::lock;
 use crate::base::{Error, MountAttributes, Result};
 use crate::resolve::{FileId, Mount};
 use crate::sys;
@@ -57,7 +58,7 @@ impl Sources {
             recursive: mount.recursive,
         };
         let cell = {
-            let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut prepared = lock(&self.prepared);
             Arc::clone(prepared.entry(key).or_default())
         };
         let prepared = cell.get_or_init(|| {

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use crate::resolve::ldso::{Code, is_library_name};
 use crate::sys;
 
 /// How many files of a directory are looked at. In one with more there are surely programs.
@@ -83,30 +84,32 @@ pub(super) fn what(path: &Path) -> What {
     if !kind.is_file() {
         return What::File;
     }
-    match &magic(path) {
-        b"\x7fELF" if is_object_name(path) => What::Library,
-        _ if is_code(path, metadata.mode()) && !is_object_name(path) => What::Program,
-        _ => What::File,
+    match code_of(path, metadata.mode()) {
+        Some(Code::Program) => What::Program,
+        Some(Code::Library | Code::RunnableLibrary) => What::Library,
+        None => What::File,
     }
 }
 
 /// A script or program, or what may be loaded by one. Text with its bits set by accident is none.
 fn is_code(path: &Path, mode: u32) -> bool {
-    let begins = || matches!(&magic(path), b"\x7fELF" | [b'#', b'!', ..]);
-    is_object_name(path) || (mode & 0o111 != 0 && begins())
+    is_object_name(path) || code_of(path, mode).is_some()
+}
+
+fn code_of(path: &Path, mode: u32) -> Option<Code> {
+    let file = sys::open_regular(path).ok()?;
+    Code::of(&file, path.file_name()?, mode & 0o111 != 0)
 }
 
 /// Whether a file of this name is a shared object: `libc.so.6`, `mod_a.so`.
 pub(super) fn is_object_name(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.ends_with(".so") || name.contains(".so.")
+    path.file_name().is_some_and(is_library_name)
 }
 
-fn magic(path: &Path) -> [u8; 4] {
+fn is_elf(path: &Path) -> bool {
     let mut magic = [0; 4];
-    // Too short to be either: nothing of it counts.
     let read = sys::open_regular(path).and_then(|mut file| file.read_exact(&mut magic));
-    if read.is_ok() { magic } else { [0; 4] }
+    read.is_ok() && &magic == b"\x7fELF"
 }
 
 /// The files in the directory `top` and below, links not followed, no more than [`MANY`].
@@ -130,7 +133,6 @@ fn files_below(top: &Path) -> Vec<PathBuf> {
 /// The programs and shared objects in a directory and below; `None`: there are more than `most`.
 pub(super) fn objects_below(top: &Path, most: usize) -> Option<Vec<PathBuf>> {
     let files = files_below(top);
-    let is_elf = |file: &PathBuf| &magic(file) == b"\x7fELF";
     let mut objects: Vec<_> = files
         .iter()
         .filter(|file| is_elf(file))

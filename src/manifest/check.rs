@@ -1,21 +1,21 @@
 //! Walking a tree and collecting every mistake with the way that leads to it.
 //!
-//! Knows YAML's types and how mistakes are worded, but no key of the grammar: those are in
-//! `grammar`.
+//! This file knows YAML's types and the wording of mistakes; `grammar` knows the keys.
 
-use super::diagnostic::{Fault, Note, quoted};
-use super::locate::Part;
+use super::diagnostic::{Fault, FaultText, quoted};
+use super::locate::PairPart;
 use super::node::Node;
+use crate::base::text::nearest;
 
 /// The way from the top of the tree to a node.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct At<'a> {
     parent: Option<&'a At<'a>>,
-    step: Step<'a>,
+    step: AtStep<'a>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Step<'a> {
+enum AtStep<'a> {
     Top,
     Key { name: &'a str, nth: usize },
     Item(usize),
@@ -24,20 +24,20 @@ enum Step<'a> {
 impl<'a> At<'a> {
     pub(super) const TOP: At<'static> = At {
         parent: None,
-        step: Step::Top,
+        step: AtStep::Top,
     };
 
     pub(super) fn key(&'a self, name: &'a str, nth: usize) -> At<'a> {
         At {
             parent: Some(self),
-            step: Step::Key { name, nth },
+            step: AtStep::Key { name, nth },
         }
     }
 
     pub(super) fn item(&'a self, nth: usize) -> At<'a> {
         At {
             parent: Some(self),
-            step: Step::Item(nth),
+            step: AtStep::Item(nth),
         }
     }
 
@@ -45,18 +45,18 @@ impl<'a> At<'a> {
     pub(super) fn path(&self) -> String {
         let before = self.parent.map_or_else(String::new, At::path);
         match self.step {
-            Step::Top => before,
-            Step::Key { name, .. } if before.is_empty() => name.to_owned(),
-            Step::Key { name, .. } => format!("{before}.{name}"),
-            Step::Item(nth) => format!("{before}[{nth}]"),
+            AtStep::Top => before,
+            AtStep::Key { name, .. } if before.is_empty() => name.to_owned(),
+            AtStep::Key { name, .. } => format!("{before}.{name}"),
+            AtStep::Item(nth) => format!("{before}[{nth}]"),
         }
     }
 
     pub(super) fn steps(&self) -> Vec<usize> {
         let mut steps = self.parent.map_or_else(Vec::new, At::steps);
         match self.step {
-            Step::Top => {}
-            Step::Key { nth, .. } | Step::Item(nth) => steps.push(nth),
+            AtStep::Top => {}
+            AtStep::Key { nth, .. } | AtStep::Item(nth) => steps.push(nth),
         }
         steps
     }
@@ -77,7 +77,7 @@ pub(super) struct Checker {
 }
 
 impl Checker {
-    /// Notes a mistake in the value at `at`. `label` says what was expected and found.
+    /// Adds a mistake in the value at `at`; `label` tells what was expected and found.
     pub(super) fn fault(
         &mut self,
         at: &At<'_>,
@@ -85,22 +85,22 @@ impl Checker {
         label: impl Into<String>,
         help: Option<String>,
     ) {
-        self.note(at, Part::Value, message.into(), label.into(), help);
+        self.note(at, PairPart::Value, message.into(), label.into(), help);
     }
 
     fn key_fault(&mut self, at: &At<'_>, message: String, label: String, help: Option<String>) {
-        self.note(at, Part::Key, message, label, help);
+        self.note(at, PairPart::Key, message, label, help);
     }
 
     fn note(
         &mut self,
         at: &At<'_>,
-        part: Part,
+        part: PairPart,
         message: String,
         label: String,
         help: Option<String>,
     ) {
-        let note = Note {
+        let text = FaultText {
             key: at.path(),
             message,
             label,
@@ -109,11 +109,11 @@ impl Checker {
         self.faults.push(Fault {
             steps: at.steps(),
             part,
-            note,
+            text,
         });
     }
 
-    /// The pairs of a mapping whose keys are among `known`; the others, and second ones, are
+    /// The pairs of a mapping whose keys are among `known`. Unknown keys and duplicates are
     /// mistakes.
     pub(super) fn fields<'n>(
         &mut self,
@@ -243,7 +243,7 @@ pub(super) fn found(node: &Node) -> String {
     }
 }
 
-/// A scalar as it could stand in the file; `None` for what is no scalar, and for null.
+/// A scalar as it could be written in the file; `None` for null and for anything else.
 fn scalar_text(node: &Node) -> Option<String> {
     match node {
         Node::Text(text) => Some(quoted(text).trim_matches('`').to_owned()),
@@ -252,18 +252,6 @@ fn scalar_text(node: &Node) -> Option<String> {
         Node::Float(value) => Some(value.to_string()),
         Node::Null | Node::List(_) | Node::Map(_) | Node::Tagged(_) => None,
     }
-}
-
-/// The word of `known` that `word` was probably meant to be.
-pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    let word = word.to_lowercase().replace('_', "-");
-    let close = (word.chars().count() / 3).clamp(1, 3);
-    known
-        .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(&word, name), name))
-        .filter(|(distance, _)| *distance <= close)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, name)| name)
 }
 
 pub(super) fn did_you_mean(word: &str, known: &[&str]) -> Option<String> {

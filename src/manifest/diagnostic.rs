@@ -7,25 +7,25 @@ use std::sync::Arc;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use super::entries::SourceFile;
-use super::locate::{self, Part, Step};
+use super::locate::{self, PairPart, PathStep};
 use crate::base::quote::printable;
 
-/// How many errors of one file are shown; the rest are counted.
+/// How many errors of one file are shown; the others are counted.
 const MAX_SHOWN: usize = 50;
-/// How much of a very long line is shown after the place, in characters.
+/// How much of a very long line is shown after the mistake, in characters.
 const MAX_LINE: usize = 200;
 
 /// A mistake in the tree, before its position in the text is known.
 #[derive(Clone, Debug)]
 pub(super) struct Fault {
     pub steps: Vec<usize>,
-    pub part: Part,
-    pub note: Note,
+    pub part: PairPart,
+    pub text: FaultText,
 }
 
-/// What is said about a mistake.
+/// The text about a mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Note {
+pub(super) struct FaultText {
     /// The key's path; empty for the file as a whole.
     pub key: String,
     /// What is wrong.
@@ -41,7 +41,7 @@ pub(super) struct Note {
 pub struct Diagnostic {
     file: SourceFile,
     excerpt: Option<Excerpt>,
-    note: Note,
+    note: FaultText,
 }
 
 /// The line that an error is in, so that the whole text need not be kept.
@@ -85,7 +85,7 @@ impl Diagnostic {
         self.note.help.as_deref()
     }
 
-    pub(super) fn whole_file(file: &SourceFile, note: Note) -> Self {
+    pub(super) fn whole_file(file: &SourceFile, note: FaultText) -> Self {
         Self {
             file: file.clone(),
             excerpt: None,
@@ -93,11 +93,19 @@ impl Diagnostic {
         }
     }
 
-    pub(super) fn at(file: &SourceFile, text: &str, offset: usize, note: Note) -> Self {
+    pub(super) fn at(file: &SourceFile, text: &str, offset: usize, note: FaultText) -> Self {
         Self {
             file: file.clone(),
             excerpt: Some(Excerpt::at(text, offset)),
             note,
+        }
+    }
+
+    fn brief(&self) -> String {
+        let message = format!("{}: {}", self.message(), self.note.label);
+        match self.position() {
+            Some((line, column)) => format!("{line}:{column}: {message}"),
+            None => message,
         }
     }
 
@@ -185,20 +193,18 @@ impl Diagnostics {
         }
     }
 
-    /// Finds where each fault stands. Too many are cut off before that costs time.
+    /// Finds the place of each fault. Too many are cut off first, because that costs time.
     pub(super) fn locate(file: &SourceFile, text: &str, mut faults: Vec<Fault>) -> Self {
         let more = faults.len().saturating_sub(MAX_SHOWN);
         faults.truncate(MAX_SHOWN);
-        let mut list: Vec<_> = faults
-            .into_iter()
-            .map(|fault| {
-                let steps: Vec<_> = fault.steps.iter().map(|nth| Step::Nth(*nth)).collect();
-                match locate::offset(text, &steps, fault.part) {
-                    Some(offset) => Diagnostic::at(file, text, offset, fault.note),
-                    None => Diagnostic::whole_file(file, fault.note),
-                }
-            })
-            .collect();
+        let mut list = vec![];
+        for fault in faults {
+            let steps: Vec<_> = fault.steps.iter().map(|nth| PathStep::Nth(*nth)).collect();
+            list.push(match locate::offset(text, &steps, fault.part) {
+                Some(offset) => Diagnostic::at(file, text, offset, fault.text),
+                None => Diagnostic::whole_file(file, fault.text),
+            });
+        }
         list.sort_by_key(Diagnostic::position);
         Self { list, more }
     }
@@ -223,18 +229,8 @@ impl Diagnostics {
 
     /// The errors within one line: `3:1: unknown key: expected …`.
     pub fn brief(&self) -> String {
-        let one = |diagnostic: &Diagnostic| {
-            let place = diagnostic
-                .position()
-                .map(|(line, column)| format!("{line}:{column}: "));
-            format!(
-                "{}{}: {}",
-                place.unwrap_or_default(),
-                diagnostic.message(),
-                diagnostic.note.label
-            )
-        };
-        self.list.iter().map(one).collect::<Vec<_>>().join("; ")
+        let briefs: Vec<_> = self.list.iter().map(Diagnostic::brief).collect();
+        briefs.join("; ")
     }
 
     /// The errors with excerpts, as text of several lines without a newline at the end.
@@ -264,7 +260,7 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-/// `text` as it can stand in a message: on one line, without control characters, not too long.
+/// `text` for a message: on one line, without control characters, not too long.
 pub(super) fn quoted(text: &str) -> String {
     const MAX: usize = 60;
     let mut shown = printable(&text.chars().take(MAX).collect::<String>()).into_owned();

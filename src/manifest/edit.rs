@@ -1,16 +1,17 @@
 //! Adding items to a manifest's text, of which every other byte stays as it is.
 //!
-//! The text is not written anew from its tree, which would lose comments, order and style. The
-//! places are found in the text, and what came out is read again: if it does not mean the old
+//! The text is not written again from its tree, which would lose comments, order and style. The
+//! places are found in the text, and the new text is read again. If it does not mean the old
 //! manifest and the additions, there is no result.
 
 use std::fmt;
 
 use super::entries::Request;
-use super::grammar::{Draft, Kind, SITE_KEYS};
-use super::locate::{self, Part, Step};
+use super::grammar::{FileContents, Grammar};
+use super::grammar_keys::SITE_KEYS;
+use super::locate::{self, PairPart, PathStep};
 use super::node::{self, Node};
-use super::source;
+use super::parsed::ParsedFile;
 
 /// One item for one of the lists of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,7 +37,7 @@ impl fmt::Display for Addition {
 }
 
 impl Addition {
-    /// The item as it stands in a list.
+    /// The item as text in a list.
     fn item(&self, quoted: bool) -> String {
         let name = scalar(&self.name, quoted);
         match (self.optional, quoted) {
@@ -47,9 +48,9 @@ impl Addition {
     }
 }
 
-/// `text`, a manifest without mistakes, with `additions`, but for those that it has already.
+/// `text`, a manifest without mistakes, with those `additions` that it does not have yet.
 pub fn add(text: &str, additions: &[Addition]) -> Result<String, CannotAdd> {
-    let before = draft(text)?;
+    let before = contents(text)?;
     let (mut new, mut meanings) = (vec![], vec![]);
     for addition in additions {
         let meaning = meaning(addition)?;
@@ -69,19 +70,19 @@ pub fn add(text: &str, additions: &[Addition]) -> Result<String, CannotAdd> {
             out = add_to(&out, key, &items)?;
         }
     }
-    if is_sum(&before, &meanings, &draft(&out)?) {
+    if is_sum(&before, &meanings, &contents(&out)?) {
         Ok(out)
     } else {
         Err(CannotAdd)
     }
 }
 
-fn draft(text: &str) -> Result<Draft, CannotAdd> {
-    let read = source::read(text, Kind::Site);
-    if read.refused.is_some() || !read.faults.is_empty() {
+fn contents(text: &str) -> Result<FileContents, CannotAdd> {
+    let parsed = ParsedFile::new(text, Grammar::Site);
+    if parsed.not_yaml.is_some() || !parsed.faults.is_empty() {
         Err(CannotAdd)
     } else {
-        Ok(read.draft)
+        Ok(parsed.contents)
     }
 }
 
@@ -93,10 +94,10 @@ enum Meaning {
 }
 
 fn meaning(addition: &Addition) -> Result<Meaning, CannotAdd> {
-    let mut draft = draft(&format!("root: /x\n{addition}\n"))?;
-    let line = draft.lines.pop().map(|line| Meaning::Line(line.request));
+    let mut contents = contents(&format!("root: /x\n{addition}\n"))?;
+    let line = contents.lines.pop().map(|line| Meaning::Line(line.request));
     line.or_else(|| {
-        draft
+        contents
             .presets
             .pop()
             .map(|preset| Meaning::Preset(preset.name))
@@ -105,24 +106,24 @@ fn meaning(addition: &Addition) -> Result<Meaning, CannotAdd> {
 }
 
 impl Meaning {
-    fn is_in(&self, draft: &Draft) -> bool {
+    fn is_in(&self, contents: &FileContents) -> bool {
         match self {
-            Self::Preset(name) => draft.presets.iter().any(|preset| preset.name == *name),
-            Self::Line(request) => draft.lines.iter().any(|line| line.request == *request),
+            Self::Preset(name) => contents.presets.iter().any(|preset| preset.name == *name),
+            Self::Line(request) => contents.lines.iter().any(|line| line.request == *request),
         }
     }
 }
 
 /// Whether `after` is `before` and `added`, nothing else, with the order of `before`.
-fn is_sum(before: &Draft, added: &[Meaning], after: &Draft) -> bool {
-    let meanings = |draft: &Draft| {
-        let presets = draft
+fn is_sum(before: &FileContents, added: &[Meaning], after: &FileContents) -> bool {
+    let meanings = |contents: &FileContents| {
+        let presets = contents
             .presets
             .iter()
             .map(|preset| Meaning::Preset(preset.name.clone()));
         presets
             .chain(
-                draft
+                contents
                     .lines
                     .iter()
                     .map(|line| Meaning::Line(line.request.clone())),
@@ -140,7 +141,7 @@ fn is_sum(before: &Draft, added: &[Meaning], after: &Draft) -> bool {
 }
 
 fn add_to(text: &str, key: &'static str, items: &[&Addition]) -> Result<String, CannotAdd> {
-    match locate::offset(text, &[Step::Named(key)], Part::Value) {
+    match locate::offset(text, &[PathStep::Named(key)], PairPart::Value) {
         None => add_key(text, key, items),
         Some(at) if text[at..].starts_with('[') => {
             let quoted = is_quoted_after(text, at);
@@ -150,7 +151,7 @@ fn add_to(text: &str, key: &'static str, items: &[&Addition]) -> Result<String, 
     }
 }
 
-/// After the last item of a list with a line for each.
+/// Adds items after the last one of a list with one line per item.
 fn add_below(text: &str, key: &'static str, items: &[&Addition]) -> Result<String, CannotAdd> {
     let body = text.strip_prefix('\u{feff}').unwrap_or(text);
     let Ok(Node::Map(pairs)) = node::read(body) else {
@@ -163,10 +164,10 @@ fn add_below(text: &str, key: &'static str, items: &[&Addition]) -> Result<Strin
         return Err(CannotAdd);
     };
     let steps = [
-        Step::Named(key),
-        Step::Nth(list.len().checked_sub(1).ok_or(CannotAdd)?),
+        PathStep::Named(key),
+        PathStep::Nth(list.len().checked_sub(1).ok_or(CannotAdd)?),
     ];
-    let at = locate::offset(text, &steps, Part::Value).ok_or(CannotAdd)?;
+    let at = locate::offset(text, &steps, PairPart::Value).ok_or(CannotAdd)?;
     let line = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
     let prefix = &text[line..at];
     let indent = prefix.len() - prefix.trim_start().len();
@@ -184,8 +185,8 @@ fn add_below(text: &str, key: &'static str, items: &[&Addition]) -> Result<Strin
         .collect())
 }
 
-/// The end of the last line that belongs to the item beginning in the line at `start`: those that
-/// follow belong to it as long as they stand further right than its dash.
+/// The end of the last line of the item that begins in the line at `start`. Following lines belong
+/// to it as long as they are indented further than its dash.
 fn end_of_item(text: &str, start: usize, indent: usize) -> usize {
     let (mut at, mut end) = (start, start);
     for (nth, line) in text[start..].split_inclusive('\n').enumerate() {
@@ -203,9 +204,9 @@ fn end_of_item(text: &str, start: usize, indent: usize) -> usize {
     end
 }
 
-/// A key that the manifest has not: at its end.
+/// Adds a key that the manifest does not have, at its end.
 fn add_key(text: &str, key: &str, items: &[&Addition]) -> Result<String, CannotAdd> {
-    let top = locate::offset(text, &[], Part::Value).ok_or(CannotAdd)?;
+    let top = locate::offset(text, &[], PairPart::Value).ok_or(CannotAdd)?;
     if text[top..].starts_with('{') {
         let quoted = is_quoted_after(text, top);
         let list = items
@@ -220,7 +221,7 @@ fn add_key(text: &str, key: &str, items: &[&Addition]) -> Result<String, CannotA
         };
         return add_in_brackets(text, top, [format!("{key}: [{list}]")]);
     }
-    let first = locate::offset(text, &[Step::Named("root")], Part::Key).ok_or(CannotAdd)?;
+    let first = locate::offset(text, &[PathStep::Named("root")], PairPart::Key).ok_or(CannotAdd)?;
     let line = text[..first].rfind('\n').map_or(0, |newline| newline + 1);
     let indent = text[line..first].trim_start_matches('\u{feff}');
     if !indent.trim().is_empty() {
@@ -247,7 +248,7 @@ fn add_key(text: &str, key: &str, items: &[&Addition]) -> Result<String, CannotA
     Ok(format!("{text}{start}{lines}"))
 }
 
-/// Into the list or mapping whose opening bracket is at `at`.
+/// Adds items to the list or mapping whose opening bracket is at `at`.
 fn add_in_brackets(
     text: &str,
     at: usize,
@@ -321,21 +322,23 @@ fn newline(text: &str) -> &'static str {
     if text.contains("\r\n") { "\r\n" } else { "\n" }
 }
 
-/// What other readers of YAML take for a truth value.
-const WORDS: [&str; 6] = ["y", "n", "yes", "no", "on", "off"];
+/// What other YAML parsers take for a truth value.
+const TRUTH_WORDS: [&str; 6] = ["y", "n", "yes", "no", "on", "off"];
 
 /// `name` as a YAML scalar that is a text.
 fn scalar(name: &str, quoted: bool) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._@+-".contains(c);
     let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric() || "/_".contains(c));
     let is_text = || matches!(node::read(name), Ok(Node::Text(_)));
-    let is_word = WORDS.iter().any(|word| name.eq_ignore_ascii_case(word));
+    let is_word = TRUTH_WORDS
+        .iter()
+        .any(|word| name.eq_ignore_ascii_case(word));
     if !quoted && begins && !is_word && name.chars().all(plain) && is_text() {
         return name.to_owned();
     }
     let escaped = |c: char| match c {
         '"' | '\\' => format!("\\{c}"),
-        // Line breaks and what YAML does not take as it is.
+        // Line breaks, and what YAML does not accept unescaped.
         '\0'..='\x1f'
         | '\x7f'..='\u{a0}'
         | '\u{2028}'

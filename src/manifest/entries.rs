@@ -1,4 +1,4 @@
-//! What a manifest says, after validation and after its presets have been merged in.
+//! What a manifest asks for, after validation, with its presets.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,28 +6,28 @@ use std::sync::Arc;
 
 use crate::base::{HostPath, JailPath, SiteName};
 
-/// One site: its root and everything asked for, by itself and by its presets.
+/// One site: its root, and everything that it and its presets ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    /// The site's name.
+    /// Its name.
     pub site: SiteName,
-    /// The file it came from.
+    /// The file that it is from.
     pub file: SourceFile,
     /// The jail's directory on the host, as written.
     pub root: HostPath,
-    /// What is asked for: the site's own lines first, then each preset's once, in the order of
-    /// inclusion. Shared, because a preset's entries are the same for every site that includes it.
+    /// The site's own lines first, then each preset's once, in the order of inclusion. They are
+    /// shared, because a preset's entries are the same for every site that includes it.
     pub entries: Vec<Arc<Entry>>,
     /// systemd units that run inside.
     pub services: Vec<String>,
 }
 
-/// One line of a manifest or preset, and where it stands.
+/// One line of a manifest or preset, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
-    /// What it asks for.
+    /// What the line asks for.
     pub request: Request,
-    /// Where it stands.
+    /// Where the line is.
     pub origin: Arc<Origin>,
 }
 
@@ -55,7 +55,7 @@ pub enum Request {
 pub struct Wanted<T> {
     /// At least one; more where the file says `any_of`.
     pub any_of: Vec<T>,
-    /// Absent on this host: skipped, and said so, in place of an error.
+    /// It may be absent on this host: it is then skipped with a note.
     pub optional: bool,
 }
 
@@ -70,7 +70,7 @@ impl Pattern {
     /// A pattern from an already validated path.
     pub fn new(path: HostPath) -> Self {
         let text = path.as_path().to_string_lossy();
-        // glob(7): a bracket that is never closed is itself, as in /usr/bin/[.
+        // glob(7): a bracket that is never closed stands for itself, as in /usr/bin/[.
         let range = text
             .split_once('[')
             .is_some_and(|(_, rest)| rest.contains(']'));
@@ -100,17 +100,17 @@ impl fmt::Display for Pattern {
 pub struct MountRequest {
     /// `source` or `any_of`, and `optional`.
     pub sources: Wanted<Pattern>,
-    /// Where inside; `None`: the same path as the source. Never set together with a glob.
+    /// The mount point inside; `None`: the path of the source. Never set together with a glob.
     pub target: Option<JailPath>,
-    /// May the jail write through it.
+    /// Whether the jail may write through it.
     pub access: Access,
     /// Take submounts along.
     pub recursive: bool,
-    /// May files in it be executed; `None`: by class.
+    /// Whether files in it can be executed; `None`: by class.
     pub executable: Option<bool>,
-    /// Do device nodes in it work; `None`: by class.
+    /// Whether device nodes in it work; `None`: by class.
     pub devices: Option<bool>,
-    /// Do setuid bits in it count; `None`: by class.
+    /// Whether setuid bits in it count; `None`: by class.
     pub setuid: Option<bool>,
 }
 
@@ -120,11 +120,11 @@ pub enum Access {
     /// The default.
     #[default]
     ReadOnly,
-    /// Only ever by saying so.
+    /// It must be requested explicitly.
     ReadWrite,
 }
 
-/// The file that a line stands in.
+/// The file that a line is in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SourceFile {
     /// A file on disk.
@@ -142,7 +142,7 @@ impl fmt::Display for SourceFile {
     }
 }
 
-/// Where an entry stands: the answer to "which line brought this in".
+/// Where an entry is: the line that brought something in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
     /// The file.

@@ -1,8 +1,8 @@
-//! Where a key or value stands in a text.
+//! Where a key or value is in a text.
 //!
-//! The YAML reader gives no positions with its values, but it puts the current one into an error.
-//! So the text is read a second time, only when a position is wanted, by a visitor that walks to
-//! the place and fails there.
+//! The YAML parser returns no positions with its values, but each of its errors has one. So the
+//! text is read a second time, only when a position is needed, by a visitor that walks to the place
+//! and fails there.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use serde::de::{
 
 /// One step from a list or mapping to what is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step<'a> {
+pub(super) enum PathStep<'a> {
     /// The item or pair at this place, from 0.
     Nth(usize),
     /// The pair with this key.
@@ -21,13 +21,13 @@ pub(super) enum Step<'a> {
 
 /// Which part of the last pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum PairPart {
     Key,
     Value,
 }
 
-/// The byte offset in `text` of what `steps` lead to; `None` if nothing is there.
-pub(super) fn offset(text: &str, steps: &[Step<'_>], part: Part) -> Option<usize> {
+/// The byte offset in `text` of what `steps` lead to; `None`: nothing is there.
+pub(super) fn offset(text: &str, steps: &[PathStep<'_>], part: PairPart) -> Option<usize> {
     let body = text.strip_prefix('\u{feff}').unwrap_or(text);
     let document = serde_yaml::Deserializer::from_str(body).next()?;
     let found = std::cell::Cell::new(false);
@@ -42,7 +42,7 @@ pub(super) fn offset(text: &str, steps: &[Step<'_>], part: Part) -> Option<usize
     Some(text.len() - body.len() + byte_offset(body, location.index()))
 }
 
-/// The reader's index, which counts bytes, as an offset at which `text` can be cut.
+/// The parser's index, which counts bytes, as an offset at which `text` can be split.
 pub(super) fn byte_offset(text: &str, index: usize) -> usize {
     let index = index.min(text.len());
     (0..=index)
@@ -67,30 +67,30 @@ pub(super) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
 /// The line and column, both from 1, of the value that `key` leads to: `mounts[3].target`,
 /// `etc[2]`, `root`.
 ///
-/// `None` if the text is no YAML or has nothing there. Columns count characters.
+/// `None`: the text is not YAML, or nothing is there. Columns count characters.
 pub fn position(text: &str, key: &str) -> Option<(usize, usize)> {
-    located(text, key, Part::Value)
+    located(text, key, PairPart::Value)
 }
 
-/// As [`position`], but of the key itself; for an item of a list, which has none, of the item.
+/// As [`position`], but for the key itself; an item of a list has no key, so for the item.
 pub fn key_position(text: &str, key: &str) -> Option<(usize, usize)> {
-    located(text, key, Part::Key)
+    located(text, key, PairPart::Key)
 }
 
-fn located(text: &str, key: &str, part: Part) -> Option<(usize, usize)> {
+fn located(text: &str, key: &str, part: PairPart) -> Option<(usize, usize)> {
     offset(text, &steps_of(key)?, part).map(|offset| line_and_column(text, offset))
 }
 
 /// `mounts[3].target` → `mounts`, 3, `target`.
-fn steps_of(key: &str) -> Option<Vec<Step<'_>>> {
+fn steps_of(key: &str) -> Option<Vec<PathStep<'_>>> {
     let mut steps = Vec::new();
     for part in key.split('.') {
         let (name, indices) = part.split_at(part.find('[').unwrap_or(part.len()));
         if !name.is_empty() {
-            steps.push(Step::Named(name));
+            steps.push(PathStep::Named(name));
         }
         for index in indices.split_terminator(']') {
-            steps.push(Step::Nth(index.strip_prefix('[')?.parse().ok()?));
+            steps.push(PathStep::Nth(index.strip_prefix('[')?.parse().ok()?));
         }
     }
     Some(steps)
@@ -98,8 +98,8 @@ fn steps_of(key: &str) -> Option<Vec<Step<'_>>> {
 
 #[derive(Clone, Copy)]
 struct Finder<'s> {
-    steps: &'s [Step<'s>],
-    part: Part,
+    steps: &'s [PathStep<'s>],
+    part: PairPart,
     found: &'s std::cell::Cell<bool>,
 }
 
@@ -165,7 +165,7 @@ impl<'de> Visitor<'de> for Finder<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        let Some((Step::Nth(nth), rest)) = self.steps.split_first() else {
+        let Some((PathStep::Nth(nth), rest)) = self.steps.split_first() else {
             return Err(self.stop());
         };
         for _ in 0..*nth {
@@ -188,7 +188,7 @@ impl<'de> Visitor<'de> for Finder<'_> {
             steps: rest,
             ..self
         };
-        let stop_at_key = rest.is_empty() && self.part == Part::Key;
+        let stop_at_key = rest.is_empty() && self.part == PairPart::Key;
         let mut nth = 0;
         while let Some(here) = pairs.next_key_seed(KeyFinder {
             inner,
@@ -207,11 +207,11 @@ impl<'de> Visitor<'de> for Finder<'_> {
     }
 }
 
-/// Says whether the key in turn is the wanted one, or stops there.
+/// Compares one key with the wanted one, or stops there.
 #[derive(Clone, Copy)]
 struct KeyFinder<'s> {
     inner: Finder<'s>,
-    step: Step<'s>,
+    step: PathStep<'s>,
     nth: usize,
     stop_at_key: bool,
 }
@@ -220,13 +220,13 @@ impl<'de> DeserializeSeed<'de> for KeyFinder<'_> {
     type Value = bool;
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
         match self.step {
-            Step::Nth(nth) if nth == self.nth && self.stop_at_key => {
+            PathStep::Nth(nth) if nth == self.nth && self.stop_at_key => {
                 self.inner.deserialize(deserializer).map(|()| true)
             }
-            Step::Nth(nth) => deserializer
+            PathStep::Nth(nth) => deserializer
                 .deserialize_ignored_any(IgnoredAny)
                 .map(|_| nth == self.nth),
-            Step::Named(_) => deserializer.deserialize_any(self),
+            PathStep::Named(_) => deserializer.deserialize_any(self),
         }
     }
 }
@@ -239,7 +239,7 @@ impl Visitor<'_> for KeyFinder<'_> {
     }
 
     fn visit_str<E: de::Error>(self, key: &str) -> Result<bool, E> {
-        let here = self.step == Step::Named(key);
+        let here = self.step == PathStep::Named(key);
         if here && self.stop_at_key {
             Err(self.inner.stop())
         } else {

@@ -1,8 +1,8 @@
 //! YAML text → [`Node`], a plain tree that keeps what validation needs.
 //!
-//! In: the text of one file. Out: its tree, or the one [`Refused`] that made reading stop. Mappings
-//! are lists of pairs, so that duplicate keys are seen, and null, truth values and numbers stay
-//! apart from text. The cost is bounded before and while reading, whatever the text is.
+//! In: the text of one file. Out: its tree, or the [`YamlError`] that ended reading. Mappings are
+//! lists of pairs, so that duplicate keys are seen. Null, truth values and numbers are distinct
+//! from text. The cost is bounded before and while reading, whatever the text is.
 
 use std::cell::Cell;
 use std::fmt;
@@ -15,8 +15,8 @@ use serde::de::{
 pub(super) const MAX_BYTES: usize = 1 << 20;
 /// How deep lists and mappings may nest; the grammar needs four levels.
 const MAX_DEPTH: usize = 16;
-/// What the tree may cost: a node is 16, each byte of text one. Only aliases get a file below
-/// [`MAX_BYTES`] near it.
+/// What the tree may cost: a node costs 16, each byte of text one. Only a file with aliases comes
+/// near that.
 const MAX_COST: usize = 16 << 20;
 
 /// A YAML value.
@@ -29,13 +29,13 @@ pub(super) enum Node {
     Text(String),
     List(Vec<Node>),
     Map(Vec<(Node, Node)>),
-    /// `!name value`: nothing in a manifest has one.
+    /// `!name value`, which no manifest needs.
     Tagged(String),
 }
 
 /// Why a text has no tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
+pub(super) struct YamlError {
     /// Where, in bytes from the beginning of the text; `None`: the file as a whole.
     pub at: Option<usize>,
     pub message: &'static str,
@@ -43,13 +43,13 @@ pub(super) struct Refused {
     pub help: Option<&'static str>,
 }
 
-/// Reads `text`, which begins with no byte order mark, as one YAML document.
-pub(super) fn read(text: &str) -> Result<Node, Refused> {
+/// Reads `text`, without its byte order mark, as one YAML document.
+pub(super) fn read(text: &str) -> Result<Node, YamlError> {
     if text.len() > MAX_BYTES {
         return Err(too_large(text.len()));
     }
     if let Some(at) = brackets_too_deep(text) {
-        return Err(Refused {
+        return Err(YamlError {
             at: Some(at),
             ..too_deep()
         });
@@ -58,7 +58,7 @@ pub(super) fn read(text: &str) -> Result<Node, Refused> {
         left: Cell::new(MAX_COST),
         hit: Cell::new(None),
     };
-    let reader = Reader {
+    let reader = TreeReader {
         limits: &limits,
         depth: 0,
     };
@@ -67,8 +67,8 @@ pub(super) fn read(text: &str) -> Result<Node, Refused> {
         .map_err(|error| refusal(text, &limits, &error))
 }
 
-pub(super) fn too_large(bytes: usize) -> Refused {
-    Refused {
+pub(super) fn too_large(bytes: usize) -> YamlError {
+    YamlError {
         at: None,
         message: "the file is too large",
         label: format!("it has {bytes} bytes, more than the {MAX_BYTES} that are read"),
@@ -76,8 +76,8 @@ pub(super) fn too_large(bytes: usize) -> Refused {
     }
 }
 
-fn too_deep() -> Refused {
-    Refused {
+fn too_deep() -> YamlError {
+    YamlError {
         at: None,
         message: "lists and mappings are nested too deeply",
         label: format!("more than {MAX_DEPTH} levels; a manifest needs four"),
@@ -85,8 +85,8 @@ fn too_deep() -> Refused {
     }
 }
 
-fn too_costly() -> Refused {
-    Refused {
+fn too_costly() -> YamlError {
+    YamlError {
         at: None,
         message: "the file grows too large when its aliases are followed",
         label: "aliases (`*name`) repeat too much here".to_owned(),
@@ -94,7 +94,7 @@ fn too_costly() -> Refused {
     }
 }
 
-/// The byte where `[` and `{` nest deeper than a manifest in any style could.
+/// The byte at which `[` and `{` nest deeper than in any manifest.
 ///
 /// libyaml's scanner takes time quadratic in the open brackets before serde sees the first event.
 /// Brackets in quotes and comments count too, which is why the bound is far above [`MAX_DEPTH`].
@@ -114,22 +114,22 @@ fn brackets_too_deep(text: &str) -> Option<usize> {
     None
 }
 
-fn refusal(text: &str, limits: &Limits, error: &serde_yaml::Error) -> Refused {
+fn refusal(text: &str, limits: &Limits, error: &serde_yaml::Error) -> YamlError {
     let at = error.location().map(|location| location.index());
     let message = error.to_string();
     if let Some(limit) = limits.hit.get() {
-        return Refused { at, ..limit() };
+        return YamlError { at, ..limit() };
     }
     if message.starts_with("recursion limit") {
-        return Refused { at, ..too_deep() };
+        return YamlError { at, ..too_deep() };
     }
     if message.starts_with("repetition limit") {
-        return Refused { at, ..too_costly() };
+        return YamlError { at, ..too_costly() };
     }
     if message.contains("more than one document") {
         return more_than_one_document(text);
     }
-    Refused {
+    YamlError {
         at,
         message: "this is not valid YAML",
         label: without_position(&message),
@@ -137,16 +137,16 @@ fn refusal(text: &str, limits: &Limits, error: &serde_yaml::Error) -> Refused {
     }
 }
 
-fn more_than_one_document(text: &str) -> Refused {
+fn more_than_one_document(text: &str) -> YamlError {
     let second = serde_yaml::Deserializer::from_str(text).nth(1);
     let error = second.and_then(|document| Stop.deserialize(document).err());
-    Refused {
+    YamlError {
         at: error
             .and_then(|error| error.location())
             .map(|location| location.index()),
         message: "the file has more than one YAML document",
         label: "a second document begins before this".to_owned(),
-        help: Some("write one file for each site, and no `---` between its lines"),
+        help: Some("write one file per site, without `---` between its lines"),
     }
 }
 
@@ -175,12 +175,10 @@ fn without_position(message: &str) -> String {
 
 fn yaml_help(message: &str) -> Option<&'static str> {
     if message.contains("cannot start any token") {
-        return Some(
-            "indent with spaces, and put a text that begins with such a character in quotes",
-        );
+        return Some("indent with spaces, and quote a text that begins with such a character");
     }
     if message.contains("mapping values are not allowed") {
-        return Some("check the indentation, and put a text that contains `: ` in quotes");
+        return Some("check the indentation, and quote a text that contains `: `");
     }
     if message.contains("unknown anchor") {
         return Some("a text that begins with `*` needs quotes");
@@ -188,19 +186,19 @@ fn yaml_help(message: &str) -> Option<&'static str> {
     None
 }
 
-/// What reading may still cost, and which limit was hit.
+/// What reading may still cost, and the limit that was exceeded.
 struct Limits {
     left: Cell<usize>,
-    hit: Cell<Option<fn() -> Refused>>,
+    hit: Cell<Option<fn() -> YamlError>>,
 }
 
 #[derive(Clone, Copy)]
-struct Reader<'l> {
+struct TreeReader<'l> {
     limits: &'l Limits,
     depth: usize,
 }
 
-impl Reader<'_> {
+impl TreeReader<'_> {
     fn charge<E: de::Error>(self, text: usize) -> Result<(), E> {
         match self.limits.left.get().checked_sub(16 + text) {
             Some(left) => {
@@ -211,7 +209,7 @@ impl Reader<'_> {
         }
     }
 
-    fn refuse<E: de::Error>(self, limit: fn() -> Refused) -> E {
+    fn refuse<E: de::Error>(self, limit: fn() -> YamlError) -> E {
         self.limits.hit.set(Some(limit));
         E::custom("refused")
     }
@@ -232,14 +230,14 @@ impl Reader<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Reader<'_> {
+impl<'de> DeserializeSeed<'de> for TreeReader<'_> {
     type Value = Node;
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Reader<'_> {
+impl<'de> Visitor<'de> for TreeReader<'_> {
     type Value = Node;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

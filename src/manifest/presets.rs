@@ -1,17 +1,17 @@
-//! Named parts of manifests: the built-in catalogue, what a site adds to it, and what includes
-//! what.
+//! Named parts of manifests: the built-in ones, those that a host adds, and their includes.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
-use super::check::{did_you_mean, nearest};
-use super::diagnostic::{Diagnostics, Fault, Note, quoted};
-use super::entries::{Entry, Origin, SourceFile};
-use super::grammar::{Draft, Include, Kind, Line};
-use super::locate::Part;
-use super::node::Refused;
-use super::source::{self, Read};
+use super::check::did_you_mean;
+use super::diagnostic::{Diagnostics, Fault, FaultText, quoted};
+use super::entries::{Entry, SourceFile};
+use super::grammar::{Grammar, Include};
+use super::locate::PairPart;
+use super::node::YamlError;
+use super::parsed::ParsedFile;
+use crate::base::text::nearest;
 
 macro_rules! embedded {
     ($($name:literal),* $(,)?) => {
@@ -44,7 +44,7 @@ const BUILT_IN: &[(&str, &str)] = embedded![
     "users",
 ];
 
-/// The presets that a run knows. Each is parsed once, when it is first wanted.
+/// The presets of one run. Each is parsed once, when it is first needed.
 #[derive(Debug, Default)]
 pub struct Presets {
     by_name: BTreeMap<String, Preset>,
@@ -54,13 +54,13 @@ pub struct Presets {
 struct Preset {
     file: SourceFile,
     text: Cow<'static, str>,
-    parsed: OnceLock<Read>,
-    expanded: OnceLock<Result<Vec<Section>, Diagnostics>>,
+    parsed: OnceLock<ParsedFile>,
+    expanded: OnceLock<Result<Vec<PresetSection>, Diagnostics>>,
 }
 
-/// What one preset itself asks for, within an expansion.
+/// What one preset itself asks for, without its includes.
 #[derive(Clone, Debug)]
-struct Section {
+struct PresetSection {
     preset: String,
     entries: Vec<Arc<Entry>>,
 }
@@ -75,14 +75,14 @@ impl Preset {
         }
     }
 
-    fn parsed(&self) -> &Read {
+    fn parsed(&self) -> &ParsedFile {
         self.parsed
-            .get_or_init(|| source::read(&self.text, Kind::Preset))
+            .get_or_init(|| ParsedFile::new(&self.text, Grammar::Preset))
     }
 }
 
 impl Presets {
-    /// Those that are part of the binary.
+    /// The presets that are part of the binary.
     pub fn built_in() -> Self {
         let preset = |(name, text): &(&str, &'static str)| {
             let file = SourceFile::BuiltIn((*name).to_owned());
@@ -93,27 +93,23 @@ impl Presets {
         }
     }
 
-    /// Adds the preset `name`, or puts it in the place of one of that name. It is checked when it
-    /// is used.
+    /// Adds the preset `name`, or replaces the one of that name. It is checked when it is used.
     pub fn add(&mut self, name: &str, file: SourceFile, text: String) {
         self.by_name
             .insert(name.to_owned(), Preset::new(file, Cow::Owned(text)));
     }
 
-    /// As [`Presets::add`] of a file that could not be read, and why: that is a mistake where the
-    /// preset is used.
+    /// As [`Presets::add`] for a file that could not be read, and why. That is a mistake of every
+    /// file that uses the preset.
     pub fn add_unreadable(&mut self, name: &str, file: SourceFile, why: String) {
-        let refused = Refused {
+        let error = YamlError {
             at: None,
             message: "the preset cannot be read",
             label: why,
             help: None,
         };
         let mut preset = Preset::new(file, Cow::Borrowed(""));
-        preset.parsed = OnceLock::from(Read {
-            refused: Some(refused),
-            ..Read::default()
-        });
+        preset.parsed = OnceLock::from(ParsedFile::not_yaml(error));
         self.by_name.insert(name.to_owned(), preset);
     }
 
@@ -122,12 +118,12 @@ impl Presets {
         self.by_name.keys().map(String::as_str)
     }
 
-    /// Whether `name` is one of the binary's own, also where a file has taken its place.
+    /// Whether a preset of that name is part of the binary, even if a file has replaced it.
     pub fn is_built_in(&self, name: &str) -> bool {
         BUILT_IN.iter().any(|(known, _)| *known == name)
     }
 
-    /// The file that the preset `name` is from.
+    /// The file that has the preset `name`.
     pub fn file(&self, name: &str) -> Option<&SourceFile> {
         self.by_name.get(name).map(|preset| &preset.file)
     }
@@ -137,15 +133,10 @@ impl Presets {
         self.by_name.get(name).map(|preset| &*preset.text)
     }
 
-    /// The one line that says what the preset is for; `None`: there is no such preset, or it has
-    /// mistakes.
+    /// The one line that describes the preset; `None`: there is no such preset, or it has mistakes.
     pub fn description(&self, name: &str) -> Option<&str> {
-        self.by_name
-            .get(name)?
-            .parsed()
-            .draft
-            .description
-            .as_deref()
+        let parsed = self.by_name.get(name)?.parsed();
+        parsed.contents.description.as_deref()
     }
 
     /// The known name that `name` was probably meant to be.
@@ -167,8 +158,8 @@ impl Presets {
         }))
     }
 
-    /// Adds what `includes` bring to `entries`. Mistakes of the includes themselves go to `faults`,
-    /// those in the presets come back.
+    /// Adds what `includes` bring to `entries`. Mistakes of the includes themselves are added to
+    /// `faults`; those in the presets are returned.
     pub(super) fn include(
         &self,
         includes: &[Include],
@@ -202,9 +193,9 @@ impl Presets {
         &self,
         name: &str,
         preset: &'p Preset,
-    ) -> &'p Result<Vec<Section>, Diagnostics> {
+    ) -> &'p Result<Vec<PresetSection>, Diagnostics> {
         preset.expanded.get_or_init(|| {
-            let mut expansion = Expansion {
+            let mut expansion = PresetExpansion {
                 presets: self,
                 seen: HashSet::new(),
                 sections: vec![],
@@ -221,7 +212,7 @@ impl Presets {
     fn unknown(&self, include: &Include) -> Fault {
         let names: Vec<_> = self.names().collect();
         let help = did_you_mean(&include.name, &names)
-            .unwrap_or_else(|| "`mountjail presets` lists those that there are".to_owned());
+            .unwrap_or_else(|| "`mountjail presets` lists all".to_owned());
         fault(
             include,
             format!("there is no preset {}", quoted(&include.name)),
@@ -232,30 +223,27 @@ impl Presets {
 }
 
 /// One preset with all that it includes, depth first.
-struct Expansion<'p> {
+struct PresetExpansion<'p> {
     presets: &'p Presets,
     seen: HashSet<String>,
-    sections: Vec<Section>,
+    sections: Vec<PresetSection>,
     wrong: Option<Diagnostics>,
 }
 
-impl Expansion<'_> {
+impl PresetExpansion<'_> {
     /// Adds the preset at the end of `chain`.
     fn add(&mut self, chain: &mut Vec<String>, preset: &Preset) {
-        let Some(name) = chain
-            .last()
-            .filter(|name| self.seen.insert((*name).clone()))
-            .cloned()
-        else {
+        let Some(name) = chain.last() else { return };
+        if !self.seen.insert(name.clone()) {
             return;
-        };
+        }
         let parsed = preset.parsed();
         let mut faults = parsed.faults.clone();
-        self.sections.push(Section {
-            preset: name,
-            entries: entries_of(&parsed.draft, &preset.file, chain),
+        self.sections.push(PresetSection {
+            preset: name.clone(),
+            entries: parsed.entries(&preset.file, chain),
         });
-        for include in &parsed.draft.presets {
+        for include in &parsed.contents.presets {
             if let Some(cycle) = cycle(chain, &include.name) {
                 let help = "take one of the includes out".to_owned();
                 faults.push(fault(
@@ -285,7 +273,7 @@ impl Expansion<'_> {
 }
 
 fn fault(include: &Include, message: String, label: String, help: String) -> Fault {
-    let note = Note {
+    let text = FaultText {
         key: include.key.clone(),
         message,
         label,
@@ -293,8 +281,8 @@ fn fault(include: &Include, message: String, label: String, help: String) -> Fau
     };
     Fault {
         steps: include.steps.clone(),
-        part: Part::Value,
-        note,
+        part: PairPart::Value,
+        text,
     }
 }
 
@@ -303,21 +291,4 @@ fn cycle(chain: &[String], name: &str) -> Option<String> {
     let start = chain.iter().position(|outer| outer == name)?;
     let names = chain[start..].iter().map(String::as_str).chain([name]);
     Some(names.collect::<Vec<_>>().join(" -> "))
-}
-
-/// A file's lines as entries.
-pub(super) fn entries_of(draft: &Draft, file: &SourceFile, presets: &[String]) -> Vec<Arc<Entry>> {
-    let entry = |line: &Line| {
-        let origin = Origin {
-            file: file.clone(),
-            key: line.key.clone(),
-            text: line.text.clone(),
-            presets: presets.to_vec(),
-        };
-        Arc::new(Entry {
-            request: line.request.clone(),
-            origin: Arc::new(origin),
-        })
-    };
-    draft.lines.iter().map(entry).collect()
 }

@@ -1,10 +1,10 @@
-//! The names that stand in a manifest: devices, logins, units, databases of name services, files of
-//! `/etc`.
+//! The names in a manifest: devices, logins, units, databases of name services, files of `/etc`.
 //!
-//! Each check takes the text and gives it back normal, or says what is wrong in a [`BadWord`].
+//! Each check takes the text and returns it normalised, or a [`BadWord`] that tells what is wrong.
 
-use super::check::{listed, nearest};
+use super::check::listed;
 use crate::base::HostPath;
+use crate::base::text::nearest;
 
 /// Why a word is not usable.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl BadWord {
     }
 }
 
-/// Device nodes that one may expect below `/dev`, for guessing what was meant.
+/// Device nodes that are often below `/dev`, to guess what was meant.
 const DEVICES: [&str; 19] = [
     "console",
     "fd",
@@ -88,10 +88,13 @@ const UNIT_TYPES: [&str; 11] = [
 /// A name under `/dev`, without the prefix.
 pub(super) fn device(name: &str) -> Result<String, BadWord> {
     let name = below(name, "/dev")?;
-    let word = name.len() > 2 && name.bytes().all(|b| b.is_ascii_lowercase());
-    let slip = |known: &&str| strsim::damerau_levenshtein(&name, known) == 1;
-    match DEVICES.into_iter().find(slip) {
-        Some(known) if word && !DEVICES.contains(&name.as_str()) => {
+    let is_word = name.len() > 2 && name.bytes().all(|b| b.is_ascii_lowercase());
+    if !is_word || DEVICES.contains(&name.as_str()) {
+        return Ok(name);
+    }
+    // Any name is possible, so only a single slip counts as a mistake.
+    match nearest(&name, DEVICES) {
+        Some(known) if strsim::damerau_levenshtein(&name, known) == 1 => {
             Err(BadWord::new(format!("there is no device `{name}`"))
                 .help(format!("did you mean `{known}`?")))
         }
@@ -136,7 +139,7 @@ fn below(name: &str, dir: &str) -> Result<String, BadWord> {
     }
 }
 
-/// A login name: what shadow's `useradd` takes with `--badname`, which hosting panels use
+/// A login name, as shadow's `useradd --badname` accepts it. Hosting panels use such names
 /// (`site1.example`).
 pub(super) fn login(name: &str) -> Result<String, BadWord> {
     let usable = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
@@ -144,7 +147,7 @@ pub(super) fn login(name: &str) -> Result<String, BadWord> {
     let first = body.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
     if name.bytes().all(|b| b.is_ascii_digit()) {
         return Err(
-            BadWord::new("a login name is not a number").help("write the name, not the user's id")
+            BadWord::new("a login name is not a number").help("write the name, not the user's ID")
         );
     }
     if name.len() > 32 {
@@ -152,7 +155,8 @@ pub(super) fn login(name: &str) -> Result<String, BadWord> {
     }
     if !first || !body.chars().all(usable) {
         return Err(BadWord::new(
-            "a login name has letters, digits, `.`, `_`, `-` and `@`, and begins with a letter, a digit or `_`",
+            "a login name has letters, digits, `.`, `_`, `-` and `@`, \
+             and begins with a letter, a digit or `_`",
         ));
     }
     Ok(name.to_owned())
@@ -181,21 +185,16 @@ pub(super) fn unit(name: &str) -> Result<String, BadWord> {
             "a unit's name has letters, digits and `:-_.\\@`",
         ));
     }
-    let Some((stem, suffix)) = name
-        .rsplit_once('.')
-        .filter(|(_, suffix)| UNIT_TYPES.contains(suffix))
-    else {
-        let bad = BadWord::new("a unit's name ends in its type");
-        return Err(
-            match name
-                .rsplit_once('.')
-                .and_then(|(stem, suffix)| Some((stem, nearest(suffix, UNIT_TYPES)?)))
-            {
-                Some((stem, suffix)) => bad.help(format!("did you mean `{stem}.{suffix}`?")),
-                None => bad.help(format!("write `{name}.service`")),
-            },
-        );
+    let without_type = BadWord::new("a unit's name ends in its type");
+    let Some((stem, suffix)) = name.rsplit_once('.') else {
+        return Err(without_type.help(format!("write `{name}.service`")));
     };
+    if !UNIT_TYPES.contains(&suffix) {
+        return Err(match nearest(suffix, UNIT_TYPES) {
+            Some(known) => without_type.help(format!("did you mean `{stem}.{known}`?")),
+            None => without_type.help(format!("write `{name}.service`")),
+        });
+    }
     if stem.is_empty() || stem.starts_with('@') {
         return Err(BadWord::new(format!(
             "the name before `.{suffix}` is missing"

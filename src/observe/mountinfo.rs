@@ -40,7 +40,7 @@ impl MountInfo {
             fuse: mount.fuse,
             root: mount.root,
             point: mount.point,
-            options: MountAttributes::of_attributes(mount.attributes),
+            options: MountAttributes::from_statmount(mount.attributes),
             shared: mount.propagation & libc::MS_SHARED != 0,
         }
     }

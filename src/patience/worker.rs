@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use sd_notify::NotifyState;
 use signal_hook::flag;
 use signal_hook::low_level::pipe;
 
+use crate::base::sync::lock;
 use crate::patience::{self, Glimpse, LAST_WAIT, Silence, Sleep};
 use crate::{Error, sys};
 
@@ -106,10 +107,7 @@ pub(super) fn run(
 /// Runs `command` in this process, which has no supervisor.
 pub(super) fn run_unsupervised(command: impl FnOnce() -> u8) -> WorkerEnd {
     let code = command();
-    let handed_over = HANDED_OVER
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
+    let handed_over = lock(&HANDED_OVER).take();
     match handed_over {
         Some(handed_over) if code == 0 => WorkerEnd::HandOver(handed_over),
         _ => WorkerEnd::Exit(code),
@@ -301,7 +299,7 @@ pub(crate) fn watchdog() -> Option<Duration> {
 /// Has the supervisor go on with `what`, once this process has ended successfully.
 pub(crate) fn hand_over(what: &[u8]) {
     if SUPERVISOR.get().is_none() {
-        *HANDED_OVER.lock().unwrap_or_else(PoisonError::into_inner) = Some(what.to_vec());
+        *lock(&HANDED_OVER) = Some(what.to_vec());
     }
     send(&[&[message::HAND_OVER], what].concat());
 }

@@ -1,20 +1,20 @@
-//! What was looked up on the host: what a result depends on, so that it is known when to ask again.
+//! What a result depends on: the names that were looked up on the host, and what was of interest.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::base::MountAttributes;
 
-/// Paths that were asked for, whether or not there was anything. The directory of each was a real
-/// one, with no link on the way to it.
+/// The paths that were looked up, whether or not they exist. There is no link on the way to the
+/// directory of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Dependencies {
     paths: BTreeMap<PathBuf, Aspect>,
-    /// By the mount's never reused id, what it forbade.
+    /// What mounts forbade, by their unique mount IDs.
     mounts: BTreeMap<u64, MountAttributes>,
 }
 
-/// What besides its name was of interest in a path.
+/// What mattered of a path besides its existence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Aspect {
     /// The file was read: other contents can mean another result.
@@ -24,16 +24,18 @@ pub struct Aspect {
 }
 
 impl Dependencies {
-    /// Every path, with what was of interest in it; sorted.
+    /// Every path, with what mattered of it; sorted.
     pub fn iter(&self) -> impl Iterator<Item = (&Path, Aspect)> {
         self.paths
             .iter()
-            .map(|(path, interest)| (path.as_path(), *interest))
+            .map(|(path, aspect)| (path.as_path(), *aspect))
     }
 
-    /// Mounts, by their never reused ids, with what they forbade; `read_only` does not count.
+    /// Mounts, by their unique mount IDs, with what they forbade; `read_only` does not count.
     pub fn mounts(&self) -> impl Iterator<Item = (u64, MountAttributes)> {
-        self.mounts.iter().map(|(id, options)| (*id, *options))
+        self.mounts
+            .iter()
+            .map(|(id, attributes)| (*id, *attributes))
     }
 
     /// Whether nothing was looked up.
@@ -41,35 +43,31 @@ impl Dependencies {
         self.paths.is_empty() && self.mounts.is_empty()
     }
 
-    /// Adds the mount with this never reused id, and what it forbids.
-    pub fn add_mount(&mut self, id: u64, options: MountAttributes) {
-        self.mounts.insert(id, options);
+    /// Adds the mount with this unique mount ID, and what it forbids.
+    pub fn add_mount(&mut self, id: u64, attributes: MountAttributes) {
+        self.mounts.insert(id, attributes);
     }
 
-    /// Whether `path` was asked for, by its name or by listing its directory.
+    /// Whether `path` was looked up, by its name or by listing its directory.
     pub fn has(&self, path: &Path) -> bool {
-        let listed = |directory| {
-            self.paths
-                .get(directory)
-                .is_some_and(|interest| interest.names)
-        };
+        let listed = |directory| self.paths.get(directory).is_some_and(|aspect| aspect.names);
         self.paths.contains_key(path) || path.parent().is_some_and(listed)
     }
 
     /// Adds `path`.
-    pub fn add(&mut self, path: &Path, interest: Aspect) {
-        // Most are known already: no copy of the path for those.
+    pub fn add(&mut self, path: &Path, aspect: Aspect) {
+        // Most are known already, and need no copy of the path.
         if let Some(known) = self.paths.get_mut(path) {
-            *known = known.and(interest);
+            *known = known.merged_with(aspect);
         } else {
-            self.paths.insert(path.to_owned(), interest);
+            self.paths.insert(path.to_owned(), aspect);
         }
     }
 
     /// Adds all of `other`.
     pub fn add_all(&mut self, other: &Self) {
-        for (path, interest) in other.iter() {
-            self.add(path, interest);
+        for (path, aspect) in other.iter() {
+            self.add(path, aspect);
         }
         self.mounts.extend(other.mounts());
     }
@@ -92,7 +90,7 @@ impl Aspect {
         names: true,
     };
 
-    fn and(self, other: Self) -> Self {
+    fn merged_with(self, other: Self) -> Self {
         Self {
             contents: self.contents || other.contents,
             names: self.names || other.names,
@@ -135,11 +133,11 @@ mod tests {
             .dependencies
     }
 
-    fn interest(lookups: &[Arc<Dependencies>], path: &str) -> Option<Aspect> {
+    fn aspect(lookups: &[Arc<Dependencies>], path: &str) -> Option<Aspect> {
         let found = lookups
             .iter()
             .filter_map(|lookups| lookups.paths.get(Path::new(path)));
-        found.copied().reduce(Aspect::and)
+        found.copied().reduce(Aspect::merged_with)
     }
 
     #[test]
@@ -153,26 +151,26 @@ mod tests {
             "/srv",
             "/srv/site",
         ] {
-            assert_eq!(interest(&lookups, path), Some(Aspect::NAME), "{path}");
+            assert_eq!(aspect(&lookups, path), Some(Aspect::NAME), "{path}");
         }
-        assert_eq!(interest(&lookups, "/etc/passwd"), None);
+        assert_eq!(aspect(&lookups, "/etc/passwd"), None);
     }
 
     #[test]
     fn what_is_absent_counts_up_to_the_first_name_that_is_not_there() {
         let lookups =
             looked_up("mounts: [{ source: /run/none/deeper, optional: true }, /run/required]");
-        assert_eq!(interest(&lookups, "/run/none"), Some(Aspect::NAME));
-        assert_eq!(interest(&lookups, "/run/none/deeper"), None);
+        assert_eq!(aspect(&lookups, "/run/none"), Some(Aspect::NAME));
+        assert_eq!(aspect(&lookups, "/run/none/deeper"), None);
         assert_eq!(
-            interest(&lookups, "/run/required"),
+            aspect(&lookups, "/run/required"),
             Some(Aspect::NAME),
             "although it is an error"
         );
         let lookups = looked_up("etc: [{ any_of: [first, hosts, third] }]");
-        assert_eq!(interest(&lookups, "/etc/first"), Some(Aspect::NAME));
+        assert_eq!(aspect(&lookups, "/etc/first"), Some(Aspect::NAME));
         assert_eq!(
-            interest(&lookups, "/etc/third"),
+            aspect(&lookups, "/etc/third"),
             None,
             "an earlier one was there"
         );
@@ -182,19 +180,19 @@ mod tests {
     fn directories_that_were_listed_and_files_that_were_read_count_as_such() {
         let lookups = looked_up("etc: [many]\nusers: [root]");
         assert!(
-            interest(&lookups, "/etc/many").unwrap().names,
+            aspect(&lookups, "/etc/many").unwrap().names,
             "a new link in it brings more along"
         );
-        assert_eq!(interest(&lookups, "/etc/passwd"), Some(Aspect::CONTENTS));
+        assert_eq!(aspect(&lookups, "/etc/passwd"), Some(Aspect::CONTENTS));
         let lookups = looked_up("mounts: [{ source: '/usr/lib/*/deep/x.so', optional: true }]");
-        assert!(interest(&lookups, "/usr/lib").unwrap().names);
-        assert_eq!(interest(&lookups, "/usr/lib/b/deep"), Some(Aspect::NAME));
+        assert!(aspect(&lookups, "/usr/lib").unwrap().names);
+        assert_eq!(aspect(&lookups, "/usr/lib/b/deep"), Some(Aspect::NAME));
         let has = |path: &str| lookups.iter().any(|lookups| lookups.has(Path::new(path)));
         assert!(has("/usr/lib/b/deep") && has("/usr/lib/new") && !has("/usr/lib/new/deep"));
     }
 
     #[test]
-    fn nothing_is_written_down_where_nobody_wants_to_know() {
+    fn nothing_is_recorded_unless_the_host_is_tracked() {
         let host = Host::at("/nowhere");
         let _ = host.is_there(&HostPath::new("/etc/hosts").unwrap());
         assert!(host.into_dependencies().is_empty());

@@ -272,7 +272,7 @@ fn attributes_at(path: &Path, stat: &Stat) -> io::Result<MountAttributes> {
     if (found.file, found.mount_id) != (stat.file, stat.mount_id) {
         return Err(io::Error::from_raw_os_error(libc::ESTALE)); // it was replaced meanwhile
     }
-    let attributes = MountAttributes::of_statfs(fstatvfs(&file)?.flags());
+    let attributes = MountAttributes::from_statfs(fstatvfs(&file)?.flags());
     Ok(MountAttributes::OPEN.within(attributes))
 }
 

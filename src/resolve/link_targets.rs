@@ -223,8 +223,8 @@ impl LinkSearch<'_> {
         Ok(())
     }
 
-    /// What is at `real` on the host and `looked_up` in the jail, because of a link in the directory
-    /// `from`.
+    /// What is at `real` on the host and `looked_up` in the jail, because of a link in the
+    /// directory `from`.
     fn item(
         &self,
         from: usize,

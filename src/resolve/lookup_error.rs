@@ -91,7 +91,8 @@ impl LookupError {
             Self::Missing { .. } | Self::Dangling { .. } => libc::ENOENT,
             Self::NotDirectory { .. } => libc::ENOTDIR,
             Self::Cycle { .. } => libc::ELOOP,
-            Self::Strange { .. } => libc::EACCES, // as of links in /tmp: protected_symlinks in proc_sys_fs(5)
+            // As for links in /tmp: protected_symlinks in proc_sys_fs(5).
+            Self::Strange { .. } => libc::EACCES,
             Self::Unreadable { errno, .. } => *errno,
         }
     }
@@ -128,7 +129,8 @@ impl fmt::Display for LookupError {
                 match others.user {
                     Some(uid) => write!(
                         f,
-                        "the link {link} is user {uid}'s, who does not own {to}, to which it leads ({others})"
+                        "the link {link} is user {uid}'s, \
+                         who does not own {to}, to which it leads ({others})"
                     ),
                     None => write!(f, "the link {link} leads to {to}, and {others}"),
                 }?;

@@ -1,5 +1,5 @@
-//! Manifest + host → [`Desired`]: every path that a process in the jail looks up leads to the same
-//! file as on the host.
+//! Manifest + host → [`Desired`]: every path that a process in the jail looks up leads to the
+//! same file as on the host.
 //!
 //! In: a [`Manifest`](crate::manifest::Manifest), the host's files, what is in the root. Out: the
 //! mounts, links and generated files that the site needs on this host now, sorted and

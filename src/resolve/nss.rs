@@ -72,7 +72,8 @@ mod tests {
 
     #[test]
     fn services_are_read_as_the_manual_has_it() {
-        let text = "# hosts: nis\npasswd: files systemd\nhosts:\tfiles mymachines [!UNAVAIL=return NOTFOUND=return]dns#x\n";
+        let text = "# hosts: nis\npasswd: files systemd\n\
+                    hosts:\tfiles mymachines [!UNAVAIL=return NOTFOUND=return]dns#x\n";
         assert_eq!(services(text, "hosts"), ["files", "mymachines", "dns"]);
         assert_eq!(services(text, "passwd"), ["files", "systemd"]);
         assert!(services(text, "group").is_empty());

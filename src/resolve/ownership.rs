@@ -69,9 +69,9 @@ impl Host {
         Ok(merge(others, itself))
     }
 
-    /// Refuses a walk through a link that users besides root control, unless it is one user who owns
-    /// what it leads to, as Apache's `SymLinksIfOwnerMatch` does: nobody must be able to have files
-    /// of others mounted by putting a link somewhere.
+    /// Refuses a walk through a link that users besides root control, unless it is one user who
+    /// owns what it leads to, as Apache's `SymLinksIfOwnerMatch` does: nobody must be able to have
+    /// files of others mounted by putting a link somewhere.
     pub(super) fn refuse_strange_links(&self, walk: &Walk) -> Result<(), LookupError> {
         for link in &walk.links {
             let others = self.others_on_name(&link.path)?;

@@ -1,26 +1,27 @@
-//! Where a directory is, whatever path leads to it: bind mounts give one directory many paths.
+//! Where a directory is, whatever path leads to it. Bind mounts give one directory many paths.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
 use super::desired::FileId;
 use crate::base::HostPath;
+use crate::base::sync::lock;
 use crate::sys::{self, StatMount};
 
 /// A directory.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     pub id: FileId,
-    /// Where it is, innermost first: in its own file system; where that is mounted in another one;
+    /// Where it is, innermost first: in its own file system, where that one is mounted in another,
     /// and so on. Empty before Linux 6.8.
     pub levels: Vec<Level>,
-    /// The directories above it on the way by which it was found, where there are no levels.
+    /// The directories above it on the path by which it was found, if there are no levels.
     pub above: Vec<FileId>,
 }
 
@@ -31,13 +32,13 @@ pub(super) struct Level {
     pub path: HostPath,
 }
 
-/// The mounts that were asked for, by their never reused ids.
+/// The mounts that were looked up, by their unique mount IDs.
 #[derive(Debug, Default)]
-pub(super) struct Mounts(Mutex<HashMap<u64, Option<StatMount>>>);
+pub(super) struct MountCache(Mutex<HashMap<u64, Option<StatMount>>>);
 
-impl Mounts {
-    /// The directory `path`, on the way to which is no link. Its server is not asked for what the
-    /// kernel knows of it.
+impl MountCache {
+    /// The directory `path`, on the way to which is no link. The kernel answers from what it knows,
+    /// without asking a file server.
     ///
     /// Errors: as open(2); ELOOP: there is a link.
     pub(super) fn place(&self, path: &Path) -> io::Result<Place> {
@@ -46,15 +47,16 @@ impl Mounts {
             libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW,
         )?);
         let stat = sys::stat_fd_unsynced(&directory)?;
-        let id = stat.mount_id.filter(|_| stat.mount_id_is_unique);
-        let levels = id
-            .map(|id| self.levels(id, path.to_owned()))
-            .unwrap_or_default();
+        let levels = match stat.mount_id {
+            Some(id) if stat.mount_id_is_unique => self.levels(id, path.to_owned()),
+            _ => vec![],
+        };
         let above = if levels.is_empty() {
             above(directory)?
         } else {
             vec![]
         };
+
         Ok(Place {
             id: stat.file,
             levels,
@@ -62,7 +64,7 @@ impl Mounts {
         })
     }
 
-    /// Where `at`, which is on the mount `id`, is.
+    /// Where `at` is, which lies on the mount `id`.
     fn levels(&self, mut id: u64, mut at: PathBuf) -> Vec<Level> {
         let mut levels = vec![];
         while let Some(mount) = self.mount(id) {
@@ -85,7 +87,7 @@ impl Mounts {
     }
 
     fn mount(&self, id: u64) -> Option<StatMount> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.0);
         known
             .entry(id)
             .or_insert_with(|| sys::stat_mount(id).ok())

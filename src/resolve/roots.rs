@@ -2,57 +2,55 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::io;
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
 use super::desired::FileId;
 use super::host::Host;
 use super::lookup_error::LookupError;
-use super::place::{Level, Mounts, Place};
+use super::place::{Level, MountCache, Place};
 use crate::base::{HostPath, SiteName};
 use crate::{Error, Result, patience};
 
-/// The roots of all sites. They are looked at when the first site is compared with them, each by
-/// itself: one that cannot be looked at is known by its path alone.
+/// The roots of all sites. Each is looked at when the first site is compared with them; one that
+/// cannot be looked at is known by its path alone.
 #[derive(Clone, Debug, Default)]
 pub struct Roots {
     all: Vec<(SiteName, HostPath)>,
-    /// Those without a manifest.
+    /// The sites without a manifest.
     recorded: BTreeSet<SiteName>,
-    up: Up,
-    /// The sites that come up in this run.
+    is_up: IsUp,
+    /// The sites that are to come up in this run.
     coming: OnceLock<BTreeSet<SiteName>>,
-    index: OnceLock<Arc<Index>>,
+    index: OnceLock<Arc<RootIndex>>,
 }
 
 /// Tells whether a site is up at a root.
 #[derive(Clone, Default)]
-struct Up(Option<Arc<IsUp>>);
+struct IsUp(Option<Arc<IsUpAt>>);
 
-type IsUp = dyn Fn(&SiteName, &HostPath) -> bool + Send + Sync;
+type IsUpAt = dyn Fn(&SiteName, &HostPath) -> bool + Send + Sync;
 
-impl fmt::Debug for Up {
+impl fmt::Debug for IsUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Up").finish_non_exhaustive()
+        f.debug_tuple("IsUp").finish_non_exhaustive()
     }
 }
 
 /// Another site with the same root, one above or one below.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overlap {
-    /// The one root, as it was asked for.
-    pub root: HostPath,
+    pub(crate) root: HostPath,
     /// The other site.
-    pub site: SiteName,
+    pub(crate) site: SiteName,
     /// Its root.
-    pub theirs: HostPath,
+    pub(crate) theirs: HostPath,
     relation: Relation,
-    /// Only the records tell of the other site.
+    /// The other site is known from the records alone.
     recorded: bool,
 }
 
-/// What the one root is to the other.
+/// How the root lies to that of the other site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Relation {
     Same,
@@ -60,11 +58,11 @@ enum Relation {
     Around,
 }
 
-/// The roots by what they are; all by their number in [`Roots::all`].
+/// The roots by where they are. Each is represented by its index in [`Roots::all`].
 #[derive(Debug, Default)]
-struct Index {
-    mounts: Arc<Mounts>,
-    /// Without links, where that can be told.
+struct RootIndex {
+    mounts: Arc<MountCache>,
+    /// The paths without links, where they are known.
     paths: HashMap<usize, HostPath>,
     by_path: BTreeMap<HostPath, Vec<usize>>,
     by_id: HashMap<FileId, Vec<usize>>,
@@ -76,17 +74,18 @@ struct Index {
 }
 
 /// Where a root is.
-enum Looked {
+enum RootPlace {
     At(HostPath, Option<Place>),
-    /// It is reached by a link that is in others' hands: what that leads to is not theirs to claim.
-    Nobodys,
+    /// The path has a link that other users control: they must not be able to claim what it leads
+    /// to.
+    Unknown,
 }
 
 impl Roots {
     /// None yet; `is_up` tells whether a site is up at a root.
     pub fn new(is_up: impl Fn(&SiteName, &HostPath) -> bool + Send + Sync + 'static) -> Self {
         Self {
-            up: Up(Some(Arc::new(is_up))),
+            is_up: IsUp(Some(Arc::new(is_up))),
             ..Self::default()
         }
     }
@@ -113,19 +112,18 @@ impl Roots {
         Some(&self.all[*nth].0)
     }
 
-    /// Says which sites are about to come up together.
+    /// Sets which sites are about to come up together.
     pub fn come_up(&self, sites: impl Iterator<Item = SiteName>) {
-        let _ = self.coming.set(sites.collect()); // a run says it once
+        let _ = self.coming.set(sites.collect()); // once per run
     }
 
-    /// Why `site` cannot come up at `root`, or cannot stay alone there: other sites with the same
-    /// root, one above or one below, by whatever path.
+    /// Warnings about other sites with the same root, one above or one below, by whatever path.
     ///
-    /// Errors: it is not up, and another one is, or would have to be refused as well.
+    /// Errors: `site` is not up and cannot come up at `root` because of one of them.
     pub(super) fn check(&self, site: &SiteName, root: &HostPath) -> Result<Vec<String>> {
         let overlaps = self.overlaps(site, root);
         if overlaps.is_empty() || self.is_up(site, root) {
-            // What is up stays so: the other one is refused.
+            // A site that is up stays up: the other one is refused.
             return Ok(overlaps.iter().map(Overlap::to_string).collect());
         }
         match overlaps.iter().find(|overlap| self.refuses(site, overlap)) {
@@ -134,8 +132,8 @@ impl Roots {
         }
     }
 
-    /// Whether `site`, which is not up, must not come up because of `overlap`. By their paths alone
-    /// neither can, whatever is mounted; else the first one does.
+    /// Whether `site`, which is not up, must not come up because of `overlap`. If the paths
+    /// themselves overlap, neither can come up, whatever is mounted; otherwise the first one does.
     fn refuses(&self, site: &SiteName, overlap: &Overlap) -> bool {
         let Overlap {
             root,
@@ -145,58 +143,56 @@ impl Roots {
             ..
         } = overlap;
         let by_path = root.starts_with(theirs) || theirs.starts_with(root);
-        let comes_first = || {
-            self.coming
-                .get()
-                .is_some_and(|coming| coming.contains(other))
-                && other < site
-        };
-        by_path || *recorded || self.is_up(other, theirs) || comes_first()
+        by_path || *recorded || self.is_up(other, theirs) || self.comes_before(other, site)
+    }
+
+    fn comes_before(&self, one: &SiteName, other: &SiteName) -> bool {
+        one < other && self.coming.get().is_some_and(|coming| coming.contains(one))
     }
 
     /// Whether `site` is up at `root`.
     fn is_up(&self, site: &SiteName, root: &HostPath) -> bool {
-        self.up.0.as_ref().is_some_and(|is_up| is_up(site, root))
+        self.is_up.0.as_ref().is_some_and(|is_up| is_up(site, root))
     }
 
     /// Other sites than `site` with the same root as `root`, one above or one below, by whatever
     /// path; each once.
-    pub fn overlaps(&self, site: &SiteName, root: &HostPath) -> Vec<Overlap> {
+    pub(crate) fn overlaps(&self, site: &SiteName, root: &HostPath) -> Vec<Overlap> {
         let mut overlaps: Vec<Overlap> = vec![];
         if self.all.iter().all(|(other, _)| other == site) {
             return overlaps;
         }
         let index = self.index();
         let place = index.mounts.place(root.as_path()).ok();
-        for (nth, relation) in index.in_the_way(root, place.as_ref()) {
-            let (Some(theirs), (other, _)) = (index.paths.get(&nth), &self.all[nth]) else {
+        for (nth, relation) in index.overlapping(root, place.as_ref()) {
+            let (other, _) = &self.all[nth];
+            let is_known = overlaps.iter().any(|known| known.site == *other);
+            let Some(theirs) = index.paths.get(&nth) else {
                 continue;
             };
-            if other != site && overlaps.iter().all(|known| known.site != *other) {
-                let recorded = self.recorded.contains(other);
-                let (root, site, theirs) = (root.clone(), other.clone(), theirs.clone());
+            if other != site && !is_known {
                 overlaps.push(Overlap {
-                    root,
-                    site,
-                    theirs,
+                    root: root.clone(),
+                    site: other.clone(),
+                    theirs: theirs.clone(),
                     relation,
-                    recorded,
+                    recorded: self.recorded.contains(other),
                 });
             }
         }
         overlaps
     }
 
-    fn index(&self) -> &Index {
+    fn index(&self) -> &RootIndex {
         self.index.get_or_init(|| {
-            let (mut index, host) = (Index::default(), Host::new());
+            let (mut index, host) = (RootIndex::default(), Host::new());
             let roots: Vec<_> = self.all.iter().map(|(_, root)| root.clone()).collect();
             let mounts = index.mounts.clone();
             let look = move |root: &HostPath| look(&host, &mounts, root);
             let looked = patience::each_within(roots.clone(), Some(patience::SHORT), look);
             for (nth, (root, looked)) in roots.into_iter().zip(looked).enumerate() {
                 // One that does not answer cannot be looked at.
-                if let Looked::At(path, place) = looked.unwrap_or(Looked::At(root, None)) {
+                if let RootPlace::At(path, place) = looked.unwrap_or(RootPlace::At(root, None)) {
                     index.add(nth, path, place);
                 }
             }
@@ -206,28 +202,29 @@ impl Roots {
 }
 
 /// Where the root `root` is.
-fn look(host: &Host, mounts: &Mounts, root: &HostPath) -> Looked {
-    let linked = |error: &io::Error| error.raw_os_error() == Some(libc::ELOOP);
+fn look(host: &Host, mounts: &MountCache, root: &HostPath) -> RootPlace {
+    let by_path_alone = || RootPlace::At(root.clone(), None);
     let (Some(parent), Some(name)) = (root.parent(), root.file_name()) else {
-        return Looked::At(root.clone(), None);
+        return by_path_alone();
     };
     match mounts.place(root.as_path()) {
-        Ok(place) => Looked::At(root.clone(), Some(place)),
-        Err(error) if linked(&error) => {
-            match host.walk_strictly(&parent).map(|walk| walk.real.join(name)) {
-                Ok(Ok(path)) => {
-                    let place = mounts.place(path.as_path()).ok();
-                    Looked::At(path, place)
-                }
-                Err(LookupError::Strange { .. }) => Looked::Nobodys,
-                _ => Looked::At(root.clone(), None),
-            }
+        Ok(place) => return RootPlace::At(root.clone(), Some(place)),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {}
+        Err(_) => return by_path_alone(),
+    }
+
+    let real = host.walk_strictly(&parent).map(|walk| walk.real.join(name));
+    match real {
+        Ok(Ok(path)) => {
+            let place = mounts.place(path.as_path()).ok();
+            RootPlace::At(path, place)
         }
-        Err(_) => Looked::At(root.clone(), None),
+        Err(LookupError::Strange { .. }) => RootPlace::Unknown,
+        _ => by_path_alone(),
     }
 }
 
-impl Index {
+impl RootIndex {
     fn add(&mut self, nth: usize, path: HostPath, place: Option<Place>) {
         self.paths.insert(nth, path.clone());
         self.by_path.entry(path).or_default().push(nth);
@@ -247,47 +244,71 @@ impl Index {
         }
     }
 
-    /// Roots that are the directory at `root`, hold it, or are in it.
-    fn in_the_way<'i>(
-        &'i self,
-        root: &HostPath,
-        place: Option<&Place>,
-    ) -> impl Iterator<Item = (usize, Relation)> + 'i {
-        let (mut same, mut around, mut inside) = (vec![], vec![], vec![]);
-        let ancestors = root.ancestors().skip(1);
-        same.extend(self.by_path.get(root));
-        around.extend(ancestors.filter_map(|above| self.by_path.get(&above)));
-        let below = self
-            .by_path
-            .range((Bound::Excluded(root), Bound::Unbounded));
-        inside.extend(
-            below
-                .take_while(|(path, _)| path.starts_with(root))
-                .map(|(_, all)| all),
-        );
-        if let Some(Place { id, levels, above }) = place {
-            same.extend(self.by_id.get(id));
-            around.extend(above.iter().filter_map(|id| self.by_id.get(id)));
-            inside.extend(self.by_above.get(id));
-            for level in levels.iter().flat_map(Level::at_or_above) {
-                around.extend(self.by_level.get(&level));
+    /// The roots that are the directory at `root`, hold it, or are in it.
+    fn overlapping(&self, root: &HostPath, place: Option<&Place>) -> Vec<(usize, Relation)> {
+        let mut found = Overlapping::default();
+        found.same.extend(self.by_path.get(root));
+        for above in root.ancestors().skip(1) {
+            found.around.extend(self.by_path.get(&above));
+        }
+        let after = (Bound::Excluded(root), Bound::Unbounded);
+        for (path, roots) in self.by_path.range(after) {
+            if !path.starts_with(root) {
+                break;
             }
-            for (levels, level) in [&self.by_level, &self.by_outer_level]
-                .into_iter()
-                .zip(levels.first().into_iter().cycle())
-            {
-                let below = levels
-                    .range(level..)
-                    .take_while(|(other, _)| other.is_in(level));
-                inside.extend(below.map(|(_, all)| all));
+            found.inside.push(roots);
+        }
+        if let Some(place) = place {
+            self.add_by_place(place, &mut found);
+        }
+        found.into_relations()
+    }
+
+    fn add_by_place<'i>(&'i self, place: &Place, found: &mut Overlapping<'i>) {
+        found.same.extend(self.by_id.get(&place.id));
+        found.inside.extend(self.by_above.get(&place.id));
+        for id in &place.above {
+            found.around.extend(self.by_id.get(id));
+        }
+        for level in place.levels.iter().flat_map(Level::at_or_above) {
+            found.around.extend(self.by_level.get(&level));
+        }
+        let Some(level) = place.levels.first() else {
+            return;
+        };
+        for levels in [&self.by_level, &self.by_outer_level] {
+            for (other, roots) in levels.range(level..) {
+                if !other.is_in(level) {
+                    break;
+                }
+                found.inside.push(roots);
             }
         }
-        let all = |lists: Vec<&'i Vec<usize>>, relation| {
-            lists.into_iter().flatten().map(move |nth| (*nth, relation))
-        };
-        all(same, Relation::Same)
-            .chain(all(around, Relation::Inside))
-            .chain(all(inside, Relation::Around))
+    }
+}
+
+/// Roots by their relation to one, each list from the index.
+#[derive(Default)]
+struct Overlapping<'i> {
+    same: Vec<&'i Vec<usize>>,
+    /// Those that hold it.
+    around: Vec<&'i Vec<usize>>,
+    /// Those in it.
+    inside: Vec<&'i Vec<usize>>,
+}
+
+impl Overlapping<'_> {
+    fn into_relations(self) -> Vec<(usize, Relation)> {
+        let mut all = vec![];
+        for (lists, relation) in [
+            (self.same, Relation::Same),
+            (self.around, Relation::Inside),
+            (self.inside, Relation::Around),
+        ] {
+            let roots = lists.into_iter().flatten();
+            all.extend(roots.map(|nth| (*nth, relation)));
+        }
+        all
     }
 }
 
@@ -297,12 +318,13 @@ impl Overlap {
         self.relation == Relation::Same
     }
 
-    /// That no site can come up at the one root, and what to do.
+    /// The error of a site that cannot come up because of this.
     pub(super) fn error(&self) -> Error {
         let Self { site, .. } = self;
         match (self.relation, self.recorded) {
-            (Relation::Same, true) => Error::failed(self.to_string())
-                .hint(format!("`mountjail down {site}`, then this again")),
+            (Relation::Same, true) => Error::failed(self.to_string()).hint(format!(
+                "run `mountjail down {site}`, then this command again"
+            )),
             (Relation::Same, false) => {
                 Error::usage(self.to_string()).hint("make one manifest of the two")
             }
@@ -331,7 +353,8 @@ impl fmt::Display for Overlap {
             (Relation::Same, true) => {
                 write!(
                     f,
-                    "the root {root} is set up as the site {site}{by}, whose manifest is gone or elsewhere"
+                    "the root {root} is set up as the site {site}{by}, \
+                     whose manifest is gone or elsewhere"
                 )
             }
             (Relation::Same, false) => {
@@ -343,13 +366,15 @@ impl fmt::Display for Overlap {
             (Relation::Inside, _) => {
                 write!(
                     f,
-                    "the roots {root} and {theirs} (of the site {site}) overlap: {root} is in {theirs}"
+                    "the roots {root} and {theirs} (of the site {site}) overlap: \
+                     {root} is in {theirs}"
                 )
             }
             (Relation::Around, _) => {
                 write!(
                     f,
-                    "the roots {root} and {theirs} (of the site {site}) overlap: {theirs} is in {root}"
+                    "the roots {root} and {theirs} (of the site {site}) overlap: \
+                     {theirs} is in {root}"
                 )
             }
         }

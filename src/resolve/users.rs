@@ -168,7 +168,8 @@ mod tests {
 
     #[test]
     fn only_the_named_users_and_their_groups_are_written_and_no_hash() {
-        let passwd = "root:x:0:0:root:/root:/bin/bash\nbob:$6$hash:7:8:Bob,,,:/home/bob:/bin/sh\neve:x:9:9::/:/bin/sh\n";
+        let passwd = "root:x:0:0:root:/root:/bin/bash\n\
+                      bob:$6$hash:7:8:Bob,,,:/home/bob:/bin/sh\neve:x:9:9::/:/bin/sh\n";
         let group = "root:x:0:\nbobs:!:8:\nweb:x:33:eve,bob\neves:x:9:eve\n";
         let accounts = Accounts::parse(passwd, group);
         let host = Host::at("/nonexistent");

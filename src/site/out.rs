@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -15,6 +15,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::Error;
 use crate::base::SiteName;
 use crate::base::quote::brief;
+use crate::base::sync::lock;
 use crate::manifest::Diagnostics;
 use crate::resolve::Desired;
 
@@ -173,12 +174,7 @@ impl Out {
     /// per site.
     pub(crate) fn diagnostics(&self, what: &dyn fmt::Display, diagnostics: &Diagnostics) {
         let text = diagnostics.render(self.colour);
-        if self
-            .shown
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(text.clone())
-        {
+        if lock(&self.shown).insert(text.clone()) {
             self.write(ERROR, text.trim_end());
         } else {
             self.error(&Error::usage(format!(
@@ -189,10 +185,7 @@ impl Out {
 
     /// From now on mistakes are shown again that were shown before.
     pub(crate) fn forget_mistakes(&self) {
-        self.shown
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        lock(&self.shown).clear();
     }
 
     fn style(&self, code: &str) -> (String, &'static str) {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::miss::Miss;
 use crate::base::HostPath;
-use crate::resolve::ldso::elf::Object;
+use crate::resolve::ldso::Code;
 use crate::resolve::{Host, Roots, may_be_brought};
 use crate::sys::FileKind;
 
@@ -75,24 +75,12 @@ fn nature(host: &Host, real: &HostPath, kind: FileKind, mode: u32) -> Option<Nat
     }
 }
 
-/// What a file of code is; `None`: it is none.
+/// What a file of code is; `None`: it is not code.
 fn code(host: &Host, real: &HostPath, executable: bool) -> Option<Nature> {
     let file = host.open(real).ok()?;
-    let shared = real.file_name()?.to_string_lossy().contains(".so");
-    match Object::read(&file) {
-        // The C library and the loader can be run as well.
-        Ok(object)
-            if shared || (!object.program && object.interpreter.is_none() && object.dynamic) =>
-        {
-            Some(Nature::Library)
-        }
-        Ok(_) => executable.then_some(Nature::Program),
-        Err(_) => {
-            use std::io::Read;
-            let mut start = [0; 2];
-            (&file).read_exact(&mut start).ok()?;
-            (executable && start == *b"#!").then_some(Nature::Program)
-        }
+    match Code::of(&file, real.file_name()?, executable)? {
+        Code::Program => Some(Nature::Program),
+        Code::Library | Code::RunnableLibrary => Some(Nature::Library),
     }
 }
 

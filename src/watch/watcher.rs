@@ -178,7 +178,7 @@ impl Watcher {
         if self.mounts.tells_each() {
             let forbidden = |id| {
                 let attributes = sys::stat_mount(id).ok()?.attributes;
-                Some(MountAttributes::OPEN.within(MountAttributes::of_attributes(attributes)))
+                Some(MountAttributes::OPEN.within(MountAttributes::from_statmount(attributes)))
             };
             scheduler.event(self.index.remounted(forbidden), now, Duration::ZERO);
         } else {

@@ -780,7 +780,7 @@ fn jailkits_own() {
     let ran = ran.exits(0).prints("root\ngit version ");
     assert!(ran.stdout.ends_with("42"), "{ran}");
     sandbox.ok(&["down", "all"]);
-    // What is there is never overwritten.
+    // Existing files are never overwritten.
     let before = fs::read_to_string(sandbox.config().join("presets/ssh.yaml")).unwrap();
     sandbox
         .ok(&["import", "--write", ini])

@@ -54,7 +54,7 @@ pub fn all() -> Vec<Trial> {
     ])
 }
 
-/// Uses a library, a temporary file and a memfd, says so, and waits.
+/// Uses a library, a temporary file and a memfd, prints a line, and waits.
 const PROGRAM: &str = r#"
 #define _GNU_SOURCE
 #include <stdio.h>
@@ -194,7 +194,7 @@ fn a_swapped_library() {
         (Some(u64::from(pid)), Some("libanswer.so.1"))
     );
     assert_eq!(outdated.as_array().unwrap().len(), 1, "{outdated:#}");
-    // No pool: modules that lie in the root shall not run as root.
+    // No pool: modules in the root must not run as root.
     let doctor = sandbox.run(&["doctor", "s"]).exits(3).prints("as nobody\n");
     doctor
         .prints(&format!("failed          processes   prog (pid {pid}"))

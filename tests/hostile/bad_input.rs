@@ -195,7 +195,7 @@ fn roots() {
         ),
     );
     sandbox.run(&["up", "s"]).exits(2).says("holds the root");
-    // A parent that somebody else can write is no error, but is said.
+    // A parent that somebody else can write is reported, but is not an error.
     fs::set_permissions(sandbox.path("srv"), fs::Permissions::from_mode(0o777)).unwrap();
     sandbox.manifest("s", format!("root: {}\netc: [hosts]\n", show(&directory)));
     sandbox.ok(&["check", "s"]).says("can be written by others");

@@ -42,19 +42,16 @@ pub fn all() -> Vec<Trial> {
         ("waiting for a lock has an end", lock),
         ("a link in / leads to one that hangs", link_in_slash),
         ("lines for fstab of the others, a source hangs", || {
-            lines_of_the_others(Where::Source)
+            lines_of_the_others(Where::Source);
         }),
         ("lines for fstab of the others, a root hangs", || {
-            lines_of_the_others(Where::Root)
+            lines_of_the_others(Where::Root);
         }),
         (
             "drop-ins of the others, a manifest hangs",
             drop_ins_of_the_others,
         ),
-        (
-            "down --all, a manifest that is recorded hangs",
-            recorded_manifest,
-        ),
+        ("down --all, a recorded manifest hangs", recorded_manifest),
         ("the watcher, sources hang", || watch(Where::Source)),
         ("the watcher, roots hang", || watch(Where::Root)),
         ("the watcher ends and its successor starts", successor),
@@ -438,7 +435,7 @@ fn lock() {
     sites.run(&["down", "--all"]).exits(0);
 }
 
-/// What all sites look at.
+/// A path that all sites look at.
 fn link_in_slash() {
     let sites = Sites::new(Sandbox::new(), Where::Source, 1, 1);
     sites.hang();

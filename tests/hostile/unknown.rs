@@ -1,5 +1,5 @@
-//! Promise: what cannot be looked at is never taken for absent: the site stays as it is, and no
-//! other one is concerned.
+//! Promise: a file that cannot be looked at is never taken for absent: the site stays as it is, and
+//! no other one is concerned.
 
 use std::path::Path;
 use std::process::Command;

@@ -116,7 +116,7 @@ fn terminal() {
     typed("exit 5").exits(5);
 }
 
-/// What a program puts into the terminal the shell that it is back to would run as root.
+/// The shell that gets the terminal back would run as root what a program puts into it.
 fn typing() {
     let sandbox = sandbox();
     sandbox.compile("srv/s/typing", include_str!("../support/typing.c"));

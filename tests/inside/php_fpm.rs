@@ -89,7 +89,7 @@ fn pool(engine: &'static str) {
     bare.assert_same(&tree(&root));
 }
 
-/// The resolver replaces its file, as resolvers do: the jail is stale, which is said and healed.
+/// The resolver replaces its file, as resolvers do: the stale mount is reported and healed.
 fn resolver_moves(sandbox: &Sandbox, fpm: &Fpm, root: &Path) {
     let stub = "/run/systemd/resolve/stub-resolv.conf";
     let text = fs::read_to_string(stub).unwrap();

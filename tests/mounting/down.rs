@@ -336,7 +336,7 @@ fn moved(engine: &'static str) {
             }
         }
     }
-    // The manifest names yet another one: what is advised helps.
+    // The manifest names yet another one: the advice helps.
     let site = Site::new(engine);
     let other = site.sandbox.directory("srv/other");
     site.names(&other);
@@ -360,7 +360,9 @@ fn gone(engine: &'static str) {
     site.root = site.sandbox.directory("srv/other");
     site.bare = tree(&site.root);
     site.names(&site.root);
-    site.sandbox.ok(&["up", "s"]).says("mountjail forgets what it made there");
+    site.sandbox
+        .ok(&["up", "s"])
+        .says("mountjail forgets what it made there");
     site.sandbox.ok(&["down", "s"]);
     site.is_bare();
 }
@@ -491,7 +493,7 @@ fn replaced_directory(engine: &'static str) {
     }
 }
 
-/// A mount namespace in place of another host: what is unlinked there is unmounted here.
+/// A mount namespace stands for another host: a file that is unlinked there is unmounted here.
 fn shared_storage(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let point = sandbox.directory("srv/volume");

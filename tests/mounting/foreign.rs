@@ -266,7 +266,7 @@ fn stacked_before(engine: &'static str) {
             sandbox.ok(&["down", sites]);
             assert_eq!(mounts_below(&target), []);
         }
-        // What is beneath is something else.
+        // The mount beneath shows another file.
         let other = sandbox.file("host/other", "theirs");
         bind(&other, &target);
         bind(&source, &target);
@@ -482,7 +482,7 @@ fn in_a_recursive_one(engine: &'static str) {
         .exits(1)
         .says("dir/sub stays mounted: something else ");
     umount(&site.root.join("dir/sub"));
-    // It is replaced as a whole, and what is in it is ours again.
+    // It is replaced as a whole, and the mounts in it are ours again.
     fs::rename(site.sandbox.path("host/dir"), site.sandbox.path("host/old")).unwrap();
     mount_tmpfs(&site.sandbox.directory("host/dir/sub/deep"));
     site.sandbox.ok(&["up", "s"]).says("1 swapped");

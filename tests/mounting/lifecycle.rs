@@ -214,7 +214,7 @@ const LOADER: &str = if cfg!(target_arch = "aarch64") {
     "/lib64/ld-linux-x86-64.so.2"
 };
 
-/// What the loader lists for `program` in `root`; `None`: it is no dynamic program.
+/// What the loader lists for `program` in `root`; `None`: it is not a dynamic program.
 fn listed(root: &str, program: &str) -> Option<Vec<String>> {
     let ran = Ran::of(Command::new("chroot").args([root, LOADER, "--list", program]));
     let line = |line: &str| line.split(" (0x").next().unwrap().trim().to_owned();

@@ -80,7 +80,7 @@ fn image(sandbox: &Sandbox, file_system: &str) -> PathBuf {
     image
 }
 
-/// What a reboot takes: the mounts below `root`, and the records of the boot.
+/// Takes away all that a reboot takes: the mounts below `root`, and the records of the boot.
 fn forget_the_boot(sandbox: &Sandbox, root: &Path) {
     for mount in mounts_below(root).iter().rev() {
         run("umount", &[text(&mount.point)]);

@@ -190,7 +190,7 @@ fn lifted(engine: &'static str) {
         );
         root
     };
-    // The program itself, or a directory that it is in; what is not said stays as on the host.
+    // The program itself, or a directory that it is in; all else stays as on the host.
     for source in [&id, &disk.0] {
         let line = format!(
             "mounts: [{{ source: {}, executable: true }}]\n",
@@ -259,7 +259,7 @@ fn remounted(engine: &'static str) {
         assert_eq!(options(&root, &id), after);
         sandbox.ok(&["up", "s"]).says("nothing to do");
     }
-    // That the disk is read-only is no matter: the mount is anyway.
+    // It does not matter that the disk is read-only: so is the mount.
     disk.remount(MsFlags::MS_RDONLY);
     sandbox.ok(&["status", "s"]);
     sandbox.ok(&["down", "s"]);
@@ -357,7 +357,7 @@ fn watched(how: &str) {
     watcher.settles();
     let passes = || watcher.state(&sandbox)["passes"].as_u64().unwrap();
     let before = passes();
-    // A mount that no source lies on, and an attribute that is no matter.
+    // A mount that no source lies on, and an attribute that does not matter.
     remount(Path::new("/proc"), MsFlags::MS_NOEXEC);
     disk.remount(MsFlags::MS_NOATIME);
     watcher.settles();
@@ -369,7 +369,7 @@ fn watched(how: &str) {
     watcher.end();
 }
 
-/// `executable: true` is said of the directory, not of what its links lead to.
+/// `executable: true` applies to the directory, not to the files that its links lead to.
 fn brought() {
     let sandbox = Sandbox::new();
     // From below /tmp, where sandboxes are, links bring nothing.

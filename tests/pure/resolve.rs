@@ -291,7 +291,7 @@ fn links_inside_a_bound_directory_bring_their_targets_along() {
         host.file(&format!("share/ca/{n}.crt"))
             .link(&format!("certs/{n}.pem"), &format!("../share/ca/{n}.crt"));
     }
-    // What is in a directory that others cannot enter is private, whatever its own mode.
+    // A file in a directory that others cannot enter is private, whatever its own mode.
     host.file("private/key").link("certs/key", "../private/key");
     fs::set_permissions(
         host.at("private"),
@@ -526,7 +526,7 @@ fn a_socket_behind_a_link_comes_by_its_directory() {
         "/dev/log -> /run/systemd/journal/dev-log",
     ];
     assert_eq!(host.shows("presets: [syslog]"), expected);
-    // A socket that is no link can only be bound itself, which is said.
+    // A socket that is not a link can only be bound itself, which is reported.
     let desired = host
         .resolve("mounts: [/run/systemd/journal/dev-log]")
         .unwrap();

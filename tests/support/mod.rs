@@ -19,6 +19,7 @@ mod watcher;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{Read, Seek};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::OnceLock;
@@ -26,6 +27,7 @@ use std::sync::OnceLock;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 
 pub use fuse::Fuse;
@@ -62,6 +64,7 @@ pub fn main<const N: usize>(files: [(&str, Vec<Trial>); N]) -> ExitCode {
 /// As [`main`], with the namespaces `extra` as well (such as `CLONE_NEWNET`).
 pub fn main_in<const N: usize>(extra: CloneFlags, files: [(&str, Vec<Trial>); N]) -> ExitCode {
     let mut arguments = Arguments::from_args();
+    heed_signals();
     let trials = of_files(files);
     // Trials wait for the kernel and for servers more than they compute.
     arguments.test_threads.get_or_insert(4 * cores());
@@ -86,6 +89,26 @@ pub fn main_in<const N: usize>(extra: CloneFlags, files: [(&str, Vec<Trial>); N]
 /// How many threads run at once.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Starts this program anew if it ignores signals of the keyboard, as in the background of a shell
+/// or under nohup(1): the programs that it starts would ignore them as well.
+fn heed_signals() {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.map_or(0, |mask| u64::from_str_radix(mask.trim(), 16).unwrap());
+    let keyboard = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT];
+    if keyboard
+        .iter()
+        .all(|it| ignored & (1 << (*it as u32 - 1)) == 0)
+    {
+        return;
+    }
+    let mut anew = Command::new("env");
+    anew.arg("--default-signal=HUP,INT,QUIT");
+    anew.arg(std::env::current_exe().unwrap());
+    let error = anew.args(std::env::args_os().skip(1)).exec();
+    panic!("cannot run env(1): {error}");
 }
 
 /// All trials, each with its file's name as its kind.
@@ -187,7 +210,7 @@ pub fn for_each_source_of_mount_events(name: &str, body: fn(how: &'static str)) 
     ["fanotify", "poll"].into_iter().map(trial).collect()
 }
 
-/// A trial that is ignored, and says so, where the kernel does not offer `engine`.
+/// A trial that is reported as ignored where the kernel does not offer `engine`.
 fn on_engine(
     name: String,
     engine: &'static str,
@@ -202,8 +225,7 @@ fn on_engine(
     where_offered(name, offered, body)
 }
 
-/// A trial that is ignored where the kernel does not offer what it needs: the reason is `offered`'s
-/// error.
+/// A trial that is ignored if `offered` fails: the error is the reason.
 fn where_offered(
     name: String,
     offered: impl FnOnce() -> Result<(), &'static str> + Send + 'static,

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use super::scratch;
 
-/// What a command gets of the environment of `cargo test`.
+/// The variables of the environment of `cargo test` that are passed on to commands.
 const KEPT: [&str; 4] = ["PATH", "HOME", "RUST_BACKTRACE", "LLVM_PROFILE_FILE"];
 
 /// A configuration directory, a state directory and room for sites, all new.
@@ -189,7 +189,7 @@ impl Sandbox {
     }
 }
 
-/// What a finished command left.
+/// The result of a finished command.
 #[derive(Clone, Debug)]
 pub struct Ran {
     /// The command line, for messages.

@@ -187,7 +187,7 @@ impl Watcher {
         self.child.wait().unwrap();
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until it ends of its own accord.
     pub fn ended(&mut self) -> std::process::ExitStatus {
         self.child.wait().unwrap()
     }

@@ -66,7 +66,7 @@ pub fn all() -> Vec<Trial> {
     trials
 }
 
-/// What an administrator has in the file.
+/// The lines of an administrator in the file.
 const OWN_LINES: &str =
     "# /etc/fstab\nUUID=1-2-3 / ext4 errors=remount-ro 0 1\n\n\ttmpfs\t/nowhere tmpfs noauto";
 
@@ -100,7 +100,7 @@ fn mount_all(file: &Path) {
     Ran::of(Command::new("mount").args(["-a", "-T"]).arg(file)).exits(0);
 }
 
-/// What a jail shows, with the options of each mount; the ids are left out.
+/// The mounts of a jail with their options, without ids.
 fn shown(root: &Path) -> Vec<(PathBuf, PathBuf, Vec<String>)> {
     let mut shown: Vec<_> = mounts_below(root)
         .into_iter()

@@ -330,7 +330,7 @@ fn read_until(done: &AtomicBool, path: &Path, without_gap: bool) -> (usize, usiz
     (reads, seen.len())
 }
 
-/// What a package upgrade does: thousands of files come and go in directories that count.
+/// As in a package upgrade, many files come and go in directories that count.
 fn storm() {
     const FILES: u64 = 1000;
     let sandbox = Sandbox::new();
@@ -493,7 +493,7 @@ fn put_back(how: &'static str) {
         watcher.says_times("s: attached /conf", times);
         soon_reads(&jail, "one");
     }
-    // Somebody else's mount on top is not ours to touch: it is said, and over when it is over.
+    // Somebody else's mount on top is not ours to touch: it is reported until it is gone.
     Ran::of(
         Command::new("mount")
             .arg("--bind")

@@ -102,7 +102,7 @@ fn nothing_there() {
     fs::remove_dir_all(&directory).unwrap();
     watcher.says_times("s: detached /service", 2);
     watcher.end();
-    // What a package manager's hook does.
+    // As a package manager's hook does.
     begin();
     sandbox
         .ok(&["up", "--all", "--if-up"])
@@ -499,7 +499,7 @@ fn few_descriptors() {
     watcher.end();
 }
 
-/// What a machine with too many processes says.
+/// A machine with too many processes answers so.
 fn no_threads() {
     let sandbox = Sandbox::new();
     let source = sandbox.file("host/conf", "one");

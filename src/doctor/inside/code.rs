@@ -1,9 +1,9 @@
 //! Programs and libraries, with the jail for the whole host: what the dynamic loader would find.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::{Probe, Trouble};
 use crate::base::HostPath;
 use crate::resolve::Host;
-use crate::resolve::ldso::elf::{BadElf, Bytes, Object};
-use crate::resolve::ldso::{Loader, is_musls};
+use crate::resolve::ldso::{Code, Loader, is_musls};
+use crate::sys;
 
 /// The most files that are looked at.
 const MAX_FILES: usize = 10_000;
@@ -64,51 +64,23 @@ fn code_in(path: &Path) -> Vec<PathBuf> {
         return vec![];
     };
     if metadata.is_file() {
-        return if kind(path) == Kind::Other {
-            vec![]
-        } else {
-            vec![path.to_owned()]
+        return match code_of(path) {
+            Some(Code::Program | Code::Library) => vec![path.to_owned()],
+            Some(Code::RunnableLibrary) | None => vec![],
         };
     }
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     let files = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
-    let executable = |path: &PathBuf| {
-        fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o111 != 0)
-    };
-    let mut files: Vec<_> = files.map(|entry| entry.path()).filter(executable).collect();
-    files.retain(|path| kind(path) == Kind::Program);
+    let mut files: Vec<_> = files.map(|entry| entry.path()).collect();
+    files.retain(|path| code_of(path) == Some(Code::Program));
     files.sort();
     files
 }
 
-#[derive(PartialEq, Eq)]
-enum Kind {
-    Program,
-    Library,
-    Other,
-}
-
-/// What a file is by its beginning.
-fn kind(path: &Path) -> Kind {
-    let mut options = File::options();
-    let open = options
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path);
-    let Ok(file) = open else { return Kind::Other };
-    match Object::read(&file) {
-        // libc.so.6 can be run as a program, and never is.
-        Ok(object) if object.interpreter.is_some() && is_library_name(path) => Kind::Other,
-        Ok(object) if object.interpreter.is_some() => Kind::Program,
-        Err(BadElf::NotElf) if file.at(0, 2).is_ok_and(|start| start == b"#!") => Kind::Program,
-        Err(BadElf::NotElf) => Kind::Other,
-        Ok(_) | Err(_) => Kind::Library, // also a damaged one: the loader says so
-    }
-}
-
-fn is_library_name(path: &Path) -> bool {
-    path.file_name()
-        .is_some_and(|name| name.to_string_lossy().contains(".so"))
+fn code_of(path: &Path) -> Option<Code> {
+    let file = sys::open_regular(path).ok()?;
+    let executable = file.metadata().ok()?.permissions().mode() & 0o111 != 0;
+    Code::of(&file, path.file_name()?, executable)
 }
 
 /// Whether what `mail()` starts can be started: `/bin/sh`, and by it this program.

@@ -1,4 +1,4 @@
-//! `/etc/ld.so.cache`: bytes → which files ldconfig found for a name.
+//! `/etc/ld.so.cache`: bytes → the files that ldconfig found for a name.
 //!
 //! Format `glibc-ld.so.cache1.1`, alone (the default since glibc 2.32) or behind the older
 //! `ld.so-1.7.0` part, in either byte order, with the extension for glibc-hwcaps subdirectories
@@ -14,20 +14,20 @@ const NEW_HEADER: usize = 48;
 const NEW_ENTRY: usize = 24;
 const EXTENSION_MAGIC: u32 = 0xeaa4_2174;
 const TAG_GLIBC_HWCAPS: u32 = 1;
-/// Upper bits of an entry's `hwcap` that say: the lower 32 bits are an index into the extension.
+/// Upper bits of an entry's `hwcap` if the lower 32 bits are an index into the extension.
 const HWCAP_EXTENSION: u64 = 1 << 20;
 const HWCAP_EXTENSION_SHIFT: u32 = 42;
 
-/// What the cache knows.
+/// The contents of the cache.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cache {
     /// By name, in the file's order.
-    entries: HashMap<Vec<u8>, Vec<Entry>>,
+    entries: HashMap<Vec<u8>, Vec<CacheEntry>>,
 }
 
 /// One file in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct CacheEntry {
     /// Library type and ABI; `_DL_CACHE_DEFAULT_ID` in glibc.
     pub flags: u32,
     /// The file.
@@ -36,7 +36,7 @@ pub struct Entry {
     pub subdirectory: Option<Vec<u8>>,
 }
 
-/// Why the bytes are no cache; the loader then goes on without.
+/// Why the bytes are not a cache; the loader then goes on without one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadCache {
     /// An unknown format.
@@ -58,7 +58,7 @@ pub fn parse(file: &[u8]) -> Result<Cache, BadCache> {
     let subdirectories = subdirectories(file, new, order);
     let mut cache = Cache::default();
     for raw in table.chunks_exact(NEW_ENTRY) {
-        // An entry that points nowhere is passed over, as the loader does.
+        // The loader, too, passes over an entry that points nowhere.
         if let Some((name, entry)) = entry(new, raw, order, &subdirectories) {
             cache.entries.entry(name).or_default().push(entry);
         }
@@ -68,26 +68,24 @@ pub fn parse(file: &[u8]) -> Result<Cache, BadCache> {
 
 impl Cache {
     /// The file that the loader takes for `name`: of those with `flags`, the best in
-    /// `subdirectories` (best first), else the first outside of such.
+    /// `subdirectories` (best first), otherwise the first outside of such.
     pub fn find(&self, name: &[u8], flags: u32, subdirectories: &[&str]) -> Option<&[u8]> {
-        let fitting = || {
-            self.entries
-                .get(name)
-                .into_iter()
-                .flatten()
-                .filter(|entry| entry.flags == flags)
-        };
-        let rank = |entry: &&Entry| {
-            let wanted = entry.subdirectory.as_ref()?;
-            subdirectories
-                .iter()
-                .position(|have| have.as_bytes() == wanted)
-        };
-        let best = fitting()
-            .filter(|entry| rank(entry).is_some())
-            .min_by_key(rank);
-        best.or_else(|| fitting().find(|entry| entry.subdirectory.is_none()))
-            .map(|entry| &entry.path[..])
+        let mut best: Option<(usize, &CacheEntry)> = None;
+        for entry in self.entries.get(name)? {
+            let rank = match &entry.subdirectory {
+                Some(wanted) => subdirectories
+                    .iter()
+                    .position(|have| have.as_bytes() == wanted),
+                None => Some(subdirectories.len()),
+            };
+            if let Some(rank) = rank
+                && entry.flags == flags
+                && best.is_none_or(|(known, _)| rank < known)
+            {
+                best = Some((rank, entry));
+            }
+        }
+        best.map(|(_, entry)| entry.path.as_slice())
     }
 
     /// How many names it has.
@@ -101,8 +99,8 @@ impl Cache {
     }
 }
 
-/// Where the new format begins: at once, or behind the old one, aligned as on the machine that
-/// wrote it.
+/// Where the new format begins: at the beginning, or behind the old one, aligned as on the machine
+/// that wrote it.
 fn new_part(file: &[u8]) -> Option<usize> {
     if file.starts_with(NEW_MAGIC) {
         return Some(0);
@@ -110,20 +108,25 @@ fn new_part(file: &[u8]) -> Option<usize> {
     if !file.starts_with(OLD_MAGIC) {
         return None;
     }
-    let counts = [Order::Little, Order::Big]
-        .into_iter()
-        .filter_map(|order| order.u32(file, 12));
-    let ends = counts.filter_map(|count| {
-        OLD_ENTRY
-            .checked_mul(count as usize)?
-            .checked_add(OLD_HEADER)
-    });
-    ends.flat_map(|end| [8, 4].map(|alignment: usize| end.checked_next_multiple_of(alignment)))
-        .flatten()
-        .find(|start| {
-            file.get(*start..)
-                .is_some_and(|rest| rest.starts_with(NEW_MAGIC))
-        })
+    for order in [Order::Little, Order::Big] {
+        let Some(end) = end_of_old_part(file, order) else {
+            continue;
+        };
+        for alignment in [8, 4] {
+            let start = end.checked_next_multiple_of(alignment)?;
+            let rest = file.get(start..).unwrap_or_default();
+            if rest.starts_with(NEW_MAGIC) {
+                return Some(start);
+            }
+        }
+    }
+    None
+}
+
+fn end_of_old_part(file: &[u8], order: Order) -> Option<usize> {
+    let count = order.u32(file, 12)? as usize;
+    let end = OLD_ENTRY.checked_mul(count)?.checked_add(OLD_HEADER)?;
+    (end <= file.len()).then_some(end)
 }
 
 fn entry(
@@ -131,7 +134,7 @@ fn entry(
     raw: &[u8],
     order: Order,
     subdirectories: &[Option<Vec<u8>>],
-) -> Option<(Vec<u8>, Entry)> {
+) -> Option<(Vec<u8>, CacheEntry)> {
     let name = string(new, order.u32(raw, 4)?)?;
     let path = string(new, order.u32(raw, 8)?)?;
     let hwcap = order.u64(raw, 16)?;
@@ -146,7 +149,7 @@ fn entry(
     };
     Some((
         name,
-        Entry {
+        CacheEntry {
             flags: order.u32(raw, 0)?,
             path,
             subdirectory,
@@ -154,28 +157,37 @@ fn entry(
     ))
 }
 
-/// The names that entries refer to by index. Offsets in the extension count from the file's
-/// beginning.
+/// The names that entries refer to by index; none without the extension.
 fn subdirectories(file: &[u8], new: &[u8], order: Order) -> Vec<Option<Vec<u8>>> {
-    let section = || {
-        let start = usize::try_from(order.u32(new, 32)?).ok()?;
-        let directory = file.get(start..).filter(|_| start != 0)?;
-        if order.u32(directory, 0)? != EXTENSION_MAGIC {
-            return None;
-        }
-        let count = order.u32(directory, 4)? as usize;
-        let sections = directory.get(8..)?.chunks_exact(16).take(count);
-        let found = sections
-            .into_iter()
-            .find(|s| order.u32(s, 0) == Some(TAG_GLIBC_HWCAPS))?;
-        let start = order.u32(found, 8)? as usize;
-        file.get(start..start.checked_add(order.u32(found, 12)? as usize)?)
-    };
-    section()
+    let mut names = vec![];
+    for raw in hwcaps_section(file, new, order)
         .unwrap_or_default()
         .chunks_exact(4)
-        .map(|raw| order.u32(raw, 0).and_then(|offset| string(new, offset)))
-        .collect()
+    {
+        let offset = order.u32(raw, 0);
+        names.push(offset.and_then(|offset| string(new, offset)));
+    }
+    names
+}
+
+/// The section of the extension that has the glibc-hwcaps subdirectories. Offsets in the extension
+/// count from the file's beginning.
+fn hwcaps_section<'f>(file: &'f [u8], new: &[u8], order: Order) -> Option<&'f [u8]> {
+    let start = usize::try_from(order.u32(new, 32)?).ok()?;
+    let directory = file.get(start..).filter(|_| start != 0)?;
+    if order.u32(directory, 0)? != EXTENSION_MAGIC {
+        return None;
+    }
+    let count = order.u32(directory, 4)? as usize;
+    let section = directory
+        .get(8..)?
+        .chunks_exact(16)
+        .take(count)
+        .find(|section| order.u32(section, 0) == Some(TAG_GLIBC_HWCAPS))?;
+
+    let start = order.u32(section, 8)? as usize;
+    let length = order.u32(section, 12)? as usize;
+    file.get(start..start.checked_add(length)?)
 }
 
 fn string(data: &[u8], offset: u32) -> Option<Vec<u8>> {
@@ -193,8 +205,8 @@ enum Order {
 }
 
 impl Order {
-    /// As the header's flag says (glibc 2.33); without a flag, whichever makes the table fit the
-    /// file.
+    /// The order of the header's flag (glibc 2.33). Without a flag, the one with which the table
+    /// fits into the file.
     fn of(new: &[u8]) -> Option<Self> {
         let fits = |order: &Self| {
             let count = order
@@ -326,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_cache_is_refused() {
+    fn anything_else_is_refused() {
         assert_eq!(parse(b""), Err(BadCache::Format));
         assert_eq!(parse(OLD_MAGIC), Err(BadCache::Format));
         assert_eq!(parse(NEW_MAGIC), Err(BadCache::Damaged));

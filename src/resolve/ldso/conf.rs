@@ -1,7 +1,7 @@
 //! `/etc/ld.so.conf` and what it includes.
 //!
-//! ldconfig reads it, the loader does not: the files belong to the loader's configuration, and a
-//! directory in them explains a library that the cache lacks.
+//! ldconfig reads these files, the loader does not. They belong to the loader's configuration, and
+//! they explain why a library is missing from the cache.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -21,7 +21,7 @@ pub(super) struct Conf {
     pub directories: Vec<(HostPath, HostPath)>,
 }
 
-/// One line that means something.
+/// One line that is not empty.
 #[derive(Debug, PartialEq, Eq)]
 enum ConfLine<'a> {
     Directory(&'a [u8]),
@@ -29,7 +29,7 @@ enum ConfLine<'a> {
 }
 
 impl Conf {
-    /// Reads `file` and, following `include`, the rest. What is not there is passed over, as by
+    /// Reads `file` and, following `include`, the others. Missing files are passed over, as by
     /// ldconfig.
     ///
     /// Errors: a file cannot be read.
@@ -54,15 +54,23 @@ impl Conf {
                         self.directories.push((directory, file.clone()));
                     }
                 }
-                ConfLine::Include(patterns) => {
-                    for pattern in patterns {
-                        let pattern = Path::new(OsStr::from_bytes(pattern));
-                        let base = file.parent().unwrap_or_else(HostPath::slash);
-                        for included in matches(host, &base.as_path().join(pattern))? {
-                            self.add(host, &included)?;
-                        }
-                    }
-                }
+                ConfLine::Include(patterns) => self.include(host, file, &patterns)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn include(
+        &mut self,
+        host: &Host,
+        file: &HostPath,
+        patterns: &[&[u8]],
+    ) -> Result<(), LookupError> {
+        let directory = file.parent().unwrap_or_else(HostPath::slash);
+        for pattern in patterns {
+            let pattern = Path::new(OsStr::from_bytes(pattern));
+            for included in matches(host, &directory.as_path().join(pattern))? {
+                self.add(host, &included)?;
             }
         }
         Ok(())
@@ -85,7 +93,7 @@ fn parse_line(line: &[u8]) -> Option<ConfLine<'_>> {
     if line.is_empty() || keyword(b"hwcap").is_some() {
         return None;
     }
-    // `directory=libc6` of old: a type after the path.
+    // The older form `directory=libc6` has a type after the path.
     let path = line.split(|byte| *byte == b'=').next()?.trim_ascii_end();
     path.starts_with(b"/").then_some(ConfLine::Directory(path))
 }

@@ -1,7 +1,7 @@
 //! What the dynamic loader reads of an ELF file: header, interpreter, dynamic section.
 //!
 //! In: a file or its bytes, possibly hostile. Out: an [`Object`], or what is wrong with the file.
-//! Only the parts that count are read, each of bounded size, however large the file is.
+//! Only the relevant parts are read, each of bounded size, however large the file is.
 
 use std::fmt;
 use std::fs::File;
@@ -18,7 +18,7 @@ const IDENT: usize = 16;
 const LARGEST_HEADER: usize = 64;
 /// `PATH_MAX`: the kernel's limit for `PT_INTERP`, and ours for any string.
 const LONGEST_STRING: usize = 4096;
-/// Bytes of dynamic section taken in; real ones have a few hundred.
+/// Bytes of the dynamic section that are read; real ones have a few hundred.
 const LARGEST_DYNAMIC: u64 = 64 << 10;
 /// Names of libraries and search paths in one object, in bytes; real ones have some hundred.
 const MOST_TEXT: usize = 64 << 10;
@@ -41,8 +41,8 @@ pub struct Abi {
 }
 
 impl Abi {
-    /// Whether an object of ABI `self` fits in a process of ABI `process`; the loader skips what
-    /// does not.
+    /// Whether an object of ABI `self` fits into a process of ABI `process`; the loader skips the
+    /// others.
     pub fn fits(self, process: Self) -> bool {
         (self.wide, self.machine) == (process.wide, process.machine)
     }
@@ -74,7 +74,7 @@ pub struct Object {
     /// It has a dynamic section; without one it is static.
     pub dynamic: bool,
     /// What it needs, in the order of the dynamic section.
-    pub needs: Vec<Need>,
+    pub needs: Vec<NeededName>,
     /// `DT_SONAME`.
     pub soname: Option<Vec<u8>>,
     /// `DT_RPATH`.
@@ -89,7 +89,7 @@ pub struct Object {
 
 /// One `DT_NEEDED`, `DT_FILTER` or `DT_AUXILIARY`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Need {
+pub struct NeededName {
     /// Its text.
     pub name: Vec<u8>,
     /// `DT_AUXILIARY`: the loader goes on without it.
@@ -99,13 +99,13 @@ pub struct Need {
 /// What is wrong with a file, in the loader's own words where it has some.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadElf {
-    /// It does not begin as ELF does.
+    /// It does not begin like an ELF file.
     #[error("it is not an ELF file")]
     NotElf,
     /// It ends before its headers do, or they point outside of it.
     #[error("its {0} is cut off or damaged")]
     Damaged(&'static str),
-    /// A version, byte order, OS ABI or type that no Linux loader takes.
+    /// A version, byte order, OS ABI or type that no Linux loader accepts.
     #[error("its ELF header has an invalid {0}")]
     Invalid(&'static str),
     /// More than any program has.
@@ -143,7 +143,7 @@ impl Bytes for [u8] {
 impl Bytes for File {
     fn at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         if i64::try_from(offset).is_err() {
-            return Ok(Vec::new()); // behind any file's end; pread would say EINVAL
+            return Ok(Vec::new()); // behind the end of any file; pread(2) would fail with EINVAL
         }
         let mut bytes = vec![0; len];
         let mut filled = 0;
@@ -166,7 +166,7 @@ pub fn parse(bytes: &[u8]) -> Result<Object, BadElf> {
 }
 
 impl Object {
-    /// Reads what counts of `file`.
+    /// Reads the relevant parts of `file`.
     pub fn read<B: Bytes + ?Sized>(file: &B) -> Result<Self, BadElf> {
         let header = header(file)?;
         let mut object = Self {
@@ -221,7 +221,7 @@ impl Object {
             .collect();
         let strings = Strings::find(file, &entries, segments);
         for (tag, value) in entries {
-            self.take(tag, value, &strings)?;
+            self.add_entry(tag, value, &strings)?;
             if self.text() > MOST_TEXT {
                 return Err(BadElf::TooMuch);
             }
@@ -234,14 +234,11 @@ impl Object {
 
     /// Bytes of names and search paths.
     pub(super) fn text(&self) -> usize {
-        let paths = [&self.soname, &self.rpath, &self.runpath]
-            .into_iter()
-            .flatten()
-            .map(Vec::len);
-        paths.sum::<usize>() + self.named
+        let length = |text: &Option<Vec<u8>>| text.as_ref().map_or(0, Vec::len);
+        length(&self.soname) + length(&self.rpath) + length(&self.runpath) + self.named
     }
 
-    fn take<B: Bytes + ?Sized>(
+    fn add_entry<B: Bytes + ?Sized>(
         &mut self,
         tag: i64,
         value: u64,
@@ -249,7 +246,7 @@ impl Object {
     ) -> Result<(), BadElf> {
         match tag {
             abi::DT_NEEDED | DT_FILTER | DT_AUXILIARY => {
-                let need = Need {
+                let need = NeededName {
                     name: strings.get(value)?,
                     optional: tag == DT_AUXILIARY,
                 };
@@ -326,6 +323,25 @@ fn until_nul(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// The offset in the file of `address`, and how many bytes follow: as in the `PT_LOAD` segment that
+/// holds it.
+fn place_of(address: u64, segments: &[ProgramHeader]) -> Option<(u64, u64)> {
+    for segment in segments {
+        if segment.p_type != abi::PT_LOAD {
+            continue;
+        }
+        let Some(into) = address.checked_sub(segment.p_vaddr) else {
+            continue;
+        };
+        if into < segment.p_filesz
+            && let Some(offset) = segment.p_offset.checked_add(into)
+        {
+            return Some((offset, segment.p_filesz - into));
+        }
+    }
+    None
+}
+
 /// `DT_STRTAB`, as far as the file has it.
 struct Strings<'a, B: Bytes + ?Sized> {
     file: &'a B,
@@ -334,25 +350,15 @@ struct Strings<'a, B: Bytes + ?Sized> {
 }
 
 impl<'a, B: Bytes + ?Sized> Strings<'a, B> {
-    /// `DT_STRTAB` is an address: the `PT_LOAD` segment that holds it tells the offset in the file.
     fn find(file: &'a B, entries: &[(i64, u64)], segments: &[ProgramHeader]) -> Self {
-        let value = |wanted| {
-            entries
-                .iter()
-                .rev()
-                .find(|(tag, _)| *tag == wanted)
-                .map(|(_, value)| *value)
+        let last = |wanted| {
+            let mut entries = entries.iter().rev();
+            entries.find(|(tag, _)| *tag == wanted).map(|entry| entry.1)
         };
-        let place = value(abi::DT_STRTAB).and_then(|address| {
-            let (offset, rest) = segments
-                .iter()
-                .filter(|s| s.p_type == abi::PT_LOAD)
-                .find_map(|s| {
-                    let into = address.checked_sub(s.p_vaddr)?;
-                    let rest = s.p_filesz.checked_sub(into).filter(|rest| *rest > 0)?;
-                    Some((s.p_offset.checked_add(into)?, rest))
-                })?;
-            Some((offset, value(abi::DT_STRSZ).unwrap_or(rest).min(rest)))
+        let in_file = last(abi::DT_STRTAB).and_then(|address| place_of(address, segments));
+        let place = in_file.map(|(offset, rest)| {
+            let size = last(abi::DT_STRSZ).unwrap_or(rest);
+            (offset, size.min(rest))
         });
         Self { file, place }
     }

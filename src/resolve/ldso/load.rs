@@ -2,7 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 
-use super::elf::Need;
+use super::elf::NeededName;
 use super::loader::{Loader, Opened};
 use super::objects::{Loaded, Needed, Objects};
 use super::process::Process;
@@ -47,7 +47,7 @@ struct Load<'a> {
 
 impl Load<'_> {
     /// The object at `index` needs a library.
-    fn need(&mut self, index: usize, need: &Need) -> Result<()> {
+    fn need(&mut self, index: usize, need: &NeededName) -> Result<()> {
         self.objects.count_lookup()?;
         let name = match self.objects.process.family {
             Family::Glibc => self.objects.expand(&need.name, &self.objects.list[index]),
@@ -107,7 +107,8 @@ impl Load<'_> {
     }
 }
 
-/// musl's libc is its loader; `load_library` in `ldso/dynlink.c` takes all these names to mean itself.
+/// musl's libc is its loader; `load_library` in `ldso/dynlink.c` takes all these names to mean
+/// itself.
 fn is_musl_itself(name: &[u8]) -> bool {
     let parts = ["c.", "pthread.", "rt.", "m.", "dl.", "util.", "xnet."];
     name.strip_prefix(b"lib")

@@ -1,7 +1,7 @@
 //! `#!` lines as the kernel parses them (`fs/binfmt_script.c`), and what `env` is told to run.
 //! Pure.
 
-/// `BINPRM_BUF_SIZE` (Linux 5.1): what the kernel looks at, less the byte that ends it.
+/// `BINPRM_BUF_SIZE` (Linux 5.1), the bytes that the kernel looks at, less the one that ends them.
 pub(super) const LINE: usize = 255;
 
 /// Scripts that the kernel follows in one execve(2) before ELOOP.
@@ -12,18 +12,18 @@ pub(super) const MAX_NESTED: usize = 5;
 pub struct Script {
     /// The interpreter, as written.
     pub interpreter: Vec<u8>,
-    /// All that follows it, without blanks around: the kernel passes it on as one argument.
+    /// All that follows it, trimmed: the kernel passes it on as one argument.
     pub argument: Option<Vec<u8>>,
 }
 
-/// Parses the beginning of a file; `None` where the kernel would not take it as a script.
+/// Parses the beginning of a file; `None`: the kernel would not take it for a script.
 pub fn parse(file: &[u8]) -> Option<Script> {
     let buffer = &file[..file.len().min(LINE)];
     let line = buffer.strip_prefix(b"#!")?;
     let line = match line.iter().position(|byte| *byte == b'\n') {
         Some(end) => &line[..end],
-        // Without a newline in the kernel's buffer the name must end within it, or could be cut
-        // off.
+        // Without a newline in the kernel's buffer, the name must end within it; otherwise it
+        // could be cut off.
         None if buffer.len() == LINE => {
             line.trim_ascii_start()
                 .iter()
@@ -75,7 +75,7 @@ impl Script {
             .iter()
             .find_map(|o| argument.strip_prefix(*o));
         let Some(words) = split else {
-            // One argument without -S: all of it is the name, blanks too.
+            // Without -S the whole argument is the name, blanks included.
             return (!argument.starts_with(b"-") && !argument.contains(&b'=')).then_some(argument);
         };
         words

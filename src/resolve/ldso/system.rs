@@ -7,7 +7,7 @@ use elf::abi;
 
 use super::elf::Abi;
 
-/// The family of a dynamic loader; they search differently.
+/// The family of a dynamic loader: each searches in its own way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {
     Glibc,
@@ -25,25 +25,24 @@ impl Family {
     }
 }
 
-/// Whether `name` is a dynamic loader's: in every process it is there before anything else is.
+/// Whether `name` is that of a dynamic loader, which is in every process from the beginning.
 pub(super) fn is_loader_name(name: &[u8]) -> bool {
     let exact: [&[u8]; 4] = [b"ld.so.1", b"ld64.so.1", b"ld64.so.2", b"ld.so"];
     exact.contains(&name) || name.starts_with(b"ld-linux") || name.starts_with(b"ld-musl-")
 }
 
-/// glibc's default directories as the loader's file has them: `SYSTEM_DIRS`, one text of
-/// directories that end in `/`, each followed by a NUL. `None` where the file has nothing that
-/// looks so.
+/// glibc's default directories in the loader's file: `SYSTEM_DIRS`, a sequence of directories that
+/// end in `/`, each followed by a NUL. `None`: the file has no such sequence.
 pub(super) fn default_directories(loader: &[u8]) -> Option<Vec<String>> {
     let texts: Vec<_> = loader.split(|byte| *byte == 0).map(directory).collect();
     let runs = texts.split(Option::is_none);
-    // The longest, and of equals the first: other texts of the same look stand alone.
+    // The longest sequence, and of equals the first: other such texts stand alone.
     let longest = runs.rev().max_by_key(|run| run.len())?;
     (!longest.is_empty()).then(|| longest.iter().flatten().cloned().collect())
 }
 
-/// `/lib/x86_64-linux-gnu/` and the like; the slash at the end tells it from any other path in the
-/// file.
+/// `/lib/x86_64-linux-gnu/` and the like; the slash at the end distinguishes it from other paths in
+/// the file.
 fn directory(text: &[u8]) -> Option<String> {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+".contains(byte);
     let shape =
@@ -57,7 +56,7 @@ fn directory(text: &[u8]) -> Option<String> {
         .then(|| text.trim_end_matches('/').to_owned())
 }
 
-/// The default directories where the loader's file does not tell: all that distributions use.
+/// The default directories if the loader's file has none: all that distributions use.
 pub(super) fn usual_directories(process: Abi) -> Vec<String> {
     let mut directories = Vec::new();
     if let Some(triplet) = triplet(process) {
@@ -84,8 +83,8 @@ fn triplet(process: Abi) -> Option<&'static str> {
     })
 }
 
-/// `$LIB`: the directory of glibc's own libraries without its prefix, which is the first default
-/// one.
+/// `$LIB`: the directory of glibc's own libraries, which is the first default one, without its
+/// prefix.
 pub(super) fn lib_token(default_directories: &[String]) -> &str {
     let first = default_directories.first().map_or("lib", String::as_str);
     let short = first
@@ -99,7 +98,7 @@ pub(super) fn lib_token(default_directories: &[String]) -> &str {
     }
 }
 
-/// `$PLATFORM`: what the kernel says in `AT_PLATFORM`.
+/// `$PLATFORM`: the value of `AT_PLATFORM` in the auxiliary vector.
 pub(super) fn platform_token(process: Abi) -> &'static str {
     match process.machine {
         abi::EM_X86_64 => "x86_64",
@@ -138,18 +137,21 @@ pub(super) fn hwcaps(process: Abi) -> Vec<&'static str> {
     if process.machine != abi::EM_X86_64 || !process.wide {
         return Vec::new();
     }
-    let names = ["x86-64-v2", "x86-64-v3", "x86-64-v4"];
-    let mut have: Vec<_> = names
+    let mut have = vec![];
+    for (name, has) in ["x86-64-v2", "x86-64-v3", "x86-64-v4"]
         .into_iter()
         .zip(levels())
-        .take_while(|(_, has)| *has)
-        .map(|l| l.0)
-        .collect();
-    have.reverse();
+    {
+        if !has {
+            break;
+        }
+        have.insert(0, name);
+    }
     have
 }
 
-/// Whether the CPU has what each level of the x86-64 psABI adds; `dl_hwcaps_subdirs.c` of glibc.
+/// Whether the CPU has the features that each level of the x86-64 psABI adds, as in
+/// `dl_hwcaps_subdirs.c` of glibc.
 #[cfg(target_arch = "x86_64")]
 fn levels() -> [bool; 3] {
     macro_rules! all {

@@ -11,8 +11,8 @@ pub(super) struct Tokens<'a> {
     pub platform: &'a [u8],
 }
 
-/// Replaces the tokens in `text`. A dollar sign that begins no token stays, as `is_dst` in glibc's
-/// `elf/dl-load.c` has it: without braces a token ends where no letter, digit or `_` follows.
+/// Replaces the tokens in `text`. A dollar sign that does not begin a token stays, as in `is_dst`
+/// of glibc's `elf/dl-load.c`: without braces a token ends where no letter, digit or `_` follows.
 pub(super) fn expand(text: &[u8], tokens: Tokens<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -29,7 +29,7 @@ pub(super) fn expand(text: &[u8], tokens: Tokens<'_>) -> Vec<u8> {
     out
 }
 
-/// musl knows `$ORIGIN` alone, and drops a whole search path that has any other dollar sign.
+/// musl knows only `$ORIGIN`, and drops a whole search path that has any other dollar sign.
 pub(super) fn expand_musl(text: &[u8], origin: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;

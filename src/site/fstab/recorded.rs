@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
+use crate::base::sync::lock;
 use crate::base::{HostPath, SiteName};
 use crate::render::fstab::FstabBlock;
 
@@ -20,7 +21,7 @@ impl FstabLines {
         fstab: Option<&'f HostPath>,
     ) -> Option<&'f HostPath> {
         let file = fstab?;
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.0);
         let sites = known
             .entry(file.clone())
             .or_insert_with(|| match fs::read(file) {

@@ -1,4 +1,4 @@
-//! What is found, and what comes of it.
+//! What `trace` finds, and the lines that come of it.
 
 use std::fs;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! What is followed is not harmed, and what cannot be followed is said.
+//! Processes that are followed are not harmed; those that cannot be followed are reported.
 
 use std::fs;
 use std::io::{BufRead, Write};

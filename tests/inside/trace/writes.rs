@@ -1,4 +1,4 @@
-//! What is advised and written, and what is not.
+//! Which lines are advised and written, and which are not.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};

@@ -1,0 +1,38 @@
+//! The keys of a manifest, of a preset, and of their items.
+
+pub(super) const SITE_KEYS: [&str; 10] = [
+    "root",
+    "presets",
+    "devices",
+    "etc",
+    "programs",
+    "libraries",
+    "users",
+    "nss",
+    "mounts",
+    "services",
+];
+pub(super) const PRESET_KEYS: [&str; 9] = [
+    "description",
+    "presets",
+    "devices",
+    "etc",
+    "programs",
+    "libraries",
+    "users",
+    "nss",
+    "mounts",
+];
+pub(super) const MOUNT_KEYS: [&str; 9] = [
+    "source",
+    "any_of",
+    "target",
+    "access",
+    "recursive",
+    "optional",
+    "executable",
+    "devices",
+    "setuid",
+];
+pub(super) const NAME_KEYS: [&str; 3] = ["name", "any_of", "optional"];
+pub(super) const PATH_KEYS: [&str; 3] = ["path", "any_of", "optional"];
