@@ -83,7 +83,7 @@ fn not_the_hosts_records() {
     };
     for arguments in [&["up", "s"][..], &["down", "s"], &["watch"]] {
         let ran = booted("unshare --mount \"$@\"; exit $?", arguments).exits(1);
-        ran.says("a mount namespace of its own")
+        ran.says("its own mount namespace")
             .says("nsenter --target 1 --mount");
     }
     assert!(!Path::new("/run/mountjail").exists());

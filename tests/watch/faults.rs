@@ -331,7 +331,7 @@ fn configuration() {
     let (sites, aside) = (sandbox.path("config/sites"), sandbox.path("aside"));
     fs::rename(&sites, &aside).unwrap();
     watcher.says("the configuration that was read last stays in force: cannot list the sites in");
-    watcher.says("s.yaml is gone: what is mounted stays");
+    watcher.says("s.yaml is gone: its mounts stay");
     preset(&format!(
         "{}{}",
         line(&source, "/conf"),
@@ -452,7 +452,7 @@ fn full_state() {
         "without a record nothing is mounted"
     );
     std::thread::sleep(Duration::from_secs(4));
-    for line in ["s: cannot write", "says of the watcher is not up to date"] {
+    for line in ["s: cannot write", "shows about the watcher is out of date"] {
         assert_eq!(
             watcher.said().matches(line).count(),
             1,
@@ -463,7 +463,7 @@ fn full_state() {
     fs::remove_file(fill).unwrap();
     replace(&source, "three");
     soon_reads(&jail, "three");
-    watcher.says("says of the watcher is up to date again");
+    watcher.says("shows about the watcher is up to date again");
     soon("it has no failures", || {
         match &watcher.state(&sandbox)["failures"] {
             failures if *failures == serde_json::json!({}) => Ok(()),
@@ -541,7 +541,7 @@ fn many_failures() {
     let aside = source.with_extension("aside");
     fs::rename(&source, &aside).unwrap();
     watcher.says("error: 7 more sites failed\n  try: `mountjail status` shows why");
-    watcher.says("12 sites (s0, s1, s10, s11, s2 and 7 more): what is mounted stays; tried again");
+    watcher.says("12 sites (s0, s1, s10, s11, s2 and 7 more): the mounts stay; tried again");
     assert_eq!(
         watcher.said().matches("conf does not exist").count(),
         5,
