@@ -39,7 +39,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// mountjail(8) and one page a command: mountjail-up(8).
+/// mountjail(8), and one page per command, such as mountjail-up(8).
 fn commands(directory: &Path) -> io::Result<()> {
     let mut program = command().disable_help_subcommand(true);
     program.build();
@@ -50,7 +50,7 @@ fn commands(directory: &Path) -> io::Result<()> {
             .bin_name(format!("mountjail {}", inner.get_name()));
         let mut also = vec![("mountjail", "8"), ("mountjail.yaml", "5")];
         if name == "mountjail-presets" {
-            also.push(("mountjail-presets", "7")); // which man(1) does not show first
+            also.push(("mountjail-presets", "7")); // man(1) shows section 8 first
         }
         command_page(directory, inner, &name, "EXAMPLE", &Roff::new(), &also)?;
     }
@@ -70,8 +70,8 @@ fn commands(directory: &Path) -> io::Result<()> {
     )
 }
 
-/// The page `name`(8), without a date, so that it is the same each time; `last`: what the help ends
-/// with; `more`: sections after it.
+/// The page `name`(8). It has no date, so that it is the same each time. `last` names the last
+/// section of the help; `more` are sections after it.
 fn command_page(
     directory: &Path,
     mut command: clap::Command,
@@ -117,6 +117,7 @@ fn command_page(
     fs::write(
         file,
         text.replace("\nExample:\n", "\n")
+            .replace("\nExamples:\n", "\n")
             .replace("\nExit codes:\n", "\n"),
     )
 }
@@ -144,11 +145,11 @@ fn files_and_environment() -> Roff {
             ),
             (
                 "/run/mountjail",
-                "Records of what is mounted, and locks. They end with the boot.",
+                "Records of what is mounted, and locks. They do not survive a reboot.",
             ),
             (
                 "/var/lib/mountjail",
-                "Records of what was made in roots, and the files for users.",
+                "Records of what was made in roots, and generated files of users and groups.",
             ),
         ],
     );
@@ -156,16 +157,17 @@ fn files_and_environment() -> Roff {
     entries(
         &mut page,
         &[
-            ("MOUNTJAIL_CONFIG_DIR", "As --config-dir."),
-            ("MOUNTJAIL_STATE_DIR", "As --state-dir."),
+            ("MOUNTJAIL_CONFIG_DIR", "The default of --config-dir."),
+            ("MOUNTJAIL_STATE_DIR", "The default of --state-dir."),
             (
                 "MOUNTJAIL_ENGINE",
-                "How to mount, detached or classic, in place of what the kernel's calls decide.",
+                "How to mount, detached or classic, instead of the best way that the kernel \
+                 offers.",
             ),
             (
                 "MOUNTJAIL_MOUNT_EVENTS",
-                "How watch learns of mounts, fanotify or poll, in place of what the kernel \
-                 decides.",
+                "How watch is told about mounts, fanotify or poll, instead of the best way that \
+                 the kernel offers.",
             ),
             ("NO_COLOR", "No colours, if it is not empty."),
         ],
@@ -200,26 +202,21 @@ fn manifest_page() -> Roff {
     page.control("SH", ["DESCRIPTION"]);
     page.text([roman(
         "A site is one jail: a root directory and what it needs of the host. Its manifest is a \
-         YAML file. Every path \
-         that a process in the jail looks up leads to the same file as on the host: links are \
-         followed, directory \
-         links on the way are reproduced, links inside a mounted directory bring along what they \
-         lead to, programs come \
-         with their interpreter and libraries. What another mount shows already is not mounted \
-         again.",
+         YAML file. Every path that a process in the jail looks up leads to the same file as on \
+         the host. Links are followed, and directory links on the way are reproduced. Links inside \
+         a mounted directory bring along the files that they lead to, and programs their \
+         interpreter and libraries. A file that another mount shows already is not mounted again.",
     )]);
     page.control("PP", []);
     page.text([roman(
         "Libraries and programs are mounted ro,nosuid,nodev; devices ro,nosuid,noexec; everything \
-         else \
-         ro,nosuid,nodev,noexec. Where the host's own mount is noexec or nodev, the jail's is as \
-         well.",
+         else ro,nosuid,nodev,noexec. If the host's own mount is noexec or nodev, so is the \
+         jail's.",
     )]);
     page.control("PP", []);
     page.text([roman(
-        "A site is called as its file, without .yaml: 1 to 200 letters, digits, dots, underscores, \
-         hyphens and @, \
-         the first a letter or a digit.",
+        "A site's name is that of its file without .yaml: 1 to 200 letters, digits, dots, \
+         underscores, hyphens and @. It begins with a letter or a digit.",
     )]);
     page.control("SH", ["KEYS OF A SITE"]);
     keys(&mut page, &site_schema());
@@ -319,8 +316,7 @@ fn presets_page() -> Roff {
     page
 }
 
-/// A paragraph for each key, those that are required first: its description, what it takes, an
-/// example.
+/// A paragraph per key, required keys first: its description, its values, an example.
 fn keys(page: &mut Roff, schema: &Value) {
     let required = schema["required"].as_array().cloned().unwrap_or_default();
     let is_required = |key: &str| required.iter().any(|required| *required == *key);

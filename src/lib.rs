@@ -1,32 +1,33 @@
 //! mountjail: read-only bind mounts for chrooted services.
 //!
-//! Data flows one way. A site's YAML text becomes a [`manifest::Manifest`]; with the host it becomes
-//! a [`resolve::Desired`]; the kernel's mount table and the records become an [`observe::Observed`];
-//! both together become a [`plan::Plan`], which [`engine`] carries out and [`render`] shows. [`site`]
-//! takes one site this way, for [`cli`] once and for [`watch`] again and again.
+//! Data flows one way. A site's YAML text becomes a [`manifest::Manifest`]; with the host it
+//! becomes a [`resolve::Desired`]; the kernel's mount table and the records become an
+//! [`observe::Observed`]; both together become a [`plan::Plan`], which [`engine`] carries out and
+//! [`render`] shows. [`site`] takes one site this way, for [`cli`] once and for [`watch`] again and
+//! again.
 //!
-//! Beside this way, [`import`] makes manifests of other programs' configuration; [`doctor`] tests
+//! Beside this way, [`import`] makes manifests from other programs' configuration; [`doctor`] tests
 //! from inside whether a site works, by processes that enter its root as [`jail`] does; [`trace`]
 //! finds out what a program misses there.
 //!
-//! Later rooms import earlier ones' types, never the reverse. [`base`], [`sys`] and [`patience`] are
-//! below all of them.
+//! Later rooms import the types of earlier ones, never the reverse. [`base`], [`sys`] and
+//! [`patience`] are below all of them.
 
 pub mod base;
 pub mod cli;
-pub mod doctor;
-pub mod engine;
+mod doctor;
+mod engine;
 pub mod import;
-pub mod jail;
+mod jail;
 pub mod manifest;
 pub mod observe;
-pub mod patience;
+mod patience;
 pub mod plan;
-pub mod render;
+mod render;
 pub mod resolve;
-pub mod site;
+mod site;
 pub mod sys;
 pub mod trace;
-pub mod watch;
+mod watch;
 
 pub use base::{Error, Result};

@@ -1,25 +1,20 @@
-//! `mountjail check`: validate and resolve, touching nothing.
-
-use std::sync::Arc;
+//! `mountjail check`: validate and resolve, without changing anything.
 
 use clap::Args;
 use nix::unistd::geteuid;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::complete;
 use super::report::Report;
-use crate::base::text::plural;
-use crate::observe::{self, BootId, Table};
-use crate::patience::Stop;
 use crate::render;
-use crate::resolve::{Desired, Note, Resolver};
+use crate::resolve::Desired;
 use crate::site::context::Context;
-use crate::site::pipeline::{desired, notes, observe_and_plan};
+use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::{Selection, Site, SiteError, parallel};
 
-/// Validate manifests, resolve them on this host and see what is in the way, touching nothing
+/// Validate manifests and report whatever would keep `up` from working; change nothing
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  mountjail check\n  mountjail check ./site1.yaml")]
+#[command(after_help = "Examples:\n  mountjail check\n  mountjail check ./site1.yaml")]
 pub(super) struct Check {
     /// Names of sites, or paths of manifests [default: all sites]
     #[arg(value_name = "SITE|FILE", add = complete::site())]
@@ -35,23 +30,16 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         let sites = Selection::named_or_all(&self.sites).sites(context)?;
-        let (resolver, boot, table) = (context.resolver()?, observe::boot_id()?, Table::read()?);
-        let look = Look {
-            context: context.again(),
-            resolver,
-            boot,
-            table,
-        };
-        let at = move |site: &Site, _: &Stop| look.at(site);
-        let found = parallel::each(context, &sites, parallel::processors(), &Arc::default(), at);
+        let pipeline = Pipeline::new(context.clone(), MountLookup::WholeTable)?;
+        let found = parallel::look(context, &sites, move |site: &Site| check(&pipeline, site));
 
         let mut report = Report::new(context, self.json);
         for (site, found) in sites.iter().zip(found) {
             match found {
                 Ok(desired) => {
-                    notes(context.out, &desired);
-                    render::text::line(report.text(), format_args!("{}", summary(&desired)));
-                    report.site(0, as_json(&desired));
+                    context.out.notes(&desired);
+                    report.text(render::text::checked(&desired));
+                    report.site(0, render::json::checked(&desired));
                 }
                 Err(failed) => report.failed(site, &failed, json!({ "ok": false })),
             }
@@ -60,38 +48,14 @@ impl Check {
     }
 }
 
-struct Look {
-    context: Context,
-    resolver: Resolver,
-    boot: BootId,
-    table: Table,
-}
-
-impl Look {
-    /// What the site needs. Errors: what keeps it from coming up, as far as can be seen without
-    /// doing it. What is in the root, only root can be sure to see.
-    fn at(&self, site: &Site) -> Result<Desired, SiteError> {
-        let desired = desired(&self.context, &self.resolver, site)?;
-        match observe_and_plan(&self.context, &desired, &self.boot, Some(&self.table)) {
-            Ok((_, plan)) if plan.conflicts.is_empty() => Ok(desired),
-            Ok((_, plan)) => Err(SiteError::Errors(plan.conflicts)),
-            Err(_) if !geteuid().is_root() => Ok(desired),
-            Err(error) => Err(error.into()),
-        }
+/// What the site needs. Errors: what keeps it from coming up, as far as that can be seen without
+/// doing it. Only root can be sure to see what is in the root.
+fn check(pipeline: &Pipeline, site: &Site) -> Result<Desired, SiteError> {
+    let desired = pipeline.desired(site)?;
+    match pipeline.observe_and_plan(&desired) {
+        Ok((_, plan)) if plan.conflicts.is_empty() => Ok(desired),
+        Ok((_, plan)) => Err(SiteError::Errors(plan.conflicts)),
+        Err(_) if !geteuid().is_root() => Ok(desired),
+        Err(error) => Err(error.into()),
     }
-}
-
-fn summary(desired: &Desired) -> String {
-    let (mounts, links) = (desired.mounts.len(), desired.links.len());
-    let counts = format!("{} and {}", plural(mounts, "mount"), plural(links, "link"));
-    format!("{}: ok, {counts} in {}", desired.site, desired.root)
-}
-
-fn as_json(desired: &Desired) -> Value {
-    let note = |note: &Note| json!({ "text": note.text, "line": note.origin.to_string() });
-    json!({
-        "site": desired.site, "ok": true, "root": desired.root, "mounts": desired.mounts.len(),
-        "links": desired.links.len(), "notes": desired.notes.iter().map(note).collect::<Vec<_>>(),
-        "warnings": desired.warnings,
-    })
 }

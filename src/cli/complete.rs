@@ -1,6 +1,6 @@
-//! What a shell offers while a command is typed: the names of sites and presets, users, paths.
+//! Completions for shells: the names of sites, presets and users, and paths.
 //!
-//! The shell's script runs this program with [`VARIABLE`] set; `mountjail completions` prints the
+//! The shell's script runs this program with [`VARIABLE`] set; `mountjail completions` prints that
 //! script.
 
 use std::ffi::OsStr;
@@ -15,10 +15,10 @@ use crate::manifest::Presets;
 use crate::site::configuration;
 use crate::site::trust::Trust;
 
-/// Set by the scripts: the shell's name.
+/// The scripts set it to the shell's name.
 const VARIABLE: &str = "MOUNTJAIL_COMPLETE";
 
-/// Answers the shell and exits, if it is one that asks.
+/// If a shell's script runs this program: prints the completions, and exits.
 pub(super) fn answer() {
     CompleteEnv::with_factory(super::command)
         .var(VARIABLE)
@@ -26,7 +26,7 @@ pub(super) fn answer() {
         .complete();
 }
 
-/// The script that makes `shell` ask.
+/// The completion script for `shell`.
 pub fn script(shell: Shell) -> Vec<u8> {
     let mut script = vec![];
     let shells = env::Shells::builtins();
@@ -36,15 +36,14 @@ pub fn script(shell: Shell) -> Vec<u8> {
             shell.write_registration(VARIABLE, "mountjail", "mountjail", "mountjail", &mut script);
     }
     if shell == Shell::Zsh {
-        // Where zsh loads the file at the first completion, it is that completion's function as
-        // well.
+        // zsh may load the file as the function of the first completion.
         script
             .extend(b"\n[[ $funcstack[1] != _mountjail ]] || _clap_dynamic_completer_mountjail\n");
     }
     script
 }
 
-/// Sites by name, or paths of manifests.
+/// Names of sites, or paths of manifests.
 pub(super) fn site() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| {
         let files = configuration::yaml_files(&config().join("sites")).unwrap_or_default();
@@ -57,7 +56,7 @@ pub(super) fn site() -> ArgValueCompleter {
     })
 }
 
-/// Presets by name.
+/// Names of presets.
 pub(super) fn preset() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let presets = configuration::presets(&config(), &Trust::default())
@@ -73,7 +72,7 @@ pub(super) fn preset() -> ArgValueCandidates {
     })
 }
 
-/// Users of the host by name.
+/// Names of the host's users.
 pub(super) fn user() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
@@ -85,7 +84,7 @@ pub(super) fn user() -> ArgValueCandidates {
     })
 }
 
-/// The shell does not say what `--config-dir` was typed before.
+/// The configuration directory. The script does not pass on a `--config-dir` that was typed before.
 fn config() -> PathBuf {
     let set = std::env::var_os("MOUNTJAIL_CONFIG_DIR").filter(|directory| !directory.is_empty());
     set.unwrap_or_else(|| "/etc/mountjail".into()).into()

@@ -1,4 +1,4 @@
-//! `mountjail doctor`: does it work inside? Without a site: what this machine offers.
+//! `mountjail doctor`: does a site work inside? Without a site: what this machine offers.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -10,46 +10,48 @@ use clap::Args;
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
-use super::{DIFFERENT, complete, inside};
+use super::report::Report;
+use super::{DIFFERENT, complete, jail_command, run_as};
 use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
 use crate::doctor::{self, CheckVerdict, ExamOptions, ExaminedSite, Finding, Machine};
 use crate::import::fpm;
-use crate::observe::{self, BootRecord, Table};
+use crate::observe::BootRecord;
 use crate::patience::Stop;
 use crate::plan::SiteState;
 use crate::render::text::line;
-use crate::resolve::Desired;
 use crate::site::context::{Context, is_set, stop_flag};
-use crate::site::pipeline::{observe_and_plan, resolved};
+use crate::site::pipeline::{MountLookup, Pipeline, Planned};
 use crate::site::{Site, SiteError, configuration, parallel, select};
 use crate::{Error, Result};
 
-/// Try whether a site works inside; exit code 3 if a check failed
+/// Test whether a site works inside; exit code 3 if a check failed
 ///
-/// Everything is tried in the site's root, as the user of its PHP-FPM pool, by a process that
-/// enters the root as a worker does: name servers, certificates, users, time zones, character sets,
-/// locales, devices, mail, sockets, libraries, and PHP's own settings. What fails is shown with the
-/// line that the manifest lacks, or what else to do. Nothing is changed. Without a site: what this
-/// kernel offers, room for mounts, the configuration.
+/// All checks are made in the site's root, as the user of its PHP-FPM pool, by a process that
+/// enters the root as a worker of PHP-FPM does: name servers, certificates, users, time zones,
+/// character sets, locales, devices, mail, sockets, libraries, and PHP's own settings. Each failed
+/// check is shown with the line that the manifest lacks, or with another remedy. Nothing is
+/// changed. Without a site it shows what this kernel offers, how much room there is for mounts, and
+/// the configuration.
+///
+/// Without --user the checks run as the user of the PHP-FPM pool with this chroot, else as the
+/// first of the manifest's `users`, else as nobody. Modules of the C library inside run as that
+/// user.
 #[derive(Clone, Debug, Args)]
-#[command(
-    after_help = "Example:\n  mountjail doctor site1\n  mountjail doctor --host db.example.org --tls example.org:443 \
-                  site1\n  mountjail doctor"
-)]
+#[command(after_help = "Examples:\n  mountjail doctor site1\n  \
+                  mountjail doctor --host db.example.org --tls example.org:443 site1\n  \
+                  mountjail doctor")]
 pub(super) struct Doctor {
-    /// A name that has to resolve inside, besides localhost
+    /// A name that must resolve inside, besides localhost
     #[arg(long, value_name = "NAME", requires = "site")]
     host: Option<String>,
-    /// A TLS server that has to be trusted inside
+    /// A TLS server that must be trusted inside
     #[arg(long, value_name = "HOST:PORT", requires = "site", value_parser = host_and_port)]
     tls: Option<(String, u16)>,
-    /// Look as this user of the host, by name or id; modules of the C library inside run as this
-    /// user [default: the user of the PHP-FPM pool with this chroot, else the first of the
-    /// manifest's `users`, else nobody]
+    /// Check as this user of the host, by name or id [default: the pool's user]
     #[arg(short, long, value_name = "USER", requires = "site", add = complete::user())]
     user: Option<String>,
-    /// PHP-FPM's configuration, a file or directory [default: those of this host]
+    /// PHP-FPM's configuration, a file or directory [default: all of this host]
     #[arg(long, value_name = "FILE")]
     fpm: Vec<PathBuf>,
     /// Print the findings as JSON
@@ -60,7 +62,7 @@ pub(super) struct Doctor {
     site: Option<String>,
 }
 
-/// How long a look inside may take at most, which may be at a name server that does not answer.
+/// How long the checks may take at most: a name server may not answer.
 const LONGEST_LOOK: Duration = Duration::from_secs(600);
 
 /// `example.org:443`, `[2001:db8::1]:443`
@@ -72,7 +74,9 @@ fn host_and_port(text: &str) -> Result<(String, u16), String> {
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'))
         .unwrap_or(host);
-    let port = port.parse().map_err(|_| format!("`{port}` is no port"))?;
+    let port = port
+        .parse()
+        .map_err(|_| format!("`{port}` is not a port"))?;
     if host.is_empty() {
         Err("there is no host".to_owned())
     } else {
@@ -85,36 +89,36 @@ impl Doctor {
         let Some(site) = &self.site else {
             return Ok(self.machine(context)?);
         };
-        let site = select::one(context, site)?;
-        inside::prepare()?;
+        let site = select::site(context, site)?;
+        jail_command::prepare()?;
         let (doctor, stop) = (self.clone(), stop_flag()?);
         let signal = stop.clone();
         let examine = move |site: &Site, _: &Stop| doctor.site(context, site, &signal);
+        let mut report = Report::new(context, self.json);
         match parallel::one(context, &site, &stop, examine) {
-            Ok(code) => Ok(code),
-            Err(failed) => {
-                let (code, errors) = failed.report(context.out, &site);
-                Ok(self.print(
-                    context,
-                    &json!({ "site": site.name, "errors": errors }),
-                    "",
-                    code,
-                ))
+            Ok((code, text, object)) => {
+                report.text(text);
+                report.site(code, object);
             }
+            Err(failed) => report.failed(&site, &failed, json!({})),
         }
+        Ok(report.finish())
     }
 
+    /// Examines the site; returns the exit code, the text and the object for JSON.
     fn site(
         &self,
         context: &Context,
         site: &Site,
         stop: &Arc<AtomicBool>,
-    ) -> Result<u8, SiteError> {
-        let manifest = select::load(context, site).map_err(SiteError::Manifest)?;
-        let desired = resolved(context, &context.resolver()?, &manifest)?;
-        let table = Table::read()?;
-        let (observed, plan) =
-            observe_and_plan(context, &desired, &observe::boot_id()?, Some(&table))?;
+    ) -> Result<(u8, String, Value), SiteError> {
+        let pipeline = Pipeline::new(context.clone(), MountLookup::WholeTable)?;
+        let Planned {
+            manifest,
+            desired,
+            observed,
+            plan,
+        } = pipeline.plan(site)?;
         if plan.site_state() == SiteState::Down && !desired.mounts.is_empty() {
             let down = Error::failed(format!(
                 "{}: the site is not up, so nothing inside can be tried",
@@ -124,33 +128,24 @@ impl Doctor {
         }
         let (pool_users, odd) =
             doctor::pool_users(&self.masters(), &desired.root).map_err(|error| {
-                inside::unreadable(error, "the right one with --fpm").context(&site.name)
+                run_as::unreadable(error, "the right one with --fpm").context(&site.name)
             })?;
         for error in &odd {
-            context
-                .out
-                .warn(format_args!("{}: left out: {error}", site.name));
+            let out = context.out.site(&site.name);
+            out.warn(format_args!("left out: {error}"));
         }
-        let user = inside::who(self.user.as_deref(), &pool_users, &manifest)
+        let who = run_as::user(self.user.as_deref(), &pool_users, &manifest)
             .map_err(|error| error.context(&site.name))?;
-        let since = observed.record.as_ref().and_then(BootRecord::since);
-        let (manifest, desired, plan, pool_users) =
-            (&manifest, &desired, &plan, pool_users.as_slice());
-        let table = &table;
-        self.examine(
-            context,
-            &ExaminedSite {
-                manifest,
-                desired,
-                plan,
-                pool_users,
-                table,
-                user,
-                since,
-            },
-            stop,
-        )
-        .map_err(SiteError::from)
+        let examined = ExaminedSite {
+            manifest: &manifest,
+            desired: &desired,
+            plan: &plan,
+            pool_users: &pool_users,
+            table: &pipeline.table.unwrap_or_default(),
+            user: who,
+            since: observed.record.as_ref().and_then(BootRecord::since),
+        };
+        Ok(self.examine(context, &examined, stop)?)
     }
 
     fn examine(
@@ -158,7 +153,7 @@ impl Doctor {
         context: &Context,
         examined: &ExaminedSite<'_>,
         stop: &Arc<AtomicBool>,
-    ) -> Result<u8> {
+    ) -> Result<(u8, String, Value)> {
         let limit = context.limit.unwrap_or(LONGEST_LOOK).min(LONGEST_LOOK);
         let options = ExamOptions {
             limit,
@@ -167,7 +162,7 @@ impl Doctor {
             stop: stop.clone(),
         };
         let findings = doctor::examine(examined, &options, &context.host);
-        let Desired { site, root, .. } = examined.desired;
+        let (site, root) = (&examined.desired.site, &examined.desired.root);
         if is_set(&options.stop) {
             return Err(Error::interrupted(format!("{site}: stopped by a signal")));
         }
@@ -175,21 +170,15 @@ impl Doctor {
             .iter()
             .any(|finding| finding.verdict == CheckVerdict::Failed);
         let user = &examined.user.name;
-        let json = json!({
-            "site": site, "root": root, "user": user, "ok": !failed,
+        let object = json!({
+            "site": site,
+            "root": root,
+            "user": user,
+            "ok": !failed,
             "checks": findings.iter().map(as_json).collect::<Vec<_>>(),
         });
-        let text = text(site, root, user, &findings);
-        Ok(self.print(context, &json, &text, if failed { DIFFERENT } else { 0 }))
-    }
-
-    fn print(&self, context: &Context, json: &Value, text: &str, code: u8) -> u8 {
-        if self.json {
-            return context
-                .out
-                .print_and(format!("{:#}\n", json!({ "sites": [json] })), code);
-        }
-        context.out.print_and(text, code)
+        let code = if failed { DIFFERENT } else { 0 };
+        Ok((code, text(site, root, user, &findings), object))
     }
 
     fn masters(&self) -> Vec<PathBuf> {
@@ -250,8 +239,13 @@ impl Doctor {
             text = format!(
                 "{:#}\n",
                 json!({
-                    "kernel": machine.kernel, "calls": calls, "engine": engine.ok(), "mounts": machine.mounts,
-                    "mount_max": machine.mount_max, "config_dir": context.config, "sites": sites.ok(),
+                    "kernel": machine.kernel,
+                    "calls": calls,
+                    "engine": engine.ok(),
+                    "mounts": machine.mounts,
+                    "mount_max": machine.mount_max,
+                    "config_dir": context.config,
+                    "sites": sites.ok(),
                     "pools_without_site": unserved,
                 })
             );
@@ -259,10 +253,13 @@ impl Doctor {
         Ok(context.out.print_and(text, code))
     }
 
-    /// The pools with a chroot that is no site's root. What cannot be read is said.
+    /// The pools whose chroot is not the root of a site. Configurations that cannot be read are
+    /// reported.
     fn without_site(&self, context: &Context) -> Vec<(String, HostPath)> {
-        let roots = select::known(context);
-        let roots: Vec<_> = roots.iter().filter_map(configuration::root_of).collect();
+        let sites = configuration::list(&context.config)
+            .unwrap_or_default()
+            .sites;
+        let roots: Vec<_> = sites.iter().filter_map(configuration::root_of).collect();
         let mut found = vec![];
         for master in self.masters() {
             match fpm::pools(&master) {
@@ -282,7 +279,10 @@ impl Doctor {
 fn as_json(finding: &Finding) -> Value {
     let remedy: Vec<_> = finding.remedies.iter().map(ToString::to_string).collect();
     json!({
-        "check": finding.check, "verdict": finding.verdict, "detail": finding.detail, "remedy": remedy,
+        "check": finding.check,
+        "verdict": finding.verdict,
+        "detail": finding.detail,
+        "remedy": remedy,
     })
 }
 
@@ -335,8 +335,8 @@ fn text(site: &SiteName, root: &HostPath, user: &str, findings: &[Finding]) -> S
     text
 }
 
-/// Whether a system call is there; `None`: to others than root, some are refused as if they were
-/// not.
+/// Whether the kernel has a system call; `None`: unknown, because some are refused to unprivileged
+/// users as if they did not exist.
 fn known(there: bool) -> Option<bool> {
     (there || geteuid().is_root()).then_some(there)
 }

@@ -1,4 +1,4 @@
-//! `mountjail down`: take it away.
+//! `mountjail down`: unmount what mountjail mounted.
 
 use std::sync::Arc;
 
@@ -7,38 +7,38 @@ use serde_json::json;
 
 use super::Which;
 use super::report::Report;
-use crate::base::HostPath;
 use crate::base::text::plural;
 use crate::engine::Outcome;
 use crate::patience::{self, Stop};
 use crate::site::context::stop_flag;
-use crate::site::down::{Options, Run, Stays};
+use crate::site::down::{DownError, DownOptions, TakeDown, TakenDown};
 use crate::site::{Context, Site, SiteError, parallel, select};
 use crate::{Error, Result, observe};
 
-/// An unmount waits for a grace period of the kernel's, outside of any lock: threads wait together.
+/// An unmount waits for the kernel's RCU grace period, outside of any lock: many threads can wait
+/// at the same time.
 const THREADS: usize = 32;
 
-/// So many users are named.
+/// How many users are named.
 const SHOWN: usize = 20;
 
 /// Unmount what mountjail mounted and remove what it made, nothing else
 ///
-/// Works from the records, so also for a site whose manifest is gone, or whose root was moved.
-/// While processes use the mounts, in whatever mount namespace, or run inside, it names them and
-/// changes nothing. A running PHP-FPM with a pool that has the site's root counts as well.
+/// It works from the records, so also if the manifest is gone or the root was moved. If processes
+/// use the mounts, in any mount namespace, or run inside, it names them and changes nothing. A
+/// running PHP-FPM that has a pool in the site's root is such a process, too.
 ///
-/// On storage that other hosts may have mounted (NFS and its kind) what mountjail made in the root
-/// stays: to remove a placeholder there takes the mount on it away in every other kernel.
+/// On storage that other hosts may have mounted, such as NFS, what mountjail made in the root
+/// stays: removing a placeholder detaches the mount on it on all other hosts.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:\n  mountjail down site1\n  mountjail down --all --lazy")]
 pub(super) struct Down {
     #[command(flatten)]
     which: Which,
-    /// Detach also what is in use: it vanishes when its last user ends
+    /// Detach also what is in use; its users keep it until they end
     #[arg(long)]
     lazy: bool,
-    /// Remove also what was made on storage that hosts share: when the site is down on all of them
+    /// Remove what was made on shared storage, too; only if the site is down on all hosts
     #[arg(long)]
     remove_placeholders: bool,
     /// Print the result as JSON
@@ -50,11 +50,11 @@ impl Down {
     pub(super) fn run(&self, context: &'static Context) -> anyhow::Result<u8> {
         let sites = self.sites(context)?;
         let stop = stop_flag()?;
-        let options = Options {
+        let options = DownOptions {
             lazy: self.lazy,
             remove_placeholders: self.remove_placeholders,
         };
-        let run = Arc::new(Run::new(context, sites.len() > 1, options)?);
+        let run = Arc::new(TakeDown::new(context, sites.len(), options)?);
 
         context.out.progress(sites.len());
         let down = move |site: &Site, _: &Stop| run.site(site);
@@ -69,7 +69,7 @@ impl Down {
         Ok(report.finish())
     }
 
-    /// With --all also those that only the records know, of this configuration.
+    /// With --all also the sites of this configuration that are only in the records.
     fn sites(&self, context: &Context) -> Result<Vec<Site>> {
         if !self.which.all {
             return self.which.selection().sites(context);
@@ -81,22 +81,25 @@ impl Down {
         };
         for name in recorded {
             if sites.iter().all(|site| site.name != name) {
-                sites.push(select::one(context, name.as_str())?);
+                sites.push(select::site(context, name.as_str())?);
             }
         }
         let boot = observe::boot_id()?;
-        let own = context.again();
+        let own = context.clone();
         let look = move |site: &Site| select::of_another_configuration(&own, site, &boot);
         let others = patience::each_within(sites.clone(), Some(patience::SHORT), look);
-        let goes = |(site, other): (Site, Option<Option<String>>)| {
-            match &other {
-                Some(None) => return Some(site),
-                Some(Some(why)) => context.out.warn(format_args!("{}: left: {why}", site.name)),
+        let mut ours = vec![];
+        for (site, other) in sites.into_iter().zip(others) {
+            match other {
+                Some(None) => ours.push(site),
+                Some(Some(why)) => {
+                    let out = context.out.site(&site.name);
+                    out.warn(format_args!("left: {why}"));
+                }
                 None => context.out.error_aside(&unknown_configuration(&site)),
             }
-            None
-        };
-        Ok(sites.into_iter().zip(others).filter_map(goes).collect())
+        }
+        Ok(ours)
     }
 }
 
@@ -104,8 +107,8 @@ impl Down {
 fn unknown_configuration(site: &Site) -> Error {
     let name = &site.name;
     Error::silent(format!(
-        "{name}: left: its manifest does not answer, so whether this configuration brought it up \
-         is not known"
+        "{name}: left: its manifest does not answer, so it is not known whether this \
+         configuration brought it up"
     ))
     .hint(format!(
         "`mountjail down {name}` takes it away all the same"
@@ -113,24 +116,16 @@ fn unknown_configuration(site: &Site) -> Error {
 }
 
 /// Reports what became of `site`.
-fn add(
-    report: &mut Report,
-    context: &Context,
-    site: &Site,
-    result: Result<(HostPath, Outcome), Stays>,
-) {
-    let (out, name) = (context.out, &site.name);
+fn add(report: &mut Report, context: &Context, site: &Site, result: Result<TakenDown, DownError>) {
+    let (out, name) = (context.out.site(&site.name), &site.name);
     match result {
-        Ok((root, outcome)) => {
+        Ok(TakenDown { root, outcome }) => {
             for left in &outcome.left {
-                out.warn(format_args!("{name}: {left}"));
+                out.warn(left);
             }
             match outcome.detached {
-                0 => out.info(format_args!("{name}: down; nothing was mounted")),
-                count => out.info(format_args!(
-                    "{name}: down, {} detached",
-                    plural(count, "mount")
-                )),
+                0 => out.info("down; nothing was mounted"),
+                count => out.info(format_args!("down, {} detached", plural(count, "mount"))),
             }
             let Outcome { detached, left, .. } = outcome;
             let object = json!({
@@ -138,27 +133,27 @@ fn add(
             });
             report.site(0, object);
         }
-        Err(Stays::InUse(error, by)) => {
-            out.error(&error);
+        Err(DownError::InUse(error, by)) => {
+            context.out.error(&error);
             let by: Vec<_> = by.iter().map(|user| format!("used by {user}")).collect();
             for line in by.iter().take(SHOWN) {
-                out.info(format_args!("{name}: {line}"));
+                out.info(line);
             }
             if by.len() > SHOWN {
                 let more = plural(by.len() - SHOWN, "more user");
-                out.info(format_args!("{name}: and {more}; --json lists all"));
+                out.info(format_args!("and {more}; --json lists all"));
             }
             let errors: Vec<_> = [error.to_string()].into_iter().chain(by).collect();
             let object = json!({ "site": name, "down": false, "errors": errors });
             report.site(error.exit_code(), object);
         }
-        Err(Stays::Failed(failed)) => {
+        Err(DownError::Failed(failed)) => {
             report.failed(site, &failed, json!({ "down": false }));
             if matches!(&failed, SiteError::Engine(failure) if failure.busy) {
-                out.info(format_args!(
-                    "{name}: no process shows it: one that began just now uses them, or the \
-                     kernel (a loop device, a swap file, an export)"
-                ));
+                out.info(
+                    "no process is seen to use the mounts: a new process does, or the kernel \
+                     itself (a loop device, a swap file, an NFS export)",
+                );
             }
         }
     }

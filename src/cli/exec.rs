@@ -1,33 +1,37 @@
-//! `mountjail exec`: a command inside, as a daemon that enters its chroot runs it.
+//! `mountjail exec`: a command inside a root, run as a daemon that enters its chroot runs it.
 
 use std::ffi::OsString;
 
 use clap::Args;
 
-use super::inside::{self, Inside};
+use super::jail_command::{self, JailCommand};
 use super::{complete, up};
 use crate::Error;
-use crate::patience::front;
+use crate::patience::worker;
 use crate::plan::SiteState;
 use crate::site::context::Context;
 use crate::site::out::Out;
+use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::select;
 
 /// Run a command inside a site's root, as its daemon would
 ///
-/// The command takes mountjail's place as a process: signals, the terminal and the exit code are
-/// its own, but neither it nor what it starts can type into that terminal. It begins in / with a
-/// new environment (PATH, HOME, USER, LOGNAME; TERM, COLORTERM, LANG, LC_* and TZ are kept). Exit
-/// codes of mountjail itself: 127 if the command is not in the jail, 126 if it cannot be run.
+/// The command replaces mountjail as a process: signals, the terminal and the exit code are its
+/// own, but neither it nor what it starts can type into that terminal. It starts in / with a new
+/// environment (PATH, HOME, USER, LOGNAME; TERM, COLORTERM, LANG, LC_* and TZ are kept). mountjail
+/// itself exits with 127 if the command is not in the jail, and with 126 if it cannot be run.
+///
+/// Without --user the command runs as the user of the PHP-FPM pool with this chroot, else as the
+/// first of the manifest's `users`, else as nobody; never as root, because root can leave a chroot.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  mountjail exec site1 -- ping -c1 example.org\n  mountjail exec --user www-data site1 \
-                  -- php -r 'echo gethostbyname(\"example.org\");'\n  mountjail exec --up site1 -- busybox sh"
+    after_help = "Examples:\n  mountjail exec site1 -- ping -c1 example.org\n  \
+                  mountjail exec --user www-data site1 -- \
+                  php -r 'echo gethostbyname(\"example.org\");'\n  \
+                  mountjail exec --up site1 -- busybox sh"
 )]
 pub(super) struct Exec {
-    /// Run as this user of the host, by name or id, with its groups; root can leave a chroot
-    /// [default: the user of the PHP-FPM pool with this chroot, else the first of the manifest's
-    /// `users`, else nobody; never root]
+    /// Run as this user of the host, by name or id, with its groups [default: the pool's user]
     #[arg(short, long, value_name = "USER", add = complete::user())]
     user: Option<String>,
     /// Bring the site up first
@@ -42,18 +46,19 @@ pub(super) struct Exec {
 }
 
 impl Exec {
-    /// Looks for what [`Exec::enter`] needs, in a process that can be given up, and hands it on.
+    /// In the worker: looks for what [`Exec::enter`] needs, and hands it over to the supervisor.
     pub(super) fn look(&self, context: &Context) -> anyhow::Result<u8> {
-        let site = select::one(context, &self.site)?;
-        inside::prepare()?;
+        let site = select::site(context, &self.site)?;
+        jail_command::prepare()?;
         if self.up {
             let code = up::Up::of(&self.site).run_with_own_umask(context)?;
             if code != 0 {
                 return Ok(code);
             }
         }
-        let jail = match inside::look(context, &context.resolver()?, &site) {
-            Ok(found) => found,
+        let pipeline = Pipeline::new(context.clone(), MountLookup::WholeTable)?;
+        let jail = match jail_command::look(&pipeline, &site) {
+            Ok(jail) => jail,
             Err(failed) => return Ok(failed.report(context.out, &site).0),
         };
         if jail.state == SiteState::Down {
@@ -62,19 +67,19 @@ impl Exec {
                 .hint("bring it up with `mountjail up`, or give --up")
                 .into());
         }
-        let inside = Inside::of(&jail, self.user.as_deref(), &self.command);
-        front::go(&serde_json::to_vec(
-            &inside.map_err(|error| error.context(&site.name))?,
-        )?);
+        let command = JailCommand::new(&jail, self.user.as_deref(), &self.command)
+            .map_err(|error| error.context(&site.name))?;
+        worker::hand_over(&serde_json::to_vec(&command)?);
         Ok(0)
     }
 
-    /// Becomes the command, as `look` found it; gives the exit code if that cannot be.
+    /// In the supervisor: becomes the command that was `found`; returns the exit code if that
+    /// fails.
     pub(super) fn enter(&self, found: &[u8], out: &Out) -> u8 {
         let enter = || -> anyhow::Result<u8> {
-            inside::prepare()?;
-            let inside: Inside = serde_json::from_slice(found)?;
-            Ok(inside.run(&self.command, out)?)
+            jail_command::prepare()?;
+            let command: JailCommand = serde_json::from_slice(found)?;
+            Ok(command.run(&self.command, out)?)
         };
         enter().unwrap_or_else(|error| out.failure(&error))
     }

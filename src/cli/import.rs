@@ -1,4 +1,4 @@
-//! `mountjail import`: manifests out of what there is already.
+//! `mountjail import`: manifests from existing configuration.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -14,24 +14,26 @@ use crate::manifest::{self, Presets, Request, SourceFile};
 use crate::resolve::{Overlap, Roots};
 use crate::site::context::Context;
 use crate::site::out::worst;
-use crate::site::{configuration, select};
+use crate::site::{configuration, load, select};
 use crate::{Error, Result};
 
-/// Write manifests from what there is: PHP-FPM's pools, bind mounts in fstab, jailkit's sections,
-/// other daemons' roots
+/// Write manifests from PHP-FPM's pools, bind mounts in fstab, jailkit's sections, daemons' roots
 ///
 /// A FILE is a php-fpm.conf (with the files that it includes), a single pool's file, a directory
-/// such as /etc/php/8.2/fpm, a file in the format of fstab(5), one with jailkit's sections,
+/// such as /etc/php/8.2/fpm, a file in the format of fstab(5), a file with jailkit's sections,
 /// `sshd_config`, Postfix's master.cf, a unit with `RootDirectory=`, or the configuration of named
-/// (/etc/default/named), unbound, nsd, haproxy, squid, rsyncd, vsftpd or uwsgi; which, is told by
-/// its contents. Without a FILE, the masters of PHP-FPM are found by what runs, by the units, and
-/// where distributions have them. Pools with one chroot and bind lines into it become one site, and
-/// jailkit's sections become presets. Prints them; with --write nothing that exists is ever
-/// overwritten: run again, it adds what is new.
+/// (/etc/default/named), unbound, nsd, haproxy, squid, rsyncd, vsftpd or uwsgi. The format is
+/// detected from the contents. Without a FILE, PHP-FPM's configurations are found by its running
+/// processes, by its units, and at the places that distributions use.
+///
+/// Pools with the same chroot and bind mounts into it become one site, and jailkit's sections
+/// become presets. They are printed. --write writes new files and never overwrites one, so it can
+/// be run again.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  mountjail import --write && mountjail up --all\n  mountjail import \
-                  /etc/fstab\n  mountjail import --write /etc/jailkit/jk_init.ini && mountjail presets"
+    after_help = "Examples:\n  mountjail import --write && mountjail up --all\n  \
+                  mountjail import /etc/fstab\n  \
+                  mountjail import --write /etc/jailkit/jk_init.ini && mountjail presets"
 )]
 pub(super) struct Import {
     /// Write the manifests to the configuration's sites/ and presets/
@@ -40,12 +42,10 @@ pub(super) struct Import {
     /// Print as JSON
     #[arg(long)]
     json: bool,
-    /// Where relative paths of PHP-FPM count from, as for `php-fpm --prefix`; else as its units and
-    /// processes tell
+    /// Where PHP-FPM's relative paths start [default: as its units and processes tell]
     #[arg(short, long, value_name = "DIR")]
     prefix: Option<PathBuf>,
-    /// Configuration files of PHP-FPM or directories with them, files as fstab(5), files of
-    /// jailkit's sections
+    /// Configuration files, or directories of PHP-FPM [default: PHP-FPM's configurations]
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
 }
@@ -76,15 +76,19 @@ impl Import {
                 return Ok(code);
             }
             return Err(Error::failed(
-                "no pool with a chroot, no bind line into a jail, no section and no other root was found",
+                "no pool with a chroot, no bind line into a jail, no section and no other root was \
+                 found",
             )
-            .hint("name a directory such as /etc/php/8.2/fpm, /etc/fstab, /etc/jailkit/jk_init.ini, or a daemon's file")
+            .hint(
+                "name a directory such as /etc/php/8.2/fpm, /etc/fstab, /etc/jailkit/jk_init.ini, \
+                 or a daemon's file",
+            )
             .into());
         }
         Ok(worst([code, self.each(context, &imported.drafts)?]))
     }
 
-    /// Prints or writes each; what is wrong with one does not stop the others.
+    /// Prints or writes all drafts; a failure of one does not stop the others.
     fn each(&self, context: &Context, drafts: &[Draft]) -> anyhow::Result<u8> {
         warn_of_overlaps(context, drafts);
         let presets = with_new(context, drafts)?;
@@ -110,8 +114,8 @@ impl Import {
         Ok(context.out.print_and(text, worst(codes)))
     }
 
-    /// The text of one, which reads as a manifest; written, if that is asked for and nothing is
-    /// there yet.
+    /// The text of one draft, which is a valid manifest. It is written if that was asked for and no
+    /// file exists yet.
     fn one(
         &self,
         context: &Context,
@@ -155,7 +159,7 @@ impl Import {
     }
 }
 
-/// The file that there is for the draft already: that of another name, if a site has its root.
+/// The file that exists for the draft already, perhaps with the name of another site of its root.
 fn existing(context: &Context, draft: &Draft, file: &Path) -> Option<PathBuf> {
     let same = overlaps(context, draft)
         .into_iter()
@@ -169,7 +173,7 @@ fn existing(context: &Context, draft: &Draft, file: &Path) -> Option<PathBuf> {
     of_root.chain([file.to_owned()]).find(|file| file.exists())
 }
 
-/// The sites whose root is that of `draft`, in it or around it.
+/// The sites whose root is that of `draft`, or is inside or around it.
 fn overlaps(context: &Context, draft: &Draft) -> Vec<Overlap> {
     let name = SiteName::new(&draft.name).ok();
     let both = name.as_ref().zip(draft.root());
@@ -177,16 +181,16 @@ fn overlaps(context: &Context, draft: &Draft) -> Vec<Overlap> {
         .unwrap_or_default()
 }
 
-/// Whether what is in `file` has what the draft needs: its root, its users, its services.
+/// Whether the manifest in `file` has what the draft needs: its root, its users, its services.
 fn compare(context: &Context, draft: &Draft, file: &Path) -> Result<()> {
     let Some(root) = draft.root() else {
         return Ok(());
     };
     let failed =
         |what: String| Error::failed(format!("{}: {}: {what}", draft.place, file.display()));
-    let site = select::one(context, &file.to_string_lossy())?;
-    let there = select::load(context, &site).map_err(|wrong| {
-        failed("it is there already, and is no manifest".into()).because_of(wrong.brief())
+    let site = select::site(context, &file.to_string_lossy())?;
+    let there = load::manifest(context, &site).map_err(|error| {
+        failed("it is there already, and is not a manifest".into()).because_of(error)
     })?;
     if there.root != *root {
         let other = format!(
@@ -227,7 +231,7 @@ fn compare(context: &Context, draft: &Draft, file: &Path) -> Result<()> {
         .hint(format!("add {lacking} to {}", file.display())))
 }
 
-/// Says which of the roots that are to be are one directory, or one in the other: such sites cannot
+/// Warns of drafts whose roots are the same directory, or one inside the other: such sites cannot
 /// both be up.
 fn warn_of_overlaps(context: &Context, drafts: &[Draft]) {
     let named = drafts
@@ -240,7 +244,7 @@ fn warn_of_overlaps(context: &Context, drafts: &[Draft]) {
     }
     for (nth, (draft, name, root)) in named.iter().enumerate() {
         for overlap in roots.overlaps(name, root) {
-            // Once for both.
+            // Each pair once.
             if named[..nth]
                 .iter()
                 .any(|(_, name, _)| *name == overlap.site)
@@ -251,7 +255,7 @@ fn warn_of_overlaps(context: &Context, drafts: &[Draft]) {
     }
 }
 
-/// Says what is wrong; gives the exit code.
+/// Reports the errors; returns the exit code.
 fn report(context: &Context, errors: &[Error]) -> u8 {
     for error in errors {
         context.out.error(error);
@@ -284,7 +288,7 @@ fn file_of(context: &Context, draft: &Draft) -> PathBuf {
         .join(format!("{}.yaml", draft.name))
 }
 
-/// The presets that there will be: those that there are, and the new ones.
+/// The existing presets and the new ones.
 fn with_new(context: &Context, drafts: &[Draft]) -> Result<Presets> {
     let mut presets = configuration::presets(&context.config, &context.trust)?;
     for draft in drafts
@@ -299,7 +303,7 @@ fn with_new(context: &Context, drafts: &[Draft]) -> Result<Presets> {
     Ok(presets)
 }
 
-/// Whether the text reads as what it shall be.
+/// Whether the text is a valid manifest or preset.
 fn check(draft: &Draft, yaml: &str, presets: &Presets) -> Result<()> {
     let name = SiteName::new(&draft.name).map_err(|why| {
         Error::failed(format!(

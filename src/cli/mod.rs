@@ -1,4 +1,4 @@
-//! The command line: arguments in, an exit code out. One file a command, its arguments beside its
+//! The command line: arguments in, an exit code out. One file per command has its arguments and its
 //! work.
 
 mod check;
@@ -8,10 +8,11 @@ mod down;
 mod exec;
 mod fstab;
 mod import;
-mod inside;
+mod jail_command;
 mod plan;
 mod presets;
 mod report;
+mod run_as;
 mod schema;
 mod status;
 mod trace;
@@ -29,23 +30,23 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use nix::sys::stat::Mode;
 
 use crate::Error;
-
-use crate::patience::front::{self, Told};
-use crate::site::trust::Trust;
+use crate::patience::supervisor;
+use crate::patience::worker::WorkerEnd;
+use crate::site::trust::{Effect, Trust};
 use crate::site::{Context, Out, Selection};
 pub use complete::script as completion_script;
 
-/// How many seconds a site's file systems may be silent.
+/// How many seconds a site's file systems may be silent before the site is given up.
 const DEFAULT_LIMIT: u64 = 10;
 
 /// Exit code: differences were found.
 const DIFFERENT: u8 = 3;
 
-/// Read-only bind mounts for chrooted services, from one manifest a site.
+/// Read-only bind mounts for chrooted services, from one manifest per site.
 ///
-/// A site is one jail: a root directory and what it needs of the host, in
-/// /etc/mountjail/sites/SITE.yaml. `mountjail up SITE` makes it so, `mountjail down SITE` takes it
-/// away.
+/// A site is one jail: a root directory and what it needs of the host, written down in
+/// /etc/mountjail/sites/SITE.yaml. `mountjail up SITE` mounts it, `mountjail down SITE` unmounts it
+/// and removes what was made for it.
 #[derive(Debug, Parser)]
 #[command(name = "mountjail", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Cli {
@@ -55,14 +56,15 @@ pub struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes:\n  0  done, or in sync\n  1  failed\n  2  wrong usage, or a mistake in a \
-                          manifest\n  3  differences found (plan, status, fstab --check, \
-                          units --check), or a check failed (doctor)";
+const EXIT_CODES: &str = "Exit codes:\n  0  done, or in sync\n  1  failed\n  \
+                          2  wrong usage, or a mistake in a manifest\n  \
+                          3  differences found (plan, status, fstab --check, units --check), \
+                          or a check failed (doctor)";
 
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
 struct Global {
-    /// The directory with sites/ and presets/
+    /// Directory of sites/ and presets/
     #[arg(
         long,
         global = true,
@@ -71,17 +73,21 @@ struct Global {
         default_value = "/etc/mountjail"
     )]
     config_dir: PathBuf,
-    /// Keep records in DIR/run and DIR/lib [default: /run/mountjail and /var/lib/mountjail]
+    /// Directory of the records [default: /run/mountjail and /var/lib/mountjail]
     #[arg(long, global = true, value_name = "DIR", env = "MOUNTJAIL_STATE_DIR")]
     state_dir: Option<PathBuf>,
-    /// Give up a site whose file systems (FUSE, NFS) do not answer for so long; 0: never [default:
-    /// 10]
-    #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86400))]
+    /// Give up a site whose file systems do not answer for so long; 0: never [default: 10]
+    #[arg(
+        long,
+        global = true,
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(..=86400)
+    )]
     timeout: Option<u64>,
-    /// Say every system step
+    /// Report each step
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     verbose: bool,
-    /// Say nothing but errors
+    /// Report errors only
     #[arg(short, long, global = true)]
     quiet: bool,
 }
@@ -107,21 +113,15 @@ enum Command {
 }
 
 impl Command {
-    /// Whether it shows what manifests say, and neither does it nor writes down what others shall
-    /// do.
-    fn only_reads(&self) -> bool {
+    /// Whether it only shows what manifests say, or acts on it, by itself or by writing down what
+    /// other programs do.
+    fn effect(&self) -> Effect {
         use Command::{Check, Completions, Import, Plan, Presets, Schema, Status, Why};
-        matches!(
-            self,
-            Plan(_)
-                | Status(_)
-                | Check(_)
-                | Presets(_)
-                | Why(_)
-                | Import(_)
-                | Schema(_)
-                | Completions(_)
-        )
+        match self {
+            Plan(_) | Status(_) | Check(_) | Presets(_) | Why(_) | Import(_) | Schema(_)
+            | Completions(_) => Effect::ReadOnly,
+            _ => Effect::Acts,
+        }
     }
 }
 
@@ -156,10 +156,9 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// The program: parses its arguments, runs, and says how it ended.
+/// The program: parses its arguments, runs the command, and returns its exit code.
 pub fn main() -> ExitCode {
-    // What doctor starts inside a root: nobody else's command, and none of a configuration's
-    // business.
+    // A hidden command that `doctor` runs inside a root; it needs no configuration.
     if std::env::args_os()
         .nth(1)
         .is_some_and(|argument| argument == crate::doctor::SUBCOMMAND)
@@ -168,68 +167,66 @@ pub fn main() -> ExitCode {
     }
     complete::answer();
     let Cli { global, command } = Cli::parse();
-    // One for all threads, also for those that outlive the command.
+    // For all threads, also those that outlive the command.
     let out: &'static Out = Box::leak(Box::new(Out::new(global.verbose, global.quiet)));
     ExitCode::from(match command {
-        Command::Exec(exec) => exec_in_front(global, exec, out),
+        Command::Exec(exec) => run_exec(global, exec, out),
         Command::Trace(trace) => trace.run(&global, out),
         Command::Schema(schema) => schema.run(out),
         Command::Completions(completions) => completions.run(out),
         command => {
             nix::sys::stat::umask(placeholders_umask());
             raise_open_files();
-            behind_front(out, global.limit(), move || run(global, command, out))
+            run_in_worker(out, global.limit(), move || run(global, command, out))
         }
     })
 }
 
-/// Runs `command`, as [`front::run`] does; gives the exit code.
-fn behind_front(
+/// Runs `command` in a worker; returns its exit code.
+fn run_in_worker(
     out: &'static Out,
     limit: Option<Duration>,
     command: impl FnOnce() -> anyhow::Result<u8> + Send + 'static,
 ) -> u8 {
-    match told(out, limit, command) {
-        Told::Code(code) => code,
-        Told::Go(_) => 1, // nobody asked for it
+    match supervise(out, limit, command) {
+        WorkerEnd::Exit(code) => code,
+        WorkerEnd::HandOver(_) => 1, // no such command hands anything over
     }
 }
 
-/// As [`front::run`].
-fn told(
+/// Runs `command` in a worker, and reports its error; returns how the worker ended.
+fn supervise(
     out: &'static Out,
     limit: Option<Duration>,
     command: impl FnOnce() -> anyhow::Result<u8> + Send + 'static,
-) -> Told {
+) -> WorkerEnd {
     let command = move || out.exit_code(command().unwrap_or_else(|error| out.failure(&error)));
-    front::run(&|error| out.error(error), limit, command).unwrap_or_else(|error| {
+    supervisor::run(&|error| out.error(error), limit, command).unwrap_or_else(|error| {
         out.error(&Error::failed("cannot start a process").because(&error));
-        Told::Code(1)
+        WorkerEnd::Exit(1)
     })
 }
 
-/// The command is looked for in a process that can be given up, and takes the place of this one.
-fn exec_in_front(global: Global, exec: exec::Exec, out: &'static Out) -> u8 {
+/// Looks for the command in a worker, which can be given up, and then becomes the command.
+fn run_exec(global: Global, exec: exec::Exec, out: &'static Out) -> u8 {
     let exec = Arc::new(exec);
     let look = exec.clone();
-    match told(out, global.limit(), move || {
-        look.look(global.context(Trust::new(true), out)?)
+    match supervise(out, global.limit(), move || {
+        look.look(global.context(Trust::new(Effect::Acts), out)?)
     }) {
-        Told::Code(code) => code,
-        Told::Go(entry) => exec.enter(&entry, out),
+        WorkerEnd::Exit(code) => code,
+        WorkerEnd::HandOver(entry) => exec.enter(&entry, out),
     }
 }
 
 impl Global {
-    /// How long something may be silent.
+    /// How long a file system may be silent; `None`: for ever.
     fn limit(&self) -> Option<Duration> {
         let seconds = self.timeout.unwrap_or(DEFAULT_LIMIT);
         (seconds > 0).then(|| Duration::from_secs(seconds))
     }
 
     /// What the commands share, for as long as this process lives.
-    ///
-    /// `trust`: whose manifests count.
     fn context(self, trust: Trust, out: &'static Out) -> crate::Result<&'static Context> {
         let limit = self.limit();
         let context = Context::new(self.config_dir, self.state_dir, limit, trust, out)?;
@@ -238,7 +235,7 @@ impl Global {
 }
 
 fn run(global: Global, command: Command, out: &'static Out) -> anyhow::Result<u8> {
-    let context = global.context(Trust::new(!command.only_reads()), out)?;
+    let context = global.context(Trust::new(command.effect()), out)?;
     match command {
         Command::Up(up) => up.run(context),
         Command::Down(down) => down.run(context),
@@ -252,24 +249,23 @@ fn run(global: Global, command: Command, out: &'static Out) -> anyhow::Result<u8
         Command::Fstab(fstab) => fstab.run(context),
         Command::Units(units) => units.run(context),
         Command::Import(import) => import.run(context),
-        // These do not run behind a process in front, or not as a whole.
+        // These do not run in a worker, or not as a whole.
         Command::Exec(_) | Command::Trace(_) | Command::Schema(_) | Command::Completions(_) => {
             Ok(1)
         }
     }
 }
 
-/// With it placeholders and records get the modes that they are made with, whatever the caller's
-/// is.
+/// The umask with which placeholders and records get the modes that they are made with.
 fn placeholders_umask() -> Mode {
     Mode::from_bits_truncate(0o022)
 }
 
-/// A run over many sites holds a descriptor for each distinct source.
+/// Raises the limit of open files: a run over many sites has a descriptor per distinct source.
 fn raise_open_files() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard); // without it the limit shows as an error later
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard); // a limit too low is an error later
     }
 }
 

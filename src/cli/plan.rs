@@ -1,17 +1,13 @@
 //! `mountjail plan`: the steps that `up` would take.
 
-use std::sync::Arc;
-
 use clap::Args;
 use serde_json::json;
 
 use super::report::Report;
 use super::{DIFFERENT, Which};
-use crate::observe::{self, Table};
-use crate::patience::Stop;
 use crate::render;
 use crate::site::context::Context;
-use crate::site::pipeline::{notes, planned};
+use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::{Site, parallel};
 
 /// Show the steps that `up` would take; exit code 3 if there are any
@@ -26,7 +22,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// What `up --dry-run` means.
+    /// What `up --dry-run` does.
     pub(super) fn of(which: &Which, json: bool) -> Self {
         Self {
             which: Which {
@@ -39,26 +35,23 @@ impl Plan {
 
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         let sites = self.which.selection().sites(context)?;
-        let (resolver, boot) = (context.resolver()?, observe::boot_id()?);
-        let table = Table::read()?;
-        let (own, stop) = (context.again(), Arc::default());
-        let look = move |site: &Site, _: &Stop| planned(&own, &resolver, site, &boot, &table);
-        let plans = parallel::each(context, &sites, parallel::processors(), &stop, look);
+        let pipeline = Pipeline::new(context.clone(), MountLookup::WholeTable)?;
+        let plans = parallel::look(context, &sites, move |site: &Site| pipeline.plan(site));
 
         let mut report = Report::new(context, self.json);
         for (site, planned) in sites.iter().zip(plans) {
             let (desired, plan) = match planned {
-                Ok(planned) => planned,
+                Ok(planned) => (planned.desired, planned.plan),
                 Err(failed) => {
                     report.failed(site, &failed, json!({}));
                     continue;
                 }
             };
-            notes(context.out, &desired);
+            context.out.notes(&desired);
             for conflict in &plan.conflicts {
                 context.out.error(conflict);
             }
-            report.text().push_str(&render::text::plan(&plan));
+            report.text(render::text::plan(&plan));
             let code = match (plan.conflicts.is_empty(), plan.steps.is_empty()) {
                 (false, _) => 1,
                 (true, false) => DIFFERENT,

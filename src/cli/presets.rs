@@ -1,4 +1,4 @@
-//! `mountjail presets`: what there is to include.
+//! `mountjail presets`: the presets that manifests can include.
 
 use clap::Args;
 use serde_json::json;
@@ -11,7 +11,7 @@ use crate::{Error, Result, render};
 
 /// List the presets, or show what one brings on this host
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  mountjail presets\n  mountjail presets dns")]
+#[command(after_help = "Examples:\n  mountjail presets\n  mountjail presets dns")]
 pub(super) struct Presets {
     /// The preset to show
     #[arg(value_name = "NAME", add = complete::preset())]
@@ -69,7 +69,7 @@ impl Presets {
                 let missing = Error::usage(format!("there is no preset {name}"));
                 return Err(match presets.nearest(name) {
                     Some(near) => missing.hint(format!("did you mean {near}?")),
-                    None => missing.hint("`mountjail presets` lists those that there are"),
+                    None => missing.hint("`mountjail presets` lists all presets"),
                 });
             }
         };

@@ -1,8 +1,9 @@
-//! What became of the sites of one run: one place for exit codes, JSON, and sites that were not
+//! What became of the sites of one run: the one place for exit codes, JSON, and sites that were not
 //! begun.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::DIFFERENT;
 use crate::Error;
 use crate::base::text::plural;
 use crate::site::out::{Out, worst};
@@ -12,20 +13,23 @@ use crate::site::{Context, Site, SiteError};
 pub(super) struct Report {
     out: &'static Out,
     json: bool,
-    codes: Vec<u8>,
+    code: u8,
     sites: Vec<Value>,
-    text: String,
+    /// Other keys beside `sites`.
+    more: Map<String, Value>,
+    text: Vec<u8>,
 }
 
 impl Report {
-    /// An empty one. `json`: data is printed as JSON.
+    /// An empty one. `json`: data is printed as JSON, and text is not printed.
     pub(super) fn new(context: &Context, json: bool) -> Self {
         Self {
             out: context.out,
             json,
-            codes: vec![],
+            code: 0,
             sites: vec![],
-            text: String::new(),
+            more: Map::new(),
+            text: vec![],
         }
     }
 
@@ -38,13 +42,23 @@ impl Report {
     /// Adds a site that failed, and reports its errors. `more`: the other keys of its object.
     pub(super) fn failed(&mut self, site: &Site, failed: &SiteError, more: Value) {
         let (code, errors) = failed.report(self.out, site);
+        self.errors(code, site, &errors, more);
+    }
+
+    /// As [`failed`](Self::failed), for a site whose error is a difference that was looked for.
+    pub(super) fn refused(&mut self, site: &Site, refused: &SiteError, more: Value) {
+        let (_, errors) = refused.report(self.out, site);
+        self.errors(DIFFERENT, site, &errors, more);
+    }
+
+    fn errors(&mut self, code: u8, site: &Site, errors: &[String], more: Value) {
         let mut object = more;
         object["site"] = json!(site.name);
         object["errors"] = json!(errors);
         self.site(code, object);
     }
 
-    /// Reports sites that were not begun because a signal asked to stop; none, if `count` is 0.
+    /// Reports the sites that were not begun because a signal asked to stop, if there are any.
     pub(super) fn not_begun(&mut self, count: usize) {
         if count == 0 {
             return;
@@ -56,24 +70,32 @@ impl Report {
         self.code(1);
     }
 
-    /// Adds the exit code of what is no site.
+    /// Adds an exit code that belongs to no site.
     pub(super) fn code(&mut self, code: u8) {
-        self.codes.push(code);
+        self.code = worst([self.code, code]);
     }
 
-    /// What is printed, unless as JSON.
-    pub(super) fn text(&mut self) -> &mut String {
-        &mut self.text
+    /// The exit code so far.
+    pub(super) fn code_so_far(&self) -> u8 {
+        self.code
+    }
+
+    /// Adds a key of the JSON beside `sites`.
+    pub(super) fn key(&mut self, key: &str, value: Value) {
+        self.more.insert(key.to_owned(), value);
+    }
+
+    /// Adds text to be printed.
+    pub(super) fn text(&mut self, text: impl AsRef<[u8]>) {
+        self.text.extend_from_slice(text.as_ref());
     }
 
     /// Prints the data, and returns the worst exit code.
-    pub(super) fn finish(self) -> u8 {
-        let code = worst(self.codes);
-        let text = if self.json {
-            format!("{:#}\n", json!({ "sites": self.sites }))
-        } else {
-            self.text
-        };
-        self.out.print_and(text, code)
+    pub(super) fn finish(mut self) -> u8 {
+        if self.json {
+            self.more.insert("sites".to_owned(), json!(self.sites));
+            self.text = format!("{:#}\n", Value::Object(self.more)).into_bytes();
+        }
+        self.out.print_and(self.text, self.code)
     }
 }

@@ -1,4 +1,4 @@
-//! `mountjail schema` and `mountjail completions`: what editors and shells ask for.
+//! `mountjail schema` and `mountjail completions`: for editors and shells.
 
 use clap::Args;
 use clap_complete::Shell;
@@ -9,12 +9,12 @@ use crate::site::out::Out;
 
 /// Print the JSON schema of manifests, for editors
 ///
-/// With a first line like `# yaml-language-server: $schema=mountjail.schema.json` editors complete
+/// With a first line like `# yaml-language-server: $schema=mountjail.schema.json`, editors complete
 /// and check manifests. `mountjail check` checks more.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  mountjail schema >mountjail.schema.json")]
 pub(super) struct Schema {
-    /// That of presets in place of sites
+    /// Print the schema of presets instead
     #[arg(long)]
     preset: bool,
 }
@@ -30,11 +30,11 @@ impl Schema {
     }
 }
 
-/// Print the completions for a shell, of commands, options, sites, presets and users
+/// Print a shell's completions of commands, options, sites, presets and users
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  mountjail completions bash >/etc/bash_completion.d/mountjail")]
 pub(super) struct Completions {
-    /// Which shell
+    /// The shell
     shell: Shell,
 }
 

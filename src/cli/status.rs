@@ -5,31 +5,33 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
+use super::report::Report;
 use super::{DIFFERENT, complete};
 use crate::Result;
-use crate::observe::{self, BootId, Inside, Table, WatchState, now};
-use crate::patience::{self, Stop};
+use crate::base::HostPath;
+use crate::observe::{self, Inside, WatchState, now};
+use crate::patience;
 use crate::plan::{Plan, SiteState};
-use crate::render::text::Detail;
-use crate::render::{self, prometheus};
+use crate::render::prometheus::{self, SiteMetrics};
+use crate::render::{self, text::StatusDetail};
 use crate::site::context::Context;
-use crate::site::out::worst;
-use crate::site::status::{self, Shown};
-use crate::site::{Site, parallel, select};
+use crate::site::pipeline::{MountLookup, Pipeline};
+use crate::site::status::SiteStatus;
+use crate::site::{Selection, Site, SiteError, parallel, select};
 
 /// Show every mount and its state; exit code 3 if any is not ok
 ///
 /// The states: ok, missing, stale (the source is another file now), wrong-source, wrong-options,
-/// shadowed (something else on top), absent (the source is gone, and the manifest names it), orphan
-/// (ours, no longer in the manifest), foreign (not ours: never touched). Why else a site is drifted
-/// is in lines that begin with `because`. Of several sites only what is not ok is shown: a line
-/// each, and mounts; with -v all, with -q nothing of sites that are up. Processes inside that still
-/// use a file which was replaced, such as a library after an upgrade, are named in a note.
+/// shadowed (something else is on top), absent (the source is gone, but the manifest names it),
+/// orphan (mountjail's, but no longer in the manifest), foreign (not mountjail's: never touched).
+/// Other reasons why a site is drifted are in lines that begin with `because`. Of several sites
+/// only mounts that are not ok are shown; with -v all mounts, with -q nothing of sites that are up.
+/// A note names processes inside that still use a file which was replaced, such as a library after
+/// an upgrade.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  mountjail status site1\n  mountjail status --json | jq '.sites[].state'\n  mountjail status \
-                  --format prometheus"
-)]
+#[command(after_help = "Examples:\n  mountjail status site1\n  \
+                  mountjail status --json | jq '.sites[].state'\n  \
+                  mountjail status --format prometheus")]
 pub(super) struct Status {
     /// Names of sites, or paths of manifests [default: all sites]
     #[arg(value_name = "SITE", add = complete::site())]
@@ -37,205 +39,201 @@ pub(super) struct Status {
     /// All sites, which is the default
     #[arg(long, conflicts_with = "sites")]
     all: bool,
-    /// How to print; prometheus: metrics for the textfile collector of Prometheus
+    /// How to print; prometheus: metrics for Prometheus (textfile collector)
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    format: Format,
+    format: StatusFormat,
     /// Print the states as JSON, as --format json does
     #[arg(long, conflicts_with = "format")]
     json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
+enum StatusFormat {
     Text,
     Json,
     Prometheus,
 }
 
-/// What was seen.
-struct Seen {
-    sites: Vec<Shown>,
-    /// Of each site, who uses old files.
+/// What there is to show.
+struct StatusReport {
+    sites: Vec<SiteStatus>,
+    /// Per site, the processes inside that use old files.
     inside: Vec<Inside>,
-    /// What a running watcher says of these sites.
+    /// What a running watcher says about these sites.
     watch: Option<WatchState>,
 }
 
 impl Status {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
-        let boot = observe::boot_id()?;
-        let seen = self.look(context, &boot)?;
-        let format = if self.json { Format::Json } else { self.format };
-        let (failed, errors): (Vec<_>, Vec<_>) = seen
-            .sites
-            .iter()
-            .map(|shown| report(context, shown))
-            .unzip();
-        let different = |plan: &Plan| plan.site_state() != SiteState::Up;
-        let plans = seen.sites.iter().filter_map(|shown| shown.plan.as_ref());
-        let states = plans.map(|plan| if different(plan) { DIFFERENT } else { 0 });
-        let code = worst(states.chain(failed));
-        let text = match format {
-            Format::Text => seen.text(Detail::of(context, seen.sites.len())),
-            Format::Json => seen.json(&errors),
-            Format::Prometheus => seen.metrics(context, &boot),
+        let format = if self.json {
+            StatusFormat::Json
+        } else {
+            self.format
         };
-        Ok(context.out.print_and(text, code))
+        let found = self.look(context)?;
+
+        let mut report = Report::new(context, format == StatusFormat::Json);
+        let detail = detail(context, found.sites.len());
+        for (status, inside) in found.sites.iter().zip(&found.inside) {
+            add(&mut report, context, status, inside);
+            if format == StatusFormat::Text {
+                report.text(text(status, inside, detail));
+            }
+        }
+        match format {
+            StatusFormat::Text => {
+                if let Some(watch) = &found.watch {
+                    report.text(render::text::watch(watch, now()));
+                }
+            }
+            StatusFormat::Json => report.key("watch", json!(found.watch)),
+            StatusFormat::Prometheus => report.text(found.metrics(context)?),
+        }
+        Ok(report.finish())
     }
 
-    fn look(&self, context: &Context, boot: &BootId) -> Result<Seen> {
-        let everything = self.all || self.sites.is_empty();
-        let (mut sites, recorded) = if everything {
-            let sites = select::every(context)?;
-            let recorded = context.state.recorded_sites();
-            let without_manifest = |name: &_| sites.iter().all(|site: &Site| site.name != *name);
-            let recorded: Vec<_> = recorded.into_iter().filter(without_manifest).collect();
-            (sites, recorded)
-        } else {
-            (select::named(context, &self.sites)?, vec![])
-        };
+    fn look(&self, context: &Context) -> Result<StatusReport> {
+        let mut sites = Selection::named_or_all(&self.sites).sites(context)?;
         let mut watch = WatchState::read(&context.state);
-        if let Some(watch) = watch.as_mut().filter(|_| !everything) {
-            watch
-                .failures
-                .retain(|failed, _| sites.iter().any(|site| site.name == *failed));
+        let mut recorded = vec![];
+        if self.sites.is_empty() {
+            recorded = recorded_only(context, &sites)?;
+        } else if let Some(watch) = &mut watch {
+            let failures = &mut watch.failures;
+            failures.retain(|failed, _| sites.iter().any(|site| site.name == *failed));
         }
-        let context = context.afresh();
-        let (resolver, table) = (context.resolver()?, Table::read()?);
-        let (table, stop) = (Arc::new(table), Arc::default());
-        let recorded = recorded
-            .iter()
-            .map(|name| select::one(&context, name.as_str()));
-        let recorded = recorded.collect::<Result<Vec<_>>>()?;
-        let own = (
-            context.again(),
-            resolver,
-            boot.clone(),
-            table.clone(),
-            recorded.clone(),
-        );
-        let look = move |site: &Site, _: &Stop| {
-            let (context, resolver, boot, table, recorded) = &own;
+
+        let pipeline = Pipeline::new(context.with_new_host(), MountLookup::WholeTable)?;
+        let pipeline = Arc::new(pipeline);
+        sites.extend(recorded.clone());
+        let own = pipeline.clone();
+        let look = move |site: &Site| -> Result<SiteStatus, SiteError> {
             Ok(if recorded.contains(site) {
-                status::without_manifest(site.clone(), context, boot, table)
+                SiteStatus::without_manifest(&own, site.clone())
             } else {
-                status::site(context, resolver, site.clone(), boot, table)
+                SiteStatus::of(&own, site.clone())
             })
         };
-        sites.extend(recorded);
-        let results = parallel::each(&context, &sites, parallel::processors(), &stop, look);
-        let shown = |(site, result): (Site, Result<_, _>)| {
-            result.unwrap_or_else(|failed| Shown::lost(site, failed))
-        };
-        let mut shown: Vec<_> = sites.into_iter().zip(results).map(shown).collect();
-        // Of some there is only a record of a boot that is over.
-        shown.retain(|shown| shown.plan.is_some() || !shown.failed.is_empty());
-        let (nths, roots): (Vec<_>, Vec<_>) = shown
-            .iter()
-            .enumerate()
-            .filter_map(|(nth, shown)| Some((nth, shown.plan.as_ref()?.root.clone())))
-            .unzip();
-        let mut inside = vec![Inside::default(); shown.len()];
-        // Files of processes may lie anywhere.
-        let look =
-            move |roots: &Vec<_>| observe::outdated(&roots.iter().collect::<Vec<_>>(), &table);
-        let found = patience::each_within(vec![roots], context.limit, look)
-            .pop()
-            .flatten();
-        for (nth, found) in nths.into_iter().zip(found.unwrap_or_default()) {
-            inside[nth] = found;
+        let results = parallel::look(&pipeline.context, &sites, look);
+
+        let mut found = vec![];
+        for (site, result) in sites.into_iter().zip(results) {
+            let status = result.unwrap_or_else(|failed| SiteStatus::lost(site, failed));
+            // Of some sites there is only a record of a boot that is over.
+            if status.plan.is_some() || !status.failed.is_empty() {
+                found.push(status);
+            }
         }
-        Ok(Seen {
-            sites: shown,
+        let inside = outdated(pipeline, &found);
+        Ok(StatusReport {
+            sites: found,
             inside,
             watch,
         })
     }
 }
 
-/// Says what failed; gives the exit code and the messages.
-fn report(context: &Context, shown: &Shown) -> (u8, Vec<String>) {
-    let reports = shown
-        .failed
-        .iter()
-        .map(|failed| failed.report(context.out, &shown.site));
-    let (codes, errors): (Vec<_>, Vec<_>) = reports.unzip();
-    (worst(codes), errors.concat())
-}
-
-impl Detail {
-    /// How much to show of each of so many sites.
-    fn of(context: &Context, sites: usize) -> Self {
-        match () {
-            () if context.out.is_quiet() => Self::Wrong,
-            () if sites > 1 && !context.out.is_verbose() => Self::Sites,
-            () => Self::Mounts,
+/// The sites that are recorded and not among those of the configuration.
+fn recorded_only(context: &Context, sites: &[Site]) -> Result<Vec<Site>> {
+    let mut recorded = vec![];
+    for name in context.state.recorded_sites() {
+        if sites.iter().all(|site| site.name != name) {
+            recorded.push(select::site(context, name.as_str())?);
         }
     }
+    Ok(recorded)
 }
 
-impl Seen {
-    fn text(&self, detail: Detail) -> String {
-        let site = |(shown, inside): (&Shown, &Inside)| {
-            let Some(plan) = &shown.plan else {
-                return shown
-                    .is_silent()
-                    .then(|| format!("{}: not answering\n", shown.site.name));
-            };
-            Some(render::text::status(plan, detail) + &render::text::outdated(inside))
-        };
-        let watch = self
-            .watch
-            .iter()
-            .map(|watch| render::text::watch(watch, now()));
-        self.sites
-            .iter()
-            .zip(&self.inside)
-            .filter_map(site)
-            .chain(watch)
-            .collect()
+/// Per site, the processes inside that use old files.
+fn outdated(pipeline: Arc<Pipeline>, sites: &[SiteStatus]) -> Vec<Inside> {
+    let (mut nths, mut roots) = (vec![], vec![]);
+    for (nth, status) in sites.iter().enumerate() {
+        if let Some(plan) = &status.plan {
+            nths.push(nth);
+            roots.push(plan.root.clone());
+        }
     }
+    let limit = pipeline.context.limit;
+    let look = move |roots: &Vec<HostPath>| {
+        let table = pipeline.table.as_ref()?;
+        Some(observe::outdated(&roots.iter().collect::<Vec<_>>(), table))
+    };
+    // The files of processes may lie on any file system.
+    let mut answers = patience::each_within(vec![roots], limit, look);
+    let found = answers.pop().flatten().flatten().unwrap_or_default();
 
-    /// `errors` are those of each site.
-    fn json(&self, errors: &[Vec<String>]) -> String {
-        let site = |((shown, inside), errors): ((&Shown, &Inside), &Vec<String>)| {
-            let plan = shown
-                .plan
-                .as_ref()
-                .map(|plan| render::json::status(plan, inside));
-            let mut site = plan.unwrap_or_else(|| json!({ "site": shown.site.name }));
-            if shown.is_silent() {
-                site["state"] = json!("not answering");
-            }
-            if !errors.is_empty() {
-                site["errors"] = json!(errors);
-            }
-            site
-        };
-        let sites: Vec<_> = self
-            .sites
-            .iter()
-            .zip(&self.inside)
-            .zip(errors)
-            .map(site)
-            .collect();
-        format!("{:#}\n", json!({ "sites": sites, "watch": self.watch }))
+    let mut inside = vec![Inside::default(); sites.len()];
+    for (nth, found) in nths.into_iter().zip(found) {
+        inside[nth] = found;
     }
+    inside
+}
 
-    fn metrics(&self, context: &Context, boot: &BootId) -> String {
-        let history = |name| context.state.read(name, boot).ok()?.record?.history;
-        let processes =
-            |inside: &Inside| inside.outdated.iter().map(|one| one.processes.len()).sum();
-        let sites = self
-            .sites
-            .iter()
-            .zip(&self.inside)
-            .map(|(shown, inside)| prometheus::Site {
-                name: &shown.site.name,
-                plan: shown.plan.as_ref(),
-                history: history(&shown.site.name),
-                outdated: processes(inside),
+/// Reports the errors of a site, and adds its exit code and its object.
+fn add(report: &mut Report, context: &Context, status: &SiteStatus, inside: &Inside) {
+    let mut errors = vec![];
+    for failed in &status.failed {
+        let (code, texts) = failed.report(context.out, &status.site);
+        report.code(code);
+        errors.extend(texts);
+    }
+    let mut object = match &status.plan {
+        Some(plan) => render::json::status(plan, inside),
+        None => json!({ "site": status.site.name }),
+    };
+    if status.is_silent() {
+        object["state"] = json!("not answering");
+    }
+    if !errors.is_empty() {
+        object["errors"] = json!(errors);
+    }
+    let is_up = |plan: &Plan| plan.site_state() == SiteState::Up;
+    let code = if status.plan.as_ref().is_none_or(is_up) {
+        0
+    } else {
+        DIFFERENT
+    };
+    report.site(code, object);
+}
+
+fn text(status: &SiteStatus, inside: &Inside, detail: StatusDetail) -> String {
+    match &status.plan {
+        Some(plan) => render::text::status(plan, detail) + &render::text::outdated(inside),
+        None if status.is_silent() => format!("{}: not answering\n", status.site.name),
+        None => String::new(),
+    }
+}
+
+/// How much to show of each of that many sites.
+fn detail(context: &Context, sites: usize) -> StatusDetail {
+    if context.out.is_quiet() {
+        StatusDetail::Wrong
+    } else if sites > 1 && !context.out.is_verbose() {
+        StatusDetail::Sites
+    } else {
+        StatusDetail::Mounts
+    }
+}
+
+impl StatusReport {
+    fn metrics(&self, context: &Context) -> Result<String> {
+        let boot = observe::boot_id()?;
+        let mut sites = vec![];
+        for (status, inside) in self.sites.iter().zip(&self.inside) {
+            let name = &status.site.name;
+            let record = context
+                .state
+                .read(name, &boot)
+                .ok()
+                .and_then(|read| read.record);
+            let processes = inside.outdated.iter().map(|group| group.processes.len());
+            sites.push(SiteMetrics {
+                name,
+                plan: status.plan.as_ref(),
+                history: record.and_then(|record| record.history),
+                outdated: processes.sum(),
             });
-        prometheus::metrics(&sites.collect::<Vec<_>>(), self.watch.as_ref(), now())
+        }
+        Ok(prometheus::metrics(&sites, self.watch.as_ref(), now()))
     }
 }

@@ -1,4 +1,4 @@
-//! `mountjail units`: the sites' services start after their mounts.
+//! `mountjail units`: systemd drop-ins that start the sites' services after their mounts.
 
 mod check;
 
@@ -7,53 +7,53 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::report::Report;
 use super::{DIFFERENT, Which};
 use crate::base::SiteName;
 use crate::engine::{remove_drop_in, write_drop_in};
 use crate::manifest::Manifest;
 use crate::render::systemd::{
-    ALL, DropIn, DropIns, HEADER, Unordered, Wishes, drop_in_of, drop_ins, unit_of,
+    ALL, DropIn, DropIns, HEADER, OrderingConflict, UnitNeeds, drop_in_of, drop_ins, unit_of,
 };
-use crate::site::boot::{self, Boot, is_service};
+use crate::site::boot::{self, BootUnits, is_service};
 use crate::site::context::Context;
-use crate::site::out::worst;
-use crate::site::{Site, SiteError, select, systemctl};
+use crate::site::{Site, SiteError, systemctl};
 use crate::{Error, Result};
 use check::Difference;
 
 /// Print or write the systemd drop-ins that start a site's services after its mounts
 ///
 /// They order the services that the manifests name under `services` after mountjail.service, and
-/// after mountjail@SITE.service where a site is started alone; and the sites after the daemons that
-/// make what they bind on /run, and after the file systems that they are on. A site that must wait
-/// for something that the others shall not wait for, such as a file system with `nofail` or on the
-/// network, gets its mounts from mountjail@SITE.service at boot. No unit comes to wait for itself:
-/// what cannot be ordered is named. What usually lives in a jail, PHP-FPM as distributions name it,
-/// is ordered by mountjail.service itself.
+/// after mountjail@SITE.service if a site is started alone. They order the sites after the daemons
+/// that make their sources on /run, and after the file systems that they are on. A site that must
+/// wait for something that other sites must not wait for, such as a file system with `nofail` or on
+/// the network, is mounted by mountjail@SITE.service at boot. No unit ever waits for itself:
+/// services that cannot be ordered are named. mountjail.service itself is ordered before PHP-FPM,
+/// as distributions name it.
 ///
-/// Run it again with --install when manifests change, or units of the host; --check tells whether
+/// Run it again with --install when manifests or the host's units change; --check tells whether
 /// that is necessary.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  mountjail units site1\n  mountjail units --all --install\n  \
+    after_help = "Examples:\n  mountjail units site1\n  mountjail units --all --install\n  \
                         mountjail units --all --check"
 )]
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line
 pub(super) struct Units {
     #[command(flatten)]
     which: Which,
-    /// Write them; with --all also remove those that no site needs any more
+    /// Write them; with --all remove those that no site needs any more
     #[arg(long, group = "action")]
     install: bool,
-    /// Remove them; with --all every one that mountjail wrote
+    /// Remove them; with --all all that mountjail wrote
     #[arg(long, group = "action")]
     uninstall: bool,
     /// Compare them with what --install would write; exit code 3 if they differ
     #[arg(long, group = "action")]
     check: bool,
-    /// The directory of units
+    /// Directory of the units
     #[arg(long, value_name = "DIR", default_value = "/etc/systemd/system")]
     dir: PathBuf,
     /// Print the result as JSON
@@ -68,7 +68,7 @@ impl Units {
         }
         let sites = self.which.selection().sites(context)?;
         let mut planned = self.planned(context, &sites, |_| true);
-        let (mut codes, mut results) = (vec![], vec![]);
+        let mut report = Report::new(context, self.json);
         let failed: Vec<_> = sites.iter().map(|site| planned.failed(site)).collect();
         let mut written = planned.always();
         for (site, failed) in sites.iter().zip(failed) {
@@ -80,14 +80,10 @@ impl Units {
             written.extend(files);
             match failed {
                 None => {
-                    results.push(json!({ "site": site.name, "files": paths }));
-                    planned.say(context, site);
+                    report.site(0, json!({ "site": site.name, "files": paths }));
+                    planned.report(context, site);
                 }
-                Some(failed) => {
-                    let (code, errors) = failed.report(context.out, site);
-                    codes.push(code);
-                    results.push(json!({ "site": site.name, "files": paths, "errors": errors }));
-                }
+                Some(failed) => report.failed(site, &failed, json!({ "files": paths })),
             }
         }
         let mut drop_ins: BTreeMap<_, _> = written
@@ -102,49 +98,35 @@ impl Units {
             drop_ins.retain(|path, text| !loses_lines(path, text));
             unneeded.clear();
             context.out.warn(
-                "while a site does not answer, no line is taken out of any drop-in: it may be that \
-                 site's",
+                "while a site does not answer, no line is taken out of any drop-in: the line may \
+                 belong to that site",
             );
         }
         if self.check {
             let differences = check::differences(&drop_ins, unneeded.into_iter());
-            return Ok(self.report(context, &results, &differences, worst(codes)));
-        }
-        if self.install {
+            self.add_differences(&mut report, &differences);
+        } else if self.install {
             self.install(context, &drop_ins, unneeded.into_iter())?;
-        }
-        let text = match (self.json, self.install) {
-            (true, _) => format!("{:#}\n", json!({ "sites": results })),
-            (false, true) => String::new(),
-            (false, false) => {
-                let shown =
-                    |(path, text): (&PathBuf, &&str)| format!("# {}\n{text}\n", path.display());
-                drop_ins.iter().map(shown).collect()
+        } else {
+            for (path, text) in &drop_ins {
+                report.text(format!("# {}\n{text}\n", path.display()));
             }
-        };
-        Ok(context.out.print_and(text, worst(codes)))
+        }
+        Ok(report.finish())
     }
 
-    /// Prints what differs; gives the exit code, where that of the sites is `code`.
-    fn report(
-        &self,
-        context: &Context,
-        sites: &[Value],
-        differences: &[Difference],
-        code: u8,
-    ) -> u8 {
+    fn add_differences(&self, report: &mut Report, differences: &[Difference]) {
         let in_sync = differences.is_empty();
-        let text = if self.json {
-            let files: Vec<_> = differences.iter().map(Difference::json).collect();
-            let json = json!({ "in_sync": in_sync, "files": files, "sites": sites });
-            format!("{json:#}\n")
-        } else if in_sync && code == 0 {
-            format!("in sync, in {}\n", self.dir.display())
-        } else {
-            differences.iter().map(Difference::text).collect()
-        };
-        let different = if in_sync { 0 } else { DIFFERENT };
-        context.out.print_and(text, worst([code, different]))
+        let files: Vec<_> = differences.iter().map(Difference::json).collect();
+        report.key("in_sync", json!(in_sync));
+        report.key("files", json!(files));
+        if in_sync && report.code_so_far() == 0 {
+            report.text(format!("in sync, in {}\n", self.dir.display()));
+        }
+        for difference in differences {
+            report.text(difference.text());
+            report.code(DIFFERENT);
+        }
     }
 
     /// The drop-ins of all sites of the configuration that `counts`, and of `named`.
@@ -153,19 +135,19 @@ impl Units {
         context: &Context,
         named: &[Site],
         counts: impl Fn(&Site) -> bool,
-    ) -> Planned {
+    ) -> PlannedUnits {
         let (mut manifests, unusable) = boot::manifests(context, named);
         manifests.retain(|(site, _)| counts(site));
         let manifests_alone = manifests.iter().map(|(_, manifest)| manifest);
-        let mut boot = Boot::read(&self.dir, manifests_alone);
-        let (mut wishes, mut errors) = (vec![], BTreeMap::new());
+        let mut boot = BootUnits::read(&self.dir, manifests_alone);
+        let (mut needs, mut errors) = (vec![], BTreeMap::new());
         for (site, manifest) in &manifests {
-            let (wish, refused) = boot.wishes(site, manifest);
-            wishes.push(wish);
+            let (needed, refused) = boot.needs(site, manifest);
+            needs.push(needed);
             errors.insert(site.name.clone(), refused);
         }
-        let drop_ins = drop_ins(&wishes, &mut boot.ordering);
-        for Unordered { site, unit, way } in &drop_ins.refused {
+        let drop_ins = drop_ins(&needs, &mut boot.ordering);
+        for OrderingConflict { site, unit, way } in &drop_ins.refused {
             let file = manifests
                 .iter()
                 .find(|(known, _)| known.name == *site)
@@ -185,10 +167,10 @@ impl Units {
                 .or_default()
                 .push(error.hint(hint));
         }
-        Planned {
+        PlannedUnits {
             some_are_silent: unusable.values().any(SiteError::is_silent),
             drop_ins,
-            wishes,
+            needs,
             errors,
             manifests,
             unusable,
@@ -196,9 +178,9 @@ impl Units {
         }
     }
 
-    /// Those of our files that no site needs; with --all whoever's they were, unless a site is not
-    /// known whose they may be.
-    fn unneeded(&self, planned: &Planned, sites: &[Site]) -> Vec<PathBuf> {
+    /// mountjail's files that no site needs; with --all those of any site, unless a manifest is not
+    /// known, whose files they may be.
+    fn unneeded(&self, planned: &PlannedUnits, sites: &[Site]) -> Vec<PathBuf> {
         let all_known = sites.iter().all(|site| planned.manifest(site).is_some());
         if !self.which.all || !all_known {
             let manifests = sites.iter().filter_map(|site| planned.manifest(site));
@@ -209,7 +191,7 @@ impl Units {
                 .filter(|unit| !planned.drop_ins.services.contains_key(unit));
             return units.map(|unit| self.dir.join(drop_in_of(&unit))).collect();
         }
-        // A service that is not there now may come back.
+        // A service that does not exist now may come back.
         let named = planned
             .manifests
             .iter()
@@ -224,7 +206,7 @@ impl Units {
             .collect()
     }
 
-    /// Writes `drop_ins`, and removes those of the `unneeded` that are ours.
+    /// Writes `drop_ins`, and removes those `unneeded` files that are mountjail's.
     fn install(
         &self,
         context: &Context,
@@ -245,7 +227,7 @@ impl Units {
         Ok(())
     }
 
-    /// Those of a service that another site names as well stay, unless all go.
+    /// Removes the drop-ins. Those of a service that another site names, too, stay unless all go.
     fn uninstall(&self, context: &Context) -> Result<u8> {
         let files = if self.which.all {
             self.all_written()
@@ -273,7 +255,7 @@ impl Units {
     }
 
     fn written_for(&self, context: &Context) -> Result<Vec<PathBuf>> {
-        let going = select::named(context, &self.which.sites)?;
+        let going = self.which.selection().sites(context)?;
         let (manifests, _) = boot::manifests(context, &going);
         let names = |site: &Site| {
             let manifest = manifests.iter().find(|(known, _)| known == site);
@@ -294,14 +276,14 @@ impl Units {
         Ok(files)
     }
 
-    /// Has the drop-in of mountjail.service, if there is one of ours, say nothing of the sites
-    /// whose own are removed.
+    /// Takes the sites whose drop-ins are removed out of the drop-in of mountjail.service, if that
+    /// one is mountjail's.
     fn rewrite_all(&self, context: &Context, removed: &mut Vec<PathBuf>) -> Result<bool> {
         let path = self.dir.join(drop_in_of(ALL));
         if !path.exists() {
             return Ok(false);
         }
-        let going = select::named(context, &self.which.sites)?;
+        let going = self.which.selection().sites(context)?;
         match self
             .planned(context, &[], |site| !going.contains(site))
             .drop_ins
@@ -315,7 +297,7 @@ impl Units {
         }
     }
 
-    /// Lets systemd read what changed.
+    /// Has systemd read its units again if they changed.
     fn reload(&self, context: &Context, changed: bool) {
         if !changed || self.dir != Path::new("/etc/systemd/system") || !systemctl::is_running() {
             return;
@@ -333,7 +315,7 @@ fn loses_lines(path: &Path, text: &str) -> bool {
     found.lines().any(|line| !lines.contains(line))
 }
 
-/// Removes those of `files` that are ours; returns them.
+/// Removes those of `files` that are mountjail's; returns them.
 fn remove(context: &Context, files: impl IntoIterator<Item = PathBuf>) -> Result<Vec<PathBuf>> {
     let mut removed = vec![];
     for file in files {
@@ -345,20 +327,20 @@ fn remove(context: &Context, files: impl IntoIterator<Item = PathBuf>) -> Result
     Ok(removed)
 }
 
-/// The drop-ins of all sites, and what was found on the way.
-struct Planned {
+/// The drop-ins of all sites, and what was found while they were made.
+struct PlannedUnits {
     drop_ins: DropIns,
-    wishes: Vec<Wishes>,
-    /// Why a site has not all that its manifest names.
+    needs: Vec<UnitNeeds>,
+    /// Why a site does not get all that its manifest names.
     errors: BTreeMap<SiteName, Vec<Error>>,
     manifests: Vec<(Site, Manifest)>,
     /// Why a site has no manifest.
     unusable: BTreeMap<SiteName, SiteError>,
     some_are_silent: bool,
-    known: Boot,
+    known: BootUnits,
 }
 
-impl Planned {
+impl PlannedUnits {
     fn manifest(&self, site: &Site) -> Option<&Manifest> {
         self.manifests
             .iter()
@@ -366,7 +348,7 @@ impl Planned {
             .map(|(_, manifest)| manifest)
     }
 
-    /// Those that are written whichever sites are named, since they depend on one another.
+    /// The drop-ins that are written whichever sites are named: they depend on each other.
     fn always(&self) -> Vec<&DropIn> {
         let apart = self
             .manifests
@@ -379,7 +361,7 @@ impl Planned {
             .collect()
     }
 
-    /// Those of the site's own unit and of its services.
+    /// The drop-ins of the site's own unit and of its services.
     fn of(&self, site: &Site) -> Vec<&DropIn> {
         let Some(manifest) = self.manifest(site) else {
             return vec![];
@@ -393,7 +375,7 @@ impl Planned {
             .collect()
     }
 
-    /// Why the site has not all that it asks for; given once.
+    /// Why the site does not get all that it asks for; returned once.
     fn failed(&mut self, site: &Site) -> Option<SiteError> {
         let unusable = self.unusable.remove(&site.name);
         unusable.or_else(|| {
@@ -402,21 +384,18 @@ impl Planned {
         })
     }
 
-    fn say(&self, context: &Context, site: &Site) {
-        let (name, out) = (&site.name, context.out);
-        let wishes = self.wishes.iter().find(|wishes| wishes.site == *name);
-        match wishes.map(|wishes| wishes.services.as_slice()) {
-            None | Some([]) => {
-                out.info(format_args!(
-                    "{name}: its manifest names no services; nothing to order"
-                ));
-            }
-            Some(names) => out.info(format_args!("{name}: mounted before {}", names.join(", "))),
+    fn report(&self, context: &Context, site: &Site) {
+        let name = &site.name;
+        let out = context.out.site(name);
+        let needs = self.needs.iter().find(|needs| needs.site == *name);
+        match needs.map(|needs| needs.services.as_slice()) {
+            None | Some([]) => out.info("its manifest names no services; nothing to order"),
+            Some(names) => out.info(format_args!("mounted before {}", names.join(", "))),
         }
         if self.drop_ins.apart.contains(name) {
             let unit = unit_of(name);
             out.info(format_args!(
-                "{name}: mounted by {unit}, since it waits for what other sites do not wait for"
+                "mounted by {unit}, because it waits for something that other sites do not wait for"
             ));
         }
         for missed in self
@@ -427,8 +406,8 @@ impl Planned {
         {
             let unit = &missed.unit;
             out.info(format_args!(
-                "{name}: mounted without waiting for {unit}, which starts after the site's services; what {unit} \
-                 makes, mountjail-watch.service mounts then"
+                "mounted without waiting for {unit}, which starts after the site's services; \
+                 mountjail-watch.service mounts what {unit} makes"
             ));
         }
     }

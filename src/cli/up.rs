@@ -1,4 +1,4 @@
-//! `mountjail up`: make it so.
+//! `mountjail up`: mount what sites need.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,35 +14,35 @@ use crate::engine::Outcome;
 use crate::observe;
 use crate::patience::{self, Stop};
 use crate::resolve::Mount;
-use crate::site::context::{Context, stop_flag, table};
+use crate::site::context::{Context, stop_flag};
 use crate::site::out::worst;
-use crate::site::pipeline::notes;
-use crate::site::up::{Done, Run};
+use crate::site::pipeline::{BringUp, MountLookup};
+use crate::site::up::Done;
 use crate::site::{Site, SiteError, parallel, systemctl};
 
-/// Mount what sites need; a second time there is nothing to do
+/// Mount what sites need; a second run finds nothing to do
 ///
-/// A site is up or as it was before: what was begun is undone when something fails. With --all a
-/// site that fails does not stop the others.
+/// A site is either up or as it was before: if something fails, all that was begun is undone. With
+/// --all a site that fails does not stop the others.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  mountjail up site1\n  mountjail up --all --quiet")]
+#[command(after_help = "Examples:\n  mountjail up site1\n  mountjail up --all --quiet")]
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line
 pub(super) struct Up {
     #[command(flatten)]
     which: Which,
-    /// Only say what would be done, as `mountjail plan` does
+    /// Only show what would be done, as `mountjail plan` does
     #[arg(long)]
     dry_run: bool,
-    /// Make a root directory that does not exist
+    /// Make the root directory if it does not exist
     #[arg(long)]
     create: bool,
-    /// Reload, or else restart, the running services of a site whose mounts changed
+    /// Reload or restart the running services of sites whose mounts changed
     #[arg(long, conflicts_with = "dry_run")]
     restart: bool,
-    /// Leave sites alone that are down, as a package manager's hook does
+    /// Leave sites alone that are down
     #[arg(long = "if-up", conflicts_with = "dry_run")]
     leave_down: bool,
-    /// With --all: not these sites, which are left to their own units at boot
+    /// With --all: leave these sites alone
     #[arg(long, value_name = "SITE", value_delimiter = ',', requires = "all")]
     except: Vec<String>,
     /// Print the result as JSON
@@ -51,7 +51,7 @@ pub(super) struct Up {
 }
 
 impl Up {
-    /// `up` of one site.
+    /// `mountjail up SITE`.
     pub(super) fn of(site: &str) -> Self {
         let which = Which {
             sites: vec![site.to_owned()],
@@ -68,8 +68,7 @@ impl Up {
         }
     }
 
-    /// As [`run`](Self::run), from a command that keeps the caller's umask for the program that it
-    /// runs.
+    /// As [`run`](Self::run), for a command that passes the caller's umask on to another program.
     pub(super) fn run_with_own_umask(&self, context: &Context) -> anyhow::Result<u8> {
         let callers = umask(placeholders_umask());
         let result = self.run(context);
@@ -84,24 +83,22 @@ impl Up {
         let mut sites = self.which.selection().sites(context)?;
         sites.retain(|site| !self.except.iter().any(|name| name == site.name.as_str()));
         let stop = stop_flag()?;
-        let boot = observe::boot_id()?;
-        let engine = context.engine(boot.clone(), sites.len() > 1)?;
-        let resolver = context.resolver()?;
+        let lookup = if sites.len() > 1 {
+            MountLookup::WholeTable
+        } else {
+            MountLookup::OneByOne
+        };
+        let run = BringUp {
+            leave_down: self.leave_down,
+            create_root: self.create,
+            ..BringUp::new(context.clone(), lookup, sites.len())?
+        };
         context
             .roots()
             .come_up(sites.iter().map(|site| site.name.clone()));
-        let table = table(sites.len() > 1)?;
-        let run = Run {
-            context: context.again(),
-            engine,
-            resolver,
-            boot,
-            table,
-            leave_down: self.leave_down,
-        };
+
         context.out.progress(sites.len());
-        let create = self.create;
-        let up = move |site: &Site, stop: &Stop| run.site(site, create, stop);
+        let up = move |site: &Site, stop: &Stop| run.site(site, stop);
         let done = parallel::each(context, &sites, parallel::processors(), &stop, up);
 
         let mut report = Report::new(context, self.json);
@@ -109,12 +106,14 @@ impl Up {
         let mut changed = vec![];
         for (site, result) in sites.iter().zip(done) {
             add(&mut report, context, site, &result);
-            let done = result.ok().flatten();
-            let done = done.filter(|done| done.outcome != Outcome::default());
-            changed.extend(done.map(|done| (site, done)));
+            if let Ok(Some(done)) = result
+                && !done.changes.is_empty()
+            {
+                changed.push((site, done));
+            }
         }
 
-        let blind = name_blind_processes(context, &changed);
+        let blind = report_blind_processes(context, &changed);
         if self.restart {
             report.code(restart(context, &changed, &blind));
         }
@@ -129,25 +128,25 @@ fn add(
     site: &Site,
     result: &Result<Option<Done>, SiteError>,
 ) {
-    let (out, name) = (context.out, &site.name);
+    let (out, name) = (context.out.site(&site.name), &site.name);
     match result {
         Ok(None) => {
-            out.info(format_args!("{name}: down; left alone"));
+            out.info("down; left alone");
             report.site(0, json!({ "site": name, "up": false }));
         }
         Ok(Some(done)) => {
-            notes(out, &done.desired);
-            for left in &done.outcome.left {
-                out.warn(format_args!("{name}: {left}"));
+            context.out.notes(&done.desired);
+            for left in &done.changes.outcome.left {
+                out.warn(left);
             }
-            out.info(format_args!("{name}: {}", done.summary()));
+            out.info(done.summary());
             let Outcome {
                 attached,
                 swapped,
                 gaps,
                 detached,
                 ..
-            } = done.outcome;
+            } = done.changes.outcome;
             let object = json!({
                 "site": name,
                 "root": done.desired.root,
@@ -164,31 +163,28 @@ fn add(
     }
 }
 
-/// Names processes inside a root that live in a mount namespace which did not receive the mounts,
-/// and returns their units.
-fn name_blind_processes(context: &Context, up: &[(&Site, Done)]) -> BTreeSet<String> {
+/// Reports processes inside a root whose mount namespace did not receive the mounts; returns their
+/// units.
+fn report_blind_processes(context: &Context, up: &[(&Site, Done)]) -> BTreeSet<String> {
     let mut units = BTreeSet::new();
     if up.is_empty() {
         return units;
     }
-    let root = |(_, done): &(_, Done)| (done.desired.root.clone(), done.desired.mounts.clone());
+    let mut roots: Vec<(HostPath, Vec<Arc<Mount>>)> = vec![];
+    for (_, done) in up {
+        roots.push((done.desired.root.clone(), done.desired.mounts.clone()));
+    }
     let look = |roots: &Vec<(HostPath, Vec<Arc<Mount>>)>| {
-        observe::without_mounts(
-            &roots
-                .iter()
-                .map(|(root, mounts)| (root, mounts.as_slice()))
-                .collect::<Vec<_>>(),
-        )
+        let roots = roots.iter().map(|(root, mounts)| (root, mounts.as_slice()));
+        observe::without_mounts(&roots.collect::<Vec<_>>())
     };
     // What they see may be on a file system that does not answer.
-    let found = patience::each_within(vec![up.iter().map(root).collect()], context.limit, look)
-        .pop()
-        .flatten();
-    for (nth, process) in found.unwrap_or_default() {
-        context.out.warn(format_args!(
-            "{}: {process} is inside the root and does not see the mounts, because it has a mount namespace of \
-             its own that does not receive them; {}",
-            up[nth].0.name,
+    let mut answers = patience::each_within(vec![roots], context.limit, look);
+    for (nth, process) in answers.pop().flatten().unwrap_or_default() {
+        let (site, _) = up[nth];
+        context.out.site(&site.name).warn(format_args!(
+            "{process} is inside the root and does not see the mounts, because its own mount \
+             namespace does not receive them; {}",
             process.restart()
         ));
         units.extend(process.unit);
@@ -196,8 +192,8 @@ fn name_blind_processes(context: &Context, up: &[(&Site, Done)]) -> BTreeSet<Str
     units
 }
 
-/// Reloads the running services of the sites `up`; those that cannot do that, and the `blind`, are
-/// restarted. Gives the exit code.
+/// Reloads the running services of the sites that are `up`. Services that cannot reload, and those
+/// that are `blind` to the mounts, are restarted. Returns the exit code.
 fn restart(context: &Context, up: &[(&Site, Done)], blind: &BTreeSet<String>) -> u8 {
     let services: BTreeSet<_> = up.iter().flat_map(|(_, done)| &done.services).collect();
     let mut codes = vec![];
@@ -214,7 +210,7 @@ fn restart(context: &Context, up: &[(&Site, Done)], blind: &BTreeSet<String>) ->
             }
             Err(error) => {
                 context.out.error(&error.context(format_args!(
-                    "the mounts are up, but {service} still is as it was"
+                    "the mounts are up, but {service} was not reloaded"
                 )));
                 1
             }

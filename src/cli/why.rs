@@ -1,4 +1,4 @@
-//! `mountjail why`: what brought a path in.
+//! `mountjail why`: what brings a path into a jail.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use crate::base::JailPath;
 use crate::manifest::{Entry, Origin, Pattern, Request};
 use crate::resolve::Desired;
 use crate::site::context::Context;
-use crate::site::pipeline::desired;
-use crate::site::{Site, select};
+use crate::site::pipeline::{MountLookup, Pipeline};
+use crate::site::{Site, load, select};
 use crate::trace::{Miss, look};
 use crate::{Error, render, resolve};
 
-/// Say which line, preset, program or link brought a path into a jail
+/// Show which line, preset, program or link brings a path into a jail
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  mountjail why site1 /lib/x86_64-linux-gnu/libc.so.6")]
 pub(super) struct Why {
@@ -39,8 +39,9 @@ impl Why {
             ))
             .because_of(why)
         })?;
-        let site = select::one(context, &self.site)?;
-        let desired = match desired(context, &context.resolver()?, &site) {
+        let site = select::site(context, &self.site)?;
+        let pipeline = Pipeline::new(context.clone(), MountLookup::OneByOne)?;
+        let desired = match pipeline.desired(&site) {
             Ok(desired) => desired,
             Err(failed) => return Ok(failed.report(context.out, &site).0),
         };
@@ -57,7 +58,7 @@ impl Why {
     }
 }
 
-/// That nothing brings `path`, with the line that would.
+/// The error that nothing brings `path`, with the line that would as its hint.
 fn nothing_brings(context: &Context, site: &Site, desired: &Desired, path: JailPath) -> Error {
     let nothing = Error::failed(format!(
         "{}: nothing brings {path} into {}",
@@ -65,7 +66,7 @@ fn nothing_brings(context: &Context, site: &Site, desired: &Desired, path: JailP
     ));
     if let Some(origin) = waiting_for(context, site, &path) {
         return nothing.hint(format!(
-            "it is not on the host; once it is there, this brings it: {origin}"
+            "it is not on the host; once it is, this line brings it: {origin}"
         ));
     }
     let Ok(resolver) = context.resolver() else {
@@ -92,9 +93,9 @@ fn nothing_brings(context: &Context, site: &Site, desired: &Desired, path: JailP
     }
 }
 
-/// The optional line that names `path`, or a directory above it, which is not there.
+/// The optional line that names `path`, or a directory above it, which does not exist.
 fn waiting_for(context: &Context, site: &Site, path: &JailPath) -> Option<Arc<Origin>> {
-    let manifest = select::load(context, site).ok()?;
+    let manifest = load::manifest(context, site).ok()?;
     let names = |entry: &&Arc<Entry>| match &entry.request {
         Request::Mount(mount) => {
             let source = |pattern: &Pattern| path.on_host().starts_with(pattern.path());

@@ -122,8 +122,8 @@ struct Mounter<B: Backend> {
 }
 
 impl<B: Backend> Mounter<B> {
-    fn new(backend: B, many: bool) -> Self {
-        let sources = Sources::new(many);
+    fn new(backend: B, serves: Serves) -> Self {
+        let sources = Sources::new(serves == Serves::ManySites);
         Self { backend, sources }
     }
 }
@@ -134,6 +134,15 @@ enum Way {
     Classic(Mounter<Classic>),
 }
 
+/// How many sites an engine will serve.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Serves {
+    /// One.
+    OneSite,
+    /// More than one: it keeps what it prepares for the next ones.
+    ManySites,
+}
+
 /// Carries out plans; one for a run over any number of sites, from any number of threads.
 pub struct Engine {
     /// The engine that the environment asks for.
@@ -141,8 +150,7 @@ pub struct Engine {
     /// Chosen when it is first needed: a run with nothing to do makes no mount call, not even to
     /// probe.
     way: OnceLock<Result<Way>>,
-    /// It will serve more than one site.
-    many: bool,
+    serves: Serves,
     state: StateDir,
     boot: BootId,
     scratch: ScratchDir,
@@ -150,13 +158,13 @@ pub struct Engine {
 
 impl Engine {
     /// An engine that keeps its records in `state`: the one named `forced`, else what the kernel
-    /// offers. `many`: it will serve more than one site, so it keeps what it prepares.
-    pub fn new(forced: Option<String>, state: StateDir, boot: BootId, many: bool) -> Self {
+    /// offers.
+    pub fn new(forced: Option<String>, state: StateDir, boot: BootId, serves: Serves) -> Self {
         let scratch = ScratchDir::below(&state.run);
         Self {
             forced,
             way: OnceLock::new(),
-            many,
+            serves,
             state,
             boot,
             scratch,
@@ -170,9 +178,9 @@ impl Engine {
             let scratch = self.scratch.clone();
             Ok(match Choice::select(self.forced.as_deref(), features)? {
                 Choice::Detached => {
-                    Way::Detached(Mounter::new(Detached::new(features, scratch), self.many))
+                    Way::Detached(Mounter::new(Detached::new(features, scratch), self.serves))
                 }
-                Choice::Classic => Way::Classic(Mounter::new(Classic::new(scratch), self.many)),
+                Choice::Classic => Way::Classic(Mounter::new(Classic::new(scratch), self.serves)),
             })
         };
         self.way.get_or_init(choose).as_ref().map_err(Clone::clone)

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::HostPath;
 use crate::base::text::unescape_octal;
-use crate::render::fstab::{Block, outside_lines};
+use crate::render::fstab::{FstabBlock, outside_lines};
 use crate::{Error, Result};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,7 +86,7 @@ pub(super) fn looks_like(line: &[u8]) -> bool {
 /// Lines that are not in the format of fstab(5) are reported and ignored. Errors: a marker of
 /// mountjail's own block is missing.
 pub(crate) fn read(file: &Path, text: &[u8]) -> Result<FstabFile, Vec<Error>> {
-    Block::read(text).map_err(|wrong| {
+    FstabBlock::read(text).map_err(|wrong| {
         let failed = Error::failed(format!("{}: {wrong}", file.display()));
         let hint = "remove the odd marker, or write the block again with \
                     `mountjail fstab --install`";

@@ -1,4 +1,4 @@
-//! Threads for the same work on many items, any of which may be given up.
+//! Threads that do the same work on many items, and that can be given up.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,82 +9,80 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::{Pid, gettid};
 
-use super::glimpse::{Glimpse, Others, Sleep, waits_for_another};
+use super::glimpse::{Glimpse, OtherThreads, Sleep, waits_for_another};
 use super::{LAST_WAIT, LEFT_BEHIND, Silence, Stop, question};
 
-/// So often threads are looked at.
+/// How often the threads are looked at.
 const PERIOD: Duration = Duration::from_millis(100);
 
-/// Why there is no result.
+/// Why an item has no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lost {
+pub(crate) enum Lost {
     /// The work was given up.
     Silent(Silence),
     /// It panicked, which has been reported.
     Broken,
 }
 
-/// Threads at work on `items`. As many as there are to be at first; more while those sleep in the
-/// kernel.
-pub struct Crew<T, R> {
-    shared: Arc<Shared<T, R>>,
+/// Threads at work on items. While some of them sleep in the kernel, there are more than usual.
+pub(crate) struct Crew<T, R> {
+    shared: Arc<CrewShared<T, R>>,
     /// How many threads are to work.
     threads: usize,
     limit: Option<Duration>,
     sleeps: BTreeMap<usize, Sleep>,
     looked: Instant,
     /// All threads of this process, as they were last looked at.
-    others: Others,
+    others: OtherThreads,
     handles: Vec<JoinHandle<()>>,
 }
 
-type Work<T, R> = Box<dyn Fn(&T, &Stop) -> R + Send + Sync>;
+type ItemWork<T, R> = Box<dyn Fn(&T, &Stop) -> R + Send + Sync>;
 
-struct Shared<T, R> {
+struct CrewShared<T, R> {
     items: Vec<T>,
-    work: Work<T, R>,
+    work: ItemWork<T, R>,
     signal: Arc<AtomicBool>,
-    state: Mutex<State<R>>,
+    state: Mutex<CrewState<R>>,
     news: Condvar,
 }
 
-/// Items are told by their places in the list.
-struct State<R> {
+/// Items are known by their positions in the list.
+struct CrewState<R> {
     /// The next item.
     next: usize,
-    running: BTreeMap<usize, Running>,
+    running: BTreeMap<usize, RunningItem>,
     ended: Vec<(usize, Result<R, Lost>)>,
-    /// Those that were given up and whose threads have not come back.
+    /// Items that were given up and whose threads have not woken up.
     lost: Vec<usize>,
-    /// Those whose threads have.
+    /// Items that were given up and whose threads have woken up.
     back: Vec<usize>,
 }
 
 #[derive(Clone)]
-struct Running {
+struct RunningItem {
     thread: Pid,
     stop: Stop,
 }
 
 impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
     /// Starts `threads` threads that do `work` for each of `items`, in their order, until `signal`
-    /// is set. One that sleeps as long as `limit` is given up; `None`: never. `work` gets what
-    /// tells it to leave off.
-    pub fn start(
+    /// is set. A thread that sleeps as long as `limit` is given up; `None`: never.
+    pub(crate) fn start(
         items: Vec<T>,
         threads: usize,
         limit: Option<Duration>,
         signal: &Arc<AtomicBool>,
         work: impl Fn(&T, &Stop) -> R + Send + Sync + 'static,
     ) -> Self {
-        let state = State {
+        let state = CrewState {
             next: 0,
             running: BTreeMap::new(),
             ended: vec![],
             lost: vec![],
             back: vec![],
         };
-        let shared = Shared {
+        let shared = CrewShared {
             items,
             work: Box::new(work),
             signal: signal.clone(),
@@ -98,16 +96,16 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
             limit,
             sleeps,
             looked: Instant::now(),
-            others: Others::default(),
+            others: OtherThreads::default(),
             handles: vec![],
         };
         crew.add_threads(threads);
         crew
     }
 
-    /// Waits until all that was begun has ended or was given up; what came of each, in the order of
-    /// the items.
-    pub fn finish(mut self) -> Vec<Result<R, Lost>> {
+    /// Waits until all items that were begun have ended or were given up; returns the results in
+    /// the order of the items.
+    pub(crate) fn finish(mut self) -> Vec<Result<R, Lost>> {
         while self.has_work() {
             self.wait();
         }
@@ -116,18 +114,18 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         ended.into_iter().map(|(_, ended)| ended).collect()
     }
 
-    /// Waits until all has ended, but no longer than until those that have not have slept for
-    /// `patience`; what came of each since the last time. `limit` counts all the same.
-    pub fn finish_or_sleep(&mut self, patience: Duration) -> Vec<(&T, Result<R, Lost>)> {
+    /// Waits until all items have ended, or until the threads of the others have slept for
+    /// `patience`; returns the results since the last call. The `limit` applies, too.
+    pub(crate) fn finish_or_sleep(&mut self, patience: Duration) -> Vec<(&T, Result<R, Lost>)> {
         while self.has_work() && !self.all_sleep(patience) {
             self.wait();
         }
         self.news()
     }
 
-    /// What came of each since the last time. To be asked often, as the threads are looked at
-    /// meanwhile.
-    pub fn news(&mut self) -> Vec<(&T, Result<R, Lost>)> {
+    /// Returns the results since the last call. It must be called often, because it also looks at
+    /// the threads.
+    pub(crate) fn news(&mut self) -> Vec<(&T, Result<R, Lost>)> {
         if self.has_work() && self.looked.elapsed() >= PERIOD {
             self.look();
         }
@@ -139,20 +137,20 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
     }
 
     /// Whether no thread is at work any more, not even one that was given up.
-    pub fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         !self.has_work() && self.shared.lock().lost.is_empty()
     }
 
-    /// Those that were given up and whose threads have come back since the last time.
-    pub fn back(&mut self) -> Vec<&T> {
+    /// The items that were given up and whose threads have woken up since the last call.
+    pub(crate) fn back(&mut self) -> Vec<&T> {
         let back = std::mem::take(&mut self.shared.lock().back);
         back.into_iter()
             .map(|nth| &self.shared.items[nth])
             .collect()
     }
 
-    /// Those on which a thread is at work, given up or not.
-    pub fn out(&self) -> Vec<&T> {
+    /// The items that a thread is at work on, given up or not.
+    pub(crate) fn out(&self) -> Vec<&T> {
         let state = self.shared.lock();
         let out = state.running.keys().chain(&state.lost).copied();
         out.map(|nth| &self.shared.items[nth]).collect()
@@ -173,11 +171,12 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         !self.shared.has_next(&state) && state.running.keys().all(sleeps)
     }
 
-    /// Waits a moment, or until all is done; then looks at the threads, if it is time.
+    /// Waits a moment, or until all is done; then looks at the threads if it is time.
     fn wait(&mut self) {
         let until_look = PERIOD.saturating_sub(self.looked.elapsed());
         let state = self.shared.lock();
-        let works = |state: &mut State<R>| !state.running.is_empty() || self.shared.has_next(state);
+        let works =
+            |state: &mut CrewState<R>| !state.running.is_empty() || self.shared.has_next(state);
         let (state, _) = self
             .shared
             .news
@@ -189,14 +188,14 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         }
     }
 
-    /// Looks at all threads: gives up those that have slept for too long, and adds some for those
-    /// that sleep.
+    /// Looks at all threads: gives up those that have slept for too long, and starts others for
+    /// those that sleep.
     fn look(&mut self) {
         self.looked = Instant::now();
         let running = self.shared.lock().running.clone();
         self.sleeps.retain(|nth, _| running.contains_key(nth));
         let (mut awake, mut waiting) = (0, vec![]);
-        for (nth, Running { thread, .. }) in &running {
+        for (nth, RunningItem { thread, .. }) in &running {
             let sleep = self.sleeps.entry(*nth).or_default();
             if Glimpse::of(*thread).is_none_or(|glimpse| sleep.look(glimpse, Instant::now())) {
                 awake += 1;
@@ -204,7 +203,7 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
                 waiting.push(*nth);
             }
         }
-        // What they wait for may be under way.
+        // The thread that they wait for may be at work.
         if !waiting.is_empty() && self.others.are_awake() {
             for nth in &waiting {
                 self.sleeps.entry(*nth).or_default().forgive();
@@ -220,7 +219,7 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         }
         let asleep = running.len() - awake;
         if awake < self.threads {
-            // Twice as many each time: there may be as many silent servers as there are sites.
+            // Twice as many each time, because every site may have a silent server.
             self.add_threads(if awake == 0 {
                 asleep.max(self.threads)
             } else {
@@ -229,9 +228,14 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         }
     }
 
-    /// Gives up those that have slept as long as `limit`. Who is `waiting` for another thread waits
-    /// for what that one asks.
-    fn give_up(&mut self, limit: Duration, running: &BTreeMap<usize, Running>, waiting: &[usize]) {
+    /// Gives up the threads that have slept as long as `limit`. Those that are `waiting` for
+    /// another thread wait for what that one asks for.
+    fn give_up(
+        &mut self,
+        limit: Duration,
+        running: &BTreeMap<usize, RunningItem>,
+        waiting: &[usize],
+    ) {
         let asked = |nth: &usize| question::asked_by(running.get(nth)?.thread);
         let common = || self.others.known().find_map(question::asked_by);
         let silent = self.sleeps.iter().filter(|(_, sleep)| sleep.exceeds(limit));
@@ -246,7 +250,7 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         let mut state = self.shared.lock();
         for (nth, path) in silent {
             // It may have ended just now.
-            let Some(Running { stop, .. }) = state.running.remove(&nth) else {
+            let Some(RunningItem { stop, .. }) = state.running.remove(&nth) else {
                 continue;
             };
             stop.give_up();
@@ -273,20 +277,21 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
             let started = thread::Builder::new().spawn(move || shared.work());
             match started {
                 Ok(handle) => self.handles.push(handle),
-                Err(_) if nth == 0 && self.sleeps.is_empty() => return self.shared.work(), // not even one can be had
-                Err(_) => return, // else there are fewer
+                // Without a single thread, this one does the work.
+                Err(_) if nth == 0 && self.sleeps.is_empty() => return self.shared.work(),
+                Err(_) => return, // there are fewer threads
             }
         }
     }
 }
 
 impl<T, R> Drop for Crew<T, R> {
-    /// Who has not ended by now is given up. If there is nobody, what the threads had is dropped
-    /// when this returns.
+    /// Gives up the threads that have not ended. If there are none, all that the threads had is
+    /// dropped when this returns.
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.next = self.shared.items.len();
-        for (nth, Running { stop, .. }) in std::mem::take(&mut state.running) {
+        for (nth, RunningItem { stop, .. }) in std::mem::take(&mut state.running) {
             stop.give_up();
             LEFT_BEHIND.fetch_add(1, Ordering::SeqCst);
             state.lost.push(nth);
@@ -301,17 +306,18 @@ impl<T, R> Drop for Crew<T, R> {
     }
 }
 
-impl<T, R> Shared<T, R> {
-    fn lock(&self) -> MutexGuard<'_, State<R>> {
+impl<T, R> CrewShared<T, R> {
+    fn lock(&self) -> MutexGuard<'_, CrewState<R>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is an item to be begun.
-    fn has_next(&self, state: &State<R>) -> bool {
+    /// Whether there is an item to begin.
+    fn has_next(&self, state: &CrewState<R>) -> bool {
         state.next < self.items.len() && !self.signal.load(Ordering::SeqCst)
     }
 
-    /// What each thread does: item after item, until there are no more or it was given up.
+    /// The work of each thread: item after item, until there are no more or the thread was given
+    /// up.
     fn work(&self) {
         loop {
             let (nth, stop) = {
@@ -323,7 +329,7 @@ impl<T, R> Shared<T, R> {
                 state.next += 1;
                 state.running.insert(
                     nth,
-                    Running {
+                    RunningItem {
                         thread: gettid(),
                         stop: stop.clone(),
                     },

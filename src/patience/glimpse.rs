@@ -1,4 +1,4 @@
-//! A thread of this process as it is at a moment, from outside: `proc_pid_status(5)`,
+//! The state of a thread of this process, seen from outside: `proc_pid_status(5)`,
 //! `proc_pid_syscall(5)`.
 
 use std::collections::HashMap;
@@ -9,17 +9,17 @@ use nix::unistd::{Pid, getpid, gettid};
 
 use super::question;
 
-/// Whether a thread sleeps, and how often it was woken so far.
+/// Whether a thread sleeps, and how often it was woken up so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Glimpse {
+pub(crate) struct Glimpse {
     sleeps: bool,
-    /// How often it gave the processor away or lost it.
+    /// How often it left the processor.
     switches: u64,
 }
 
 impl Glimpse {
     /// The thread as it is now; `None`: it has ended.
-    pub fn of(thread: Pid) -> Option<Self> {
+    pub(crate) fn of(thread: Pid) -> Option<Self> {
         let text = fs::read_to_string(format!("/proc/self/task/{thread}/status")).ok()?;
         let (mut sleeps, mut switches) = (false, 0);
         for line in text.lines() {
@@ -35,24 +35,24 @@ impl Glimpse {
     }
 
     /// Whether the thread has slept all the time since it was seen as `earlier`.
-    pub fn has_slept_since(&self, earlier: &Self) -> bool {
+    pub(crate) fn has_slept_since(&self, earlier: &Self) -> bool {
         self.sleeps && self == earlier
     }
 }
 
-/// How long a thread has slept without being woken, as far as it was looked at.
+/// How long a thread has slept without being woken up, as far as it was looked at.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Sleep {
+pub(crate) struct Sleep {
     last: Option<(Glimpse, Instant)>,
-    /// The sleep that it is in.
+    /// The current sleep.
     now: Duration,
     /// All sleeps that were seen.
     all: Duration,
 }
 
 impl Sleep {
-    /// Takes in how the thread is at the time `now`; whether it was awake since the last time.
-    pub fn look(&mut self, glimpse: Glimpse, now: Instant) -> bool {
+    /// Notes the state of the thread at `now`; returns whether it was awake since the last call.
+    pub(crate) fn look(&mut self, glimpse: Glimpse, now: Instant) -> bool {
         let slept = self
             .last
             .filter(|(last, _)| glimpse.has_slept_since(last))
@@ -63,30 +63,24 @@ impl Sleep {
         slept.is_none()
     }
 
-    /// This time did not count: it waited for something that is under way.
-    pub fn forgive(&mut self) {
+    /// Does not count the current sleep: the thread waits for work that goes on.
+    pub(crate) fn forgive(&mut self) {
         (self.now, self.all) = (Duration::ZERO, self.all.saturating_sub(self.now));
     }
 
-    /// Whether a sleep has lasted as long as `limit`, or all together three times as long: a server
-    /// that takes nearly the limit for each answer is no better than one that gives none.
-    pub fn exceeds(&self, limit: Duration) -> bool {
+    /// Whether the current sleep has lasted as long as `limit`, or all sleeps three times as long:
+    /// a server that needs nearly the limit for each answer is no better than one that gives none.
+    pub(crate) fn exceeds(&self, limit: Duration) -> bool {
         self.now >= limit || self.all >= limit * 3
-    }
-
-    /// Whether it sleeps.
-    pub fn is_asleep(&self) -> bool {
-        self.now > Duration::ZERO
     }
 }
 
-/// All threads of this process but the first one, which looks after the others, and the one that
-/// looks.
+/// All threads of this process except the first one, which watches the others, and the calling one.
 #[derive(Debug, Default)]
-pub(super) struct Others(HashMap<Pid, Glimpse>);
+pub(super) struct OtherThreads(HashMap<Pid, Glimpse>);
 
-impl Others {
-    /// Whether any of them was awake since this was asked the last time.
+impl OtherThreads {
+    /// Whether any of them was awake since the last call.
     pub(super) fn are_awake(&mut self) -> bool {
         let threads = fs::read_dir("/proc/self/task")
             .into_iter()
@@ -108,13 +102,13 @@ impl Others {
         awake
     }
 
-    /// Those that were there then.
+    /// The threads at the last call.
     pub(super) fn known(&self) -> impl Iterator<Item = Pid> {
         self.0.keys().copied()
     }
 }
 
-/// Whether the thread waits for another one of this process: in futex(2).
+/// Whether the thread waits for another one of this process, in futex(2).
 pub(super) fn waits_for_another(thread: Pid) -> bool {
     question::call(thread).is_some_and(|call| call.number == libc::SYS_futex)
 }
@@ -142,7 +136,7 @@ mod tests {
             switches: 2,
         };
         assert!(sleep.look(works, start + 5 * SECOND) && sleep.look(works, start + 99 * SECOND));
-        assert!(!sleep.is_asleep() && !sleep.exceeds(2 * SECOND));
+        assert!(sleep.now == Duration::ZERO && !sleep.exceeds(2 * SECOND));
     }
 
     #[test]
@@ -182,7 +176,7 @@ mod tests {
         let (mut sleep, mut asleep) = (Sleep::default(), false);
         while !asleep && start.elapsed() < 30 * SECOND {
             sleep.look(Glimpse::of(id).unwrap(), Instant::now());
-            asleep = sleep.is_asleep() && waits_for_another(id);
+            asleep = sleep.now > Duration::ZERO && waits_for_another(id);
         }
         assert!(asleep);
         drop(end);

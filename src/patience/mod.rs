@@ -1,18 +1,19 @@
-//! Work that may wait for a server which never answers (FUSE, NFS, autofs): in threads that are
-//! given up after a limit.
+//! Work that may wait for a server which never answers (FUSE, NFS, autofs). It is done in threads
+//! that are given up after a limit.
 //!
-//! In: items, what is to be done with each, a limit. Out: what came of each, or, after the limit,
-//! what it waits for. Such a thread cannot be ended: not even SIGKILL takes it out of the kernel.
-//! So it is left behind, told to do nothing more should it ever come back, and others do its work.
+//! In: items, the work per item, a limit. Out: the result per item or, after the limit, what the
+//! thread waits for. A thread that waits in the kernel cannot be ended, not even by SIGKILL. So it
+//! is left behind, told to do nothing more if it ever wakes up, and other threads do the rest.
 //!
-//! How long something takes is no measure: a machine may be busy, and a site may have a thousand
-//! mounts. What counts is how long a thread sleeps in the kernel without being woken once
+//! The time that work takes says nothing: a machine may be busy, and a site may have a thousand
+//! mounts. What counts is how long a thread sleeps in the kernel without being woken up once
 //! ([`glimpse`]).
 
 mod crew;
-pub(crate) mod front;
 mod glimpse;
 mod question;
+pub(crate) mod supervisor;
+pub(crate) mod worker;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -23,28 +24,28 @@ use std::time::Duration;
 use crate::Error;
 use crate::base::quote::word;
 
-pub use crew::{Crew, Lost};
-pub use glimpse::{Glimpse, Sleep};
-pub use question::asked_by;
+pub(crate) use crew::{Crew, Lost};
+pub(crate) use glimpse::{Glimpse, Sleep};
+pub(crate) use question::asked_by;
 
-/// Once a signal asked to stop, nobody is waited for longer.
-pub const LAST_WAIT: Duration = Duration::from_secs(1);
+/// The longest wait for anything after a signal asked to stop.
+pub(crate) const LAST_WAIT: Duration = Duration::from_secs(1);
 
-/// How long something may be silent that is of interest to others than the one it belongs to.
-pub const SHORT: Duration = Duration::from_secs(2);
+/// The limit for what is looked up on behalf of other sites.
+pub(crate) const SHORT: Duration = Duration::from_secs(2);
 
-/// Threads that were given up and have not come back.
+/// The number of threads that were given up and have not woken up.
 static LEFT_BEHIND: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether there are threads that were given up and have not come back: then this process cannot
-/// end as others do.
-pub fn leaves_threads_behind() -> bool {
+/// Whether there are threads that were given up and have not woken up: then this process cannot end
+/// in the usual way.
+pub(crate) fn leaves_threads_behind() -> bool {
     LEFT_BEHIND.load(Ordering::SeqCst) > 0
 }
 
-/// What `work` makes of each of `items`, one after the other; `None` of those with which it sleeps
-/// as long as `limit`. These do not keep the others.
-pub fn each_within<T: Send + Sync + 'static, R: Send + 'static>(
+/// The result of `work` for each of `items`, one after the other; `None` for those that sleep as
+/// long as `limit`. These do not keep the others waiting.
+pub(crate) fn each_within<T: Send + Sync + 'static, R: Send + 'static>(
     items: Vec<T>,
     limit: Option<Duration>,
     work: impl Fn(&T) -> R + Send + Sync + 'static,
@@ -53,35 +54,35 @@ pub fn each_within<T: Send + Sync + 'static, R: Send + 'static>(
     threads.finish().into_iter().map(Result::ok).collect()
 }
 
-/// When work is to be left off: a signal asked for it, or nobody waits for it any more.
+/// Tells work to stop: a signal asked for it, or the work was given up.
 #[derive(Clone, Debug, Default)]
-pub struct Stop {
+pub(crate) struct Stop {
     signal: Arc<AtomicBool>,
     given_up: Arc<AtomicBool>,
 }
 
 impl Stop {
     /// One that is set when `signal` is.
-    pub fn by(signal: &Arc<AtomicBool>) -> Self {
+    pub(crate) fn by(signal: &Arc<AtomicBool>) -> Self {
         Self {
             signal: signal.clone(),
             given_up: Arc::default(),
         }
     }
 
-    /// Whether to leave off.
-    pub fn is_set(&self) -> bool {
+    /// Whether to stop.
+    pub(crate) fn is_set(&self) -> bool {
         self.by_signal() || self.given_up.load(Ordering::SeqCst)
     }
 
     /// Whether a signal asked for it.
-    pub fn by_signal(&self) -> bool {
+    pub(crate) fn by_signal(&self) -> bool {
         self.signal.load(Ordering::SeqCst)
     }
 
-    /// The same, but whatever a signal asks for, what was begun is finished.
+    /// The same without the signal: the work that was begun is finished.
     #[must_use]
-    pub fn whatever_the_signal(&self) -> Self {
+    pub(crate) fn whatever_the_signal(&self) -> Self {
         Self {
             signal: Arc::default(),
             given_up: self.given_up.clone(),
@@ -93,18 +94,18 @@ impl Stop {
     }
 }
 
-/// Somebody did not answer.
+/// A file system did not answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Silence {
-    /// What was asked for; `None`: it is not known.
+pub(crate) struct Silence {
+    /// The path that was asked for, if it is known.
     pub path: Option<PathBuf>,
-    /// How long it may take.
+    /// How long an answer may take.
     pub limit: Duration,
 }
 
 impl Silence {
-    /// As an error, which names the file system, and what can be done.
-    pub fn error(&self) -> Error {
+    /// As an error that names the file system and the remedy.
+    pub(crate) fn error(&self) -> Error {
         let Some(path) = &self.path else {
             return Error::silent(self.to_string());
         };

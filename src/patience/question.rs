@@ -1,5 +1,6 @@
-//! What a thread of this process waits for in the kernel, found out without asking anybody: the
-//! arguments of its system call, the links in `/proc/self/fd`, the mount table as text.
+//! What a thread of this process waits for in the kernel, found out without asking a file system:
+//! from the arguments of its system call, the links in `/proc/self/fd`, and the text of the mount
+//! table.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -11,7 +12,7 @@ use nix::unistd::Pid;
 
 use crate::base::text::unescape_octal;
 
-/// No path that is given to the kernel is longer.
+/// The longest path that the kernel accepts.
 const PATH_MAX: usize = libc::PATH_MAX as usize;
 
 /// Less than a page.
@@ -19,38 +20,38 @@ const PIECE: usize = 256;
 
 /// A system call that a thread is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Call {
+pub(super) struct SystemCall {
     pub number: libc::c_long,
     arguments: [u64; 6],
 }
 
-/// The system call in which the thread sleeps; `None`: it does not, or the kernel does not tell.
-pub(super) fn call(thread: Pid) -> Option<Call> {
+/// The system call in which the thread sleeps; `None`: it does not sleep, or this is not known.
+pub(super) fn call(thread: Pid) -> Option<SystemCall> {
     parse(&fs::read_to_string(format!("/proc/self/task/{thread}/syscall")).ok()?)
 }
 
 /// `332 0xffffff9c 0x7ffe… …`: number, six arguments, stack pointer, program counter; or `running`.
-fn parse(text: &str) -> Option<Call> {
+fn parse(text: &str) -> Option<SystemCall> {
     let mut fields = text.split_ascii_whitespace();
     let number = fields.next()?.parse().ok().filter(|number| *number >= 0)?;
     let mut arguments = [0; 6];
     for argument in &mut arguments {
         *argument = u64::from_str_radix(fields.next()?.strip_prefix("0x")?, 16).ok()?;
     }
-    Some(Call { number, arguments })
+    Some(SystemCall { number, arguments })
 }
 
-/// How a system call names the file that it is about: the positions of its arguments.
-enum Names {
+/// How a system call names its file: the positions of the arguments.
+enum NamedBy {
     /// A directory's descriptor and a path from there.
     At(usize, usize),
     Path(usize),
     Descriptor(usize),
 }
 
-/// The calls by which this program asks file systems. Those that wait for something else by design
-/// are not among them.
-fn names(number: libc::c_long) -> Option<Names> {
+/// The calls by which this program asks file systems, without those that wait for something else by
+/// design.
+fn names(number: libc::c_long) -> Option<NamedBy> {
     Some(match number {
         libc::SYS_statx
         | libc::SYS_newfstatat
@@ -67,11 +68,11 @@ fn names(number: libc::c_long) -> Option<Names> {
         | libc::SYS_utimensat
         | libc::SYS_renameat2
         | libc::SYS_open_tree
-        | libc::SYS_mount_setattr => Names::At(0, 1),
-        libc::SYS_symlinkat => Names::At(1, 2),
-        libc::SYS_move_mount => Names::At(2, 3),
-        libc::SYS_fanotify_mark => Names::At(3, 4),
-        libc::SYS_mount | libc::SYS_inotify_add_watch => Names::Path(1),
+        | libc::SYS_mount_setattr => NamedBy::At(0, 1),
+        libc::SYS_symlinkat => NamedBy::At(1, 2),
+        libc::SYS_move_mount => NamedBy::At(2, 3),
+        libc::SYS_fanotify_mark => NamedBy::At(3, 4),
+        libc::SYS_mount | libc::SYS_inotify_add_watch => NamedBy::Path(1),
         libc::SYS_statfs
         | libc::SYS_chdir
         | libc::SYS_chroot
@@ -79,7 +80,7 @@ fn names(number: libc::c_long) -> Option<Names> {
         | libc::SYS_getxattr
         | libc::SYS_lgetxattr
         | libc::SYS_listxattr
-        | libc::SYS_execve => Names::Path(0),
+        | libc::SYS_execve => NamedBy::Path(0),
         libc::SYS_fstat
         | libc::SYS_fstatfs
         | libc::SYS_getdents64
@@ -96,14 +97,14 @@ fn names(number: libc::c_long) -> Option<Names> {
         | libc::SYS_fchmod
         | libc::SYS_fchown
         | libc::SYS_ftruncate
-        | libc::SYS_fgetxattr => Names::Descriptor(0),
+        | libc::SYS_fgetxattr => NamedBy::Descriptor(0),
         other => return older_names(other),
     })
 }
 
-/// Calls that newer architectures do not have any more.
+/// Calls that newer architectures do not have.
 #[cfg(target_arch = "x86_64")]
-fn older_names(number: libc::c_long) -> Option<Names> {
+fn older_names(number: libc::c_long) -> Option<NamedBy> {
     match number {
         libc::SYS_stat
         | libc::SYS_lstat
@@ -115,25 +116,24 @@ fn older_names(number: libc::c_long) -> Option<Names> {
         | libc::SYS_unlink
         | libc::SYS_rename
         | libc::SYS_chmod
-        | libc::SYS_chown => Some(Names::Path(0)),
-        libc::SYS_getdents => Some(Names::Descriptor(0)),
+        | libc::SYS_chown => Some(NamedBy::Path(0)),
+        libc::SYS_getdents => Some(NamedBy::Descriptor(0)),
         _ => None,
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn older_names(_number: libc::c_long) -> Option<Names> {
+fn older_names(_number: libc::c_long) -> Option<NamedBy> {
     None
 }
 
-/// The path of the file that the thread asks a file system about; `None`: it waits for something
-/// else.
-pub fn asked_by(thread: Pid) -> Option<PathBuf> {
-    let Call { number, arguments } = call(thread)?;
+/// The path about which the thread asks a file system; `None`: it waits for something else.
+pub(crate) fn asked_by(thread: Pid) -> Option<PathBuf> {
+    let SystemCall { number, arguments } = call(thread)?;
     let path = match names(number)? {
-        Names::Descriptor(fd) => of_descriptor(arguments[fd])?,
-        Names::Path(path) => text_at(arguments[path])?,
-        Names::At(directory, path) => {
+        NamedBy::Descriptor(fd) => of_descriptor(arguments[fd])?,
+        NamedBy::Path(path) => text_at(arguments[path])?,
+        NamedBy::At(directory, path) => {
             // With AT_EMPTY_PATH there may be none.
             let path = text_at(arguments[path]).unwrap_or_default();
             let name = || of_descriptor(arguments[directory]).unwrap_or_default();
@@ -149,29 +149,28 @@ pub fn asked_by(thread: Pid) -> Option<PathBuf> {
         .ok()
         .and_then(|fd| fd.to_str()?.parse().ok());
     let path = through_a_descriptor.map_or(Some(path), of_descriptor)?;
-    // Pipes, sockets, terminals are no files of a server.
+    // Pipes, sockets and terminals have no server.
     let of_the_kernel = ["/dev", "/proc", "/sys"]
         .iter()
         .any(|kernels| path.starts_with(kernels));
     (path.is_absolute() && !of_the_kernel).then_some(path)
 }
 
-/// Where the open file is, as the kernel has it in its memory.
+/// The path of an open file, which the kernel knows without asking.
 fn of_descriptor(fd: u64) -> Option<PathBuf> {
     #[allow(clippy::cast_possible_truncation)] // an int in a register
     let fd = fd as i32;
     fs::read_link(format!("/proc/self/fd/{fd}")).ok()
 }
 
-/// The text in this process's memory that another thread has given to the kernel, which still reads
-/// it.
+/// The text at an address of this process's memory that another thread has passed to the kernel.
 fn text_at(address: u64) -> Option<PathBuf> {
     if address == 0 {
         return None;
     }
     let (memory, mut text) = (File::open("/proc/self/mem").ok()?, vec![]);
     while text.len() < PATH_MAX {
-        // Not beyond the page, behind which there may be nothing.
+        // Not beyond the page: the next one may not be mapped.
         let at = address + text.len() as u64;
         let mut piece = [0; PIECE];
         let room = PIECE - usize::try_from(at).ok()? % PIECE;
@@ -185,8 +184,8 @@ fn text_at(address: u64) -> Option<PathBuf> {
     None
 }
 
-/// The mount that `path` lies on by its text, and its file system type: of those on the way the
-/// last one that may be a server's, if there is any.
+/// The mount point and the type of the file system that `path` lies on, by its text. If mounts on
+/// the way have a server, it is the last one of these.
 pub(super) fn mount_of(path: &Path) -> Option<(PathBuf, String)> {
     find(&fs::read("/proc/self/mountinfo").ok()?, path)
 }
@@ -216,7 +215,7 @@ fn find(table: &[u8], path: &Path) -> Option<(PathBuf, String)> {
     best.map(|(_, point, kind)| (point, kind))
 }
 
-/// Whether a file system of this type is asked of a process or another machine.
+/// Whether a file system of this type has a server: another process or machine.
 fn has_server(kind: &str) -> bool {
     const KINDS: [&str; 15] = [
         "9p",
@@ -278,7 +277,8 @@ mod tests {
                 wait();
             });
             let (thread, start) = (told.recv().unwrap(), std::time::Instant::now());
-            let waits = |call: Call| [libc::SYS_read, libc::SYS_openat].contains(&call.number);
+            let waits =
+                |call: SystemCall| [libc::SYS_read, libc::SYS_openat].contains(&call.number);
             while !call(thread).is_some_and(waits) {
                 assert!(start.elapsed().as_secs() < 30);
                 std::thread::yield_now();

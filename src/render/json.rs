@@ -1,17 +1,54 @@
-//! For programs: stable keys, paths as text where they are UTF-8.
+//! JSON for programs: stable keys; paths are text, with replacement characters if they are not
+//! UTF-8.
 
 use serde_json::{Value, json};
 
+use super::fstab::FstabLine;
 use crate::base::JailPath;
 use crate::observe::{Inside, Outdated, Process};
 use crate::plan::{MountState, Plan, Step};
-use crate::resolve::{Explanation, FileKind, Link, Mount, Reason, ResolvedPreset};
+use crate::resolve::{Desired, Explanation, FileKind, Link, Mount, Note, Reason, ResolvedPreset};
 
 /// `{site, root, steps: [{step, …}], conflicts: […]}`
-pub fn plan(plan: &Plan) -> Value {
+pub(crate) fn plan(plan: &Plan) -> Value {
     let conflicts: Vec<_> = plan.conflicts.iter().map(ToString::to_string).collect();
     let steps: Vec<_> = plan.steps.iter().map(step).collect();
     json!({ "site": plan.site, "root": plan.root, "steps": steps, "conflicts": conflicts })
+}
+
+/// `{site, ok, root, mounts, links, notes: [{text, line}], warnings: […]}`
+pub(crate) fn checked(desired: &Desired) -> Value {
+    let note = |note: &Note| json!({ "text": note.text, "line": note.origin.to_string() });
+    json!({
+        "site": desired.site,
+        "ok": true,
+        "root": desired.root,
+        "mounts": desired.mounts.len(),
+        "links": desired.links.len(),
+        "notes": desired.notes.iter().map(note).collect::<Vec<_>>(),
+        "warnings": desired.warnings,
+    })
+}
+
+/// `{site, root, lines: [{source, target, options}]}`
+pub(crate) fn fstab(desired: &Desired, lines: &[FstabLine]) -> Value {
+    let line = |line: &FstabLine| {
+        json!({
+            "source": line.source,
+            "target": line.target,
+            "options": line.options.join(","),
+        })
+    };
+    let lines: Vec<_> = lines.iter().map(line).collect();
+    json!({ "site": desired.site, "root": desired.root, "lines": lines })
+}
+
+/// The lines of an fstab(5) as text.
+pub(crate) fn fstab_text(lines: &[Vec<u8>]) -> Vec<String> {
+    lines
+        .iter()
+        .map(|line| String::from_utf8_lossy(line).into_owned())
+        .collect()
 }
 
 fn step(step: &Step) -> Value {
@@ -66,12 +103,17 @@ fn with(mut value: Value, more: Value) -> Value {
 
 /// `{site, root, state, reasons, mounts: [{target, source, state, detail, options}], outdated:
 /// [{unit, pids, name, files, more_files, hint}], processes_not_looked_at}`
-pub fn status(plan: &Plan, inside: &Inside) -> Value {
+pub(crate) fn status(plan: &Plan, inside: &Inside) -> Value {
     let mounts: Vec<_> = plan.states.iter().map(state).collect();
     let outdated: Vec<_> = inside.outdated.iter().map(old).collect();
     json!({
-        "site": plan.site, "root": plan.root, "state": plan.site_state(), "reasons": plan.reasons(), "mounts": mounts,
-        "outdated": outdated, "processes_not_looked_at": inside.not_looked_at,
+        "site": plan.site,
+        "root": plan.root,
+        "state": plan.site_state(),
+        "reasons": plan.reasons(),
+        "mounts": mounts,
+        "outdated": outdated,
+        "processes_not_looked_at": inside.not_looked_at,
     })
 }
 
@@ -83,20 +125,27 @@ fn old(outdated: &Outdated) -> Value {
         .collect();
     let process = outdated.processes.first();
     json!({
-        "name": process.map(|process| &process.name), "unit": process.and_then(|process| process.unit.as_ref()),
-        "pids": pids, "files": outdated.files, "more_files": outdated.more, "hint": process.map(Process::restart),
+        "name": process.map(|process| &process.name),
+        "unit": process.and_then(|process| process.unit.as_ref()),
+        "pids": pids,
+        "files": outdated.files,
+        "more_files": outdated.more,
+        "hint": process.map(Process::restart),
     })
 }
 
 fn state(state: &MountState) -> Value {
     json!({
-        "target": state.target, "source": state.source, "state": state.state, "detail": state.detail,
+        "target": state.target,
+        "source": state.source,
+        "state": state.state,
+        "detail": state.detail,
         "options": state.mount.as_ref().map(|mount| mount.options.to_string()),
     })
 }
 
 /// `{mounts: […], links: […], notes: […]}`
-pub fn preset(resolved: &ResolvedPreset) -> Value {
+pub(crate) fn preset(resolved: &ResolvedPreset) -> Value {
     let mounts: Vec<_> = resolved
         .mounts
         .iter()
@@ -128,7 +177,10 @@ fn reason(reason: &Reason) -> Value {
     let chain: Vec<_> = reason.chain.iter().map(ToString::to_string).collect();
     let origin = &reason.origin;
     json!({
-        "line": origin.to_string(), "file": origin.file.to_string(), "key": origin.key, "presets": origin.presets,
+        "line": origin.to_string(),
+        "file": origin.file.to_string(),
+        "key": origin.key,
+        "presets": origin.presets,
         "chain": chain,
     })
 }

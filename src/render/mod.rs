@@ -1,7 +1,7 @@
-//! Desired or Plan → text, JSON, metrics, fstab(5): pure.
+//! Shows `Desired` and `Plan` as text, JSON, metrics, fstab(5) and systemd units: pure.
 
-pub mod fstab;
-pub mod json;
-pub mod prometheus;
-pub mod systemd;
-pub mod text;
+pub(crate) mod fstab;
+pub(crate) mod json;
+pub(crate) mod prometheus;
+pub(crate) mod systemd;
+pub(crate) mod text;

@@ -6,13 +6,12 @@ use crate::base::SiteName;
 use crate::observe::{History, WatchState};
 use crate::plan::{Plan, SiteState, State};
 
-/// What is known of one site.
+/// What is known about one site.
 #[derive(Clone, Debug)]
-pub struct Site<'p> {
-    /// The site.
+pub(crate) struct SiteMetrics<'p> {
     pub name: &'p SiteName,
-    /// How its mounts stand; `None`: that cannot be said, because its manifest is wrong or
-    /// something failed.
+    /// The states of its mounts; `None`: unknown, because its manifest has mistakes or something
+    /// failed.
     pub plan: Option<&'p Plan>,
     /// What was done to its mounts.
     pub history: Option<History>,
@@ -20,7 +19,7 @@ pub struct Site<'p> {
     pub outdated: usize,
 }
 
-impl Site<'_> {
+impl SiteMetrics<'_> {
     fn state(&self) -> Option<SiteState> {
         self.plan.map(Plan::site_state)
     }
@@ -38,9 +37,9 @@ const STATES: [State; 9] = [
     State::Foreign,
 ];
 
-/// All metrics, one family after the other. `watch` is what a running watcher says of itself; `now`
-/// is the time of the check, in seconds since 1970.
-pub fn metrics(sites: &[Site<'_>], watch: Option<&WatchState>, now: u64) -> String {
+/// All metrics, family by family. `watch` is what a running watcher reports; `now` is the time of
+/// the check, in seconds since 1970.
+pub(crate) fn metrics(sites: &[SiteMetrics<'_>], watch: Option<&WatchState>, now: u64) -> String {
     let mut text = Exposition::default();
     text.family(
         "mountjail_sites",
@@ -107,7 +106,7 @@ pub fn metrics(sites: &[Site<'_>], watch: Option<&WatchState>, now: u64) -> Stri
 }
 
 /// What the records tell.
-fn histories(text: &mut Exposition, sites: &[Site<'_>]) {
+fn histories(text: &mut Exposition, sites: &[SiteMetrics<'_>]) {
     let known: Vec<_> = sites
         .iter()
         .filter_map(|site| Some((site.name, site.history.as_ref()?)))
@@ -124,7 +123,8 @@ fn histories(text: &mut Exposition, sites: &[Site<'_>]) {
     for (site, history) in &known {
         text.sample(&[("site", site)], history.changed);
     }
-    let help = "Mounts made (attach), replaced (swap: most often a stale one was healed) and taken away (detach), \
+    let help = "Mounts made (attach), replaced (swap: most often a stale one was healed) and taken \
+                away (detach), \
                 since the site came up.";
     text.family("mountjail_site_mount_changes_total", "counter", help);
     for (site, history) in &known {
@@ -144,7 +144,8 @@ fn watcher(text: &mut Exposition, watch: Option<&WatchState>) {
     text.family("mountjail_watch_up", "gauge", "Whether a watcher runs.");
     text.sample(&[], u8::from(watch.is_some()));
     let Some(watch) = watch else { return };
-    let help = "Mounts that the watcher made (attach), replaced (swap) and took away (detach), since it began.";
+    let help = "Mounts that the watcher made (attach), replaced (swap) and took away (detach), \
+                since it began.";
     text.family("mountjail_watch_heals_total", "counter", help);
     for (change, count) in [
         ("attach", watch.attached),
@@ -220,7 +221,7 @@ mod tests {
     #[test]
     fn what_is_not_known_is_left_out() {
         let name = SiteName::new("a").unwrap();
-        let site = Site {
+        let site = SiteMetrics {
             name: &name,
             plan: None,
             history: None,

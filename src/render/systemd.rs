@@ -1,4 +1,4 @@
-//! What systemd has to know about a site.
+//! The systemd drop-ins of the sites: pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -6,9 +6,13 @@ use std::path::PathBuf;
 use crate::base::{HostPath, SiteName};
 use crate::observe::{Ordering, mounts_of};
 
+/// These two start before every ordinary service. The shipped units start after them.
+const TMPFILES: &str = "systemd-tmpfiles-setup.service";
+const RESOLVED: &str = "systemd-resolved.service";
+
 /// The units that make what lies below a directory of `/run` at boot.
 const MAKERS: [(&str, &[&str]); 13] = [
-    ("/run/systemd/resolve", &["systemd-resolved.service"]),
+    ("/run/systemd/resolve", &[RESOLVED]),
     ("/run/systemd/journal", &["systemd-journald.socket"]),
     ("/run/NetworkManager", &["NetworkManager.service"]),
     ("/run/connman", &["connman.service"]),
@@ -20,13 +24,12 @@ const MAKERS: [(&str, &[&str]); 13] = [
     ("/run/redis", &["redis-server.service"]),
     ("/run/valkey", &["valkey-server.service"]),
     ("/run/memcached", &["memcached.service"]),
-    ("/run", &["systemd-tmpfiles-setup.service"]),
+    ("/run", &[TMPFILES]),
 ];
 
-/// The units after which `source` can be expected after a boot: none for what is on a disk, and for
-/// what is on `/run` those that make it, as far as they are known. A unit that the host has not is
-/// ignored by systemd.
-pub fn makers(source: &HostPath) -> &'static [&'static str] {
+/// The units that make `source` at boot, as far as they are known: none for what is on a disk.
+/// systemd ignores units that the host does not have.
+pub(crate) fn makers(source: &HostPath) -> &'static [&'static str] {
     let known = MAKERS
         .iter()
         .find(|(directory, _)| source.as_path().starts_with(directory));
@@ -34,224 +37,251 @@ pub fn makers(source: &HostPath) -> &'static [&'static str] {
 }
 
 /// All units that [`makers`] knows.
-pub fn all_makers() -> impl Iterator<Item = &'static str> {
+pub(crate) fn all_makers() -> impl Iterator<Item = &'static str> {
     MAKERS.iter().flat_map(|(_, units)| *units).copied()
 }
 
-/// Whether a service that is not known here makes `source` after a boot.
-pub fn has_unknown_maker(source: &HostPath) -> bool {
+/// Whether `source` is made at boot by a service that is not known here.
+pub(crate) fn has_unknown_maker(source: &HostPath) -> bool {
     let (_, any) = MAKERS[MAKERS.len() - 1];
     makers(source) == any || source.as_path().starts_with("/dev/shm")
 }
 
-/// The first line of every drop-in of ours: what has it may be replaced and removed.
-pub const HEADER: &str = "# Written by `mountjail units --install`.";
+/// The first line of mountjail's drop-ins: files that begin with it may be replaced and removed.
+pub(crate) const HEADER: &str = "# Written by `mountjail units --install`.";
 
 /// A drop-in file of systemd.unit(5).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DropIn {
+pub(crate) struct DropIn {
     /// `php8.2-fpm.service.d/50-mountjail.conf`, below the directory of units.
     pub path: PathBuf,
-    /// All of it.
     pub text: String,
 }
 
 /// The unit of all sites.
-pub const ALL: &str = "mountjail.service";
+pub(crate) const ALL: &str = "mountjail.service";
 
 /// The unit of one site.
-pub fn unit_of(site: &SiteName) -> String {
+pub(crate) fn unit_of(site: &SiteName) -> String {
     format!("mountjail@{site}.service")
 }
 
-/// What one site asks of systemd.
+/// What one site needs from systemd.
 #[derive(Clone, Debug)]
-pub struct Wishes {
-    /// The site.
+pub(crate) struct UnitNeeds {
     pub site: SiteName,
-    /// Its root.
     pub root: HostPath,
     /// The services that run inside.
     pub services: Vec<String>,
-    /// The services that make what it binds, where they are not too early to be waited for: see
-    /// [`makers`].
+    /// The services that make its sources ([`makers`]), without those that start early anyway.
     pub makers: BTreeSet<String>,
-    /// Its root and sources, those of them that are on file systems which the boot does not wait
-    /// for.
+    /// The root and the sources that are on file systems which the boot does not wait for.
     pub late: Vec<HostPath>,
 }
 
-/// What `up` at boot cannot wait for.
+/// Two units that cannot be ordered as a site needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unordered {
-    /// The site that wishes it.
+pub(crate) struct OrderingConflict {
     pub site: SiteName,
-    /// What the site would start after, or before if it is one of its services.
+    /// The unit that the site would start after, or before if it is one of its services.
     pub unit: String,
-    /// The units by which it would start after itself.
+    /// The units through which it would start after itself.
     pub way: Vec<String>,
 }
 
-/// The drop-ins of all sites, and what has none.
+/// The drop-ins of all sites, and what could not be ordered.
 #[derive(Clone, Debug, Default)]
-pub struct DropIns {
-    /// Of mountjail.service, if it needs any.
+pub(crate) struct DropIns {
+    /// That of mountjail.service, if it needs one.
     pub all: Option<DropIn>,
-    /// Of each site's own unit, if it needs any.
+    /// Those of the sites' own units, where needed.
     pub sites: BTreeMap<SiteName, DropIn>,
-    /// Of each service.
+    /// Those of the services.
     pub services: BTreeMap<String, DropIn>,
     /// Services that cannot start after their sites.
-    pub refused: Vec<Unordered>,
-    /// Makers and mounts that start after the sites that wait for them.
-    pub missed: Vec<Unordered>,
-    /// The sites that mountjail.service leaves to their own units, because these wait for something
-    /// that others may not.
+    pub refused: Vec<OrderingConflict>,
+    /// Makers and mounts that cannot start before the sites that need them.
+    pub missed: Vec<OrderingConflict>,
+    /// The sites that mountjail.service leaves to their own units, because they wait for something
+    /// that other sites must not wait for.
     pub apart: BTreeSet<SiteName>,
 }
 
 /// The drop-ins that order all `sites`, so that no unit starts after itself.
 ///
-/// Services start after their sites: that comes first. mountjail.service waits for the makers of
-/// what sites bind, unless one of them starts after a service of any site; and for no file system
-/// that comes late, because all sites would wait with it. A site that needs such is left to its own
-/// unit. `ordering` is that of the host's units; it is added to.
-pub fn drop_ins(sites: &[Wishes], ordering: &mut Ordering) -> DropIns {
+/// Services start after their sites: this has priority. mountjail.service waits for the makers of
+/// the sites' sources, except for those that start after a service of any site. It never waits for
+/// a file system that comes late, because all sites would wait with it; a site on such a file
+/// system is left to its own unit. `ordering` is that of the host's units, and is extended.
+pub(crate) fn drop_ins(sites: &[UnitNeeds], ordering: &mut Ordering) -> DropIns {
     let mut plan = DropIns::default();
-    let mut users: BTreeMap<&str, Vec<&SiteName>> = BTreeMap::new();
-    for early in ["basic.target", "local-fs.target"] {
-        for unit in sites
-            .iter()
-            .map(|wishes| unit_of(&wishes.site))
-            .chain([ALL.to_owned()])
-        {
-            let _ = ordering.order(early, &unit); // if it is the other way round already, that is not ours
-        }
-    }
-    for (wishes, service) in sites
-        .iter()
-        .flat_map(|wishes| wishes.services.iter().map(move |one| (wishes, one)))
-    {
-        let ordered = ordering
-            .order(ALL, service)
-            .and_then(|()| ordering.order(&unit_of(&wishes.site), service));
-        match ordered {
-            Ok(()) => users.entry(service).or_default().push(&wishes.site),
-            Err(way) => {
-                plan.refused.push(Unordered {
-                    site: wishes.site.clone(),
-                    unit: service.clone(),
-                    way,
-                });
-            }
-        }
-    }
-    let makers: BTreeSet<_> = sites.iter().flat_map(|wishes| &wishes.makers).collect();
-    let makers: BTreeMap<_, _> = makers
+    order_early(sites, ordering);
+
+    // Services after their sites.
+    let users = order_services(sites, ordering, &mut plan);
+
+    // Sites after the makers of their sources and the mounts that they are on.
+    let makers: BTreeSet<_> = sites.iter().flat_map(|needs| &needs.makers).collect();
+    let makers: Makers<'_> = makers
         .into_iter()
         .map(|maker| (maker, ordering.order(maker, ALL).is_ok()))
         .collect();
-    for wishes in sites {
-        let own = unit_of(&wishes.site);
-        let mut lines = vec![];
-        let services: Vec<_> = users
-            .iter()
-            .filter(|(_, sites)| sites.contains(&&wishes.site))
-            .map(|(service, _)| *service)
-            .collect();
-        if !services.is_empty() {
-            lines.push(format!("Before={}", services.join(" ")));
-        }
-        for maker in &wishes.makers {
-            match ordering.order(maker, &own) {
-                Ok(()) => {
-                    lines.push(format!("After={maker}"));
-                    if !makers[maker] {
-                        plan.apart.insert(wishes.site.clone());
-                    }
-                }
-                Err(way) => {
-                    plan.missed.push(Unordered {
-                        site: wishes.site.clone(),
-                        unit: maker.clone(),
-                        way,
-                    });
-                }
-            }
-        }
-        let root =
-            (!lines.is_empty() && !wishes.late.contains(&wishes.root)).then_some(&wishes.root);
-        for path in root.into_iter().chain(&wishes.late) {
-            let Some(text) = quoted(path) else { continue };
-            let mounts = mounts_of(path.as_path());
-            match mounts
-                .iter()
-                .find_map(|mount| Some((mount, ordering.order(mount, &own).err()?)))
-            {
-                None => {
-                    lines.push(format!("RequiresMountsFor={text}"));
-                    if wishes.late.contains(path) {
-                        plan.apart.insert(wishes.site.clone());
-                    }
-                }
-                Some((mount, way)) => {
-                    plan.missed.push(Unordered {
-                        site: wishes.site.clone(),
-                        unit: mount.clone(),
-                        way,
-                    });
-                }
-            }
-        }
-        if plan.apart.contains(&wishes.site) {
+    for needs in sites {
+        let mut lines = before_services(&needs.site, &users);
+        order_makers(needs, &makers, ordering, &mut plan, &mut lines);
+        order_mounts(needs, ordering, &mut plan, &mut lines);
+        if plan.apart.contains(&needs.site) {
             lines.push(format!("PartOf={ALL}"));
         }
         if !lines.is_empty() {
             let about = "Mounted after what it binds and before the services that run in it.";
-            plan.sites
-                .insert(wishes.site.clone(), drop_in(&own, about, &lines));
+            let drop_in = drop_in(&unit_of(&needs.site), about, &lines);
+            plan.sites.insert(needs.site.clone(), drop_in);
         }
     }
+
     for (service, sites) in users {
-        let mut after = vec![format!("After={ALL}")];
-        after.extend(
-            sites
-                .iter()
-                .filter(|site| plan.apart.contains(site))
-                .map(|site| format!("After={}", unit_of(site))),
-        );
-        let text = drop_in(
-            service,
-            "Sites that it runs in are mounted before it starts.",
-            &after,
-        );
-        plan.services.insert(service.to_owned(), text);
+        let mut lines = vec![format!("After={ALL}")];
+        for site in sites {
+            if plan.apart.contains(site) {
+                lines.push(format!("After={}", unit_of(site)));
+            }
+        }
+        let about = "Sites that it runs in are mounted before it starts.";
+        let drop_in = drop_in(service, about, &lines);
+        plan.services.insert(service.to_owned(), drop_in);
     }
-    let waited = makers
-        .iter()
-        .filter(|(_, ordered)| **ordered)
-        .map(|(maker, _)| format!("After={maker}"));
-    let mut lines: Vec<_> = waited.collect();
-    lines.extend(
-        plan.apart
-            .iter()
-            .map(|site| format!("Wants={}", unit_of(site))),
-    );
-    if !plan.apart.is_empty() {
-        let names: Vec<_> = plan.apart.iter().map(SiteName::as_str).collect();
-        lines.push(format!(
-            "[Service]\nEnvironment=EXCEPT=--except={}",
-            names.join(",")
-        ));
-    }
-    if !lines.is_empty() {
-        let about = "Daemons that make what sites bind; sites that wait for something else, by their own units.";
-        plan.all = Some(drop_in(ALL, about, &lines));
-    }
+    plan.all = drop_in_of_all(&makers, &plan.apart);
     plan
 }
 
-/// A drop-in of `unit`; `lines` begin in its section `[Unit]`.
+/// The sites of each service.
+type Users<'s> = BTreeMap<&'s str, Vec<&'s SiteName>>;
+
+/// The makers of all sites' sources, and whether mountjail.service can wait for each.
+type Makers<'s> = BTreeMap<&'s String, bool>;
+
+/// Notes that the sites' units start after the targets that every service starts after.
+fn order_early(sites: &[UnitNeeds], ordering: &mut Ordering) {
+    for early in ["basic.target", "local-fs.target"] {
+        // Another order that exists already is not mountjail's.
+        let _ = ordering.order(early, ALL);
+        for needs in sites {
+            let _ = ordering.order(early, &unit_of(&needs.site));
+        }
+    }
+}
+
+fn order_services<'s>(
+    sites: &'s [UnitNeeds],
+    ordering: &mut Ordering,
+    plan: &mut DropIns,
+) -> Users<'s> {
+    let mut users: Users<'s> = BTreeMap::new();
+    for needs in sites {
+        for service in &needs.services {
+            let ordered = ordering
+                .order(ALL, service)
+                .and_then(|()| ordering.order(&unit_of(&needs.site), service));
+            match ordered {
+                Ok(()) => users.entry(service).or_default().push(&needs.site),
+                Err(way) => plan.refused.push(conflict(needs, service, way)),
+            }
+        }
+    }
+    users
+}
+
+fn before_services(site: &SiteName, users: &Users<'_>) -> Vec<String> {
+    let mut services = vec![];
+    for (service, sites) in users {
+        if sites.contains(&site) {
+            services.push(*service);
+        }
+    }
+    if services.is_empty() {
+        vec![]
+    } else {
+        vec![format!("Before={}", services.join(" "))]
+    }
+}
+
+fn order_makers(
+    needs: &UnitNeeds,
+    makers: &Makers<'_>,
+    ordering: &mut Ordering,
+    plan: &mut DropIns,
+    lines: &mut Vec<String>,
+) {
+    for maker in &needs.makers {
+        match ordering.order(maker, &unit_of(&needs.site)) {
+            Ok(()) => {
+                lines.push(format!("After={maker}"));
+                if !makers[maker] {
+                    plan.apart.insert(needs.site.clone());
+                }
+            }
+            Err(way) => plan.missed.push(conflict(needs, maker, way)),
+        }
+    }
+}
+
+fn order_mounts(
+    needs: &UnitNeeds,
+    ordering: &mut Ordering,
+    plan: &mut DropIns,
+    lines: &mut Vec<String>,
+) {
+    let own = unit_of(&needs.site);
+    let is_late = needs.late.contains(&needs.root);
+    let root = (!lines.is_empty() && !is_late).then_some(&needs.root);
+    for path in root.into_iter().chain(&needs.late) {
+        let Some(text) = quoted(path) else { continue };
+        let mounts = mounts_of(path.as_path());
+        let too_late = mounts
+            .iter()
+            .find_map(|mount| Some((mount, ordering.order(mount, &own).err()?)));
+        if let Some((mount, way)) = too_late {
+            plan.missed.push(conflict(needs, mount, way));
+            continue;
+        }
+        lines.push(format!("RequiresMountsFor={text}"));
+        if needs.late.contains(path) {
+            plan.apart.insert(needs.site.clone());
+        }
+    }
+}
+
+fn conflict(needs: &UnitNeeds, unit: &str, way: Vec<String>) -> OrderingConflict {
+    OrderingConflict {
+        site: needs.site.clone(),
+        unit: unit.to_owned(),
+        way,
+    }
+}
+
+/// The drop-in of mountjail.service, if it needs one.
+fn drop_in_of_all(makers: &Makers<'_>, apart: &BTreeSet<SiteName>) -> Option<DropIn> {
+    let mut lines = vec![];
+    for (maker, can_wait) in makers {
+        if *can_wait {
+            lines.push(format!("After={maker}"));
+        }
+    }
+    for site in apart {
+        lines.push(format!("Wants={}", unit_of(site)));
+    }
+    if !apart.is_empty() {
+        let names: Vec<_> = apart.iter().map(SiteName::as_str).collect();
+        let names = names.join(",");
+        lines.push(format!("[Service]\nEnvironment=EXCEPT=--except={names}"));
+    }
+    let about = "After daemons that make the sites' sources. Sites that wait for something else \
+                 have their own units.";
+    (!lines.is_empty()).then(|| drop_in(ALL, about, &lines))
+}
+
+/// A drop-in of `unit`; the `lines` begin in the section `[Unit]`.
 fn drop_in(unit: &str, about: &str, lines: &[String]) -> DropIn {
     DropIn {
         path: drop_in_of(unit),
@@ -259,13 +289,13 @@ fn drop_in(unit: &str, about: &str, lines: &[String]) -> DropIn {
     }
 }
 
-/// Where the drop-in of `unit` is, below the directory of units.
-pub fn drop_in_of(unit: &str) -> PathBuf {
+/// The path of the drop-in of `unit`, below the directory of units.
+pub(crate) fn drop_in_of(unit: &str) -> PathBuf {
     format!("{unit}.d/50-mountjail.conf").into()
 }
 
-/// A path as a unit's file has it: systemd.syntax(7), systemd.unit(5) on specifiers. `None` if it
-/// cannot.
+/// A path as it is written in a unit file: systemd.syntax(7), systemd.unit(5) on specifiers.
+/// `None`: it cannot be written there.
 fn quoted(path: &HostPath) -> Option<String> {
     let text = path
         .as_path()
@@ -280,4 +310,34 @@ fn quoted(path: &HostPath) -> Option<String> {
     } else {
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The versions of PHP whose FPM distributions name `phpVERSION-fpm.service`.
+    const PHP: [&str; 7] = ["7.4", "8.0", "8.1", "8.2", "8.3", "8.4", "8.5"];
+
+    fn ordering(unit: &str, key: &str) -> Vec<String> {
+        let values = unit.lines().filter_map(|line| line.strip_prefix(key));
+        values
+            .flat_map(str::split_whitespace)
+            .map(str::to_owned)
+            .collect()
+    }
+
+    #[test]
+    fn the_shipped_units_are_ordered_alike() {
+        let after = ["local-fs.target", TMPFILES, RESOLVED];
+        let mut before = vec!["php-fpm.service".to_owned()];
+        before.extend(PHP.map(|version| format!("php{version}-fpm.service")));
+        for unit in [
+            include_str!("../../packaging/systemd/mountjail.service"),
+            include_str!("../../packaging/systemd/mountjail@.service"),
+        ] {
+            assert_eq!(ordering(unit, "After="), after);
+            assert_eq!(ordering(unit, "Before="), before);
+        }
+    }
 }

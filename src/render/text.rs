@@ -1,25 +1,25 @@
-//! For people.
+//! Text for people.
 
 use std::fmt;
 
 use crate::base::quote::{brief, printable};
+use crate::base::text::plural;
 use crate::base::{JailPath, SiteName};
 use crate::observe::{Inside, Process, WatchFailure, WatchState};
 use crate::plan::{MountState, Plan, SiteState, State};
-use crate::resolve::{Explanation, Mount, Reason, ResolvedPreset};
+use crate::resolve::{Desired, Explanation, Mount, Reason, ResolvedPreset};
 
-/// A reason is not longer, whatever paths and texts of links are in it.
+/// The longest reason, whatever paths and targets of links are in it.
 const LONGEST: usize = 1000;
 
-/// Adds a line to `text`: one, whatever a site's owner chose of what is in it, and without a
-/// command to the terminal.
-pub fn line(text: &mut String, line: fmt::Arguments<'_>) {
+/// Adds one line to `text`, with control characters escaped, whatever a site's owner put into it.
+pub(crate) fn line(text: &mut String, line: fmt::Arguments<'_>) {
     text.push_str(&printable(&line.to_string()));
     text.push('\n');
 }
 
-/// The steps, one a line.
-pub fn plan(plan: &Plan) -> String {
+/// The steps, one per line.
+pub(crate) fn plan(plan: &Plan) -> String {
     let mut text = String::new();
     let count = plan.steps.len();
     match count {
@@ -44,25 +44,40 @@ pub fn plan(plan: &Plan) -> String {
     text
 }
 
+/// What `check` found to be right.
+pub(crate) fn checked(desired: &Desired) -> String {
+    let mut text = String::new();
+    let mounts = plural(desired.mounts.len(), "mount");
+    let links = plural(desired.links.len(), "link");
+    line(
+        &mut text,
+        format_args!(
+            "{}: ok, {mounts} and {links} in {}",
+            desired.site, desired.root
+        ),
+    );
+    text
+}
+
 /// How much is shown of a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Detail {
+pub(crate) enum StatusDetail {
     /// Every mount.
     Mounts,
     /// Mounts that are not ok, of a site that is not down.
     Sites,
-    /// As `Sites`, and nothing of a site that is up.
+    /// As `Sites`, without the sites that are up.
     Wrong,
 }
 
-impl Detail {
+impl StatusDetail {
     fn shows(self, state: State, of: SiteState) -> bool {
         self == Self::Mounts || state != State::Ok && of != SiteState::Down
     }
 }
 
-/// A line for the site, one for each mount that is to be shown, and why else it is not up.
-pub fn status(plan: &Plan, detail: Detail) -> String {
+/// A line for the site, a line per mount that is to be shown, and other reasons why it is not up.
+pub(crate) fn status(plan: &Plan, detail: StatusDetail) -> String {
     let ok = plan
         .states
         .iter()
@@ -75,7 +90,7 @@ pub fn status(plan: &Plan, detail: Detail) -> String {
         .count();
     let state = plan.site_state();
     let mut text = String::new();
-    if detail == Detail::Wrong && state == SiteState::Up {
+    if detail == StatusDetail::Wrong && state == SiteState::Up {
         return text;
     }
     line(
@@ -112,8 +127,8 @@ pub fn status(plan: &Plan, detail: Detail) -> String {
     text
 }
 
-/// A line for each group of processes that still use old files.
-pub fn outdated(inside: &Inside) -> String {
+/// A line per group of processes that still use old files.
+pub(crate) fn outdated(inside: &Inside) -> String {
     let mut text = String::new();
     for outdated in &inside.outdated {
         let restart = outdated
@@ -139,8 +154,8 @@ pub fn outdated(inside: &Inside) -> String {
     text
 }
 
-/// What is wrong with what a running watcher does; `now` in seconds since 1970.
-pub fn watch(watch: &WatchState, now: u64) -> String {
+/// The failures of a running watcher; `now` in seconds since 1970.
+pub(crate) fn watch(watch: &WatchState, now: u64) -> String {
     let blind = watch
         .blind
         .iter()
@@ -203,7 +218,7 @@ fn shown_options(mount: &Mount) -> String {
 }
 
 /// What a preset brings.
-pub fn preset(resolved: &ResolvedPreset) -> String {
+pub(crate) fn preset(resolved: &ResolvedPreset) -> String {
     let mut text = String::new();
     let width = resolved
         .mounts

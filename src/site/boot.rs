@@ -1,53 +1,51 @@
-//! What the sites ask of systemd, for units and for lines of fstab(5): the services that run
-//! inside, what makes their sources, what they are mounted on.
+//! How the sites are ordered at boot, by units and by lines of fstab(5): before the services that
+//! run inside, after the units that make their sources, and after the file systems that they are
+//! on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
-use super::SiteError;
 use super::context::Context;
-use super::{Site, parallel, select};
+use super::{Site, SiteError, configuration, load, parallel};
 use crate::base::{HostPath, SiteName};
 use crate::manifest::{Manifest, Request};
 use crate::observe::{FileSystems, Ordering, Units};
-use crate::patience::{self, Stop};
-use crate::render::systemd::{HEADER, Wishes, all_makers, makers, unit_of};
+use crate::patience;
+use crate::render::systemd::{HEADER, UnitNeeds, all_makers, makers, unit_of};
 use crate::{Error, Result};
 
-/// What systemd and the host tell, read once a run.
-pub(crate) struct Boot {
+/// The host's units and file systems, read once per run.
+pub(crate) struct BootUnits {
     units: Units,
-    /// Without our own drop-ins.
+    /// Without mountjail's own drop-ins.
     pub ordering: Ordering,
     systems: FileSystems,
 }
 
-/// What the lines of a site in fstab(5) are ordered by.
+/// How the lines of a site in fstab(5) are ordered.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LineOrder {
+pub(crate) struct FstabOrder {
     /// The services that start after the mounts.
     pub before: Vec<String>,
-    /// The services that wait for the mounts, directly or in turn, and make sources.
+    /// The services that make sources, but wait for the mounts, directly or in turn.
     pub not_after: BTreeSet<String>,
-    /// Why other services of the manifest are not among them.
+    /// Why other services of the manifest do not start after the mounts.
     pub refused: Vec<String>,
 }
 
-impl Boot {
-    /// `directory`: of units, which is looked into first. `manifests`: whose services will be asked
-    /// about.
+impl BootUnits {
+    /// `directory`: that of the administrator's units. `manifests`: those whose services will be
+    /// asked about.
     pub(crate) fn read<'m>(
         directory: &Path,
         manifests: impl Iterator<Item = &'m Manifest>,
     ) -> Self {
-        let units = |manifest: &'m Manifest| {
-            [unit_of(&manifest.site)]
-                .into_iter()
-                .chain(manifest.services.clone())
-        };
-        let named: Vec<_> = manifests.flat_map(units).collect();
+        let mut named = vec![];
+        for manifest in manifests {
+            named.push(unit_of(&manifest.site));
+            named.extend(manifest.services.iter().cloned());
+        }
         let ordering = Ordering::read(directory, &named, HEADER);
         Self {
             units: Units::read(),
@@ -56,8 +54,8 @@ impl Boot {
         }
     }
 
-    /// What the site asks, and an error for each of its services that cannot be ordered after it.
-    pub(crate) fn wishes(&self, site: &Site, manifest: &Manifest) -> (Wishes, Vec<Error>) {
+    /// What the site needs, and an error for each of its services that cannot start after it.
+    pub(crate) fn needs(&self, site: &Site, manifest: &Manifest) -> (UnitNeeds, Vec<Error>) {
         let (mut services, mut errors): (Vec<String>, _) = (vec![], vec![]);
         for service in &manifest.services {
             match self.refuse(site, service) {
@@ -71,7 +69,7 @@ impl Boot {
             .makers(&sources)
             .filter(|unit| self.has(unit))
             .collect();
-        // A file system that only optional sources are on must not keep the site from coming up.
+        // A file system with optional sources only must not keep the site from coming up.
         let needed = sources
             .iter()
             .filter(|(_, optional)| !optional)
@@ -81,27 +79,27 @@ impl Boot {
             .filter(|path| self.systems.may_come_late(path.as_path(), &self.ordering))
             .cloned()
             .collect();
-        let wishes = Wishes {
+        let needs = UnitNeeds {
             site: site.name.clone(),
             root: manifest.root.clone(),
             services,
             makers,
             late: late.into_iter().collect(),
         };
-        (wishes, errors)
+        (needs, errors)
     }
 
-    /// Has the mounts of each site start before its services and, where nobody comes to wait for
-    /// itself by that, after what makes their sources.
+    /// Orders the mounts of each site before its services and after the units that make their
+    /// sources, unless a unit would wait for itself.
     pub(crate) fn order_lines(
         &mut self,
         manifests: &[(Site, Manifest)],
-    ) -> BTreeMap<SiteName, LineOrder> {
+    ) -> BTreeMap<SiteName, FstabOrder> {
         let mut orders = BTreeMap::new();
-        // No unit has a name with a slash.
+        // A unit's name has no slash.
         let mounts = |site: &SiteName| format!("/{site}");
         for (site, manifest) in manifests {
-            let mut order = LineOrder::default();
+            let mut order = FstabOrder::default();
             for service in &manifest.services {
                 let refused = self.refuse_order(site, service).err();
                 let refused = refused.or_else(|| {
@@ -131,7 +129,7 @@ impl Boot {
         orders
     }
 
-    /// The services that make these sources, whether this host has them or not, but those that
+    /// The services that make these sources, whether this host has them or not, without those that
     /// start before every service that a site can name.
     fn makers(&self, sources: &[(HostPath, bool)]) -> impl Iterator<Item = String> {
         let makers = sources.iter().flat_map(|(source, _)| makers(source));
@@ -139,12 +137,11 @@ impl Boot {
         late.map(|unit| self.ordering.name(unit).to_owned())
     }
 
-    /// Whether this host has the unit.
     pub(crate) fn has(&self, unit: &str) -> bool {
         self.units.has(unit) || self.ordering.knows(unit)
     }
 
-    /// As [`refuse_order`](Self::refuse_order), and what this host has not.
+    /// As [`refuse_order`](Self::refuse_order); also refuses units that this host does not have.
     fn refuse(&self, site: &Site, service: &str) -> Result<()> {
         self.refuse_order(site, service)?;
         let (name, file) = (&site.name, site.file.display());
@@ -158,7 +155,8 @@ impl Boot {
         Ok(())
     }
 
-    /// Refuses what no service is, and what must start before file systems are mounted.
+    /// Refuses units that are not services, and services that must start before file systems are
+    /// mounted.
     fn refuse_order(&self, site: &Site, service: &str) -> Result<()> {
         let (name, file) = (&site.name, site.file.display());
         let cannot = |why: &str| {
@@ -171,7 +169,7 @@ impl Boot {
         let (stem, kind) = service.rsplit_once('.').unwrap_or((service, ""));
         if kind != "service" {
             return Err(
-                cannot(&format!("a {kind} is no service; nothing runs in it")).hint(format!(
+                cannot(&format!("a {kind} is not a service; nothing runs in it")).hint(format!(
                     "name the service that runs inside, as in `services: [{stem}.service]`"
                 )),
             );
@@ -192,41 +190,41 @@ impl Boot {
     }
 }
 
-/// Whether this is a service's name.
 pub(crate) fn is_service(unit: &str) -> bool {
     unit.rsplit_once('.')
         .is_some_and(|(_, kind)| kind == "service")
 }
 
-/// The manifests of all sites of the configuration and of `others`, and why there is none of a
-/// site. One that does not answer keeps no other.
+/// The manifests of all sites of the configuration and of `others`, and the error of each site that
+/// has none. A site that does not answer does not keep the others waiting.
 pub(crate) fn manifests(
     context: &Context,
     others: &[Site],
 ) -> (Vec<(Site, Manifest)>, BTreeMap<SiteName, SiteError>) {
-    let mut all = select::known(context);
-    all.extend(
-        others
-            .iter()
-            .filter(|site| !all.contains(site))
-            .cloned()
-            .collect::<Vec<_>>(),
-    );
-    let own = context.again();
-    let load = move |site: &Site, _: &Stop| select::load(&own, site).map_err(SiteError::Manifest);
-    let threads = parallel::processors();
-    let loaded = parallel::each(context, &all, threads, &Arc::default(), load);
+    let mut all = configuration::list(&context.config)
+        .unwrap_or_default()
+        .sites;
+    for other in others {
+        if !all.contains(other) {
+            all.push(other.clone());
+        }
+    }
+    let own = context.clone();
+    let load = move |site: &Site| load::manifest(&own, site).map_err(SiteError::from);
+    let loaded = parallel::look(context, &all, load);
     let (mut manifests, mut unusable) = (vec![], BTreeMap::new());
     for (site, loaded) in all.into_iter().zip(loaded) {
         match loaded {
             Ok(manifest) => manifests.push((site, manifest)),
-            Err(failed) => drop(unusable.insert(site.name, failed)),
+            Err(failed) => {
+                unusable.insert(site.name, failed);
+            }
         }
     }
     (manifests, unusable)
 }
 
-/// The sources that the manifest names as they are, and whether the site comes up without each.
+/// The sources that the manifest names, each with whether the site comes up without it.
 fn sources(manifest: &Manifest) -> Vec<(HostPath, bool)> {
     manifest
         .entries
@@ -246,7 +244,7 @@ fn sources_of(request: &Request) -> Vec<(HostPath, bool)> {
                 .map(|source| (without_links(source.path()), optional))
                 .collect()
         }
-        // Such as /etc/resolv.conf, which is a link into /run.
+        // For instance, /etc/resolv.conf is a link into /run.
         Request::Etc(wanted) => {
             let end = |name: &String| {
                 HostPath::new(fs::canonicalize(Path::new("/etc").join(name)).ok()?).ok()
@@ -261,7 +259,7 @@ fn sources_of(request: &Request) -> Vec<(HostPath, bool)> {
     }
 }
 
-/// The path without the link that `/var/run` is.
+/// The path with the link `/var/run` resolved.
 fn without_links(path: &HostPath) -> HostPath {
     let below = path.as_path().strip_prefix("/var/run").ok();
     below

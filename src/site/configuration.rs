@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use super::error::ManifestError;
 use super::trust::Trust;
 use crate::base::{HostPath, SiteName};
-use crate::manifest::{self, Presets, SourceFile};
+use crate::manifest::{self, Diagnostic, Presets, SourceFile};
 use crate::observe::{self, StateDir};
 use crate::resolve::Roots;
 use crate::{Error, Result, patience, sys};
@@ -19,7 +19,8 @@ pub(crate) struct Site {
     pub file: PathBuf,
 }
 
-/// `path` from `/` on. What goes up by `..` is looked up now, and names the same from then on.
+/// `path` from `/` on. If it has `..`, its directory is looked up now, so that it names the same
+/// file from then on.
 pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
     let path = std::path::absolute(path)?;
     if !path
@@ -42,15 +43,23 @@ pub(super) fn site_of(file: &Path) -> Result<SiteName> {
             file.display()
         ))
         .because_of(why)
-        .hint("rename the file, or give it another ending than .yaml if it is no manifest")
+        .hint("rename the file, or give it another ending than .yaml if it is not a manifest")
     })
 }
 
-/// The sites of the configuration in the directory `config`, sorted by name, and why other files
-/// there are none.
+/// The files in the directory `sites` of a configuration.
+#[derive(Default)]
+pub(crate) struct SiteList {
+    /// Sorted by name.
+    pub sites: Vec<Site>,
+    /// Why other files are not sites.
+    pub misnamed: Vec<Error>,
+}
+
+/// The sites of the configuration in the directory `config`.
 ///
 /// Errors: the directory cannot be read.
-pub(crate) fn list(config: &Path) -> Result<(Vec<Site>, Vec<Error>)> {
+pub(crate) fn list(config: &Path) -> Result<SiteList> {
     let directory = config.join("sites");
     let cannot = |error: &io::Error| {
         Error::failed(format!("cannot list the sites in {}", directory.display()))
@@ -74,10 +83,10 @@ pub(crate) fn list(config: &Path) -> Result<(Vec<Site>, Vec<Error>)> {
             .hint(format!("mv {} {}", file.display(), renamed.display())),
         );
     }
-    Ok((sites, misnamed))
+    Ok(SiteList { sites, misnamed })
 }
 
-/// The files `*.yaml` of a directory but hidden ones, sorted.
+/// The files `*.yaml` of a directory, sorted, without hidden ones.
 pub(crate) fn yaml_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     files_ending_in(directory, "yaml")
 }
@@ -86,14 +95,10 @@ fn files_ending_in(directory: &Path, ending: &str) -> io::Result<Vec<PathBuf>> {
     let mut files = vec![];
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
-        let hidden = path
+        let is_hidden = path
             .file_name()
             .is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if !hidden
-            && path
-                .extension()
-                .is_some_and(|extension| extension == ending)
-        {
+        if !is_hidden && path.extension().is_some_and(|found| found == ending) {
             files.push(path);
         }
     }
@@ -101,7 +106,8 @@ fn files_ending_in(directory: &Path, ending: &str) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The built-in presets and those of the configuration, as far as `trust` lets them be used.
+/// The built-in presets and those of the configuration. One that `trust` refuses, or that cannot be
+/// read, is an error where it is included.
 pub(crate) fn presets(config: &Path, trust: &Trust) -> Result<Presets> {
     let mut presets = Presets::built_in();
     let directory = config.join("presets");
@@ -121,19 +127,30 @@ pub(crate) fn presets(config: &Path, trust: &Trust) -> Result<Presets> {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        match trust
-            .admit(&file)
-            .map_err(ManifestError::Error)
-            .and_then(|()| text(&file))
-        {
+        let admitted = trust.admit(&file).map_err(ManifestError::from);
+        match admitted.and_then(|()| text(&file)) {
             Ok(text) => presets.add(&name, SourceFile::File(file), text),
-            Err(why) => presets.add_unreadable(&name, SourceFile::File(file), why.in_short()),
+            Err(why) => presets.add_unreadable(&name, SourceFile::File(file), reason(&why)),
         }
     }
     Ok(presets)
 }
 
-/// The roots of all sites, as far as their manifests can be read and are root's alone, and of those
+/// Why a preset cannot be used: the error with its hint, or its first mistake.
+fn reason(error: &ManifestError) -> String {
+    match error {
+        ManifestError::Error(error) => match error.hint_text() {
+            Some(hint) => format!("{error}; {hint}"),
+            None => error.to_string(),
+        },
+        ManifestError::Mistakes(mistakes) => {
+            let first = mistakes.iter().next();
+            first.map(Diagnostic::message).unwrap_or_default()
+        }
+    }
+}
+
+/// The roots of all sites whose manifests can be read and belong to root alone, and of those sites
 /// that only the records know.
 pub(crate) fn roots(config: &Path, state: &StateDir, trust: &Trust) -> Roots {
     let boot = observe::boot_id().ok();
@@ -142,11 +159,11 @@ pub(crate) fn roots(config: &Path, state: &StateDir, trust: &Trust) -> Roots {
         Roots::new(
             move |site, root| match of_boot.as_ref().map(|boot| records.read(site, boot)) {
                 Some(Ok(records)) => records.record.is_some_and(|record| record.root == *root),
-                // Who cannot tell refuses nothing.
+                // A record that cannot be read refuses nothing.
                 Some(Err(_)) | None => true,
             },
         );
-    let sites = list(config).unwrap_or_default().0;
+    let sites = list(config).unwrap_or_default().sites;
     for (site, root) in sites.iter().zip(named_roots(trust, &sites)) {
         if let Some(root) = root {
             roots.add(site.name.clone(), root);
@@ -166,23 +183,23 @@ pub(crate) fn roots(config: &Path, state: &StateDir, trust: &Trust) -> Roots {
     roots
 }
 
-/// The roots that the manifests of `sites` name; `None`: it is not known, or the manifest is not
-/// root's alone. One that does not answer soon is not known either: that is no other site's
-/// trouble.
+/// The roots that the manifests of `sites` name; `None`: unknown, because the manifest cannot be
+/// read, does not belong to root alone, or does not answer soon, which must not delay other sites.
 fn named_roots(trust: &Trust, sites: &[Site]) -> Vec<Option<HostPath>> {
-    let trust = trust.afresh();
+    let trust = trust.with_new_host();
     let look = move |site: &Site| {
-        trust
-            .is_trusted(&site.file)
-            .then(|| root_of(site))
-            .flatten()
+        if trust.is_trusted(&site.file) {
+            root_of(site)
+        } else {
+            None
+        }
     };
     let found = patience::each_within(sites.to_vec(), Some(patience::SHORT), look);
     found.into_iter().map(Option::flatten).collect()
 }
 
-/// The text of a manifest or preset. A FIFO or device is refused, and no more is read than can be
-/// used.
+/// The text of a manifest or preset. FIFOs and devices are refused, and no more is read than a
+/// manifest may have.
 pub(super) fn text(file: &Path) -> Result<String, ManifestError> {
     let cannot = |error: io::Error| match error.raw_os_error() {
         Some(libc::EISDIR | libc::EINVAL) => {

@@ -12,16 +12,25 @@ use super::configuration;
 use super::out::Out;
 use super::trust::Trust;
 use crate::base::HostPath;
-use crate::engine::{Engine, Lock, make_state_directories};
+use crate::engine::{Engine, Lock, Serves, make_state_directories};
 use crate::manifest::Presets;
-use crate::observe::{self, BootId, StateDir, Table};
-use crate::patience::front;
+use crate::observe::{self, BootId, StateDir};
+use crate::patience::worker;
 use crate::resolve::{Host, Resolver, Roots};
-use crate::{Error, Result, sys};
+use crate::{Error, Result};
 
-/// What is reported once in a run.
+/// What is reported once per run.
 static OWNERS_HIDDEN: Once = Once::new();
-static NOT_SEEN: Once = Once::new();
+static NAMESPACE_UNKNOWN: Once = Once::new();
+
+/// What an engine is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// It mounts and unmounts: only in the mount namespace that the records are about.
+    Mount,
+    /// It makes and removes what lines of fstab(5) mount on: in any mount namespace.
+    Placeholders,
+}
 
 pub(crate) struct Context {
     pub config: PathBuf,
@@ -29,10 +38,26 @@ pub(crate) struct Context {
     pub presets: Arc<Presets>,
     pub host: Host,
     pub out: &'static Out,
-    /// How long a site's file systems may be silent until it is given up; `None`: for ever.
+    /// How long a site's file systems may be silent before it is given up; `None`: for ever.
     pub limit: Option<Duration>,
     pub trust: Trust,
     roots: Arc<OnceLock<Roots>>,
+}
+
+/// The same host and configuration, for threads that may outlive this one.
+impl Clone for Context {
+    fn clone(&self) -> Self {
+        Self {
+            config: self.config.clone(),
+            state: self.state.clone(),
+            presets: self.presets.clone(),
+            host: self.host.scope(),
+            out: self.out,
+            limit: self.limit,
+            trust: self.trust.with_new_host(),
+            roots: self.roots.clone(),
+        }
+    }
 }
 
 impl Context {
@@ -53,7 +78,7 @@ impl Context {
             Some(dir) => StateDir::under(&absolute(dir)?),
             None => StateDir::default(),
         };
-        // A directory that is not there cannot be looked up.
+        // A directory that does not exist cannot be looked up.
         let config = configuration::absolute(&config).or_else(|_| absolute(config))?;
         let presets = Arc::new(configuration::presets(&config, &trust)?);
         Ok(Self {
@@ -68,49 +93,32 @@ impl Context {
         })
     }
 
-    /// The same with the host and the configuration as they are now.
+    /// The same settings, with the host and the configuration as they are now.
     pub(crate) fn reloaded(&self) -> Result<Self> {
-        let trust = self.trust.afresh();
+        let trust = self.trust.with_new_host();
         let presets = Arc::new(configuration::presets(&self.config, &trust)?);
         Ok(Self {
             presets,
             trust,
             host: Host::new(),
             roots: Arc::default(),
-            ..self.again()
+            ..self.clone()
         })
     }
 
-    /// The same once more, for threads that may outlive this one.
-    pub(crate) fn again(&self) -> Self {
-        Self {
-            config: self.config.clone(),
-            state: self.state.clone(),
-            presets: self.presets.clone(),
-            host: self.host.scope(),
-            out: self.out,
-            limit: self.limit,
-            trust: self.trust.afresh(),
-            roots: self.roots.clone(),
-        }
-    }
-
-    /// The same configuration for another look at the host, which writes down what it looks up.
-    pub(crate) fn afresh(&self) -> Self {
+    /// The same configuration, with the host as it is now; what is looked up there is tracked.
+    pub(crate) fn with_new_host(&self) -> Self {
         Self {
             host: Host::new().tracked(),
-            ..self.again()
+            ..self.clone()
         }
     }
 
-    /// The resolver of this run.
+    /// The resolver for this host.
     pub(crate) fn resolver(&self) -> Result<Resolver> {
         let generated = HostPath::new(&self.state.lib).map_err(|why| {
-            Error::usage(format!(
-                "cannot use the state directory {}",
-                self.state.lib.display()
-            ))
-            .because_of(why)
+            let directory = self.state.lib.display();
+            Error::usage(format!("cannot use the state directory {directory}")).because_of(why)
         })?;
         Ok(Resolver::new(&self.host, generated))
     }
@@ -121,39 +129,65 @@ impl Context {
             .get_or_init(|| configuration::roots(&self.config, &self.state, &self.trust))
     }
 
-    /// As [`Context::engine_anywhere`], to mount and unmount with: not in another mount namespace
-    /// than the records tell of.
-    pub(crate) fn engine(&self, boot: BootId, many: bool) -> Result<Engine> {
-        if observe::owners_are_hidden() {
-            let text = "this user namespace does not show whose the directories are that lead to the roots; see on the \
-                        host that only root can write in them";
-            OWNERS_HIDDEN.call_once(|| self.out.info(format_args!("{text}")));
+    /// An engine for that many sites, after what killed runs left behind was swept away.
+    ///
+    /// Errors: the caller is not root, or the records are about another mount namespace.
+    pub(crate) fn engine(&self, boot: BootId, sites: usize, purpose: Purpose) -> Result<Engine> {
+        if purpose == Purpose::Mount {
+            self.check_namespaces()?;
         }
-        if self.state == StateDir::default() && self.is_apart() {
-            let run = self.state.run.display();
-            return Err(Error::failed(format!(
-                "this process has a mount namespace of its own, whose mounts are seen nowhere else; {run} tells of \
-                 the mounts in that of PID 1"
-            ))
-            .hint(
-                "run it there: `nsenter --target 1 --mount -- mountjail …`; or keep records for this namespace alone, \
-                 with --state-dir",
-            ));
+        if !nix::unistd::geteuid().is_root() {
+            return Err(Error::failed("mounting needs root").hint("run the command with sudo"));
         }
-        self.engine_anywhere(boot, many)
+        let forced = std::env::var("MOUNTJAIL_ENGINE").ok();
+        let serves = if sites > 1 {
+            Serves::ManySites
+        } else {
+            Serves::OneSite
+        };
+        make_state_directories(&self.state)?;
+        let engine = Engine::new(forced, self.state.clone(), boot, serves);
+        engine.sweep();
+        Ok(engine)
     }
 
-    /// Whether the mounts would be seen nowhere else. Where that cannot be seen, so much is
-    /// reported once, and the work goes on: it may be right, as in a container whose first process
-    /// belongs to somebody else.
-    fn is_apart(&self) -> bool {
+    /// Refuses to mount in another mount namespace than the records are about.
+    fn check_namespaces(&self) -> Result<()> {
+        if observe::owners_are_hidden() {
+            OWNERS_HIDDEN.call_once(|| {
+                self.out.info(
+                    "this user namespace hides who owns the directories on the way to the roots; \
+                     check on the host that only root can write to them",
+                );
+            });
+        }
+        if self.state != StateDir::default() || !self.has_own_namespace() {
+            return Ok(());
+        }
+        let run = self.state.run.display();
+        Err(Error::failed(format!(
+            "this process has its own mount namespace, so nothing else would see the mounts; {run} \
+             records the mounts in the namespace of PID 1"
+        ))
+        .hint(
+            "run it there: `nsenter --target 1 --mount -- mountjail …`; or keep records for this \
+             namespace alone, with --state-dir",
+        ))
+    }
+
+    /// Whether nothing else would see the mounts. If that cannot be found out, it is reported once,
+    /// and the work goes on: all may be well, as in a container whose first process belongs to
+    /// another user.
+    fn has_own_namespace(&self) -> bool {
         observe::apart_from_first().unwrap_or_else(|error| {
             let run = self.state.run.display();
-            NOT_SEEN.call_once(|| {
-                let cannot =
-                    Error::failed("cannot see whether PID 1 has the same mount namespace as this process");
+            NAMESPACE_UNKNOWN.call_once(|| {
+                let cannot = Error::failed(
+                    "cannot find out whether this process shares the mount namespace of PID 1",
+                );
                 self.out.warn(format_args!(
-                    "{}; if it has not, what is mounted now is seen nowhere else, although {run} tells of it",
+                    "{}; if it does not, nothing else sees the mounts that are made now, although \
+                     {run} records them",
                     cannot.because(&error)
                 ));
             });
@@ -161,45 +195,22 @@ impl Context {
         })
     }
 
-    /// What keeps other mountjails from editing files of the host; says so before it waits for one.
-    pub(crate) fn editing(&self) -> Result<Lock> {
+    /// The lock that keeps other mountjails from editing files of the host. If another one has it,
+    /// that is reported before the wait.
+    pub(crate) fn lock_edits(&self) -> Result<Lock> {
         make_state_directories(&self.state)?;
         let waiting = || {
-            self.out.info(format_args!(
-                "waiting for another mountjail to finish editing"
-            ));
+            let text = "waiting for another mountjail to finish editing";
+            self.out.info(text);
         };
         Lock::take(&self.state.edit_lock(), waiting)
-    }
-
-    /// An engine, after what killed runs left was swept away. `many`: it will serve more than one
-    /// site.
-    pub(crate) fn engine_anywhere(&self, boot: BootId, many: bool) -> Result<Engine> {
-        if !nix::unistd::geteuid().is_root() {
-            return Err(Error::failed("mounting needs root").hint("run the command with sudo"));
-        }
-        let forced = std::env::var("MOUNTJAIL_ENGINE").ok();
-        make_state_directories(&self.state)?;
-        let engine = Engine::new(forced, self.state.clone(), boot, many);
-        engine.sweep();
-        Ok(engine)
-    }
-}
-
-/// The whole mount table, where `whole` asks for it or the kernel cannot be asked for single
-/// mounts.
-pub(crate) fn table(whole: bool) -> Result<Option<Table>> {
-    if whole || !sys::probe::statmount() {
-        Table::read().map(Some)
-    } else {
-        Ok(None)
     }
 }
 
 /// Set by the first SIGINT, SIGTERM or SIGHUP: stop, and leave nothing half done.
 pub(crate) fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
-    front::leaves_off_by_itself();
+    worker::stops_on_signals();
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, stop.clone()).context("cannot wait for signals")?;
     }

@@ -1,26 +1,26 @@
-//! One site taken down: what it uses is found and asked for before the first change.
+//! One site taken down: its users are looked for, and asked to end, before the first change.
 
 use std::sync::{Arc, OnceLock};
 
-use super::fstab_lines::FstabLines;
+use super::context::Purpose;
+use super::fstab::FstabLines;
 use super::pipeline::{self, lock};
-use super::users::Users;
-use super::{Context, Site, SiteError, configuration, select};
-use crate::base::text::few;
-use crate::base::text::plural;
-use crate::base::{HostPath, SiteName};
+use super::users::SiteUsers;
+use super::{Context, Site, SiteError, configuration, load};
+use crate::base::HostPath;
+use crate::base::text::{few, plural};
 use crate::engine::{Engine, Outcome};
 use crate::observe::{self, BootId, Depth, Observed, Records, Table};
-use crate::plan::{self, Step};
+use crate::plan::{self, Plan, Step};
 use crate::resolve::{Desired, Host, Resolver};
 use crate::{Error, Result, patience};
 
-/// So many targets are named.
+/// How many targets are named.
 const SHOWN: usize = 20;
 
-/// What a run does where it has a choice.
+/// The choices of a run.
 #[derive(Clone, Copy)]
-pub(crate) struct Options {
+pub(crate) struct DownOptions {
     /// Detach also what is in use.
     pub lazy: bool,
     /// Remove placeholders also from storage that hosts share.
@@ -28,192 +28,176 @@ pub(crate) struct Options {
 }
 
 /// What all sites of one run share.
-pub(crate) struct Run {
+pub(crate) struct TakeDown {
     context: &'static Context,
-    options: Options,
+    options: DownOptions,
     engine: Engine,
     resolver: Arc<Resolver>,
     boot: BootId,
+    /// Read when the first site needs it.
     table: OnceLock<Table>,
-    users: Users,
+    users: SiteUsers,
     fstab_lines: FstabLines,
 }
 
+/// A site that was taken down.
+pub(crate) struct TakenDown {
+    pub root: HostPath,
+    pub outcome: Outcome,
+}
+
 /// Why a site is not down.
-pub(crate) enum Stays {
+pub(crate) enum DownError {
     Failed(SiteError),
-    /// It is in use: what says so, and a line for each user. Nothing was changed.
+    /// It is in use: an error, and a line per user. Nothing was changed.
     InUse(Error, Vec<String>),
 }
 
-impl<E: Into<SiteError>> From<E> for Stays {
+impl<E: Into<SiteError>> From<E> for DownError {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
     }
 }
 
-impl Run {
-    /// A run over `many` sites or one.
-    pub(crate) fn new(context: &'static Context, many: bool, options: Options) -> Result<Self> {
+/// A site that is being taken down, while its lock is held.
+struct Down<'r> {
+    run: &'r TakeDown,
+    site: &'r Site,
+    root: HostPath,
+    /// Those of this root.
+    records: Records,
+    placeholders: Placeholders,
+}
+
+/// What happens to the placeholders, and to all else that was made in the root.
+enum Placeholders {
+    /// They are removed.
+    Go,
+    /// They stay: lines of a file like fstab(5) mount on them.
+    Needed,
+    /// They stay: they are on storage of this type, which other hosts may have mounted.
+    Shared(String),
+}
+
+impl TakeDown {
+    /// For a run over that many sites.
+    pub(crate) fn new(
+        context: &'static Context,
+        sites: usize,
+        options: DownOptions,
+    ) -> Result<Self> {
         let boot = observe::boot_id()?;
         Ok(Self {
             context,
             options,
-            engine: context.engine(boot.clone(), many)?,
+            engine: context.engine(boot.clone(), sites, Purpose::Mount)?,
             resolver: Arc::new(context.resolver()?),
             boot,
             table: OnceLock::new(),
-            users: Users::default(),
+            users: SiteUsers::default(),
             fstab_lines: FstabLines::default(),
         })
     }
 
-    /// Takes the site down. Returns its root and what was done.
+    /// Takes the site down.
     ///
-    /// Errors: it is in use, or something of it could not be taken away.
-    pub(crate) fn site(&self, site: &Site) -> Result<(HostPath, Outcome), Stays> {
-        let named = |error: Error| error.context(&site.name);
-        let _lock = lock(self.context, &self.engine, site)?;
-        let records = self
-            .context
-            .state
-            .read(&site.name, &self.boot)
-            .map_err(named)?;
-        for warning in &records.warnings {
-            self.context
-                .out
-                .warn(format_args!("{}: {warning}", site.name));
-        }
-        let known = if records.record.is_none() {
-            self.known(site)
-        } else {
-            None
+    /// Errors: it is in use, or some of it could not be taken away.
+    pub(crate) fn site(&self, site: &Site) -> Result<TakenDown, DownError> {
+        // Lock: another mountjail finishes its work on the site first.
+        let _lock = lock(self.context, &self.engine, &site.name)?;
+
+        // Load: the records; if they are lost, what the manifest asks for.
+        let records = self.records(site)?;
+        let desired = match records.record {
+            Some(_) => None,
+            None => self.desired(site),
         };
-        let Some(root) = self.root(site, &records, known.as_ref())? else {
-            return self.root_is_gone(site, records);
+        let Some(root) = self.root(site, &records, desired.as_ref())? else {
+            return self.without_root(site, records);
         };
-        if let Some(recorded) = records.root().filter(|recorded| **recorded != root) {
-            self.context.out.info(format_args!(
-                "{}: the root {recorded} was moved to {root}",
-                site.name
-            ));
+        let down = Down::new(self, site, root, records)?;
+
+        // Carry out what is recorded, if nothing else is there. This is the usual case, for which
+        // the mount table need not be read.
+        if let Some(outcome) = down.as_recorded()? {
+            return Ok(down.done(outcome));
         }
-        let records = records.moved_to(&root);
-        let kept = records.kept.as_ref().filter(|kept| kept.root == root);
-        let needed_by = self
-            .fstab_lines
-            .file_of(&site.name, kept.and_then(|kept| kept.fstab.as_ref()))
-            .cloned();
-        if let Some(file) = &needed_by {
-            self.context.out.info(format_args!(
-                "{}: what its lines in {file} mount on stays; `mountjail fstab --uninstall {}` removes it",
-                site.name, site.name
-            ));
+
+        // Observe and plan: what of the site is in the mount table.
+        let (mut observed, mut plan) = down.observe_and_plan(desired)?;
+        if down.has_recorded_mounts() && !unmounts(&plan) {
+            // A record that nothing agrees with, such as one from another mount namespace, is as
+            // good as lost.
+            (observed, plan) = down.observe_and_plan(self.desired(site))?;
         }
-        let shared = observe::shared_storage(&root).map_err(named)?;
-        let shared = shared.filter(|_| !self.options.remove_placeholders);
-        let plan = |known: Option<&Desired>, observed: &Observed| {
-            let plan = plan::down(site.name.clone(), root.clone(), known, observed);
-            match (&needed_by, &shared) {
-                (Some(_), _) => (plan.only_mounts(), None),
-                (None, Some(kind)) => {
-                    let left = stays_on(kind, &site.name, &root, plan.removals());
-                    (plan.keeping_placeholders(), left)
-                }
-                (None, None) => (plan, None),
-            }
-        };
+
+        // Carry out: unless the site is in use.
+        if unmounts(&plan) {
+            down.stop_if_in_use(&observed, Depth::All)?;
+        }
+        let (plan, stays) = down.placeholders.apply(&down, plan);
         let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
-        // The usual case, for which the mount table need not be read.
-        if let Some(observed) = observe::as_recorded(&records).filter(|_| !self.options.lazy) {
-            self.stop_if_in_use(site, &root, &observed, Depth::BesidesKernel)?;
-            let (plan, left) = plan(None, &observed);
-            let done = self
-                .engine
-                .down_if_quiet(&plan, &observed, &log)
-                .map_err(SiteError::Engine)?;
-            if let Some(outcome) = done {
-                return Ok((root, with(outcome, left)));
-            }
-        }
-        let table = self.table()?;
-        let look = |known: Option<Desired>| {
-            let known = known.filter(|known| known.root == root);
-            let desired =
-                known.unwrap_or_else(|| Desired::nothing(site.name.clone(), root.clone()));
-            let observed = observe::standing(&desired, records.clone(), table);
-            let plan = plan(Some(&desired), &observed);
-            (observed, plan)
-        };
-        let (mut observed, (mut plan, mut left)) = look(known);
-        let unmounts = |step: &Step| matches!(step, Step::Detach { .. } | Step::DetachStray(_));
-        let recorded = records
-            .record
-            .as_ref()
-            .is_some_and(|record| !record.mounts.is_empty());
-        if recorded && !plan.steps.iter().any(unmounts) {
-            // A record that nothing there agrees with is as good as lost, as one from another mount
-            // namespace is.
-            (observed, (plan, left)) = look(self.known(site));
-        }
-        if plan.steps.iter().any(unmounts) {
-            self.stop_if_in_use(site, &root, &observed, Depth::All)?;
-        }
-        let outcome = self
+        let mut outcome = self
             .engine
             .down(&plan, &observed, self.options.lazy, &log)
             .map_err(SiteError::Engine)?;
-        Ok((root, with(outcome, left)))
+        outcome.left.extend(stays);
+        Ok(down.done(outcome))
     }
 
-    /// Before the first change: who uses the site. With --lazy it is only said whom it leaves
-    /// without the mounts.
-    fn stop_if_in_use(
+    fn records(&self, site: &Site) -> Result<Records> {
+        let records = self.context.state.read(&site.name, &self.boot);
+        let records = records.map_err(|error| error.context(&site.name))?;
+        for warning in &records.warnings {
+            self.context.out.site(&site.name).warn(warning);
+        }
+        Ok(records)
+    }
+
+    /// What the manifest asks for, to recognise mounts whose record is lost. A source that does not
+    /// answer does not keep the site up: then only what is recorded counts as mountjail's.
+    fn desired(&self, site: &Site) -> Option<Desired> {
+        let limit = self.context.limit;
+        let limit = limit.map(|limit| (limit / 2).min(patience::SHORT));
+        let (context, resolver) = (self.context.clone(), self.resolver.clone());
+        let resolve = move |site: &Site| {
+            let manifest = load::manifest(&context, site).ok()?;
+            pipeline::resolve(&context, &resolver, &manifest).ok()
+        };
+        let mut answers = patience::each_within(vec![site.clone()], limit, resolve);
+        let answer = answers.pop().flatten();
+        if answer.is_none() {
+            self.context
+                .out
+                .site(&site.name)
+                .info("its sources do not answer; mounts that are not recorded are not recognised");
+        }
+        answer.flatten()
+    }
+
+    /// Where the site is; `None`: its root does not exist, so nothing can be in it.
+    fn root(
         &self,
         site: &Site,
-        root: &HostPath,
-        observed: &Observed,
-        depth: Depth,
-    ) -> Result<(), Stays> {
-        let found = self
-            .users
-            .of(root, observed, depth)
-            .map_err(|error| error.context(&site.name))?;
-        if found.by.is_empty() {
-            return Ok(());
+        records: &Records,
+        desired: Option<&Desired>,
+    ) -> Result<Option<HostPath>, SiteError> {
+        let real = |root: &HostPath| Host::new().walk(root).ok().map(|walk| walk.real);
+        if records.root().is_some() {
+            return Ok(records.home(|| real(&configuration::root_of(site)?)));
         }
-        if self.options.lazy {
-            for user in &found.by {
-                self.context.out.info(format_args!(
-                    "{}: left without the mounts: {user}",
-                    site.name
-                ));
-            }
-            return Ok(());
+        if let Some(desired) = desired {
+            return Ok(Some(desired.root.clone()));
         }
-        let what = if found.targets.is_empty() {
-            "in use by what runs inside".to_owned()
-        } else {
-            format!("in use: {}", few(&found.targets, SHOWN))
-        };
-        let error = Error::failed(format!("{}: {what}; nothing was unmounted", site.name))
-            .hint("end what uses them, or detach them all the same with `mountjail down --lazy`");
-        Err(Stays::InUse(error, found.by))
+        // Neither recorded nor resolvable: a site without a manifest is an error; of one whose
+        // manifest has mistakes, nothing could be recognised.
+        let manifest = load::manifest(self.context, site)?;
+        Ok(real(&manifest.root))
     }
 
-    /// The mount table, read when the first site asks for it.
-    fn table(&self) -> Result<&Table> {
-        if let Some(table) = self.table.get() {
-            return Ok(table);
-        }
-        let table = Table::read()?;
-        Ok(self.table.get_or_init(|| table))
-    }
-
-    /// A root that is nowhere was removed, or is on a disk that is not mounted now: what was made
-    /// in it stays recorded.
-    fn root_is_gone(&self, site: &Site, records: Records) -> Result<(HostPath, Outcome), Stays> {
-        let named = |error: Error| error.context(&site.name);
+    /// Takes down a site whose root does not exist: it was removed, or is on a disk that is not
+    /// mounted now. What was made in it stays recorded.
+    fn without_root(&self, site: &Site, records: Records) -> Result<TakenDown, DownError> {
         let root = records
             .root()
             .cloned()
@@ -227,78 +211,171 @@ impl Run {
         let detached = self
             .engine
             .down_without_root(&site.name, &root, &observed)
-            .map_err(named)?;
+            .map_err(|error| error.context(&site.name))?;
         if observed.kept.is_some_and(|kept| !kept.made.is_empty()) {
-            self.context.out.warn(format_args!(
-                "{}: the root {root} is not there; `down` removes what mountjail made in it when it is there again, and \
-                 `up` forgets it when the manifest names another root",
-                site.name
+            self.context.out.site(&site.name).warn(format_args!(
+                "the root {root} does not exist; `down` removes what mountjail made in it once it \
+                 exists again, and `up` forgets it once the manifest names another root"
             ));
         }
-        Ok((
-            root,
-            Outcome {
-                detached,
-                ..Outcome::default()
-            },
-        ))
+        let outcome = Outcome {
+            detached,
+            ..Outcome::default()
+        };
+        Ok(TakenDown { root, outcome })
     }
 
-    /// What the manifest asks for, to recognise mounts whose record is lost. Sources that do not
-    /// answer keep no site up: then only what is recorded is ours.
-    fn known(&self, site: &Site) -> Option<Desired> {
-        let (context, resolver) = (self.context.again(), self.resolver.clone());
-        let limit = self
-            .context
-            .limit
-            .map(|limit| (limit / 2).min(patience::SHORT));
-        let desired = move |site: &Site| pipeline::desired(&context, &resolver, site).ok();
-        let found = patience::each_within(vec![site.clone()], limit, desired)
-            .pop()
-            .flatten();
-        if found.is_none() {
-            self.context.out.info(format_args!(
-                "{}: its sources do not answer; mounts that no record tells of are not recognised",
-                site.name
-            ));
-        }
-        found.flatten()
-    }
-
-    /// Where the site is; `None`: its root is nowhere, so nothing can be in it.
-    fn root(
+    /// Refuses to go on if the site is in use. With `--lazy` its users are only reported.
+    fn stop_if_in_use(
         &self,
         site: &Site,
-        records: &Records,
-        known: Option<&Desired>,
-    ) -> Result<Option<HostPath>, SiteError> {
-        if records.root().is_some() {
-            let manifest = || Some(Host::new().walk(&configuration::root_of(site)?).ok()?.real);
-            return Ok(records.home(manifest));
+        root: &HostPath,
+        observed: &Observed,
+        depth: Depth,
+    ) -> Result<(), DownError> {
+        let found = self
+            .users
+            .of(root, observed, depth)
+            .map_err(|error| error.context(&site.name))?;
+        if found.by.is_empty() {
+            return Ok(());
         }
-        if let Some(known) = known {
-            return Ok(Some(known.root.clone()));
+        if self.options.lazy {
+            let out = self.context.out.site(&site.name);
+            for user in &found.by {
+                out.info(format_args!("left without the mounts: {user}"));
+            }
+            return Ok(());
         }
-        // Neither recorded nor resolvable: a site that is not there is an error, one with a wrong
-        // manifest has nothing that could be recognised as ours.
-        let manifest = select::load(self.context, site).map_err(SiteError::Manifest)?;
-        Ok(Host::new().walk(&manifest.root).ok().map(|walk| walk.real))
+        let what = if found.targets.is_empty() {
+            "in use by what runs inside".to_owned()
+        } else {
+            format!("in use: {}", few(&found.targets, SHOWN))
+        };
+        let error = Error::failed(format!("{}: {what}; nothing was unmounted", site.name))
+            .hint("end what uses them, or detach them all the same with `mountjail down --lazy`");
+        Err(DownError::InUse(error, found.by))
+    }
+
+    fn table(&self) -> Result<&Table> {
+        if let Some(table) = self.table.get() {
+            return Ok(table);
+        }
+        let table = Table::read()?;
+        Ok(self.table.get_or_init(|| table))
     }
 }
 
-fn with(mut outcome: Outcome, left: Option<String>) -> Outcome {
-    outcome.left.extend(left);
-    outcome
+impl<'r> Down<'r> {
+    fn new(run: &'r TakeDown, site: &'r Site, root: HostPath, records: Records) -> Result<Self> {
+        let out = run.context.out.site(&site.name);
+        if let Some(recorded) = records.root().filter(|recorded| **recorded != root) {
+            out.info(format_args!("the root {recorded} was moved to {root}"));
+        }
+        let records = records.moved_to(&root);
+        let kept = records.kept.as_ref().filter(|kept| kept.root == root);
+        let fstab = kept.and_then(|kept| kept.fstab.as_ref());
+        let placeholders = if let Some(file) = run.fstab_lines.file_of(&site.name, fstab) {
+            let name = &site.name;
+            out.info(format_args!(
+                "what its lines in {file} mount on stays; `mountjail fstab --uninstall {name}` \
+                 removes it"
+            ));
+            Placeholders::Needed
+        } else {
+            let shared = observe::shared_storage(&root);
+            match shared.map_err(|error| error.context(&site.name))? {
+                Some(kind) if !run.options.remove_placeholders => Placeholders::Shared(kind),
+                _ => Placeholders::Go,
+            }
+        };
+        Ok(Self {
+            run,
+            site,
+            root,
+            records,
+            placeholders,
+        })
+    }
+
+    /// Takes away what is recorded, without a look at the mount table. `None`: that is not enough,
+    /// or something uses the mounts.
+    fn as_recorded(&self) -> Result<Option<Outcome>, DownError> {
+        if self.run.options.lazy {
+            return Ok(None);
+        }
+        let Some(observed) = observe::as_recorded(&self.records) else {
+            return Ok(None);
+        };
+        self.stop_if_in_use(&observed, Depth::BesidesKernel)?;
+        let plan = plan::down(self.site.name.clone(), self.root.clone(), None, &observed);
+        let (plan, stays) = self.placeholders.apply(self, plan);
+        let log = |line: std::fmt::Arguments<'_>| self.run.context.out.detail(line);
+        let outcome = self
+            .run
+            .engine
+            .down_if_quiet(&plan, &observed, &log)
+            .map_err(SiteError::Engine)?;
+        Ok(outcome.map(|mut outcome| {
+            outcome.left.extend(stays);
+            outcome
+        }))
+    }
+
+    /// What of the site is in the mount table, and how to take it away. `desired`: what the
+    /// manifest asks for, if the record is lost.
+    fn observe_and_plan(&self, desired: Option<Desired>) -> Result<(Observed, Plan)> {
+        let (name, root) = (&self.site.name, &self.root);
+        let desired = desired
+            .filter(|desired| desired.root == *root)
+            .unwrap_or_else(|| Desired::nothing(name.clone(), root.clone()));
+        let table = self.run.table()?;
+        let observed = observe::standing(&desired, self.records.clone(), table);
+        let plan = plan::down(name.clone(), root.clone(), Some(&desired), &observed);
+        Ok((observed, plan))
+    }
+
+    fn has_recorded_mounts(&self) -> bool {
+        let record = self.records.record.as_ref();
+        record.is_some_and(|record| !record.mounts.is_empty())
+    }
+
+    fn stop_if_in_use(&self, observed: &Observed, depth: Depth) -> Result<(), DownError> {
+        self.run
+            .stop_if_in_use(self.site, &self.root, observed, depth)
+    }
+
+    fn done(self, outcome: Outcome) -> TakenDown {
+        TakenDown {
+            root: self.root,
+            outcome,
+        }
+    }
 }
 
-/// What is said of the `count` placeholders that stay on storage of this kind.
-fn stays_on(kind: &str, site: &SiteName, root: &HostPath, count: usize) -> Option<String> {
-    let what = plural(count, "placeholder");
-    (count > 0).then(|| {
-        format!(
-            "{what} in {root} stay: it is on {kind}, which other hosts may have mounted, and to remove one takes the \
-             mount on it away there as well; when the site is down on all of them: `mountjail down --remove-placeholders \
-             {site}`"
-        )
-    })
+impl Placeholders {
+    /// The plan without the steps that remove what stays, and a sentence about what stays.
+    fn apply(&self, down: &Down<'_>, plan: Plan) -> (Plan, Option<String>) {
+        let kind = match self {
+            Self::Go => return (plan, None),
+            Self::Needed => return (plan.only_mounts(), None),
+            Self::Shared(kind) => kind,
+        };
+        let (site, root) = (&down.site.name, &down.root);
+        let count = plan.removals();
+        let stays = (count > 0).then(|| {
+            format!(
+                "{} in {root} stay: it is on {kind}, which other hosts may have mounted, and \
+                 removing a placeholder takes the mount on it away there, too; when the site is \
+                 down on all of them: `mountjail down --remove-placeholders {site}`",
+                plural(count, "placeholder")
+            )
+        });
+        (plan.keeping_placeholders(), stays)
+    }
+}
+
+fn unmounts(plan: &Plan) -> bool {
+    let unmounts = |step: &Step| matches!(step, Step::Detach { .. } | Step::DetachStray(_));
+    plan.steps.iter().any(unmounts)
 }

@@ -1,14 +1,14 @@
-//! Why a command did not do what it was for on one site, and how that is reported.
+//! Why a command failed on one site, and how that is reported.
 
 use std::fmt;
 
 use super::Site;
-use super::out::{Out, worst};
+use super::out::{Out, SiteOut, worst};
 use crate::Error;
 use crate::base::text::plural;
 use crate::base::{ErrorKind, SiteName};
 use crate::engine::EngineFailure;
-use crate::manifest::{Diagnostic, Diagnostics};
+use crate::manifest::Diagnostics;
 
 /// Why there is no manifest.
 #[derive(Debug)]
@@ -23,8 +23,19 @@ impl From<Error> for ManifestError {
     }
 }
 
+/// In one line; with `{:#}` as it is shown to people, in several lines.
+impl fmt::Display for ManifestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Error(error) => write!(f, "{error}"),
+            Self::Mistakes(mistakes) if f.alternate() => f.write_str(&mistakes.render(false)),
+            Self::Mistakes(mistakes) => f.write_str(&mistakes.brief()),
+        }
+    }
+}
+
 impl ManifestError {
-    /// Says it of `what`, a site or a preset; gives the exit code.
+    /// Reports it about `what`, a site or a preset; returns the exit code.
     pub(crate) fn report(&self, out: &Out, what: &dyn fmt::Display) -> u8 {
         match self {
             Self::Error(error) => {
@@ -37,44 +48,19 @@ impl ManifestError {
             }
         }
     }
-
-    /// The first mistake, without its place.
-    pub(crate) fn in_short(&self) -> String {
-        match self {
-            Self::Error(error) => match error.hint_text() {
-                Some(hint) => format!("{error}; {hint}"),
-                None => error.to_string(),
-            },
-            Self::Mistakes(mistakes) => mistakes
-                .iter()
-                .next()
-                .map(Diagnostic::message)
-                .unwrap_or_default(),
-        }
-    }
-
-    /// As one error, for JSON.
-    pub(crate) fn as_text(&self) -> String {
-        match self {
-            Self::Error(error) => error.to_string(),
-            Self::Mistakes(diagnostics) => diagnostics.render(false),
-        }
-    }
-
-    /// Within one line.
-    pub(crate) fn brief(&self) -> String {
-        match self {
-            Self::Error(error) => error.to_string(),
-            Self::Mistakes(diagnostics) => diagnostics.brief(),
-        }
-    }
 }
 
-/// Why a command did not do what it was for on one site.
+/// Why a command failed on one site.
 pub(crate) enum SiteError {
     Manifest(ManifestError),
     Errors(Vec<Error>),
     Engine(Box<EngineFailure>),
+}
+
+impl From<ManifestError> for SiteError {
+    fn from(error: ManifestError) -> Self {
+        Self::Manifest(error)
+    }
 }
 
 impl From<Error> for SiteError {
@@ -87,7 +73,7 @@ impl SiteError {
     /// What failed, in one piece of text.
     pub(crate) fn text(&self, site: &Site) -> String {
         match self {
-            Self::Manifest(unusable) => unusable.as_text(),
+            Self::Manifest(error) => format!("{error:#}"),
             Self::Errors(errors) => errors
                 .iter()
                 .map(ToString::to_string)
@@ -125,7 +111,7 @@ impl SiteError {
     }
 
     /// The same with no more than the first `most` errors.
-    pub(crate) fn in_short(self, site: &SiteName, most: usize) -> Self {
+    pub(crate) fn shortened(self, site: &SiteName, most: usize) -> Self {
         match self {
             Self::Errors(mut errors) if errors.len() > most + 1 => {
                 let more = plural(errors.len() - most, "more error");
@@ -141,18 +127,16 @@ impl SiteError {
     /// As one error, in one line.
     pub(crate) fn as_error(&self, site: &Site) -> Error {
         match self {
-            Self::Manifest(unusable) => Error::usage(unusable.brief()),
+            Self::Manifest(error) => Error::usage(error.to_string()),
             Self::Errors(errors) if errors.len() == 1 => errors[0].clone(),
             Self::Errors(_) | Self::Engine(_) => Error::failed(self.text(site)),
         }
     }
 
-    /// Says what failed; gives the exit code and the messages.
+    /// Reports the failure; returns the exit code and the messages.
     pub(crate) fn report(&self, out: &Out, site: &Site) -> (u8, Vec<String>) {
         match self {
-            Self::Manifest(unusable) => {
-                (unusable.report(out, &site.name), vec![unusable.as_text()])
-            }
+            Self::Manifest(error) => (error.report(out, &site.name), vec![format!("{error:#}")]),
             Self::Errors(errors) => {
                 for error in errors {
                     out.error(error);
@@ -160,44 +144,35 @@ impl SiteError {
                 let code = worst(errors.iter().map(Error::exit_code));
                 (code, errors.iter().map(ToString::to_string).collect())
             }
-            Self::Engine(failure) => {
-                let error = failure.error.clone().context(&site.name);
-                out.error(&error);
-                // On a full disk an undo fails for the same reason.
-                let also: Vec<_> = failure
-                    .also
-                    .iter()
-                    .filter(|also| **also != failure.error)
-                    .collect();
-                for also in &also {
-                    out.error(&Error::clone(also).context(&site.name));
-                }
-                say_undone(out, site, failure);
-                let also = also.iter().map(ToString::to_string);
-                let lasting = failure.lasting.iter().cloned();
-                (
-                    error.exit_code(),
-                    [error.to_string()]
-                        .into_iter()
-                        .chain(also)
-                        .chain(lasting)
-                        .collect(),
-                )
-            }
+            Self::Engine(failure) => report_engine(out, &site.name, failure),
         }
     }
 }
 
-fn say_undone(out: &Out, site: &Site, failure: &EngineFailure) {
-    let (name, steps) = (&site.name, plural(failure.undone.len(), "step"));
+fn report_engine(out: &Out, site: &SiteName, failure: &EngineFailure) -> (u8, Vec<String>) {
+    let error = failure.error.clone().context(site);
+    out.error(&error);
+    let mut messages = vec![error.to_string()];
+    for also in &failure.also {
+        // On a full disk an undo fails for the same reason.
+        if *also != failure.error {
+            out.error(&also.clone().context(site));
+            messages.push(also.to_string());
+        }
+    }
+    report_undone(&out.site(site), failure);
+    messages.extend(failure.lasting.iter().cloned());
+    (error.exit_code(), messages)
+}
+
+fn report_undone(out: &SiteOut<'_>, failure: &EngineFailure) {
+    let steps = plural(failure.undone.len(), "step");
     if !failure.lasting.is_empty() {
         let lasting = failure.lasting.join("; ");
         out.warn(format_args!(
-            "{name}: undid {steps}; the site is not as it was before: {lasting}"
+            "undid {steps}; the site is not as it was before: {lasting}"
         ));
     } else if failure.also.is_empty() && !failure.undone.is_empty() {
-        out.info(format_args!(
-            "{name}: undid {steps}; the site is as it was before"
-        ));
+        out.info(format_args!("undid {steps}; the site is as it was before"));
     }
 }

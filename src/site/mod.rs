@@ -2,18 +2,20 @@
 //! out.
 //!
 //! In: the names of sites, the configuration, the host. Out: what became of each site, in the order
-//! of the sites. `up`, `down`, `plan`, `status`, `check`, `fstab` and the watcher all go this way;
-//! what they print and how they exit is theirs.
+//! of the sites. `up`, `down`, `plan`, `status`, `check`, `fstab` and the watcher all go this way
+//! ([`pipeline`]); they differ in what they print and how they exit.
 
 pub(crate) mod boot;
 pub(crate) mod configuration;
 pub(crate) mod context;
 pub(crate) mod down;
 pub(crate) mod error;
-pub(crate) mod fstab_lines;
+pub(crate) mod fstab;
+pub(crate) mod load;
 pub(crate) mod out;
 pub(crate) mod parallel;
 pub(crate) mod pipeline;
+pub(crate) mod records;
 pub(crate) mod select;
 pub(crate) mod status;
 pub(crate) mod systemctl;

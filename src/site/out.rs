@@ -1,7 +1,7 @@
 //! What people see: data on stdout, everything else on stderr.
 //!
-//! Names of files, texts of links and much else in a message may be a site's owner's to choose: a
-//! message is one line, and commands no terminal.
+//! A site's owner may have chosen much of a message, such as names of files and targets of links.
+//! So each message is kept on one line, and its control characters are escaped.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -13,9 +13,11 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::Error;
+use crate::base::SiteName;
 use crate::base::quote::brief;
 use crate::base::sync::lock;
 use crate::manifest::Diagnostics;
+use crate::resolve::Desired;
 
 /// syslog(3)'s priorities.
 const ERROR: &str = "3";
@@ -23,18 +25,18 @@ const WARNING: &str = "4";
 const INFO: &str = "6";
 const DEBUG: &str = "7";
 
-/// A message is not longer, whatever paths and texts of links are in it; what is to be typed may
-/// be.
+/// The longest message, whatever paths and targets of links are in it. Text to be typed may be
+/// longer.
 const LONGEST: usize = 1000;
 const LONGEST_HINT: usize = 8000;
 
 /// The two streams.
-#[allow(clippy::struct_excessive_bools)] // each is a way to write by itself
+#[allow(clippy::struct_excessive_bools)] // each is a setting of its own
 pub(crate) struct Out {
     verbose: bool,
     quiet: bool,
     colour: bool,
-    /// The standard error goes to the journal: each line begins with its priority, `<6>` as in
+    /// The standard error goes to the journal: each line begins with its priority, such as `<6>`:
     /// sd-daemon(3).
     journal: bool,
     bar: OnceLock<ProgressBar>,
@@ -59,17 +61,15 @@ impl Out {
         }
     }
 
-    /// Whether more is to be shown than usual.
     pub(crate) fn is_verbose(&self) -> bool {
         self.verbose
     }
 
-    /// Whether only what is wrong is to be shown.
     pub(crate) fn is_quiet(&self) -> bool {
         self.quiet
     }
 
-    /// Shows a bar for `sites` sites, where a person is looking and it takes long enough to see.
+    /// Shows a progress bar for that many sites, if a person is watching.
     pub(crate) fn progress(&self, sites: usize) {
         if sites < 2 || self.quiet || self.verbose || !io::stderr().is_terminal() {
             return;
@@ -82,7 +82,7 @@ impl Out {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(250));
-        let _ = self.bar.set(bar); // there is one a run
+        let _ = self.bar.set(bar); // there is one per run
     }
 
     /// One more site is done.
@@ -99,14 +99,14 @@ impl Out {
         }
     }
 
-    /// Says `text`, whose lines are its own.
-    fn say(&self, priority: &str, text: &str) {
+    /// Writes lines to the standard error.
+    fn write(&self, priority: &str, text: &str) {
         let text = if self.journal {
             prefixed(priority, text)
         } else {
             format!("{text}\n")
         };
-        // Nobody reads any more: there is nobody to tell.
+        // If the standard error is closed, there is nowhere to report that.
         let write = || drop(io::stderr().lock().write_all(text.as_bytes()));
         match self.bar.get() {
             Some(bar) => bar.suspend(write),
@@ -115,24 +115,24 @@ impl Out {
     }
 
     /// What was done.
-    pub(crate) fn info(&self, line: fmt::Arguments<'_>) {
+    pub(crate) fn info(&self, line: impl fmt::Display) {
         if !self.quiet {
-            self.say(INFO, &one_line(line));
+            self.write(INFO, &one_line(line));
         }
     }
 
     /// A system step, with `-v`.
-    pub(crate) fn detail(&self, line: fmt::Arguments<'_>) {
+    pub(crate) fn detail(&self, line: impl fmt::Display) {
         if self.verbose {
-            self.say(DEBUG, &one_line(line));
+            self.write(DEBUG, &one_line(line));
         }
     }
 
-    /// Something that the user should know, though nothing failed.
+    /// Something that the administrator should know, although nothing failed.
     pub(crate) fn warn(&self, text: impl fmt::Display) {
         if !self.quiet {
             let (on, off) = self.style("33");
-            self.say(WARNING, &format!("{on}warning:{off} {}", one_line(text)));
+            self.write(WARNING, &format!("{on}warning:{off} {}", one_line(text)));
         }
     }
 
@@ -142,7 +142,7 @@ impl Out {
         let hint = error
             .hint_text()
             .map(|hint| format!("\n  {on}try:{off} {}", brief(hint, LONGEST_HINT)));
-        self.say(
+        self.write(
             ERROR,
             &format!(
                 "{on}error:{off} {}{}",
@@ -152,7 +152,8 @@ impl Out {
         );
     }
 
-    /// An error that does not end the command, and is no site's: counts in [`Out::exit_code`].
+    /// An error that does not end the command and belongs to no site: it counts in
+    /// [`Out::exit_code`].
     pub(crate) fn error_aside(&self, error: &Error) {
         self.error(error);
         self.aside.store(
@@ -161,20 +162,20 @@ impl Out {
         );
     }
 
-    /// How a command ends that by itself ended with `code`.
+    /// The exit code of a command whose own one is `code`.
     pub(crate) fn exit_code(&self, code: u8) -> u8 {
         match self.aside.load(Ordering::Relaxed) {
-            0 => code, // which may be the one of a program that was run inside
+            0 => code, // perhaps that of a program that was run inside
             aside => worst([code, aside]),
         }
     }
 
-    /// Mistakes in the manifest or presets of `what`. Those in a preset are shown once, not for
-    /// each site.
+    /// Mistakes in the manifest or presets of `what`. Those of a preset are shown once, not once
+    /// per site.
     pub(crate) fn diagnostics(&self, what: &dyn fmt::Display, diagnostics: &Diagnostics) {
         let text = diagnostics.render(self.colour);
         if lock(&self.shown).insert(text.clone()) {
-            self.say(ERROR, text.trim_end());
+            self.write(ERROR, text.trim_end());
         } else {
             self.error(&Error::usage(format!(
                 "{what}: it includes a preset with the mistakes shown above"
@@ -182,7 +183,7 @@ impl Out {
         }
     }
 
-    /// Mistakes that come again are to be shown again.
+    /// From now on mistakes are shown again that were shown before.
     pub(crate) fn forget_mistakes(&self) {
         lock(&self.shown).clear();
     }
@@ -195,18 +196,17 @@ impl Out {
         }
     }
 
-    /// An error at the edge, with what to do next where that is known; gives the exit code.
+    /// An error that ends the command; returns the exit code.
     pub(crate) fn failure(&self, failure: &anyhow::Error) -> u8 {
-        let edge = || Error::failed(format!("{failure:#}"));
-        let error = failure
-            .downcast_ref::<Error>()
-            .cloned()
-            .unwrap_or_else(edge);
+        let error = match failure.downcast_ref::<Error>() {
+            Some(error) => error.clone(),
+            None => Error::failed(format!("{failure:#}")),
+        };
         self.error(&error);
         error.exit_code()
     }
 
-    /// Prints data and gives the exit code: `code`, if that went well.
+    /// Prints data, and returns the exit code: `code`, if printing succeeded.
     pub(crate) fn print_and(&self, text: impl AsRef<[u8]>, code: u8) -> u8 {
         match print(text.as_ref()) {
             Ok(()) => code,
@@ -215,8 +215,55 @@ impl Out {
     }
 }
 
-/// Whether the standard error is the stream that systemd connected to the journal: `JOURNAL_STREAM`
-/// of systemd.exec(5) names its device and inode.
+/// What the administrator should know about one site: each message begins with its name.
+pub(crate) struct SiteOut<'o> {
+    out: &'o Out,
+    site: &'o SiteName,
+}
+
+impl Out {
+    /// For messages about `site`.
+    pub(crate) fn site<'o>(&'o self, site: &'o SiteName) -> SiteOut<'o> {
+        SiteOut { out: self, site }
+    }
+
+    /// The warnings and notes of what was resolved. Most notes of presets are shown with `-v` only:
+    /// presets have many optional lines.
+    pub(crate) fn notes(&self, desired: &Desired) {
+        let out = self.site(&desired.site);
+        for warning in &desired.warnings {
+            out.warn(warning);
+        }
+        for note in &desired.notes {
+            let text = format_args!("{} ({})", note.text, note.origin);
+            if note.always || note.origin.presets.is_empty() {
+                out.info(text);
+            } else {
+                out.detail(text);
+            }
+        }
+    }
+}
+
+impl SiteOut<'_> {
+    /// As [`Out::info`].
+    pub(crate) fn info(&self, text: impl fmt::Display) {
+        self.out.info(format_args!("{}: {text}", self.site));
+    }
+
+    /// As [`Out::detail`].
+    pub(crate) fn detail(&self, text: impl fmt::Display) {
+        self.out.detail(format_args!("{}: {text}", self.site));
+    }
+
+    /// As [`Out::warn`].
+    pub(crate) fn warn(&self, text: impl fmt::Display) {
+        self.out.warn(format_args!("{}: {text}", self.site));
+    }
+}
+
+/// Whether systemd connected the standard error to the journal: `JOURNAL_STREAM` names its device
+/// and inode, systemd.exec(5).
 fn is_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
         return false;
@@ -229,14 +276,14 @@ fn one_line(text: impl fmt::Display) -> String {
     brief(&text.to_string(), LONGEST).into_owned()
 }
 
-/// Every line with its priority.
+/// Each line after its priority.
 fn prefixed(priority: &str, text: &str) -> String {
     text.lines()
         .flat_map(|line| ["<", priority, ">", line, "\n"])
         .collect()
 }
 
-/// Data. A reader that went away is no error: `| head` has seen enough.
+/// Prints data. It is not an error if the reader has gone: `| head` has seen enough.
 fn print(text: &[u8]) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text).and_then(|()| stdout.flush()) {
@@ -249,7 +296,8 @@ fn print(text: &[u8]) -> anyhow::Result<()> {
     }
 }
 
-/// The worst of several ends: a failure before a mistake in a manifest, before differences.
+/// The worst of several exit codes: 1 (failed), then 2 (a mistake in a manifest), then 3
+/// (differences).
 pub(crate) fn worst(codes: impl IntoIterator<Item = u8>) -> u8 {
     let rank = |code: &u8| [0, 3, 2, 1].iter().position(|known| known == code);
     codes.into_iter().max_by_key(rank).unwrap_or(0)

@@ -9,9 +9,9 @@ use super::context::Context;
 use crate::Error;
 use crate::patience::{Crew, Lost, Stop};
 
-/// Does `work` for each of `sites`, `threads` at a time, until `stop`. Returns the results of those
-/// that were begun, in the order of the sites. One whose file systems do not answer is given up, as
-/// an error of its own.
+/// Does `work` for each of `sites` in `threads` threads, until `stop` is set. Returns the results
+/// of the sites that were begun, in their order. A site whose file systems do not answer is given
+/// up, which is an error of that site.
 pub(crate) fn each<R: Send + 'static, E: From<SiteError> + Send + 'static>(
     context: &Context,
     sites: &[Site],
@@ -27,10 +27,22 @@ pub(crate) fn each<R: Send + 'static, E: From<SiteError> + Send + 'static>(
     };
     let results = Crew::start(sites.to_vec(), threads, context.limit, stop, work).finish();
     out.progress_done();
-    let result = |(site, result): (&Site, Result<_, _>)| {
-        result.unwrap_or_else(|why| Err(lost(site, &why).into()))
-    };
-    sites.iter().zip(results).map(result).collect()
+
+    let mut ends = vec![];
+    for (site, result) in sites.iter().zip(results) {
+        ends.push(result.unwrap_or_else(|why| Err(lost(site, &why).into())));
+    }
+    ends
+}
+
+/// As [`each`], for work that changes nothing: there is no need to stop it.
+pub(crate) fn look<R: Send + 'static, E: From<SiteError> + Send + 'static>(
+    context: &Context,
+    sites: &[Site],
+    work: impl Fn(&Site) -> Result<R, E> + Send + Sync + 'static,
+) -> Vec<Result<R, E>> {
+    let work = move |site: &Site, _: &Stop| work(site);
+    each(context, sites, processors(), &Arc::default(), work)
 }
 
 /// As [`each`], for one site.
@@ -40,21 +52,20 @@ pub(crate) fn one<R: Send + 'static>(
     stop: &Arc<AtomicBool>,
     work: impl Fn(&Site, &Stop) -> Result<R, SiteError> + Send + Sync + 'static,
 ) -> Result<R, SiteError> {
-    let results = each(context, std::slice::from_ref(site), 1, stop, work);
-    let stopped = || Error::interrupted(format!("{}: stopped by a signal", site.name));
-    results
-        .into_iter()
-        .next()
-        .unwrap_or_else(|| Err(stopped().into()))
+    let mut results = each(context, std::slice::from_ref(site), 1, stop, work);
+    match results.pop() {
+        Some(result) => result,
+        None => Err(Error::interrupted(format!("{}: stopped by a signal", site.name)).into()),
+    }
 }
 
-/// Why there is no result of a site.
+/// Why there is no result for a site.
 pub(crate) fn lost(site: &Site, why: &Lost) -> SiteError {
-    match why {
-        Lost::Silent(silence) => silence.error().context(&site.name),
-        Lost::Broken => Error::failed(format!("{}: mountjail itself failed, see above", site.name)),
-    }
-    .into()
+    let name = &site.name;
+    SiteError::from(match why {
+        Lost::Silent(silence) => silence.error().context(name),
+        Lost::Broken => Error::failed(format!("{name}: mountjail itself failed, see above")),
+    })
 }
 
 /// As many threads as there are processors.

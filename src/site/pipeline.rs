@@ -1,26 +1,257 @@
-//! What several commands do with one site: resolve it, look at it, say what failed.
+//! One site's way through the stages: load, lock, resolve, observe, plan, carry out.
+//!
+//! [`Pipeline`] has the stages that only read: `plan`, `check`, `doctor` and `fstab` end there.
+//! [`BringUp`] has all of them: `up` and the watcher.
 
-use super::{Context, Out, Site, SiteError, select};
+use super::context::{Context, Purpose};
+use super::up::{Changes, Done};
+use super::{ManifestError, Site, SiteError, load, records};
 use crate::base::{HostPath, SiteName};
-use crate::engine::{Engine, Lock};
+use crate::engine::{Engine, Lock, create_root};
 use crate::manifest::Manifest;
-use crate::observe::{self, BootId, Records, Table};
-use crate::plan::{self, Plan};
+use crate::observe::{self, BootId, Observed, Table};
+use crate::patience::Stop;
+use crate::plan::{self, Plan, SiteState};
 use crate::resolve::{Desired, Resolver};
-use crate::{Error, Result};
+use crate::{Result, sys};
 
-/// What the site's manifest asks for on this host.
-pub(crate) fn desired(
-    context: &Context,
-    resolver: &Resolver,
-    site: &Site,
-) -> Result<Desired, SiteError> {
-    let manifest = select::load(context, site).map_err(SiteError::Manifest)?;
-    resolved(context, resolver, &manifest)
+/// How often a site is brought up that changes meanwhile.
+const ATTEMPTS: usize = 6;
+
+/// How mounts are looked up.
+#[derive(Clone, Copy)]
+pub(crate) enum MountLookup {
+    /// In the whole mount table, read once.
+    WholeTable,
+    /// One by one, if the kernel offers statmount(2) (Linux 6.8).
+    OneByOne,
 }
 
-/// What `manifest` asks for on this host.
-pub(crate) fn resolved(
+/// The stages that only read, and what all sites of one run share for them.
+pub(crate) struct Pipeline {
+    pub context: Context,
+    pub resolver: Resolver,
+    pub boot: BootId,
+    /// The whole mount table, as it was before the first site, unless mounts are looked up one by
+    /// one.
+    pub table: Option<Table>,
+}
+
+/// A site after the stages that only read.
+pub(crate) struct Planned {
+    pub manifest: Manifest,
+    pub desired: Desired,
+    pub observed: Observed,
+    pub plan: Plan,
+}
+
+impl Pipeline {
+    pub(crate) fn new(context: Context, lookup: MountLookup) -> Result<Self> {
+        Ok(Self {
+            resolver: context.resolver()?,
+            boot: observe::boot_id()?,
+            table: read_table(lookup)?,
+            context,
+        })
+    }
+
+    /// Takes a site from its manifest to its plan.
+    pub(crate) fn plan(&self, site: &Site) -> Result<Planned, SiteError> {
+        // Load: the manifest, with the presets that it includes.
+        let manifest = self.load(site)?;
+
+        // Resolve: the mounts and links that it asks for on this host.
+        let desired = self.resolve(&manifest)?;
+
+        // Observe: the mounts that are there, and the records. Plan: the steps between the two.
+        let (observed, plan) = self.observe_and_plan(&desired)?;
+
+        Ok(Planned {
+            manifest,
+            desired,
+            observed,
+            plan,
+        })
+    }
+
+    /// The last two stages of [`plan`](Self::plan) alone.
+    pub(crate) fn observe_and_plan(&self, desired: &Desired) -> Result<(Observed, Plan)> {
+        let observed = self.observe(desired, self.table.as_ref())?;
+        let plan = plan_up(desired, &observed)?;
+        Ok((observed, plan))
+    }
+
+    /// What the site's manifest asks for on this host.
+    pub(crate) fn desired(&self, site: &Site) -> Result<Desired, SiteError> {
+        self.resolve(&self.load(site)?)
+    }
+
+    pub(crate) fn load(&self, site: &Site) -> Result<Manifest, ManifestError> {
+        load::manifest(&self.context, site)
+    }
+
+    pub(crate) fn resolve(&self, manifest: &Manifest) -> Result<Desired, SiteError> {
+        resolve(&self.context, &self.resolver, manifest)
+    }
+
+    fn observe(&self, desired: &Desired, table: Option<&Table>) -> Result<Observed> {
+        observe(&self.context, &self.boot, desired, table)
+    }
+}
+
+/// All stages, and what all sites of one run share for them.
+pub(crate) struct BringUp {
+    pub pipeline: Pipeline,
+    pub engine: Engine,
+    /// Sites that are down stay down.
+    pub leave_down: bool,
+    /// A root directory that does not exist is made.
+    pub create_root: bool,
+}
+
+impl BringUp {
+    /// For a run over that many sites.
+    pub(crate) fn new(context: Context, lookup: MountLookup, sites: usize) -> Result<Self> {
+        let engine = context.engine(observe::boot_id()?, sites, Purpose::Mount)?;
+        Ok(Self {
+            engine,
+            pipeline: Pipeline::new(context, lookup)?,
+            leave_down: false,
+            create_root: false,
+        })
+    }
+
+    /// Takes a site from its manifest to its mounts. `None`: it is down, and was left alone.
+    pub(crate) fn site(&self, site: &Site, stop: &Stop) -> Result<Option<Done>, SiteError> {
+        let Pipeline { context, .. } = &self.pipeline;
+
+        // Load: the manifest, with the presets that it includes.
+        let manifest = self.pipeline.load(site)?;
+
+        // Lock: another mountjail finishes its work on the site first.
+        let _lock = lock(context, &self.engine, &site.name)?;
+
+        // Resolve: the mounts and links that the manifest asks for on this host.
+        if self.create_root {
+            self.make_root(site, &manifest.root)?;
+        }
+        let desired = match self.pipeline.resolve(&manifest) {
+            Err(_) if self.leave_down && self.was_never_up(site)? => return Ok(None),
+            resolved => resolved?,
+        };
+
+        // Observe, plan, carry out.
+        let resolve_again = |_| {
+            let context = context.with_new_host();
+            resolve(&context, &context.resolver()?, &manifest)
+        };
+        let done = self.reconcile(desired, stop, resolve_again)?;
+        Ok(done.map(|(desired, changes)| Done {
+            desired,
+            services: manifest.services,
+            changes,
+        }))
+    }
+
+    /// Brings the site, whose lock is held, to what is `desired`, and returns that with what was
+    /// changed. `None`: the site is down, and was left alone.
+    ///
+    /// A run that fails because something changed meanwhile is tried again, with a new look at what
+    /// is mounted. Something may have been mounted after the table was read and before the lock was
+    /// taken. Or the failure itself says that it was overtaken; then the site is resolved again.
+    pub(crate) fn reconcile(
+        &self,
+        mut desired: Desired,
+        stop: &Stop,
+        mut resolve_again: impl FnMut(Desired) -> Result<Desired, SiteError>,
+    ) -> Result<Option<(Desired, Changes)>, SiteError> {
+        let table = self.pipeline.table.as_ref();
+        let mut changes = self.try_reconcile(&desired, table, stop);
+        for attempt in 1..ATTEMPTS {
+            let Err(failed) = &changes else { break };
+            let is_overtaken = failed.is_overtaken();
+            let table_is_old = attempt == 1 && table.is_some();
+            if stop.is_set() || !(is_overtaken || table_is_old) {
+                break;
+            }
+
+            let out = self.pipeline.context.out.site(&desired.site);
+            out.detail("trying again: something changed after it was looked at");
+            if is_overtaken {
+                desired = resolve_again(desired)?;
+            }
+            let table = read_table(MountLookup::OneByOne)?;
+            changes = self.try_reconcile(&desired, table.as_ref(), stop);
+        }
+        Ok(changes?.map(|changes| (desired, changes)))
+    }
+
+    /// Observes, plans and carries out; again, as long as the plan cannot see all steps yet.
+    fn try_reconcile(
+        &self,
+        desired: &Desired,
+        table: Option<&Table>,
+        stop: &Stop,
+    ) -> Result<Option<Changes>, SiteError> {
+        let Pipeline { context, .. } = &self.pipeline;
+        let log = |line: std::fmt::Arguments<'_>| context.out.detail(line);
+        let mut changes: Option<Changes> = None;
+        let mut newer_table = None;
+        loop {
+            // Observe: the mounts that are there, and the records.
+            let table = newer_table.as_ref().or(table);
+            let observed = self.pipeline.observe(desired, table)?;
+
+            // Plan: the steps from there to what is desired.
+            let plan = plan_up(desired, &observed)?;
+            if self.leave_down && is_down(&plan, &observed) {
+                return Ok(changes);
+            }
+            if !plan.conflicts.is_empty() {
+                return Err(SiteError::Errors(plan.conflicts));
+            }
+
+            // Carry out: the steps, or undo what was done.
+            let outcome = self
+                .engine
+                .up(&plan, &observed, stop, &log)
+                .map_err(SiteError::Engine)?;
+            changes.get_or_insert_default().add(outcome, &plan);
+            if !plan.unfinished {
+                return Ok(changes);
+            }
+            newer_table = table.map(|_| Table::read()).transpose()?;
+        }
+    }
+
+    fn make_root(&self, site: &Site, root: &HostPath) -> Result<()> {
+        if create_root(root).map_err(|error| error.context(&site.name))? {
+            let out = self.pipeline.context.out.site(&site.name);
+            out.info(format_args!("made the root {root}"));
+        }
+        Ok(())
+    }
+
+    /// Whether `up` has not brought the site up since the boot.
+    fn was_never_up(&self, site: &Site) -> Result<bool> {
+        let Pipeline { context, boot, .. } = &self.pipeline;
+        match context.state.read(&site.name, boot) {
+            Ok(records) => Ok(records.record.is_none()),
+            Err(error) => Err(error.context(&site.name)),
+        }
+    }
+}
+
+/// Whether the site is down. One that is recorded without mounts is up: all that it needs was
+/// absent.
+fn is_down(plan: &Plan, observed: &Observed) -> bool {
+    let record = observed.record.as_ref();
+    let is_up_without_mounts = record.is_some_and(|record| record.mounts.is_empty());
+    !is_up_without_mounts && plan.site_state() == SiteState::Down
+}
+
+/// What `manifest` asks for on the host.
+pub(crate) fn resolve(
     context: &Context,
     resolver: &Resolver,
     manifest: &Manifest,
@@ -30,136 +261,50 @@ pub(crate) fn resolved(
         .map_err(SiteError::Errors)
 }
 
-/// What the site needs, and the plan for it by the whole table: what `plan` and `status` show.
-pub(crate) fn planned(
-    context: &Context,
-    resolver: &Resolver,
-    site: &Site,
-    boot: &BootId,
-    table: &Table,
-) -> Result<(Desired, Plan), SiteError> {
-    let desired = desired(context, resolver, site)?;
-    let (_, plan) = observe_and_plan(context, &desired, boot, Some(table))?;
-    Ok((desired, plan))
-}
-
-/// The site's lock; says so before it waits for another mountjail.
-pub(crate) fn lock(context: &Context, engine: &Engine, site: &Site) -> Result<Lock> {
-    let waiting = || {
-        context.out.info(format_args!(
-            "{}: waiting for another mountjail to finish",
-            site.name
-        ));
-    };
+/// Takes the site's lock. If another mountjail has it, that is reported before the wait.
+pub(crate) fn lock(context: &Context, engine: &Engine, site: &SiteName) -> Result<Lock> {
+    let out = context.out.site(site);
+    let waiting = || out.info("waiting for another mountjail to finish");
     engine
-        .lock(&site.name, context.limit, waiting)
-        .map_err(|error| error.context(&site.name))
+        .lock(site, context.limit, waiting)
+        .map_err(|error| error.context(site))
 }
 
-/// How the site stands, and what is to be done.
-pub(crate) fn observe_and_plan(
+/// The mounts that are there, and the records.
+fn observe(
     context: &Context,
-    desired: &Desired,
     boot: &BootId,
+    desired: &Desired,
     table: Option<&Table>,
-) -> Result<(observe::Observed, Plan)> {
-    let named = |error: Error| error.context(&desired.site);
-    let records = readable(context, &desired.site, boot).map_err(named)?;
+) -> Result<Observed> {
+    let site = &desired.site;
+    let records = records::read(context, site, boot).map_err(|error| error.context(site))?;
     for warning in &records.warnings {
-        context
-            .out
-            .warn(format_args!("{}: {warning}", desired.site));
+        context.out.site(site).warn(warning);
     }
-    let records = at_its_root(context, desired, records)?;
-    let observed = observe::observe(desired, records, table).map_err(named)?;
-    let plan = plan::up(desired, &observed);
-    if plan.removals() > 0
-        && observe::shared_storage(&desired.root)
-            .map_err(named)?
-            .is_some()
-    {
-        return Ok((observed, plan.keeping_placeholders()));
-    }
-    Ok((observed, plan))
+    let records = records::at_root(context, desired, records)?;
+    observe::observe(desired, records, table).map_err(|error| error.context(site))
 }
 
-/// The records as those of the root that the manifest names: it may have been moved there, or the
-/// recorded one be gone.
-///
-/// Errors: the site was set up in another directory, which is there.
-fn at_its_root(context: &Context, desired: &Desired, records: Records) -> Result<Records> {
-    let Desired { site, root, .. } = desired;
-    let kept_at = records.kept.as_ref().map(|kept| &kept.root);
-    if records.root().is_none_or(|recorded| recorded == root)
-        && kept_at.is_none_or(|kept| kept == root)
-    {
-        return Ok(records);
+/// The steps from `observed` to `desired`. On storage that other hosts may have mounted,
+/// placeholders stay.
+fn plan_up(desired: &Desired, observed: &Observed) -> Result<Plan> {
+    let plan = plan::up(desired, observed);
+    if plan.removals() == 0 {
+        return Ok(plan);
     }
-    match (records.home(|| Some(root.clone())), records.root()) {
-        (Some(home), _) if home == *root => Ok(records.moved_to(root)),
-        (None, Some(recorded)) if !records.is_mounted() => {
-            context.out.warn(format_args!(
-                "{site}: the root {recorded} is not there any more; what mountjail made in it is forgotten"
-            ));
-            Ok(Records::default())
-        }
-        (home, _) => Err(elsewhere(
-            &home.unwrap_or_else(|| root.clone()),
-            desired,
-            &records,
-        )),
-    }
+    let shared = observe::shared_storage(&desired.root);
+    Ok(
+        match shared.map_err(|error| error.context(&desired.site))? {
+            Some(_) => plan.keeping_placeholders(),
+            None => plan,
+        },
+    )
 }
 
-/// What is recorded. Who is not root cannot read it, and changes nothing: what he is shown is found
-/// by looking.
-pub(crate) fn readable(context: &Context, site: &SiteName, boot: &BootId) -> Result<Records> {
-    match context.state.read(site, boot) {
-        Err(error) if error.errno() == Some(libc::EACCES) && !nix::unistd::geteuid().is_root() => {
-            Ok(Records {
-                warnings: vec![error.to_string()],
-                ..Records::default()
-            })
-        }
-        result => result,
-    }
-}
-
-/// The site was set up at `home`, and is to be at another root.
-pub(crate) fn elsewhere(home: &HostPath, desired: &Desired, records: &Records) -> Error {
-    let Desired { site, root, .. } = desired;
-    let fstab = records
-        .kept
-        .as_ref()
-        .is_some_and(|kept| kept.fstab.is_some());
-    let how = match (&records.record, fstab) {
-        (_, true) => format!("`mountjail fstab --uninstall {site}`, then `mountjail down {site}`"),
-        (Some(_), false) => format!("`mountjail down {site}`"),
-        (None, false) => format!("`mountjail down --remove-placeholders {site}`"),
-    };
-    Error::failed(format!(
-        "{site}: the manifest now says root {root}, but the site was set up at {home}"
-    ))
-    .hint(format!("take it away there first: {how}"))
-}
-
-/// What the user should know of what was resolved. Of presets most of it with `-v` only: their
-/// optional lines are many.
-pub(crate) fn notes(out: &Out, desired: &Desired) {
-    for warning in &desired.warnings {
-        out.warn(format_args!("{}: {warning}", desired.site));
-    }
-    for note in &desired.notes {
-        if note.always || note.origin.presets.is_empty() {
-            out.info(format_args!(
-                "{}: {} ({})",
-                desired.site, note.text, note.origin
-            ));
-        } else {
-            out.detail(format_args!(
-                "{}: {} ({})",
-                desired.site, note.text, note.origin
-            ));
-        }
+fn read_table(lookup: MountLookup) -> Result<Option<Table>> {
+    match lookup {
+        MountLookup::OneByOne if sys::probe::statmount() => Ok(None),
+        MountLookup::OneByOne | MountLookup::WholeTable => Table::read().map(Some),
     }
 }

@@ -1,33 +1,37 @@
-//! One site as `status` shows it, whatever is wrong with it: what cannot be resolved now is taken
-//! as it is recorded.
+//! One site as `status` shows it, whatever is wrong with it. What cannot be resolved now is taken
+//! from the records.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Arc;
 
 use super::SiteError;
-use super::context::Context;
-use super::pipeline::{elsewhere, readable};
-use super::{Site, configuration, select};
+use super::pipeline::Pipeline;
+use super::records::{self, add_recorded, recorded_besides};
+use super::{Site, configuration};
 use crate::base::JailPath;
-use crate::observe::{self, BootId, CreatedKind, RecordedMount, Records, Table};
+use crate::observe::{self, Records};
 use crate::plan::{self, Plan, Step};
-use crate::resolve::{
-    Dependencies, Desired, FileKind, Host, Link, LookupError, Mount, Resolution, Resolver,
-};
+use crate::resolve::{Dependencies, Desired, FileKind, Host, Mount, Resolution};
 use crate::{Error, Result};
 
-/// How a site stands.
-pub(crate) struct Shown {
+pub(crate) struct SiteStatus {
     pub site: Site,
-    /// `None`: nothing is known of it.
+    /// `None`: nothing is known about the site.
     pub plan: Option<Plan>,
-    /// Why not all could be looked at.
+    /// Why not everything could be looked at.
     pub failed: Vec<SiteError>,
 }
 
-impl Shown {
-    /// A site that was given up.
+/// How much of what the manifest asks for is known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Resolved {
+    Wholly,
+    InPart,
+}
+
+impl SiteStatus {
+    /// Of a site that was given up.
     pub(crate) fn lost(site: Site, failed: SiteError) -> Self {
         Self {
             site,
@@ -36,123 +40,123 @@ impl Shown {
         }
     }
 
+    /// Of a site that has a manifest, or had one when the sites were listed.
+    pub(crate) fn of(pipeline: &Pipeline, site: Site) -> Self {
+        let mut failed = vec![];
+        let records = records_at_home(pipeline, &site).unwrap_or_else(|error| {
+            failed.push(SiteError::from(error));
+            Records::default()
+        });
+
+        let (desired, lookups) = desired(pipeline, &site, &records, &mut failed);
+        let desired = desired.or_else(|| {
+            let root = records.root()?.clone();
+            Some(Desired::nothing(site.name.clone(), root))
+        });
+        let Some(mut desired) = desired else {
+            return Self {
+                site,
+                plan: None,
+                failed,
+            };
+        };
+
+        let has_no_manifest = fs::symlink_metadata(&site.file).is_err();
+        let host = &pipeline.context.host;
+        let (resolved, absent) = if failed.is_empty() || has_no_manifest {
+            let absent = named_and_absent(&desired, &records, host, &lookups);
+            (Resolved::Wholly, absent)
+        } else {
+            let absent = keep_what_is_recorded(&mut desired, &records, host);
+            (Resolved::InPart, absent)
+        };
+        let mut plan = match plan_status(pipeline, &desired, records, absent, resolved) {
+            Ok(plan) => Some(plan),
+            Err(error) => {
+                failed.push(SiteError::from(error.context(&site.name)));
+                None
+            }
+        };
+        if let Some(plan) = &mut plan {
+            let errors = failed.iter().map(|failed| failed.as_error(&site));
+            plan.conflicts.extend(errors);
+        }
+        Self { site, plan, failed }
+    }
+
+    /// Of a site that is recorded and has no manifest.
+    pub(crate) fn without_manifest(pipeline: &Pipeline, site: Site) -> Self {
+        let (plan, failed) = match plan_without_manifest(pipeline, &site) {
+            Ok(plan) => (plan, vec![]),
+            Err(error) => (None, vec![SiteError::from(error.context(&site.name))]),
+        };
+        Self { site, plan, failed }
+    }
+
     /// Whether it was given up because something did not answer.
     pub(crate) fn is_silent(&self) -> bool {
         self.plan.is_none() && self.failed.iter().any(SiteError::is_silent)
     }
 }
 
-/// How `site` stands.
-pub(crate) fn site(
-    context: &Context,
-    resolver: &Resolver,
-    site: Site,
-    boot: &BootId,
-    table: &Table,
-) -> Shown {
-    let mut failed = vec![];
-    let mut note = |error: Error| failed.push(SiteError::from(error.context(&site.name)));
-    let records = readable(context, &site.name, boot)
-        .map_err(&mut note)
-        .unwrap_or_default();
+/// The records, as those of the place where the root is now.
+fn records_at_home(pipeline: &Pipeline, site: &Site) -> Result<Records> {
+    let Pipeline { context, boot, .. } = pipeline;
+    let records = records::read(context, &site.name, boot);
+    let records = records.map_err(|error| error.context(&site.name))?;
     for warning in &records.warnings {
-        context.out.warn(format_args!("{}: {warning}", site.name));
+        context.out.site(&site.name).warn(warning);
     }
-    let records = match records.home(|| configuration::root_of(&site)) {
+    Ok(match records.home(|| configuration::root_of(site)) {
         Some(home) => records.moved_to(&home),
         None => records,
-    };
-    let (desired, lookups) = desired(context, resolver, &site, &records, &mut failed);
-    let is_gone = fs::symlink_metadata(&site.file).is_err();
-    let desired =
-        desired.or_else(|| Some(Desired::nothing(site.name.clone(), records.root()?.clone())));
-    let plan = desired.map(|mut desired| {
-        let whole = failed.is_empty() || is_gone;
-        let absent = if whole {
-            named_and_absent(&desired, &records, &context.host, &lookups)
-        } else {
-            keep_what_is_recorded(&mut desired, &records, &context.host)
-        };
-        planned(&desired, records, table, absent, whole)
-    });
-    let mut plan = match plan.transpose() {
-        Ok(plan) => plan,
-        Err(error) => {
-            failed.push(SiteError::from(error.context(&site.name)));
-            None
-        }
-    };
-    if let Some(plan) = &mut plan {
-        plan.conflicts
-            .extend(failed.iter().map(|failed| failed.as_error(&site)));
-    }
-    Shown { site, plan, failed }
+    })
 }
 
-/// The site of this name, of which there is a record and no manifest.
-pub(crate) fn without_manifest(
-    site: Site,
-    context: &Context,
-    boot: &BootId,
-    table: &Table,
-) -> Shown {
-    let look = || -> Result<Option<Plan>> {
-        let records = readable(context, &site.name, boot)?;
-        let Some(root) = records.root().cloned() else {
-            return Ok(None);
-        };
-        let nothing = Desired::nothing(site.name.clone(), root);
-        let mut plan = planned(&nothing, records, table, BTreeSet::new(), true)?;
-        let gone = Error::failed(format!(
-            "{}: the manifest {} is gone",
-            site.name,
-            site.file.display()
-        ));
-        let hint = format!("`mountjail down {}` takes away what is mounted", site.name);
-        plan.conflicts.push(gone.hint(hint));
-        Ok(Some(plan))
+fn plan_without_manifest(pipeline: &Pipeline, site: &Site) -> Result<Option<Plan>> {
+    let Site { name, file } = site;
+    let records = records::read(&pipeline.context, name, &pipeline.boot)?;
+    let Some(root) = records.root().cloned() else {
+        return Ok(None);
     };
-    match look() {
-        Ok(plan) => Shown {
-            site,
-            plan,
-            failed: vec![],
-        },
-        Err(error) => {
-            let failed = vec![SiteError::from(error.context(&site.name))];
-            Shown {
-                site,
-                plan: None,
-                failed,
-            }
-        }
-    }
+    let nothing = Desired::nothing(name.clone(), root);
+    let mut plan = plan_status(
+        pipeline,
+        &nothing,
+        records,
+        BTreeSet::new(),
+        Resolved::Wholly,
+    )?;
+    let gone = Error::failed(format!("{name}: the manifest {} is gone", file.display()));
+    let hint = format!("`mountjail down {name}` takes away what is mounted");
+    plan.conflicts.push(gone.hint(hint));
+    Ok(Some(plan))
 }
 
-/// What the manifest asks for, as far as that can be said of the root that is recorded.
+/// What the manifest asks for, as far as it can be resolved, and if it names the recorded root.
 fn desired(
-    context: &Context,
-    resolver: &Resolver,
+    pipeline: &Pipeline,
     site: &Site,
     records: &Records,
     failed: &mut Vec<SiteError>,
 ) -> (Option<Desired>, Vec<Arc<Dependencies>>) {
-    let manifest = match select::load(context, site) {
+    let manifest = match pipeline.load(site) {
         Ok(manifest) => manifest,
-        Err(unusable) => {
-            failed.push(SiteError::Manifest(unusable));
+        Err(error) => {
+            failed.push(SiteError::Manifest(error));
             return (None, vec![]);
         }
     };
+    let roots = pipeline.context.roots();
     let Resolution {
         mut desired,
         mut errors,
         dependencies,
-    } = resolver.resolve_partly(&manifest, context.roots());
+    } = pipeline.resolver.resolve_partly(&manifest, roots);
     if let (Some(found), Some(root)) = (&desired, records.root())
         && found.root != *root
     {
-        errors.push(elsewhere(root, found, records));
+        errors.push(records::set_up_elsewhere(root, found, records));
         desired = None;
     }
     if !errors.is_empty() {
@@ -161,18 +165,18 @@ fn desired(
     (desired, dependencies)
 }
 
-fn planned(
+fn plan_status(
+    pipeline: &Pipeline,
     desired: &Desired,
     records: Records,
-    table: &Table,
     absent: BTreeSet<JailPath>,
-    whole: bool,
+    resolved: Resolved,
 ) -> Result<Plan> {
-    let mut observed = observe::observe(desired, records, Some(table))?;
+    let mut observed = observe::observe(desired, records, pipeline.table.as_ref())?;
     observed.absent = absent;
     let mut plan = plan::up(desired, &observed);
-    if !whole {
-        // What is not needed cannot be told from what could not be resolved.
+    if resolved == Resolved::InPart {
+        // Some may belong to what could not be resolved.
         let is_removal = |step: &Step| {
             matches!(
                 step,
@@ -184,43 +188,28 @@ fn planned(
     Ok(plan)
 }
 
-/// The recorded mounts that `desired` has not.
-fn others<'r>(
-    desired: &'r Desired,
-    records: &'r Records,
-) -> impl Iterator<Item = &'r RecordedMount> {
-    let recorded = records
-        .record
-        .iter()
-        .filter(|record| record.root == desired.root);
-    let is_desired = |target| {
-        desired
-            .mounts
-            .binary_search_by(|mount| mount.target.cmp(target))
-            .is_ok()
-    };
-    recorded
-        .flat_map(|record| &record.mounts)
-        .filter(move |mount| !is_desired(&mount.target))
-}
-
-/// Where recorded mounts have no source any more that the manifest still names, as an optional one.
+/// The targets of recorded mounts whose source is gone, although the manifest still names it, as an
+/// optional one.
 fn named_and_absent(
     desired: &Desired,
     records: &Records,
     host: &Host,
     lookups: &[Arc<Dependencies>],
 ) -> BTreeSet<JailPath> {
-    let is_named =
-        |error: &LookupError| lookups.iter().any(|known| known.has(error.at().as_path()));
-    let absent = others(desired, records).filter(|mount| {
-        host.walk(&mount.source)
-            .is_err_and(|error| is_named(&error))
-    });
-    absent.map(|mount| mount.target.clone()).collect()
+    let mut absent = BTreeSet::new();
+    for mount in recorded_besides(desired, records) {
+        if let Err(error) = host.walk(&mount.source)
+            && lookups
+                .iter()
+                .any(|lookups| lookups.has(error.at().as_path()))
+        {
+            absent.insert(mount.target.clone());
+        }
+    }
+    absent
 }
 
-/// Adds to `desired` what is recorded besides; returns where the source is not there.
+/// Adds to `desired` what else is recorded; returns the targets whose source does not exist.
 fn keep_what_is_recorded(
     desired: &mut Desired,
     records: &Records,
@@ -228,7 +217,7 @@ fn keep_what_is_recorded(
 ) -> BTreeSet<JailPath> {
     let mut absent = BTreeSet::new();
     let mut kept = vec![];
-    for mount in others(desired, records) {
+    for mount in recorded_besides(desired, records) {
         let found = host.walk(&mount.source).ok().map(|walk| walk.stat);
         if found.is_none() {
             absent.insert(mount.target.clone());
@@ -243,18 +232,6 @@ fn keep_what_is_recorded(
             reasons: vec![],
         }));
     }
-    desired.mounts.extend(kept);
-    desired.mounts.sort_by(|a, b| a.target.cmp(&b.target));
-    desired.mounts.dedup_by(|a, b| a.target == b.target);
-    for made in records.kept.iter().flat_map(|kept| &kept.made) {
-        let known = desired.links.iter().any(|link| link.path == made.path);
-        if let (CreatedKind::Link(destination), false) = (&made.kind, known) {
-            desired.links.push(Link {
-                path: made.path.clone(),
-                destination: destination.clone(),
-                reasons: vec![],
-            });
-        }
-    }
+    add_recorded(desired, records, kept);
     absent
 }

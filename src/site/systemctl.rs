@@ -10,12 +10,12 @@ pub(crate) fn is_running() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
-/// Whether this is a container that systemd manages: it writes the kind of container there.
+/// Whether this is a container that systemd manages: systemd writes the kind of container there.
 pub(crate) fn in_container() -> bool {
     Path::new("/run/systemd/container").exists()
 }
 
-/// Runs systemctl with these arguments; the error has what it complained.
+/// Runs systemctl with these arguments; an error quotes its messages.
 pub(crate) fn systemctl(arguments: &[&str]) -> Result<()> {
     let failed = || Error::failed(format!("`systemctl {}` failed", arguments.join(" ")));
     let output = Command::new("systemctl")

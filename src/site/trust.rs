@@ -1,4 +1,4 @@
-//! Whose manifests and presets count: they say what root mounts.
+//! Which manifests and presets are trusted: they decide what root mounts.
 
 use std::path::Path;
 
@@ -8,62 +8,70 @@ use crate::base::HostPath;
 use crate::resolve::{Host, Others};
 use crate::{Error, Result};
 
-/// Whether manifests and presets must be root's alone.
+/// What a command does with manifests and presets.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// It shows what they say.
+    #[default]
+    ReadOnly,
+    /// It does what they say, or runs programs inside.
+    Acts,
+}
+
+/// Whether manifests and presets must belong to root alone.
 #[derive(Default)]
 pub(crate) struct Trust {
     host: Host,
-    /// This is root, who could be made to do something.
+    /// The caller is root, who could be tricked.
     root: bool,
-    /// The command changes something, or runs programs inside.
-    changes: bool,
+    effect: Effect,
 }
 
 impl Trust {
-    /// For a command that `changes` something, or only reads.
-    pub(crate) fn new(changes: bool) -> Self {
+    pub(crate) fn new(effect: Effect) -> Self {
         Self {
             host: Host::new(),
             root: geteuid().is_root(),
-            changes,
+            effect,
         }
     }
 
-    /// The same for another look at the host.
-    pub(crate) fn afresh(&self) -> Self {
+    /// The same, with the host as it is now.
+    pub(crate) fn with_new_host(&self) -> Self {
         Self {
             host: Host::new(),
             ..*self
         }
     }
 
-    /// Refuses the manifest or preset `file` if somebody besides root can change it, or put another
-    /// one in its place, and root is about to do what it says.
+    /// Refuses the manifest or preset `file` if users other than root can change or replace it, and
+    /// root is about to do what it says.
     pub(crate) fn admit(&self, file: &Path) -> Result<()> {
         match self.others(file)? {
-            Some(others) if self.changes => Err(refusal(file, &others)),
+            Some(others) if self.effect == Effect::Acts => Err(refusal(file, &others)),
             _ => Ok(()),
         }
     }
 
-    /// As [`Trust::admit`]; a sentence, if it is only read.
+    /// As [`Trust::admit`]; returns a warning if the command is read-only.
     pub(crate) fn admit_or_warn(&self, file: &Path) -> Result<Option<String>> {
         let Some(others) = self.others(file)? else {
             return Ok(None);
         };
         let error = refusal(file, &others);
-        if self.changes {
+        if self.effect == Effect::Acts {
             Err(error)
         } else {
             Ok(Some(format!("`up` will refuse it: {error}")))
         }
     }
 
-    /// Whether nobody besides root can change `file`, or this is not root.
+    /// Whether only root can change `file`, or the caller is not root.
     pub(crate) fn is_trusted(&self, file: &Path) -> bool {
         self.others(file).is_ok_and(|others| others.is_none())
     }
 
-    /// Who besides root can change `file`; nobody, where that does not matter or there is none.
+    /// Who besides root can change `file`; `None`: nobody, or it does not matter.
     fn others(&self, file: &Path) -> Result<Option<Others>> {
         let Some(path) = HostPath::new(file).ok().filter(|_| self.root) else {
             return Ok(None);
@@ -74,7 +82,7 @@ impl Trust {
                 "cannot tell whether {} is root's alone",
                 file.display()
             ))),
-            Err(_) => Ok(None), // whoever reads it hears of it
+            Err(_) => Ok(None), // reading it reports the error
         }
     }
 }

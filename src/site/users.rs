@@ -1,4 +1,4 @@
-//! Who uses a site, in words.
+//! The users of a site: processes that use its mounts or run inside, in words.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -10,37 +10,36 @@ use crate::import::fpm;
 use crate::observe::{self, Depth, Observed, Process, Used, User};
 use crate::resolve::Host;
 
-/// So many targets of one process are named.
+/// How many targets of one process are named.
 const NAMED: usize = 3;
 
-/// All that uses sites, looked at once in a run.
+/// Whatever uses sites, looked up once per run.
 #[derive(Default)]
-pub(crate) struct Users {
+pub(crate) struct SiteUsers {
     processes: OnceLock<observe::Users>,
-    pools: OnceLock<Vec<Pool>>,
+    pools: OnceLock<Vec<RunningPool>>,
 }
 
-/// A pool of a PHP-FPM that runs.
-struct Pool {
+/// A pool of a running PHP-FPM.
+struct RunningPool {
     root: HostPath,
     name: String,
     master: Process,
 }
 
-/// What uses one site.
+/// How one site is used.
 #[derive(Default)]
-pub(crate) struct Use {
-    /// Who: a line for each.
+pub(crate) struct InUse {
+    /// A line per user.
     pub by: Vec<String>,
     /// The targets of the mounts that are used.
     pub targets: Vec<JailPath>,
 }
 
-impl Users {
-    /// Who uses the site at `root`, whose mounts are those of `observed`. A master of PHP-FPM
-    /// counts as well that has a pool with this root: its workers may not have been started yet,
-    /// and the next request is served by one.
-    pub(crate) fn of(&self, root: &HostPath, observed: &Observed, depth: Depth) -> Result<Use> {
+impl SiteUsers {
+    /// The users of the site at `root`, whose mounts are those of `observed`. A master of PHP-FPM
+    /// with a pool in this root is one, too: it may start a worker for the next request.
+    pub(crate) fn of(&self, root: &HostPath, observed: &Observed, depth: Depth) -> Result<InUse> {
         let here = observed.mounts.iter().chain(&observed.elsewhere);
         let here = here.flat_map(|(target, stack)| {
             stack.iter().map(|seen| Used {
@@ -61,7 +60,7 @@ impl Users {
             .processes
             .get_or_init(observe::Users::look)
             .of(root, &mounts, depth)?;
-        let mut found = Use::default();
+        let mut found = InUse::default();
         found
             .targets
             .extend(users.iter().flat_map(|user| user.targets.iter().cloned()));
@@ -77,7 +76,7 @@ impl Users {
         Ok(found)
     }
 
-    fn pools(&self) -> &[Pool] {
+    fn pools(&self) -> &[RunningPool] {
         self.pools.get_or_init(|| {
             let host = Host::new();
             let masters = observe::php_fpm_masters();
@@ -90,11 +89,11 @@ impl Users {
 }
 
 /// The pools with a root. Of a configuration that cannot be read none is known.
-fn pools_of(host: &Host, master: &Process, file: &Path) -> Vec<Pool> {
+fn pools_of(host: &Host, master: &Process, file: &Path) -> Vec<RunningPool> {
     let pool = |pool: &fpm::Pool| {
         let root = HostPath::new(pool.chroot()?).ok()?;
         let root = host.walk(&root).map_or(root, |walk| walk.real);
-        Some(Pool {
+        Some(RunningPool {
             root,
             name: pool.name.clone(),
             master: master.clone(),

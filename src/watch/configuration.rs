@@ -1,4 +1,4 @@
-//! On what the presets and the list of sites depend.
+//! What the presets and the list of sites depend on.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use crate::base::HostPath;
 use crate::resolve::{Aspect, Dependencies, Host};
 use crate::site::configuration;
 
-/// What the configuration in `config` is read from.
+/// The files that the configuration in `config` is read from.
 pub(crate) fn learned(config: &Path) -> Vec<PassResult> {
-    let learned = |user, directory| PassResult {
+    let result_of = |user, directory| PassResult {
         user,
         lookups: vec![Arc::new(yaml_files(&config.join(directory)))],
         root: None,
@@ -19,12 +19,12 @@ pub(crate) fn learned(config: &Path) -> Vec<PassResult> {
         record: None,
     };
     vec![
-        learned(Dependent::Presets, "presets"),
-        learned(Dependent::Sites, "sites"),
+        result_of(Dependent::Presets, "presets"),
+        result_of(Dependent::Sites, "sites"),
     ]
 }
 
-/// The names in a directory, and what its manifests or presets say.
+/// The names in a directory, and the contents of its manifests or presets.
 fn yaml_files(directory: &Path) -> Dependencies {
     let host = Host::new().tracked();
     let depend = |path: &Path, interest| {

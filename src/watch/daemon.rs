@@ -1,4 +1,5 @@
-//! The watcher itself: it waits for changes, deals with them, and takes in what came of that.
+//! The watcher itself: it waits for changes, brings the affected sites right, and takes in the
+//! results.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
@@ -9,45 +10,47 @@ use anyhow::Context as _;
 use sd_notify::NotifyState;
 
 use super::configuration;
-use super::grace::{Gone, Left};
+use super::grace::{GracePeriods, Retained};
 use super::index::Dependent;
 use super::mount_events::{MountSource, MountsChanged};
-use super::pass::{self, Ended, Found, Policy, Threads};
-use super::reporter::{Failing, Reporter, Trouble, notify};
-use super::signals::Signals;
+use super::pass::{self, PassOutcome, PassPolicy, PassThreads, SiteFound, WhenLocked};
+use super::reporter::{Reporter, SiteFailure, WatcherTrouble, notify};
+use super::scheduler::Scheduler;
+use super::signals::WatchSignals;
 use super::watcher::Watcher;
 use crate::base::text::plural;
 use crate::base::{JailPath, SiteName};
-use crate::engine::{self, Lock, Outcome, make_watch_directory};
+use crate::engine::{self, Lock, make_watch_directory};
 use crate::observe::{self, WatchState};
-use crate::patience::{Lost, front};
+use crate::patience::{Lost, worker};
+use crate::site::configuration::SiteList;
 use crate::site::context::{Context, is_set};
 use crate::site::parallel::lost;
-use crate::site::{Selection, Site, SiteError, configuration as sites, select};
+use crate::site::{Selection, Site, SiteError, configuration as sites};
 use crate::{Error, Result, sys};
 
-/// How long the watcher before may take to end.
+/// How long a watcher that was killed may take to end.
 const DYING: Duration = Duration::from_secs(5);
 
-/// So often a site that changes while it is brought right is simply tried again.
+/// How often a site that changes while it is brought right is tried again before its failure is
+/// reported.
 const PATIENCE: u32 = 10;
 
-/// So often another mountjail is found at work on a site until that is worth a word: some 15
-/// seconds.
+/// How often another mountjail may have a site's lock before that is reported: for some 15 seconds.
 const LONG: u32 = 20;
 
-/// A site that sleeps for so long does not keep a pass.
+/// A pass does not wait for a site that has slept for so long.
 const NAP: Duration = Duration::from_millis(300);
 
-/// So often the sites that sleep are looked after.
+/// How often the sites that sleep are looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Keeps the sites of `selection` right until a signal ends it; returns the exit code.
 ///
-/// Errors: another watcher runs, or the kernel's events cannot be had.
+/// Errors: another watcher runs, or the kernel's events cannot be read.
 pub(crate) fn keep_watching(context: &Context, selection: Selection) -> anyhow::Result<u8> {
     sys::share_one_heap();
-    let signals = Signals::new()?;
+    let signals = WatchSignals::new()?;
     let _only = only_one(context)?;
     Daemon::new(selection, context, signals)?.run()
 }
@@ -55,7 +58,7 @@ pub(crate) fn keep_watching(context: &Context, selection: Selection) -> anyhow::
 /// Held by the one watcher of a state directory.
 fn only_one(context: &Context) -> Result<Lock> {
     make_watch_directory(&context.state)?;
-    // One that was killed is gone soon.
+    // One that was killed ends soon.
     Lock::take_within(&context.state.watch_lock(), DYING, || ()).map_err(|_| {
         let pid = WatchState::read(&context.state).map(|other| format!(" (pid {})", other.pid));
         Error::failed(format!(
@@ -70,18 +73,20 @@ struct Daemon {
     selection: Selection,
     context: Context,
     watcher: Watcher,
-    /// Those that may be kept right, up or not.
+    /// What is due, and when.
+    scheduler: Scheduler<Dependent>,
+    /// The sites of the selection, up or not.
     sites: BTreeMap<SiteName, Site>,
-    gone: Gone,
-    tell: Reporter,
-    signals: Signals,
-    /// Of passes that are over but for sites whose file systems have not answered yet.
-    out: Vec<Threads>,
+    grace: GracePeriods,
+    reporter: Reporter,
+    signals: WatchSignals,
+    /// The threads of passes that wait for nothing but sites whose file systems do not answer.
+    asleep: Vec<PassThreads>,
 }
 
 impl Daemon {
-    /// One that knows the configuration and nothing else yet.
-    pub(crate) fn new(selection: Selection, context: &Context, signals: Signals) -> Result<Self> {
+    /// It knows the configuration, and has looked at no site yet.
+    fn new(selection: Selection, context: &Context, signals: WatchSignals) -> Result<Self> {
         let forced = std::env::var("MOUNTJAIL_MOUNT_EVENTS").ok();
         let watcher = Watcher::new(
             MountSource::open(forced.as_deref())?,
@@ -90,20 +95,20 @@ impl Daemon {
         let mut daemon = Self {
             selection,
             context: context.reloaded()?,
-            tell: Reporter::new(&watcher),
+            reporter: Reporter::new(&watcher),
             watcher,
+            scheduler: Scheduler::default(),
             sites: BTreeMap::new(),
-            gone: Gone::default(),
+            grace: GracePeriods::default(),
             signals,
-            out: vec![],
+            asleep: vec![],
         };
         daemon.reload()?;
         Ok(daemon)
     }
 
-    /// Watches until a signal ends it. What cannot be done at first ends it, too; later it is tried
-    /// again.
-    pub(crate) fn run(&mut self) -> anyhow::Result<u8> {
+    /// Watches until a signal ends it.
+    fn run(&mut self) -> anyhow::Result<u8> {
         self.pass_or_later();
         let out = self.context.out;
         out.info(format_args!(
@@ -111,78 +116,76 @@ impl Daemon {
             plural(self.watcher.sites().count(), "site"),
             self.watcher.mount_source()
         ));
-        self.tell.ready();
+        self.reporter.ready();
         loop {
-            let until = [self.tell.next(), self.next_look()]
-                .into_iter()
-                .flatten()
-                .min();
-            let changed = front::rest(|| self.watcher.wait(self.signals.as_fd(), until));
-            let changed = changed.context("cannot wait for changes")?;
+            let until = self.next_wake();
+            let changed = worker::while_idle(|| self.watcher.wait(self.signals.as_fd(), until))
+                .context("cannot wait for changes")?;
             let reload = self.signals.taken_reload();
             if is_set(&self.signals.stop) {
                 break;
             }
-            self.tell.ping();
-            self.tell.left_out(self.context.out);
+            self.reporter.ping();
+            self.reporter.left_out(self.context.out);
             if reload {
                 self.reload_by_hand();
             }
             self.collect(changed, &BTreeSet::new());
-            self.look_after_silent();
+            self.look_at_sleepers();
             self.pass_or_later();
         }
         notify(&[NotifyState::Stopping]);
-        out.info(format_args!("ending; all sites stay up"));
+        out.info("ending; all sites stay up");
         engine::remove_watch_state(&self.context.state)?;
         Ok(0)
     }
 
-    fn reload_by_hand(&mut self) {
-        let since = NotifyState::monotonic_usec_now().into_iter();
-        notify(
-            &[NotifyState::Reloading]
-                .into_iter()
-                .chain(since)
-                .collect::<Vec<_>>(),
-        );
-        self.context
-            .out
-            .info(format_args!("looking at everything anew"));
-        self.watcher
-            .gather
-            .hurry(Dependent::Presets, Instant::now());
-        self.pass_or_later();
-        self.tell.ready();
+    /// When to wake up, even if nothing happens.
+    fn next_wake(&self) -> Option<Instant> {
+        let next_look = (!self.asleep.is_empty()).then(|| Instant::now() + LOOK);
+        [self.scheduler.next(), self.reporter.next(), next_look]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
-    /// Reads the presets and the list of sites, and remembers on what these depend. All sites that
-    /// were not in the list before are due.
+    fn reload_by_hand(&mut self) {
+        let mut states = vec![NotifyState::Reloading];
+        states.extend(NotifyState::monotonic_usec_now());
+        notify(&states);
+        self.context.out.info("checking everything again");
+        self.scheduler.hurry(Dependent::Presets, Instant::now());
+        self.pass_or_later();
+        self.reporter.ready();
+    }
+
+    /// Reads the presets and the list of sites, and notes what these depend on. Sites that were not
+    /// in the list before are due.
     fn reload(&mut self) -> Result<()> {
         let now = Instant::now();
-        self.watcher
-            .learn(configuration::learned(&self.context.config), now);
+        let learned = configuration::learned(&self.context.config);
+        self.watcher.learn(&mut self.scheduler, learned, now);
         let context = self.context.reloaded()?;
-        let (sites, misnamed) = self.in_scope(&context)?;
+        let SiteList { sites, misnamed } = self.in_scope(&context)?;
         self.context = context;
-        self.tell.misnamed(self.context.out, misnamed);
+        self.reporter.misnamed(self.context.out, misnamed);
         for site in sites {
-            if self
-                .sites
-                .insert(site.name.clone(), site.clone())
-                .is_none_or(|old| old != site)
-            {
-                self.watcher.gather.at(Dependent::Site(site.name), now);
+            let old = self.sites.insert(site.name.clone(), site.clone());
+            if old.is_none_or(|old| old != site) {
+                self.scheduler.at(Dependent::Site(site.name), now);
             }
         }
         Ok(())
     }
 
-    /// The sites, and why some files are none.
-    fn in_scope(&self, context: &Context) -> Result<(Vec<Site>, Vec<Error>)> {
+    /// The sites of the selection, and why some files are not sites.
+    fn in_scope(&self, context: &Context) -> Result<SiteList> {
         match &self.selection {
             Selection::All => sites::list(&context.config),
-            Selection::Named(names) => Ok((select::named(context, names)?, vec![])),
+            Selection::Named(_) => Ok(SiteList {
+                sites: self.selection.sites(context)?,
+                misnamed: vec![],
+            }),
         }
     }
 
@@ -192,104 +195,98 @@ impl Daemon {
             Ok(true) => None,
             Err(error) => Some(error),
         };
-        self.tell.trouble(self.context.out, Trouble::Pass, trouble);
+        self.reporter
+            .trouble(self.context.out, WatcherTrouble::Pass, trouble);
     }
 
-    /// Deals with everybody who is due; whether there was anybody. If that cannot even begin, all
-    /// are due later.
+    /// Brings all sites right that are due; returns whether there were any. If the pass cannot even
+    /// begin, all are due again later.
     fn pass(&mut self) -> Result<bool> {
         let start = Instant::now();
-        let mut users = self.watcher.gather.take(start);
+        let mut users = self.scheduler.take(start);
         if users.is_empty() {
             return Ok(false);
         }
         self.context.out.forget_mistakes();
         self.reload_if_due(&mut users);
+        // A site that is asleep is looked at again when it wakes up.
         let sites: Vec<Site> = users
             .iter()
             .filter_map(|user| self.site(user))
+            .filter(|site| !self.is_asleep(site))
             .cloned()
             .collect();
-        // A site that is out is looked at again when it comes back.
-        let sites: Vec<Site> = sites
-            .into_iter()
-            .filter(|site| !self.is_out(site))
-            .collect();
-        let result = self
-            .over(&sites, start)
-            .inspect_err(|error| self.put_off(&sites, error))
-            .map(|()| true);
+        let result = self.pass_over(&sites, start);
+        if let Err(error) = &result {
+            self.put_off(&sites, error);
+        }
+
         let now = Instant::now();
-        self.watcher.gather.dealt_with(now, now - start);
-        self.tell.state.passes += 1;
+        self.scheduler.dealt_with(now, now - start);
+        self.reporter.state.passes += 1;
         if result.is_ok()
             && self
                 .watcher
                 .sites()
                 .all(|site| sites.binary_search_by_key(&site, |done| &done.name).is_ok())
         {
-            self.tell.state.last_full_pass = observe::now();
+            self.reporter.state.last_full_pass = observe::now();
         }
-        self.tell.write(&self.context, &self.watcher);
-        self.tell.ping();
-        result
+        self.reporter.write(&self.context, &self.watcher);
+        self.reporter.ping();
+        result.map(|()| true)
     }
 
     /// One pass over `sites`. It does not wait for those whose file systems do not answer.
-    fn over(&mut self, sites: &[Site], start: Instant) -> Result<()> {
+    fn pass_over(&mut self, sites: &[Site], start: Instant) -> Result<()> {
         if sites.is_empty() {
             return Ok(());
         }
-        let gone = self.gone.clone();
-        let may_go = move |site: &SiteName, target: &JailPath| gone.may_go(site, target, start);
-        let policy = Policy {
-            wait: false,
-            may_go: Arc::new(may_go),
+        let grace = self.grace.clone();
+        let is_over = move |site: &SiteName, target: &JailPath| grace.is_over(site, target, start);
+        let policy = PassPolicy {
+            when_locked: WhenLocked::Skip,
+            grace_is_over: Arc::new(is_over),
         };
         let mut threads = pass::begin(
-            self.context.afresh(),
+            self.context.with_new_host(),
             sites.to_vec(),
             &self.signals.stop,
             policy,
         )?;
         let (sites, found) = cloned(threads.finish_or_sleep(NAP));
         if !threads.is_over() {
-            self.out.push(threads);
+            self.asleep.push(threads);
         }
         self.take_in(&sites, found);
         Ok(())
     }
 
-    fn is_out(&self, site: &Site) -> bool {
-        self.out.iter().any(|threads| threads.out().contains(&site))
+    fn is_asleep(&self, site: &Site) -> bool {
+        let mut asleep = self.asleep.iter();
+        asleep.any(|threads| threads.out().contains(&site))
     }
 
-    /// When to look after the sites that are out.
-    fn next_look(&self) -> Option<Instant> {
-        (!self.out.is_empty()).then(|| Instant::now() + LOOK)
-    }
-
-    /// What came of those that were out: a result, or they are given up. One whose thread comes
-    /// back is due: what happened meanwhile did not count.
-    fn look_after_silent(&mut self) {
-        let mut out = std::mem::take(&mut self.out);
-        for threads in &mut out {
+    /// Takes in the results of sites that were asleep: they are done, or were given up. A site
+    /// whose thread has woken up is due: events in the meantime did not count.
+    fn look_at_sleepers(&mut self) {
+        let mut asleep = std::mem::take(&mut self.asleep);
+        for threads in &mut asleep {
             let (sites, found) = cloned(threads.news());
             if !sites.is_empty() {
                 self.take_in(&sites, found);
-                self.tell.write(&self.context, &self.watcher);
+                self.reporter.write(&self.context, &self.watcher);
             }
             let now = Instant::now();
             let back: Vec<Site> = threads.back().into_iter().cloned().collect();
-            let out = threads.out();
-            for site in sites.iter().filter(|site| !out.contains(site)).chain(&back) {
-                self.watcher
-                    .gather
-                    .at(Dependent::Site(site.name.clone()), now);
+            let still_asleep = threads.out();
+            let done = sites.iter().filter(|site| !still_asleep.contains(site));
+            for site in done.chain(&back) {
+                self.scheduler.at(Dependent::Site(site.name.clone()), now);
             }
         }
-        out.retain(|threads| !threads.is_over());
-        self.out.extend(out);
+        asleep.retain(|threads| !threads.is_over());
+        self.asleep.extend(asleep);
     }
 
     fn site(&self, user: &Dependent) -> Option<&Site> {
@@ -299,8 +296,8 @@ impl Daemon {
         self.sites.get(name)
     }
 
-    /// Reads the configuration anew, if it changed; if the presets did, all sites are due. If it
-    /// cannot be read, the sites are kept right as they were known.
+    /// Reads the configuration again if it changed; if the presets did, all sites are due. If it
+    /// cannot be read, the sites are kept right as they were known before.
     fn reload_if_due(&mut self, users: &mut Vec<Dependent>) {
         let due: Vec<Dependent> = [Dependent::Presets, Dependent::Sites]
             .into_iter()
@@ -312,9 +309,10 @@ impl Daemon {
         let trouble = self.reload().err();
         let now = Instant::now();
         for user in &due {
-            match trouble {
-                Some(_) => drop(self.watcher.gather.failed(user, now)),
-                None => drop(self.watcher.gather.succeeded(user)),
+            if trouble.is_some() {
+                self.scheduler.failed(user, now);
+            } else {
+                self.scheduler.succeeded(user);
             }
         }
         if trouble.is_none() && due.contains(&Dependent::Presets) {
@@ -322,151 +320,162 @@ impl Daemon {
             users.sort();
             users.dedup();
         }
-        self.tell
-            .trouble(self.context.out, Trouble::Configuration, trouble);
+        self.reporter
+            .trouble(self.context.out, WatcherTrouble::Configuration, trouble);
     }
 
-    /// What came of a pass: what is known, what is to be said, when to try again.
-    fn take_in(&mut self, sites: &[Site], found: Vec<Result<Found, Lost>>) {
+    /// Takes in the results of a pass: what is known now, what to report, when to try again.
+    fn take_in(&mut self, sites: &[Site], found: Vec<Result<SiteFound, Lost>>) {
         let now = Instant::now();
-        let ended = |(site, found): (&Site, Result<Found, Lost>)| match found {
-            Ok(found) => found,
-            Err(why) => (Ended::Lost(lost(site, &why)), None),
-        };
-        let (ends, learned): (Vec<_>, Vec<_>) = sites.iter().zip(found).map(ended).unzip();
-        self.watcher
-            .learn(learned.into_iter().flatten().collect(), now);
-        // What happened meanwhile, to tell a failure from a change that was not over.
-        let failed = sites
-            .iter()
-            .zip(&ends)
-            .filter(|(_, ended)| matches!(ended, Ended::Failed(_)));
-        self.collect(
-            MountsChanged::default(),
-            &failed.map(|(site, _)| site.name.clone()).collect(),
-        );
+        let (mut ends, mut learned, mut failed) = (vec![], vec![], BTreeSet::new());
+        for (site, found) in sites.iter().zip(found) {
+            let (end, result) = match found {
+                Ok(found) => found,
+                Err(why) => (PassOutcome::Lost(lost(site, &why)), None),
+            };
+            if let PassOutcome::Failed(_) = end {
+                failed.insert(site.name.clone());
+            }
+            ends.push(end);
+            learned.extend(result);
+        }
+        self.watcher.learn(&mut self.scheduler, learned, now);
+        // Events of the meantime, to tell a failure from a change that was not complete.
+        self.collect(MountsChanged::default(), &failed);
+
+        self.take_in_ends(sites, ends, now);
+    }
+
+    /// Reports what became of the sites, and notes when to try again.
+    fn take_in_ends(&mut self, sites: &[Site], ends: Vec<PassOutcome>, now: Instant) {
         let (mut healed, mut failing, mut right) = (vec![], vec![], vec![]);
         for (site, ended) in sites.iter().zip(ends) {
             let user = Dependent::Site(site.name.clone());
             match ended {
-                Ended::Right(done, left) => {
-                    let changed = done.outcome != Outcome::default();
-                    healed.extend(changed.then_some((site, done.changed, done.outcome)));
-                    match self.take_in_left(&site.name, left, now) {
-                        None => right.push((&site.name, self.watcher.gather.succeeded(&user))),
+                PassOutcome::Right(done, retained) => {
+                    if !done.changes.is_empty() {
+                        healed.push((site, done.changes));
+                    }
+                    match self.take_in_retained(&site.name, retained, now) {
+                        None => right.push((&site.name, self.scheduler.succeeded(&user))),
                         Some(failed) => failing.extend(self.fails(site, failed, now)),
                     }
                 }
-                Ended::Busy => failing.extend(self.is_busy(site, now)),
-                Ended::Down => {
-                    self.gone.set(&site.name, vec![], now);
-                    self.watcher.gather.succeeded(&user);
-                    self.tell.state.failures.remove(&site.name);
+                PassOutcome::Busy => failing.extend(self.is_busy(site, now)),
+                PassOutcome::Down => {
+                    self.grace.set(&site.name, vec![], now);
+                    self.scheduler.succeeded(&user);
+                    self.reporter.state.failures.remove(&site.name);
                 }
-                Ended::WithoutManifest => {
-                    self.watcher.gather.succeeded(&user);
-                    failing.push(Failing {
+                PassOutcome::WithoutManifest => {
+                    self.scheduler.succeeded(&user);
+                    failing.push(SiteFailure {
                         site,
                         failed: pass::without_manifest(site),
                         again: None,
                     });
                 }
-                Ended::Failed(failed) => failing.extend(self.fails(site, failed, now)),
-                Ended::Lost(failed) => failing.push(Failing {
+                PassOutcome::Failed(failed) => failing.extend(self.fails(site, failed, now)),
+                PassOutcome::Lost(failed) => failing.push(SiteFailure {
                     site,
                     failed,
                     again: None,
                 }),
             }
         }
-        self.tell.failures(&self.context, failing);
-        self.tell.right(self.context.out, right);
-        self.tell.changes(&self.context, healed);
-        self.tell
-            .trouble(self.context.out, Trouble::Blind, self.watcher.blindness());
+        self.reporter.failures(&self.context, failing);
+        self.reporter.right(self.context.out, right);
+        self.reporter.changes(&self.context, healed);
+        self.reporter.trouble(
+            self.context.out,
+            WatcherTrouble::Blind,
+            self.watcher.blindness(),
+        );
     }
 
-    /// What a pass left without its source goes later; what it could not look at is a failure.
-    fn take_in_left(&mut self, site: &SiteName, left: Left, now: Instant) -> Option<SiteError> {
-        if let Some(when) = self.gone.set(site, left.gone, now) {
-            self.watcher.gather.at(Dependent::Site(site.clone()), when);
+    /// Mounts that were retained without their source go when their grace period is over. Sources
+    /// that could not be looked at are a failure.
+    fn take_in_retained(
+        &mut self,
+        site: &SiteName,
+        retained: Retained,
+        now: Instant,
+    ) -> Option<SiteError> {
+        if let Some(when) = self.grace.set(site, retained.in_grace, now) {
+            self.scheduler.at(Dependent::Site(site.clone()), when);
         }
-        (!left.unseen.is_empty()).then_some(SiteError::Errors(left.unseen))
+        let unseen = retained.unseen;
+        (!unseen.is_empty()).then_some(SiteError::Errors(unseen))
     }
 
-    /// Another mountjail works on the site, which is usual, and over soon.
-    fn is_busy<'s>(&mut self, site: &'s Site, now: Instant) -> Option<Failing<'s>> {
-        let attempts = self
-            .watcher
-            .gather
-            .is_busy(&Dependent::Site(site.name.clone()), now);
-        let failed = || {
-            let name = &site.name;
-            let busy = Error::failed(format!(
-                "{name}: another mountjail has been working on it for a while"
-            ));
-            SiteError::from(busy.hint(format!(
-                "it has the lock {}",
-                self.context.state.lock(name).display()
-            )))
-        };
-        (attempts >= LONG).then(|| Failing {
+    /// Another mountjail works on the site; usually that is over soon.
+    fn is_busy<'s>(&mut self, site: &'s Site, now: Instant) -> Option<SiteFailure<'s>> {
+        let name = &site.name;
+        let attempts = self.scheduler.is_busy(&Dependent::Site(name.clone()), now);
+        if attempts < LONG {
+            return None;
+        }
+        let lock = self.context.state.lock(name);
+        let busy = Error::failed(format!(
+            "{name}: another mountjail has been working on it for a while"
+        ))
+        .hint(format!("it has the lock {}", lock.display()));
+        Some(SiteFailure {
             site,
-            failed: failed(),
+            failed: busy.into(),
             again: Some((attempts, Duration::ZERO)),
         })
     }
 
-    /// A failure to be told; `None`: the site is changing, and simply tried again.
+    /// A failure to be reported; `None`: the site is changing, and is tried again.
     fn fails<'s>(
         &mut self,
         site: &'s Site,
         failed: SiteError,
         now: Instant,
-    ) -> Option<Failing<'s>> {
+    ) -> Option<SiteFailure<'s>> {
         let user = Dependent::Site(site.name.clone());
-        if self.watcher.gather.is_due(&user) && self.watcher.gather.is_busy(&user, now) < PATIENCE {
+        if self.scheduler.is_due(&user) && self.scheduler.is_busy(&user, now) < PATIENCE {
             return None;
         }
-        let again = self.watcher.gather.failed(&user, now);
-        Some(Failing {
+        let again = self.scheduler.failed(&user, now);
+        Some(SiteFailure {
             site,
             failed,
             again: Some(again),
         })
     }
 
-    /// The pass could not begin, because of `error`, which is told by itself.
+    /// The pass could not begin because of `error`, which is reported separately.
     fn put_off(&mut self, sites: &[Site], error: &Error) {
         let now = Instant::now();
         for Site { name, .. } in sites {
-            let again = self
-                .watcher
-                .gather
-                .failed(&Dependent::Site(name.clone()), now);
+            let again = self.scheduler.failed(&Dependent::Site(name.clone()), now);
             if self.watcher.sites().any(|up| up == name) {
-                self.tell.remember(name, error.to_string(), Some(again));
+                self.reporter.remember(name, error.to_string(), Some(again));
             }
         }
     }
 
-    /// `undone`: sites whose mounts came and went again by our own doing.
+    /// Takes in events. `undone`: sites whose mounts came and went because a pass was undone.
     fn collect(&mut self, changed: MountsChanged, undone: &BTreeSet<SiteName>) {
-        let trouble = match self.watcher.collect(changed, undone) {
+        let trouble = match self.watcher.collect(&mut self.scheduler, changed, undone) {
             Ok(notes) => {
                 for note in notes {
-                    self.context.out.info(format_args!("{note}"));
+                    self.context.out.info(note);
                 }
                 None
             }
             Err(error) => Some(error),
         };
-        self.tell
-            .trouble(self.context.out, Trouble::Events, trouble);
+        self.reporter
+            .trouble(self.context.out, WatcherTrouble::Events, trouble);
     }
 }
 
-fn cloned(found: Vec<(&Site, Result<Found, Lost>)>) -> (Vec<Site>, Vec<Result<Found, Lost>>) {
+fn cloned(
+    found: Vec<(&Site, Result<SiteFound, Lost>)>,
+) -> (Vec<Site>, Vec<Result<SiteFound, Lost>>) {
     let mut found: Vec<_> = found
         .into_iter()
         .map(|(site, found)| (site.clone(), found))

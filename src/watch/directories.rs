@@ -1,4 +1,4 @@
-//! The directories in which something is of interest, as far as the kernel tells of them.
+//! The directories that something depends on, as far as the kernel can watch them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,55 +10,55 @@ use nix::errno::Errno;
 use nix::sys::inotify::WatchDescriptor;
 
 use super::index::{Dependent, Index};
-use super::inotify::{Change, Files};
+use super::inotify::{DirectoryWatches, FileChange};
 use crate::Error;
 use crate::patience::{self, Crew, Stop};
 
-/// Where the kernel cannot tell of changes, they are looked for so often.
+/// How often changes are looked for that the kernel cannot report.
 const POLL: Duration = Duration::from_secs(5);
 
-/// Watches on directories, and why some are not watched.
+/// The watched directories, and why some are not watched.
 #[derive(Default)]
-pub(crate) struct Directories {
+pub(crate) struct WatchedDirectories {
     /// `None`: the kernel gives no inotify instance.
-    files: Option<Files>,
+    files: Option<DirectoryWatches>,
     /// How many could not be watched, and why.
     unwatched: Option<(usize, Errno)>,
     /// Questions that were not answered in time.
     silent: Vec<Asking>,
-    /// When changes are to be looked for.
+    /// When to look for changes.
     pub poll_at: Option<Instant>,
 }
 
-/// Threads that ask for directories to be watched, also for contents.
+/// Threads that add watches to directories, with or without contents.
 type Asking = Crew<(PathBuf, bool), Result<WatchDescriptor, Errno>>;
 
-/// Who has to look again because of what is watched now.
+/// What must be looked at again because of what is watched now.
 #[derive(Default)]
-pub(crate) struct Unseen {
-    /// A directory is watched only from now on: what happened before was not seen.
+pub(crate) struct MissedChanges {
+    /// These depend on a directory that is watched only from now on: earlier events were not seen.
     pub before: BTreeSet<Dependent>,
-    /// A directory went while the pass was under way.
+    /// These depend on a directory that disappeared during the pass.
     pub gone: BTreeSet<Dependent>,
 }
 
-impl Directories {
-    /// How many are watched.
+impl WatchedDirectories {
     pub(crate) fn count(&self) -> usize {
-        self.files.as_ref().map_or(0, Files::count)
+        self.files.as_ref().map_or(0, DirectoryWatches::count)
     }
 
-    /// What can be read when something happened.
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.files.as_ref().map(AsFd::as_fd)
     }
 
-    /// What happened.
-    pub(crate) fn read(&mut self) -> Result<Vec<Change>, Errno> {
-        self.files.as_mut().map_or(Ok(vec![]), Files::read)
+    /// Reads all pending events.
+    pub(crate) fn read(&mut self) -> Result<Vec<FileChange>, Errno> {
+        self.files
+            .as_mut()
+            .map_or(Ok(vec![]), DirectoryWatches::read)
     }
 
-    /// Why not everything can be watched, if so.
+    /// Why not everything can be watched; `None`: it can.
     pub(crate) fn blindness(&self) -> Option<Error> {
         let (count, errno) = self.unwatched?;
         let what = if count == 1 {
@@ -71,41 +71,42 @@ impl Directories {
             POLL.as_secs()
         ));
         Some(match errno {
-            Errno::ENOSPC => error.because_of("the limit fs.inotify.max_user_watches is reached").hint(
-                "raise it: `sysctl fs.inotify.max_user_watches=524288`, and in /etc/sysctl.d to keep it",
-            ),
-            Errno::EMFILE => error
-                .because_of("the limit fs.inotify.max_user_instances, or that of open files, is reached")
+            Errno::ENOSPC => error
+                .because_of("the limit fs.inotify.max_user_watches is reached")
                 .hint(
-                    "raise it: `sysctl fs.inotify.max_user_instances=1024`, and in /etc/sysctl.d to keep it; or \
-                     `LimitNOFILE=` of the service",
+                    "raise it: `sysctl fs.inotify.max_user_watches=524288`, and in /etc/sysctl.d \
+                     to keep it",
+                ),
+            Errno::EMFILE => error
+                .because_of(
+                    "the limit fs.inotify.max_user_instances, or that of open files, is reached",
+                )
+                .hint(
+                    "raise it: `sysctl fs.inotify.max_user_instances=1024`, and in /etc/sysctl.d \
+                     to keep it; or `LimitNOFILE=` of the service",
                 ),
             errno => error.because_of(errno.desc()),
         })
     }
 
-    /// Watches what `users` depend on, and `run`; stops watching what nobody needs any more.
+    /// Watches what `users` depend on, and `run`; stops watching what nothing depends on any more.
     pub(crate) fn watch(
         &mut self,
         run: &Path,
         index: &Index,
         users: &[Dependent],
         now: Instant,
-    ) -> Unseen {
-        let mut unseen = Unseen::default();
-        if self.files.is_none() {
-            match Files::new() {
-                Ok(files) => self.files = Some(files),
-                Err(errno) => {
-                    self.is_blind(Some((index.directories().count(), errno)), now);
-                    return unseen;
-                }
+    ) -> MissedChanges {
+        let mut unseen = MissedChanges::default();
+        let files = match self.files.take().map_or_else(DirectoryWatches::new, Ok) {
+            Ok(files) => self.files.insert(files),
+            Err(errno) => {
+                self.is_blind(Some((index.directories().count(), errno)), now);
+                return unseen;
             }
-        }
-        let Some(files) = &mut self.files else {
-            return unseen;
         };
-        // Where some could not be watched, all are tried again.
+
+        // If some could not be watched, all are tried again.
         let mut wanted: BTreeMap<&Path, bool> = if self.unwatched.is_some() {
             index.directories().collect()
         } else {
@@ -113,7 +114,8 @@ impl Directories {
         };
         wanted.insert(run, false);
         files.retain(|path| path == run || index.has(path));
-        let mut failed = None;
+
+        // Directories of servers that have not answered before are not asked for again.
         self.silent.retain(|asking| !asking.is_over());
         let silent: BTreeSet<_> = self
             .silent
@@ -124,20 +126,24 @@ impl Directories {
         for path in &silent {
             unseen.gone.extend(index.inside(path));
         }
-        let wanted = wanted
-            .into_iter()
-            .map(|(path, contents)| (path.to_owned(), contents));
-        let wanted = wanted.filter(|(path, _)| !silent.contains(path)).collect();
+        let mut asked = vec![];
+        for (path, contents) in wanted {
+            if !silent.contains(path) {
+                asked.push((path.to_owned(), contents));
+            }
+        }
+
         let ask = files.asker();
         let ask = move |(path, contents): &(PathBuf, bool), _: &Stop| ask(path, *contents);
-        let mut asking = Crew::start(wanted, 1, Some(patience::SHORT), &Arc::default(), ask);
+        let mut asking = Crew::start(asked, 1, Some(patience::SHORT), &Arc::default(), ask);
+        let mut failed = None;
         for ((path, contents), answer) in asking.finish_or_sleep(patience::SHORT) {
             match answer {
                 Ok(Ok(descriptor)) if files.take_in(path, *contents, descriptor) => {
                     unseen.before.extend(index.inside(path));
                 }
                 Ok(Ok(_)) => {}
-                // Its site is going to be silent as well.
+                // A site that depends on a silent directory will be silent, too.
                 Err(_) | Ok(Err(Errno::ENOENT | Errno::ENOTDIR)) => {
                     unseen.gone.extend(index.inside(path));
                 }

@@ -1,42 +1,45 @@
-//! Mounts that a pass leaves although their source is not there: for a while, if it is gone,
-//! because a file that is replaced in two steps, and the directory of a service that restarts, are
-//! away for a moment; as long as nobody can say whether it is there, if the kernel refuses to look.
+//! Mounts that are retained although their source is missing. If the source is gone, they are
+//! retained for a grace period, because a file that is replaced in two steps, or the directory of a
+//! service that restarts, is missing for a moment. If the kernel refuses to look at the source,
+//! they are retained as long as it does.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::{HostPath, JailPath, SiteName};
-use crate::observe::{CreatedKind, RecordedMount, Records};
-use crate::resolve::{Dependencies, Desired, Host, Link, Mount};
+use crate::observe::{RecordedMount, Records};
+use crate::resolve::{Dependencies, Desired, Host, Mount};
+use crate::site::records::{add_recorded, recorded_besides};
 use crate::{Error, sys};
 
-/// A mount whose source is gone is left for so long.
+/// How long a mount is retained after its source is gone.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// What was left of one site.
+/// The mounts of one site without a source.
 #[derive(Default)]
-pub(crate) struct Left {
-    /// The targets whose source is gone.
-    pub gone: Vec<JailPath>,
-    /// Those whose source has been gone for long enough, and which are not left.
+pub(crate) struct Retained {
+    /// Targets that are retained for their grace period.
+    pub in_grace: Vec<JailPath>,
+    /// Targets whose grace period is over, and that are not retained.
     pub expired: Vec<JailPath>,
     /// Why sources cannot be looked at.
     pub unseen: Vec<Error>,
 }
 
-/// Since when sources are gone, by target.
+/// The beginnings of the grace periods, by target.
 #[derive(Clone, Default)]
-pub(crate) struct Gone(HashMap<SiteName, BTreeMap<JailPath, Instant>>);
+pub(crate) struct GracePeriods(HashMap<SiteName, BTreeMap<JailPath, Instant>>);
 
-impl Gone {
-    /// Whether that was long enough ago.
-    pub(crate) fn may_go(&self, site: &SiteName, target: &JailPath, now: Instant) -> bool {
+impl GracePeriods {
+    /// Whether the grace period of the target is over.
+    pub(crate) fn is_over(&self, site: &SiteName, target: &JailPath, now: Instant) -> bool {
         let since = self.0.get(site).and_then(|targets| targets.get(target));
         since.is_some_and(|since| now.saturating_duration_since(*since) >= GRACE)
     }
 
-    /// These are gone now, and no others. When the first of them has been so for long enough.
+    /// These targets of the site are in their grace periods now, and no others. Returns when the
+    /// first period is over.
     pub(crate) fn set(
         &mut self,
         site: &SiteName,
@@ -44,111 +47,67 @@ impl Gone {
         now: Instant,
     ) -> Option<Instant> {
         let mut before = self.0.remove(site).unwrap_or_default();
-        let since = |target: JailPath| {
+        let mut periods = BTreeMap::new();
+        for target in targets {
             let since = before.remove(&target).unwrap_or(now);
-            (target, since)
-        };
-        let gone: BTreeMap<_, _> = targets.into_iter().map(since).collect();
-        let first = gone.values().min().copied()?;
-        self.0.insert(site.clone(), gone);
+            periods.insert(target, since);
+        }
+        let first = periods.values().min().copied()?;
+        self.0.insert(site.clone(), periods);
         Some(first + GRACE)
     }
 }
 
-/// Adds to `desired` the recorded mounts that are left: those that still show what they showed, and
-/// whose source was asked for, as `lookups` tell, and not found.
-pub(crate) fn keep(
+/// Adds to `desired` the recorded mounts that are retained: they still show what they showed, and
+/// the manifest asks for their source, as `lookups` tell, but it is not found.
+pub(crate) fn retain(
     desired: &mut Desired,
     records: &Records,
     host: &Host,
     lookups: &[Arc<Dependencies>],
-    may_go: impl Fn(&JailPath) -> bool,
-) -> Left {
-    let mut left = Left::default();
-    let mut kept = vec![];
+    is_over: impl Fn(&JailPath) -> bool,
+) -> Retained {
+    let mut retained = Retained::default();
+    let mut mounts = vec![];
     for mount in recorded_besides(desired, records) {
         let Err(error) = host.walk(&mount.source) else {
             continue;
         };
-        if !lookups
-            .iter()
-            .any(|lookups| lookups.has(error.at().as_path()))
-        {
-            continue; // the manifest does not ask for it any more
-        }
-        if !error.is_unknown() && may_go(&mount.target) {
-            left.expired.push(mount.target.clone());
+        let missing = error.at();
+        let is_asked_for = lookups.iter().any(|lookups| lookups.has(missing.as_path()));
+        if !is_asked_for {
             continue;
         }
-        let Some(still) = still_there(&desired.root, mount) else {
-            continue;
-        };
-        kept.push(still);
-        left.gone.push(mount.target.clone());
+        if !error.is_unknown() && is_over(&mount.target) {
+            retained.expired.push(mount.target.clone());
+        } else if let Some(mount) = still_there(&desired.root, mount) {
+            retained.in_grace.push(mount.target.clone());
+            mounts.push(mount);
+        }
     }
-    add(desired, records, kept);
-    left
+    if !mounts.is_empty() {
+        add_recorded(desired, records, mounts);
+    }
+    retained
 }
 
-/// Adds to `desired`, which is what could be resolved although there were the errors `unseen`, all
-/// recorded mounts that are there: nobody can tell which of them the manifest asks for.
-pub(crate) fn keep_all(desired: &mut Desired, records: &Records, unseen: Vec<Error>) -> Left {
-    let kept = recorded_besides(desired, records);
-    let kept = kept
-        .into_iter()
+/// Adds to `desired`, which could be resolved only in part because of the errors `unseen`, all
+/// recorded mounts that are still there: it is not known which of them the manifest asks for.
+pub(crate) fn retain_all(desired: &mut Desired, records: &Records, unseen: Vec<Error>) -> Retained {
+    let recorded = recorded_besides(desired, records).into_iter();
+    let mounts: Vec<_> = recorded
         .filter_map(|mount| still_there(&desired.root, mount))
         .collect();
-    add(desired, records, kept);
-    Left {
+    if !mounts.is_empty() {
+        add_recorded(desired, records, mounts);
+    }
+    Retained {
         unseen,
-        ..Left::default()
+        ..Retained::default()
     }
 }
 
-/// The recorded mounts at targets that `desired` does not have.
-fn recorded_besides<'r>(desired: &Desired, records: &'r Records) -> Vec<&'r RecordedMount> {
-    let record = records
-        .record
-        .iter()
-        .filter(|record| record.root == desired.root);
-    let mounts = record.flat_map(|record| &record.mounts);
-    mounts
-        .filter(|mount| {
-            desired
-                .mounts
-                .iter()
-                .all(|known| known.target != mount.target)
-        })
-        .collect()
-}
-
-fn add(desired: &mut Desired, records: &Records, kept: Vec<Arc<Mount>>) {
-    if kept.is_empty() {
-        return;
-    }
-    desired.mounts.extend(kept);
-    desired.mounts.sort_by(|a, b| a.target.cmp(&b.target));
-    desired.mounts.dedup_by(|a, b| a.target == b.target);
-    keep_links(desired, records);
-}
-
-/// Links that were made stay as well: they may lead to what was kept.
-fn keep_links(desired: &mut Desired, records: &Records) {
-    for made in records.kept.iter().flat_map(|kept| &kept.made) {
-        let taken = desired.links.iter().any(|link| link.path == made.path)
-            || desired.mounts.iter().any(|mount| mount.target == made.path);
-        if let (CreatedKind::Link(destination), false) = (&made.kind, taken) {
-            desired.links.push(Link {
-                path: made.path.clone(),
-                destination: destination.clone(),
-                reasons: vec![],
-            });
-        }
-    }
-    desired.links.sort_by(|a, b| a.path.cmp(&b.path));
-}
-
-/// The recorded mount as one that is wanted, if it is there.
+/// The recorded mount as a desired one, if it still is there.
 fn still_there(root: &HostPath, mount: &RecordedMount) -> Option<Arc<Mount>> {
     let root = sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY).ok()?;
     let found = sys::open_beneath(&root, mount.target.relative(), libc::O_PATH)
@@ -175,19 +134,19 @@ mod tests {
     fn each_source_has_its_own_time() {
         let (site, now) = (SiteName::new("s").unwrap(), Instant::now());
         let [a, b] = ["/a", "/b"].map(|path| JailPath::new(path).unwrap());
-        let mut gone = Gone::default();
-        assert_eq!(gone.set(&site, vec![a.clone()], now), Some(now + GRACE));
+        let mut grace = GracePeriods::default();
+        assert_eq!(grace.set(&site, vec![a.clone()], now), Some(now + GRACE));
         let later = now + GRACE / 2;
         assert_eq!(
-            gone.set(&site, vec![a.clone(), b.clone()], later),
+            grace.set(&site, vec![a.clone(), b.clone()], later),
             Some(now + GRACE)
         );
-        assert!(!gone.may_go(&site, &a, later));
+        assert!(!grace.is_over(&site, &a, later));
         let end = now + GRACE;
-        assert!(gone.may_go(&site, &a, end) && !gone.may_go(&site, &b, end));
-        assert_eq!(gone.set(&site, vec![b.clone()], end), Some(later + GRACE));
-        assert!(!gone.may_go(&site, &a, end + GRACE), "it is back");
-        assert_eq!(gone.set(&site, vec![], end), None);
-        assert!(gone.0.is_empty() && !gone.may_go(&site, &b, end + GRACE));
+        assert!(grace.is_over(&site, &a, end) && !grace.is_over(&site, &b, end));
+        assert_eq!(grace.set(&site, vec![b.clone()], end), Some(later + GRACE));
+        assert!(!grace.is_over(&site, &a, end + GRACE), "it is back");
+        assert_eq!(grace.set(&site, vec![], end), None);
+        assert!(grace.0.is_empty() && !grace.is_over(&site, &b, end + GRACE));
     }
 }

@@ -1,4 +1,4 @@
-//! Which mounts are whose: what a mount event means.
+//! Unique mount IDs: which site a mount event concerns.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -6,33 +6,33 @@ use std::sync::Arc;
 
 use crate::base::SiteName;
 
-/// Whom a mount event concerns.
+/// What a mount event concerns.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Affected {
-    /// Nobody: it was our own doing.
+pub(crate) enum Affected {
+    /// Nothing: mountjail itself made the change.
     Nobody,
-    /// This site, whose mount somebody took off.
+    /// This site: another program unmounted one of its mounts.
     Site(SiteName),
-    /// Whoever depends on this place, or has its root above it.
+    /// All that depends on this path, and sites with a root below it.
     At(PathBuf),
-    /// It is not known where that mount was.
+    /// Perhaps all sites: it is not known where the mount was.
     Anybody,
 }
 
-/// The never reused ids of the mounts of this namespace.
+/// The unique mount IDs of this namespace. An id is in one of `ours`, `retired` and `others`.
 #[derive(Debug, Default)]
-pub struct MountIds {
+pub(crate) struct MountIds {
     ours: HashMap<u64, Arc<SiteName>>,
     by_site: HashMap<Arc<SiteName>, Vec<u64>>,
-    /// What we took off, until the kernel says so.
+    /// Mounts that mountjail detached, until the kernel reports it.
     retired: HashSet<u64>,
-    /// Where all others are.
+    /// The mount points of all other mounts.
     others: HashMap<u64, PathBuf>,
 }
 
 impl MountIds {
-    /// The mounts of the site, as recorded.
-    pub fn set(&mut self, site: &SiteName, ids: Vec<u64>) {
+    /// Replaces the site's mounts by those that are recorded now.
+    pub(crate) fn set(&mut self, site: &SiteName, ids: Vec<u64>) {
         let key = self
             .by_site
             .get_key_value(site)
@@ -52,34 +52,38 @@ impl MountIds {
         }
     }
 
-    /// A mount that is no site's is at `point`.
-    pub fn add_other(&mut self, id: u64, point: PathBuf) {
+    /// Notes a mount at `point` that belongs to no site.
+    pub(crate) fn add_other(&mut self, id: u64, point: PathBuf) {
         if !self.ours.contains_key(&id) {
             self.others.insert(id, point);
         }
     }
 
-    /// Events were lost: what the kernel did not say it will not say.
-    pub fn lost(&mut self) {
+    /// Events were lost, and will not be reported again.
+    pub(crate) fn lost(&mut self) {
         self.retired.clear();
         self.others.clear();
     }
 
-    /// Somebody mounted; `point` tells where, if it still is there.
-    pub fn attached(&mut self, id: u64, point: impl FnOnce() -> Option<PathBuf>) -> Affected {
+    /// A mount was attached. `point` returns its mount point, if it still exists.
+    pub(crate) fn attached(
+        &mut self,
+        id: u64,
+        point: impl FnOnce() -> Option<PathBuf>,
+    ) -> Affected {
         if self.ours.contains_key(&id) || self.retired.contains(&id) {
             return Affected::Nobody;
         }
         let Some(point) = point() else {
-            self.retired.insert(id); // gone by now: its end will be told as well
+            self.retired.insert(id); // it is gone already, and its end will be reported, too
             return Affected::Nobody;
         };
         self.others.insert(id, point.clone());
         Affected::At(point)
     }
 
-    /// Somebody unmounted.
-    pub fn detached(&mut self, id: u64) -> Affected {
+    /// A mount was detached.
+    pub(crate) fn detached(&mut self, id: u64) -> Affected {
         if self.retired.remove(&id) {
             return Affected::Nobody;
         }

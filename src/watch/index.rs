@@ -1,4 +1,4 @@
-//! Who depends on which name in which directory.
+//! The index of dependencies: by directory and name.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -8,60 +8,63 @@ use std::sync::Arc;
 use crate::base::{MountAttributes, SiteName};
 use crate::resolve::{Aspect, Dependencies};
 
-/// Who depends on files of the host.
+/// What depends on files of the host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Dependent {
-    /// The built-in and the configuration's presets, as all sites see them.
+pub(crate) enum Dependent {
+    /// The presets, and with them all sites.
     Presets,
-    /// The list of sites, and where their roots are.
+    /// The list of sites.
     Sites,
-    /// One site.
     Site(SiteName),
 }
 
 /// What can happen to a name in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// It came, went or was changed in kind: another file may have the name now.
+pub(crate) enum NameEvent {
+    /// It appeared, disappeared, or its attributes changed: another file may have the name now.
     Name,
-    /// What it is now was written to.
+    /// The file was written to.
     Contents,
 }
 
-/// Dependencies by directory. What several users have in common is kept once.
+/// Dependencies by directory. A set of them that several users have is kept once.
+///
+/// Each user has a number (`names`, `numbers`), and so has each set. `sets_of` (user to sets) and
+/// `DependencySet::users` (set to users) always agree, and `directories` and `mounts` name only
+/// sets that have users.
 #[derive(Debug, Default)]
-pub struct Index {
-    /// By number; a number is never given twice.
+pub(crate) struct Index {
+    /// The users by number; a number is never used again.
     names: Vec<Dependent>,
     numbers: HashMap<Dependent, u32>,
-    /// Which sets each user has.
+    /// The sets of each user.
     sets_of: HashMap<u32, Vec<u32>>,
-    sets: HashMap<u32, Set>,
+    sets: HashMap<u32, DependencySet>,
     by_contents: HashMap<Arc<Dependencies>, u32>,
     next: u32,
-    directories: BTreeMap<PathBuf, Directory>,
-    /// Mounts by their never reused ids, with what they forbade for each set.
+    directories: BTreeMap<PathBuf, DirectoryIndex>,
+    /// By unique mount ID, the attributes that each set depends on.
     mounts: BTreeMap<u64, Vec<(u32, MountAttributes)>>,
 }
 
 #[derive(Debug)]
-struct Set {
+struct DependencySet {
     lookups: Arc<Dependencies>,
     /// Sorted.
     users: Vec<u32>,
 }
 
-/// What of one directory is of interest, each with the set that has it.
+/// The dependencies in one directory, each with its set.
 #[derive(Debug, Default)]
-struct Directory {
+struct DirectoryIndex {
     names: HashMap<OsString, Vec<(u32, Aspect)>>,
     listed: Vec<u32>,
 }
 
 impl Index {
-    /// From now on these users depend on these lookups alone.
-    pub fn set_all(&mut self, all: &[(Dependent, Vec<Arc<Dependencies>>)]) {
-        // What is shared is shared by pointer within one pass: hash the contents once.
+    /// Replaces the dependencies of these users.
+    pub(crate) fn set_all(&mut self, all: &[(Dependent, Vec<Arc<Dependencies>>)]) {
+        // Within one pass, equal sets have the same pointer: their contents are hashed once.
         let mut known: HashMap<*const Dependencies, u32> = HashMap::new();
         for (user, lookups) in all {
             let mut sets: Vec<u32> = lookups
@@ -78,38 +81,43 @@ impl Index {
         }
     }
 
-    /// Who depends on this event.
-    pub fn at(&self, directory: &Path, name: &OsStr, event: Event) -> BTreeSet<Dependent> {
+    /// The users that depend on this name in this directory.
+    pub(crate) fn at(
+        &self,
+        directory: &Path,
+        name: &OsStr,
+        event: NameEvent,
+    ) -> BTreeSet<Dependent> {
         let Some(directory) = self.directories.get(directory) else {
             return BTreeSet::new();
         };
         let named = directory.names.get(name).into_iter().flatten();
         let named = named
-            .filter(|(_, interest)| event == Event::Name || interest.contents)
+            .filter(|(_, interest)| event == NameEvent::Name || interest.contents)
             .map(|(set, _)| *set);
         let listed = directory
             .listed
             .iter()
             .copied()
-            .filter(|_| event == Event::Name);
+            .filter(|_| event == NameEvent::Name);
         self.users_of(named.chain(listed))
     }
 
-    /// Who depends on anything in this directory.
-    pub fn inside(&self, directory: &Path) -> BTreeSet<Dependent> {
+    /// The users that depend on anything in this directory.
+    pub(crate) fn inside(&self, directory: &Path) -> BTreeSet<Dependent> {
         self.users_of(
             self.directories
                 .get(directory)
                 .into_iter()
-                .flat_map(Directory::sets),
+                .flat_map(DirectoryIndex::sets),
         )
     }
 
-    /// Who depends on the path or on anything below it.
-    pub fn below(&self, path: &Path) -> BTreeSet<Dependent> {
+    /// The users that depend on the path or on anything below it.
+    pub(crate) fn below(&self, path: &Path) -> BTreeSet<Dependent> {
         let itself = path.parent().zip(path.file_name());
         let mut users = itself
-            .map(|(parent, name)| self.at(parent, name, Event::Name))
+            .map(|(parent, name)| self.at(parent, name, NameEvent::Name))
             .unwrap_or_default();
         let below = self
             .directories
@@ -119,9 +127,12 @@ impl Index {
         users
     }
 
-    /// Who depends on a mount that forbids something else now than it did; `now` tells it, if the
-    /// mount is there.
-    pub fn remounted(&self, now: impl Fn(u64) -> Option<MountAttributes>) -> BTreeSet<Dependent> {
+    /// The users that depend on a mount whose attributes have changed. `now` returns what a mount
+    /// forbids, if it exists.
+    pub(crate) fn remounted(
+        &self,
+        now: impl Fn(u64) -> Option<MountAttributes>,
+    ) -> BTreeSet<Dependent> {
         let known = self
             .mounts
             .iter()
@@ -131,16 +142,16 @@ impl Index {
         self.users_of(changed.map(|(set, _)| *set))
     }
 
-    /// All directories in which something is of interest; whether contents are.
-    pub fn directories(&self) -> impl Iterator<Item = (&Path, bool)> {
+    /// All directories that something depends on, and whether on contents of files in it.
+    pub(crate) fn directories(&self) -> impl Iterator<Item = (&Path, bool)> {
         self.directories
             .iter()
-            .map(|(path, directory)| (path.as_path(), directory.reads()))
+            .map(|(path, directory)| (path.as_path(), directory.has_contents()))
     }
 
-    /// The directories in which something is of interest to one of `users`; whether contents are,
-    /// to anybody.
-    pub fn directories_of<'u>(
+    /// The directories that one of `users` depends on, and whether any user depends on contents of
+    /// files in it.
+    pub(crate) fn directories_of<'u>(
         &self,
         users: impl IntoIterator<Item = &'u Dependent>,
     ) -> BTreeMap<&Path, bool> {
@@ -161,12 +172,12 @@ impl Index {
         });
         let found = places.filter_map(|place| self.directories.get_key_value(place));
         found
-            .map(|(path, directory)| (path.as_path(), directory.reads()))
+            .map(|(path, directory)| (path.as_path(), directory.has_contents()))
             .collect()
     }
 
-    /// Whether anybody depends on anything in this directory.
-    pub fn has(&self, directory: &Path) -> bool {
+    /// Whether anything depends on this directory.
+    pub(crate) fn has(&self, directory: &Path) -> bool {
         self.directories.contains_key(directory)
     }
 
@@ -220,7 +231,7 @@ impl Index {
         self.by_contents.insert(lookups.clone(), number);
         self.sets.insert(
             number,
-            Set {
+            DependencySet {
                 lookups: lookups.clone(),
                 users: vec![],
             },
@@ -248,7 +259,7 @@ impl Index {
         number
     }
 
-    /// One user less; a set without users goes.
+    /// Takes a user from a set; a set without users is removed.
     fn release(&mut self, number: u32, user: u32) {
         let Some(set) = self.sets.get_mut(&number) else {
             return;
@@ -277,7 +288,7 @@ impl Index {
         });
     }
 
-    fn forget(&mut self, at: &Path, change: impl FnOnce(&mut Directory)) {
+    fn forget(&mut self, at: &Path, change: impl FnOnce(&mut DirectoryIndex)) {
         let Some(directory) = self.directories.get_mut(at) else {
             return;
         };
@@ -288,8 +299,8 @@ impl Index {
     }
 }
 
-impl Directory {
-    fn reads(&self) -> bool {
+impl DirectoryIndex {
+    fn has_contents(&self) -> bool {
         self.names
             .values()
             .flatten()
@@ -330,7 +341,7 @@ mod tests {
         Arc::new(lookups)
     }
 
-    fn at(index: &Index, path: &str, event: Event) -> Vec<Dependent> {
+    fn at(index: &Index, path: &str, event: NameEvent) -> Vec<Dependent> {
         let path = Path::new(path);
         index
             .at(path.parent().unwrap(), path.file_name().unwrap(), event)
@@ -350,18 +361,18 @@ mod tests {
             (site("b"), vec![shared, own]),
         ]);
         assert_eq!(
-            at(&index, "/etc/hosts", Event::Name),
+            at(&index, "/etc/hosts", NameEvent::Name),
             [site("a"), site("b")]
         );
-        assert_eq!(at(&index, "/etc/passwd", Event::Name), [site("b")]);
-        assert_eq!(at(&index, "/etc/passwd", Event::Contents), [site("b")]);
+        assert_eq!(at(&index, "/etc/passwd", NameEvent::Name), [site("b")]);
+        assert_eq!(at(&index, "/etc/passwd", NameEvent::Contents), [site("b")]);
         assert_eq!(
-            at(&index, "/etc/hosts", Event::Contents),
+            at(&index, "/etc/hosts", NameEvent::Contents),
             [],
             "the jail sees what is written in place"
         );
-        assert_eq!(at(&index, "/etc/hosts.new", Event::Name), []);
-        assert_eq!(at(&index, "/usr/hosts", Event::Name), []);
+        assert_eq!(at(&index, "/etc/hosts.new", NameEvent::Name), []);
+        assert_eq!(at(&index, "/usr/hosts", NameEvent::Name), []);
         let directories: Vec<_> = index.directories().collect();
         assert_eq!(
             directories,
@@ -377,11 +388,14 @@ mod tests {
             vec![lookups(&[("/etc/ssl/certs", Aspect::NAMES)])],
         )]);
         assert_eq!(
-            at(&index, "/etc/ssl/certs/new.pem", Event::Name),
+            at(&index, "/etc/ssl/certs/new.pem", NameEvent::Name),
             [site("a")]
         );
-        assert_eq!(at(&index, "/etc/ssl/certs/new.pem", Event::Contents), []);
-        assert_eq!(at(&index, "/etc/ssl/certs", Event::Name), [site("a")]);
+        assert_eq!(
+            at(&index, "/etc/ssl/certs/new.pem", NameEvent::Contents),
+            []
+        );
+        assert_eq!(at(&index, "/etc/ssl/certs", NameEvent::Name), [site("a")]);
     }
 
     #[test]
@@ -456,7 +470,7 @@ mod tests {
             "equal lookups of two passes are one set"
         );
         index.set_all(&[(site("a"), vec![lookups(&[("/etc/group", NAME)])])]);
-        assert_eq!(at(&index, "/etc/hosts", Event::Name), [site("b")]);
+        assert_eq!(at(&index, "/etc/hosts", NameEvent::Name), [site("b")]);
         assert_eq!(
             index
                 .directories_of([&site("a")])

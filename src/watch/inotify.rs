@@ -9,46 +9,46 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 
-use super::index::Event;
+use super::index::NameEvent;
 
-/// What gives a name another meaning.
+/// The events by which a name may lead to another file.
 const NAMES: AddWatchFlags = AddWatchFlags::IN_CREATE
     .union(AddWatchFlags::IN_DELETE)
     .union(AddWatchFlags::IN_MOVE)
     .union(AddWatchFlags::IN_ATTRIB);
 
-/// Directories alone, and what is in them still; added to what another path to the same directory
-/// wants to know.
+/// Only directories are watched, and only files that still have a name in them. The events are
+/// added to those of other paths to the same directory.
 const HOW: AddWatchFlags = AddWatchFlags::from_bits_retain(
     libc::IN_ONLYDIR | libc::IN_DONT_FOLLOW | libc::IN_EXCL_UNLINK | libc::IN_MASK_ADD,
 );
 
-/// Directories that are watched. The kernel watches the directory, not its path: one that takes
-/// another's place has to be watched anew.
-pub(crate) struct Files {
+/// The watched directories. The kernel watches a directory, not its path: another directory at the
+/// same path needs a watch of its own.
+pub(crate) struct DirectoryWatches {
     inotify: Arc<Inotify>,
-    watches: HashMap<PathBuf, Watch>,
-    /// Two paths can lead to one directory, by a bind mount.
+    watches: HashMap<PathBuf, DirectoryWatch>,
+    /// With bind mounts, two paths can lead to one directory.
     paths: HashMap<WatchDescriptor, Vec<PathBuf>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Watch {
+struct DirectoryWatch {
     descriptor: WatchDescriptor,
-    /// Also what is written is told.
+    /// Writes to files are reported, too.
     contents: bool,
 }
 
 /// What happened.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Change {
+pub(crate) enum FileChange {
     /// To a name in a directory.
     Name {
         directory: PathBuf,
         name: OsString,
-        event: Event,
-        /// More is likely to follow at once: a file that was made is written next, one that was
-        /// moved away is followed by another.
+        event: NameEvent,
+        /// More events are likely to follow at once: a new file is written next, and a file that
+        /// was moved away is replaced.
         half_done: bool,
     },
     /// The directory is gone, or its file system.
@@ -57,7 +57,7 @@ pub(crate) enum Change {
     Overflow,
 }
 
-impl Files {
+impl DirectoryWatches {
     pub(crate) fn new() -> Result<Self, Errno> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         Ok(Self {
@@ -67,8 +67,9 @@ impl Files {
         })
     }
 
-    /// Asks the kernel to watch the directory that is at a path now, also for contents: in any
-    /// thread, since that may wait for a server. The answer is for [`Files::take_in`].
+    /// A function that has the kernel watch the directory which is at a path now, with or without
+    /// contents. It may run in any thread, because it may wait for a server. Its result is for
+    /// [`DirectoryWatches::take_in`].
     pub(crate) fn asker(
         &self,
     ) -> impl Fn(&Path, bool) -> Result<WatchDescriptor, Errno> + Send + Sync + 'static {
@@ -83,7 +84,7 @@ impl Files {
         }
     }
 
-    /// Takes in that `path` is watched. Whether that is news: what happened to it before was not
+    /// Notes that `path` is watched; returns whether that is new, so that earlier events were not
     /// seen.
     pub(crate) fn take_in(
         &mut self,
@@ -106,7 +107,7 @@ impl Files {
         }
         self.watches.insert(
             path.to_owned(),
-            Watch {
+            DirectoryWatch {
                 descriptor,
                 contents,
             },
@@ -114,7 +115,7 @@ impl Files {
         true
     }
 
-    /// Stops watching all directories but those that are `needed`.
+    /// Stops watching all directories that are not `needed`.
     pub(crate) fn retain(&mut self, needed: impl Fn(&Path) -> bool) {
         let unneeded: Vec<_> = self
             .watches
@@ -127,13 +128,12 @@ impl Files {
         }
     }
 
-    /// How many directories are watched.
     pub(crate) fn count(&self) -> usize {
         self.watches.len()
     }
 
-    /// All changes that wait.
-    pub(crate) fn read(&mut self) -> Result<Vec<Change>, Errno> {
+    /// Reads all pending events.
+    pub(crate) fn read(&mut self) -> Result<Vec<FileChange>, Errno> {
         let mut changes = vec![];
         loop {
             match self.inotify.read_events() {
@@ -157,18 +157,18 @@ impl Files {
         paths.retain(|other| other != path);
         if paths.is_empty() {
             self.paths.remove(&watch.descriptor);
-            let _ = self.inotify.rm_watch(watch.descriptor); // the directory may be gone, and its watch with it
+            let _ = self.inotify.rm_watch(watch.descriptor); // it is gone if the directory is
         }
     }
 
-    fn change(&mut self, event: InotifyEvent, changes: &mut Vec<Change>) {
+    fn change(&mut self, event: InotifyEvent, changes: &mut Vec<FileChange>) {
         if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
-            changes.push(Change::Overflow);
+            changes.push(FileChange::Overflow);
         }
         if event.mask.contains(AddWatchFlags::IN_IGNORED) {
             for path in self.paths.remove(&event.wd).unwrap_or_default() {
                 self.watches.remove(&path);
-                changes.push(Change::Lost(path));
+                changes.push(FileChange::Lost(path));
             }
             return;
         }
@@ -177,17 +177,21 @@ impl Files {
         let half_done =
             AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM;
         for directory in self.paths.get(&event.wd).into_iter().flatten() {
-            changes.push(Change::Name {
+            changes.push(FileChange::Name {
                 directory: directory.clone(),
                 name: name.clone(),
-                event: if wrote { Event::Contents } else { Event::Name },
+                event: if wrote {
+                    NameEvent::Contents
+                } else {
+                    NameEvent::Name
+                },
                 half_done: event.mask.intersects(half_done),
             });
         }
     }
 }
 
-impl AsFd for Files {
+impl AsFd for DirectoryWatches {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inotify.as_fd()
     }
@@ -199,16 +203,16 @@ mod tests {
 
     use super::*;
 
-    impl Files {
+    impl DirectoryWatches {
         fn watch(&mut self, path: &Path, contents: bool) -> Result<bool, Errno> {
             let descriptor = self.asker()(path, contents)?;
             Ok(self.take_in(path, contents, descriptor))
         }
     }
 
-    fn names(changes: Vec<Change>) -> Vec<(String, Event, bool)> {
+    fn names(changes: Vec<FileChange>) -> Vec<(String, NameEvent, bool)> {
         let name = |change| match change {
-            Change::Name {
+            FileChange::Name {
                 name,
                 event,
                 half_done,
@@ -223,7 +227,7 @@ mod tests {
     fn names_are_told_and_writes_only_where_they_count() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("hosts");
-        let mut files = Files::new().unwrap();
+        let mut files = DirectoryWatches::new().unwrap();
         assert_eq!(files.watch(dir.path(), false), Ok(true));
         assert_eq!(files.watch(dir.path(), false), Ok(false));
         fs::write(&path, "one").unwrap();
@@ -233,16 +237,16 @@ mod tests {
         assert_eq!(
             seen,
             [
-                of("hosts", Event::Name, true),
-                of("hosts", Event::Name, true),
-                of("moved", Event::Name, false)
+                of("hosts", NameEvent::Name, true),
+                of("hosts", NameEvent::Name, true),
+                of("moved", NameEvent::Name, false)
             ]
         );
         assert_eq!(files.watch(dir.path(), true), Ok(true), "more is told now");
         fs::write(dir.path().join("moved"), "two").unwrap();
         assert_eq!(
             names(files.read().unwrap()),
-            [of("moved", Event::Contents, false)]
+            [of("moved", NameEvent::Contents, false)]
         );
     }
 
@@ -251,7 +255,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run");
         fs::create_dir(&path).unwrap();
-        let mut files = Files::new().unwrap();
+        let mut files = DirectoryWatches::new().unwrap();
         files.watch(&path, false).unwrap();
         fs::rename(&path, dir.path().join("aside")).unwrap();
         fs::create_dir(&path).unwrap();
@@ -263,7 +267,12 @@ mod tests {
             "the one that was moved away is watched no more"
         );
         fs::remove_dir(&path).unwrap();
-        assert!(files.read().unwrap().contains(&Change::Lost(path.clone())));
+        assert!(
+            files
+                .read()
+                .unwrap()
+                .contains(&FileChange::Lost(path.clone()))
+        );
         assert_eq!(
             (files.count(), files.watch(&path, false)),
             (0, Err(Errno::ENOENT))
@@ -273,7 +282,7 @@ mod tests {
     #[test]
     fn what_is_not_needed_is_not_watched() {
         let dir = tempfile::tempdir().unwrap();
-        let mut files = Files::new().unwrap();
+        let mut files = DirectoryWatches::new().unwrap();
         files.watch(dir.path(), true).unwrap();
         files.retain(|_| false);
         fs::write(dir.path().join("x"), "").unwrap();

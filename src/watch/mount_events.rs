@@ -1,4 +1,4 @@
-//! What happens to the mount table.
+//! Events of the mount table.
 
 use std::fs::File;
 use std::io;
@@ -11,27 +11,27 @@ use crate::{Error, Result};
 
 const TABLE: &str = "/proc/self/mountinfo";
 
-/// Where events of the mount table come from.
+/// The source of events of the mount table.
 #[derive(Debug)]
-pub struct MountSource {
-    /// Tells that something changed, not what.
+pub(crate) struct MountSource {
+    /// It reports that something changed, not what.
     table: File,
-    /// fanotify tells each mount (Linux 6.14), but not that one has other attributes now.
+    /// fanotify reports each mount (Linux 6.14), but not that one was remounted.
     group: Option<OwnedFd>,
 }
 
-/// What poll(2) said.
+/// What poll(2) reported.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct MountsChanged {
-    /// The table is another one.
+pub(crate) struct MountsChanged {
+    /// The table has changed.
     pub(crate) table: bool,
     /// Events can be read.
     pub(crate) events: bool,
 }
 
 impl MountSource {
-    /// What this kernel offers; `forced`, if it is `poll`, the older way.
-    pub fn open(forced: Option<&str>) -> Result<Self> {
+    /// The best source that this kernel offers; the older one if `forced` is `poll`.
+    pub(crate) fn open(forced: Option<&str>) -> Result<Self> {
         let group = match forced {
             Some("poll") => None,
             None | Some("" | "fanotify") => sys::watch_mounts().ok(),
@@ -54,7 +54,7 @@ impl MountSource {
     }
 
     /// `fanotify` or `poll`.
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         if self.tells_each() {
             "fanotify"
         } else {
@@ -62,12 +62,13 @@ impl MountSource {
         }
     }
 
-    /// Whether each mount that comes or goes is told.
+    /// Whether each mount that is attached or detached is reported.
     pub(crate) fn tells_each(&self) -> bool {
         self.group.is_some()
     }
 
-    /// What poll(2) has to wait for. That the table changed it tells once: `proc_pid_mountinfo(5)`.
+    /// What poll(2) has to wait for. It reports a change of the table once:
+    /// `proc_pid_mountinfo(5)`.
     pub(crate) fn poll_fds(&self) -> Vec<PollFd<'_>> {
         let table = PollFd::new(self.table.as_fd(), PollFlags::POLLPRI);
         let group = self
@@ -77,7 +78,7 @@ impl MountSource {
         [table].into_iter().chain(group).collect()
     }
 
-    /// The events that wait; none where no mount is told.
+    /// Reads the pending events; there are none if mounts are not reported.
     pub(crate) fn read(&self) -> io::Result<Vec<MountEvent>> {
         self.group
             .as_ref()
@@ -86,7 +87,7 @@ impl MountSource {
 }
 
 impl MountsChanged {
-    /// What was found of [`MountSource::poll_fds`].
+    /// From the polled [`MountSource::poll_fds`].
     pub(crate) fn of(fds: &[PollFd<'_>]) -> Self {
         let is_set = |fd: Option<&PollFd<'_>>| fd.is_some_and(|fd| fd.any().unwrap_or(true));
         Self {

@@ -3,50 +3,53 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::pass::{self, Ended, Policy};
+use super::pass::{self, PassOutcome, PassPolicy, WhenLocked};
 use crate::Error;
 use crate::site::up::Done;
 use crate::site::{Context, Site, SiteError, parallel};
 
 /// What became of a site.
-pub(crate) enum Looked {
-    /// It is right, but for sources that could not be looked at.
+pub(crate) enum CheckedOnce {
+    /// It is right, apart from sources that could not be looked at.
     Right(Box<Done>, Vec<Error>),
     /// It was down, and was left alone.
     LeftDown,
     Failed(SiteError),
 }
 
-/// Brings those of `sites` right that are up, until `stop` is set. Returns what became of those that
-/// were begun, in the order of the sites.
+/// Brings the sites right that are up, until `stop` is set. Returns what became of those that were
+/// begun, in the order of the sites.
 ///
 /// Errors: the pass cannot begin.
 pub(crate) fn look_once(
     context: &Context,
     sites: &[Site],
     stop: &Arc<AtomicBool>,
-) -> anyhow::Result<Vec<Looked>> {
+) -> anyhow::Result<Vec<CheckedOnce>> {
     if sites.is_empty() {
         return Ok(vec![]);
     }
-    let policy = Policy {
-        wait: true,
-        may_go: Arc::new(|_, _| true),
+    let policy = PassPolicy {
+        when_locked: WhenLocked::Wait,
+        grace_is_over: Arc::new(|_, _| true),
     };
-    let ends = pass::begin(context.afresh(), sites.to_vec(), stop, policy)?.finish();
+    let ends = pass::begin(context.with_new_host(), sites.to_vec(), stop, policy)?.finish();
 
-    let looked = |(site, ended)| match ended {
-        Ok((ended, _)) => looked(site, ended),
-        Err(why) => Looked::Failed(parallel::lost(site, &why)),
-    };
-    Ok(sites.iter().zip(ends).map(looked).collect())
+    let mut checked = vec![];
+    for (site, end) in sites.iter().zip(ends) {
+        checked.push(match end {
+            Ok((outcome, _)) => checked_once(site, outcome),
+            Err(why) => CheckedOnce::Failed(parallel::lost(site, &why)),
+        });
+    }
+    Ok(checked)
 }
 
-fn looked(site: &Site, ended: Ended) -> Looked {
-    match ended {
-        Ended::Right(done, left) => Looked::Right(done, left.unseen),
-        Ended::Failed(failed) | Ended::Lost(failed) => Looked::Failed(failed),
-        Ended::WithoutManifest => Looked::Failed(pass::without_manifest(site)),
-        Ended::Busy | Ended::Down => Looked::LeftDown,
+fn checked_once(site: &Site, outcome: PassOutcome) -> CheckedOnce {
+    match outcome {
+        PassOutcome::Right(done, retained) => CheckedOnce::Right(done, retained.unseen),
+        PassOutcome::Failed(failed) | PassOutcome::Lost(failed) => CheckedOnce::Failed(failed),
+        PassOutcome::WithoutManifest => CheckedOnce::Failed(pass::without_manifest(site)),
+        PassOutcome::Busy | PassOutcome::Down => CheckedOnce::LeftDown,
     }
 }

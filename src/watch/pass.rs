@@ -1,206 +1,232 @@
-//! One pass over some sites: what `up` does, for those that are up.
+//! One pass over some sites: it does what `up` does, for the sites that are up.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::grace::{self, Left};
+use super::grace::{self, Retained};
 use super::index::Dependent;
 use super::pass_result::{PassResult, RecordId};
 use crate::base::{HostPath, JailPath, SiteName};
 use crate::engine::Lock;
-use crate::observe::{self, Records};
+use crate::observe::Records;
 use crate::patience::{Crew, Stop};
 use crate::resolve::{Aspect, Dependencies, Host, Resolution};
-use crate::site::context::{Context, table};
-use crate::site::pipeline::lock;
-use crate::site::up::{Change, Done, Run};
-use crate::site::{ManifestError, Site, SiteError, select};
+use crate::site::context::Context;
+use crate::site::pipeline::{BringUp, MountLookup, lock};
+use crate::site::up::{Change, Done};
+use crate::site::{ManifestError, Site, SiteError};
 use crate::{Error, Result};
 
-/// From so many sites on a pass reads the mount table once instead of asking for each mount.
+/// From so many sites on, a pass reads the whole mount table instead of looking up each mount.
 const MANY: usize = 32;
 
-/// Taking the old mount off waits for a grace period of the kernel's, outside of any lock: threads
-/// wait together.
+/// Detaching a mount waits for the kernel's RCU grace period, outside of any lock: many threads can
+/// wait at the same time.
 const THREADS: usize = 8;
 
-/// Tells of a site and a target.
-pub(crate) type MayGo = dyn Fn(&SiteName, &JailPath) -> bool + Send + Sync;
+/// Whether the grace period of a target of a site is over.
+pub(crate) type GraceIsOver = dyn Fn(&SiteName, &JailPath) -> bool + Send + Sync;
 
-/// What a pass does where it has a choice.
+/// What to do about a site whose lock another mountjail has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WhenLocked {
+    Wait,
+    Skip,
+}
+
+/// The choices of a pass.
 #[derive(Clone)]
-pub(crate) struct Policy {
-    /// Wait for another mountjail that works on the site.
-    pub wait: bool,
-    /// Whether a mount whose source is gone is taken off by now.
-    pub may_go: Arc<MayGo>,
+pub(crate) struct PassPolicy {
+    pub when_locked: WhenLocked,
+    pub grace_is_over: Arc<GraceIsOver>,
 }
 
 /// What became of the site.
-pub(crate) enum Ended {
+pub(crate) enum PassOutcome {
     /// Another mountjail works on it.
     Busy,
-    /// It is not up, and stays so.
+    /// It is down, and stays down.
     Down,
-    /// It is up and its manifest is gone.
+    /// It is up, and its manifest is gone.
     WithoutManifest,
-    /// It is right, but for what was left.
-    Right(Box<Done>, Left),
+    /// It is right, apart from the mounts that were retained.
+    Right(Box<Done>, Retained),
     Failed(SiteError),
     /// Its file systems do not answer, and a thread waits for them.
     Lost(SiteError),
 }
 
 /// The threads of a pass.
-pub(crate) type Threads = Crew<Site, Found>;
+pub(crate) type PassThreads = Crew<Site, SiteFound>;
 
-/// What came of a site, and what is known of it now; `None`: no more than before.
-pub(crate) type Found = (Ended, Option<PassResult>);
+/// What became of a site, and what is known about it now; `None`: no more than before.
+pub(crate) type SiteFound = (PassOutcome, Option<PassResult>);
 
-/// Begins a pass over `sites`, until `stop`. One that is begun is finished: undoing would take as
-/// long.
+/// Begins a pass over `sites`, until `stop` is set. A site that was begun is finished: undoing
+/// would take as long.
 pub(crate) fn begin(
     context: Context,
     sites: Vec<Site>,
     stop: &Arc<AtomicBool>,
-    policy: Policy,
-) -> Result<Threads> {
-    let boot = observe::boot_id()?;
-    let engine = context.engine(boot.clone(), sites.len() > 1)?;
-    let table = table(sites.len() >= MANY)?;
-    let (limit, resolver) = (context.limit, context.resolver()?);
-    let run = Run {
-        context,
-        engine,
-        resolver,
-        boot,
-        table,
-        leave_down: false,
+    policy: PassPolicy,
+) -> Result<PassThreads> {
+    let lookup = if sites.len() >= MANY {
+        MountLookup::WholeTable
+    } else {
+        MountLookup::OneByOne
     };
+    let limit = context.limit;
+    let run = BringUp::new(context, lookup, sites.len())?;
     let work =
         move |each: &Site, stop: &Stop| site(&run, each, &policy, &stop.whatever_the_signal());
     Ok(Crew::start(sites, THREADS, limit, stop, work))
 }
 
 /// Brings the site right, if it is up.
-fn site(run: &Run, site: &Site, policy: &Policy, stop: &Stop) -> Found {
+fn site(run: &BringUp, site: &Site, policy: &PassPolicy, stop: &Stop) -> SiteFound {
     match locked(run, site, policy) {
-        Ok(None) => (Ended::Busy, None),
+        Ok(None) => (PassOutcome::Busy, None),
         Ok(Some(lock)) => under_lock(run, site, policy, stop, &lock),
-        Err(error) => (Ended::Failed(error.into()), None),
+        Err(error) => (PassOutcome::Failed(error.into()), None),
     }
 }
 
-fn locked(run: &Run, site: &Site, policy: &Policy) -> Result<Option<Lock>> {
-    if policy.wait {
-        return lock(&run.context, &run.engine, site).map(Some);
+fn locked(run: &BringUp, site: &Site, policy: &PassPolicy) -> Result<Option<Lock>> {
+    match policy.when_locked {
+        WhenLocked::Wait => lock(&run.pipeline.context, &run.engine, &site.name).map(Some),
+        WhenLocked::Skip => run
+            .engine
+            .lock_if_free(&site.name)
+            .map_err(|error| error.context(&site.name)),
     }
-    run.engine
-        .lock_if_free(&site.name)
-        .map_err(|error| error.context(&site.name))
 }
 
-fn under_lock(run: &Run, site: &Site, policy: &Policy, stop: &Stop, _lock: &Lock) -> Found {
-    let records = match run.context.state.read(&site.name, &run.boot) {
+fn under_lock(
+    run: &BringUp,
+    site: &Site,
+    policy: &PassPolicy,
+    stop: &Stop,
+    _lock: &Lock,
+) -> SiteFound {
+    let records = match run
+        .pipeline
+        .context
+        .state
+        .read(&site.name, &run.pipeline.boot)
+    {
         Ok(records) => records,
-        Err(error) => return (Ended::Failed(error.context(&site.name).into()), None),
+        Err(error) => return (PassOutcome::Failed(error.context(&site.name).into()), None),
     };
     if records.record.is_none() {
         return match damaged(site, &records) {
-            None => (Ended::Down, learned(run, site, vec![])),
-            Some(error) => (Ended::Failed(error.into()), None),
+            None => (PassOutcome::Down, learned(run, site, vec![])),
+            Some(error) => (PassOutcome::Failed(error.into()), None),
         };
     }
-    let host = run.context.host.scope();
+    let host = run.pipeline.context.host.scope();
     let mut lookups = vec![];
     let ended = bring_right(run, site, (policy, stop), &records, &host, &mut lookups);
     lookups.push(Arc::new(host.into_dependencies()));
     (ended, learned(run, site, lookups))
 }
 
-/// Why it cannot be known whether the site is up.
+/// Why it is not known whether the site is up.
 fn damaged(site: &Site, records: &Records) -> Option<Error> {
     let warning = records.warnings.first()?;
     let error = Error::failed(format!("{}: {warning}", site.name));
     Some(error.hint(format!(
-        "if the site is to be up, `mountjail up {}` writes it anew",
+        "if the site should be up, `mountjail up {}` writes a new record",
         site.name
     )))
 }
 
 fn bring_right(
-    run: &Run,
+    run: &BringUp,
     site: &Site,
-    (policy, stop): (&Policy, &Stop),
+    (policy, stop): (&PassPolicy, &Stop),
     records: &Records,
     host: &Host,
     lookups: &mut Vec<Arc<Dependencies>>,
-) -> Ended {
+) -> PassOutcome {
     if let Ok(file) = HostPath::new(&site.file) {
         host.depend_on(&file, Aspect::CONTENTS);
     }
-    let manifest = match select::load(&run.context, site) {
+    let manifest = match run.pipeline.load(site) {
         Ok(manifest) => manifest,
-        Err(unusable) if is_gone(&unusable, site) => return Ended::WithoutManifest,
-        Err(unusable) => return Ended::Failed(SiteError::Manifest(unusable)),
+        Err(error) if is_gone(&error, site) => return PassOutcome::WithoutManifest,
+        Err(error) => return PassOutcome::Failed(SiteError::Manifest(error)),
     };
+    let roots = run.pipeline.context.roots();
     let Resolution {
         desired,
         errors,
         dependencies,
-    } = run.resolver.resolve_partly(&manifest, run.context.roots());
+    } = run.pipeline.resolver.resolve_partly(&manifest, roots);
     *lookups = dependencies;
-    let may_go = |target: &JailPath| (policy.may_go)(&site.name, target);
-    let (desired, left) = match desired {
+
+    let is_over = |target: &JailPath| (policy.grace_is_over)(&site.name, target);
+    let (desired, retained) = match desired {
         Some(mut desired) if errors.is_empty() => {
-            let left = grace::keep(&mut desired, records, host, lookups, may_go);
-            (desired, left)
+            let retained = grace::retain(&mut desired, records, host, lookups, is_over);
+            (desired, retained)
         }
         Some(mut desired) if errors.iter().all(could_not_look) => {
-            let left = grace::keep_all(&mut desired, records, errors);
-            (desired, left)
+            let retained = grace::retain_all(&mut desired, records, errors);
+            (desired, retained)
         }
-        _ => return Ended::Failed(SiteError::Errors(errors)),
+        _ => return PassOutcome::Failed(SiteError::Errors(errors)),
     };
-    match run.make_so(desired, manifest.services, stop, Ok) {
-        Ok(Some(mut done)) => {
-            for (change, target) in &mut done.changed {
-                if *change == Change::Detached && left.expired.contains(target) {
+
+    match run.reconcile(desired, stop, Ok) {
+        Ok(Some((desired, mut changes))) => {
+            for (change, target) in &mut changes.mounts {
+                if *change == Change::Detached && retained.expired.contains(target) {
                     *change = Change::Gone;
                 }
             }
-            Ended::Right(Box::new(done), left)
+            let done = Done {
+                desired,
+                services: manifest.services,
+                changes,
+            };
+            PassOutcome::Right(Box::new(done), retained)
         }
-        Ok(None) => Ended::Down,
-        Err(failed) => Ended::Failed(failed),
+        Ok(None) => PassOutcome::Down,
+        Err(failed) => PassOutcome::Failed(failed),
     }
 }
 
-/// Whether the kernel refused a look: what is there nobody knows, and all else can be kept right.
+/// Whether the kernel refused to look at a path: it is not known what is there, but all else can be
+/// kept right.
 fn could_not_look(error: &Error) -> bool {
     error
         .errno()
         .is_some_and(|errno| !matches!(errno, libc::ENOENT | libc::ENOTDIR | libc::ELOOP))
 }
 
-/// What there is to say of a site that is up and has no manifest.
+/// The error of a site that is up and has no manifest.
 pub(crate) fn without_manifest(Site { name, file }: &Site) -> SiteError {
     let gone = Error::failed(format!("{name}: the manifest {} is gone", file.display()))
-        .because_of("what is mounted stays, and is not kept right any more")
+        .because_of("its mounts stay, but are not kept right any more")
         .hint(format!("`mountjail down {name}` takes it away"));
     SiteError::Errors(vec![gone])
 }
 
-fn is_gone(unusable: &ManifestError, site: &Site) -> bool {
-    matches!(unusable, ManifestError::Error(_)) && std::fs::symlink_metadata(&site.file).is_err()
+fn is_gone(error: &ManifestError, site: &Site) -> bool {
+    matches!(error, ManifestError::Error(_)) && std::fs::symlink_metadata(&site.file).is_err()
 }
 
-/// `None`: the record cannot be read just now.
-fn learned(run: &Run, site: &Site, lookups: Vec<Arc<Dependencies>>) -> Option<PassResult> {
-    let path = run.context.state.record(&site.name);
-    // Before it is read: what comes later is news.
+/// What is known about the site now; `None`: the record cannot be read at the moment.
+fn learned(run: &BringUp, site: &Site, lookups: Vec<Arc<Dependencies>>) -> Option<PassResult> {
+    let path = run.pipeline.context.state.record(&site.name);
+    // This comes before the record is read: a later one counts as a change.
     let id = RecordId::of(&path);
-    let records = run.context.state.read(&site.name, &run.boot).ok()?;
+    let records = run
+        .pipeline
+        .context
+        .state
+        .read(&site.name, &run.pipeline.boot)
+        .ok()?;
     let record = records.record.as_ref();
     let mounts = record.into_iter().flat_map(|record| &record.mounts);
     Some(PassResult {

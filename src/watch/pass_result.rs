@@ -1,4 +1,4 @@
-//! What a pass finds out.
+//! What a pass finds out about a site.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -9,27 +9,27 @@ use super::index::Dependent;
 use crate::base::HostPath;
 use crate::resolve::Dependencies;
 
-/// What a pass found out about one user.
-pub struct PassResult {
-    /// Who.
+/// What a pass found out about one dependent.
+pub(crate) struct PassResult {
     pub user: Dependent,
-    /// What its state depends on; nothing, if it is not of interest any more.
+    /// What its state depends on; empty if it is not watched any more.
     pub lookups: Vec<Arc<Dependencies>>,
-    /// Of a site: where it is.
+    /// The root, if it is a site.
     pub root: Option<HostPath>,
-    /// The never reused ids of its mounts.
+    /// The unique mount IDs of its mounts.
     pub ids: Vec<u64>,
-    /// Its record as it is now: another one will be somebody else's.
+    /// Its record as it is now. A later one was written by another process.
     pub record: Option<RecordId>,
 }
 
-/// Which file a record is. It is replaced, never changed; its inode may be reused.
+/// Identifies the file of a record. Records are replaced, never changed, and an inode may be
+/// reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RecordId(u64, i64, i64);
+pub(crate) struct RecordId(u64, i64, i64);
 
 impl RecordId {
-    /// The record at `path`; `None`: there is none.
-    pub fn of(path: &Path) -> Option<Self> {
+    /// That of the record at `path`; `None`: it does not exist.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
         let found = fs::symlink_metadata(path).ok()?;
         Some(Self(found.ino(), found.mtime(), found.mtime_nsec()))
     }

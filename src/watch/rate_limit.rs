@@ -1,35 +1,34 @@
-//! How much is said of one site: its owner can bring about as many changes and failures as he
-//! likes.
+//! How much is reported about one site: its owner can cause any number of changes and failures.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::base::SiteName;
 
-/// So many lines are said of a site in one period; then the rest of it is only counted.
+/// How many lines are reported about a site per period; more are only counted.
 const LINES: usize = 20;
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// What was said of each site of late.
+/// What was reported about each site lately.
 #[derive(Default)]
-pub(crate) struct Limit(BTreeMap<SiteName, Said>);
+pub(crate) struct RateLimit(BTreeMap<SiteName, LineCount>);
 
-struct Said {
+struct LineCount {
     since: Instant,
     lines: usize,
     left_out: usize,
 }
 
-impl Limit {
-    /// Whether so many lines may be said of `site`; else they are counted as left out.
+impl RateLimit {
+    /// Whether that many lines about `site` may be reported; if not, they are counted as left out.
     pub(crate) fn allows(&mut self, site: &SiteName, lines: usize, now: Instant) -> bool {
-        let new = || Said {
+        let new = || LineCount {
             since: now,
             lines: 0,
             left_out: 0,
         };
         let said = self.0.entry(site.clone()).or_insert_with(new);
-        // What was left out is said before a new period begins.
+        // A new period begins only after the left out lines were reported.
         if now.saturating_duration_since(said.since) >= PERIOD && said.left_out == 0 {
             *said = new();
         }
@@ -55,7 +54,7 @@ impl Limit {
         left_out
     }
 
-    /// When there is something to say of what was left out.
+    /// When to report lines that were left out.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.0
             .values()
@@ -72,7 +71,7 @@ mod tests {
     #[test]
     fn what_is_too_much_is_counted_for_each_site_alone() {
         let [a, b] = ["a", "b"].map(|name| SiteName::new(name).unwrap());
-        let (mut limit, now) = (Limit::default(), Instant::now());
+        let (mut limit, now) = (RateLimit::default(), Instant::now());
         let allowed = (0..1000).filter(|_| limit.allows(&a, 1, now)).count();
         assert_eq!((allowed, limit.allows(&b, 1, now)), (LINES, true));
         assert_eq!(
@@ -82,7 +81,7 @@ mod tests {
         let later = now + PERIOD;
         assert!(
             !limit.allows(&a, 3, later),
-            "before it is said how many were left out"
+            "before it is reported how many were left out"
         );
         assert_eq!(
             (limit.over(later), limit.next()),

@@ -1,4 +1,4 @@
-//! What the watcher says: lines for people, its state for `status`, and how it is to the service
+//! The watcher's reports: lines for people, its state for `status`, and messages to the service
 //! manager.
 
 use std::collections::BTreeMap;
@@ -6,45 +6,45 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-use super::rate_limit::Limit;
+use super::rate_limit::RateLimit;
 use super::watcher::Watcher;
 use crate::Error;
 use crate::base::quote::brief;
 use crate::base::text::few;
 use crate::base::text::plural;
 use crate::base::{JailPath, SiteName};
-use crate::engine::{self, Outcome};
+use crate::engine;
 use crate::observe::{WatchFailure, WatchState, now};
-use crate::patience::front;
+use crate::patience::worker;
 use crate::site::context::Context;
 use crate::site::out::Out;
-use crate::site::up::{Change, Changed};
+use crate::site::up::{Change, Changed, Changes};
 use crate::site::{Site, SiteError};
 
-/// So many names are enough in one line.
+/// How many names are shown in one line.
 const NAMED: usize = 5;
 
-/// What was said, and when.
+/// What was reported, and when.
 pub(crate) struct Reporter {
     pub state: WatchState,
-    /// How often the service manager wants to hear of us, and when next.
+    /// How often the service manager expects a message, and when the next one is due.
     watchdog: Option<(Duration, Instant)>,
-    /// How it goes, in the words that the service manager was told.
+    /// The status that the service manager was told last.
     status: String,
-    troubles: BTreeMap<Trouble, Error>,
-    /// Files that cannot be sites.
+    troubles: BTreeMap<WatcherTrouble, Error>,
+    /// Files whose names cannot be sites'.
     misnamed: Vec<Error>,
-    limit: Limit,
+    limit: RateLimit,
 }
 
-/// What can be wrong with the watcher's own work, whatever the sites.
+/// What can go wrong in the watcher's own work, independently of sites.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Trouble {
+pub(crate) enum WatcherTrouble {
     /// Not everything can be watched.
     Blind,
     /// The configuration cannot be read.
     Configuration,
-    /// What happens cannot be read.
+    /// Events cannot be read.
     Events,
     /// No site can be looked at.
     Pass,
@@ -53,16 +53,16 @@ pub(crate) enum Trouble {
 }
 
 /// A site that could not be brought right.
-pub(crate) struct Failing<'s> {
+pub(crate) struct SiteFailure<'s> {
     pub site: &'s Site,
     pub failed: SiteError,
-    /// How often it was tried, and the time until it is again; `None`: only a change can help.
+    /// How often it was tried, and the time until the next try; `None`: only a change can help.
     pub again: Option<(u32, Duration)>,
 }
 
 impl Reporter {
     pub(crate) fn new(watcher: &Watcher) -> Self {
-        let pid = front::pid().as_raw().unsigned_abs();
+        let pid = worker::main_pid().as_raw().unsigned_abs();
         let state = WatchState {
             version: 1,
             pid,
@@ -71,19 +71,18 @@ impl Reporter {
             mount_events: watcher.mount_source().to_owned(),
             ..WatchState::default()
         };
-        let watchdog = front::watchdog().map(|limit| (limit / 2, Instant::now()));
+        let watchdog = worker::watchdog().map(|limit| (limit / 2, Instant::now()));
         Self {
             state,
             watchdog,
             status: String::new(),
             troubles: BTreeMap::new(),
             misnamed: vec![],
-            limit: Limit::default(),
+            limit: RateLimit::default(),
         }
     }
 
-    /// When there is something to tell by itself: to the service manager that we live, or what was
-    /// left out.
+    /// When to send the next message to the service manager, or to report lines that were left out.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.watchdog
             .map(|(_, next)| next)
@@ -92,17 +91,18 @@ impl Reporter {
             .min()
     }
 
-    /// Says of how many lines sites' owners brought about too many.
+    /// Reports how many lines about each site were left out.
     pub(crate) fn left_out(&mut self, out: &Out) {
         for (site, count) in self.limit.over(Instant::now()) {
-            out.warn(format_args!(
-                "{site}: {} left out, because there were too many; `mountjail status {site}` shows how it stands",
+            out.site(&site).warn(format_args!(
+                "{} left out, because there were too many; `mountjail status {site}` shows its \
+                 state",
                 plural(count, "more line")
             ));
         }
     }
 
-    /// Tells the service manager that we are alive, if it is time.
+    /// Answers the service manager's watchdog, if it is time.
     pub(crate) fn ping(&mut self) {
         let now = Instant::now();
         if let Some((every, next)) = &mut self.watchdog
@@ -113,20 +113,20 @@ impl Reporter {
         }
     }
 
-    /// Tells `status` and the service manager how it goes.
+    /// Writes the state for `status`, and tells the service manager if its status line changed.
     pub(crate) fn write(&mut self, context: &Context, watcher: &Watcher) {
         self.state.directories = watcher.directories();
         self.state.sites = watcher.sites().count();
         let trouble = engine::write_watch_state(&context.state, &self.state).err();
-        self.trouble(context.out, Trouble::State, trouble);
-        // Before it is ready it has told nothing, and has nothing to correct.
+        self.trouble(context.out, WatcherTrouble::State, trouble);
+        // Before the watcher is ready there is no status to correct.
         if !self.status.is_empty() && self.status != self.status() {
             self.status = self.status();
             notify(&[NotifyState::Status(&self.status)]);
         }
     }
 
-    /// Tells the service manager that we work, or work again.
+    /// Tells the service manager that the watcher is ready, or ready again.
     pub(crate) fn ready(&mut self) {
         self.status = self.status();
         notify(&[NotifyState::Ready, NotifyState::Status(&self.status)]);
@@ -140,9 +140,9 @@ impl Reporter {
         }
     }
 
-    /// Says what is wrong with the watcher's own work, or that it is over, if that is news.
-    pub(crate) fn trouble(&mut self, out: &Out, trouble: Trouble, error: Option<Error>) {
-        if trouble == Trouble::Blind {
+    /// Reports trouble with the watcher's own work, or that it is over, if that is new.
+    pub(crate) fn trouble(&mut self, out: &Out, trouble: WatcherTrouble, error: Option<Error>) {
+        if trouble == WatcherTrouble::Blind {
             self.state.blind = error.as_ref().map(ToString::to_string);
         }
         if self.troubles.get(&trouble) == error.as_ref() {
@@ -153,28 +153,25 @@ impl Reporter {
             self.troubles.insert(trouble, error);
         } else {
             self.troubles.remove(&trouble);
-            out.info(format_args!("{}", trouble.is_over()));
+            out.info(trouble.is_over());
         }
     }
 
-    /// Says which files cannot be sites, if that is news.
+    /// Reports files whose names cannot be sites', if that is new.
     pub(crate) fn misnamed(&mut self, out: &Out, files: Vec<Error>) {
-        files
-            .iter()
-            .filter(|file| !self.misnamed.contains(file))
-            .for_each(|file| out.error(file));
+        for file in &files {
+            if !self.misnamed.contains(file) {
+                out.error(file);
+            }
+        }
         self.misnamed = files;
     }
 
-    /// Says what was changed; sites for which the same was done together.
-    pub(crate) fn changes(
-        &mut self,
-        context: &Context,
-        healed: Vec<(&Site, Vec<Changed>, Outcome)>,
-    ) {
+    /// Reports what was changed, in one line for all sites for which the same was done.
+    pub(crate) fn changes(&mut self, context: &Context, healed: Vec<(&Site, Changes)>) {
         let mut alike: BTreeMap<Vec<Changed>, Vec<&SiteName>> = BTreeMap::new();
         let now = Instant::now();
-        for (site, changed, outcome) in healed {
+        for (site, Changes { outcome, mounts }) in healed {
             self.state.attached += outcome.attached as u64;
             self.state.swapped += outcome.swapped as u64;
             self.state.detached += outcome.detached as u64;
@@ -184,17 +181,15 @@ impl Reporter {
             {
                 continue;
             }
+            let out = context.out.site(&site.name);
             for left in outcome.left.iter().take(NAMED) {
-                context.out.warn(format_args!("{}: {left}", site.name));
+                out.warn(left);
             }
-            if let more @ 1.. = outcome.left.len().saturating_sub(NAMED) {
-                context.out.warn(format_args!(
-                    "{}: {} as well",
-                    site.name,
-                    plural(more, "more path")
-                ));
+            if outcome.left.len() > NAMED {
+                let more = outcome.left.len() - NAMED;
+                out.warn(format_args!("and {}", plural(more, "more path")));
             }
-            alike.entry(changed).or_default().push(&site.name);
+            alike.entry(mounts).or_default().push(&site.name);
         }
         for (changed, sites) in alike {
             context
@@ -203,17 +198,17 @@ impl Reporter {
         }
     }
 
-    /// Says why sites are not right, where that is news: of the first few in full.
-    pub(crate) fn failures(&mut self, context: &Context, failing: Vec<Failing<'_>>) {
+    /// Reports why sites are not right, if that is new: the first few in full.
+    pub(crate) fn failures(&mut self, context: &Context, failing: Vec<SiteFailure<'_>>) {
         let mut news = vec![];
-        for Failing {
+        for SiteFailure {
             site,
             failed,
             again,
         } in failing
         {
             let text = brief_text(&failed.text(site));
-            let failed = failed.in_short(&site.name, NAMED);
+            let failed = failed.shortened(&site.name, NAMED);
             let lines = 1 + failed.text(site).lines().count().max(failed.count());
             if self.remember(&site.name, text, again)
                 && self.limit.allows(&site.name, lines, Instant::now())
@@ -224,10 +219,10 @@ impl Reporter {
         for (site, failed, _) in news.iter().take(NAMED) {
             failed.report(context.out, site);
         }
-        if let more @ 1.. = news.len().saturating_sub(NAMED) {
-            let more = plural(more, "more site");
+        if news.len() > NAMED {
+            let more = plural(news.len() - NAMED, "more site");
             context.out.error(
-                &Error::failed(format!("{more} failed")).hint("`mountjail status` says why"),
+                &Error::failed(format!("{more} failed")).hint("`mountjail status` shows why"),
             );
         }
         let again: Vec<_> = news
@@ -237,13 +232,13 @@ impl Reporter {
             .collect();
         if !again.is_empty() {
             context.out.info(format_args!(
-                "{}: what is mounted stays; tried again from time to time, and at each change",
+                "{}: the mounts stay; tried again from time to time, and after each change",
                 names(&again)
             ));
         }
     }
 
-    /// Remembers why the site is not right; whether that is news.
+    /// Notes why the site is not right; returns whether that is new.
     pub(crate) fn remember(
         &mut self,
         site: &SiteName,
@@ -269,7 +264,7 @@ impl Reporter {
         news
     }
 
-    /// These sites are right, each after so many failures.
+    /// Notes that these sites are right, each after that many failures.
     pub(crate) fn right(&mut self, out: &Out, sites: Vec<(&SiteName, u32)>) {
         let mut alike: BTreeMap<u32, Vec<&SiteName>> = BTreeMap::new();
         for (site, attempts) in sites {
@@ -289,18 +284,18 @@ impl Reporter {
     }
 }
 
-impl Trouble {
-    /// The error, after what it means.
+impl WatcherTrouble {
+    /// The error, with what it means.
     fn explain(self, error: Error) -> Error {
         match self {
-            Self::Blind => error, // which says it
+            Self::Blind => error, // it says so itself
             Self::Configuration => {
-                error.context("the configuration as it was read last stays in force")
+                error.context("the configuration that was read last stays in force")
             }
             Self::Events => error.context("changes may have been missed"),
-            Self::Pass => error.context("all sites stay as they are, and are looked at later"),
+            Self::Pass => error.context("all sites stay as they are, and are checked later"),
             Self::State => {
-                error.context("what `mountjail status` says of the watcher is not up to date")
+                error.context("what `mountjail status` shows about the watcher is out of date")
             }
         }
     }
@@ -310,21 +305,21 @@ impl Trouble {
             Self::Blind => "everything can be watched again",
             Self::Configuration => "the configuration can be read again",
             Self::Events => "changes can be read again",
-            Self::Pass => "sites are looked at again",
-            Self::State => "what `mountjail status` says of the watcher is up to date again",
+            Self::Pass => "sites are checked again",
+            Self::State => "what `mountjail status` shows about the watcher is up to date again",
         }
     }
 }
 
-/// Within what can be read and kept, each line by itself.
+/// Shortened to what can be read and kept, line by line.
 fn brief_text(text: &str) -> String {
     let lines = text.lines().take(50).map(|line| brief(line, 2000));
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Without a service manager there is nobody to tell.
+/// Tells the service manager, if there is one.
 pub(crate) fn notify(states: &[NotifyState<'_>]) {
-    front::notify(states);
+    worker::notify(states);
 }
 
 /// `site1`, or `1000 sites (site0, site1, …)`.
@@ -339,7 +334,8 @@ fn names(sites: &[&SiteName]) -> String {
     )
 }
 
-/// `attached /run/mysqld; swapped /etc/hosts`. What was detached and attached again was replaced.
+/// `attached /run/mysqld; swapped /etc/hosts`. A mount that was detached and attached again was
+/// replaced: a file cannot be swapped for a directory.
 fn what(changed: &[Changed]) -> String {
     let was = |change: Change, path: &JailPath| {
         let mut all = changed.iter();

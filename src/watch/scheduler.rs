@@ -1,29 +1,29 @@
-//! When to act: at once on the first change after quiet, together while changes keep coming, later
-//! and later on what fails. A state machine: time comes in as a value.
+//! When to act: at once on the first change after quiet, in batches while changes keep coming,
+//! later and later after failures. It is a state machine: time comes in as a value.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// So many events in one batch are a storm.
+/// More events than this in one batch are a storm.
 const STORM: usize = 8;
 
-/// The least and the most time that a storm is left to settle.
+/// The shortest and the longest time that a storm is left to settle.
 const SETTLE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
-/// The least and the most time until what failed is tried again.
+/// The shortest and the longest time until a failure is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
-/// The least and the most time until a site that another process works on is looked at again.
+/// The shortest and the longest time until a busy site is tried again.
 const BUSY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
-/// Who is due, and when.
+/// What is due, and when.
 #[derive(Debug)]
-pub struct Scheduler<U> {
+pub(crate) struct Scheduler<U> {
     due: HashMap<U, Instant>,
     /// Events since the last batch was taken.
     events: usize,
-    /// Of the batch that was taken last.
+    /// Events of the batch that was taken last.
     taken: usize,
     /// Before this nothing is taken.
     rest_until: Option<Instant>,
@@ -47,8 +47,13 @@ impl<U> Default for Scheduler<U> {
 }
 
 impl<U: Clone + Eq + Hash + Ord> Scheduler<U> {
-    /// One event that concerns `users`; they are due when `patience` has passed, if not before.
-    pub fn event(&mut self, users: impl IntoIterator<Item = U>, now: Instant, patience: Duration) {
+    /// Notes one event that concerns `users`: they are due after `patience`, if not before.
+    pub(crate) fn event(
+        &mut self,
+        users: impl IntoIterator<Item = U>,
+        now: Instant,
+        patience: Duration,
+    ) {
         let before = self.due.len();
         let mut any = false;
         for user in users {
@@ -58,28 +63,28 @@ impl<U: Clone + Eq + Hash + Ord> Scheduler<U> {
         self.events += usize::from(any || self.due.len() > before);
     }
 
-    /// The user is due at `when`, if not before.
-    pub fn at(&mut self, user: U, when: Instant) {
+    /// Makes the user due at `when`, if not before.
+    pub(crate) fn at(&mut self, user: U, when: Instant) {
         self.due
             .entry(user)
             .and_modify(|due| *due = (*due).min(when))
             .or_insert(when);
     }
 
-    /// The user is due now, whatever has to settle.
-    pub fn hurry(&mut self, user: U, now: Instant) {
+    /// Makes the user due now, even in a storm.
+    pub(crate) fn hurry(&mut self, user: U, now: Instant) {
         self.rest_until = None;
         self.at(user, now);
     }
 
     /// When there will be something to take.
-    pub fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         let due = self.due.values().min().copied()?;
         Some(self.rest_until.map_or(due, |rest| rest.max(due)))
     }
 
-    /// Everybody who is due, sorted.
-    pub fn take(&mut self, now: Instant) -> Vec<U> {
+    /// Takes all users that are due, sorted.
+    pub(crate) fn take(&mut self, now: Instant) -> Vec<U> {
         if self.next().is_none_or(|next| next > now) {
             return vec![];
         }
@@ -93,10 +98,10 @@ impl<U: Clone + Eq + Hash + Ord> Scheduler<U> {
         taken
     }
 
-    /// What was taken was dealt with, which took `took`. The next batch may not begin before as
-    /// much time has passed again, so at most half of the time is spent on it; and not before a
-    /// storm has settled.
-    pub fn dealt_with(&mut self, now: Instant, took: Duration) {
+    /// Notes that the batch was dealt with in the time `took`. The next one may not begin before
+    /// the same time has passed again, so that at most half of the time is spent on batches, and
+    /// not before a storm has settled.
+    pub(crate) fn dealt_with(&mut self, now: Instant, took: Duration) {
         self.settle = if self.taken > STORM {
             (self.settle * 2).clamp(SETTLE.0, SETTLE.1)
         } else if self.settle <= SETTLE.0 {
@@ -107,35 +112,35 @@ impl<U: Clone + Eq + Hash + Ord> Scheduler<U> {
         self.rest_until = Some(now + self.settle.max(took.min(SETTLE.1)));
     }
 
-    /// The user could not be dealt with. Gives how often that was so by now, and the time until it
-    /// is tried again.
-    pub fn failed(&mut self, user: &U, now: Instant) -> (u32, Duration) {
-        let delay = again(self.failures.entry(user.clone()).or_default(), RETRY);
+    /// Notes a failure of the user. Returns the number of failures, and the time until the next
+    /// try.
+    pub(crate) fn failed(&mut self, user: &U, now: Instant) -> (u32, Duration) {
+        let delay = next_delay(self.failures.entry(user.clone()).or_default(), RETRY);
         self.at(user.clone(), now + delay);
         (self.failures[user], delay)
     }
 
-    /// Somebody else is dealing with the user: once more, soon. Gives how often that was so by now.
-    pub fn is_busy(&mut self, user: &U, now: Instant) -> u32 {
-        let delay = again(self.busy.entry(user.clone()).or_default(), BUSY);
+    /// Another process holds the user's lock: tries again soon. Returns the number of attempts.
+    pub(crate) fn is_busy(&mut self, user: &U, now: Instant) -> u32 {
+        let delay = next_delay(self.busy.entry(user.clone()).or_default(), BUSY);
         self.at(user.clone(), now + delay);
         self.busy[user]
     }
 
-    /// Whether something has come for the user since it was taken.
-    pub fn is_due(&self, user: &U) -> bool {
+    /// Whether the user has become due again since it was taken.
+    pub(crate) fn is_due(&self, user: &U) -> bool {
         self.due.contains_key(user)
     }
 
-    /// The user was dealt with. Gives how often that had failed before.
-    pub fn succeeded(&mut self, user: &U) -> u32 {
+    /// Notes that the user was dealt with. Returns the number of failures before.
+    pub(crate) fn succeeded(&mut self, user: &U) -> u32 {
         self.busy.remove(user);
         self.failures.remove(user).unwrap_or(0)
     }
 }
 
-/// Counts one more attempt; the time until the next doubles with each.
-fn again(attempts: &mut u32, (least, most): (Duration, Duration)) -> Duration {
+/// Counts one more attempt; returns the time until the next one, which doubles with each.
+fn next_delay(attempts: &mut u32, (least, most): (Duration, Duration)) -> Duration {
     let delay = least
         .saturating_mul(1u32.checked_shl(*attempts).unwrap_or(u32::MAX))
         .min(most);

@@ -1,4 +1,4 @@
-//! What the service manager and the administrator send.
+//! Signals of the service manager and the administrator.
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,19 +9,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::patience::front;
+use crate::patience::worker;
 
 /// SIGTERM, SIGINT and SIGHUP as flags, and as something to wait for.
-pub(crate) struct Signals {
-    /// End.
+pub(crate) struct WatchSignals {
+    /// The watcher is to end.
     pub stop: Arc<AtomicBool>,
     reload: Arc<AtomicBool>,
     pipe: UnixStream,
 }
 
-impl Signals {
+impl WatchSignals {
     pub(crate) fn new() -> anyhow::Result<Self> {
-        front::leaves_off_by_itself();
+        worker::stops_on_signals();
         let (stop, reload) = (
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicBool::new(false)),
@@ -29,7 +29,7 @@ impl Signals {
         let (pipe, tell) = UnixStream::pair().context("cannot wait for signals")?;
         pipe.set_nonblocking(true)?;
         for (signal, flag) in [(SIGTERM, &stop), (SIGINT, &stop), (SIGHUP, &reload)] {
-            // The flag is set before the pipe tells of it.
+            // The flag is set before the pipe can be read.
             signal_hook::flag::register(signal, flag.clone()).context("cannot wait for signals")?;
             signal_hook::low_level::pipe::register(signal, tell.try_clone()?)
                 .context("cannot wait for signals")?;
@@ -37,15 +37,15 @@ impl Signals {
         Ok(Self { stop, reload, pipe })
     }
 
-    /// Whether to look at everything anew.
+    /// Whether everything is to be checked again.
     pub(crate) fn taken_reload(&mut self) -> bool {
         while self.pipe.read(&mut [0; 64]).is_ok_and(|length| length > 0) {}
         self.reload.swap(false, Ordering::Relaxed)
     }
 }
 
-impl AsFd for Signals {
-    /// Can be read once there was a signal.
+impl AsFd for WatchSignals {
+    /// It can be read after a signal.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pipe.as_fd()
     }

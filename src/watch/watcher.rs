@@ -1,4 +1,4 @@
-//! The kernel's events, the index and the gathering put together.
+//! The kernel's events and the index put together: which dependents are due.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -10,10 +10,10 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
-use super::directories::Directories;
+use super::directories::WatchedDirectories;
 use super::ids::{Affected, MountIds};
 use super::index::{Dependent, Index};
-use super::inotify::Change;
+use super::inotify::FileChange;
 use super::mount_events::{MountSource, MountsChanged};
 use super::pass_result::{PassResult, RecordId};
 use super::scheduler::Scheduler;
@@ -24,41 +24,40 @@ use crate::{Error, Result};
 /// How long a change that looks half done may take to be whole.
 const PATIENCE: Duration = Duration::from_millis(20);
 
-/// A directory that went during a pass is told of by the one above; if not, it is looked for after
+/// The directory above reports one that disappeared during a pass; if not, it is looked for after
 /// this time.
 const GONE: Duration = Duration::from_secs(1);
 
-const LOST_FILES: &str = "changes of files came faster than they could be read, and some were lost: all sites are looked at";
-const LOST_MOUNTS: &str = "mounts came and went faster than they could be read, and some were lost: all sites are looked at";
+const LOST_FILES: &str = "changes of files came faster than they could be read, and some were \
+                          lost; all sites are checked";
+const LOST_MOUNTS: &str = "changes of mounts came faster than they could be read, and some were \
+                           lost; all sites are checked";
 
-/// Waits for changes and tells who is due.
-pub struct Watcher {
-    /// Who is due, and when.
-    pub gather: Scheduler<Dependent>,
+/// Waits for changes, and makes those due that depend on them.
+pub(crate) struct Watcher {
     index: Index,
-    directories: Directories,
+    directories: WatchedDirectories,
     mounts: MountSource,
     ids: MountIds,
-    sites: HashMap<SiteName, Site>,
-    /// Of the sites that are up.
+    sites: HashMap<SiteName, WatchedSite>,
+    /// Those of the sites that are up.
     roots: BTreeMap<HostPath, SiteName>,
-    /// Where records are.
+    /// The directory of the records.
     run: PathBuf,
 }
 
 /// What is known of a site that is up.
-struct Site {
+struct WatchedSite {
     root: Option<HostPath>,
     record: Option<RecordId>,
 }
 
 impl Watcher {
-    /// A watcher of nothing yet, but for the records in the directory `run`.
-    pub fn new(mounts: MountSource, run: PathBuf) -> Result<Self> {
+    /// A watcher of nothing yet but the records in the directory `run`.
+    pub(crate) fn new(mounts: MountSource, run: PathBuf) -> Result<Self> {
         let mut watcher = Self {
-            gather: Scheduler::default(),
             index: Index::default(),
-            directories: Directories::default(),
+            directories: WatchedDirectories::default(),
             mounts,
             ids: MountIds::default(),
             sites: HashMap::new(),
@@ -69,24 +68,26 @@ impl Watcher {
         Ok(watcher)
     }
 
-    /// How changes of the mount table are seen.
-    pub fn mount_source(&self) -> &'static str {
+    pub(crate) fn mount_source(&self) -> &'static str {
         self.mounts.name()
     }
 
-    /// How many directories are watched.
-    pub fn directories(&self) -> usize {
+    pub(crate) fn directories(&self) -> usize {
         self.directories.count()
     }
 
-    /// Why not everything can be watched, if so.
-    pub fn blindness(&self) -> Option<Error> {
+    /// Why not everything can be watched; `None`: it can.
+    pub(crate) fn blindness(&self) -> Option<Error> {
         self.directories.blindness()
     }
 
-    /// Waits until something happens, `wake` can be read, somebody is due, or it is `until`.
-    /// Returns what of the mount table is new.
-    pub fn wait(&self, wake: BorrowedFd<'_>, until: Option<Instant>) -> io::Result<MountsChanged> {
+    /// Waits until something happens, `wake` can be read, or it is `until`. Returns what of the
+    /// mount table can be read.
+    pub(crate) fn wait(
+        &self,
+        wake: BorrowedFd<'_>,
+        until: Option<Instant>,
+    ) -> io::Result<MountsChanged> {
         let mut fds = self.mounts.poll_fds();
         let mounts = fds.len();
         fds.push(PollFd::new(wake, PollFlags::POLLIN));
@@ -95,7 +96,10 @@ impl Watcher {
                 .fd()
                 .map(|fd| PollFd::new(fd, PollFlags::POLLIN)),
         );
-        let until = [until, self.next()].into_iter().flatten().min();
+        let until = [until, self.directories.poll_at]
+            .into_iter()
+            .flatten()
+            .min();
         let timeout =
             until.map(|until| TimeSpec::from(until.saturating_duration_since(Instant::now())));
         match ppoll(&mut fds, timeout, None) {
@@ -105,20 +109,14 @@ impl Watcher {
         }
     }
 
-    /// When somebody will be due.
-    fn next(&self) -> Option<Instant> {
-        [self.gather.next(), self.directories.poll_at]
-            .into_iter()
-            .flatten()
-            .min()
-    }
-
-    /// Takes in what happened. Returns what an administrator should know of it: sentences.
+    /// Reads the events, and makes those due that depend on them. Returns sentences for the
+    /// administrator.
     ///
     /// `undone`: sites in whose roots mounts came and went just now because a pass failed and was
     /// undone. That is no reason to try again at once.
-    pub fn collect(
+    pub(crate) fn collect(
         &mut self,
+        scheduler: &mut Scheduler<Dependent>,
         mounts: MountsChanged,
         undone: &BTreeSet<SiteName>,
     ) -> Result<Vec<&'static str>> {
@@ -126,52 +124,46 @@ impl Watcher {
         let mut notes = vec![];
         if self.directories.poll_at.is_some_and(|at| at <= now) {
             self.directories.poll_at = None;
-            self.everything(now);
+            everything(scheduler, now);
         }
         let failed = |what: &str| format!("cannot read the events of {what}");
         let changes = self.directories.read();
         for change in
             changes.map_err(|error| Error::failed(failed("inotify")).because(&error.into()))?
         {
-            self.change(change, now, &mut notes);
+            self.change(scheduler, change, now, &mut notes);
         }
         if mounts.events || self.swallows(undone) {
             let events = self.mounts.read();
             let events =
                 events.map_err(|error| Error::failed(failed("the mount table")).because(&error))?;
-            self.mount_events(&events, undone, now, &mut notes)?;
+            self.mount_events(scheduler, &events, undone, now, &mut notes)?;
         }
         if mounts.table {
-            self.table_changed(now);
+            self.table_changed(scheduler, now);
         }
         Ok(notes)
     }
 
     /// The sites that are up.
-    pub fn sites(&self) -> impl Iterator<Item = &SiteName> {
+    pub(crate) fn sites(&self) -> impl Iterator<Item = &SiteName> {
         self.sites.keys()
     }
 
-    /// All sites that are up are due.
-    pub fn everybody(&mut self, now: Instant) {
-        let users: Vec<_> = self.sites.keys().cloned().map(Dependent::Site).collect();
-        self.gather.event(users, now, Duration::ZERO);
+    /// Makes all sites due that are up.
+    fn everybody(&self, scheduler: &mut Scheduler<Dependent>, now: Instant) {
+        let sites = self.sites.keys().cloned().map(Dependent::Site);
+        scheduler.event(sites, now, Duration::ZERO);
     }
 
-    /// Configuration and sites are due.
-    fn everything(&mut self, now: Instant) {
-        self.gather
-            .event([Dependent::Presets, Dependent::Sites], now, Duration::ZERO);
-    }
-
-    /// Whether events of the mount table are to be read because of what was undone. That the table
-    /// changed is told once, so asking is enough to be told no more.
+    /// Whether events of the mount table are to be read because of what was undone. The kernel
+    /// reports once that the table changed, so one poll takes that report away.
     fn swallows(&self, undone: &BTreeSet<SiteName>) -> bool {
         if undone.is_empty() {
             return false;
         }
         if !self.mounts.tells_each() {
-            // At worst it is told once more.
+            // At worst it is reported once more.
             let _ = ppoll(
                 &mut self.mounts.poll_fds(),
                 Some(TimeSpec::from(Duration::ZERO)),
@@ -181,26 +173,27 @@ impl Watcher {
         self.mounts.tells_each()
     }
 
-    /// Where mounts are told one by one, only other attributes of one are not.
-    fn table_changed(&mut self, now: Instant) {
+    /// fanotify reports each mount, but not that one was remounted with other attributes.
+    fn table_changed(&self, scheduler: &mut Scheduler<Dependent>, now: Instant) {
         if self.mounts.tells_each() {
-            let forbids = |id| {
-                Some(
-                    MountAttributes::OPEN.within(MountAttributes::from_statmount(
-                        sys::stat_mount(id).ok()?.attributes,
-                    )),
-                )
+            let forbidden = |id| {
+                let attributes = sys::stat_mount(id).ok()?.attributes;
+                Some(MountAttributes::OPEN.within(MountAttributes::from_statmount(attributes)))
             };
-            self.gather
-                .event(self.index.remounted(forbids), now, Duration::ZERO);
+            scheduler.event(self.index.remounted(forbidden), now, Duration::ZERO);
         } else {
-            self.everybody(now);
+            self.everybody(scheduler, now);
         }
     }
 
-    /// Takes in what a pass found out. Who depends on a directory that is watched only from now on
-    /// is due once more: what happened before was not seen.
-    pub fn learn(&mut self, all: Vec<PassResult>, now: Instant) {
+    /// Takes in what a pass found out. Those that depend on a directory which is watched only from
+    /// now on are due once more: what happened before was not seen.
+    pub(crate) fn learn(
+        &mut self,
+        scheduler: &mut Scheduler<Dependent>,
+        all: Vec<PassResult>,
+        now: Instant,
+    ) {
         let mut lookups = vec![];
         for PassResult {
             user,
@@ -218,14 +211,12 @@ impl Watcher {
         let users: Vec<Dependent> = lookups.iter().map(|(user, _)| user.clone()).collect();
         self.index.set_all(&lookups);
         let unseen = self.directories.watch(&self.run, &self.index, &users, now);
-        unseen
-            .before
-            .into_iter()
-            .for_each(|user| self.gather.at(user, now));
-        unseen
-            .gone
-            .into_iter()
-            .for_each(|user| self.gather.at(user, now + GONE));
+        for user in unseen.before {
+            scheduler.at(user, now);
+        }
+        for user in unseen.gone {
+            scheduler.at(user, now + GONE);
+        }
     }
 
     fn learn_site(
@@ -243,13 +234,20 @@ impl Watcher {
         if up {
             self.roots
                 .extend(root.clone().map(|root| (root, site.clone())));
-            self.sites.insert(site.clone(), Site { root, record });
+            self.sites
+                .insert(site.clone(), WatchedSite { root, record });
         }
     }
 
-    fn change(&mut self, change: Change, now: Instant, notes: &mut Vec<&'static str>) {
+    fn change(
+        &self,
+        scheduler: &mut Scheduler<Dependent>,
+        change: FileChange,
+        now: Instant,
+        notes: &mut Vec<&'static str>,
+    ) {
         match change {
-            Change::Name {
+            FileChange::Name {
                 directory,
                 name,
                 event,
@@ -257,27 +255,27 @@ impl Watcher {
             } => {
                 let patience = if half_done { PATIENCE } else { Duration::ZERO };
                 if directory == self.run {
-                    self.record_changed(Path::new(&name), now);
+                    self.record_changed(scheduler, Path::new(&name), now);
                 }
                 let users = self.index.at(&directory, &name, event);
-                self.gather.event(users, now, patience);
+                scheduler.event(users, now, patience);
             }
-            Change::Lost(directory) => {
+            FileChange::Lost(directory) => {
                 if directory == self.run {
-                    self.everything(now);
+                    everything(scheduler, now);
                 }
                 let users = self.index.inside(&directory);
-                self.gather.event(users, now, PATIENCE);
+                scheduler.event(users, now, PATIENCE);
             }
-            Change::Overflow => {
+            FileChange::Overflow => {
                 notes.push(LOST_FILES);
-                self.everything(now);
+                everything(scheduler, now);
             }
         }
     }
 
-    /// Somebody wrote or removed a record: it may have been us.
-    fn record_changed(&mut self, name: &Path, now: Instant) {
+    /// A record was written or removed, perhaps by this process.
+    fn record_changed(&self, scheduler: &mut Scheduler<Dependent>, name: &Path, now: Instant) {
         if name.extension().is_none_or(|extension| extension != "json") {
             return;
         }
@@ -294,13 +292,13 @@ impl Watcher {
             .get(&site)
             .is_none_or(|known| known.record != found)
         {
-            self.gather
-                .event([Dependent::Site(site)], now, Duration::ZERO);
+            scheduler.event([Dependent::Site(site)], now, Duration::ZERO);
         }
     }
 
     fn mount_events(
         &mut self,
+        scheduler: &mut Scheduler<Dependent>,
         events: &[MountEvent],
         undone: &BTreeSet<SiteName>,
         now: Instant,
@@ -323,23 +321,22 @@ impl Watcher {
                 Affected::Nobody => {}
                 Affected::Site(site) if undone.contains(&site) => {}
                 Affected::Site(site) => {
-                    self.gather
-                        .event([Dependent::Site(site)], now, Duration::ZERO);
+                    scheduler.event([Dependent::Site(site)], now, Duration::ZERO);
                 }
                 Affected::At(point) => {
                     let mut users = self.users_at(&point);
                     users.retain(
                         |user| !matches!(user, Dependent::Site(site) if undone.contains(site)),
                     );
-                    self.gather.event(users, now, Duration::ZERO);
+                    scheduler.event(users, now, Duration::ZERO);
                 }
-                Affected::Anybody => self.everybody(now),
+                Affected::Anybody => self.everybody(scheduler, now),
             }
         }
         Ok(())
     }
 
-    /// Whose root is above the mount point, or who depends on what is below it.
+    /// The sites whose root is above the mount point, and those that depend on something below it.
     fn users_at(&self, point: &Path) -> BTreeSet<Dependent> {
         let above = point
             .ancestors()
@@ -349,7 +346,8 @@ impl Watcher {
         users
     }
 
-    /// Where all mounts are that are no site's, so that their end means something.
+    /// Notes the mount points of all mounts that are not mountjail's, so that their end can be
+    /// assigned.
     fn list_mounts(&mut self) -> Result<()> {
         if !self.mounts.tells_each() {
             return Ok(());
@@ -364,4 +362,10 @@ impl Watcher {
         }
         Ok(())
     }
+}
+
+/// Makes the configuration due, and with it all sites.
+fn everything(scheduler: &mut Scheduler<Dependent>, now: Instant) {
+    let both = [Dependent::Presets, Dependent::Sites];
+    scheduler.event(both, now, Duration::ZERO);
 }

@@ -260,7 +260,7 @@ fn why_not() {
     };
     nothing("/nowhere").says("it is not on the host either");
     nothing(later.join("socket").to_str().unwrap())
-        .says("once it is there, this brings it: ")
+        .says("once it is, this line brings it: ")
         .says("mounts[0]");
     nothing("/usr/bin/env").says("this line would bring it: programs: [/usr/bin/env]");
     nothing("/etc/hosts").says("this line would bring it: presets: [dns]");
@@ -438,7 +438,7 @@ fn conflicts() {
     sandbox
         .run(&["up", "s"])
         .exits(1)
-        .says("no file to mount on");
+        .says("is not a file to mount on");
     assert!(
         fs::read_dir(directory).unwrap().next().is_none(),
         "nothing is made in a source"
@@ -473,7 +473,7 @@ fn no_such_site() {
     sandbox
         .run(&["up", "link"])
         .exits(1)
-        .says("is a link to away.yaml, which is not there");
+        .says("is a link to away.yaml, which does not exist");
     sandbox
         .run(&["up", "a b"])
         .exits(2)

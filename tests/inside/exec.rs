@@ -192,7 +192,7 @@ fn descriptors() {
     }
     run("</", "", "exec s -- true")
         .exits(2)
-        .says("s: the standard input is a directory, by which the root can be left")
+        .says("s: the standard input is a directory, through which the root can be left")
         .says("try: give it a file, such as /dev/null");
     run("2</", "", "exec s -- true").exits(2);
     run(">/dev/null 2</", "", "trace s -- true").exits(2);
@@ -429,11 +429,11 @@ fn missing() {
     };
     tries(
         "/usr/bin/perl",
-        "try: `programs: [/usr/bin/perl]` in the manifest brings it in",
+        "try: `programs: [/usr/bin/perl]` in the manifest brings it",
     );
     tries(
         "perl",
-        "try: `programs: [/usr/bin/perl]` in the manifest brings it in",
+        "try: `programs: [/usr/bin/perl]` in the manifest brings it",
     );
     let script = sandbox.root("s").join("script");
     sandbox.program(&script, "#!/usr/bin/perl\n");

@@ -356,11 +356,13 @@ fn gone(engine: &'static str) {
         Ran::of(Command::new("umount").arg(&mount.point)).exits(0);
     }
     fs::remove_dir_all(&site.root).unwrap();
-    site.sandbox.ok(&["down", "s"]).says("is not there");
+    site.sandbox.ok(&["down", "s"]).says("does not exist");
     site.root = site.sandbox.directory("srv/other");
     site.bare = tree(&site.root);
     site.names(&site.root);
-    site.sandbox.ok(&["up", "s"]).says("is forgotten");
+    site.sandbox
+        .ok(&["up", "s"])
+        .says("mountjail forgets what it made there");
     site.sandbox.ok(&["down", "s"]);
     site.is_bare();
 }

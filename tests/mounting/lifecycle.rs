@@ -823,7 +823,7 @@ fn root_away(engine: &'static str) {
         .says("cannot find the root");
     sandbox
         .ok(&["down", "s"])
-        .says("is not there; `down` removes what mountjail made in it when it is there again");
+        .says("does not exist; `down` removes what mountjail made in it once it exists again");
     fs::rename(&away, &root).unwrap();
     sandbox.ok(&["up", "s"]);
     sandbox.ok(&["down", "s"]);

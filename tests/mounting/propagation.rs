@@ -83,7 +83,7 @@ fn not_the_hosts_records() {
     };
     for arguments in [&["up", "s"][..], &["down", "s"], &["watch"]] {
         let ran = booted("unshare --mount \"$@\"; exit $?", arguments).exits(1);
-        ran.says("a mount namespace of its own")
+        ran.says("its own mount namespace")
             .says("nsenter --target 1 --mount");
     }
     assert!(!Path::new("/run/mountjail").exists());
@@ -101,7 +101,7 @@ fn not_the_hosts_records() {
     sandbox.site("t", "devices: [zero]\n");
     for (command, done) in [("up", "t: up, 1 mount"), ("down", "t: down")] {
         let ran = booted(blind, &[command, "--all"]).exits(0).says(done);
-        let warning = "cannot see whether PID 1 has the same mount namespace as this process: \
+        let warning = "cannot find out whether this process shares the mount namespace of PID 1: \
                        Permission denied";
         assert_eq!(ran.stderr.matches(warning).count(), 1, "{ran}");
     }
@@ -131,8 +131,7 @@ fn user_namespace() {
     ];
     for command in ["up", "down"] {
         let ran = Ran::of(sandbox.command_under(&alone).args([command, "--all"])).exits(0);
-        let note =
-            "this user namespace does not show whose the directories are that lead to the roots";
+        let note = "this user namespace hides who owns the directories on the way to the roots";
         assert_eq!(ran.stderr.matches(note).count(), 1, "{ran}");
     }
 }

@@ -438,7 +438,7 @@ fn waits_for_makers() {
     );
     let ran = sandbox
         .ok(&["fstab", "s"])
-        .says("s: /run/own is not there after a boot until a service makes it");
+        .says("s: /run/own does not exist after a boot until a service makes it");
     let after = |source: &str| {
         let line = ran
             .stdout
@@ -510,7 +510,9 @@ fn no_cycle() {
     );
     sandbox
         .ok(&["fstab", "odd"])
-        .says("odd: local-fs.target cannot start after the site's mounts: a target is no service")
+        .says(
+            "odd: local-fs.target cannot start after the site's mounts: a target is not a service",
+        )
         .says("odd: systemd-journald.service cannot start after the site's mounts");
     assert!(
         !options("odd")

@@ -450,15 +450,15 @@ fn refused_units() {
         ("app.socket", "[Socket]\nListenStream=/run/app\n"),
     ]);
     for (unit, why) in [
-        ("local-fs.target", "a target is no service"),
-        ("network-online.target", "a target is no service"),
-        ("sysinit.target", "a target is no service"),
+        ("local-fs.target", "a target is not a service"),
+        ("network-online.target", "a target is not a service"),
+        ("sysinit.target", "a target is not a service"),
         (
             "app.socket",
             "try: name the service that runs inside, as in `services: [app.service]`",
         ),
-        ("srv.mount", "a mount is no service"),
-        ("app.timer", "a timer is no service"),
+        ("srv.mount", "a mount is not a service"),
+        ("app.timer", "a timer is not a service"),
         ("mountjail.service", "it is mountjail's own unit"),
         ("mountjail@s.service", "it is mountjail's own unit"),
         ("mountjail-watch.service", "it is mountjail's own unit"),
@@ -755,7 +755,7 @@ fn restart() {
     );
     up(&["one"])
         .exits(1)
-        .says("jail-a.service still is as it was")
+        .says("jail-a.service was not reloaded")
         .says("Unit jail-a.service not found.");
     sandbox.ok(&["status", "one"]);
 }

@@ -384,7 +384,7 @@ fn overflow() {
     }
     replace(&source, "after the overflow");
     kill(works, Signal::SIGCONT).unwrap();
-    watcher.says("some were lost: all sites are looked at");
+    watcher.says("some were lost; all sites are checked");
     soon_reads(&jail, "after the overflow");
     watcher.end();
 }
@@ -599,7 +599,7 @@ fn manifests() {
 
     // A site without a manifest is left as it is.
     fs::remove_file(sandbox.path("config/sites/s.yaml")).unwrap();
-    watcher.says("s.yaml is gone: what is mounted stays, and is not kept right any more");
+    watcher.says("s.yaml is gone: its mounts stay, but are not kept right any more");
     assert_eq!(mounts_below(root).len(), 1);
     sandbox.site("s", &good);
     soon_reads(&jail, "two");

@@ -183,7 +183,7 @@ fn dead_file_system() {
     .unwrap();
     drop(server);
     watcher.says("conf: Transport endpoint is not connected");
-    watcher.says("s: what is mounted stays; tried again from time to time, and at each change");
+    watcher.says("s: the mounts stay; tried again from time to time, and after each change");
     // All else is kept right.
     replace(&other, "two");
     soon_reads(&root.join("other"), "two");
@@ -308,7 +308,7 @@ fn records() {
     // Nor does one whose contents are lost say that the site is down.
     fs::rename(sandbox.file("damaged", "{"), &record).unwrap();
     watcher.says("s.json is damaged");
-    watcher.says("`mountjail up s` writes it anew");
+    watcher.says("`mountjail up s` writes a new record");
     sandbox.ok(&["up", "s"]);
     watcher.says_times("s: right again", 2);
     replace(&source, "three");
@@ -330,8 +330,8 @@ fn configuration() {
     let watcher = Watcher::start(&sandbox);
     let (sites, aside) = (sandbox.path("config/sites"), sandbox.path("aside"));
     fs::rename(&sites, &aside).unwrap();
-    watcher.says("the configuration as it was read last stays in force: cannot list the sites in");
-    watcher.says("s.yaml is gone: what is mounted stays");
+    watcher.says("the configuration that was read last stays in force: cannot list the sites in");
+    watcher.says("s.yaml is gone: its mounts stay");
     preset(&format!(
         "{}{}",
         line(&source, "/conf"),
@@ -445,14 +445,14 @@ fn full_state() {
     fs::write(&fill, vec![0; 1 << 20]).unwrap_err(); // as much as there is room for
     replace(&source, "two");
     watcher.says("s.json: No space left on device");
-    watcher.says("what `mountjail status` says of the watcher is not up to date: cannot write");
+    watcher.says("what `mountjail status` shows about the watcher is out of date: cannot write");
     assert_eq!(
         fs::read_to_string(&jail).unwrap(),
         "one",
         "without a record nothing is mounted"
     );
     std::thread::sleep(Duration::from_secs(4));
-    for line in ["s: cannot write", "says of the watcher is not up to date"] {
+    for line in ["s: cannot write", "shows about the watcher is out of date"] {
         assert_eq!(
             watcher.said().matches(line).count(),
             1,
@@ -463,7 +463,7 @@ fn full_state() {
     fs::remove_file(fill).unwrap();
     replace(&source, "three");
     soon_reads(&jail, "three");
-    watcher.says("says of the watcher is up to date again");
+    watcher.says("shows about the watcher is up to date again");
     soon("it has no failures", || {
         match &watcher.state(&sandbox)["failures"] {
             failures if *failures == serde_json::json!({}) => Ok(()),
@@ -484,7 +484,7 @@ fn few_descriptors() {
     };
     limit("4"); // as many as it waits for: ppoll(2) takes no more
     replace(&source, "two");
-    watcher.says("all sites stay as they are, and are looked at later: ");
+    watcher.says("all sites stay as they are, and are checked later: ");
     watcher.says("Too many open files\n  try: raise the limit: `LimitNOFILE=` of the service");
     assert!(
         !watcher.said().contains("is /proc mounted"),
@@ -494,7 +494,7 @@ fn few_descriptors() {
     limit("256");
     replace(&source, "three");
     soon_reads(&jail, "three");
-    watcher.says("sites are looked at again");
+    watcher.says("sites are checked again");
     watcher.says("s: right again");
     watcher.end();
 }
@@ -540,8 +540,8 @@ fn many_failures() {
     let watcher = Watcher::start(&sandbox);
     let aside = source.with_extension("aside");
     fs::rename(&source, &aside).unwrap();
-    watcher.says("error: 7 more sites failed\n  try: `mountjail status` says why");
-    watcher.says("12 sites (s0, s1, s10, s11, s2 and 7 more): what is mounted stays; tried again");
+    watcher.says("error: 7 more sites failed\n  try: `mountjail status` shows why");
+    watcher.says("12 sites (s0, s1, s10, s11, s2 and 7 more): the mounts stay; tried again");
     assert_eq!(
         watcher.said().matches("conf does not exist").count(),
         5,
@@ -579,11 +579,11 @@ fn without_proc(how: &'static str) {
     )
     .unwrap();
     replace(&source, "two");
-    watcher.says("all sites stay as they are, and are looked at later: cannot read /proc/");
+    watcher.says("all sites stay as they are, and are checked later: cannot read /proc/");
     watcher.says("try: is /proc mounted?");
     soon_fails_times(&watcher, &sandbox, 3);
     assert_eq!(
-        watcher.said().matches("looked at later").count(),
+        watcher.said().matches("checked later").count(),
         1,
         "reported once: {}",
         watcher.said()
@@ -597,7 +597,7 @@ fn without_proc(how: &'static str) {
     );
     umount("/proc").unwrap();
     soon_reads(&jail, "two");
-    watcher.says("sites are looked at again");
+    watcher.says("sites are checked again");
     watcher.says("s: right again");
     watcher.end();
 }

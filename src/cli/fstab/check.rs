@@ -6,29 +6,28 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Fstab, NoLines, Rendered, Run, block, no_manifest};
+use super::{Fstab, no_manifest};
 use crate::base::SiteName;
 use crate::base::text::plural;
 use crate::cli::DIFFERENT;
-use crate::observe::{self, BootId};
-use crate::patience::Stop;
+use crate::cli::report::Report;
+use crate::render;
 use crate::site::context::Context;
-use crate::site::out::worst;
-use crate::site::pipeline::observe_and_plan;
+use crate::site::fstab::{FstabRun, NoLines, SiteLines, block};
 use crate::site::{Site, SiteError, parallel};
 use crate::{Error, Result};
 
 /// The lines that one site has in the file, and should have.
-struct Compared {
+struct Comparison {
     site: SiteName,
     /// The file has lines for the site.
     found: bool,
     same: bool,
     lines: usize,
-    /// What only the one side has; blanks do not count.
+    /// Lines that are only wanted, and lines that are only in the file; blanks do not count.
     missing: Vec<Vec<u8>>,
     unexpected: Vec<Vec<u8>>,
-    /// Placeholders, links and files that the lines would not find.
+    /// How many placeholders, links and files the lines would not find.
     absent: usize,
 }
 
@@ -39,68 +38,61 @@ impl Fstab {
             Error::failed(format!("cannot read {}", self.file.display())).because(&error)
         })?;
         let block = Arc::new(block(&self.file, &text)?);
-        let (run, boot) = (Run::new(context, &sites)?, observe::boot_id()?);
-        let found = block.clone();
-        let check = move |site: &Site, _: &Stop| {
-            let rendered = run.rendered(site)?;
-            Ok(compare(&run, &rendered, found.get(&site.name), &boot)?)
+        let (run, found) = (FstabRun::new(context, &sites)?, block.clone());
+        let check = move |site: &Site| {
+            let lines = run.lines(site)?;
+            compare(&run, &lines, found.get(&site.name)).map_err(NoLines::from)
         };
-        let threads = parallel::processors();
-        let checked = parallel::each(context, &sites, threads, &Arc::default(), check);
-        let (mut codes, mut results, mut text) = (vec![], vec![], vec![]);
+        let checked = parallel::look(context, &sites, check);
+
+        let mut report = Report::new(context, self.json);
         for (site, checked) in sites.iter().zip(checked) {
-            match checked {
+            let failed = match checked {
                 Ok(compared) => {
-                    codes.push(if compared.in_sync() { 0 } else { DIFFERENT });
-                    text.extend(compared.text(&self.file));
-                    results.push(compared.json());
+                    report.text(compared.text(&self.file));
+                    let code = if compared.in_sync() { 0 } else { DIFFERENT };
+                    report.site(code, compared.json());
+                    continue;
                 }
-                Err(why) => {
-                    let refused = matches!(why, NoLines::Refused(_));
-                    let failed = SiteError::from(why);
-                    let (code, errors) = failed.report(context.out, site);
-                    self.report_installed(context, site, &block, failed.is_silent());
-                    codes.push(if refused { DIFFERENT } else { code });
-                    results.push(json!({ "site": site.name, "errors": errors }));
+                Err(NoLines::Failed(failed)) => {
+                    report.failed(site, &failed, json!({}));
+                    failed
                 }
+                Err(NoLines::Refused(errors)) => {
+                    let refused = SiteError::Errors(errors);
+                    report.refused(site, &refused, json!({}));
+                    refused
+                }
+            };
+            self.report_installed(context, site, &block, &failed);
+        }
+        for name in block.sites().filter(|_| self.which.all) {
+            if sites.iter().all(|site| site.name != *name) {
+                let error = no_manifest(context, name);
+                report.text(format!("{error}\n"));
+                let object = json!({ "site": name, "in_sync": false, "errors": [error] });
+                report.site(DIFFERENT, object);
             }
         }
-        let no_site = |name: &&SiteName| sites.iter().all(|site| site.name != **name);
-        for name in block.sites().filter(|_| self.which.all).filter(no_site) {
-            text.extend(format!("{}\n", no_manifest(context, name)).bytes());
-            results.push(
-                json!({ "site": name, "in_sync": false, "errors": [no_manifest(context, name)] }),
-            );
-            codes.push(DIFFERENT);
-        }
-        Ok(self.finish(context, &results, &text, worst(codes)))
+        Ok(report.finish())
     }
 }
 
-fn compare(
-    run: &Run,
-    rendered: &Rendered,
-    found: Option<&[u8]>,
-    boot: &BootId,
-) -> Result<Compared, SiteError> {
-    let (has, wants) = (words(found.unwrap_or_default()), words(&rendered.section));
+fn compare(run: &FstabRun, wanted: &SiteLines, found: Option<&[u8]>) -> Result<Comparison> {
+    let has = words(found.unwrap_or_default());
+    let wants = words(&wanted.section);
     let only = |these: &[Vec<u8>], those: &[Vec<u8>]| -> Vec<Vec<u8>> {
-        these
-            .iter()
-            .filter(|line| !those.contains(line))
-            .cloned()
-            .collect()
+        let only = these.iter().filter(|line| !those.contains(line));
+        only.cloned().collect()
     };
-    let (observed, plan) =
-        observe_and_plan(&run.context, &rendered.desired, boot, Some(&run.table))?;
-    Ok(Compared {
-        site: rendered.desired.site.clone(),
+    Ok(Comparison {
+        site: wanted.desired.site.clone(),
         found: found.is_some(),
-        same: found == Some(rendered.section.as_slice()),
-        lines: rendered.lines.len(),
+        same: found == Some(wanted.section.as_slice()),
+        lines: wanted.lines.len(),
         missing: only(&wants, &has),
         unexpected: only(&has, &wants),
-        absent: rendered.layout(plan, &observed).steps.len(),
+        absent: run.placeholders(wanted)?.steps.len(),
     })
 }
 
@@ -119,7 +111,7 @@ fn words(text: &[u8]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-impl Compared {
+impl Comparison {
     fn in_sync(&self) -> bool {
         self.same && self.absent == 0
     }
@@ -148,15 +140,12 @@ impl Compared {
     }
 
     fn json(&self) -> Value {
-        let shown = |lines: &[Vec<u8>]| -> Vec<_> {
-            lines
-                .iter()
-                .map(|line| String::from_utf8_lossy(line).into_owned())
-                .collect()
-        };
         json!({
-            "site": self.site, "in_sync": self.in_sync(), "missing": shown(&self.missing),
-            "unexpected": shown(&self.unexpected), "missing_placeholders": self.absent,
+            "site": self.site,
+            "in_sync": self.in_sync(),
+            "missing": render::json::fstab_text(&self.missing),
+            "unexpected": render::json::fstab_text(&self.unexpected),
+            "missing_placeholders": self.absent,
         })
     }
 }

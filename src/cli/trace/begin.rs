@@ -1,4 +1,4 @@
-//! Who is followed: a command, a process, the processes of a unit.
+//! What is followed: a command, a process, or the processes of a unit.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -6,19 +6,19 @@ use std::io;
 
 use nix::unistd::{Pid, dup2_stdout};
 
-use super::super::inside::Inside;
+use super::super::jail_command::JailCommand;
 use crate::observe::{self, Process, Units};
 use crate::resolve::{Desired, root_id};
 use crate::site::out::Out;
 use crate::trace::{Follower, attach};
 use crate::{Error, Result};
 
-/// Runs the command inside. What it prints goes to standard error, since the report has the other
-/// one.
+/// Runs the command inside. Its output goes to the standard error, because the standard output is
+/// for the report.
 pub(super) fn command(
     out: &Out,
     follower: &mut Follower,
-    inside: &Inside,
+    jail: &JailCommand,
     command: &[OsString],
 ) -> Result<()> {
     follower.start(|| {
@@ -27,7 +27,7 @@ pub(super) fn command(
                 .because(&error.into())
         });
         redirected
-            .and_then(|()| inside.run(command, out))
+            .and_then(|()| jail.run(command, out))
             .unwrap_or_else(|error| {
                 out.error(&error);
                 error.exit_code()
@@ -57,7 +57,7 @@ pub(super) fn process(desired: &Desired, follower: &mut Follower, pid: u32) -> R
     attach(follower, pid)
 }
 
-/// The processes of `unit`, also those outside: they start the ones that enter the root.
+/// The processes of `unit`, also those outside: they start those that enter the root.
 pub(super) fn unit(
     out: &Out,
     desired: &Desired,
@@ -85,16 +85,15 @@ pub(super) fn unit(
         .iter()
         .all(|process| observe::root_of(process.pid) != Some(root))
     {
-        let site = &desired.site;
-        out.info(format_args!(
-            "{site}: no process of {name} is inside yet; waiting for one to enter"
+        out.site(&desired.site).info(format_args!(
+            "no process of {name} is inside yet; waiting for one to enter"
         ));
     }
     Ok(())
 }
 
-/// Those processes of `unit` that the followed ones did not start, as after a restart. `seen` are
-/// those that were tried: one that cannot be followed is no reason to end a trace.
+/// The processes of `unit` that the followed ones did not start, as after a restart. `seen` are
+/// those that were tried: a process that cannot be followed does not end the trace.
 pub(super) fn newcomers(
     out: &Out,
     desired: &Desired,
@@ -107,13 +106,15 @@ pub(super) fn newcomers(
             continue;
         }
         match follow(follower, &process) {
-            Ok(()) => out.info(format_args!("{}: following {process}, too", desired.site)),
-            Err(error) => out.warn(format_args!("{}: {error}", desired.site)),
+            Ok(()) => out
+                .site(&desired.site)
+                .info(format_args!("following {process}, too")),
+            Err(error) => out.site(&desired.site).warn(error),
         }
     }
 }
 
-/// A process may end at any moment, which is no mistake where nobody named it.
+/// Follows a process that the administrator did not name: it may end at any moment.
 fn follow(follower: &mut Follower, process: &Process) -> Result<()> {
     match attach(follower, process.pid) {
         Err(_) if process.pid == std::process::id() => Ok(()), // run from the unit itself
@@ -126,7 +127,7 @@ fn is_followed(follower: &Follower, process: &Process) -> bool {
     i32::try_from(process.pid).is_ok_and(|pid| follower.follows(Pid::from_raw(pid)))
 }
 
-/// `php8.2-fpm` as systemctl(1) takes it: a service.
+/// As systemctl(1) takes a name: `php8.2-fpm` is a service.
 fn full_name(unit: &str) -> String {
     let suffixes = [".service", ".scope"];
     if suffixes.iter().any(|suffix| unit.ends_with(suffix)) {

@@ -1,4 +1,4 @@
-//! `mountjail trace`: what a program looks for in the jail and does not find.
+//! `mountjail trace`: what a program looks up in the jail in vain.
 
 mod begin;
 mod report;
@@ -8,54 +8,56 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use self::report::Report;
+use self::report::TraceReport;
 use clap::Args;
 use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
 
-use super::inside::{self, Inside};
+use super::jail_command::{self, JailCommand};
 use super::up::Up;
-use super::{Global, behind_front, complete, told};
+use super::{Global, complete, run_in_worker, supervise};
 use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
 use crate::manifest::{Origin, Presets};
-use crate::patience::front::{self, Told};
+use crate::patience::worker::{self, WorkerEnd};
 use crate::plan::SiteState;
 use crate::resolve::{Desired, Mount, Resolver, root_id};
 use crate::site::context::Context;
 use crate::site::out::{Out, worst};
-use crate::site::pipeline::resolved;
-use crate::site::trust::Trust;
-use crate::site::{Site, SiteError, select};
+use crate::site::pipeline::{MountLookup, Pipeline};
+use crate::site::trust::{Effect, Trust};
+use crate::site::{Site, SiteError, load, select};
 use crate::trace::{
     Advice, AdviceContext, AdvisedLine, Follower, MissOnHost, PresetContents, TraceEnd,
     TraceResult, advise, look,
 };
 use crate::{Error, Result};
 
-/// Show what a program looks for in a jail and does not find, and which lines would bring it
+/// Show what a program does not find in a jail, and which lines would bring it
 ///
-/// Runs a command inside as `exec` does, or follows what runs there already, with all that it
-/// starts, and reports the paths that were not there but are on the host, grouped by the line of
-/// the manifest that would bring them, the most useful first. What not everybody on the host may
-/// read, or somebody other than root can change, is shown and not advised, and so are sockets and
-/// what else is on /run, unless a preset brings them: a program inside can look for whatever it
-/// likes.
+/// It runs a command inside as `exec` does, or attaches to a running process, and follows all that
+/// is started from there. It reports the paths that were missing although the host has them,
+/// grouped by the line of the manifest that would bring them, the most useful line first. Some
+/// paths are shown but not advised, because a program inside can look up whatever it likes: files
+/// that not everybody on the host may read, or that users other than root can change; sockets, and
+/// all else on /run, unless a preset brings them.
 ///
-/// Standard output is the report's alone; what the command prints there goes to standard error. The
-/// exit code is the command's (127 if it is not in the jail, 126 if it cannot be run), 0 when a
-/// running process was followed. Ctrl-C or SIGTERM ends the trace, and what was followed runs on
-/// (then 128 and the signal's number stand for a command's code).
+/// The standard output has the report only; what the command prints goes to the standard error. The
+/// exit code is that of the command (127 if it is not in the jail, 126 if it cannot be run), or 0
+/// after a running process was followed. Ctrl-C or SIGTERM ends the trace, and the programs run on;
+/// the exit code of a command is then 128 plus the signal's number.
 ///
-/// Each system call of a followed program stops it twice. Measured in CPU time: a PHP page that
-/// computes took 1.3 times as long, one that reads 1500 files 5 times, find(1), which does little
-/// else than system calls, 16 times. Programs of another architecture, such as 32-bit ones, and
-/// look-ups through an `io_uring` are not followed.
+/// Every system call stops a followed program twice. A PHP page that computes took 1.3 times as
+/// much CPU time, one that reads 1500 files 5 times, and find(1), which does little but system
+/// calls, 16 times. Programs of another architecture, such as 32-bit ones, and look-ups through
+/// `io_uring` are not followed.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "mountjail trace [OPTIONS] <SITE> <-- CMD...|--pid PID|--service UNIT>",
-    after_help = "Example:\n  mountjail trace site1 -- php -r 'new DateTimeZone(\"Europe/Zurich\");'\n  mountjail trace --service \
-                  php8.2-fpm site1\n  timeout 60 mountjail trace --pid 812 --json site1 | jq '.lines[].line'"
+    after_help = "Examples:\n  \
+                  mountjail trace site1 -- php -r 'new DateTimeZone(\"Europe/Zurich\");'\n  \
+                  mountjail trace --service php8.2-fpm site1\n  \
+                  timeout 60 mountjail trace --pid 812 --json site1 | jq '.lines[].line'"
 )]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["command", "pid", "service"]))]
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line
@@ -63,16 +65,16 @@ pub(super) struct Trace {
     /// Follow this running process, which must be inside
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
-    /// Follow the processes of this systemd unit that are inside, also those that start later
+    /// Follow this systemd unit's processes inside, also those that start later
     #[arg(long, value_name = "UNIT")]
     service: Option<String>,
     /// Run the command as this user of the host, by name or id [default: as `exec`]
     #[arg(short, long, value_name = "USER", requires = "command", add = complete::user())]
     user: Option<String>,
-    /// Show also what is missing on the host as well, and what is below /proc and /sys
+    /// Show also what the host does not have, and what is below /proc and /sys
     #[arg(long)]
     all_misses: bool,
-    /// Add the lines to the manifest; nothing else in it changes
+    /// Add the lines to the manifest and change nothing else in it
     #[arg(long)]
     write: bool,
     /// Bring the site up with the new lines
@@ -89,34 +91,38 @@ pub(super) struct Trace {
     command: Vec<OsString>,
 }
 
-/// What is to be followed, found out by a process that can be given up.
+/// What is to be followed: the worker hands it over to the supervisor.
 #[derive(Serialize, Deserialize)]
-struct Start {
+struct TraceStart {
     site: SiteName,
     root: HostPath,
-    /// Where a command is run.
-    inside: Option<Inside>,
+    /// How the command is run, if there is one.
+    command: Option<JailCommand>,
 }
 
 impl Trace {
-    /// Looks and reports in processes of their own, which can be given up, and follows in this one.
-    /// Gives the exit code.
+    /// Looks and reports in workers, which can be given up, and follows in this process. Returns
+    /// the exit code.
     pub(super) fn run(self, global: &Global, out: &'static Out) -> u8 {
         let trace = Arc::new(self);
         let (looks, settings) = (trace.clone(), global.clone());
-        let start = match told(out, global.limit(), move || {
-            looks.look(settings.context(Trust::new(true), out)?)
+        let start = match supervise(out, global.limit(), move || {
+            looks.look(settings.context(Trust::new(Effect::Acts), out)?)
         }) {
-            Told::Code(code) => return code,
-            Told::Go(start) => start,
+            WorkerEnd::Exit(code) => return code,
+            WorkerEnd::HandOver(start) => start,
         };
         let (end, followed) = match trace.follow(&start, out) {
             Ok(followed) => followed,
             Err(error) => return out.failure(&error.into()),
         };
         let (reports, settings) = (trace.clone(), global.clone());
-        let code = behind_front(out, global.limit(), move || {
-            reports.report_and_up(settings.context(Trust::new(true), out)?, followed, end)
+        let code = run_in_worker(out, global.limit(), move || {
+            reports.report_and_up(
+                settings.context(Trust::new(Effect::Acts), out)?,
+                followed,
+                end,
+            )
         });
         if code != 0 {
             return code;
@@ -130,45 +136,46 @@ impl Trace {
         }
     }
 
-    /// Finds out where to begin, and hands it on.
+    /// In a worker: finds out what to follow, and hands it over to the supervisor.
     fn look(&self, context: &Context) -> anyhow::Result<u8> {
-        let site = select::one(context, &self.site)?;
-        inside::prepare()?;
-        let jail = match inside::look(context, &context.resolver()?, &site) {
-            Ok(found) => found,
+        let site = select::site(context, &self.site)?;
+        jail_command::prepare()?;
+        let pipeline = Pipeline::new(context.clone(), MountLookup::WholeTable)?;
+        let jail = match jail_command::look(&pipeline, &site) {
+            Ok(jail) => jail,
             Err(failed) => return Ok(failed.report(context.out, &site).0),
         };
         let is_down = jail.state == SiteState::Down;
         let down = Error::failed(format!("{}: the site is not up", site.name));
         let down = down.hint("bring it up with `mountjail up`");
-        let inside = match self.command.as_slice() {
+        let command = match self.command.as_slice() {
             [] => None,
             _ if is_down => return Err(down.into()),
             command => {
-                let inside = Inside::of(&jail, self.user.as_deref(), command);
-                Some(inside.map_err(|error| error.context(&site.name))?)
+                let command = JailCommand::new(&jail, self.user.as_deref(), command);
+                Some(command.map_err(|error| error.context(&site.name))?)
             }
         };
         if is_down {
             context.out.warn(down);
         }
-        let start = Start {
+        let start = TraceStart {
             site: site.name,
             root: jail.desired.root,
-            inside,
+            command,
         };
-        front::go(&serde_json::to_vec(&start)?);
+        worker::hand_over(&serde_json::to_vec(&start)?);
         Ok(0)
     }
 
     fn follow(&self, start: &[u8], out: &Out) -> Result<(TraceEnd, TraceResult)> {
-        let start: Start = serde_json::from_slice(start)
+        let start: TraceStart = serde_json::from_slice(start)
             .map_err(|error| Error::failed("cannot begin to follow").because_of(error))?;
-        inside::prepare()?;
+        jail_command::prepare()?;
         let desired = &Desired::nothing(start.site, start.root);
         let mut follower = Follower::new(root_id(&desired.root)?)?;
         let end = self
-            .begin(out, desired, start.inside, &mut follower)
+            .begin(out, desired, start.command, &mut follower)
             .and_then(|()| {
                 let mut seen = BTreeSet::new();
                 follower.follow(|follower| {
@@ -183,16 +190,16 @@ impl Trace {
             .map_err(|error| error.context(&desired.site))
     }
 
-    /// Starts the command, or begins to follow what runs.
+    /// Starts the command, or attaches to running processes.
     fn begin(
         &self,
         out: &Out,
         desired: &Desired,
-        inside: Option<Inside>,
+        command: Option<JailCommand>,
         follower: &mut Follower,
     ) -> Result<()> {
-        if let Some(inside) = inside {
-            return begin::command(out, follower, &inside, &self.command);
+        if let Some(command) = command {
+            return begin::command(out, follower, &command, &self.command);
         }
         match (self.pid, &self.service) {
             (Some(pid), _) => begin::process(desired, follower, pid)?,
@@ -200,22 +207,20 @@ impl Trace {
             (None, None) => {}
         }
         let threads = plural(follower.count(), "thread");
-        out.info(format_args!(
-            "{}: following {threads}; Ctrl-C ends it",
-            desired.site
-        ));
+        out.site(&desired.site)
+            .info(format_args!("following {threads}; Ctrl-C ends it"));
         Ok(())
     }
 
-    /// The report; brings the site up with the new lines, where that was asked for. Gives the exit
-    /// code.
+    /// In a worker: reports, and brings the site up with the new lines if that was asked for.
+    /// Returns the exit code.
     fn report_and_up(
         &self,
         context: &'static Context,
         followed: TraceResult,
         end: TraceEnd,
     ) -> anyhow::Result<u8> {
-        let site = select::one(context, &self.site)?;
+        let site = select::site(context, &self.site)?;
         let code = match self.report(context, &site, followed, end) {
             Ok(code) => code,
             Err(failed) => failed.report(context.out, &site).0,
@@ -227,8 +232,8 @@ impl Trace {
         Up::of(&self.site).run_with_own_umask(context)
     }
 
-    /// Says what was found; writes it to the manifest, where that was asked for. Gives the exit
-    /// code.
+    /// Reports what was found, and writes it to the manifest if that was asked for. Returns the
+    /// exit code.
     fn report(
         &self,
         context: &Context,
@@ -236,10 +241,10 @@ impl Trace {
         followed: TraceResult,
         end: TraceEnd,
     ) -> std::result::Result<u8, SiteError> {
-        let resolver = context.resolver()?;
-        let manifest = select::load(context, site).map_err(SiteError::Manifest)?;
-        let desired = resolved(context, &resolver, &manifest)?;
-        let mut report = Report::of(site, &desired, end);
+        let pipeline = Pipeline::new(context.clone(), MountLookup::OneByOne)?;
+        let resolver = &pipeline.resolver;
+        let desired = pipeline.desired(site)?;
+        let mut report = TraceReport::new(site, &desired, end);
         report.not_understood = followed.not_understood;
         report.dropped = followed.misses.dropped();
         let mut found = vec![];
@@ -250,12 +255,12 @@ impl Trace {
             }
         }
         if !found.is_empty() {
-            report.advice = advice(context, &resolver, &desired, found);
-            report.take_out(|line| failure(context, site, &resolver, line));
+            report.advice = advice(context, resolver, &desired, found);
+            report.take_out(|line| failure(context, site, resolver, line));
         }
         let mut code = 0;
         if self.write {
-            match write::lines(context, site, &resolver, &report.advice.lines) {
+            match write::lines(&pipeline, site, &report.advice.lines) {
                 Ok(written) => report.written = written,
                 Err(failed) => code = failed.report(context.out, site).0,
             }
@@ -267,7 +272,7 @@ impl Trace {
     }
 }
 
-/// The lines for what was `found`, with all presets in view.
+/// The lines that would bring what was `found`, where presets can be among them.
 pub(super) fn advice(
     context: &Context,
     resolver: &Resolver,
@@ -297,7 +302,7 @@ pub(super) fn advice(
     )
 }
 
-/// What the preset would bring; `None`: it has mistakes, or is not for this host.
+/// What the preset would bring; `None`: it has mistakes, or cannot be used on this host.
 fn brings(
     presets: &Presets,
     resolver: &Resolver,
@@ -333,7 +338,7 @@ fn brings(
     })
 }
 
-/// Why the line cannot be had on this host, such as a program of which a library is missing.
+/// Why the line cannot be used on this host: a library of a program may be missing, for instance.
 fn failure(
     context: &Context,
     site: &Site,
@@ -341,12 +346,12 @@ fn failure(
     line: &AdvisedLine,
 ) -> Option<String> {
     let text = format!("root: /srv\n{}\n", line.addition);
-    match select::load_text(context, site, &text) {
+    match load::manifest_from(context, site, &text) {
         Ok(manifest) => resolver
             .resolve_preset(&manifest.entries)
             .err()?
             .first()
             .map(ToString::to_string),
-        Err(unusable) => Some(unusable.brief()),
+        Err(error) => Some(error.to_string()),
     }
 }

@@ -1,27 +1,27 @@
-//! What was found, as text and JSON.
+//! What a trace found, as text and JSON.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use serde_json::{Value, json};
 
-use crate::base::HostPath;
 use crate::base::text::plural;
+use crate::base::{HostPath, SiteName};
 use crate::render::text;
 use crate::resolve::Desired;
 use crate::site::Site;
 use crate::site::context::Context;
 use crate::trace::{Advice, AdvisedLine, Miss, TraceEnd};
 
-/// How many paths of one line are shown.
+/// How many paths are shown per line.
 const SHOWN: usize = 8;
 
-/// All that a trace has to say.
-pub(super) struct Report {
-    site: String,
+/// The result of a trace.
+pub(super) struct TraceReport {
+    site: SiteName,
     root: HostPath,
     code: Option<u8>,
     pub advice: Advice,
-    /// What the host has not either.
+    /// What the host does not have either.
     pub nowhere: Vec<Miss>,
     /// Programs whose system calls are not understood.
     pub not_understood: BTreeSet<String>,
@@ -31,10 +31,10 @@ pub(super) struct Report {
     pub written: bool,
 }
 
-impl Report {
-    pub(super) fn of(site: &Site, desired: &Desired, end: TraceEnd) -> Self {
+impl TraceReport {
+    pub(super) fn new(site: &Site, desired: &Desired, end: TraceEnd) -> Self {
         Self {
-            site: site.name.to_string(),
+            site: site.name.clone(),
             root: desired.root.clone(),
             code: if let TraceEnd::Ended(code) = end {
                 code
@@ -65,7 +65,8 @@ impl Report {
         }
     }
 
-    /// Prints it, and says on standard error what is not part of it. Gives the exit code.
+    /// Prints the result, and reports on the standard error what it does not include. Returns the
+    /// exit code.
     pub(super) fn print(
         &self,
         context: &Context,
@@ -73,43 +74,35 @@ impl Report {
         all_misses: bool,
         write: bool,
     ) -> u8 {
-        let out = context.out;
+        let out = context.out.site(&self.site);
         for program in &self.not_understood {
             out.warn(format_args!(
-                "{}: {program} is of another architecture than this mountjail, such as a 32-bit program; it was not \
-                 followed",
-                self.site
+                "{program} was not followed: it is of another architecture than this mountjail, \
+                 such as a 32-bit program"
             ));
         }
         if self.dropped > 0 {
+            let lookups = plural_lookups(self.dropped);
             out.warn(format_args!(
-                "{}: {} of too many paths were not kept",
-                self.site,
-                plural_lookups(self.dropped)
+                "there were too many paths; {lookups} were not kept"
             ));
         }
         let Advice {
             lines, not_mounted, ..
         } = &self.advice;
         if lines.is_empty() && not_mounted.is_empty() && self.refused(all_misses).next().is_none() {
-            out.info(format_args!(
-                "{}: nothing was missed that the host has",
-                self.site
-            ));
+            out.info("nothing was missing that the host has");
         }
         if !lines.is_empty() && !write {
-            out.info(format_args!(
-                "{}: --write adds {} to the manifest",
-                self.site,
-                plural(lines.len(), "line")
-            ));
+            let lines = plural(lines.len(), "line");
+            out.info(format_args!("--write adds {lines} to the manifest"));
         }
         let text = if as_json {
             format!("{:#}\n", self.json(all_misses))
         } else {
             self.text(all_misses)
         };
-        out.print_and(text, 0)
+        context.out.print_and(text, 0)
     }
 
     fn text(&self, all_misses: bool) -> String {
@@ -155,7 +148,7 @@ impl Report {
         text
     }
 
-    /// Those that were refused and are worth a line: nearly every program looks for its own
+    /// Paths that are not advised, without the usual ones: nearly every program looks up its own
     /// `/proc/self`.
     fn refused(&self, all: bool) -> impl Iterator<Item = &(Miss, String)> {
         let usual = |miss: &Miss| {
@@ -215,7 +208,10 @@ fn described(miss: &Miss) -> String {
 
 fn miss(miss: &Miss) -> Value {
     json!({
-        "path": miss.path.to_string(), "call": miss.call, "lookups": miss.lookups, "programs": miss.programs,
+        "path": miss.path.to_string(),
+        "call": miss.call,
+        "lookups": miss.lookups,
+        "programs": miss.programs,
     })
 }
 

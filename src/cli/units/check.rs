@@ -23,7 +23,7 @@ enum How {
 pub(super) struct Difference {
     path: PathBuf,
     how: How,
-    /// Lines that only the one side has.
+    /// Lines that only one side has.
     missing: Vec<String>,
     unexpected: Vec<String>,
 }
@@ -59,7 +59,7 @@ impl Difference {
         })
     }
 
-    /// `None`: it is not there, or not ours.
+    /// `None`: it does not exist, or is not mountjail's.
     fn of_unneeded(path: PathBuf) -> Option<Self> {
         let is_ours = fs::read_to_string(&path).is_ok_and(|text| text.starts_with(HEADER));
         is_ours.then_some(Self {
@@ -105,7 +105,7 @@ impl Difference {
     }
 }
 
-/// The lines of `text` that `other` has not.
+/// The lines of `text` that `other` does not have.
 fn only(text: &str, other: &str) -> Vec<String> {
     let known: Vec<_> = other.lines().collect();
     let only = text.lines().filter(|line| !known.contains(line));

@@ -1,4 +1,4 @@
-//! mountjail's block in a file such as `/etc/fstab`: its lines between two markers, a section a
+//! mountjail's block in a file such as `/etc/fstab`: lines between two markers, in one section per
 //! site.
 
 use std::collections::BTreeMap;
@@ -12,23 +12,20 @@ const END: &[u8] = b"# END mountjail";
 const BEGIN_LINE: &[u8] =
     b"# BEGIN mountjail: `mountjail fstab --install` writes this block; changes in it are lost\n";
 
-/// The markers are not one `BEGIN` followed by one `END`. Lines count from 1.
+/// The markers are not one `BEGIN` followed by one `END`. The first line is number 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadMarkers {
-    /// No end.
+pub(crate) enum BadMarkers {
     #[error("line {0} begins mountjail's block, and no line ends it")]
     NoEnd(usize),
-    /// No beginning.
     #[error("line {0} ends mountjail's block, and no line before it begins it")]
     NoBegin(usize),
-    /// Two of one kind.
     #[error("line {1} repeats the marker of line {0}")]
     Twice(usize, usize),
 }
 
-/// A file's text, taken apart: what is before and after the block stays byte for byte.
+/// A file's text in three parts. The text before and after the block stays byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Block {
+pub(crate) struct FstabBlock {
     before: Vec<u8>,
     sections: BTreeMap<SiteName, Vec<u8>>,
     after: Vec<u8>,
@@ -36,9 +33,9 @@ pub struct Block {
     open_end: bool,
 }
 
-impl Block {
-    /// Takes `text` apart. Without a block all of it is before the place of one.
-    pub fn read(text: &[u8]) -> Result<Self, BadMarkers> {
+impl FstabBlock {
+    /// Parses `text`. If it has no block, all of it is before the place of one.
+    pub(crate) fn read(text: &[u8]) -> Result<Self, BadMarkers> {
         let open_end = text.last().is_some_and(|last| *last != b'\n');
         let mut text = text.to_vec();
         if open_end {
@@ -69,8 +66,8 @@ impl Block {
         }
     }
 
-    /// The text with the block as it is now; with no section in it there is no block.
-    pub fn to_text(&self) -> Vec<u8> {
+    /// The text with the block as it is now; a block without sections is left out.
+    pub(crate) fn to_text(&self) -> Vec<u8> {
         let mut text = self.before.clone();
         if !self.sections.is_empty() {
             text.extend(BEGIN_LINE);
@@ -86,28 +83,28 @@ impl Block {
     }
 
     /// The sites that have a section.
-    pub fn sites(&self) -> impl Iterator<Item = &SiteName> {
+    pub(crate) fn sites(&self) -> impl Iterator<Item = &SiteName> {
         self.sections.keys()
     }
 
     /// The section of `site`, as [`super::section`] made it.
-    pub fn get(&self, site: &SiteName) -> Option<&[u8]> {
+    pub(crate) fn get(&self, site: &SiteName) -> Option<&[u8]> {
         self.sections.get(site).map(Vec::as_slice)
     }
 
     /// Puts in or replaces the section of `site`.
-    pub fn set(&mut self, site: SiteName, section: Vec<u8>) {
+    pub(crate) fn set(&mut self, site: SiteName, section: Vec<u8>) {
         self.sections.insert(site, section);
     }
 
     /// Takes out the section of `site`; whether there was one.
-    pub fn remove(&mut self, site: &SiteName) -> bool {
+    pub(crate) fn remove(&mut self, site: &SiteName) -> bool {
         self.sections.remove(site).is_some()
     }
 }
 
 /// The lines outside of the block, with their numbers.
-pub fn outside_lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+pub(crate) fn outside_lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     let mut inside = false;
     let lines = text.split(|byte| *byte == b'\n').zip(1..);
     lines.filter_map(move |(line, nth)| {
@@ -120,7 +117,7 @@ pub fn outside_lines(text: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
 }
 
 /// Each mount point that a line outside of the block names, with the number of its line.
-pub fn outside_targets(text: &[u8]) -> Vec<(usize, PathBuf)> {
+pub(crate) fn outside_targets(text: &[u8]) -> Vec<(usize, PathBuf)> {
     let mut targets = vec![];
     for (nth, line) in outside_lines(text) {
         let mut fields = line
@@ -144,8 +141,8 @@ fn is_marker(line: &[u8], marker: &[u8]) -> bool {
     })
 }
 
-/// Each begins with its site's comment, `# site1: /srv/www/site1`. What stands before the first is
-/// nobody's.
+/// Each section begins with its site's comment, `# site1: /srv/www/site1`. Lines before the first
+/// one belong to no site.
 fn sections(lines: &[&[u8]]) -> BTreeMap<SiteName, Vec<u8>> {
     let mut sections = BTreeMap::<SiteName, Vec<u8>>::new();
     let mut current = None;
@@ -180,12 +177,12 @@ mod tests {
     #[test]
     fn a_block_is_put_in_replaced_and_taken_out() {
         for text in ["", "a\n", "a", "a\n\n", "# a\nb", "\n"] {
-            let mut block = Block::read(text.as_bytes()).unwrap();
+            let mut block = FstabBlock::read(text.as_bytes()).unwrap();
             assert_eq!(block.to_text(), text.as_bytes());
             block.set(site("b"), b"# b: /srv/b\nx\n".to_vec());
             block.set(site("a"), b"# a: /srv/a\ny\nz\n".to_vec());
             let installed = block.to_text();
-            let mut again = Block::read(&installed).unwrap();
+            let mut again = FstabBlock::read(&installed).unwrap();
             assert_eq!(again.to_text(), installed, "the same bytes");
             assert_eq!(again.get(&site("a")).unwrap(), b"# a: /srv/a\ny\nz\n");
             assert!(
@@ -215,18 +212,18 @@ mod tests {
             ),
             (format!("# END mountjail\n{begin}"), BadMarkers::NoBegin(1)),
         ] {
-            assert_eq!(Block::read(text.as_bytes()), Err(error), "{text}");
+            assert_eq!(FstabBlock::read(text.as_bytes()), Err(error), "{text}");
         }
         assert!(
-            Block::read(b"# BEGIN mountjails\n# BEGIN mountjail-extra\n").is_ok(),
+            FstabBlock::read(b"# BEGIN mountjails\n# BEGIN mountjail-extra\n").is_ok(),
             "not ours"
         );
     }
 
     #[test]
     fn lines_outside_are_found_by_their_number() {
-        let text =
-            b"# c\n/dev/a / ext4\n# BEGIN mountjail\nx /in none\n# END mountjail\n\n  y\t/o\\040t none bind";
+        let text = b"# c\n/dev/a / ext4\n# BEGIN mountjail\nx /in none\n# END mountjail\n\n  \
+              y\t/o\\040t none bind";
         assert_eq!(outside_targets(text), [(2, "/".into()), (7, "/o t".into())]);
     }
 
@@ -243,7 +240,7 @@ mod tests {
             let start = text.len();
             text.extend(b"# BEGIN mountjail\n# a: /x\nold\n# END mountjail\n");
             text.extend(&after);
-            let mut block = Block::read(&text).unwrap();
+            let mut block = FstabBlock::read(&text).unwrap();
             block.set(site("a"), b"# a: /x\nnew\n".to_vec());
             let now = block.to_text();
             prop_assert_eq!(&now[..start], &text[..start]);

@@ -2,7 +2,7 @@
 
 mod block;
 
-pub use block::{BadMarkers, Block, outside_lines, outside_targets};
+pub(crate) use block::{FstabBlock, outside_lines, outside_targets};
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,9 +11,9 @@ use super::systemd;
 use crate::base::{HostPath, MountAttributes, SiteName};
 use crate::resolve::{Desired, Mount};
 
-/// One mount as fstab(5) has it.
+/// One mount as a line of fstab(5).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub(crate) struct FstabLine {
     /// The first field.
     pub source: HostPath,
     /// The second field: the mount point on the host.
@@ -22,21 +22,20 @@ pub struct Line {
     pub options: Vec<String>,
 }
 
-/// The lines that give the same mounts as `up`, parents first.
+/// The lines that make the same mounts as `up`, parents first.
 ///
-/// `before`: the services that must find the mounts when they start. `not_after`: the services that
-/// must not be waited for although they make a source, because they wait for the mounts in turn.
-/// `submounts`: the mount points below a source. `container`: systemd runs in one, where it ignores
-/// lines whose source is below `/dev` (systemd-fstab-generator(8)). A recursive mount becomes a
-/// line for each of its submounts, because not every mount(8) makes submounts read-only (util-linux
-/// before 2.39 ignores `ro=recursive`).
-pub fn lines(
+/// `before`: the services that must start after the mounts. `not_after`: the services that make a
+/// source but wait for the mounts in turn. `submounts`: the mount points below a source.
+/// `container`: systemd runs in a container, where it ignores lines whose source is below `/dev`,
+/// systemd-fstab-generator(8). A recursive mount becomes a line per submount, because not every
+/// mount(8) makes submounts read-only: util-linux before 2.39 ignores `ro=recursive`.
+pub(crate) fn lines(
     desired: &Desired,
     before: &[String],
     not_after: &BTreeSet<String>,
     container: bool,
     submounts: impl Fn(&HostPath) -> Vec<PathBuf>,
-) -> Vec<Line> {
+) -> Vec<FstabLine> {
     let mut lines = vec![];
     for mount in &desired.mounts {
         let target = desired.root.inside(&mount.target);
@@ -87,25 +86,25 @@ fn below<'p>(point: &'p Path, source: &HostPath) -> Option<(HostPath, &'p Path)>
     Some((HostPath::new(point).ok()?, below))
 }
 
-fn line(source: HostPath, target: HostPath, mount: &Mount, desired: &Desired) -> Line {
+fn line(source: HostPath, target: HostPath, mount: &Mount, desired: &Desired) -> FstabLine {
     let mut options = vec!["bind".to_owned()];
     options.extend(attributes(mount.options).map(str::to_owned));
-    // Else the bind joins its source's peer group, and what the host mounts later appears in the
-    // jail, writable.
+    // Otherwise the mount would join its source's peer group, and later mounts of the host would
+    // appear in the jail, writable.
     options.push("private".to_owned());
     // A mount that fails at boot must not stop the boot.
     options.push("nofail".to_owned());
     for path in [&source, &desired.root] {
         options.extend(plain(path).map(|path| format!("x-systemd.requires-mounts-for={path}")));
     }
-    Line {
+    FstabLine {
         source,
         target,
         options,
     }
 }
 
-/// Every attribute by name: mount(8) leaves what is not named as the source's file system has it.
+/// Every attribute by name: mount(8) inherits the others from the source's file system.
 fn attributes(options: MountAttributes) -> [&'static str; 4] {
     [
         if options.read_only { "ro" } else { "rw" },
@@ -115,16 +114,16 @@ fn attributes(options: MountAttributes) -> [&'static str; 4] {
     ]
 }
 
-/// A path that can be an option's value as it is. systemd orders a bind mount after its source's
-/// and its own parents' mounts in any case (systemd.mount(5)), so other paths lose nothing.
+/// A path that can be an option's value as it is. Other paths lose nothing: systemd orders a bind
+/// mount after the mounts that its source and its mount point are on anyway, systemd.mount(5).
 fn plain(path: &HostPath) -> Option<&str> {
     let text = path.as_path().to_str()?;
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@:".contains(c);
     text.chars().all(plain).then_some(text)
 }
 
-/// The lines of one site, columns aligned, under a comment that names the site.
-pub fn section(site: &SiteName, root: &HostPath, lines: &[Line]) -> Vec<u8> {
+/// The lines of one site with aligned columns, under a comment that names the site.
+pub(crate) fn section(site: &SiteName, root: &HostPath, lines: &[FstabLine]) -> Vec<u8> {
     let fields: Vec<_> = lines
         .iter()
         .map(|line| [&line.source, &line.target].map(|path| escaped(path.as_path())))
@@ -150,9 +149,8 @@ pub fn section(site: &SiteName, root: &HostPath, lines: &[Line]) -> Vec<u8> {
     text
 }
 
-/// As fstab(5) writes a path: blanks, tabs, newlines and backslashes by their octal codes, and what
-/// else would command a terminal. Others stay as they are: a `#` is a comment only at the beginning
-/// of a line, where a path has its slash.
+/// A path as it is written in fstab(5), with blanks, backslashes and control characters as octal
+/// codes. A `#` stays: it begins a comment only at the beginning of a line.
 fn escaped(path: &Path) -> Vec<u8> {
     use std::os::unix::ffi::OsStrExt;
     let mut text = vec![];

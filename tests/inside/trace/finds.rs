@@ -117,7 +117,7 @@ pub fn script() {
     run(&["--write", "--up"]).prints("presets: [base]\n"); // perl wants /dev/null
     let last = run(&[])
         .says(ALL_WELL)
-        .says("s: nothing was missed that the host has");
+        .says("s: nothing was missing that the host has");
     assert_eq!(last.stdout, "");
     let manifest = fs::read_to_string(sandbox.path("config/sites/s.yaml")).unwrap();
     let head = format!(
@@ -426,7 +426,9 @@ pub fn busybox() {
         .exits(7);
     assert_eq!(ran.json()["not_followed"], serde_json::json!(["other"]));
     assert_eq!(lines(&ran.json()), Vec::<&str>::new());
-    ran.says("warning: s: other is of another architecture than this mountjail");
+    ran.says(
+        "warning: s: other was not followed: it is of another architecture than this mountjail",
+    );
 }
 
 pub fn interpreters() {

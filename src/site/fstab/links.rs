@@ -1,22 +1,23 @@
-//! Which lines somebody besides root could have other files mounted by: mount(8) follows links in
-//! both fields.
+//! Refuses lines through which users other than root could have any file mounted: mount(8) follows
+//! links in both fields.
 
 use std::collections::BTreeMap;
 
 use crate::base::HostPath;
-use crate::render::fstab::Line;
+use crate::base::text::plural;
+use crate::render::fstab::FstabLine;
 use crate::resolve::{Desired, Host, LookupError, Others};
 use crate::{Error, Result};
 
-/// What is below belongs to daemons of systemd's own, as which nobody else runs.
+/// What is below belongs to systemd's own daemons, whose users run nothing else.
 const SYSTEMDS: &str = "/run/systemd";
 
-/// Refuses lines of which others than root can exchange the source, or a directory on the way to it
-/// or to the target: `up` follows no link that they could put there, and mount(8) does.
+/// Refuses lines if users other than root can replace the source, or a directory on the way to it
+/// or to the target: mount(8) follows links that they could put there, and `up` does not.
 pub(super) fn refuse_exchangeable(
     host: &Host,
     desired: &Desired,
-    lines: &[Line],
+    lines: &[FstabLine],
 ) -> Result<(), Vec<Error>> {
     let site = &desired.site;
     let mut found: BTreeMap<HostPath, (Others, usize)> = BTreeMap::new();
@@ -47,14 +48,13 @@ pub(super) fn refuse_exchangeable(
 
 fn refusal(desired: &Desired, others: &Others, lines: usize) -> Error {
     let Desired { site, .. } = desired;
-    let lines = if lines == 1 {
-        "1 line".to_owned()
-    } else {
-        format!("{lines} lines")
-    };
+    let lines = plural(lines, "line");
     Error::failed(format!(
-        "{site}: no lines for fstab: {others}, who can put a link there, and mount(8) would follow it: by {lines} any \
-         file could be mounted, and over any file of the host"
+        "{site}: no lines for fstab: {others}, who can put a link there, and mount(8) would follow \
+         it: through {lines} any file could be mounted, and over any file of the host"
     ))
-    .hint(format!("leave this site to `mountjail up`, which follows no such link; or `{}`", others.remedy()))
+    .hint(format!(
+        "leave this site to `mountjail up`, which follows no such link; or `{}`",
+        others.remedy()
+    ))
 }

@@ -6,15 +6,15 @@ use std::sync::Mutex;
 
 use crate::base::sync::lock;
 use crate::base::{HostPath, SiteName};
-use crate::render::fstab::Block;
+use crate::render::fstab::FstabBlock;
 
 /// Which sites have lines in which files; each file is read once.
 #[derive(Default)]
 pub(crate) struct FstabLines(Mutex<HashMap<HostPath, Option<BTreeSet<SiteName>>>>);
 
 impl FstabLines {
-    /// `fstab`, the file that was recorded for `site`, if it still has lines for it: these need
-    /// what was made. One that cannot be taken apart may have them; one that is gone has none.
+    /// `fstab`, the file that was recorded for `site`, if it still has lines for it, which need
+    /// what was made. A file that cannot be parsed may have some; one that does not exist has none.
     pub(crate) fn file_of<'f>(
         &self,
         site: &SiteName,
@@ -25,7 +25,7 @@ impl FstabLines {
         let sites = known
             .entry(file.clone())
             .or_insert_with(|| match fs::read(file) {
-                Ok(text) => Block::read(&text)
+                Ok(text) => FstabBlock::read(&text)
                     .ok()
                     .map(|block| block.sites().cloned().collect()),
                 Err(_) => Some(BTreeSet::new()),

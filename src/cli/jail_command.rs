@@ -1,0 +1,225 @@
+//! A command inside a site's root, run as a daemon that enters its chroot runs it: what `exec` and
+//! `trace` share.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::unistd::geteuid;
+use serde::{Deserialize, Serialize};
+
+use super::run_as::command_user;
+use crate::base::{HostPath, JailPath, SEARCH_PATH, SiteName};
+use crate::jail::{self, JailUser};
+use crate::manifest::Manifest;
+use crate::plan::SiteState;
+use crate::resolve::{Desired, FileKind, why};
+use crate::site::out::Out;
+use crate::site::pipeline::{Pipeline, Planned};
+use crate::site::{Site, SiteError};
+use crate::{Error, Result, sys};
+
+/// The variables of the caller's environment that are kept.
+const KEPT: [&str; 4] = ["TERM", "COLORTERM", "LANG", "TZ"];
+
+/// A site in whose root a command is to run.
+pub(super) struct ResolvedJail {
+    pub manifest: Manifest,
+    pub desired: Desired,
+    pub state: SiteState,
+}
+
+/// The root that a command runs in, and its user.
+#[derive(Serialize, Deserialize)]
+pub(super) struct JailCommand {
+    pub site: SiteName,
+    pub root: HostPath,
+    pub who: JailUser,
+    /// The mounted ones of the paths at which the command may be.
+    mounted: Vec<PathBuf>,
+    /// The directories on the ways to what is mounted.
+    ways: Vec<JailPath>,
+}
+
+/// The site and its state; a warning is given if it is drifted.
+pub(super) fn look(pipeline: &Pipeline, site: &Site) -> Result<ResolvedJail, SiteError> {
+    let Planned {
+        manifest,
+        desired,
+        plan,
+        ..
+    } = pipeline.plan(site)?;
+    let state = match plan.site_state() {
+        SiteState::Down if desired.mounts.is_empty() => SiteState::Up,
+        state => state,
+    };
+    if state == SiteState::Drifted {
+        let name = &site.name;
+        pipeline.context.out.site(name).warn(format_args!(
+            "not all of its mounts are as they should be: see `mountjail status {name}`"
+        ));
+    }
+    Ok(ResolvedJail {
+        manifest,
+        desired,
+        state,
+    })
+}
+
+/// Refuses callers that cannot enter a root, and keeps what they have open, such as a directory of
+/// the host, from what will run inside.
+pub(super) fn prepare() -> Result<()> {
+    if !geteuid().is_root() {
+        return Err(Error::failed("entering a root needs root").hint("run the command with sudo"));
+    }
+    sys::close_on_exec(3).map_err(|error| {
+        Error::failed("cannot close the caller's files for what runs inside").because(&error)
+    })
+}
+
+/// Refuses a directory as one of the three standard streams, which are passed on: nothing can be
+/// read from it, but it is a way out of the root.
+fn refuse_directories_as_streams() -> Result<()> {
+    let refuse = |name: &str, stream: BorrowedFd<'_>| {
+        if sys::stat_fd(stream).is_ok_and(|stat| stat.kind == FileKind::Directory) {
+            return Err(Error::usage(format!(
+                "the standard {name} is a directory, through which the root can be left"
+            ))
+            .hint("give it a file, such as /dev/null"));
+        }
+        Ok(())
+    };
+    refuse("input", io::stdin().as_fd())?;
+    refuse("output", io::stdout().as_fd())?;
+    refuse("error", io::stderr().as_fd())
+}
+
+impl JailCommand {
+    /// For `command` in `jail`, as the user that was `asked` for, or as [`command_user`] finds.
+    pub(super) fn new(
+        jail: &ResolvedJail,
+        asked: Option<&str>,
+        command: &[OsString],
+    ) -> Result<Self> {
+        let desired = &jail.desired;
+        let is_mounted = |place: &PathBuf| {
+            JailPath::new(place).is_ok_and(|path| why(desired, &path).mount.is_some())
+        };
+        let mounted = places(program(command)).filter(is_mounted).collect();
+        let (site, root) = (desired.site.clone(), desired.root.clone());
+        Ok(Self {
+            site,
+            root,
+            who: command_user(asked, &desired.root, &jail.manifest)?,
+            mounted,
+            ways: desired.ways().into_iter().collect(),
+        })
+    }
+
+    /// Becomes the command. Returns only if that fails: the exit code, after the error was
+    /// reported.
+    pub(super) fn run(&self, command: &[OsString], out: &Out) -> Result<u8> {
+        let entered =
+            refuse_directories_as_streams().and_then(|()| jail::enter(&self.root, &self.who));
+        entered.map_err(|error| error.context(&self.site))?;
+        let reason = self.execute(command);
+        let program = program(command);
+        let cannot = format!(
+            "{}: cannot run {} in the jail",
+            self.site,
+            program.display()
+        );
+        let error = Error::failed(cannot).because(&reason);
+        if reason.kind() != io::ErrorKind::NotFound {
+            let closed = jail::first_closed(&self.ways).filter(|_| is_denied(&reason));
+            out.error(&match closed {
+                Some((way, _)) => error.hint(self.how_to_open(&way)),
+                None => error,
+            });
+            return Ok(126);
+        }
+        out.error(&error.hint(self.what_is_missing(program)));
+        Ok(127)
+    }
+
+    fn how_to_open(&self, way: &JailPath) -> String {
+        let at = self.root.inside(way);
+        format!(
+            "{} may not enter {at}: `chmod o+x {at}` lets everybody enter",
+            self.who.name
+        )
+    }
+
+    /// Replaces this process by the command; returns only if that fails.
+    fn execute(&self, command: &[OsString]) -> io::Error {
+        let kept = std::env::vars_os().filter(|(key, _)| {
+            key.to_str()
+                .is_some_and(|key| KEPT.contains(&key) || key.starts_with("LC_"))
+        });
+        let JailUser { name, home, .. } = &self.who;
+        let mut process = Command::new(program(command));
+        process.args(command.iter().skip(1)).env_clear().envs(kept);
+        process
+            .env("PATH", SEARCH_PATH.join(":"))
+            .env("HOME", home)
+            .env("USER", name)
+            .env("LOGNAME", name);
+        process.exec()
+    }
+
+    /// Why the program is not found, and which line would bring it. By now `/` is the jail.
+    fn what_is_missing(&self, program: &Path) -> String {
+        if let Some(there) = places(program).find(|place| place.exists()) {
+            return self.without_interpreter(&there);
+        }
+        let name = if is_bare(program) {
+            Path::new("/usr/bin").join(program)
+        } else {
+            program.to_owned()
+        };
+        format!("`programs: [{}]` in the manifest brings it", name.display())
+    }
+
+    /// For a program that exists: execve(2) also fails with ENOENT if its interpreter is missing.
+    fn without_interpreter(&self, program: &Path) -> String {
+        let missing = format!(
+            "{} is there, but its interpreter or loader is not",
+            program.display()
+        );
+        if self.mounted.iter().any(|mounted| mounted == program) {
+            return missing;
+        }
+        format!(
+            "{missing}: `programs: [{}]` in the manifest brings them, if the host has that program",
+            program.display()
+        )
+    }
+}
+
+fn is_denied(reason: &io::Error) -> bool {
+    reason.kind() == io::ErrorKind::PermissionDenied
+}
+
+fn program(command: &[OsString]) -> &Path {
+    Path::new(command.first().map_or(OsStr::new(""), OsString::as_os_str))
+}
+
+/// Whether the program is searched in PATH.
+fn is_bare(program: &Path) -> bool {
+    program.components().count() < 2
+}
+
+/// The paths at which the program may be.
+fn places(program: &Path) -> impl Iterator<Item = PathBuf> {
+    let directories: &[&str] = if is_bare(program) {
+        &SEARCH_PATH
+    } else {
+        &["/"]
+    };
+    directories
+        .iter()
+        .map(move |directory| Path::new(directory).join(program))
+}

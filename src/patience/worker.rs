@@ -1,0 +1,361 @@
+//! The worker of a [`supervisor`](super::supervisor): the command runs in a thread, and the first
+//! thread watches that one.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getpid, getppid, gettid};
+use sd_notify::NotifyState;
+use signal_hook::flag;
+use signal_hook::low_level::pipe;
+
+use crate::base::sync::lock;
+use crate::patience::{self, Glimpse, LAST_WAIT, Silence, Sleep};
+use crate::{Error, sys};
+
+/// The signals that end a command which does not handle them.
+const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+
+/// How often the command's thread is looked at. The period grows while it waits for nothing that
+/// can be silent.
+const PERIOD: Duration = Duration::from_millis(250);
+const LONGEST_PERIOD: Duration = Duration::from_secs(4);
+
+/// The stack of the command's thread: as large as that of a process's first thread.
+const STACK: usize = 8 << 20;
+
+/// The exit code of a program that panicked.
+const PANIC: u8 = 101;
+
+/// The supervisor of this worker.
+static SUPERVISOR: OnceLock<Supervisor> = OnceLock::new();
+
+/// Whether the command itself stops when a signal asks it to.
+static STOPS_ON_SIGNALS: AtomicBool = AtomicBool::new(false);
+
+/// The command waits for something that may never happen, and need not be watched.
+static IS_IDLE: AtomicBool = AtomicBool::new(false);
+
+/// Wakes up the thread that watches the command.
+static WAKE: OnceLock<UnixStream> = OnceLock::new();
+
+/// Without a supervisor: what [`hand_over`] was given.
+static HANDED_OVER: Mutex<Option<Vec<u8>>> = Mutex::new(None);
+
+struct Supervisor {
+    pid: Pid,
+    line: UnixDatagram,
+}
+
+/// How the worker ended.
+pub(crate) enum WorkerEnd {
+    /// With this exit code.
+    Exit(u8),
+    /// Successfully, after [`hand_over`] of what the supervisor goes on with.
+    HandOver(Vec<u8>),
+}
+
+/// The messages to the supervisor, by their first byte.
+pub(super) mod message {
+    /// End with the exit code that follows.
+    pub(crate) const EXIT: u8 = b'x';
+    /// End by the signal that follows.
+    pub(crate) const DIE_BY: u8 = b's';
+    /// Tell the service manager what follows.
+    pub(crate) const NOTIFY: u8 = b'n';
+    /// Go on with what follows, once the worker has ended successfully.
+    pub(crate) const HAND_OVER: u8 = b'h';
+}
+
+/// The worker: runs `command`, and ends.
+pub(super) fn run(
+    supervisor: Pid,
+    line: UnixDatagram,
+    report: &dyn Fn(&Error),
+    limit: Option<Duration>,
+    command: impl FnOnce() -> u8 + Send + 'static,
+) -> ! {
+    let _ = SUPERVISOR.set(Supervisor {
+        pid: supervisor,
+        line,
+    }); // this process is new
+    // Not SIGKILL: that would leave locks held by a thread that cannot be ended.
+    let _ = set_pdeathsig(Signal::SIGTERM); // there is such a signal
+    if getppid() != supervisor {
+        sys::leave(1); // it has ended already
+    }
+    match run_and_watch(report, limit, command) {
+        Ok(code) if !patience::leaves_threads_behind() => std::process::exit(code.into()),
+        Ok(code) => leave(&[message::EXIT, code]),
+        Err(error) => {
+            report(&Error::failed("cannot start to work").because(&error));
+            sys::leave(1)
+        }
+    }
+}
+
+/// Runs `command` in this process, which has no supervisor.
+pub(super) fn run_unsupervised(command: impl FnOnce() -> u8) -> WorkerEnd {
+    let code = command();
+    let handed_over = lock(&HANDED_OVER).take();
+    match handed_over {
+        Some(handed_over) if code == 0 => WorkerEnd::HandOver(handed_over),
+        _ => WorkerEnd::Exit(code),
+    }
+}
+
+/// Runs `command` in a thread until it ends, is silent for too long, or a signal ends it; gives its
+/// exit code.
+fn run_and_watch(
+    report: &dyn Fn(&Error),
+    limit: Option<Duration>,
+    command: impl FnOnce() -> u8 + Send + 'static,
+) -> io::Result<u8> {
+    let (mut result, to_result) = UnixStream::pair()?;
+    let mut signals = EndingSignals::catch()?;
+    let (mut woken, wake) = UnixStream::pair()?;
+    woken.set_nonblocking(true)?;
+    wake.set_nonblocking(true)?;
+    let _ = WAKE.set(wake); // it is the first
+    let thread = start(command, to_result)?;
+    let mut watched = WatchedThread::new(thread, limit);
+
+    loop {
+        let fds = [result.as_fd(), signals.pipe.as_fd(), woken.as_fd()];
+        let mut fds = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        let timeout = if IS_IDLE.load(Ordering::SeqCst) {
+            PollTimeout::NONE
+        } else {
+            PollTimeout::try_from(watched.period).unwrap_or(PollTimeout::MAX)
+        };
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let [ended, signal, _] = fds.map(|fd| fd.any() == Some(true));
+        drain(&mut woken);
+
+        if ended {
+            let mut code = [PANIC];
+            let _ = result.read(&mut code); // nothing, after a panic
+            return Ok(code[0]);
+        }
+        if signal {
+            let signal = signals.take();
+            if !STOPS_ON_SIGNALS.load(Ordering::SeqCst) {
+                leave(&[message::DIE_BY, signal]);
+            }
+            let limit = watched.limit.unwrap_or(LAST_WAIT);
+            watched.limit = Some(limit.min(LAST_WAIT));
+        }
+        if let Some(silence) = watched.silence() {
+            report(&silence.error());
+            leave(&[message::EXIT, 1]);
+        }
+    }
+}
+
+/// Starts `command` in a thread, which writes its exit code to `result`; gives the thread's id.
+fn start(command: impl FnOnce() -> u8 + Send + 'static, mut result: UnixStream) -> io::Result<Pid> {
+    let (send_id, id) = mpsc::channel();
+    thread::Builder::new()
+        .name("command".to_owned())
+        .stack_size(STACK)
+        .spawn(move || {
+            let _ = send_id.send(gettid());
+            let _ = result.write_all(&[command()]);
+        })?;
+    id.recv().map_err(io::Error::other)
+}
+
+fn drain(stream: &mut UnixStream) {
+    while stream.read(&mut [0; 64]).is_ok_and(|length| length > 0) {}
+}
+
+/// The signals that end a command, as something to wait for. The worker's first thread gets them,
+/// whatever its other threads wait for.
+struct EndingSignals {
+    pipe: UnixStream,
+    last: Arc<AtomicUsize>,
+}
+
+impl EndingSignals {
+    fn catch() -> io::Result<Self> {
+        let (pipe, to_pipe) = UnixStream::pair()?;
+        pipe.set_nonblocking(true)?;
+        let last = Arc::new(AtomicUsize::new(0));
+        for signal in ENDING.map(|signal| signal as i32) {
+            if !sys::is_ignored(signal) {
+                // The number is set before the pipe can be read.
+                let number = usize::try_from(signal).unwrap_or(0);
+                flag::register_usize(signal, last.clone(), number)?;
+                pipe::register(signal, to_pipe.try_clone()?)?;
+            }
+        }
+        Ok(Self { pipe, last })
+    }
+
+    /// The signal that came last.
+    fn take(&mut self) -> u8 {
+        drain(&mut self.pipe);
+        u8::try_from(self.last.load(Ordering::SeqCst)).unwrap_or(0)
+    }
+}
+
+/// The command's thread, as it is seen from outside from time to time.
+struct WatchedThread {
+    thread: Pid,
+    sleep: Sleep,
+    limit: Option<Duration>,
+    /// How long until the next look.
+    period: Duration,
+}
+
+impl WatchedThread {
+    fn new(thread: Pid, limit: Option<Duration>) -> Self {
+        Self {
+            thread,
+            sleep: Sleep::default(),
+            limit,
+            period: PERIOD,
+        }
+    }
+
+    /// Looks at the thread; what it has waited for too long, if it has. Only file systems count: it
+    /// may wait for signals, for processes that it started, and for its own threads as long as
+    /// these take.
+    fn silence(&mut self) -> Option<Silence> {
+        let awake = self.sleep.look(Glimpse::of(self.thread)?, Instant::now());
+        let path = if awake {
+            None
+        } else {
+            patience::asked_by(self.thread)
+        };
+        if path.is_none() {
+            self.sleep.forgive();
+        }
+        self.period = if awake || path.is_some() {
+            PERIOD
+        } else {
+            (self.period * 2).min(LONGEST_PERIOD)
+        };
+        let limit = self.limit.filter(|limit| self.sleep.exceeds(*limit))?;
+        Some(Silence { path, limit })
+    }
+}
+
+/// The process that the caller started: this one, or its supervisor. systemd calls it the main
+/// process.
+pub(crate) fn main_pid() -> Pid {
+    SUPERVISOR
+        .get()
+        .map_or_else(getpid, |supervisor| supervisor.pid)
+}
+
+/// From now on the command itself stops, soon, when a signal asks it to.
+pub(crate) fn stops_on_signals() {
+    STOPS_ON_SIGNALS.store(true, Ordering::SeqCst);
+}
+
+/// Calls `wait`, which waits for something that may never happen. Meanwhile the thread is not
+/// watched.
+pub(crate) fn while_idle<T>(wait: impl FnOnce() -> T) -> T {
+    IS_IDLE.store(true, Ordering::SeqCst);
+    let result = wait();
+    IS_IDLE.store(false, Ordering::SeqCst);
+    if let Some(mut wake) = WAKE.get() {
+        let _ = wake.write(&[0]); // if it is full, that thread wakes up anyway
+    }
+    result
+}
+
+/// Tells the service manager, which accepts messages of the main process only: `sd_notify(3)`.
+pub(crate) fn notify(states: &[NotifyState<'_>]) {
+    let text: Vec<_> = states.iter().map(ToString::to_string).collect();
+    send(&[&[message::NOTIFY], text.join("\n").as_bytes()].concat());
+}
+
+/// How often the service manager expects a message of the main process: `sd_watchdog_enabled(3)`.
+pub(crate) fn watchdog() -> Option<Duration> {
+    let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+    let main = main_pid().as_raw();
+    let is_anothers =
+        number("WATCHDOG_PID").is_some_and(|pid| i64::try_from(pid) != Ok(main.into()));
+    number("WATCHDOG_USEC")
+        .filter(|_| !is_anothers)
+        .map(Duration::from_micros)
+}
+
+/// Has the supervisor go on with `what`, once this process has ended successfully.
+pub(crate) fn hand_over(what: &[u8]) {
+    if SUPERVISOR.get().is_none() {
+        *lock(&HANDED_OVER) = Some(what.to_vec());
+    }
+    send(&[&[message::HAND_OVER], what].concat());
+}
+
+fn send(message: &[u8]) {
+    if let Some(supervisor) = SUPERVISOR.get() {
+        let _ = supervisor.line.send(message); // without a reader this process is about to be ended
+    }
+}
+
+/// Ends this process, in which a thread may hang: it closes all that others may wait for, and tells
+/// the supervisor how to end.
+fn leave(last_message: &[u8]) -> ! {
+    let line = SUPERVISOR
+        .get()
+        .map(|supervisor| supervisor.line.as_raw_fd());
+    if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+        let kept = [line, Some(null.as_raw_fd())];
+        for fd in closed_without_a_server() {
+            if !kept.contains(&Some(fd)) {
+                sys::abandon(fd, null.as_fd());
+            }
+        }
+    }
+    send(last_message);
+    sys::leave(1)
+}
+
+/// The descriptors that can be closed without asking a server: all but those of files that are open
+/// only for reading.
+fn closed_without_a_server() -> Vec<RawFd> {
+    let mut found = vec![];
+    for entry in std::fs::read_dir("/proc/self/fd")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let name = entry.file_name();
+        let Some(fd) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        if fd <= 2 || !is_file(fd) || !is_read_only(fd) {
+            found.push(fd);
+        }
+    }
+    found
+}
+
+fn is_file(fd: RawFd) -> bool {
+    std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok_and(|path| path.is_absolute())
+}
+
+fn is_read_only(fd: RawFd) -> bool {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
+    let flags = text
+        .lines()
+        .find_map(|line| i32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
+    flags.is_none_or(|flags| flags & (libc::O_ACCMODE | libc::O_PATH) == libc::O_RDONLY)
+}

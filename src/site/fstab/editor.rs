@@ -1,0 +1,179 @@
+//! The block of lines in a file like fstab(5), and the placeholders that its lines mount on.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::{FstabLines, FstabRun, SiteLines, block};
+use crate::base::{HostPath, SiteName};
+use crate::engine::{Engine, Lock, edit_file};
+use crate::observe::{self, BootId, Table};
+use crate::patience::Stop;
+use crate::plan::{self, Step};
+use crate::render::fstab::{FstabBlock, outside_targets};
+use crate::resolve::Desired;
+use crate::site::context::{Context, Purpose};
+use crate::site::pipeline::lock;
+use crate::site::{Site, SiteError, parallel};
+use crate::{Error, Result};
+
+/// What to do where there is no fstab.
+const IF_ABSENT: &str = "make an empty file, or name another one with --file";
+
+pub(crate) struct FstabEditor {
+    context: Context,
+    engine: Engine,
+    boot: BootId,
+    /// As it was at the start.
+    table: Table,
+    file: PathBuf,
+    edits: Lock,
+}
+
+impl FstabEditor {
+    pub(crate) fn new(context: &Context, file: &Path) -> Result<Self> {
+        let boot = observe::boot_id()?;
+        let file = std::path::absolute(file).map_err(|error| {
+            Error::failed(format!("cannot use the file {}", file.display())).because(&error)
+        })?;
+        Ok(Self {
+            context: context.clone(),
+            engine: context.engine(boot.clone(), 1, Purpose::Placeholders)?,
+            boot,
+            table: Table::read()?,
+            file,
+            edits: context.lock_edits()?,
+        })
+    }
+
+    /// The block as it is. Errors: the file cannot be edited.
+    pub(crate) fn block(&self) -> Result<FstabBlock> {
+        let file = self.file.display();
+        let mut found = Err(Error::failed(format!("cannot read {file}")));
+        edit_file(&self.file, &self.edits, IF_ABSENT, |text| {
+            found = block(&self.file, text);
+            Ok(text.to_vec())
+        })?;
+        found
+    }
+
+    /// Changes the block; returns whether the file changed. Errors: a line outside of the block
+    /// mounts on a target of the `new` lines.
+    pub(crate) fn edit(
+        &self,
+        change: impl FnOnce(&mut FstabBlock),
+        new: &[(&Site, SiteLines)],
+    ) -> Result<bool> {
+        edit_file(&self.file, &self.edits, IF_ABSENT, |text| {
+            let mut block = block(&self.file, text)?;
+            for (number, target) in outside_targets(text) {
+                for (site, lines) in new {
+                    let mut targets = lines.lines.iter().map(|line| line.target.as_path());
+                    if targets.any(|known| known == target) {
+                        return Err(self.mounts_twice(&site.name, number, &target));
+                    }
+                }
+            }
+            change(&mut block);
+            Ok(block.to_text())
+        })
+    }
+
+    fn mounts_twice(&self, site: &SiteName, line: usize, target: &Path) -> Error {
+        let (file, target) = (self.file.display(), target.display());
+        Error::failed(format!(
+            "{site}: line {line} of {file} mounts on {target} as well"
+        ))
+        .hint("delete that line: mountjail's takes its place; nothing was changed")
+    }
+
+    /// Makes what the site's lines mount on, and records that the file needs it.
+    pub(crate) fn prepare(
+        &self,
+        run: &FstabRun,
+        lines: &SiteLines,
+        stop: &Stop,
+    ) -> Result<(), SiteError> {
+        let Desired { site, root, .. } = &lines.desired;
+
+        // Lock: another mountjail finishes its work on the site first.
+        let _lock = lock(&self.context, &self.engine, site)?;
+
+        // Observe and plan.
+        let (observed, plan) = run.pipeline.observe_and_plan(&lines.desired)?;
+        if !plan.conflicts.is_empty() {
+            return Err(SiteError::Errors(plan.conflicts));
+        }
+        let detaches = |step: &Step| matches!(step, Step::Detach { .. });
+        if plan.unfinished || plan.steps.iter().any(detaches) {
+            let drifted = Error::failed(format!(
+                "{site}: mounts that the manifest does not have any more are in the way"
+            ));
+            return Err(drifted
+                .hint(format!("run `mountjail up {site}` first"))
+                .into());
+        }
+
+        // Carry out, without the mounts.
+        let file = HostPath::new(&self.file).map_err(|why| {
+            Error::usage(format!("cannot use the file {}", self.file.display())).because_of(why)
+        })?;
+        let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
+        self.engine
+            .up(&lines.placeholders(plan, &observed), &observed, stop, &log)
+            .map_err(SiteError::Engine)?;
+        Ok(self.engine.remember_fstab(site, root, Some(file))?)
+    }
+
+    /// Removes what was made for lines that the file does not have any more, unless the site is up.
+    /// If the site does not answer, that stays.
+    pub(crate) fn release(self: &Arc<Self>, site: &SiteName) {
+        let site = Site {
+            name: site.clone(),
+            file: PathBuf::new(),
+        };
+        let editor = self.clone();
+        let release = move |site: &Site, _: &Stop| {
+            let released = editor.try_release(&site.name);
+            released.map_err(|error| SiteError::from(error.context(&site.name)))
+        };
+        let never = Arc::<AtomicBool>::default();
+        if let Err(failed) = parallel::one(&self.context, &site, &never, release) {
+            let name = &site.name;
+            self.context.out.warn(failed.text(&site));
+            self.context.out.site(name).info(format_args!(
+                "what its lines mounted on stays; `mountjail down {name}` removes it"
+            ));
+        }
+    }
+
+    fn try_release(&self, site: &SiteName) -> Result<()> {
+        let _lock = lock(&self.context, &self.engine, site)?;
+        let records = self.context.state.read(site, &self.boot)?;
+        let Some(kept) = &records.kept else {
+            return Ok(());
+        };
+        let installed = FstabLines::default();
+        if installed.file_of(site, kept.fstab.as_ref()).is_some() {
+            return Ok(());
+        }
+        let root = kept.root.clone();
+        self.engine.remember_fstab(site, &root, None)?;
+        if !root.as_path().exists() {
+            return Ok(());
+        }
+
+        let records = self.context.state.read(site, &self.boot)?;
+        let nothing = Desired::nothing(site.clone(), root.clone());
+        let observed = observe::observe(&nothing, records, Some(&self.table))?;
+        if !observed.mounts.is_empty() || !observed.elsewhere.is_empty() {
+            return Ok(()); // the site is up: `down` removes them
+        }
+        let plan = plan::down(site.clone(), root, None, &observed);
+        let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
+        match self.engine.down(&plan, &observed, false, &log) {
+            Ok(_) => Ok(()),
+            Err(failure) => Err(failure.error),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The first stage: a site's manifest, from its file.
+
+use std::fs;
+
+use super::Site;
+use super::configuration::{self, text};
+use super::context::Context;
+use super::error::ManifestError;
+use crate::Error;
+use crate::base::text::nearest;
+use crate::manifest::{self, Manifest, SourceFile};
+
+/// The site's manifest. If the command acts as root, a manifest is refused that users other than
+/// root can change.
+pub(crate) fn manifest(context: &Context, site: &Site) -> Result<Manifest, ManifestError> {
+    if let Some(warning) = context.trust.admit_or_warn(&site.file)? {
+        context.out.site(&site.name).warn(warning);
+    }
+    let text = text(&site.file).map_err(|error| match error {
+        ManifestError::Error(error) if error.errno() == Some(libc::ENOENT) => {
+            no_such_site(context, site, error).into()
+        }
+        other => other,
+    })?;
+    manifest_from(context, site, &text)
+}
+
+/// As [`manifest`], from this text of the site's file.
+pub(crate) fn manifest_from(
+    context: &Context,
+    site: &Site,
+    text: &str,
+) -> Result<Manifest, ManifestError> {
+    let file = SourceFile::File(site.file.clone());
+    manifest::parse(site.name.clone(), file, text, &context.presets)
+        .map_err(ManifestError::Mistakes)
+}
+
+fn no_such_site(context: &Context, site: &Site, error: Error) -> Error {
+    let Site { name, file } = site;
+    if let Ok(target) = fs::read_link(file) {
+        return error.hint(format!(
+            "{} is a link to {}, which does not exist",
+            file.display(),
+            target.display()
+        ));
+    }
+
+    let known = configuration::list(&context.config)
+        .unwrap_or_default()
+        .sites;
+    if file.parent() != Some(&context.config.join("sites")) {
+        return error.hint(match known.iter().find(|known| known.name == *name) {
+            Some(known) => {
+                format!(
+                    "the site of that name is `{name}`, in {}",
+                    known.file.display()
+                )
+            }
+            None => "name the path of a manifest, or a site".to_owned(),
+        });
+    }
+
+    let missing = Error::usage(format!(
+        "there is no site {name}: {} does not exist",
+        file.display()
+    ));
+    if context.state.recorded_sites().contains(name) {
+        return missing.hint(format!(
+            "it is set up, but its manifest was removed, renamed, or is elsewhere: give that \
+             file's path; `mountjail down {name}` works from the record"
+        ));
+    }
+    let known = known.iter().map(|known| known.name.as_str());
+    missing.hint(match nearest(name.as_str(), known) {
+        Some(near) => format!("did you mean {near}?"),
+        None => "`mountjail status` lists the sites; --config-dir names another configuration"
+            .to_owned(),
+    })
+}

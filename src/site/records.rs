@@ -1,0 +1,110 @@
+//! A site's records, against the root that its manifest names.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::Context;
+use crate::base::{HostPath, SiteName};
+use crate::observe::{BootId, CreatedKind, RecordedMount, Records};
+use crate::resolve::{Desired, Link, Mount};
+use crate::{Error, Result};
+
+/// What is recorded of the site. Unprivileged callers cannot read the records, and change nothing:
+/// they are shown what can be observed.
+pub(crate) fn read(context: &Context, site: &SiteName, boot: &BootId) -> Result<Records> {
+    match context.state.read(site, boot) {
+        Err(error) if error.errno() == Some(libc::EACCES) && !nix::unistd::geteuid().is_root() => {
+            Ok(Records {
+                warnings: vec![error.to_string()],
+                ..Records::default()
+            })
+        }
+        result => result,
+    }
+}
+
+/// The records as those of the root that the manifest names now: the recorded one may have been
+/// moved there, or may be gone.
+///
+/// Errors: the site was set up in another directory, which still exists.
+pub(crate) fn at_root(context: &Context, desired: &Desired, records: Records) -> Result<Records> {
+    let Desired { site, root, .. } = desired;
+    let kept_at = records.kept.as_ref().map(|kept| &kept.root);
+    let is_there = |recorded: Option<&HostPath>| recorded.is_none_or(|recorded| recorded == root);
+    if is_there(records.root()) && is_there(kept_at) {
+        return Ok(records);
+    }
+    match (records.home(|| Some(root.clone())), records.root()) {
+        (Some(home), _) if home == *root => Ok(records.moved_to(root)),
+        (None, Some(recorded)) if !records.is_mounted() => {
+            context.out.site(site).warn(format_args!(
+                "the root {recorded} does not exist any more; mountjail forgets what it made there"
+            ));
+            Ok(Records::default())
+        }
+        (home, _) => {
+            let home = home.unwrap_or_else(|| root.clone());
+            Err(set_up_elsewhere(&home, desired, &records))
+        }
+    }
+}
+
+/// The site was set up at `home`, and its manifest names another root.
+pub(crate) fn set_up_elsewhere(home: &HostPath, desired: &Desired, records: &Records) -> Error {
+    let Desired { site, root, .. } = desired;
+    let kept = records.kept.as_ref();
+    let has_fstab_lines = kept.is_some_and(|kept| kept.fstab.is_some());
+    let how = match &records.record {
+        _ if has_fstab_lines => {
+            format!("`mountjail fstab --uninstall {site}`, then `mountjail down {site}`")
+        }
+        Some(_) => format!("`mountjail down {site}`"),
+        None => format!("`mountjail down --remove-placeholders {site}`"),
+    };
+    Error::failed(format!(
+        "{site}: the manifest now says root {root}, but the site was set up at {home}"
+    ))
+    .hint(format!("take it away there first: {how}"))
+}
+
+/// The recorded mounts of the root of `desired` at targets that `desired` does not have.
+pub(crate) fn recorded_besides<'r>(
+    desired: &Desired,
+    records: &'r Records,
+) -> Vec<&'r RecordedMount> {
+    let record = records.record.as_ref();
+    let Some(record) = record.filter(|record| record.root == desired.root) else {
+        return vec![];
+    };
+    let desired: HashSet<_> = desired.mounts.iter().map(|mount| &mount.target).collect();
+    let mounts = record.mounts.iter();
+    mounts
+        .filter(|mount| !desired.contains(&mount.target))
+        .collect()
+}
+
+/// Adds recorded mounts to `desired`, and the recorded links: they may lead to these mounts.
+pub(crate) fn add_recorded(desired: &mut Desired, records: &Records, mounts: Vec<Arc<Mount>>) {
+    desired.mounts.extend(mounts);
+    desired.mounts.sort_by(|a, b| a.target.cmp(&b.target));
+    desired.mounts.dedup_by(|a, b| a.target == b.target);
+
+    for created in records.kept.iter().flat_map(|kept| &kept.made) {
+        let CreatedKind::Link(destination) = &created.kind else {
+            continue;
+        };
+        let is_taken = desired.links.iter().any(|link| link.path == created.path)
+            || desired
+                .mounts
+                .iter()
+                .any(|mount| mount.target == created.path);
+        if !is_taken {
+            desired.links.push(Link {
+                path: created.path.clone(),
+                destination: destination.clone(),
+                reasons: vec![],
+            });
+        }
+    }
+    desired.links.sort_by(|a, b| a.path.cmp(&b.path));
+}
