@@ -49,8 +49,8 @@ pub fn ld_so_cache(bytes: &[u8]) {
     }
 }
 
-/// A record, of either kind or the watcher's: a record that was read is the same after it is written
-/// and read again, and no field is lost; a newer record is reported with its version.
+/// A record, of either kind or the watcher's: a record that was read is the same after it is
+/// written and read again, and no field is lost; a newer record is reported with its version.
 pub fn record(bytes: &[u8]) {
     let named = |unreadable: &Unreadable| match unreadable {
         Unreadable::Newer(version) => *version > VERSION,
@@ -76,8 +76,8 @@ pub fn record(bytes: &[u8]) {
     }
 }
 
-/// `value`, which was read from `bytes`, as it is written. It must have all the names of the outermost
-/// object there.
+/// `value`, which was read from `bytes`, as it is written. It must have all the names of the
+/// outermost object there.
 fn again(bytes: &[u8], value: &impl serde::Serialize) -> Vec<u8> {
     let written = serde_json::to_value(value).unwrap();
     let read: serde_json::Value = serde_json::from_slice(bytes).unwrap();

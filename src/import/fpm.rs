@@ -151,7 +151,8 @@ pub fn read(path: &Path, prefix: Option<&Path>, masters: &[Master]) -> Result<Fp
     let is_jailed = |pool: &Pool| pool.chroot().is_some();
     if master.unit.is_none() && configuration.pools.iter().any(is_jailed) {
         configuration.warnings.push(format!(
-            "{}: the unit that starts its master process is not known: name it under `services`, so \
+            "{}: the unit that starts its master process is not known: name it under `services`, \
+             so \
              that it starts after the mounts",
             file.display()
         ));

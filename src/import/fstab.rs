@@ -277,7 +277,8 @@ mod tests {
             "# a comment\n\nUUID=1-2 / ext4 errors=remount-ro 0 1\nnone /tmp tmpfs\n\
              /etc/hosts\t/srv/a/etc/hosts  none bind,ro,nosuid 0 0\n\
              /a\\040b /srv/a/in\\011side auto defaults,rbind # why\n\
-             # BEGIN mountjail\n# a: /srv/a\n/etc/x /srv/a/etc/x none bind,ro 0 0\n# END mountjail\n\
+             # BEGIN mountjail\n# a: /srv/a\n/etc/x /srv/a/etc/x none bind,ro 0 0\n# END \
+             mountjail\n\
              /x /y none noauto,bind",
         )
         .unwrap();
@@ -359,7 +360,8 @@ mod tests {
             "fstab:1: `/a /b`: it has fewer fields than fstab(5) needs: source, target, type and \
              options; ignored",
             "fstab:2: `srv/x /b none bind`: the path srv/x: it is not absolute; ignored",
-            "fstab:3: `/a b /c none bind 0 0`: `bind` is not a number: a blank in a path is written \
+            "fstab:3: `/a b /c none bind 0 0`: `bind` is not a number: a blank in a path is \
+             written \
              as \\040; ignored",
             "fstab:4: `/a /b none bind x`: `x` is not a number: a blank in a path is written as \
              \\040; ignored",

@@ -196,7 +196,8 @@ mod tests {
 
     #[test]
     fn values_go_on_in_indented_lines() {
-        let text = "# c\n[DEFAULT]\nusers: root\n[a b]\nPaths = /x,\n\t/y ; no comment\n; comment\n  /z\nusers=u\n[c]\n";
+        let text = "# c\n[DEFAULT]\nusers: root\n[a b]\nPaths = /x,\n\t/y ; no comment\n; \
+        comment\n  /z\nusers=u\n[c]\n";
         let sections = read(Path::new("f"), text).unwrap();
         assert_eq!(
             sections

@@ -1,7 +1,7 @@
 //! The sections of jailkit's `jk_init.ini` → presets.
 //!
-//! jailkit copies the files that a section lists, and skips those that the host lacks. So everything
-//! here is optional.
+//! jailkit copies the files that a section lists, and skips those that the host lacks. So
+//! everything here is optional.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -51,7 +51,8 @@ const CODE: [&str; 6] = [
     "/usr/libexec",
 ];
 
-/// How many programs and libraries of a bound directory are listed, for the libraries that they need.
+/// How many programs and libraries of a bound directory are listed, for the libraries that they
+/// need.
 const MAX_OBJECTS: usize = 50;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -262,7 +263,8 @@ impl JailkitSection {
         }
         if !owned.is_empty() {
             let text = format!(
-                "{}: owner and mode are the host's, since it is the host's file; if the site has to \
+                "{}: owner and mode are the host's, since it is the host's file; if the site has \
+                 to \
                  write to it, name it in the site's `mounts` with `access: read-write`",
                 owned.join(", ")
             );
@@ -328,7 +330,8 @@ impl JailkitSection {
         groups.retain(|group| !users.contains(group));
         if !groups.is_empty() {
             let text = format!(
-                "{}: a manifest cannot name groups; the groups of `users`, and root's, are there anyway",
+                "{}: a manifest cannot name groups; the groups of `users`, and root's, are there \
+                 anyway",
                 groups.join(", ")
             );
             self.remark(draft, "groups", &text);

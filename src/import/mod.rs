@@ -360,7 +360,8 @@ mod tests {
         fn no_text_is_too_odd(lines in proptest::collection::vec(
             proptest::prop_oneof![
                 "[a-z]{0,3}[=:/ ]{0,2}[a-z,%]{0,4}",
-                "[/a-z\\\\0-4]{0,8}[ \t]{1,2}/[/a-z.]{0,8}[ \t]none[ \t](r?bind|ro|remount|,){0,4}( [0-9x])?",
+                "[/a-z\\\\0-4]{0,8}[ \t]{1,2}/[/a-z.]{0,8}[ \t]none[ \
+                 \t](r?bind|ro|remount|,){0,4}( [0-9x])?",
                 "[\\[\\]a-zD# ;\t]{0,6}",
                 "\\PC{0,6}",
             ],
@@ -375,7 +376,8 @@ mod tests {
                 for draft in found.drafts(&presets).drafts {
                     let site = SiteName::new(&draft.name).unwrap();
                     let source = crate::manifest::SourceFile::File("f".into());
-                    proptest::prop_assert!(crate::manifest::parse(site, source, &draft.to_yaml(), &presets).is_ok());
+                    let parsed = crate::manifest::parse(site, source, &draft.to_yaml(), &presets);
+                    proptest::prop_assert!(parsed.is_ok());
                 }
             }
             if let Ok(sections) = jailkit::read(file, text.as_bytes()) {

@@ -125,7 +125,8 @@ mod tests {
         for below in ["pool.d", "conf.d"] {
             fs::create_dir_all(fpm.join(below)).unwrap();
         }
-        let ini = "[PHP]\nopcache.enable=1\n;x=1\nsession.save_path = \"1;/a\" ; a comment\nsys_temp_dir=/t\n\
+        let ini = "[PHP]\nopcache.enable=1\n;x=1\nsession.save_path = \"1;/a\" ; a comment\n\
+        sys_temp_dir=/t\n\
                    [PATH=/srv]\nsys_temp_dir=/other\n";
         fs::write(fpm.join("php.ini"), ini).unwrap();
         fs::write(

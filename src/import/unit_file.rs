@@ -107,8 +107,8 @@ pub(super) fn words(value: &str) -> Vec<String> {
 }
 
 impl UnitFile {
-    /// The values of a list such as `ExecStart=` or `BindPaths=`. An empty value removes those before
-    /// it.
+    /// The values of a list such as `ExecStart=` or `BindPaths=`. An empty value removes those
+    /// before it.
     pub fn list(&self, section: &str, key: &str) -> Vec<&Assignment> {
         let mut values = vec![];
         for line in &self.lines {

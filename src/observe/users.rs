@@ -752,7 +752,8 @@ mod tests {
 
     #[test]
     fn maps_name_files() {
-        let line = b"7f06-7f07 r-xp 00003000 fe:00 326970                     /usr/lib/libz.so.1 (deleted)";
+        let line = b"7f06-7f07 r-xp 00003000 fe:00 326970                     /usr/lib/libz.so.1 \
+        (deleted)";
         assert_eq!(mapped(line), Some(&b"/usr/lib/libz.so.1 (deleted)"[..]));
         assert_eq!(
             mapped(b"7f06-7f07 rw-p 00000000 00:00 0                          [heap]"),

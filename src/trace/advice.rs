@@ -283,8 +283,8 @@ fn own_line(found: &MissOnHost) -> Addition {
     }
 }
 
-/// Optional on `/run`: what is there exists only once its daemon has started, which may be after the
-/// site came up.
+/// Optional on `/run`: what is there exists only once its daemon has started, which may be after
+/// the site came up.
 fn mount_of(path: &JailPath) -> Addition {
     Addition {
         key: "mounts",

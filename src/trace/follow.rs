@@ -47,7 +47,8 @@ pub(crate) struct Follower {
 #[derive(Debug, Default)]
 pub(crate) struct TraceResult {
     pub misses: Misses,
-    /// Programs of another architecture, such as 32-bit ones: their system calls have other numbers.
+    /// Programs of another architecture, such as 32-bit ones: their system calls have other
+    /// numbers.
     pub not_understood: BTreeSet<String>,
 }
 

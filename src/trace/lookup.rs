@@ -20,8 +20,8 @@ use crate::sys::FileId;
 /// `PATH_MAX`, with the byte that ends the path.
 const PATH_MAX: usize = 4096;
 
-/// The smallest size of a page. No single read crosses a multiple of it, since the next page may not
-/// be there.
+/// The smallest size of a page. No single read crosses a multiple of it, since the next page may
+/// not be there.
 const PAGE: u64 = 4096;
 
 /// How many interpreters (`#!` lines and the loader) one exec may need, one after the other.
@@ -32,8 +32,8 @@ pub(super) fn is_inside(pid: Pid, root: FileId) -> bool {
     u32::try_from(pid.as_raw()).ok().and_then(observe::root_of) == Some(root)
 }
 
-/// What `call` looked up in vain. The process `pid` is inside, and is stopped after the call. `None`:
-/// it has no name inside.
+/// What `call` looked up in vain. The process `pid` is inside, and is stopped after the call.
+/// `None`: it has no name inside.
 pub(super) fn failed(pid: Pid, call: &PathCall) -> Option<FailedLookup> {
     let text = text(pid, call)?;
     let how = open_how(pid, call);

@@ -1,11 +1,11 @@
 //! A running process and a root → the paths that the process looked up inside and did not find, and
 //! the lines of a manifest that would bring them.
 //!
-//! In: processes to follow, the root, the host. Out: [`Misses`](miss::Misses), then [`Advice`]. Processes are
-//! followed by ptrace(2), which stops them at the beginning and at the end of each system call. A
-//! seccomp filter would stop them only at the few calls that matter, but it makes these calls fail
-//! with ENOSYS once the tracer is gone, and a program must outlive its trace. Nothing here writes to
-//! a file or changes what it follows.
+//! In: processes to follow, the root, the host. Out: [`Misses`](miss::Misses), then [`Advice`].
+//! Processes are followed by ptrace(2), which stops them at the beginning and at the end of each
+//! system call. A seccomp filter would stop them only at the few calls that matter, but it makes
+//! these calls fail with ENOSYS once the tracer is gone, and a program must outlive its trace.
+//! Nothing here writes to a file or changes what it follows.
 
 mod advice;
 mod attach;

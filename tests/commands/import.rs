@@ -258,13 +258,45 @@ fn fstab_as_mount() {
 
 fn daemons() {
     let sandbox = Sandbox::new();
+    let files = daemons_files(&sandbox);
+    fs::create_dir(sandbox.path("srv/sftp/games")).unwrap();
+    let files = files
+        .iter()
+        .filter(|file| !file.ends_with("main.cf"))
+        .map(|file| file.to_str().unwrap());
+    let ran = sandbox.ok(&["import", "--write"]
+        .into_iter()
+        .chain(files)
+        .collect::<Vec<_>>());
+    for (site, line) in [
+        ("haproxy", "users: [nobody]\n"),
+        ("unbound", "users: [nobody]\n"),
+        ("nsd", "root: "),
+        ("squid", "users: [proxy]\n"),
+        ("module", "users: [games]\n"),
+        ("ftp", "presets: [timezone, syslog]\n"),
+        ("app", "users: [www-data]\n"),
+        ("named", "users: [nobody]\n"),
+        ("games", "users: [games]\n"),
+        ("postfix", "users: [mail]\n"),
+        ("x", "mounts:\n  - /etc/hosts\nservices: [x.service]\n"),
+    ] {
+        let text = fs::read_to_string(sandbox.config().join(format!("sites/{site}.yaml")))
+            .unwrap_or_else(|_| panic!("{site}\n{ran}"));
+        assert!(text.contains(line), "{site}: {line}\n{text}");
+        sandbox.ok(&["check", site]);
+    }
+}
+
+/// A configuration that names a root, of each daemon.
+fn daemons_files(sandbox: &Sandbox) -> [PathBuf; 12] {
     let root = |name: &str| {
         sandbox
             .directory(format!("srv/{name}"))
             .display()
             .to_string()
     };
-    let files = [
+    [
         sandbox.file(
             "haproxy.cfg",
             format!(
@@ -338,34 +370,7 @@ fn daemons() {
                 root("x")
             ),
         ),
-    ];
-    fs::create_dir(sandbox.path("srv/sftp/games")).unwrap();
-    let files = files
-        .iter()
-        .filter(|file| !file.ends_with("main.cf"))
-        .map(|file| file.to_str().unwrap());
-    let ran = sandbox.ok(&["import", "--write"]
-        .into_iter()
-        .chain(files)
-        .collect::<Vec<_>>());
-    for (site, line) in [
-        ("haproxy", "users: [nobody]\n"),
-        ("unbound", "users: [nobody]\n"),
-        ("nsd", "root: "),
-        ("squid", "users: [proxy]\n"),
-        ("module", "users: [games]\n"),
-        ("ftp", "presets: [timezone, syslog]\n"),
-        ("app", "users: [www-data]\n"),
-        ("named", "users: [nobody]\n"),
-        ("games", "users: [games]\n"),
-        ("postfix", "users: [mail]\n"),
-        ("x", "mounts:\n  - /etc/hosts\nservices: [x.service]\n"),
-    ] {
-        let text = fs::read_to_string(sandbox.config().join(format!("sites/{site}.yaml")))
-            .unwrap_or_else(|_| panic!("{site}\n{ran}"));
-        assert!(text.contains(line), "{site}: {line}\n{text}");
-        sandbox.ok(&["check", site]);
-    }
+    ]
 }
 
 fn other_kinds() {
@@ -881,7 +886,8 @@ fn wrong_lines() {
     let ini = sandbox.file("ini", "[a]\npaths = x\n\n[b\nnothing\n[a]\n");
     import(&[&good, &fstab, &ini])
         .says(
-            "tab:2: `/a b /c none bind 0 0`: `bind` is not a number: a blank in a path is written as \
+            "tab:2: `/a b /c none bind 0 0`: `bind` is not a number: a blank in a path is \
+             written as \
              \\040; ignored",
         )
         .says("tab:3: `/etc/x /srv/a`: it has fewer fields")

@@ -104,8 +104,8 @@ fn never_writable(engine: &'static str) {
 }
 
 /// Runs `up s`, stopped at each of its system calls that strace(1) filters by `filter`; calls
-/// `at_stop` with the number of each stop and the thread's id before it goes on. Returns its exit code, what it
-/// complained, and how often it stopped.
+/// `at_stop` with the number of each stop and the thread's id before it goes on. Returns its exit
+/// code, what it complained, and how often it stopped.
 fn up_with_stops(
     sandbox: &Sandbox,
     filter: &[&str],

@@ -135,6 +135,10 @@ fn each_mistake_has_its_place_and_its_words() {
         "presets[0]",
         &["no preset", "`tls`"],
     );
+}
+
+#[test]
+fn each_mistake_in_a_mount_has_its_place_and_its_words() {
     one(
         "root: /srv/s\nnss: [host]\n",
         (2, 7),

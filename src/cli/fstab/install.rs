@@ -75,8 +75,8 @@ impl Fstab {
         Ok(report.finish())
     }
 
-    /// Writes the lines, and takes out those of sites that do not exist any more. Returns whether the
-    /// file changed, and these sites.
+    /// Writes the lines, and takes out those of sites that do not exist any more. Returns whether
+    /// the file changed, and these sites.
     fn write(
         &self,
         editor: &FstabEditor,

@@ -153,8 +153,8 @@ pub(crate) fn main() -> ExitCode {
 fn enter_and_answer() -> Result<Value> {
     let not_by_hand = || Error::usage("this command is only for `mountjail doctor`");
 
-    // The jail's code must not have a terminal. This fails in a command that a shell starts, because
-    // the shell makes each command the leader of a process group.
+    // The jail's code must not have a terminal. This fails in a command that a shell starts,
+    // because the shell makes each command the leader of a process group.
     setsid().map_err(|error| not_by_hand().because(&error.into()))?;
 
     let mut text = vec![];

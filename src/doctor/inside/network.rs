@@ -1,4 +1,5 @@
-//! Host names: the servers that the resolver asks, whether they answer, what `getaddrinfo(3)` finds.
+//! Host names: the servers that the resolver asks, whether they answer, what `getaddrinfo(3)`
+//! finds.
 
 use std::fs;
 use std::io;
@@ -144,7 +145,8 @@ mod tests {
 
     #[test]
     fn resolv_conf_is_read_as_the_resolver_does() {
-        let text = "# nameserver 9.9.9.9\nsearch a\n nameserver\nnameserver\t10.0.0.1 # x\nnameserver fe80::1%eth0\n\
+        let text = "# nameserver 9.9.9.9\nsearch a\n nameserver\nnameserver\t10.0.0.1 # x\n\
+        nameserver fe80::1%eth0\n\
                     nameserverx 1\nnameserver 10.0.0.3\nnameserver 10.0.0.4\n";
         assert_eq!(nameservers(text), ["10.0.0.1", "fe80::1%eth0", "10.0.0.3"]);
         assert_eq!(nameservers("options edns0\n"), ["127.0.0.1"]);

@@ -308,7 +308,8 @@ mod tests {
             ),
             (
                 Daemon::Rsyncd,
-                "uid = nobody\n[a]\npath = /srv/a\n[b]\nuse chroot = no\npath=/srv/b\n[c]\npath = /srv/c/./in\n",
+                "uid = nobody\n[a]\npath = /srv/a\n[b]\nuse chroot = no\npath=/srv/b\n[c]\npath \
+                 = /srv/c/./in\n",
                 vec!["/srv/a", "/srv/c"],
             ),
             (

@@ -88,7 +88,8 @@ mod tests {
                           #628      inet  n       -       y       -       -       qmqpd\n\
                           pickup    unix  n       -       n       60      1       pickup\n\
                           cleanup   unix  n       -       -       -       0       cleanup\n\
-                          uucp      unix  -       n       n       -       -       pipe\n  flags=Fqhu user=uucp\n";
+                          uucp      unix  -       n       n       -       -       pipe\n  \
+                          flags=Fqhu user=uucp\n";
 
     fn read_with(main: &str) -> DaemonSites {
         read(Path::new("master.cf"), MASTER, main, &Units::default())

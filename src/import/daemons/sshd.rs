@@ -263,9 +263,12 @@ mod tests {
     #[test]
     fn blocks_have_their_own_roots() {
         let read = read_text(
-            "Port 22\nSubsystem sftp internal-sftp\nMatch User alice,bob,nobody-here\n  ChrootDirectory=\"/srv/shell\"\n\
-             ChrootDirectory /second/counts/not\nMatch Group sftp\n\tForceCommand internal-sftp -l INFO\n\
-             chrootdirectory %h/jail%%\nMatch Address 10.0.0.0/8\n  ChrootDirectory /srv/all\nMatch all\n ChrootDirectory none\n",
+            "Port 22\nSubsystem sftp internal-sftp\nMatch User alice,bob,nobody-here\n  \
+             ChrootDirectory=\"/srv/shell\"\n\
+             ChrootDirectory /second/counts/not\nMatch Group sftp\n\tForceCommand internal-sftp \
+             -l INFO\n\
+             chrootdirectory %h/jail%%\nMatch Address 10.0.0.0/8\n  ChrootDirectory /srv/all\n\
+             Match all\n ChrootDirectory none\n",
         );
         assert_eq!(
             roots(&read),

@@ -133,8 +133,10 @@ mod tests {
     #[test]
     fn a_root_directory_with_its_binds() {
         let read = read_text(
-            "[Unit]\nDescription=x\n[Service]\nRootDirectory=/srv/x\nUser=www-data\nExecStart=-/bin/true \\\n  -a\n\
-             BindReadOnlyPaths=/etc/hosts -/srv/a:/b:norbind\nBindPaths=/no/data\nBindReadOnlyPaths=\n\
+            "[Unit]\nDescription=x\n[Service]\nRootDirectory=/srv/x\nUser=www-data\n\
+             ExecStart=-/bin/true \\\n  -a\n\
+             BindReadOnlyPaths=/etc/hosts -/srv/a:/b:norbind\nBindPaths=/no/data\n\
+             BindReadOnlyPaths=\n\
              BindReadOnlyPaths=\"/srv/a b\"\nMountAPIVFS=yes\n",
         );
         let [site] = read.sites.as_slice() else {
@@ -163,7 +165,8 @@ mod tests {
     #[test]
     fn named_is_told_its_root() {
         let read = read_text(
-            "[Service]\nEnvironment=OPTIONS=-t\\s/x\nExecStart=/usr/sbin/named -f -u bind -t /srv/named\n",
+            "[Service]\nEnvironment=OPTIONS=-t\\s/x\nExecStart=/usr/sbin/named -f -u bind -t \
+             /srv/named\n",
         );
         assert_eq!(read.sites[0].root().unwrap().to_string(), "/srv/named");
         assert_eq!(

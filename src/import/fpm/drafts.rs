@@ -107,7 +107,8 @@ fn add(draft: &mut Draft, root: &HostPath, pool: &Pool) {
     if let Some(user) = pool.get("user") {
         if user.bytes().all(|byte| byte.is_ascii_digit()) {
             draft.remarks.push(format!(
-                "The pool {name} runs as the user with the id {user}: name that user under `users`, \
+                "The pool {name} runs as the user with the id {user}: name that user under \
+                 `users`, \
                  if it has a name."
             ));
         } else if draft.users.iter().all(|known| known.any_of != [user]) {
@@ -120,7 +121,8 @@ fn add(draft: &mut Draft, root: &HostPath, pool: &Pool) {
         && Path::new(listen).starts_with(root)
     {
         draft.remarks.push(format!(
-            "The socket {listen} of the pool {name} is inside the root: the site's owner can replace \
+            "The socket {listen} of the pool {name} is inside the root: the site's owner can \
+             replace \
              it."
         ));
     }

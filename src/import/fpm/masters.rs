@@ -60,8 +60,8 @@ pub fn masters() -> Vec<Master> {
     masters
 }
 
-/// The one of `masters` that reads `file`, also if `file` is a link: it is the master's own file, or
-/// the file is in a directory of pools beside the master's file.
+/// The one of `masters` that reads `file`, also if `file` is a link: it is the master's own file,
+/// or the file is in a directory of pools beside the master's file.
 pub(super) fn of_file<'m>(masters: &'m [Master], file: &Path) -> Option<&'m Master> {
     let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let file = real(file);

@@ -1,5 +1,5 @@
-//! Files → pools, line by line, as PHP-FPM reads them: a section continues in the next file, and the
-//! last definition counts.
+//! Files → pools, line by line, as PHP-FPM reads them: a section continues in the next file, and
+//! the last definition counts.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -81,8 +81,8 @@ pub(super) fn matching(pattern: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// glob(3)'s pattern, as the `glob` crate writes it. glob(3) has no `**`; `\` removes the meaning of
-/// the next character, and a `[` without a `]` means itself.
+/// glob(3)'s pattern, as the `glob` crate writes it. glob(3) has no `**`; `\` removes the meaning
+/// of the next character, and a `[` without a `]` means itself.
 fn as_glob3(text: &str) -> String {
     let mut pattern = String::new();
     let mut rest = text;
@@ -303,7 +303,8 @@ fn of_pool(pool: &Pool, error: Error) -> Error {
 }
 
 impl Pool {
-    /// Makes paths that begin at a prefix absolute, which PHP-FPM does after it has read everything.
+    /// Makes paths that begin at a prefix absolute, which PHP-FPM does after it has read
+    /// everything.
     ///
     /// Errors: a value that the jail depends on cannot be known.
     fn complete(&mut self, prefix: &Path) -> Result<()> {
@@ -345,8 +346,8 @@ fn full_path(path: &str, prefix: &Path) -> String {
     }
 }
 
-/// The absolute path of a `chroot`. If it is relative or begins with `$prefix`, it is below the pool's
-/// own prefix, or if there is none, below the master's.
+/// The absolute path of a `chroot`. If it is relative or begins with `$prefix`, it is below the
+/// pool's own prefix, or if there is none, below the master's.
 fn rooted(chroot: &str, own: Option<&str>, prefix: &Path) -> Result<String> {
     if chroot.starts_with('/') {
         return Ok(chroot.to_owned());

@@ -50,8 +50,10 @@ fn a_list_in_brackets_grows_at_its_end() {
             "root: /s\npresets: [base, timezone, dns,]\n",
         ),
         (
-            "root: /s\npresets: [ # which, [ones]\n  base, # the 'first\n  users # it's \"last\n]\nservices: []\n",
-            "root: /s\npresets: [ # which, [ones]\n  base, # the 'first\n  users, timezone, dns # it's \"last\n]\nservices: []\n",
+            "root: /s\npresets: [ # which, [ones]\n  base, # the 'first\n  users # it's \"last\n\
+             ]\nservices: []\n",
+            "root: /s\npresets: [ # which, [ones]\n  base, # the 'first\n  users, timezone, dns \
+             # it's \"last\n]\nservices: []\n",
         ),
         (
             "{root: /s, presets: ['base', \"users\"]}",
@@ -70,14 +72,17 @@ fn a_list_in_brackets_grows_at_its_end() {
 #[test]
 fn a_list_of_lines_grows_below_its_last_item() {
     check(
-        "root: /s\nmounts:\n  - /a # one\n  - source: /b\n    optional: true # two\n\n    # of b\n\n# of etc\netc: [hosts]\n",
+        "root: /s\nmounts:\n  - /a # one\n  - source: /b\n    optional: true # two\n\n    # of \
+         b\n\n# of etc\netc: [hosts]\n",
         &[addition("mounts", "/c"), socket()],
-        "root: /s\nmounts:\n  - /a # one\n  - source: /b\n    optional: true # two\n  - /c\n  - { source: /run/app, optional: true }\n\n    # of b\n\n# of etc\netc: [hosts]\n",
+        "root: /s\nmounts:\n  - /a # one\n  - source: /b\n    optional: true # two\n  - /c\n  - \
+         { source: /run/app, optional: true }\n\n    # of b\n\n# of etc\netc: [hosts]\n",
     );
     check(
         "root: /s\nmounts:\n- { source: /a,\n    optional: true }\netc:\n-   hosts",
         &[addition("mounts", "/c"), addition("etc", "fonts")],
-        "root: /s\nmounts:\n- { source: /a,\n    optional: true }\n- /c\netc:\n-   hosts\n-   fonts",
+        "root: /s\nmounts:\n- { source: /a,\n    optional: true }\n- /c\netc:\n-   hosts\n-   \
+         fonts",
     );
 }
 
@@ -88,7 +93,8 @@ fn a_missing_key_comes_last() {
         addition("presets", "dns"),
         addition("programs", "/usr/bin/perl"),
     ];
-    let lines = "presets: [dns]\nprograms: [/usr/bin/perl]\nmounts:\n  - { source: /run/app, optional: true }\n";
+    let lines = "presets: [dns]\nprograms: [/usr/bin/perl]\nmounts:\n  - { source: /run/app, \
+    optional: true }\n";
     for (before, after) in [
         (
             "# mine\nroot: /s # here\n".to_owned(),
@@ -145,7 +151,8 @@ fn lines_end_as_they_did() {
 
 #[test]
 fn what_is_there_is_not_added() {
-    let text = "root: /s\nprograms:\n  - \"/usr/bin/perl\"\npresets: [dns]\nmounts: [{source: /run/app, optional: true}]\n";
+    let text = "root: /s\nprograms:\n  - \"/usr/bin/perl\"\npresets: [dns]\nmounts: [{source: \
+    /run/app, optional: true}]\n";
     check(
         text,
         &[
