@@ -1,14 +1,14 @@
-//! One target: what shall be there against what is.
+//! Compares the desired mount at one target with what is mounted there.
 
 use super::step::State;
 use crate::base::{HostPath, JailPath};
 use crate::observe::{Observed, ObservedMount, RecordedMount, Submount, Unknown};
 use crate::resolve::Mount;
 
-/// Whether `seen` is a mount that mountjail recorded as made at the target of `recorded`.
+/// Whether `seen`, a mount at the target of `recorded`, is the recorded one.
 ///
-/// The never reused ids decide where both have one. Else it is the file that it shows, or, for a
-/// mount that another one covers, the path within its file system.
+/// The unique ids decide if both have one. Otherwise the file that the mount shows decides, or, for
+/// a mount that another one covers, the path within its file system.
 pub(super) fn is_recorded(seen: &ObservedMount, recorded: &RecordedMount) -> bool {
     if let (Some(seen), Some(recorded)) = (seen.unique_id, recorded.unique_id) {
         return seen == recorded;
@@ -23,7 +23,7 @@ pub(super) fn is_recorded(seen: &ObservedMount, recorded: &RecordedMount) -> boo
     }
 }
 
-/// The recorded mount that `seen` is, at the target of `mount`.
+/// The record of `seen`, a mount at `target`.
 pub(super) fn recorded<'o>(
     observed: &'o Observed,
     target: &JailPath,
@@ -35,7 +35,7 @@ pub(super) fn recorded<'o>(
         .find(|mount| is_recorded(seen, mount))
 }
 
-/// Whether `seen`, at `target`, came along with a recursive mount of ours.
+/// Whether `seen`, a mount at `target`, came along with a recursive mount of ours.
 pub(super) fn came_along(observed: &Observed, target: &JailPath, seen: &ObservedMount) -> bool {
     let recorded = observed.recorded_mounts();
     let mut submounts = recorded.flat_map(|mount| {
@@ -45,17 +45,17 @@ pub(super) fn came_along(observed: &Observed, target: &JailPath, seen: &Observed
             .flatten()
             .map(|submount| (submount, mount.options))
     });
-    let recorded =
+    let is_recorded =
         submounts.any(
             |(submount, options)| match (seen.unique_id, submount.unique_id) {
                 (Some(seen), Some(recorded)) => seen == recorded,
                 _ => submount.target == *target && seen.options == options,
             },
         );
-    recorded || observed.as_in_source.contains(target)
+    is_recorded || observed.as_in_source.contains(target)
 }
 
-/// Whether `seen` shows the very file of `mount`, with its attributes.
+/// Whether `seen` shows the file of `mount` with the desired attributes.
 pub(super) fn is_right(seen: &ObservedMount, mount: &Mount) -> bool {
     shows_its_file(seen, mount) && seen.options == mount.options
 }
@@ -64,38 +64,38 @@ fn shows_its_file(seen: &ObservedMount, mount: &Mount) -> bool {
     seen.file.is_some() && seen.file == mount.file
 }
 
-/// What is to be done about one target.
+/// What to do at one target.
 #[derive(Clone, Debug)]
 pub(super) enum Verdict {
-    /// The top is right. The mounts that stay: ours, bottom first.
+    /// The topmost mount is right. These mounts are ours and stay, bottom first.
     Keep(Vec<ObservedMount>),
-    /// Nothing is there.
+    /// Nothing is mounted there.
     Attach,
-    /// The top is ours and not right.
+    /// The topmost mount is ours and not right.
     Swap {
         top: ObservedMount,
         because: State,
         detail: String,
     },
-    /// All of these are ours, bottom first, and one mount cannot take the place of them: it is of
-    /// another type, or they are several.
+    /// These mounts (bottom first) are all ours, but cannot be swapped: the desired one is of
+    /// another type, or there are several of them.
     Replace {
         stack: Vec<ObservedMount>,
         because: State,
         detail: String,
     },
-    /// The one below the top is right and the top ours: a swap that a crash stopped half way.
+    /// The topmost mount is ours and the one below it is right: a crash interrupted a swap.
     FinishSwap {
         top: ObservedMount,
         below: ObservedMount,
     },
-    /// The topmost ones, so many, are not ours.
+    /// The topmost `count` mounts are not ours.
     NotOurs {
         state: State,
         detail: String,
         count: usize,
     },
-    /// The top is ours and not right, and one beneath it is not ours.
+    /// The topmost mount is ours and not right, and a mount beneath it is not ours.
     OnTheirs { because: State, detail: String },
 }
 
@@ -111,6 +111,7 @@ pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
     let is_recorded = |seen: &ObservedMount| recorded(observed, &mount.target, seen).is_some();
     let ours = recorded(observed, &mount.target, top);
     let change = |because, detail| change(observed, mount, stack, because, detail);
+
     if let Some(known) =
         ours.filter(|known| known.recursive != mount.recursive && is_right(top, mount))
     {
@@ -121,7 +122,7 @@ pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
             format!("mounted {found} submounts, wanted {wanted}"),
         );
     }
-    // One that was only taken over is as whoever mounted it made it.
+    // A mount that was only taken over may be shared: whoever mounted it made it so.
     if top.made_shared && is_right(top, mount) && ours.is_some_and(|known| known.since.is_some()) {
         return change(
             State::WrongOptions,
@@ -140,6 +141,7 @@ pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
             below: next.clone(),
         };
     }
+
     let theirs = stack
         .iter()
         .rev()
@@ -162,7 +164,7 @@ pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
             let (because, detail) = difference(top, mount, None);
             change(because, detail)
         }
-        // Each is mounted on the one before, which may be a peer of where it comes from.
+        // Each one is mounted on the one before, which may be a peer of its source's mount.
         None if shows_its_file(top, mount) => Verdict::NotOurs {
             state: State::Foreign,
             detail: format!("{theirs} mounts are there, one on the other, and none by mountjail"),
@@ -179,8 +181,8 @@ pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
     }
 }
 
-/// How `mount` comes in the place of `stack`, whose top is to go. Nothing is ever mounted on what
-/// others mounted there: that may appear where theirs comes from.
+/// How `mount` replaces `stack`, whose topmost mount has to go. Nothing is ever mounted on a
+/// foreign mount, because it could also appear at the source of that mount.
 fn change(
     observed: &Observed,
     mount: &Mount,
@@ -218,8 +220,8 @@ fn change(
     }
 }
 
-/// Whether the covered mount `seen` is the one that a swap put beneath: recorded as being of the
-/// file that is desired now.
+/// Whether a swap put the covered mount `seen` beneath the old one: its record names the file that
+/// is desired now.
 fn is_the_new_one(observed: &Observed, seen: &ObservedMount, mount: &Mount) -> bool {
     let known = recorded(observed, &mount.target, seen);
     known.is_some_and(|known| Some(known.file) == mount.file && seen.options == mount.options)
@@ -247,7 +249,7 @@ fn difference(top: &ObservedMount, mount: &Mount, source: Option<&HostPath>) -> 
     }
 }
 
-/// What a mount of somebody else's is, where `mount` shall be.
+/// Describes a foreign mount at the target of `mount`.
 pub(super) fn shown(seen: &ObservedMount, mount: Option<&Mount>) -> String {
     if mount.is_some_and(|mount| shows_its_file(seen, mount)) {
         return "the same file once more".to_owned();
@@ -279,8 +281,8 @@ pub(super) fn record_of(
     })
 }
 
-/// What came along with a mount that stays: as recorded, else as it is seen. Where nothing is seen,
-/// it is not known that there is nothing: a directory above may have been moved meanwhile.
+/// The submounts that came along with a mount that stays: the recorded ones, else the ones seen.
+/// `None` if none is seen, because a directory above may have been moved meanwhile.
 fn submounts(
     known: Option<&RecordedMount>,
     mount: &Mount,
@@ -292,6 +294,7 @@ fn submounts(
     if let Some(recorded) = known.and_then(|known| known.submounts.clone()) {
         return Some(recorded);
     }
+
     let mut seen = vec![];
     for (path, stack) in &observed.elsewhere {
         if !path.starts_with(&mount.target) {

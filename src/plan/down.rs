@@ -1,4 +1,4 @@
-//! The steps from what is to nothing.
+//! The plan that takes a site down.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,9 @@ use crate::base::{HostPath, JailPath, SiteName};
 use crate::observe::{Observed, ObservedMount};
 use crate::resolve::{Desired, Mount};
 
-/// What takes the site away: all that is recorded and still is what was recorded. Where the records
-/// are lost, `known`, what the manifest asks for, tells which mounts are ours: those that show the
-/// very files.
+/// The plan that removes everything that is recorded and has not been replaced since. If the
+/// records are lost, our mounts are recognised by `known`, which the manifest asks for: they show
+/// the files of its sources.
 pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &Observed) -> Plan {
     let mut plan = Plan {
         site,
@@ -26,7 +26,8 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
     let desired = |target: &JailPath| {
         known.and_then(|known| known.mounts.iter().find(|mount| mount.target == *target))
     };
-    // The deepest first; what came along with a recursive mount is taken off before that.
+
+    // The deepest come first, so submounts are detached before their recursive mount.
     let all: BTreeMap<_, _> = observed.mounts.iter().chain(&observed.elsewhere).collect();
     for (target, stack) in all.into_iter().rev() {
         let mount = desired(target);
@@ -55,6 +56,7 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
             });
         }
     }
+
     let foreign = plan
         .states
         .iter()
@@ -62,6 +64,7 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
     let foreign: Vec<_> = foreign.map(|state| state.target.clone()).collect();
     plan.steps
         .retain(|step| !is_part_of_one_that_stays(observed, step, &foreign));
+
     plan.steps
         .extend(observed.strays.iter().cloned().map(Step::DetachStray));
     if let Some(kept) = &observed.kept {
@@ -73,8 +76,8 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
     plan
 }
 
-/// Whether a step takes off what came along with a recursive mount that cannot go, because of
-/// `foreign` mounts in it: then it stays whole.
+/// Whether a step detaches a submount of a recursive mount that cannot be detached, because
+/// `foreign` mounts are in it. Such a mount stays whole.
 fn is_part_of_one_that_stays(observed: &Observed, step: &Step, foreign: &[JailPath]) -> bool {
     let Step::Detach {
         target,
@@ -93,7 +96,7 @@ fn is_part_of_one_that_stays(observed: &Observed, step: &Step, foreign: &[JailPa
     })
 }
 
-/// The source of a mount of ours at a target.
+/// The source of `seen`, a mount at `target`, if it is ours.
 fn source_of(
     observed: &Observed,
     target: &JailPath,
@@ -108,7 +111,7 @@ fn source_of(
         .map(|mount| mount.source.clone())
 }
 
-/// A mount of somebody else's; `covers`: it is on one of ours.
+/// The state of a foreign mount. `covers`: it is mounted on one of ours.
 fn not_ours(target: &JailPath, seen: &ObservedMount, covers: bool) -> MountState {
     let (state, detail) = if covers {
         (

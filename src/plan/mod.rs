@@ -1,7 +1,8 @@
-//! Desired × Observed → [`Plan`]: pure; no file system, no clock, no environment.
+//! Desired × Observed → [`Plan`]. This stage is pure: it uses no file system, no clock and no
+//! environment.
 //!
-//! In: what a site needs and what the kernel has. Out: the state of every mount, and the steps from
-//! one to the other, in the order in which they are carried out.
+//! In: what a site needs and what the kernel has. Out: the state of every mount, and the steps to
+//! the desired state in the order in which they are carried out.
 
 mod compare;
 mod down;

@@ -1,5 +1,5 @@
-//! What must stand in the root for the mounts to be made on, and what of it mountjail made and
-//! needs no more.
+//! The placeholders and links that must be in the root, and those that mountjail made and no longer
+//! needs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use crate::base::{HostPath, JailPath};
 use crate::observe::{CreatedKind, CreatedPath, Observed, PathState};
 use crate::resolve::{Desired, FileKind, Mount};
 
-/// Steps on the root's own file system.
+/// The steps on the root's own file system.
 #[derive(Debug, Default)]
 pub(super) struct Placeholders {
     pub remove: Vec<Step>,
@@ -20,7 +20,7 @@ pub(super) struct Placeholders {
 /// What one path has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Need<'d> {
-    /// A directory on the way.
+    /// A directory on the way to a target or a link.
     Way,
     /// A directory or a file to mount on.
     Target(&'d Mount),
@@ -28,8 +28,9 @@ enum Need<'d> {
     Link(&'d std::path::Path),
 }
 
-/// What is to be made for the mounts `attach`, and removed of what was made for others.
-/// What lies below `going`, the targets of mounts that go, is left for the next plan.
+/// Plans what has to be made for the mounts at `attach`, and what can be removed of what was made
+/// for others. Everything below `going`, the targets of mounts that are detached, is left to the
+/// next plan.
 pub(super) fn plan(
     desired: &Desired,
     observed: &Observed,
@@ -40,19 +41,21 @@ pub(super) fn plan(
     let targets: BTreeSet<_> = desired.mounts.iter().map(|mount| &mount.target).collect();
     let mut steps = Placeholders::default();
     let removed = removals(&needs, observed, &mut steps.remove);
+
     for (path, need) in &needs {
-        if path
-            .directories_above()
+        let above = path.directories_above();
+        let is_covered = above
             .iter()
-            .any(|above| targets.contains(above) || going.contains(above))
-        {
-            continue; // it is in a source, where resolve has made sure of it, or not seen yet
+            .any(|above| targets.contains(above) || going.contains(above));
+        if is_covered {
+            continue; // it is in a source, where `resolve` checked it, or it cannot be seen yet
         }
+
         let seen = observed.paths.get(path).filter(|_| !removed.contains(path));
         let mounted = observed.mounts.contains_key(path);
         match (need, seen) {
             (Need::Target(_), _) if !attach.contains(path) => {}
-            // What stands beneath is of the type of what is mounted on it.
+            // The placeholder beneath has the type of the mounts on it.
             (Need::Target(mount), None) if mounted && !removed.contains(path) => {
                 let stack = observed.mounts.get(path).into_iter().flatten();
                 let fits = stack
@@ -85,8 +88,8 @@ fn needs(desired: &Desired) -> BTreeMap<JailPath, Need<'_>> {
     needs
 }
 
-/// A directory on the way counts only if something below it is still to be made: what is mounted
-/// was not looked at on its way.
+/// Whether something below the directory `path` still has to be made. The directories on the way to
+/// a mount that is already there were not looked at.
 fn is_needed_on_the_way(
     path: &JailPath,
     desired: &Desired,
@@ -102,9 +105,9 @@ fn is_needed_on_the_way(
             .any(|link| link.path.starts_with(path) && !observed.paths.contains_key(&link.path))
 }
 
-/// Removes what was made and is needed no more or as something else; what that leaves free comes
-/// back. What is gone, though something else is there, such as what a run made after it and a crash
-/// left, is forgotten when the plan is carried out.
+/// Adds the steps that remove what was made and is no longer needed, or needed as something else.
+/// Returns the paths that this frees. A file that took the place of something made, such as one
+/// that a crashed run left, is not removed; the record is corrected when the plan is carried out.
 fn removals(
     needs: &BTreeMap<JailPath, Need<'_>>,
     observed: &Observed,
@@ -130,8 +133,9 @@ fn removals(
     removed
 }
 
-/// Whether a desired mount hides the path, or will: what fstab(5) lines for submounts mount on lies
-/// in the placeholder of a recursive mount. It can be removed when that is gone.
+/// Whether a desired mount hides the path, or will hide it: the placeholders for submounts in
+/// fstab(5) are inside the placeholder of a recursive mount. They can be removed when that mount is
+/// gone.
 fn is_below_a_mount(
     path: &JailPath,
     needs: &BTreeMap<JailPath, Need<'_>>,
@@ -181,7 +185,7 @@ fn create(path: &JailPath, need: Need<'_>) -> Step {
     }
 }
 
-/// Why what stands there cannot be used.
+/// The reason why `seen`, which is at `path`, cannot be used.
 fn conflict(desired: &Desired, path: &JailPath, need: Need<'_>, seen: &PathState) -> Option<Error> {
     let at = desired.root.inside(path);
     match need {
@@ -226,7 +230,8 @@ fn conflict(desired: &Desired, path: &JailPath, need: Need<'_>, seen: &PathState
     }
 }
 
-/// What was mounted there was of another type, and its placeholder is the site's own.
+/// The error for a target whose present mount is of another type and whose placeholder is the
+/// site's own.
 fn wrong_type(desired: &Desired, path: &JailPath, mount: &Mount) -> Error {
     let at = desired.root.inside(path);
     Error::failed(format!(

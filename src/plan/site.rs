@@ -1,4 +1,4 @@
-//! How a whole site stands, and why it is not as it should be.
+//! The state of a whole site, and the reasons why it is not up.
 
 use std::fmt;
 
@@ -7,15 +7,15 @@ use serde::Serialize;
 use super::step::{MountState, Plan, State, Step};
 use crate::resolve::FileKind;
 
-/// How a whole site stands.
+/// The state of a whole site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SiteState {
-    /// Every mount is ok, and nothing is to be done.
+    /// Every mount is ok, and nothing has to be done.
     Up,
-    /// Some are, or something that should not be there is.
+    /// Some mounts are ok, or something is there that should not be.
     Drifted,
-    /// None is.
+    /// Every mount is missing.
     Down,
 }
 
@@ -30,24 +30,28 @@ impl fmt::Display for SiteState {
 }
 
 impl Plan {
-    /// How the site of this plan, one of [`up`](super::up), stands. Foreign mounts elsewhere do not
-    /// count: they are not ours.
+    /// The state of the site, by a plan that [`up`](super::up) made. Foreign mounts at other paths
+    /// do not count, since they are not ours.
     pub fn site_state(&self) -> SiteState {
         let are_all = |state: State| self.counted().all(|mount| mount.state == state);
-        match () {
-            () if self.in_sync() && are_all(State::Ok) => SiteState::Up,
-            () if are_all(State::Missing) => SiteState::Down,
-            () => SiteState::Drifted,
+
+        if self.in_sync() && are_all(State::Ok) {
+            SiteState::Up
+        } else if are_all(State::Missing) {
+            SiteState::Down
+        } else {
+            SiteState::Drifted
         }
     }
 
-    /// Why a site is not up that no state of a mount tells: files, placeholders and links, and what
-    /// is in the way. Of a site that is down, only the latter.
+    /// The reasons why the site is not up, as far as the states of its mounts do not show them:
+    /// files, placeholders and links, and conflicts. For a site that is down, the conflicts alone.
     pub fn reasons(&self) -> Vec<String> {
         let in_the_way = self.conflicts.iter().map(ToString::to_string);
         if self.site_state() == SiteState::Down {
             return in_the_way.collect();
         }
+
         self.steps
             .iter()
             .filter_map(|step| self.reason(step))
@@ -55,7 +59,7 @@ impl Plan {
             .collect()
     }
 
-    /// Why there is this step, unless the state of a mount tells it.
+    /// The reason for this step, unless the state of a mount shows it.
     fn reason(&self, step: &Step) -> Option<String> {
         match step {
             Step::WriteFile(file) => Some(format!(
@@ -81,11 +85,11 @@ impl Plan {
                 } else {
                     "file"
                 };
-                let told = self
+                let has_mounts = self
                     .states
                     .iter()
                     .any(|state| state.target.starts_with(path));
-                (!told).then(|| format!("the {kind} {path} is not there"))
+                (!has_mounts).then(|| format!("the {kind} {path} is not there"))
             }
             Step::Detach { .. } | Step::DetachStray(_) | Step::Attach(_) | Step::Swap { .. } => {
                 None
@@ -93,7 +97,7 @@ impl Plan {
         }
     }
 
-    /// The mounts that tell how the site stands.
+    /// The mounts that decide the state of the site.
     fn counted(&self) -> impl Iterator<Item = &MountState> {
         self.states
             .iter()

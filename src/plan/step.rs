@@ -1,4 +1,4 @@
-//! A plan is data; `Display` is its one text form, used by `plan`, by `-v` and by errors.
+//! A plan is data. `Display` is its only text form, used by `plan`, by `-v` and in errors.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,52 +11,50 @@ use crate::base::{HostPath, JailPath, SiteName};
 use crate::observe::{Identity, ObservedMount, RecordedMount, Stray};
 use crate::resolve::{FileKind, GeneratedFile, Mount};
 
-/// The steps from observed to desired for one site, and how every mount stood.
+/// The steps to the desired state of one site, and the state of every mount before them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The site.
     pub site: SiteName,
     /// The jail's directory on the host.
     pub root: HostPath,
-    /// The manifest that asks for it.
+    /// The file that the site's manifest was read from.
     pub manifest: Option<PathBuf>,
-    /// In the order of carrying out; empty when in sync.
+    /// The steps in the order in which they are carried out. Empty if the site is in sync.
     pub steps: Vec<Step>,
     /// Every desired, recorded or foreign mount below the root, sorted by target.
     pub states: Vec<MountState>,
-    /// The mounts that are ours and stay as they are; with the steps' results they are the new
-    /// record.
+    /// Our mounts that stay as they are. With the results of the steps they become the new record.
     pub unchanged: Vec<RecordedMount>,
-    /// Some mounts can only be planned once these steps are done, because a mount that goes hides
-    /// what stands at their targets: plan again after them.
+    /// Some mounts can only be planned after these steps, because a mount that is detached hides
+    /// what is at their targets. Plan again then.
     pub unfinished: bool,
-    /// What stands in the way and is not mountjail's to change. While there is any, nothing is
-    /// carried out.
+    /// Things in the way that do not belong to mountjail. No step is carried out while there are
+    /// any.
     pub conflicts: Vec<Error>,
 }
 
 impl Plan {
-    /// What of this plan prepares the root for mounts that mount(8) makes: files, placeholders and
-    /// links.
+    /// The part of this plan that prepares the root for mount(8): files, placeholders and links.
     #[must_use]
     pub fn without_mounts(mut self) -> Self {
         self.steps.retain(|step| !step.changes_mounts());
         self
     }
 
-    /// What of this plan unmounts: files, placeholders and links stay.
+    /// The part of this plan that mounts and unmounts. Files, placeholders and links stay.
     #[must_use]
     pub fn only_mounts(mut self) -> Self {
         self.steps.retain(Step::changes_mounts);
         self
     }
 
-    /// How many steps remove something from the root.
+    /// The number of steps that remove something from the root.
     pub fn removals(&self) -> usize {
         self.steps.iter().filter(|step| step.removes()).count()
     }
 
-    /// The plan that leaves what mountjail made in the root.
+    /// This plan without the steps that remove what mountjail made in the root.
     #[must_use]
     pub fn keeping_placeholders(mut self) -> Self {
         self.steps.retain(|step| !step.removes());
@@ -69,67 +67,68 @@ impl Plan {
     }
 }
 
-/// One step. `Display` says it in one line.
+/// One step. `Display` describes it in one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Write a generated file on the host (atomic replace).
+    /// Write a generated file on the host. An existing one is replaced atomically.
     WriteFile(GeneratedFile),
     /// Unmount the topmost mount at `target`, if it is still `expected`.
     Detach {
-        /// Where inside.
+        /// The path in the jail.
         target: JailPath,
-        /// Which mount it must be.
+        /// The mount that must be there.
         expected: ObservedMount,
-        /// What it shows, for people.
+        /// Its source, for messages.
         source: Option<HostPath>,
-        /// It has submounts that came along.
+        /// Submounts came along with it.
         recursive: bool,
     },
-    /// Unmount a mount of ours that was moved out of its place with a directory.
+    /// Unmount a mount of ours that was moved away with a directory.
     DetachStray(Stray),
-    /// Remove a placeholder that mountjail made, if it is still that file and empty.
+    /// Remove a placeholder that mountjail made, if it is still the same file and empty.
     RemovePlaceholder {
-        /// Where inside.
+        /// The path in the jail.
         path: JailPath,
         /// Directory or file.
         kind: FileKind,
-        /// Which file it must be; `None` when a crash left it unrecorded: then only if empty.
+        /// The file that must be there. `None` if a crash left it unrecorded: then it only has to
+        /// be empty.
         file: Option<Identity>,
     },
     /// Remove a link that mountjail made, if it still leads to `destination`.
     RemoveLink {
-        /// Where inside.
+        /// The path in the jail.
         path: JailPath,
-        /// Where it must lead.
+        /// The destination that it must have.
         destination: PathBuf,
     },
     /// Remove a generated file from the host.
     RemoveFile(HostPath),
-    /// Make an empty directory or file to mount on, or a directory on the way.
+    /// Make an empty directory or file to mount on, or a directory on the way to one.
     CreatePlaceholder {
-        /// Where inside.
+        /// The path in the jail.
         path: JailPath,
         /// [`FileKind::Directory`] or [`FileKind::File`].
         kind: FileKind,
     },
     /// Make a symbolic link.
     CreateLink {
-        /// Where inside.
+        /// The path in the jail.
         path: JailPath,
-        /// What it says.
+        /// The destination of the link.
         destination: PathBuf,
     },
     /// Mount on a target that has no mount.
     Attach(Arc<Mount>),
-    /// Replace our mount at the target without a moment's gap where the kernel can.
+    /// Replace our mount at the target, without a gap where the kernel supports that.
     Swap {
-        /// What shall be there.
+        /// The desired mount.
         mount: Arc<Mount>,
-        /// Which mount is replaced.
+        /// The mount that is replaced.
         expected: ObservedMount,
-        /// That one has submounts that came along.
+        /// Submounts came along with the mount that is replaced.
         recursive: bool,
-        /// Why.
+        /// The reason.
         because: State,
     },
 }
@@ -151,7 +150,8 @@ impl Step {
         )
     }
 
-    /// The path in the jail that it changes, if it is where it was made.
+    /// The path in the jail that the step changes. `None` for files on the host and for mounts that
+    /// were moved away.
     pub fn path(&self) -> Option<&JailPath> {
         match self {
             Self::Detach { target, .. } => Some(target),
@@ -165,18 +165,18 @@ impl Step {
     }
 }
 
-/// How one mount stands.
+/// The state of one mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountState {
-    /// Where inside.
+    /// The path in the jail.
     pub target: JailPath,
-    /// The source: desired, else recorded; `None` for a foreign mount.
+    /// The desired source, else the recorded one. `None` for a foreign mount.
     pub source: Option<HostPath>,
     /// The state.
     pub state: State,
-    /// What was found, where it is not `ok`: "mounted rw,nosuid, wanted ro,nosuid,nodev,noexec".
+    /// What was found if the state is not `ok`: "mounted rw,nosuid, wanted ro,nosuid,nodev,noexec".
     pub detail: Option<String>,
-    /// The desired mount, where there is one.
+    /// The desired mount, if there is one.
     pub mount: Option<Arc<Mount>>,
 }
 
@@ -190,17 +190,17 @@ pub enum State {
     Missing,
     /// The source path now names another file than the mounted one.
     Stale,
-    /// Our mount, but of another source than the manifest now says.
+    /// Our mount, but from another source than the manifest names now.
     WrongSource,
-    /// The right file with other attributes.
+    /// The right file, but with other attributes.
     WrongOptions,
     /// Something else is mounted on top of ours.
     Shadowed,
-    /// Its source is not there, and the manifest still names it.
+    /// The source is not there, though the manifest still names it.
     Absent,
-    /// Ours, no longer in the manifest.
+    /// Our mount, but no longer in the manifest.
     Orphan,
-    /// Below the root and not ours: reported, never touched.
+    /// A mount below the root that is not ours. It is reported, and never touched.
     Foreign,
 }
 

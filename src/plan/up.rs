@@ -1,4 +1,4 @@
-//! The steps from what is to what is desired.
+//! The plan that brings a site up.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,8 @@ use crate::base::{HostPath, JailPath};
 use crate::observe::{Holder, Observed, ObservedMount, RecordedMount};
 use crate::resolve::{Desired, Mount};
 
-/// What makes `observed` as `desired`. Carried out, it leaves a site whose next plan is empty.
+/// The plan that turns `observed` into `desired`. Once it is carried out, the next plan is empty,
+/// unless this one is [unfinished](Plan::unfinished).
 pub fn up(desired: &Desired, observed: &Observed) -> Plan {
     let mut planner = Planner {
         desired,
@@ -34,6 +35,7 @@ pub fn up(desired: &Desired, observed: &Observed) -> Plan {
         buried: vec![],
         strays: vec![],
     };
+
     for mount in &desired.mounts {
         planner.plan_mount(mount);
     }
@@ -48,17 +50,17 @@ struct Planner<'a> {
     desired: &'a Desired,
     observed: &'a Observed,
     plan: Plan,
-    /// At each target the topmost mount first, in which order they are unmounted.
+    /// The detaches at each target, topmost mount first, which is the order of unmounting.
     detach: BTreeMap<JailPath, Vec<Step>>,
-    /// Attaches and swaps.
+    /// The attach or swap at each target.
     mount: BTreeMap<JailPath, Step>,
-    /// Where mounts of ours go because they hide others of ours.
+    /// Targets where our mounts are detached because they hide others of ours.
     uncovered: BTreeSet<JailPath>,
-    /// Where ours are that cannot be seen.
+    /// Targets of our mounts that are hidden.
     hidden: BTreeSet<JailPath>,
-    /// What is recorded of these: it stays so.
+    /// The records of the hidden mounts, which are kept.
     buried: Vec<RecordedMount>,
-    /// What was moved away.
+    /// The detaches of mounts that were moved away.
     strays: Vec<Step>,
 }
 
@@ -159,7 +161,7 @@ impl Planner<'_> {
         });
     }
 
-    /// Whether submounts came along with `seen`; `wanted`: with what shall be there.
+    /// Whether submounts came along with `seen`, by its record; without one, `wanted`.
     fn is_recursive(&self, target: &JailPath, seen: &ObservedMount, wanted: bool) -> bool {
         recorded(self.observed, target, seen).map_or(wanted, |known| known.recursive)
     }
@@ -187,7 +189,7 @@ impl Planner<'_> {
         });
     }
 
-    /// Recorded mounts that the manifest no longer asks for.
+    /// Plans the recorded mounts that the manifest no longer asks for.
     fn plan_orphans(&mut self) {
         let desired: BTreeSet<_> = self
             .desired
@@ -200,19 +202,17 @@ impl Planner<'_> {
             .recorded_mounts()
             .map(|mount| &mount.target)
             .collect();
+
         for target in recorded_at.difference(&desired) {
             let Some(stack) = self.observed.mounts.get(*target) else {
                 continue;
             };
             for (nth, seen) in stack.iter().enumerate().rev() {
                 let Some(known) = recorded(self.observed, target, seen) else {
-                    self.foreign(
-                        target,
-                        seen,
-                        stack[..nth]
-                            .iter()
-                            .any(|seen| recorded(self.observed, target, seen).is_some()),
-                    );
+                    let covers_ours = stack[..nth]
+                        .iter()
+                        .any(|seen| recorded(self.observed, target, seen).is_some());
+                    self.foreign(target, seen, covers_ours);
                     break;
                 };
                 let (state, detail) = if self.observed.absent.contains(*target) {
@@ -232,16 +232,15 @@ impl Planner<'_> {
         }
     }
 
-    /// Recorded mounts that are not to be seen where they were made.
+    /// Plans the recorded mounts that were not seen where they were made.
     fn plan_strays(&mut self) {
         for stray in &self.observed.strays {
-            let hidden =
-                stray.point.as_deref() == Some(self.desired.root.inside(&stray.target).as_path());
-            if hidden {
+            let made_at = self.desired.root.inside(&stray.target);
+            if stray.point.as_deref() == Some(made_at.as_path()) {
                 let recorded = self.observed.recorded_mounts();
                 let mut recorded =
                     recorded.filter(|mount| mount.unique_id == Some(stray.unique_id));
-                self.hidden(&stray.target, recorded.next());
+                self.plan_hidden(&stray.target, recorded.next());
                 continue;
             }
             self.orphan(
@@ -253,11 +252,11 @@ impl Planner<'_> {
         }
     }
 
-    /// A mount of ours where it was made, which another mount above hides. One of ours goes, so
-    /// that the next plan sees this one; one of somebody else's inside the root is in the way. What
-    /// hides the root itself is not in the way of what is mounted in the root that is there now:
-    /// then it stays recorded, until it can be seen.
-    fn hidden(&mut self, target: &JailPath, known: Option<&RecordedMount>) {
+    /// Plans a mount of ours that is where it was made, but hidden by a mount above it. If that
+    /// mount is ours, it is detached, so that the next plan sees the hidden one. A foreign mount
+    /// inside the root is a conflict. If the root itself is hidden, nothing is in the way in the
+    /// root that is visible now; the mount stays recorded until it can be seen again.
+    fn plan_hidden(&mut self, target: &JailPath, known: Option<&RecordedMount>) {
         let (site, at) = (&self.desired.site, self.desired.root.inside(target));
         let source = known.map(|known| known.source.clone());
         match self.held_by(target) {
@@ -300,7 +299,7 @@ impl Planner<'_> {
         });
     }
 
-    /// What the directory that holds `path` lies on, as far as there is one now.
+    /// The mount that the directory of `path` is on, as far as that directory exists now.
     fn held_by(&self, path: &JailPath) -> Held {
         let above = path.directories_above();
         let mounted = above
@@ -313,6 +312,7 @@ impl Planner<'_> {
                 .then_some(holder)
         });
         let target = mounted.map(|nth| &above[nth]);
+
         if let Some(holder) = holder {
             return self.holder(holder, target);
         }
@@ -328,7 +328,7 @@ impl Planner<'_> {
         Held::Ours(above.clone())
     }
 
-    /// One that is not at a target; `target` is the nearest mounted one above.
+    /// The same for a mount that is not at a target. `target`: the nearest mounted target above it.
     fn holder(&self, holder: &Holder, target: Option<&JailPath>) -> Held {
         let at = self.desired.root.path_inside(&holder.point);
         let part_of_ours = at.as_ref().filter(|at| {
@@ -365,17 +365,18 @@ impl Planner<'_> {
         });
     }
 
-    /// Mounts at other places below the root; what came along with a recursive one is part of it.
+    /// Plans the mounts at other paths below the root. Submounts that came along with a recursive
+    /// mount are part of it.
     fn plan_elsewhere(&mut self) {
         for (target, stack) in &self.observed.elsewhere {
-            // PathState in the table, and not in the jail.
-            let hidden = stack
+            // A recorded mount is in the table, but was not found in the jail.
+            let hidden: Vec<_> = stack
                 .iter()
-                .filter_map(|seen| recorded(self.observed, target, seen));
-            let hidden: Vec<_> = hidden.collect();
+                .filter_map(|seen| recorded(self.observed, target, seen))
+                .collect();
             if !hidden.is_empty() {
                 for known in hidden {
-                    self.hidden(target, Some(known));
+                    self.plan_hidden(target, Some(known));
                 }
                 continue;
             }
@@ -388,8 +389,8 @@ impl Planner<'_> {
         }
     }
 
-    /// A mount of ours inside one that goes, comes or is replaced would go with it, or be hidden by
-    /// it: it is taken off before and put back after.
+    /// Detaches our mounts inside a mount that is attached, detached or replaced, and attaches them
+    /// again afterwards. They would otherwise vanish with it, or be hidden by it.
     fn renew_children(&mut self) {
         for above in self.uncovered.clone() {
             for seen in self.observed.mounts.get(&above).into_iter().flatten().rev() {
@@ -398,6 +399,7 @@ impl Planner<'_> {
             self.plan.unchanged.retain(|keep| keep.target != above);
             self.mount.remove(&above);
         }
+
         let changing: BTreeSet<JailPath> = self
             .mount
             .keys()
@@ -430,6 +432,7 @@ impl Planner<'_> {
             self.mount
                 .insert(mount.target.clone(), Step::Attach(mount.clone()));
         }
+
         let foreign = self
             .plan
             .states
@@ -458,8 +461,8 @@ impl Planner<'_> {
         }
     }
 
-    /// Puts off what lies below a mount that goes and that nothing follows, or that was moved
-    /// there: only then it is seen what stands there. Returns those mounts' targets.
+    /// Postpones everything below a mount that is detached without a successor, or that was moved
+    /// there: only the next plan can see what is beneath it. Returns the targets of those mounts.
     fn postpone_hidden(&mut self, attach: &mut BTreeSet<JailPath>) -> BTreeSet<JailPath> {
         let stays = |target: &JailPath| {
             self.desired
@@ -479,6 +482,7 @@ impl Planner<'_> {
         if going.is_empty() {
             return going;
         }
+
         let targets: BTreeSet<_> = self
             .desired
             .mounts
@@ -500,6 +504,7 @@ impl Planner<'_> {
             .links
             .iter()
             .any(|link| is_hidden(&link.path, &targets, &going, &hidden));
+
         let before = self.mount.len();
         self.mount.retain(|target, _| !hidden.contains(target));
         attach.retain(|target| !hidden.contains(target));
@@ -507,12 +512,13 @@ impl Planner<'_> {
         going
     }
 
-    /// What is to be made or mounted where it would not be in the root alone.
-    fn outside(&mut self, made: &mut placeholders::Placeholders) {
+    /// Refuses whatever would be made or mounted outside the root as well.
+    fn refuse_outside(&mut self, made: &mut placeholders::Placeholders) {
         let theirs = |state: &MountState| matches!(state.state, State::Foreign | State::Shadowed);
         if self.observed.holders.is_empty() && !self.plan.states.iter().any(theirs) {
             return;
         }
+
         let paths = self.mount.keys().chain(self.detach.keys());
         let created = made.create.iter().filter_map(Step::path);
         let mut found: BTreeMap<PathBuf, Vec<&JailPath>> = BTreeMap::new();
@@ -526,7 +532,8 @@ impl Planner<'_> {
             .map(|(above, paths)| self.on_theirs(above, paths))
             .collect();
         self.plan.conflicts.extend(conflicts);
-        // What cannot be removed now is removed when it can.
+
+        // A later plan removes the rest, when that is possible.
         made.remove.retain(|step| {
             step.path()
                 .is_none_or(|path| !matches!(self.held_by(path), Held::Theirs(_)))
@@ -567,11 +574,12 @@ impl Planner<'_> {
             .collect();
         let hidden = self.postpone_hidden(&mut attach);
         let mut made = placeholders::plan(self.desired, self.observed, &attach, &hidden);
-        self.outside(&mut made);
-        // Something of ours is still on it.
+        self.refuse_outside(&mut made);
+        // A hidden mount of ours is still on these paths.
         let holds = |path: &JailPath| self.hidden.iter().any(|hidden| hidden.starts_with(path));
         made.remove
             .retain(|step| step.path().is_none_or(|path| !holds(path)));
+
         let writes = self
             .desired
             .files
@@ -580,12 +588,13 @@ impl Planner<'_> {
         let steps = &mut self.plan.steps;
         steps.extend(writes.cloned().map(Step::WriteFile));
         steps.extend(self.strays);
-        // What is mounted in another mount goes before that.
+        // A mount inside another one is detached before it.
         steps.extend(self.detach.into_values().rev().flatten());
         steps.extend(made.remove);
         steps.extend(unneeded_files(self.desired, self.observed));
         steps.extend(made.create);
         steps.extend(self.mount.into_values());
+
         self.plan.conflicts.extend(made.conflicts);
         self.plan.states.sort_by(|a, b| a.target.cmp(&b.target));
         self.plan.unchanged.extend(self.buried);
@@ -594,26 +603,25 @@ impl Planner<'_> {
     }
 }
 
-/// Of a mount whose source is not there.
+/// The detail of a mount whose source is not there.
 fn absent(source: &HostPath) -> String {
     format!("{source} is not there any more")
 }
 
-/// What the directory that holds a path lies on.
+/// The mount that the directory of a path is on.
 enum Held {
     /// The root's own mount.
     Root,
-    /// A mount of somebody else's at this path of the host, which shows the site's own.
+    /// A foreign mount at this path on the host: a volume of the site's own.
     Volume(PathBuf),
-    /// A mount of ours at this path.
+    /// A mount of ours at this path in the jail.
     Ours(JailPath),
-    /// Any other mount of somebody else's at this path of the host.
+    /// Any other foreign mount at this path on the host.
     Theirs(PathBuf),
 }
 
-/// Whether it is only seen what stands at `path` when the mounts at `going` are gone; `hidden` are
-/// the targets above it of which that is known. What lies in a mount that is there then is seen in
-/// its source.
+/// Whether `path` can only be seen when the mounts at `going` are gone. `hidden`: the targets of
+/// which this is already known. A path inside a mount that will be there is seen in its source.
 fn is_hidden(
     path: &JailPath,
     targets: &BTreeSet<&JailPath>,
