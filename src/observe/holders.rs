@@ -1,4 +1,4 @@
-//! Which mounts directories in a root lie on.
+//! The mounts that directories in a root are on.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,18 +12,17 @@ use crate::base::{HostPath, JailPath};
 use crate::sys::{self, Stat};
 use crate::{Error, Result};
 
-/// An open directory that lies on another mount than the root.
+/// An open directory that is on another mount than the root.
 #[derive(Debug)]
 pub(super) struct Apart {
-    /// What `statx(2)` says of it.
+    /// Its `statx(2)`.
     stat: Stat,
-    /// The id that `/proc/self/mountinfo` has for its mount, where the kernel cannot be asked for
-    /// that one.
+    /// The id of its mount in `/proc/self/mountinfo`, if the kernel has no statmount(2).
     id: Option<u64>,
 }
 
 impl Apart {
-    /// The directory `fd`, of which `stat` was found.
+    /// The directory `fd`, whose statx(2) is `stat`.
     pub(super) fn of(fd: &OwnedFd, stat: Stat) -> Self {
         let known = stat.mount_id.filter(|_| !stat.mount_id_is_unique);
         let id = if sys::probe::statmount() {
@@ -34,8 +33,8 @@ impl Apart {
         Self { stat, id }
     }
 
-    /// The mount that it is on, which is looked up in `table` where the kernel cannot be asked for
-    /// it.
+    /// The mount that the directory is on. It is looked up in `table` if the kernel has no
+    /// statmount(2).
     fn mount(&self, table: &Table) -> io::Result<MountInfo> {
         let gone = || io::Error::from_raw_os_error(libc::ENOENT);
         match (self.id, self.stat.mount_id) {
@@ -46,8 +45,8 @@ impl Apart {
     }
 }
 
-/// The mounts of those directories `apart` that are not on the one at the nearest target above.
-/// `table`: the whole one, if it was read already.
+/// The mounts of the directories in `apart` that are not on the mount at the nearest target above.
+/// `table`: the whole mount table, if it was read already.
 pub(super) fn holders(
     root: &HostPath,
     apart: BTreeMap<JailPath, Apart>,
@@ -70,6 +69,7 @@ pub(super) fn holders(
     if apart.is_empty() {
         return Ok(BTreeMap::new());
     }
+
     let read;
     let table = if let Some(table) = table {
         table
@@ -77,6 +77,7 @@ pub(super) fn holders(
         read = Table::read()?;
         &read
     };
+
     let holder = |(path, apart): (JailPath, Apart)| {
         let mount = apart.mount(table).map_err(|error| {
             let path = root.inside(&path);
@@ -94,9 +95,9 @@ pub(super) fn holders(
     apart.into_iter().map(holder).collect()
 }
 
-/// Whether no mount outside the root shows the directory `path`, which is on `mount`. A mount that
-/// shows it may be a peer of `mount`, and what is made in the directory is seen there in any case.
-/// What a process shows (FUSE) may come from anywhere.
+/// Whether no mount outside the root shows the directory `path`, which is on `mount`. Such a mount
+/// may be a peer of `mount`, and it shows in any case what is made in the directory. The files of a
+/// FUSE file system may come from anywhere.
 fn is_shown_nowhere_else(
     root: &HostPath,
     path: &JailPath,
@@ -107,6 +108,7 @@ fn is_shown_nowhere_else(
     let Ok(below) = on_host.as_path().strip_prefix(&mount.point) else {
         return false;
     };
+
     let directory = mount.root.join(below);
     let shows_it = |other: &MountInfo| {
         other.device == mount.device

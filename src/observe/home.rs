@@ -1,5 +1,4 @@
-//! Where the root that was recorded is now: it may have been moved or renamed while the site was
-//! up.
+//! Where the recorded root is now. It may have been moved or renamed while the site was up.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,27 +9,30 @@ use crate::base::{HostPath, JailPath};
 use crate::sys;
 
 impl Records {
-    /// Where the directory that the records tell of is now: where they say, if there is anything of
-    /// ours; else where the mounts are now that were made in it, or `manifest`, the root that the
-    /// manifest names, if what mountjail made is there. `None`: it is nowhere, such as on a disk
-    /// that is not mounted now; or nothing is recorded.
+    /// The path of the recorded root now. It is the recorded path, if anything of ours is there;
+    /// else the directory where the recorded mounts are now; else the root in the `manifest`, if
+    /// something that mountjail made is there; else the recorded path, if it is a directory. `None`
+    /// if there is no such directory, for example because its disk is not mounted now, or if
+    /// nothing is recorded.
     pub fn home(&self, manifest: impl FnOnce() -> Option<HostPath>) -> Option<HostPath> {
         let recorded = self.root()?;
         if self.mounts().any(|mount| is_mounted_in(mount, recorded)) || self.made_in(recorded) {
             return Some(recorded.clone());
         }
-        // Nobody moves a directory into itself: that is one of its own that was moved.
+
+        // A root inside the recorded one is not a new place of it: a directory in it was moved.
         let moved = |mount: &RecordedMount| {
             root_by(mount).filter(|root| !root.as_path().starts_with(recorded))
         };
         if let Some(root) = self.mounts().find_map(moved).filter(is_directory) {
             return Some(root);
         }
+
         let named = manifest().filter(|manifest| manifest != recorded && self.made_in(manifest));
         named.or_else(|| is_directory(recorded).then(|| recorded.clone()))
     }
 
-    /// The same with `home`, which [`Self::home`] found, as the root.
+    /// The same records with `home`, which [`Self::home`] found, as the root.
     #[must_use]
     pub fn moved_to(mut self, home: &HostPath) -> Self {
         let elsewhere = self.kept.as_ref().is_some_and(|kept| kept.root != *home);
@@ -44,7 +46,7 @@ impl Records {
         self
     }
 
-    /// Whether any recorded mount exists, wherever.
+    /// Whether any recorded mount exists, at whatever place.
     pub fn is_mounted(&self) -> bool {
         self.mounts()
             .any(|mount| mount.unique_id.is_some_and(sys::mount_exists))
@@ -54,7 +56,7 @@ impl Records {
         self.record.iter().flat_map(|record| &record.mounts)
     }
 
-    /// Whether anything that mountjail made in the root is in the directory `root`.
+    /// Whether the directory `root` has anything that mountjail made in the root.
     fn made_in(&self, root: &HostPath) -> bool {
         let made = self.kept.iter().flat_map(|kept| &kept.made);
         made.into_iter().any(|made| is_there(made, root))
@@ -86,7 +88,7 @@ fn is_directory(path: &HostPath) -> bool {
     sys::open_host(path.as_path(), libc::O_PATH | libc::O_DIRECTORY).is_ok()
 }
 
-/// Whether it is in the directory `root`. What is mounted there is not looked at.
+/// Whether `made` is in the directory `root`. Mounts in it are not looked at.
 fn is_there(made: &CreatedPath, root: &HostPath) -> bool {
     let (Some(file), Some(name)) = (made.file, made.path.file_name()) else {
         return false;

@@ -1,4 +1,4 @@
-//! Which file systems come later at boot than the local ones.
+//! File systems that are mounted later at boot than the local ones.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use super::ordering::{Ordering, is_network_type, mounts_of};
 use crate::base::text::unescape_octal;
 
-/// What fstab(5) tells of the file systems that a path may be on.
+/// The file systems in fstab(5) that a path may be on.
 #[derive(Debug, Default)]
 pub struct FileSystems {
-    /// Mount point → whether the boot waits for it, of each line of fstab(5).
+    /// Mount point → whether the boot waits for it, for each line of fstab(5).
     listed: BTreeMap<PathBuf, bool>,
 }
 
 impl FileSystems {
-    /// Reads `/etc/fstab`; without it nothing is listed.
+    /// Reads `/etc/fstab`. Nothing is listed if it cannot be read.
     pub fn read() -> Self {
         let text = fs::read("/etc/fstab").unwrap_or_default();
         Self {
@@ -24,9 +24,9 @@ impl FileSystems {
     }
 
     /// Whether a file system that holds `path` may be mounted after `local-fs.target`: by a line
-    /// with `nofail`, `_netdev`, `noauto` or an automount, by the network, or by a unit of
-    /// `ordering` that is not before that target. What no unit mounts, as a hand does, systemd
-    /// cannot wait for.
+    /// with `nofail`, `_netdev`, `noauto` or an automount, from the network, or by a unit of
+    /// `ordering` that is not before that target. Mounts made by hand are not considered, since
+    /// systemd cannot wait for them.
     pub fn may_come_late(&self, path: &Path, ordering: &Ordering) -> bool {
         let above = path.ancestors().filter(|above| above.parent().is_some());
         let late = |point: &Path| match self.listed.get(point) {
@@ -41,7 +41,7 @@ impl FileSystems {
     }
 }
 
-/// Whether systemd mounts it before all else.
+/// Whether systemd mounts `point` before all else.
 fn is_systems(point: &Path) -> bool {
     ["/dev", "/proc", "/run", "/sys"]
         .iter()
@@ -57,6 +57,7 @@ fn listed(text: &[u8]) -> BTreeMap<PathBuf, bool> {
             .split(|byte| b" \t".contains(byte))
             .filter(|field| !field.is_empty())
             .skip(1);
+
         let (point, kind) = (fields.next()?, fields.next()?);
         let options = String::from_utf8_lossy(fields.next().unwrap_or_default()).into_owned();
         let is_late = |option: &str| {
@@ -69,6 +70,7 @@ fn listed(text: &[u8]) -> BTreeMap<PathBuf, bool> {
             ]
             .contains(&option)
         };
+
         let late =
             options.split(',').any(is_late) || is_network_type(&String::from_utf8_lossy(kind));
         Some((unescape_octal(point), !late))

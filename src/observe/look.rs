@@ -1,4 +1,4 @@
-//! One site as it stands.
+//! Looks at one site as it is now.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -15,7 +15,7 @@ use nix::fcntl::readlinkat;
 use super::holders::{self, Apart};
 use super::mountinfo::MountInfo;
 use super::observed::{Observed, ObservedMount, PathState, Stray};
-use super::record::Identity;
+use super::record::{Identity, RecordedMount};
 use super::state::Records;
 use super::submounts::{self, in_the_jail};
 use super::table::{self, Table};
@@ -24,16 +24,16 @@ use crate::resolve::{Desired, FileKind};
 use crate::sys::{self, Stat};
 use crate::{Error, Result};
 
-/// A path of so many bytes is too long to be used.
+/// A path of this many bytes is too long for system calls.
 const PATH_MAX: usize = libc::PATH_MAX as usize;
 
-/// How the site `desired` stands: at its targets, and at those that `records` tell of.
+/// Observes the site `desired` at its targets and at those in `records`.
 ///
-/// With a table each target is looked up in it; without one the kernel is asked target by target,
-/// by statmount(2) (Linux 6.8), and mounts elsewhere below the root are not seen.
+/// With a table, each target is looked up in it. Without one, the kernel is asked target by target
+/// with statmount(2) (Linux 6.8), and mounts elsewhere below the root are not seen.
 ///
-/// Errors: the root, or something below it, cannot be looked at. A root that is not there has
-/// nothing in it.
+/// Errors: the root, or something below it, cannot be looked at. A root that does not exist is
+/// taken as empty.
 pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Result<Observed> {
     let mut observed = only_of(&desired.root, records);
     observed.current_files = desired
@@ -42,6 +42,7 @@ pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Re
         .filter(|file| fs::read(&file.path).is_ok_and(|found| found == file.contents))
         .map(|file| file.path.clone())
         .collect();
+
     let root = match sys::open_host(desired.root.as_path(), libc::O_PATH | libc::O_DIRECTORY) {
         Ok(root) => root,
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT)) => {
@@ -54,6 +55,7 @@ pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Re
             );
         }
     };
+
     let mut site = Site::new(root, desired, &observed, table)?;
     site.look(desired, &mut observed)?;
     observed.holders = holders::holders(&desired.root, site.apart.take(), &observed, table)?;
@@ -61,7 +63,7 @@ pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Re
     Ok(observed)
 }
 
-/// Adds the mounts that were moved away; they are nobody else's.
+/// Adds the recorded mounts that were moved away, and takes them out of the mounts elsewhere.
 pub(super) fn find_strays(observed: &mut Observed) {
     let strays = strays(observed);
     observed.elsewhere.retain(|_, mounts| {
@@ -75,7 +77,7 @@ pub(super) fn find_strays(observed: &mut Observed) {
     observed.strays = strays;
 }
 
-/// What is recorded of the root `root`, with nothing looked at.
+/// The records of the root `root`, without looking at anything.
 pub(super) fn only_of(root: &HostPath, records: Records) -> Observed {
     Observed {
         record: records.record.filter(|record| record.root == *root),
@@ -84,8 +86,8 @@ pub(super) fn only_of(root: &HostPath, records: Records) -> Observed {
     }
 }
 
-/// The site as its records tell, with nothing looked at; `None` where they do not tell enough: a
-/// mount without an id that is never reused, with submounts, or in the midst of a swap.
+/// The site by its records, without looking at anything. `None` if they are not enough: a mount has
+/// no unique id, has submounts, or is being swapped.
 pub fn as_recorded(records: &Records) -> Option<Observed> {
     let record = records.record.as_ref()?;
     let mut observed = Observed {
@@ -108,6 +110,7 @@ pub fn as_recorded(records: &Records) -> Option<Observed> {
             return None;
         }
     }
+
     let same_root = records
         .kept
         .as_ref()
@@ -120,18 +123,18 @@ struct Site<'a> {
     path: &'a HostPath,
     /// The id of the mount that the root is on.
     root_mount: Option<u64>,
-    /// The device that it is on.
+    /// The device that the root is on.
     root_device: u64,
-    /// Its mount's id in mountinfo, if that is not shared: nothing that is mounted on it is shared
-    /// by itself.
+    /// The mountinfo id of the root's mount, if that mount is not shared. Mounts on it do not
+    /// become shared by themselves.
     private: Option<u64>,
-    /// The mounts below the root, sorted by mount point; `None`: ask the kernel for each.
+    /// The mounts below the root, sorted by mount point. `None`: the kernel is asked for each.
     table: Option<&'a [MountInfo]>,
     kept: HashSet<JailPath>,
     recorded: Vec<JailPath>,
-    /// The directory that was looked into last: most targets share theirs with the one before.
+    /// The directory that was looked into last. Most targets share it with the target before.
     last: RefCell<Option<(JailPath, Rc<OwnedFd>)>>,
-    /// The directories that were looked into, and lie on another mount than the root.
+    /// The directories that were looked into and are on another mount than the root.
     apart: RefCell<BTreeMap<JailPath, Apart>>,
 }
 
@@ -146,6 +149,7 @@ impl<'a> Site<'a> {
             Error::failed(format!("cannot look at the root {}", desired.root)).because(&error)
         };
         let stat = sys::stat_fd(&root).map_err(failed)?;
+
         let kept = observed
             .kept
             .iter()
@@ -187,12 +191,14 @@ impl<'a> Site<'a> {
                 observed.mounts.insert(target.clone(), mounts);
             }
         }
+
         for link in &desired.links {
             let stat = self
                 .stat(&link.path)
                 .map_err(|error| self.cannot(&link.path, &error))?;
             self.look_at(&link.path, stat, &mut observed.paths)?;
         }
+
         self.look_elsewhere(desired, observed).map_err(|error| {
             Error::failed(format!("cannot ask for the mounts in {}", self.path)).because(&error)
         })?;
@@ -204,30 +210,7 @@ impl<'a> Site<'a> {
 
     fn look_elsewhere(&self, desired: &Desired, observed: &mut Observed) -> io::Result<()> {
         let Some(table) = self.table else {
-            let recorded = || observed.recorded_mounts();
-            if recorded().any(|mount| submounts::is_lost(mount, &observed.mounts)) {
-                let table = Table::read().map_err(io::Error::other)?;
-                self.list(table.below(self.path.as_path()), observed);
-                return Ok(());
-            }
-            let recorded = recorded()
-                .filter(|mount| mount.recursive)
-                .map(|mount| &mount.target);
-            let desired = desired
-                .mounts
-                .iter()
-                .filter(|mount| mount.recursive)
-                .map(|mount| &mount.target);
-            for target in recorded.chain(desired).cloned().collect::<BTreeSet<_>>() {
-                let top = observed
-                    .mounts
-                    .get(&target)
-                    .and_then(|mounts| mounts.last());
-                if let Some(id) = top.and_then(|top| top.unique_id) {
-                    self.list(Table::inside(id)?.below(self.path.as_path()), observed);
-                }
-            }
-            return Ok(());
+            return self.ask_elsewhere(desired, observed);
         };
         let seen: usize = observed.mounts.values().map(Vec::len).sum();
         if table.len() > seen {
@@ -236,7 +219,40 @@ impl<'a> Site<'a> {
         Ok(())
     }
 
-    /// Adds the mounts that are at none of the paths which were looked at.
+    /// The same without a table: what is in recursive mounts, or everything if a recorded mount is
+    /// lost.
+    fn ask_elsewhere(&self, desired: &Desired, observed: &mut Observed) -> io::Result<()> {
+        let is_lost = |mount: &RecordedMount| submounts::is_lost(mount, &observed.mounts);
+        if observed.recorded_mounts().any(is_lost) {
+            let table = Table::read().map_err(io::Error::other)?;
+            self.list(table.below(self.path.as_path()), observed);
+            return Ok(());
+        }
+
+        let recorded = observed
+            .recorded_mounts()
+            .filter(|mount| mount.recursive)
+            .map(|mount| &mount.target);
+        let desired = desired
+            .mounts
+            .iter()
+            .filter(|mount| mount.recursive)
+            .map(|mount| &mount.target);
+        let recursive: BTreeSet<_> = recorded.chain(desired).cloned().collect();
+
+        for target in recursive {
+            let top = observed
+                .mounts
+                .get(&target)
+                .and_then(|mounts| mounts.last());
+            if let Some(id) = top.and_then(|top| top.unique_id) {
+                self.list(Table::inside(id)?.below(self.path.as_path()), observed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the mounts at paths that were not looked at as targets.
     fn list(&self, mounts: &[MountInfo], observed: &mut Observed) {
         for mounts in mounts.chunk_by(|a, b| a.point == b.point) {
             let path = in_the_jail(self.path, &mounts[0].point);
@@ -248,7 +264,7 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// The mounts at `target`, where `stat` was found, bottom first.
+    /// The mounts at `target`, whose statx(2) is `stat`, bottom first.
     fn mounts(&self, target: &JailPath, stat: Option<&Stat>) -> Result<Vec<ObservedMount>> {
         let in_table = self.table.map(|table| {
             let at = |mount: &MountInfo| {
@@ -264,7 +280,8 @@ impl<'a> Site<'a> {
         {
             return Ok(seen);
         }
-        // None, or none yet when the table was read.
+
+        // Nothing is mounted there, or it was mounted after the table was read.
         self.mounts_by_asking(target, stat)
             .map_err(|error| match error.raw_os_error() {
                 Some(libc::ENOSYS) => self.mounted_meanwhile(target),
@@ -272,7 +289,7 @@ impl<'a> Site<'a> {
             })
     }
 
-    /// Where a mount below the root is, as seen from there.
+    /// The path in the jail of a mount below the root.
     fn in_the_jail<'m>(&self, mount: &'m MountInfo) -> &'m Path {
         let root = self.path.as_path().as_os_str().len();
         Path::new(OsStr::from_bytes(
@@ -293,7 +310,7 @@ impl<'a> Site<'a> {
         Ok(shown(&stack.iter().collect::<Vec<_>>(), stat, self.private))
     }
 
-    /// The mount `top` and those below it at the same place, bottom first.
+    /// The mount with the id `top` and the mounts beneath it at the same place, bottom first.
     fn asked(&self, target: &JailPath, top: u64) -> io::Result<Vec<MountInfo>> {
         let point = self.path.inside(target);
         let mut stack = vec![];
@@ -319,7 +336,8 @@ impl<'a> Site<'a> {
         Ok(stack)
     }
 
-    /// What `target` is, with the mount on it; `None`: there is nothing, or a link on the way.
+    /// The statx(2) of `target`, or of the mount on it. `None` if nothing is there, or a link is on
+    /// the way.
     fn stat(&self, target: &JailPath) -> io::Result<Option<Stat>> {
         let Some(name) = target.file_name() else {
             return Ok(None);
@@ -333,7 +351,7 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// The open directory that holds `path`, with no link on the way.
+    /// Opens the directory that holds `path`, following no links.
     fn directory_of(&self, path: &JailPath) -> io::Result<Rc<OwnedFd>> {
         let parent = path.parent().unwrap_or_else(JailPath::slash);
         let mut last = self.last.borrow_mut();
@@ -342,6 +360,7 @@ impl<'a> Site<'a> {
         {
             return Ok(directory.clone());
         }
+
         let directory = sys::open_beneath(
             &self.root,
             parent.relative(),
@@ -353,13 +372,14 @@ impl<'a> Site<'a> {
                 .borrow_mut()
                 .insert(parent.clone(), Apart::of(&directory, stat));
         }
+
         let directory = Rc::new(directory);
         *last = Some((parent, directory.clone()));
         Ok(directory)
     }
 
-    /// What stands at `path`, where `stat` was found, and at every directory on the way, as far as
-    /// there is something.
+    /// Adds what is at `path`, whose statx(2) is `stat`, and at every directory on the way, as far
+    /// as they exist.
     fn look_at(
         &self,
         path: &JailPath,
@@ -378,7 +398,7 @@ impl<'a> Site<'a> {
         Ok(())
     }
 
-    /// Looks at every directory on the way to `path`; whether they are directories, all of them.
+    /// Adds every directory on the way to `path`. Returns whether all of them are directories.
     fn look_at_ancestors(
         &self,
         path: &JailPath,
@@ -423,7 +443,7 @@ impl<'a> Site<'a> {
         })
     }
 
-    /// Whether the directory has nothing in it but what mountjail made.
+    /// Whether the directory is empty except for what mountjail made.
     fn is_empty(&self, path: &JailPath) -> io::Result<bool> {
         let directory = sys::open_beneath(
             &self.root,
@@ -451,16 +471,16 @@ impl<'a> Site<'a> {
         let cannot =
             Error::failed(format!("cannot look at {}", self.path.inside(target))).because(error);
         match cannot.errno() {
-            // It was found there just before; or it was a link, and is none any more.
+            // It was there just before, or it was a link and is not one any more.
             Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EINVAL) => cannot.overtaken(),
             _ => cannot,
         }
     }
 }
 
-/// Recorded mounts that still exist and were not seen where they were made. One that is there again
-/// meanwhile counts as well: somebody moves it to and fro, and what is not in this list would be
-/// forgotten.
+/// Recorded mounts that still exist but were not seen where they were made. A mount that has come
+/// back meanwhile is included: somebody moves it to and fro, and without an entry in this list it
+/// would be forgotten.
 fn strays(observed: &Observed) -> Vec<Stray> {
     let recorded = observed.recorded_mounts();
     let elsewhere = recorded.filter_map(|mount| {
@@ -481,7 +501,7 @@ fn strays(observed: &Observed) -> Vec<Stray> {
     elsewhere.collect()
 }
 
-/// The id in mountinfo of the mount that `stat` is on, if that is not shared.
+/// The mountinfo id of the mount that `stat` is on, if that mount is not shared.
 fn private_mount(stat: &Stat, table: Option<&Table>) -> Option<u64> {
     let id = stat.mount_id?;
     if stat.mount_id_is_unique {
@@ -491,7 +511,7 @@ fn private_mount(stat: &Stat, table: Option<&Table>) -> Option<u64> {
     (!table?.get(id)?.shared).then_some(id)
 }
 
-/// Nothing is there, or only a link or a file on the way.
+/// Whether the error means that nothing is there, or that a link or a file is on the way.
 fn is_absent(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -499,8 +519,8 @@ fn is_absent(error: &io::Error) -> bool {
     )
 }
 
-/// The mounts at one point, bottom first, where the topmost one is what `stat` was found of: others
-/// may be there that a mount above hides. `None`: none of them is it.
+/// The mounts at one point, bottom first. The topmost one is the mount that `stat` is of; the table
+/// may have others there that a mount above hides. `None` if none of them is that mount.
 fn mounts_by_table(
     mounts: &[MountInfo],
     stat: Option<&Stat>,
@@ -515,8 +535,8 @@ fn mounts_by_table(
     Some(seen)
 }
 
-/// A stack of mounts, bottom first, of whose topmost one's root `stat` was found. `private`: the id
-/// of the root's own mount, if what is mounted on that is not shared by itself.
+/// A stack of mounts, bottom first. `stat` is of the root of the topmost one. `private`: the id of
+/// the mount that the jail's root is on, if mounts on it do not become shared by themselves.
 fn shown(stack: &[&MountInfo], stat: &Stat, private: Option<u64>) -> Vec<ObservedMount> {
     let top = stack.last().map(|top| (top.device, &top.root));
     let is_whole = |root: &Path| !root.as_os_str().as_bytes().ends_with(b"//deleted");
@@ -539,8 +559,8 @@ fn shown(stack: &[&MountInfo], stat: &Stat, private: Option<u64>) -> Vec<Observe
     seen.collect()
 }
 
-/// Whether `stat` was found of the root of `mount`; also where the one knows the mount by one id,
-/// and the other by another.
+/// Whether `stat` is of the root of `mount`. It is taken to be if they know the mount by different
+/// kinds of ids.
 fn is_found(mount: &MountInfo, stat: &Stat) -> bool {
     let id = if stat.mount_id_is_unique {
         mount.unique_id
@@ -550,7 +570,7 @@ fn is_found(mount: &MountInfo, stat: &Stat) -> bool {
     id.is_none() || stat.mount_id.is_none() || id == stat.mount_id
 }
 
-/// A mount of the table, without what is visible at its root.
+/// A mount in the table, without the file that is visible at its root.
 pub(super) fn listed(mount: &MountInfo) -> ObservedMount {
     ObservedMount {
         id: mount.id,

@@ -1,8 +1,8 @@
 //! The kernel's mount table and the records → [`Observed`].
 //!
-//! In: a [`Desired`](crate::resolve::Desired) (so that it knows where to look), the kernel, the
-//! records. Out: what stands at each target, each directory on the way and each link, and what of
-//! it is recorded. It reads; it never changes anything.
+//! In: a [`Desired`](crate::resolve::Desired), which tells it where to look, the kernel and the
+//! records. Out: what is at each target, each directory on the way and each link, and what of it is
+//! recorded. This stage only reads and never changes anything.
 
 mod holders;
 mod home;

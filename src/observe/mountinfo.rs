@@ -6,18 +6,18 @@ use crate::base::MountAttributes;
 use crate::base::text::unescape_octal;
 use crate::sys::StatMount;
 
-/// One line.
+/// One line of the mount table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountInfo {
     /// The mount's id, reused after an unmount.
     pub id: u64,
-    /// Its id that is never reused, which these lines do not tell.
+    /// Its unique id, which is never reused. The lines of mountinfo do not have it.
     pub unique_id: Option<u64>,
     /// The mount it is mounted on.
     pub parent: u64,
     /// The device of its file system; not `st_dev` on btrfs.
     pub device: u64,
-    /// Its file system is a process's, which may show there whatever it likes (FUSE).
+    /// Its file system is provided by a process (FUSE), which may show whatever it likes.
     pub fuse: bool,
     /// The path within its file system that is mounted.
     pub root: PathBuf,
@@ -30,7 +30,7 @@ pub struct MountInfo {
 }
 
 impl MountInfo {
-    /// What `statmount(2)` said of the mount with this never reused id.
+    /// The result of `statmount(2)` for the mount with this unique id.
     pub(super) fn asked(unique_id: u64, mount: StatMount) -> Self {
         Self {
             id: mount.id,
@@ -48,7 +48,7 @@ impl MountInfo {
 
 /// All lines of a mountinfo file, in its order.
 ///
-/// Errors: the number, from 1, of the first line that is none.
+/// Errors: the number of the first line that is malformed, counted from 1.
 pub fn parse(text: &[u8]) -> Result<Vec<MountInfo>, usize> {
     let lines = text
         .split(|byte| *byte == b'\n')
@@ -59,7 +59,7 @@ pub fn parse(text: &[u8]) -> Result<Vec<MountInfo>, usize> {
         .collect()
 }
 
-/// A line with what is known of its file system.
+/// A line with the type of its file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
     pub mount: MountInfo,
@@ -67,7 +67,7 @@ pub(super) struct Line {
     pub kind: String,
 }
 
-/// All lines of a mountinfo file but those that are none.
+/// All lines of a mountinfo file except malformed ones.
 pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = Line> {
     text.split(|byte| *byte == b'\n').filter_map(parse_whole)
 }
@@ -76,8 +76,8 @@ fn parse_line(line: &[u8]) -> Option<MountInfo> {
     parse_whole(line).map(|line| line.mount)
 }
 
-/// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`: after the sixth field any
-/// number of optional ones, ended by a lone `-`.
+/// Parses `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`. After the sixth field
+/// comes any number of optional fields, ended by a lone `-`.
 fn parse_whole(line: &[u8]) -> Option<Line> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = number(fields.next()?)?;
@@ -86,10 +86,12 @@ fn parse_whole(line: &[u8]) -> Option<Line> {
     let root = unescape_octal(fields.next()?);
     let point = unescape_octal(fields.next()?);
     let options = options(fields.next()?);
+
     let mut shared = false;
     while let Some(field) = Some(fields.next()?).filter(|field| *field != b"-") {
         shared |= field.starts_with(b"shared:");
     }
+
     let kind = String::from_utf8_lossy(fields.next()?).into_owned();
     let fuse = kind == "fuse" || kind == "fuseblk" || kind.starts_with("fuse.");
     let mount = MountInfo {
@@ -106,7 +108,7 @@ fn parse_whole(line: &[u8]) -> Option<Line> {
     Some(Line { mount, kind })
 }
 
-/// `98:0`
+/// Parses `98:0`.
 fn device(field: &[u8]) -> Option<u64> {
     let (major, minor) = std::str::from_utf8(field).ok()?.split_once(':')?;
     Some(libc::makedev(major.parse().ok()?, minor.parse().ok()?))
@@ -169,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_and_bytes_that_are_no_text_survive() {
+    fn escapes_and_bytes_that_are_not_text_survive() {
         let text = b"1 1 0:1 /a\\040b\\134040\\012\\043 /\xff\\011\\9\\ rw - tmpfs a\\040b rw\n";
         let found = &parse(text).unwrap()[0];
         assert_eq!(found.root.as_os_str().as_bytes(), b"/a b\\040\n#");
@@ -177,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_line_is_refused_by_number() {
+    fn a_malformed_line_is_refused_by_number() {
         let good = "1 1 0:1 / / rw - tmpfs none rw\n";
         for bad in [
             "x",

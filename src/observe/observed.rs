@@ -13,32 +13,32 @@ use crate::sys::Stat;
 /// Everything that the planner needs to know about one site.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// What stands at each path of interest: every target (desired or recorded), every directory on
-    /// the way, every link, everything that [`PersistentRecord`] lists. A path with no entry is
-    /// absent. Where a mount covers the path this is the mount's root, not what lies beneath.
+    /// What is at each path of interest: every target (desired or recorded), every directory on the
+    /// way, every link and everything in the [`PersistentRecord`]. A path without an entry is
+    /// absent. Where a mount covers the path, this is the root of the mount.
     pub paths: BTreeMap<JailPath, PathState>,
-    /// The mounts at each target (desired or recorded), bottom first; a target with none has no
-    /// entry.
+    /// The mounts at each target (desired or recorded), bottom first. A target without mounts has
+    /// no entry.
     pub mounts: BTreeMap<JailPath, Vec<ObservedMount>>,
-    /// Mounts below the root at other paths; when each target was asked alone, only those in
+    /// Mounts below the root at other paths. If each target was asked for separately, only those in
     /// recursive mounts.
     pub elsewhere: BTreeMap<JailPath, Vec<ObservedMount>>,
-    /// The directories that are to be mounted or made something in, and that lie neither on the
+    /// The directories in which something has to be mounted or made, and which are neither on the
     /// root's own mount nor on the one at the nearest target above.
     pub holders: BTreeMap<JailPath, Holder>,
-    /// Of these, the ones in a recursive mount that show what its source has at the same place; not
-    /// asked where it is recorded what came along.
+    /// Those mounts elsewhere that are in a recursive mount and identical to what its source has
+    /// at the same place. Not looked for if the submounts are recorded.
     pub as_in_source: BTreeSet<JailPath>,
-    /// Recorded mounts that stand elsewhere now, because a directory that they are in was moved.
-    /// Only known where mount ids are never reused (Linux 6.8).
+    /// Recorded mounts that are elsewhere now, because a directory above them was moved. Only known
+    /// where mounts have unique ids (Linux 6.8).
     pub strays: Vec<Stray>,
-    /// Of the desired generated files, those whose contents on the host already are as desired.
+    /// The generated files whose contents on the host are already as desired.
     pub current_files: BTreeSet<HostPath>,
-    /// Targets of recorded mounts whose source is not there, though the manifest names it.
+    /// Targets of recorded mounts whose source does not exist, though the manifest names it.
     pub absent: BTreeSet<JailPath>,
-    /// What was recorded, if it is of this boot and this root.
+    /// The record of the mounts, if it is of this boot and this root.
     pub record: Option<BootRecord>,
-    /// What was recorded to outlive a boot.
+    /// The record that outlives a boot.
     pub kept: Option<PersistentRecord>,
 }
 
@@ -48,8 +48,8 @@ impl Observed {
         self.record.iter().flat_map(|record| &record.mounts)
     }
 
-    /// Whether something else stands now where `made` was made: then that is not there any more.
-    /// What a mount covers may be.
+    /// Whether something else is now where `made` was made, so that it does not exist any more.
+    /// Something that a mount covers may still exist.
     pub fn is_gone(&self, made: &CreatedPath) -> bool {
         let Some(seen) = self
             .paths
@@ -66,7 +66,7 @@ impl Observed {
         !same_kind || made.file.is_some_and(|file| !file.is(&seen.file))
     }
 
-    /// Whether what was seen at `path` may be in a mount, or be one's root.
+    /// Whether the file seen at `path` may be in a mount, or the root of one.
     fn is_covered(&self, path: &JailPath) -> bool {
         let is_mounted = |path: &JailPath| {
             self.mounts.contains_key(path)
@@ -77,14 +77,14 @@ impl Observed {
     }
 }
 
-/// What stands at one path inside the root, no link followed.
+/// What is at one path inside the root, without following links.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathState {
     /// Its type.
     pub kind: FileKind,
     /// Its identity.
     pub file: Identity,
-    /// `st_size` is 0, or the directory has no entries but what [`PersistentRecord`] lists.
+    /// `st_size` is 0, or the directory has only entries that the [`PersistentRecord`] lists.
     pub empty: bool,
     /// The destination of a symbolic link.
     pub link: Option<PathBuf>,
@@ -97,23 +97,23 @@ pub struct ObservedMount {
     pub id: u64,
     /// The id that is never reused (Linux 6.8).
     pub unique_id: Option<u64>,
-    /// Which file is visible at its root; of a mount that another one covers only where both show
-    /// the same.
+    /// The file that is visible at its root. For a mount that another one covers, only if both show
+    /// the same file.
     pub file: Option<FileId>,
-    /// What that file is; `None` likewise.
+    /// The type of that file, if it is known.
     pub kind: Option<FileKind>,
-    /// `mnt_root`: the path within its file system that is mounted, as the kernel shows it now (a
-    /// file moved aside shows its new name, a deleted one ends in `//deleted`); `None` when not
-    /// asked for.
+    /// `mnt_root`: the path within its file system that is mounted, as the kernel shows it now. A
+    /// file that was moved shows its new name; a deleted one ends in `//deleted`. `None` if it was
+    /// not asked for.
     pub fs_root: Option<PathBuf>,
     /// Its attributes.
     pub options: MountAttributes,
-    /// It is shared, though what it is mounted on is not: somebody made it so.
+    /// It is shared, though the mount that it is on is not. Somebody made it shared.
     pub made_shared: bool,
 }
 
 impl ObservedMount {
-    /// Whether the file `found` is on this mount, as far as the kernel tells.
+    /// Whether the file `found` is known to be on this mount.
     pub fn holds(&self, found: &Stat) -> bool {
         let id = if found.mount_id_is_unique {
             self.unique_id
@@ -124,17 +124,17 @@ impl ObservedMount {
     }
 }
 
-/// The mount that a directory in the root lies on.
+/// The mount that a directory in the root is on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// Its id in `/proc/self/mountinfo`.
     pub id: u64,
     /// Its id that is never reused.
     pub unique_id: Option<u64>,
-    /// Where it is, on the host.
+    /// Its mount point on the host.
     pub point: PathBuf,
-    /// What is in the directory is shown nowhere else outside the root, and the kernel keeps it: a
-    /// volume of the site's own.
+    /// A volume of the site's own: the directory is shown nowhere else outside the root, and the
+    /// file system is not a FUSE one.
     pub own_volume: bool,
 }
 
@@ -155,7 +155,7 @@ pub struct Stray {
     pub target: JailPath,
     /// Its never reused id.
     pub unique_id: u64,
-    /// Where it is now, on the host; `None`: so deep that it cannot be said.
+    /// Its mount point on the host now. `None` if the path is too long for the kernel to tell.
     pub point: Option<PathBuf>,
 }
 

@@ -1,4 +1,4 @@
-//! Which units systemd starts before which, by their files: systemd.unit(5).
+//! The order in which systemd starts units, by their files: systemd.unit(5).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
@@ -6,51 +6,53 @@ use std::path::{Path, PathBuf};
 
 use super::unit_files::{DIRECTORIES, names_in, template};
 
-/// What every service waits for that does not say `DefaultDependencies=no`: systemd.service(5).
+/// The targets that every service waits for unless it has `DefaultDependencies=no`:
+/// systemd.service(5).
 const EARLY_TARGETS: [&str; 2] = ["sysinit.target", "basic.target"];
 
-/// The order in which systemd starts units: a graph without the orders that stopping alone needs.
+/// The order in which systemd starts units, as a graph. Orders that only matter for stopping are
+/// left out.
 ///
-/// It is what the files say, and more where systemd decides by what is running; so two units that
-/// it does not order have no order, or one that no file tells.
+/// The graph has what the unit files say, and possibly more where systemd decides by what is
+/// running. Two units without an order here have none, or one that is in no file.
 #[derive(Clone, Debug, Default)]
 pub struct Ordering {
-    /// Unit → those that start after it.
+    /// Unit → the units that start after it.
     then: BTreeMap<String, BTreeSet<String>>,
-    /// Those that say `DefaultDependencies=no`.
+    /// The units with `DefaultDependencies=no`.
     early: BTreeSet<String>,
-    /// Those that have a file, or whose template has; no templates.
+    /// The units that have a file or whose template has one. Templates are not included.
     units: BTreeSet<String>,
     /// Another name of a unit → its own.
     aliases: BTreeMap<String, String>,
 }
 
 impl Ordering {
-    /// Reads the units of this host, and what the directory `first` has in place of theirs. `more`:
-    /// instances of templates that are to be known as well. Drop-ins whose first line is `own`
-    /// count for nothing: they are to be replaced.
+    /// Reads the units of this host; those in the directory `first` take precedence. `more`: further
+    /// instances of templates. Drop-ins whose first line is `own` are ignored, because they will be
+    /// replaced.
     pub fn read(first: &Path, more: &[String], own: &str) -> Self {
         let directories = [first].into_iter().chain(DIRECTORIES.map(Path::new));
         Files::find(directories, own).ordering(more)
     }
 
-    /// The name by which systemd knows `unit`, which may be another name of it.
+    /// The name by which systemd knows `unit`, which may be an alias.
     pub fn name<'n>(&'n self, unit: &'n str) -> &'n str {
         self.aliases.get(unit).map_or(unit, String::as_str)
     }
 
-    /// Whether the unit starts when the local file systems are mounted, as all do that do not say
-    /// otherwise.
+    /// Whether the unit has `DefaultDependencies=no`, so that it may start before the local file
+    /// systems are mounted.
     pub fn is_early(&self, unit: &str) -> bool {
         self.early.contains(self.name(unit))
     }
 
-    /// Whether a file tells of the unit.
+    /// Whether the unit has a file.
     pub fn knows(&self, unit: &str) -> bool {
         self.units.contains(self.name(unit))
     }
 
-    /// The units by which `to` starts after `from`, both included.
+    /// The chain of units by which `to` starts after `from`, both included.
     pub fn way(&self, from: &str, to: &str) -> Option<Vec<String>> {
         let (from, to) = (self.name(from), self.name(to));
         let mut before: BTreeMap<&str, &str> = BTreeMap::new();
@@ -73,7 +75,9 @@ impl Ordering {
         None
     }
 
-    /// Has `then` start after `first`; not if it starts before that already, which gives the way.
+    /// Has `then` start after `first`.
+    ///
+    /// Errors: the chain of units by which `then` already starts before `first`.
     pub fn order(&mut self, first: &str, then: &str) -> Result<(), Vec<String>> {
         if let Some(way) = self.way(then, first) {
             return Err(way);
@@ -88,15 +92,15 @@ impl Ordering {
     }
 }
 
-/// The files that tell of units.
+/// The files that define units and their dependencies.
 #[derive(Default)]
 struct Files {
     /// Unit or template → its file.
     fragments: BTreeMap<String, PathBuf>,
     aliases: BTreeMap<String, String>,
-    /// `php8.2-fpm.service` of `php8.2-fpm.service.d` → the texts of what is in there.
+    /// `php8.2-fpm.service` for `php8.2-fpm.service.d` → the texts of the files in it.
     drop_ins: BTreeMap<String, Vec<String>>,
-    /// Unit → those that its `.wants` and `.requires` directories name.
+    /// Unit → the units in its `.wants` and `.requires` directories.
     wanted: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -146,15 +150,13 @@ impl Files {
             aliases: self.aliases.clone(),
             ..Ordering::default()
         };
-        for unit in units
-            .iter()
-            .filter(|unit| !unit.contains("@.") && !self.aliases.contains_key(*unit))
-        {
-            if [Some(unit.clone()), template(unit)]
-                .iter()
-                .flatten()
-                .any(|file| self.fragments.contains_key(file))
-            {
+
+        for unit in &units {
+            if unit.contains("@.") || self.aliases.contains_key(unit) {
+                continue;
+            }
+            let has_file = |name: &String| self.fragments.contains_key(name);
+            if has_file(unit) || template(unit).as_ref().is_some_and(has_file) {
                 ordering.units.insert(unit.clone());
             }
             Unit::of(unit, &self.texts(unit)).put_into(&mut ordering, self.wanted.get(unit));
@@ -162,7 +164,7 @@ impl Files {
         ordering
     }
 
-    /// The unit's file and its drop-ins.
+    /// The texts of the unit's file and its drop-ins.
     fn texts(&self, unit: &str) -> Vec<String> {
         let template = template(unit);
         let fragment = self
@@ -173,6 +175,7 @@ impl Files {
             .and_then(|path| fs::read_to_string(path).ok())
             .into_iter()
             .collect();
+
         let (stem, kind) = unit.rsplit_once('.').unwrap_or((unit, ""));
         let dashes = stem
             .match_indices('-')
@@ -192,31 +195,31 @@ impl Files {
     }
 }
 
-/// What follows the last dot.
+/// The part of a name after its last dot.
 fn suffix(name: &str) -> &str {
     name.rsplit_once('.').map_or("", |(_, suffix)| suffix)
 }
 
-/// The unit that a file is another name of, if it is a link.
+/// The unit that a file is an alias of, if it is a link.
 fn alias(path: &Path) -> Option<String> {
     let end = fs::read_link(path).ok()?.file_name()?.to_str()?.to_owned();
     (end != "null" && !end.contains("@.")).then_some(end)
 }
 
-/// What a unit's files say of its order.
+/// The settings in a unit's files that determine its order.
 #[derive(Default)]
 struct Unit {
     name: String,
     after: Vec<String>,
     before: Vec<String>,
-    /// `Wants=` and its kind.
+    /// `Wants=`, `Requires=` and the like.
     needs: Vec<String>,
-    /// What a socket, timer or path starts.
+    /// The unit that a socket, timer or path starts.
     starts: Option<String>,
     paths: Vec<String>,
     no_defaults: bool,
     on_bus: bool,
-    /// A file system that comes by the network.
+    /// A file system on the network.
     is_remote: bool,
 }
 
@@ -259,11 +262,12 @@ impl Unit {
         }
     }
 
-    /// Adds the order that it has by what it says and by its kind: the chapters on dependencies of
-    /// the manual pages systemd.service(5), systemd.socket(5) and so on.
+    /// Adds the order that the unit has by its settings and by its kind. The latter is in the
+    /// sections on dependencies of systemd.service(5), systemd.socket(5) and so on.
     fn put_into(&self, ordering: &mut Ordering, wanted: Option<&BTreeSet<String>>) {
         let name = self.name.as_str();
         let (stem, kind) = name.rsplit_once('.').unwrap_or((name, ""));
+
         for first in &self.after {
             ordering.add(first, name);
         }
@@ -285,14 +289,17 @@ impl Unit {
         if self.on_bus {
             ordering.add("dbus.socket", name);
         }
+
         if self.no_defaults {
             ordering.early.insert(name.to_owned());
             return;
         }
         match kind {
-            "service" => EARLY_TARGETS
-                .iter()
-                .for_each(|target| ordering.add(target, name)),
+            "service" => {
+                for target in EARLY_TARGETS {
+                    ordering.add(target, name);
+                }
+            }
             "socket" | "timer" | "path" => {
                 ordering.add("sysinit.target", name);
                 ordering.add(name, &format!("{kind}s.target"));
@@ -317,7 +324,7 @@ impl Unit {
     }
 }
 
-/// File systems on the network: systemd's `fstype_is_network()`.
+/// The types of network file systems, as in systemd's `fstype_is_network()`.
 const ON_NETWORK: [&str; 20] = [
     "afs",
     "ceph",
@@ -341,7 +348,7 @@ const ON_NETWORK: [&str; 20] = [
     "s3fs",
 ];
 
-/// Whether mount(8) and systemd take a file system of this type to be on the network.
+/// Whether mount(8) and systemd treat file systems of this type as network file systems.
 pub fn is_network_type(kind: &str) -> bool {
     let kind = kind.strip_prefix("fuse.").unwrap_or(kind);
     ON_NETWORK.contains(&kind)
@@ -372,7 +379,8 @@ fn mount_unit(path: &Path) -> Option<String> {
     Some(format!("{name}.mount"))
 }
 
-/// Section, key and value of each line of a unit file; lines that end in a backslash go on.
+/// The section, key and value of each setting in a unit file. A line that ends in a backslash
+/// continues on the next one.
 fn directives(text: &str) -> Vec<(&str, &str, String)> {
     let (mut section, mut found) = ("", vec![]);
     let mut open: Option<(&str, String)> = None;
@@ -403,8 +411,7 @@ fn directives(text: &str) -> Vec<(&str, &str, String)> {
     found
 }
 
-/// The value for the unit `name`, with those specifiers filled in that names of units are made
-/// with.
+/// The value for the unit `name`, with the specifiers expanded that occur in names of units.
 fn specified(value: &str, name: &str) -> String {
     if !value.contains('%') {
         return value.to_owned();

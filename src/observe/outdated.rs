@@ -1,4 +1,4 @@
-//! Which processes inside a root still use files that have been replaced, as after an upgrade of a
+//! The processes inside a root that still use replaced files, for example after an upgrade of a
 //! library.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -19,46 +19,46 @@ use crate::base::text::and_more;
 use crate::resolve::ldso::elf::Object;
 use crate::sys::{self, FileId};
 
-/// What a removed file's path ends in.
+/// The end of a removed file's path.
 const DELETED: &[u8] = b" (deleted)";
 
-/// Where programs keep files that they remove on purpose while they use them.
+/// Directories where programs remove files on purpose while they use them.
 const TEMPORARY: [&str; 5] = ["/dev", "/run", "/tmp", "/var/run", "/var/tmp"];
 
-/// So many old files of one process are named: it has to start again after one.
+/// The number of old files that are named per process. A single one is reason to restart it.
 const NAMED: usize = 5;
 
-/// So many of its pids are named.
+/// The number of pids that are named per group of processes.
 const PIDS: usize = 10;
 
-/// So much of what a process has mapped is looked at: its owner can map 65,530 files
-/// (`vm.max_map_count`) with names of 4 KiB.
+/// Limits of what is read per process, in bytes of its maps and in files. The owner of a process can
+/// map 65,530 files (`vm.max_map_count`) with names of 4 KiB.
 const MAPS: u64 = 1 << 20;
 const FILES: usize = 2000;
 
-/// So many files of all processes in one root, and so many processes, are looked at.
+/// Limits per root, over all processes in it.
 const FILES_IN_ROOT: usize = 20_000;
 const PROCESSES_IN_ROOT: usize = 2000;
 
-/// What was found in one root.
+/// The processes with old files in one root.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inside {
-    /// Who uses old files.
+    /// The processes that use old files, in groups.
     pub outdated: Vec<Outdated>,
-    /// How many processes were not looked at, because there are too many, or those before have too
-    /// many files.
+    /// The number of processes that were not looked at, because there are too many processes or
+    /// they have too many files.
     pub not_looked_at: usize,
 }
 
-/// Processes of one name and unit, with the same old files.
+/// The processes with the same name, unit and old files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outdated {
-    /// At least one, by their ids.
+    /// At least one, sorted by pid.
     pub processes: Vec<Process>,
-    /// Paths as the processes have them, or, where a file has none any more, `program` or its name
-    /// as a library.
+    /// The paths as the processes see them. A file without a path is called `program` or by its
+    /// soname.
     pub files: Vec<String>,
-    /// There may be more than these.
+    /// There may be more files than these.
     pub more: bool,
 }
 
@@ -92,12 +92,12 @@ impl fmt::Display for Outdated {
 }
 
 /// The processes inside each of `roots` that have mapped a library, program or other file that is
-/// not there any more: removed, replaced, or on a mount that has been swapped. `table` is the mount
+/// not there any more: it was removed or replaced, or its mount was swapped. `table` is the mount
 /// table of this namespace.
 ///
-/// A file is not counted while its path still leads to it, as in a mount that is stale: to start
-/// the process again would change nothing. Nor is a file that is mapped to write to it together
-/// with others.
+/// A file does not count while its path still leads to it, as in a stale mount, because a restart
+/// of the process would change nothing. A file that is mapped shared and writable does not count
+/// either.
 pub fn outdated(roots: &[&HostPath], table: &Table) -> Vec<Inside> {
     let mut by_root: Vec<Found> = roots.iter().map(|_| Found::default()).collect();
     for (pid, proc) in all() {
@@ -107,18 +107,21 @@ pub fn outdated(roots: &[&HostPath], table: &Table) -> Vec<Inside> {
         let Some(nth) = roots.iter().position(|root| at.starts_with(root.as_path())) else {
             continue;
         };
+
         let found = &mut by_root[nth];
         if found.processes >= PROCESSES_IN_ROOT || found.files >= FILES_IN_ROOT {
             found.not_looked_at += 1;
             continue;
         }
+
         let old = Maps {
             proc: &proc,
             root: &at,
             table,
         }
         .old_files();
-        (found.processes, found.files) = (found.processes + 1, found.files + old.looked_at);
+        found.processes += 1;
+        found.files += old.looked_at;
         if let Some(process) = Process::read(pid, &proc).filter(|_| !old.names.is_empty()) {
             let key = (
                 process.unit.clone(),
@@ -129,6 +132,7 @@ pub fn outdated(roots: &[&HostPath], table: &Table) -> Vec<Inside> {
             found.groups.entry(key).or_default().push(process);
         }
     }
+
     let group = |((_, _, files, more), mut processes): (Group, Vec<Process>)| {
         processes.sort_by_key(|process| process.pid);
         Outdated {
@@ -147,10 +151,11 @@ pub fn outdated(roots: &[&HostPath], table: &Table) -> Vec<Inside> {
     by_root.into_iter().map(inside).collect()
 }
 
-/// Of processes with old files: their unit, name, files, and whether there may be more of these.
+/// What processes of a group have in common: unit, name, old files, and whether there may be more
+/// of these.
 type Group = (Option<String>, String, BTreeSet<String>, bool);
 
-/// What was found in one root, and how much was looked at.
+/// The groups of processes in one root, and the numbers of processes and files looked at.
 #[derive(Default)]
 struct Found {
     groups: BTreeMap<Group, Vec<Process>>,
@@ -163,12 +168,12 @@ struct Found {
 #[derive(Default)]
 struct Old {
     names: BTreeSet<String>,
-    /// There may be more than these.
+    /// There may be more names than these.
     more: bool,
     looked_at: usize,
 }
 
-/// What one process with this root directory has mapped.
+/// The mapped files of one process, whose root directory is `root`.
 struct Maps<'p> {
     proc: &'p Path,
     root: &'p Path,
@@ -178,17 +183,17 @@ struct Maps<'p> {
 /// One file of a process, with all its mappings.
 #[derive(Debug, PartialEq, Eq)]
 struct Mapped<'m> {
-    /// As in `/proc/PID/maps`, without what says that it is removed.
+    /// The path in `/proc/PID/maps`, without the mark of a removed file.
     path: &'m [u8],
     deleted: bool,
-    /// The address range of one mapping, which is its name in `map_files`.
+    /// The address range of one mapping, which is the name of its link in `map_files`.
     range: &'m str,
-    /// Shared with others and written to: no library.
+    /// It is mapped shared and writable, so it is not a library.
     written: bool,
 }
 
 impl Maps<'_> {
-    /// The names of the first few files that are not what the process would find now.
+    /// The first few files that differ from what the process would find at their paths now.
     fn old_files(&self) -> Old {
         let mut maps = vec![];
         let mut old = Old::default();
@@ -211,7 +216,7 @@ impl Maps<'_> {
         old
     }
 
-    /// Where the file of a mapping can be reached, whatever became of its path.
+    /// The link to the mapped file, which works even if the path does not lead to it any more.
     fn link(&self, mapped: &Mapped<'_>) -> PathBuf {
         self.proc.join("map_files").join(mapped.range)
     }
@@ -235,18 +240,20 @@ impl Maps<'_> {
             let found = sys::open_beneath(&root, inside, libc::O_PATH).and_then(sys::stat_fd);
             return found.ok().map(|stat| stat.file);
         }
-        // Mapped before the process entered its root, as the pools of PHP-FPM do.
+        // It was mapped before the process entered its root, as in the pools of PHP-FPM.
         fs::metadata(path).ok().map(|now| FileId::of(&now))
     }
 
-    /// Whether the file is on a mount that is in no place any more: one that was swapped. Known of
-    /// processes in this mount namespace; other ones hide their mounts outside of the root.
+    /// Whether the file is on a mount that is not in the mount table any more because it was
+    /// swapped. This is only known for processes in this mount namespace, since the table does not
+    /// have the mounts of others.
     fn is_detached(&self, mapped: &Mapped<'_>) -> bool {
         same_namespace(self.proc)
             && mount_id(&self.link(mapped)).is_some_and(|id| !self.table.has(id))
     }
 
-    /// As the process sees it; the host's, of a file from before it entered its root.
+    /// The path as the process sees it. For a file from before it entered its root, the path on the
+    /// host.
     fn path_inside(&self, mapped: &Mapped<'_>) -> PathBuf {
         let inside = mapped
             .path()
@@ -255,17 +262,19 @@ impl Maps<'_> {
         inside.unwrap_or_else(|_| mapped.path().to_owned())
     }
 
-    /// The path inside; of a file that was a mount of its own, which has none any more, `program`
-    /// or the name as a library.
+    /// The path inside. A file that was a mount of its own has no path any more; it is called
+    /// `program` or by its soname.
     fn name(&self, mapped: &Mapped<'_>) -> String {
         let shown = self.path_inside(mapped);
         if shown != Path::new("/") {
             return shown.to_string_lossy().into_owned();
         }
+
         let file = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
         if file(&self.link(mapped)) == file(&self.proc.join("exe")) {
             return "program".to_owned();
         }
+
         let object = File::open(self.link(mapped))
             .ok()
             .and_then(|file| Object::read(&file).ok());
@@ -282,7 +291,7 @@ impl Mapped<'_> {
         Path::new(OsStr::from_bytes(self.path))
     }
 
-    /// No file of a directory, though it is shown as one.
+    /// Whether it is memory that is shown with a path, and not a file in a directory.
     fn is_memory(&self) -> bool {
         [&b"/memfd:"[..], b"/SYSV", b"/anon_hugepage", b"/dev/zero"]
             .iter()
@@ -290,15 +299,15 @@ impl Mapped<'_> {
     }
 }
 
-/// Whether a file of this path that is gone was likely never meant to stay.
+/// Whether a removed file with this path was probably a temporary one.
 fn is_temporary(path: &Path) -> bool {
     TEMPORARY
         .iter()
         .any(|directory| path.starts_with(directory))
 }
 
-/// The files of a `/proc/PID/maps` (`proc_pid_maps(5)`), or of the begin of one, each once and in
-/// its order.
+/// The files in a `/proc/PID/maps` (`proc_pid_maps(5)`), or in the beginning of one. Each is listed
+/// once, in the order of the file.
 fn parse(maps: &[u8]) -> Vec<Mapped<'_>> {
     let (mut files, mut nths) = (vec![], HashMap::new());
     let whole = maps
@@ -314,16 +323,17 @@ fn parse(maps: &[u8]) -> Vec<Mapped<'_>> {
     files
 }
 
-/// `7f06-7f07 r-xp 00003000 fe:00 326970   /usr/lib/libz.so.1 (deleted)`, with the device and
-/// inode.
+/// Parses `7f06-7f07 r-xp 00003000 fe:00 326970   /usr/lib/libz.so.1 (deleted)`. Returns the device
+/// with the inode, and the mapping.
 fn parse_line(line: &[u8]) -> Option<(&str, Mapped<'_>)> {
     let (head, path) = line.split_at(line.iter().position(|byte| *byte == b'/')?);
     let head = std::str::from_utf8(head).ok()?;
     let mut fields = head.split_ascii_whitespace();
     let (range, mode, device) = (fields.next()?, fields.next()?, fields.nth(1)?);
     let inode = head.get(head.find(device)?..)?.trim_end();
-    // What is no file may have a slash in its name.
+    // A mapping without a file may have a slash in its name.
     fields.next().filter(|inode| *inode != "0")?;
+
     let deleted = path.ends_with(DELETED);
     let path = path.strip_suffix(DELETED).unwrap_or(path);
     Some((
@@ -337,7 +347,7 @@ fn parse_line(line: &[u8]) -> Option<(&str, Mapped<'_>)> {
     ))
 }
 
-/// The id of the mount that the open file at `link` is on, as mountinfo has it.
+/// The mountinfo id of the mount that the file behind `link` is on.
 fn mount_id(link: &Path) -> Option<u64> {
     let file = fs::OpenOptions::new()
         .read(true)

@@ -1,4 +1,4 @@
-//! Which processes use a root, and which of them do not see what is mounted in it.
+//! The processes that use a root, and those of them that do not see the mounts in it.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -22,7 +22,7 @@ pub struct Process {
     pub pid: u32,
     /// Its name, as `ps` shows it.
     pub name: String,
-    /// The unit of the system manager that it belongs to, where systemd runs.
+    /// The unit of the system manager that it belongs to, if systemd runs.
     pub unit: Option<String>,
 }
 
@@ -44,18 +44,17 @@ pub(super) fn all() -> impl Iterator<Item = (u32, PathBuf)> {
 }
 
 impl Process {
-    /// What makes it begin anew. Its name is not in it: who wrote the program, or owns the process,
-    /// chose that.
+    /// How to restart it. The process name is not used, because the process chooses it.
     pub fn restart(&self) -> String {
         let service = self.unit.as_ref().filter(|unit| unit.ends_with(".service"));
-        // Under a user's own manager may run whatever he likes.
+        // A user's own manager may run anything.
         match service.filter(|unit| !unit.starts_with("user@")) {
             Some(unit) => format!("systemctl restart {}", word(unit)),
             None => format!("restart the process {}", self.pid),
         }
     }
 
-    /// The process `pid`, if it is there.
+    /// The process `pid`, if it exists.
     pub fn of(pid: u32) -> Option<Self> {
         Self::read(pid, Path::new(&format!("/proc/{pid}")))
     }
@@ -76,24 +75,24 @@ impl Process {
 }
 
 impl Process {
-    /// When it was started, in milliseconds since boot, as [`since_boot`](super::since_boot)
-    /// counts; its clock has ticks of some 10 ms.
+    /// The time of its start, in milliseconds since boot like [`since_boot`](super::since_boot). It
+    /// is precise to about 10 ms.
     pub fn started(&self) -> Option<u64> {
-        let a_second = u64::try_from(sysconf(SysconfVar::CLK_TCK).ok()??).ok()?;
+        let ticks_per_second = u64::try_from(sysconf(SysconfVar::CLK_TCK).ok()??).ok()?;
         sys::start_time(self.pid)?
             .checked_mul(1000)?
-            .checked_div(a_second)
+            .checked_div(ticks_per_second)
     }
 }
 
-/// Whether systemd is this system's manager: else the names of control groups are anybody's
-/// (`sd_booted(3)`).
+/// Whether systemd is this system's manager (`sd_booted(3)`). Otherwise anybody may have named the
+/// control groups.
 fn systemd_runs() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
-/// The unit in a `/proc/PID/cgroup` file (cgroups(7)), as systemd finds it: the first component
-/// that is no slice. What lies in it may be delegated, and named by whoever runs there, as below
+/// The unit in a `/proc/PID/cgroup` file (cgroups(7)). As for systemd, it is the first component
+/// that is not a slice. The components below it may be delegated and named by others, as below
 /// `user@1000.service`.
 fn unit(text: &str) -> Option<String> {
     let path = text.lines().find_map(|line| {
@@ -104,7 +103,8 @@ fn unit(text: &str) -> Option<String> {
     let name = path
         .split('/')
         .find(|name| !name.is_empty() && !is_slice(name))?;
-    // systemd escapes what looks like a file of the kernel's.
+
+    // systemd escapes names that look like files of the kernel's.
     let name = name.strip_prefix('_').unwrap_or(name);
     let is_unit =
         matches!(name.rsplit_once('.'), Some((prefix, "service" | "scope")) if !prefix.is_empty());
@@ -120,8 +120,8 @@ pub fn of_unit(name: &str) -> Vec<Process> {
         .collect()
 }
 
-/// The master processes of PHP-FPM that run as root, each with the file that it was configured by,
-/// as its title says.
+/// The master processes of PHP-FPM that run as root, each with its configuration file, which its
+/// title names.
 pub fn php_fpm_masters() -> Vec<(Process, PathBuf)> {
     let masters = all().filter_map(|(pid, proc)| {
         let title = fs::read(proc.join("cmdline")).ok()?;
@@ -138,8 +138,8 @@ fn configuration(title: &[u8]) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(&title[..end])))
 }
 
-/// Whether the process runs as root, by the effective user id in its `proc_pid_status(5)`: anybody
-/// can choose his title.
+/// Whether the process runs as root, by the effective user id in its `proc_pid_status(5)`. A title
+/// proves nothing, because any process can choose its own.
 fn is_roots(proc: &Path) -> bool {
     let Ok(status) = fs::read_to_string(proc.join("status")) else {
         return false;
@@ -156,9 +156,9 @@ pub fn inside(root: FileId) -> Vec<Process> {
         .collect()
 }
 
-/// Which directory is the root of the process `pid`.
+/// The root directory of the process `pid`.
 pub fn root_of(pid: u32) -> Option<FileId> {
-    // It may be on a file system that does not answer.
+    // The directory may be on a file system that does not answer.
     sys::file_known_at(Path::new(&format!("/proc/{pid}/root"))).ok()
 }
 
@@ -169,25 +169,24 @@ pub(super) fn same_namespace(proc: &Path) -> bool {
         .is_ok_and(|namespace| fs::read_link("/proc/self/ns/mnt").is_ok_and(|own| own == namespace))
 }
 
-/// Whether this process has another mount namespace than PID 1, which has the host's, or in a
-/// container the container's.
+/// Whether this process has another mount namespace than PID 1, which has the host's or, in a
+/// container, the container's.
 ///
-/// Errors: EACCES and others where that cannot be seen, as without `CAP_SYS_PTRACE` over PID 1.
+/// Errors: EACCES and others if that cannot be seen, as without `CAP_SYS_PTRACE` over PID 1.
 pub fn apart_from_first() -> io::Result<bool> {
     let namespace = |pid| fs::read_link(format!("/proc/{pid}/ns/mnt"));
     Ok(namespace("1")? != namespace("self")?)
 }
 
-/// Whether the root directory's owner has no name in the user namespace of this process
-/// (`user_namespaces(7)`): so everything that was there before the namespace seems to be the same
-/// nobody's.
+/// Whether the owner of the root directory is not mapped into the user namespace of this process
+/// (`user_namespaces(7)`). If so, all older files seem to belong to nobody.
 pub fn owners_are_hidden() -> bool {
     let whole = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
     let all_named = fs::read_to_string("/proc/self/uid_map").map_or(true, whole);
     !all_named && fs::metadata("/").is_ok_and(|root| root.uid() != 0)
 }
 
-/// Processes inside one of `roots` whose own mount namespace does not show what is mounted there,
+/// The processes inside one of `roots` whose own mount namespace does not show the mounts there,
 /// each with the index of its root.
 pub fn without_mounts(roots: &[(&HostPath, &[std::sync::Arc<Mount>])]) -> Vec<(usize, Process)> {
     let own = fs::read_link("/proc/self/ns/mnt").ok();
@@ -197,6 +196,7 @@ pub fn without_mounts(roots: &[(&HostPath, &[std::sync::Arc<Mount>])]) -> Vec<(u
         if namespace.is_none() || namespace == own {
             continue;
         }
+
         let Ok(at) = fs::read_link(proc.join("root")) else {
             continue;
         };
