@@ -28,7 +28,7 @@ pub struct Ordering {
 }
 
 impl Ordering {
-    /// Reads the units of this host; those in the directory `first` take precedence. `more`: further
+    /// Reads the units of this host, where the directory `first` takes precedence. `more`: further
     /// instances of templates. Drop-ins whose first line is `own` are ignored, because they will be
     /// replaced.
     pub fn read(first: &Path, more: &[String], own: &str) -> Self {

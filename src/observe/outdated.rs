@@ -31,8 +31,8 @@ const NAMED: usize = 5;
 /// The number of pids that are named per group of processes.
 const PIDS: usize = 10;
 
-/// Limits of what is read per process, in bytes of its maps and in files. The owner of a process can
-/// map 65,530 files (`vm.max_map_count`) with names of 4 KiB.
+/// Limits per process, in bytes of its maps and in files. The owner of a process can map 65,530
+/// files (`vm.max_map_count`) with names of 4 KiB.
 const MAPS: u64 = 1 << 20;
 const FILES: usize = 2000;
 

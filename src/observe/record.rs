@@ -1,9 +1,9 @@
-//! What mountjail wrote down about what it made.
+//! The records of what mountjail made.
 //!
-//! A [`BootRecord`] is about mounts and dies with the boot (`/run/mountjail/<site>.json`); a
-//! [`PersistentRecord`] is about what stands in the root's file system and outlives it
-//! (`/var/lib/mountjail/<site>.json`). Both are replaced atomically by the engine, before and after
-//! each change.
+//! A [`BootRecord`] lists mounts and ends with the boot (`/run/mountjail/<site>.json`). A
+//! [`PersistentRecord`] lists what was made in the root's file system and outlives the boot
+//! (`/var/lib/mountjail/<site>.json`). The engine replaces both atomically, before and after each
+//! change.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,23 +17,23 @@ use crate::base::{HostPath, JailPath, MountAttributes};
 use crate::resolve::FileId;
 use crate::sys::Stat;
 
-/// The version of the records that this mountjail writes; it reads all up to this one.
+/// The version of the records that this mountjail writes. It reads all versions up to this one.
 ///
-/// It is raised when a record says something that a program which does not know it must not pass
-/// over, or when what a field means changes: then the older program names the record and leaves it.
-/// A field that may be passed over is simply added: who does not know it keeps it, and writes it
-/// back ([`Unknown`]).
+/// The version is raised when a record gets a field that older programs must not ignore, or when
+/// the meaning of a field changes. An older program then reports the record and leaves it alone. A
+/// field that may be ignored is simply added: older programs keep it and write it back
+/// ([`Unknown`]).
 pub const VERSION: u32 = 2;
 
-/// The fields that a newer mountjail wrote, and which mean nothing to this one.
+/// The fields that a newer mountjail wrote and that this one does not know.
 pub type Unknown = BTreeMap<String, Value>;
 
-/// Why a record says nothing.
+/// The reason why a record cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unreadable {
-    /// It is of this version, which is higher than [`VERSION`].
+    /// It has this version, which is higher than [`VERSION`].
     Newer(u32),
-    /// It is no record: why, in words.
+    /// It is not a record, for this reason.
     Damaged(String),
 }
 
@@ -51,7 +51,7 @@ impl fmt::Display for Unreadable {
     }
 }
 
-/// What records of all versions have.
+/// The part that records of all versions have.
 #[derive(Deserialize)]
 struct Versioned {
     version: u32,
@@ -74,32 +74,32 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unreadable> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootId(pub String);
 
-/// That a site is up in this boot: its mounts, or those that a run was about to make. There may be
-/// none, where all that it needs is absent.
+/// The record of a site that is up in this boot: its mounts, including those that a run was about
+/// to make. There may be none, if all sources are absent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootRecord {
     /// [`VERSION`], or what an older mountjail wrote.
     pub version: u32,
-    /// The boot in which the mount ids mean something.
+    /// The boot in which the mount ids are valid.
     pub boot: BootId,
-    /// The site's root when they were made.
+    /// The site's root when the mounts were made.
     pub root: HostPath,
-    /// The manifest that they were made for; unknown in records of the first programs.
+    /// The manifest that the mounts were made for. Records of the first versions do not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<PathBuf>,
-    /// In the order of attaching; a target may stand twice while a swap is under way.
+    /// In the order of attaching. A target is listed twice during a swap.
     pub mounts: Vec<RecordedMount>,
-    /// What was done since the first of them was made; `None` of mounts that mountjail only took
+    /// The changes since the first of the mounts was made. `None` if mountjail only took the mounts
     /// over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<History>,
-    /// What a newer mountjail wrote besides.
+    /// Fields of a newer mountjail.
     #[serde(flatten)]
     pub more: Unknown,
 }
 
 impl BootRecord {
-    /// Of a site at `root` without mounts.
+    /// The record of a site at `root` without mounts.
     pub fn nothing(boot: BootId, root: HostPath) -> Self {
         Self {
             version: VERSION,
@@ -112,7 +112,8 @@ impl BootRecord {
         }
     }
 
-    /// When the site came up: when the first of its mounts did, if that is known of all of them.
+    /// The time when the site came up, which is the earliest time of its mounts. `None` unless it
+    /// is known for all of them.
     pub fn since(&self) -> Option<u64> {
         self.mounts
             .iter()
@@ -122,32 +123,32 @@ impl BootRecord {
             .min()
     }
 
-    /// Reads what was recorded.
+    /// Reads a record.
     ///
-    /// Errors: the bytes are no record, or one of a version that is not known here.
+    /// Errors: the bytes are not a record, or one of a newer version.
     pub fn parse(bytes: &[u8]) -> Result<Self, Unreadable> {
         parse(bytes)
     }
 }
 
-/// What was done to a site's mounts, by all runs together.
+/// The changes of a site's mounts by all runs together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
-    /// When the last of it was done: seconds since 1970.
+    /// The time of the last change, in seconds since 1970.
     pub changed: u64,
     /// Mounts made where there were none.
     pub attached: u64,
     /// Mounts replaced.
     pub swapped: u64,
-    /// Mounts taken away.
+    /// Mounts removed.
     pub detached: u64,
-    /// What a newer mountjail wrote besides.
+    /// Fields of a newer mountjail.
     #[serde(flatten)]
     pub more: Unknown,
 }
 
 impl History {
-    /// With what a run at the time `now` does in addition; the same, if that is nothing.
+    /// Adds the changes of a run at the time `now`. Nothing is changed if there are none.
     #[must_use]
     pub fn and(self, now: u64, attached: usize, swapped: usize, detached: usize) -> Self {
         if attached + swapped + detached == 0 {
@@ -166,27 +167,28 @@ impl History {
 /// One mount that mountjail made or was about to make.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordedMount {
-    /// Where inside.
+    /// The path in the jail.
     pub target: JailPath,
-    /// The source path then.
+    /// The source path at that time.
     pub source: HostPath,
-    /// Which file that was.
+    /// The file at the source path at that time.
     pub file: FileId,
-    /// The attributes that it was given.
+    /// The attributes that the mount was given.
     pub options: MountAttributes,
     /// Whether submounts came along.
     pub recursive: bool,
-    /// Which; `None` where none can, and where it is not known: then it is told by what they show.
+    /// The submounts. `None` if the mount is not recursive, or if they are unknown: then they are
+    /// recognised by their files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submounts: Option<Vec<Submount>>,
-    /// The mount's id, never reused within a boot (`STATX_MNT_ID_UNIQUE`, Linux 6.8); `None` while
-    /// planned and on older kernels.
+    /// The mount's unique id, never reused within a boot (`STATX_MNT_ID_UNIQUE`, Linux 6.8). `None`
+    /// while planned and on older kernels.
     pub unique_id: Option<u64>,
-    /// When the target came to show something: milliseconds since boot (`CLOCK_BOOTTIME`), however
-    /// often the mount has been swapped since; `None` where mountjail only took it over.
+    /// The time of the first mount at the target, in milliseconds since boot (`CLOCK_BOOTTIME`). A
+    /// swap does not change it. `None` if mountjail only took the mount over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<u64>,
-    /// What a newer mountjail wrote besides.
+    /// Fields of a newer mountjail.
     #[serde(flatten)]
     pub more: Unknown,
 }
@@ -194,24 +196,24 @@ pub struct RecordedMount {
 /// A mount that came along with a recursive one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Submount {
-    /// Where inside.
+    /// The path in the jail.
     pub target: JailPath,
-    /// Its never reused id; without one it is the mount there that has the attributes of the
-    /// recursive one.
+    /// Its unique id. Without one, it is recognised by having the attributes of the recursive
+    /// mount.
     pub unique_id: Option<u64>,
-    /// What a newer mountjail wrote besides.
+    /// Fields of a newer mountjail.
     #[serde(flatten)]
     pub more: Unknown,
 }
 
-/// What mountjail made in the root's file system, in the order of making.
+/// The record of what mountjail made in the root's file system, in the order of making.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PersistentRecord {
     /// [`VERSION`], or what an older mountjail wrote.
     pub version: u32,
-    /// The site's root when they were made.
+    /// The site's root when these things were made.
     pub root: HostPath,
-    /// The manifest that they were made for; unknown in records of the first programs.
+    /// The manifest that they were made for. Records of the first versions do not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<PathBuf>,
     /// Parents before children.
@@ -221,20 +223,20 @@ pub struct PersistentRecord {
     /// The file with fstab(5) lines that need all this, also while the site is down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fstab: Option<HostPath>,
-    /// What a newer mountjail wrote besides.
+    /// Fields of a newer mountjail.
     #[serde(flatten)]
     pub more: Unknown,
 }
 
 impl PersistentRecord {
-    /// Reads what was recorded.
+    /// Reads a record.
     ///
     /// Errors: as [`BootRecord::parse`].
     pub fn parse(bytes: &[u8]) -> Result<Self, Unreadable> {
         parse(bytes)
     }
 
-    /// Of a site at `root` for which nothing was made.
+    /// The record of a site at `root` for which nothing was made.
     pub fn nothing(root: HostPath) -> Self {
         Self {
             version: VERSION,
@@ -256,19 +258,19 @@ impl PersistentRecord {
 /// One placeholder or link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreatedPath {
-    /// Where inside.
+    /// The path in the jail.
     pub path: JailPath,
     /// What it is.
     pub kind: CreatedKind,
-    /// Which file it is; `None` while planned: then it is ours only if still empty.
+    /// The file that was made. `None` while planned: then it is ours only if it is still empty.
     pub file: Option<Identity>,
-    /// What a newer mountjail wrote besides.
+    /// Fields of a newer mountjail.
     #[serde(flatten)]
     pub more: Unknown,
 }
 
 impl CreatedPath {
-    /// Something that is about to be made.
+    /// A path that is about to be made.
     pub fn planned(path: JailPath, kind: CreatedKind) -> Self {
         Self {
             path,
@@ -279,24 +281,23 @@ impl CreatedPath {
     }
 }
 
-/// Which file something is that was made. A reboot may give its file system another device number,
-/// and on some file systems every directory another inode number, so neither is what it is known by
-/// alone.
+/// The identity of a file that was made. A reboot may change the device number of its file system
+/// and, on some file systems, the inode number of every directory. So neither of them identifies
+/// the file alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The inode's number.
     pub ino: u64,
-    /// Whether it lies on the device that the root directory lies on; `None` in records of version
-    /// 1.
+    /// Whether it is on the same device as the root directory. `None` in records of version 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_root: Option<bool>,
-    /// When it was made ([`Stat::born`]); `None` also in records of version 1.
+    /// The time of its creation ([`Stat::born`]). `None` also in records of version 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub born: Option<i64>,
 }
 
 impl Identity {
-    /// Of the file `stat`, in a root on the device `root_device`.
+    /// The identity of the file `stat`, in a root on the device `root_device`.
     pub fn of(stat: &Stat, root_device: u64) -> Self {
         Self {
             ino: stat.file.ino,
@@ -305,8 +306,8 @@ impl Identity {
         }
     }
 
-    /// Whether the file `found` is this one. Where both tell when they were made, that decides: an
-    /// inode's number is given again to the next file.
+    /// Whether the file `found` is this one. The times of creation decide if both are known, since
+    /// inode numbers are reused.
     pub fn is(&self, found: &Self) -> bool {
         match (self.born, found.born) {
             (Some(recorded), Some(found)) => recorded == found,
@@ -320,7 +321,7 @@ impl Identity {
     }
 }
 
-/// What was made.
+/// The type of a path that was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CreatedKind {

@@ -1,4 +1,4 @@
-//! The mounts of one site as they stand, to take them away.
+//! The mounts of one site as they are now, to take the site down.
 
 use std::collections::HashSet;
 
@@ -11,15 +11,16 @@ use crate::base::{HostPath, JailPath};
 use crate::resolve::Desired;
 use crate::sys::{self, Stat};
 
-/// How the mounts of the site stand, by the table: nothing is looked at where ids tell whose a
-/// mount is, and what cannot be looked at is no error. So no file system in the way, hanging, dead
-/// or somebody's own, keeps a site from being taken down. `known` is what the manifest asks for,
-/// where the record is lost.
+/// Observes the mounts of the site by the table. Nothing is looked at if ids tell whose a mount is,
+/// and a path that cannot be looked at is not an error. So a file system that hangs, is dead or is
+/// private to its owner does not prevent a site from being taken down. `known` is what the manifest
+/// asks for, in case the record is lost.
 pub fn standing(known: &Desired, records: Records, table: &Table) -> Observed {
     let mut observed = only_of(&known.root, records);
     let targets: HashSet<_> = known.mounts.iter().map(|mount| &mount.target).collect();
     let recorded = observed.recorded_mounts();
     let recorded: HashSet<_> = recorded.map(|mount| mount.target.clone()).collect();
+
     for mounts in table
         .below(known.root.as_path())
         .chunk_by(|a, b| a.point == b.point)
@@ -39,6 +40,7 @@ pub fn standing(known: &Desired, records: Records, table: &Table) -> Observed {
             observed.elsewhere.insert(target, stack);
         }
     }
+
     let file_at = |path: &JailPath| stat(&known.root, path).map(|stat| stat.file);
     submounts::name_moved(&mut observed, file_at);
     submounts::compare(known, &mut observed, file_at);
@@ -46,8 +48,8 @@ pub fn standing(known: &Desired, records: Records, table: &Table) -> Observed {
     observed
 }
 
-/// Adds what is visible at the root of the topmost mount at `target`; nothing, if that cannot be
-/// found out.
+/// Adds the file that is visible at the root of the topmost mount at `target`, if it can be looked
+/// at.
 fn look_at(root: &HostPath, target: &JailPath, top: &mut ObservedMount) {
     if let Some(stat) = stat(root, target).filter(|stat| stat.mount_root != Some(false)) {
         top.file = Some(stat.file);

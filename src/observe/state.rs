@@ -1,4 +1,4 @@
-//! Where the records are, and what they say.
+//! The directories of records and locks, and reading the records.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
@@ -12,8 +12,7 @@ use super::record::{BootId, BootRecord, PersistentRecord, Unreadable};
 use crate::base::{HostPath, SiteName};
 use crate::{Error, Result};
 
-/// The directories of records and locks (`run`, gone with the boot) and of what outlives one
-/// (`lib`).
+/// The directories of records and locks. `run` is gone after the boot, `lib` outlives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateDir {
     /// `/run/mountjail`
@@ -32,7 +31,7 @@ impl Default for StateDir {
 }
 
 impl StateDir {
-    /// Both below `dir`: what `--state-dir` means.
+    /// Both directories below `dir`, for `--state-dir`.
     pub fn under(dir: &Path) -> Self {
         Self {
             run: dir.join("run"),
@@ -50,7 +49,7 @@ impl StateDir {
         self.run.join(format!("{site}.lock"))
     }
 
-    /// The lock of who edits a file of the host's, such as `/etc/fstab`. No site is called so.
+    /// The lock for edits of the host's files, such as `/etc/fstab`. No site can have this name.
     pub fn edit_lock(&self) -> PathBuf {
         self.run.join(".edit.lock")
     }
@@ -60,22 +59,15 @@ impl StateDir {
         self.lib.join(format!("{site}.json"))
     }
 
-    /// The sites of which there is a record.
+    /// The sites that have a record.
     pub fn recorded_sites(&self) -> Vec<SiteName> {
         let names = |dir: &PathBuf| {
             let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-            let stems = entries.filter_map(|entry| {
-                Some(
-                    entry
-                        .file_name()
-                        .to_str()?
-                        .strip_suffix(".json")?
-                        .to_owned(),
-                )
-            });
-            stems
-                .filter_map(|stem| SiteName::new(&stem).ok())
-                .collect::<Vec<_>>()
+            let site = |entry: fs::DirEntry| {
+                let name = entry.file_name();
+                SiteName::new(name.to_str()?.strip_suffix(".json")?).ok()
+            };
+            entries.filter_map(site).collect::<Vec<_>>()
         };
         let mut sites = names(&self.run);
         sites.extend(names(&self.lib));
@@ -84,21 +76,20 @@ impl StateDir {
         sites
     }
 
-    /// What is recorded of `site`. A record that is damaged, or of another boot, counts as lost;
-    /// one that cannot be read just now, or not by this mountjail, does not: it would be written
-    /// over.
+    /// The records of `site`. A record that is damaged or of another boot counts as lost. A record
+    /// that cannot be read now, or not by this mountjail, is an error, because it would otherwise
+    /// be overwritten.
     pub fn read(&self, site: &SiteName, boot: &BootId) -> Result<Records> {
         let (run, lib) = (self.record(site), self.kept(site));
         let (record, kept) = (file(&run)?, file(&lib)?);
-        let (record, kept) = (
-            record.map(|bytes| BootRecord::parse(&bytes)),
-            kept.map(|bytes| PersistentRecord::parse(&bytes)),
-        );
+        let record = record.map(|bytes| BootRecord::parse(&bytes));
+        let kept = kept.map(|bytes| PersistentRecord::parse(&bytes));
         let versions = [
             (&run, record.as_ref().and_then(newer)),
             (&lib, kept.as_ref().and_then(newer)),
         ];
         refuse_newer(site, &versions)?;
+
         let mut warnings = vec![];
         let record = record.and_then(|record| or_lost(record, &run, &mut warnings));
         let kept = kept.and_then(|kept| or_lost(kept, &lib, &mut warnings));
@@ -110,19 +101,19 @@ impl StateDir {
     }
 }
 
-/// What is recorded of one site.
+/// The records of one site.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Records {
-    /// Of this boot.
+    /// The record of this boot.
     pub record: Option<BootRecord>,
-    /// Over all boots.
+    /// The record that outlives the boot.
     pub kept: Option<PersistentRecord>,
-    /// What could not be read: sentences.
+    /// Warnings about records that could not be used, in sentences.
     pub warnings: Vec<String>,
 }
 
 impl Records {
-    /// The root that the records are about, if they tell of anything.
+    /// The root that the records are about, if there are any.
     pub fn root(&self) -> Option<&HostPath> {
         self.record
             .as_ref()
@@ -130,7 +121,7 @@ impl Records {
             .or_else(|| self.kept.as_ref().map(|kept| &kept.root))
     }
 
-    /// The manifest that the site was brought up by, if they tell.
+    /// The manifest that the site was brought up with, if it is recorded.
     pub fn manifest(&self) -> Option<&Path> {
         let of_record = self
             .record
@@ -140,10 +131,10 @@ impl Records {
     }
 }
 
-/// Larger than any record: of 100,000 mounts it has some 40 MB.
+/// A size larger than any record. A record of 100,000 mounts has about 40 MB.
 const LONGEST: u64 = 256 << 20;
 
-/// What the record at `path` says, in bytes; `None`: there is none.
+/// The bytes of the record at `path`. `None` if there is no record.
 fn file(path: &Path) -> Result<Option<Vec<u8>>> {
     let cannot = |error: &io::Error| {
         Error::failed(format!("cannot read the record {}", path.display()))
@@ -160,19 +151,23 @@ fn file(path: &Path) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// All of a regular file, without waiting for anybody, and not more than a record can have.
+/// Reads a regular file that is not larger than a record can be. It never waits for a FIFO.
 pub(super) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW)
         .open(path)?;
     let metadata = file.metadata()?;
-    match () {
-        () if metadata.is_dir() => return Err(io::Error::from_raw_os_error(libc::EISDIR)),
-        () if !metadata.is_file() => return Err(io::Error::other("it is not a regular file")),
-        () if metadata.len() > LONGEST => return Err(io::Error::from_raw_os_error(libc::EFBIG)),
-        () => {}
+    if metadata.is_dir() {
+        return Err(io::Error::from_raw_os_error(libc::EISDIR));
     }
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    if metadata.len() > LONGEST {
+        return Err(io::Error::from_raw_os_error(libc::EFBIG));
+    }
+
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
     file.take(LONGEST).read_to_end(&mut bytes)?;
     Ok(bytes)
@@ -185,7 +180,8 @@ fn newer<T>(read: &Result<T, Unreadable>) -> Option<u32> {
     }
 }
 
-/// Refuses records that only a newer mountjail understands, and says how to go on without them.
+/// Refuses records that only a newer mountjail understands. The hint tells how to go on without
+/// them.
 fn refuse_newer(site: &SiteName, versions: &[(&PathBuf, Option<u32>)]) -> Result<()> {
     let newer: Vec<_> = versions
         .iter()
@@ -194,6 +190,7 @@ fn refuse_newer(site: &SiteName, versions: &[(&PathBuf, Option<u32>)]) -> Result
     let Some((first, version)) = newer.first() else {
         return Ok(());
     };
+
     let aside: Vec<_> = newer
         .iter()
         .map(|(path, _)| format!("mv {path} {path}.newer"))
@@ -210,7 +207,7 @@ fn refuse_newer(site: &SiteName, versions: &[(&PathBuf, Option<u32>)]) -> Result
     )))
 }
 
-/// What was read; one that is damaged is lost.
+/// The record that was read. A damaged one is lost, which adds a warning.
 fn or_lost<T>(read: Result<T, Unreadable>, path: &Path, warnings: &mut Vec<String>) -> Option<T> {
     let damaged = |why| {
         warnings.push(format!(
@@ -223,14 +220,14 @@ fn or_lost<T>(read: Result<T, Unreadable>, path: &Path, warnings: &mut Vec<Strin
     read.map_err(damaged).ok()
 }
 
-/// Seconds since 1970, for what is recorded; 0 of a clock that is before.
+/// The time for records, in seconds since 1970. It is 0 if the clock is before 1970.
 pub fn now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
 }
 
-/// Milliseconds since boot, by a clock that nobody sets (`CLOCK_BOOTTIME`).
+/// The milliseconds since boot, by a clock that nobody sets (`CLOCK_BOOTTIME`).
 pub fn since_boot() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
     now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
@@ -258,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_record_counts_as_lost_and_is_said_so() {
+    fn a_damaged_record_counts_as_lost_and_is_reported() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::under(dir.path());
         make_directories(&state);
@@ -312,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_another_boot_tells_nothing() {
+    fn a_record_of_another_boot_is_ignored() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::under(dir.path());
         make_directories(&state);

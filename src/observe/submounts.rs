@@ -1,4 +1,4 @@
-//! What came along with recursive mounts.
+//! The submounts that came along with recursive mounts.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -12,11 +12,11 @@ use crate::base::{HostPath, JailPath};
 use crate::resolve::{Desired, FileId};
 use crate::{Error, Result, sys};
 
-/// How often the mounts in one that is moved meanwhile are asked for.
+/// The number of attempts to list the submounts of a mount while it is moved.
 const ATTEMPTS: usize = 10;
 
-/// The mounts in the one at `target`, whose never reused id is `unique_id`; `None`: a directory
-/// above it was moved while they were looked for, so it is not known which are in it.
+/// The mounts in the one at `target`, whose unique id is `unique_id`. `None` if they could not be
+/// determined, because a directory above was being moved.
 pub fn submounts(
     root: &HostPath,
     target: &JailPath,
@@ -40,14 +40,14 @@ pub fn submounts(
     Ok(None)
 }
 
-/// The mounts in the one at `point`, by the whole table; `None`: nothing is mounted there.
+/// The mounts in the one at `point`, by the whole table. `None` if nothing is mounted there.
 fn in_table(table: &Table, point: &Path, target: &JailPath) -> Option<Vec<Submount>> {
     let is_there = table.mounts().iter().any(|mount| mount.point == point);
     is_there.then(|| submounts_of(table.below(point), point, target))?
 }
 
-/// What `mounts` are to the recursive mount at `point`, whose target is `target`; `None`: one of
-/// them is not below it.
+/// `mounts` as submounts of the recursive mount at `point`, whose target is `target`. `None` if one
+/// of them is not below it.
 fn submounts_of(mounts: &[MountInfo], point: &Path, target: &JailPath) -> Option<Vec<Submount>> {
     let submount = |mount: &MountInfo| {
         let below = mount.point.strip_prefix(point).ok()?;
@@ -60,13 +60,13 @@ fn submounts_of(mounts: &[MountInfo], point: &Path, target: &JailPath) -> Option
     mounts.iter().map(submount).collect()
 }
 
-/// Where the mount point `point`, which is below `root`, is as seen from there.
+/// The path in the jail of the mount point `point`, which is below `root`.
 pub(super) fn in_the_jail(root: &HostPath, point: &Path) -> JailPath {
     JailPath::normal(Path::new("/").join(point.strip_prefix(root).unwrap_or(point)))
 }
 
-/// The recursive mounts of the site of which it is not recorded what came along: where they are
-/// now, and their sources.
+/// The recursive mounts of the site whose submounts are not recorded: their paths in the jail now,
+/// and their sources.
 fn unknown(desired: &Desired, observed: &Observed) -> Vec<(JailPath, HostPath)> {
     let recorded = || observed.recorded_mounts();
     let moved_to = |mount: &RecordedMount| {
@@ -85,6 +85,7 @@ fn unknown(desired: &Desired, observed: &Observed) -> Vec<(JailPath, HostPath)> 
             mount.source.clone(),
         )
     });
+
     let new = desired
         .mounts
         .iter()
@@ -94,8 +95,8 @@ fn unknown(desired: &Desired, observed: &Observed) -> Vec<(JailPath, HostPath)> 
         .collect()
 }
 
-/// Tells by their files which of the mounts elsewhere are recorded ones that were moved away: a run
-/// that was killed recorded no ids of what it mounted. `file_at` looks into the jail.
+/// Recognises recorded mounts that were moved away by their files, and records their ids. A run
+/// that was killed left no ids of what it mounted. `file_at` looks into the jail.
 pub(super) fn name_moved(observed: &mut Observed, file_at: impl Fn(&JailPath) -> Option<FileId>) {
     let Observed {
         record: Some(record),
@@ -106,16 +107,18 @@ pub(super) fn name_moved(observed: &mut Observed, file_at: impl Fn(&JailPath) ->
     else {
         return;
     };
+
     let mut known: HashSet<_> = record
         .mounts
         .iter()
         .filter_map(|mount| mount.unique_id)
         .collect();
-    for mount in record
+    let lost = record
         .mounts
         .iter_mut()
-        .filter(|mount| is_lost(mount, mounts))
-    {
+        .filter(|mount| is_lost(mount, mounts));
+
+    for mount in lost {
         let found = elsewhere.iter().find_map(|(path, stack)| {
             let top = stack.last().filter(|top| top.options == mount.options)?;
             let id = top.unique_id.filter(|id| !known.contains(id))?;
@@ -126,7 +129,7 @@ pub(super) fn name_moved(observed: &mut Observed, file_at: impl Fn(&JailPath) ->
     }
 }
 
-/// Whether a mount is recorded without an id, and nothing is where it was made.
+/// Whether the mount is recorded without an id, and nothing is mounted where it was made.
 pub(super) fn is_lost(
     mount: &RecordedMount,
     mounts: &BTreeMap<JailPath, Vec<ObservedMount>>,
@@ -134,8 +137,8 @@ pub(super) fn is_lost(
     mount.unique_id.is_none() && !mounts.contains_key(&mount.target)
 }
 
-/// Notes which mounts elsewhere show what their recursive mount's source has there; `file_at` looks
-/// into the jail.
+/// Notes the mounts elsewhere that show the same file as the source of their recursive mount has at
+/// that place. `file_at` looks into the jail.
 pub(super) fn compare(
     desired: &Desired,
     observed: &mut Observed,

@@ -10,20 +10,20 @@ use crate::{Error, Result, sys};
 
 const PATH: &str = "/proc/self/mountinfo";
 
-/// For so many mounts (2 µs each) a thread is worth its start.
+/// The number of mounts (2 µs each) from which on a thread is worth its start.
 const WORTH_A_THREAD: usize = 500;
 
-/// The mount table, ready to be asked by path.
+/// The mount table, ordered by path.
 #[derive(Debug, Default)]
 pub struct Table {
-    /// Sorted by mount point, byte by byte; mounts at one point in the table's order. What is
-    /// somewhere unknown, with an empty mount point, is below nothing.
+    /// Sorted by mount point, byte by byte. Mounts at one point are in the order of the table. A
+    /// mount at an unknown place has an empty mount point and is below nothing.
     mounts: Vec<MountInfo>,
 }
 
 impl Table {
-    /// Reads the table of the namespace that this process is in: by `listmount(2)` and
-    /// `statmount(2)` where the kernel has them, else from `/proc/self/mountinfo`.
+    /// Reads the table of this process's mount namespace: with `listmount(2)` and `statmount(2)` if
+    /// the kernel has them, else from `/proc/self/mountinfo`.
     pub fn read() -> Result<Self> {
         if sys::probe::statmount() {
             return ask()
@@ -33,8 +33,8 @@ impl Table {
         Self::read_text()
     }
 
-    /// As [`read`](Self::read), from `/proc/self/mountinfo` in any case: slower, but it tells every
-    /// mount point, however long.
+    /// As [`read`](Self::read), but always from `/proc/self/mountinfo`. This is slower, but has
+    /// mount points of any length.
     pub fn read_text() -> Result<Self> {
         let cannot = || Error::failed(format!("cannot read the mount table {PATH}"));
         let text = std::fs::read(PATH)
@@ -46,7 +46,7 @@ impl Table {
         })
     }
 
-    /// The mounts in the one with the never reused id `unique_id` (Linux 6.8).
+    /// The mounts in the one with the unique id `unique_id` (Linux 6.8).
     pub(super) fn inside(unique_id: u64) -> io::Result<Self> {
         ask_for(&sys::list_mounts_in(unique_id)?).map(Self::new)
     }
@@ -67,17 +67,16 @@ impl Table {
         points
     }
 
-    /// All of them.
     pub(super) fn mounts(&self) -> &[MountInfo] {
         &self.mounts
     }
 
-    /// The mount with this id, which is not the one that is never reused.
+    /// The mount with this id, which is the one in mountinfo and not the unique one.
     pub(super) fn get(&self, id: u64) -> Option<&MountInfo> {
         self.mounts.iter().find(|mount| mount.id == id)
     }
 
-    /// Where the mount with this id is.
+    /// The mount point of the mount with this id.
     pub fn point_of(&self, id: u64) -> Option<PathBuf> {
         self.get(id).map(|mount| mount.point.clone())
     }
@@ -107,11 +106,12 @@ impl Table {
 /// Asks the kernel for every mount.
 fn ask() -> io::Result<Vec<MountInfo>> {
     let mut ids = sys::list_mounts()?;
-    ids.extend(mount_of_slash()?); // which the kernel leaves out
+    ids.extend(mount_of_slash()?); // listmount(2) leaves it out
     let threads = thread::available_parallelism()
         .map_or(1, usize::from)
         .min(ids.len().div_ceil(WORTH_A_THREAD));
     let share = ids.len().div_ceil(threads.max(1)).max(1);
+
     thread::scope(|scope| {
         let spawn = |ids| {
             (
@@ -126,14 +126,14 @@ fn ask() -> io::Result<Vec<MountInfo>> {
                 Ok(thread) => thread
                     .join()
                     .map_err(|_| io::Error::other("a thread panicked"))?,
-                Err(_) => ask_for(ids), // there are too many of them
+                Err(_) => ask_for(ids), // there are too many threads
             }?);
         }
         Ok(mounts)
     })
 }
 
-/// The never reused id of the mount that the root directory is on.
+/// The unique id of the mount that the root directory is on.
 fn mount_of_slash() -> io::Result<Option<u64>> {
     let stat = sys::stat_fd(sys::open_host(
         Path::new("/"),
@@ -156,8 +156,8 @@ fn bytes(path: &Path) -> &[u8] {
     path.as_os_str().as_bytes()
 }
 
-/// Mounts at one point, from the lowest up: each is mounted on the one before it, which the table's
-/// order need not show, since a mount made beneath another one is the younger.
+/// The mounts at one point, from the lowest up. Each one is mounted on the one before. The table
+/// may have another order, since a mount made beneath another one is the younger.
 pub(super) fn stack(mounts: &[MountInfo]) -> Vec<&MountInfo> {
     if let [only] = mounts {
         return vec![only];
@@ -177,8 +177,8 @@ pub(super) fn stack(mounts: &[MountInfo]) -> Vec<&MountInfo> {
     stack
 }
 
-/// Of mounts at one point, the one that `is_top` and those that it is mounted on, from the lowest
-/// up; where several may be it, all of them, as [`stack`]. `None`: none is.
+/// The mount for which `is_top` holds and the mounts at the same point that it is mounted on, from
+/// the lowest up. All mounts as by [`stack`] if `is_top` holds for several, `None` if for none.
 pub(super) fn stack_below(
     mounts: &[MountInfo],
     is_top: impl Fn(&MountInfo) -> bool,
@@ -188,6 +188,7 @@ pub(super) fn stack_below(
     if tops.next().is_some() {
         return Some(stack(mounts));
     }
+
     let below = |mount: &&MountInfo| {
         mounts
             .iter()

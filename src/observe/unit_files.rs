@@ -1,4 +1,4 @@
-//! Which units systemd knows, by their files.
+//! The units that systemd knows, by their files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,8 +6,7 @@ use std::path::Path;
 
 use crate::base::text::nearest;
 
-/// Where systemd looks for units of the system: systemd.unit(5), and the scripts of `/etc/init.d`
-/// that it makes units of.
+/// The directories where systemd looks for units of the system: systemd.unit(5).
 pub(super) const DIRECTORIES: [&str; 11] = [
     "/etc/systemd/system.control",
     "/run/systemd/system.control",
@@ -27,7 +26,8 @@ pub(super) const DIRECTORIES: [&str; 11] = [
 pub struct Units(BTreeSet<String>);
 
 impl Units {
-    /// Reads the names of the unit files; a directory that is not there has none.
+    /// Reads the names of the unit files and of the scripts in `/etc/init.d`, which systemd makes
+    /// units of. Directories that do not exist are skipped.
     pub fn read() -> Self {
         let mut units: BTreeSet<_> = DIRECTORIES.iter().flat_map(names_in).collect();
         units.extend(
@@ -38,12 +38,12 @@ impl Units {
         Self(units)
     }
 
-    /// Whether there is a unit `name`, or a template that it is an instance of.
+    /// Whether the host has the unit `name`, or a template that it is an instance of.
     pub fn has(&self, name: &str) -> bool {
         self.0.contains(name) || template(name).is_some_and(|template| self.0.contains(&template))
     }
 
-    /// The unit whose name is nearest to `name`, if it is near.
+    /// The unit with the most similar name, if one is similar enough.
     pub fn nearest(&self, name: &str) -> Option<&str> {
         let units = self
             .0
@@ -53,7 +53,7 @@ impl Units {
     }
 }
 
-/// The names in a directory, sorted; none if it is not there.
+/// The names in a directory, sorted. There are none if it cannot be read.
 pub(super) fn names_in(directory: impl AsRef<Path>) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let mut names: Vec<_> = entries
@@ -63,7 +63,7 @@ pub(super) fn names_in(directory: impl AsRef<Path>) -> Vec<String> {
     names
 }
 
-/// `getty@.service` for `getty@tty1.service`.
+/// The template of an instance: `getty@.service` for `getty@tty1.service`.
 pub(super) fn template(name: &str) -> Option<String> {
     let (prefix, rest) = name.split_once('@')?;
     let (_, suffix) = rest.rsplit_once('.')?;

@@ -1,4 +1,4 @@
-//! What a running `mountjail watch` says of itself.
+//! The state file of a running `mountjail watch`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,30 +9,31 @@ use super::state::{StateDir, read_regular};
 use crate::base::SiteName;
 use crate::sys::start_time;
 
-/// The file `<run>/watch/state.json`: replaced atomically after each pass, removed at a clean end.
-/// Times are seconds since 1970.
+/// The file `<run>/watch/state.json`. It is replaced atomically after each pass and removed at a
+/// clean end. Times are in seconds since 1970.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchState {
     /// 1.
     pub version: u32,
-    /// The process.
+    /// The process id of the watcher.
     pub pid: u32,
-    /// When that process began, in the kernel's ticks since boot (field 22 of `/proc/PID/stat`): a
-    /// pid is reused.
+    /// The start time of that process, in the kernel's ticks since boot (field 22 of
+    /// `/proc/PID/stat`), because process ids are reused.
     pub start_time: u64,
-    /// Since when it watches.
+    /// The time when it began to watch.
     pub since: u64,
-    /// How it sees changes of the mount table: `fanotify` or `poll`.
+    /// How it learns of changes in the mount table: `fanotify` or `poll`.
     pub mount_events: String,
-    /// How many directories are watched.
+    /// The number of directories that are watched.
     pub directories: usize,
-    /// Why some directories cannot be watched, so that changes are looked for every few seconds.
+    /// The reason why some directories cannot be watched, so that they are checked every few
+    /// seconds.
     pub blind: Option<String>,
-    /// How many sites are up and kept right.
+    /// The number of sites that are up and kept in order.
     pub sites: usize,
-    /// When all of them were last looked at in one pass.
+    /// The time of the last pass over all sites.
     pub last_full_pass: u64,
-    /// How many passes there were, over any number of sites.
+    /// The number of passes, over any number of sites.
     pub passes: u64,
     /// Mounts attached, in all passes.
     pub attached: u64,
@@ -40,31 +41,32 @@ pub struct WatchState {
     pub swapped: u64,
     /// Mounts detached.
     pub detached: u64,
-    /// The sites that could not be brought right, each with its last failure.
+    /// The sites that could not be repaired, each with its last failure.
     pub failures: BTreeMap<SiteName, WatchFailure>,
 }
 
-/// Why a site is not right, and what is done about it.
+/// The reason why a site could not be repaired, and the attempts so far.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchFailure {
-    /// In words.
+    /// The error message.
     pub error: String,
-    /// When it failed first.
+    /// The time of the first failure.
     pub since: u64,
-    /// How often it was tried since.
+    /// The number of attempts since.
     pub attempts: u32,
-    /// When it is tried again, if no change comes before; `None`: not before a change.
+    /// The time of the next attempt, unless a change comes before. `None` if only a change triggers
+    /// it.
     pub next_try: Option<u64>,
 }
 
 impl WatchState {
-    /// What the watcher that runs now says; `None`: none runs.
+    /// The state of the watcher that runs now. `None` if none runs.
     pub fn read(state: &StateDir) -> Option<Self> {
         let found = Self::parse(&read_regular(&state.watch_state()).ok()?)?;
         (start_time(found.pid) == Some(found.start_time)).then_some(found)
     }
 
-    /// Reads what a watcher said; `None`: it is nothing that can be understood.
+    /// Parses the state file of a watcher. `None` if it is not understood.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         serde_json::from_slice(bytes)
             .ok()
@@ -73,17 +75,17 @@ impl WatchState {
 }
 
 impl StateDir {
-    /// The directory of the watcher.
+    /// The directory of the watcher's files.
     pub fn watch(&self) -> PathBuf {
         self.run.join("watch")
     }
 
-    /// Where it says how it goes.
+    /// The state file of the watcher.
     pub fn watch_state(&self) -> PathBuf {
         self.watch().join("state.json")
     }
 
-    /// What the one watcher holds.
+    /// The lock that the watcher holds, so that there is only one.
     pub fn watch_lock(&self) -> PathBuf {
         self.watch().join("lock")
     }
@@ -95,24 +97,25 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn only_a_watcher_that_runs_says_something() {
+    fn only_the_state_of_a_running_watcher_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::under(dir.path());
         fs::create_dir_all(state.watch()).unwrap();
         assert_eq!(WatchState::read(&state), None);
-        let mut said = WatchState {
+        let mut written = WatchState {
             version: 1,
             pid: std::process::id(),
             ..WatchState::default()
         };
-        said.start_time = start_time(said.pid).unwrap();
-        let write = |said: &WatchState| {
-            fs::write(state.watch_state(), serde_json::to_vec(said).unwrap()).unwrap();
+        written.start_time = start_time(written.pid).unwrap();
+        let write = |content: &WatchState| {
+            fs::write(state.watch_state(), serde_json::to_vec(content).unwrap()).unwrap();
         };
-        write(&said);
-        assert_eq!(WatchState::read(&state), Some(said.clone()));
-        said.start_time += 1;
-        write(&said);
+        write(&written);
+        assert_eq!(WatchState::read(&state), Some(written.clone()));
+
+        written.start_time += 1;
+        write(&written);
         assert_eq!(
             WatchState::read(&state),
             None,
