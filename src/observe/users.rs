@@ -1,13 +1,13 @@
-//! Who uses a site: in which processes' root or working directory, program, open files or maps its
-//! mounts are, in whatever mount namespace.
+//! The users of a site: processes whose root or working directory, program, open files or maps are
+//! in its mounts, in any mount namespace.
 //!
-//! No file system is asked for that, so none that hangs matters: the kernel shows what a process
-//! uses as a link with the path in the process's own mount namespace (`proc_pid_fd(5)`), and that
-//! namespace's table (`proc_pid_mountinfo(5)`) tells which mount the path is in. A copy of one of
-//! our mounts in another namespace is known by what it shows and what it is mounted on: the same
-//! directories of the same file systems, wherever that namespace has them. So users are also found
-//! where the root is `/`, as systemd's `RootDirectory=` makes it. A namespace that has no process
-//! is not seen.
+//! No file system is asked, so a file system that hangs does not matter. The kernel shows the files
+//! of a process as links with the paths in the process's own mount namespace (`proc_pid_fd(5)`).
+//! The table of that namespace (`proc_pid_mountinfo(5)`) tells which mount a path is in. A copy of
+//! one of our mounts in another namespace is recognised by what it shows and what it is mounted on:
+//! the same directories of the same file systems, wherever that namespace has them. So users are
+//! also found where the root is `/`, as with systemd's `RootDirectory=`. A namespace without
+//! processes is not seen.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -26,11 +26,11 @@ use crate::base::{HostPath, JailPath};
 use crate::sys::{self, FileId, MountOutline};
 use crate::{Error, Result};
 
-/// So many open files of a process are looked at, and so many mapped ones.
+/// The limit of open files per process, and of mapped ones.
 const FILES: usize = 4096;
-/// So much of a process's list of maps is read: some ten thousand of them.
+/// The limit of bytes of a process's list of maps. That is about ten thousand maps.
 const MAPS: u64 = 1 << 20;
-/// So many files of all processes of one user other than root are looked at.
+/// The limit of files of all processes per user other than root.
 const FILES_OF_USER: usize = 1 << 16;
 
 const SELF: &str = "/proc/self/mountinfo";
@@ -38,59 +38,59 @@ const SELF: &str = "/proc/self/mountinfo";
 /// A process that uses a site.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// Which.
+    /// The process.
     pub process: Process,
-    /// The targets of the mounts that it uses, sorted; empty: the site's root is its root
-    /// directory.
+    /// The targets of the mounts that it uses, sorted. Empty if it only has the site's root as its
+    /// root directory.
     pub targets: Vec<JailPath>,
 }
 
-/// A mount of a site, whose users are asked for.
+/// A mount of a site whose users are looked for.
 #[derive(Clone, Debug)]
 pub struct Used<'t> {
     /// Its target.
     pub target: &'t JailPath,
-    /// Where it is on the host now.
+    /// Its mount point on the host now.
     pub point: PathBuf,
-    /// Its never reused id, where that is known.
+    /// Its unique id, if it is known.
     pub unique_id: Option<u64>,
 }
 
-/// Which users are looked for.
+/// The kinds of users that are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// Those that the kernel does not know of when it is asked whether the mounts are in use: who
-    /// runs inside, and who uses copies.
+    /// Users that the kernel ignores when it checks whether the mounts are busy: processes inside,
+    /// and users of copies.
     BesidesKernel,
-    /// All.
+    /// All users.
     All,
 }
 
-/// What all processes use. Each is looked at once, and not before it matters.
+/// The mounts that all processes use. Each process is looked at once, and only when it matters.
 ///
-/// Where there are many mounts, reading a table of them is what takes time, and each mount
-/// namespace has one. That of this process is read only where a mount may have a copy in it; and
-/// files of processes are looked at only where the table of their namespace has one of the mounts.
+/// With many mounts, most of the time is spent on reading mount tables, and each mount namespace
+/// has one. The table of this process is read only if a mount may have a copy in it. The files of
+/// processes are looked at only if the table of their namespace has one of the mounts.
 ///
-/// Of a process with very many files ([`FILES`], [`FILES_OF_USER`]) not all are looked at: then its
-/// root and working directory and its program tell.
+/// If a process has very many files ([`FILES`], [`FILES_OF_USER`]), not all are looked at. Then its
+/// root, working directory and program decide.
 #[derive(Debug)]
 pub struct Users {
     own: Space,
     others: Vec<Space>,
     outline: OnceLock<Option<Outline>>,
-    /// How many files of each user were looked at.
+    /// The number of files looked at per user.
     files: Mutex<HashMap<u32, usize>>,
 }
 
 impl Users {
-    /// Looks which processes there are besides this one. Only root sees those of all users.
+    /// Lists the processes besides this one. Only root sees those of all users.
     pub fn look() -> Self {
         let (own, others) = spaces();
         let share = others.len().div_ceil(processors()).max(1);
         thread::scope(|scope| {
             for spaces in others.chunks(share).skip(1) {
-                // Without a thread each is read when it is asked for.
+                // If no thread can be started, each table is read when it is needed.
                 let read = move || spaces.iter().for_each(|space| drop(space.table()));
                 let _ = thread::Builder::new().spawn_scoped(scope, read);
             }
@@ -105,7 +105,7 @@ impl Users {
         }
     }
 
-    /// The users of the site at `root` with these `mounts`, by their ids.
+    /// The users of the site at `root` with these `mounts`, sorted by pid.
     ///
     /// Errors: this process's own table of mounts cannot be read.
     pub fn of(&self, root: &HostPath, mounts: &[Used<'_>], depth: Depth) -> Result<Vec<User>> {
@@ -113,11 +113,13 @@ impl Users {
         for pid in self.inside(root)? {
             found.entry(pid).or_default();
         }
+
         for mount in mounts {
             for pid in self.users_of(mount, depth)? {
                 found.entry(pid).or_default().insert(mount.target);
             }
         }
+
         let user = |(pid, targets): (u32, BTreeSet<&JailPath>)| {
             Some(User {
                 process: Process::of(pid)?,
@@ -127,8 +129,8 @@ impl Users {
         Ok(found.into_iter().filter_map(user).collect())
     }
 
-    /// The processes whose root directory is `root`. In one without mounts, as a copy of it may be,
-    /// nobody has any to lose.
+    /// The processes whose root directory is `root` and has mounts. A copy of the root without
+    /// mounts does not count, because its processes have none to lose.
     fn inside(&self, root: &HostPath) -> Result<Vec<u32>> {
         let id = sys::file_known_at(root.as_path()).ok();
         let mut pids = vec![];
@@ -141,6 +143,7 @@ impl Users {
                 pids.push(found.pid);
             }
         }
+
         for space in &self.others {
             let mut inside = space
                 .processes
@@ -175,6 +178,7 @@ impl Users {
                 }
             }
         }
+
         for space in &self.others {
             let Some(table) = space.table()?.filter(|table| table.may_have(pair)) else {
                 continue;
@@ -190,7 +194,8 @@ impl Users {
         Ok(pids)
     }
 
-    /// What identifies the mount; by the own table, there may be several at its place.
+    /// The keys of the mount. There may be several if the own table has several mounts at its
+    /// place.
     fn keys(&self, mount: &Used<'_>, outline: Option<&Outline>) -> Result<Vec<Key>> {
         let asked = outline
             .and(mount.unique_id)
@@ -210,7 +215,7 @@ impl Users {
             .ok_or_else(|| Error::failed(format!("cannot read the mount table {SELF}")))
     }
 
-    /// `None`: the kernel has none (before Linux 6.8).
+    /// `None` if the kernel does not support it (before Linux 6.8).
     fn outline(&self) -> Option<&Outline> {
         self.outline.get_or_init(|| Outline::read().ok()).as_ref()
     }
@@ -220,8 +225,8 @@ fn processors() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The type of the file system that `root` is on, if other hosts may have it mounted as well: NFS
-/// and its kind.
+/// The type of the file system that `root` is on, if other hosts may also have it mounted, as with
+/// NFS.
 ///
 /// Errors: this process's own table of mounts cannot be read.
 pub fn shared_storage(root: &HostPath) -> Result<Option<String>> {
@@ -233,8 +238,8 @@ pub fn shared_storage(root: &HostPath) -> Result<Option<String>> {
         .map(ToOwned::to_owned))
 }
 
-/// Whether the file system that `root` is on is of a type that no other kernel mounts at the same
-/// time, as statmount(2) tells; of others the whole table knows the type.
+/// Whether statmount(2) reports that `root` is on a type of file system that no other kernel mounts
+/// at the same time.
 fn is_on_local_storage(root: &HostPath) -> io::Result<bool> {
     let root = sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY)?;
     let stat = sys::stat_fd_unsynced(root)?;
@@ -243,8 +248,8 @@ fn is_on_local_storage(root: &HostPath) -> io::Result<bool> {
     Ok(LOCAL.contains(&magic))
 }
 
-/// Magic numbers of such types, of statfs(2): ext2 to ext4, XFS, btrfs, tmpfs, F2FS, overlay, ZFS,
-/// bcachefs.
+/// The magic numbers of such types, as in statfs(2): ext2 to ext4, XFS, btrfs, tmpfs, F2FS,
+/// overlay, ZFS, bcachefs.
 const LOCAL: [u64; 8] = [
     0xef53,
     0x5846_5342,
@@ -256,7 +261,7 @@ const LOCAL: [u64; 8] = [
     0xca45_1a4e,
 ];
 
-/// Types of file systems that several kernels mount at once.
+/// The types of file systems that several kernels may mount at once.
 const SHARED: [&str; 34] = [
     "9p",
     "acfs",
@@ -294,7 +299,7 @@ const SHARED: [&str; 34] = [
     "virtiofs",
 ];
 
-/// A process.
+/// A process that may use a site.
 #[derive(Debug)]
 struct Found {
     pid: u32,
@@ -302,11 +307,11 @@ struct Found {
     proc: PathBuf,
     /// Its root directory, as its mount namespace has it.
     root: PathBuf,
-    /// Which directory that is; not asked where it is plain.
+    /// The identity of that directory. Not asked for if it is the root of this mount namespace.
     root_id: Option<FileId>,
 }
 
-/// The processes of this mount namespace, and of each other one.
+/// This mount namespace and all others, with their processes.
 fn spaces() -> (Space, Vec<Space>) {
     let own_pid = std::process::id();
     let own_namespace = fs::read_link("/proc/self/ns/mnt").unwrap_or_default();
@@ -338,7 +343,7 @@ fn spaces() -> (Space, Vec<Space>) {
 struct Space {
     is_own: bool,
     processes: Vec<Found>,
-    /// `None`: all its processes have ended.
+    /// The mount table. `None` if all processes have ended.
     table: OnceLock<Result<Option<Namespace>>>,
     /// Mount points → the processes that use what is there.
     used: OnceLock<HashMap<OsString, BTreeSet<u32>>>,
@@ -346,8 +351,8 @@ struct Space {
 
 impl Space {
     fn of(mut processes: Vec<Found>, is_own: bool) -> Self {
-        // A process shows what is mounted below its own root directory: best is one that has the
-        // namespace's.
+        // A process shows only the mounts below its own root directory, so the one with the
+        // shortest root path is asked first.
         processes.sort_by_key(|found| found.root.as_os_str().len());
         Self {
             is_own,
@@ -372,8 +377,8 @@ impl Space {
         table.as_ref().map(Option::as_ref).map_err(Clone::clone)
     }
 
-    /// The processes that use what is mounted at `point`. `looked`: how many files of each user
-    /// were looked at.
+    /// The processes that use the mounts at `point`. `looked`: the number of files looked at per
+    /// user.
     fn users_at(
         &self,
         table: &Namespace,
@@ -399,13 +404,14 @@ impl Space {
     }
 }
 
-/// Calls `add` with the path of each file that the process uses, as its own mount namespace has it.
-/// `looked`: how many files of each user were looked at.
+/// Calls `add` with the path of each file that the process uses, in its own mount namespace.
+/// `looked`: the number of files looked at per user.
 fn each_file(proc: &Path, looked: &mut HashMap<u32, usize>, mut add: impl FnMut(&Path)) {
     let mut look = |link: PathBuf| fs::read_link(link).map(|path| add(&path));
     for link in ["root", "cwd", "exe"] {
-        let _ = look(proc.join(link)); // it has ended, or is the kernel's
+        let _ = look(proc.join(link)); // fails if it has ended or is a kernel thread
     }
+
     let uid = fs::metadata(proc).map_or(u32::MAX, |found| found.uid());
     let before = looked.entry(uid).or_default();
     let room = if uid == 0 {
@@ -413,18 +419,18 @@ fn each_file(proc: &Path, looked: &mut HashMap<u32, usize>, mut add: impl FnMut(
     } else {
         FILES.min(FILES_OF_USER.saturating_sub(*before))
     };
-    for entry in fs::read_dir(proc.join("fd"))
+    let descriptors = fs::read_dir(proc.join("fd"))
         .into_iter()
         .flatten()
-        .flatten()
-        .take(room)
-    {
-        let _ = look(entry.path()); // it has been closed
+        .flatten();
+    for entry in descriptors.take(room) {
+        let _ = look(entry.path()); // fails if it has been closed
         *before += 1;
     }
+
     let mut maps = vec![];
     if room > 0 {
-        // What was read before an error counts.
+        // Maps that were read before an error count.
         let _ =
             File::open(proc.join("maps")).and_then(|file| file.take(MAPS).read_to_end(&mut maps));
     }
@@ -439,31 +445,31 @@ fn each_file(proc: &Path, looked: &mut HashMap<u32, usize>, mut add: impl FnMut(
     }
 }
 
-/// The path in a line of `proc_pid_maps(5)`: `7f06-7f07 r-xp 00003000 fe:00 326970
-/// /usr/lib/libz.so.1`.
+/// The path in a line of `proc_pid_maps(5)`, such as
+/// `7f06-7f07 r-xp 00003000 fe:00 326970 /usr/lib/libz.so.1`.
 fn mapped(line: &[u8]) -> Option<&[u8]> {
     line.iter()
         .position(|byte| *byte == b'/')
         .map(|start| &line[start..])
 }
 
-/// A directory or file, for all namespaces: the device and the path in its file system; where that
-/// is not shown, the path in the namespace.
+/// The identity of a directory or file across namespaces: the device and the path in its file
+/// system or, if these are not shown, the path in the namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum On {
     Place(u64, OsString),
     Path(OsString),
 }
 
-/// What identifies a mount in all namespaces that have a copy of it: what it shows, and what it is
-/// mounted on.
+/// The identity of a mount and its copies across namespaces: what it shows, and what it is mounted
+/// on.
 type Key = (On, On);
 
-/// The devices of a mount and of what it is mounted on, if that is known: as far as a mount is told
+/// The device of what a mount is on, if it is known, and its own device. They distinguish a mount
 /// from most others without its paths.
 type Pair = (Option<u64>, u64);
 
-/// The key of the mount with this never reused id.
+/// The key of the mount with this unique id.
 fn asked_key(unique_id: u64) -> io::Result<Key> {
     let mount = sys::stat_mount(unique_id)?;
     let on = sys::stat_mount(mount.parent)?;
@@ -472,11 +478,11 @@ fn asked_key(unique_id: u64) -> io::Result<Key> {
     Ok((shows, on))
 }
 
-/// The mounts of this namespace without their paths, which the kernel tells quickly.
+/// The mounts of this namespace without their paths, which makes them quick to list.
 #[derive(Debug)]
 struct Outline {
     mounts: HashMap<u64, MountOutline>,
-    /// The mounts that others are on.
+    /// The ids of the mounts that mounts with these devices are on.
     parents: HashMap<Pair, HashSet<u64>>,
 }
 
@@ -487,12 +493,14 @@ impl Outline {
             // It may be gone by now.
             mounts.extend(sys::mount_outline(id).ok().map(|mount| (id, mount)));
         }
+
         let above: HashSet<_> = mounts.values().map(|mount| mount.parent).collect();
         for id in above {
             if !mounts.contains_key(&id) {
                 mounts.extend(sys::mount_outline(id).ok().map(|mount| (id, mount)));
             }
         }
+
         let mut parents: HashMap<_, HashSet<_>> = HashMap::new();
         for mount in mounts.values() {
             let pair = pair_of(&mounts, mount);
@@ -501,14 +509,14 @@ impl Outline {
         Ok(Self { mounts, parents })
     }
 
-    /// `None`: there is no such mount.
+    /// The devices of the mount. `None` if it does not exist.
     fn pair(&self, unique_id: u64) -> Option<Pair> {
         let mount = self.mounts.get(&unique_id)?;
         Some(pair_of(&self.mounts, mount))
     }
 
-    /// Whether such mounts are on more than one other: a copy at another place is on a copy of what
-    /// the first one is on.
+    /// Whether mounts with these devices are on more than one other mount. A copy at another place
+    /// is on a copy of the mount that the first one is on.
     fn has_several(&self, pair: Pair) -> bool {
         self.parents
             .get(&pair)
@@ -532,7 +540,7 @@ struct Namespace {
 }
 
 impl Namespace {
-    /// The one of this process.
+    /// The namespace of this process.
     fn own() -> Result<Self> {
         let cannot = || Error::failed(format!("cannot read the mount table {SELF}"));
         let text =
@@ -540,8 +548,8 @@ impl Namespace {
         Ok(Self::of(&text, Path::new("/")))
     }
 
-    /// The table `text` as a process with the root directory `root` shows it: mount points are
-    /// below that.
+    /// The table `text`, read from a process with the root directory `root`. Its mount points are
+    /// relative to that root.
     fn of(text: &[u8], root: &Path) -> Self {
         let mut lines: Vec<_> = mountinfo::lines(text).collect();
         let (mut by_id, mut by_point) = (HashMap::new(), HashMap::<_, Vec<_>>::new());
@@ -556,6 +564,7 @@ impl Namespace {
                 .or_default()
                 .push(nth);
         }
+
         let mut namespace = Self {
             lines,
             by_id,
@@ -571,20 +580,21 @@ impl Namespace {
         namespace
     }
 
-    /// The mount that a mount is on, if that is shown.
+    /// The mount that the one of `line` is on, if the table has it.
     fn parent(&self, line: &Line) -> Option<&Line> {
         let parent = self.by_id.get(&line.mount.parent)?;
         (line.mount.parent != line.mount.id).then(|| &self.lines[*parent])
     }
 
-    /// Whether a copy of a mount with this pair may be here; `None`: it is not known.
+    /// Whether the namespace may have a copy of a mount with these devices. `None`: they are not
+    /// known.
     fn may_have(&self, pair: Option<Pair>) -> bool {
         pair.is_none_or(|(on, device)| {
             self.pairs.contains(&(on, device)) || self.pairs.contains(&(None, device))
         })
     }
 
-    /// Where mounts with one of `keys` are.
+    /// The mount points of the mounts with one of `keys`.
     fn points_of(&self, keys: &[Key]) -> BTreeSet<&OsStr> {
         let by_key = self.by_key.get_or_init(|| {
             let mut by_key: HashMap<_, Vec<_>> = HashMap::new();
@@ -593,6 +603,7 @@ impl Namespace {
             }
             by_key
         });
+
         keys.iter()
             .filter_map(|key| by_key.get(key))
             .flatten()
@@ -606,7 +617,7 @@ impl Namespace {
         at.map(|nth| self.key(&self.lines[*nth])).collect()
     }
 
-    /// The mount point that `path` is at or below.
+    /// The nearest mount point that `path` is at or below.
     fn nearest(&self, path: &Path) -> Option<&OsStr> {
         let mut above = path.ancestors().filter(|_| path.is_absolute());
         above.find_map(|above| {
@@ -652,8 +663,8 @@ impl Namespace {
     }
 }
 
-/// What `path` is on the file system of `device` whose directory `root` is mounted at `point`, at
-/// or above it.
+/// The place of `path` on the file system of `device`. Its directory `root` is mounted at `point`,
+/// which is at or above `path`.
 fn place(device: u64, root: &Path, point: &Path, path: &Path) -> On {
     match below(path, point) {
         Some(rest) => On::Place(device, joined(root, rest)),
@@ -661,7 +672,8 @@ fn place(device: u64, root: &Path, point: &Path, path: &Path) -> On {
     }
 }
 
-/// What of `path` is below `above`, byte by byte: tables are long, and their paths have a form.
+/// The part of `path` below `above`. They are compared byte by byte, because tables are long and
+/// their paths are in normal form.
 fn below<'p>(path: &'p Path, above: &Path) -> Option<&'p [u8]> {
     let (path, above) = (path.as_os_str().as_bytes(), above.as_os_str().as_bytes());
     let rest = path.strip_prefix(above.strip_suffix(b"/").unwrap_or(above))?;
@@ -672,7 +684,7 @@ fn below<'p>(path: &'p Path, above: &Path) -> Option<&'p [u8]> {
     }
 }
 
-/// `path` and what is below it, without a slash at the end.
+/// Joins `path` and `below`, without a slash at the end.
 fn joined(path: &Path, below: &[u8]) -> OsString {
     let mut bytes = path.as_os_str().as_bytes().to_vec();
     if !below.is_empty() {
@@ -720,7 +732,8 @@ mod tests {
             key(&service, "/lib/b.so"),
             "mounted elsewhere"
         );
-        // PathState by a process inside, which does not see what its root directory is on.
+        // The table of a process inside, which does not see the mount that its root directory is
+        // on.
         let inside = b"32 31 8:1 /usr/lib/a.so /lib/a.so ro - ext4 d rw\n";
         let inside = Namespace::of(inside, Path::new("/srv/s"));
         let found = inside.nearest(Path::new("/srv/s/lib/a.so")).unwrap();
