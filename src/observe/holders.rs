@@ -39,7 +39,9 @@ impl Apart {
         let gone = || io::Error::from_raw_os_error(libc::ENOENT);
         match (self.id, self.stat.mount_id) {
             (Some(id), _) => table.get(id).cloned().ok_or_else(gone),
-            (None, Some(id)) => sys::stat_mount(id).map(|mount| MountInfo::asked(id, mount)),
+            (None, Some(id)) => {
+                sys::stat_mount(id).map(|mount| MountInfo::from_statmount(id, mount))
+            }
             (None, None) => Err(gone()),
         }
     }

@@ -306,12 +306,16 @@ impl<'a> Site<'a> {
         let (Some(true), Some(id)) = (stat.mount_root, stat.mount_id) else {
             return Ok(vec![]);
         };
-        let stack = self.asked(target, id)?;
-        Ok(shown(&stack.iter().collect::<Vec<_>>(), stat, self.private))
+        let stack = self.stack_by_asking(target, id)?;
+        Ok(observed_stack(
+            &stack.iter().collect::<Vec<_>>(),
+            stat,
+            self.private,
+        ))
     }
 
     /// The mount with the id `top` and the mounts beneath it at the same place, bottom first.
-    fn asked(&self, target: &JailPath, top: u64) -> io::Result<Vec<MountInfo>> {
+    fn stack_by_asking(&self, target: &JailPath, top: u64) -> io::Result<Vec<MountInfo>> {
         let point = self.path.inside(target);
         let mut stack = vec![];
         let mut id = top;
@@ -326,7 +330,7 @@ impl<'a> Site<'a> {
                 break;
             }
             let parent = mount.parent;
-            stack.push(MountInfo::asked(id, mount));
+            stack.push(MountInfo::from_statmount(id, mount));
             if Some(parent) == self.root_mount || parent == id {
                 break;
             }
@@ -528,7 +532,7 @@ fn mounts_by_table(
 ) -> Option<Vec<ObservedMount>> {
     let stat = stat.filter(|stat| stat.mount_root != Some(false))?;
     let stack = table::stack_below(mounts, |mount| is_found(mount, stat))?;
-    let mut seen = shown(&stack, stat, private);
+    let mut seen = observed_stack(&stack, stat, private);
     if let Some(top) = seen.last_mut() {
         top.unique_id = stat.mount_id.filter(|_| stat.mount_id_is_unique);
     }
@@ -537,7 +541,7 @@ fn mounts_by_table(
 
 /// A stack of mounts, bottom first. `stat` is of the root of the topmost one. `private`: the id of
 /// the mount that the jail's root is on, if mounts on it do not become shared by themselves.
-fn shown(stack: &[&MountInfo], stat: &Stat, private: Option<u64>) -> Vec<ObservedMount> {
+fn observed_stack(stack: &[&MountInfo], stat: &Stat, private: Option<u64>) -> Vec<ObservedMount> {
     let top = stack.last().map(|top| (top.device, &top.root));
     let is_whole = |root: &Path| !root.as_os_str().as_bytes().ends_with(b"//deleted");
     let seen = stack.iter().enumerate().map(|(nth, mount)| {

@@ -15,7 +15,7 @@ pub struct MountInfo {
     pub unique_id: Option<u64>,
     /// The mount it is mounted on.
     pub parent: u64,
-    /// The device of its file system; not `st_dev` on btrfs.
+    /// The device of its file system, which is not `st_dev` on btrfs.
     pub device: u64,
     /// Its file system is provided by a process (FUSE), which may show whatever it likes.
     pub fuse: bool,
@@ -31,7 +31,7 @@ pub struct MountInfo {
 
 impl MountInfo {
     /// The result of `statmount(2)` for the mount with this unique id.
-    pub(super) fn asked(unique_id: u64, mount: StatMount) -> Self {
+    pub(super) fn from_statmount(unique_id: u64, mount: StatMount) -> Self {
         Self {
             id: mount.id,
             unique_id: Some(unique_id),

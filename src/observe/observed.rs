@@ -1,4 +1,4 @@
-//! What the kernel has, as the planner sees it.
+//! The observed state of a site, as the planner sees it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

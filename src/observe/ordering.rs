@@ -110,36 +110,29 @@ impl Files {
         for directory in directories {
             for name in names_in(directory) {
                 let path = directory.join(&name);
-                if let Some(unit) = name.strip_suffix(".d") {
-                    let confs = names_in(&path)
-                        .into_iter()
-                        .filter(|conf| suffix(conf) == "conf");
-                    let texts = confs.filter_map(|conf| fs::read_to_string(path.join(conf)).ok());
-                    let others = texts.filter(|text| text.lines().next() != Some(own));
-                    files
-                        .drop_ins
-                        .entry(unit.to_owned())
-                        .or_default()
-                        .extend(others);
-                } else if let Some(unit) = name
-                    .strip_suffix(".wants")
-                    .or(name.strip_suffix(".requires"))
-                {
-                    files
-                        .wanted
-                        .entry(unit.to_owned())
-                        .or_default()
-                        .extend(names_in(&path));
-                } else if !files.fragments.contains_key(&name) && !files.aliases.contains_key(&name)
-                {
-                    match alias(&path) {
-                        Some(other) if other != name => drop(files.aliases.insert(name, other)),
-                        _ => drop(files.fragments.insert(name, path)),
-                    }
-                }
+                files.add(name, path, own);
             }
         }
         files
+    }
+
+    /// Adds the file or directory `name` at `path`. Files found before take precedence.
+    fn add(&mut self, name: String, path: PathBuf, own: &str) {
+        if let Some(unit) = name.strip_suffix(".d") {
+            let drop_ins = self.drop_ins.entry(unit.to_owned()).or_default();
+            drop_ins.extend(drop_in_texts(&path, own));
+        } else if let Some(unit) = name
+            .strip_suffix(".wants")
+            .or(name.strip_suffix(".requires"))
+        {
+            let wanted = self.wanted.entry(unit.to_owned()).or_default();
+            wanted.extend(names_in(&path));
+        } else if !self.fragments.contains_key(&name) && !self.aliases.contains_key(&name) {
+            match alias(&path) {
+                Some(other) if other != name => drop(self.aliases.insert(name, other)),
+                _ => drop(self.fragments.insert(name, path)),
+            }
+        }
     }
 
     fn ordering(self, more: &[String]) -> Ordering {
@@ -193,6 +186,22 @@ impl Files {
         );
         texts
     }
+}
+
+/// The texts of the drop-ins in a directory, except those whose first line is `own`.
+fn drop_in_texts(directory: &Path, own: &str) -> Vec<String> {
+    let mut texts = vec![];
+    for name in names_in(directory) {
+        if suffix(&name) != "conf" {
+            continue;
+        }
+        if let Ok(text) = fs::read_to_string(directory.join(name))
+            && text.lines().next() != Some(own)
+        {
+            texts.push(text);
+        }
+    }
+    texts
 }
 
 /// The part of a name after its last dot.
@@ -325,7 +334,7 @@ impl Unit {
 }
 
 /// The types of network file systems, as in systemd's `fstype_is_network()`.
-const ON_NETWORK: [&str; 20] = [
+const NETWORK_TYPES: [&str; 20] = [
     "afs",
     "ceph",
     "cifs",
@@ -351,7 +360,7 @@ const ON_NETWORK: [&str; 20] = [
 /// Whether mount(8) and systemd treat file systems of this type as network file systems.
 pub fn is_network_type(kind: &str) -> bool {
     let kind = kind.strip_prefix("fuse.").unwrap_or(kind);
-    ON_NETWORK.contains(&kind)
+    NETWORK_TYPES.contains(&kind)
 }
 
 /// The mount units that may hold `path`: `srv.mount` and `srv-www.mount` for `/srv/www`.

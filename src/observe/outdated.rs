@@ -26,19 +26,19 @@ const DELETED: &[u8] = b" (deleted)";
 const TEMPORARY: [&str; 5] = ["/dev", "/run", "/tmp", "/var/run", "/var/tmp"];
 
 /// The number of old files that are named per process. A single one is reason to restart it.
-const NAMED: usize = 5;
+const MAX_NAMED: usize = 5;
 
 /// The number of pids that are named per group of processes.
-const PIDS: usize = 10;
+const MAX_PIDS: usize = 10;
 
 /// Limits per process, in bytes of its maps and in files. The owner of a process can map 65,530
 /// files (`vm.max_map_count`) with names of 4 KiB.
-const MAPS: u64 = 1 << 20;
-const FILES: usize = 2000;
+const MAX_MAPS_BYTES: u64 = 1 << 20;
+const MAX_FILES: usize = 2000;
 
 /// Limits per root, over all processes in it.
-const FILES_IN_ROOT: usize = 20_000;
-const PROCESSES_IN_ROOT: usize = 2000;
+const MAX_FILES_IN_ROOT: usize = 20_000;
+const MAX_PROCESSES_IN_ROOT: usize = 2000;
 
 /// The processes with old files in one root.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl fmt::Display for Outdated {
         let pids: Vec<_> = self
             .processes
             .iter()
-            .take(PIDS)
+            .take(MAX_PIDS)
             .map(|process| process.pid.to_string())
             .collect();
         let others = self.processes.len() - pids.len();
@@ -109,7 +109,7 @@ pub fn outdated(roots: &[&HostPath], table: &Table) -> Vec<Inside> {
         };
 
         let found = &mut by_root[nth];
-        if found.processes >= PROCESSES_IN_ROOT || found.files >= FILES_IN_ROOT {
+        if found.processes >= MAX_PROCESSES_IN_ROOT || found.files >= MAX_FILES_IN_ROOT {
             found.not_looked_at += 1;
             continue;
         }
@@ -200,12 +200,12 @@ impl Maps<'_> {
         let Ok(file) = File::open(self.proc.join("maps")) else {
             return old;
         };
-        if file.take(MAPS).read_to_end(&mut maps).is_err() {
+        if file.take(MAX_MAPS_BYTES).read_to_end(&mut maps).is_err() {
             return old; // the process is gone
         }
         for mapped in parse(&maps) {
-            old.more = old.names.len() == NAMED;
-            if old.more || old.looked_at == FILES {
+            old.more = old.names.len() == MAX_NAMED;
+            if old.more || old.looked_at == MAX_FILES {
                 break;
             }
             old.looked_at += 1;
@@ -233,7 +233,7 @@ impl Maps<'_> {
         }
     }
 
-    /// What the process would find at `path` if it opened it again.
+    /// The file that the process would find at `path` if it opened it again.
     fn found_now(&self, path: &Path) -> Option<FileId> {
         if let Ok(inside) = path.strip_prefix(self.root) {
             let root = File::open(self.proc.join("root")).ok()?;

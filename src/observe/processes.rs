@@ -162,7 +162,7 @@ pub fn root_of(pid: u32) -> Option<FileId> {
     sys::file_known_at(Path::new(&format!("/proc/{pid}/root"))).ok()
 }
 
-/// Whether the process of the directory `proc` is in the mount namespace of this one.
+/// Whether the process with the directory `proc` is in the same mount namespace as this one.
 pub(super) fn same_namespace(proc: &Path) -> bool {
     let namespace = fs::read_link(proc.join("ns/mnt"));
     namespace

@@ -78,7 +78,7 @@ pub struct BootId(pub String);
 /// to make. There may be none, if all sources are absent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootRecord {
-    /// [`VERSION`], or what an older mountjail wrote.
+    /// [`VERSION`], or the version that an older mountjail wrote.
     pub version: u32,
     /// The boot in which the mount ids are valid.
     pub boot: BootId,
@@ -209,7 +209,7 @@ pub struct Submount {
 /// The record of what mountjail made in the root's file system, in the order of making.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PersistentRecord {
-    /// [`VERSION`], or what an older mountjail wrote.
+    /// [`VERSION`], or the version that an older mountjail wrote.
     pub version: u32,
     /// The site's root when these things were made.
     pub root: HostPath,
@@ -260,7 +260,7 @@ impl PersistentRecord {
 pub struct CreatedPath {
     /// The path in the jail.
     pub path: JailPath,
-    /// What it is.
+    /// Its type.
     pub kind: CreatedKind,
     /// The file that was made. `None` while planned: then it is ours only if it is still empty.
     pub file: Option<Identity>,

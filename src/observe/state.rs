@@ -31,7 +31,7 @@ impl Default for StateDir {
 }
 
 impl StateDir {
-    /// Both directories below `dir`, for `--state-dir`.
+    /// The directories below `dir`, for `--state-dir`.
     pub fn under(dir: &Path) -> Self {
         Self {
             run: dir.join("run"),
@@ -54,7 +54,7 @@ impl StateDir {
         self.run.join(".edit.lock")
     }
 
-    /// The record of what outlives a boot.
+    /// The record that outlives a boot.
     pub fn kept(&self, site: &SiteName) -> PathBuf {
         self.lib.join(format!("{site}.json"))
     }
@@ -132,7 +132,7 @@ impl Records {
 }
 
 /// A size larger than any record. A record of 100,000 mounts has about 40 MB.
-const LONGEST: u64 = 256 << 20;
+const MAX_RECORD_BYTES: u64 = 256 << 20;
 
 /// The bytes of the record at `path`. `None` if there is no record.
 fn file(path: &Path) -> Result<Option<Vec<u8>>> {
@@ -164,12 +164,12 @@ pub(super) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
     if !metadata.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
-    if metadata.len() > LONGEST {
+    if metadata.len() > MAX_RECORD_BYTES {
         return Err(io::Error::from_raw_os_error(libc::EFBIG));
     }
 
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
-    file.take(LONGEST).read_to_end(&mut bytes)?;
+    file.take(MAX_RECORD_BYTES).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

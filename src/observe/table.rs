@@ -8,7 +8,7 @@ use std::thread;
 use super::mountinfo::{self, MountInfo};
 use crate::{Error, Result, sys};
 
-const PATH: &str = "/proc/self/mountinfo";
+const MOUNTINFO: &str = "/proc/self/mountinfo";
 
 /// The number of mounts (2 µs each) from which on a thread is worth its start.
 const WORTH_A_THREAD: usize = 500;
@@ -36,8 +36,8 @@ impl Table {
     /// As [`read`](Self::read), but always from `/proc/self/mountinfo`. This is slower, but has
     /// mount points of any length.
     pub fn read_text() -> Result<Self> {
-        let cannot = || Error::failed(format!("cannot read the mount table {PATH}"));
-        let text = std::fs::read(PATH)
+        let cannot = || Error::failed(format!("cannot read the mount table {MOUNTINFO}"));
+        let text = std::fs::read(MOUNTINFO)
             .map_err(|error| cannot().because(&error).hint("is /proc mounted?"))?;
         mountinfo::parse(&text).map(Self::new).map_err(|line| {
             cannot().because_of(format!(
@@ -145,7 +145,7 @@ fn mount_of_slash() -> io::Result<Option<u64>> {
 fn ask_for(ids: &[u64]) -> io::Result<Vec<MountInfo>> {
     let mounts = ids
         .iter()
-        .map(|id| sys::stat_mount(*id).map(|mount| MountInfo::asked(*id, mount)));
+        .map(|id| sys::stat_mount(*id).map(|mount| MountInfo::from_statmount(*id, mount)));
     let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
     mounts
         .filter(|mount| !mount.as_ref().is_err_and(is_gone))

@@ -27,13 +27,13 @@ use crate::sys::{self, FileId, MountOutline};
 use crate::{Error, Result};
 
 /// The limit of open files per process, and of mapped ones.
-const FILES: usize = 4096;
+const MAX_FILES: usize = 4096;
 /// The limit of bytes of a process's list of maps. That is about ten thousand maps.
-const MAPS: u64 = 1 << 20;
+const MAX_MAPS_BYTES: u64 = 1 << 20;
 /// The limit of files of all processes per user other than root.
-const FILES_OF_USER: usize = 1 << 16;
+const MAX_FILES_OF_USER: usize = 1 << 16;
 
-const SELF: &str = "/proc/self/mountinfo";
+const OWN_TABLE: &str = "/proc/self/mountinfo";
 
 /// A process that uses a site.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,8 +72,8 @@ pub enum Depth {
 /// has one. The table of this process is read only if a mount may have a copy in it. The files of
 /// processes are looked at only if the table of their namespace has one of the mounts.
 ///
-/// If a process has very many files ([`FILES`], [`FILES_OF_USER`]), not all are looked at. Then its
-/// root, working directory and program decide.
+/// If a process has very many files ([`MAX_FILES`], [`MAX_FILES_OF_USER`]), not all are looked at.
+/// Then its root, working directory and program decide.
 #[derive(Debug)]
 pub struct Users {
     own: Space,
@@ -197,10 +197,10 @@ impl Users {
     /// The keys of the mount. There may be several if the own table has several mounts at its
     /// place.
     fn keys(&self, mount: &Used<'_>, outline: Option<&Outline>) -> Result<Vec<Key>> {
-        let asked = outline
+        let key_by_id = outline
             .and(mount.unique_id)
-            .and_then(|id| asked_key(id).ok());
-        let keys = match asked {
+            .and_then(|id| key_of_mount(id).ok());
+        let keys = match key_by_id {
             Some(key) => vec![key],
             None => self.own_table()?.keys_at(mount.point.as_os_str()),
         };
@@ -212,7 +212,7 @@ impl Users {
     fn own_table(&self) -> Result<&Namespace> {
         self.own
             .table()?
-            .ok_or_else(|| Error::failed(format!("cannot read the mount table {SELF}")))
+            .ok_or_else(|| Error::failed(format!("cannot read the mount table {OWN_TABLE}")))
     }
 
     /// `None` if the kernel does not support it (before Linux 6.8).
@@ -245,12 +245,12 @@ fn is_on_local_storage(root: &HostPath) -> io::Result<bool> {
     let stat = sys::stat_fd_unsynced(root)?;
     let id = stat.mount_id.filter(|_| stat.mount_id_is_unique);
     let magic = sys::mount_outline(id.ok_or(io::ErrorKind::Unsupported)?)?.magic;
-    Ok(LOCAL.contains(&magic))
+    Ok(LOCAL_MAGICS.contains(&magic))
 }
 
 /// The magic numbers of such types, as in statfs(2): ext2 to ext4, XFS, btrfs, tmpfs, F2FS,
 /// overlay, ZFS, bcachefs.
-const LOCAL: [u64; 8] = [
+const LOCAL_MAGICS: [u64; 8] = [
     0xef53,
     0x5846_5342,
     0x9123_683e,
@@ -262,7 +262,7 @@ const LOCAL: [u64; 8] = [
 ];
 
 /// The types of file systems that several kernels may mount at once.
-const SHARED: [&str; 34] = [
+const SHARED_TYPES: [&str; 34] = [
     "9p",
     "acfs",
     "afs",
@@ -345,7 +345,7 @@ struct Space {
     processes: Vec<Found>,
     /// The mount table. `None` if all processes have ended.
     table: OnceLock<Result<Option<Namespace>>>,
-    /// Mount points → the processes that use what is there.
+    /// Mount point → the processes that use the mounts there.
     used: OnceLock<HashMap<OsString, BTreeSet<u32>>>,
 }
 
@@ -415,9 +415,9 @@ fn each_file(proc: &Path, looked: &mut HashMap<u32, usize>, mut add: impl FnMut(
     let uid = fs::metadata(proc).map_or(u32::MAX, |found| found.uid());
     let before = looked.entry(uid).or_default();
     let room = if uid == 0 {
-        FILES
+        MAX_FILES
     } else {
-        FILES.min(FILES_OF_USER.saturating_sub(*before))
+        MAX_FILES.min(MAX_FILES_OF_USER.saturating_sub(*before))
     };
     let descriptors = fs::read_dir(proc.join("fd"))
         .into_iter()
@@ -431,8 +431,8 @@ fn each_file(proc: &Path, looked: &mut HashMap<u32, usize>, mut add: impl FnMut(
     let mut maps = vec![];
     if room > 0 {
         // Maps that were read before an error count.
-        let _ =
-            File::open(proc.join("maps")).and_then(|file| file.take(MAPS).read_to_end(&mut maps));
+        let _ = File::open(proc.join("maps"))
+            .and_then(|file| file.take(MAX_MAPS_BYTES).read_to_end(&mut maps));
     }
     let files: HashSet<_> = maps
         .split(|byte| *byte == b'\n')
@@ -470,7 +470,7 @@ type Key = (On, On);
 type Pair = (Option<u64>, u64);
 
 /// The key of the mount with this unique id.
-fn asked_key(unique_id: u64) -> io::Result<Key> {
+fn key_of_mount(unique_id: u64) -> io::Result<Key> {
     let mount = sys::stat_mount(unique_id)?;
     let on = sys::stat_mount(mount.parent)?;
     let shows = On::Place(mount.device, mount.root.into());
@@ -542,9 +542,9 @@ struct Namespace {
 impl Namespace {
     /// The namespace of this process.
     fn own() -> Result<Self> {
-        let cannot = || Error::failed(format!("cannot read the mount table {SELF}"));
-        let text =
-            fs::read(SELF).map_err(|error| cannot().because(&error).hint("is /proc mounted?"))?;
+        let cannot = || Error::failed(format!("cannot read the mount table {OWN_TABLE}"));
+        let text = fs::read(OWN_TABLE)
+            .map_err(|error| cannot().because(&error).hint("is /proc mounted?"))?;
         Ok(Self::of(&text, Path::new("/")))
     }
 
@@ -646,7 +646,7 @@ impl Namespace {
 
     fn shared_storage(&self, path: &HostPath) -> Option<&str> {
         let kind = self.mount_of(path.as_path())?.kind.as_str();
-        SHARED.contains(&kind).then_some(kind)
+        SHARED_TYPES.contains(&kind).then_some(kind)
     }
 
     fn key(&self, line: &Line) -> Key {

@@ -156,7 +156,7 @@ pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
             state: State::Shadowed,
             detail: format!(
                 "{} is mounted on top of it, and not by mountjail",
-                shown(top, Some(mount))
+                describe(top, Some(mount))
             ),
             count: theirs,
         },
@@ -174,7 +174,7 @@ pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
             state: State::Foreign,
             detail: format!(
                 "{} is mounted there, and not by mountjail",
-                shown(top, Some(mount))
+                describe(top, Some(mount))
             ),
             count: theirs,
         },
@@ -208,7 +208,7 @@ fn change(
             Some(theirs) => {
                 let theirs = format!(
                     "{} is mounted beneath it, and not by mountjail",
-                    shown(theirs, None)
+                    describe(theirs, None)
                 );
                 Verdict::OnTheirs {
                     because,
@@ -250,7 +250,7 @@ fn difference(top: &ObservedMount, mount: &Mount, source: Option<&HostPath>) -> 
 }
 
 /// Describes a foreign mount at the target of `mount`.
-pub(super) fn shown(seen: &ObservedMount, mount: Option<&Mount>) -> String {
+pub(super) fn describe(seen: &ObservedMount, mount: Option<&Mount>) -> String {
     if mount.is_some_and(|mount| shows_its_file(seen, mount)) {
         return "the same file once more".to_owned();
     }

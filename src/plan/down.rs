@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::compare::{came_along, is_right, recorded, shown};
+use super::compare::{came_along, describe, is_right, recorded};
 use super::placeholders::removal;
 use super::step::{MountState, Plan, State, Step};
 use crate::base::{HostPath, JailPath, SiteName};
@@ -47,10 +47,9 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
                 detail: None,
                 mount: mount.cloned(),
             });
-            let (target, expected) = (target.clone(), seen.clone());
             plan.steps.push(Step::Detach {
-                target,
-                expected,
+                target: target.clone(),
+                expected: seen.clone(),
                 source,
                 recursive: false,
             });
@@ -118,7 +117,7 @@ fn not_ours(target: &JailPath, seen: &ObservedMount, covers: bool) -> MountState
             State::Shadowed,
             format!(
                 "{} is mounted on top of it, and not by mountjail",
-                shown(seen, None)
+                describe(seen, None)
             ),
         )
     } else {
@@ -126,7 +125,7 @@ fn not_ours(target: &JailPath, seen: &ObservedMount, covers: bool) -> MountState
             State::Foreign,
             format!(
                 "{} is mounted there, and not by mountjail",
-                shown(seen, None)
+                describe(seen, None)
             ),
         )
     };

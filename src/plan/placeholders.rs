@@ -17,7 +17,7 @@ pub(super) struct Placeholders {
     pub conflicts: Vec<Error>,
 }
 
-/// What one path has to be.
+/// What is needed at one path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Need<'d> {
     /// A directory on the way to a target or a link.

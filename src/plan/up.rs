@@ -512,7 +512,8 @@ impl Planner<'_> {
         going
     }
 
-    /// Refuses whatever would be made or mounted outside the root as well.
+    /// Refuses to change paths that are on foreign mounts, since the changes could also appear
+    /// outside the root.
     fn refuse_outside(&mut self, made: &mut placeholders::Placeholders) {
         let theirs = |state: &MountState| matches!(state.state, State::Foreign | State::Shadowed);
         if self.observed.holders.is_empty() && !self.plan.states.iter().any(theirs) {
