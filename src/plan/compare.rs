@@ -64,7 +64,7 @@ fn shows_its_file(seen: &ObservedMount, mount: &Mount) -> bool {
     seen.file.is_some() && seen.file == mount.file
 }
 
-/// What to do at one target.
+/// The change that one target needs.
 #[derive(Clone, Debug)]
 pub(super) enum Verdict {
     /// The topmost mount is right. These mounts are ours and stay, bottom first.
@@ -99,6 +99,7 @@ pub(super) enum Verdict {
     OnTheirs { because: State, detail: String },
 }
 
+/// What to do at the target of `mount`.
 pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
     let stack = observed
         .mounts

@@ -32,13 +32,14 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
     for (target, stack) in all.into_iter().rev() {
         let mount = desired(target);
         let source_of = |seen: &_| source_of(observed, target, seen, mount.map(|mount| &**mount));
-        let ours = |seen: &_| source_of(seen).is_some() || came_along(observed, target, seen);
+        let is_ours = |seen: &_| source_of(seen).is_some() || came_along(observed, target, seen);
         for (nth, seen) in stack.iter().enumerate().rev() {
-            if !ours(seen) {
-                plan.states
-                    .push(not_ours(target, seen, stack[..nth].iter().any(ours)));
+            if !is_ours(seen) {
+                let covers_ours = stack[..nth].iter().any(is_ours);
+                plan.states.push(not_ours(target, seen, covers_ours));
                 break;
             }
+
             let source = source_of(seen);
             plan.states.push(MountState {
                 target: target.clone(),

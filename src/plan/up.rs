@@ -67,7 +67,7 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn plan_mount(&mut self, mount: &Arc<Mount>) {
         if self.observed.absent.contains(&mount.target) {
-            self.state(mount, State::Absent, Some(absent(&mount.source)));
+            self.add_state(mount, State::Absent, Some(absent(&mount.source)));
             return;
         }
         match verdict(self.observed, mount) {
@@ -76,12 +76,12 @@ impl Planner<'_> {
                     seen.iter()
                         .filter_map(|seen| record_of(seen, mount, self.observed)),
                 );
-                self.state(mount, State::Ok, None);
+                self.add_state(mount, State::Ok, None);
             }
             Verdict::Attach => {
                 self.mount
                     .insert(mount.target.clone(), Step::Attach(mount.clone()));
-                self.state(mount, State::Missing, None);
+                self.add_state(mount, State::Missing, None);
             }
             Verdict::Swap {
                 top,
@@ -96,7 +96,7 @@ impl Planner<'_> {
                     because,
                 };
                 self.mount.insert(mount.target.clone(), step);
-                self.state(mount, because, Some(detail));
+                self.add_state(mount, because, Some(detail));
             }
             Verdict::Replace {
                 stack,
@@ -104,20 +104,20 @@ impl Planner<'_> {
                 detail,
             } => {
                 for seen in stack.into_iter().rev() {
-                    self.detach(&mount.target, seen, mount.recursive);
+                    self.add_detach(&mount.target, seen, mount.recursive);
                 }
                 self.mount
                     .insert(mount.target.clone(), Step::Attach(mount.clone()));
-                self.state(mount, because, Some(detail));
+                self.add_state(mount, because, Some(detail));
             }
             Verdict::FinishSwap { top, below } => {
-                self.detach(&mount.target, top, mount.recursive);
+                self.add_detach(&mount.target, top, mount.recursive);
                 self.plan
                     .unchanged
                     .extend(record_of(&below, mount, self.observed));
                 let detail = "the new file is mounted beneath the old one: a swap was interrupted"
                     .to_owned();
-                self.state(mount, State::Stale, Some(detail));
+                self.add_state(mount, State::Stale, Some(detail));
             }
             Verdict::NotOurs {
                 state,
@@ -131,13 +131,13 @@ impl Planner<'_> {
                     &detail,
                     format!("unmount it, if it is not needed: `{umount}`"),
                 );
-                self.state(mount, state, Some(detail));
+                self.add_state(mount, state, Some(detail));
             }
             Verdict::OnTheirs { because, detail } => {
                 let (site, at) = (&self.desired.site, self.desired.root.inside(&mount.target));
                 let hint = format!("`mountjail down {site}`, then `umount {at}`");
                 self.cannot_mount(mount, &detail, hint);
-                self.state(mount, because, Some(detail));
+                self.add_state(mount, because, Some(detail));
             }
         }
     }
@@ -151,7 +151,7 @@ impl Planner<'_> {
         self.plan.conflicts.push(error.hint(hint));
     }
 
-    fn state(&mut self, mount: &Arc<Mount>, state: State, detail: Option<String>) {
+    fn add_state(&mut self, mount: &Arc<Mount>, state: State, detail: Option<String>) {
         self.plan.states.push(MountState {
             target: mount.target.clone(),
             source: Some(mount.source.clone()),
@@ -166,7 +166,7 @@ impl Planner<'_> {
         recorded(self.observed, target, seen).map_or(wanted, |known| known.recursive)
     }
 
-    fn detach(&mut self, target: &JailPath, expected: ObservedMount, recursive: bool) {
+    fn add_detach(&mut self, target: &JailPath, expected: ObservedMount, recursive: bool) {
         let is_planned = |step: &Step| match step {
             Step::Detach {
                 expected: planned, ..
@@ -212,7 +212,7 @@ impl Planner<'_> {
                     let covers_ours = stack[..nth]
                         .iter()
                         .any(|seen| recorded(self.observed, target, seen).is_some());
-                    self.foreign(target, seen, covers_ours);
+                    self.add_foreign(target, seen, covers_ours);
                     break;
                 };
                 let (state, detail) = if self.observed.absent.contains(*target) {
@@ -227,7 +227,7 @@ impl Planner<'_> {
                     detail: Some(detail),
                     mount: None,
                 });
-                self.detach(target, seen.clone(), known.recursive);
+                self.add_detach(target, seen.clone(), known.recursive);
             }
         }
     }
@@ -243,7 +243,7 @@ impl Planner<'_> {
                 self.plan_hidden(&stray.target, recorded.next());
                 continue;
             }
-            self.orphan(
+            self.add_orphan(
                 &stray.target,
                 None,
                 format!("moved away with a directory, to {}", stray.place()),
@@ -267,10 +267,10 @@ impl Planner<'_> {
                 self.plan
                     .conflicts
                     .push(error.hint(format!("unmount it: `umount {above}`")));
-                self.orphan(target, source, format!("{above} is mounted above it"));
+                self.add_orphan(target, source, format!("{above} is mounted above it"));
             }
             Held::Ours(above) => {
-                self.orphan(
+                self.add_orphan(
                     target,
                     source,
                     format!("hidden by what is mounted on {above}"),
@@ -278,7 +278,7 @@ impl Planner<'_> {
                 self.uncovered.insert(above);
             }
             Held::Root => {
-                self.orphan(
+                self.add_orphan(
                     target,
                     source,
                     "hidden by what is mounted over the root".to_owned(),
@@ -289,7 +289,7 @@ impl Planner<'_> {
         self.buried.extend(known.cloned());
     }
 
-    fn orphan(&mut self, target: &JailPath, source: Option<HostPath>, detail: String) {
+    fn add_orphan(&mut self, target: &JailPath, source: Option<HostPath>, detail: String) {
         self.plan.states.push(MountState {
             target: target.clone(),
             source,
@@ -299,7 +299,7 @@ impl Planner<'_> {
         });
     }
 
-    /// The mount that the directory of `path` is on, as far as that directory exists now.
+    /// The kind of mount that the directory of `path` is on, as far as that directory exists now.
     fn held_by(&self, path: &JailPath) -> Held {
         let above = path.directories_above();
         let mounted = above
@@ -314,7 +314,7 @@ impl Planner<'_> {
         let target = mounted.map(|nth| &above[nth]);
 
         if let Some(holder) = holder {
-            return self.holder(holder, target);
+            return self.kind_of_holder(holder, target);
         }
         let Some(above) = target else {
             return Held::Root;
@@ -328,8 +328,8 @@ impl Planner<'_> {
         Held::Ours(above.clone())
     }
 
-    /// The same for a mount that is not at a target. `target`: the nearest mounted target above it.
-    fn holder(&self, holder: &Holder, target: Option<&JailPath>) -> Held {
+    /// The kind of a mount that is not at a target. `target`: the nearest mounted target above it.
+    fn kind_of_holder(&self, holder: &Holder, target: Option<&JailPath>) -> Held {
         let at = self.desired.root.path_inside(&holder.point);
         let part_of_ours = at.as_ref().filter(|at| {
             let stack = self.observed.elsewhere.get(*at).into_iter().flatten();
@@ -343,7 +343,7 @@ impl Planner<'_> {
         }
     }
 
-    fn foreign(&mut self, target: &JailPath, seen: &ObservedMount, covers_ours: bool) {
+    fn add_foreign(&mut self, target: &JailPath, seen: &ObservedMount, covers_ours: bool) {
         let root = seen
             .fs_root
             .as_ref()
@@ -384,7 +384,7 @@ impl Planner<'_> {
                 .iter()
                 .rfind(|seen| !came_along(self.observed, target, seen))
             {
-                self.foreign(target, foreign, false);
+                self.add_foreign(target, foreign, false);
             }
         }
     }
@@ -394,7 +394,7 @@ impl Planner<'_> {
     fn renew_children(&mut self) {
         for above in self.uncovered.clone() {
             for seen in self.observed.mounts.get(&above).into_iter().flatten().rev() {
-                self.detach(&above, seen.clone(), false);
+                self.add_detach(&above, seen.clone(), false);
             }
             self.plan.unchanged.retain(|keep| keep.target != above);
             self.mount.remove(&above);
@@ -424,7 +424,7 @@ impl Planner<'_> {
                 .map(Vec::as_slice)
                 .unwrap_or_default();
             for seen in stack.iter().rev() {
-                self.detach(&mount.target, seen.clone(), mount.recursive);
+                self.add_detach(&mount.target, seen.clone(), mount.recursive);
             }
             self.plan
                 .unchanged
