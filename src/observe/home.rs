@@ -20,7 +20,7 @@ impl Records {
             return Some(recorded.clone());
         }
 
-        // A root inside the recorded one is not a new place of it: a directory in it was moved.
+        // The root cannot have been moved into itself. A directory inside it was moved then.
         let moved = |mount: &RecordedMount| {
             root_by(mount).filter(|root| !root.as_path().starts_with(recorded))
         };

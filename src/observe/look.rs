@@ -219,8 +219,8 @@ impl<'a> Site<'a> {
         Ok(())
     }
 
-    /// The same without a table: what is in recursive mounts, or everything if a recorded mount is
-    /// lost.
+    /// Adds the mounts elsewhere without a table: those in recursive mounts, or all of them if a
+    /// recorded mount is lost.
     fn ask_elsewhere(&self, desired: &Desired, observed: &mut Observed) -> io::Result<()> {
         let is_lost = |mount: &RecordedMount| submounts::is_lost(mount, &observed.mounts);
         if observed.recorded_mounts().any(is_lost) {
@@ -563,8 +563,8 @@ fn observed_stack(stack: &[&MountInfo], stat: &Stat, private: Option<u64>) -> Ve
     seen.collect()
 }
 
-/// Whether `stat` is of the root of `mount`. It is taken to be if they know the mount by different
-/// kinds of ids.
+/// Whether `stat` is of the root of `mount`. The answer is yes if their ids are not of the same
+/// kind and cannot be compared.
 fn is_found(mount: &MountInfo, stat: &Stat) -> bool {
     let id = if stat.mount_id_is_unique {
         mount.unique_id

@@ -43,7 +43,6 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// The mounts that are recorded.
     pub(crate) fn recorded_mounts(&self) -> impl Iterator<Item = &RecordedMount> {
         self.record.iter().flat_map(|record| &record.mounts)
     }

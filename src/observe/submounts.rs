@@ -95,8 +95,8 @@ fn unknown(desired: &Desired, observed: &Observed) -> Vec<(JailPath, HostPath)> 
         .collect()
 }
 
-/// Recognises recorded mounts that were moved away by their files, and records their ids. A run
-/// that was killed left no ids of what it mounted. `file_at` looks into the jail.
+/// Finds recorded mounts that were moved away, by the files that they show, and records their ids.
+/// A run that was killed left no ids of its mounts. `file_at` looks into the jail.
 pub(super) fn name_moved(observed: &mut Observed, file_at: impl Fn(&JailPath) -> Option<FileId>) {
     let Observed {
         record: Some(record),

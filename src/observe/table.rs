@@ -81,7 +81,6 @@ impl Table {
         self.get(id).map(|mount| mount.point.clone())
     }
 
-    /// Whether there is a mount with this id.
     pub(super) fn has(&self, id: u64) -> bool {
         self.get(id).is_some()
     }
@@ -98,7 +97,7 @@ impl Table {
         let count =
             self.mounts[start..].partition_point(|mount| bytes(&mount.point).starts_with(&prefix));
         let found = &self.mounts[start..start + count];
-        // Only `/` is below itself by its bytes.
+        // The prefix `/` also matches `/` itself.
         &found[found.partition_point(|mount| mount.point == path)..]
     }
 }
@@ -177,8 +176,9 @@ pub(super) fn stack(mounts: &[MountInfo]) -> Vec<&MountInfo> {
     stack
 }
 
-/// The mount for which `is_top` holds and the mounts at the same point that it is mounted on, from
-/// the lowest up. All mounts as by [`stack`] if `is_top` holds for several, `None` if for none.
+/// The mount for which `is_top` holds, with the mounts at the same point that it is mounted on,
+/// from the lowest up. If it holds for several mounts, all of them are returned in the order of
+/// [`stack`]; if it holds for none, `None`.
 pub(super) fn stack_below(
     mounts: &[MountInfo],
     is_top: impl Fn(&MountInfo) -> bool,

@@ -161,7 +161,7 @@ impl Planner<'_> {
         });
     }
 
-    /// Whether submounts came along with `seen`, by its record; without one, `wanted`.
+    /// Whether submounts came along with `seen`, by its record. Without a record, `wanted`.
     fn is_recursive(&self, target: &JailPath, seen: &ObservedMount, wanted: bool) -> bool {
         recorded(self.observed, target, seen).map_or(wanted, |known| known.recursive)
     }
