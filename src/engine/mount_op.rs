@@ -10,7 +10,7 @@ use super::Mounter;
 use super::backend::{Backend, Prepared};
 use super::root::{Root, Spot, Spots};
 use super::target::{cannot, is_mount, nothing_inside, options_of, unique_id_at};
-use super::undo::{Old, Swapped, Undo, save, swap};
+use super::undo::{Replaced, Swapped, Undo, save, swap};
 use crate::base::hints::Doing;
 use crate::base::{Error, JailPath, Result};
 use crate::observe::{self, ObservedMount, RecordedMount, Submount, Unknown};
@@ -129,7 +129,7 @@ impl<'a, B: Backend> Work<'a, B> {
                 let target = target.clone();
                 undo.push(match saved {
                     Some(saved) => Undo::SwapBack {
-                        old: Old {
+                        old: Replaced {
                             target,
                             id,
                             recursive,
@@ -153,7 +153,7 @@ impl<'a, B: Backend> Work<'a, B> {
                 backend.stage(&self.ready).map_err(failed)?;
                 sys::umount_at(&on).map_err(failed)?;
                 let stays = saved.is_none();
-                undo.push(Old::undo(target, id, recursive, saved));
+                undo.push(Replaced::undo(target, id, recursive, saved));
                 let on = root
                     .spot(target)
                     .and_then(|spot| spot.open_bare())
