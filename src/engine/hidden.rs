@@ -63,7 +63,7 @@ pub(super) fn detach(id: u64) -> io::Result<()> {
         let bare = Bare::of(mount.parent)?;
         let on = sys::reopen_on(&bare.mount, bare.open(&mount.point)?)?;
         if std::fs::read_link(proc_path(&on))? != mount.point {
-            // Otherwise the handle may have led to another name of the same file.
+            // It has moved, or the handle led to another name of the same file.
             return Err(io::Error::other("it has moved"));
         }
         sys::umount_at(on.as_fd())

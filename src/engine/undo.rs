@@ -237,7 +237,8 @@ fn swap_back<B: Backend>(
     match result {
         Swapped::Whole => root.mounted(&old.target, old.saved.unique_id(), None),
         Swapped::Beneath(error) => Err(error),
-        Swapped::NotOffered => Err(io::Error::from_raw_os_error(libc::EINVAL)), // it was offered before
+        // This cannot happen: it was offered for the first swap.
+        Swapped::NotOffered => Err(io::Error::from_raw_os_error(libc::EINVAL)),
     }
 }
 
