@@ -36,7 +36,7 @@ impl Bare {
         })
     }
 
-    /// Opens with `O_PATH` what is at `path`, a path on the host in this mount.
+    /// Opens the file at `path` with `O_PATH`. `path` is a path on the host in this mount.
     fn open(&self, path: &Path) -> io::Result<OwnedFd> {
         let below = path.strip_prefix(&self.point).map_err(io::Error::other)?;
         let below = if below.as_os_str().is_empty() {

@@ -8,8 +8,8 @@ use std::path::Path;
 use crate::base::{Error, Result};
 use crate::observe::StateDir;
 
-/// Makes the directories with mode 0700. Existing ones get this mode too: anyone who can look into
-/// them learns, by inotify(7), when something is about to be made in his root.
+/// Makes the directories with mode 0700. Existing ones get this mode too, because anyone who can
+/// look into them learns, by inotify(7), when something is about to be made in his root.
 pub(crate) fn make_state_directories(state: &StateDir) -> Result<()> {
     for dir in [&state.run, &state.lib] {
         fs::DirBuilder::new()

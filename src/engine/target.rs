@@ -228,8 +228,8 @@ fn umount_if(point: &Path, unique_id: u64) -> io::Result<()> {
     sys::umount_at(fd)
 }
 
-/// Returns sentences about those `paths` that still exist. A crashed run may have recorded
-/// something twice, once as what it is.
+/// Returns sentences about those `paths` that still exist. A crashed run may have recorded a path
+/// twice, once correctly.
 pub(super) fn still_there(root: &Root, paths: &[JailPath]) -> Vec<String> {
     let sentence = |path: &JailPath| {
         let spot = root.spot(path).ok()?;

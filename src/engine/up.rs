@@ -247,8 +247,8 @@ impl<'a, B: Backend> Run<'a, B> {
         Ok(work)
     }
 
-    /// Since when `target`, which is mounted on at `now`, has shown something. A swap leaves no
-    /// moment in which it does not.
+    /// The time since which `target`, mounted on at `now`, has shown something. A swap keeps the
+    /// time of the old mount, because it leaves no moment without one.
     fn since(&self, target: &JailPath, now: u64) -> Option<u64> {
         if !self.observed.mounts.contains_key(target) {
             return Some(now);
@@ -354,9 +354,9 @@ impl<'a, B: Backend> Run<'a, B> {
                     self.log_step(step);
                     detach_stray(&self.plan.root, stray)?;
                     self.outcome.detached += 1;
-                    let made = self.observed.kept.iter().flat_map(|kept| &kept.made);
-                    let made =
-                        made.filter_map(|made| Some((&made.path, made.kind.clone(), made.file?)));
+                    let recorded = self.observed.kept.iter().flat_map(|kept| &kept.made);
+                    let made = recorded
+                        .filter_map(|made| Some((&made.path, made.kind.clone(), made.file?)));
                     clear_after(&self.root, stray, made.rev());
                 }
                 Step::RemovePlaceholder { path, kind, file } => {

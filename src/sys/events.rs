@@ -77,7 +77,7 @@ pub fn read_mount_events(group: impl AsFd) -> io::Result<Vec<MountEvent>> {
 /// follows it.
 fn parse(mut bytes: &[u8], events: &mut Vec<MountEvent>) {
     const METADATA: usize = 24;
-    while let Some(length) = number::<4>(bytes, 0).map(|n| u32::from_ne_bytes(n) as usize) {
+    while let Some(length) = number::<4>(bytes, 0).map(|field| u32::from_ne_bytes(field) as usize) {
         let Some(event) = bytes.get(..length).filter(|event| event.len() >= METADATA) else {
             return;
         };

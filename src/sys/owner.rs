@@ -3,9 +3,9 @@
 use std::fs;
 use std::sync::OnceLock;
 
-/// Whether a file with the owner `uid` belongs to root. That is user 0 and, in a user namespace,
-/// also the user as whom unmapped users are shown (`user_namespaces(7)`): the root of the host is
-/// shown as that user, and no user in the namespace is.
+/// Whether a file with the owner `uid` belongs to root: to user 0 or, in a user namespace, to the
+/// user that stands for all unmapped users (`user_namespaces(7)`). The root of the host is shown as
+/// that user, and no user in the namespace is.
 pub fn is_roots(uid: u32) -> bool {
     uid == 0 || unmapped_user().is_some_and(|unmapped| unmapped == uid)
 }
