@@ -56,7 +56,7 @@ pub(super) trait Backend: Send + Sync {
     /// Attaches `ready` beneath the mount whose root `top` is. `Ok(false)`: this is not supported.
     fn attach_beneath(&self, ready: &Self::Ready, top: BorrowedFd<'_>) -> io::Result<bool>;
 
-    /// Makes a prepared mount ready to be copied many times, if that takes anything.
+    /// Makes a prepared mount ready to be copied many times, if that needs a step of its own.
     fn share(&self, prepared: &Self::Ready, recursive: bool) -> io::Result<()>;
 }
 

@@ -319,10 +319,11 @@ impl<'a> Run<'a> {
         if let Some(error) = self.foreign_in(target) {
             return Err(error);
         }
-        let detached = match self
+
+        let found = self
             .spot(target, spots)
-            .and_then(|spot| Ok(is_at(spot, expected)?.then_some(spot)))
-        {
+            .and_then(|spot| Ok(is_at(spot, expected)?.then_some(spot)));
+        let detached = match found {
             Ok(Some(spot)) => match spot.umount(false) {
                 Err(error) if self.lazy && error.raw_os_error() == Some(libc::EBUSY) => {
                     nothing_inside(&self.root, "unmount", target, expected)?;
@@ -335,11 +336,10 @@ impl<'a> Run<'a> {
                 }
                 result => result.map_err(|error| cannot(&self.root, "unmount", target, &error)),
             },
-            Ok(None) => self.detach_hidden(
-                target,
-                expected,
-                &io::Error::from_raw_os_error(libc::EINVAL),
-            ), // as umount(2) reports it
+            Ok(None) => {
+                let not_mounted = io::Error::from_raw_os_error(libc::EINVAL); // as umount(2)
+                self.detach_hidden(target, expected, &not_mounted)
+            }
             Err(error) => self.detach_hidden(target, expected, &error),
         };
         detached?;
@@ -483,13 +483,12 @@ impl<'a> Run<'a> {
         {
             Err(error) if is_gone(&error) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::EXDEV) => {
-                let remove = |bare: &Root| {
+                let remove_in = |bare: &Root| {
                     let spot = bare.spot(path)?;
                     spot.stat()?;
                     spot.remove(kind, file)
                 };
-                let bare = self.bare().map(remove);
-                match bare {
+                match self.bare().map(remove_in) {
                     Some(Ok(removed)) => Ok(removed),
                     // It was made on another file system in the root.
                     Some(Err(error)) if is_gone(&error) && file.is_some() => self

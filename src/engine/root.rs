@@ -25,8 +25,7 @@ pub(super) struct Root {
     fd: OwnedFd,
     path: HostPath,
     device: u64,
-    /// The mounts in it that are ours. `None`: the caller checks himself which mount a directory is
-    /// on.
+    /// The mounts in it that are ours. `None`: the caller checks which mount a directory is on.
     ours: Option<RefCell<Ours>>,
 }
 
@@ -246,7 +245,7 @@ impl Spot {
         sys::mount_of(&self.dir, Path::new(&self.name))
     }
 
-    /// Stats what is here. Links are not followed.
+    /// Returns the status of what is here. Links are not followed.
     pub(super) fn stat(&self) -> io::Result<Stat> {
         sys::stat_at(&self.dir, Path::new(&self.name))
     }

@@ -63,14 +63,14 @@ pub fn mount_of(dir: impl AsFd, path: &Path) -> io::Result<OnMount> {
 }
 
 /// Room for a handle: `MAX_HANDLE_SZ` of `linux/exportfs.h`.
-const HANDLE: usize = 128;
+const MAX_HANDLE_SIZE: usize = 128;
 
 /// `struct file_handle`, with the room for its handle.
 #[repr(C)]
 struct Handle {
     bytes: u32,
     kind: i32,
-    room: [u8; HANDLE],
+    room: [u8; MAX_HANDLE_SIZE],
 }
 
 /// Opens the file `file` as it is on the mount that `mount` is on, whatever is mounted on it or
@@ -81,9 +81,9 @@ struct Handle {
 /// Errors: EOPNOTSUPP for a file system without handles; ESTALE.
 pub fn reopen_on(mount: impl AsFd, file: impl AsFd) -> io::Result<OwnedFd> {
     let mut handle = Handle {
-        bytes: HANDLE as u32,
+        bytes: MAX_HANDLE_SIZE as u32,
         kind: 0,
-        room: [0; HANDLE],
+        room: [0; MAX_HANDLE_SIZE],
     };
     let mut mount_id: libc::c_int = 0;
     // SAFETY: the path is static. The handle has the room that it claims. The kernel writes to
