@@ -1,5 +1,5 @@
-//! The two ways to mount. Both make a copy of a mount out of sight, with its final attributes, and
-//! attach the finished copy in one system call, so it is never visible writable.
+//! The interface of the two ways to mount. Both make a copy of a mount out of sight, with its final
+//! attributes, and attach the finished copy in one system call, so it is never visible writable.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,22 +10,23 @@ use sys_mount::{Mount, MountFlags};
 use crate::base::MountAttributes;
 use crate::sys;
 
-/// A finished mount that nothing shows yet.
+/// A finished mount that is not visible anywhere yet.
 pub(super) trait Prepared: Send + Sync {
-    /// The unique id that the mount will have when it is attached, if that is known before.
+    /// The unique id that the mount will have when it is attached, if it is known before.
     fn unique_id(&self) -> Option<u64>;
 
-    /// Its attributes, as the kernel made it, if they can be asked for before it is attached.
+    /// Its attributes as the kernel made it, if the kernel can be asked before it is attached.
     fn attributes(&self) -> io::Result<Option<MountAttributes>>;
 }
 
 /// How mounts are copied and attached.
 pub(super) trait Backend: Send + Sync {
-    /// What it prepares.
+    /// A mount that it has prepared.
     type Ready: Prepared;
 
-    /// A copy of the mount that `source` is on, with `source` as its root, exactly `options`, and
-    /// private: cut from the host's peer groups. With its submounts if `recursive`.
+    /// Copies the mount that `source` is on, with `source` as the root of the copy, with exactly
+    /// `options`, and private, that is, cut from the peer groups of the host. Submounts are
+    /// included if `recursive`.
     fn prepare(
         &self,
         source: BorrowedFd<'_>,
@@ -33,14 +34,14 @@ pub(super) trait Backend: Send + Sync {
         recursive: bool,
     ) -> io::Result<Self::Ready>;
 
-    /// A copy as it is of the mount whose root `top` is, private: to bring it back if the run
+    /// Copies the mount whose root `top` is, unchanged but private, to bring it back if the run
     /// fails.
     fn save(&self, top: BorrowedFd<'_>, recursive: bool) -> io::Result<Self::Ready>;
 
-    /// One more copy of a prepared mount.
+    /// Makes one more copy of a prepared mount.
     fn copy(&self, prepared: &Self::Ready, recursive: bool) -> io::Result<Self::Ready>;
 
-    /// Attaches `ready` on `target`, whose type fits.
+    /// Attaches `ready` on `target`, which is of a fitting type.
     fn attach(
         &self,
         ready: &Self::Ready,
@@ -48,20 +49,19 @@ pub(super) trait Backend: Send + Sync {
         recursive: bool,
     ) -> io::Result<()>;
 
-    /// Makes sure that `ready` can be attached: the kernel attaches no mount of a file that has
-    /// been deleted (ENOENT). For a swap with a gap, before the old mount is taken off.
+    /// Makes sure that `ready` can be attached: the kernel attaches no mount of a deleted file
+    /// (ENOENT). It is called for a swap with a gap, before the old mount is detached.
     fn stage(&self, ready: &Self::Ready) -> io::Result<()>;
 
-    /// Attaches `ready` beneath the mount whose root `top` is; `Ok(false)` where that cannot be
-    /// done.
+    /// Attaches `ready` beneath the mount whose root `top` is. `Ok(false)`: this is not supported.
     fn attach_beneath(&self, ready: &Self::Ready, top: BorrowedFd<'_>) -> io::Result<bool>;
 
-    /// Makes a prepared mount ready to be copied many times, where that needs something.
+    /// Makes a prepared mount ready to be copied many times, if that needs a step of its own.
     fn share(&self, prepared: &Self::Ready, recursive: bool) -> io::Result<()>;
 }
 
-/// One `mount(2)` through sys-mount. The type is named always: without one the crate would try them
-/// all.
+/// Calls `mount(2)` once through sys-mount. The type is always given, because without one the crate
+/// would try all types.
 pub(super) fn mount(source: &Path, target: &Path, flags: MountFlags) -> io::Result<()> {
     Mount::builder()
         .fstype("none")
@@ -70,24 +70,16 @@ pub(super) fn mount(source: &Path, target: &Path, flags: MountFlags) -> io::Resu
         .map(drop)
 }
 
-/// Cuts the mount at `target` from its peer group, with all below it if `recursive`.
+/// Cuts the mount at `target` from its peer group, with all mounts below it if `recursive`.
 pub(super) fn make_private(target: &Path, recursive: bool) -> io::Result<()> {
-    // sys-mount's flags have no name for the propagation types; its type takes the bits as they
-    // are.
-    let private = MountFlags::from_bits_retain(libc::MS_PRIVATE);
-    mount(
-        Path::new("none"),
-        target,
-        private
-            | if recursive {
-                MountFlags::REC
-            } else {
-                MountFlags::empty()
-            },
-    )
+    // The flags of sys-mount have no names for the propagation types, but their type accepts the
+    // bits.
+    let mut flags = MountFlags::from_bits_retain(libc::MS_PRIVATE);
+    flags.set(MountFlags::REC, recursive);
+    mount(Path::new("none"), target, flags)
 }
 
-/// `mount_setattr`'s argument for exactly these options and `MS_PRIVATE`.
+/// The argument of `mount_setattr` for exactly these options and `MS_PRIVATE`.
 pub(super) fn attributes(options: MountAttributes) -> sys::MountAttr {
     let mut attr = sys::MountAttr {
         propagation: libc::MS_PRIVATE,
@@ -108,7 +100,7 @@ pub(super) fn attributes(options: MountAttributes) -> sys::MountAttr {
     attr
 }
 
-/// A copy of a mount by `open_tree(2)`.
+/// Copies a mount with `open_tree(2)`.
 pub(super) fn clone_of(fd: impl AsFd, recursive: bool) -> io::Result<OwnedFd> {
     if recursive {
         sys::clone_mount_recursive(fd)

@@ -1,7 +1,7 @@
 //! The classic engine: `mount(2)`, for kernels without `mount_setattr(2)`.
 //!
-//! A classic bind is writable until it is remounted read-only, so that is done in a private scratch
-//! mount that only root can reach; a bind of the finished read-only bind is read-only from its
+//! A classic bind is writable until it is remounted read-only. This happens in a private scratch
+//! mount that only root can reach. A bind of the finished read-only bind is read-only from its
 //! first moment.
 
 use std::io;
@@ -31,7 +31,7 @@ impl Classic {
         }
     }
 
-    /// Binds what `fd` is into the scratch mount and cuts it from its peer group.
+    /// Binds the file `fd` into the scratch mount and cuts it from its peer group.
     fn bind_aside(&self, fd: BorrowedFd<'_>, recursive: bool) -> io::Result<PathBuf> {
         let spot = self
             .scratch_dir
@@ -44,12 +44,8 @@ impl Classic {
 }
 
 fn bind(source: &Path, target: &Path, recursive: bool) -> io::Result<()> {
-    let flags = MountFlags::BIND
-        | if recursive {
-            MountFlags::REC
-        } else {
-            MountFlags::empty()
-        };
+    let mut flags = MountFlags::BIND;
+    flags.set(MountFlags::REC, recursive);
     mount(source, target, flags)
 }
 
@@ -62,33 +58,31 @@ fn flags(options: MountAttributes) -> MountFlags {
     flags
 }
 
-/// Remounts the bind at `path` with `options`, and every mount below it if `recursive`: the kernel
-/// ignores `MS_REC` on a remount, so each is remounted by itself; none may be missed.
+/// Remounts the bind at `path` with `options`, and every mount below it if `recursive`. The kernel
+/// ignores `MS_REC` on a remount, so each mount is remounted separately; none may be missed.
 fn set_options(path: &Path, options: MountAttributes, recursive: bool) -> io::Result<()> {
     let remount = MountFlags::REMOUNT | MountFlags::BIND | flags(options);
     mount(Path::new("none"), path, remount)?;
     if recursive {
-        for below in Table::read_text()
-            .map_err(io::Error::other)?
-            .points_below(path)
-        {
+        let table = Table::read_text().map_err(io::Error::other)?;
+        for below in table.points_below(path) {
             mount(Path::new("none"), &below, remount)?;
         }
     }
     Ok(())
 }
 
-/// A mount at this path of the private scratch mount.
+/// A mount at this path in the private scratch mount.
 pub(super) struct InScratch(PathBuf);
 
 impl Prepared for InScratch {
-    /// It is attached as a copy, which has an id of its own.
+    /// `None`: a copy is attached, which has an id of its own.
     fn unique_id(&self) -> Option<u64> {
         None
     }
 
     fn attributes(&self) -> io::Result<Option<MountAttributes>> {
-        Ok(None) // what is attached is verified
+        Ok(None) // they are verified after the mount is attached
     }
 }
 

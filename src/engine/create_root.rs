@@ -10,15 +10,15 @@ use crate::base::HostPath;
 use crate::resolve::{Host, not_found, refuse_system};
 use crate::{Error, Result, sys};
 
-/// Makes the directory `root` and those above it (mode 0755), as `up --create` does. `false`: it is
-/// there already.
+/// Makes the directory `root` and its missing parents (mode 0755), as `up --create` does. `false`:
+/// it already exists.
 pub(crate) fn create_root(root: &HostPath) -> Result<bool> {
     refuse_system(root)?;
     let Some((existing, rest)) = nearest_existing(root)? else {
         return Ok(false);
     };
 
-    // Links on the way may lead into the system: checked before anything is made there.
+    // Links on the way may lead into the system, so this is checked before anything is made.
     let real = existing
         .join(rest)
         .map_err(|why| Error::usage(root.to_string()).because_of(why))?;
@@ -29,8 +29,8 @@ pub(crate) fn create_root(root: &HostPath) -> Result<bool> {
         .map_err(|error| Error::failed(format!("cannot make the root {root}")).because(&error))
 }
 
-/// The nearest directory above `root` that is there, with links followed, and what is missing below
-/// it. `None`: nothing is.
+/// Returns the nearest existing directory above `root`, with links followed, and the missing path
+/// below it. `None`: nothing is missing.
 fn nearest_existing(root: &HostPath) -> Result<Option<(HostPath, &Path)>> {
     let host = Host::new();
     let mut above = root.clone();
@@ -49,7 +49,7 @@ fn nearest_existing(root: &HostPath) -> Result<Option<(HostPath, &Path)>> {
     }
 }
 
-/// Makes the directories `path` in `directory`, following no link.
+/// Makes the directories `path` in `directory`. No link is followed.
 fn make_below(directory: &HostPath, path: &Path) -> io::Result<()> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut at = sys::open_host(directory.as_path(), libc::O_PATH | libc::O_DIRECTORY)?;

@@ -17,7 +17,8 @@ use crate::sys;
 pub(super) struct Detached {
     features: Features,
     scratch_dir: ScratchDir,
-    /// Only where detached mounts cannot be cloned: the prepared ones are attached here.
+    /// The place where prepared mounts are attached if detached mounts cannot be cloned, and where
+    /// deleted files are detected before a swap with a gap.
     scratch: OnceLock<Scratch>,
 }
 
@@ -40,7 +41,7 @@ impl Detached {
     }
 }
 
-/// A mount in an anonymous namespace of its own.
+/// A mount in its own anonymous namespace.
 pub(super) struct DetachedMount(OwnedFd);
 
 impl Prepared for DetachedMount {

@@ -1,8 +1,9 @@
-//! `down`: looks whether anything is in use before the first change; then goes on past what fails.
+//! `down`: checks whether anything is in use before the first change. After that, an error does not
+//! stop it.
 //!
-//! No file system that a mount shows is asked, nor one that somebody has mounted above it: whose a
-//! mount is, is told by ids, and what another mount hides is reached by what it is on
-//! (`hidden.rs`).
+//! It asks neither the file system that a mount shows nor one that somebody has mounted above it.
+//! Mounts are recognised by their ids, and a mount that another one hides is reached through the
+//! mount that it is on (`hidden.rs`).
 
 use std::cell::OnceCell;
 use std::collections::HashSet;
@@ -39,8 +40,8 @@ pub(super) fn carry_out(
     run.carry_out(observed)
 }
 
-/// As [`carry_out`]; but `Ok(None)`, and nothing changed, unless every mount is as planned and none
-/// is in use.
+/// As [`carry_out`], but returns `Ok(None)` and changes nothing unless every mount is as planned
+/// and not in use.
 pub(super) fn carry_out_if_quiet(
     engine: &Engine,
     plan: &Plan,
@@ -59,13 +60,12 @@ struct Run<'a> {
     engine: &'a Engine,
     plan: &'a Plan,
     root: Rc<Root>,
-    /// The root without anything that is mounted in it, when it was needed; `None`: there is no
-    /// such.
+    /// The root without anything mounted in it, opened on first use. `None`: it cannot be opened.
     bare: OnceCell<Option<Root>>,
     lazy: bool,
     log: Log<'a>,
     failed: Vec<Error>,
-    /// What was not as it was made.
+    /// Paths that have changed since they were made.
     left: Vec<JailPath>,
     outcome: Outcome,
 }
@@ -87,7 +87,8 @@ impl<'a> Run<'a> {
     }
 
     fn carry_out(mut self, observed: &Observed) -> Result<Outcome, Box<EngineFailure>> {
-        let (remaining, kept) = self.all(observed);
+        let (remaining, kept) = self.run_steps(observed);
+
         let (state, site) = (&self.engine.state, &self.plan.site);
         let records = journal::write_kept(state, site, &kept).and_then(|()| {
             match remaining.mounts.as_slice() {
@@ -96,6 +97,7 @@ impl<'a> Run<'a> {
             }
         });
         self.failed.extend(records.err());
+
         self.finish()
     }
 
@@ -106,6 +108,7 @@ impl<'a> Run<'a> {
         if self.failed.is_empty() {
             return Ok(self.outcome);
         }
+
         let error = self.failed.remove(0);
         Err(Box::new(EngineFailure {
             also: self.failed,
@@ -117,7 +120,7 @@ impl<'a> Run<'a> {
         detaches(self.plan)
     }
 
-    /// Where the mounts in this state are.
+    /// The targets of the mounts in this state.
     fn states(&self, state: State) -> impl Iterator<Item = &'a JailPath> + use<'a> {
         let states = self.plan.states.iter();
         states
@@ -125,9 +128,9 @@ impl<'a> Run<'a> {
             .map(|found| &found.target)
     }
 
-    /// Asks the kernel about each mount before any is taken away: it knows of users that are no
-    /// processes. A mount with others of ours on it counts as used by these, so it is not asked;
-    /// nor is one with another one at the same place.
+    /// Asks the kernel about each mount before the first one is unmounted, because it also knows
+    /// users other than processes. A mount that holds others of ours counts as used by these, so it
+    /// is not asked about. The same is true of a mount with another one at the same target.
     fn stop_if_in_use(&self) -> Result<(), Box<EngineFailure>> {
         let foreign = self
             .detaches()
@@ -139,23 +142,12 @@ impl<'a> Run<'a> {
                 ..EngineFailure::from(error)
             }));
         }
-        let mut spots = Spots::new(&self.root);
-        let above = self.above();
-        let mut asked = HashSet::new();
-        let busy: Vec<String> = self
-            .detaches()
-            .filter(|(target, _)| !above.contains(target.as_path()))
-            .filter(|(target, _)| asked.insert(*target)) // asking twice in a row unmounts
-            .filter(|(target, _)| {
-                self.spot(target, &mut spots)
-                    .and_then(Spot::is_busy)
-                    .unwrap_or(false)
-            })
-            .map(|(target, _)| target.to_string())
-            .collect();
+
+        let busy = self.busy_targets();
         if busy.is_empty() {
             return Ok(());
         }
+
         let error = Error::failed(format!(
             "in use: {}; nothing was unmounted",
             busy.join(", ")
@@ -167,19 +159,37 @@ impl<'a> Run<'a> {
         }))
     }
 
-    /// Whether each mount is the one that is to be taken away, no other of ours is on it, and none
-    /// is in use.
+    /// The mounts that the kernel reports as in use.
+    fn busy_targets(&self) -> Vec<String> {
+        let mut spots = Spots::new(&self.root);
+        let above = self.above();
+        let mut asked = HashSet::new();
+        let mut busy = vec![];
+        for (target, _) in self.detaches() {
+            // A second question in a row would unmount it.
+            if above.contains(target.as_path()) || !asked.insert(target) {
+                continue;
+            }
+            let is_busy = self.spot(target, &mut spots).and_then(Spot::is_busy);
+            if is_busy.unwrap_or(false) {
+                busy.push(target.to_string());
+            }
+        }
+        busy
+    }
+
+    /// Whether each mount is the planned one, holds no other of ours and is not in use.
     fn is_quiet(&self) -> bool {
         let mut spots = Spots::new(&self.root);
         let above = self.above();
         self.detaches().all(|(target, expected)| {
-            let quiet = |spot: &Spot| Ok(is_at(spot, expected)? && !spot.is_busy()?);
+            let is_quiet = |spot: &Spot| Ok(is_at(spot, expected)? && !spot.is_busy()?);
             !above.contains(target.as_path())
-                && spots.on_mount(target).and_then(quiet).unwrap_or(false)
+                && spots.on_mount(target).and_then(is_quiet).unwrap_or(false)
         })
     }
 
-    /// Where `target` is: on the mount of the root, or in one of ours.
+    /// The spot of `target`, on the mount of the root or in one of ours.
     fn spot<'s>(&self, target: &JailPath, spots: &'s mut Spots<'_>) -> io::Result<&'s Spot> {
         let is_above = |(above, _): (&JailPath, _)| above != target && target.starts_with(above);
         if self.detaches().any(is_above) {
@@ -189,15 +199,15 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The paths that mounts to be taken away are below.
+    /// All paths above the mounts that are to be detached.
     fn above(&self) -> HashSet<&Path> {
         self.detaches()
             .flat_map(|(target, _)| target.as_path().ancestors().skip(1))
             .collect()
     }
 
-    /// Carries out every step that can be; returns what is still to be remembered.
-    fn all(&mut self, observed: &Observed) -> (BootRecord, PersistentRecord) {
+    /// Carries out every step that can be carried out. Returns the records of what remains.
+    fn run_steps(&mut self, observed: &Observed) -> (BootRecord, PersistentRecord) {
         let root = Rc::clone(&self.root);
         let mut spots = Spots::new(&root);
         let mut gone = HashSet::new();
@@ -205,10 +215,11 @@ impl<'a> Run<'a> {
         let shadowed: Vec<_> = self.states(State::Shadowed).collect();
         self.failed = self.shadowed().collect();
         let mut stuck = shadowed.clone();
+
         for step in &self.plan.steps {
             let path = path_of(step);
             if path.is_some_and(|path| stuck.iter().any(|stuck| stuck.starts_with(path))) {
-                continue; // something of ours is still in it, or on it: the next run's to finish
+                continue; // something of ours is still in it or on it; the next run finishes that
             }
             if let Some(foreign) = self.foreign_on(step) {
                 self.outcome.left.push(foreign);
@@ -227,12 +238,16 @@ impl<'a> Run<'a> {
                 (Ok(()), None) => {}
                 (Err(error), path) => {
                     stuck.extend(path);
-                    path.map(|path| gone.remove(path)); // of two mounts there one went, one stays
+                    path.map(|path| gone.remove(path)); // one of two mounts there stays
                     self.failed.push(error);
                 }
             }
         }
-        let mut record = observed.record.clone().unwrap_or_else(|| self.no_record());
+
+        let mut record = observed
+            .record
+            .clone()
+            .unwrap_or_else(|| self.empty_record());
         let planned = self
             .detaches()
             .map(|(target, _)| target)
@@ -244,20 +259,21 @@ impl<'a> Run<'a> {
         record.history = record
             .history
             .map(|history| history.and(observe::now(), 0, 0, gone.len()));
+
         let mut kept = observed
             .kept
             .clone()
             .unwrap_or_else(|| PersistentRecord::nothing(self.plan.root.clone()));
         kept.made.retain(|made| !forgotten.contains(&made.path));
-        kept.files.retain(|file| !self.removed(file));
+        kept.files.retain(|file| !self.is_removed(file));
         (record, kept)
     }
 
-    fn no_record(&self) -> BootRecord {
+    fn empty_record(&self) -> BootRecord {
         BootRecord::nothing(self.engine.boot.clone(), self.plan.root.clone())
     }
 
-    fn removed(&self, file: &HostPath) -> bool {
+    fn is_removed(&self, file: &HostPath) -> bool {
         let planned = |step: &Step| matches!(step, Step::RemoveFile(path) if path == file);
         self.plan.steps.iter().any(planned) && !file.as_path().exists()
     }
@@ -290,7 +306,7 @@ impl<'a> Run<'a> {
             | Step::CreatePlaceholder { .. }
             | Step::CreateLink { .. }
             | Step::Attach(_)
-            | Step::Swap { .. } => Ok(()), // the plan to nothing has none of these
+            | Step::Swap { .. } => Ok(()), // `down` never plans these
         }
     }
 
@@ -303,35 +319,35 @@ impl<'a> Run<'a> {
         if let Some(error) = self.foreign_in(target) {
             return Err(error);
         }
-        let at = match self
+
+        let found = self
             .spot(target, spots)
-            .and_then(|spot| Ok(is_at(spot, expected)?.then_some(spot)))
-        {
+            .and_then(|spot| Ok(is_at(spot, expected)?.then_some(spot)));
+        let detached = match found {
             Ok(Some(spot)) => match spot.umount(false) {
                 Err(error) if self.lazy && error.raw_os_error() == Some(libc::EBUSY) => {
                     nothing_inside(&self.root, "unmount", target, expected)?;
                     spot.umount(true)
                         .map_err(|error| cannot(&self.root, "unmount", target, &error))
                 }
-                // Its owner moved it, or made it go, since it was looked at.
+                // Its owner has moved or unmounted it since it was found.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => {
                     self.detach_hidden(target, expected, &error)
                 }
                 result => result.map_err(|error| cannot(&self.root, "unmount", target, &error)),
             },
-            Ok(None) => self.detach_hidden(
-                target,
-                expected,
-                &io::Error::from_raw_os_error(libc::EINVAL),
-            ), // as umount(2) says
+            Ok(None) => {
+                let not_mounted = io::Error::from_raw_os_error(libc::EINVAL); // as umount(2)
+                self.detach_hidden(target, expected, &not_mounted)
+            }
             Err(error) => self.detach_hidden(target, expected, &error),
         };
-        at?;
+        detached?;
         self.outcome.detached += 1;
         Ok(())
     }
 
-    /// Detaches a mount that is not found at its path, for `why`.
+    /// Detaches a mount that was not found at its path; `why` is the error.
     fn detach_hidden(
         &self,
         target: &JailPath,
@@ -344,6 +360,7 @@ impl<'a> Run<'a> {
         if !sys::mount_exists(id) {
             return Ok(());
         }
+
         let ours: HashSet<_> = self
             .detaches()
             .filter_map(|(_, expected)| expected.unique_id)
@@ -361,12 +378,14 @@ impl<'a> Run<'a> {
                 },
             )?;
         }
+
         let Err(error) = hidden::detach(id) else {
             return Ok(());
         };
         if sys::stat_mount(id).is_ok_and(|mount| ours.contains(&mount.parent)) {
-            return Ok(()); // it goes with the one that it is in, which is hidden as well
+            return Ok(()); // it goes with the mount that it is in, which is also hidden
         }
+
         let path = self.root.path().inside(target);
         if let Some(above) = hidden::hidden_by(id) {
             return Err(hides(&path.to_string(), &above));
@@ -384,8 +403,8 @@ impl<'a> Run<'a> {
         Err(cannot(&self.root, "unmount", target, &error).hint(hint))
     }
 
-    /// A sentence about a placeholder that cannot be removed now, because somebody else has mounted
-    /// in it.
+    /// Returns a sentence about a placeholder that cannot be removed now, because somebody else has
+    /// mounted something in it.
     fn foreign_on(&self, step: &Step) -> Option<String> {
         let Step::RemovePlaceholder { path, .. } = step else {
             return None;
@@ -402,7 +421,7 @@ impl<'a> Run<'a> {
         ))
     }
 
-    /// An error about each mount of ours with one of somebody else's on top.
+    /// Returns an error for each mount of ours that has a foreign one on top.
     fn shadowed(&self) -> impl Iterator<Item = Error> {
         let shadowed = self
             .plan
@@ -422,7 +441,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// An error about the mount at `target`, if somebody else has mounted in it.
+    /// Returns an error about the mount at `target` if somebody else has mounted something in it.
     fn foreign_in(&self, target: &JailPath) -> Option<Error> {
         let is_in = |path: &&JailPath| *path != target && path.starts_with(target);
         let foreign = self.states(State::Foreign).find(is_in)?;
@@ -450,7 +469,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// `Ok(false)`: it is not as it was made, and stays.
+    /// `Ok(false)`: it has changed since it was made, and stays.
     fn remove_at(
         &self,
         path: &JailPath,
@@ -464,13 +483,12 @@ impl<'a> Run<'a> {
         {
             Err(error) if is_gone(&error) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::EXDEV) => {
-                let remove = |bare: &Root| {
+                let remove_in = |bare: &Root| {
                     let spot = bare.spot(path)?;
                     spot.stat()?;
                     spot.remove(kind, file)
                 };
-                let bare = self.bare().map(remove);
-                match bare {
+                match self.bare().map(remove_in) {
                     Some(Ok(removed)) => Ok(removed),
                     // It was made on another file system in the root.
                     Some(Err(error)) if is_gone(&error) && file.is_some() => self
@@ -485,7 +503,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The root without anything that is mounted in it.
+    /// The root without anything mounted in it.
     fn bare(&self) -> Option<&Root> {
         let open = || {
             let fd = hidden::open(self.root.mount()?, self.plan.root.as_path()).ok()?;
@@ -495,20 +513,23 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The root; the one that the mounts are in, where another file system was mounted over it later.
+/// Opens the root. If another file system was mounted over it later, this is the root that holds
+/// the mounts.
 fn open(plan: &Plan) -> Result<Root> {
     let visible = Root::open(&plan.root);
-    let mounts = detaches(plan).filter_map(|(target, expected)| {
+    let mut holders = detaches(plan).filter_map(|(target, expected)| {
         let mount = sys::stat_mount(expected.unique_id?).ok()?;
-        (mount.point == plan.root.inside(target).as_path()).then_some(mount.parent)
+        if mount.point != plan.root.inside(target).as_path() {
+            return None;
+        }
+        let holder = sys::stat_mount(mount.parent).ok()?;
+        let holds_root = plan.root.as_path().starts_with(&holder.point);
+        holds_root.then_some(mount.parent)
     });
-    let on = mounts.filter_map(|parent| Some((parent, sys::stat_mount(parent).ok()?)));
-    let mut below = on
-        .filter(|(_, on)| plan.root.as_path().starts_with(&on.point))
-        .map(|(id, _)| id);
-    let Some(id) = below.next() else {
+    let Some(id) = holders.next() else {
         return visible;
     };
+
     if visible.as_ref().is_ok_and(|root| root.mount() == Some(id)) {
         return visible;
     }
@@ -531,7 +552,8 @@ fn is_at(spot: &Spot, expected: &ObservedMount) -> io::Result<bool> {
     is_found(expected, spot.mount()?, || spot.stat())
 }
 
-/// A placeholder's directory is gone, and so is it; or something else is in that one's place.
+/// Whether a placeholder is gone with its directory, or something else is in place of the
+/// directory.
 fn is_gone(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -539,12 +561,13 @@ fn is_gone(error: &io::Error) -> bool {
     )
 }
 
-/// Whether a mount with a never reused id is somewhere: then it must not be forgotten.
+/// Whether the mount still exists somewhere, known by its never reused id. Then it must stay
+/// recorded.
 fn still_exists(mount: &RecordedMount) -> bool {
     mount.unique_id.is_some_and(sys::mount_exists)
 }
 
-/// The path in the jail that a step of `down` is about.
+/// The path in the jail that a step of `down` acts on.
 fn path_of(step: &Step) -> Option<&JailPath> {
     match step {
         Step::Detach { target, .. } => Some(target),

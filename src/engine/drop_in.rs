@@ -1,16 +1,17 @@
-//! systemd drop-ins: files that are written and removed, and are known to be ours by their first
-//! line.
+//! systemd drop-ins: files that are written and removed again. Those of mountjail are recognised by
+//! their first line.
 
 use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::journal::{Durability, replace};
+use super::journal::{Durability, remove, replace};
 use crate::base::{Error, Result};
 
-/// Writes the drop-in `path`, whose contents begin with `header`; whether that changed anything.
+/// Writes the drop-in `path`, whose contents begin with `header`. Returns whether that changed
+/// anything.
 ///
-/// Errors: a file is there that does not begin with `header`; it cannot be written.
+/// Errors: a file that does not begin with `header` is there; it cannot be written.
 pub fn write_drop_in(path: &Path, header: &str, contents: &str) -> Result<bool> {
     match fs::read_to_string(path) {
         Ok(old) if old == contents => return Ok(false),
@@ -30,15 +31,15 @@ pub fn write_drop_in(path: &Path, header: &str, contents: &str) -> Result<bool> 
     replace(path, contents.as_bytes(), 0o644, Durability::Reboot).map(|()| true)
 }
 
-/// Removes the drop-in `path` if it begins with `header`, and its directory if that is empty then;
-/// whether it was there.
+/// Removes the drop-in `path` if it begins with `header`, and then its directory if that is empty.
+/// Returns whether the drop-in existed.
 pub fn remove_drop_in(path: &Path, header: &str) -> Result<bool> {
     if !fs::read_to_string(path).is_ok_and(|text| text.starts_with(header)) {
         return Ok(false);
     }
-    crate::engine::journal::remove(path)?;
+    remove(path)?;
     if let Some(directory) = path.parent() {
-        let _ = fs::remove_dir(directory); // other drop-ins may be in it
+        let _ = fs::remove_dir(directory); // it may hold other drop-ins
     }
     Ok(true)
 }

@@ -1,4 +1,4 @@
-//! Replacing a file of fstab(5) lines, which others also write: whole or not at all.
+//! Replaces a file of fstab(5) lines, which others also write, either completely or not at all.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -9,15 +9,16 @@ use super::Lock;
 use crate::base::hints::Doing;
 use crate::base::{Error, Result};
 
-/// Replaces the contents of the file `path` by what `change` makes of them; whether they changed.
+/// Replaces the contents of the file `path` by the result of `change`. Returns whether they
+/// changed.
 ///
-/// A link is followed to the file that it names. The lock keeps other mountjails from editing
-/// meanwhile. The new file is written beside the old one, with its owner and mode, synced and
-/// renamed over it; after a crash there is the old file or the new one, and perhaps
-/// `.NAME.mountjail`, which the next run removes. What somebody else wrote meanwhile is not
-/// overwritten.
+/// A link is followed to the file that it names. The lock keeps other mountjails from editing at
+/// the same time. The new file is written beside the old one, with its owner and mode, synced and
+/// renamed over it. After a crash there is either the old file or the new one, and perhaps
+/// `.NAME.mountjail`, which the next run removes. Changes that somebody else makes meanwhile are
+/// not overwritten.
 ///
-/// Errors: there is no such file, with the hint `if_absent`; it cannot be read or replaced.
+/// Errors: the file does not exist (with the hint `if_absent`); it cannot be read or replaced.
 pub fn edit(
     path: &Path,
     _lock: &Lock,
@@ -34,6 +35,7 @@ pub fn edit(
             &error,
         )
     };
+
     let directory = real.parent().unwrap_or(Path::new("/"));
     let directory = File::open(directory).map_err(cannot)?;
     let before = fs::metadata(&real).map_err(cannot)?;
@@ -42,6 +44,7 @@ pub fn edit(
     if new == old {
         return Ok(false);
     }
+
     let temporary = temporary_of(&real);
     let result = write(&temporary, &new, &before).and_then(|()| {
         let now = fs::metadata(&real)?;
@@ -51,9 +54,10 @@ pub fn edit(
         fs::rename(&temporary, &real)
     });
     if let Err(error) = result {
-        let _ = fs::remove_file(&temporary); // the error to report is the first one
+        let _ = fs::remove_file(&temporary); // the first error is the one to report
         return Err(cannot(error));
     }
+
     directory.sync_all().map_err(cannot)?;
     Ok(true)
 }
@@ -86,8 +90,9 @@ fn temporary_of(real: &Path) -> PathBuf {
 fn write(path: &Path, contents: &[u8], like: &fs::Metadata) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {} // what a killed run left: the lock is ours
+        _ => {} // a killed run may have left it; we hold the lock
     }
+
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -100,7 +105,7 @@ fn write(path: &Path, contents: &[u8], like: &fs::Metadata) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Differs when the file was replaced or written to.
+/// A value that differs after the file was replaced or written to.
 fn identity(file: &fs::Metadata) -> (u64, u64, u64, i64, i64) {
     (
         file.dev(),

@@ -1,21 +1,22 @@
-//! What this kernel offers, found by probing system calls, never by version strings.
+//! The features of this kernel. They are found by probing system calls, never from version strings.
 
 use crate::base::{Error, Result};
 use crate::sys;
 
 /// The system calls that decide how mountjail mounts. `doctor` shows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools)] // one a system call
+#[allow(clippy::struct_excessive_bools)] // one per system call
 pub struct Features {
     /// `openat2(2)`, Linux 5.6.
     pub openat2: bool,
     /// `mount_setattr(2)`, Linux 5.12: needed by the detached engine.
     pub mount_setattr: bool,
-    /// `MOVE_MOUNT_BENEATH`, Linux 6.5: swaps without a gap.
+    /// `MOVE_MOUNT_BENEATH`, Linux 6.5: allows swaps without a gap.
     pub beneath: bool,
     /// `statmount(2)`, `listmount(2)` and mount ids that are never reused, Linux 6.8.
     pub statmount: bool,
-    /// Detached mounts can be cloned, Linux 6.15: many sites need no scratch mount.
+    /// Whether detached mounts can be cloned, Linux 6.15. Then runs over many sites need no scratch
+    /// mount.
     pub clone_detached: bool,
 }
 
@@ -32,7 +33,7 @@ impl Features {
     }
 }
 
-/// Which engine mounts.
+/// The engine that mounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// `open_tree`, `mount_setattr`, `move_mount`.
@@ -42,9 +43,9 @@ pub enum Choice {
 }
 
 impl Choice {
-    /// The engine for `features`, or the one that `forced` names (`MOUNTJAIL_ENGINE`).
+    /// Returns the engine for `features`, or the one that `forced` names (`MOUNTJAIL_ENGINE`).
     ///
-    /// Errors: an unknown name; `detached` where the kernel lacks `mount_setattr`.
+    /// Errors: the name is unknown, or it is `detached` and the kernel lacks `mount_setattr`.
     pub fn select(forced: Option<&str>, features: Features) -> Result<Self> {
         match forced.filter(|name| !name.is_empty()) {
             None | Some("detached") if features.mount_setattr => Ok(Self::Detached),
@@ -64,7 +65,7 @@ impl Choice {
         }
     }
 
-    /// Its name, as `MOUNTJAIL_ENGINE` takes it.
+    /// Its name, as `MOUNTJAIL_ENGINE` accepts it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Detached => "detached",

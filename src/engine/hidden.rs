@@ -1,5 +1,5 @@
-//! Mounts and directories that another mount hides: reached by what they are on, not by their
-//! paths.
+//! Mounts and directories that another mount hides. They are reached through the mount that they
+//! are on, not by their paths.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,25 +8,26 @@ use std::path::{Path, PathBuf};
 use super::root::proc_path;
 use crate::sys;
 
-/// A mount as its own file system has it, with nothing of what is mounted on it.
+/// A mount as its own file system shows it, without anything that is mounted on it.
 struct Bare {
     /// Its root, open for reading.
     mount: OwnedFd,
-    /// A copy of it that nobody else sees.
+    /// A copy of it that nobody else can see.
     copy: OwnedFd,
     point: PathBuf,
 }
 
 impl Bare {
-    /// The mount with the never reused id `id`.
+    /// Opens the mount with the never reused id `id`.
     ///
-    /// Errors: it is hidden itself, or cannot be opened or copied.
+    /// Errors: it is itself hidden, or cannot be opened or copied.
     fn of(id: u64) -> io::Result<Self> {
         let mount = sys::stat_mount(id)?;
         let root = sys::open_host(&mount.point, libc::O_RDONLY | libc::O_DIRECTORY)?;
         if sys::mount_of(&root, Path::new(""))?.id != Some(mount.id) {
             return Err(io::Error::from_raw_os_error(libc::ESTALE));
         }
+
         let copy = sys::clone_mount(&root)?;
         Ok(Self {
             mount: root,
@@ -35,7 +36,7 @@ impl Bare {
         })
     }
 
-    /// Opens (`O_PATH`) what is at `path`, a path of the host in this mount.
+    /// Opens the file at `path` with `O_PATH`. `path` is a path on the host in this mount.
     fn open(&self, path: &Path) -> io::Result<OwnedFd> {
         let below = path.strip_prefix(&self.point).map_err(io::Error::other)?;
         let below = if below.as_os_str().is_empty() {
@@ -47,26 +48,27 @@ impl Bare {
     }
 }
 
-/// Opens the directory at `path` as it is on the mount with the never reused id `mount`, with
-/// nothing mounted in it.
+/// Opens the directory at `path` as it is on the mount with the never reused id `mount`, without
+/// anything mounted in it.
 pub(super) fn open(mount: u64, path: &Path) -> io::Result<OwnedFd> {
     Bare::of(mount)?.open(path)
 }
 
-/// Detaches the mount with the never reused id `id`, whatever hides it; one that is gone is as
-/// good. Nothing is mounted in it, which the caller has made sure of.
+/// Detaches the mount with the never reused id `id`, whatever hides it. A mount that is gone is not
+/// an error. The caller has made sure that nothing is mounted in it.
 ///
-/// Errors: what it is on cannot be reached.
+/// Errors: the mount that it is on cannot be reached.
 pub(super) fn detach(id: u64) -> io::Result<()> {
     let result = sys::stat_mount(id).and_then(|mount| {
         let bare = Bare::of(mount.parent)?;
         let on = sys::reopen_on(&bare.mount, bare.open(&mount.point)?)?;
         if std::fs::read_link(proc_path(&on))? != mount.point {
-            // Or another name of the same file was found.
+            // It has moved, or the handle led to another name of the same file.
             return Err(io::Error::other("it has moved"));
         }
         sys::umount_at(on.as_fd())
     });
+
     match result {
         Err(error) if sys::mount_exists(id) => Err(error),
         Ok(()) if sys::mount_exists(id) => Err(io::Error::from_raw_os_error(libc::EBUSY)),
@@ -74,21 +76,23 @@ pub(super) fn detach(id: u64) -> io::Result<()> {
     }
 }
 
-/// Where a mount is that hides the one with the never reused id `id`, if one does.
+/// Returns the mount point of a mount that hides the one with the never reused id `id`, if there is
+/// one.
 pub(super) fn hidden_by(id: u64) -> Option<PathBuf> {
     let point = sys::stat_mount(id).ok()?.point;
-    let mut below = vec![id]; // what it is on, which hides nothing
+
+    let mut below = vec![id]; // the mounts that it is on, which do not hide it
     while let Ok(mount) = sys::stat_mount(*below.last()?) {
         if below.contains(&mount.parent) {
             break;
         }
         below.push(mount.parent);
     }
-    let others = sys::list_mounts()
-        .ok()?
-        .into_iter()
-        .filter(|other| !below.contains(other));
+
+    let mut others = sys::list_mounts().ok()?;
+    others.retain(|other| !below.contains(other));
     let points = others
+        .into_iter()
         .filter_map(|other| sys::stat_mount(other).ok())
         .map(|mount| mount.point);
     points

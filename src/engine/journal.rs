@@ -1,9 +1,9 @@
-//! Writing records: before and after each change, atomically.
+//! Writes records before and after each change, atomically.
 //!
-//! A record replaces the old one by rename, so a crash leaves the old or the new one whole. What
-//! stands in `/run` needs no fsync, because it dies with the boot anyway; what a reboot keeps is
-//! synced. Beside a file `NAME` there may be `NAME.new`: what a killed run left, or, while a run
-//! goes on, the old generated file, which is still mounted.
+//! A record replaces the old one by rename, so a crash leaves either the old or the new one
+//! complete. Files in `/run` need no fsync, because they do not survive a reboot anyway; files that
+//! survive one are synced. Beside a file `NAME` there may be `NAME.new`, which a killed run left.
+//! While a run is in progress, it may also be the old generated file, which is still mounted.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -24,7 +24,7 @@ pub(super) enum Durability {
     Reboot,
 }
 
-/// Writes the record of a site that is up, or about to be.
+/// Writes the record of a site that is up or about to be.
 pub(super) fn write_record(state: &StateDir, site: &SiteName, record: &BootRecord) -> Result<()> {
     write_json(&state.record(site), record, Durability::ThisBoot)
 }
@@ -34,7 +34,7 @@ pub(super) fn remove_record(state: &StateDir, site: &SiteName) -> Result<()> {
     remove(&state.record(site))
 }
 
-/// Writes the record of placeholders, links and generated files; an empty one is removed.
+/// Writes the record of placeholders, links and generated files. An empty record is removed.
 pub(super) fn write_kept(state: &StateDir, site: &SiteName, kept: &PersistentRecord) -> Result<()> {
     let path = state.kept(site);
     if kept.is_empty() {
@@ -44,17 +44,17 @@ pub(super) fn write_kept(state: &StateDir, site: &SiteName, kept: &PersistentRec
     }
 }
 
-/// Writes what the watcher says of itself.
-pub fn write_watch_state(state: &StateDir, said: &WatchState) -> Result<()> {
-    write_json(&state.watch_state(), said, Durability::ThisBoot)
+/// Writes the state that the watcher publishes.
+pub fn write_watch_state(state: &StateDir, watch: &WatchState) -> Result<()> {
+    write_json(&state.watch_state(), watch, Durability::ThisBoot)
 }
 
-/// Removes what the watcher said of itself.
+/// Removes the state that the watcher published.
 pub fn remove_watch_state(state: &StateDir) -> Result<()> {
     remove(&state.watch_state())
 }
 
-/// Removes the file at `path`, and what is left beside it; one that is absent is as good.
+/// Removes the file at `path` and the one beside it. An absent file is not an error.
 pub(super) fn remove(path: &Path) -> Result<()> {
     [path, &beside(path)].into_iter().try_for_each(remove_file)
 }
@@ -75,13 +75,14 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// What was there before a generated file was written or removed.
+/// What was at the path of a generated file before it was written or removed.
 pub(super) enum Before {
     Nothing,
-    /// The very file, which is beside the path now. Mounts show it, and can be made of it again.
+    /// The same file, which is now beside the path. Mounts show it, and new mounts of it can be
+    /// made.
     Beside,
-    /// A file that said this: the file system cannot exchange two files.
-    Said(Vec<u8>),
+    /// A file with these contents; the file system cannot exchange two files.
+    Contained(Vec<u8>),
 }
 
 /// Writes a generated file.
@@ -92,10 +93,11 @@ pub(super) fn write_generated(path: &Path, contents: &[u8]) -> Result<Before> {
 fn write_generated_io(path: &Path, contents: &[u8]) -> io::Result<Before> {
     let new = write_beside(path, contents, 0o644, Durability::Reboot)?;
     let before = move_in(&new, path).inspect_err(|_| drop(fs::remove_file(&new)))?;
+
     match sync_directory_of(path) {
         Ok(()) => Ok(before),
         Err(error) => {
-            let _ = put_back(path, before); // the error to report is the first one
+            let _ = put_back(path, before); // the first error is the one to report
             Err(error)
         }
     }
@@ -109,14 +111,15 @@ fn move_in(new: &Path, path: &Path) -> io::Result<Before> {
         Err((Some(libc::ENOENT), _)) => Before::Nothing,
         Err((Some(libc::EINVAL | libc::ENOSYS), _)) => match fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Before::Nothing,
-            old => Before::Said(old?),
+            old => Before::Contained(old?),
         },
         Err((_, error)) => return Err(error),
     };
+
     fs::rename(new, path).map(|()| before)
 }
 
-/// Takes a generated file out of its place; `Before::Nothing`: it was not there.
+/// Moves a generated file aside. `Before::Nothing`: it did not exist.
 pub(super) fn put_beside(path: &Path) -> Result<Before> {
     match fs::rename(path, beside(path)) {
         Ok(()) => Ok(Before::Beside),
@@ -127,7 +130,7 @@ pub(super) fn put_beside(path: &Path) -> Result<Before> {
     }
 }
 
-/// Makes it as before.
+/// Restores what was at `path` before.
 pub(super) fn put_back(path: &Path, before: Before) -> Result<()> {
     match before {
         Before::Nothing => remove(path),
@@ -135,11 +138,11 @@ pub(super) fn put_back(path: &Path, before: Before) -> Result<()> {
             path,
             fs::rename(beside(path), path).and_then(|()| sync_directory_of(path)),
         ),
-        Before::Said(old) => replace(path, &old, 0o644, Durability::Reboot),
+        Before::Contained(old) => replace(path, &old, 0o644, Durability::Reboot),
     }
 }
 
-/// Removes what is beside the generated file `path`: no mount shows it any more.
+/// Removes the file beside the generated file `path`, which no mount shows any more.
 pub(super) fn clear_beside(path: &Path) -> Result<()> {
     remove_file(&beside(path))
 }
@@ -152,8 +155,8 @@ fn write_json(path: &Path, value: &impl Serialize, durability: Durability) -> Re
     replace(path, &bytes, 0o600, durability)
 }
 
-/// Replaces `path` by a file with `contents`: a new file beside it, then rename(2). Missing parent
-/// directories are made with mode 0755.
+/// Replaces `path` by a file with `contents`: writes a new file beside it, then calls rename(2).
+/// Missing parent directories are made with mode 0755.
 pub(super) fn replace(
     path: &Path,
     contents: &[u8],
@@ -181,7 +184,7 @@ fn replace_io(path: &Path, contents: &[u8], mode: u32, durability: Durability) -
     }
 }
 
-/// Writes a new file beside `path`; gives its path.
+/// Writes a new file beside `path` and returns its path.
 fn write_beside(
     path: &Path,
     contents: &[u8],
@@ -223,7 +226,7 @@ fn open_new(path: &Path, mode: u32) -> io::Result<File> {
                 .create(path.parent().unwrap_or(path))?;
             open()
         }
-        // What a killed run left is ours to replace: the site's lock is held.
+        // A killed run left it. It is ours to replace, because the lock of the site is held.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             fs::remove_file(path)?;
             open()

@@ -1,4 +1,4 @@
-//! One lock a site: `flock(2)` on `<run>/<site>.lock`.
+//! One lock per site: `flock(2)` on `<run>/<site>.lock`.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -8,20 +8,22 @@ use std::time::{Duration, Instant};
 
 use crate::base::{Error, Result};
 
-/// So often a lock that may not be waited for without an end is tried.
+/// The interval at which a lock with a time limit is tried.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Held until dropped; the kernel lets go of it when the process ends in any way.
+/// A lock that is held until it is dropped. The kernel releases it when the process ends in any
+/// way.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// Takes the lock at `path`, waiting for another holder; `on_wait` is called once before
+    /// Takes the lock at `path` and waits for another holder; `on_wait` is called once before
     /// waiting.
     ///
-    /// The file stays: removing it would let two processes hold locks on two files of one name.
+    /// The file stays. If it were removed, two processes could hold locks on two files of the same
+    /// name.
     pub fn take(path: &Path, on_wait: impl FnOnce()) -> Result<Self> {
         let file = open(path)?;
         match file.try_lock() {
@@ -43,16 +45,16 @@ impl Lock {
             if let Some(lock) = Self::if_free(path)? {
                 return Ok(lock);
             }
-            if let Some(tell) = on_wait.take() {
-                tell();
+            if let Some(on_wait) = on_wait.take() {
+                on_wait();
             }
             if start.elapsed() >= limit {
-                let who = holder(path).map_or_else(
+                let holder = holder(path).map_or_else(
                     || "another mountjail".to_owned(),
                     |pid| format!("another mountjail (pid {pid})"),
                 );
                 let error = Error::failed(format!(
-                    "{who} has had the lock {} for {} s",
+                    "{holder} has had the lock {} for {} s",
                     path.display(),
                     limit.as_secs()
                 ));
@@ -64,7 +66,7 @@ impl Lock {
         }
     }
 
-    /// Takes the lock at `path`, or `None` if it is held.
+    /// Takes the lock at `path`, or returns `None` if it is held.
     pub fn if_free(path: &Path) -> Result<Option<Self>> {
         let file = open(path)?;
         match file.try_lock() {
@@ -75,13 +77,14 @@ impl Lock {
     }
 }
 
-/// Who has the lock at `path`, by `/proc/locks` (`proc_locks(5)`): `1: FLOCK ADVISORY WRITE 812
-/// 00:1a:4711 0 EOF`.
+/// The process that holds the lock at `path`, from `/proc/locks` (`proc_locks(5)`): `1: FLOCK
+/// ADVISORY WRITE 812 00:1a:4711 0 EOF`.
 fn holder(path: &Path) -> Option<u32> {
     let (locks, found) = (
         fs::read_to_string("/proc/locks").ok()?,
         fs::metadata(path).ok()?,
     );
+
     let (major, minor) = (libc::major(found.dev()), libc::minor(found.dev()));
     let file = format!("{major:02x}:{minor:02x}:{}", found.ino());
     let line = locks

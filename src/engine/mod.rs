@@ -1,9 +1,10 @@
-//! Steps → system calls: the only stage that changes anything.
+//! Turns the steps of a plan into system calls. This is the only stage that changes anything.
 //!
-//! In: a [`Plan`] and what was observed. Out: the site as planned, or, for `up`, as it was before,
-//! with an error that says why, and what could not be undone. It decides nothing: which mounts are
-//! ours and what is to be done is in the plan. Every path below a root is opened beneath the root's
-//! descriptor with no link followed.
+//! The input is a [`Plan`] and what was observed. The result is the site as planned or, if `up`
+//! fails, the site as it was before, with an error that names the cause and all that could not be
+//! undone. This stage decides nothing: the plan says which mounts belong to mountjail and what
+//! happens to them. Every path below a root is opened beneath the descriptor of the root, and no
+//! link is followed.
 
 mod backend;
 mod classic;
@@ -49,7 +50,7 @@ use detached::Detached;
 use scratch::ScratchDir;
 use sources::Sources;
 
-/// Receives a line for each system step, as `-v` shows them.
+/// Receives one line per step, as `-v` prints them.
 pub type Log<'a> = &'a (dyn Fn(fmt::Arguments<'_>) + Sync);
 
 /// What a run did.
@@ -59,18 +60,18 @@ pub struct Outcome {
     pub attached: usize,
     /// Mounts replaced.
     pub swapped: usize,
-    /// Of these, how many had a moment without the file, because the kernel lacks
+    /// The swaps during which the file was absent for a moment, because the kernel lacks
     /// `MOVE_MOUNT_BENEATH`.
     pub gaps: usize,
-    /// Mounts taken away.
+    /// Mounts detached.
     pub detached: usize,
-    /// Placeholders and links that stay, because they are no longer as mountjail made them:
-    /// sentences.
+    /// Sentences about placeholders and links that stay, because they are no longer as mountjail
+    /// made them.
     pub left: Vec<String>,
 }
 
 impl Outcome {
-    /// What two runs did together.
+    /// Adds what another run did.
     #[must_use]
     pub fn and(mut self, more: Self) -> Self {
         self.attached += more.attached;
@@ -85,15 +86,15 @@ impl Outcome {
 /// A run that did not reach its goal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineFailure {
-    /// What stopped it.
+    /// The error that stopped the run.
     pub error: Error,
-    /// For `up`: the steps undone, last first. Empty if nothing had been changed.
+    /// For `up`: the steps undone, last first. It is empty if nothing had been changed.
     pub undone: Vec<String>,
-    /// For `up`: what could not be undone, though nothing failed: sentences.
+    /// For `up`: sentences about changes that cannot be undone, although nothing failed.
     pub lasting: Vec<String>,
-    /// What else went wrong: while undoing, or, for `down`, with other mounts.
+    /// Further errors: from undoing or, for `down`, from other mounts.
     pub also: Vec<Error>,
-    /// For `down`: something uses the mounts, and nothing was unmounted.
+    /// For `down`: the mounts are in use, and nothing was unmounted.
     pub busy: bool,
 }
 
@@ -115,7 +116,7 @@ impl From<Error> for Box<EngineFailure> {
     }
 }
 
-/// A backend, and what is prepared for it.
+/// A backend with the mounts that it has prepared.
 struct Mounter<B: Backend> {
     backend: B,
     sources: Sources<B>,
@@ -134,21 +135,20 @@ enum Way {
     Classic(Mounter<Classic>),
 }
 
-/// How many sites an engine will serve.
+/// How many sites an engine serves.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Serves {
-    /// One.
+    /// One. Nothing is kept.
     OneSite,
-    /// More than one: it keeps what it prepares for the next ones.
+    /// Several. Prepared mounts are kept for the next sites.
     ManySites,
 }
 
-/// Carries out plans; one for a run over any number of sites, from any number of threads.
+/// Carries out plans. One engine serves any number of sites, from any number of threads.
 pub struct Engine {
-    /// The engine that the environment asks for.
+    /// The value of `MOUNTJAIL_ENGINE`.
     forced: Option<String>,
-    /// Chosen when it is first needed: a run with nothing to do makes no mount call, not even to
-    /// probe.
+    /// Chosen on first use: a run with nothing to do makes no mount call, not even a probe.
     way: OnceLock<Result<Way>>,
     serves: Serves,
     state: StateDir,
@@ -157,8 +157,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine that keeps its records in `state`: the one named `forced`, else what the kernel
-    /// offers.
+    /// Returns an engine that keeps its records in `state`. It mounts in the way named by `forced`,
+    /// or else in the best way that the kernel offers.
     pub fn new(forced: Option<String>, state: StateDir, boot: BootId, serves: Serves) -> Self {
         let scratch = ScratchDir::below(&state.run);
         Self {
@@ -171,9 +171,9 @@ impl Engine {
         }
     }
 
-    /// The way to mount.
+    /// Returns the way to mount, which the first call selects.
     fn way(&self) -> Result<&Way> {
-        let choose = || -> Result<Way> {
+        let select_way = || -> Result<Way> {
             let features = Features::probe();
             let scratch = self.scratch.clone();
             Ok(match Choice::select(self.forced.as_deref(), features)? {
@@ -183,15 +183,18 @@ impl Engine {
                 Choice::Classic => Way::Classic(Mounter::new(Classic::new(scratch), self.serves)),
             })
         };
-        self.way.get_or_init(choose).as_ref().map_err(Clone::clone)
+        self.way
+            .get_or_init(select_way)
+            .as_ref()
+            .map_err(Clone::clone)
     }
 
-    /// Takes away what killed runs left outside every root. Call it once, before the first plan.
+    /// Removes what killed runs left outside the roots. It is called once, before the first plan.
     pub fn sweep(&self) {
         self.scratch.sweep();
     }
 
-    /// Takes the site's lock, waiting for another mountjail, for `limit` at most; `on_wait` is
+    /// Takes the lock of the site. It waits at most `limit` for another mountjail; `on_wait` is
     /// called once before waiting.
     pub fn lock(
         &self,
@@ -206,12 +209,12 @@ impl Engine {
         }
     }
 
-    /// Takes the site's lock, or `None` if another mountjail has it.
+    /// Takes the lock of the site, or returns `None` if another mountjail holds it.
     pub fn lock_if_free(&self, site: &SiteName) -> Result<Option<Lock>> {
         Lock::if_free(&self.state.lock(site))
     }
 
-    /// Makes the site as planned, or leaves it as it was.
+    /// Brings the site into the planned state, or leaves it as it was.
     pub fn up(
         &self,
         plan: &Plan,
@@ -222,8 +225,8 @@ impl Engine {
         up::carry_out(self, plan, observed, stop, log)
     }
 
-    /// Takes away the mounts of a site whose root is gone: those that were moved away with it.
-    /// Returns how many.
+    /// Detaches the mounts of a site whose root is gone; they were moved away with it. Returns
+    /// their number.
     pub fn down_without_root(
         &self,
         site: &SiteName,
@@ -234,17 +237,18 @@ impl Engine {
             .strays
             .iter()
             .try_for_each(|stray| target::detach_stray(root, stray))?;
+
         let mut recorded = observed.recorded_mounts();
-        // Without ids that are never reused, moved mounts cannot be told from gone ones: remember
-        // them.
+        // Without ids that are never reused, a moved mount looks like one that is gone, so the
+        // record is kept.
         if recorded.all(|mount| mount.unique_id.is_some()) {
             journal::remove(&self.state.record(site))?;
         }
         Ok(observed.strays.len())
     }
 
-    /// Remembers that the lines in `fstab` need what was made for the site at `root`, also while it
-    /// is down; `None`: they do no more.
+    /// Records that the lines in `fstab` need what was made for the site at `root`, even while the
+    /// site is down. `None`: no longer.
     pub fn remember_fstab(
         &self,
         site: &SiteName,
@@ -257,14 +261,15 @@ impl Engine {
             .kept
             .filter(|kept| kept.root == *root);
         let kept = kept.unwrap_or_else(|| PersistentRecord::nothing(root.clone()));
+
         if kept.fstab == fstab {
             return Ok(());
         }
         journal::write_kept(&self.state, site, &PersistentRecord { fstab, ..kept })
     }
 
-    /// Takes the site down: goes on past what fails, and collects it. Not `lazy`: stops before the
-    /// first change if anything uses the mounts.
+    /// Takes the site down. It continues after errors and collects them. Unless `lazy`, it stops
+    /// before the first change if anything uses the mounts.
     pub fn down(
         &self,
         plan: &Plan,
@@ -275,8 +280,8 @@ impl Engine {
         down::carry_out(self, plan, observed, lazy, log)
     }
 
-    /// Takes the site down if its mounts are exactly as planned and nothing uses them. `Ok(None)`:
-    /// they are not, and nothing was changed.
+    /// Takes the site down if its mounts are exactly as planned and nothing uses them. Otherwise it
+    /// changes nothing and returns `Ok(None)`.
     pub fn down_if_quiet(
         &self,
         plan: &Plan,

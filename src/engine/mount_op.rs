@@ -1,4 +1,4 @@
-//! One mount of a run: prepared out of sight, attached or swapped in, verified.
+//! One mount of a run: it is prepared out of sight, attached or swapped in, and verified.
 
 use std::collections::HashSet;
 use std::io;
@@ -10,7 +10,7 @@ use super::Mounter;
 use super::backend::{Backend, Prepared};
 use super::root::{Root, Spot, Spots};
 use super::target::{cannot, is_mount, nothing_inside, options_of, unique_id_at};
-use super::undo::{Old, Swapped, Undo, save, swap};
+use super::undo::{Replaced, Swapped, Undo, save, swap};
 use crate::base::hints::Doing;
 use crate::base::{Error, JailPath, Result};
 use crate::observe::{self, ObservedMount, RecordedMount, Submount, Unknown};
@@ -21,24 +21,24 @@ use crate::sys::{self, Stat};
 pub(super) struct Work<'a, B: Backend> {
     pub(super) step: &'a Step,
     pub(super) mount: &'a Arc<Mount>,
-    /// The mount that it replaces, and whether that one has submounts.
+    /// The mount that it replaces, and whether that mount has submounts.
     replaces: Option<(&'a ObservedMount, bool)>,
     pub(super) ready: B::Ready,
     file: FileId,
     pub(super) unique_id: Option<u64>,
-    /// What came along, when it is attached.
+    /// Its submounts, once it is attached.
     pub(super) submounts: Option<Vec<Submount>>,
-    /// Since when the target shows something.
+    /// The time since which the target has shown something.
     since: Option<u64>,
-    /// The open target; `None` where another mount of this run must be attached first.
+    /// The open target. `None`: another mount of this run must be attached first.
     target: Option<OwnedFd>,
-    /// Other mounts of this run are made in it.
+    /// Whether other mounts of this run are made in it.
     holds: bool,
 }
 
 impl<'a, B: Backend> Work<'a, B> {
-    /// The work of a step that mounts; `None` for any other step. `since`: when a target came to
-    /// show something.
+    /// Returns the work of a step that mounts; `None` for any other step. `since` returns the time
+    /// since which a target has shown something.
     pub(super) fn prepare(
         mounter: &Mounter<B>,
         step: &'a Step,
@@ -54,6 +54,7 @@ impl<'a, B: Backend> Work<'a, B> {
             } => (mount, Some((expected, *recursive))),
             _ => return Ok(None),
         };
+
         let (ready, file) = mounter.sources.ready(&mounter.backend, mount)?;
         let unique_id = ready.unique_id();
         let since = since(&mount.target);
@@ -85,15 +86,16 @@ impl<'a, B: Backend> Work<'a, B> {
         }
     }
 
-    /// Opens the target, which is no link, in its directory `spot`: with nothing mounted on it, or
-    /// exactly the mount to replace. That its type fits was seen when the plan was made, and the
-    /// kernel puts no file on a directory.
+    /// Opens the target, which is not a link, in its directory `spot`: with nothing mounted on it,
+    /// or with exactly the mount to replace. The plan has checked that its type fits, and the
+    /// kernel does not mount a file on a directory.
     fn open_target(&self, root: &Root, spot: io::Result<&Spot>) -> Result<OwnedFd> {
         let target = &self.mount.target;
         let failed = |error: io::Error| explain(cannot(root, "mount on", target, &error));
         let Some((expected, recursive)) = self.replaces else {
             return spot.and_then(Spot::open_bare).map_err(failed);
         };
+
         let fd = spot.and_then(Spot::open_mounted).map_err(failed)?;
         must_be(root, target, expected, &sys::stat_fd(&fd).map_err(failed)?)?;
         if !recursive {
@@ -102,8 +104,8 @@ impl<'a, B: Backend> Work<'a, B> {
         Ok(fd)
     }
 
-    /// Attaches the mount, or swaps it in; whether a swap had a gap (`None`: it was no swap). What
-    /// was done, also before an error, is added to `undo`.
+    /// Attaches the mount or swaps it in. Returns whether a swap had a gap; `None`: it was not a
+    /// swap. Everything that was done, also before an error, is added to `undo`.
     pub(super) fn carry_out(
         &mut self,
         backend: &B,
@@ -117,11 +119,13 @@ impl<'a, B: Backend> Work<'a, B> {
                 Err(error) => self.open_target(root, Err(error))?,
             },
         };
+
         let failed = |error: io::Error| explain(self.failed(root, &error));
         let Some((expected, recursive)) = self.replaces else {
             self.attach(backend, on, undo).map_err(failed)?;
             return Ok(None);
         };
+
         let (target, new, id) = (&self.mount.target, self.record(), expected.unique_id);
         let saved = save(backend, &on, recursive).map_err(failed)?;
         match swap(backend, &self.ready, &on).map_err(failed)? {
@@ -129,7 +133,7 @@ impl<'a, B: Backend> Work<'a, B> {
                 let target = target.clone();
                 undo.push(match saved {
                     Some(saved) => Undo::SwapBack {
-                        old: Old {
+                        old: Replaced {
                             target,
                             id,
                             recursive,
@@ -153,14 +157,14 @@ impl<'a, B: Backend> Work<'a, B> {
                 backend.stage(&self.ready).map_err(failed)?;
                 sys::umount_at(&on).map_err(failed)?;
                 let stays = saved.is_none();
-                undo.push(Old::undo(target, id, recursive, saved));
+                undo.push(Replaced::undo(target, id, recursive, saved));
                 let on = root
                     .spot(target)
                     .and_then(|spot| spot.open_bare())
                     .map_err(failed)?;
                 self.attach(backend, on, undo).map_err(failed)?;
                 if stays {
-                    undo.truncate(undo.len() - 2); // better the new one than none
+                    undo.truncate(undo.len() - 2); // keep the new mount rather than none
                     undo.push(Undo::Stays {
                         target: target.clone(),
                         id,
@@ -181,8 +185,7 @@ impl<'a, B: Backend> Work<'a, B> {
         Ok(())
     }
 
-    /// Makes what was attached just now known as one that others may be made in, with what came
-    /// along.
+    /// Registers the new mount, with its submounts, as one in which others may be made.
     pub(super) fn make_known(&mut self, root: &Root) -> Result<()> {
         self.find_submounts(root)?;
         if let Some((expected, _)) = self.replaces {
@@ -199,7 +202,7 @@ impl<'a, B: Backend> Work<'a, B> {
         Ok(())
     }
 
-    /// Looks what came along with a recursive mount.
+    /// Finds the submounts that came along with a recursive mount.
     fn find_submounts(&mut self, root: &Root) -> Result<()> {
         if self.mount.recursive {
             let target = &self.mount.target;
@@ -220,10 +223,10 @@ impl<'a, B: Backend> Work<'a, B> {
         Error::failed(format!("cannot {verb} {} on {target}", self.mount.source)).because(error)
     }
 
-    /// Looks from the root again: our mount, and no other, must be visible at the target, as
-    /// restricted as it was asked to be. It is not if somebody moved a directory on the way while
-    /// we mounted. A mount whose id was known before has the attributes that it was prepared with;
-    /// of another one they are looked at.
+    /// Checks again, from the root, that our mount is visible at the target, as restricted as
+    /// requested. It is not if somebody moved a directory on the way meanwhile. A mount whose id
+    /// was known before has the attributes that it was prepared with; those of other mounts are
+    /// checked.
     pub(super) fn verify(&mut self, root: &Root, spots: &mut Spots<'_>) -> Result<()> {
         let target = &self.mount.target;
         let failed = |error: io::Error| cannot(root, "find the new mount at", target, &error);
@@ -243,6 +246,7 @@ impl<'a, B: Backend> Work<'a, B> {
                 "somebody changes the directories of this root; find out who before trying again",
             ));
         }
+
         if self.unique_id.is_none() {
             self.verify_options(root, root.open_at(target).map_err(failed)?)?;
         }
@@ -266,31 +270,32 @@ impl<'a, B: Backend> Work<'a, B> {
     }
 }
 
-/// Opens every target that does not lie in a mount which this run makes itself.
+/// Opens every target that is not inside another mount of this run.
 pub(super) fn open_targets<B: Backend>(root: &Root, work: &mut [Work<'_, B>]) -> Result<()> {
     let targets: HashSet<&Path> = work
         .iter()
         .map(|item| item.mount.target.as_path())
         .collect();
-    let above = |item: &Work<'_, B>| {
+    let nearest_holder = |item: &Work<'_, B>| {
         let mut above = item.mount.target.as_path().ancestors().skip(1);
         above
             .find(|path| targets.contains(path))
             .map(Path::to_owned)
     };
-    let above: Vec<_> = work.iter().map(above).collect();
-    let holding: HashSet<_> = above.iter().flatten().map(PathBuf::as_path).collect();
+    let holders: Vec<_> = work.iter().map(nearest_holder).collect();
+    let holding: HashSet<_> = holders.iter().flatten().map(PathBuf::as_path).collect();
+
     let mut spots = Spots::new(root);
-    for (item, above) in work.iter_mut().zip(&above) {
+    for (item, holder) in work.iter_mut().zip(&holders) {
         item.holds = holding.contains(item.mount.target.as_path());
-        if above.is_none() {
+        if holder.is_none() {
             item.target = Some(item.open_target(root, spots.get(&item.mount.target))?);
         }
     }
     Ok(())
 }
 
-/// Makes sure that the mount to take away or to replace still is the one that the plan saw.
+/// Makes sure that the mount to detach or to replace is still the one that the plan saw.
 pub(super) fn must_be(
     root: &Root,
     target: &JailPath,

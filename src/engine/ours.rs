@@ -1,4 +1,4 @@
-//! On which mount a directory in a root is to be.
+//! The mounts on which the directories of a root are expected.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -7,28 +7,28 @@ use crate::observe::{Observed, ObservedMount, RecordedMount, Table};
 use crate::plan::{Plan, Step};
 use crate::sys::Stat;
 
-/// The mounts in a root that things may be made and mounted in.
+/// The mounts in a root in which things may be made and mounted.
 #[derive(Debug)]
 pub(super) struct Ours {
-    /// The id of the one that the root directory is on, as `statx(2)` has it.
+    /// The id of the mount that the root directory is on, as `statx(2)` reports it.
     root: Option<u64>,
-    /// Volumes of the site's own.
+    /// The volumes that belong to the site.
     volumes: HashSet<Id>,
-    /// Those of ours, and what came along with them, by their targets.
+    /// The mounts of ours and their submounts, by their targets.
     mounts: BTreeMap<JailPath, HashSet<Id>>,
-    /// Where what came along is known by its place only.
+    /// The targets of recursive mounts whose submounts are known only by their places.
     recursive: Vec<JailPath>,
 }
 
-/// A mount's id, and whether that is never reused.
+/// The id of a mount, and whether it is never reused.
 pub(super) type Id = (u64, bool);
 
 impl Ours {
-    /// Before `plan` is carried out, in a root on the mount `root`: those that stay and those that
-    /// go, as they were seen.
+    /// Collects the mounts, as observed before `plan` is carried out, in a root on the mount
+    /// `root`: those that stay and those that go.
     pub(super) fn of(root: Option<u64>, plan: &Plan, observed: &Observed) -> Self {
-        let volumes = observed.holders.values().filter(|holder| holder.own_volume);
-        let volumes = volumes
+        let own = observed.holders.values().filter(|holder| holder.own_volume);
+        let volumes = own
             .flat_map(|volume| ids(volume.id, volume.unique_id))
             .collect();
         let mut ours = Self {
@@ -37,6 +37,7 @@ impl Ours {
             mounts: BTreeMap::new(),
             recursive: vec![],
         };
+
         let going = plan
             .steps
             .iter()
@@ -54,6 +55,7 @@ impl Ours {
                     .extend(ids(seen.id, seen.unique_id));
             }
         }
+
         let recorded = observed.recorded_mounts();
         for mount in recorded.chain(&plan.unchanged) {
             ours.came_along(mount, observed);
@@ -61,7 +63,7 @@ impl Ours {
         ours
     }
 
-    /// Adds what came along with `mount`, as it is recorded and as it was seen.
+    /// Adds the submounts of `mount`, as recorded and as observed.
     pub(super) fn came_along(&mut self, mount: &RecordedMount, observed: &Observed) {
         for submount in mount.submounts.iter().flatten() {
             let known = self.mounts.entry(submount.target.clone()).or_default();
@@ -73,12 +75,13 @@ impl Ours {
         }
     }
 
-    /// Adds one that was made just now at `target`.
+    /// Adds a mount that was just made at `target`.
     pub(super) fn add(&mut self, target: &JailPath, id: Option<Id>) {
         self.mounts.entry(target.clone()).or_default().extend(id);
     }
 
-    /// Forgets one that was taken away at `target`, or all; and what was in the last one.
+    /// Removes the mount `gone` at `target`, or all mounts there if it is `None`. With the last
+    /// one, the mounts below `target` are also removed.
     pub(super) fn remove(&mut self, target: &JailPath, gone: Option<&ObservedMount>) {
         let known = self.mounts.entry(target.clone()).or_default();
         match gone {
@@ -90,12 +93,12 @@ impl Ours {
         }
     }
 
-    /// Whether the directory at `path`, of which `found` was found, is on the mount that it is to
-    /// be on.
+    /// Whether the directory at `path`, with the status `found`, is on the expected mount.
     pub(super) fn is_home(&self, root: &HostPath, path: &JailPath, found: &Stat) -> bool {
         let Some(id) = found.mount_id.map(|id| (id, found.mount_id_is_unique)) else {
-            return self.root.is_none(); // without /proc, before Linux 5.8
+            return self.root.is_none(); // before Linux 5.8, without /proc
         };
+
         let above = path.directories_above();
         let Some(target) = [path]
             .into_iter()
@@ -107,8 +110,8 @@ impl Ours {
         self.mounts[target].contains(&id) || !id.1 && self.came_along_at(root, target, id.0)
     }
 
-    /// Whether the mount with this id in the table is in a recursive one of ours of which it is not
-    /// known what came along.
+    /// Whether the mount with this id in the table is inside a recursive mount of ours whose
+    /// submounts are not known by id.
     fn came_along_at(&self, root: &HostPath, target: &JailPath, id: u64) -> bool {
         let Some(recursive) = self
             .recursive
@@ -129,7 +132,7 @@ fn ids(id: u64, unique_id: Option<u64>) -> impl Iterator<Item = Id> {
         .chain(unique_id.map(|id| (id, true)))
 }
 
-/// The mounts that were seen at `target`.
+/// The mounts that were observed at `target`.
 fn seen_at<'o>(
     observed: &'o Observed,
     target: &JailPath,

@@ -1,7 +1,7 @@
-//! The site's root as an open directory: everything below it is reached from its descriptor, with
-//! no link followed, so nothing can be made or mounted elsewhere, whatever the site's owner does
-//! meanwhile. The very directory that something is made or mounted in must be on the mount that it
-//! is to be on: what others mounted in the root may be the host's.
+//! The root of a site as an open directory. Everything below it is reached from its descriptor, and
+//! no link is followed, so nothing can be made or mounted elsewhere, whatever the owner of the site
+//! does meanwhile. The directory in which something is made or mounted must itself be on the
+//! expected mount, because other mounts in the root may show directories of the host.
 
 use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
@@ -25,8 +25,7 @@ pub(super) struct Root {
     fd: OwnedFd,
     path: HostPath,
     device: u64,
-    /// Which mounts in it are ours; `None`: who opened it looks himself which mount a directory is
-    /// on.
+    /// The mounts in it that are ours. `None`: the caller checks which mount a directory is on.
     ours: Option<RefCell<Ours>>,
 }
 
@@ -34,9 +33,9 @@ pub(super) struct Root {
 pub(super) struct Spot {
     dir: OwnedFd,
     name: OsString,
-    /// The one that the root directory is on.
+    /// The device of the root directory.
     root_device: u64,
-    /// Whether the directory is on the mount that it is to be on.
+    /// Whether the directory is on the expected mount.
     at_home: bool,
 }
 
@@ -52,8 +51,8 @@ impl Root {
         })
     }
 
-    /// As [`Self::open`], to carry `plan` out: nothing is made or mounted in it but on the mounts
-    /// that it is to be on.
+    /// As [`Self::open`], to carry `plan` out: things are made and mounted in it only on the
+    /// expected mounts.
     pub(super) fn of_plan(plan: &Plan, observed: &Observed) -> Result<Self> {
         let root = Self::open(&plan.root)?;
         let stat = sys::stat_fd(&root.fd).map_err(|error| {
@@ -66,7 +65,7 @@ impl Root {
         })
     }
 
-    /// The open directory `fd`, which is that of the root `path`, though something may hide it
+    /// Wraps the open directory `fd`, which is that of the root `path`, even if something hides it
     /// there.
     pub(super) fn of(fd: OwnedFd, path: &HostPath) -> io::Result<Self> {
         let device = sys::mount_of(&fd, Path::new(""))?.device;
@@ -78,8 +77,8 @@ impl Root {
         })
     }
 
-    /// The spot of a path of the host, no component of which may be a link: what was moved out of
-    /// the root.
+    /// The spot of a path on the host, no component of which may be a link. It is for things that
+    /// were moved out of the root.
     pub(super) fn spot_on_host(&self, path: &Path) -> io::Result<Spot> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -93,19 +92,18 @@ impl Root {
         })
     }
 
-    /// Which mount it is on: the never reused id (Linux 6.8).
+    /// The never reused id of the mount that it is on (Linux 6.8).
     pub(super) fn mount(&self) -> Option<u64> {
         let stat = sys::stat_fd(&self.fd).ok()?;
         stat.mount_id.filter(|_| stat.mount_id_is_unique)
     }
 
-    /// Where it is on the host.
     pub(super) fn path(&self) -> &HostPath {
         &self.path
     }
 
-    /// Opens what is visible at `target`, for mounting on or for looking at (`O_PATH`); ELOOP for a
-    /// link.
+    /// Opens what is visible at `target` with `O_PATH`, to mount on it or to look at it. A link
+    /// gives ELOOP.
     pub(super) fn open_at(&self, target: &JailPath) -> io::Result<OwnedFd> {
         sys::open_beneath(&self.fd, target.relative(), libc::O_PATH)
     }
@@ -134,10 +132,10 @@ impl Root {
         })
     }
 
-    /// Remembers that this run mounted at `target`: others are to be made in it. The never reused
-    /// id is looked up where it was not known before; `file` is what is to be seen then.
+    /// Remembers that this run mounted something at `target`, in which others are to be made. An
+    /// unknown never reused id is looked up; then `file` must be visible there.
     ///
-    /// Errors: it is not to be seen there.
+    /// Errors: another file is visible there.
     pub(super) fn mounted(
         &self,
         target: &JailPath,
@@ -151,6 +149,7 @@ impl Root {
             ours.borrow_mut().add(target, id.map(|id| (id, true)));
             return Ok(());
         }
+
         let found = sys::stat_fd(self.open_at(target)?)?;
         if file.is_some_and(|file| file != found.file) {
             return Err(io::Error::from_raw_os_error(libc::EXDEV));
@@ -162,24 +161,25 @@ impl Root {
         Ok(())
     }
 
-    /// Remembers what came along with a mount that this run made.
+    /// Remembers the submounts of a mount that this run made.
     pub(super) fn came_along(&self, made: &RecordedMount) {
         if let Some(ours) = &self.ours {
             ours.borrow_mut().came_along(made, &Observed::default());
         }
     }
 
-    /// Remembers that this run took the mount `gone` at `target` away; `None`: all that were there.
+    /// Remembers that this run unmounted the mount `gone` at `target`, or all that were there if it
+    /// is `None`.
     pub(super) fn unmounted(&self, target: &JailPath, gone: Option<&ObservedMount>) {
         if let Some(ours) = &self.ours {
             ours.borrow_mut().remove(target, gone);
         }
     }
 
-    /// As [`Self::spot`], on the mount that the root is on: nothing that is mounted on the way is
-    /// looked into.
+    /// As [`Self::spot`], but on the mount of the root itself: nothing mounted on the way is
+    /// entered.
     ///
-    /// Errors: EXDEV where something is.
+    /// Errors: EXDEV if something is mounted on the way.
     pub(super) fn spot_on_mount(&self, path: &JailPath) -> io::Result<Spot> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -198,9 +198,8 @@ impl Root {
     }
 }
 
-/// Spots one after the other, most in the same directory as the one before. The directory is kept
-/// open, so keep none of these longer than the work at hand: a mount with an open directory is in
-/// use.
+/// Opens one spot after the other, most of them in the same directory as the one before. It keeps
+/// that directory open, so drop it when the work is done: a mount with an open directory is in use.
 pub(super) struct Spots<'r> {
     root: &'r Root,
     last: Option<(JailPath, Spot)>,
@@ -241,23 +240,23 @@ impl<'r> Spots<'r> {
 }
 
 impl Spot {
-    /// Which mount is visible here; no server of a file system is asked.
+    /// Which mount is visible here. No server of a file system is asked.
     pub(super) fn mount(&self) -> io::Result<OnMount> {
         sys::mount_of(&self.dir, Path::new(&self.name))
     }
 
-    /// What is there, no link followed.
+    /// Returns the status of what is here. Links are not followed.
     pub(super) fn stat(&self) -> io::Result<Stat> {
         sys::stat_at(&self.dir, Path::new(&self.name))
     }
 
-    /// Whether the directory is on the mount that it is to be on: the root's own, a volume of the
-    /// site's own, or the mount of ours at the nearest target above.
+    /// Whether the directory is on the expected mount: that of the root, a volume that belongs to
+    /// the site, or the mount of ours at the nearest target above.
     pub(super) fn is_at_home(&self) -> bool {
         self.at_home
     }
 
-    /// EXDEV, if the directory is on another mount.
+    /// Errors: EXDEV if the directory is on another mount.
     fn must_be_at_home(&self) -> io::Result<()> {
         if self.at_home {
             Ok(())
@@ -266,9 +265,9 @@ impl Spot {
         }
     }
 
-    /// Opens what is here to mount on it (`O_PATH`).
+    /// Opens what is here with `O_PATH`, to mount on it.
     ///
-    /// Errors: EXDEV, if something is mounted on it, or the directory is not at home; ELOOP for a
+    /// Errors: EXDEV if something is mounted on it or the directory is not at home; ELOOP for a
     /// link.
     pub(super) fn open_bare(&self) -> io::Result<OwnedFd> {
         self.must_be_at_home()?;
@@ -281,9 +280,9 @@ impl Spot {
         sys::open_beneath(&self.dir, Path::new(&self.name), libc::O_PATH)
     }
 
-    /// Makes an empty directory (0755), an empty file (0644) or a link; fails with EEXIST if
-    /// anything is there, with EXDEV if the directory is not at home. The mode is that, and there
-    /// is no ACL, whatever the directory passes on.
+    /// Makes an empty directory (0755), an empty file (0644) or a link. It fails with EEXIST if
+    /// anything is there and with EXDEV if the directory is not at home. The result has exactly
+    /// this mode and no ACL, whatever it would inherit from its directory.
     pub(super) fn create(&self, kind: &CreatedKind) -> io::Result<Identity> {
         self.must_be_at_home()?;
         let result = match kind {
@@ -311,17 +310,18 @@ impl Spot {
                 Ok(())
             }
         };
+
         result
             .and_then(|()| self.stat())
             .map(|stat| Identity::of(&stat, self.root_device))
             .inspect_err(|_| {
-                let _ = self.remove(kind, None); // the error to report is the first one
+                let _ = self.remove(kind, None); // the first error is the one to report
             })
     }
 
-    /// Removes what [`Self::create`] made, if it is unchanged: the same file (if `file` says
-    /// which), of that kind, still empty, the link's destination the same. `Ok(false)`: it is not,
-    /// or the directory is not at home, and it stays.
+    /// Removes what [`Self::create`] made if it is unchanged: the same file (if `file` is given),
+    /// of the same kind, still empty, and for a link with the same destination. `Ok(false)`: it
+    /// stays, because it has changed or its directory is not at home.
     pub(super) fn remove(&self, kind: &CreatedKind, file: Option<Identity>) -> io::Result<bool> {
         if !self.at_home {
             return Ok(false);
@@ -334,13 +334,15 @@ impl Spot {
         if file.is_some_and(|file| !file.is(&found)) || !self.is_unchanged(kind, &stat)? {
             return Ok(false);
         }
+
         let flag = match kind {
             CreatedKind::Directory => UnlinkatFlags::RemoveDir,
             CreatedKind::File | CreatedKind::Link(_) => UnlinkatFlags::NoRemoveDir,
         };
         match unlinkat(&self.dir, self.name(), flag).map_err(io::Error::from) {
             Ok(()) => Ok(true),
-            // Not empty any more, or somebody mounted on it: not ours to remove.
+            // It is no longer empty, or somebody mounted something on it, so it is not ours to
+            // remove.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTEMPTY | libc::EBUSY)) => {
                 Ok(false)
             }
@@ -367,10 +369,10 @@ impl Spot {
         sys::umount(&self.dir, Path::new(&self.name), lazy)
     }
 
-    /// Whether the topmost mount here is in use; nothing is unmounted.
+    /// Whether the topmost mount here is in use. Nothing is unmounted.
     ///
-    /// The first `MNT_EXPIRE` marks a mount and a second one in a row unmounts it. Any look at the
-    /// mount takes the mark away, and the plan was made after one.
+    /// The first `MNT_EXPIRE` marks a mount, and a second one in a row unmounts it. Any access to
+    /// the mount clears the mark, and the plan was made after one.
     pub(super) fn is_busy(&self) -> io::Result<bool> {
         sys::umount_expire_probe(&self.dir, Path::new(&self.name))
     }
@@ -380,41 +382,43 @@ impl Spot {
     }
 }
 
-/// The names of POSIX ACLs, which a directory with a default one passes on, whatever the umask is:
+/// The names of POSIX ACLs. A directory with a default ACL passes it on, whatever the umask is:
 /// acl(5).
 const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
 
-/// Gives what was made just now the mode `mode` and no ACL. A directory might have been exchanged
+/// Gives a new file or directory the mode `mode` and no ACL. A directory might have been exchanged
 /// in between; then it is not empty or not our own.
 fn set_mode(new: &OwnedFd, mode: Mode) -> io::Result<()> {
-    let has = |acl: &&str| match rustix::fs::fgetxattr(new, *acl, &mut [0u8; 256]) {
+    let has_acl = |acl: &&str| match rustix::fs::fgetxattr(new, *acl, &mut [0u8; 256]) {
         Ok(length) => length > 0,
         Err(error) => error == rustix::io::Errno::RANGE, // it is longer
     };
-    let acls: Vec<_> = ACLS.into_iter().filter(has).collect();
+    let acls: Vec<_> = ACLS.into_iter().filter(has_acl).collect();
     let found = sys::stat_fd(new)?;
     let is_set = |stat: &Stat| stat.mode & 0o7777 == mode.bits();
     if acls.is_empty() && is_set(&found) {
         return Ok(());
     }
+
     let is_empty = || Ok::<_, io::Error>(std::fs::read_dir(proc_path(new))?.next().is_none());
     if found.uid != nix::unistd::geteuid().as_raw()
         || found.kind == FileKind::Directory && !is_empty()?
     {
         return Err(io::Error::from_raw_os_error(libc::EEXIST));
     }
+
     for acl in acls {
         rustix::fs::fremovexattr(new, acl)?;
     }
-    // A file system without modes (FAT) shows the ones that it was mounted with.
-    let allows = |stat: &Stat| stat.mode & mode.bits() == mode.bits();
+    // A file system without modes (FAT) reports the ones given when it was mounted.
+    let includes_mode = |stat: &Stat| stat.mode & mode.bits() == mode.bits();
     match fchmod(new, mode) {
-        Err(_) if allows(&sys::stat_fd(new)?) => Ok(()),
+        Err(_) if includes_mode(&sys::stat_fd(new)?) => Ok(()),
         result => Ok(result?),
     }
 }
 
-/// A path that the classic calls take in place of an open file.
+/// A path that the classic mount calls take in place of an open file.
 pub(super) fn proc_path(fd: impl AsFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
 }

@@ -1,8 +1,8 @@
-//! A private tmpfs of one run, reachable by root alone, where mounts are prepared that cannot be
-//! detached.
+//! A private tmpfs of one run, which only root can reach. Mounts that cannot be detached are
+//! prepared in it.
 //!
-//! It goes when the run ends. A killed run leaves it behind without its lock; the next run, `up` or
-//! `down` alike, sweeps it away.
+//! It is removed when the run ends. A killed run leaves it behind, but without its lock; the next
+//! run of `up` or `down` removes it.
 
 use std::fs;
 use std::io;
@@ -18,11 +18,11 @@ use super::backend::make_private;
 use super::lock::Lock;
 use crate::sys::{self, FileKind};
 
-/// Where scratch mounts are: `<run>/scratch`.
+/// The directory of scratch mounts: `<run>/scratch`.
 #[derive(Clone, Debug)]
 pub(super) struct ScratchDir(PathBuf);
 
-/// A mounted scratch directory; unmounted when dropped.
+/// A mounted scratch directory. It is unmounted when dropped.
 #[derive(Debug)]
 pub(super) struct Scratch {
     path: PathBuf,
@@ -36,13 +36,13 @@ impl ScratchDir {
         Self(run.join("scratch"))
     }
 
-    /// The run's scratch mount, made at its first use.
+    /// The scratch mount of the run, made on first use.
     pub(super) fn get<'a>(&self, cell: &'a OnceLock<Scratch>) -> io::Result<&'a Scratch> {
         if let Some(scratch) = cell.get() {
             return Ok(scratch);
         }
         let made = self.make()?;
-        // Another thread may have been first: then ours is dropped and unmounted.
+        // If another thread was first, ours is dropped and unmounted.
         Ok(cell.get_or_init(|| made))
     }
 
@@ -52,6 +52,7 @@ impl ScratchDir {
             .recursive(true)
             .mode(0o700)
             .create(&self.0)?;
+
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |time| time.as_nanos());
@@ -60,6 +61,7 @@ impl ScratchDir {
             std::process::id(),
             COUNT.fetch_add(1, Ordering::Relaxed)
         );
+
         let lock_path = self.0.join(format!("{name}.lock"));
         let lock = Lock::take(&lock_path, || ()).map_err(io::Error::other)?;
         let path = self.0.join(name);
@@ -70,6 +72,7 @@ impl ScratchDir {
             next: AtomicU64::new(0),
             _lock: lock,
         };
+
         Mount::builder()
             .fstype("tmpfs")
             .data("mode=0700,size=1m")
@@ -79,7 +82,7 @@ impl ScratchDir {
         Ok(scratch)
     }
 
-    /// Takes away the scratch mounts of runs that were killed.
+    /// Removes the scratch mounts of killed runs.
     pub(super) fn sweep(&self) {
         let Ok(entries) = fs::read_dir(&self.0) else {
             return;
@@ -88,14 +91,14 @@ impl ScratchDir {
             if lock_path.extension().is_some_and(|ending| ending == "lock")
                 && let Ok(Some(_held)) = Lock::if_free(&lock_path)
             {
-                take_away(&lock_path.with_extension(""), &lock_path);
+                remove(&lock_path.with_extension(""), &lock_path);
             }
         }
     }
 }
 
 impl Scratch {
-    /// A new empty file or directory to mount on, fit for a source of `kind`.
+    /// Makes an empty file or directory to mount a source of `kind` on.
     pub(super) fn spot(&self, kind: FileKind) -> io::Result<PathBuf> {
         let path = self
             .path
@@ -115,13 +118,13 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        take_away(&self.path, &self.lock_path);
+        remove(&self.path, &self.lock_path);
     }
 }
 
-/// Unmounts with all that is mounted inside, which is private to the run, and removes the empty
-/// directory. What fails here is left for the next sweep, which finds it by its lock file.
-fn take_away(path: &Path, lock_path: &Path) {
+/// Unmounts the scratch mount with all mounts inside, which are private to the run, and removes the
+/// empty directory. Leftovers are found by their lock file in the next sweep.
+fn remove(path: &Path, lock_path: &Path) {
     if let (Some(parent), Some(name)) = (path.parent(), path.file_name())
         && let Ok(parent) = sys::open_host(parent, libc::O_PATH | libc::O_DIRECTORY)
     {

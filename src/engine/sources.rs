@@ -1,6 +1,7 @@
-//! Sources → finished mounts, out of sight. Each distinct source is prepared once a run; a site's
-//! mount is a copy of that prepared one. A copy taken straight from the host's mount would cost
-//! time for every mount the host has; one of a prepared, childless mount does not.
+//! Turns sources into finished mounts, out of sight. Each distinct source is prepared once per run,
+//! and the mount of a site is a copy of the prepared one. A copy taken directly from a mount of the
+//! host would take time for every mount of the host; a copy of a prepared mount without submounts
+//! does not.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,12 +17,12 @@ use crate::sys;
 
 /// The prepared mounts of this run.
 pub(super) struct Sources<B: Backend> {
-    /// More than one site will ask: keep what is prepared.
+    /// Whether prepared mounts are kept, because several sites use them.
     sharing: bool,
     prepared: Mutex<HashMap<Key, Cell<B::Ready>>>,
 }
 
-/// What the first who asks for it prepares, while others wait.
+/// The place of a prepared mount. The first thread that needs it prepares it, and others wait.
 type Cell<T> = Arc<OnceLock<Result<T>>>;
 
 #[derive(PartialEq, Eq, Hash)]
@@ -39,7 +40,7 @@ impl<B: Backend> Sources<B> {
         }
     }
 
-    /// A finished mount for `mount`, and which file it shows.
+    /// Returns a finished mount for `mount`, and the file that it shows.
     pub(super) fn ready(&self, backend: &B, mount: &Mount) -> Result<(B::Ready, FileId)> {
         match mount.file {
             Some(file) if self.sharing => self
@@ -55,6 +56,7 @@ impl<B: Backend> Sources<B> {
             options: mount.options,
             recursive: mount.recursive,
         };
+
         let cell = Arc::clone(lock(&self.prepared).entry(key).or_default());
         let prepared = cell.get_or_init(|| {
             let (ready, _) = prepare(backend, mount)?;
@@ -63,6 +65,7 @@ impl<B: Backend> Sources<B> {
                 .map_err(|error| cannot_copy(mount).because(&error))?;
             Ok(ready)
         });
+
         let prepared = prepared.as_ref().map_err(Clone::clone)?;
         backend
             .copy(prepared, mount.recursive)
@@ -75,6 +78,7 @@ fn prepare<B: Backend>(backend: &B, mount: &Mount) -> Result<(B::Ready, FileId)>
     let ready = backend
         .prepare(source.as_fd(), mount.options, mount.recursive)
         .map_err(|error| explain(cannot_copy(mount).because(&error), mount))?;
+
     let found = ready
         .attributes()
         .map_err(|error| cannot_copy(mount).because(&error))?;
@@ -84,7 +88,7 @@ fn prepare<B: Backend>(backend: &B, mount: &Mount) -> Result<(B::Ready, FileId)>
     Ok((ready, file))
 }
 
-/// Opens the source and makes sure that it still is the file that was resolved.
+/// Opens the source and makes sure that it is still the file that was resolved.
 fn open(mount: &Mount) -> Result<(OwnedFd, FileId)> {
     let cannot = |error: io::Error| {
         let error =
@@ -112,7 +116,7 @@ fn cannot_copy(mount: &Mount) -> Error {
 
 fn explain(error: Error, mount: &Mount) -> Error {
     match error.errno() {
-        Some(libc::ENOENT | libc::ESTALE) => error.overtaken(), // it was there when it was resolved
+        Some(libc::ENOENT | libc::ESTALE) => error.overtaken(), // it existed when it was resolved
         Some(libc::EINVAL) => error.hint(format!(
             "{} may lie on an unbindable mount: see `findmnt -o TARGET,PROPAGATION`",
             mount.source

@@ -1,4 +1,4 @@
-//! The directories of records and locks: made so that nobody else looks into them.
+//! The directories of records and locks. Nobody else may look into them.
 
 use std::fs;
 use std::io;
@@ -8,8 +8,8 @@ use std::path::Path;
 use crate::base::{Error, Result};
 use crate::observe::StateDir;
 
-/// Makes the directories, with mode 0700, which those that are there get as well: who can look
-/// into them hears, by inotify(7), when something is about to be made in his root.
+/// Makes the directories with mode 0700. Existing ones get this mode too, because anyone who can
+/// look into them learns, by inotify(7), when something is about to be made in his root.
 pub(crate) fn make_state_directories(state: &StateDir) -> Result<()> {
     for dir in [&state.run, &state.lib] {
         fs::DirBuilder::new()
@@ -33,7 +33,7 @@ pub(crate) fn make_state_directories(state: &StateDir) -> Result<()> {
     Ok(())
 }
 
-/// Makes the directory of the watcher, below those of the state.
+/// Makes the directory of the watcher below the state directories.
 pub(crate) fn make_watch_directory(state: &StateDir) -> Result<()> {
     let directory = state.watch();
     fs::create_dir_all(&directory).map_err(|error| {
@@ -41,8 +41,8 @@ pub(crate) fn make_watch_directory(state: &StateDir) -> Result<()> {
     })
 }
 
-/// Refuses a directory in which somebody else could write records: these say what is unmounted and
-/// removed.
+/// Refuses a directory in which somebody else could write records, because the records decide what
+/// is unmounted and removed.
 fn refuse_others(dir: &Path) -> Result<()> {
     let cannot = || Error::failed(format!("cannot use the state directory {}", dir.display()));
     let found = fs::metadata(dir).map_err(|error| cannot().because(&error))?;
@@ -58,7 +58,7 @@ fn refuse_others(dir: &Path) -> Result<()> {
         )))
 }
 
-/// Lets nobody else look into a directory of ours.
+/// Keeps others from looking into a directory of ours.
 fn close(dir: &Path) -> Result<()> {
     let cannot = |error: io::Error| {
         Error::failed(format!(

@@ -1,4 +1,4 @@
-//! What `up` and `down` ask about a target, and say about it.
+//! Questions about targets, and errors about them, that `up` and `down` share.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -14,8 +14,8 @@ use crate::observe::{CreatedKind, Identity, ObservedMount, Stray};
 use crate::resolve::FileKind;
 use crate::sys::{self, OnMount, Stat};
 
-/// An error about `path` in the jail; EXDEV: what is there, or its directory, is on another mount
-/// than it is to be on.
+/// Returns an error about `path` in the jail. EXDEV means that it, or its directory, is not on the
+/// expected mount.
 pub(super) fn cannot(root: &Root, what: &str, path: &JailPath, error: &io::Error) -> Error {
     let failed = Error::failed(format!("cannot {what} {}", root.path().inside(path)));
     if error.raw_os_error() == Some(libc::EXDEV) {
@@ -35,7 +35,7 @@ pub(super) fn made_kind(kind: FileKind) -> CreatedKind {
     }
 }
 
-/// The attributes of an open file's mount.
+/// The attributes of the mount that an open file is on.
 pub(super) fn options_of(fd: impl AsFd) -> io::Result<MountAttributes> {
     Ok(MountAttributes::from_statfs(fstatvfs(fd)?.flags()))
 }
@@ -55,14 +55,13 @@ pub(super) fn is_mount(expected: &ObservedMount, found: &Stat) -> bool {
     };
     match (id, found.mount_id) {
         (Some(id), Some(found)) => id == found,
-        // Before Linux 5.8 statx(2) has no mount id: the file that is visible is what can be
-        // compared.
+        // Before Linux 5.8 statx(2) reports no mount id, so the visible file is compared.
         _ => expected.file.is_none_or(|file| file == found.file),
     }
 }
 
-/// Whether the mount that was found at a path is the mount `expected`; `look` tells which file is
-/// visible there.
+/// Whether the mount found at a path is the mount `expected`. `look` returns the status of the file
+/// that is visible there.
 pub(super) fn is_found(
     expected: &ObservedMount,
     found: OnMount,
@@ -79,8 +78,8 @@ pub(super) fn is_found(
     }
 }
 
-/// Makes sure that nobody has mounted anything in the mount `mount` at `target`, which goes: it
-/// would go with it. (Before Linux 6.8 the plan says so, by the whole table.)
+/// Makes sure that nobody has mounted anything in `mount` at `target`, because it would be
+/// unmounted with it. (Before Linux 6.8 the plan checks this in the whole mount table.)
 pub(super) fn nothing_inside(
     root: &Root,
     what: &str,
@@ -93,11 +92,13 @@ pub(super) fn nothing_inside(
     else {
         return Ok(());
     };
+
     let inside =
         sys::list_mounts_in(id).map_err(|error| cannot(root, "look into", target, &error))?;
     let Some(first) = inside.first() else {
         return Ok(());
     };
+
     let point = sys::mount_point(*first).unwrap_or_default();
     let (path, point) = (root.path().inside(target), point.display());
     Err(Error::failed(format!(
@@ -106,7 +107,7 @@ pub(super) fn nothing_inside(
     .hint(format!("unmount it: `umount {point}`")))
 }
 
-/// As [`cannot`]; says so if a mount above hides what is mounted at `path`.
+/// As [`cannot`], but the error names the mount above `path`, if one hides what is mounted there.
 pub(super) fn cannot_reach(root: &Root, what: &str, path: &JailPath, error: &io::Error) -> Error {
     let Some(above) = hidden_by(root, path) else {
         let error = cannot(root, what, path, error);
@@ -126,8 +127,8 @@ pub(super) fn cannot_reach(root: &Root, what: &str, path: &JailPath, error: &io:
         .hint(format!("unmount {above} first"))
 }
 
-/// An error about a mount of ours at `path`, which the mount at `above` hides, and which cannot be
-/// reached.
+/// Returns an error about a mount of ours at `path` that cannot be reached, because the mount at
+/// `above` hides it.
 pub(super) fn hides(path: &str, above: &Path) -> Error {
     Error::failed(format!(
         "{path} stays mounted: {} is mounted above it, and not by mountjail",
@@ -139,7 +140,8 @@ pub(super) fn hides(path: &str, above: &Path) -> Error {
     ))
 }
 
-/// The mount that the nearest directory above `path` is on, if that is below the root.
+/// The mount point of the mount that the nearest directory above `path` is on, if it is below the
+/// root.
 fn hidden_by(root: &Root, path: &JailPath) -> Option<PathBuf> {
     let mut above = path.directories_above().into_iter().rev();
     let nearest = above.find_map(|above| root.open_at(&above).and_then(sys::stat_fd).ok())?;
@@ -152,8 +154,8 @@ fn hidden_by(root: &Root, path: &JailPath) -> Option<PathBuf> {
         .then_some(point)
 }
 
-/// Unmounts a mount of ours where it has been moved to. It may be moved again meanwhile: then it is
-/// found again.
+/// Unmounts a mount of ours at the place to which it has been moved. It may be moved again
+/// meanwhile; then it is looked up again.
 pub(super) fn detach_stray(root: &HostPath, stray: &Stray) -> Result<()> {
     let mut last = io::Error::from_raw_os_error(libc::ENOENT);
     for _ in 0..100 {
@@ -168,15 +170,17 @@ pub(super) fn detach_stray(root: &HostPath, stray: &Stray) -> Result<()> {
             break;
         }
     }
+
     if hidden::detach(stray.unique_id).is_ok() {
         return Ok(());
     }
+
     let target = &stray.target;
     if let Some(above) = hidden::hidden_by(stray.unique_id) {
         return Err(hides(&stray.place(), &above));
     }
     if stray.point.as_deref() == Some(root.inside(target).as_path()) {
-        // It is where it was made.
+        // It is still where it was made.
         return Err(cannot_reach(&Root::open(root)?, "detach", target, &last));
     }
     Err(Error::failed(format!(
@@ -192,8 +196,8 @@ pub(super) fn detach_stray(root: &HostPath, stray: &Stray) -> Result<()> {
     ))
 }
 
-/// Removes what was moved away with a mount: its placeholder, and the directories that were made
-/// for that. `made`: what was made in the root, children before parents.
+/// Removes what was moved away with a mount: its placeholder and the directories made for it.
+/// `made` lists what was made in the root, children before parents.
 pub(super) fn clear_after<'m>(
     root: &Root,
     stray: &Stray,
@@ -207,8 +211,8 @@ pub(super) fn clear_after<'m>(
         let Some(at) = point.ancestors().nth(below.components().count()) else {
             continue;
         };
-        // Where it was made it is gone. What is not the same file, or has something in it, is its
-        // owner's.
+        // It is gone from the root. Another file, or a directory that is not empty, belongs to its
+        // owner and stays.
         let _ = root
             .spot_on_host(at)
             .and_then(|spot| spot.remove(&kind, Some(file)));
@@ -224,8 +228,8 @@ fn umount_if(point: &Path, unique_id: u64) -> io::Result<()> {
     sys::umount_at(fd)
 }
 
-/// Sentences about those of `paths` that are there: something may have been recorded twice by a
-/// crashed run, once as what it is.
+/// Returns sentences about those `paths` that still exist. A crashed run may have recorded a path
+/// twice, once correctly.
 pub(super) fn still_there(root: &Root, paths: &[JailPath]) -> Vec<String> {
     let sentence = |path: &JailPath| {
         let spot = root.spot(path).ok()?;

@@ -1,5 +1,4 @@
-//! What takes a change back. Each change of `up` pushes one; a failing run applies them, last
-//! first.
+//! Undoes changes. Each change of `up` pushes an [`Undo`]; a failing run applies them, last first.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,21 +15,25 @@ use crate::sys;
 pub(super) enum Undo<B: Backend> {
     /// A mount was attached on the open file `on`.
     Unmount { mount: RecordedMount, on: OwnedFd },
-    /// A mount was taken off.
-    Reattach(Old<B>),
+    /// A mount was detached.
+    Reattach(Replaced<B>),
     /// A mount was replaced by `new`.
-    SwapBack { old: Old<B>, new: RecordedMount },
-    /// A mount was taken off whose file has been deleted, and `new` is in its place, if it was
-    /// replaced. The kernel attaches no mount of a deleted file, so it stays so.
+    SwapBack {
+        old: Replaced<B>,
+        new: RecordedMount,
+    },
+    /// A mount was detached whose file has been deleted; `new` took its place, if it was replaced.
+    /// The kernel attaches no mount of a deleted file, so it stays that way.
     Stays {
         target: JailPath,
         id: Option<u64>,
         new: Option<RecordedMount>,
     },
-    /// A mount was put beneath the one that it was to replace, and that could not be taken off. It
-    /// can go no more without the other one: the next run takes that off.
+    /// A mount was put beneath the one that it was to replace, which could then not be detached. It
+    /// cannot be removed without the other one; the next run detaches that.
     Beneath(RecordedMount),
-    /// A placeholder or link was made at `spot`, wherever that has been moved to since.
+    /// A placeholder or link was made at `spot`. The undo finds it wherever that was moved to
+    /// since.
     Remove { made: CreatedPath, spot: Spot },
     /// A placeholder or link was removed.
     Recreate { path: JailPath, kind: CreatedKind },
@@ -41,8 +44,8 @@ pub(super) enum Undo<B: Backend> {
     },
 }
 
-/// A mount that was taken off.
-pub(super) struct Old<B: Backend> {
+/// A mount that was detached.
+pub(super) struct Replaced<B: Backend> {
     pub(super) target: JailPath,
     /// Its never reused id.
     pub(super) id: Option<u64>,
@@ -51,9 +54,9 @@ pub(super) struct Old<B: Backend> {
     pub(super) saved: B::Ready,
 }
 
-impl<B: Backend> Old<B> {
-    /// What takes back that the mount with the never reused id `id` was taken off; `saved` is a
-    /// copy of it.
+impl<B: Backend> Replaced<B> {
+    /// Returns the undo for detaching the mount with the never reused id `id`; `saved` is a copy of
+    /// it.
     pub(super) fn undo(
         target: &JailPath,
         id: Option<u64>,
@@ -76,11 +79,12 @@ impl<B: Backend> Old<B> {
         }
     }
 
-    /// What `mounts` tell of it, with the id of the copy, if that is known before.
+    /// Its entry in `mounts`, with the id of the copy if that is already known.
     fn record(&self, mounts: &[RecordedMount]) -> Option<RecordedMount> {
         let known = mounts
             .iter()
             .find(|mount| is_at(mount, &self.target, self.id))?;
+
         Some(RecordedMount {
             unique_id: self.saved.unique_id(),
             ..known.clone()
@@ -88,8 +92,8 @@ impl<B: Backend> Old<B> {
     }
 }
 
-/// What the records say.
-pub(super) struct Told {
+/// The contents of the two records.
+pub(super) struct Records {
     pub(super) mounts: Vec<RecordedMount>,
     pub(super) kept: PersistentRecord,
 }
@@ -99,13 +103,13 @@ fn is_at(mount: &RecordedMount, target: &JailPath, id: Option<u64>) -> bool {
 }
 
 impl<B: Backend> Undo<B> {
-    /// Whether it only says what cannot be taken back.
+    /// Whether it only reports what cannot be undone.
     pub(super) fn lasts(&self) -> bool {
         matches!(self, Self::Stays { .. } | Self::Beneath(_))
     }
 
-    /// Adds to `intent` what taking this back will make anew.
-    pub(super) fn announce(&self, intent: &mut Told) {
+    /// Adds to `intent` what this undo will make.
+    pub(super) fn announce(&self, intent: &mut Records) {
         match self {
             Self::Reattach(old) | Self::SwapBack { old, .. } => {
                 intent.mounts.extend(old.record(&intent.mounts));
@@ -120,9 +124,9 @@ impl<B: Backend> Undo<B> {
         }
     }
 
-    /// Takes the change back; what was done, in words. `before`, what the records said before the
-    /// run, is brought in line with what that leaves.
-    pub(super) fn apply(self, backend: &B, root: &Root, before: &mut Told) -> Result<String> {
+    /// Undoes the change. Returns what was done, in words. `before` holds the records from before
+    /// the run; it is updated to match the result.
+    pub(super) fn apply(self, backend: &B, root: &Root, before: &mut Records) -> Result<String> {
         let (what, result) = match self {
             Self::Unmount { mount, on } => {
                 let (what, result) = (format!("detached {}", mount.target), sys::umount_at(on));
@@ -177,6 +181,7 @@ impl<B: Backend> Undo<B> {
                     .map(|()| format!("restored {path}"));
             }
         };
+
         match result {
             Ok(()) => Ok(what),
             Err(error) => Err(
@@ -186,7 +191,7 @@ impl<B: Backend> Undo<B> {
     }
 }
 
-/// A copy of the mount that the open file `top` is on, to attach again; `None`: its file has been
+/// Copies the mount that the open file `top` is on, to attach it again. `None`: its file has been
 /// deleted, and the kernel attaches no mount of a deleted file (ENOENT).
 pub(super) fn save<B: Backend>(
     backend: &B,
@@ -203,8 +208,8 @@ pub(super) fn save<B: Backend>(
 fn reattach<B: Backend>(
     backend: &B,
     root: &Root,
-    old: &Old<B>,
-    before: &mut Told,
+    old: &Replaced<B>,
+    before: &mut Records,
 ) -> io::Result<()> {
     backend.attach(
         &old.saved,
@@ -218,35 +223,35 @@ fn reattach<B: Backend>(
 fn swap_back<B: Backend>(
     backend: &B,
     root: &Root,
-    old: &Old<B>,
+    old: &Replaced<B>,
     new: &RecordedMount,
-    before: &mut Told,
+    before: &mut Records,
 ) -> io::Result<()> {
     let top = root.spot(&old.target)?.open_mounted()?;
     if sys::stat_fd(&top)?.mount_id != new.unique_id {
         return Err(io::Error::other("another mount is there now"));
     }
+
     let result = swap(backend, &old.saved, &top)?;
     renew(root, old, before);
     match result {
         Swapped::Whole => root.mounted(&old.target, old.saved.unique_id(), None),
         Swapped::Beneath(error) => Err(error),
-        Swapped::NotOffered => Err(io::Error::from_raw_os_error(libc::EINVAL)), // it was before
+        // This cannot happen: it was offered for the first swap.
+        Swapped::NotOffered => Err(io::Error::from_raw_os_error(libc::EINVAL)),
     }
 }
 
-/// A copy that was attached in the place of the old mount has another id, and so has what came
-/// along with it. What cannot be found out is told by what is seen.
-fn renew<B: Backend>(root: &Root, old: &Old<B>, before: &mut Told) {
+/// Updates the record of a mount that was attached again: the copy has another id, and so have its
+/// submounts. Submounts that cannot be determined are recognised by their files.
+fn renew<B: Backend>(root: &Root, old: &Replaced<B>, before: &mut Records) {
     let id = old
         .saved
         .unique_id()
         .or_else(|| unique_id_at(root, &old.target).ok().flatten());
-    for mount in before
-        .mounts
-        .iter_mut()
-        .filter(|mount| is_at(mount, &old.target, old.id))
-    {
+
+    let recorded = before.mounts.iter_mut();
+    for mount in recorded.filter(|mount| is_at(mount, &old.target, old.id)) {
         mount.unique_id = id;
         if old.recursive {
             mount.submounts = observe::submounts(root.path(), &old.target, id).unwrap_or_default();
@@ -255,41 +260,42 @@ fn renew<B: Backend>(root: &Root, old: &Old<B>, before: &mut Told) {
     }
 }
 
-fn recreate(root: &Root, path: &JailPath, kind: &CreatedKind, before: &mut Told) -> io::Result<()> {
+fn recreate(
+    root: &Root,
+    path: &JailPath,
+    kind: &CreatedKind,
+    before: &mut Records,
+) -> io::Result<()> {
     let file = root.spot(path)?.create(kind)?;
-    for made in before
-        .kept
-        .made
-        .iter_mut()
-        .filter(|made| made.path == *path)
-    {
+    let recorded = before.kept.made.iter_mut();
+    for made in recorded.filter(|made| made.path == *path) {
         made.file = Some(file);
     }
     Ok(())
 }
 
-/// What came of a swap.
+/// The result of a swap.
 pub(super) enum Swapped {
-    /// There was no moment without the file.
+    /// The file was never absent.
     Whole,
     /// This kernel or engine has no `MOVE_MOUNT_BENEATH`; nothing was changed.
     NotOffered,
-    /// The new mount is beneath the old one, which cannot be taken off.
+    /// The new mount is beneath the old one, which cannot be detached.
     Beneath(io::Error),
 }
 
-/// Replaces the mount whose root `top` is by `new`: beneath it, and the old one off.
+/// Replaces the mount whose root `top` is by `new`: attaches `new` beneath it and detaches the old
+/// one.
 pub(super) fn swap<B: Backend>(backend: &B, new: &B::Ready, top: &OwnedFd) -> io::Result<Swapped> {
-    // Between the two calls the old mount is on the very file that the new one shows, and the
-    // kernel lets nobody rename or remove a file that is mounted on: EBUSY, for whoever replaces it
-    // again just now.
+    // Between the two calls the old mount is on the very file that the new one shows. The kernel
+    // refuses to rename or remove a file that is mounted on (EBUSY), which would affect anyone who
+    // replaces it at this moment.
     sys::undisturbed(|| {
         if !backend.attach_beneath(new, top.as_fd())? {
             return Ok(Swapped::NotOffered);
         }
-        // The new one can go no more without the old one, so there is one way to be whole: try
-        // again.
-        let off = sys::umount_at(top).or_else(|_| sys::umount_at(top));
-        Ok(off.map_or_else(Swapped::Beneath, |()| Swapped::Whole))
+        // The new mount cannot be removed without the old one, so the only remedy is to try again.
+        let detached = sys::umount_at(top).or_else(|_| sys::umount_at(top));
+        Ok(detached.map_or_else(Swapped::Beneath, |()| Swapped::Whole))
     })
 }

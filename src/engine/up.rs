@@ -1,4 +1,4 @@
-//! `up`: everything that can fail before the first mount is done before it; what fails later is
+//! `up`: as much as possible is done before the first mount. If a later step fails, all changes are
 //! undone.
 
 use std::io;
@@ -7,7 +7,7 @@ use super::backend::{Backend, Prepared};
 use super::mount_op::{self, Work};
 use super::root::{Root, Spots};
 use super::target::{cannot, clear_after, detach_stray, made_kind, nothing_inside, still_there};
-use super::undo::{Old, Told, Undo, save};
+use super::undo::{Records, Replaced, Undo, save};
 use super::{Engine, EngineFailure, Log, Mounter, Outcome, Way, check_signal, journal};
 use crate::base::hints::Doing;
 use crate::base::{Error, HostPath, JailPath, Result};
@@ -36,8 +36,8 @@ pub(super) fn carry_out(
     }
 }
 
-/// Nothing to mount; but the site is up from now on, and what an fstab or an earlier kernel session
-/// mounted is ours.
+/// Records the site as up when there is nothing to mount. Mounts that were made otherwise, for
+/// example from an fstab, belong to mountjail from now on.
 fn adopt(engine: &Engine, plan: &Plan, observed: &Observed) -> Result<Outcome> {
     let record = record_of(
         engine,
@@ -59,19 +59,19 @@ fn record_of(
     mounts: Vec<RecordedMount>,
     history: Option<History>,
 ) -> BootRecord {
-    let nothing = || BootRecord::nothing(engine.boot.clone(), plan.root.clone());
-    let before = observed.record.clone().unwrap_or_else(nothing);
-    let manifest = plan.manifest.clone();
+    let empty = || BootRecord::nothing(engine.boot.clone(), plan.root.clone());
+    let before = observed.record.clone().unwrap_or_else(empty);
+
     BootRecord {
         version: VERSION,
-        manifest,
+        manifest: plan.manifest.clone(),
         mounts,
         history,
         ..before
     }
 }
 
-/// What earlier runs did.
+/// The history of earlier runs.
 fn history(observed: &Observed) -> Option<History> {
     observed
         .record
@@ -79,15 +79,17 @@ fn history(observed: &Observed) -> Option<History> {
         .and_then(|record| record.history.clone())
 }
 
-/// What is recorded of what was made and is not gone, with what was found of it as it is known now:
-/// a reboot gives it other numbers.
+/// The persistent record before this run, without the paths that are gone. The identities of the
+/// others are refreshed, because a reboot gives them other numbers.
 fn kept_before(plan: &Plan, observed: &Observed) -> PersistentRecord {
     let mut kept = observed
         .kept
         .clone()
         .unwrap_or_else(|| PersistentRecord::nothing(plan.root.clone()));
+
     kept.version = VERSION;
     kept.manifest.clone_from(&plan.manifest);
+
     kept.made.retain(|made| !observed.is_gone(made));
     for made in &mut kept.made {
         let seen = observed.paths.get(&made.path).map(|seen| seen.file);
@@ -108,12 +110,12 @@ struct Run<'a, B: Backend> {
     stop: &'a Stop,
     log: Log<'a>,
     kept: PersistentRecord,
-    /// As it was written last.
+    /// The persistent record as it was last written.
     written: PersistentRecord,
-    /// The mounts that were recorded before the first change: those that stood, and those to come.
+    /// The mounts recorded before the first change: the existing ones and those to be made.
     intent: Vec<RecordedMount>,
     undo: Vec<Undo<B>>,
-    /// What was to be removed and was not as it was made.
+    /// Paths that were to be removed but have changed since they were made.
     left: Vec<JailPath>,
     outcome: Outcome,
 }
@@ -127,7 +129,7 @@ impl<'a, B: Backend> Run<'a, B> {
         stop: &'a Stop,
         log: Log<'a>,
     ) -> Result<Self> {
-        let nothing = || PersistentRecord::nothing(plan.root.clone());
+        let empty = || PersistentRecord::nothing(plan.root.clone());
         Ok(Self {
             engine,
             mounter,
@@ -137,7 +139,7 @@ impl<'a, B: Backend> Run<'a, B> {
             stop,
             log,
             kept: kept_before(plan, observed),
-            written: observed.kept.clone().unwrap_or_else(nothing),
+            written: observed.kept.clone().unwrap_or_else(empty),
             intent: vec![],
             undo: vec![],
             left: vec![],
@@ -146,7 +148,7 @@ impl<'a, B: Backend> Run<'a, B> {
     }
 
     fn carry_out(mut self) -> Result<Outcome, Box<EngineFailure>> {
-        match self.all() {
+        match self.run_steps() {
             Ok(()) => {
                 self.outcome.left = still_there(&self.root, &self.left);
                 self.forget_old_files();
@@ -156,31 +158,34 @@ impl<'a, B: Backend> Run<'a, B> {
         }
     }
 
-    fn all(&mut self) -> Result<()> {
+    fn run_steps(&mut self) -> Result<()> {
         self.write_files()?;
         let mut work = self.prepare()?;
         self.record_intent(&work)?;
+
         self.clear_and_create()?;
         mount_op::open_targets(&self.root, &mut work)?;
         for item in &mut work {
             check_signal(self.stop)?;
             self.mount(item)?;
         }
+
         let mut spots = Spots::new(&self.root);
         for item in &mut work {
             item.verify(&self.root, &mut spots)?;
         }
+
         self.record_result(&work)
     }
 
-    fn step(&self, step: &Step) {
+    fn log_step(&self, step: &Step) {
         (self.log)(format_args!("{}: {step}", self.plan.site));
     }
 
     fn write_files(&mut self) -> Result<()> {
         for step in &self.plan.steps {
             if let Step::WriteFile(file) = step {
-                self.step(step);
+                self.log_step(step);
                 self.write_file(file)?;
             }
         }
@@ -192,6 +197,7 @@ impl<'a, B: Backend> Run<'a, B> {
             self.kept.files.push(file.path.clone());
             self.write_kept()?;
         }
+
         let before = journal::write_generated(file.path.as_path(), &file.contents)?;
         self.undo.push(Undo::Restore {
             path: file.path.clone(),
@@ -200,8 +206,8 @@ impl<'a, B: Backend> Run<'a, B> {
         Ok(())
     }
 
-    /// When nothing can fail any more: old generated files need not be brought back. One that stays
-    /// is the next run's.
+    /// Removes the old generated files, which no undo needs any more. A file that cannot be removed
+    /// is left to the next run.
     fn forget_old_files(&mut self) {
         let unneeded = |file: &HostPath| {
             self.plan
@@ -209,6 +215,7 @@ impl<'a, B: Backend> Run<'a, B> {
                 .iter()
                 .any(|step| matches!(step, Step::RemoveFile(path) if path == file))
         };
+
         let before = self.kept.files.len();
         let mut failed = vec![];
         self.kept
@@ -220,6 +227,7 @@ impl<'a, B: Backend> Run<'a, B> {
                     true
                 }
             });
+
         if self.kept.files.len() < before {
             failed.extend(self.write_kept().err());
         }
@@ -239,8 +247,8 @@ impl<'a, B: Backend> Run<'a, B> {
         Ok(work)
     }
 
-    /// Since when `target`, which is mounted on `now`, shows something: a swap leaves no moment in
-    /// which it does not.
+    /// The time since which `target`, mounted on at `now`, has shown something. A swap keeps the
+    /// time of the old mount, because it leaves no moment without one.
     fn since(&self, target: &JailPath, now: u64) -> Option<u64> {
         if !self.observed.mounts.contains_key(target) {
             return Some(now);
@@ -251,21 +259,19 @@ impl<'a, B: Backend> Run<'a, B> {
             .find_map(|mount| mount.since)
     }
 
-    /// Before the first change: what stands, what will go and what will come, with its ids where
-    /// they are known.
+    /// Records, before the first change, the mounts that exist, those that will go and those to be
+    /// made, with their ids where these are known.
     fn record_intent(&mut self, work: &[Work<'_, B>]) -> Result<()> {
-        let kept = self
+        let unrecorded = self
             .plan
             .unchanged
             .iter()
-            .filter(|keep| !self.recorded(keep))
-            .cloned();
-        let mounts = self
-            .recorded_before()
-            .into_iter()
-            .chain(kept)
-            .chain(work.iter().map(Work::record));
-        self.intent = mounts.collect();
+            .filter(|mount| !self.is_recorded(mount));
+        let mut mounts = self.recorded_before();
+        mounts.extend(unrecorded.cloned());
+        mounts.extend(work.iter().map(Work::record));
+
+        self.intent = mounts;
         self.write_record(self.intent.clone(), self.history_with_this_run())
     }
 
@@ -277,16 +283,18 @@ impl<'a, B: Backend> Run<'a, B> {
     }
 
     fn history_with_this_run(&self) -> Option<History> {
-        let count = |is: fn(&Step) -> bool| self.plan.steps.iter().filter(|step| is(step)).count();
+        let steps = &self.plan.steps;
+        let count = |matches: fn(&Step) -> bool| steps.iter().filter(|step| matches(step)).count();
         let attached = count(|step| matches!(step, Step::Attach(_)));
         let swapped = count(|step| matches!(step, Step::Swap { .. }));
         let detached = count(|step| matches!(step, Step::Detach { .. } | Step::DetachStray(_)));
+
         let before = history(self.observed).unwrap_or_default();
         let history = before.and(observe::now(), attached, swapped, detached);
         Some(history).filter(|history| *history != History::default())
     }
 
-    fn recorded(&self, mount: &RecordedMount) -> bool {
+    fn is_recorded(&self, mount: &RecordedMount) -> bool {
         self.observed
             .record
             .as_ref()
@@ -297,21 +305,18 @@ impl<'a, B: Backend> Run<'a, B> {
         let was_known =
             |item: &Work<'_, B>| item.ready.unique_id().is_some() && item.submounts.is_none();
         let ids_were_known = work.iter().all(was_known);
+
         let old_is_gone = self
             .observed
             .record
             .as_ref()
             .is_some_and(|record| record.mounts != self.plan.unchanged);
         if ids_were_known && !old_is_gone {
-            return Ok(()); // what was written as intent has come true to the letter
+            return Ok(()); // the recorded intent is exactly the result
         }
-        let mounts = self
-            .plan
-            .unchanged
-            .iter()
-            .cloned()
-            .chain(work.iter().map(Work::record))
-            .collect();
+
+        let mut mounts = self.plan.unchanged.clone();
+        mounts.extend(work.iter().map(Work::record));
         self.write_record(mounts, self.history_with_this_run())
     }
 
@@ -333,6 +338,7 @@ impl<'a, B: Backend> Run<'a, B> {
     fn clear_and_create(&mut self) -> Result<()> {
         let plan = self.plan;
         self.record_planned_placeholders()?;
+
         for step in &plan.steps {
             check_signal(self.stop)?;
             match step {
@@ -345,12 +351,12 @@ impl<'a, B: Backend> Run<'a, B> {
                     self.detach(step, target, expected, *recursive)?;
                 }
                 Step::DetachStray(stray) => {
-                    self.step(step);
+                    self.log_step(step);
                     detach_stray(&self.plan.root, stray)?;
                     self.outcome.detached += 1;
-                    let made = self.observed.kept.iter().flat_map(|kept| &kept.made);
-                    let made =
-                        made.filter_map(|made| Some((&made.path, made.kind.clone(), made.file?)));
+                    let recorded = self.observed.kept.iter().flat_map(|kept| &kept.made);
+                    let made = recorded
+                        .filter_map(|made| Some((&made.path, made.kind.clone(), made.file?)));
                     clear_after(&self.root, stray, made.rev());
                 }
                 Step::RemovePlaceholder { path, kind, file } => {
@@ -369,6 +375,7 @@ impl<'a, B: Backend> Run<'a, B> {
                 Step::WriteFile(_) | Step::Attach(_) | Step::Swap { .. } => {}
             }
         }
+
         if self.kept == self.written {
             Ok(())
         } else {
@@ -376,7 +383,7 @@ impl<'a, B: Backend> Run<'a, B> {
         }
     }
 
-    /// Before the first placeholder: all that will be made, so that a crash leaves nothing
+    /// Records all placeholders and links before the first one is made, so that a crash leaves none
     /// unrecorded.
     fn record_planned_placeholders(&mut self) -> Result<()> {
         let made = self.plan.steps.iter().filter_map(|step| match step {
@@ -392,11 +399,13 @@ impl<'a, B: Backend> Run<'a, B> {
         if planned.is_empty() {
             return Ok(());
         }
+
         self.kept.made.retain(|made| {
             planned
                 .iter()
                 .all(|planned| planned.path != made.path || made.file.is_some())
         });
+
         let mut intent = self.kept.clone();
         intent.made.extend(planned);
         self.write_as_kept(intent)
@@ -409,7 +418,7 @@ impl<'a, B: Backend> Run<'a, B> {
         expected: &ObservedMount,
         recursive: bool,
     ) -> Result<()> {
-        self.step(step);
+        self.log_step(step);
         let cannot = |error: io::Error| cannot(&self.root, "detach", target, &error);
         let top = self
             .root
@@ -425,19 +434,22 @@ impl<'a, B: Backend> Run<'a, B> {
         if !recursive {
             nothing_inside(&self.root, "detach", target, expected)?;
         }
+
         let saved = save(&self.mounter.backend, &top, recursive).map_err(cannot)?;
         sys::umount_at(&top).map_err(cannot)?;
+
         self.root.unmounted(target, Some(expected));
         self.undo
-            .push(Old::undo(target, expected.unique_id, recursive, saved));
+            .push(Replaced::undo(target, expected.unique_id, recursive, saved));
         self.outcome.detached += 1;
         Ok(())
     }
 
     fn mount(&mut self, item: &mut Work<'_, B>) -> Result<()> {
-        self.step(item.step);
+        self.log_step(item.step);
         let gap = item.carry_out(&self.mounter.backend, &self.root, &mut self.undo)?;
         item.make_known(&self.root)?;
+
         match gap {
             None => self.outcome.attached += 1,
             Some(gap) => {
@@ -462,20 +474,21 @@ impl<'a, B: Backend> Run<'a, B> {
         kind: CreatedKind,
         file: Option<Identity>,
     ) -> Result<()> {
-        self.step(step);
+        self.log_step(step);
         let failed = |error: io::Error| cannot(&self.root, "remove", path, &error);
         let removed = match self.root.spot(path) {
-            // Its directory is gone, and so is it.
+            // Its directory is gone, so the path is gone too.
             Err(error) if is_absent(&error) => None,
             Ok(spot) if !spot.is_at_home() => {
                 self.left.push(path.clone());
-                return Ok(()); // it is remembered until it can be removed
+                return Ok(()); // it stays recorded until it can be removed
             }
             spot => Some(
                 spot.and_then(|spot| spot.remove(&kind, file))
                     .map_err(failed)?,
             ),
         };
+
         match removed {
             None => {}
             Some(true) => self.undo.push(Undo::Recreate {
@@ -489,7 +502,7 @@ impl<'a, B: Backend> Run<'a, B> {
     }
 
     fn remove_file(&mut self, step: &Step, path: &HostPath) -> Result<()> {
-        self.step(step);
+        self.log_step(step);
         let before = journal::put_beside(path.as_path())?;
         self.undo.push(Undo::Restore {
             path: path.clone(),
@@ -499,11 +512,12 @@ impl<'a, B: Backend> Run<'a, B> {
     }
 
     fn create(&mut self, step: &Step, path: &JailPath, kind: &CreatedKind) -> Result<()> {
-        self.step(step);
+        self.log_step(step);
         let explained =
             |error: io::Error| explain_create(cannot(&self.root, "create", path, &error));
         let spot = self.root.spot(path).map_err(explained)?;
         let file = spot.create(kind).map_err(explained)?;
+
         let made = CreatedPath {
             file: Some(file),
             ..CreatedPath::planned(path.clone(), kind.clone())
@@ -515,9 +529,10 @@ impl<'a, B: Backend> Run<'a, B> {
 
     fn roll_back(mut self, error: Error) -> EngineFailure {
         let mut failure = EngineFailure::from(error);
-        // What fails here fails again at the end, and is said then.
+        // An error here recurs when the records are restored and is reported there.
         let _ = self.record_undo();
-        let mut before = Told {
+
+        let mut before = Records {
             mounts: self.recorded_before(),
             kept: kept_before(self.plan, self.observed),
         };
@@ -535,35 +550,37 @@ impl<'a, B: Backend> Run<'a, B> {
                 Err(error) => failure.also.push(error),
             }
         }
+
         let records = self.restore_records(before);
         failure.also.extend(records.err());
         failure
     }
 
-    /// Before anything is taken back: what will be made for that, so that a crash leaves nothing
+    /// Records, before the undo starts, what it will make, so that a crash leaves nothing
     /// unrecorded.
     fn record_undo(&self) -> Result<()> {
-        let mut intent = Told {
+        if self.undo.is_empty() {
+            return Ok(());
+        }
+
+        let mut intent = Records {
             mounts: self.intent.clone(),
             kept: self.kept.clone(),
         };
-        self.undo
-            .iter()
-            .rev()
-            .for_each(|undo| undo.announce(&mut intent));
-        if self.undo.is_empty() {
-            return Ok(());
+        for undo in self.undo.iter().rev() {
+            undo.announce(&mut intent);
         }
         self.write_records(intent, self.history_with_this_run())
     }
 
-    fn write_records(&self, told: Told, history: Option<History>) -> Result<()> {
-        self.write_record(told.mounts, history)?;
-        journal::write_kept(&self.engine.state, &self.plan.site, &told.kept)
+    fn write_records(&self, records: Records, history: Option<History>) -> Result<()> {
+        self.write_record(records.mounts, history)?;
+        journal::write_kept(&self.engine.state, &self.plan.site, &records.kept)
     }
 
-    /// After an undo: a site that was down has no record, which would say that it is up.
-    fn restore_records(&self, before: Told) -> Result<()> {
+    /// Restores the records after an undo. A site that was down gets no boot record, because that
+    /// would mark it as up.
+    fn restore_records(&self, before: Records) -> Result<()> {
         if self.observed.record.is_some() || !before.mounts.is_empty() {
             return self.write_records(before, history(self.observed));
         }
@@ -572,7 +589,7 @@ impl<'a, B: Backend> Run<'a, B> {
     }
 }
 
-/// Nothing is there, or a link or a file on the way.
+/// Whether nothing is there, or a link or a file is on the way.
 fn is_absent(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

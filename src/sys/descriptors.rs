@@ -3,11 +3,11 @@
 use std::io;
 use std::os::fd::RawFd;
 
-/// Whatever is open from the descriptor `first` on, no other program gets that this process becomes
-/// or starts: `close_range(2)` with `CLOSE_RANGE_CLOEXEC` (Linux 5.11), else `FD_CLOEXEC` of
-/// fcntl(2) for all in `/proc/self/fd`.
+/// Marks every descriptor from `first` on close-on-exec, so that no program that this process
+/// becomes or starts inherits it: `close_range(2)` with `CLOSE_RANGE_CLOEXEC` (Linux 5.11), else
+/// `FD_CLOEXEC` of fcntl(2) for each entry of `/proc/self/fd`.
 pub fn close_on_exec(first: RawFd) -> io::Result<()> {
-    // SAFETY: no pointers; nothing is closed now.
+    // SAFETY: there are no pointers, and nothing is closed now.
     let result = unsafe {
         libc::syscall(
             libc::SYS_close_range,
@@ -30,7 +30,8 @@ fn one_by_one(first: RawFd) -> io::Result<()> {
             .to_str()
             .and_then(|name| name.parse().ok());
         if let Some(fd) = fd.filter(|fd| *fd >= first) {
-            // SAFETY: no pointers; what is not open any more gives EBADF, and needs nothing.
+            // SAFETY: there are no pointers. A descriptor that is no longer open gives EBADF, which
+            // is harmless.
             unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
         }
     }

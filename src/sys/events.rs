@@ -1,4 +1,4 @@
-//! What happens to the mount table: `fanotify(7)` on a mount namespace.
+//! Events of the mount table: `fanotify(7)` on a mount namespace.
 
 use std::fs::File;
 use std::io;
@@ -22,23 +22,25 @@ pub enum MountEvent {
     Overflow,
 }
 
-/// A descriptor that tells each mount attached and detached in the mount namespace of this process:
-/// `fanotify_init(2)` with `FAN_REPORT_MNT`, `fanotify_mark(2)` with `FAN_MARK_MNTNS` (Linux 6.14).
+/// Opens a descriptor that reports each mount attached and detached in the mount namespace of this
+/// process: `fanotify_init(2)` with `FAN_REPORT_MNT`, `fanotify_mark(2)` with `FAN_MARK_MNTNS`
+/// (Linux 6.14).
 ///
 /// Errors: EINVAL on an older kernel; EPERM without `CAP_SYS_ADMIN`; EMFILE.
 pub fn watch_mounts() -> io::Result<OwnedFd> {
     let flags = FAN_REPORT_MNT | libc::FAN_CLOEXEC | libc::FAN_NONBLOCK;
-    // SAFETY: no pointers; the flags of events' own descriptors do not count, because there are
-    // none.
+    // SAFETY: there are no pointers. The flags for the descriptors of events do not matter, because
+    // these events have none.
     let fd = unsafe { libc::fanotify_init(flags, 0) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the call succeeded, so `fd` is a new descriptor that nothing else owns.
     let group = unsafe { OwnedFd::from_raw_fd(fd) };
+
     let namespace = File::open("/proc/self/ns/mnt")?;
     let mask = FAN_MNT_ATTACH | FAN_MNT_DETACH;
-    // SAFETY: a null path makes the mark be for the descriptor itself, which is open across the
+    // SAFETY: with a null path the mark is for the descriptor itself, which is open across the
     // call.
     let result = unsafe {
         libc::fanotify_mark(
@@ -56,7 +58,7 @@ pub fn watch_mounts() -> io::Result<OwnedFd> {
     }
 }
 
-/// The events that wait at a descriptor of [`watch_mounts`], in their order: `read(2)`,
+/// Reads the pending events of a descriptor of [`watch_mounts`], in their order: `read(2)`,
 /// `fanotify(7)`.
 pub fn read_mount_events(group: impl AsFd) -> io::Result<Vec<MountEvent>> {
     let mut events = vec![];
@@ -71,22 +73,25 @@ pub fn read_mount_events(group: impl AsFd) -> io::Result<Vec<MountEvent>> {
     }
 }
 
-/// `struct fanotify_event_metadata`, each followed by its `struct fanotify_event_info_mnt`.
+/// Parses each `struct fanotify_event_metadata` with the `struct fanotify_event_info_mnt` that
+/// follows it.
 fn parse(mut bytes: &[u8], events: &mut Vec<MountEvent>) {
     const METADATA: usize = 24;
-    while let Some(length) = number::<4>(bytes, 0).map(|n| u32::from_ne_bytes(n) as usize) {
+    while let Some(length) = number::<4>(bytes, 0).map(|field| u32::from_ne_bytes(field) as usize) {
         let Some(event) = bytes.get(..length).filter(|event| event.len() >= METADATA) else {
             return;
         };
+
         let mask = number(event, 8).map_or(0, u64::from_ne_bytes);
         if mask & libc::FAN_Q_OVERFLOW != 0 {
             events.push(MountEvent::Overflow);
         }
-        let info =
-            &event[usize::from(number(event, 6).map_or(0, u16::from_ne_bytes)).min(length)..];
+
+        let info_start = usize::from(number(event, 6).map_or(0, u16::from_ne_bytes));
+        let info = &event[info_start.min(length)..];
         if let (Some(&FAN_EVENT_INFO_TYPE_MNT), Some(id)) = (info.first(), number(info, 8)) {
             let id = u64::from_ne_bytes(id);
-            // A mount that is moved is both: it is gone from where it was first.
+            // A moved mount is reported as both: first as detached from the old place.
             let detached = (mask & FAN_MNT_DETACH != 0).then_some(MountEvent::Detached(id));
             let attached = (mask & FAN_MNT_ATTACH != 0).then_some(MountEvent::Attached(id));
             events.extend(detached.into_iter().chain(attached));

@@ -1,4 +1,4 @@
-//! What a file is to the kernel: identity and type.
+//! The identity and the type of a file.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// A file's identity: stat(2)'s device and inode.
+/// The identity of a file: device and inode of stat(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FileId {
     /// `st_dev`.
@@ -18,7 +18,7 @@ pub struct FileId {
 }
 
 impl FileId {
-    /// Which file has this metadata.
+    /// Returns the identity in this metadata.
     pub fn of(metadata: &fs::Metadata) -> Self {
         Self {
             dev: metadata.dev(),
@@ -27,7 +27,7 @@ impl FileId {
     }
 }
 
-/// What a path is, as far as mounting cares.
+/// The type of a file, as far as it matters for mounting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FileKind {
@@ -41,12 +41,12 @@ pub enum FileKind {
     Socket,
     /// A FIFO.
     Fifo,
-    /// A symbolic link; never a source or target, but what may stand in the way.
+    /// A symbolic link. It is never a source or a target, but it may be in the way.
     Symlink,
 }
 
 impl FileKind {
-    /// From `st_mode`; `None` for a type that Linux does not have.
+    /// Reads it from `st_mode`. `None`: Linux has no such type.
     pub fn from_mode(mode: u32) -> Option<Self> {
         match mode & libc::S_IFMT {
             libc::S_IFDIR => Some(Self::Directory),
@@ -59,8 +59,8 @@ impl FileKind {
         }
     }
 
-    /// Whether something of kind `self` can be mounted on something of kind `target`: the kernel
-    /// wants directory on directory and non-directory on non-directory.
+    /// Whether something of kind `self` can be mounted on something of kind `target`. The kernel
+    /// mounts directories on directories, and other files on other files.
     pub fn fits_on(self, target: FileKind) -> bool {
         target != Self::Symlink && (self == Self::Directory) == (target == Self::Directory)
     }
@@ -79,13 +79,14 @@ impl fmt::Display for FileKind {
     }
 }
 
-/// Opens the regular file at `path` for reading, links followed. Nothing else is opened, which
-/// could wait for another process, as a FIFO does, or act, as some devices do.
+/// Opens the regular file at `path` for reading; links are followed. Nothing else is opened,
+/// because that could wait for another process, as a FIFO does, or trigger an action, as some
+/// devices do.
 ///
-/// Errors: EISDIR for a directory, EINVAL for anything else that is no regular file; as open(2).
+/// Errors: EISDIR for a directory, EINVAL for anything else that is not a regular file; as open(2).
 pub fn open_regular(path: &Path) -> io::Result<File> {
     is_regular(&fs::metadata(path)?)?;
-    // What is there may have changed meanwhile.
+    // The file may have been replaced meanwhile.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let file = OpenOptions::new()
         .read(true)
@@ -95,14 +96,14 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// All of the regular file at `path`, links followed.
+/// Reads all of the regular file at `path`; links are followed.
 ///
 /// Errors: EFBIG if it has more than `limit` bytes; as [`open_regular`].
 pub fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_at_most(open_regular(path)?, limit)
 }
 
-/// All that `file` has.
+/// Reads all of `file`.
 ///
 /// Errors: EFBIG if it has more than `limit` bytes; as read(2).
 pub fn read_at_most(file: impl Read, limit: u64) -> io::Result<Vec<u8>> {

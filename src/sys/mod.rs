@@ -1,11 +1,11 @@
-//! System calls that no crate wraps, or not fully: one small safe function each.
+//! System calls that no crate wraps, or not completely. Each has one small safe function.
 //!
-//! The only folder with unsafe code. No policy here: what comes in goes to the kernel, what comes
-//! back is an [`std::io::Result`]. Each function names its manual page and the kernel that brought
-//! it.
+//! This is the only folder with unsafe code. There is no policy here: arguments go to the kernel,
+//! and its answers are returned as [`std::io::Result`]. Each function names its manual page and the
+//! kernel that introduced it.
 
 #![allow(unsafe_code)]
-// Descriptors and flags cross the system call boundary as machine words; the kernel gives small
+// Descriptors and flags cross the system call boundary as machine words; the kernel returns small
 // values.
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
@@ -48,7 +48,7 @@ pub use stat::{
 pub use text::{iconv, load_locale};
 pub use trace::{Resume, SystemCall, fork, next_signal, resume, stopped_or_ended, system_call};
 
-/// Whether this program's C library is musl. It looks users and groups up in the files of `/etc`
-/// and by nscd, hosts in those files and by DNS, and asks no name service switch. Its character
-/// sets are built in, and it takes any locale.
+/// Whether the C library of this program is musl. musl looks users and groups up in the files of
+/// `/etc` and through nscd, and hosts in those files and through DNS; it does not use NSS. Its
+/// character sets are built in, and it accepts any locale.
 pub const MUSL: bool = cfg!(target_env = "musl");

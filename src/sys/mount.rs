@@ -15,7 +15,7 @@ use nix::unistd::fchdir;
 const MOVE_MOUNT_BENEATH: libc::c_uint = 0x200; // linux/mount.h, Linux 6.5
 const SYS_OPEN_TREE_ATTR: libc::c_long = 467; // Linux 6.15; see `SYS_STATMOUNT`
 
-/// `struct mount_attr` of `mount_setattr(2)`: which `MOUNT_ATTR_*` to set and clear, which
+/// `struct mount_attr` of `mount_setattr(2)`: the `MOUNT_ATTR_*` to set and to clear, and the
 /// propagation.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct MountAttr {
     pub clear: u64,
     /// `MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED`, or 0 to leave it.
     pub propagation: u64,
-    /// For id-mapped mounts; 0.
+    /// The user namespace of an id-mapped mount; 0 here.
     pub userns_fd: u64,
 }
 
@@ -48,8 +48,8 @@ fn open_tree(dir: RawFd, path: &CStr, flags: libc::c_uint) -> io::Result<OwnedFd
 const CLONE: libc::c_uint =
     libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint;
 
-/// A detached copy of the mount that `source` is on, with `source` as its root and without
-/// submounts: `open_tree(2)` with `OPEN_TREE_CLONE` (Linux 5.2; of a detached mount since 6.15).
+/// Makes a detached copy of the mount that `source` is on, with `source` as its root and without
+/// submounts: `open_tree(2)` with `OPEN_TREE_CLONE` (Linux 5.2; for a detached mount since 6.15).
 pub fn clone_mount(source: impl AsFd) -> io::Result<OwnedFd> {
     open_tree(source.as_fd().as_raw_fd(), c"", CLONE)
 }
@@ -63,8 +63,8 @@ pub fn clone_mount_recursive(source: impl AsFd) -> io::Result<OwnedFd> {
     )
 }
 
-/// Changes attributes of the mount `mount`, with all below it if `recursive`: `mount_setattr(2)`
-/// (Linux 5.12).
+/// Changes attributes of the mount `mount`, and of all mounts below it if `recursive`:
+/// `mount_setattr(2)` (Linux 5.12).
 pub fn mount_setattr(mount: impl AsFd, recursive: bool, attr: &MountAttr) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: `attr` is a valid `struct mount_attr` of the size given; the kernel only reads it.
@@ -102,8 +102,8 @@ pub fn move_mount(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
     move_mount_flags(mount.as_fd().as_raw_fd(), target.as_fd().as_raw_fd(), 0)
 }
 
-/// Attaches the detached `mount` beneath the topmost mount at `target`, which must be that mount's
-/// root: `move_mount(2)` with `MOVE_MOUNT_BENEATH` (Linux 6.5).
+/// Attaches the detached `mount` beneath the topmost mount at `target`, where `target` must be the
+/// root of that mount: `move_mount(2)` with `MOVE_MOUNT_BENEATH` (Linux 6.5).
 pub fn move_mount_beneath(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
     move_mount_flags(
         mount.as_fd().as_raw_fd(),
@@ -112,16 +112,17 @@ pub fn move_mount_beneath(mount: impl AsFd, target: impl AsFd) -> io::Result<()>
     )
 }
 
-/// Calls `call` with `dir` as the working directory of this thread alone, and puts the one before
-/// back: for calls that take no directory's descriptor. (By way of `/proc/self/fd` they take five
+/// Calls `call` with `dir` as the working directory of this thread alone, and restores the previous
+/// one. It is for calls that take no directory descriptor. (Through `/proc/self/fd` they take five
 /// times as long.)
 fn in_directory<T>(dir: BorrowedFd<'_>, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     thread_local! {
         static BEFORE: OnceCell<OwnedFd> = const { OnceCell::new() };
     }
+
     BEFORE.with(|before| {
         if before.get().is_none() {
-            unshare(CloneFlags::CLONE_FS)?; // else all threads would be moved
+            unshare(CloneFlags::CLONE_FS)?; // otherwise all threads would change
             let here = open(
                 ".",
                 OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
@@ -129,6 +130,7 @@ fn in_directory<T>(dir: BorrowedFd<'_>, call: impl FnOnce() -> io::Result<T>) ->
             )?;
             before.get_or_init(|| here);
         }
+
         fchdir(dir)?;
         let result = call();
         before.get().map_or(Ok(()), fchdir)?;
@@ -136,7 +138,7 @@ fn in_directory<T>(dir: BorrowedFd<'_>, call: impl FnOnce() -> io::Result<T>) ->
     })
 }
 
-/// Unmounts the topmost mount at `name` in the directory `dir`, never following a link:
+/// Unmounts the topmost mount at `name` in the directory `dir`, without following a link:
 /// `umount2(2)` with `UMOUNT_NOFOLLOW`, and `MNT_DETACH` if `lazy`.
 pub fn umount(dir: impl AsFd, name: &Path, lazy: bool) -> io::Result<()> {
     let flags = libc::UMOUNT_NOFOLLOW | if lazy { libc::MNT_DETACH } else { 0 };
@@ -153,9 +155,8 @@ fn umount_in(dir: BorrowedFd<'_>, name: &Path, flags: libc::c_int) -> io::Result
     name.with_nix_path(call)?
 }
 
-/// Detaches the mount whose root, or whose mount point, the open file `at` is: the topmost one
-/// there. `umount2(2)` with `MNT_DETACH` on the descriptor itself, so wherever the mount has been
-/// moved to.
+/// Detaches the topmost mount whose root or mount point is the open file `at`: `umount2(2)` with
+/// `MNT_DETACH` through the descriptor itself. This works wherever the mount has been moved to.
 pub fn umount_at(at: impl AsFd) -> io::Result<()> {
     let path = CString::new(format!("/proc/self/fd/{}", at.as_fd().as_raw_fd()))?;
     // SAFETY: `path` is NUL-terminated and lives across the call.
@@ -163,8 +164,8 @@ pub fn umount_at(at: impl AsFd) -> io::Result<()> {
 }
 
 /// Asks whether the mount at `name` in `dir` is in use, without unmounting it: `umount2(2)` with
-/// `MNT_EXPIRE`, whose first call only marks, until somebody looks at the mount. `Ok(true)`: in use
-/// (or something is mounted on it).
+/// `MNT_EXPIRE`. The first call only marks the mount, until something accesses it. `Ok(true)`: it
+/// is in use, or something is mounted on it.
 pub fn umount_expire_probe(dir: impl AsFd, name: &Path) -> io::Result<bool> {
     match umount_in(dir.as_fd(), name, libc::UMOUNT_NOFOLLOW | libc::MNT_EXPIRE) {
         Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => Ok(false),
@@ -176,7 +177,7 @@ pub fn umount_expire_probe(dir: impl AsFd, name: &Path) -> io::Result<bool> {
     }
 }
 
-/// Which of the newer calls this kernel (and its seccomp filter) lets through. Each probe passes
+/// Finds which of the newer calls this kernel (and its seccomp filter) permits. Each probe passes
 /// arguments that a kernel with the call refuses in a known way, so nothing happens.
 pub mod probe {
     use super::super::stat::{SYS_LISTMOUNT, SYS_STATMOUNT};
@@ -200,11 +201,11 @@ pub mod probe {
             == Some(libc::EINVAL)
     }
 
-    /// `MOVE_MOUNT_BENEATH`, Linux 6.5: a kernel without it says EINVAL, one with it EBADF.
+    /// `MOVE_MOUNT_BENEATH`, Linux 6.5: a kernel without it returns EINVAL, one with it EBADF.
     pub fn move_mount_beneath() -> bool {
         move_mount_flags(-1, -1, MOVE_MOUNT_BENEATH)
             .err()
-            .and_then(|e| e.raw_os_error())
+            .and_then(|error| error.raw_os_error())
             == Some(libc::EBADF)
     }
 
@@ -216,7 +217,7 @@ pub mod probe {
         })
     }
 
-    /// `open_tree_attr(2)`, Linux 6.15: the kernels that have it also clone detached mounts.
+    /// `open_tree_attr(2)`, Linux 6.15: kernels that have it also clone detached mounts.
     pub fn clone_detached() -> bool {
         // SAFETY: the descriptor -1 is refused with EBADF; the null attr has size 0.
         errno(unsafe {

@@ -1,37 +1,34 @@
-//! Who counts as root.
+//! Tells which users count as root.
 
 use std::fs;
 use std::sync::OnceLock;
 
-/// Whether a file of the owner `uid` is root's: of user 0, and, in a user namespace, of a user who
-/// has no name in it (`user_namespaces(7)`): the host's root is shown as such, and nobody in the
-/// namespace is one.
+/// Whether a file with the owner `uid` belongs to root: to user 0 or, in a user namespace, to the
+/// user that stands for all unmapped users (`user_namespaces(7)`). The root of the host is shown as
+/// that user, and no user in the namespace is.
 pub fn is_roots(uid: u32) -> bool {
-    uid == 0 || nameless().is_some_and(|nameless| nameless == uid)
+    uid == 0 || unmapped_user().is_some_and(|unmapped| unmapped == uid)
 }
 
-/// Whether this process is root, who may look everywhere: not the root of a user namespace, to whom
-/// the files of others can be closed.
+/// Whether this process is root and may look everywhere. The root of a user namespace may not:
+/// files of others can be closed to it.
 pub fn may_look_everywhere() -> bool {
-    nix::unistd::geteuid().is_root() && nameless().is_none()
+    nix::unistd::geteuid().is_root() && unmapped_user().is_none()
 }
 
-fn nameless() -> Option<u32> {
-    static NAMELESS: OnceLock<Option<u32>> = OnceLock::new();
-    *NAMELESS.get_or_init(read_nameless)
+fn unmapped_user() -> Option<u32> {
+    static UNMAPPED_USER: OnceLock<Option<u32>> = OnceLock::new();
+    *UNMAPPED_USER.get_or_init(read_unmapped_user)
 }
 
-/// The user as whom all are shown who have no name here; `None`: all have one, or it cannot be
-/// told.
-fn read_nameless() -> Option<u32> {
+/// The user id that stands for all unmapped users. `None`: all users are mapped, or it is unknown.
+fn read_unmapped_user() -> Option<u32> {
     let map = fs::read_to_string("/proc/self/uid_map").ok()?;
-    let whole = map.split_whitespace().eq(["0", "0", "4294967295"]);
-    let uid = || {
-        fs::read_to_string("/proc/sys/kernel/overflowuid")
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
-    };
-    if whole { None } else { uid() }
+    let maps_all = map.split_whitespace().eq(["0", "0", "4294967295"]);
+    if maps_all {
+        return None;
+    }
+
+    let overflow_uid = fs::read_to_string("/proc/sys/kernel/overflowuid").ok()?;
+    overflow_uid.trim().parse().ok()
 }

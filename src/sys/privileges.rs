@@ -1,5 +1,5 @@
-//! What a process can do besides by its user and groups: the keys that it possesses, and
-//! capabilities.
+//! The privileges of a process besides its user and groups: capabilities and the keys that it
+//! possesses.
 
 use std::io;
 
@@ -9,12 +9,12 @@ const GET_KEYRING_ID: libc::c_long = 0;
 const JOIN_SESSION_KEYRING: libc::c_long = 1;
 const SESSION_KEYRING: libc::c_long = -3;
 
-/// Gives this process an empty session keyring of its own, so that neither it nor what it becomes
-/// possesses the keys that it has inherited: `keyctl_join_session_keyring(3)`.
+/// Gives this process an empty session keyring of its own, so that neither it nor a program that it
+/// becomes possesses the inherited keys: `keyctl_join_session_keyring(3)`.
 ///
-/// Errors: EDQUOT, ENOMEM, and whatever else keeps the old keyring in place. A kernel without keys,
-/// and a filter that refuses keyctl(2) altogether, as containers have it, are none: nobody reaches
-/// a key there.
+/// Errors: EDQUOT, ENOMEM, and all others that leave the old keyring in place. A kernel without
+/// keys is not an error, and neither is a filter that refuses keyctl(2) completely, as in
+/// containers: no key can be reached there.
 pub fn leave_session_keyring() -> io::Result<()> {
     let keyctl = |operation: libc::c_long, argument: libc::c_long| {
         // SAFETY: the argument is a special id or the null pointer, for which the kernel reads no
@@ -26,6 +26,7 @@ pub fn leave_session_keyring() -> io::Result<()> {
             Ok(())
         }
     };
+
     keyctl(JOIN_SESSION_KEYRING, 0).or_else(|error| {
         let refused =
             |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM));
@@ -36,9 +37,9 @@ pub fn leave_session_keyring() -> io::Result<()> {
     })
 }
 
-/// Gives up all capabilities of this thread: `capset(2)`. Ambient ones, which would outlive an
-/// execve(2), go with the inheritable ones. A change of the user does so itself only where the
-/// securebits of capabilities(7) do not say otherwise.
+/// Drops all capabilities of this thread: `capset(2)`. Ambient capabilities, which would survive an
+/// execve(2), are dropped with the inheritable ones. A change of the user does the same, but only
+/// if the securebits of capabilities(7) do not prevent it.
 pub fn drop_capabilities() -> io::Result<()> {
     /// `struct __user_cap_header_struct`, and `struct __user_cap_data_struct` twice, of
     /// linux/capability.h.
@@ -51,10 +52,16 @@ pub fn drop_capabilities() -> io::Result<()> {
         version: 0x2008_0522,
         pid: 0,
     };
-    let none = [0_u32; 6];
-    // SAFETY: both live across the call; the kernel reads a header, and as much of data as its
-    // version has.
-    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, &raw const none) };
+    let no_capabilities = [0_u32; 6];
+    // SAFETY: both live across the call. The kernel reads a header, and as much data as its version
+    // has.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_capset,
+            &raw const header,
+            &raw const no_capabilities,
+        )
+    };
     if result < 0 {
         Err(io::Error::last_os_error())
     } else {

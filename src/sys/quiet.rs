@@ -1,4 +1,4 @@
-//! What can be found out about mounts, and reached below others, without asking the server of a
+//! Finds facts about mounts, and reaches files below other mounts, without asking the server of a
 //! file system.
 
 use std::io;
@@ -8,20 +8,20 @@ use std::path::Path;
 
 use nix::NixPath;
 
-/// On which mount a file is.
+/// The mount that a file is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OnMount {
-    /// The mount's id in `/proc/self/mountinfo`; `None` before Linux 5.8.
+    /// The id of the mount in `/proc/self/mountinfo`; `None` before Linux 5.8.
     pub id: Option<u64>,
     /// The device of the file system.
     pub device: u64,
-    /// Whether the file is its root; `None` before Linux 5.8.
+    /// Whether the file is the root of the mount; `None` before Linux 5.8.
     pub is_root: Option<bool>,
 }
 
-/// On which mount `path`, from the directory `dir`, is; a link at the end is not followed:
-/// `statx(2)` that asks for nothing else, so no server of a file system at `path` is asked, not
-/// even one that hangs, is dead, or is for its owner alone. Those of directories on the way are.
+/// Finds the mount that `path`, from the directory `dir`, is on; a link at the end is not followed.
+/// `statx(2)` is asked for nothing else, so no server of a file system at `path` is asked, not even
+/// one that hangs, is dead, or serves only its owner. Servers of directories on the way are asked.
 pub fn mount_of(dir: impl AsFd, path: &Path) -> io::Result<OnMount> {
     let flags = libc::AT_SYMLINK_NOFOLLOW
         | libc::AT_NO_AUTOMOUNT
@@ -50,6 +50,7 @@ pub fn mount_of(dir: impl AsFd, path: &Path) -> io::Result<OnMount> {
             Err(io::Error::last_os_error())
         }
     })??;
+
     // SAFETY: zeroed at first and filled by the successful call; every bit pattern is valid.
     let stx = unsafe { buffer.assume_init() };
     let root_bit = libc::STATX_ATTR_MOUNT_ROOT as u64;
@@ -62,31 +63,31 @@ pub fn mount_of(dir: impl AsFd, path: &Path) -> io::Result<OnMount> {
 }
 
 /// Room for a handle: `MAX_HANDLE_SZ` of `linux/exportfs.h`.
-const HANDLE: usize = 128;
+const MAX_HANDLE_SIZE: usize = 128;
 
 /// `struct file_handle`, with the room for its handle.
 #[repr(C)]
 struct Handle {
     bytes: u32,
     kind: i32,
-    room: [u8; HANDLE],
+    room: [u8; MAX_HANDLE_SIZE],
 }
 
-/// The file `file` as it is on the mount that `mount` (open for reading, not `O_PATH`) is on,
-/// whatever is mounted on it there or above it: `name_to_handle_at(2)` and `open_by_handle_at(2)`
-/// with `O_PATH`, which needs `CAP_DAC_READ_SEARCH`. `file` is of the same file system, such as an
-/// entry of a copy of that mount.
+/// Opens the file `file` as it is on the mount that `mount` is on, whatever is mounted on it or
+/// above it: `name_to_handle_at(2)` and `open_by_handle_at(2)` with `O_PATH`, which needs
+/// `CAP_DAC_READ_SEARCH`. `mount` is open for reading, not with `O_PATH`. `file` is in the same
+/// file system, for example in a copy of that mount.
 ///
-/// Errors: EOPNOTSUPP of a file system without handles, ESTALE.
+/// Errors: EOPNOTSUPP for a file system without handles; ESTALE.
 pub fn reopen_on(mount: impl AsFd, file: impl AsFd) -> io::Result<OwnedFd> {
     let mut handle = Handle {
-        bytes: HANDLE as u32,
+        bytes: MAX_HANDLE_SIZE as u32,
         kind: 0,
-        room: [0; HANDLE],
+        room: [0; MAX_HANDLE_SIZE],
     };
     let mut mount_id: libc::c_int = 0;
-    // SAFETY: the path is static; the handle has the room that it says; both are written to by the
-    // kernel.
+    // SAFETY: the path is static. The handle has the room that it claims. The kernel writes to
+    // both.
     let result = unsafe {
         libc::syscall(
             libc::SYS_name_to_handle_at,
@@ -100,6 +101,7 @@ pub fn reopen_on(mount: impl AsFd, file: impl AsFd) -> io::Result<OwnedFd> {
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
+
     // SAFETY: the handle was filled by the kernel, which only reads it here.
     let fd = unsafe {
         libc::syscall(
@@ -112,7 +114,7 @@ pub fn reopen_on(mount: impl AsFd, file: impl AsFd) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a new descriptor that nothing else owns.
+    // SAFETY: this is a new descriptor that nothing else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 

@@ -1,17 +1,17 @@
-//! Which system calls are refused to a process and all that it starts: `seccomp(2)`.
+//! Refuses system calls to a process and all that it starts: `seccomp(2)`.
 
 use std::io;
 use std::mem::offset_of;
 
 use libc::{seccomp_data, sock_filter};
 
-/// By what a program of this machine may call `ioctl(2)`: `AUDIT_ARCH_*` of linux/audit.h and the
-/// number there.
+/// The ways in which a program of this machine may call `ioctl(2)`: the `AUDIT_ARCH_*` of
+/// linux/audit.h and the number there.
 #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
 const IOCTL: &[(u32, u32)] = {
     const X86_64: u32 = 0xc000_003e;
     const X32: u32 = 0x4000_0000;
-    // The kernel before Linux 5.4 takes each number of x86-64 and of x32 for the other as well.
+    // Kernels before Linux 5.4 accept each number of x86-64 for x32 too, and the reverse.
     &[
         (X86_64, 16),
         (X86_64, 514),
@@ -30,17 +30,17 @@ const IOCTL: &[(u32, u32)] = &[(0xc000_00b7, 29), (0x4000_0028, 54)];
 )))]
 const IOCTL: &[(u32, u32)] = &[];
 
-/// The second argument, of which the kernel takes the lower half for ioctl's request.
+/// The offset of the second argument, of which the kernel uses the lower half as the request.
 const REQUEST: usize = offset_of!(seccomp_data, args)
     + size_of::<u64>()
     + if cfg!(target_endian = "big") { 4 } else { 0 };
 
-/// Refuses this thread, and all that it starts from now on, what would put text into a terminal as
-/// if it had been typed there: ioctl(2) with `TIOCSTI` or `TIOCLINUX` fails with EPERM.
-/// `seccomp(2)` (Linux 4.17).
+/// Keeps this thread, and all that it starts from now on, from putting text into a terminal as if
+/// it had been typed there: ioctl(2) with `TIOCSTI` or `TIOCLINUX` fails with EPERM. `seccomp(2)`
+/// (Linux 4.17).
 ///
-/// Errors: EACCES without `CAP_SYS_ADMIN`; ENOSYS where the kernel has no filters, or the machine's
-/// numbers are not known.
+/// Errors: EACCES without `CAP_SYS_ADMIN`; ENOSYS if the kernel has no filters, or if the numbers
+/// of the machine are not known.
 pub fn forbid_typing() -> io::Result<()> {
     if IOCTL.is_empty() {
         return Err(io::Error::from_raw_os_error(libc::ENOSYS));
@@ -50,11 +50,11 @@ pub fn forbid_typing() -> io::Result<()> {
         len: program.len() as u16,
         filter: program.as_mut_ptr(),
     };
-    // Without it a filter turns off some of the processor's speculation, on kernels before Linux
+    // Without this flag a filter disables some speculation of the processor on kernels before Linux
     // 5.16.
     let flags = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
-    // SAFETY: `program` points to as many instructions as it says, which live across the call; the
-    // kernel copies them.
+    // SAFETY: `program` points to as many instructions as it claims, which live across the call;
+    // the kernel copies them.
     let result = unsafe {
         libc::syscall(
             libc::SYS_seccomp,
@@ -74,10 +74,10 @@ fn program() -> Vec<sock_filter> {
     let refused = IOCTL
         .iter()
         .flat_map(|(arch, number)| refused(*arch, *number));
-    refused.chain([give(libc::SECCOMP_RET_ALLOW)]).collect()
+    refused.chain([ret(libc::SECCOMP_RET_ALLOW)]).collect()
 }
 
-/// Gives EPERM for this ioctl(2) of this architecture, and goes on behind for anything else.
+/// Returns EPERM for this ioctl(2) of this architecture, and continues behind it for anything else.
 fn refused(arch: u32, number: u32) -> [sock_filter; 8] {
     [
         load(offset_of!(seccomp_data, arch)),
@@ -87,11 +87,11 @@ fn refused(arch: u32, number: u32) -> [sock_filter; 8] {
         load(REQUEST),
         jump(libc::TIOCSTI as u32, 1, 0),
         jump(libc::TIOCLINUX as u32, 0, 1),
-        give(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        ret(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
     ]
 }
 
-/// The word at this offset of a `struct seccomp_data`.
+/// Loads the word at this offset of a `struct seccomp_data`.
 fn load(offset: usize) -> sock_filter {
     sock_filter {
         code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16,
@@ -111,12 +111,12 @@ fn jump(value: u32, same: u8, other: u8) -> sock_filter {
     }
 }
 
-fn give(answer: u32) -> sock_filter {
+fn ret(action: u32) -> sock_filter {
     sock_filter {
         code: (libc::BPF_RET | libc::BPF_K) as u16,
         jt: 0,
         jf: 0,
-        k: answer,
+        k: action,
     }
 }
 
@@ -124,7 +124,7 @@ fn give(answer: u32) -> sock_filter {
 mod tests {
     use super::*;
 
-    /// What the program gives for a call, as the kernel would run it.
+    /// Runs the program for a call, as the kernel would.
     fn run(arch: u32, number: u32, request: u64) -> u32 {
         let program = program();
         let args = [0, request, 0, 0, 0, 0].map(u64::to_ne_bytes).concat();
@@ -143,7 +143,7 @@ mod tests {
                 0x20 => word = u32::from_ne_bytes(data[k as usize..][..4].try_into().unwrap()),
                 0x15 => at += usize::from(if word == k { jt } else { jf }),
                 0x06 => return k,
-                code => panic!("{code:#x} is no instruction of this program"),
+                code => panic!("{code:#x} is not an instruction of this program"),
             }
         }
     }

@@ -1,4 +1,5 @@
-//! What is there: `openat2(2)`, `statx(2)`, `statmount(2)`, `listmount(2)`.
+//! Opens files and finds facts about files and mounts: `openat2(2)`, `statx(2)`, `statmount(2)`,
+//! `listmount(2)`.
 
 use std::ffi::{CStr, OsString};
 use std::io;
@@ -11,14 +12,14 @@ use nix::NixPath;
 
 use super::file::{FileId, FileKind};
 
-// Linux 6.8. The numbers are the same on every architecture that Rust knows but mips, where no call
-// has them (ENOSYS).
+// Linux 6.8. The numbers are the same on every architecture that Rust supports except mips, where
+// they are not system calls (ENOSYS).
 pub(super) const SYS_STATMOUNT: libc::c_long = 457;
 pub(super) const SYS_LISTMOUNT: libc::c_long = 458;
 const LSMT_ROOT: u64 = u64::MAX; // linux/mount.h
 const STATX_MNT_ID_UNIQUE: u32 = 0x4000; // linux/stat.h, Linux 6.8
 
-/// What `statx(2)` says of one file.
+/// The answer of `statx(2)` about one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
     /// Device and inode.
@@ -31,15 +32,15 @@ pub struct Stat {
     pub uid: u32,
     /// Length in bytes.
     pub size: u64,
-    /// When it was made, in nanoseconds since 1970 (`STATX_BTIME`); `None` where the file system
-    /// does not tell.
+    /// The time when it was made, in nanoseconds since 1970 (`STATX_BTIME`); `None` if the file
+    /// system does not record it.
     pub born: Option<i64>,
-    /// The mount it is on: the never reused id where the kernel has it (6.8), else mountinfo's
-    /// (5.8); `None` before.
+    /// The mount that it is on: the never reused id (Linux 6.8), else the id of mountinfo (5.8);
+    /// `None` before.
     pub mount_id: Option<u64>,
     /// Whether `mount_id` is the never reused one.
     pub mount_id_is_unique: bool,
-    /// Whether it is the root of a mount (5.8); `None` where the kernel cannot say.
+    /// Whether it is the root of a mount (5.8); `None` if the kernel does not report it.
     pub mount_root: Option<bool>,
 }
 
@@ -63,6 +64,7 @@ fn statx(dir: libc::c_int, path: &CStr, flags: libc::c_int) -> io::Result<Stat> 
     if unsafe { libc::statx(dir, path.as_ptr(), flags, mask, buffer.as_mut_ptr()) } != 0 {
         return Err(io::Error::last_os_error());
     }
+
     // SAFETY: zeroed at first and filled by the successful call; every bit pattern is valid.
     let stx = unsafe { buffer.assume_init() };
     let mode = u32::from(stx.stx_mode);
@@ -92,21 +94,21 @@ fn nanoseconds(time: &libc::statx_timestamp) -> i64 {
         .wrapping_add(i64::from(time.tv_nsec))
 }
 
-/// Calls `call` with `path` as the kernel takes it, from the stack where it is short.
+/// Calls `call` with `path` as the kernel takes it; a short path is kept on the stack.
 ///
 /// Errors: EINVAL for a NUL byte, ENAMETOOLONG.
 fn with_c_path<T>(path: &Path, call: impl FnOnce(&CStr) -> io::Result<T>) -> io::Result<T> {
     path.with_nix_path(call)?
 }
 
-/// `statx(2)` of `path` from the directory `dir`; a link at the end is not followed, links on the
-/// way are.
+/// Calls `statx(2)` for `path` from the directory `dir`. A link at the end is not followed; links
+/// on the way are.
 pub fn stat_at(dir: impl AsFd, path: &Path) -> io::Result<Stat> {
     with_c_path(path, |path| statx(dir.as_fd().as_raw_fd(), path, 0))
 }
 
-/// Which file is at `path`, all links followed, as the kernel knows it already: `statx(2)` with
-/// `AT_STATX_DONT_SYNC`, so that no server is asked for the file itself.
+/// Returns which file is at `path`, with all links followed, as the kernel already knows it:
+/// `statx(2)` with `AT_STATX_DONT_SYNC`, so that no server is asked for the file itself.
 pub fn file_known_at(path: &Path) -> io::Result<FileId> {
     let flags = libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
     let mut buffer = MaybeUninit::<libc::statx>::zeroed();
@@ -126,6 +128,7 @@ pub fn file_known_at(path: &Path) -> io::Result<FileId> {
             _ => Err(io::Error::last_os_error()),
         }
     })?;
+
     // SAFETY: zeroed at first and filled by the successful call; every bit pattern is valid.
     let stx = unsafe { buffer.assume_init() };
     Ok(FileId {
@@ -134,15 +137,15 @@ pub fn file_known_at(path: &Path) -> io::Result<FileId> {
     })
 }
 
-/// `statx(2)` of an open file, also one opened with `O_PATH`. Before Linux 5.8 the mount's id comes
-/// from `/proc/self/fdinfo`.
+/// Calls `statx(2)` for an open file, also one opened with `O_PATH`. Before Linux 5.8 the mount id
+/// comes from `/proc/self/fdinfo`.
 pub fn stat_fd(fd: impl AsFd) -> io::Result<Stat> {
     let stat = statx(fd.as_fd().as_raw_fd(), c"", libc::AT_EMPTY_PATH)?;
     let mount_id = stat.mount_id.or_else(|| mount_id_in_table(fd).ok());
     Ok(Stat { mount_id, ..stat })
 }
 
-/// The id in `/proc/self/mountinfo` of the mount that an open file is on: `mnt_id` of
+/// Returns the id in `/proc/self/mountinfo` of the mount that an open file is on: `mnt_id` of
 /// `/proc/self/fdinfo` (Linux 3.15).
 pub fn mount_id_in_table(fd: impl AsFd) -> io::Result<u64> {
     let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()))?;
@@ -152,7 +155,7 @@ pub fn mount_id_in_table(fd: impl AsFd) -> io::Result<u64> {
     id.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// As [`stat_fd`], with what the kernel knows already: a file system of a network does not ask its
+/// As [`stat_fd`], but with what the kernel already knows: a network file system does not ask its
 /// server (`AT_STATX_DONT_SYNC`).
 pub fn stat_fd_unsynced(fd: impl AsFd) -> io::Result<Stat> {
     statx(
@@ -162,10 +165,10 @@ pub fn stat_fd_unsynced(fd: impl AsFd) -> io::Result<Stat> {
     )
 }
 
-/// Opens `path` beneath the directory `root` with `flags` (`O_CLOEXEC` is added), where no
-/// component, the last one included, may be a link or lead out: `openat2(2)` with `RESOLVE_BENEATH
-/// | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS` (Linux 5.6), else, and for a path that is longer
-/// than `PATH_MAX`, a walk by `openat(O_PATH | O_NOFOLLOW)`.
+/// Opens `path` beneath the directory `root` with `flags` (`O_CLOEXEC` is added). No component,
+/// including the last one, may be a link or lead out: `openat2(2)` with `RESOLVE_BENEATH |
+/// RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS` (Linux 5.6). Without that call, and for a path
+/// longer than `PATH_MAX`, it walks with `openat(O_PATH | O_NOFOLLOW)`.
 ///
 /// Errors: ELOOP for a link, ENOENT, ENOTDIR, EACCES.
 pub fn open_beneath(root: impl AsFd, path: &Path, flags: i32) -> io::Result<OwnedFd> {
@@ -184,29 +187,25 @@ pub fn open_beneath(root: impl AsFd, path: &Path, flags: i32) -> io::Result<Owne
     }
 }
 
-/// Opens an absolute path of the host in which no component is a link; else as [`open_beneath`].
+/// Opens an absolute path of the host in which no component is a link. Otherwise as
+/// [`open_beneath`].
 pub fn open_host(path: &Path, flags: i32) -> io::Result<OwnedFd> {
     let slash = open_at(
         libc::AT_FDCWD,
         c"/",
         libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC,
     )?;
-    let relative = path.strip_prefix("/").unwrap_or(path);
-    open_beneath(
-        slash,
-        if relative.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            relative
-        },
-        flags,
-    )
+    let relative = match path.strip_prefix("/").unwrap_or(path) {
+        empty if empty.as_os_str().is_empty() => Path::new("."),
+        relative => relative,
+    };
+    open_beneath(slash, relative, flags)
 }
 
-/// Opens `name` in the directory `dir` with `flags` (`O_CLOEXEC` is added), if it is no link and on
-/// the mount that `dir` is on: as [`open_beneath`], with `RESOLVE_NO_XDEV`.
+/// Opens `name` in the directory `dir` with `flags` (`O_CLOEXEC` is added), if it is not a link and
+/// is on the same mount as `dir`: as [`open_beneath`], with `RESOLVE_NO_XDEV`.
 ///
-/// Errors: EXDEV where something is mounted on it; ELOOP for a link, ENOENT.
+/// Errors: EXDEV if something is mounted on it; ELOOP for a link; ENOENT.
 pub fn open_unmounted(dir: impl AsFd, name: &Path, flags: i32) -> io::Result<OwnedFd> {
     let dir = dir.as_fd();
     let flags = flags | libc::O_CLOEXEC;
@@ -220,8 +219,8 @@ pub fn open_unmounted(dir: impl AsFd, name: &Path, flags: i32) -> io::Result<Own
     }) {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
             let found = walk_beneath(dir.as_raw_fd(), name, flags)?;
-            let same = stat_fd(&found)?.mount_id == stat_fd(dir)?.mount_id;
-            if same {
+            let same_mount = stat_fd(&found)?.mount_id == stat_fd(dir)?.mount_id;
+            if same_mount {
                 Ok(found)
             } else {
                 Err(io::Error::from_raw_os_error(libc::EXDEV))
@@ -256,8 +255,8 @@ fn openat2(dir: libc::c_int, path: &CStr, flags: i32, resolve: u64) -> io::Resul
             return Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) });
         }
         let error = io::Error::last_os_error();
-        // A rename elsewhere raced with the walk (openat2(2), EAGAIN): the manual says to try
-        // again.
+        // A rename elsewhere raced with the walk. The manual page openat2(2) says to try again on
+        // EAGAIN.
         if !matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINTR)) {
             return Err(error);
         }
@@ -274,14 +273,15 @@ fn open_at(dir: libc::c_int, name: &CStr, flags: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The same promise without openat2: one component at a time, each opened with `O_NOFOLLOW` from
-/// the last.
+/// Keeps the promise of openat2 without that call: opens one component at a time with `O_NOFOLLOW`,
+/// each from the one before.
 fn walk_beneath(root: libc::c_int, path: &Path, flags: i32) -> io::Result<OwnedFd> {
     let on_the_way = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     let mut names = path
         .components()
-        .filter(|c| *c != std::path::Component::CurDir)
+        .filter(|component| *component != std::path::Component::CurDir)
         .peekable();
+
     let mut at = open_at(root, c".", on_the_way)?;
     while let Some(component) = names.next() {
         let std::path::Component::Normal(name) = component else {
@@ -301,12 +301,12 @@ fn walk_beneath(root: libc::c_int, path: &Path, flags: i32) -> io::Result<OwnedF
     Ok(at)
 }
 
-/// What `statmount(2)` (Linux 6.8) says of one mount.
+/// The answer of `statmount(2)` (Linux 6.8) about one mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatMount {
-    /// The device of its file system, as `/proc/self/mountinfo` has it; not `st_dev` on btrfs.
+    /// The device of its file system, as in `/proc/self/mountinfo`; on btrfs this is not `st_dev`.
     pub device: u64,
-    /// Its file system is one of a process, which shows there whatever it likes.
+    /// Whether its file system is served by a process, which can show anything there.
     pub fuse: bool,
     /// The id in `/proc/self/mountinfo`.
     pub id: u64,
@@ -318,10 +318,10 @@ pub struct StatMount {
     pub attributes: u64,
     /// `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`, `MS_UNBINDABLE`.
     pub propagation: u64,
-    /// The path within its file system that is its root; empty if `point` is.
+    /// The path of its root within its file system; empty if `point` is.
     pub root: PathBuf,
-    /// Where it is, from this process's root directory; empty if that takes more than 8 KiB to say,
-    /// as after somebody moved a directory on the way: then it is somewhere unknown.
+    /// The mount point, from the root directory of this process. It is empty, that is, unknown, if
+    /// it is longer than about 8 KiB, for example after somebody moved a directory on the way.
     pub point: PathBuf,
 }
 
@@ -339,11 +339,11 @@ const STATMOUNT_MNT_BASIC: u64 = 0x2;
 const STATMOUNT_MNT_ROOT: u64 = 0x8;
 const STATMOUNT_MNT_POINT: u64 = 0x10;
 
-/// Room for the paths of a mount, as a rule.
-const USUAL: usize = 8704;
-/// Room for the longest path that is asked for. The kernel has no bound, and who owns a directory
-/// can make the paths in it as long as he likes.
-const LONGEST: usize = 1 << 20;
+/// The usual room for the paths of a mount.
+const USUAL_ROOM: usize = 8704;
+/// The room for the longest path that is requested. The kernel has no limit, and the owner of a
+/// directory can make the paths in it as long as he likes.
+const MAX_ROOM: usize = 1 << 20;
 
 /// `struct statmount`, without the strings that follow it.
 #[repr(C)]
@@ -373,13 +373,13 @@ struct RawStatMount {
 
 const _: () = assert!(size_of::<RawStatMount>() == 512);
 
-/// An answer of `statmount(2)`: the structure, then its strings.
+/// An answer of `statmount(2)`: the structure, followed by its strings.
 struct Answer(Vec<u64>);
 
 impl Answer {
-    /// Asks with room for strings of `room` bytes.
+    /// Calls `statmount(2)` with room for strings of `room` bytes.
     ///
-    /// Errors: EOVERFLOW when that is too little.
+    /// Errors: EOVERFLOW if that is too little.
     fn of(unique_id: u64, mask: u64, room: usize) -> io::Result<Self> {
         let request = MntIdReq {
             size: 24,
@@ -389,8 +389,8 @@ impl Answer {
         };
         let mut buffer = vec![0u64; (size_of::<RawStatMount>() + room).div_ceil(size_of::<u64>())];
         let size = size_of_val(buffer.as_slice());
-        // SAFETY: the request has the size it says (MNT_ID_REQ_SIZE_VER0); the kernel writes at
-        // most the buffer's size into it.
+        // SAFETY: the request has the size that it claims (MNT_ID_REQ_SIZE_VER0). The kernel writes
+        // at most the size of the buffer into it.
         let result = unsafe {
             libc::syscall(
                 SYS_STATMOUNT,
@@ -408,7 +408,7 @@ impl Answer {
 
     fn fixed(&self) -> &RawStatMount {
         // SAFETY: `of` made the buffer longer than the structure, aligned to its widest field, and
-        // initialised; every bit pattern is valid for plain integers.
+        // initialised. Every bit pattern is valid for plain integers.
         unsafe { &*self.0.as_ptr().cast() }
     }
 
@@ -420,7 +420,10 @@ impl Answer {
         let bytes = bytes
             .get(size_of::<RawStatMount>() + offset as usize..)
             .unwrap_or_default();
-        let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+        let end = bytes
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(bytes.len());
         PathBuf::from(OsString::from_vec(bytes[..end].to_vec()))
     }
 }
@@ -429,21 +432,23 @@ fn is_overflow<T>(result: &io::Result<T>) -> bool {
     matches!(result, Err(error) if error.raw_os_error() == Some(libc::EOVERFLOW))
 }
 
-/// `statmount(2)` of the mount with the never reused id `unique_id`.
+/// Calls `statmount(2)` for the mount with the never reused id `unique_id`.
 ///
-/// Errors: ENOENT when there is no such mount in this namespace; ENOSYS before Linux 6.8.
+/// Errors: ENOENT if there is no such mount in this namespace; ENOSYS before Linux 6.8.
 pub fn stat_mount(unique_id: u64) -> io::Result<StatMount> {
     let paths = STATMOUNT_MNT_ROOT | STATMOUNT_MNT_POINT;
     let numbers = STATMOUNT_SB_BASIC | STATMOUNT_MNT_BASIC;
-    let mut answer = Answer::of(unique_id, numbers | paths, USUAL);
-    let whole = !is_overflow(&answer);
-    if !whole {
+
+    let mut answer = Answer::of(unique_id, numbers | paths, USUAL_ROOM);
+    let has_paths = !is_overflow(&answer);
+    if !has_paths {
         answer = Answer::of(unique_id, numbers, 0);
     }
     let answer = answer?;
+
     let raw = answer.fixed();
     let text = |offset| {
-        if whole {
+        if has_paths {
             answer.text(offset)
         } else {
             PathBuf::new()
@@ -462,7 +467,8 @@ pub fn stat_mount(unique_id: u64) -> io::Result<StatMount> {
     })
 }
 
-/// What `statmount(2)` tells of a mount without walking any path, which takes most of its time.
+/// The part of the answer of `statmount(2)` that walks no path. Walking paths takes most of its
+/// time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MountOutline {
     /// As [`StatMount::device`].
@@ -473,7 +479,7 @@ pub struct MountOutline {
     pub parent: u64,
 }
 
-/// The outline of the mount with the never reused id `unique_id`.
+/// Returns the outline of the mount with the never reused id `unique_id`.
 ///
 /// Errors: as [`stat_mount`].
 pub fn mount_outline(unique_id: u64) -> io::Result<MountOutline> {
@@ -486,23 +492,24 @@ pub fn mount_outline(unique_id: u64) -> io::Result<MountOutline> {
     })
 }
 
-/// Where the mount with the never reused id `unique_id` is, from this process's root directory.
+/// Returns the mount point of the mount with the never reused id `unique_id`, from the root
+/// directory of this process.
 ///
-/// Errors: as [`stat_mount`]; EOVERFLOW when that is longer than 1 MiB.
+/// Errors: as [`stat_mount`]; EOVERFLOW if the path is longer than 1 MiB.
 pub fn mount_point(unique_id: u64) -> io::Result<PathBuf> {
-    let mut room = USUAL;
+    let mut room = USUAL_ROOM;
     loop {
         let answer = Answer::of(unique_id, STATMOUNT_MNT_POINT, room);
-        if !is_overflow(&answer) || room >= LONGEST {
+        if !is_overflow(&answer) || room >= MAX_ROOM {
             return answer.map(|answer| answer.text(answer.fixed().mnt_point));
         }
         room *= 2;
     }
 }
 
-/// Whether there is a mount with the never reused id `unique_id` in this namespace. One that could
-/// not be asked for may be there; where the kernel or a seccomp filter has no `statmount(2)` at
-/// all, ids tell nothing.
+/// Whether a mount with the never reused id `unique_id` exists in this namespace. A mount that
+/// could not be asked about may exist. If the kernel or a seccomp filter does not permit
+/// `statmount(2)` at all, ids say nothing, and the answer is no.
 pub fn mount_exists(unique_id: u64) -> bool {
     match Answer::of(unique_id, STATMOUNT_MNT_BASIC, 0) {
         Ok(_) => true,
@@ -513,14 +520,15 @@ pub fn mount_exists(unique_id: u64) -> bool {
     }
 }
 
-/// The never reused ids of all mounts below this process's root directory, at any depth, without
-/// the one that it is on: `listmount(2)` with `LSMT_ROOT` (Linux 6.8).
+/// Lists the never reused ids of all mounts below the root directory of this process, at any depth,
+/// without the mount that it is on: `listmount(2)` with `LSMT_ROOT` (Linux 6.8).
 pub fn list_mounts() -> io::Result<Vec<u64>> {
     list_mounts_in(LSMT_ROOT)
 }
 
-/// The never reused ids of all mounts in the one with the never reused id `unique_id`, at any
-/// depth: `listmount(2)` (Linux 6.8). The kernel looks at each mount of the namespace for it.
+/// Lists the never reused ids of all mounts in the mount with the never reused id `unique_id`, at
+/// any depth: `listmount(2)` (Linux 6.8). The kernel examines every mount of the namespace for
+/// this.
 pub fn list_mounts_in(unique_id: u64) -> io::Result<Vec<u64>> {
     let mut ids = Vec::new();
     let mut chunk = vec![0u64; 4096];
@@ -532,7 +540,8 @@ pub fn list_mounts_in(unique_id: u64) -> io::Result<Vec<u64>> {
             mnt_id: unique_id,
             param: last,
         };
-        // SAFETY: the request has the size it says; the kernel writes at most `chunk.len()` ids.
+        // SAFETY: the request has the size that it claims. The kernel writes at most `chunk.len()`
+        // ids.
         let count = unsafe {
             libc::syscall(
                 SYS_LISTMOUNT,
@@ -543,6 +552,7 @@ pub fn list_mounts_in(unique_id: u64) -> io::Result<Vec<u64>> {
             )
         };
         let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+
         ids.extend_from_slice(&chunk[..count]);
         if count < chunk.len() {
             return Ok(ids);

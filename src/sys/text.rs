@@ -1,30 +1,31 @@
-//! What the C library does with text by modules and data that it opens when asked: iconv, locales.
+//! Text functions of the C library that open modules and data on demand: iconv and locales.
 
 use std::ffi::CStr;
 use std::io;
 use std::ptr;
 
-/// glibc's `LC_ALL_MASK`. musl has the first six of these categories, in the same order, and looks
-/// at no others.
+/// `LC_ALL_MASK` of glibc. musl has the first six of these categories, in the same order, and
+/// ignores the others.
 const ALL_CATEGORIES: libc::c_int = 0x1fbf;
 
-/// `text` converted between two character sets: `iconv_open(3)`, `iconv(3)`.
+/// Converts `text` between two character sets: `iconv_open(3)`, `iconv(3)`.
 ///
-/// Errors: EINVAL: the conversion is not available, most likely for want of a gconv module; EILSEQ:
-/// `text` is not in the character set `from`; E2BIG: the result is longer than `iconv` ever makes
-/// it of such a text.
+/// Errors: EINVAL if the conversion is not available, most likely because a gconv module is
+/// missing; EILSEQ if `text` is not in the character set `from`; E2BIG if the result is longer than
+/// `iconv` ever makes it for such a text.
 pub fn iconv(to: &CStr, from: &CStr, text: &[u8]) -> io::Result<Vec<u8>> {
     // SAFETY: both names are NUL-terminated and live across the call.
     let descriptor = unsafe { libc::iconv_open(to.as_ptr(), from.as_ptr()) };
     if descriptor as isize == -1 {
         return Err(io::Error::last_os_error());
     }
+
     let mut input = text.to_vec();
     let mut output = vec![0u8; text.len() * 4 + 16];
     let (mut source, mut source_left) = (input.as_mut_ptr().cast::<libc::c_char>(), input.len());
     let (mut target, mut target_left) = (output.as_mut_ptr().cast::<libc::c_char>(), output.len());
-    // SAFETY: `descriptor` is open; each pointer is to a buffer with as many bytes left as the
-    // length beside it says, and both buffers outlive the call.
+    // SAFETY: `descriptor` is open. Each pointer is to a buffer with as many bytes left as the
+    // length beside it, and both buffers outlive the call.
     let converted = unsafe {
         libc::iconv(
             descriptor,
@@ -35,15 +36,17 @@ pub fn iconv(to: &CStr, from: &CStr, text: &[u8]) -> io::Result<Vec<u8>> {
         )
     };
     let failed = (converted == usize::MAX).then(io::Error::last_os_error);
+
     // SAFETY: `descriptor` is open and is not used afterwards.
     unsafe { libc::iconv_close(descriptor) };
     output.truncate(output.len() - target_left);
     failed.map_or(Ok(output), Err)
 }
 
-/// Whether the locale `name` can be loaded, in all its categories: `newlocale(3)`.
+/// Checks that the locale `name` can be loaded in all its categories: `newlocale(3)`.
 ///
-/// Errors: ENOENT: its data is not there; never with musl, which goes on without data.
+/// Errors: ENOENT if its data is missing. With musl this never happens, because musl does not need
+/// the data.
 pub fn load_locale(name: &CStr) -> io::Result<()> {
     // SAFETY: `name` is NUL-terminated and lives across the call; a null base asks for a new
     // locale.
@@ -51,7 +54,7 @@ pub fn load_locale(name: &CStr) -> io::Result<()> {
     if locale.is_null() {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: `locale` came from newlocale just now, and nothing else has it.
+    // SAFETY: `locale` was just returned by newlocale, and nothing else uses it.
     unsafe { libc::freelocale(locale) };
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! What following another process needs besides `nix::sys::ptrace`: real-time signals and stops of
-//! groups, which that module has no words for, system calls, for which it has words with glibc
-//! alone, and a wait that can end by a signal or a timeout without a race.
+//! Parts of tracing that `nix::sys::ptrace` lacks: real-time signals and group stops, which that
+//! module does not represent; system calls, which it represents only with glibc; and a wait that a
+//! signal or a timeout can end without a race.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -11,34 +11,34 @@ use nix::sys::signal::SigSet;
 use nix::sys::time::TimeSpec;
 use nix::unistd::Pid;
 
-// linux/ptrace.h, Linux 5.3. C libraries differ in the type of a request, and all their types hold
-// these.
+// linux/ptrace.h, Linux 5.3. C libraries differ in the type of a request, but all their types can
+// hold these values.
 const PTRACE_GET_SYSCALL_INFO: u16 = 0x420e;
 const PTRACE_SYSCALL_INFO_ENTRY: u8 = 1;
 const PTRACE_SYSCALL_INFO_EXIT: u8 = 2;
 
-/// How a stopped tracee goes on.
+/// The way in which a stopped tracee continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resume {
-    /// To the next entry into a system call or exit from one: `PTRACE_SYSCALL`.
+    /// It runs to the next entry into a system call or exit from one: `PTRACE_SYSCALL`.
     UntilSystemCall,
-    /// It stays stopped, as its group is, and is waited for: `PTRACE_LISTEN` (Linux 3.4).
+    /// It stays stopped, like its group, and can be waited for: `PTRACE_LISTEN` (Linux 3.4).
     Listen,
-    /// By itself: `PTRACE_DETACH`.
+    /// It runs on without the tracer: `PTRACE_DETACH`.
     Free,
 }
 
-/// Lets the stopped tracee `pid` go on, with the signal `signal`, or none for 0: `ptrace(2)`.
+/// Lets the stopped tracee `pid` continue, with the signal `signal` (0 for none): `ptrace(2)`.
 ///
-/// Errors: ESRCH when it is not stopped, or not there any more.
+/// Errors: ESRCH if it is not stopped or no longer exists.
 pub fn resume(pid: Pid, how: Resume, signal: i32) -> io::Result<()> {
     let request = match how {
         Resume::UntilSystemCall => libc::PTRACE_SYSCALL,
         Resume::Listen => libc::PTRACE_LISTEN,
         Resume::Free => libc::PTRACE_DETACH,
     };
-    // SAFETY: these requests take a signal's number, or nothing, in place of a pointer; no memory
-    // is touched.
+    // SAFETY: these requests take the number of a signal, or nothing, in place of a pointer; no
+    // memory is accessed.
     let result = unsafe {
         libc::ptrace(
             request,
@@ -54,10 +54,10 @@ pub fn resume(pid: Pid, how: Resume, signal: i32) -> io::Result<()> {
     }
 }
 
-/// A child or tracee that stopped or ended, with its status word; `None`: none has now.
-/// `waitpid(2)` with `WNOHANG` and `__WALL`.
+/// Returns a child or tracee that stopped or ended, with its status word; `None` if there is none
+/// now: `waitpid(2)` with `WNOHANG` and `__WALL`.
 ///
-/// Errors: ECHILD when there is nothing to wait for.
+/// Errors: ECHILD if there is nothing to wait for.
 pub fn stopped_or_ended() -> io::Result<Option<(Pid, i32)>> {
     let mut status = 0;
     // SAFETY: `status` is an int that the kernel may write.
@@ -69,7 +69,8 @@ pub fn stopped_or_ended() -> io::Result<Option<(Pid, i32)>> {
     }
 }
 
-/// The next signal of `set`, which must be blocked; `None` after `timeout`: `sigtimedwait(2)`.
+/// Waits for the next signal of `set`, which must be blocked; `None` after `timeout`:
+/// `sigtimedwait(2)`.
 pub fn next_signal(set: &SigSet, timeout: Duration) -> io::Result<Option<i32>> {
     let timeout = TimeSpec::from_duration(timeout);
     // SAFETY: both point to valid values of their types; the place for details may be null.
@@ -83,10 +84,10 @@ pub fn next_signal(set: &SigSet, timeout: Duration) -> io::Result<Option<i32>> {
     }
 }
 
-/// `fork(2)`: the child's id in the parent, `None` in the child.
+/// Forks: `fork(2)`. Returns the id of the child in the parent, `None` in the child.
 ///
-/// Errors: EBUSY when this process has more than one thread, of which a child would have only one,
-/// with the others' locks held.
+/// Errors: EBUSY if this process has several threads. The child would have only one of them, with
+/// the locks of the others held.
 pub fn fork() -> io::Result<Option<Pid>> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::from_raw_os_error(libc::EBUSY));
@@ -99,19 +100,19 @@ pub fn fork() -> io::Result<Option<Pid>> {
     }
 }
 
-/// Where a system call stopped a tracee.
+/// The place at which a tracee is stopped, with regard to system calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SystemCall {
-    /// Before it.
+    /// Before a system call.
     Entry {
-        /// `AUDIT_ARCH_*`: whose numbers these are.
+        /// The architecture whose number this is: `AUDIT_ARCH_*`.
         arch: u32,
         /// Its number.
         number: u64,
         /// Its arguments.
         arguments: [u64; 6],
     },
-    /// After it.
+    /// After a system call.
     Exit {
         /// The errno that it failed with.
         errno: Option<i32>,
@@ -120,7 +121,7 @@ pub enum SystemCall {
     Elsewhere,
 }
 
-/// `struct ptrace_syscall_info`, its union as the words that it consists of.
+/// `struct ptrace_syscall_info`, with its union as plain words.
 #[repr(C)]
 struct RawSystemCall {
     op: u8,
@@ -144,7 +145,7 @@ impl RawSystemCall {
                 }
             }
             PTRACE_SYSCALL_INFO_EXIT => {
-                // One byte, whichever end of the word it is.
+                // The flag is one byte, at the same address on any byte order.
                 let is_error = rest[0].to_ne_bytes()[0] != 0;
                 SystemCall::Exit {
                     errno: is_error.then_some((first as i32).wrapping_neg()),
@@ -155,13 +156,13 @@ impl RawSystemCall {
     }
 }
 
-/// What the tracee `pid` is stopped at: `PTRACE_GET_SYSCALL_INFO` of `ptrace(2)` (Linux 5.3).
+/// Returns where the tracee `pid` is stopped: `PTRACE_GET_SYSCALL_INFO` of `ptrace(2)` (Linux 5.3).
 ///
-/// Errors: EIO before Linux 5.3, ESRCH when it is not stopped.
+/// Errors: EIO before Linux 5.3; ESRCH if it is not stopped.
 pub fn system_call(pid: Pid) -> io::Result<SystemCall> {
     let mut info = MaybeUninit::<RawSystemCall>::zeroed();
-    // SAFETY: this request takes the buffer's size as its address, and the kernel writes at most as
-    // much into it.
+    // SAFETY: this request takes the size of the buffer as its address, and the kernel writes at
+    // most that much into it.
     let result = unsafe {
         libc::ptrace(
             PTRACE_GET_SYSCALL_INFO.into(),
