@@ -263,7 +263,7 @@ impl Unit {
             }
             ("Service", "BusName") => self.on_bus = true,
             ("Service", "Type") => self.on_bus |= value == "dbus",
-            ("Mount", "MountAttributes") => {
+            ("Mount", "Options") => {
                 self.is_remote |= value.split(',').any(|option| option == "_netdev");
             }
             ("Mount", "Type") => self.is_remote |= is_network_type(value),
@@ -482,6 +482,8 @@ mod tests {
             ("t.target", "[Unit]\nWants=d.service\n"),
             ("t.target.wants/e.service", ""),
             ("d.service", "[Unit]\nRequiresMountsFor=/srv/a-b\n"),
+            ("m.mount", "[Mount]\nWhat=x\nOptions=rw,_netdev\n"),
+            ("n.mount", "[Mount]\nWhat=y\nOptions=rw\n"),
         ]);
         let way = |from, to| ordering.way(from, to).map(|way| way.join(" "));
         assert_eq!(
@@ -514,7 +516,9 @@ mod tests {
             way("srv-a\\x2db.mount", "d.service").unwrap(),
             "srv-a\\x2db.mount d.service"
         );
+        assert!(way("network.target", "m.mount").is_some());
         for (from, to) in [
+            ("network.target", "n.mount"),
             ("a.service", "c.service"),
             ("mountjail.service", "a.service"),
             ("a.service", "no.service"),

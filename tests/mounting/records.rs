@@ -127,7 +127,7 @@ fn survives(sandbox: &Sandbox, root: &Path, at: &Path, mut mount: impl FnMut()) 
         }
         let down = sandbox.ok(&["down", "s"]);
         assert!(!down.stderr.contains("stays"), "{down}");
-        assert_eq!(tree(root), before);
+        assert_eq!(tree(root), before, "{down}");
         assert!(!sandbox.state().join("lib/s.json").exists());
     }
 }

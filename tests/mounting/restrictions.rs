@@ -292,7 +292,9 @@ fn device() {
         .run(&["doctor", "s"])
         .exits(3)
         .prints("/dev/full: Permission denied");
-    examined.prints("this host does not allow it either: see `mountjail check s`");
+    examined.prints(
+        "devices on this file system do not work on the host either: see `mountjail check s`",
+    );
     sandbox.site(
         "s",
         "devices: [full, null]\nmounts: [{ source: /dev/full, devices: true }]\n",

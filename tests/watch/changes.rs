@@ -374,12 +374,17 @@ fn overflow() {
     watcher.settles();
     let works = Pid::from_raw(watcher.worker().try_into().unwrap());
     kill(works, Signal::SIGSTOP).unwrap();
+    soon("the watcher is stopped", || {
+        let stat = fs::read_to_string(format!("/proc/{works}/stat")).unwrap();
+        let is_stopped = stat.rsplit_once(')').unwrap().1.starts_with(" T");
+        if is_stopped { Ok(()) } else { Err(stat) }
+    });
     let limit: usize = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events")
         .unwrap()
         .trim()
         .parse()
         .unwrap();
-    for nth in 0..limit {
+    for nth in 0..limit + 1000 {
         fs::write(many.join(nth.to_string()), "").unwrap();
     }
     replace(&source, "after the overflow");
