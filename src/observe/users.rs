@@ -56,6 +56,9 @@ pub struct Used<'t> {
     pub unique_id: Option<u64>,
 }
 
+/// The mounts of one site by their mount points.
+type ByPoint<'m> = HashMap<&'m Path, &'m Used<'m>>;
+
 /// The kinds of users that are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
@@ -114,8 +117,12 @@ impl Users {
             found.entry(pid).or_default();
         }
 
+        let site = mounts
+            .iter()
+            .map(|mount| (mount.point.as_path(), mount))
+            .collect();
         for mount in mounts {
-            for pid in self.users_of(mount, depth)? {
+            for pid in self.users_of(mount, &site, depth)? {
                 found.entry(pid).or_default().insert(mount.target);
             }
         }
@@ -163,16 +170,21 @@ impl Users {
         Ok(pids)
     }
 
-    /// The processes that use the mount or a copy of it.
-    fn users_of(&self, mount: &Used<'_>, depth: Depth) -> Result<BTreeSet<u32>> {
+    /// The processes that use `mount`, one of those of the `site`, or a copy of it.
+    fn users_of(
+        &self,
+        mount: &Used<'_>,
+        site: &ByPoint<'_>,
+        depth: Depth,
+    ) -> Result<BTreeSet<u32>> {
         let outline = self.outline().filter(|_| depth == Depth::BesidesKernel);
         let pair = outline.and_then(|outline| outline.pair(mount.unique_id?));
         let mut pids = BTreeSet::new();
-        let mut keys = None;
         let has_copy = |outline: &Outline| pair.is_some_and(|pair| outline.has_several(pair));
         if outline.is_none_or(has_copy) {
             let table = self.own_table()?;
-            for point in table.points_of(keys.get_or_insert(self.keys(mount, outline)?)) {
+            for line in self.copies(table, mount, site, outline)? {
+                let point = line.mount.point.as_os_str();
                 if outline.is_none() || point != mount.point.as_os_str() {
                     pids.extend(self.own.users_at(table, point, &self.files));
                 }
@@ -183,15 +195,50 @@ impl Users {
             let Some(table) = space.table()?.filter(|table| table.may_have(pair)) else {
                 continue;
             };
-            let keys = match &keys {
-                Some(keys) => keys,
-                None => keys.insert(self.keys(mount, outline)?),
-            };
-            for point in table.points_of(keys) {
+            for line in self.copies(table, mount, site, outline)? {
+                let point = line.mount.point.as_os_str();
                 pids.extend(space.users_at(table, point, &self.files));
             }
         }
         Ok(pids)
+    }
+
+    /// The mount and its copies in `table`. A submount that came along with a recursive mount has
+    /// the same key as the host's own submount. So it must be on a copy of the site's mount that it
+    /// is on, if the table shows that one.
+    fn copies<'n>(
+        &self,
+        table: &'n Namespace,
+        mount: &Used<'_>,
+        site: &ByPoint<'_>,
+        outline: Option<&Outline>,
+    ) -> Result<Vec<&'n Line>> {
+        let mut lines = table.lines_with(&self.keys(mount, outline)?);
+        let mut above = mount.point.ancestors().skip(1);
+        if let Some(parent) = above.find_map(|above| site.get(above))
+            && self.is_on(mount, parent)?
+        {
+            let on = self.copies(table, parent, site, outline)?;
+            let on: HashSet<_> = on.iter().map(|line| line.mount.id).collect();
+            lines.retain(|line| {
+                let parent = table.parent(line);
+                parent.is_none_or(|parent| on.contains(&parent.mount.id))
+            });
+        }
+        Ok(lines)
+    }
+
+    /// Whether `mount` is on `parent`, and not beneath it.
+    fn is_on(&self, mount: &Used<'_>, parent: &Used<'_>) -> Result<bool> {
+        if let Some(found) = mount.unique_id.and_then(|id| sys::stat_mount(id).ok()) {
+            let on = sys::stat_mount(found.parent);
+            return Ok(on.is_ok_and(|on| on.point == parent.point));
+        }
+        let table = self.own_table()?;
+        Ok(table.at(mount.point.as_os_str()).any(|line| {
+            let on = table.parent(line);
+            on.is_some_and(|on| on.mount.point == parent.point)
+        }))
     }
 
     /// The keys of the mount. There may be several if the own table has several mounts at its
@@ -594,8 +641,8 @@ impl Namespace {
         })
     }
 
-    /// The mount points of the mounts with one of `keys`.
-    fn points_of(&self, keys: &[Key]) -> BTreeSet<&OsStr> {
+    /// The mounts with one of `keys`.
+    fn lines_with(&self, keys: &[Key]) -> Vec<&Line> {
         let by_key = self.by_key.get_or_init(|| {
             let mut by_key: HashMap<_, Vec<_>> = HashMap::new();
             for (nth, line) in self.lines.iter().enumerate() {
@@ -604,17 +651,20 @@ impl Namespace {
             by_key
         });
 
-        keys.iter()
-            .filter_map(|key| by_key.get(key))
-            .flatten()
-            .map(|nth| self.lines[*nth].mount.point.as_os_str())
-            .collect()
+        let found = keys.iter().filter_map(|key| by_key.get(key)).flatten();
+        let found: BTreeSet<_> = found.copied().collect();
+        found.into_iter().map(|nth| &self.lines[nth]).collect()
     }
 
     /// The keys of the mounts at `point`.
     fn keys_at(&self, point: &OsStr) -> Vec<Key> {
+        self.at(point).map(|line| self.key(line)).collect()
+    }
+
+    /// The mounts at `point`.
+    fn at(&self, point: &OsStr) -> impl Iterator<Item = &Line> {
         let at = self.by_point.get(point).into_iter().flatten();
-        at.map(|nth| self.key(&self.lines[*nth])).collect()
+        at.map(|nth| &self.lines[*nth])
     }
 
     /// The nearest mount point that `path` is at or below.

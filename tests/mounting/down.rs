@@ -20,7 +20,7 @@ type OnEngine = fn(&'static str);
 const OWNER: u32 = 61003;
 
 pub fn all() -> Vec<Trial> {
-    let used: [(&str, OnEngine); 4] = [
+    let used: [(&str, OnEngine); 5] = [
         (
             "a process in its own mount namespace stops down",
             other_namespace,
@@ -34,6 +34,10 @@ pub fn all() -> Vec<Trial> {
             copy_elsewhere,
         ),
         ("a process inside stops down", runs_inside),
+        (
+            "a process that uses the source alone does not stop down",
+            source_alone,
+        ),
     ];
     let always: [(&str, OnEngine); 8] = [
         ("a recursive mount in use stays whole", recursive),
@@ -254,6 +258,27 @@ fn runs_inside(engine: &'static str) {
         |pid| fs::read_link(format!("/proc/{pid}/root")).is_ok_and(|at| at == site.root),
     );
     site.is_used_by(user, "which runs inside");
+}
+
+/// The host's own submount has the same place in its parent as the one that came along.
+fn source_alone(engine: &'static str) {
+    let site = Site::new(engine);
+    let source = site.sandbox.path("host/deep/sub");
+    let near = Command::new("sleep")
+        .arg("1000")
+        .current_dir(&source)
+        .spawn()
+        .map(Running)
+        .unwrap();
+    let script = format!("cd {}; exec sleep 1000", source.display());
+    let far = in_namespace("private", &script);
+    site.sandbox.ok(&["down", "s"]);
+    site.is_bare();
+
+    site.sandbox.ok(&["up", "s"]);
+    let ran = site.sandbox.ok(&["down", "--lazy", "s"]);
+    assert!(!ran.stderr.contains("left without"), "{ran}");
+    drop((near, far));
 }
 
 fn recursive(engine: &'static str) {
