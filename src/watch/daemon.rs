@@ -461,9 +461,7 @@ impl Daemon {
     fn collect(&mut self, changed: MountsChanged, undone: &BTreeSet<SiteName>) {
         let trouble = match self.watcher.collect(&mut self.scheduler, changed, undone) {
             Ok(notes) => {
-                for note in notes {
-                    self.context.out.info(note);
-                }
+                self.reporter.notes(self.context.out, notes);
                 None
             }
             Err(error) => Some(error),

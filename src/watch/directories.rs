@@ -51,7 +51,7 @@ impl WatchedDirectories {
         self.files.as_ref().map(AsFd::as_fd)
     }
 
-    /// Reads all pending events.
+    /// Reads pending events, but only so many at once.
     pub(crate) fn read(&mut self) -> Result<Vec<FileChange>, Errno> {
         self.files
             .as_mut()

@@ -11,6 +11,9 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDe
 
 use super::index::NameEvent;
 
+/// How many changes are read at once.
+const MAX_CHANGES: usize = 4096;
+
 /// The events by which a name may lead to another file.
 const NAMES: AddWatchFlags = AddWatchFlags::IN_CREATE
     .union(AddWatchFlags::IN_DELETE)
@@ -132,10 +135,11 @@ impl DirectoryWatches {
         self.watches.len()
     }
 
-    /// Reads all pending events.
+    /// Reads the pending events, but no more than about [`MAX_CHANGES`]: an owner can cause them
+    /// faster than they are read, and other sites must have their turn.
     pub(crate) fn read(&mut self) -> Result<Vec<FileChange>, Errno> {
         let mut changes = vec![];
-        loop {
+        while changes.len() < MAX_CHANGES {
             match self.inotify.read_events() {
                 Ok(events) => events
                     .into_iter()
@@ -145,6 +149,7 @@ impl DirectoryWatches {
                 Err(error) => return Err(error),
             }
         }
+        Ok(changes)
     }
 
     fn unwatch(&mut self, path: &Path) {
@@ -287,5 +292,20 @@ mod tests {
         files.retain(|_| false);
         fs::write(dir.path().join("x"), "").unwrap();
         assert_eq!((names(files.read().unwrap()), files.count()), (vec![], 0));
+    }
+    #[test]
+    fn a_flood_is_read_in_parts() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = DirectoryWatches::new().unwrap();
+        files.watch(dir.path(), false).unwrap();
+        let count = MAX_CHANGES + MAX_CHANGES / 2;
+        for nth in 0..count {
+            fs::create_dir(dir.path().join(nth.to_string())).unwrap();
+        }
+
+        let first = names(files.read().unwrap()).len();
+        let second = names(files.read().unwrap()).len();
+        assert!(first >= MAX_CHANGES && first < count, "{first}");
+        assert_eq!(first + second, count);
     }
 }

@@ -24,6 +24,9 @@ use crate::site::{Site, SiteError};
 /// How many names are shown in one line.
 const NAMED: usize = 5;
 
+/// How often the same note is reported at most.
+const NOTE_PERIOD: Duration = Duration::from_secs(60);
+
 /// What was reported, and when.
 pub(crate) struct Reporter {
     pub state: WatchState,
@@ -35,6 +38,8 @@ pub(crate) struct Reporter {
     /// Files whose names cannot be sites'.
     misnamed: Vec<Error>,
     limit: RateLimit,
+    /// When each note was last reported.
+    noted: BTreeMap<&'static str, Instant>,
 }
 
 /// What can go wrong in the watcher's own work, independently of sites.
@@ -79,6 +84,7 @@ impl Reporter {
             troubles: BTreeMap::new(),
             misnamed: vec![],
             limit: RateLimit::default(),
+            noted: BTreeMap::new(),
         }
     }
 
@@ -123,6 +129,18 @@ impl Reporter {
         if !self.status.is_empty() && self.status != self.status() {
             self.status = self.status();
             notify(&[NotifyState::Status(&self.status)]);
+        }
+    }
+
+    /// Reports `notes` about events, each at most once a minute: an owner can cause them.
+    pub(crate) fn notes(&mut self, out: &Out, notes: Vec<&'static str>) {
+        let now = Instant::now();
+        for note in notes {
+            let last = self.noted.get(note);
+            if last.is_none_or(|last| now.saturating_duration_since(*last) >= NOTE_PERIOD) {
+                self.noted.insert(note, now);
+                out.info(note);
+            }
         }
     }
 
