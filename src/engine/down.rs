@@ -13,8 +13,8 @@ use std::rc::Rc;
 
 use super::root::{Root, Spot, Spots};
 use super::target::{
-    cannot, cannot_reach, clear_after, detach_stray, hides, is_found, made_kind, nothing_inside,
-    still_there,
+    cannot, cannot_reach, clear_after, detach_stray, hides, is_absent, is_found, made_kind,
+    nothing_inside, still_there,
 };
 use super::{Engine, EngineFailure, Log, Outcome, hidden, journal};
 use crate::base::quote::word;
@@ -481,7 +481,7 @@ impl<'a> Run<'a> {
             .on_mount(path)
             .and_then(|spot| spot.remove(kind, file))
         {
-            Err(error) if is_gone(&error) => Ok(true),
+            Err(error) if is_absent(&error) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::EXDEV) => {
                 let remove_in = |bare: &Root| {
                     let spot = bare.spot(path)?;
@@ -491,7 +491,7 @@ impl<'a> Run<'a> {
                 match self.bare().map(remove_in) {
                     Some(Ok(removed)) => Ok(removed),
                     // It was made on another file system in the root.
-                    Some(Err(error)) if is_gone(&error) && file.is_some() => self
+                    Some(Err(error)) if is_absent(&error) && file.is_some() => self
                         .root
                         .spot(path)
                         .and_then(|spot| spot.remove(kind, file)),
@@ -550,15 +550,6 @@ fn detaches(plan: &Plan) -> impl Iterator<Item = (&JailPath, &ObservedMount)> {
 /// Whether the mount `expected` is visible at `spot`.
 fn is_at(spot: &Spot, expected: &ObservedMount) -> io::Result<bool> {
     is_found(expected, spot.mount()?, || spot.stat())
-}
-
-/// Whether a placeholder is gone with its directory, or something else is in place of the
-/// directory.
-fn is_gone(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
-    )
 }
 
 /// Whether the mount still exists somewhere, known by its never reused id. Then it must stay

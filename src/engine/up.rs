@@ -6,7 +6,9 @@ use std::io;
 use super::backend::{Backend, Prepared};
 use super::mount_op::{self, Work};
 use super::root::{Root, Spots};
-use super::target::{cannot, clear_after, detach_stray, made_kind, nothing_inside, still_there};
+use super::target::{
+    cannot, clear_after, detach_stray, is_absent, made_kind, nothing_inside, still_there,
+};
 use super::undo::{Records, Replaced, Undo, save};
 use super::{Engine, EngineFailure, Log, Mounter, Outcome, Way, check_signal, journal};
 use crate::base::hints::Doing;
@@ -587,14 +589,6 @@ impl<'a, B: Backend> Run<'a, B> {
         journal::remove_record(&self.engine.state, &self.plan.site)?;
         journal::write_kept(&self.engine.state, &self.plan.site, &before.kept)
     }
-}
-
-/// Whether nothing is there, or a link or a file is on the way.
-fn is_absent(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
-    )
 }
 
 fn explain_create(error: Error) -> Error {

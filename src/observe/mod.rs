@@ -9,11 +9,14 @@ mod home;
 mod late;
 mod look;
 mod mountinfo;
+mod namespace;
 mod observed;
 mod ordering;
 mod outdated;
 mod processes;
 mod record;
+mod shared_storage;
+mod space;
 mod standing;
 mod state;
 mod submounts;
@@ -36,10 +39,11 @@ pub use record::{
     BootId, BootRecord, CreatedKind, CreatedPath, History, Identity, PersistentRecord,
     RecordedMount, Submount, Unknown, Unreadable, VERSION,
 };
+pub use shared_storage::shared_storage;
 pub use standing::standing;
 pub use state::{Records, StateDir, boot_id, now, since_boot};
 pub use submounts::submounts;
 pub use table::Table;
 pub use unit_files::Units;
-pub use users::{Depth, Used, User, Users, shared_storage};
+pub use users::{Depth, Used, User, Users};
 pub use watching::{WatchFailure, WatchState};

@@ -34,11 +34,16 @@ pub(super) fn in_place_of_needed(
     at: &Path,
     destination: &Path,
 ) -> Result<Option<Own>, LookupError> {
-    let Ok(path) = JailPath::new(at) else {
-        return Ok(None);
-    };
-    let node = host.glimpse(&root.inside(&path))?;
+    let node = node_in(host, root, at)?;
     Ok(node.and_then(|node| instead_of(at, destination, node)))
+}
+
+/// What is at `at` in the root now.
+fn node_in(host: &Host, root: &HostPath, at: &Path) -> Result<Option<Node>, LookupError> {
+    match JailPath::new(at) {
+        Ok(path) => host.glimpse(&root.inside(&path)),
+        Err(_) => Ok(None),
+    }
 }
 
 fn instead_of(at: &Path, destination: &Path, found: Node) -> Option<Own> {
@@ -61,10 +66,7 @@ pub(super) fn in_place_of_optional(
     at: &Path,
     destination: &Path,
 ) -> Result<Option<Own>, LookupError> {
-    let Ok(path) = JailPath::new(at) else {
-        return Ok(None);
-    };
-    match host.glimpse(&root.inside(&path))? {
+    match node_in(host, root, at)? {
         Some(node) if node.link.as_deref() != Some(destination) => {
             let own = instead_of(at, destination, node);
             Ok(own.or_else(|| Some(Own::of_itself(at))))

@@ -555,24 +555,13 @@ fn all_goes_on() {
 fn no_threads() {
     let sandbox = Sandbox::new();
     let roots = ["a", "b", "c"].map(|site| sandbox.site(site, "devices: [zero]\n"));
-    let fault = "inject=clone,clone3:error=EAGAIN";
-    let runner = [
-        "strace",
-        "-f",
-        "-q",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=clone,clone3",
-        "-e",
-        fault,
-    ];
+    let fault = "clone,clone3:error=EAGAIN";
     for (arguments, mounts) in [
         (["up", "--all"], 1),
         (["status", "--all"], 1),
         (["down", "--all"], 0),
     ] {
-        Ran::of(sandbox.command_under(&runner).args(arguments)).exits(0);
+        Ran::of(sandbox.command_with_fault(fault, &[]).args(arguments)).exits(0);
         assert!(
             roots.iter().all(|root| mounts_below(root).len() == mounts),
             "{arguments:?}"
@@ -844,19 +833,8 @@ fn mount_max(engine: &'static str) {
     } else {
         ("mount", 11)
     };
-    let inject = format!("inject={call}:error=ENOSPC:when={nth}");
-    let runner = [
-        "strace",
-        "-f",
-        "-q",
-        "-o",
-        "/dev/null",
-        "-e",
-        &format!("trace={call}"),
-        "-e",
-        &inject,
-    ];
-    Ran::of(sandbox.command_under(&runner).args(["up", "s"]))
+    let fault = format!("{call}:error=ENOSPC:when={nth}");
+    Ran::of(sandbox.command_with_fault(&fault, &[]).args(["up", "s"]))
         .exits(1)
         .says("fs.mount-max");
     before.assert_same(&tree(&root));
@@ -873,19 +851,8 @@ fn signal(engine: &'static str) {
         ("mount", 60)
     };
     for signal in ["SIGTERM", "SIGINT", "SIGHUP"] {
-        let inject = format!("inject={call}:signal={signal}:when={nth}");
-        let runner = [
-            "strace",
-            "-f",
-            "-q",
-            "-o",
-            "/dev/null",
-            "-e",
-            &format!("trace={call}"),
-            "-e",
-            &inject,
-        ];
-        let ran = Ran::of(sandbox.command_under(&runner).args(["up", "s"])).exits(1);
+        let fault = format!("{call}:signal={signal}:when={nth}");
+        let ran = Ran::of(sandbox.command_with_fault(&fault, &[]).args(["up", "s"])).exits(1);
         ran.says("stopped by a signal")
             .says("the site is as it was before");
         before.assert_same(&tree(&root));

@@ -202,19 +202,8 @@ fn killed(engine: &'static str) {
                 tree.display()
             );
             let root = sandbox.site("s", &format!("mounts: [{line}]\n"));
-            let fault = format!("inject=openat2:signal=KILL:when={nth}");
-            let runner = [
-                "strace",
-                "-q",
-                "-f",
-                "-o",
-                "/dev/null",
-                "-e",
-                "trace=openat2",
-                "-e",
-                &fault,
-            ];
-            if Ran::of(sandbox.command_under(&runner).args(["up", "s"])).code == 0 {
+            let fault = format!("openat2:signal=KILL:when={nth}");
+            if Ran::of(sandbox.command_with_fault(&fault, &[]).args(["up", "s"])).code == 0 {
                 break;
             }
             if mounts_below(&root).is_empty() {
@@ -244,16 +233,10 @@ fn killed(engine: &'static str) {
 fn moved_meanwhile(engine: &'static str) {
     let two = Two::new(Sandbox::with_engine(engine));
     // The first call only asks whether the mount is in use.
-    let runner = [
-        "strace",
-        "-q",
-        "-o",
-        "/dev/null",
-        "-f",
-        "-e",
-        "inject=umount2:error=EINVAL:when=2",
-    ];
-    Ran::of(two.sandbox.command_under(&runner).args(["down", "s"]))
+    let mut command = two
+        .sandbox
+        .command_with_fault("umount2:error=EINVAL:when=2", &[]);
+    Ran::of(command.args(["down", "s"]))
         .exits(0)
         .says("1 mount detached");
     assert_eq!(two.mounts(), 0);
@@ -303,23 +286,12 @@ fn failed_pass() {
     let two = Two::new(Sandbox::new());
     // It is read when the watcher starts, and once more in each pass.
     let path = "/proc/sys/kernel/random/boot_id";
-    let fault = "inject=openat:error=EMFILE:when=2";
     // -D: the process that is started is the watcher's own.
-    let runner = [
-        "strace",
-        "-D",
-        "-f",
-        "-q",
-        "-o",
-        "/dev/null",
-        "-P",
-        path,
-        "-e",
-        "trace=openat",
-        "-e",
-        fault,
-    ];
-    let watcher = Watcher::with(two.sandbox.command_under(&runner).arg("watch"));
+    let more = ["-D", "-P", path];
+    let mut command = two
+        .sandbox
+        .command_with_fault("openat:error=EMFILE:when=2", &more);
+    let watcher = Watcher::with(command.arg("watch"));
     watcher.says("boot_id: Too many open files");
     soon("the pass is made up for", || {
         let state = fs::read_to_string(two.sandbox.state().join("run/watch/state.json"));

@@ -90,25 +90,9 @@ fn failing_source(engine: &'static str) {
 
 /// `up` of the site `s` when the system call `call` fails on `path`.
 fn up_with_fault(sandbox: &Sandbox, call: &str, path: &Path, errno: &str) -> Ran {
-    let (trace, fault) = (
-        format!("trace={call}"),
-        format!("inject={call}:error={errno}"),
-    );
-    let path = path.to_str().unwrap();
-    let runner = [
-        "strace",
-        "-f",
-        "-q",
-        "-o",
-        "/dev/null",
-        "-P",
-        path,
-        "-e",
-        &trace,
-        "-e",
-        &fault,
-    ];
-    Ran::of(sandbox.command_under(&runner).args(["up", "s"]))
+    let fault = format!("{call}:error={errno}");
+    let only = ["-P", path.to_str().unwrap()];
+    Ran::of(sandbox.command_with_fault(&fault, &only).args(["up", "s"]))
 }
 
 fn failing_calls() {

@@ -123,6 +123,26 @@ impl Sandbox {
         self.prepared(command)
     }
 
+    /// The program under strace(1) with a fault, such as `mount:error=ENOSPC:when=3`. `more`: other
+    /// arguments of strace(1).
+    pub fn command_with_fault(&self, fault: &str, more: &[&str]) -> Command {
+        let calls = fault.split(':').next().unwrap_or_default();
+        let (trace, inject) = (format!("trace={calls}"), format!("inject={fault}"));
+        let mut runner = vec![
+            "strace",
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            &trace,
+            "-e",
+            &inject,
+        ];
+        runner.extend(more);
+        self.command_under(&runner)
+    }
+
     /// A line of the shell, in which `$MOUNTJAIL` is the program, on a terminal of its own:
     /// script(1).
     pub fn command_on_a_terminal(&self, line: &str) -> Command {

@@ -686,12 +686,14 @@ fn broken_markers() {
         );
         assert!(ran.stderr.contains("\n  try: "), "{ran}");
     }
-    assert_eq!(fs::read_to_string(&file).unwrap(), text);
-    assert_eq!(
-        fs::read_dir(sandbox.root("s")).unwrap().count(),
-        0,
-        "nothing was made"
-    );
+    is_untouched(&sandbox, &file, &text);
+}
+
+/// The file has still this `text`, and nothing was made in the root.
+#[track_caller]
+fn is_untouched(sandbox: &Sandbox, file: &Path, text: &str) {
+    assert_eq!(fs::read_to_string(file).unwrap(), text);
+    assert_eq!(fs::read_dir(sandbox.root("s")).unwrap().count(), 0);
 }
 
 fn double_lines() {
@@ -704,12 +706,7 @@ fn double_lines() {
     fstab(&sandbox, &file, &["s", "--install"])
         .exits(1)
         .says("s: line 2 of ");
-    assert_eq!(fs::read_to_string(&file).unwrap(), text);
-    assert_eq!(
-        fs::read_dir(sandbox.root("s")).unwrap().count(),
-        0,
-        "nothing stays"
-    );
+    is_untouched(&sandbox, &file, &text);
 }
 
 fn link_is_followed() {

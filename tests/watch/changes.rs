@@ -444,16 +444,8 @@ fn too_few_watches() {
 fn killed_in_a_swap() {
     let sandbox = Sandbox::new();
     let (source, jail) = one_file(&sandbox);
-    let inject = [
-        "strace",
-        "-f",
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        "inject=umount2:signal=SIGKILL:when=1",
-    ];
-    let mut killed = Watcher::with(sandbox.command_under(&inject).arg("watch"));
+    let fault = "umount2:signal=SIGKILL:when=1";
+    let mut killed = Watcher::with(sandbox.command_with_fault(fault, &[]).arg("watch"));
     replace(&source, "two");
     assert!(!killed.ended().success());
     assert_eq!(
@@ -763,30 +755,17 @@ fn undone(how: &'static str) {
     let root = sandbox.site("s", &format!("mounts:\n{mounts}"));
     sandbox.ok(&["up", "s"]);
     let two = root.join("two");
-    let inject = [
-        "strace",
-        "-f",
-        "-qq",
-        "-o",
-        "/dev/null",
+    // It ends with strace, also if this trial fails.
+    let more = [
         "-P",
         two.to_str().unwrap(),
-        "-e",
+        "setpriv",
+        "--pdeathsig",
+        "KILL",
     ];
-    // Ends with strace, also when this trial fails.
-    let inject = [
-        &inject[..],
-        &[
-            "inject=move_mount:error=EIO",
-            "setpriv",
-            "--pdeathsig",
-            "KILL",
-        ],
-    ]
-    .concat();
     let watcher = Watcher::with(
         sandbox
-            .command_under(&inject)
+            .command_with_fault("move_mount:error=EIO", &more)
             .arg("watch")
             .env("MOUNTJAIL_MOUNT_EVENTS", how),
     );

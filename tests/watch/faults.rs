@@ -509,24 +509,20 @@ fn no_threads() {
             .site(name, &format!("mounts:\n{}", line(&source, "/conf")))
             .join("conf")
     });
-    let inject = [
-        "strace",
-        "-f",
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        "inject=clone,clone3:error=EAGAIN",
-    ];
-    let inject = [&inject[..], &["setpriv", "--pdeathsig", "KILL"]].concat();
-    Ran::of(sandbox.command_under(&inject).args(["up", "--all"])).exits(0);
-    let watcher = Watcher::with(sandbox.command_under(&inject).arg("watch"));
+    let command = || {
+        sandbox.command_with_fault(
+            "clone,clone3:error=EAGAIN",
+            &["setpriv", "--pdeathsig", "KILL"],
+        )
+    };
+    Ran::of(command().args(["up", "--all"])).exits(0);
+    let watcher = Watcher::with(command().arg("watch"));
     replace(&source, "two");
     for jail in &jails {
         soon_reads(jail, "two");
     }
     drop(watcher);
-    Ran::of(sandbox.command_under(&inject).args(["down", "--all"])).exits(0);
+    Ran::of(command().args(["down", "--all"])).exits(0);
 }
 
 fn many_failures() {

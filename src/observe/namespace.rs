@@ -1,0 +1,323 @@
+//! The mounts of a namespace, and what identifies one and its copies in others.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::sync::OnceLock;
+use std::{fs, io};
+
+use super::mountinfo::{self, Line};
+use crate::sys::{self, MountOutline};
+use crate::{Error, Result};
+
+pub(super) const OWN_TABLE: &str = "/proc/self/mountinfo";
+
+/// The identity of a directory or file across namespaces: the device and the path in its file
+/// system or, if these are not shown, the path in the namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum On {
+    Place(u64, OsString),
+    Path(OsString),
+}
+
+/// The identity of a mount and its copies across namespaces: what it shows, and what it is mounted
+/// on.
+pub(super) type Key = (On, On);
+
+/// The device of what a mount is on, if it is known, and its own device. They distinguish a mount
+/// from most others without its paths.
+pub(super) type Pair = (Option<u64>, u64);
+
+/// The key of the mount with this unique id.
+pub(super) fn key_of_mount(unique_id: u64) -> io::Result<Key> {
+    let mount = sys::stat_mount(unique_id)?;
+    let on = sys::stat_mount(mount.parent)?;
+    let shows = On::Place(mount.device, mount.root.into());
+    let on = place(on.device, &on.root, &on.point, &mount.point);
+    Ok((shows, on))
+}
+
+/// The mounts of this namespace without their paths, which makes them quick to list.
+#[derive(Debug)]
+pub(super) struct Outline {
+    mounts: HashMap<u64, MountOutline>,
+    /// The ids of the mounts that mounts with these devices are on.
+    parents: HashMap<Pair, HashSet<u64>>,
+}
+
+impl Outline {
+    pub(super) fn read() -> io::Result<Self> {
+        let mut mounts = HashMap::new();
+        for id in sys::list_mounts()? {
+            // It may be gone by now.
+            mounts.extend(sys::mount_outline(id).ok().map(|mount| (id, mount)));
+        }
+
+        let above: HashSet<_> = mounts.values().map(|mount| mount.parent).collect();
+        for id in above {
+            if !mounts.contains_key(&id) {
+                mounts.extend(sys::mount_outline(id).ok().map(|mount| (id, mount)));
+            }
+        }
+
+        let mut parents: HashMap<_, HashSet<_>> = HashMap::new();
+        for mount in mounts.values() {
+            let pair = pair_of(&mounts, mount);
+            parents.entry(pair).or_default().insert(mount.parent);
+        }
+        Ok(Self { mounts, parents })
+    }
+
+    /// The devices of the mount. `None` if it does not exist.
+    pub(super) fn pair(&self, unique_id: u64) -> Option<Pair> {
+        let mount = self.mounts.get(&unique_id)?;
+        Some(pair_of(&self.mounts, mount))
+    }
+
+    /// Whether mounts with these devices are on more than one other mount. A copy at another place
+    /// is on a copy of the mount that the first one is on.
+    pub(super) fn has_several(&self, pair: Pair) -> bool {
+        self.parents
+            .get(&pair)
+            .is_some_and(|parents| parents.len() > 1)
+    }
+}
+
+fn pair_of(mounts: &HashMap<u64, MountOutline>, mount: &MountOutline) -> Pair {
+    let on = mounts.get(&mount.parent).map(|on| on.device);
+    (on, mount.device)
+}
+
+/// The mounts of one namespace.
+#[derive(Debug)]
+pub(super) struct Namespace {
+    lines: Vec<Line>,
+    by_id: HashMap<u64, usize>,
+    by_point: HashMap<OsString, Vec<usize>>,
+    pairs: HashSet<Pair>,
+    by_key: OnceLock<HashMap<Key, Vec<usize>>>,
+}
+
+impl Namespace {
+    /// The namespace of this process.
+    pub(super) fn own() -> Result<Self> {
+        let cannot = || Error::failed(format!("cannot read the mount table {OWN_TABLE}"));
+        let text = fs::read(OWN_TABLE)
+            .map_err(|error| cannot().because(&error).hint("is /proc mounted?"))?;
+        Ok(Self::of(&text, Path::new("/")))
+    }
+
+    /// The table `text`, read from a process with the root directory `root`. Its mount points are
+    /// relative to that root.
+    pub(super) fn of(text: &[u8], root: &Path) -> Self {
+        let mut lines: Vec<_> = mountinfo::lines(text).collect();
+        let (mut by_id, mut by_point) = (HashMap::new(), HashMap::<_, Vec<_>>::new());
+        for (nth, line) in lines.iter_mut().enumerate() {
+            let point = &mut line.mount.point;
+            if root != Path::new("/") {
+                *point = joined(root, below(point, Path::new("/")).unwrap_or_default()).into();
+            }
+            by_id.insert(line.mount.id, nth);
+            by_point
+                .entry(point.clone().into_os_string())
+                .or_default()
+                .push(nth);
+        }
+
+        let mut namespace = Self {
+            lines,
+            by_id,
+            by_point,
+            pairs: HashSet::new(),
+            by_key: OnceLock::new(),
+        };
+        let pair = |line| {
+            let on = namespace.parent(line).map(|on| on.mount.device);
+            (on, line.mount.device)
+        };
+        namespace.pairs = namespace.lines.iter().map(pair).collect();
+        namespace
+    }
+
+    /// The mount that the one of `line` is on, if the table has it.
+    pub(super) fn parent(&self, line: &Line) -> Option<&Line> {
+        let parent = self.by_id.get(&line.mount.parent)?;
+        (line.mount.parent != line.mount.id).then(|| &self.lines[*parent])
+    }
+
+    /// Whether the namespace may have a copy of a mount with these devices. `None`: they are not
+    /// known.
+    pub(super) fn may_have(&self, pair: Option<Pair>) -> bool {
+        pair.is_none_or(|(on, device)| {
+            self.pairs.contains(&(on, device)) || self.pairs.contains(&(None, device))
+        })
+    }
+
+    /// The mounts with one of `keys`.
+    pub(super) fn lines_with(&self, keys: &[Key]) -> Vec<&Line> {
+        let by_key = self.by_key.get_or_init(|| {
+            let mut by_key: HashMap<_, Vec<_>> = HashMap::new();
+            for (nth, line) in self.lines.iter().enumerate() {
+                by_key.entry(self.key(line)).or_default().push(nth);
+            }
+            by_key
+        });
+
+        let found = keys.iter().filter_map(|key| by_key.get(key)).flatten();
+        let found: BTreeSet<_> = found.copied().collect();
+        found.into_iter().map(|nth| &self.lines[nth]).collect()
+    }
+
+    /// The keys of the mounts at `point`.
+    pub(super) fn keys_at(&self, point: &OsStr) -> Vec<Key> {
+        self.at(point).map(|line| self.key(line)).collect()
+    }
+
+    /// The mounts at `point`.
+    pub(super) fn at(&self, point: &OsStr) -> impl Iterator<Item = &Line> {
+        let at = self.by_point.get(point).into_iter().flatten();
+        at.map(|nth| &self.lines[*nth])
+    }
+
+    /// The nearest mount point that `path` is at or below.
+    pub(super) fn nearest(&self, path: &Path) -> Option<&OsStr> {
+        let mut above = path.ancestors().filter(|_| path.is_absolute());
+        above.find_map(|above| {
+            self.by_point
+                .get_key_value(above.as_os_str())
+                .map(|(point, _)| point.as_os_str())
+        })
+    }
+
+    /// Whether anything is mounted below `path`.
+    pub(super) fn has_mounts_in(&self, path: &Path) -> bool {
+        self.lines
+            .iter()
+            .any(|line| below(&line.mount.point, path).is_some_and(|rest| !rest.is_empty()))
+    }
+
+    /// The mount that is visible at `path`.
+    pub(super) fn mount_of(&self, path: &Path) -> Option<&Line> {
+        let stack = &self.by_point[self.nearest(path)?];
+        let lines = || stack.iter().map(|nth| &self.lines[*nth]);
+        let is_covered = |line: &Line| {
+            lines().any(|on| on.mount.id != line.mount.id && on.mount.parent == line.mount.id)
+        };
+        lines().find(|line| !is_covered(line))
+    }
+
+    pub(super) fn key(&self, line: &Line) -> Key {
+        let mount = &line.mount;
+        let shows = On::Place(mount.device, mount.root.clone().into());
+        let on = self.parent(line).map(|on| {
+            let on = &on.mount;
+            place(on.device, &on.root, &on.point, &mount.point)
+        });
+        (
+            shows,
+            on.unwrap_or_else(|| On::Path(mount.point.clone().into())),
+        )
+    }
+}
+
+/// The place of `path` on the file system of `device`. Its directory `root` is mounted at `point`,
+/// which is at or above `path`.
+fn place(device: u64, root: &Path, point: &Path, path: &Path) -> On {
+    match below(path, point) {
+        Some(rest) => On::Place(device, joined(root, rest)),
+        None => On::Path(path.into()),
+    }
+}
+
+/// The part of `path` below `above`. They are compared byte by byte, because tables are long and
+/// their paths are in normal form.
+fn below<'p>(path: &'p Path, above: &Path) -> Option<&'p [u8]> {
+    let (path, above) = (path.as_os_str().as_bytes(), above.as_os_str().as_bytes());
+    let rest = path.strip_prefix(above.strip_suffix(b"/").unwrap_or(above))?;
+    match rest {
+        [] => Some(rest),
+        [b'/', rest @ ..] => Some(rest),
+        _ => None,
+    }
+}
+
+/// Joins `path` and `below`, without a slash at the end.
+fn joined(path: &Path, below: &[u8]) -> OsString {
+    let mut bytes = path.as_os_str().as_bytes().to_vec();
+    if !below.is_empty() {
+        if !bytes.ends_with(b"/") {
+            bytes.push(b'/');
+        }
+        bytes.extend(below);
+    }
+    OsString::from_vec(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: &[u8] = b"1 0 8:1 / / rw - ext4 d rw\n\
+        2 1 8:1 /usr/lib/a.so /srv/s/lib/a.so ro - ext4 d rw\n\
+        3 1 8:1 /data /srv/s/dir ro - ext4 d rw\n\
+        4 3 0:9 / /srv/s/dir/sub ro - tmpfs d rw\n\
+        5 1 8:1 /srv/s /mnt/copy rw - ext4 d rw\n";
+
+    fn key(namespace: &Namespace, point: &str) -> Key {
+        namespace.keys_at(OsStr::new(point)).remove(0)
+    }
+
+    #[test]
+    fn a_copy_is_known_wherever_the_root_is() {
+        let host = Namespace::of(HOST, Path::new("/"));
+        // As systemd makes it for RootDirectory=/srv/s.
+        let service = b"21 20 8:1 /srv/s / rw - ext4 d rw\n\
+            22 21 8:1 /usr/lib/a.so /lib/a.so ro - ext4 d rw\n\
+            23 21 8:1 /data /dir ro - ext4 d rw\n\
+            24 23 0:9 / /dir/sub ro - tmpfs d rw\n\
+            25 21 8:1 /usr/lib/a.so /lib/b.so ro - ext4 d rw\n";
+        let service = Namespace::of(service, Path::new("/"));
+        for target in ["/lib/a.so", "/dir", "/dir/sub"] {
+            assert_eq!(
+                key(&host, &format!("/srv/s{target}")),
+                key(&service, target),
+                "{target}"
+            );
+        }
+        assert_ne!(
+            key(&host, "/srv/s/lib/a.so"),
+            key(&service, "/lib/b.so"),
+            "mounted elsewhere"
+        );
+        // The table of a process inside, which does not see the mount that its root directory is
+        // on.
+        let inside = b"32 31 8:1 /usr/lib/a.so /lib/a.so ro - ext4 d rw\n";
+        let inside = Namespace::of(inside, Path::new("/srv/s"));
+        let found = inside.nearest(Path::new("/srv/s/lib/a.so")).unwrap();
+        assert_eq!(found, "/srv/s/lib/a.so");
+        assert_eq!(
+            key(&inside, "/srv/s/lib/a.so").1,
+            On::Path("/srv/s/lib/a.so".into())
+        );
+        assert!(
+            inside.has_mounts_in(Path::new("/srv/s"))
+                && !inside.has_mounts_in(Path::new("/srv/s/lib/a.so"))
+        );
+    }
+
+    #[test]
+    fn a_path_is_in_the_mount_that_is_nearest_above_it() {
+        let host = Namespace::of(HOST, Path::new("/"));
+        let nearest = |path: &str| {
+            host.nearest(Path::new(path))
+                .map(|point| point.to_str().unwrap())
+        };
+        assert_eq!(
+            nearest("/srv/s/dir/sub/x (deleted)"),
+            Some("/srv/s/dir/sub")
+        );
+        assert_eq!(nearest("/srv/s/dirt"), Some("/"));
+        assert_eq!(nearest("socket:[7]"), None);
+    }
+}
