@@ -1,4 +1,4 @@
-//! Locks without poison.
+//! Locks without poison, and the number of threads that work at once.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -6,4 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// that it had begun: what it left is as good as before.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The number of processors, which is the usual number of threads.
+pub(crate) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }

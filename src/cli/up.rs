@@ -10,6 +10,7 @@ use serde_json::json;
 use super::report::Report;
 use super::{Which, placeholders_umask, plan};
 use crate::base::HostPath;
+use crate::base::sync::processors;
 use crate::engine::Outcome;
 use crate::observe;
 use crate::patience::{self, Stop};
@@ -99,7 +100,7 @@ impl Up {
 
         context.out.progress(sites.len());
         let up = move |site: &Site, stop: &Stop| run.site(site, stop);
-        let done = parallel::each(context, &sites, parallel::processors(), &stop, up);
+        let done = parallel::each(context, &sites, processors(), &stop, up);
 
         let mut report = Report::new(context, self.json);
         report.not_begun(sites.len() - done.len());

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use super::mountinfo::{self, MountInfo};
+use crate::base::sync::processors;
 use crate::{Error, Result, sys};
 
 const MOUNTINFO: &str = "/proc/self/mountinfo";
@@ -106,9 +107,7 @@ impl Table {
 fn ask() -> io::Result<Vec<MountInfo>> {
     let mut ids = sys::list_mounts()?;
     ids.extend(mount_of_slash()?); // listmount(2) leaves it out
-    let threads = thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(ids.len().div_ceil(WORTH_A_THREAD));
+    let threads = processors().min(ids.len().div_ceil(WORTH_A_THREAD));
     let share = ids.len().div_ceil(threads.max(1)).max(1);
 
     thread::scope(|scope| {

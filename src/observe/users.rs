@@ -18,6 +18,7 @@ use super::mountinfo::Line;
 use super::namespace::{Key, Namespace, OWN_TABLE, On, Outline, key_of_mount};
 use super::processes::Process;
 use super::space::{Space, spaces};
+use crate::base::sync::processors;
 use crate::base::{HostPath, JailPath};
 use crate::{Error, Result, sys};
 
@@ -252,8 +253,4 @@ impl Users {
     fn outline(&self) -> Option<&Outline> {
         self.outline.get_or_init(|| Outline::read().ok()).as_ref()
     }
-}
-
-fn processors() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
 }

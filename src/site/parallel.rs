@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::Site;
-use super::SiteError;
 use super::context::Context;
+use super::{Site, SiteError};
 use crate::Error;
+use crate::base::sync::processors;
 use crate::patience::{Crew, Lost, Stop};
 
 /// Does `work` for each of `sites` in `threads` threads, until `stop` is set. Returns the results
@@ -66,9 +66,4 @@ pub(crate) fn lost(site: &Site, why: &Lost) -> SiteError {
         Lost::Silent(silence) => silence.error().context(name),
         Lost::Broken => Error::failed(format!("{name}: mountjail itself failed, see above")),
     })
-}
-
-/// As many threads as there are processors.
-pub(crate) fn processors() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }

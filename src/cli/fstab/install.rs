@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::Fstab;
 use crate::base::SiteName;
+use crate::base::sync::processors;
 use crate::base::text::plural;
 use crate::cli::report::Report;
 use crate::patience::Stop;
@@ -32,7 +33,7 @@ impl Fstab {
             preparing.prepare(&run, &lines, stop)?;
             Ok(lines)
         };
-        let prepared = parallel::each(context, &sites, parallel::processors(), &stop, prepare);
+        let prepared = parallel::each(context, &sites, processors(), &stop, prepare);
         let mut report = Report::new(context, self.json);
         let mut ready = vec![];
         for (site, prepared) in sites.iter().zip(prepared) {
