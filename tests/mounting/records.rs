@@ -2,9 +2,11 @@
 //! then; and records are understood, or named, by the program before and the one after.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use crate::support::{Ran, Sandbox, for_each_engine, mounts_below, tree, trials};
 use libtest_mimic::Trial;
@@ -60,6 +62,19 @@ struct Loop(String);
 impl Loop {
     fn of(image: &Path) -> Self {
         Self(run("losetup", &["--find", "--show", text(image)]))
+    }
+
+    /// Waits until the file system on it is unmounted everywhere: a process of another trial that
+    /// has a mount namespace of its own may still hold it, and until then not all of it is on the
+    /// device.
+    fn wait_until_unmounted(&self) {
+        let exclusive = || {
+            let mut options = fs::OpenOptions::new();
+            options.read(true).custom_flags(libc::O_EXCL).open(&self.0)
+        };
+        while exclusive().is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY)) {
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
@@ -140,6 +155,7 @@ fn on_a_disk(file_system: &str, engine: &'static str) {
     let root = disk.join("site");
     fs::create_dir(&root).unwrap();
     survives(&sandbox, &root, &disk, || {
+        device.wait_until_unmounted();
         device = Loop::of(&image); // while the old one is there: another one
         run("mount", &[&device.0, text(&disk)]);
     });
