@@ -38,6 +38,16 @@ pub(super) trait Backend: Send + Sync {
     /// fails.
     fn save(&self, top: BorrowedFd<'_>, recursive: bool) -> io::Result<Self::Ready>;
 
+    /// Copies the mount that `source` is on, with `source` as the root of the copy, so that it
+    /// follows the mount and whatever is mounted in it later: as a slave (`mount_namespaces(7)`).
+    /// The copy gets exactly `options`, if they are given; mounts in it keep theirs.
+    fn follow(
+        &self,
+        source: BorrowedFd<'_>,
+        options: Option<MountAttributes>,
+        recursive: bool,
+    ) -> io::Result<Self::Ready>;
+
     /// Makes one more copy of a prepared mount.
     fn copy(&self, prepared: &Self::Ready, recursive: bool) -> io::Result<Self::Ready>;
 
@@ -56,6 +66,10 @@ pub(super) trait Backend: Send + Sync {
     /// Attaches `ready` beneath the mount whose root `top` is. `Ok(false)`: this is not supported.
     fn attach_beneath(&self, ready: &Self::Ready, top: BorrowedFd<'_>) -> io::Result<bool>;
 
+    /// Attaches a prepared mount out of sight. A mount from another mount namespace can be copied
+    /// in this one afterwards.
+    fn settle(&self, prepared: &Self::Ready) -> io::Result<()>;
+
     /// Makes a prepared mount ready to be copied many times, if that needs a step of its own.
     fn share(&self, prepared: &Self::Ready, recursive: bool) -> io::Result<()>;
 }
@@ -72,9 +86,19 @@ pub(super) fn mount(source: &Path, target: &Path, flags: MountFlags) -> io::Resu
 
 /// Cuts the mount at `target` from its peer group, with all mounts below it if `recursive`.
 pub(super) fn make_private(target: &Path, recursive: bool) -> io::Result<()> {
+    set_propagation(target, libc::MS_PRIVATE, recursive)
+}
+
+/// Sets the propagation type of the mount at `target` (`MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`), and
+/// of all mounts below it if `recursive`.
+pub(super) fn set_propagation(
+    target: &Path,
+    propagation: libc::c_ulong,
+    recursive: bool,
+) -> io::Result<()> {
     // The flags of sys-mount have no names for the propagation types, but their type accepts the
     // bits.
-    let mut flags = MountFlags::from_bits_retain(libc::MS_PRIVATE);
+    let mut flags = MountFlags::from_bits_retain(propagation);
     flags.set(MountFlags::REC, recursive);
     mount(Path::new("none"), target, flags)
 }

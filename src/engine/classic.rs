@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 use sys_mount::MountFlags;
 
-use super::backend::{Backend, Prepared, make_private, mount};
+use super::backend::{Backend, Prepared, make_private, mount, set_propagation};
 use super::root::proc_path;
 use super::scratch::{Scratch, ScratchDir};
 use crate::base::MountAttributes;
@@ -104,6 +104,22 @@ impl Backend for Classic {
         self.bind_aside(top, recursive).map(InScratch)
     }
 
+    fn follow(
+        &self,
+        source: BorrowedFd<'_>,
+        options: Option<MountAttributes>,
+        recursive: bool,
+    ) -> io::Result<InScratch> {
+        let kind = sys::stat_fd(source)?.kind;
+        let spot = self.scratch_dir.get(&self.scratch)?.spot(kind)?;
+        bind(&proc_path(source), &spot, recursive)?;
+        set_propagation(&spot, libc::MS_SLAVE, recursive)?;
+        if let Some(options) = options {
+            set_options(&spot, options, false)?;
+        }
+        Ok(InScratch(spot))
+    }
+
     fn copy(&self, prepared: &InScratch, _recursive: bool) -> io::Result<InScratch> {
         Ok(InScratch(prepared.0.clone()))
     }
@@ -124,6 +140,10 @@ impl Backend for Classic {
 
     fn attach_beneath(&self, _ready: &InScratch, _top: BorrowedFd<'_>) -> io::Result<bool> {
         Ok(false)
+    }
+
+    fn settle(&self, _prepared: &InScratch) -> io::Result<()> {
+        Ok(())
     }
 
     fn share(&self, _prepared: &InScratch, _recursive: bool) -> io::Result<()> {

@@ -79,6 +79,28 @@ impl Backend for Detached {
         Ok(DetachedMount(clone))
     }
 
+    fn follow(
+        &self,
+        source: BorrowedFd<'_>,
+        options: Option<MountAttributes>,
+        recursive: bool,
+    ) -> io::Result<DetachedMount> {
+        let clone = clone_of(source, recursive)?;
+        let slave = sys::MountAttr {
+            propagation: libc::MS_SLAVE,
+            ..Default::default()
+        };
+        sys::mount_setattr(&clone, recursive, &slave)?;
+        if let Some(options) = options {
+            let top = sys::MountAttr {
+                propagation: 0,
+                ..attributes(options)
+            };
+            sys::mount_setattr(&clone, false, &top)?;
+        }
+        Ok(DetachedMount(clone))
+    }
+
     fn copy(&self, prepared: &DetachedMount, recursive: bool) -> io::Result<DetachedMount> {
         clone_of(&prepared.0, recursive).map(DetachedMount)
     }
@@ -101,6 +123,10 @@ impl Backend for Detached {
             return Ok(false);
         }
         sys::move_mount_beneath(&ready.0, top).map(|()| true)
+    }
+
+    fn settle(&self, prepared: &DetachedMount) -> io::Result<()> {
+        self.attach_in_scratch(prepared.0.as_fd())
     }
 
     fn share(&self, prepared: &DetachedMount, _recursive: bool) -> io::Result<()> {

@@ -23,7 +23,7 @@ use crate::observe::{
     self, BootRecord, CreatedKind, Identity, Observed, ObservedMount, PersistentRecord,
     RecordedMount,
 };
-use crate::plan::{Plan, State, Step};
+use crate::plan::{Along, Plan, State, Step};
 use crate::sys;
 
 pub(super) fn carry_out(
@@ -33,11 +33,11 @@ pub(super) fn carry_out(
     lazy: bool,
     log: Log<'_>,
 ) -> Result<Outcome, Box<EngineFailure>> {
-    let run = Run::new(engine, plan, lazy, log)?;
+    let run = Run::new(engine, plan, observed, lazy, log)?;
     if !lazy {
         run.stop_if_in_use()?;
     }
-    run.carry_out(observed)
+    run.carry_out()
 }
 
 /// As [`carry_out`], but returns `Ok(None)` and changes nothing unless every mount is as planned
@@ -48,9 +48,9 @@ pub(super) fn carry_out_if_quiet(
     observed: &Observed,
     log: Log<'_>,
 ) -> Result<Option<Outcome>, Box<EngineFailure>> {
-    let run = Run::new(engine, plan, false, log)?;
+    let run = Run::new(engine, plan, observed, false, log)?;
     if run.is_quiet() {
-        run.carry_out(observed).map(Some)
+        run.carry_out().map(Some)
     } else {
         Ok(None)
     }
@@ -59,6 +59,7 @@ pub(super) fn carry_out_if_quiet(
 struct Run<'a> {
     engine: &'a Engine,
     plan: &'a Plan,
+    observed: &'a Observed,
     root: Rc<Root>,
     /// The root without anything mounted in it, opened on first use. `None`: it cannot be opened.
     bare: OnceCell<Option<Root>>,
@@ -71,11 +72,18 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(engine: &'a Engine, plan: &'a Plan, lazy: bool, log: Log<'a>) -> Result<Self> {
+    fn new(
+        engine: &'a Engine,
+        plan: &'a Plan,
+        observed: &'a Observed,
+        lazy: bool,
+        log: Log<'a>,
+    ) -> Result<Self> {
         let root = Rc::new(open(plan)?);
         Ok(Self {
             engine,
             plan,
+            observed,
             root,
             bare: OnceCell::new(),
             lazy,
@@ -86,8 +94,8 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn carry_out(mut self, observed: &Observed) -> Result<Outcome, Box<EngineFailure>> {
-        let (remaining, kept) = self.run_steps(observed);
+    fn carry_out(mut self) -> Result<Outcome, Box<EngineFailure>> {
+        let (remaining, kept) = self.run_steps();
 
         let (state, site) = (&self.engine.state, &self.plan.site);
         let records = journal::write_kept(state, site, &kept).and_then(|()| {
@@ -165,7 +173,7 @@ impl<'a> Run<'a> {
         let above = self.above();
         let mut asked = HashSet::new();
         let mut busy = vec![];
-        for (target, _) in self.detaches() {
+        for target in self.asked_about() {
             // A second question in a row would unmount it.
             if above.contains(target.as_path()) || !asked.insert(target) {
                 continue;
@@ -176,6 +184,18 @@ impl<'a> Run<'a> {
             }
         }
         busy
+    }
+
+    /// The targets of the mounts whose users matter. A graft itself always holds its members.
+    fn asked_about(&self) -> impl Iterator<Item = &'a JailPath> {
+        self.plan.steps.iter().flat_map(|step| match step {
+            Step::Detach {
+                along: Along::Members(members),
+                ..
+            } => members.iter().collect(),
+            Step::Detach { target, .. } => vec![target],
+            _ => vec![],
+        })
     }
 
     /// Whether each mount is the planned one, holds no other of ours and is not in use.
@@ -207,7 +227,8 @@ impl<'a> Run<'a> {
     }
 
     /// Carries out every step that can be carried out. Returns the records of what remains.
-    fn run_steps(&mut self, observed: &Observed) -> (BootRecord, PersistentRecord) {
+    fn run_steps(&mut self) -> (BootRecord, PersistentRecord) {
+        let observed = self.observed;
         let root = Rc::clone(&self.root);
         let mut spots = Spots::new(&root);
         let mut gone = HashSet::new();
@@ -293,8 +314,11 @@ impl<'a> Run<'a> {
                 Ok(())
             }
             Step::Detach {
-                target, expected, ..
-            } => self.detach(target, expected, spots),
+                target,
+                expected,
+                along,
+                ..
+            } => self.detach(target, expected, along, spots),
             Step::RemovePlaceholder { path, kind, file } => {
                 self.remove(path, &made_kind(*kind), *file, spots)
             }
@@ -305,7 +329,8 @@ impl<'a> Run<'a> {
             Step::WriteFile(_)
             | Step::CreatePlaceholder { .. }
             | Step::CreateLink { .. }
-            | Step::Attach(_)
+            | Step::Refresh(_)
+            | Step::Attach { .. }
             | Step::Swap { .. } => Ok(()), // `down` never plans these
         }
     }
@@ -314,17 +339,22 @@ impl<'a> Run<'a> {
         &mut self,
         target: &JailPath,
         expected: &ObservedMount,
+        along: &Along,
         spots: &mut Spots<'_>,
     ) -> Result<()> {
         if let Some(error) = self.foreign_in(target) {
             return Err(error);
         }
+        if let Along::Members(members) = along {
+            self.only_members_in(target, expected, members)?;
+        }
+        let has_members = matches!(along, Along::Members(_));
 
         let found = self
             .spot(target, spots)
             .and_then(|spot| Ok(is_at(spot, expected)?.then_some(spot)));
         let detached = match found {
-            Ok(Some(spot)) => match spot.umount(false) {
+            Ok(Some(spot)) => match spot.umount(has_members) {
                 Err(error) if self.lazy && error.raw_os_error() == Some(libc::EBUSY) => {
                     nothing_inside(&self.root, "unmount", target, expected)?;
                     spot.umount(true)
@@ -343,8 +373,33 @@ impl<'a> Run<'a> {
             Err(error) => self.detach_hidden(target, expected, &error),
         };
         detached?;
-        self.outcome.detached += 1;
+        self.outcome.detached += along.mounts();
         Ok(())
+    }
+
+    /// Makes sure that nobody has mounted anything in the graft since it was looked at.
+    fn only_members_in(
+        &self,
+        target: &JailPath,
+        graft: &ObservedMount,
+        members: &[JailPath],
+    ) -> Result<()> {
+        let Some(id) = graft.unique_id else {
+            return Ok(()); // before Linux 6.8 the plan checks this in the whole mount table
+        };
+        let seen = members.iter().filter_map(|member| self.observed.mounts.get(member));
+        let known: HashSet<_> = seen.flatten().filter_map(|seen| seen.unique_id).collect();
+        let inside = sys::list_mounts_in(id)
+            .map_err(|error| cannot(&self.root, "look into", target, &error))?;
+        if inside.iter().all(|inside| known.contains(inside)) {
+            return Ok(());
+        }
+        Err(Error::failed(format!(
+            "{} changed while the command ran",
+            self.root.path().inside(target)
+        ))
+        .overtaken()
+        .hint("run the command again"))
     }
 
     /// Detaches a mount that was not found at its path; `why` is the error.

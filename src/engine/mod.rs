@@ -24,17 +24,21 @@ mod scratch;
 mod sources;
 mod state_directories;
 mod target;
+mod templates;
 mod undo;
 mod up;
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::base::{Error, HostPath, Result, SiteName};
 use crate::observe::{BootId, Observed, PersistentRecord, StateDir};
 use crate::patience::Stop;
-use crate::plan::Plan;
+use crate::plan::{Plan, Template};
+use crate::resolve::{FileId, Mount};
+use crate::sys;
 
 pub(crate) use create_root::create_root;
 pub use drop_in::{remove_drop_in, write_drop_in};
@@ -43,6 +47,7 @@ pub use features::{Choice, Features};
 pub use journal::{remove_watch_state, write_watch_state};
 pub use lock::Lock;
 pub(crate) use state_directories::{make_state_directories, make_watch_directory};
+pub(crate) use templates::TemplateStore;
 
 use backend::Backend;
 use classic::Classic;
@@ -127,6 +132,21 @@ impl<B: Backend> Mounter<B> {
         let sources = Sources::new(serves == Serves::ManySites);
         Self { backend, sources }
     }
+
+    /// Returns a graft of `template`, and the directory that it shows.
+    fn graft(&self, store: &TemplateStore, template: &Template) -> Result<(B::Ready, FileId)> {
+        self.sources.graft(&self.backend, store, template)
+    }
+
+    /// Returns a mount that follows `member` of `template`, to put it back into a graft.
+    fn member(
+        &self,
+        store: &TemplateStore,
+        template: &Template,
+        member: &Mount,
+    ) -> Result<(B::Ready, FileId)> {
+        sources::follow(&self.backend, store, template, &member.target, None)
+    }
 }
 
 /// The two ways to mount.
@@ -154,6 +174,9 @@ pub struct Engine {
     state: StateDir,
     boot: BootId,
     scratch: ScratchDir,
+    templates: OnceLock<Result<TemplateStore>>,
+    /// The mount namespace of the sources, if it is another one than that of the roots.
+    host: Option<OwnedFd>,
 }
 
 impl Engine {
@@ -168,7 +191,43 @@ impl Engine {
             state,
             boot,
             scratch,
+            templates: OnceLock::new(),
+            host: None,
         }
+    }
+
+    /// Returns an engine that makes and changes templates. Its roots are where the templates are.
+    pub(crate) fn for_templates(&self) -> Result<Self> {
+        let host = sys::mount_namespace().map_err(|error| {
+            Error::failed("cannot open the mount namespace of this process").because(&error)
+        })?;
+        let (forced, boot) = (self.forced.clone(), self.boot.clone());
+        let engine = Self::new(forced, self.state.templates(), boot, Serves::OneSite);
+        Ok(Self {
+            host: Some(host),
+            ..engine
+        })
+    }
+
+    /// Where the templates of this engine are.
+    pub(crate) fn templates(&self) -> Result<&TemplateStore> {
+        let open = || {
+            let choice = Choice::select(self.forced.as_deref(), Features::probe())?;
+            Ok(TemplateStore::new(&self.state, choice))
+        };
+        self.templates.get_or_init(open).as_ref().map_err(Clone::clone)
+    }
+
+    /// Does `work` in the mount namespace of the sources.
+    fn in_host<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let Some(host) = &self.host else {
+            return work();
+        };
+        let enter = || sys::enter_mount_namespace(host);
+        let done = templates::on_thread(|| enter().map(|()| work()));
+        done.map_err(|error| {
+            Error::failed("cannot go back to the mount namespace of the host").because(&error)
+        })?
     }
 
     /// Returns the way to mount, which the first call selects.

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Mounter;
+use super::{Engine, Mounter};
 use super::backend::{Backend, Prepared};
 use super::root::{Root, Spot, Spots};
 use super::target::{cannot, is_mount, nothing_inside, options_of, unique_id_at};
@@ -14,15 +14,17 @@ use super::undo::{Replaced, Swapped, Undo, save, swap};
 use crate::base::hints::Doing;
 use crate::base::{Error, JailPath, Result};
 use crate::observe::{self, ObservedMount, RecordedMount, Submount, Unknown};
-use crate::plan::Step;
+use crate::plan::{Along, Plan, Step, Template};
 use crate::resolve::{FileId, Mount};
 use crate::sys::{self, Stat};
 
 pub(super) struct Work<'a, B: Backend> {
     pub(super) step: &'a Step,
     pub(super) mount: &'a Arc<Mount>,
-    /// The mount that it replaces, and whether that mount has submounts.
-    replaces: Option<(&'a ObservedMount, bool)>,
+    /// The mount that it replaces, and what goes with that mount.
+    replaces: Option<(&'a ObservedMount, &'a Along)>,
+    /// The template, if it is a graft.
+    template: Option<&'a Arc<Template>>,
     pub(super) ready: B::Ready,
     file: FileId,
     pub(super) unique_id: Option<u64>,
@@ -41,27 +43,35 @@ impl<'a, B: Backend> Work<'a, B> {
     /// since which a target has shown something.
     pub(super) fn prepare(
         mounter: &Mounter<B>,
+        engine: &Engine,
+        plan: &'a Plan,
         step: &'a Step,
         since: impl FnOnce(&JailPath) -> Option<u64>,
     ) -> Result<Option<Self>> {
-        let (mount, replaces) = match step {
-            Step::Attach(mount) => (mount, None),
+        let (mount, template, replaces) = match step {
+            Step::Attach { mount, template } => (mount, template, None),
             Step::Swap {
                 mount,
+                template,
                 expected,
-                recursive,
+                along,
                 ..
-            } => (mount, Some((expected, *recursive))),
+            } => (mount, template, Some((expected, along))),
             _ => return Ok(None),
         };
 
-        let (ready, file) = mounter.sources.ready(&mounter.backend, mount)?;
+        let (ready, file) = match (template, plan.graft_with(&mount.target)) {
+            (Some(template), _) => mounter.graft(engine.templates()?, template)?,
+            (None, Some(graft)) => mounter.member(engine.templates()?, &graft.template, mount)?,
+            (None, None) => mounter.sources.ready(&mounter.backend, mount)?,
+        };
         let unique_id = ready.unique_id();
         let since = since(&mount.target);
         Ok(Some(Self {
             step,
             mount,
             replaces,
+            template: template.as_ref(),
             ready,
             file,
             unique_id,
@@ -70,6 +80,11 @@ impl<'a, B: Backend> Work<'a, B> {
             target: None,
             holds: false,
         }))
+    }
+
+    /// The number of mounts that it brings, as a site has them.
+    pub(super) fn mounts(&self) -> usize {
+        self.template.map_or(1, |template| template.mounts.len())
     }
 
     pub(super) fn record(&self) -> RecordedMount {
@@ -82,6 +97,8 @@ impl<'a, B: Backend> Work<'a, B> {
             submounts: self.submounts.clone(),
             unique_id: self.unique_id,
             since: self.since,
+            template: self.template.map(|template| template.name.clone()),
+            peer_group: None,
             more: Unknown::new(),
         }
     }
@@ -92,13 +109,13 @@ impl<'a, B: Backend> Work<'a, B> {
     fn open_target(&self, root: &Root, spot: io::Result<&Spot>) -> Result<OwnedFd> {
         let target = &self.mount.target;
         let failed = |error: io::Error| explain(cannot(root, "mount on", target, &error));
-        let Some((expected, recursive)) = self.replaces else {
+        let Some((expected, along)) = self.replaces else {
             return spot.and_then(Spot::open_bare).map_err(failed);
         };
 
         let fd = spot.and_then(Spot::open_mounted).map_err(failed)?;
         must_be(root, target, expected, &sys::stat_fd(&fd).map_err(failed)?)?;
-        if !recursive {
+        if *along == Along::Nothing {
             nothing_inside(root, "replace", target, expected)?;
         }
         Ok(fd)
@@ -121,13 +138,13 @@ impl<'a, B: Backend> Work<'a, B> {
         };
 
         let failed = |error: io::Error| explain(self.failed(root, &error));
-        let Some((expected, recursive)) = self.replaces else {
+        let Some((expected, along)) = self.replaces else {
             self.attach(backend, on, undo).map_err(failed)?;
             return Ok(None);
         };
 
         let (target, new, id) = (&self.mount.target, self.record(), expected.unique_id);
-        let saved = save(backend, &on, recursive).map_err(failed)?;
+        let saved = save(backend, &on, along).map_err(failed)?;
         match swap(backend, &self.ready, &on).map_err(failed)? {
             Swapped::Whole => {
                 let target = target.clone();
@@ -136,7 +153,7 @@ impl<'a, B: Backend> Work<'a, B> {
                         old: Replaced {
                             target,
                             id,
-                            recursive,
+                            along: along.clone(),
                             saved,
                         },
                         new,
@@ -157,7 +174,7 @@ impl<'a, B: Backend> Work<'a, B> {
                 backend.stage(&self.ready).map_err(failed)?;
                 sys::umount_at(&on).map_err(failed)?;
                 let stays = saved.is_none();
-                undo.push(Replaced::undo(target, id, recursive, saved));
+                undo.push(Replaced::undo(target, id, along, saved));
                 let on = root
                     .spot(target)
                     .and_then(|spot| spot.open_bare())
@@ -204,7 +221,7 @@ impl<'a, B: Backend> Work<'a, B> {
 
     /// Finds the submounts that came along with a recursive mount.
     fn find_submounts(&mut self, root: &Root) -> Result<()> {
-        if self.mount.recursive {
+        if self.mount.recursive && self.template.is_none() {
             let target = &self.mount.target;
             let id = unique_id_at(root, target)
                 .map_err(|error| cannot(root, "look at", target, &error))?;

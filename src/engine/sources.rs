@@ -9,9 +9,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::backend::{Backend, Prepared};
+use super::templates::TemplateStore;
 use crate::base::hints::Doing;
 use crate::base::sync::lock;
-use crate::base::{Error, MountAttributes, Result};
+use crate::base::{Error, JailPath, MountAttributes, Result, SiteName};
+use crate::plan::Template;
 use crate::resolve::{FileId, Mount};
 use crate::sys;
 
@@ -20,7 +22,13 @@ pub(super) struct Sources<B: Backend> {
     /// Whether prepared mounts are kept, because several sites use them.
     sharing: bool,
     prepared: Mutex<HashMap<Key, Cell<B::Ready>>>,
+    /// Grafts, by their templates and the files that these show: a copy that is mounted nowhere
+    /// does not follow.
+    grafts: Mutex<HashMap<Shown, Cell<(B::Ready, FileId)>>>,
 }
+
+/// A template, and the files of its mounts.
+type Shown = (SiteName, Vec<Option<FileId>>);
 
 /// The place of a prepared mount. The first thread that needs it prepares it, and others wait.
 type Cell<T> = Arc<OnceLock<Result<T>>>;
@@ -37,6 +45,7 @@ impl<B: Backend> Sources<B> {
         Self {
             sharing,
             prepared: Mutex::default(),
+            grafts: Mutex::default(),
         }
     }
 
@@ -48,6 +57,33 @@ impl<B: Backend> Sources<B> {
                 .map(|ready| (ready, file)),
             _ => prepare(backend, mount),
         }
+    }
+
+    /// Returns a graft of `template`, and the directory that it shows.
+    pub(super) fn graft(
+        &self,
+        backend: &B,
+        store: &TemplateStore,
+        template: &Template,
+    ) -> Result<(B::Ready, FileId)> {
+        let at = &template.at;
+        let follow = || follow(backend, store, template, at, Some(MountAttributes::DATA));
+        if !self.sharing {
+            return follow();
+        }
+
+        let files = template.mounts.iter().map(|mount| mount.file).collect();
+        let shown = (template.name.clone(), files);
+        let cell = Arc::clone(lock(&self.grafts).entry(shown).or_default());
+        let cannot = |error: io::Error| cannot_follow(template, at).because(&error);
+        let prepared = cell.get_or_init(|| {
+            let (ready, file) = follow()?;
+            backend.settle(&ready).map_err(cannot)?;
+            Ok((ready, file))
+        });
+        let (prepared, file) = prepared.as_ref().map_err(Clone::clone)?;
+        let copy = backend.copy(prepared, true).map_err(cannot)?;
+        Ok((copy, *file))
     }
 
     fn copy_of_prepared(&self, backend: &B, mount: &Mount, file: FileId) -> Result<B::Ready> {
@@ -71,6 +107,30 @@ impl<B: Backend> Sources<B> {
             .copy(prepared, mount.recursive)
             .map_err(|error| cannot_copy(mount).because(&error))
     }
+}
+
+/// Returns a mount that follows the one that `path` of `template` is on, and the file that it shows:
+/// with `options`, a graft with all mounts in it; without, a single mount as it is.
+pub(super) fn follow<B: Backend>(
+    backend: &B,
+    store: &TemplateStore,
+    template: &Template,
+    path: &JailPath,
+    options: Option<MountAttributes>,
+) -> Result<(B::Ready, FileId)> {
+    let follow = || {
+        let source = store.open_in(&template.name, path)?;
+        let file = sys::stat_fd(&source)?.file;
+        let ready = backend.follow(source.as_fd(), options, options.is_some())?;
+        Ok((ready, file))
+    };
+    store
+        .within(follow)?
+        .map_err(|error: io::Error| cannot_follow(template, path).because(&error))
+}
+
+fn cannot_follow(template: &Template, path: &JailPath) -> Error {
+    Error::failed(format!("cannot copy {path} of the template {}", template.name))
 }
 
 fn prepare<B: Backend>(backend: &B, mount: &Mount) -> Result<(B::Ready, FileId)> {

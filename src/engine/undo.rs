@@ -10,6 +10,7 @@ use super::root::{Root, Spot, proc_path};
 use super::target::unique_id_at;
 use crate::base::{Error, HostPath, JailPath, Result};
 use crate::observe::{self, CreatedKind, CreatedPath, PersistentRecord, RecordedMount};
+use crate::plan::Along;
 use crate::sys;
 
 pub(super) enum Undo<B: Backend> {
@@ -49,7 +50,7 @@ pub(super) struct Replaced<B: Backend> {
     pub(super) target: JailPath,
     /// Its never reused id.
     pub(super) id: Option<u64>,
-    pub(super) recursive: bool,
+    pub(super) along: Along,
     /// A copy, to attach again.
     pub(super) saved: B::Ready,
 }
@@ -60,7 +61,7 @@ impl<B: Backend> Replaced<B> {
     pub(super) fn undo(
         target: &JailPath,
         id: Option<u64>,
-        recursive: bool,
+        along: &Along,
         saved: Option<B::Ready>,
     ) -> Undo<B> {
         let target = target.clone();
@@ -68,7 +69,7 @@ impl<B: Backend> Replaced<B> {
             Some(saved) => Undo::Reattach(Self {
                 target,
                 id,
-                recursive,
+                along: along.clone(),
                 saved,
             }),
             None => Undo::Stays {
@@ -196,13 +197,18 @@ impl<B: Backend> Undo<B> {
 pub(super) fn save<B: Backend>(
     backend: &B,
     top: &OwnedFd,
-    recursive: bool,
+    along: &Along,
 ) -> io::Result<Option<B::Ready>> {
     let shown = std::fs::read_link(proc_path(top))?;
     if shown.as_os_str().as_bytes().ends_with(b" (deleted)") {
         return Ok(None);
     }
-    backend.save(top.as_fd(), recursive).map(Some)
+    let saved = match along {
+        Along::Nothing => backend.save(top.as_fd(), false),
+        Along::Submounts => backend.save(top.as_fd(), true),
+        Along::Members(_) => backend.follow(top.as_fd(), None, true),
+    };
+    saved.map(Some)
 }
 
 fn reattach<B: Backend>(
@@ -214,7 +220,7 @@ fn reattach<B: Backend>(
     backend.attach(
         &old.saved,
         root.spot(&old.target)?.open_bare()?.as_fd(),
-        old.recursive,
+        old.along != Along::Nothing,
     )?;
     renew(root, old, before);
     root.mounted(&old.target, old.saved.unique_id(), None)
@@ -253,7 +259,7 @@ fn renew<B: Backend>(root: &Root, old: &Replaced<B>, before: &mut Records) {
     let recorded = before.mounts.iter_mut();
     for mount in recorded.filter(|mount| is_at(mount, &old.target, old.id)) {
         mount.unique_id = id;
-        if old.recursive {
+        if old.along == Along::Submounts {
             mount.submounts = observe::submounts(root.path(), &old.target, id).unwrap_or_default();
             root.came_along(mount);
         }

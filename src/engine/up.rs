@@ -18,7 +18,7 @@ use crate::observe::{
     PersistentRecord, RecordedMount, VERSION,
 };
 use crate::patience::Stop;
-use crate::plan::{Plan, Step};
+use crate::plan::{Along, Plan, Step};
 use crate::resolve::GeneratedFile;
 use crate::sys;
 
@@ -238,27 +238,26 @@ impl<'a, B: Backend> Run<'a, B> {
             .extend(failed.iter().map(ToString::to_string));
     }
 
+    /// Prepares the mounts where their sources are.
     fn prepare(&self) -> Result<Vec<Work<'a, B>>> {
-        let (mut work, now) = (vec![], observe::since_boot());
-        for step in &self.plan.steps {
-            check_signal(self.stop)?;
-            work.extend(Work::prepare(self.mounter, step, |target| {
-                self.since(target, now)
-            })?);
-        }
-        Ok(work)
-    }
-
-    /// The time since which `target`, mounted on at `now`, has shown something. A swap keeps the
-    /// time of the old mount, because it leaves no moment without one.
-    fn since(&self, target: &JailPath, now: u64) -> Option<u64> {
-        if !self.observed.mounts.contains_key(target) {
-            return Some(now);
-        }
-        let recorded = self.observed.recorded_mounts();
-        recorded
-            .filter(|mount| mount.target == *target)
-            .find_map(|mount| mount.since)
+        let Self {
+            engine,
+            mounter,
+            plan,
+            observed,
+            stop,
+            ..
+        } = *self;
+        let now = observe::since_boot();
+        engine.in_host(|| {
+            let mut work = vec![];
+            for step in &plan.steps {
+                check_signal(stop)?;
+                let since = |target: &JailPath| since(observed, target, now);
+                work.extend(Work::prepare(mounter, engine, plan, step, since)?);
+            }
+            Ok(work)
+        })
     }
 
     /// Records, before the first change, the mounts that exist, those that will go and those to be
@@ -287,7 +286,7 @@ impl<'a, B: Backend> Run<'a, B> {
     fn history_with_this_run(&self) -> Option<History> {
         let steps = &self.plan.steps;
         let count = |matches: fn(&Step) -> bool| steps.iter().filter(|step| matches(step)).count();
-        let attached = count(|step| matches!(step, Step::Attach(_)));
+        let attached = count(|step| matches!(step, Step::Attach { .. }));
         let swapped = count(|step| matches!(step, Step::Swap { .. }));
         let detached = count(|step| matches!(step, Step::Detach { .. } | Step::DetachStray(_)));
 
@@ -347,10 +346,10 @@ impl<'a, B: Backend> Run<'a, B> {
                 Step::Detach {
                     target,
                     expected,
-                    recursive,
+                    along,
                     ..
                 } => {
-                    self.detach(step, target, expected, *recursive)?;
+                    self.detach(step, target, expected, along)?;
                 }
                 Step::DetachStray(stray) => {
                     self.log_step(step);
@@ -374,7 +373,10 @@ impl<'a, B: Backend> Run<'a, B> {
                 Step::CreateLink { path, destination } => {
                     self.create(step, path, &CreatedKind::Link(destination.clone()))?;
                 }
-                Step::WriteFile(_) | Step::Attach(_) | Step::Swap { .. } => {}
+                Step::Refresh(_)
+                | Step::WriteFile(_)
+                | Step::Attach { .. }
+                | Step::Swap { .. } => {}
             }
         }
 
@@ -418,7 +420,7 @@ impl<'a, B: Backend> Run<'a, B> {
         step: &Step,
         target: &JailPath,
         expected: &ObservedMount,
-        recursive: bool,
+        along: &Along,
     ) -> Result<()> {
         self.log_step(step);
         let cannot = |error: io::Error| cannot(&self.root, "detach", target, &error);
@@ -433,17 +435,17 @@ impl<'a, B: Backend> Run<'a, B> {
             expected,
             &sys::stat_fd(&top).map_err(cannot)?,
         )?;
-        if !recursive {
+        if *along == Along::Nothing {
             nothing_inside(&self.root, "detach", target, expected)?;
         }
 
-        let saved = save(&self.mounter.backend, &top, recursive).map_err(cannot)?;
+        let saved = save(&self.mounter.backend, &top, along).map_err(cannot)?;
         sys::umount_at(&top).map_err(cannot)?;
 
         self.root.unmounted(target, Some(expected));
         self.undo
-            .push(Replaced::undo(target, expected.unique_id, recursive, saved));
-        self.outcome.detached += 1;
+            .push(Replaced::undo(target, expected.unique_id, along, saved));
+        self.outcome.detached += along.mounts();
         Ok(())
     }
 
@@ -453,9 +455,9 @@ impl<'a, B: Backend> Run<'a, B> {
         item.make_known(&self.root)?;
 
         match gap {
-            None => self.outcome.attached += 1,
+            None => self.outcome.attached += item.mounts(),
             Some(gap) => {
-                self.outcome.swapped += 1;
+                self.outcome.swapped += item.mounts();
                 self.outcome.gaps += usize::from(gap);
                 if gap {
                     (self.log)(format_args!(
@@ -589,6 +591,18 @@ impl<'a, B: Backend> Run<'a, B> {
         journal::remove_record(&self.engine.state, &self.plan.site)?;
         journal::write_kept(&self.engine.state, &self.plan.site, &before.kept)
     }
+}
+
+/// The time since which `target`, mounted on at `now`, has shown something. A swap keeps the time of
+/// the old mount, because it leaves no moment without one.
+fn since(observed: &Observed, target: &JailPath, now: u64) -> Option<u64> {
+    if !observed.mounts.contains_key(target) {
+        return Some(now);
+    }
+    let recorded = observed.recorded_mounts();
+    recorded
+        .filter(|mount| mount.target == *target)
+        .find_map(|mount| mount.since)
 }
 
 fn explain_create(error: Error) -> Error {

@@ -15,7 +15,7 @@ use nix::fcntl::readlinkat;
 use super::holders::{self, Apart};
 use super::mountinfo::MountInfo;
 use super::observed::{Observed, ObservedMount, PathState, Stray};
-use super::record::{Identity, RecordedMount};
+use super::record::{CreatedKind, Identity, RecordedMount};
 use super::state::Records;
 use super::submounts::{self, in_the_jail};
 use super::table::{self, Table};
@@ -80,6 +80,7 @@ pub(super) fn find_strays(observed: &mut Observed) {
 /// The records of the root `root`, without looking at anything.
 pub(super) fn only_of(root: &HostPath, records: Records) -> Observed {
     Observed {
+        members: records.members,
         record: records.record.filter(|record| record.root == *root),
         kept: records.kept.filter(|kept| kept.root == *root),
         ..Observed::default()
@@ -104,6 +105,7 @@ pub fn as_recorded(records: &Records) -> Option<Observed> {
             fs_root: None,
             options: mount.options,
             made_shared: false,
+            master: None,
         };
         let before = observed.mounts.insert(mount.target.clone(), vec![seen]);
         if before.is_some() || mount.recursive {
@@ -131,6 +133,8 @@ struct Site<'a> {
     /// The mounts below the root, sorted by mount point. `None`: the kernel is asked for each.
     table: Option<&'a [MountInfo]>,
     kept: HashSet<JailPath>,
+    /// Nothing is recorded as mounted, so directories that were made can be looked into.
+    is_down: bool,
     recorded: Vec<JailPath>,
     /// The directory that was looked into last. Most targets share it with the target before.
     last: RefCell<Option<(JailPath, Rc<OwnedFd>)>>,
@@ -169,6 +173,7 @@ impl<'a> Site<'a> {
             private: private_mount(&stat, table),
             table: below,
             kept,
+            is_down: observed.record.is_none(),
             recorded: recorded.into_iter().collect(),
             last: RefCell::default(),
             apart: RefCell::default(),
@@ -177,7 +182,8 @@ impl<'a> Site<'a> {
 
     fn look(&mut self, desired: &Desired, observed: &mut Observed) -> Result<()> {
         let targets = desired.mounts.iter().map(|mount| &mount.target);
-        for target in targets.chain(&self.recorded) {
+        let members: Vec<_> = observed.member_targets().cloned().collect();
+        for target in targets.chain(&self.recorded).chain(&members) {
             if observed.mounts.contains_key(target) {
                 continue;
             }
@@ -199,12 +205,33 @@ impl<'a> Site<'a> {
             self.look_at(&link.path, stat, &mut observed.paths)?;
         }
 
+        self.look_at_what_was_made(observed)?;
+        for (path, _) in &desired.placeholders {
+            let stat = self.stat(path).map_err(|error| self.cannot(path, &error))?;
+            self.look_at(path, stat, &mut observed.paths)?;
+        }
+
         self.look_elsewhere(desired, observed).map_err(|error| {
             Error::failed(format!("cannot ask for the mounts in {}", self.path)).because(&error)
         })?;
         let file_at = |path: &JailPath| self.stat(path).ok().flatten().map(|stat| stat.file);
         submounts::name_moved(observed, file_at);
         submounts::compare(desired, observed, file_at);
+        Ok(())
+    }
+
+    /// Looks at all directories that were made in the root of a site that is down.
+    fn look_at_what_was_made(&self, observed: &mut Observed) -> Result<()> {
+        if !self.is_down {
+            return Ok(());
+        }
+        let kept = observed.kept.iter().flat_map(|kept| &kept.made);
+        let directories = kept.filter(|made| made.kind == CreatedKind::Directory);
+        let paths: Vec<_> = directories.map(|made| made.path.clone()).collect();
+        for path in paths {
+            let stat = self.stat(&path).map_err(|error| self.cannot(&path, &error))?;
+            self.look_at(&path, stat, &mut observed.paths)?;
+        }
         Ok(())
     }
 
@@ -423,7 +450,8 @@ impl<'a> Site<'a> {
         };
         paths.insert(
             parent.clone(),
-            self.seen(&parent, &stat, false).map_err(cannot)?,
+            self.seen(&parent, &stat, self.is_down && self.kept.contains(&parent))
+                .map_err(cannot)?,
         );
         Ok(stat.kind == FileKind::Directory)
     }
@@ -512,7 +540,7 @@ fn private_mount(stat: &Stat, table: Option<&Table>) -> Option<u64> {
         let mount = sys::stat_mount(id).ok()?;
         return (mount.propagation & libc::MS_SHARED == 0).then_some(mount.id);
     }
-    (!table?.get(id)?.shared).then_some(id)
+    table?.get(id)?.peer_group.is_none().then_some(id)
 }
 
 /// Whether the error means that nothing is there, or that a link or a file is on the way.
@@ -552,7 +580,7 @@ fn observed_stack(stack: &[&MountInfo], stat: &Stat, private: Option<u64>) -> Ve
         } else {
             (None, None)
         };
-        let made_shared = mount.shared && private == Some(mount.parent);
+        let made_shared = mount.peer_group.is_some() && private == Some(mount.parent);
         ObservedMount {
             file,
             kind,
@@ -584,5 +612,6 @@ pub(super) fn listed(mount: &MountInfo) -> ObservedMount {
         fs_root: Some(mount.root.clone()),
         options: mount.options,
         made_shared: false,
+        master: mount.master,
     }
 }

@@ -25,8 +25,10 @@ pub struct MountInfo {
     pub point: PathBuf,
     /// Its own attributes, not those of its file system.
     pub options: MountAttributes,
-    /// It is in a peer group (`mount_namespaces(7)`).
-    pub shared: bool,
+    /// The peer group that it is in, if it is shared (`mount_namespaces(7)`).
+    pub peer_group: Option<u64>,
+    /// The peer group that it is a slave of.
+    pub master: Option<u64>,
 }
 
 impl MountInfo {
@@ -41,7 +43,8 @@ impl MountInfo {
             root: mount.root,
             point: mount.point,
             options: MountAttributes::from_statmount(mount.attributes),
-            shared: mount.propagation & libc::MS_SHARED != 0,
+            peer_group: mount.peer_group,
+            master: mount.master,
         }
     }
 }
@@ -87,9 +90,10 @@ fn parse_whole(line: &[u8]) -> Option<Line> {
     let point = unescape_octal(fields.next()?);
     let options = options(fields.next()?);
 
-    let mut shared = false;
+    let (mut peer_group, mut master) = (None, None);
     while let Some(field) = Some(fields.next()?).filter(|field| *field != b"-") {
-        shared |= field.starts_with(b"shared:");
+        peer_group = peer_group.or(field.strip_prefix(b"shared:").and_then(number));
+        master = master.or(field.strip_prefix(b"master:").and_then(number));
     }
 
     let kind = String::from_utf8_lossy(fields.next()?).into_owned();
@@ -103,7 +107,8 @@ fn parse_whole(line: &[u8]) -> Option<Line> {
         root,
         point,
         options,
-        shared,
+        peer_group,
+        master,
     };
     Some(Line { mount, kind })
 }
@@ -164,7 +169,8 @@ mod tests {
                 root: "/mnt1".into(),
                 point: "/mnt2".into(),
                 options,
-                shared: optional.starts_with("shared"),
+                peer_group: optional.starts_with("shared").then_some(1),
+                master: optional.starts_with("master").then_some(1),
             };
             assert_eq!(found, [expected], "{optional}");
         }

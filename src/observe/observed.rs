@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::record::{
-    BootRecord, CreatedKind, CreatedPath, Identity, PersistentRecord, RecordedMount,
+    BootRecord, CreatedKind, CreatedPath, Identity, Member, PersistentRecord, RecordedMount,
 };
 use crate::base::{HostPath, JailPath, MountAttributes};
 use crate::resolve::{FileId, FileKind};
@@ -36,6 +36,8 @@ pub struct Observed {
     pub current_files: BTreeSet<HostPath>,
     /// Targets of recorded mounts whose source does not exist, though the manifest names it.
     pub absent: BTreeSet<JailPath>,
+    /// The mounts that came along with the recorded grafts.
+    pub members: Vec<Member>,
     /// The record of the mounts, if it is of this boot and this root.
     pub record: Option<BootRecord>,
     /// The record that outlives a boot.
@@ -45,6 +47,22 @@ pub struct Observed {
 impl Observed {
     pub(crate) fn recorded_mounts(&self) -> impl Iterator<Item = &RecordedMount> {
         self.record.iter().flat_map(|record| &record.mounts)
+    }
+
+    /// The record of the mount `seen` at `target`, if it came along with a graft of ours: it follows
+    /// the mount in the template.
+    pub(crate) fn member(&self, target: &JailPath, seen: &ObservedMount) -> Option<&RecordedMount> {
+        let mut members = self.members.iter().filter(|member| member.mount.target == *target);
+        let is_it = |member: &&Member| match member.mount.peer_group {
+            Some(group) => seen.master == Some(group),
+            None => seen.file == Some(member.mount.file), // a run was killed before it was known
+        };
+        members.find(is_it).map(|member| &member.mount)
+    }
+
+    /// The targets of the mounts that came along with the recorded grafts.
+    pub(crate) fn member_targets(&self) -> impl Iterator<Item = &JailPath> {
+        self.members.iter().map(|member| &member.mount.target)
     }
 
     /// Whether something else is now where `made` was made, so that it does not exist any more.
@@ -109,6 +127,8 @@ pub struct ObservedMount {
     pub options: MountAttributes,
     /// It is shared, though the mount that it is on is not. Somebody made it shared.
     pub made_shared: bool,
+    /// The peer group that it is a slave of (`mount_namespaces(7)`).
+    pub master: Option<u64>,
 }
 
 impl ObservedMount {

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::base::{HostPath, JailPath, MountAttributes};
+use crate::base::{HostPath, JailPath, MountAttributes, SiteName};
 use crate::resolve::FileId;
 use crate::sys::Stat;
 
@@ -23,7 +23,7 @@ use crate::sys::Stat;
 /// the meaning of a field changes. An older program then reports the record and leaves it alone. A
 /// field that may be ignored is simply added: older programs keep it and write it back
 /// ([`Unknown`]).
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The fields that a newer mountjail wrote and that this one does not know.
 pub type Unknown = BTreeMap<String, Value>;
@@ -188,9 +188,24 @@ pub struct RecordedMount {
     /// swap does not change it. `None` if mountjail only took the mount over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<u64>,
+    /// The template, if the mount is a graft.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<SiteName>,
+    /// The peer group of a mount in a template. The mounts of the grafts are its slaves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_group: Option<u64>,
     /// Fields of a newer mountjail.
     #[serde(flatten)]
     pub more: Unknown,
+}
+
+/// A mount that came along with a graft.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The target of the graft.
+    pub graft: JailPath,
+    /// The record of the mount in the template. Its target is the path in the jail.
+    pub mount: RecordedMount,
 }
 
 /// A mount that came along with a recursive one.

@@ -19,7 +19,8 @@ pub fn standing(known: &Desired, records: Records, table: &Table) -> Observed {
     let mut observed = only_of(&known.root, records);
     let targets: HashSet<_> = known.mounts.iter().map(|mount| &mount.target).collect();
     let recorded = observed.recorded_mounts();
-    let recorded: HashSet<_> = recorded.map(|mount| mount.target.clone()).collect();
+    let recorded = recorded.map(|mount| &mount.target);
+    let recorded: HashSet<_> = recorded.chain(observed.member_targets()).cloned().collect();
 
     for mounts in table
         .below(known.root.as_path())

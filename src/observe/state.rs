@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::record::{BootId, BootRecord, PersistentRecord, Unreadable};
+use super::record::{BootId, BootRecord, Member, PersistentRecord, Unreadable};
 use crate::base::{HostPath, SiteName};
 use crate::{Error, Result};
 
@@ -76,6 +76,33 @@ impl StateDir {
         sites
     }
 
+    /// The directory of the templates, and of their records: they are kept as sites are, and end
+    /// with the boot.
+    #[must_use]
+    pub fn templates(&self) -> Self {
+        let run = self.run.join("templates");
+        Self {
+            lib: run.join("made"),
+            run,
+        }
+    }
+
+    /// The mounts of the grafts in `record`. Those of a template whose record is lost are unknown.
+    fn members(&self, record: &BootRecord) -> Vec<Member> {
+        let grafts = record.mounts.iter().filter_map(|mount| Some((mount, mount.template.as_ref()?)));
+        let members = grafts.flat_map(|(graft, template)| {
+            let bytes = file(&self.templates().record(template)).ok().flatten();
+            let template = bytes.and_then(|bytes| BootRecord::parse(&bytes).ok());
+            let template = template.filter(|template| template.boot == record.boot);
+            let mounts = template.into_iter().flat_map(|template| template.mounts);
+            mounts.map(|mount| Member {
+                graft: graft.target.clone(),
+                mount,
+            })
+        });
+        members.collect()
+    }
+
     /// The records of `site`. A record that is damaged or of another boot counts as lost. A record
     /// that cannot be read now, or not by this mountjail, is an error, because it would otherwise
     /// be overwritten.
@@ -93,8 +120,10 @@ impl StateDir {
         let mut warnings = vec![];
         let record = record.and_then(|record| or_lost(record, &run, &mut warnings));
         let kept = kept.and_then(|kept| or_lost(kept, &lib, &mut warnings));
+        let record = record.filter(|record| record.boot == *boot);
         Ok(Records {
-            record: record.filter(|record| record.boot == *boot),
+            members: record.as_ref().map_or(vec![], |record| self.members(record)),
+            record,
             kept,
             warnings,
         })
@@ -108,6 +137,8 @@ pub struct Records {
     pub record: Option<BootRecord>,
     /// The record that outlives the boot.
     pub kept: Option<PersistentRecord>,
+    /// The mounts that came along with the recorded grafts, by the records of their templates.
+    pub members: Vec<Member>,
     /// Warnings about records that could not be used, in sentences.
     pub warnings: Vec<String>,
 }

@@ -78,7 +78,9 @@ fn unknown(desired: &Desired, observed: &Observed) -> Vec<(JailPath, HostPath)> 
             .find(|(_, stack)| stack.iter().any(is_it));
         found.map(|(path, _)| path.clone())
     };
-    let known = recorded().filter(|mount| mount.recursive && mount.submounts.is_none());
+    let known = recorded().filter(|mount| {
+        mount.recursive && mount.submounts.is_none() && mount.template.is_none()
+    });
     let known = known.map(|mount| {
         (
             moved_to(mount).unwrap_or_else(|| mount.target.clone()),

@@ -9,7 +9,7 @@ use super::mountinfo::{self, MountInfo};
 use crate::base::sync::processors;
 use crate::{Error, Result, sys};
 
-const MOUNTINFO: &str = "/proc/self/mountinfo";
+const MOUNTINFO: &str = "/proc/thread-self/mountinfo"; // a thread can have a namespace of its own
 
 /// The number of mounts (2 µs each) from which on a thread is worth its start.
 const WORTH_A_THREAD: usize = 500;
@@ -80,6 +80,16 @@ impl Table {
     /// The mount point of the mount with this id.
     pub fn point_of(&self, id: u64) -> Option<PathBuf> {
         self.get(id).map(|mount| mount.point.clone())
+    }
+
+    /// The peer group of the mount at `point`: the one with this unique id, or, if it has none, the
+    /// topmost one.
+    pub(crate) fn peer_group_at(&self, point: &Path, unique_id: Option<u64>) -> Option<u64> {
+        let at = self.mounts.iter().filter(|mount| mount.point == point);
+        let at: Vec<_> = at.cloned().collect();
+        let stack = stack(&at);
+        let is_it = |mount: &&&MountInfo| unique_id.is_none() || mount.unique_id == unique_id;
+        stack.iter().rev().find(is_it)?.peer_group
     }
 
     pub(super) fn has(&self, id: u64) -> bool {

@@ -1,5 +1,6 @@
 //! Compares the desired mount at one target with what is mounted there.
 
+use super::graft::Graft;
 use super::step::State;
 use crate::base::{HostPath, JailPath};
 use crate::observe::{Observed, ObservedMount, RecordedMount, Submount, Unknown};
@@ -33,6 +34,7 @@ pub(super) fn recorded<'o>(
     mounts
         .filter(|mount| mount.target == *target)
         .find(|mount| is_recorded(seen, mount))
+        .or_else(|| observed.member(target, seen))
 }
 
 /// Whether `seen`, a mount at `target`, came along with a recursive mount of ours.
@@ -52,7 +54,7 @@ pub(super) fn came_along(observed: &Observed, target: &JailPath, seen: &Observed
                 _ => submount.target == *target && seen.options == options,
             },
         );
-    is_recorded || observed.as_in_source.contains(target)
+    is_recorded || observed.as_in_source.contains(target) || observed.member(target, seen).is_some()
 }
 
 /// Whether `seen` shows the file of `mount` with the desired attributes.
@@ -97,6 +99,24 @@ pub(super) enum Verdict {
     },
     /// The topmost mount is ours and not right, and a mount beneath it is not ours.
     OnTheirs { because: State, detail: String },
+}
+
+impl Verdict {
+    /// The state of the mount, and what was found if that is not `ok`.
+    pub(super) fn state(&self) -> (State, Option<String>) {
+        match self {
+            Self::Keep(_) => (State::Ok, None),
+            Self::Attach => (State::Missing, None),
+            Self::FinishSwap { .. } => {
+                let detail = "the new file is mounted beneath the old one: a swap was interrupted";
+                (State::Stale, Some(detail.to_owned()))
+            }
+            Self::Swap { because, detail, .. }
+            | Self::Replace { because, detail, .. }
+            | Self::OnTheirs { because, detail }
+            | Self::NotOurs { state: because, detail, .. } => (*because, Some(detail.clone())),
+        }
+    }
 }
 
 /// What to do at the target of `mount`.
@@ -179,6 +199,52 @@ pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
             ),
             count: theirs,
         },
+    }
+}
+
+/// What to do at the target of `graft`. The mounts that come along with it are compared one by one.
+pub(super) fn graft_verdict(observed: &Observed, graft: &Graft) -> Verdict {
+    let mount = &graft.mount;
+    let stack = observed
+        .mounts
+        .get(&mount.target)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let Some((top, below)) = stack.split_last() else {
+        return Verdict::Attach;
+    };
+    let is_it = |known: &RecordedMount| known.template.as_ref() == Some(&graft.template.name);
+    let ours = |seen| recorded(observed, &mount.target, seen);
+
+    match ours(top) {
+        Some(known) if is_it(known) => {
+            let covered = below.iter().filter(|seen| ours(seen).is_some());
+            Verdict::Keep(covered.chain([top]).cloned().collect())
+        }
+        Some(_) => match below.last() {
+            Some(next) if ours(next).is_some_and(is_it) => Verdict::FinishSwap {
+                top: top.clone(),
+                below: next.clone(),
+            },
+            _ => {
+                let detail = "the manifest asks for other mounts in it now".to_owned();
+                change(observed, mount, stack, State::WrongSource, detail)
+            }
+        },
+        None => {
+            let theirs = stack.iter().rev().take_while(|seen| ours(seen).is_none());
+            let count = theirs.count();
+            let state = if count < stack.len() {
+                State::Shadowed
+            } else {
+                State::Foreign
+            };
+            Verdict::NotOurs {
+                state,
+                detail: format!("{} is mounted there, and not by mountjail", describe(top, None)),
+                count,
+            }
+        }
     }
 }
 
@@ -278,6 +344,8 @@ pub(super) fn record_of(
         submounts: submounts(known, mount, observed),
         unique_id: seen.unique_id.or(known.and_then(|known| known.unique_id)),
         since: known.and_then(|known| known.since),
+        template: known.and_then(|known| known.template.clone()),
+        peer_group: None,
         more: known.map(|known| known.more.clone()).unwrap_or_default(),
     })
 }
@@ -289,7 +357,7 @@ fn submounts(
     mount: &Mount,
     observed: &Observed,
 ) -> Option<Vec<Submount>> {
-    if !mount.recursive {
+    if !mount.recursive || known.is_some_and(|known| known.template.is_some()) {
         return None;
     }
     if let Some(recorded) = known.and_then(|known| known.submounts.clone()) {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::compare::{came_along, describe, is_right, recorded};
 use super::placeholders::removal;
-use super::step::{MountState, Plan, State, Step};
+use super::up::members_of;
+use super::step::{Along, MountState, Plan, State, Step};
 use crate::base::{HostPath, JailPath, SiteName};
 use crate::observe::{Observed, ObservedMount};
 use crate::resolve::{Desired, Mount};
@@ -19,6 +20,7 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
         manifest: None,
         steps: vec![],
         states: vec![],
+        grafts: vec![],
         unchanged: vec![],
         unfinished: false,
         conflicts: vec![],
@@ -48,11 +50,19 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
                 detail: None,
                 mount: mount.cloned(),
             });
+            if observed.member(target, seen).is_some() {
+                continue; // it goes with its graft
+            }
+            let known = recorded(observed, target, seen);
+            let along = match known.is_some_and(|known| known.template.is_some()) {
+                true => Along::Members(members_of(observed, target)),
+                false => Along::Nothing,
+            };
             plan.steps.push(Step::Detach {
                 target: target.clone(),
                 expected: seen.clone(),
                 source,
-                recursive: false,
+                along,
             });
         }
     }

@@ -6,13 +6,15 @@
 
 mod compare;
 mod down;
+mod graft;
 mod placeholders;
 mod site;
 mod step;
 mod up;
 
 pub use down::down;
+pub use graft::{Graft, Template};
 
 pub use site::SiteState;
-pub use step::{MountState, Plan, State, Step};
+pub use step::{Along, MountState, Plan, State, Step};
 pub use up::up;

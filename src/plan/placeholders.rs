@@ -24,6 +24,8 @@ enum Need<'d> {
     Way,
     /// A directory or a file to mount on.
     Target(&'d Mount),
+    /// A directory or a file that others mount on.
+    Placeholder(FileKind),
     /// A link.
     Link(&'d std::path::Path),
 }
@@ -65,6 +67,7 @@ pub(super) fn plan(
                     .conflicts
                     .extend((!fits).then(|| wrong_type(desired, path, mount)));
             }
+            (Need::Placeholder(_), None) if mounted => {}
             (Need::Way, None) if !is_needed_on_the_way(path, desired, observed, attach) => {}
             (need, None) => steps.create.push(create(path, *need)),
             (need, Some(seen)) => steps.conflicts.extend(conflict(desired, path, *need, seen)),
@@ -80,6 +83,9 @@ fn needs(desired: &Desired) -> BTreeMap<JailPath, Need<'_>> {
     }
     for link in &desired.links {
         needs.insert(link.path.clone(), Need::Link(&link.destination));
+    }
+    for (path, kind) in &desired.placeholders {
+        needs.insert(path.clone(), Need::Placeholder(*kind));
     }
     let paths: Vec<_> = needs.keys().flat_map(JailPath::directories_above).collect();
     for path in paths {
@@ -103,6 +109,10 @@ fn is_needed_on_the_way(
             .links
             .iter()
             .any(|link| link.path.starts_with(path) && !observed.paths.contains_key(&link.path))
+        || desired
+            .placeholders
+            .iter()
+            .any(|(needed, _)| needed.starts_with(path) && !observed.paths.contains_key(needed))
 }
 
 /// Adds the steps that remove what was made and is no longer needed, or needed as something else.
@@ -123,6 +133,10 @@ fn removals(
             }
             (Some(Need::Link(destination)), CreatedKind::Link(made)) => *destination == made,
             (None, _) => is_below_a_mount(&made.path, needs, observed),
+            (Some(Need::Placeholder(needed)), kind) => {
+                (*needed == FileKind::Directory) == (*kind == CreatedKind::Directory)
+                    && !matches!(kind, CreatedKind::Link(_))
+            }
             (Some(Need::Link(_)), _) => false,
         };
         if !fits && !observed.is_gone(made) {
@@ -176,6 +190,7 @@ fn create(path: &JailPath, need: Need<'_>) -> Step {
                 destination: destination.to_owned(),
             };
         }
+        Need::Placeholder(kind) => kind,
         Need::Target(mount) if mount.kind != FileKind::Directory => FileKind::File,
         Need::Target(_) | Need::Way => FileKind::Directory,
     };
@@ -190,8 +205,13 @@ fn conflict(desired: &Desired, path: &JailPath, need: Need<'_>, seen: &PathState
     let at = desired.root.inside(path);
     match need {
         Need::Way if seen.kind == FileKind::Directory => None,
+        Need::Placeholder(kind) if seen.kind == kind => None,
         Need::Link(destination) if seen.link.as_deref() == Some(destination) => None,
         Need::Target(mount) if mount.kind.fits_on(seen.kind) && seen.empty => None,
+        Need::Placeholder(kind) => {
+            let needed = format!("a {kind} is needed there");
+            Some(in_the_way(desired, &at, seen, &needed))
+        }
         Need::Way => Some(in_the_way(
             desired,
             &at,

@@ -91,9 +91,11 @@ impl Plan {
                     .any(|state| state.target.starts_with(path));
                 (!has_mounts).then(|| format!("the {kind} {path} is not there"))
             }
-            Step::Detach { .. } | Step::DetachStray(_) | Step::Attach(_) | Step::Swap { .. } => {
-                None
-            }
+            Step::Refresh(_)
+            | Step::Detach { .. }
+            | Step::DetachStray(_)
+            | Step::Attach { .. }
+            | Step::Swap { .. } => None,
         }
     }
 

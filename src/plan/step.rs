@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::graft::{Graft, Template};
 use crate::Error;
+use crate::base::text::plural;
 use crate::base::{HostPath, JailPath, SiteName};
 use crate::observe::{Identity, ObservedMount, RecordedMount, Stray};
 use crate::resolve::{FileKind, GeneratedFile, Mount};
@@ -24,6 +26,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Every desired, recorded or foreign mount below the root, sorted by target.
     pub states: Vec<MountState>,
+    /// The grafts of the site as it will be.
+    pub grafts: Vec<Graft>,
     /// Our mounts that stay as they are. With the results of the steps they become the new record.
     pub unchanged: Vec<RecordedMount>,
     /// Some mounts can only be planned after these steps, because a mount that is detached hides
@@ -61,6 +65,12 @@ impl Plan {
         self
     }
 
+    /// The graft that brings a mount to `target`, if one does.
+    pub(crate) fn graft_with(&self, target: &JailPath) -> Option<&Graft> {
+        let has_it = |graft: &&Graft| graft.template.mounts.iter().any(|mount| mount.target == *target);
+        self.grafts.iter().filter(|graft| target.starts_with(&graft.mount.target)).find(has_it)
+    }
+
     /// Whether everything is as desired.
     pub fn in_sync(&self) -> bool {
         self.steps.is_empty() && self.conflicts.is_empty()
@@ -80,8 +90,8 @@ pub enum Step {
         expected: ObservedMount,
         /// Its source, for messages.
         source: Option<HostPath>,
-        /// Submounts came along with it.
-        recursive: bool,
+        /// What goes with it.
+        along: Along,
     },
     /// Unmount a mount of ours that was moved away with a directory.
     DetachStray(Stray),
@@ -118,18 +128,28 @@ pub enum Step {
         /// The destination of the link.
         destination: PathBuf,
     },
+    /// Replace the files in a template of which the host has new ones. All sites with a graft of it
+    /// follow.
+    Refresh(Graft),
     /// Mount on a target that has no mount.
-    Attach(Arc<Mount>),
+    Attach {
+        /// The desired mount.
+        mount: Arc<Mount>,
+        /// What it shows, if it is a graft.
+        template: Option<Arc<Template>>,
+    },
     /// Replace our mount at the target, without a gap where the kernel supports that.
     Swap {
         /// The desired mount.
         mount: Arc<Mount>,
         /// The mount that is replaced.
         expected: ObservedMount,
-        /// Submounts came along with the mount that is replaced.
-        recursive: bool,
+        /// What goes with the mount that is replaced.
+        along: Along,
         /// The reason.
         because: State,
+        /// What it shows, if it is a graft.
+        template: Option<Arc<Template>>,
     },
 }
 
@@ -146,7 +166,11 @@ impl Step {
     pub fn changes_mounts(&self) -> bool {
         matches!(
             self,
-            Self::Attach(_) | Self::Swap { .. } | Self::Detach { .. } | Self::DetachStray(_)
+            Self::Refresh(_)
+                | Self::Attach { .. }
+                | Self::Swap { .. }
+                | Self::Detach { .. }
+                | Self::DetachStray(_)
         )
     }
 
@@ -159,8 +183,32 @@ impl Step {
             | Self::RemoveLink { path, .. }
             | Self::CreatePlaceholder { path, .. }
             | Self::CreateLink { path, .. } => Some(path),
-            Self::Attach(mount) | Self::Swap { mount, .. } => Some(&mount.target),
-            Self::WriteFile(_) | Self::RemoveFile(_) | Self::DetachStray(_) => None,
+            Self::Attach { mount, .. } | Self::Swap { mount, .. } => Some(&mount.target),
+            Self::Refresh(_)
+            | Self::WriteFile(_)
+            | Self::RemoveFile(_)
+            | Self::DetachStray(_) => None,
+        }
+    }
+}
+
+/// What came along with a mount, and goes with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Along {
+    /// Nothing: no mount may be in it.
+    Nothing,
+    /// The submounts of a recursive bind mount.
+    Submounts,
+    /// The mounts of a graft, at these targets.
+    Members(Vec<JailPath>),
+}
+
+impl Along {
+    /// The number of mounts that go, as a site has them.
+    pub(crate) fn mounts(&self) -> usize {
+        match self {
+            Self::Nothing | Self::Submounts => 1,
+            Self::Members(members) => members.len(),
         }
     }
 }
@@ -257,7 +305,13 @@ impl fmt::Display for Step {
             Self::CreateLink { path, destination } => {
                 write!(f, "create link {path} -> {}", destination.display())
             }
-            Self::Attach(mount) => write!(
+            Self::Refresh(graft) => {
+                write!(f, "refresh the template of {}, which sites share", graft.mount.target)
+            }
+            Self::Attach { mount, template: Some(template) } => {
+                write!(f, "graft {} on {}", contents(template), mount.target)
+            }
+            Self::Attach { mount, template: None } => write!(
                 f,
                 "attach {} on {} ({}{})",
                 mount.source,
@@ -265,6 +319,9 @@ impl fmt::Display for Step {
                 mount.options,
                 if mount.recursive { ",recursive" } else { "" }
             ),
+            Self::Swap { mount, template: Some(template), because, .. } => {
+                write!(f, "swap the graft on {} for {} ({because})", mount.target, contents(template))
+            }
             Self::Swap { mount, because, .. } => {
                 write!(
                     f,
@@ -274,4 +331,13 @@ impl fmt::Display for Step {
             }
         }
     }
+}
+
+/// What comes along with a graft, in words.
+fn contents(template: &Template) -> String {
+    let links = match template.links.len() {
+        0 => String::new(),
+        links => format!(" and {}", plural(links, "link")),
+    };
+    format!("{}{links}", plural(template.mounts.len(), "mount"))
 }

@@ -4,26 +4,31 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::compare::{Verdict, came_along, record_of, recorded, verdict};
+use super::compare::{self, Verdict, came_along, graft_verdict, record_of, recorded, verdict};
+use super::graft::{Graft, Layout, Template, layout};
 use super::placeholders;
-use super::step::{MountState, Plan, State, Step};
+use super::step::{Along, MountState, Plan, State, Step};
 use crate::Error;
 use crate::base::{HostPath, JailPath};
 use crate::observe::{Holder, Observed, ObservedMount, RecordedMount};
 use crate::resolve::{Desired, Mount};
 
 /// The plan that turns `observed` into `desired`. Once it is carried out, the next plan is empty,
-/// unless this one is [unfinished](Plan::unfinished).
-pub fn up(desired: &Desired, observed: &Observed) -> Plan {
+/// unless this one is [unfinished](Plan::unfinished). `templates`: the directory of the templates;
+/// `None`: there are none, and everything is mounted one by one.
+pub fn up(desired: &Desired, observed: &Observed, templates: Option<&HostPath>) -> Plan {
+    let Layout { desired, grafts } = layout(desired, observed, templates);
     let mut planner = Planner {
-        desired,
+        desired: &desired,
         observed,
+        refresh: BTreeMap::new(),
         plan: Plan {
             site: desired.site.clone(),
             root: desired.root.clone(),
             manifest: desired.manifest.clone(),
             steps: vec![],
             states: vec![],
+            grafts: grafts.clone(),
             unchanged: vec![],
             unfinished: false,
             conflicts: vec![],
@@ -37,9 +42,13 @@ pub fn up(desired: &Desired, observed: &Observed) -> Plan {
     };
 
     for mount in &desired.mounts {
-        planner.plan_mount(mount);
+        match grafts.iter().find(|graft| graft.mount == *mount) {
+            Some(graft) => planner.plan_graft(graft),
+            None => planner.plan_mount(mount),
+        }
     }
     planner.plan_orphans();
+    planner.plan_orphan_members();
     planner.plan_strays();
     planner.plan_elsewhere();
     planner.renew_children();
@@ -62,6 +71,8 @@ struct Planner<'a> {
     buried: Vec<RecordedMount>,
     /// The detaches of mounts that were moved away.
     strays: Vec<Step>,
+    /// The steps that refresh templates, by their grafts.
+    refresh: BTreeMap<JailPath, Step>,
 }
 
 impl Planner<'_> {
@@ -70,60 +81,87 @@ impl Planner<'_> {
             self.add_state(mount, State::Absent, Some(absent(&mount.source)));
             return;
         }
-        match verdict(self.observed, mount) {
+        let verdict = verdict(self.observed, mount);
+        let (state, detail) = verdict.state();
+        self.add_state(mount, state, detail);
+        self.carry_out(mount, None, verdict);
+    }
+
+    /// Plans a graft and the mounts that come along with it.
+    fn plan_graft(&mut self, graft: &Graft) {
+        let verdict = graft_verdict(self.observed, graft);
+        let stays = matches!(verdict, Verdict::Keep(_));
+        self.carry_out(&graft.mount, Some(&graft.template), verdict);
+
+        for member in &graft.template.mounts {
+            if self.observed.absent.contains(&member.target) {
+                self.add_state(member, State::Absent, Some(absent(&member.source)));
+                continue;
+            }
+            let verdict = compare::verdict(self.observed, member);
+            let (state, detail) = verdict.state();
+            self.add_state(member, state, detail);
+            if stays {
+                self.plan_member(graft, member, verdict);
+            }
+        }
+    }
+
+    /// Plans a mount that came along with a graft, which stays.
+    fn plan_member(&mut self, graft: &Graft, member: &Arc<Mount>, verdict: Verdict) {
+        match verdict {
+            Verdict::Keep(_) => {}
+            // The template shows the old file, too.
+            Verdict::Swap { top, because: State::Stale | State::WrongSource, .. }
+                if self.observed.member(&member.target, &top).is_some() =>
+            {
+                let refresh = Step::Refresh(graft.clone());
+                self.refresh.insert(graft.mount.target.clone(), refresh);
+            }
+            verdict => self.carry_out(member, None, verdict),
+        }
+    }
+
+    /// Plans what the verdict on the target of `mount` asks for.
+    fn carry_out(&mut self, mount: &Arc<Mount>, template: Option<&Arc<Template>>, verdict: Verdict) {
+        let attach = || Step::Attach {
+            mount: mount.clone(),
+            template: template.cloned(),
+        };
+        match verdict {
             Verdict::Keep(seen) => {
                 self.plan.unchanged.extend(
                     seen.iter()
                         .filter_map(|seen| record_of(seen, mount, self.observed)),
                 );
-                self.add_state(mount, State::Ok, None);
             }
             Verdict::Attach => {
-                self.mount
-                    .insert(mount.target.clone(), Step::Attach(mount.clone()));
-                self.add_state(mount, State::Missing, None);
+                self.mount.insert(mount.target.clone(), attach());
             }
-            Verdict::Swap {
-                top,
-                because,
-                detail,
-            } => {
-                let recursive = self.is_recursive(&mount.target, &top, mount.recursive);
+            Verdict::Swap { top, because, .. } => {
+                let along = self.along(&mount.target, &top, mount.recursive);
                 let step = Step::Swap {
                     mount: mount.clone(),
                     expected: top,
-                    recursive,
+                    along,
                     because,
+                    template: template.cloned(),
                 };
                 self.mount.insert(mount.target.clone(), step);
-                self.add_state(mount, because, Some(detail));
             }
-            Verdict::Replace {
-                stack,
-                because,
-                detail,
-            } => {
+            Verdict::Replace { stack, .. } => {
                 for seen in stack.into_iter().rev() {
                     self.add_detach(&mount.target, seen, mount.recursive);
                 }
-                self.mount
-                    .insert(mount.target.clone(), Step::Attach(mount.clone()));
-                self.add_state(mount, because, Some(detail));
+                self.mount.insert(mount.target.clone(), attach());
             }
             Verdict::FinishSwap { top, below } => {
                 self.add_detach(&mount.target, top, mount.recursive);
                 self.plan
                     .unchanged
                     .extend(record_of(&below, mount, self.observed));
-                let detail = "the new file is mounted beneath the old one: a swap was interrupted"
-                    .to_owned();
-                self.add_state(mount, State::Stale, Some(detail));
             }
-            Verdict::NotOurs {
-                state,
-                detail,
-                count,
-            } => {
+            Verdict::NotOurs { detail, count, .. } => {
                 let at = self.desired.root.inside(&mount.target);
                 let umount = vec![format!("umount {at}"); count].join(" && ");
                 self.cannot_mount(
@@ -131,13 +169,11 @@ impl Planner<'_> {
                     &detail,
                     format!("unmount it, if it is not needed: `{umount}`"),
                 );
-                self.add_state(mount, state, Some(detail));
             }
-            Verdict::OnTheirs { because, detail } => {
+            Verdict::OnTheirs { detail, .. } => {
                 let (site, at) = (&self.desired.site, self.desired.root.inside(&mount.target));
                 let hint = format!("`mountjail down {site}`, then `umount {at}`");
                 self.cannot_mount(mount, &detail, hint);
-                self.add_state(mount, because, Some(detail));
             }
         }
     }
@@ -161,9 +197,16 @@ impl Planner<'_> {
         });
     }
 
-    /// Whether submounts came along with `seen`, by its record. Without a record, `wanted`.
-    fn is_recursive(&self, target: &JailPath, seen: &ObservedMount, wanted: bool) -> bool {
-        recorded(self.observed, target, seen).map_or(wanted, |known| known.recursive)
+    /// What came along with `seen`, by its record. Without a record, submounts if `recursive`.
+    fn along(&self, target: &JailPath, seen: &ObservedMount, recursive: bool) -> Along {
+        let known = recorded(self.observed, target, seen);
+        if known.is_some_and(|known| known.template.is_some()) {
+            return Along::Members(members_of(self.observed, target));
+        }
+        match known.map_or(recursive, |known| known.recursive) {
+            true => Along::Submounts,
+            false => Along::Nothing,
+        }
     }
 
     fn add_detach(&mut self, target: &JailPath, expected: ObservedMount, recursive: bool) {
@@ -179,13 +222,13 @@ impl Planner<'_> {
         }
 
         let source = recorded(self.observed, target, &expected).map(|known| known.source.clone());
-        let recursive = self.is_recursive(target, &expected, recursive);
+        let along = self.along(target, &expected, recursive);
         let steps = self.detach.entry(target.clone()).or_default();
         steps.push(Step::Detach {
             target: target.clone(),
             expected,
             source,
-            recursive,
+            along,
         });
     }
 
@@ -220,14 +263,31 @@ impl Planner<'_> {
                 } else {
                     (State::Orphan, "no longer in the manifest".to_owned())
                 };
-                self.plan.states.push(MountState {
-                    target: (*target).clone(),
-                    source: Some(known.source.clone()),
-                    state,
-                    detail: Some(detail),
-                    mount: None,
-                });
+                if known.template.is_none() {
+                    self.plan.states.push(MountState {
+                        target: (*target).clone(),
+                        source: Some(known.source.clone()),
+                        state,
+                        detail: Some(detail),
+                        mount: None,
+                    });
+                }
                 self.add_detach(target, seen.clone(), known.recursive);
+            }
+        }
+    }
+
+    /// Adds the states of mounts that came along with grafts and that the manifest no longer asks
+    /// for. They go with the graft.
+    fn plan_orphan_members(&mut self) {
+        let known: BTreeSet<_> = self.plan.states.iter().map(|state| state.target.clone()).collect();
+        for member in &self.observed.members {
+            let mount = &member.mount;
+            let stack = self.observed.mounts.get(&mount.target);
+            let is_there = stack.is_some_and(|stack| stack.iter().any(|seen| self.observed.member(&mount.target, seen) == Some(mount)));
+            if is_there && !known.contains(&mount.target) {
+                let detail = "no longer in the manifest".to_owned();
+                self.add_orphan(&mount.target, Some(mount.source.clone()), detail);
             }
         }
     }
@@ -429,8 +489,15 @@ impl Planner<'_> {
             self.plan
                 .unchanged
                 .retain(|keep| keep.target != mount.target);
-            self.mount
-                .insert(mount.target.clone(), Step::Attach(mount.clone()));
+            let grafts = self.plan.grafts.iter();
+            let template = grafts
+                .filter(|graft| graft.mount == *mount)
+                .map(|graft| graft.template.clone());
+            let step = Step::Attach {
+                mount: mount.clone(),
+                template: template.last(),
+            };
+            self.mount.insert(mount.target.clone(), step);
         }
 
         let foreign = self
@@ -570,7 +637,7 @@ impl Planner<'_> {
         let mut attach: BTreeSet<_> = self
             .mount
             .iter()
-            .filter(|(_, step)| matches!(step, Step::Attach(_)))
+            .filter(|(_, step)| matches!(step, Step::Attach { .. }))
             .map(|(target, _)| target.clone())
             .collect();
         let hidden = self.postpone_hidden(&mut attach);
@@ -586,7 +653,9 @@ impl Planner<'_> {
             .files
             .iter()
             .filter(|file| !self.observed.current_files.contains(&file.path));
+        self.plan.unfinished |= !self.refresh.is_empty();
         let steps = &mut self.plan.steps;
+        steps.extend(self.refresh.into_values());
         steps.extend(writes.cloned().map(Step::WriteFile));
         steps.extend(self.strays);
         // A mount inside another one is detached before it.
@@ -607,6 +676,14 @@ impl Planner<'_> {
 /// The detail of a mount whose source is not there.
 fn absent(source: &HostPath) -> String {
     format!("{source} is not there any more")
+}
+
+/// The targets of the mounts that came along with the graft at `target`.
+pub(super) fn members_of(observed: &Observed, target: &JailPath) -> Vec<JailPath> {
+    let members = observed.members.iter().filter(|member| member.graft == *target);
+    let mut targets: Vec<_> = members.map(|member| member.mount.target.clone()).collect();
+    targets.dedup();
+    targets
 }
 
 /// The mount that the directory of a path is on.

@@ -79,7 +79,14 @@ fn step(step: &Step) -> Value {
         Step::CreateLink { path, destination } => {
             json!({ "step": "create-link", "path": path, "text": destination.to_string_lossy() })
         }
-        Step::Attach(mount) => with(json!({ "step": "attach" }), mount_of(mount)),
+        Step::Refresh(graft) => json!({ "step": "refresh", "target": graft.mount.target }),
+        Step::Attach { mount, template: Some(template) } => with(
+            json!({ "step": "graft", "mounts": template.mounts.len() }),
+            mount_of(mount),
+        ),
+        Step::Attach { mount, template: None } => {
+            with(json!({ "step": "attach" }), mount_of(mount))
+        }
         Step::Swap { mount, because, .. } => with(
             json!({ "step": "swap", "because": because }),
             mount_of(mount),

@@ -22,6 +22,8 @@ pub struct Desired {
     pub mounts: Vec<Arc<Mount>>,
     /// Symbolic links to reproduce, sorted by path.
     pub links: Vec<Link>,
+    /// Placeholders that others mount on, sorted by path: directories and files.
+    pub placeholders: Vec<(JailPath, FileKind)>,
     /// Files to write on the host before they are bound, sorted by path.
     pub files: Vec<GeneratedFile>,
     /// What was left out and why: optional sources that are absent, links that were not followed.
@@ -39,6 +41,7 @@ impl Desired {
             manifest: None,
             mounts: vec![],
             links: vec![],
+            placeholders: vec![],
             files: vec![],
             notes: vec![],
             warnings: vec![],

@@ -145,6 +145,7 @@ impl Resolver {
                 SourceFile::File(file) => Some(file.clone()),
                 SourceFile::BuiltIn(_) => None,
             },
+            placeholders: vec![],
             mounts: template.mounts.clone(),
             links: template.links.clone(),
             files: vec![],

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use super::context::Purpose;
 use super::fstab::FstabLines;
 use super::pipeline::{self, lock};
+use super::templates;
 use super::users::SiteUsers;
 use super::{Context, Site, SiteError, configuration, load};
 use crate::base::HostPath;
@@ -106,6 +107,19 @@ impl TakeDown {
         // Lock: another mountjail finishes its work on the site first.
         let _lock = lock(self.context, &self.engine, &site.name)?;
 
+        let taken_down = self.take_down(site);
+        let store = self.engine.templates()?;
+        let mut used = store.held_by(&site.name);
+        if let Ok(records) = &self.context.state.read(&site.name, &self.boot) {
+            used.extend(templates::grafted(records.record.as_ref()));
+        }
+        let used = used.into_iter().collect();
+        templates::release(store, &self.context.state, &self.boot, &site.name, used)?;
+        taken_down
+    }
+
+    /// Takes the site down, whose lock is held.
+    fn take_down(&self, site: &Site) -> Result<TakenDown, DownError> {
         // Load: the records; if they are lost, what the manifest asks for.
         let records = self.records(site)?;
         let desired = match records.record {

@@ -19,6 +19,7 @@ pub(crate) mod records;
 pub(crate) mod select;
 pub(crate) mod status;
 pub(crate) mod systemctl;
+pub(crate) mod templates;
 pub(crate) mod trust;
 pub(crate) mod up;
 pub(crate) mod users;

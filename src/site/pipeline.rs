@@ -4,10 +4,11 @@
 //! [`BringUp`] has all of them: `up` and the watcher.
 
 use super::context::{Context, Purpose};
+use super::templates::{self, Templates};
 use super::up::{Changes, Done};
 use super::{ManifestError, Site, SiteError, load, records};
 use crate::base::{HostPath, SiteName};
-use crate::engine::{Engine, Lock, create_root};
+use crate::engine::{Engine, Lock, Log, Outcome, create_root};
 use crate::manifest::Manifest;
 use crate::observe::{self, BootId, Observed, Table};
 use crate::patience::Stop;
@@ -35,6 +36,8 @@ pub(crate) struct Pipeline {
     /// The whole mount table, as it was before the first site, unless mounts are looked up one by
     /// one.
     pub table: Option<Table>,
+    /// The directory of the templates. `None`: everything is mounted one by one.
+    pub templates: Option<HostPath>,
 }
 
 /// A site after the stages that only read.
@@ -51,6 +54,7 @@ impl Pipeline {
             resolver: context.resolver()?,
             boot: observe::boot_id()?,
             table: read_table(lookup)?,
+            templates: HostPath::new(context.state.templates().run).ok(),
             context,
         })
     }
@@ -77,7 +81,7 @@ impl Pipeline {
     /// The last two stages of [`plan`](Self::plan) alone.
     pub(crate) fn observe_and_plan(&self, desired: &Desired) -> Result<(Observed, Plan)> {
         let observed = self.observe(desired, self.table.as_ref())?;
-        let plan = plan_up(desired, &observed)?;
+        let plan = self.plan_up(desired, &observed)?;
         Ok((observed, plan))
     }
 
@@ -94,6 +98,10 @@ impl Pipeline {
         resolve(&self.context, &self.resolver, manifest)
     }
 
+    fn plan_up(&self, desired: &Desired, observed: &Observed) -> Result<Plan> {
+        plan_up(desired, observed, self.templates.as_ref())
+    }
+
     fn observe(&self, desired: &Desired, table: Option<&Table>) -> Result<Observed> {
         observe(&self.context, &self.boot, desired, table)
     }
@@ -103,6 +111,8 @@ impl Pipeline {
 pub(crate) struct BringUp {
     pub pipeline: Pipeline,
     pub engine: Engine,
+    /// `None`: everything is mounted one by one.
+    pub templates: Option<Templates>,
     /// Sites that are down stay down.
     pub leave_down: bool,
     /// A root directory that does not exist is made.
@@ -113,9 +123,14 @@ impl BringUp {
     /// For a run over that many sites.
     pub(crate) fn new(context: Context, lookup: MountLookup, sites: usize) -> Result<Self> {
         let engine = context.engine(observe::boot_id()?, sites, Purpose::Mount)?;
+        let pipeline = Pipeline::new(context, lookup)?;
+        let (state, boot) = (&pipeline.context.state, &pipeline.boot);
+        let directory = pipeline.templates.clone();
+        let templates = directory.map(|directory| Templates::new(&engine, state, boot, directory));
         Ok(Self {
+            templates: templates.transpose()?,
             engine,
-            pipeline: Pipeline::new(context, lookup)?,
+            pipeline,
             leave_down: false,
             create_root: false,
         })
@@ -203,7 +218,7 @@ impl BringUp {
             let observed = self.pipeline.observe(desired, table)?;
 
             // Plan: the steps from there to what is desired.
-            let plan = plan_up(desired, &observed)?;
+            let plan = self.pipeline.plan_up(desired, &observed)?;
             if self.leave_down && is_down(&plan, &observed) {
                 return Ok(changes);
             }
@@ -212,16 +227,45 @@ impl BringUp {
             }
 
             // Carry out: the steps, or undo what was done.
-            let outcome = self
-                .engine
-                .up(&plan, &observed, stop, &log)
-                .map_err(SiteError::Engine)?;
+            let (refreshed, outcome) = self.carry_out(&plan, &observed, stop, &log)?;
+            changes.get_or_insert_default().extend(refreshed);
             changes.get_or_insert_default().add(outcome, &plan);
             if !plan.unfinished {
                 return Ok(changes);
             }
             newer_table = table.map(|_| Table::read()).transpose()?;
         }
+    }
+
+    /// Carries `plan` out, with the templates that it needs. Those that the site does not use any
+    /// more are released.
+    fn carry_out(
+        &self,
+        plan: &Plan,
+        observed: &Observed,
+        stop: &Stop,
+        log: Log<'_>,
+    ) -> Result<(Changes, Outcome), SiteError> {
+        let mut used = templates::grafted(observed.record.as_ref());
+        used.extend(plan.grafts.iter().map(|graft| graft.template.name.clone()));
+        let bring_up = || {
+            let mut refreshed = Changes::default();
+            if let Some(templates) = &self.templates
+                && !plan.grafts.is_empty()
+            {
+                refreshed = templates.prepare(self.engine.templates()?, plan, stop, log)?;
+            }
+            let outcome = self.engine.up(plan, observed, stop, log);
+            Ok((refreshed, outcome.map_err(SiteError::Engine)?))
+        };
+
+        let result = bring_up();
+        if !plan.steps.is_empty() && !used.is_empty() {
+            let Pipeline { context, boot, .. } = &self.pipeline;
+            let store = self.engine.templates()?;
+            templates::release(store, &context.state, boot, &plan.site, used)?;
+        }
+        result
     }
 
     fn make_root(&self, site: &Site, root: &HostPath) -> Result<()> {
@@ -288,8 +332,12 @@ fn observe(
 
 /// The steps from `observed` to `desired`. On storage that other hosts may have mounted,
 /// placeholders stay.
-fn plan_up(desired: &Desired, observed: &Observed) -> Result<Plan> {
-    let plan = plan::up(desired, observed);
+fn plan_up(
+    desired: &Desired,
+    observed: &Observed,
+    templates: Option<&HostPath>,
+) -> Result<Plan> {
+    let plan = plan::up(desired, observed, templates);
     if plan.removals() == 0 {
         return Ok(plan);
     }

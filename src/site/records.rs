@@ -77,8 +77,10 @@ pub(crate) fn recorded_besides<'r>(
         return vec![];
     };
     let desired: HashSet<_> = desired.mounts.iter().map(|mount| &mount.target).collect();
-    let mounts = record.mounts.iter();
-    mounts
+    let one_by_one = record.mounts.iter().filter(|mount| mount.template.is_none());
+    let members = records.members.iter().map(|member| &member.mount);
+    one_by_one
+        .chain(members)
         .filter(|mount| !desired.contains(&mount.target))
         .collect()
 }

@@ -174,7 +174,7 @@ fn plan_status(
 ) -> Result<Plan> {
     let mut observed = observe::observe(desired, records, pipeline.table.as_ref())?;
     observed.absent = absent;
-    let mut plan = plan::up(desired, &observed);
+    let mut plan = plan::up(desired, &observed, pipeline.templates.as_ref());
     if resolved == Resolved::InPart {
         // Some may belong to what could not be resolved.
         let is_removal = |step: &Step| {

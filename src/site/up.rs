@@ -44,6 +44,12 @@ impl Changes {
         self.mounts.extend(plan.steps.iter().filter_map(change));
     }
 
+    /// Adds the changes of another run.
+    pub(super) fn extend(&mut self, more: Self) {
+        self.outcome = std::mem::take(&mut self.outcome).and(more.outcome);
+        self.mounts.extend(more.mounts);
+    }
+
     /// Whether nothing was changed.
     pub(crate) fn is_empty(&self) -> bool {
         self.outcome == Outcome::default()
@@ -79,7 +85,7 @@ impl Done {
 
 fn change(step: &Step) -> Option<Changed> {
     match step {
-        Step::Attach(mount) => Some((Change::Attached, mount.target.clone())),
+        Step::Attach { mount, .. } => Some((Change::Attached, mount.target.clone())),
         Step::Swap { mount, .. } => Some((Change::Swapped, mount.target.clone())),
         Step::Detach { target, .. } => Some((Change::Detached, target.clone())),
         Step::DetachStray(stray) => Some((Change::Detached, stray.target.clone())),

@@ -15,6 +15,7 @@ mod file;
 mod leave;
 mod memory;
 mod mount;
+mod namespace;
 mod owner;
 mod privileges;
 mod proc;
@@ -33,6 +34,10 @@ pub use memory::share_one_heap;
 pub use mount::{
     MountAttr, clone_mount, clone_mount_recursive, mount_setattr, move_mount, move_mount_beneath,
     probe, umount, umount_at, umount_expire_probe,
+};
+pub use namespace::{
+    change_root, enter_mount_namespace, mount_namespace, new_mount_namespace, pinned_namespace, run_on,
+    usable_processors,
 };
 pub use owner::{is_roots, may_look_everywhere};
 pub use privileges::{drop_capabilities, leave_session_keyring};

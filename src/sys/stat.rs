@@ -318,6 +318,10 @@ pub struct StatMount {
     pub attributes: u64,
     /// `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`, `MS_UNBINDABLE`.
     pub propagation: u64,
+    /// The peer group that it is in, if it is shared: `shared:N` in `/proc/self/mountinfo`.
+    pub peer_group: Option<u64>,
+    /// The peer group that it is a slave of: `master:N`.
+    pub master: Option<u64>,
     /// The path of its root within its file system; empty if `point` is.
     pub root: PathBuf,
     /// The mount point, from the root directory of this process. It is empty, that is, unknown, if
@@ -447,6 +451,7 @@ pub fn stat_mount(unique_id: u64) -> io::Result<StatMount> {
     let answer = answer?;
 
     let raw = answer.fixed();
+    let some = |group| Some(group).filter(|group| *group != 0);
     let text = |offset| {
         if has_paths {
             answer.text(offset)
@@ -462,6 +467,8 @@ pub fn stat_mount(unique_id: u64) -> io::Result<StatMount> {
         parent_in_mountinfo: u64::from(raw.mnt_parent_id_old),
         attributes: raw.mnt_attr,
         propagation: raw.mnt_propagation,
+        peer_group: some(raw.mnt_peer_group),
+        master: some(raw.mnt_master),
         root: text(raw.mnt_root),
         point: text(raw.mnt_point),
     })

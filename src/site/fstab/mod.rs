@@ -78,7 +78,10 @@ impl FstabRun {
         let named = manifests.iter().map(|(_, manifest)| manifest);
         let mut units = BootUnits::read(Path::new("/etc/systemd/system"), named);
         Ok(Self {
-            pipeline: Pipeline::new(context.clone(), MountLookup::WholeTable)?,
+            pipeline: Pipeline {
+                templates: None,
+                ..Pipeline::new(context.clone(), MountLookup::WholeTable)?
+            },
             orders: units.order_lines(&manifests),
         })
     }

@@ -1,0 +1,375 @@
+//! The place of the templates.
+//!
+//! Templates are in a mount namespace of their own, so that the host's mount table does not have
+//! them, and nobody but root can reach them. The namespace has no mount of the host, except for
+//! `/proc`. A bind mount pins it while there are templates (`namespaces(7)`). The classic engine
+//! cannot clone mounts of another namespace; there, the templates are in the host's.
+//!
+//! `<run>/templates` is a private tmpfs with the records of the templates, the pin, and one
+//! directory per template, on which the template itself is mounted: a tmpfs whose mount is shared.
+//! `NAME.sites` beside it has an empty file per site with a graft of the template.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use sys_mount::{Mount, MountFlags};
+
+use super::backend::{make_private, mount, set_propagation};
+use super::features::Choice;
+use super::lock::Lock;
+use super::journal;
+use crate::base::sync::lock;
+use crate::base::{Error, JailPath, Result, SiteName};
+use crate::observe::{BootId, StateDir, Table};
+use crate::sys;
+
+/// The flags of all tmpfs mounts here.
+const FLAGS: MountFlags = MountFlags::NOSUID
+    .union(MountFlags::NODEV)
+    .union(MountFlags::NOEXEC);
+
+/// Where templates are.
+pub(crate) struct TemplateStore {
+    state: StateDir,
+    /// The file whose lock is held while the place is made, used for one more site, or removed.
+    lock: PathBuf,
+    apart: bool,
+    /// The namespace, once it is open.
+    namespace: Mutex<Option<Arc<OwnedFd>>>,
+}
+
+impl TemplateStore {
+    /// The place for an engine with the records `state`.
+    pub(super) fn new(state: &StateDir, choice: Choice) -> Self {
+        Self {
+            state: state.templates(),
+            lock: state.run.join("templates.lock"),
+            apart: choice == Choice::Detached,
+            namespace: Mutex::default(),
+        }
+    }
+
+    /// Registers `site` as one with a graft of `template`. Until it is released, the template
+    /// stays.
+    pub(crate) fn hold(&self, template: &SiteName, site: &SiteName) -> Result<()> {
+        let _lock = Lock::take(&self.lock, || ())?;
+        self.make()?;
+        let sites = self.sites_of(template);
+        let register = || {
+            fs::create_dir_all(&sites)?;
+            fs::write(sites.join(site.as_str()), "")
+        };
+        register().map_err(|error| self.cannot("use", template, &error))
+    }
+
+    /// Releases the templates that `site` does not use any more, and removes those that no other
+    /// site uses.
+    pub(crate) fn release<'n>(
+        &self,
+        templates: impl IntoIterator<Item = &'n SiteName>,
+        site: &SiteName,
+    ) -> Result<()> {
+        for template in templates {
+            let _lock = self.lock_of(template)?;
+            let sites = self.sites_of(template);
+            let _ = fs::remove_file(sites.join(site.as_str()));
+            match fs::remove_dir(&sites) {
+                Ok(()) => self.remove(template)?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.remove(template)?,
+                Err(error) if error.raw_os_error() == Some(libc::ENOTEMPTY) => {}
+                Err(error) => return Err(self.cannot("release", template, &error)),
+            }
+        }
+        self.remove_if_empty()
+    }
+
+    /// The names of the templates of which `site` is registered as a user.
+    pub(crate) fn held_by(&self, site: &SiteName) -> Vec<SiteName> {
+        let entries = fs::read_dir(&self.state.run).into_iter().flatten().flatten();
+        let template = |entry: fs::DirEntry| {
+            let name = entry.file_name();
+            let template = SiteName::new(name.to_str()?.strip_suffix(".sites")?).ok()?;
+            entry.path().join(site.as_str()).exists().then_some(template)
+        };
+        entries.filter_map(template).collect()
+    }
+
+    /// Takes the lock of a template: it is made, changed or removed by one at a time.
+    pub(crate) fn lock_of(&self, template: &SiteName) -> Result<Option<Lock>> {
+        if !self.state.run.exists() {
+            return Ok(None);
+        }
+        Lock::take(&self.state.lock(template), || ()).map(Some)
+    }
+
+    /// Does `work` where the templates are.
+    pub(crate) fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        let Some(namespace) = lock(&self.namespace).clone() else {
+            return if self.apart {
+                self.open().and_then(|()| self.within(work))
+            } else {
+                Ok(work())
+            };
+        };
+        on_thread(|| {
+            sys::enter_mount_namespace(&namespace)?;
+            Ok(work())
+        })
+        .map_err(|error| {
+            Error::failed("cannot enter the mount namespace of the templates").because(&error)
+        })
+    }
+
+    /// Opens the directory `at` of a template. It is called where the templates are.
+    pub(super) fn open_in(&self, template: &SiteName, at: &JailPath) -> io::Result<OwnedFd> {
+        let root = self.root_of(template);
+        let root = sys::open_host(&root, libc::O_PATH | libc::O_DIRECTORY)?;
+        sys::open_beneath(&root, at.relative(), libc::O_PATH)
+    }
+
+    /// Makes the empty tmpfs of a template, if it is not there. It is called where the templates
+    /// are. Until it is [sealed](Self::seal), things can be made in it.
+    pub(crate) fn make_root(&self, template: &SiteName) -> Result<()> {
+        let root = self.root_of(template);
+        let make = || {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&root)?;
+            if !is_mounted(&root)? {
+                Mount::builder()
+                    .fstype("tmpfs")
+                    .data("mode=0755")
+                    .flags(FLAGS)
+                    .mount("mountjail", &root)?;
+            }
+            set_propagation(&root, libc::MS_SHARED, false)
+        };
+        make().map_err(|error: io::Error| self.cannot("make", template, &error))
+    }
+
+    /// Makes the file system of a template writable, to change it.
+    pub(crate) fn unseal(&self, template: &SiteName) -> Result<()> {
+        mount(Path::new("none"), &self.root_of(template), FLAGS | MountFlags::REMOUNT)
+            .map_err(|error| self.cannot("change", template, &error))
+    }
+
+    /// Makes the file system of a template read-only, also for whoever gets hold of a writable
+    /// mount of it.
+    pub(crate) fn seal(&self, template: &SiteName) -> Result<()> {
+        let flags = FLAGS | MountFlags::REMOUNT | MountFlags::RDONLY;
+        mount(Path::new("none"), &self.root_of(template), flags)
+            .map_err(|error| self.cannot("seal", template, &error))
+    }
+
+    /// Adds to the record of a template the peer groups of its mounts, by which the mounts of
+    /// grafts are recognised. It is called where the templates are.
+    pub(crate) fn record_peer_groups(&self, template: &SiteName, boot: &BootId) -> Result<()> {
+        let Some(mut record) = self.state.read(template, boot)?.record else {
+            return Ok(());
+        };
+        let before = record.clone();
+        let table = Table::read()?;
+        for mount in &mut record.mounts {
+            let point = record.root.inside(&mount.target);
+            mount.peer_group = table.peer_group_at(point.as_path(), mount.unique_id);
+        }
+        if record != before {
+            journal::write_record(&self.state, template, &record)?;
+        }
+        Ok(())
+    }
+
+    fn remove(&self, template: &SiteName) -> Result<()> {
+        let root = self.root_of(template);
+        let removed = self.within(|| {
+            while is_mounted(&root)? {
+                sys::umount_at(sys::open_host(&root, libc::O_PATH)?)?;
+            }
+            fs::remove_dir(&root)
+        })?;
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(self.cannot("remove", template, &error))
+            }
+            _ => {
+                journal::remove(&self.state.kept(template))?;
+                journal::remove_record(&self.state, template)
+            }
+        }
+    }
+
+    /// Removes the place, if there is no template any more.
+    fn remove_if_empty(&self) -> Result<()> {
+        let _lock = Lock::take(&self.lock, || ())?;
+        let entries = fs::read_dir(&self.state.run).into_iter().flatten().flatten();
+        let is_template = |entry: fs::DirEntry| {
+            let name = entry.file_name();
+            Path::new(&name).extension().is_some_and(|ending| ending == "sites")
+        };
+        if entries.into_iter().any(is_template) {
+            return Ok(());
+        }
+
+        *lock(&self.namespace) = None;
+        let remove = || {
+            for path in [&self.pin(), &self.state.run] {
+                while path.exists() && is_mounted(path)? {
+                    sys::umount_at(sys::open_host(path, libc::O_PATH)?)?;
+                }
+            }
+            match fs::remove_dir_all(&self.state.run) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            }
+        };
+        remove().map_err(|error: io::Error| {
+            let directory = self.state.run.display();
+            Error::failed(format!("cannot remove the place of the templates, {directory}"))
+                .because(&error)
+        })
+    }
+
+    /// Makes the place, or what of it is missing, and opens it. The caller holds the lock.
+    fn make(&self) -> Result<()> {
+        let directory = &self.state.run;
+        let make = || {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(directory)?;
+            if !is_mounted(directory)? {
+                Mount::builder()
+                    .fstype("tmpfs")
+                    .data("mode=0700")
+                    .flags(FLAGS)
+                    .mount("mountjail", directory)?;
+            }
+            make_private(directory, false)?;
+            fs::create_dir_all(&self.state.lib)?;
+            if self.apart {
+                self.make_namespace()?;
+            }
+            Ok(())
+        };
+        make().map_err(|error: io::Error| {
+            let directory = directory.display();
+            Error::failed(format!("cannot make a place for templates in {directory}"))
+                .because(&error)
+        })
+    }
+
+    fn make_namespace(&self) -> io::Result<()> {
+        let pin = self.pin();
+        if let Some(pinned) = sys::pinned_namespace(&pin)? {
+            *lock(&self.namespace) = Some(Arc::new(pinned));
+            return Ok(());
+        }
+
+        let directory = &self.state.run;
+        let mut namespace = on_thread(|| new_namespace(directory))?;
+        fs::write(&pin, "")?;
+        let mut pinned = bind_namespace(&namespace, &pin);
+        // The kernel pins a namespace only in one with a smaller id. Each processor gives ids that
+        // rise, but another one may give smaller ones (Linux 6.18).
+        for processor in sys::usable_processors()? {
+            let Err(error) = &pinned else { break };
+            if error.raw_os_error() != Some(libc::EINVAL) {
+                break;
+            }
+            namespace = on_thread(|| {
+                sys::enter_mount_namespace(&namespace)?;
+                sys::run_on(processor)?;
+                sys::new_mount_namespace()?;
+                sys::mount_namespace()
+            })?;
+            pinned = bind_namespace(&namespace, &pin);
+        }
+        pinned?;
+        *lock(&self.namespace) = Some(Arc::new(namespace));
+        Ok(())
+    }
+
+    /// Opens the namespace that an earlier run made.
+    fn open(&self) -> Result<()> {
+        let pinned = sys::pinned_namespace(&self.pin()).map_err(|error| {
+            Error::failed("cannot open the mount namespace of the templates").because(&error)
+        })?;
+        let Some(pinned) = pinned else {
+            let pin = self.pin();
+            return Err(Error::failed(format!(
+                "the mount namespace of the templates is lost: {} does not pin it any more",
+                pin.display()
+            ))
+            .hint("take the sites down and up again: `mountjail down --all`, `mountjail up --all`"));
+        };
+        *lock(&self.namespace) = Some(Arc::new(pinned));
+        Ok(())
+    }
+
+    fn pin(&self) -> PathBuf {
+        self.state.run.join("ns")
+    }
+
+    fn root_of(&self, template: &SiteName) -> PathBuf {
+        self.state.run.join(template.as_str())
+    }
+
+    fn sites_of(&self, template: &SiteName) -> PathBuf {
+        self.state.run.join(format!("{template}.sites"))
+    }
+
+    fn cannot(&self, what: &str, template: &SiteName, error: &io::Error) -> Error {
+        let root = self.root_of(template);
+        Error::failed(format!("cannot {what} the template {}", root.display())).because(error)
+    }
+}
+
+/// Keeps the namespace by a bind mount on `pin`.
+fn bind_namespace(namespace: &OwnedFd, pin: &Path) -> io::Result<()> {
+    let path = PathBuf::from(format!("/proc/self/fd/{}", namespace.as_raw_fd()));
+    mount(&path, pin, MountFlags::BIND)
+}
+
+/// A mount namespace with nothing but `/proc` and the directory of the templates. This thread is in
+/// it afterwards.
+fn new_namespace(directory: &Path) -> io::Result<OwnedFd> {
+    sys::new_mount_namespace()?;
+    let root = directory.join("root");
+    fs::create_dir_all(&root)?;
+    Mount::builder()
+        .fstype("tmpfs")
+        .data("mode=0700")
+        .flags(FLAGS)
+        .mount("mountjail", &root)?;
+    let inside = |path: &Path| {
+        let path = root.join(path.strip_prefix("/").unwrap_or(path));
+        fs::create_dir_all(&path).map(|()| path)
+    };
+    mount(directory, &inside(directory)?, MountFlags::BIND)?;
+    let all = MountFlags::BIND | MountFlags::REC;
+    mount(Path::new("/proc"), &inside(Path::new("/proc"))?, all)?;
+    sys::change_root(&root)?;
+    sys::mount_namespace()
+}
+
+/// Does `work` on a thread of its own, which ends with it.
+pub(super) fn on_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().spawn_scoped(scope, work)?;
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Whether `path` is the root of a mount.
+fn is_mounted(path: &Path) -> io::Result<bool> {
+    let stat = sys::stat_fd(sys::open_host(path, libc::O_PATH)?)?;
+    Ok(stat.mount_root == Some(true))
+}

@@ -1,0 +1,313 @@
+//! Directories that many sites show alike. Such a directory is a graft: one recursive mount of a
+//! template, which the sites share.
+//!
+//! In: the mounts and links that a site needs, one by one, and what is in its root. Out: the same
+//! with a graft in place of all that a directory shows which the root does not have. What is the
+//! site's own in such a directory is mounted into the graft.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::base::{HostPath, JailPath, MountAttributes, SiteName};
+use crate::observe::{CreatedKind, CreatedPath, Observed};
+use crate::resolve::{Desired, FileKind, Link, Mount};
+
+/// The number of shared mounts from which on a directory is a graft. With fewer, the graft would be
+/// one more mount in place of one less.
+const WORTH_A_GRAFT: usize = 2;
+
+/// What a directory shows in all sites that want the same in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// Its name, made from all below except for the reasons.
+    pub name: SiteName,
+    /// The directory, as a path in the jail.
+    pub at: JailPath,
+    /// The mounts in it, sorted by target.
+    pub mounts: Vec<Arc<Mount>>,
+    /// The links in it, sorted by path.
+    pub links: Vec<Link>,
+    /// What sites mount their own on, sorted by path: directories and files.
+    pub placeholders: Vec<(JailPath, FileKind)>,
+}
+
+/// A directory of one site that comes from a template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Graft {
+    /// The mount of the directory. Its source is the directory in the template.
+    pub mount: Arc<Mount>,
+    /// What it shows.
+    pub template: Arc<Template>,
+}
+
+/// A site with grafts.
+pub(super) struct Layout {
+    /// What the site needs, with grafts in place of what comes along with them.
+    pub desired: Desired,
+    pub grafts: Vec<Graft>,
+}
+
+/// Puts what `desired` has in directories that the root lacks into grafts. `templates`: the
+/// directory of the templates; `None`: everything is mounted one by one.
+pub(super) fn layout(
+    desired: &Desired,
+    observed: &Observed,
+    templates: Option<&HostPath>,
+) -> Layout {
+    let mut layout = Layout {
+        desired: desired.clone(),
+        grafts: vec![],
+    };
+    let Some(templates) = templates else {
+        return layout;
+    };
+
+    let soil = Soil::of(desired, observed);
+    for (at, parts) in soil.parts() {
+        if parts.shared.len() < WORTH_A_GRAFT {
+            continue;
+        }
+        let template = Template::new(at, &parts);
+        let in_it: HashSet<_> = template.mounts.iter().map(|mount| &mount.target).collect();
+        layout
+            .desired
+            .mounts
+            .retain(|mount| !in_it.contains(&mount.target));
+        let links: HashSet<_> = template.links.iter().map(|link| &link.path).collect();
+        layout
+            .desired
+            .links
+            .retain(|link| !links.contains(&link.path));
+        layout.grafts.push(Graft::of(template, templates));
+    }
+
+    let grafts = layout.grafts.iter().map(|graft| graft.mount.clone());
+    layout.desired.mounts.extend(grafts);
+    layout
+        .desired
+        .mounts
+        .sort_by(|a, b| a.target.cmp(&b.target));
+    layout
+}
+
+impl Graft {
+    fn of(template: Template, templates: &HostPath) -> Self {
+        let source = root_of(templates, &template.name).inside(&template.at);
+        let mount = Mount {
+            target: template.at.clone(),
+            source,
+            file: None,
+            kind: FileKind::Directory,
+            options: MountAttributes::DATA,
+            recursive: true,
+            reasons: vec![],
+        };
+        Self {
+            mount: Arc::new(mount),
+            template: Arc::new(template),
+        }
+    }
+}
+
+impl Template {
+    fn new(at: JailPath, parts: &Parts<'_>) -> Self {
+        let placeholder = |mount: &&Arc<Mount>| (mount.target.clone(), on_which(mount.kind));
+        let mounts: Vec<_> = parts.shared.iter().map(|mount| Arc::clone(mount)).collect();
+        let targets: BTreeSet<_> = mounts.iter().map(|mount| &mount.target).collect();
+        let own = parts.own.iter().filter(|own| {
+            let above = own.target.directories_above();
+            !above.iter().any(|above| targets.contains(above)) // it is in a source
+        });
+        let placeholders: Vec<_> = own.map(placeholder).collect();
+        let links: Vec<Link> = parts.links.iter().map(|link| (*link).clone()).collect();
+        Self {
+            name: name_of(&at, &mounts, &links, &placeholders),
+            at,
+            mounts,
+            links,
+            placeholders,
+        }
+    }
+
+    /// What the template needs, as a site in the directory `templates`.
+    pub fn desired(&self, templates: &HostPath) -> Desired {
+        let root = root_of(templates, &self.name);
+        Desired {
+            mounts: self.mounts.clone(),
+            links: self.links.clone(),
+            placeholders: self.placeholders.clone(),
+            ..Desired::nothing(self.name.clone(), root)
+        }
+    }
+}
+
+/// The root directory of a template.
+fn root_of(templates: &HostPath, name: &SiteName) -> HostPath {
+    templates.inside(&JailPath::normal(Path::new("/").join(name.as_str())))
+}
+
+/// The type of the placeholder for a mount of this type.
+fn on_which(kind: FileKind) -> FileKind {
+    match kind {
+        FileKind::Directory => FileKind::Directory,
+        _ => FileKind::File,
+    }
+}
+
+/// The name of a template that shows this: `template-` and 16 hexadecimal digits.
+fn name_of(
+    at: &JailPath,
+    mounts: &[Arc<Mount>],
+    links: &[Link],
+    placeholders: &[(JailPath, FileKind)],
+) -> SiteName {
+    let mut hash = DefaultHasher::new();
+    at.hash(&mut hash);
+    for mount in mounts {
+        let Mount {
+            target,
+            source,
+            kind,
+            options,
+            ..
+        } = &**mount;
+        (target, source, kind, options).hash(&mut hash);
+    }
+    for link in links {
+        (&link.path, &link.destination).hash(&mut hash);
+    }
+    placeholders.hash(&mut hash);
+    let name = format!("template-{:016x}", hash.finish());
+    SiteName::new(&name).expect("letters and digits are a valid name")
+}
+
+/// What one site has in a directory that can be a graft.
+#[derive(Default)]
+struct Parts<'d> {
+    shared: Vec<&'d Arc<Mount>>,
+    own: Vec<&'d Arc<Mount>>,
+    links: Vec<&'d Link>,
+}
+
+/// What is in a root, where grafts could go.
+struct Soil<'a> {
+    desired: &'a Desired,
+    observed: &'a Observed,
+    targets: BTreeSet<&'a JailPath>,
+    /// The targets of the recorded grafts that are there.
+    grafts: BTreeSet<&'a JailPath>,
+    generated: HashSet<&'a HostPath>,
+    /// What was made in the root, if it may be covered: lines of fstab(5) mount on nothing of it.
+    made: Vec<&'a CreatedPath>,
+}
+
+impl<'a> Soil<'a> {
+    fn of(desired: &'a Desired, observed: &'a Observed) -> Self {
+        let grafts = observed
+            .recorded_mounts()
+            .filter(|mount| mount.template.is_some());
+        let is_there = |target: &&JailPath| observed.mounts.contains_key(*target);
+        let kept = observed.kept.iter().filter(|kept| kept.fstab.is_none());
+        Self {
+            desired,
+            observed,
+            targets: desired.mounts.iter().map(|mount| &mount.target).collect(),
+            grafts: grafts
+                .map(|mount| &mount.target)
+                .filter(is_there)
+                .collect(),
+            generated: desired.files.iter().map(|file| &file.path).collect(),
+            made: kept.flat_map(|kept| &kept.made).collect(),
+        }
+    }
+
+    /// What the site needs in each directory that can be a graft.
+    fn parts(&self) -> BTreeMap<JailPath, Parts<'a>> {
+        let mut parts: BTreeMap<JailPath, Parts<'_>> = BTreeMap::new();
+        for mount in &self.desired.mounts {
+            if let Some(at) = self.place_of(&mount.target) {
+                let parts = parts.entry(at).or_default();
+                if self.is_shared(mount, parts) {
+                    parts.shared.push(mount);
+                } else {
+                    parts.own.push(mount);
+                }
+            }
+        }
+        for link in &self.desired.links {
+            if let Some(at) = self.place_of(&link.path) {
+                parts.entry(at).or_default().links.push(link);
+            }
+        }
+        parts
+    }
+
+    /// Whether other sites may have the same mount: it shows a file of the host, read-only, and is
+    /// in no mount of the site's own.
+    fn is_shared(&self, mount: &Mount, parts: &Parts<'_>) -> bool {
+        let is_in = |own: &&Arc<Mount>| mount.target.starts_with(&own.target);
+        mount.options.read_only
+            && !mount.recursive
+            && mount.kind != FileKind::Socket
+            && mount.file.is_some()
+            && !self.generated.contains(&mount.source)
+            && !parts.own.iter().any(is_in)
+    }
+
+    /// The topmost directory above `path` that can be a graft.
+    fn place_of(&self, path: &JailPath) -> Option<JailPath> {
+        for above in path.directories_above() {
+            if self.targets.contains(&above) {
+                return None; // it is in a mount
+            }
+            if self.grafts.contains(&above) || self.is_free(&above) {
+                return Some(above);
+            }
+        }
+        None
+    }
+
+    /// Whether the root has nothing at this path, or a directory that mountjail made and in which
+    /// there is nothing else than what it made.
+    fn is_free(&self, directory: &JailPath) -> bool {
+        if self.has_mounts(directory) {
+            return false;
+        }
+        if !self.observed.paths.contains_key(directory) {
+            return true;
+        }
+        let mut ours = false;
+        for made in &self.made {
+            let is_it = made.path == *directory;
+            if made.kind == CreatedKind::Directory && made.path.starts_with(directory) {
+                if !self.is_as_made(made) {
+                    return false;
+                }
+                ours |= is_it;
+            }
+        }
+        ours
+    }
+
+    fn has_mounts(&self, directory: &JailPath) -> bool {
+        fn starts_in<V>(map: &BTreeMap<JailPath, V>, directory: &JailPath) -> bool {
+            let mut from = map.range(directory..);
+            from.next()
+                .is_some_and(|(path, _)| path.starts_with(directory))
+        }
+        starts_in(&self.observed.mounts, directory)
+            || starts_in(&self.observed.elsewhere, directory)
+            || starts_in(&self.observed.holders, directory)
+    }
+
+    /// Whether the directory is the one that was made, with nothing else in it than what was made.
+    fn is_as_made(&self, made: &CreatedPath) -> bool {
+        let Some(seen) = self.observed.paths.get(&made.path) else {
+            return true; // it is gone
+        };
+        let is_it = made.file.is_some_and(|file| file.is(&seen.file));
+        is_it && seen.kind == FileKind::Directory && seen.empty
+    }
+}

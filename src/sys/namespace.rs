@@ -1,0 +1,66 @@
+//! Mount namespaces (`mount_namespaces(7)`). A namespace belongs to a thread, so each function acts
+//! on the calling thread alone.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, setns, unshare};
+use nix::sys::statfs::fstatfs;
+use nix::unistd::{Pid, chdir, pivot_root};
+
+/// `NSFS_MAGIC` in linux/magic.h.
+const NSFS_MAGIC: libc::c_long = 0x6e73_6673;
+
+/// Opens the mount namespace of this thread.
+pub fn mount_namespace() -> io::Result<OwnedFd> {
+    File::open("/proc/thread-self/ns/mnt").map(OwnedFd::from)
+}
+
+/// Opens the namespace that is pinned by a bind mount on `path`. `None`: none is.
+pub fn pinned_namespace(path: &Path) -> io::Result<Option<OwnedFd>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        result => OwnedFd::from(result?),
+    };
+    let is_pinned = fstatfs(&file)?.filesystem_type().0 == NSFS_MAGIC;
+    Ok(is_pinned.then_some(file))
+}
+
+/// Moves this thread into the mount namespace. Its root and working directory become those of the
+/// namespace.
+pub fn enter_mount_namespace(namespace: impl AsFd) -> io::Result<()> {
+    unshare(CloneFlags::CLONE_FS)?; // setns(2) refuses threads that share their root directory
+    Ok(setns(namespace, CloneFlags::CLONE_NEWNS)?)
+}
+
+/// Moves this thread into a new mount namespace, a private copy of its old one.
+pub fn new_mount_namespace() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    Ok(mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?)
+}
+
+/// Makes the mount at `root` the root of the mount namespace, and detaches all others.
+pub fn change_root(root: &Path) -> io::Result<()> {
+    chdir(root)?;
+    pivot_root(".", ".")?; // the old root is on top of the new one now: pivot_root(2)
+    umount2(".", MntFlags::MNT_DETACH)?;
+    Ok(chdir("/")?)
+}
+
+/// The processors that this thread may run on, by their numbers.
+pub fn usable_processors() -> io::Result<Vec<usize>> {
+    let usable = sched_getaffinity(Pid::from_raw(0))?;
+    let all = 0..CpuSet::count();
+    Ok(all.filter(|nth| usable.is_set(*nth) == Ok(true)).collect())
+}
+
+/// Makes this thread run on that processor alone.
+pub fn run_on(processor: usize) -> io::Result<()> {
+    let mut only = CpuSet::new();
+    only.set(processor)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &only)?)
+}
