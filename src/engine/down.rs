@@ -222,7 +222,9 @@ impl<'a> Run<'a> {
     /// All paths above the mounts that are to be detached.
     fn above(&self) -> HashSet<&Path> {
         self.detaches()
-            .flat_map(|(target, _)| target.as_path().ancestors().skip(1))
+            .map(|(target, _)| target)
+            .chain(self.asked_about())
+            .flat_map(|target| target.as_path().ancestors().skip(1))
             .collect()
     }
 
@@ -329,7 +331,7 @@ impl<'a> Run<'a> {
             Step::WriteFile(_)
             | Step::CreatePlaceholder { .. }
             | Step::CreateLink { .. }
-            | Step::Refresh(_)
+            | Step::Refresh { .. }
             | Step::Attach { .. }
             | Step::Swap { .. } => Ok(()), // `down` never plans these
         }

@@ -36,8 +36,7 @@ use std::time::Duration;
 use crate::base::{Error, HostPath, Result, SiteName};
 use crate::observe::{BootId, Observed, PersistentRecord, StateDir};
 use crate::patience::Stop;
-use crate::plan::{Plan, Template};
-use crate::resolve::{FileId, Mount};
+use crate::plan::Plan;
 use crate::sys;
 
 pub(crate) use create_root::create_root;
@@ -131,21 +130,6 @@ impl<B: Backend> Mounter<B> {
     fn new(backend: B, serves: Serves) -> Self {
         let sources = Sources::new(serves == Serves::ManySites);
         Self { backend, sources }
-    }
-
-    /// Returns a graft of `template`, and the directory that it shows.
-    fn graft(&self, store: &TemplateStore, template: &Template) -> Result<(B::Ready, FileId)> {
-        self.sources.graft(&self.backend, store, template)
-    }
-
-    /// Returns a mount that follows `member` of `template`, to put it back into a graft.
-    fn member(
-        &self,
-        store: &TemplateStore,
-        template: &Template,
-        member: &Mount,
-    ) -> Result<(B::Ready, FileId)> {
-        sources::follow(&self.backend, store, template, &member.target, None)
     }
 }
 

@@ -6,15 +6,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Engine, Mounter};
+use super::templates::TemplateStore;
+use super::{Engine, Mounter, sources};
 use super::backend::{Backend, Prepared};
 use super::root::{Root, Spot, Spots};
 use super::target::{cannot, is_mount, nothing_inside, options_of, unique_id_at};
 use super::undo::{Replaced, Swapped, Undo, save, swap};
 use crate::base::hints::Doing;
-use crate::base::{Error, JailPath, Result};
+use crate::base::{Error, JailPath, Result, SiteName};
 use crate::observe::{self, ObservedMount, RecordedMount, Submount, Unknown};
-use crate::plan::{Along, Plan, Step, Template};
+use crate::plan::{Along, Step, Template};
 use crate::resolve::{FileId, Mount};
 use crate::sys::{self, Stat};
 
@@ -24,7 +25,7 @@ pub(super) struct Work<'a, B: Backend> {
     /// The mount that it replaces, and what goes with that mount.
     replaces: Option<(&'a ObservedMount, &'a Along)>,
     /// The template, if it is a graft.
-    template: Option<&'a Arc<Template>>,
+    template: Option<SiteName>,
     pub(super) ready: B::Ready,
     file: FileId,
     pub(super) unique_id: Option<u64>,
@@ -44,26 +45,32 @@ impl<'a, B: Backend> Work<'a, B> {
     pub(super) fn prepare(
         mounter: &Mounter<B>,
         engine: &Engine,
-        plan: &'a Plan,
         step: &'a Step,
+        member_of: Option<&SiteName>,
         since: impl FnOnce(&JailPath) -> Option<u64>,
     ) -> Result<Option<Self>> {
-        let (mount, template, replaces) = match step {
-            Step::Attach { mount, template } => (mount, template, None),
+        let (mount, change, replaces) = match step {
+            Step::Attach { mount, graft } => (mount, graft, None),
             Step::Swap {
                 mount,
-                template,
+                graft,
                 expected,
                 along,
                 ..
-            } => (mount, template, Some((expected, along))),
+            } => (mount, graft, Some((expected, along))),
             _ => return Ok(None),
         };
 
-        let (ready, file) = match (template, plan.graft_with(&mount.target)) {
-            (Some(template), _) => mounter.graft(engine.templates()?, template)?,
-            (None, Some(graft)) => mounter.member(engine.templates()?, &graft.template, mount)?,
-            (None, None) => mounter.sources.ready(&mounter.backend, mount)?,
+        let (backend, sources) = (&mounter.backend, &mounter.sources);
+        let (mut template, target) = (None, &mount.target);
+        let (ready, file) = if let Some(change) = change {
+            let store = engine.templates()?;
+            let name = template.insert(name_of(store, &change.template)?);
+            sources.graft(backend, store, name, &change.template)?
+        } else if let Some(name) = member_of {
+            sources::follow(backend, engine.templates()?, name, target, None)?
+        } else {
+            sources.ready(backend, mount)?
         };
         let unique_id = ready.unique_id();
         let since = since(&mount.target);
@@ -71,7 +78,7 @@ impl<'a, B: Backend> Work<'a, B> {
             step,
             mount,
             replaces,
-            template: template.as_ref(),
+            template,
             ready,
             file,
             unique_id,
@@ -80,11 +87,6 @@ impl<'a, B: Backend> Work<'a, B> {
             target: None,
             holds: false,
         }))
-    }
-
-    /// The number of mounts that it brings, as a site has them.
-    pub(super) fn mounts(&self) -> usize {
-        self.template.map_or(1, |template| template.mounts.len())
     }
 
     pub(super) fn record(&self) -> RecordedMount {
@@ -97,7 +99,7 @@ impl<'a, B: Backend> Work<'a, B> {
             submounts: self.submounts.clone(),
             unique_id: self.unique_id,
             since: self.since,
-            template: self.template.map(|template| template.name.clone()),
+            template: self.template.clone(),
             peer_group: None,
             more: Unknown::new(),
         }
@@ -285,6 +287,14 @@ impl<'a, B: Backend> Work<'a, B> {
             "{path} is mounted {found} in place of {wanted}"
         )))
     }
+}
+
+/// The name of the template.
+fn name_of(store: &TemplateStore, template: &Template) -> Result<SiteName> {
+    store.find(&template.contents).ok_or_else(|| {
+        let gone = Error::failed(format!("the template of {} is gone", template.at));
+        gone.overtaken().hint("run the command again")
+    })
 }
 
 /// Opens every target that is not inside another mount of this run.

@@ -59,23 +59,24 @@ impl<B: Backend> Sources<B> {
         }
     }
 
-    /// Returns a graft of `template`, and the directory that it shows.
+    /// Returns a graft of `template`, which has this name, and the directory that it shows.
     pub(super) fn graft(
         &self,
         backend: &B,
         store: &TemplateStore,
+        name: &SiteName,
         template: &Template,
     ) -> Result<(B::Ready, FileId)> {
         let at = &template.at;
-        let follow = || follow(backend, store, template, at, Some(MountAttributes::DATA));
+        let follow = || follow(backend, store, name, at, Some(MountAttributes::DATA));
         if !self.sharing {
             return follow();
         }
 
         let files = template.mounts.iter().map(|mount| mount.file).collect();
-        let shown = (template.name.clone(), files);
+        let shown = (name.clone(), files);
         let cell = Arc::clone(lock(&self.grafts).entry(shown).or_default());
-        let cannot = |error: io::Error| cannot_follow(template, at).because(&error);
+        let cannot = |error: io::Error| cannot_follow(name, at).because(&error);
         let prepared = cell.get_or_init(|| {
             let (ready, file) = follow()?;
             backend.settle(&ready).map_err(cannot)?;
@@ -114,12 +115,12 @@ impl<B: Backend> Sources<B> {
 pub(super) fn follow<B: Backend>(
     backend: &B,
     store: &TemplateStore,
-    template: &Template,
+    template: &SiteName,
     path: &JailPath,
     options: Option<MountAttributes>,
 ) -> Result<(B::Ready, FileId)> {
     let follow = || {
-        let source = store.open_in(&template.name, path)?;
+        let source = store.open_in(template, path)?;
         let file = sys::stat_fd(&source)?.file;
         let ready = backend.follow(source.as_fd(), options, options.is_some())?;
         Ok((ready, file))
@@ -129,8 +130,8 @@ pub(super) fn follow<B: Backend>(
         .map_err(|error: io::Error| cannot_follow(template, path).because(&error))
 }
 
-fn cannot_follow(template: &Template, path: &JailPath) -> Error {
-    Error::failed(format!("cannot copy {path} of the template {}", template.name))
+fn cannot_follow(template: &SiteName, path: &JailPath) -> Error {
+    Error::failed(format!("cannot copy {path} of {template}"))
 }
 
 fn prepare<B: Backend>(backend: &B, mount: &Mount) -> Result<(B::Ready, FileId)> {

@@ -12,7 +12,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -25,7 +25,7 @@ use super::lock::Lock;
 use super::journal;
 use crate::base::sync::lock;
 use crate::base::{Error, JailPath, Result, SiteName};
-use crate::observe::{BootId, StateDir, Table};
+use crate::observe::{BootId, Contents, StateDir, Table, Unknown};
 use crate::sys;
 
 /// The flags of all tmpfs mounts here.
@@ -54,17 +54,144 @@ impl TemplateStore {
         }
     }
 
-    /// Registers `site` as one with a graft of `template`. Until it is released, the template
-    /// stays.
-    pub(crate) fn hold(&self, template: &SiteName, site: &SiteName) -> Result<()> {
+    /// Registers `site` as one with a graft of a template with these contents, and returns the
+    /// template's name. Until the site releases it, the template stays. A new one is made if there
+    /// is none.
+    pub(crate) fn hold(&self, contents: &str, site: &SiteName) -> Result<SiteName> {
         let _lock = Lock::take(&self.lock, || ())?;
         self.make()?;
-        let sites = self.sites_of(template);
+        let template = match self.find(contents) {
+            Some(template) => template,
+            None => self.unused_name(contents)?,
+        };
+        let sites = self.state.sites_of(&template);
         let register = || {
             fs::create_dir_all(&sites)?;
+            self.index(contents, &template)?;
             fs::write(sites.join(site.as_str()), "")
         };
-        register().map_err(|error| self.cannot("use", template, &error))
+        register().map_err(|error| self.cannot("use", &template, &error))?;
+        Ok(template)
+    }
+
+    /// The template with these contents.
+    pub(super) fn find(&self, contents: &str) -> Option<SiteName> {
+        let name = fs::read_link(self.entry_of(contents)).ok()?;
+        let template = SiteName::new(name.to_str()?).ok()?;
+        self.state.sites_of(&template).exists().then_some(template)
+    }
+
+    /// Marks the template, of which `site` has a graft, as one whose contents change: no other site
+    /// can get a graft of it meanwhile.
+    ///
+    /// Errors: another site has one already.
+    pub(crate) fn begin_change(
+        &self,
+        template: &SiteName,
+        site: &SiteName,
+        boot: &BootId,
+    ) -> Result<()> {
+        let _lock = Lock::take(&self.lock, || ())?;
+        let sites = fs::read_dir(self.state.sites_of(template));
+        let sites = sites.map_err(|error| self.cannot("change", template, &error))?;
+        let is_another = |entry: io::Result<fs::DirEntry>| {
+            entry.is_ok_and(|entry| entry.file_name() != site.as_str())
+        };
+        if sites.into_iter().any(is_another) {
+            return Err(Error::failed(format!(
+                "another site came to share {template} while the command ran"
+            ))
+            .overtaken()
+            .hint("run the command again"));
+        }
+
+        let Some(mut record) = self.state.template(template, boot) else {
+            return Ok(());
+        };
+        let Some(contents) = record.contents.as_mut() else {
+            return Ok(());
+        };
+        if let Some(key) = contents.key.take() {
+            self.unindex(&key, template);
+            journal::write_record(&self.state, template, &record)?;
+        }
+        Ok(())
+    }
+
+    /// Records what the template shows now, and the peer groups of its mounts, by which the mounts
+    /// of grafts are recognised. It is called where the templates are.
+    pub(crate) fn end_change(
+        &self,
+        template: &SiteName,
+        contents: &str,
+        at: &JailPath,
+        boot: &BootId,
+    ) -> Result<()> {
+        let Some(mut record) = self.state.template(template, boot) else {
+            return Ok(());
+        };
+        let before = record.clone();
+        let table = Table::read()?;
+        for mount in &mut record.mounts {
+            let point = record.root.inside(&mount.target);
+            mount.peer_group = table.peer_group_at(point.as_path(), mount.unique_id);
+        }
+        let failed = |error: io::Error| self.cannot("look at", template, &error);
+        let directory = self.open_in(template, at).and_then(sys::stat_fd).map_err(failed)?;
+        record.contents = Some(Contents {
+            key: Some(contents.to_owned()),
+            at: at.clone(),
+            directory: Some(directory.file),
+            more: Unknown::new(),
+        });
+        if record != before {
+            journal::write_record(&self.state, template, &record)?;
+        }
+        if self.find(contents).is_none() {
+            self.index(contents, template).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn entry_of(&self, contents: &str) -> PathBuf {
+        self.state.run.join(format!("{contents}.is"))
+    }
+
+    fn index(&self, contents: &str, template: &SiteName) -> io::Result<()> {
+        if self.find(contents).is_some() {
+            return Ok(());
+        }
+        let entry = self.entry_of(contents);
+        let _ = fs::remove_file(&entry); // of a template that is gone
+        symlink(template.as_str(), entry)
+    }
+
+    fn unindex(&self, contents: &str, template: &SiteName) {
+        let entry = self.entry_of(contents);
+        if fs::read_link(&entry).is_ok_and(|name| name.as_os_str() == template.as_str()) {
+            let _ = fs::remove_file(entry);
+        }
+    }
+
+    fn unindex_all(&self, template: &SiteName) {
+        let entries = fs::read_dir(&self.state.run).into_iter().flatten().flatten();
+        for entry in entries.map(|entry| entry.path()) {
+            if fs::read_link(&entry).is_ok_and(|name| name.as_os_str() == template.as_str()) {
+                let _ = fs::remove_file(entry);
+            }
+        }
+    }
+
+    /// A name that no template has.
+    fn unused_name(&self, contents: &str) -> Result<SiteName> {
+        let names = (0..).map(|nth| match nth {
+            0 => format!("template-{contents}"),
+            nth => format!("template-{contents}-{nth}"),
+        });
+        let mut names = names.filter_map(|name| SiteName::new(&name).ok());
+        names
+            .find(|name| !self.state.sites_of(name).exists())
+            .ok_or_else(|| Error::failed("no name is left for a template"))
     }
 
     /// Releases the templates that `site` does not use any more, and removes those that no other
@@ -76,7 +203,7 @@ impl TemplateStore {
     ) -> Result<()> {
         for template in templates {
             let _lock = self.lock_of(template)?;
-            let sites = self.sites_of(template);
+            let sites = self.state.sites_of(template);
             let _ = fs::remove_file(sites.join(site.as_str()));
             match fs::remove_dir(&sites) {
                 Ok(()) => self.remove(template)?,
@@ -167,25 +294,8 @@ impl TemplateStore {
             .map_err(|error| self.cannot("seal", template, &error))
     }
 
-    /// Adds to the record of a template the peer groups of its mounts, by which the mounts of
-    /// grafts are recognised. It is called where the templates are.
-    pub(crate) fn record_peer_groups(&self, template: &SiteName, boot: &BootId) -> Result<()> {
-        let Some(mut record) = self.state.read(template, boot)?.record else {
-            return Ok(());
-        };
-        let before = record.clone();
-        let table = Table::read()?;
-        for mount in &mut record.mounts {
-            let point = record.root.inside(&mount.target);
-            mount.peer_group = table.peer_group_at(point.as_path(), mount.unique_id);
-        }
-        if record != before {
-            journal::write_record(&self.state, template, &record)?;
-        }
-        Ok(())
-    }
-
     fn remove(&self, template: &SiteName) -> Result<()> {
+        self.unindex_all(template);
         let root = self.root_of(template);
         let removed = self.within(|| {
             while is_mounted(&root)? {
@@ -318,10 +428,6 @@ impl TemplateStore {
 
     fn root_of(&self, template: &SiteName) -> PathBuf {
         self.state.run.join(template.as_str())
-    }
-
-    fn sites_of(&self, template: &SiteName) -> PathBuf {
-        self.state.run.join(format!("{template}.sites"))
     }
 
     fn cannot(&self, what: &str, template: &SiteName, error: &io::Error) -> Error {

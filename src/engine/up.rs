@@ -12,7 +12,7 @@ use super::target::{
 use super::undo::{Records, Replaced, Undo, save};
 use super::{Engine, EngineFailure, Log, Mounter, Outcome, Way, check_signal, journal};
 use crate::base::hints::Doing;
-use crate::base::{Error, HostPath, JailPath, Result};
+use crate::base::{Error, HostPath, JailPath, Result, SiteName};
 use crate::observe::{
     self, BootRecord, CreatedKind, CreatedPath, History, Identity, Observed, ObservedMount,
     PersistentRecord, RecordedMount, VERSION,
@@ -254,7 +254,8 @@ impl<'a, B: Backend> Run<'a, B> {
             for step in &plan.steps {
                 check_signal(stop)?;
                 let since = |target: &JailPath| since(observed, target, now);
-                work.extend(Work::prepare(mounter, engine, plan, step, since)?);
+                let template = step.path().and_then(|path| template_with(plan, observed, path));
+                work.extend(Work::prepare(mounter, engine, step, template, since)?);
             }
             Ok(work)
         })
@@ -284,11 +285,25 @@ impl<'a, B: Backend> Run<'a, B> {
     }
 
     fn history_with_this_run(&self) -> Option<History> {
-        let steps = &self.plan.steps;
-        let count = |matches: fn(&Step) -> bool| steps.iter().filter(|step| matches(step)).count();
-        let attached = count(|step| matches!(step, Step::Attach { .. }));
-        let swapped = count(|step| matches!(step, Step::Swap { .. }));
-        let detached = count(|step| matches!(step, Step::Detach { .. } | Step::DetachStray(_)));
+        let (mut attached, mut swapped, mut detached) = (0, 0, 0);
+        for step in &self.plan.steps {
+            match step {
+                Step::Refresh { .. } => {} // it is in the history of the template
+                _ if step.change().is_some() => {
+                    let change = step.change().into_iter();
+                    for change in change {
+                        attached += change.attach.len();
+                        swapped += change.swap.len();
+                        detached += change.detach.len();
+                    }
+                }
+                Step::Attach { .. } => attached += 1,
+                Step::Swap { .. } => swapped += 1,
+                Step::Detach { along, .. } => detached += along.mounts(),
+                Step::DetachStray(_) => detached += 1,
+                _ => {}
+            }
+        }
 
         let before = history(self.observed).unwrap_or_default();
         let history = before.and(observe::now(), attached, swapped, detached);
@@ -373,7 +388,7 @@ impl<'a, B: Backend> Run<'a, B> {
                 Step::CreateLink { path, destination } => {
                     self.create(step, path, &CreatedKind::Link(destination.clone()))?;
                 }
-                Step::Refresh(_)
+                Step::Refresh { .. }
                 | Step::WriteFile(_)
                 | Step::Attach { .. }
                 | Step::Swap { .. } => {}
@@ -454,10 +469,18 @@ impl<'a, B: Backend> Run<'a, B> {
         let gap = item.carry_out(&self.mounter.backend, &self.root, &mut self.undo)?;
         item.make_known(&self.root)?;
 
+        if let Some(change) = item.step.change() {
+            self.outcome.attached += change.attach.len();
+            self.outcome.swapped += change.swap.len();
+            self.outcome.detached += change.detach.len();
+        } else if gap.is_some() {
+            self.outcome.swapped += 1;
+        } else {
+            self.outcome.attached += 1;
+        }
         match gap {
-            None => self.outcome.attached += item.mounts(),
+            None => {}
             Some(gap) => {
-                self.outcome.swapped += item.mounts();
                 self.outcome.gaps += usize::from(gap);
                 if gap {
                     (self.log)(format_args!(
@@ -591,6 +614,18 @@ impl<'a, B: Backend> Run<'a, B> {
         journal::remove_record(&self.engine.state, &self.plan.site)?;
         journal::write_kept(&self.engine.state, &self.plan.site, &before.kept)
     }
+}
+
+/// The template of the site's graft that brings a mount to `target`.
+fn template_with<'o>(
+    plan: &Plan,
+    observed: &'o Observed,
+    target: &JailPath,
+) -> Option<&'o SiteName> {
+    let graft = plan.graft_with(target)?;
+    let mut known = observed.grafts.iter();
+    let known = known.find(|known| known.target == graft.mount.target)?;
+    Some(&known.template)
 }
 
 /// The time since which `target`, mounted on at `now`, has shown something. A swap keeps the time of

@@ -81,6 +81,7 @@ pub(super) fn find_strays(observed: &mut Observed) {
 pub(super) fn only_of(root: &HostPath, records: Records) -> Observed {
     Observed {
         members: records.members,
+        grafts: records.grafts,
         record: records.record.filter(|record| record.root == *root),
         kept: records.kept.filter(|kept| kept.root == *root),
         ..Observed::default()

@@ -36,8 +36,8 @@ pub use processes::{
     without_mounts,
 };
 pub use record::{
-    BootId, BootRecord, CreatedKind, CreatedPath, History, Identity, PersistentRecord,
-    RecordedMount, Submount, Unknown, Unreadable, VERSION,
+    BootId, BootRecord, Contents, CreatedKind, CreatedPath, History, Identity, KnownGraft, Member,
+    PersistentRecord, RecordedMount, Submount, Unknown, Unreadable, VERSION,
 };
 pub use shared_storage::shared_storage;
 pub use standing::standing;

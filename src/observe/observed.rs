@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::record::{
-    BootRecord, CreatedKind, CreatedPath, Identity, Member, PersistentRecord, RecordedMount,
+    BootRecord, CreatedKind, CreatedPath, Identity, KnownGraft, Member, PersistentRecord, RecordedMount,
 };
 use crate::base::{HostPath, JailPath, MountAttributes};
 use crate::resolve::{FileId, FileKind};
@@ -38,6 +38,8 @@ pub struct Observed {
     pub absent: BTreeSet<JailPath>,
     /// The mounts that came along with the recorded grafts.
     pub members: Vec<Member>,
+    /// The recorded grafts.
+    pub grafts: Vec<KnownGraft>,
     /// The record of the mounts, if it is of this boot and this root.
     pub record: Option<BootRecord>,
     /// The record that outlives a boot.
@@ -58,6 +60,11 @@ impl Observed {
             None => seen.file == Some(member.mount.file), // a run was killed before it was known
         };
         members.find(is_it).map(|member| &member.mount)
+    }
+
+    /// Whether no other site has a graft of the template of the graft at `target`.
+    pub(crate) fn is_alone(&self, target: &JailPath) -> bool {
+        self.grafts.iter().any(|graft| graft.target == *target && graft.alone)
     }
 
     /// The targets of the mounts that came along with the recorded grafts.

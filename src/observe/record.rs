@@ -93,6 +93,9 @@ pub struct BootRecord {
     /// over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<History>,
+    /// What it shows, if this is the record of a template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contents: Option<Contents>,
     /// Fields of a newer mountjail.
     #[serde(flatten)]
     pub more: Unknown,
@@ -108,6 +111,7 @@ impl BootRecord {
             manifest: None,
             mounts: vec![],
             history: None,
+            contents: None,
             more: Unknown::new(),
         }
     }
@@ -197,6 +201,33 @@ pub struct RecordedMount {
     /// Fields of a newer mountjail.
     #[serde(flatten)]
     pub more: Unknown,
+}
+
+/// What a template shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    /// Tells it apart from what other templates show. `None` while it is being changed.
+    pub key: Option<String>,
+    /// The directory that the grafts show, as a path in the jail.
+    pub at: JailPath,
+    /// That directory in the template. `None` until it is made.
+    pub directory: Option<FileId>,
+    /// Fields of a newer mountjail.
+    #[serde(flatten)]
+    pub more: Unknown,
+}
+
+/// A graft by its records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownGraft {
+    /// Its target.
+    pub target: JailPath,
+    /// Its template.
+    pub template: SiteName,
+    /// What the template shows ([`Contents::key`]).
+    pub contents: Option<String>,
+    /// No other site has a graft of the template.
+    pub alone: bool,
 }
 
 /// A mount that came along with a graft.

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::record::{BootId, BootRecord, Member, PersistentRecord, Unreadable};
+use super::record::{BootId, BootRecord, KnownGraft, Member, PersistentRecord, Unreadable};
 use crate::base::{HostPath, SiteName};
 use crate::{Error, Result};
 
@@ -87,20 +87,41 @@ impl StateDir {
         }
     }
 
-    /// The mounts of the grafts in `record`. Those of a template whose record is lost are unknown.
-    fn members(&self, record: &BootRecord) -> Vec<Member> {
-        let grafts = record.mounts.iter().filter_map(|mount| Some((mount, mount.template.as_ref()?)));
-        let members = grafts.flat_map(|(graft, template)| {
-            let bytes = file(&self.templates().record(template)).ok().flatten();
-            let template = bytes.and_then(|bytes| BootRecord::parse(&bytes).ok());
-            let template = template.filter(|template| template.boot == record.boot);
+    /// The directory with an empty file per site that has a graft of the template.
+    pub(crate) fn sites_of(&self, template: &SiteName) -> PathBuf {
+        self.run.join(format!("{template}.sites"))
+    }
+
+    /// The grafts in `record`, and the mounts that came along with them. Those of a template whose
+    /// record is lost are unknown.
+    fn grafts(&self, record: &BootRecord) -> (Vec<KnownGraft>, Vec<Member>) {
+        let templates = self.templates();
+        let (mut grafts, mut members) = (vec![], vec![]);
+        for mount in &record.mounts {
+            let (target, Some(name)) = (&mount.target, &mount.template) else {
+                continue;
+            };
+            let template = templates.template(name, &record.boot);
+            let contents = template.as_ref().and_then(|template| template.contents.clone());
+            grafts.push(KnownGraft {
+                target: target.clone(),
+                template: name.clone(),
+                contents: contents.and_then(|contents| contents.key),
+                alone: has_one_entry(&templates.sites_of(name)),
+            });
             let mounts = template.into_iter().flat_map(|template| template.mounts);
-            mounts.map(|mount| Member {
-                graft: graft.target.clone(),
+            members.extend(mounts.map(|mount| Member {
+                graft: target.clone(),
                 mount,
-            })
-        });
-        members.collect()
+            }));
+        }
+        (grafts, members)
+    }
+
+    /// The record of a template, if there is one of this boot.
+    pub(crate) fn template(&self, name: &SiteName, boot: &BootId) -> Option<BootRecord> {
+        let record = BootRecord::parse(&file(&self.record(name)).ok()??).ok()?;
+        (record.boot == *boot).then_some(record)
     }
 
     /// The records of `site`. A record that is damaged or of another boot counts as lost. A record
@@ -121,8 +142,13 @@ impl StateDir {
         let record = record.and_then(|record| or_lost(record, &run, &mut warnings));
         let kept = kept.and_then(|kept| or_lost(kept, &lib, &mut warnings));
         let record = record.filter(|record| record.boot == *boot);
+        let (grafts, members) = match &record {
+            Some(record) => self.grafts(record),
+            None => (vec![], vec![]),
+        };
         Ok(Records {
-            members: record.as_ref().map_or(vec![], |record| self.members(record)),
+            grafts,
+            members,
             record,
             kept,
             warnings,
@@ -139,6 +165,8 @@ pub struct Records {
     pub kept: Option<PersistentRecord>,
     /// The mounts that came along with the recorded grafts, by the records of their templates.
     pub members: Vec<Member>,
+    /// The recorded grafts.
+    pub grafts: Vec<KnownGraft>,
     /// Warnings about records that could not be used, in sentences.
     pub warnings: Vec<String>,
 }
@@ -202,6 +230,10 @@ pub(super) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0) + 1);
     file.take(MAX_RECORD_BYTES).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+fn has_one_entry(directory: &Path) -> bool {
+    fs::read_dir(directory).is_ok_and(|entries| entries.take(2).count() == 1)
 }
 
 fn newer<T>(read: &Result<T, Unreadable>) -> Option<u32> {

@@ -202,6 +202,21 @@ pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
     }
 }
 
+/// Whether the topmost mount at the target of `graft` shows the same as `graft`.
+pub(super) fn is_same(observed: &Observed, graft: &Graft) -> bool {
+    let target = &graft.mount.target;
+    let top = observed.mounts.get(target).and_then(|stack| stack.last());
+    let known = top.and_then(|top| recorded(observed, target, top));
+    known.is_some_and(|known| shows(observed, known, graft))
+}
+
+/// Whether the template of the recorded graft shows the same as `graft`.
+fn shows(observed: &Observed, known: &RecordedMount, graft: &Graft) -> bool {
+    let mut grafts = observed.grafts.iter();
+    let known = grafts.find(|of| Some(&of.template) == known.template.as_ref());
+    known.is_some_and(|known| known.contents.as_ref() == Some(&graft.template.contents))
+}
+
 /// What to do at the target of `graft`. The mounts that come along with it are compared one by one.
 pub(super) fn graft_verdict(observed: &Observed, graft: &Graft) -> Verdict {
     let mount = &graft.mount;
@@ -213,15 +228,20 @@ pub(super) fn graft_verdict(observed: &Observed, graft: &Graft) -> Verdict {
     let Some((top, below)) = stack.split_last() else {
         return Verdict::Attach;
     };
-    let is_it = |known: &RecordedMount| known.template.as_ref() == Some(&graft.template.name);
     let ours = |seen| recorded(observed, &mount.target, seen);
+
+    let is_it = |known: &RecordedMount| shows(observed, known, graft);
+    let can_stay = |known: &RecordedMount| {
+        known.template.is_some() && observed.is_alone(&mount.target)
+    };
 
     match ours(top) {
         Some(known) if is_it(known) => {
             let covered = below.iter().filter(|seen| ours(seen).is_some());
             Verdict::Keep(covered.chain([top]).cloned().collect())
         }
-        Some(_) => match below.last() {
+        Some(known) => match below.last() {
+            None if can_stay(known) => Verdict::Keep(vec![top.clone()]),
             Some(next) if ours(next).is_some_and(is_it) => Verdict::FinishSwap {
                 top: top.clone(),
                 below: next.clone(),

@@ -21,8 +21,9 @@ const WORTH_A_GRAFT: usize = 2;
 /// What a directory shows in all sites that want the same in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
-    /// Its name, made from all below except for the reasons.
-    pub name: SiteName,
+    /// Tells apart what templates show: 16 hexadecimal digits, made from all below except for the
+    /// reasons.
+    pub contents: String,
     /// The directory, as a path in the jail.
     pub at: JailPath,
     /// The mounts in it, sorted by target.
@@ -40,6 +41,19 @@ pub struct Graft {
     pub mount: Arc<Mount>,
     /// What it shows.
     pub template: Arc<Template>,
+}
+
+/// What a step changes in a graft, as a site sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GraftChange {
+    /// What the graft shows afterwards.
+    pub template: Arc<Template>,
+    /// The mounts that come.
+    pub attach: Vec<Arc<Mount>>,
+    /// The mounts that are replaced.
+    pub swap: Vec<Arc<Mount>>,
+    /// The targets of the mounts that go.
+    pub detach: Vec<JailPath>,
 }
 
 /// A site with grafts.
@@ -66,7 +80,7 @@ pub(super) fn layout(
 
     let soil = Soil::of(desired, observed);
     for (at, parts) in soil.parts() {
-        if parts.shared.len() < WORTH_A_GRAFT {
+        if parts.shared.len() < WORTH_A_GRAFT && !soil.grafts.contains(&at) {
             continue;
         }
         let template = Template::new(at, &parts);
@@ -93,8 +107,14 @@ pub(super) fn layout(
 }
 
 impl Graft {
+    /// Whether a mount at `target` comes along with it.
+    pub(crate) fn has(&self, target: &JailPath) -> bool {
+        self.template.mounts.iter().any(|mount| mount.target == *target)
+    }
+
     fn of(template: Template, templates: &HostPath) -> Self {
-        let source = root_of(templates, &template.name).inside(&template.at);
+        let name = template_name(&template.contents);
+        let source = templates.inside(&name).inside(&template.at);
         let mount = Mount {
             target: template.at.clone(),
             source,
@@ -123,7 +143,7 @@ impl Template {
         let placeholders: Vec<_> = own.map(placeholder).collect();
         let links: Vec<Link> = parts.links.iter().map(|link| (*link).clone()).collect();
         Self {
-            name: name_of(&at, &mounts, &links, &placeholders),
+            contents: contents_of(&at, &mounts, &links, &placeholders),
             at,
             mounts,
             links,
@@ -131,21 +151,20 @@ impl Template {
         }
     }
 
-    /// What the template needs, as a site in the directory `templates`.
-    pub fn desired(&self, templates: &HostPath) -> Desired {
-        let root = root_of(templates, &self.name);
+    /// What the template needs, as the site `name` in the directory `root`.
+    pub fn desired(&self, name: SiteName, root: HostPath) -> Desired {
         Desired {
             mounts: self.mounts.clone(),
             links: self.links.clone(),
             placeholders: self.placeholders.clone(),
-            ..Desired::nothing(self.name.clone(), root)
+            ..Desired::nothing(name, root)
         }
     }
 }
 
-/// The root directory of a template.
-fn root_of(templates: &HostPath, name: &SiteName) -> HostPath {
-    templates.inside(&JailPath::normal(Path::new("/").join(name.as_str())))
+/// The name of a new template with these contents, as a path.
+fn template_name(contents: &str) -> JailPath {
+    JailPath::normal(Path::new("/").join(format!("template-{contents}")))
 }
 
 /// The type of the placeholder for a mount of this type.
@@ -156,13 +175,13 @@ fn on_which(kind: FileKind) -> FileKind {
     }
 }
 
-/// The name of a template that shows this: `template-` and 16 hexadecimal digits.
-fn name_of(
+/// Tells apart what templates show.
+fn contents_of(
     at: &JailPath,
     mounts: &[Arc<Mount>],
     links: &[Link],
     placeholders: &[(JailPath, FileKind)],
-) -> SiteName {
+) -> String {
     let mut hash = DefaultHasher::new();
     at.hash(&mut hash);
     for mount in mounts {
@@ -179,8 +198,7 @@ fn name_of(
         (&link.path, &link.destination).hash(&mut hash);
     }
     placeholders.hash(&mut hash);
-    let name = format!("template-{:016x}", hash.finish());
-    SiteName::new(&name).expect("letters and digits are a valid name")
+    format!("{:016x}", hash.finish())
 }
 
 /// What one site has in a directory that can be a graft.

@@ -13,7 +13,7 @@ mod step;
 mod up;
 
 pub use down::down;
-pub use graft::{Graft, Template};
+pub use graft::{Graft, GraftChange, Template};
 
 pub use site::SiteState;
 pub use step::{Along, MountState, Plan, State, Step};

@@ -91,7 +91,7 @@ impl Plan {
                     .any(|state| state.target.starts_with(path));
                 (!has_mounts).then(|| format!("the {kind} {path} is not there"))
             }
-            Step::Refresh(_)
+            Step::Refresh { .. }
             | Step::Detach { .. }
             | Step::DetachStray(_)
             | Step::Attach { .. }

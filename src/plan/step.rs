@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::graft::{Graft, Template};
+use super::graft::{Graft, GraftChange};
 use crate::Error;
 use crate::base::text::plural;
 use crate::base::{HostPath, JailPath, SiteName};
@@ -67,8 +67,7 @@ impl Plan {
 
     /// The graft that brings a mount to `target`, if one does.
     pub(crate) fn graft_with(&self, target: &JailPath) -> Option<&Graft> {
-        let has_it = |graft: &&Graft| graft.template.mounts.iter().any(|mount| mount.target == *target);
-        self.grafts.iter().filter(|graft| target.starts_with(&graft.mount.target)).find(has_it)
+        self.grafts.iter().find(|graft| graft.has(target))
     }
 
     /// Whether everything is as desired.
@@ -128,15 +127,20 @@ pub enum Step {
         /// The destination of the link.
         destination: PathBuf,
     },
-    /// Replace the files in a template of which the host has new ones. All sites with a graft of it
-    /// follow.
-    Refresh(Graft),
+    /// Change a template: all sites with a graft of it follow. Files that the host has replaced are
+    /// swapped. If no other site has a graft of it, mounts may also come and go.
+    Refresh {
+        /// The site's graft.
+        graft: Graft,
+        /// What changes.
+        change: GraftChange,
+    },
     /// Mount on a target that has no mount.
     Attach {
         /// The desired mount.
         mount: Arc<Mount>,
-        /// What it shows, if it is a graft.
-        template: Option<Arc<Template>>,
+        /// What comes with it, if it is a graft.
+        graft: Option<GraftChange>,
     },
     /// Replace our mount at the target, without a gap where the kernel supports that.
     Swap {
@@ -148,8 +152,8 @@ pub enum Step {
         along: Along,
         /// The reason.
         because: State,
-        /// What it shows, if it is a graft.
-        template: Option<Arc<Template>>,
+        /// What changes with it, if it is a graft.
+        graft: Option<GraftChange>,
     },
 }
 
@@ -166,7 +170,7 @@ impl Step {
     pub fn changes_mounts(&self) -> bool {
         matches!(
             self,
-            Self::Refresh(_)
+            Self::Refresh { .. }
                 | Self::Attach { .. }
                 | Self::Swap { .. }
                 | Self::Detach { .. }
@@ -184,7 +188,7 @@ impl Step {
             | Self::CreatePlaceholder { path, .. }
             | Self::CreateLink { path, .. } => Some(path),
             Self::Attach { mount, .. } | Self::Swap { mount, .. } => Some(&mount.target),
-            Self::Refresh(_)
+            Self::Refresh { .. }
             | Self::WriteFile(_)
             | Self::RemoveFile(_)
             | Self::DetachStray(_) => None,
@@ -305,13 +309,14 @@ impl fmt::Display for Step {
             Self::CreateLink { path, destination } => {
                 write!(f, "create link {path} -> {}", destination.display())
             }
-            Self::Refresh(graft) => {
-                write!(f, "refresh the template of {}, which sites share", graft.mount.target)
+            Self::Refresh { graft, change } => {
+                write!(f, "change the template of {}: {change}", graft.mount.target)
             }
-            Self::Attach { mount, template: Some(template) } => {
-                write!(f, "graft {} on {}", contents(template), mount.target)
-            }
-            Self::Attach { mount, template: None } => write!(
+            Self::Attach {
+                mount,
+                graft: Some(change),
+            } => write!(f, "graft {}: {change}", mount.target),
+            Self::Attach { mount, graft: None } => write!(
                 f,
                 "attach {} on {} ({}{})",
                 mount.source,
@@ -319,9 +324,11 @@ impl fmt::Display for Step {
                 mount.options,
                 if mount.recursive { ",recursive" } else { "" }
             ),
-            Self::Swap { mount, template: Some(template), because, .. } => {
-                write!(f, "swap the graft on {} for {} ({because})", mount.target, contents(template))
-            }
+            Self::Swap {
+                mount,
+                graft: Some(change),
+                ..
+            } => write!(f, "swap the graft {}: {change}", mount.target),
             Self::Swap { mount, because, .. } => {
                 write!(
                     f,
@@ -333,11 +340,51 @@ impl fmt::Display for Step {
     }
 }
 
-/// What comes along with a graft, in words.
-fn contents(template: &Template) -> String {
-    let links = match template.links.len() {
-        0 => String::new(),
-        links => format!(" and {}", plural(links, "link")),
-    };
-    format!("{}{links}", plural(template.mounts.len(), "mount"))
+impl Step {
+    /// What changes in a graft.
+    pub(crate) fn change(&self) -> Option<&GraftChange> {
+        match self {
+            Self::Refresh { change, .. } => Some(change),
+            Self::Attach { graft, .. } | Self::Swap { graft, .. } => graft.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+impl GraftChange {
+    /// The changes one by one, in words.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
+        let detach = self.detach.iter().map(|target| format!("detach {target}"));
+        let attach = self.attach.iter().map(|mount| in_words("attach", mount));
+        let swap = self.swap.iter().map(|mount| in_words("swap", mount));
+        detach.chain(attach).chain(swap)
+    }
+}
+
+fn in_words(verb: &str, mount: &Mount) -> String {
+    let Mount {
+        source,
+        target,
+        options,
+        ..
+    } = mount;
+    format!("{verb} {source} on {target} ({options})")
+}
+
+impl fmt::Display for GraftChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = [
+            ("attach", self.attach.len()),
+            ("swap", self.swap.len()),
+            ("detach", self.detach.len()),
+        ];
+        let parts = counts.iter().filter(|(_, count)| *count > 0);
+        let parts: Vec<_> = parts
+            .map(|(verb, count)| format!("{verb} {}", plural(*count, "mount")))
+            .collect();
+        match parts.as_slice() {
+            [] => f.write_str("links and placeholders"),
+            parts => f.write_str(&parts.join(", ")),
+        }
+    }
 }

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::compare::{self, Verdict, came_along, graft_verdict, record_of, recorded, verdict};
-use super::graft::{Graft, Layout, Template, layout};
+use super::compare::{
+    self, Verdict, came_along, graft_verdict, is_same, record_of, recorded, verdict,
+};
+use super::graft::{Graft, GraftChange, Layout, layout};
 use super::placeholders;
 use super::step::{Along, MountState, Plan, State, Step};
 use crate::Error;
@@ -91,7 +93,13 @@ impl Planner<'_> {
     fn plan_graft(&mut self, graft: &Graft) {
         let verdict = graft_verdict(self.observed, graft);
         let stays = matches!(verdict, Verdict::Keep(_));
-        self.carry_out(&graft.mount, Some(&graft.template), verdict);
+        let same = stays && is_same(self.observed, graft);
+        let mut change = GraftChange {
+            template: graft.template.clone(),
+            attach: vec![],
+            swap: vec![],
+            detach: self.orphan_members(graft),
+        };
 
         for member in &graft.template.mounts {
             if self.observed.absent.contains(&member.target) {
@@ -101,32 +109,50 @@ impl Planner<'_> {
             let verdict = compare::verdict(self.observed, member);
             let (state, detail) = verdict.state();
             self.add_state(member, state, detail);
-            if stays {
-                self.plan_member(graft, member, verdict);
+
+            // The template shows the same.
+            let follows = match &verdict {
+                Verdict::Swap { top, because, .. } => {
+                    matches!(because, State::Stale | State::WrongSource)
+                        && self.observed.member(&member.target, top).is_some()
+                }
+                _ => false,
+            };
+            match verdict {
+                Verdict::Keep(_) => {}
+                Verdict::Attach if !same => change.attach.push(member.clone()),
+                _ if follows || !stays => change.swap.push(member.clone()),
+                verdict => self.carry_out(member, None, verdict),
             }
+        }
+
+        if stays && (!same || !change.swap.is_empty()) {
+            let (graft, mount) = (graft.clone(), graft.mount.clone());
+            let step = Step::Refresh { graft, change };
+            self.refresh.insert(mount.target.clone(), step);
+            self.carry_out(&mount, None, verdict);
+        } else {
+            self.carry_out(&graft.mount, Some(change), verdict);
         }
     }
 
-    /// Plans a mount that came along with a graft, which stays.
-    fn plan_member(&mut self, graft: &Graft, member: &Arc<Mount>, verdict: Verdict) {
-        match verdict {
-            Verdict::Keep(_) => {}
-            // The template shows the old file, too.
-            Verdict::Swap { top, because: State::Stale | State::WrongSource, .. }
-                if self.observed.member(&member.target, &top).is_some() =>
-            {
-                let refresh = Step::Refresh(graft.clone());
-                self.refresh.insert(graft.mount.target.clone(), refresh);
-            }
-            verdict => self.carry_out(member, None, verdict),
-        }
+    /// The targets of the mounts that came along with the graft at the same place and that are not
+    /// in its template any more.
+    fn orphan_members(&self, graft: &Graft) -> Vec<JailPath> {
+        let wanted: BTreeSet<_> = graft.template.mounts.iter().map(|mount| &mount.target).collect();
+        let members = members_of(self.observed, &graft.mount.target);
+        let is_there = |target: &JailPath| self.observed.mounts.contains_key(target);
+        members
+            .into_iter()
+            .filter(|target| !wanted.contains(target) && is_there(target))
+            .collect()
     }
 
     /// Plans what the verdict on the target of `mount` asks for.
-    fn carry_out(&mut self, mount: &Arc<Mount>, template: Option<&Arc<Template>>, verdict: Verdict) {
-        let attach = || Step::Attach {
+    fn carry_out(&mut self, mount: &Arc<Mount>, graft: Option<GraftChange>, verdict: Verdict) {
+        let attach = |graft| Step::Attach {
             mount: mount.clone(),
-            template: template.cloned(),
+            graft,
         };
         match verdict {
             Verdict::Keep(seen) => {
@@ -136,7 +162,7 @@ impl Planner<'_> {
                 );
             }
             Verdict::Attach => {
-                self.mount.insert(mount.target.clone(), attach());
+                self.mount.insert(mount.target.clone(), attach(graft));
             }
             Verdict::Swap { top, because, .. } => {
                 let along = self.along(&mount.target, &top, mount.recursive);
@@ -145,7 +171,7 @@ impl Planner<'_> {
                     expected: top,
                     along,
                     because,
-                    template: template.cloned(),
+                    graft,
                 };
                 self.mount.insert(mount.target.clone(), step);
             }
@@ -153,7 +179,7 @@ impl Planner<'_> {
                 for seen in stack.into_iter().rev() {
                     self.add_detach(&mount.target, seen, mount.recursive);
                 }
-                self.mount.insert(mount.target.clone(), attach());
+                self.mount.insert(mount.target.clone(), attach(graft));
             }
             Verdict::FinishSwap { top, below } => {
                 self.add_detach(&mount.target, top, mount.recursive);
@@ -489,13 +515,9 @@ impl Planner<'_> {
             self.plan
                 .unchanged
                 .retain(|keep| keep.target != mount.target);
-            let grafts = self.plan.grafts.iter();
-            let template = grafts
-                .filter(|graft| graft.mount == *mount)
-                .map(|graft| graft.template.clone());
             let step = Step::Attach {
                 mount: mount.clone(),
-                template: template.last(),
+                graft: None,
             };
             self.mount.insert(mount.target.clone(), step);
         }

@@ -1,12 +1,14 @@
 //! JSON for programs: stable keys; paths are text, with replacement characters if they are not
 //! UTF-8.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::fstab::FstabLine;
 use crate::base::JailPath;
 use crate::observe::{Inside, Outdated, Process};
-use crate::plan::{MountState, Plan, Step};
+use crate::plan::{GraftChange, MountState, Plan, Step};
 use crate::resolve::{Desired, Explanation, FileKind, Link, Mount, Note, Reason, ResolvedPreset};
 
 /// `{site, root, steps: [{step, …}], conflicts: […]}`
@@ -79,14 +81,28 @@ fn step(step: &Step) -> Value {
         Step::CreateLink { path, destination } => {
             json!({ "step": "create-link", "path": path, "text": destination.to_string_lossy() })
         }
-        Step::Refresh(graft) => json!({ "step": "refresh", "target": graft.mount.target }),
-        Step::Attach { mount, template: Some(template) } => with(
-            json!({ "step": "graft", "mounts": template.mounts.len() }),
-            mount_of(mount),
+        Step::Refresh { graft, change } => with(
+            json!({ "step": "refresh", "target": graft.mount.target }),
+            change_of(change),
         ),
-        Step::Attach { mount, template: None } => {
+        Step::Attach {
+            mount,
+            graft: Some(change),
+        } => with(
+            json!({ "step": "graft", "target": mount.target }),
+            change_of(change),
+        ),
+        Step::Attach { mount, graft: None } => {
             with(json!({ "step": "attach" }), mount_of(mount))
         }
+        Step::Swap {
+            mount,
+            graft: Some(change),
+            ..
+        } => with(
+            json!({ "step": "swap-graft", "target": mount.target }),
+            change_of(change),
+        ),
         Step::Swap { mount, because, .. } => with(
             json!({ "step": "swap", "because": because }),
             mount_of(mount),
@@ -98,6 +114,17 @@ fn mount_of(mount: &Mount) -> Value {
     json!({
         "target": mount.target, "source": mount.source, "options": mount.options.to_string(),
         "recursive": mount.recursive,
+    })
+}
+
+fn change_of(change: &GraftChange) -> Value {
+    let mounts = |mounts: &[Arc<Mount>]| -> Vec<_> {
+        mounts.iter().map(|mount| mount_of(mount)).collect()
+    };
+    json!({
+        "attach": mounts(&change.attach),
+        "swap": mounts(&change.swap),
+        "detach": change.detach,
     })
 }
 

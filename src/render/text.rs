@@ -6,7 +6,7 @@ use crate::base::quote::{brief, printable};
 use crate::base::text::plural;
 use crate::base::{JailPath, SiteName};
 use crate::observe::{Inside, Process, WatchFailure, WatchState};
-use crate::plan::{MountState, Plan, SiteState, State};
+use crate::plan::{GraftChange, MountState, Plan, SiteState, State};
 use crate::resolve::{Desired, Explanation, Mount, Reason, ResolvedPreset};
 
 /// The longest reason, whatever paths and targets of links are in it.
@@ -40,6 +40,9 @@ pub(crate) fn plan(plan: &Plan) -> String {
     }
     for step in &plan.steps {
         line(&mut text, format_args!("  {step}"));
+        for change in step.change().into_iter().flat_map(GraftChange::lines) {
+            line(&mut text, format_args!("    {change}"));
+        }
     }
     text
 }

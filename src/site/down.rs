@@ -109,12 +109,7 @@ impl TakeDown {
 
         let taken_down = self.take_down(site);
         let store = self.engine.templates()?;
-        let mut used = store.held_by(&site.name);
-        if let Ok(records) = &self.context.state.read(&site.name, &self.boot) {
-            used.extend(templates::grafted(records.record.as_ref()));
-        }
-        let used = used.into_iter().collect();
-        templates::release(store, &self.context.state, &self.boot, &site.name, used)?;
+        templates::release_unused(store, &self.context.state, &self.boot, &site.name)?;
         taken_down
     }
 

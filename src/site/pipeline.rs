@@ -12,7 +12,7 @@ use crate::engine::{Engine, Lock, Log, Outcome, create_root};
 use crate::manifest::Manifest;
 use crate::observe::{self, BootId, Observed, Table};
 use crate::patience::Stop;
-use crate::plan::{self, Plan, SiteState};
+use crate::plan::{self, Plan, SiteState, Step};
 use crate::resolve::{Desired, Resolver};
 use crate::{Result, sys};
 
@@ -246,24 +246,24 @@ impl BringUp {
         stop: &Stop,
         log: Log<'_>,
     ) -> Result<(Changes, Outcome), SiteError> {
-        let mut used = templates::grafted(observed.record.as_ref());
-        used.extend(plan.grafts.iter().map(|graft| graft.template.name.clone()));
+        let used = templates::grafted(observed.record.as_ref());
         let bring_up = || {
             let mut refreshed = Changes::default();
             if let Some(templates) = &self.templates
                 && !plan.grafts.is_empty()
             {
-                refreshed = templates.prepare(self.engine.templates()?, plan, stop, log)?;
+                refreshed = templates.prepare(self.engine.templates()?, plan, observed, stop, log)?;
             }
             let outcome = self.engine.up(plan, observed, stop, log);
             Ok((refreshed, outcome.map_err(SiteError::Engine)?))
         };
 
         let result = bring_up();
-        if !plan.steps.is_empty() && !used.is_empty() {
+        let changes_grafts = |step: &Step| step.change().is_some();
+        if !used.is_empty() && !plan.steps.is_empty() || plan.steps.iter().any(changes_grafts) {
             let Pipeline { context, boot, .. } = &self.pipeline;
             let store = self.engine.templates()?;
-            templates::release(store, &context.state, boot, &plan.site, used)?;
+            templates::release_unused(store, &context.state, boot, &plan.site)?;
         }
         result
     }

@@ -9,11 +9,11 @@ use super::up::Changes;
 use crate::base::sync::lock;
 use crate::base::{HostPath, SiteName};
 use crate::engine::{Engine, Log, TemplateStore};
-use crate::observe::{self, BootId, BootRecord, StateDir, Table};
+use crate::observe::{self, BootId, BootRecord, Observed, StateDir, Table};
 use crate::patience::Stop;
 use crate::plan::{self, Graft, Plan, Step, Template};
 use crate::resolve::FileId;
-use crate::{Result, sys};
+use crate::{Error, Result, sys};
 
 /// Makes templates, and keeps them as the host is.
 pub(crate) struct Templates {
@@ -53,27 +53,37 @@ impl Templates {
         &self,
         store: &TemplateStore,
         plan: &Plan,
+        observed: &Observed,
         stop: &Stop,
         log: Log<'_>,
     ) -> Result<Changes, SiteError> {
         let mut changes = Changes::default();
         for graft in &plan.grafts {
-            let (touched, stale) = needs(plan, graft);
-            let shown = shown(&graft.template);
-            if !touched || !stale && lock(&self.ready).contains(&shown) {
-                if touched {
-                    store.hold(&graft.template.name, &plan.site)?;
-                }
+            let Some(need) = need(plan, graft) else {
+                continue;
+            };
+            let template = &graft.template;
+            let known = observed.grafts.iter();
+            let known = known.filter(|known| known.target == template.at).last();
+            let name = match (&need, known) {
+                (Need::Refreshed | Need::Member, Some(known)) => known.template.clone(),
+                _ => store.hold(&template.contents, &plan.site)?,
+            };
+            let shown = (name.clone(), files(template));
+            if need == Need::Mounted && lock(&self.ready).contains(&shown) {
                 continue;
             }
 
-            store.hold(&graft.template.name, &plan.site)?;
-            let _lock = store.lock_of(&graft.template.name)?;
+            let _lock = store.lock_of(&name)?;
+            let is_new = known.is_none_or(|known| known.contents.as_ref() != Some(&template.contents));
+            if need == Need::Refreshed && is_new {
+                store.begin_change(&name, &plan.site, &self.boot)?;
+            }
             let made = store
-                .within(|| self.bring_up(store, &graft.template, stop, log))?
+                .within(|| self.bring_up(store, &name, template, stop, log))?
                 .map_err(|failed| failed.of_site(&plan.site))?;
             lock(&self.ready).insert(shown);
-            if stale {
+            if need == Need::Refreshed {
                 changes.extend(made);
             }
         }
@@ -85,16 +95,20 @@ impl Templates {
     fn bring_up(
         &self,
         store: &TemplateStore,
+        name: &SiteName,
         template: &Template,
         stop: &Stop,
         log: Log<'_>,
     ) -> Result<Changes, SiteError> {
         let mut changes = Changes::default();
         self.engine.sweep();
-        store.make_root(&template.name)?;
-        let desired = template.desired(&self.directory);
+        store.make_root(name)?;
+        let root = self.directory.join(name.as_str()).map_err(|why| {
+            Error::failed(format!("cannot use the directory of {name}")).because_of(why)
+        })?;
+        let desired = template.desired(name.clone(), root);
         loop {
-            let records = self.state.read(&template.name, &self.boot)?;
+            let records = self.state.read(name, &self.boot)?;
             let table = match sys::probe::statmount() {
                 true => None,
                 false => Some(Table::read()?),
@@ -107,40 +121,53 @@ impl Templates {
             if plan.steps.is_empty() {
                 break;
             }
-            store.unseal(&template.name)?;
+            store.unseal(name)?;
             let outcome = self
                 .engine
                 .up(&plan, &observed, stop, log)
                 .map_err(SiteError::Engine)?;
             changes.add(outcome, &plan);
         }
-        store.record_peer_groups(&template.name, &self.boot)?;
-        store.seal(&template.name)?;
+        store.end_change(name, &template.contents, &template.at, &self.boot)?;
+        store.seal(name)?;
         Ok(changes)
     }
 }
 
-/// Whether `plan` mounts the graft or one of its members, and whether its template is stale.
-fn needs(plan: &Plan, graft: &Graft) -> (bool, bool) {
-    let at = &graft.mount.target;
-    let mut stale = false;
-    let mut touched = false;
-    for step in &plan.steps {
-        match step {
-            Step::Refresh(other) => stale |= other.mount.target == *at,
-            Step::Attach { mount, .. } | Step::Swap { mount, .. } => {
-                touched |= mount.target == *at
-                    || graft.template.mounts.iter().any(|member| member.target == mount.target);
-            }
-            _ => {}
-        }
-    }
-    (touched || stale, stale)
+/// What the template of a graft is needed for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// The graft stays, and its template changes.
+    Refreshed,
+    /// The graft stays, and one of its mounts is put back.
+    Member,
+    /// It is mounted.
+    Mounted,
 }
 
-fn shown(template: &Template) -> Shown {
-    let files = template.mounts.iter().map(|mount| mount.file).collect();
-    (template.name.clone(), files)
+/// What `plan` needs the template of the graft for.
+fn need(plan: &Plan, graft: &Graft) -> Option<Need> {
+    let at = &graft.mount.target;
+    let is_refreshed = |step: &Step| {
+        matches!(step, Step::Refresh { graft, .. } if graft.mount.target == *at)
+    };
+    if plan.steps.iter().any(is_refreshed) {
+        return Some(Need::Refreshed);
+    }
+    plan.steps.iter().find_map(|step| match step {
+        Step::Attach { mount, graft: of_graft } | Step::Swap { mount, graft: of_graft, .. } => {
+            match of_graft {
+                Some(_) if mount.target == *at => Some(Need::Mounted),
+                None if graft.has(&mount.target) => Some(Need::Member),
+                _ => None,
+            }
+        }
+        _ => None,
+    })
+}
+
+fn files(template: &Template) -> Vec<Option<FileId>> {
+    template.mounts.iter().map(|mount| mount.file).collect()
 }
 
 /// The templates of the recorded grafts.
@@ -149,17 +176,18 @@ pub(crate) fn grafted(record: Option<&BootRecord>) -> HashSet<SiteName> {
     mounts.filter_map(|mount| mount.template.clone()).collect()
 }
 
-/// Releases those of `templates` of which the site has no graft any more by its record.
-pub(crate) fn release(
+/// Releases the templates of which the site has no graft any more by its record.
+pub(crate) fn release_unused(
     store: &TemplateStore,
     state: &StateDir,
     boot: &BootId,
     site: &SiteName,
-    templates: HashSet<SiteName>,
 ) -> Result<()> {
-    if templates.is_empty() {
+    let held = store.held_by(site);
+    if held.is_empty() {
         return Ok(());
     }
-    let still = grafted(state.read(site, boot)?.record.as_ref());
-    store.release(templates.difference(&still), site)
+    let used = grafted(state.read(site, boot)?.record.as_ref());
+    let unused: Vec<_> = held.iter().filter(|name| !used.contains(*name)).collect();
+    store.release(unused, site)
 }

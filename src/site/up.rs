@@ -1,10 +1,12 @@
 //! What became of a site that was brought up.
 
+use std::sync::Arc;
+
 use crate::base::JailPath;
 use crate::base::text::plural;
 use crate::engine::Outcome;
-use crate::plan::{Plan, Step};
-use crate::resolve::Desired;
+use crate::plan::{Along, Plan, Step};
+use crate::resolve::{Desired, Mount};
 
 /// A site that is as its manifest asks for.
 pub(crate) struct Done {
@@ -41,7 +43,7 @@ impl Changes {
     /// Adds what was done by carrying out `plan`.
     pub(super) fn add(&mut self, outcome: Outcome, plan: &Plan) {
         self.outcome = std::mem::take(&mut self.outcome).and(outcome);
-        self.mounts.extend(plan.steps.iter().filter_map(change));
+        self.mounts.extend(plan.steps.iter().flat_map(changes));
     }
 
     /// Adds the changes of another run.
@@ -83,12 +85,45 @@ impl Done {
     }
 }
 
-fn change(step: &Step) -> Option<Changed> {
+fn changes(step: &Step) -> Vec<Changed> {
     match step {
-        Step::Attach { mount, .. } => Some((Change::Attached, mount.target.clone())),
-        Step::Swap { mount, .. } => Some((Change::Swapped, mount.target.clone())),
-        Step::Detach { target, .. } => Some((Change::Detached, target.clone())),
-        Step::DetachStray(stray) => Some((Change::Detached, stray.target.clone())),
-        _ => None,
+        Step::Refresh { .. } => vec![], // they are those of the template's own run
+        _ if step.change().is_some() => in_graft(step),
+        Step::Attach { mount, .. } => vec![(Change::Attached, mount.target.clone())],
+        Step::Swap { mount, .. } => vec![(Change::Swapped, mount.target.clone())],
+        Step::Detach { along, .. } if *along != Along::Nothing => going(step),
+        Step::Detach { target, .. } => vec![(Change::Detached, target.clone())],
+        Step::DetachStray(stray) => vec![(Change::Detached, stray.target.clone())],
+        _ => vec![],
+    }
+}
+
+/// What changes in the graft that the step mounts.
+fn in_graft(step: &Step) -> Vec<Changed> {
+    let Some(change) = step.change() else {
+        return vec![];
+    };
+    let of = |what, mounts: &[Arc<Mount>]| {
+        let targets = mounts.iter().map(|mount| (what, mount.target.clone()));
+        targets.collect::<Vec<_>>()
+    };
+    let detached = change.detach.iter().map(|target| (Change::Detached, target.clone()));
+    [
+        of(Change::Attached, &change.attach),
+        of(Change::Swapped, &change.swap),
+        detached.collect(),
+    ]
+    .concat()
+}
+
+/// The mounts that go with one that is detached.
+fn going(step: &Step) -> Vec<Changed> {
+    match step {
+        Step::Detach {
+            along: Along::Members(members),
+            ..
+        } => members.iter().map(|member| (Change::Detached, member.clone())).collect(),
+        Step::Detach { target, .. } => vec![(Change::Detached, target.clone())],
+        _ => vec![],
     }
 }

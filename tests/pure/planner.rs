@@ -131,7 +131,7 @@ impl World {
             .steps
             .iter()
             .filter_map(|step| match step {
-                Step::Attach(mount) | Step::Swap { mount, .. } => {
+                Step::Attach { mount, .. } | Step::Swap { mount, .. } => {
                     Some((mount.target.clone(), self.id()))
                 }
                 _ => None,
@@ -142,7 +142,7 @@ impl World {
             .steps
             .iter()
             .filter_map(|step| match step {
-                Step::Attach(mount) | Step::Swap { mount, .. } => Some(new(mount)),
+                Step::Attach { mount, .. } | Step::Swap { mount, .. } => Some(new(mount)),
                 _ => None,
             })
             .collect();
@@ -185,6 +185,7 @@ impl World {
 
     fn half(&mut self, step: &Step, half: usize, ids: &BTreeMap<JailPath, u64>) {
         match (step, half) {
+            (Step::Refresh(_), _) => {} // there are no templates here
             (
                 Step::Swap {
                     mount, expected, ..
@@ -210,7 +211,7 @@ impl World {
                 );
                 self.pop(target);
             }
-            (Step::Attach(mount), _) => {
+            (Step::Attach { mount, .. }, _) => {
                 let exists = self.files.get(&mount.target);
                 assert!(
                     self.mounted_above(&mount.target)
@@ -388,6 +389,8 @@ fn recorded(mount: &Mount, id: u64) -> RecordedMount {
         submounts: None,
         unique_id: Some(id),
         since: None,
+        template: None,
+        peer_group: None,
         more: Unknown::new(),
     }
 }
@@ -401,6 +404,7 @@ fn mounted(mount: &Mount, id: u64) -> ObservedMount {
         fs_root: None,
         options: mount.options,
         made_shared: false,
+        master: None,
     }
 }
 
@@ -501,6 +505,7 @@ fn bare(own: [bool; 4]) -> World {
         fs_root: None,
         options: MountAttributes::DATA,
         made_shared: false,
+        master: None,
     };
     world.mounts.insert(jail("/theirs"), vec![theirs]);
     world
@@ -509,14 +514,14 @@ fn bare(own: [bool; 4]) -> World {
 fn up(world: &mut World, desired: &Desired) {
     // A run after a crash may first finish a swap, whose result the next plan sees.
     for run in 0.. {
-        let plan = plan::up(desired, &world.observe(desired));
+        let plan = plan::up(desired, &world.observe(desired), None);
         world.apply(&plan, usize::MAX);
         assert!(!plan.unfinished || run < 4, "it comes to no end");
         if !plan.unfinished && run > 0 {
             break;
         }
     }
-    let plan = plan::up(desired, &world.observe(desired));
+    let plan = plan::up(desired, &world.observe(desired), None);
     assert!(plan.in_sync(), "not in sync: {:#?}", plan.steps);
     let ours = plan.states.iter().filter(|state| state.mount.is_some());
     assert!(
@@ -618,16 +623,16 @@ proptest! {
         let mut world = bare(own);
         for wanted in [first, second] {
             let wanted = desired(&wanted);
-            let plan = plan::up(&wanted, &world.observe(&wanted));
+            let plan = plan::up(&wanted, &world.observe(&wanted), None);
             world.apply(&plan, usize::MAX);
             if plan.unfinished {
-                let rest = plan::up(&wanted, &world.observe(&wanted));
+                let rest = plan::up(&wanted, &world.observe(&wanted), None);
                 prop_assert!(!rest.unfinished);
                 world.apply(&rest, usize::MAX);
             }
-            let next = plan::up(&wanted, &world.observe(&wanted));
+            let next = plan::up(&wanted, &world.observe(&wanted), None);
             prop_assert!(next.in_sync(), "{:#?}", next.steps);
-            prop_assert_eq!(plan::up(&wanted, &world.observe(&wanted)), next, "it is \
+            prop_assert_eq!(plan::up(&wanted, &world.observe(&wanted), None), next, "it is \
                                                                                deterministic");
         }
     }
@@ -640,7 +645,7 @@ proptest! {
         let mut world = before.clone();
         up(&mut world, &desired(&first));
         let wanted = desired(&second);
-        let plan = plan::up(&wanted, &world.observe(&wanted));
+        let plan = plan::up(&wanted, &world.observe(&wanted), None);
         world.apply(&plan, at);
         let mut crashed = world.clone();
         up(&mut world, &wanted);

@@ -22,6 +22,8 @@ pub struct Mount {
     pub propagation: Vec<String>,
     /// The file system's type.
     pub kind: String,
+    /// It shows a directory of a template.
+    pub is_graft: bool,
 }
 
 impl Mount {
@@ -51,7 +53,15 @@ pub fn mounts() -> Vec<Mount> {
 pub fn mounts_below(path: &Path) -> Vec<Mount> {
     mounts()
         .into_iter()
-        .filter(|mount| mount.point.starts_with(path))
+        .filter(|mount| mount.point.starts_with(path) && !mount.is_graft)
+        .collect()
+}
+
+/// The grafts below `path`: the directories that come from templates.
+pub fn grafts_below(path: &Path) -> Vec<Mount> {
+    mounts()
+        .into_iter()
+        .filter(|mount| mount.point.starts_with(path) && mount.is_graft)
         .collect()
 }
 
@@ -72,6 +82,7 @@ fn parse(line: &[u8]) -> Mount {
             .map(|field| text(field))
             .collect(),
         kind: text(fields[separator + 1]),
+        is_graft: fields[separator + 2] == b"mountjail" && fields[3] != b"/",
     }
 }
 
