@@ -34,7 +34,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::base::{Error, HostPath, Result, SiteName};
-use crate::observe::{BootId, Observed, PersistentRecord, StateDir};
+use crate::observe::{self, BootId, History, Observed, PersistentRecord, StateDir};
 use crate::patience::Stop;
 use crate::plan::Plan;
 use crate::sys;
@@ -309,6 +309,23 @@ impl Engine {
             return Ok(());
         }
         journal::write_kept(&self.state, site, &PersistentRecord { fstab, ..kept })
+    }
+
+    /// Adds to the history of the site what was done in templates that it has grafts of.
+    pub(crate) fn remember(&self, site: &SiteName, done: &Outcome) -> Result<()> {
+        let Some(mut record) = self.state.read(site, &self.boot)?.record else {
+            return Ok(());
+        };
+        let Outcome {
+            attached,
+            swapped,
+            detached,
+            ..
+        } = *done;
+        let history = record.history.take().unwrap_or_default();
+        let history = history.and(observe::now(), attached, swapped, detached);
+        record.history = Some(history).filter(|history| *history != History::default());
+        journal::write_record(&self.state, site, &record)
     }
 
     /// Takes the site down. It continues after errors and collects them. Unless `lazy`, it stops

@@ -89,6 +89,8 @@ pub(super) fn holders(
         let holder = Holder {
             id: mount.id,
             unique_id: mount.unique_id,
+            device: mount.device,
+            root: mount.root,
             point: mount.point,
             own_volume,
         };

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use nix::fcntl::readlinkat;
 
 use super::holders::{self, Apart};
+use super::lost_grafts;
 use super::mountinfo::MountInfo;
 use super::observed::{Observed, ObservedMount, PathState, Stray};
 use super::record::{CreatedKind, Identity, RecordedMount};
@@ -35,6 +36,16 @@ const PATH_MAX: usize = libc::PATH_MAX as usize;
 /// Errors: the root, or something below it, cannot be looked at. A root that does not exist is
 /// taken as empty.
 pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Result<Observed> {
+    let templates = records.templates.clone();
+    let observed = look(desired, records, table)?;
+    let found = templates.and_then(|known| lost_grafts::found(&observed, &desired.root, &known));
+    match found {
+        Some(records) => look(desired, records, table),
+        None => Ok(observed),
+    }
+}
+
+fn look(desired: &Desired, records: Records, table: Option<&Table>) -> Result<Observed> {
     let mut observed = only_of(&desired.root, records);
     observed.current_files = desired
         .files
@@ -104,6 +115,7 @@ pub fn as_recorded(records: &Records) -> Option<Observed> {
             file: Some(mount.file),
             kind: None,
             fs_root: None,
+            device: None,
             options: mount.options,
             made_shared: false,
             master: None,
@@ -611,6 +623,7 @@ pub(super) fn listed(mount: &MountInfo) -> ObservedMount {
         file: None,
         kind: None,
         fs_root: Some(mount.root.clone()),
+        device: Some(mount.device),
         options: mount.options,
         made_shared: false,
         master: mount.master,

@@ -7,6 +7,7 @@
 mod holders;
 mod home;
 mod late;
+mod lost_grafts;
 mod look;
 mod mountinfo;
 mod namespace;

@@ -130,6 +130,8 @@ pub struct ObservedMount {
     /// file that was moved shows its new name; a deleted one ends in `//deleted`. `None` if it was
     /// not asked for.
     pub fs_root: Option<PathBuf>,
+    /// The device of its file system, as in `/proc/self/mountinfo`; `None` if it was not asked for.
+    pub device: Option<u64>,
     /// Its attributes.
     pub options: MountAttributes,
     /// It is shared, though the mount that it is on is not. Somebody made it shared.
@@ -157,6 +159,10 @@ pub struct Holder {
     pub id: u64,
     /// Its id that is never reused.
     pub unique_id: Option<u64>,
+    /// The device of its file system, as in `/proc/self/mountinfo`.
+    pub device: u64,
+    /// The path within its file system that is mounted.
+    pub root: PathBuf,
     /// Its mount point on the host.
     pub point: PathBuf,
     /// A volume of the site's own: the directory is shown nowhere else outside the root, and the

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::lost_grafts;
 use super::look::{find_strays, listed, only_of};
 use super::observed::{Observed, ObservedMount};
 use super::state::Records;
@@ -16,6 +17,16 @@ use crate::sys::{self, Stat};
 /// private to its owner does not prevent a site from being taken down. `known` is what the manifest
 /// asks for, in case the record is lost.
 pub fn standing(known: &Desired, records: Records, table: &Table) -> Observed {
+    let templates = records.templates.clone();
+    let observed = look(known, records, table);
+    let found = templates.and_then(|of| lost_grafts::found(&observed, &known.root, &of));
+    match found {
+        Some(records) => look(known, records, table),
+        None => observed,
+    }
+}
+
+fn look(known: &Desired, records: Records, table: &Table) -> Observed {
     let mut observed = only_of(&known.root, records);
     let targets: HashSet<_> = known.mounts.iter().map(|mount| &mount.target).collect();
     let recorded = observed.recorded_mounts();

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::time::{ClockId, clock_gettime};
 
 use super::record::{BootId, BootRecord, KnownGraft, Member, PersistentRecord, Unreadable};
+use super::lost_grafts::TemplateRecords;
 use crate::base::{HostPath, SiteName};
 use crate::{Error, Result};
 
@@ -152,7 +153,20 @@ impl StateDir {
             record,
             kept,
             warnings,
+            ..self.no_records(boot)
         })
+    }
+
+    /// The records of a site of which none can be read.
+    pub fn no_records(&self, boot: &BootId) -> Records {
+        let templates = TemplateRecords {
+            state: self.templates(),
+            boot: boot.clone(),
+        };
+        Records {
+            templates: Some(templates),
+            ..Records::default()
+        }
     }
 }
 
@@ -167,6 +181,8 @@ pub struct Records {
     pub members: Vec<Member>,
     /// The recorded grafts.
     pub grafts: Vec<KnownGraft>,
+    /// The templates, to recognise grafts whose record is lost.
+    pub templates: Option<TemplateRecords>,
     /// Warnings about records that could not be used, in sentences.
     pub warnings: Vec<String>,
 }

@@ -65,6 +65,12 @@ impl Plan {
         self
     }
 
+    /// Whether it changes templates of grafts that stay.
+    pub(crate) fn refreshes(&self) -> bool {
+        let mut steps = self.steps.iter();
+        steps.any(|step| matches!(step, Step::Refresh { .. }))
+    }
+
     /// The graft that brings a mount to `target`, if one does.
     pub(crate) fn graft_with(&self, target: &JailPath) -> Option<&Graft> {
         self.grafts.iter().find(|graft| graft.has(target))

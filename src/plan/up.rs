@@ -675,7 +675,6 @@ impl Planner<'_> {
             .files
             .iter()
             .filter(|file| !self.observed.current_files.contains(&file.path));
-        self.plan.unfinished |= !self.refresh.is_empty();
         let steps = &mut self.plan.steps;
         steps.extend(self.refresh.into_values());
         steps.extend(writes.cloned().map(Step::WriteFile));

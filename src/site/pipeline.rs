@@ -8,16 +8,20 @@ use super::templates::{self, Templates};
 use super::up::{Changes, Done};
 use super::{ManifestError, Site, SiteError, load, records};
 use crate::base::{HostPath, SiteName};
-use crate::engine::{Engine, Lock, Log, Outcome, create_root};
+use crate::engine::{Engine, Lock, Log, create_root};
 use crate::manifest::Manifest;
 use crate::observe::{self, BootId, Observed, Table};
 use crate::patience::Stop;
 use crate::plan::{self, Plan, SiteState, Step};
 use crate::resolve::{Desired, Resolver};
-use crate::{Result, sys};
+use crate::{Error, Result, sys};
 
 /// How often a site is brought up that changes meanwhile.
 const ATTEMPTS: usize = 6;
+
+/// How often the templates of a site may change in one run. Once is enough, unless the host changes
+/// meanwhile.
+const MAX_REFRESHES: usize = 5;
 
 /// How mounts are looked up.
 #[derive(Clone, Copy)]
@@ -212,6 +216,7 @@ impl BringUp {
         let log = |line: std::fmt::Arguments<'_>| context.out.detail(line);
         let mut changes: Option<Changes> = None;
         let mut newer_table = None;
+        let mut refreshes = 0;
         loop {
             // Observe: the mounts that are there, and the records.
             let table = newer_table.as_ref().or(table);
@@ -226,46 +231,62 @@ impl BringUp {
                 return Err(SiteError::Errors(plan.conflicts));
             }
 
-            // Carry out: the steps, or undo what was done.
-            let (refreshed, outcome) = self.carry_out(&plan, &observed, stop, &log)?;
-            changes.get_or_insert_default().extend(refreshed);
-            changes.get_or_insert_default().add(outcome, &plan);
-            if !plan.unfinished {
-                return Ok(changes);
+            // Carry out: the steps, or undo what was done. Templates that the site has grafts of
+            // change first; the rest is planned when that is done.
+            let refreshed = self.prepare_templates(&plan, &observed, stop, &log)?;
+            let changes = changes.get_or_insert_default();
+            if plan.refreshes() {
+                self.engine.remember(&plan.site, &refreshed.outcome)?;
+                changes.extend(refreshed);
+                refreshes += 1;
+                if refreshes > MAX_REFRESHES {
+                    return Err(stays_stale(&plan).into());
+                }
+            } else {
+                let result = self.engine.up(&plan, &observed, stop, &log);
+                self.release_templates(&plan, &observed)?;
+                changes.add(result.map_err(SiteError::Engine)?, &plan);
+                if !plan.unfinished {
+                    return Ok(Some(std::mem::take(changes)));
+                }
             }
             newer_table = table.map(|_| Table::read()).transpose()?;
         }
     }
 
-    /// Carries `plan` out, with the templates that it needs. Those that the site does not use any
-    /// more are released.
-    fn carry_out(
+    /// Makes the templates that `plan` needs, and brings those that the site has grafts of to the
+    /// state of the host. Returns what that changed.
+    fn prepare_templates(
         &self,
         plan: &Plan,
         observed: &Observed,
         stop: &Stop,
         log: Log<'_>,
-    ) -> Result<(Changes, Outcome), SiteError> {
-        let used = templates::grafted(observed.record.as_ref());
-        let bring_up = || {
-            let mut refreshed = Changes::default();
-            if let Some(templates) = &self.templates
-                && !plan.grafts.is_empty()
-            {
-                refreshed = templates.prepare(self.engine.templates()?, plan, observed, stop, log)?;
-            }
-            let outcome = self.engine.up(plan, observed, stop, log);
-            Ok((refreshed, outcome.map_err(SiteError::Engine)?))
+    ) -> Result<Changes, SiteError> {
+        let Some(templates) = &self.templates else {
+            return Ok(Changes::default());
         };
+        if plan.grafts.is_empty() || plan.steps.is_empty() {
+            return Ok(Changes::default());
+        }
+        let store = self.engine.templates()?;
+        let prepared = templates.prepare(store, plan, observed, stop, log);
+        if prepared.is_err() {
+            self.release_templates(plan, observed)?;
+        }
+        prepared
+    }
 
-        let result = bring_up();
+    /// Releases the templates that the site does not use any more after `plan`.
+    fn release_templates(&self, plan: &Plan, observed: &Observed) -> Result<()> {
         let changes_grafts = |step: &Step| step.change().is_some();
-        if !used.is_empty() && !plan.steps.is_empty() || plan.steps.iter().any(changes_grafts) {
+        let had_grafts = !observed.grafts.is_empty();
+        if had_grafts && !plan.steps.is_empty() || plan.steps.iter().any(changes_grafts) {
             let Pipeline { context, boot, .. } = &self.pipeline;
             let store = self.engine.templates()?;
             templates::release_unused(store, &context.state, boot, &plan.site)?;
         }
-        result
+        Ok(())
     }
 
     fn make_root(&self, site: &Site, root: &HostPath) -> Result<()> {
@@ -284,6 +305,12 @@ impl BringUp {
             Err(error) => Err(error.context(&site.name)),
         }
     }
+}
+
+/// Mounts of a graft that do not follow their template.
+fn stays_stale(plan: &Plan) -> Error {
+    Error::failed(format!("{}: the mounts of a graft do not follow its template", plan.site))
+        .hint(format!("take the site down and up again: `mountjail down {}`", plan.site))
 }
 
 /// Whether the site is down. One that is recorded without mounts is up: all that it needs was

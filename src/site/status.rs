@@ -45,7 +45,7 @@ impl SiteStatus {
         let mut failed = vec![];
         let records = records_at_home(pipeline, &site).unwrap_or_else(|error| {
             failed.push(SiteError::from(error));
-            Records::default()
+            pipeline.context.state.no_records(&pipeline.boot)
         });
 
         let (desired, lookups) = desired(pipeline, &site, &records, &mut failed);

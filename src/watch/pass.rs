@@ -15,7 +15,7 @@ use crate::site::context::Context;
 use crate::site::pipeline::{BringUp, MountLookup, lock};
 use crate::site::up::{Change, Done};
 use crate::site::{ManifestError, Site, SiteError};
-use crate::{Error, Result};
+use crate::{Error, Result, sys};
 
 /// From so many sites on, a pass reads the whole mount table instead of looking up each mount.
 const MANY: usize = 32;
@@ -229,11 +229,16 @@ fn learned(run: &BringUp, site: &Site, lookups: Vec<Arc<Dependencies>>) -> Optio
         .ok()?;
     let record = records.record.as_ref();
     let mounts = record.into_iter().flat_map(|record| &record.mounts);
+    let ids = mounts.flat_map(|mount| {
+        let graft = mount.unique_id.filter(|_| mount.template.is_some());
+        let members = graft.and_then(|id| sys::list_mounts_in(id).ok());
+        mount.unique_id.into_iter().chain(members.into_iter().flatten())
+    });
     Some(PassResult {
         user: Dependent::Site(site.name.clone()),
         lookups,
         root: record.map(|record| record.root.clone()),
-        ids: mounts.filter_map(|mount| mount.unique_id).collect(),
+        ids: ids.collect(),
         record: id,
     })
 }

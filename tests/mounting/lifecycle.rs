@@ -6,7 +6,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::support::{Ran, Sandbox, for_each_engine, mounts, mounts_below, replace, tree};
+use crate::support::{
+    Ran, Sandbox, for_each_engine, mounts, mounts_below, replace, tree, unmount_all,
+};
 use libtest_mimic::Trial;
 use mountjail::observe::Table;
 
@@ -193,7 +195,7 @@ fn idempotent(engine: &'static str) {
         let calls = fs::read_to_string(log).unwrap();
         // An older strace shows statmount(2) and listmount(2), which only ask, by their numbers.
         let asks = |line: &str| {
-            ["syscall_0x1c9(", "syscall_0x1ca(", "+++"]
+            ["syscall_0x1c9", "syscall_0x1ca", "+++"]
                 .iter()
                 .any(|ask| line.contains(ask))
         };
@@ -301,8 +303,7 @@ fn live_changes(engine: &'static str) {
         .run(&["plan", "s"])
         .exits(3)
         .prints("detach /x/two")
-        .prints("attach ")
-        .prints("remove placeholder /x/two");
+        .prints("attach ");
     sandbox.ok(&["up", "s"]).says("1 attached, 1 detached");
     assert_eq!(id("one"), Some(one), "what stays is not touched");
     assert_eq!(id("two"), None);
@@ -585,9 +586,8 @@ fn reboot(engine: &'static str) {
     let bare = tree(&root);
     sandbox.ok(&["up", "s"]);
     // A reboot: no mounts, nothing in /run, the placeholders as they were.
-    for mount in mounts_below(&root) {
-        Ran::of(Command::new("umount").arg(&mount.point)).exits(0);
-    }
+    unmount_all(&root);
+    unmount_all(&sandbox.state().join("run"));
     fs::remove_dir_all(sandbox.state().join("run")).unwrap();
     sandbox.run(&["status", "s"]).exits(3).prints("s: down");
     sandbox.ok(&["up", "s"]);
@@ -598,6 +598,7 @@ fn reboot(engine: &'static str) {
 
 fn placeholder_changed(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
+    sandbox.file("srv/s/etc/own", "no template for this directory");
     let root = sandbox.site("s", "etc: [hosts, services]\n");
     sandbox.ok(&["up", "s"]);
     for mount in mounts_below(&root) {

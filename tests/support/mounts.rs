@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// One line of `/proc/self/mountinfo`, as `proc_pid_mountinfo(5)` has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +55,17 @@ pub fn mounts_below(path: &Path) -> Vec<Mount> {
         .into_iter()
         .filter(|mount| mount.point.starts_with(path) && !mount.is_graft)
         .collect()
+}
+
+/// Unmounts everything below `path`, grafts and templates as well.
+pub fn unmount_all(path: &Path) {
+    for mount in mounts().iter().rev() {
+        if mount.point.starts_with(path) {
+            // What is in a lazily unmounted mount goes with it.
+            let _ = umount2(&mount.point, MntFlags::MNT_DETACH);
+        }
+    }
+    assert!(mounts().iter().all(|mount| !mount.point.starts_with(path)));
 }
 
 /// The grafts below `path`: the directories that come from templates.
