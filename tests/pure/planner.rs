@@ -185,7 +185,7 @@ impl World {
 
     fn half(&mut self, step: &Step, half: usize, ids: &BTreeMap<JailPath, u64>) {
         match (step, half) {
-            (Step::Refresh(_), _) => {} // there are no templates here
+            (Step::Refresh { .. }, _) => {} // there are no templates here
             (
                 Step::Swap {
                     mount, expected, ..
@@ -405,6 +405,7 @@ fn mounted(mount: &Mount, id: u64) -> ObservedMount {
         options: mount.options,
         made_shared: false,
         master: None,
+        device: None,
     }
 }
 
@@ -506,6 +507,7 @@ fn bare(own: [bool; 4]) -> World {
         options: MountAttributes::DATA,
         made_shared: false,
         master: None,
+        device: None,
     };
     world.mounts.insert(jail("/theirs"), vec![theirs]);
     world
