@@ -46,9 +46,9 @@ pub fn script(shell: Shell) -> Vec<u8> {
 /// Names of sites, or paths of manifests.
 pub(super) fn site() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| {
-        let files = configuration::yaml_files(&config().join("sites")).unwrap_or_default();
-        let names = files.iter().filter_map(|file| file.file_stem());
-        let mut candidates = starting_with(typed, names.map(OsStr::to_owned));
+        let sites = configuration::list(&config()).unwrap_or_default().sites;
+        let names = sites.iter().map(|site| site.name.as_str().into());
+        let mut candidates = starting_with(typed, names);
         if candidates.is_empty() {
             candidates = PathCompleter::file().complete(typed);
         }
