@@ -27,6 +27,8 @@ pub(super) struct Defaults {
     /// The presets that it includes, each once.
     pub sections: Vec<PresetSection>,
     pub services: Vec<String>,
+    /// Where these are from.
+    pub file: Option<SourceFile>,
     pub scope: Option<Scope>,
 }
 
@@ -73,6 +75,7 @@ impl DefaultsFile {
             entries: parsed.entries(&self.file, &[], true),
             sections: expansion.sections,
             services: parsed.contents.services,
+            file: Some(self.file.clone()),
             scope: parsed.contents.scope.map(|line| line.scope),
         })
     }

@@ -22,10 +22,22 @@ pub struct Manifest {
     pub entries: Vec<Arc<Entry>>,
     /// systemd units that run inside, those of the defaults first.
     pub services: Vec<String>,
+    /// Those of the services that the defaults name, and the file of the defaults.
+    pub default_services: Option<(Vec<String>, SourceFile)>,
     /// Where its mounts are.
     pub scope: Scope,
     /// All instances of the template that the file is; `None`: it is the manifest of one site.
     pub instances: Option<Instances>,
+}
+
+impl Manifest {
+    /// The file that names `service`.
+    pub fn file_of_service(&self, service: &str) -> &SourceFile {
+        match &self.default_services {
+            Some((names, file)) if names.iter().any(|name| name == service) => file,
+            _ => &self.file,
+        }
+    }
 }
 
 /// `scope:` of a site: the mount namespaces that its mounts are in.

@@ -76,6 +76,10 @@ pub fn parse(
         root,
         entries,
         services: without_repeats(services),
+        default_services: defaults
+            .file
+            .clone()
+            .map(|file| (defaults.services.clone(), file)),
         scope: contents
             .scope
             .map(|line| line.scope)

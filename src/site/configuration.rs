@@ -1,6 +1,6 @@
 //! The configuration directory: sites and presets as files.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::resolve::Roots;
 use crate::{Error, Result, patience, sys};
 
 /// A site that a command is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Site {
     pub name: SiteName,
     pub file: PathBuf,
@@ -92,11 +92,9 @@ impl From<Site> for SiteList {
 impl SiteList {
     /// Adds another list, each site once, in the order of the lists.
     pub(super) fn extend(&mut self, other: Self) {
-        for site in other.sites {
-            if !self.sites.contains(&site) {
-                self.sites.push(site);
-            }
-        }
+        let known: HashSet<_> = self.sites.iter().cloned().collect();
+        let new = other.sites.into_iter();
+        self.sites.extend(new.filter(|site| !known.contains(site)));
         self.errors.extend(other.errors);
         self.warnings.extend(other.warnings);
         self.is_partial |= other.is_partial;
@@ -104,7 +102,7 @@ impl SiteList {
 
     /// Adds what templates give. A site that has a manifest of its own is there already.
     fn add(&mut self, found: Found) {
-        let known: BTreeSet<_> = self.sites.iter().map(|site| site.name.clone()).collect();
+        let known: HashSet<_> = self.sites.iter().map(|site| site.name.clone()).collect();
         let new = found.sites.into_iter();
         self.sites
             .extend(new.filter(|site| !known.contains(&site.name)));

@@ -146,6 +146,17 @@ fn services() {
         .prints("all.service.d/50-mountjail.conf")
         .says("a: mounted before all.service")
         .says("b: mounted before all.service");
+
+    // What is wrong with one of them is to be mended there.
+    defaults(&sandbox, "services: [missing.service]\n");
+    sandbox
+        .run(&["units", "a", "--dir", units])
+        .exits(1)
+        .says("this host has no unit missing.service")
+        .says(&format!(
+            "correct `services` in {}",
+            sandbox.path("config/defaults.yaml").display()
+        ));
 }
 
 fn scope() {

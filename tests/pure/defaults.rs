@@ -46,6 +46,8 @@ fn lists_are_joined_and_the_site_has_the_last_word() {
     assert_eq!(site.scope, Scope::Host);
     assert_eq!(etc(&site)[..3], ["hosts", "services", "motd"]);
     assert_eq!(site.services, ["a.service", "b.service", "c.service"]);
+    let file = |service| site.file_of_service(service).to_string();
+    assert_eq!([file("b.service"), file("c.service")], [FILE, "s.yaml"]);
 
     let plain = ok("", "root: /srv/s\n");
     assert!(plain.entries.is_empty() && plain.scope == Scope::Host);

@@ -58,8 +58,17 @@ fn the_manifests_of_the_readme_are_valid() {
         .map(|rest| rest.split("```").next().unwrap())
         .collect();
     assert!(examples.len() >= 2);
-    let validator = validator(&site_schema());
+    let schema_of = |example: &str| {
+        if example.contains("instances:") {
+            template_schema()
+        } else if example.contains("root:") {
+            site_schema()
+        } else {
+            defaults_schema()
+        }
+    };
     for example in examples {
+        let validator = validator(&schema_of(example));
         assert_eq!(
             mistakes(&validator, example),
             Vec::<String>::new(),
