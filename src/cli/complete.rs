@@ -18,6 +18,9 @@ use crate::site::trust::Trust;
 /// The scripts set it to the shell's name.
 const VARIABLE: &str = "MOUNTJAIL_COMPLETE";
 
+/// The function that completes in bash.
+const BASH: &str = include_str!("complete.bash");
+
 /// If a shell's script runs this program: prints the completions, and exits.
 pub(super) fn answer() {
     CompleteEnv::with_factory(super::command)
@@ -35,12 +38,23 @@ pub fn script(shell: Shell) -> Vec<u8> {
         let _ =
             shell.write_registration(VARIABLE, "mountjail", "mountjail", "mountjail", &mut script);
     }
+    if shell == Shell::Bash {
+        script = of_bash(&script);
+    }
     if shell == Shell::Zsh {
         // zsh may load the file as the function of the first completion.
         script
             .extend(b"\n[[ $funcstack[1] != _mountjail ]] || _clap_dynamic_completer_mountjail\n");
     }
     script
+}
+
+/// The script of bash, with [`BASH`] around its function.
+fn of_bash(script: &[u8]) -> Vec<u8> {
+    let script = String::from_utf8_lossy(script);
+    let (functions, registration) = script.split_once("\nif [[").unwrap_or((&script, ""));
+    let registration = registration.replace("-F _clap_complete_mountjail", "-F _mountjail");
+    format!("{functions}{BASH}if [[{registration}").into_bytes()
 }
 
 /// Names of sites, or paths of manifests.
