@@ -1,7 +1,7 @@
 //! YAML text → validated [`Manifest`]; presets, defaults and their merging.
 //!
-//! In: the text of a site's file, of the presets and of the defaults. Out: a [`Manifest`], or every error of the
-//! file at once. Pure: nothing here reads a file, the clock or the environment.
+//! In: the text of a site's file, of the presets and of the defaults. Out: a [`Manifest`], or every
+//! error of the files at once. Pure: nothing here reads a file, the clock or the environment.
 
 mod check;
 mod defaults;

@@ -183,8 +183,9 @@ impl Presets {
         }))
     }
 
-    /// Adds to `entries` what `defaults` and `includes` bring by presets, each preset once. Mistakes
-    /// of the includes themselves are added to `faults`; those in the presets are returned.
+    /// Adds to `entries` what `defaults` and `includes` bring by presets, each preset once.
+    /// Mistakes of the includes themselves are added to `faults`; those in the presets are
+    /// returned.
     pub(super) fn include(
         &self,
         defaults: &[PresetSection],

@@ -1,5 +1,5 @@
-//! Promise: `defaults.yaml` is merged under every site, its items say that they come from there, and
-//! its mistakes are shown once and keep no site up.
+//! Promise: `defaults.yaml` is merged under every site, its items say that they come from there,
+//! and its mistakes are shown once and do not keep sites from being taken down.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
