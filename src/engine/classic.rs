@@ -12,11 +12,10 @@ use std::sync::OnceLock;
 use sys_mount::MountFlags;
 
 use super::backend::{Backend, Prepared, make_private, mount};
-use super::root::proc_path;
 use super::scratch::{Scratch, ScratchDir};
 use crate::base::MountAttributes;
 use crate::observe::Table;
-use crate::sys;
+use crate::sys::{self, proc};
 
 pub(super) struct Classic {
     scratch_dir: ScratchDir,
@@ -37,7 +36,7 @@ impl Classic {
             .scratch_dir
             .get(&self.scratch)?
             .spot(sys::stat_fd(fd)?.kind)?;
-        bind(&proc_path(fd), &spot, recursive)?;
+        bind(&proc::path_of_descriptor(fd), &spot, recursive)?;
         make_private(&spot, recursive)?;
         Ok(spot)
     }
@@ -109,7 +108,7 @@ impl Backend for Classic {
     }
 
     fn attach(&self, ready: &InScratch, target: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
-        bind(&ready.0, &proc_path(target), recursive)
+        bind(&ready.0, &proc::path_of_descriptor(target), recursive)
     }
 
     fn stage(&self, ready: &InScratch) -> io::Result<()> {

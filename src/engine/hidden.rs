@@ -5,8 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use super::root::proc_path;
-use crate::sys;
+use crate::sys::{self, proc};
 
 /// A mount as its own file system shows it, without anything that is mounted on it.
 struct Bare {
@@ -62,7 +61,7 @@ pub(super) fn detach(id: u64) -> io::Result<()> {
     let result = sys::stat_mount(id).and_then(|mount| {
         let bare = Bare::of(mount.parent)?;
         let on = sys::reopen_on(&bare.mount, bare.open(&mount.point)?)?;
-        if std::fs::read_link(proc_path(&on))? != mount.point {
+        if std::fs::read_link(proc::path_of_descriptor(&on))? != mount.point {
             // It has moved, or the handle led to another name of the same file.
             return Err(io::Error::other("it has moved"));
         }

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, openat, readlinkat};
@@ -17,7 +17,7 @@ use super::ours::Ours;
 use crate::base::{Error, HostPath, JailPath, Result};
 use crate::observe::{CreatedKind, Identity, Observed, ObservedMount, RecordedMount};
 use crate::plan::Plan;
-use crate::sys::{self, FileId, FileKind, OnMount, Stat};
+use crate::sys::{self, FileId, FileKind, OnMount, Stat, proc};
 
 /// An open site root.
 #[derive(Debug)]
@@ -400,7 +400,13 @@ fn set_mode(new: &OwnedFd, mode: Mode) -> io::Result<()> {
         return Ok(());
     }
 
-    let is_empty = || Ok::<_, io::Error>(std::fs::read_dir(proc_path(new))?.next().is_none());
+    let is_empty = || {
+        Ok::<_, io::Error>(
+            std::fs::read_dir(proc::path_of_descriptor(new))?
+                .next()
+                .is_none(),
+        )
+    };
     if found.uid != nix::unistd::geteuid().as_raw()
         || found.kind == FileKind::Directory && !is_empty()?
     {
@@ -416,11 +422,6 @@ fn set_mode(new: &OwnedFd, mode: Mode) -> io::Result<()> {
         Err(_) if includes_mode(&sys::stat_fd(new)?) => Ok(()),
         result => Ok(result?),
     }
-}
-
-/// A path that the classic mount calls take in place of an open file.
-pub(super) fn proc_path(fd: impl AsFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
 }
 
 #[cfg(test)]

@@ -6,11 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::backend::{Backend, Prepared};
 use super::journal;
-use super::root::{Root, Spot, proc_path};
+use super::root::{Root, Spot};
 use super::target::unique_id_at;
 use crate::base::{Error, HostPath, JailPath, Result};
 use crate::observe::{self, CreatedKind, CreatedPath, PersistentRecord, RecordedMount};
-use crate::sys;
+use crate::sys::{self, proc};
 
 pub(super) enum Undo<B: Backend> {
     /// A mount was attached on the open file `on`.
@@ -198,7 +198,7 @@ pub(super) fn save<B: Backend>(
     top: &OwnedFd,
     recursive: bool,
 ) -> io::Result<Option<B::Ready>> {
-    let shown = std::fs::read_link(proc_path(top))?;
+    let shown = std::fs::read_link(proc::path_of_descriptor(top))?;
     if shown.as_os_str().as_bytes().ends_with(b" (deleted)") {
         return Ok(None);
     }

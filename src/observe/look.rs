@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
@@ -21,7 +21,7 @@ use super::submounts::{self, in_the_jail};
 use super::table::{self, Table};
 use crate::base::{HostPath, JailPath};
 use crate::resolve::{Desired, FileKind};
-use crate::sys::{self, Stat};
+use crate::sys::{self, Stat, proc};
 use crate::{Error, Result};
 
 /// A path of this many bytes is too long for system calls.
@@ -454,7 +454,7 @@ impl<'a> Site<'a> {
             path.relative(),
             libc::O_RDONLY | libc::O_DIRECTORY,
         )?;
-        for entry in fs::read_dir(format!("/proc/self/fd/{}", directory.as_raw_fd()))? {
+        for entry in fs::read_dir(proc::path_of_descriptor(&directory))? {
             let inside = path.join(entry?.file_name());
             if !inside.is_ok_and(|inside| self.kept.contains(&inside)) {
                 return Ok(false);

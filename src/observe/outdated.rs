@@ -6,18 +6,17 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::Table;
-use super::processes::{Process, all, same_namespace};
+use super::processes::{Process, same_namespace};
 use crate::base::HostPath;
 use crate::base::quote::word;
 use crate::base::text::and_more;
 use crate::resolve::ldso::elf::Object;
-use crate::sys::{self, FileId};
+use crate::sys::{self, FileId, proc};
 
 /// The end of a removed file's path.
 const DELETED: &[u8] = b" (deleted)";
@@ -100,7 +99,7 @@ impl fmt::Display for Outdated {
 /// either.
 pub fn outdated(roots: &[&HostPath], table: &Table) -> Vec<Inside> {
     let mut by_root: Vec<Found> = roots.iter().map(|_| Found::default()).collect();
-    for (pid, proc) in all() {
+    for (pid, proc) in proc::processes() {
         let Ok(at) = fs::read_link(proc.join("root")) else {
             continue;
         };
@@ -354,12 +353,7 @@ fn mount_id(link: &Path) -> Option<u64> {
         .custom_flags(libc::O_PATH)
         .open(link)
         .ok()?;
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).ok()?;
-    info.lines()
-        .find_map(|line| line.strip_prefix("mnt_id:"))?
-        .trim()
-        .parse()
-        .ok()
+    sys::mount_id_in_table(&file).ok()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::Pid;
 
 use crate::base::text::unescape_octal;
+use crate::sys::proc;
 
 /// The longest path that the kernel accepts.
 const PATH_MAX: usize = libc::PATH_MAX as usize;
@@ -27,7 +28,7 @@ pub(super) struct SystemCall {
 
 /// The system call in which the thread sleeps; `None`: it does not sleep, or this is not known.
 pub(super) fn call(thread: Pid) -> Option<SystemCall> {
-    parse(&fs::read_to_string(format!("/proc/self/task/{thread}/syscall")).ok()?)
+    parse(&fs::read_to_string(proc::of_own_thread(thread.as_raw()).join("syscall")).ok()?)
 }
 
 /// `332 0xffffff9c 0x7ffe… …`: number, six arguments, stack pointer, program counter; or `running`.
@@ -160,7 +161,7 @@ pub(crate) fn asked_by(thread: Pid) -> Option<PathBuf> {
 fn of_descriptor(fd: u64) -> Option<PathBuf> {
     #[allow(clippy::cast_possible_truncation)] // an int in a register
     let fd = fd as i32;
-    fs::read_link(format!("/proc/self/fd/{fd}")).ok()
+    proc::name_of_descriptor(fd).ok()
 }
 
 /// The text at an address of this process's memory that another thread has passed to the kernel.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::NixPath;
 
 use super::file::{FileId, FileKind};
+use super::proc;
 
 // Linux 6.8. The numbers are the same on every architecture that Rust supports except mips, where
 // they are not system calls (ENOSYS).
@@ -148,10 +149,8 @@ pub fn stat_fd(fd: impl AsFd) -> io::Result<Stat> {
 /// Returns the id in `/proc/self/mountinfo` of the mount that an open file is on: `mnt_id` of
 /// `/proc/self/fdinfo` (Linux 3.15).
 pub fn mount_id_in_table(fd: impl AsFd) -> io::Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()))?;
-    let id = text
-        .lines()
-        .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    let info = proc::descriptor_info(fd.as_fd().as_raw_fd())?;
+    let id = info.get("mnt_id").and_then(|id| id.parse().ok());
     id.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 

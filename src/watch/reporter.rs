@@ -20,6 +20,7 @@ use crate::site::context::Context;
 use crate::site::out::Out;
 use crate::site::up::{Change, Changed, Changes};
 use crate::site::{Site, SiteError};
+use crate::sys::proc;
 
 /// How many names are shown in one line.
 const NAMED: usize = 5;
@@ -71,7 +72,7 @@ impl Reporter {
         let state = WatchState {
             version: 1,
             pid,
-            start_time: crate::sys::start_time(pid).unwrap_or(0),
+            start_time: proc::start_time(&proc::of(pid)).unwrap_or(0),
             since: now(),
             mount_events: watcher.mount_source().to_owned(),
             ..WatchState::default()
