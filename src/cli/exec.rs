@@ -51,7 +51,7 @@ impl Exec {
         let site = select::site(context, &self.site)?;
         jail_command::prepare()?;
         if self.up {
-            let code = up::Up::of(&self.site).run_with_own_umask(context)?;
+            let code = up::Up::of(&self.site).run(context)?;
             if code != 0 {
                 return Ok(code);
             }

@@ -1,14 +1,13 @@
 //! `mountjail import`: manifests from existing configuration.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use crate::base::{HostPath, SiteName};
+use crate::engine::create_file;
 use crate::import::{Draft, DraftKind, Importer};
 use crate::manifest::{self, Presets, Request, SourceFile};
 use crate::resolve::{Overlap, Roots};
@@ -338,11 +337,5 @@ fn write(draft: &Draft, file: &Path, yaml: &str) -> Result<()> {
             _ => failed,
         }
     };
-    if let Some(directory) = file.parent() {
-        fs::create_dir_all(directory).map_err(cannot)?;
-    }
-    let mut new = fs::File::create_new(file).map_err(cannot)?;
-    new.write_all(yaml.as_bytes())
-        .inspect_err(|_| drop(fs::remove_file(file)))
-        .map_err(cannot)
+    create_file(file, yaml.as_bytes()).map_err(cannot)
 }

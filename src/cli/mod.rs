@@ -27,7 +27,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use nix::sys::stat::Mode;
 
 use crate::Error;
 use crate::patience::supervisor;
@@ -175,7 +174,6 @@ pub fn main() -> ExitCode {
         Command::Schema(schema) => schema.run(out),
         Command::Completions(completions) => completions.run(out),
         command => {
-            nix::sys::stat::umask(placeholders_umask());
             raise_open_files();
             run_in_worker(out, global.limit(), move || run(global, command, out))
         }
@@ -254,11 +252,6 @@ fn run(global: Global, command: Command, out: &'static Out) -> anyhow::Result<u8
             Ok(1)
         }
     }
-}
-
-/// The umask with which placeholders and records get the modes that they are made with.
-fn placeholders_umask() -> Mode {
-    Mode::from_bits_truncate(0o022)
 }
 
 /// Raises the limit of open files: a run over many sites has a descriptor per distinct source.

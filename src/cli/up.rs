@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use clap::Args;
-use nix::sys::stat::umask;
 use serde_json::json;
 
 use super::report::Report;
-use super::{Which, placeholders_umask, plan};
+use super::{Which, plan};
 use crate::base::HostPath;
 use crate::base::sync::processors;
 use crate::engine::Outcome;
@@ -67,14 +66,6 @@ impl Up {
             except: vec![],
             json: false,
         }
-    }
-
-    /// As [`run`](Self::run), for a command that passes the caller's umask on to another program.
-    pub(super) fn run_with_own_umask(&self, context: &Context) -> anyhow::Result<u8> {
-        let callers = umask(placeholders_umask());
-        let result = self.run(context);
-        umask(callers);
-        result
     }
 
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {

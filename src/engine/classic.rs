@@ -36,7 +36,7 @@ impl Classic {
             .scratch_dir
             .get(&self.scratch)?
             .spot(sys::stat_fd(fd)?.kind)?;
-        bind(&proc::path_of_descriptor(fd), &spot, recursive)?;
+        bind(&proc::path_of_descriptor(&fd), &spot, recursive)?;
         make_private(&spot, recursive)?;
         Ok(spot)
     }
@@ -108,7 +108,7 @@ impl Backend for Classic {
     }
 
     fn attach(&self, ready: &InScratch, target: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
-        bind(&ready.0, &proc::path_of_descriptor(target), recursive)
+        bind(&ready.0, &proc::path_of_descriptor(&target), recursive)
     }
 
     fn stage(&self, ready: &InScratch) -> io::Result<()> {

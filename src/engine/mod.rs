@@ -19,6 +19,7 @@ mod journal;
 mod lock;
 mod mount_op;
 mod ours;
+mod replace;
 mod root;
 mod scratch;
 mod sources;
@@ -42,6 +43,7 @@ pub use edit::edit as edit_file;
 pub use features::{Choice, Features};
 pub use journal::{remove_watch_state, write_watch_state};
 pub use lock::Lock;
+pub(crate) use replace::create_file;
 pub(crate) use state_directories::{make_state_directories, make_watch_directory};
 
 use backend::Backend;

@@ -386,33 +386,42 @@ impl Spot {
 /// acl(5).
 const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
 
-/// Gives a new file or directory the mode `mode` and no ACL. A directory might have been exchanged
-/// in between; then it is not empty or not our own.
-fn set_mode(new: &OwnedFd, mode: Mode) -> io::Result<()> {
-    let has_acl = |acl: &&str| match rustix::fs::fgetxattr(new, *acl, &mut [0u8; 256]) {
+/// The names of the ACLs that `file` has.
+pub(super) fn acls(file: &OwnedFd) -> Vec<&'static str> {
+    let has_acl = |acl: &&str| match rustix::fs::fgetxattr(file, *acl, &mut [0u8; 256]) {
         Ok(length) => length > 0,
         Err(error) => error == rustix::io::Errno::RANGE, // it is longer
     };
-    let acls: Vec<_> = ACLS.into_iter().filter(has_acl).collect();
+    ACLS.into_iter().filter(has_acl).collect()
+}
+
+/// Errors: EEXIST if `file`, which was just made, has been exchanged since: it is not empty or not
+/// our own.
+pub(super) fn must_be_new(file: &OwnedFd, found: &Stat) -> io::Result<()> {
+    let is_ours = found.uid == nix::unistd::geteuid().as_raw();
+    let is_empty = || match found.kind {
+        FileKind::Directory => {
+            let mut entries = std::fs::read_dir(proc::path_of_descriptor(file))?;
+            Ok::<_, io::Error>(entries.next().is_none())
+        }
+        _ => Ok(true),
+    };
+    if is_ours && is_empty()? {
+        return Ok(());
+    }
+    Err(io::Error::from_raw_os_error(libc::EEXIST))
+}
+
+/// Gives a new file or directory the mode `mode` and no ACL.
+fn set_mode(new: &OwnedFd, mode: Mode) -> io::Result<()> {
+    let acls = acls(new);
     let found = sys::stat_fd(new)?;
     let is_set = |stat: &Stat| stat.mode & 0o7777 == mode.bits();
     if acls.is_empty() && is_set(&found) {
         return Ok(());
     }
 
-    let is_empty = || {
-        Ok::<_, io::Error>(
-            std::fs::read_dir(proc::path_of_descriptor(new))?
-                .next()
-                .is_none(),
-        )
-    };
-    if found.uid != nix::unistd::geteuid().as_raw()
-        || found.kind == FileKind::Directory && !is_empty()?
-    {
-        return Err(io::Error::from_raw_os_error(libc::EEXIST));
-    }
-
+    must_be_new(new, &found)?;
     for acl in acls {
         rustix::fs::fremovexattr(new, acl)?;
     }

@@ -161,7 +161,7 @@ fn umount_in(dir: BorrowedFd<'_>, name: &Path, flags: libc::c_int) -> io::Result
 /// Detaches the topmost mount whose root or mount point is the open file `at`: `umount2(2)` with
 /// `MNT_DETACH` through the descriptor itself. This works wherever the mount has been moved to.
 pub fn umount_at(at: impl AsFd) -> io::Result<()> {
-    let path = CString::new(proc::path_of_descriptor(at).into_os_string().into_vec())?;
+    let path = CString::new(proc::path_of_descriptor(&at).into_os_string().into_vec())?;
     // SAFETY: `path` is NUL-terminated and lives across the call.
     checked(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) }.into()).map(drop)
 }

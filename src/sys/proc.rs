@@ -34,7 +34,7 @@ pub fn own_descriptors() -> io::Result<impl Iterator<Item = RawFd>> {
 }
 
 /// The path by which system calls take this process's open file `fd` where they take no descriptor.
-pub fn path_of_descriptor(fd: impl AsFd) -> PathBuf {
+pub fn path_of_descriptor(fd: &impl AsFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
 }
 

@@ -774,12 +774,7 @@ fn modes(engine: &'static str) {
     sandbox.ok(&["up", "s"]);
     for (path, mode) in [("etc", 0o755), ("usr", 0o755), ("usr/bin", 0o755)] {
         let path = root.join(path);
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
-            mode,
-            "{}",
-            path.display()
-        );
+        assert_eq!(mode_of(&path), mode, "{}", path.display());
         let acls = Ran::of(
             Command::new("getfacl")
                 .args(["--skip-base", "--absolute-names"])
@@ -805,10 +800,26 @@ fn modes(engine: &'static str) {
     let doctor = sandbox.run(&["doctor", "s"]).prints(&says);
     assert!(!doctor.stdout.contains("mountjail up"), "{doctor}");
     sandbox.ok(&["down", "s"]);
-    assert_eq!(
-        fs::metadata(&own).unwrap().permissions().mode() & 0o7777,
-        0o700
-    );
+    assert_eq!(mode_of(&own), 0o700);
+
+    fs::remove_dir_all(&root).unwrap();
+    let program = env!("CARGO_BIN_EXE_mountjail");
+    let up = format!("umask 077; exec {program} up --create s");
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &up])
+        .env("MOUNTJAIL_ENGINE", engine)
+        .env("MOUNTJAIL_CONFIG_DIR", sandbox.config())
+        .env("MOUNTJAIL_STATE_DIR", sandbox.state());
+    Ran::of(&mut shell).exits(0);
+    for (path, mode) in [("", 0o755), ("usr", 0o755), ("etc/passwd", 0o644)] {
+        assert_eq!(mode_of(&root.join(path)), mode, "{path}");
+    }
+    sandbox.ok(&["down", "s"]);
+}
+
+fn mode_of(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
 fn root_away(engine: &'static str) {

@@ -229,7 +229,7 @@ impl Trace {
             return Ok(code);
         }
         let context: &'static Context = Box::leak(Box::new(context.reloaded()?));
-        Up::of(&self.site).run_with_own_umask(context)
+        Up::of(&self.site).run(context)
     }
 
     /// Reports what was found, and writes it to the manifest if that was asked for. Returns the
