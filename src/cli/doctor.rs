@@ -119,7 +119,7 @@ impl Doctor {
             observed,
             plan,
         } = pipeline.plan(site)?;
-        if plan.site_state() == SiteState::Down && !desired.mounts.is_empty() {
+        if plan.site_state() == SiteState::Down {
             let down = Error::failed(format!(
                 "{}: the site is not up, so nothing inside can be tried",
                 site.name

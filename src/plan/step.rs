@@ -24,6 +24,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Every desired, recorded or foreign mount below the root, sorted by target.
     pub states: Vec<MountState>,
+    /// The site was brought up when nothing could be mounted, so it is up without a mount.
+    pub up_without_mounts: bool,
     /// Our mounts that stay as they are. With the results of the steps they become the new record.
     pub unchanged: Vec<RecordedMount>,
     /// Some mounts can only be planned after these steps, because a mount that is detached hides
