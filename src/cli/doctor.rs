@@ -41,7 +41,7 @@ use crate::{Error, Result};
 #[command(after_help = "Examples:\n  mountjail doctor site1\n  \
                   mountjail doctor --host db.example.org --tls example.org:443 site1\n  \
                   mountjail doctor")]
-pub(super) struct Doctor {
+pub(super) struct DoctorArgs {
     /// A name that must resolve inside, besides localhost
     #[arg(long, value_name = "NAME", requires = "site")]
     host: Option<String>,
@@ -84,7 +84,7 @@ fn host_and_port(text: &str) -> Result<(String, u16), String> {
     }
 }
 
-impl Doctor {
+impl DoctorArgs {
     pub(super) fn run(&self, context: &'static Context) -> anyhow::Result<u8> {
         let Some(site) = &self.site else {
             return Ok(self.machine(context)?);

@@ -32,7 +32,7 @@ const SHOWN: usize = 20;
 /// stays: removing a placeholder detaches the mount on it on all other hosts.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:\n  mountjail down site1\n  mountjail down --all --lazy")]
-pub(super) struct Down {
+pub(super) struct DownArgs {
     #[command(flatten)]
     which: Which,
     /// Detach also what is in use; its users keep it until they end
@@ -46,7 +46,7 @@ pub(super) struct Down {
     json: bool,
 }
 
-impl Down {
+impl DownArgs {
     pub(super) fn run(&self, context: &'static Context) -> anyhow::Result<u8> {
         let sites = self.sites(context)?;
         let stop = stop_flag()?;

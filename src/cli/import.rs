@@ -34,7 +34,7 @@ use crate::{Error, Result};
                   mountjail import /etc/fstab\n  \
                   mountjail import --write /etc/jailkit/jk_init.ini && mountjail presets"
 )]
-pub(super) struct Import {
+pub(super) struct ImportArgs {
     /// Write the manifests to the configuration's sites/ and presets/
     #[arg(long)]
     write: bool,
@@ -49,7 +49,7 @@ pub(super) struct Import {
     files: Vec<PathBuf>,
 }
 
-impl Import {
+impl ImportArgs {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         let mut found = Importer::new(self.prefix.clone());
         let files = match self.files.as_slice() {

@@ -93,22 +93,22 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Up(up::Up),
-    Down(down::Down),
-    Plan(plan::Plan),
-    Status(status::Status),
-    Check(check::Check),
-    Presets(presets::Presets),
-    Why(why::Why),
-    Doctor(doctor::Doctor),
-    Watch(watch::Watch),
-    Fstab(fstab::Fstab),
-    Units(units::Units),
-    Exec(exec::Exec),
-    Trace(trace::Trace),
-    Import(import::Import),
-    Schema(schema::Schema),
-    Completions(schema::Completions),
+    Up(up::UpArgs),
+    Down(down::DownArgs),
+    Plan(plan::PlanArgs),
+    Status(status::StatusArgs),
+    Check(check::CheckArgs),
+    Presets(presets::PresetsArgs),
+    Why(why::WhyArgs),
+    Doctor(doctor::DoctorArgs),
+    Watch(watch::WatchArgs),
+    Fstab(fstab::FstabArgs),
+    Units(units::UnitsArgs),
+    Exec(exec::ExecArgs),
+    Trace(trace::TraceArgs),
+    Import(import::ImportArgs),
+    Schema(schema::SchemaArgs),
+    Completions(schema::CompletionsArgs),
 }
 
 impl Command {
@@ -206,7 +206,7 @@ fn supervise(
 }
 
 /// Looks for the command in a worker, which can be given up, and then becomes the command.
-fn run_exec(global: Global, exec: exec::Exec, out: &'static Out) -> u8 {
+fn run_exec(global: Global, exec: exec::ExecArgs, out: &'static Out) -> u8 {
     let exec = Arc::new(exec);
     let look = exec.clone();
     match supervise(out, global.limit(), move || {

@@ -27,7 +27,7 @@ use crate::site::{Site, SiteError, parallel, systemctl};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  mountjail up site1\n  mountjail up --all --quiet")]
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line
-pub(super) struct Up {
+pub(super) struct UpArgs {
     #[command(flatten)]
     which: Which,
     /// Only show what would be done, as `mountjail plan` does
@@ -50,7 +50,7 @@ pub(super) struct Up {
     json: bool,
 }
 
-impl Up {
+impl UpArgs {
     /// `mountjail up SITE`.
     pub(super) fn of(site: &str) -> Self {
         let which = Which {
@@ -70,7 +70,7 @@ impl Up {
 
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         if self.dry_run {
-            return plan::Plan::of(&self.which, self.json).run(context);
+            return plan::PlanArgs::of(&self.which, self.json).run(context);
         }
         let mut sites = self.which.selection().sites(context)?;
         sites.retain(|site| !self.except.iter().any(|name| name == site.name.as_str()));

@@ -66,11 +66,11 @@ struct Down<'r> {
     root: HostPath,
     /// Those of this root.
     records: Records,
-    placeholders: Placeholders,
+    placeholders: PlaceholderFate,
 }
 
 /// What happens to the placeholders, and to all else that was made in the root.
-enum Placeholders {
+enum PlaceholderFate {
     /// They are removed.
     Go,
     /// They stay: lines of a file like fstab(5) mount on them.
@@ -281,12 +281,12 @@ impl<'r> Down<'r> {
                 "what its lines in {file} mount on stays; `mountjail fstab --uninstall {name}` \
                  removes it"
             ));
-            Placeholders::Needed
+            PlaceholderFate::Needed
         } else {
             let shared = observe::shared_storage(&root);
             match shared.map_err(|error| error.context(&site.name))? {
-                Some(kind) if !run.options.remove_placeholders => Placeholders::Shared(kind),
-                _ => Placeholders::Go,
+                Some(kind) if !run.options.remove_placeholders => PlaceholderFate::Shared(kind),
+                _ => PlaceholderFate::Go,
             }
         };
         Ok(Self {
@@ -353,7 +353,7 @@ impl<'r> Down<'r> {
     }
 }
 
-impl Placeholders {
+impl PlaceholderFate {
     /// The plan without the steps that remove what stays, and a sentence about what stays.
     fn apply(&self, down: &Down<'_>, plan: Plan) -> (Plan, Option<String>) {
         let kind = match self {

@@ -14,7 +14,7 @@ use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
 
 use super::jail_command::{self, JailCommand};
-use super::up::Up;
+use super::up::UpArgs;
 use super::{Global, complete, run_in_worker, supervise};
 use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
@@ -61,7 +61,7 @@ use crate::{Error, Result};
 )]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["command", "pid", "service"]))]
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line
-pub(super) struct Trace {
+pub(super) struct TraceArgs {
     /// Follow this running process, which must be inside
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
@@ -100,7 +100,7 @@ struct TraceStart {
     command: Option<JailCommand>,
 }
 
-impl Trace {
+impl TraceArgs {
     /// Looks and reports in workers, which can be given up, and follows in this process. Returns
     /// the exit code.
     pub(super) fn run(self, global: &Global, out: &'static Out) -> u8 {
@@ -229,7 +229,7 @@ impl Trace {
             return Ok(code);
         }
         let context: &'static Context = Box::leak(Box::new(context.reloaded()?));
-        Up::of(&self.site).run(context)
+        UpArgs::of(&self.site).run(context)
     }
 
     /// Reports what was found, and writes it to the manifest if that was asked for. Returns the

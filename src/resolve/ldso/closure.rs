@@ -8,7 +8,7 @@ use super::elf::{BadElf, Bytes};
 use super::load;
 use super::loader::{Loader, OpenError, Opened};
 use super::objects::Needed;
-use super::process::Process;
+use super::process::ProcessImage;
 use super::script::{self, Script};
 use crate::base::{HostPath, SEARCH_PATH};
 use crate::resolve::lookup_error::{LookupError, found};
@@ -69,7 +69,7 @@ pub struct ScriptInterpreter {
 
 impl Closure {
     /// Adds what the program itself names, before its libraries.
-    fn note_program(&mut self, opened: &Opened, process: &Process) {
+    fn note_program(&mut self, opened: &Opened, process: &ProcessImage) {
         if let Some(path) = &process.interpreter {
             let interpreter = Interpreter {
                 path: path.clone(),
@@ -216,7 +216,7 @@ impl Loader<'_> {
         if object.interpreter.is_none() && object.needs.is_empty() {
             return Ok(()); // static, also static PIE, or a library that stands alone
         }
-        let process = Process::new(self, &opened)?;
+        let process = ProcessImage::new(self, &opened)?;
         if object.interpreter.is_some() {
             closure.note_program(&opened, &process);
         }
