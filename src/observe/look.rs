@@ -16,7 +16,7 @@ use super::holders::{self, Apart};
 use super::mountinfo::MountInfo;
 use super::observed::{Observed, ObservedMount, PathState, Stray};
 use super::record::{Identity, RecordedMount};
-use super::state::Records;
+use super::state::SiteRecords;
 use super::submounts::{self, in_the_jail};
 use super::table::{self, Table};
 use crate::base::{HostPath, JailPath};
@@ -34,7 +34,7 @@ const PATH_MAX: usize = libc::PATH_MAX as usize;
 ///
 /// Errors: the root, or something below it, cannot be looked at. A root that does not exist is
 /// taken as empty.
-pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Result<Observed> {
+pub fn observe(desired: &Desired, records: SiteRecords, table: Option<&Table>) -> Result<Observed> {
     let mut observed = only_of(&desired.root, records);
     observed.current_files = desired
         .files
@@ -56,7 +56,7 @@ pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Re
         }
     };
 
-    let mut site = Site::new(root, desired, &observed, table)?;
+    let mut site = ObservedRoot::new(root, desired, &observed, table)?;
     site.look(desired, &mut observed)?;
     observed.holders = holders::holders(&desired.root, site.apart.take(), &observed, table)?;
     find_strays(&mut observed);
@@ -78,7 +78,7 @@ pub(super) fn find_strays(observed: &mut Observed) {
 }
 
 /// The records of the root `root`, without looking at anything.
-pub(super) fn only_of(root: &HostPath, records: Records) -> Observed {
+pub(super) fn only_of(root: &HostPath, records: SiteRecords) -> Observed {
     Observed {
         record: records.record.filter(|record| record.root == *root),
         kept: records.kept.filter(|kept| kept.root == *root),
@@ -88,7 +88,7 @@ pub(super) fn only_of(root: &HostPath, records: Records) -> Observed {
 
 /// The site by its records, without looking at anything. `None` if they are not enough: a mount has
 /// no unique id, has submounts, or is being swapped.
-pub fn as_recorded(records: &Records) -> Option<Observed> {
+pub fn as_recorded(records: &SiteRecords) -> Option<Observed> {
     let record = records.record.as_ref()?;
     let mut observed = Observed {
         record: records.record.clone(),
@@ -118,7 +118,7 @@ pub fn as_recorded(records: &Records) -> Option<Observed> {
     (same_root && !record.mounts.is_empty()).then_some(observed)
 }
 
-struct Site<'a> {
+struct ObservedRoot<'a> {
     root: OwnedFd,
     path: &'a HostPath,
     /// The id of the mount that the root is on.
@@ -138,7 +138,7 @@ struct Site<'a> {
     apart: RefCell<BTreeMap<JailPath, Apart>>,
 }
 
-impl<'a> Site<'a> {
+impl<'a> ObservedRoot<'a> {
     fn new(
         root: OwnedFd,
         desired: &'a Desired,

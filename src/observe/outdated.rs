@@ -98,7 +98,7 @@ impl fmt::Display for Outdated {
 /// of the process would change nothing. A file that is mapped shared and writable does not count
 /// either.
 pub fn outdated(roots: &[&HostPath], table: &Table) -> Vec<Inside> {
-    let mut by_root: Vec<Found> = roots.iter().map(|_| Found::default()).collect();
+    let mut by_root: Vec<OldInRoot> = roots.iter().map(|_| OldInRoot::default()).collect();
     for (pid, proc) in proc::processes() {
         let Ok(at) = fs::read_link(proc.join("root")) else {
             continue;
@@ -140,7 +140,7 @@ pub fn outdated(roots: &[&HostPath], table: &Table) -> Vec<Inside> {
             more,
         }
     };
-    let inside = |found: Found| {
+    let inside = |found: OldInRoot| {
         let outdated = found.groups.into_iter().map(group).collect();
         Inside {
             outdated,
@@ -156,7 +156,7 @@ type Group = (Option<String>, String, BTreeSet<String>, bool);
 
 /// The groups of processes in one root, and the numbers of processes and files looked at.
 #[derive(Default)]
-struct Found {
+struct OldInRoot {
     groups: BTreeMap<Group, Vec<Process>>,
     processes: usize,
     files: usize,

@@ -10,7 +10,7 @@ use super::{Context, Site, SiteError, configuration, load};
 use crate::base::HostPath;
 use crate::base::text::{few, plural};
 use crate::engine::{Engine, Outcome};
-use crate::observe::{self, BootId, Depth, Observed, Records, Table};
+use crate::observe::{self, BootId, Depth, Observed, SiteRecords, Table};
 use crate::plan::{self, Plan, Step};
 use crate::resolve::{Desired, Host, Resolver};
 use crate::{Error, Result, patience};
@@ -65,7 +65,7 @@ struct Down<'r> {
     site: &'r Site,
     root: HostPath,
     /// Those of this root.
-    records: Records,
+    records: SiteRecords,
     placeholders: PlaceholderFate,
 }
 
@@ -145,7 +145,7 @@ impl TakeDown {
         Ok(down.done(outcome))
     }
 
-    fn records(&self, site: &Site) -> Result<Records> {
+    fn records(&self, site: &Site) -> Result<SiteRecords> {
         let records = self.context.state.read(&site.name, &self.boot);
         let records = records.map_err(|error| error.context(&site.name))?;
         for warning in &records.warnings {
@@ -179,7 +179,7 @@ impl TakeDown {
     fn root(
         &self,
         site: &Site,
-        records: &Records,
+        records: &SiteRecords,
         desired: Option<&Desired>,
     ) -> Result<Option<HostPath>, SiteError> {
         let real = |root: &HostPath| Host::new().walk(root).ok().map(|walk| walk.real);
@@ -197,7 +197,7 @@ impl TakeDown {
 
     /// Takes down a site whose root does not exist: it was removed, or is on a disk that is not
     /// mounted now. What was made in it stays recorded.
-    fn without_root(&self, site: &Site, records: Records) -> Result<TakenDown, DownError> {
+    fn without_root(&self, site: &Site, records: SiteRecords) -> Result<TakenDown, DownError> {
         let root = records
             .root()
             .cloned()
@@ -267,7 +267,12 @@ impl TakeDown {
 }
 
 impl<'r> Down<'r> {
-    fn new(run: &'r TakeDown, site: &'r Site, root: HostPath, records: Records) -> Result<Self> {
+    fn new(
+        run: &'r TakeDown,
+        site: &'r Site,
+        root: HostPath,
+        records: SiteRecords,
+    ) -> Result<Self> {
         let out = run.context.out.site(&site.name);
         if let Some(recorded) = records.root().filter(|recorded| **recorded != root) {
             out.info(format_args!("the root {recorded} was moved to {root}"));

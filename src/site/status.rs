@@ -10,7 +10,7 @@ use super::pipeline::Pipeline;
 use super::records::{self, add_recorded, recorded_besides};
 use super::{Site, configuration};
 use crate::base::JailPath;
-use crate::observe::{self, Records};
+use crate::observe::{self, SiteRecords};
 use crate::plan::{self, Plan, Step};
 use crate::resolve::{Dependencies, Desired, FileKind, Host, Mount, Resolution};
 use crate::{Error, Result};
@@ -45,7 +45,7 @@ impl SiteStatus {
         let mut failed = vec![];
         let records = records_at_home(pipeline, &site).unwrap_or_else(|error| {
             failed.push(SiteError::from(error));
-            Records::default()
+            SiteRecords::default()
         });
 
         let (desired, lookups) = desired(pipeline, &site, &records, &mut failed);
@@ -100,7 +100,7 @@ impl SiteStatus {
 }
 
 /// The records, as those of the place where the root is now.
-fn records_at_home(pipeline: &Pipeline, site: &Site) -> Result<Records> {
+fn records_at_home(pipeline: &Pipeline, site: &Site) -> Result<SiteRecords> {
     let Pipeline { context, boot, .. } = pipeline;
     let records = records::read(context, &site.name, boot);
     let records = records.map_err(|error| error.context(&site.name))?;
@@ -137,7 +137,7 @@ fn plan_without_manifest(pipeline: &Pipeline, site: &Site) -> Result<Option<Plan
 fn desired(
     pipeline: &Pipeline,
     site: &Site,
-    records: &Records,
+    records: &SiteRecords,
     failed: &mut Vec<SiteError>,
 ) -> (Option<Desired>, Vec<Arc<Dependencies>>) {
     let manifest = match pipeline.load(site) {
@@ -168,7 +168,7 @@ fn desired(
 fn plan_status(
     pipeline: &Pipeline,
     desired: &Desired,
-    records: Records,
+    records: SiteRecords,
     absent: BTreeSet<JailPath>,
     resolved: Resolved,
 ) -> Result<Plan> {
@@ -192,7 +192,7 @@ fn plan_status(
 /// optional one.
 fn named_and_absent(
     desired: &Desired,
-    records: &Records,
+    records: &SiteRecords,
     host: &Host,
     lookups: &[Arc<Dependencies>],
 ) -> BTreeSet<JailPath> {
@@ -212,7 +212,7 @@ fn named_and_absent(
 /// Adds to `desired` what else is recorded; returns the targets whose source does not exist.
 fn keep_what_is_recorded(
     desired: &mut Desired,
-    records: &Records,
+    records: &SiteRecords,
     host: &Host,
 ) -> BTreeSet<JailPath> {
     let mut absent = BTreeSet::new();
