@@ -48,19 +48,19 @@ fn bind(source: &Path, target: &Path, recursive: bool) -> io::Result<()> {
     mount(source, target, flags)
 }
 
-fn flags(options: MountAttributes) -> MountFlags {
+fn flags(attributes: MountAttributes) -> MountFlags {
     let mut flags = MountFlags::empty();
-    flags.set(MountFlags::RDONLY, options.read_only);
-    flags.set(MountFlags::NOSUID, options.nosuid);
-    flags.set(MountFlags::NODEV, options.nodev);
-    flags.set(MountFlags::NOEXEC, options.noexec);
+    flags.set(MountFlags::RDONLY, attributes.read_only);
+    flags.set(MountFlags::NOSUID, attributes.nosuid);
+    flags.set(MountFlags::NODEV, attributes.nodev);
+    flags.set(MountFlags::NOEXEC, attributes.noexec);
     flags
 }
 
-/// Remounts the bind at `path` with `options`, and every mount below it if `recursive`. The kernel
+/// Remounts the bind at `path` with `attributes`, and every mount below it if `recursive`. The kernel
 /// ignores `MS_REC` on a remount, so each mount is remounted separately; none may be missed.
-fn set_options(path: &Path, options: MountAttributes, recursive: bool) -> io::Result<()> {
-    let remount = MountFlags::REMOUNT | MountFlags::BIND | flags(options);
+fn set_attributes(path: &Path, attributes: MountAttributes, recursive: bool) -> io::Result<()> {
+    let remount = MountFlags::REMOUNT | MountFlags::BIND | flags(attributes);
     mount(Path::new("none"), path, remount)?;
     if recursive {
         let table = Table::read_text().map_err(io::Error::other)?;
@@ -91,11 +91,11 @@ impl Backend for Classic {
     fn prepare(
         &self,
         source: BorrowedFd<'_>,
-        options: MountAttributes,
+        attributes: MountAttributes,
         recursive: bool,
     ) -> io::Result<InScratch> {
         let spot = self.bind_aside(source, recursive)?;
-        set_options(&spot, options, recursive)?;
+        set_attributes(&spot, attributes, recursive)?;
         Ok(InScratch(spot))
     }
 
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_become_the_flags_of_mount_2() {
+    fn attributes_become_the_flags_of_mount_2() {
         assert_eq!(
             flags(MountAttributes::CODE),
             MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV

@@ -36,7 +36,7 @@ pub(super) fn made_kind(kind: FileKind) -> CreatedKind {
 }
 
 /// The attributes of the mount that an open file is on.
-pub(super) fn options_of(fd: impl AsFd) -> io::Result<MountAttributes> {
+pub(super) fn attributes_of(fd: impl AsFd) -> io::Result<MountAttributes> {
     Ok(MountAttributes::from_statfs(fstatvfs(fd)?.flags()))
 }
 

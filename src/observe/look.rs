@@ -102,7 +102,7 @@ pub fn as_recorded(records: &SiteRecords) -> Option<Observed> {
             file: Some(mount.file),
             kind: None,
             fs_root: None,
-            options: mount.options,
+            attributes: mount.attributes,
             made_shared: false,
         };
         let before = observed.mounts.insert(mount.target.clone(), vec![seen]);
@@ -582,7 +582,7 @@ pub(super) fn listed(mount: &MountInfo) -> ObservedMount {
         file: None,
         kind: None,
         fs_root: Some(mount.root.clone()),
-        options: mount.options,
+        attributes: mount.attributes,
         made_shared: false,
     }
 }

@@ -106,7 +106,7 @@ pub struct ObservedMount {
     /// not asked for.
     pub fs_root: Option<PathBuf>,
     /// Its attributes.
-    pub options: MountAttributes,
+    pub attributes: MountAttributes,
     /// It is shared, though the mount that it is on is not. Somebody made it shared.
     pub made_shared: bool,
 }

@@ -174,7 +174,8 @@ pub struct RecordedMount {
     /// The file at the source path at that time.
     pub file: FileId,
     /// The attributes that the mount was given.
-    pub options: MountAttributes,
+    #[serde(rename = "options")]
+    pub attributes: MountAttributes,
     /// Whether submounts came along.
     pub recursive: bool,
     /// The submounts. `None` if the mount is not recursive, or if they are unknown: then they are

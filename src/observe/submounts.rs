@@ -120,7 +120,9 @@ pub(super) fn name_moved(observed: &mut Observed, file_at: impl Fn(&JailPath) ->
 
     for mount in lost {
         let found = elsewhere.iter().find_map(|(path, stack)| {
-            let top = stack.last().filter(|top| top.options == mount.options)?;
+            let top = stack
+                .last()
+                .filter(|top| top.attributes == mount.attributes)?;
             let id = top.unique_id.filter(|id| !known.contains(id))?;
             (file_at(path) == Some(mount.file)).then_some(id)
         });

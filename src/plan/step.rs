@@ -264,14 +264,14 @@ impl fmt::Display for Step {
                 "attach {} on {} ({}{})",
                 mount.source,
                 mount.target,
-                mount.options,
+                mount.attributes,
                 if mount.recursive { ",recursive" } else { "" }
             ),
             Self::Swap { mount, because, .. } => {
                 write!(
                     f,
                     "swap {} on {} ({}; {because})",
-                    mount.source, mount.target, mount.options
+                    mount.source, mount.target, mount.attributes
                 )
             }
         }

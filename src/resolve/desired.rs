@@ -72,7 +72,7 @@ pub struct Mount {
     /// What `source` is, and therefore what the placeholder must be.
     pub kind: FileKind,
     /// The mount's attributes.
-    pub options: MountAttributes,
+    pub attributes: MountAttributes,
     /// Submounts come along, with the same attributes.
     pub recursive: bool,
     /// Why it is here; at least one.

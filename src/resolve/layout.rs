@@ -214,13 +214,13 @@ impl MountDraft {
     }
 
     fn finish(self) -> Mount {
-        let options = self.item.effective();
+        let attributes = self.item.effective();
         Mount {
             target: self.target,
             source: self.item.source,
             file: Some(self.item.file),
             kind: self.item.kind,
-            options,
+            attributes,
             recursive: self.item.recursive,
             reasons: self.reasons,
         }

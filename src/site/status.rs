@@ -227,7 +227,7 @@ fn keep_what_is_recorded(
             source: mount.source.clone(),
             file: found.map(|found| found.file),
             kind: found.map_or(FileKind::File, |found| found.kind),
-            options: mount.options,
+            attributes: mount.attributes,
             recursive: mount.recursive,
             reasons: vec![],
         }));

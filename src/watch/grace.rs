@@ -123,7 +123,7 @@ fn still_there(root: &HostPath, mount: &RecordedMount) -> Option<Arc<Mount>> {
             source: mount.source.clone(),
             file: Some(mount.file),
             kind: found.kind,
-            options: mount.options,
+            attributes: mount.attributes,
             recursive: mount.recursive,
             reasons: vec![],
         })

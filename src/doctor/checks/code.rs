@@ -57,7 +57,7 @@ fn places(exam: &Exam<'_>) -> Vec<PathBuf> {
     let mut places = vec![];
     for mount in &exam.site.desired.mounts {
         let may_have_code = matches!(mount.kind, FileKind::File | FileKind::Directory);
-        if may_have_code && !mount.options.noexec {
+        if may_have_code && !mount.attributes.noexec {
             places.push(mount.target.as_path().to_owned());
         }
     }

@@ -67,7 +67,7 @@ pub(super) fn sockets(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
 /// Sockets are in directories of data, or mounted by themselves; systemd's are left out.
 fn may_have_sockets(mount: &Mount) -> bool {
     let is_data = matches!(mount.kind, FileKind::Directory | FileKind::Socket);
-    is_data && mount.options.noexec && !mount.source.as_path().starts_with(SYSTEMD)
+    is_data && mount.attributes.noexec && !mount.source.as_path().starts_with(SYSTEMD)
 }
 
 /// The sockets that the pools' PHP settings name.
