@@ -16,6 +16,7 @@ use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
 use crate::doctor::{self, CheckVerdict, ExamOptions, ExaminedSite, Finding, Machine};
 use crate::import::fpm;
+use crate::jail;
 use crate::observe::BootRecord;
 use crate::patience::Stop;
 use crate::plan::SiteState;
@@ -126,23 +127,25 @@ impl DoctorArgs {
             ));
             return Err(down.hint(format!("mountjail up {}", site.name)).into());
         }
-        let (pool_users, odd) =
-            doctor::pool_users(&self.masters(), &desired.root).map_err(|error| {
-                run_as::unreadable(error, "the right one with --fpm").context(&site.name)
-            })?;
-        for error in &odd {
+        let pools = fpm::pool_users(&self.masters(), &desired.root).map_err(|error| {
+            run_as::unreadable(error, "the right one with --fpm").context(&site.name)
+        })?;
+        for error in &pools.left_out {
             let out = context.out.site(&site.name);
             out.warn(format_args!("left out: {error}"));
         }
-        let who = run_as::user(self.user.as_deref(), &pool_users, &manifest)
-            .map_err(|error| error.context(&site.name))?;
+        let user = match &self.user {
+            Some(name) => jail::user(name),
+            None => jail::choose_user(pools.found.iter().map(|pool| &pool.user), &manifest),
+        }
+        .map_err(|error| error.context(&site.name))?;
         let examined = ExaminedSite {
             manifest: &manifest,
             desired: &desired,
             plan: &plan,
-            pool_users: &pool_users,
+            pool_users: &pools.found,
             table: &pipeline.table.unwrap_or_default(),
-            user: who,
+            user,
             since: observed.record.as_ref().and_then(BootRecord::since),
         };
         Ok(self.examine(context, &examined, stop)?)

@@ -17,7 +17,7 @@ use super::target::{
     nothing_inside, still_there,
 };
 use super::{Engine, EngineFailure, Log, Outcome, hidden, journal};
-use crate::base::quote::word;
+use crate::base::quote::shell_word;
 use crate::base::{Error, HostPath, JailPath, Result};
 use crate::observe::{
     self, BootRecord, CreatedKind, Identity, Observed, ObservedMount, PersistentRecord,
@@ -396,7 +396,7 @@ impl<'a> Run<'a> {
                 "the file system that it is on may not answer: `umount -l {}` takes that \
                  away with what is in it; then run \
                  the command again",
-                word(&on.point.to_string_lossy())
+                shell_word(&on.point.to_string_lossy())
             ),
             Err(_) => "run the command again".to_owned(),
         };

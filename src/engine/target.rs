@@ -8,7 +8,7 @@ use nix::sys::statvfs::fstatvfs;
 
 use super::hidden;
 use super::root::Root;
-use crate::base::quote::word;
+use crate::base::quote::shell_word;
 use crate::base::{Error, HostPath, JailPath, MountAttributes, Result};
 use crate::observe::{CreatedKind, Identity, ObservedMount, Stray};
 use crate::resolve::FileKind;
@@ -136,7 +136,7 @@ pub(super) fn hides(path: &str, above: &Path) -> Error {
     ))
     .hint(format!(
         "unmount that first: `umount -l {}`; then run the command again",
-        word(&above.to_string_lossy())
+        shell_word(&above.to_string_lossy())
     ))
 }
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use super::Table;
 use super::processes::{Process, same_namespace};
 use crate::base::HostPath;
-use crate::base::quote::word;
+use crate::base::quote::shell_word;
 use crate::base::text::and_more;
 use crate::resolve::ldso::elf::Object;
 use crate::sys::{self, FileId, proc};
@@ -85,7 +85,7 @@ impl fmt::Display for Outdated {
         write!(
             f,
             "{} (pid {pids}{others}{unit}) still has the old {files}{more}",
-            word(&process.name)
+            shell_word(&process.name)
         )
     }
 }

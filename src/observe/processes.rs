@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{SysconfVar, sysconf};
 
 use crate::base::HostPath;
-use crate::base::quote::word;
+use crate::base::quote::shell_word;
 use crate::resolve::Mount;
 use crate::sys::{self, FileId, proc};
 
@@ -29,7 +29,7 @@ pub struct Process {
 impl fmt::Display for Process {
     /// `php-fpm8.2 (pid 812, php8.2-fpm.service)`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (pid {}", word(&self.name), self.pid)?;
+        write!(f, "{} (pid {}", shell_word(&self.name), self.pid)?;
         match &self.unit {
             Some(unit) => write!(f, ", {unit})"),
             None => f.write_str(")"),
@@ -43,7 +43,7 @@ impl Process {
         let service = self.unit.as_ref().filter(|unit| unit.ends_with(".service"));
         // A user's own manager may run anything.
         match service.filter(|unit| !unit.starts_with("user@")) {
-            Some(unit) => format!("systemctl restart {}", word(unit)),
+            Some(unit) => format!("systemctl restart {}", shell_word(unit)),
             None => format!("restart the process {}", self.pid),
         }
     }
