@@ -1,5 +1,7 @@
 //! `mountjail doctor`: does a site work inside? Without a site: what this machine offers.
 
+mod machine;
+
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,8 +9,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Args;
-use nix::unistd::geteuid;
 use serde_json::{Value, json};
+
+use machine::{MachineReport, UnservedPool};
 
 use super::report::Report;
 use super::{DIFFERENT, complete, jail_command, run_as};
@@ -192,73 +195,36 @@ impl DoctorArgs {
         }
     }
 
+    /// Reports on the machine; returns the exit code.
     fn machine(&self, context: &Context) -> Result<u8> {
-        let machine = Machine::look(std::env::var("MOUNTJAIL_ENGINE").ok().as_deref())?;
         let sites = select::all(context);
-        let sites = sites.as_ref().map(|sites| {
-            sites
-                .iter()
-                .map(|site| site.name.as_str())
-                .collect::<Vec<_>>()
-        });
-        let (code, mut text) = (
-            if machine.is_full() { DIFFERENT } else { 0 },
-            machine_text(&machine),
-        );
-        let engine = machine.engine.as_ref();
-        let code = engine.as_ref().err().map_or(code, |error| {
-            context.out.error(error);
-            error.exit_code()
-        });
-        let config = context.config.display();
-        match &sites {
-            Ok(sites) => {
-                line(
-                    &mut text,
-                    format_args!("configuration: {config}, {}", plural(sites.len(), "site")),
-                );
+        let names = |sites: Vec<Site>| sites.into_iter().map(|site| site.name).collect();
+        let report = MachineReport {
+            machine: Machine::look(std::env::var("MOUNTJAIL_ENGINE").ok().as_deref())?,
+            config: &context.config,
+            sites: sites.map(names),
+            unserved: self.without_site(context),
+        };
+
+        let code = match &report.machine.engine {
+            Err(error) => {
+                context.out.error(error);
+                error.exit_code()
             }
-            Err(error) => line(&mut text, format_args!("configuration: {error}")),
-        }
-        let unserved = self.without_site(context);
-        for (pool, chroot) in &unserved {
-            line(
-                &mut text,
-                format_args!(
-                    "no site for the pool {pool} in {chroot}: `mountjail import` makes one"
-                ),
-            );
-        }
-        if self.json {
-            let calls: serde_json::Map<_, _> = machine
-                .calls()
-                .iter()
-                .map(|(name, there, _)| ((*name).to_owned(), json!(known(*there))))
-                .collect();
-            let unserved: Vec<_> = unserved
-                .iter()
-                .map(|(pool, root)| json!({ "pool": pool, "root": root }))
-                .collect();
-            text = format!(
-                "{:#}\n",
-                json!({
-                    "kernel": machine.kernel,
-                    "calls": calls,
-                    "engine": engine.ok(),
-                    "mounts": machine.mounts,
-                    "mount_max": machine.mount_max,
-                    "config_dir": context.config,
-                    "sites": sites.ok(),
-                    "pools_without_site": unserved,
-                })
-            );
-        }
+            Ok(_) if report.machine.is_full() => DIFFERENT,
+            Ok(_) => 0,
+        };
+        let text = if self.json {
+            report.json()
+        } else {
+            report.text()
+        };
         Ok(context.out.print_and(text, code))
     }
 
     /// The pools whose chroot is not the root of a site. Configurations that cannot be read are
     /// reported.
-    fn without_site(&self, context: &Context) -> Vec<(String, HostPath)> {
+    fn without_site(&self, context: &Context) -> Vec<UnservedPool> {
         let sites = configuration::list(&context.config)
             .unwrap_or_default()
             .sites;
@@ -269,7 +235,10 @@ impl DoctorArgs {
                 Ok(pools) => found.extend(pools.iter().filter_map(|pool| {
                     let root = HostPath::new(pool.chroot()?).ok()?;
                     let unserved = !roots.iter().any(|root| pool.lives_in(&context.host, root));
-                    unserved.then(|| (pool.name.clone(), root))
+                    unserved.then(|| UnservedPool {
+                        pool: pool.name.clone(),
+                        root,
+                    })
                 })),
                 Err(error) => context.out.warn(&error),
             }
@@ -335,38 +304,6 @@ fn text(site: &SiteName, root: &HostPath, user: &str, findings: &[Finding]) -> S
             line(&mut text, format_args!("  {:<15} {what:<11} {remedy}", ""));
         }
     }
-    text
-}
-
-/// Whether the kernel has a system call; `None`: unknown, because some are refused to unprivileged
-/// users as if they did not exist.
-fn known(there: bool) -> Option<bool> {
-    (there || geteuid().is_root()).then_some(there)
-}
-
-fn machine_text(machine: &Machine) -> String {
-    let mut text = format!("kernel: {}\n", machine.kernel);
-    for (name, there, what) in machine.calls() {
-        let there = known(there).map_or("?", |there| if there { "yes" } else { "no" });
-        let _ = writeln!(text, "  {there:<3} {name:<18}  {what}");
-    }
-    if !geteuid().is_root() {
-        text.push_str("  (?: only root can tell)\n");
-    }
-    if let Ok(engine) = machine.engine {
-        let _ = writeln!(text, "engine: {engine}");
-    }
-    let _ = match machine.mount_max {
-        Some(most) => write!(text, "mounts: {} of {most} (fs.mount-max)", machine.mounts),
-        None => write!(text, "mounts: {}", machine.mounts),
-    };
-    let advice = if machine.is_full() {
-        "; little room is left: `sysctl fs.mount-max=200000`"
-    } else {
-        ""
-    };
-    text.push_str(advice);
-    text.push('\n');
     text
 }
 
