@@ -13,10 +13,16 @@ use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
 
 pub fn all() -> Vec<Trial> {
     let mut trials = trials([
-        ("any value, key and section", any_line),
-        ("any configuration of many files", any_configuration),
         (
-            "configurations as panels and distributions write them",
+            "any value, key and section is read as PHP-FPM reads it",
+            any_line,
+        ),
+        (
+            "any configuration of many files is read as PHP-FPM reads it",
+            any_configuration,
+        ),
+        (
+            "configurations of panels and distributions are read",
             real_ones,
         ),
         ("an odd pool does not hide the others", one_odd_pool),

@@ -26,7 +26,7 @@ pub fn all() -> Vec<Trial> {
         ),
         ("metrics satisfy promtool and match the states", metrics),
         (
-            "metrics of sites that are down, gone or wrong",
+            "metrics cover sites that are down, gone or wrong",
             metrics_of_others,
         ),
         ("the history lasts as long as the record", history),

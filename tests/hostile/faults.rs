@@ -21,33 +21,39 @@ const CALLS: &str = "open_tree,mount_setattr,move_mount,mount,umount2,openat2,mk
 
 pub fn all() -> Vec<Trial> {
     [
-        for_each_engine("up, each call failing", |engine| {
+        for_each_engine("up recovers from each call failing", |engine| {
             each_call(engine, Run::Up, Fault::Error);
         }),
-        for_each_engine("up, killed at each call", |engine| {
+        for_each_engine("up recovers from a kill at each call", |engine| {
             each_call(engine, Run::Up, Fault::Kill);
         }),
-        for_each_engine("swap, each call failing", |engine| {
+        for_each_engine("a swap recovers from each call failing", |engine| {
             each_call(engine, Run::Swap, Fault::Error);
         }),
-        for_each_engine("swap, each call failing twice", |engine| {
+        for_each_engine("a swap recovers from each call failing twice", |engine| {
             each_call(engine, Run::Swap, Fault::Errors);
         }),
-        for_each_engine("swap, stopped at each call", |engine| {
+        for_each_engine("a swap recovers from SIGTERM at each call", |engine| {
             each_call(engine, Run::Swap, Fault::Stop);
         }),
-        for_each_engine("swap, killed at each call", |engine| {
+        for_each_engine("a swap recovers from a kill at each call", |engine| {
             each_call(engine, Run::Swap, Fault::Kill);
         }),
-        for_each_engine("swap of deleted files, each call failing", |engine| {
-            each_call(engine, Run::SwapDeleted, Fault::Error);
-        }),
-        for_each_engine("swap, killed while it is undone", killed_in_undo),
-        for_each_engine("swap, without RENAME_EXCHANGE", without_exchange),
-        for_each_engine("down, each call failing", |engine| {
+        for_each_engine(
+            "a swap of deleted files recovers from each call failing",
+            |engine| {
+                each_call(engine, Run::SwapDeleted, Fault::Error);
+            },
+        ),
+        for_each_engine(
+            "a swap recovers from a kill while it is undone",
+            killed_in_undo,
+        ),
+        for_each_engine("a swap is undone without RENAME_EXCHANGE", without_exchange),
+        for_each_engine("down recovers from each call failing", |engine| {
             each_call(engine, Run::Down, Fault::Error);
         }),
-        for_each_engine("down, killed at each call", |engine| {
+        for_each_engine("down recovers from a kill at each call", |engine| {
             each_call(engine, Run::Down, Fault::Kill);
         }),
     ]

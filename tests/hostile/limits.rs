@@ -24,36 +24,57 @@ const END: Duration = Duration::from_secs(300);
 
 pub fn all() -> Vec<Trial> {
     let engines = [
-        for_each_engine_alone("up --all, sources hang", |engine| {
-            up_all(engine, Where::Source);
+        for_each_engine_alone(
+            "up --all brings up the others while sources hang",
+            |engine| {
+                up_all(engine, Where::Source);
+            },
+        ),
+        for_each_engine_alone("up --all brings up the others while roots hang", |engine| {
+            up_all(engine, Where::Root)
         }),
-        for_each_engine_alone("up --all, roots hang", |engine| up_all(engine, Where::Root)),
     ];
     let others: [(&str, fn()); 14] = [
-        ("every command ends, a source hangs", || {
+        ("every command ends while a source hangs", || {
             every_command(Where::Source);
         }),
-        ("every command ends, a root hangs", || {
+        ("every command ends while a root hangs", || {
             every_command(Where::Root);
         }),
         ("a shell that captures the output is not held up", captured),
         ("a signal ends a command that waits", signals),
         ("an answer in time counts", slow),
         ("waiting for a lock has an end", lock),
-        ("a link in / leads to one that hangs", link_in_slash),
-        ("lines for fstab of the others, a source hangs", || {
-            lines_of_the_others(Where::Source);
-        }),
-        ("lines for fstab of the others, a root hangs", || {
-            lines_of_the_others(Where::Root);
-        }),
         (
-            "drop-ins of the others, a manifest hangs",
+            "a link in / to a directory that hangs does not hang commands",
+            link_in_slash,
+        ),
+        (
+            "the others get their fstab lines while a source hangs",
+            || {
+                lines_of_the_others(Where::Source);
+            },
+        ),
+        (
+            "the others get their fstab lines while a root hangs",
+            || {
+                lines_of_the_others(Where::Root);
+            },
+        ),
+        (
+            "the others get their drop-ins while a manifest hangs",
             drop_ins_of_the_others,
         ),
-        ("down --all, a recorded manifest hangs", recorded_manifest),
-        ("the watcher, sources hang", || watch(Where::Source)),
-        ("the watcher, roots hang", || watch(Where::Root)),
+        (
+            "down --all takes down the others while a recorded manifest hangs",
+            recorded_manifest,
+        ),
+        ("the watcher serves the others while sources hang", || {
+            watch(Where::Source)
+        }),
+        ("the watcher serves the others while roots hang", || {
+            watch(Where::Root)
+        }),
         ("the watcher ends and its successor starts", successor),
     ];
     let others = others.map(|(name, body)| alone(name, body));

@@ -50,7 +50,10 @@ pub fn all() -> Vec<Trial> {
             "a link to a manifest counts as what it leads to",
             linked_manifests,
         ),
-        ("who is not root checks their own manifests", own_manifests),
+        (
+            "unprivileged users can check their own manifests",
+            own_manifests,
+        ),
     ]));
     all
 }

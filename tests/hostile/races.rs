@@ -36,17 +36,17 @@ pub fn all() -> Vec<Trial> {
             "nothing is made in a source that a directory changes places with",
             exchanges,
         ),
-        for_each_engine("two at once are as good as one", two_at_once),
+        for_each_engine("two runs at once give the result of one", two_at_once),
         for_each_engine(
-            "a source that is replaced meanwhile is looked at once more",
+            "a source that is replaced meanwhile is looked at again",
             replaced_meanwhile,
         ),
         for_each_engine(
-            "a source that is replaced during a swap is swapped in all the same",
+            "a source that is replaced during a swap is swapped in anyway",
             replaced_in_swap,
         ),
         for_each_engine(
-            "what came along with a mount is known wherever its root is moved meanwhile",
+            "submounts are known wherever the root is moved meanwhile",
             moved_meanwhile,
         ),
     ]

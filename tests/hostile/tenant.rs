@@ -38,7 +38,7 @@ pub fn all() -> Vec<Trial> {
             moved_meanwhile,
         ));
         all.push(on_shared_root(
-            "the watcher finds them and lives on",
+            "the watcher finds moved mounts and goes on",
             watched,
         ));
         all.push(on_shared_root(

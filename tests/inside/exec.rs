@@ -25,13 +25,13 @@ pub fn all() -> Vec<Trial> {
             "no capability is passed on, whatever the caller's securebits are",
             capabilities,
         ),
-        ("the user's ids and a new environment", user),
+        ("a command gets the user's ids and a new environment", user),
         ("a site that is down is refused, or brought up", up_first),
         (
             "a missing program is reported with the line that brings it",
             missing,
         ),
-        ("a jail with a static program only", busybox),
+        ("a static program runs in a jail with nothing else", busybox),
         ("no setting of mountjail's own is passed on", settings),
     ]);
     // In a process of its own, because it mounts on /etc/php.

@@ -11,7 +11,7 @@ use libtest_mimic::Trial;
 
 pub fn all() -> Vec<Trial> {
     // They change the same files of the host and use the same ports.
-    for_each_engine_alone("a PHP-FPM pool in a chroot", pool)
+    for_each_engine_alone("a PHP-FPM pool works in its chroot", pool)
 }
 
 /// What pools miss, and what the answer has to contain once it is there.

@@ -52,11 +52,11 @@ pub fn all() -> Vec<Trial> {
         ("a root that is gone can be taken down", gone),
         ("mounts that another mount hides go down", mounted_over),
         (
-            "an owner's file system over a directory or the root",
+            "an owner's file system over a directory or the root does not stop down",
             owners_file_system,
         ),
         (
-            "another directory in place of a placeholder's",
+            "another directory in place of a placeholder's does not stop down",
             replaced_directory,
         ),
         (
@@ -74,7 +74,7 @@ pub fn all() -> Vec<Trial> {
             .flat_map(|(name, body)| for_each_engine(name, body)),
     );
     trials.extend(for_each_engine_alone(
-        "a source whose server is dead, fails or hangs",
+        "a source whose server is dead, fails or hangs does not stop down",
         dead_source,
     ));
     trials

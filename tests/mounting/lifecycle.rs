@@ -32,7 +32,10 @@ pub fn all() -> Vec<Trial> {
             "submounts of a recursive mount are read-only and stay on the host",
             recursive,
         ),
-        ("read-write only where the manifest says so", access),
+        (
+            "mounts are read-write only where the manifest says so",
+            access,
+        ),
         ("a generated passwd has the named users alone", users),
         ("foreign mounts are reported and never touched", foreign),
         (
@@ -53,7 +56,7 @@ pub fn all() -> Vec<Trial> {
             root_moved,
         ),
         ("a root on a disk that is away is not forgotten", root_away),
-        ("two at once give the result of one", at_once),
+        ("two runs at once give the result of one", at_once),
         (
             "a link to a file in a bound directory stays a link",
             kept_link,

@@ -11,9 +11,10 @@ use crate::support::{
 use libtest_mimic::Trial;
 
 pub fn all() -> Vec<Trial> {
-    let mut trials = for_each_engine_on_shared_root("services follow", services_follow);
+    let mut trials =
+        for_each_engine_on_shared_root("mounts reach the namespaces of services", services_follow);
     trials.extend(for_each_engine_on_shared_root(
-        "the host's submounts stay",
+        "the host keeps its submounts, and later ones stay outside",
         submounts_stay,
     ));
     trials.push(Trial::test(

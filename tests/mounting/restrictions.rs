@@ -24,7 +24,10 @@ pub fn all() -> Vec<Trial> {
         remounted,
     ));
     // These change mounts of the host's own files.
-    trials.push(on_shared_root("a device that the host cannot open", device));
+    trials.push(on_shared_root(
+        "a device that the host cannot open is reported",
+        device,
+    ));
     trials.push(on_shared_root(
         "a built-in preset allows no more than the host",
         built_in_preset,

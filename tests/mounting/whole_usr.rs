@@ -19,15 +19,15 @@ pub fn all() -> Vec<Trial> {
         own_directories,
     ));
     trials.extend(for_each_engine(
-        "lines of fstab give the same",
+        "lines of fstab give the same mounts",
         same_by_fstab,
     ));
     trials.extend(for_each_engine(
-        "the manifest changes to all of /usr and back",
+        "a manifest can change to all of /usr and back",
         back_and_forth,
     ));
     trials.extend(crate::support::trials([
-        ("system directories one by one", one_by_one),
+        ("system directories can be bound one by one", one_by_one),
         (
             "mounts that keep the host from replacing files are reported",
             nested,

@@ -24,7 +24,7 @@ pub fn all() -> Vec<Trial> {
         heals,
     ));
     trials.push(on_shared_root(
-        "silent where there is nothing to do",
+        "the hook prints nothing if there is nothing to do",
         silent,
     ));
     trials.push(on_shared_root(
@@ -35,7 +35,7 @@ pub fn all() -> Vec<Trial> {
         "before the package goes, its sites go, and others are named",
         removed,
     ));
-    trials.push(on_shared_root("apk's hook acts after commits alone", apk));
+    trials.push(on_shared_root("apk's hook acts only after commits", apk));
     trials
 }
 

@@ -20,7 +20,7 @@ pub fn all() -> Vec<Trial> {
         ("a service of two sites keeps its drop-in", shared_service),
         ("a unit that does not exist is an error", unknown_unit),
         (
-            "no cycle, whatever daemons live in sites and make what sites bind",
+            "units make no ordering cycle, whatever daemons live in sites and make their sources",
             no_cycle,
         ),
         (

@@ -39,16 +39,16 @@ pub fn all() -> Vec<Trial> {
         ),
         ("manifests and presets are followed", manifests),
         ("a site that is down stays down", down_stays_down),
-        ("a site that is locked holds up no other", locked_site),
-        ("up, down and watch at once", all_at_once),
+        ("a locked site does not hold up the others", locked_site),
+        ("up, down and watch can run at once", all_at_once),
         ("a failure is shown, retried and forgotten", failure),
         (
-            "signals, and what the service manager hears",
+            "signals are handled, and the service manager is told",
             service_manager,
         ),
         ("the watcher sleeps while nothing happens", idle),
-        ("one pass on demand", once),
-        ("one watcher at a time", only_one),
+        ("one pass can be asked for", once),
+        ("only one watcher runs at a time", only_one),
     ];
     let mut all: Vec<_> = alone
         .into_iter()
@@ -59,7 +59,7 @@ pub fn all() -> Vec<Trial> {
         replaced,
     ));
     all.extend(for_each_engine_on_shared_root(
-        "ten thousand replacements",
+        "ten thousand replacements are followed",
         ten_thousand,
     ));
     all.extend(for_each_source_of_mount_events(

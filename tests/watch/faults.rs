@@ -27,28 +27,43 @@ pub fn all() -> Vec<Trial> {
             "a source that cannot be looked at keeps its mount",
             dead_file_system,
         ),
-        ("a source becomes another kind of file", kinds),
-        ("a root is moved away, and made anew", moved_root),
+        (
+            "a source that becomes another kind of file is followed",
+            kinds,
+        ),
+        (
+            "a root that is moved away and made anew is followed",
+            moved_root,
+        ),
         ("a record that cannot be read is not lost", records),
         (
-            "presets that change while sites cannot be listed",
+            "presets that change while sites cannot be listed are followed",
             configuration,
         ),
         ("a misnamed file does not stop other sites", misnamed),
         ("a preset that cannot be read is named", unreadable_preset),
-        ("a full state directory", full_state),
-        ("too few descriptors", few_descriptors),
-        ("no more threads", no_threads),
+        (
+            "a full state directory is reported, and made up for",
+            full_state,
+        ),
+        (
+            "too few descriptors are reported, and made up for",
+            few_descriptors,
+        ),
+        ("the watcher works without more threads", no_threads),
         ("many failures make few lines", many_failures),
         ("an owner's flood of failures is cut short", flood),
-        ("a file that is replaced thousands of times", hot_file),
+        (
+            "a file that is replaced thousands of times is followed",
+            hot_file,
+        ),
     ];
     let mut all: Vec<_> = alone
         .into_iter()
         .map(|(name, body)| on_shared_root(name, body))
         .collect();
     all.extend(for_each_source_of_mount_events(
-        "/proc is away for a while",
+        "the watcher survives without /proc for a while",
         without_proc,
     ));
     all

@@ -17,9 +17,9 @@ use libtest_mimic::Trial;
 pub fn all() -> Vec<Trial> {
     // Each in namespaces of its own: they change the same files of the host and use the same ports.
     let all: [(&str, fn()); 5] = [
-        ("a PHP-FPM pool while the host changes", pool),
-        ("useradd and userdel", accounts),
-        ("an editor", editor),
+        ("a PHP-FPM pool works while the host changes", pool),
+        ("useradd and userdel are followed", accounts),
+        ("files that an editor writes are followed", editor),
         ("Redis restarts while a client is connected", redis),
         (
             "MariaDB restarts while PHP in the jail is connected",
