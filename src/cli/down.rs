@@ -24,7 +24,7 @@ const SHOWN: usize = 20;
 
 /// Unmount what mountjail mounted and remove what it made, nothing else
 ///
-/// It works from the records, so also if the manifest is gone or the root was moved. If processes
+/// It works from the records, even if the manifest is gone or the root was moved. If processes
 /// use the mounts, in any mount namespace, or run inside, it names them and changes nothing. A
 /// running PHP-FPM that has a pool in the site's root is such a process, too.
 ///
@@ -110,9 +110,7 @@ fn unknown_configuration(site: &Site) -> Error {
         "{name}: left: its manifest does not answer, so it is not known whether this \
          configuration brought it up"
     ))
-    .hint(format!(
-        "`mountjail down {name}` takes it away all the same"
-    ))
+    .hint(format!("`mountjail down {name}` takes it down anyway"))
 }
 
 /// Reports what became of `site`.

@@ -319,7 +319,7 @@ fn check(draft: &Draft, yaml: &str, presets: &Presets) -> Result<()> {
     };
     wrong.map_or(Ok(()), |wrong| {
         let failed = Error::failed(format!(
-            "{}: no manifest can say {}",
+            "{}: a manifest cannot express {}",
             draft.place, draft.name
         ));
         Err(failed.because_of(wrong.brief()))

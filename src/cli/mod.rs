@@ -75,7 +75,7 @@ struct Global {
     /// Directory of the records [default: /run/mountjail and /var/lib/mountjail]
     #[arg(long, global = true, value_name = "DIR", env = "MOUNTJAIL_STATE_DIR")]
     state_dir: Option<PathBuf>,
-    /// Give up a site whose file systems do not answer for so long; 0: never [default: 10]
+    /// Give up on a site whose file systems do not answer for this long; 0: never [default: 10]
     #[arg(
         long,
         global = true,

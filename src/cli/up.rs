@@ -39,7 +39,7 @@ pub(super) struct UpArgs {
     /// Reload or restart the running services of sites whose mounts changed
     #[arg(long, conflicts_with = "dry_run")]
     restart: bool,
-    /// Leave sites alone that are down
+    /// Leave alone sites that are down
     #[arg(long = "if-up", conflicts_with = "dry_run")]
     leave_down: bool,
     /// With --all: leave these sites alone

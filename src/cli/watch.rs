@@ -10,7 +10,7 @@ use crate::site::context::{Purpose, stop_flag};
 use crate::site::{Context, ManifestError, Selection, SiteError, load};
 use crate::watch::{self, CheckedOnce};
 
-/// Keep sites right while the host changes
+/// Keep sites in sync while the host changes
 ///
 /// It watches the sites that are up. Files that the host replaces are swapped in the jails without
 /// a gap, unmounted mounts are mounted again, sources that appear or disappear are followed, and

@@ -152,7 +152,7 @@ impl<'a> Run<'a> {
             "in use: {}; nothing was unmounted",
             busy.join(", ")
         ))
-        .hint("end what uses them, or detach them all the same with `mountjail down --lazy`");
+        .hint("end what uses them, or detach them anyway with `mountjail down --lazy`");
         Err(Box::new(EngineFailure {
             busy: true,
             ..EngineFailure::from(error)

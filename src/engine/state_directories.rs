@@ -25,7 +25,7 @@ pub(crate) fn make_state_directories(state: &StateDir) -> Result<()> {
                     Some(libc::EACCES | libc::EPERM) => {
                         failed.hint("mountjail needs to run as root")
                     }
-                    _ => failed.hint("another one can be named with --state-dir"),
+                    _ => failed.hint("name another one with --state-dir"),
                 }
             })?;
         refuse_others(dir)?;

@@ -115,7 +115,7 @@ impl Silence {
             Some((point, kind)) => error
                 .because_of(format!("it is on {}, of type {kind}", point.display()))
                 .hint(format!(
-                    "mend its server, or `umount -f -l {}`",
+                    "repair its server, or `umount -f -l {}`",
                     shell_word(&point.to_string_lossy())
                 )),
         }

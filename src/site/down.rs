@@ -253,7 +253,7 @@ impl TakeDown {
             format!("in use: {}", few(&found.targets, SHOWN))
         };
         let error = Error::failed(format!("{}: {what}; nothing was unmounted", site.name))
-            .hint("end what uses them, or detach them all the same with `mountjail down --lazy`");
+            .hint("end what uses them, or detach them anyway with `mountjail down --lazy`");
         Err(DownError::InUse(error, found.by))
     }
 

@@ -68,7 +68,7 @@ pub(crate) fn set_up_elsewhere(home: &HostPath, desired: &Desired, records: &Sit
     Error::failed(format!(
         "{site}: the manifest now says root {root}, but the site was set up at {home}"
     ))
-    .hint(format!("take it away there first: {how}"))
+    .hint(format!("take it down there first: {how}"))
 }
 
 /// The recorded mounts of the root of `desired` at targets that `desired` does not have.

@@ -128,7 +128,7 @@ fn plan_without_manifest(pipeline: &Pipeline, site: &Site) -> Result<Option<Plan
         Resolved::Wholly,
     )?;
     let gone = Error::failed(format!("{name}: the manifest {} is gone", file.display()));
-    let hint = format!("`mountjail down {name}` takes away what is mounted");
+    let hint = format!("`mountjail down {name}` unmounts what is mounted");
     plan.conflicts.push(gone.hint(hint));
     Ok(Some(plan))
 }

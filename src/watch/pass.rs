@@ -207,8 +207,8 @@ fn could_not_look(error: &Error) -> bool {
 /// The error of a site that is up and has no manifest.
 pub(crate) fn without_manifest(Site { name, file }: &Site) -> SiteError {
     let gone = Error::failed(format!("{name}: the manifest {} is gone", file.display()))
-        .because_of("its mounts stay, but are not kept right any more")
-        .hint(format!("`mountjail down {name}` takes it away"));
+        .because_of("its mounts stay, but are no longer kept in sync")
+        .hint(format!("`mountjail down {name}` takes it down"));
     SiteError::Errors(vec![gone])
 }
 

@@ -155,7 +155,7 @@ impl Reporter {
         let sites = plural(self.state.sites, "site");
         match self.state.failures.len() {
             0 => format!("{sites} kept right"),
-            count => format!("{sites} kept right, {count} of them not right"),
+            count => format!("{sites} watched, {count} of them not in sync"),
         }
     }
 
@@ -251,7 +251,7 @@ impl Reporter {
             .collect();
         if !again.is_empty() {
             context.out.info(format_args!(
-                "{}: the mounts stay; tried again from time to time, and after each change",
+                "{}: the mounts stay; retried from time to time, and after each change",
                 names(&again)
             ));
         }
@@ -298,7 +298,7 @@ impl Reporter {
                 0 => String::new(), // it waited for a change
                 count => format!(" after {}", plural(count as usize, "failed attempt")),
             };
-            out.info(format_args!("{}: right again{after}", names(&sites)));
+            out.info(format_args!("{}: in sync again{after}", names(&sites)));
         }
     }
 }

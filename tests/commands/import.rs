@@ -928,7 +928,7 @@ fn wrong_lines() {
         "[a]\nincludesections = b\n[b]\nincludesections = a\n",
     );
     import(&[&circle])
-        .says("circle:1: no manifest can say a")
+        .says("circle:1: a manifest cannot express a")
         .says("a -> b -> a");
 }
 

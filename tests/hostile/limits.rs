@@ -31,7 +31,7 @@ pub fn all() -> Vec<Trial> {
             },
         ),
         for_each_engine_alone("up --all brings up the others while roots hang", |engine| {
-            up_all(engine, Where::Root)
+            up_all(engine, Where::Root);
         }),
     ];
     let others: [(&str, fn()); 14] = [
@@ -70,10 +70,10 @@ pub fn all() -> Vec<Trial> {
             recorded_manifest,
         ),
         ("the watcher serves the others while sources hang", || {
-            watch(Where::Source)
+            watch(Where::Source);
         }),
         ("the watcher serves the others while roots hang", || {
-            watch(Where::Root)
+            watch(Where::Root);
         }),
         ("the watcher ends and its successor starts", successor),
     ];

@@ -368,7 +368,7 @@ fn moved(engine: &'static str) {
     site.sandbox
         .run(&["up", "s"])
         .exits(1)
-        .says("take it away there first: `mountjail down s`");
+        .says("take it down there first: `mountjail down s`");
     site.sandbox.ok(&["down", "s"]);
     site.is_bare();
     site.sandbox.ok(&["up", "s"]);

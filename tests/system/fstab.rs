@@ -64,10 +64,10 @@ pub fn all() -> Vec<Trial> {
         ),
         ("two writers wait for each other", two_writers),
         ("an edit recovers from a kill at each call", || {
-            at_each_call("signal=SIGKILL")
+            at_each_call("signal=SIGKILL");
         }),
         ("an edit recovers from each call failing", || {
-            at_each_call("error=ENOSPC")
+            at_each_call("error=ENOSPC");
         }),
     ]));
     trials

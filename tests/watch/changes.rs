@@ -122,7 +122,7 @@ fn every_way() {
         "what there is stays"
     );
     fs::rename(&backup, &source).unwrap();
-    watcher.says("right again");
+    watcher.says("in sync again");
     soon_reads(&jail, "by an editor");
 
     // Two files change places.
@@ -506,7 +506,7 @@ fn put_back(how: &'static str) {
         }
     });
     Ran::of(Command::new("umount").arg(&jail)).exits(0);
-    watcher.says("s: right again");
+    watcher.says("s: in sync again");
     // A disk with another file is mounted over the source's directory, and taken away.
     let host = source.parent().unwrap();
     Ran::of(
@@ -575,7 +575,7 @@ fn manifests() {
     assert_eq!(fs::read_to_string(root.join("own")).unwrap(), "more");
     replace(&source, "two");
     sandbox.site("s", &good);
-    watcher.says("s: right again");
+    watcher.says("s: in sync again");
     soon_reads(&jail, "two");
 
     // A line less is a mount less, at once; and a manifest that is a link is followed to its file.
@@ -596,11 +596,11 @@ fn manifests() {
 
     // A site without a manifest is left as it is.
     fs::remove_file(sandbox.path("config/sites/s.yaml")).unwrap();
-    watcher.says("s.yaml is gone: its mounts stay, but are not kept right any more");
+    watcher.says("s.yaml is gone: its mounts stay, but are no longer kept in sync");
     assert_eq!(mounts_below(root).len(), 1);
     sandbox.site("s", &good);
     soon_reads(&jail, "two");
-    watcher.says("s: right again\n");
+    watcher.says("s: in sync again\n");
     sandbox.ok(&["status", "s"]);
     watcher.end();
 }
@@ -653,7 +653,7 @@ fn locked_site() {
     watcher.says("a: another mountjail has been working on it for a while");
     drop(lock);
     soon_reads(&locked, "three");
-    watcher.says("a: right again");
+    watcher.says("a: in sync again");
     watcher.end();
 }
 
@@ -726,7 +726,7 @@ fn failure() {
         "{state}"
     );
     fs::rename(&aside, &source).unwrap();
-    watcher.says("s: right again after");
+    watcher.says("s: in sync again after");
     soon_reads(&jail, "one");
     let state = sandbox.ok(&["status", "--json"]).json();
     assert_eq!(state["watch"]["failures"], serde_json::json!({}));

@@ -198,7 +198,7 @@ fn dead_file_system() {
     .unwrap();
     drop(server);
     watcher.says("conf: Transport endpoint is not connected");
-    watcher.says("s: the mounts stay; tried again from time to time, and after each change");
+    watcher.says("s: the mounts stay; retried from time to time, and after each change");
     // All else is kept right.
     replace(&other, "two");
     soon_reads(&root.join("other"), "two");
@@ -210,7 +210,7 @@ fn dead_file_system() {
         .exits(1)
         .says("conf: Transport endpoint is not connected");
     Ran::of(Command::new("umount").arg("--lazy").arg(directory)).exits(0);
-    watcher.says("s: right again");
+    watcher.says("s: in sync again");
     assert!(!watcher.said().contains("detached"), "{}", watcher.said());
     replace(&source, "two");
     soon_reads(&root.join("conf"), "two");
@@ -270,7 +270,7 @@ fn moved_root() {
         "who is inside goes on"
     );
     fs::rename(&aside, &root).unwrap();
-    watcher.says("s: right again");
+    watcher.says("s: in sync again");
     replace(&source, "two");
     soon_reads(&jail, "two");
     // Another directory takes its place: what was mounted in the old one goes.
@@ -319,13 +319,13 @@ fn records() {
     );
     exchange();
     soon_reads(&jail, "two");
-    watcher.says("s: right again");
+    watcher.says("s: in sync again");
     // Nor does one whose contents are lost say that the site is down.
     fs::rename(sandbox.file("damaged", "{"), &record).unwrap();
     watcher.says("s.json is damaged");
     watcher.says("`mountjail up s` writes a new record");
     sandbox.ok(&["up", "s"]);
-    watcher.says_times("s: right again", 2);
+    watcher.says_times("s: in sync again", 2);
     replace(&source, "three");
     soon_reads(&jail, "three");
     watcher.end();
@@ -363,7 +363,7 @@ fn configuration() {
     fs::rename(&aside, &sites).unwrap();
     soon_reads(&root.join("other"), "other");
     watcher.says("the configuration can be read again");
-    watcher.says("s: right again\n");
+    watcher.says("s: in sync again\n");
     // The same of the presets.
     let presets = sandbox.path("config/presets");
     fs::rename(&presets, &aside).unwrap();
@@ -510,7 +510,7 @@ fn few_descriptors() {
     replace(&source, "three");
     soon_reads(&jail, "three");
     watcher.says("sites are checked again");
-    watcher.says("s: right again");
+    watcher.says("s: in sync again");
     watcher.end();
 }
 
@@ -566,7 +566,7 @@ fn many_failures() {
         }
     });
     fs::rename(&aside, &source).unwrap();
-    watcher.says("12 sites (s0, s1, s10, s11, s2 and 7 more): right again after");
+    watcher.says("12 sites (s0, s1, s10, s11, s2 and 7 more): in sync again after");
     watcher.end();
 }
 
@@ -609,7 +609,7 @@ fn without_proc(how: &'static str) {
     umount("/proc").unwrap();
     soon_reads(&jail, "two");
     watcher.says("sites are checked again");
-    watcher.says("s: right again");
+    watcher.says("s: in sync again");
     watcher.end();
 }
 

@@ -35,14 +35,14 @@ use crate::{Error, Result};
 
 /// Show what a program does not find in a jail, and which lines would bring it
 ///
-/// It runs a command inside as `exec` does, or attaches to a running process, and follows all that
-/// is started from there. It reports the paths that were missing although the host has them,
-/// grouped by the line of the manifest that would bring them, the most useful line first. Some
-/// paths are shown but not advised, because a program inside can look up whatever it likes: files
-/// that not everybody on the host may read, or that users other than root can change; sockets, and
-/// all else on /run, unless a preset brings them.
+/// It runs a command inside as `exec` does, or attaches to a running process, and follows every
+/// process that starts from there. It reports the paths that were missing although the host has
+/// them, grouped by the line of the manifest that would bring them, the most useful line first.
+/// Some paths are shown but not advised, because a program inside can look up whatever it likes:
+/// files that not everybody on the host may read, or that users other than root can change;
+/// sockets, and all else on /run, unless a preset brings them.
 ///
-/// The standard output has the report only; what the command prints goes to the standard error. The
+/// Only the report goes to standard output; what the command prints goes to standard error. The
 /// exit code is that of the command (127 if it is not in the jail, 126 if it cannot be run), or 0
 /// after a running process was followed. Ctrl-C or SIGTERM ends the trace, and the programs run on;
 /// the exit code of a command is then 128 plus the signal's number.

@@ -177,7 +177,7 @@ impl Loader<'_> {
             if !is_theirs && !self.host.everybody_may_read(&walk).map_err(cannot)? {
                 return Err(Error::failed(format!(
                     "{program} asks for {path}, which not everybody may read; \
-                     {object} has a say in that, and {others}"
+                     {object} decides that, and {others}"
                 ))
                 .hint(format!(
                     "let root alone change it: `{}`; or take {program} out",
