@@ -46,7 +46,7 @@ pub(crate) struct ExaminedSite<'s> {
     pub desired: &'s Desired,
     /// The state of its mounts.
     pub plan: &'s Plan,
-    /// The pools in it.
+    /// The pools of PHP-FPM that have this root.
     pub pool_users: &'s [PoolUser],
     /// The mount table of the host.
     pub table: &'s Table,

@@ -12,7 +12,7 @@ use crate::sys;
 
 /// A finished mount that is not visible anywhere yet.
 pub(super) trait Prepared: Send + Sync {
-    /// The unique id that the mount will have when it is attached, if it is known before.
+    /// The unique ID that the mount will have when it is attached, if it is known before.
     fn unique_id(&self) -> Option<u64>;
 
     /// Its attributes as the kernel made it, if the kernel can be asked before it is attached.

@@ -552,7 +552,7 @@ fn is_at(spot: &Spot, expected: &ObservedMount) -> io::Result<bool> {
     is_found(expected, spot.mount()?, || spot.stat())
 }
 
-/// Whether the mount still exists somewhere, known by its never reused id. Then it must stay
+/// Whether the mount still exists somewhere, known by its unique mount ID. Then it must stay
 /// recorded.
 fn still_exists(mount: &RecordedMount) -> bool {
     mount.unique_id.is_some_and(sys::mount_exists)

@@ -17,7 +17,7 @@ struct Bare {
 }
 
 impl Bare {
-    /// Opens the mount with the never reused id `id`.
+    /// Opens the mount with the unique ID `id`.
     ///
     /// Errors: it is itself hidden, or cannot be opened or copied.
     fn of(id: u64) -> io::Result<Self> {
@@ -47,13 +47,13 @@ impl Bare {
     }
 }
 
-/// Opens the directory at `path` as it is on the mount with the never reused id `mount`, without
+/// Opens the directory at `path` as it is on the mount with the unique ID `mount`, without
 /// anything mounted in it.
 pub(super) fn open(mount: u64, path: &Path) -> io::Result<OwnedFd> {
     Bare::of(mount)?.open(path)
 }
 
-/// Detaches the mount with the never reused id `id`, whatever hides it. A mount that is gone is not
+/// Detaches the mount with the unique ID `id`, whatever hides it. A mount that is gone is not
 /// an error. The caller has made sure that nothing is mounted in it.
 ///
 /// Errors: the mount that it is on cannot be reached.
@@ -75,7 +75,7 @@ pub(super) fn detach(id: u64) -> io::Result<()> {
     }
 }
 
-/// Returns the mount point of a mount that hides the one with the never reused id `id`, if there is
+/// Returns the mount point of a mount that hides the one with the unique ID `id`, if there is
 /// one.
 pub(super) fn hidden_by(id: u64) -> Option<PathBuf> {
     let point = sys::stat_mount(id).ok()?.point;

@@ -241,7 +241,7 @@ impl Engine {
             .try_for_each(|stray| target::detach_stray(root, stray))?;
 
         let mut recorded = observed.recorded_mounts();
-        // Without ids that are never reused, a moved mount looks like one that is gone, so the
+        // Without unique mount IDs, a moved mount looks like one that is gone, so the
         // record is kept.
         if recorded.all(|mount| mount.unique_id.is_some()) {
             journal::remove(&self.state.record(site))?;

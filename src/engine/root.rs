@@ -92,7 +92,7 @@ impl Root {
         })
     }
 
-    /// The never reused id of the mount that it is on (Linux 6.8).
+    /// The unique mount ID of the mount that it is on (Linux 6.8).
     pub(super) fn mount(&self) -> Option<u64> {
         let stat = sys::stat_fd(&self.fd).ok()?;
         stat.mount_id.filter(|_| stat.mount_id_is_unique)
@@ -133,7 +133,7 @@ impl Root {
     }
 
     /// Remembers that this run mounted something at `target`, in which others are to be made. An
-    /// unknown never reused id is looked up; then `file` must be visible there.
+    /// unknown unique mount ID is looked up; then `file` must be visible there.
     ///
     /// Errors: another file is visible there.
     pub(super) fn mounted(

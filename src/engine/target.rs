@@ -40,7 +40,7 @@ pub(super) fn attributes_of(fd: impl AsFd) -> io::Result<MountAttributes> {
     Ok(MountAttributes::from_statfs(fstatvfs(fd)?.flags()))
 }
 
-/// The never reused id of the mount at `target`.
+/// The unique mount ID of the mount at `target`.
 pub(super) fn unique_id_at(root: &Root, target: &JailPath) -> io::Result<Option<u64>> {
     let stat = sys::stat_fd(root.open_at(target)?)?;
     Ok(stat.mount_id.filter(|_| stat.mount_id_is_unique))

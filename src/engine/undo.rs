@@ -47,7 +47,7 @@ pub(super) enum Undo<B: Backend> {
 /// A mount that was detached.
 pub(super) struct Replaced<B: Backend> {
     pub(super) target: JailPath,
-    /// Its never reused id.
+    /// Its unique mount ID.
     pub(super) id: Option<u64>,
     pub(super) recursive: bool,
     /// A copy, to attach again.
@@ -55,7 +55,7 @@ pub(super) struct Replaced<B: Backend> {
 }
 
 impl<B: Backend> Replaced<B> {
-    /// Returns the undo for detaching the mount with the never reused id `id`; `saved` is a copy of
+    /// Returns the undo for detaching the mount with the unique ID `id`; `saved` is a copy of
     /// it.
     pub(super) fn undo(
         target: &JailPath,

@@ -87,7 +87,7 @@ pub(super) fn only_of(root: &HostPath, records: SiteRecords) -> Observed {
 }
 
 /// The site by its records, without looking at anything. `None` if they are not enough: a mount has
-/// no unique id, has submounts, or is being swapped.
+/// no unique ID, has submounts, or is being swapped.
 pub fn as_recorded(records: &SiteRecords) -> Option<Observed> {
     let record = records.record.as_ref()?;
     let mut observed = Observed {

@@ -11,7 +11,7 @@ use crate::sys::StatMount;
 pub struct MountInfo {
     /// The mount's id, reused after an unmount.
     pub id: u64,
-    /// Its unique id, which is never reused. The lines of mountinfo do not have it.
+    /// Its unique ID, which is never reused. The lines of mountinfo do not have it.
     pub unique_id: Option<u64>,
     /// The mount it is mounted on.
     pub parent: u64,
@@ -30,7 +30,7 @@ pub struct MountInfo {
 }
 
 impl MountInfo {
-    /// The result of `statmount(2)` for the mount with this unique id.
+    /// The result of `statmount(2)` for the mount with this unique ID.
     pub(super) fn from_statmount(unique_id: u64, mount: StatMount) -> Self {
         Self {
             id: mount.id,

@@ -29,7 +29,7 @@ pub(super) type MountIdentity = (On, On);
 /// from most others without its paths.
 pub(super) type Pair = (Option<u64>, u64);
 
-/// The key of the mount with this unique id.
+/// The key of the mount with this unique ID.
 pub(super) fn key_of_mount(unique_id: u64) -> io::Result<MountIdentity> {
     let mount = sys::stat_mount(unique_id)?;
     let on = sys::stat_mount(mount.parent)?;

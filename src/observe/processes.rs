@@ -18,7 +18,7 @@ use crate::sys::{self, FileId, proc};
 /// A running process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// Its id.
+    /// The process ID.
     pub pid: u32,
     /// Its name, as `ps` shows it.
     pub name: String,

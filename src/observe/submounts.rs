@@ -15,7 +15,7 @@ use crate::{Error, Result, sys};
 /// The number of attempts to list the submounts of a mount while it is moved.
 const ATTEMPTS: usize = 10;
 
-/// The mounts in the one at `target`, whose unique id is `unique_id`. `None` if they could not be
+/// The mounts in the one at `target`, whose unique ID is `unique_id`. `None` if they could not be
 /// determined, because a directory above was being moved.
 pub fn submounts(
     root: &HostPath,

@@ -25,7 +25,7 @@ use crate::{Error, Result, sys};
 /// A process that uses a site.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// The process.
+    /// The process, with its unit.
     pub process: Process,
     /// The targets of the mounts that it uses, sorted. Empty if it only has the site's root as its
     /// root directory.
@@ -35,11 +35,11 @@ pub struct User {
 /// A mount of a site whose users are looked for.
 #[derive(Clone, Debug)]
 pub struct Used<'t> {
-    /// Its target.
+    /// The mount point inside the jail.
     pub target: &'t JailPath,
     /// Its mount point on the host now.
     pub point: PathBuf,
-    /// Its unique id, if it is known.
+    /// Its unique ID, if it is known.
     pub unique_id: Option<u64>,
 }
 

@@ -48,7 +48,7 @@ pub struct WatchState {
 /// The reason why a site could not be repaired, and the attempts so far.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchFailure {
-    /// The error message.
+    /// The error, as `status` shows it.
     pub error: String,
     /// The time of the first failure.
     pub since: u64,

@@ -7,7 +7,7 @@ use crate::resolve::Mount;
 
 /// Whether `seen`, a mount at the target of `recorded`, is the recorded one.
 ///
-/// The unique ids decide if both have one. Otherwise the file that the mount shows decides, or, for
+/// The unique IDs decide if both have one. Otherwise the file that the mount shows decides, or, for
 /// a mount that another one covers, the path within its file system.
 pub(super) fn is_recorded(seen: &ObservedMount, recorded: &RecordedMount) -> bool {
     if let (Some(seen), Some(recorded)) = (seen.unique_id, recorded.unique_id) {

@@ -14,7 +14,7 @@ use crate::resolve::{FileKind, GeneratedFile, Mount};
 /// The steps to the desired state of one site, and the state of every mount before them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The site.
+    /// The name of the site.
     pub site: SiteName,
     /// The jail's directory on the host.
     pub root: HostPath,
@@ -174,7 +174,7 @@ pub struct MountState {
     pub target: JailPath,
     /// The desired source, else the recorded one. `None` for a foreign mount.
     pub source: Option<HostPath>,
-    /// The state.
+    /// Whether the mount is as it should be, and if not, how it differs.
     pub state: State,
     /// What was found if the state is not `ok`: "mounted rw,nosuid, wanted ro,nosuid,nodev,noexec".
     pub detail: Option<String>,

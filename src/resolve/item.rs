@@ -17,7 +17,7 @@ pub(super) struct Item {
     /// The host's directory links on the way to `path`, and where its directory really is; `None`:
     /// the manifest names a target of its own, so the host's links do not count.
     pub way: Option<WayTo>,
-    /// The real file.
+    /// The file on the host, all links followed.
     pub source: HostPath,
     pub file: FileId,
     pub kind: FileKind,

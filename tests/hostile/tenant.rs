@@ -20,7 +20,7 @@ pub fn all() -> Vec<Trial> {
         in_its_place,
     );
     if mountjail::sys::probe::statmount() {
-        // Without ids that are never reused (Linux 6.8) a mount that was moved away is nobody's.
+        // Without unique mount IDs (Linux 6.8) a mount that was moved away is nobody's.
         all.extend(for_each_engine(
             "mounts that are moved out of a path's reach are found",
             out_of_reach,

@@ -729,7 +729,7 @@ fn nested_swap(engine: &'static str) {
 
 fn moved_away(engine: &'static str) {
     if !mountjail::sys::probe::statmount() {
-        return; // ids that are never reused came with Linux 6.8; before, such a mount is nobody's
+        return; // unique mount IDs came with Linux 6.8; before, such a mount is nobody's
     }
     let sandbox = Sandbox::with_engine(engine);
     let root = sandbox.site("s", "etc: [hosts]\n");

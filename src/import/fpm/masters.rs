@@ -36,7 +36,7 @@ pub struct Master {
     pub config: PathBuf,
     /// `--prefix`, otherwise the prefix of the build, which the program's path shows.
     pub prefix: PathBuf,
-    /// Its systemd unit.
+    /// The systemd unit that starts it, if that is known.
     pub unit: Option<String>,
     /// Its environment; `None`: it cannot be read.
     environment: Option<BTreeMap<String, String>>,

@@ -14,7 +14,7 @@ use crate::resolve::{Desired, Mount};
 /// One mount as a line of fstab(5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FstabLine {
-    /// The first field.
+    /// The first field: what is mounted.
     pub source: HostPath,
     /// The second field: the mount point on the host.
     pub target: HostPath,

@@ -45,7 +45,7 @@ pub struct Closure {
 pub struct RealProgram {
     /// The program as named: a link.
     pub program: HostPath,
-    /// Where it is.
+    /// The file on the host, all links followed.
     pub real: HostPath,
 }
 
@@ -63,7 +63,7 @@ pub struct Interpreter {
 pub struct ScriptInterpreter {
     /// As in the `#!` line, or as found for `env`.
     pub path: HostPath,
-    /// The script.
+    /// The script whose first line names it.
     pub needed_by: HostPath,
 }
 
