@@ -100,22 +100,22 @@ impl DoctorArgs {
         let examine = move |site: &Site, _: &Stop| doctor.site(context, site, &signal);
         let mut report = Report::new(context, self.json);
         match parallel::one(context, &site, &stop, examine) {
-            Ok((code, text, object)) => {
-                report.text(text);
-                report.site(code, object);
+            Ok(result) => {
+                report.text(result.text);
+                report.site(result.code, result.object);
             }
             Err(failed) => report.failed(&site, &failed, json!({})),
         }
         Ok(report.finish())
     }
 
-    /// Examines the site; returns the exit code, the text and the object for JSON.
+    /// Examines the site.
     fn site(
         &self,
         context: &Context,
         site: &Site,
         stop: &Arc<AtomicBool>,
-    ) -> Result<(u8, String, Value), SiteError> {
+    ) -> Result<SiteResult, SiteError> {
         let pipeline = Pipeline::new(context.clone(), MountLookup::WholeTable)?;
         let Planned {
             manifest,
@@ -159,7 +159,7 @@ impl DoctorArgs {
         context: &Context,
         examined: &ExaminedSite<'_>,
         stop: &Arc<AtomicBool>,
-    ) -> Result<(u8, String, Value)> {
+    ) -> Result<SiteResult> {
         let limit = context.limit.unwrap_or(LONGEST_LOOK).min(LONGEST_LOOK);
         let options = ExamOptions {
             limit,
@@ -184,7 +184,11 @@ impl DoctorArgs {
             "checks": findings.iter().map(as_json).collect::<Vec<_>>(),
         });
         let code = if failed { DIFFERENT } else { 0 };
-        Ok((code, text(site, root, user, &findings), object))
+        Ok(SiteResult {
+            code,
+            text: text(site, root, user, &findings),
+            object,
+        })
     }
 
     fn masters(&self) -> Vec<PathBuf> {
@@ -245,6 +249,14 @@ impl DoctorArgs {
         }
         found
     }
+}
+
+/// What is reported on a site.
+struct SiteResult {
+    code: u8,
+    text: String,
+    /// For JSON.
+    object: Value,
 }
 
 /// `{check, verdict, detail, remedy: […]}`

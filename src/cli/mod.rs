@@ -31,6 +31,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::Error;
 use crate::patience::supervisor;
 use crate::patience::worker::WorkerEnd;
+use crate::site::out::Verbosity;
 use crate::site::trust::{Effect, Trust};
 use crate::site::{Context, Out, Selection};
 pub use complete::script as completion_script;
@@ -167,7 +168,7 @@ pub fn main() -> ExitCode {
     complete::answer();
     let Cli { global, command } = Cli::parse();
     // For all threads, also those that outlive the command.
-    let out: &'static Out = Box::leak(Box::new(Out::new(global.verbose, global.quiet)));
+    let out: &'static Out = Box::leak(Box::new(Out::new(global.verbosity())));
     ExitCode::from(match command {
         Command::Exec(exec) => run_exec(global, exec, out),
         Command::Trace(trace) => trace.run(&global, out),
@@ -218,6 +219,14 @@ fn run_exec(global: Global, exec: exec::ExecArgs, out: &'static Out) -> u8 {
 }
 
 impl Global {
+    fn verbosity(&self) -> Verbosity {
+        match (self.verbose, self.quiet) {
+            (true, _) => Verbosity::Verbose,
+            (_, true) => Verbosity::Quiet,
+            _ => Verbosity::Normal,
+        }
+    }
+
     /// How long a file system may be silent; `None`: for ever.
     fn limit(&self) -> Option<Duration> {
         let seconds = self.timeout.unwrap_or(DEFAULT_LIMIT);

@@ -75,7 +75,7 @@ pub struct Outcome {
 impl Outcome {
     /// Adds what another run did.
     #[must_use]
-    pub fn and(mut self, more: Self) -> Self {
+    pub fn merge(mut self, more: Self) -> Self {
         self.attached += more.attached;
         self.swapped += more.swapped;
         self.gaps += more.gaps;
