@@ -197,7 +197,7 @@ impl Host {
 /// How often a name is looked up that is a link and then is not.
 const LOOKS: usize = 10;
 
-/// What is at `path`, once more if it is replaced at that moment.
+/// What is at `path`, again if it is replaced at that moment.
 pub(super) fn look(path: &Path) -> io::Result<HostEntry> {
     steadily(|| {
         let stat = sys::stat_at(AT_FDCWD, path)?;

@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 /// The limit that the commands get, in seconds.
 const LIMIT: &str = "1";
 
-/// No command may take so long, on a busy machine either.
+/// No command may take this long, not even on a busy machine.
 const END: Duration = Duration::from_secs(300);
 
 pub fn all() -> Vec<Trial> {
@@ -165,7 +165,7 @@ impl Sites {
     }
 }
 
-/// Runs a command, which has to end by itself, and whoever reads what it writes as well.
+/// Runs a command, which must end by itself and leave nobody with its output open.
 #[track_caller]
 fn bounded(command: &mut Command) -> Ran {
     let start = Instant::now();
@@ -278,7 +278,7 @@ fn every_command(place: Where) {
     ] {
         sites.run(command);
     }
-    // Nobody who names the other site alone waits.
+    // A command that names only the other site does not wait.
     for command in ["status", "check", "up", "why", "doctor", "down", "up"] {
         let arguments = if command == "why" {
             vec![command, "good0", "/conf"]
@@ -289,7 +289,7 @@ fn every_command(place: Where) {
         assert!(!ran.stderr.contains("answer"), "{ran}");
     }
     match place {
-        // Of a source nothing need be asked.
+        // Nothing has to be asked about a source.
         Where::Source => {
             sites
                 .run(&["down", "bad0"])
@@ -379,7 +379,7 @@ fn signals() {
     sites.run(&["status"]).exits(0);
 }
 
-/// What the threads of a process and of those that it started are in.
+/// The kernel functions that the threads of a process and its descendants sleep in.
 fn threads_of(pid: u32) -> String {
     let mut text = String::new();
     let children =
@@ -533,7 +533,7 @@ fn successor() {
     sites.run(&["up", "--all"]).exits(0);
     sites.hang();
     for _ in 0..2 {
-        // The first pass is over all sites; it begins to watch all the same.
+        // The first pass covers all sites; the watcher begins to watch anyway.
         let watcher = Watcher::with(sites.sandbox.command().args(["watch", "--timeout", LIMIT]));
         watcher.says("bad0: ");
         watcher.end();

@@ -153,7 +153,8 @@ fn up_with_stops(
     (status.code(), said, stops)
 }
 
-/// The source is replaced once: after `up` looked at it, or once more; then after each look.
+/// The source is replaced once, after `up` has looked at it for the first or the second time; then
+/// after each look.
 fn replaced_meanwhile(engine: &'static str) {
     for (when, code) in [(Some(1), 0), (Some(2), 0), (None, 1)] {
         let sandbox = Sandbox::with_engine(engine);

@@ -495,7 +495,7 @@ fn settings() {
     );
 }
 
-/// The pool's user, by whatever way to the root; else the manifest's; never root by itself.
+/// The pool's user, by any path to the root, else the manifest's; never root unless asked for.
 fn default_user() {
     let sandbox = sandbox();
     mount(

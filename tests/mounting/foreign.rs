@@ -341,7 +341,7 @@ fn none_hides_another(engine: &'static str) {
             sandbox.ok(&["status", "s"]);
             assert_eq!(fs::read_to_string(at.join("sub/file")).unwrap(), "text");
         }
-        // One that hides ours all the same, as somebody may have made it.
+        // A mount that hides ours anyway, as somebody may have made it.
         bind(&source, &at);
         manifest(&whole);
         sandbox.ok(&["up", sites]);
@@ -591,7 +591,7 @@ fn on_top(engine: &'static str) {
     );
     site.sandbox.ok(&["up", "s"]);
     mount_tmpfs(&site.root.join("etc"));
-    // What it hides is reached all the same, and it stays.
+    // The hidden mount is reached anyway, and this one stays.
     let ran = site
         .sandbox
         .ok(&["down", "s"])

@@ -758,8 +758,8 @@ fn moved_away(engine: &'static str) {
     assert!(!sandbox.state().join("run/s.json").exists());
 }
 
-/// What a root passes on to what is made in it: its group, and a list of who may what, whatever the
-/// umask is.
+/// New directories inherit the root's group and its default ACL; their modes must not depend on
+/// these, nor on the umask.
 fn modes(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let root = sandbox.site(

@@ -1,5 +1,5 @@
 //! Promise: what the host's mounts forbid (set-user-ID bits, devices, programs) no jail allows,
-//! unless an administrator says so of a mount; and it is said what cannot work because of that.
+//! unless an administrator allows it for a mount; what cannot work because of that is reported.
 
 use std::fs;
 use std::os::unix::fs::symlink;

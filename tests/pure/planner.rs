@@ -30,7 +30,7 @@ fn file(ino: u64) -> FileId {
     FileId { dev: 1, ino }
 }
 
-/// What is in a root's own file system at one path.
+/// The contents of one path of a root's own file system.
 #[derive(Clone, Debug, PartialEq)]
 struct Node {
     kind: FileKind,

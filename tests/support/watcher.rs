@@ -61,7 +61,7 @@ impl Watcher {
         }
     }
 
-    /// All that it said so far.
+    /// Its output so far.
     pub fn said(&self) -> String {
         self.said.lock().unwrap().clone()
     }

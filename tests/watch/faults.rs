@@ -1,5 +1,5 @@
-//! Promise: whatever fails around it, `mountjail watch` goes on, leaves what is mounted, says once
-//! what is wrong, and brings the sites right as soon as it can.
+//! Promise: whatever fails around it, `mountjail watch` goes on, keeps the mounts, reports each
+//! failure once, and brings the sites in sync as soon as it can.
 
 use std::fs::{self, FileType};
 use std::os::fd::AsRawFd;
@@ -77,7 +77,7 @@ fn optional(source: &Path, target: &str) -> String {
     )
 }
 
-/// Waits until the watcher has tried so often to bring the site `s` right.
+/// Waits until the watcher has tried this often to bring the site `s` in sync.
 #[track_caller]
 fn soon_fails_times(watcher: &Watcher, sandbox: &Sandbox, times: u64) {
     soon(&format!("it has tried {times} times"), || {
@@ -199,7 +199,7 @@ fn dead_file_system() {
     drop(server);
     watcher.says("conf: Transport endpoint is not connected");
     watcher.says("s: the mounts stay; retried from time to time, and after each change");
-    // All else is kept right.
+    // Everything else is kept in sync.
     replace(&other, "two");
     soon_reads(&root.join("other"), "two");
     std::thread::sleep(Duration::from_secs(11)); // longer than a source may be gone
@@ -514,7 +514,7 @@ fn few_descriptors() {
     watcher.end();
 }
 
-/// A machine with too many processes answers so.
+/// This is the error on a machine with too many processes.
 fn no_threads() {
     let sandbox = Sandbox::new();
     let source = sandbox.file("host/conf", "one");

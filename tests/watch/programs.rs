@@ -1,4 +1,4 @@
-//! Promise: what runs in a jail goes on while real programs change the host: a resolver,
+//! Promise: programs in a jail go on while real programs change the host: a resolver,
 //! `update-ca-certificates`, `useradd`, an editor, a package upgrade, a database that restarts.
 
 use std::fs;
@@ -347,7 +347,7 @@ fn mariadb() {
     );
 }
 
-/// So often a server restarts.
+/// How often a server restarts.
 const RESTARTS: u32 = 3;
 
 /// A server and a program in a jail that asks it ten times a second.

@@ -146,7 +146,7 @@ pub fn notified() {
     );
 }
 
-/// What the worker is to do, and what it answers when all is there.
+/// The worker's instructions, and its answers when nothing is missing.
 const WORK: [(&str, &str); 4] = [
     (
         "(new DateTime('2026-07-01', new DateTimeZone('Europe/Zurich')))->getOffset()",
