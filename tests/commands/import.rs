@@ -36,7 +36,7 @@ pub fn all() -> Vec<Trial> {
         ),
         ("names that are taken are reported", names_that_are_taken),
     ]);
-    // In a process of its own, because it mounts on /etc/php.
+    // Run alone, because it mounts on /etc/php.
     trials.push(on_shared_root(
         "Debian's own configuration is imported",
         debians_own,

@@ -10,7 +10,7 @@ use crate::support::{Ran, Sandbox, for_each_engine, mounts, mounts_below, replac
 use libtest_mimic::Trial;
 use mountjail::observe::Table;
 
-/// A trial that is made for each engine.
+/// A trial that runs on each engine.
 type OnEngine = fn(&'static str);
 
 pub fn all() -> Vec<Trial> {
@@ -109,7 +109,7 @@ fn table() {
     };
     let expected = names.iter().map(|name| sandbox.path(name)).collect();
     assert_eq!(Table::read().unwrap().points_below(&dir), sorted(expected));
-    // All but what other trials mount meanwhile.
+    // Everything except what other trials mount meanwhile.
     let quiet =
         |point: &PathBuf| *point != Path::new("/") && !point.starts_with(dir.parent().unwrap());
     let expected = mounts()
@@ -505,7 +505,7 @@ fn foreign(engine: &'static str) {
         .ok(&["status", "s"])
         .prints("foreign")
         .prints("/theirs");
-    // One on top of ours: it is reported, and neither up nor down touches it.
+    // A mount on top of ours is reported, and neither up nor down touches it.
     Ran::of(
         Command::new("mount")
             .args(["--bind", "/etc/passwd"])

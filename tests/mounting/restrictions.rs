@@ -76,7 +76,7 @@ impl Disk {
     }
 }
 
-/// Gives the mount at `path` these flags alone.
+/// Gives the mount at `path` only these flags.
 fn remount(path: &Path, forbidden: MsFlags) {
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | forbidden;
     mount(None::<&str>, path, None::<&str>, flags, None::<&str>).unwrap();
@@ -147,7 +147,7 @@ fn noexec(engine: &'static str) {
         .ok(&["why", "s", id.to_str().unwrap()])
         .prints("(ro,nosuid,nodev,noexec)");
 
-    // Nor does the directory that shows it, which another line mounts, make it run.
+    // The directory that shows it, which another line mounts, does not make it run either.
     sandbox.site(
         "s",
         &format!(
@@ -262,7 +262,7 @@ fn remounted(engine: &'static str) {
         assert_eq!(options(&root, &id), after);
         sandbox.ok(&["up", "s"]).says("nothing to do");
     }
-    // It does not matter that the disk is read-only: so is the mount.
+    // That the disk is read-only does not matter, because the mount is, too.
     disk.remount(MsFlags::MS_RDONLY);
     sandbox.ok(&["status", "s"]);
     sandbox.ok(&["down", "s"]);

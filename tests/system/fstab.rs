@@ -696,7 +696,7 @@ fn broken_markers() {
     is_untouched(&sandbox, &file, &text);
 }
 
-/// The file has still this `text`, and nothing was made in the root.
+/// The file still has this `text`, and nothing was made in the root.
 #[track_caller]
 fn is_untouched(sandbox: &Sandbox, file: &Path, text: &str) {
     assert_eq!(fs::read_to_string(file).unwrap(), text);
@@ -957,7 +957,7 @@ fn lines_of_others() {
     fstab(&sandbox, &file, &["s", "--install"])
         .exits(1)
         .says("mount(8) would follow it");
-    // One such site is in no other's way.
+    // Such a site does not get in the way of others.
     sandbox.site("other", "devices: [zero]\n");
     fstab(&sandbox, &file, &["--all", "--install"])
         .exits(1)
