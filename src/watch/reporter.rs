@@ -154,7 +154,7 @@ impl Reporter {
     fn status(&self) -> String {
         let sites = plural(self.state.sites, "site");
         match self.state.failures.len() {
-            0 => format!("{sites} kept right"),
+            0 => format!("{sites} watched"),
             count => format!("{sites} watched, {count} of them not in sync"),
         }
     }

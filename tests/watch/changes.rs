@@ -841,7 +841,7 @@ fn service_manager() {
     let signal = |signal| kill(Pid::from_raw(watcher.id().try_into().unwrap()), signal);
 
     let ready = hears("READY=1");
-    assert!(ready.contains("STATUS=1 site kept right"), "{ready}");
+    assert!(ready.contains("STATUS=1 site watched"), "{ready}");
     (0..10).for_each(|_| drop(hears("WATCHDOG=1")));
     replace(&source, "two");
     soon_reads(&jail, "two");
@@ -859,9 +859,9 @@ fn service_manager() {
             Err(text)
         }
     });
-    hears("STATUS=1 site kept right, 1 of them not right");
+    hears("STATUS=1 site watched, 1 of them not in sync");
     sandbox.site("s", &format!("mounts:\n{}", line(&source, "/conf")));
-    assert!(!hears("STATUS=1 site kept right").contains("not right"));
+    assert!(!hears("STATUS=1 site watched").contains("not in sync"));
     signal(Signal::SIGTERM).unwrap();
     hears("STOPPING=1");
     assert!(watcher.wait().unwrap().success());

@@ -552,7 +552,7 @@ fn many_failures() {
     let aside = source.with_extension("aside");
     fs::rename(&source, &aside).unwrap();
     watcher.says("error: 7 more sites failed\n  try: `mountjail status` shows why");
-    watcher.says("12 sites (s0, s1, s10, s11, s2 and 7 more): the mounts stay; tried again");
+    watcher.says("12 sites (s0, s1, s10, s11, s2 and 7 more): the mounts stay; retried");
     assert_eq!(
         watcher.said().matches("conf does not exist").count(),
         5,
