@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Lock;
-use super::replace::{Access, Durability, rename_over, write_new};
+use super::replace::{Durability, FileAccess, rename_over, write_new};
 use crate::base::hints::Doing;
 use crate::base::{Error, Result};
 
@@ -45,7 +45,13 @@ pub fn edit(
     }
 
     let temporary = temporary_of(&real);
-    write_new(&temporary, &new, Access::like(&before), Durability::Reboot).map_err(cannot)?;
+    write_new(
+        &temporary,
+        &new,
+        FileAccess::like(&before),
+        Durability::Reboot,
+    )
+    .map_err(cannot)?;
     let unchanged = || Ok(identity(&fs::metadata(&real)?) == identity(&before));
     match unchanged() {
         Ok(true) => rename_over(&temporary, &real, Durability::Reboot).map_err(cannot)?,

@@ -13,7 +13,9 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::replace::{Access, Durability, make_parents, rename_over, sync_directory_of, write_new};
+use super::replace::{
+    Durability, FileAccess, make_parents, rename_over, sync_directory_of, write_new,
+};
 use crate::base::hints::Doing;
 use crate::base::{Error, Result, SiteName};
 use crate::observe::{BootRecord, PersistentRecord, StateDir, WatchState};
@@ -180,7 +182,7 @@ fn write_beside(
 ) -> io::Result<PathBuf> {
     let new = beside(path);
     make_parents(path)?;
-    write_new(&new, contents, Access::of_mode(mode), durability)?;
+    write_new(&new, contents, FileAccess::of_mode(mode), durability)?;
     Ok(new)
 }
 

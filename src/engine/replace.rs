@@ -19,13 +19,13 @@ pub(super) enum Durability {
 
 /// Who may access a new file.
 #[derive(Clone, Copy)]
-pub(super) struct Access {
+pub(super) struct FileAccess {
     mode: u32,
     /// User and group; `None`: those of this process.
     owner: Option<(u32, u32)>,
 }
 
-impl Access {
+impl FileAccess {
     /// Owned by this process, with the permissions `mode`.
     pub(super) fn of_mode(mode: u32) -> Self {
         Self { mode, owner: None }
@@ -49,7 +49,7 @@ pub(crate) fn create_file(path: &Path, contents: &[u8]) -> io::Result<()> {
         path,
         create_new(path)?,
         contents,
-        Access::of_mode(0o644),
+        FileAccess::of_mode(0o644),
         Durability::ThisBoot,
     )
 }
@@ -59,7 +59,7 @@ pub(crate) fn create_file(path: &Path, contents: &[u8]) -> io::Result<()> {
 pub(super) fn write_new(
     new: &Path,
     contents: &[u8],
-    access: Access,
+    access: FileAccess,
     durability: Durability,
 ) -> io::Result<()> {
     let file = match create_new(new) {
@@ -120,7 +120,7 @@ fn fill(
     path: &Path,
     mut file: File,
     contents: &[u8],
-    access: Access,
+    access: FileAccess,
     durability: Durability,
 ) -> io::Result<()> {
     let mut write = || {
@@ -159,9 +159,9 @@ mod tests {
         let (path, new) = (dir.path().join("a"), dir.path().join("a.new"));
         fs::write(&path, "old").unwrap();
         fs::write(&new, "left by a killed run").unwrap();
-        let access = Access {
+        let access = FileAccess {
             mode: 0o640,
-            ..Access::like(&fs::metadata(&path).unwrap())
+            ..FileAccess::like(&fs::metadata(&path).unwrap())
         };
         write_new(&new, b"contents", access, Durability::Reboot).unwrap();
         rename_over(&new, &path, Durability::Reboot).unwrap();
