@@ -15,7 +15,7 @@ use crate::site::{Selection, Site, SiteError, parallel};
 /// Validate manifests and report whatever would keep `up` from working; change nothing
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  mountjail check\n  mountjail check ./site1.yaml")]
-pub(super) struct Check {
+pub(super) struct CheckArgs {
     /// Names of sites, or paths of manifests [default: all sites]
     #[arg(value_name = "SITE|FILE", add = complete::site())]
     sites: Vec<String>,
@@ -27,7 +27,7 @@ pub(super) struct Check {
     json: bool,
 }
 
-impl Check {
+impl CheckArgs {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         let sites = Selection::named_or_all(&self.sites).sites(context)?;
         let pipeline = Pipeline::new(context.clone(), MountLookup::WholeTable)?;

@@ -1,14 +1,13 @@
 //! `mountjail import`: manifests from existing configuration.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use crate::base::{HostPath, SiteName};
+use crate::engine::create_file;
 use crate::import::{Draft, DraftKind, Importer};
 use crate::manifest::{self, Presets, Request, SourceFile};
 use crate::resolve::{Overlap, Roots};
@@ -35,7 +34,7 @@ use crate::{Error, Result};
                   mountjail import /etc/fstab\n  \
                   mountjail import --write /etc/jailkit/jk_init.ini && mountjail presets"
 )]
-pub(super) struct Import {
+pub(super) struct ImportArgs {
     /// Write the manifests to the configuration's sites/ and presets/
     #[arg(long)]
     write: bool,
@@ -50,7 +49,7 @@ pub(super) struct Import {
     files: Vec<PathBuf>,
 }
 
-impl Import {
+impl ImportArgs {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         let mut found = Importer::new(self.prefix.clone());
         let files = match self.files.as_slice() {
@@ -318,7 +317,7 @@ fn check(draft: &Draft, yaml: &str, presets: &Presets) -> Result<()> {
     };
     wrong.map_or(Ok(()), |wrong| {
         let failed = Error::failed(format!(
-            "{}: no manifest can say {}",
+            "{}: a manifest cannot express {}",
             draft.place, draft.name
         ));
         Err(failed.because_of(wrong.brief()))
@@ -336,11 +335,5 @@ fn write(draft: &Draft, file: &Path, yaml: &str) -> Result<()> {
             _ => failed,
         }
     };
-    if let Some(directory) = file.parent() {
-        fs::create_dir_all(directory).map_err(cannot)?;
-    }
-    let mut new = fs::File::create_new(file).map_err(cannot)?;
-    new.write_all(yaml.as_bytes())
-        .inspect_err(|_| drop(fs::remove_file(file)))
-        .map_err(cannot)
+    create_file(file, yaml.as_bytes()).map_err(cannot)
 }

@@ -13,7 +13,7 @@ use crate::site::out::Out;
 /// and check manifests. `mountjail check` checks more.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  mountjail schema >mountjail.schema.json")]
-pub(super) struct Schema {
+pub(super) struct SchemaArgs {
     /// Print the schema of presets instead
     #[arg(long, group = "of")]
     preset: bool,
@@ -25,7 +25,7 @@ pub(super) struct Schema {
     defaults: bool,
 }
 
-impl Schema {
+impl SchemaArgs {
     pub(super) fn run(&self, out: &Out) -> u8 {
         let schema = if self.preset {
             preset_schema()
@@ -43,12 +43,12 @@ impl Schema {
 /// Print a shell's completions of commands, options, sites, presets and users
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  mountjail completions bash >/etc/bash_completion.d/mountjail")]
-pub(super) struct Completions {
+pub(super) struct CompletionsArgs {
     /// The shell
     shell: Shell,
 }
 
-impl Completions {
+impl CompletionsArgs {
     pub(super) fn run(&self, out: &Out) -> u8 {
         out.print_and(complete::script(self.shell), 0)
     }

@@ -32,7 +32,7 @@ use crate::site::{Selection, Site, SiteError, configuration, parallel, select};
 #[command(after_help = "Examples:\n  mountjail status site1\n  \
                   mountjail status --json | jq '.sites[].state'\n  \
                   mountjail status --format prometheus")]
-pub(super) struct Status {
+pub(super) struct StatusArgs {
     /// Names of sites, or paths of manifests [default: all sites]
     #[arg(value_name = "SITE", add = complete::site())]
     sites: Vec<String>,
@@ -63,7 +63,7 @@ struct StatusReport {
     watch: Option<WatchState>,
 }
 
-impl Status {
+impl StatusArgs {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         let format = if self.json {
             StatusFormat::Json

@@ -19,6 +19,7 @@ mod journal;
 mod lock;
 mod mount_op;
 mod ours;
+mod replace;
 mod root;
 mod scratch;
 mod sources;
@@ -42,6 +43,7 @@ pub use edit::edit as edit_file;
 pub use features::{Choice, Features};
 pub use journal::{remove_watch_state, write_watch_state};
 pub use lock::Lock;
+pub(crate) use replace::create_file;
 pub(crate) use state_directories::{make_state_directories, make_watch_directory};
 
 use backend::Backend;
@@ -73,7 +75,7 @@ pub struct Outcome {
 impl Outcome {
     /// Adds what another run did.
     #[must_use]
-    pub fn and(mut self, more: Self) -> Self {
+    pub fn merge(mut self, more: Self) -> Self {
         self.attached += more.attached;
         self.swapped += more.swapped;
         self.gaps += more.gaps;
@@ -239,7 +241,7 @@ impl Engine {
             .try_for_each(|stray| target::detach_stray(root, stray))?;
 
         let mut recorded = observed.recorded_mounts();
-        // Without ids that are never reused, a moved mount looks like one that is gone, so the
+        // Without unique mount IDs, a moved mount looks like one that is gone, so the
         // record is kept.
         if recorded.all(|mount| mount.unique_id.is_some()) {
             journal::remove(&self.state.record(site))?;

@@ -28,7 +28,7 @@ type Cell<T> = Arc<OnceLock<Result<T>>>;
 #[derive(PartialEq, Eq, Hash)]
 struct Key {
     file: FileId,
-    options: MountAttributes,
+    attributes: MountAttributes,
     recursive: bool,
 }
 
@@ -53,7 +53,7 @@ impl<B: Backend> Sources<B> {
     fn copy_of_prepared(&self, backend: &B, mount: &Mount, file: FileId) -> Result<B::Ready> {
         let key = Key {
             file,
-            options: mount.options,
+            attributes: mount.attributes,
             recursive: mount.recursive,
         };
 
@@ -76,13 +76,13 @@ impl<B: Backend> Sources<B> {
 fn prepare<B: Backend>(backend: &B, mount: &Mount) -> Result<(B::Ready, FileId)> {
     let (source, file) = open(mount)?;
     let ready = backend
-        .prepare(source.as_fd(), mount.options, mount.recursive)
+        .prepare(source.as_fd(), mount.attributes, mount.recursive)
         .map_err(|error| explain(cannot_copy(mount).because(&error), mount))?;
 
     let found = ready
         .attributes()
         .map_err(|error| cannot_copy(mount).because(&error))?;
-    if let Some(found) = found.filter(|found| !mount.options.allows(*found)) {
+    if let Some(found) = found.filter(|found| !mount.attributes.allows(*found)) {
         return Err(cannot_copy(mount).because_of(format!("the kernel made it {found}")));
     }
     Ok((ready, file))
@@ -110,7 +110,7 @@ fn open(mount: &Mount) -> Result<(OwnedFd, FileId)> {
 fn cannot_copy(mount: &Mount) -> Error {
     Error::failed(format!(
         "cannot prepare the mount of {} ({})",
-        mount.source, mount.options
+        mount.source, mount.attributes
     ))
 }
 

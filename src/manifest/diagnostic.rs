@@ -29,11 +29,11 @@ pub(super) struct Fault {
 pub(super) struct FaultText {
     /// The key's path; empty for the file as a whole.
     pub key: String,
-    /// What is wrong.
+    /// What is wrong: the title of the report.
     pub message: String,
     /// What was expected and found, next to the place.
     pub label: String,
-    /// What to do.
+    /// What to do about it: the last line of the report.
     pub help: Option<String>,
 }
 

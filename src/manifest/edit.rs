@@ -18,7 +18,7 @@ use super::parsed::ParsedFile;
 pub struct Addition {
     /// `presets`, `etc`, `programs`, …
     pub key: &'static str,
-    /// The name or path.
+    /// The name or path, as it stands in the list.
     pub name: String,
     /// May be absent; for `mounts` alone.
     pub optional: bool,

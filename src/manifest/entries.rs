@@ -10,7 +10,7 @@ use crate::base::{HostPath, JailPath, SiteName};
 /// One site: its root, and everything that it and its presets ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    /// Its name.
+    /// The site's name: the manifest's file name without `.yaml`.
     pub site: SiteName,
     /// The file that it is from.
     pub file: SourceFile,
@@ -55,7 +55,7 @@ pub enum Scope {
 pub struct Entry {
     /// What the line asks for.
     pub request: Request,
-    /// Where the line is.
+    /// The file and line that ask for it, for messages and `why`.
     pub origin: Arc<Origin>,
 }
 
@@ -173,7 +173,7 @@ impl fmt::Display for SourceFile {
 /// Where an entry is: the line that brought something in.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
-    /// The file.
+    /// The manifest or preset that has the line.
     pub file: SourceFile,
     /// The key's path in it: `mounts[3]`.
     pub key: String,

@@ -137,7 +137,7 @@ fn description(key: &str) -> &'static str {
             "Named parts, built in or of /etc/mountjail/presets; `mountjail presets` lists them."
         }
         "devices" => {
-            "Names under /dev. Mounted ro,nosuid,noexec; writing to /dev/null works all the same."
+            "Names under /dev. Mounted ro,nosuid,noexec; writing to /dev/null still works."
         }
         "etc" => "Names under /etc, files or directories; links are followed.",
         "programs" => {
@@ -211,7 +211,7 @@ fn mount_key(key: &str) -> Value {
             "enum": ["read-only", "read-write"], "default": "read-only",
             "description": "Whether the jail may write through it.",
         }),
-        "recursive" => flag("Take submounts along, all of them read-only. Default: false."),
+        "recursive" => flag("Whether submounts come along, all of them read-only. Default: false."),
         "optional" => optional(),
         "executable" => flag(
             "Whether files in it can be executed. Default: in programs and libraries only, and not \
@@ -222,8 +222,8 @@ fn mount_key(key: &str) -> Value {
              own mount is nodev; `true` allows it there as well.",
         ),
         "setuid" => flag(
-            "Whether setuid bits in it count, also where the host's own mount is nosuid. Default: \
-             false.",
+            "Whether setuid bits in it take effect, also where the host's own mount is nosuid. \
+             Default: false.",
         ),
         other => unreachable!("{other} is not a key of a mount"),
     }

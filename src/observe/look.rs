@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
@@ -16,12 +16,12 @@ use super::holders::{self, Apart};
 use super::mountinfo::MountInfo;
 use super::observed::{Observed, ObservedMount, PathState, Stray};
 use super::record::{Identity, RecordedMount};
-use super::state::Records;
+use super::state::SiteRecords;
 use super::submounts::{self, in_the_jail};
 use super::table::{self, Table};
 use crate::base::{HostPath, JailPath};
 use crate::resolve::{Desired, FileKind};
-use crate::sys::{self, Stat};
+use crate::sys::{self, Stat, proc};
 use crate::{Error, Result};
 
 /// A path of this many bytes is too long for system calls.
@@ -34,7 +34,7 @@ const PATH_MAX: usize = libc::PATH_MAX as usize;
 ///
 /// Errors: the root, or something below it, cannot be looked at. A root that does not exist is
 /// taken as empty.
-pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Result<Observed> {
+pub fn observe(desired: &Desired, records: SiteRecords, table: Option<&Table>) -> Result<Observed> {
     let mut observed = only_of(&desired.root, records);
     observed.current_files = desired
         .files
@@ -56,7 +56,7 @@ pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Re
         }
     };
 
-    let mut site = Site::new(root, desired, &observed, table)?;
+    let mut site = ObservedRoot::new(root, desired, &observed, table)?;
     site.look(desired, &mut observed)?;
     observed.holders = holders::holders(&desired.root, site.apart.take(), &observed, table)?;
     find_strays(&mut observed);
@@ -78,7 +78,7 @@ pub(super) fn find_strays(observed: &mut Observed) {
 }
 
 /// The records of the root `root`, without looking at anything.
-pub(super) fn only_of(root: &HostPath, records: Records) -> Observed {
+pub(super) fn only_of(root: &HostPath, records: SiteRecords) -> Observed {
     Observed {
         record: records.record.filter(|record| record.root == *root),
         kept: records.kept.filter(|kept| kept.root == *root),
@@ -87,8 +87,8 @@ pub(super) fn only_of(root: &HostPath, records: Records) -> Observed {
 }
 
 /// The site by its records, without looking at anything. `None` if they are not enough: a mount has
-/// no unique id, has submounts, or is being swapped.
-pub fn as_recorded(records: &Records) -> Option<Observed> {
+/// no unique ID, has submounts, or is being swapped.
+pub fn as_recorded(records: &SiteRecords) -> Option<Observed> {
     let record = records.record.as_ref()?;
     let mut observed = Observed {
         record: records.record.clone(),
@@ -102,7 +102,7 @@ pub fn as_recorded(records: &Records) -> Option<Observed> {
             file: Some(mount.file),
             kind: None,
             fs_root: None,
-            options: mount.options,
+            attributes: mount.attributes,
             made_shared: false,
         };
         let before = observed.mounts.insert(mount.target.clone(), vec![seen]);
@@ -118,7 +118,7 @@ pub fn as_recorded(records: &Records) -> Option<Observed> {
     (same_root && !record.mounts.is_empty()).then_some(observed)
 }
 
-struct Site<'a> {
+struct ObservedRoot<'a> {
     root: OwnedFd,
     path: &'a HostPath,
     /// The id of the mount that the root is on.
@@ -138,7 +138,7 @@ struct Site<'a> {
     apart: RefCell<BTreeMap<JailPath, Apart>>,
 }
 
-impl<'a> Site<'a> {
+impl<'a> ObservedRoot<'a> {
     fn new(
         root: OwnedFd,
         desired: &'a Desired,
@@ -454,7 +454,7 @@ impl<'a> Site<'a> {
             path.relative(),
             libc::O_RDONLY | libc::O_DIRECTORY,
         )?;
-        for entry in fs::read_dir(format!("/proc/self/fd/{}", directory.as_raw_fd()))? {
+        for entry in fs::read_dir(proc::path_of_descriptor(&directory))? {
             let inside = path.join(entry?.file_name());
             if !inside.is_ok_and(|inside| self.kept.contains(&inside)) {
                 return Ok(false);
@@ -582,7 +582,7 @@ pub(super) fn listed(mount: &MountInfo) -> ObservedMount {
         file: None,
         kind: None,
         fs_root: Some(mount.root.clone()),
-        options: mount.options,
+        attributes: mount.attributes,
         made_shared: false,
     }
 }

@@ -30,7 +30,7 @@ pub struct Observed {
     /// at the same place. Not looked for if the submounts are recorded.
     pub as_in_source: BTreeSet<JailPath>,
     /// Recorded mounts that are elsewhere now, because a directory above them was moved. Only known
-    /// where mounts have unique ids (Linux 6.8).
+    /// where mounts have unique IDs (Linux 6.8).
     pub strays: Vec<Stray>,
     /// The generated files whose contents on the host are already as desired.
     pub current_files: BTreeSet<HostPath>,
@@ -79,9 +79,9 @@ impl Observed {
 /// What is at one path inside the root, without following links.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathState {
-    /// Its type.
+    /// The type of the file; links are not followed.
     pub kind: FileKind,
-    /// Its identity.
+    /// The identity of the file.
     pub file: Identity,
     /// `st_size` is 0, or the directory has only entries that the [`PersistentRecord`] lists.
     pub empty: bool,
@@ -94,7 +94,7 @@ pub struct PathState {
 pub struct ObservedMount {
     /// The id in `/proc/self/mountinfo`, reused after an unmount.
     pub id: u64,
-    /// The id that is never reused (Linux 6.8).
+    /// The unique mount ID (Linux 6.8).
     pub unique_id: Option<u64>,
     /// The file that is visible at its root. For a mount that another one covers, only if both show
     /// the same file.
@@ -105,8 +105,8 @@ pub struct ObservedMount {
     /// file that was moved shows its new name; a deleted one ends in `//deleted`. `None` if it was
     /// not asked for.
     pub fs_root: Option<PathBuf>,
-    /// Its attributes.
-    pub options: MountAttributes,
+    /// The attributes that it has now.
+    pub attributes: MountAttributes,
     /// It is shared, though the mount that it is on is not. Somebody made it shared.
     pub made_shared: bool,
 }
@@ -128,7 +128,7 @@ impl ObservedMount {
 pub struct Holder {
     /// Its id in `/proc/self/mountinfo`.
     pub id: u64,
-    /// Its id that is never reused.
+    /// Its unique mount ID.
     pub unique_id: Option<u64>,
     /// Its mount point on the host.
     pub point: PathBuf,
@@ -150,9 +150,9 @@ impl Holder {
 /// A recorded mount that was moved away with a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stray {
-    /// Where it was made.
+    /// The mount point at which it was made.
     pub target: JailPath,
-    /// Its never reused id.
+    /// Its unique mount ID.
     pub unique_id: u64,
     /// Its mount point on the host now. `None` if the path is too long for the kernel to tell.
     pub point: Option<PathBuf>,

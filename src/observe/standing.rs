@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::look::{find_strays, listed, only_of};
 use super::observed::{Observed, ObservedMount};
-use super::state::Records;
+use super::state::SiteRecords;
 use super::submounts::{self, in_the_jail};
 use super::table::{self, Table};
 use crate::base::{HostPath, JailPath};
@@ -15,7 +15,7 @@ use crate::sys::{self, Stat};
 /// and a path that cannot be looked at is not an error. So a file system that hangs, is dead or is
 /// private to its owner does not prevent a site from being taken down. `known` is what the manifest
 /// asks for, in case the record is lost.
-pub fn standing(known: &Desired, records: Records, table: &Table) -> Observed {
+pub fn standing(known: &Desired, records: SiteRecords, table: &Table) -> Observed {
     let mut observed = only_of(&known.root, records);
     let targets: HashSet<_> = known.mounts.iter().map(|mount| &mount.target).collect();
     let recorded = observed.recorded_mounts();

@@ -79,7 +79,7 @@ impl StateDir {
     /// The records of `site`. A record that is damaged or of another boot counts as lost. A record
     /// that cannot be read now, or not by this mountjail, is an error, because it would otherwise
     /// be overwritten.
-    pub fn read(&self, site: &SiteName, boot: &BootId) -> Result<Records> {
+    pub fn read(&self, site: &SiteName, boot: &BootId) -> Result<SiteRecords> {
         let (run, lib) = (self.record(site), self.kept(site));
         let (record, kept) = (file(&run)?, file(&lib)?);
         let record = record.map(|bytes| BootRecord::parse(&bytes));
@@ -93,7 +93,7 @@ impl StateDir {
         let mut warnings = vec![];
         let record = record.and_then(|record| or_lost(record, &run, &mut warnings));
         let kept = kept.and_then(|kept| or_lost(kept, &lib, &mut warnings));
-        Ok(Records {
+        Ok(SiteRecords {
             record: record.filter(|record| record.boot == *boot),
             kept,
             warnings,
@@ -103,7 +103,7 @@ impl StateDir {
 
 /// The records of one site.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Records {
+pub struct SiteRecords {
     /// The record of this boot.
     pub record: Option<BootRecord>,
     /// The record that outlives the boot.
@@ -112,7 +112,7 @@ pub struct Records {
     pub warnings: Vec<String>,
 }
 
-impl Records {
+impl SiteRecords {
     /// The root that the records are about, if there are any.
     pub fn root(&self) -> Option<&HostPath> {
         self.record
@@ -261,7 +261,7 @@ mod tests {
         make_directories(&state);
         let site = SiteName::new("a").unwrap();
         let boot = BootId("b".into());
-        assert_eq!(state.read(&site, &boot), Ok(Records::default()));
+        assert_eq!(state.read(&site, &boot), Ok(SiteRecords::default()));
         fs::write(state.record(&site), "{\"version\":1,").unwrap();
         fs::write(state.kept(&site), "\0\0\0").unwrap();
         let records = state.read(&site, &boot).unwrap();
@@ -321,7 +321,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             state.read(&site, &BootId("new".into())),
-            Ok(Records::default())
+            Ok(SiteRecords::default())
         );
         let old = state
             .read(&site, &BootId("old".into()))

@@ -19,6 +19,7 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
         manifest: None,
         steps: vec![],
         states: vec![],
+        up_without_mounts: false,
         unchanged: vec![],
         unfinished: false,
         conflicts: vec![],

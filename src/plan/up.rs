@@ -24,6 +24,10 @@ pub fn up(desired: &Desired, observed: &Observed) -> Plan {
             manifest: desired.manifest.clone(),
             steps: vec![],
             states: vec![],
+            up_without_mounts: observed
+                .record
+                .as_ref()
+                .is_some_and(|record| record.mounts.is_empty()),
             unchanged: vec![],
             unfinished: false,
             conflicts: vec![],

@@ -89,7 +89,7 @@ fn step(step: &Step) -> Value {
 
 fn mount_of(mount: &Mount) -> Value {
     json!({
-        "target": mount.target, "source": mount.source, "options": mount.options.to_string(),
+        "target": mount.target, "source": mount.source, "options": mount.attributes.to_string(),
         "recursive": mount.recursive,
     })
 }
@@ -140,7 +140,7 @@ fn state(state: &MountState) -> Value {
         "source": state.source,
         "state": state.state,
         "detail": state.detail,
-        "options": state.mount.as_ref().map(|mount| mount.options.to_string()),
+        "options": state.mount.as_ref().map(|mount| mount.attributes.to_string()),
     })
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::Site;
 use super::configuration::text;
 use super::error::ManifestError;
-use crate::base::quote::{brief, word};
+use crate::base::quote::{brief, shell_word};
 use crate::base::text::{few, nearest};
 use crate::base::{ErrorKind, HostPath, SiteName};
 use crate::manifest::{self, Diagnostics, InstancePattern, Instances, SourceFile};
@@ -235,7 +235,7 @@ impl<'t> PatternOf<'t> {
 
     fn add(&mut self, name: &OsStr, entry: Entry) {
         let entries = &mut self.entries;
-        let text = brief(&word(&name.to_string_lossy()), LONGEST).into_owned();
+        let text = brief(&shell_word(&name.to_string_lossy()), LONGEST).into_owned();
         let instance = self.pattern.instance(name);
         match entry {
             Entry::Other => {}

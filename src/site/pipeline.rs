@@ -204,7 +204,7 @@ impl BringUp {
 
             // Plan: the steps from there to what is desired.
             let plan = plan_up(desired, &observed)?;
-            if self.leave_down && is_down(&plan, &observed) {
+            if self.leave_down && plan.site_state() == SiteState::Down {
                 return Ok(changes);
             }
             if !plan.conflicts.is_empty() {
@@ -240,14 +240,6 @@ impl BringUp {
             Err(error) => Err(error.context(&site.name)),
         }
     }
-}
-
-/// Whether the site is down. One that is recorded without mounts is up: all that it needs was
-/// absent.
-fn is_down(plan: &Plan, observed: &Observed) -> bool {
-    let record = observed.record.as_ref();
-    let is_up_without_mounts = record.is_some_and(|record| record.mounts.is_empty());
-    !is_up_without_mounts && plan.site_state() == SiteState::Down
 }
 
 /// What `manifest` asks for on the host.

@@ -141,7 +141,7 @@ pub(crate) fn of_another_configuration(
         return (!is_here).then(|| {
             format!(
                 "it is not recorded which configuration it belongs to; `mountjail down {name}` \
-                 takes it away"
+                 takes it down"
             )
         });
     };
@@ -153,6 +153,6 @@ pub(crate) fn of_another_configuration(
     }
     let by = by.display();
     Some(format!(
-        "{by} brought it up, in {root}; `mountjail down {name}` takes it away"
+        "{by} brought it up, in {root}; `mountjail down {name}` takes it down"
     ))
 }

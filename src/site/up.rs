@@ -40,7 +40,7 @@ pub(crate) type Changed = (Change, JailPath);
 impl Changes {
     /// Adds what was done by carrying out `plan`.
     pub(super) fn add(&mut self, outcome: Outcome, plan: &Plan) {
-        self.outcome = std::mem::take(&mut self.outcome).and(outcome);
+        self.outcome = std::mem::take(&mut self.outcome).merge(outcome);
         self.mounts.extend(plan.steps.iter().filter_map(change));
     }
 

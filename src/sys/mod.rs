@@ -17,7 +17,7 @@ mod memory;
 mod mount;
 mod owner;
 mod privileges;
-mod proc;
+pub mod proc;
 mod quiet;
 mod schedule;
 mod seccomp;
@@ -36,7 +36,6 @@ pub use mount::{
 };
 pub use owner::{is_roots, may_look_everywhere};
 pub use privileges::{drop_capabilities, leave_session_keyring};
-pub use proc::start_time;
 pub use quiet::{OnMount, mount_of, reopen_on};
 pub use schedule::undisturbed;
 pub use seccomp::forbid_typing;

@@ -8,7 +8,7 @@ use super::index::Dependent;
 use super::pass_result::{PassResult, RecordId};
 use crate::base::{HostPath, JailPath, SiteName};
 use crate::engine::Lock;
-use crate::observe::Records;
+use crate::observe::SiteRecords;
 use crate::patience::{Crew, Stop};
 use crate::resolve::{Aspect, Dependencies, Host, Resolution};
 use crate::site::context::Context;
@@ -131,7 +131,7 @@ fn under_lock(
 }
 
 /// Why it is not known whether the site is up.
-fn damaged(site: &Site, records: &Records) -> Option<Error> {
+fn damaged(site: &Site, records: &SiteRecords) -> Option<Error> {
     let warning = records.warnings.first()?;
     let error = Error::failed(format!("{}: {warning}", site.name));
     Some(error.hint(format!(
@@ -144,7 +144,7 @@ fn bring_right(
     run: &BringUp,
     site: &Site,
     (policy, stop): (&PassPolicy, &Stop),
-    records: &Records,
+    records: &SiteRecords,
     host: &Host,
     lookups: &mut Vec<Arc<Dependencies>>,
 ) -> PassOutcome {
@@ -211,8 +211,8 @@ fn could_not_look(error: &Error) -> bool {
 pub(crate) fn without_manifest(site: &Site) -> SiteError {
     let name = &site.name;
     let gone = configuration::no_manifest(site)
-        .because_of("its mounts stay, but are not kept right any more")
-        .hint(format!("`mountjail down {name}` takes it away"));
+        .because_of("its mounts stay, but are no longer kept in sync")
+        .hint(format!("`mountjail down {name}` takes it down"));
     SiteError::Errors(vec![gone])
 }
 

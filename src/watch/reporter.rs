@@ -20,6 +20,7 @@ use crate::site::context::Context;
 use crate::site::out::Out;
 use crate::site::up::{Change, Changed, Changes};
 use crate::site::{ManifestError, Site, SiteError};
+use crate::sys::proc;
 
 /// How many names are shown in one line.
 const NAMED: usize = 5;
@@ -71,7 +72,7 @@ impl Reporter {
         let state = WatchState {
             version: 1,
             pid,
-            start_time: crate::sys::start_time(pid).unwrap_or(0),
+            start_time: proc::start_time(&proc::of(pid)).unwrap_or(0),
             since: now(),
             mount_events: watcher.mount_source().to_owned(),
             ..WatchState::default()
@@ -153,8 +154,8 @@ impl Reporter {
     fn status(&self) -> String {
         let sites = plural(self.state.sites, "site");
         match self.state.failures.len() {
-            0 => format!("{sites} kept right"),
-            count => format!("{sites} kept right, {count} of them not right"),
+            0 => format!("{sites} watched"),
+            count => format!("{sites} watched, {count} of them not in sync"),
         }
     }
 
@@ -260,7 +261,7 @@ impl Reporter {
             .collect();
         if !again.is_empty() {
             context.out.info(format_args!(
-                "{}: the mounts stay; tried again from time to time, and after each change",
+                "{}: the mounts stay; retried from time to time, and after each change",
                 names(&again)
             ));
         }
@@ -307,7 +308,7 @@ impl Reporter {
                 0 => String::new(), // it waited for a change
                 count => format!(" after {}", plural(count as usize, "failed attempt")),
             };
-            out.info(format_args!("{}: right again{after}", names(&sites)));
+            out.info(format_args!("{}: in sync again{after}", names(&sites)));
         }
     }
 }

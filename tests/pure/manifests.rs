@@ -27,7 +27,7 @@ fn ok(text: &str) -> Manifest {
 
 type Mistake = (Option<(usize, usize)>, String, String);
 
-/// What is wrong with `text`: line and column, key, and the whole rendering.
+/// The first mistake in `text`: line and column, key, and the whole message.
 fn wrong(text: &str) -> Vec<Mistake> {
     let diagnostics = read(text).expect_err(text);
     let all = diagnostics.render(false);

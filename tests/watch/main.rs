@@ -1,4 +1,4 @@
-//! `watch` keeps sites right while the host changes.
+//! `watch` keeps sites in sync while the host changes.
 
 #[path = "../lab/mod.rs"]
 mod lab;
