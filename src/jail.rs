@@ -11,6 +11,7 @@ use nix::unistd::{
 use serde::{Deserialize, Serialize};
 
 use crate::base::{HostPath, JailPath};
+use crate::manifest::{Manifest, Request};
 use crate::resolve::WHERE_USERS_ARE;
 use crate::{Error, Result, sys};
 
@@ -25,13 +26,13 @@ pub(crate) struct JailUser {
     pub home: PathBuf,
 }
 
-impl From<&User> for JailUser {
-    fn from(user: &User) -> Self {
+impl From<User> for JailUser {
+    fn from(user: User) -> Self {
         Self {
-            name: user.name.clone(),
             uid: user.uid.as_raw(),
             gid: user.gid.as_raw(),
-            home: user.dir.clone(),
+            name: user.name,
+            home: user.dir,
         }
     }
 }
@@ -43,8 +44,32 @@ impl JailUser {
     }
 }
 
+/// The user that a command inside runs as, unless another one is asked for: the first of
+/// `pool_users`, which PHP-FPM's pools with this root run as, else the first of the manifest's
+/// `users`, else nobody. It is never root: what lies in a root belongs to its owner, and a chroot
+/// does not hold root.
+pub(crate) fn choose_user<'u>(
+    pool_users: impl IntoIterator<Item = &'u JailUser>,
+    manifest: &Manifest,
+) -> Result<JailUser> {
+    let of_pool = pool_users.into_iter().find(|user| !user.is_root());
+    if let Some(user) = of_pool {
+        return Ok(user.clone());
+    }
+    for entry in &manifest.entries {
+        let Request::User(wanted) = &entry.request else {
+            continue;
+        };
+        let mut listed = wanted.any_of.iter().filter_map(|name| user(name).ok());
+        if let Some(user) = listed.find(|user| !user.is_root()) {
+            return Ok(user);
+        }
+    }
+    user("nobody")
+}
+
 /// The user of this host that `name` names, by name or id.
-pub(crate) fn user(name: &str) -> Result<User> {
+pub(crate) fn user(name: &str) -> Result<JailUser> {
     let found = match name.parse() {
         Ok(uid) => User::from_uid(Uid::from_raw(uid)),
         Err(_) => User::from_name(name),
@@ -52,7 +77,7 @@ pub(crate) fn user(name: &str) -> Result<User> {
 
     let failed = Error::usage(format!("cannot run as the user {name}"));
     match found {
-        Ok(Some(user)) => Ok(user),
+        Ok(Some(user)) => Ok(user.into()),
         Ok(None) => Err(failed.because_of(format!("there is no such user {WHERE_USERS_ARE}"))),
         Err(error) => Err(failed.because(&error.into())),
     }

@@ -58,6 +58,6 @@ pub(super) fn of_limit(errno: Option<i32>) -> Option<&'static str> {
 pub(super) fn of_server(errno: Option<i32>) -> Option<&'static str> {
     matches!(errno?, libc::ENOTCONN | libc::ESTALE).then_some(
         "the server of the file system there is gone: start it again, or unmount the file system \
-         with `umount --lazy`; `findmnt --types fuse,nfs,nfs4,cifs` lists such",
+         with `umount --lazy`; `findmnt --types fuse,nfs,nfs4,cifs` lists these",
     )
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 /// `text` as one word of a shell's command line.
-pub fn word(text: &str) -> Cow<'_, str> {
+pub fn shell_word(text: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%:=,".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         return Cow::Borrowed(text);
@@ -104,11 +104,14 @@ mod tests {
 
     #[test]
     fn a_word_is_one_word_to_the_shell() {
-        assert_eq!(super::word("/usr/lib/libc.so.6"), "/usr/lib/libc.so.6");
+        assert_eq!(
+            super::shell_word("/usr/lib/libc.so.6"),
+            "/usr/lib/libc.so.6"
+        );
         for text in [
             "", "a b", "$(id)", "`id`", "it's", "'; id '", "~", "a\nb", "*", "ä", "#", "!!",
         ] {
-            let line = format!("printf %s {}", super::word(text));
+            let line = format!("printf %s {}", super::shell_word(text));
             let printed = Command::new("sh")
                 .args(["-c", &line])
                 .output()

@@ -15,7 +15,7 @@ use crate::site::{Selection, Site, SiteError, parallel};
 /// Validate manifests and report whatever would keep `up` from working; change nothing
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  mountjail check\n  mountjail check ./site1.yaml")]
-pub(super) struct Check {
+pub(super) struct CheckArgs {
     /// Names of sites, or paths of manifests [default: all sites]
     #[arg(value_name = "SITE|FILE", add = complete::site())]
     sites: Vec<String>,
@@ -27,13 +27,17 @@ pub(super) struct Check {
     json: bool,
 }
 
-impl Check {
+impl CheckArgs {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         let sites = Selection::named_or_all(&self.sites).sites(context)?;
         let pipeline = Pipeline::new(context.clone(), MountLookup::WholeTable)?;
         let found = parallel::look(context, &sites, move |site: &Site| check(&pipeline, site));
 
         let mut report = Report::new(context, self.json);
+        if let Some(mistakes) = context.presets.mistakes_in_defaults() {
+            context.out.diagnostics(&"defaults.yaml", mistakes);
+            report.code(2);
+        }
         for (site, found) in sites.iter().zip(found) {
             match found {
                 Ok(desired) => {

@@ -1,5 +1,7 @@
 //! `mountjail doctor`: does a site work inside? Without a site: what this machine offers.
 
+mod machine;
+
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,8 +9,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Args;
-use nix::unistd::geteuid;
 use serde_json::{Value, json};
+
+use machine::{MachineReport, UnservedPool};
 
 use super::report::Report;
 use super::{DIFFERENT, complete, jail_command, run_as};
@@ -16,6 +19,7 @@ use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
 use crate::doctor::{self, CheckVerdict, ExamOptions, ExaminedSite, Finding, Machine};
 use crate::import::fpm;
+use crate::jail;
 use crate::observe::BootRecord;
 use crate::patience::Stop;
 use crate::plan::SiteState;
@@ -41,7 +45,7 @@ use crate::{Error, Result};
 #[command(after_help = "Examples:\n  mountjail doctor site1\n  \
                   mountjail doctor --host db.example.org --tls example.org:443 site1\n  \
                   mountjail doctor")]
-pub(super) struct Doctor {
+pub(super) struct DoctorArgs {
     /// A name that must resolve inside, besides localhost
     #[arg(long, value_name = "NAME", requires = "site")]
     host: Option<String>,
@@ -84,7 +88,7 @@ fn host_and_port(text: &str) -> Result<(String, u16), String> {
     }
 }
 
-impl Doctor {
+impl DoctorArgs {
     pub(super) fn run(&self, context: &'static Context) -> anyhow::Result<u8> {
         let Some(site) = &self.site else {
             return Ok(self.machine(context)?);
@@ -96,22 +100,22 @@ impl Doctor {
         let examine = move |site: &Site, _: &Stop| doctor.site(context, site, &signal);
         let mut report = Report::new(context, self.json);
         match parallel::one(context, &site, &stop, examine) {
-            Ok((code, text, object)) => {
-                report.text(text);
-                report.site(code, object);
+            Ok(result) => {
+                report.text(result.text);
+                report.site(result.code, result.object);
             }
             Err(failed) => report.failed(&site, &failed, json!({})),
         }
         Ok(report.finish())
     }
 
-    /// Examines the site; returns the exit code, the text and the object for JSON.
+    /// Examines the site.
     fn site(
         &self,
         context: &Context,
         site: &Site,
         stop: &Arc<AtomicBool>,
-    ) -> Result<(u8, String, Value), SiteError> {
+    ) -> Result<SiteResult, SiteError> {
         let pipeline = Pipeline::new(context.clone(), MountLookup::WholeTable)?;
         let Planned {
             manifest,
@@ -119,30 +123,32 @@ impl Doctor {
             observed,
             plan,
         } = pipeline.plan(site)?;
-        if plan.site_state() == SiteState::Down && !desired.mounts.is_empty() {
+        if plan.site_state() == SiteState::Down {
             let down = Error::failed(format!(
                 "{}: the site is not up, so nothing inside can be tried",
                 site.name
             ));
             return Err(down.hint(format!("mountjail up {}", site.name)).into());
         }
-        let (pool_users, odd) =
-            doctor::pool_users(&self.masters(), &desired.root).map_err(|error| {
-                run_as::unreadable(error, "the right one with --fpm").context(&site.name)
-            })?;
-        for error in &odd {
+        let pools = fpm::pool_users(&self.masters(), &desired.root).map_err(|error| {
+            run_as::unreadable(error, "the right one with --fpm").context(&site.name)
+        })?;
+        for error in &pools.left_out {
             let out = context.out.site(&site.name);
             out.warn(format_args!("left out: {error}"));
         }
-        let who = run_as::user(self.user.as_deref(), &pool_users, &manifest)
-            .map_err(|error| error.context(&site.name))?;
+        let user = match &self.user {
+            Some(name) => jail::user(name),
+            None => jail::choose_user(pools.found.iter().map(|pool| &pool.user), &manifest),
+        }
+        .map_err(|error| error.context(&site.name))?;
         let examined = ExaminedSite {
             manifest: &manifest,
             desired: &desired,
             plan: &plan,
-            pool_users: &pool_users,
+            pool_users: &pools.found,
             table: &pipeline.table.unwrap_or_default(),
-            user: who,
+            user,
             since: observed.record.as_ref().and_then(BootRecord::since),
         };
         Ok(self.examine(context, &examined, stop)?)
@@ -153,7 +159,7 @@ impl Doctor {
         context: &Context,
         examined: &ExaminedSite<'_>,
         stop: &Arc<AtomicBool>,
-    ) -> Result<(u8, String, Value)> {
+    ) -> Result<SiteResult> {
         let limit = context.limit.unwrap_or(LONGEST_LOOK).min(LONGEST_LOOK);
         let options = ExamOptions {
             limit,
@@ -178,7 +184,11 @@ impl Doctor {
             "checks": findings.iter().map(as_json).collect::<Vec<_>>(),
         });
         let code = if failed { DIFFERENT } else { 0 };
-        Ok((code, text(site, root, user, &findings), object))
+        Ok(SiteResult {
+            code,
+            text: text(site, root, user, &findings),
+            object,
+        })
     }
 
     fn masters(&self) -> Vec<PathBuf> {
@@ -189,73 +199,36 @@ impl Doctor {
         }
     }
 
+    /// Reports on the machine; returns the exit code.
     fn machine(&self, context: &Context) -> Result<u8> {
-        let machine = Machine::look(std::env::var("MOUNTJAIL_ENGINE").ok().as_deref())?;
         let sites = select::all(context);
-        let sites = sites.as_ref().map(|sites| {
-            sites
-                .iter()
-                .map(|site| site.name.as_str())
-                .collect::<Vec<_>>()
-        });
-        let (code, mut text) = (
-            if machine.is_full() { DIFFERENT } else { 0 },
-            machine_text(&machine),
-        );
-        let engine = machine.engine.as_ref();
-        let code = engine.as_ref().err().map_or(code, |error| {
-            context.out.error(error);
-            error.exit_code()
-        });
-        let config = context.config.display();
-        match &sites {
-            Ok(sites) => {
-                line(
-                    &mut text,
-                    format_args!("configuration: {config}, {}", plural(sites.len(), "site")),
-                );
+        let names = |sites: Vec<Site>| sites.into_iter().map(|site| site.name).collect();
+        let report = MachineReport {
+            machine: Machine::look(std::env::var("MOUNTJAIL_ENGINE").ok().as_deref())?,
+            config: &context.config,
+            sites: sites.map(names),
+            unserved: self.without_site(context),
+        };
+
+        let code = match &report.machine.engine {
+            Err(error) => {
+                context.out.error(error);
+                error.exit_code()
             }
-            Err(error) => line(&mut text, format_args!("configuration: {error}")),
-        }
-        let unserved = self.without_site(context);
-        for (pool, chroot) in &unserved {
-            line(
-                &mut text,
-                format_args!(
-                    "no site for the pool {pool} in {chroot}: `mountjail import` makes one"
-                ),
-            );
-        }
-        if self.json {
-            let calls: serde_json::Map<_, _> = machine
-                .calls()
-                .iter()
-                .map(|(name, there, _)| ((*name).to_owned(), json!(known(*there))))
-                .collect();
-            let unserved: Vec<_> = unserved
-                .iter()
-                .map(|(pool, root)| json!({ "pool": pool, "root": root }))
-                .collect();
-            text = format!(
-                "{:#}\n",
-                json!({
-                    "kernel": machine.kernel,
-                    "calls": calls,
-                    "engine": engine.ok(),
-                    "mounts": machine.mounts,
-                    "mount_max": machine.mount_max,
-                    "config_dir": context.config,
-                    "sites": sites.ok(),
-                    "pools_without_site": unserved,
-                })
-            );
-        }
+            Ok(_) if report.machine.is_full() => DIFFERENT,
+            Ok(_) => 0,
+        };
+        let text = if self.json {
+            report.json()
+        } else {
+            report.text()
+        };
         Ok(context.out.print_and(text, code))
     }
 
     /// The pools whose chroot is not the root of a site. Configurations that cannot be read are
     /// reported.
-    fn without_site(&self, context: &Context) -> Vec<(String, HostPath)> {
+    fn without_site(&self, context: &Context) -> Vec<UnservedPool> {
         let sites = configuration::list(&context.config)
             .unwrap_or_default()
             .sites;
@@ -266,13 +239,24 @@ impl Doctor {
                 Ok(pools) => found.extend(pools.iter().filter_map(|pool| {
                     let root = HostPath::new(pool.chroot()?).ok()?;
                     let unserved = !roots.iter().any(|root| pool.lives_in(&context.host, root));
-                    unserved.then(|| (pool.name.clone(), root))
+                    unserved.then(|| UnservedPool {
+                        pool: pool.name.clone(),
+                        root,
+                    })
                 })),
                 Err(error) => context.out.warn(&error),
             }
         }
         found
     }
+}
+
+/// What is reported on a site.
+struct SiteResult {
+    code: u8,
+    text: String,
+    /// For JSON.
+    object: Value,
 }
 
 /// `{check, verdict, detail, remedy: […]}`
@@ -332,38 +316,6 @@ fn text(site: &SiteName, root: &HostPath, user: &str, findings: &[Finding]) -> S
             line(&mut text, format_args!("  {:<15} {what:<11} {remedy}", ""));
         }
     }
-    text
-}
-
-/// Whether the kernel has a system call; `None`: unknown, because some are refused to unprivileged
-/// users as if they did not exist.
-fn known(there: bool) -> Option<bool> {
-    (there || geteuid().is_root()).then_some(there)
-}
-
-fn machine_text(machine: &Machine) -> String {
-    let mut text = format!("kernel: {}\n", machine.kernel);
-    for (name, there, what) in machine.calls() {
-        let there = known(there).map_or("?", |there| if there { "yes" } else { "no" });
-        let _ = writeln!(text, "  {there:<3} {name:<18}  {what}");
-    }
-    if !geteuid().is_root() {
-        text.push_str("  (?: only root can tell)\n");
-    }
-    if let Ok(engine) = machine.engine {
-        let _ = writeln!(text, "engine: {engine}");
-    }
-    let _ = match machine.mount_max {
-        Some(most) => write!(text, "mounts: {} of {most} (fs.mount-max)", machine.mounts),
-        None => write!(text, "mounts: {}", machine.mounts),
-    };
-    let advice = if machine.is_full() {
-        "; little room is left: `sysctl fs.mount-max=200000`"
-    } else {
-        ""
-    };
-    text.push_str(advice);
-    text.push('\n');
     text
 }
 

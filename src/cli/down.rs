@@ -24,7 +24,7 @@ const SHOWN: usize = 20;
 
 /// Unmount what mountjail mounted and remove what it made, nothing else
 ///
-/// It works from the records, so also if the manifest is gone or the root was moved. If processes
+/// It works from the records, even if the manifest is gone or the root was moved. If processes
 /// use the mounts, in any mount namespace, or run inside, it names them and changes nothing. A
 /// running PHP-FPM that has a pool in the site's root is such a process, too.
 ///
@@ -32,7 +32,7 @@ const SHOWN: usize = 20;
 /// stays: removing a placeholder detaches the mount on it on all other hosts.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:\n  mountjail down site1\n  mountjail down --all --lazy")]
-pub(super) struct Down {
+pub(super) struct DownArgs {
     #[command(flatten)]
     which: Which,
     /// Detach also what is in use; its users keep it until they end
@@ -46,7 +46,7 @@ pub(super) struct Down {
     json: bool,
 }
 
-impl Down {
+impl DownArgs {
     pub(super) fn run(&self, context: &'static Context) -> anyhow::Result<u8> {
         let sites = self.sites(context)?;
         let stop = stop_flag()?;
@@ -110,9 +110,7 @@ fn unknown_configuration(site: &Site) -> Error {
         "{name}: left: its manifest does not answer, so it is not known whether this \
          configuration brought it up"
     ))
-    .hint(format!(
-        "`mountjail down {name}` takes it away all the same"
-    ))
+    .hint(format!("`mountjail down {name}` takes it down anyway"))
 }
 
 /// Reports what became of `site`.

@@ -30,7 +30,7 @@ use crate::site::select;
                   php -r 'echo gethostbyname(\"example.org\");'\n  \
                   mountjail exec --up site1 -- busybox sh"
 )]
-pub(super) struct Exec {
+pub(super) struct ExecArgs {
     /// Run as this user of the host, by name or id, with its groups [default: the pool's user]
     #[arg(short, long, value_name = "USER", add = complete::user())]
     user: Option<String>,
@@ -45,13 +45,13 @@ pub(super) struct Exec {
     command: Vec<OsString>,
 }
 
-impl Exec {
-    /// In the worker: looks for what [`Exec::enter`] needs, and hands it over to the supervisor.
+impl ExecArgs {
+    /// In the worker: looks for what [`ExecArgs::enter`] needs, and hands it over to the supervisor.
     pub(super) fn look(&self, context: &Context) -> anyhow::Result<u8> {
         let site = select::site(context, &self.site)?;
         jail_command::prepare()?;
         if self.up {
-            let code = up::Up::of(&self.site).run_with_own_umask(context)?;
+            let code = up::UpArgs::of(&self.site).run(context)?;
             if code != 0 {
                 return Ok(code);
             }

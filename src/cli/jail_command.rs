@@ -52,10 +52,7 @@ pub(super) fn look(pipeline: &Pipeline, site: &Site) -> Result<ResolvedJail, Sit
         plan,
         ..
     } = pipeline.plan(site)?;
-    let state = match plan.site_state() {
-        SiteState::Down if desired.mounts.is_empty() => SiteState::Up,
-        state => state,
-    };
+    let state = plan.site_state();
     if state == SiteState::Drifted {
         let name = &site.name;
         pipeline.context.out.site(name).warn(format_args!(

@@ -27,11 +27,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use nix::sys::stat::Mode;
 
 use crate::Error;
 use crate::patience::supervisor;
 use crate::patience::worker::WorkerEnd;
+use crate::site::out::Verbosity;
 use crate::site::trust::{Effect, Trust};
 use crate::site::{Context, Out, Selection};
 pub use complete::script as completion_script;
@@ -64,7 +64,7 @@ const EXIT_CODES: &str = "Exit codes:\n  0  done, or in sync\n  1  failed\n  \
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
 struct Global {
-    /// Directory of sites/ and presets/
+    /// Directory of sites/, presets/ and defaults.yaml
     #[arg(
         long,
         global = true,
@@ -76,7 +76,7 @@ struct Global {
     /// Directory of the records [default: /run/mountjail and /var/lib/mountjail]
     #[arg(long, global = true, value_name = "DIR", env = "MOUNTJAIL_STATE_DIR")]
     state_dir: Option<PathBuf>,
-    /// Give up a site whose file systems do not answer for so long; 0: never [default: 10]
+    /// Give up on a site whose file systems do not answer for this long; 0: never [default: 10]
     #[arg(
         long,
         global = true,
@@ -94,22 +94,22 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Up(up::Up),
-    Down(down::Down),
-    Plan(plan::Plan),
-    Status(status::Status),
-    Check(check::Check),
-    Presets(presets::Presets),
-    Why(why::Why),
-    Doctor(doctor::Doctor),
-    Watch(watch::Watch),
-    Fstab(fstab::Fstab),
-    Units(units::Units),
-    Exec(exec::Exec),
-    Trace(trace::Trace),
-    Import(import::Import),
-    Schema(schema::Schema),
-    Completions(schema::Completions),
+    Up(up::UpArgs),
+    Down(down::DownArgs),
+    Plan(plan::PlanArgs),
+    Status(status::StatusArgs),
+    Check(check::CheckArgs),
+    Presets(presets::PresetsArgs),
+    Why(why::WhyArgs),
+    Doctor(doctor::DoctorArgs),
+    Watch(watch::WatchArgs),
+    Fstab(fstab::FstabArgs),
+    Units(units::UnitsArgs),
+    Exec(exec::ExecArgs),
+    Trace(trace::TraceArgs),
+    Import(import::ImportArgs),
+    Schema(schema::SchemaArgs),
+    Completions(schema::CompletionsArgs),
 }
 
 impl Command {
@@ -128,7 +128,8 @@ impl Command {
 /// Which sites a command is for.
 #[derive(Clone, Debug, Args)]
 struct Which {
-    /// Names of sites, or paths of manifests (with a `/`, or ending in `.yaml`)
+    /// Names of sites, or paths of manifests (with a `/`, or ending in `.yaml`); NAME@: all sites
+    /// of a template
     #[arg(
         value_name = "SITE",
         required_unless_present = "all",
@@ -168,14 +169,13 @@ pub fn main() -> ExitCode {
     complete::answer();
     let Cli { global, command } = Cli::parse();
     // For all threads, also those that outlive the command.
-    let out: &'static Out = Box::leak(Box::new(Out::new(global.verbose, global.quiet)));
+    let out: &'static Out = Box::leak(Box::new(Out::new(global.verbosity())));
     ExitCode::from(match command {
         Command::Exec(exec) => run_exec(global, exec, out),
         Command::Trace(trace) => trace.run(&global, out),
         Command::Schema(schema) => schema.run(out),
         Command::Completions(completions) => completions.run(out),
         command => {
-            nix::sys::stat::umask(placeholders_umask());
             raise_open_files();
             run_in_worker(out, global.limit(), move || run(global, command, out))
         }
@@ -208,7 +208,7 @@ fn supervise(
 }
 
 /// Looks for the command in a worker, which can be given up, and then becomes the command.
-fn run_exec(global: Global, exec: exec::Exec, out: &'static Out) -> u8 {
+fn run_exec(global: Global, exec: exec::ExecArgs, out: &'static Out) -> u8 {
     let exec = Arc::new(exec);
     let look = exec.clone();
     match supervise(out, global.limit(), move || {
@@ -220,6 +220,14 @@ fn run_exec(global: Global, exec: exec::Exec, out: &'static Out) -> u8 {
 }
 
 impl Global {
+    fn verbosity(&self) -> Verbosity {
+        match (self.verbose, self.quiet) {
+            (true, _) => Verbosity::Verbose,
+            (_, true) => Verbosity::Quiet,
+            _ => Verbosity::Normal,
+        }
+    }
+
     /// How long a file system may be silent; `None`: for ever.
     fn limit(&self) -> Option<Duration> {
         let seconds = self.timeout.unwrap_or(DEFAULT_LIMIT);
@@ -254,11 +262,6 @@ fn run(global: Global, command: Command, out: &'static Out) -> anyhow::Result<u8
             Ok(1)
         }
     }
-}
-
-/// The umask with which placeholders and records get the modes that they are made with.
-fn placeholders_umask() -> Mode {
-    Mode::from_bits_truncate(0o022)
 }
 
 /// Raises the limit of open files: a run over many sites has a descriptor per distinct source.

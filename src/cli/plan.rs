@@ -13,7 +13,7 @@ use crate::site::{Site, parallel};
 /// Show the steps that `up` would take; exit code 3 if there are any
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  mountjail plan site1")]
-pub(super) struct Plan {
+pub(super) struct PlanArgs {
     #[command(flatten)]
     which: Which,
     /// Print the steps as JSON
@@ -21,7 +21,7 @@ pub(super) struct Plan {
     json: bool,
 }
 
-impl Plan {
+impl PlanArgs {
     /// What `up --dry-run` does.
     pub(super) fn of(which: &Which, json: bool) -> Self {
         Self {

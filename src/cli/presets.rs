@@ -12,7 +12,7 @@ use crate::{Error, Result, render};
 /// List the presets, or show what one brings on this host
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  mountjail presets\n  mountjail presets dns")]
-pub(super) struct Presets {
+pub(super) struct PresetsArgs {
     /// The preset to show
     #[arg(value_name = "NAME", add = complete::preset())]
     name: Option<String>,
@@ -21,7 +21,7 @@ pub(super) struct Presets {
     json: bool,
 }
 
-impl Presets {
+impl PresetsArgs {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         match &self.name {
             None => Ok(self.list(context)),

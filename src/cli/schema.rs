@@ -4,7 +4,7 @@ use clap::Args;
 use clap_complete::Shell;
 
 use super::complete;
-use crate::manifest::{preset_schema, site_schema};
+use crate::manifest::{defaults_schema, preset_schema, site_schema, template_schema};
 use crate::site::out::Out;
 
 /// Print the JSON schema of manifests, for editors
@@ -13,16 +13,26 @@ use crate::site::out::Out;
 /// and check manifests. `mountjail check` checks more.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  mountjail schema >mountjail.schema.json")]
-pub(super) struct Schema {
+pub(super) struct SchemaArgs {
     /// Print the schema of presets instead
-    #[arg(long)]
+    #[arg(long, group = "of")]
     preset: bool,
+    /// Print the schema of templates of sites (NAME@.yaml) instead
+    #[arg(long, group = "of")]
+    template: bool,
+    /// Print the schema of defaults.yaml instead
+    #[arg(long, group = "of")]
+    defaults: bool,
 }
 
-impl Schema {
+impl SchemaArgs {
     pub(super) fn run(&self, out: &Out) -> u8 {
         let schema = if self.preset {
             preset_schema()
+        } else if self.template {
+            template_schema()
+        } else if self.defaults {
+            defaults_schema()
         } else {
             site_schema()
         };
@@ -33,12 +43,12 @@ impl Schema {
 /// Print a shell's completions of commands, options, sites, presets and users
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  mountjail completions bash >/etc/bash_completion.d/mountjail")]
-pub(super) struct Completions {
+pub(super) struct CompletionsArgs {
     /// The shell
     shell: Shell,
 }
 
-impl Completions {
+impl CompletionsArgs {
     pub(super) fn run(&self, out: &Out) -> u8 {
         out.print_and(complete::script(self.shell), 0)
     }

@@ -17,7 +17,7 @@ use crate::render::{self, text::StatusDetail};
 use crate::site::context::Context;
 use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::status::SiteStatus;
-use crate::site::{Selection, Site, SiteError, parallel, select};
+use crate::site::{Selection, Site, SiteError, configuration, parallel, select};
 
 /// Show every mount and its state; exit code 3 if any is not ok
 ///
@@ -32,7 +32,7 @@ use crate::site::{Selection, Site, SiteError, parallel, select};
 #[command(after_help = "Examples:\n  mountjail status site1\n  \
                   mountjail status --json | jq '.sites[].state'\n  \
                   mountjail status --format prometheus")]
-pub(super) struct Status {
+pub(super) struct StatusArgs {
     /// Names of sites, or paths of manifests [default: all sites]
     #[arg(value_name = "SITE", add = complete::site())]
     sites: Vec<String>,
@@ -63,7 +63,7 @@ struct StatusReport {
     watch: Option<WatchState>,
 }
 
-impl Status {
+impl StatusArgs {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         let format = if self.json {
             StatusFormat::Json
@@ -108,11 +108,13 @@ impl Status {
         sites.extend(recorded.clone());
         let own = pipeline.clone();
         let look = move |site: &Site| -> Result<SiteStatus, SiteError> {
-            Ok(if recorded.contains(site) {
-                SiteStatus::without_manifest(&own, site.clone())
-            } else {
-                SiteStatus::of(&own, site.clone())
-            })
+            Ok(
+                if recorded.contains(site) && !configuration::has_manifest(site) {
+                    SiteStatus::without_manifest(&own, site.clone())
+                } else {
+                    SiteStatus::of(&own, site.clone())
+                },
+            )
         };
         let results = parallel::look(&pipeline.context, &sites, look);
 

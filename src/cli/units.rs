@@ -41,7 +41,7 @@ use check::Difference;
                         mountjail units --all --check"
 )]
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line
-pub(super) struct Units {
+pub(super) struct UnitsArgs {
     #[command(flatten)]
     which: Which,
     /// Write them; with --all remove those that no site needs any more
@@ -61,7 +61,7 @@ pub(super) struct Units {
     json: bool,
 }
 
-impl Units {
+impl UnitsArgs {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         if self.uninstall {
             return Ok(self.uninstall(context)?);
@@ -151,7 +151,7 @@ impl Units {
             let file = manifests
                 .iter()
                 .find(|(known, _)| known.name == *site)
-                .map(|(site, _)| site.file.display());
+                .map(|(_, manifest)| manifest.file_of_service(unit));
             let error = Error::failed(format!(
                 "{site}: {unit} cannot start after the site's mounts"
             ))

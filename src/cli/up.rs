@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use clap::Args;
-use nix::sys::stat::umask;
 use serde_json::json;
 
 use super::report::Report;
-use super::{Which, placeholders_umask, plan};
+use super::{Which, plan};
 use crate::base::HostPath;
 use crate::base::sync::processors;
 use crate::engine::Outcome;
@@ -28,7 +27,7 @@ use crate::site::{Site, SiteError, parallel, systemctl};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  mountjail up site1\n  mountjail up --all --quiet")]
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line
-pub(super) struct Up {
+pub(super) struct UpArgs {
     #[command(flatten)]
     which: Which,
     /// Only show what would be done, as `mountjail plan` does
@@ -40,7 +39,7 @@ pub(super) struct Up {
     /// Reload or restart the running services of sites whose mounts changed
     #[arg(long, conflicts_with = "dry_run")]
     restart: bool,
-    /// Leave sites alone that are down
+    /// Leave alone sites that are down
     #[arg(long = "if-up", conflicts_with = "dry_run")]
     leave_down: bool,
     /// With --all: leave these sites alone
@@ -51,7 +50,7 @@ pub(super) struct Up {
     json: bool,
 }
 
-impl Up {
+impl UpArgs {
     /// `mountjail up SITE`.
     pub(super) fn of(site: &str) -> Self {
         let which = Which {
@@ -69,17 +68,9 @@ impl Up {
         }
     }
 
-    /// As [`run`](Self::run), for a command that passes the caller's umask on to another program.
-    pub(super) fn run_with_own_umask(&self, context: &Context) -> anyhow::Result<u8> {
-        let callers = umask(placeholders_umask());
-        let result = self.run(context);
-        umask(callers);
-        result
-    }
-
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         if self.dry_run {
-            return plan::Plan::of(&self.which, self.json).run(context);
+            return plan::PlanArgs::of(&self.which, self.json).run(context);
         }
         let mut sites = self.which.selection().sites(context)?;
         sites.retain(|site| !self.except.iter().any(|name| name == site.name.as_str()));

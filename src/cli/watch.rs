@@ -10,7 +10,7 @@ use crate::site::context::{Purpose, stop_flag};
 use crate::site::{Context, ManifestError, Selection, SiteError, load};
 use crate::watch::{self, CheckedOnce};
 
-/// Keep sites right while the host changes
+/// Keep sites in sync while the host changes
 ///
 /// It watches the sites that are up. Files that the host replaces are swapped in the jails without
 /// a gap, unmounted mounts are mounted again, sources that appear or disappear are followed, and
@@ -23,7 +23,7 @@ use crate::watch::{self, CheckedOnce};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  systemctl enable --now mountjail-watch\n  \
                   mountjail watch site1 site2\n  mountjail watch --once")]
-pub(super) struct Watch {
+pub(super) struct WatchArgs {
     /// Names of sites, or paths of manifests [default: all sites]
     #[arg(value_name = "SITE", add = complete::site())]
     sites: Vec<String>,
@@ -35,7 +35,7 @@ pub(super) struct Watch {
     once: bool,
 }
 
-impl Watch {
+impl WatchArgs {
     pub(super) fn run(&self, context: &'static Context) -> anyhow::Result<u8> {
         // This refuses callers that cannot mount, and makes the directories.
         drop(context.engine(observe::boot_id()?, 1, Purpose::Mount)?);

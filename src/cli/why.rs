@@ -18,7 +18,7 @@ use crate::{Error, render, resolve};
 /// Show which line, preset, program or link brings a path into a jail
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  mountjail why site1 /lib/x86_64-linux-gnu/libc.so.6")]
-pub(super) struct Why {
+pub(super) struct WhyArgs {
     /// The site's name, or the path of its manifest
     #[arg(value_name = "SITE", add = complete::site())]
     site: String,
@@ -30,7 +30,7 @@ pub(super) struct Why {
     json: bool,
 }
 
-impl Why {
+impl WhyArgs {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         let path = JailPath::new(&self.path).map_err(|why| {
             Error::usage(format!(

@@ -22,6 +22,14 @@ pub(crate) struct Machine {
     pub mount_max: Option<usize>,
 }
 
+/// A system call that not every kernel has.
+pub(crate) struct KernelCall {
+    pub name: &'static str,
+    pub is_there: bool,
+    /// What it is used for, and since when it exists.
+    pub used_for: &'static str,
+}
+
 impl Machine {
     /// Looks at this machine; `forced` is `MOUNTJAIL_ENGINE`.
     pub fn look(forced: Option<&str>) -> Result<Self> {
@@ -40,39 +48,38 @@ impl Machine {
         })
     }
 
-    /// The system calls by name, whether each is there, and what it is used for.
-    pub fn calls(&self) -> [(&'static str, bool, &'static str); 5] {
-        let Features {
-            openat2,
-            mount_setattr,
-            beneath,
-            statmount,
-            clone_detached,
-        } = self.features;
+    /// The system calls that mountjail uses if the kernel has them.
+    pub fn calls(&self) -> [KernelCall; 5] {
+        let call = |name, is_there, used_for| KernelCall {
+            name,
+            is_there,
+            used_for,
+        };
+        let has = &self.features;
         [
-            (
+            call(
                 "openat2",
-                openat2,
+                has.openat2,
                 "opens targets beneath a root in one call (Linux 5.6)",
             ),
-            (
+            call(
                 "mount_setattr",
-                mount_setattr,
+                has.mount_setattr,
                 "makes a mount read-only before it is attached: the detached engine (Linux 5.12)",
             ),
-            (
+            call(
                 "move_mount_beneath",
-                beneath,
+                has.beneath,
                 "swaps a stale mount without a gap (Linux 6.5)",
             ),
-            (
+            call(
                 "statmount",
-                statmount,
+                has.statmount,
                 "gives unique mount IDs, which are never reused (Linux 6.8)",
             ),
-            (
+            call(
                 "clone_detached",
-                clone_detached,
+                has.clone_detached,
                 "clones detached mounts: no scratch mount is needed (Linux 6.15)",
             ),
         ]

@@ -11,7 +11,6 @@ mod checks;
 mod finding;
 mod inside;
 mod machine;
-mod pool_user;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -21,6 +20,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::base::{HostPath, JailPath};
+use crate::import::fpm::PoolUser;
 use crate::jail::JailUser;
 use crate::manifest::Manifest;
 use crate::observe::{self, Process, Table};
@@ -33,7 +33,6 @@ pub(crate) use ask::SUBCOMMAND;
 pub(crate) use finding::{CheckVerdict, Finding, Remedy};
 pub(crate) use inside::main as inside_main;
 pub(crate) use machine::Machine;
-pub(crate) use pool_user::{PoolUser, pool_users};
 
 use ask::{AnswerLimit, NoAnswer};
 use checks::NamedCheck;
@@ -47,7 +46,7 @@ pub(crate) struct ExaminedSite<'s> {
     pub desired: &'s Desired,
     /// The state of its mounts.
     pub plan: &'s Plan,
-    /// The pools in it.
+    /// The pools of PHP-FPM that have this root.
     pub pool_users: &'s [PoolUser],
     /// The mount table of the host.
     pub table: &'s Table,

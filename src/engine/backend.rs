@@ -12,7 +12,7 @@ use crate::sys;
 
 /// A finished mount that is not visible anywhere yet.
 pub(super) trait Prepared: Send + Sync {
-    /// The unique id that the mount will have when it is attached, if it is known before.
+    /// The unique ID that the mount will have when it is attached, if it is known before.
     fn unique_id(&self) -> Option<u64>;
 
     /// Its attributes as the kernel made it, if the kernel can be asked before it is attached.
@@ -25,12 +25,12 @@ pub(super) trait Backend: Send + Sync {
     type Ready: Prepared;
 
     /// Copies the mount that `source` is on, with `source` as the root of the copy, with exactly
-    /// `options`, and private, that is, cut from the peer groups of the host. Submounts are
+    /// `attributes`, and private, that is, cut from the peer groups of the host. Submounts are
     /// included if `recursive`.
     fn prepare(
         &self,
         source: BorrowedFd<'_>,
-        options: MountAttributes,
+        attributes: MountAttributes,
         recursive: bool,
     ) -> io::Result<Self::Ready>;
 
@@ -40,11 +40,11 @@ pub(super) trait Backend: Send + Sync {
 
     /// Copies the mount that `source` is on, with `source` as the root of the copy, so that it
     /// follows the mount and whatever is mounted in it later: as a slave (`mount_namespaces(7)`).
-    /// The copy gets exactly `options`, if they are given; mounts in it keep theirs.
+    /// The copy gets exactly `attributes`, if they are given; mounts in it keep theirs.
     fn follow(
         &self,
         source: BorrowedFd<'_>,
-        options: Option<MountAttributes>,
+        attributes: Option<MountAttributes>,
         recursive: bool,
     ) -> io::Result<Self::Ready>;
 
@@ -103,17 +103,17 @@ pub(super) fn set_propagation(
     mount(Path::new("none"), target, flags)
 }
 
-/// The argument of `mount_setattr` for exactly these options and `MS_PRIVATE`.
-pub(super) fn attributes(options: MountAttributes) -> sys::MountAttr {
+/// The argument of `mount_setattr` for exactly these attributes and `MS_PRIVATE`.
+pub(super) fn to_kernel(attributes: MountAttributes) -> sys::MountAttr {
     let mut attr = sys::MountAttr {
         propagation: libc::MS_PRIVATE,
         ..Default::default()
     };
     for (wanted, flag) in [
-        (options.read_only, libc::MOUNT_ATTR_RDONLY),
-        (options.nosuid, libc::MOUNT_ATTR_NOSUID),
-        (options.nodev, libc::MOUNT_ATTR_NODEV),
-        (options.noexec, libc::MOUNT_ATTR_NOEXEC),
+        (attributes.read_only, libc::MOUNT_ATTR_RDONLY),
+        (attributes.nosuid, libc::MOUNT_ATTR_NOSUID),
+        (attributes.nodev, libc::MOUNT_ATTR_NODEV),
+        (attributes.noexec, libc::MOUNT_ATTR_NOEXEC),
     ] {
         if wanted {
             attr.set |= flag;
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn attributes_set_what_is_wanted_and_clear_the_rest() {
-        let attr = attributes(MountAttributes::DEVICE);
+        let attr = to_kernel(MountAttributes::DEVICE);
         assert_eq!(
             attr.set,
             libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC

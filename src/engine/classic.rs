@@ -12,11 +12,10 @@ use std::sync::OnceLock;
 use sys_mount::MountFlags;
 
 use super::backend::{Backend, Prepared, make_private, mount, set_propagation};
-use super::root::proc_path;
 use super::scratch::{Scratch, ScratchDir};
 use crate::base::MountAttributes;
 use crate::observe::Table;
-use crate::sys;
+use crate::sys::{self, proc};
 
 pub(super) struct Classic {
     scratch_dir: ScratchDir,
@@ -37,7 +36,7 @@ impl Classic {
             .scratch_dir
             .get(&self.scratch)?
             .spot(sys::stat_fd(fd)?.kind)?;
-        bind(&proc_path(fd), &spot, recursive)?;
+        bind(&proc::path_of_descriptor(&fd), &spot, recursive)?;
         make_private(&spot, recursive)?;
         Ok(spot)
     }
@@ -49,19 +48,19 @@ fn bind(source: &Path, target: &Path, recursive: bool) -> io::Result<()> {
     mount(source, target, flags)
 }
 
-fn flags(options: MountAttributes) -> MountFlags {
+fn flags(attributes: MountAttributes) -> MountFlags {
     let mut flags = MountFlags::empty();
-    flags.set(MountFlags::RDONLY, options.read_only);
-    flags.set(MountFlags::NOSUID, options.nosuid);
-    flags.set(MountFlags::NODEV, options.nodev);
-    flags.set(MountFlags::NOEXEC, options.noexec);
+    flags.set(MountFlags::RDONLY, attributes.read_only);
+    flags.set(MountFlags::NOSUID, attributes.nosuid);
+    flags.set(MountFlags::NODEV, attributes.nodev);
+    flags.set(MountFlags::NOEXEC, attributes.noexec);
     flags
 }
 
-/// Remounts the bind at `path` with `options`, and every mount below it if `recursive`. The kernel
+/// Remounts the bind at `path` with `attributes`, and every mount below it if `recursive`. The kernel
 /// ignores `MS_REC` on a remount, so each mount is remounted separately; none may be missed.
-fn set_options(path: &Path, options: MountAttributes, recursive: bool) -> io::Result<()> {
-    let remount = MountFlags::REMOUNT | MountFlags::BIND | flags(options);
+fn set_attributes(path: &Path, attributes: MountAttributes, recursive: bool) -> io::Result<()> {
+    let remount = MountFlags::REMOUNT | MountFlags::BIND | flags(attributes);
     mount(Path::new("none"), path, remount)?;
     if recursive {
         let table = Table::read_text().map_err(io::Error::other)?;
@@ -92,11 +91,11 @@ impl Backend for Classic {
     fn prepare(
         &self,
         source: BorrowedFd<'_>,
-        options: MountAttributes,
+        attributes: MountAttributes,
         recursive: bool,
     ) -> io::Result<InScratch> {
         let spot = self.bind_aside(source, recursive)?;
-        set_options(&spot, options, recursive)?;
+        set_attributes(&spot, attributes, recursive)?;
         Ok(InScratch(spot))
     }
 
@@ -107,15 +106,15 @@ impl Backend for Classic {
     fn follow(
         &self,
         source: BorrowedFd<'_>,
-        options: Option<MountAttributes>,
+        attributes: Option<MountAttributes>,
         recursive: bool,
     ) -> io::Result<InScratch> {
         let kind = sys::stat_fd(source)?.kind;
         let spot = self.scratch_dir.get(&self.scratch)?.spot(kind)?;
-        bind(&proc_path(source), &spot, recursive)?;
+        bind(&proc::path_of_descriptor(&source), &spot, recursive)?;
         set_propagation(&spot, libc::MS_SLAVE, recursive)?;
-        if let Some(options) = options {
-            set_options(&spot, options, false)?;
+        if let Some(attributes) = attributes {
+            set_attributes(&spot, attributes, false)?;
         }
         Ok(InScratch(spot))
     }
@@ -125,7 +124,7 @@ impl Backend for Classic {
     }
 
     fn attach(&self, ready: &InScratch, target: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
-        bind(&ready.0, &proc_path(target), recursive)
+        bind(&ready.0, &proc::path_of_descriptor(&target), recursive)
     }
 
     fn stage(&self, ready: &InScratch) -> io::Result<()> {
@@ -156,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_become_the_flags_of_mount_2() {
+    fn attributes_become_the_flags_of_mount_2() {
         assert_eq!(
             flags(MountAttributes::CODE),
             MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV

@@ -1,11 +1,13 @@
 //! The directory of a new site.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{Mode, fchmod, mkdirat};
 
+use super::root::{acls, must_be_new};
 use crate::base::HostPath;
 use crate::resolve::{Host, not_found, refuse_system};
 use crate::{Error, Result, sys};
@@ -51,11 +53,24 @@ fn nearest_existing(root: &HostPath) -> Result<Option<(HostPath, &Path)>> {
 
 /// Makes the directories `path` in `directory`. No link is followed.
 fn make_below(directory: &HostPath, path: &Path) -> io::Result<()> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mode = Mode::from_bits_truncate(0o755);
     let mut at = sys::open_host(directory.as_path(), libc::O_PATH | libc::O_DIRECTORY)?;
     for name in path {
-        mkdirat(&at, name, Mode::from_bits_truncate(0o755))?;
+        mkdirat(&at, name, mode)?;
         at = openat(&at, name, flags, Mode::empty())?;
+        give_back(&at, mode)?;
     }
     Ok(())
+}
+
+/// Adds the permissions in `mode` that the umask took from the new directory. Where a default ACL
+/// is inherited, it decides in place of the umask: acl(5).
+fn give_back(new: &OwnedFd, mode: Mode) -> io::Result<()> {
+    let found = sys::stat_fd(new)?;
+    if found.mode & mode.bits() == mode.bits() || !acls(new).is_empty() {
+        return Ok(());
+    }
+    must_be_new(new, &found)?;
+    Ok(fchmod(new, Mode::from_bits_truncate(found.mode) | mode)?)
 }

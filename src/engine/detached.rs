@@ -7,10 +7,10 @@ use std::sync::OnceLock;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
-use super::backend::{Backend, Prepared, attributes, clone_of};
+use super::backend::{Backend, Prepared, clone_of, to_kernel};
 use super::features::Features;
 use super::scratch::{Scratch, ScratchDir};
-use super::target::options_of;
+use super::target::attributes_of;
 use crate::base::MountAttributes;
 use crate::sys;
 
@@ -51,7 +51,7 @@ impl Prepared for DetachedMount {
     }
 
     fn attributes(&self) -> io::Result<Option<MountAttributes>> {
-        options_of(&self.0).map(Some)
+        attributes_of(&self.0).map(Some)
     }
 }
 
@@ -61,11 +61,11 @@ impl Backend for Detached {
     fn prepare(
         &self,
         source: BorrowedFd<'_>,
-        options: MountAttributes,
+        attributes: MountAttributes,
         recursive: bool,
     ) -> io::Result<DetachedMount> {
         let clone = clone_of(source, recursive)?;
-        sys::mount_setattr(&clone, recursive, &attributes(options))?;
+        sys::mount_setattr(&clone, recursive, &to_kernel(attributes))?;
         Ok(DetachedMount(clone))
     }
 
@@ -82,7 +82,7 @@ impl Backend for Detached {
     fn follow(
         &self,
         source: BorrowedFd<'_>,
-        options: Option<MountAttributes>,
+        attributes: Option<MountAttributes>,
         recursive: bool,
     ) -> io::Result<DetachedMount> {
         let clone = clone_of(source, recursive)?;
@@ -91,10 +91,10 @@ impl Backend for Detached {
             ..Default::default()
         };
         sys::mount_setattr(&clone, recursive, &slave)?;
-        if let Some(options) = options {
+        if let Some(attributes) = attributes {
             let top = sys::MountAttr {
                 propagation: 0,
-                ..attributes(options)
+                ..to_kernel(attributes)
             };
             sys::mount_setattr(&clone, false, &top)?;
         }

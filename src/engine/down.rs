@@ -17,7 +17,7 @@ use super::target::{
     nothing_inside, still_there,
 };
 use super::{Engine, EngineFailure, Log, Outcome, hidden, journal};
-use crate::base::quote::word;
+use crate::base::quote::shell_word;
 use crate::base::{Error, HostPath, JailPath, Result};
 use crate::observe::{
     self, BootRecord, CreatedKind, Identity, Observed, ObservedMount, PersistentRecord,
@@ -160,7 +160,7 @@ impl<'a> Run<'a> {
             "in use: {}; nothing was unmounted",
             busy.join(", ")
         ))
-        .hint("end what uses them, or detach them all the same with `mountjail down --lazy`");
+        .hint("end what uses them, or detach them anyway with `mountjail down --lazy`");
         Err(Box::new(EngineFailure {
             busy: true,
             ..EngineFailure::from(error)
@@ -389,7 +389,9 @@ impl<'a> Run<'a> {
         let Some(id) = graft.unique_id else {
             return Ok(()); // before Linux 6.8 the plan checks this in the whole mount table
         };
-        let seen = members.iter().filter_map(|member| self.observed.mounts.get(member));
+        let seen = members
+            .iter()
+            .filter_map(|member| self.observed.mounts.get(member));
         let known: HashSet<_> = seen.flatten().filter_map(|seen| seen.unique_id).collect();
         let inside = sys::list_mounts_in(id)
             .map_err(|error| cannot(&self.root, "look into", target, &error))?;
@@ -453,7 +455,7 @@ impl<'a> Run<'a> {
                 "the file system that it is on may not answer: `umount -l {}` takes that \
                  away with what is in it; then run \
                  the command again",
-                word(&on.point.to_string_lossy())
+                shell_word(&on.point.to_string_lossy())
             ),
             Err(_) => "run the command again".to_owned(),
         };
@@ -609,7 +611,7 @@ fn is_at(spot: &Spot, expected: &ObservedMount) -> io::Result<bool> {
     is_found(expected, spot.mount()?, || spot.stat())
 }
 
-/// Whether the mount still exists somewhere, known by its never reused id. Then it must stay
+/// Whether the mount still exists somewhere, known by its unique mount ID. Then it must stay
 /// recorded.
 fn still_exists(mount: &RecordedMount) -> bool {
     mount.unique_id.is_some_and(sys::mount_exists)

@@ -5,7 +5,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::journal::{Durability, remove, replace};
+use super::journal::{remove, replace};
+use super::replace::Durability;
 use crate::base::{Error, Result};
 
 /// Writes the drop-in `path`, whose contents begin with `header`. Returns whether that changed

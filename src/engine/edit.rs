@@ -1,11 +1,12 @@
 //! Replaces a file of fstab(5) lines, which others also write, either completely or not at all.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Lock;
+use super::replace::{Durability, FileAccess, rename_over, write_new};
 use crate::base::hints::Doing;
 use crate::base::{Error, Result};
 
@@ -36,8 +37,6 @@ pub fn edit(
         )
     };
 
-    let directory = real.parent().unwrap_or(Path::new("/"));
-    let directory = File::open(directory).map_err(cannot)?;
     let before = fs::metadata(&real).map_err(cannot)?;
     let old = fs::read(&real).map_err(cannot)?;
     let new = change(&old)?;
@@ -46,19 +45,22 @@ pub fn edit(
     }
 
     let temporary = temporary_of(&real);
-    let result = write(&temporary, &new, &before).and_then(|()| {
-        let now = fs::metadata(&real)?;
-        if identity(&now) != identity(&before) {
-            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+    write_new(
+        &temporary,
+        &new,
+        FileAccess::like(&before),
+        Durability::Reboot,
+    )
+    .map_err(cannot)?;
+    let unchanged = || Ok(identity(&fs::metadata(&real)?) == identity(&before));
+    match unchanged() {
+        Ok(true) => rename_over(&temporary, &real, Durability::Reboot).map_err(cannot)?,
+        result => {
+            let _ = fs::remove_file(&temporary); // the first error is the one to report
+            let meanwhile = io::Error::from_raw_os_error(libc::EAGAIN);
+            return Err(cannot(result.err().unwrap_or(meanwhile)));
         }
-        fs::rename(&temporary, &real)
-    });
-    if let Err(error) = result {
-        let _ = fs::remove_file(&temporary); // the first error is the one to report
-        return Err(cannot(error));
     }
-
-    directory.sync_all().map_err(cannot)?;
     Ok(true)
 }
 
@@ -87,24 +89,6 @@ fn temporary_of(real: &Path) -> PathBuf {
     real.with_file_name(name)
 }
 
-fn write(path: &Path, contents: &[u8], like: &fs::Metadata) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {} // a killed run may have left it; we hold the lock
-    }
-
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)?;
-    file.write_all(contents)?;
-    fchown(&file, Some(like.uid()), Some(like.gid()))?;
-    file.set_permissions(fs::Permissions::from_mode(like.mode() & 0o7777))?;
-    file.sync_all()
-}
-
 /// A value that differs after the file was replaced or written to.
 fn identity(file: &fs::Metadata) -> (u64, u64, u64, i64, i64) {
     (
@@ -127,6 +111,7 @@ fn explain(failed: Error, error: &io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn file(contents: &str) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();

@@ -13,7 +13,7 @@ pub struct Features {
     pub mount_setattr: bool,
     /// `MOVE_MOUNT_BENEATH`, Linux 6.5: allows swaps without a gap.
     pub beneath: bool,
-    /// `statmount(2)`, `listmount(2)` and mount ids that are never reused, Linux 6.8.
+    /// `statmount(2)`, `listmount(2)` and unique mount IDs, Linux 6.8.
     pub statmount: bool,
     /// Whether detached mounts can be cloned, Linux 6.15. Then runs over many sites need no scratch
     /// mount.

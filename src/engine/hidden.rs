@@ -5,8 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use super::root::proc_path;
-use crate::sys;
+use crate::sys::{self, proc};
 
 /// A mount as its own file system shows it, without anything that is mounted on it.
 struct Bare {
@@ -18,7 +17,7 @@ struct Bare {
 }
 
 impl Bare {
-    /// Opens the mount with the never reused id `id`.
+    /// Opens the mount with the unique ID `id`.
     ///
     /// Errors: it is itself hidden, or cannot be opened or copied.
     fn of(id: u64) -> io::Result<Self> {
@@ -48,13 +47,13 @@ impl Bare {
     }
 }
 
-/// Opens the directory at `path` as it is on the mount with the never reused id `mount`, without
+/// Opens the directory at `path` as it is on the mount with the unique ID `mount`, without
 /// anything mounted in it.
 pub(super) fn open(mount: u64, path: &Path) -> io::Result<OwnedFd> {
     Bare::of(mount)?.open(path)
 }
 
-/// Detaches the mount with the never reused id `id`, whatever hides it. A mount that is gone is not
+/// Detaches the mount with the unique ID `id`, whatever hides it. A mount that is gone is not
 /// an error. The caller has made sure that nothing is mounted in it.
 ///
 /// Errors: the mount that it is on cannot be reached.
@@ -62,7 +61,7 @@ pub(super) fn detach(id: u64) -> io::Result<()> {
     let result = sys::stat_mount(id).and_then(|mount| {
         let bare = Bare::of(mount.parent)?;
         let on = sys::reopen_on(&bare.mount, bare.open(&mount.point)?)?;
-        if std::fs::read_link(proc_path(&on))? != mount.point {
+        if std::fs::read_link(proc::path_of_descriptor(&on))? != mount.point {
             // It has moved, or the handle led to another name of the same file.
             return Err(io::Error::other("it has moved"));
         }
@@ -76,7 +75,7 @@ pub(super) fn detach(id: u64) -> io::Result<()> {
     }
 }
 
-/// Returns the mount point of a mount that hides the one with the never reused id `id`, if there is
+/// Returns the mount point of a mount that hides the one with the unique ID `id`, if there is
 /// one.
 pub(super) fn hidden_by(id: u64) -> Option<PathBuf> {
     let point = sys::stat_mount(id).ok()?.point;

@@ -5,24 +5,20 @@
 //! survive one are synced. Beside a file `NAME` there may be `NAME.new`, which a killed run left.
 //! While a run is in progress, it may also be the old generated file, which is still mounted.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use serde::Serialize;
 
+use super::replace::{
+    Durability, FileAccess, make_parents, rename_over, sync_directory_of, write_new,
+};
 use crate::base::hints::Doing;
 use crate::base::{Error, Result, SiteName};
 use crate::observe::{BootRecord, PersistentRecord, StateDir, WatchState};
-
-/// Whether a file must survive a power cut.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Durability {
-    ThisBoot,
-    Reboot,
-}
 
 /// Writes the record of a site that is up or about to be.
 pub(super) fn write_record(state: &StateDir, site: &SiteName, record: &BootRecord) -> Result<()> {
@@ -104,16 +100,14 @@ fn write_generated_io(path: &Path, contents: &[u8]) -> io::Result<Before> {
 }
 
 fn move_in(new: &Path, path: &Path) -> io::Result<Before> {
-    let exchanged =
-        renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE).map_err(io::Error::from);
-    let before = match exchanged.map_err(|error| (error.raw_os_error(), error)) {
+    let before = match renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE) {
         Ok(()) => return Ok(Before::Beside),
-        Err((Some(libc::ENOENT), _)) => Before::Nothing,
-        Err((Some(libc::EINVAL | libc::ENOSYS), _)) => match fs::read(path) {
+        Err(Errno::NOENT) => Before::Nothing,
+        Err(Errno::INVAL | Errno::NOSYS) => match fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Before::Nothing,
             old => Before::Contained(old?),
         },
-        Err((_, error)) => return Err(error),
+        Err(error) => return Err(error.into()),
     };
 
     fs::rename(new, path).map(|()| before)
@@ -176,12 +170,7 @@ fn explained<T>(path: &Path, result: io::Result<T>) -> Result<T> {
 
 fn replace_io(path: &Path, contents: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
     let new = write_beside(path, contents, mode, durability)?;
-    fs::rename(&new, path).inspect_err(|_| drop(fs::remove_file(&new)))?;
-    if durability == Durability::Reboot {
-        sync_directory_of(path)
-    } else {
-        Ok(())
-    }
+    rename_over(&new, path, durability)
 }
 
 /// Writes a new file beside `path` and returns its path.
@@ -192,47 +181,9 @@ fn write_beside(
     durability: Durability,
 ) -> io::Result<PathBuf> {
     let new = beside(path);
-    let mut file = open_new(&new, mode)?;
-    file.write_all(contents)
-        .and_then(|()| {
-            if durability == Durability::Reboot {
-                file.sync_all()
-            } else {
-                Ok(())
-            }
-        })
-        .inspect_err(|_| drop(fs::remove_file(&new)))?;
+    make_parents(path)?;
+    write_new(&new, contents, FileAccess::of_mode(mode), durability)?;
     Ok(new)
-}
-
-fn sync_directory_of(path: &Path) -> io::Result<()> {
-    File::open(path.parent().unwrap_or(path))?.sync_all()
-}
-
-fn open_new(path: &Path, mode: u32) -> io::Result<File> {
-    let open = || {
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(path)
-    };
-    match open() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o755)
-                .create(path.parent().unwrap_or(path))?;
-            open()
-        }
-        // A killed run left it. It is ours to replace, because the lock of the site is held.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            fs::remove_file(path)?;
-            open()
-        }
-        result => result,
-    }
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod journal;
 mod lock;
 mod mount_op;
 mod ours;
+mod replace;
 mod root;
 mod scratch;
 mod sources;
@@ -45,6 +46,7 @@ pub use edit::edit as edit_file;
 pub use features::{Choice, Features};
 pub use journal::{remove_watch_state, write_watch_state};
 pub use lock::Lock;
+pub(crate) use replace::create_file;
 pub(crate) use state_directories::{make_state_directories, make_watch_directory};
 pub(crate) use templates::TemplateStore;
 
@@ -77,7 +79,7 @@ pub struct Outcome {
 impl Outcome {
     /// Adds what another run did.
     #[must_use]
-    pub fn and(mut self, more: Self) -> Self {
+    pub fn merge(mut self, more: Self) -> Self {
         self.attached += more.attached;
         self.swapped += more.swapped;
         self.gaps += more.gaps;
@@ -199,7 +201,10 @@ impl Engine {
             let choice = Choice::select(self.forced.as_deref(), Features::probe())?;
             Ok(TemplateStore::new(&self.state, choice))
         };
-        self.templates.get_or_init(open).as_ref().map_err(Clone::clone)
+        self.templates
+            .get_or_init(open)
+            .as_ref()
+            .map_err(Clone::clone)
     }
 
     /// Does `work` in the mount namespace of the sources.
@@ -282,7 +287,7 @@ impl Engine {
             .try_for_each(|stray| target::detach_stray(root, stray))?;
 
         let mut recorded = observed.recorded_mounts();
-        // Without ids that are never reused, a moved mount looks like one that is gone, so the
+        // Without unique mount IDs, a moved mount looks like one that is gone, so the
         // record is kept.
         if recorded.all(|mount| mount.unique_id.is_some()) {
             journal::remove(&self.state.record(site))?;

@@ -6,12 +6,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::templates::TemplateStore;
-use super::{Engine, Mounter, sources};
 use super::backend::{Backend, Prepared};
 use super::root::{Root, Spot, Spots};
-use super::target::{cannot, is_mount, nothing_inside, options_of, unique_id_at};
+use super::target::{attributes_of, cannot, is_mount, nothing_inside, unique_id_at};
+use super::templates::TemplateStore;
 use super::undo::{Replaced, Swapped, Undo, save, swap};
+use super::{Engine, Mounter, sources};
 use crate::base::hints::Doing;
 use crate::base::{Error, JailPath, Result, SiteName};
 use crate::observe::{self, ObservedMount, RecordedMount, Submount, Unknown};
@@ -94,7 +94,7 @@ impl<'a, B: Backend> Work<'a, B> {
             target: self.mount.target.clone(),
             source: self.mount.source.clone(),
             file: self.file,
-            options: self.mount.options,
+            attributes: self.mount.attributes,
             recursive: self.mount.recursive,
             submounts: self.submounts.clone(),
             unique_id: self.unique_id,
@@ -267,7 +267,7 @@ impl<'a, B: Backend> Work<'a, B> {
         }
 
         if self.unique_id.is_none() {
-            self.verify_options(root, root.open_at(target).map_err(failed)?)?;
+            self.verify_attributes(root, root.open_at(target).map_err(failed)?)?;
         }
         if stat.mount_id_is_unique {
             self.unique_id = stat.mount_id;
@@ -275,14 +275,14 @@ impl<'a, B: Backend> Work<'a, B> {
         Ok(())
     }
 
-    fn verify_options(&self, root: &Root, fd: OwnedFd) -> Result<()> {
+    fn verify_attributes(&self, root: &Root, fd: OwnedFd) -> Result<()> {
         let target = &self.mount.target;
-        let found = options_of(fd)
+        let found = attributes_of(fd)
             .map_err(|error| cannot(root, "look at the new mount at", target, &error))?;
-        if self.mount.options.allows(found) {
+        if self.mount.attributes.allows(found) {
             return Ok(());
         }
-        let (path, wanted) = (root.path().inside(target), self.mount.options);
+        let (path, wanted) = (root.path().inside(target), self.mount.attributes);
         Err(Error::failed(format!(
             "{path} is mounted {found} in place of {wanted}"
         )))

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, openat, readlinkat};
@@ -17,7 +17,7 @@ use super::ours::Ours;
 use crate::base::{Error, HostPath, JailPath, Result};
 use crate::observe::{CreatedKind, Identity, Observed, ObservedMount, RecordedMount};
 use crate::plan::Plan;
-use crate::sys::{self, FileId, FileKind, OnMount, Stat};
+use crate::sys::{self, FileId, FileKind, OnMount, Stat, proc};
 
 /// An open site root.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ impl Root {
         })
     }
 
-    /// The never reused id of the mount that it is on (Linux 6.8).
+    /// The unique mount ID of the mount that it is on (Linux 6.8).
     pub(super) fn mount(&self) -> Option<u64> {
         let stat = sys::stat_fd(&self.fd).ok()?;
         stat.mount_id.filter(|_| stat.mount_id_is_unique)
@@ -133,7 +133,7 @@ impl Root {
     }
 
     /// Remembers that this run mounted something at `target`, in which others are to be made. An
-    /// unknown never reused id is looked up; then `file` must be visible there.
+    /// unknown unique mount ID is looked up; then `file` must be visible there.
     ///
     /// Errors: another file is visible there.
     pub(super) fn mounted(
@@ -386,27 +386,42 @@ impl Spot {
 /// acl(5).
 const ACLS: [&str; 2] = ["system.posix_acl_access", "system.posix_acl_default"];
 
-/// Gives a new file or directory the mode `mode` and no ACL. A directory might have been exchanged
-/// in between; then it is not empty or not our own.
-fn set_mode(new: &OwnedFd, mode: Mode) -> io::Result<()> {
-    let has_acl = |acl: &&str| match rustix::fs::fgetxattr(new, *acl, &mut [0u8; 256]) {
+/// The names of the ACLs that `file` has.
+pub(super) fn acls(file: &OwnedFd) -> Vec<&'static str> {
+    let has_acl = |acl: &&str| match rustix::fs::fgetxattr(file, *acl, &mut [0u8; 256]) {
         Ok(length) => length > 0,
         Err(error) => error == rustix::io::Errno::RANGE, // it is longer
     };
-    let acls: Vec<_> = ACLS.into_iter().filter(has_acl).collect();
+    ACLS.into_iter().filter(has_acl).collect()
+}
+
+/// Errors: EEXIST if `file`, which was just made, has been exchanged since: it is not empty or not
+/// our own.
+pub(super) fn must_be_new(file: &OwnedFd, found: &Stat) -> io::Result<()> {
+    let is_ours = found.uid == nix::unistd::geteuid().as_raw();
+    let is_empty = || match found.kind {
+        FileKind::Directory => {
+            let mut entries = std::fs::read_dir(proc::path_of_descriptor(file))?;
+            Ok::<_, io::Error>(entries.next().is_none())
+        }
+        _ => Ok(true),
+    };
+    if is_ours && is_empty()? {
+        return Ok(());
+    }
+    Err(io::Error::from_raw_os_error(libc::EEXIST))
+}
+
+/// Gives a new file or directory the mode `mode` and no ACL.
+fn set_mode(new: &OwnedFd, mode: Mode) -> io::Result<()> {
+    let acls = acls(new);
     let found = sys::stat_fd(new)?;
     let is_set = |stat: &Stat| stat.mode & 0o7777 == mode.bits();
     if acls.is_empty() && is_set(&found) {
         return Ok(());
     }
 
-    let is_empty = || Ok::<_, io::Error>(std::fs::read_dir(proc_path(new))?.next().is_none());
-    if found.uid != nix::unistd::geteuid().as_raw()
-        || found.kind == FileKind::Directory && !is_empty()?
-    {
-        return Err(io::Error::from_raw_os_error(libc::EEXIST));
-    }
-
+    must_be_new(new, &found)?;
     for acl in acls {
         rustix::fs::fremovexattr(new, acl)?;
     }
@@ -416,11 +431,6 @@ fn set_mode(new: &OwnedFd, mode: Mode) -> io::Result<()> {
         Err(_) if includes_mode(&sys::stat_fd(new)?) => Ok(()),
         result => Ok(result?),
     }
-}
-
-/// A path that the classic mount calls take in place of an open file.
-pub(super) fn proc_path(fd: impl AsFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
 }
 
 #[cfg(test)]

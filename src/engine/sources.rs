@@ -36,7 +36,7 @@ type Cell<T> = Arc<OnceLock<Result<T>>>;
 #[derive(PartialEq, Eq, Hash)]
 struct Key {
     file: FileId,
-    options: MountAttributes,
+    attributes: MountAttributes,
     recursive: bool,
 }
 
@@ -90,7 +90,7 @@ impl<B: Backend> Sources<B> {
     fn copy_of_prepared(&self, backend: &B, mount: &Mount, file: FileId) -> Result<B::Ready> {
         let key = Key {
             file,
-            options: mount.options,
+            attributes: mount.attributes,
             recursive: mount.recursive,
         };
 
@@ -111,18 +111,18 @@ impl<B: Backend> Sources<B> {
 }
 
 /// Returns a mount that follows the one that `path` of `template` is on, and the file that it shows:
-/// with `options`, a graft with all mounts in it; without, a single mount as it is.
+/// with `attributes`, a graft with all mounts in it; without, a single mount as it is.
 pub(super) fn follow<B: Backend>(
     backend: &B,
     store: &TemplateStore,
     template: &SiteName,
     path: &JailPath,
-    options: Option<MountAttributes>,
+    attributes: Option<MountAttributes>,
 ) -> Result<(B::Ready, FileId)> {
     let follow = || {
         let source = store.open_in(template, path)?;
         let file = sys::stat_fd(&source)?.file;
-        let ready = backend.follow(source.as_fd(), options, options.is_some())?;
+        let ready = backend.follow(source.as_fd(), attributes, attributes.is_some())?;
         Ok((ready, file))
     };
     store
@@ -137,13 +137,13 @@ fn cannot_follow(template: &SiteName, path: &JailPath) -> Error {
 fn prepare<B: Backend>(backend: &B, mount: &Mount) -> Result<(B::Ready, FileId)> {
     let (source, file) = open(mount)?;
     let ready = backend
-        .prepare(source.as_fd(), mount.options, mount.recursive)
+        .prepare(source.as_fd(), mount.attributes, mount.recursive)
         .map_err(|error| explain(cannot_copy(mount).because(&error), mount))?;
 
     let found = ready
         .attributes()
         .map_err(|error| cannot_copy(mount).because(&error))?;
-    if let Some(found) = found.filter(|found| !mount.options.allows(*found)) {
+    if let Some(found) = found.filter(|found| !mount.attributes.allows(*found)) {
         return Err(cannot_copy(mount).because_of(format!("the kernel made it {found}")));
     }
     Ok((ready, file))
@@ -171,7 +171,7 @@ fn open(mount: &Mount) -> Result<(OwnedFd, FileId)> {
 fn cannot_copy(mount: &Mount) -> Error {
     Error::failed(format!(
         "cannot prepare the mount of {} ({})",
-        mount.source, mount.options
+        mount.source, mount.attributes
     ))
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use super::replace::make_directory;
 use crate::base::{Error, Result};
 use crate::observe::StateDir;
 
@@ -24,7 +25,7 @@ pub(crate) fn make_state_directories(state: &StateDir) -> Result<()> {
                     Some(libc::EACCES | libc::EPERM) => {
                         failed.hint("mountjail needs to run as root")
                     }
-                    _ => failed.hint("another one can be named with --state-dir"),
+                    _ => failed.hint("name another one with --state-dir"),
                 }
             })?;
         refuse_others(dir)?;
@@ -36,7 +37,7 @@ pub(crate) fn make_state_directories(state: &StateDir) -> Result<()> {
 /// Makes the directory of the watcher below the state directories.
 pub(crate) fn make_watch_directory(state: &StateDir) -> Result<()> {
     let directory = state.watch();
-    fs::create_dir_all(&directory).map_err(|error| {
+    make_directory(&directory).map_err(|error| {
         Error::failed(format!("cannot make the directory {}", directory.display())).because(&error)
     })
 }

@@ -8,7 +8,7 @@ use nix::sys::statvfs::fstatvfs;
 
 use super::hidden;
 use super::root::Root;
-use crate::base::quote::word;
+use crate::base::quote::shell_word;
 use crate::base::{Error, HostPath, JailPath, MountAttributes, Result};
 use crate::observe::{CreatedKind, Identity, ObservedMount, Stray};
 use crate::resolve::FileKind;
@@ -36,11 +36,11 @@ pub(super) fn made_kind(kind: FileKind) -> CreatedKind {
 }
 
 /// The attributes of the mount that an open file is on.
-pub(super) fn options_of(fd: impl AsFd) -> io::Result<MountAttributes> {
+pub(super) fn attributes_of(fd: impl AsFd) -> io::Result<MountAttributes> {
     Ok(MountAttributes::from_statfs(fstatvfs(fd)?.flags()))
 }
 
-/// The never reused id of the mount at `target`.
+/// The unique mount ID of the mount at `target`.
 pub(super) fn unique_id_at(root: &Root, target: &JailPath) -> io::Result<Option<u64>> {
     let stat = sys::stat_fd(root.open_at(target)?)?;
     Ok(stat.mount_id.filter(|_| stat.mount_id_is_unique))
@@ -136,7 +136,7 @@ pub(super) fn hides(path: &str, above: &Path) -> Error {
     ))
     .hint(format!(
         "unmount that first: `umount -l {}`; then run the command again",
-        word(&above.to_string_lossy())
+        shell_word(&above.to_string_lossy())
     ))
 }
 

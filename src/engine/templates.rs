@@ -21,8 +21,8 @@ use sys_mount::{Mount, MountFlags};
 
 use super::backend::{make_private, mount, set_propagation};
 use super::features::Choice;
-use super::lock::Lock;
 use super::journal;
+use super::lock::Lock;
 use crate::base::sync::lock;
 use crate::base::{Error, JailPath, Result, SiteName};
 use crate::observe::{BootId, Contents, StateDir, Table, Unknown};
@@ -137,7 +137,10 @@ impl TemplateStore {
             mount.peer_group = table.peer_group_at(point.as_path(), mount.unique_id);
         }
         let failed = |error: io::Error| self.cannot("look at", template, &error);
-        let directory = self.open_in(template, at).and_then(sys::stat_fd).map_err(failed)?;
+        let directory = self
+            .open_in(template, at)
+            .and_then(sys::stat_fd)
+            .map_err(failed)?;
         record.contents = Some(Contents {
             key: Some(contents.to_owned()),
             at: at.clone(),
@@ -174,7 +177,10 @@ impl TemplateStore {
     }
 
     fn unindex_all(&self, template: &SiteName) {
-        let entries = fs::read_dir(&self.state.run).into_iter().flatten().flatten();
+        let entries = fs::read_dir(&self.state.run)
+            .into_iter()
+            .flatten()
+            .flatten();
         for entry in entries.map(|entry| entry.path()) {
             if fs::read_link(&entry).is_ok_and(|name| name.as_os_str() == template.as_str()) {
                 let _ = fs::remove_file(entry);
@@ -217,11 +223,18 @@ impl TemplateStore {
 
     /// The names of the templates of which `site` is registered as a user.
     pub(crate) fn held_by(&self, site: &SiteName) -> Vec<SiteName> {
-        let entries = fs::read_dir(&self.state.run).into_iter().flatten().flatten();
+        let entries = fs::read_dir(&self.state.run)
+            .into_iter()
+            .flatten()
+            .flatten();
         let template = |entry: fs::DirEntry| {
             let name = entry.file_name();
             let template = SiteName::new(name.to_str()?.strip_suffix(".sites")?).ok()?;
-            entry.path().join(site.as_str()).exists().then_some(template)
+            entry
+                .path()
+                .join(site.as_str())
+                .exists()
+                .then_some(template)
         };
         entries.filter_map(template).collect()
     }
@@ -282,8 +295,12 @@ impl TemplateStore {
 
     /// Makes the file system of a template writable, to change it.
     pub(crate) fn unseal(&self, template: &SiteName) -> Result<()> {
-        mount(Path::new("none"), &self.root_of(template), FLAGS | MountFlags::REMOUNT)
-            .map_err(|error| self.cannot("change", template, &error))
+        mount(
+            Path::new("none"),
+            &self.root_of(template),
+            FLAGS | MountFlags::REMOUNT,
+        )
+        .map_err(|error| self.cannot("change", template, &error))
     }
 
     /// Makes the file system of a template read-only, also for whoever gets hold of a writable
@@ -317,10 +334,15 @@ impl TemplateStore {
     /// Removes the place, if there is no template any more.
     fn remove_if_empty(&self) -> Result<()> {
         let _lock = Lock::take(&self.lock, || ())?;
-        let entries = fs::read_dir(&self.state.run).into_iter().flatten().flatten();
+        let entries = fs::read_dir(&self.state.run)
+            .into_iter()
+            .flatten()
+            .flatten();
         let is_template = |entry: fs::DirEntry| {
             let name = entry.file_name();
-            Path::new(&name).extension().is_some_and(|ending| ending == "sites")
+            Path::new(&name)
+                .extension()
+                .is_some_and(|ending| ending == "sites")
         };
         if entries.into_iter().any(is_template) {
             return Ok(());
@@ -340,8 +362,10 @@ impl TemplateStore {
         };
         remove().map_err(|error: io::Error| {
             let directory = self.state.run.display();
-            Error::failed(format!("cannot remove the place of the templates, {directory}"))
-                .because(&error)
+            Error::failed(format!(
+                "cannot remove the place of the templates, {directory}"
+            ))
+            .because(&error)
         })
     }
 
@@ -416,7 +440,9 @@ impl TemplateStore {
                 "the mount namespace of the templates is lost: {} does not pin it any more",
                 pin.display()
             ))
-            .hint("take the sites down and up again: `mountjail down --all`, `mountjail up --all`"));
+            .hint(
+                "take the sites down and up again: `mountjail down --all`, `mountjail up --all`",
+            ));
         };
         *lock(&self.namespace) = Some(Arc::new(pinned));
         Ok(())

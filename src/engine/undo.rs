@@ -6,12 +6,12 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::backend::{Backend, Prepared};
 use super::journal;
-use super::root::{Root, Spot, proc_path};
+use super::root::{Root, Spot};
 use super::target::unique_id_at;
 use crate::base::{Error, HostPath, JailPath, Result};
 use crate::observe::{self, CreatedKind, CreatedPath, PersistentRecord, RecordedMount};
 use crate::plan::Along;
-use crate::sys;
+use crate::sys::{self, proc};
 
 pub(super) enum Undo<B: Backend> {
     /// A mount was attached on the open file `on`.
@@ -48,7 +48,7 @@ pub(super) enum Undo<B: Backend> {
 /// A mount that was detached.
 pub(super) struct Replaced<B: Backend> {
     pub(super) target: JailPath,
-    /// Its never reused id.
+    /// Its unique mount ID.
     pub(super) id: Option<u64>,
     pub(super) along: Along,
     /// A copy, to attach again.
@@ -56,7 +56,7 @@ pub(super) struct Replaced<B: Backend> {
 }
 
 impl<B: Backend> Replaced<B> {
-    /// Returns the undo for detaching the mount with the never reused id `id`; `saved` is a copy of
+    /// Returns the undo for detaching the mount with the unique ID `id`; `saved` is a copy of
     /// it.
     pub(super) fn undo(
         target: &JailPath,
@@ -199,7 +199,7 @@ pub(super) fn save<B: Backend>(
     top: &OwnedFd,
     along: &Along,
 ) -> io::Result<Option<B::Ready>> {
-    let shown = std::fs::read_link(proc_path(top))?;
+    let shown = std::fs::read_link(proc::path_of_descriptor(top))?;
     if shown.as_os_str().as_bytes().ends_with(b" (deleted)") {
         return Ok(None);
     }

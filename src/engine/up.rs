@@ -254,7 +254,9 @@ impl<'a, B: Backend> Run<'a, B> {
             for step in &plan.steps {
                 check_signal(stop)?;
                 let since = |target: &JailPath| since(observed, target, now);
-                let template = step.path().and_then(|path| template_with(plan, observed, path));
+                let template = step
+                    .path()
+                    .and_then(|path| template_with(plan, observed, path));
                 work.extend(Work::prepare(mounter, engine, step, template, since)?);
             }
             Ok(work)

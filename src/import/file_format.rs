@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::daemons::keys::Daemon;
+use super::daemons::keys::DaemonKind;
 use super::daemons::{postfix, sshd};
 use super::{fstab, jailkit};
 
@@ -20,7 +20,7 @@ pub(super) enum FileFormat {
     Sshd,
     Postfix,
     Unit,
-    Daemon(Daemon),
+    Daemon(DaemonKind),
 }
 
 /// Directives that only PHP-FPM's files have.
@@ -155,10 +155,10 @@ fn with_sections(lines: &Lines) -> Option<FileFormat> {
         return Some(FileFormat::Unit);
     }
     if lines.any(|line| line == "[uwsgi]") {
-        return Some(FileFormat::Daemon(Daemon::Uwsgi));
+        return Some(FileFormat::Daemon(DaemonKind::Uwsgi));
     }
     if has_key("path") && !has_key("pm") {
-        return Some(FileFormat::Daemon(Daemon::Rsyncd));
+        return Some(FileFormat::Daemon(DaemonKind::Rsyncd));
     }
     if lines.any(jailkit::looks_like) {
         return Some(FileFormat::Jailkit);
@@ -166,23 +166,27 @@ fn with_sections(lines: &Lines) -> Option<FileFormat> {
     lines.any(is_fpm).then_some(FileFormat::Fpm)
 }
 
-fn daemon(path: &Path, lines: &Lines) -> Option<Daemon> {
+fn daemon(path: &Path, lines: &Lines) -> Option<DaemonKind> {
     if lines.begin_with(&["server:"]) {
         let is_nsd = lines.begin_with(&NSD) || path.to_string_lossy().contains("nsd");
-        return Some(if is_nsd { Daemon::Nsd } else { Daemon::Unbound });
+        return Some(if is_nsd {
+            DaemonKind::Nsd
+        } else {
+            DaemonKind::Unbound
+        });
     }
     if lines.begin_with(&["global", "frontend", "backend"]) {
-        return Some(Daemon::Haproxy);
+        return Some(DaemonKind::Haproxy);
     }
     if lines.begin_with(&SQUID) {
-        return Some(Daemon::Squid);
+        return Some(DaemonKind::Squid);
     }
     if lines.set(&VSFTPD) {
-        return Some(Daemon::Vsftpd);
+        return Some(DaemonKind::Vsftpd);
     }
     let name = path.file_name().unwrap_or_default();
     let is_named = name == "named" || name == "bind9";
-    (is_named && lines.set(&["OPTIONS", "ROOTDIR"])).then_some(Daemon::Named)
+    (is_named && lines.set(&["OPTIONS", "ROOTDIR"])).then_some(DaemonKind::Named)
 }
 
 /// Whether a line is one of PHP-FPM's: `[global]`, or a directive that only PHP-FPM has.
@@ -243,31 +247,31 @@ mod tests {
             ),
             (
                 "global\n\tlog /dev/log local0\ndefaults\n\tmode http\n",
-                Some(FileFormat::Daemon(Daemon::Haproxy)),
+                Some(FileFormat::Daemon(DaemonKind::Haproxy)),
             ),
             (
                 "http_port 3128\naccess_log /var/log/squid/a.log squid\n",
-                Some(FileFormat::Daemon(Daemon::Squid)),
+                Some(FileFormat::Daemon(DaemonKind::Squid)),
             ),
             (
                 "server:\n  chroot: \"\"\n",
-                Some(FileFormat::Daemon(Daemon::Unbound)),
+                Some(FileFormat::Daemon(DaemonKind::Unbound)),
             ),
             (
                 "server:\n  zonesdir: /x\n",
-                Some(FileFormat::Daemon(Daemon::Nsd)),
+                Some(FileFormat::Daemon(DaemonKind::Nsd)),
             ),
             (
                 "uid = nobody\n[x]\npath = /srv/x\n",
-                Some(FileFormat::Daemon(Daemon::Rsyncd)),
+                Some(FileFormat::Daemon(DaemonKind::Rsyncd)),
             ),
             (
                 "listen=NO\nlocal_enable=YES\n",
-                Some(FileFormat::Daemon(Daemon::Vsftpd)),
+                Some(FileFormat::Daemon(DaemonKind::Vsftpd)),
             ),
             (
                 "[uwsgi]\nchroot = /srv/x\n",
-                Some(FileFormat::Daemon(Daemon::Uwsgi)),
+                Some(FileFormat::Daemon(DaemonKind::Uwsgi)),
             ),
         ] {
             let detected = FileFormat::detect(Path::new("f"), text.as_bytes());
@@ -275,6 +279,6 @@ mod tests {
         }
         let text = b"OPTIONS=\"-u bind\"\n";
         let named = FileFormat::detect(Path::new("/etc/default/named"), text);
-        assert_eq!(named, Some(FileFormat::Daemon(Daemon::Named)));
+        assert_eq!(named, Some(FileFormat::Daemon(DaemonKind::Named)));
     }
 }

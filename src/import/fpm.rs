@@ -2,6 +2,7 @@
 
 mod drafts;
 mod masters;
+mod pool_user;
 mod reader;
 
 use std::collections::HashMap;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use drafts::drafts;
 pub(crate) use drafts::shared_cache;
 pub use masters::{Master, masters};
+pub(crate) use pool_user::{PoolUser, pool_users};
 
 use super::php_ini::PhpValue;
 use crate::base::HostPath;

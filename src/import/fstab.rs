@@ -28,7 +28,7 @@ pub(crate) struct OtherMount {
     pub place: String,
     /// The second field; `None`: it is not a path, as for swap.
     pub target: Option<HostPath>,
-    /// The third field.
+    /// The third field: the type of the file system.
     pub fstype: String,
 }
 
@@ -38,9 +38,9 @@ pub(crate) struct OtherMount {
 pub(crate) struct Bind {
     /// `FILE:LINE`
     pub place: String,
-    /// The first field.
+    /// The first field: what is mounted.
     pub source: HostPath,
-    /// The second field.
+    /// The second field: where it is mounted.
     pub target: HostPath,
     /// `rbind`
     pub recursive: bool,

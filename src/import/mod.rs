@@ -66,7 +66,7 @@ pub(crate) struct Imported {
     pub notes: Vec<String>,
     /// What the administrator should look at: sentences.
     pub warnings: Vec<String>,
-    /// What could not be imported. The rest is imported all the same.
+    /// What could not be imported. The rest is imported anyway.
     pub errors: Vec<Error>,
 }
 
@@ -88,7 +88,7 @@ impl Importer {
     /// Adds the contents of `path`: a file of a known format, or a directory of PHP-FPM's.
     ///
     /// Errors: it cannot be read, or has no known format; what is wrong in it, with file and line.
-    /// The rest of the file is added all the same.
+    /// The rest of the file is added anyway.
     pub fn read(&mut self, path: &Path) -> Result<(), Vec<Error>> {
         if path.is_dir() {
             return self.read_fpm(path);

@@ -232,7 +232,7 @@ impl Checker {
 /// What a node is, as a message names it.
 pub(super) fn found(node: &Node) -> String {
     match node {
-        Node::Null => "nothing (YAML reads an empty value, `~` and `null` so)".to_owned(),
+        Node::Null => "nothing (in YAML, an empty value, `~` and `null` mean that)".to_owned(),
         Node::Bool(value) => format!("the truth value `{value}`"),
         Node::Int(value) => format!("the number `{value}`"),
         Node::Float(value) => format!("the number `{value}`"),

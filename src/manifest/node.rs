@@ -17,7 +17,7 @@ pub(super) const MAX_BYTES: usize = 1 << 20;
 const MAX_DEPTH: usize = 16;
 /// What the tree may cost: a node costs 16, each byte of text one. Only a file with aliases comes
 /// near that.
-const MAX_COST: usize = 16 << 20;
+pub(super) const MAX_COST: usize = 16 << 20;
 
 /// A YAML value.
 #[derive(Clone, Debug, PartialEq)]
@@ -139,7 +139,7 @@ fn refusal(text: &str, limits: &Limits, error: &serde_yaml::Error) -> YamlError 
 
 fn more_than_one_document(text: &str) -> YamlError {
     let second = serde_yaml::Deserializer::from_str(text).nth(1);
-    let error = second.and_then(|document| Stop.deserialize(document).err());
+    let error = second.and_then(|document| StopHere.deserialize(document).err());
     YamlError {
         at: error
             .and_then(|error| error.location())
@@ -151,9 +151,9 @@ fn more_than_one_document(text: &str) -> YamlError {
 }
 
 /// Fails at the first value, so that its position becomes known.
-struct Stop;
+struct StopHere;
 
-impl<'de> DeserializeSeed<'de> for Stop {
+impl<'de> DeserializeSeed<'de> for StopHere {
     type Value = ();
     fn deserialize<D: Deserializer<'de>>(self, _: D) -> Result<(), D::Error> {
         Err(de::Error::custom("found"))

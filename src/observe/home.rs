@@ -4,11 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::record::{CreatedPath, Identity, RecordedMount};
-use super::state::Records;
+use super::state::SiteRecords;
 use crate::base::{HostPath, JailPath};
 use crate::sys;
 
-impl Records {
+impl SiteRecords {
     /// The path of the recorded root now. It is the recorded path, if anything of ours is there;
     /// else the directory where the recorded mounts are now; else the root in the `manifest`, if
     /// something that mountjail made is there; else the recorded path, if it is a directory. `None`

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
@@ -17,12 +17,12 @@ use super::lost_grafts;
 use super::mountinfo::MountInfo;
 use super::observed::{Observed, ObservedMount, PathState, Stray};
 use super::record::{CreatedKind, Identity, RecordedMount};
-use super::state::Records;
+use super::state::SiteRecords;
 use super::submounts::{self, in_the_jail};
 use super::table::{self, Table};
 use crate::base::{HostPath, JailPath};
 use crate::resolve::{Desired, FileKind};
-use crate::sys::{self, Stat};
+use crate::sys::{self, Stat, proc};
 use crate::{Error, Result};
 
 /// A path of this many bytes is too long for system calls.
@@ -35,7 +35,7 @@ const PATH_MAX: usize = libc::PATH_MAX as usize;
 ///
 /// Errors: the root, or something below it, cannot be looked at. A root that does not exist is
 /// taken as empty.
-pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Result<Observed> {
+pub fn observe(desired: &Desired, records: SiteRecords, table: Option<&Table>) -> Result<Observed> {
     let templates = records.templates.clone();
     let observed = look(desired, records, table)?;
     let found = templates.and_then(|known| lost_grafts::found(&observed, &desired.root, &known));
@@ -45,7 +45,7 @@ pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Re
     }
 }
 
-fn look(desired: &Desired, records: Records, table: Option<&Table>) -> Result<Observed> {
+fn look(desired: &Desired, records: SiteRecords, table: Option<&Table>) -> Result<Observed> {
     let mut observed = only_of(&desired.root, records);
     observed.current_files = desired
         .files
@@ -67,7 +67,7 @@ fn look(desired: &Desired, records: Records, table: Option<&Table>) -> Result<Ob
         }
     };
 
-    let mut site = Site::new(root, desired, &observed, table)?;
+    let mut site = ObservedRoot::new(root, desired, &observed, table)?;
     site.look(desired, &mut observed)?;
     observed.holders = holders::holders(&desired.root, site.apart.take(), &observed, table)?;
     find_strays(&mut observed);
@@ -89,7 +89,7 @@ pub(super) fn find_strays(observed: &mut Observed) {
 }
 
 /// The records of the root `root`, without looking at anything.
-pub(super) fn only_of(root: &HostPath, records: Records) -> Observed {
+pub(super) fn only_of(root: &HostPath, records: SiteRecords) -> Observed {
     Observed {
         members: records.members,
         grafts: records.grafts,
@@ -100,8 +100,8 @@ pub(super) fn only_of(root: &HostPath, records: Records) -> Observed {
 }
 
 /// The site by its records, without looking at anything. `None` if they are not enough: a mount has
-/// no unique id, has submounts, or is being swapped.
-pub fn as_recorded(records: &Records) -> Option<Observed> {
+/// no unique ID, has submounts, or is being swapped.
+pub fn as_recorded(records: &SiteRecords) -> Option<Observed> {
     let record = records.record.as_ref()?;
     let mut observed = Observed {
         record: records.record.clone(),
@@ -116,7 +116,7 @@ pub fn as_recorded(records: &Records) -> Option<Observed> {
             kind: None,
             fs_root: None,
             device: None,
-            options: mount.options,
+            attributes: mount.attributes,
             made_shared: false,
             master: None,
         };
@@ -133,7 +133,7 @@ pub fn as_recorded(records: &Records) -> Option<Observed> {
     (same_root && !record.mounts.is_empty()).then_some(observed)
 }
 
-struct Site<'a> {
+struct ObservedRoot<'a> {
     root: OwnedFd,
     path: &'a HostPath,
     /// The id of the mount that the root is on.
@@ -155,7 +155,7 @@ struct Site<'a> {
     apart: RefCell<BTreeMap<JailPath, Apart>>,
 }
 
-impl<'a> Site<'a> {
+impl<'a> ObservedRoot<'a> {
     fn new(
         root: OwnedFd,
         desired: &'a Desired,
@@ -242,7 +242,9 @@ impl<'a> Site<'a> {
         let directories = kept.filter(|made| made.kind == CreatedKind::Directory);
         let paths: Vec<_> = directories.map(|made| made.path.clone()).collect();
         for path in paths {
-            let stat = self.stat(&path).map_err(|error| self.cannot(&path, &error))?;
+            let stat = self
+                .stat(&path)
+                .map_err(|error| self.cannot(&path, &error))?;
             self.look_at(&path, stat, &mut observed.paths)?;
         }
         Ok(())
@@ -495,7 +497,7 @@ impl<'a> Site<'a> {
             path.relative(),
             libc::O_RDONLY | libc::O_DIRECTORY,
         )?;
-        for entry in fs::read_dir(format!("/proc/self/fd/{}", directory.as_raw_fd()))? {
+        for entry in fs::read_dir(proc::path_of_descriptor(&directory))? {
             let inside = path.join(entry?.file_name());
             if !inside.is_ok_and(|inside| self.kept.contains(&inside)) {
                 return Ok(false);
@@ -624,7 +626,7 @@ pub(super) fn listed(mount: &MountInfo) -> ObservedMount {
         kind: None,
         fs_root: Some(mount.root.clone()),
         device: Some(mount.device),
-        options: mount.options,
+        attributes: mount.attributes,
         made_shared: false,
         master: mount.master,
     }

@@ -2,7 +2,7 @@
 
 use super::observed::{Observed, ObservedMount};
 use super::record::{BootId, BootRecord, KnownGraft, Member, RecordedMount, Unknown};
-use super::state::{Records, StateDir};
+use super::state::{SiteRecords, StateDir};
 use crate::base::{HostPath, JailPath, MountAttributes, SiteName};
 use crate::sys::FileId;
 
@@ -15,13 +15,17 @@ pub struct TemplateRecords {
 
 /// The records with the grafts in the root `root` that `observed` has and that are not recorded.
 /// `None`: there are none.
-pub(super) fn found(observed: &Observed, root: &HostPath, known: &TemplateRecords) -> Option<Records> {
+pub(super) fn found(
+    observed: &Observed,
+    root: &HostPath,
+    known: &TemplateRecords,
+) -> Option<SiteRecords> {
     let candidates = candidates(observed, root);
     if candidates.is_empty() {
         return None;
     }
 
-    let mut records = Records {
+    let mut records = SiteRecords {
         record: observed.record.clone(),
         kept: observed.kept.clone(),
         members: observed.members.clone(),
@@ -35,7 +39,9 @@ pub(super) fn found(observed: &Observed, root: &HostPath, known: &TemplateRecord
             continue;
         };
         let contents = template.contents.as_ref();
-        let Some((contents, directory)) = contents.and_then(|contents| Some((contents, contents.directory?))) else {
+        let Some((contents, directory)) =
+            contents.and_then(|contents| Some((contents, contents.directory?)))
+        else {
             continue;
         };
         for (target, seen) in &candidates {
@@ -46,7 +52,9 @@ pub(super) fn found(observed: &Observed, root: &HostPath, known: &TemplateRecord
                 let empty = || BootRecord::nothing(known.boot.clone(), root.clone());
                 let record = records.record.get_or_insert_with(empty);
                 record.mounts.retain(|mount| mount.target != *target);
-                record.mounts.push(graft(root, target, seen, &name, directory));
+                record
+                    .mounts
+                    .push(graft(root, target, seen, &name, directory));
                 records.grafts.retain(|graft| graft.target != *target);
                 records.grafts.push(KnownGraft {
                     target: target.clone(),
@@ -55,10 +63,12 @@ pub(super) fn found(observed: &Observed, root: &HostPath, known: &TemplateRecord
                     alone: false,
                 });
                 records.members.retain(|member| member.graft != *target);
-                records.members.extend(template.mounts.iter().map(|mount| Member {
-                    graft: target.clone(),
-                    mount: mount.clone(),
-                }));
+                records
+                    .members
+                    .extend(template.mounts.iter().map(|mount| Member {
+                        graft: target.clone(),
+                        mount: mount.clone(),
+                    }));
             }
         }
     }
@@ -82,7 +92,7 @@ fn candidates(observed: &Observed, root: &HostPath) -> Vec<(JailPath, ObservedMo
             kind: None,
             fs_root: Some(holder.root.clone()),
             device: Some(holder.device),
-            options: MountAttributes::DATA,
+            attributes: MountAttributes::DATA,
             made_shared: false,
             master: None,
         };
@@ -109,7 +119,7 @@ fn graft(
         target: target.clone(),
         source: root.inside(target),
         file: directory,
-        options: MountAttributes::DATA,
+        attributes: MountAttributes::DATA,
         recursive: true,
         submounts: None,
         unique_id: seen.unique_id,

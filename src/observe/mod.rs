@@ -7,8 +7,8 @@
 mod holders;
 mod home;
 mod late;
-mod lost_grafts;
 mod look;
+mod lost_grafts;
 mod mountinfo;
 mod namespace;
 mod observed;
@@ -42,7 +42,7 @@ pub use record::{
 };
 pub use shared_storage::shared_storage;
 pub use standing::standing;
-pub use state::{Records, StateDir, boot_id, now, since_boot};
+pub use state::{SiteRecords, StateDir, boot_id, now, since_boot};
 pub use submounts::submounts;
 pub use table::Table;
 pub use unit_files::Units;

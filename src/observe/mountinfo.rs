@@ -11,7 +11,7 @@ use crate::sys::StatMount;
 pub struct MountInfo {
     /// The mount's id, reused after an unmount.
     pub id: u64,
-    /// Its unique id, which is never reused. The lines of mountinfo do not have it.
+    /// Its unique ID, which is never reused. The lines of mountinfo do not have it.
     pub unique_id: Option<u64>,
     /// The mount it is mounted on.
     pub parent: u64,
@@ -24,7 +24,7 @@ pub struct MountInfo {
     /// Where it is mounted, as seen from the process's root.
     pub point: PathBuf,
     /// Its own attributes, not those of its file system.
-    pub options: MountAttributes,
+    pub attributes: MountAttributes,
     /// The peer group that it is in, if it is shared (`mount_namespaces(7)`).
     pub peer_group: Option<u64>,
     /// The peer group that it is a slave of.
@@ -32,7 +32,7 @@ pub struct MountInfo {
 }
 
 impl MountInfo {
-    /// The result of `statmount(2)` for the mount with this unique id.
+    /// The result of `statmount(2)` for the mount with this unique ID.
     pub(super) fn from_statmount(unique_id: u64, mount: StatMount) -> Self {
         Self {
             id: mount.id,
@@ -42,7 +42,7 @@ impl MountInfo {
             fuse: mount.fuse,
             root: mount.root,
             point: mount.point,
-            options: MountAttributes::from_statmount(mount.attributes),
+            attributes: MountAttributes::from_statmount(mount.attributes),
             peer_group: mount.peer_group,
             master: mount.master,
         }
@@ -88,7 +88,7 @@ fn parse_whole(line: &[u8]) -> Option<Line> {
     let device = device(fields.next()?)?;
     let root = unescape_octal(fields.next()?);
     let point = unescape_octal(fields.next()?);
-    let options = options(fields.next()?);
+    let attributes = attributes(fields.next()?);
 
     let (mut peer_group, mut master) = (None, None);
     while let Some(field) = Some(fields.next()?).filter(|field| *field != b"-") {
@@ -106,7 +106,7 @@ fn parse_whole(line: &[u8]) -> Option<Line> {
         fuse,
         root,
         point,
-        options,
+        attributes,
         peer_group,
         master,
     };
@@ -123,18 +123,18 @@ fn number(field: &[u8]) -> Option<u64> {
     std::str::from_utf8(field).ok()?.parse().ok()
 }
 
-fn options(field: &[u8]) -> MountAttributes {
-    let mut options = MountAttributes::OPEN;
+fn attributes(field: &[u8]) -> MountAttributes {
+    let mut attributes = MountAttributes::OPEN;
     for option in field.split(|byte| *byte == b',') {
         match option {
-            b"ro" => options.read_only = true,
-            b"nosuid" => options.nosuid = true,
-            b"nodev" => options.nodev = true,
-            b"noexec" => options.noexec = true,
+            b"ro" => attributes.read_only = true,
+            b"nosuid" => attributes.nosuid = true,
+            b"nodev" => attributes.nodev = true,
+            b"noexec" => attributes.noexec = true,
             _ => {}
         }
     }
-    options
+    attributes
 }
 
 #[cfg(test)]
@@ -154,7 +154,7 @@ mod tests {
                 "36 35 98:0 /mnt1 /mnt2 ro,nosuid,relatime {optional}- ext3 /dev/root rw,nodev\n"
             );
             let found = parse(text.as_bytes()).unwrap();
-            let options = MountAttributes {
+            let attributes = MountAttributes {
                 read_only: true,
                 nosuid: true,
                 nodev: false,
@@ -168,7 +168,7 @@ mod tests {
                 fuse: false,
                 root: "/mnt1".into(),
                 point: "/mnt2".into(),
-                options,
+                attributes,
                 peer_group: optional.starts_with("shared").then_some(1),
                 master: optional.starts_with("master").then_some(1),
             };

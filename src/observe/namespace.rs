@@ -23,14 +23,14 @@ pub(super) enum On {
 
 /// The identity of a mount and its copies across namespaces: what it shows, and what it is mounted
 /// on.
-pub(super) type Key = (On, On);
+pub(super) type MountIdentity = (On, On);
 
 /// The device of what a mount is on, if it is known, and its own device. They distinguish a mount
 /// from most others without its paths.
 pub(super) type Pair = (Option<u64>, u64);
 
-/// The key of the mount with this unique id.
-pub(super) fn key_of_mount(unique_id: u64) -> io::Result<Key> {
+/// The key of the mount with this unique ID.
+pub(super) fn key_of_mount(unique_id: u64) -> io::Result<MountIdentity> {
     let mount = sys::stat_mount(unique_id)?;
     let on = sys::stat_mount(mount.parent)?;
     let shows = On::Place(mount.device, mount.root.into());
@@ -96,7 +96,7 @@ pub(super) struct Namespace {
     by_id: HashMap<u64, usize>,
     by_point: HashMap<OsString, Vec<usize>>,
     pairs: HashSet<Pair>,
-    by_key: OnceLock<HashMap<Key, Vec<usize>>>,
+    by_key: OnceLock<HashMap<MountIdentity, Vec<usize>>>,
 }
 
 impl Namespace {
@@ -155,7 +155,7 @@ impl Namespace {
     }
 
     /// The mounts with one of `keys`.
-    pub(super) fn lines_with(&self, keys: &[Key]) -> Vec<&Line> {
+    pub(super) fn lines_with(&self, keys: &[MountIdentity]) -> Vec<&Line> {
         let by_key = self.by_key.get_or_init(|| {
             let mut by_key: HashMap<_, Vec<_>> = HashMap::new();
             for (nth, line) in self.lines.iter().enumerate() {
@@ -170,7 +170,7 @@ impl Namespace {
     }
 
     /// The keys of the mounts at `point`.
-    pub(super) fn keys_at(&self, point: &OsStr) -> Vec<Key> {
+    pub(super) fn keys_at(&self, point: &OsStr) -> Vec<MountIdentity> {
         self.at(point).map(|line| self.key(line)).collect()
     }
 
@@ -207,7 +207,7 @@ impl Namespace {
         lines().find(|line| !is_covered(line))
     }
 
-    pub(super) fn key(&self, line: &Line) -> Key {
+    pub(super) fn key(&self, line: &Line) -> MountIdentity {
         let mount = &line.mount;
         let shows = On::Place(mount.device, mount.root.clone().into());
         let on = self.parent(line).map(|on| {
@@ -264,7 +264,7 @@ mod tests {
         4 3 0:9 / /srv/s/dir/sub ro - tmpfs d rw\n\
         5 1 8:1 /srv/s /mnt/copy rw - ext4 d rw\n";
 
-    fn key(namespace: &Namespace, point: &str) -> Key {
+    fn key(namespace: &Namespace, point: &str) -> MountIdentity {
         namespace.keys_at(OsStr::new(point)).remove(0)
     }
 

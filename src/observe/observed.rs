@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::record::{
-    BootRecord, CreatedKind, CreatedPath, Identity, KnownGraft, Member, PersistentRecord, RecordedMount,
+    BootRecord, CreatedKind, CreatedPath, Identity, KnownGraft, Member, PersistentRecord,
+    RecordedMount,
 };
 use crate::base::{HostPath, JailPath, MountAttributes};
 use crate::resolve::{FileId, FileKind};
@@ -30,7 +31,7 @@ pub struct Observed {
     /// at the same place. Not looked for if the submounts are recorded.
     pub as_in_source: BTreeSet<JailPath>,
     /// Recorded mounts that are elsewhere now, because a directory above them was moved. Only known
-    /// where mounts have unique ids (Linux 6.8).
+    /// where mounts have unique IDs (Linux 6.8).
     pub strays: Vec<Stray>,
     /// The generated files whose contents on the host are already as desired.
     pub current_files: BTreeSet<HostPath>,
@@ -54,7 +55,10 @@ impl Observed {
     /// The record of the mount `seen` at `target`, if it came along with a graft of ours: it follows
     /// the mount in the template.
     pub(crate) fn member(&self, target: &JailPath, seen: &ObservedMount) -> Option<&RecordedMount> {
-        let mut members = self.members.iter().filter(|member| member.mount.target == *target);
+        let mut members = self
+            .members
+            .iter()
+            .filter(|member| member.mount.target == *target);
         let is_it = |member: &&Member| match member.mount.peer_group {
             Some(group) => seen.master == Some(group),
             None => seen.file == Some(member.mount.file), // a run was killed before it was known
@@ -64,7 +68,9 @@ impl Observed {
 
     /// Whether no other site has a graft of the template of the graft at `target`.
     pub(crate) fn is_alone(&self, target: &JailPath) -> bool {
-        self.grafts.iter().any(|graft| graft.target == *target && graft.alone)
+        self.grafts
+            .iter()
+            .any(|graft| graft.target == *target && graft.alone)
     }
 
     /// The targets of the mounts that came along with the recorded grafts.
@@ -104,9 +110,9 @@ impl Observed {
 /// What is at one path inside the root, without following links.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathState {
-    /// Its type.
+    /// The type of the file; links are not followed.
     pub kind: FileKind,
-    /// Its identity.
+    /// The identity of the file.
     pub file: Identity,
     /// `st_size` is 0, or the directory has only entries that the [`PersistentRecord`] lists.
     pub empty: bool,
@@ -119,7 +125,7 @@ pub struct PathState {
 pub struct ObservedMount {
     /// The id in `/proc/self/mountinfo`, reused after an unmount.
     pub id: u64,
-    /// The id that is never reused (Linux 6.8).
+    /// The unique mount ID (Linux 6.8).
     pub unique_id: Option<u64>,
     /// The file that is visible at its root. For a mount that another one covers, only if both show
     /// the same file.
@@ -132,8 +138,8 @@ pub struct ObservedMount {
     pub fs_root: Option<PathBuf>,
     /// The device of its file system, as in `/proc/self/mountinfo`; `None` if it was not asked for.
     pub device: Option<u64>,
-    /// Its attributes.
-    pub options: MountAttributes,
+    /// The attributes that it has now.
+    pub attributes: MountAttributes,
     /// It is shared, though the mount that it is on is not. Somebody made it shared.
     pub made_shared: bool,
     /// The peer group that it is a slave of (`mount_namespaces(7)`).
@@ -157,7 +163,7 @@ impl ObservedMount {
 pub struct Holder {
     /// Its id in `/proc/self/mountinfo`.
     pub id: u64,
-    /// Its id that is never reused.
+    /// Its unique mount ID.
     pub unique_id: Option<u64>,
     /// The device of its file system, as in `/proc/self/mountinfo`.
     pub device: u64,
@@ -183,9 +189,9 @@ impl Holder {
 /// A recorded mount that was moved away with a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stray {
-    /// Where it was made.
+    /// The mount point at which it was made.
     pub target: JailPath,
-    /// Its never reused id.
+    /// Its unique mount ID.
     pub unique_id: u64,
     /// Its mount point on the host now. `None` if the path is too long for the kernel to tell.
     pub point: Option<PathBuf>,

@@ -6,18 +6,17 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::Table;
-use super::processes::{Process, all, same_namespace};
+use super::processes::{Process, same_namespace};
 use crate::base::HostPath;
-use crate::base::quote::word;
+use crate::base::quote::shell_word;
 use crate::base::text::and_more;
 use crate::resolve::ldso::elf::Object;
-use crate::sys::{self, FileId};
+use crate::sys::{self, FileId, proc};
 
 /// The end of a removed file's path.
 const DELETED: &[u8] = b" (deleted)";
@@ -86,7 +85,7 @@ impl fmt::Display for Outdated {
         write!(
             f,
             "{} (pid {pids}{others}{unit}) still has the old {files}{more}",
-            word(&process.name)
+            shell_word(&process.name)
         )
     }
 }
@@ -99,8 +98,8 @@ impl fmt::Display for Outdated {
 /// of the process would change nothing. A file that is mapped shared and writable does not count
 /// either.
 pub fn outdated(roots: &[&HostPath], table: &Table) -> Vec<Inside> {
-    let mut by_root: Vec<Found> = roots.iter().map(|_| Found::default()).collect();
-    for (pid, proc) in all() {
+    let mut by_root: Vec<OldInRoot> = roots.iter().map(|_| OldInRoot::default()).collect();
+    for (pid, proc) in proc::processes() {
         let Ok(at) = fs::read_link(proc.join("root")) else {
             continue;
         };
@@ -141,7 +140,7 @@ pub fn outdated(roots: &[&HostPath], table: &Table) -> Vec<Inside> {
             more,
         }
     };
-    let inside = |found: Found| {
+    let inside = |found: OldInRoot| {
         let outdated = found.groups.into_iter().map(group).collect();
         Inside {
             outdated,
@@ -157,7 +156,7 @@ type Group = (Option<String>, String, BTreeSet<String>, bool);
 
 /// The groups of processes in one root, and the numbers of processes and files looked at.
 #[derive(Default)]
-struct Found {
+struct OldInRoot {
     groups: BTreeMap<Group, Vec<Process>>,
     processes: usize,
     files: usize,
@@ -354,12 +353,7 @@ fn mount_id(link: &Path) -> Option<u64> {
         .custom_flags(libc::O_PATH)
         .open(link)
         .ok()?;
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).ok()?;
-    info.lines()
-        .find_map(|line| line.strip_prefix("mnt_id:"))?
-        .trim()
-        .parse()
-        .ok()
+    sys::mount_id_in_table(&file).ok()
 }
 
 #[cfg(test)]

@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{SysconfVar, sysconf};
 
 use crate::base::HostPath;
-use crate::base::quote::word;
+use crate::base::quote::shell_word;
 use crate::resolve::Mount;
-use crate::sys::{self, FileId};
+use crate::sys::{self, FileId, proc};
 
 /// A running process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// Its id.
+    /// The process ID.
     pub pid: u32,
     /// Its name, as `ps` shows it.
     pub name: String,
@@ -29,18 +29,12 @@ pub struct Process {
 impl fmt::Display for Process {
     /// `php-fpm8.2 (pid 812, php8.2-fpm.service)`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (pid {}", word(&self.name), self.pid)?;
+        write!(f, "{} (pid {}", shell_word(&self.name), self.pid)?;
         match &self.unit {
             Some(unit) => write!(f, ", {unit})"),
             None => f.write_str(")"),
         }
     }
-}
-
-/// All process directories of `/proc`.
-pub(super) fn all() -> impl Iterator<Item = (u32, PathBuf)> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
 }
 
 impl Process {
@@ -49,28 +43,24 @@ impl Process {
         let service = self.unit.as_ref().filter(|unit| unit.ends_with(".service"));
         // A user's own manager may run anything.
         match service.filter(|unit| !unit.starts_with("user@")) {
-            Some(unit) => format!("systemctl restart {}", word(unit)),
+            Some(unit) => format!("systemctl restart {}", shell_word(unit)),
             None => format!("restart the process {}", self.pid),
         }
     }
 
     /// The process `pid`, if it exists.
     pub fn of(pid: u32) -> Option<Self> {
-        Self::read(pid, Path::new(&format!("/proc/{pid}")))
+        Self::read(pid, &proc::of(pid))
     }
 
     pub(super) fn read(pid: u32, proc: &Path) -> Option<Self> {
-        let name = fs::read(proc.join("comm")).ok()?;
+        let name = proc::name(proc)?;
         let group = || fs::read_to_string(proc.join("cgroup")).ok();
         let unit = systemd_runs()
             .then(group)
             .flatten()
             .and_then(|text| unit(&text));
-        Some(Self {
-            pid,
-            name: String::from_utf8_lossy(&name).trim_end().to_owned(),
-            unit,
-        })
+        Some(Self { pid, name, unit })
     }
 }
 
@@ -79,7 +69,7 @@ impl Process {
     /// is precise to about 10 ms.
     pub fn started(&self) -> Option<u64> {
         let ticks_per_second = u64::try_from(sysconf(SysconfVar::CLK_TCK).ok()??).ok()?;
-        sys::start_time(self.pid)?
+        proc::start_time(&proc::of(self.pid))?
             .checked_mul(1000)?
             .checked_div(ticks_per_second)
     }
@@ -114,7 +104,7 @@ fn unit(text: &str) -> Option<String> {
 
 /// All processes of the unit `name`.
 pub fn of_unit(name: &str) -> Vec<Process> {
-    let processes = all().filter_map(|(pid, proc)| Process::read(pid, &proc));
+    let processes = proc::processes().filter_map(|(pid, proc)| Process::read(pid, &proc));
     processes
         .filter(|process| process.unit.as_deref() == Some(name))
         .collect()
@@ -123,7 +113,7 @@ pub fn of_unit(name: &str) -> Vec<Process> {
 /// The master processes of PHP-FPM that run as root, each with its configuration file, which its
 /// title names.
 pub fn php_fpm_masters() -> Vec<(Process, PathBuf)> {
-    let masters = all().filter_map(|(pid, proc)| {
+    let masters = proc::processes().filter_map(|(pid, proc)| {
         let title = fs::read(proc.join("cmdline")).ok()?;
         let file = configuration(&title)?;
         is_roots(&proc).then(|| Some((Process::read(pid, &proc)?, file)))?
@@ -141,16 +131,14 @@ fn configuration(title: &[u8]) -> Option<PathBuf> {
 /// Whether the process runs as root, by the effective user id in its `proc_pid_status(5)`. A title
 /// proves nothing, because any process can choose its own.
 fn is_roots(proc: &Path) -> bool {
-    let Ok(status) = fs::read_to_string(proc.join("status")) else {
-        return false;
-    };
-    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let status = proc::status(proc);
+    let ids = status.as_ref().and_then(|status| status.get("Uid"));
     ids.and_then(|ids| ids.split_whitespace().nth(1)) == Some("0")
 }
 
 /// All processes whose root directory is `root`.
 pub fn inside(root: FileId) -> Vec<Process> {
-    all()
+    proc::processes()
         .filter(|(pid, _)| root_of(*pid) == Some(root))
         .filter_map(|(pid, proc)| Process::read(pid, &proc))
         .collect()
@@ -159,14 +147,18 @@ pub fn inside(root: FileId) -> Vec<Process> {
 /// The root directory of the process `pid`.
 pub fn root_of(pid: u32) -> Option<FileId> {
     // The directory may be on a file system that does not answer.
-    sys::file_known_at(Path::new(&format!("/proc/{pid}/root"))).ok()
+    sys::file_known_at(&proc::of(pid).join("root")).ok()
+}
+
+/// The name of this process's mount namespace.
+pub(super) fn own_namespace() -> io::Result<PathBuf> {
+    proc::mount_namespace(Path::new("/proc/self"))
 }
 
 /// Whether the process with the directory `proc` is in the same mount namespace as this one.
 pub(super) fn same_namespace(proc: &Path) -> bool {
-    let namespace = fs::read_link(proc.join("ns/mnt"));
-    namespace
-        .is_ok_and(|namespace| fs::read_link("/proc/self/ns/mnt").is_ok_and(|own| own == namespace))
+    let namespace = proc::mount_namespace(proc);
+    namespace.is_ok_and(|namespace| own_namespace().is_ok_and(|own| own == namespace))
 }
 
 /// Whether this process has another mount namespace than PID 1, which has the host's or, in a
@@ -174,8 +166,7 @@ pub(super) fn same_namespace(proc: &Path) -> bool {
 ///
 /// Errors: EACCES and others if that cannot be seen, as without `CAP_SYS_PTRACE` over PID 1.
 pub fn apart_from_first() -> io::Result<bool> {
-    let namespace = |pid| fs::read_link(format!("/proc/{pid}/ns/mnt"));
-    Ok(namespace("1")? != namespace("self")?)
+    Ok(proc::mount_namespace(&proc::of(1))? != own_namespace()?)
 }
 
 /// Whether the owner of the root directory is not mapped into the user namespace of this process
@@ -189,10 +180,10 @@ pub fn owners_are_hidden() -> bool {
 /// The processes inside one of `roots` whose own mount namespace does not show the mounts there,
 /// each with the index of its root.
 pub fn without_mounts(roots: &[(&HostPath, &[std::sync::Arc<Mount>])]) -> Vec<(usize, Process)> {
-    let own = fs::read_link("/proc/self/ns/mnt").ok();
+    let own = own_namespace().ok();
     let mut found = vec![];
-    for (pid, proc) in all() {
-        let namespace = fs::read_link(proc.join("ns/mnt")).ok();
+    for (pid, proc) in proc::processes() {
+        let namespace = proc::mount_namespace(&proc).ok();
         if namespace.is_none() || namespace == own {
             continue;
         }

@@ -178,14 +178,15 @@ pub struct RecordedMount {
     /// The file at the source path at that time.
     pub file: FileId,
     /// The attributes that the mount was given.
-    pub options: MountAttributes,
+    #[serde(rename = "options")]
+    pub attributes: MountAttributes,
     /// Whether submounts came along.
     pub recursive: bool,
     /// The submounts. `None` if the mount is not recursive, or if they are unknown: then they are
     /// recognised by their files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submounts: Option<Vec<Submount>>,
-    /// The mount's unique id, never reused within a boot (`STATX_MNT_ID_UNIQUE`, Linux 6.8). `None`
+    /// The mount's unique ID, never reused within a boot (`STATX_MNT_ID_UNIQUE`, Linux 6.8). `None`
     /// while planned and on older kernels.
     pub unique_id: Option<u64>,
     /// The time of the first mount at the target, in milliseconds since boot (`CLOCK_BOOTTIME`). A
@@ -244,7 +245,7 @@ pub struct Member {
 pub struct Submount {
     /// The path in the jail.
     pub target: JailPath,
-    /// Its unique id. Without one, it is recognised by having the attributes of the recursive
+    /// Its unique ID. Without one, it is recognised by having the attributes of the recursive
     /// mount.
     pub unique_id: Option<u64>,
     /// Fields of a newer mountjail.
@@ -306,7 +307,7 @@ impl PersistentRecord {
 pub struct CreatedPath {
     /// The path in the jail.
     pub path: JailPath,
-    /// Its type.
+    /// What was made: a directory, a file or a link.
     pub kind: CreatedKind,
     /// The file that was made. `None` while planned: then it is ours only if it is still empty.
     pub file: Option<Identity>,

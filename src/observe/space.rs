@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
 use super::namespace::Namespace;
-use super::processes::{all, root_of};
+use super::processes::{own_namespace, root_of};
 use crate::Result;
 use crate::base::sync::lock;
 use crate::base::text::unescape_octal;
-use crate::sys::FileId;
+use crate::sys::{FileId, proc};
 
 /// The limit of open files per process, and of mapped ones.
 const MAX_FILES: usize = 4096;
@@ -37,11 +37,11 @@ pub(super) struct Found {
 /// This mount namespace and all others, with their processes.
 pub(super) fn spaces() -> (Space, Vec<Space>) {
     let own_pid = std::process::id();
-    let own_namespace = fs::read_link("/proc/self/ns/mnt").unwrap_or_default();
+    let own_namespace = own_namespace().unwrap_or_default();
     let mut namespaces: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for (pid, proc) in all().filter(|(pid, _)| *pid != own_pid) {
+    for (pid, proc) in proc::processes().filter(|(pid, _)| *pid != own_pid) {
         if let (Ok(namespace), Ok(root)) = (
-            fs::read_link(proc.join("ns/mnt")),
+            proc::mount_namespace(&proc),
             fs::read_link(proc.join("root")),
         ) {
             let is_plain = namespace == own_namespace && root == Path::new("/");

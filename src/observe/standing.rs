@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::lost_grafts;
 use super::look::{find_strays, listed, only_of};
+use super::lost_grafts;
 use super::observed::{Observed, ObservedMount};
-use super::state::Records;
+use super::state::SiteRecords;
 use super::submounts::{self, in_the_jail};
 use super::table::{self, Table};
 use crate::base::{HostPath, JailPath};
@@ -16,7 +16,7 @@ use crate::sys::{self, Stat};
 /// and a path that cannot be looked at is not an error. So a file system that hangs, is dead or is
 /// private to its owner does not prevent a site from being taken down. `known` is what the manifest
 /// asks for, in case the record is lost.
-pub fn standing(known: &Desired, records: Records, table: &Table) -> Observed {
+pub fn standing(known: &Desired, records: SiteRecords, table: &Table) -> Observed {
     let templates = records.templates.clone();
     let observed = look(known, records, table);
     let found = templates.and_then(|of| lost_grafts::found(&observed, &known.root, &of));
@@ -26,7 +26,7 @@ pub fn standing(known: &Desired, records: Records, table: &Table) -> Observed {
     }
 }
 
-fn look(known: &Desired, records: Records, table: &Table) -> Observed {
+fn look(known: &Desired, records: SiteRecords, table: &Table) -> Observed {
     let mut observed = only_of(&known.root, records);
     let targets: HashSet<_> = known.mounts.iter().map(|mount| &mount.target).collect();
     let recorded = observed.recorded_mounts();

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::record::{BootId, BootRecord, KnownGraft, Member, PersistentRecord, Unreadable};
 use super::lost_grafts::TemplateRecords;
+use super::record::{BootId, BootRecord, KnownGraft, Member, PersistentRecord, Unreadable};
 use crate::base::{HostPath, SiteName};
 use crate::{Error, Result};
 
@@ -103,7 +103,9 @@ impl StateDir {
                 continue;
             };
             let template = templates.template(name, &record.boot);
-            let contents = template.as_ref().and_then(|template| template.contents.clone());
+            let contents = template
+                .as_ref()
+                .and_then(|template| template.contents.clone());
             grafts.push(KnownGraft {
                 target: target.clone(),
                 template: name.clone(),
@@ -128,7 +130,7 @@ impl StateDir {
     /// The records of `site`. A record that is damaged or of another boot counts as lost. A record
     /// that cannot be read now, or not by this mountjail, is an error, because it would otherwise
     /// be overwritten.
-    pub fn read(&self, site: &SiteName, boot: &BootId) -> Result<Records> {
+    pub fn read(&self, site: &SiteName, boot: &BootId) -> Result<SiteRecords> {
         let (run, lib) = (self.record(site), self.kept(site));
         let (record, kept) = (file(&run)?, file(&lib)?);
         let record = record.map(|bytes| BootRecord::parse(&bytes));
@@ -147,7 +149,7 @@ impl StateDir {
             Some(record) => self.grafts(record),
             None => (vec![], vec![]),
         };
-        Ok(Records {
+        Ok(SiteRecords {
             grafts,
             members,
             record,
@@ -158,21 +160,21 @@ impl StateDir {
     }
 
     /// The records of a site of which none can be read.
-    pub fn no_records(&self, boot: &BootId) -> Records {
+    pub fn no_records(&self, boot: &BootId) -> SiteRecords {
         let templates = TemplateRecords {
             state: self.templates(),
             boot: boot.clone(),
         };
-        Records {
+        SiteRecords {
             templates: Some(templates),
-            ..Records::default()
+            ..SiteRecords::default()
         }
     }
 }
 
 /// The records of one site.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Records {
+pub struct SiteRecords {
     /// The record of this boot.
     pub record: Option<BootRecord>,
     /// The record that outlives the boot.
@@ -187,7 +189,7 @@ pub struct Records {
     pub warnings: Vec<String>,
 }
 
-impl Records {
+impl SiteRecords {
     /// The root that the records are about, if there are any.
     pub fn root(&self) -> Option<&HostPath> {
         self.record
@@ -340,7 +342,7 @@ mod tests {
         make_directories(&state);
         let site = SiteName::new("a").unwrap();
         let boot = BootId("b".into());
-        assert_eq!(state.read(&site, &boot), Ok(Records::default()));
+        assert_eq!(state.read(&site, &boot), Ok(SiteRecords::default()));
         fs::write(state.record(&site), "{\"version\":1,").unwrap();
         fs::write(state.kept(&site), "\0\0\0").unwrap();
         let records = state.read(&site, &boot).unwrap();
@@ -400,7 +402,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             state.read(&site, &BootId("new".into())),
-            Ok(Records::default())
+            Ok(SiteRecords::default())
         );
         let old = state
             .read(&site, &BootId("old".into()))

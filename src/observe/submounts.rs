@@ -15,7 +15,7 @@ use crate::{Error, Result, sys};
 /// The number of attempts to list the submounts of a mount while it is moved.
 const ATTEMPTS: usize = 10;
 
-/// The mounts in the one at `target`, whose unique id is `unique_id`. `None` if they could not be
+/// The mounts in the one at `target`, whose unique ID is `unique_id`. `None` if they could not be
 /// determined, because a directory above was being moved.
 pub fn submounts(
     root: &HostPath,
@@ -78,9 +78,8 @@ fn unknown(desired: &Desired, observed: &Observed) -> Vec<(JailPath, HostPath)> 
             .find(|(_, stack)| stack.iter().any(is_it));
         found.map(|(path, _)| path.clone())
     };
-    let known = recorded().filter(|mount| {
-        mount.recursive && mount.submounts.is_none() && mount.template.is_none()
-    });
+    let known = recorded()
+        .filter(|mount| mount.recursive && mount.submounts.is_none() && mount.template.is_none());
     let known = known.map(|mount| {
         (
             moved_to(mount).unwrap_or_else(|| mount.target.clone()),
@@ -122,7 +121,9 @@ pub(super) fn name_moved(observed: &mut Observed, file_at: impl Fn(&JailPath) ->
 
     for mount in lost {
         let found = elsewhere.iter().find_map(|(path, stack)| {
-            let top = stack.last().filter(|top| top.options == mount.options)?;
+            let top = stack
+                .last()
+                .filter(|top| top.attributes == mount.attributes)?;
             let id = top.unique_id.filter(|id| !known.contains(id))?;
             (file_at(path) == Some(mount.file)).then_some(id)
         });

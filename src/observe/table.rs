@@ -47,7 +47,7 @@ impl Table {
         })
     }
 
-    /// The mounts in the one with the unique id `unique_id` (Linux 6.8).
+    /// The mounts in the one with the unique ID `unique_id` (Linux 6.8).
     pub(super) fn inside(unique_id: u64) -> io::Result<Self> {
         ask_for(&sys::list_mounts_in(unique_id)?).map(Self::new)
     }
@@ -141,7 +141,7 @@ fn ask() -> io::Result<Vec<MountInfo>> {
     })
 }
 
-/// The unique id of the mount that the root directory is on.
+/// The unique ID of the mount that the root directory is on.
 fn mount_of_slash() -> io::Result<Option<u64>> {
     let stat = sys::stat_fd(sys::open_host(
         Path::new("/"),

@@ -15,7 +15,7 @@ use std::sync::{Mutex, OnceLock};
 use std::thread;
 
 use super::mountinfo::Line;
-use super::namespace::{Key, Namespace, OWN_TABLE, On, Outline, key_of_mount};
+use super::namespace::{MountIdentity, Namespace, OWN_TABLE, On, Outline, key_of_mount};
 use super::processes::Process;
 use super::space::{Space, spaces};
 use crate::base::sync::processors;
@@ -25,7 +25,7 @@ use crate::{Error, Result, sys};
 /// A process that uses a site.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
-    /// The process.
+    /// The process, with its unit.
     pub process: Process,
     /// The targets of the mounts that it uses, sorted. Empty if it only has the site's root as its
     /// root directory.
@@ -35,11 +35,11 @@ pub struct User {
 /// A mount of a site whose users are looked for.
 #[derive(Clone, Debug)]
 pub struct Used<'t> {
-    /// Its target.
+    /// The mount point inside the jail.
     pub target: &'t JailPath,
     /// Its mount point on the host now.
     pub point: PathBuf,
-    /// Its unique id, if it is known.
+    /// Its unique ID, if it is known.
     pub unique_id: Option<u64>,
 }
 
@@ -230,7 +230,7 @@ impl Users {
 
     /// The keys of the mount. There may be several if the own table has several mounts at its
     /// place.
-    fn keys(&self, mount: &Used<'_>, outline: Option<&Outline>) -> Result<Vec<Key>> {
+    fn keys(&self, mount: &Used<'_>, outline: Option<&Outline>) -> Result<Vec<MountIdentity>> {
         let key_by_id = outline
             .and(mount.unique_id)
             .and_then(|id| key_of_mount(id).ok());
@@ -238,7 +238,8 @@ impl Users {
             Some(key) => vec![key],
             None => self.own_table()?.keys_at(mount.point.as_os_str()),
         };
-        let as_path = |(shows, _): &Key| (shows.clone(), On::Path(mount.point.clone().into()));
+        let as_path =
+            |(shows, _): &MountIdentity| (shows.clone(), On::Path(mount.point.clone().into()));
         let as_paths: Vec<_> = keys.iter().map(as_path).collect();
         Ok(keys.into_iter().chain(as_paths).collect())
     }

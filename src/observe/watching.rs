@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::state::{StateDir, read_regular};
 use crate::base::SiteName;
-use crate::sys::start_time;
+use crate::sys::proc::{self, start_time};
 
 /// The file `<run>/watch/state.json`. It is replaced atomically after each pass and removed at a
 /// clean end. Times are in seconds since 1970.
@@ -48,7 +48,7 @@ pub struct WatchState {
 /// The reason why a site could not be repaired, and the attempts so far.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchFailure {
-    /// The error message.
+    /// The error, as `status` shows it.
     pub error: String,
     /// The time of the first failure.
     pub since: u64,
@@ -63,7 +63,7 @@ impl WatchState {
     /// The state of the watcher that runs now. `None` if none runs.
     pub fn read(state: &StateDir) -> Option<Self> {
         let found = Self::parse(&read_regular(&state.watch_state()).ok()?)?;
-        (start_time(found.pid) == Some(found.start_time)).then_some(found)
+        (start_time(&proc::of(found.pid)) == Some(found.start_time)).then_some(found)
     }
 
     /// Parses the state file of a watcher. `None` if it is not understood.
@@ -107,7 +107,7 @@ mod tests {
             pid: std::process::id(),
             ..WatchState::default()
         };
-        written.start_time = start_time(written.pid).unwrap();
+        written.start_time = start_time(&proc::of(written.pid)).unwrap();
         let write = |content: &WatchState| {
             fs::write(state.watch_state(), serde_json::to_vec(content).unwrap()).unwrap();
         };

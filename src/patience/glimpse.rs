@@ -2,12 +2,13 @@
 //! `proc_pid_syscall(5)`.
 
 use std::collections::HashMap;
-use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Pid, getpid, gettid};
 
 use super::question;
+use crate::sys::proc;
 
 /// Whether a thread sleeps, and how often it was woken up so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,18 +21,13 @@ pub(crate) struct Glimpse {
 impl Glimpse {
     /// The thread as it is now; `None`: it has ended.
     pub(crate) fn of(thread: Pid) -> Option<Self> {
-        let text = fs::read_to_string(format!("/proc/self/task/{thread}/status")).ok()?;
-        let (mut sleeps, mut switches) = (false, 0);
-        for line in text.lines() {
-            match line.split_once(':') {
-                Some(("State", state)) => sleeps = state.trim_start().starts_with(['S', 'D']),
-                Some(("voluntary_ctxt_switches" | "nonvoluntary_ctxt_switches", count)) => {
-                    switches += count.trim().parse::<u64>().unwrap_or(0);
-                }
-                _ => {}
-            }
-        }
-        Some(Self { sleeps, switches })
+        let status = proc::status(&proc::of_own_thread(thread.as_raw()))?;
+        let count = |name| status.get(name)?.parse().ok();
+        Some(Self {
+            sleeps: status.get("State")?.starts_with(['S', 'D']),
+            switches: count("voluntary_ctxt_switches").unwrap_or(0)
+                + count("nonvoluntary_ctxt_switches").unwrap_or(0),
+        })
     }
 
     /// Whether the thread has slept all the time since it was seen as `earlier`.
@@ -82,12 +78,7 @@ pub(super) struct OtherThreads(HashMap<Pid, Glimpse>);
 impl OtherThreads {
     /// Whether any of them was awake since the last call.
     pub(super) fn are_awake(&mut self) -> bool {
-        let threads = fs::read_dir("/proc/self/task")
-            .into_iter()
-            .flatten()
-            .flatten();
-        let threads = threads
-            .filter_map(|entry| Some(Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)));
+        let threads = proc::threads(Path::new("/proc/self")).map(Pid::from_raw);
         let others = threads.filter(|thread| ![getpid(), gettid()].contains(thread));
         let now: HashMap<_, _> = others
             .filter_map(|thread| Some((thread, Glimpse::of(thread)?)))

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::Error;
-use crate::base::quote::word;
+use crate::base::quote::shell_word;
 
 pub(crate) use crew::{Crew, Lost};
 pub(crate) use glimpse::{Glimpse, Sleep};
@@ -115,8 +115,8 @@ impl Silence {
             Some((point, kind)) => error
                 .because_of(format!("it is on {}, of type {kind}", point.display()))
                 .hint(format!(
-                    "mend its server, or `umount -f -l {}`",
-                    word(&point.to_string_lossy())
+                    "repair its server, or `umount -f -l {}`",
+                    shell_word(&point.to_string_lossy())
                 )),
         }
     }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::Pid;
 
 use crate::base::text::unescape_octal;
+use crate::sys::proc;
 
 /// The longest path that the kernel accepts.
 const PATH_MAX: usize = libc::PATH_MAX as usize;
@@ -20,25 +21,25 @@ const PIECE: usize = 256;
 
 /// A system call that a thread is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SystemCall {
+pub(super) struct PendingCall {
     pub number: libc::c_long,
     arguments: [u64; 6],
 }
 
 /// The system call in which the thread sleeps; `None`: it does not sleep, or this is not known.
-pub(super) fn call(thread: Pid) -> Option<SystemCall> {
-    parse(&fs::read_to_string(format!("/proc/self/task/{thread}/syscall")).ok()?)
+pub(super) fn call(thread: Pid) -> Option<PendingCall> {
+    parse(&fs::read_to_string(proc::of_own_thread(thread.as_raw()).join("syscall")).ok()?)
 }
 
 /// `332 0xffffff9c 0x7ffe… …`: number, six arguments, stack pointer, program counter; or `running`.
-fn parse(text: &str) -> Option<SystemCall> {
+fn parse(text: &str) -> Option<PendingCall> {
     let mut fields = text.split_ascii_whitespace();
     let number = fields.next()?.parse().ok().filter(|number| *number >= 0)?;
     let mut arguments = [0; 6];
     for argument in &mut arguments {
         *argument = u64::from_str_radix(fields.next()?.strip_prefix("0x")?, 16).ok()?;
     }
-    Some(SystemCall { number, arguments })
+    Some(PendingCall { number, arguments })
 }
 
 /// How a system call names its file: the positions of the arguments.
@@ -129,7 +130,7 @@ fn older_names(_number: libc::c_long) -> Option<NamedBy> {
 
 /// The path about which the thread asks a file system; `None`: it waits for something else.
 pub(crate) fn asked_by(thread: Pid) -> Option<PathBuf> {
-    let SystemCall { number, arguments } = call(thread)?;
+    let PendingCall { number, arguments } = call(thread)?;
     let path = match names(number)? {
         NamedBy::Descriptor(fd) => of_descriptor(arguments[fd])?,
         NamedBy::Path(path) => text_at(arguments[path])?,
@@ -160,7 +161,7 @@ pub(crate) fn asked_by(thread: Pid) -> Option<PathBuf> {
 fn of_descriptor(fd: u64) -> Option<PathBuf> {
     #[allow(clippy::cast_possible_truncation)] // an int in a register
     let fd = fd as i32;
-    fs::read_link(format!("/proc/self/fd/{fd}")).ok()
+    proc::name_of_descriptor(fd).ok()
 }
 
 /// The text at an address of this process's memory that another thread has passed to the kernel.
@@ -278,7 +279,7 @@ mod tests {
             });
             let (thread, start) = (told.recv().unwrap(), std::time::Instant::now());
             let waits =
-                |call: SystemCall| [libc::SYS_read, libc::SYS_openat].contains(&call.number);
+                |call: PendingCall| [libc::SYS_read, libc::SYS_openat].contains(&call.number);
             while !call(thread).is_some_and(waits) {
                 assert!(start.elapsed().as_secs() < 30);
                 std::thread::yield_now();

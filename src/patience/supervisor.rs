@@ -20,6 +20,7 @@ use nix::unistd::{Pid, chdir, getpid};
 use sd_notify::NotifyState;
 
 use super::worker::{self, WorkerEnd, message};
+use crate::sys::proc;
 use crate::{Error, sys};
 
 /// The signals that the supervisor passes on to the worker.
@@ -181,11 +182,8 @@ fn read_messages(line: &UnixDatagram, handed_over: &mut Option<Vec<u8>>) -> Opti
 
 /// Whether the process is ending: its first thread has ended.
 fn is_ending(process: Pid) -> bool {
-    let Ok(text) = std::fs::read_to_string(format!("/proc/{process}/stat")) else {
-        return false;
-    };
-    text.rsplit_once(')')
-        .is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
+    let process = u32::try_from(process.as_raw()).unwrap_or(0);
+    matches!(proc::state(&proc::of(process)), Some('Z' | 'X'))
 }
 
 /// Ends this process by `signal`, as the worker ended; returns if that signal ends nothing.

@@ -21,6 +21,7 @@ use signal_hook::low_level::pipe;
 
 use crate::base::sync::lock;
 use crate::patience::{self, Glimpse, LAST_WAIT, Silence, Sleep};
+use crate::sys::proc;
 use crate::{Error, sys};
 
 /// The signals that end a command which does not handle them.
@@ -331,31 +332,18 @@ fn leave(last_message: &[u8]) -> ! {
 /// The descriptors that can be closed without asking a server: all but those of files that are open
 /// only for reading.
 fn closed_without_a_server() -> Vec<RawFd> {
-    let mut found = vec![];
-    for entry in std::fs::read_dir("/proc/self/fd")
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
-        let name = entry.file_name();
-        let Some(fd) = name.to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        if fd <= 2 || !is_file(fd) || !is_read_only(fd) {
-            found.push(fd);
-        }
-    }
-    found
+    let descriptors = proc::own_descriptors().into_iter().flatten();
+    descriptors
+        .filter(|fd| *fd <= 2 || !is_file(*fd) || !is_read_only(*fd))
+        .collect()
 }
 
 fn is_file(fd: RawFd) -> bool {
-    std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok_and(|path| path.is_absolute())
+    proc::name_of_descriptor(fd).is_ok_and(|path| path.is_absolute())
 }
 
 fn is_read_only(fd: RawFd) -> bool {
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
-    let flags = text
-        .lines()
-        .find_map(|line| i32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
+    let info = proc::descriptor_info(fd).ok();
+    let flags = info.and_then(|info| i32::from_str_radix(info.get("flags")?, 8).ok());
     flags.is_none_or(|flags| flags & (libc::O_ACCMODE | libc::O_PATH) == libc::O_RDONLY)
 }

@@ -8,7 +8,7 @@ use crate::resolve::Mount;
 
 /// Whether `seen`, a mount at the target of `recorded`, is the recorded one.
 ///
-/// The unique ids decide if both have one. Otherwise the file that the mount shows decides, or, for
+/// The unique IDs decide if both have one. Otherwise the file that the mount shows decides, or, for
 /// a mount that another one covers, the path within its file system.
 pub(super) fn is_recorded(seen: &ObservedMount, recorded: &RecordedMount) -> bool {
     if let (Some(seen), Some(recorded)) = (seen.unique_id, recorded.unique_id) {
@@ -18,7 +18,7 @@ pub(super) fn is_recorded(seen: &ObservedMount, recorded: &RecordedMount) -> boo
         (Some(file), _) => file == recorded.file,
         (None, Some(root)) => {
             let below = root.strip_prefix("/").unwrap_or(root);
-            recorded.source.as_path().ends_with(below) && seen.options == recorded.options
+            recorded.source.as_path().ends_with(below) && seen.attributes == recorded.attributes
         }
         (None, None) => false,
     }
@@ -45,13 +45,13 @@ pub(super) fn came_along(observed: &Observed, target: &JailPath, seen: &Observed
             .submounts
             .iter()
             .flatten()
-            .map(|submount| (submount, mount.options))
+            .map(|submount| (submount, mount.attributes))
     });
     let is_recorded =
         submounts.any(
-            |(submount, options)| match (seen.unique_id, submount.unique_id) {
+            |(submount, attributes)| match (seen.unique_id, submount.unique_id) {
                 (Some(seen), Some(recorded)) => seen == recorded,
-                _ => submount.target == *target && seen.options == options,
+                _ => submount.target == *target && seen.attributes == attributes,
             },
         );
     is_recorded || observed.as_in_source.contains(target) || observed.member(target, seen).is_some()
@@ -59,7 +59,7 @@ pub(super) fn came_along(observed: &Observed, target: &JailPath, seen: &Observed
 
 /// Whether `seen` shows the file of `mount` with the desired attributes.
 pub(super) fn is_right(seen: &ObservedMount, mount: &Mount) -> bool {
-    shows_its_file(seen, mount) && seen.options == mount.options
+    shows_its_file(seen, mount) && seen.attributes == mount.attributes
 }
 
 fn shows_its_file(seen: &ObservedMount, mount: &Mount) -> bool {
@@ -111,10 +111,18 @@ impl Verdict {
                 let detail = "the new file is mounted beneath the old one: a swap was interrupted";
                 (State::Stale, Some(detail.to_owned()))
             }
-            Self::Swap { because, detail, .. }
-            | Self::Replace { because, detail, .. }
+            Self::Swap {
+                because, detail, ..
+            }
+            | Self::Replace {
+                because, detail, ..
+            }
             | Self::OnTheirs { because, detail }
-            | Self::NotOurs { state: because, detail, .. } => (*because, Some(detail.clone())),
+            | Self::NotOurs {
+                state: because,
+                detail,
+                ..
+            } => (*because, Some(detail.clone())),
         }
     }
 }
@@ -231,9 +239,8 @@ pub(super) fn graft_verdict(observed: &Observed, graft: &Graft) -> Verdict {
     let ours = |seen| recorded(observed, &mount.target, seen);
 
     let is_it = |known: &RecordedMount| shows(observed, known, graft);
-    let can_stay = |known: &RecordedMount| {
-        known.template.is_some() && observed.is_alone(&mount.target)
-    };
+    let can_stay =
+        |known: &RecordedMount| known.template.is_some() && observed.is_alone(&mount.target);
 
     match ours(top) {
         Some(known) if is_it(known) => {
@@ -261,7 +268,10 @@ pub(super) fn graft_verdict(observed: &Observed, graft: &Graft) -> Verdict {
             };
             Verdict::NotOurs {
                 state,
-                detail: format!("{} is mounted there, and not by mountjail", describe(top, None)),
+                detail: format!(
+                    "{} is mounted there, and not by mountjail",
+                    describe(top, None)
+                ),
                 count,
             }
         }
@@ -311,14 +321,14 @@ fn change(
 /// is desired now.
 fn is_the_new_one(observed: &Observed, seen: &ObservedMount, mount: &Mount) -> bool {
     let known = recorded(observed, &mount.target, seen);
-    known.is_some_and(|known| Some(known.file) == mount.file && seen.options == mount.options)
+    known.is_some_and(|known| Some(known.file) == mount.file && seen.attributes == mount.attributes)
 }
 
 fn difference(top: &ObservedMount, mount: &Mount, source: Option<&HostPath>) -> (State, String) {
     if shows_its_file(top, mount) {
         return (
             State::WrongOptions,
-            format!("mounted {}, wanted {}", top.options, mount.options),
+            format!("mounted {}, wanted {}", top.attributes, mount.attributes),
         );
     }
     match source {
@@ -359,7 +369,7 @@ pub(super) fn record_of(
         target: mount.target.clone(),
         source: known.map_or(&mount.source, |known| &known.source).clone(),
         file,
-        options: seen.options,
+        attributes: seen.attributes,
         recursive: mount.recursive,
         submounts: submounts(known, mount, observed),
         unique_id: seen.unique_id.or(known.and_then(|known| known.unique_id)),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::compare::{came_along, describe, is_right, recorded};
 use super::placeholders::removal;
-use super::up::members_of;
 use super::step::{Along, MountState, Plan, State, Step};
+use super::up::members_of;
 use crate::base::{HostPath, JailPath, SiteName};
 use crate::observe::{Observed, ObservedMount};
 use crate::resolve::{Desired, Mount};
@@ -21,6 +21,7 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
         steps: vec![],
         states: vec![],
         grafts: vec![],
+        up_without_mounts: false,
         unchanged: vec![],
         unfinished: false,
         conflicts: vec![],

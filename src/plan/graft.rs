@@ -109,7 +109,10 @@ pub(super) fn layout(
 impl Graft {
     /// Whether a mount at `target` comes along with it.
     pub(crate) fn has(&self, target: &JailPath) -> bool {
-        self.template.mounts.iter().any(|mount| mount.target == *target)
+        self.template
+            .mounts
+            .iter()
+            .any(|mount| mount.target == *target)
     }
 
     fn of(template: Template, templates: &HostPath) -> Self {
@@ -120,7 +123,7 @@ impl Graft {
             source,
             file: None,
             kind: FileKind::Directory,
-            options: MountAttributes::DATA,
+            attributes: MountAttributes::DATA,
             recursive: true,
             reasons: vec![],
         };
@@ -189,10 +192,10 @@ fn contents_of(
             target,
             source,
             kind,
-            options,
+            attributes,
             ..
         } = &**mount;
-        (target, source, kind, options).hash(&mut hash);
+        (target, source, kind, attributes).hash(&mut hash);
     }
     for link in links {
         (&link.path, &link.destination).hash(&mut hash);
@@ -232,10 +235,7 @@ impl<'a> Soil<'a> {
             desired,
             observed,
             targets: desired.mounts.iter().map(|mount| &mount.target).collect(),
-            grafts: grafts
-                .map(|mount| &mount.target)
-                .filter(is_there)
-                .collect(),
+            grafts: grafts.map(|mount| &mount.target).filter(is_there).collect(),
             generated: desired.files.iter().map(|file| &file.path).collect(),
             made: kept.flat_map(|kept| &kept.made).collect(),
         }
@@ -266,7 +266,7 @@ impl<'a> Soil<'a> {
     /// in no mount of the site's own.
     fn is_shared(&self, mount: &Mount, parts: &Parts<'_>) -> bool {
         let is_in = |own: &&Arc<Mount>| mount.target.starts_with(&own.target);
-        mount.options.read_only
+        mount.attributes.read_only
             && !mount.recursive
             && mount.kind != FileKind::Socket
             && mount.file.is_some()

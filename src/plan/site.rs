@@ -15,7 +15,7 @@ pub enum SiteState {
     Up,
     /// Some mounts are ok, or something is there that should not be.
     Drifted,
-    /// Every mount is missing.
+    /// Every mount is missing, and the site was not brought up without them.
     Down,
 }
 
@@ -37,7 +37,7 @@ impl Plan {
 
         if self.in_sync() && are_all(State::Ok) {
             SiteState::Up
-        } else if are_all(State::Missing) {
+        } else if are_all(State::Missing) && !self.up_without_mounts {
             SiteState::Down
         } else {
             SiteState::Drifted

@@ -16,7 +16,7 @@ use crate::resolve::{FileKind, GeneratedFile, Mount};
 /// The steps to the desired state of one site, and the state of every mount before them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The site.
+    /// The name of the site.
     pub site: SiteName,
     /// The jail's directory on the host.
     pub root: HostPath,
@@ -28,6 +28,8 @@ pub struct Plan {
     pub states: Vec<MountState>,
     /// The grafts of the site as it will be.
     pub grafts: Vec<Graft>,
+    /// The site was brought up when nothing could be mounted, so it is up without a mount.
+    pub up_without_mounts: bool,
     /// Our mounts that stay as they are. With the results of the steps they become the new record.
     pub unchanged: Vec<RecordedMount>,
     /// Some mounts can only be planned after these steps, because a mount that is detached hides
@@ -230,7 +232,7 @@ pub struct MountState {
     pub target: JailPath,
     /// The desired source, else the recorded one. `None` for a foreign mount.
     pub source: Option<HostPath>,
-    /// The state.
+    /// Whether the mount is as it should be, and if not, how it differs.
     pub state: State,
     /// What was found if the state is not `ok`: "mounted rw,nosuid, wanted ro,nosuid,nodev,noexec".
     pub detail: Option<String>,
@@ -327,7 +329,7 @@ impl fmt::Display for Step {
                 "attach {} on {} ({}{})",
                 mount.source,
                 mount.target,
-                mount.options,
+                mount.attributes,
                 if mount.recursive { ",recursive" } else { "" }
             ),
             Self::Swap {
@@ -339,7 +341,7 @@ impl fmt::Display for Step {
                 write!(
                     f,
                     "swap {} on {} ({}; {because})",
-                    mount.source, mount.target, mount.options
+                    mount.source, mount.target, mount.attributes
                 )
             }
         }
@@ -371,10 +373,10 @@ fn in_words(verb: &str, mount: &Mount) -> String {
     let Mount {
         source,
         target,
-        options,
+        attributes,
         ..
     } = mount;
-    format!("{verb} {source} on {target} ({options})")
+    format!("{verb} {source} on {target} ({attributes})")
 }
 
 impl fmt::Display for GraftChange {

@@ -31,6 +31,10 @@ pub fn up(desired: &Desired, observed: &Observed, templates: Option<&HostPath>) 
             steps: vec![],
             states: vec![],
             grafts: grafts.clone(),
+            up_without_mounts: observed
+                .record
+                .as_ref()
+                .is_some_and(|record| record.mounts.is_empty()),
             unchanged: vec![],
             unfinished: false,
             conflicts: vec![],
@@ -139,7 +143,12 @@ impl Planner<'_> {
     /// The targets of the mounts that came along with the graft at the same place and that are not
     /// in its template any more.
     fn orphan_members(&self, graft: &Graft) -> Vec<JailPath> {
-        let wanted: BTreeSet<_> = graft.template.mounts.iter().map(|mount| &mount.target).collect();
+        let wanted: BTreeSet<_> = graft
+            .template
+            .mounts
+            .iter()
+            .map(|mount| &mount.target)
+            .collect();
         let members = members_of(self.observed, &graft.mount.target);
         let is_there = |target: &JailPath| self.observed.mounts.contains_key(target);
         members
@@ -306,11 +315,20 @@ impl Planner<'_> {
     /// Adds the states of mounts that came along with grafts and that the manifest no longer asks
     /// for. They go with the graft.
     fn plan_orphan_members(&mut self) {
-        let known: BTreeSet<_> = self.plan.states.iter().map(|state| state.target.clone()).collect();
+        let known: BTreeSet<_> = self
+            .plan
+            .states
+            .iter()
+            .map(|state| state.target.clone())
+            .collect();
         for member in &self.observed.members {
             let mount = &member.mount;
             let stack = self.observed.mounts.get(&mount.target);
-            let is_there = stack.is_some_and(|stack| stack.iter().any(|seen| self.observed.member(&mount.target, seen) == Some(mount)));
+            let is_there = stack.is_some_and(|stack| {
+                stack
+                    .iter()
+                    .any(|seen| self.observed.member(&mount.target, seen) == Some(mount))
+            });
             if is_there && !known.contains(&mount.target) {
                 let detail = "no longer in the manifest".to_owned();
                 self.add_orphan(&mount.target, Some(mount.source.clone()), detail);
@@ -701,7 +719,10 @@ fn absent(source: &HostPath) -> String {
 
 /// The targets of the mounts that came along with the graft at `target`.
 pub(super) fn members_of(observed: &Observed, target: &JailPath) -> Vec<JailPath> {
-    let members = observed.members.iter().filter(|member| member.graft == *target);
+    let members = observed
+        .members
+        .iter()
+        .filter(|member| member.graft == *target);
     let mut targets: Vec<_> = members.map(|member| member.mount.target.clone()).collect();
     targets.dedup();
     targets

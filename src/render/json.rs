@@ -92,9 +92,7 @@ fn step(step: &Step) -> Value {
             json!({ "step": "graft", "target": mount.target }),
             change_of(change),
         ),
-        Step::Attach { mount, graft: None } => {
-            with(json!({ "step": "attach" }), mount_of(mount))
-        }
+        Step::Attach { mount, graft: None } => with(json!({ "step": "attach" }), mount_of(mount)),
         Step::Swap {
             mount,
             graft: Some(change),
@@ -112,15 +110,14 @@ fn step(step: &Step) -> Value {
 
 fn mount_of(mount: &Mount) -> Value {
     json!({
-        "target": mount.target, "source": mount.source, "options": mount.options.to_string(),
+        "target": mount.target, "source": mount.source, "options": mount.attributes.to_string(),
         "recursive": mount.recursive,
     })
 }
 
 fn change_of(change: &GraftChange) -> Value {
-    let mounts = |mounts: &[Arc<Mount>]| -> Vec<_> {
-        mounts.iter().map(|mount| mount_of(mount)).collect()
-    };
+    let mounts =
+        |mounts: &[Arc<Mount>]| -> Vec<_> { mounts.iter().map(|mount| mount_of(mount)).collect() };
     json!({
         "attach": mounts(&change.attach),
         "swap": mounts(&change.swap),
@@ -174,7 +171,7 @@ fn state(state: &MountState) -> Value {
         "source": state.source,
         "state": state.state,
         "detail": state.detail,
-        "options": state.mount.as_ref().map(|mount| mount.options.to_string()),
+        "options": state.mount.as_ref().map(|mount| mount.attributes.to_string()),
     })
 }
 
@@ -215,6 +212,7 @@ fn reason(reason: &Reason) -> Value {
         "file": origin.file.to_string(),
         "key": origin.key,
         "presets": origin.presets,
+        "defaults": origin.defaults,
         "chain": chain,
     })
 }

@@ -41,10 +41,28 @@ const STATES: [State; 9] = [
 /// the check, in seconds since 1970.
 pub(crate) fn metrics(sites: &[SiteMetrics<'_>], watch: Option<&WatchState>, now: u64) -> String {
     let mut text = Exposition::default();
-    text.family(
+    add_states(&mut text, sites);
+    add_mounts(&mut text, sites);
+    add_histories(&mut text, sites);
+    add_watcher(&mut text, watch);
+    text.gauge(
+        "mountjail_last_check_timestamp_seconds",
+        "When all this was looked at.",
+    );
+    text.sample(&[], now);
+    text.gauge(
+        "mountjail_build_info",
+        "The version of mountjail, as a label.",
+    );
+    text.sample(&[("version", &env!("CARGO_PKG_VERSION"))], 1);
+    text.text
+}
+
+/// The states of the sites.
+fn add_states(text: &mut Exposition, sites: &[SiteMetrics<'_>]) {
+    text.gauge(
         "mountjail_sites",
-        "gauge",
-        "How many sites stand so; failed: nothing can be said.",
+        "Number of sites by state; failed: the state could not be determined.",
     );
     let states = [
         Some(SiteState::Up),
@@ -57,56 +75,38 @@ pub(crate) fn metrics(sites: &[SiteMetrics<'_>], watch: Option<&WatchState>, now
         let state = state.map_or_else(|| "failed".to_owned(), |state| state.to_string());
         text.sample(&[("state", &state)], count);
     }
-    text.family(
+
+    text.gauge(
         "mountjail_site_up",
-        "gauge",
         "Whether all mounts of a site are as its manifest says.",
     );
     for site in sites {
-        text.sample(
-            &[("site", site.name)],
-            u8::from(site.state() == Some(SiteState::Up)),
-        );
+        let is_up = site.state() == Some(SiteState::Up);
+        text.sample(&[("site", site.name)], u8::from(is_up));
     }
-    text.family(
-        "mountjail_site_mounts",
-        "gauge",
-        "Mounts of a site by their state.",
-    );
+}
+
+/// The mounts of the sites, and the processes inside.
+fn add_mounts(text: &mut Exposition, sites: &[SiteMetrics<'_>]) {
+    text.gauge("mountjail_site_mounts", "Mounts of a site by their state.");
     for (site, plan) in sites.iter().filter_map(|site| Some((site, site.plan?))) {
         for state in STATES {
-            let count = plan
-                .states
-                .iter()
-                .filter(|mount| mount.state == state)
-                .count();
-            text.sample(&[("site", site.name), ("state", &state)], count);
+            let mounts = plan.states.iter().filter(|mount| mount.state == state);
+            text.sample(&[("site", site.name), ("state", &state)], mounts.count());
         }
     }
-    let help = "Processes inside a site that use files which have been replaced.";
-    text.family("mountjail_site_outdated_processes", "gauge", help);
+
+    text.gauge(
+        "mountjail_site_outdated_processes",
+        "Processes inside a site that use files which have been replaced.",
+    );
     for site in sites.iter().filter(|site| site.plan.is_some()) {
         text.sample(&[("site", site.name)], site.outdated);
     }
-    histories(&mut text, sites);
-    watcher(&mut text, watch);
-    text.family(
-        "mountjail_last_check_timestamp_seconds",
-        "gauge",
-        "When all this was looked at.",
-    );
-    text.sample(&[], now);
-    text.family(
-        "mountjail_build_info",
-        "gauge",
-        "The version of mountjail, as a label.",
-    );
-    text.sample(&[("version", &env!("CARGO_PKG_VERSION"))], 1);
-    text.0
 }
 
-/// What the records tell.
-fn histories(text: &mut Exposition, sites: &[SiteMetrics<'_>]) {
+/// The changes that the records count.
+fn add_histories(text: &mut Exposition, sites: &[SiteMetrics<'_>]) {
     let known: Vec<_> = sites
         .iter()
         .filter_map(|site| Some((site.name, site.history.as_ref()?)))
@@ -114,19 +114,18 @@ fn histories(text: &mut Exposition, sites: &[SiteMetrics<'_>]) {
     if known.is_empty() {
         return;
     }
-    let help = "When a mount of a site was last made, replaced or taken away.";
-    text.family(
+    text.gauge(
         "mountjail_site_last_change_timestamp_seconds",
-        "gauge",
-        help,
+        "When a mount of a site was last made, replaced or unmounted.",
     );
     for (site, history) in &known {
         text.sample(&[("site", site)], history.changed);
     }
-    let help = "Mounts made (attach), replaced (swap: most often a stale one was healed) and taken \
-                away (detach), \
-                since the site came up.";
-    text.family("mountjail_site_mount_changes_total", "counter", help);
+    text.counter(
+        "mountjail_site_mount_changes_total",
+        "Mounts made (attach), replaced (swap: usually a stale one was healed) and unmounted \
+         (detach) since the site came up.",
+    );
     for (site, history) in &known {
         let counts = [
             ("attach", history.attached),
@@ -139,14 +138,16 @@ fn histories(text: &mut Exposition, sites: &[SiteMetrics<'_>]) {
     }
 }
 
-/// What the watcher tells.
-fn watcher(text: &mut Exposition, watch: Option<&WatchState>) {
-    text.family("mountjail_watch_up", "gauge", "Whether a watcher runs.");
+/// What a running watcher reports.
+fn add_watcher(text: &mut Exposition, watch: Option<&WatchState>) {
+    text.gauge("mountjail_watch_up", "Whether a watcher runs.");
     text.sample(&[], u8::from(watch.is_some()));
     let Some(watch) = watch else { return };
-    let help = "Mounts that the watcher made (attach), replaced (swap) and took away (detach), \
-                since it began.";
-    text.family("mountjail_watch_heals_total", "counter", help);
+    text.counter(
+        "mountjail_watch_heals_total",
+        "Mounts that the watcher made (attach), replaced (swap) and unmounted (detach) since it \
+         started.",
+    );
     for (change, count) in [
         ("attach", watch.attached),
         ("swap", watch.swapped),
@@ -154,44 +155,58 @@ fn watcher(text: &mut Exposition, watch: Option<&WatchState>) {
     ] {
         text.sample(&[("change", &change)], count);
     }
-    text.family(
+    text.gauge(
         "mountjail_watch_failing_sites",
-        "gauge",
-        "Sites that the watcher could not bring right.",
+        "Sites that the watcher could not bring up to date.",
     );
     text.sample(&[], watch.failures.len());
-    let help = "Whether some directories cannot be watched, so that it looks every few seconds.";
-    text.family("mountjail_watch_blind", "gauge", help);
+    text.gauge(
+        "mountjail_watch_blind",
+        "Whether some directories cannot be watched, so that it looks every few seconds.",
+    );
     text.sample(&[], u8::from(watch.blind.is_some()));
     if watch.last_full_pass > 0 {
-        let help = "When the watcher last looked at all sites in one pass.";
-        text.family(
+        text.gauge(
             "mountjail_watch_last_full_pass_timestamp_seconds",
-            "gauge",
-            help,
+            "When the watcher last looked at all sites in one pass.",
         );
         text.sample(&[], watch.last_full_pass);
     }
 }
 
-/// The text, and the name of the family that samples are of.
+/// The text format.
 #[derive(Default)]
-struct Exposition(String, &'static str);
+struct Exposition {
+    text: String,
+    /// The family of the samples that follow.
+    family: &'static str,
+}
 
 impl Exposition {
-    fn family(&mut self, name: &'static str, kind: &str, help: &str) {
-        self.1 = name;
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    /// Begins a family of values that go up and down.
+    fn gauge(&mut self, name: &'static str, help: &str) {
+        self.begin(name, "gauge", help);
+    }
+
+    /// Begins a family of values that only go up.
+    fn counter(&mut self, name: &'static str, help: &str) {
+        self.begin(name, "counter", help);
+    }
+
+    fn begin(&mut self, name: &'static str, kind: &str, help: &str) {
+        self.family = name;
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
     fn sample(&mut self, labels: &[(&str, &dyn Display)], value: impl Display) {
+        let family = self.family;
         let labels: Vec<_> = labels
             .iter()
             .map(|(key, value)| format!("{key}=\"{}\"", escaped(&value.to_string())))
             .collect();
         let _ = match labels.as_slice() {
-            [] => writeln!(self.0, "{} {value}", self.1),
-            labels => writeln!(self.0, "{}{{{}}} {value}", self.1, labels.join(",")),
+            [] => writeln!(self.text, "{family} {value}"),
+            labels => writeln!(self.text, "{family}{{{}}} {value}", labels.join(",")),
         };
     }
 }
@@ -210,10 +225,10 @@ mod tests {
     #[test]
     fn label_values_are_escaped() {
         let mut text = Exposition::default();
-        text.family("m", "gauge", "h");
+        text.gauge("m", "h");
         text.sample(&[("a", &"\\ \" \n"), ("b", &"x")], 1);
         assert_eq!(
-            text.0,
+            text.text,
             "# HELP m h\n# TYPE m gauge\nm{a=\"\\\\ \\\" \\n\",b=\"x\"} 1\n"
         );
     }

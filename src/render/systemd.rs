@@ -156,7 +156,7 @@ pub(crate) fn drop_ins(sites: &[UnitNeeds], ordering: &mut Ordering) -> DropIns 
 }
 
 /// The sites of each service.
-type Users<'s> = BTreeMap<&'s str, Vec<&'s SiteName>>;
+type SitesOfUnit<'s> = BTreeMap<&'s str, Vec<&'s SiteName>>;
 
 /// The makers of all sites' sources, and whether mountjail.service can wait for each.
 type Makers<'s> = BTreeMap<&'s String, bool>;
@@ -176,8 +176,8 @@ fn order_services<'s>(
     sites: &'s [UnitNeeds],
     ordering: &mut Ordering,
     plan: &mut DropIns,
-) -> Users<'s> {
-    let mut users: Users<'s> = BTreeMap::new();
+) -> SitesOfUnit<'s> {
+    let mut users: SitesOfUnit<'s> = BTreeMap::new();
     for needs in sites {
         for service in &needs.services {
             let ordered = ordering
@@ -192,7 +192,7 @@ fn order_services<'s>(
     users
 }
 
-fn before_services(site: &SiteName, users: &Users<'_>) -> Vec<String> {
+fn before_services(site: &SiteName, users: &SitesOfUnit<'_>) -> Vec<String> {
     let mut services = vec![];
     for (service, sites) in users {
         if sites.contains(&site) {

@@ -195,27 +195,27 @@ fn about(state: &MountState) -> String {
         Some(source) => format!("from {source}"),
         None => String::new(),
     };
-    let options = state
+    let attributes = state
         .mount
         .as_ref()
-        .map(|mount| shown_options(mount))
+        .map(|mount| shown_attributes(mount))
         .unwrap_or_default();
     let detail = state
         .detail
         .as_ref()
         .map(|detail| format!("({})", brief(detail, LONGEST)))
         .unwrap_or_default();
-    [options, from, detail]
+    [attributes, from, detail]
         .into_iter()
         .filter(|part| !part.is_empty())
         .collect::<Vec<_>>()
         .join(" ")
 }
 
-fn shown_options(mount: &Mount) -> String {
+fn shown_attributes(mount: &Mount) -> String {
     format!(
         "{}{}",
-        mount.options,
+        mount.attributes,
         if mount.recursive { ",recursive" } else { "" }
     )
 }
@@ -239,7 +239,7 @@ pub(crate) fn preset(resolved: &ResolvedPreset) -> String {
         };
         line(
             &mut text,
-            format_args!("{target:<width$}  {}{from}", shown_options(mount)),
+            format_args!("{target:<width$}  {}{from}", shown_attributes(mount)),
         );
     }
     for link in &resolved.links {
@@ -276,10 +276,11 @@ pub(crate) fn why(path: &JailPath, answer: &Explanation<'_>) -> String {
         } else {
             "in a directory that is "
         };
-        let (leads_to, source, options) = (&answer.leads_to, &mount.source, shown_options(mount));
+        let (leads_to, source, attributes) =
+            (&answer.leads_to, &mount.source, shown_attributes(mount));
         line(
             &mut text,
-            format_args!("{leads_to} is {how}mounted from {source} ({options})"),
+            format_args!("{leads_to} is {how}mounted from {source} ({attributes})"),
         );
         reasons(&mut text, &mount.reasons);
     }

@@ -12,7 +12,7 @@ pub use crate::sys::{FileId, FileKind};
 /// Everything that a site needs on this host now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Desired {
-    /// Its name.
+    /// The site's name.
     pub site: SiteName,
     /// The jail's directory on the host.
     pub root: HostPath,
@@ -75,7 +75,7 @@ pub struct Mount {
     /// What `source` is, and therefore what the placeholder must be.
     pub kind: FileKind,
     /// The mount's attributes.
-    pub options: MountAttributes,
+    pub attributes: MountAttributes,
     /// Submounts come along, with the same attributes.
     pub recursive: bool,
     /// Why it is here; at least one.
@@ -85,7 +85,7 @@ pub struct Mount {
 /// A symbolic link in the jail, as on the host.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Link {
-    /// Where it is inside.
+    /// The path of the link inside.
     pub path: JailPath,
     /// Where it leads, as readlink(2) has it: `usr/lib`.
     pub destination: PathBuf,
@@ -116,7 +116,7 @@ pub struct Note {
 /// Why something is in the jail: the line that asked, and the steps from there.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reason {
-    /// The line.
+    /// The line of a manifest or preset that asks for it.
     pub origin: Arc<Origin>,
     /// From the line's own file outwards; empty for what the line itself names.
     pub chain: Vec<Cause>,

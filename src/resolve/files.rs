@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use super::dependencies::Aspect;
-use super::host::{Host, Node, look, seen, unreadable};
+use super::host::{Host, HostEntry, look, seen, unreadable};
 use super::lookup_error::{LookupError, found};
 use crate::base::HostPath;
 use crate::sys::{self, FileKind};
@@ -82,7 +82,7 @@ impl Host {
         path: &HostPath,
     ) -> Result<Option<Vec<RootsEntry>>, LookupError> {
         let on_disk = self.on_disk(path.as_path());
-        let Some(Node { stat, .. }) = seen(path, look(&on_disk))? else {
+        let Some(HostEntry { stat, .. }) = seen(path, look(&on_disk))? else {
             return Ok(None);
         };
         if stat.kind != FileKind::Directory || !sys::is_roots(stat.uid) || stat.mode & 0o022 != 0 {

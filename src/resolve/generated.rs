@@ -54,7 +54,7 @@ pub(super) fn add_users(
             source: path.clone(),
             file: current_file(host, &path, &contents)?,
             kind: FileKind::File,
-            options: MountAttributes::DATA,
+            attributes: MountAttributes::DATA,
             recursive: false,
             reasons: reasons(users),
         }));

@@ -35,14 +35,14 @@ pub struct Host {
 /// What is known of the host, shared by all scopes.
 struct HostCache {
     base: PathBuf,
-    nodes: Mutex<HashMap<PathBuf, Result<Node, i32>>>,
+    nodes: Mutex<HashMap<PathBuf, Result<HostEntry, i32>>>,
     /// What mounts forbid, by their IDs.
     mounts: Mutex<HashMap<u64, MountAttributes>>,
 }
 
 /// What one name is, no link followed.
 #[derive(Clone)]
-pub(super) struct Node {
+pub(super) struct HostEntry {
     pub stat: Stat,
     /// The destination of a symbolic link.
     pub link: Option<PathBuf>,
@@ -124,7 +124,7 @@ impl Host {
     }
 
     /// What `real` is, on the way to which is no link; a link itself is not followed.
-    pub(super) fn node(&self, real: &Path) -> Result<Node, i32> {
+    pub(super) fn node(&self, real: &Path) -> Result<HostEntry, i32> {
         self.note(real, Aspect::NAME);
         if let Some(known) = lock(&self.cache.nodes).get(real) {
             return known.clone();
@@ -139,14 +139,14 @@ impl Host {
     /// `None`: nothing.
     ///
     /// Errors: it is unknown.
-    pub(super) fn now(&self, path: &HostPath) -> Result<Option<Node>, LookupError> {
+    pub(super) fn now(&self, path: &HostPath) -> Result<Option<HostEntry>, LookupError> {
         self.note(path.as_path(), Aspect::NAME);
         seen(path, look(&self.on_disk(path.as_path())))
     }
 
     /// As [`Host::now`], for paths that a site's owner may change at will: no link on the way is
     /// followed, and nothing is recorded.
-    pub(super) fn glimpse(&self, path: &HostPath) -> Result<Option<Node>, LookupError> {
+    pub(super) fn glimpse(&self, path: &HostPath) -> Result<Option<HostEntry>, LookupError> {
         seen(path, look_beneath(&self.cache.base, path.as_path()))
     }
 
@@ -197,8 +197,8 @@ impl Host {
 /// How often a name is looked up that is a link and then is not.
 const LOOKS: usize = 10;
 
-/// What is at `path`, once more if it is replaced at that moment.
-pub(super) fn look(path: &Path) -> io::Result<Node> {
+/// What is at `path`, again if it is replaced at that moment.
+pub(super) fn look(path: &Path) -> io::Result<HostEntry> {
     steadily(|| {
         let stat = sys::stat_at(AT_FDCWD, path)?;
         let link = if stat.kind == FileKind::Symlink {
@@ -206,12 +206,12 @@ pub(super) fn look(path: &Path) -> io::Result<Node> {
         } else {
             None
         };
-        Ok(Node { stat, link })
+        Ok(HostEntry { stat, link })
     })
 }
 
 /// Looks again while readlink(2) fails with EINVAL: the link has been replaced.
-fn steadily(look: impl Fn() -> io::Result<Node>) -> io::Result<Node> {
+fn steadily(look: impl Fn() -> io::Result<HostEntry>) -> io::Result<HostEntry> {
     for _ in 1..LOOKS {
         match look() {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
@@ -222,7 +222,7 @@ fn steadily(look: impl Fn() -> io::Result<Node>) -> io::Result<Node> {
 }
 
 /// As [`look`], for `path` below `base`, with no link on the way.
-fn look_beneath(base: &Path, path: &Path) -> io::Result<Node> {
+fn look_beneath(base: &Path, path: &Path) -> io::Result<HostEntry> {
     let flags = libc::O_PATH | libc::O_DIRECTORY;
     let base = OpenOptions::new()
         .read(true)
@@ -245,12 +245,15 @@ fn look_beneath(base: &Path, path: &Path) -> io::Result<Node> {
             FileKind::Symlink => Some(nix::fcntl::readlinkat(&directory, name)?.into()),
             _ => None,
         };
-        Ok(Node { stat, link })
+        Ok(HostEntry { stat, link })
     })
 }
 
 /// What was seen at `path`; `None`: nothing is there.
-pub(super) fn seen(path: &HostPath, looked: io::Result<Node>) -> Result<Option<Node>, LookupError> {
+pub(super) fn seen(
+    path: &HostPath,
+    looked: io::Result<HostEntry>,
+) -> Result<Option<HostEntry>, LookupError> {
     found(looked.map_err(|error| unreadable(path, &error)))
 }
 

@@ -16,8 +16,8 @@ pub(super) struct Item {
     pub path: JailPath,
     /// The host's directory links on the way to `path`, and where its directory really is; `None`:
     /// the manifest names a target of its own, so the host's links do not count.
-    pub way: Option<Way>,
-    /// The real file.
+    pub way: Option<WayTo>,
+    /// The file on the host, all links followed.
     pub source: HostPath,
     pub file: FileId,
     pub kind: FileKind,
@@ -36,7 +36,7 @@ pub(super) struct Item {
 
 /// How the host comes to the directory that holds a path.
 #[derive(Clone, Debug)]
-pub(super) struct Way {
+pub(super) struct WayTo {
     pub links: Vec<LinkOnTheWay>,
     pub directory: HostPath,
 }
@@ -63,7 +63,7 @@ impl Item {
     ) -> Result<Self, LookupError> {
         let walk = host.walk(source)?;
         let way = match name.on_host().parent() {
-            Some(directory) => found(host.walk(&directory))?.map(|walk| Way {
+            Some(directory) => found(host.walk(&directory))?.map(|walk| WayTo {
                 links: walk.links,
                 directory: walk.real,
             }),
@@ -86,7 +86,7 @@ impl Item {
         host: &Host,
         walk: Walk,
         path: JailPath,
-        way: Option<Way>,
+        way: Option<WayTo>,
         attributes: MountAttributes,
         chain: Vec<Cause>,
     ) -> Result<Self, LookupError> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::desired::{Cause, FileKind, Link, Reason};
-use super::item::{Item, Way};
+use super::item::{Item, WayTo};
 use super::layout::{Layout, MountDraft, stands_in};
 use super::route::Route;
 use super::walk::LinkOnTheWay;
@@ -37,7 +37,7 @@ pub(super) fn add_way(layout: &mut Layout<'_>, origin: &Arc<Origin>, item: &Item
 
 /// Where a path's directory is if some of the links on the way are directories in the root, and how
 /// many links are passed before the first of those.
-fn way_until_own(layout: &Layout<'_>, path: &JailPath, way: &Way) -> (PathBuf, usize) {
+fn way_until_own(layout: &Layout<'_>, path: &JailPath, way: &WayTo) -> (PathBuf, usize) {
     let mut passed = 0;
     let mut route = Route::new(path.as_path().parent().unwrap_or(Path::new("/")));
     while let Some(at) = route.next() {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::desired::{Link, Mount, Reason};
-use super::host::{Host, Node};
+use super::host::{Host, HostEntry};
 use super::item::Item;
 use super::lookup_error::{LookupError, found};
 use super::own::Own;
@@ -139,7 +139,7 @@ impl<'o> Layout<'o> {
 
     /// What the host has at `path`, on the way to which is no link. If that is unknown, it is an
     /// error of the whole layout.
-    pub(super) fn node(&self, path: &HostPath) -> Option<Node> {
+    pub(super) fn node(&self, path: &HostPath) -> Option<HostEntry> {
         let node = self.host.node(path.as_path());
         let node = node.map_err(|errno| LookupError::Unreadable {
             at: path.clone(),
@@ -153,7 +153,7 @@ impl<'o> Layout<'o> {
 
     /// What the host's `file` is, which is below the source of `mount`; `None`: the mount does not
     /// show it.
-    pub(super) fn in_mount(&self, mount: &Item, file: &HostPath) -> Option<Node> {
+    pub(super) fn in_mount(&self, mount: &Item, file: &HostPath) -> Option<HostEntry> {
         let node = self.node(file)?;
         let source = self.node(&mount.source)?;
         (mount.recursive || node.stat.is_on_mount_of(&source.stat)).then_some(node)
@@ -214,13 +214,13 @@ impl MountDraft {
     }
 
     fn finish(self) -> Mount {
-        let options = self.item.effective();
+        let attributes = self.item.effective();
         Mount {
             target: self.target,
             source: self.item.source,
             file: Some(self.item.file),
             kind: self.item.kind,
-            options,
+            attributes,
             recursive: self.item.recursive,
             reasons: self.reasons,
         }

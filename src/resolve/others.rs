@@ -7,7 +7,7 @@
 use std::fmt;
 
 use crate::base::HostPath;
-use crate::base::quote::word;
+use crate::base::quote::shell_word;
 use crate::sys::{FileKind, Stat, is_roots};
 
 const STICKY: u32 = 0o1000;
@@ -52,7 +52,7 @@ impl Others {
     /// The command after which only root can.
     pub(crate) fn remedy(&self) -> String {
         let at = self.at.to_string();
-        let at = word(&at);
+        let at = shell_word(&at);
         match self.owner {
             Some(_) => format!("chown root {at} && chmod go-w {at}"),
             None => format!("chmod go-w {at}"),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::dependencies::Aspect;
 use super::desired::FileKind;
-use super::host::{Host, Node};
+use super::host::{Host, HostEntry};
 use super::lookup_error::LookupError;
 use crate::base::{HostPath, JailPath, lexical};
 
@@ -39,14 +39,14 @@ pub(super) fn in_place_of_needed(
 }
 
 /// What is at `at` in the root now.
-fn node_in(host: &Host, root: &HostPath, at: &Path) -> Result<Option<Node>, LookupError> {
+fn node_in(host: &Host, root: &HostPath, at: &Path) -> Result<Option<HostEntry>, LookupError> {
     match JailPath::new(at) {
         Ok(path) => host.glimpse(&root.inside(&path)),
         Err(_) => Ok(None),
     }
 }
 
-fn instead_of(at: &Path, destination: &Path, found: Node) -> Option<Own> {
+fn instead_of(at: &Path, destination: &Path, found: HostEntry) -> Option<Own> {
     let Some(link) = found.link else {
         return (found.stat.kind == FileKind::Directory).then(|| Own::of_itself(at));
     };

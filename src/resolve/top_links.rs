@@ -15,7 +15,7 @@ use crate::sys::FileKind;
 pub(super) struct TopLink {
     pub path: HostPath,
     pub destination: PathBuf,
-    /// The directory.
+    /// The directory on the host, all links followed.
     pub real: HostPath,
 }
 

@@ -22,12 +22,12 @@ pub(crate) const WHERE: &str = if sys::MUSL {
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
     /// By name: all fields but the password.
-    users: HashMap<String, Account>,
+    users: HashMap<String, PasswdLine>,
     groups: Vec<GroupLine>,
 }
 
 #[derive(Clone, Debug)]
-struct Account {
+struct PasswdLine {
     uid: String,
     gid: String,
     rest: String,
@@ -75,7 +75,7 @@ impl Accounts {
         for line in passwd.lines() {
             let fields: Vec<_> = line.splitn(5, ':').collect();
             if let [name, _, uid, gid, rest] = fields[..] {
-                let account = Account {
+                let account = PasswdLine {
                     uid: uid.into(),
                     gid: gid.into(),
                     rest: rest.into(),
@@ -95,7 +95,7 @@ impl Accounts {
         self.account(host, name).map(|account| account.is_some())
     }
 
-    fn account(&self, host: &Host, name: &str) -> Result<Option<Account>> {
+    fn account(&self, host: &Host, name: &str) -> Result<Option<PasswdLine>> {
         if let Some(account) = self.users.get(name) {
             return Ok(Some(account.clone()));
         }
@@ -113,7 +113,7 @@ impl Accounts {
         // A name service can return anything, and a line must keep its seven fields.
         let fits = rest.iter().all(|field| !field.contains([':', '\n']));
         let (uid, gid) = (user.uid.to_string(), user.gid.to_string());
-        Ok(fits.then(|| Account {
+        Ok(fits.then(|| PasswdLine {
             uid,
             gid,
             rest: rest.join(":"),
@@ -134,7 +134,7 @@ impl Accounts {
             accounts.extend(self.account(host, name)?.map(|account| (*name, account)));
         }
         let (mut passwd, mut group) = (String::new(), String::new());
-        for (name, Account { uid, gid, rest }) in &accounts {
+        for (name, PasswdLine { uid, gid, rest }) in &accounts {
             let _ = writeln!(passwd, "{name}:x:{uid}:{gid}:{rest}"); // a String takes everything
         }
         for GroupLine { name, gid, members } in &self.groups {

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
 use super::dependencies::Aspect;
-use super::host::{Host, Node};
+use super::host::{Host, HostEntry};
 use super::lookup_error::{LookupError, found};
 use crate::base::{HostPath, MAX_LINKS};
 use crate::sys::{FileKind, Stat};
@@ -109,7 +109,7 @@ impl<'a> Walker<'a> {
         })
     }
 
-    fn look(&self, from: Option<usize>) -> Result<Node, LookupError> {
+    fn look(&self, from: Option<usize>) -> Result<HostEntry, LookupError> {
         self.host.node(&self.at).map_err(|errno| match self.here() {
             Err(error) => error,
             Ok(at) if errno == libc::ENOENT => self.missing(at, from),

@@ -11,7 +11,7 @@ use super::{Context, Site, SiteError, configuration, load};
 use crate::base::HostPath;
 use crate::base::text::{few, plural};
 use crate::engine::{Engine, Outcome};
-use crate::observe::{self, BootId, Depth, Observed, Records, Table};
+use crate::observe::{self, BootId, Depth, Observed, SiteRecords, Table};
 use crate::plan::{self, Plan, Step};
 use crate::resolve::{Desired, Host, Resolver};
 use crate::{Error, Result, patience};
@@ -66,12 +66,12 @@ struct Down<'r> {
     site: &'r Site,
     root: HostPath,
     /// Those of this root.
-    records: Records,
-    placeholders: Placeholders,
+    records: SiteRecords,
+    placeholders: PlaceholderFate,
 }
 
 /// What happens to the placeholders, and to all else that was made in the root.
-enum Placeholders {
+enum PlaceholderFate {
     /// They are removed.
     Go,
     /// They stay: lines of a file like fstab(5) mount on them.
@@ -154,7 +154,7 @@ impl TakeDown {
         Ok(down.done(outcome))
     }
 
-    fn records(&self, site: &Site) -> Result<Records> {
+    fn records(&self, site: &Site) -> Result<SiteRecords> {
         let records = self.context.state.read(&site.name, &self.boot);
         let records = records.map_err(|error| error.context(&site.name))?;
         for warning in &records.warnings {
@@ -188,7 +188,7 @@ impl TakeDown {
     fn root(
         &self,
         site: &Site,
-        records: &Records,
+        records: &SiteRecords,
         desired: Option<&Desired>,
     ) -> Result<Option<HostPath>, SiteError> {
         let real = |root: &HostPath| Host::new().walk(root).ok().map(|walk| walk.real);
@@ -206,7 +206,7 @@ impl TakeDown {
 
     /// Takes down a site whose root does not exist: it was removed, or is on a disk that is not
     /// mounted now. What was made in it stays recorded.
-    fn without_root(&self, site: &Site, records: Records) -> Result<TakenDown, DownError> {
+    fn without_root(&self, site: &Site, records: SiteRecords) -> Result<TakenDown, DownError> {
         let root = records
             .root()
             .cloned()
@@ -262,7 +262,7 @@ impl TakeDown {
             format!("in use: {}", few(&found.targets, SHOWN))
         };
         let error = Error::failed(format!("{}: {what}; nothing was unmounted", site.name))
-            .hint("end what uses them, or detach them all the same with `mountjail down --lazy`");
+            .hint("end what uses them, or detach them anyway with `mountjail down --lazy`");
         Err(DownError::InUse(error, found.by))
     }
 
@@ -276,7 +276,12 @@ impl TakeDown {
 }
 
 impl<'r> Down<'r> {
-    fn new(run: &'r TakeDown, site: &'r Site, root: HostPath, records: Records) -> Result<Self> {
+    fn new(
+        run: &'r TakeDown,
+        site: &'r Site,
+        root: HostPath,
+        records: SiteRecords,
+    ) -> Result<Self> {
         let out = run.context.out.site(&site.name);
         if let Some(recorded) = records.root().filter(|recorded| **recorded != root) {
             out.info(format_args!("the root {recorded} was moved to {root}"));
@@ -290,12 +295,12 @@ impl<'r> Down<'r> {
                 "what its lines in {file} mount on stays; `mountjail fstab --uninstall {name}` \
                  removes it"
             ));
-            Placeholders::Needed
+            PlaceholderFate::Needed
         } else {
             let shared = observe::shared_storage(&root);
             match shared.map_err(|error| error.context(&site.name))? {
-                Some(kind) if !run.options.remove_placeholders => Placeholders::Shared(kind),
-                _ => Placeholders::Go,
+                Some(kind) if !run.options.remove_placeholders => PlaceholderFate::Shared(kind),
+                _ => PlaceholderFate::Go,
             }
         };
         Ok(Self {
@@ -362,7 +367,7 @@ impl<'r> Down<'r> {
     }
 }
 
-impl Placeholders {
+impl PlaceholderFate {
     /// The plan without the steps that remove what stays, and a sentence about what stays.
     fn apply(&self, down: &Down<'_>, plan: Plan) -> (Plan, Option<String>) {
         let kind = match self {

@@ -30,11 +30,19 @@ const DEBUG: &str = "7";
 const LONGEST: usize = 1000;
 const LONGEST_HINT: usize = 8000;
 
+/// How much is reported.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Verbosity {
+    /// Errors and warnings.
+    Quiet,
+    Normal,
+    /// Each step.
+    Verbose,
+}
+
 /// The two streams.
-#[allow(clippy::struct_excessive_bools)] // each is a setting of its own
 pub(crate) struct Out {
-    verbose: bool,
-    quiet: bool,
+    verbosity: Verbosity,
     colour: bool,
     /// The standard error goes to the journal: each line begins with its priority, such as `<6>`:
     /// sd-daemon(3).
@@ -47,12 +55,11 @@ pub(crate) struct Out {
 }
 
 impl Out {
-    pub(crate) fn new(verbose: bool, quiet: bool) -> Self {
+    pub(crate) fn new(verbosity: Verbosity) -> Self {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         Self {
-            verbose,
-            quiet,
+            verbosity,
             colour: wanted && !dumb && io::stderr().is_terminal(),
             journal: is_journal(),
             bar: OnceLock::new(),
@@ -62,16 +69,17 @@ impl Out {
     }
 
     pub(crate) fn is_verbose(&self) -> bool {
-        self.verbose
+        self.verbosity == Verbosity::Verbose
     }
 
     pub(crate) fn is_quiet(&self) -> bool {
-        self.quiet
+        self.verbosity == Verbosity::Quiet
     }
 
     /// Shows a progress bar for that many sites, if a person is watching.
     pub(crate) fn progress(&self, sites: usize) {
-        if sites < 2 || self.quiet || self.verbose || !io::stderr().is_terminal() {
+        let is_watched = self.verbosity == Verbosity::Normal && io::stderr().is_terminal();
+        if sites < 2 || !is_watched {
             return;
         }
         let bar = ProgressBar::with_draw_target(
@@ -116,21 +124,21 @@ impl Out {
 
     /// What was done.
     pub(crate) fn info(&self, line: impl fmt::Display) {
-        if !self.quiet {
+        if !self.is_quiet() {
             self.write(INFO, &one_line(line));
         }
     }
 
     /// A system step, with `-v`.
     pub(crate) fn detail(&self, line: impl fmt::Display) {
-        if self.verbose {
+        if self.is_verbose() {
             self.write(DEBUG, &one_line(line));
         }
     }
 
     /// Something that the administrator should know, although nothing failed.
     pub(crate) fn warn(&self, text: impl fmt::Display) {
-        if !self.quiet {
+        if !self.is_quiet() {
             let (on, off) = self.style("33");
             self.write(WARNING, &format!("{on}warning:{off} {}", one_line(text)));
         }
@@ -156,10 +164,13 @@ impl Out {
     /// [`Out::exit_code`].
     pub(crate) fn error_aside(&self, error: &Error) {
         self.error(error);
-        self.aside.store(
-            worst([self.aside.load(Ordering::Relaxed), error.exit_code()]),
-            Ordering::Relaxed,
-        );
+        self.aside(error.exit_code());
+    }
+
+    /// As [`Out::error_aside`], for errors that were reported already.
+    pub(crate) fn aside(&self, code: u8) {
+        let so_far = self.aside.load(Ordering::Relaxed);
+        self.aside.store(worst([so_far, code]), Ordering::Relaxed);
     }
 
     /// The exit code of a command whose own one is `code`.
@@ -170,16 +181,17 @@ impl Out {
         }
     }
 
-    /// Mistakes in the manifest or presets of `what`. Those of a preset are shown once, not once
-    /// per site.
+    /// Mistakes in the manifest of `what`, in its presets or in the defaults. Those that several
+    /// sites share are shown once.
     pub(crate) fn diagnostics(&self, what: &dyn fmt::Display, diagnostics: &Diagnostics) {
-        let text = diagnostics.render(self.colour);
-        if lock(&self.shown).insert(text.clone()) {
-            self.write(ERROR, text.trim_end());
-        } else {
+        let mut shown = lock(&self.shown);
+        let new = diagnostics.render_if(self.colour, |text| shown.insert(text.to_owned()));
+        if new.is_empty() {
             self.error(&Error::usage(format!(
-                "{what}: it includes a preset with the mistakes shown above"
+                "{what}: it has the mistakes shown above, too"
             )));
+        } else {
+            self.write(ERROR, new.join("\n\n").trim_end());
         }
     }
 
@@ -227,8 +239,8 @@ impl Out {
         SiteOut { out: self, site }
     }
 
-    /// The warnings and notes of what was resolved. Most notes of presets are shown with `-v` only:
-    /// presets have many optional lines.
+    /// The warnings and notes of what was resolved. Most notes of presets and of the defaults are
+    /// shown with `-v` only: they have many optional lines.
     pub(crate) fn notes(&self, desired: &Desired) {
         let out = self.site(&desired.site);
         for warning in &desired.warnings {
@@ -236,7 +248,7 @@ impl Out {
         }
         for note in &desired.notes {
             let text = format_args!("{} ({})", note.text, note.origin);
-            if note.always || note.origin.presets.is_empty() {
+            if note.always || note.origin.is_sites_own() {
                 out.info(text);
             } else {
                 out.detail(text);

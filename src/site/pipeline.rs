@@ -224,7 +224,7 @@ impl BringUp {
 
             // Plan: the steps from there to what is desired.
             let plan = self.pipeline.plan_up(desired, &observed)?;
-            if self.leave_down && is_down(&plan, &observed) {
+            if self.leave_down && plan.site_state() == SiteState::Down {
                 return Ok(changes);
             }
             if !plan.conflicts.is_empty() {
@@ -309,16 +309,14 @@ impl BringUp {
 
 /// Mounts of a graft that do not follow their template.
 fn stays_stale(plan: &Plan) -> Error {
-    Error::failed(format!("{}: the mounts of a graft do not follow its template", plan.site))
-        .hint(format!("take the site down and up again: `mountjail down {}`", plan.site))
-}
-
-/// Whether the site is down. One that is recorded without mounts is up: all that it needs was
-/// absent.
-fn is_down(plan: &Plan, observed: &Observed) -> bool {
-    let record = observed.record.as_ref();
-    let is_up_without_mounts = record.is_some_and(|record| record.mounts.is_empty());
-    !is_up_without_mounts && plan.site_state() == SiteState::Down
+    Error::failed(format!(
+        "{}: the mounts of a graft do not follow its template",
+        plan.site
+    ))
+    .hint(format!(
+        "take the site down and up again: `mountjail down {}`",
+        plan.site
+    ))
 }
 
 /// What `manifest` asks for on the host.
@@ -359,11 +357,7 @@ fn observe(
 
 /// The steps from `observed` to `desired`. On storage that other hosts may have mounted,
 /// placeholders stay.
-fn plan_up(
-    desired: &Desired,
-    observed: &Observed,
-    templates: Option<&HostPath>,
-) -> Result<Plan> {
+fn plan_up(desired: &Desired, observed: &Observed, templates: Option<&HostPath>) -> Result<Plan> {
     let plan = plan::up(desired, observed, templates);
     if plan.removals() == 0 {
         return Ok(plan);

@@ -5,18 +5,18 @@ use std::sync::Arc;
 
 use super::Context;
 use crate::base::{HostPath, SiteName};
-use crate::observe::{BootId, CreatedKind, RecordedMount, Records};
+use crate::observe::{BootId, CreatedKind, RecordedMount, SiteRecords};
 use crate::resolve::{Desired, Link, Mount};
 use crate::{Error, Result};
 
 /// What is recorded of the site. Unprivileged callers cannot read the records, and change nothing:
 /// they are shown what can be observed.
-pub(crate) fn read(context: &Context, site: &SiteName, boot: &BootId) -> Result<Records> {
+pub(crate) fn read(context: &Context, site: &SiteName, boot: &BootId) -> Result<SiteRecords> {
     match context.state.read(site, boot) {
         Err(error) if error.errno() == Some(libc::EACCES) && !nix::unistd::geteuid().is_root() => {
-            Ok(Records {
+            Ok(SiteRecords {
                 warnings: vec![error.to_string()],
-                ..Records::default()
+                ..SiteRecords::default()
             })
         }
         result => result,
@@ -27,7 +27,11 @@ pub(crate) fn read(context: &Context, site: &SiteName, boot: &BootId) -> Result<
 /// moved there, or may be gone.
 ///
 /// Errors: the site was set up in another directory, which still exists.
-pub(crate) fn at_root(context: &Context, desired: &Desired, records: Records) -> Result<Records> {
+pub(crate) fn at_root(
+    context: &Context,
+    desired: &Desired,
+    records: SiteRecords,
+) -> Result<SiteRecords> {
     let Desired { site, root, .. } = desired;
     let kept_at = records.kept.as_ref().map(|kept| &kept.root);
     let is_there = |recorded: Option<&HostPath>| recorded.is_none_or(|recorded| recorded == root);
@@ -40,7 +44,7 @@ pub(crate) fn at_root(context: &Context, desired: &Desired, records: Records) ->
             context.out.site(site).warn(format_args!(
                 "the root {recorded} does not exist any more; mountjail forgets what it made there"
             ));
-            Ok(Records::default())
+            Ok(SiteRecords::default())
         }
         (home, _) => {
             let home = home.unwrap_or_else(|| root.clone());
@@ -50,7 +54,7 @@ pub(crate) fn at_root(context: &Context, desired: &Desired, records: Records) ->
 }
 
 /// The site was set up at `home`, and its manifest names another root.
-pub(crate) fn set_up_elsewhere(home: &HostPath, desired: &Desired, records: &Records) -> Error {
+pub(crate) fn set_up_elsewhere(home: &HostPath, desired: &Desired, records: &SiteRecords) -> Error {
     let Desired { site, root, .. } = desired;
     let kept = records.kept.as_ref();
     let has_fstab_lines = kept.is_some_and(|kept| kept.fstab.is_some());
@@ -64,20 +68,23 @@ pub(crate) fn set_up_elsewhere(home: &HostPath, desired: &Desired, records: &Rec
     Error::failed(format!(
         "{site}: the manifest now says root {root}, but the site was set up at {home}"
     ))
-    .hint(format!("take it away there first: {how}"))
+    .hint(format!("take it down there first: {how}"))
 }
 
 /// The recorded mounts of the root of `desired` at targets that `desired` does not have.
 pub(crate) fn recorded_besides<'r>(
     desired: &Desired,
-    records: &'r Records,
+    records: &'r SiteRecords,
 ) -> Vec<&'r RecordedMount> {
     let record = records.record.as_ref();
     let Some(record) = record.filter(|record| record.root == desired.root) else {
         return vec![];
     };
     let desired: HashSet<_> = desired.mounts.iter().map(|mount| &mount.target).collect();
-    let one_by_one = record.mounts.iter().filter(|mount| mount.template.is_none());
+    let one_by_one = record
+        .mounts
+        .iter()
+        .filter(|mount| mount.template.is_none());
     let members = records.members.iter().map(|member| &member.mount);
     one_by_one
         .chain(members)
@@ -86,7 +93,7 @@ pub(crate) fn recorded_besides<'r>(
 }
 
 /// Adds recorded mounts to `desired`, and the recorded links: they may lead to these mounts.
-pub(crate) fn add_recorded(desired: &mut Desired, records: &Records, mounts: Vec<Arc<Mount>>) {
+pub(crate) fn add_recorded(desired: &mut Desired, records: &SiteRecords, mounts: Vec<Arc<Mount>>) {
     desired.mounts.extend(mounts);
     desired.mounts.sort_by(|a, b| a.target.cmp(&b.target));
     desired.mounts.dedup_by(|a, b| a.target == b.target);

@@ -2,18 +2,17 @@
 //! from the records.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::sync::Arc;
 
 use super::SiteError;
 use super::pipeline::Pipeline;
 use super::records::{self, add_recorded, recorded_besides};
 use super::{Site, configuration};
+use crate::Result;
 use crate::base::JailPath;
-use crate::observe::{self, Records};
+use crate::observe::{self, SiteRecords};
 use crate::plan::{self, Plan, Step};
 use crate::resolve::{Dependencies, Desired, FileKind, Host, Mount, Resolution};
-use crate::{Error, Result};
 
 pub(crate) struct SiteStatus {
     pub site: Site,
@@ -61,7 +60,7 @@ impl SiteStatus {
             };
         };
 
-        let has_no_manifest = fs::symlink_metadata(&site.file).is_err();
+        let has_no_manifest = !configuration::has_manifest(&site);
         let host = &pipeline.context.host;
         let (resolved, absent) = if failed.is_empty() || has_no_manifest {
             let absent = named_and_absent(&desired, &records, host, &lookups);
@@ -100,7 +99,7 @@ impl SiteStatus {
 }
 
 /// The records, as those of the place where the root is now.
-fn records_at_home(pipeline: &Pipeline, site: &Site) -> Result<Records> {
+fn records_at_home(pipeline: &Pipeline, site: &Site) -> Result<SiteRecords> {
     let Pipeline { context, boot, .. } = pipeline;
     let records = records::read(context, &site.name, boot);
     let records = records.map_err(|error| error.context(&site.name))?;
@@ -114,7 +113,7 @@ fn records_at_home(pipeline: &Pipeline, site: &Site) -> Result<Records> {
 }
 
 fn plan_without_manifest(pipeline: &Pipeline, site: &Site) -> Result<Option<Plan>> {
-    let Site { name, file } = site;
+    let name = &site.name;
     let records = records::read(&pipeline.context, name, &pipeline.boot)?;
     let Some(root) = records.root().cloned() else {
         return Ok(None);
@@ -127,8 +126,8 @@ fn plan_without_manifest(pipeline: &Pipeline, site: &Site) -> Result<Option<Plan
         BTreeSet::new(),
         Resolved::Wholly,
     )?;
-    let gone = Error::failed(format!("{name}: the manifest {} is gone", file.display()));
-    let hint = format!("`mountjail down {name}` takes away what is mounted");
+    let gone = configuration::no_manifest(site);
+    let hint = format!("`mountjail down {name}` unmounts what is mounted");
     plan.conflicts.push(gone.hint(hint));
     Ok(Some(plan))
 }
@@ -137,7 +136,7 @@ fn plan_without_manifest(pipeline: &Pipeline, site: &Site) -> Result<Option<Plan
 fn desired(
     pipeline: &Pipeline,
     site: &Site,
-    records: &Records,
+    records: &SiteRecords,
     failed: &mut Vec<SiteError>,
 ) -> (Option<Desired>, Vec<Arc<Dependencies>>) {
     let manifest = match pipeline.load(site) {
@@ -168,7 +167,7 @@ fn desired(
 fn plan_status(
     pipeline: &Pipeline,
     desired: &Desired,
-    records: Records,
+    records: SiteRecords,
     absent: BTreeSet<JailPath>,
     resolved: Resolved,
 ) -> Result<Plan> {
@@ -192,7 +191,7 @@ fn plan_status(
 /// optional one.
 fn named_and_absent(
     desired: &Desired,
-    records: &Records,
+    records: &SiteRecords,
     host: &Host,
     lookups: &[Arc<Dependencies>],
 ) -> BTreeSet<JailPath> {
@@ -212,7 +211,7 @@ fn named_and_absent(
 /// Adds to `desired` what else is recorded; returns the targets whose source does not exist.
 fn keep_what_is_recorded(
     desired: &mut Desired,
-    records: &Records,
+    records: &SiteRecords,
     host: &Host,
 ) -> BTreeSet<JailPath> {
     let mut absent = BTreeSet::new();
@@ -227,7 +226,7 @@ fn keep_what_is_recorded(
             source: mount.source.clone(),
             file: found.map(|found| found.file),
             kind: found.map_or(FileKind::File, |found| found.kind),
-            options: mount.options,
+            attributes: mount.attributes,
             recursive: mount.recursive,
             reasons: vec![],
         }));

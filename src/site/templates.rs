@@ -75,7 +75,8 @@ impl Templates {
             }
 
             let _lock = store.lock_of(&name)?;
-            let is_new = known.is_none_or(|known| known.contents.as_ref() != Some(&template.contents));
+            let is_new =
+                known.is_none_or(|known| known.contents.as_ref() != Some(&template.contents));
             if need == Need::Refreshed && is_new {
                 store.begin_change(&name, &plan.site, &self.boot)?;
             }
@@ -148,20 +149,25 @@ enum Need {
 /// What `plan` needs the template of the graft for.
 fn need(plan: &Plan, graft: &Graft) -> Option<Need> {
     let at = &graft.mount.target;
-    let is_refreshed = |step: &Step| {
-        matches!(step, Step::Refresh { graft, .. } if graft.mount.target == *at)
-    };
+    let is_refreshed =
+        |step: &Step| matches!(step, Step::Refresh { graft, .. } if graft.mount.target == *at);
     if plan.steps.iter().any(is_refreshed) {
         return Some(Need::Refreshed);
     }
     plan.steps.iter().find_map(|step| match step {
-        Step::Attach { mount, graft: of_graft } | Step::Swap { mount, graft: of_graft, .. } => {
-            match of_graft {
-                Some(_) if mount.target == *at => Some(Need::Mounted),
-                None if graft.has(&mount.target) => Some(Need::Member),
-                _ => None,
-            }
+        Step::Attach {
+            mount,
+            graft: of_graft,
         }
+        | Step::Swap {
+            mount,
+            graft: of_graft,
+            ..
+        } => match of_graft {
+            Some(_) if mount.target == *at => Some(Need::Mounted),
+            None if graft.has(&mount.target) => Some(Need::Member),
+            _ => None,
+        },
         _ => None,
     })
 }

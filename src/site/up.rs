@@ -42,13 +42,13 @@ pub(crate) type Changed = (Change, JailPath);
 impl Changes {
     /// Adds what was done by carrying out `plan`.
     pub(super) fn add(&mut self, outcome: Outcome, plan: &Plan) {
-        self.outcome = std::mem::take(&mut self.outcome).and(outcome);
+        self.outcome = std::mem::take(&mut self.outcome).merge(outcome);
         self.mounts.extend(plan.steps.iter().flat_map(changes));
     }
 
     /// Adds the changes of another run.
     pub(super) fn extend(&mut self, more: Self) {
-        self.outcome = std::mem::take(&mut self.outcome).and(more.outcome);
+        self.outcome = std::mem::take(&mut self.outcome).merge(more.outcome);
         self.mounts.extend(more.mounts);
     }
 
@@ -107,7 +107,10 @@ fn in_graft(step: &Step) -> Vec<Changed> {
         let targets = mounts.iter().map(|mount| (what, mount.target.clone()));
         targets.collect::<Vec<_>>()
     };
-    let detached = change.detach.iter().map(|target| (Change::Detached, target.clone()));
+    let detached = change
+        .detach
+        .iter()
+        .map(|target| (Change::Detached, target.clone()));
     [
         of(Change::Attached, &change.attach),
         of(Change::Swapped, &change.swap),
@@ -122,7 +125,10 @@ fn going(step: &Step) -> Vec<Changed> {
         Step::Detach {
             along: Along::Members(members),
             ..
-        } => members.iter().map(|member| (Change::Detached, member.clone())).collect(),
+        } => members
+            .iter()
+            .map(|member| (Change::Detached, member.clone()))
+            .collect(),
         Step::Detach { target, .. } => vec![(Change::Detached, target.clone())],
         _ => vec![],
     }

@@ -30,7 +30,7 @@ struct RunningPool {
 /// How one site is used.
 #[derive(Default)]
 pub(crate) struct InUse {
-    /// A line per user.
+    /// One line per user: the process, and what it uses.
     pub by: Vec<String>,
     /// The targets of the mounts that are used.
     pub targets: Vec<JailPath>,

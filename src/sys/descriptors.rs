@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::RawFd;
 
+use super::proc;
+
 /// Marks every descriptor from `first` on close-on-exec, so that no program that this process
 /// becomes or starts inherits it: `close_range(2)` with `CLOSE_RANGE_CLOEXEC` (Linux 5.11), else
 /// `FD_CLOEXEC` of fcntl(2) for each entry of `/proc/self/fd`.
@@ -24,16 +26,10 @@ pub fn close_on_exec(first: RawFd) -> io::Result<()> {
 }
 
 fn one_by_one(first: RawFd) -> io::Result<()> {
-    for entry in std::fs::read_dir("/proc/self/fd")? {
-        let fd = entry?
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok());
-        if let Some(fd) = fd.filter(|fd| *fd >= first) {
-            // SAFETY: there are no pointers. A descriptor that is no longer open gives EBADF, which
-            // is harmless.
-            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
-        }
+    for fd in proc::own_descriptors()?.filter(|fd| *fd >= first) {
+        // SAFETY: there are no pointers. A descriptor that is no longer open gives EBADF, which is
+        // harmless.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ const FAN_MNT_ATTACH: u64 = 0x0100_0000;
 const FAN_MNT_DETACH: u64 = 0x0200_0000;
 const FAN_EVENT_INFO_TYPE_MNT: u8 = 7;
 
-/// One change of the mount table, with the mount's never reused id.
+/// One change of the mount table, with the mount's unique mount ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MountEvent {
     /// It was attached.

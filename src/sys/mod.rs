@@ -18,7 +18,7 @@ mod mount;
 mod namespace;
 mod owner;
 mod privileges;
-mod proc;
+pub mod proc;
 mod quiet;
 mod schedule;
 mod seccomp;
@@ -36,12 +36,11 @@ pub use mount::{
     probe, umount, umount_at, umount_expire_probe,
 };
 pub use namespace::{
-    change_root, enter_mount_namespace, mount_namespace, new_mount_namespace, pinned_namespace, run_on,
-    usable_processors,
+    change_root, enter_mount_namespace, mount_namespace, new_mount_namespace, pinned_namespace,
+    run_on, usable_processors,
 };
 pub use owner::{is_roots, may_look_everywhere};
 pub use privileges::{drop_capabilities, leave_session_keyring};
-pub use proc::start_time;
 pub use quiet::{OnMount, mount_of, reopen_on};
 pub use schedule::undisturbed;
 pub use seccomp::forbid_typing;

@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
 use nix::NixPath;
@@ -11,6 +12,8 @@ use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::fchdir;
+
+use super::proc;
 
 const MOVE_MOUNT_BENEATH: libc::c_uint = 0x200; // linux/mount.h, Linux 6.5
 const SYS_OPEN_TREE_ATTR: libc::c_long = 467; // Linux 6.15; see `SYS_STATMOUNT`
@@ -158,7 +161,7 @@ fn umount_in(dir: BorrowedFd<'_>, name: &Path, flags: libc::c_int) -> io::Result
 /// Detaches the topmost mount whose root or mount point is the open file `at`: `umount2(2)` with
 /// `MNT_DETACH` through the descriptor itself. This works wherever the mount has been moved to.
 pub fn umount_at(at: impl AsFd) -> io::Result<()> {
-    let path = CString::new(format!("/proc/self/fd/{}", at.as_fd().as_raw_fd()))?;
+    let path = CString::new(proc::path_of_descriptor(&at).into_os_string().into_vec())?;
     // SAFETY: `path` is NUL-terminated and lives across the call.
     checked(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) }.into()).map(drop)
 }

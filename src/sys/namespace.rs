@@ -40,7 +40,13 @@ pub fn enter_mount_namespace(namespace: impl AsFd) -> io::Result<()> {
 pub fn new_mount_namespace() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    Ok(mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?)
+    Ok(mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        private,
+        None::<&str>,
+    )?)
 }
 
 /// Makes the mount at `root` the root of the mount namespace, and detaches all others.

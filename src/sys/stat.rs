@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::NixPath;
 
 use super::file::{FileId, FileKind};
+use super::proc;
 
 // Linux 6.8. The numbers are the same on every architecture that Rust supports except mips, where
 // they are not system calls (ENOSYS).
@@ -24,7 +25,7 @@ const STATX_MNT_ID_UNIQUE: u32 = 0x4000; // linux/stat.h, Linux 6.8
 pub struct Stat {
     /// Device and inode.
     pub file: FileId,
-    /// Its type.
+    /// The type of the file.
     pub kind: FileKind,
     /// Type and permission bits.
     pub mode: u32,
@@ -35,10 +36,10 @@ pub struct Stat {
     /// The time when it was made, in nanoseconds since 1970 (`STATX_BTIME`); `None` if the file
     /// system does not record it.
     pub born: Option<i64>,
-    /// The mount that it is on: the never reused id (Linux 6.8), else the id of mountinfo (5.8);
+    /// The mount that it is on: the unique mount ID (Linux 6.8), else the id of mountinfo (5.8);
     /// `None` before.
     pub mount_id: Option<u64>,
-    /// Whether `mount_id` is the never reused one.
+    /// Whether `mount_id` is the unique one.
     pub mount_id_is_unique: bool,
     /// Whether it is the root of a mount (5.8); `None` if the kernel does not report it.
     pub mount_root: Option<bool>,
@@ -148,10 +149,8 @@ pub fn stat_fd(fd: impl AsFd) -> io::Result<Stat> {
 /// Returns the id in `/proc/self/mountinfo` of the mount that an open file is on: `mnt_id` of
 /// `/proc/self/fdinfo` (Linux 3.15).
 pub fn mount_id_in_table(fd: impl AsFd) -> io::Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd()))?;
-    let id = text
-        .lines()
-        .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    let info = proc::descriptor_info(fd.as_fd().as_raw_fd())?;
+    let id = info.get("mnt_id").and_then(|id| id.parse().ok());
     id.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
@@ -310,7 +309,7 @@ pub struct StatMount {
     pub fuse: bool,
     /// The id in `/proc/self/mountinfo`.
     pub id: u64,
-    /// The never reused id of the mount it is attached to.
+    /// The unique mount ID of the mount it is attached to.
     pub parent: u64,
     /// That mount's id in `/proc/self/mountinfo`.
     pub parent_in_mountinfo: u64,
@@ -436,7 +435,7 @@ fn is_overflow<T>(result: &io::Result<T>) -> bool {
     matches!(result, Err(error) if error.raw_os_error() == Some(libc::EOVERFLOW))
 }
 
-/// Calls `statmount(2)` for the mount with the never reused id `unique_id`.
+/// Calls `statmount(2)` for the mount with the unique ID `unique_id`.
 ///
 /// Errors: ENOENT if there is no such mount in this namespace; ENOSYS before Linux 6.8.
 pub fn stat_mount(unique_id: u64) -> io::Result<StatMount> {
@@ -482,11 +481,11 @@ pub struct MountOutline {
     pub device: u64,
     /// The type of its file system, as in `statfs(2)`.
     pub magic: u64,
-    /// The never reused id of the mount it is attached to.
+    /// The unique mount ID of the mount it is attached to.
     pub parent: u64,
 }
 
-/// Returns the outline of the mount with the never reused id `unique_id`.
+/// Returns the outline of the mount with the unique ID `unique_id`.
 ///
 /// Errors: as [`stat_mount`].
 pub fn mount_outline(unique_id: u64) -> io::Result<MountOutline> {
@@ -499,7 +498,7 @@ pub fn mount_outline(unique_id: u64) -> io::Result<MountOutline> {
     })
 }
 
-/// Returns the mount point of the mount with the never reused id `unique_id`, from the root
+/// Returns the mount point of the mount with the unique ID `unique_id`, from the root
 /// directory of this process.
 ///
 /// Errors: as [`stat_mount`]; EOVERFLOW if the path is longer than 1 MiB.
@@ -514,7 +513,7 @@ pub fn mount_point(unique_id: u64) -> io::Result<PathBuf> {
     }
 }
 
-/// Whether a mount with the never reused id `unique_id` exists in this namespace. A mount that
+/// Whether a mount with the unique mount ID `unique_id` exists in this namespace. A mount that
 /// could not be asked about may exist. If the kernel or a seccomp filter does not permit
 /// `statmount(2)` at all, ids say nothing, and the answer is no.
 pub fn mount_exists(unique_id: u64) -> bool {
@@ -527,13 +526,13 @@ pub fn mount_exists(unique_id: u64) -> bool {
     }
 }
 
-/// Lists the never reused ids of all mounts below the root directory of this process, at any depth,
+/// Lists the unique mount IDs of all mounts below the root directory of this process, at any depth,
 /// without the mount that it is on: `listmount(2)` with `LSMT_ROOT` (Linux 6.8).
 pub fn list_mounts() -> io::Result<Vec<u64>> {
     list_mounts_in(LSMT_ROOT)
 }
 
-/// Lists the never reused ids of all mounts in the mount with the never reused id `unique_id`, at
+/// Lists the unique mount IDs of all mounts in the mount with the unique ID `unique_id`, at
 /// any depth: `listmount(2)` (Linux 6.8). The kernel examines every mount of the namespace for
 /// this.
 pub fn list_mounts_in(unique_id: u64) -> io::Result<Vec<u64>> {

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 
 use super::call::{self, Flags, PathAt, PathCall};
 use super::miss::FailedLookup;
+use super::tracee::directory;
 use crate::base::{HostPath, JailPath};
 use crate::observe;
 use crate::resolve::{Host, interpreter_of};
@@ -44,7 +45,7 @@ pub(super) fn failed(pid: Pid, call: &PathCall) -> Option<FailedLookup> {
         base(pid, call)?.join(text.strip_prefix("/").unwrap_or(&text))
     };
 
-    let jail = Host::at(format!("/proc/{pid}/root"));
+    let jail = Host::at(directory(pid).join("root"));
     let path = without_parents(&jail, &path)?;
     let path = if call.kind.name == "exec" {
         not_found_by_exec(&jail, path)?
@@ -100,14 +101,15 @@ fn open_how(pid: Pid, call: &PathCall) -> Option<OpenHow> {
 
 /// The directory where a relative path begins, as the process sees it; `None` if it is not inside.
 fn base(pid: Pid, call: &PathCall) -> Option<PathBuf> {
+    let proc = directory(pid);
     let link = match call.kind.path {
         PathAt::Beside if call.descriptor(0) != libc::AT_FDCWD => {
-            format!("/proc/{pid}/fd/{}", call.descriptor(0))
+            proc.join("fd").join(call.descriptor(0).to_string())
         }
-        _ => format!("/proc/{pid}/cwd"),
+        _ => proc.join("cwd"),
     };
     // Both are links to the host's names.
-    let root = fs::read_link(format!("/proc/{pid}/root")).ok()?;
+    let root = fs::read_link(proc.join("root")).ok()?;
     let at = fs::read_link(link).ok()?;
     Some(Path::new("/").join(at.strip_prefix(root).ok()?))
 }

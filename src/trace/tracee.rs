@@ -1,37 +1,32 @@
 //! What /proc tells about a thread that is followed, or is to be followed.
 
-use std::fs;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use crate::Error;
 use crate::observe::Process;
+use crate::sys::proc;
 
 /// The threads that the process has now.
 pub(super) fn threads(process: Pid) -> Vec<Pid> {
-    let mut threads = vec![];
-    let tasks = fs::read_dir(format!("/proc/{process}/task"));
-    for task in tasks.into_iter().flatten().flatten() {
-        if let Some(name) = task.file_name().to_str()
-            && let Ok(id) = name.parse()
-        {
-            threads.push(Pid::from_raw(id));
-        }
-    }
-    threads
+    proc::threads(&directory(process))
+        .map(Pid::from_raw)
+        .collect()
 }
 
-/// The value of a field of `proc_pid_status(5)`.
-fn status(thread: Pid, field: &str) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
-    let value = text.lines().find_map(|line| line.strip_prefix(field))?;
-    Some(value.trim().to_owned())
+/// The directory of a process or thread in `/proc`.
+pub(super) fn directory(thread: Pid) -> PathBuf {
+    Path::new("/proc").join(thread.to_string())
 }
 
 /// The process that follows the thread.
 pub(super) fn tracer(thread: Pid) -> Option<u32> {
-    let tracer = status(thread, "TracerPid:")?.parse().ok()?;
+    let tracer = proc::status(&directory(thread))?
+        .get("TracerPid")?
+        .parse()
+        .ok()?;
     (tracer != 0).then_some(tracer)
 }
 
@@ -42,23 +37,24 @@ pub(super) fn is_ours(thread: Pid) -> bool {
 
 /// Whether the thread has ended, even if its parent has not waited for it yet.
 pub(super) fn has_ended(thread: Pid) -> bool {
-    match status(thread, "State:") {
-        Some(state) => state.starts_with(['Z', 'X']),
+    match proc::status(&directory(thread)) {
+        Some(status) => status
+            .get("State")
+            .is_none_or(|state| state.starts_with(['Z', 'X'])),
         None => true,
     }
 }
 
 /// The program's name, as `ps` shows it.
 pub(super) fn name(thread: Pid) -> String {
-    let name = fs::read(format!("/proc/{thread}/comm")).unwrap_or_default();
-    String::from_utf8_lossy(&name).trim_end().to_owned()
+    proc::name(&directory(thread)).unwrap_or_default()
 }
 
 /// The id of the user that the thread looks up files as.
 pub(super) fn user(thread: Pid) -> Option<u32> {
     // Real, effective, saved, and that for the file system.
-    let ids = status(thread, "Uid:")?;
-    ids.split_whitespace().nth(3)?.parse().ok()
+    let status = proc::status(&directory(thread))?;
+    status.get("Uid")?.split_whitespace().nth(3)?.parse().ok()
 }
 
 /// The error for a process that has ended or never was there.

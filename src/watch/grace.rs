@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::{HostPath, JailPath, SiteName};
-use crate::observe::{RecordedMount, Records};
+use crate::observe::{RecordedMount, SiteRecords};
 use crate::resolve::{Dependencies, Desired, Host, Mount};
 use crate::site::records::{add_recorded, recorded_besides};
 use crate::{Error, sys};
@@ -62,7 +62,7 @@ impl GracePeriods {
 /// the manifest asks for their source, as `lookups` tell, but it is not found.
 pub(crate) fn retain(
     desired: &mut Desired,
-    records: &Records,
+    records: &SiteRecords,
     host: &Host,
     lookups: &[Arc<Dependencies>],
     is_over: impl Fn(&JailPath) -> bool,
@@ -93,7 +93,11 @@ pub(crate) fn retain(
 
 /// Adds to `desired`, which could be resolved only in part because of the errors `unseen`, all
 /// recorded mounts that are still there: it is not known which of them the manifest asks for.
-pub(crate) fn retain_all(desired: &mut Desired, records: &Records, unseen: Vec<Error>) -> Retained {
+pub(crate) fn retain_all(
+    desired: &mut Desired,
+    records: &SiteRecords,
+    unseen: Vec<Error>,
+) -> Retained {
     let recorded = recorded_besides(desired, records).into_iter();
     let mounts: Vec<_> = recorded
         .filter_map(|mount| still_there(&desired.root, mount))
@@ -119,7 +123,7 @@ fn still_there(root: &HostPath, mount: &RecordedMount) -> Option<Arc<Mount>> {
             source: mount.source.clone(),
             file: Some(mount.file),
             kind: found.kind,
-            options: mount.options,
+            attributes: mount.attributes,
             recursive: mount.recursive,
             reasons: vec![],
         })

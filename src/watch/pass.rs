@@ -8,13 +8,13 @@ use super::index::Dependent;
 use super::pass_result::{PassResult, RecordId};
 use crate::base::{HostPath, JailPath, SiteName};
 use crate::engine::Lock;
-use crate::observe::Records;
+use crate::observe::SiteRecords;
 use crate::patience::{Crew, Stop};
 use crate::resolve::{Aspect, Dependencies, Host, Resolution};
 use crate::site::context::Context;
 use crate::site::pipeline::{BringUp, MountLookup, lock};
 use crate::site::up::{Change, Done};
-use crate::site::{ManifestError, Site, SiteError};
+use crate::site::{ManifestError, Site, SiteError, configuration, instances};
 use crate::{Error, Result, sys};
 
 /// From so many sites on, a pass reads the whole mount table instead of looking up each mount.
@@ -131,7 +131,7 @@ fn under_lock(
 }
 
 /// Why it is not known whether the site is up.
-fn damaged(site: &Site, records: &Records) -> Option<Error> {
+fn damaged(site: &Site, records: &SiteRecords) -> Option<Error> {
     let warning = records.warnings.first()?;
     let error = Error::failed(format!("{}: {warning}", site.name));
     Some(error.hint(format!(
@@ -144,12 +144,15 @@ fn bring_right(
     run: &BringUp,
     site: &Site,
     (policy, stop): (&PassPolicy, &Stop),
-    records: &Records,
+    records: &SiteRecords,
     host: &Host,
     lookups: &mut Vec<Arc<Dependencies>>,
 ) -> PassOutcome {
     if let Ok(file) = HostPath::new(&site.file) {
         host.depend_on(&file, Aspect::CONTENTS);
+    }
+    for directory in instances::directories(site) {
+        host.depend_on(&directory, Aspect::NAME);
     }
     let manifest = match run.pipeline.load(site) {
         Ok(manifest) => manifest,
@@ -205,15 +208,16 @@ fn could_not_look(error: &Error) -> bool {
 }
 
 /// The error of a site that is up and has no manifest.
-pub(crate) fn without_manifest(Site { name, file }: &Site) -> SiteError {
-    let gone = Error::failed(format!("{name}: the manifest {} is gone", file.display()))
-        .because_of("its mounts stay, but are not kept right any more")
-        .hint(format!("`mountjail down {name}` takes it away"));
+pub(crate) fn without_manifest(site: &Site) -> SiteError {
+    let name = &site.name;
+    let gone = configuration::no_manifest(site)
+        .because_of("its mounts stay, but are no longer kept in sync")
+        .hint(format!("`mountjail down {name}` takes it down"));
     SiteError::Errors(vec![gone])
 }
 
 fn is_gone(error: &ManifestError, site: &Site) -> bool {
-    matches!(error, ManifestError::Error(_)) && std::fs::symlink_metadata(&site.file).is_err()
+    matches!(error, ManifestError::Error(_)) && !configuration::has_manifest(site)
 }
 
 /// What is known about the site now; `None`: the record cannot be read at the moment.
@@ -232,7 +236,10 @@ fn learned(run: &BringUp, site: &Site, lookups: Vec<Arc<Dependencies>>) -> Optio
     let ids = mounts.flat_map(|mount| {
         let graft = mount.unique_id.filter(|_| mount.template.is_some());
         let members = graft.and_then(|id| sys::list_mounts_in(id).ok());
-        mount.unique_id.into_iter().chain(members.into_iter().flatten())
+        mount
+            .unique_id
+            .into_iter()
+            .chain(members.into_iter().flatten())
     });
     Some(PassResult {
         user: Dependent::Site(site.name.clone()),

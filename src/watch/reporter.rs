@@ -19,7 +19,8 @@ use crate::patience::worker;
 use crate::site::context::Context;
 use crate::site::out::Out;
 use crate::site::up::{Change, Changed, Changes};
-use crate::site::{Site, SiteError};
+use crate::site::{ManifestError, Site, SiteError};
+use crate::sys::proc;
 
 /// How many names are shown in one line.
 const NAMED: usize = 5;
@@ -35,8 +36,8 @@ pub(crate) struct Reporter {
     /// The status that the service manager was told last.
     status: String,
     troubles: BTreeMap<WatcherTrouble, Error>,
-    /// Files whose names cannot be sites'.
-    misnamed: Vec<Error>,
+    /// Files that are no sites, and what else was reported about the list of sites.
+    no_sites: (Vec<ManifestError>, Vec<String>),
     limit: RateLimit,
     /// When each note was last reported.
     noted: BTreeMap<&'static str, Instant>,
@@ -71,7 +72,7 @@ impl Reporter {
         let state = WatchState {
             version: 1,
             pid,
-            start_time: crate::sys::start_time(pid).unwrap_or(0),
+            start_time: proc::start_time(&proc::of(pid)).unwrap_or(0),
             since: now(),
             mount_events: watcher.mount_source().to_owned(),
             ..WatchState::default()
@@ -82,7 +83,7 @@ impl Reporter {
             watchdog,
             status: String::new(),
             troubles: BTreeMap::new(),
-            misnamed: vec![],
+            no_sites: (vec![], vec![]),
             limit: RateLimit::default(),
             noted: BTreeMap::new(),
         }
@@ -153,8 +154,8 @@ impl Reporter {
     fn status(&self) -> String {
         let sites = plural(self.state.sites, "site");
         match self.state.failures.len() {
-            0 => format!("{sites} kept right"),
-            count => format!("{sites} kept right, {count} of them not right"),
+            0 => format!("{sites} watched"),
+            count => format!("{sites} watched, {count} of them not in sync"),
         }
     }
 
@@ -175,14 +176,24 @@ impl Reporter {
         }
     }
 
-    /// Reports files whose names cannot be sites', if that is new.
-    pub(crate) fn misnamed(&mut self, out: &Out, files: Vec<Error>) {
-        for file in &files {
-            if !self.misnamed.contains(file) {
-                out.error(file);
-            }
+    /// Reports files that are no sites, and the warnings of the list, if they are new.
+    pub(crate) fn no_sites(
+        &mut self,
+        out: &Out,
+        errors: Vec<ManifestError>,
+        warnings: Vec<String>,
+    ) {
+        let (known_errors, known_warnings) = &self.no_sites;
+        for error in errors.iter().filter(|error| !known_errors.contains(error)) {
+            error.report(out, &"a file of sites");
         }
-        self.misnamed = files;
+        for warning in warnings
+            .iter()
+            .filter(|warning| !known_warnings.contains(warning))
+        {
+            out.warn(warning);
+        }
+        self.no_sites = (errors, warnings);
     }
 
     /// Reports what was changed, in one line for all sites for which the same was done.
@@ -250,7 +261,7 @@ impl Reporter {
             .collect();
         if !again.is_empty() {
             context.out.info(format_args!(
-                "{}: the mounts stay; tried again from time to time, and after each change",
+                "{}: the mounts stay; retried from time to time, and after each change",
                 names(&again)
             ));
         }
@@ -297,7 +308,7 @@ impl Reporter {
                 0 => String::new(), // it waited for a change
                 count => format!(" after {}", plural(count as usize, "failed attempt")),
             };
-            out.info(format_args!("{}: right again{after}", names(&sites)));
+            out.info(format_args!("{}: in sync again{after}", names(&sites)));
         }
     }
 }

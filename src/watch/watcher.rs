@@ -163,7 +163,7 @@ impl Watcher {
             return false;
         }
         if !self.mounts.tells_each() {
-            // At worst it is reported once more.
+            // At worst it is reported again.
             let _ = ppoll(
                 &mut self.mounts.poll_fds(),
                 Some(TimeSpec::from(Duration::ZERO)),

@@ -16,7 +16,10 @@ pub fn all() -> Vec<Trial> {
         ("a second import leaves existing manifests alone", again),
         ("files that cannot be read are named", mistakes),
         ("fstab is read as mount reads it", fstab_as_mount),
-        ("daemons whose configuration names a root", daemons),
+        (
+            "a daemon's configuration that names a root becomes a site",
+            daemons,
+        ),
         ("a file of another format is named as such", other_kinds),
         ("only regular files are opened", opens_files_alone),
         ("an fstab becomes sites with the same mounts", an_fstab),
@@ -33,8 +36,11 @@ pub fn all() -> Vec<Trial> {
         ),
         ("names that are taken are reported", names_that_are_taken),
     ]);
-    // In a process of its own, because it mounts on /etc/php.
-    trials.push(on_shared_root("Debian's own configuration", debians_own));
+    // Run alone, because it mounts on /etc/php.
+    trials.push(on_shared_root(
+        "Debian's own configuration is imported",
+        debians_own,
+    ));
     trials
 }
 
@@ -922,7 +928,7 @@ fn wrong_lines() {
         "[a]\nincludesections = b\n[b]\nincludesections = a\n",
     );
     import(&[&circle])
-        .says("circle:1: no manifest can say a")
+        .says("circle:1: a manifest cannot express a")
         .says("a -> b -> a");
 }
 

@@ -13,16 +13,22 @@ use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
 
 pub fn all() -> Vec<Trial> {
     let mut trials = trials([
-        ("any value, key and section", any_line),
-        ("any configuration of many files", any_configuration),
         (
-            "configurations as panels and distributions write them",
+            "any value, key and section is read as PHP-FPM reads it",
+            any_line,
+        ),
+        (
+            "any configuration of many files is read as PHP-FPM reads it",
+            any_configuration,
+        ),
+        (
+            "configurations of panels and distributions are read",
             real_ones,
         ),
         ("an odd pool does not hide the others", one_odd_pool),
         ("pools that cannot work are reported at once", reported),
     ]);
-    // In a process of its own, because it mounts on /etc.
+    // Run alone, because it mounts on /etc.
     trials.push(on_shared_root(
         "masters are found by what runs and by units",
         found_masters,
@@ -70,7 +76,7 @@ fn dump(file: &Path, prefix: Option<&Path>) -> Dump {
             if let Some((key, value)) = directive.split_once(" = ") {
                 let pool: &mut BTreeMap<_, _> =
                     pools.entry(open.clone().unwrap_or_default()).or_default();
-                // Of an array the last definition is printed first, and counts.
+                // The last definition of an array is printed first, and takes effect.
                 pool.entry(key.to_owned())
                     .or_insert_with(|| value.to_owned());
             }
@@ -136,7 +142,7 @@ fn cases(usual: u32) -> u32 {
         .unwrap_or(usual)
 }
 
-/// What means something in PHP's dialect of ini files.
+/// Characters with a meaning in PHP's dialect of ini files.
 const ODD: &[&str] = &[
     "yes",
     "No",
@@ -196,7 +202,7 @@ const ODD: &[&str] = &[
     "\r",
 ];
 
-/// Pieces of which PHP's dialect makes something else than it seems.
+/// Pieces that PHP's dialect reads differently than they look.
 fn piece() -> impl Strategy<Value = String> {
     prop_oneof![
         3 => "[a-z/0-9._-]{1,5}",

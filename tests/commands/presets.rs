@@ -140,7 +140,8 @@ fn socket(preset: &str, path: &str) {
     fs::remove_file(path).unwrap();
     let daemon = UnixListener::bind(path).unwrap();
     UnixStream::connect(&inside).unwrap();
-    // systemd removes and makes anew a RuntimeDirectory=: stale, said, healed.
+    // systemd removes a RuntimeDirectory= and makes it anew: the mount becomes stale, is reported,
+    // and is healed.
     drop(daemon);
     fs::remove_dir_all(path.parent().unwrap()).unwrap();
     fs::create_dir(path.parent().unwrap()).unwrap();

@@ -1,7 +1,7 @@
 //! What people read: the help texts, what the commands print for a small example, and typical
 //! errors, each as a file below `snapshots/`.
 //!
-//! After a change that is meant, `INSTA_UPDATE=always cargo test --test commands -- '[snapshots]'`
+//! After an intended change, `INSTA_UPDATE=always cargo test --test commands -- '[snapshots]'`
 //! writes them anew; `git diff` shows what people will read.
 
 use std::fs;
@@ -14,7 +14,7 @@ use libtest_mimic::Trial;
 use crate::support::{Ran, Running, Sandbox, alone, bind};
 
 pub fn all() -> Vec<Trial> {
-    // Each alone, because its sandbox is at /mnt: so no path depends on the run.
+    // Each alone, because its sandbox is at /mnt, so that no path depends on the run.
     let all: [(&str, fn()); 9] = [
         ("help texts", help),
         ("the life of a site", life),
@@ -62,13 +62,13 @@ impl Example {
         example
     }
 
-    /// Writes a file, and gives its path below `/mnt`.
+    /// Writes a file, and returns its path below `/mnt`.
     fn file(&self, path: &str, text: &str) -> PathBuf {
         self.sandbox.file(path, text);
         Path::new("/mnt").join(path)
     }
 
-    /// Makes a site with an empty root, and gives its root.
+    /// Makes a site with an empty root, and returns its root.
     fn site(&self, name: &str, manifest: &str) -> PathBuf {
         let root = Path::new("/mnt/srv").join(name);
         fs::create_dir_all(&root).unwrap();
@@ -118,7 +118,7 @@ fn session(command: &str, ran: &Ran) -> String {
     )
 }
 
-/// Fails unless the snapshot `name` has this text, but for what depends on the machine.
+/// Fails unless the snapshot `name` has this text, except for what depends on the machine.
 fn is_as_before(name: &str, text: &str) {
     let mut settings = insta::Settings::new();
     settings.set_prepend_module_to_snapshot(false);

@@ -1,5 +1,5 @@
 //! Promise: `status` names the state of every mount, and why a site is not up, whatever is wrong
-//! with it; it says which processes still use files that were replaced, and gives metrics that
+//! with it; it names the processes that still use replaced files, and prints metrics that
 //! Prometheus reads.
 
 use std::fs;
@@ -26,7 +26,7 @@ pub fn all() -> Vec<Trial> {
         ),
         ("metrics satisfy promtool and match the states", metrics),
         (
-            "metrics of sites that are down, gone or wrong",
+            "metrics cover sites that are down, gone or wrong",
             metrics_of_others,
         ),
         ("the history lasts as long as the record", history),
@@ -165,7 +165,7 @@ fn a_swapped_library() {
     let inside = Inside::chrooted(&root, &prog);
     assert!(!sandbox.ok(&["status", "s"]).stdout.contains("note:"));
     library(&sandbox, 2);
-    // The old one still is what a new process would find.
+    // A new process would still find the old one.
     let stale = sandbox.run(&["status", "s"]).exits(3);
     assert!(
         stale.stdout.contains("stale") && !stale.stdout.contains("note:"),
@@ -270,7 +270,7 @@ fn from_before() {
     );
 }
 
-/// Fails unless `promtool check metrics` finds nothing to say.
+/// Fails unless `promtool check metrics` reports nothing.
 fn promtool(metrics: &str) {
     let mut promtool = Command::new("promtool");
     let mut child = promtool
@@ -437,7 +437,7 @@ fn history() {
     let first = record();
     sandbox.ok(&["up", "a"]);
     assert_eq!(record(), first, "there was nothing to do");
-    // As it was written before there was a history.
+    // As written before there was a history.
     let mut old = first.clone();
     old.as_object_mut()
         .unwrap()

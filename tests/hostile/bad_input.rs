@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use crate::support::{Ran, Sandbox, for_each_engine, mounts_below, tree};
 use libtest_mimic::Trial;
 
-/// A trial that is made for each engine.
+/// A trial that runs on each engine.
 type OnEngine = fn(&'static str);
 
 pub fn all() -> Vec<Trial> {
@@ -195,7 +195,7 @@ fn roots() {
         ),
     );
     sandbox.run(&["up", "s"]).exits(2).says("holds the root");
-    // A parent that somebody else can write is reported, but is not an error.
+    // A parent directory that somebody else can write to is reported, but is not an error.
     fs::set_permissions(sandbox.path("srv"), fs::Permissions::from_mode(0o777)).unwrap();
     sandbox.manifest("s", format!("root: {}\netc: [hosts]\n", show(&directory)));
     sandbox.ok(&["check", "s"]).says("can be written by others");
@@ -211,7 +211,7 @@ fn overlapping_roots() {
     sandbox.run(&["up", "a"]).exits(2).says("of the site b");
     sandbox.ok(&["up", "c"]);
     sandbox.ok(&["down", "c"]);
-    // Also where a link hides it.
+    // Even if a link hides it.
     symlink(sandbox.path("srv"), sandbox.path("other-way")).unwrap();
     sandbox.manifest(
         "b",
@@ -267,7 +267,7 @@ fn why_not() {
     nothing("/etc/shadow").says("no line is advised: not everybody may read it");
 }
 
-/// A site's owner makes links; what they lead to is others'.
+/// A site's owner makes links to the files of others.
 fn strange_links() {
     let sandbox = Sandbox::new();
     let theirs = sandbox.directory("host/theirs");
@@ -297,7 +297,7 @@ fn strange_links() {
     assert!(mounts_below(&root).is_empty());
     link(&own, &public);
     sandbox.ok(&["up", "s"]);
-    // Turned away while the site is up.
+    // Redirected while the site is up.
     link(&secret, &public);
     sandbox
         .run(&["up", "s"])
@@ -590,7 +590,7 @@ fn configuration() {
     let ran = sandbox
         .run(&["check", "s", "t"])
         .exits(2)
-        .says("t: it includes a preset with the mistakes shown above");
+        .says("t: it has the mistakes shown above, too");
     assert_eq!(
         ran.stderr.matches("loop -> other -> loop").count(),
         1,
@@ -692,7 +692,7 @@ fn small_disk(at: &Path, options: &str) {
 /// The title of a terminal's window, and what the journal would take for an error.
 const HOSTILE: &str = "\x1b]0;owned\x07\n<3>forged";
 
-/// Fails unless the text is shown, on its line and without a command.
+/// Fails unless the text is shown, on one line and without control characters.
 #[track_caller]
 fn is_tame(ran: &Ran) {
     let text = ran.stdout.clone() + &ran.stderr;

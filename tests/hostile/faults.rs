@@ -13,41 +13,47 @@ use crate::support::{Mount, Ran, Sandbox, Tree, for_each_engine, mounts_below, r
 use libtest_mimic::Trial;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-/// The calls that mount, that look where to, and that write down what was done. An older strace
-/// does not know statmount(2): `?`.
+/// The calls that mount, that look up targets, and that write records. The `?` is for older
+/// versions of strace, which do not know statmount(2).
 const CALLS: &str = "open_tree,mount_setattr,move_mount,mount,umount2,openat2,mkdirat,mkdir,\
                      symlinkat,unlinkat,unlink,rename,renameat2,fsync,?statmount,?listmount,\
                      flock,fstatfs";
 
 pub fn all() -> Vec<Trial> {
     [
-        for_each_engine("up, each call failing", |engine| {
+        for_each_engine("up recovers from each call failing", |engine| {
             each_call(engine, Run::Up, Fault::Error);
         }),
-        for_each_engine("up, killed at each call", |engine| {
+        for_each_engine("up recovers from a kill at each call", |engine| {
             each_call(engine, Run::Up, Fault::Kill);
         }),
-        for_each_engine("swap, each call failing", |engine| {
+        for_each_engine("a swap recovers from each call failing", |engine| {
             each_call(engine, Run::Swap, Fault::Error);
         }),
-        for_each_engine("swap, each call failing twice", |engine| {
+        for_each_engine("a swap recovers from each call failing twice", |engine| {
             each_call(engine, Run::Swap, Fault::Errors);
         }),
-        for_each_engine("swap, stopped at each call", |engine| {
+        for_each_engine("a swap recovers from SIGTERM at each call", |engine| {
             each_call(engine, Run::Swap, Fault::Stop);
         }),
-        for_each_engine("swap, killed at each call", |engine| {
+        for_each_engine("a swap recovers from a kill at each call", |engine| {
             each_call(engine, Run::Swap, Fault::Kill);
         }),
-        for_each_engine("swap of deleted files, each call failing", |engine| {
-            each_call(engine, Run::SwapDeleted, Fault::Error);
-        }),
-        for_each_engine("swap, killed while it is undone", killed_in_undo),
-        for_each_engine("swap, without RENAME_EXCHANGE", without_exchange),
-        for_each_engine("down, each call failing", |engine| {
+        for_each_engine(
+            "a swap of deleted files recovers from each call failing",
+            |engine| {
+                each_call(engine, Run::SwapDeleted, Fault::Error);
+            },
+        ),
+        for_each_engine(
+            "a swap recovers from a kill while it is undone",
+            killed_in_undo,
+        ),
+        for_each_engine("a swap is undone without RENAME_EXCHANGE", without_exchange),
+        for_each_engine("down recovers from each call failing", |engine| {
             each_call(engine, Run::Down, Fault::Error);
         }),
-        for_each_engine("down, killed at each call", |engine| {
+        for_each_engine("down recovers from a kill at each call", |engine| {
             each_call(engine, Run::Down, Fault::Kill);
         }),
     ]
@@ -104,7 +110,7 @@ fn each_call(engine: &'static str, run: Run, fault: Fault) {
     }
 }
 
-/// The last mount fails; while the others are taken back, the program is killed.
+/// The last mount fails; while the others are undone, the program is killed.
 fn killed_in_undo(engine: &'static str) {
     let run = Run::Swap;
     let mounts = if engine == "classic" {
@@ -164,7 +170,7 @@ struct Site {
 }
 
 impl Drop for Site {
-    /// Thousands of mounts would make it slow.
+    /// Thousands of mounts would slow the trials down.
     fn drop(&mut self) {
         for mount in mounts_below(&self.sandbox.path("host")) {
             umount2(&mount.point, MntFlags::MNT_DETACH).unwrap();
@@ -347,8 +353,8 @@ impl Site {
         )
     }
 
-    /// A run with a failing call either did its job all the same, or said that it did not and, if
-    /// it was an `up`, left everything as it was.
+    /// A run with a failing call either succeeds anyway, or reports the failure and, if it is an
+    /// `up`, leaves everything as it was.
     fn told_the_truth(
         &self,
         run: Run,
@@ -436,7 +442,7 @@ impl Site {
             let files = fs::read_dir(self.sandbox.state().join(directory)).unwrap();
             let files = files.map(|file| file.unwrap().file_name().into_string().unwrap());
             let left: Vec<_> = files
-                .filter(|name| !["s.lock", "scratch"].contains(&name.as_str()))
+                .filter(|name| !["s.lock", "templates.lock", "scratch"].contains(&name.as_str()))
                 .collect();
             assert!(
                 left.is_empty(),

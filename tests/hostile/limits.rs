@@ -19,41 +19,62 @@ use nix::unistd::Pid;
 /// The limit that the commands get, in seconds.
 const LIMIT: &str = "1";
 
-/// No command may take so long, on a busy machine either.
+/// No command may take this long, not even on a busy machine.
 const END: Duration = Duration::from_secs(300);
 
 pub fn all() -> Vec<Trial> {
     let engines = [
-        for_each_engine_alone("up --all, sources hang", |engine| {
-            up_all(engine, Where::Source);
+        for_each_engine_alone(
+            "up --all brings up the others while sources hang",
+            |engine| {
+                up_all(engine, Where::Source);
+            },
+        ),
+        for_each_engine_alone("up --all brings up the others while roots hang", |engine| {
+            up_all(engine, Where::Root);
         }),
-        for_each_engine_alone("up --all, roots hang", |engine| up_all(engine, Where::Root)),
     ];
     let others: [(&str, fn()); 14] = [
-        ("every command ends, a source hangs", || {
+        ("every command ends while a source hangs", || {
             every_command(Where::Source);
         }),
-        ("every command ends, a root hangs", || {
+        ("every command ends while a root hangs", || {
             every_command(Where::Root);
         }),
         ("a shell that captures the output is not held up", captured),
         ("a signal ends a command that waits", signals),
         ("an answer in time counts", slow),
         ("waiting for a lock has an end", lock),
-        ("a link in / leads to one that hangs", link_in_slash),
-        ("lines for fstab of the others, a source hangs", || {
-            lines_of_the_others(Where::Source);
-        }),
-        ("lines for fstab of the others, a root hangs", || {
-            lines_of_the_others(Where::Root);
-        }),
         (
-            "drop-ins of the others, a manifest hangs",
+            "a link in / to a directory that hangs does not hang commands",
+            link_in_slash,
+        ),
+        (
+            "the others get their fstab lines while a source hangs",
+            || {
+                lines_of_the_others(Where::Source);
+            },
+        ),
+        (
+            "the others get their fstab lines while a root hangs",
+            || {
+                lines_of_the_others(Where::Root);
+            },
+        ),
+        (
+            "the others get their drop-ins while a manifest hangs",
             drop_ins_of_the_others,
         ),
-        ("down --all, a recorded manifest hangs", recorded_manifest),
-        ("the watcher, sources hang", || watch(Where::Source)),
-        ("the watcher, roots hang", || watch(Where::Root)),
+        (
+            "down --all takes down the others while a recorded manifest hangs",
+            recorded_manifest,
+        ),
+        ("the watcher serves the others while sources hang", || {
+            watch(Where::Source);
+        }),
+        ("the watcher serves the others while roots hang", || {
+            watch(Where::Root);
+        }),
         ("the watcher ends and its successor starts", successor),
     ];
     let others = others.map(|(name, body)| alone(name, body));
@@ -144,7 +165,7 @@ impl Sites {
     }
 }
 
-/// Runs a command, which has to end by itself, and whoever reads what it writes as well.
+/// Runs a command, which must end by itself and leave nobody with its output open.
 #[track_caller]
 fn bounded(command: &mut Command) -> Ran {
     let start = Instant::now();
@@ -257,7 +278,7 @@ fn every_command(place: Where) {
     ] {
         sites.run(command);
     }
-    // Nobody who names the other site alone waits.
+    // A command that names only the other site does not wait.
     for command in ["status", "check", "up", "why", "doctor", "down", "up"] {
         let arguments = if command == "why" {
             vec![command, "good0", "/conf"]
@@ -268,7 +289,7 @@ fn every_command(place: Where) {
         assert!(!ran.stderr.contains("answer"), "{ran}");
     }
     match place {
-        // Of a source nothing need be asked.
+        // Nothing has to be asked about a source.
         Where::Source => {
             sites
                 .run(&["down", "bad0"])
@@ -358,7 +379,7 @@ fn signals() {
     sites.run(&["status"]).exits(0);
 }
 
-/// What the threads of a process and of those that it started are in.
+/// The kernel functions that the threads of a process and its descendants sleep in.
 fn threads_of(pid: u32) -> String {
     let mut text = String::new();
     let children =
@@ -512,7 +533,7 @@ fn successor() {
     sites.run(&["up", "--all"]).exits(0);
     sites.hang();
     for _ in 0..2 {
-        // The first pass is over all sites; it begins to watch all the same.
+        // The first pass covers all sites; the watcher begins to watch anyway.
         let watcher = Watcher::with(sites.sandbox.command().args(["watch", "--timeout", LIMIT]));
         watcher.says("bad0: ");
         watcher.end();

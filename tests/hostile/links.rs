@@ -1,5 +1,5 @@
-//! Promise: no link that somebody besides root can put anywhere, and no file that they can write,
-//! has a file of others mounted, or is in another site's way.
+//! Promise: no link that a user other than root can make, and no file that they can write, causes a
+//! file of others to be mounted or gets in another site's way.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, lchown, symlink};
@@ -50,7 +50,10 @@ pub fn all() -> Vec<Trial> {
             "a link to a manifest counts as what it leads to",
             linked_manifests,
         ),
-        ("who is not root checks their own manifests", own_manifests),
+        (
+            "unprivileged users can check their own manifests",
+            own_manifests,
+        ),
     ]));
     all
 }
@@ -107,7 +110,7 @@ fn moved_link(engine: &'static str) {
             .says("it is not followed");
     }
     assert_eq!(ids(), before);
-    // To what is the owner's a link may lead, whoever made it.
+    // A link may lead to what the owner owns, whoever made it.
     fs::remove_file(&source).unwrap();
     symlink("old", &source).unwrap();
     sandbox.ok(&["up", "s"]);
@@ -141,7 +144,7 @@ fn writable_directories() {
         .run(&["check", "s"])
         .exits(1)
         .says("shared can be written by others than root");
-    // Nobody can take away what is not theirs out of a sticky directory.
+    // Nobody can remove another user's files from a sticky directory.
     let top = sandbox.directory("sticky");
     mode(&top, 0o1777);
     let below = sandbox.directory("sticky/roots");
@@ -166,7 +169,8 @@ fn directory_above() {
         .run(&["check", "s"])
         .exits(1)
         .says("it is not followed");
-    // Two users' hands are nobody's, also where the one owns what it leads to.
+    // A directory that two users can write to counts as nobody's, even if one of them owns the
+    // destination.
     let own = directory_of(&sandbox, "home/own", OWNER);
     let theirs = directory_of(&sandbox, "home/theirs", OTHER);
     symlink(&own, theirs.join("link")).unwrap();
@@ -175,7 +179,7 @@ fn directory_above() {
         .run(&["check", "s"])
         .exits(1)
         .says("it is not followed");
-    // Nor do links in a directory that is bound bring anything along.
+    // Links in a bound directory bring nothing along either.
     let bound = sandbox.directory("home/bound");
     symlink(sandbox.file("vault/file", "x"), bound.join("file")).unwrap();
     for path in ["", "vault"] {
@@ -361,8 +365,7 @@ fn private_files() {
         mode(&closed_by, 0o755);
     }
     mode(closed, 0o700);
-    // What is the owner's own is theirs to show, and what root's own program asks for is root's to
-    // know.
+    // Owners may show their own files, and root decides what root's own program asks for.
     owned(&script, OWNER);
     sandbox.ok(&["check", "s"]);
     owned(&script, OTHER);
@@ -422,7 +425,7 @@ fn manifests_of_others() {
     owned(&manifest, OWNER);
     sandbox.ok(&["check", "s"]).says("`up` will refuse it");
     sandbox.ok(&["up", "other"]);
-    // It has no say in whose root is whose.
+    // It does not decide whose root this is.
     sandbox.manifest("s", format!("root: {}\netc: [hosts]\n", other.display()));
     sandbox.ok(&["down", "other"]);
     sandbox.ok(&["up", "other"]);

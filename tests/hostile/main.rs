@@ -1,5 +1,5 @@
-//! No harm comes from wrong input, from owners who mean harm, or from system calls and file systems
-//! that fail or hang.
+//! No harm comes from wrong input, from hostile owners, or from system calls and file systems that
+//! fail or hang.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -36,17 +36,17 @@ pub fn all() -> Vec<Trial> {
             "nothing is made in a source that a directory changes places with",
             exchanges,
         ),
-        for_each_engine("two at once are as good as one", two_at_once),
+        for_each_engine("two runs at once give the result of one", two_at_once),
         for_each_engine(
-            "a source that is replaced meanwhile is looked at once more",
+            "a source that is replaced meanwhile is looked at again",
             replaced_meanwhile,
         ),
         for_each_engine(
-            "a source that is replaced during a swap is swapped in all the same",
+            "a source that is replaced during a swap is swapped in anyway",
             replaced_in_swap,
         ),
         for_each_engine(
-            "what came along with a mount is known wherever its root is moved meanwhile",
+            "submounts are known wherever the root is moved meanwhile",
             moved_meanwhile,
         ),
     ]
@@ -153,7 +153,8 @@ fn up_with_stops(
     (status.code(), said, stops)
 }
 
-/// The source is replaced once: after `up` looked at it, or once more; then after each look.
+/// The source is replaced once, after `up` has looked at it for the first or the second time; then
+/// after each look.
 fn replaced_meanwhile(engine: &'static str) {
     for (when, code) in [(Some(1), 0), (Some(2), 0), (None, 1)] {
         let sandbox = Sandbox::with_engine(engine);

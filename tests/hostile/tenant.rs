@@ -20,7 +20,7 @@ pub fn all() -> Vec<Trial> {
         in_its_place,
     );
     if mountjail::sys::probe::statmount() {
-        // Without ids that are never reused (Linux 6.8) a mount that was moved away is nobody's.
+        // Without unique mount IDs (Linux 6.8) a mount that was moved away is nobody's.
         all.extend(for_each_engine(
             "mounts that are moved out of a path's reach are found",
             out_of_reach,
@@ -38,7 +38,7 @@ pub fn all() -> Vec<Trial> {
             moved_meanwhile,
         ));
         all.push(on_shared_root(
-            "the watcher finds them and lives on",
+            "the watcher finds moved mounts and goes on",
             watched,
         ));
         all.push(on_shared_root(
@@ -52,8 +52,8 @@ pub fn all() -> Vec<Trial> {
 /// Puts something at a path.
 type Put = fn(&Path);
 
-/// What is not needed any more has been moved away, and something else is there: what mountjail
-/// made there is gone.
+/// A placeholder that is no longer needed was moved away, and something else is in its place:
+/// mountjail's own is gone.
 fn in_its_place(engine: &'static str) {
     let put: [(&str, Put); 3] = [
         ("nothing", |_| ()),
@@ -91,8 +91,8 @@ fn in_its_place(engine: &'static str) {
     }
 }
 
-/// Moves the directory `etc` of `root` below so many new directories with long names in it, the
-/// topmost called `top`; gives the lowest.
+/// Moves the directory `etc` of `root` below this many new directories with long names, the topmost
+/// called `top`; returns the lowest one.
 fn bury(root: &Path, top: &str, depth: usize) -> OwnedFd {
     let long = "x".repeat(250);
     let root: OwnedFd = File::open(root).unwrap().into();
@@ -110,7 +110,7 @@ fn bury(root: &Path, top: &str, depth: usize) -> OwnedFd {
 struct Two {
     sandbox: Sandbox,
     root: PathBuf,
-    /// Of the file that `s` binds, and no other trial.
+    /// The name of the file that `s` binds, and no other trial.
     name: String,
 }
 
@@ -135,7 +135,7 @@ impl Two {
         }
     }
 
-    /// How many mounts of the file there are, wherever.
+    /// How many mounts of the file there are anywhere.
     fn mounts(&self) -> usize {
         mounts()
             .iter()
@@ -178,8 +178,7 @@ fn out_of_reach(engine: &'static str) {
     }
 }
 
-/// `up` is killed at each call of one kind, also before it wrote down what came of its mount and
-/// what came along.
+/// `up` is killed at each call of one kind, even before it recorded its mount and the submounts.
 fn killed(engine: &'static str) {
     for again in [false, true] {
         let mut found = 0;
@@ -243,7 +242,7 @@ fn moved_meanwhile(engine: &'static str) {
     assert!(!two.is_recorded());
 }
 
-/// Nobody is asked for a path of more than 1 MiB.
+/// A path of more than 1 MiB is not asked for.
 fn too_deep(engine: &'static str) {
     let two = Two::new(Sandbox::with_engine(engine));
     let at = bury(&two.root, "deep", 4500);
@@ -274,7 +273,7 @@ fn watched() {
     for (nth, depth) in [18, 40, 18, 40].into_iter().enumerate() {
         bury(&two.root, &format!("nth-{nth}"), depth);
         let target = two.root.join("etc/file");
-        // A rename says nothing to the watcher; its next pass does.
+        // A rename causes no event for the watcher; its next pass sees it.
         watcher.signal(Signal::SIGHUP);
         soon_reads(&target, "text");
         assert_eq!(two.mounts(), 1, "{}", watcher.said());
@@ -284,7 +283,7 @@ fn watched() {
 
 fn failed_pass() {
     let two = Two::new(Sandbox::new());
-    // It is read when the watcher starts, and once more in each pass.
+    // It is read when the watcher starts, and again in each pass.
     let path = "/proc/sys/kernel/random/boot_id";
     // -D: the process that is started is the watcher's own.
     let more = ["-D", "-P", path];

@@ -154,7 +154,7 @@ fn broken_getent() {
     sandbox.ok(&["up", "s"]);
     let before = mounts_below(&root).len();
     let broken = sandbox.program("broken", "\x7fELF");
-    // In this mount namespace of the trials alone.
+    // Only in this mount namespace of the trials.
     let bind = |arguments: &[&str]| {
         assert!(
             Command::new("mount")

@@ -1,5 +1,5 @@
 //! Promise: `doctor` tries inside what a site needs, names exactly what does not work with the line
-//! that mends it, and leaves everything as it is.
+//! that repairs it, and changes nothing.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -22,34 +22,37 @@ use serde_json::Value;
 
 pub fn all() -> Vec<Trial> {
     let trials: [(&str, fn()); 25] = [
-        ("a site that is well", well),
-        ("no resolv.conf", no_resolv_conf),
-        ("a dead name server", dead_name_server),
-        ("no certificates", no_certificates),
-        ("a dangling link to a certificate", dangling_certificate),
-        ("no time zones", no_time_zones),
-        ("a missing module for names", missing_nss_module),
-        ("a missing library", missing_library),
-        ("no /dev/urandom", no_urandom),
-        ("a dead MySQL socket", dead_mysql),
-        ("mail() without sendmail", no_sendmail),
-        ("no users and no character sets", no_data),
-        ("no character sets for PHP", no_iconv),
-        ("no locale", no_locale),
-        ("a log that nobody reads", syslog),
-        ("PHP's own settings", php_settings),
+        ("a healthy site passes every check", well),
+        ("a missing resolv.conf is reported", no_resolv_conf),
+        ("a dead name server is reported", dead_name_server),
+        ("missing certificates are reported", no_certificates),
         (
-            "processes that started before the site came up",
+            "a dangling link to a certificate is reported",
+            dangling_certificate,
+        ),
+        ("missing time zones are reported", no_time_zones),
+        ("a missing NSS module is reported", missing_nss_module),
+        ("a missing library is reported", missing_library),
+        ("a missing /dev/urandom is reported", no_urandom),
+        ("a dead MySQL socket is reported", dead_mysql),
+        ("mail() without sendmail is reported", no_sendmail),
+        ("missing users and character sets are reported", no_data),
+        ("missing character sets for PHP are reported", no_iconv),
+        ("a missing locale is reported", no_locale),
+        ("a log that nobody reads is reported", syslog),
+        ("PHP's own settings are checked", php_settings),
+        (
+            "processes that started before the site came up are named",
             old_processes,
         ),
-        ("a root that is closed to the user", closed),
+        ("a root that is closed to the user is reported", closed),
         (
-            "a path to the root that leads elsewhere by now",
+            "a path to the root that now leads elsewhere is reported",
             led_elsewhere,
         ),
-        ("a stale mount", stale),
+        ("a stale mount is reported", stale),
         (
-            "a certificate that is not trusted, a name that is not there",
+            "an untrusted certificate and an unknown name are reported",
             strangers,
         ),
         ("bad input is reported clearly", bad_input),
@@ -58,7 +61,7 @@ pub fn all() -> Vec<Trial> {
             "programs of the site's owner get no terminal, and end",
             hostile,
         ),
-        ("the machine itself", machine),
+        ("without a site, the machine is described", machine),
     ];
     let of_musl: Option<(&str, fn())> =
         cfg!(target_env = "musl").then_some(("musl on a host of musl's", host_of_musl));
@@ -101,12 +104,12 @@ const UNTRIED: &[&str] = if cfg!(target_env = "musl") {
 };
 
 impl Site {
-    /// A site with the preset php-fpm, up.
+    /// A site that is up, with the preset php-fpm.
     fn new() -> Self {
         Self::with("presets: [php-fpm]\nusers: [www-data]\n")
     }
 
-    /// A site with all that the preset php-fpm brings but `preset`, up.
+    /// A site that is up, with everything that the preset php-fpm brings except `preset`.
     fn without(preset: &str) -> Self {
         let presets: Vec<_> = PRESETS.into_iter().filter(|name| *name != preset).collect();
         Self::with(&format!(
@@ -149,7 +152,7 @@ impl Site {
     }
 
     fn doctor(&self, arguments: &[&str]) -> Ran {
-        // Longer than a loaded machine takes, but where the trial is about the limit.
+        // Longer than a loaded machine takes, except in trials about the limit.
         let patient: &[&str] = if arguments.contains(&"--timeout") {
             &[]
         } else {
@@ -159,7 +162,7 @@ impl Site {
             .run(&[&["doctor", "--json", "site1"], patient, arguments].concat())
     }
 
-    /// Fails unless no check failed and none was impossible but [`UNTRIED`] ones; returns the
+    /// Fails if a check failed, or was impossible and is not one of [`UNTRIED`]; returns the
     /// checks that the site needs.
     #[track_caller]
     fn is_well(&self, arguments: &[&str]) -> Vec<String> {
@@ -222,7 +225,7 @@ impl Site {
         self.sandbox.ok(&["up", "site1"]);
     }
 
-    /// Fails unless `check` alone fails, and the line that mends it is `line` and does.
+    /// Fails unless `check` alone fails, `line` is advised, and adding it repairs the site.
     #[track_caller]
     fn is_mended_by(&mut self, check: &str, line: &str) -> String {
         let detail = self.fails(check, line);
@@ -344,7 +347,7 @@ fn dead_name_server() {
         detail,
         "name server 127.0.0.77 does not answer: Connection refused"
     );
-    // One that is there and says nothing.
+    // A server that runs and does not answer.
     let _silent = UdpSocket::bind("127.0.0.78:53").unwrap();
     fs::write(conf, format!("{good}nameserver 127.0.0.78\n")).unwrap();
     site.sandbox
@@ -437,7 +440,7 @@ fn missing_library() {
     site.sandbox
         .ok(&["exec", "site1", "--", program])
         .prints("www-data");
-    // A copy that somebody made by hand: what it lacks is brought.
+    // A copy that somebody made by hand: what is missing there is brought.
     let copy = site.root.join("usr/local/bin/tty");
     fs::create_dir_all(copy.parent().unwrap()).unwrap();
     Ran::of(Command::new("cp").arg("/usr/bin/curl").arg(&copy)).exits(0);
@@ -456,7 +459,7 @@ fn missing_library() {
     site.sandbox
         .ok(&["exec", "site1", "--", "/usr/local/bin/tty", "--version"])
         .prints("curl ");
-    // What its owner put there is not for root to run, nor for root's shell to read.
+    // Files that the owner put there must not be run by root, nor read by root's shell.
     site.sandbox
         .program("srv/site1/usr/local/bin/$(id)", "#!/nowhere/at-all\n");
     let file = format!("'{}/usr/local/bin/$(id)'", site.root.display());
@@ -550,7 +553,7 @@ fn no_data() {
         detail,
         "the user 5 has no name inside; the group 8 has no name inside"
     );
-    // Nothing is looked at as root.
+    // No check runs as root.
     site.pool("root", "user = root\n");
     let ran = site.doctor(&[]).exits(0);
     let users = checks(&ran)
@@ -569,7 +572,7 @@ fn no_iconv() {
     site.is_mended_for_php("iconv", "presets: [iconv]", php);
 }
 
-/// A locale that the host has and the jail has not, and one that nobody has.
+/// A locale that only the host has, and one that neither has.
 fn no_locale() {
     let mut site = Site::without("locale");
     let locales = site.sandbox.directory("locales");
@@ -632,7 +635,7 @@ fn php_settings() {
     site.fails("directories", &remedy);
     Ran::of(Command::new("sh").args(["-c", &remedy])).exits(0);
     site.is_well(&[]);
-    // Root is not led elsewhere by a link that the site's owner puts there.
+    // A link that the site's owner puts there does not lead root elsewhere.
     chown(&site.root, Some(33), Some(33)).unwrap();
     fs::remove_dir(site.root.join("sessions")).unwrap();
     let remedy = format!("setpriv --reuid=33 --regid=33 --clear-groups {remedy}");
@@ -707,9 +710,9 @@ fn processes_inside(root: &Path) -> Vec<Process> {
 fn old_processes() {
     let site = Site::new();
     site.sandbox.ok(&["down", "site1"]);
-    // The lock is there already, and tells nothing.
+    // The lock file exists already; its time means nothing.
     assert!(site.sandbox.path("state/run/site1.lock").exists());
-    // One in a mount namespace that receives nothing.
+    // A process in a mount namespace that receives no mounts.
     Ran::of(
         Command::new("cp")
             .arg("/bin/busybox")
@@ -765,8 +768,8 @@ fn closed() {
     site.is_well(&[]);
 }
 
-/// What the process inside is told is what was looked at before; the way there may belong to the
-/// site's owner.
+/// The process inside gets the paths that were looked at before, because the way there may belong
+/// to the site's owner.
 fn led_elsewhere() {
     let site = Site::new();
     let enter = |root: &Path| {
@@ -897,7 +900,7 @@ fn bad_input() {
         .exits(2)
         .says("pool ghost of ")
         .says("cannot run as the user ghost");
-    // A pool that cannot be understood is reported, and loses no other.
+    // A pool that cannot be understood is reported and does not hide the others.
     fs::write(
         pools().join("ghost.conf"),
         b"[ghost]\nuser = www-data\nchroot = /\xff\n",
@@ -926,8 +929,7 @@ fn bad_input() {
     assert!(mountjail_children().is_empty());
 }
 
-/// A jail's shell that sleeps for ever, with a child that does as well; and a time zone that never
-/// ends.
+/// A jail's shell that sleeps for ever, and so does its child; and an endless time zone file.
 fn hanging() {
     nix::sys::prctl::set_child_subreaper(true).unwrap();
     let site = Site::without("timezone");
@@ -993,7 +995,7 @@ fn hanging() {
     nix::sys::prctl::set_child_subreaper(false).unwrap();
 }
 
-/// What the site's owner put where doctor looks runs then, and does what it can.
+/// Files that the site's owner put where doctor looks are run, and do what they can.
 fn hostile() {
     let site = Site::new();
     site.pool(

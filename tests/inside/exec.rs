@@ -25,16 +25,16 @@ pub fn all() -> Vec<Trial> {
             "no capability is passed on, whatever the caller's securebits are",
             capabilities,
         ),
-        ("the user's ids and a new environment", user),
+        ("a command gets the user's ids and a new environment", user),
         ("a site that is down is refused, or brought up", up_first),
         (
             "a missing program is reported with the line that brings it",
             missing,
         ),
-        ("a jail with a static program only", busybox),
+        ("a static program runs in a jail with nothing else", busybox),
         ("no setting of mountjail's own is passed on", settings),
     ]);
-    // In a process of its own, because it mounts on /etc/php.
+    // Run alone, because it mounts on /etc/php.
     trials.push(on_shared_root(
         "a command runs as the right user, and never as root by default",
         default_user,
@@ -116,7 +116,7 @@ fn terminal() {
     typed("exit 5").exits(5);
 }
 
-/// The shell that gets the terminal back would run as root what a program puts into it.
+/// The shell that gets the terminal back would run as root whatever a program typed into it.
 fn typing() {
     let sandbox = sandbox();
     sandbox.compile("srv/s/typing", include_str!("../support/typing.c"));
@@ -161,8 +161,8 @@ fn typing() {
         .exits(0);
 }
 
-/// Of what the caller has open nothing is passed on but the three streams, and these only if they
-/// lead nowhere.
+/// Of the caller's open files only the three streams are passed on, and none of these may be a
+/// directory.
 fn descriptors() {
     let sandbox = sandbox();
     sandbox.site("proc", "presets: [busybox]\nmounts: [/proc]\n");
@@ -479,7 +479,7 @@ fn settings() {
         .env("MOUNTJAIL_CONFIG_DIR", sandbox.config())
         .env("MOUNTJAIL_STATE_DIR", sandbox.state());
     assert_eq!(Ran::of(&mut shell).exits(0).stdout, "0027\n123\n");
-    // A program that was told to ignore SIGPIPE would write on and on.
+    // A program that ignores SIGPIPE would write for ever.
     let pipe = sandbox.ok(&[
         "exec",
         "s",
@@ -495,7 +495,7 @@ fn settings() {
     );
 }
 
-/// The pool's user, by whatever way to the root; else the manifest's; never root by itself.
+/// The pool's user, by any path to the root, else the manifest's; never root unless asked for.
 fn default_user() {
     let sandbox = sandbox();
     mount(
@@ -564,7 +564,7 @@ fn default_user() {
     sandbox
         .ok(&["exec", "--user", "0", "s", "--", "id", "-u"])
         .prints("0\n");
-    // It may be the one that tells.
+    // The note may be about this process.
     fs::write(pools.join("t.conf"), "nonsense\n").unwrap();
     for command in ["exec", "trace"] {
         sandbox

@@ -11,10 +11,10 @@ use libtest_mimic::Trial;
 
 pub fn all() -> Vec<Trial> {
     // They change the same files of the host and use the same ports.
-    for_each_engine_alone("a PHP-FPM pool in a chroot", pool)
+    for_each_engine_alone("a PHP-FPM pool works in its chroot", pool)
 }
 
-/// What pools miss, and what the answer has to contain once it is there.
+/// What pools lack, and what the answer must contain once they have it.
 const NEEDS: [(&str, &str); 3] = [
     ("gethostbyname('NAME') ?: 'none'", "OK: \"127.0.0.1\""),
     (
@@ -27,8 +27,8 @@ const NEEDS: [(&str, &str); 3] = [
     ),
 ];
 
-/// What only a worker that has not asked before can know, since the C library remembers that it was
-/// not there.
+/// Only a worker that has not asked before can know this, because the C library remembers that the
+/// file was missing.
 const ONCE: [(&str, &str); 2] = [
     ("posix_getpwuid(posix_getuid())['name']", "OK: \"www-data\""),
     (

@@ -1,5 +1,5 @@
-//! Promise: `down` takes nothing from a site that anybody uses, in whatever mount namespace; and it
-//! always ends with the site down, whatever became of the root and of the file systems in it.
+//! Promise: `down` unmounts nothing that any process uses, in whatever mount namespace; and it
+//! always ends with the site down, whatever happened to the root and to the file systems in it.
 
 use std::fs;
 use std::os::unix::fs::{chown, symlink};
@@ -13,7 +13,7 @@ use crate::support::{
 };
 use libtest_mimic::Trial;
 
-/// A trial that is made for each engine.
+/// A trial that runs on each engine.
 type OnEngine = fn(&'static str);
 
 /// The owner of roots.
@@ -52,11 +52,11 @@ pub fn all() -> Vec<Trial> {
         ("a root that is gone can be taken down", gone),
         ("mounts that another mount hides go down", mounted_over),
         (
-            "an owner's file system over a directory or the root",
+            "an owner's file system over a directory or the root does not stop down",
             owners_file_system,
         ),
         (
-            "another directory in place of a placeholder's",
+            "another directory in place of a placeholder's does not stop down",
             replaced_directory,
         ),
         (
@@ -74,7 +74,7 @@ pub fn all() -> Vec<Trial> {
             .flat_map(|(name, body)| for_each_engine(name, body)),
     );
     trials.extend(for_each_engine_alone(
-        "a source whose server is dead, fails or hangs",
+        "a source whose server is dead, fails or hangs does not stop down",
         dead_source,
     ));
     trials
@@ -90,8 +90,7 @@ fn in_namespace(propagation: &str, script: &str) -> Running {
     })
 }
 
-/// A site `s` that binds a directory, a file, and a directory recursively that has a file system in
-/// it.
+/// A site `s` that binds a directory, a file, and recursively a directory with a file system in it.
 struct Site {
     sandbox: Sandbox,
     root: PathBuf,
@@ -141,8 +140,8 @@ impl Site {
             .manifest("s", format!("root: {}\n{lines}", root.display()));
     }
 
-    /// `down` changes nothing and names the process, until it has ended; --lazy says whom it
-    /// leaves.
+    /// `down` changes nothing and names the process until it has ended; --lazy names the processes
+    /// that lose the mounts.
     #[track_caller]
     fn is_used_by(&self, user: Running, says: &str) {
         let before = mounts_below(&self.root);
@@ -361,14 +360,14 @@ fn moved(engine: &'static str) {
             }
         }
     }
-    // The manifest names yet another one: the advice helps.
+    // The manifest names a third root: the advice works.
     let site = Site::new(engine);
     let other = site.sandbox.directory("srv/other");
     site.names(&other);
     site.sandbox
         .run(&["up", "s"])
         .exits(1)
-        .says("take it away there first: `mountjail down s`");
+        .says("take it down there first: `mountjail down s`");
     site.sandbox.ok(&["down", "s"]);
     site.is_bare();
     site.sandbox.ok(&["up", "s"]);
@@ -557,7 +556,7 @@ fn shared_storage(engine: &'static str) {
         .says("down --remove-placeholders s");
     assert!(ran.stderr.contains("2 mounts detached"), "{ran}");
     assert_eq!(mounts_below(&root).len(), 2, "they stay here");
-    // A line that goes takes its mount along, not what it was on.
+    // Removing a line removes its mount, not the placeholder.
     there(&["up", "s"]).exits(0);
     manifest(&["/etc/file"]);
     there(&["up", "s"]).exits(0);
@@ -565,7 +564,7 @@ fn shared_storage(engine: &'static str) {
     sandbox.ok(&["up", "s"]).says("1 detached");
     sandbox.ok(&["down", "s"]);
     sandbox.ok(&["up", "s"]);
-    // When it is asked for, it is done: and it is what would have been done without being asked.
+    // On request the placeholders are removed, just as they would be on other storage.
     there(&["down", "--remove-placeholders", "s"]).exits(0);
     assert_eq!(mounts_below(&root), []);
     let left: Vec<_> = tree(&root).paths().map(Path::to_owned).collect();

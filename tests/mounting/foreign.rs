@@ -1,5 +1,6 @@
-//! Promise: what others mounted in a root is reported, and neither goes with a mount of ours nor
-//! makes one forgotten; nothing is mounted or made on it that would be outside the root as well.
+//! Promise: foreign mounts in a root are reported; they are never unmounted with ours and never
+//! make one of ours forgotten; nothing is mounted or made on them that would appear outside the
+//! root.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use crate::support::{
 };
 use libtest_mimic::Trial;
 
-/// A trial that is made for each engine.
+/// A trial that runs on each engine.
 type OnEngine = fn(&'static str);
 
 pub fn all() -> Vec<Trial> {
@@ -77,8 +78,8 @@ pub fn all() -> Vec<Trial> {
     private.chain(shared).collect()
 }
 
-/// `up` names the mount at `theirs` and changes nothing, again and again; so do the commands that
-/// only look.
+/// `up` names the mount at `theirs` and changes nothing, each time; so do the commands that only
+/// read.
 fn is_refused(sandbox: &Sandbox, root: &Path, theirs: &Path) {
     let all = || mounts_below(&sandbox.path(""));
     let before = (all(), tree(root));
@@ -197,7 +198,7 @@ fn own_volume(engine: &'static str) {
             "what was made in it does not"
         );
     }
-    // Somewhere else it is seen as well.
+    // It is visible elsewhere, too.
     let elsewhere = sandbox.directory("elsewhere");
     bind(&volume, &elsewhere);
     is_refused(&sandbox, &root, &volume);
@@ -289,7 +290,7 @@ fn stacked_while_up(engine: &'static str) {
         bind(&source, &target);
         let ran = sandbox.run(&["up", sites]);
         if ran.code == 0 {
-            // Where ids are given again they cannot be told from ours.
+            // Where IDs are reused, they cannot be distinguished from ours.
             assert_eq!(mounts_below(&target).len(), 1, "{ran}");
         } else {
             let twice = format!("`umount {0} && umount {0}`", target.display());
@@ -341,7 +342,7 @@ fn none_hides_another(engine: &'static str) {
             sandbox.ok(&["status", "s"]);
             assert_eq!(fs::read_to_string(at.join("sub/file")).unwrap(), "text");
         }
-        // One that hides ours all the same, as somebody may have made it.
+        // A mount that hides ours anyway, as somebody may have made it.
         bind(&source, &at);
         manifest(&whole);
         sandbox.ok(&["up", sites]);
@@ -400,7 +401,7 @@ impl Site {
         }
     }
 
-    /// Mounts something in the mounted directory; gives its file.
+    /// Mounts something in the mounted directory; returns its file.
     fn theirs(&self) -> PathBuf {
         let at = self.root.join("dir/empty");
         mount_tmpfs(&at);
@@ -408,7 +409,7 @@ impl Site {
         at.join("precious")
     }
 
-    /// Nothing can be done as long as `theirs` is there, which stays; then all can.
+    /// Nothing is done while `theirs` is there, and it stays; then everything works.
     fn is_stopped(&self, arguments: &[&str], says: &str, theirs: &Path) {
         let before = mounts_below(&self.root);
         for _ in 0..2 {
@@ -508,7 +509,7 @@ fn without_the_record(engine: &'static str) {
         .run(&["down", "s"])
         .exits(1)
         .says("dir/empty is mounted in it, and not by mountjail");
-    // Taken over by `up`, which records what came along and no more.
+    // `up` takes it over, and records only the submounts that came along.
     site.sandbox.ok(&["up", "s"]).says("in sync");
     site.sandbox
         .run(&["down", "s"])
@@ -591,7 +592,7 @@ fn on_top(engine: &'static str) {
     );
     site.sandbox.ok(&["up", "s"]);
     mount_tmpfs(&site.root.join("etc"));
-    // What it hides is reached all the same, and it stays.
+    // The hidden mount is reached anyway, and this one stays.
     let ran = site
         .sandbox
         .ok(&["down", "s"])

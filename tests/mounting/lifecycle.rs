@@ -12,7 +12,7 @@ use crate::support::{
 use libtest_mimic::Trial;
 use mountjail::observe::Table;
 
-/// A trial that is made for each engine.
+/// A trial that runs on each engine.
 type OnEngine = fn(&'static str);
 
 pub fn all() -> Vec<Trial> {
@@ -34,7 +34,10 @@ pub fn all() -> Vec<Trial> {
             "submounts of a recursive mount are read-only and stay on the host",
             recursive,
         ),
-        ("read-write only where the manifest says so", access),
+        (
+            "mounts are read-write only where the manifest says so",
+            access,
+        ),
         ("a generated passwd has the named users alone", users),
         ("foreign mounts are reported and never touched", foreign),
         (
@@ -55,7 +58,7 @@ pub fn all() -> Vec<Trial> {
             root_moved,
         ),
         ("a root on a disk that is away is not forgotten", root_away),
-        ("two at once give the result of one", at_once),
+        ("two runs at once give the result of one", at_once),
         (
             "a link to a file in a bound directory stays a link",
             kept_link,
@@ -108,7 +111,7 @@ fn table() {
     };
     let expected = names.iter().map(|name| sandbox.path(name)).collect();
     assert_eq!(Table::read().unwrap().points_below(&dir), sorted(expected));
-    // All but what other trials mount meanwhile.
+    // Everything except what other trials mount meanwhile.
     let quiet =
         |point: &PathBuf| *point != Path::new("/") && !point.starts_with(dir.parent().unwrap());
     let expected = mounts()
@@ -503,7 +506,7 @@ fn foreign(engine: &'static str) {
         .ok(&["status", "s"])
         .prints("foreign")
         .prints("/theirs");
-    // One on top of ours: it is reported, and neither up nor down touches it.
+    // A mount on top of ours is reported, and neither up nor down touches it.
     Ran::of(
         Command::new("mount")
             .args(["--bind", "/etc/passwd"])
@@ -727,7 +730,7 @@ fn nested_swap(engine: &'static str) {
 
 fn moved_away(engine: &'static str) {
     if !mountjail::sys::probe::statmount() {
-        return; // ids that are never reused came with Linux 6.8; before, such a mount is nobody's
+        return; // unique mount IDs came with Linux 6.8; before, such a mount is nobody's
     }
     let sandbox = Sandbox::with_engine(engine);
     let root = sandbox.site("s", "etc: [hosts]\n");
@@ -756,8 +759,8 @@ fn moved_away(engine: &'static str) {
     assert!(!sandbox.state().join("run/s.json").exists());
 }
 
-/// What a root passes on to what is made in it: its group, and a list of who may what, whatever the
-/// umask is.
+/// New directories inherit the root's group and its default ACL; their modes must not depend on
+/// these, nor on the umask.
 fn modes(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let root = sandbox.site(
@@ -775,12 +778,7 @@ fn modes(engine: &'static str) {
     sandbox.ok(&["up", "s"]);
     for (path, mode) in [("etc", 0o755), ("usr", 0o755), ("usr/bin", 0o755)] {
         let path = root.join(path);
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
-            mode,
-            "{}",
-            path.display()
-        );
+        assert_eq!(mode_of(&path), mode, "{}", path.display());
         let acls = Ran::of(
             Command::new("getfacl")
                 .args(["--skip-base", "--absolute-names"])
@@ -806,10 +804,26 @@ fn modes(engine: &'static str) {
     let doctor = sandbox.run(&["doctor", "s"]).prints(&says);
     assert!(!doctor.stdout.contains("mountjail up"), "{doctor}");
     sandbox.ok(&["down", "s"]);
-    assert_eq!(
-        fs::metadata(&own).unwrap().permissions().mode() & 0o7777,
-        0o700
-    );
+    assert_eq!(mode_of(&own), 0o700);
+
+    fs::remove_dir_all(&root).unwrap();
+    let program = env!("CARGO_BIN_EXE_mountjail");
+    let up = format!("umask 077; exec {program} up --create s");
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &up])
+        .env("MOUNTJAIL_ENGINE", engine)
+        .env("MOUNTJAIL_CONFIG_DIR", sandbox.config())
+        .env("MOUNTJAIL_STATE_DIR", sandbox.state());
+    Ran::of(&mut shell).exits(0);
+    for (path, mode) in [("", 0o755), ("usr", 0o755), ("etc/passwd", 0o644)] {
+        assert_eq!(mode_of(&root.join(path)), mode, "{path}");
+    }
+    sandbox.ok(&["down", "s"]);
+}
+
+fn mode_of(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
 fn root_away(engine: &'static str) {

@@ -11,9 +11,10 @@ use crate::support::{
 use libtest_mimic::Trial;
 
 pub fn all() -> Vec<Trial> {
-    let mut trials = for_each_engine_on_shared_root("services follow", services_follow);
+    let mut trials =
+        for_each_engine_on_shared_root("mounts reach the namespaces of services", services_follow);
     trials.extend(for_each_engine_on_shared_root(
-        "the host's submounts stay",
+        "the host keeps its submounts, and later ones stay outside",
         submounts_stay,
     ));
     trials.push(Trial::test(
@@ -95,7 +96,7 @@ fn not_the_hosts_records() {
         .says("s: up, 1 mount");
     assert!(Path::new("/run/mountjail/s.json").exists());
 
-    // A first process that may not be looked at: so much is reported, once, and the work is done.
+    // If the first process may not be looked at, that is reported once, and the work is done.
     let blind = "strace -f -o /dev/null -P /proc/1/ns/mnt -e \
                  inject=?readlink,readlinkat:error=EACCES \"$@\"; exit $?";
     sandbox.site("t", "devices: [zero]\n");
@@ -107,8 +108,8 @@ fn not_the_hosts_records() {
     }
 }
 
-/// In a user namespace that knows one user alone, everything of the host seems to be nobody's: that
-/// is one note.
+/// In a user namespace with only one user, all files of the host seem to belong to nobody: that is
+/// one note.
 fn user_namespace() {
     let sandbox = Sandbox::new();
     for site in ["s", "t"] {

@@ -1,5 +1,5 @@
-//! Promise: what mountjail made is recognised after a reboot, whatever numbers a file system has
-//! then; and records are understood, or named, by the program before and the one after.
+//! Promise: placeholders are recognised after a reboot, whatever device and inode numbers a file
+//! system has then; records are understood, or reported, by the previous and the next version.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -95,7 +95,7 @@ fn image(sandbox: &Sandbox, file_system: &str) -> PathBuf {
     image
 }
 
-/// Takes away all that a reboot takes: the mounts below `root`, and the records of the boot.
+/// Does what a reboot does: removes the mounts below `root` and the records of the boot.
 fn forget_the_boot(sandbox: &Sandbox, root: &Path) {
     unmount_all(root);
     unmount_all(&sandbox.state().join("run"));
@@ -131,7 +131,7 @@ fn survives(sandbox: &Sandbox, root: &Path, at: &Path, mut mount: impl FnMut()) 
         let old = device();
         while device() == old {
             run("umount", &[text(at)]);
-            // Where the kernel gives the number, this takes the old one.
+            // If the kernel chooses the number, this occupies the old one.
             run("mount", &["-t", "tmpfs", "holds", text(&holds)]);
             mount();
         }
@@ -394,7 +394,7 @@ fn unreadable() {
     assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
 }
 
-/// Also when it got the inode's number.
+/// Even if it has the same inode number.
 fn replaced() {
     let sandbox = Sandbox::new();
     has_its_own(&sandbox);

@@ -1,5 +1,5 @@
 //! Promise: what the host's mounts forbid (set-user-ID bits, devices, programs) no jail allows,
-//! unless an administrator says so of a mount; and it is said what cannot work because of that.
+//! unless an administrator allows it for a mount; what cannot work because of that is reported.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -24,7 +24,10 @@ pub fn all() -> Vec<Trial> {
         remounted,
     ));
     // These change mounts of the host's own files.
-    trials.push(on_shared_root("a device that the host cannot open", device));
+    trials.push(on_shared_root(
+        "a device that the host cannot open is reported",
+        device,
+    ));
     trials.push(on_shared_root(
         "a built-in preset allows no more than the host",
         built_in_preset,
@@ -73,7 +76,7 @@ impl Disk {
     }
 }
 
-/// Gives the mount at `path` these flags alone.
+/// Gives the mount at `path` only these flags.
 fn remount(path: &Path, forbidden: MsFlags) {
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | forbidden;
     mount(None::<&str>, path, None::<&str>, flags, None::<&str>).unwrap();
@@ -144,7 +147,7 @@ fn noexec(engine: &'static str) {
         .ok(&["why", "s", id.to_str().unwrap()])
         .prints("(ro,nosuid,nodev,noexec)");
 
-    // Nor does the directory that shows it, which another line mounts, make it run.
+    // The directory that shows it, which another line mounts, does not make it run either.
     sandbox.site(
         "s",
         &format!(
@@ -259,7 +262,7 @@ fn remounted(engine: &'static str) {
         assert_eq!(options(&root, &id), after);
         sandbox.ok(&["up", "s"]).says("nothing to do");
     }
-    // It does not matter that the disk is read-only: so is the mount.
+    // That the disk is read-only does not matter, because the mount is, too.
     disk.remount(MsFlags::MS_RDONLY);
     sandbox.ok(&["status", "s"]);
     sandbox.ok(&["down", "s"]);

@@ -14,7 +14,7 @@ pub fn all() -> Vec<Trial> {
     let mut all = for_each_engine("a directory with two paths belongs to one site", two_paths);
     all.extend(trials([
         (
-            "a root in another one by another path is refused",
+            "a root inside another one is refused whatever its path",
             inside_by_another_path,
         ),
         (
@@ -26,7 +26,7 @@ pub fn all() -> Vec<Trial> {
             together,
         ),
         (
-            "down --all takes the sites of its configuration",
+            "down --all takes down the sites of its own configuration",
             other_configuration,
         ),
         ("import names roots that overlap", import_names_them),

@@ -19,15 +19,15 @@ pub fn all() -> Vec<Trial> {
         own_directories,
     ));
     trials.extend(for_each_engine(
-        "lines of fstab give the same",
+        "lines of fstab give the same mounts",
         same_by_fstab,
     ));
     trials.extend(for_each_engine(
-        "the manifest changes to all of /usr and back",
+        "a manifest can change to all of /usr and back",
         back_and_forth,
     ));
     trials.extend(crate::support::trials([
-        ("system directories one by one", one_by_one),
+        ("system directories can be bound one by one", one_by_one),
         (
             "mounts that keep the host from replacing files are reported",
             nested,
@@ -42,7 +42,7 @@ pub fn all() -> Vec<Trial> {
 
 const USR: &str = "mounts: [{ source: /usr, executable: true }]\n";
 
-/// What PHP needs beside it.
+/// What PHP needs besides it.
 const BESIDE: &str = "presets: [base, dns, tls, php-fpm]\n\
                       programs: [/bin/sh, /usr/bin/awk, /usr/bin/perl]\nusers: [www-data]\n";
 
@@ -163,7 +163,7 @@ fn own_directories(engine: &'static str) {
     sandbox.ok(&["up", "s"]).says("nothing to do");
     sandbox.ok(&["down", "s"]);
     bare.assert_same(&tree(&root));
-    // It would be hidden.
+    // The mount would hide it.
     fs::create_dir(root.join("usr/own")).unwrap();
     sandbox
         .run(&["up", "s"])
@@ -219,7 +219,7 @@ fn back_and_forth(engine: &'static str) {
     bare.assert_same(&tree(&root));
 }
 
-/// Each alone, however its links go through the others.
+/// Each alone, even if its links pass through the others.
 fn one_by_one() {
     for directory in [
         "/usr/lib",

@@ -1,4 +1,4 @@
-//! Commands that may be stopped, and must end.
+//! Commands that may be interrupted, and must end.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use nix::unistd::Pid;
 use super::journal::Journal;
 use super::world::World;
 
-/// Whatever happens, a command ends within this time, also beside others on a slow machine.
+/// Every command ends within this time, even beside others on a slow machine.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
-/// One that ended.
+/// A command that ended.
 #[derive(Clone, Debug)]
 pub struct Ended {
     pub line: String,
@@ -37,12 +37,12 @@ impl std::fmt::Display for Ended {
     }
 }
 
-/// One that runs.
+/// A running command.
 pub struct Running {
     child: Child,
     line: String,
     output: PathBuf,
-    /// What it is counted as.
+    /// The name under which it is counted.
     kind: String,
     signalled: bool,
 }
@@ -170,9 +170,9 @@ impl Ended {
         }
     }
 
-    /// Whether the host replaced a source of this site in the midst of it, as the site's error
-    /// says, and once more when it was tried again: nobody's fault. `replaced`: how often the host
-    /// replaced anything meanwhile.
+    /// Whether the host replaced a source of this site while the command ran, as the site's error
+    /// says, and again during the second attempt. Then the failure is nobody's fault. `replaced`:
+    /// how often the host replaced anything meanwhile.
     pub fn is_overtaken(&self, site: &str, replaced: usize) -> bool {
         let failed = self.stderr.contains(&format!("error: {site}: "));
         let said = [
@@ -187,12 +187,12 @@ impl Ended {
     }
 }
 
-/// Runs one to its end. `None`: it does not end.
+/// Runs a command to its end. `None`: it does not end.
 pub fn run(world: &World, journal: &Journal, arguments: &[&str]) -> Option<Ended> {
     Running::start(world, arguments).ends(journal)
 }
 
-/// Runs one that gets a signal after some time.
+/// Runs a command that gets a signal after some time.
 pub fn run_and_signal(
     world: &World,
     journal: &Journal,

@@ -1,4 +1,4 @@
-//! Programs that say what their owner likes: `elf(5)`.
+//! Programs with arbitrary ELF headers: elf(5).
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! The end: the owners are gone, and every site goes down, comes up once more as in the beginning,
-//! and goes down.
+//! The end: the owners are gone, and every site goes down, comes up again as in the beginning, and
+//! goes down.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use super::rounds::Riot;
 use super::world::{Owner, QUIET, World, is_owners};
 use crate::support::{Mount, mounts_below, tree};
 
-/// What mountjail wrote down to have made: the path, and the number of the file.
+/// What mountjail recorded to have made: the path and the inode number.
 type CreatedPath = BTreeMap<PathBuf, u64>;
 
 pub fn all_goes_down(riot: &Riot<'_>) {
@@ -62,13 +62,13 @@ pub fn all_goes_down(riot: &Riot<'_>) {
     }
     oracle.looks_at_all();
 
-    // Whatever is left of the owners' doings: what is said is true.
+    // Whatever the owners left behind, the messages are true.
     let _ = run(&["up", "--all"]);
     let _ = run(&["status"]);
     if let Some(down) = run(&["down", "--all", "--lazy"]) {
         is_bare(riot, &down);
     }
-    // And as in the beginning. What is left, which was found, is not to be in the way.
+    // And as in the beginning: leftovers that were found must not be in the way.
     unmount(world, |_| true);
     for owner in &world.owners {
         for directory in [&owner.home, &owner.root] {
@@ -109,7 +109,7 @@ pub fn all_goes_down(riot: &Riot<'_>) {
     oracle.looks_at_all();
 }
 
-/// Nothing of ours is anywhere, after this `down`.
+/// After this `down`, nothing of ours is left anywhere.
 fn is_bare(riot: &Riot<'_>, down: &Ended) {
     let (world, journal, oracle) = (riot.world, riot.journal, riot.oracle);
     let mut left: Vec<_> = world.owners.iter().flat_map(Owner::sites_mounts).collect();
@@ -125,7 +125,7 @@ fn is_bare(riot: &Riot<'_>, down: &Ended) {
             );
         }
     }
-    // What was made in a root that is not there stays recorded.
+    // Things made in a root that is away stay recorded.
     let is_there = |path: &Path| path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
     let missing: Vec<_> = world
         .owners
@@ -151,8 +151,8 @@ fn is_bare(riot: &Riot<'_>, down: &Ended) {
     }
 }
 
-/// Unmounts these mounts of owners and their sites, as root has to who wants to be rid of them;
-/// nobody may act meanwhile.
+/// Unmounts these mounts of owners and their sites, as root has to do to get rid of them; nobody
+/// may act meanwhile.
 pub fn unmount(world: &World, which: impl Fn(&Mount) -> bool + Copy) {
     let left = || {
         world
@@ -173,7 +173,7 @@ pub fn unmount(world: &World, which: impl Fn(&Mount) -> bool + Copy) {
     assert!(left().is_empty(), "the test cannot unmount {:#?}", left());
 }
 
-/// What is recorded to stand in the root.
+/// The placeholders and links that are recorded.
 fn made(world: &World, owner: &Owner) -> CreatedPath {
     let file = world
         .sandbox
@@ -200,8 +200,7 @@ fn is_still_as_made(path: &Path, file: u64) -> bool {
         Ok(mut entries) => entries.next().is_none(),
         Err(_) => meta.len() == 0 || meta.is_symlink(),
     };
-    // By links of the owner's the path may lead to something else; it is the same file only where
-    // it was made.
+    // The owner's links may lead the path elsewhere; it is the same file only where it was made.
     let in_place = path
         .parent()
         .is_some_and(|above| fs::canonicalize(above).is_ok_and(|real| real == above));

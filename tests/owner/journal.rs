@@ -1,4 +1,4 @@
-//! What everybody did, and what was found wrong.
+//! A journal of all actions and findings.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use std::time::Instant;
 const KEPT: usize = 2000;
 const SHOWN: usize = 80;
 
-/// Shared by all who act and look.
+/// Shared by all actors and by the oracle.
 #[derive(Clone)]
 pub struct Journal {
     start: Instant,
@@ -20,7 +20,7 @@ pub struct Journal {
 #[derive(Default)]
 struct Inner {
     last: VecDeque<String>,
-    /// How often somebody did something of a kind that worked, and in all.
+    /// How often an action of a kind succeeded, and how often it was tried.
     counts: BTreeMap<String, (u64, u64)>,
     /// By kind: how often, and the first of them.
     findings: BTreeMap<String, (u64, String)>,
@@ -38,7 +38,7 @@ impl Journal {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Somebody did something; `kind` says what, in a word.
+    /// Notes an action; `kind` names it in one word.
     pub fn did(&self, who: &str, kind: &str, text: &str, worked: bool) {
         let time = self.start.elapsed().as_millis();
         let mut inner = self.inner();
@@ -53,7 +53,7 @@ impl Journal {
         count.1 += 1;
     }
 
-    /// Takes in what a process prints, a line an action, to its end.
+    /// Reads the output of a process to its end, one line per action.
     pub fn follow(&self, who: &'static str, output: impl Read + Send + 'static) {
         let journal = self.clone();
         std::thread::spawn(move || {
@@ -64,7 +64,8 @@ impl Journal {
         });
     }
 
-    /// Something is not as it should be. Of each kind the first is kept, with what was done before.
+    /// Notes that something is wrong. The first finding of each kind is kept, with the actions
+    /// before it.
     pub fn finds(&self, kind: &str, text: &str) {
         let time = self.start.elapsed().as_millis();
         let mut inner = self.inner();
@@ -80,7 +81,7 @@ impl Journal {
         inner.findings.insert(kind.to_owned(), (1, all));
     }
 
-    /// How often each thing was done, and how often it worked.
+    /// How often each action was tried, and how often it succeeded.
     pub fn summary(&self) -> String {
         let inner = self.inner();
         let counts = inner
@@ -90,7 +91,7 @@ impl Journal {
         counts.collect::<Vec<_>>().join(", ")
     }
 
-    /// How often something of this kind worked.
+    /// How often an action of this kind succeeded.
     pub fn worked(&self, kind: &str) -> u64 {
         self.inner()
             .counts
@@ -98,7 +99,7 @@ impl Journal {
             .map_or(0, |(worked, _)| *worked)
     }
 
-    /// All that was found; empty if nothing.
+    /// All findings as text; empty if there are none.
     pub fn findings(&self) -> String {
         let inner = self.inner();
         let mut text = String::new();

@@ -1,12 +1,11 @@
-//! Promise: whatever the owners of some sites do, no harm comes to the host, and none to the other
-//! sites.
+//! Promise: whatever the owners of some sites do, neither the host nor the other sites are harmed.
 //!
 //! In each round some owners of sites do random things as themselves: they rename, exchange, link,
 //! remove and write what is in their roots, what is above them, and what the manifests name of
 //! theirs; they mount FUSE file systems there which answer, fail, hang or die; and they do the same
 //! in mount namespaces of their own. Meanwhile commands run, and some are stopped or killed; the
-//! watcher runs; and the host replaces sources and changes manifests. Then the owners stand still,
-//! and all is looked at (`oracle.rs`):
+//! watcher runs; and the host replaces sources and changes manifests. Then the owners pause, and
+//! everything is examined (`oracle.rs`):
 //!
 //! - (a) nothing outside of the roots changed: directories of the host, and its mount table;
 //! - (b) no quiet site was touched or delayed, and each command ends;
@@ -14,12 +13,12 @@
 //! - (d) no file can be read in a root that the manifest does not name;
 //! - (e) what a command says is true, and the next `up` works.
 //!
-//! What is done is random. `MOUNTJAIL_OWNER_SEED` repeats a run's choices, not its timing: with
-//! several processes at once no run is like another. What was found is shown with the seed and the
-//! last things that everybody did.
+//! All actions are random. `MOUNTJAIL_OWNER_SEED` repeats the choices of a run, not its timing:
+//! with several processes at once, no run is like another. Findings are shown with the seed and the
+//! last actions of everybody.
 //!
 //! `MOUNTJAIL_OWNER_SECONDS=600 cargo test --test owner -- --test-threads=1` tries each engine for
-//! ten minutes. `MOUNTJAIL_OWNER_WITHOUT` leaves something out, to find out what matters: any of
+//! ten minutes. `MOUNTJAIL_OWNER_WITHOUT` leaves something out, to narrow down a finding: any of
 //! `fuse`, `hang`, `namespaces`, `signals`, `watch`, `host`, `riot`, separated by commas.
 
 #[path = "../support/mod.rs"]

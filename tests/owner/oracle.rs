@@ -1,4 +1,4 @@
-//! What must be as it was, whatever the owners do.
+//! Everything that must stay unchanged, whatever the owners do.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use super::player::Act;
 use super::world::{Owner, QUIET, World};
 use crate::support::{Mount, Tree, mounts, mounts_below, tree};
 
-/// What nobody may change, as it was in the beginning.
+/// The state in the beginning of everything that nobody may change.
 pub struct Oracle<'w> {
     world: &'w World,
     journal: Journal,
@@ -23,7 +23,7 @@ pub struct Oracle<'w> {
     bare: Vec<Tree>,
 }
 
-/// Directories in which nothing at all changes.
+/// Directories in which nothing changes.
 const STILL: [&str; 8] = [
     "host/vault",
     "host/unnamed",
@@ -35,7 +35,7 @@ const STILL: [&str; 8] = [
     "config/presets",
 ];
 
-/// Directories in which no name comes or goes.
+/// Directories in which no name appears or disappears.
 const LISTED: [&str; 6] = ["", "host", "host/named", "host/named/share", "home", "srv"];
 
 impl<'w> Oracle<'w> {
@@ -62,7 +62,7 @@ impl<'w> Oracle<'w> {
         }
     }
 
-    /// All that can be looked at while the owners stand still.
+    /// Everything that can be checked while the owners pause.
     pub fn looks_at_all(&self) {
         for (path, before) in &self.trees {
             let changes = before.changes(&tree(path));
@@ -107,7 +107,7 @@ impl<'w> Oracle<'w> {
         self.searches();
     }
 
-    /// What the mount table says: it holds at any moment.
+    /// Checks the mount table, which must be right at any moment.
     pub fn looks_at_the_table(&self) {
         let now = outside(self.world);
         let changes: Vec<_> = self.outside.symmetric_difference(&now).collect();
@@ -177,7 +177,7 @@ impl<'w> Oracle<'w> {
         }
     }
 
-    /// Looks in the sites' roots, and in all that is their owners', as these would.
+    /// Looks into the sites' roots and their owners' homes, with the owners' rights.
     fn searches(&self) {
         let fuse = mounts()
             .into_iter()
@@ -185,7 +185,7 @@ impl<'w> Oracle<'w> {
         let without: Vec<_> = fuse.map(|mount| mount.point).collect();
         for owner in &self.world.owners {
             let directories = [&owner.home, &owner.root];
-            // By a link of his on the way he sees what he sees anyway.
+            // A link of his own on the way shows him only what he can see anyway.
             let is_real = |path: &Path| fs::canonicalize(path).is_ok_and(|real| real == path);
             let directories: Vec<_> = directories
                 .into_iter()
@@ -272,7 +272,7 @@ impl<'w> Oracle<'w> {
     }
 }
 
-/// The mounts that are nobody's site's: one text each.
+/// The mounts that belong to no site, as text.
 fn outside(world: &World) -> BTreeSet<String> {
     let base = world.sandbox.path("");
     let scratch = base.parent().unwrap();

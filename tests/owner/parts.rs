@@ -1,4 +1,4 @@
-//! What owners have in hand: places where something can stand, and where links can lead.
+//! What owners work with: paths at which they put things, and destinations of their links.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,17 +6,17 @@ use std::path::{Path, PathBuf};
 use super::player::{Act, Part};
 use super::world::{Owner, World};
 
-/// In the root: targets, what they lie in, and other names.
+/// In the root: targets, their parent directories, and other names.
 const IN_ROOT: &str = "etc etc/conf etc/own etc/passwd usr usr/share usr/share/named own own/dir \
                        own/www own/www/two tree \
                        tree/sub up up/www dev dev/null lib64 l2 x1 x2 etc/x3 own/x4";
 
-/// In the home: sources, what they lie in, and other names.
+/// In the home: sources, their parent directories, and other names.
 const IN_HOME: &str = "src src/dir src/dir/one src/file src/via bin bin/tool lib lib/libown.so \
                        vault vault/dir web l2 y1 y2 \
                        src/y3 private/dir";
 
-/// What mountjail has to go through, in the root and in the home.
+/// The directories that mountjail passes through, in the root and in the home.
 const WAYS: [&str; 2] = [
     "etc usr usr/share own own/www own/dir up tree dev l2",
     "src src/dir src/file src/via bin bin/tool lib vault l2 web",
@@ -46,7 +46,7 @@ pub fn part(world: &World, owner: &Owner, act: Act, seed: u64) -> Part {
         vec![root.clone()],
     ]
     .concat();
-    // Where mountjail makes a source's own path in the root.
+    // Here mountjail makes a source's own path in the root.
     let inner = home.join("src/via").strip_prefix("/").unwrap().to_owned();
     places.extend(
         inner
@@ -90,7 +90,7 @@ pub fn part(world: &World, owner: &Owner, act: Act, seed: u64) -> Part {
     }
 }
 
-/// The first that the pattern means, no link.
+/// The first match of the pattern that is not a link.
 fn host_file(pattern: &str) -> PathBuf {
     let found = glob::glob(pattern)
         .unwrap()

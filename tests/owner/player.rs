@@ -1,8 +1,6 @@
-//! A site's owner: a process of his own that does random things where he may, with his rights
-//! alone.
+//! A site's owner: a process that does random things where the owner may, with the owner's rights.
 //!
-//! It is this test's program, started again as the owner. What it does comes to its standard
-//! output, a line an action.
+//! It is this test's program, started again as the owner. It prints one line per action.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs::{self, File, OpenOptions};
@@ -23,26 +21,26 @@ use serde::{Deserialize, Serialize};
 use super::elf;
 use super::random::Random;
 
-/// Names the file with the [`Part`] in the environment of a process that is to play it.
+/// The environment variable that names the file with the [`Part`] that a process is to play.
 pub const PART: &str = "MOUNTJAIL_TEST_OWNERS_PART";
 
 /// In a mount namespace of the owner's own: the seed.
 const INSIDE: &str = "MOUNTJAIL_TEST_OWNERS_NAMESPACE";
 
-/// What a process is to do as an owner.
+/// The instructions of a process that acts as an owner.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Part {
-    /// What kind of part.
+    /// The kind of part.
     pub act: Act,
-    /// The owner's home, all of which is his but what mountjail makes there.
+    /// The owner's home. All of it is his, except what mountjail makes there.
     pub home: PathBuf,
     /// His site's root.
     pub root: PathBuf,
-    /// Where things may come to stand and go from.
+    /// The paths at which things appear and disappear.
     pub places: Vec<PathBuf>,
-    /// Those of them that mountjail looks at, and what they lie in.
+    /// Those of them that mountjail looks at, and their parent directories.
     pub ways: Vec<PathBuf>,
-    /// What his links say, and what his programs name.
+    /// The destinations of his links, and the names in his programs.
     pub texts: Vec<PathBuf>,
     /// A program and a library that he copies to his own.
     pub binaries: [PathBuf; 2],
@@ -57,7 +55,7 @@ pub struct Part {
 pub enum Act {
     /// Random things, until it is killed.
     Riot,
-    /// Everything is as he had it in the beginning, once.
+    /// Restores everything once.
     Repair,
     /// All files that can be read in these directories with the word `secret`, but not on these
     /// mounts.
@@ -103,7 +101,7 @@ fn riot(part: &Part) {
         children: vec![],
         count: 0,
     };
-    // A namespace does not last, its processes end with it.
+    // The namespace ends with its processes.
     let end = inside
         .is_some()
         .then(|| Instant::now() + Duration::from_millis(100 + rioter.random.below(1500)));
@@ -126,8 +124,7 @@ struct Rioter<'p> {
 }
 
 impl Rioter<'_> {
-    /// Often something that a command can work with, and then a few things that it has to bear, in
-    /// its midst.
+    /// Usually sets up something that a command can work with, and then disturbs it while it runs.
     fn acts(&mut self) {
         if self.random.once_in(2) {
             let trash = format!("trash-{}-{}", std::process::id(), self.count);
@@ -162,7 +159,7 @@ impl Rioter<'_> {
         }
     }
 
-    /// What it does, and how that went.
+    /// The action, and its result.
     fn one_thing(&mut self) -> (String, io::Result<()>) {
         let (one, other) = (self.place(), self.place());
         let (at, to) = (one.display(), other.display());
@@ -206,7 +203,7 @@ impl Rioter<'_> {
         }
     }
 
-    /// One of the places, mostly where there is something.
+    /// One of the paths, usually one where something exists.
     fn place(&mut self) -> PathBuf {
         let mut place = self.random.pick(&self.part.places);
         for _ in 0..3 {
@@ -217,7 +214,7 @@ impl Rioter<'_> {
         place.clone()
     }
 
-    /// A link in the place of something that is looked at, which goes aside.
+    /// Moves a path that is looked at aside, and puts a link in its place.
     fn plant(&mut self) -> (String, io::Result<()>) {
         let (place, aside) = (self.random.pick(&self.part.ways).clone(), self.aside());
         let text = self.random.pick(&self.part.texts).clone();
@@ -228,7 +225,7 @@ impl Rioter<'_> {
         )
     }
 
-    /// A link and what is looked at, to and fro.
+    /// Exchanges a link and a path that is looked at, back and forth.
     fn flip(&mut self) -> (String, io::Result<()>) {
         let (place, aside) = (self.random.pick(&self.part.ways).clone(), self.aside());
         let text = self.random.pick(&self.part.texts).clone();
@@ -243,7 +240,7 @@ impl Rioter<'_> {
         (what, result)
     }
 
-    /// A link that mountjail made, or he, in the place of something that is looked at.
+    /// Puts a link that mountjail or the owner made in the place of a path that is looked at.
     fn move_link(&mut self) -> (String, io::Result<()>) {
         let links = self
             .part
@@ -266,14 +263,15 @@ impl Rioter<'_> {
         )
     }
 
-    /// Where something can be put that is in the way, on the same file system.
+    /// A path on the same file system to which things in the way can be moved.
     fn aside(&self) -> PathBuf {
         self.part
             .home
             .join(format!("aside-{}-{}", std::process::id(), self.count))
     }
 
-    /// Something that is looked at as a program or a library, in the place of one, or of anything.
+    /// Puts a file that is examined as a program or a library in the place of one, or of anything
+    /// else.
     fn program(&mut self) -> (String, io::Result<()>) {
         let mut place = match self.random.below(3) {
             0 => self.part.home.join("bin/tool"),
@@ -312,7 +310,7 @@ impl Rioter<'_> {
         )
     }
 
-    /// A process with its working directory there, or the file open.
+    /// A process that has its working directory there, or has the file open.
     fn hold(&mut self, at: &Path) -> io::Result<()> {
         if self.children.len() > 3 {
             return Err(io::Error::other("enough of them"));
@@ -386,8 +384,8 @@ impl Rioter<'_> {
 }
 
 impl Part {
-    /// Moves what is in the way of how it was in the beginning to a new directory `trash` in the
-    /// owner's home, with all that is mounted in it, and makes it anew.
+    /// Restores the beginning: moves whatever is in the way to a new directory `trash` in the
+    /// owner's home, with all mounts in it, and makes the original again.
     fn repair(&self, trash: &str) -> io::Result<()> {
         let away = self.home.join(trash);
         let mut nth = 0;
@@ -446,7 +444,7 @@ impl Part {
             }
             let _ = fs::set_permissions(&self.root, PermissionsExt::from_mode(0o755)); // as above
         }
-        // All that is his in the root, and in its place what mountjail makes.
+        // Everything in the root that is his, including what replaced mountjail's own.
         for entry in fs::read_dir(&self.root)?.flatten() {
             clear(&entry.path());
         }
@@ -474,7 +472,7 @@ fn exchange(one: &Path, other: &Path) -> io::Result<()> {
     Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
 }
 
-/// Opens it for reading, without waiting for anybody.
+/// Opens it for reading without waiting.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -499,7 +497,8 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Prints what can be read in `directory` and has the word `secret` in it; no link is followed.
+/// Prints the files in `directory` that can be read and contain the word `secret`; no link is
+/// followed.
 fn search(directory: &Path, without: &[PathBuf]) {
     let Ok(entries) = fs::read_dir(directory) else {
         return;

@@ -1,4 +1,4 @@
-//! Rounds: everybody acts at once, then the owners stand still and all is looked at.
+//! Rounds: all act at once, then the owners pause and everything is examined.
 
 use std::fs;
 use std::process::{Child, Stdio};
@@ -19,7 +19,7 @@ use super::servers::Servers;
 use super::world::{NAMED, Owner, QUIET, World, is_owners};
 use crate::support::{Mount, mounts_below};
 
-/// The owners at work.
+/// The owners, acting.
 pub struct Riot<'w> {
     pub world: &'w World,
     pub oracle: &'w Oracle<'w>,
@@ -42,7 +42,7 @@ impl Mood {
     }
 }
 
-/// An owner's process and those that it started; all are killed in the end.
+/// An owner's process and its descendants; all are killed at the end.
 struct Process(Child);
 
 impl Process {
@@ -231,7 +231,7 @@ impl<'w> Riot<'w> {
         }
     }
 
-    /// While nobody does anything, what a command says must be so.
+    /// While nobody acts, the output of every command must be true.
     fn commands_tell_the_truth(&mut self) {
         let is_ok = |arguments: &[&str]| {
             commands::run(self.world, self.journal, arguments).filter(commands::Ended::is_ok)
@@ -389,7 +389,7 @@ fn administrator(
             }
         }
     }
-    // As it was before.
+    // As before.
     drop(run(&["up", QUIET[0], QUIET[1]]));
 }
 

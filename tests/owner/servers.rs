@@ -16,19 +16,19 @@ use super::random::Random;
 use super::world::{Owner, World};
 use crate::support::{Fuse, mounts};
 
-/// All that were ever mounted. They stay mounted when their servers are dead.
+/// All that were ever mounted. They stay mounted after their servers have died.
 #[derive(Default)]
 pub struct Servers(Vec<Server>);
 
 struct Server {
-    // Not dropped: that would unmount whatever is there by then.
+    // Not dropped: that would unmount whatever is mounted there then.
     fuse: ManuallyDrop<Fuse>,
     hangs: bool,
     dead: bool,
 }
 
 impl Servers {
-    /// Mounts one as the owner, who stands still meanwhile, over something of his.
+    /// Mounts one as the owner, who pauses meanwhile, over something of his own.
     pub fn mount(&mut self, world: &World, journal: &Journal, owner: &Owner, random: &mut Random) {
         let (home, root) = (&owner.home, &owner.root);
         let places = [
@@ -45,7 +45,7 @@ impl Servers {
             home.join("l2"),
         ];
         let place = random.pick(&places);
-        // What he says of whose the files are, is his to say.
+        // The owner decides whose files it shows.
         let whose = *random.pick(&[owner.uid, owner.uid, 0, 61009]);
         let to_root = random.once_in(2);
         let mounted = is_possible(place, owner)
@@ -117,7 +117,7 @@ impl Servers {
         journal.did("fuse", what, &format!("a FUSE server {what}"), true);
     }
 
-    /// None of them hangs any more.
+    /// Makes all of them answer again.
     pub fn let_go(&mut self) {
         for server in self.0.iter_mut().filter(|server| server.hangs) {
             server.fuse.resume();
@@ -125,7 +125,7 @@ impl Servers {
         }
     }
 
-    /// All are dead; what they mounted stays.
+    /// Kills all servers; their mounts stay.
     pub fn die(&mut self) {
         for server in &mut self.0 {
             server.fuse.die();
@@ -140,10 +140,10 @@ impl Drop for Servers {
     }
 }
 
-/// Whether fusermount3(1) lets the owner mount there: a directory of his that he can write in. No
-/// link is on the way, or the test itself would mount elsewhere.
+/// Whether fusermount3(1) lets the owner mount there: it is a directory of his that he can write
+/// to. No link may be on the way, or the test itself would mount elsewhere.
 fn is_possible(place: &Path, owner: &Owner) -> Result<(), String> {
-    // What does not answer must not be asked.
+    // A file system that hangs must not be asked.
     if mounts()
         .iter()
         .any(|mount| mount.kind.starts_with("fuse") && place.starts_with(&mount.point))
@@ -167,7 +167,7 @@ fn is_possible(place: &Path, owner: &Owner) -> Result<(), String> {
     }
 }
 
-/// Puts in what sites look for, and links to where nobody should be led.
+/// Adds the files that sites need, and links to forbidden places.
 fn fill(backing: &Path, world: &World, owner: &Owner, random: &mut Random) {
     let texts: Vec<PathBuf> = part(world, owner, Act::Riot, 0).texts;
     for name in ["dir", "file", "conf", "own", "one", "passwd", "x1"] {

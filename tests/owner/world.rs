@@ -1,4 +1,4 @@
-//! The machine of a trial: directories of the host, quiet sites, and sites of owners who mean harm.
+//! The machine of a trial: directories of the host, quiet sites, and sites of hostile owners.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -24,11 +24,11 @@ const CAROL: u32 = 61009;
 pub struct World {
     pub sandbox: Sandbox,
     pub owners: Vec<Owner>,
-    /// What the files say that the host replaces.
+    /// The contents of the files that the host replaces.
     pub named: Mutex<BTreeMap<&'static str, String>>,
-    /// How often it replaced one.
+    /// How often the host replaced one of them.
     replaced: AtomicUsize,
-    /// The lines that a hostile site's manifest has now.
+    /// The current lines of a hostile site's manifest.
     lines: Mutex<BTreeMap<&'static str, BTreeSet<usize>>>,
     pub options: Options,
     program: PathBuf,
@@ -48,7 +48,7 @@ impl Options {
     }
 }
 
-/// One who owns a hostile site.
+/// The owner of a hostile site.
 #[derive(Clone, Debug)]
 pub struct Owner {
     /// His name and his site's.
@@ -56,18 +56,18 @@ pub struct Owner {
     pub uid: u32,
     pub home: PathBuf,
     pub root: PathBuf,
-    /// Whether the root itself is root's, and only what is in it can be his.
+    /// Whether the root directory belongs to root, so that only its contents can be the owner's.
     pub roots_root: bool,
 }
 
-/// The sites that nobody does harm to.
+/// The sites that nobody attacks.
 pub const QUIET: [&str; 2] = ["quiet1", "quiet2"];
 
 /// The files that the host replaces.
 pub const NAMED: [&str; 3] = ["conf", "share/one", "share/two"];
 
-/// Where secrets are that no manifest names, each with a name in it by which an owner's link or
-/// file could lead there.
+/// Directories with secrets that no manifest names, each with a name in it to which an owner's link
+/// or file could lead.
 const SECRETS: [&str; 4] = ["host/vault", "host/unnamed", "home/vault", "home/carol"];
 
 /// The manifest's lines of a hostile site.
@@ -211,8 +211,8 @@ impl World {
             .join(format!("upload-{}", owner.name))
     }
 
-    /// Puts a new file in the place of one that manifests name. For some microseconds of a swap the
-    /// kernel keeps it from being renamed; an owner may keep it so.
+    /// Replaces a file that manifests name. For some microseconds of a swap the kernel does not let
+    /// it be renamed; an owner may prolong that.
     pub fn replace(&self, name: &'static str, text: &str) -> bool {
         let mut named = self.named.lock().unwrap();
         let path = self.sandbox.path("host/named").join(name);
@@ -233,13 +233,13 @@ impl World {
         false
     }
 
-    /// How often the host has replaced a file by now.
+    /// How often the host has replaced a file so far.
     pub fn replaced(&self) -> usize {
         let _none_meanwhile = self.named.lock().unwrap();
         self.replaced.load(Ordering::Relaxed)
     }
 
-    /// Gives the owner's site a manifest with some of the lines: one in `once_in`.
+    /// Writes a manifest for the owner's site with some of the lines: one in `once_in`.
     pub fn some_lines(&self, owner: &Owner, random: &mut Random, once_in: u64) {
         self.write_manifest(
             owner,
@@ -247,7 +247,7 @@ impl World {
         );
     }
 
-    /// Adds a line to the manifest of the owner's site, or takes it out.
+    /// Adds a line to the manifest of the owner's site, or removes it.
     pub fn toggle(&self, owner: &Owner, random: &mut Random) {
         let nth = random.index(LINES);
         let mut lines = self.lines.lock().unwrap()[owner.name].clone();
@@ -329,7 +329,7 @@ impl World {
             writeln!(text, "{key}: [{}]", items.join(", ")).unwrap();
         }
         self.lines.lock().unwrap().insert(owner.name, lines);
-        // At once, as an editor does it.
+        // Atomically, as an editor does it.
         let new = self
             .sandbox
             .file(format!("config/{}.new", owner.name), text);
@@ -342,7 +342,7 @@ impl World {
         .unwrap();
     }
 
-    /// Starts to play a part of the owner's, in a process group of its own.
+    /// Starts a process that acts as the owner, in a process group of its own.
     pub fn start(&self, owner: &Owner, act: Act, seed: u64, output: Stdio) -> Child {
         let name = format!("parts/{}-{seed}.json", owner.name);
         let file = self.sandbox.file(
@@ -364,7 +364,7 @@ impl World {
             .unwrap()
     }
 
-    /// Plays a part of the owner's to its end; gives what it printed.
+    /// Runs a process that acts as the owner to its end; returns its output.
     pub fn plays(&self, owner: &Owner, act: Act) -> Result<String, String> {
         let output = self
             .start(owner, act, 0, Stdio::piped())
@@ -378,7 +378,7 @@ impl World {
         }
     }
 
-    /// Everything of the owner's is as in the beginning.
+    /// Restores everything that is the owner's.
     pub fn repair(&self, owner: &Owner) {
         self.plays(owner, Act::Repair).unwrap();
     }
@@ -402,7 +402,7 @@ impl Owner {
     }
 }
 
-/// Whether it is an owner's own: he can mount FUSE alone, and never does so read-only.
+/// Whether it is an owner's own mount: owners can only mount FUSE, and never do so read-only.
 pub fn is_owners(mount: &Mount) -> bool {
     mount.kind.starts_with("fuse") && !mount.has("ro")
 }

@@ -1,4 +1,4 @@
-//! What the fuzzers found worth keeping is tried again, through the functions that they use.
+//! The inputs that the fuzzers kept are tried again, with the functions that the fuzzers use.
 
 #[path = "../../fuzz/inputs.rs"]
 mod inputs;

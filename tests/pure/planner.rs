@@ -30,7 +30,7 @@ fn file(ino: u64) -> FileId {
     FileId { dev: 1, ino }
 }
 
-/// What is in a root's own file system at one path.
+/// The contents of one path of a root's own file system.
 #[derive(Clone, Debug, PartialEq)]
 struct Node {
     kind: FileKind,
@@ -384,7 +384,7 @@ fn recorded(mount: &Mount, id: u64) -> RecordedMount {
         target: mount.target.clone(),
         source: mount.source.clone(),
         file: mount.file.unwrap(),
-        options: mount.options,
+        attributes: mount.attributes,
         recursive: mount.recursive,
         submounts: None,
         unique_id: Some(id),
@@ -402,7 +402,7 @@ fn mounted(mount: &Mount, id: u64) -> ObservedMount {
         file: mount.file,
         kind: Some(mount.kind),
         fs_root: None,
-        options: mount.options,
+        attributes: mount.attributes,
         made_shared: false,
         master: None,
         device: None,
@@ -453,7 +453,7 @@ fn desired((mounts, link): &Choice) -> Desired {
             } else {
                 FileKind::File
             },
-            options: if *exec {
+            attributes: if *exec {
                 MountAttributes::CODE
             } else {
                 MountAttributes::DATA
@@ -504,7 +504,7 @@ fn bare(own: [bool; 4]) -> World {
         file: Some(file(999)),
         kind: Some(FileKind::File),
         fs_root: None,
-        options: MountAttributes::DATA,
+        attributes: MountAttributes::DATA,
         made_shared: false,
         master: None,
         device: None,
@@ -542,8 +542,12 @@ fn down(world: &mut World) {
 
 /// What is mounted, without the ids.
 fn table(world: &World) -> BTreeMap<JailPath, Vec<(Option<FileId>, MountAttributes)>> {
-    let shown =
-        |stack: &Vec<ObservedMount>| stack.iter().map(|seen| (seen.file, seen.options)).collect();
+    let shown = |stack: &Vec<ObservedMount>| {
+        stack
+            .iter()
+            .map(|seen| (seen.file, seen.attributes))
+            .collect()
+    };
     world
         .mounts
         .iter()
@@ -592,7 +596,7 @@ proptest! {
             source: HostPath::new("/host/over").unwrap(),
             file: Some(file(500)),
             kind: FileKind::Directory,
-            options: MountAttributes::DATA,
+            attributes: MountAttributes::DATA,
             recursive: false,
             reasons: vec![],
         };

@@ -93,7 +93,7 @@ fn what_is_below_run_is_known_below_var_run_too() {
         host.shows("mounts: [{ source: /run/mysqld, target: /db }]"),
         ["/db < /run/mysqld"]
     );
-    // What the root has there stays.
+    // The root's own file stays.
     host.dir("srv/s/var/run");
     assert_eq!(
         host.shows("mounts: [/run/mysqld]"),

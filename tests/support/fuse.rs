@@ -1,4 +1,4 @@
-//! A FUSE file system whose server does as the trial wishes: it answers, hangs, fails, or dies.
+//! A FUSE file system whose server does what the trial wants: it answers, hangs, fails, or dies.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -22,7 +22,7 @@ pub struct Fuse {
 }
 
 impl Fuse {
-    /// Mounts one on the directory `point`, for all users; what is in it belongs to `owner`. It
+    /// Mounts it on the directory `point`, for all users; its files belong to `owner`. It
     /// shows the new directory [`Fuse::backing`], with the files `data/file` ("hi\n") and
     /// `etc/hosts` (empty).
     pub fn mount(point: &Path, owner: u32) -> Self {
@@ -103,7 +103,7 @@ impl Fuse {
         ))
     }
 
-    /// From now on no request is answered: who looks waits, and cannot be killed.
+    /// From now on no request is answered: callers wait and cannot be killed.
     pub fn hang(&self) {
         fs::write(&self.control, "hang").unwrap();
     }
@@ -113,12 +113,12 @@ impl Fuse {
         fs::write(&self.control, format!("fail {errno}")).unwrap();
     }
 
-    /// It answers again, also what it left waiting.
+    /// It answers again, including the requests that are waiting.
     pub fn resume(&self) {
         fs::write(&self.control, "").unwrap();
     }
 
-    /// Kills the server: who waits for it gets ECONNABORTED, and each look from now on ENOTCONN.
+    /// Kills the server: callers that wait get ECONNABORTED, and later ones ENOTCONN.
     pub fn die(&mut self) {
         let _ = self.server.kill(); // it may be dead already
         self.server.wait().unwrap();

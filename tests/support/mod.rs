@@ -66,7 +66,7 @@ pub fn main_in<const N: usize>(extra: CloneFlags, files: [(&str, Vec<Trial>); N]
     let mut arguments = Arguments::from_args();
     heed_signals();
     let trials = of_files(files);
-    // Trials wait for the kernel and for servers more than they compute.
+    // Trials wait more than they compute.
     arguments.test_threads.get_or_insert(4 * cores());
     if arguments.list {
         return libtest_mimic::run(&arguments, trials).exit_code();
@@ -126,7 +126,7 @@ fn of_files<const N: usize>(files: [(&str, Vec<Trial>); N]) -> Vec<Trial> {
     trials
 }
 
-/// Trials of the same names that do nothing but say why; they fail where [`REQUIRE_ROOT`] is set.
+/// Trials of the same names that only report the reason; they fail if [`REQUIRE_ROOT`] is set.
 fn skipped(trials: Vec<Trial>, reason: &str) -> Vec<Trial> {
     let required = std::env::var_os(REQUIRE_ROOT).is_some_and(|value| value == "1");
     let skip = |trial: Trial| {

@@ -1,4 +1,5 @@
-//! The kernel's mount table, read on its own: the tests must not trust the parser that they test.
+//! The kernel's mount table, with a parser of its own: the tests must not trust the parser that
+//! they test.
 
 use std::ffi::OsString;
 use std::fs;

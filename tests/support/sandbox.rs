@@ -22,7 +22,7 @@ impl Sandbox {
             dir: scratch(),
             engine: None,
         };
-        // Other users' daemons have to get through to the sites' roots.
+        // Daemons of other users must be able to reach the sites' roots.
         fs::set_permissions(
             &sandbox.dir,
             std::os::unix::fs::PermissionsExt::from_mode(0o755),
@@ -99,7 +99,7 @@ impl Sandbox {
         root
     }
 
-    /// Writes the manifest of the site `name`, whole, and returns its path.
+    /// Writes the complete manifest of the site `name`, and returns its path.
     pub fn manifest(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
         self.file(format!("config/sites/{name}.yaml"), text)
     }

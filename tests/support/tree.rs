@@ -48,7 +48,7 @@ impl Tree {
         self
     }
 
-    /// Fails with what came, went and changed, if `after` is not the same.
+    /// Fails with the differences if `after` is not the same.
     #[track_caller]
     pub fn assert_same(&self, after: &Tree) {
         let changes = self.changes(after);
@@ -58,7 +58,7 @@ impl Tree {
         );
     }
 
-    /// What came, went and changed until `after`; empty if nothing.
+    /// The differences to `after`; empty if there are none.
     pub fn changes(&self, after: &Tree) -> String {
         let mut text = String::new();
         for (path, was) in &self.0 {

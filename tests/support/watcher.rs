@@ -23,19 +23,19 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Starts one on a sandbox and waits until it watches.
+    /// Starts a watcher on a sandbox and waits until it watches.
     pub fn start(sandbox: &Sandbox) -> Self {
         Self::with(sandbox.command().arg("watch"))
     }
 
-    /// Starts `command`, which is to watch, and waits until it does.
+    /// Starts `command`, a watcher, and waits until it watches.
     pub fn with(command: &mut Command) -> Self {
         let watcher = Self::spawn(command);
         watcher.says("watching ");
         watcher
     }
 
-    /// Starts `command`, which may not come to that.
+    /// Starts `command`, which may fail before it watches.
     pub fn spawn(command: &mut Command) -> Self {
         let mut child = command
             .stdout(Stdio::null())
@@ -61,7 +61,7 @@ impl Watcher {
         }
     }
 
-    /// All that it said so far.
+    /// Its output so far.
     pub fn said(&self) -> String {
         self.said.lock().unwrap().clone()
     }
@@ -72,7 +72,7 @@ impl Watcher {
         self.says_times(text, 1);
     }
 
-    /// Waits until it has said `text` so often.
+    /// Waits until it has said `text` this often.
     #[track_caller]
     pub fn says_times(&self, text: &str, times: usize) {
         soon(&format!("it says {text:?}"), || {
@@ -107,7 +107,7 @@ impl Watcher {
         kill(Pid::from_raw(self.pid().try_into().unwrap()), signal).unwrap();
     }
 
-    /// What it says of itself in its state file.
+    /// Its state file.
     pub fn state(&self, sandbox: &Sandbox) -> serde_json::Value {
         let file = sandbox.state().join("run/watch/state.json");
         let state: serde_json::Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
@@ -127,7 +127,7 @@ impl Watcher {
             .sum()
     }
 
-    /// Waits until it has nothing to do, and all that it was told is dealt with. That it wakes up
+    /// Waits until it has nothing to do, and all events have been handled. That it wakes up
     /// and sleeps again does not count: others make files beside the sandbox.
     pub fn settles(&self) {
         let start = Instant::now();
@@ -171,7 +171,7 @@ impl Watcher {
         threads.collect()
     }
 
-    /// Ends it with SIGTERM, which it has to obey cleanly; gives all that it said.
+    /// Ends it with SIGTERM, on which it must exit cleanly; returns its whole output.
     #[track_caller]
     pub fn end(mut self) -> String {
         self.signal(Signal::SIGTERM);
@@ -203,7 +203,7 @@ impl Drop for Watcher {
 /// How long a condition is waited for: more than a busy machine takes for anything.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Waits until `check` is content; fails with its last complaint.
+/// Waits until `check` succeeds; fails with its last error.
 #[track_caller]
 pub fn soon(what: &str, check: impl Fn() -> Result<(), String>) {
     let start = Instant::now();
@@ -253,8 +253,8 @@ pub fn replace(path: &Path, text: &str) {
     }
 }
 
-/// Makes the site `s`, which binds the file `host/conf` with this text on /conf. Gives the source,
-/// and where it is in the jail.
+/// Makes the site `s`, which binds the file `host/conf` with this text on /conf. Returns the
+/// source, and its path in the jail.
 pub fn site_of_one_file(sandbox: &Sandbox, text: &str) -> (PathBuf, PathBuf) {
     let source = sandbox.file("host/conf", text);
     let root = sandbox.site("s", &format!("mounts:\n{}", line(&source, "/conf")));

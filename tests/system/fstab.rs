@@ -16,7 +16,7 @@ use nix::mount::{MsFlags, mount};
 pub fn all() -> Vec<Trial> {
     let mut trials = for_each_engine("mount -a and up give the same", same_both_ways);
     trials.extend(for_each_engine_on_shared_root(
-        "the same on a shared root",
+        "mount -a and up give the same on a shared root",
         same_both_ways,
     ));
     trials.push(on_shared_root(
@@ -25,11 +25,11 @@ pub fn all() -> Vec<Trial> {
     ));
     // In a process of its own, because it mounts on /run.
     trials.push(on_shared_root(
-        "the lines wait for what is made on /run",
+        "lines wait for what is made on /run",
         waits_for_makers,
     ));
     trials.push(on_shared_root(
-        "no cycle, whatever services are named",
+        "lines make no ordering cycle, whatever services they name",
         no_cycle,
     ));
     trials.extend(crate::support::trials([
@@ -41,7 +41,10 @@ pub fn all() -> Vec<Trial> {
             "down leaves what the lines need",
             down_leaves_what_is_needed,
         ),
-        ("install, check, uninstall", install_check_uninstall),
+        (
+            "lines are installed, checked and uninstalled",
+            install_check_uninstall,
+        ),
         ("--all replaces the block", all_replaces_the_block),
         ("nobody else can block an edit", locks_of_others),
         (
@@ -56,12 +59,16 @@ pub fn all() -> Vec<Trial> {
         ("a line for the same target is refused", double_lines),
         ("a link to the file is followed", link_is_followed),
         (
-            "a file that is absent, read-only or on a full disk",
+            "a file that is absent, read-only or on a full disk is reported",
             bad_places,
         ),
-        ("two writers at once", two_writers),
-        ("killed at each call", || at_each_call("signal=SIGKILL")),
-        ("each call failing", || at_each_call("error=ENOSPC")),
+        ("two writers wait for each other", two_writers),
+        ("an edit recovers from a kill at each call", || {
+            at_each_call("signal=SIGKILL");
+        }),
+        ("an edit recovers from each call failing", || {
+            at_each_call("error=ENOSPC");
+        }),
     ]));
     trials
 }
@@ -689,7 +696,7 @@ fn broken_markers() {
     is_untouched(&sandbox, &file, &text);
 }
 
-/// The file has still this `text`, and nothing was made in the root.
+/// The file still has this `text`, and nothing was made in the root.
 #[track_caller]
 fn is_untouched(sandbox: &Sandbox, file: &Path, text: &str) {
     assert_eq!(fs::read_to_string(file).unwrap(), text);
@@ -950,7 +957,7 @@ fn lines_of_others() {
     fstab(&sandbox, &file, &["s", "--install"])
         .exits(1)
         .says("mount(8) would follow it");
-    // One such site is in no other's way.
+    // Such a site does not get in the way of others.
     sandbox.site("other", "devices: [zero]\n");
     fstab(&sandbox, &file, &["--all", "--install"])
         .exits(1)

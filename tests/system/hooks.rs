@@ -1,5 +1,5 @@
-//! Promise: after a package manager has replaced files, the sites that are up are fresh, and it
-//! never notices more.
+//! Promise: after a package manager has replaced files, the sites that are up are in sync, and the
+//! package manager is never disturbed.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -24,7 +24,7 @@ pub fn all() -> Vec<Trial> {
         heals,
     ));
     trials.push(on_shared_root(
-        "silent where there is nothing to do",
+        "the hook prints nothing if there is nothing to do",
         silent,
     ));
     trials.push(on_shared_root(
@@ -35,7 +35,7 @@ pub fn all() -> Vec<Trial> {
         "before the package goes, its sites go, and others are named",
         removed,
     ));
-    trials.push(on_shared_root("apk's hook acts after commits alone", apk));
+    trials.push(on_shared_root("apk's hook acts only after commits", apk));
     trials
 }
 
@@ -127,7 +127,7 @@ fn never_fails() {
     hook(&sandbox)
         .says("s.yaml:1")
         .says("mountjail: sites may still have old files, see above");
-    // As somebody who built it would have it.
+    // As after a build from source.
     overlay(&sandbox, Path::new("/usr/local"));
     fs::create_dir_all("/usr/local/bin").unwrap();
     symlink(sandbox.command().get_program(), "/usr/local/bin/mountjail").unwrap();
@@ -230,7 +230,7 @@ fn apt_reads_its_hook() {
         .prints("DPkg::Post-Invoke:: \"if [ -x /usr/lib/mountjail/packages-changed ]; then ");
 }
 
-/// Of those that stand in the repository; others are made when the packages are built.
+/// Only those that are in the repository; others are made when the packages are built.
 fn files_of_the_packages() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR"));
     let cargo = fs::read_to_string(directory.join("Cargo.toml")).unwrap();

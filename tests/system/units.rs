@@ -1,4 +1,4 @@
-//! Promise: a site's services start after its mounts, and hear of it when these change.
+//! Promise: a site's services start after its mounts, and are reloaded when these change.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub fn all() -> Vec<Trial> {
         ("a service of two sites keeps its drop-in", shared_service),
         ("a unit that does not exist is an error", unknown_unit),
         (
-            "no cycle, whatever daemons live in sites and make what sites bind",
+            "units make no ordering cycle, whatever daemons live in sites and make their sources",
             no_cycle,
         ),
         (
@@ -161,8 +161,7 @@ fn written_and_removed() {
     );
     assert_eq!(files(&sandbox), written);
 
-    // systemd reads them as they are meant: with units of these names, it finds nothing to complain
-    // of.
+    // systemd reads them as intended: with units of these names, it reports no problem.
     let own = sandbox.directory("systemd");
     fs::write(
         own.join("mountjail.service"),
@@ -290,7 +289,7 @@ fn unknown_unit() {
     assert!(written[1].starts_with("mountjail@good.service.d"));
 }
 
-/// Daemons that make directories which sites bind.
+/// Daemons that make directories that sites bind.
 const DAEMONS: [(&str, &str); 5] = [
     ("redis-server.service", "/run/redis"),
     ("mariadb.service", "/run/mysqld"),
@@ -335,7 +334,7 @@ fn host(more: &[(&str, &str)]) -> Sandbox {
     sandbox
 }
 
-/// What systemd-analyze(1) says of a boot with these units.
+/// The output of systemd-analyze(1) for a boot with these units.
 fn verified(sandbox: &Sandbox) -> String {
     let path = format!("{}:", sandbox.path("units").display());
     let mut verify = Command::new("systemd-analyze");
@@ -352,7 +351,7 @@ fn drop_in(sandbox: &Sandbox, unit: &str) -> String {
 }
 
 fn no_cycle() {
-    // systemd does see one where one is.
+    // systemd does find a cycle where there is one.
     let sandbox = host(&[(
         "app.service.d/x.conf",
         "[Unit]\nAfter=nscd.service\nBefore=nscd.service\n",
@@ -395,7 +394,7 @@ fn no_cycle() {
             }
         }
     }
-    // Whoever can wait for a daemon does: all sites, or the one that needs it alone.
+    // Either all sites wait for a daemon, or only the one that needs it.
     let sandbox = host(&[]);
     sandbox.site(
         "a",
@@ -473,7 +472,7 @@ fn refused_units() {
              this order",
         ),
     ] {
-        // What an older version wrote.
+        // As an older version wrote it.
         let old = format!("units/{unit}.d/50-mountjail.conf");
         let text = "# Written by `mountjail units --install`.\n[Unit]\nAfter=mountjail.service\n";
         sandbox.file(&old, text);
@@ -607,8 +606,8 @@ fn not_ours() {
     );
 }
 
-/// What may stand in the units. None of it gives a mount namespace, which would make the mounts
-/// invisible; whatever is not known here may.
+/// The settings that the units may have. None of them makes a mount namespace, which would hide the
+/// mounts; a setting that is not listed here might.
 const WITHOUT_NAMESPACE: [&str; 25] = [
     "Type",
     "Environment",
@@ -664,8 +663,8 @@ fn no_namespace() {
     assert_eq!(seen, 3);
 }
 
-/// The watcher under what its unit takes away, as far as that can be had without systemd: without
-/// other capabilities, and without new ones.
+/// The watcher with the restrictions of its unit, as far as they can be had without systemd: no
+/// other capabilities, and no new ones.
 fn watch_unit() {
     let text = fs::read_to_string(
         Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/systemd/mountjail-watch.service"),

@@ -1,6 +1,6 @@
-//! Promise: while `mountjail watch` runs, the sites that are up stay right, whatever the host does
-//! to the files, the mounts and the manifests; and a reader in a jail sees the old or the new file,
-//! nothing else.
+//! Promise: while `mountjail watch` runs, the sites that are up stay in sync, whatever the host
+//! does to files, mounts and manifests; a reader in a jail sees the old or the new file, nothing
+//! else.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -39,16 +39,16 @@ pub fn all() -> Vec<Trial> {
         ),
         ("manifests and presets are followed", manifests),
         ("a site that is down stays down", down_stays_down),
-        ("a site that is locked holds up no other", locked_site),
-        ("up, down and watch at once", all_at_once),
+        ("a locked site does not hold up the others", locked_site),
+        ("up, down and watch can run at once", all_at_once),
         ("a failure is shown, retried and forgotten", failure),
         (
-            "signals, and what the service manager hears",
+            "signals are handled, and the service manager is told",
             service_manager,
         ),
         ("the watcher sleeps while nothing happens", idle),
-        ("one pass on demand", once),
-        ("one watcher at a time", only_one),
+        ("one pass can be asked for", once),
+        ("only one watcher runs at a time", only_one),
     ];
     let mut all: Vec<_> = alone
         .into_iter()
@@ -59,7 +59,7 @@ pub fn all() -> Vec<Trial> {
         replaced,
     ));
     all.extend(for_each_engine_on_shared_root(
-        "ten thousand replacements",
+        "ten thousand replacements are followed",
         ten_thousand,
     ));
     all.extend(for_each_source_of_mount_events(
@@ -113,7 +113,7 @@ fn every_way() {
     fs::remove_file(&backup).unwrap();
     soon_reads(&jail, "by an editor");
 
-    // To a backup and back.
+    // Moved to a backup and back.
     fs::rename(&source, &backup).unwrap();
     watcher.says("error: s: "); // the line is not optional
     assert_eq!(
@@ -122,10 +122,10 @@ fn every_way() {
         "what there is stays"
     );
     fs::rename(&backup, &source).unwrap();
-    watcher.says("right again");
+    watcher.says("in sync again");
     soon_reads(&jail, "by an editor");
 
-    // Two files change places.
+    // Two files are exchanged.
     let other = sandbox.file("host/other", "exchanged");
     renameat_with(CWD, &source, CWD, &other, RenameFlags::EXCHANGE).unwrap();
     soon_reads(&jail, "exchanged");
@@ -141,7 +141,7 @@ fn every_way() {
     replace(&source, "in the new directory");
     soon_reads(&jail, "in the new directory");
 
-    // In place there is nothing to do, and nothing is done.
+    // A file written in place needs nothing, and nothing is done.
     watcher.settles();
     let swaps = watcher.said().matches("swapped").count();
     fs::write(&source, "in place").unwrap();
@@ -180,7 +180,7 @@ fn links() {
     soon_reads(&jail, "own");
     replace(&link, "no link any more");
     soon_reads(&jail, "no link any more");
-    // What it does not lead to any more does not count any more.
+    // Its former destination no longer counts.
     watcher.settles();
     let passes = watcher.state(&sandbox)["passes"].as_u64();
     for path in [&first, &second, &own] {
@@ -191,7 +191,7 @@ fn links() {
     watcher.end();
 }
 
-/// The directory of a service: not there at first, made anew at each of its starts.
+/// The directory of a service: it does not exist at first, and is made anew at each start.
 fn come_and_go() {
     let sandbox = Sandbox::new();
     sandbox.directory("host/run");
@@ -265,7 +265,7 @@ fn gone_for_good() {
     watcher.end();
 }
 
-/// A reader that never stops, while the file is replaced as fast as it goes.
+/// A reader never stops, while the file is replaced as fast as possible.
 fn ten_thousand(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let text = |nth: u32| format!("{nth:06} ").repeat(500);
@@ -310,8 +310,8 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// Reads the file again and again; each time it must be whole. Without a gap: it must be there. How
-/// often it was read, and how many contents it had.
+/// Reads the file again and again; each time it must be complete. Without a gap, it must also exist
+/// each time. Returns how often it was read, and how many different contents it had.
 fn read_until(done: &AtomicBool, path: &Path, without_gap: bool) -> (usize, usize) {
     let (mut reads, mut seen) = (0, BTreeSet::new());
     while !done.load(Ordering::Relaxed) {
@@ -359,7 +359,7 @@ fn storm() {
     watcher.end();
 }
 
-/// A watcher that is stopped while more happens than the kernel remembers.
+/// A watcher is stopped while more events happen than the kernel queues.
 fn overflow() {
     let sandbox = Sandbox::new();
     let (source, jail) = one_file(&sandbox);
@@ -394,7 +394,7 @@ fn overflow() {
     watcher.end();
 }
 
-/// In a user namespace, whose limit can be lowered without anybody else's.
+/// In a user namespace, whose limit can be lowered without affecting others.
 fn too_few_watches() {
     let sandbox = Sandbox::new();
     let source = sandbox.file("host/conf", "one");
@@ -457,7 +457,7 @@ fn killed_in_a_swap() {
     let watcher = Watcher::start(&sandbox);
     soon_reads(&jail, "two");
     assert_eq!(mounts_below(&jail).len(), 1);
-    // Whenever it is killed, the next one goes on.
+    // Wherever it is killed, the next one finishes the work.
     let mut watcher = watcher;
     for nth in 0..20 {
         for step in 0..10 {
@@ -506,7 +506,7 @@ fn put_back(how: &'static str) {
         }
     });
     Ran::of(Command::new("umount").arg(&jail)).exits(0);
-    watcher.says("s: right again");
+    watcher.says("s: in sync again");
     // A disk with another file is mounted over the source's directory, and taken away.
     let host = source.parent().unwrap();
     Ran::of(
@@ -523,7 +523,7 @@ fn put_back(how: &'static str) {
     soon_reads(&jail, "one");
     replace(&source, "below the disk");
     soon_reads(&jail, "below the disk");
-    // Its own mounts do not keep it busy, nor do those that concern nobody.
+    // Its own mounts cause no work, nor do mounts that no site depends on.
     watcher.settles();
     let passes = watcher.state(&sandbox)["passes"].as_u64().unwrap();
     let elsewhere = sandbox.directory("elsewhere");
@@ -575,7 +575,7 @@ fn manifests() {
     assert_eq!(fs::read_to_string(root.join("own")).unwrap(), "more");
     replace(&source, "two");
     sandbox.site("s", &good);
-    watcher.says("s: right again");
+    watcher.says("s: in sync again");
     soon_reads(&jail, "two");
 
     // A line less is a mount less, at once; and a manifest that is a link is followed to its file.
@@ -596,11 +596,11 @@ fn manifests() {
 
     // A site without a manifest is left as it is.
     fs::remove_file(sandbox.path("config/sites/s.yaml")).unwrap();
-    watcher.says("s.yaml is gone: its mounts stay, but are not kept right any more");
+    watcher.says("s.yaml is gone: its mounts stay, but are no longer kept in sync");
     assert_eq!(mounts_below(root).len(), 1);
     sandbox.site("s", &good);
     soon_reads(&jail, "two");
-    watcher.says("s: right again\n");
+    watcher.says("s: in sync again\n");
     sandbox.ok(&["status", "s"]);
     watcher.end();
 }
@@ -653,7 +653,7 @@ fn locked_site() {
     watcher.says("a: another mountjail has been working on it for a while");
     drop(lock);
     soon_reads(&locked, "three");
-    watcher.says("a: right again");
+    watcher.says("a: in sync again");
     watcher.end();
 }
 
@@ -726,7 +726,7 @@ fn failure() {
         "{state}"
     );
     fs::rename(&aside, &source).unwrap();
-    watcher.says("s: right again after");
+    watcher.says("s: in sync again after");
     soon_reads(&jail, "one");
     let state = sandbox.ok(&["status", "--json"]).json();
     assert_eq!(state["watch"]["failures"], serde_json::json!({}));
@@ -841,7 +841,7 @@ fn service_manager() {
     let signal = |signal| kill(Pid::from_raw(watcher.id().try_into().unwrap()), signal);
 
     let ready = hears("READY=1");
-    assert!(ready.contains("STATUS=1 site kept right"), "{ready}");
+    assert!(ready.contains("STATUS=1 site watched"), "{ready}");
     (0..10).for_each(|_| drop(hears("WATCHDOG=1")));
     replace(&source, "two");
     soon_reads(&jail, "two");
@@ -859,9 +859,9 @@ fn service_manager() {
             Err(text)
         }
     });
-    hears("STATUS=1 site kept right, 1 of them not right");
+    hears("STATUS=1 site watched, 1 of them not in sync");
     sandbox.site("s", &format!("mounts:\n{}", line(&source, "/conf")));
-    assert!(!hears("STATUS=1 site kept right").contains("not right"));
+    assert!(!hears("STATUS=1 site watched").contains("not in sync"));
     signal(Signal::SIGTERM).unwrap();
     hears("STOPPING=1");
     assert!(watcher.wait().unwrap().success());
@@ -913,7 +913,7 @@ fn idle() {
     let watcher = Watcher::with(&mut command(&["watch"]));
     watcher.sleeps();
     let before = watcher.wakeups();
-    // What concerns nobody, and reading what does.
+    // Changes that no site depends on, and reads of files that sites depend on.
     (0..100).for_each(|nth| fs::write(elsewhere.join(nth.to_string()), "x").unwrap());
     fs::write("/mnt/host/conf", "in place").unwrap();
     Ran::of(&mut command(&["status"])).exits(0);

@@ -1,5 +1,5 @@
-//! Promise: whatever fails around it, `mountjail watch` goes on, leaves what is mounted, says once
-//! what is wrong, and brings the sites right as soon as it can.
+//! Promise: whatever fails around it, `mountjail watch` goes on, keeps the mounts, reports each
+//! failure once, and brings the sites in sync as soon as it can.
 
 use std::fs::{self, FileType};
 use std::os::fd::AsRawFd;
@@ -27,28 +27,43 @@ pub fn all() -> Vec<Trial> {
             "a source that cannot be looked at keeps its mount",
             dead_file_system,
         ),
-        ("a source becomes another kind of file", kinds),
-        ("a root is moved away, and made anew", moved_root),
+        (
+            "a source that becomes another kind of file is followed",
+            kinds,
+        ),
+        (
+            "a root that is moved away and made anew is followed",
+            moved_root,
+        ),
         ("a record that cannot be read is not lost", records),
         (
-            "presets that change while sites cannot be listed",
+            "presets that change while sites cannot be listed are followed",
             configuration,
         ),
         ("a misnamed file does not stop other sites", misnamed),
         ("a preset that cannot be read is named", unreadable_preset),
-        ("a full state directory", full_state),
-        ("too few descriptors", few_descriptors),
-        ("no more threads", no_threads),
+        (
+            "a full state directory is reported, and made up for",
+            full_state,
+        ),
+        (
+            "too few descriptors are reported, and made up for",
+            few_descriptors,
+        ),
+        ("the watcher works without more threads", no_threads),
         ("many failures make few lines", many_failures),
         ("an owner's flood of failures is cut short", flood),
-        ("a file that is replaced thousands of times", hot_file),
+        (
+            "a file that is replaced thousands of times is followed",
+            hot_file,
+        ),
     ];
     let mut all: Vec<_> = alone
         .into_iter()
         .map(|(name, body)| on_shared_root(name, body))
         .collect();
     all.extend(for_each_source_of_mount_events(
-        "/proc is away for a while",
+        "the watcher survives without /proc for a while",
         without_proc,
     ));
     all
@@ -62,7 +77,7 @@ fn optional(source: &Path, target: &str) -> String {
     )
 }
 
-/// Waits until the watcher has tried so often to bring the site `s` right.
+/// Waits until the watcher has tried this often to bring the site `s` in sync.
 #[track_caller]
 fn soon_fails_times(watcher: &Watcher, sandbox: &Sandbox, times: u64) {
     soon(&format!("it has tried {times} times"), || {
@@ -183,8 +198,8 @@ fn dead_file_system() {
     .unwrap();
     drop(server);
     watcher.says("conf: Transport endpoint is not connected");
-    watcher.says("s: the mounts stay; tried again from time to time, and after each change");
-    // All else is kept right.
+    watcher.says("s: the mounts stay; retried from time to time, and after each change");
+    // Everything else is kept in sync.
     replace(&other, "two");
     soon_reads(&root.join("other"), "two");
     std::thread::sleep(Duration::from_secs(11)); // longer than a source may be gone
@@ -195,7 +210,7 @@ fn dead_file_system() {
         .exits(1)
         .says("conf: Transport endpoint is not connected");
     Ran::of(Command::new("umount").arg("--lazy").arg(directory)).exits(0);
-    watcher.says("s: right again");
+    watcher.says("s: in sync again");
     assert!(!watcher.said().contains("detached"), "{}", watcher.said());
     replace(&source, "two");
     soon_reads(&root.join("conf"), "two");
@@ -255,7 +270,7 @@ fn moved_root() {
         "who is inside goes on"
     );
     fs::rename(&aside, &root).unwrap();
-    watcher.says("s: right again");
+    watcher.says("s: in sync again");
     replace(&source, "two");
     soon_reads(&jail, "two");
     // Another directory takes its place: what was mounted in the old one goes.
@@ -304,13 +319,13 @@ fn records() {
     );
     exchange();
     soon_reads(&jail, "two");
-    watcher.says("s: right again");
+    watcher.says("s: in sync again");
     // Nor does one whose contents are lost say that the site is down.
     fs::rename(sandbox.file("damaged", "{"), &record).unwrap();
     watcher.says("s.json is damaged");
     watcher.says("`mountjail up s` writes a new record");
     sandbox.ok(&["up", "s"]);
-    watcher.says_times("s: right again", 2);
+    watcher.says_times("s: in sync again", 2);
     replace(&source, "three");
     soon_reads(&jail, "three");
     watcher.end();
@@ -348,7 +363,7 @@ fn configuration() {
     fs::rename(&aside, &sites).unwrap();
     soon_reads(&root.join("other"), "other");
     watcher.says("the configuration can be read again");
-    watcher.says("s: right again\n");
+    watcher.says("s: in sync again\n");
     // The same of the presets.
     let presets = sandbox.path("config/presets");
     fs::rename(&presets, &aside).unwrap();
@@ -495,11 +510,11 @@ fn few_descriptors() {
     replace(&source, "three");
     soon_reads(&jail, "three");
     watcher.says("sites are checked again");
-    watcher.says("s: right again");
+    watcher.says("s: in sync again");
     watcher.end();
 }
 
-/// A machine with too many processes answers so.
+/// This is the error on a machine with too many processes.
 fn no_threads() {
     let sandbox = Sandbox::new();
     let source = sandbox.file("host/conf", "one");
@@ -537,7 +552,7 @@ fn many_failures() {
     let aside = source.with_extension("aside");
     fs::rename(&source, &aside).unwrap();
     watcher.says("error: 7 more sites failed\n  try: `mountjail status` shows why");
-    watcher.says("12 sites (s0, s1, s10, s11, s2 and 7 more): the mounts stay; tried again");
+    watcher.says("12 sites (s0, s1, s10, s11, s2 and 7 more): the mounts stay; retried");
     assert_eq!(
         watcher.said().matches("conf does not exist").count(),
         5,
@@ -551,7 +566,7 @@ fn many_failures() {
         }
     });
     fs::rename(&aside, &source).unwrap();
-    watcher.says("12 sites (s0, s1, s10, s11, s2 and 7 more): right again after");
+    watcher.says("12 sites (s0, s1, s10, s11, s2 and 7 more): in sync again after");
     watcher.end();
 }
 
@@ -594,7 +609,7 @@ fn without_proc(how: &'static str) {
     umount("/proc").unwrap();
     soon_reads(&jail, "two");
     watcher.says("sites are checked again");
-    watcher.says("s: right again");
+    watcher.says("s: in sync again");
     watcher.end();
 }
 

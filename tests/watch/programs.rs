@@ -1,4 +1,4 @@
-//! Promise: what runs in a jail goes on while real programs change the host: a resolver,
+//! Promise: programs in a jail go on while real programs change the host: a resolver,
 //! `update-ca-certificates`, `useradd`, an editor, a package upgrade, a database that restarts.
 
 use std::fs;
@@ -17,9 +17,9 @@ use libtest_mimic::Trial;
 pub fn all() -> Vec<Trial> {
     // Each in namespaces of its own: they change the same files of the host and use the same ports.
     let all: [(&str, fn()); 5] = [
-        ("a PHP-FPM pool while the host changes", pool),
-        ("useradd and userdel", accounts),
-        ("an editor", editor),
+        ("a PHP-FPM pool works while the host changes", pool),
+        ("useradd and userdel are followed", accounts),
+        ("files that an editor writes are followed", editor),
         ("Redis restarts while a client is connected", redis),
         (
             "MariaDB restarts while PHP in the jail is connected",
@@ -347,7 +347,7 @@ fn mariadb() {
     );
 }
 
-/// So often a server restarts.
+/// How often a server restarts.
 const RESTARTS: u32 = 3;
 
 /// A server and a program in a jail that asks it ten times a second.

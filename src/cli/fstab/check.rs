@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Fstab, no_manifest};
+use super::{FstabArgs, no_manifest};
 use crate::base::SiteName;
 use crate::base::text::plural;
 use crate::cli::DIFFERENT;
@@ -31,7 +31,7 @@ struct Comparison {
     absent: usize,
 }
 
-impl Fstab {
+impl FstabArgs {
     pub(super) fn check(&self, context: &Context) -> anyhow::Result<u8> {
         let sites = self.which.selection().sites(context)?;
         let text = fs::read(&self.file).map_err(|error| {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::Fstab;
+use super::FstabArgs;
 use crate::base::SiteName;
 use crate::base::sync::processors;
 use crate::base::text::plural;
@@ -18,7 +18,7 @@ use crate::site::fstab::{FstabEditor, FstabRun, SiteLines};
 use crate::site::{Site, SiteError, parallel, systemctl};
 use crate::{Error, Result};
 
-impl Fstab {
+impl FstabArgs {
     pub(super) fn install(&self, context: &Context) -> anyhow::Result<u8> {
         let sites = self.which.selection().sites(context)?;
         let editor = Arc::new(FstabEditor::new(context, &self.file)?);

@@ -27,7 +27,7 @@ use crate::site::{Site, SiteError, parallel};
                   mountjail fstab --all --check"
 )]
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line
-pub(super) struct Fstab {
+pub(super) struct FstabArgs {
     #[command(flatten)]
     which: Which,
     /// Write the lines to the file; with --all remove those of sites that do not exist any more
@@ -52,7 +52,7 @@ pub(super) struct Fstab {
     json: bool,
 }
 
-impl Fstab {
+impl FstabArgs {
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
         match (self.install, self.uninstall, self.check) {
             (true, ..) => self.install(context),

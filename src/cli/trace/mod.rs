@@ -14,11 +14,11 @@ use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
 
 use super::jail_command::{self, JailCommand};
-use super::up::Up;
+use super::up::UpArgs;
 use super::{Global, complete, run_in_worker, supervise};
 use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
-use crate::manifest::{Origin, Presets};
+use crate::manifest::{self, Origin, Presets, SourceFile};
 use crate::patience::worker::{self, WorkerEnd};
 use crate::plan::SiteState;
 use crate::resolve::{Desired, Mount, Resolver, root_id};
@@ -26,7 +26,7 @@ use crate::site::context::Context;
 use crate::site::out::{Out, worst};
 use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::trust::{Effect, Trust};
-use crate::site::{Site, SiteError, load, select};
+use crate::site::{Site, SiteError, select};
 use crate::trace::{
     Advice, AdviceContext, AdvisedLine, Follower, MissOnHost, PresetContents, TraceEnd,
     TraceResult, advise, look,
@@ -35,14 +35,14 @@ use crate::{Error, Result};
 
 /// Show what a program does not find in a jail, and which lines would bring it
 ///
-/// It runs a command inside as `exec` does, or attaches to a running process, and follows all that
-/// is started from there. It reports the paths that were missing although the host has them,
-/// grouped by the line of the manifest that would bring them, the most useful line first. Some
-/// paths are shown but not advised, because a program inside can look up whatever it likes: files
-/// that not everybody on the host may read, or that users other than root can change; sockets, and
-/// all else on /run, unless a preset brings them.
+/// It runs a command inside as `exec` does, or attaches to a running process, and follows every
+/// process that starts from there. It reports the paths that were missing although the host has
+/// them, grouped by the line of the manifest that would bring them, the most useful line first.
+/// Some paths are shown but not advised, because a program inside can look up whatever it likes:
+/// files that not everybody on the host may read, or that users other than root can change;
+/// sockets, and all else on /run, unless a preset brings them.
 ///
-/// The standard output has the report only; what the command prints goes to the standard error. The
+/// Only the report goes to standard output; what the command prints goes to standard error. The
 /// exit code is that of the command (127 if it is not in the jail, 126 if it cannot be run), or 0
 /// after a running process was followed. Ctrl-C or SIGTERM ends the trace, and the programs run on;
 /// the exit code of a command is then 128 plus the signal's number.
@@ -61,7 +61,7 @@ use crate::{Error, Result};
 )]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["command", "pid", "service"]))]
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line
-pub(super) struct Trace {
+pub(super) struct TraceArgs {
     /// Follow this running process, which must be inside
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
@@ -100,7 +100,7 @@ struct TraceStart {
     command: Option<JailCommand>,
 }
 
-impl Trace {
+impl TraceArgs {
     /// Looks and reports in workers, which can be given up, and follows in this process. Returns
     /// the exit code.
     pub(super) fn run(self, global: &Global, out: &'static Out) -> u8 {
@@ -229,7 +229,7 @@ impl Trace {
             return Ok(code);
         }
         let context: &'static Context = Box::leak(Box::new(context.reloaded()?));
-        Up::of(&self.site).run_with_own_umask(context)
+        UpArgs::of(&self.site).run(context)
     }
 
     /// Reports what was found, and writes it to the manifest if that was asked for. Returns the
@@ -345,13 +345,14 @@ fn failure(
     resolver: &Resolver,
     line: &AdvisedLine,
 ) -> Option<String> {
-    let text = format!("root: /srv\n{}\n", line.addition);
-    match load::manifest_from(context, site, &text) {
-        Ok(manifest) => resolver
-            .resolve_preset(&manifest.entries)
+    let (text, file) = (format!("{}\n", line.addition), &site.file);
+    let entries = manifest::entries_of(&text, &SourceFile::File(file.clone()), &context.presets);
+    match entries {
+        Ok(entries) => resolver
+            .resolve_preset(&entries)
             .err()?
             .first()
             .map(ToString::to_string),
-        Err(error) => Some(error.to_string()),
+        Err(mistakes) => Some(mistakes.brief()),
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Exam;
-use crate::base::quote::word;
+use crate::base::quote::shell_word;
 use crate::base::text::plural;
 use crate::base::{HostPath, JailPath, SEARCH_PATH};
 use crate::doctor::ask::NoAnswer;
@@ -57,7 +57,7 @@ fn places(exam: &Exam<'_>) -> Vec<PathBuf> {
     let mut places = vec![];
     for mount in &exam.site.desired.mounts {
         let may_have_code = matches!(mount.kind, FileKind::File | FileKind::Directory);
-        if may_have_code && !mount.options.noexec {
+        if may_have_code && !mount.attributes.noexec {
             places.push(mount.target.as_path().to_owned());
         }
     }
@@ -82,7 +82,7 @@ pub(super) fn bring(exam: &Exam<'_>, path: &HostPath) -> Remedy {
         let file = format!("{}{path}", exam.site.desired.root);
         return Remedy::act(format!(
             "remove it, or bring what it needs: `readelf -d {}` lists its libraries",
-            word(&file)
+            shell_word(&file)
         ));
     }
     Remedy::Manifest {

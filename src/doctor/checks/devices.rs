@@ -51,7 +51,7 @@ fn needed(exam: &Exam<'_>) -> Vec<String> {
 fn remedy(exam: &Exam<'_>, name: &str, error: &InsideError) -> Remedy {
     let path = Path::new("/dev").join(name);
     match exam.mount_of(&path) {
-        Some(mount) if mount.options.nodev => Remedy::act(format!(
+        Some(mount) if mount.attributes.nodev => Remedy::act(format!(
             "devices on this file system do not work on the host either: see `mountjail check {}`",
             exam.site.desired.site
         )),

@@ -9,7 +9,7 @@ use crate::Result;
 use crate::base::HostPath;
 use crate::doctor::ask::NoAnswer;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
-use crate::doctor::inside::{Account, Exist, NameServices};
+use crate::doctor::inside::{AccountIds, Exist, NameServices};
 use crate::jail::JailUser;
 use crate::resolve::ldso::Loader;
 
@@ -30,7 +30,7 @@ pub(super) fn users(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     let (mut problems, mut good) = (vec![], vec![]);
     for user in exam.users() {
         let JailUser { uid, gid, .. } = *user;
-        let names = exam.ask_as(user, Account { uid, gid })?;
+        let names = exam.ask_as(user, AccountIds { uid, gid })?;
         match names.user {
             Some(name) => good.push(format!("{uid} is {name}")),
             None => problems.push(Problem::new(

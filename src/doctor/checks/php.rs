@@ -7,11 +7,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Exam;
-use crate::base::quote::word;
+use crate::base::quote::shell_word;
 use crate::doctor::ask::NoAnswer;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::{Directories, WebRoot};
-use crate::doctor::pool_user::PoolUser;
+use crate::import::fpm::PoolUser;
 use crate::import::php::PhpSettings;
 
 /// Where Debian's PHP keeps sessions when nothing is set.
@@ -70,7 +70,10 @@ fn make_directory(exam: &Exam<'_>, path: &Path) -> Remedy {
     };
     let root = exam.site.desired.root.as_path();
     let path = root.join(path.strip_prefix("/").unwrap_or(path));
-    let command = format!("install -d -m {mode} {}", word(&path.to_string_lossy()));
+    let command = format!(
+        "install -d -m {mode} {}",
+        shell_word(&path.to_string_lossy())
+    );
 
     match owner_on_the_way(root, &path) {
         Some((uid, gid)) => Remedy::act(format!(

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::Exam;
-use crate::base::quote::word;
+use crate::base::quote::shell_word;
 use crate::doctor::ask::NoAnswer;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::{Connect, InsideError, Socket, Sockets};
@@ -67,7 +67,7 @@ pub(super) fn sockets(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
 /// Sockets are in directories of data, or mounted by themselves; systemd's are left out.
 fn may_have_sockets(mount: &Mount) -> bool {
     let is_data = matches!(mount.kind, FileKind::Directory | FileKind::Socket);
-    is_data && mount.options.noexec && !mount.source.as_path().starts_with(SYSTEMD)
+    is_data && mount.attributes.noexec && !mount.source.as_path().starts_with(SYSTEMD)
 }
 
 /// The sockets that the pools' PHP settings name.
@@ -121,7 +121,7 @@ fn repair_socket(exam: &Exam<'_>, path: &Path, error: &InsideError) -> Remedy {
         return Remedy::act(format!(
             "give {} the right to it, most often by its group: `ls -l {}`",
             exam.site.user.name,
-            word(&path.to_string_lossy())
+            shell_word(&path.to_string_lossy())
         ));
     }
     match exam.mount_of(path) {

@@ -30,7 +30,7 @@ use crate::{Error, Result};
 pub(super) use code::{Libraries, Mailer};
 pub(super) use files::{Connect, Devices, Directories, Enter, Exist, Socket, Sockets, WebRoot};
 pub(super) use network::{Nameserver, Nameservers, Resolve};
-pub(super) use text::{Account, Convert, Locale, NameServices, Zone};
+pub(super) use text::{AccountIds, Convert, Locale, NameServices, Zone};
 pub(super) use tls::{
     Anchors, Certificates, DanglingLink, FoundCertificates, Handshake, HandshakeResult,
 };
@@ -67,7 +67,7 @@ macro_rules! questions {
 }
 
 questions!(
-    Account,
+    AccountIds,
     Certificates,
     Connect,
     Convert,

@@ -14,7 +14,7 @@ use crate::sys;
 
 /// The names of a user and a group: `getpwuid(3)`, `getgrgid(3)`.
 #[derive(Debug, Serialize, Deserialize)]
-pub(in crate::doctor) struct Account {
+pub(in crate::doctor) struct AccountIds {
     pub uid: u32,
     pub gid: u32,
 }
@@ -25,7 +25,7 @@ pub(in crate::doctor) struct AccountNames {
     pub group: Option<String>,
 }
 
-impl Probe for Account {
+impl Probe for AccountIds {
     type Answer = AccountNames;
 
     fn run(&self) -> AccountNames {

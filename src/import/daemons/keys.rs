@@ -10,7 +10,7 @@ use crate::observe::Units;
 
 /// One of these daemons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::import) enum Daemon {
+pub(in crate::import) enum DaemonKind {
     Named,
     Unbound,
     Nsd,
@@ -31,7 +31,7 @@ struct KeyLine<'t> {
 /// A root that a file names, and the line.
 type RootLine = (usize, String);
 
-impl Daemon {
+impl DaemonKind {
     /// The key of its root, and that of its user.
     fn keys(self) -> (&'static str, &'static str) {
         match self {
@@ -96,7 +96,7 @@ impl Daemon {
 
 /// The sites of a file.
 pub(in crate::import) fn read(
-    daemon: Daemon,
+    daemon: DaemonKind,
     file: &Path,
     text: &str,
     units: &Units,
@@ -132,7 +132,7 @@ pub(in crate::import) fn read(
         }
     }
 
-    let homes_are_roots = daemon == Daemon::Vsftpd
+    let homes_are_roots = daemon == DaemonKind::Vsftpd
         && is_on(&lines, "chroot_local_user")
         && last(&lines, "local_root").is_none();
     if homes_are_roots {
@@ -261,7 +261,7 @@ fn of_vsftpd(lines: &[KeyLine<'_>]) -> Vec<RootLine> {
 mod tests {
     use super::*;
 
-    fn roots(daemon: Daemon, text: &str) -> (Vec<String>, usize) {
+    fn roots(daemon: DaemonKind, text: &str) -> (Vec<String>, usize) {
         let read = read(daemon, Path::new("f"), text, &Units::default());
         let roots = read
             .sites
@@ -276,49 +276,49 @@ mod tests {
     fn each_has_its_key() {
         for (daemon, text, expected) in [
             (
-                Daemon::Named,
+                DaemonKind::Named,
                 "RESOLVCONF=no\nOPTIONS=\"-u bind -t /var/lib/named\"\n",
                 vec!["/var/lib/named"],
             ),
             (
-                Daemon::Named,
+                DaemonKind::Named,
                 "ROOTDIR=/var/named/chroot\n",
                 vec!["/var/named/chroot"],
             ),
             (
-                Daemon::Unbound,
+                DaemonKind::Unbound,
                 "server:\n\tchroot: \"/var/lib/unbound\" # x\n",
                 vec!["/var/lib/unbound"],
             ),
-            (Daemon::Unbound, "server:\n  chroot: \"\"\n", vec![]),
+            (DaemonKind::Unbound, "server:\n  chroot: \"\"\n", vec![]),
             (
-                Daemon::Nsd,
+                DaemonKind::Nsd,
                 "server:\n  chroot: /var/lib/nsd/\n",
                 vec!["/var/lib/nsd"],
             ),
             (
-                Daemon::Haproxy,
+                DaemonKind::Haproxy,
                 "global\n  chroot /var/lib/haproxy\n  user haproxy\n",
                 vec!["/var/lib/haproxy"],
             ),
             (
-                Daemon::Squid,
+                DaemonKind::Squid,
                 "http_port 3128\nchroot /srv/squid\n",
                 vec!["/srv/squid"],
             ),
             (
-                Daemon::Rsyncd,
+                DaemonKind::Rsyncd,
                 "uid = nobody\n[a]\npath = /srv/a\n[b]\nuse chroot = no\npath=/srv/b\n[c]\npath \
                  = /srv/c/./in\n",
                 vec!["/srv/a", "/srv/c"],
             ),
             (
-                Daemon::Vsftpd,
+                DaemonKind::Vsftpd,
                 "secure_chroot_dir=/run/vsftpd/empty\nchroot_local_user=YES\nlocal_root=/srv/ftp\n",
                 vec!["/run/vsftpd/empty", "/srv/ftp"],
             ),
             (
-                Daemon::Uwsgi,
+                DaemonKind::Uwsgi,
                 "[uwsgi]\nchroot = /srv/app\nuid = www-data\n",
                 vec!["/srv/app"],
             ),
@@ -334,18 +334,21 @@ mod tests {
     #[test]
     fn roots_that_differ_from_user_to_user_are_named() {
         assert_eq!(
-            roots(Daemon::Vsftpd, "chroot_local_user=YES\n"),
+            roots(DaemonKind::Vsftpd, "chroot_local_user=YES\n"),
             (vec![], 1)
         );
         assert_eq!(
             roots(
-                Daemon::Vsftpd,
+                DaemonKind::Vsftpd,
                 "chroot_local_user=YES\nlocal_root=/home/$USER\n"
             ),
             (vec![], 1)
         );
         assert_eq!(
-            roots(Daemon::Rsyncd, "[home]\npath = /home/%RSYNC_USER_NAME%\n"),
+            roots(
+                DaemonKind::Rsyncd,
+                "[home]\npath = /home/%RSYNC_USER_NAME%\n"
+            ),
             (vec![], 1)
         );
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::import::unit_file::{self, UnitFile};
 use crate::observe::{Process, root_of};
-use crate::sys::FileId;
+use crate::sys::{FileId, proc};
 
 /// Where distributions and control panels keep the configuration of a master.
 const PLACES: [&str; 12] = [
@@ -36,7 +36,7 @@ pub struct Master {
     pub config: PathBuf,
     /// `--prefix`, otherwise the prefix of the build, which the program's path shows.
     pub prefix: PathBuf,
-    /// Its systemd unit.
+    /// The systemd unit that starts it, if that is known.
     pub unit: Option<String>,
     /// Its environment; `None`: it cannot be read.
     environment: Option<BTreeMap<String, String>>,
@@ -164,21 +164,16 @@ fn guessed_prefix(config: &Path) -> PathBuf {
 /// what the processes do not tell.
 fn running(units: &[Master]) -> Vec<Master> {
     let mut masters = vec![];
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        if let Some(name) = entry.file_name().to_str()
-            && let Ok(pid) = name.parse()
-        {
-            masters.extend(of_process(pid, units));
-        }
+    for (pid, proc) in proc::processes() {
+        masters.extend(of_process(pid, &proc, units));
     }
     masters
 }
 
-fn of_process(pid: u32, units: &[Master]) -> Option<Master> {
-    let proc = PathBuf::from(format!("/proc/{pid}"));
-    let config = config_of_process(&proc)?;
+fn of_process(pid: u32, proc: &Path, units: &[Master]) -> Option<Master> {
+    let config = config_of_process(proc)?;
     // Any user can give a process such a title; only a process of root's can enter a chroot.
-    let is_roots = fs::metadata(&proc).ok()?.uid() == 0;
+    let is_roots = fs::metadata(proc).ok()?.uid() == 0;
     if !is_roots || root_of(pid) != Some(own_root()?) {
         return None;
     }
@@ -198,7 +193,7 @@ fn of_process(pid: u32, units: &[Master]) -> Option<Master> {
             Some(known) => known.prefix.clone(),
             None => prefix_of(&program),
         },
-        environment: environment(&proc).or_else(|| of_unit?.environment.clone()),
+        environment: environment(proc).or_else(|| of_unit?.environment.clone()),
         unit: unit.or_else(|| of_unit?.unit.clone()),
         config,
     })

@@ -95,10 +95,11 @@ fn as_glob3(text: &str) -> String {
                 rest = &rest[escaped.len_utf8()..];
             }
             '*' if pattern.ends_with('*') && !pattern.ends_with("[*") => {}
-            '[' => match bracket(rest) {
-                Some((not, class, after)) => {
-                    pattern.extend([if not { "[!" } else { "[" }, class, "]"]);
-                    rest = after;
+            '[' => match CharacterClass::at_start(rest) {
+                Some(class) => {
+                    let open = if class.is_negated { "[!" } else { "[" };
+                    pattern.extend([open, class.characters, "]"]);
+                    rest = class.after;
                 }
                 None => pattern.push_str("[[]"),
             },
@@ -108,17 +109,27 @@ fn as_glob3(text: &str) -> String {
     pattern
 }
 
-/// The character class that `text` begins with, after its `[`: whether it is negated, its
-/// characters, and the text after its `]`.
-fn bracket(text: &str) -> Option<(bool, &str, &str)> {
-    let inner = text.strip_prefix(['!', '^']).unwrap_or(text);
-    let mut after_first = inner.char_indices().skip(1);
-    let (end, _) = after_first.find(|(_, c)| *c == ']')?;
-    let class = &inner[..end];
-    if class.contains('/') {
-        return None;
+/// `[!characters]`
+struct CharacterClass<'t> {
+    is_negated: bool,
+    characters: &'t str,
+    /// The text after its `]`.
+    after: &'t str,
+}
+
+impl<'t> CharacterClass<'t> {
+    /// The class that `text` begins with, after its `[`.
+    fn at_start(text: &'t str) -> Option<Self> {
+        let inner = text.strip_prefix(['!', '^']).unwrap_or(text);
+        let mut after_first = inner.char_indices().skip(1);
+        let (end, _) = after_first.find(|(_, c)| *c == ']')?;
+        let class = Self {
+            is_negated: inner.len() < text.len(),
+            characters: &inner[..end],
+            after: &inner[end + 1..],
+        };
+        (!class.characters.contains('/')).then_some(class)
     }
-    Some((inner.len() < text.len(), class, &inner[end + 1..]))
 }
 
 impl FpmReader<'_> {

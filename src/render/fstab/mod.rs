@@ -14,7 +14,7 @@ use crate::resolve::{Desired, Mount};
 /// One mount as a line of fstab(5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FstabLine {
-    /// The first field.
+    /// The first field: what is mounted.
     pub source: HostPath,
     /// The second field: the mount point on the host.
     pub target: HostPath,
@@ -88,7 +88,7 @@ fn below<'p>(point: &'p Path, source: &HostPath) -> Option<(HostPath, &'p Path)>
 
 fn line(source: HostPath, target: HostPath, mount: &Mount, desired: &Desired) -> FstabLine {
     let mut options = vec!["bind".to_owned()];
-    options.extend(attributes(mount.options).map(str::to_owned));
+    options.extend(attributes(mount.attributes).map(str::to_owned));
     // Otherwise the mount would join its source's peer group, and later mounts of the host would
     // appear in the jail, writable.
     options.push("private".to_owned());
@@ -105,12 +105,12 @@ fn line(source: HostPath, target: HostPath, mount: &Mount, desired: &Desired) ->
 }
 
 /// Every attribute by name: mount(8) inherits the others from the source's file system.
-fn attributes(options: MountAttributes) -> [&'static str; 4] {
+fn attributes(attributes: MountAttributes) -> [&'static str; 4] {
     [
-        if options.read_only { "ro" } else { "rw" },
-        if options.nosuid { "nosuid" } else { "suid" },
-        if options.nodev { "nodev" } else { "dev" },
-        if options.noexec { "noexec" } else { "exec" },
+        if attributes.read_only { "ro" } else { "rw" },
+        if attributes.nosuid { "nosuid" } else { "suid" },
+        if attributes.nodev { "nodev" } else { "dev" },
+        if attributes.noexec { "noexec" } else { "exec" },
     ]
 }
 

@@ -30,7 +30,7 @@ pub struct Cache {
 pub struct CacheEntry {
     /// Library type and ABI; `_DL_CACHE_DEFAULT_ID` in glibc.
     pub flags: u32,
-    /// The file.
+    /// The path of the library on the host.
     pub path: Vec<u8>,
     /// The glibc-hwcaps subdirectory that it is in: `x86-64-v3`.
     pub subdirectory: Option<Vec<u8>>,

@@ -8,7 +8,7 @@ use super::elf::{BadElf, Bytes};
 use super::load;
 use super::loader::{Loader, OpenError, Opened};
 use super::objects::Needed;
-use super::process::Process;
+use super::process::ProcessImage;
 use super::script::{self, Script};
 use crate::base::{HostPath, SEARCH_PATH};
 use crate::resolve::lookup_error::{LookupError, found};
@@ -45,7 +45,7 @@ pub struct Closure {
 pub struct RealProgram {
     /// The program as named: a link.
     pub program: HostPath,
-    /// Where it is.
+    /// The file on the host, all links followed.
     pub real: HostPath,
 }
 
@@ -63,13 +63,13 @@ pub struct Interpreter {
 pub struct ScriptInterpreter {
     /// As in the `#!` line, or as found for `env`.
     pub path: HostPath,
-    /// The script.
+    /// The script whose first line names it.
     pub needed_by: HostPath,
 }
 
 impl Closure {
     /// Adds what the program itself names, before its libraries.
-    fn note_program(&mut self, opened: &Opened, process: &Process) {
+    fn note_program(&mut self, opened: &Opened, process: &ProcessImage) {
         if let Some(path) = &process.interpreter {
             let interpreter = Interpreter {
                 path: path.clone(),
@@ -177,7 +177,7 @@ impl Loader<'_> {
             if !is_theirs && !self.host.everybody_may_read(&walk).map_err(cannot)? {
                 return Err(Error::failed(format!(
                     "{program} asks for {path}, which not everybody may read; \
-                     {object} has a say in that, and {others}"
+                     {object} decides that, and {others}"
                 ))
                 .hint(format!(
                     "let root alone change it: `{}`; or take {program} out",
@@ -216,7 +216,7 @@ impl Loader<'_> {
         if object.interpreter.is_none() && object.needs.is_empty() {
             return Ok(()); // static, also static PIE, or a library that stands alone
         }
-        let process = Process::new(self, &opened)?;
+        let process = ProcessImage::new(self, &opened)?;
         if object.interpreter.is_some() {
             closure.note_program(&opened, &process);
         }

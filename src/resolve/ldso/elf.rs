@@ -65,7 +65,7 @@ impl fmt::Display for Abi {
 /// What an object asks the loader for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
-    /// What it runs on.
+    /// The architecture and ABI of the machine that runs it.
     pub abi: Abi,
     /// `ET_EXEC`, or `ET_DYN` with `DF_1_PIE`: the loader refuses it as a library.
     pub program: bool,

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::elf::NeededName;
 use super::loader::{Loader, Opened};
 use super::objects::{Loaded, Needed, Objects};
-use super::process::Process;
+use super::process::ProcessImage;
 use super::search::{self, NotFound};
 use super::system::{self, Family};
 use crate::Result;
@@ -16,7 +16,7 @@ const MAX_OBJECTS: usize = 1024;
 /// The libraries of `program` in the order in which the loader opens them.
 pub(super) fn libraries(
     loader: &Loader<'_>,
-    process: &Process,
+    process: &ProcessImage,
     program: Opened,
 ) -> Result<Vec<Needed>> {
     let mut load = Load {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::elf::Object;
 use super::loader::{Loader, Opened};
-use super::process::Process;
+use super::process::ProcessImage;
 use super::system;
 use super::tokens::{self, Tokens};
 use crate::base::HostPath;
@@ -35,7 +35,7 @@ pub struct Needed {
 /// The objects that are loaded into one process.
 pub(super) struct Objects<'a> {
     pub loader: &'a Loader<'a>,
-    pub process: &'a Process,
+    pub process: &'a ProcessImage,
     /// In the order in which they are loaded; the first is the program.
     pub list: Vec<Loaded>,
     lookups: Cell<usize>,
@@ -92,7 +92,7 @@ fn directory(path: &HostPath) -> Vec<u8> {
 }
 
 impl<'a> Objects<'a> {
-    pub(super) fn new(loader: &'a Loader<'a>, process: &'a Process, program: Opened) -> Self {
+    pub(super) fn new(loader: &'a Loader<'a>, process: &'a ProcessImage, program: Opened) -> Self {
         Self {
             loader,
             process,

@@ -20,7 +20,7 @@ const MUSL_PATH: &[u8] = b"/lib:/usr/local/lib:/usr/lib";
 const LARGEST_LOADER: u64 = 8 << 20;
 
 /// What all objects of one process share.
-pub(super) struct Process {
+pub(super) struct ProcessImage {
     pub family: Family,
     pub abi: Abi,
     /// The loader; `None`: a shared object, which names none, and no usual loader exists.
@@ -35,7 +35,7 @@ pub(super) struct Process {
     pub configuration: Vec<HostPath>,
 }
 
-impl Process {
+impl ProcessImage {
     /// The process that runs `opened`, or would load it.
     pub(super) fn new(loader: &Loader<'_>, opened: &Opened) -> Result<Self> {
         let cannot = |error: &LookupError| {

@@ -231,7 +231,7 @@ impl LibrarySearch<'_> {
     fn broken(&self, path: &HostPath, reason: impl fmt::Display) -> NotFound {
         let error = Error::failed(format!("cannot use {path} as the library {}", self.chain()))
             .because_of(reason)
-            .hint("the dynamic loader stops at it too; repair the file or take it away");
+            .hint("the dynamic loader stops at it too; repair the file or remove it");
         NotFound::ByLoader(error)
     }
 

@@ -38,6 +38,7 @@ fn mount(path: &str, kind: FileKind, named: bool) -> Arc<Mount> {
         key: "mounts[0]".into(),
         text: path.into(),
         presets: vec![],
+        defaults: false,
     };
     let chain = if named {
         vec![]
@@ -49,7 +50,7 @@ fn mount(path: &str, kind: FileKind, named: bool) -> Arc<Mount> {
         source: host(path),
         file: None,
         kind,
-        options: MountAttributes::DATA,
+        attributes: MountAttributes::DATA,
         recursive: false,
         reasons: vec![Reason {
             origin: Arc::new(origin),

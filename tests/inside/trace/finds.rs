@@ -1,4 +1,4 @@
-//! What `trace` finds, and the lines that come of it.
+//! What `trace` finds, and which lines it advises.
 
 use std::fs;
 use std::io::Write;
@@ -36,7 +36,7 @@ pub fn daemon(name: &str) -> UnixListener {
     daemon
 }
 
-/// The administrator's word that a site may reach the daemon.
+/// A preset by which the administrator lets sites reach the daemon.
 fn preset(sandbox: &Sandbox, name: &str) {
     let text =
         format!("description: a daemon\nmounts: [{{ source: /run/{name}, optional: true }}]\n");
@@ -146,7 +146,7 @@ pub fn notified() {
     );
 }
 
-/// What the worker is to do, and what it answers when all is there.
+/// The worker's instructions, and its answers when nothing is missing.
 const WORK: [(&str, &str); 4] = [
     (
         "(new DateTime('2026-07-01', new DateTimeZone('Europe/Zurich')))->getOffset()",
@@ -223,7 +223,8 @@ struct Unit(PathBuf);
 
 impl Unit {
     fn new() -> Self {
-        // Where systemd would keep its units: the hierarchy of its name, or the only one.
+        // The hierarchy in which systemd would keep its units: the one named after it, or the only
+        // one.
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let mounted = |kind: &str, option: &str| {
             let matches = |line: &&str| {
@@ -253,7 +254,7 @@ impl Unit {
 }
 
 impl Drop for Unit {
-    /// Waits until its processes have ended, also when a test fails, and then not for ever.
+    /// Waits until its processes have ended, also if a test fails, but not for ever.
     fn drop(&mut self) {
         for _ in 0..3000 {
             if fs::remove_dir(&self.0).is_ok() {
@@ -292,7 +293,7 @@ pub fn unit() {
     });
     assert_ne!(worker(&fpm), first, "the master starts another worker");
     fpm.eval(&root, "file_get_contents('/etc/hosts')");
-    // One that nobody who is followed started.
+    // A process that no followed process started.
     let busybox = root.join("busybox");
     fs::copy("/bin/busybox", &busybox).unwrap();
     let mut other = Command::new("chroot");
@@ -412,7 +413,7 @@ pub fn busybox() {
         .exits(1)
         .json();
     assert_eq!(lines(&report), ["presets: [dns]"]);
-    // Numbers of system calls differ there.
+    // That architecture has other system call numbers.
     let source = sandbox.file(
         "other.c",
         "#include <fcntl.h>\nint main(){return open(\"/etc/hosts\",0)<0?7:0;}\n",

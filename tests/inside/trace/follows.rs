@@ -73,7 +73,7 @@ pub fn busy() {
             );
         }
     }
-    // Nobody has a chance to let go.
+    // The tracer gets no chance to detach.
     let mut trace = Trace::start(&sandbox, &["--pid", &id]);
     trace.until("Ctrl-C ends it");
     trace.child.kill().unwrap();
@@ -156,7 +156,7 @@ pub fn endings() {
             "nothing is left of it"
         );
     }
-    // A trace ends when all that it follows has, however many that were.
+    // A trace ends when all followed processes have ended, however many there were.
     let mut child = Command::new("chroot");
     let children =
         "PATH=/bin; read x; i=0; while [ $i -lt 300 ]; do busybox true; i=$((i+1)); done; exit 3";

@@ -18,21 +18,24 @@ use serde_json::Value;
 
 pub fn all() -> Vec<Trial> {
     let mut all = trials([
-        ("the streams and the exit code of a command", finds::streams),
         (
-            "a static program alone, and one of another kind of machine",
+            "a command keeps its streams and its exit code",
+            finds::streams,
+        ),
+        (
+            "a static program is followed, one of another architecture is reported",
             finds::busybox,
         ),
         (
-            "interpreters and loaders that are missing",
+            "missing interpreters and loaders are named",
             finds::interpreters,
         ),
         (
-            "threads, forks, stops and real-time signals",
+            "threads, forks, stops and real-time signals are followed",
             follows::threads,
         ),
         (
-            "a busy process with threads and children, again and again",
+            "a busy process with threads and children can be followed again and again",
             follows::busy,
         ),
         ("a command runs on after a signal", follows::interrupted),
@@ -40,18 +43,21 @@ pub fn all() -> Vec<Trial> {
             "processes that a command leaves running are let go",
             follows::left_running,
         ),
-        ("processes that end at any moment", follows::endings),
+        ("processes may end at any moment", follows::endings),
         (
             "processes that cannot be followed are reported",
             follows::refusals,
         ),
         (
-            "paths that no site should get just because it asks",
+            "paths that no site should have are not advised",
             writes::private,
         ),
-        ("users have their names", writes::users),
         (
-            "files that the manifest names but that are not mounted",
+            "a user whom the jail does not know is advised",
+            writes::users,
+        ),
+        (
+            "files that the manifest names but that are not mounted are reported",
             writes::not_mounted,
         ),
         (
@@ -69,12 +75,18 @@ pub fn all() -> Vec<Trial> {
             "a PHP script misses files, and works with the lines written",
             finds::script,
         ),
-        ("a message to the service manager", finds::notified),
         (
-            "a running PHP-FPM worker, which goes on serving",
+            "a message to the service manager names its socket",
+            finds::notified,
+        ),
+        (
+            "a running PHP-FPM worker is followed and goes on serving",
             finds::worker,
         ),
-        ("sockets that no preset brings", writes::sockets),
+        (
+            "sockets that no preset brings are reported",
+            writes::sockets,
+        ),
     ];
     all.extend(with_daemons.map(|(name, body)| {
         alone(name, move || {
@@ -83,7 +95,7 @@ pub fn all() -> Vec<Trial> {
         })
     }));
     all.push(on_shared_root(
-        "the workers of a unit, including later ones",
+        "the workers of a unit are followed, later ones too",
         finds::unit,
     ));
     all

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::{FpmConfiguration, Pool, configuration};
 use crate::base::HostPath;
-use crate::import::fpm::{self, FpmConfiguration, Pool};
 use crate::import::php::PhpSettings;
 use crate::jail::{self, JailUser};
 use crate::resolve::Host;
@@ -20,29 +20,32 @@ pub(crate) struct PoolUser {
     pub others: Vec<String>,
 }
 
-/// The pools of `masters` (configurations of PHP-FPM) whose chroot is `root`, and what is wrong
-/// with pools that were left out. Each of these may be one more pool of the root.
+/// The pools of one root.
+#[derive(Default)]
+pub(crate) struct PoolUsers {
+    pub found: Vec<PoolUser>,
+    /// What is wrong with pools that were left out. Each may be one more pool of the root.
+    pub left_out: Vec<Error>,
+}
+
+/// The pools of `masters` (configurations of PHP-FPM) whose chroot is `root`.
 ///
 /// Errors: a configuration cannot be read, and might have the site's pool; a pool's user does not
 /// exist.
-pub(crate) fn pool_users(
-    masters: &[PathBuf],
-    root: &HostPath,
-) -> Result<(Vec<PoolUser>, Vec<Error>)> {
+pub(crate) fn pool_users(masters: &[PathBuf], root: &HostPath) -> Result<PoolUsers> {
     let host = Host::new();
-    let mut pool_users = vec![];
-    let mut left_out = vec![];
+    let mut users = PoolUsers::default();
 
     for master in masters {
-        let FpmConfiguration { pools, errors, .. } = fpm::configuration(master)?;
-        left_out.extend(errors);
+        let FpmConfiguration { pools, errors, .. } = configuration(master)?;
+        users.left_out.extend(errors);
 
         let (own, others): (Vec<_>, Vec<_>) = pools
             .into_iter()
             .partition(|pool| pool.lives_in(&host, root));
         let others: Vec<_> = others.into_iter().map(|pool| pool.name).collect();
         for pool in own {
-            pool_users.push(PoolUser {
+            users.found.push(PoolUser {
                 settings: PhpSettings::new(&pool),
                 user: user_of(&pool).map_err(|error| of_pool(&pool, error))?,
                 others: others.clone(),
@@ -50,7 +53,7 @@ pub(crate) fn pool_users(
             });
         }
     }
-    Ok((pool_users, left_out))
+    Ok(users)
 }
 
 /// The user and group that the pool's workers run as.
@@ -62,13 +65,10 @@ fn user_of(pool: &Pool) -> Result<JailUser> {
     };
     let user = jail::user(user)?;
     let gid = match pool.get("group") {
-        Some(group) => jail::group(group)?,
+        Some(group) => jail::group(group)?.as_raw(),
         None => user.gid,
     };
-    Ok(JailUser {
-        gid: gid.as_raw(),
-        ..JailUser::from(&user)
-    })
+    Ok(JailUser { gid, ..user })
 }
 
 fn of_pool(pool: &Pool, error: Error) -> Error {
@@ -81,7 +81,7 @@ fn of_pool(pool: &Pool, error: Error) -> Error {
 
 impl PoolUser {
     /// Where PHP puts temporary files, if nothing more special is set.
-    pub(super) fn temporary_directory(&self) -> &str {
+    pub(crate) fn temporary_directory(&self) -> &str {
         self.settings
             .get("sys_temp_dir")
             .or(self.pool.get("env[TMPDIR]"))

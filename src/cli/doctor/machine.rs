@@ -1,0 +1,102 @@
+//! What `doctor` reports on the machine, without a site.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use nix::unistd::geteuid;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::Result;
+use crate::base::text::plural;
+use crate::base::{HostPath, SiteName};
+use crate::doctor::Machine;
+
+/// The machine, and how much of it is configured.
+pub(super) struct MachineReport<'c> {
+    pub machine: Machine,
+    /// The configuration's directory.
+    pub config: &'c Path,
+    /// The sites of the configuration.
+    pub sites: Result<Vec<SiteName>>,
+    pub unserved: Vec<UnservedPool>,
+}
+
+/// A pool of PHP-FPM whose chroot is not the root of a site.
+#[derive(Serialize)]
+pub(super) struct UnservedPool {
+    pub pool: String,
+    pub root: HostPath,
+}
+
+impl MachineReport<'_> {
+    pub(super) fn text(&self) -> String {
+        let mut text = format!("kernel: {}\n", self.machine.kernel);
+        for call in self.machine.calls() {
+            let is_there = known(call.is_there);
+            let is_there = is_there.map_or("?", |there| if there { "yes" } else { "no" });
+            let _ = writeln!(text, "  {is_there:<3} {:<18}  {}", call.name, call.used_for);
+        }
+        if !geteuid().is_root() {
+            text.push_str("  (?: only root can tell)\n");
+        }
+        if let Ok(engine) = self.machine.engine {
+            let _ = writeln!(text, "engine: {engine}");
+        }
+        let _ = writeln!(text, "mounts: {}", self.room());
+        let _ = match &self.sites {
+            Ok(sites) => {
+                let sites = plural(sites.len(), "site");
+                writeln!(text, "configuration: {}, {sites}", self.config.display())
+            }
+            Err(error) => writeln!(text, "configuration: {error}"),
+        };
+        for UnservedPool { pool, root } in &self.unserved {
+            let _ = writeln!(
+                text,
+                "no site for the pool {pool} in {root}: `mountjail import` makes one"
+            );
+        }
+        text
+    }
+
+    /// How many mounts there are, and how many there may be.
+    fn room(&self) -> String {
+        let mounts = self.machine.mounts;
+        let Some(most) = self.machine.mount_max else {
+            return mounts.to_string();
+        };
+        let advice = if self.machine.is_full() {
+            "; little room is left: `sysctl fs.mount-max=200000`"
+        } else {
+            ""
+        };
+        format!("{mounts} of {most} (fs.mount-max){advice}")
+    }
+
+    pub(super) fn json(&self) -> String {
+        let calls: serde_json::Map<_, _> = self
+            .machine
+            .calls()
+            .iter()
+            .map(|call| (call.name.to_owned(), json!(known(call.is_there))))
+            .collect();
+        let object = json!({
+            "kernel": self.machine.kernel,
+            "calls": calls,
+            "engine": self.machine.engine.as_ref().ok(),
+            "mounts": self.machine.mounts,
+            "mount_max": self.machine.mount_max,
+            "config_dir": self.config,
+            "sites": self.sites.as_ref().ok(),
+            "pools_without_site": self.unserved,
+        });
+        format!("{object:#}\n")
+    }
+}
+
+/// Whether the kernel has a system call; `None`: unknown, because some are refused to unprivileged
+/// users as if they did not exist.
+fn known(is_there: bool) -> Option<bool> {
+    (is_there || geteuid().is_root()).then_some(is_there)
+}
