@@ -37,7 +37,7 @@ use crate::patience::Stop;
 use crate::plan::Plan;
 
 pub(crate) use create_root::create_root;
-pub use drop_in::{remove_drop_in, write_drop_in};
+pub use drop_in::{read_drop_in, remove_drop_in, write_drop_in};
 pub use edit::edit as edit_file;
 pub use features::{Choice, Features};
 pub use journal::{remove_watch_state, write_watch_state};
