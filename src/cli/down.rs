@@ -57,7 +57,7 @@ impl Down {
         let run = Arc::new(TakeDown::new(context, sites.len(), options)?);
 
         context.out.progress(sites.len());
-        let down = move |site: &Site, _: &Stop| run.site(site);
+        let down = move |site: &Site, stop: &Stop| run.site(site, stop);
         let results = parallel::each(context, &sites, THREADS, &stop, down);
 
         let mut report = Report::new(context, self.json);

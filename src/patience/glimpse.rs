@@ -1,4 +1,4 @@
-//! The state of a thread of this process, seen from outside: `proc_pid_status(5)`,
+//! The state of a thread, seen from outside: `proc_pid_status(5)`,
 //! `proc_pid_syscall(5)`.
 
 use std::collections::HashMap;
@@ -18,20 +18,40 @@ pub(crate) struct Glimpse {
 }
 
 impl Glimpse {
-    /// The thread as it is now; `None`: it has ended.
+    /// The thread of this process as it is now; `None`: it has ended.
     pub(crate) fn of(thread: Pid) -> Option<Self> {
-        let text = fs::read_to_string(format!("/proc/self/task/{thread}/status")).ok()?;
+        let text = fs::read_to_string(format!("/proc/self/task/{thread}/status"));
+        text.ok().map(|text| Self::parse(&text, &['S', 'D']))
+    }
+
+    /// The thread of any process as it is now; `None`: it has ended, or is not to be seen. One that
+    /// was stopped, by a signal or by ptrace(2), counts as asleep.
+    pub(crate) fn of_any(thread: Pid) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/{thread}/status"));
+        text.ok()
+            .map(|text| Self::parse(&text, &['S', 'D', 'T', 't']))
+    }
+
+    /// A thread of which nothing is known but that it does not move.
+    pub(crate) fn asleep() -> Self {
+        Self {
+            sleeps: true,
+            switches: 0,
+        }
+    }
+
+    fn parse(text: &str, asleep: &[char]) -> Self {
         let (mut sleeps, mut switches) = (false, 0);
         for line in text.lines() {
             match line.split_once(':') {
-                Some(("State", state)) => sleeps = state.trim_start().starts_with(['S', 'D']),
+                Some(("State", state)) => sleeps = state.trim_start().starts_with(asleep),
                 Some(("voluntary_ctxt_switches" | "nonvoluntary_ctxt_switches", count)) => {
                     switches += count.trim().parse::<u64>().unwrap_or(0);
                 }
                 _ => {}
             }
         }
-        Some(Self { sleeps, switches })
+        Self { sleeps, switches }
     }
 
     /// Whether the thread has slept all the time since it was seen as `earlier`.
@@ -68,10 +88,15 @@ impl Sleep {
         (self.now, self.all) = (Duration::ZERO, self.all.saturating_sub(self.now));
     }
 
+    /// Whether the current sleep has lasted as long as `limit`.
+    pub(crate) fn lasts(&self, limit: Duration) -> bool {
+        self.now >= limit
+    }
+
     /// Whether the current sleep has lasted as long as `limit`, or all sleeps three times as long:
     /// a server that needs nearly the limit for each answer is no better than one that gives none.
     pub(crate) fn exceeds(&self, limit: Duration) -> bool {
-        self.now >= limit || self.all >= limit * 3
+        self.lasts(limit) || self.all >= limit * 3
     }
 }
 

@@ -11,9 +11,10 @@ use crate::base::HostPath;
 use crate::base::text::{few, plural};
 use crate::engine::{Engine, Outcome};
 use crate::observe::{self, BootId, Depth, Observed, Records, Table};
+use crate::patience::{self, Stop};
 use crate::plan::{self, Plan, Step};
 use crate::resolve::{Desired, Host, Resolver};
-use crate::{Error, Result, patience};
+use crate::{Error, Result};
 
 /// How many targets are named.
 const SHOWN: usize = 20;
@@ -102,9 +103,9 @@ impl TakeDown {
     /// Takes the site down.
     ///
     /// Errors: it is in use, or some of it could not be taken away.
-    pub(crate) fn site(&self, site: &Site) -> Result<TakenDown, DownError> {
+    pub(crate) fn site(&self, site: &Site, stop: &Stop) -> Result<TakenDown, DownError> {
         // Lock: another mountjail finishes its work on the site first.
-        let _lock = lock(self.context, &self.engine, &site.name)?;
+        let _lock = lock(self.context, &self.engine, &site.name, stop)?;
 
         // Load: the records; if they are lost, what the manifest asks for.
         let records = self.records(site)?;
