@@ -66,6 +66,7 @@ fn record_of(
 
     BootRecord {
         version: VERSION,
+        directory: observed.directory,
         manifest: plan.manifest.clone(),
         mounts,
         history,

@@ -15,7 +15,7 @@ use nix::fcntl::readlinkat;
 use super::holders::{self, Apart};
 use super::mountinfo::MountInfo;
 use super::observed::{Observed, ObservedMount, PathState, Stray};
-use super::record::{Identity, RecordedMount};
+use super::record::{Identity, RecordedMount, RootDirectory};
 use super::state::Records;
 use super::submounts::{self, in_the_jail};
 use super::table::{self, Table};
@@ -56,7 +56,11 @@ pub fn observe(desired: &Desired, records: Records, table: Option<&Table>) -> Re
         }
     };
 
-    let mut site = Site::new(root, desired, &observed, table)?;
+    let failed =
+        |error| Error::failed(format!("cannot look at the root {}", desired.root)).because(&error);
+    let stat = sys::stat_fd(&root).map_err(failed)?;
+    observed.directory = RootDirectory::of(&stat);
+    let mut site = Site::new(root, &stat, desired, &observed, table);
     site.look(desired, &mut observed)?;
     observed.holders = holders::holders(&desired.root, site.apart.take(), &observed, table)?;
     find_strays(&mut observed);
@@ -141,15 +145,11 @@ struct Site<'a> {
 impl<'a> Site<'a> {
     fn new(
         root: OwnedFd,
+        stat: &Stat,
         desired: &'a Desired,
         observed: &Observed,
         table: Option<&'a Table>,
-    ) -> Result<Self> {
-        let failed = |error| {
-            Error::failed(format!("cannot look at the root {}", desired.root)).because(&error)
-        };
-        let stat = sys::stat_fd(&root).map_err(failed)?;
-
+    ) -> Self {
         let kept = observed
             .kept
             .iter()
@@ -161,18 +161,18 @@ impl<'a> Site<'a> {
             .map(|mount| mount.target.clone())
             .collect();
         let below = table.map(|table| table.below(desired.root.as_path()));
-        Ok(Self {
+        Self {
             root,
             path: &desired.root,
             root_mount: stat.mount_id,
             root_device: stat.file.dev,
-            private: private_mount(&stat, table),
+            private: private_mount(stat, table),
             table: below,
             kept,
             recorded: recorded.into_iter().collect(),
             last: RefCell::default(),
             apart: RefCell::default(),
-        })
+        }
     }
 
     fn look(&mut self, desired: &Desired, observed: &mut Observed) -> Result<()> {

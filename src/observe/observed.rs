@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::record::{
-    BootRecord, CreatedKind, CreatedPath, Identity, PersistentRecord, RecordedMount,
+    BootRecord, CreatedKind, CreatedPath, Identity, PersistentRecord, RecordedMount, RootDirectory,
 };
 use crate::base::{HostPath, JailPath, MountAttributes};
 use crate::resolve::{FileId, FileKind};
@@ -36,6 +36,8 @@ pub struct Observed {
     pub current_files: BTreeSet<HostPath>,
     /// Targets of recorded mounts whose source does not exist, though the manifest names it.
     pub absent: BTreeSet<JailPath>,
+    /// The root directory, if it exists.
+    pub directory: Option<RootDirectory>,
     /// The record of the mounts, if it is of this boot and this root.
     pub record: Option<BootRecord>,
     /// The record that outlives a boot.

@@ -19,7 +19,7 @@ pub(crate) fn read(context: &Context, site: &SiteName, boot: &BootId) -> Result<
                 ..Records::default()
             })
         }
-        result => result,
+        result => result?.with_ids(),
     }
 }
 
