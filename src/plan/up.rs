@@ -125,11 +125,16 @@ impl Planner<'_> {
                 count,
             } => {
                 let at = self.desired.root.inside(&mount.target);
-                let umount = vec![format!("umount {at}"); count].join(" && ");
+                // On a shared mount one umount(8) may take several away.
+                let again = if count > 1 {
+                    "; then run the command again"
+                } else {
+                    ""
+                };
                 self.cannot_mount(
                     mount,
                     &detail,
-                    format!("unmount it, if it is not needed: `{umount}`"),
+                    format!("unmount it, if it is not needed: `umount {at}`{again}"),
                 );
                 self.add_state(mount, state, Some(detail));
             }
