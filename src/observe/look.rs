@@ -21,7 +21,7 @@ use super::submounts::{self, in_the_jail};
 use super::table::{self, Table};
 use crate::base::{HostPath, JailPath};
 use crate::resolve::{Desired, FileKind};
-use crate::sys::{self, Stat};
+use crate::sys::{self, OnMount, Stat};
 use crate::{Error, Result};
 
 /// A path of this many bytes is too long for system calls.
@@ -181,9 +181,18 @@ impl<'a> Site<'a> {
             if observed.mounts.contains_key(target) {
                 continue;
             }
-            let stat = self
-                .stat(target)
-                .map_err(|error| self.cannot(target, &error))?;
+            let stat = match self.stat(target) {
+                Ok(stat) => stat,
+                Err(error) => {
+                    let error = self.cannot(target, &error);
+                    let Some(mounts) = self.mounts_unseen(target)? else {
+                        return Err(error);
+                    };
+                    observed.mounts.insert(target.clone(), mounts);
+                    observed.unseen.insert(target.clone(), error);
+                    continue;
+                }
+            };
             let mounts = self.mounts(target, stat.as_ref())?;
             if mounts.is_empty() {
                 self.look_at(target, stat, &mut observed.paths)?;
@@ -287,6 +296,27 @@ impl<'a> Site<'a> {
                 Some(libc::ENOSYS) => self.mounted_meanwhile(target),
                 _ => self.cannot(target, &error),
             })
+    }
+
+    /// The mounts at `target`, whose topmost one cannot be looked at, bottom first; no server is
+    /// asked. `None`: no mount is there.
+    fn mounts_unseen(&self, target: &JailPath) -> Result<Option<Vec<ObservedMount>>> {
+        let found = target.file_name().and_then(|name| {
+            let directory = self.directory_of(target).ok()?;
+            sys::mount_of(&directory, Path::new(name)).ok()
+        });
+        let Some(OnMount {
+            id: Some(id),
+            is_root: Some(true),
+            ..
+        }) = found
+        else {
+            return Ok(None);
+        };
+        let table = Table::read()?;
+        let mounts = table.at(self.path.inside(target).as_path());
+        let stack = table::stack_below(mounts, |mount| mount.id == id);
+        Ok(stack.map(|stack| stack.into_iter().map(listed).collect()))
     }
 
     /// The path in the jail of a mount below the root.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::record::{
     BootRecord, CreatedKind, CreatedPath, Identity, PersistentRecord, RecordedMount, RootDirectory,
 };
-use crate::base::{HostPath, JailPath, MountAttributes};
+use crate::base::{Error, HostPath, JailPath, MountAttributes};
 use crate::resolve::{FileId, FileKind};
 use crate::sys::Stat;
 
@@ -20,6 +20,8 @@ pub struct Observed {
     /// The mounts at each target (desired or recorded), bottom first. A target without mounts has
     /// no entry.
     pub mounts: BTreeMap<JailPath, Vec<ObservedMount>>,
+    /// The targets whose topmost mount cannot be looked at, and why: its server is gone, or fails.
+    pub unseen: BTreeMap<JailPath, Error>,
     /// Mounts below the root at other paths. If each target was asked for separately, only those in
     /// recursive mounts.
     pub elsewhere: BTreeMap<JailPath, Vec<ObservedMount>>,

@@ -144,7 +144,7 @@ fn without_exchange(engine: &'static str) {
     let before = site.visible();
     let faults = [no_exchange, &Fault::Error.at(mounts, last)];
     let ran = site.run(run, Path::new("/dev/null"), &faults).exits(1);
-    let ran = ran.says("the new /etc/passwd stays: the file of the old one is deleted");
+    let ran = ran.says("the new /etc/passwd stays: the old one cannot be mounted again");
     let after = site.visible();
     assert_eq!(
         before.2, after.2,
