@@ -74,7 +74,7 @@ impl Down {
         if !self.which.all {
             return self.which.selection().sites(context);
         }
-        let recorded = context.state.recorded_sites();
+        let recorded = context.state.recorded_sites()?;
         let mut sites = match select::all(context) {
             Err(_) if !recorded.is_empty() => vec![],
             result => result?,

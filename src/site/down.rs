@@ -168,7 +168,7 @@ impl TakeDown {
             return;
         }
         let state = &self.context.state;
-        let others = state.recorded_sites().into_iter();
+        let others = state.recorded_sites().unwrap_or_default().into_iter();
         let others = others.filter(|name| *name != site.name);
         let roots: Vec<_> = others
             .filter_map(|name| state.read(&name, &self.boot).ok()?.root().cloned())

@@ -65,7 +65,8 @@ fn no_such_site(context: &Context, site: &Site, error: Error) -> Error {
         "there is no site {name}: {} does not exist",
         file.display()
     ));
-    if context.state.recorded_sites().contains(name) {
+    let recorded = context.state.recorded_sites();
+    if recorded.is_ok_and(|recorded| recorded.contains(name)) {
         return missing.hint(format!(
             "it is set up, but its manifest was removed, renamed, or is elsewhere: give that \
              file's path; `mountjail down {name}` works from the record"

@@ -35,7 +35,7 @@ impl Selection {
         let names = match self {
             Self::All => {
                 let sites = all(context)?;
-                if sites.is_empty() && context.state.recorded_sites().is_empty() {
+                if sites.is_empty() && context.state.recorded_sites()?.is_empty() {
                     let directory = context.config.join("sites");
                     let directory = directory.display();
                     context
