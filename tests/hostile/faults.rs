@@ -292,7 +292,9 @@ impl Site {
                 continue;
             };
             let call = rest.trim_start().split_once('(');
-            if let Some((call, _)) = call.filter(|(call, _)| !call.starts_with("syscall_")) {
+            // `<... NAME resumed>` is the end of a call, if another thread's came between.
+            let begins = |call: &str| !call.starts_with("syscall_") && !call.starts_with('<');
+            if let Some((call, _)) = call.filter(|(call, _)| begins(call)) {
                 *calls
                     .entry((call.to_owned(), thread.to_owned()))
                     .or_default() += 1;
