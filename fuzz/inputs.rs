@@ -1,6 +1,8 @@
 // What each target does with an input; the ordinary tests replay the corpus through the same
 // functions.
 
+use std::path::Path;
+
 use mountjail::base::SiteName;
 use mountjail::manifest::{Presets, SourceFile, parse, root_of};
 use mountjail::observe::{
@@ -20,9 +22,23 @@ pub fn manifest(bytes: &[u8]) {
         text.to_owned(),
     );
     let site = SiteName::new("s").unwrap();
-    match parse(site, SourceFile::File("s.yaml".into()), text, &presets) {
-        Ok(manifest) => assert_eq!(root_of(text), Some(manifest.root)),
-        Err(wrong) => assert!(!wrong.render(false).is_empty() && wrong.count() > 0),
+    let instance = SiteName::new("s@i").unwrap();
+    for (site, file) in [(site, "s.yaml"), (instance, "s@.yaml")] {
+        match parse(site.clone(), SourceFile::File(file.into()), text, &presets) {
+            Ok(manifest) => assert_eq!(root_of(&site, Path::new(file), text), Some(manifest.root)),
+            Err(wrong) => assert!(!wrong.render(false).is_empty() && wrong.count() > 0),
+        }
+    }
+    presets.set_defaults(SourceFile::File("defaults.yaml".into()), text.to_owned());
+    let site = SiteName::new("s").unwrap();
+    let with_defaults = parse(
+        site,
+        SourceFile::File("s.yaml".into()),
+        "root: /s",
+        &presets,
+    );
+    if with_defaults.is_ok() {
+        assert_eq!(presets.mistakes_in_defaults(), None);
     }
 }
 

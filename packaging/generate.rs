@@ -7,7 +7,7 @@ use std::path::Path;
 
 use clap_complete::Shell;
 use mountjail::cli::{command, completion_script};
-use mountjail::manifest::{Presets, preset_schema, site_schema};
+use mountjail::manifest::{Presets, defaults_schema, preset_schema, site_schema, template_schema};
 use roff::{Roff, bold, italic, roman};
 use serde_json::Value;
 
@@ -32,6 +32,8 @@ fn main() -> io::Result<()> {
     }
     for (name, schema) in [
         ("mountjail.schema.json", site_schema()),
+        ("template.schema.json", template_schema()),
+        ("defaults.schema.json", defaults_schema()),
         ("preset.schema.json", preset_schema()),
     ] {
         fs::write(target.join("schema").join(name), format!("{schema:#}\n"))?;
@@ -140,6 +142,11 @@ fn files_and_environment() -> Roff {
                 "The manifest of a site: mountjail.yaml(5).",
             ),
             (
+                "/etc/mountjail/sites/NAME@.yaml",
+                "A template of sites, whose names are NAME@INSTANCE.",
+            ),
+            ("/etc/mountjail/defaults.yaml", "What all sites have."),
+            (
                 "/etc/mountjail/presets/NAME.yaml",
                 "A preset of this host's own: mountjail-presets(7).",
             ),
@@ -196,9 +203,20 @@ fn page(name: &str, section: &str, summary: &str) -> Roff {
 fn manifest_page() -> Roff {
     let mut page = page("mountjail.yaml", "5", "the manifest of a mountjail site");
     page.control("SH", ["SYNOPSIS"]);
-    page.text([italic("/etc/mountjail/sites/SITE.yaml")]);
-    page.control("br", []);
-    page.text([italic("/etc/mountjail/presets/NAME.yaml")]);
+    for (nth, file) in [
+        "/etc/mountjail/sites/SITE.yaml",
+        "/etc/mountjail/sites/NAME@.yaml",
+        "/etc/mountjail/defaults.yaml",
+        "/etc/mountjail/presets/NAME.yaml",
+    ]
+    .iter()
+    .enumerate()
+    {
+        if nth > 0 {
+            page.control("br", []);
+        }
+        page.text([italic(*file)]);
+    }
     page.control("SH", ["DESCRIPTION"]);
     page.text([roman(
         "A site is one jail: a root directory and what it needs of the host. Its manifest is a \
@@ -246,10 +264,14 @@ fn manifest_page() -> Roff {
         bold("libraries"),
         roman(" with path in place of name."),
     ]);
+    templates(&mut page);
+    defaults(&mut page);
     page.control("SH", ["PRESETS"]);
     page.text([
         roman("A preset has the same keys without "),
         bold("root"),
+        roman(", "),
+        bold("scope"),
         roman(" and "),
         bold("services"),
         roman(","),
@@ -271,6 +293,59 @@ fn manifest_page() -> Roff {
         ],
     );
     page
+}
+
+fn templates(page: &mut Roff) {
+    page.control("SH", ["TEMPLATES OF SITES"]);
+    page.text([roman(
+        "A file NAME@.yaml is the manifest of many sites, as a unit NAME@.service of systemd is \
+         many services. The name of each site is NAME@INSTANCE. In every value %i stands for the \
+         instance's name, and %% for a percent sign; any other specifier is a mistake. In other \
+         files % has no meaning. A template has the keys of a site, and besides:",
+    )]);
+    let mut template = template_schema();
+    if let Some(properties) = template["properties"].as_object_mut() {
+        properties.retain(|key, _| key == "instances");
+    }
+    keys(page, &template);
+    page.control("PP", []);
+    page.text([roman(
+        "A list may have names and patterns. A pattern is a path with one *, in any part. What * \
+         matches is the instance's name; as in a shell, it matches no hidden entry at its \
+         beginning. Directories that match are instances; other files and lost+found are not. \
+         Links are not followed, and are reported, as are names that a site cannot have. A name \
+         that several patterns give is one site. A pattern that matches more than 10000 \
+         directories gives no site.",
+    )]);
+    page.control("PP", []);
+    page.text([roman(
+        "A file NAME@INSTANCE.yaml is an ordinary manifest, and overrides the template for this \
+         site. A site whose instance is gone is left as it is, as one whose manifest was deleted: \
+         mountjail down NAME@INSTANCE takes it down.",
+    )]);
+}
+
+fn defaults(page: &mut Roff) {
+    page.control("SH", ["DEFAULTS"]);
+    page.text([
+        roman("The file "),
+        italic("/etc/mountjail/defaults.yaml"),
+        roman(" has the keys of a site without "),
+        bold("root"),
+        roman(", all of them optional."),
+    ]);
+    page.text([
+        roman(
+            "It is merged under every site. Lists are joined, the defaults first, and what both \
+             have counts once. The site's ",
+        ),
+        bold("scope"),
+        roman(" overrides that of the defaults."),
+    ]);
+    page.text([roman(
+        "A site cannot take out what the defaults have. With a mistake in the file no site comes \
+         up; sites that are up stay as they are, and can be taken down.",
+    )]);
 }
 
 fn presets_page() -> Roff {

@@ -348,6 +348,13 @@ impl SiteName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The names of the template and of the instance, as those of a unit: what is before the first
+    /// `@`, and what is after it. `None`: one of them is empty.
+    pub fn instance(&self) -> Option<(&str, &str)> {
+        let (template, instance) = self.0.split_once('@')?;
+        (!template.is_empty() && !instance.is_empty()).then_some((template, instance))
+    }
 }
 
 impl fmt::Display for SiteName {

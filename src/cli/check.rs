@@ -34,6 +34,10 @@ impl Check {
         let found = parallel::look(context, &sites, move |site: &Site| check(&pipeline, site));
 
         let mut report = Report::new(context, self.json);
+        if let Some(mistakes) = context.presets.mistakes_in_defaults() {
+            context.out.diagnostics(&"defaults.yaml", mistakes);
+            report.code(2);
+        }
         for (site, found) in sites.iter().zip(found) {
             match found {
                 Ok(desired) => {

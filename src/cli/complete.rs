@@ -18,6 +18,9 @@ use crate::site::trust::Trust;
 /// The scripts set it to the shell's name.
 const VARIABLE: &str = "MOUNTJAIL_COMPLETE";
 
+/// The function that completes in bash.
+const BASH: &str = include_str!("complete.bash");
+
 /// If a shell's script runs this program: prints the completions, and exits.
 pub(super) fn answer() {
     CompleteEnv::with_factory(super::command)
@@ -35,6 +38,9 @@ pub fn script(shell: Shell) -> Vec<u8> {
         let _ =
             shell.write_registration(VARIABLE, "mountjail", "mountjail", "mountjail", &mut script);
     }
+    if shell == Shell::Bash {
+        script = of_bash(&script);
+    }
     if shell == Shell::Zsh {
         // zsh may load the file as the function of the first completion.
         script
@@ -43,12 +49,20 @@ pub fn script(shell: Shell) -> Vec<u8> {
     script
 }
 
+/// The script of bash, with [`BASH`] around its function.
+fn of_bash(script: &[u8]) -> Vec<u8> {
+    let script = String::from_utf8_lossy(script);
+    let (functions, registration) = script.split_once("\nif [[").unwrap_or((&script, ""));
+    let registration = registration.replace("-F _clap_complete_mountjail", "-F _mountjail");
+    format!("{functions}{BASH}if [[{registration}").into_bytes()
+}
+
 /// Names of sites, or paths of manifests.
 pub(super) fn site() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| {
-        let files = configuration::yaml_files(&config().join("sites")).unwrap_or_default();
-        let names = files.iter().filter_map(|file| file.file_stem());
-        let mut candidates = starting_with(typed, names.map(OsStr::to_owned));
+        let sites = configuration::list(&config()).unwrap_or_default().sites;
+        let names = sites.iter().map(|site| site.name.as_str().into());
+        let mut candidates = starting_with(typed, names);
         if candidates.is_empty() {
             candidates = PathCompleter::file().complete(typed);
         }

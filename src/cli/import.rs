@@ -14,7 +14,7 @@ use crate::manifest::{self, Presets, Request, SourceFile};
 use crate::resolve::{Overlap, Roots};
 use crate::site::context::Context;
 use crate::site::out::worst;
-use crate::site::{configuration, load, select};
+use crate::site::{Site, configuration, load};
 use crate::{Error, Result};
 
 /// Write manifests from PHP-FPM's pools, bind mounts in fstab, jailkit's sections, daemons' roots
@@ -136,10 +136,10 @@ impl Import {
                 Err(error) if !self.write => context.out.warn(&error),
                 compared => compared?,
             }
-            let name = if there == file {
+            let name = if there.file == file {
                 draft.name.clone()
             } else {
-                format!("{}: {}", draft.name, there.display())
+                format!("{}: {}", draft.name, there.file.display())
             };
             context
                 .out
@@ -159,18 +159,16 @@ impl Import {
     }
 }
 
-/// The file that exists for the draft already, perhaps with the name of another site of its root.
-fn existing(context: &Context, draft: &Draft, file: &Path) -> Option<PathBuf> {
+/// What exists for the draft already, perhaps as another site of its root.
+fn existing(context: &Context, draft: &Draft, file: &Path) -> Option<Site> {
+    let name = SiteName::new(&draft.name).ok()?;
+    let file = file.to_owned();
     let same = overlaps(context, draft)
         .into_iter()
         .filter(Overlap::is_same);
-    let of_root = same.map(|overlap| {
-        context
-            .config
-            .join("sites")
-            .join(format!("{}.yaml", overlap.site))
-    });
-    of_root.chain([file.to_owned()]).find(|file| file.exists())
+    let of_root = same.map(|overlap| configuration::site_named(&context.config, overlap.site));
+    let mut all = of_root.chain([Site { name, file }]);
+    all.find(|site| site.file.exists())
 }
 
 /// The sites whose root is that of `draft`, or is inside or around it.
@@ -181,15 +179,15 @@ fn overlaps(context: &Context, draft: &Draft) -> Vec<Overlap> {
         .unwrap_or_default()
 }
 
-/// Whether the manifest in `file` has what the draft needs: its root, its users, its services.
-fn compare(context: &Context, draft: &Draft, file: &Path) -> Result<()> {
+/// Whether the manifest of `site` has what the draft needs: its root, its users, its services.
+fn compare(context: &Context, draft: &Draft, site: &Site) -> Result<()> {
     let Some(root) = draft.root() else {
         return Ok(());
     };
+    let file = &site.file;
     let failed =
         |what: String| Error::failed(format!("{}: {}: {what}", draft.place, file.display()));
-    let site = select::site(context, &file.to_string_lossy())?;
-    let there = load::manifest(context, &site).map_err(|error| {
+    let there = load::manifest(context, site).map_err(|error| {
         failed("it is there already, and is not a manifest".into()).because_of(error)
     })?;
     if there.root != *root {

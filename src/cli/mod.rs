@@ -64,7 +64,7 @@ const EXIT_CODES: &str = "Exit codes:\n  0  done, or in sync\n  1  failed\n  \
 /// Options of every command.
 #[derive(Clone, Debug, Args)]
 struct Global {
-    /// Directory of sites/ and presets/
+    /// Directory of sites/, presets/ and defaults.yaml
     #[arg(
         long,
         global = true,
@@ -128,7 +128,8 @@ impl Command {
 /// Which sites a command is for.
 #[derive(Clone, Debug, Args)]
 struct Which {
-    /// Names of sites, or paths of manifests (with a `/`, or ending in `.yaml`)
+    /// Names of sites, or paths of manifests (with a `/`, or ending in `.yaml`); NAME@: all sites
+    /// of a template
     #[arg(
         value_name = "SITE",
         required_unless_present = "all",

@@ -4,7 +4,7 @@ use clap::Args;
 use clap_complete::Shell;
 
 use super::complete;
-use crate::manifest::{preset_schema, site_schema};
+use crate::manifest::{defaults_schema, preset_schema, site_schema, template_schema};
 use crate::site::out::Out;
 
 /// Print the JSON schema of manifests, for editors
@@ -15,14 +15,24 @@ use crate::site::out::Out;
 #[command(after_help = "Example:\n  mountjail schema >mountjail.schema.json")]
 pub(super) struct Schema {
     /// Print the schema of presets instead
-    #[arg(long)]
+    #[arg(long, group = "of")]
     preset: bool,
+    /// Print the schema of templates of sites (NAME@.yaml) instead
+    #[arg(long, group = "of")]
+    template: bool,
+    /// Print the schema of defaults.yaml instead
+    #[arg(long, group = "of")]
+    defaults: bool,
 }
 
 impl Schema {
     pub(super) fn run(&self, out: &Out) -> u8 {
         let schema = if self.preset {
             preset_schema()
+        } else if self.template {
+            template_schema()
+        } else if self.defaults {
+            defaults_schema()
         } else {
             site_schema()
         };

@@ -17,7 +17,7 @@ use crate::render::{self, text::StatusDetail};
 use crate::site::context::Context;
 use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::status::SiteStatus;
-use crate::site::{Selection, Site, SiteError, parallel, select};
+use crate::site::{Selection, Site, SiteError, configuration, parallel, select};
 
 /// Show every mount and its state; exit code 3 if any is not ok
 ///
@@ -108,11 +108,13 @@ impl Status {
         sites.extend(recorded.clone());
         let own = pipeline.clone();
         let look = move |site: &Site| -> Result<SiteStatus, SiteError> {
-            Ok(if recorded.contains(site) {
-                SiteStatus::without_manifest(&own, site.clone())
-            } else {
-                SiteStatus::of(&own, site.clone())
-            })
+            Ok(
+                if recorded.contains(site) && !configuration::has_manifest(site) {
+                    SiteStatus::without_manifest(&own, site.clone())
+                } else {
+                    SiteStatus::of(&own, site.clone())
+                },
+            )
         };
         let results = parallel::look(&pipeline.context, &sites, look);
 

@@ -170,7 +170,7 @@ impl Units {
             let file = manifests
                 .iter()
                 .find(|(known, _)| known.name == *site)
-                .map(|(site, _)| site.file.display());
+                .map(|(_, manifest)| manifest.file_of_service(unit));
             let error = Error::failed(format!(
                 "{site}: {unit} cannot start after the site's mounts"
             ))

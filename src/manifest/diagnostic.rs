@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
@@ -209,7 +210,15 @@ impl Diagnostics {
         Self { list, more }
     }
 
-    pub(super) fn append(&mut self, mut other: Self) {
+    /// All of `parts` in their order, each error once; `None`: there are none.
+    pub(super) fn merged(parts: impl IntoIterator<Item = Option<Self>>) -> Option<Self> {
+        parts.into_iter().flatten().reduce(|mut all, part| {
+            all.append(part);
+            all
+        })
+    }
+
+    fn append(&mut self, mut other: Self) {
         other
             .list
             .retain(|diagnostic| !self.list.contains(diagnostic));
@@ -233,8 +242,29 @@ impl Diagnostics {
         briefs.join("; ")
     }
 
+    /// As [`brief`](Self::brief), for readers who know that it is about `file`: other files are
+    /// named.
+    pub(crate) fn brief_in(&self, file: &Path) -> String {
+        let own = SourceFile::File(file.to_owned());
+        let brief = |diagnostic: &Diagnostic| match &diagnostic.file {
+            file if *file == own => diagnostic.brief(),
+            file => format!("{file}:{}", diagnostic.brief()),
+        };
+        let briefs: Vec<_> = self.list.iter().map(brief).collect();
+        briefs.join("; ")
+    }
+
     /// The errors with excerpts, as text of several lines without a newline at the end.
     pub fn render(&self, colour: bool) -> String {
+        self.render_if(colour, |_| true).join("\n\n")
+    }
+
+    /// As [`render`](Self::render), only those whose text `is_new`.
+    pub(crate) fn render_if(
+        &self,
+        colour: bool,
+        mut is_new: impl FnMut(&str) -> bool,
+    ) -> Vec<String> {
         let renderer = if colour {
             Renderer::styled()
         } else {
@@ -244,11 +274,12 @@ impl Diagnostics {
             .list
             .iter()
             .map(|diagnostic| diagnostic.render(&renderer))
+            .filter(|text| is_new(text))
             .collect();
-        if self.more > 0 {
+        if self.more > 0 && !texts.is_empty() {
             texts.push(format!("and {} more", self.more));
         }
-        texts.join("\n\n")
+        texts
     }
 }
 

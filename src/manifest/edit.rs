@@ -37,6 +37,15 @@ impl fmt::Display for Addition {
 }
 
 impl Addition {
+    /// As it is written in the manifest of a site, or in a template of sites.
+    fn written(&self, instance: Option<&str>) -> Self {
+        let mut written = self.clone();
+        if instance.is_some() {
+            written.name = self.name.replace('%', "%%");
+        }
+        written
+    }
+
     /// The item as text in a list.
     fn item(&self, quoted: bool) -> String {
         let name = scalar(&self.name, quoted);
@@ -49,11 +58,21 @@ impl Addition {
 }
 
 /// `text`, a manifest without mistakes, with those `additions` that it does not have yet.
-pub fn add(text: &str, additions: &[Addition]) -> Result<String, CannotAdd> {
-    let before = contents(text)?;
+/// `instance`: the text is that of a template of sites, and the additions are for the instance of
+/// this name, among others.
+pub fn add(
+    text: &str,
+    additions: &[Addition],
+    instance: Option<&str>,
+) -> Result<String, CannotAdd> {
+    let before = contents(text, instance)?;
+    let additions: Vec<_> = additions
+        .iter()
+        .map(|addition| addition.written(instance))
+        .collect();
     let (mut new, mut meanings) = (vec![], vec![]);
-    for addition in additions {
-        let meaning = meaning(addition)?;
+    for addition in &additions {
+        let meaning = meaning(addition, instance)?;
         if !meaning.is_in(&before) && !meanings.contains(&meaning) {
             new.push(addition);
             meanings.push(meaning);
@@ -70,15 +89,16 @@ pub fn add(text: &str, additions: &[Addition]) -> Result<String, CannotAdd> {
             out = add_to(&out, key, &items)?;
         }
     }
-    if is_sum(&before, &meanings, &contents(&out)?) {
+    if is_sum(&before, &meanings, &contents(&out, instance)?) {
         Ok(out)
     } else {
         Err(CannotAdd)
     }
 }
 
-fn contents(text: &str) -> Result<FileContents, CannotAdd> {
-    let parsed = ParsedFile::new(text, Grammar::Site);
+fn contents(text: &str, instance: Option<&str>) -> Result<FileContents, CannotAdd> {
+    let grammar = instance.map_or(Grammar::Site, Grammar::Template);
+    let parsed = ParsedFile::new(text, grammar);
     if parsed.not_yaml.is_some() || !parsed.faults.is_empty() {
         Err(CannotAdd)
     } else {
@@ -93,8 +113,12 @@ enum Meaning {
     Line(Request),
 }
 
-fn meaning(addition: &Addition) -> Result<Meaning, CannotAdd> {
-    let mut contents = contents(&format!("root: /x\n{addition}\n"))?;
+fn meaning(addition: &Addition, instance: Option<&str>) -> Result<Meaning, CannotAdd> {
+    let before = match instance {
+        None => "root: /x",
+        Some(_) => "root: /%i\ninstances: []",
+    };
+    let mut contents = contents(&format!("{before}\n{addition}\n"), instance)?;
     let line = contents.lines.pop().map(|line| Meaning::Line(line.request));
     line.or_else(|| {
         contents
@@ -137,7 +161,11 @@ fn is_sum(before: &FileContents, added: &[Meaning], after: &FileContents) -> boo
         };
         rest.remove(nth);
     }
-    rest == meanings(before) && before.root == after.root && before.services == after.services
+    rest == meanings(before)
+        && before.root == after.root
+        && before.services == after.services
+        && before.scope.map(|line| line.scope) == after.scope.map(|line| line.scope)
+        && before.instances == after.instances
 }
 
 fn add_to(text: &str, key: &'static str, items: &[&Addition]) -> Result<String, CannotAdd> {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::instances::Instances;
 use crate::base::{HostPath, JailPath, SiteName};
 
 /// One site: its root, and everything that it and its presets ask for.
@@ -15,11 +16,38 @@ pub struct Manifest {
     pub file: SourceFile,
     /// The jail's directory on the host, as written.
     pub root: HostPath,
-    /// The site's own lines first, then each preset's once, in the order of inclusion. They are
-    /// shared, because a preset's entries are the same for every site that includes it.
+    /// The lines of the defaults and the site's own lines first, then each preset's once, in the
+    /// order of inclusion. Those of the defaults and of presets are the same for every site that
+    /// has them, so they are shared.
     pub entries: Vec<Arc<Entry>>,
-    /// systemd units that run inside.
+    /// systemd units that run inside, those of the defaults first.
     pub services: Vec<String>,
+    /// Those of the services that the defaults name, and the file of the defaults.
+    pub default_services: Option<(Vec<String>, SourceFile)>,
+    /// Where its mounts are.
+    pub scope: Scope,
+    /// All instances of the template that the file is; `None`: it is the manifest of one site.
+    pub instances: Option<Instances>,
+}
+
+impl Manifest {
+    /// The file that names `service`.
+    pub fn file_of_service(&self, service: &str) -> &SourceFile {
+        match &self.default_services {
+            Some((names, file)) if names.iter().any(|name| name == service) => file,
+            _ => &self.file,
+        }
+    }
+}
+
+/// `scope:` of a site: the mount namespaces that its mounts are in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// The host's own, which is the default.
+    #[default]
+    Host,
+    /// Those of its services.
+    Services,
 }
 
 /// One line of a manifest or preset, and where it is.
@@ -154,6 +182,15 @@ pub struct Origin {
     /// The presets that led here, outermost first: `["php-fpm", "dns"]`; empty for the site's own
     /// lines.
     pub presets: Vec<String>,
+    /// The defaults of all sites led here: the line is in them, or in a preset that they include.
+    pub defaults: bool,
+}
+
+impl Origin {
+    /// Whether the line is in the site's own manifest.
+    pub fn is_sites_own(&self) -> bool {
+        self.presets.is_empty() && !self.defaults
+    }
 }
 
 impl fmt::Display for Origin {
@@ -166,6 +203,9 @@ impl fmt::Display for Origin {
         write!(f, "{} ({}) of preset {preset}", self.key, self.text)?;
         for outer in including.iter().rev() {
             write!(f, ", included by {outer}")?;
+        }
+        if self.defaults {
+            write!(f, ", included by defaults.yaml")?;
         }
         Ok(())
     }

@@ -1,18 +1,70 @@
-//! The keys of a manifest and of a preset: from a tree to what it asks for.
+//! The keys of manifests, templates of sites, presets and the defaults: from a tree to what it asks
+//! for.
 
-use super::check::{At, Checker, Field, found};
-use super::entries::{Request, Wanted};
-use super::grammar_keys::{NAME_KEYS, PATH_KEYS, PRESET_KEYS, SITE_KEYS};
+use super::check::{At, Checker, Field, did_you_mean, found};
+use super::diagnostic::quoted;
+use super::entries::{Request, Scope, Wanted};
+use super::grammar_keys::{
+    DEFAULTS_KEYS, NAME_KEYS, PATH_KEYS, PRESET_KEYS, SITE_KEYS, TEMPLATE_KEYS,
+};
+use super::instances::{InstancePattern, Instances};
 use super::items::{ItemChecker, ParseWord};
 use super::node::Node;
 use super::words;
 use crate::base::HostPath;
 
-/// Which of the two kinds of file.
+/// Which kind of file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Grammar {
+pub(super) enum Grammar<'i> {
     Site,
+    /// A template of sites, which is read for the instance of this name.
+    Template(&'i str),
     Preset,
+    /// The defaults of all sites.
+    Defaults,
+}
+
+impl Grammar<'_> {
+    fn keys(self) -> &'static [&'static str] {
+        match self {
+            Self::Site => &SITE_KEYS,
+            Self::Template(_) => &TEMPLATE_KEYS,
+            Self::Preset => &PRESET_KEYS,
+            Self::Defaults => &DEFAULTS_KEYS,
+        }
+    }
+
+    /// The keys that the file must have, and what to do where one is missing.
+    fn required(self) -> &'static [(&'static str, &'static str)] {
+        const ROOT: &str = "add `root: /the/directory`, the jail's directory on the host";
+        match self {
+            Self::Site => &[("root", ROOT)],
+            Self::Template(_) => &[
+                (
+                    "root",
+                    "add `root: /the/directory/%i`; `%i` is the instance's name",
+                ),
+                (
+                    "instances",
+                    "add `instances: [NAME, NAME]`, or a pattern such as \
+                     `instances: /srv/customers/*`",
+                ),
+            ],
+            Self::Preset => &[("description", "add `description: what it is for`")],
+            Self::Defaults => &[],
+        }
+    }
+
+    /// What to do about a key that other kinds of files have; `None`: nothing is known.
+    fn help_for(self, key: &str) -> Option<&'static str> {
+        match (self, key) {
+            (Self::Site, "instances") => {
+                Some("name the file NAME@.yaml: then it is a template of sites")
+            }
+            (Self::Defaults, "root" | "instances") => Some("write it into the manifests of sites"),
+            _ => None,
+        }
+    }
 }
 
 /// A file's contents, before its presets are looked up.
@@ -23,6 +75,19 @@ pub(super) struct FileContents {
     pub presets: Vec<Include>,
     pub lines: Vec<RequestLine>,
     pub services: Vec<String>,
+    /// `services` has mistakes.
+    pub services_are_wrong: bool,
+    pub scope: Option<ScopeLine>,
+    /// Those of a template of sites.
+    pub instances: Option<Instances>,
+}
+
+/// The value of `scope`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ScopeLine {
+    pub scope: Scope,
+    /// Which pair of the file it is.
+    pub nth: usize,
 }
 
 /// One item of `presets`.
@@ -49,7 +114,7 @@ pub(super) struct RequestLine {
 pub(super) fn contents(
     tree: &Node,
     text: &str,
-    grammar: Grammar,
+    grammar: Grammar<'_>,
     checker: &mut Checker,
 ) -> FileContents {
     let mut file = FileChecker {
@@ -58,10 +123,12 @@ pub(super) fn contents(
     };
     match tree {
         Node::Map(pairs) => file.top(pairs, grammar),
+        Node::Null if grammar == Grammar::Defaults => {}
         Node::Null => {
             let help = match grammar {
-                Grammar::Site => "a site needs at least `root: /the/directory`",
+                Grammar::Template(_) => "a template needs at least `root` and `instances`",
                 Grammar::Preset => "a preset needs at least `description: one line`",
+                Grammar::Site | Grammar::Defaults => "a site needs at least `root: /the/directory`",
             };
             file.items.checker.fault(
                 &At::TOP,
@@ -90,29 +157,28 @@ struct FileChecker<'t, 'c> {
 }
 
 impl<'t, 'c> FileChecker<'t, 'c> {
-    fn top(&mut self, pairs: &[(Node, Node)], grammar: Grammar) {
-        let (known, required): (&[_], _) = match grammar {
-            Grammar::Site => (&SITE_KEYS, "root"),
-            Grammar::Preset => (&PRESET_KEYS, "description"),
-        };
-        let fields = self.items.checker.fields(&At::TOP, pairs, known);
+    fn top(&mut self, pairs: &[(Node, Node)], grammar: Grammar<'_>) {
+        let fields = self.items.checker.fields(&At::TOP, pairs, grammar.keys());
+        for fault in &mut self.items.checker.faults {
+            if let Some(help) = grammar.help_for(&fault.text.key) {
+                fault.text.help = Some(help.to_owned());
+            }
+        }
         for field in &fields {
             self.section(&At::TOP.key(field.name, field.nth), field);
         }
-        if !pairs
-            .iter()
-            .any(|(key, _)| *key == Node::Text(required.to_owned()))
-        {
-            let help = match grammar {
-                Grammar::Site => "add `root: /the/directory`, the jail's directory on the host",
-                Grammar::Preset => "add `description: what it is for`",
-            };
-            self.items.checker.fault(
-                &At::TOP,
-                format!("the key `{required}` is missing"),
-                format!("expected `{required}` among these keys"),
-                Some(help.to_owned()),
-            );
+        for (required, help) in grammar.required() {
+            let is_there = pairs
+                .iter()
+                .any(|(key, _)| *key == Node::Text((*required).to_owned()));
+            if !is_there {
+                self.items.checker.fault(
+                    &At::TOP,
+                    format!("the key `{required}` is missing"),
+                    format!("expected `{required}` among these keys"),
+                    Some((*help).to_owned()),
+                );
+            }
         }
     }
 
@@ -123,7 +189,15 @@ impl<'t, 'c> FileChecker<'t, 'c> {
             "description" => self.contents.description = self.description(at, value),
             "presets" => self.presets(at, value),
             "services" => self.services(at, value),
+            "scope" => {
+                let scope = self.scope(at, value);
+                self.contents.scope = scope.map(|scope| ScopeLine {
+                    scope,
+                    nth: field.nth,
+                });
+            }
             "nss" => self.databases(at, value),
+            "instances" => self.contents.instances = Some(self.instances(at, value)),
             "devices" => {
                 let parse = ItemChecker::device;
                 self.items(
@@ -171,6 +245,22 @@ impl<'t, 'c> FileChecker<'t, 'c> {
         self.items.path(at, text, HostPath::new(text))
     }
 
+    fn scope(&mut self, at: &At<'_>, node: &Node) -> Option<Scope> {
+        let text = self.items.checker.text(at, node, "`host` or `services`")?;
+        match text {
+            "host" => Some(Scope::Host),
+            "services" => Some(Scope::Services),
+            _ => {
+                let label = format!("expected `host` or `services`, found {}", quoted(text));
+                let help = did_you_mean(text, &["host", "services"]);
+                self.items
+                    .checker
+                    .fault(at, "there is no such scope", label, help);
+                None
+            }
+        }
+    }
+
     fn description(&mut self, at: &At<'_>, node: &Node) -> Option<String> {
         let text = self
             .items
@@ -205,10 +295,47 @@ impl<'t, 'c> FileChecker<'t, 'c> {
 
     fn services(&mut self, at: &At<'_>, node: &Node) {
         let expected = "a unit's name such as `php8.2-fpm.service`";
+        let before = self.items.checker.faults.len();
         let items = self.items.checker.list(at, node, "unit names");
         for (nth, item) in items.iter().enumerate() {
             let unit = self.items.word(&at.item(nth), item, expected, words::unit);
             self.contents.services.extend(unit);
+        }
+        self.contents.services_are_wrong = self.items.checker.faults.len() > before;
+    }
+
+    /// A pattern, or a list of names and patterns.
+    fn instances(&mut self, at: &At<'_>, node: &Node) -> Instances {
+        let mut instances = Instances::default();
+        if let Node::Text(text) = node
+            && text.starts_with('/')
+        {
+            self.instance(at, node, &mut instances);
+            return instances;
+        }
+        let items = self.items.checker.list(at, node, "names");
+        for (nth, item) in items.iter().enumerate() {
+            self.instance(&at.item(nth), item, &mut instances);
+        }
+        instances
+    }
+
+    fn instance(&mut self, at: &At<'_>, node: &Node, instances: &mut Instances) {
+        let expected = "a name, or a pattern such as `/srv/customers/*`";
+        if !matches!(node, Node::Text(text) if text.starts_with('/')) {
+            let name = self.items.word(at, node, expected, words::instance);
+            instances.names.extend(name);
+            return;
+        }
+        let text = self.items.checker.text(at, node, expected);
+        let path = text.and_then(|text| self.items.path(at, text, HostPath::new(text)));
+        match path.map(InstancePattern::new) {
+            Some(Ok(pattern)) => instances.patterns.push(pattern),
+            Some(Err(bad)) => {
+                let label = format!("expected {expected}");
+                self.items.checker.fault(at, bad.message, label, bad.help);
+            }
+            None => {}
         }
     }
 

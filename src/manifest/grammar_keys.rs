@@ -1,7 +1,36 @@
-//! The keys of a manifest, of a preset, and of their items.
+//! The keys of manifests, templates of sites, presets and the defaults, and of their items.
 
-pub(super) const SITE_KEYS: [&str; 10] = [
+pub(super) const SITE_KEYS: [&str; 11] = [
     "root",
+    "scope",
+    "presets",
+    "devices",
+    "etc",
+    "programs",
+    "libraries",
+    "users",
+    "nss",
+    "mounts",
+    "services",
+];
+/// Those of a template of sites.
+pub(super) const TEMPLATE_KEYS: [&str; 12] = [
+    "root",
+    "instances",
+    "scope",
+    "presets",
+    "devices",
+    "etc",
+    "programs",
+    "libraries",
+    "users",
+    "nss",
+    "mounts",
+    "services",
+];
+/// Those of the defaults of all sites.
+pub(super) const DEFAULTS_KEYS: [&str; 10] = [
+    "scope",
     "presets",
     "devices",
     "etc",

@@ -17,7 +17,7 @@ pub(super) const MAX_BYTES: usize = 1 << 20;
 const MAX_DEPTH: usize = 16;
 /// What the tree may cost: a node costs 16, each byte of text one. Only a file with aliases comes
 /// near that.
-const MAX_COST: usize = 16 << 20;
+pub(super) const MAX_COST: usize = 16 << 20;
 
 /// A YAML value.
 #[derive(Clone, Debug, PartialEq)]

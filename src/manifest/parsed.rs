@@ -8,6 +8,7 @@ use super::entries::{Entry, Origin, SourceFile};
 use super::grammar::{self, FileContents, Grammar};
 use super::locate;
 use super::node::{self, YamlError};
+use super::specifiers;
 
 /// A file's contents and its mistakes.
 #[derive(Debug, Default)]
@@ -20,14 +21,21 @@ pub(super) struct ParsedFile {
 
 impl ParsedFile {
     /// Reads and checks `text`.
-    pub(super) fn new(text: &str, grammar: Grammar) -> Self {
+    pub(super) fn new(text: &str, grammar: Grammar<'_>) -> Self {
         match node::read(without_byte_order_mark(text)) {
-            Ok(tree) => {
+            Ok(mut tree) => {
                 let mut checker = Checker::default();
+                if let Grammar::Template(instance) = grammar {
+                    specifiers::replace(&mut tree, instance, &mut checker);
+                }
+                let unreplaced = checker.faults.clone();
                 let contents = grammar::contents(&tree, text, grammar, &mut checker);
+                // What else is wrong with a value whose specifiers are wrong does not matter.
+                let mut faults = checker.faults.split_off(unreplaced.len());
+                faults.retain(|fault| unreplaced.iter().all(|one| one.steps != fault.steps));
                 Self {
                     contents,
-                    faults: checker.faults,
+                    faults: [unreplaced, faults].concat(),
                     not_yaml: None,
                 }
             }
@@ -43,8 +51,14 @@ impl ParsedFile {
         }
     }
 
-    /// The file's lines as entries; `presets` led to it, outermost first.
-    pub(super) fn entries(&self, file: &SourceFile, presets: &[String]) -> Vec<Arc<Entry>> {
+    /// The file's lines as entries. `presets` led to it, outermost first, and before these the
+    /// `defaults` of all sites.
+    pub(super) fn entries(
+        &self,
+        file: &SourceFile,
+        presets: &[String],
+        defaults: bool,
+    ) -> Vec<Arc<Entry>> {
         let mut entries = vec![];
         for line in &self.contents.lines {
             let origin = Origin {
@@ -52,6 +66,7 @@ impl ParsedFile {
                 key: line.key.clone(),
                 text: line.text.clone(),
                 presets: presets.to_vec(),
+                defaults,
             };
             entries.push(Arc::new(Entry {
                 request: line.request.clone(),

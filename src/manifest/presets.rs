@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use super::check::did_you_mean;
+use super::defaults::{Defaults, DefaultsFile};
 use super::diagnostic::{Diagnostics, Fault, FaultText, quoted};
 use super::entries::{Entry, SourceFile};
 use super::grammar::{Grammar, Include};
@@ -44,10 +45,12 @@ const BUILT_IN: &[(&str, &str)] = embedded![
     "users",
 ];
 
-/// The presets of one run. Each is parsed once, when it is first needed.
+/// The presets of one run, and the defaults of all sites. Each is parsed once, when it is first
+/// needed.
 #[derive(Debug, Default)]
 pub struct Presets {
     by_name: BTreeMap<String, Preset>,
+    defaults: Option<DefaultsFile>,
 }
 
 #[derive(Debug)]
@@ -60,7 +63,7 @@ struct Preset {
 
 /// What one preset itself asks for, without its includes.
 #[derive(Clone, Debug)]
-struct PresetSection {
+pub(super) struct PresetSection {
     preset: String,
     entries: Vec<Arc<Entry>>,
 }
@@ -90,7 +93,29 @@ impl Presets {
         };
         Self {
             by_name: BUILT_IN.iter().map(preset).collect(),
+            defaults: None,
         }
+    }
+
+    /// Sets the defaults of all sites. They are checked when they are used.
+    pub fn set_defaults(&mut self, file: SourceFile, text: String) {
+        self.defaults = Some(DefaultsFile::new(file, text));
+    }
+
+    /// As [`Presets::set_defaults`] for a file that could not be read, and why. That is a mistake
+    /// of every site.
+    pub fn set_unreadable_defaults(&mut self, file: SourceFile, why: String) {
+        self.defaults = Some(DefaultsFile::unreadable(file, why));
+    }
+
+    /// Every mistake in the defaults of all sites and in what they include; `None`: there are none.
+    pub fn mistakes_in_defaults(&self) -> Option<&Diagnostics> {
+        self.defaults()?.as_ref().err()
+    }
+
+    /// The defaults of all sites; `None`: there is no such file.
+    pub(super) fn defaults(&self) -> Option<&Result<Defaults, Diagnostics>> {
+        self.defaults.as_ref().map(|defaults| defaults.read(self))
     }
 
     /// Adds the preset `name`, or replaces the one of that name. It is checked when it is used.
@@ -158,16 +183,22 @@ impl Presets {
         }))
     }
 
-    /// Adds what `includes` bring to `entries`. Mistakes of the includes themselves are added to
-    /// `faults`; those in the presets are returned.
+    /// Adds to `entries` what `defaults` and `includes` bring by presets, each preset once.
+    /// Mistakes of the includes themselves are added to `faults`; those in the presets are
+    /// returned.
     pub(super) fn include(
         &self,
+        defaults: &[PresetSection],
         includes: &[Include],
         entries: &mut Vec<Arc<Entry>>,
         faults: &mut Vec<Fault>,
     ) -> Option<Diagnostics> {
         let mut seen = HashSet::new();
-        let mut wrong: Option<Diagnostics> = None;
+        for section in defaults {
+            seen.insert(section.preset.as_str());
+            entries.extend(section.entries.iter().cloned());
+        }
+        let mut wrong = None;
         for include in includes {
             let Some((name, preset)) = self.by_name.get_key_value(&include.name) else {
                 faults.push(self.unknown(include));
@@ -180,10 +211,9 @@ impl Presets {
                         .filter(|section| seen.insert(section.preset.as_str()));
                     entries.extend(new.flat_map(|section| section.entries.iter().cloned()));
                 }
-                Err(diagnostics) => match &mut wrong {
-                    Some(wrong) => wrong.append(diagnostics.clone()),
-                    None => wrong = Some(diagnostics.clone()),
-                },
+                Err(diagnostics) => {
+                    wrong = Diagnostics::merged([wrong, Some(diagnostics.clone())]);
+                }
             }
         }
         wrong
@@ -195,12 +225,7 @@ impl Presets {
         preset: &'p Preset,
     ) -> &'p Result<Vec<PresetSection>, Diagnostics> {
         preset.expanded.get_or_init(|| {
-            let mut expansion = PresetExpansion {
-                presets: self,
-                seen: HashSet::new(),
-                sections: vec![],
-                wrong: None,
-            };
+            let mut expansion = PresetExpansion::of_preset(self);
             expansion.add(&mut vec![name.to_owned()], preset);
             match expansion.wrong {
                 None => Ok(expansion.sections),
@@ -222,15 +247,34 @@ impl Presets {
     }
 }
 
-/// One preset with all that it includes, depth first.
-struct PresetExpansion<'p> {
+/// One preset, or the defaults, with all that it includes, depth first.
+pub(super) struct PresetExpansion<'p> {
     presets: &'p Presets,
+    /// The includes begin in the defaults of all sites.
+    defaults: bool,
     seen: HashSet<String>,
-    sections: Vec<PresetSection>,
-    wrong: Option<Diagnostics>,
+    pub sections: Vec<PresetSection>,
+    pub wrong: Option<Diagnostics>,
 }
 
-impl PresetExpansion<'_> {
+impl<'p> PresetExpansion<'p> {
+    fn of_preset(presets: &'p Presets) -> Self {
+        Self {
+            presets,
+            defaults: false,
+            seen: HashSet::new(),
+            sections: vec![],
+            wrong: None,
+        }
+    }
+
+    pub(super) fn of_defaults(presets: &'p Presets) -> Self {
+        Self {
+            defaults: true,
+            ..Self::of_preset(presets)
+        }
+    }
+
     /// Adds the preset at the end of `chain`.
     fn add(&mut self, chain: &mut Vec<String>, preset: &Preset) {
         let Some(name) = chain.last() else { return };
@@ -241,9 +285,22 @@ impl PresetExpansion<'_> {
         let mut faults = parsed.faults.clone();
         self.sections.push(PresetSection {
             preset: name.clone(),
-            entries: parsed.entries(&preset.file, chain),
+            entries: parsed.entries(&preset.file, chain, self.defaults),
         });
-        for include in &parsed.contents.presets {
+        self.include(chain, &parsed.contents.presets, &mut faults);
+        let found = parsed.diagnostics(&preset.file, &preset.text, faults);
+        self.wrong = Diagnostics::merged([self.wrong.take(), found]);
+    }
+
+    /// Adds the presets that the file at the end of `chain` includes. Mistakes of the includes
+    /// themselves are added to `faults`.
+    pub(super) fn include(
+        &mut self,
+        chain: &mut Vec<String>,
+        includes: &[Include],
+        faults: &mut Vec<Fault>,
+    ) {
+        for include in includes {
             if let Some(cycle) = cycle(chain, &include.name) {
                 let help = "take one of the includes out".to_owned();
                 faults.push(fault(
@@ -255,18 +312,12 @@ impl PresetExpansion<'_> {
                 continue;
             }
             match self.presets.by_name.get(&include.name) {
-                Some(included) => {
+                Some(preset) => {
                     chain.push(include.name.clone());
-                    self.add(chain, included);
+                    self.add(chain, preset);
                     chain.pop();
                 }
                 None => faults.push(self.presets.unknown(include)),
-            }
-        }
-        if let Some(found) = parsed.diagnostics(&preset.file, &preset.text, faults) {
-            match &mut self.wrong {
-                Some(wrong) => wrong.append(found),
-                None => self.wrong = Some(found),
             }
         }
     }

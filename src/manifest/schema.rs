@@ -5,42 +5,94 @@
 
 use serde_json::{Value, json};
 
-use super::grammar_keys::{MOUNT_KEYS, NAME_KEYS, PATH_KEYS, PRESET_KEYS, SITE_KEYS};
+use super::grammar_keys::{
+    DEFAULTS_KEYS, MOUNT_KEYS, NAME_KEYS, PATH_KEYS, PRESET_KEYS, SITE_KEYS, TEMPLATE_KEYS,
+};
 
 /// The schema of a site's manifest.
 pub fn site_schema() -> Value {
-    document("mountjail: the manifest of a site", &SITE_KEYS, "root")
+    let title = "mountjail: the manifest of a site";
+    document(title, &SITE_KEYS, &["root"], Words::Plain)
+}
+
+/// The schema of a template of sites.
+pub fn template_schema() -> Value {
+    let title = "mountjail: a template of sites";
+    let required = ["root", "instances"];
+    document(title, &TEMPLATE_KEYS, &required, Words::WithSpecifiers)
+}
+
+/// The schema of the defaults of all sites.
+pub fn defaults_schema() -> Value {
+    let title = "mountjail: the defaults of all sites";
+    let mut schema = document(title, &DEFAULTS_KEYS, &[], Words::Plain);
+    schema["type"] = json!(["object", "null"]); // a file of comments alone
+    schema
 }
 
 /// The schema of a preset.
 pub fn preset_schema() -> Value {
-    document("mountjail: a preset", &PRESET_KEYS, "description")
+    let title = "mountjail: a preset";
+    document(title, &PRESET_KEYS, &["description"], Words::Plain)
 }
 
-fn document(title: &str, keys: &[&str], required: &str) -> Value {
+/// How names are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Words {
+    Plain,
+    /// With `%i` and `%%`.
+    WithSpecifiers,
+}
+
+impl Words {
+    /// A text whose characters match `first` and then `rest`, the insides of two brackets.
+    fn text(self, first: &str, rest: &str) -> Value {
+        let percent = match self {
+            Self::Plain => "",
+            Self::WithSpecifiers => "%",
+        };
+        text(&format!("^[{percent}{first}][{percent}{rest}"))
+    }
+}
+
+fn text(pattern: &str) -> Value {
+    json!({ "type": "string", "pattern": pattern })
+}
+
+fn document(title: &str, keys: &[&str], required: &[&str], words: Words) -> Value {
     let properties: serde_json::Map<_, _> = keys
         .iter()
-        .map(|key| ((*key).to_owned(), section(key)))
+        .map(|key| ((*key).to_owned(), section(key, words)))
         .collect();
     json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": title,
         "type": "object",
         "additionalProperties": false,
-        "required": [required],
+        "required": required,
         "properties": properties,
     })
 }
 
 /// What a key of a file takes.
-fn section(key: &str) -> Value {
-    with(form(key), description(key), examples(key))
+fn section(key: &str, words: Words) -> Value {
+    with(form(key, words), description(key), examples(key))
 }
 
-fn form(key: &str) -> Value {
-    let text = |pattern: &str| json!({ "type": "string", "pattern": pattern });
+fn form(key: &str, words: Words) -> Value {
     match key {
+        "root" if words == Words::WithSpecifiers => {
+            let mut path = path();
+            path["allOf"] = json!([{ "pattern": "%i" }]);
+            path
+        }
         "root" => path(),
+        "instances" => {
+            let pattern = text(r"^/[^*?\[]*\*[^*?\[]*$");
+            let name = text(r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,199}$");
+            json!({ "anyOf": [pattern, list(&json!({ "anyOf": [name, pattern] }))] })
+        }
+        "scope" => json!({ "enum": ["host", "services"], "default": "host" }),
         "description" => text(r"^[^\n\r]*\S[^\n\r]*$"),
         "presets" => list(&json!({ "type": "string", "minLength": 1 })),
         "devices" => {
@@ -50,14 +102,15 @@ fn form(key: &str) -> Value {
         "etc" => items(&NAME_KEYS, &text("^[^/*?][^*?]*$")),
         "programs" | "libraries" => items(&PATH_KEYS, &path()),
         "users" => {
-            let mut name = text(r"^[A-Za-z0-9_][A-Za-z0-9._@-]*\$?$");
+            let mut name = words.text("A-Za-z0-9_", r"A-Za-z0-9._@-]*\$?$");
             name["maxLength"] = 32.into();
             items(&NAME_KEYS, &name)
         }
         "nss" => list(&json!({ "enum": super::words::DATABASES })),
         "mounts" => list(&json!({ "anyOf": [path(), mount()] })),
         "services" => {
-            let mut unit = text(r"^[A-Za-z0-9:._\\@-]+\.[a-z]+$");
+            let usable = r"A-Za-z0-9:._\\@-";
+            let mut unit = words.text(usable, &format!(r"{usable}]*\.[a-z]+$"));
             unit["maxLength"] = 255.into();
             list(&unit)
         }
@@ -70,6 +123,14 @@ fn description(key: &str) -> &'static str {
         "root" => {
             "The jail's directory on the host: an absolute path of a directory that exists, is not \
              a link and does not hold the system."
+        }
+        "instances" => {
+            "The names of the sites: a list, or a path with one `*`, of which each directory that \
+             matches is a site. `%i` in a value stands for the name, `%%` for a percent sign."
+        }
+        "scope" => {
+            "Where the mounts are. host: in the host's own mount namespace. services: only in \
+             those of the site's services, which must be named under `services`."
         }
         "description" => "What the preset is for, on one line.",
         "presets" => {
@@ -107,6 +168,8 @@ fn description(key: &str) -> &'static str {
 fn examples(key: &str) -> Value {
     match key {
         "root" => json!(["/srv/www/site1"]),
+        "instances" => json!(["/srv/customers/*", ["alice", "bob"]]),
+        "scope" => json!(["services"]),
         "description" => json!(["the directory of MySQL's socket"]),
         "presets" => json!([["php-fpm", "mysql"]]),
         "devices" => json!([["null", "urandom"]]),

@@ -1,11 +1,18 @@
 //! The text of one file → a [`Manifest`], or all of its mistakes.
 
-use super::diagnostic::{Diagnostic, Diagnostics, FaultText};
-use super::entries::{Manifest, SourceFile};
-use super::grammar::Grammar;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::defaults::Defaults;
+use super::diagnostic::{Diagnostic, Diagnostics, Fault, FaultText};
+use super::entries::{Entry, Manifest, Scope, SourceFile};
+use super::grammar::{FileContents, Grammar};
+use super::instances::{Instances, instance_of};
+use super::locate::PairPart;
 use super::node;
 use super::parsed::ParsedFile;
 use super::presets::Presets;
+use super::specifiers;
 use crate::base::{HostPath, SiteName};
 
 /// The largest file that is read, in bytes.
@@ -26,54 +33,151 @@ pub fn decode(file: &SourceFile, bytes: Vec<u8>) -> Result<String, Diagnostics> 
     })
 }
 
-/// Reads the manifest of `site` from `text`; `file` is where that is from. Presets are looked up in
-/// `presets`.
+/// Reads the manifest of `site` from `text`; `file` is where that is from. It may be a template of
+/// sites, which is then read for this one. Presets and defaults are looked up in `presets`.
 ///
-/// Errors: every mistake in the file and in the presets that it includes.
+/// Errors: every mistake in the file, in the presets that it includes, and in the defaults.
 pub fn parse(
     site: SiteName,
     file: SourceFile,
     text: &str,
     presets: &Presets,
 ) -> Result<Manifest, Diagnostics> {
-    let mut parsed = ParsedFile::new(text, Grammar::Site);
+    let none = Defaults::default();
+    let (defaults, in_defaults) = match presets.defaults() {
+        None => (&none, None),
+        Some(Ok(defaults)) => (defaults, None),
+        Some(Err(mistakes)) => (&none, Some(mistakes.clone())),
+    };
+    let mut parsed = ParsedFile::new(text, grammar_of(&site, &file));
     let mut faults = std::mem::take(&mut parsed.faults);
-    let mut entries = parsed.entries(&file, &[]);
-    let in_presets = presets.include(&parsed.contents.presets, &mut entries, &mut faults);
+    if in_defaults.is_none() {
+        faults.extend(without_services(&parsed.contents, defaults));
+    }
+
+    let mut entries = defaults.entries.clone();
+    entries.extend(parsed.entries(&file, &[], false));
+    let includes = &parsed.contents.presets;
+    let in_presets = presets.include(&defaults.sections, includes, &mut entries, &mut faults);
 
     let in_file = parsed.diagnostics(&file, text, faults);
-    if let Some(mut all) = in_file {
-        if let Some(more) = in_presets {
-            all.append(more);
-        }
+    if let Some(all) = Diagnostics::merged([in_file, in_defaults, in_presets]) {
         return Err(all);
     }
-    if let Some(all) = in_presets {
-        return Err(all);
-    }
-    let Some(root) = parsed.contents.root else {
+    let contents = parsed.contents;
+    let Some(root) = contents.root else {
         unreachable!("a file without a root has a fault that says so");
     };
+    let mut services = defaults.services.clone();
+    services.extend(contents.services);
     Ok(Manifest {
         site,
         file,
         root,
         entries,
-        services: parsed.contents.services,
+        services: without_repeats(services),
+        default_services: defaults
+            .file
+            .clone()
+            .map(|file| (defaults.services.clone(), file)),
+        scope: contents
+            .scope
+            .map(|line| line.scope)
+            .or(defaults.scope)
+            .unwrap_or_default(),
+        instances: contents.instances,
     })
 }
 
-/// The root that a manifest names, whatever else is wrong with it.
-pub fn root_of(text: &str) -> Option<HostPath> {
-    if let Some(root) = root_in_first_line(text) {
+/// What `lines`, as they would be in `file`, ask for by themselves, without the defaults.
+///
+/// Errors: every mistake in them and in the presets that they include.
+pub fn entries_of(
+    lines: &str,
+    file: &SourceFile,
+    presets: &Presets,
+) -> Result<Vec<Arc<Entry>>, Diagnostics> {
+    let mut parsed = ParsedFile::new(lines, Grammar::Defaults);
+    let mut faults = std::mem::take(&mut parsed.faults);
+    let mut entries = parsed.entries(file, &[], false);
+    let includes = &parsed.contents.presets;
+    let in_presets = presets.include(&[], includes, &mut entries, &mut faults);
+
+    let in_lines = parsed.diagnostics(file, lines, faults);
+    Diagnostics::merged([in_lines, in_presets]).map_or(Ok(entries), Err)
+}
+
+fn grammar_of<'s>(site: &'s SiteName, file: &SourceFile) -> Grammar<'s> {
+    let instance = match file {
+        SourceFile::File(file) => instance_of(site, file),
+        SourceFile::BuiltIn(_) => None,
+    };
+    instance.map_or(Grammar::Site, Grammar::Template)
+}
+
+fn without_repeats(names: Vec<String>) -> Vec<String> {
+    let mut once = vec![];
+    for name in names {
+        if !once.contains(&name) {
+            once.push(name);
+        }
+    }
+    once
+}
+
+/// A fault if the mounts should be in the namespaces of services, and there are none.
+fn without_services(contents: &FileContents, defaults: &Defaults) -> Option<Fault> {
+    let own = contents.scope;
+    let scope = own.map(|line| line.scope).or(defaults.scope);
+    let has_services = !contents.services.is_empty() || !defaults.services.is_empty();
+    if scope != Some(Scope::Services) || has_services || contents.services_are_wrong {
+        return None;
+    }
+    let message = match own {
+        Some(_) => "the scope `services` needs services",
+        None => "the scope `services`, of defaults.yaml, needs services",
+    };
+    let text = FaultText {
+        key: own.map(|_| "scope".to_owned()).unwrap_or_default(),
+        message: message.to_owned(),
+        label: "expected at least one unit under `services`".to_owned(),
+        help: Some(
+            "add the units that run inside, as in `services: [php8.2-fpm.service]`, or write \
+             `scope: host`"
+                .to_owned(),
+        ),
+    };
+    Some(Fault {
+        steps: own.into_iter().map(|line| line.nth).collect(),
+        part: PairPart::Value,
+        text,
+    })
+}
+
+/// The instances of the template of sites `file`, which has `text`, whatever else is wrong with it,
+/// and all mistakes in it that can be seen without one of its sites.
+pub fn instances(file: &SourceFile, text: &str) -> (Option<Instances>, Option<Diagnostics>) {
+    // The name of an instance can be as good as this one.
+    let mut parsed = ParsedFile::new(text, Grammar::Template("instance"));
+    let faults = std::mem::take(&mut parsed.faults);
+    let mistakes = parsed.diagnostics(file, text, faults);
+    (parsed.contents.instances, mistakes)
+}
+
+/// The root that the manifest of `site` names, whatever else is wrong with it. `text` is that of
+/// `file`.
+pub fn root_of(site: &SiteName, file: &Path, text: &str) -> Option<HostPath> {
+    let instance = instance_of(site, file);
+    if let Some(root) = root_in_first_line(text, instance) {
         return Some(root);
     }
-    ParsedFile::new(text, Grammar::Site).contents.root
+    let grammar = instance.map_or(Grammar::Site, Grammar::Template);
+    ParsedFile::new(text, grammar).contents.root
 }
 
 /// The root of a file that begins as most do, without reading the rest: every run needs the roots
 /// of all sites.
-fn root_in_first_line(text: &str) -> Option<HostPath> {
+fn root_in_first_line(text: &str, instance: Option<&str>) -> Option<HostPath> {
     let mut lines = text
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -81,10 +185,12 @@ fn root_in_first_line(text: &str) -> Option<HostPath> {
     let next_is_a_key = lines
         .next()
         .is_none_or(|line| line.starts_with(|c: char| c.is_ascii_lowercase()));
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-@".contains(c);
-    if value.chars().all(plain) && next_is_a_key {
-        HostPath::new(value).ok()
-    } else {
-        None
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-@%".contains(c);
+    if !value.chars().all(plain) || !next_is_a_key {
+        return None;
+    }
+    match instance {
+        None => HostPath::new(value).ok(),
+        Some(_) => HostPath::new(specifiers::replaced(value, instance).ok()?).ok(),
     }
 }

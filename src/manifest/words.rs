@@ -3,8 +3,8 @@
 //! Each check takes the text and returns it normalised, or a [`BadWord`] that tells what is wrong.
 
 use super::check::listed;
-use crate::base::HostPath;
 use crate::base::text::nearest;
+use crate::base::{BadPath, HostPath, SiteName};
 
 /// Why a word is not usable.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,6 +158,25 @@ pub(super) fn login(name: &str) -> Result<String, BadWord> {
             "a login name has letters, digits, `.`, `_`, `-` and `@`, \
              and begins with a letter, a digit or `_`",
         ));
+    }
+    Ok(name.to_owned())
+}
+
+/// The name of an instance of a template of sites.
+pub(super) fn instance(name: &str) -> Result<String, BadWord> {
+    if let Err(why) = SiteName::new(name) {
+        let message = match why {
+            BadPath::SiteName => "an instance's name has letters, digits, `.`, `_`, `-` and `@`, \
+                                  and begins with a letter or digit"
+                .to_owned(),
+            why => why.to_string(),
+        };
+        let bad = BadWord::new(message);
+        return Err(if name.contains(['*', '/']) {
+            bad.help("a pattern begins with `/`, as in `/srv/customers/*`")
+        } else {
+            bad
+        });
     }
     Ok(name.to_owned())
 }

@@ -181,6 +181,7 @@ fn reason(reason: &Reason) -> Value {
         "file": origin.file.to_string(),
         "key": origin.key,
         "presets": origin.presets,
+        "defaults": origin.defaults,
         "chain": chain,
     })
 }

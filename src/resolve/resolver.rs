@@ -175,10 +175,10 @@ impl Resolver {
         })
     }
 
-    /// What all entries bring together. It is remembered if all are from presets, which sites
-    /// share.
+    /// What all entries bring together. It is remembered if all are from presets or the defaults,
+    /// which sites share.
     fn gather(&self, entries: &[Arc<Entry>]) -> Gathering {
-        let shared = entries.iter().all(|entry| !entry.origin.presets.is_empty());
+        let shared = entries.iter().all(|entry| !entry.origin.is_sites_own());
         if !shared {
             return self.gather_anew(entries);
         }

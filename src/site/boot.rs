@@ -58,7 +58,7 @@ impl BootUnits {
     pub(crate) fn needs(&self, site: &Site, manifest: &Manifest) -> (UnitNeeds, Vec<Error>) {
         let (mut services, mut errors): (Vec<String>, _) = (vec![], vec![]);
         for service in &manifest.services {
-            match self.refuse(site, service) {
+            match self.refuse(site, manifest, service) {
                 Ok(()) if services.contains(service) => {}
                 Ok(()) => services.push(service.clone()),
                 Err(error) => errors.push(error),
@@ -101,7 +101,7 @@ impl BootUnits {
         for (site, manifest) in manifests {
             let mut order = FstabOrder::default();
             for service in &manifest.services {
-                let refused = self.refuse_order(site, service).err();
+                let refused = self.refuse_order(site, manifest, service).err();
                 let refused = refused.or_else(|| {
                     let way = self.ordering.order(&mounts(&site.name), service).err()?;
                     Some(Error::failed(format!(
@@ -142,9 +142,9 @@ impl BootUnits {
     }
 
     /// As [`refuse_order`](Self::refuse_order); also refuses units that this host does not have.
-    fn refuse(&self, site: &Site, service: &str) -> Result<()> {
-        self.refuse_order(site, service)?;
-        let (name, file) = (&site.name, site.file.display());
+    fn refuse(&self, site: &Site, manifest: &Manifest, service: &str) -> Result<()> {
+        self.refuse_order(site, manifest, service)?;
+        let (name, file) = (&site.name, manifest.file_of_service(service));
         if !self.has(service) {
             let unknown = Error::failed(format!("{name}: this host has no unit {service}"));
             return Err(match self.units.nearest(service) {
@@ -157,8 +157,8 @@ impl BootUnits {
 
     /// Refuses units that are not services, and services that must start before file systems are
     /// mounted.
-    fn refuse_order(&self, site: &Site, service: &str) -> Result<()> {
-        let (name, file) = (&site.name, site.file.display());
+    fn refuse_order(&self, site: &Site, manifest: &Manifest, service: &str) -> Result<()> {
+        let (name, file) = (&site.name, manifest.file_of_service(service));
         let cannot = |why: &str| {
             Error::failed(format!(
                 "{name}: {service} cannot start after the site's mounts"

@@ -1,10 +1,13 @@
 //! The configuration directory: sites and presets as files.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
 use super::error::ManifestError;
+use super::instances::{self, Found};
+use super::out::{Out, worst};
 use super::trust::Trust;
 use crate::base::{HostPath, SiteName};
 use crate::manifest::{self, Diagnostic, Presets, SourceFile};
@@ -13,10 +16,17 @@ use crate::resolve::Roots;
 use crate::{Error, Result, patience, sys};
 
 /// A site that a command is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Site {
     pub name: SiteName,
     pub file: PathBuf,
+}
+
+impl Site {
+    /// The name of the instance, if the file is a template of sites.
+    pub(crate) fn instance(&self) -> Option<&str> {
+        manifest::instance_of(&self.name, &self.file)
+    }
 }
 
 /// `path` from `/` on. If it has `..`, its directory is looked up now, so that it names the same
@@ -35,7 +45,17 @@ pub(crate) fn absolute(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
+/// The site whose manifest the file is.
+///
+/// Errors: the file is a template of sites, or its name cannot be a site's.
 pub(super) fn site_of(file: &Path) -> Result<SiteName> {
+    if let Some(template) = manifest::template_name(file) {
+        return Err(Error::usage(format!(
+            "{} is a template of sites, not a site",
+            file.display()
+        ))
+        .hint(format!("name a site of it: {template}@INSTANCE")));
+    }
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
     SiteName::new(&stem).map_err(|why| {
         Error::usage(format!(
@@ -47,13 +67,61 @@ pub(super) fn site_of(file: &Path) -> Result<SiteName> {
     })
 }
 
-/// The files in the directory `sites` of a configuration.
+/// The sites of a configuration.
 #[derive(Default)]
 pub(crate) struct SiteList {
     /// Sorted by name.
     pub sites: Vec<Site>,
-    /// Why other files are not sites.
-    pub misnamed: Vec<Error>,
+    /// Why other files are not sites, or do not tell which sites they are for.
+    pub errors: Vec<ManifestError>,
+    /// What else the administrator should know.
+    pub warnings: Vec<String>,
+    /// Something did not answer, so there may be more sites.
+    pub is_partial: bool,
+}
+
+impl From<Site> for SiteList {
+    fn from(site: Site) -> Self {
+        Self {
+            sites: vec![site],
+            ..Self::default()
+        }
+    }
+}
+
+impl SiteList {
+    /// Adds another list, each site once, in the order of the lists.
+    pub(super) fn extend(&mut self, other: Self) {
+        let known: HashSet<_> = self.sites.iter().cloned().collect();
+        let new = other.sites.into_iter();
+        self.sites.extend(new.filter(|site| !known.contains(site)));
+        self.errors.extend(other.errors);
+        self.warnings.extend(other.warnings);
+        self.is_partial |= other.is_partial;
+    }
+
+    /// Adds what templates give. A site that has a manifest of its own is there already.
+    fn add(&mut self, found: Found) {
+        let known: HashSet<_> = self.sites.iter().map(|site| site.name.clone()).collect();
+        let new = found.sites.into_iter();
+        self.sites
+            .extend(new.filter(|site| !known.contains(&site.name)));
+        self.errors.extend(found.errors);
+        self.warnings.extend(found.warnings);
+        self.is_partial |= found.is_partial;
+    }
+
+    /// Reports the errors and warnings; returns the exit code.
+    pub(crate) fn report(&self, out: &Out) -> u8 {
+        for warning in &self.warnings {
+            out.warn(warning);
+        }
+        worst(
+            self.errors
+                .iter()
+                .map(|error| error.report(out, &"a file of sites")),
+        )
+    }
 }
 
 /// The sites of the configuration in the directory `config`.
@@ -66,24 +134,78 @@ pub(crate) fn list(config: &Path) -> Result<SiteList> {
             .because(error)
             .hint("write SITE.yaml there, or name another directory with --config-dir")
     };
-    let (mut sites, mut misnamed) = (vec![], vec![]);
+    let (mut list, mut templates) = (SiteList::default(), vec![]);
     for file in files_ending_in(&directory, "yaml").map_err(|error| cannot(&error))? {
+        if manifest::template_name(&file).is_some() {
+            templates.push(file);
+            continue;
+        }
         match site_of(&file) {
-            Ok(name) => sites.push(Site { name, file }),
-            Err(error) => misnamed.push(error),
+            Ok(name) => list.sites.push(Site { name, file }),
+            Err(error) => list.errors.push(error.into()),
         }
     }
     for file in files_ending_in(&directory, "yml").map_err(|error| cannot(&error))? {
         let renamed = file.with_extension("yaml");
-        misnamed.push(
+        list.errors.push(
             Error::usage(format!(
                 "{}: a manifest's name ends in .yaml",
                 file.display()
             ))
-            .hint(format!("mv {} {}", file.display(), renamed.display())),
+            .hint(format!("mv {} {}", file.display(), renamed.display()))
+            .into(),
         );
     }
-    Ok(SiteList { sites, misnamed })
+    list.add(instances::of_templates(&templates));
+    list.sites.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(list)
+}
+
+/// The sites of the template `file`.
+pub(crate) fn of_template(file: &Path) -> SiteList {
+    let mut list = SiteList::default();
+    list.add(instances::of_templates(&[file.to_owned()]));
+    list
+}
+
+/// The site of this name, whether or not it has a manifest: its own, or the template of its name.
+pub(crate) fn site_named(config: &Path, name: SiteName) -> Site {
+    let directory = config.join("sites");
+    let file = directory.join(format!("{name}.yaml"));
+    if let Some((template, _)) = name.instance()
+        && is_absent(&file)
+    {
+        let template = directory.join(format!("{template}@.yaml"));
+        if !is_absent(&template) {
+            return Site {
+                name,
+                file: template,
+            };
+        }
+    }
+    Site { name, file }
+}
+
+/// Whether the site has a manifest. One in a template counts if it is not known that the template
+/// does not have the instance.
+pub(crate) fn has_manifest(site: &Site) -> bool {
+    if site.file.symlink_metadata().is_err() {
+        return false;
+    }
+    site.instance().is_none()
+        || instances::in_file(&site.file)
+            .is_none_or(|instances| instances::has(site, &instances).unwrap_or(true))
+}
+
+/// That the site, which is set up, has no manifest.
+pub(crate) fn no_manifest(site: &Site) -> Error {
+    let (name, file) = (&site.name, site.file.display());
+    Error::failed(match site.instance() {
+        Some(instance) if !is_absent(&site.file) => {
+            format!("{name}: {file} has no instance {instance} any more")
+        }
+        _ => format!("{name}: the manifest {file} is gone"),
+    })
 }
 
 /// The files `*.yaml` of a directory, sorted, without hidden ones.
@@ -106,8 +228,13 @@ fn files_ending_in(directory: &Path, ending: &str) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The built-in presets and those of the configuration. One that `trust` refuses, or that cannot be
-/// read, is an error where it is included.
+/// The file of the defaults of all sites.
+pub(crate) fn defaults_file(config: &Path) -> PathBuf {
+    config.join("defaults.yaml")
+}
+
+/// The built-in presets and those of the configuration, and the defaults of all sites. One that
+/// `trust` refuses, or that cannot be read, is an error where it is included.
 pub(crate) fn presets(config: &Path, trust: &Trust) -> Result<Presets> {
     let mut presets = Presets::built_in();
     let directory = config.join("presets");
@@ -133,7 +260,22 @@ pub(crate) fn presets(config: &Path, trust: &Trust) -> Result<Presets> {
             Err(why) => presets.add_unreadable(&name, SourceFile::File(file), reason(&why)),
         }
     }
+
+    let defaults = defaults_file(config);
+    if is_absent(&defaults) {
+        return Ok(presets);
+    }
+    let admitted = trust.admit(&defaults).map_err(ManifestError::from);
+    match admitted.and_then(|()| text(&defaults)) {
+        Ok(text) => presets.set_defaults(SourceFile::File(defaults), text),
+        Err(why) => presets.set_unreadable_defaults(SourceFile::File(defaults), reason(&why)),
+    }
     Ok(presets)
+}
+
+/// Whether there is no such name. A link that leads nowhere is there.
+fn is_absent(path: &Path) -> bool {
+    matches!(path.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound)
 }
 
 /// Why a preset cannot be used: the error with its hint, or its first mistake.
@@ -220,5 +362,5 @@ pub(super) fn text(file: &Path) -> Result<String, ManifestError> {
 
 /// The root that a manifest names, whatever else is wrong with it.
 pub(crate) fn root_of(site: &Site) -> Option<HostPath> {
-    manifest::root_of(&text(&site.file).ok()?)
+    manifest::root_of(&site.name, &site.file, &text(&site.file).ok()?)
 }

@@ -11,7 +11,7 @@ use crate::engine::EngineFailure;
 use crate::manifest::Diagnostics;
 
 /// Why there is no manifest.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ManifestError {
     Error(Error),
     Mistakes(Diagnostics),
@@ -127,6 +127,9 @@ impl SiteError {
     /// As one error, in one line.
     pub(crate) fn as_error(&self, site: &Site) -> Error {
         match self {
+            Self::Manifest(ManifestError::Mistakes(mistakes)) => {
+                Error::usage(mistakes.brief_in(&site.file))
+            }
             Self::Manifest(error) => Error::usage(error.to_string()),
             Self::Errors(errors) if errors.len() == 1 => errors[0].clone(),
             Self::Errors(_) | Self::Engine(_) => Error::failed(self.text(site)),

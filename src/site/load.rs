@@ -3,12 +3,13 @@
 use std::fs;
 
 use super::Site;
-use super::configuration::{self, text};
+use super::configuration;
 use super::context::Context;
 use super::error::ManifestError;
+use super::instances;
 use crate::Error;
 use crate::base::text::nearest;
-use crate::manifest::{self, Manifest, SourceFile};
+use crate::manifest::{self, Manifest, Scope, SourceFile};
 
 /// The site's manifest. If the command acts as root, a manifest is refused that users other than
 /// root can change.
@@ -16,13 +17,23 @@ pub(crate) fn manifest(context: &Context, site: &Site) -> Result<Manifest, Manif
     if let Some(warning) = context.trust.admit_or_warn(&site.file)? {
         context.out.site(&site.name).warn(warning);
     }
-    let text = text(&site.file).map_err(|error| match error {
+    let text = configuration::text(&site.file).map_err(|error| match error {
         ManifestError::Error(error) if error.errno() == Some(libc::ENOENT) => {
             no_such_site(context, site, error).into()
         }
         other => other,
     })?;
-    manifest_from(context, site, &text)
+    let manifest = manifest_from(context, site, &text)?;
+    if let Some(instances) = &manifest.instances {
+        instances::check(site, instances).map_err(|error| {
+            if is_recorded(context, site) {
+                error.hint(set_up_without_manifest(site))
+            } else {
+                error
+            }
+        })?;
+    }
+    Ok(manifest)
 }
 
 /// As [`manifest`], from this text of the site's file.
@@ -32,8 +43,35 @@ pub(crate) fn manifest_from(
     text: &str,
 ) -> Result<Manifest, ManifestError> {
     let file = SourceFile::File(site.file.clone());
-    manifest::parse(site.name.clone(), file, text, &context.presets)
-        .map_err(ManifestError::Mistakes)
+    let manifest = manifest::parse(site.name.clone(), file, text, &context.presets)
+        .map_err(ManifestError::Mistakes)?;
+    refuse_other_scopes(&manifest)?;
+    Ok(manifest)
+}
+
+/// All mounts are made in the host's own mount namespace.
+fn refuse_other_scopes(manifest: &Manifest) -> Result<(), Error> {
+    match manifest.scope {
+        Scope::Host => Ok(()),
+        Scope::Services => Err(Error::usage(format!(
+            "{}: the scope `services` is not offered: mounts are made in the host's mount \
+             namespace",
+            manifest.site
+        ))
+        .hint("write `scope: host`, or leave it out")),
+    }
+}
+
+fn is_recorded(context: &Context, site: &Site) -> bool {
+    let recorded = context.state.recorded_sites();
+    recorded.is_ok_and(|recorded| recorded.contains(&site.name))
+}
+
+fn set_up_without_manifest(Site { name, .. }: &Site) -> String {
+    format!(
+        "it is set up, but its manifest was removed, renamed, or is elsewhere: give that file's \
+         path; `mountjail down {name}` works from the record"
+    )
 }
 
 fn no_such_site(context: &Context, site: &Site, error: Error) -> Error {
@@ -65,12 +103,8 @@ fn no_such_site(context: &Context, site: &Site, error: Error) -> Error {
         "there is no site {name}: {} does not exist",
         file.display()
     ));
-    let recorded = context.state.recorded_sites();
-    if recorded.is_ok_and(|recorded| recorded.contains(name)) {
-        return missing.hint(format!(
-            "it is set up, but its manifest was removed, renamed, or is elsewhere: give that \
-             file's path; `mountjail down {name}` works from the record"
-        ));
+    if is_recorded(context, site) {
+        return missing.hint(set_up_without_manifest(site));
     }
     let known = known.iter().map(|known| known.name.as_str());
     missing.hint(match nearest(name.as_str(), known) {

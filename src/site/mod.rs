@@ -11,6 +11,7 @@ pub(crate) mod context;
 pub(crate) mod down;
 pub(crate) mod error;
 pub(crate) mod fstab;
+pub(crate) mod instances;
 pub(crate) mod load;
 pub(crate) mod out;
 pub(crate) mod parallel;

@@ -156,10 +156,13 @@ impl Out {
     /// [`Out::exit_code`].
     pub(crate) fn error_aside(&self, error: &Error) {
         self.error(error);
-        self.aside.store(
-            worst([self.aside.load(Ordering::Relaxed), error.exit_code()]),
-            Ordering::Relaxed,
-        );
+        self.aside(error.exit_code());
+    }
+
+    /// As [`Out::error_aside`], for errors that were reported already.
+    pub(crate) fn aside(&self, code: u8) {
+        let so_far = self.aside.load(Ordering::Relaxed);
+        self.aside.store(worst([so_far, code]), Ordering::Relaxed);
     }
 
     /// The exit code of a command whose own one is `code`.
@@ -170,16 +173,17 @@ impl Out {
         }
     }
 
-    /// Mistakes in the manifest or presets of `what`. Those of a preset are shown once, not once
-    /// per site.
+    /// Mistakes in the manifest of `what`, in its presets or in the defaults. Those that several
+    /// sites share are shown once.
     pub(crate) fn diagnostics(&self, what: &dyn fmt::Display, diagnostics: &Diagnostics) {
-        let text = diagnostics.render(self.colour);
-        if lock(&self.shown).insert(text.clone()) {
-            self.write(ERROR, text.trim_end());
-        } else {
+        let mut shown = lock(&self.shown);
+        let new = diagnostics.render_if(self.colour, |text| shown.insert(text.to_owned()));
+        if new.is_empty() {
             self.error(&Error::usage(format!(
-                "{what}: it includes a preset with the mistakes shown above"
+                "{what}: it has the mistakes shown above, too"
             )));
+        } else {
+            self.write(ERROR, new.join("\n\n").trim_end());
         }
     }
 
@@ -227,8 +231,8 @@ impl Out {
         SiteOut { out: self, site }
     }
 
-    /// The warnings and notes of what was resolved. Most notes of presets are shown with `-v` only:
-    /// presets have many optional lines.
+    /// The warnings and notes of what was resolved. Most notes of presets and of the defaults are
+    /// shown with `-v` only: they have many optional lines.
     pub(crate) fn notes(&self, desired: &Desired) {
         let out = self.site(&desired.site);
         for warning in &desired.warnings {
@@ -236,7 +240,7 @@ impl Out {
         }
         for note in &desired.notes {
             let text = format_args!("{} ({})", note.text, note.origin);
-            if note.always || note.origin.presets.is_empty() {
+            if note.always || note.origin.is_sites_own() {
                 out.info(text);
             } else {
                 out.detail(text);

@@ -1,11 +1,12 @@
 //! Which sites a command is for.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Site;
-use super::configuration::{absolute, list, root_of, site_of};
+use super::configuration::{self, SiteList, absolute, list, root_of, site_named, site_of};
 use super::context::Context;
 use crate::base::SiteName;
+use crate::manifest;
 use crate::observe::BootId;
 use crate::{Error, Result};
 
@@ -28,64 +29,101 @@ impl Selection {
         }
     }
 
-    /// The sites, each once. If there are none at all, that is reported.
+    /// The sites, each once. Files that are no sites are reported, and that there are no sites at
+    /// all.
     ///
     /// Errors: the configuration cannot be listed, or a name cannot be a site's.
     pub(crate) fn sites(&self, context: &Context) -> Result<Vec<Site>> {
-        let names = match self {
-            Self::All => {
-                let sites = all(context)?;
-                if sites.is_empty() && context.state.recorded_sites()?.is_empty() {
-                    let directory = context.config.join("sites");
-                    let directory = directory.display();
-                    context
-                        .out
-                        .info(format_args!("there are no sites in {directory}"));
-                }
-                return Ok(sites);
-            }
-            Self::Named(names) => names,
-        };
-        let mut sites: Vec<Site> = vec![];
-        for name in names {
-            let site = site(context, name)?;
-            if !sites.contains(&site) {
-                sites.push(site);
-            }
+        let list = self.list(context)?;
+        let is_explained = !list.errors.is_empty() || !list.warnings.is_empty();
+        let sites = reported(context, list);
+        let is_odd = matches!(self, Self::All) && sites.is_empty() && !is_explained;
+        if is_odd && context.state.recorded_sites()?.is_empty() {
+            let directory = context.config.join("sites");
+            let directory = directory.display();
+            context
+                .out
+                .info(format_args!("there are no sites in {directory}"));
         }
         Ok(sites)
+    }
+
+    /// As [`sites`](Self::sites), without reporting anything.
+    pub(crate) fn list(&self, context: &Context) -> Result<SiteList> {
+        let names = match self {
+            Self::All => return list(&context.config),
+            Self::Named(names) => names,
+        };
+        let mut all = SiteList::default();
+        for name in names {
+            all.extend(match template(context, name)? {
+                Some(file) => of_template(&file)?,
+                None => SiteList::from(site(context, name)?),
+            });
+        }
+        Ok(all)
     }
 }
 
 /// The site that `name` means: a name, or the path of a manifest.
 pub(crate) fn site(context: &Context, name: &str) -> Result<Site> {
-    let is_path = name.contains('/')
-        || Path::new(name)
-            .extension()
-            .is_some_and(|extension| extension == "yaml");
-    if is_path {
-        let file = absolute(Path::new(name)).map_err(|error| {
-            Error::failed(format!("cannot use the path {name}")).because(&error)
-        })?;
+    if let Some(file) = template(context, name)? {
+        site_of(&file)?; // refuses it
+    }
+    if let Some(file) = path(name)? {
         return Ok(Site {
             name: site_of(&file)?,
             file,
         });
     }
-    let file = context.config.join("sites").join(format!("{name}.yaml"));
     let name = SiteName::new(name)
         .map_err(|why| Error::usage(format!("{name:?} cannot be a site's name")).because_of(why))?;
-    Ok(Site { name, file })
+    Ok(site_named(&context.config, name))
 }
 
-/// All sites of the configuration, sorted by name. Files whose names cannot be a site's are
-/// reported, and do not stop the others.
-pub(crate) fn all(context: &Context) -> Result<Vec<Site>> {
-    let found = list(&context.config)?;
-    for error in &found.misnamed {
-        context.out.error_aside(error);
+/// The file that `name` means, if it is a path and not a name.
+fn path(name: &str) -> Result<Option<PathBuf>> {
+    let is_path = name.contains('/')
+        || Path::new(name)
+            .extension()
+            .is_some_and(|extension| extension == "yaml");
+    if !is_path {
+        return Ok(None);
     }
-    Ok(found.sites)
+    let file = absolute(Path::new(name))
+        .map_err(|error| Error::failed(format!("cannot use the path {name}")).because(&error))?;
+    Ok(Some(file))
+}
+
+/// The template of sites that `name` means: `NAME@`, or a path.
+fn template(context: &Context, name: &str) -> Result<Option<PathBuf>> {
+    let file = match path(name)? {
+        Some(file) => file,
+        None => context.config.join("sites").join(format!("{name}.yaml")),
+    };
+    Ok(manifest::template_name(&file).is_some().then_some(file))
+}
+
+/// All sites of the template `file`.
+///
+/// Errors: it does not exist.
+fn of_template(file: &Path) -> Result<SiteList> {
+    file.symlink_metadata().map_err(|error| {
+        Error::failed(format!("cannot read {}", file.display())).because(&error)
+    })?;
+    Ok(configuration::of_template(file))
+}
+
+/// All sites of the configuration, sorted by name. Files that are no sites are reported, and do not
+/// stop the others.
+pub(crate) fn all(context: &Context) -> Result<Vec<Site>> {
+    Ok(reported(context, list(&context.config)?))
+}
+
+/// The sites of the list, whose errors and warnings are reported.
+fn reported(context: &Context, list: SiteList) -> Vec<Site> {
+    context.out.aside(list.report(context.out));
+    list.sites
 }
 
 /// Why `down --all` leaves a site that is recorded: another configuration brought it up. `None`:
@@ -108,7 +146,9 @@ pub(crate) fn of_another_configuration(
         });
     };
     let was_moved = by.symlink_metadata().is_err() && site.file.symlink_metadata().is_ok();
-    if by == site.file || was_moved || root_of(site).as_ref() == Some(root) {
+    // A site can have a manifest of its own or be in a template.
+    let is_beside = by.parent() == site.file.parent();
+    if is_beside || was_moved || root_of(site).as_ref() == Some(root) {
         return None;
     }
     let by = by.display();

@@ -2,18 +2,17 @@
 //! from the records.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::sync::Arc;
 
 use super::SiteError;
 use super::pipeline::Pipeline;
 use super::records::{self, add_recorded, recorded_besides};
 use super::{Site, configuration};
+use crate::Result;
 use crate::base::JailPath;
 use crate::observe::{self, Records};
 use crate::plan::{self, Plan, Step};
 use crate::resolve::{Dependencies, Desired, FileKind, Host, Mount, Resolution};
-use crate::{Error, Result};
 
 pub(crate) struct SiteStatus {
     pub site: Site,
@@ -61,7 +60,7 @@ impl SiteStatus {
             };
         };
 
-        let has_no_manifest = fs::symlink_metadata(&site.file).is_err();
+        let has_no_manifest = !configuration::has_manifest(&site);
         let host = &pipeline.context.host;
         let (resolved, absent) = if failed.is_empty() || has_no_manifest {
             let absent = named_and_absent(&desired, &records, host, &lookups);
@@ -114,7 +113,7 @@ fn records_at_home(pipeline: &Pipeline, site: &Site) -> Result<Records> {
 }
 
 fn plan_without_manifest(pipeline: &Pipeline, site: &Site) -> Result<Option<Plan>> {
-    let Site { name, file } = site;
+    let name = &site.name;
     let records = records::read(&pipeline.context, name, &pipeline.boot)?;
     let Some(root) = records.root().cloned() else {
         return Ok(None);
@@ -127,7 +126,7 @@ fn plan_without_manifest(pipeline: &Pipeline, site: &Site) -> Result<Option<Plan
         BTreeSet::new(),
         Resolved::Wholly,
     )?;
-    let gone = Error::failed(format!("{name}: the manifest {} is gone", file.display()));
+    let gone = configuration::no_manifest(site);
     let hint = format!("`mountjail down {name}` takes away what is mounted");
     plan.conflicts.push(gone.hint(hint));
     Ok(Some(plan))

@@ -7,34 +7,63 @@ use super::index::Dependent;
 use super::pass_result::PassResult;
 use crate::base::HostPath;
 use crate::resolve::{Aspect, Dependencies, Host};
-use crate::site::configuration;
+use crate::site::{configuration, instances};
+use crate::{manifest, patience};
 
 /// The files that the configuration in `config` is read from.
 pub(crate) fn learned(config: &Path) -> Vec<PassResult> {
-    let result_of = |user, directory| PassResult {
-        user,
-        lookups: vec![Arc::new(yaml_files(&config.join(directory)))],
-        root: None,
-        ids: vec![],
-        record: None,
-    };
+    let presets = yaml_files(&config.join("presets"));
+    let defaults = configuration::defaults_file(config);
+    depend_on(&presets, &defaults, Aspect::CONTENTS);
+
+    let directory = config.join("sites");
+    let mut sites = of_templates(&directory);
+    sites.push(yaml_files(&directory).into_dependencies());
     vec![
-        result_of(Dependent::Presets, "presets"),
-        result_of(Dependent::Sites, "sites"),
+        result_of(Dependent::Presets, vec![presets.into_dependencies()]),
+        result_of(Dependent::Sites, sites),
     ]
 }
 
-/// The names in a directory, and the contents of its manifests or presets.
-fn yaml_files(directory: &Path) -> Dependencies {
-    let host = Host::new().tracked();
-    let depend = |path: &Path, interest| {
-        if let Ok(path) = HostPath::new(path) {
-            host.depend_on(&path, interest);
-        }
-    };
-    depend(directory, Aspect::NAMES);
-    for file in configuration::yaml_files(directory).unwrap_or_default() {
-        depend(&file, Aspect::CONTENTS);
+fn result_of(user: Dependent, lookups: Vec<Dependencies>) -> PassResult {
+    PassResult {
+        user,
+        lookups: lookups.into_iter().map(Arc::new).collect(),
+        root: None,
+        ids: vec![],
+        record: None,
     }
-    host.into_dependencies()
+}
+
+/// What the lists of instances depend on. Directories that do not answer are left out.
+fn of_templates(directory: &Path) -> Vec<Dependencies> {
+    let mut paths = vec![];
+    for file in configuration::yaml_files(directory).unwrap_or_default() {
+        if manifest::template_name(&file).is_some() {
+            paths.extend(instances::watched(&file));
+        }
+    }
+    let look = |path: &HostPath| {
+        let host = Host::new().tracked();
+        host.depend_on(path, Aspect::NAMES);
+        host.into_dependencies()
+    };
+    let answers = patience::each_within(paths, Some(patience::SHORT), look);
+    answers.into_iter().flatten().collect()
+}
+
+/// The names in a directory, and the contents of its manifests or presets.
+fn yaml_files(directory: &Path) -> Host {
+    let host = Host::new().tracked();
+    depend_on(&host, directory, Aspect::NAMES);
+    for file in configuration::yaml_files(directory).unwrap_or_default() {
+        depend_on(&host, &file, Aspect::CONTENTS);
+    }
+    host
+}
+
+fn depend_on(host: &Host, path: &Path, aspect: Aspect) {
+    if let Ok(path) = HostPath::new(path) {
+        host.depend_on(&path, aspect);
+    }
 }

@@ -26,7 +26,7 @@ use crate::patience::{Lost, worker};
 use crate::site::configuration::SiteList;
 use crate::site::context::{Context, is_set};
 use crate::site::parallel::lost;
-use crate::site::{Selection, Site, SiteError, configuration as sites};
+use crate::site::{Selection, Site, SiteError};
 use crate::{Error, Result, sys};
 
 /// How long a watcher that was killed may take to end.
@@ -77,6 +77,8 @@ struct Daemon {
     scheduler: Scheduler<Dependent>,
     /// The sites of the selection, up or not.
     sites: BTreeMap<SiteName, Site>,
+    /// Some sites may be missing in the list, because something did not answer.
+    list_is_partial: bool,
     grace: GracePeriods,
     reporter: Reporter,
     signals: WatchSignals,
@@ -99,6 +101,7 @@ impl Daemon {
             watcher,
             scheduler: Scheduler::default(),
             sites: BTreeMap::new(),
+            list_is_partial: false,
             grace: GracePeriods::default(),
             signals,
             asleep: vec![],
@@ -166,9 +169,15 @@ impl Daemon {
         let learned = configuration::learned(&self.context.config);
         self.watcher.learn(&mut self.scheduler, learned, now);
         let context = self.context.reloaded()?;
-        let SiteList { sites, misnamed } = self.in_scope(&context)?;
+        let SiteList {
+            sites,
+            errors,
+            warnings,
+            is_partial,
+        } = self.selection.list(&context)?;
         self.context = context;
-        self.reporter.misnamed(self.context.out, misnamed);
+        self.reporter.no_sites(self.context.out, errors, warnings);
+        self.list_is_partial = is_partial;
         for site in sites {
             let old = self.sites.insert(site.name.clone(), site.clone());
             if old.is_none_or(|old| old != site) {
@@ -176,17 +185,6 @@ impl Daemon {
             }
         }
         Ok(())
-    }
-
-    /// The sites of the selection, and why some files are not sites.
-    fn in_scope(&self, context: &Context) -> Result<SiteList> {
-        match &self.selection {
-            Selection::All => sites::list(&context.config),
-            Selection::Named(_) => Ok(SiteList {
-                sites: self.selection.sites(context)?,
-                misnamed: vec![],
-            }),
-        }
     }
 
     fn pass_or_later(&mut self) {
@@ -309,7 +307,7 @@ impl Daemon {
         let trouble = self.reload().err();
         let now = Instant::now();
         for user in &due {
-            if trouble.is_some() {
+            if trouble.is_some() || self.list_is_partial && *user == Dependent::Sites {
                 self.scheduler.failed(user, now);
             } else {
                 self.scheduler.succeeded(user);

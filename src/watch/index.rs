@@ -11,7 +11,7 @@ use crate::resolve::{Aspect, Dependencies};
 /// What depends on files of the host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Dependent {
-    /// The presets, and with them all sites.
+    /// The presets and the defaults, and with them all sites.
     Presets,
     /// The list of sites.
     Sites,

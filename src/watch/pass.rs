@@ -14,7 +14,7 @@ use crate::resolve::{Aspect, Dependencies, Host, Resolution};
 use crate::site::context::Context;
 use crate::site::pipeline::{BringUp, MountLookup, lock};
 use crate::site::up::{Change, Done};
-use crate::site::{ManifestError, Site, SiteError};
+use crate::site::{ManifestError, Site, SiteError, configuration, instances};
 use crate::{Error, Result};
 
 /// From so many sites on, a pass reads the whole mount table instead of looking up each mount.
@@ -151,6 +151,9 @@ fn bring_right(
     if let Ok(file) = HostPath::new(&site.file) {
         host.depend_on(&file, Aspect::CONTENTS);
     }
+    for directory in instances::directories(site) {
+        host.depend_on(&directory, Aspect::NAME);
+    }
     let manifest = match run.pipeline.load(site) {
         Ok(manifest) => manifest,
         Err(error) if is_gone(&error, site) => return PassOutcome::WithoutManifest,
@@ -205,15 +208,16 @@ fn could_not_look(error: &Error) -> bool {
 }
 
 /// The error of a site that is up and has no manifest.
-pub(crate) fn without_manifest(Site { name, file }: &Site) -> SiteError {
-    let gone = Error::failed(format!("{name}: the manifest {} is gone", file.display()))
+pub(crate) fn without_manifest(site: &Site) -> SiteError {
+    let name = &site.name;
+    let gone = configuration::no_manifest(site)
         .because_of("its mounts stay, but are not kept right any more")
         .hint(format!("`mountjail down {name}` takes it away"));
     SiteError::Errors(vec![gone])
 }
 
 fn is_gone(error: &ManifestError, site: &Site) -> bool {
-    matches!(error, ManifestError::Error(_)) && std::fs::symlink_metadata(&site.file).is_err()
+    matches!(error, ManifestError::Error(_)) && !configuration::has_manifest(site)
 }
 
 /// What is known about the site now; `None`: the record cannot be read at the moment.

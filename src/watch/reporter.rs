@@ -19,7 +19,7 @@ use crate::patience::worker;
 use crate::site::context::Context;
 use crate::site::out::Out;
 use crate::site::up::{Change, Changed, Changes};
-use crate::site::{Site, SiteError};
+use crate::site::{ManifestError, Site, SiteError};
 
 /// How many names are shown in one line.
 const NAMED: usize = 5;
@@ -35,8 +35,8 @@ pub(crate) struct Reporter {
     /// The status that the service manager was told last.
     status: String,
     troubles: BTreeMap<WatcherTrouble, Error>,
-    /// Files whose names cannot be sites'.
-    misnamed: Vec<Error>,
+    /// Files that are no sites, and what else was reported about the list of sites.
+    no_sites: (Vec<ManifestError>, Vec<String>),
     limit: RateLimit,
     /// When each note was last reported.
     noted: BTreeMap<&'static str, Instant>,
@@ -82,7 +82,7 @@ impl Reporter {
             watchdog,
             status: String::new(),
             troubles: BTreeMap::new(),
-            misnamed: vec![],
+            no_sites: (vec![], vec![]),
             limit: RateLimit::default(),
             noted: BTreeMap::new(),
         }
@@ -175,14 +175,24 @@ impl Reporter {
         }
     }
 
-    /// Reports files whose names cannot be sites', if that is new.
-    pub(crate) fn misnamed(&mut self, out: &Out, files: Vec<Error>) {
-        for file in &files {
-            if !self.misnamed.contains(file) {
-                out.error(file);
-            }
+    /// Reports files that are no sites, and the warnings of the list, if they are new.
+    pub(crate) fn no_sites(
+        &mut self,
+        out: &Out,
+        errors: Vec<ManifestError>,
+        warnings: Vec<String>,
+    ) {
+        let (known_errors, known_warnings) = &self.no_sites;
+        for error in errors.iter().filter(|error| !known_errors.contains(error)) {
+            error.report(out, &"a file of sites");
         }
-        self.misnamed = files;
+        for warning in warnings
+            .iter()
+            .filter(|warning| !known_warnings.contains(warning))
+        {
+            out.warn(warning);
+        }
+        self.no_sites = (errors, warnings);
     }
 
     /// Reports what was changed, in one line for all sites for which the same was done.

@@ -4,8 +4,10 @@
 mod support;
 
 mod completions;
+mod defaults;
 mod import;
 mod import_fpm;
+mod instances;
 mod presets;
 mod snapshots;
 mod status;
@@ -15,8 +17,10 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     support::main([
         ("completions", completions::all()),
+        ("defaults", defaults::all()),
         ("import", import::all()),
         ("import_fpm", import_fpm::all()),
+        ("instances", instances::all()),
         ("presets", presets::all()),
         ("snapshots", snapshots::all()),
         ("status", status::all()),

@@ -590,7 +590,7 @@ fn configuration() {
     let ran = sandbox
         .run(&["check", "s", "t"])
         .exits(2)
-        .says("t: it includes a preset with the mistakes shown above");
+        .says("t: it has the mistakes shown above, too");
     assert_eq!(
         ran.stderr.matches("loop -> other -> loop").count(),
         1,

@@ -2,6 +2,8 @@
 
 mod closure;
 mod corpus;
+mod defaults;
+mod instances;
 mod manifests;
 mod planner;
 mod resolve;

@@ -1,9 +1,11 @@
 //! The grammar: what is accepted, and for every kind of mistake the place, the words and the
 //! nearest spelling.
 
+use std::path::Path;
+
 use mountjail::base::SiteName;
 use mountjail::manifest::{
-    Access, Diagnostics, Manifest, Presets, Request, SourceFile, decode, parse, root_of,
+    Access, Diagnostics, Manifest, Presets, Request, Scope, SourceFile, decode, parse, root_of,
 };
 
 fn read_with(text: &str, presets: &Presets) -> Result<Manifest, Diagnostics> {
@@ -77,6 +79,50 @@ fn everything_that_the_grammar_has_is_understood() {
         panic!()
     };
     assert_eq!(device.any_of, ["null"], "a YAML null is the device");
+}
+
+#[test]
+fn a_scope_is_host_or_services() {
+    assert_eq!(ok("root: /srv/s\n").scope, Scope::Host);
+    assert_eq!(ok("root: /srv/s\nscope: host\n").scope, Scope::Host);
+    let with_service = "root: /srv/s\nscope: services\nservices: [a.service]\n";
+    assert_eq!(ok(with_service).scope, Scope::Services);
+
+    one(
+        "root: /srv/s\nscope: service\nservices: [a.service]\n",
+        (2, 8),
+        "scope",
+        &[
+            "no such scope",
+            "found `service`",
+            "did you mean `services`?",
+        ],
+    );
+    one(
+        "root: /srv/s\nscope: [host]\n",
+        (2, 8),
+        "scope",
+        &["a list"],
+    );
+    for services in ["", "services: []\n"] {
+        one(
+            &format!("root: /srv/s\nscope: services\n{services}"),
+            (2, 8),
+            "scope",
+            &[
+                "needs services",
+                "as in `services: [php8.2-fpm.service]`",
+                "`scope: host`",
+            ],
+        );
+    }
+    // Mistakes in the services are reported by themselves.
+    one(
+        "root: /srv/s\nscope: services\nservices: [php-fpm]\n",
+        (3, 12),
+        "services[0]",
+        &["php-fpm.service"],
+    );
 }
 
 #[test]
@@ -349,9 +395,21 @@ fn the_examples_that_are_shipped_are_sound() {
 
 #[test]
 fn a_root_is_found_whatever_else_is_wrong() {
+    let root = |name: &str, file: &str, text: &str| {
+        let site = SiteName::new(name).unwrap();
+        root_of(&site, Path::new(file), text).map(|root| root.to_string())
+    };
+    let of_site = |text| root("s@a", "s@a.yaml", text);
     assert_eq!(
-        root_of("ect: []\nroot: /srv/s\n").unwrap().to_string(),
-        "/srv/s"
+        of_site("ect: []\nroot: /srv/s\n").as_deref(),
+        Some("/srv/s")
     );
-    assert_eq!(root_of("root: [\n"), None);
+    assert_eq!(of_site("root: /srv/%i\n").as_deref(), Some("/srv/%i"));
+    assert_eq!(of_site("root: [\n"), None);
+
+    let of_template = |text| root("s@a", "s@.yaml", text);
+    for text in ["root: /srv/%i/%%\n", "ect: []\nroot: /srv/%i/%%\n"] {
+        assert_eq!(of_template(text).as_deref(), Some("/srv/a/%"), "{text}");
+    }
+    assert_eq!(of_template("root: /srv/%x\n").as_deref(), Some("/srv/%x"));
 }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use jsonschema::Validator;
 use mountjail::base::SiteName;
-use mountjail::manifest::{Presets, SourceFile, parse, preset_schema, site_schema};
+use mountjail::manifest::{
+    Presets, SourceFile, defaults_schema, parse, preset_schema, site_schema, template_schema,
+};
 use serde_json::Value;
 
 fn validator(schema: &Value) -> Validator {
@@ -56,8 +58,17 @@ fn the_manifests_of_the_readme_are_valid() {
         .map(|rest| rest.split("```").next().unwrap())
         .collect();
     assert!(examples.len() >= 2);
-    let validator = validator(&site_schema());
+    let schema_of = |example: &str| {
+        if example.contains("instances:") {
+            template_schema()
+        } else if example.contains("root:") {
+            site_schema()
+        } else {
+            defaults_schema()
+        }
+    };
     for example in examples {
+        let validator = validator(&schema_of(example));
         assert_eq!(
             mistakes(&validator, example),
             Vec::<String>::new(),
@@ -119,6 +130,13 @@ fn the_schema_agrees_with_the_parser() {
         "services: [php8.2-fpm.service, 'a@b.socket']",
         "services: [php fpm.service]",
         "services: [php-fpm]",
+        "users: ['%i']",
+        "services: ['a@%i.service']",
+        "scope: host",
+        "scope: services\nservices: [a.service]",
+        "scope: service",
+        "scope: [host]",
+        "instances: [a]",
         "preset: [dns]",
         "description: x",
     ];
@@ -149,7 +167,7 @@ fn the_schema_agrees_with_the_parser() {
     }
     assert_eq!(
         (taken, lines.len()),
-        (13, 47),
+        (15, 54),
         "as many right ones and wrong ones as were written"
     );
     for text in [
@@ -160,5 +178,61 @@ fn the_schema_agrees_with_the_parser() {
         "[]",
     ] {
         assert!(!mistakes(&validator, text).is_empty(), "{text}");
+    }
+}
+
+/// The same for templates of sites and for the defaults of all sites.
+#[test]
+fn the_schemas_of_templates_and_defaults_agree_with_the_parser() {
+    let (of_template, of_defaults) = (validator(&template_schema()), validator(&defaults_schema()));
+    let takes_template = |text: &str| {
+        let (site, file) = (SiteName::new("s@i").unwrap(), "s@.yaml".into());
+        parse(site, SourceFile::File(file), text, &Presets::built_in()).is_ok()
+    };
+    for (text, right) in [
+        ("root: /srv/%i\ninstances: [a, b.example]", true),
+        ("root: /srv/%i\ninstances: /srv/*", true),
+        (
+            "root: /srv/%i\ninstances: [a, /srv/c-*/www]\nusers: ['%i', 'c-%i', a]",
+            true,
+        ),
+        (
+            "root: /srv/%i\ninstances: []\nservices: ['php@%i.service']",
+            true,
+        ),
+        (
+            "root: /srv/%i\ninstances: [a]\nmounts: ['/data/%i/100%%']\nscope: host",
+            true,
+        ),
+        ("root: /srv/%i", false),
+        ("instances: [a]", false),
+        ("root: /srv/s\ninstances: [a]", false),
+        ("root: '%i'\ninstances: [a]", false),
+        ("root: /srv/%i\ninstances: a", false),
+        ("root: /srv/%i\ninstances: ['a b']", false),
+        ("root: /srv/%i\ninstances: [.a]", false),
+        ("root: /srv/%i\ninstances: /srv", false),
+        ("root: /srv/%i\ninstances: /srv/*/*", false),
+        ("root: /srv/%i\ninstances: ['/srv/[ab]*']", false),
+        ("root: /srv/%i\ninstances: [a]\nusers: ['a b']", false),
+    ] {
+        assert_eq!(takes_template(text), right, "{text}");
+        assert_eq!(mistakes(&of_template, text).is_empty(), right, "{text}");
+    }
+    for (text, right) in [
+        ("# nothing yet", true),
+        ("{}", true),
+        ("scope: services\npresets: [dns]", true),
+        ("etc: [hosts]\nservices: [a.service]", true),
+        ("root: /srv/s", false),
+        ("description: x", false),
+        ("instances: [a]", false),
+        ("scope: jail", false),
+        ("[]", false),
+    ] {
+        let mut presets = Presets::built_in();
+        presets.set_defaults(SourceFile::File("defaults.yaml".into()), text.to_owned());
+        assert_eq!(presets.mistakes_in_defaults().is_none(), right, "{text}");
+        assert_eq!(mistakes(&of_defaults, text).is_empty(), right, "{text}");
     }
 }

@@ -6,6 +6,7 @@ mod lab;
 mod support;
 
 mod changes;
+mod configuration;
 mod faults;
 mod programs;
 
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
         CloneFlags::CLONE_NEWNET,
         [
             ("changes", changes::all()),
+            ("configuration", configuration::all()),
             ("faults", faults::all()),
             ("programs", programs::all()),
         ],

@@ -18,7 +18,7 @@ use super::up::Up;
 use super::{Global, complete, run_in_worker, supervise};
 use crate::base::text::plural;
 use crate::base::{HostPath, SiteName};
-use crate::manifest::{Origin, Presets};
+use crate::manifest::{self, Origin, Presets, SourceFile};
 use crate::patience::worker::{self, WorkerEnd};
 use crate::plan::SiteState;
 use crate::resolve::{Desired, Mount, Resolver, root_id};
@@ -26,7 +26,7 @@ use crate::site::context::Context;
 use crate::site::out::{Out, worst};
 use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::trust::{Effect, Trust};
-use crate::site::{Site, SiteError, load, select};
+use crate::site::{Site, SiteError, select};
 use crate::trace::{
     Advice, AdviceContext, AdvisedLine, Follower, MissOnHost, PresetContents, TraceEnd,
     TraceResult, advise, look,
@@ -345,13 +345,14 @@ fn failure(
     resolver: &Resolver,
     line: &AdvisedLine,
 ) -> Option<String> {
-    let text = format!("root: /srv\n{}\n", line.addition);
-    match load::manifest_from(context, site, &text) {
-        Ok(manifest) => resolver
-            .resolve_preset(&manifest.entries)
+    let (text, file) = (format!("{}\n", line.addition), &site.file);
+    let entries = manifest::entries_of(&text, &SourceFile::File(file.clone()), &context.presets);
+    match entries {
+        Ok(entries) => resolver
+            .resolve_preset(&entries)
             .err()?
             .first()
             .map(ToString::to_string),
-        Err(error) => Some(error.to_string()),
+        Err(mistakes) => Some(mistakes.brief()),
     }
 }

@@ -63,7 +63,7 @@ fn added(pipeline: &Pipeline, site: &Site, old: &[u8], additions: &[Addition]) -
     let text = manifest::decode(&SourceFile::File(site.file.clone()), old.to_vec())
         .map_err(|mistakes| by_hand(&mistakes.brief()))?;
     load::manifest_from(&pipeline.context, site, &text).map_err(|error| by_hand(&error))?;
-    add_items(&text, additions).map_err(|why| by_hand(&why))
+    add_items(&text, additions, site.instance()).map_err(|why| by_hand(&why))
 }
 
 /// Refuses a manifest that cannot be resolved.

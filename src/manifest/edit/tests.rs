@@ -20,8 +20,8 @@ fn socket() -> Addition {
 
 #[track_caller]
 fn check(before: &str, additions: &[Addition], after: &str) {
-    assert_eq!(add(before, additions).as_deref(), Ok(after));
-    let twice = add(after, additions);
+    assert_eq!(add(before, additions, None).as_deref(), Ok(after));
+    let twice = add(after, additions, None);
     assert_eq!(
         twice.as_deref(),
         Ok(after),
@@ -131,7 +131,7 @@ fn a_missing_key_comes_last() {
 #[test]
 fn json_stays_json() {
     let before = "{\n  \"root\": \"/s\",\n  \"presets\": [\n    \"base\"\n  ]\n}\n";
-    let after = add(before, &[addition("presets", "dns"), socket()]).unwrap();
+    let after = add(before, &[addition("presets", "dns"), socket()], None).unwrap();
     let json: serde_json::Value = serde_json::from_str(&after).unwrap();
     assert_eq!(json["presets"], serde_json::json!(["base", "dns"]));
     assert_eq!(
@@ -204,7 +204,7 @@ fn what_cannot_be_added_to_is_left_alone() {
         "",
     ] {
         assert_eq!(
-            add(text, &[addition("etc", "fonts")]),
+            add(text, &[addition("etc", "fonts")], None),
             Err(CannotAdd),
             "{text}"
         );
@@ -294,7 +294,7 @@ fn additions() -> impl Strategy<Value = Vec<Addition>> {
             optional: key == "mounts",
         }
     });
-    let usable = |addition: &Addition| meaning(addition).is_ok();
+    let usable = |addition: &Addition| meaning(addition, None).is_ok();
     proptest::collection::vec(
         one.prop_filter("a name that a manifest takes", usable),
         0..5,
@@ -308,18 +308,31 @@ proptest! {
     fn every_manifest_can_be_added_to(text in manifest(), mut more in additions()) {
         more.sort();
         more.dedup();
-        prop_assume!(contents(&text).is_ok());
-        let after = add(&text, &more).unwrap();
+        prop_assume!(contents(&text, None).is_ok());
+        let after = add(&text, &more, None).unwrap();
         let mut rest = after.chars();
         prop_assert!(text.chars().all(|c| rest.any(|found| found == c)));
         prop_assert!(after.len() >= text.len());
         let comments = |text: &str| text.matches("# it's [a] \"comment\"").count();
         prop_assert_eq!(comments(&text), comments(&after));
-        prop_assert_eq!(add(&after, &more).unwrap(), after);
+        prop_assert_eq!(add(&after, &more, None).unwrap(), after);
     }
 
     #[test]
     fn any_text_is_refused_or_added_to(text in "\\PC{0,80}") {
-        let _ = add(&format!("root: /s\netc: {text}"), &[addition("etc", "hosts")]);
+        let _ = add(&format!("root: /s\netc: {text}"), &[addition("etc", "hosts")], None);
     }
+}
+
+#[test]
+fn a_template_is_added_to_with_its_specifiers_as_they_are() {
+    let text = "root: /srv/%i\ninstances: /srv/*\nusers: [\"%i\"]\nmounts: [/a%%b]\n";
+    let added = |name: &str| add(text, &[addition("mounts", name)], Some("alice"));
+    let after = text.replace("[/a%%b]", "[/a%%b, \"/c%%d\"]");
+    assert_eq!(added("/c%d").as_deref(), Ok(after.as_str()));
+    assert_eq!(added("/a%b").as_deref(), Ok(text), "it is there already");
+    assert!(
+        add(text, &[addition("etc", "hosts")], None).is_err(),
+        "no manifest of a site"
+    );
 }

@@ -38,6 +38,7 @@ fn mount(path: &str, kind: FileKind, named: bool) -> Arc<Mount> {
         key: "mounts[0]".into(),
         text: path.into(),
         presets: vec![],
+        defaults: false,
     };
     let chain = if named {
         vec![]
