@@ -66,6 +66,7 @@ fn record_of(
 
     BootRecord {
         version: VERSION,
+        directory: observed.directory,
         manifest: plan.manifest.clone(),
         mounts,
         history,
@@ -427,12 +428,7 @@ impl<'a, B: Backend> Run<'a, B> {
             .spot(target)
             .and_then(|spot| spot.open_mounted())
             .map_err(cannot)?;
-        mount_op::must_be(
-            &self.root,
-            target,
-            expected,
-            &sys::stat_fd(&top).map_err(cannot)?,
-        )?;
+        mount_op::must_be(&self.root, target, expected, &top)?;
         if !recursive {
             nothing_inside(&self.root, "detach", target, expected)?;
         }

@@ -8,6 +8,7 @@ mod holders;
 mod home;
 mod late;
 mod look;
+mod lost;
 mod mountinfo;
 mod namespace;
 mod observed;
@@ -37,7 +38,7 @@ pub use processes::{
 };
 pub use record::{
     BootId, BootRecord, CreatedKind, CreatedPath, History, Identity, PersistentRecord,
-    RecordedMount, Submount, Unknown, Unreadable, VERSION,
+    RecordedMount, RootDirectory, Submount, Unknown, Unreadable, VERSION,
 };
 pub use shared_storage::shared_storage;
 pub use standing::standing;

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::record::{
-    BootRecord, CreatedKind, CreatedPath, Identity, PersistentRecord, RecordedMount,
+    BootRecord, CreatedKind, CreatedPath, Identity, PersistentRecord, RecordedMount, RootDirectory,
 };
-use crate::base::{HostPath, JailPath, MountAttributes};
+use crate::base::{Error, HostPath, JailPath, MountAttributes};
 use crate::resolve::{FileId, FileKind};
 use crate::sys::Stat;
 
@@ -20,6 +20,8 @@ pub struct Observed {
     /// The mounts at each target (desired or recorded), bottom first. A target without mounts has
     /// no entry.
     pub mounts: BTreeMap<JailPath, Vec<ObservedMount>>,
+    /// The targets whose topmost mount cannot be looked at, and why: its server is gone, or fails.
+    pub unseen: BTreeMap<JailPath, Error>,
     /// Mounts below the root at other paths. If each target was asked for separately, only those in
     /// recursive mounts.
     pub elsewhere: BTreeMap<JailPath, Vec<ObservedMount>>,
@@ -36,6 +38,8 @@ pub struct Observed {
     pub current_files: BTreeSet<HostPath>,
     /// Targets of recorded mounts whose source does not exist, though the manifest names it.
     pub absent: BTreeSet<JailPath>,
+    /// The root directory, if it exists.
+    pub directory: Option<RootDirectory>,
     /// The record of the mounts, if it is of this boot and this root.
     pub record: Option<BootRecord>,
     /// The record that outlives a boot.

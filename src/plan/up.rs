@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::compare::{Verdict, came_along, record_of, recorded, verdict};
+use super::compare::{NOT_TO_BE_SEEN, Verdict, came_along, record_of, recorded, verdict};
 use super::placeholders;
 use super::step::{MountState, Plan, State, Step};
 use crate::Error;
@@ -74,6 +74,11 @@ impl Planner<'_> {
             self.add_state(mount, State::Absent, Some(absent(&mount.source)));
             return;
         }
+        if let Some(error) = self.observed.unseen.get(&mount.target)
+            && self.plan_unseen(mount, error)
+        {
+            return;
+        }
         match verdict(self.observed, mount) {
             Verdict::Keep(seen) => {
                 self.plan.unchanged.extend(
@@ -129,11 +134,16 @@ impl Planner<'_> {
                 count,
             } => {
                 let at = self.desired.root.inside(&mount.target);
-                let umount = vec![format!("umount {at}"); count].join(" && ");
+                // On a shared mount one umount(8) may take several away.
+                let again = if count > 1 {
+                    "; then run the command again"
+                } else {
+                    ""
+                };
                 self.cannot_mount(
                     mount,
                     &detail,
-                    format!("unmount it, if it is not needed: `{umount}`"),
+                    format!("unmount it, if it is not needed: `umount {at}`{again}"),
                 );
                 self.add_state(mount, state, Some(detail));
             }
@@ -234,6 +244,29 @@ impl Planner<'_> {
                 self.add_detach(target, seen.clone(), known.recursive);
             }
         }
+    }
+
+    /// Plans the target of `mount`, whose topmost mount cannot be looked at because of `error`.
+    /// Returns `false` if that mount makes way: it is ours, its server is gone for good, and the
+    /// source can be looked at.
+    fn plan_unseen(&mut self, mount: &Arc<Mount>, error: &Error) -> bool {
+        let stack = self.observed.mounts.get(&mount.target);
+        let ours = stack
+            .and_then(|stack| stack.last())
+            .filter(|top| recorded(self.observed, &mount.target, top).is_some());
+        match (ours, mount.file) {
+            (Some(_), Some(_)) if error.is_server_gone() => return false,
+            (Some(top), None) => {
+                let kept = record_of(top, mount, self.observed);
+                self.plan.unchanged.extend(kept);
+            }
+            _ => {
+                let site = &self.desired.site;
+                self.plan.conflicts.push(error.clone().context(site));
+            }
+        }
+        self.add_state(mount, State::Stale, Some(NOT_TO_BE_SEEN.to_owned()));
+        true
     }
 
     /// Plans the recorded mounts that were not seen where they were made.
