@@ -144,6 +144,11 @@ impl Error {
         self.errno
     }
 
+    /// Whether the server of a file system is gone, or does not know the file any more.
+    pub fn is_server_gone(&self) -> bool {
+        hints::is_server_gone(self.errno)
+    }
+
     /// The exit code of a process that ends because of this error.
     pub fn exit_code(&self) -> u8 {
         match self.kind {

@@ -54,9 +54,14 @@ pub(super) fn of_limit(errno: Option<i32>) -> Option<&'static str> {
     }
 }
 
+/// Whether the server of a file system is gone, or does not know the file any more.
+pub(crate) fn is_server_gone(errno: Option<i32>) -> bool {
+    matches!(errno, Some(libc::ENOTCONN | libc::ESTALE))
+}
+
 /// The hint about a file system whose server is gone, where nothing more is known.
 pub(super) fn of_server(errno: Option<i32>) -> Option<&'static str> {
-    matches!(errno?, libc::ENOTCONN | libc::ESTALE).then_some(
+    is_server_gone(errno).then_some(
         "the server of the file system there is gone: start it again, or unmount the file system \
          with `umount --lazy`; `findmnt --types fuse,nfs,nfs4,cifs` lists these",
     )

@@ -57,7 +57,7 @@ impl DownArgs {
         let run = Arc::new(TakeDown::new(context, sites.len(), options)?);
 
         context.out.progress(sites.len());
-        let down = move |site: &Site, _: &Stop| run.site(site);
+        let down = move |site: &Site, stop: &Stop| run.site(site, stop);
         let results = parallel::each(context, &sites, THREADS, &stop, down);
 
         let mut report = Report::new(context, self.json);
@@ -74,7 +74,7 @@ impl DownArgs {
         if !self.which.all {
             return self.which.selection().sites(context);
         }
-        let recorded = context.state.recorded_sites();
+        let recorded = context.state.recorded_sites()?;
         let mut sites = match select::all(context) {
             Err(_) if !recorded.is_empty() => vec![],
             result => result?,

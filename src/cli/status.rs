@@ -138,7 +138,7 @@ impl StatusArgs {
 /// The sites that are recorded and not among those of the configuration.
 fn recorded_only(context: &Context, sites: &[Site]) -> Result<Vec<Site>> {
     let mut recorded = vec![];
-    for name in context.state.recorded_sites() {
+    for name in context.state.recorded_sites()? {
         if sites.iter().all(|site| site.name != name) {
             recorded.push(select::site(context, name.as_str())?);
         }

@@ -3,7 +3,8 @@
 mod check;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, DirEntry};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -12,13 +13,14 @@ use serde_json::json;
 use super::report::Report;
 use super::{DIFFERENT, Which};
 use crate::base::SiteName;
-use crate::engine::{remove_drop_in, write_drop_in};
+use crate::engine::{read_drop_in, remove_drop_in, write_drop_in};
 use crate::manifest::Manifest;
 use crate::render::systemd::{
     ALL, DropIn, DropIns, HEADER, OrderingConflict, UnitNeeds, drop_in_of, drop_ins, unit_of,
 };
 use crate::site::boot::{self, BootUnits, is_service};
 use crate::site::context::Context;
+use crate::site::out::worst;
 use crate::site::{Site, SiteError, systemctl};
 use crate::{Error, Result};
 use check::Difference;
@@ -90,12 +92,12 @@ impl UnitsArgs {
             .into_iter()
             .map(|drop_in| (self.dir.join(&drop_in.path), drop_in.text.as_str()))
             .collect();
-        let unneeded = self.unneeded(&planned, &sites).into_iter();
+        let unneeded = self.unneeded(&planned, &sites)?.into_iter();
         let mut unneeded: Vec<_> = unneeded
             .filter(|path| !drop_ins.contains_key(path))
             .collect();
         if planned.some_are_silent && (self.install || self.check) {
-            drop_ins.retain(|path, text| !loses_lines(path, text));
+            drop_ins.retain(|path, text| !may_lose_lines(path, text));
             unneeded.clear();
             context.out.warn(
                 "while a site does not answer, no line is taken out of any drop-in: the line may \
@@ -104,9 +106,9 @@ impl UnitsArgs {
         }
         if self.check {
             let differences = check::differences(&drop_ins, unneeded.into_iter());
-            self.add_differences(&mut report, &differences);
+            self.add_differences(context, &mut report, differences);
         } else if self.install {
-            self.install(context, &drop_ins, unneeded.into_iter())?;
+            report.code(self.install(context, &drop_ins, unneeded));
         } else {
             for (path, text) in &drop_ins {
                 report.text(format!("# {}\n{text}\n", path.display()));
@@ -115,15 +117,32 @@ impl UnitsArgs {
         Ok(report.finish())
     }
 
-    fn add_differences(&self, report: &mut Report, differences: &[Difference]) {
+    fn add_differences(
+        &self,
+        context: &Context,
+        report: &mut Report,
+        differences: Vec<Result<Difference>>,
+    ) {
         let in_sync = differences.is_empty();
-        let files: Vec<_> = differences.iter().map(Difference::json).collect();
+        let (mut found, mut errors) = (vec![], vec![]);
+        for difference in differences {
+            match difference {
+                Ok(difference) => found.push(difference),
+                Err(error) => {
+                    context.out.error(&error);
+                    report.code(error.exit_code());
+                    errors.push(error.to_string());
+                }
+            }
+        }
+        let files: Vec<_> = found.iter().map(Difference::json).collect();
         report.key("in_sync", json!(in_sync));
         report.key("files", json!(files));
+        report.key("errors", json!(errors));
         if in_sync && report.code_so_far() == 0 {
             report.text(format!("in sync, in {}\n", self.dir.display()));
         }
-        for difference in differences {
+        for difference in found {
             report.text(difference.text());
             report.code(DIFFERENT);
         }
@@ -180,7 +199,7 @@ impl UnitsArgs {
 
     /// mountjail's files that no site needs; with --all those of any site, unless a manifest is not
     /// known, whose files they may be.
-    fn unneeded(&self, planned: &PlannedUnits, sites: &[Site]) -> Vec<PathBuf> {
+    fn unneeded(&self, planned: &PlannedUnits, sites: &[Site]) -> Result<Vec<PathBuf>> {
         let all_known = sites.iter().all(|site| planned.manifest(site).is_some());
         if !self.which.all || !all_known {
             let manifests = sites.iter().filter_map(|site| planned.manifest(site));
@@ -189,7 +208,7 @@ impl UnitsArgs {
             let units = units
                 .chain([ALL.to_owned()])
                 .filter(|unit| !planned.drop_ins.services.contains_key(unit));
-            return units.map(|unit| self.dir.join(drop_in_of(&unit))).collect();
+            return Ok(units.map(|unit| self.dir.join(drop_in_of(&unit))).collect());
         }
         // A service that does not exist now may come back.
         let named = planned
@@ -200,58 +219,91 @@ impl UnitsArgs {
             .filter(|unit| is_service(unit) && !planned.known.has(unit))
             .map(|unit| self.dir.join(drop_in_of(unit)))
             .collect();
-        self.all_written()
-            .into_iter()
-            .filter(|path| !absent.contains(path))
-            .collect()
+        let mut written = self.all_written()?;
+        written.retain(|path| !absent.contains(path));
+        Ok(written)
     }
 
-    /// Writes `drop_ins`, and removes those `unneeded` files that are mountjail's.
+    /// Writes `drop_ins`, and removes those `unneeded` files that are mountjail's. Returns the exit
+    /// code: one file that cannot be written keeps no other site from its own.
     fn install(
         &self,
         context: &Context,
         drop_ins: &BTreeMap<PathBuf, &str>,
-        unneeded: impl Iterator<Item = PathBuf>,
-    ) -> Result<()> {
-        let mut changed = false;
+        unneeded: Vec<PathBuf>,
+    ) -> u8 {
+        let (mut changed, mut code) = (false, 0);
         for (path, text) in drop_ins {
-            let written = write_drop_in(path, HEADER, text)?;
-            let verb = if written { "wrote" } else { "kept" };
+            let verb = match write_drop_in(path, HEADER, text) {
+                Ok(true) => {
+                    changed = true;
+                    "wrote"
+                }
+                Ok(false) => "kept",
+                Err(error) => {
+                    code = report(context, code, &error);
+                    continue;
+                }
+            };
             context
                 .out
                 .detail(format_args!("{verb} {}", path.display()));
-            changed |= written;
         }
-        changed |= !remove(context, unneeded)?.is_empty();
-        self.reload(context, changed);
-        Ok(())
+        let (removed, code) = remove(context, unneeded, code);
+        self.reload(context, changed || !removed.is_empty());
+        code
     }
 
     /// Removes the drop-ins. Those of a service that another site names, too, stay unless all go.
     fn uninstall(&self, context: &Context) -> Result<u8> {
         let files = if self.which.all {
-            self.all_written()
+            self.all_written()?
         } else {
             self.written_for(context)?
         };
-        let mut removed = remove(context, files)?;
-        let rewritten = !self.which.all && self.rewrite_all(context, &mut removed)?;
+        let (mut removed, mut code) = remove(context, files, 0);
+        let mut rewritten = false;
+        if !self.which.all {
+            match self.new_drop_in_of_all(context)? {
+                NewDropIn::None => {}
+                NewDropIn::Text(path, text) => match write_drop_in(&path, HEADER, &text) {
+                    Ok(written) => rewritten = written,
+                    Err(error) => code = report(context, code, &error),
+                },
+                NewDropIn::Gone(path) => {
+                    let (more, worse) = remove(context, vec![path], code);
+                    removed.extend(more);
+                    code = worse;
+                }
+            }
+        }
         self.reload(context, rewritten || !removed.is_empty());
         let text = if self.json {
             format!("{:#}\n", json!({ "removed": removed }))
         } else {
             String::new()
         };
-        Ok(context.out.print_and(text, 0))
+        Ok(context.out.print_and(text, code))
     }
 
-    fn all_written(&self) -> Vec<PathBuf> {
-        let directories = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+    /// The places of all drop-ins that mountjail may have written.
+    fn all_written(&self) -> Result<Vec<PathBuf>> {
+        let cannot = |error: io::Error| {
+            Error::failed(format!("cannot list {}", self.dir.display())).because(&error)
+        };
+        let directories = match fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+            directories => directories.map_err(cannot)?,
+        };
+        let file = |directory: io::Result<DirEntry>| {
+            directory.map(|directory| directory.path().join("50-mountjail.conf"))
+        };
         let mut files: Vec<_> = directories
-            .map(|directory| directory.path().join("50-mountjail.conf"))
-            .collect();
+            .map(file)
+            .collect::<Result<_, _>>()
+            .map_err(cannot)?;
         files.sort();
-        files
+        Ok(files)
     }
 
     fn written_for(&self, context: &Context) -> Result<Vec<PathBuf>> {
@@ -276,25 +328,18 @@ impl UnitsArgs {
         Ok(files)
     }
 
-    /// Takes the sites whose drop-ins are removed out of the drop-in of mountjail.service, if that
-    /// one is mountjail's.
-    fn rewrite_all(&self, context: &Context, removed: &mut Vec<PathBuf>) -> Result<bool> {
+    /// The drop-in of mountjail.service without the sites whose drop-ins are removed.
+    fn new_drop_in_of_all(&self, context: &Context) -> Result<NewDropIn> {
         let path = self.dir.join(drop_in_of(ALL));
-        if !path.exists() {
-            return Ok(false);
+        if read_drop_in(&path).is_ok_and(|found| found.is_none()) {
+            return Ok(NewDropIn::None);
         }
         let going = self.which.selection().sites(context)?;
-        match self
-            .planned(context, &[], |site| !going.contains(site))
-            .drop_ins
-            .all
-        {
-            Some(drop_in) => write_drop_in(&path, HEADER, &drop_in.text),
-            None => remove(context, [path]).map(|more| {
-                removed.extend(more);
-                false
-            }),
-        }
+        let planned = self.planned(context, &[], |site| !going.contains(site));
+        Ok(match planned.drop_ins.all {
+            Some(drop_in) => NewDropIn::Text(path, drop_in.text),
+            None => NewDropIn::Gone(path),
+        })
     }
 
     /// Has systemd read its units again if they changed.
@@ -308,23 +353,48 @@ impl UnitsArgs {
     }
 }
 
-/// Whether the file at `path` has lines that are not in `text`.
-fn loses_lines(path: &Path, text: &str) -> bool {
+/// Whether the file at `path` has lines that are not in `text`, or cannot be read.
+fn may_lose_lines(path: &Path, text: &str) -> bool {
     let lines: BTreeSet<_> = text.lines().collect();
-    let found = fs::read_to_string(path).unwrap_or_default();
-    found.lines().any(|line| !lines.contains(line))
+    match read_drop_in(path) {
+        Ok(found) => found
+            .unwrap_or_default()
+            .lines()
+            .any(|line| !lines.contains(line)),
+        Err(_) => true,
+    }
 }
 
-/// Removes those of `files` that are mountjail's; returns them.
-fn remove(context: &Context, files: impl IntoIterator<Item = PathBuf>) -> Result<Vec<PathBuf>> {
+/// What becomes of the drop-in of mountjail.service.
+enum NewDropIn {
+    /// There is none.
+    None,
+    /// It gets this text.
+    Text(PathBuf, String),
+    /// No site needs it any more.
+    Gone(PathBuf),
+}
+
+/// Removes those of `files` that are mountjail's. Returns them, and the worst exit code.
+fn remove(context: &Context, files: Vec<PathBuf>, mut code: u8) -> (Vec<PathBuf>, u8) {
     let mut removed = vec![];
     for file in files {
-        if remove_drop_in(&file, HEADER)? {
-            context.out.info(format_args!("removed {}", file.display()));
-            removed.push(file);
+        match remove_drop_in(&file, HEADER) {
+            Ok(true) => {
+                context.out.info(format_args!("removed {}", file.display()));
+                removed.push(file);
+            }
+            Ok(false) => {}
+            Err(error) => code = report(context, code, &error),
         }
     }
-    Ok(removed)
+    (removed, code)
+}
+
+/// Reports `error`; the exit code after it, which was `code` before.
+fn report(context: &Context, code: u8, error: &Error) -> u8 {
+    context.out.error(error);
+    worst([code, error.exit_code()])
 }
 
 /// The drop-ins of all sites, and what was found while they were made.

@@ -2,30 +2,38 @@
 //! their first line.
 
 use std::fs;
-use std::io;
 use std::path::Path;
 
 use super::journal::{remove, replace};
 use super::replace::Durability;
+use super::target::is_absent;
 use crate::base::{Error, Result};
+
+/// The text of the drop-in `path`; `None`: it does not exist.
+///
+/// Errors: it cannot be read.
+pub fn read_drop_in(path: &Path) -> Result<Option<String>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(Error::failed(format!("cannot read {}", path.display())).because(&error)),
+    }
+}
 
 /// Writes the drop-in `path`, whose contents begin with `header`. Returns whether that changed
 /// anything.
 ///
-/// Errors: a file that does not begin with `header` is there; it cannot be written.
+/// Errors: a file that does not begin with `header` is there; it cannot be read or written.
 pub fn write_drop_in(path: &Path, header: &str, contents: &str) -> Result<bool> {
-    match fs::read_to_string(path) {
-        Ok(old) if old == contents => return Ok(false),
-        Ok(old) if !old.starts_with(header) => {
+    match read_drop_in(path)? {
+        Some(old) if old == contents => return Ok(false),
+        Some(old) if !old.starts_with(header) => {
             return Err(
                 Error::failed(format!("{} is not mountjail's", path.display())).hint(
                     "move it away, or give it another name; a drop-in may have any name that ends \
                  in .conf",
                 ),
             );
-        }
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(Error::failed(format!("cannot read {}", path.display())).because(&error));
         }
         _ => {}
     }
@@ -34,8 +42,10 @@ pub fn write_drop_in(path: &Path, header: &str, contents: &str) -> Result<bool> 
 
 /// Removes the drop-in `path` if it begins with `header`, and then its directory if that is empty.
 /// Returns whether the drop-in existed.
+///
+/// Errors: it cannot be read or removed.
 pub fn remove_drop_in(path: &Path, header: &str) -> Result<bool> {
-    if !fs::read_to_string(path).is_ok_and(|text| text.starts_with(header)) {
+    if !read_drop_in(path)?.is_some_and(|text| text.starts_with(header)) {
         return Ok(false);
     }
     remove(path)?;

@@ -1,15 +1,23 @@
 //! One lock per site: `flock(2)` on `<run>/<site>.lock`.
+//!
+//! The file names the process and the thread that had the lock last. So whoever waits can see
+//! whether that thread is at work.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::base::{Error, Result};
+use nix::unistd::{Pid, getpid, gettid};
 
-/// The interval at which a lock with a time limit is tried.
+use crate::base::{Error, Result};
+use crate::patience::{Glimpse, Sleep, Stop, in_a_queue};
+
+/// The interval at which a lock is tried first, and later.
 const PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// A lock that is held until it is dropped. The kernel releases it when the process ends in any
 /// way.
@@ -26,60 +34,157 @@ impl Lock {
     /// name.
     pub fn take(path: &Path, on_wait: impl FnOnce()) -> Result<Self> {
         let file = open(path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                on_wait();
-                file.lock().map_err(|error| cannot(path).because(&error))?;
-            }
-            Err(TryLockError::Error(error)) => return Err(cannot(path).because(&error)),
+        if !try_lock(&file, path)? {
+            on_wait();
+            file.lock().map_err(|error| cannot(path).because(&error))?;
         }
         Ok(Self { _file: file })
     }
 
     /// As [`Lock::take`], but waits no longer than `limit`.
-    pub fn take_within(path: &Path, limit: Duration, on_wait: impl FnOnce()) -> Result<Self> {
+    pub fn take_within(path: &Path, limit: Duration) -> Result<Self> {
+        let file = open(path)?;
         let start = Instant::now();
-        let mut on_wait = Some(on_wait);
-        loop {
-            if let Some(lock) = Self::if_free(path)? {
-                return Ok(lock);
-            }
-            if let Some(on_wait) = on_wait.take() {
-                on_wait();
-            }
+        while !try_lock(&file, path)? {
             if start.elapsed() >= limit {
-                let holder = holder(path).map_or_else(
-                    || "another mountjail".to_owned(),
-                    |pid| format!("another mountjail (pid {pid})"),
-                );
-                let error = Error::failed(format!(
-                    "{holder} has had the lock {} for {} s",
-                    path.display(),
-                    limit.as_secs()
-                ));
-                return Err(error.hint(
-                    "run the command again when that one is done, or give it longer with --timeout",
-                ));
+                return Err(cannot(path).because_of("another process holds the lock"));
             }
             thread::sleep(PAUSE);
         }
+        Ok(Self { _file: file })
+    }
+
+    /// As [`Lock::take`], but waits only for a holder that is at work: for one that sleeps, no
+    /// longer than `limit`. `on_wait` gets the holder, in words.
+    ///
+    /// Errors: the holder has slept as long as `limit`; `stop` was set.
+    pub(crate) fn take_in_turn(
+        path: &Path,
+        limit: Option<Duration>,
+        stop: &Stop,
+        on_wait: impl FnOnce(&str),
+    ) -> Result<Self> {
+        let file = open(path)?;
+        if !try_lock(&file, path)? {
+            let mut holder = Holder::of(path, &file);
+            on_wait(&holder.to_string());
+            in_a_queue(|| wait(path, &file, limit, stop, &mut holder))?;
+        }
+        sign(&file);
+        Ok(Self { _file: file })
     }
 
     /// Takes the lock at `path`, or returns `None` if it is held.
     pub fn if_free(path: &Path) -> Result<Option<Self>> {
         let file = open(path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Self { _file: file })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(cannot(path).because(&error)),
+        if !try_lock(&file, path)? {
+            return Ok(None);
+        }
+        sign(&file);
+        Ok(Some(Self { _file: file }))
+    }
+}
+
+fn wait(
+    path: &Path,
+    file: &File,
+    limit: Option<Duration>,
+    stop: &Stop,
+    holder: &mut Holder,
+) -> Result<()> {
+    let mut pause = PAUSE;
+    while !try_lock(file, path)? {
+        if stop.is_set() {
+            return Err(Error::interrupted(format!(
+                "stopped by a signal, while waiting for {holder}"
+            )));
+        }
+
+        let now = Holder::of(path, file);
+        if !now.is(holder) {
+            *holder = now;
+        }
+        holder.look();
+        if let Some(limit) = limit.filter(|limit| holder.sleep.lasts(*limit)) {
+            let error = Error::failed(format!(
+                "{holder} has the lock {} and has not moved for {} s",
+                path.display(),
+                limit.as_secs_f32()
+            ));
+            return Err(error.hint(
+                "see what it waits for; run the command again when that one is done, or give it \
+                 longer with --timeout",
+            ));
+        }
+
+        thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    Ok(())
+}
+
+/// The thread that holds a lock.
+struct Holder {
+    /// Its process, by `/proc/locks`.
+    process: Option<Pid>,
+    /// The thread, by the file. It may be unknown: the holder could not write, or is no mountjail.
+    thread: Option<Pid>,
+    sleep: Sleep,
+}
+
+impl Holder {
+    fn of(path: &Path, file: &File) -> Self {
+        let process = process(path);
+        let signed = signed(file).filter(|(signed, _)| Some(*signed) == process);
+        Self {
+            process,
+            thread: signed.map(|(_, thread)| thread),
+            sleep: Sleep::default(),
+        }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        (self.process, self.thread) == (other.process, other.thread)
+    }
+
+    /// Notes whether the holder is at work. One that is unknown counts as asleep.
+    fn look(&mut self) {
+        let glimpse = self.thread.and_then(Glimpse::of_any);
+        self.sleep
+            .look(glimpse.unwrap_or_else(Glimpse::asleep), Instant::now());
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.process {
+            Some(pid) => write!(f, "another mountjail (pid {pid})"),
+            None => f.write_str("another mountjail"),
         }
     }
 }
 
+/// Writes into the lock's file who holds it. On a full disk it stays unknown.
+fn sign(file: &File) {
+    let text = format!("{} {}\n", getpid(), gettid());
+    let _ = file
+        .set_len(0)
+        .and_then(|()| file.write_all_at(text.as_bytes(), 0));
+}
+
+/// The process and the thread in the lock's file.
+fn signed(file: &File) -> Option<(Pid, Pid)> {
+    let mut text = [0; 64];
+    let length = file.read_at(&mut text, 0).ok()?;
+    let text = std::str::from_utf8(&text[..length]).ok()?;
+    let (process, thread) = text.strip_suffix('\n')?.split_once(' ')?;
+    let pid = |text: &str| text.parse().ok().map(Pid::from_raw);
+    Some((pid(process)?, pid(thread)?))
+}
+
 /// The process that holds the lock at `path`, from `/proc/locks` (`proc_locks(5)`): `1: FLOCK
 /// ADVISORY WRITE 812 00:1a:4711 0 EOF`.
-fn holder(path: &Path) -> Option<u32> {
+fn process(path: &Path) -> Option<Pid> {
     let (locks, found) = (
         fs::read_to_string("/proc/locks").ok()?,
         fs::metadata(path).ok()?,
@@ -95,10 +200,21 @@ fn holder(path: &Path) -> Option<u32> {
         .nth(3)?
         .parse()
         .ok()
+        .map(Pid::from_raw)
+}
+
+/// Takes the lock, or returns `false` if it is held.
+fn try_lock(file: &File, path: &Path) -> Result<bool> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(cannot(path).because(&error)),
+    }
 }
 
 fn open(path: &Path) -> Result<File> {
     OpenOptions::new()
+        .read(true)
         .write(true)
         .create(true)
         .truncate(false)
@@ -131,20 +247,72 @@ mod tests {
         });
     }
 
+    /// What a waiter gets after `limit`, if `work` is what the holder's thread does meanwhile.
+    fn while_another(limit: Duration, work: impl FnOnce(&Path) + Send) -> Result<Lock> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("site.lock");
+        let (tell, told) = std::sync::mpsc::channel();
+        thread::scope(|scope| {
+            let holder = scope.spawn(|| {
+                let lock = Lock::if_free(&path).unwrap().unwrap();
+                tell.send(()).unwrap();
+                work(&path);
+                drop(lock);
+            });
+            told.recv().unwrap();
+            let mut waits = 0;
+            let taken = Lock::take_in_turn(&path, Some(limit), &Stop::default(), |holder| {
+                assert_eq!(holder, format!("another mountjail (pid {})", getpid()));
+                waits += 1;
+            });
+            assert_eq!(waits, 1);
+            holder.thread().unpark();
+            taken
+        })
+    }
+
     #[test]
-    fn a_lock_that_is_not_let_go_of_is_waited_for_so_long_and_its_holder_is_named() {
+    fn a_holder_at_work_is_waited_for() {
+        let limit = Duration::from_millis(300);
+        let works = |_: &Path| {
+            let start = Instant::now();
+            while start.elapsed() < 4 * limit {
+                thread::sleep(Duration::from_millis(1));
+            }
+        };
+        while_another(limit, works).unwrap();
+    }
+
+    #[test]
+    fn a_holder_that_sleeps_is_given_up_and_named() {
+        let limit = Duration::from_millis(20);
+        let sleeps = [
+            |_: &Path| thread::park(),
+            |path: &Path| {
+                fs::write(path, "").unwrap(); // as another program would leave it
+                thread::park();
+            },
+        ];
+        for sleep in sleeps {
+            let error = while_another(limit, sleep).unwrap_err().to_string();
+            let says = format!("another mountjail (pid {}) has the lock", getpid());
+            assert!(error.starts_with(&says), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_signal_ends_the_wait() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("site.lock");
         let _first = Lock::take(&path, || ()).unwrap();
-        let mut waited = 0;
-        let error = Lock::take_within(&path, Duration::from_millis(20), || waited += 1)
-            .unwrap_err()
-            .to_string();
+        let signal = std::sync::Arc::default();
+        let stop = Stop::by(&signal);
+        let told = |_: &str| signal.store(true, std::sync::atomic::Ordering::SeqCst);
+        let error = Lock::take_in_turn(&path, None, &stop, told).unwrap_err();
         assert!(
-            error.contains(&format!("another mountjail (pid {})", std::process::id())),
+            error.to_string().starts_with("stopped by a signal"),
             "{error}"
         );
-        assert_eq!(waited, 1);
     }
 
     #[test]

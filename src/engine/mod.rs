@@ -41,7 +41,7 @@ use crate::plan::Plan;
 use crate::sys;
 
 pub(crate) use create_root::create_root;
-pub use drop_in::{remove_drop_in, write_drop_in};
+pub use drop_in::{read_drop_in, remove_drop_in, write_drop_in};
 pub use edit::edit as edit_file;
 pub use features::{Choice, Features};
 pub use journal::{remove_watch_state, write_watch_state};
@@ -242,19 +242,16 @@ impl Engine {
         self.scratch.sweep();
     }
 
-    /// Takes the lock of the site. It waits at most `limit` for another mountjail; `on_wait` is
-    /// called once before waiting.
-    pub fn lock(
+    /// Takes the lock of the site. If another mountjail has it, `on_wait` gets that one's name, and
+    /// the wait lasts as long as that one is at work; if it sleeps, no longer than `limit`.
+    pub(crate) fn lock(
         &self,
         site: &SiteName,
         limit: Option<Duration>,
-        on_wait: impl FnOnce(),
+        stop: &Stop,
+        on_wait: impl FnOnce(&str),
     ) -> Result<Lock> {
-        let path = self.state.lock(site);
-        match limit {
-            Some(limit) => Lock::take_within(&path, limit, on_wait),
-            None => Lock::take(&path, on_wait),
-        }
+        Lock::take_in_turn(&self.state.lock(site), limit, stop, on_wait)
     }
 
     /// Takes the lock of the site, or returns `None` if another mountjail holds it.

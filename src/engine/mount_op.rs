@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::backend::{Backend, Prepared};
 use super::root::{Root, Spot, Spots};
-use super::target::{attributes_of, cannot, is_mount, nothing_inside, unique_id_at};
+use super::target::{attributes_of, cannot, is_found, nothing_inside, unique_id_at};
 use super::templates::TemplateStore;
 use super::undo::{Replaced, Swapped, Undo, save, swap};
 use super::{Engine, Mounter, sources};
@@ -17,7 +17,7 @@ use crate::base::{Error, JailPath, Result, SiteName};
 use crate::observe::{self, ObservedMount, RecordedMount, Submount, Unknown};
 use crate::plan::{Along, Step, Template};
 use crate::resolve::{FileId, Mount};
-use crate::sys::{self, Stat};
+use crate::sys;
 
 pub(super) struct Work<'a, B: Backend> {
     pub(super) step: &'a Step,
@@ -116,7 +116,7 @@ impl<'a, B: Backend> Work<'a, B> {
         };
 
         let fd = spot.and_then(Spot::open_mounted).map_err(failed)?;
-        must_be(root, target, expected, &sys::stat_fd(&fd).map_err(failed)?)?;
+        must_be(root, target, expected, &fd)?;
         if *along == Along::Nothing {
             nothing_inside(root, "replace", target, expected)?;
         }
@@ -322,14 +322,18 @@ pub(super) fn open_targets<B: Backend>(root: &Root, work: &mut [Work<'_, B>]) ->
     Ok(())
 }
 
-/// Makes sure that the mount to detach or to replace is still the one that the plan saw.
+/// Makes sure that the mount to detach or to replace, whose root is open, is still the one that the
+/// plan saw. Its server, which may be gone, is not asked.
 pub(super) fn must_be(
     root: &Root,
     target: &JailPath,
     expected: &ObservedMount,
-    found: &Stat,
+    found: &OwnedFd,
 ) -> Result<()> {
-    if is_mount(expected, found) {
+    let is_expected = sys::mount_of(found, Path::new(""))
+        .and_then(|on| is_found(expected, on, || sys::stat_fd(found)))
+        .map_err(|error| cannot(root, "look at", target, &error))?;
+    if is_expected {
         return Ok(());
     }
     let path = root.path().inside(target);

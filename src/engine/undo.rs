@@ -8,6 +8,7 @@ use super::backend::{Backend, Prepared};
 use super::journal;
 use super::root::{Root, Spot};
 use super::target::unique_id_at;
+use crate::base::hints::is_server_gone;
 use crate::base::{Error, HostPath, JailPath, Result};
 use crate::observe::{self, CreatedKind, CreatedPath, PersistentRecord, RecordedMount};
 use crate::plan::Along;
@@ -23,8 +24,8 @@ pub(super) enum Undo<B: Backend> {
         old: Replaced<B>,
         new: RecordedMount,
     },
-    /// A mount was detached whose file has been deleted; `new` took its place, if it was replaced.
-    /// The kernel attaches no mount of a deleted file, so it stays that way.
+    /// A mount was detached that cannot be attached again ([`save`]); `new` took its place, if it
+    /// was replaced. So it stays that way.
     Stays {
         target: JailPath,
         id: Option<u64>,
@@ -148,9 +149,9 @@ impl<B: Backend> Undo<B> {
             Self::Stays { target, id, new } => {
                 let what = match new {
                     Some(_) => {
-                        format!("the new {target} stays: the file of the old one is deleted")
+                        format!("the new {target} stays: the old one cannot be mounted again")
                     }
-                    None => format!("{target} is gone: its file is deleted"),
+                    None => format!("{target} is gone: it cannot be mounted again"),
                 };
                 before.mounts.retain(|mount| !is_at(mount, &target, id));
                 before.mounts.extend(new);
@@ -193,7 +194,7 @@ impl<B: Backend> Undo<B> {
 }
 
 /// Copies the mount that the open file `top` is on, to attach it again. `None`: its file has been
-/// deleted, and the kernel attaches no mount of a deleted file (ENOENT).
+/// deleted, and the kernel attaches no mount of a deleted file (ENOENT); or its server is gone.
 pub(super) fn save<B: Backend>(
     backend: &B,
     top: &OwnedFd,
@@ -208,7 +209,10 @@ pub(super) fn save<B: Backend>(
         Along::Submounts => backend.save(top.as_fd(), true),
         Along::Members(_) => backend.follow(top.as_fd(), None, true),
     };
-    saved.map(Some)
+    match saved {
+        Err(error) if is_server_gone(error.raw_os_error()) => Ok(None),
+        saved => saved.map(Some),
+    }
 }
 
 fn reattach<B: Backend>(

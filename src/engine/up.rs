@@ -66,6 +66,7 @@ fn record_of(
 
     BootRecord {
         version: VERSION,
+        directory: observed.directory,
         manifest: plan.manifest.clone(),
         mounts,
         history,
@@ -446,12 +447,7 @@ impl<'a, B: Backend> Run<'a, B> {
             .spot(target)
             .and_then(|spot| spot.open_mounted())
             .map_err(cannot)?;
-        mount_op::must_be(
-            &self.root,
-            target,
-            expected,
-            &sys::stat_fd(&top).map_err(cannot)?,
-        )?;
+        mount_op::must_be(&self.root, target, expected, &top)?;
         if *along == Along::Nothing {
             nothing_inside(&self.root, "detach", target, expected)?;
         }

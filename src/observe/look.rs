@@ -16,13 +16,13 @@ use super::holders::{self, Apart};
 use super::lost_grafts;
 use super::mountinfo::MountInfo;
 use super::observed::{Observed, ObservedMount, PathState, Stray};
-use super::record::{CreatedKind, Identity, RecordedMount};
+use super::record::{CreatedKind, Identity, RecordedMount, RootDirectory};
 use super::state::SiteRecords;
 use super::submounts::{self, in_the_jail};
 use super::table::{self, Table};
 use crate::base::{HostPath, JailPath};
 use crate::resolve::{Desired, FileKind};
-use crate::sys::{self, Stat, proc};
+use crate::sys::{self, OnMount, Stat, proc};
 use crate::{Error, Result};
 
 /// A path of this many bytes is too long for system calls.
@@ -67,7 +67,11 @@ fn look(desired: &Desired, records: SiteRecords, table: Option<&Table>) -> Resul
         }
     };
 
-    let mut site = ObservedRoot::new(root, desired, &observed, table)?;
+    let failed =
+        |error| Error::failed(format!("cannot look at the root {}", desired.root)).because(&error);
+    let stat = sys::stat_fd(&root).map_err(failed)?;
+    observed.directory = RootDirectory::of(&stat);
+    let mut site = ObservedRoot::new(root, &stat, desired, &observed, table);
     site.look(desired, &mut observed)?;
     observed.holders = holders::holders(&desired.root, site.apart.take(), &observed, table)?;
     find_strays(&mut observed);
@@ -158,15 +162,11 @@ struct ObservedRoot<'a> {
 impl<'a> ObservedRoot<'a> {
     fn new(
         root: OwnedFd,
+        stat: &Stat,
         desired: &'a Desired,
         observed: &Observed,
         table: Option<&'a Table>,
-    ) -> Result<Self> {
-        let failed = |error| {
-            Error::failed(format!("cannot look at the root {}", desired.root)).because(&error)
-        };
-        let stat = sys::stat_fd(&root).map_err(failed)?;
-
+    ) -> Self {
         let kept = observed
             .kept
             .iter()
@@ -178,19 +178,19 @@ impl<'a> ObservedRoot<'a> {
             .map(|mount| mount.target.clone())
             .collect();
         let below = table.map(|table| table.below(desired.root.as_path()));
-        Ok(Self {
+        Self {
             root,
             path: &desired.root,
             root_mount: stat.mount_id,
             root_device: stat.file.dev,
-            private: private_mount(&stat, table),
+            private: private_mount(stat, table),
             table: below,
             kept,
             is_down: observed.record.is_none(),
             recorded: recorded.into_iter().collect(),
             last: RefCell::default(),
             apart: RefCell::default(),
-        })
+        }
     }
 
     fn look(&mut self, desired: &Desired, observed: &mut Observed) -> Result<()> {
@@ -200,9 +200,18 @@ impl<'a> ObservedRoot<'a> {
             if observed.mounts.contains_key(target) {
                 continue;
             }
-            let stat = self
-                .stat(target)
-                .map_err(|error| self.cannot(target, &error))?;
+            let stat = match self.stat(target) {
+                Ok(stat) => stat,
+                Err(error) => {
+                    let error = self.cannot(target, &error);
+                    let Some(mounts) = self.mounts_unseen(target)? else {
+                        return Err(error);
+                    };
+                    observed.mounts.insert(target.clone(), mounts);
+                    observed.unseen.insert(target.clone(), error);
+                    continue;
+                }
+            };
             let mounts = self.mounts(target, stat.as_ref())?;
             if mounts.is_empty() {
                 self.look_at(target, stat, &mut observed.paths)?;
@@ -329,6 +338,27 @@ impl<'a> ObservedRoot<'a> {
                 Some(libc::ENOSYS) => self.mounted_meanwhile(target),
                 _ => self.cannot(target, &error),
             })
+    }
+
+    /// The mounts at `target`, whose topmost one cannot be looked at, bottom first; no server is
+    /// asked. `None`: no mount is there.
+    fn mounts_unseen(&self, target: &JailPath) -> Result<Option<Vec<ObservedMount>>> {
+        let found = target.file_name().and_then(|name| {
+            let directory = self.directory_of(target).ok()?;
+            sys::mount_of(&directory, Path::new(name)).ok()
+        });
+        let Some(OnMount {
+            id: Some(id),
+            is_root: Some(true),
+            ..
+        }) = found
+        else {
+            return Ok(None);
+        };
+        let table = Table::read()?;
+        let mounts = table.at(self.path.inside(target).as_path());
+        let stack = table::stack_below(mounts, |mount| mount.id == id);
+        Ok(stack.map(|stack| stack.into_iter().map(listed).collect()))
     }
 
     /// The path in the jail of a mount below the root.

@@ -34,7 +34,7 @@ pub(super) fn found(
         warnings: vec![],
     };
     let mut any = false;
-    for name in known.state.recorded_sites() {
+    for name in known.state.recorded_sites().unwrap_or_default() {
         let Some(template) = known.state.template(&name, &known.boot) else {
             continue;
         };

@@ -8,6 +8,7 @@ mod holders;
 mod home;
 mod late;
 mod look;
+mod lost;
 mod lost_grafts;
 mod mountinfo;
 mod namespace;
@@ -38,7 +39,7 @@ pub use processes::{
 };
 pub use record::{
     BootId, BootRecord, Contents, CreatedKind, CreatedPath, History, Identity, KnownGraft, Member,
-    PersistentRecord, RecordedMount, Submount, Unknown, Unreadable, VERSION,
+    PersistentRecord, RecordedMount, RootDirectory, Submount, Unknown, Unreadable, VERSION,
 };
 pub use shared_storage::shared_storage;
 pub use standing::standing;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use super::record::{
     BootRecord, CreatedKind, CreatedPath, Identity, KnownGraft, Member, PersistentRecord,
-    RecordedMount,
+    RecordedMount, RootDirectory,
 };
-use crate::base::{HostPath, JailPath, MountAttributes};
+use crate::base::{Error, HostPath, JailPath, MountAttributes};
 use crate::resolve::{FileId, FileKind};
 use crate::sys::Stat;
 
@@ -21,6 +21,8 @@ pub struct Observed {
     /// The mounts at each target (desired or recorded), bottom first. A target without mounts has
     /// no entry.
     pub mounts: BTreeMap<JailPath, Vec<ObservedMount>>,
+    /// The targets whose topmost mount cannot be looked at, and why: its server is gone, or fails.
+    pub unseen: BTreeMap<JailPath, Error>,
     /// Mounts below the root at other paths. If each target was asked for separately, only those in
     /// recursive mounts.
     pub elsewhere: BTreeMap<JailPath, Vec<ObservedMount>>,
@@ -41,6 +43,8 @@ pub struct Observed {
     pub members: Vec<Member>,
     /// The recorded grafts.
     pub grafts: Vec<KnownGraft>,
+    /// The root directory, if it exists.
+    pub directory: Option<RootDirectory>,
     /// The record of the mounts, if it is of this boot and this root.
     pub record: Option<BootRecord>,
     /// The record that outlives a boot.

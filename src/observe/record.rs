@@ -84,6 +84,10 @@ pub struct BootRecord {
     pub boot: BootId,
     /// The site's root when the mounts were made.
     pub root: HostPath,
+    /// The directory at that path then. Records of the first versions do not have it, nor those of
+    /// kernels without ids that are never reused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<RootDirectory>,
     /// The manifest that the mounts were made for. Records of the first versions do not have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<PathBuf>,
@@ -108,6 +112,7 @@ impl BootRecord {
             version: VERSION,
             boot,
             root,
+            directory: None,
             manifest: None,
             mounts: vec![],
             history: None,
@@ -132,6 +137,29 @@ impl BootRecord {
     /// Errors: the bytes are not a record, or one of a newer version.
     pub fn parse(bytes: &[u8]) -> Result<Self, Unreadable> {
         parse(bytes)
+    }
+}
+
+/// A root directory, whatever it is called: valid within a boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootDirectory {
+    /// The never reused id of the mount that it is on. A directory that is renamed stays on it.
+    pub mount: u64,
+    /// The inode's number.
+    pub ino: u64,
+    /// The time of its creation ([`Stat::born`]), since inode numbers are reused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub born: Option<i64>,
+}
+
+impl RootDirectory {
+    /// The directory `stat`. `None`: the kernel has no ids that are never reused.
+    pub fn of(stat: &Stat) -> Option<Self> {
+        Some(Self {
+            mount: stat.mount_id.filter(|_| stat.mount_id_is_unique)?,
+            ino: stat.file.ino,
+            born: stat.born,
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The directories of records and locks, and reading the records.
 
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::geteuid;
 
 use super::lost_grafts::TemplateRecords;
 use super::record::{BootId, BootRecord, KnownGraft, Member, PersistentRecord, Unreadable};
@@ -61,20 +63,21 @@ impl StateDir {
     }
 
     /// The sites that have a record.
-    pub fn recorded_sites(&self) -> Vec<SiteName> {
-        let names = |dir: &PathBuf| {
-            let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-            let site = |entry: fs::DirEntry| {
-                let name = entry.file_name();
-                SiteName::new(name.to_str()?.strip_suffix(".json")?).ok()
-            };
-            entries.filter_map(site).collect::<Vec<_>>()
-        };
-        let mut sites = names(&self.run);
-        sites.extend(names(&self.lib));
+    ///
+    /// Errors: the records cannot be listed. To a user who may not, there are none.
+    pub fn recorded_sites(&self) -> Result<Vec<SiteName>> {
+        let mut sites = vec![];
+        for dir in [&self.run, &self.lib] {
+            let names = names_in(dir).map_err(|error| {
+                let cannot = format!("cannot list the records in {}", dir.display());
+                Error::failed(cannot).because(&error)
+            })?;
+            let site = |name: &OsString| SiteName::new(name.to_str()?.strip_suffix(".json")?).ok();
+            sites.extend(names.iter().filter_map(site));
+        }
         sites.sort();
         sites.dedup();
-        sites
+        Ok(sites)
     }
 
     /// The directory of the templates, and of their records: they are kept as sites are, and end
@@ -170,6 +173,20 @@ impl StateDir {
             ..SiteRecords::default()
         }
     }
+}
+
+/// The names in the directory `dir`, if there is one and this user may read it.
+fn names_in(dir: &Path) -> io::Result<Vec<OsString>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !geteuid().is_root() => {
+            return Ok(vec![]);
+        }
+        entries => entries?,
+    };
+    entries
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect()
 }
 
 /// The records of one site.
@@ -350,7 +367,7 @@ mod tests {
             (records.record, records.kept, records.warnings.len()),
             (None, None, 2)
         );
-        assert_eq!(state.recorded_sites(), [site]);
+        assert_eq!(state.recorded_sites().unwrap(), [site]);
     }
 
     #[test]

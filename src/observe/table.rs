@@ -96,6 +96,15 @@ impl Table {
         self.get(id).is_some()
     }
 
+    /// The mounts at `point`, in the order of the table.
+    pub(super) fn at(&self, point: &Path) -> &[MountInfo] {
+        let start = self
+            .mounts
+            .partition_point(|mount| bytes(&mount.point) < bytes(point));
+        let count = self.mounts[start..].partition_point(|mount| mount.point == point);
+        &self.mounts[start..start + count]
+    }
+
     /// The mounts below `path`, sorted by mount point.
     pub(super) fn below(&self, path: &Path) -> &[MountInfo] {
         let mut prefix = bytes(path).to_vec();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::{Pid, gettid};
 
 use super::glimpse::{Glimpse, OtherThreads, Sleep, waits_for_another};
-use super::{LAST_WAIT, LEFT_BEHIND, Silence, Stop, question};
+use super::{LAST_WAIT, LEFT_BEHIND, Silence, Stop, question, queue};
 
 /// How often the threads are looked at.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -197,7 +197,11 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         let (mut awake, mut waiting) = (0, vec![]);
         for (nth, RunningItem { thread, .. }) in &running {
             let sleep = self.sleeps.entry(*nth).or_default();
-            if Glimpse::of(*thread).is_none_or(|glimpse| sleep.look(glimpse, Instant::now())) {
+            if queue::waits(*thread) {
+                // Others work meanwhile, and it is not given up: what it waits for is at work.
+                sleep.forgive();
+            } else if Glimpse::of(*thread).is_none_or(|glimpse| sleep.look(glimpse, Instant::now()))
+            {
                 awake += 1;
             } else if waits_for_another(*thread) {
                 waiting.push(*nth);

@@ -1,4 +1,4 @@
-//! The state of a thread of this process, seen from outside: `proc_pid_status(5)`,
+//! The state of a thread, seen from outside: `proc_pid_status(5)`,
 //! `proc_pid_syscall(5)`.
 
 use std::collections::HashMap;
@@ -19,12 +19,31 @@ pub(crate) struct Glimpse {
 }
 
 impl Glimpse {
-    /// The thread as it is now; `None`: it has ended.
+    /// The thread of this process as it is now; `None`: it has ended.
     pub(crate) fn of(thread: Pid) -> Option<Self> {
-        let status = proc::status(&proc::of_own_thread(thread.as_raw()))?;
+        Self::in_directory(&proc::of_own_thread(thread.as_raw()), &['S', 'D'])
+    }
+
+    /// The thread of any process as it is now; `None`: it has ended, or is not to be seen. One that
+    /// was stopped, by a signal or by ptrace(2), counts as asleep.
+    pub(crate) fn of_any(thread: Pid) -> Option<Self> {
+        let thread = u32::try_from(thread.as_raw()).ok()?;
+        Self::in_directory(&proc::of(thread), &['S', 'D', 'T', 't'])
+    }
+
+    /// A thread of which nothing is known but that it does not move.
+    pub(crate) fn asleep() -> Self {
+        Self {
+            sleeps: true,
+            switches: 0,
+        }
+    }
+
+    fn in_directory(directory: &Path, asleep: &[char]) -> Option<Self> {
+        let status = proc::status(directory)?;
         let count = |name| status.get(name)?.parse().ok();
         Some(Self {
-            sleeps: status.get("State")?.starts_with(['S', 'D']),
+            sleeps: status.get("State")?.starts_with(asleep),
             switches: count("voluntary_ctxt_switches").unwrap_or(0)
                 + count("nonvoluntary_ctxt_switches").unwrap_or(0),
         })
@@ -64,10 +83,15 @@ impl Sleep {
         (self.now, self.all) = (Duration::ZERO, self.all.saturating_sub(self.now));
     }
 
+    /// Whether the current sleep has lasted as long as `limit`.
+    pub(crate) fn lasts(&self, limit: Duration) -> bool {
+        self.now >= limit
+    }
+
     /// Whether the current sleep has lasted as long as `limit`, or all sleeps three times as long:
     /// a server that needs nearly the limit for each answer is no better than one that gives none.
     pub(crate) fn exceeds(&self, limit: Duration) -> bool {
-        self.now >= limit || self.all >= limit * 3
+        self.lasts(limit) || self.all >= limit * 3
     }
 }
 

@@ -12,6 +12,7 @@
 mod crew;
 mod glimpse;
 mod question;
+mod queue;
 pub(crate) mod supervisor;
 pub(crate) mod worker;
 
@@ -27,6 +28,7 @@ use crate::base::quote::shell_word;
 pub(crate) use crew::{Crew, Lost};
 pub(crate) use glimpse::{Glimpse, Sleep};
 pub(crate) use question::asked_by;
+pub(crate) use queue::in_a_queue;
 
 /// The longest wait for anything after a signal asked to stop.
 pub(crate) const LAST_WAIT: Duration = Duration::from_secs(1);

@@ -263,7 +263,8 @@ pub(crate) fn main_pid() -> Pid {
         .map_or_else(getpid, |supervisor| supervisor.pid)
 }
 
-/// From now on the command itself stops, soon, when a signal asks it to.
+/// From now on the command itself stops, soon, when a signal asks it to. The command must see the
+/// signals already: one that arrives before this call ends the command, one after it does not.
 pub(crate) fn stops_on_signals() {
     STOPS_ON_SIGNALS.store(true, Ordering::SeqCst);
 }

@@ -6,6 +6,9 @@ use crate::base::{HostPath, JailPath};
 use crate::observe::{Observed, ObservedMount, RecordedMount, Submount, Unknown};
 use crate::resolve::Mount;
 
+/// The detail of a mount that cannot be looked at.
+pub(super) const NOT_TO_BE_SEEN: &str = "what is mounted there cannot be looked at";
+
 /// Whether `seen`, a mount at the target of `recorded`, is the recorded one.
 ///
 /// The unique IDs decide if both have one. Otherwise the file that the mount shows decides, or, for
@@ -330,6 +333,9 @@ fn difference(top: &ObservedMount, mount: &Mount, source: Option<&HostPath>) -> 
             State::WrongOptions,
             format!("mounted {}, wanted {}", top.attributes, mount.attributes),
         );
+    }
+    if top.file.is_none() {
+        return (State::Stale, NOT_TO_BE_SEEN.to_owned());
     }
     match source {
         Some(source) if *source != mount.source => (

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::compare::{
-    self, Verdict, came_along, graft_verdict, is_same, record_of, recorded, verdict,
+    self, NOT_TO_BE_SEEN, Verdict, came_along, graft_verdict, is_same, record_of, recorded, verdict,
 };
 use super::graft::{Graft, GraftChange, Layout, layout};
 use super::placeholders;
@@ -85,6 +85,11 @@ impl Planner<'_> {
     fn plan_mount(&mut self, mount: &Arc<Mount>) {
         if self.observed.absent.contains(&mount.target) {
             self.add_state(mount, State::Absent, Some(absent(&mount.source)));
+            return;
+        }
+        if let Some(error) = self.observed.unseen.get(&mount.target)
+            && self.plan_unseen(mount, error)
+        {
             return;
         }
         let verdict = verdict(self.observed, mount);
@@ -198,11 +203,16 @@ impl Planner<'_> {
             }
             Verdict::NotOurs { detail, count, .. } => {
                 let at = self.desired.root.inside(&mount.target);
-                let umount = vec![format!("umount {at}"); count].join(" && ");
+                // On a shared mount one umount(8) may take several away.
+                let again = if count > 1 {
+                    "; then run the command again"
+                } else {
+                    ""
+                };
                 self.cannot_mount(
                     mount,
                     &detail,
-                    format!("unmount it, if it is not needed: `{umount}`"),
+                    format!("unmount it, if it is not needed: `umount {at}`{again}"),
                 );
             }
             Verdict::OnTheirs { detail, .. } => {
@@ -334,6 +344,29 @@ impl Planner<'_> {
                 self.add_orphan(&mount.target, Some(mount.source.clone()), detail);
             }
         }
+    }
+
+    /// Plans the target of `mount`, whose topmost mount cannot be looked at because of `error`.
+    /// Returns `false` if that mount makes way: it is ours, its server is gone for good, and the
+    /// source can be looked at.
+    fn plan_unseen(&mut self, mount: &Arc<Mount>, error: &Error) -> bool {
+        let stack = self.observed.mounts.get(&mount.target);
+        let ours = stack
+            .and_then(|stack| stack.last())
+            .filter(|top| recorded(self.observed, &mount.target, top).is_some());
+        match (ours, mount.file) {
+            (Some(_), Some(_)) if error.is_server_gone() => return false,
+            (Some(top), None) => {
+                let kept = record_of(top, mount, self.observed);
+                self.plan.unchanged.extend(kept);
+            }
+            _ => {
+                let site = &self.desired.site;
+                self.plan.conflicts.push(error.clone().context(site));
+            }
+        }
+        self.add_state(mount, State::Stale, Some(NOT_TO_BE_SEEN.to_owned()));
+        true
     }
 
     /// Plans the recorded mounts that were not seen where they were made.

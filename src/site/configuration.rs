@@ -311,7 +311,8 @@ pub(crate) fn roots(config: &Path, state: &StateDir, trust: &Trust) -> Roots {
             roots.add(site.name.clone(), root);
         }
     }
-    for name in state.recorded_sites() {
+    // Records that cannot be listed refuse nothing, either.
+    for name in state.recorded_sites().unwrap_or_default() {
         if sites
             .binary_search_by_key(&&name, |site| &site.name)
             .is_err()

@@ -210,10 +210,10 @@ impl Context {
 /// Set by the first SIGINT, SIGTERM or SIGHUP: stop, and leave nothing half done.
 pub(crate) fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
-    worker::stops_on_signals();
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, stop.clone()).context("cannot wait for signals")?;
     }
+    worker::stops_on_signals();
     Ok(stop)
 }
 

@@ -1,5 +1,7 @@
 //! One site taken down: its users are looked for, and asked to end, before the first change.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use super::context::Purpose;
@@ -9,12 +11,14 @@ use super::templates;
 use super::users::SiteUsers;
 use super::{Context, Site, SiteError, configuration, load};
 use crate::base::HostPath;
+use crate::base::quote::shell_word;
 use crate::base::text::{few, plural};
 use crate::engine::{Engine, Outcome};
 use crate::observe::{self, BootId, Depth, Observed, SiteRecords, Table};
+use crate::patience::{self, Stop};
 use crate::plan::{self, Plan, Step};
 use crate::resolve::{Desired, Host, Resolver};
-use crate::{Error, Result, patience};
+use crate::{Error, Result};
 
 /// How many targets are named.
 const SHOWN: usize = 20;
@@ -103,9 +107,9 @@ impl TakeDown {
     /// Takes the site down.
     ///
     /// Errors: it is in use, or some of it could not be taken away.
-    pub(crate) fn site(&self, site: &Site) -> Result<TakenDown, DownError> {
+    pub(crate) fn site(&self, site: &Site, stop: &Stop) -> Result<TakenDown, DownError> {
         // Lock: another mountjail finishes its work on the site first.
-        let _lock = lock(self.context, &self.engine, &site.name)?;
+        let _lock = lock(self.context, &self.engine, &site.name, stop)?;
 
         let taken_down = self.take_down(site);
         let store = self.engine.templates()?;
@@ -156,11 +160,40 @@ impl TakeDown {
 
     fn records(&self, site: &Site) -> Result<SiteRecords> {
         let records = self.context.state.read(&site.name, &self.boot);
+        let records = records.and_then(SiteRecords::with_ids);
         let records = records.map_err(|error| error.context(&site.name))?;
         for warning in &records.warnings {
             self.context.out.site(&site.name).warn(warning);
         }
+        let suspects = records.suspects();
+        self.report_suspects(site, suspects.map_err(|error| error.context(&site.name))?);
         Ok(records)
+    }
+
+    /// Names the mounts that may be the site's, and that nothing shows to be. Those in the roots of
+    /// other sites are theirs.
+    fn report_suspects(&self, site: &Site, mut suspects: BTreeSet<PathBuf>) {
+        if suspects.is_empty() {
+            return;
+        }
+        let state = &self.context.state;
+        let others = state.recorded_sites().unwrap_or_default().into_iter();
+        let others = others.filter(|name| *name != site.name);
+        let roots: Vec<_> = others
+            .filter_map(|name| state.read(&name, &self.boot).ok()?.root().cloned())
+            .collect();
+        suspects.retain(|point| !roots.iter().any(|root| point.starts_with(root)));
+        let points: Vec<_> = suspects
+            .iter()
+            .map(|point| shell_word(&point.to_string_lossy()).into_owned())
+            .collect();
+        if !points.is_empty() {
+            self.context.out.site(&site.name).warn(format_args!(
+                "a run was killed before it recorded what it had mounted, and the root was moved \
+                 since: these may be left of it, unmount them if so: {}",
+                few(&points, SHOWN)
+            ));
+        }
     }
 
     /// What the manifest asks for, to recognise mounts whose record is lost. A source that does not

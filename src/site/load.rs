@@ -63,7 +63,8 @@ fn refuse_other_scopes(manifest: &Manifest) -> Result<(), Error> {
 }
 
 fn is_recorded(context: &Context, site: &Site) -> bool {
-    context.state.recorded_sites().contains(&site.name)
+    let recorded = context.state.recorded_sites();
+    recorded.is_ok_and(|recorded| recorded.contains(&site.name))
 }
 
 fn set_up_without_manifest(Site { name, .. }: &Site) -> String {

@@ -148,7 +148,7 @@ impl BringUp {
         let manifest = self.pipeline.load(site)?;
 
         // Lock: another mountjail finishes its work on the site first.
-        let _lock = lock(context, &self.engine, &site.name)?;
+        let _lock = lock(context, &self.engine, &site.name, stop)?;
 
         // Resolve: the mounts and links that the manifest asks for on this host.
         if self.create_root {
@@ -331,11 +331,16 @@ pub(crate) fn resolve(
 }
 
 /// Takes the site's lock. If another mountjail has it, that is reported before the wait.
-pub(crate) fn lock(context: &Context, engine: &Engine, site: &SiteName) -> Result<Lock> {
+pub(crate) fn lock(
+    context: &Context,
+    engine: &Engine,
+    site: &SiteName,
+    stop: &Stop,
+) -> Result<Lock> {
     let out = context.out.site(site);
-    let waiting = || out.info("waiting for another mountjail to finish");
+    let waiting = |other: &str| out.info(format_args!("waiting for {other} to finish"));
     engine
-        .lock(site, context.limit, waiting)
+        .lock(site, context.limit, stop, waiting)
         .map_err(|error| error.context(site))
 }
 

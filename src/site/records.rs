@@ -19,7 +19,7 @@ pub(crate) fn read(context: &Context, site: &SiteName, boot: &BootId) -> Result<
                 ..SiteRecords::default()
             })
         }
-        result => result,
+        result => result?.with_ids(),
     }
 }
 

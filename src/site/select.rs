@@ -37,8 +37,8 @@ impl Selection {
         let list = self.list(context)?;
         let is_explained = !list.errors.is_empty() || !list.warnings.is_empty();
         let sites = reported(context, list);
-        let nothing = sites.is_empty() && context.state.recorded_sites().is_empty();
-        if matches!(self, Self::All) && nothing && !is_explained {
+        let is_odd = matches!(self, Self::All) && sites.is_empty() && !is_explained;
+        if is_odd && context.state.recorded_sites()?.is_empty() {
             let directory = context.config.join("sites");
             let directory = directory.display();
             context

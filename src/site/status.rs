@@ -217,15 +217,20 @@ fn keep_what_is_recorded(
     let mut absent = BTreeSet::new();
     let mut kept = vec![];
     for mount in recorded_besides(desired, records) {
-        let found = host.walk(&mount.source).ok().map(|walk| walk.stat);
-        if found.is_none() {
-            absent.insert(mount.target.clone());
-        }
+        let (file, kind) = match host.walk(&mount.source) {
+            Ok(walk) => (Some(walk.stat.file), walk.stat.kind),
+            // It may be as it was.
+            Err(error) if error.is_unknown() => (Some(mount.file), FileKind::File),
+            Err(_) => {
+                absent.insert(mount.target.clone());
+                (None, FileKind::File)
+            }
+        };
         kept.push(Arc::new(Mount {
             target: mount.target.clone(),
             source: mount.source.clone(),
-            file: found.map(|found| found.file),
-            kind: found.map_or(FileKind::File, |found| found.kind),
+            file,
+            kind,
             attributes: mount.attributes,
             recursive: mount.recursive,
             reasons: vec![],

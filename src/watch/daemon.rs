@@ -59,7 +59,7 @@ pub(crate) fn keep_watching(context: &Context, selection: Selection) -> anyhow::
 fn only_one(context: &Context) -> Result<Lock> {
     make_watch_directory(&context.state)?;
     // One that was killed ends soon.
-    Lock::take_within(&context.state.watch_lock(), DYING, || ()).map_err(|_| {
+    Lock::take_within(&context.state.watch_lock(), DYING).map_err(|_| {
         let pid = WatchState::read(&context.state).map(|other| format!(" (pid {})", other.pid));
         Error::failed(format!(
             "another `mountjail watch` is running already{}",

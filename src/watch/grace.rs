@@ -4,12 +4,13 @@
 //! they are retained as long as it does.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::base::{HostPath, JailPath, SiteName};
 use crate::observe::{RecordedMount, SiteRecords};
-use crate::resolve::{Dependencies, Desired, Host, Mount};
+use crate::resolve::{Dependencies, Desired, FileKind, Host, Mount};
 use crate::site::records::{add_recorded, recorded_besides};
 use crate::{Error, sys};
 
@@ -111,23 +112,33 @@ pub(crate) fn retain_all(
     }
 }
 
-/// The recorded mount as a desired one, if it still is there.
+/// The recorded mount as a desired one, if it still is there. One that cannot be looked at may be.
 fn still_there(root: &HostPath, mount: &RecordedMount) -> Option<Arc<Mount>> {
-    let root = sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY).ok()?;
-    let found = sys::open_beneath(&root, mount.target.relative(), libc::O_PATH)
-        .and_then(sys::stat_fd)
-        .ok()?;
-    (found.file == mount.file).then(|| {
-        Arc::new(Mount {
-            target: mount.target.clone(),
-            source: mount.source.clone(),
-            file: Some(mount.file),
-            kind: found.kind,
-            attributes: mount.attributes,
-            recursive: mount.recursive,
-            reasons: vec![],
-        })
-    })
+    let found = sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY)
+        .and_then(|root| sys::open_beneath(&root, mount.target.relative(), libc::O_PATH))
+        .and_then(sys::stat_fd);
+    let (file, kind) = match found {
+        Ok(found) if found.file == mount.file => (Some(found.file), found.kind),
+        Err(error) if !is_absent(&error) => (None, FileKind::File),
+        _ => return None,
+    };
+    Some(Arc::new(Mount {
+        target: mount.target.clone(),
+        source: mount.source.clone(),
+        file,
+        kind,
+        attributes: mount.attributes,
+        recursive: mount.recursive,
+        reasons: vec![],
+    }))
+}
+
+/// Whether nothing is there, or something else is on the way.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::EXDEV)
+    )
 }
 
 #[cfg(test)]

@@ -84,16 +84,16 @@ pub(crate) fn begin(
 
 /// Brings the site right, if it is up.
 fn site(run: &BringUp, site: &Site, policy: &PassPolicy, stop: &Stop) -> SiteFound {
-    match locked(run, site, policy) {
+    match locked(run, site, policy, stop) {
         Ok(None) => (PassOutcome::Busy, None),
         Ok(Some(lock)) => under_lock(run, site, policy, stop, &lock),
         Err(error) => (PassOutcome::Failed(error.into()), None),
     }
 }
 
-fn locked(run: &BringUp, site: &Site, policy: &PassPolicy) -> Result<Option<Lock>> {
+fn locked(run: &BringUp, site: &Site, policy: &PassPolicy, stop: &Stop) -> Result<Option<Lock>> {
     match policy.when_locked {
-        WhenLocked::Wait => lock(&run.pipeline.context, &run.engine, &site.name).map(Some),
+        WhenLocked::Wait => lock(&run.pipeline.context, &run.engine, &site.name, stop).map(Some),
         WhenLocked::Skip => run
             .engine
             .lock_if_free(&site.name)

@@ -1,6 +1,6 @@
 //! Signals of the service manager and the administrator.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -21,18 +21,21 @@ pub(crate) struct WatchSignals {
 
 impl WatchSignals {
     pub(crate) fn new() -> anyhow::Result<Self> {
-        worker::stops_on_signals();
         let (stop, reload) = (
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicBool::new(false)),
         );
-        let (pipe, tell) = UnixStream::pair().context("cannot wait for signals")?;
+        let (pipe, mut tell) = UnixStream::pair().context("cannot wait for signals")?;
         pipe.set_nonblocking(true)?;
         for (signal, flag) in [(SIGTERM, &stop), (SIGINT, &stop), (SIGHUP, &reload)] {
             // The flag is set before the pipe can be read.
             signal_hook::flag::register(signal, flag.clone()).context("cannot wait for signals")?;
             signal_hook::low_level::pipe::register(signal, tell.try_clone()?)
                 .context("cannot wait for signals")?;
+        }
+        worker::stops_on_signals();
+        if stop.load(Ordering::Relaxed) || reload.load(Ordering::Relaxed) {
+            tell.write_all(&[0])?; // it may have come before the pipe was there
         }
         Ok(Self { stop, reload, pipe })
     }

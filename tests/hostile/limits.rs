@@ -2,7 +2,6 @@
 //! and each command ends.
 
 use std::fs;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -10,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{
     Fuse, Mount, Ran, Sandbox, Watcher, alone, cores, for_each_engine_alone, line, mounts_below,
-    replace, soon, soon_reads,
+    replace, soon, soon_reads, wait_until,
 };
 use libtest_mimic::Trial;
 use nix::sys::signal::{Signal, kill};
@@ -34,7 +33,7 @@ pub fn all() -> Vec<Trial> {
             up_all(engine, Where::Root);
         }),
     ];
-    let others: [(&str, fn()); 14] = [
+    let others: [(&str, fn()); 17] = [
         ("every command ends while a source hangs", || {
             every_command(Where::Source);
         }),
@@ -44,7 +43,13 @@ pub fn all() -> Vec<Trial> {
         ("a shell that captures the output is not held up", captured),
         ("a signal ends a command that waits", signals),
         ("an answer in time counts", slow),
-        ("waiting for a lock has an end", lock),
+        (
+            "a signal ends a command that has just started",
+            early_signal,
+        ),
+        ("a holder of a lock that does not move is named", lock),
+        ("a lock is waited for as long as its holder works", queue),
+        ("two commands, the first one slow", two_commands),
         (
             "a link in / to a directory that hangs does not hang commands",
             link_in_slash,
@@ -156,6 +161,14 @@ impl Sites {
         mounts_below(&self.sandbox.root(site))
             .iter()
             .any(|mount: &Mount| mount.point == self.conf(site))
+    }
+
+    /// Takes the site's lock.
+    fn hold(&self, site: &str) -> fs::File {
+        let path = self.sandbox.state().join(format!("run/{site}.lock"));
+        let held = fs::File::open(path).unwrap();
+        held.lock().unwrap();
+        held
     }
 
     /// Whether nobody has the site's lock.
@@ -401,6 +414,32 @@ fn threads_of(pid: u32) -> String {
     text
 }
 
+/// The worker of the mountjail that the process `tracer` started, if the thread that runs the
+/// command opens a socket now.
+fn command_opens_a_socket(tracer: u32) -> Option<Pid> {
+    let children = |pid: &str| {
+        let path = format!("/proc/{pid}/task/{pid}/children");
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.split_ascii_whitespace()
+            .map(ToOwned::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let socketpair = libc::SYS_socketpair.to_string();
+    let opens = |worker: &String| {
+        let threads = fs::read_dir(format!("/proc/{worker}/task"));
+        threads.into_iter().flatten().flatten().any(|thread| {
+            let read = |name| fs::read_to_string(thread.path().join(name)).unwrap_or_default();
+            let call = read("syscall");
+            read("comm").trim() == "command"
+                && call.split_ascii_whitespace().next() == Some(&socketpair)
+        })
+    };
+    let supervisors = children(&tracer.to_string()).into_iter();
+    let mut workers = supervisors.flat_map(|supervisor| children(&supervisor));
+    let worker = workers.find(opens)?;
+    Some(Pid::from_raw(worker.parse().unwrap()))
+}
+
 /// Whether a thread of what the process started waits for FUSE.
 fn waits(pid: u32) -> bool {
     let children =
@@ -436,24 +475,93 @@ fn slow() {
     sites.run(&["status"]).exits(0);
 }
 
+/// The watcher must not lose a signal that comes while it takes signals into its own hands.
+fn early_signal() {
+    let sandbox = Sandbox::new();
+    let runner = ["strace", "-f", "-qq", "-o", "/dev/null", "-e"];
+    let fault = "inject=socketpair:delay_enter=2s:when=1";
+    let mut strace = sandbox.command_under(&[&runner[..], &[fault]].concat());
+    let strace = strace.arg("watch").stderr(Stdio::null());
+    let strace = strace.stdout(Stdio::null()).spawn().unwrap();
+    let worker = std::cell::Cell::new(None);
+    wait_until("the command opens a socket", || {
+        worker.set(command_opens_a_socket(strace.id()));
+        worker.get().is_some()
+    });
+    kill(worker.get().unwrap(), Signal::SIGTERM).unwrap();
+    let strace = std::cell::RefCell::new(strace);
+    wait_until("the watcher ends", || {
+        strace.borrow_mut().try_wait().unwrap().is_some()
+    });
+}
+
 fn lock() {
     let sites = Sites::new(Sandbox::new(), Where::Source, 0, 2);
     sites.run(&["up", "--all"]).exits(0);
-    let path = sites.sandbox.state().join("run/good0.lock");
-    let held = fs::OpenOptions::new()
-        .write(true)
-        .custom_flags(libc::O_CLOEXEC)
-        .open(path)
-        .unwrap();
-    held.lock().unwrap();
+    let held = sites.hold("good0");
     let ran = sites.run(&["down", "--all"]).exits(1);
     ran.says(&format!(
-        "another mountjail (pid {}) has had the lock",
+        "another mountjail (pid {}) has the lock",
         std::process::id()
-    ));
+    ))
+    .says("has not moved for 1 s");
     assert!(!sites.is_up("good1") && sites.is_up("good0"));
     drop(held);
     sites.run(&["down", "--all"]).exits(0);
+}
+
+fn queue() {
+    let (locked, free) = (2 * cores() + 1, 2);
+    let sites = Sites::new(Sandbox::new(), Where::Source, 0, locked + free);
+    sites.run(&["up", "--all"]).exits(0);
+    sites.run(&["down", "--all"]).exits(0);
+    let held: Vec<_> = (0..locked)
+        .map(|nth| sites.hold(&format!("good{nth}")))
+        .collect();
+    // This thread works, and signs as a mountjail does.
+    let signature = format!("{} {}\n", std::process::id(), nix::unistd::gettid());
+    for nth in 0..locked {
+        let path = sites.sandbox.state().join(format!("run/good{nth}.lock"));
+        fs::write(path, &signature).unwrap();
+    }
+
+    let mut up = sites.sandbox.command();
+    let up = up.args(["--timeout", LIMIT, "up", "--all"]);
+    let mut up = up.stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("the other sites are up", || {
+        (locked..locked + free).all(|nth| sites.is_up(&format!("good{nth}")))
+    });
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(4) {
+        assert!(up.try_wait().unwrap().is_none(), "it waits");
+        thread::sleep(Duration::from_millis(1));
+    }
+    drop(held);
+    let output = up.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    let waits = format!(
+        "good0: waiting for another mountjail (pid {}) to finish",
+        std::process::id()
+    );
+    assert!(text.contains(&waits), "{text}");
+    sites.run(&["status"]).exits(0);
+}
+
+fn two_commands() {
+    let sites = Sites::new(Sandbox::new(), Where::Source, 0, 1);
+    sites.run(&["up", "--all"]).exits(0);
+    sites.run(&["down", "--all"]).exits(0);
+    let mut slow = sites
+        .sandbox
+        .command_with_fault("openat2:delay_enter=300ms", &[]);
+    let slow = slow.args(["up", "good0"]).stderr(Stdio::null());
+    let mut slow = slow.spawn().unwrap();
+    wait_until("it has the lock", || !sites.lock_is_free("good0"));
+    let ran = sites.run(&["up", "good0"]).exits(0);
+    assert!(slow.wait().unwrap().success());
+    ran.says("good0: waiting for another mountjail")
+        .says("in sync");
 }
 
 /// A path that all sites look at.

@@ -16,6 +16,10 @@ pub fn all() -> Vec<Trial> {
     all.extend(trials([
         ("a failing system call takes nothing away", failing_calls),
         (
+            "records that cannot be listed are not none",
+            unlistable_records,
+        ),
+        (
             "a program that is broken hides no name services",
             broken_getent,
         ),
@@ -93,6 +97,27 @@ fn up_with_fault(sandbox: &Sandbox, call: &str, path: &Path, errno: &str) -> Ran
     let fault = format!("{call}:error={errno}");
     let only = ["-P", path.to_str().unwrap()];
     Ran::of(sandbox.command_with_fault(&fault, &only).args(["up", "s"]))
+}
+
+fn unlistable_records() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.site("s", "etc: [hosts]\n");
+    sandbox.ok(&["up", "s"]);
+    std::fs::remove_file(sandbox.config().join("sites/s.yaml")).unwrap();
+    for directory in ["run", "lib"] {
+        let directory = sandbox.state().join(directory);
+        let only = ["-P", directory.to_str().unwrap()];
+        let says = format!(
+            "cannot list the records in {}: I/O error",
+            directory.display()
+        );
+        for arguments in [&["down", "--all"][..], &["status"]] {
+            let mut command = sandbox.command_with_fault("getdents64:error=EIO", &only);
+            Ran::of(command.args(arguments)).exits(1).says(&says);
+        }
+        assert_eq!(mounts_below(&root).len(), 1);
+    }
+    sandbox.ok(&["down", "--all"]).says("1 mount detached");
 }
 
 fn failing_calls() {

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::{
-    Fuse, Mount, Ran, Running, Sandbox, Tree, for_each_engine, for_each_engine_alone,
-    for_each_engine_on_shared_root, mounts, mounts_below, tree,
+    Fuse, Mount, Ran, Running, Sandbox, Tree, Watcher, for_each_engine, for_each_engine_alone,
+    for_each_engine_on_shared_root, line, mounts, mounts_below, soon_reads, tree,
 };
 use libtest_mimic::Trial;
 
@@ -76,6 +76,10 @@ pub fn all() -> Vec<Trial> {
     trials.extend(for_each_engine_alone(
         "a source whose server is dead, fails or hangs does not stop down",
         dead_source,
+    ));
+    trials.extend(for_each_engine_alone(
+        "a source whose server was started again comes back",
+        server_again,
     ));
     trials
 }
@@ -484,6 +488,61 @@ fn dead_source(engine: &'static str) {
             fuse.resume();
         }
     }
+}
+
+fn server_again(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let point = sandbox.directory("remote");
+    let mut fuse = Fuse::mount(&point, 0);
+    let root = sandbox.site(
+        "s",
+        &format!(
+            "etc: [hosts]\nmounts:\n{}{}",
+            line(&point.join("data"), "/data"),
+            line(&point.join("data/file"), "/file")
+        ),
+    );
+    let bare = tree(&root);
+    sandbox.ok(&["up", "s"]);
+    let before = mounts_below(&root);
+    let others_are_shown = || {
+        let ran = sandbox.run(&["status", "s"]).exits(1);
+        let ran = ran.prints("  stale         /data");
+        ran.prints("  ok            /etc/hosts ");
+    };
+
+    // It may be right again in a moment.
+    fuse.fail(libc::EIO);
+    others_are_shown();
+    sandbox.run(&["up", "s"]).exits(1).says("I/O error");
+    assert_eq!(mounts_below(&root), before);
+    fuse.resume();
+    sandbox.ok(&["up", "s"]).says("nothing to do");
+
+    for watched in [false, true] {
+        let watcher = watched.then(|| Watcher::start(&sandbox));
+        fuse.die();
+        others_are_shown();
+        let ran = sandbox.run(&["up", "s"]).exits(1);
+        let said = watcher.as_ref().map(Watcher::said);
+        assert_eq!(mounts_below(&root).len(), 3, "{ran} {said:?}");
+        drop(fuse);
+        fuse = Fuse::mount(&point, 0);
+        if let Some(watcher) = watcher {
+            soon_reads(&root.join("file"), "hi\n");
+            watcher.end();
+        } else {
+            sandbox.run(&["status", "s"]).exits(3);
+            sandbox.ok(&["up", "s"]).says("2 swapped");
+        }
+        assert_eq!(fs::read_to_string(root.join("file")).unwrap(), "hi\n");
+        assert_eq!(fs::read_to_string(root.join("data/file")).unwrap(), "hi\n");
+        sandbox.ok(&["up", "s"]).says("nothing to do");
+    }
+
+    fuse.die();
+    sandbox.ok(&["down", "s"]).says("3 mounts detached");
+    bare.assert_same(&tree(&root));
 }
 
 fn replaced_directory(engine: &'static str) {

@@ -37,7 +37,7 @@ pub fn all() -> Vec<Trial> {
             on_a_placeholder,
         ),
     ];
-    let more: [(&str, OnEngine); 8] = [
+    let more: [(&str, OnEngine); 9] = [
         (
             "a host's directory bound in the root is left alone",
             host_directory,
@@ -65,6 +65,10 @@ pub fn all() -> Vec<Trial> {
         (
             "the same file mounted on ours again is named",
             stacked_while_up,
+        ),
+        (
+            "advice about mounts on ours leaves ours in place",
+            stacked_peers,
         ),
         ("no mount of ours hides another", none_hides_another),
     ];
@@ -293,17 +297,43 @@ fn stacked_while_up(engine: &'static str) {
             // Where IDs are reused, they cannot be distinguished from ours.
             assert_eq!(mounts_below(&target).len(), 1, "{ran}");
         } else {
-            let twice = format!("`umount {0} && umount {0}`", target.display());
             ran.says("the same file once more is mounted on top of it")
-                .says(&twice);
+                .says(&format!(
+                    "`umount {}`; then run the command again",
+                    target.display()
+                ));
             sandbox.run(&["down", sites]).exits(1).says("umount ");
             umount(&target);
+            sandbox.run(&["up", sites]).exits(1).says("`umount ");
             umount(&target);
             sandbox.ok(&["up", sites]).says("nothing to do");
         }
         sandbox.ok(&["down", sites]);
         assert_eq!(mounts_below(&target), []);
     }
+}
+
+/// Where `/` is shared, one umount(8) may take several of these binds away.
+fn stacked_peers(engine: &'static str) {
+    let (sandbox, source, target) = with_placeholder(engine);
+    sandbox.ok(&["up", "s"]);
+    for _ in 0..3 {
+        bind(&source, &target);
+    }
+    let count = mounts_below(&target).len();
+    let advice = format!("`umount {}`", target.display());
+    for _ in 0..count {
+        let ran = sandbox.run(&["up", "s"]);
+        if ran.code == 0 {
+            ran.says("nothing to do"); // ours was there all the time
+            sandbox.ok(&["down", "s"]);
+            assert_eq!(mounts_below(&target), []);
+            return;
+        }
+        ran.says(&advice);
+        umount(&target);
+    }
+    panic!("the advice has no end");
 }
 
 fn none_hides_another(engine: &'static str) {

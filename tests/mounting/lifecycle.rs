@@ -196,7 +196,8 @@ fn idempotent(engine: &'static str) {
             .exits(0)
             .says("nothing to do");
         let calls = fs::read_to_string(log).unwrap();
-        // An older strace shows statmount(2) and listmount(2), which only ask, by their numbers.
+        // An older strace shows statmount(2) and listmount(2), which only ask, by their numbers;
+        // a call is on two lines if another thread's came between.
         let asks = |line: &str| {
             ["syscall_0x1c9", "syscall_0x1ca", "+++"]
                 .iter()

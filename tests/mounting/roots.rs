@@ -6,13 +6,21 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::{
-    Sandbox, Watcher, bind, for_each_engine, mounts_below, replace, soon_reads, trials,
+    Ran, Sandbox, Watcher, bind, for_each_engine, line, mounts_below, replace, soon_reads, trials,
 };
 use libtest_mimic::Trial;
 
 pub fn all() -> Vec<Trial> {
     let mut all = for_each_engine("a directory with two paths belongs to one site", two_paths);
     all.extend(trials([
+        (
+            "what a killed run left in a root that was moved goes, and nothing else",
+            killed_and_moved,
+        ),
+        (
+            "what a killed run may have left in a hidden root is named",
+            killed_and_hidden,
+        ),
         (
             "a root inside another one is refused whatever its path",
             inside_by_another_path,
@@ -68,6 +76,82 @@ fn two_paths(engine: &'static str) {
         sandbox.ok(&["down", first]);
         assert!(mounts_below(&root).is_empty());
     }
+}
+
+/// The site `s`, whose `up` was killed after it had mounted two of three files and before it wrote
+/// down which; and, by hand, mounts of the same files in the directory `other`.
+fn killed() -> Sandbox {
+    for nth in 1.. {
+        let sandbox = Sandbox::with_engine("classic");
+        let [one, two] = ["one", "two"].map(|name| sandbox.file(format!("host/{name}"), name));
+        let other = sandbox.path("srv/other");
+        let mounts: String = [(&one, "/t/one"), (&two, "/two"), (&two, "/z")]
+            .map(|(source, target)| line(source, target))
+            .concat();
+        let root = sandbox.site("s", &format!("mounts:\n{mounts}"));
+        sandbox.file("srv/s/two", ""); // not a placeholder of ours
+        for (source, target) in [(&one, "srv/other/t/one"), (&two, "srv/other/two")] {
+            bind(source, &sandbox.file(target, ""));
+            let remount = "remount,bind,ro,nosuid,nodev,noexec";
+            let target = other.join(target.strip_prefix("srv/other/").unwrap());
+            let mut mount = Command::new("mount");
+            Ran::of(mount.args(["-o", remount]).arg(target)).exits(0);
+        }
+        let fault = format!("mount:signal=KILL:when={nth}");
+        let up = Ran::of(sandbox.command_with_fault(&fault, &[]).args(["up", "s"]));
+        assert_ne!(up.code, 0, "it is killed before it is done: {up}");
+        if mounts_below(&root).len() == 2 {
+            let record = fs::read_to_string(sandbox.state().join("run/s.json")).unwrap();
+            assert_eq!(record.matches("\"unique_id\":null").count(), 3, "{record}");
+            return sandbox;
+        }
+    }
+    unreachable!()
+}
+
+fn killed_and_moved() {
+    let [gone, replaced, follows] = [0, 1, 2];
+    for case in [gone, replaced, follows] {
+        let sandbox = killed();
+        let (root, moved) = (sandbox.root("s"), sandbox.path("srv/moved"));
+        let foreign = mounts_below(&sandbox.path("srv/other"));
+        fs::rename(&root, &moved).unwrap();
+        if case == gone {
+            sandbox.ok(&["down", "s"]).says("2 mounts detached");
+        } else if case == replaced {
+            fs::create_dir(&root).unwrap();
+            sandbox.ok(&["up", "s"]);
+            assert_eq!(mounts_below(&root).len(), 3);
+            assert!(mounts_below(&moved).is_empty());
+            sandbox.ok(&["down", "s"]).says("3 mounts detached");
+            assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+        } else {
+            let manifest = fs::read_to_string(sandbox.config().join("sites/s.yaml")).unwrap();
+            let manifest = manifest.replace(root.to_str().unwrap(), moved.to_str().unwrap());
+            sandbox.manifest("s", manifest);
+            sandbox.ok(&["up", "s"]);
+            assert_eq!(mounts_below(&moved).len(), 3);
+            sandbox.ok(&["status", "s"]).prints("up, 3 of 3 mounts ok");
+            sandbox.ok(&["down", "s"]).says("3 mounts detached");
+        }
+        assert!(mounts_below(&moved).is_empty(), "{case}");
+        assert!(!moved.join("t").exists(), "{case}: placeholders go");
+        assert_eq!(mounts_below(&sandbox.path("srv/other")), foreign, "{case}");
+        sandbox.ok(&["down", "s"]).says("nothing was mounted");
+    }
+}
+
+fn killed_and_hidden() {
+    let sandbox = killed();
+    let (root, moved) = (sandbox.root("s"), sandbox.path("srv/moved"));
+    fs::rename(&root, &moved).unwrap();
+    bind(&sandbox.directory("srv/top"), &moved);
+    let before = mounts_below(&sandbox.path("srv"));
+    let ran = sandbox.ok(&["down", "s"]);
+    for point in [moved.join("t/one"), moved.join("two")] {
+        ran.clone().says(point.to_str().unwrap());
+    }
+    assert_eq!(mounts_below(&sandbox.path("srv")), before);
 }
 
 fn inside_by_another_path() {

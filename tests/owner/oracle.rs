@@ -169,7 +169,8 @@ impl<'w> Oracle<'w> {
                 .starts_with(&*generated.to_string_lossy())
             || of_host
             || device
-            || whole_tmpfs;
+            || whole_tmpfs
+            || is_of(owner, &shown);
         if is_named {
             Ok(())
         } else {
@@ -270,6 +271,14 @@ impl<'w> Oracle<'w> {
         }
         left
     }
+}
+
+/// Whether the file at `path` is the owner's own. He may move it to where another owner lets him.
+fn is_of(owner: &Owner, path: &Path) -> bool {
+    // A FUSE file system may not answer.
+    let is_fuse = |mount: &Mount| mount.kind.starts_with("fuse") && path.starts_with(&mount.point);
+    !mounts().iter().any(is_fuse)
+        && fs::symlink_metadata(path).is_ok_and(|found| found.uid() == owner.uid)
 }
 
 /// The mounts that belong to no site, as text.

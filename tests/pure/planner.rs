@@ -66,6 +66,7 @@ impl World {
     fn observe(&self, desired: &Desired) -> Observed {
         let mut observed = Observed {
             record: (!self.record.is_empty()).then(|| BootRecord {
+                directory: None,
                 mounts: self.record.clone(),
                 ..BootRecord::nothing(BootId("b".into()), root())
             }),

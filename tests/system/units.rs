@@ -32,6 +32,7 @@ pub fn all() -> Vec<Trial> {
             late_file_systems,
         ),
         ("a file of somebody else is not replaced", not_ours),
+        ("a drop-in that cannot be read is not missing", unreadable),
         ("the units have no namespace of their own", no_namespace),
         ("the watcher's unit leaves it what it needs", watch_unit),
         ("up --restart reloads only what changed", restart),
@@ -604,6 +605,41 @@ fn not_ours() {
         fs::read_to_string(own).unwrap(),
         "[Unit]\nDescription=by hand\n"
     );
+}
+
+fn unreadable() {
+    let sandbox = sandbox();
+    for (site, unit) in [("a", "jail-a"), ("b", "jail-b@x")] {
+        let manifest = format!("devices: [zero]\nservices: [{unit}.service]\n");
+        sandbox.site(site, &manifest);
+    }
+    units(&sandbox, &["--all", "--install"]).exits(0);
+    let of = |unit: &str| sandbox.path(format!("units/{unit}.service.d/50-mountjail.conf"));
+    let (bad, good) = (of("jail-a"), of("jail-b@x"));
+    for path in [&bad, &good] {
+        fs::remove_file(path).unwrap();
+    }
+    fs::create_dir(&bad).unwrap(); // read(2) fails, whoever reads
+    let says = format!("cannot read {}: Is a directory", bad.display());
+
+    let ran = units(&sandbox, &["--all", "--check"]).exits(1).says(&says);
+    let ran = ran.prints("/jail-b@x.service.d/50-mountjail.conf is missing\n");
+    assert!(!ran.stdout.contains("jail-a.service.d"), "{ran}");
+    let json = units(&sandbox, &["--all", "--check", "--json"])
+        .exits(1)
+        .json();
+    assert_eq!(json["in_sync"], false);
+    assert_eq!(json["files"].as_array().unwrap().len(), 1, "{json}");
+    assert_eq!(json["errors"].as_array().unwrap().len(), 1, "{json}");
+
+    units(&sandbox, &["--all", "--install"])
+        .exits(1)
+        .says(&says);
+    assert!(good.exists(), "the other site has its drop-in all the same");
+    units(&sandbox, &["--all", "--uninstall"])
+        .exits(1)
+        .says(&says);
+    assert!(!good.exists() && bad.exists());
 }
 
 /// The settings that the units may have. None of them makes a mount namespace, which would hide the

@@ -1,11 +1,12 @@
 //! `mountjail units --check`: the drop-ins that are there against what `--install` would write.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::Result;
+use crate::engine::read_drop_in;
 use crate::render::systemd::HEADER;
 use crate::render::text::line;
 
@@ -28,46 +29,47 @@ pub(super) struct Difference {
     unexpected: Vec<String>,
 }
 
-/// What `--install` would write of `drop_ins`, and remove of the `unneeded`.
+/// What `--install` would write of `drop_ins`, and remove of the `unneeded`. An error for each file
+/// that cannot be read.
 pub(super) fn differences(
     drop_ins: &BTreeMap<PathBuf, &str>,
     unneeded: impl Iterator<Item = PathBuf>,
-) -> Vec<Difference> {
+) -> Vec<Result<Difference>> {
     let wanted = drop_ins
         .iter()
-        .filter_map(|(path, text)| Difference::of(path, text));
-    let unneeded = unneeded.filter_map(Difference::of_unneeded);
+        .filter_map(|(path, text)| Difference::of(path, text).transpose());
+    let unneeded = unneeded.filter_map(|path| Difference::of_unneeded(path).transpose());
     wanted.chain(unneeded).collect()
 }
 
 impl Difference {
-    fn of(path: &Path, wanted: &str) -> Option<Self> {
-        let Ok(found) = fs::read(path) else {
-            return Some(Self {
+    fn of(path: &Path, wanted: &str) -> Result<Option<Self>> {
+        let Some(found) = read_drop_in(path)? else {
+            return Ok(Some(Self {
                 path: path.to_owned(),
                 how: How::Missing,
                 missing: vec![],
                 unexpected: vec![],
-            });
+            }));
         };
-        let found = String::from_utf8_lossy(&found);
-        (found != wanted).then(|| Self {
+        Ok((found != wanted).then(|| Self {
             path: path.to_owned(),
             how: How::Differs,
             missing: only(wanted, &found),
             unexpected: only(&found, wanted),
-        })
+        }))
     }
 
     /// `None`: it does not exist, or is not mountjail's.
-    fn of_unneeded(path: PathBuf) -> Option<Self> {
-        let is_ours = fs::read_to_string(&path).is_ok_and(|text| text.starts_with(HEADER));
-        is_ours.then_some(Self {
+    fn of_unneeded(path: PathBuf) -> Result<Option<Self>> {
+        let found = read_drop_in(&path)?;
+        let is_ours = found.is_some_and(|text| text.starts_with(HEADER));
+        Ok(is_ours.then_some(Self {
             path,
             how: How::Unneeded,
             missing: vec![],
             unexpected: vec![],
-        })
+        }))
     }
 
     /// A sentence, and the lines that differ.

@@ -97,7 +97,7 @@ impl FstabEditor {
         let Desired { site, root, .. } = &lines.desired;
 
         // Lock: another mountjail finishes its work on the site first.
-        let _lock = lock(&self.context, &self.engine, site)?;
+        let _lock = lock(&self.context, &self.engine, site, stop)?;
 
         // Observe and plan.
         let (observed, plan) = run.pipeline.observe_and_plan(&lines.desired)?;
@@ -133,8 +133,8 @@ impl FstabEditor {
             file: PathBuf::new(),
         };
         let editor = self.clone();
-        let release = move |site: &Site, _: &Stop| {
-            let released = editor.try_release(&site.name);
+        let release = move |site: &Site, stop: &Stop| {
+            let released = editor.try_release(&site.name, stop);
             released.map_err(|error| SiteError::from(error.context(&site.name)))
         };
         let never = Arc::<AtomicBool>::default();
@@ -147,8 +147,8 @@ impl FstabEditor {
         }
     }
 
-    fn try_release(&self, site: &SiteName) -> Result<()> {
-        let _lock = lock(&self.context, &self.engine, site)?;
+    fn try_release(&self, site: &SiteName, stop: &Stop) -> Result<()> {
+        let _lock = lock(&self.context, &self.engine, site, stop)?;
         let records = self.context.state.read(site, &self.boot)?;
         let Some(kept) = &records.kept else {
             return Ok(());

@@ -1,0 +1,24 @@
+//! Threads that wait their turn, behind another process that is at work.
+
+use std::sync::Mutex;
+
+use nix::unistd::{Pid, gettid};
+
+use crate::base::sync::lock;
+
+static QUEUE: Mutex<Vec<Pid>> = Mutex::new(vec![]);
+
+/// Calls `wait`, which waits until another process has done its work and sees by itself that it is
+/// not in vain. Meanwhile this thread is not given up, and another one works in its place.
+pub(crate) fn in_a_queue<T>(wait: impl FnOnce() -> T) -> T {
+    let thread = gettid();
+    lock(&QUEUE).push(thread);
+    let result = wait();
+    lock(&QUEUE).retain(|waiting| *waiting != thread);
+    result
+}
+
+/// Whether the thread waits so.
+pub(super) fn waits(thread: Pid) -> bool {
+    lock(&QUEUE).contains(&thread)
+}
