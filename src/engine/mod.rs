@@ -59,6 +59,9 @@ use sources::Sources;
 /// Receives one line per step, as `-v` prints them.
 pub type Log<'a> = &'a (dyn Fn(fmt::Arguments<'_>) + Sync);
 
+/// What has to work out after a run, or the run is undone.
+pub type Then<'a> = &'a mut (dyn FnMut() -> Result<()> + Send);
+
 /// What a run did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
@@ -208,7 +211,7 @@ impl Engine {
     }
 
     /// Does `work` in the mount namespace of the sources.
-    fn in_host<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    pub(crate) fn in_host<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let Some(host) = &self.host else {
             return work();
         };
@@ -267,7 +270,19 @@ impl Engine {
         stop: &Stop,
         log: Log<'_>,
     ) -> Result<Outcome, Box<EngineFailure>> {
-        up::carry_out(self, plan, observed, stop, log)
+        self.up_then(plan, observed, stop, log, &mut || Ok(()))
+    }
+
+    /// As [`up`](Self::up), and then does `then`. If that fails, the site is left as it was.
+    pub fn up_then(
+        &self,
+        plan: &Plan,
+        observed: &Observed,
+        stop: &Stop,
+        log: Log<'_>,
+        then: Then<'_>,
+    ) -> Result<Outcome, Box<EngineFailure>> {
+        up::carry_out(self, plan, observed, stop, log, then)
     }
 
     /// Detaches the mounts of a site whose root is gone; they were moved away with it. Returns

@@ -9,6 +9,7 @@
 //! directory per template, on which the template itself is mounted: a tmpfs whose mount is shared.
 //! `NAME.sites` beside it has an empty file per site with a graft of the template.
 
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -200,41 +201,40 @@ impl TemplateStore {
             .ok_or_else(|| Error::failed("no name is left for a template"))
     }
 
-    /// Releases the templates that `site` does not use any more, and removes those that no other
-    /// site uses.
-    pub(crate) fn release<'n>(
-        &self,
-        templates: impl IntoIterator<Item = &'n SiteName>,
-        site: &SiteName,
-    ) -> Result<()> {
-        for template in templates {
-            let _lock = self.lock_of(template)?;
-            let sites = self.state.sites_of(template);
-            let _ = fs::remove_file(sites.join(site.as_str()));
+    /// Releases all templates that `site` holds, besides `used`. Templates that no site holds are
+    /// removed, also those that a killed run left, and with the last one the place.
+    pub(crate) fn release_besides(&self, used: &HashSet<SiteName>, site: &SiteName) -> Result<()> {
+        let _lock = Lock::take(&self.lock, || ())?;
+        let mut any = false;
+        for template in self.all() {
+            let sites = self.state.sites_of(&template);
+            if !used.contains(&template) {
+                match fs::remove_file(sites.join(site.as_str())) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(self.cannot("release", &template, &error));
+                    }
+                    _ => {}
+                }
+            }
             match fs::remove_dir(&sites) {
-                Ok(()) => self.remove(template)?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => self.remove(template)?,
-                Err(error) if error.raw_os_error() == Some(libc::ENOTEMPTY) => {}
-                Err(error) => return Err(self.cannot("release", template, &error)),
+                Err(error) if error.raw_os_error() == Some(libc::ENOTEMPTY) => any = true,
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(self.cannot("release", &template, &error));
+                }
+                _ => self.remove(&template)?,
             }
         }
-        self.remove_if_empty()
+        if any { Ok(()) } else { self.remove_place() }
     }
 
-    /// The names of the templates of which `site` is registered as a user.
-    pub(crate) fn held_by(&self, site: &SiteName) -> Vec<SiteName> {
-        let entries = fs::read_dir(&self.state.run)
-            .into_iter()
-            .flatten()
-            .flatten();
+    /// All templates, also those that are not complete.
+    fn all(&self) -> BTreeSet<SiteName> {
+        let entries = fs::read_dir(&self.state.run).into_iter().flatten().flatten();
         let template = |entry: fs::DirEntry| {
             let name = entry.file_name();
-            let template = SiteName::new(name.to_str()?.strip_suffix(".sites")?).ok()?;
-            entry
-                .path()
-                .join(site.as_str())
-                .exists()
-                .then_some(template)
+            let name = name.to_str()?.split('.').next()?;
+            let is_template = name.starts_with("template-");
+            SiteName::new(name).ok().filter(|_| is_template)
         };
         entries.filter_map(template).collect()
     }
@@ -326,28 +326,14 @@ impl TemplateStore {
             }
             _ => {
                 journal::remove(&self.state.kept(template))?;
+                let _ = fs::remove_file(self.state.lock(template));
                 journal::remove_record(&self.state, template)
             }
         }
     }
 
-    /// Removes the place, if there is no template any more.
-    fn remove_if_empty(&self) -> Result<()> {
-        let _lock = Lock::take(&self.lock, || ())?;
-        let entries = fs::read_dir(&self.state.run)
-            .into_iter()
-            .flatten()
-            .flatten();
-        let is_template = |entry: fs::DirEntry| {
-            let name = entry.file_name();
-            Path::new(&name)
-                .extension()
-                .is_some_and(|ending| ending == "sites")
-        };
-        if entries.into_iter().any(is_template) {
-            return Ok(());
-        }
-
+    /// Removes the place. The caller holds the lock.
+    fn remove_place(&self) -> Result<()> {
         *lock(&self.namespace) = None;
         let remove = || {
             for path in [&self.pin(), &self.state.run] {

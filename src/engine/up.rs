@@ -10,7 +10,7 @@ use super::target::{
     cannot, clear_after, detach_stray, is_absent, made_kind, nothing_inside, still_there,
 };
 use super::undo::{Records, Replaced, Undo, save};
-use super::{Engine, EngineFailure, Log, Mounter, Outcome, Way, check_signal, journal};
+use super::{Engine, EngineFailure, Log, Mounter, Outcome, Then, Way, check_signal, journal};
 use crate::base::hints::Doing;
 use crate::base::{Error, HostPath, JailPath, Result, SiteName};
 use crate::observe::{
@@ -28,13 +28,19 @@ pub(super) fn carry_out(
     observed: &Observed,
     stop: &Stop,
     log: Log<'_>,
+    then: Then<'_>,
 ) -> Result<Outcome, Box<EngineFailure>> {
     if plan.steps.is_empty() {
-        return adopt(engine, plan, observed).map_err(Box::from);
+        let adopted = adopt(engine, plan, observed)?;
+        return then().map(|()| adopted).map_err(Box::from);
     }
     match engine.way()? {
-        Way::Detached(mounter) => Run::new(engine, mounter, plan, observed, stop, log)?.carry_out(),
-        Way::Classic(mounter) => Run::new(engine, mounter, plan, observed, stop, log)?.carry_out(),
+        Way::Detached(mounter) => {
+            Run::new(engine, mounter, plan, observed, stop, log)?.carry_out(then)
+        }
+        Way::Classic(mounter) => {
+            Run::new(engine, mounter, plan, observed, stop, log)?.carry_out(then)
+        }
     }
 }
 
@@ -150,8 +156,8 @@ impl<'a, B: Backend> Run<'a, B> {
         })
     }
 
-    fn carry_out(mut self) -> Result<Outcome, Box<EngineFailure>> {
-        match self.run_steps() {
+    fn carry_out(mut self, then: Then<'_>) -> Result<Outcome, Box<EngineFailure>> {
+        match self.run_steps().and_then(|()| then()) {
             Ok(()) => {
                 self.outcome.left = still_there(&self.root, &self.left);
                 self.forget_old_files();

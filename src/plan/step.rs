@@ -67,10 +67,12 @@ impl Plan {
         self
     }
 
-    /// Whether it changes templates of grafts that stay.
-    pub(crate) fn refreshes(&self) -> bool {
-        let mut steps = self.steps.iter();
-        steps.any(|step| matches!(step, Step::Refresh { .. }))
+    /// The first graft that stays and whose template changes.
+    pub(crate) fn refreshed(&self) -> Option<&Graft> {
+        self.steps.iter().find_map(|step| match step {
+            Step::Refresh { graft, .. } => Some(graft),
+            _ => None,
+        })
     }
 
     /// The graft that brings a mount to `target`, if one does.

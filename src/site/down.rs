@@ -111,10 +111,11 @@ impl TakeDown {
         // Lock: another mountjail finishes its work on the site first.
         let _lock = lock(self.context, &self.engine, &site.name, stop)?;
 
-        let taken_down = self.take_down(site);
-        let store = self.engine.templates()?;
-        templates::release_unused(store, &self.context.state, &self.boot, &site.name)?;
-        taken_down
+        let taken_down = self.take_down(site)?;
+        let (state, boot) = (&self.context.state, &self.boot);
+        let released = templates::release_unused(&self.engine, state, boot, &site.name);
+        released.map_err(|error| error.context(&site.name))?;
+        Ok(taken_down)
     }
 
     /// Takes the site down, whose lock is held.

@@ -8,11 +8,11 @@ use super::templates::{self, Templates};
 use super::up::{Changes, Done};
 use super::{ManifestError, Site, SiteError, load, records};
 use crate::base::{HostPath, SiteName};
-use crate::engine::{Engine, Lock, Log, create_root};
+use crate::engine::{Engine, Lock, Log, Outcome, create_root};
 use crate::manifest::Manifest;
 use crate::observe::{self, BootId, Observed, Table};
 use crate::patience::Stop;
-use crate::plan::{self, Plan, SiteState, Step};
+use crate::plan::{self, Graft, Plan, SiteState, Step};
 use crate::resolve::{Desired, Resolver};
 use crate::{Error, Result, sys};
 
@@ -205,18 +205,28 @@ impl BringUp {
         Ok(changes?.map(|changes| (desired, changes)))
     }
 
-    /// Observes, plans and carries out; again, as long as the plan cannot see all steps yet.
     fn try_reconcile(
         &self,
         desired: &Desired,
         table: Option<&Table>,
         stop: &Stop,
     ) -> Result<Option<Changes>, SiteError> {
+        self.reconcile_in(desired, table, stop, MAX_REFRESHES)
+    }
+
+    /// Observes, plans and carries out; again, as long as the plan cannot see all steps yet.
+    /// `refreshes`: how often a template may still be changed.
+    fn reconcile_in(
+        &self,
+        desired: &Desired,
+        table: Option<&Table>,
+        stop: &Stop,
+        refreshes: usize,
+    ) -> Result<Option<Changes>, SiteError> {
         let Pipeline { context, .. } = &self.pipeline;
         let log = |line: std::fmt::Arguments<'_>| context.out.detail(line);
         let mut changes: Option<Changes> = None;
         let mut newer_table = None;
-        let mut refreshes = 0;
         loop {
             // Observe: the mounts that are there, and the records.
             let table = newer_table.as_ref().or(table);
@@ -231,62 +241,103 @@ impl BringUp {
                 return Err(SiteError::Errors(plan.conflicts));
             }
 
-            // Carry out: the steps, or undo what was done. Templates that the site has grafts of
-            // change first; the rest is planned when that is done.
-            let refreshed = self.prepare_templates(&plan, &observed, stop, &log)?;
+            // Carry out: the steps, or undo what was done. A template that the site has a graft of
+            // changes first; the rest can only be planned when that is done.
             let changes = changes.get_or_insert_default();
-            if plan.refreshes() {
-                self.engine.remember(&plan.site, &refreshed.outcome)?;
-                changes.extend(refreshed);
-                refreshes += 1;
-                if refreshes > MAX_REFRESHES {
+            if let Some(graft) = plan.refreshed() {
+                let rest = || {
+                    let table = table.map(|_| Table::read()).transpose()?;
+                    self.reconcile_in(desired, table.as_ref(), stop, refreshes - 1)
+                };
+                if refreshes == 0 {
                     return Err(stays_stale(&plan).into());
                 }
-            } else {
-                let result = self.engine.up(&plan, &observed, stop, &log);
-                self.release_templates(&plan, &observed)?;
-                changes.add(result.map_err(SiteError::Engine)?, &plan);
-                if !plan.unfinished {
-                    return Ok(Some(std::mem::take(changes)));
-                }
+                changes.extend(self.refresh(graft, (&plan, &observed), stop, &log, rest)?);
+                return Ok(Some(std::mem::take(changes)));
+            }
+            let carried_out = self.carry_out(&plan, &observed, stop, &log);
+            self.release_templates(&plan, &observed);
+            changes.add(carried_out?, &plan);
+            if !plan.unfinished {
+                return Ok(Some(std::mem::take(changes)));
             }
             newer_table = table.map(|_| Table::read()).transpose()?;
         }
     }
 
-    /// Makes the templates that `plan` needs, and brings those that the site has grafts of to the
-    /// state of the host. Returns what that changed.
-    fn prepare_templates(
+    /// Carries `plan` out, with the templates that it needs.
+    fn carry_out(
         &self,
         plan: &Plan,
         observed: &Observed,
         stop: &Stop,
         log: Log<'_>,
+    ) -> Result<Outcome, SiteError> {
+        if let Some(templates) = &self.templates
+            && !plan.grafts.is_empty()
+            && !plan.steps.is_empty()
+        {
+            templates.prepare(self.engine.templates()?, plan, observed, stop, log)?;
+        }
+        self.engine
+            .up(plan, observed, stop, log)
+            .map_err(SiteError::Engine)
+    }
+
+    /// Changes the template of `graft`, and does the `rest`. If one of the two fails, both are
+    /// undone. Returns what was changed.
+    fn refresh(
+        &self,
+        graft: &Graft,
+        (plan, observed): (&Plan, &Observed),
+        stop: &Stop,
+        log: Log<'_>,
+        rest: impl Fn() -> Result<Option<Changes>, SiteError> + Sync,
     ) -> Result<Changes, SiteError> {
         let Some(templates) = &self.templates else {
             return Ok(Changes::default());
         };
-        if plan.grafts.is_empty() || plan.steps.is_empty() {
-            return Ok(Changes::default());
+        let (store, site) = (self.engine.templates()?, &plan.site);
+        let mut done = None;
+        let mut then = || match done.insert(rest()) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::failed(format!("{site}: the rest of its mounts"))),
+        };
+        let refreshed = templates.refresh(store, site, (graft, observed), stop, log, &mut then);
+        let out = self.pipeline.context.out.site(site);
+        match (refreshed, done) {
+            (Ok(mut refreshed), Some(Ok(rest))) => {
+                if let Err(error) = self.engine.remember(site, &refreshed.outcome) {
+                    out.warn(error);
+                }
+                refreshed.extend(rest.unwrap_or_default());
+                Ok(refreshed)
+            }
+            (refreshed, Some(Err(failed))) => {
+                if let Err(SiteError::Engine(not_undone)) = refreshed {
+                    for error in not_undone.also {
+                        out.warn(error);
+                    }
+                }
+                Err(failed)
+            }
+            (refreshed, _) => refreshed,
         }
-        let store = self.engine.templates()?;
-        let prepared = templates.prepare(store, plan, observed, stop, log);
-        if prepared.is_err() {
-            self.release_templates(plan, observed)?;
-        }
-        prepared
     }
 
-    /// Releases the templates that the site does not use any more after `plan`.
-    fn release_templates(&self, plan: &Plan, observed: &Observed) -> Result<()> {
+    /// Releases the templates that the site does not use any more after `plan`. If that fails, they
+    /// stay until the site is taken down.
+    fn release_templates(&self, plan: &Plan, observed: &Observed) {
         let changes_grafts = |step: &Step| step.change().is_some();
         let had_grafts = !observed.grafts.is_empty();
         if had_grafts && !plan.steps.is_empty() || plan.steps.iter().any(changes_grafts) {
             let Pipeline { context, boot, .. } = &self.pipeline;
-            let store = self.engine.templates()?;
-            templates::release_unused(store, &context.state, boot, &plan.site)?;
+            let released =
+                templates::release_unused(&self.engine, &context.state, boot, &plan.site);
+            if let Err(error) = released {
+                context.out.site(&plan.site).warn(error);
+            }
         }
-        Ok(())
     }
 
     fn make_root(&self, site: &Site, root: &HostPath) -> Result<()> {

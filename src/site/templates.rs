@@ -8,11 +8,11 @@ use super::SiteError;
 use super::up::Changes;
 use crate::base::sync::lock;
 use crate::base::{HostPath, SiteName};
-use crate::engine::{Engine, Log, TemplateStore};
-use crate::observe::{self, BootId, BootRecord, Observed, StateDir, Table};
+use crate::engine::{Engine, Log, TemplateStore, Then};
+use crate::observe::{self, BootId, BootRecord, KnownGraft, Observed, StateDir, Table};
 use crate::patience::Stop;
 use crate::plan::{self, Graft, Plan, Step, Template};
-use crate::resolve::FileId;
+use crate::resolve::{Desired, FileId};
 use crate::{Error, Result, sys};
 
 /// Makes templates, and keeps them as the host is.
@@ -46,9 +46,8 @@ impl Templates {
         })
     }
 
-    /// Makes the templates that `plan` needs, and replaces the files in them of which the host has
-    /// new ones. Returns what was changed in templates that the site has already. `store`: that of
-    /// the site's engine.
+    /// Makes the templates that `plan` mounts something of, and brings them to the state of the
+    /// host. `store`: that of the site's engine.
     pub(crate) fn prepare(
         &self,
         store: &TemplateStore,
@@ -56,17 +55,14 @@ impl Templates {
         observed: &Observed,
         stop: &Stop,
         log: Log<'_>,
-    ) -> Result<Changes, SiteError> {
-        let mut changes = Changes::default();
+    ) -> Result<(), SiteError> {
         for graft in &plan.grafts {
             let Some(need) = need(plan, graft) else {
                 continue;
             };
             let template = &graft.template;
-            let known = observed.grafts.iter();
-            let known = known.filter(|known| known.target == template.at).last();
-            let name = match (&need, known) {
-                (Need::Refreshed | Need::Member, Some(known)) => known.template.clone(),
+            let name = match (need, known(observed, graft)) {
+                (Need::Member, Some(known)) => known.template.clone(),
                 _ => store.hold(&template.contents, &plan.site)?,
             };
             let shown = (name.clone(), files(template));
@@ -75,24 +71,52 @@ impl Templates {
             }
 
             let _lock = store.lock_of(&name)?;
-            let is_new =
-                known.is_none_or(|known| known.contents.as_ref() != Some(&template.contents));
-            if need == Need::Refreshed && is_new {
-                store.begin_change(&name, &plan.site, &self.boot)?;
-            }
-            let made = store
-                .within(|| self.bring_up(store, &name, template, stop, log))?
+            self.bring_up(store, &name, template, stop, log, &mut || Ok(()))
                 .map_err(|failed| failed.of_site(&plan.site))?;
             lock(&self.ready).insert(shown);
-            if need == Need::Refreshed {
-                changes.extend(made);
-            }
         }
-        Ok(changes)
+        Ok(())
     }
 
-    /// Brings a template into the state of the host, as a site whose root it is. It is called where
-    /// the templates are.
+    /// Brings the template of `graft`, which the site has, to what the site needs now. Then does
+    /// `then`; if that fails, the template is left as it was. Returns what was changed.
+    pub(crate) fn refresh(
+        &self,
+        store: &TemplateStore,
+        site: &SiteName,
+        (graft, observed): (&Graft, &Observed),
+        stop: &Stop,
+        log: Log<'_>,
+        then: Then<'_>,
+    ) -> Result<Changes, SiteError> {
+        let template = &graft.template;
+        let Some(known) = known(observed, graft) else {
+            return Err(Error::failed(format!("{site}: no graft is known at {}", template.at)).into());
+        };
+        let name = &known.template;
+        let mut lock = store.lock_of(name)?;
+        let old = known.contents.as_ref().filter(|old| **old != template.contents);
+        if known.contents.as_ref() != Some(&template.contents) {
+            store.begin_change(name, site, &self.boot)?;
+        }
+
+        let result = self.bring_up(store, name, template, stop, log, &mut || {
+            drop(lock.take()); // the site may put a mount of the template back
+            then()
+        });
+        if result.is_err() {
+            let contents = old.unwrap_or(&template.contents);
+            // The first error is the one to report. A template of unknown contents is brought up by
+            // the next run.
+            let _ = store.within(|| {
+                let end = store.end_change(name, contents, &template.at, &self.boot);
+                end.and_then(|()| store.seal(name))
+            });
+        }
+        result.map_err(|failed| failed.of_site(site))
+    }
+
+    /// Brings a template into the state of the host, as a site whose root it is, and does `then`.
     fn bring_up(
         &self,
         store: &TemplateStore,
@@ -100,46 +124,67 @@ impl Templates {
         template: &Template,
         stop: &Stop,
         log: Log<'_>,
+        then: Then<'_>,
     ) -> Result<Changes, SiteError> {
-        let mut changes = Changes::default();
-        self.engine.sweep();
-        store.make_root(name)?;
         let root = self.directory.join(name.as_str()).map_err(|why| {
             Error::failed(format!("cannot use the directory of {name}")).because_of(why)
         })?;
         let desired = template.desired(name.clone(), root);
+        let mut then = || {
+            store.end_change(name, &template.contents, &template.at, &self.boot)?;
+            store.seal(name)?;
+            let done = self.engine.in_host(&mut *then);
+            if done.is_err() {
+                store.unseal(name)?; // to undo what was made in it
+            }
+            done
+        };
+        store.within(|| {
+            self.engine.sweep();
+            store.make_root(name)?;
+            self.carry_out(store, &desired, stop, log, &mut then)
+        })?
+    }
+
+    fn carry_out(
+        &self,
+        store: &TemplateStore,
+        desired: &Desired,
+        stop: &Stop,
+        log: Log<'_>,
+        then: Then<'_>,
+    ) -> Result<Changes, SiteError> {
+        let name = &desired.site;
+        let mut changes = Changes::default();
         loop {
             let records = self.state.read(name, &self.boot)?;
             let table = match sys::probe::statmount() {
                 true => None,
                 false => Some(Table::read()?),
             };
-            let observed = observe::observe(&desired, records, table.as_ref())?;
-            let plan = plan::up(&desired, &observed, None);
+            let observed = observe::observe(desired, records, table.as_ref())?;
+            let plan = plan::up(desired, &observed, None);
             if !plan.conflicts.is_empty() {
                 return Err(SiteError::Errors(plan.conflicts));
             }
-            if plan.steps.is_empty() {
-                break;
+
+            if !plan.steps.is_empty() {
+                store.unseal(name)?;
             }
-            store.unseal(name)?;
-            let outcome = self
-                .engine
-                .up(&plan, &observed, stop, log)
-                .map_err(SiteError::Engine)?;
-            changes.add(outcome, &plan);
+            let mut nothing = || Ok(());
+            let then: Then<'_> = if plan.unfinished { &mut nothing } else { &mut *then };
+            let outcome = self.engine.up_then(&plan, &observed, stop, log, then);
+            changes.add(outcome.map_err(SiteError::Engine)?, &plan);
+            if !plan.unfinished {
+                return Ok(changes);
+            }
         }
-        store.end_change(name, &template.contents, &template.at, &self.boot)?;
-        store.seal(name)?;
-        Ok(changes)
     }
 }
 
 /// What the template of a graft is needed for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Need {
-    /// The graft stays, and its template changes.
-    Refreshed,
     /// The graft stays, and one of its mounts is put back.
     Member,
     /// It is mounted.
@@ -149,11 +194,6 @@ enum Need {
 /// What `plan` needs the template of the graft for.
 fn need(plan: &Plan, graft: &Graft) -> Option<Need> {
     let at = &graft.mount.target;
-    let is_refreshed =
-        |step: &Step| matches!(step, Step::Refresh { graft, .. } if graft.mount.target == *at);
-    if plan.steps.iter().any(is_refreshed) {
-        return Some(Need::Refreshed);
-    }
     plan.steps.iter().find_map(|step| match step {
         Step::Attach {
             mount,
@@ -172,6 +212,12 @@ fn need(plan: &Plan, graft: &Graft) -> Option<Need> {
     })
 }
 
+/// The record of the graft at the same place.
+fn known<'o>(observed: &'o Observed, graft: &Graft) -> Option<&'o KnownGraft> {
+    let mut known = observed.grafts.iter();
+    known.find(|known| known.target == graft.template.at)
+}
+
 fn files(template: &Template) -> Vec<Option<FileId>> {
     template.mounts.iter().map(|mount| mount.file).collect()
 }
@@ -184,16 +230,14 @@ pub(crate) fn grafted(record: Option<&BootRecord>) -> HashSet<SiteName> {
 
 /// Releases the templates of which the site has no graft any more by its record.
 pub(crate) fn release_unused(
-    store: &TemplateStore,
+    engine: &Engine,
     state: &StateDir,
     boot: &BootId,
     site: &SiteName,
 ) -> Result<()> {
-    let held = store.held_by(site);
-    if held.is_empty() {
+    if !state.templates().run.exists() {
         return Ok(());
     }
     let used = grafted(state.read(site, boot)?.record.as_ref());
-    let unused: Vec<_> = held.iter().filter(|name| !used.contains(*name)).collect();
-    store.release(unused, site)
+    engine.templates()?.release_besides(&used, site)
 }
