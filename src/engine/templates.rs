@@ -229,7 +229,10 @@ impl TemplateStore {
 
     /// All templates, also those that are not complete.
     fn all(&self) -> BTreeSet<SiteName> {
-        let entries = fs::read_dir(&self.state.run).into_iter().flatten().flatten();
+        let entries = fs::read_dir(&self.state.run)
+            .into_iter()
+            .flatten()
+            .flatten();
         let template = |entry: fs::DirEntry| {
             let name = entry.file_name();
             let name = name.to_str()?.split('.').next()?;

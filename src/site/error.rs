@@ -74,6 +74,23 @@ impl SiteError {
             })),
         }
     }
+
+    /// The same, with what could not be undone in a template of the site.
+    pub(super) fn and_not_undone(self, template: EngineFailure) -> Self {
+        let EngineFailure { lasting, also, .. } = template;
+        match self {
+            Self::Engine(mut failure) => {
+                failure.lasting.extend(lasting);
+                failure.also.extend(also);
+                Self::Engine(failure)
+            }
+            Self::Errors(mut errors) => {
+                errors.extend(also);
+                Self::Errors(errors)
+            }
+            Self::Manifest(_) => self,
+        }
+    }
 }
 
 impl From<ManifestError> for SiteError {

@@ -313,14 +313,10 @@ impl BringUp {
                 refreshed.extend(rest.unwrap_or_default());
                 Ok(refreshed)
             }
-            (refreshed, Some(Err(failed))) => {
-                if let Err(SiteError::Engine(not_undone)) = refreshed {
-                    for error in not_undone.also {
-                        out.warn(error);
-                    }
-                }
-                Err(failed)
-            }
+            (refreshed, Some(Err(failed))) => Err(match refreshed {
+                Err(SiteError::Engine(template)) => failed.and_not_undone(*template),
+                _ => failed,
+            }),
             (refreshed, _) => refreshed,
         }
     }

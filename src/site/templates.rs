@@ -91,11 +91,16 @@ impl Templates {
     ) -> Result<Changes, SiteError> {
         let template = &graft.template;
         let Some(known) = known(observed, graft) else {
-            return Err(Error::failed(format!("{site}: no graft is known at {}", template.at)).into());
+            return Err(
+                Error::failed(format!("{site}: no graft is known at {}", template.at)).into(),
+            );
         };
         let name = &known.template;
         let mut lock = store.lock_of(name)?;
-        let old = known.contents.as_ref().filter(|old| **old != template.contents);
+        let old = known
+            .contents
+            .as_ref()
+            .filter(|old| **old != template.contents);
         if known.contents.as_ref() != Some(&template.contents) {
             store.begin_change(name, site, &self.boot)?;
         }
@@ -172,7 +177,11 @@ impl Templates {
                 store.unseal(name)?;
             }
             let mut nothing = || Ok(());
-            let then: Then<'_> = if plan.unfinished { &mut nothing } else { &mut *then };
+            let then: Then<'_> = if plan.unfinished {
+                &mut nothing
+            } else {
+                &mut *then
+            };
             let outcome = self.engine.up_then(&plan, &observed, stop, log, then);
             changes.add(outcome.map_err(SiteError::Engine)?, &plan);
             if !plan.unfinished {

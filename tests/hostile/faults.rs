@@ -315,8 +315,15 @@ impl Site {
     }
 
     fn suffers(&self, run: Run, fault: Fault, faults: &[&str]) {
-        let (before, what) = (self.visible(), faults.join(" "));
-        let ran = self.run(run, Path::new("/dev/null"), faults);
+        let (before, mut what) = (self.visible(), faults.join(" "));
+        let log = self.sandbox.path("suffered");
+        let ran = self.run(run, &log, faults);
+        // Several threads may reach the call that strace makes fail: it counts for each thread.
+        let injected = fs::read_to_string(&log).unwrap();
+        let injected = injected.matches("(INJECTED)").count();
+        if injected > 1 {
+            what += &format!(" (in {injected} threads: ..)");
+        }
         match fault {
             Fault::Kill => assert!(ran.code == 137, "{what}: it was not killed\n{ran}"),
             Fault::Error | Fault::Errors | Fault::Stop => {

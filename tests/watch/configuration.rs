@@ -51,7 +51,7 @@ fn defaults() {
     );
     assert_eq!(mounts_below(&sites[0]).len(), 2);
     fs::write(&file, &good).unwrap();
-    watcher.says("right again");
+    watcher.says("in sync again");
 
     fs::remove_file(&file).unwrap();
     for root in &sites {
@@ -100,13 +100,13 @@ fn instances() {
 
     // One that is gone is left as it is.
     fs::remove_dir(sandbox.path("customers/new")).unwrap();
-    watcher.says("has no instance new any more: its mounts stay, but are not kept right any more");
+    watcher.says("has no instance new any more: its mounts stay, but are no longer kept in sync");
     fs::rename(sandbox.file("host/conf.new", "three"), &source).unwrap();
     soon_reads(&sandbox.path("roots/a/conf"), "three");
     assert_eq!(mounts_below(&new).len(), 1);
     sandbox.directory("customers/new");
     soon_reads(&new, "three");
-    watcher.says("c@new: right again");
+    watcher.says("c@new: in sync again");
 
     // A link in its place counts as gone, and is reported.
     fs::remove_dir(sandbox.path("customers/new")).unwrap();
