@@ -16,6 +16,7 @@ mod ordering;
 mod outdated;
 mod processes;
 mod record;
+mod run_namespaces;
 mod shared_storage;
 mod space;
 mod standing;
@@ -23,6 +24,7 @@ mod state;
 mod submounts;
 mod table;
 mod unit_files;
+mod unit_lines;
 mod users;
 mod watching;
 
@@ -40,11 +42,16 @@ pub use record::{
     BootId, BootRecord, CreatedKind, CreatedPath, History, Identity, PersistentRecord,
     RecordedMount, RootDirectory, Submount, Unknown, Unreadable, VERSION,
 };
+pub use run_namespaces::{
+    NAMESPACE_VERSION, NamespaceId, NamespaceRecord, RunNamespace, RunNamespaces, namespace_inode,
+    namespace_record, of_units,
+};
 pub use shared_storage::shared_storage;
 pub use standing::standing;
 pub use state::{SiteRecords, StateDir, boot_id, now, since_boot};
 pub use submounts::submounts;
 pub use table::Table;
 pub use unit_files::Units;
+pub use unit_lines::{UnitLine, unit_lines};
 pub use users::{Depth, Used, User, Users};
 pub use watching::{WatchFailure, WatchState};
