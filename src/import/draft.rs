@@ -307,6 +307,7 @@ mod tests {
                 presets: vec!["php-fpm".into()],
                 users: vec![DraftItem::new(name)],
                 services: ["php8.2-fpm.service".to_owned()].into(),
+                for_services: true,
                 remarks: vec!["found\nroot: /in/a/remark".into()],
                 ..site("/srv/a b: #c")
             };
@@ -315,6 +316,7 @@ mod tests {
                 (Some(&manifest.root), manifest.services.len()),
                 (draft.root(), 1)
             );
+            assert_eq!(manifest.scope, crate::manifest::Scope::Services);
         }
     }
 
