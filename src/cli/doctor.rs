@@ -26,7 +26,7 @@ use crate::plan::SiteState;
 use crate::render::text::line;
 use crate::site::context::{Context, is_set, stop_flag};
 use crate::site::pipeline::{MountLookup, Pipeline, Planned};
-use crate::site::{Site, SiteError, configuration, parallel, select};
+use crate::site::{Site, SiteError, configuration, cost, parallel, select, wrappers};
 use crate::{Error, Result};
 
 /// Test whether a site works inside; exit code 3 if a check failed
@@ -89,12 +89,22 @@ fn host_and_port(text: &str) -> Result<(String, u16), String> {
 }
 
 impl DoctorArgs {
+    pub(super) fn site_inside(&self) -> Option<&str> {
+        self.site.as_deref()
+    }
+
     pub(super) fn run(&self, context: &'static Context) -> anyhow::Result<u8> {
         let Some(site) = &self.site else {
             return Ok(self.machine(context)?);
         };
         let site = select::site(context, site)?;
         jail_command::prepare()?;
+        if context.state.is_of_namespace() {
+            let complaints = wrappers::complaints(context).remove(&site.name);
+            for complaint in complaints.unwrap_or_default() {
+                context.out.site(&site.name).warn(complaint);
+            }
+        }
         let (doctor, stop) = (self.clone(), stop_flag()?);
         let signal = stop.clone();
         let examine = move |site: &Site, _: &Stop| doctor.site(context, site, &signal);
@@ -208,6 +218,7 @@ impl DoctorArgs {
             config: &context.config,
             sites: sites.map(names),
             unserved: self.without_site(context),
+            cost: cost::of_mounts(context, cost::mounts_of_sites(context)),
         };
 
         let code = match &report.machine.engine {

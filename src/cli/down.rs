@@ -1,17 +1,23 @@
 //! `mountjail down`: unmount what mountjail mounted.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use clap::Args;
 use serde_json::json;
 
 use super::Which;
 use super::report::Report;
+use super::up::OnlyScope;
+use crate::base::SiteName;
+use crate::base::sync::lock;
 use crate::base::text::plural;
 use crate::engine::Outcome;
 use crate::patience::{self, Stop};
 use crate::site::context::stop_flag;
 use crate::site::down::{DownError, DownOptions, TakeDown, TakenDown};
+use crate::site::services::Namespaces;
 use crate::site::{Context, Site, SiteError, parallel, select};
 use crate::{Error, Result, observe};
 
@@ -28,6 +34,9 @@ const SHOWN: usize = 20;
 /// use the mounts, in any mount namespace, or run inside, it names them and changes nothing. A
 /// running PHP-FPM that has a pool in the site's root is such a process, too.
 ///
+/// A site with `scope: services` is taken out of the mount namespaces of all its services, or of
+/// none.
+///
 /// On storage that other hosts may have mounted, such as NFS, what mountjail made in the root
 /// stays: removing a placeholder detaches the mount on it on all other hosts.
 #[derive(Clone, Debug, Args)]
@@ -41,6 +50,9 @@ pub(super) struct DownArgs {
     /// Remove what was made on shared storage, too; only if the site is down on all hosts
     #[arg(long)]
     remove_placeholders: bool,
+    /// Only the mounts on the host, not those of sites with `scope: services`
+    #[arg(long, value_name = "SCOPE")]
+    scope: Option<OnlyScope>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -54,19 +66,83 @@ impl DownArgs {
             lazy: self.lazy,
             remove_placeholders: self.remove_placeholders,
         };
+        let mut report = Report::new(context, self.json);
+        let (sites, elsewhere) =
+            self.down_in_services(context, sites, options, &stop, &mut report)?;
         let run = Arc::new(TakeDown::new(context, sites.len(), options)?);
 
         context.out.progress(sites.len());
         let down = move |site: &Site, stop: &Stop| run.site(site, stop);
         let results = parallel::each(context, &sites, THREADS, &stop, down);
 
-        let mut report = Report::new(context, self.json);
         let begun = results.len();
-        for (site, result) in sites.iter().zip(results) {
+        for (site, mut result) in sites.iter().zip(results) {
+            if let Ok(down) = &mut result {
+                down.outcome.detached += elsewhere.get(&site.name).unwrap_or(&0);
+            }
             add(&mut report, context, site, result);
         }
         report.not_begun(sites.len() - begun);
         Ok(report.finish())
+    }
+
+    /// Takes the sites down in the mount namespaces of services; returns those that may be taken
+    /// down on the host now, and how many mounts were detached.
+    fn down_in_services(
+        &self,
+        context: &Context,
+        sites: Vec<Site>,
+        options: DownOptions,
+        stop: &Arc<AtomicBool>,
+        report: &mut Report,
+    ) -> Result<(Vec<Site>, BTreeMap<SiteName, usize>)> {
+        let mut detached = BTreeMap::new();
+        if self.scope == Some(OnlyScope::Host) {
+            return Ok((sites, detached));
+        }
+        let recorded = sites
+            .iter()
+            .map(|site| (site.clone(), vec![]))
+            .collect::<Vec<_>>();
+        // A site that is in use in one namespace is not taken away from the others.
+        let failed = Mutex::new(BTreeSet::new());
+        let down = |own: Context, here: &[Site]| {
+            let own: &'static Context = Box::leak(Box::new(own));
+            let run = TakeDown::new(own, here.len(), options)?;
+            let skipped = lock(&failed).clone();
+            let down = move |site: &Site, stop: &Stop| {
+                if skipped.contains(&site.name) {
+                    return Ok(None);
+                }
+                run.site(site, stop).map(Some)
+            };
+            let results: Vec<Result<_, DownError>> = parallel::each(own, here, THREADS, stop, down);
+            let ends = here
+                .iter()
+                .zip(&results)
+                .filter(|(_, result)| result.is_err());
+            lock(&failed).extend(ends.map(|(site, _)| site.name.clone()));
+            Ok(results)
+        };
+        let mut found = Namespaces::find(context)?.each(context, &recorded, down);
+        let mut rest = vec![];
+        for site in sites {
+            let mut error = None;
+            for (_, result) in found.remove(&site.name).unwrap_or_default() {
+                match result {
+                    Ok(Some(TakenDown { outcome, .. })) => {
+                        *detached.entry(site.name.clone()).or_default() += outcome.detached;
+                    }
+                    Ok(None) => {}
+                    Err(failed) => error = error.or(Some(failed)),
+                }
+            }
+            match error {
+                Some(error) => add(report, context, &site, Err(error)),
+                None => rest.push(site),
+            }
+        }
+        Ok((rest, detached))
     }
 
     /// With --all also the sites of this configuration that are only in the records.

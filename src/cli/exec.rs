@@ -21,6 +21,9 @@ use crate::site::select;
 /// environment (PATH, HOME, USER, LOGNAME; TERM, COLORTERM, LANG, LC_* and TZ are kept). mountjail
 /// itself exits with 127 if the command is not in the jail, and with 126 if it cannot be run.
 ///
+/// A site with `scope: services` is entered in the mount namespace of one of its services; if none
+/// runs, it is mounted for the command alone.
+///
 /// Without --user the command runs as the user of the PHP-FPM pool with this chroot, else as the
 /// first of the manifest's `users`, else as nobody; never as root, because root can leave a chroot.
 #[derive(Debug, Args)]
@@ -46,7 +49,12 @@ pub(super) struct ExecArgs {
 }
 
 impl ExecArgs {
-    /// In the worker: looks for what [`ExecArgs::enter`] needs, and hands it over to the supervisor.
+    pub(super) fn site(&self) -> &str {
+        &self.site
+    }
+
+    /// In the worker: looks for what [`ExecArgs::enter`] needs, and hands it over to the
+    /// supervisor.
     pub(super) fn look(&self, context: &Context) -> anyhow::Result<u8> {
         let site = select::site(context, &self.site)?;
         jail_command::prepare()?;

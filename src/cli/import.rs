@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::base::{HostPath, SiteName};
@@ -44,9 +44,19 @@ pub(super) struct ImportArgs {
     /// Where PHP-FPM's relative paths start [default: as its units and processes tell]
     #[arg(short, long, value_name = "DIR")]
     prefix: Option<PathBuf>,
+    /// Where the sites' mounts exist: on the host, or for their services alone
+    #[arg(long, value_name = "SCOPE", default_value = "host")]
+    scope: NewScope,
     /// Configuration files, or directories of PHP-FPM [default: PHP-FPM's configurations]
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
+}
+
+/// The scope of new sites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum NewScope {
+    Host,
+    Services,
 }
 
 impl ImportArgs {
@@ -84,7 +94,11 @@ impl ImportArgs {
             )
             .into());
         }
-        Ok(worst([code, self.each(context, &imported.drafts)?]))
+        let mut drafts = imported.drafts;
+        if self.scope == NewScope::Services {
+            for_services(context, &mut drafts);
+        }
+        Ok(worst([code, self.each(context, &drafts)?]))
     }
 
     /// Prints or writes all drafts; a failure of one does not stop the others.
@@ -226,6 +240,23 @@ fn compare(context: &Context, draft: &Draft, site: &Site) -> Result<()> {
     let lacking = lacking.join(" and ");
     Err(failed(format!("it is there already, and lacks {lacking}"))
         .hint(format!("add {lacking} to {}", file.display())))
+}
+
+/// Has the mounts of the sites exist for their services alone, if these are known.
+fn for_services(context: &Context, drafts: &mut [Draft]) {
+    for draft in drafts {
+        if draft.root().is_none() {
+            continue;
+        }
+        draft.for_services = !draft.services.is_empty();
+        if !draft.for_services {
+            context.out.warn(format_args!(
+                "{}: its service is not known, so its mounts are for the host: write \
+                 `services` and `scope: services` in its manifest",
+                draft.name
+            ));
+        }
+    }
 }
 
 /// Warns of drafts whose roots are the same directory, or one inside the other: such sites cannot

@@ -9,9 +9,11 @@ mod exec;
 mod fstab;
 mod import;
 mod jail_command;
+mod place;
 mod plan;
 mod presets;
 mod report;
+mod run;
 mod run_as;
 mod schema;
 mod status;
@@ -90,6 +92,9 @@ struct Global {
     /// Report errors only
     #[arg(short, long, global = true)]
     quiet: bool,
+    /// The id of the mount namespace that this process is in, if it is that of a service.
+    #[arg(skip)]
+    namespace: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -106,6 +111,7 @@ enum Command {
     Fstab(fstab::FstabArgs),
     Units(units::UnitsArgs),
     Exec(exec::ExecArgs),
+    Run(run::RunArgs),
     Trace(trace::TraceArgs),
     Import(import::ImportArgs),
     Schema(schema::SchemaArgs),
@@ -121,6 +127,16 @@ impl Command {
             Plan(_) | Status(_) | Check(_) | Presets(_) | Why(_) | Import(_) | Schema(_)
             | Completions(_) => Effect::ReadOnly,
             _ => Effect::Acts,
+        }
+    }
+
+    /// The site in whose root it works.
+    fn site_inside(&self) -> Option<&str> {
+        match self {
+            Self::Exec(exec) => Some(exec.site()),
+            Self::Trace(trace) => Some(trace.site()),
+            Self::Doctor(doctor) => doctor.site_inside(),
+            _ => None,
         }
     }
 }
@@ -167,11 +183,20 @@ pub fn main() -> ExitCode {
         return crate::doctor::inside_main();
     }
     complete::answer();
-    let Cli { global, command } = Cli::parse();
+    let Cli {
+        mut global,
+        command,
+    } = Cli::parse();
     // For all threads, also those that outlive the command.
     let out: &'static Out = Box::leak(Box::new(Out::new(global.verbosity())));
+    if let Some(site) = command.site_inside()
+        && let Err(code) = place::go(&mut global, site, out)
+    {
+        return code.into();
+    }
     ExitCode::from(match command {
         Command::Exec(exec) => run_exec(global, exec, out),
+        Command::Run(run) => run.run(global, out),
         Command::Trace(trace) => trace.run(&global, out),
         Command::Schema(schema) => schema.run(out),
         Command::Completions(completions) => completions.run(out),
@@ -237,7 +262,10 @@ impl Global {
     /// What the commands share, for as long as this process lives.
     fn context(self, trust: Trust, out: &'static Out) -> crate::Result<&'static Context> {
         let limit = self.limit();
-        let context = Context::new(self.config_dir, self.state_dir, limit, trust, out)?;
+        let mut context = Context::new(self.config_dir, self.state_dir, limit, trust, out)?;
+        if let Some(namespace) = &self.namespace {
+            context = context.with_state(context.state.of_namespace(namespace));
+        }
         Ok(Box::leak(Box::new(context)))
     }
 }
@@ -258,9 +286,11 @@ fn run(global: Global, command: Command, out: &'static Out) -> anyhow::Result<u8
         Command::Units(units) => units.run(context),
         Command::Import(import) => import.run(context),
         // These do not run in a worker, or not as a whole.
-        Command::Exec(_) | Command::Trace(_) | Command::Schema(_) | Command::Completions(_) => {
-            Ok(1)
-        }
+        Command::Exec(_)
+        | Command::Run(_)
+        | Command::Trace(_)
+        | Command::Schema(_)
+        | Command::Completions(_) => Ok(1),
     }
 }
 

@@ -5,12 +5,16 @@ use serde_json::json;
 
 use super::report::Report;
 use super::{DIFFERENT, Which};
-use crate::render;
+use crate::manifest::Scope;
 use crate::site::context::Context;
 use crate::site::pipeline::{MountLookup, Pipeline};
+use crate::site::services::{self, Namespaces, Place, ServedSite};
 use crate::site::{Site, parallel};
+use crate::{plan, render};
 
 /// Show the steps that `up` would take; exit code 3 if there are any
+///
+/// Those of a site with `scope: services` are shown for each of its services that runs.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  mountjail plan site1")]
 pub(super) struct PlanArgs {
@@ -39,26 +43,70 @@ impl PlanArgs {
         let plans = parallel::look(context, &sites, move |site: &Site| pipeline.plan(site));
 
         let mut report = Report::new(context, self.json);
-        for (site, planned) in sites.iter().zip(plans) {
-            let (desired, plan) = match planned {
-                Ok(planned) => (planned.desired, planned.plan),
-                Err(failed) => {
-                    report.failed(site, &failed, json!({}));
-                    continue;
+        let mut served = vec![];
+        for (site, planned) in sites.into_iter().zip(plans) {
+            match planned {
+                Ok(planned) if planned.manifest.scope == Scope::Services => {
+                    context.out.notes(&planned.desired);
+                    served.push((site, planned.manifest.services));
                 }
-            };
-            context.out.notes(&desired);
-            for conflict in &plan.conflicts {
-                context.out.error(conflict);
+                Ok(planned) => {
+                    context.out.notes(&planned.desired);
+                    add(&mut report, context, &planned.plan, None);
+                }
+                Err(failed) => report.failed(&site, &failed, json!({})),
             }
-            report.text(render::text::plan(&plan));
-            let code = match (plan.conflicts.is_empty(), plan.steps.is_empty()) {
-                (false, _) => 1,
-                (true, false) => DIFFERENT,
-                (true, true) => 0,
-            };
-            report.site(code, render::json::plan(&plan));
+        }
+        if !served.is_empty() {
+            add_served(&mut report, context, &served)?;
         }
         Ok(report.finish())
     }
+}
+
+/// The plans in the mount namespaces of services.
+fn add_served(report: &mut Report, context: &Context, served: &[ServedSite]) -> crate::Result<()> {
+    let look = |own: Context, here: &[Site]| {
+        let pipeline = Pipeline::new(own.clone(), MountLookup::WholeTable)?;
+        Ok(parallel::look(&own, here, move |site: &Site| {
+            pipeline.plan(site)
+        }))
+    };
+    let namespaces = Namespaces::find(context)?;
+    let mut places = namespaces.each(context, served, look);
+    for (site, units) in served {
+        let of_site = places.remove(&site.name).unwrap_or_default();
+        if of_site.is_empty() {
+            let out = context.out.site(&site.name);
+            out.info(services::comes_with(units));
+            report.site(0, json!({ "site": site.name, "scope": "services" }));
+        }
+        for (place, planned) in of_site {
+            match planned {
+                Ok(planned) => add(report, context, &planned.plan, Some(&place)),
+                Err(failed) => report.failed(site, &failed, json!(place)),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Adds a plan on the host, or for the service at `place`.
+fn add(report: &mut Report, context: &Context, plan: &plan::Plan, place: Option<&Place>) {
+    for conflict in &plan.conflicts {
+        context.out.error(conflict);
+    }
+    let unit = place.map(|place| place.unit.as_str());
+    report.text(render::text::plan(plan, unit));
+    let code = match (plan.conflicts.is_empty(), plan.steps.is_empty()) {
+        (false, _) => 1,
+        (true, false) => DIFFERENT,
+        (true, true) => 0,
+    };
+    let mut object = render::json::plan(plan);
+    if let Some(place) = place {
+        object["unit"] = json!(place.unit);
+        object["pid"] = json!(place.pid);
+    }
+    report.site(code, object);
 }

@@ -1,5 +1,6 @@
 //! `mountjail status`: every mount and its state.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
@@ -8,16 +9,18 @@ use serde_json::json;
 use super::report::Report;
 use super::{DIFFERENT, complete};
 use crate::Result;
-use crate::base::HostPath;
-use crate::observe::{self, Inside, WatchState, now};
+use crate::base::{HostPath, SiteName};
+use crate::observe::{self, Inside, Process, WatchState, now};
 use crate::patience;
 use crate::plan::{Plan, SiteState};
+use crate::render;
 use crate::render::prometheus::{self, SiteMetrics};
-use crate::render::{self, text::StatusDetail};
+use crate::render::text::{StatusDetail, line};
 use crate::site::context::Context;
 use crate::site::pipeline::{MountLookup, Pipeline};
+use crate::site::services::{self, Namespaces, Place, ServedSite};
 use crate::site::status::SiteStatus;
-use crate::site::{Selection, Site, SiteError, configuration, parallel, select};
+use crate::site::{Selection, Site, SiteError, configuration, parallel, select, wrappers};
 
 /// Show every mount and its state; exit code 3 if any is not ok
 ///
@@ -26,6 +29,8 @@ use crate::site::{Selection, Site, SiteError, configuration, parallel, select};
 /// orphan (mountjail's, but no longer in the manifest), foreign (not mountjail's: never touched).
 /// Other reasons why a site is drifted are in lines that begin with `because`. Of several sites
 /// only mounts that are not ok are shown; with -v all mounts, with -q nothing of sites that are up.
+/// A site with `scope: services` has a line per service that runs; it is down if none does, which
+/// is as it should be.
 /// A note names processes inside that still use a file which was replaced, such as a library after
 /// an upgrade.
 #[derive(Debug, Args)]
@@ -54,9 +59,59 @@ enum StatusFormat {
     Prometheus,
 }
 
+/// A site in the mount namespaces of its services.
+#[derive(Default)]
+struct Served {
+    units: Vec<String>,
+    places: Vec<(Place, SiteStatus)>,
+    /// Processes of services that run without the site's mounts.
+    without: Vec<Process>,
+    /// It is still on the host, where it was before its scope was changed.
+    on_host: bool,
+    /// What is wrong with how its services are started.
+    complaints: Vec<String>,
+}
+
+impl Served {
+    fn plans(&self) -> impl Iterator<Item = &Plan> {
+        self.places
+            .iter()
+            .filter_map(|(_, status)| status.plan.as_ref())
+    }
+
+    /// Up, if it is so for all services that run; down, if none does.
+    fn state(&self) -> SiteState {
+        let are = |state| self.plans().all(|plan| plan.site_state() == state);
+        let is_whole = self.without.is_empty() && !self.on_host;
+        let is_known = self.plans().count() == self.places.len();
+        if self.places.is_empty() && is_whole {
+            SiteState::Down
+        } else if is_whole && is_known && are(SiteState::Up) {
+            SiteState::Up
+        } else {
+            SiteState::Drifted
+        }
+    }
+
+    fn reasons(&self, context: &Context, site: &SiteName) -> Vec<String> {
+        let mut reasons: Vec<_> = self.without.iter().map(services::runs_without).collect();
+        reasons.extend(self.complaints.iter().cloned());
+        if self.on_host {
+            let run = context.state.record(site);
+            reasons.push(format!(
+                "it is still mounted on the host ({}); `mountjail up {site}` takes that away",
+                run.display()
+            ));
+        }
+        reasons
+    }
+}
+
 /// What there is to show.
 struct StatusReport {
     sites: Vec<SiteStatus>,
+    /// Of sites with scope `services`: what is in the namespaces of their services.
+    served: BTreeMap<SiteName, Served>,
     /// Per site, the processes inside that use old files.
     inside: Vec<Inside>,
     /// What a running watcher says about these sites.
@@ -75,9 +130,17 @@ impl StatusArgs {
         let mut report = Report::new(context, format == StatusFormat::Json);
         let detail = detail(context, found.sites.len());
         for (status, inside) in found.sites.iter().zip(&found.inside) {
-            add(&mut report, context, status, inside);
+            let served = found.served.get(&status.site.name);
+            if let Some(served) = served {
+                add_served(&mut report, context, status, served);
+            } else {
+                add(&mut report, context, status, inside);
+            }
             if format == StatusFormat::Text {
-                report.text(text(status, inside, detail));
+                report.text(match served {
+                    Some(served) => text_of_served(context, status, served, detail),
+                    None => text(status, inside, detail),
+                });
             }
         }
         match format {
@@ -126,9 +189,11 @@ impl StatusArgs {
                 found.push(status);
             }
         }
+        let served = served(context, &found)?;
         let inside = outdated(pipeline, &found);
         Ok(StatusReport {
             sites: found,
+            served,
             inside,
             watch,
         })
@@ -144,6 +209,43 @@ fn recorded_only(context: &Context, sites: &[Site]) -> Result<Vec<Site>> {
         }
     }
     Ok(recorded)
+}
+
+/// The sites with scope `services`, in the mount namespaces of their services.
+fn served(context: &Context, sites: &[SiteStatus]) -> Result<BTreeMap<SiteName, Served>> {
+    let mut served: Vec<ServedSite> = vec![];
+    for status in sites {
+        let units = status.units.clone();
+        served.extend(units.map(|units| (status.site.clone(), units)));
+    }
+    if served.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let look = |own: Context, here: &[Site]| -> Result<Vec<Result<_, SiteError>>> {
+        let pipeline = Pipeline::new(own.clone(), MountLookup::WholeTable)?;
+        let look = move |site: &Site| Ok(SiteStatus::of(&pipeline, site.clone()));
+        Ok(parallel::look(&own, here, look))
+    };
+    let namespaces = Namespaces::find(context)?;
+    let mut places = namespaces.each(context, &served, look);
+    let mut complaints = wrappers::complaints(context);
+    let mut found = BTreeMap::new();
+    for (site, units) in served {
+        let of_site = places.remove(&site.name).unwrap_or_default().into_iter();
+        let status = |(place, result): (Place, Result<SiteStatus, SiteError>)| {
+            let lost = |failed| SiteStatus::lost(site.clone(), failed);
+            (place, result.unwrap_or_else(lost))
+        };
+        let served = Served {
+            places: of_site.map(status).collect(),
+            without: namespaces.without(&units),
+            on_host: context.state.record(&site.name).exists(),
+            complaints: complaints.remove(&site.name).unwrap_or_default(),
+            units,
+        };
+        found.insert(site.name, served);
+    }
+    Ok(found)
 }
 
 /// Per site, the processes inside that use old files.
@@ -198,9 +300,83 @@ fn add(report: &mut Report, context: &Context, status: &SiteStatus, inside: &Ins
     report.site(code, object);
 }
 
+/// As [`add`], for a site in the mount namespaces of its services. That none of them runs is no
+/// difference: it comes up with them.
+fn add_served(report: &mut Report, context: &Context, status: &SiteStatus, served: &Served) {
+    let mut errors = vec![];
+    let places = served.places.iter().flat_map(|(_, status)| &status.failed);
+    for failed in status.failed.iter().chain(places) {
+        let (code, texts) = failed.report(context.out, &status.site);
+        report.code(code);
+        errors.extend(texts);
+    }
+    let name = &status.site.name;
+    let place = |(place, status): &(Place, SiteStatus)| {
+        let mut object = match &status.plan {
+            Some(plan) => render::json::status(plan, &Inside::default()),
+            None => json!({ "site": name }),
+        };
+        object["unit"] = json!(place.unit);
+        object["pid"] = json!(place.pid);
+        object
+    };
+    let places: Vec<_> = served.places.iter().map(place).collect();
+    let state = served.state();
+    let mut object = json!({
+        "site": name,
+        "root": status.plan.as_ref().map(|plan| &plan.root),
+        "scope": "services",
+        "services": served.units,
+        "state": state,
+        "reasons": served.reasons(context, name),
+        "places": places,
+    });
+    if !errors.is_empty() {
+        object["errors"] = json!(errors);
+    }
+    let code = if state == SiteState::Drifted || !served.complaints.is_empty() {
+        DIFFERENT
+    } else {
+        0
+    };
+    report.site(code, object);
+}
+
+fn text_of_served(
+    context: &Context,
+    status: &SiteStatus,
+    served: &Served,
+    detail: StatusDetail,
+) -> String {
+    let name = &status.site.name;
+    let mut text = String::new();
+    if served.state() == SiteState::Down && detail != StatusDetail::Wrong {
+        line(
+            &mut text,
+            format_args!("{name}: down, {}", services::comes_with(&served.units)),
+        );
+    }
+    for (place, status) in &served.places {
+        match &status.plan {
+            Some(plan) => text += &render::text::status(plan, Some(&place.unit), detail),
+            None => line(
+                &mut text,
+                format_args!("{name}: not answering, for {}", place.unit),
+            ),
+        }
+    }
+    if served.places.is_empty() && served.state() == SiteState::Drifted {
+        line(&mut text, format_args!("{name}: {}", SiteState::Drifted));
+    }
+    for reason in served.reasons(context, name) {
+        line(&mut text, format_args!("  because: {reason}"));
+    }
+    text
+}
+
 fn text(status: &SiteStatus, inside: &Inside, detail: StatusDetail) -> String {
     match &status.plan {
-        Some(plan) => render::text::status(plan, detail) + &render::text::outdated(inside),
+        Some(plan) => render::text::status(plan, None, detail) + &render::text::outdated(inside),
         None if status.is_silent() => format!("{}: not answering\n", status.site.name),
         None => String::new(),
     }
@@ -229,9 +405,15 @@ impl StatusReport {
                 .ok()
                 .and_then(|read| read.record);
             let processes = inside.outdated.iter().map(|group| group.processes.len());
+            // Of several places the worst one counts.
+            let served = self.served.get(name).and_then(|served| {
+                served
+                    .plans()
+                    .max_by_key(|plan| plan.site_state() != SiteState::Up)
+            });
             sites.push(SiteMetrics {
                 name,
-                plan: status.plan.as_ref(),
+                plan: served.or(status.plan.as_ref()),
                 history: record.and_then(|record| record.history),
                 outdated: processes.sum(),
             });

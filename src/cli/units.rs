@@ -14,13 +14,16 @@ use super::report::Report;
 use super::{DIFFERENT, Which};
 use crate::base::SiteName;
 use crate::engine::{read_drop_in, remove_drop_in, write_drop_in};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Scope};
 use crate::render::systemd::{
-    ALL, DropIn, DropIns, HEADER, OrderingConflict, UnitNeeds, drop_in_of, drop_ins, unit_of,
+    ALL, DROP_IN, DropIn, DropIns, HEADER, OrderingConflict, UnitNeeds, drop_in_of, drop_ins,
+    unit_of,
 };
+use crate::render::wrapper::{WRAPPER, wrapper_of};
 use crate::site::boot::{self, BootUnits, is_service};
 use crate::site::context::Context;
 use crate::site::out::worst;
+use crate::site::wrappers::WrappedServices;
 use crate::site::{Site, SiteError, systemctl};
 use crate::{Error, Result};
 use check::Difference;
@@ -35,8 +38,12 @@ use check::Difference;
 /// services that cannot be ordered are named. mountjail.service itself is ordered before PHP-FPM,
 /// as distributions name it.
 ///
-/// Run it again with --install when manifests or the host's units change; --check tells whether
-/// that is necessary.
+/// The services of sites with `scope: services` are started by `mountjail run`: their drop-ins
+/// repeat the unit's own `ExecStart=` lines. A service that could not mount its sites so, because
+/// of its hardening, is named with the line that lets it.
+///
+/// Run it again with --install when manifests or the host's units change, as by an upgrade; --check
+/// tells whether that is necessary.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  mountjail units site1\n  mountjail units --all --install\n  \
@@ -159,8 +166,12 @@ impl UnitsArgs {
         manifests.retain(|(site, _)| counts(site));
         let manifests_alone = manifests.iter().map(|(_, manifest)| manifest);
         let mut boot = BootUnits::read(&self.dir, manifests_alone);
-        let (mut needs, mut errors) = (vec![], BTreeMap::new());
+        let mut wrapped = WrappedServices::find(context, &self.dir, &boot, &manifests);
+        let (mut needs, mut errors) = (vec![], std::mem::take(&mut wrapped.errors));
         for (site, manifest) in &manifests {
+            if manifest.scope == Scope::Services {
+                continue;
+            }
             let (needed, refused) = boot.needs(site, manifest);
             needs.push(needed);
             errors.insert(site.name.clone(), refused);
@@ -189,6 +200,7 @@ impl UnitsArgs {
         PlannedUnits {
             some_are_silent: unusable.values().any(SiteError::is_silent),
             drop_ins,
+            wrapped,
             needs,
             errors,
             manifests,
@@ -205,10 +217,15 @@ impl UnitsArgs {
             let manifests = sites.iter().filter_map(|site| planned.manifest(site));
             let services = manifests.flat_map(|manifest| &manifest.services);
             let units = services.filter(|unit| planned.known.has(unit)).cloned();
-            let units = units
-                .chain([ALL.to_owned()])
-                .filter(|unit| !planned.drop_ins.services.contains_key(unit));
-            return Ok(units.map(|unit| self.dir.join(drop_in_of(&unit))).collect());
+            let units: Vec<_> = units.chain([ALL.to_owned()]).collect();
+            let ordered = &planned.drop_ins.services;
+            let unordered = units.iter().filter(|unit| !ordered.contains_key(*unit));
+            let unneeded = unordered.map(|unit| drop_in_of(unit));
+            let unwrapped = units
+                .iter()
+                .map(|unit| wrapper_of(planned.known.ordering.name(unit)));
+            let unneeded = unneeded.chain(unwrapped);
+            return Ok(unneeded.map(|path| self.dir.join(path)).collect());
         }
         // A service that does not exist now may come back.
         let named = planned
@@ -217,7 +234,8 @@ impl UnitsArgs {
             .flat_map(|(_, manifest)| &manifest.services);
         let absent: BTreeSet<_> = named
             .filter(|unit| is_service(unit) && !planned.known.has(unit))
-            .map(|unit| self.dir.join(drop_in_of(unit)))
+            .flat_map(|unit| [drop_in_of(unit), wrapper_of(unit)])
+            .map(|path| self.dir.join(path))
             .collect();
         let mut written = self.all_written()?;
         written.retain(|path| !absent.contains(path));
@@ -295,13 +313,14 @@ impl UnitsArgs {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
             directories => directories.map_err(cannot)?,
         };
-        let file = |directory: io::Result<DirEntry>| {
-            directory.map(|directory| directory.path().join("50-mountjail.conf"))
+        let files = |directory: io::Result<DirEntry>| {
+            directory.map(|directory| [DROP_IN, WRAPPER].map(|name| directory.path().join(name)))
         };
         let mut files: Vec<_> = directories
-            .map(file)
-            .collect::<Result<_, _>>()
-            .map_err(cannot)?;
+            .map(files)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(cannot)?
+            .concat();
         files.sort();
         Ok(files)
     }
@@ -322,7 +341,10 @@ impl UnitsArgs {
         for site in &going {
             let own = names(site).iter();
             let unneeded = own.filter(|service| !needed.contains(service));
-            files.extend(unneeded.map(|service| self.dir.join(drop_in_of(service))));
+            for service in unneeded {
+                files.push(self.dir.join(drop_in_of(service)));
+                files.push(self.dir.join(wrapper_of(service)));
+            }
             files.push(self.dir.join(drop_in_of(&unit_of(&site.name))));
         }
         Ok(files)
@@ -400,6 +422,7 @@ fn report(context: &Context, code: u8, error: &Error) -> u8 {
 /// The drop-ins of all sites, and what was found while they were made.
 struct PlannedUnits {
     drop_ins: DropIns,
+    wrapped: WrappedServices,
     needs: Vec<UnitNeeds>,
     /// Why a site does not get all that its manifest names.
     errors: BTreeMap<SiteName, Vec<Error>>,
@@ -440,8 +463,13 @@ impl PlannedUnits {
             .services
             .iter()
             .filter_map(|service| self.drop_ins.services.get(service));
+        let wrapped = self.wrapped.of(&site.name);
+        let wrapped = wrapped
+            .into_iter()
+            .filter_map(|service| service.drop_in.as_ref().ok());
         services
             .chain(self.drop_ins.sites.get(&site.name))
+            .chain(wrapped)
             .collect()
     }
 
@@ -457,6 +485,15 @@ impl PlannedUnits {
     fn report(&self, context: &Context, site: &Site) {
         let name = &site.name;
         let out = context.out.site(name);
+        let wrapped = self.wrapped.of(name).into_iter();
+        let wrapped: Vec<_> = wrapped.map(|service| &*service.unit).collect();
+        if !wrapped.is_empty() {
+            out.info(format_args!(
+                "mounted in the mount namespaces of {}, when they start",
+                wrapped.join(", ")
+            ));
+            return;
+        }
         let needs = self.needs.iter().find(|needs| needs.site == *name);
         match needs.map(|needs| needs.services.as_slice()) {
             None | Some([]) => out.info("its manifest names no services; nothing to order"),

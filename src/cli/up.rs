@@ -2,28 +2,45 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use clap::Args;
-use serde_json::json;
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
 
 use super::report::Report;
 use super::{Which, plan};
 use crate::base::HostPath;
 use crate::base::sync::processors;
+use crate::base::text::plural;
 use crate::engine::Outcome;
 use crate::observe;
 use crate::patience::{self, Stop};
 use crate::resolve::Mount;
 use crate::site::context::{Context, stop_flag};
+use crate::site::down::{DownError, DownOptions, TakeDown};
 use crate::site::out::worst;
-use crate::site::pipeline::{BringUp, MountLookup};
+use crate::site::pipeline::{BringUp, Brought, MountLookup};
+use crate::site::services::{self, Namespaces, Place, ServedSite};
 use crate::site::up::Done;
-use crate::site::{Site, SiteError, parallel, systemctl};
+use crate::site::{Site, SiteError, cost, parallel, systemctl};
+
+/// How many users are named.
+const SHOWN: usize = 20;
+
+/// The sites that a command is limited to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum OnlyScope {
+    /// Those whose mounts are on the host.
+    Host,
+}
 
 /// Mount what sites need; a second run finds nothing to do
 ///
 /// A site is either up or as it was before: if something fails, all that was begun is undone. With
 /// --all a site that fails does not stop the others.
+///
+/// A site with `scope: services` is mounted in the mount namespaces of those of its services that
+/// run; it comes up with the others when they start. See mountjail-run(8).
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  mountjail up site1\n  mountjail up --all --quiet")]
 #[allow(clippy::struct_excessive_bools)] // the flags of the command line
@@ -45,6 +62,9 @@ pub(super) struct UpArgs {
     /// With --all: leave these sites alone
     #[arg(long, value_name = "SITE", value_delimiter = ',', requires = "all")]
     except: Vec<String>,
+    /// Only sites with this scope
+    #[arg(long, value_name = "SCOPE")]
+    scope: Option<OnlyScope>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -64,8 +84,60 @@ impl UpArgs {
             restart: false,
             leave_down: false,
             except: vec![],
+            scope: None,
             json: false,
         }
+    }
+
+    fn bring_up(
+        &self,
+        context: &Context,
+        lookup: MountLookup,
+        sites: usize,
+    ) -> crate::Result<BringUp> {
+        Ok(BringUp {
+            leave_down: self.leave_down,
+            create_root: self.create,
+            ..BringUp::new(context.clone(), lookup, sites)?
+        })
+    }
+
+    /// Brings the sites up in the mount namespaces of their services.
+    fn up_in_services(
+        &self,
+        context: &Context,
+        sites: &[ServedSite],
+        stop: &Arc<AtomicBool>,
+        report: &mut Report,
+    ) -> crate::Result<()> {
+        if sites.is_empty() {
+            return Ok(());
+        }
+        let namespaces = Namespaces::find(context)?;
+        let up = |own: Context, here: &[Site]| {
+            let run = self.bring_up(&own, MountLookup::OneByOne, here.len())?;
+            own.roots()
+                .come_up(here.iter().map(|site| site.name.clone()));
+            let up = move |site: &Site, stop: &Stop| run.site(site, stop);
+            Ok(parallel::each(&own, here, processors(), stop, up))
+        };
+        let mut found = namespaces.each(context, sites, up);
+        for (site, units) in sites {
+            let places = found.remove(&site.name).unwrap_or_default();
+            let blind = namespaces.without(units);
+            let code = add_in_services(report, context, site, &places);
+            let out = context.out.site(&site.name);
+            for process in &blind {
+                out.warn(services::runs_without(process));
+            }
+            if places.is_empty() && blind.is_empty() {
+                out.info(services::comes_with(units));
+            }
+            if code == 0 {
+                leave_host(report, context, site)?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn run(&self, context: &Context) -> anyhow::Result<u8> {
@@ -80,11 +152,7 @@ impl UpArgs {
         } else {
             MountLookup::OneByOne
         };
-        let run = BringUp {
-            leave_down: self.leave_down,
-            create_root: self.create,
-            ..BringUp::new(context.clone(), lookup, sites.len())?
-        };
+        let run = self.bring_up(context, lookup, sites.len())?;
         context
             .roots()
             .come_up(sites.iter().map(|site| site.name.clone()));
@@ -95,14 +163,29 @@ impl UpArgs {
 
         let mut report = Report::new(context, self.json);
         report.not_begun(sites.len() - done.len());
-        let mut changed = vec![];
+        let (mut changed, mut for_services, mut mounts) = (vec![], vec![], 0);
         for (site, result) in sites.iter().zip(done) {
-            add(&mut report, context, site, &result);
-            if let Ok(Some(done)) = result
-                && !done.changes.is_empty()
-            {
-                changed.push((site, done));
+            match result {
+                Ok(Brought::ForServices(units)) => for_services.push((site.clone(), units)),
+                Ok(Brought::Up(done)) => {
+                    add_up(&mut report, context, site, &done);
+                    mounts += done.desired.mounts.len();
+                    if !done.changes.is_empty() {
+                        changed.push((site, *done));
+                    }
+                }
+                Ok(Brought::LeftDown) => {
+                    context.out.site(&site.name).info("down; left alone");
+                    report.site(0, json!({ "site": site.name, "up": false }));
+                }
+                Err(failed) => report.failed(site, &failed, json!({ "up": false })),
             }
+        }
+        if let Some(cost) = cost::of_mounts(context, mounts) {
+            context.out.info(cost);
+        }
+        if self.scope != Some(OnlyScope::Host) {
+            self.up_in_services(context, &for_services, &stop, &mut report)?;
         }
 
         let blind = report_blind_processes(context, &changed);
@@ -113,45 +196,112 @@ impl UpArgs {
     }
 }
 
-/// Reports what became of `site`.
-fn add(
+/// Reports a site that is up.
+fn add_up(report: &mut Report, context: &Context, site: &Site, done: &Done) {
+    let out = context.out.site(&site.name);
+    context.out.notes(&done.desired);
+    for left in &done.changes.outcome.left {
+        out.warn(left);
+    }
+    out.info(done.summary());
+    let mut object = json!({ "site": site.name, "root": done.desired.root, "up": true });
+    extend(&mut object, counts(done));
+    report.site(0, object);
+}
+
+/// Reports a site in the mount namespaces of its services; returns the exit code.
+fn add_in_services(
     report: &mut Report,
     context: &Context,
     site: &Site,
-    result: &Result<Option<Done>, SiteError>,
-) {
-    let (out, name) = (context.out.site(&site.name), &site.name);
-    match result {
-        Ok(None) => {
-            out.info("down; left alone");
-            report.site(0, json!({ "site": name, "up": false }));
-        }
-        Ok(Some(done)) => {
-            context.out.notes(&done.desired);
-            for left in &done.changes.outcome.left {
-                out.warn(left);
+    places: &[(Place, Result<Brought, SiteError>)],
+) -> u8 {
+    let (mut code, mut objects, mut all_errors) = (0, vec![], vec![]);
+    for (place, result) in places {
+        let mut object = json!(place);
+        let out = context.out.site(&site.name);
+        match result {
+            Ok(Brought::Up(done)) => {
+                for left in &done.changes.outcome.left {
+                    out.warn(left);
+                }
+                out.info(format_args!("{}, in {}", done.summary(), place.unit));
+                object["up"] = json!(true);
+                extend(&mut object, counts(done));
             }
-            out.info(done.summary());
-            let Outcome {
-                attached,
-                swapped,
-                gaps,
-                detached,
-                ..
-            } = done.changes.outcome;
-            let object = json!({
-                "site": name,
-                "root": done.desired.root,
-                "up": true,
-                "mounts": done.desired.mounts.len(),
-                "attached": attached,
-                "swapped": swapped,
-                "gaps": gaps,
-                "detached": detached,
-            });
-            report.site(0, object);
+            Ok(Brought::LeftDown | Brought::ForServices(_)) => object["up"] = json!(false),
+            Err(failed) => {
+                let (failed, errors) = failed.report(context.out, site);
+                code = worst([code, failed]);
+                object["up"] = json!(false);
+                all_errors.extend(errors);
+            }
         }
-        Err(failed) => report.failed(site, failed, json!({ "up": false })),
+        objects.push(object);
+    }
+    let is_up = |object: &Value| object["up"] == json!(true);
+    let up = !objects.is_empty() && objects.iter().all(is_up);
+    let mut object = json!({
+        "site": site.name, "scope": "services", "up": up, "places": objects,
+    });
+    if !all_errors.is_empty() {
+        object["errors"] = json!(all_errors);
+    }
+    report.site(code, object);
+    code
+}
+
+/// Takes the site down on the host, if it was up there before its scope was changed.
+fn leave_host(report: &mut Report, context: &Context, site: &Site) -> crate::Result<()> {
+    if !context.state.record(&site.name).exists() {
+        return Ok(());
+    }
+    let options = DownOptions {
+        lazy: false,
+        remove_placeholders: false,
+    };
+    let own: &'static Context = Box::leak(Box::new(context.clone()));
+    let out = context.out.site(&site.name);
+    match TakeDown::new(own, 1, options)?.site(site, &Stop::default()) {
+        Ok(down) => out.info(format_args!(
+            "{} detached on the host, where they do not belong any more",
+            plural(down.outcome.detached, "mount")
+        )),
+        Err(DownError::InUse(_, by)) => {
+            out.warn(
+                "its mounts on the host stay as long as they are in use; stop what uses them, and \
+                 run `mountjail up` again",
+            );
+            for user in by.iter().take(SHOWN) {
+                out.info(format_args!("used by {user}"));
+            }
+        }
+        Err(DownError::Failed(failed)) => report.code(failed.report(context.out, site).0),
+    }
+    Ok(())
+}
+
+/// How many mounts there are, and what was done.
+fn counts(done: &Done) -> Value {
+    let Outcome {
+        attached,
+        swapped,
+        gaps,
+        detached,
+        ..
+    } = done.changes.outcome;
+    json!({
+        "mounts": done.desired.mounts.len(),
+        "attached": attached,
+        "swapped": swapped,
+        "gaps": gaps,
+        "detached": detached,
+    })
+}
+
+fn extend(object: &mut Value, more: Value) {
+    if let (Value::Object(object), Value::Object(more)) = (object, more) {
+        object.extend(more);
     }
 }
 

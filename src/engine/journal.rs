@@ -141,7 +141,11 @@ pub(super) fn clear_beside(path: &Path) -> Result<()> {
     remove_file(&beside(path))
 }
 
-fn write_json(path: &Path, value: &impl Serialize, durability: Durability) -> Result<()> {
+pub(super) fn write_json(
+    path: &Path,
+    value: &impl Serialize,
+    durability: Durability,
+) -> Result<()> {
     let mut bytes = serde_json::to_vec(value).map_err(|error| {
         Error::failed(format!("cannot write {}", path.display())).because_of(error)
     })?;

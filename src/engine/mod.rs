@@ -18,6 +18,7 @@ mod hidden;
 mod journal;
 mod lock;
 mod mount_op;
+mod namespaces;
 mod ours;
 mod replace;
 mod root;
@@ -46,6 +47,9 @@ pub use edit::edit as edit_file;
 pub use features::{Choice, Features};
 pub use journal::{remove_watch_state, write_watch_state};
 pub use lock::Lock;
+pub(crate) use namespaces::{
+    Unprotected, enter, leave_mount_namespace, own_namespace_id, record_namespace, swept, within,
+};
 pub(crate) use replace::create_file;
 pub(crate) use state_directories::{make_state_directories, make_watch_directory};
 pub(crate) use templates::TemplateStore;

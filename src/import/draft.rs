@@ -31,6 +31,8 @@ pub(crate) struct Draft {
     pub nss: Vec<String>,
     pub mounts: Vec<DraftMount>,
     pub services: BTreeSet<String>,
+    /// Its mounts exist for its services alone.
+    pub for_services: bool,
     /// What it is made of: sentences.
     pub found: Vec<String>,
     /// What the administrator should look at: sentences.
@@ -160,6 +162,7 @@ impl Draft {
             nss: vec![],
             mounts: vec![],
             services: BTreeSet::new(),
+            for_services: false,
             found: vec![],
             remarks: vec![],
         }
@@ -201,6 +204,9 @@ impl Draft {
             }
         };
 
+        if self.for_services {
+            text.push_str("scope: services\n");
+        }
         let mut list = |key, items: Vec<String>| text.push_str(&list(key, &items));
         list(
             "presets",
@@ -301,6 +307,7 @@ mod tests {
                 presets: vec!["php-fpm".into()],
                 users: vec![DraftItem::new(name)],
                 services: ["php8.2-fpm.service".to_owned()].into(),
+                for_services: true,
                 remarks: vec!["found\nroot: /in/a/remark".into()],
                 ..site("/srv/a b: #c")
             };
@@ -309,6 +316,7 @@ mod tests {
                 (Some(&manifest.root), manifest.services.len()),
                 (draft.root(), 1)
             );
+            assert_eq!(manifest.scope, crate::manifest::Scope::Services);
         }
     }
 

@@ -17,6 +17,7 @@ mod ordering;
 mod outdated;
 mod processes;
 mod record;
+mod run_namespaces;
 mod shared_storage;
 mod space;
 mod standing;
@@ -24,6 +25,7 @@ mod state;
 mod submounts;
 mod table;
 mod unit_files;
+mod unit_lines;
 mod users;
 mod watching;
 
@@ -41,11 +43,16 @@ pub use record::{
     BootId, BootRecord, Contents, CreatedKind, CreatedPath, History, Identity, KnownGraft, Member,
     PersistentRecord, RecordedMount, RootDirectory, Submount, Unknown, Unreadable, VERSION,
 };
+pub use run_namespaces::{
+    NAMESPACE_VERSION, NamespaceId, NamespaceRecord, RunNamespace, RunNamespaces, namespace_inode,
+    namespace_record, of_units,
+};
 pub use shared_storage::shared_storage;
 pub use standing::standing;
 pub use state::{SiteRecords, StateDir, boot_id, now, since_boot};
 pub use submounts::submounts;
 pub use table::Table;
 pub use unit_files::Units;
+pub use unit_lines::{UnitLine, unit_lines};
 pub use users::{Depth, Used, User, Users};
 pub use watching::{WatchFailure, WatchState};

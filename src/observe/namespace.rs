@@ -11,7 +11,7 @@ use super::mountinfo::{self, Line};
 use crate::sys::{self, MountOutline};
 use crate::{Error, Result};
 
-pub(super) const OWN_TABLE: &str = "/proc/self/mountinfo";
+pub(super) const OWN_TABLE: &str = "/proc/thread-self/mountinfo";
 
 /// The identity of a directory or file across namespaces: the device and the path in its file
 /// system or, if these are not shown, the path in the namespace.

@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{SysconfVar, sysconf};
+use serde::{Deserialize, Serialize};
 
 use crate::base::HostPath;
 use crate::base::quote::shell_word;
@@ -16,7 +17,7 @@ use crate::resolve::Mount;
 use crate::sys::{self, FileId, proc};
 
 /// A running process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// The process ID.
     pub pid: u32,
@@ -150,9 +151,9 @@ pub fn root_of(pid: u32) -> Option<FileId> {
     sys::file_known_at(&proc::of(pid).join("root")).ok()
 }
 
-/// The name of this process's mount namespace.
+/// The name of this thread's mount namespace.
 pub(super) fn own_namespace() -> io::Result<PathBuf> {
-    proc::mount_namespace(Path::new("/proc/self"))
+    proc::mount_namespace(Path::new("/proc/thread-self"))
 }
 
 /// Whether the process with the directory `proc` is in the same mount namespace as this one.

@@ -18,10 +18,12 @@ use crate::{Error, Result};
 /// The directories of records and locks. `run` is gone after the boot, `lib` outlives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateDir {
-    /// `/run/mountjail`
+    /// `/run/mountjail`; for the mounts in another namespace, its directory there.
     pub run: PathBuf,
     /// `/var/lib/mountjail`
     pub lib: PathBuf,
+    /// `/run/mountjail`: what concerns all namespaces, such as locks.
+    pub shared: PathBuf,
 }
 
 impl Default for StateDir {
@@ -29,6 +31,7 @@ impl Default for StateDir {
         Self {
             run: "/run/mountjail".into(),
             lib: "/var/lib/mountjail".into(),
+            shared: "/run/mountjail".into(),
         }
     }
 }
@@ -39,7 +42,24 @@ impl StateDir {
         Self {
             run: dir.join("run"),
             lib: dir.join("lib"),
+            shared: dir.join("run"),
         }
+    }
+
+    /// The directories for the mounts in the namespace `id`. The records of what was made in the
+    /// roots, and the locks, are those of all namespaces.
+    #[must_use]
+    pub fn of_namespace(&self, id: &str) -> Self {
+        Self {
+            run: self.namespaces().join(id),
+            lib: self.lib.clone(),
+            shared: self.shared.clone(),
+        }
+    }
+
+    /// The directory of the namespaces in which services have their sites.
+    pub fn namespaces(&self) -> PathBuf {
+        self.shared.join("namespaces")
     }
 
     /// The record of the site's mounts.
@@ -49,12 +69,12 @@ impl StateDir {
 
     /// The site's lock.
     pub fn lock(&self, site: &SiteName) -> PathBuf {
-        self.run.join(format!("{site}.lock"))
+        self.shared.join(format!("{site}.lock"))
     }
 
     /// The lock for edits of the host's files, such as `/etc/fstab`. No site can have this name.
     pub fn edit_lock(&self) -> PathBuf {
-        self.run.join(".edit.lock")
+        self.shared.join(".edit.lock")
     }
 
     /// The record that outlives a boot.
@@ -62,19 +82,17 @@ impl StateDir {
         self.lib.join(format!("{site}.json"))
     }
 
+    /// Whether these are the directories for the mounts in a namespace of a service.
+    pub fn is_of_namespace(&self) -> bool {
+        self.run != self.shared
+    }
+
     /// The sites that have a record.
     ///
     /// Errors: the records cannot be listed. To a user who may not, there are none.
     pub fn recorded_sites(&self) -> Result<Vec<SiteName>> {
-        let mut sites = vec![];
-        for dir in [&self.run, &self.lib] {
-            let names = names_in(dir).map_err(|error| {
-                let cannot = format!("cannot list the records in {}", dir.display());
-                Error::failed(cannot).because(&error)
-            })?;
-            let site = |name: &OsString| SiteName::new(name.to_str()?.strip_suffix(".json")?).ok();
-            sites.extend(names.iter().filter_map(site));
-        }
+        let mut sites = sites_recorded_in(&self.run)?;
+        sites.extend(sites_recorded_in(&self.lib)?);
         sites.sort();
         sites.dedup();
         Ok(sites)
@@ -87,6 +105,7 @@ impl StateDir {
         let run = self.run.join("templates");
         Self {
             lib: run.join("made"),
+            shared: run.clone(),
             run,
         }
     }
@@ -128,6 +147,13 @@ impl StateDir {
     pub(crate) fn template(&self, name: &SiteName, boot: &BootId) -> Option<BootRecord> {
         let record = BootRecord::parse(&file(&self.record(name)).ok()??).ok()?;
         (record.boot == *boot).then_some(record)
+    }
+
+    /// The sites that have a record of this boot.
+    pub fn sites_of_boot(&self) -> Result<Vec<SiteName>> {
+        let mut sites = sites_recorded_in(&self.run)?;
+        sites.sort();
+        Ok(sites)
     }
 
     /// The records of `site`. A record that is damaged or of another boot counts as lost. A record
@@ -173,6 +199,15 @@ impl StateDir {
             ..SiteRecords::default()
         }
     }
+}
+
+fn sites_recorded_in(directory: &Path) -> Result<Vec<SiteName>> {
+    let names = names_in(directory).map_err(|error| {
+        let cannot = format!("cannot list the records in {}", directory.display());
+        Error::failed(cannot).because(&error)
+    })?;
+    let site = |name: &OsString| SiteName::new(name.to_str()?.strip_suffix(".json")?).ok();
+    Ok(names.iter().filter_map(site).collect())
 }
 
 /// The names in the directory `dir`, if there is one and this user may read it.

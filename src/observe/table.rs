@@ -9,7 +9,7 @@ use super::mountinfo::{self, MountInfo};
 use crate::base::sync::processors;
 use crate::{Error, Result, sys};
 
-const MOUNTINFO: &str = "/proc/thread-self/mountinfo"; // a thread can have a namespace of its own
+const MOUNTINFO: &str = "/proc/thread-self/mountinfo";
 
 /// The number of mounts (2 µs each) from which on a thread is worth its start.
 const WORTH_A_THREAD: usize = 500;

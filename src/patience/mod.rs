@@ -9,6 +9,7 @@
 //! mounts. What counts is how long a thread sleeps in the kernel without being woken up once
 //! ([`glimpse`]).
 
+pub(crate) mod apart;
 mod crew;
 mod glimpse;
 mod question;

@@ -19,12 +19,12 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, chdir, getpid};
 use sd_notify::NotifyState;
 
-use super::worker::{self, WorkerEnd, message};
+use super::worker::{self, Supervisor, WorkerEnd, message};
 use crate::sys::proc;
 use crate::{Error, sys};
 
 /// The signals that the supervisor passes on to the worker.
-const FORWARDED: [Signal; 4] = [
+pub(super) const FORWARDED: [Signal; 4] = [
     Signal::SIGINT,
     Signal::SIGTERM,
     Signal::SIGHUP,
@@ -38,7 +38,7 @@ const PERIOD: Duration = Duration::from_millis(250);
 const DYING: Duration = Duration::from_secs(5);
 
 /// The longest message between the two.
-const MESSAGE: usize = 64 << 10;
+pub(super) const MESSAGE: usize = 64 << 10;
 
 /// How the supervisor ends.
 enum SupervisorEnd {
@@ -74,7 +74,12 @@ pub(crate) fn run(
     let Some(worker) = child else {
         drop(line);
         let _ = mask.thread_set_mask(); // it was valid before
-        worker::run(supervisor, to_supervisor, report, limit, command)
+        worker::run(
+            Supervisor::parent(supervisor, to_supervisor),
+            report,
+            limit,
+            command,
+        )
     };
 
     drop(to_supervisor);
@@ -118,10 +123,7 @@ fn supervise(worker: Pid, line: &UnixDatagram, signals: &SigSet) -> io::Result<S
         match status {
             Ok(WaitStatus::Exited(_, code)) => {
                 let code = u8::try_from(code).unwrap_or(1);
-                return Ok(SupervisorEnd::Worker(match handed_over {
-                    Some(handed_over) if code == 0 => WorkerEnd::HandOver(handed_over),
-                    _ => WorkerEnd::Exit(code),
-                }));
+                return Ok(SupervisorEnd::Worker(worker_end(code, handed_over)));
             }
             Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(SupervisorEnd::Signal(signal)),
             Ok(_) | Err(Errno::EINTR) => {}
@@ -135,6 +137,14 @@ fn supervise(worker: Pid, line: &UnixDatagram, signals: &SigSet) -> io::Result<S
         {
             return Ok(SupervisorEnd::Signal(signal));
         }
+    }
+}
+
+/// How a worker with this exit code ended, after it handed this over.
+fn worker_end(code: u8, handed_over: Option<Vec<u8>>) -> WorkerEnd {
+    match handed_over {
+        Some(handed_over) if code == 0 => WorkerEnd::HandOver(handed_over),
+        _ => WorkerEnd::Exit(code),
     }
 }
 
@@ -161,7 +171,9 @@ fn read_messages(line: &UnixDatagram, handed_over: &mut Option<Vec<u8>>) -> Opti
     let mut buffer = vec![0; MESSAGE];
     while let Ok(length) = line.recv(&mut buffer) {
         match &buffer[..length] {
-            [message::EXIT, code] => return Some(SupervisorEnd::Worker(WorkerEnd::Exit(*code))),
+            [message::EXIT, code] => {
+                return Some(SupervisorEnd::Worker(worker_end(*code, handed_over.take())));
+            }
             [message::DIE_BY, number] => {
                 let signal = Signal::try_from(i32::from(*number));
                 return Some(match signal {
@@ -181,7 +193,7 @@ fn read_messages(line: &UnixDatagram, handed_over: &mut Option<Vec<u8>>) -> Opti
 }
 
 /// Whether the process is ending: its first thread has ended.
-fn is_ending(process: Pid) -> bool {
+pub(super) fn is_ending(process: Pid) -> bool {
     let process = u32::try_from(process.as_raw()).unwrap_or(0);
     matches!(proc::state(&proc::of(process)), Some('Z' | 'X'))
 }

@@ -53,9 +53,32 @@ static WAKE: OnceLock<UnixStream> = OnceLock::new();
 /// Without a supervisor: what [`hand_over`] was given.
 static HANDED_OVER: Mutex<Option<Vec<u8>>> = Mutex::new(None);
 
-struct Supervisor {
+/// The process that waits for this one.
+pub(super) struct Supervisor {
     pid: Pid,
     line: UnixDatagram,
+    /// For a supervisor that is not the parent: it is open as long as this process exists.
+    held: Option<UnixStream>,
+}
+
+impl Supervisor {
+    /// The parent of this process, which it must not outlive.
+    pub(super) fn parent(pid: Pid, line: UnixDatagram) -> Self {
+        Self {
+            pid,
+            line,
+            held: None,
+        }
+    }
+
+    /// A process that may become another program while this one exists.
+    pub(super) fn apart(pid: Pid, line: UnixDatagram, held: UnixStream) -> Self {
+        Self {
+            pid,
+            line,
+            held: Some(held),
+        }
+    }
 }
 
 /// How the worker ended.
@@ -76,27 +99,35 @@ pub(super) mod message {
     pub(crate) const NOTIFY: u8 = b'n';
     /// Go on with what follows, once the worker has ended successfully.
     pub(crate) const HAND_OVER: u8 = b'h';
+    /// The exit code follows, with which the worker ends now.
+    pub(crate) const CODE: u8 = b'c';
+    /// The worker's pid follows, in decimal digits.
+    pub(crate) const PID: u8 = b'p';
 }
 
 /// The worker: runs `command`, and ends.
 pub(super) fn run(
-    supervisor: Pid,
-    line: UnixDatagram,
+    supervisor: Supervisor,
     report: &dyn Fn(&Error),
     limit: Option<Duration>,
     command: impl FnOnce() -> u8 + Send + 'static,
 ) -> ! {
-    let _ = SUPERVISOR.set(Supervisor {
-        pid: supervisor,
-        line,
-    }); // this process is new
-    // Not SIGKILL: that would leave locks held by a thread that cannot be ended.
-    let _ = set_pdeathsig(Signal::SIGTERM); // there is such a signal
-    if getppid() != supervisor {
-        sys::leave(1); // it has ended already
+    let parent = supervisor.held.is_none().then_some(supervisor.pid);
+    let _ = SUPERVISOR.set(supervisor); // this process is new
+    if let Some(parent) = parent {
+        // Not SIGKILL: that would leave locks held by a thread that cannot be ended.
+        let _ = set_pdeathsig(Signal::SIGTERM); // there is such a signal
+        if getppid() != parent {
+            sys::leave(1); // it has ended already
+        }
     }
     match run_and_watch(report, limit, command) {
-        Ok(code) if !patience::leaves_threads_behind() => std::process::exit(code.into()),
+        Ok(code) if !patience::leaves_threads_behind() => {
+            if parent.is_none() {
+                send(&[message::CODE, code]);
+            }
+            std::process::exit(code.into())
+        }
         Ok(code) => leave(&[message::EXIT, code]),
         Err(error) => {
             report(&Error::failed("cannot start to work").because(&error));
@@ -315,11 +346,11 @@ fn send(message: &[u8]) {
 /// Ends this process, in which a thread may hang: it closes all that others may wait for, and tells
 /// the supervisor how to end.
 fn leave(last_message: &[u8]) -> ! {
-    let line = SUPERVISOR
-        .get()
-        .map(|supervisor| supervisor.line.as_raw_fd());
+    let supervisor = SUPERVISOR.get();
+    let line = supervisor.map(|supervisor| supervisor.line.as_raw_fd());
+    let held = supervisor.and_then(|supervisor| Some(supervisor.held.as_ref()?.as_raw_fd()));
     if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
-        let kept = [line, Some(null.as_raw_fd())];
+        let kept = [line, held, Some(null.as_raw_fd())];
         for fd in closed_without_a_server() {
             if !kept.contains(&Some(fd)) {
                 sys::abandon(fd, null.as_fd());

@@ -5,3 +5,4 @@ pub(crate) mod json;
 pub(crate) mod prometheus;
 pub(crate) mod systemd;
 pub(crate) mod text;
+pub(crate) mod wrapper;

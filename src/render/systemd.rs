@@ -1,7 +1,7 @@
 //! The systemd drop-ins of the sites: pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::base::{HostPath, SiteName};
 use crate::observe::{Ordering, mounts_of};
@@ -289,9 +289,12 @@ fn drop_in(unit: &str, about: &str, lines: &[String]) -> DropIn {
     }
 }
 
+/// The name of a drop-in that orders units.
+pub(crate) const DROP_IN: &str = "50-mountjail.conf";
+
 /// The path of the drop-in of `unit`, below the directory of units.
 pub(crate) fn drop_in_of(unit: &str) -> PathBuf {
-    format!("{unit}.d/50-mountjail.conf").into()
+    Path::new(&format!("{unit}.d")).join(DROP_IN)
 }
 
 /// A path as it is written in a unit file: systemd.syntax(7), systemd.unit(5) on specifiers.

@@ -18,24 +18,23 @@ pub(crate) fn line(text: &mut String, line: fmt::Arguments<'_>) {
     text.push('\n');
 }
 
-/// The steps, one per line.
-pub(crate) fn plan(plan: &Plan) -> String {
+/// The steps, one per line. `place`: the service in whose mount namespace they are taken.
+pub(crate) fn plan(plan: &Plan, place: Option<&str>) -> String {
     let mut text = String::new();
-    let count = plan.steps.len();
-    match count {
+    let Plan { site, root, .. } = plan;
+    let place = place.map(|place| format!(", for {place}"));
+    let place = place.unwrap_or_default();
+    match plan.steps.len() {
         0 if plan.conflicts.is_empty() => {
             line(
                 &mut text,
-                format_args!("{}: in sync, nothing to do", plan.site),
+                format_args!("{site}: in sync, nothing to do{place}"),
             );
         }
-        1 => line(
+        1 => line(&mut text, format_args!("{site}: 1 step in {root}{place}")),
+        count => line(
             &mut text,
-            format_args!("{}: 1 step in {}", plan.site, plan.root),
-        ),
-        _ => line(
-            &mut text,
-            format_args!("{}: {count} steps in {}", plan.site, plan.root),
+            format_args!("{site}: {count} steps in {root}{place}"),
         ),
     }
     for step in &plan.steps {
@@ -80,7 +79,8 @@ impl StatusDetail {
 }
 
 /// A line for the site, a line per mount that is to be shown, and other reasons why it is not up.
-pub(crate) fn status(plan: &Plan, detail: StatusDetail) -> String {
+/// `place`: the service in whose mount namespace it is.
+pub(crate) fn status(plan: &Plan, place: Option<&str>, detail: StatusDetail) -> String {
     let ok = plan
         .states
         .iter()
@@ -96,11 +96,14 @@ pub(crate) fn status(plan: &Plan, detail: StatusDetail) -> String {
     if detail == StatusDetail::Wrong && state == SiteState::Up {
         return text;
     }
+    let place = place.map(|place| format!(", for {place}"));
     line(
         &mut text,
         format_args!(
-            "{}: {state}, {ok} of {total} mounts ok in {}",
-            plan.site, plan.root
+            "{}: {state}, {ok} of {total} mounts ok in {}{}",
+            plan.site,
+            plan.root,
+            place.unwrap_or_default()
         ),
     );
     let shown: Vec<_> = plan

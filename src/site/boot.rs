@@ -54,7 +54,8 @@ impl BootUnits {
         }
     }
 
-    /// What the site needs, and an error for each of its services that cannot start after it.
+    /// What a site with scope `host` needs, and an error for each of its services that cannot start
+    /// after it.
     pub(crate) fn needs(&self, site: &Site, manifest: &Manifest) -> (UnitNeeds, Vec<Error>) {
         let (mut services, mut errors): (Vec<String>, _) = (vec![], vec![]);
         for service in &manifest.services {
@@ -144,6 +145,21 @@ impl BootUnits {
     /// As [`refuse_order`](Self::refuse_order); also refuses units that this host does not have.
     fn refuse(&self, site: &Site, manifest: &Manifest, service: &str) -> Result<()> {
         self.refuse_order(site, manifest, service)?;
+        self.refuse_unknown(site, manifest, service)
+    }
+
+    /// Refuses units that are not services, or that this host does not have.
+    pub(crate) fn refuse_unit(
+        &self,
+        site: &Site,
+        manifest: &Manifest,
+        service: &str,
+    ) -> Result<()> {
+        refuse_kind(site, manifest, service, "cannot mount the site")?;
+        self.refuse_unknown(site, manifest, service)
+    }
+
+    fn refuse_unknown(&self, site: &Site, manifest: &Manifest, service: &str) -> Result<()> {
         let (name, file) = (&site.name, manifest.file_of_service(service));
         if !self.has(service) {
             let unknown = Error::failed(format!("{name}: this host has no unit {service}"));
@@ -158,36 +174,50 @@ impl BootUnits {
     /// Refuses units that are not services, and services that must start before file systems are
     /// mounted.
     fn refuse_order(&self, site: &Site, manifest: &Manifest, service: &str) -> Result<()> {
-        let (name, file) = (&site.name, manifest.file_of_service(service));
-        let cannot = |why: &str| {
-            Error::failed(format!(
-                "{name}: {service} cannot start after the site's mounts"
-            ))
-            .because_of(why)
-        };
-        let remove = format!("take it out of `services` in {file}");
-        let (stem, kind) = service.rsplit_once('.').unwrap_or((service, ""));
-        if kind != "service" {
-            return Err(
-                cannot(&format!("a {kind} is not a service; nothing runs in it")).hint(format!(
-                    "name the service that runs inside, as in `services: [{stem}.service]`"
-                )),
-            );
-        }
-        if service == "mountjail.service"
-            || service == "mountjail-watch.service"
-            || stem.starts_with("mountjail@")
-        {
-            return Err(cannot("it is mountjail's own unit").hint(remove));
-        }
+        refuse_kind(site, manifest, service, WHEN_ORDERED)?;
         if self.ordering.is_early(service) {
-            return Err(cannot(
+            let error = cannot(site, service, WHEN_ORDERED).because_of(
                 "it starts before file systems are mounted (its unit has DefaultDependencies=no)",
-            )
-            .hint(remove));
+            );
+            return Err(error.hint(remove_from(manifest, service)));
         }
         Ok(())
     }
+}
+
+/// What cannot be done with a unit that is refused.
+const WHEN_ORDERED: &str = "cannot start after the site's mounts";
+
+fn cannot(site: &Site, service: &str, what: &str) -> Error {
+    Error::failed(format!("{}: {service} {what}", site.name))
+}
+
+fn remove_from(manifest: &Manifest, service: &str) -> String {
+    format!(
+        "take it out of `services` in {}",
+        manifest.file_of_service(service)
+    )
+}
+
+/// Refuses units that are not services, and mountjail's own.
+fn refuse_kind(site: &Site, manifest: &Manifest, service: &str, what: &str) -> Result<()> {
+    let (stem, kind) = service.rsplit_once('.').unwrap_or((service, ""));
+    if kind != "service" {
+        let error = cannot(site, service, what);
+        return Err(error
+            .because_of(format!("a {kind} is not a service; nothing runs in it"))
+            .hint(format!(
+                "name the service that runs inside, as in `services: [{stem}.service]`"
+            )));
+    }
+    if service == "mountjail.service"
+        || service == "mountjail-watch.service"
+        || stem.starts_with("mountjail@")
+    {
+        let error = cannot(site, service, what).because_of("it is mountjail's own unit");
+        return Err(error.hint(remove_from(manifest, service)));
+    }
+    Ok(())
 }
 
 pub(crate) fn is_service(unit: &str) -> bool {

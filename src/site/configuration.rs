@@ -15,6 +15,9 @@ use crate::observe::{self, StateDir};
 use crate::resolve::Roots;
 use crate::{Error, Result, patience, sys};
 
+/// The directory of the configuration, unless another one is named.
+pub(crate) const DEFAULT: &str = "/etc/mountjail";
+
 /// A site that a command is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Site {

@@ -114,6 +114,16 @@ impl Context {
         }
     }
 
+    /// The same configuration, with the records of another mount namespace.
+    pub(crate) fn with_state(&self, state: StateDir) -> Self {
+        Self {
+            state,
+            host: Host::new(),
+            roots: Arc::default(),
+            ..self.clone()
+        }
+    }
+
     /// The resolver for this host.
     pub(crate) fn resolver(&self) -> Result<Resolver> {
         let generated = HostPath::new(&self.state.lib).map_err(|why| {

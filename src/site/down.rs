@@ -78,7 +78,8 @@ struct Down<'r> {
 enum PlaceholderFate {
     /// They are removed.
     Go,
-    /// They stay: lines of a file like fstab(5) mount on them.
+    /// They stay: lines of a file like fstab(5) mount on them, or other namespaces have mounts on
+    /// them.
     Needed,
     /// They stay: they are on storage of this type, which other hosts may have mounted.
     Shared(String),
@@ -329,6 +330,10 @@ impl<'r> Down<'r> {
                 "what its lines in {file} mount on stays; `mountjail fstab --uninstall {name}` \
                  removes it"
             ));
+            PlaceholderFate::Needed
+        } else if run.context.state.is_of_namespace()
+            || pipeline::is_in_a_namespace(run.context, &site.name)
+        {
             PlaceholderFate::Needed
         } else {
             let shared = observe::shared_storage(&root);

@@ -9,7 +9,7 @@ use super::error::ManifestError;
 use super::instances;
 use crate::Error;
 use crate::base::text::nearest;
-use crate::manifest::{self, Manifest, Scope, SourceFile};
+use crate::manifest::{self, Manifest, SourceFile};
 
 /// The site's manifest. If the command acts as root, a manifest is refused that users other than
 /// root can change.
@@ -43,23 +43,8 @@ pub(crate) fn manifest_from(
     text: &str,
 ) -> Result<Manifest, ManifestError> {
     let file = SourceFile::File(site.file.clone());
-    let manifest = manifest::parse(site.name.clone(), file, text, &context.presets)
-        .map_err(ManifestError::Mistakes)?;
-    refuse_other_scopes(&manifest)?;
-    Ok(manifest)
-}
-
-/// All mounts are made in the host's own mount namespace.
-fn refuse_other_scopes(manifest: &Manifest) -> Result<(), Error> {
-    match manifest.scope {
-        Scope::Host => Ok(()),
-        Scope::Services => Err(Error::usage(format!(
-            "{}: the scope `services` is not offered: mounts are made in the host's mount \
-             namespace",
-            manifest.site
-        ))
-        .hint("write `scope: host`, or leave it out")),
-    }
+    manifest::parse(site.name.clone(), file, text, &context.presets)
+        .map_err(ManifestError::Mistakes)
 }
 
 fn is_recorded(context: &Context, site: &Site) -> bool {

@@ -8,6 +8,7 @@
 pub(crate) mod boot;
 pub(crate) mod configuration;
 pub(crate) mod context;
+pub(crate) mod cost;
 pub(crate) mod down;
 pub(crate) mod error;
 pub(crate) mod fstab;
@@ -18,12 +19,14 @@ pub(crate) mod parallel;
 pub(crate) mod pipeline;
 pub(crate) mod records;
 pub(crate) mod select;
+pub(crate) mod services;
 pub(crate) mod status;
 pub(crate) mod systemctl;
 pub(crate) mod templates;
 pub(crate) mod trust;
 pub(crate) mod up;
 pub(crate) mod users;
+pub(crate) mod wrappers;
 
 pub(crate) use configuration::Site;
 pub(crate) use context::Context;

@@ -9,8 +9,8 @@ use super::up::{Changes, Done};
 use super::{ManifestError, Site, SiteError, load, records};
 use crate::base::{HostPath, SiteName};
 use crate::engine::{Engine, Lock, Log, Outcome, create_root};
-use crate::manifest::Manifest;
-use crate::observe::{self, BootId, Observed, Table};
+use crate::manifest::{Manifest, Scope};
+use crate::observe::{self, BootId, Observed, RunNamespaces, Table};
 use crate::patience::Stop;
 use crate::plan::{self, Graft, Plan, SiteState, Step};
 use crate::resolve::{Desired, Resolver};
@@ -58,7 +58,7 @@ impl Pipeline {
             resolver: context.resolver()?,
             boot: observe::boot_id()?,
             table: read_table(lookup)?,
-            templates: HostPath::new(context.state.templates().run).ok(),
+            templates: directory_of_templates(&context),
             context,
         })
     }
@@ -103,12 +103,22 @@ impl Pipeline {
     }
 
     fn plan_up(&self, desired: &Desired, observed: &Observed) -> Result<Plan> {
-        plan_up(desired, observed, self.templates.as_ref())
+        plan_up(&self.context, desired, observed, self.templates.as_ref())
     }
 
     fn observe(&self, desired: &Desired, table: Option<&Table>) -> Result<Observed> {
         observe(&self.context, &self.boot, desired, table)
     }
+}
+
+/// What became of a site that was to come up.
+pub(crate) enum Brought {
+    /// It is as its manifest asks for.
+    Up(Box<Done>),
+    /// It is down, and was left alone.
+    LeftDown,
+    /// Its mounts belong to the namespaces of these services, not to the host.
+    ForServices(Vec<String>),
 }
 
 /// All stages, and what all sites of one run share for them.
@@ -140,12 +150,15 @@ impl BringUp {
         })
     }
 
-    /// Takes a site from its manifest to its mounts. `None`: it is down, and was left alone.
-    pub(crate) fn site(&self, site: &Site, stop: &Stop) -> Result<Option<Done>, SiteError> {
+    /// Takes a site from its manifest to its mounts.
+    pub(crate) fn site(&self, site: &Site, stop: &Stop) -> Result<Brought, SiteError> {
         let Pipeline { context, .. } = &self.pipeline;
 
         // Load: the manifest, with the presets that it includes.
         let manifest = self.pipeline.load(site)?;
+        if manifest.scope == Scope::Services && !context.state.is_of_namespace() {
+            return Ok(Brought::ForServices(manifest.services));
+        }
 
         // Lock: another mountjail finishes its work on the site first.
         let _lock = lock(context, &self.engine, &site.name, stop)?;
@@ -155,7 +168,9 @@ impl BringUp {
             self.make_root(site, &manifest.root)?;
         }
         let desired = match self.pipeline.resolve(&manifest) {
-            Err(_) if self.leave_down && self.was_never_up(site)? => return Ok(None),
+            Err(_) if self.leave_down && self.was_never_up(site)? => {
+                return Ok(Brought::LeftDown);
+            }
             resolved => resolved?,
         };
 
@@ -164,12 +179,14 @@ impl BringUp {
             let context = context.with_new_host();
             resolve(&context, &context.resolver()?, &manifest)
         };
-        let done = self.reconcile(desired, stop, resolve_again)?;
-        Ok(done.map(|(desired, changes)| Done {
+        let Some((desired, changes)) = self.reconcile(desired, stop, resolve_again)? else {
+            return Ok(Brought::LeftDown);
+        };
+        Ok(Brought::Up(Box::new(Done {
             desired,
             services: manifest.services,
             changes,
-        }))
+        })))
     }
 
     /// Brings the site, whose lock is held, to what is `desired`, and returns that with what was
@@ -366,6 +383,15 @@ fn stays_stale(plan: &Plan) -> Error {
     ))
 }
 
+/// Where templates are, if sites share mounts. Without unique mount IDs (Linux 6.8), and in the mount
+/// namespace of a service, everything is mounted one by one.
+fn directory_of_templates(context: &Context) -> Option<HostPath> {
+    let can_share = sys::probe::statmount() && !context.state.is_of_namespace();
+    can_share
+        .then(|| HostPath::new(context.state.templates().run).ok())
+        .flatten()
+}
+
 /// What `manifest` asks for on the host.
 pub(crate) fn resolve(
     context: &Context,
@@ -407,12 +433,20 @@ fn observe(
     observe::observe(desired, records, table).map_err(|error| error.context(site))
 }
 
-/// The steps from `observed` to `desired`. On storage that other hosts may have mounted,
-/// placeholders stay.
-fn plan_up(desired: &Desired, observed: &Observed, templates: Option<&HostPath>) -> Result<Plan> {
+/// The steps from `observed` to `desired`. Placeholders stay that other namespaces may have mounts
+/// on, or other hosts, on storage that these share: removing one takes the mount on it away there.
+fn plan_up(
+    context: &Context,
+    desired: &Desired,
+    observed: &Observed,
+    templates: Option<&HostPath>,
+) -> Result<Plan> {
     let plan = plan::up(desired, observed, templates);
     if plan.removals() == 0 {
         return Ok(plan);
+    }
+    if context.state.is_of_namespace() || is_in_a_namespace(context, &desired.site) {
+        return Ok(plan.keeping_placeholders());
     }
     let shared = observe::shared_storage(&desired.root);
     Ok(
@@ -421,6 +455,17 @@ fn plan_up(desired: &Desired, observed: &Observed, templates: Option<&HostPath>)
             None => plan,
         },
     )
+}
+
+/// Whether a service has the site in its mount namespace.
+pub(crate) fn is_in_a_namespace(context: &Context, site: &SiteName) -> bool {
+    let Ok(boot) = observe::boot_id() else {
+        return true; // it is not known
+    };
+    let namespaces = RunNamespaces::find(&context.state, &boot).living;
+    namespaces
+        .iter()
+        .any(|namespace| namespace.has(site, &context.state))
 }
 
 fn read_table(lookup: MountLookup) -> Result<Option<Table>> {

@@ -10,6 +10,7 @@ use super::records::{self, add_recorded, recorded_besides};
 use super::{Site, configuration};
 use crate::Result;
 use crate::base::JailPath;
+use crate::manifest::{Manifest, Scope};
 use crate::observe::{self, SiteRecords};
 use crate::plan::{self, Plan, Step};
 use crate::resolve::{Dependencies, Desired, FileKind, Host, Mount, Resolution};
@@ -20,6 +21,8 @@ pub(crate) struct SiteStatus {
     pub plan: Option<Plan>,
     /// Why not everything could be looked at.
     pub failed: Vec<SiteError>,
+    /// The units in whose mount namespaces it belongs; `None`: it belongs where it was looked for.
+    pub units: Option<Vec<String>>,
 }
 
 /// How much of what the manifest asks for is known.
@@ -36,6 +39,7 @@ impl SiteStatus {
             site,
             plan: None,
             failed: vec![failed],
+            units: None,
         }
     }
 
@@ -47,7 +51,22 @@ impl SiteStatus {
             pipeline.context.state.no_records(&pipeline.boot)
         });
 
-        let (desired, lookups) = desired(pipeline, &site, &records, &mut failed);
+        let manifest = match pipeline.load(&site) {
+            Ok(manifest) => Some(manifest),
+            Err(error) => {
+                failed.push(SiteError::Manifest(error));
+                None
+            }
+        };
+        let is_here = pipeline.context.state.is_of_namespace();
+        let served = manifest
+            .as_ref()
+            .filter(|it| it.scope == Scope::Services && !is_here);
+        let units = served.map(|manifest| manifest.services.clone());
+        let (desired, lookups) = match &manifest {
+            Some(manifest) => desired(pipeline, manifest, &records, &mut failed),
+            None => (None, vec![]),
+        };
         let desired = desired.or_else(|| {
             let root = records.root()?.clone();
             Some(Desired::nothing(site.name.clone(), root))
@@ -57,6 +76,7 @@ impl SiteStatus {
                 site,
                 plan: None,
                 failed,
+                units,
             };
         };
 
@@ -80,7 +100,12 @@ impl SiteStatus {
             let errors = failed.iter().map(|failed| failed.as_error(&site));
             plan.conflicts.extend(errors);
         }
-        Self { site, plan, failed }
+        Self {
+            site,
+            plan,
+            failed,
+            units,
+        }
     }
 
     /// Of a site that is recorded and has no manifest.
@@ -89,7 +114,12 @@ impl SiteStatus {
             Ok(plan) => (plan, vec![]),
             Err(error) => (None, vec![SiteError::from(error.context(&site.name))]),
         };
-        Self { site, plan, failed }
+        Self {
+            site,
+            plan,
+            failed,
+            units: None,
+        }
     }
 
     /// Whether it was given up because something did not answer.
@@ -135,23 +165,16 @@ fn plan_without_manifest(pipeline: &Pipeline, site: &Site) -> Result<Option<Plan
 /// What the manifest asks for, as far as it can be resolved, and if it names the recorded root.
 fn desired(
     pipeline: &Pipeline,
-    site: &Site,
+    manifest: &Manifest,
     records: &SiteRecords,
     failed: &mut Vec<SiteError>,
 ) -> (Option<Desired>, Vec<Arc<Dependencies>>) {
-    let manifest = match pipeline.load(site) {
-        Ok(manifest) => manifest,
-        Err(error) => {
-            failed.push(SiteError::Manifest(error));
-            return (None, vec![]);
-        }
-    };
     let roots = pipeline.context.roots();
     let Resolution {
         mut desired,
         mut errors,
         dependencies,
-    } = pipeline.resolver.resolve_partly(&manifest, roots);
+    } = pipeline.resolver.resolve_partly(manifest, roots);
     if let (Some(found), Some(root)) = (&desired, records.root())
         && found.root != *root
     {
@@ -174,6 +197,9 @@ fn plan_status(
     let mut observed = observe::observe(desired, records, pipeline.table.as_ref())?;
     observed.absent = absent;
     let mut plan = plan::up(desired, &observed, pipeline.templates.as_ref());
+    if pipeline.context.state.is_of_namespace() {
+        plan = plan.keeping_placeholders(); // other namespaces may have mounts on them
+    }
     if resolved == Resolved::InPart {
         // Some may belong to what could not be resolved.
         let is_removal = |step: &Step| {

@@ -1,5 +1,6 @@
 //! One pass over some sites: it does what `up` does, for the sites that are up.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -8,11 +9,13 @@ use super::index::Dependent;
 use super::pass_result::{PassResult, RecordId};
 use crate::base::{HostPath, JailPath, SiteName};
 use crate::engine::Lock;
+use crate::manifest::Scope;
 use crate::observe::SiteRecords;
 use crate::patience::{Crew, Stop};
 use crate::resolve::{Aspect, Dependencies, Host, Resolution};
 use crate::site::context::Context;
 use crate::site::pipeline::{BringUp, MountLookup, lock};
+use crate::site::services::Namespaces;
 use crate::site::up::{Change, Done};
 use crate::site::{ManifestError, Site, SiteError, configuration, instances};
 use crate::{Error, Result, sys};
@@ -106,7 +109,7 @@ fn under_lock(
     site: &Site,
     policy: &PassPolicy,
     stop: &Stop,
-    _lock: &Lock,
+    lock: &Lock,
 ) -> SiteFound {
     let records = match run
         .pipeline
@@ -119,7 +122,7 @@ fn under_lock(
     };
     if records.record.is_none() {
         return match damaged(site, &records) {
-            None => (PassOutcome::Down, learned(run, site, vec![])),
+            None => in_services(run, site, policy, stop, lock),
             Some(error) => (PassOutcome::Failed(error.into()), None),
         };
     }
@@ -128,6 +131,78 @@ fn under_lock(
     let ended = bring_right(run, site, (policy, stop), &records, &host, &mut lookups);
     lookups.push(Arc::new(host.into_dependencies()));
     (ended, learned(run, site, lookups))
+}
+
+/// Brings a site that is not on the host right in the mount namespaces of its services. The records
+/// of these are watched: it may come up there at any time.
+fn in_services(
+    run: &BringUp,
+    site: &Site,
+    policy: &PassPolicy,
+    stop: &Stop,
+    lock: &Lock,
+) -> SiteFound {
+    let context = &run.pipeline.context;
+    let units = match run.pipeline.load(site) {
+        Ok(manifest) if manifest.scope == Scope::Services => manifest.services,
+        _ => return (PassOutcome::Down, learned(run, site, vec![])),
+    };
+    if context.state.is_of_namespace() {
+        return (PassOutcome::Down, learned(run, site, vec![]));
+    }
+    let namespaces = match Namespaces::find(context) {
+        Ok(namespaces) => namespaces,
+        Err(error) => return (PassOutcome::Failed(error.into()), None),
+    };
+    let host = context.host.scope();
+    depend_on_names(&host, &context.state.namespaces());
+    for namespace in namespaces.of(context, &site.name, &units) {
+        depend_on_names(&host, &namespace.state(&context.state).run);
+    }
+    if let Ok(file) = HostPath::new(&site.file) {
+        host.depend_on(&file, Aspect::CONTENTS);
+    }
+
+    let served = [(site.clone(), units)];
+    let bring_right = |own: Context, here: &[Site]| -> Result<Vec<Result<_, SiteError>>> {
+        let run = BringUp::new(own.with_new_host(), MountLookup::OneByOne, 1)?;
+        let right = |site| Ok(under_lock(&run, site, policy, stop, lock));
+        Ok(here.iter().map(right).collect())
+    };
+    let mut places = namespaces.each(context, &served, bring_right);
+    let (mut outcome, mut lookups) = (PassOutcome::Down, vec![]);
+    for (_, result) in places.remove(&site.name).unwrap_or_default() {
+        let (here, found) = result.unwrap_or_else(|failed| (PassOutcome::Failed(failed), None));
+        lookups.extend(found.into_iter().flat_map(|found| found.lookups));
+        outcome = worse(outcome, here);
+    }
+    lookups.push(Arc::new(host.into_dependencies()));
+    (outcome, learned(run, site, lookups))
+}
+
+fn depend_on_names(host: &Host, directory: &Path) {
+    if let Ok(directory) = HostPath::new(directory) {
+        let names = Aspect {
+            names: true,
+            ..Aspect::default()
+        };
+        host.depend_on(&directory, names);
+    }
+}
+
+/// Of two places, the one that there is more to say about.
+fn worse(one: PassOutcome, other: PassOutcome) -> PassOutcome {
+    let rank = |outcome: &PassOutcome| match outcome {
+        PassOutcome::Failed(_) | PassOutcome::Lost(_) => 3,
+        PassOutcome::Right(done, _) if !done.changes.is_empty() => 2,
+        PassOutcome::Down => 0,
+        _ => 1,
+    };
+    if rank(&other) > rank(&one) {
+        other
+    } else {
+        one
+    }
 }
 
 /// Why it is not known whether the site is up.

@@ -11,6 +11,7 @@ mod propagation;
 mod records;
 mod restrictions;
 mod roots;
+mod run;
 mod whole_usr;
 
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         ("records", records::all()),
         ("restrictions", restrictions::all()),
         ("roots", roots::all()),
+        ("run", run::all()),
         ("whole_usr", whole_usr::all()),
     ])
 }

@@ -7,6 +7,7 @@ mod support;
 
 mod fstab;
 mod hooks;
+mod scope;
 mod units;
 
 use std::process::ExitCode;
@@ -15,6 +16,7 @@ fn main() -> ExitCode {
     support::main([
         ("fstab", fstab::all()),
         ("hooks", hooks::all()),
+        ("scope", scope::all()),
         ("units", units::all()),
     ])
 }

@@ -20,6 +20,8 @@ pub(super) struct MachineReport<'c> {
     /// The sites of the configuration.
     pub sites: Result<Vec<SiteName>>,
     pub unserved: Vec<UnservedPool>,
+    /// What the mounts of sites in the host's table cost.
+    pub cost: Option<String>,
 }
 
 /// A pool of PHP-FPM whose chroot is not the root of a site.
@@ -51,6 +53,9 @@ impl MachineReport<'_> {
             }
             Err(error) => writeln!(text, "configuration: {error}"),
         };
+        if let Some(cost) = &self.cost {
+            let _ = writeln!(text, "{cost}");
+        }
         for UnservedPool { pool, root } in &self.unserved {
             let _ = writeln!(
                 text,

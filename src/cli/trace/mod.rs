@@ -101,6 +101,10 @@ struct TraceStart {
 }
 
 impl TraceArgs {
+    pub(super) fn site(&self) -> &str {
+        &self.site
+    }
+
     /// Looks and reports in workers, which can be given up, and follows in this process. Returns
     /// the exit code.
     pub(super) fn run(self, global: &Global, out: &'static Out) -> u8 {

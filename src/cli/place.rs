@@ -1,0 +1,87 @@
+//! Where `exec`, `doctor` and `trace` work: on the host or, for a site with scope `services`, in
+//! the mount namespace of one of its services. If none runs, they have one of their own.
+
+use std::path::PathBuf;
+
+use nix::unistd::geteuid;
+use serde::{Deserialize, Serialize};
+
+use super::{Global, run, supervise};
+use crate::engine::enter;
+use crate::manifest::Scope;
+use crate::observe::RunNamespace;
+use crate::patience::worker::{self, WorkerEnd};
+use crate::site::context::Context;
+use crate::site::out::Out;
+use crate::site::services::{Namespaces, comes_with};
+use crate::site::trust::{Effect, Trust};
+use crate::site::{load, select};
+use crate::{Error, Result};
+
+/// Where a site is that is not on the host.
+#[derive(Serialize, Deserialize)]
+enum Found {
+    In(RunNamespace),
+    /// None of its services runs.
+    Nowhere(Vec<String>),
+}
+
+/// Puts this process, which has one thread, where the mounts of `site` are, and has it use the
+/// records for that place.
+///
+/// Errors: the exit code, after the error was reported.
+pub(super) fn go(global: &mut Global, site: &str, out: &'static Out) -> Result<(), u8> {
+    if !geteuid().is_root() {
+        return Ok(()); // the command refuses other users
+    }
+    let (settings, name) = (global.clone(), site.to_owned());
+    let end = supervise(out, global.limit(), move || {
+        find(settings.context(Trust::new(Effect::ReadOnly), out)?, &name)
+    });
+    let found = match end {
+        WorkerEnd::Exit(0) => return Ok(()),
+        WorkerEnd::Exit(code) => return Err(code),
+        WorkerEnd::HandOver(found) => serde_json::from_slice(&found).map_err(|error| {
+            let cannot = Error::failed(format!("{site}: cannot find its mount namespace"));
+            out.failure(&cannot.because_of(error).into())
+        })?,
+    };
+    let here = std::env::current_dir();
+    let namespace = match found {
+        Found::In(namespace) => {
+            enter(&namespace).map_err(|error| out.failure(&error.into()))?;
+            namespace.record.id.to_string()
+        }
+        Found::Nowhere(units) => {
+            let text = comes_with(&units);
+            out.info(format_args!(
+                "{site}: {text}; it is mounted for this command alone"
+            ));
+            run::for_this_process(global, site, out)?
+        }
+    };
+    // Entering a namespace leads to its root directory.
+    let _ = here.map(|here: PathBuf| std::env::set_current_dir(here));
+    global.namespace = Some(namespace);
+    Ok(())
+}
+
+/// In a worker: finds the place, and hands it over if it is not the host. The command itself
+/// reports what is wrong with the site.
+fn find(context: &Context, site: &str) -> anyhow::Result<u8> {
+    let Ok(site) = select::site(context, site) else {
+        return Ok(0);
+    };
+    let manifest = match load::manifest(context, &site) {
+        Ok(manifest) if manifest.scope == Scope::Services => manifest,
+        _ => return Ok(0),
+    };
+    let namespaces = Namespaces::find(context)?;
+    let of_site = namespaces.of(context, &site.name, &manifest.services);
+    let found = match of_site.first() {
+        Some(namespace) => Found::In((*namespace).clone()),
+        None => Found::Nowhere(manifest.services),
+    };
+    worker::hand_over(&serde_json::to_vec(&found)?);
+    Ok(0)
+}

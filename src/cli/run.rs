@@ -1,0 +1,313 @@
+//! `mountjail run`: a program in a mount namespace of its own, with its sites mounted there.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use nix::unistd::execvp;
+
+use super::{Global, complete, raise_open_files};
+use crate::base::sync::processors;
+use crate::base::text::plural;
+use crate::engine::{
+    Unprotected, leave_mount_namespace, own_namespace_id, record_namespace, swept,
+};
+use crate::patience::apart::{self, ApartEnd};
+use crate::patience::{Stop, worker};
+use crate::site::context::{Context, stop_flag};
+use crate::site::out::{Out, worst};
+use crate::site::pipeline::{BringUp, Brought, MountLookup};
+use crate::site::services::{ProgramSites, SitesOfProgram};
+use crate::site::trust::{Effect, Trust};
+use crate::site::{Site, SiteError, parallel};
+use crate::{Error, observe, sys};
+
+/// Run a service in a mount namespace of its own, with its sites mounted there
+///
+/// This is for sites with `scope: services`, whose mounts do not exist on the host. The command
+/// replaces mountjail as a process: its pid, environment, open files, user, limits and signals are
+/// those that mountjail was started with. `mountjail units --install` writes the drop-ins with
+/// which systemd starts services this way.
+///
+/// A site that cannot come up is reported and left out; the command runs all the same. mountjail
+/// itself exits with 127 if there is no such command, and with 126 if it cannot be run.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Examples:\n  mountjail run --unit php8.2-fpm.service -- \
+                  /usr/sbin/php-fpm8.2 --nodaemonize\n  \
+                  mountjail run site1 site2 -- /usr/sbin/vsftpd /etc/vsftpd.conf"
+)]
+pub(super) struct RunArgs {
+    /// The sites that list this unit under `services`
+    #[arg(long = "unit", value_name = "NAME", conflicts_with_all = ["sites", "all"])]
+    units: Vec<String>,
+    /// All sites with `scope: services`
+    #[arg(long, conflicts_with = "sites")]
+    all: bool,
+    /// If a site cannot come up, do not run the command
+    #[arg(long)]
+    strict: bool,
+    /// The command's first argument is its name, as with the prefix `@` in `ExecStart=`
+    #[arg(long)]
+    argv0: bool,
+    /// Names of sites, or paths of manifests (with a `/`, or ending in `.yaml`)
+    #[arg(
+        value_name = "SITE",
+        required_unless_present_any = ["units", "all"],
+        add = complete::site()
+    )]
+    sites: Vec<String>,
+    /// The command and its arguments
+    #[arg(value_name = "CMD", required = true, last = true)]
+    command: Vec<OsString>,
+}
+
+/// What the worker hands over: the service's sandbox is open, or as it was.
+const UNPROTECTED: &[u8] = b"unprotected";
+const PROTECTED: &[u8] = b"protected";
+
+impl RunArgs {
+    /// Becomes the command; returns the exit code if that fails.
+    pub(super) fn run(self, global: Global, out: &'static Out) -> u8 {
+        let command = match self.command() {
+            Ok(command) => command,
+            Err(error) => return out.failure(&error.into()),
+        };
+        let run = Arc::new(self);
+        let end = leave_mount_namespace().map(|()| run.clone().bring_up(global, out));
+        let mut end = match end {
+            Ok(Ok(end)) => end,
+            Ok(Err(error)) => {
+                out.error(&Error::failed("cannot start a process").because(&error));
+                ApartEnd::default()
+            }
+            Err(error) => {
+                out.error(&error);
+                ApartEnd::default()
+            }
+        };
+        end.take_signal();
+        if end.handed_over.as_deref() == Some(UNPROTECTED) {
+            out.error(&Error::failed(format!(
+                "{} is not started: mountjail ended while the mounts that are read-only for it \
+                 were writable",
+                run.program()
+            )));
+            return 1;
+        }
+        if end.code != Some(0) {
+            if run.strict {
+                let what = format!(
+                    "{} is not started: not all of its sites are up",
+                    run.program()
+                );
+                out.error(&Error::failed(what).hint("start it without --strict"));
+                return 1;
+            }
+            out.warn(format_args!(
+                "{} is started without the sites that are not up",
+                run.program()
+            ));
+        }
+        execute(&command, out)
+    }
+
+    fn program(&self) -> String {
+        let program = self.command.first().map(OsString::as_os_str);
+        program.unwrap_or_default().display().to_string()
+    }
+
+    /// The program, and the arguments from its name on.
+    fn command(&self) -> crate::Result<(CString, Vec<CString>)> {
+        let words = self
+            .command
+            .iter()
+            .map(|word| CString::new(word.as_bytes()));
+        let words: Vec<_> = words
+            .collect::<Result<_, _>>()
+            .map_err(|_| Error::usage("an argument has no NUL"))?;
+        let program = words.first().cloned().unwrap_or_default();
+        let arguments = words.get(usize::from(self.argv0)..).unwrap_or_default();
+        if arguments.is_empty() {
+            return Err(Error::usage(
+                "with --argv0 the command is followed by its name",
+            ));
+        }
+        Ok((program, arguments.to_vec()))
+    }
+
+    /// Brings the sites up in this process's mount namespace, by a worker.
+    fn bring_up(self: Arc<Self>, global: Global, out: &'static Out) -> io::Result<ApartEnd> {
+        let limit = global.limit();
+        let work = move || {
+            raise_open_files();
+            let code = global
+                .context(Trust::new(Effect::Acts), out)
+                .map_err(anyhow::Error::from)
+                .and_then(|context| self.work(context));
+            out.exit_code(code.unwrap_or_else(|error| out.failure(&error)))
+        };
+        apart::run(&|error| out.error(error), limit, work)
+    }
+
+    /// In the worker.
+    fn work(&self, context: &'static Context) -> anyhow::Result<u8> {
+        let stop = stop_flag()?;
+        let found = self.which().find(context)?;
+        let mut code = 0;
+        for (site, failed) in &found.failed {
+            code = worst([code, failed.report(context.out, site).0]);
+        }
+
+        // The sandbox of the service, which is in nobody's use yet.
+        worker::hand_over(UNPROTECTED);
+        let unprotected = Unprotected::new(written_to(context, &found), context.limit);
+        let done = match &unprotected {
+            Ok(_) => self.mount(context, &found, &stop),
+            Err(error) => Err(error.clone().into()),
+        };
+        unprotected.map_or(Ok(()), Unprotected::protect)?;
+        worker::hand_over(PROTECTED);
+        Ok(worst([code, done?]))
+    }
+
+    fn which(&self) -> SitesOfProgram {
+        if self.all {
+            SitesOfProgram::All
+        } else if self.units.is_empty() {
+            SitesOfProgram::Named(self.sites.clone())
+        } else {
+            SitesOfProgram::OfUnits(self.units.iter().map(|unit| unit_name(unit)).collect())
+        }
+    }
+
+    /// Records the namespace, and mounts the sites.
+    fn mount(
+        &self,
+        context: &'static Context,
+        found: &ProgramSites,
+        stop: &Arc<std::sync::atomic::AtomicBool>,
+    ) -> anyhow::Result<u8> {
+        let boot = observe::boot_id()?;
+        swept(&context.state, &boot);
+        let pid = u32::try_from(worker::main_pid().as_raw())?;
+        let units: Vec<_> = self.units.iter().map(|unit| unit_name(unit)).collect();
+        let state = record_namespace(&context.state, boot, pid, &units)?;
+        let context: &'static Context = Box::leak(Box::new(context.with_state(state)));
+
+        let sites: Vec<_> = found.known.iter().map(|(site, _)| site.clone()).collect();
+        let lookup = if sites.len() > 1 {
+            MountLookup::WholeTable
+        } else {
+            MountLookup::OneByOne
+        };
+        let run = BringUp::new(context.clone(), lookup, sites.len())?;
+        context
+            .roots()
+            .come_up(sites.iter().map(|site| site.name.clone()));
+        let up = move |site: &Site, stop: &Stop| run.site(site, stop);
+        let done = parallel::each(context, &sites, processors(), stop, up);
+        let not_begun = sites.len() - done.len();
+        let code = report(context, &sites, &done, self.command.is_empty());
+        Ok(if not_begun > 0 { 1 } else { code })
+    }
+}
+
+/// Gives this process, which has one thread, a mount namespace of its own with `site` in it;
+/// returns the namespace's id.
+///
+/// Errors: the exit code, after the error was reported.
+pub(super) fn for_this_process(
+    global: &Global,
+    site: &str,
+    out: &'static Out,
+) -> Result<String, u8> {
+    let run = Arc::new(RunArgs {
+        units: vec![],
+        all: false,
+        strict: true,
+        argv0: false,
+        sites: vec![site.to_owned()],
+        command: vec![],
+    });
+    leave_mount_namespace().map_err(|error| out.failure(&error.into()))?;
+    let end = run.bring_up(global.clone(), out).map_err(|error| {
+        let cannot = Error::failed("cannot start a process").because(&error);
+        out.failure(&cannot.into())
+    });
+    let mut end = end?;
+    end.take_signal();
+    if end.code != Some(0) {
+        return Err(end.code.unwrap_or(1));
+    }
+    own_namespace_id().map_err(|error| out.failure(&error.into()))
+}
+
+/// The directories in which files are made.
+fn written_to(context: &Context, found: &ProgramSites) -> Vec<PathBuf> {
+    let state = [context.state.shared.clone(), context.state.lib.clone()];
+    let roots = found.known.iter();
+    let roots = roots.map(|(_, manifest)| manifest.root.as_path().to_owned());
+    state.into_iter().chain(roots).collect()
+}
+
+fn report(
+    context: &Context,
+    sites: &[Site],
+    done: &[Result<Brought, SiteError>],
+    is_brief: bool,
+) -> u8 {
+    let (mut code, mut mounts) = (0, 0);
+    for (site, done) in sites.iter().zip(done) {
+        match done {
+            Ok(Brought::Up(done)) => {
+                let out = context.out.site(&site.name);
+                for warning in &done.desired.warnings {
+                    out.warn(warning);
+                }
+                for left in &done.changes.outcome.left {
+                    out.warn(left);
+                }
+                out.detail(done.summary());
+                mounts += done.desired.mounts.len();
+            }
+            Ok(Brought::LeftDown | Brought::ForServices(_)) => {}
+            Err(failed) => code = worst([code, failed.report(context.out, site).0]),
+        }
+    }
+    if is_brief {
+        return code;
+    }
+    let up = done.iter().filter(|done| done.is_ok()).count();
+    context.out.info(format_args!(
+        "{}, {}, in the mount namespace of this service alone",
+        plural(up, "site"),
+        plural(mounts, "mount")
+    ));
+    code
+}
+
+/// The unit's whole name.
+fn unit_name(name: &str) -> String {
+    if name.ends_with(".service") {
+        name.to_owned()
+    } else {
+        format!("{name}.service")
+    }
+}
+
+/// Becomes the command; returns the exit code if that fails.
+fn execute((program, arguments): &(CString, Vec<CString>), out: &Out) -> u8 {
+    sys::give_back_inherited();
+    let Err(error) = execvp(program, arguments);
+    let program = OsStr::from_bytes(program.to_bytes()).display();
+    out.error(&Error::failed(format!("cannot run {program}")).because(&error.into()));
+    if error == nix::Error::ENOENT {
+        127
+    } else {
+        126
+    }
+}

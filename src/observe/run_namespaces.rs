@@ -1,0 +1,292 @@
+//! The mount namespaces that `mountjail run` made, in which services have their sites.
+//!
+//! Each has a directory `<run>/namespaces/<id>` with the records of the sites in it, as `<run>` has
+//! those of the host, and with a [`NamespaceRecord`] by which it is found again. It exists as long
+//! as a process is in it. What is left of it then is swept away.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::processes::Process;
+use super::record::BootId;
+use super::state::{StateDir, read_regular};
+use crate::base::SiteName;
+use crate::sys::{self, proc};
+
+/// The version of [`NamespaceRecord`]s.
+pub const NAMESPACE_VERSION: u32 = 1;
+
+/// What identifies a mount namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceId {
+    /// Its inode number, as in `mnt:[4026532281]`. The kernel reuses it.
+    pub inode: u64,
+    /// The id of the mount that is its root. It is never reused since Linux 6.8.
+    pub root_mount: u64,
+}
+
+impl fmt::Display for NamespaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.inode, self.root_mount)
+    }
+}
+
+/// By what a namespace is found again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceRecord {
+    /// The version of the record.
+    pub version: u32,
+    /// The boot that it belongs to.
+    pub boot: BootId,
+    /// The namespace.
+    pub id: NamespaceId,
+    /// The process that made it, and became the service.
+    pub pid: u32,
+    /// The PID namespace that this process was in. Only from there can it be told whether any
+    /// process is left.
+    pub pid_namespace: Option<u64>,
+    /// The names of the unit that the sites list.
+    pub units: Vec<String>,
+}
+
+/// A mount namespace that `run` made, and that exists.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunNamespace {
+    /// Its record.
+    pub record: NamespaceRecord,
+    /// A process in it.
+    pub process: Process,
+}
+
+impl fmt::Display for RunNamespace {
+    /// `php8.2-fpm.service`, or the process if it was not started for a unit.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.record.units.first().or(self.process.unit.as_ref()) {
+            Some(unit) => f.write_str(unit),
+            None => write!(f, "{}", self.process),
+        }
+    }
+}
+
+impl RunNamespace {
+    /// The directories of its records.
+    pub fn state(&self, host: &StateDir) -> StateDir {
+        host.of_namespace(&self.record.id.to_string())
+    }
+
+    /// Whether the site is up in it, or was.
+    pub fn has(&self, site: &SiteName, host: &StateDir) -> bool {
+        self.state(host).record(site).exists()
+    }
+
+    /// Whether it is that of one of these units.
+    pub fn is_of(&self, units: &[String]) -> bool {
+        let own = self.process.unit.iter().chain(&self.record.units);
+        own.into_iter().any(|unit| units.contains(unit))
+    }
+}
+
+/// The namespaces that `run` made.
+#[derive(Clone, Debug, Default)]
+pub struct RunNamespaces {
+    /// Those that exist, in the order of their processes.
+    pub living: Vec<RunNamespace>,
+    /// The directories of those that are gone.
+    pub gone: Vec<PathBuf>,
+}
+
+impl RunNamespaces {
+    /// Finds them by their records and by the processes of this host.
+    pub fn find(state: &StateDir, boot: &BootId) -> Self {
+        // The records come first: a namespace that has one by now has a process by then.
+        let records = records(&state.namespaces());
+        let mut found = Self::default();
+        if records.is_empty() {
+            return found;
+        }
+        let processes = Processes::look();
+        for (directory, record) in records {
+            let record = record.filter(|record| record.boot == *boot);
+            let process = record.as_ref().and_then(|record| processes.within(record));
+            match (record, process) {
+                (Some(record), Some(process)) => {
+                    found.living.push(RunNamespace { record, process });
+                }
+                (Some(record), None) if !processes.are_all(&record) => {}
+                _ => found.gone.push(directory),
+            }
+        }
+        found.living.sort_by_key(|namespace| namespace.process.pid);
+        found
+    }
+}
+
+/// The directories of the namespaces, each with its record; `None`: it has none that is whole.
+fn records(directory: &Path) -> Vec<(PathBuf, Option<NamespaceRecord>)> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let record = |entry: fs::DirEntry| {
+        let bytes = read_regular(&namespace_record(&entry.path())).ok();
+        let record = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        (entry.path(), record)
+    };
+    entries.map(record).collect()
+}
+
+/// The record in the directory of a namespace. No site can have this name.
+pub fn namespace_record(directory: &Path) -> PathBuf {
+    directory.join(".namespace.json")
+}
+
+/// The inode number of the namespace that a link in `/proc/PID/ns` names: `mnt:[4026531841]`.
+pub fn namespace_inode(link: &Path) -> Option<u64> {
+    read_inode(link).ok()
+}
+
+fn read_inode(link: &Path) -> io::Result<u64> {
+    let name = fs::read_link(link)?.into_os_string();
+    let number = name
+        .to_str()
+        .and_then(|name| name.strip_suffix(']')?.split_once('['));
+    let number = number.and_then(|(_, number)| number.parse().ok());
+    number.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// The processes of `units`, each with the inode number of its mount namespace.
+pub fn of_units(units: &[String]) -> Vec<(Process, u64)> {
+    let mut found = vec![];
+    for (pid, proc) in proc::processes() {
+        let Some(process) = Process::read(pid, &proc) else {
+            continue;
+        };
+        let is_wanted = process
+            .unit
+            .as_ref()
+            .is_some_and(|unit| units.contains(unit));
+        if is_wanted && let Some(namespace) = namespace_inode(&proc.join("ns/mnt")) {
+            found.push((process, namespace));
+        }
+    }
+    found
+}
+
+/// The processes that can be seen, by their mount namespaces.
+struct Processes {
+    by_namespace: HashMap<u64, Vec<u32>>,
+    /// Whether the namespace of every process could be seen.
+    all_seen: bool,
+    pid_namespace: Option<u64>,
+}
+
+impl Processes {
+    fn look() -> Self {
+        let mut by_namespace: HashMap<_, Vec<_>> = HashMap::new();
+        let mut all_seen = Path::new("/proc/1").exists();
+        for (pid, proc) in proc::processes() {
+            match read_inode(&proc.join("ns/mnt")) {
+                Ok(inode) => by_namespace.entry(inode).or_default().push(pid),
+                // The first process is in the host's namespace, and may be more privileged. One
+                // that ends is in none any more (ENOENT, ESRCH).
+                Err(error) => {
+                    all_seen &= pid == 1 || error.kind() != io::ErrorKind::PermissionDenied;
+                }
+            }
+        }
+        Self {
+            by_namespace,
+            all_seen,
+            pid_namespace: namespace_inode(Path::new("/proc/self/ns/pid")),
+        }
+    }
+
+    /// A process in the namespace, if it exists: the one that made it, or the oldest. A process
+    /// whose root directory is that of the namespace tells whether the number was reused.
+    fn within(&self, record: &NamespaceRecord) -> Option<Process> {
+        let mut pids = self.by_namespace.get(&record.id.inode)?.clone();
+        pids.sort_unstable();
+        pids.sort_by_key(|pid| *pid != record.pid);
+        let is_its = |pid: &&u32| root_mount(**pid) == Some(record.id.root_mount);
+        let is_anothers = |pid: &u32| !is_its(&pid) && is_at_slash(*pid);
+        let found = pids.iter().find(is_its).or_else(|| {
+            let is_reused = pids.iter().any(is_anothers);
+            pids.first().filter(|_| !is_reused)
+        });
+        Process::of(*found?)
+    }
+
+    /// Whether all processes that may be in the namespace were seen.
+    fn are_all(&self, record: &NamespaceRecord) -> bool {
+        self.all_seen && record.pid_namespace == self.pid_namespace
+    }
+}
+
+/// The id of the mount that the root directory of the process is on.
+fn root_mount(pid: u32) -> Option<u64> {
+    let root = File::options()
+        .read(true)
+        .custom_flags(libc::O_PATH)
+        .open(format!("/proc/{pid}/root"));
+    sys::stat_fd_unsynced(root.ok()?).ok()?.mount_id
+}
+
+/// Whether the process sees its root directory at `/`, as one that entered no root does.
+fn is_at_slash(pid: u32) -> bool {
+    fs::read_link(format!("/proc/{pid}/root")).is_ok_and(|root| root == Path::new("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(directory: &Path, record: &NamespaceRecord) {
+        fs::create_dir_all(directory).unwrap();
+        let text = serde_json::to_vec(record).unwrap();
+        fs::write(namespace_record(directory), text).unwrap();
+    }
+
+    #[test]
+    fn a_namespace_is_found_while_a_process_is_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::under(dir.path());
+        let boot = BootId("b".into());
+        let record = |inode, boot: &BootId| NamespaceRecord {
+            version: NAMESPACE_VERSION,
+            boot: boot.clone(),
+            id: NamespaceId {
+                inode,
+                root_mount: root_mount(std::process::id()).unwrap(),
+            },
+            pid: std::process::id(),
+            pid_namespace: namespace_inode(Path::new("/proc/self/ns/pid")),
+            units: vec!["a.service".to_owned()],
+        };
+        let own = namespace_inode(Path::new("/proc/thread-self/ns/mnt")).unwrap();
+        write(&state.namespaces().join("own"), &record(own, &boot));
+        write(&state.namespaces().join("gone"), &record(3, &boot));
+        let mut reused = record(own, &boot);
+        reused.id.root_mount += 1;
+        write(&state.namespaces().join("reused"), &reused);
+        let before = BootId("a".into());
+        write(&state.namespaces().join("before"), &record(own, &before));
+        let hidden = NamespaceRecord {
+            pid_namespace: Some(1),
+            ..record(3, &boot)
+        };
+        write(&state.namespaces().join("hidden"), &hidden);
+        let found = RunNamespaces::find(&state, &boot);
+        let [living] = found.living.as_slice() else {
+            panic!("{found:?}")
+        };
+        assert_eq!(living.record.id.inode, own);
+        assert!(living.is_of(&["a.service".to_owned()]) && !living.is_of(&[]));
+        let mut gone = found.gone;
+        gone.sort();
+        let name = |name: &str| state.namespaces().join(name);
+        assert_eq!(gone, [name("before"), name("gone"), name("reused")]);
+    }
+}

@@ -1,0 +1,221 @@
+//! Sites with scope `services`: which of them a service needs, and how they come up in the mount
+//! namespace of a service.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nix::unistd::geteuid;
+use serde::Serialize;
+
+use super::context::Context;
+use super::{Site, SiteError, load, parallel, select};
+use crate::base::SiteName;
+use crate::manifest::{Manifest, Scope};
+use crate::observe::{self, Process, RunNamespace, RunNamespaces};
+use crate::{Error, Result, engine};
+
+/// Which sites are brought up for a program.
+#[derive(Clone, Debug)]
+pub(crate) enum SitesOfProgram {
+    /// All with scope `services`.
+    All,
+    /// Those of them that list one of these units.
+    OfUnits(Vec<String>),
+    /// Those with these names, which must have that scope.
+    Named(Vec<String>),
+}
+
+/// The sites of a program.
+pub(crate) struct ProgramSites {
+    /// Each with its manifest.
+    pub known: Vec<(Site, Manifest)>,
+    /// Sites that cannot come up, or of which it is not known whether they belong to the program.
+    pub failed: Vec<(Site, SiteError)>,
+}
+
+impl SitesOfProgram {
+    /// Finds them.
+    ///
+    /// Errors: the configuration cannot be listed, or a name cannot be a site's.
+    pub(crate) fn find(&self, context: &Context) -> Result<ProgramSites> {
+        let sites = match self {
+            Self::All | Self::OfUnits(_) => select::all(context)?,
+            Self::Named(names) => {
+                let sites = names.iter().map(|name| select::site(context, name));
+                sites.collect::<Result<_>>()?
+            }
+        };
+        let own = context.clone();
+        let load = move |site: &Site| load::manifest(&own, site).map_err(SiteError::from);
+        let loaded = parallel::look(context, &sites, load);
+
+        let mut found = ProgramSites {
+            known: vec![],
+            failed: vec![],
+        };
+        for (site, loaded) in sites.into_iter().zip(loaded) {
+            match loaded.map(|manifest| (self.choose(&site, &manifest), manifest)) {
+                Ok((Ok(true), manifest)) => found.known.push((site, manifest)),
+                Ok((Ok(false), _)) => {}
+                Ok((Err(error), _)) => found.failed.push((site, error.into())),
+                Err(failed) => found.failed.push((site, failed)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether the site is among them.
+    fn choose(&self, site: &Site, manifest: &Manifest) -> Result<bool> {
+        let is_for_services = manifest.scope == Scope::Services;
+        match self {
+            Self::All => Ok(is_for_services),
+            Self::OfUnits(units) => {
+                let lists = manifest.services.iter().any(|unit| units.contains(unit));
+                Ok(is_for_services && lists)
+            }
+            Self::Named(_) if is_for_services => Ok(true),
+            Self::Named(_) => Err(has_host_scope(site)),
+        }
+    }
+}
+
+fn has_host_scope(site: &Site) -> Error {
+    let (name, file) = (&site.name, site.file.display());
+    Error::failed(format!(
+        "{name}: its mounts belong to the host, and not to the mount namespace of a service"
+    ))
+    .hint(format!(
+        "bring it up with `mountjail up {name}`, or write `scope: services` in {file}"
+    ))
+}
+
+/// A mount namespace of a service, as it is named to people and programs.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Place {
+    /// `php8.2-fpm.service`
+    pub unit: String,
+    pub pid: u32,
+}
+
+/// What became of sites in each of the namespaces that they are in.
+pub(crate) type InPlaces<T, E> = BTreeMap<SiteName, Vec<(Place, Result<T, E>)>>;
+
+/// A site with scope `services`, and its services.
+pub(crate) type ServedSite = (Site, Vec<String>);
+
+/// The mount namespaces that `run` made, and that exist.
+pub(crate) struct Namespaces(Vec<RunNamespace>);
+
+impl Namespaces {
+    /// Finds them. What is left of those that are gone is removed, if the caller may do so.
+    pub(crate) fn find(context: &Context) -> Result<Self> {
+        let boot = observe::boot_id()?;
+        Ok(Self(if geteuid().is_root() {
+            engine::swept(&context.state, &boot)
+        } else {
+            RunNamespaces::find(&context.state, &boot).living
+        }))
+    }
+
+    /// Those in which the site is, or which belong to one of its `units`.
+    pub(crate) fn of(
+        &self,
+        context: &Context,
+        site: &SiteName,
+        units: &[String],
+    ) -> Vec<&RunNamespace> {
+        let namespaces = self.0.iter();
+        namespaces
+            .filter(|namespace| namespace.is_of(units) || namespace.has(site, &context.state))
+            .collect()
+    }
+
+    /// Does `work` in each namespace that has one of `sites`, in a thread that is in it, with the
+    /// configuration and records for it. A namespace that is gone by then has none.
+    pub(crate) fn each<T: Send, E: From<Error> + Send>(
+        &self,
+        context: &Context,
+        sites: &[ServedSite],
+        work: impl Fn(Context, &[Site]) -> Result<Vec<Result<T, E>>> + Sync,
+    ) -> InPlaces<T, E> {
+        let mut found: InPlaces<T, E> = BTreeMap::new();
+        for namespace in &self.0 {
+            let is_here = |(site, units): &&ServedSite| {
+                namespace.is_of(units) || namespace.has(&site.name, &context.state)
+            };
+            let here: Vec<_> = sites.iter().filter(is_here).collect();
+            let here: Vec<_> = here.into_iter().map(|(site, _)| site.clone()).collect();
+            if here.is_empty() {
+                continue;
+            }
+            let own = context.with_state(namespace.state(&context.state));
+            let results = engine::within(namespace, || work(own, &here));
+            let results = match results {
+                Ok(results) => results,
+                Err(error) if error.is_overtaken() => {
+                    context.out.detail(error);
+                    continue;
+                }
+                Err(error) => Err(error),
+            };
+            let place = Place {
+                unit: namespace.to_string(),
+                pid: namespace.process.pid,
+            };
+            for (site, result) in with_results(&here, results) {
+                found.entry(site).or_default().push((place.clone(), result));
+            }
+        }
+        found
+    }
+
+    /// The processes of `units` that do not run in such a namespace, one per unit.
+    pub(crate) fn without(&self, units: &[String]) -> Vec<Process> {
+        let inodes: Vec<_> = self
+            .0
+            .iter()
+            .map(|namespace| namespace.record.id.inode)
+            .collect();
+        let mut blind: BTreeMap<String, Process> = BTreeMap::new();
+        let mut served = BTreeSet::new();
+        for (process, namespace) in observe::of_units(units) {
+            let Some(unit) = process.unit.clone() else {
+                continue;
+            };
+            if inodes.contains(&namespace) {
+                served.insert(unit);
+            } else {
+                blind.entry(unit).or_insert(process);
+            }
+        }
+        blind.retain(|unit, _| !served.contains(unit));
+        blind.into_values().collect()
+    }
+}
+
+/// The sites with their results, as far as they were begun; all with the error, if there is one.
+fn with_results<T, E: From<Error>>(
+    sites: &[Site],
+    results: Result<Vec<Result<T, E>>>,
+) -> Vec<(SiteName, Result<T, E>)> {
+    let names = sites.iter().map(|site| site.name.clone());
+    match results {
+        Ok(results) => names.zip(results).collect(),
+        Err(error) => names
+            .map(|name| (name, Err(error.clone().into())))
+            .collect(),
+    }
+}
+
+/// Why a service has none of its sites: it was not started by `run`.
+pub(crate) fn runs_without(process: &Process) -> String {
+    let unit = process.unit.as_deref().unwrap_or_default();
+    format!(
+        "{process} runs without the site's mounts: `mountjail units --all --install`, then \
+         `systemctl restart {unit}`"
+    )
+}
+
+/// How the mounts in a service's namespace get there, if it does not run.
+pub(crate) fn comes_with(units: &[String]) -> String {
+    format!("comes up with {}, which does not run", units.join(", "))
+}

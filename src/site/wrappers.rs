@@ -1,0 +1,198 @@
+//! The services of sites with scope `services`, and the drop-ins that start them by `mountjail
+//! run`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::boot::{self, BootUnits};
+use super::context::Context;
+use super::{Site, configuration, systemctl};
+use crate::base::SiteName;
+use crate::manifest::{Manifest, Scope};
+use crate::observe::{StateDir, unit_lines};
+use crate::render::systemd::{DropIn, HEADER};
+use crate::render::wrapper::{Call, Obstacle, obstacles, wrapper};
+use crate::{Error, Result};
+
+/// A service that is started by `mountjail run`.
+pub(crate) struct WrappedService {
+    /// By its own name, which may not be the one in the manifests.
+    pub unit: String,
+    pub sites: Vec<SiteName>,
+    /// `Err`: it cannot be started so, for these reasons.
+    pub drop_in: Result<DropIn, Vec<Obstacle>>,
+}
+
+/// The services of the sites with scope `services`, and errors of sites that name others.
+#[derive(Default)]
+pub(crate) struct WrappedServices {
+    pub services: Vec<WrappedService>,
+    pub errors: BTreeMap<SiteName, Vec<Error>>,
+}
+
+impl WrappedServices {
+    /// By the host's units, where those in `directory` take precedence.
+    pub(crate) fn find(
+        context: &Context,
+        directory: &Path,
+        boot: &BootUnits,
+        manifests: &[(Site, Manifest)],
+    ) -> Self {
+        let mut found = Self::default();
+        let mut users: BTreeMap<&str, Vec<(&Site, &Manifest, &String)>> = BTreeMap::new();
+        for (site, manifest) in manifests {
+            if manifest.scope != Scope::Services {
+                continue;
+            }
+            for service in &manifest.services {
+                match boot.refuse_unit(site, manifest, service) {
+                    Ok(()) => {
+                        let unit = boot.ordering.name(service);
+                        users
+                            .entry(unit)
+                            .or_default()
+                            .push((site, manifest, service));
+                    }
+                    Err(error) => found
+                        .errors
+                        .entry(site.name.clone())
+                        .or_default()
+                        .push(error),
+                }
+            }
+        }
+        let call = call(context);
+        for (unit, users) in users {
+            let service = wrapped(directory, &call, unit, &users);
+            for obstacle in service.drop_in.as_ref().err().into_iter().flatten() {
+                for (site, ..) in &users {
+                    let errors = found.errors.entry(site.name.clone()).or_default();
+                    errors.push(error_of(&site.name, unit, obstacle));
+                }
+            }
+            found.services.push(service);
+        }
+        found
+    }
+
+    /// Those of the site.
+    pub(crate) fn of(&self, site: &SiteName) -> Vec<&WrappedService> {
+        let services = self.services.iter();
+        services
+            .filter(|service| service.sites.contains(site))
+            .collect()
+    }
+}
+
+fn wrapped(
+    directory: &Path,
+    call: &Call,
+    unit: &str,
+    users: &[(&Site, &Manifest, &String)],
+) -> WrappedService {
+    let mut names = vec![unit.to_owned()];
+    for (_, _, name) in users {
+        if !names.contains(name) {
+            names.push((*name).clone());
+        }
+    }
+    // A unit without a file, as of an init script before systemd has run, has no lines.
+    let lines = unit_lines(directory, unit, HEADER).unwrap_or_default();
+    let roots: Vec<_> = users
+        .iter()
+        .map(|(_, manifest, _)| manifest.root.as_path())
+        .collect();
+    let in_the_way = obstacles(&lines, &roots);
+    let drop_in = if in_the_way.is_empty() {
+        wrapper(&names, &lines, call).map_err(|obstacle| vec![obstacle])
+    } else {
+        Err(in_the_way)
+    };
+    WrappedService {
+        unit: unit.to_owned(),
+        sites: users.iter().map(|(site, ..)| site.name.clone()).collect(),
+        drop_in,
+    }
+}
+
+fn error_of(site: &SiteName, unit: &str, obstacle: &Obstacle) -> Error {
+    Error::failed(format!(
+        "{site}: {unit} cannot mount it: {}: {}",
+        obstacle.what, obstacle.why
+    ))
+    .hint(format!(
+        "{}; the unit's lines: `systemctl edit {unit}`",
+        obstacle.remedy
+    ))
+}
+
+/// How this mountjail is called, with its configuration and records.
+fn call(context: &Context) -> Call {
+    let program = std::env::current_exe().unwrap_or_else(|_| "/usr/bin/mountjail".into());
+    let mut options = vec![];
+    if context.config != Path::new(configuration::DEFAULT) {
+        options.push(format!("--config-dir={}", context.config.display()));
+    }
+    if context.state.shared != StateDir::default().shared
+        && let Some(directory) = context.state.shared.parent()
+    {
+        options.push(format!("--state-dir={}", directory.display()));
+    }
+    Call {
+        program: not_deleted(&program),
+        options,
+    }
+}
+
+/// The path of a program that was replaced meanwhile, as by an upgrade.
+fn not_deleted(program: &Path) -> PathBuf {
+    let text = program.to_str();
+    let replaced = text.and_then(|path| path.strip_suffix(" (deleted)"));
+    replaced.map_or(program, Path::new).to_owned()
+}
+
+/// Where systemd looks first for the administrator's units.
+const UNITS: &str = "/etc/systemd/system";
+
+/// What is wrong with how the services of sites with scope `services` are started, per site: they
+/// are not wrapped, their own lines have changed since, or something keeps them from mounting.
+pub(crate) fn complaints(context: &Context) -> BTreeMap<SiteName, Vec<String>> {
+    let mut found: BTreeMap<SiteName, Vec<String>> = BTreeMap::new();
+    if !systemctl::is_running() {
+        return found;
+    }
+    let directory = Path::new(UNITS);
+    let (manifests, _) = boot::manifests(context, &[]);
+    let alone = manifests.iter().map(|(_, manifest)| manifest);
+    let boot = BootUnits::read(directory, alone);
+    let wrapped = WrappedServices::find(context, directory, &boot, &manifests);
+    for (site, errors) in wrapped.errors {
+        let texts = errors.iter().map(ToString::to_string);
+        found.entry(site).or_default().extend(texts);
+    }
+    for service in &wrapped.services {
+        if let Some(complaint) = complaint(directory, service) {
+            for site in &service.sites {
+                found
+                    .entry(site.clone())
+                    .or_default()
+                    .push(complaint.clone());
+            }
+        }
+    }
+    found
+}
+
+fn complaint(directory: &Path, service: &WrappedService) -> Option<String> {
+    let drop_in = service.drop_in.as_ref().ok()?;
+    let unit = &service.unit;
+    let what = match fs::read_to_string(directory.join(&drop_in.path)) {
+        Ok(text) if text == drop_in.text => return None,
+        Ok(_) => format!("{unit} has other lines than `mountjail units --install` found"),
+        Err(_) => format!("{unit} is not started by `mountjail run`"),
+    };
+    Some(format!(
+        "{what}: `mountjail units --all --install`, then `systemctl restart {unit}`"
+    ))
+}

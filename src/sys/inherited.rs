@@ -1,0 +1,50 @@
+//! What this process inherited, and the runtime of Rust changes before `main`: the action of
+//! SIGPIPE, and which of the standard streams were closed.
+
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+static PIPE_WAS_DEFAULT: AtomicBool = AtomicBool::new(false);
+/// One bit per closed standard stream.
+static CLOSED: AtomicU8 = AtomicU8::new(0);
+
+/// The C library calls it before `main`.
+#[used]
+// SAFETY: the section holds pointers to functions, and this is one. It calls only functions that
+// are async-signal-safe, and so need nothing that is not set up yet.
+#[unsafe(link_section = ".init_array")]
+static REMEMBER: extern "C" fn() = remember;
+
+extern "C" fn remember() {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: nothing is set. `action` has room for a `struct sigaction`, for which zero is valid.
+    let is_default = unsafe {
+        libc::sigaction(libc::SIGPIPE, std::ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_DFL
+    };
+    PIPE_WAS_DEFAULT.store(is_default, Ordering::Relaxed);
+
+    let mut closed = 0;
+    for stream in 0..3 {
+        // SAFETY: there are no pointers.
+        if unsafe { libc::fcntl(stream, libc::F_GETFD) } < 0 {
+            closed |= 1 << stream;
+        }
+    }
+    CLOSED.store(closed, Ordering::Relaxed);
+}
+
+/// Gives back what was inherited, for the program that this process becomes now: `sigaction(2)`,
+/// `fcntl(2)`. It is called last: a broken pipe may end this process from then on.
+pub fn give_back_inherited() {
+    if PIPE_WAS_DEFAULT.load(Ordering::Relaxed) {
+        // SAFETY: the default action needs no function.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    }
+    for stream in 0..3 {
+        if CLOSED.load(Ordering::Relaxed) & (1 << stream) != 0 {
+            // SAFETY: there are no pointers. The stream is /dev/null, which the runtime opened.
+            unsafe { libc::fcntl(stream, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+}

@@ -1,0 +1,517 @@
+//! Promise: services of sites with `scope: services` are started by `mountjail run`, and the
+//! commands find the sites in their mount namespaces.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::support::{Ran, Running, Sandbox, Watcher, mounts_below, trials};
+use libtest_mimic::Trial;
+
+pub fn all() -> Vec<Trial> {
+    trials([
+        ("a service's own lines are wrapped, and followed", wrapped),
+        (
+            "hardening that forbids mounts is named with the line that lets it",
+            forbidden,
+        ),
+        (
+            "a unit that does not exist, or cannot be wrapped, is an error",
+            not_wrapped,
+        ),
+        (
+            "a service of sites with both scopes has both drop-ins",
+            both_scopes,
+        ),
+        (
+            "up, status and down reach into the namespaces of services",
+            reached,
+        ),
+        (
+            "what is in use in one namespace is taken away in none",
+            in_use,
+        ),
+        (
+            "placeholders stay while a service has mounts on them",
+            placeholders,
+        ),
+        (
+            "a site moves from the host to its services, as far as it is not in use",
+            to_services,
+        ),
+        ("a site moves from its services to the host", to_host),
+        (
+            "sites of services are left alone where only the host is meant",
+            host_only,
+        ),
+        ("a plan names the services", planned),
+        (
+            "exec, doctor and trace enter the namespace of a service",
+            entered,
+        ),
+        (
+            "exec, doctor and trace have a namespace of their own if no service runs",
+            occasion,
+        ),
+        (
+            "the watcher heals what is stale in the namespaces of services",
+            watched,
+        ),
+    ])
+}
+
+const OWN: &str = "jail-fpm.service";
+
+/// A sandbox with the unit `jail-fpm.service` in its own directory of units.
+fn sandbox(lines: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    unit(&sandbox, lines);
+    sandbox
+}
+
+fn unit(sandbox: &Sandbox, lines: &str) -> PathBuf {
+    sandbox.file(format!("units/{OWN}"), format!("[Service]\n{lines}\n"))
+}
+
+fn units(sandbox: &Sandbox, arguments: &[&str]) -> Ran {
+    let mut command = sandbox.command();
+    command.arg("units").args(arguments);
+    Ran::of(command.arg("--dir").arg(sandbox.path("units")))
+}
+
+fn wrapper(sandbox: &Sandbox) -> PathBuf {
+    sandbox.path(format!("units/{OWN}.d/zz-mountjail.conf"))
+}
+
+fn served(sandbox: &Sandbox, name: &str) -> PathBuf {
+    let source = sandbox.file("host/file", "of the host\n");
+    let source = source.display();
+    let text = format!(
+        "scope: services\nservices: [{OWN}]\nmounts: [{{ source: {source}, target: /file }}]\n"
+    );
+    sandbox.site(name, &text)
+}
+
+fn wrapped() {
+    let sandbox =
+        sandbox("ExecStart=/bin/old\nExecStart=\nExecStart=-@/bin/sh fpm -c 'a b' \\\n  $X");
+    served(&sandbox, "s");
+    sandbox.file(
+        format!("units/{OWN}.d/override.conf"),
+        "[Service]\nUser=root\n",
+    );
+    units(&sandbox, &["--all", "--check"])
+        .exits(3)
+        .prints("zz-mountjail.conf is missing");
+    let ran = units(&sandbox, &["--all", "--install"]).exits(0);
+    ran.says("s: mounted in the mount namespaces of jail-fpm.service");
+    let text = fs::read_to_string(wrapper(&sandbox)).unwrap();
+    let program = env!("CARGO_BIN_EXE_mountjail");
+    let options = format!(
+        "--config-dir={} --state-dir={}",
+        sandbox.config().display(),
+        sandbox.state().display()
+    );
+    let line = format!(
+        "[Service]\nExecStart=\nExecStart=-{program} {options} run --unit {OWN} --argv0 -- \
+         /bin/sh fpm -c 'a b' \\\n$X\n"
+    );
+    assert!(text.ends_with(&line), "{text}");
+    assert!(
+        !sandbox
+            .path(format!("units/{OWN}.d/50-mountjail.conf"))
+            .exists()
+    );
+    units(&sandbox, &["--all", "--check"])
+        .exits(0)
+        .prints("in sync");
+    units(&sandbox, &["s", "--check"]).exits(0);
+
+    // As after an upgrade of the package.
+    unit(&sandbox, "ExecStart=/bin/new --more");
+    let ran = units(&sandbox, &["--all", "--check"])
+        .exits(3)
+        .prints("zz-mountjail.conf differs");
+    ran.prints("-- /bin/new --more");
+    units(&sandbox, &["--all", "--install"]).exits(0);
+    units(&sandbox, &["--all", "--check"]).exits(0);
+
+    let text = fs::read_to_string(sandbox.path("config/sites/s.yaml")).unwrap();
+    sandbox.manifest("s", text.replace("scope: services", "scope: host"));
+    units(&sandbox, &["s", "--check"])
+        .exits(3)
+        .prints("no site needs it any more");
+    units(&sandbox, &["s", "--install"]).exits(0);
+    assert!(!wrapper(&sandbox).exists());
+    sandbox.manifest("s", &text);
+    units(&sandbox, &["--all", "--install"]).exits(0);
+    units(&sandbox, &["s", "--uninstall"]).exits(0);
+    assert!(!wrapper(&sandbox).exists());
+}
+
+fn forbidden() {
+    let sandbox = sandbox("ExecStart=/bin/true\nRestrictNamespaces=yes\nUser=www-data");
+    served(&sandbox, "s");
+    for action in ["--install", "--check"] {
+        units(&sandbox, &["--all", action])
+            .exits(1)
+            .says("s: jail-fpm.service cannot mount it: RestrictNamespaces=yes")
+            .says("`RestrictNamespaces=mnt`")
+            .says("User=www-data: only root can mount");
+        assert!(!wrapper(&sandbox).exists());
+    }
+    let more = "[Service]\nRestrictNamespaces=mnt\nUser=\n";
+    sandbox.file(format!("units/{OWN}.d/override.conf"), more);
+    units(&sandbox, &["--all", "--install"]).exits(0);
+    assert!(wrapper(&sandbox).exists());
+}
+
+fn not_wrapped() {
+    let sandbox = sandbox("ExecStart=|/bin/true");
+    served(&sandbox, "s");
+    units(&sandbox, &["--all", "--install"])
+        .exits(1)
+        .says("the prefix `|`");
+    unit(&sandbox, "ExecStop=/bin/true");
+    units(&sandbox, &["--all", "--install"])
+        .exits(1)
+        .says("it has no ExecStart=");
+    unit(&sandbox, "ExecStart=/bin/true");
+    let late = format!("units/{OWN}.d/zzz.conf");
+    let late = sandbox.file(late, "[Service]\nExecStart=\nExecStart=/bin/false\n");
+    units(&sandbox, &["--all", "--install"])
+        .exits(1)
+        .says("zzz.conf: systemd reads it after");
+    fs::remove_file(late).unwrap();
+    fs::remove_file(sandbox.path(format!("units/{OWN}"))).unwrap();
+    units(&sandbox, &["--all", "--install"])
+        .exits(1)
+        .says("this host has no unit jail-fpm.service");
+    assert!(!wrapper(&sandbox).exists());
+}
+
+fn both_scopes() {
+    let sandbox = sandbox("ExecStart=/bin/true");
+    served(&sandbox, "s");
+    sandbox.site("h", &format!("devices: [zero]\nservices: [{OWN}]\n"));
+    units(&sandbox, &["--all", "--install"]).exits(0);
+    let order = sandbox.path(format!("units/{OWN}.d/50-mountjail.conf"));
+    assert!(
+        fs::read_to_string(order)
+            .unwrap()
+            .contains("After=mountjail.service")
+    );
+    assert!(wrapper(&sandbox).exists());
+    units(&sandbox, &["--all", "--check"]).exits(0);
+    units(&sandbox, &["--all", "--uninstall"]).exits(0);
+    assert!(!wrapper(&sandbox).parent().unwrap().exists());
+}
+
+/// A service that `run` started for the unit, and what a reader in its namespace sees.
+struct Service {
+    running: Running,
+    answers: std::io::BufReader<std::process::ChildStdout>,
+}
+
+impl Service {
+    /// Its shell reads lines, and does what they say.
+    fn start(sandbox: &Sandbox) -> Self {
+        let mut command = sandbox.command();
+        command.args(["run", "--quiet", "--unit", OWN, "--", "sh"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut running = Running::start(&mut command);
+        let answers = std::io::BufReader::new(running.0.stdout.take().unwrap());
+        let mut service = Self { running, answers };
+        assert_eq!(service.ask("echo ready"), "ready\n");
+        service
+    }
+
+    fn ask(&mut self, line: &str) -> String {
+        use std::io::{BufRead, Write};
+        let stdin = self.running.0.stdin.as_mut().unwrap();
+        writeln!(stdin, "{line}").unwrap();
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).unwrap();
+        answer
+    }
+
+    fn file(&mut self, root: &Path) -> String {
+        self.ask(&format!(
+            "cat {}/file 2>/dev/null || echo none",
+            root.display()
+        ))
+    }
+
+    /// Ends it, and waits until it has.
+    fn stop(self) {
+        drop(self.running);
+    }
+}
+
+fn reached() {
+    let sandbox = sandbox("ExecStart=/bin/true");
+    let root = served(&sandbox, "s");
+    let other = served(&sandbox, "other");
+    sandbox
+        .ok(&["up", "s"])
+        .says("s: comes up with jail-fpm.service, which does not run");
+    sandbox
+        .ok(&["status", "s"])
+        .prints("s: down, comes up with jail-fpm.service");
+    let (mut one, mut two) = (Service::start(&sandbox), Service::start(&sandbox));
+    assert_eq!(one.file(&root), "of the host\n");
+    let status = sandbox.ok(&["status", "s"]);
+    let line = format!("s: up, 1 of 1 mounts ok in {}, for {OWN}", root.display());
+    assert_eq!(status.stdout.matches(&line).count(), 2, "{status}");
+
+    // Another file takes the place of the source.
+    sandbox.file("host/new", "newer\n");
+    fs::rename(sandbox.path("host/new"), sandbox.path("host/file")).unwrap();
+    sandbox
+        .run(&["status", "s"])
+        .exits(3)
+        .prints("stale")
+        .prints("drifted");
+    sandbox
+        .ok(&["up", "--all"])
+        .says("1 swapped, in jail-fpm.service");
+    assert_eq!(
+        (one.file(&root), two.file(&other)),
+        ("newer\n".into(), "newer\n".into())
+    );
+    sandbox
+        .ok(&["up", "s"])
+        .says("nothing to do, in jail-fpm.service");
+    let json = sandbox.ok(&["up", "s", "--json"]).json();
+    let site = &json["sites"][0];
+    assert_eq!(site["scope"], "services");
+    assert_eq!(
+        (site["up"].as_bool(), site["places"][1]["mounts"].as_u64()),
+        (Some(true), Some(1))
+    );
+    let json = sandbox.ok(&["status", "s", "--json"]).json();
+    let site = &json["sites"][0];
+    assert_eq!(
+        (&site["state"], &site["places"][0]["unit"]),
+        (&"up".into(), &OWN.into())
+    );
+    assert!(mounts_below(&sandbox.path("srv")).is_empty());
+
+    sandbox
+        .ok(&["down", "s"])
+        .says("s: down, 2 mounts detached");
+    assert_eq!(
+        (one.file(&root), two.file(&root)),
+        ("none\n".into(), "none\n".into())
+    );
+    assert!(!root.join("file").exists(), "the placeholder is gone");
+    sandbox
+        .ok(&["up", "s"])
+        .says("1 attached, in jail-fpm.service");
+    assert_eq!(two.file(&root), "newer\n");
+    one.stop();
+    two.stop();
+    sandbox.ok(&["down", "--all"]);
+    assert!(!root.join("file").exists() && !other.join("file").exists());
+    let left = fs::read_dir(sandbox.state().join("run/namespaces")).unwrap();
+    assert_eq!(left.count(), 0, "what is left of namespaces is swept");
+}
+
+fn in_use() {
+    let sandbox = sandbox("ExecStart=/bin/true");
+    let root = served(&sandbox, "s");
+    let (mut one, mut two) = (Service::start(&sandbox), Service::start(&sandbox));
+    let open = format!("exec 7<{}/file && echo open", root.display());
+    assert_eq!(two.ask(&open), "open\n");
+    let ran = sandbox.run(&["down", "s"]).exits(1);
+    ran.says("s: in use: /file; nothing was unmounted")
+        .says(&two.running.pid().to_string());
+    assert_eq!((one.file(&root), two.file(&root)).0, "of the host\n");
+    sandbox.ok(&["status", "s"]);
+    sandbox
+        .ok(&["down", "--lazy", "s"])
+        .says("s: down, 2 mounts detached");
+    assert_eq!(one.file(&root), "none\n");
+    assert_eq!(two.ask("cat <&7"), "of the host\n");
+}
+
+fn placeholders() {
+    let sandbox = sandbox("ExecStart=/bin/true");
+    let root = served(&sandbox, "s");
+    let mut service = Service::start(&sandbox);
+    let text = fs::read_to_string(sandbox.path("config/sites/s.yaml")).unwrap();
+    let (start, _) = text.split_once("mounts:").unwrap();
+    // The host's own table has nothing of the site: nothing there tells that it is in use.
+    sandbox.manifest("s", start.replace("scope: services", "scope: host"));
+    sandbox.ok(&["up", "s"]);
+    assert!(root.join("file").exists());
+    assert_eq!(service.file(&root), "of the host\n");
+    sandbox.manifest("s", start);
+    sandbox
+        .ok(&["up", "s"])
+        .says("1 detached, in jail-fpm.service");
+    let line = format!("cat {}/file; echo nothing", root.display());
+    assert_eq!(service.ask(&line), "nothing\n");
+    service.stop();
+    sandbox.ok(&["down", "s"]);
+    assert!(!root.join("file").exists());
+}
+
+fn to_services() {
+    let sandbox = sandbox("ExecStart=/bin/true");
+    let root = served(&sandbox, "s");
+    let text = fs::read_to_string(sandbox.path("config/sites/s.yaml")).unwrap();
+    sandbox.manifest("s", text.replace("scope: services", "scope: host"));
+    sandbox.ok(&["up", "s"]);
+    assert_eq!(mounts_below(&root).len(), 1);
+    sandbox.manifest("s", &text);
+    sandbox
+        .run(&["status", "s"])
+        .exits(3)
+        .prints("it is still mounted on the host");
+    let reader = Command::new("sh")
+        .args(["-c", "exec sleep 1000"])
+        .stdin(fs::File::open(root.join("file")).unwrap())
+        .spawn()
+        .unwrap();
+    let reader = Running(reader);
+    sandbox
+        .ok(&["up", "s"])
+        .says("its mounts on the host stay as long as they are in use");
+    assert_eq!(mounts_below(&root).len(), 1);
+    drop(reader);
+    sandbox
+        .ok(&["up", "s"])
+        .says("1 mount detached on the host");
+    assert!(mounts_below(&root).is_empty());
+    sandbox.ok(&["status", "s"]);
+    let mut service = Service::start(&sandbox);
+    assert_eq!(service.file(&root), "of the host\n");
+}
+
+fn to_host() {
+    let sandbox = sandbox("ExecStart=/bin/true");
+    let root = served(&sandbox, "s");
+    let mut service = Service::start(&sandbox);
+    let text = fs::read_to_string(sandbox.path("config/sites/s.yaml")).unwrap();
+    sandbox.manifest("s", text.replace("scope: services", "scope: host"));
+    sandbox.ok(&["up", "s"]).says("s: up, 1 mount: 1 attached");
+    assert_eq!(mounts_below(&root).len(), 1);
+    assert_eq!(service.file(&root), "of the host\n");
+    sandbox.ok(&["status", "s"]);
+    service.stop();
+    sandbox.ok(&["down", "s"]);
+    assert!(mounts_below(&root).is_empty() && !root.join("file").exists());
+}
+
+fn host_only() {
+    let sandbox = sandbox("ExecStart=/bin/true");
+    let root = served(&sandbox, "s");
+    let host = sandbox.site("h", "devices: [zero]\n");
+    let mut service = Service::start(&sandbox);
+    sandbox
+        .ok(&["up", "--all", "--scope", "host"])
+        .says("h: up");
+    assert_eq!(mounts_below(&host).len(), 1);
+    sandbox.ok(&["down", "--all", "--lazy", "--scope", "host"]);
+    assert!(mounts_below(&host).is_empty());
+    assert_eq!(service.file(&root), "of the host\n");
+}
+
+fn planned() {
+    let sandbox = sandbox("ExecStart=/bin/true");
+    let root = served(&sandbox, "s");
+    sandbox
+        .ok(&["plan", "s"])
+        .says("s: comes up with jail-fpm.service");
+    let mut service = Service::start(&sandbox);
+    sandbox
+        .ok(&["plan", "s"])
+        .prints("s: in sync, nothing to do, for jail-fpm.service");
+    assert_eq!(
+        service.ask(&format!("umount {}/file; echo gone", root.display())),
+        "gone\n"
+    );
+    sandbox
+        .run(&["plan", "s"])
+        .exits(3)
+        .prints("attach")
+        .prints("for jail-fpm.service");
+    sandbox.ok(&["check", "s"]);
+    sandbox.ok(&["why", "s", "/file"]).prints("host/file");
+}
+
+/// A site with a shell in it.
+fn with_shell(sandbox: &Sandbox) -> PathBuf {
+    let text = format!("scope: services\nservices: [{OWN}]\nprograms: [/bin/sh, /bin/cat]\n");
+    let root = sandbox.site("s", &text);
+    std::os::unix::fs::symlink("/etc/none", root.join("there")).unwrap();
+    root
+}
+
+fn enters(sandbox: &Sandbox) {
+    let ran = sandbox.ok(&[
+        "exec",
+        "s",
+        "--",
+        "sh",
+        "-c",
+        "pwd; cat /bin/sh | wc -c; exit 0",
+    ]);
+    assert!(ran.stdout.starts_with("/\n"), "{ran}");
+    sandbox.run(&["exec", "s", "--", "/bin/none"]).exits(127);
+    let doctor = sandbox.run(&["doctor", "s"]);
+    assert!(doctor.stdout.contains("s: checks in") || doctor.code == 3 || doctor.code == 0);
+    assert!(!doctor.stderr.contains("is not up"), "{doctor}");
+    let traced = sandbox.ok(&["trace", "s", "--", "sh", "-c", "cat /etc/hosts; exit 0"]);
+    assert!(traced.stdout.contains("/etc/hosts"), "{traced}");
+}
+
+fn entered() {
+    let sandbox = sandbox("ExecStart=/bin/true");
+    let root = with_shell(&sandbox);
+    let service = Service::start(&sandbox);
+    let before = mounts_below(&sandbox.path("srv")).len();
+    enters(&sandbox);
+    let ran = sandbox.ok(&["exec", "s", "--", "sh", "-c", "echo hi"]);
+    assert!(ran.stderr.is_empty() && ran.stdout == "hi\n", "{ran}");
+    assert_eq!((before, mounts_below(&root).len()), (0, 0));
+    service.stop();
+}
+
+fn occasion() {
+    let sandbox = sandbox("ExecStart=/bin/true");
+    let root = with_shell(&sandbox);
+    enters(&sandbox);
+    let ran = sandbox.ok(&["exec", "s", "--", "sh", "-c", "echo hi"]);
+    ran.says("jail-fpm.service, which does not run; it is mounted for this command alone");
+    assert!(mounts_below(&root).is_empty());
+    sandbox.ok(&["down", "s"]);
+    assert!(!root.join("bin").exists(), "nothing is left");
+}
+
+fn watched() {
+    let sandbox = sandbox("ExecStart=/bin/true");
+    let root = served(&sandbox, "s");
+    let mut early = Service::start(&sandbox);
+    let _watcher = Watcher::start(&sandbox);
+    let replace = |text: &str| {
+        sandbox.file("host/new", text);
+        fs::rename(sandbox.path("host/new"), sandbox.path("host/file")).unwrap();
+    };
+    replace("two\n");
+    let until = |service: &mut Service, text: &str| {
+        let service = std::cell::RefCell::new(service);
+        crate::support::soon("the service reads the new file", || {
+            let found = service.borrow_mut().file(&root);
+            (found == text).then_some(()).ok_or(found)
+        });
+    };
+    until(&mut early, "two\n");
+    // A service that starts while the watcher runs is watched, too.
+    early.stop();
+    let mut late = Service::start(&sandbox);
+    replace("three\n");
+    until(&mut late, "three\n");
+    sandbox.ok(&["status", "s"]);
+}
