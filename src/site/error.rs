@@ -61,17 +61,13 @@ impl SiteError {
     /// The same about `site`, which its errors do not name.
     pub(super) fn of_site(self, site: &SiteName) -> Self {
         match self {
-            Self::Manifest(_) => self,
+            Self::Manifest(_) | Self::Engine(_) => self,
             Self::Errors(errors) => Self::Errors(
                 errors
                     .into_iter()
                     .map(|error| error.context(site))
                     .collect(),
             ),
-            Self::Engine(failure) => Self::Engine(Box::new(EngineFailure {
-                error: failure.error.clone().context(site),
-                ..*failure
-            })),
         }
     }
 

@@ -104,6 +104,13 @@ const UNTRIED: &[&str] = if cfg!(target_env = "musl") {
 };
 
 impl Site {
+    /// Does `work` while the site is down: directories that come from templates are read-only.
+    fn while_down(&self, work: impl FnOnce()) {
+        self.sandbox.ok(&["down", "site1"]);
+        work();
+        self.sandbox.ok(&["up", "site1"]);
+    }
+
     /// A site that is up, with the preset php-fpm.
     fn new() -> Self {
         Self::with("presets: [php-fpm]\nusers: [www-data]\n")
@@ -442,8 +449,10 @@ fn missing_library() {
         .prints("www-data");
     // A copy that somebody made by hand: what is missing there is brought.
     let copy = site.root.join("usr/local/bin/tty");
-    fs::create_dir_all(copy.parent().unwrap()).unwrap();
-    Ran::of(Command::new("cp").arg("/usr/bin/curl").arg(&copy)).exits(0);
+    site.while_down(|| {
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        Ran::of(Command::new("cp").arg("/usr/bin/curl").arg(&copy)).exits(0);
+    });
     let ran = site.doctor(&[]).exits(3);
     let failed = checks(&ran)
         .into_iter()
@@ -937,17 +946,19 @@ fn hanging() {
         "site1",
         "php_admin_value[sendmail_path] = /usr/bin/msmtp -t\n",
     );
-    site.sandbox.compile(
-        "srv/site1/bin/sh",
-        "#include <unistd.h>\nint main(void) { fork(); for (;;) pause(); }\n",
-    );
-    let zones = site.root.join("usr/share/zoneinfo");
-    fs::create_dir_all(&zones).unwrap();
-    nix::unistd::mkfifo(
-        &zones.join("UTC"),
-        nix::sys::stat::Mode::from_bits_truncate(0o644),
-    )
-    .unwrap();
+    site.while_down(|| {
+        site.sandbox.compile(
+            "srv/site1/bin/sh",
+            "#include <unistd.h>\nint main(void) { fork(); for (;;) pause(); }\n",
+        );
+        let zones = site.root.join("usr/share/zoneinfo");
+        fs::create_dir_all(&zones).unwrap();
+        nix::unistd::mkfifo(
+            &zones.join("UTC"),
+            nix::sys::stat::Mode::from_bits_truncate(0o644),
+        )
+        .unwrap();
+    });
     let before = mountjail_children();
     let ran = site.doctor(&["--timeout", "1"]);
     for check in ["mail", "timezone"] {

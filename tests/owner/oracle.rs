@@ -170,6 +170,7 @@ impl<'w> Oracle<'w> {
             || of_host
             || device
             || whole_tmpfs
+            || mount.is_graft && mount.has("ro")
             || is_of(owner, &shown);
         if is_named {
             Ok(())
