@@ -57,8 +57,8 @@ fn flags(attributes: MountAttributes) -> MountFlags {
     flags
 }
 
-/// Remounts the bind at `path` with `attributes`, and every mount below it if `recursive`. The kernel
-/// ignores `MS_REC` on a remount, so each mount is remounted separately; none may be missed.
+/// Remounts the bind at `path` with `attributes`, and every mount below it if `recursive`. The
+/// kernel ignores `MS_REC` on a remount, so each mount is remounted separately; none may be missed.
 fn set_attributes(path: &Path, attributes: MountAttributes, recursive: bool) -> io::Result<()> {
     let remount = MountFlags::REMOUNT | MountFlags::BIND | flags(attributes);
     mount(Path::new("none"), path, remount)?;

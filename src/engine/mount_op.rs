@@ -26,6 +26,8 @@ pub(super) struct Work<'a, B: Backend> {
     replaces: Option<(&'a ObservedMount, &'a Along)>,
     /// The template, if it is a graft.
     template: Option<SiteName>,
+    /// It is put back into a graft, and known by the record of the template.
+    pub(super) is_member: bool,
     pub(super) ready: B::Ready,
     file: FileId,
     pub(super) unique_id: Option<u64>,
@@ -79,6 +81,7 @@ impl<'a, B: Backend> Work<'a, B> {
             mount,
             replaces,
             template,
+            is_member: change.is_none() && member_of.is_some(),
             ready,
             file,
             unique_id,

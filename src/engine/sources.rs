@@ -24,8 +24,11 @@ pub(super) struct Sources<B: Backend> {
     prepared: Mutex<HashMap<Key, Cell<B::Ready>>>,
     /// Grafts, by their templates and the files that these show: a copy that is mounted nowhere
     /// does not follow.
-    grafts: Mutex<HashMap<Shown, Cell<(B::Ready, FileId)>>>,
+    grafts: Mutex<HashMap<Shown, GraftCell<B>>>,
 }
+
+/// The place of a prepared graft, with the directory that it shows.
+type GraftCell<B> = Cell<(<B as Backend>::Ready, FileId)>;
 
 /// A template, and the files of its mounts.
 type Shown = (SiteName, Vec<Option<FileId>>);
@@ -110,8 +113,8 @@ impl<B: Backend> Sources<B> {
     }
 }
 
-/// Returns a mount that follows the one that `path` of `template` is on, and the file that it shows:
-/// with `attributes`, a graft with all mounts in it; without, a single mount as it is.
+/// Returns a mount that follows the one that `path` of `template` is on, and the file that it
+/// shows: with `attributes`, a graft with all mounts in it; without, a single mount as it is.
 pub(super) fn follow<B: Backend>(
     backend: &B,
     store: &TemplateStore,

@@ -280,7 +280,7 @@ impl<'a, B: Backend> Run<'a, B> {
             .filter(|mount| !self.is_recorded(mount));
         let mut mounts = self.recorded_before();
         mounts.extend(unrecorded.cloned());
-        mounts.extend(work.iter().map(Work::record));
+        mounts.extend(work.iter().filter(|item| !item.is_member).map(Work::record));
 
         self.intent = mounts;
         self.write_record(self.intent.clone(), self.history_with_this_run())
@@ -341,7 +341,7 @@ impl<'a, B: Backend> Run<'a, B> {
         }
 
         let mut mounts = self.plan.unchanged.clone();
-        mounts.extend(work.iter().map(Work::record));
+        mounts.extend(work.iter().filter(|item| !item.is_member).map(Work::record));
         self.write_record(mounts, self.history_with_this_run())
     }
 
@@ -632,8 +632,8 @@ fn template_with<'o>(
     Some(&known.template)
 }
 
-/// The time since which `target`, mounted on at `now`, has shown something. A swap keeps the time of
-/// the old mount, because it leaves no moment without one.
+/// The time since which `target`, mounted on at `now`, has shown something. A swap keeps the time
+/// of the old mount, because it leaves no moment without one.
 fn since(observed: &Observed, target: &JailPath, now: u64) -> Option<u64> {
     if !observed.mounts.contains_key(target) {
         return Some(now);

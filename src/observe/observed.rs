@@ -56,8 +56,8 @@ impl Observed {
         self.record.iter().flat_map(|record| &record.mounts)
     }
 
-    /// The record of the mount `seen` at `target`, if it came along with a graft of ours: it follows
-    /// the mount in the template.
+    /// The record of the mount `seen` at `target`, if it came along with a graft of ours: it
+    /// follows the mount in the template.
     pub(crate) fn member(&self, target: &JailPath, seen: &ObservedMount) -> Option<&RecordedMount> {
         let mut members = self
             .members

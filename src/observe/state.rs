@@ -179,10 +179,10 @@ impl StateDir {
             None => (vec![], vec![]),
         };
         Ok(SiteRecords {
-            grafts,
-            members,
             record,
             kept,
+            members,
+            grafts,
             warnings,
             ..self.no_records(boot)
         })
@@ -394,7 +394,7 @@ mod tests {
         make_directories(&state);
         let site = SiteName::new("a").unwrap();
         let boot = BootId("b".into());
-        assert_eq!(state.read(&site, &boot), Ok(SiteRecords::default()));
+        assert_eq!(state.read(&site, &boot), Ok(state.no_records(&boot)));
         fs::write(state.record(&site), "{\"version\":1,").unwrap();
         fs::write(state.kept(&site), "\0\0\0").unwrap();
         let records = state.read(&site, &boot).unwrap();
@@ -454,7 +454,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             state.read(&site, &BootId("new".into())),
-            Ok(SiteRecords::default())
+            Ok(state.no_records(&BootId("new".into())))
         );
         let old = state
             .read(&site, &BootId("old".into()))

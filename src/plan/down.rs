@@ -55,9 +55,10 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
                 continue; // it goes with its graft
             }
             let known = recorded(observed, target, seen);
-            let along = match known.is_some_and(|known| known.template.is_some()) {
-                true => Along::Members(members_of(observed, target)),
-                false => Along::Nothing,
+            let along = if known.is_some_and(|known| known.template.is_some()) {
+                Along::Members(members_of(observed, target))
+            } else {
+                Along::Nothing
             };
             plan.steps.push(Step::Detach {
                 target: target.clone(),

@@ -248,9 +248,10 @@ impl Planner<'_> {
         if known.is_some_and(|known| known.template.is_some()) {
             return Along::Members(members_of(self.observed, target));
         }
-        match known.map_or(recursive, |known| known.recursive) {
-            true => Along::Submounts,
-            false => Along::Nothing,
+        if known.map_or(recursive, |known| known.recursive) {
+            Along::Submounts
+        } else {
+            Along::Nothing
         }
     }
 
@@ -292,6 +293,9 @@ impl Planner<'_> {
             .collect();
 
         for target in recorded_at.difference(&desired) {
+            if self.plan.graft_with(target).is_some() {
+                continue; // it was put back into a graft
+            }
             let Some(stack) = self.observed.mounts.get(*target) else {
                 continue;
             };

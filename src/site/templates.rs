@@ -163,9 +163,10 @@ impl Templates {
         let mut changes = Changes::default();
         loop {
             let records = self.state.read(name, &self.boot)?;
-            let table = match sys::probe::statmount() {
-                true => None,
-                false => Some(Table::read()?),
+            let table = if sys::probe::statmount() {
+                None
+            } else {
+                Some(Table::read()?)
             };
             let observed = observe::observe(desired, records, table.as_ref())?;
             let plan = plan::up(desired, &observed, None);

@@ -322,7 +322,7 @@ impl Site {
         let injected = fs::read_to_string(&log).unwrap();
         let injected = injected.matches("(INJECTED)").count();
         if injected > 1 {
-            what += &format!(" (in {injected} threads: ..)");
+            what = format!("{what} (in {injected} threads: ..)");
         }
         match fault {
             Fault::Kill => assert!(ran.code == 137, "{what}: it was not killed\n{ran}"),

@@ -12,6 +12,7 @@ mod records;
 mod restrictions;
 mod roots;
 mod run;
+mod templates;
 mod whole_usr;
 
 use std::process::ExitCode;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         ("restrictions", restrictions::all()),
         ("roots", roots::all()),
         ("run", run::all()),
+        ("templates", templates::all()),
         ("whole_usr", whole_usr::all()),
     ])
 }

@@ -186,7 +186,6 @@ impl World {
 
     fn half(&mut self, step: &Step, half: usize, ids: &BTreeMap<JailPath, u64>) {
         match (step, half) {
-            (Step::Refresh { .. }, _) => {} // there are no templates here
             (
                 Step::Swap {
                     mount, expected, ..
@@ -199,7 +198,8 @@ impl World {
                 stack.insert(stack.len() - 1, mounted(mount, id));
             }
             (Step::Swap { mount, .. }, _) => self.pop(&mount.target),
-            (_, 1) => {}
+            // There are no templates here.
+            (_, 1) | (Step::Refresh { .. }, _) => {}
             (
                 Step::Detach {
                     target, expected, ..

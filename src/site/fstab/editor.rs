@@ -104,6 +104,17 @@ impl FstabEditor {
         if !plan.conflicts.is_empty() {
             return Err(SiteError::Errors(plan.conflicts));
         }
+        if !observed.grafts.is_empty() {
+            let covered = Error::failed(format!(
+                "{site}: cannot make what the lines mount on, because directories from templates \
+                 are mounted on it"
+            ));
+            return Err(covered
+                .hint(format!(
+                    "`mountjail down {site}`, then run the command again"
+                ))
+                .into());
+        }
         let detaches = |step: &Step| matches!(step, Step::Detach { .. });
         if plan.unfinished || plan.steps.iter().any(detaches) {
             let drifted = Error::failed(format!(

@@ -1,0 +1,298 @@
+//! Promise: what sites share is mounted once, in a template, and each site has a graft of it. Nothing
+//! of it can be changed from a site, and no template stays without a site.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::{
+    Ran, Sandbox, bind, for_each_engine, for_each_engine_on_shared_root, grafts_below,
+    mounts_below, replace, tree,
+};
+use libtest_mimic::Trial;
+
+pub fn all() -> Vec<Trial> {
+    let mut all = vec![];
+    let both: [(&str, fn(&'static str)); 9] = [
+        ("sites that want the same share a template", shared),
+        (
+            "a file that is replaced is swapped once for all sites",
+            swapped_once,
+        ),
+        (
+            "sites that differ in one line have templates of their own",
+            one_line,
+        ),
+        ("a root with files of its own keeps them", own_files),
+        (
+            "what is the site's own is mounted into its graft",
+            own_mounts,
+        ),
+        ("a mount that somebody took off is put back", taken_off),
+        (
+            "a foreign mount in a graft is named and stays",
+            foreign_inside,
+        ),
+        (
+            "a site that shares a template follows its own manifest",
+            forks,
+        ),
+        (
+            "a site that was brought up file by file stays as it is",
+            file_by_file,
+        ),
+    ];
+    for (name, body) in both {
+        all.extend(for_each_engine(name, body));
+    }
+    all.extend(for_each_engine_on_shared_root(
+        "grafts follow where / is shared",
+        swapped_once,
+    ));
+    all.extend(for_each_engine(
+        "nothing of a graft can be changed from inside",
+        sealed,
+    ));
+    all
+}
+
+/// Sites with the files `one` and `two` of the host in `/x`, and what `more` adds.
+fn sites(sandbox: &Sandbox, names: &[&str], more: &str) -> Vec<PathBuf> {
+    for name in ["one", "two"] {
+        sandbox.file(format!("host/{name}"), name);
+    }
+    let site = |name: &&str| sandbox.site(name, &manifest(sandbox, more));
+    names.iter().map(site).collect()
+}
+
+fn manifest(sandbox: &Sandbox, more: &str) -> String {
+    let host = sandbox.path("host");
+    let host = host.display();
+    format!(
+        "mounts:\n- {{ source: {host}/one, target: /x/one }}\n\
+         - {{ source: {host}/two, target: /x/deep/two }}\n{more}"
+    )
+}
+
+fn read(root: &Path, path: &str) -> String {
+    fs::read_to_string(root.join(path)).unwrap()
+}
+
+/// The templates that are there, by their directories of sites.
+fn templates(sandbox: &Sandbox) -> usize {
+    let entries = fs::read_dir(sandbox.state().join("run/templates"));
+    let names = entries
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().path());
+    names
+        .filter(|path| path.extension().is_some_and(|ending| ending == "sites"))
+        .count()
+}
+
+fn nothing_is_left(sandbox: &Sandbox) {
+    sandbox.ok(&["down", "--all"]);
+    assert!(mounts_below(&sandbox.path("")).is_empty());
+    assert!(grafts_below(&sandbox.path("")).is_empty());
+    assert!(!sandbox.state().join("run/templates").exists());
+}
+
+fn shared(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let roots = sites(&sandbox, &["a", "b", "c"], "");
+    let bare: Vec<_> = roots.iter().map(|root| tree(root)).collect();
+    sandbox.ok(&["up", "--all"]);
+    assert_eq!(templates(&sandbox), 1);
+    for root in &roots {
+        assert_eq!(grafts_below(root).len(), 1);
+        assert_eq!(mounts_below(root).len(), 2);
+        assert_eq!(
+            (read(root, "x/one"), read(root, "x/deep/two")),
+            ("one".into(), "two".into())
+        );
+    }
+    // Only the directory on which the graft is mounted is on the disk of the root.
+    let inode = |root: &PathBuf| fs::metadata(root.join("x/deep")).unwrap().ino();
+    assert_eq!(inode(&roots[0]), inode(&roots[1]));
+
+    sandbox.ok(&["status", "--all"]);
+    sandbox.ok(&["up", "--all"]).says("nothing to do");
+    sandbox.ok(&["down", "a"]);
+    bare[0].assert_same(&tree(&roots[0]));
+    assert_eq!(read(&roots[1], "x/one"), "one");
+    nothing_is_left(&sandbox);
+    for (bare, root) in bare.iter().zip(&roots) {
+        bare.assert_same(&tree(root));
+    }
+}
+
+fn swapped_once(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let roots = sites(&sandbox, &["a", "b"], "");
+    sandbox.ok(&["up", "--all"]);
+    replace(&sandbox.path("host/one"), "new");
+    for site in ["a", "b"] {
+        sandbox.run(&["status", site]).exits(3).prints("stale");
+    }
+    sandbox.ok(&["up", "a"]).says("1 swapped");
+    for root in &roots {
+        assert_eq!(read(root, "x/one"), "new");
+        assert_eq!(mounts_below(root).len(), 2, "nothing is stacked");
+    }
+    sandbox.ok(&["status", "--all"]);
+    sandbox.ok(&["up", "b"]).says("nothing to do");
+    nothing_is_left(&sandbox);
+}
+
+fn one_line(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let more = "- { source: /etc/hosts, target: /x/hosts }\n";
+    let roots = [sites(&sandbox, &["a"], ""), sites(&sandbox, &["b"], more)].concat();
+    sandbox.ok(&["up", "--all"]);
+    assert_eq!(templates(&sandbox), 2);
+    assert!(!roots[0].join("x/hosts").exists() && roots[1].join("x/hosts").exists());
+    nothing_is_left(&sandbox);
+}
+
+fn own_files(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    sandbox.file("srv/a/x/own", "the site's own");
+    let more = "- { source: /etc/hosts, target: /x/deep/hosts }\n";
+    let roots = sites(&sandbox, &["a"], more);
+    let bare = tree(&roots[0]);
+    sandbox.ok(&["up", "a"]);
+    assert_eq!(read(&roots[0], "x/own"), "the site's own");
+    let grafts = grafts_below(&roots[0]);
+    assert_eq!(grafts.len(), 1);
+    assert_eq!(grafts[0].point, roots[0].join("x/deep"), "one level deeper");
+    let another = roots[0].join("x/another");
+    fs::write(&another, "the directory is still writable").unwrap();
+    fs::remove_file(&another).unwrap();
+    sandbox.ok(&["down", "a"]);
+    bare.assert_same(&tree(&roots[0]));
+    nothing_is_left(&sandbox);
+}
+
+fn own_mounts(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let data = sandbox.directory("data");
+    let writable = format!(
+        "- {{ source: {}, target: /x/data, access: read-write }}\n",
+        data.display()
+    );
+    let roots = sites(&sandbox, &["a", "b"], &writable);
+    sandbox.ok(&["up", "--all"]);
+    assert_eq!(templates(&sandbox), 1);
+    fs::write(roots[0].join("x/data/file"), "written").unwrap();
+    assert_eq!(fs::read_to_string(data.join("file")).unwrap(), "written");
+    let denied = fs::write(roots[0].join("x/file"), "no").unwrap_err();
+    assert_eq!(denied.raw_os_error(), Some(libc::EROFS));
+    sandbox.ok(&["status", "--all"]);
+    nothing_is_left(&sandbox);
+}
+
+fn taken_off(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let roots = sites(&sandbox, &["a", "b"], "");
+    sandbox.ok(&["up", "--all"]);
+    Ran::of(Command::new("umount").arg(roots[0].join("x/one"))).exits(0);
+    assert_eq!(
+        read(&roots[1], "x/one"),
+        "one",
+        "the other site keeps its own"
+    );
+    sandbox.run(&["status", "a"]).exits(3).prints("missing");
+    sandbox.ok(&["status", "b"]);
+    sandbox.ok(&["up", "a"]).says("1 attached");
+    assert_eq!(read(&roots[0], "x/one"), "one");
+    // It follows again.
+    replace(&sandbox.path("host/one"), "new");
+    sandbox.ok(&["up", "b"]).says("1 swapped");
+    assert_eq!(read(&roots[0], "x/one"), "new");
+    sandbox.ok(&["status", "--all"]);
+    nothing_is_left(&sandbox);
+}
+
+fn foreign_inside(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let roots = sites(&sandbox, &["a", "b"], "");
+    sandbox.ok(&["up", "--all"]);
+    let theirs = sandbox.file("theirs", "theirs");
+    bind(&theirs, &roots[0].join("x/one"));
+    assert_eq!(read(&roots[1], "x/one"), "one", "it is in one site only");
+    sandbox.run(&["status", "a"]).exits(3).prints("shadowed");
+    // The rest of the graft follows its template. (The host cannot replace a file that somebody has
+    // mounted something on.)
+    replace(&sandbox.path("host/two"), "new");
+    sandbox.ok(&["up", "b"]).says("1 swapped");
+    assert_eq!(read(&roots[0], "x/one"), "theirs");
+    assert_eq!(read(&roots[0], "x/deep/two"), "new");
+    sandbox.run(&["down", "a"]).exits(1).says("x/one");
+    assert_eq!(read(&roots[0], "x/one"), "theirs");
+    Ran::of(Command::new("umount").arg(roots[0].join("x/one"))).exits(0);
+    nothing_is_left(&sandbox);
+}
+
+fn forks(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let roots = sites(&sandbox, &["a", "b"], "");
+    sandbox.ok(&["up", "--all"]);
+    let more = "- { source: /etc/hosts, target: /x/hosts }\n";
+    sandbox.site("a", &manifest(&sandbox, more));
+    sandbox.ok(&["up", "a"]).says("1 attached");
+    assert!(roots[0].join("x/hosts").exists() && !roots[1].join("x/hosts").exists());
+    sandbox.ok(&["status", "--all"]);
+    // Now each of them is alone, and its template changes with it.
+    sandbox.site("a", &manifest(&sandbox, ""));
+    sandbox.ok(&["up", "a"]).says("1 detached");
+    assert!(!roots[0].join("x/hosts").exists());
+    assert_eq!(read(&roots[0], "x/one"), "one");
+    sandbox.ok(&["status", "--all"]);
+    nothing_is_left(&sandbox);
+}
+
+fn file_by_file(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let roots = sites(&sandbox, &["a"], "");
+    // As mount(8) does it, and as earlier versions did.
+    for (path, name) in [("x/one", "one"), ("x/deep/two", "two")] {
+        let target = sandbox.file(Path::new("srv/a").join(path), "");
+        bind(&sandbox.path("host").join(name), &target);
+        let options = ["-o", "remount,bind,ro,nosuid,nodev,noexec"];
+        Ran::of(Command::new("mount").args(options).arg(&target)).exits(0);
+    }
+    let before = mounts_below(&roots[0]);
+    sandbox.ok(&["up", "a"]);
+    assert_eq!(mounts_below(&roots[0]), before);
+    assert_eq!(templates(&sandbox), 0);
+    sandbox.ok(&["status", "a"]);
+    sandbox.ok(&["down", "a"]);
+    assert!(mounts_below(&roots[0]).is_empty());
+}
+
+/// A process with all privileges in a user namespace and a mount namespace of its own, in one site.
+fn sealed(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let roots = sites(&sandbox, &["a", "b"], "");
+    sandbox.ok(&["up", "--all"]);
+    let at = roots[0].join("x").display().to_string();
+    for attempt in [
+        format!("mount -o remount,bind,rw {at}"),
+        format!("mount -o remount,rw {at}"),
+        format!("umount {at}/one"),
+        format!("touch {at}/new"),
+    ] {
+        let script = format!("if {attempt}; then exit 7; fi; exit 0");
+        Ran::of(Command::new("unshare").args(["-Urm", "sh", "-c", &script])).exits(0);
+    }
+    // A mount that is made there stays there.
+    let script = format!("mount --bind /etc/hosts {at}/one && cmp /etc/hosts {at}/one");
+    Ran::of(Command::new("unshare").args(["-Urm", "sh", "-c", &script])).exits(0);
+    for root in &roots {
+        assert_eq!(read(root, "x/one"), "one");
+        assert_eq!(mounts_below(root).len(), 2);
+    }
+    sandbox.ok(&["status", "--all"]);
+    nothing_is_left(&sandbox);
+}
