@@ -36,7 +36,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::base::{Error, HostPath, Result, SiteName};
-use crate::observe::{self, BootId, History, Observed, PersistentRecord, StateDir};
+use crate::observe::{self, BootId, BootRecord, History, Observed, PersistentRecord, StateDir};
 use crate::patience::Stop;
 use crate::plan::Plan;
 use crate::sys;
@@ -52,7 +52,7 @@ pub(crate) use namespaces::{
 };
 pub(crate) use replace::create_file;
 pub(crate) use state_directories::{make_state_directories, make_watch_directory};
-pub(crate) use templates::TemplateStore;
+pub(crate) use templates::{TemplateStore, without_grafts};
 
 use backend::Backend;
 use classic::Classic;
@@ -330,6 +330,11 @@ impl Engine {
             return Ok(());
         }
         journal::write_kept(&self.state, site, &PersistentRecord { fstab, ..kept })
+    }
+
+    /// Writes the record of a site as it was, after a run that did not see all of its mounts.
+    pub(crate) fn put_back_record(&self, site: &SiteName, record: &BootRecord) -> Result<()> {
+        journal::write_record(&self.state, site, record)
     }
 
     /// Adds to the history of the site what was done in templates that it has grafts of.

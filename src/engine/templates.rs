@@ -25,7 +25,7 @@ use super::features::Choice;
 use super::journal;
 use super::lock::Lock;
 use crate::base::sync::lock;
-use crate::base::{Error, JailPath, Result, SiteName};
+use crate::base::{Error, HostPath, JailPath, Result, SiteName};
 use crate::observe::{BootId, Contents, StateDir, Table, Unknown};
 use crate::sys;
 
@@ -493,4 +493,24 @@ pub(super) fn on_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) ->
 fn is_mounted(path: &Path) -> io::Result<bool> {
     let stat = sys::stat_fd(sys::open_host(path, libc::O_PATH)?)?;
     Ok(stat.mount_root == Some(true))
+}
+
+/// Does `work` in a mount namespace in which the `grafts` of the root are not mounted, so that what is
+/// beneath them can be seen and made.
+pub(crate) fn without_grafts<T: Send>(
+    root: &HostPath,
+    grafts: &[&JailPath],
+    work: impl FnOnce() -> T + Send,
+) -> Result<T> {
+    let done = on_thread(|| {
+        sys::new_mount_namespace()?;
+        for graft in grafts {
+            let graft = root.inside(graft);
+            sys::umount_at(sys::open_host(graft.as_path(), libc::O_PATH)?)?;
+        }
+        Ok(work())
+    });
+    done.map_err(|error| {
+        Error::failed(format!("cannot look beneath the grafts in {root}")).because(&error)
+    })
 }

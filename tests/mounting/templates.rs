@@ -14,7 +14,11 @@ use libtest_mimic::Trial;
 
 pub fn all() -> Vec<Trial> {
     let mut all = vec![];
-    let both: [(&str, fn(&'static str)); 9] = [
+    let both: [(&str, fn(&'static str)); 10] = [
+        (
+            "lines for fstab get what they mount on beneath a graft",
+            beneath,
+        ),
         ("sites that want the same share a template", shared),
         (
             "a file that is replaced is swapped once for all sites",
@@ -294,5 +298,34 @@ fn sealed(engine: &'static str) {
         assert_eq!(mounts_below(root).len(), 2);
     }
     sandbox.ok(&["status", "--all"]);
+    nothing_is_left(&sandbox);
+}
+
+fn beneath(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    // Lines for fstab need a root that no other user can exchange.
+    let roots = sites(&sandbox, &["a"], "");
+    let bare = tree(&roots[0]);
+    sandbox.ok(&["up", "a"]);
+    let before = (mounts_below(&roots[0]), grafts_below(&roots[0]));
+    let fstab = sandbox.file("fstab", "");
+    let fstab = fstab.to_str().unwrap();
+    sandbox.ok(&["fstab", "--install", "--file", fstab, "a"]);
+    assert_eq!((mounts_below(&roots[0]), grafts_below(&roots[0])), before);
+    sandbox.ok(&["up", "a"]).says("nothing to do");
+
+    sandbox.ok(&["down", "a"]);
+    assert!(
+        roots[0].join("x/deep/two").is_file(),
+        "the lines can be mounted"
+    );
+    sandbox.ok(&["up", "a"]);
+    assert!(
+        grafts_below(&roots[0]).is_empty(),
+        "each line is a mount of its own"
+    );
+    sandbox.ok(&["down", "a"]);
+    sandbox.ok(&["fstab", "--uninstall", "--file", fstab, "a"]);
+    bare.assert_same(&tree(&roots[0]));
     nothing_is_left(&sandbox);
 }

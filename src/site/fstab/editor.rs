@@ -6,14 +6,14 @@ use std::sync::atomic::AtomicBool;
 
 use super::{FstabLines, FstabRun, SiteLines, block};
 use crate::base::{HostPath, SiteName};
-use crate::engine::{Engine, Lock, edit_file};
+use crate::engine::{Engine, Lock, edit_file, without_grafts};
 use crate::observe::{self, BootId, Table};
 use crate::patience::Stop;
 use crate::plan::{self, Step};
 use crate::render::fstab::{FstabBlock, outside_targets};
 use crate::resolve::Desired;
 use crate::site::context::{Context, Purpose};
-use crate::site::pipeline::lock;
+use crate::site::pipeline::{MountLookup, Pipeline, lock};
 use crate::site::{Site, SiteError, parallel};
 use crate::{Error, Result};
 
@@ -99,21 +99,42 @@ impl FstabEditor {
         // Lock: another mountjail finishes its work on the site first.
         let _lock = lock(&self.context, &self.engine, site, stop)?;
 
+        let records = self.context.state.read(site, &self.boot)?;
+        let grafts: Vec<_> = records.grafts.iter().map(|graft| &graft.target).collect();
+        if grafts.is_empty() {
+            self.make_placeholders(&run.pipeline, lines, stop)?;
+        } else {
+            // What the lines mount on has to be on the disk, beneath the grafts.
+            without_grafts(root, &grafts, || {
+                let pipeline = Pipeline {
+                    templates: None,
+                    ..Pipeline::new(self.context.clone(), MountLookup::OneByOne)?
+                };
+                self.make_placeholders(&pipeline, lines, stop)
+            })??;
+            if let Some(record) = &records.record {
+                self.engine.put_back_record(site, record)?;
+            }
+        }
+
+        let file = HostPath::new(&self.file).map_err(|why| {
+            Error::usage(format!("cannot use the file {}", self.file.display())).because_of(why)
+        })?;
+        Ok(self.engine.remember_fstab(site, root, Some(file))?)
+    }
+
+    fn make_placeholders(
+        &self,
+        pipeline: &Pipeline,
+        lines: &SiteLines,
+        stop: &Stop,
+    ) -> Result<(), SiteError> {
+        let site = &lines.desired.site;
+
         // Observe and plan.
-        let (observed, plan) = run.pipeline.observe_and_plan(&lines.desired)?;
+        let (observed, plan) = pipeline.observe_and_plan(&lines.desired)?;
         if !plan.conflicts.is_empty() {
             return Err(SiteError::Errors(plan.conflicts));
-        }
-        if !observed.grafts.is_empty() {
-            let covered = Error::failed(format!(
-                "{site}: cannot make what the lines mount on, because directories from templates \
-                 are mounted on it"
-            ));
-            return Err(covered
-                .hint(format!(
-                    "`mountjail down {site}`, then run the command again"
-                ))
-                .into());
         }
         let detaches = |step: &Step| matches!(step, Step::Detach { .. });
         if plan.unfinished || plan.steps.iter().any(detaches) {
@@ -126,14 +147,11 @@ impl FstabEditor {
         }
 
         // Carry out, without the mounts.
-        let file = HostPath::new(&self.file).map_err(|why| {
-            Error::usage(format!("cannot use the file {}", self.file.display())).because_of(why)
-        })?;
         let log = |line: std::fmt::Arguments<'_>| self.context.out.detail(line);
         self.engine
             .up(&lines.placeholders(plan, &observed), &observed, stop, &log)
             .map_err(SiteError::Engine)?;
-        Ok(self.engine.remember_fstab(site, root, Some(file))?)
+        Ok(())
     }
 
     /// Removes what was made for lines that the file does not have any more, unless the site is up.
