@@ -12,9 +12,12 @@ use crate::support::{
 };
 use libtest_mimic::Trial;
 
+/// A trial that is made for each engine.
+type OnEngine = fn(&'static str);
+
 pub fn all() -> Vec<Trial> {
     let mut all = vec![];
-    let both: [(&str, fn(&'static str)); 10] = [
+    let both: [(&str, OnEngine); 10] = [
         (
             "lines for fstab get what they mount on beneath a graft",
             beneath,
