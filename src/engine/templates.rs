@@ -495,8 +495,8 @@ fn is_mounted(path: &Path) -> io::Result<bool> {
     Ok(stat.mount_root == Some(true))
 }
 
-/// Does `work` in a mount namespace in which the `grafts` of the root are not mounted, so that what is
-/// beneath them can be seen and made.
+/// Does `work` in a mount namespace in which the `grafts` of the root are not mounted, so that what
+/// is beneath them can be seen and made.
 pub(crate) fn without_grafts<T: Send>(
     root: &HostPath,
     grafts: &[&JailPath],

@@ -1,5 +1,5 @@
-//! Promise: what sites share is mounted once, in a template, and each site has a graft of it. Nothing
-//! of it can be changed from a site, and no template stays without a site.
+//! Promise: what sites share is mounted once, in a template, and each site has a graft of it.
+//! Nothing of it can be changed from a site, and no template stays without a site.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
