@@ -335,8 +335,7 @@ impl Planner<'_> {
             .iter()
             .map(|state| state.target.clone())
             .collect();
-        for member in &self.observed.members {
-            let mount = &member.mount;
+        for mount in self.observed.members() {
             let stack = self.observed.mounts.get(&mount.target);
             let is_there = stack.is_some_and(|stack| {
                 stack
@@ -756,11 +755,11 @@ fn absent(source: &HostPath) -> String {
 
 /// The targets of the mounts that came along with the graft at `target`.
 pub(super) fn members_of(observed: &Observed, target: &JailPath) -> Vec<JailPath> {
-    let members = observed
-        .members
-        .iter()
-        .filter(|member| member.graft == *target);
-    let mut targets: Vec<_> = members.map(|member| member.mount.target.clone()).collect();
+    let grafts = observed.grafts.iter();
+    let members = grafts
+        .filter(|graft| graft.target == *target)
+        .flat_map(|graft| graft.members.iter());
+    let mut targets: Vec<_> = members.map(|member| member.target.clone()).collect();
     targets.dedup();
     targets
 }
