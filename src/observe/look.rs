@@ -230,6 +230,8 @@ struct ObservedRoot<'a> {
     last: RefCell<Option<(JailPath, Rc<OwnedFd>)>>,
     /// The directories that were looked for and are not there.
     absent: RefCell<BTreeSet<JailPath>>,
+    /// The directories on the way to something that were looked at and are not there.
+    missing: RefCell<BTreeSet<JailPath>>,
     /// The recorded grafts, with the unique mount IDs of those at their targets.
     grafts: Vec<(KnownGraft, Vec<u64>)>,
     /// The directories that were looked into and are on another mount than the root.
@@ -273,6 +275,7 @@ impl<'a> ObservedRoot<'a> {
             recorded: recorded.into_iter().collect(),
             last: RefCell::default(),
             absent: RefCell::default(),
+            missing: RefCell::default(),
             grafts: grafts
                 .map(|graft| (graft.clone(), ids_at(&graft.target)))
                 .collect(),
@@ -604,14 +607,12 @@ impl<'a> ObservedRoot<'a> {
         if let Some(seen) = paths.get(&parent) {
             return Ok(seen.kind == FileKind::Directory);
         }
-        if self.absent.borrow().contains(&parent) {
-            return Ok(false);
-        }
-        if !self.look_at_ancestors(&parent, paths)? {
+        if !self.look_at_ancestors(&parent, paths)? || self.missing.borrow().contains(&parent) {
             return Ok(false);
         }
         let cannot = |error| self.cannot(&parent, &error);
         let Some(stat) = self.stat(&parent).map_err(cannot)? else {
+            self.missing.borrow_mut().insert(parent);
             return Ok(false);
         };
         paths.insert(
