@@ -500,8 +500,14 @@ pub struct MountOutline {
     pub device: u64,
     /// The type of its file system, as in `statfs(2)`.
     pub magic: u64,
+    /// The id in `/proc/self/mountinfo`.
+    pub id: u64,
     /// The unique mount ID of the mount it is attached to.
     pub parent: u64,
+    /// `MOUNT_ATTR_*`.
+    pub attributes: u64,
+    /// The peer group that it is a slave of.
+    pub master: Option<u64>,
 }
 
 /// Returns the outline of the mount with the unique ID `unique_id`.
@@ -513,7 +519,10 @@ pub fn mount_outline(unique_id: u64) -> io::Result<MountOutline> {
     Ok(MountOutline {
         device: libc::makedev(raw.sb_dev_major, raw.sb_dev_minor),
         magic: raw.sb_magic,
+        id: u64::from(raw.mnt_id_old),
         parent: raw.mnt_parent_id,
+        attributes: raw.mnt_attr,
+        master: Some(raw.mnt_master).filter(|group| *group != 0),
     })
 }
 
@@ -555,10 +564,16 @@ pub fn list_mounts() -> io::Result<Vec<u64>> {
 /// any depth: `listmount(2)` (Linux 6.8). The kernel examines every mount of the namespace for
 /// this.
 pub fn list_mounts_in(unique_id: u64) -> io::Result<Vec<u64>> {
+    list_newer_mounts_in(unique_id, 0)
+}
+
+/// As [`list_mounts_in`], but only those with higher ids than `newest`, which are younger. The
+/// kernel examines only younger mounts.
+pub fn list_newer_mounts_in(unique_id: u64, newest: u64) -> io::Result<Vec<u64>> {
     let mut ids = Vec::new();
-    let mut chunk = vec![0u64; 4096];
+    let mut chunk = vec![0u64; if newest == 0 { 4096 } else { 16 }];
     loop {
-        let last = ids.last().copied().unwrap_or(0);
+        let last = ids.last().copied().unwrap_or(newest);
         let request = MntIdReq {
             size: 24,
             spare: 0,
