@@ -13,6 +13,7 @@
 //! Later rooms import the types of earlier ones, never the reverse. [`base`], [`sys`] and
 //! [`patience`] are below all of them.
 
+mod adopt;
 pub mod base;
 pub mod cli;
 mod doctor;

@@ -100,6 +100,12 @@ impl Error {
         self
     }
 
+    /// The same without what to do next.
+    #[must_use]
+    pub(crate) fn without_hint(self) -> Self {
+        Self { hint: None, ..self }
+    }
+
     /// Adds what to do next about what the kernel said, where something helps.
     #[must_use]
     pub(crate) fn hint_while(self, doing: Doing) -> Self {

@@ -25,6 +25,7 @@ pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &
         unchanged: vec![],
         unfinished: false,
         conflicts: vec![],
+        in_the_way: vec![],
     };
     let desired = |target: &JailPath| {
         known.and_then(|known| known.mounts.iter().find(|mount| mount.target == *target))
