@@ -118,6 +118,11 @@ impl AdoptArgs {
         if let (Some(object), serde_json::Value::Object(more)) = (object.as_object_mut(), more) {
             object.extend(more);
         }
+        if found.is_something() {
+            for stays in &found.stays {
+                context.out.site(&survey.site).warn(stays);
+            }
+        }
         let mut code = 0;
         if let Some(error) = found.refusal(&self.also) {
             context.out.error(&error);

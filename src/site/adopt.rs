@@ -33,6 +33,8 @@ pub(crate) struct Found {
     pub survey: Survey,
     /// What was moved aside before.
     pub record: Option<Record>,
+    /// Sentences about what stays beside the mounts.
+    pub stays: Vec<String>,
 }
 
 /// Moves things aside and puts them back, each with the site's lock held.
@@ -54,6 +56,7 @@ impl Look {
         Ok(Found {
             survey: adopt::survey(desired, &plan.in_the_way, &planned.observed).map_err(about)?,
             record: adopt::read(&desired.root).map_err(about)?,
+            stays: adopt::leftovers(desired),
         })
     }
 }
