@@ -63,7 +63,7 @@ impl Record {
     }
 }
 
-/// The record of what was moved aside in `root`. `None`: nothing was.
+/// The record of what was moved aside in `root`. `None`: there is no directory for it.
 ///
 /// Errors: it cannot be read, or the directory is not root's alone.
 pub(crate) fn read(root: &HostPath) -> Result<Option<Record>> {
@@ -76,10 +76,11 @@ pub(crate) fn read(root: &HostPath) -> Result<Option<Record>> {
     let Some(fd) = open().map_err(failed)? else {
         return Ok(None);
     };
-    match open_directory(&fd, root)? {
-        Some(dir) => read_in(&dir, root),
-        None => Ok(None),
-    }
+    let Some(dir) = open_directory(&fd, root)? else {
+        return Ok(None);
+    };
+    // A killed run may have left the directory alone.
+    Ok(Some(read_in(&dir, root)?.unwrap_or_else(Record::new)))
 }
 
 /// The record in the open directory `dir` of `root`.

@@ -407,7 +407,7 @@ impl<'r> Down<'r> {
 
     fn done(self, outcome: Outcome) -> TakenDown {
         TakenDown {
-            has_copies_aside: adopt::read(&self.root).is_ok_and(|record| record.is_some()),
+            has_copies_aside: has_copies_aside(&self.root),
             root: self.root,
             outcome,
         }
@@ -434,6 +434,12 @@ impl PlaceholderFate {
         });
         (plan.keeping_placeholders(), stays)
     }
+}
+
+/// Whether copies that were in the way are moved aside in `root`.
+fn has_copies_aside(root: &HostPath) -> bool {
+    let record = adopt::read(root).ok().flatten();
+    record.is_some_and(|record| !record.moved.is_empty())
 }
 
 fn unmounts(plan: &Plan) -> bool {
