@@ -17,7 +17,7 @@ use super::judge::{
 use super::survey::{Class, Own, Standing, Survey};
 use super::tree::{self, DEEPEST, MOST};
 use crate::base::text::few;
-use crate::base::{Error, JailPath, Result, lexical};
+use crate::base::{Error, JailPath, Result, in_words, lexical};
 use crate::observe::Observed;
 use crate::resolve::{Desired, FileId, FileKind};
 use crate::sys::{self, Stat};
@@ -281,7 +281,7 @@ fn class_of_file(
     hosts: &Hosts<'_>,
     note: &mut Option<String>,
 ) -> Result<Class, String> {
-    let unread = |error: io::Error| format!("it cannot be read: {}", words(&error));
+    let unread = |error: io::Error| format!("it cannot be read: {}", in_words(&error));
     let mine = open_entry(entry).map_err(unread)?;
     if let Some(generated) = hosts.generated
         && let Some(class) = class_of_names(&mine, generated, hosts, note).map_err(unread)?
@@ -409,7 +409,7 @@ fn hosts_file(hosts: &Hosts<'_>) -> Result<(FileId, FileKind), String> {
         }
         Err(error) => Err(format!(
             "the host's file cannot be looked at: {}",
-            words(&error)
+            in_words(&error)
         )),
     }
 }
@@ -426,11 +426,4 @@ fn open_entry(entry: &Entry<'_>) -> io::Result<OwnedFd> {
 
 fn contents(file: &OwnedFd) -> io::Result<Vec<u8>> {
     sys::read_at_most(open(file)?, judge::LONGEST)
-}
-
-fn words(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(code) => nix::errno::Errno::from_raw(code).desc().to_owned(),
-        None => error.to_string(),
-    }
 }

@@ -87,7 +87,7 @@ impl AdoptArgs {
         for (site, found) in sites.iter().zip(found) {
             match found {
                 Ok(found) => {
-                    let code = self.add(report, context, &found, json!({}));
+                    let code = self.add(report, context, &found, None);
                     if code == 0 && found.is_something() {
                         report.code(DIFFERENT);
                     }
@@ -104,19 +104,24 @@ impl AdoptArgs {
         Ok(())
     }
 
-    /// Adds what was found, and reports what is refused; returns the exit code.
+    /// Adds what was found, and reports what is refused; returns the exit code. `adopted`: whether it
+    /// was moved aside, if it was to be.
     fn add(
         &self,
         report: &mut Report,
         context: &Context,
         found: &Found,
-        more: serde_json::Value,
+        adopted: Option<bool>,
     ) -> u8 {
         let (survey, record) = (&found.survey, found.record.as_ref());
-        report.text(render::adoption::text(survey, record));
+        report.text(render::adoption::text(
+            survey,
+            record,
+            adopted == Some(true),
+        ));
         let mut object = render::adoption::json(survey, record, &self.also);
-        if let (Some(object), serde_json::Value::Object(more)) = (object.as_object_mut(), more) {
-            object.extend(more);
+        if let Some(adopted) = adopted {
+            object["adopted"] = json!(adopted);
         }
         if found.is_something() {
             for stays in &found.stays {
@@ -170,7 +175,7 @@ impl AdoptArgs {
     ) -> anyhow::Result<()> {
         let is_refused = !found.survey.refused(&self.also).is_empty();
         if is_refused || !found.is_something() {
-            self.add(report, context, found, json!({ "adopted": false }));
+            self.add(report, context, found, Some(false));
             return Ok(());
         }
         let root = found.survey.root.clone();
@@ -191,11 +196,11 @@ impl AdoptArgs {
         };
         match parallel::one(context, site, &Arc::default(), end) {
             Ok(None) if code == 0 => {
-                self.add(report, context, found, json!({ "adopted": true }));
+                self.add(report, context, found, Some(true));
                 report_running(context, site, &root);
             }
             Ok(put_back) => {
-                self.add(report, context, found, json!({ "adopted": false }));
+                self.add(report, context, found, Some(false));
                 report.code(code);
                 if let Some(put_back) = put_back {
                     report.code(report_put_back(context, site, &put_back));

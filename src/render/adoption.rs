@@ -13,8 +13,8 @@ const SHOWN: usize = 5;
 /// The width of the longest class.
 const WIDTH: usize = 14;
 
-/// A line for the site, and one for each thing in the way.
-pub(crate) fn text(survey: &Survey, record: Option<&Record>) -> String {
+/// A line for the site, and one for each thing in the way. `moved`: it was moved aside just now.
+pub(crate) fn text(survey: &Survey, record: Option<&Record>, moved: bool) -> String {
     let Survey { site, root, .. } = survey;
     let mut text = String::new();
     let before = record.map_or(0, |record| record.moved.len());
@@ -22,20 +22,13 @@ pub(crate) fn text(survey: &Survey, record: Option<&Record>) -> String {
         0 => String::new(),
         count => format!("; {count} moved aside before"),
     };
-    match survey.standing.len() {
-        0 => line(
-            &mut text,
-            format_args!("{site}: nothing to adopt in {root}{before}"),
-        ),
-        1 => line(
-            &mut text,
-            format_args!("{site}: 1 thing stands in the way in {root}{before}"),
-        ),
-        count => line(
-            &mut text,
-            format_args!("{site}: {count} things stand in the way in {root}{before}"),
-        ),
-    }
+    let what = match (survey.standing.len(), moved) {
+        (0, _) => "nothing to adopt".to_owned(),
+        (1, false) => "1 thing stands in the way".to_owned(),
+        (count, false) => format!("{count} things stand in the way"),
+        (count, true) => format!("{} stood in the way", plural(count, "thing")),
+    };
+    line(&mut text, format_args!("{site}: {what} in {root}{before}"));
     for standing in &survey.standing {
         line(
             &mut text,

@@ -30,6 +30,8 @@ pub fn all() -> Vec<Trial> {
         ("a killed run goes on or is undone", killed),
         ("check names what stays", leftovers),
         ("sites in namespaces of services", services),
+        ("copies that come again are moved again", again),
+        ("five pools, one of them in a jail of copies", five_pools),
     ]);
     all.push(alone("a jail that jailkit made", jailkit));
     all
@@ -526,20 +528,71 @@ fn services() {
     before.assert_same(&tree(&root));
 }
 
+/// As by `jk_update` from cron, while the site is down.
+fn again() {
+    let sandbox = Sandbox::new();
+    let root = sandbox.site("s", "presets: [dns]\n");
+    let copy = "mkdir -p etc; cp /etc/services /etc/hosts etc/";
+    for name in ["services", "services~2"] {
+        shell(&root, copy);
+        sandbox.ok(&["adopt", "--write", "s"]);
+        sandbox.ok(&["down", "s"]);
+        assert!(aside(&root).join("etc").join(name).exists());
+    }
+    let ran = sandbox.run(&["adopt", "--undo", "s"]).exits(1);
+    let _ = ran.says("2 things put back");
+    let host = fs::read("/etc/services").unwrap();
+    assert_eq!(fs::read(root.join("etc/services")).unwrap(), host);
+    assert_eq!(fs::read(aside(&root).join("etc/services")).unwrap(), host);
+}
+
+/// The set-up of a host with PHP-FPM.
+fn five_pools() {
+    let sandbox = Sandbox::new();
+    let pool = |name: &str| {
+        let root = sandbox.directory(Path::new("srv").join(name));
+        format!(
+            "[{name}]\nuser = www-data\ngroup = www-data\nlisten = /run/{name}.sock\n\
+             chroot = {}\npm = ondemand\npm.max_children = 2\n",
+            root.display()
+        )
+    };
+    let names = ["old", "one", "two", "three", "four"];
+    let pools = names.map(pool).concat();
+    let file = sandbox.file("php-fpm.conf", format!("[global]\n{pools}"));
+    shell(&sandbox.root("old"), RECIPE);
+    let _ = sandbox
+        .run(&["import", "--write", file.to_str().unwrap()])
+        .exits(0);
+    sandbox.ok(&["adopt", "--all", "--write"]);
+    sandbox.ok(&["up", "--all"]);
+    let status = sandbox.ok(&["status"]);
+    for name in names {
+        assert!(status.stdout.contains(&format!("{name}: up")), "{status}");
+        let hosts = fs::read(sandbox.root(name).join("etc/hosts")).unwrap();
+        assert_eq!(hosts, fs::read("/etc/hosts").unwrap());
+    }
+}
+
 /// The real tool, in a directory all of whose parents are root's alone, as it asks for.
 fn jailkit() {
     let sandbox = Sandbox::new();
     bind(&sandbox.path(""), Path::new("/mnt"));
     let root = Path::new("/mnt/srv/jail");
     fs::create_dir(root).unwrap();
+    let links = "mkdir host; echo one >host/one; printf '[own]\\npaths = /mnt/host/one\\n' >own.ini
+                 jk_init -k -c /mnt/own.ini -j /mnt/srv/jail own >log 2>&1";
+    shell(Path::new("/mnt"), links);
     let sections = "jk_init -j /mnt/srv/jail basicshell netbasics jk_lsh extendedshell >log 2>&1";
     shell(Path::new("/mnt"), sections);
     let manifest = "root: /mnt/srv/jail\npresets: [base, dns, timezone]\n\
-                    programs: [/bin/bash, /bin/sh, /bin/ls, /usr/bin/id]\nusers: [root]\n";
+                    programs: [/bin/bash, /bin/sh, /bin/ls, /usr/bin/id]\nusers: [root]\n\
+                    mounts: [/mnt/host/one]\n";
     sandbox.manifest("jail", manifest);
     let before = tree(root);
     let shown = sandbox.run(&["adopt", "jail"]).exits(3);
     assert!(!shown.stdout.contains("the site's own"), "{shown}");
+    let _ = shown.prints("hard link       /mnt/host/one");
     sandbox.ok(&["adopt", "--write", "jail"]);
     let ran = sandbox.ok(&["exec", "jail", "--", "/bin/bash", "-c", "ls /etc/hosts"]);
     assert_eq!(ran.stdout, "/etc/hosts\n");

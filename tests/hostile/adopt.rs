@@ -209,7 +209,11 @@ fn suffers(run: Run, fault: Fault, what: &str, undo_first: bool) {
     // Whatever was there is there, here or aside.
     for (inode, path) in &inodes {
         let now = self::inodes(&root);
-        assert!(now.contains_key(inode), "{what}: lost {path:?}\n{ran}");
+        assert!(
+            now.contains_key(inode),
+            "{what}: lost {}\n{ran}",
+            path.display()
+        );
     }
 
     let end = |arguments: &[&str]| {

@@ -6,7 +6,8 @@
 //! the rename it is compared with what was looked at; if the site's owner put something else there
 //! meanwhile, that goes back.
 
-use std::collections::BTreeSet;
+mod place;
+
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,18 +15,18 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{LinkatFlags, UnlinkatFlags, linkat, unlinkat};
-use rustix::fs::{RenameFlags, renameat, renameat_with};
-use rustix::io::Errno;
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use rustix::fs::renameat;
 
 use super::{EngineFailure, check_signal};
 use crate::adopt::{self, DIRECTORY, Moved, RECORD, Record, Standing};
 use crate::base::hints::Doing;
-use crate::base::{Error, HostPath, JailPath, Result};
+use crate::base::{Error, HostPath, JailPath, Result, in_words};
 use crate::observe::{Identity, Unknown};
 use crate::patience::Stop;
-use crate::sys::{self, FileKind, Stat};
+use crate::sys::{self, Stat};
+use place::{Place, is_absent, make_directory, remove_empty, rename};
 
 /// How many names are tried for something of which there is one already.
 const NAMES: usize = 10_000;
@@ -114,12 +115,6 @@ struct Aside {
     device: u64,
     dir: OwnedFd,
     record: Record,
-}
-
-/// A name in an open directory.
-struct Place {
-    dir: OwnedFd,
-    name: OsString,
 }
 
 impl Aside {
@@ -273,7 +268,7 @@ impl Aside {
                     _ => Err(format!("{} is not there any more", moved.to)),
                 };
             }
-            Err(error) => return Err(words(&error)),
+            Err(error) => return Err(in_words(&error)),
         };
         let stays = |error: &io::Error| match error.raw_os_error() {
             Some(libc::EEXIST | libc::ENOTEMPTY | libc::EISDIR) => {
@@ -288,7 +283,7 @@ impl Aside {
             Some(libc::EXDEV) => {
                 format!("something is mounted on the way; it stays at {}", moved.to)
             }
-            _ => format!("{}; it stays at {}", words(error), moved.to),
+            _ => format!("{}; it stays at {}", in_words(error), moved.to),
         };
         let home = home.map_err(|error| stays(&error))?;
         rename(&aside, &home).map_err(|error| stays(&error))?;
@@ -374,12 +369,6 @@ impl Aside {
     }
 }
 
-impl Place {
-    fn stat(&self) -> io::Result<Stat> {
-        sys::stat_at(&self.dir, Path::new(&self.name))
-    }
-}
-
 fn open_root(root: &HostPath) -> Result<OwnedFd> {
     sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY)
         .map_err(|error| Error::failed(format!("cannot open the root {root}")).because(&error))
@@ -391,81 +380,10 @@ fn name_of_directory() -> &'static Path {
     path.strip_prefix("/").unwrap_or(path)
 }
 
-/// Makes a directory that is root's alone, whatever it would inherit.
-fn make_directory(dir: &OwnedFd, name: &Path) -> io::Result<()> {
-    let mode = Mode::from_bits_truncate(0o700);
-    mkdirat(dir, name, mode)?;
-    let flags = libc::O_RDONLY | libc::O_DIRECTORY;
-    sys::open_unmounted(dir, name, flags)
-        .and_then(|made| super::root::set_mode(&made, mode))
-        .inspect_err(|_| {
-            let _ = unlinkat(dir, name, UnlinkatFlags::RemoveDir); // the first error counts
-        })
-}
-
-/// Renames what is at `from`, if nothing is at `to`.
-fn rename(from: &Place, to: &Place) -> io::Result<()> {
-    match renameat_with(
-        &from.dir,
-        &from.name,
-        &to.dir,
-        &to.name,
-        RenameFlags::NOREPLACE,
-    ) {
-        Err(Errno::INVAL | Errno::NOSYS) => rename_without_flags(from, to),
-        result => Ok(result?),
-    }
-}
-
-/// For file systems without `RENAME_NOREPLACE`. A directory cannot take the place of anything but
-/// an empty directory, and link(2) never replaces.
-fn rename_without_flags(from: &Place, to: &Place) -> io::Result<()> {
-    if from.stat()?.kind == FileKind::Directory {
-        return Ok(renameat(&from.dir, &from.name, &to.dir, &to.name)?);
-    }
-    let (old, new) = (from.name.as_os_str(), to.name.as_os_str());
-    linkat(&from.dir, old, &to.dir, new, LinkatFlags::empty())?;
-    Ok(unlinkat(&from.dir, old, UnlinkatFlags::NoRemoveDir)?)
-}
-
-/// Removes the directory `name` and the empty directories in it.
-fn remove_empty(dir: &OwnedFd, name: &Path) -> io::Result<()> {
-    let flags = libc::O_RDONLY | libc::O_DIRECTORY;
-    let inner = match sys::open_unmounted(dir, name, flags) {
-        Err(error) if is_absent(&error) => return Ok(()),
-        result => result?,
-    };
-    let mut directories = BTreeSet::new();
-    for entry in std::fs::read_dir(sys::proc::path_of_descriptor(&inner))? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            directories.insert(entry.file_name());
-        }
-    }
-    for directory in directories {
-        remove_empty(&inner, Path::new(&directory))?;
-    }
-    match unlinkat(dir, name, UnlinkatFlags::RemoveDir) {
-        Err(nix::errno::Errno::ENOTEMPTY | nix::errno::Errno::ENOENT) => Ok(()),
-        result => Ok(result?),
-    }
-}
-
 fn absent_is_well(error: io::Error) -> io::Result<()> {
     if is_absent(&error) {
         Ok(())
     } else {
         Err(error)
-    }
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOENT))
-}
-
-fn words(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(code) => nix::errno::Errno::from_raw(code).desc().to_owned(),
-        None => error.to_string(),
     }
 }
