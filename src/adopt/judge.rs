@@ -1,8 +1,8 @@
 //! What separates an old copy from the site's own: pure.
 //!
 //! Below `/usr`, `/bin`, `/sbin` and `/lib*` packages alone put files, and administrators of jails
-//! copies of them. There root's file is a copy, whatever is in it. Anywhere else, such as in `/etc`,
-//! files are made to be changed: there only a file is a copy whose contents say so.
+//! copies of them. There root's file is a copy, whatever is in it. Anywhere else, such as in
+//! `/etc`, files are made to be changed: there only a file is a copy whose contents say so.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path};

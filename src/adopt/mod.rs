@@ -1,8 +1,8 @@
 //! What stands in a root where mounts belong: copies of the host's files, or something of the
 //! site's own.
 //!
-//! In: what is in the way of a plan, the root, the host. Out: a [`Survey`], which says of each thing
-//! what it is. Nothing is changed here; `engine` moves what is to be moved.
+//! In: what is in the way of a plan, the root, the host. Out: a [`Survey`], which says what each
+//! thing is. Nothing is changed here; `engine` moves what is to be moved.
 //!
 //! The root is its owner's. Every file in it is reached from the root's open directory, no link is
 //! followed, no other mount is entered, and nothing but regular files and directories is opened.

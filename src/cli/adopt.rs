@@ -104,8 +104,8 @@ impl AdoptArgs {
         Ok(())
     }
 
-    /// Adds what was found, and reports what is refused; returns the exit code. `adopted`: whether it
-    /// was moved aside, if it was to be.
+    /// Adds what was found, and reports what is refused; returns the exit code. `adopted`: whether
+    /// it was moved aside, if it was to be.
     fn add(
         &self,
         report: &mut Report,

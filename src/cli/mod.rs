@@ -61,8 +61,8 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "Exit codes:\n  0  done, or in sync\n  1  failed\n  \
                           2  wrong usage, or a mistake in a manifest\n  \
-                          3  differences found (plan, status, adopt, fstab --check, units --check), \
-                          or a check failed (doctor)";
+                          3  differences found (plan, status, adopt, fstab --check, \
+                          units --check), or a check failed (doctor)";
 
 /// Options of every command.
 #[derive(Clone, Debug, Args)]

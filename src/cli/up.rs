@@ -152,12 +152,7 @@ impl UpArgs {
     /// Brings these sites up; returns the exit code.
     pub(super) fn run_for(&self, context: &Context, sites: &[Site]) -> anyhow::Result<u8> {
         let stop = stop_flag()?;
-        let lookup = if sites.len() > 1 {
-            MountLookup::WholeTable
-        } else {
-            MountLookup::OneByOne
-        };
-        let run = self.bring_up(context, lookup, sites.len())?;
+        let run = self.bring_up(context, MountLookup::OneByOne, sites.len())?;
         context
             .roots()
             .come_up(sites.iter().map(|site| site.name.clone()));

@@ -7,7 +7,7 @@
 //!
 //! `<run>/templates` is a private tmpfs with the records of the templates, the pin, and one
 //! directory per template, on which the template itself is mounted: a tmpfs whose mount is shared.
-//! `NAME.sites` beside it has an empty file per site with a graft of the template.
+//! `NAME.sites` beside it has an empty directory per site with a graft of the template.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -69,7 +69,7 @@ impl TemplateStore {
         let register = || {
             fs::create_dir_all(&sites)?;
             self.index(contents, &template)?;
-            fs::write(sites.join(site.as_str()), "")
+            fs::create_dir_all(sites.join(site.as_str()))
         };
         register().map_err(|error| self.cannot("use", &template, &error))?;
         Ok(template)
@@ -209,7 +209,7 @@ impl TemplateStore {
         for template in self.all() {
             let sites = self.state.sites_of(&template);
             if !used.contains(&template) {
-                match fs::remove_file(sites.join(site.as_str())) {
+                match fs::remove_dir(sites.join(site.as_str())) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
                         return Err(self.cannot("release", &template, &error));
                     }

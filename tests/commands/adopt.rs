@@ -198,7 +198,8 @@ fn hard_links() {
     let root = sandbox.site(
         "s",
         &format!(
-            "mounts: [{{ source: {host}, target: /etc/one }}, {{ source: {}, target: /srv/dir }}]\n",
+            "mounts:\n  - {{ source: {host}, target: /etc/one }}\n  \
+             - {{ source: {}, target: /srv/dir }}\n",
             dir.display()
         ),
     );
@@ -241,7 +242,8 @@ fn postfix() {
          for file in hosts services nsswitch.conf host.conf resolv.conf localtime; do
              cp -L /etc/$file etc/
          done
-         cp -L /lib/*-linux-gnu*/libnss_*.so.* /lib/*-linux-gnu*/libresolv.so.* lib/x86_64-linux-gnu/
+         cp -L /lib/*-linux-gnu*/libnss_*.so.* lib/x86_64-linux-gnu/
+         cp -L /lib/*-linux-gnu*/libresolv.so.* lib/x86_64-linux-gnu/
          chown www-data private public active; echo mail >active/1",
     );
     there_and_back(&sandbox, "postfix", &[]);
@@ -312,7 +314,8 @@ fn versions() {
     shell(
         &root,
         "mkdir -p etc usr/bin; cp /usr/bin/env usr/bin/; echo more >>usr/bin/env
-         mkdir -p usr/share; cp -r /usr/share/zoneinfo usr/share/; echo >>usr/share/zoneinfo/tzdata.zi
+         mkdir -p usr/share; cp -r /usr/share/zoneinfo usr/share/
+         echo >>usr/share/zoneinfo/tzdata.zi
          cp /etc/ld.so.cache etc/; echo more >>etc/ld.so.cache
          printf 'TZif2\\0%s\\nUTC0\\n' old >etc/localtime",
     );
@@ -355,7 +358,8 @@ fn named() {
     let ran = sandbox.run(&["adopt", "--write", "s"]).exits(1);
     let ran = ran.says("hosts: it differs from the host's");
     ran.says(
-        "`mountjail adopt --write s --also /etc/hosts --also /etc/ld.so.conf.d/own.conf` moves them",
+        "`mountjail adopt --write s --also /etc/hosts --also /etc/ld.so.conf.d/own.conf` moves \
+         them",
     );
     before.assert_same(&tree(&root));
     sandbox

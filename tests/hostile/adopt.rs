@@ -1,5 +1,5 @@
-//! Promise: adopting loses nothing and moves nothing else, whatever the root's owner does, whichever
-//! call fails, and wherever the run is killed.
+//! Promise: adopting loses nothing and moves nothing else, whatever the root's owner does,
+//! whichever call fails, and wherever the run is killed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -79,7 +79,7 @@ impl DownRun<'_> {
             .iter()
             .filter_map(|member| self.observed.mounts.get(member));
         let known: HashSet<_> = seen.flatten().filter_map(|seen| seen.unique_id).collect();
-        let inside = sys::list_mounts_in(id)
+        let inside = sys::list_newer_mounts_in(id, self.observed.newest.unwrap_or(0))
             .map_err(|error| cannot(&self.root, "look into", target, &error))?;
         if inside.iter().all(|inside| known.contains(inside)) {
             return Ok(());
