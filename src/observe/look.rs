@@ -10,8 +10,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
 
-use nix::fcntl::readlinkat;
-
 use super::holders::{self, Apart};
 use super::lost_grafts;
 use super::mountinfo::MountInfo;
@@ -652,11 +650,11 @@ impl<'a> ObservedRoot<'a> {
     }
 
     fn seen(&self, path: &JailPath, stat: &Stat, look_inside: bool) -> io::Result<PathState> {
-        let link = match (stat.kind, path.file_name()) {
+        let (stat, link) = match (stat.kind, path.file_name()) {
             (FileKind::Symlink, Some(name)) => {
-                Some(readlinkat(self.directory_of(path)?, name)?.into())
+                sys::entry_at(self.directory_of(path)?, Path::new(name))?
             }
-            _ => None,
+            _ => (*stat, None),
         };
         let empty = match stat.kind {
             FileKind::Directory => !look_inside || self.is_empty(path)?,
@@ -664,7 +662,7 @@ impl<'a> ObservedRoot<'a> {
         };
         Ok(PathState {
             kind: stat.kind,
-            file: Identity::of(stat, self.root_device),
+            file: Identity::of(&stat, self.root_device),
             empty,
             link,
         })

@@ -47,7 +47,7 @@ pub use quiet::{OnMount, mount_of, reopen_on};
 pub use schedule::undisturbed;
 pub use seccomp::forbid_typing;
 pub use stat::{
-    MountOutline, Stat, StatMount, file_known_at, list_mounts, list_mounts_in,
+    MountOutline, Stat, StatMount, entry_at, file_known_at, list_mounts, list_mounts_in,
     list_newer_mounts_in, mount_exists, mount_id_in_table, mount_outline, mount_point,
     open_beneath, open_host, open_unmounted, stat_at, stat_fd, stat_fd_unsynced, stat_mount,
 };
