@@ -1,8 +1,7 @@
 //! Whole processes against the raw system calls and against what people use instead, in one table.
 //!
-//! `cargo bench`, as root, on a quiet machine. Every site has 30 mounts, its placeholders are there
-//! already. All of it happens in a mount namespace of its own. Ratios of one run are what counts;
-//! times are of this machine.
+//! `cargo bench`, as root, on a quiet machine. Every site has 30 mounts. All of it happens in a mount
+//! namespace of its own. Ratios of one run are what counts; times are of this machine.
 
 mod support;
 
@@ -11,14 +10,15 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mountjail::sys::{self, MountAttr};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::resource::{UsageWho, getrusage};
-use support::{Farm, MOUNTS, apart};
+use nix::sys::time::TimeVal;
+use support::{Farm, MOUNTS, Roots, apart};
 
 /// Sites of the large farm.
 const MANY: usize = 1000;
@@ -74,57 +74,107 @@ fn farm(dir: &str, sites: &str) -> Farm {
 }
 
 /// Runs a command to its end and takes the time.
-fn time(command: &mut Command) -> Duration {
+fn time(command: &mut Command) -> Took {
     command.stdin(Stdio::null()).stdout(Stdio::null());
-    let start = Instant::now();
+    let (start, before) = (Instant::now(), cpu_of_children());
     let status = command.status().unwrap();
-    let took = start.elapsed();
+    let wall = start.elapsed();
     assert!(status.success(), "{command:?}: {status}");
-    took
+    Took {
+        wall,
+        cpu: cpu_of_children() - before,
+    }
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
+/// What all processes that have ended took of the processors.
+fn cpu_of_children() -> Duration {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
+    let time = |time: TimeVal| {
+        let micros = time.tv_sec() * 1_000_000 + time.tv_usec();
+        Duration::from_micros(u64::try_from(micros).unwrap())
+    };
+    time(usage.user_time()) + time(usage.system_time())
+}
+
+fn median(mut times: Vec<Took>) -> Took {
     times.sort();
     times[times.len() / 2]
 }
 
-/// Medians of the whole life of a farm, ours and the raw one in turn.
-struct Life {
-    up: Duration,
-    again: Duration,
-    down: Duration,
-    raw_up: Duration,
-    raw_down: Duration,
+/// What a command took: the time until its end, and that of all processors together.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Took {
+    wall: Duration,
+    cpu: Duration,
 }
 
-fn life(farm: &Farm, rounds: usize) -> Life {
-    let mut times: [Vec<Duration>; 5] = Default::default();
-    for _ in 0..rounds {
-        times[0].push(time(&mut all(farm, "up")));
-        times[1].push(time(&mut all(farm, "up")));
-        times[2].push(time(&mut all(farm, "down")));
-        times[3].push(time(&mut raw(farm, "--raw-up")));
-        times[4].push(time(&mut raw(farm, "--raw-down")));
+/// The whole life of farms, ours and the raw one in turn.
+struct Life {
+    /// The first `up`, of roots in which nothing is.
+    first: Took,
+    /// `up` of roots in which the placeholders of another mountjail are.
+    up: Took,
+    again: Took,
+    down: Took,
+    raw_up: Took,
+    raw_down: Took,
+}
+
+/// Medians of so many rounds of farms with so many sites each.
+fn life(base: &Path, sites: usize, rounds: usize) -> (Life, Farm) {
+    let name = |what: &str| format!("{sites}-{what}");
+    let raw_one = Farm::new(base, &name("raw"), sites, Roots::Placeholders);
+    let mut times: [Vec<Took>; 6] = Default::default();
+    let empty = Farm::new(base, &name("empty"), sites, Roots::Empty);
+    for round in 0..rounds {
+        let recorded = Farm::new(base, &name("recorded"), sites, Roots::Recorded);
+        let mut add = |nth: usize, command: &mut Command| {
+            let took = time(command);
+            if round > 0 || rounds == 1 {
+                times[nth].push(took);
+            }
+        };
+        add(0, &mut all(&empty, "up"));
+        add(2, &mut all(&empty, "up"));
+        add(3, &mut all(&empty, "down"));
+        add(1, &mut all(&recorded, "up"));
+        time(&mut all(&recorded, "down"));
+        add(4, &mut raw(&raw_one, "--raw-up"));
+        add(5, &mut raw(&raw_one, "--raw-down"));
+        fs::remove_dir_all(&recorded.dir).unwrap();
     }
-    let [up, again, down, raw_up, raw_down] = times.map(median);
-    Life {
+    let [first, up, again, down, raw_up, raw_down] = times.map(median);
+    let life = Life {
+        first,
         up,
         again,
         down,
         raw_up,
         raw_down,
-    }
+    };
+    (life, empty)
+}
+
+fn row(what: &str, ours: Took, theirs: Took, goal: &str) {
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    println!(
+        "{what:<38} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>6.2} {:>6.2}  {goal}",
+        ms(ours.wall),
+        ms(theirs.wall),
+        ms(ours.cpu),
+        ms(theirs.cpu),
+        ms(ours.wall) / ms(theirs.wall),
+        ms(ours.cpu) / ms(theirs.cpu),
+    );
 }
 
 fn table() {
     let base = apart();
-    let farm = |sites| Farm::new(base.path(), sites);
-
-    let (one, ten, hundred, many) = (farm(1), farm(10), farm(100), farm(MANY));
-    let of_one = life(&one, 21);
+    let (of_one, one) = life(base.path(), 1, 21);
     let spawn = median((0..21).map(|_| time(&mut bubblewrap(&one))).collect());
-    let of_ten = life(&ten, 11);
-    let of_hundred = life(&hundred, 5);
+    let (of_ten, _) = life(base.path(), 10, 11);
+    let (of_hundred, _) = life(base.path(), 100, 5);
+    let hundred = Farm::new(base.path(), "100-fstab", 100, Roots::Placeholders);
     let mount_a = time(
         Command::new("mount")
             .arg("-a")
@@ -132,63 +182,62 @@ fn table() {
             .arg(fstab(&hundred)),
     );
     raw_down(&hundred);
-    let of_many = life(&many, 5);
+    let (of_many, many) = life(base.path(), MANY, 6);
     let resident = peak_of(&many);
 
-    println!("{MOUNTS} mounts per site; medians; times in ms\n");
+    println!("{MOUNTS} mounts per site; medians; times in ms; ratios of times and of CPU times\n");
     println!(
-        "{:<34} {:>10} {:>10} {:>7}  goal",
-        "", "mountjail", "reference", "ratio"
+        "{:<38} {:>9} {:>9} {:>9} {:>9} {:>6} {:>6}  goal",
+        "", "mountjail", "reference", "CPU", "CPU", "ratio", "CPU"
     );
-    let row = |what: &str, ours: Duration, theirs: Duration, goal: &str| {
-        let (ours, theirs) = (ours.as_secs_f64() * 1e3, theirs.as_secs_f64() * 1e3);
-        println!(
-            "{what:<34} {ours:>10.2} {theirs:>10.2} {:>7.2}  {goal}",
-            ours / theirs
-        );
-    };
-    row("up, 1 site / bubblewrap spawn", of_one.up, spawn, "<= 1");
-    row("up, 1 site / raw calls", of_one.up, of_one.raw_up, "");
+    row(
+        "up, 1 site / bubblewrap spawn",
+        of_one.first,
+        spawn,
+        "<= 0.5",
+    );
+    row("up, 1 site / raw calls", of_one.first, of_one.raw_up, "");
     row(
         "up --all, 10 sites / raw calls",
-        of_ten.up,
+        of_ten.first,
         of_ten.raw_up,
         "",
     );
     row(
-        "up --all, 100 sites / raw calls",
-        of_hundred.up,
+        "up --all, 100 / raw calls",
+        of_hundred.first,
         of_hundred.raw_up,
         "",
     );
-    row("up --all, 100 sites / mount -a", of_hundred.up, mount_a, "");
+    row("up --all, 100 / mount -a", of_hundred.first, mount_a, "");
+    let raw_up = of_many.raw_up;
     row(
-        "up --all, 1000 sites / raw calls",
+        "up --all, 1000, with placeholders",
         of_many.up,
-        of_many.raw_up,
-        "<= 1.5",
+        raw_up,
+        "<= 0.5",
+    );
+    row(
+        "up --all, 1000, without any",
+        of_many.first,
+        raw_up,
+        "<= 0.6",
     );
     row(
         "nothing to do, 1000 / raw calls",
         of_many.again,
-        of_many.raw_up,
-        "<= 1",
+        raw_up,
+        "<= 0.3",
     );
     row(
         "down --all, 1000 / raw, one by one",
         of_many.down,
         of_many.raw_down,
-        "<= 0.4",
-    );
-    row(
-        "a site's up at 1000 / at 10",
-        of_many.up / 1000,
-        of_ten.up / 10,
-        "<= 1.3",
+        "<= 0.2",
     );
     println!(
-        "{:<34} {:>10} {:>10} {:>7}  <= 64",
-        "peak memory at 1000 sites, MiB", resident, "", ""
+        "{:<38} {resident:>9} {:>40}  <= 32",
+        "peak memory at 1000 sites, MiB", ""
     );
     umount2(base.path(), MntFlags::MNT_DETACH).unwrap();
 }

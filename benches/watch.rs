@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, umount2};
-use support::{Farm, MOUNTS, apart};
+use support::{Farm, MOUNTS, Roots, apart};
 
 /// How often the file is replaced.
 const REPLACED: usize = 1000;
@@ -47,7 +47,7 @@ fn row(what: &str, mut times: Vec<Duration>, goal: &str) {
 }
 
 fn one_site(base: &Path) {
-    let farm = Farm::new(base, 1);
+    let farm = Farm::new(base, "1", 1, Roots::Empty);
     let watcher = watch(&farm);
     let (done, reads) = (AtomicBool::new(false), AtomicUsize::new(0));
     let times = |pause: Duration, from: usize| -> Vec<Duration> {
@@ -85,17 +85,27 @@ fn one_site(base: &Path) {
 }
 
 fn many_sites(base: &Path) {
-    let farm = Farm::new(base, 1000);
+    let farm = Farm::new(base, "1000", 1000, Roots::Empty);
     let watcher = watch(&farm);
     let all: Vec<usize> = (0..1000).collect();
-    let times = (1..=10).map(|nth| {
-        thread::sleep(Duration::from_secs(2));
-        replaced(&farm, nth, &all)
+    let (done, reads) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| read_all_the_time(&farm.target(7, 0), &done, &reads));
+        let times = (1..=20).map(|nth| {
+            thread::sleep(Duration::from_secs(1));
+            replaced(&farm, nth, &all)
+        });
+        row(
+            "1000 sites, until the last one has it",
+            times.collect(),
+            "<= 20, worst <= 100",
+        );
+        done.store(true, Ordering::Relaxed);
     });
-    row(
-        "1000 sites, until the last one has it",
-        times.collect(),
-        "worst <= 2000",
+    println!(
+        "{:<40} {:>9} reads in one of them, each of them whole",
+        "",
+        reads.load(Ordering::Relaxed)
     );
     println!(
         "\nresident with 1000 sites: {} MiB (goal <= 32)",
@@ -108,8 +118,9 @@ fn many_sites(base: &Path) {
 fn read_all_the_time(path: &Path, done: &AtomicBool, reads: &AtomicUsize) {
     while !done.load(Ordering::Relaxed) {
         let found = fs::read_to_string(path).unwrap();
-        let first = &found[..8];
-        assert!(found == first.repeat(512), "a mix, or nothing: {found:?}");
+        let first = &found[..8.min(found.len())];
+        let is_whole = found == first.repeat(512) || found == "contents of 0";
+        assert!(is_whole, "a mix, or nothing: {found:?}");
         reads.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -25,16 +26,28 @@ pub fn apart() -> tempfile::TempDir {
     base
 }
 
-/// Sites that all bind the same files. Their placeholders are there already.
+/// What is in the roots before anything is mounted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[allow(dead_code)] // each benchmark has its own
+pub enum Roots {
+    /// Nothing.
+    Empty,
+    /// What mounts go on, made by somebody else.
+    Placeholders,
+    /// The same, recorded as made by the first mountjail.
+    Recorded,
+}
+
+/// Sites that all bind the same files.
 pub struct Farm {
     pub dir: PathBuf,
     pub sites: usize,
 }
 
 impl Farm {
-    pub fn new(base: &Path, sites: usize) -> Self {
+    pub fn new(base: &Path, name: &str, sites: usize, roots: Roots) -> Self {
         let farm = Self {
-            dir: base.join(sites.to_string()),
+            dir: base.join(name),
             sites,
         };
         let write = |path: PathBuf, text: String| {
@@ -52,10 +65,15 @@ impl Farm {
         write(farm.dir.join("config/presets/thirty.yaml"), preset);
 
         for site in 0..sites {
-            for nth in 0..MOUNTS {
-                write(farm.target(site, nth), String::new());
-            }
             let root = farm.dir.join(format!("srv/{site}"));
+            fs::create_dir_all(&root).unwrap();
+            if roots != Roots::Empty {
+                (0..MOUNTS).for_each(|nth| write(farm.target(site, nth), String::new()));
+            }
+            if roots == Roots::Recorded {
+                let record = farm.dir.join(format!("state/lib/site{site}.json"));
+                write(record, record_of_placeholders(&root));
+            }
             let manifest = format!("root: {}\npresets: [thirty]\n", root.display());
             write(
                 farm.dir.join(format!("config/sites/site{site}.yaml")),
@@ -80,4 +98,21 @@ impl Farm {
         mountjail.args(arguments);
         mountjail
     }
+}
+
+/// The record of the placeholders in `root`, of version 1.
+fn record_of_placeholders(root: &Path) -> String {
+    let made = |path: PathBuf, kind: &str| {
+        let ino = fs::metadata(&path).unwrap().ino();
+        let path = Path::new("/").join(path.strip_prefix(root).unwrap());
+        let path = path.display();
+        format!("{{\"path\":\"{path}\",\"kind\":\"{kind}\",\"file\":{{\"ino\":{ino}}}}}")
+    };
+    let files = (0..MOUNTS).map(|nth| made(root.join(format!("etc/file{nth}")), "file"));
+    let all: Vec<_> = [made(root.join("etc"), "directory")]
+        .into_iter()
+        .chain(files)
+        .collect();
+    let (root, all) = (root.display(), all.join(","));
+    format!("{{\"version\":1,\"root\":\"{root}\",\"made\":[{all}],\"files\":[]}}")
 }

@@ -199,12 +199,7 @@ impl RunArgs {
         let context: &'static Context = Box::leak(Box::new(context.with_state(state)));
 
         let sites: Vec<_> = found.known.iter().map(|(site, _)| site.clone()).collect();
-        let lookup = if sites.len() > 1 {
-            MountLookup::WholeTable
-        } else {
-            MountLookup::OneByOne
-        };
-        let run = BringUp::new(context.clone(), lookup, sites.len())?;
+        let run = BringUp::new(context.clone(), MountLookup::OneByOne, sites.len())?;
         context
             .roots()
             .come_up(sites.iter().map(|site| site.name.clone()));

@@ -148,6 +148,34 @@ pub(crate) fn as_recorded<'o>(
     (same_root && !record.mounts.is_empty()).then_some(observed)
 }
 
+/// The unique mount IDs of what is visible at `targets` in the root. Those that cannot be looked at
+/// are left out.
+pub(crate) fn mount_ids<'t>(
+    root: &HostPath,
+    targets: impl Iterator<Item = &'t JailPath>,
+) -> Vec<u64> {
+    let Ok(root) = sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY) else {
+        return vec![];
+    };
+    let mut last: Option<(JailPath, OwnedFd)> = None;
+    let mut ids = vec![];
+    for target in targets {
+        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
+            continue;
+        };
+        if last.as_ref().is_none_or(|(known, _)| *known != parent) {
+            let flags = libc::O_PATH | libc::O_DIRECTORY;
+            let open = sys::open_beneath(&root, parent.relative(), flags);
+            last = open.ok().map(|directory| (parent, directory));
+        }
+        let stat = last
+            .as_ref()
+            .and_then(|(_, directory)| sys::stat_at(directory, Path::new(name)).ok());
+        ids.extend(stat.and_then(|stat| stat.mount_id.filter(|_| stat.mount_id_is_unique)));
+    }
+    ids
+}
+
 /// Adds the mounts that are in grafts and did not come along with them. Without the whole table
 /// they are only looked for where it matters, since the kernel examines every mount for this.
 pub(crate) fn look_into_grafts(root: &HostPath, observed: &mut Observed) -> Result<()> {

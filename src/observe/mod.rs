@@ -32,7 +32,7 @@ mod watching;
 
 pub use late::FileSystems;
 pub use look::observe;
-pub(crate) use look::{as_recorded, look_into_grafts};
+pub(crate) use look::{as_recorded, look_into_grafts, mount_ids};
 pub use mountinfo::{MountInfo, parse as parse_mountinfo};
 pub(crate) use namespace::Outline;
 pub use observed::{Holder, Observed, ObservedMount, PathState, Stray};

@@ -10,7 +10,7 @@ use super::pass_result::{PassResult, RecordId};
 use crate::base::{HostPath, JailPath, SiteName};
 use crate::engine::Lock;
 use crate::manifest::Scope;
-use crate::observe::SiteRecords;
+use crate::observe::{self, SiteRecords};
 use crate::patience::{Crew, Stop};
 use crate::resolve::{Aspect, Dependencies, Host, Resolution};
 use crate::site::context::Context;
@@ -18,10 +18,7 @@ use crate::site::pipeline::{BringUp, MountLookup, lock};
 use crate::site::services::Namespaces;
 use crate::site::up::{Change, Done};
 use crate::site::{ManifestError, Site, SiteError, configuration, instances};
-use crate::{Error, Result, sys};
-
-/// From so many sites on, a pass reads the whole mount table instead of looking up each mount.
-const MANY: usize = 32;
+use crate::{Error, Result};
 
 /// Detaching a mount waits for the kernel's RCU grace period, outside of any lock: many threads can
 /// wait at the same time.
@@ -73,13 +70,8 @@ pub(crate) fn begin(
     stop: &Arc<AtomicBool>,
     policy: PassPolicy,
 ) -> Result<PassThreads> {
-    let lookup = if sites.len() >= MANY {
-        MountLookup::WholeTable
-    } else {
-        MountLookup::OneByOne
-    };
     let limit = context.limit;
-    let run = BringUp::new(context, lookup, sites.len())?;
+    let run = BringUp::new(context, MountLookup::OneByOne, sites.len())?;
     let work =
         move |each: &Site, stop: &Stop| site(&run, each, &policy, &stop.whatever_the_signal());
     Ok(Crew::start(sites, THREADS, limit, stop, work))
@@ -308,19 +300,17 @@ fn learned(run: &BringUp, site: &Site, lookups: Vec<Arc<Dependencies>>) -> Optio
         .ok()?;
     let record = records.record.as_ref();
     let mounts = record.into_iter().flat_map(|record| &record.mounts);
-    let ids = mounts.flat_map(|mount| {
-        let graft = mount.unique_id.filter(|_| mount.template.is_some());
-        let members = graft.and_then(|id| sys::list_mounts_in(id).ok());
-        mount
-            .unique_id
-            .into_iter()
-            .chain(members.into_iter().flatten())
-    });
+    let mut ids: Vec<u64> = mounts.filter_map(|mount| mount.unique_id).collect();
+    if let Some(record) = record {
+        let members = records.grafts.iter().flat_map(|graft| graft.members.iter());
+        let targets = members.map(|member| &member.target);
+        ids.extend(observe::mount_ids(&record.root, targets));
+    }
     Some(PassResult {
         user: Dependent::Site(site.name.clone()),
         lookups,
         root: record.map(|record| record.root.clone()),
-        ids: ids.collect(),
+        ids,
         record: id,
     })
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::{
-    Ran, Sandbox, bind, for_each_engine, for_each_engine_on_shared_root, grafts_below,
+    Ran, Running, Sandbox, bind, for_each_engine, for_each_engine_on_shared_root, grafts_below,
     mounts_below, replace, tree,
 };
 use libtest_mimic::Trial;
@@ -17,7 +17,7 @@ type OnEngine = fn(&'static str);
 
 pub fn all() -> Vec<Trial> {
     let mut all = vec![];
-    let both: [(&str, OnEngine); 10] = [
+    let both: [(&str, OnEngine); 13] = [
         (
             "lines for fstab get what they mount on beneath a graft",
             beneath,
@@ -48,6 +48,12 @@ pub fn all() -> Vec<Trial> {
         (
             "a site that was brought up file by file stays as it is",
             file_by_file,
+        ),
+        ("what uses a graft keeps it", used),
+        ("what uses a copy of a graft keeps it", used_elsewhere),
+        (
+            "a mount that was moved within its graft is missed at its place",
+            moved,
         ),
     ];
     for (name, body) in both {
@@ -256,6 +262,88 @@ fn forks(engine: &'static str) {
     assert!(!roots[0].join("x/hosts").exists());
     assert_eq!(read(&roots[0], "x/one"), "one");
     sandbox.ok(&["status", "--all"]);
+    nothing_is_left(&sandbox);
+}
+
+/// Users in this namespace and in others, of a directory of the graft itself and of a file in it.
+fn used(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let roots = sites(&sandbox, &["a", "b"], "");
+    let uses = |script: &str, namespace: Option<&str>| {
+        let script = format!("cd {}; {script}; exec sleep 1000", roots[0].display());
+        let mut command = Command::new("unshare");
+        if let Some(propagation) = namespace {
+            command.args(["--mount", "--propagation", propagation]);
+        }
+        command.args(["sh", "-ec", &script]);
+        Running::start_until(&mut command, |pid| {
+            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == b"sleep\x001000\0")
+        })
+    };
+    for namespace in [None, Some("slave"), Some("private")] {
+        let scripts = [
+            ("cd x/deep", "/x"),
+            ("exec 7< x/one; cd /", "/x/one"),
+            ("cd x; exec 7< deep/two; cd /", "/x/deep/two"),
+        ];
+        for (script, target) in scripts {
+            sandbox.ok(&["up", "--all"]);
+            let user = uses(script, namespace);
+            let pid = user.pid();
+            for _ in 0..2 {
+                let refused = sandbox.run(&["down", "a"]).exits(1);
+                let refused = refused.says(&format!("in use: {target};"));
+                refused.says(&format!("pid {pid}"));
+                assert_eq!(
+                    (read(&roots[0], "x/one"), read(&roots[0], "x/deep/two")),
+                    ("one".into(), "two".into())
+                );
+            }
+            sandbox.ok(&["down", "b"]); // nobody uses that one
+            drop(user);
+            nothing_is_left(&sandbox);
+        }
+    }
+}
+
+fn used_elsewhere(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    sites(&sandbox, &["a", "b"], "");
+    sandbox.ok(&["up", "--all"]);
+    let copy = sandbox.directory("copy");
+    let srv = sandbox.path("srv");
+    Ran::of(Command::new("mount").arg("--rbind").args([&srv, &copy])).exits(0);
+    let mut sleep = Command::new("sleep");
+    let user = Running::start(sleep.arg("1000").current_dir(copy.join("a/x")));
+    sandbox.run(&["down", "a"]).exits(1).says("in use: /x;");
+    sandbox.ok(&["down", "b"]);
+    drop(user);
+    let take = ["--recursive", "--lazy"];
+    Ran::of(Command::new("umount").args(take).arg(&copy)).exits(0);
+    nothing_is_left(&sandbox);
+}
+
+fn moved(engine: &'static str) {
+    let sandbox = Sandbox::with_engine(engine);
+    let roots = sites(&sandbox, &["a", "b"], "");
+    sandbox.ok(&["up", "--all"]);
+    Ran::of(
+        Command::new("mount")
+            .arg("--move")
+            .arg(roots[0].join("x/one"))
+            .arg(roots[0].join("x/deep/two")),
+    )
+    .exits(0);
+    sandbox.run(&["status", "a"]).exits(3).prints("missing");
+    assert_eq!(read(&roots[1], "x/one"), "one");
+    let ran = sandbox.run(&["up", "a"]);
+    assert!(!ran.stderr.contains("in sync"), "{ran}");
+    Ran::of(Command::new("umount").arg(roots[0].join("x/deep/two"))).exits(0);
+    sandbox.ok(&["up", "a"]);
+    assert_eq!(
+        (read(&roots[0], "x/one"), read(&roots[0], "x/deep/two")),
+        ("one".into(), "two".into())
+    );
     nothing_is_left(&sandbox);
 }
 
