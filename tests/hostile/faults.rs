@@ -113,7 +113,7 @@ fn each_call(engine: &'static str, run: Run, fault: Fault) {
 
 /// The calls of one name that a trial disturbs: the first one, the last one, and every third
 /// between them, which differ by `offset`. With `MOUNTJAIL_FAULTS=each` it is each of them.
-fn chosen(calls: RangeInclusive<usize>, offset: usize) -> impl Iterator<Item = usize> {
+pub(crate) fn chosen(calls: RangeInclusive<usize>, offset: usize) -> impl Iterator<Item = usize> {
     let each = std::env::var_os("MOUNTJAIL_FAULTS").is_some_and(|which| which == "each");
     let ends = [*calls.start(), *calls.end()];
     calls.filter(move |nth| each || ends.contains(nth) || (nth + offset).is_multiple_of(3))
