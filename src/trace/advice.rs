@@ -207,7 +207,10 @@ fn additions(
         .min_by_key(|preset| preset.desired.mounts.len());
     vec![match smallest {
         Some(preset) => addition("presets", preset.preset.clone()),
-        None => own_line(found),
+        None => match &found.part_of {
+            Some((directory, has_objects)) => line_of_part(directory, *has_objects),
+            None => own_line(found),
+        },
     }]
 }
 
@@ -257,6 +260,7 @@ fn addition(key: &'static str, name: String) -> Addition {
         key,
         name,
         optional: false,
+        executable: false,
     }
 }
 
@@ -283,6 +287,17 @@ fn own_line(found: &MissOnHost) -> Addition {
     }
 }
 
+/// The line that brings a whole directory of a package or an interpreter.
+fn line_of_part(directory: &HostPath, has_objects: bool) -> Addition {
+    match directory.as_path().strip_prefix("/etc") {
+        Ok(name) if !has_objects => addition("etc", name.display().to_string()),
+        _ => Addition {
+            executable: has_objects,
+            ..addition("mounts", pattern(directory.as_path()))
+        },
+    }
+}
+
 /// Optional on `/run`: what is there exists only once its daemon has started, which may be after
 /// the site came up.
 fn mount_of(path: &JailPath) -> Addition {
@@ -290,6 +305,7 @@ fn mount_of(path: &JailPath) -> Addition {
         key: "mounts",
         name: pattern(path.as_path()),
         optional: is_on_run(path),
+        executable: false,
     }
 }
 

@@ -661,7 +661,7 @@ fn curls_certificates() {
         .into_iter()
         .filter(|check| check["verdict"] == "failed")
         .collect();
-    assert_eq!(failed[0]["check"], "php", "{ran}");
+    assert_eq!(failed[0]["check"], "tls", "{ran}");
     assert!(
         failed[0]["detail"].as_str().unwrap().contains("curl: "),
         "{ran}"
