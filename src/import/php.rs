@@ -25,7 +25,7 @@ impl PhpSettings {
     /// further files, and the pool's own. A file that cannot be read is ignored, as by PHP.
     pub fn new(pool: &Pool) -> Self {
         let mut settings = Self::default();
-        if let Some(php_ini) = php_ini_above(&pool.file) {
+        if let Some(php_ini) = php_ini_above(&pool.file).or_else(only_php_ini) {
             settings.add(&php_ini);
             settings.directory = further_files(&php_ini);
             let files = settings.directory.as_deref().map(ini_files);
@@ -104,6 +104,12 @@ fn php_ini_above(file: &Path) -> Option<PathBuf> {
         }
     }
     None
+}
+
+/// The php.ini of Debian's PHP-FPM, where there is one version: a pool's file may be anywhere.
+fn only_php_ini() -> Option<PathBuf> {
+    let mut found = glob::glob("/etc/php/*/fpm/php.ini").ok()?.flatten();
+    found.next().filter(|_| found.next().is_none())
 }
 
 /// The directory of `*.ini` files that distributions keep beside php.ini, or beside the directory of

@@ -27,9 +27,9 @@ pub(crate) struct MissOnHost {
     pub kind: MissKind,
     /// Its directory may be brought as a whole.
     pub whole_directory: bool,
-    /// The directory of the package or the interpreter that it is a part of, and whether there are
-    /// objects in it.
-    pub part_of: Option<(HostPath, bool)>,
+    /// The directories of the package or the interpreter that it is a part of, each with whether
+    /// there are objects in it.
+    pub part_of: Vec<(HostPath, bool)>,
     /// Why the jail should not get it just because a program looked for it.
     pub refusal: Option<String>,
 }
@@ -71,18 +71,21 @@ pub(crate) fn look(host: &Host, roots: &Roots, root: &HostPath, miss: &Miss) -> 
         kind,
         MissKind::Data | MissKind::Library | MissKind::Directory
     );
-    let part_of = packages::directory_of(&path)
-        .filter(|_| is_part && refusal.is_none())
-        .filter(|part| may_be_given(host, part) && is_only_roots(host, part));
+    let mut part_of = vec![];
+    if is_part && refusal.is_none() {
+        part_of = packages::directories_of(&path);
+        part_of.retain(|part| may_be_given(host, part) && is_only_roots(host, part));
+    }
+    let with_objects = |part: HostPath| {
+        let has_objects = packages::has_objects(&part);
+        (part, has_objects)
+    };
     Some(MissOnHost {
         miss: miss.clone(),
         real: walk.real,
         kind,
         whole_directory,
-        part_of: part_of.map(|part| {
-            let has_objects = packages::has_objects(&part);
-            (part, has_objects)
-        }),
+        part_of: part_of.into_iter().map(with_objects).collect(),
         refusal,
     })
 }
@@ -102,7 +105,7 @@ fn created(host: &Host, root: &HostPath, miss: &Miss) -> Option<MissOnHost> {
         real: walk.real,
         kind: MissKind::Directory,
         whole_directory: false,
-        part_of: None,
+        part_of: vec![],
         refusal: Some(format!(
             "it was to be made, and its directory {directory} is not inside: \
              `install -d -o {user} {at}` makes one of the site's own"

@@ -54,6 +54,8 @@ pub(super) fn sockets(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     }
     let mut found = exam.ask(Sockets(places))?;
     found.retain(|socket| socket.path != Path::new(LOG));
+    let known: Vec<_> = found.iter().map(|socket| socket.path.clone()).collect();
+    let is_known = |path: &Path| known.iter().any(|known| known == path);
 
     let mut problems = missing_servers(exam, &found);
     for (path, why) in &named {
@@ -65,6 +67,12 @@ pub(super) fn sockets(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
             problems.push(Problem::new(text, bring_socket(exam, path)));
         }
     }
+    // By two names, such as /run and /var/run, it is one problem.
+    let is_alias = |path: &Path| {
+        path.strip_prefix("/var")
+            .is_ok_and(|rest| is_known(&slash(rest)))
+    };
+    found.retain(|socket| !is_alias(&socket.path));
     for socket in &found {
         if let Some(error) = &socket.error {
             let why = exam.explained(&socket.path, error);
@@ -83,6 +91,10 @@ pub(super) fn sockets(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
         .collect();
     let good = format!("a server listens at {}", paths.join(", "));
     Ok(CheckOutcome::judge(problems, good))
+}
+
+fn slash(rest: &Path) -> PathBuf {
+    Path::new("/").join(rest)
 }
 
 /// Sockets are in directories of data, or mounted by themselves; systemd's are left out.

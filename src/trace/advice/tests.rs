@@ -28,6 +28,7 @@ fn found(path: &str, kind: MissKind) -> MissOnHost {
         real: host(path),
         kind,
         whole_directory: true,
+        part_of: vec![],
         refusal: None,
     }
 }
