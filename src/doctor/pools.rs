@@ -44,17 +44,15 @@ pub(super) fn ask<'e>(exam: &Exam<'e>) -> Vec<PoolPhp<'e>> {
         let state = match command_line(exam.host, pool_user) {
             Err(why) => Err(why),
             Ok(php) => {
-                let known = asked
-                    .iter()
-                    .find(|(same, other, _)| *same == php && other.user == pool_user.user);
-                match known {
-                    Some((_, _, state)) => state.clone(),
-                    None => {
-                        let answer = exam.ask_as(&pool_user.user, php.clone());
-                        let state = answer.map_err(|why: NoAnswer| why.to_string());
-                        asked.push((php, pool_user, state.clone()));
-                        state
-                    }
+                let mut known = asked.iter();
+                let same = known.find(|(same, of, _)| *same == php && of.user == pool_user.user);
+                if let Some((_, _, state)) = same {
+                    state.clone()
+                } else {
+                    let answer = exam.ask_as(&pool_user.user, php.clone());
+                    let state = answer.map_err(|why: NoAnswer| why.to_string());
+                    asked.push((php, pool_user, state.clone()));
+                    state
                 }
             }
         };
@@ -75,7 +73,7 @@ fn command_line(host: &Host, pool_user: &PoolUser) -> Result<Php, String> {
     match programs.find(is_roots) {
         Some(program) => Ok(Php {
             program,
-            php_ini: settings.file.clone(),
+            ini: settings.file.clone(),
             directory: settings.directory.clone(),
             settings: settings.of_pool().to_vec(),
         }),

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use super::Exam;
 use super::php::NO_POOL;
-use crate::doctor::ask::NoAnswer;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::pools::PoolPhp;
 
@@ -16,9 +15,9 @@ const LDAP_CONF: [&str; 2] = ["/etc/ldap/ldap.conf", "/etc/openldap/ldap.conf"];
 /// What brings the files of an extension that was tried in vain.
 const PRESETS: [(&str, &str); 1] = [("imagick", "imagemagick")];
 
-pub(super) fn extensions(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
+pub(super) fn extensions(exam: &Exam<'_>) -> CheckOutcome {
     if exam.php().is_empty() {
-        return Ok(CheckOutcome::not_needed(NO_POOL));
+        return CheckOutcome::not_needed(NO_POOL);
     }
 
     let (mut problems, mut good, mut untried) = (vec![], BTreeSet::new(), None);
@@ -43,7 +42,7 @@ pub(super) fn extensions(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     } else {
         good.join("; ")
     };
-    Ok(CheckOutcome::judge(problems, good).unless(untried))
+    CheckOutcome::judge(problems, good).unless(untried)
 }
 
 fn mend(exam: &Exam<'_>, extension: &str) -> Remedy {

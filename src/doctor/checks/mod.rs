@@ -98,7 +98,7 @@ pub(super) static ALL: [NamedCheck; 19] = [
     NamedCheck::new("mail", Inside(mail::mail)),
     NamedCheck::new("syslog", Inside(sockets::syslog)),
     NamedCheck::new("sockets", Inside(sockets::sockets)),
-    NamedCheck::new("php", Inside(extensions::extensions)),
+    NamedCheck::new("php", Inside(|exam| Ok(extensions::extensions(exam)))),
     NamedCheck::new("directories", Inside(php::directories)),
     NamedCheck::new("opcache", Outside(php::opcache)),
     NamedCheck::new("web-root", Inside(php::web_root)),

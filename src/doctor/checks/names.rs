@@ -74,15 +74,13 @@ fn bring_group(exam: &Exam<'_>, user: &JailUser, group: &str) -> Remedy {
         return bring_user(exam, &user.name);
     }
     let passwd = fs::read("/etc/passwd").unwrap_or_default();
-    match user_with_group(&String::from_utf8_lossy(&passwd), user.gid) {
-        Some(name) => bring_user(exam, name),
-        None => {
-            let (name, site) = (&user.name, &exam.site.desired.site);
-            Remedy::act(format!(
-                "usermod -a -G {group} {name} && mountjail up {site}"
-            ))
-        }
+    if let Some(name) = user_with_group(&String::from_utf8_lossy(&passwd), user.gid) {
+        return bring_user(exam, name);
     }
+    let (name, site) = (&user.name, &exam.site.desired.site);
+    Remedy::act(format!(
+        "usermod -a -G {group} {name} && mountjail up {site}"
+    ))
 }
 
 /// The first user of passwd(5) with this primary group.

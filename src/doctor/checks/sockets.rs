@@ -41,7 +41,7 @@ const DATABASES: [(&str, &str); 2] = [
     ("pdo_mysql", "pdo_mysql.default_socket"),
 ];
 
-/// Where PostgreSQL's library connects to if nothing is named.
+/// Where `PostgreSQL`'s library connects to if nothing is named.
 const POSTGRESQL: &str = "/var/run/postgresql/.s.PGSQL.5432";
 
 pub(super) fn sockets(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {

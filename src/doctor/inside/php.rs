@@ -36,7 +36,8 @@ const LEFT_OUT: [&str; 9] = [
 pub(in crate::doctor) struct Php {
     /// The command line of the pool's PHP, a file of root's.
     pub program: HostPath,
-    pub php_ini: Option<PathBuf>,
+    /// Its php.ini.
+    pub ini: Option<PathBuf>,
     /// The directory of further files.
     pub directory: Option<PathBuf>,
     /// The pool's own settings.
@@ -110,8 +111,8 @@ impl Php {
         if let Some(directory) = &self.directory {
             command.env("PHP_INI_SCAN_DIR", directory);
         }
-        if let Some(php_ini) = &self.php_ini {
-            command.arg("-c").arg(php_ini);
+        if let Some(ini) = &self.ini {
+            command.arg("-c").arg(ini);
         }
         for (key, value) in &self.settings {
             if is_passed_on(key, value) {

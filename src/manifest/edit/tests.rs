@@ -294,6 +294,7 @@ fn additions() -> impl Strategy<Value = Vec<Addition>> {
             key,
             name,
             optional: key == "mounts",
+            executable: false,
         }
     });
     let usable = |addition: &Addition| meaning(addition, None).is_ok();
