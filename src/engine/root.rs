@@ -354,9 +354,11 @@ impl Spot {
         Ok(match kind {
             CreatedKind::Directory => stat.kind == FileKind::Directory,
             CreatedKind::File => stat.kind == FileKind::File && stat.size == 0,
-            CreatedKind::Link(destination) => {
-                stat.kind == FileKind::Symlink && self.link()? == *destination
-            }
+            CreatedKind::Link(destination) if stat.kind == FileKind::Symlink => match self.link() {
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => false, // it is none now
+                link => link? == *destination,
+            },
+            CreatedKind::Link(_) => false,
         })
     }
 
@@ -371,9 +373,10 @@ impl Spot {
 
     /// Whether the topmost mount here is in use. Nothing is unmounted.
     ///
-    /// The first `MNT_EXPIRE` marks a mount, and a second one in a row unmounts it. Any access to
-    /// the mount clears the mark, and the plan was made after one.
+    /// The first `MNT_EXPIRE` marks a mount, and a second one in a row unmounts it. An access to the
+    /// mount clears the mark that an earlier question may have left.
     pub(super) fn is_busy(&self) -> io::Result<bool> {
+        self.mount()?;
         sys::umount_expire_probe(&self.dir, Path::new(&self.name))
     }
 
@@ -413,7 +416,7 @@ pub(super) fn must_be_new(file: &OwnedFd, found: &Stat) -> io::Result<()> {
 }
 
 /// Gives a new file or directory the mode `mode` and no ACL.
-fn set_mode(new: &OwnedFd, mode: Mode) -> io::Result<()> {
+pub(super) fn set_mode(new: &OwnedFd, mode: Mode) -> io::Result<()> {
     let acls = acls(new);
     let found = sys::stat_fd(new)?;
     let is_set = |stat: &Stat| stat.mode & 0o7777 == mode.bits();

@@ -38,9 +38,28 @@ pub struct Plan {
     /// Things in the way that do not belong to mountjail. No step is carried out while there are
     /// any.
     pub conflicts: Vec<Error>,
+    /// The paths in the root of the conflicts that could be moved aside.
+    pub in_the_way: Vec<JailPath>,
 }
 
 impl Plan {
+    /// A plan in which nothing is known and nothing is to do.
+    pub(super) fn empty(site: SiteName, root: HostPath) -> Self {
+        Self {
+            site,
+            root,
+            manifest: None,
+            steps: vec![],
+            states: vec![],
+            grafts: vec![],
+            up_without_mounts: false,
+            unchanged: vec![],
+            unfinished: false,
+            conflicts: vec![],
+            in_the_way: vec![],
+        }
+    }
+
     /// The part of this plan that prepares the root for mount(8): files, placeholders and links.
     #[must_use]
     pub fn without_mounts(mut self) -> Self {
@@ -78,6 +97,17 @@ impl Plan {
     /// The graft that brings a mount to `target`, if one does.
     pub(crate) fn graft_with(&self, target: &JailPath) -> Option<&Graft> {
         self.grafts.iter().find(|graft| graft.has(target))
+    }
+
+    /// Whether a graft goes or is replaced, or its template changes.
+    pub(crate) fn changes_grafts(&self) -> bool {
+        self.steps.iter().any(|step| match step {
+            Step::Refresh { .. } => true,
+            Step::Detach { along, .. } | Step::Swap { along, .. } => {
+                matches!(along, Along::Members(_))
+            }
+            _ => false,
+        })
     }
 
     /// Whether everything is as desired.
@@ -240,6 +270,35 @@ pub struct MountState {
     pub detail: Option<String>,
     /// The desired mount, if there is one.
     pub mount: Option<Arc<Mount>>,
+}
+
+impl MountState {
+    /// The state of a desired mount.
+    pub(super) fn desired(mount: &Arc<Mount>, state: State, detail: Option<String>) -> Self {
+        Self {
+            target: mount.target.clone(),
+            source: Some(mount.source.clone()),
+            state,
+            detail,
+            mount: Some(mount.clone()),
+        }
+    }
+
+    /// The state of a mount that is there and that the manifest does not ask for.
+    pub(super) fn undesired(
+        target: &JailPath,
+        source: Option<&HostPath>,
+        state: State,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self {
+            target: target.clone(),
+            source: source.cloned(),
+            state,
+            detail: Some(detail.into()),
+            mount: None,
+        }
+    }
 }
 
 /// The states of a mount, as `status` names them.
