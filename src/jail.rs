@@ -100,21 +100,11 @@ pub(crate) fn group(name: &str) -> Result<Gid> {
 /// Enters the root as `user`, and gives up what that user does not have: the caller's groups, keys
 /// and capabilities. The groups are looked up on the host. No code of the jail runs before that.
 pub(crate) fn enter(root: &HostPath, user: &JailUser) -> Result<()> {
-    let cannot_become = |error: nix::Error| {
-        Error::failed(format!("cannot become the user {}", user.name)).because(&error.into())
-    };
+    stand_before(root, user)?;
+    chroot(".").map_err(|error| cannot_enter(root, &error.into()))?;
 
-    let name =
-        CString::new(user.name.as_str()).map_err(|_| Error::usage("a user's name has no NUL"))?;
-    initgroups(&name, Gid::from_raw(user.gid)).map_err(cannot_become)?;
-    forbid_typing()?;
-    leave_keyring()?;
-
-    change_root(root)
-        .map_err(|error| Error::failed(format!("cannot enter the root {root}")).because(&error))?;
-
-    setgid(Gid::from_raw(user.gid)).map_err(cannot_become)?;
-    setuid(Uid::from_raw(user.uid)).map_err(cannot_become)?;
+    setgid(Gid::from_raw(user.gid)).map_err(|error| cannot_become(user, error))?;
+    setuid(Uid::from_raw(user.uid)).map_err(|error| cannot_become(user, error))?;
     if user.is_root() {
         return Ok(());
     }
@@ -124,12 +114,30 @@ pub(crate) fn enter(root: &HostPath, user: &JailUser) -> Result<()> {
     })
 }
 
+/// The first part of [`enter`], for a program of the host that enters by itself: afterwards the
+/// root is the working directory, and only chroot(2) to it, setgid(2) and setuid(2) are left to do.
+pub(crate) fn stand_before(root: &HostPath, user: &JailUser) -> Result<()> {
+    let name =
+        CString::new(user.name.as_str()).map_err(|_| Error::usage("a user's name has no NUL"))?;
+    initgroups(&name, Gid::from_raw(user.gid)).map_err(|error| cannot_become(user, error))?;
+    forbid_typing()?;
+    leave_keyring()?;
+    go_to_root(root).map_err(|error| cannot_enter(root, &error))
+}
+
+fn cannot_become(user: &JailUser, error: nix::Error) -> Error {
+    Error::failed(format!("cannot become the user {}", user.name)).because(&error.into())
+}
+
+fn cannot_enter(root: &HostPath, error: &io::Error) -> Error {
+    Error::failed(format!("cannot enter the root {root}")).because(error)
+}
+
 /// The root is opened as `up` opens it, through no link: the site's owner may have changed the way
 /// to it meanwhile.
-fn change_root(root: &HostPath) -> io::Result<()> {
+fn go_to_root(root: &HostPath) -> io::Result<()> {
     let directory = sys::open_host(root.as_path(), libc::O_PATH | libc::O_DIRECTORY)?;
-    fchdir(&directory)?;
-    Ok(chroot(".")?)
+    Ok(fchdir(&directory)?)
 }
 
 fn leave_keyring() -> Result<()> {

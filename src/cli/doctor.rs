@@ -33,13 +33,14 @@ use crate::{Error, Result};
 ///
 /// All checks are made in the site's root, as the user of its PHP-FPM pool, by a process that
 /// enters the root as a worker of PHP-FPM does: name servers, certificates, users, time zones,
-/// character sets, locales, devices, mail, sockets, libraries, and PHP's own settings. Each failed
-/// check is shown with the line that the manifest lacks, or with another remedy. Nothing is
-/// changed. Without a site it shows what this kernel offers, how much room there is for mounts, and
+/// character sets, locales, devices, mail, sockets, libraries, and PHP's own settings. The host's
+/// PHP loads the pool's extensions, enters the root, and tries there those that open files late.
+/// For other daemons the units under `services` are examined. Each failed check is shown with the
+/// line that the manifest lacks, or with another remedy. Nothing is changed and no mail is sent. Without a site it shows what this kernel offers, how much room there is for mounts, and
 /// the configuration.
 ///
-/// Without --user the checks run as the user of the PHP-FPM pool with this chroot, else as the
-/// first of the manifest's `users`, else as nobody. Modules of the C library inside run as that
+/// Without --user the checks run as the user of the PHP-FPM pool with this chroot, else as that of
+/// a unit under `services`, else as the first of the manifest's `users`, else as nobody. Modules of the C library inside run as that
 /// user.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:\n  mountjail doctor site1\n  \
@@ -149,7 +150,7 @@ impl DoctorArgs {
         }
         let user = match &self.user {
             Some(name) => jail::user(name),
-            None => jail::choose_user(pools.found.iter().map(|pool| &pool.user), &manifest),
+            None => run_as::choose(pools.found.iter().map(|pool| &pool.user), &manifest),
         }
         .map_err(|error| error.context(&site.name))?;
         let examined = ExaminedSite {
@@ -321,7 +322,7 @@ fn text(site: &SiteName, root: &HostPath, user: &str, findings: &[Finding]) -> S
         );
         for remedy in remedies {
             let what = match remedy {
-                doctor::Remedy::Manifest { .. } => "manifest:",
+                doctor::Remedy::Manifest { .. } | doctor::Remedy::ManifestLine(_) => "manifest:",
                 doctor::Remedy::Do(_) => "try:",
             };
             line(&mut text, format_args!("  {:<15} {what:<11} {remedy}", ""));

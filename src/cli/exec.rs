@@ -24,8 +24,9 @@ use crate::site::select;
 /// A site with `scope: services` is entered in the mount namespace of one of its services; if none
 /// runs, it is mounted for the command alone.
 ///
-/// Without --user the command runs as the user of the PHP-FPM pool with this chroot, else as the
-/// first of the manifest's `users`, else as nobody; never as root, because root can leave a chroot.
+/// Without --user the command runs as the user of the PHP-FPM pool with this chroot, else as that
+/// of a unit under `services`, else as the first of the manifest's `users`, else as nobody; never as
+/// root, because root can leave a chroot.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  mountjail exec site1 -- ping -c1 example.org\n  \

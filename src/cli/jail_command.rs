@@ -12,7 +12,7 @@ use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 
 use super::run_as::command_user;
-use crate::base::{HostPath, JailPath, SEARCH_PATH, SiteName};
+use crate::base::{HostPath, JailPath, MAX_LINKS, SEARCH_PATH, SiteName, lexical};
 use crate::jail::{self, JailUser};
 use crate::manifest::Manifest;
 use crate::plan::SiteState;
@@ -169,6 +169,13 @@ impl JailCommand {
 
     /// Why the program is not found, and which line would bring it. By now `/` is the jail.
     fn what_is_missing(&self, program: &Path) -> String {
+        if let Some(end) = places(program).find_map(|place| end_of_link(&place)) {
+            let program = program.display();
+            return format!(
+                "{program} is a link: `programs: [{}]` in the manifest brings it",
+                end.display()
+            );
+        }
         if let Some(there) = places(program).find(|place| place.exists()) {
             return self.without_interpreter(&there);
         }
@@ -194,6 +201,16 @@ impl JailCommand {
             program.display()
         )
     }
+}
+
+/// Where a link inside leads that leads to nothing.
+fn end_of_link(link: &Path) -> Option<PathBuf> {
+    let mut at = link.to_owned();
+    for _ in 0..MAX_LINKS {
+        let Ok(next) = at.read_link() else { break };
+        at = lexical(at.parent()?, &next);
+    }
+    (at != link && at.symlink_metadata().is_err()).then_some(at)
 }
 
 fn is_denied(reason: &io::Error) -> bool {

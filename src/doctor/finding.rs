@@ -40,6 +40,8 @@ pub(crate) enum Remedy {
         key: &'static str,
         items: Vec<String>,
     },
+    /// A whole line for the manifest, such as one of `mounts` with attributes.
+    ManifestLine(String),
     /// Something outside the manifest: a command, a setting.
     Do(String),
 }
@@ -67,7 +69,7 @@ impl fmt::Display for Remedy {
                 let items: Vec<_> = items.iter().map(|item| yaml_scalar(item)).collect();
                 write!(f, "{key}: [{}]", items.join(", "))
             }
-            Self::Do(what) => f.write_str(what),
+            Self::Do(what) | Self::ManifestLine(what) => f.write_str(what),
         }
     }
 }
@@ -96,13 +98,17 @@ pub(super) struct CheckOutcome {
 #[derive(Debug)]
 pub(super) struct Problem {
     pub text: String,
-    pub remedy: Remedy,
+    pub remedies: Vec<Remedy>,
 }
 
 impl Problem {
     pub fn new(text: impl Into<String>, remedy: Remedy) -> Self {
+        Self::with(text, vec![remedy])
+    }
+
+    pub fn with(text: impl Into<String>, remedies: Vec<Remedy>) -> Self {
         let text = text.into();
-        Self { text, remedy }
+        Self { text, remedies }
     }
 }
 
@@ -137,7 +143,9 @@ impl CheckOutcome {
         let mut remedies = vec![];
         for problem in problems {
             texts.push(problem.text);
-            add_remedy(&mut remedies, problem.remedy);
+            for remedy in problem.remedies {
+                add_remedy(&mut remedies, remedy);
+            }
         }
 
         if texts.is_empty() {

@@ -8,14 +8,16 @@
 
 mod ask;
 mod checks;
+mod denied;
 mod finding;
 mod inside;
 mod machine;
+mod pools;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -38,6 +40,7 @@ use ask::{AnswerLimit, NoAnswer};
 use checks::NamedCheck;
 use finding::CheckOutcome;
 use inside::Probe;
+use pools::PoolPhp;
 
 /// The site that is examined.
 #[derive(Debug)]
@@ -80,6 +83,7 @@ pub(crate) fn examine(site: &ExaminedSite<'_>, options: &ExamOptions, host: &Hos
         // Read before the probes are inside as well.
         inside: root_id(&site.desired.root).map_or(vec![], observe::inside),
         other_c_library: other_c_library(host),
+        php: OnceLock::new(),
     };
 
     let entry = checks::entry(&exam);
@@ -135,9 +139,16 @@ struct Exam<'e> {
     inside: Vec<Process>,
     /// Why the C library's answers to a probe are not those that the site's processes get.
     other_c_library: Option<&'static str>,
+    /// What PHP itself answers, once a check needs it.
+    php: OnceLock<Vec<PoolPhp<'e>>>,
 }
 
-impl Exam<'_> {
+impl<'e> Exam<'e> {
+    /// What PHP itself answers for the site's pools.
+    fn php(&self) -> &[PoolPhp<'e>] {
+        self.php.get_or_init(|| pools::ask(self))
+    }
+
     /// Runs a probe inside.
     fn ask<P: Probe>(&self, probe: P) -> Result<P::Answer, NoAnswer> {
         self.ask_as(&self.site.user, probe)
@@ -149,6 +160,15 @@ impl Exam<'_> {
             stop: &self.options.stop,
         };
         ask::ask(&self.site.desired.root, user, probe, limit)
+    }
+
+    /// Runs a probe on the host itself, as the site's user.
+    fn ask_on_host<P: Probe>(&self, probe: P) -> Result<P::Answer, NoAnswer> {
+        let limit = AnswerLimit {
+            limit: self.options.limit,
+            stop: &self.options.stop,
+        };
+        ask::ask(&HostPath::slash(), &self.site.user, probe, limit)
     }
 
     /// A limit for probes that wait, so that they end before they are killed.
@@ -203,15 +223,29 @@ impl Exam<'_> {
     /// What brings a path that is missing inside: `line`, if the host has it and the manifest does
     /// not ask for it.
     fn bring(&self, path: &Path, line: Remedy) -> Remedy {
-        if self.mount_of(path).is_some() {
+        if let Some(at) = self.denied(path) {
+            return self.opened(&at);
+        }
+        if self.mount_of(path).is_some() && !self.is_as_it_should_be() {
             self.up()
-        } else if self.on_host(path) {
-            line
-        } else {
+        } else if !self.on_host(path) {
             Remedy::act(format!(
                 "install the package that has {}: it is not on this host either",
                 path.display()
             ))
+        } else if self.mount_of(path).is_some() {
+            let site = &self.site.desired.site;
+            let path = path.display();
+            Remedy::act(format!(
+                "see which file it is inside: `mountjail why {site} {path}`"
+            ))
+        } else {
+            line
         }
+    }
+
+    /// Whether `up` would change nothing.
+    fn is_as_it_should_be(&self) -> bool {
+        self.site.plan.in_sync() && self.site.plan.conflicts.is_empty()
     }
 }

@@ -19,7 +19,7 @@ pub(crate) mod php;
 mod php_ini;
 mod roots;
 mod source_properties;
-mod unit_file;
+pub(crate) mod unit_file;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

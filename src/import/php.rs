@@ -12,8 +12,12 @@ use super::php_ini::{Statement, statements};
 pub(crate) struct PhpSettings {
     /// The php.ini that was found.
     pub file: Option<PathBuf>,
+    /// The directory of further files that was found.
+    pub directory: Option<PathBuf>,
     /// In the order in which they are read; the last one counts.
     values: Vec<(String, String)>,
+    /// Where the pool's own begin in `values`.
+    of_pool: usize,
 }
 
 impl PhpSettings {
@@ -21,13 +25,16 @@ impl PhpSettings {
     /// further files, and the pool's own. A file that cannot be read is ignored, as by PHP.
     pub fn new(pool: &Pool) -> Self {
         let mut settings = Self::default();
-        if let Some(php_ini) = php_ini_above(&pool.file) {
+        if let Some(php_ini) = php_ini_above(&pool.file).or_else(only_php_ini) {
             settings.add(&php_ini);
-            for file in further_files(&php_ini) {
+            settings.directory = further_files(&php_ini);
+            let files = settings.directory.as_deref().map(ini_files);
+            for file in files.unwrap_or_default() {
                 settings.add(&file);
             }
             settings.file = Some(php_ini);
         }
+        settings.of_pool = settings.values.len();
         for kind in ["php_value", "php_admin_value"] {
             settings.values.extend(pool.php_values(kind));
         }
@@ -66,11 +73,24 @@ impl PhpSettings {
         Some(value)
     }
 
-    /// Whether a Zend extension such as `opcache` is loaded.
+    /// The settings that the pool itself makes.
+    pub fn of_pool(&self) -> &[(String, String)] {
+        &self.values[self.of_pool..]
+    }
+
+    /// Whether one of the functions is among those that may not be called.
+    pub fn disables(&self, function: &str) -> bool {
+        let names = self.get("disable_functions").unwrap_or_default();
+        names.split(',').any(|name| name.trim() == function)
+    }
+
+    /// Whether the files load an extension such as `opcache` or `mysqli`. One that is built into
+    /// PHP needs no line.
     pub fn loads(&self, extension: &str) -> bool {
         self.values.iter().any(|(key, value)| {
-            let name = Path::new(value).file_stem();
-            key == "zend_extension" && name.is_some_and(|name| name == extension)
+            let name = Path::new(value).file_stem().and_then(|name| name.to_str());
+            let is_named = name.map(|name| name.strip_prefix("php_").unwrap_or(name));
+            (key == "zend_extension" || key == "extension") && is_named == Some(extension)
         })
     }
 }
@@ -86,18 +106,24 @@ fn php_ini_above(file: &Path) -> Option<PathBuf> {
     None
 }
 
-/// The `*.ini` files of the directory that distributions keep beside php.ini, or beside the
-/// directory of php.ini.
-fn further_files(php_ini: &Path) -> Vec<PathBuf> {
+/// The php.ini of Debian's PHP-FPM, where there is one version: a pool's file may be anywhere.
+fn only_php_ini() -> Option<PathBuf> {
+    let mut found = glob::glob("/etc/php/*/fpm/php.ini").ok()?.flatten();
+    found.next().filter(|_| found.next().is_none())
+}
+
+/// The directory of `*.ini` files that distributions keep beside php.ini, or beside the directory of
+/// php.ini.
+fn further_files(php_ini: &Path) -> Option<PathBuf> {
     for above in php_ini.ancestors().skip(1).take(2) {
         for name in ["conf.d", "php.d"] {
             let directory = above.join(name);
             if directory.is_dir() {
-                return ini_files(&directory);
+                return Some(directory);
             }
         }
     }
-    vec![]
+    None
 }
 
 /// Sorted, as PHP reads them.

@@ -21,7 +21,7 @@ const DIRECTORIES: [&str; 7] = [
 
 /// One unit, with its drop-ins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct UnitFile {
+pub(crate) struct UnitFile {
     /// `php8.2-fpm.service`
     pub name: String,
     /// All assignments, in their order.
@@ -30,7 +30,7 @@ pub(super) struct UnitFile {
 
 /// `Key=value`
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Assignment {
+pub(crate) struct Assignment {
     /// From 1.
     pub line: usize,
     /// `Service`
@@ -79,7 +79,7 @@ pub(super) fn read(text: &str) -> Vec<Assignment> {
 }
 
 /// The words of a value, without quotes and escapes.
-pub(super) fn words(value: &str) -> Vec<String> {
+pub(crate) fn words(value: &str) -> Vec<String> {
     let mut words = vec![];
     let mut word: Option<String> = None;
     let mut quote = None;
@@ -186,6 +186,26 @@ fn expand(word: &str, environment: &BTreeMap<String, String>) -> Vec<String> {
         text = text.replace(&format!("${{{name}}}"), value);
     }
     vec![text]
+}
+
+/// The service `name` of this host, or an instance of a template, with its drop-ins.
+pub(crate) fn named(name: &str) -> Option<UnitFile> {
+    let files = service_files();
+    let template = name
+        .split_once('@')
+        .map(|(prefix, _)| format!("{prefix}@.service"));
+    let names = [Some(name.to_owned()), template];
+    let file = names.iter().flatten().find_map(|name| files.get(name))?;
+    let mut lines = read(&text_of(file)?);
+    for name in names.iter().flatten().rev() {
+        for file in drop_ins(name) {
+            lines.extend(read(&text_of(&file).unwrap_or_default()));
+        }
+    }
+    Some(UnitFile {
+        name: name.to_owned(),
+        lines,
+    })
 }
 
 /// The services of this host whose text contains `word`, with their drop-ins. A template's name is

@@ -22,6 +22,8 @@ pub struct Addition {
     pub name: String,
     /// May be absent; for `mounts` alone.
     pub optional: bool,
+    /// Programs and libraries in it may be used; for `mounts` alone.
+    pub executable: bool,
 }
 
 /// Why nothing was added.
@@ -49,11 +51,17 @@ impl Addition {
     /// The item as text in a list.
     fn item(&self, quoted: bool) -> String {
         let name = scalar(&self.name, quoted);
-        match (self.optional, quoted) {
-            (false, _) => name,
-            (true, false) => format!("{{ source: {name}, optional: true }}"),
-            (true, true) => format!("{{ \"source\": {name}, \"optional\": true }}"),
+        let mark = if quoted { "\"" } else { "" };
+        let attributes = [("optional", self.optional), ("executable", self.executable)];
+        let attributes: Vec<_> = attributes
+            .iter()
+            .filter(|(_, is_set)| *is_set)
+            .map(|(attribute, _)| format!(", {mark}{attribute}{mark}: true"))
+            .collect();
+        if attributes.is_empty() {
+            return name;
         }
+        format!("{{ {mark}source{mark}: {name}{} }}", attributes.concat())
     }
 }
 

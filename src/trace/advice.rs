@@ -87,7 +87,13 @@ fn sort_out(
 ) -> Vec<MissOnHost> {
     let mut wanted: Vec<MissOnHost> = vec![];
     for found in found {
-        if why(context.desired, &found.miss.path).mount.is_some() {
+        if lines_of_noexec(&found, context).is_some() {
+            wanted.push(found);
+        } else if found.miss.is_refused {
+            let why = "it is there, and may not be executed: see its mode, and whether its file \
+                       system is mounted with noexec";
+            advice.refused.push((found.miss, why.to_owned()));
+        } else if why(context.desired, &found.miss.path).mount.is_some() {
             advice.not_mounted.push(found.miss);
         } else if let Some(why) = found.refusal {
             advice.refused.push((found.miss, why));
@@ -189,12 +195,16 @@ fn is_on_run(path: &JailPath) -> bool {
     path.as_path().starts_with("/run") || path.as_path().starts_with("/var/run")
 }
 
-/// The lines for one path. There are several only to give several users a name.
+/// The lines for one path. There are several to give several users a name, and for what belongs to
+/// an interpreter.
 fn additions(
     found: &MissOnHost,
     context: &AdviceContext<'_>,
     presets_by_programs: &BTreeSet<String>,
 ) -> Vec<Addition> {
+    if let Some(lines) = lines_of_noexec(found, context) {
+        return lines;
+    }
     let path = found.miss.path.as_path();
     if path == Path::new("/etc/passwd") || path == Path::new("/etc/group") {
         return user_additions(&found.miss, context.users);
@@ -205,10 +215,17 @@ fn additions(
         .iter()
         .filter(|preset| fits(preset, found, presets_by_programs))
         .min_by_key(|preset| preset.desired.mounts.len());
-    vec![match smallest {
-        Some(preset) => addition("presets", preset.preset.clone()),
-        None => own_line(found),
-    }]
+    match smallest {
+        Some(preset) => vec![addition("presets", preset.preset.clone())],
+        None if found.part_of.is_empty() => vec![own_line(found)],
+        None => {
+            let mut lines = vec![];
+            for (directory, has_objects) in &found.part_of {
+                lines.extend(lines_of_part(directory, *has_objects));
+            }
+            lines
+        }
+    }
 }
 
 /// The lines that give the users who looked up their own name an account inside.
@@ -257,6 +274,7 @@ fn addition(key: &'static str, name: String) -> Addition {
         key,
         name,
         optional: false,
+        executable: false,
     }
 }
 
@@ -283,6 +301,33 @@ fn own_line(found: &MissOnHost) -> Addition {
     }
 }
 
+/// The lines that bring a whole directory of a package or an interpreter; for objects in it, also
+/// the libraries that they need.
+fn lines_of_part(directory: &HostPath, has_objects: bool) -> Vec<Addition> {
+    let whole = pattern(directory.as_path());
+    match directory.as_path().strip_prefix("/etc") {
+        Ok(name) if !has_objects => vec![addition("etc", name.display().to_string())],
+        _ if !has_objects => vec![addition("mounts", whole)],
+        _ => {
+            let objects = format!("{whole}/**/*.so");
+            let mount = Addition {
+                executable: true,
+                ..addition("mounts", whole)
+            };
+            vec![mount, addition("libraries", objects)]
+        }
+    }
+}
+
+/// The lines for a file that may not be executed, because its mount is `noexec`; `None`: another
+/// reason.
+fn lines_of_noexec(found: &MissOnHost, context: &AdviceContext<'_>) -> Option<Vec<Addition>> {
+    let mount = why(context.desired, &found.miss.path).mount?;
+    let is_shown = found.miss.is_refused && mount.attributes.noexec;
+    let is_directory = mount.kind == FileKind::Directory;
+    (is_shown && is_directory).then(|| lines_of_part(&mount.source, true))
+}
+
 /// Optional on `/run`: what is there exists only once its daemon has started, which may be after
 /// the site came up.
 fn mount_of(path: &JailPath) -> Addition {
@@ -290,6 +335,7 @@ fn mount_of(path: &JailPath) -> Addition {
         key: "mounts",
         name: pattern(path.as_path()),
         optional: is_on_run(path),
+        executable: false,
     }
 }
 

@@ -42,6 +42,8 @@ pub(super) enum PathAt {
     Beside,
     /// The second argument points to it; a relative path begins at the working directory.
     Second,
+    /// An open file, the descriptor in this argument.
+    Descriptor(usize),
     /// In the `sockaddr` that the argument points to; the next argument is its length.
     Address(usize),
     /// In the `sockaddr` of the first `msghdr` that the argument points to.
@@ -54,10 +56,6 @@ pub(super) enum Flags {
     /// It never is.
     None,
     /// It always is.
-    #[cfg_attr(
-        not(target_arch = "x86_64"),
-        expect(dead_code, reason = "only creat(2) is, of the older calls")
-    )]
     Always,
     /// `O_*` in this argument.
     Open(usize),
@@ -83,6 +81,9 @@ const fn kind(
 const FSTATAT: libc::c_long = libc::SYS_newfstatat;
 #[cfg(not(target_pointer_width = "64"))]
 const FSTATAT: libc::c_long = libc::SYS_fstatat64;
+
+/// mmap(2), which looks up no path, but fails for a file on a mount with `noexec`.
+const MAP: &str = "map";
 
 const KINDS: &[PathCallKind] = &[
     kind(libc::SYS_openat, "open", PathAt::Beside, Flags::Open(2)),
@@ -118,6 +119,9 @@ const KINDS: &[PathCallKind] = &[
         PathAt::Message(1),
         Flags::None,
     ),
+    kind(libc::SYS_bind, "bind", PathAt::Address(1), Flags::Always),
+    kind(libc::SYS_mkdirat, "mkdir", PathAt::Beside, Flags::Always),
+    kind(libc::SYS_mmap, MAP, PathAt::Descriptor(4), Flags::None),
     kind(libc::SYS_chdir, "chdir", PathAt::Text(0), Flags::None),
     kind(libc::SYS_statfs, "stat", PathAt::Text(0), Flags::None),
     kind(libc::SYS_getxattr, "stat", PathAt::Text(0), Flags::None),
@@ -135,6 +139,7 @@ const KINDS: &[PathCallKind] = &[
 const OLDER: &[PathCallKind] = &[
     kind(libc::SYS_open, "open", PathAt::Text(0), Flags::Open(1)),
     kind(libc::SYS_creat, "open", PathAt::Text(0), Flags::Always),
+    kind(libc::SYS_mkdir, "mkdir", PathAt::Text(0), Flags::Always),
     kind(libc::SYS_stat, "stat", PathAt::Text(0), Flags::None),
     kind(libc::SYS_lstat, "stat", PathAt::Text(0), Flags::None),
     kind(libc::SYS_access, "access", PathAt::Text(0), Flags::None),
@@ -162,6 +167,25 @@ impl PathCall {
             .chain(OLDER)
             .find(|kind| kind.number == number)?;
         Some(Self { kind, arguments })
+    }
+
+    /// Whether the call looked up something in vain that fails with this errno.
+    pub(super) fn is_miss(&self, errno: i32) -> bool {
+        match errno {
+            libc::ENOENT | libc::ENOTDIR => self.kind.name != MAP,
+            _ => self.is_refused(errno),
+        }
+    }
+
+    /// Whether the call found a file and was not allowed to execute it, as on a mount with
+    /// `noexec`.
+    pub(super) fn is_refused(&self, errno: i32) -> bool {
+        let executes = self.arguments[2] & u64::from(libc::PROT_EXEC.unsigned_abs()) != 0;
+        match self.kind.name {
+            MAP => errno == libc::EPERM && executes,
+            "exec" => errno == libc::EACCES,
+            _ => false,
+        }
     }
 
     /// The argument as a descriptor: an int, whatever the upper half of the register holds.

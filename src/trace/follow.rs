@@ -261,11 +261,11 @@ impl Follower {
                 number,
                 arguments,
             } => Thread::Within(self.entered(thread, arch, number, arguments)),
-            SystemCall::Exit {
-                errno: Some(libc::ENOENT | libc::ENOTDIR),
-            } => {
-                if let Thread::Within(Some(call)) = state {
-                    self.failed(thread, &call);
+            SystemCall::Exit { errno: Some(errno) } => {
+                if let Thread::Within(Some(call)) = state
+                    && call.is_miss(errno)
+                {
+                    self.failed(thread, &call, errno);
                 }
                 Thread::Outside
             }
@@ -291,9 +291,9 @@ impl Follower {
         None
     }
 
-    fn failed(&mut self, thread: Pid, call: &PathCall) {
+    fn failed(&mut self, thread: Pid, call: &PathCall, errno: i32) {
         if lookup::is_inside(thread, self.root)
-            && let Some(lookup) = lookup::failed(thread, call)
+            && let Some(lookup) = lookup::failed(thread, call, errno)
         {
             let program = || (tracee::name(thread), tracee::user(thread));
             self.result.misses.add(lookup, thread.as_raw(), program);

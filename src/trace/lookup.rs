@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use super::call::{self, Flags, PathAt, PathCall};
 use super::miss::FailedLookup;
 use super::tracee::directory;
-use crate::base::{HostPath, JailPath};
+use crate::base::{HostPath, JailPath, MAX_LINKS, lexical};
 use crate::observe;
 use crate::resolve::{Host, interpreter_of};
 use crate::sys::FileId;
@@ -35,7 +35,16 @@ pub(super) fn is_inside(pid: Pid, root: FileId) -> bool {
 
 /// What `call` looked up in vain. The process `pid` is inside, and is stopped after the call.
 /// `None`: it has no name inside.
-pub(super) fn failed(pid: Pid, call: &PathCall) -> Option<FailedLookup> {
+pub(super) fn failed(pid: Pid, call: &PathCall, errno: i32) -> Option<FailedLookup> {
+    let is_refused = call.is_refused(errno);
+    if let PathAt::Descriptor(nth) = call.kind.path {
+        return Some(FailedLookup {
+            path: JailPath::new(open_file(pid, call.descriptor(nth))?).ok()?,
+            call: call.kind.name,
+            writes: false,
+            is_refused,
+        });
+    }
     let text = text(pid, call)?;
     let how = open_how(pid, call);
     let in_root = how.is_some_and(|how| how.resolve & libc::RESOLVE_IN_ROOT != 0);
@@ -47,10 +56,14 @@ pub(super) fn failed(pid: Pid, call: &PathCall) -> Option<FailedLookup> {
 
     let jail = Host::at(directory(pid).join("root"));
     let path = without_parents(&jail, &path)?;
-    let path = if call.kind.name == "exec" {
-        not_found_by_exec(&jail, path)?
-    } else {
+    let path = if is_refused {
         path
+    } else if call.kind.name == "exec" {
+        end_of_links(pid, not_found_by_exec(&jail, path)?)
+    } else if call.kind.name == "readlink" {
+        path
+    } else {
+        end_of_links(pid, path)
     };
 
     let writes = match call.kind.flags {
@@ -63,13 +76,52 @@ pub(super) fn failed(pid: Pid, call: &PathCall) -> Option<FailedLookup> {
         path: JailPath::new(path).ok()?,
         call: call.kind.name,
         writes,
+        is_refused,
     })
+}
+
+/// The path inside of an open file.
+fn open_file(pid: Pid, descriptor: i32) -> Option<PathBuf> {
+    let proc = directory(pid);
+    let root = fs::read_link(proc.join("root")).ok()?;
+    let file = fs::read_link(proc.join("fd").join(descriptor.to_string())).ok()?;
+    Some(Path::new("/").join(file.strip_prefix(root).ok()?))
+}
+
+/// Where `path`, which is not there, leads by the links of the root: what is really missing.
+fn end_of_links(pid: Pid, path: HostPath) -> HostPath {
+    let root = directory(pid).join("root");
+    let mut at = path;
+    for _ in 0..MAX_LINKS {
+        match through_first_link(&root, &at) {
+            Some(next) => at = next,
+            None => break,
+        }
+    }
+    at
+}
+
+/// `path` with its first link followed; `None`: no link is on the way to what is missing.
+fn through_first_link(root: &Path, path: &HostPath) -> Option<HostPath> {
+    let mut begin = PathBuf::from("/");
+    let mut names = path.as_path().iter().skip(1);
+    for name in names.by_ref() {
+        let above = begin.clone();
+        begin.push(name);
+        let there = root.join(begin.strip_prefix("/").ok()?);
+        if there.symlink_metadata().ok()?.is_symlink() {
+            let end = lexical(&above, &fs::read_link(there).ok()?);
+            return HostPath::new(end.join(names.collect::<PathBuf>())).ok();
+        }
+    }
+    None
 }
 
 /// The path as given; `None` for an empty path, which stands for an open file.
 fn text(pid: Pid, call: &PathCall) -> Option<PathBuf> {
     let bytes = match call.kind.path {
         PathAt::Text(nth) => string(pid, call.arguments[nth])?,
+        PathAt::Descriptor(_) => return None,
         PathAt::Beside | PathAt::Second => string(pid, call.arguments[1])?,
         PathAt::Address(nth) => unix_address(pid, call.arguments[nth], call.arguments[nth + 1])?,
         PathAt::Message(nth) => {

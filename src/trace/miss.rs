@@ -15,6 +15,8 @@ pub(crate) struct Miss {
     pub call: &'static str,
     /// Whether each call that looked it up was to write.
     pub writes: bool,
+    /// Whether it is there and could not be executed, as on a mount with `noexec`.
+    pub is_refused: bool,
     /// How often it was looked up.
     pub lookups: u64,
     /// The names of the programs, as `ps` shows them.
@@ -32,6 +34,7 @@ impl Miss {
             path,
             call: "open",
             writes: false,
+            is_refused: false,
             lookups: 0,
             programs: BTreeSet::new(),
             users: BTreeSet::new(),
@@ -46,6 +49,7 @@ pub(super) struct FailedLookup {
     pub path: JailPath,
     pub call: &'static str,
     pub writes: bool,
+    pub is_refused: bool,
 }
 
 /// All misses of a trace, each path once.
@@ -64,7 +68,12 @@ impl Misses {
         thread: i32,
         program: impl Fn() -> (String, Option<u32>),
     ) {
-        let FailedLookup { path, call, writes } = lookup;
+        let FailedLookup {
+            path,
+            call,
+            writes,
+            is_refused,
+        } = lookup;
         if !self.by_path.contains_key(&path) && self.by_path.len() >= MOST {
             self.dropped += 1;
             return;
@@ -73,10 +82,12 @@ impl Misses {
         let miss = self.by_path.entry(path.clone()).or_insert_with(|| Miss {
             call,
             writes,
+            is_refused,
             ..Miss::new(path)
         });
         miss.lookups += 1;
         miss.writes &= writes;
+        miss.is_refused |= is_refused;
         if miss.threads.insert(thread) {
             let (program, user) = program();
             miss.programs.insert(program);
@@ -104,6 +115,7 @@ mod tests {
             path: JailPath::new(path).unwrap(),
             call: "open",
             writes,
+            is_refused: false,
         }
     }
 

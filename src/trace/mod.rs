@@ -14,6 +14,7 @@ mod follow;
 mod lookup;
 mod miss;
 mod on_host;
+mod packages;
 mod tracee;
 
 pub(crate) use advice::{Advice, AdviceContext, AdvisedLine, PresetContents, advise};

@@ -8,7 +8,9 @@
 use std::path::Path;
 
 use super::miss::Miss;
+use super::packages;
 use crate::base::HostPath;
+use crate::base::quote::shell_word;
 use crate::resolve::ldso::Code;
 use crate::resolve::{Host, Roots, may_be_brought};
 use crate::sys::FileKind;
@@ -25,6 +27,9 @@ pub(crate) struct MissOnHost {
     pub kind: MissKind,
     /// Its directory may be brought as a whole.
     pub whole_directory: bool,
+    /// The directories of the package or the interpreter that it is a part of, each with whether
+    /// there are objects in it.
+    pub part_of: Vec<(HostPath, bool)>,
     /// Why the jail should not get it just because a program looked for it.
     pub refusal: Option<String>,
 }
@@ -46,7 +51,9 @@ pub(crate) enum MissKind {
 /// What `miss` is on the host, for the jail at `root`; `None`: the host does not have it either.
 pub(crate) fn look(host: &Host, roots: &Roots, root: &HostPath, miss: &Miss) -> Option<MissOnHost> {
     let path = miss.path.on_host();
-    let walk = host.walk(&path).ok()?;
+    let Ok(walk) = host.walk(&path) else {
+        return created(host, root, miss);
+    };
     let is_executable = walk.stat.mode & 0o111 != 0;
     let kind = match walk.stat.kind {
         FileKind::Device => MissKind::Device,
@@ -60,12 +67,49 @@ pub(crate) fn look(host: &Host, roots: &Roots, root: &HostPath, miss: &Miss) -> 
     let whole_directory = path
         .parent()
         .is_some_and(|parent| may_be_given(host, &parent) && is_only_roots(host, &parent));
+    let is_part = matches!(
+        kind,
+        MissKind::Data | MissKind::Library | MissKind::Directory
+    );
+    let mut part_of = vec![];
+    if is_part && refusal.is_none() {
+        part_of = packages::directories_of(&path);
+        part_of.retain(|part| may_be_given(host, part) && is_only_roots(host, part));
+    }
+    let with_objects = |part: HostPath| {
+        let has_objects = packages::has_objects(&part);
+        (part, has_objects)
+    };
     Some(MissOnHost {
         miss: miss.clone(),
         real: walk.real,
         kind,
         whole_directory,
+        part_of: part_of.into_iter().map(with_objects).collect(),
         refusal,
+    })
+}
+
+/// A file that was to be made in a directory which the host has and the jail has not.
+fn created(host: &Host, root: &HostPath, miss: &Miss) -> Option<MissOnHost> {
+    let directory = miss.path.parent().filter(|_| miss.writes)?;
+    let is_inside = root.inside(&directory).as_path().exists();
+    let walk = host.walk(&directory.on_host()).ok()?;
+    if is_inside || walk.stat.kind != FileKind::Directory {
+        return None;
+    }
+    let user = miss.users.iter().next().copied().unwrap_or_default();
+    let at = shell_word(&root.inside(&directory).to_string()).into_owned();
+    Some(MissOnHost {
+        miss: miss.clone(),
+        real: walk.real,
+        kind: MissKind::Directory,
+        whole_directory: false,
+        part_of: vec![],
+        refusal: Some(format!(
+            "it was to be made, and its directory {directory} is not inside: \
+             `install -d -o {user} {at}` makes one of the site's own"
+        )),
     })
 }
 
@@ -131,6 +175,9 @@ fn refusal_of_device(path: &HostPath) -> Option<String> {
 
 /// The daemon's directory may be its own, but what is above it must be root's.
 fn refusal_of_socket(host: &Host, path: &HostPath) -> Option<String> {
+    if path.as_path() == Path::new("/dev/log") {
+        return None; // a preset brings it
+    }
     let directory = path.parent()?;
     if !may_be_given(host, &directory) {
         return Some(format!(

@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 pub fn all() -> Vec<Trial> {
-    let trials: [(&str, fn()); 25] = [
+    let trials: [(&str, fn()); 30] = [
         ("a healthy site passes every check", well),
         ("a missing resolv.conf is reported", no_resolv_conf),
         ("a dead name server is reported", dead_name_server),
@@ -36,6 +36,14 @@ pub fn all() -> Vec<Trial> {
         ("a missing /dev/urandom is reported", no_urandom),
         ("a dead MySQL socket is reported", dead_mysql),
         ("mail() without sendmail is reported", no_sendmail),
+        ("a mailer of the pool's own is tried", own_mailer),
+        ("Imagick and LDAP without their files are reported", imagick),
+        ("PHP's default socket is tried", default_socket),
+        (
+            "curl without its authorities is reported",
+            curls_certificates,
+        ),
+        ("groups without a name inside are reported", strange_group),
         ("missing users and character sets are reported", no_data),
         ("missing character sets for PHP are reported", no_iconv),
         ("a missing locale is reported", no_locale),
@@ -142,6 +150,13 @@ impl Site {
         };
         for file in fs::read_dir(pools()).unwrap() {
             fs::remove_file(file.unwrap().path()).unwrap();
+        }
+        // Extensions that open files late have trials of their own.
+        for extension in ["imagick", "ldap"] {
+            let files = format!("/etc/php/*/fpm/conf.d/*-{extension}.ini");
+            for file in glob::glob(&files).unwrap() {
+                fs::remove_file(file.unwrap()).unwrap();
+            }
         }
         site.pool("site1", "");
         site.sandbox.ok(&["up", "site1"]);
@@ -279,6 +294,12 @@ fn checks(ran: &Ran) -> Vec<Value> {
         .clone()
 }
 
+/// msmtp's configuration.
+fn msmtprc() {
+    let text = "account default\nhost localhost\nfrom web@lab.test\n";
+    fs::write("/etc/msmtprc", text).unwrap();
+}
+
 fn well() {
     let site = Site::with(
         "presets: [php-fpm, mail, mysql, shell]\nusers: [www-data]\n\
@@ -288,6 +309,7 @@ fn well() {
         "site1",
         "php_admin_value[sendmail_path] = \"/usr/sbin/sendmail -t -i\"\nenv[LANG] = C.UTF-8\n",
     );
+    msmtprc();
     let (_mysql, _tls) = (lab::mysql(&site.sandbox), lab::tls(&site.sandbox));
     site.sandbox.ok(&["up", "site1"]);
     let fpm = Fpm::start(&site.sandbox, &site.root);
@@ -309,6 +331,7 @@ fn well() {
         "locale",
         "mail",
         "sockets",
+        "php",
         "directories",
         "opcache",
         "web-root",
@@ -319,9 +342,9 @@ fn well() {
         .ok(&["doctor", "site1", "--tls", &server])
         .stdout;
     let ok = if UNTRIED.is_empty() {
-        "17 checks ok"
+        "18 checks ok"
     } else {
-        "14 checks ok, 3 not possible"
+        "15 checks ok, 3 not possible"
     };
     let begin = format!("site1: {ok}, in {} as www-data\n", site.root.display());
     assert!(text.starts_with(&begin), "{text}");
@@ -447,7 +470,7 @@ fn missing_library() {
     site.sandbox
         .ok(&["exec", "site1", "--", program])
         .prints("www-data");
-    // A copy that somebody made by hand: what is missing there is brought.
+    // A copy that somebody made by hand: its directory of libraries is brought, not each of them.
     let copy = site.root.join("usr/local/bin/tty");
     site.while_down(|| {
         fs::create_dir_all(copy.parent().unwrap()).unwrap();
@@ -458,16 +481,31 @@ fn missing_library() {
         .into_iter()
         .find(|check| check["verdict"] == "failed")
         .unwrap();
-    let line = failed["remedy"][0].as_str().unwrap();
-    assert!(
-        failed["check"] == "libraries" && line.starts_with("libraries: [/"),
-        "{ran}"
-    );
-    site.apply(line);
+    assert_eq!(failed["check"], "libraries", "{ran}");
+    let lines = failed["remedy"].as_array().unwrap();
+    assert!(lines.len() < 4, "{ran}");
+    for line in lines {
+        site.apply(line.as_str().unwrap());
+    }
     site.is_well(&[]);
     site.sandbox
         .ok(&["exec", "site1", "--", "/usr/local/bin/tty", "--version"])
         .prints("curl ");
+    // A copy of a program that the host has at the same path.
+    let copy = site.root.join("usr/bin/msmtp");
+    site.while_down(|| {
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        Ran::of(Command::new("cp").arg("/usr/bin/msmtp").arg(&copy)).exits(0);
+        let library = "/nowhere/libnone.so";
+        let mut patch = Command::new("sed");
+        let script = format!("s#libgnutls.so.30#{}#", &library[..15]);
+        Ran::of(patch.args(["-i", &script]).arg(&copy)).exits(0);
+    });
+    let ran = site.doctor(&[]).exits(3);
+    ran.prints("it is a copy, and this line brings the host's own")
+        .prints("programs: [/usr/bin/msmtp]");
+    site.while_down(|| fs::remove_file(&copy).unwrap());
+    site.is_well(&[]);
     // Files that the owner put there must not be run by root, nor read by root's shell.
     site.sandbox
         .program("srv/site1/usr/local/bin/$(id)", "#!/nowhere/at-all\n");
@@ -518,27 +556,129 @@ fn dead_mysql() {
 
 fn no_sendmail() {
     let mut site = Site::new();
-    site.pool(
-        "site1",
-        "php_admin_value[sendmail_path] = /usr/sbin/sendmail -t -i\n",
+    let mail = |site: &Site| {
+        let checks = checks(&site.doctor(&[]).exits(0));
+        let mail = checks.into_iter().find(|check| check["check"] == "mail");
+        mail.unwrap()
+    };
+    // PHP's own default names a mailer that does not work on the host either.
+    let not_needed = mail(&site);
+    assert_eq!(not_needed["verdict"], "not-needed");
+    let why = not_needed["detail"].as_str().unwrap();
+    assert!(
+        why.contains("/usr/sbin/sendmail does not work on this host either: "),
+        "{why}"
     );
+    // It does, and nothing in the manifest or in PHP's settings asks for it.
+    msmtprc();
     let detail = site.is_mended_by("mail", "presets: [mail]");
     assert_eq!(
         detail,
         "/bin/sh, which starts it: No such file or directory; /usr/sbin/sendmail is not inside"
     );
-    // A program of its own, and a jail without a shell.
+    assert_eq!(mail(&site)["detail"], "/usr/sbin/sendmail would send");
+    fs::set_permissions("/etc/msmtprc", fs::Permissions::from_mode(0o600)).unwrap();
+    let detail = site.fails("mail", "setfacl -m u:www-data:r /etc/msmtprc");
+    assert!(
+        detail.ends_with("; /etc/msmtprc is of mode 0600, root:root"),
+        "{detail}"
+    );
+    site.pool("site1", "php_admin_value[disable_functions] = exec,mail\n");
+    assert_eq!(mail(&site)["verdict"], "not-needed");
+}
+
+/// Sets the pool's `sendmail_path`.
+fn mailer(site: &Site, line: &str) {
+    let setting = format!("php_admin_value[sendmail_path] = {line}\n");
+    site.pool("site1", &setting);
+}
+
+/// A mailer of its own, in a jail without a shell.
+fn own_mailer() {
     let mut site = Site::new();
-    site.pool(
-        "site1",
-        "php_admin_value[sendmail_path] = /usr/bin/msmtp -t\n",
+    msmtprc();
+    fs::write(
+        "/etc/msmtp-web",
+        "account default\nhost localhost\nfrom a@b.c\n",
+    )
+    .unwrap();
+    mailer(&site, "/usr/bin/msmtp -t");
+    let ran = site.doctor(&[]).exits(3);
+    let failed: Vec<_> = checks(&ran)
+        .into_iter()
+        .filter(|check| check["verdict"] == "failed")
+        .collect();
+    let lines = ["programs: [/bin/sh, /usr/bin/msmtp]", "etc: [msmtprc]"];
+    assert_eq!(failed[0]["remedy"], serde_json::json!(lines), "{ran}");
+    for line in lines {
+        site.apply(line);
+    }
+    site.is_well(&[]);
+    mailer(&site, "/usr/bin/msmtp -C /etc/msmtp-web -t");
+    site.is_mended_by("mail", "etc: [msmtp-web]");
+    fs::write("/etc/msmtp-web", "nonsense here\n").unwrap();
+    let ran = site.doctor(&[]).exits(3);
+    ran.prints("make it work on the host first");
+}
+
+/// An extension that is loaded, and whose files are not inside.
+fn imagick() {
+    let mut site = Site::new();
+    let file = |name: &str| {
+        let conf = pools().parent().unwrap().join("conf.d");
+        fs::write(
+            conf.join(format!("20-{name}.ini")),
+            format!("extension={name}.so\n"),
+        )
+        .unwrap();
+    };
+    file("imagick");
+    let php = "strlen((function() { $i = new Imagick; $i->newImage(1, 1, 'red'); \
+               $i->setImageFormat('png'); return $i->getImageBlob(); })()) > 8";
+    site.is_mended_for_php("php", "presets: [imagemagick]", php);
+    file("ldap");
+    let detail = site.is_mended_by("php", "etc: [ldap/ldap.conf]");
+    assert!(
+        detail.contains("ldaps:// trusts, is not inside"),
+        "{detail}"
     );
-    site.apply("programs: [/usr/bin/msmtp]");
-    let detail = site.is_mended_by("mail", "programs: [/bin/sh]");
-    assert_eq!(
-        detail,
-        "/bin/sh, which starts it: No such file or directory"
+}
+
+/// PHP's default socket, which no setting names, and a server that listens there.
+fn default_socket() {
+    let mut site = Site::new();
+    let _mysql = lab::mysql(&site.sandbox);
+    let php = "mysqli_connect('localhost', 'root') instanceof mysqli";
+    let detail = site.is_mended_for_php("sockets", "presets: [mysql]", php);
+    assert!(
+        detail.contains("mysqld.sock, which mysqli connects to, is not"),
+        "{detail}"
     );
+}
+
+/// curl reads its authorities from a file of its own.
+fn curls_certificates() {
+    let site = Site::new();
+    let bundle = "/etc/ssl/certs/ca-certificates.crt";
+    fs::remove_file(bundle).unwrap();
+    site.sandbox.ok(&["up", "site1"]);
+    let detail = site.fails("tls", "run `update-ca-certificates --fresh`");
+    assert!(detail.starts_with("curl: "), "{detail}");
+}
+
+/// The pool's group is nobody's primary group, then no group of the host at all.
+fn strange_group() {
+    let site = Site::new();
+    Ran::of(Command::new("groupadd").args(["-g", "7654", "labgroup"])).exits(0);
+    site.pool("site1", "group = labgroup\n");
+    let remedy = "usermod -a -G labgroup www-data && mountjail up site1";
+    let detail = site.fails("users", remedy);
+    assert_eq!(detail, "the group 7654 (labgroup) has no name inside");
+    Ran::of(Command::new("usermod").args(["-a", "-G", "labgroup", "www-data"])).exits(0);
+    site.sandbox.ok(&["up", "site1"]);
+    site.is_well(&[]);
+    site.pool("site1", "group = 7655\n");
+    site.is_well(&[]);
 }
 
 fn no_data() {
@@ -560,7 +700,7 @@ fn no_data() {
     let detail = site.is_mended_by("users", "users: [games, mail]");
     assert_eq!(
         detail,
-        "the user 5 has no name inside; the group 8 has no name inside"
+        "the user 5 (games) has no name inside; the group 8 (mail) has no name inside"
     );
     // No check runs as root.
     site.pool("root", "user = root\n");

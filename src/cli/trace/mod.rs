@@ -21,14 +21,14 @@ use crate::base::{HostPath, SiteName};
 use crate::manifest::{self, Origin, Presets, SourceFile};
 use crate::patience::worker::{self, WorkerEnd};
 use crate::plan::SiteState;
-use crate::resolve::{Desired, Mount, Resolver, root_id};
+use crate::resolve::{Desired, Host, Mount, Resolver, root_id};
 use crate::site::context::Context;
 use crate::site::out::{Out, worst};
 use crate::site::pipeline::{MountLookup, Pipeline};
 use crate::site::trust::{Effect, Trust};
 use crate::site::{Site, SiteError, select};
 use crate::trace::{
-    Advice, AdviceContext, AdvisedLine, Follower, MissOnHost, PresetContents, TraceEnd,
+    Advice, AdviceContext, AdvisedLine, Follower, Miss, MissOnHost, PresetContents, TraceEnd,
     TraceResult, advise, look,
 };
 use crate::{Error, Result};
@@ -260,6 +260,10 @@ impl TraceArgs {
         }
         if !found.is_empty() {
             report.advice = advice(context, resolver, &desired, found);
+            // What was made only after it was looked up is not missing.
+            let jail = Host::at(desired.root.as_path());
+            let is_there = |miss: &Miss| jail.is_there(&miss.path.on_host()).unwrap_or(false);
+            report.advice.not_mounted.retain(|miss| !is_there(miss));
             report.take_out(|line| failure(context, site, resolver, line));
         }
         let mut code = 0;

@@ -91,7 +91,13 @@ impl TraceReport {
             lines, not_mounted, ..
         } = &self.advice;
         if lines.is_empty() && not_mounted.is_empty() && self.refused(all_misses).next().is_none() {
-            out.info("nothing was missing that the host has");
+            match self.code {
+                Some(code) if code != 0 => out.info(format_args!(
+                    "the program failed (exit code {code}), but looked up nothing in vain that \
+                     the host has"
+                )),
+                _ => out.info("nothing was missing that the host has"),
+            }
         }
         if !lines.is_empty() && !write {
             let lines = plural(lines.len(), "line");

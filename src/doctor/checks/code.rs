@@ -1,16 +1,22 @@
 //! Programs and libraries: each finds in the jail what it needs.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use super::Exam;
+use super::mail::SENDMAIL;
 use crate::base::quote::shell_word;
 use crate::base::text::plural;
 use crate::base::{HostPath, JailPath, SEARCH_PATH};
 use crate::doctor::ask::NoAnswer;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::Libraries;
+use crate::manifest::yaml_scalar;
 use crate::resolve::FileKind;
 use crate::resolve::ldso::Loader;
+
+/// If this many files of one directory are missing, the directory is advised.
+const MANY: usize = 5;
 
 pub(super) fn libraries(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     let checked = exam.ask(Libraries(places(exam)))?;
@@ -19,7 +25,7 @@ pub(super) fn libraries(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     for (path, text) in &checked.broken {
         // By two names, such as /bin and /usr/bin, it is one problem.
         if problems.iter().all(|problem| &problem.text != text) {
-            problems.push(Problem::new(text, bring(exam, path)));
+            problems.push(Problem::with(text, remedies(exam, path)));
         }
     }
 
@@ -68,11 +74,20 @@ fn places(exam: &Exam<'_>) -> Vec<PathBuf> {
 
 /// What brings what the program or library at `path` lacks. One that the manifest mounts needs to
 /// be listed under `programs` or `libraries`; of a copy, only what it lacks is brought.
-pub(super) fn bring(exam: &Exam<'_>, path: &HostPath) -> Remedy {
+pub(super) fn remedies(exam: &Exam<'_>, path: &HostPath) -> Vec<Remedy> {
     if exam.mount_of(path.as_path()).is_some() {
-        return list(exam, path);
+        return vec![list(exam, path)];
     }
 
+    if exam.on_host(path.as_path()) {
+        let copy = shell_word(&format!("{}{path}", exam.site.desired.root)).into_owned();
+        return vec![
+            Remedy::act(format!(
+                "rm {copy}: it is a copy, and this line brings the host's own"
+            )),
+            own_line(path),
+        ];
+    }
     let missing = match JailPath::new(path.as_path()) {
         Ok(path) => missing(exam, &path),
         Err(_) => vec![],
@@ -80,15 +95,48 @@ pub(super) fn bring(exam: &Exam<'_>, path: &HostPath) -> Remedy {
     if missing.is_empty() {
         // Not ldd(1): it runs the program.
         let file = format!("{}{path}", exam.site.desired.root);
-        return Remedy::act(format!(
+        return vec![Remedy::act(format!(
             "remove it, or bring what it needs: `readelf -d {}` lists its libraries",
             shell_word(&file)
-        ));
+        ))];
     }
-    Remedy::Manifest {
-        key: "libraries",
-        items: missing,
+    lines_for(missing)
+}
+
+/// The line that brings the host's program or sendmail at `path`.
+fn own_line(path: &HostPath) -> Remedy {
+    if SENDMAIL
+        .iter()
+        .any(|sendmail| path.as_path() == Path::new(sendmail))
+    {
+        return Remedy::preset("mail");
     }
+    Remedy::line("programs", path.to_string())
+}
+
+/// The lines for missing files: directories in place of many files.
+fn lines_for(missing: Vec<HostPath>) -> Vec<Remedy> {
+    let mut by_directory: BTreeMap<Option<HostPath>, Vec<HostPath>> = BTreeMap::new();
+    for path in missing {
+        by_directory.entry(path.parent()).or_default().push(path);
+    }
+    let (mut few, mut remedies) = (vec![], vec![]);
+    for (directory, files) in by_directory {
+        match directory {
+            Some(directory) if files.len() >= MANY => {
+                let directory = yaml_scalar(&directory.to_string());
+                remedies.push(Remedy::ManifestLine(format!(
+                    "mounts: [{{ source: {directory}, executable: true }}]"
+                )));
+            }
+            _ => few.extend(files.iter().map(ToString::to_string)),
+        }
+    }
+    if !few.is_empty() {
+        let (key, items) = ("libraries", few);
+        remedies.insert(0, Remedy::Manifest { key, items });
+    }
+    remedies
 }
 
 /// The line that lists a mounted program or library; if it is listed already, the site only has to
@@ -104,15 +152,20 @@ fn list(exam: &Exam<'_>, path: &HostPath) -> Remedy {
         mount.target.as_path() == path.as_path()
             && reasons.any(|reason| reason.origin.key.starts_with(key))
     });
-    if is_listed {
+    if is_listed && !exam.is_as_it_should_be() {
         exam.up()
+    } else if is_listed {
+        let site = &exam.site.desired.site;
+        Remedy::act(format!(
+            "see what it misses: `mountjail trace {site} -- {path}`"
+        ))
     } else {
         Remedy::line(key, path.to_string())
     }
 }
 
 /// The files that the host would load for a program in the root and that are not inside.
-fn missing(exam: &Exam<'_>, path: &JailPath) -> Vec<String> {
+fn missing(exam: &Exam<'_>, path: &JailPath) -> Vec<HostPath> {
     let root = &exam.site.desired.root;
     let closure = Loader::read(exam.host).and_then(|loader| loader.closure(&root.inside(path)));
     let Ok(closure) = closure else {
@@ -125,10 +178,7 @@ fn missing(exam: &Exam<'_>, path: &JailPath) -> Vec<String> {
         .into_iter()
         .map(|script| script.path);
     let needed = libraries.chain(closure.interpreter).chain(scripts);
-    needed
-        .filter(|path| !is_inside(root, path))
-        .map(|path| path.to_string())
-        .collect()
+    needed.filter(|path| !is_inside(root, path)).collect()
 }
 
 fn is_inside(root: &HostPath, path: &HostPath) -> bool {

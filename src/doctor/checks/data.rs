@@ -33,7 +33,8 @@ pub(super) fn timezone(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
         match exam.ask(Zone { file: file.clone() })? {
             Ok(()) => good.push(format!("{file} can be read")),
             Err(error) => {
-                let text = format!("{file}: {error}");
+                let why = exam.explained(file.as_path(), &error);
+                let text = format!("{file}: {why}");
                 problems.push(Problem::new(text, bring_zone(exam, zone, &file)));
             }
         }

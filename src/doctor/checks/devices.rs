@@ -21,7 +21,8 @@ pub(super) fn devices(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     let errors = exam.ask(Devices(names.clone()))?;
     for (name, error) in names.iter().zip(errors) {
         if let Some(error) = error {
-            let text = format!("/dev/{name}: {error}");
+            let why = exam.explained(&Path::new("/dev").join(name), &error);
+            let text = format!("/dev/{name}: {why}");
             problems.push(Problem::new(text, remedy(exam, name, &error)));
         }
     }

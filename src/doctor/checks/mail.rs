@@ -1,45 +1,83 @@
-//! `mail()`: the programs that it starts are there and start.
+//! `mail()`: the programs that it starts are there, start, and find their configuration.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use super::{Exam, code};
 use crate::base::HostPath;
 use crate::doctor::ask::NoAnswer;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
-use crate::doctor::inside::Mailer;
+use crate::doctor::inside::{Mailer, MailerState};
 
 /// The programs that PHP is most often built for.
-const SENDMAIL: [&str; 2] = ["/usr/sbin/sendmail", "/usr/lib/sendmail"];
+pub(super) const SENDMAIL: [&str; 2] = ["/usr/sbin/sendmail", "/usr/lib/sendmail"];
 
 const SHELL: &str = "/bin/sh";
 
-pub(super) fn mail(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
-    let programs = mailers(exam);
-    if programs.is_empty() {
-        return Ok(CheckOutcome::not_needed(
-            "no `sendmail_path` is set, and nothing brings /usr/sbin/sendmail",
-        ));
-    }
+/// The configuration that msmtp reads if its command names none.
+const MSMTPRC: &str = "/etc/msmtprc";
 
-    let (mut problems, mut good) = (vec![], vec![]);
-    for program in programs {
-        match HostPath::new(&program) {
-            Ok(path) => {
-                problems.extend(try_mailer(exam, &path)?);
-                good.push(format!("{path} starts"));
-            }
-            Err(_) => problems.push(Problem::new(
-                format!("`{program}` is not an absolute path"),
-                Remedy::act("name the program in `sendmail_path` by its absolute path"),
-            )),
+/// A command that sends mail.
+struct MailCommand {
+    line: String,
+    program: HostPath,
+    /// The administrator asked for it: by `sendmail_path`, or by the manifest.
+    is_asked_for: bool,
+    is_msmtp: bool,
+}
+
+pub(super) fn mail(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
+    let (commands, mut problems) = commands(exam);
+    let (mut good, mut unneeded, mut untried) = (vec![], vec![], vec![]);
+    for command in commands {
+        if let Some(why) = works_nowhere(exam, &command)? {
+            unneeded.push(why);
+            continue;
+        }
+        problems.extend(try_mailer(exam, &command)?);
+        let program = &command.program;
+        if command.is_msmtp {
+            good.push(format!("{program} would send"));
+        } else {
+            good.push(format!("{program} starts"));
+            untried.push("only a mail shows whether it is delivered");
         }
     }
-    Ok(CheckOutcome::judge(problems, good.join("; ")))
+    if problems.is_empty() && good.is_empty() {
+        unneeded.dedup();
+        let why = "no `sendmail_path` is set, and nothing brings /usr/sbin/sendmail";
+        let why = if unneeded.is_empty() {
+            why.to_owned()
+        } else {
+            unneeded.join("; ")
+        };
+        return Ok(CheckOutcome::not_needed(why));
+    }
+    let outcome = CheckOutcome::judge(problems, good.join("; "));
+    Ok(outcome.unless(untried.first().copied()))
+}
+
+/// Why the host's own mailer, which nobody asked for, does not work on the host either. PHP names
+/// one in any case.
+fn works_nowhere(exam: &Exam<'_>, command: &MailCommand) -> Result<Option<String>, NoAnswer> {
+    let program = &command.program;
+    if command.is_asked_for {
+        return Ok(None);
+    }
+    if !exam.on_host(program.as_path()) {
+        return Ok(Some(format!(
+            "no `sendmail_path` is set, and this host has no {program}"
+        )));
+    }
+    let state = exam.ask_on_host(command.probe())?;
+    Ok(state.failure().map(|why| {
+        format!("no `sendmail_path` is set, and {program} does not work on this host either: {why}")
+    }))
 }
 
 /// PHP starts the program by a shell.
-fn try_mailer(exam: &Exam<'_>, program: &HostPath) -> Result<Vec<Problem>, NoAnswer> {
+fn try_mailer(exam: &Exam<'_>, command: &MailCommand) -> Result<Vec<Problem>, NoAnswer> {
+    let program = &command.program;
     let is_sendmail = SENDMAIL
         .iter()
         .any(|path| program.as_path() == Path::new(path));
@@ -52,11 +90,9 @@ fn try_mailer(exam: &Exam<'_>, program: &HostPath) -> Result<Vec<Problem>, NoAns
         exam.bring(Path::new(path), line)
     };
 
-    let state = exam.ask(Mailer {
-        program: program.clone(),
-    })?;
+    let state = exam.ask(command.probe())?;
     let mut problems = vec![];
-    if let Some(error) = state.shell {
+    if let Some(error) = &state.shell {
         let text = format!("{SHELL}, which starts it: {error}");
         problems.push(Problem::new(text, bring(SHELL)));
     }
@@ -64,27 +100,131 @@ fn try_mailer(exam: &Exam<'_>, program: &HostPath) -> Result<Vec<Problem>, NoAns
         let text = format!("{program} is not inside");
         problems.push(Problem::new(text, bring(&program.to_string())));
     }
-    if let Some(why) = state.broken {
+    if let Some(why) = &state.broken {
         let text = format!("{program}: {why}");
-        problems.push(Problem::new(text, code::bring(exam, program)));
+        let remedies = code::remedies(exam, program);
+        problems.push(Problem::with(text, remedies));
+    }
+    let covers_all = is_sendmail && !problems.is_empty() && !exam.presets.contains("mail");
+    if command.is_msmtp && !covers_all {
+        problems.extend(configuration(exam, command, &state));
     }
     Ok(problems)
 }
 
-/// The programs that the pools' `sendmail_path` names; without any, a sendmail that the manifest
-/// brings.
-fn mailers(exam: &Exam<'_>) -> BTreeSet<String> {
-    let mut programs = BTreeSet::new();
-    for pool_user in exam.site.pool_users {
-        let command = pool_user.settings.get("sendmail_path");
-        programs.extend(command.and_then(first_word));
+/// What msmtp's configuration lacks inside.
+fn configuration(exam: &Exam<'_>, command: &MailCommand, state: &MailerState) -> Vec<Problem> {
+    let mut problems = vec![];
+    for file in command.files() {
+        if exam.on_host(&file) && exam.mount_of(&file).is_none() {
+            let text = format!("{}, its configuration, is not inside", file.display());
+            let line = match file.strip_prefix("/etc") {
+                Ok(name) => Remedy::line("etc", name.display().to_string()),
+                Err(_) => Remedy::line("mounts", file.display().to_string()),
+            };
+            problems.push(Problem::new(text, line));
+        }
     }
-    if programs.is_empty() {
-        let is_brought = |path: &&str| exam.brings(path) || exam.presets.contains("mail");
-        let brought = SENDMAIL.into_iter().find(is_brought);
-        programs.extend(brought.map(ToOwned::to_owned));
+    let Some(complaint) = state.complaint.as_ref().filter(|_| problems.is_empty()) else {
+        return problems;
+    };
+    let program = &command.program;
+    let denied = command.files().iter().find_map(|file| exam.denied(file));
+    if let Some(at) = denied {
+        let text = format!("{program}: {complaint}; {}", exam.described(&at));
+        return vec![Problem::new(text, exam.opened(&at))];
     }
-    programs
+    let user = &exam.site.user.name;
+    let line = command.pretending();
+    let on_host = format!("setpriv --reuid={user} --init-groups {line} nobody@localhost");
+    vec![Problem::new(
+        format!("{program} starts, but complains: {complaint}"),
+        Remedy::act(format!("make it work on the host first: `{on_host}`")),
+    )]
+}
+
+impl MailCommand {
+    fn new(exam: &Exam<'_>, line: String, is_asked_for: bool) -> Result<Self, Problem> {
+        let program = first_word(&line).unwrap_or_default();
+        let Ok(program) = HostPath::new(&program) else {
+            return Err(Problem::new(
+                format!("`{program}` is not an absolute path"),
+                Remedy::act("name the program in `sendmail_path` by its absolute path"),
+            ));
+        };
+        let real = exam.host.walk(&program).map(|walk| walk.real);
+        let name = real.as_ref().ok().and_then(HostPath::file_name);
+        Ok(Self {
+            is_msmtp: name.is_some_and(|name| name == "msmtp"),
+            line,
+            program,
+            is_asked_for,
+        })
+    }
+
+    fn probe(&self) -> Mailer {
+        Mailer {
+            program: self.program.clone(),
+            pretend: self.is_msmtp.then(|| self.pretending()),
+        }
+    }
+
+    /// The command that reads a mail and sends nothing.
+    fn pretending(&self) -> String {
+        format!("{} --pretend", self.line)
+    }
+
+    /// The files that the command names, or else msmtp's own.
+    fn files(&self) -> Vec<PathBuf> {
+        let words = self.line.split_whitespace().skip(1);
+        let named: Vec<_> = words
+            .filter_map(|word| {
+                let word = word.trim_matches(['"', '\'']);
+                let word = word.strip_prefix("--file=").unwrap_or(word);
+                let word = word.strip_prefix("-C").unwrap_or(word);
+                word.starts_with('/').then(|| PathBuf::from(word))
+            })
+            .collect();
+        if named.is_empty() {
+            vec![PathBuf::from(MSMTPRC)]
+        } else {
+            named
+        }
+    }
+}
+
+/// The commands of the pools' PHP; without a pool, a sendmail that the manifest brings. And what is
+/// wrong with them.
+fn commands(exam: &Exam<'_>) -> (Vec<MailCommand>, Vec<Problem>) {
+    let is_brought = |path: &&str| exam.brings(path) || exam.presets.contains("mail");
+    let brought = SENDMAIL.into_iter().find(is_brought);
+    // Each once, and whether it was asked for.
+    let mut lines: BTreeMap<String, bool> = BTreeMap::new();
+    for php in exam.php() {
+        let settings = &php.pool_user.settings;
+        if settings.disables("mail") {
+            continue;
+        }
+        let line = php
+            .get("sendmail_path")
+            .unwrap_or("/usr/sbin/sendmail -t -i");
+        let program = first_word(line).unwrap_or_default();
+        let is_brought = exam.brings(&program) || exam.presets.contains("mail");
+        let is_asked_for = is_brought || settings.get("sendmail_path").is_some();
+        *lines.entry(line.to_owned()).or_default() |= is_asked_for;
+    }
+    if lines.is_empty() && exam.site.pool_users.is_empty() {
+        lines.extend(brought.map(|program| (format!("{program} -t -i"), true)));
+    }
+
+    let (mut commands, mut problems) = (vec![], vec![]);
+    for (line, is_asked_for) in lines {
+        match MailCommand::new(exam, line, is_asked_for) {
+            Ok(command) => commands.push(command),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    (commands, problems)
 }
 
 /// The first word of a shell's command line.

@@ -3,11 +3,13 @@
 mod code;
 mod data;
 mod devices;
+mod extensions;
 mod mail;
 mod mounts;
 mod names;
 mod network;
 mod php;
+mod services;
 mod sockets;
 mod tls;
 
@@ -15,6 +17,7 @@ use CheckFunction::{Inside, Outside};
 
 use super::Exam;
 use super::ask::NoAnswer;
+use super::denied;
 use super::finding::{CheckOutcome, Problem, Remedy};
 use super::inside::Enter;
 use crate::base::JailPath;
@@ -68,16 +71,21 @@ pub(super) fn entry(exam: &Exam<'_>) -> CheckOutcome {
     } else {
         root.inside(&closed)
     };
+    let mode = match exam.denied(closed.as_path()) {
+        Some(at) => format!(" ({})", denied::mode(&at)),
+        None => String::new(),
+    };
     CheckOutcome::failed(Problem::new(
-        format!("{user} may not enter {directory}: {error}"),
+        format!("{user} may not enter {directory}{mode}: {error}"),
         Remedy::act(format!("chmod o+x {directory}")),
     ))
 }
 
 /// In the order in which they are shown.
-pub(super) static ALL: [NamedCheck; 17] = [
+pub(super) static ALL: [NamedCheck; 19] = [
     NamedCheck::new("mounts", Outside(mounts::mounts)),
     NamedCheck::new("processes", Outside(mounts::processes)),
+    NamedCheck::new("services", Outside(services::services)),
     NamedCheck::new("libraries", Inside(code::libraries)),
     NamedCheck::new("devices", Inside(devices::devices)),
     NamedCheck::new("dns", Inside(network::dns)),
@@ -90,6 +98,7 @@ pub(super) static ALL: [NamedCheck; 17] = [
     NamedCheck::new("mail", Inside(mail::mail)),
     NamedCheck::new("syslog", Inside(sockets::syslog)),
     NamedCheck::new("sockets", Inside(sockets::sockets)),
+    NamedCheck::new("php", Inside(|exam| Ok(extensions::extensions(exam)))),
     NamedCheck::new("directories", Inside(php::directories)),
     NamedCheck::new("opcache", Outside(php::opcache)),
     NamedCheck::new("web-root", Inside(php::web_root)),

@@ -15,11 +15,15 @@ const CLOCK_ERROR: u64 = 20;
 pub(super) fn mounts(exam: &Exam<'_>) -> CheckOutcome {
     let plan = exam.site.plan;
     let mut desired = 0;
-    let mut bad = vec![];
+    let (mut bad, mut absent) = (vec![], vec![]);
     for target in &plan.states {
         desired += usize::from(target.mount.is_some());
         let is_bad = match target.state {
             State::Ok => false,
+            State::Absent => {
+                absent.push(target.target.to_string());
+                false
+            }
             // Foreign mounts elsewhere in the root are not the site's concern.
             State::Foreign => target.mount.is_some(),
             _ => true,
@@ -30,9 +34,15 @@ pub(super) fn mounts(exam: &Exam<'_>) -> CheckOutcome {
     }
 
     let mut problems = vec![];
+    if !absent.is_empty() {
+        let text = format!("{}: what the manifest names is gone", few(&absent, SHOWN));
+        let site = &exam.site.desired.site;
+        let remedy = format!("start what makes it, such as its daemon; then `mountjail up {site}`");
+        problems.push(Problem::new(text, Remedy::act(remedy)));
+    }
     if !bad.is_empty() {
         problems.push(Problem::new(few(&bad, SHOWN), exam.up()));
-    } else if !plan.in_sync() {
+    } else if !plan.in_sync() && absent.is_empty() {
         let text = "the site is not as the manifest says";
         problems.push(Problem::new(text, exam.up()));
     }

@@ -1,8 +1,9 @@
 //! Users and groups, and the modules of the name service switch.
 
 use std::fs;
+use std::path::Path;
 
-use nix::unistd::User;
+use nix::unistd::{Gid, Group, User};
 
 use super::Exam;
 use crate::Result;
@@ -11,6 +12,7 @@ use crate::doctor::ask::NoAnswer;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::{AccountIds, Exist, NameServices};
 use crate::jail::JailUser;
+use crate::manifest::Request;
 use crate::resolve::ldso::Loader;
 
 /// The database of nsswitch.conf(5) that is examined.
@@ -34,35 +36,51 @@ pub(super) fn users(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
         match names.user {
             Some(name) => good.push(format!("{uid} is {name}")),
             None => problems.push(Problem::new(
-                format!("the user {uid} has no name inside"),
-                Remedy::line("users", &user.name),
+                format!("the user {uid} ({}) has no name inside", user.name),
+                bring_user(exam, &user.name),
             )),
         }
         match names.group {
             Some(name) => good.push(format!("the group {gid} is {name}")),
-            None => problems.push(Problem::new(
-                format!("the group {gid} has no name inside"),
-                bring_group(user),
-            )),
+            None => match Group::from_gid(Gid::from_raw(gid)).ok().flatten() {
+                Some(group) => problems.push(Problem::new(
+                    format!("the group {gid} ({}) has no name inside", group.name),
+                    bring_group(exam, user, &group.name),
+                )),
+                None => good.push(format!("the group {gid} has no name on this host either")),
+            },
         }
     }
     Ok(CheckOutcome::judge(problems, good.join(", ")))
 }
 
-/// A generated group file has the primary groups of the manifest's users.
-fn bring_group(user: &JailUser) -> Remedy {
+/// The line that names a user inside. One that names it already mends nothing.
+fn bring_user(exam: &Exam<'_>, name: &str) -> Remedy {
+    let file = Path::new("/etc/passwd");
+    let is_named = exam.site.manifest.entries.iter().any(|entry| {
+        matches!(&entry.request, Request::User(wanted) if wanted.any_of.iter().any(|n| n == name))
+    });
+    if is_named {
+        return exam.bring(file, Remedy::line("users", name));
+    }
+    Remedy::line("users", name)
+}
+
+/// A generated group file has the primary groups of the manifest's users, and those that they are
+/// members of.
+fn bring_group(exam: &Exam<'_>, user: &JailUser, group: &str) -> Remedy {
     let account = User::from_name(&user.name).ok().flatten();
     if account.is_some_and(|account| account.gid.as_raw() == user.gid) {
-        return Remedy::line("users", &user.name);
+        return bring_user(exam, &user.name);
     }
     let passwd = fs::read("/etc/passwd").unwrap_or_default();
-    match user_with_group(&String::from_utf8_lossy(&passwd), user.gid) {
-        Some(name) => Remedy::line("users", name),
-        None => Remedy::act(format!(
-            "give the pool a group that is some user's primary group: {} is nobody's",
-            user.gid
-        )),
+    if let Some(name) = user_with_group(&String::from_utf8_lossy(&passwd), user.gid) {
+        return bring_user(exam, name);
     }
+    let (name, site) = (&user.name, &exam.site.desired.site);
+    Remedy::act(format!(
+        "usermod -a -G {group} {name} && mountjail up {site}"
+    ))
 }
 
 /// The first user of passwd(5) with this primary group.

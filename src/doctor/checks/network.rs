@@ -23,7 +23,8 @@ pub(super) fn dns(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
         Ok(servers) => servers,
         Err(error) => {
             let remedy = exam.bring(Path::new(CONF), Remedy::preset("dns"));
-            let problem = Problem::new(format!("{CONF}: {error}"), remedy);
+            let why = exam.explained(Path::new(CONF), &error);
+            let problem = Problem::new(format!("{CONF}: {why}"), remedy);
             return Ok(CheckOutcome::failed(problem));
         }
     };

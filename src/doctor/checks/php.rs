@@ -26,7 +26,7 @@ const WEB_SERVERS: [&str; 5] = [
     "/etc/nginx/nginx.conf",
 ];
 
-const NO_POOL: &str = "no PHP-FPM pool has this chroot";
+pub(super) const NO_POOL: &str = "no PHP-FPM pool has this chroot";
 
 pub(super) fn directories(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     if exam.site.pool_users.is_empty() {

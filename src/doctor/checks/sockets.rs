@@ -1,13 +1,15 @@
 //! Unix sockets in bound directories: a server listens, and the user may connect.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::Exam;
+use crate::base::HostPath;
 use crate::base::quote::shell_word;
 use crate::doctor::ask::NoAnswer;
 use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
 use crate::doctor::inside::{Connect, InsideError, Socket, Sockets};
+use crate::doctor::pools::PoolPhp;
 use crate::resolve::{FileKind, Mount};
 
 /// The presets that bring a socket, and the server that it belongs to.
@@ -18,17 +20,33 @@ const SERVERS: [(&str, &str); 4] = [
     ("memcached", "memcached"),
 ];
 
+/// The directories that presets bring.
+const OF_PRESETS: [(&str, &str); 6] = [
+    ("/run/mysqld", "mysql"),
+    ("/run/mariadb", "mysql"),
+    ("/run/mysql", "mysql"),
+    ("/run/postgresql", "postgresql"),
+    ("/run/redis", "redis"),
+    ("/run/memcached", "memcached"),
+];
+
 /// systemd's own sockets, which not everybody may use. Those that matter have checks of their own.
 const SYSTEMD: &str = "/run/systemd";
 
 const LOG: &str = "/dev/log";
 
-/// Settings of PHP that name a socket.
-const SETTINGS: [&str; 2] = ["mysqli.default_socket", "pdo_mysql.default_socket"];
+/// Extensions of PHP that connect to a socket, and the settings that name it.
+const DATABASES: [(&str, &str); 2] = [
+    ("mysqli", "mysqli.default_socket"),
+    ("pdo_mysql", "pdo_mysql.default_socket"),
+];
+
+/// Where `PostgreSQL`'s library connects to if nothing is named.
+const POSTGRESQL: &str = "/var/run/postgresql/.s.PGSQL.5432";
 
 pub(super) fn sockets(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     let named = named_by_php(exam);
-    let mut places: Vec<_> = named.iter().cloned().collect();
+    let mut places: Vec<_> = named.keys().cloned().collect();
     for mount in &exam.site.desired.mounts {
         if may_have_sockets(mount) {
             places.push(mount.target.as_path().to_owned());
@@ -36,18 +54,29 @@ pub(super) fn sockets(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     }
     let mut found = exam.ask(Sockets(places))?;
     found.retain(|socket| socket.path != Path::new(LOG));
+    let known: Vec<_> = found.iter().map(|socket| socket.path.clone()).collect();
+    let is_known = |path: &Path| known.iter().any(|known| known == path);
 
     let mut problems = missing_servers(exam, &found);
-    for path in &named {
+    for (path, why) in &named {
         if found.iter().all(|socket| socket.path != *path) {
-            let shown = path.display();
-            let text = format!("{shown}, which PHP's settings name, is not a socket inside");
+            let text = match exam.denied(path) {
+                Some(at) => format!("{}: {}", path.display(), exam.described(&at)),
+                None => format!("{}, {why}, is not a socket inside", path.display()),
+            };
             problems.push(Problem::new(text, bring_socket(exam, path)));
         }
     }
+    // By two names, such as /run and /var/run, it is one problem.
+    let is_alias = |path: &Path| {
+        path.strip_prefix("/var")
+            .is_ok_and(|rest| is_known(&slash(rest)))
+    };
+    found.retain(|socket| !is_alias(&socket.path));
     for socket in &found {
         if let Some(error) = &socket.error {
-            let text = format!("{}: {error}", socket.path.display());
+            let why = exam.explained(&socket.path, error);
+            let text = format!("{}: {why}", socket.path.display());
             problems.push(Problem::new(text, repair_socket(exam, &socket.path, error)));
         }
     }
@@ -64,24 +93,68 @@ pub(super) fn sockets(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     Ok(CheckOutcome::judge(problems, good))
 }
 
+fn slash(rest: &Path) -> PathBuf {
+    Path::new("/").join(rest)
+}
+
 /// Sockets are in directories of data, or mounted by themselves; systemd's are left out.
 fn may_have_sockets(mount: &Mount) -> bool {
     let is_data = matches!(mount.kind, FileKind::Directory | FileKind::Socket);
     is_data && mount.attributes.noexec && !mount.source.as_path().starts_with(SYSTEMD)
 }
 
-/// The sockets that the pools' PHP settings name.
-fn named_by_php(exam: &Exam<'_>) -> BTreeSet<PathBuf> {
-    let mut named = BTreeSet::new();
-    for pool_user in exam.site.pool_users {
-        for key in SETTINGS {
-            match pool_user.settings.get(key) {
-                Some(path) if path.starts_with('/') => drop(named.insert(PathBuf::from(path))),
-                _ => {}
+/// The sockets that the pools' PHP connects to: those that settings name, and PHP's own defaults
+/// where a server of this host listens there.
+fn named_by_php(exam: &Exam<'_>) -> BTreeMap<PathBuf, String> {
+    let mut named = BTreeMap::new();
+    for php in exam.php() {
+        let settings = &php.pool_user.settings;
+        for (extension, key) in DATABASES {
+            let socket = match (settings.get(key), php.get(key)) {
+                (Some(set), _) => Some(PathBuf::from(set)),
+                (None, Some(default)) if php.loads(extension) => listening(exam, default),
+                _ => None,
+            };
+            if let Some(path) = socket.filter(|path| path.is_absolute()) {
+                let why = if settings.get(key).is_some() {
+                    "which PHP's settings name".to_owned()
+                } else {
+                    format!("which {extension} connects to")
+                };
+                named.entry(path).or_insert(why);
             }
+        }
+        if (php.loads("pgsql") || php.loads("pdo_pgsql"))
+            && let Some(path) = listening(exam, POSTGRESQL)
+        {
+            named.insert(path, "which PHP's pgsql connects to".to_owned());
+        }
+        if let Some(path) = session_socket(php) {
+            named.insert(path, "which session.save_path names".to_owned());
         }
     }
     named
+}
+
+/// The path, if it is a socket of the host.
+fn listening(exam: &Exam<'_>, path: &str) -> Option<PathBuf> {
+    let walk = exam.host.walk(&HostPath::new(path).ok()?).ok()?;
+    (walk.stat.kind == FileKind::Socket).then(|| PathBuf::from(path))
+}
+
+/// The socket of the server that keeps sessions: `unix:///run/redis/redis.sock?…` for Redis,
+/// `/run/memcached/memcached.sock` for memcached.
+fn session_socket(php: &PoolPhp<'_>) -> Option<PathBuf> {
+    if !matches!(
+        php.get("session.save_handler")?,
+        "redis" | "memcached" | "memcache"
+    ) {
+        return None;
+    }
+    let path = php.get("session.save_path")?;
+    let path = path.strip_prefix("unix://").unwrap_or(path);
+    let path = path.split(['?', ':', ',']).next()?;
+    path.starts_with('/').then(|| PathBuf::from(path))
 }
 
 /// The presets that should have brought a socket and did not.
@@ -137,11 +210,14 @@ fn repair_socket(exam: &Exam<'_>, path: &Path, error: &InsideError) -> Remedy {
 
 fn bring_socket(exam: &Exam<'_>, path: &Path) -> Remedy {
     let directory = path.parent().unwrap_or(path);
-    let is_mysqls = directory.starts_with("/run/mysqld") || directory.starts_with("/run/mariadb");
-    let line = if is_mysqls {
-        Remedy::preset("mysql")
-    } else {
-        Remedy::line("mounts", directory.display().to_string())
+    let on_run = directory.strip_prefix("/var").unwrap_or(directory);
+    let preset = OF_PRESETS.iter().find(|(below, _)| {
+        let below = Path::new(below);
+        directory.starts_with(below) || on_run.starts_with(below.strip_prefix("/").unwrap_or(below))
+    });
+    let line = match preset {
+        Some((_, preset)) if !exam.presets.contains(preset) => Remedy::preset(preset),
+        _ => Remedy::line("mounts", directory.display().to_string()),
     };
     exam.bring(directory, line)
 }
@@ -167,8 +243,9 @@ pub(super) fn syslog(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
     } else {
         exam.bring(Path::new(LOG), Remedy::preset("syslog"))
     };
+    let why = exam.explained(Path::new(LOG), &error);
     Ok(CheckOutcome::failed(Problem::new(
-        format!("{LOG}: {error}"),
+        format!("{LOG}: {why}"),
         remedy,
     )))
 }

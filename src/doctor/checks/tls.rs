@@ -42,7 +42,10 @@ pub(super) fn tls(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
         .paths()
         .map(|path| path.display().to_string())
         .collect();
-    let problems = problems(exam, &anchors, &shown.join(" or "), &found);
+    let mut problems = problems(exam, &anchors, &shown.join(" or "), &found);
+    if problems.is_empty() {
+        problems.extend(curls(exam));
+    }
     let good = format!(
         "{} in {}",
         plural(found.trusted, "certificate"),
@@ -52,6 +55,18 @@ pub(super) fn tls(exam: &Exam<'_>) -> Result<CheckOutcome, NoAnswer> {
         Some((host, port)) if problems.is_empty() => handshake(exam, anchors, host, *port, &good),
         _ => Ok(CheckOutcome::judge(problems, good)),
     }
+}
+
+/// What libcurl, which has a file of its own, complains about.
+fn curls(exam: &Exam<'_>) -> Option<Problem> {
+    let mut states = exam.php().iter().filter_map(|php| php.state.as_ref().ok());
+    let why = states.find_map(|state| state.failed.get("curl"))?;
+    let remedy = if exam.presets.contains("tls") {
+        Remedy::act("run `update-ca-certificates --fresh`")
+    } else {
+        Remedy::preset("tls")
+    };
+    Some(Problem::new(format!("curl: {why}"), remedy))
 }
 
 fn problems(

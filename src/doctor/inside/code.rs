@@ -1,7 +1,7 @@
 //! Programs and libraries: what the dynamic loader finds, with the jail as the whole host.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,11 @@ use crate::base::HostPath;
 use crate::resolve::Host;
 use crate::resolve::ldso::{Closure, Code, Loader, is_musls};
 use crate::sys;
+
+const SHELL: &str = "/bin/sh";
+
+/// The most bytes of what a program complains about.
+const MAX_COMPLAINT: u64 = 64 << 10;
 
 /// The most files that are looked at.
 const MAX_FILES: usize = 10_000;
@@ -95,6 +100,8 @@ fn code_of(path: &Path) -> Option<Code> {
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Mailer {
     pub program: HostPath,
+    /// A command line that starts it and sends nothing, where one is known.
+    pub pretend: Option<String>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -105,23 +112,66 @@ pub(in crate::doctor) struct MailerState {
     pub missing: bool,
     /// Why the program, which is there, cannot be started.
     pub broken: Option<String>,
+    /// What the program, which starts, has to complain about.
+    pub complaint: Option<String>,
+}
+
+impl MailerState {
+    /// Why no mail leaves by it.
+    pub fn failure(&self) -> Option<String> {
+        let shell = self.shell.as_ref().map(ToString::to_string);
+        let missing = self.missing.then(|| "it is not there".to_owned());
+        shell
+            .or(missing)
+            .or_else(|| self.broken.clone())
+            .or_else(|| self.complaint.clone())
+    }
 }
 
 impl Probe for Mailer {
     type Answer = MailerState;
 
     fn run(&self) -> MailerState {
-        let shell = succeeds(quiet(Command::new("/bin/sh").args(["-c", ":"])))
+        let shell = succeeds(quiet(Command::new(SHELL).args(["-c", ":"])))
             .err()
             .map(InsideError::from);
         let missing = fs::metadata(&self.program).is_err();
         let broken = if missing { None } else { self.start().err() };
+        let is_ready = shell.is_none() && !missing && broken.is_none();
+        let pretend = self.pretend.as_ref().filter(|_| is_ready);
         MailerState {
             shell,
             missing,
             broken,
+            complaint: pretend.and_then(|line| complaint(line).err()),
         }
     }
+}
+
+/// A mail to nobody. It is read, and not sent.
+const MAIL: &[u8] = b"To: nobody@localhost\nSubject: mountjail doctor\n\n";
+
+/// What the command complains about as it gets a mail: its last line.
+fn complaint(line: &str) -> Result<(), String> {
+    let failed = |error: io::Error| super::reason(error);
+    let mut command = Command::new(SHELL);
+    command.args(["-c", line]).stdin(Stdio::piped());
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(failed)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        let _ = stdin.write_all(MAIL); // EPIPE: it has ended by itself
+    }
+    let mut text = vec![];
+    if let Some(stderr) = child.stderr.take() {
+        let _ = stderr.take(MAX_COMPLAINT).read_to_end(&mut text);
+    }
+    let status = child.wait().map_err(failed)?;
+    if status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&text);
+    let last = text.lines().rfind(|line| !line.trim().is_empty());
+    Err(last.map_or_else(|| format!("it ended with {status}"), ToOwned::to_owned))
 }
 
 impl Mailer {

@@ -38,6 +38,49 @@ impl Probe for Enter {
     }
 }
 
+/// Where the user's way to a path ends for want of rights.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::doctor) struct Denied(pub PathBuf);
+
+/// What the user may not pass or read.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::doctor) struct DeniedAt {
+    pub path: PathBuf,
+    pub is_directory: bool,
+    /// The permission bits.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Probe for Denied {
+    type Answer = Option<DeniedAt>;
+
+    fn run(&self) -> Option<DeniedAt> {
+        let mut above: Vec<_> = self.0.ancestors().collect();
+        above.reverse();
+        for path in above {
+            let metadata = fs::metadata(path).ok()?;
+            let is_directory = metadata.is_dir();
+            let right = if is_directory {
+                AccessFlags::X_OK
+            } else {
+                AccessFlags::R_OK
+            };
+            if access(path, right) == Err(nix::Error::EACCES) {
+                return Some(DeniedAt {
+                    path: path.to_owned(),
+                    is_directory,
+                    mode: metadata.mode() & 0o7777,
+                    uid: metadata.uid(),
+                    gid: metadata.gid(),
+                });
+            }
+        }
+        None
+    }
+}
+
 /// Whether each of these paths is there.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Exist(pub Vec<PathBuf>);

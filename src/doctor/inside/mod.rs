@@ -8,6 +8,7 @@
 mod code;
 mod files;
 mod network;
+mod php;
 mod text;
 mod tls;
 
@@ -27,9 +28,12 @@ use crate::base::HostPath;
 use crate::jail::{self, JailUser};
 use crate::{Error, Result};
 
-pub(super) use code::{Libraries, Mailer};
-pub(super) use files::{Connect, Devices, Directories, Enter, Exist, Socket, Sockets, WebRoot};
+pub(super) use code::{Libraries, Mailer, MailerState};
+pub(super) use files::{
+    Connect, Denied, DeniedAt, Devices, Directories, Enter, Exist, Socket, Sockets, WebRoot,
+};
 pub(super) use network::{Nameserver, Nameservers, Resolve};
+pub(super) use php::{Php, PhpState};
 pub(super) use text::{AccountIds, Convert, Locale, NameServices, Zone};
 pub(super) use tls::{
     Anchors, Certificates, DanglingLink, FoundCertificates, Handshake, HandshakeResult,
@@ -71,6 +75,7 @@ questions!(
     Certificates,
     Connect,
     Convert,
+    Denied,
     Devices,
     Directories,
     Enter,
@@ -82,6 +87,7 @@ questions!(
     NameServices,
     Nameserver,
     Nameservers,
+    Php,
     Resolve,
     Sockets,
     WebRoot,
@@ -124,6 +130,11 @@ impl From<io::Error> for InsideError {
 }
 
 impl InsideError {
+    /// Whether rights are lacking.
+    pub fn is_denied(&self) -> bool {
+        self.errno == Some(libc::EACCES)
+    }
+
     /// Whether there is nothing by that name.
     pub fn is_missing(&self) -> bool {
         matches!(self.errno, Some(libc::ENOENT | libc::ENOTDIR))
@@ -165,6 +176,9 @@ fn enter_and_answer() -> Result<Value> {
     let job: Job =
         serde_json::from_slice(&text).map_err(|error| not_by_hand().because_of(error))?;
 
+    if let Question::Php(php) = &job.question {
+        return php.answer(&job.root, &job.who);
+    }
     jail::enter(&job.root, &job.who)?;
     // After the change of user, which would clear it: nothing stays behind if doctor is killed.
     let _ = set_pdeathsig(Signal::SIGKILL);

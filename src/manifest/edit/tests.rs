@@ -7,6 +7,7 @@ fn addition(key: &'static str, name: &str) -> Addition {
         key,
         name: name.to_owned(),
         optional: false,
+        executable: false,
     }
 }
 
@@ -15,6 +16,7 @@ fn socket() -> Addition {
         key: "mounts",
         name: "/run/app".to_owned(),
         optional: true,
+        executable: false,
     }
 }
 
@@ -292,6 +294,7 @@ fn additions() -> impl Strategy<Value = Vec<Addition>> {
             key,
             name,
             optional: key == "mounts",
+            executable: false,
         }
     });
     let usable = |addition: &Addition| meaning(addition, None).is_ok();

@@ -21,6 +21,7 @@ fn found(path: &str, kind: MissKind) -> MissOnHost {
         lookups: 1,
         programs: BTreeSet::from(["php".to_owned()]),
         users: BTreeSet::from([33]),
+        is_refused: false,
         threads: BTreeSet::new(),
     };
     MissOnHost {
@@ -28,6 +29,7 @@ fn found(path: &str, kind: MissKind) -> MissOnHost {
         real: host(path),
         kind,
         whole_directory: true,
+        part_of: vec![],
         refusal: None,
     }
 }

@@ -3,6 +3,7 @@
 
 mod finds;
 mod follows;
+mod hunt;
 mod writes;
 
 use std::fs;
@@ -64,13 +65,23 @@ pub fn all() -> Vec<Trial> {
             "a manifest that cannot be added to stays as it is",
             writes::odd_manifest,
         ),
+        ("a Flask application works after two rounds", hunt::flask),
+        ("a CGI in Perl works after two rounds", hunt::perl_cgi),
+        ("objects on a mount with noexec are reported", hunt::noexec),
+        (
+            "what is made in a missing directory is reported",
+            hunt::made,
+        ),
+        ("links that lead out are followed", hunt::links_out),
+        ("a failing program is never well", hunt::fails_by_itself),
         (
             "mode, owner and comments of the manifest stay",
             writes::kept,
         ),
     ]);
     // Each with a `/run` of its own.
-    let with_daemons: [(&str, fn()); 4] = [
+    let with_daemons: [(&str, fn()); 5] = [
+        ("the socket of the log is brought by its preset", hunt::log),
         (
             "a PHP script misses files, and works with the lines written",
             finds::script,

@@ -1,0 +1,239 @@
+//! The units of the site's services: they run, they find their programs in their root, and sshd
+//! accepts it.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Uid, User};
+
+use super::Exam;
+use crate::base::HostPath;
+use crate::base::quote::shell_word;
+use crate::doctor::finding::{CheckOutcome, Problem, Remedy};
+use crate::doctor::inside::Exist;
+use crate::import::unit_file::{self, UnitFile};
+use crate::site::systemctl;
+
+/// The properties of a unit that tell how it is.
+const STATE: [&str; 5] = [
+    "ActiveState",
+    "SubState",
+    "Result",
+    "ExecMainStatus",
+    "LoadState",
+];
+
+/// What systemd means by the exit codes that come from itself (systemd.exec(5)).
+const EXIT_CODES: [(&str, &str); 5] = [
+    ("200", "CHDIR: WorkingDirectory= is not in the root"),
+    ("203", "EXEC: its program cannot be run in the root"),
+    ("210", "CHROOT: the root cannot be entered"),
+    ("217", "USER: its User= does not exist"),
+    ("226", "NAMESPACE: its mount namespace cannot be made"),
+];
+
+pub(super) fn services(exam: &Exam<'_>) -> CheckOutcome {
+    let services = &exam.site.manifest.services;
+    if services.is_empty() {
+        return CheckOutcome::not_needed("the manifest names no service");
+    }
+
+    let (mut problems, mut good, mut untried) = (vec![], vec![], vec![]);
+    for name in services {
+        let unit = unit_file::named(name);
+        let mut own = vec![];
+        if let Some(unit) = &unit {
+            own.extend(in_root_directory(exam, unit));
+            good.extend(made_at_start(exam, unit));
+        }
+        if is_sshd(name) {
+            own.extend(refused_by_sshd(exam));
+        }
+        match state(name, own.is_empty()) {
+            UnitState::Runs => good.push(format!("{name} runs")),
+            UnitState::Unknown if unit.is_some() => good.push(format!("{name} is there")),
+            UnitState::Unknown => untried.push(format!("there is no unit file of {name} here")),
+            UnitState::Rests(why) => untried.push(format!("{name} is {why}")),
+            UnitState::Failed(problem) => own.insert(0, problem),
+        }
+        problems.extend(own);
+    }
+    let untried = untried.join("; ");
+    if good.is_empty() && problems.is_empty() {
+        return CheckOutcome::could_not_check(untried);
+    }
+    let outcome = CheckOutcome::judge(problems, good.join("; "));
+    outcome.unless((!untried.is_empty()).then_some(&untried))
+}
+
+enum UnitState {
+    Runs,
+    /// It is not started, and why.
+    Rests(String),
+    Failed(Problem),
+    /// No system manager knows.
+    Unknown,
+}
+
+/// `look_further`: nothing else is known that explains a failure.
+fn state(name: &str, look_further: bool) -> UnitState {
+    if !systemctl::is_running() {
+        return UnitState::Unknown;
+    }
+    let known = systemctl::properties(name, &STATE);
+    let get = |key| known.get(key).map_or("", String::as_str);
+    if get("LoadState") == "not-found" {
+        return UnitState::Failed(Problem::new(
+            format!("there is no unit {name}"),
+            Remedy::act("correct its name under `services`: `systemctl list-unit-files` has it"),
+        ));
+    }
+    let again = get("SubState") == "auto-restart";
+    match get("ActiveState") {
+        "active" | "reloading" => UnitState::Runs,
+        "failed" | "activating" if again || get("ActiveState") == "failed" => {
+            let status = get("ExecMainStatus");
+            let meaning = EXIT_CODES.iter().find(|(code, _)| *code == status);
+            let why = match meaning {
+                Some((code, meaning)) => format!("{code}/{meaning}"),
+                None => format!("{}, status {status}", get("Result")),
+            };
+            let text = format!("{name} has failed ({why})");
+            let remedies = if look_further {
+                vec![Remedy::act(format!("journalctl -b -n 20 -u {name}"))]
+            } else {
+                vec![]
+            };
+            UnitState::Failed(Problem::with(text, remedies))
+        }
+        "" => UnitState::Unknown,
+        other => UnitState::Rests(format!("{other}, not running")),
+    }
+}
+
+/// What a unit with this root as its `RootDirectory=` does not find there.
+fn in_root_directory(exam: &Exam<'_>, unit: &UnitFile) -> Vec<Problem> {
+    let is_here = unit
+        .get("Service", "RootDirectory")
+        .is_some_and(|line| is_root(exam, &line.value));
+    if !is_here {
+        return vec![];
+    }
+
+    let mut problems = vec![];
+    let commands = unit.commands();
+    let programs: Vec<PathBuf> = commands
+        .iter()
+        .filter_map(|command| command.first().map(PathBuf::from))
+        .filter(|program| program.is_absolute())
+        .collect();
+    for (program, is_there) in exist(exam, &programs) {
+        if !is_there {
+            let text = format!(
+                "ExecStart= of {}: {} is not inside",
+                unit.name,
+                program.display()
+            );
+            let line = Remedy::line("programs", program.display().to_string());
+            problems.push(Problem::new(text, exam.bring(program, line)));
+        }
+    }
+    let directory = unit.get("Service", "WorkingDirectory");
+    let directory = directory.map(|line| PathBuf::from(line.value.as_str()));
+    let directory: Vec<_> = directory
+        .into_iter()
+        .filter(|path| path.is_absolute())
+        .collect();
+    for (path, is_there) in exist(exam, &directory) {
+        if !is_there {
+            let text = format!(
+                "WorkingDirectory= of {}: {} is not inside",
+                unit.name,
+                path.display()
+            );
+            let there = format!("{}{}", exam.site.desired.root, path.display());
+            problems.push(Problem::new(
+                text,
+                Remedy::act(format!("install -d {}", shell_word(&there))),
+            ));
+        }
+    }
+    problems
+}
+
+/// Each path, and whether it is inside. There are none if nobody can look.
+fn exist<'p>(exam: &Exam<'_>, paths: &'p [PathBuf]) -> Vec<(&'p Path, bool)> {
+    let is_there = exam.ask(Exist(paths.to_vec())).unwrap_or_default();
+    paths.iter().map(PathBuf::as_path).zip(is_there).collect()
+}
+
+fn is_root(exam: &Exam<'_>, path: &str) -> bool {
+    let id = |path: &Path| {
+        fs::metadata(path)
+            .ok()
+            .map(|found| (found.dev(), found.ino()))
+    };
+    let root = exam.site.desired.root.as_path();
+    Path::new(path) == root || id(Path::new(path)).is_some_and(|found| Some(found) == id(root))
+}
+
+/// The bound directories that the unit makes anew at each start: their mounts get stale then.
+fn made_at_start(exam: &Exam<'_>, unit: &UnitFile) -> Option<String> {
+    let preserved = unit.get("Service", "RuntimeDirectoryPreserve");
+    if preserved.is_some_and(|line| line.value != "no") {
+        return None;
+    }
+    let mut made = vec![];
+    for line in unit.list("Service", "RuntimeDirectory") {
+        for name in unit_file::words(&line.value) {
+            let directory = Path::new("/run").join(name);
+            let mut mounts = exam.site.desired.mounts.iter();
+            if mounts.any(|mount| mount.source.as_path().starts_with(&directory)) {
+                made.push(directory.display().to_string());
+            }
+        }
+    }
+    let made = made.join(", ");
+    let name = &unit.name;
+    (!made.is_empty())
+        .then(|| format!("{name} makes {made} anew at each start, which `mountjail watch` follows"))
+}
+
+/// `ssh.service` of Debian, `sshd.service` of others.
+fn is_sshd(unit: &str) -> bool {
+    let name = unit.split(['.', '@']).next();
+    matches!(name, Some("ssh" | "sshd"))
+}
+
+/// sshd(8) enters no root that somebody else than root could change, nor one in such a directory.
+fn refused_by_sshd(exam: &Exam<'_>) -> Vec<Problem> {
+    let mut problems = vec![];
+    let mut at = Some(exam.site.desired.root.clone());
+    while let Some(directory) = at {
+        let shown = shell_word(&directory.to_string()).into_owned();
+        if let Ok(found) = fs::metadata(&directory) {
+            let mode = found.mode() & 0o7777;
+            if found.uid() != 0 {
+                let owner = User::from_uid(Uid::from_raw(found.uid())).ok().flatten();
+                let owner = owner.map_or_else(|| found.uid().to_string(), |user| user.name);
+                problems.push(Problem::new(
+                    format!("{directory} is {owner}'s: sshd refuses such a ChrootDirectory"),
+                    Remedy::act(format!("chown root {shown}")),
+                ));
+            }
+            if mode & 0o022 != 0 {
+                let text = format!(
+                    "{directory} is of mode {mode:04o}: sshd refuses a ChrootDirectory that others \
+                     can write to"
+                );
+                problems.push(Problem::new(
+                    text,
+                    Remedy::act(format!("chmod go-w {shown}")),
+                ));
+            }
+        }
+        at = HostPath::parent(&directory);
+    }
+    problems
+}

@@ -1,0 +1,70 @@
+//! Rights that a site's user lacks: which file or directory denies them, and the command that gives
+//! them.
+
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Gid, Group, Uid, User};
+
+use super::Exam;
+use super::finding::Remedy;
+use super::inside::{Denied, DeniedAt, InsideError};
+use crate::base::JailPath;
+use crate::base::quote::shell_word;
+
+impl Exam<'_> {
+    /// What ends the user's way to `path`, if rights do.
+    pub(super) fn denied(&self, path: &Path) -> Option<DeniedAt> {
+        self.ask(Denied(path.to_owned())).ok().flatten()
+    }
+
+    /// The error with the place that denies the way to `path`.
+    pub(super) fn explained(&self, path: &Path, error: &InsideError) -> String {
+        match self.denied(path).filter(|_| error.is_denied()) {
+            Some(at) => format!("{error}: {}", self.described(&at)),
+            None => error.to_string(),
+        }
+    }
+
+    /// `/srv/a/etc is of mode 0700, root:root`
+    pub(super) fn described(&self, at: &DeniedAt) -> String {
+        format!("{} is {}", self.host_name(&at.path).display(), mode(at))
+    }
+
+    /// The command that opens what denies the way.
+    pub(super) fn opened(&self, at: &DeniedAt) -> Remedy {
+        let path = self.host_name(&at.path);
+        let path = shell_word(&path.to_string_lossy()).into_owned();
+        let user = &self.site.user.name;
+        Remedy::act(if at.is_directory {
+            format!("chmod o+x {path}")
+        } else {
+            format!("setfacl -m u:{user}:r {path}")
+        })
+    }
+
+    /// The host's name of what is at `path` inside.
+    fn host_name(&self, path: &Path) -> PathBuf {
+        if let Some(mount) = self.mount_of(path) {
+            let below = path.strip_prefix(mount.target.as_path());
+            return match below {
+                Ok(below) if below != Path::new("") => mount.source.as_path().join(below),
+                _ => mount.source.as_path().to_owned(),
+            };
+        }
+        match JailPath::new(path) {
+            Ok(path) if path != JailPath::slash() => {
+                self.site.desired.root.inside(&path).as_path().to_owned()
+            }
+            _ => self.site.desired.root.as_path().to_owned(),
+        }
+    }
+}
+
+/// `of mode 0700, root:root`
+pub(super) fn mode(at: &DeniedAt) -> String {
+    let user = User::from_uid(Uid::from_raw(at.uid)).ok().flatten();
+    let group = Group::from_gid(Gid::from_raw(at.gid)).ok().flatten();
+    let user = user.map_or_else(|| at.uid.to_string(), |user| user.name);
+    let group = group.map_or_else(|| at.gid.to_string(), |group| group.name);
+    format!("of mode {:04o}, {user}:{group}", at.mode)
+}

@@ -1,0 +1,151 @@
+//! Real applications, each of which works after two rounds at most; and what a program fails at
+//! besides files that are not there.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+
+use super::{has, lines, refused, site};
+use crate::support::Sandbox;
+
+/// Runs the command, adds what `trace` advises, and again; then it must work.
+#[track_caller]
+fn works_after_two_rounds(sandbox: &Sandbox, command: &[&str], answer: &str) {
+    let trace = ["trace", "s", "--write", "--up", "--"];
+    for _ in 0..2 {
+        let _ = sandbox.run(&[&trace[..], command].concat()); // it may fail before it works
+    }
+    let exec = ["exec", "s", "--"];
+    let ran = sandbox.run(&[&exec[..], command].concat());
+    let manifest = fs::read_to_string(sandbox.path("config/sites/s.yaml")).unwrap();
+    assert!(ran.stdout.contains(answer), "{ran}\n{manifest}");
+    ran.exits(0);
+}
+
+const FLASK: &str = "\
+import json, sqlite3, uuid
+from flask import Flask
+app = Flask(__name__)
+
+@app.route('/')
+def index():
+    rows = sqlite3.connect(':memory:').execute('select 6 * 7').fetchone()
+    return json.dumps({'answer': rows[0], 'id': len(str(uuid.uuid4()))})
+
+print(app.test_client().get('/').get_data(as_text=True))
+";
+
+pub fn flask() {
+    let (sandbox, root) = site("programs: [/usr/bin/python3]\nusers: [www-data]\n");
+    fs::write(root.join("app.py"), FLASK).unwrap();
+    works_after_two_rounds(
+        &sandbox,
+        &["/usr/bin/python3", "/app.py"],
+        "{\"answer\": 42, \"id\": 36}",
+    );
+    let manifest = fs::read_to_string(sandbox.path("config/sites/s.yaml")).unwrap();
+    assert!(manifest.lines().count() < 20, "{manifest}");
+}
+
+const CGI: &str = "#!/usr/bin/perl\n\
+use strict;\nuse CGI;\nuse POSIX qw(floor);\nuse Socket;\nuse Encode;\n\
+my $q = CGI->new('name=world');\n\
+print $q->header('text/plain'), 'hello ', encode('UTF-8', $q->param('name')), floor(4.5), \"\\n\";\n";
+
+pub fn perl_cgi() {
+    let (sandbox, root) = site("users: [www-data]\n");
+    sandbox.program(root.join("index.cgi"), CGI);
+    works_after_two_rounds(&sandbox, &["/index.cgi"], "hello world4");
+}
+
+/// A directory without `executable`, as somebody wrote it, and an object in it.
+pub fn noexec() {
+    let (sandbox, _) = site(
+        "programs: [/usr/bin/python3]\npresets: [base, locale]\nmounts: [/usr/lib/python3.11]\n",
+    );
+    let command = ["/usr/bin/python3", "-c", "import _ctypes; print('mapped')"];
+    let traced = [&["trace", "s", "--json", "--"][..], &command].concat();
+    let report = sandbox.run(&traced).exits(1).json();
+    let line = "mounts: [{ source: /usr/lib/python3.11, executable: true }]";
+    has(&report, line);
+    works_after_two_rounds(&sandbox, &command, "mapped");
+}
+
+/// A state directory that the host has; and a file made after it was looked up.
+pub fn made() {
+    let (sandbox, root) = site("programs: [/bin/busybox]\n");
+    fs::create_dir(root.join("tmp")).unwrap();
+    fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+    let trace = |script: &str| {
+        let command = ["trace", "--json", "s", "--", "busybox", "sh", "-c", script];
+        sandbox.run(&command).json()
+    };
+    let report = trace("mkdir /var/lib/mountjail-none; echo >/var/lib/x.pid");
+    let remedy = "its directory /var/lib is not inside: `install -d ";
+    refused(&report, "/var/lib/mountjail-none", remedy);
+    refused(&report, "/var/lib/x.pid", remedy);
+    let source = sandbox.directory("state");
+    fs::set_permissions(&source, fs::Permissions::from_mode(0o777)).unwrap();
+    let mount = format!(
+        "mounts: [{{ source: {}, access: read-write }}]\n",
+        source.display()
+    );
+    let text = format!(
+        "root: {}\nprograms: [/bin/busybox]\n{mount}",
+        root.display()
+    );
+    sandbox.manifest("s", &text);
+    sandbox.ok(&["up", "s"]);
+    let file = source.join("new").display().to_string();
+    let report = trace(&format!("test -e {file} || echo 1 >{file}"));
+    assert_eq!(report["not_mounted"], serde_json::json!([]), "{report:#}");
+}
+
+/// Links of the site's own that lead out of what is inside.
+pub fn links_out() {
+    let (sandbox, root) = site("programs: [/bin/busybox]\n");
+    fs::create_dir(root.join("app")).unwrap();
+    symlink("/usr/bin/id", root.join("app/tool")).unwrap();
+    symlink("/usr/share/zoneinfo", root.join("app/zones")).unwrap();
+    let script = "/app/tool; busybox cat /app/zones/UTC";
+    let command = ["trace", "--json", "s", "--", "busybox", "sh", "-c", script];
+    let report = sandbox.run(&command).json();
+    has(&report, "programs: [/usr/bin/id]");
+    has(&report, "presets: [timezone]");
+    let ran = sandbox.run(&["exec", "s", "--", "/app/tool"]).exits(127);
+    ran.says("`programs: [/usr/bin/id]` in the manifest brings it");
+}
+
+/// `/dev` is nobody's to have, but a preset brings `/dev/log`.
+pub fn log() {
+    fs::create_dir_all("/run/systemd/journal").unwrap();
+    let socket = "/run/systemd/journal/dev-log";
+    let _server = UnixDatagram::bind(socket).unwrap();
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o666)).unwrap();
+    if !Path::new("/dev/log").exists() {
+        let dev = nix::mount::MsFlags::empty();
+        nix::mount::mount(Some("dev"), "/dev", Some("tmpfs"), dev, Some("mode=755")).unwrap();
+        for (name, minor) in [("null", 3), ("zero", 5), ("random", 8), ("urandom", 9)] {
+            let mode = Mode::from_bits_truncate(0o666);
+            let path = Path::new("/dev").join(name);
+            mknod(&path, SFlag::S_IFCHR, mode, makedev(1, minor)).unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
+        }
+        symlink(socket, "/dev/log").unwrap();
+    }
+    let (sandbox, _) = site("programs: [/bin/busybox]\n");
+    let command = ["trace", "--json", "s", "--", "busybox", "logger", "hello"];
+    let report = sandbox.run(&command).json();
+    assert_eq!(lines(&report), ["presets: [syslog]"], "{report:#}");
+}
+
+/// A failing program that misses nothing.
+pub fn fails_by_itself() {
+    let (sandbox, _) = site("programs: [/bin/busybox]\n");
+    let command = ["trace", "s", "--", "busybox", "false"];
+    let ran = sandbox.run(&command).exits(1);
+    ran.says("s: the program failed (exit code 1), but looked up nothing in vain");
+}
