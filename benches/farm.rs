@@ -82,7 +82,7 @@ fn time(command: &mut Command) -> Took {
     assert!(status.success(), "{command:?}: {status}");
     Took {
         wall,
-        cpu: cpu_of_children() - before,
+        cpu: cpu_of_children().saturating_sub(before),
     }
 }
 

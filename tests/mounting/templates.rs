@@ -269,7 +269,7 @@ fn forks(engine: &'static str) {
 fn used(engine: &'static str) {
     let sandbox = Sandbox::with_engine(engine);
     let roots = sites(&sandbox, &["a", "b"], "");
-    let uses = |script: &str, namespace: Option<&str>| {
+    let start = |script: &str, namespace: Option<&str>| {
         let script = format!("cd {}; {script}; exec sleep 1000", roots[0].display());
         let mut command = Command::new("unshare");
         if let Some(propagation) = namespace {
@@ -288,7 +288,7 @@ fn used(engine: &'static str) {
         ];
         for (script, target) in scripts {
             sandbox.ok(&["up", "--all"]);
-            let user = uses(script, namespace);
+            let user = start(script, namespace);
             let pid = user.pid();
             for _ in 0..2 {
                 let refused = sandbox.run(&["down", "a"]).exits(1);
