@@ -121,6 +121,7 @@ impl Graft {
         let mount = Mount {
             target: template.at.clone(),
             source,
+            file_system: None,
             file: None,
             kind: FileKind::Directory,
             attributes: MountAttributes::DATA,

@@ -255,6 +255,7 @@ fn keep_what_is_recorded(
         kept.push(Arc::new(Mount {
             target: mount.target.clone(),
             source: mount.source.clone(),
+            file_system: None,
             file,
             kind,
             attributes: mount.attributes,

@@ -125,6 +125,7 @@ fn still_there(root: &HostPath, mount: &RecordedMount) -> Option<Arc<Mount>> {
     Some(Arc::new(Mount {
         target: mount.target.clone(),
         source: mount.source.clone(),
+        file_system: None,
         file,
         kind,
         attributes: mount.attributes,
