@@ -57,15 +57,20 @@ impl FileSystem {
     /// (`proc_pid_mountinfo(5)`). `None`: it is nothing that a site could have.
     pub fn shown(name: &str, options: &str) -> Option<Self> {
         let value = |wanted: &str| {
-            let mut pairs = options.split(',').filter_map(|option| option.split_once('='));
-            pairs.find(|(name, _)| *name == wanted).map(|(_, value)| value)
+            let mut pairs = options
+                .split(',')
+                .filter_map(|option| option.split_once('='));
+            pairs
+                .find(|(name, _)| *name == wanted)
+                .map(|(_, value)| value)
         };
         match name {
             // Before Linux 5.8 it is a number.
             "proc" => matches!(value("hidepid"), Some("invisible" | "2")).then_some(Self::Proc),
             "tmpfs" => Some(Self::Tmpfs {
                 size: value("size").and_then(bytes),
-                mode: value("mode").map_or(Some(STICKY), |mode| u32::from_str_radix(mode, 8).ok())?,
+                mode: value("mode")
+                    .map_or(Some(STICKY), |mode| u32::from_str_radix(mode, 8).ok())?,
             }),
             _ => None,
         }
@@ -76,9 +81,16 @@ impl FileSystem {
     pub fn is(self, shown: Self) -> bool {
         match (self, shown) {
             (Self::Proc, Self::Proc) => true,
-            (Self::Tmpfs { size, mode }, Self::Tmpfs { size: has, mode: is }) => {
+            (
+                Self::Tmpfs { size, mode },
+                Self::Tmpfs {
+                    size: has,
+                    mode: is,
+                },
+            ) => {
                 const LARGEST_PAGE: u64 = 64 << 10;
-                let fits = |size: u64, has: u64| (size..size.saturating_add(LARGEST_PAGE)).contains(&has);
+                let fits =
+                    |size: u64, has: u64| (size..size.saturating_add(LARGEST_PAGE)).contains(&has);
                 mode == is && size.zip(has).is_none_or(|(size, has)| fits(size, has))
             }
             _ => false,
@@ -155,9 +167,20 @@ mod tests {
         assert!(wanted.is(shown("rw,size=8k,inode64")));
         assert!(!wanted.is(shown("rw,size=8k,mode=755")));
         assert!(!wanted.is(shown("rw,size=1024k")));
-        assert!(wanted.is(shown("rw")), "a size that the kernel does not show");
-        for (options, is_it) in [("rw,hidepid=invisible", true), ("rw,hidepid=2", true), ("rw", false)] {
-            assert_eq!(FileSystem::shown("proc", options).is_some(), is_it, "{options}");
+        assert!(
+            wanted.is(shown("rw")),
+            "a size that the kernel does not show"
+        );
+        for (options, is_it) in [
+            ("rw,hidepid=invisible", true),
+            ("rw,hidepid=2", true),
+            ("rw", false),
+        ] {
+            assert_eq!(
+                FileSystem::shown("proc", options).is_some(),
+                is_it,
+                "{options}"
+            );
         }
         assert_eq!(FileSystem::shown("ext4", "rw"), None);
     }

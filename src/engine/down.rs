@@ -330,6 +330,7 @@ impl<'a> Run<'a> {
             Step::RemoveFile(path) => journal::remove(path.as_path()),
             Step::WriteFile(_)
             | Step::CreatePlaceholder { .. }
+            | Step::CreateDirectory { .. }
             | Step::CreateLink { .. }
             | Step::Refresh { .. }
             | Step::Attach { .. }
@@ -432,6 +433,7 @@ impl<'a> Run<'a> {
                 "unmount",
                 target,
                 &ObservedMount {
+                    file_system: None,
                     kind: None,
                     ..expected.clone()
                 },

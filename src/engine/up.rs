@@ -19,7 +19,7 @@ use crate::observe::{
 };
 use crate::patience::Stop;
 use crate::plan::{Along, Plan, Step};
-use crate::resolve::GeneratedFile;
+use crate::resolve::{GeneratedFile, Ownership};
 use crate::sys;
 
 pub(super) fn carry_out(
@@ -397,6 +397,10 @@ impl<'a, B: Backend> Run<'a, B> {
                 Step::CreateLink { path, destination } => {
                     self.create(step, path, &CreatedKind::Link(destination.clone()))?;
                 }
+                Step::CreateDirectory { path, owner } => {
+                    self.create(step, path, &CreatedKind::Directory)?;
+                    self.give(path, *owner)?;
+                }
                 Step::Refresh { .. }
                 | Step::WriteFile(_)
                 | Step::Attach { .. }
@@ -416,6 +420,7 @@ impl<'a, B: Backend> Run<'a, B> {
     fn record_planned_placeholders(&mut self) -> Result<()> {
         let made = self.plan.steps.iter().filter_map(|step| match step {
             Step::CreatePlaceholder { path, kind } => Some((path, made_kind(*kind))),
+            Step::CreateDirectory { path, .. } => Some((path, CreatedKind::Directory)),
             Step::CreateLink { path, destination } => {
                 Some((path, CreatedKind::Link(destination.clone())))
             }
@@ -556,6 +561,12 @@ impl<'a, B: Backend> Run<'a, B> {
         self.kept.made.push(made.clone());
         self.undo.push(Undo::Remove { made, spot });
         Ok(())
+    }
+
+    /// Gives the directory that was just made its owner and mode.
+    fn give(&self, path: &JailPath, owner: Ownership) -> Result<()> {
+        let spot = self.root.spot(path).and_then(|spot| spot.give(owner));
+        spot.map_err(|error| cannot(&self.root, "give its owner to", path, &error))
     }
 
     fn roll_back(mut self, error: Error) -> EngineFailure {

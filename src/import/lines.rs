@@ -143,7 +143,10 @@ fn covered_by(entries: &[Arc<Entry>], lines: &[BindLine<'_>]) -> Option<usize> {
 
 fn names_paths(request: &Request) -> bool {
     use Request::{Directory, FileSystem, NameService, User};
-    !matches!(request, User(_) | NameService(_) | Directory(_) | FileSystem(..))
+    !matches!(
+        request,
+        User(_) | NameService(_) | Directory(_) | FileSystem(..)
+    )
 }
 
 fn is_optional(request: &Request) -> bool {
@@ -275,7 +278,6 @@ impl<'b> BindLine<'b> {
 
     fn add_mount(&self, draft: &mut Draft) {
         let mount = DraftMount {
-            source: glob::Pattern::escape(&self.bind.source.to_string()),
             target: self.target.clone(),
             writable: !self.is_read_only(),
             recursive: self.bind.recursive && self.source.kind == SourceKind::Directory,
@@ -283,6 +285,7 @@ impl<'b> BindLine<'b> {
             executable: self.is_executable(),
             devices: self.source.devices && !self.bind.nodev,
             setuid: self.has_setuid(),
+            ..DraftMount::of_path(self.bind.source.to_string())
         };
         for remark in self.remarks(&mount) {
             draft.remarks.push(format!("{}: {remark}", self.bind.place));

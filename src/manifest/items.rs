@@ -242,7 +242,8 @@ impl<'t, 'c> ItemChecker<'t, 'c> {
         let text = self
             .checker
             .text(at, node, "an absolute path such as `/data[1]`")?;
-        self.path(at, text, HostPath::new(text)).map(Pattern::literal)
+        self.path(at, text, HostPath::new(text))
+            .map(Pattern::literal)
     }
 
     /// A path or pattern, or a name without a slash.
@@ -250,7 +251,8 @@ impl<'t, 'c> ItemChecker<'t, 'c> {
         match node {
             Node::Text(text) if !text.is_empty() && !text.contains('/') => {
                 let expected = "a path, or a name without `/`";
-                self.word(at, node, expected, words::code).map(CodeName::Name)
+                self.word(at, node, expected, words::code)
+                    .map(CodeName::Name)
             }
             _ => self.pattern(at, node).map(CodeName::Path),
         }

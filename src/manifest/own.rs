@@ -97,10 +97,14 @@ impl ItemChecker<'_, '_> {
     fn mode(&mut self, at: &At<'_>, node: &Node) -> Option<u32> {
         let expected = "a mode in quotes, such as \"0750\"";
         let text = self.checker.text(at, node, expected)?;
-        let is_octal = (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
+        let is_octal =
+            (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
         let mode = u32::from_str_radix(text, 8).ok().filter(|_| is_octal);
         if mode.is_none() {
-            let label = format!("expected three or four octal digits, found {}", quoted(text));
+            let label = format!(
+                "expected three or four octal digits, found {}",
+                quoted(text)
+            );
             self.checker.fault(at, "this is not a mode", label, None);
         }
         mode
@@ -118,7 +122,10 @@ impl ItemChecker<'_, '_> {
         };
         let size = bytes(text);
         if size.is_none() {
-            let label = format!("expected bytes, or a number with k, M or G, found {}", quoted(text));
+            let label = format!(
+                "expected bytes, or a number with k, M or G, found {}",
+                quoted(text)
+            );
             self.checker.fault(at, "this is not a size", label, None);
         }
         size

@@ -242,9 +242,9 @@ fn mount_key(key: &str) -> Value {
             "Whether setuid bits in it take effect, also where the host's own mount is nosuid. \
              Default: false.",
         ),
-        "literal" => flag(
-            "Whether `*`, `?` and `[` in the source stand for themselves. Default: false.",
-        ),
+        "literal" => {
+            flag("Whether `*`, `?` and `[` in the source stand for themselves. Default: false.")
+        }
         other => unreachable!("{other} is not a key of a mount"),
     }
 }
@@ -272,8 +272,16 @@ fn own(keys: &[&str], form: impl Fn(&str) -> Value) -> Value {
 fn directory_key(key: &str, words: Words) -> Value {
     match key {
         "path" => with(path(), "The path inside.", json!(["/var/lib/app"])),
-        "user" => with(login(words), "Its owner. Default: root.", json!(["www-data"])),
-        "group" => with(login(words), "Its group. Default: the owner's.", json!(["www-data"])),
+        "user" => with(
+            login(words),
+            "Its owner. Default: root.",
+            json!(["www-data"]),
+        ),
+        "group" => with(
+            login(words),
+            "Its group. Default: the owner's.",
+            json!(["www-data"]),
+        ),
         "mode" => mode("0755"),
         other => unreachable!("{other} is not a key of a directory"),
     }

@@ -166,7 +166,9 @@ pub(super) fn login(name: &str) -> Result<String, BadWord> {
 pub(super) fn group(name: &str) -> Result<String, BadWord> {
     login(name).map_err(|bad| BadWord {
         message: bad.message.replace("a login name", "the name of a group"),
-        help: bad.help.map(|_| "write the name, not the group's ID".to_owned()),
+        help: bad
+            .help
+            .map(|_| "write the name, not the group's ID".to_owned()),
     })
 }
 

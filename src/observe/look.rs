@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use nix::fcntl::readlinkat;
 
+use super::file_systems;
 use super::holders::{self, Apart};
 use super::lost_grafts;
 use super::mountinfo::MountInfo;
@@ -120,6 +121,7 @@ pub fn as_recorded(records: &SiteRecords) -> Option<Observed> {
             kind: None,
             fs_root: None,
             device: None,
+            file_system: mount.file_system,
             attributes: mount.attributes,
             made_shared: false,
             master: None,
@@ -228,10 +230,12 @@ impl<'a> ObservedRoot<'a> {
         }
 
         self.look_at_what_was_made(observed)?;
-        for (path, _) in &desired.placeholders {
+        let own = desired.directories.iter().map(|own| &own.path);
+        for path in desired.placeholders.iter().map(|(path, _)| path).chain(own) {
             let stat = self.stat(path).map_err(|error| self.cannot(path, &error))?;
             self.look_at(path, stat, &mut observed.paths)?;
         }
+        file_systems::name(desired, observed)?;
 
         self.look_elsewhere(desired, observed).map_err(|error| {
             Error::failed(format!("cannot ask for the mounts in {}", self.path)).because(&error)
@@ -656,6 +660,7 @@ pub(super) fn listed(mount: &MountInfo) -> ObservedMount {
         kind: None,
         fs_root: Some(mount.root.clone()),
         device: Some(mount.device),
+        file_system: None,
         attributes: mount.attributes,
         made_shared: false,
         master: mount.master,

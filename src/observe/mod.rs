@@ -4,6 +4,7 @@
 //! records. Out: what is at each target, each directory on the way and each link, and what of it is
 //! recorded. This stage only reads and never changes anything.
 
+mod file_systems;
 mod holders;
 mod home;
 mod late;
@@ -29,6 +30,7 @@ mod unit_lines;
 mod users;
 mod watching;
 
+pub(crate) use file_systems::file_system_at;
 pub use late::FileSystems;
 pub use look::{as_recorded, observe};
 pub use mountinfo::{MountInfo, parse as parse_mountinfo};

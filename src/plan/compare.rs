@@ -66,7 +66,10 @@ pub(super) fn is_right(seen: &ObservedMount, mount: &Mount) -> bool {
 }
 
 fn shows_its_file(seen: &ObservedMount, mount: &Mount) -> bool {
-    seen.file.is_some() && seen.file == mount.file
+    match mount.file_system {
+        Some(wanted) => seen.file_system.is_some_and(|shown| wanted.is(shown)),
+        None => seen.file.is_some() && seen.file == mount.file,
+    }
 }
 
 /// The change that one target needs.
@@ -334,6 +337,17 @@ fn difference(top: &ObservedMount, mount: &Mount, source: Option<&HostPath>) -> 
             format!("mounted {}, wanted {}", top.attributes, mount.attributes),
         );
     }
+    if mount.file_system.is_some() {
+        let found = match top.file_system {
+            Some(found) => found.to_string(),
+            None => "something else".to_owned(),
+        };
+        let wanted = mount.options();
+        return (
+            State::WrongSource,
+            format!("mounted {found}, wanted {wanted}"),
+        );
+    }
     if top.file.is_none() {
         return (State::Stale, NOT_TO_BE_SEEN.to_owned());
     }
@@ -381,6 +395,7 @@ pub(super) fn record_of(
         unique_id: seen.unique_id.or(known.and_then(|known| known.unique_id)),
         since: known.and_then(|known| known.since),
         template: known.and_then(|known| known.template.clone()),
+        file_system: mount.file_system,
         peer_group: None,
         more: known.map(|known| known.more.clone()).unwrap_or_default(),
     })

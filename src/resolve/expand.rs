@@ -433,9 +433,8 @@ impl Expander<'_> {
         for directory in SEARCH_PATH {
             let path = absolute(directory, name)?;
             let walk = found(self.host.walk(&path)).map_err(|error| self.missing(&path, &error))?;
-            let is_program = |walk: &Walk| {
-                walk.stat.kind == FileKind::File && walk.stat.mode & 0o111 != 0
-            };
+            let is_program =
+                |walk: &Walk| walk.stat.kind == FileKind::File && walk.stat.mode & 0o111 != 0;
             if let Some(walk) = walk.filter(is_program)
                 && *first.get_or_insert(walk.stat.file) == walk.stat.file
             {

@@ -122,7 +122,11 @@ fn add_directory(
     if let Some(mount) = above {
         return Err(within(&path, &reason, mount));
     }
-    if let Some(known) = desired.directories.iter_mut().find(|known| known.path == path) {
+    if let Some(known) = desired
+        .directories
+        .iter_mut()
+        .find(|known| known.path == path)
+    {
         if known.owner != owner {
             return Err(differing(&path, &known.reasons, &reason));
         }
@@ -144,7 +148,10 @@ fn add_mount(
     reason: Reason,
     host: &Host,
 ) -> Result<()> {
-    let known = desired.mounts.iter_mut().find(|known| known.target == target);
+    let known = desired
+        .mounts
+        .iter_mut()
+        .find(|known| known.target == target);
     if let Some(known) = known {
         if known.file_system != Some(file_system) {
             return Err(differing(&target, &known.reasons, &reason));
@@ -157,7 +164,9 @@ fn add_mount(
     {
         return Err(within(&target, &reason, above));
     }
-    desired.mounts.push(Arc::new(mount(target, file_system, vec![reason])));
+    desired
+        .mounts
+        .push(Arc::new(mount(target, file_system, vec![reason])));
     Ok(())
 }
 
@@ -176,7 +185,10 @@ fn mount(target: JailPath, file_system: FileSystem, reasons: Vec<Reason>) -> Mou
 
 /// Whether the source of `mount` has a directory where it shows `path`.
 fn is_directory_in(mount: &Mount, path: &JailPath, host: &Host) -> Result<bool> {
-    let Some(below) = path.below(&mount.target).filter(|_| mount.file_system.is_none()) else {
+    let Some(below) = path
+        .below(&mount.target)
+        .filter(|_| mount.file_system.is_none())
+    else {
         return Ok(false);
     };
     let Ok(source) = mount.source.join(below) else {
@@ -190,7 +202,10 @@ fn is_directory_in(mount: &Mount, path: &JailPath, host: &Host) -> Result<bool> 
 /// Errors for what would have to be made in a file system of the site's own.
 fn in_file_systems(desired: &Desired) -> Vec<Error> {
     let mut errors = vec![];
-    let own = desired.mounts.iter().filter(|mount| mount.file_system.is_some());
+    let own = desired
+        .mounts
+        .iter()
+        .filter(|mount| mount.file_system.is_some());
     for own in own {
         let is_in = |path: &JailPath| path != &own.target && path.starts_with(&own.target);
         for mount in desired.mounts.iter().filter(|mount| is_in(&mount.target)) {

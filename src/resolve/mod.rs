@@ -24,8 +24,8 @@ mod jail_links;
 mod layout;
 pub mod ldso;
 mod link_targets;
-mod made;
 mod lookup_error;
+mod made;
 mod nested;
 mod nss;
 mod objects;
@@ -52,7 +52,8 @@ mod why;
 pub use crate::base::MountAttributes;
 pub use dependencies::{Aspect, Dependencies};
 pub use desired::{
-    Cause, Desired, FileId, FileKind, GeneratedFile, Link, Mount, Note, OwnDirectory, Ownership, Reason,
+    Cause, Desired, FileId, FileKind, GeneratedFile, Link, Mount, Note, OwnDirectory, Ownership,
+    Reason,
 };
 pub use host::Host;
 pub(crate) use ldso::interpreter_of;

@@ -123,9 +123,8 @@ impl Accounts {
     /// The IDs of the user `name` and of their group. Errors: there is no such user.
     pub(super) fn ids(&self, host: &Host, name: &str) -> Result<(u32, u32)> {
         let account = self.account(host, name)?;
-        let ids = account.and_then(|PasswdLine { uid, gid, .. }| {
-            Some((uid.parse().ok()?, gid.parse().ok()?))
-        });
+        let ids = account
+            .and_then(|PasswdLine { uid, gid, .. }| Some((uid.parse().ok()?, gid.parse().ok()?)));
         ids.ok_or_else(|| nobody("user", name))
     }
 

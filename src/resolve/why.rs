@@ -46,7 +46,10 @@ pub(crate) fn why<'d>(desired: &'d Desired, path: &JailPath) -> Explanation<'d> 
 
 /// The mount that shows `path`, on the way to which is no link.
 pub(super) fn mount_at<'d>(desired: &'d Desired, path: &JailPath) -> Option<&'d Mount> {
-    let above = desired.mounts.iter().filter(|mount| path.starts_with(&mount.target));
+    let above = desired
+        .mounts
+        .iter()
+        .filter(|mount| path.starts_with(&mount.target));
     let innermost = above.max_by_key(|mount| mount.target.as_path().components().count());
     innermost.map(|mount| &**mount)
 }

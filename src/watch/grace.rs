@@ -71,6 +71,9 @@ pub(crate) fn retain(
     let mut retained = Retained::default();
     let mut mounts = vec![];
     for mount in recorded_besides(desired, records) {
+        if mount.file_system.is_some() {
+            continue; // it has no source
+        }
         let Err(error) = host.walk(&mount.source) else {
             continue;
         };

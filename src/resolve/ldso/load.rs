@@ -115,7 +115,11 @@ impl Load<'_> {
     /// have the other name too.
     fn add(&mut self, index: usize, opened: Opened, name: Vec<u8>) {
         let by = &self.objects.list[index].path;
-        let is_new = self.libraries.list.iter().all(|known| known.path != opened.path);
+        let is_new = self
+            .libraries
+            .list
+            .iter()
+            .all(|known| known.path != opened.path);
         if is_new && *by != opened.path {
             self.libraries.list.push(Needed {
                 path: opened.path.clone(),

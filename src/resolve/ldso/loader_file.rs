@@ -87,7 +87,9 @@ mod tests {
         assert_eq!(musl.architecture.as_deref(), Some("x86_64"));
         let stub = LoaderFile::of(b"\0/lib/ld-musl-x86_64.so.1\0/lib/libgcompat.so.0\0--preload\0");
         assert_eq!((stub.family, stub.starts.len()), (Some(Family::Musl), 2));
-        let glibc = LoaderFile::of(b"\0/lib/x86_64-linux-gnu/\0/usr/lib/x86_64-linux-gnu/\0/lib/\0/usr/lib/\0");
+        let glibc = LoaderFile::of(
+            b"\0/lib/x86_64-linux-gnu/\0/usr/lib/x86_64-linux-gnu/\0/lib/\0/usr/lib/\0",
+        );
         assert_eq!(glibc.family, Some(Family::Glibc));
         assert_eq!(LoaderFile::of(b"\x7fELF"), LoaderFile::default());
     }

@@ -199,7 +199,9 @@ fn loader_file(
 
 /// The family of the loader `interpreter`: by what it is, or by its name, which musl fixes.
 fn family_of(interpreter: Option<&HostPath>, file: &LoaderFile) -> Family {
-    let name = interpreter.and_then(HostPath::file_name).unwrap_or_default();
+    let name = interpreter
+        .and_then(HostPath::file_name)
+        .unwrap_or_default();
     file.family.unwrap_or_else(|| Family::of(name.as_bytes()))
 }
 

@@ -14,7 +14,9 @@ pub(super) struct Tokens<'a> {
 /// Whether `$ORIGIN` is in `text`.
 pub(super) fn has_origin(text: &[u8]) -> bool {
     let parts = [&b"$ORIGIN"[..], b"${ORIGIN}"];
-    parts.iter().any(|part| text.windows(part.len()).any(|found| found == *part))
+    parts
+        .iter()
+        .any(|part| text.windows(part.len()).any(|found| found == *part))
 }
 
 /// Replaces the tokens in `text`. A dollar sign that does not begin a token stays, as in `is_dst`
