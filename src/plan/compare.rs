@@ -338,15 +338,7 @@ fn difference(top: &ObservedMount, mount: &Mount, source: Option<&HostPath>) -> 
         );
     }
     if mount.file_system.is_some() {
-        let found = match top.file_system {
-            Some(found) => found.to_string(),
-            None => "something else".to_owned(),
-        };
-        let wanted = mount.options();
-        return (
-            State::WrongSource,
-            format!("mounted {found}, wanted {wanted}"),
-        );
+        return other_file_system(top, mount);
     }
     if top.file.is_none() {
         return (State::Stale, NOT_TO_BE_SEEN.to_owned());
@@ -363,6 +355,21 @@ fn difference(top: &ObservedMount, mount: &Mount, source: Option<&HostPath>) -> 
                 mount.source
             ),
         ),
+    }
+}
+
+/// How the mount `top` differs from `mount`, which is a file system of the site's own.
+fn other_file_system(top: &ObservedMount, mount: &Mount) -> (State, String) {
+    match top.file_system {
+        Some(found) => {
+            let wanted = mount.options();
+            let detail = format!("mounted {found}, wanted {wanted}");
+            (State::WrongOptions, detail)
+        }
+        None => {
+            let detail = format!("mounted something else, wanted {}", mount.what());
+            (State::WrongSource, detail)
+        }
     }
 }
 

@@ -71,7 +71,12 @@ pub(super) fn add(desired: &mut Desired, made: &[(Made, Arc<Origin>)], host: &Ho
     desired.mounts.sort_by(|a, b| a.target.cmp(&b.target));
     desired.directories.sort_by(|a, b| a.path.cmp(&b.path));
     errors.extend(in_file_systems(desired));
-    for directory in &desired.directories {
+    // A preset does not know what sites have already.
+    let is_sites_own = |own: &&OwnDirectory| {
+        let mut reasons = own.reasons.iter();
+        reasons.any(|reason| reason.origin.is_sites_own())
+    };
+    for directory in desired.directories.iter().filter(is_sites_own) {
         match difference(desired, directory, host) {
             Ok(warning) => desired.warnings.extend(warning),
             Err(error) => errors.push(error),
