@@ -89,7 +89,8 @@ pub(super) fn preset() -> ArgValueCandidates {
 /// Names of the host's users.
 pub(super) fn user() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
-        let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
+        let passwd = String::from_utf8_lossy(&passwd); // comments may be in another encoding
         let names = passwd.lines().filter_map(|line| line.split(':').next());
         names
             .filter(|name| !name.is_empty())

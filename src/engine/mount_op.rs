@@ -10,7 +10,7 @@ use super::backend::{Backend, Prepared};
 use super::root::{Root, Spot, Spots};
 use super::target::{attributes_of, cannot, is_found, nothing_inside, unique_id_at};
 use super::templates::TemplateStore;
-use super::undo::{Replaced, Swapped, Undo, save, swap};
+use super::undo::{OldMount, Swapped, Undo, save, swap};
 use super::{Engine, Mounter, sources};
 use crate::base::hints::Doing;
 use crate::base::{Error, JailPath, Result, SiteName};
@@ -149,54 +149,49 @@ impl<'a, B: Backend> Work<'a, B> {
             return Ok(None);
         };
 
-        let (target, new, id) = (&self.mount.target, self.record(), expected.unique_id);
+        let old = OldMount {
+            target: self.mount.target.clone(),
+            id: expected.unique_id,
+            along: along.clone(),
+        };
         let saved = save(backend, &on, along).map_err(failed)?;
         match swap(backend, &self.ready, &on).map_err(failed)? {
             Swapped::Whole => {
-                let target = target.clone();
-                undo.push(match saved {
-                    Some(saved) => Undo::SwapBack {
-                        old: Replaced {
-                            target,
-                            id,
-                            along: along.clone(),
-                            saved,
-                        },
-                        new,
-                    },
-                    None => Undo::Stays {
-                        target,
-                        id,
-                        new: Some(new),
-                    },
-                });
+                undo.push(old.swapped(saved, self.record()));
                 Ok(Some(false))
             }
             Swapped::Beneath(error) => {
-                undo.push(Undo::Beneath(new));
+                undo.push(Undo::Beneath(self.record()));
                 Err(failed(error))
             }
             Swapped::NotOffered => {
                 backend.stage(&self.ready).map_err(failed)?;
                 sys::umount_at(&on).map_err(failed)?;
-                let stays = saved.is_none();
-                undo.push(Replaced::undo(target, id, along, saved));
-                let on = root
-                    .spot(target)
-                    .and_then(|spot| spot.open_bare())
+                self.take_place(backend, root, old, saved, undo)
                     .map_err(failed)?;
-                self.attach(backend, on, undo).map_err(failed)?;
-                if stays {
-                    undo.truncate(undo.len() - 2); // keep the new mount rather than none
-                    undo.push(Undo::Stays {
-                        target: target.clone(),
-                        id,
-                        new: Some(new),
-                    });
-                }
                 Ok(Some(true))
             }
         }
+    }
+
+    /// Attaches the mount where the `old` one, of which `saved` is a copy, was detached.
+    fn take_place(
+        &self,
+        backend: &B,
+        root: &Root,
+        old: OldMount,
+        saved: Option<B::Ready>,
+        undo: &mut Vec<Undo<B>>,
+    ) -> io::Result<()> {
+        let cannot_come_back = saved.is_none();
+        undo.push(old.clone().detached(saved));
+        let on = root.spot(&old.target)?.open_bare()?;
+        self.attach(backend, on, undo)?;
+        if cannot_come_back {
+            undo.truncate(undo.len() - 2); // keep the new mount rather than none
+            undo.push(old.swapped(None, self.record()));
+        }
+        Ok(())
     }
 
     fn attach(&self, backend: &B, on: OwnedFd, undo: &mut Vec<Undo<B>>) -> io::Result<()> {

@@ -27,8 +27,7 @@ pub(super) enum Undo<B: Backend> {
     /// A mount was detached that cannot be attached again ([`save`]); `new` took its place, if it
     /// was replaced. So it stays that way.
     Stays {
-        target: JailPath,
-        id: Option<u64>,
+        mount: OldMount,
         new: Option<RecordedMount>,
     },
     /// A mount was put beneath the one that it was to replace, which could then not be detached. It
@@ -46,47 +45,60 @@ pub(super) enum Undo<B: Backend> {
     },
 }
 
-/// A mount that was detached.
-pub(super) struct Replaced<B: Backend> {
+/// A mount that was detached, or replaced.
+#[derive(Clone)]
+pub(super) struct OldMount {
     pub(super) target: JailPath,
     /// Its unique mount ID.
     pub(super) id: Option<u64>,
     pub(super) along: Along,
-    /// A copy, to attach again.
-    pub(super) saved: B::Ready,
 }
 
-impl<B: Backend> Replaced<B> {
-    /// Returns the undo for detaching the mount with the unique ID `id`; `saved` is a copy of
-    /// it.
-    pub(super) fn undo(
-        target: &JailPath,
-        id: Option<u64>,
-        along: &Along,
-        saved: Option<B::Ready>,
-    ) -> Undo<B> {
-        let target = target.clone();
+impl OldMount {
+    /// The undo of detaching it. `saved` is a copy of it.
+    pub(super) fn detached<B: Backend>(self, saved: Option<B::Ready>) -> Undo<B> {
         match saved {
-            Some(saved) => Undo::Reattach(Self {
-                target,
-                id,
-                along: along.clone(),
-                saved,
-            }),
+            Some(saved) => Undo::Reattach(Replaced { mount: self, saved }),
             None => Undo::Stays {
-                target,
-                id,
+                mount: self,
                 new: None,
             },
         }
     }
 
+    /// The undo of replacing it by `new`. `saved` is a copy of it.
+    pub(super) fn swapped<B: Backend>(
+        self,
+        saved: Option<B::Ready>,
+        new: RecordedMount,
+    ) -> Undo<B> {
+        match saved {
+            Some(saved) => Undo::SwapBack {
+                old: Replaced { mount: self, saved },
+                new,
+            },
+            None => Undo::Stays {
+                mount: self,
+                new: Some(new),
+            },
+        }
+    }
+
+    fn is(&self, recorded: &RecordedMount) -> bool {
+        recorded.target == self.target && self.id.is_some() && recorded.unique_id == self.id
+    }
+}
+
+/// A mount that was detached, with a copy to attach again.
+pub(super) struct Replaced<B: Backend> {
+    mount: OldMount,
+    saved: B::Ready,
+}
+
+impl<B: Backend> Replaced<B> {
     /// Its entry in `mounts`, with the id of the copy if that is already known.
     fn record(&self, mounts: &[RecordedMount]) -> Option<RecordedMount> {
-        let known = mounts
-            .iter()
-            .find(|mount| is_at(mount, &self.target, self.id))?;
-
+        let known = mounts.iter().find(|mount| self.mount.is(mount))?;
         Some(RecordedMount {
             unique_id: self.saved.unique_id(),
             ..known.clone()
@@ -98,10 +110,6 @@ impl<B: Backend> Replaced<B> {
 pub(super) struct Records {
     pub(super) mounts: Vec<RecordedMount>,
     pub(super) kept: PersistentRecord,
-}
-
-fn is_at(mount: &RecordedMount, target: &JailPath, id: Option<u64>) -> bool {
-    mount.target == *target && id.is_some() && mount.unique_id == id
 }
 
 impl<B: Backend> Undo<B> {
@@ -129,66 +137,61 @@ impl<B: Backend> Undo<B> {
     /// Undoes the change. Returns what was done, in words. `before` holds the records from before
     /// the run; it is updated to match the result.
     pub(super) fn apply(self, backend: &B, root: &Root, before: &mut Records) -> Result<String> {
-        let (what, result) = match self {
+        let what = self.in_words();
+        let result = match self {
             Self::Unmount { mount, on } => {
-                let (what, result) = (format!("detached {}", mount.target), sys::umount_at(on));
+                let result = sys::umount_at(on);
                 root.unmounted(&mount.target, None);
                 before.mounts.extend(result.is_err().then_some(mount));
-                (what, result)
+                result
             }
-            Self::Reattach(old) => (
-                format!("attached {} again", old.target),
-                reattach(backend, root, &old, before),
-            ),
+            Self::Reattach(old) => reattach(backend, root, &old, before),
             Self::SwapBack { old, new } => {
-                let what = format!("swapped {} back", old.target);
                 let result = swap_back(backend, root, &old, &new, before);
                 before.mounts.extend(result.is_err().then_some(new));
-                (what, result)
+                result
             }
-            Self::Stays { target, id, new } => {
-                let what = match new {
-                    Some(_) => {
-                        format!("the new {target} stays: the old one cannot be mounted again")
-                    }
-                    None => format!("{target} is gone: it cannot be mounted again"),
-                };
-                before.mounts.retain(|mount| !is_at(mount, &target, id));
+            Self::Stays { mount, new } => {
+                before.mounts.retain(|recorded| !mount.is(recorded));
                 before.mounts.extend(new);
-                (what, Ok(()))
+                Ok(())
             }
             Self::Beneath(new) => {
-                let what = format!("the new {} stays beneath the old one", new.target);
                 before.mounts.push(new);
-                (what, Ok(()))
+                Ok(())
             }
-            Self::Remove { made, spot } => {
-                let what = format!("removed {}", made.path);
-                let result = match spot.remove(&made.kind, made.file) {
-                    Ok(false) => Err(io::Error::other("it is no longer as it was made")),
-                    result => result.map(drop),
-                };
-                if result.is_err() {
-                    before.kept.made.push(made);
-                    before.kept.made.sort_by(|a, b| a.path.cmp(&b.path)); // parents before children
-                }
-                (what, result)
-            }
-            Self::Recreate { path, kind } => (
-                format!("made {path} again"),
-                recreate(root, &path, &kind, before),
-            ),
+            Self::Remove { made, spot } => remove(made, &spot, before),
+            Self::Recreate { path, kind } => recreate(root, &path, &kind, before),
             Self::Restore { path, before } => {
-                return journal::put_back(path.as_path(), before)
-                    .map(|()| format!("restored {path}"));
+                return journal::put_back(path.as_path(), before).map(|()| what);
             }
         };
-
         match result {
             Ok(()) => Ok(what),
-            Err(error) => Err(
-                Error::failed(format!("not undone, which would have been: {what}")).because(&error),
-            ),
+            Err(error) => {
+                let what = format!("not undone, which would have been: {what}");
+                Err(Error::failed(what).because(&error))
+            }
+        }
+    }
+
+    /// What it does, once that is done.
+    fn in_words(&self) -> String {
+        match self {
+            Self::Unmount { mount, .. } => format!("detached {}", mount.target),
+            Self::Reattach(old) => format!("attached {} again", old.mount.target),
+            Self::SwapBack { old, .. } => format!("swapped {} back", old.mount.target),
+            Self::Stays { mount, new: None } => {
+                format!("{} is gone: it cannot be mounted again", mount.target)
+            }
+            Self::Stays { mount, .. } => {
+                let target = &mount.target;
+                format!("the new {target} stays: the old one cannot be mounted again")
+            }
+            Self::Beneath(new) => format!("the new {} stays beneath the old one", new.target),
+            Self::Remove { made, .. } => format!("removed {}", made.path),
+            Self::Recreate { path, .. } => format!("made {path} again"),
+            Self::Restore { path, .. } => format!("restored {path}"),
         }
     }
 }
@@ -215,19 +218,31 @@ pub(super) fn save<B: Backend>(
     }
 }
 
+/// Removes what was made at `spot`. If it cannot be removed, it stays recorded.
+fn remove(made: CreatedPath, spot: &Spot, before: &mut Records) -> io::Result<()> {
+    let result = match spot.remove(&made.kind, made.file) {
+        Ok(false) => Err(io::Error::other("it is no longer as it was made")),
+        result => result.map(drop),
+    };
+    if result.is_err() {
+        before.kept.made.push(made);
+        before.kept.made.sort_by(|a, b| a.path.cmp(&b.path)); // parents before children
+    }
+    result
+}
+
 fn reattach<B: Backend>(
     backend: &B,
     root: &Root,
     old: &Replaced<B>,
     before: &mut Records,
 ) -> io::Result<()> {
-    backend.attach(
-        &old.saved,
-        root.spot(&old.target)?.open_bare()?.as_fd(),
-        old.along != Along::Nothing,
-    )?;
+    let target = &old.mount.target;
+    let on = root.spot(target)?.open_bare()?;
+    let recursive = old.mount.along != Along::Nothing;
+    backend.attach(&old.saved, on.as_fd(), recursive)?;
     renew(root, old, before);
-    root.mounted(&old.target, old.saved.unique_id(), None)
+    root.mounted(target, old.saved.unique_id(), None)
 }
 
 fn swap_back<B: Backend>(
@@ -237,7 +252,7 @@ fn swap_back<B: Backend>(
     new: &RecordedMount,
     before: &mut Records,
 ) -> io::Result<()> {
-    let top = root.spot(&old.target)?.open_mounted()?;
+    let top = root.spot(&old.mount.target)?.open_mounted()?;
     if sys::stat_fd(&top)?.mount_id != new.unique_id {
         return Err(io::Error::other("another mount is there now"));
     }
@@ -245,7 +260,7 @@ fn swap_back<B: Backend>(
     let result = swap(backend, &old.saved, &top)?;
     renew(root, old, before);
     match result {
-        Swapped::Whole => root.mounted(&old.target, old.saved.unique_id(), None),
+        Swapped::Whole => root.mounted(&old.mount.target, old.saved.unique_id(), None),
         Swapped::Beneath(error) => Err(error),
         // This cannot happen: it was offered for the first swap.
         Swapped::NotOffered => Err(io::Error::from_raw_os_error(libc::EINVAL)),
@@ -258,13 +273,14 @@ fn renew<B: Backend>(root: &Root, old: &Replaced<B>, before: &mut Records) {
     let id = old
         .saved
         .unique_id()
-        .or_else(|| unique_id_at(root, &old.target).ok().flatten());
+        .or_else(|| unique_id_at(root, &old.mount.target).ok().flatten());
 
     let recorded = before.mounts.iter_mut();
-    for mount in recorded.filter(|mount| is_at(mount, &old.target, old.id)) {
+    for mount in recorded.filter(|mount| old.mount.is(mount)) {
         mount.unique_id = id;
-        if old.along == Along::Submounts {
-            mount.submounts = observe::submounts(root.path(), &old.target, id).unwrap_or_default();
+        if old.mount.along == Along::Submounts {
+            mount.submounts =
+                observe::submounts(root.path(), &old.mount.target, id).unwrap_or_default();
             root.came_along(mount);
         }
     }

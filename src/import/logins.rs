@@ -22,7 +22,8 @@ pub(super) fn of_group(name: &str) -> Vec<Login> {
     let Some(group) = Group::from_name(name).ok().flatten() else {
         return vec![];
     };
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let passwd = fs::read("/etc/passwd").unwrap_or_default();
+    let passwd = String::from_utf8_lossy(&passwd); // comments may be in another encoding
     let gid = group.gid.to_string();
 
     let mut names: BTreeSet<&str> = group.mem.iter().map(String::as_str).collect();

@@ -56,6 +56,17 @@ impl Observed {
         self.record.iter().flat_map(|record| &record.mounts)
     }
 
+    /// Whether the site was brought up and has no mounts.
+    pub(crate) fn is_up_without_mounts(&self) -> bool {
+        let record = self.record.as_ref();
+        record.is_some_and(|record| record.mounts.is_empty())
+    }
+
+    /// The mounts at a target, bottom first.
+    pub(crate) fn stack(&self, target: &JailPath) -> &[ObservedMount] {
+        self.mounts.get(target).map_or(&[], Vec::as_slice)
+    }
+
     /// The record of the mount `seen` at `target`, if it came along with a graft of ours: it
     /// follows the mount in the template.
     pub(crate) fn member(&self, target: &JailPath, seen: &ObservedMount) -> Option<&RecordedMount> {

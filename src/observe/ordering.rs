@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::unit_files::{DIRECTORIES, names_in, template};
+use super::unit_files::{DIRECTORIES, names_in, template, text_of};
 
 /// The targets that every service waits for unless it has `DefaultDependencies=no`:
 /// systemd.service(5).
@@ -165,7 +165,7 @@ impl Files {
             .get(unit)
             .or_else(|| self.fragments.get(template.as_ref()?));
         let mut texts: Vec<_> = fragment
-            .and_then(|path| fs::read_to_string(path).ok())
+            .and_then(|path| text_of(path))
             .into_iter()
             .collect();
 
@@ -195,7 +195,7 @@ fn drop_in_texts(directory: &Path, own: &str) -> Vec<String> {
         if suffix(&name) != "conf" {
             continue;
         }
-        if let Ok(text) = fs::read_to_string(directory.join(name))
+        if let Some(text) = text_of(&directory.join(name))
             && text.lines().next() != Some(own)
         {
             texts.push(text);
@@ -443,15 +443,18 @@ fn specified(value: &str, name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
 
-    fn ordering(files: &[(&str, &str)]) -> Ordering {
+    fn ordering<const COUNT: usize>(files: [(&str, impl AsRef<[u8]>); COUNT]) -> Ordering {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in files {
             let path = dir.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            match text.strip_prefix("-> ") {
-                Some(end) => std::os::unix::fs::symlink(end, path).unwrap(),
+            match text.as_ref().strip_prefix(b"-> ") {
+                Some(end) => std::os::unix::fs::symlink(OsStr::from_bytes(end), path).unwrap(),
                 None => fs::write(path, text).unwrap(),
             }
         }
@@ -460,7 +463,7 @@ mod tests {
 
     #[test]
     fn units_are_ordered_by_their_files_drop_ins_and_kinds() {
-        let ordering = ordering(&[
+        let ordering = ordering([
             (
                 "a.service",
                 "[Unit]\n# After=x\nAfter=b.service \\\n  c.service\n\
@@ -529,8 +532,24 @@ mod tests {
     }
 
     #[test]
+    fn a_unit_in_another_encoding_is_ordered() {
+        let ordering = ordering([
+            (
+                "a.service",
+                &b"[Unit]\nDescription=caf\xe9\nAfter=b.service\n"[..],
+            ),
+            (
+                "a.service.d/1.conf",
+                b"# d\xe9j\xe0 vu\n[Unit]\nBefore=c.service\n",
+            ),
+        ]);
+        let way = ordering.way("b.service", "c.service").unwrap();
+        assert_eq!(way, ["b.service", "a.service", "c.service"]);
+    }
+
+    #[test]
     fn what_would_make_a_cycle_is_not_ordered() {
-        let mut ordering = ordering(&[("a.service", "[Unit]\nAfter=b.service\n")]);
+        let mut ordering = ordering([("a.service", "[Unit]\nAfter=b.service\n")]);
         assert_eq!(
             ordering.order("a.service", "b.service").unwrap_err(),
             ["b.service", "a.service"]

@@ -56,9 +56,8 @@ impl Process {
 
     pub(super) fn read(pid: u32, proc: &Path) -> Option<Self> {
         let name = proc::name(proc)?;
-        let group = || fs::read_to_string(proc.join("cgroup")).ok();
         let unit = systemd_runs()
-            .then(group)
+            .then(|| proc::control_groups(proc))
             .flatten()
             .and_then(|text| unit(&text));
         Some(Self { pid, name, unit })

@@ -63,6 +63,13 @@ pub(super) fn names_in(directory: impl AsRef<Path>) -> Vec<String> {
     names
 }
 
+/// The text of a unit's file. Bytes that are not UTF-8 are replaced: systemd passes over the lines
+/// that have some, and reads the others. `None`: it cannot be read, and systemd does without it.
+pub(super) fn text_of(file: &Path) -> Option<String> {
+    let text = fs::read(file).ok()?;
+    Some(String::from_utf8_lossy(&text).into_owned())
+}
+
 /// The template of an instance: `getty@.service` for `getty@tty1.service`.
 pub(super) fn template(name: &str) -> Option<String> {
     let (prefix, rest) = name.split_once('@')?;

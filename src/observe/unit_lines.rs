@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::unit_files::{DIRECTORIES, names_in, template};
+use super::unit_files::{DIRECTORIES, names_in, template, text_of};
 
 /// `Key=value` of a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,8 +103,8 @@ fn places(names: &[String]) -> Vec<String> {
 }
 
 fn lines_of(file: &Path, own: &str) -> Vec<UnitLine> {
-    match fs::read_to_string(file) {
-        Ok(text) if text.lines().next() != Some(own) => parse(file, &text),
+    match text_of(file) {
+        Some(text) if text.lines().next() != Some(own) => parse(file, &text),
         _ => vec![],
     }
 }

@@ -166,7 +166,7 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
         let sleeps = |nth| {
             self.sleeps
                 .get(nth)
-                .is_some_and(|sleep: &Sleep| sleep.exceeds(patience))
+                .is_some_and(|sleep: &Sleep| sleep.reaches(patience))
         };
         !self.shared.has_next(&state) && state.running.keys().all(sleeps)
     }
@@ -242,13 +242,16 @@ impl<T: Send + Sync + 'static, R: Send + 'static> Crew<T, R> {
     ) {
         let asked = |nth: &usize| question::asked_by(running.get(nth)?.thread);
         let common = || self.others.known().find_map(question::asked_by);
-        let silent = self.sleeps.iter().filter(|(_, sleep)| sleep.exceeds(limit));
-        let silent: Vec<_> = silent
-            .map(|(nth, _)| {
-                (
-                    *nth,
-                    asked(nth).or_else(|| waiting.contains(nth).then(common).flatten()),
-                )
+        let path =
+            |nth: &usize| asked(nth).or_else(|| waiting.contains(nth).then(common).flatten());
+        let asks_server =
+            |nth: &usize| path(nth).is_some_and(|path| question::is_on_a_server(&path));
+        let silent: Vec<_> = self
+            .sleeps
+            .iter_mut()
+            .filter_map(|(nth, sleep)| {
+                let is_silent = sleep.exceeds(limit, || asks_server(nth));
+                is_silent.then(|| (*nth, path(nth)))
             })
             .collect();
         let mut state = self.shared.lock();

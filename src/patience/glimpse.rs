@@ -90,8 +90,19 @@ impl Sleep {
 
     /// Whether the current sleep has lasted as long as `limit`, or all sleeps three times as long:
     /// a server that needs nearly the limit for each answer is no better than one that gives none.
-    pub(crate) fn exceeds(&self, limit: Duration) -> bool {
+    pub(crate) fn reaches(&self, limit: Duration) -> bool {
         self.lasts(limit) || self.all >= limit * 3
+    }
+
+    /// Whether the thread is to be given up: its sleep [`reaches`](Self::reaches) the limit.
+    ///
+    /// `asks_server` tells whether it waits for a server now. Without one, sleeps do not add up:
+    /// the machine is slow, and the thread goes on.
+    pub(crate) fn exceeds(&mut self, limit: Duration, asks_server: impl FnOnce() -> bool) -> bool {
+        if !self.lasts(limit) && self.reaches(limit) && !asks_server() {
+            self.all = Duration::ZERO;
+        }
+        self.reaches(limit)
     }
 }
 
@@ -142,40 +153,45 @@ mod tests {
         };
         let (mut sleep, start) = (Sleep::default(), Instant::now());
         assert!(sleep.look(asleep(1), start), "it is not known since when");
-        assert!(!sleep.look(asleep(1), start + SECOND) && !sleep.exceeds(2 * SECOND));
+        let exceeds = |sleep: &mut Sleep| sleep.exceeds(2 * SECOND, || true);
+        assert!(!sleep.look(asleep(1), start + SECOND) && !exceeds(&mut sleep));
         assert!(sleep.look(asleep(2), start + 2 * SECOND), "it was woken");
-        assert!(!sleep.look(asleep(2), start + 3 * SECOND) && !sleep.exceeds(2 * SECOND));
-        assert!(!sleep.look(asleep(2), start + 4 * SECOND) && sleep.exceeds(2 * SECOND));
+        assert!(!sleep.look(asleep(2), start + 3 * SECOND) && !exceeds(&mut sleep));
+        assert!(!sleep.look(asleep(2), start + 4 * SECOND) && exceeds(&mut sleep));
         let works = Glimpse {
             sleeps: false,
             switches: 2,
         };
         assert!(sleep.look(works, start + 5 * SECOND) && sleep.look(works, start + 99 * SECOND));
-        assert!(sleep.now == Duration::ZERO && !sleep.exceeds(2 * SECOND));
+        assert!(sleep.now == Duration::ZERO && !exceeds(&mut sleep));
+    }
+
+    /// A thread that has slept four times, each time for less than two seconds, six in all.
+    fn slept_often() -> Sleep {
+        let (mut sleep, mut now) = (Sleep::default(), Instant::now());
+        for switches in 0..4 {
+            let asleep = Glimpse {
+                sleeps: true,
+                switches,
+            };
+            sleep.look(asleep, now);
+            assert!(!sleep.exceeds(2 * SECOND, || true), "{switches}");
+            now += SECOND * 3 / 2;
+            sleep.look(asleep, now);
+        }
+        sleep
     }
 
     #[test]
     fn a_server_that_is_slow_each_time_is_given_up_too() {
-        let (mut sleep, mut now) = (Sleep::default(), Instant::now());
-        for nth in 0..4 {
-            sleep.look(
-                Glimpse {
-                    sleeps: true,
-                    switches: nth,
-                },
-                now,
-            );
-            assert!(!sleep.exceeds(2 * SECOND), "{nth}");
-            now += SECOND * 3 / 2;
-            sleep.look(
-                Glimpse {
-                    sleeps: true,
-                    switches: nth,
-                },
-                now,
-            );
-        }
-        assert!(sleep.exceeds(2 * SECOND));
+        assert!(slept_often().exceeds(2 * SECOND, || true));
+    }
+
+    #[test]
+    fn a_slow_machine_is_not_given_up_as_long_as_the_thread_goes_on() {
+        let mut sleep = slept_often();
+        assert!(!sleep.exceeds(2 * SECOND, || false));
+        assert!(!sleep.exceeds(2 * SECOND, || true), "what was is forgotten");
     }
 
     #[test]

@@ -216,6 +216,11 @@ fn find(table: &[u8], path: &Path) -> Option<(PathBuf, String)> {
     best.map(|(_, point, kind)| (point, kind))
 }
 
+/// Whether `path` lies on a file system that has a server, by its text.
+pub(super) fn is_on_a_server(path: &Path) -> bool {
+    mount_of(path).is_some_and(|(_, kind)| has_server(&kind))
+}
+
 /// Whether a file system of this type has a server: another process or machine.
 fn has_server(kind: &str) -> bool {
     const KINDS: [&str; 15] = [

@@ -20,7 +20,7 @@ use signal_hook::flag;
 use signal_hook::low_level::pipe;
 
 use crate::base::sync::lock;
-use crate::patience::{self, Glimpse, LAST_WAIT, Silence, Sleep};
+use crate::patience::{self, Glimpse, LAST_WAIT, Silence, Sleep, question};
 use crate::sys::proc;
 use crate::{Error, sys};
 
@@ -281,8 +281,11 @@ impl WatchedThread {
         } else {
             (self.period * 2).min(LONGEST_PERIOD)
         };
-        let limit = self.limit.filter(|limit| self.sleep.exceeds(*limit))?;
-        Some(Silence { path, limit })
+        let limit = self.limit?;
+        let asks_server = || path.as_deref().is_some_and(question::is_on_a_server);
+        self.sleep
+            .exceeds(limit, asks_server)
+            .then_some(Silence { path, limit })
     }
 }
 

@@ -135,91 +135,90 @@ impl Verdict {
 
 /// What to do at the target of `mount`.
 pub(super) fn verdict(observed: &Observed, mount: &Mount) -> Verdict {
-    let stack = observed
-        .mounts
-        .get(&mount.target)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let stack = observed.stack(&mount.target);
     let Some((top, below)) = stack.split_last() else {
         return Verdict::Attach;
     };
-    let is_recorded = |seen: &ObservedMount| recorded(observed, &mount.target, seen).is_some();
     let ours = recorded(observed, &mount.target, top);
-    let change = |because, detail| change(observed, mount, stack, because, detail);
 
-    if let Some(known) =
-        ours.filter(|known| known.recursive != mount.recursive && is_right(top, mount))
-    {
-        let submounts = |recursive| if recursive { "with" } else { "without" };
-        let (found, wanted) = (submounts(known.recursive), submounts(mount.recursive));
-        return change(
-            State::WrongOptions,
-            format!("mounted {found} submounts, wanted {wanted}"),
-        );
-    }
-    // A mount that was only taken over may be shared: whoever mounted it made it so.
-    if top.made_shared && is_right(top, mount) && ours.is_some_and(|known| known.since.is_some()) {
-        return change(
-            State::WrongOptions,
-            "somebody made it shared, wanted private".to_owned(),
-        );
-    }
     if is_right(top, mount) {
-        let covered = below.iter().filter(|seen| is_recorded(seen));
-        return Verdict::Keep(covered.chain([top]).cloned().collect());
-    }
-    if let (Some(_), Some(next)) = (ours, below.last())
-        && is_the_new_one(observed, next, mount)
-    {
-        return Verdict::FinishSwap {
-            top: top.clone(),
-            below: next.clone(),
+        return match ours.and_then(|known| wrong_with(known, top, mount)) {
+            Some(detail) => change(observed, mount, stack, State::WrongOptions, detail),
+            None => keep(observed, mount, stack),
         };
     }
-
-    let theirs = stack
-        .iter()
-        .rev()
-        .take_while(|seen| !is_recorded(seen))
-        .count();
-    match ours {
-        Some(known) => {
+    let Some(known) = ours else {
+        return not_ours(observed, mount, stack);
+    };
+    match below.last() {
+        Some(next) if is_the_new_one(observed, next, mount) => Verdict::FinishSwap {
+            top: top.clone(),
+            below: next.clone(),
+        },
+        _ => {
             let (because, detail) = difference(top, mount, Some(&known.source));
-            change(because, detail)
+            change(observed, mount, stack, because, detail)
         }
-        None if theirs < stack.len() => Verdict::NotOurs {
-            state: State::Shadowed,
-            detail: format!(
-                "{} is mounted on top of it, and not by mountjail",
-                describe(top, Some(mount))
-            ),
-            count: theirs,
-        },
-        None if shows_its_file(top, mount) && below.is_empty() => {
-            let (because, detail) = difference(top, mount, None);
-            change(because, detail)
-        }
+    }
+}
+
+/// What is wrong with `top`, a mount of ours that shows the right file with the right attributes.
+fn wrong_with(known: &RecordedMount, top: &ObservedMount, mount: &Mount) -> Option<String> {
+    if known.recursive != mount.recursive {
+        let submounts = |recursive| if recursive { "with" } else { "without" };
+        let (found, wanted) = (submounts(known.recursive), submounts(mount.recursive));
+        return Some(format!("mounted {found} submounts, wanted {wanted}"));
+    }
+    // A mount that was only taken over may be shared: whoever mounted it made it so.
+    (top.made_shared && known.since.is_some())
+        .then(|| "somebody made it shared, wanted private".to_owned())
+}
+
+/// The topmost mount stays, with those of ours beneath it.
+fn keep(observed: &Observed, mount: &Mount, stack: &[ObservedMount]) -> Verdict {
+    let Some((top, below)) = stack.split_last() else {
+        return Verdict::Attach;
+    };
+    let ours = |seen: &&ObservedMount| recorded(observed, &mount.target, seen).is_some();
+    let covered = below.iter().filter(ours);
+    Verdict::Keep(covered.chain([top]).cloned().collect())
+}
+
+/// What to do where the topmost mount of `stack` is not ours, and not right.
+fn not_ours(observed: &Observed, mount: &Mount, stack: &[ObservedMount]) -> Verdict {
+    let Some(top) = stack.last() else {
+        return Verdict::Attach;
+    };
+    let theirs = |seen: &&ObservedMount| recorded(observed, &mount.target, seen).is_none();
+    let count = stack.iter().rev().take_while(theirs).count();
+    if count == 1 && stack.len() == 1 && shows_its_file(top, mount) {
+        let (because, detail) = difference(top, mount, None);
+        return change(observed, mount, stack, because, detail);
+    }
+
+    let what = describe(top, Some(mount));
+    let (state, detail) = if count < stack.len() {
+        let detail = format!("{what} is mounted on top of it, and not by mountjail");
+        (State::Shadowed, detail)
+    } else if shows_its_file(top, mount) {
         // Each one is mounted on the one before, which may be a peer of its source's mount.
-        None if shows_its_file(top, mount) => Verdict::NotOurs {
-            state: State::Foreign,
-            detail: format!("{theirs} mounts are there, one on the other, and none by mountjail"),
-            count: theirs,
-        },
-        None => Verdict::NotOurs {
-            state: State::Foreign,
-            detail: format!(
-                "{} is mounted there, and not by mountjail",
-                describe(top, Some(mount))
-            ),
-            count: theirs,
-        },
+        let detail = format!("{count} mounts are there, one on the other, and none by mountjail");
+        (State::Foreign, detail)
+    } else {
+        let detail = format!("{what} is mounted there, and not by mountjail");
+        (State::Foreign, detail)
+    };
+    Verdict::NotOurs {
+        state,
+        detail,
+        count,
     }
 }
 
 /// Whether the topmost mount at the target of `graft` shows the same as `graft`.
 pub(super) fn is_same(observed: &Observed, graft: &Graft) -> bool {
     let target = &graft.mount.target;
-    let top = observed.mounts.get(target).and_then(|stack| stack.last());
+    let top = observed.stack(target).last();
     let known = top.and_then(|top| recorded(observed, target, top));
     known.is_some_and(|known| shows(observed, known, graft))
 }
@@ -234,52 +233,28 @@ fn shows(observed: &Observed, known: &RecordedMount, graft: &Graft) -> bool {
 /// What to do at the target of `graft`. The mounts that come along with it are compared one by one.
 pub(super) fn graft_verdict(observed: &Observed, graft: &Graft) -> Verdict {
     let mount = &graft.mount;
-    let stack = observed
-        .mounts
-        .get(&mount.target)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let stack = observed.stack(&mount.target);
     let Some((top, below)) = stack.split_last() else {
         return Verdict::Attach;
     };
     let ours = |seen| recorded(observed, &mount.target, seen);
-
     let is_it = |known: &RecordedMount| shows(observed, known, graft);
-    let can_stay =
-        |known: &RecordedMount| known.template.is_some() && observed.is_alone(&mount.target);
+    let Some(known) = ours(top) else {
+        return not_ours(observed, mount, stack);
+    };
 
-    match ours(top) {
-        Some(known) if is_it(known) => {
-            let covered = below.iter().filter(|seen| ours(seen).is_some());
-            Verdict::Keep(covered.chain([top]).cloned().collect())
+    match below.last() {
+        _ if is_it(known) => keep(observed, mount, stack),
+        None if known.template.is_some() && observed.is_alone(&mount.target) => {
+            Verdict::Keep(vec![top.clone()])
         }
-        Some(known) => match below.last() {
-            None if can_stay(known) => Verdict::Keep(vec![top.clone()]),
-            Some(next) if ours(next).is_some_and(is_it) => Verdict::FinishSwap {
-                top: top.clone(),
-                below: next.clone(),
-            },
-            _ => {
-                let detail = "the manifest asks for other mounts in it now".to_owned();
-                change(observed, mount, stack, State::WrongSource, detail)
-            }
+        Some(next) if ours(next).is_some_and(is_it) => Verdict::FinishSwap {
+            top: top.clone(),
+            below: next.clone(),
         },
-        None => {
-            let theirs = stack.iter().rev().take_while(|seen| ours(seen).is_none());
-            let count = theirs.count();
-            let state = if count < stack.len() {
-                State::Shadowed
-            } else {
-                State::Foreign
-            };
-            Verdict::NotOurs {
-                state,
-                detail: format!(
-                    "{} is mounted there, and not by mountjail",
-                    describe(top, None)
-                ),
-                count,
-            }
+        _ => {
+            let detail = "the manifest asks for other mounts in it now".to_owned();
+            change(observed, mount, stack, State::WrongSource, detail)
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The plan that takes a site down.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::compare::{came_along, describe, is_right, recorded};
 use super::placeholders::removal;
@@ -14,78 +15,81 @@ use crate::resolve::{Desired, Mount};
 /// records are lost, our mounts are recognised by `known`, which the manifest asks for: they show
 /// the files of its sources.
 pub fn down(site: SiteName, root: HostPath, known: Option<&Desired>, observed: &Observed) -> Plan {
-    let mut plan = Plan {
-        site,
-        root,
-        manifest: None,
-        steps: vec![],
-        states: vec![],
-        grafts: vec![],
-        up_without_mounts: false,
-        unchanged: vec![],
-        unfinished: false,
-        conflicts: vec![],
-    };
-    let desired = |target: &JailPath| {
-        known.and_then(|known| known.mounts.iter().find(|mount| mount.target == *target))
-    };
-
+    let mut plan = Plan::empty(site, root);
     // The deepest come first, so submounts are detached before their recursive mount.
     let all: BTreeMap<_, _> = observed.mounts.iter().chain(&observed.elsewhere).collect();
     for (target, stack) in all.into_iter().rev() {
-        let mount = desired(target);
-        let source_of = |seen: &_| source_of(observed, target, seen, mount.map(|mount| &**mount));
-        let is_ours = |seen: &_| source_of(seen).is_some() || came_along(observed, target, seen);
-        for (nth, seen) in stack.iter().enumerate().rev() {
-            if !is_ours(seen) {
-                let covers_ours = stack[..nth].iter().any(is_ours);
-                plan.states.push(not_ours(target, seen, covers_ours));
-                break;
-            }
-
-            let source = source_of(seen);
-            plan.states.push(MountState {
-                target: target.clone(),
-                source: source.clone(),
-                state: State::Ok,
-                detail: None,
-                mount: mount.cloned(),
-            });
-            if observed.member(target, seen).is_some() {
-                continue; // it goes with its graft
-            }
-            let known = recorded(observed, target, seen);
-            let along = if known.is_some_and(|known| known.template.is_some()) {
-                Along::Members(members_of(observed, target))
-            } else {
-                Along::Nothing
-            };
-            plan.steps.push(Step::Detach {
-                target: target.clone(),
-                expected: seen.clone(),
-                source,
-                along,
-            });
-        }
+        let desired = known.and_then(|known| {
+            let mut mounts = known.mounts.iter();
+            mounts.find(|mount| mount.target == *target)
+        });
+        plan_stack(&mut plan, observed, target, stack, desired);
     }
+    keep_whole(&mut plan, observed);
 
-    let foreign = plan
-        .states
-        .iter()
-        .filter(|state| state.state == State::Foreign);
-    let foreign: Vec<_> = foreign.map(|state| state.target.clone()).collect();
-    plan.steps
-        .retain(|step| !is_part_of_one_that_stays(observed, step, &foreign));
-
-    plan.steps
-        .extend(observed.strays.iter().cloned().map(Step::DetachStray));
+    let strays = observed.strays.iter().cloned();
+    plan.steps.extend(strays.map(Step::DetachStray));
     if let Some(kept) = &observed.kept {
         plan.steps.extend(kept.made.iter().rev().map(removal));
-        plan.steps
-            .extend(kept.files.iter().cloned().map(Step::RemoveFile));
+        let files = kept.files.iter().cloned();
+        plan.steps.extend(files.map(Step::RemoveFile));
     }
     plan.states.sort_by(|a, b| a.target.cmp(&b.target));
     plan
+}
+
+/// Plans the mounts at one target, of which `desired` is in the manifest: ours go, as far as none
+/// that is not ours is on top of them.
+fn plan_stack(
+    plan: &mut Plan,
+    observed: &Observed,
+    target: &JailPath,
+    stack: &[ObservedMount],
+    desired: Option<&Arc<Mount>>,
+) {
+    let source_of = |seen: &_| source_of(observed, target, seen, desired.map(|mount| &**mount));
+    let is_ours = |seen: &_| source_of(seen).is_some() || came_along(observed, target, seen);
+    for (nth, seen) in stack.iter().enumerate().rev() {
+        if !is_ours(seen) {
+            let covers_ours = stack[..nth].iter().any(is_ours);
+            plan.states.push(not_ours(target, seen, covers_ours));
+            return;
+        }
+
+        let source = source_of(seen);
+        plan.states.push(MountState {
+            target: target.clone(),
+            source: source.clone(),
+            state: State::Ok,
+            detail: None,
+            mount: desired.cloned(),
+        });
+        if observed.member(target, seen).is_some() {
+            continue; // it goes with its graft
+        }
+        let known = recorded(observed, target, seen);
+        let along = if known.is_some_and(|known| known.template.is_some()) {
+            Along::Members(members_of(observed, target))
+        } else {
+            Along::Nothing
+        };
+        plan.steps.push(Step::Detach {
+            target: target.clone(),
+            expected: seen.clone(),
+            source,
+            along,
+        });
+    }
+}
+
+/// Leaves the submounts of recursive mounts that cannot be detached, because foreign mounts are in
+/// them.
+fn keep_whole(plan: &mut Plan, observed: &Observed) {
+    let foreign = plan.states.iter();
+    let foreign = foreign.filter(|state| state.state == State::Foreign);
+    let foreign: Vec<_> = foreign.map(|state| state.target.clone()).collect();
+    plan.steps
+        .retain(|step| !is_part_of_one_that_stays(observed, step, &foreign));
 }
 
 /// Whether a step detaches a submount of a recursive mount that cannot be detached, because
@@ -125,28 +129,12 @@ fn source_of(
 
 /// The state of a foreign mount. `covers`: it is mounted on one of ours.
 fn not_ours(target: &JailPath, seen: &ObservedMount, covers: bool) -> MountState {
-    let (state, detail) = if covers {
-        (
-            State::Shadowed,
-            format!(
-                "{} is mounted on top of it, and not by mountjail",
-                describe(seen, None)
-            ),
-        )
+    let (state, place) = if covers {
+        (State::Shadowed, "on top of it")
     } else {
-        (
-            State::Foreign,
-            format!(
-                "{} is mounted there, and not by mountjail",
-                describe(seen, None)
-            ),
-        )
+        (State::Foreign, "there")
     };
-    MountState {
-        target: target.clone(),
-        source: None,
-        state,
-        detail: Some(detail),
-        mount: None,
-    }
+    let what = describe(seen, None);
+    let detail = format!("{what} is mounted {place}, and not by mountjail");
+    MountState::undesired(target, None, state, detail)
 }

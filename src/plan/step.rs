@@ -41,6 +41,22 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// A plan in which nothing is known and nothing is to do.
+    pub(super) fn empty(site: SiteName, root: HostPath) -> Self {
+        Self {
+            site,
+            root,
+            manifest: None,
+            steps: vec![],
+            states: vec![],
+            grafts: vec![],
+            up_without_mounts: false,
+            unchanged: vec![],
+            unfinished: false,
+            conflicts: vec![],
+        }
+    }
+
     /// The part of this plan that prepares the root for mount(8): files, placeholders and links.
     #[must_use]
     pub fn without_mounts(mut self) -> Self {
@@ -248,6 +264,35 @@ pub struct MountState {
     pub detail: Option<String>,
     /// The desired mount, if there is one.
     pub mount: Option<Arc<Mount>>,
+}
+
+impl MountState {
+    /// The state of a desired mount.
+    pub(super) fn desired(mount: &Arc<Mount>, state: State, detail: Option<String>) -> Self {
+        Self {
+            target: mount.target.clone(),
+            source: Some(mount.source.clone()),
+            state,
+            detail,
+            mount: Some(mount.clone()),
+        }
+    }
+
+    /// The state of a mount that is there and that the manifest does not ask for.
+    pub(super) fn undesired(
+        target: &JailPath,
+        source: Option<&HostPath>,
+        state: State,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self {
+            target: target.clone(),
+            source: source.cloned(),
+            state,
+            detail: Some(detail.into()),
+            mount: None,
+        }
+    }
 }
 
 /// The states of a mount, as `status` names them.

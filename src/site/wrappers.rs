@@ -187,8 +187,8 @@ pub(crate) fn complaints(context: &Context) -> BTreeMap<SiteName, Vec<String>> {
 fn complaint(directory: &Path, service: &WrappedService) -> Option<String> {
     let drop_in = service.drop_in.as_ref().ok()?;
     let unit = &service.unit;
-    let what = match fs::read_to_string(directory.join(&drop_in.path)) {
-        Ok(text) if text == drop_in.text => return None,
+    let what = match fs::read(directory.join(&drop_in.path)) {
+        Ok(text) if text == drop_in.text.as_bytes() => return None,
         Ok(_) => format!("{unit} has other lines than `mountjail units --install` found"),
         Err(_) => format!("{unit} is not started by `mountjail run`"),
     };

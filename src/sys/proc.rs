@@ -58,18 +58,22 @@ impl Fields {
 
 /// `proc_pid_fdinfo(5)` for this process's open file `fd`.
 pub fn descriptor_info(fd: RawFd) -> io::Result<Fields> {
-    fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).map(Fields)
+    text(format!("/proc/self/fdinfo/{fd}")).map(Fields)
 }
 
 /// `proc_pid_status(5)`; `None`: the process has ended.
 pub fn status(proc: &Path) -> Option<Fields> {
-    fs::read_to_string(proc.join("status")).ok().map(Fields)
+    text(proc.join("status")).ok().map(Fields)
+}
+
+/// The control groups of the process, one per hierarchy: `proc_pid_cgroup(5)`.
+pub fn control_groups(proc: &Path) -> Option<String> {
+    text(proc.join("cgroup")).ok()
 }
 
 /// The name of the program, as `ps` shows it: `proc_pid_comm(5)`. The process may choose it.
 pub fn name(proc: &Path) -> Option<String> {
-    let name = fs::read(proc.join("comm")).ok()?;
-    Some(String::from_utf8_lossy(&name).trim_end().to_owned())
+    Some(text(proc.join("comm")).ok()?.trim_end().to_owned())
 }
 
 /// When the process began, in ticks since boot: field 22 of `proc_pid_stat(5)`.
@@ -90,9 +94,15 @@ pub fn mount_namespace(proc: &Path) -> io::Result<PathBuf> {
 /// The fields of `proc_pid_stat(5)` from the third on. The second one is the name of the program in
 /// parentheses, which may contain anything.
 fn stat(proc: &Path) -> Option<String> {
-    let text = fs::read_to_string(proc.join("stat")).ok()?;
+    let text = text(proc.join("stat")).ok()?;
     let (_, after_name) = text.rsplit_once(')')?;
     Some(after_name.trim_start().to_owned())
+}
+
+/// The text of a file. Parts of it are chosen by processes, in any encoding: bytes that are not
+/// UTF-8 are replaced by U+FFFD.
+fn text(path: impl AsRef<Path>) -> io::Result<String> {
+    fs::read(path).map(|text| String::from_utf8_lossy(&text).into_owned())
 }
 
 /// The entries of a directory whose names are numbers. It is empty if the directory cannot be read.
@@ -126,6 +136,18 @@ mod tests {
         assert!(threads(&own).any(|id| id == thread));
         let fields = status(&of_own_thread(thread)).unwrap();
         assert_eq!(fields.get("Pid"), Some(thread.to_string().as_str()));
+    }
+
+    #[test]
+    fn a_name_in_another_encoding_hides_nothing() {
+        let thread = std::thread::spawn(|| {
+            nix::sys::prctl::set_name(c"caf\xe9 ) Z").unwrap();
+            let own = of_own_thread(nix::unistd::gettid().as_raw());
+            assert_eq!(name(&own).unwrap(), "caf\u{fffd} ) Z");
+            assert_eq!(state(&own), Some('R'));
+            assert!(status(&own).unwrap().get("Uid").is_some());
+        });
+        thread.join().unwrap();
     }
 
     #[test]

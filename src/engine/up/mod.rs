@@ -1,0 +1,212 @@
+//! `up`: as much as possible is done before the first mount. If a later step fails, all changes are
+//! undone.
+
+mod changes;
+mod records;
+mod roll_back;
+
+use self::records::{history, kept_before, record_of};
+use super::backend::Backend;
+use super::mount_op::{self, Work};
+use super::root::{Root, Spots};
+use super::target::still_there;
+use super::undo::Undo;
+use super::{Engine, EngineFailure, Log, Mounter, Outcome, Then, Way, check_signal, journal};
+use crate::base::{JailPath, Result, SiteName};
+use crate::observe::{self, Observed, PersistentRecord, RecordedMount};
+use crate::patience::Stop;
+use crate::plan::{Plan, Step};
+
+pub(super) fn carry_out(
+    engine: &Engine,
+    plan: &Plan,
+    observed: &Observed,
+    stop: &Stop,
+    log: Log<'_>,
+    then: Then<'_>,
+) -> Result<Outcome, Box<EngineFailure>> {
+    if plan.steps.is_empty() {
+        let adopted = adopt(engine, plan, observed)?;
+        return then().map(|()| adopted).map_err(Box::from);
+    }
+    match engine.way()? {
+        Way::Detached(mounter) => {
+            UpRun::new(engine, mounter, plan, observed, stop, log)?.carry_out(then)
+        }
+        Way::Classic(mounter) => {
+            UpRun::new(engine, mounter, plan, observed, stop, log)?.carry_out(then)
+        }
+    }
+}
+
+/// Records the site as up when there is nothing to mount. Mounts that were made otherwise, for
+/// example from an fstab, belong to mountjail from now on.
+fn adopt(engine: &Engine, plan: &Plan, observed: &Observed) -> Result<Outcome> {
+    let record = record_of(
+        engine,
+        plan,
+        observed,
+        plan.unchanged.clone(),
+        history(observed),
+    );
+    if observed.record.as_ref() != Some(&record) {
+        journal::write_record(&engine.state, &plan.site, &record)?;
+    }
+    Ok(Outcome::default())
+}
+
+struct UpRun<'a, B: Backend> {
+    engine: &'a Engine,
+    mounter: &'a Mounter<B>,
+    plan: &'a Plan,
+    observed: &'a Observed,
+    root: Root,
+    stop: &'a Stop,
+    log: Log<'a>,
+    kept: PersistentRecord,
+    /// The persistent record as it was last written.
+    written: PersistentRecord,
+    /// The mounts recorded before the first change: the existing ones and those to be made.
+    intent: Vec<RecordedMount>,
+    undo: Vec<Undo<B>>,
+    /// Paths that were to be removed but have changed since they were made.
+    left: Vec<JailPath>,
+    outcome: Outcome,
+}
+
+impl<'a, B: Backend> UpRun<'a, B> {
+    fn new(
+        engine: &'a Engine,
+        mounter: &'a Mounter<B>,
+        plan: &'a Plan,
+        observed: &'a Observed,
+        stop: &'a Stop,
+        log: Log<'a>,
+    ) -> Result<Self> {
+        let empty = || PersistentRecord::nothing(plan.root.clone());
+        Ok(Self {
+            engine,
+            mounter,
+            plan,
+            observed,
+            root: Root::of_plan(plan, observed)?,
+            stop,
+            log,
+            kept: kept_before(plan, observed),
+            written: observed.kept.clone().unwrap_or_else(empty),
+            intent: vec![],
+            undo: vec![],
+            left: vec![],
+            outcome: Outcome::default(),
+        })
+    }
+
+    fn carry_out(mut self, then: Then<'_>) -> Result<Outcome, Box<EngineFailure>> {
+        match self.run_steps().and_then(|()| then()) {
+            Ok(()) => {
+                self.outcome.left = still_there(&self.root, &self.left);
+                self.forget_old_files();
+                Ok(self.outcome)
+            }
+            Err(error) => Err(Box::new(self.roll_back(error))),
+        }
+    }
+
+    fn run_steps(&mut self) -> Result<()> {
+        self.write_files()?;
+        let mut work = self.prepare()?;
+        self.record_intent(&work)?;
+
+        self.clear_and_create()?;
+        mount_op::open_targets(&self.root, &mut work)?;
+        for item in &mut work {
+            check_signal(self.stop)?;
+            self.mount(item)?;
+        }
+
+        let mut spots = Spots::new(&self.root);
+        for item in &mut work {
+            item.verify(&self.root, &mut spots)?;
+        }
+
+        self.record_result(&work)
+    }
+
+    fn log_step(&self, step: &Step) {
+        (self.log)(format_args!("{}: {step}", self.plan.site));
+    }
+
+    /// Prepares the mounts where their sources are.
+    fn prepare(&self) -> Result<Vec<Work<'a, B>>> {
+        let Self {
+            engine,
+            mounter,
+            plan,
+            observed,
+            stop,
+            ..
+        } = *self;
+        let now = observe::since_boot();
+        engine.in_host(|| {
+            let mut work = vec![];
+            for step in &plan.steps {
+                check_signal(stop)?;
+                let since = |target: &JailPath| since(observed, target, now);
+                let template = step
+                    .path()
+                    .and_then(|path| template_with(plan, observed, path));
+                work.extend(Work::prepare(mounter, engine, step, template, since)?);
+            }
+            Ok(work)
+        })
+    }
+
+    fn mount(&mut self, item: &mut Work<'_, B>) -> Result<()> {
+        self.log_step(item.step);
+        let gap = item.carry_out(&self.mounter.backend, &self.root, &mut self.undo)?;
+        item.make_known(&self.root)?;
+
+        if let Some(change) = item.step.change() {
+            self.outcome.attached += change.attach.len();
+            self.outcome.swapped += change.swap.len();
+            self.outcome.detached += change.detach.len();
+        } else if gap.is_some() {
+            self.outcome.swapped += 1;
+        } else {
+            self.outcome.attached += 1;
+        }
+        if gap == Some(true) {
+            self.outcome.gaps += 1;
+            let (site, target) = (&self.plan.site, &item.mount.target);
+            (self.log)(format_args!(
+                "{site}: {target} was absent for a moment: this kernel or engine has no \
+                 MOVE_MOUNT_BENEATH"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The template of the site's graft that brings a mount to `target`.
+fn template_with<'o>(
+    plan: &Plan,
+    observed: &'o Observed,
+    target: &JailPath,
+) -> Option<&'o SiteName> {
+    let graft = plan.graft_with(target)?;
+    let mut known = observed.grafts.iter();
+    let known = known.find(|known| known.target == graft.mount.target)?;
+    Some(&known.template)
+}
+
+/// The time since which `target`, mounted on at `now`, has shown something. A swap keeps the time
+/// of the old mount, because it leaves no moment without one.
+fn since(observed: &Observed, target: &JailPath, now: u64) -> Option<u64> {
+    if !observed.mounts.contains_key(target) {
+        return Some(now);
+    }
+    let recorded = observed.recorded_mounts();
+    recorded
+        .filter(|mount| mount.target == *target)
+        .find_map(|mount| mount.since)
+}

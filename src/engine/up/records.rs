@@ -1,0 +1,188 @@
+//! The records of a run: what is written down before the first change, and after the last one.
+
+use super::super::{Engine, journal};
+use super::UpRun;
+use crate::base::Result;
+use crate::engine::backend::{Backend, Prepared};
+use crate::engine::mount_op::Work;
+use crate::engine::target::made_kind;
+use crate::observe::{
+    self, BootRecord, CreatedKind, CreatedPath, History, Observed, PersistentRecord, RecordedMount,
+    VERSION,
+};
+use crate::plan::{Plan, Step};
+
+pub(super) fn record_of(
+    engine: &Engine,
+    plan: &Plan,
+    observed: &Observed,
+    mounts: Vec<RecordedMount>,
+    history: Option<History>,
+) -> BootRecord {
+    let empty = || BootRecord::nothing(engine.boot.clone(), plan.root.clone());
+    let before = observed.record.clone().unwrap_or_else(empty);
+
+    BootRecord {
+        version: VERSION,
+        directory: observed.directory,
+        manifest: plan.manifest.clone(),
+        mounts,
+        history,
+        ..before
+    }
+}
+
+/// The history of earlier runs.
+pub(super) fn history(observed: &Observed) -> Option<History> {
+    observed
+        .record
+        .as_ref()
+        .and_then(|record| record.history.clone())
+}
+
+/// The persistent record before this run, without the paths that are gone. The identities of the
+/// others are refreshed, because a reboot gives them other numbers.
+pub(super) fn kept_before(plan: &Plan, observed: &Observed) -> PersistentRecord {
+    let mut kept = observed
+        .kept
+        .clone()
+        .unwrap_or_else(|| PersistentRecord::nothing(plan.root.clone()));
+
+    kept.version = VERSION;
+    kept.manifest.clone_from(&plan.manifest);
+
+    kept.made.retain(|made| !observed.is_gone(made));
+    for made in &mut kept.made {
+        let seen = observed.paths.get(&made.path).map(|seen| seen.file);
+        made.file = match (made.file, seen) {
+            (Some(file), Some(seen)) if file.is(&seen) => Some(seen),
+            (file, _) => file,
+        };
+    }
+    kept
+}
+
+impl<B: Backend> UpRun<'_, B> {
+    /// Records, before the first change, the mounts that exist, those that will go and those to be
+    /// made, with their ids where these are known.
+    pub(super) fn record_intent(&mut self, work: &[Work<'_, B>]) -> Result<()> {
+        let unrecorded = self
+            .plan
+            .unchanged
+            .iter()
+            .filter(|mount| !self.is_recorded(mount));
+        let mut mounts = self.recorded_before();
+        mounts.extend(unrecorded.cloned());
+        mounts.extend(work.iter().filter(|item| !item.is_member).map(Work::record));
+
+        self.intent = mounts;
+        self.write_record(self.intent.clone(), self.history_with_this_run())
+    }
+
+    pub(super) fn recorded_before(&self) -> Vec<RecordedMount> {
+        self.observed
+            .record
+            .as_ref()
+            .map_or(vec![], |record| record.mounts.clone())
+    }
+
+    pub(super) fn history_with_this_run(&self) -> Option<History> {
+        let (mut attached, mut swapped, mut detached) = (0, 0, 0);
+        for step in &self.plan.steps {
+            match step {
+                Step::Refresh { .. } => {} // it is in the history of the template
+                _ if step.change().is_some() => {
+                    let change = step.change().into_iter();
+                    for change in change {
+                        attached += change.attach.len();
+                        swapped += change.swap.len();
+                        detached += change.detach.len();
+                    }
+                }
+                Step::Attach { .. } => attached += 1,
+                Step::Swap { .. } => swapped += 1,
+                Step::Detach { along, .. } => detached += along.mounts(),
+                Step::DetachStray(_) => detached += 1,
+                _ => {}
+            }
+        }
+
+        let before = history(self.observed).unwrap_or_default();
+        let history = before.and(observe::now(), attached, swapped, detached);
+        Some(history).filter(|history| *history != History::default())
+    }
+
+    fn is_recorded(&self, mount: &RecordedMount) -> bool {
+        self.observed
+            .record
+            .as_ref()
+            .is_some_and(|record| record.mounts.contains(mount))
+    }
+
+    pub(super) fn record_result(&self, work: &[Work<'_, B>]) -> Result<()> {
+        let was_known =
+            |item: &Work<'_, B>| item.ready.unique_id().is_some() && item.submounts.is_none();
+        let ids_were_known = work.iter().all(was_known);
+
+        let old_is_gone = self
+            .observed
+            .record
+            .as_ref()
+            .is_some_and(|record| record.mounts != self.plan.unchanged);
+        if ids_were_known && !old_is_gone {
+            return Ok(()); // the recorded intent is exactly the result
+        }
+
+        let mut mounts = self.plan.unchanged.clone();
+        mounts.extend(work.iter().filter(|item| !item.is_member).map(Work::record));
+        self.write_record(mounts, self.history_with_this_run())
+    }
+
+    pub(super) fn write_record(
+        &self,
+        mounts: Vec<RecordedMount>,
+        history: Option<History>,
+    ) -> Result<()> {
+        let record = record_of(self.engine, self.plan, self.observed, mounts, history);
+        journal::write_record(&self.engine.state, &self.plan.site, &record)
+    }
+
+    pub(super) fn write_kept(&mut self) -> Result<()> {
+        self.write_as_kept(self.kept.clone())
+    }
+
+    fn write_as_kept(&mut self, kept: PersistentRecord) -> Result<()> {
+        journal::write_kept(&self.engine.state, &self.plan.site, &kept)?;
+        self.written = kept;
+        Ok(())
+    }
+
+    /// Records all placeholders and links before the first one is made, so that a crash leaves none
+    /// unrecorded.
+    pub(super) fn record_planned_placeholders(&mut self) -> Result<()> {
+        let made = self.plan.steps.iter().filter_map(|step| match step {
+            Step::CreatePlaceholder { path, kind } => Some((path, made_kind(*kind))),
+            Step::CreateDirectory { path, .. } => Some((path, CreatedKind::Directory)),
+            Step::CreateLink { path, destination } => {
+                Some((path, CreatedKind::Link(destination.clone())))
+            }
+            _ => None,
+        });
+        let planned: Vec<_> = made
+            .map(|(path, kind)| CreatedPath::planned(path.clone(), kind))
+            .collect();
+        if planned.is_empty() {
+            return Ok(());
+        }
+
+        self.kept.made.retain(|made| {
+            planned
+                .iter()
+                .all(|planned| planned.path != made.path || made.file.is_some())
+        });
+
+        let mut intent = self.kept.clone();
+        intent.made.extend(planned);
+        self.write_as_kept(intent)
+    }
+}

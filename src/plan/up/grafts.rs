@@ -1,0 +1,119 @@
+//! Grafts: the directories that a site has from a template, and the mounts that come along.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::Planner;
+use super::orphans::NOT_IN_MANIFEST;
+use crate::base::JailPath;
+use crate::observe::Observed;
+use crate::plan::compare::{Verdict, graft_verdict, is_same, verdict};
+use crate::plan::graft::{Graft, GraftChange};
+use crate::plan::step::{State, Step};
+use crate::resolve::Mount;
+
+/// What is found at the target of a graft.
+struct Found {
+    /// Whether the graft that is there stays.
+    stays: bool,
+    /// Whether it stays, and its template shows the same.
+    same: bool,
+}
+
+impl Planner<'_> {
+    /// Plans a graft and the mounts that come along with it.
+    pub(super) fn plan_graft(&mut self, graft: &Graft) {
+        let verdict = graft_verdict(self.observed, graft);
+        let stays = matches!(verdict, Verdict::Keep(_));
+        let found = Found {
+            stays,
+            same: stays && is_same(self.observed, graft),
+        };
+        let mut change = GraftChange {
+            template: graft.template.clone(),
+            attach: vec![],
+            swap: vec![],
+            detach: self.orphan_members(graft),
+        };
+        for member in &graft.template.mounts {
+            self.plan_member(member, &found, &mut change);
+        }
+
+        let mount = graft.mount.clone();
+        if stays && (!found.same || !change.swap.is_empty()) {
+            let graft = graft.clone();
+            let step = Step::Refresh { graft, change };
+            self.refresh.insert(mount.target.clone(), step);
+            self.carry_out(&mount, None, verdict);
+        } else {
+            self.carry_out(&mount, Some(change), verdict);
+        }
+    }
+
+    /// Plans a mount that comes along with a graft: by a `change` of the template, or, if only this
+    /// site's copy is not right, where it is.
+    fn plan_member(&mut self, member: &Arc<Mount>, found: &Found, change: &mut GraftChange) {
+        if self.plan_absent(member) {
+            return;
+        }
+        let verdict = verdict(self.observed, member);
+        self.add_state_by(member, &verdict);
+        match verdict {
+            Verdict::Keep(_) => {}
+            Verdict::Attach if !found.same => change.attach.push(member.clone()),
+            _ if !found.stays || self.shows_its_template(member, &verdict) => {
+                change.swap.push(member.clone());
+            }
+            verdict => self.carry_out(member, None, verdict),
+        }
+    }
+
+    /// Whether the template shows the same as the site does at the target of `member`, where
+    /// `verdict` found another file than the desired one.
+    fn shows_its_template(&self, member: &Mount, verdict: &Verdict) -> bool {
+        match verdict {
+            Verdict::Swap {
+                top,
+                because: State::Stale | State::WrongSource,
+                ..
+            } => self.observed.member(&member.target, top).is_some(),
+            _ => false,
+        }
+    }
+
+    /// The targets of the mounts that came along with the graft at the same place and that are not
+    /// in its template any more.
+    fn orphan_members(&self, graft: &Graft) -> Vec<JailPath> {
+        let mounts = graft.template.mounts.iter();
+        let wanted: BTreeSet<_> = mounts.map(|mount| &mount.target).collect();
+        let mut members = members_of(self.observed, &graft.mount.target);
+        members
+            .retain(|target| !wanted.contains(target) && self.observed.mounts.contains_key(target));
+        members
+    }
+
+    /// Adds the states of mounts that came along with grafts and that the manifest no longer asks
+    /// for. They go with the graft.
+    pub(super) fn plan_orphan_members(&mut self) {
+        let states = self.plan.states.iter();
+        let known: BTreeSet<_> = states.map(|state| state.target.clone()).collect();
+        for member in &self.observed.members {
+            let mount = &member.mount;
+            let mut stack = self.observed.stack(&mount.target).iter();
+            let is_there =
+                stack.any(|seen| self.observed.member(&mount.target, seen) == Some(mount));
+            if is_there && !known.contains(&mount.target) {
+                self.add_undesired(&mount.target, Some(mount), State::Orphan, NOT_IN_MANIFEST);
+            }
+        }
+    }
+}
+
+/// The targets of the mounts that came along with the graft at `target`.
+pub(in crate::plan) fn members_of(observed: &Observed, target: &JailPath) -> Vec<JailPath> {
+    let members = observed.members.iter();
+    let members = members.filter(|member| member.graft == *target);
+    let mut targets: Vec<_> = members.map(|member| member.mount.target.clone()).collect();
+    targets.dedup();
+    targets
+}

@@ -1,0 +1,287 @@
+//! The plan that brings a site up.
+
+mod grafts;
+mod held;
+mod nested;
+mod orphans;
+
+pub(super) use grafts::members_of;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::compare::{NOT_TO_BE_SEEN, Verdict, record_of, recorded, verdict};
+use super::graft::{GraftChange, Layout, layout};
+use super::placeholders;
+use super::step::{Along, MountState, Plan, State, Step};
+use crate::Error;
+use crate::base::{HostPath, JailPath};
+use crate::observe::{Observed, ObservedMount, RecordedMount};
+use crate::resolve::{Desired, Mount};
+
+/// The plan that turns `observed` into `desired`. Once it is carried out, the next plan is empty,
+/// unless this one is [unfinished](Plan::unfinished). `templates`: the directory of the templates;
+/// `None`: there are none, and everything is mounted one by one.
+pub fn up(desired: &Desired, observed: &Observed, templates: Option<&HostPath>) -> Plan {
+    let Layout { desired, grafts } = layout(desired, observed, templates);
+    let mut planner = Planner {
+        desired: &desired,
+        observed,
+        refresh: BTreeMap::new(),
+        plan: Plan {
+            manifest: desired.manifest.clone(),
+            grafts: grafts.clone(),
+            up_without_mounts: observed.is_up_without_mounts(),
+            ..Plan::empty(desired.site.clone(), desired.root.clone())
+        },
+        detach: BTreeMap::new(),
+        mount: BTreeMap::new(),
+        uncovered: BTreeSet::new(),
+        hidden: BTreeSet::new(),
+        buried: vec![],
+        strays: vec![],
+    };
+
+    for mount in &desired.mounts {
+        match grafts.iter().find(|graft| graft.mount == *mount) {
+            Some(graft) => planner.plan_graft(graft),
+            None => planner.plan_mount(mount),
+        }
+    }
+    planner.plan_orphans();
+    planner.plan_orphan_members();
+    planner.plan_strays();
+    planner.plan_elsewhere();
+    planner.plan_nested();
+    planner.finish()
+}
+
+struct Planner<'a> {
+    desired: &'a Desired,
+    observed: &'a Observed,
+    plan: Plan,
+    /// The detaches at each target, topmost mount first, which is the order of unmounting.
+    detach: BTreeMap<JailPath, Vec<Step>>,
+    /// The attach or swap at each target.
+    mount: BTreeMap<JailPath, Step>,
+    /// Targets where our mounts are detached because they hide others of ours.
+    uncovered: BTreeSet<JailPath>,
+    /// Targets of our mounts that are hidden.
+    hidden: BTreeSet<JailPath>,
+    /// The records of the hidden mounts, which are kept.
+    buried: Vec<RecordedMount>,
+    /// The detaches of mounts that were moved away.
+    strays: Vec<Step>,
+    /// The steps that refresh templates, by their grafts.
+    refresh: BTreeMap<JailPath, Step>,
+}
+
+impl Planner<'_> {
+    fn plan_mount(&mut self, mount: &Arc<Mount>) {
+        if self.plan_absent(mount) {
+            return;
+        }
+        if let Some(error) = self.observed.unseen.get(&mount.target)
+            && self.plan_unseen(mount, error)
+        {
+            return;
+        }
+        let verdict = verdict(self.observed, mount);
+        self.add_state_by(mount, &verdict);
+        self.carry_out(mount, None, verdict);
+    }
+
+    /// Whether the source of `mount` is not there. If so, the mount stays as it is.
+    fn plan_absent(&mut self, mount: &Arc<Mount>) -> bool {
+        let is_absent = self.observed.absent.contains(&mount.target);
+        if is_absent {
+            self.add_state(mount, State::Absent, Some(absent(&mount.source)));
+        }
+        is_absent
+    }
+
+    /// Plans what the verdict on the target of `mount` asks for.
+    fn carry_out(&mut self, mount: &Arc<Mount>, graft: Option<GraftChange>, verdict: Verdict) {
+        let attach = |graft| Step::Attach {
+            mount: mount.clone(),
+            graft,
+        };
+        match verdict {
+            Verdict::Keep(seen) => {
+                let kept = seen.iter();
+                let kept = kept.filter_map(|seen| record_of(seen, mount, self.observed));
+                self.plan.unchanged.extend(kept);
+            }
+            Verdict::Attach => {
+                self.mount.insert(mount.target.clone(), attach(graft));
+            }
+            Verdict::Swap { top, because, .. } => {
+                let along = self.along(&mount.target, &top, mount.recursive);
+                let step = Step::Swap {
+                    mount: mount.clone(),
+                    expected: top,
+                    along,
+                    because,
+                    graft,
+                };
+                self.mount.insert(mount.target.clone(), step);
+            }
+            Verdict::Replace { stack, .. } => {
+                for seen in stack.into_iter().rev() {
+                    self.add_detach(&mount.target, seen, mount.recursive);
+                }
+                self.mount.insert(mount.target.clone(), attach(graft));
+            }
+            Verdict::FinishSwap { top, below } => {
+                self.add_detach(&mount.target, top, mount.recursive);
+                let kept = record_of(&below, mount, self.observed);
+                self.plan.unchanged.extend(kept);
+            }
+            Verdict::NotOurs { detail, count, .. } => {
+                let at = self.desired.root.inside(&mount.target);
+                // On a shared mount one umount(8) may take several away.
+                let again = if count > 1 {
+                    "; then run the command again"
+                } else {
+                    ""
+                };
+                let hint = format!("unmount it, if it is not needed: `umount {at}`{again}");
+                self.cannot_mount(mount, &detail, hint);
+            }
+            Verdict::OnTheirs { detail, .. } => {
+                let (site, at) = (&self.desired.site, self.desired.root.inside(&mount.target));
+                let hint = format!("`mountjail down {site}`, then `umount {at}`");
+                self.cannot_mount(mount, &detail, hint);
+            }
+        }
+    }
+
+    fn cannot_mount(&mut self, mount: &Mount, why: &str, hint: String) {
+        let (site, at) = (&self.desired.site, self.desired.root.inside(&mount.target));
+        let error = Error::failed(format!(
+            "{site}: cannot mount {} on {at}: {why}",
+            mount.what()
+        ));
+        self.plan.conflicts.push(error.hint(hint));
+    }
+
+    fn add_state(&mut self, mount: &Arc<Mount>, state: State, detail: Option<String>) {
+        let state = MountState::desired(mount, state, detail);
+        self.plan.states.push(state);
+    }
+
+    fn add_state_by(&mut self, mount: &Arc<Mount>, verdict: &Verdict) {
+        let (state, detail) = verdict.state();
+        self.add_state(mount, state, detail);
+    }
+
+    /// What came along with `seen`, by its record. Without a record, submounts if `recursive`.
+    fn along(&self, target: &JailPath, seen: &ObservedMount, recursive: bool) -> Along {
+        let known = recorded(self.observed, target, seen);
+        if known.is_some_and(|known| known.template.is_some()) {
+            return Along::Members(members_of(self.observed, target));
+        }
+        if known.map_or(recursive, |known| known.recursive) {
+            Along::Submounts
+        } else {
+            Along::Nothing
+        }
+    }
+
+    fn add_detach(&mut self, target: &JailPath, expected: ObservedMount, recursive: bool) {
+        let is_planned = |step: &Step| match step {
+            Step::Detach {
+                expected: planned, ..
+            } => *planned == expected,
+            _ => false,
+        };
+        let planned = self.detach.get(target);
+        if planned.is_some_and(|steps| steps.iter().any(is_planned)) {
+            return;
+        }
+
+        let source = recorded(self.observed, target, &expected).map(|known| known.source.clone());
+        let along = self.along(target, &expected, recursive);
+        let steps = self.detach.entry(target.clone()).or_default();
+        steps.push(Step::Detach {
+            target: target.clone(),
+            expected,
+            source,
+            along,
+        });
+    }
+
+    /// Plans the target of `mount`, whose topmost mount cannot be looked at because of `error`.
+    /// Returns `false` if that mount makes way: it is ours, its server is gone for good, and the
+    /// source can be looked at.
+    fn plan_unseen(&mut self, mount: &Arc<Mount>, error: &Error) -> bool {
+        let top = self.observed.stack(&mount.target).last();
+        let ours = top.filter(|top| recorded(self.observed, &mount.target, top).is_some());
+        match (ours, mount.file) {
+            (Some(_), Some(_)) if error.is_server_gone() => return false,
+            (Some(top), None) => {
+                let kept = record_of(top, mount, self.observed);
+                self.plan.unchanged.extend(kept);
+            }
+            _ => {
+                let site = &self.desired.site;
+                self.plan.conflicts.push(error.clone().context(site));
+            }
+        }
+        self.add_state(mount, State::Stale, Some(NOT_TO_BE_SEEN.to_owned()));
+        true
+    }
+
+    fn finish(mut self) -> Plan {
+        let mut attach: BTreeSet<_> = self
+            .mount
+            .iter()
+            .filter(|(_, step)| matches!(step, Step::Attach { .. }))
+            .map(|(target, _)| target.clone())
+            .collect();
+        let hidden = self.postpone_hidden(&mut attach);
+        let mut made = placeholders::plan(self.desired, self.observed, &attach, &hidden);
+        self.refuse_outside(&mut made);
+        // A hidden mount of ours is still on these paths.
+        let holds = |path: &JailPath| self.hidden.iter().any(|hidden| hidden.starts_with(path));
+        made.remove
+            .retain(|step| step.path().is_none_or(|path| !holds(path)));
+
+        let writes = self
+            .desired
+            .files
+            .iter()
+            .filter(|file| !self.observed.current_files.contains(&file.path));
+        let steps = &mut self.plan.steps;
+        steps.extend(self.refresh.into_values());
+        steps.extend(writes.cloned().map(Step::WriteFile));
+        steps.extend(self.strays);
+        // A mount inside another one is detached before it.
+        steps.extend(self.detach.into_values().rev().flatten());
+        steps.extend(made.remove);
+        steps.extend(unneeded_files(self.desired, self.observed));
+        steps.extend(made.create);
+        steps.extend(self.mount.into_values());
+
+        self.plan.conflicts.extend(made.conflicts);
+        self.plan.states.sort_by(|a, b| a.target.cmp(&b.target));
+        self.plan.unchanged.extend(self.buried);
+        sort_by_target(&mut self.plan.unchanged);
+        self.plan
+    }
+}
+
+/// The detail of a mount whose source is not there.
+fn absent(source: &HostPath) -> String {
+    format!("{source} is not there any more")
+}
+
+fn unneeded_files(desired: &Desired, observed: &Observed) -> Vec<Step> {
+    let known = observed.kept.iter().flat_map(|kept| &kept.files);
+    let unneeded = known.filter(|path| desired.files.iter().all(|file| file.path != **path));
+    unneeded.cloned().map(Step::RemoveFile).collect()
+}
+
+fn sort_by_target(mounts: &mut [RecordedMount]) {
+    mounts.sort_by(|a, b| a.target.cmp(&b.target));
+}
