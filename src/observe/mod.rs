@@ -16,6 +16,7 @@ mod namespace;
 mod observed;
 mod ordering;
 mod outdated;
+mod outside;
 mod processes;
 mod record;
 mod run_namespaces;
@@ -37,6 +38,7 @@ pub use mountinfo::{MountInfo, parse as parse_mountinfo};
 pub use observed::{Holder, Observed, ObservedMount, PathState, Stray};
 pub use ordering::{Ordering, is_network_type, mounts_of};
 pub use outdated::{Inside, Outdated, outdated};
+pub use outside::users_outside;
 pub use processes::{
     Process, apart_from_first, inside, of_unit, owners_are_hidden, php_fpm_masters, root_of,
     without_mounts,
