@@ -71,8 +71,8 @@ fn set_attributes(path: &Path, attributes: MountAttributes, recursive: bool) -> 
     Ok(())
 }
 
-/// Errors: EINVAL if the kernel did not make what was asked for, as Linux before 5.8 with options of
-/// proc.
+/// Errors: EINVAL if the kernel did not make what was asked for, as Linux before 5.8 with options
+/// of proc.
 fn must_be(wanted: FileSystem, at: &Path) -> io::Result<()> {
     let shown = observe::file_system_at(at)?;
     if shown.is_some_and(|shown| wanted.is(shown)) {

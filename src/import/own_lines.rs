@@ -45,10 +45,8 @@ fn tmpfs(draft: &mut Draft, target: String, mount: &OtherMount) -> DraftTmpfs {
         }
     }
     if !left.is_empty() {
-        remark.push_str(&format!(
-            "; without {}, which a manifest has no key for",
-            left.join(", ")
-        ));
+        let left = left.join(", ");
+        remark = format!("{remark}; without {left}, which a manifest has no key for");
     }
     draft.remarks.push(format!("{remark}."));
     DraftTmpfs { target, size, mode }

@@ -1,5 +1,5 @@
-//! Users of a site who also run processes outside of its root. Where a jail has a `/proc`, the links
-//! `/proc/PID/root` of these lead out of it.
+//! Users of a site who also run processes outside of its root. Where a jail has a `/proc`, the
+//! links `/proc/PID/root` of these lead out of it.
 
 use std::collections::HashMap;
 use std::fs;

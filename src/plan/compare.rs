@@ -335,17 +335,13 @@ fn difference(top: &ObservedMount, mount: &Mount, source: Option<&HostPath>) -> 
 
 /// How the mount `top` differs from `mount`, which is a file system of the site's own.
 fn other_file_system(top: &ObservedMount, mount: &Mount) -> (State, String) {
-    match top.file_system {
-        Some(found) => {
-            let wanted = mount.options();
-            let detail = format!("mounted {found}, wanted {wanted}");
-            (State::WrongOptions, detail)
-        }
-        None => {
-            let detail = format!("mounted something else, wanted {}", mount.what());
-            (State::WrongSource, detail)
-        }
+    if let Some(found) = top.file_system {
+        let wanted = mount.options();
+        let detail = format!("mounted {found}, wanted {wanted}");
+        return (State::WrongOptions, detail);
     }
+    let detail = format!("mounted something else, wanted {}", mount.what());
+    (State::WrongSource, detail)
 }
 
 /// Describes a foreign mount at the target of `mount`.

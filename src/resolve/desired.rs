@@ -102,7 +102,7 @@ impl Mount {
     pub fn options(&self) -> String {
         let mut options = self.attributes.to_string();
         for (name, value) in self.file_system.into_iter().flat_map(FileSystem::options) {
-            options.push_str(&format!(",{name}={value}"));
+            options = format!("{options},{name}={value}");
         }
         if self.recursive {
             options.push_str(",recursive");

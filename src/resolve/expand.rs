@@ -57,9 +57,10 @@ pub(super) fn expand(host: &Host, shared: &Shared, request: &Request) -> Result<
                 CodeName::Name(_) => false,
             };
             // A program that opens some of many objects may have loaded what others of them need.
-            let missing = match wanted.any_of.iter().any(is_pattern) {
-                true => Missing::IsNoted,
-                false => Missing::IsError,
+            let missing = if wanted.any_of.iter().any(is_pattern) {
+                Missing::IsNoted
+            } else {
+                Missing::IsError
             };
             for path in expander.code_files(wanted, Expander::library)? {
                 expander.code(&path, None, missing)?;
@@ -420,8 +421,8 @@ impl Expander<'_> {
         if !wanted.optional {
             return Err(Error::failed(none).hint(MAY_DO_WITHOUT));
         }
-        let note = format!("{none}; skipped, because it is optional");
-        self.out.notes.push(note);
+        let skipped = format!("{none}; skipped, because it is optional");
+        self.out.notes.push(skipped);
         Ok(vec![])
     }
 

@@ -1,6 +1,8 @@
 //! What OpenSSL's configuration includes: `.include` of config(5ssl).
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::Path;
 
 use super::desired::{Cause, FileKind};
 use super::host::Host;
@@ -69,12 +71,12 @@ fn configuration_at(host: &Host, path: &HostPath) -> Result<Vec<HostPath>, Looku
         return Ok(vec![path.clone()]);
     }
     let names = found(host.read_dir(path))?.unwrap_or_default();
-    let is_configuration = |name: &str| name.ends_with(".cnf") || name.ends_with(".conf");
-    let fitting = names.iter().filter_map(|name| name.to_str());
-    Ok(fitting
-        .filter(|name| is_configuration(name))
-        .filter_map(|name| path.join(name).ok())
-        .collect())
+    let is_configuration = |name: &&OsString| {
+        let ending = Path::new(name).extension().unwrap_or_default();
+        ending.eq_ignore_ascii_case("cnf") || ending.eq_ignore_ascii_case("conf")
+    };
+    let fitting = names.iter().filter(is_configuration);
+    Ok(fitting.filter_map(|name| path.join(name).ok()).collect())
 }
 
 /// The absolute paths of `.include` lines. A relative one is in the `includedir` of a `.pragma`

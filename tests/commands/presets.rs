@@ -110,7 +110,7 @@ const PROGRAMS: [(&str, &str, &[&str], &str); 24] = [
     (
         "mysql-client",
         "",
-        &["/usr/bin/mysqldump", "--version"],
+        &["/usr/bin/mysql", "--version"],
         "MariaDB",
     ),
     (
@@ -119,9 +119,9 @@ const PROGRAMS: [(&str, &str, &[&str], &str); 24] = [
         &[
             "/usr/bin/python3",
             "-c",
-            "import ssl, ctypes, lzma, sqlite3, tempfile; print(tempfile.mkdtemp())",
+            "import ssl, ctypes, lzma, sqlite3, tempfile; print(tempfile.gettempdir())",
         ],
-        "/tmp/",
+        "/tmp",
     ),
     (
         "perl",

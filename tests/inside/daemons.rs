@@ -151,11 +151,15 @@ const APACHE: Daemon = Daemon {
              LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so\n\
              LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so\n\
              LoadModule dir_module /usr/lib/apache2/modules/mod_dir.so\n\
-             ChrootDir ROOT\nDocumentRoot /htdocs\n",
+             ChrootDir ROOT\nDocumentRoot /\n",
         ),
     ],
     start: &["apache2", "-DFOREGROUND", "-f", "ROOT/app/apache.conf"],
-    ask: &["curl", "--silent", "http://127.0.0.1:8005/"],
+    ask: &[
+        "curl",
+        "--silent",
+        "http://127.0.0.1:8005/htdocs/index.html",
+    ],
     answer: "hello from apache",
 };
 

@@ -301,11 +301,7 @@ fn links_inside_a_bound_directory_bring_their_targets_along() {
     }
     // A file in a directory that others cannot enter is private, whatever its own mode.
     host.file("private/key").link("certs/key", "../private/key");
-    fs::set_permissions(
-        host.at("private"),
-        PermissionsExt::from_mode(0o710),
-    )
-    .unwrap();
+    fs::set_permissions(host.at("private"), PermissionsExt::from_mode(0o710)).unwrap();
     host.link("certs/inside", "one")
         .link("certs/dangling", "/nowhere")
         .link("certs/proc", "/proc/self");

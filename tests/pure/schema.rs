@@ -127,6 +127,15 @@ fn the_schema_agrees_with_the_parser() {
         "mounts: [{ source: /a, any_of: [/b] }]",
         "mounts: [[/a]]",
         "mounts: { source: /a }",
+        "mounts: [{ source: '/a[1]', literal: true, target: /b }]",
+        "directories: [/a, { path: /b, user: www-data, mode: '0750' }]",
+        "directories: [a]",
+        "directories: [{ path: /a, mode: rwx }]",
+        "tmpfs: [/t, { target: /t/u, size: 64M }]",
+        "tmpfs: [{ target: /t, size: 50% }]",
+        "proc: true",
+        "proc: 1",
+        "programs: ['rs*']",
         "services: [php8.2-fpm.service, 'a@b.socket']",
         "services: [php fpm.service]",
         "services: [php-fpm]",
@@ -167,7 +176,7 @@ fn the_schema_agrees_with_the_parser() {
     }
     assert_eq!(
         (taken, lines.len()),
-        (15, 54),
+        (20, 63),
         "as many right ones and wrong ones as were written"
     );
     for text in [

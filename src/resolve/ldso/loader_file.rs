@@ -3,10 +3,6 @@
 //! A loader's name does not tell what it is: behind glibc's name there may be musl's loader, or a
 //! program that starts musl's with a library of glibc's functions (gcompat).
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-
 use super::system::{self, Family};
 use crate::base::HostPath;
 
@@ -64,16 +60,21 @@ fn started(bytes: &[u8]) -> Vec<HostPath> {
     }
 }
 
-/// The text in `bytes`, up to its NULs, that has `mark` in it and is a path.
+/// The path in `bytes` that begins with `mark`, or that has it in it: up to the NUL behind it, and
+/// from the slash with which the text begins, or else from `mark`. musl's is the end of a format.
 fn text_with<'b>(bytes: &'b [u8], mark: &[u8]) -> Option<&'b str> {
     let mut texts = bytes.split(|byte| *byte == 0);
-    let text = texts.find(|text| {
-        text.len() < LONGEST
-            && text.starts_with(b"/")
-            && text.windows(mark.len()).any(|part| part == mark)
+    let is_mark = |part: &[u8]| part == mark;
+    let (text, at) = texts.find_map(|text| {
+        let at = text.windows(mark.len()).position(is_mark)?;
+        (text.len() < LONGEST).then_some((text, at))
     })?;
-    let text = Path::new(OsStr::from_bytes(text));
-    text.to_str()
+    let text = if text.starts_with(b"/") {
+        text
+    } else {
+        &text[at..]
+    };
+    std::str::from_utf8(text).ok()
 }
 
 #[cfg(test)]
@@ -82,7 +83,7 @@ mod tests {
 
     #[test]
     fn a_loader_is_known_by_its_contents() {
-        let musl = LoaderFile::of(b"\x7fELF\0x\0/etc/ld-musl-x86_64.path\0/lib:/usr/lib\0");
+        let musl = LoaderFile::of(b"\x7fELF\0x\0%.*s/etc/ld-musl-x86_64.path\0/lib:/usr/lib\0");
         assert_eq!(musl.family, Some(Family::Musl));
         assert_eq!(musl.architecture.as_deref(), Some("x86_64"));
         let stub = LoaderFile::of(b"\0/lib/ld-musl-x86_64.so.1\0/lib/libgcompat.so.0\0--preload\0");
