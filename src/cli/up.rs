@@ -147,12 +147,7 @@ impl UpArgs {
         let mut sites = self.which.selection().sites(context)?;
         sites.retain(|site| !self.except.iter().any(|name| name == site.name.as_str()));
         let stop = stop_flag()?;
-        let lookup = if sites.len() > 1 {
-            MountLookup::WholeTable
-        } else {
-            MountLookup::OneByOne
-        };
-        let run = self.bring_up(context, lookup, sites.len())?;
+        let run = self.bring_up(context, MountLookup::OneByOne, sites.len())?;
         context
             .roots()
             .come_up(sites.iter().map(|site| site.name.clone()));

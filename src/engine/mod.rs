@@ -220,7 +220,7 @@ impl Engine {
             return work();
         };
         let enter = || sys::enter_mount_namespace(host);
-        let done = templates::on_thread(|| enter().map(|()| work()));
+        let done = sys::on_thread(|| enter().map(|()| work()));
         done.map_err(|error| {
             Error::failed("cannot go back to the mount namespace of the host").because(&error)
         })?

@@ -375,9 +375,11 @@ impl Spot {
         Ok(match kind {
             CreatedKind::Directory => stat.kind == FileKind::Directory,
             CreatedKind::File => stat.kind == FileKind::File && stat.size == 0,
-            CreatedKind::Link(destination) => {
-                stat.kind == FileKind::Symlink && self.link()? == *destination
-            }
+            CreatedKind::Link(destination) if stat.kind == FileKind::Symlink => match self.link() {
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => false, // it is none now
+                link => link? == *destination,
+            },
+            CreatedKind::Link(_) => false,
         })
     }
 
@@ -392,9 +394,10 @@ impl Spot {
 
     /// Whether the topmost mount here is in use. Nothing is unmounted.
     ///
-    /// The first `MNT_EXPIRE` marks a mount, and a second one in a row unmounts it. Any access to
-    /// the mount clears the mark, and the plan was made after one.
+    /// The first `MNT_EXPIRE` marks a mount, and a second one in a row unmounts it. An access to the
+    /// mount clears the mark that an earlier question may have left.
     pub(super) fn is_busy(&self) -> io::Result<bool> {
+        self.mount()?;
         sys::umount_expire_probe(&self.dir, Path::new(&self.name))
     }
 

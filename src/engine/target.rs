@@ -68,7 +68,7 @@ pub(super) fn is_found(
     look: impl FnOnce() -> io::Result<Stat>,
 ) -> io::Result<bool> {
     let id = match expected.unique_id {
-        Some(unique_id) => sys::stat_mount(unique_id).map(|mount| mount.id),
+        Some(unique_id) => sys::mount_outline(unique_id).map(|mount| mount.id),
         None => Ok(expected.id),
     };
     match (id, found.id) {

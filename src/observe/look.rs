@@ -1,7 +1,7 @@
 //! Looks at one site as it is now.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -10,20 +10,19 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
 
-use nix::fcntl::readlinkat;
-
 use super::file_systems;
 use super::holders::{self, Apart};
 use super::lost_grafts;
 use super::mountinfo::MountInfo;
+use super::namespace::Outline;
 use super::observed::{Observed, ObservedMount, PathState, Stray};
-use super::record::{CreatedKind, Identity, RecordedMount, RootDirectory};
+use super::record::{CreatedKind, Identity, KnownGraft, RecordedMount, RootDirectory};
 use super::state::SiteRecords;
 use super::submounts::{self, in_the_jail};
 use super::table::{self, Table};
-use crate::base::{HostPath, JailPath};
+use crate::base::{HostPath, JailPath, MountAttributes};
 use crate::resolve::{Desired, FileKind};
-use crate::sys::{self, OnMount, Stat, proc};
+use crate::sys::{self, MountOutline, OnMount, Stat, proc};
 use crate::{Error, Result};
 
 /// A path of this many bytes is too long for system calls.
@@ -96,7 +95,6 @@ pub(super) fn find_strays(observed: &mut Observed) {
 /// The records of the root `root`, without looking at anything.
 pub(super) fn only_of(root: &HostPath, records: SiteRecords) -> Observed {
     Observed {
-        members: records.members,
         grafts: records.grafts,
         record: records.record.filter(|record| record.root == *root),
         kept: records.kept.filter(|kept| kept.root == *root),
@@ -104,13 +102,18 @@ pub(super) fn only_of(root: &HostPath, records: SiteRecords) -> Observed {
     }
 }
 
-/// The site by its records, without looking at anything. `None` if they are not enough: a mount has
-/// no unique ID, has submounts, or is being swapped.
-pub fn as_recorded(records: &SiteRecords) -> Option<Observed> {
+/// The site by its records, without looking at it. `None` if they are not enough: a mount has no
+/// unique ID, has submounts, or is being swapped; or something else is in a graft than what came
+/// along with it, by the `outline` of all mounts.
+pub(crate) fn as_recorded<'o>(
+    records: &SiteRecords,
+    outline: impl FnOnce() -> Option<&'o Outline>,
+) -> Option<Observed> {
     let record = records.record.as_ref()?;
     let mut observed = Observed {
         record: records.record.clone(),
         kept: records.kept.clone(),
+        grafts: records.grafts.clone(),
         ..Observed::default()
     };
     for mount in &record.mounts {
@@ -127,8 +130,16 @@ pub fn as_recorded(records: &SiteRecords) -> Option<Observed> {
             master: None,
         };
         let before = observed.mounts.insert(mount.target.clone(), vec![seen]);
-        if before.is_some() || mount.recursive {
+        if before.is_some() || mount.recursive && mount.template.is_none() {
             return None;
+        }
+    }
+    if !records.grafts.is_empty() {
+        let outline = outline()?;
+        observed.newest = Some(outline.newest());
+        for graft in &records.grafts {
+            let id = observed.mounts.get(&graft.target)?.last()?.unique_id?;
+            observed.mounts.extend(came_along(graft, id, outline)?);
         }
     }
 
@@ -139,8 +150,68 @@ pub fn as_recorded(records: &SiteRecords) -> Option<Observed> {
     (same_root && !record.mounts.is_empty()).then_some(observed)
 }
 
+/// Adds the mounts that are in grafts and did not come along with them. Without the whole table
+/// they are only looked for where it matters, since the kernel examines every mount for this.
+pub(crate) fn look_into_grafts(root: &HostPath, observed: &mut Observed) -> Result<()> {
+    let cannot =
+        |error| Error::failed(format!("cannot ask for the mounts in {root}")).because(&error);
+    for target in observed.graft_targets() {
+        let top = observed.mounts.get(&target).and_then(|stack| stack.last());
+        if let Some(id) = top.and_then(|top| top.unique_id) {
+            let inside = Table::inside(id).map_err(cannot)?;
+            list(root, inside.below(root.as_path()), observed);
+        }
+    }
+    Ok(())
+}
+
+/// Adds the mounts at paths that were not looked at as targets.
+fn list(root: &HostPath, mounts: &[MountInfo], observed: &mut Observed) {
+    for mounts in mounts.chunk_by(|a, b| a.point == b.point) {
+        let path = in_the_jail(root, &mounts[0].point);
+        if !observed.mounts.contains_key(&path) {
+            let stack = table::stack(mounts).into_iter().map(listed).collect();
+            observed.elsewhere.insert(path, stack);
+        }
+    }
+}
+
+/// The mounts that came along with the graft, whose unique mount ID is `id`, at their targets.
+/// `None`: one is gone, or others are in it.
+fn came_along(
+    graft: &KnownGraft,
+    id: u64,
+    outline: &Outline,
+) -> Option<Vec<(JailPath, Vec<ObservedMount>)>> {
+    let inside = outline.inside(id);
+    if inside.len() != graft.members.len() {
+        return None;
+    }
+    let mut by_group: HashMap<_, _> = graft
+        .members
+        .iter()
+        .map(|member| Some((member.peer_group?, member)))
+        .collect::<Option<_>>()?;
+    let member = |(id, found): (u64, &MountOutline)| {
+        let member: &RecordedMount = by_group.remove(&found.master?)?;
+        let seen = ObservedMount {
+            id: found.id,
+            unique_id: Some(id),
+            file: Some(member.file),
+            kind: None,
+            fs_root: None,
+            device: None,
+            attributes: member.attributes,
+            made_shared: false,
+            master: found.master,
+        };
+        Some((member.target.clone(), vec![seen]))
+    };
+    inside.into_iter().map(member).collect()
+}
+
 struct ObservedRoot<'a> {
-    root: OwnedFd,
+    root: Rc<OwnedFd>,
     path: &'a HostPath,
     /// The id of the mount that the root is on.
     root_mount: Option<u64>,
@@ -157,6 +228,12 @@ struct ObservedRoot<'a> {
     recorded: Vec<JailPath>,
     /// The directory that was looked into last. Most targets share it with the target before.
     last: RefCell<Option<(JailPath, Rc<OwnedFd>)>>,
+    /// The directories that were looked for and are not there.
+    absent: RefCell<BTreeSet<JailPath>>,
+    /// The directories on the way to something that were looked at and are not there.
+    missing: RefCell<BTreeSet<JailPath>>,
+    /// The recorded grafts, with the unique mount IDs of those at their targets.
+    grafts: Vec<(KnownGraft, Vec<u64>)>,
     /// The directories that were looked into and are on another mount than the root.
     apart: RefCell<BTreeMap<JailPath, Apart>>,
 }
@@ -180,8 +257,14 @@ impl<'a> ObservedRoot<'a> {
             .map(|mount| mount.target.clone())
             .collect();
         let below = table.map(|table| table.below(desired.root.as_path()));
+        let ids_at = |target: &JailPath| {
+            let recorded = observed.recorded_mounts();
+            let there = recorded.filter(|mount| mount.target == *target);
+            there.filter_map(|mount| mount.unique_id).collect()
+        };
+        let grafts = observed.grafts.iter();
         Self {
-            root,
+            root: Rc::new(root),
             path: &desired.root,
             root_mount: stat.mount_id,
             root_device: stat.file.dev,
@@ -191,6 +274,11 @@ impl<'a> ObservedRoot<'a> {
             is_down: observed.record.is_none(),
             recorded: recorded.into_iter().collect(),
             last: RefCell::default(),
+            absent: RefCell::default(),
+            missing: RefCell::default(),
+            grafts: grafts
+                .map(|graft| (graft.clone(), ids_at(&graft.target)))
+                .collect(),
             apart: RefCell::default(),
         }
     }
@@ -269,24 +357,24 @@ impl<'a> ObservedRoot<'a> {
         };
         let seen: usize = observed.mounts.values().map(Vec::len).sum();
         if table.len() > seen {
-            self.list(table, observed);
+            list(self.path, table, observed);
         }
         Ok(())
     }
 
-    /// Adds the mounts elsewhere without a table: those in recursive mounts, or all of them if a
-    /// recorded mount is lost.
+    /// Adds the mounts elsewhere without a table: those in recursive mounts besides grafts, or all
+    /// of them if a recorded mount is lost.
     fn ask_elsewhere(&self, desired: &Desired, observed: &mut Observed) -> io::Result<()> {
         let is_lost = |mount: &RecordedMount| submounts::is_lost(mount, &observed.mounts);
         if observed.recorded_mounts().any(is_lost) {
             let table = Table::read().map_err(io::Error::other)?;
-            self.list(table.below(self.path.as_path()), observed);
+            list(self.path, table.below(self.path.as_path()), observed);
             return Ok(());
         }
 
         let recorded = observed
             .recorded_mounts()
-            .filter(|mount| mount.recursive)
+            .filter(|mount| mount.recursive && mount.template.is_none())
             .map(|mount| &mount.target);
         let desired = desired
             .mounts
@@ -301,22 +389,11 @@ impl<'a> ObservedRoot<'a> {
                 .get(&target)
                 .and_then(|mounts| mounts.last());
             if let Some(id) = top.and_then(|top| top.unique_id) {
-                self.list(Table::inside(id)?.below(self.path.as_path()), observed);
+                let inside = Table::inside(id)?;
+                list(self.path, inside.below(self.path.as_path()), observed);
             }
         }
         Ok(())
-    }
-
-    /// Adds the mounts at paths that were not looked at as targets.
-    fn list(&self, mounts: &[MountInfo], observed: &mut Observed) {
-        for mounts in mounts.chunk_by(|a, b| a.point == b.point) {
-            let path = in_the_jail(self.path, &mounts[0].point);
-            if !observed.mounts.contains_key(&path) {
-                observed
-                    .elsewhere
-                    .insert(path, table::stack(mounts).into_iter().map(listed).collect());
-            }
-        }
     }
 
     /// The mounts at `target`, whose statx(2) is `stat`, bottom first.
@@ -382,12 +459,43 @@ impl<'a> ObservedRoot<'a> {
         let (Some(true), Some(id)) = (stat.mount_root, stat.mount_id) else {
             return Ok(vec![]);
         };
+        if let Some(member) = self.member(target, stat, id)? {
+            return Ok(vec![member]);
+        }
         let stack = self.stack_by_asking(target, id)?;
         Ok(observed_stack(
             &stack.iter().collect::<Vec<_>>(),
             stat,
             self.private,
         ))
+    }
+
+    /// The mount with the unique mount ID `id` at `target`, if it is on a graft and follows the
+    /// mount there that came along with the graft. Its paths are not asked for.
+    fn member(&self, target: &JailPath, stat: &Stat, id: u64) -> io::Result<Option<ObservedMount>> {
+        let mut grafts = self.grafts.iter();
+        let Some((on, groups)) = grafts.find_map(|(graft, on)| {
+            let groups = graft.members_at(target).iter();
+            let groups: Vec<_> = groups.filter_map(|mount| mount.peer_group).collect();
+            (!groups.is_empty()).then_some((on, groups))
+        }) else {
+            return Ok(None);
+        };
+        let found = sys::mount_outline(id)?;
+        let follows = found.master.is_some_and(|master| groups.contains(&master));
+        Ok(
+            (follows && on.contains(&found.parent)).then(|| ObservedMount {
+                id: found.id,
+                unique_id: Some(id),
+                file: Some(stat.file),
+                kind: Some(stat.kind),
+                fs_root: None,
+                device: None,
+                attributes: MountAttributes::from_statmount(found.attributes),
+                made_shared: false,
+                master: found.master,
+            }),
+        )
     }
 
     /// The mount with the id `top` and the mounts beneath it at the same place, bottom first.
@@ -434,6 +542,12 @@ impl<'a> ObservedRoot<'a> {
     /// Opens the directory that holds `path`, following no links.
     fn directory_of(&self, path: &JailPath) -> io::Result<Rc<OwnedFd>> {
         let parent = path.parent().unwrap_or_else(JailPath::slash);
+        if parent == JailPath::slash() {
+            return Ok(self.root.clone());
+        }
+        if self.absent.borrow().contains(&parent) {
+            return Err(io::Error::from_raw_os_error(libc::ENOENT));
+        }
         let mut last = self.last.borrow_mut();
         if let Some((known, directory)) = &*last
             && *known == parent
@@ -445,7 +559,12 @@ impl<'a> ObservedRoot<'a> {
             &self.root,
             parent.relative(),
             libc::O_PATH | libc::O_DIRECTORY,
-        )?;
+        )
+        .inspect_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                self.absent.borrow_mut().insert(parent.clone());
+            }
+        })?;
         let stat = sys::stat_fd(&directory)?;
         if stat.mount_id != self.root_mount {
             self.apart
@@ -490,11 +609,12 @@ impl<'a> ObservedRoot<'a> {
         if let Some(seen) = paths.get(&parent) {
             return Ok(seen.kind == FileKind::Directory);
         }
-        if !self.look_at_ancestors(&parent, paths)? {
+        if !self.look_at_ancestors(&parent, paths)? || self.missing.borrow().contains(&parent) {
             return Ok(false);
         }
         let cannot = |error| self.cannot(&parent, &error);
         let Some(stat) = self.stat(&parent).map_err(cannot)? else {
+            self.missing.borrow_mut().insert(parent);
             return Ok(false);
         };
         paths.insert(
@@ -506,11 +626,11 @@ impl<'a> ObservedRoot<'a> {
     }
 
     fn seen(&self, path: &JailPath, stat: &Stat, look_inside: bool) -> io::Result<PathState> {
-        let link = match (stat.kind, path.file_name()) {
+        let (stat, link) = match (stat.kind, path.file_name()) {
             (FileKind::Symlink, Some(name)) => {
-                Some(readlinkat(self.directory_of(path)?, name)?.into())
+                sys::entry_at(self.directory_of(path)?, Path::new(name))?
             }
-            _ => None,
+            _ => (*stat, None),
         };
         let empty = match stat.kind {
             FileKind::Directory => !look_inside || self.is_empty(path)?,
@@ -518,7 +638,7 @@ impl<'a> ObservedRoot<'a> {
         };
         Ok(PathState {
             kind: stat.kind,
-            file: Identity::of(stat, self.root_device),
+            file: Identity::of(&stat, self.root_device),
             empty,
             link,
         })

@@ -1,7 +1,7 @@
 //! Grafts whose record is lost. They are recognised by what they show: a directory of a template.
 
 use super::observed::{Observed, ObservedMount};
-use super::record::{BootId, BootRecord, KnownGraft, Member, RecordedMount, Unknown};
+use super::record::{BootId, BootRecord, KnownGraft, RecordedMount, Unknown};
 use super::state::{SiteRecords, StateDir};
 use crate::base::{HostPath, JailPath, MountAttributes, SiteName};
 use crate::sys::FileId;
@@ -28,14 +28,13 @@ pub(super) fn found(
     let mut records = SiteRecords {
         record: observed.record.clone(),
         kept: observed.kept.clone(),
-        members: observed.members.clone(),
         grafts: observed.grafts.clone(),
         templates: None, // once is enough
         warnings: vec![],
     };
     let mut any = false;
     for name in known.state.recorded_sites().unwrap_or_default() {
-        let Some(template) = known.state.template(&name, &known.boot) else {
+        let Some(template) = known.state.known_template(&name, &known.boot) else {
             continue;
         };
         let contents = template.contents.as_ref();
@@ -61,14 +60,8 @@ pub(super) fn found(
                     template: name.clone(),
                     contents: contents.key.clone(),
                     alone: false,
+                    members: template.members.clone(),
                 });
-                records.members.retain(|member| member.graft != *target);
-                records
-                    .members
-                    .extend(template.mounts.iter().map(|mount| Member {
-                        graft: target.clone(),
-                        mount: mount.clone(),
-                    }));
             }
         }
     }
@@ -82,7 +75,12 @@ fn candidates(observed: &Observed, root: &HostPath) -> Vec<(JailPath, ObservedMo
         seen.unique_id.is_some() && recorded.any(|mount| mount.unique_id == seen.unique_id)
     };
     let stacks = observed.mounts.iter().chain(&observed.elsewhere);
-    let tops = stacks.filter_map(|(path, stack)| Some((path.clone(), stack.last()?.clone())));
+    let could_be = |path: &JailPath, seen: &ObservedMount| {
+        seen.fs_root.as_deref() == Some(path.as_path()) && !is_recorded(seen)
+    };
+    let tops = stacks.filter_map(|(path, stack)| Some((path, stack.last()?)));
+    let tops = tops.filter(|(path, top)| could_be(path, top));
+    let tops = tops.map(|(path, top)| (path.clone(), top.clone()));
     let holders = observed.holders.values().filter_map(|holder| {
         let path = root.path_inside(&holder.point)?;
         let seen = ObservedMount {
@@ -99,11 +97,8 @@ fn candidates(observed: &Observed, root: &HostPath) -> Vec<(JailPath, ObservedMo
         };
         Some((path, seen))
     });
-    let could_be = |(path, seen): &(JailPath, ObservedMount)| {
-        let shows = seen.fs_root.as_deref() == Some(path.as_path());
-        shows && !is_recorded(seen)
-    };
-    let mut all: Vec<_> = tops.chain(holders).filter(could_be).collect();
+    let holders = holders.filter(|(path, seen)| could_be(path, seen));
+    let mut all: Vec<_> = tops.chain(holders).collect();
     all.sort_by(|a, b| a.0.cmp(&b.0));
     all.dedup_by(|a, b| a.0 == b.0);
     all

@@ -26,6 +26,7 @@ mod standing;
 mod state;
 mod submounts;
 mod table;
+mod template_records;
 mod unit_files;
 mod unit_lines;
 mod users;
@@ -33,8 +34,10 @@ mod watching;
 
 pub(crate) use file_systems::file_system_at;
 pub use late::FileSystems;
-pub use look::{as_recorded, observe};
+pub use look::observe;
+pub(crate) use look::{as_recorded, look_into_grafts};
 pub use mountinfo::{MountInfo, parse as parse_mountinfo};
+pub(crate) use namespace::Outline;
 pub use observed::{Holder, Observed, ObservedMount, PathState, Stray};
 pub use ordering::{Ordering, is_network_type, mounts_of};
 pub use outdated::{Inside, Outdated, outdated};
@@ -44,7 +47,7 @@ pub use processes::{
     without_mounts,
 };
 pub use record::{
-    BootId, BootRecord, Contents, CreatedKind, CreatedPath, History, Identity, KnownGraft, Member,
+    BootId, BootRecord, Contents, CreatedKind, CreatedPath, History, Identity, KnownGraft,
     PersistentRecord, RecordedMount, RootDirectory, Submount, Unknown, Unreadable, VERSION,
 };
 pub use run_namespaces::{

@@ -40,8 +40,12 @@ pub(super) fn key_of_mount(unique_id: u64) -> io::Result<MountIdentity> {
 
 /// The mounts of this namespace without their paths, which makes them quick to list.
 #[derive(Debug)]
-pub(super) struct Outline {
+pub(crate) struct Outline {
     mounts: HashMap<u64, MountOutline>,
+    /// The ids of the mounts on each mount.
+    on: HashMap<u64, Vec<u64>>,
+    /// The highest id of all. Mounts that are made later have higher ones.
+    newest: u64,
     /// The ids of the mounts that mounts with these devices are on.
     parents: HashMap<Pair, HashSet<u64>>,
 }
@@ -62,11 +66,37 @@ impl Outline {
         }
 
         let mut parents: HashMap<_, HashSet<_>> = HashMap::new();
-        for mount in mounts.values() {
+        let mut on: HashMap<_, Vec<_>> = HashMap::new();
+        for (id, mount) in &mounts {
             let pair = pair_of(&mounts, mount);
             parents.entry(pair).or_default().insert(mount.parent);
+            on.entry(mount.parent).or_default().push(*id);
         }
-        Ok(Self { mounts, parents })
+        Ok(Self {
+            newest: mounts.keys().copied().max().unwrap_or(0),
+            mounts,
+            on,
+            parents,
+        })
+    }
+
+    /// The highest unique mount ID of all.
+    pub(super) fn newest(&self) -> u64 {
+        self.newest
+    }
+
+    /// The mounts in the one with this id, at any depth, with their ids.
+    pub(super) fn inside(&self, unique_id: u64) -> Vec<(u64, &MountOutline)> {
+        let (mut inside, mut next) = (vec![], vec![unique_id]);
+        while let Some(holder) = next.pop() {
+            for id in self.on.get(&holder).into_iter().flatten() {
+                if *id != holder {
+                    inside.extend(self.mounts.get(id).map(|mount| (*id, mount)));
+                    next.push(*id);
+                }
+            }
+        }
+        inside
     }
 
     /// The devices of the mount. `None` if it does not exist.
@@ -132,12 +162,15 @@ impl Namespace {
             pairs: HashSet::new(),
             by_key: OnceLock::new(),
         };
-        let pair = |line| {
-            let on = namespace.parent(line).map(|on| on.mount.device);
-            (on, line.mount.device)
-        };
-        namespace.pairs = namespace.lines.iter().map(pair).collect();
+        let lines = namespace.lines.iter();
+        namespace.pairs = lines.map(|line| namespace.pair(line)).collect();
         namespace
+    }
+
+    /// The devices of the mount of `line`.
+    pub(super) fn pair(&self, line: &Line) -> Pair {
+        let on = self.parent(line).map(|on| on.mount.device);
+        (on, line.mount.device)
     }
 
     /// The mount that the one of `line` is on, if the table has it.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::record::{
-    BootRecord, CreatedKind, CreatedPath, Identity, KnownGraft, Member, PersistentRecord,
-    RecordedMount, RootDirectory,
+    BootRecord, CreatedKind, CreatedPath, Identity, KnownGraft, PersistentRecord, RecordedMount,
+    RootDirectory,
 };
 use crate::base::{Error, FileSystem, HostPath, JailPath, MountAttributes};
 use crate::resolve::{FileId, FileKind};
@@ -39,10 +39,11 @@ pub struct Observed {
     pub current_files: BTreeSet<HostPath>,
     /// Targets of recorded mounts whose source does not exist, though the manifest names it.
     pub absent: BTreeSet<JailPath>,
-    /// The mounts that came along with the recorded grafts.
-    pub members: Vec<Member>,
-    /// The recorded grafts.
+    /// The recorded grafts, with the mounts that came along.
     pub grafts: Vec<KnownGraft>,
+    /// The highest unique mount ID of all when the mounts were listed. `None`: they were not
+    /// listed, or have no unique IDs.
+    pub newest: Option<u64>,
     /// The root directory, if it exists.
     pub directory: Option<RootDirectory>,
     /// The record of the mounts, if it is of this boot and this root.
@@ -70,15 +71,17 @@ impl Observed {
     /// The record of the mount `seen` at `target`, if it came along with a graft of ours: it
     /// follows the mount in the template.
     pub(crate) fn member(&self, target: &JailPath, seen: &ObservedMount) -> Option<&RecordedMount> {
-        let mut members = self
-            .members
-            .iter()
-            .filter(|member| member.mount.target == *target);
-        let is_it = |member: &&Member| match member.mount.peer_group {
+        let is_it = |member: &&RecordedMount| match member.peer_group {
             Some(group) => seen.master == Some(group),
-            None => seen.file == Some(member.mount.file), // a run was killed before it was known
+            None => seen.file == Some(member.file), // a run was killed before it was known
         };
-        members.find(is_it).map(|member| &member.mount)
+        let mut grafts = self.grafts.iter();
+        grafts.find_map(|graft| graft.members_at(target).iter().find(is_it))
+    }
+
+    /// The mounts that came along with the recorded grafts.
+    pub(crate) fn members(&self) -> impl Iterator<Item = &RecordedMount> {
+        self.grafts.iter().flat_map(|graft| graft.members.iter())
     }
 
     /// Whether no other site has a graft of the template of the graft at `target`.
@@ -88,9 +91,15 @@ impl Observed {
             .any(|graft| graft.target == *target && graft.alone)
     }
 
+    /// The targets of the recorded grafts, each once.
+    pub(crate) fn graft_targets(&self) -> BTreeSet<JailPath> {
+        let targets = self.grafts.iter().map(|graft| graft.target.clone());
+        targets.collect()
+    }
+
     /// The targets of the mounts that came along with the recorded grafts.
     pub(crate) fn member_targets(&self) -> impl Iterator<Item = &JailPath> {
-        self.members.iter().map(|member| &member.mount.target)
+        self.members().map(|member| &member.target)
     }
 
     /// Whether something else is now where `made` was made, so that it does not exist any more.

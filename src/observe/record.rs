@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -260,15 +261,23 @@ pub struct KnownGraft {
     pub contents: Option<String>,
     /// No other site has a graft of the template.
     pub alone: bool,
+    /// The mounts that came along with it: the records of those in the template, sorted by target.
+    /// Their targets are paths in the jail.
+    pub members: Arc<[RecordedMount]>,
 }
 
-/// A mount that came along with a graft.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// The target of the graft.
-    pub graft: JailPath,
-    /// The record of the mount in the template. Its target is the path in the jail.
-    pub mount: RecordedMount,
+impl KnownGraft {
+    /// The mounts at `target` that came along with it.
+    pub(crate) fn members_at(&self, target: &JailPath) -> &[RecordedMount] {
+        if !target.starts_with(&self.target) {
+            return &[];
+        }
+        let start = self
+            .members
+            .partition_point(|member| member.target < *target);
+        let count = self.members[start..].partition_point(|member| member.target == *target);
+        &self.members[start..start + count]
+    }
 }
 
 /// A mount that came along with a recursive one.

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
-use super::namespace::Namespace;
+use super::namespace::{Namespace, Pair};
 use super::processes::{own_namespace, root_of};
 use crate::Result;
 use crate::base::sync::lock;
@@ -68,8 +68,12 @@ pub(super) struct Space {
     pub(super) processes: Vec<Found>,
     /// The mount table. `None` if all processes have ended.
     table: OnceLock<Result<Option<Namespace>>>,
+    /// The files that the processes use.
+    files: OnceLock<BTreeMap<PathBuf, BTreeSet<u32>>>,
     /// Mount point → the processes that use the mounts there.
     used: OnceLock<HashMap<OsString, BTreeSet<u32>>>,
+    /// The devices of the mounts that are used.
+    pairs: OnceLock<HashSet<Pair>>,
 }
 
 impl Space {
@@ -81,7 +85,9 @@ impl Space {
             is_own,
             processes,
             table: OnceLock::new(),
+            files: OnceLock::new(),
             used: OnceLock::new(),
+            pairs: OnceLock::new(),
         }
     }
 
@@ -108,22 +114,62 @@ impl Space {
         point: &OsStr,
         looked: &Mutex<HashMap<u32, usize>>,
     ) -> impl Iterator<Item = u32> {
-        let look = || {
+        let used = self.used(table, looked);
+        used.get(point).into_iter().flatten().copied()
+    }
+
+    fn used(
+        &self,
+        table: &Namespace,
+        looked: &Mutex<HashMap<u32, usize>>,
+    ) -> &HashMap<OsString, BTreeSet<u32>> {
+        self.used.get_or_init(|| {
             let mut used: HashMap<OsString, BTreeSet<u32>> = HashMap::new();
-            let mut looked = lock(looked);
-            for found in &self.processes {
-                let mut points = HashSet::new();
-                each_file(&found.proc, &mut looked, |path| {
-                    points.extend(table.nearest(path));
-                });
-                for point in points {
-                    used.entry(point.to_owned()).or_default().insert(found.pid);
+            for (path, pids) in self.files(looked) {
+                if let Some(point) = table.nearest(path) {
+                    used.entry(point.to_owned()).or_default().extend(pids);
                 }
             }
             used
+        })
+    }
+
+    /// Whether a process uses a mount that may be one with these devices. `None`: they are not
+    /// known.
+    pub(super) fn may_use(
+        &self,
+        table: &Namespace,
+        pair: Option<Pair>,
+        looked: &Mutex<HashMap<u32, usize>>,
+    ) -> bool {
+        let Some((on, device)) = pair else {
+            return true;
         };
-        let used = self.used.get_or_init(look);
-        used.get(point).into_iter().flatten().copied()
+        let pairs = self.pairs.get_or_init(|| {
+            let used = self.used(table, looked).keys();
+            let lines = used.flat_map(|point| table.at(point));
+            lines.map(|line| table.pair(line)).collect()
+        });
+        pairs.contains(&(on, device)) || pairs.contains(&(None, device))
+    }
+
+    /// Whether a process uses a file that is at or below `point` by its path.
+    pub(super) fn is_used_below(&self, point: &Path, looked: &Mutex<HashMap<u32, usize>>) -> bool {
+        let mut from = self.files(looked).range(point.to_owned()..);
+        from.next().is_some_and(|(path, _)| path.starts_with(point))
+    }
+
+    fn files(&self, looked: &Mutex<HashMap<u32, usize>>) -> &BTreeMap<PathBuf, BTreeSet<u32>> {
+        self.files.get_or_init(|| {
+            let mut files: BTreeMap<PathBuf, BTreeSet<u32>> = BTreeMap::new();
+            let mut looked = lock(looked);
+            for found in &self.processes {
+                each_file(&found.proc, &mut looked, |path| {
+                    files.entry(path.to_owned()).or_default().insert(found.pid);
+                });
+            }
+            files
+        })
     }
 }
 

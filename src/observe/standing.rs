@@ -53,6 +53,11 @@ fn look(known: &Desired, records: SiteRecords, table: &Table) -> Observed {
         }
     }
 
+    observed.newest = table
+        .mounts()
+        .iter()
+        .filter_map(|mount| mount.unique_id)
+        .max();
     let file_at = |path: &JailPath| stat(&known.root, path).map(|stat| stat.file);
     submounts::name_moved(&mut observed, file_at);
     submounts::compare(known, &mut observed, file_at);

@@ -3,16 +3,18 @@
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::geteuid;
 
 use super::lost_grafts::TemplateRecords;
-use super::record::{BootId, BootRecord, KnownGraft, Member, PersistentRecord, Unreadable};
-use crate::base::{HostPath, SiteName};
+use super::record::{BootId, BootRecord, KnownGraft, PersistentRecord, Unreadable};
+use super::template_records::{KnownTemplate, TemplateCache};
+use crate::base::{HostPath, JailPath, SiteName};
 use crate::{Error, Result};
 
 /// The directories of records and locks. `run` is gone after the boot, `lib` outlives it.
@@ -24,6 +26,8 @@ pub struct StateDir {
     pub lib: PathBuf,
     /// `/run/mountjail`: what concerns all namespaces, such as locks.
     pub shared: PathBuf,
+    /// The records of templates that were read.
+    template_cache: TemplateCache,
 }
 
 impl Default for StateDir {
@@ -32,6 +36,7 @@ impl Default for StateDir {
             run: "/run/mountjail".into(),
             lib: "/var/lib/mountjail".into(),
             shared: "/run/mountjail".into(),
+            template_cache: TemplateCache::default(),
         }
     }
 }
@@ -43,6 +48,7 @@ impl StateDir {
             run: dir.join("run"),
             lib: dir.join("lib"),
             shared: dir.join("run"),
+            template_cache: TemplateCache::default(),
         }
     }
 
@@ -54,6 +60,7 @@ impl StateDir {
             run: self.namespaces().join(id),
             lib: self.lib.clone(),
             shared: self.shared.clone(),
+            template_cache: TemplateCache::default(),
         }
     }
 
@@ -107,40 +114,44 @@ impl StateDir {
             lib: run.join("made"),
             shared: run.clone(),
             run,
+            template_cache: self.template_cache.clone(),
         }
     }
 
-    /// The directory with an empty file per site that has a graft of the template.
+    /// The directory with an empty directory per site that has a graft of the template.
     pub(crate) fn sites_of(&self, template: &SiteName) -> PathBuf {
         self.run.join(format!("{template}.sites"))
     }
 
-    /// The grafts in `record`, and the mounts that came along with them. Those of a template whose
-    /// record is lost are unknown.
-    fn grafts(&self, record: &BootRecord) -> (Vec<KnownGraft>, Vec<Member>) {
+    /// The grafts in `record`. What came along with one of a template whose record is lost is
+    /// unknown.
+    fn grafts(&self, record: &BootRecord) -> Vec<KnownGraft> {
         let templates = self.templates();
-        let (mut grafts, mut members) = (vec![], vec![]);
-        for mount in &record.mounts {
-            let (target, Some(name)) = (&mount.target, &mount.template) else {
-                continue;
-            };
-            let template = templates.template(name, &record.boot);
+        let graft = |(target, name): (&JailPath, &SiteName)| {
+            let template = templates.known_template(name, &record.boot);
             let contents = template
                 .as_ref()
-                .and_then(|template| template.contents.clone());
-            grafts.push(KnownGraft {
+                .and_then(|template| template.contents.as_ref());
+            KnownGraft {
                 target: target.clone(),
                 template: name.clone(),
-                contents: contents.and_then(|contents| contents.key),
-                alone: has_one_entry(&templates.sites_of(name)),
-            });
-            let mounts = template.into_iter().flat_map(|template| template.mounts);
-            members.extend(mounts.map(|mount| Member {
-                graft: target.clone(),
-                mount,
-            }));
-        }
-        (grafts, members)
+                contents: contents.and_then(|contents| contents.key.clone()),
+                alone: has_one_directory(&templates.sites_of(name)),
+                members: template.map_or_else(Arc::default, |template| template.members.clone()),
+            }
+        };
+        let mounts = record.mounts.iter();
+        let grafts = mounts.filter_map(|mount| Some((&mount.target, mount.template.as_ref()?)));
+        grafts.map(graft).collect()
+    }
+
+    /// What the record of a template tells, if there is one of this boot.
+    pub(super) fn known_template(
+        &self,
+        name: &SiteName,
+        boot: &BootId,
+    ) -> Option<Arc<KnownTemplate>> {
+        self.template_cache.get(name, &self.record(name), boot)
     }
 
     /// The record of a template, if there is one of this boot.
@@ -174,14 +185,12 @@ impl StateDir {
         let record = record.and_then(|record| or_lost(record, &run, &mut warnings));
         let kept = kept.and_then(|kept| or_lost(kept, &lib, &mut warnings));
         let record = record.filter(|record| record.boot == *boot);
-        let (grafts, members) = match &record {
-            Some(record) => self.grafts(record),
-            None => (vec![], vec![]),
-        };
+        let grafts = record
+            .as_ref()
+            .map_or_else(Vec::new, |record| self.grafts(record));
         Ok(SiteRecords {
             record,
             kept,
-            members,
             grafts,
             warnings,
             ..self.no_records(boot)
@@ -231,9 +240,7 @@ pub struct SiteRecords {
     pub record: Option<BootRecord>,
     /// The record that outlives the boot.
     pub kept: Option<PersistentRecord>,
-    /// The mounts that came along with the recorded grafts, by the records of their templates.
-    pub members: Vec<Member>,
-    /// The recorded grafts.
+    /// The recorded grafts, with the mounts that came along, by the records of their templates.
     pub grafts: Vec<KnownGraft>,
     /// The templates, to recognise grafts whose record is lost.
     pub templates: Option<TemplateRecords>,
@@ -264,7 +271,7 @@ impl SiteRecords {
 const MAX_RECORD_BYTES: u64 = 256 << 20;
 
 /// The bytes of the record at `path`. `None` if there is no record.
-fn file(path: &Path) -> Result<Option<Vec<u8>>> {
+pub(super) fn file(path: &Path) -> Result<Option<Vec<u8>>> {
     let cannot = |error: &io::Error| {
         Error::failed(format!("cannot read the record {}", path.display()))
             .because(error)
@@ -302,8 +309,9 @@ pub(super) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn has_one_entry(directory: &Path) -> bool {
-    fs::read_dir(directory).is_ok_and(|entries| entries.take(2).count() == 1)
+/// Whether the directory has one directory in it, by its number of links: tmpfs counts them.
+fn has_one_directory(directory: &Path) -> bool {
+    fs::metadata(directory).is_ok_and(|found| found.nlink() == 3)
 }
 
 fn newer<T>(read: &Result<T, Unreadable>) -> Option<u32> {

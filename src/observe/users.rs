@@ -41,6 +41,8 @@ pub struct Used<'t> {
     pub point: PathBuf,
     /// Its unique ID, if it is known.
     pub unique_id: Option<u64>,
+    /// Whether the kernel is not asked about it, since other mounts of the site are in it.
+    pub is_graft: bool,
 }
 
 /// The mounts of one site by their mount points.
@@ -123,6 +125,22 @@ impl Users {
         Ok(found.into_iter().filter_map(user).collect())
     }
 
+    /// Whether the mount with this unique ID may be mounted elsewhere as well, in this or another
+    /// namespace.
+    pub(crate) fn may_have_copies(&self, unique_id: u64) -> bool {
+        let Some(outline) = self.outline() else {
+            return true;
+        };
+        let Some(pair) = outline.pair(unique_id) else {
+            return true;
+        };
+        let may_have = |space: &Space| {
+            let table = space.table();
+            table.is_err() || table.is_ok_and(|table| table.is_some_and(|t| t.may_have(Some(pair))))
+        };
+        outline.has_several(pair) || self.others.iter().any(may_have)
+    }
+
     /// The processes whose root directory is `root` and has mounts. A copy of the root without
     /// mounts does not count, because its processes have none to lose.
     fn inside(&self, root: &HostPath) -> Result<Vec<u32>> {
@@ -164,22 +182,29 @@ impl Users {
         site: &ByPoint<'_>,
         depth: Depth,
     ) -> Result<BTreeSet<u32>> {
-        let outline = self.outline().filter(|_| depth == Depth::BesidesKernel);
+        let outline = self.outline();
         let pair = outline.and_then(|outline| outline.pair(mount.unique_id?));
+        let outline = outline.filter(|_| depth == Depth::BesidesKernel);
         let mut pids = BTreeSet::new();
         let has_copy = |outline: &Outline| pair.is_some_and(|pair| outline.has_several(pair));
-        if outline.is_none_or(has_copy) {
+        let counts = |table: &Namespace| self.own.may_use(table, pair, &self.files);
+        let here = outline.is_none()
+            || mount.is_graft && self.own.is_used_below(&mount.point, &self.files);
+        if (here || outline.is_none_or(has_copy)) && counts(self.own_table()?) {
             let table = self.own_table()?;
             for line in self.copies(table, mount, site, outline)? {
                 let point = line.mount.point.as_os_str();
-                if outline.is_none() || point != mount.point.as_os_str() {
+                if here || point != mount.point.as_os_str() {
                     pids.extend(self.own.users_at(table, point, &self.files));
                 }
             }
         }
 
         for space in &self.others {
-            let Some(table) = space.table()?.filter(|table| table.may_have(pair)) else {
+            let may_use = |table: &&Namespace| {
+                table.may_have(pair) && space.may_use(table, pair, &self.files)
+            };
+            let Some(table) = space.table()?.filter(may_use) else {
                 continue;
             };
             for line in self.copies(table, mount, site, outline)? {
@@ -251,7 +276,7 @@ impl Users {
     }
 
     /// `None` if the kernel does not support it (before Linux 6.8).
-    fn outline(&self) -> Option<&Outline> {
+    pub(crate) fn outline(&self) -> Option<&Outline> {
         self.outline.get_or_init(|| Outline::read().ok()).as_ref()
     }
 }

@@ -96,6 +96,17 @@ impl Plan {
         self.grafts.iter().find(|graft| graft.has(target))
     }
 
+    /// Whether a graft goes or is replaced, or its template changes.
+    pub(crate) fn changes_grafts(&self) -> bool {
+        self.steps.iter().any(|step| match step {
+            Step::Refresh { .. } => true,
+            Step::Detach { along, .. } | Step::Swap { along, .. } => {
+                matches!(along, Along::Members(_))
+            }
+            _ => false,
+        })
+    }
+
     /// Whether everything is as desired.
     pub fn in_sync(&self) -> bool {
         self.steps.is_empty() && self.conflicts.is_empty()

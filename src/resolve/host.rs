@@ -23,7 +23,7 @@ use super::dependencies::{Aspect, Dependencies};
 use super::lookup_error::{LookupError, found};
 use crate::base::sync::lock;
 use crate::base::{HostPath, MountAttributes};
-use crate::sys::{self, FileKind, Stat};
+use crate::sys::{self, Stat};
 
 /// The file system of this host, or of a made tree.
 pub struct Host {
@@ -194,31 +194,10 @@ impl Host {
     }
 }
 
-/// How often a name is looked up that is a link and then is not.
-const LOOKS: usize = 10;
-
-/// What is at `path`, again if it is replaced at that moment.
+/// What is at `path`.
 pub(super) fn look(path: &Path) -> io::Result<HostEntry> {
-    steadily(|| {
-        let stat = sys::stat_at(AT_FDCWD, path)?;
-        let link = if stat.kind == FileKind::Symlink {
-            Some(std::fs::read_link(path)?)
-        } else {
-            None
-        };
-        Ok(HostEntry { stat, link })
-    })
-}
-
-/// Looks again while readlink(2) fails with EINVAL: the link has been replaced.
-fn steadily(look: impl Fn() -> io::Result<HostEntry>) -> io::Result<HostEntry> {
-    for _ in 1..LOOKS {
-        match look() {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
-            looked => return looked,
-        }
-    }
-    look()
+    let (stat, link) = sys::entry_at(AT_FDCWD, path)?;
+    Ok(HostEntry { stat, link })
 }
 
 /// As [`look`], for `path` below `base`, with no link on the way.
@@ -239,14 +218,8 @@ fn look_beneath(base: &Path, path: &Path) -> io::Result<HostEntry> {
     };
     let directory = sys::open_beneath(&base, directory, flags)?;
 
-    steadily(|| {
-        let stat = sys::stat_at(&directory, Path::new(name))?;
-        let link = match stat.kind {
-            FileKind::Symlink => Some(nix::fcntl::readlinkat(&directory, name)?.into()),
-            _ => None,
-        };
-        Ok(HostEntry { stat, link })
-    })
+    let (stat, link) = sys::entry_at(&directory, Path::new(name))?;
+    Ok(HostEntry { stat, link })
 }
 
 /// What was seen at `path`; `None`: nothing is there.
@@ -281,40 +254,4 @@ fn attributes_at(path: &Path, stat: &Stat) -> io::Result<MountAttributes> {
 
 pub(super) fn errno_of(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(libc::EIO)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_link_that_becomes_a_file_is_looked_at_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let (link, file) = (dir.path().join("link"), dir.path().join("file"));
-        std::fs::write(&file, "").unwrap();
-        std::os::unix::fs::symlink("file", &link).unwrap();
-        let count = std::cell::Cell::new(0);
-        let replaced = |times: usize| {
-            count.set(0);
-            steadily(|| {
-                count.set(count.get() + 1);
-                let node = look(&link)?;
-                // It is a file by now.
-                std::fs::read_link(if count.get() <= times { &file } else { &link })?;
-                Ok(node)
-            })
-        };
-        assert_eq!(
-            replaced(3).ok().and_then(|node| node.link),
-            Some("file".into())
-        );
-        assert_eq!(count.get(), 4);
-        assert_eq!(
-            replaced(usize::MAX)
-                .err()
-                .and_then(|error| error.raw_os_error()),
-            Some(libc::EINVAL)
-        );
-        assert_eq!(count.get(), LOOKS, "there is an end");
-    }
 }

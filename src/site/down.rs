@@ -357,7 +357,8 @@ impl<'r> Down<'r> {
         if self.run.options.lazy {
             return Ok(None);
         }
-        let Some(observed) = observe::as_recorded(&self.records) else {
+        let Some(observed) = observe::as_recorded(&self.records, || self.run.users.outline())
+        else {
             return Ok(None);
         };
         self.stop_if_in_use(&observed, Depth::BesidesKernel)?;

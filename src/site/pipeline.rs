@@ -12,7 +12,7 @@ use crate::engine::{Engine, Lock, Log, Outcome, create_root};
 use crate::manifest::{Manifest, Scope};
 use crate::observe::{self, BootId, Observed, RunNamespaces, Table};
 use crate::patience::Stop;
-use crate::plan::{self, Graft, Plan, SiteState, Step};
+use crate::plan::{self, Graft, Plan, SiteState};
 use crate::resolve::{Desired, Resolver};
 use crate::{Error, Result, sys};
 
@@ -84,7 +84,11 @@ impl Pipeline {
 
     /// The last two stages of [`plan`](Self::plan) alone.
     pub(crate) fn observe_and_plan(&self, desired: &Desired) -> Result<(Observed, Plan)> {
-        let observed = self.observe(desired, self.table.as_ref())?;
+        let mut observed = self.observe(desired, self.table.as_ref())?;
+        if self.table.is_none() {
+            observe::look_into_grafts(&desired.root, &mut observed)
+                .map_err(|error| error.context(&desired.site))?;
+        }
         let plan = self.plan_up(desired, &observed)?;
         Ok((observed, plan))
     }
@@ -247,10 +251,15 @@ impl BringUp {
         loop {
             // Observe: the mounts that are there, and the records.
             let table = newer_table.as_ref().or(table);
-            let observed = self.pipeline.observe(desired, table)?;
+            let mut observed = self.pipeline.observe(desired, table)?;
 
-            // Plan: the steps from there to what is desired.
-            let plan = self.pipeline.plan_up(desired, &observed)?;
+            // Plan: the steps from there to what is desired. A graft goes with all that is in it.
+            let mut plan = self.pipeline.plan_up(desired, &observed)?;
+            if table.is_none() && plan.changes_grafts() {
+                observe::look_into_grafts(&desired.root, &mut observed)
+                    .map_err(|error| error.context(&desired.site))?;
+                plan = self.pipeline.plan_up(desired, &observed)?;
+            }
             if self.leave_down && plan.site_state() == SiteState::Down {
                 return Ok(changes);
             }
@@ -273,7 +282,7 @@ impl BringUp {
                 return Ok(Some(std::mem::take(changes)));
             }
             let carried_out = self.carry_out(&plan, &observed, stop, &log);
-            self.release_templates(&plan, &observed);
+            self.release_templates(&plan, &observed, carried_out.is_err());
             changes.add(carried_out?, &plan);
             if !plan.unfinished {
                 return Ok(Some(std::mem::take(changes)));
@@ -338,12 +347,12 @@ impl BringUp {
         }
     }
 
-    /// Releases the templates that the site does not use any more after `plan`. If that fails, they
-    /// stay until the site is taken down.
-    fn release_templates(&self, plan: &Plan, observed: &Observed) {
-        let changes_grafts = |step: &Step| step.change().is_some();
-        let had_grafts = !observed.grafts.is_empty();
-        if had_grafts && !plan.steps.is_empty() || plan.steps.iter().any(changes_grafts) {
+    /// Releases the templates that the site does not use any more after `plan`, or that it does not
+    /// use because that `failed`. If they cannot be released, they stay until the site is taken
+    /// down.
+    fn release_templates(&self, plan: &Plan, observed: &Observed, failed: bool) {
+        let may_be_unused = !observed.grafts.is_empty() || failed;
+        if may_be_unused && !plan.steps.is_empty() {
             let Pipeline { context, boot, .. } = &self.pipeline;
             let released =
                 templates::release_unused(&self.engine, &context.state, boot, &plan.site);

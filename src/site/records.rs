@@ -85,7 +85,8 @@ pub(crate) fn recorded_besides<'r>(
         .mounts
         .iter()
         .filter(|mount| mount.template.is_none());
-    let members = records.members.iter().map(|member| &member.mount);
+    let grafts = records.grafts.iter();
+    let members = grafts.flat_map(|graft| graft.members.iter());
     one_by_one
         .chain(members)
         .filter(|mount| !desired.contains(&mount.target))

@@ -195,6 +195,9 @@ fn plan_status(
     resolved: Resolved,
 ) -> Result<Plan> {
     let mut observed = observe::observe(desired, records, pipeline.table.as_ref())?;
+    if pipeline.table.is_none() {
+        observe::look_into_grafts(&desired.root, &mut observed)?;
+    }
     observed.absent = absent;
     let mut plan = plan::up(desired, &observed, pipeline.templates.as_ref());
     if pipeline.context.state.is_of_namespace() {

@@ -7,7 +7,7 @@ use crate::Result;
 use crate::base::text::few;
 use crate::base::{HostPath, JailPath};
 use crate::import::fpm;
-use crate::observe::{self, Depth, Observed, Process, Used, User};
+use crate::observe::{self, Depth, Observed, ObservedMount, Outline, Process, Used, User};
 use crate::resolve::Host;
 
 /// How many targets of one process are named.
@@ -41,11 +41,20 @@ impl SiteUsers {
     /// with a pool in this root is one, too: it may start a worker for the next request.
     pub(crate) fn of(&self, root: &HostPath, observed: &Observed, depth: Depth) -> Result<InUse> {
         let here = observed.mounts.iter().chain(&observed.elsewhere);
+        let grafts = observed.graft_targets();
+        // A copy of one that came along with a graft is in a copy of the graft.
+        let counts = |target: &JailPath, seen: &ObservedMount| {
+            depth == Depth::All
+                || observed.member(target, seen).is_none()
+                || self.has_copies(observed, target)
+        };
         let here = here.flat_map(|(target, stack)| {
-            stack.iter().map(|seen| Used {
+            let used = stack.iter().filter(|seen| counts(target, seen));
+            used.map(|seen| Used {
                 target,
                 point: root.inside(target).as_path().to_owned(),
                 unique_id: seen.unique_id,
+                is_graft: grafts.contains(target),
             })
         });
         let strays = observed.strays.iter().filter_map(|stray| {
@@ -53,13 +62,11 @@ impl SiteUsers {
                 target: &stray.target,
                 point: stray.point.clone()?,
                 unique_id: Some(stray.unique_id),
+                is_graft: grafts.contains(&stray.target),
             })
         });
         let mounts: Vec<_> = here.chain(strays).collect();
-        let users = self
-            .processes
-            .get_or_init(observe::Users::look)
-            .of(root, &mounts, depth)?;
+        let users = self.processes().of(root, &mounts, depth)?;
         let mut found = InUse::default();
         found
             .targets
@@ -74,6 +81,24 @@ impl SiteUsers {
             ));
         }
         Ok(found)
+    }
+
+    /// The mounts of this namespace without their paths, if the kernel lists them.
+    pub(crate) fn outline(&self) -> Option<&Outline> {
+        self.processes().outline()
+    }
+
+    fn processes(&self) -> &observe::Users {
+        self.processes.get_or_init(observe::Users::look)
+    }
+
+    /// Whether the graft that has `member` may be mounted elsewhere as well.
+    fn has_copies(&self, observed: &Observed, member: &JailPath) -> bool {
+        let mut grafts = observed.grafts.iter();
+        let graft = grafts.find(|graft| !graft.members_at(member).is_empty());
+        let stack = graft.and_then(|graft| observed.mounts.get(&graft.target));
+        let id = stack.and_then(|stack| stack.last()?.unique_id);
+        id.is_none_or(|id| self.processes().may_have_copies(id))
     }
 
     fn pools(&self) -> &[RunningPool] {

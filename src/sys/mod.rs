@@ -38,8 +38,8 @@ pub use mount::{
     probe, umount, umount_at, umount_expire_probe,
 };
 pub use namespace::{
-    change_root, enter_mount_namespace, mount_namespace, new_mount_namespace, pinned_namespace,
-    run_on, usable_processors,
+    change_root, enter_mount_namespace, mount_namespace, new_mount_namespace, on_thread,
+    pinned_namespace, run_on, usable_processors,
 };
 pub use owner::{is_roots, may_look_everywhere};
 pub use privileges::{drop_capabilities, leave_session_keyring};
@@ -47,9 +47,9 @@ pub use quiet::{OnMount, mount_of, reopen_on};
 pub use schedule::undisturbed;
 pub use seccomp::forbid_typing;
 pub use stat::{
-    MountOutline, Stat, StatMount, file_known_at, list_mounts, list_mounts_in, mount_exists,
-    mount_id_in_table, mount_outline, mount_point, open_beneath, open_host, open_unmounted,
-    stat_at, stat_fd, stat_fd_unsynced, stat_mount,
+    MountOutline, Stat, StatMount, entry_at, file_known_at, list_mounts, list_mounts_in,
+    list_newer_mounts_in, mount_exists, mount_id_in_table, mount_outline, mount_point,
+    open_beneath, open_host, open_unmounted, stat_at, stat_fd, stat_fd_unsynced, stat_mount,
 };
 pub use text::{iconv, load_locale};
 pub use trace::{Resume, SystemCall, fork, next_signal, resume, stopped_or_ended, system_call};

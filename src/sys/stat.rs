@@ -9,6 +9,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::NixPath;
+use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::sys::stat::Mode;
 
 use super::file::{FileId, FileKind};
 use super::proc;
@@ -109,6 +111,23 @@ fn with_c_path<T>(path: &Path, call: impl FnOnce(&CStr) -> io::Result<T>) -> io:
 /// on the way are.
 pub fn stat_at(dir: impl AsFd, path: &Path) -> io::Result<Stat> {
     with_c_path(path, |path| statx(dir.as_fd().as_raw_fd(), path, 0))
+}
+
+/// What is at `path` from the directory `dir`, and, if it is a link, where that leads. Both are of
+/// the same file, even if `path` is replaced at this moment.
+pub fn entry_at(dir: impl AsFd, path: &Path) -> io::Result<(Stat, Option<PathBuf>)> {
+    let stat = stat_at(&dir, path)?;
+    if stat.kind != FileKind::Symlink {
+        return Ok((stat, None));
+    }
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = openat(&dir, path, flags, Mode::empty())?;
+    let stat = stat_fd(&file)?;
+    let link = match stat.kind {
+        FileKind::Symlink => Some(readlinkat(&file, "")?.into()), // Linux 2.6.39
+        _ => None,
+    };
+    Ok((stat, link))
 }
 
 /// Returns which file is at `path`, with all links followed, as the kernel already knows it:
@@ -484,8 +503,14 @@ pub struct MountOutline {
     pub device: u64,
     /// The type of its file system, as in `statfs(2)`.
     pub magic: u64,
+    /// The id in `/proc/self/mountinfo`.
+    pub id: u64,
     /// The unique mount ID of the mount it is attached to.
     pub parent: u64,
+    /// `MOUNT_ATTR_*`.
+    pub attributes: u64,
+    /// The peer group that it is a slave of.
+    pub master: Option<u64>,
 }
 
 /// Returns the outline of the mount with the unique ID `unique_id`.
@@ -497,7 +522,10 @@ pub fn mount_outline(unique_id: u64) -> io::Result<MountOutline> {
     Ok(MountOutline {
         device: libc::makedev(raw.sb_dev_major, raw.sb_dev_minor),
         magic: raw.sb_magic,
+        id: u64::from(raw.mnt_id_old),
         parent: raw.mnt_parent_id,
+        attributes: raw.mnt_attr,
+        master: Some(raw.mnt_master).filter(|group| *group != 0),
     })
 }
 
@@ -539,10 +567,16 @@ pub fn list_mounts() -> io::Result<Vec<u64>> {
 /// any depth: `listmount(2)` (Linux 6.8). The kernel examines every mount of the namespace for
 /// this.
 pub fn list_mounts_in(unique_id: u64) -> io::Result<Vec<u64>> {
+    list_newer_mounts_in(unique_id, 0)
+}
+
+/// As [`list_mounts_in`], but only those with higher ids than `newest`, which are younger. The
+/// kernel examines only younger mounts.
+pub fn list_newer_mounts_in(unique_id: u64, newest: u64) -> io::Result<Vec<u64>> {
     let mut ids = Vec::new();
-    let mut chunk = vec![0u64; 4096];
+    let mut chunk = vec![0u64; if newest == 0 { 4096 } else { 16 }];
     loop {
-        let last = ids.last().copied().unwrap_or(0);
+        let last = ids.last().copied().unwrap_or(newest);
         let request = MntIdReq {
             size: 24,
             spare: 0,
@@ -566,5 +600,47 @@ pub fn list_mounts_in(unique_id: u64) -> io::Result<Vec<u64>> {
         if count < chunk.len() {
             return Ok(ids);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn an_entry_that_is_replaced_is_seen_as_one_file_or_the_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let is_over = AtomicBool::new(false);
+        let flip = || {
+            while !is_over.load(Ordering::Relaxed) {
+                fs::write(path("new"), "text").unwrap();
+                fs::rename(path("new"), path("it")).unwrap();
+                symlink("elsewhere", path("new")).unwrap();
+                fs::rename(path("new"), path("it")).unwrap();
+            }
+        };
+        fs::write(path("it"), "text").unwrap();
+        let directory = fs::File::open(dir.path()).unwrap();
+
+        std::thread::scope(|scope| {
+            scope.spawn(flip);
+            let (mut links, mut files) = (0, 0);
+            while links < 100 || files < 100 {
+                let (stat, link) = entry_at(&directory, Path::new("it")).unwrap();
+                if let Some(link) = link {
+                    assert_eq!((stat.kind, link), (FileKind::Symlink, "elsewhere".into()));
+                    links += 1;
+                } else {
+                    assert_eq!((stat.kind, stat.size), (FileKind::File, 4));
+                    files += 1;
+                }
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
     }
 }

@@ -79,7 +79,7 @@ impl DownRun<'_> {
             .iter()
             .filter_map(|member| self.observed.mounts.get(member));
         let known: HashSet<_> = seen.flatten().filter_map(|seen| seen.unique_id).collect();
-        let inside = sys::list_mounts_in(id)
+        let inside = sys::list_newer_mounts_in(id, self.observed.newest.unwrap_or(0))
             .map_err(|error| cannot(&self.root, "look into", target, &error))?;
         if inside.iter().all(|inside| known.contains(inside)) {
             return Ok(());
@@ -113,7 +113,6 @@ impl DownRun<'_> {
         let is_foreign = |inside: &u64| !ours.contains(inside);
         if sys::list_mounts_in(id).is_ok_and(|inside| inside.iter().any(is_foreign)) {
             let unknown = ObservedMount {
-                file_system: None,
                 kind: None,
                 ..expected.clone()
             };

@@ -64,10 +64,44 @@ impl<'a> DownRun<'a> {
     pub(super) fn is_quiet(&self) -> bool {
         let mut spots = Spots::new(&self.root);
         let above = self.above();
-        self.detaches().all(|(target, expected)| {
-            let is_quiet = |spot: &Spot| Ok(is_at(spot, expected)? && !spot.is_busy()?);
-            !above.contains(target.as_path())
-                && spots.on_mount(target).and_then(is_quiet).unwrap_or(false)
+        self.plan.steps.iter().all(|step| match step {
+            Step::Detach {
+                target,
+                expected,
+                along: Along::Members(members),
+                ..
+            } => {
+                let is_it = spots
+                    .on_mount(target)
+                    .and_then(|spot| is_at(spot, expected));
+                is_it.unwrap_or(false) && self.are_quiet(members, &above)
+            }
+            Step::Detach {
+                target, expected, ..
+            } => {
+                let is_quiet = |spot: &Spot| Ok(is_at(spot, expected)? && !spot.is_busy()?);
+                !above.contains(target.as_path())
+                    && spots.on_mount(target).and_then(is_quiet).unwrap_or(false)
+            }
+            _ => true,
+        })
+    }
+
+    /// Whether each of the mounts that came along with a graft is the one that was seen, and is not
+    /// in use, unless others hold it.
+    fn are_quiet(&self, members: &[JailPath], above: &HashSet<&Path>) -> bool {
+        let mut spots = Spots::new(&self.root);
+        members.iter().all(|member| {
+            let [expected] = self.observed.stack(member) else {
+                return false;
+            };
+            let holds = above.contains(member.as_path());
+            let is_quiet = |spot: &Spot| {
+                let found = spot.mount()?;
+                let is_it = found.id == Some(expected.id) && found.is_root != Some(false);
+                Ok(is_it && (holds || !spot.is_busy()?))
+            };
+            spots.get(member).and_then(is_quiet).unwrap_or(false)
         })
     }
 

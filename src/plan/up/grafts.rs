@@ -97,8 +97,7 @@ impl Planner<'_> {
     pub(super) fn plan_orphan_members(&mut self) {
         let states = self.plan.states.iter();
         let known: BTreeSet<_> = states.map(|state| state.target.clone()).collect();
-        for member in &self.observed.members {
-            let mount = &member.mount;
+        for mount in self.observed.members() {
             let mut stack = self.observed.stack(&mount.target).iter();
             let is_there =
                 stack.any(|seen| self.observed.member(&mount.target, seen) == Some(mount));
@@ -111,9 +110,11 @@ impl Planner<'_> {
 
 /// The targets of the mounts that came along with the graft at `target`.
 pub(in crate::plan) fn members_of(observed: &Observed, target: &JailPath) -> Vec<JailPath> {
-    let members = observed.members.iter();
-    let members = members.filter(|member| member.graft == *target);
-    let mut targets: Vec<_> = members.map(|member| member.mount.target.clone()).collect();
+    let grafts = observed.grafts.iter();
+    let members = grafts
+        .filter(|graft| graft.target == *target)
+        .flat_map(|graft| graft.members.iter());
+    let mut targets: Vec<_> = members.map(|member| member.target.clone()).collect();
     targets.dedup();
     targets
 }
